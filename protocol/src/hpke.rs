@@ -1,0 +1,136 @@
+//! HPKE (RFC 9180, base mode): DHKEM(X25519, HKDF-SHA256), HKDF-SHA256,
+//! ChaCha20-Poly1305. Seals what a verdict releases to the ephemeral key that
+//! the quote commits to: no relay, proxy or replica in between can read it.
+
+use crate::label;
+use crate::wire::{Credential, Sealed};
+use hpke::aead::ChaCha20Poly1305;
+use hpke::kdf::HkdfSha256;
+use hpke::kem::X25519HkdfSha256;
+use hpke::{Deserializable, Kem, OpModeR, OpModeS, Serializable};
+
+type PrivateKey = <X25519HkdfSha256 as Kem>::PrivateKey;
+type PublicKey = <X25519HkdfSha256 as Kem>::PublicKey;
+type EncappedKey = <X25519HkdfSha256 as Kem>::EncappedKey;
+
+/// A key for one attestation.
+pub struct Ephemeral {
+    private: PrivateKey,
+    /// X25519 public key, 32 bytes.
+    pub public: [u8; 32],
+}
+
+impl Ephemeral {
+    /// A fresh key from the kernel's randomness.
+    pub fn generate() -> Self {
+        let (private, public) = X25519HkdfSha256::gen_keypair();
+        Self { private, public: public.to_bytes().into() }
+    }
+
+    /// Opens what was sealed to this key. `aad` is the qualifying data of the quote.
+    /// `None` if it was sealed to another key or for another quote, or is damaged.
+    pub fn open(&self, sealed: &Sealed, aad: &[u8; 32]) -> Option<Released> {
+        let enc = EncappedKey::from_bytes(&sealed.enc).ok()?;
+        let plain = hpke::single_shot_open::<ChaCha20Poly1305, HkdfSha256, X25519HkdfSha256>(
+            &OpModeR::Base,
+            &self.private,
+            &enc,
+            label::RELEASE.as_bytes(),
+            &sealed.ciphertext,
+            aad,
+        )
+        .ok()?;
+        Released::decode(&plain)
+    }
+}
+
+/// Seals `released` to the agent's key. `None` if `public` is no X25519 point.
+pub fn seal(public: &[u8], released: &Released, aad: &[u8; 32]) -> Option<Sealed> {
+    let public = PublicKey::from_bytes(public).ok()?;
+    let (enc, ciphertext) = hpke::single_shot_seal::<ChaCha20Poly1305, HkdfSha256, X25519HkdfSha256>(
+        &OpModeS::Base,
+        &public,
+        label::RELEASE.as_bytes(),
+        &released.encode(),
+        aad,
+    )
+    .ok()?;
+    Some(Sealed { enc: enc.to_bytes().to_vec().into(), ciphertext: ciphertext.into() })
+}
+
+/// The credentials of a release. They open only in the TPM they were made for.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Released {
+    /// V for the SRK.
+    pub c_v: Credential,
+    /// U for the EK; only with purpose `enroll`.
+    pub c_u: Option<Credential>,
+}
+
+impl Released {
+    /// Fields in the order id object, secret of C_V, then the same of C_U if
+    /// present, each with a length of two bytes, big-endian, before it.
+    pub fn encode(&self) -> Vec<u8> {
+        let mut out = Vec::new();
+        for credential in [Some(&self.c_v), self.c_u.as_ref()].into_iter().flatten() {
+            for field in [&credential.id_object, &credential.secret] {
+                let len = u16::try_from(field.len()).expect("a TPM2B fits in 16 bits");
+                out.extend(len.to_be_bytes());
+                out.extend_from_slice(field);
+            }
+        }
+        out
+    }
+
+    /// Reverses [`Released::encode`]; `None` if bytes are missing or left over.
+    pub fn decode(mut bytes: &[u8]) -> Option<Self> {
+        let mut field = || -> Option<Vec<u8>> {
+            let (len, rest) = bytes.split_first_chunk::<2>()?;
+            let (field, rest) = rest.split_at_checked(usize::from(u16::from_be_bytes(*len)))?;
+            bytes = rest;
+            Some(field.to_vec())
+        };
+        let mut credential = || Some(Credential { id_object: field()?.into(), secret: field()?.into() });
+        let c_v = credential()?;
+        let c_u = credential();
+        if !bytes.is_empty() {
+            return None;
+        }
+        Some(Self { c_v, c_u })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    fn credential(tag: u8) -> Credential {
+        Credential { id_object: vec![tag; 60].into(), secret: vec![!tag; 70].into() }
+    }
+
+    #[test]
+    fn only_the_quoted_key_opens_and_only_for_that_quote() {
+        let released = Released { c_v: credential(1), c_u: Some(credential(2)) };
+        let (mine, other) = (Ephemeral::generate(), Ephemeral::generate());
+        let sealed = seal(&mine.public, &released, &[7; 32]).unwrap();
+        assert_eq!(mine.open(&sealed, &[7; 32]), Some(released));
+        assert_eq!(mine.open(&sealed, &[8; 32]), None);
+        assert_eq!(other.open(&sealed, &[7; 32]), None);
+    }
+
+    #[test]
+    fn a_key_of_small_order_is_refused() {
+        let released = Released { c_v: credential(1), c_u: None };
+        assert!(seal(&[0; 32], &released, &[0; 32]).is_none());
+    }
+
+    proptest! {
+        #[test]
+        fn any_bytes_are_refused_or_canonical(bytes: Vec<u8>) {
+            if let Some(released) = Released::decode(&bytes) {
+                prop_assert_eq!(released.encode(), bytes);
+            }
+        }
+    }
+}

@@ -1,0 +1,117 @@
+//! Names of TPM objects, fingerprints that people compare, and the node id.
+
+use crate::kdf::Hash;
+use crate::label;
+use sha2::{Digest, Sha256};
+use std::fmt;
+
+/// The name of an object: nameAlg || H(public area) (TPM 2.0 Part 1, section 16).
+///
+/// `public` is a marshalled `TPMT_PUBLIC`. `None` if it is too short or its
+/// nameAlg is neither SHA-256 nor SHA-384.
+pub fn object_name(public: &[u8]) -> Option<Vec<u8>> {
+    let alg = public.get(2..4)?;
+    let hash = Hash::from_alg(u16::from_be_bytes([alg[0], alg[1]]))?;
+    let mut name = alg.to_vec();
+    name.extend(hash.digest(&[public]));
+    Some(name)
+}
+
+/// What two people compare: `sha256:` and 64 hex digits over `bytes` (the
+/// `TPMT_PUBLIC` of an EK, the 32 bytes of a tenant key).
+pub fn fingerprint(bytes: &[u8]) -> String {
+    let mut text = String::from("sha256:");
+    for byte in Sha256::digest(bytes) {
+        text.push_str(&format!("{byte:02x}"));
+    }
+    text
+}
+
+/// Whether a typed fingerprint names these bytes. The prefix may be missing;
+/// colons, dashes, spaces and case do not matter.
+pub fn fingerprint_matches(typed: &str, bytes: &[u8]) -> bool {
+    let plain = |text: &str| -> String {
+        let lower = text.trim().to_ascii_lowercase();
+        let digits = lower.strip_prefix("sha256:").unwrap_or(&lower);
+        digits.chars().filter(|c| !matches!(c, ':' | '-' | ' ')).collect()
+    };
+    plain(typed) == plain(&fingerprint(bytes))
+}
+
+/// A node's id: a UUID (version 8) cut from SHA-256(label || EK name). It can't be chosen.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct NodeId(pub [u8; 16]);
+
+impl NodeId {
+    /// The id of the node with this EK name.
+    pub fn from_ek_name(name: &[u8]) -> Self {
+        let mut hash = Sha256::new();
+        hash.update(label::NODE_ID.as_bytes());
+        hash.update(name);
+        let digest = hash.finalize();
+        let mut id = [0; 16];
+        id.copy_from_slice(&digest[..16]);
+        id[6] = id[6] & 0x0f | 0x80;
+        id[8] = id[8] & 0x3f | 0x80;
+        Self(id)
+    }
+
+    /// Reads the canonical text form: lower case, with dashes.
+    pub fn parse(text: &str) -> Option<Self> {
+        let mut id = [0; 16];
+        let mut digits = text.bytes().filter(|b| *b != b'-');
+        for byte in &mut id {
+            let (high, low) = (digits.next()?, digits.next()?);
+            *byte = char::from(high).to_digit(16)? as u8 * 16 + char::from(low).to_digit(16)? as u8;
+        }
+        let id = Self(id);
+        (id.to_string() == text).then_some(id)
+    }
+}
+
+impl fmt::Display for NodeId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        for (i, byte) in self.0.iter().enumerate() {
+            if matches!(i, 4 | 6 | 8 | 10) {
+                f.write_str("-")?;
+            }
+            write!(f, "{byte:02x}")?;
+        }
+        Ok(())
+    }
+}
+
+impl fmt::Debug for NodeId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        fmt::Display::fmt(self, f)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    proptest! {
+        #[test]
+        fn node_ids_survive_their_text_form(name: Vec<u8>) {
+            let id = NodeId::from_ek_name(&name);
+            prop_assert_eq!(NodeId::parse(&id.to_string()), Some(id));
+        }
+
+        #[test]
+        fn any_text_is_refused_or_canonical(text in "[0-9a-fA-F-]{0,40}") {
+            if let Some(id) = NodeId::parse(&text) {
+                prop_assert_eq!(id.to_string(), text);
+            }
+        }
+    }
+
+    #[test]
+    fn fingerprints_match_as_people_type_them() {
+        let typed = fingerprint(b"key").to_uppercase().replace("SHA256:", " ");
+        assert!(fingerprint_matches(&typed, b"key"));
+        assert!(!fingerprint_matches(&typed, b"yek"));
+        assert!(!fingerprint_matches("", b"key"));
+    }
+}

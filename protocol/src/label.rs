@@ -1,0 +1,26 @@
+//! Domain separation. Each label is used in one place only; a new use gets a
+//! new label, a changed meaning a new version.
+
+/// First field of the qualifying data of a quote ([`crate::qualify`]).
+pub const QUOTE: &str = "halfkey v1 quote";
+/// HPKE `info` of a release ([`crate::hpke`]).
+pub const RELEASE: &str = "halfkey v1 release";
+/// Prefix of what the tenant key signs over an enrollment.
+pub const ENROLLMENT: &str = "halfkey v1 enrollment";
+/// HKDF `info` of the passphrase of one LUKS2 keyslot.
+pub const VOLUME: &str = "halfkey v1 volume";
+/// HKDF `info` of the proof that the node holds K.
+pub const PROOF: &str = "halfkey v1 proof";
+/// Prefix of the hash that a node id is cut from.
+pub const NODE_ID: &str = "halfkey v1 node id";
+/// Prefix of what the cluster key authenticates in a nonce.
+pub const NONCE: &str = "halfkey v1 nonce";
+/// Prefix of the HMAC that proves a credential was activated at registration.
+pub const ACTIVATE: &str = "halfkey v1 activate";
+
+/// Event data that closes the fence ([`crate::FENCE_PCR`]) without an attested opening.
+pub const FENCE_CLOSED: &[u8] = b"halfkey v1 fence closed";
+/// Event data on top of `opened` when a passphrase was asked for afterwards.
+pub const FENCE_PASSPHRASE: &[u8] = b"halfkey v1 fence passphrase";
+/// Event data when the mounted root is not on a volume that was opened.
+pub const FENCE_ROGUE: &[u8] = b"halfkey v1 fence rogue";

@@ -1,0 +1,55 @@
+//! What the agent and the servers of Halfkey agree on.
+//!
+//! | module | what |
+//! | --- | --- |
+//! | [`wire`] | JSON messages, version 1 |
+//! | [`reason`] | every code a verdict or a refusal can carry, and whose fault it is |
+//! | [`label`] | the labels that keep one derived value from being used as another |
+//! | [`half`] | K = U xor V, and what is derived from K |
+//! | [`hpke`] | sealing of the released credentials to the quoted ephemeral key |
+//! | [`identity`] | names, fingerprints, the node id |
+//! | [`template`] | the exact public areas of AK, SRK and release key |
+//! | [`policy`] | the authorization policy of the sealed half, and what the release key signs |
+//! | [`qualify`] | the qualifying data of a quote |
+//! | [`kdf`] | KDFa and KDFe of TPM 2.0 Part 1, 11.4.10 |
+//! | [`bytes`] | byte strings as base64url |
+//!
+//! The wire types derive `miniserde` (feature of the same name; agent) or
+//! `serde` (servers) from one definition. Both ignore unknown fields.
+
+pub mod bytes;
+pub mod half;
+pub mod hpke;
+pub mod identity;
+pub mod kdf;
+pub mod label;
+pub mod policy;
+pub mod qualify;
+pub mod reason;
+pub mod template;
+pub mod wire;
+
+pub use bytes::Bytes;
+pub use half::{Half, Key};
+pub use identity::NodeId;
+pub use reason::{Fault, Reason};
+
+/// The protocol versions this build speaks, in order of preference.
+pub const VERSIONS: &[u32] = &[1];
+
+/// The fence PCR. Compiled in: a token or a server that could choose it could
+/// choose one that nobody extends.
+pub const FENCE_PCR: u8 = 15;
+
+/// PCRs in every quote: 0 to 15.
+pub const QUOTED_PCRS: usize = 16;
+
+/// A request body that the servers accept, in bytes: a firmware event log of
+/// 1 MiB and an IMA list of 1 MiB in base64, and room for the rest.
+pub const MAX_BODY: usize = 4 << 20;
+
+/// An answer that the agent accepts, in bytes.
+pub const MAX_ANSWER: usize = 64 << 10;
+
+/// A log (firmware, userspace, IMA) in evidence, in bytes before base64.
+pub const MAX_LOG: usize = 1 << 20;

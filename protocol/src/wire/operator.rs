@@ -1,0 +1,265 @@
+//! Operator API: tenant -> verifier, with a client certificate.
+//!
+//! | method and path | request | answer |
+//! | --- | --- | --- |
+//! | `GET /v1/operator/info` | | [`ServerInfo`] |
+//! | `GET /v1/operator/nodes` | | [`NodeList`] |
+//! | `GET /v1/operator/nodes/{id}` | | [`NodeRecord`] |
+//! | `POST /v1/operator/nodes/{id}/enrollment` | [`Enroll`] | [`NodeRecord`] |
+//! | `POST /v1/operator/nodes/{id}/approve` | [`Approve`] | [`NodeRecord`] |
+//! | `POST /v1/operator/nodes/{id}/deny` | [`Deny`] | [`NodeRecord`] |
+//! | `POST /v1/operator/nodes/{id}/revoke` | [`Because`] | [`NodeRecord`] |
+//! | `POST /v1/operator/nodes/{id}/restore` | [`Because`] | [`NodeRecord`] |
+//! | `GET /v1/operator/nodes/{id}/evidence?limit=N` | | [`EvidenceList`] |
+//! | `GET /v1/operator/evidence/{number}` | | [`EvidenceRecord`] |
+//! | `GET /v1/operator/audit?after=SEQ&node=ID&limit=N` | | [`AuditList`] |
+//! | `GET /v1/operator/audit?after=SEQ&wait=SECONDS` | | [`AuditList`], held open until there is something |
+//!
+//! Times are seconds since 1970, UTC.
+
+use super::{Credential, Register, SignedEnrollment};
+use crate::Bytes;
+use serde::{Deserialize, Serialize};
+
+/// The verifier, as the tenant needs it to write an enrollment.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct ServerInfo {
+    /// Version of the program.
+    pub version: String,
+    /// `TPMT_PUBLIC` of the release key.
+    pub release_public: Bytes,
+    /// The CA that nodes must pin, PEM.
+    pub ca: String,
+    /// URLs at which nodes reach the verifier, best first.
+    pub servers: Vec<String>,
+}
+
+/// Where a node stands.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum NodeState {
+    /// The TPM is registered; no tenant has enrolled the node.
+    Registered,
+    /// A tenant enrolled it; the node has not yet proved that it holds K.
+    Enrolling,
+    /// Ready to boot.
+    Enrolled,
+    /// Nothing is released any more.
+    Revoked,
+}
+
+impl NodeState {
+    /// The name on the wire and in tables.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Registered => "registered",
+            Self::Enrolling => "enrolling",
+            Self::Enrolled => "enrolled",
+            Self::Revoked => "revoked",
+        }
+    }
+
+    /// From the name.
+    pub fn parse(text: &str) -> Option<Self> {
+        [Self::Registered, Self::Enrolling, Self::Enrolled, Self::Revoked]
+            .into_iter()
+            .find(|state| state.as_str() == text)
+    }
+}
+
+/// A line of `halfkey nodes`.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct NodeSummary {
+    /// Node id.
+    pub id: String,
+    /// The tenant's label, or the suggested one before enrollment.
+    pub label: String,
+    /// Where it stands.
+    pub state: NodeState,
+    /// Whether a boot waits for an operator.
+    pub pending: bool,
+    /// When it last registered or attested.
+    pub last_seen: u64,
+    /// Outcome of the last evidence.
+    pub last_outcome: Option<String>,
+    /// Its reason code.
+    pub last_code: Option<String>,
+}
+
+/// Answer of `GET nodes`.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct NodeList {
+    /// By label, then id.
+    pub nodes: Vec<NodeSummary>,
+}
+
+/// All that the verifier knows of a node.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct NodeRecord {
+    /// The same as in the list.
+    pub summary: NodeSummary,
+    /// What the node sent at registration, for the tenant to check itself.
+    pub registration: Register,
+    /// When.
+    pub registered_at: u64,
+    /// The current enrollment.
+    pub enrollment: Option<SignedEnrollment>,
+    /// The boot that waits for an operator.
+    pub pending: Option<PendingBoot>,
+    /// What the node's boots are compared with.
+    pub reference: Option<Reference>,
+    /// Why it is revoked.
+    pub revoked_because: Option<String>,
+}
+
+/// A boot that waits for an operator.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct PendingBoot {
+    /// Names this boot: PCR digest, resetCount and restartCount.
+    pub ticket: String,
+    /// Its evidence.
+    pub evidence_id: u64,
+    /// Why it is pending: a [`crate::Reason`] code.
+    pub code: String,
+    /// The same for people.
+    pub message: String,
+    /// Whether an operator can approve it. Fence, signature, counters and revocation never can be.
+    pub approvable: bool,
+    /// PCRs that differ from the reference.
+    pub differing: Vec<PcrDifference>,
+    /// First seen.
+    pub since: u64,
+    /// When the ticket is forgotten.
+    pub expires: u64,
+}
+
+/// One PCR that is not as approved.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct PcrDifference {
+    /// 0 to 15.
+    pub pcr: u8,
+    /// The reference value; none if there is no reference yet.
+    pub expected: Option<Bytes>,
+    /// The quoted value.
+    pub found: Bytes,
+}
+
+/// Reference values, learned from an approved boot.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Reference {
+    /// The bank.
+    pub bank: String,
+    /// PCR 0 to 14 in order; PCR 10 (IMA) is recorded, not compared.
+    pub pcrs: Vec<Bytes>,
+    /// The evidence that it was learned from.
+    pub evidence_id: u64,
+    /// When.
+    pub learned_at: u64,
+    /// Who approved that boot.
+    pub learned_by: String,
+}
+
+/// Body of `POST enrollment`.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Enroll {
+    /// Document and signature.
+    pub signed: SignedEnrollment,
+    /// MakeCredential(EK, name(AK), U).
+    pub c_u: Credential,
+    /// MakeCredential(SRK, name(AK), V).
+    pub c_v: Credential,
+}
+
+/// Body of `POST approve`.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Approve {
+    /// Which pending boot.
+    pub ticket: String,
+    /// Release this boot, but keep the reference values as they are.
+    pub once: bool,
+}
+
+/// Body of `POST deny`.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Deny {
+    /// Which pending boot.
+    pub ticket: String,
+    /// For the audit trail and the console of the node.
+    pub because: String,
+}
+
+/// Body of `POST revoke` and `POST restore`.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Because {
+    /// For the audit trail.
+    pub because: String,
+}
+
+/// A line of `halfkey evidence`.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct EvidenceSummary {
+    /// Number of the record.
+    pub id: u64,
+    /// Node id.
+    pub node_id: String,
+    /// When it came.
+    pub at: u64,
+    /// [`super::Purpose`].
+    pub purpose: String,
+    /// [`super::Outcome`].
+    pub outcome: String,
+    /// Reason code.
+    pub code: Option<String>,
+    /// What was expected and what was found.
+    pub message: String,
+}
+
+/// Answer of `GET evidence`.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct EvidenceList {
+    /// Newest first.
+    pub evidence: Vec<EvidenceSummary>,
+}
+
+/// One record, whole.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct EvidenceRecord {
+    /// The same as in the list.
+    pub summary: EvidenceSummary,
+    /// What the node sent.
+    pub finish: super::Finish,
+    /// resetCount of the quote, if it could be read.
+    pub reset_count: Option<u32>,
+    /// restartCount of the quote.
+    pub restart_count: Option<u32>,
+    /// Clock of the quote, milliseconds.
+    pub clock: Option<u64>,
+    /// What PCR 15 (SHA-256 bank) must be from the opening on, if this evidence was released for a boot.
+    pub expected_fence: Option<Bytes>,
+    /// PCRs that differ from the reference at that time.
+    pub differing: Vec<PcrDifference>,
+}
+
+/// An entry of the audit trail.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct AuditEntry {
+    /// Grows by one with each entry.
+    pub seq: u64,
+    /// When.
+    pub at: u64,
+    /// The operator's name (common name of the certificate), `node`, or `verifier`.
+    pub actor: String,
+    /// What happened: `register`, `enroll`, `prove`, `verdict`, `approve`, `deny`, `revoke`, `restore`, `refuse`.
+    pub action: String,
+    /// Node id, if it concerns one.
+    pub node_id: Option<String>,
+    /// For people.
+    pub detail: String,
+}
+
+/// Answer of `GET audit`.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct AuditList {
+    /// Oldest first.
+    pub entries: Vec<AuditEntry>,
+}

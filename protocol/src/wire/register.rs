@@ -1,0 +1,52 @@
+//! Registration: node -> registrar.
+
+use super::{Credential, wire};
+use crate::Bytes;
+
+wire! {
+    /// A node introduces its TPM.
+    pub struct Register {
+        /// Protocol versions that the agent speaks, best first.
+        pub versions: Vec<u32>,
+        /// `TPMT_PUBLIC` of the EK.
+        pub ek_public: Bytes,
+        /// EK certificate, DER, if the TPM has one.
+        pub ek_certificate: Option<Bytes>,
+        /// Intermediate certificates found in the TPM, DER each.
+        pub ek_chain: Vec<Bytes>,
+        /// `TPMT_PUBLIC` of the AK.
+        pub ak_public: Bytes,
+        /// `TPMT_PUBLIC` of the SRK.
+        pub srk_public: Bytes,
+        /// `TPMS_ATTEST` of TPM2_Certify(SRK by AK), with empty qualifying data.
+        pub certify_info: Bytes,
+        /// `TPMT_SIGNATURE` over it.
+        pub certify_signature: Bytes,
+        /// Suggested label: the host name. Only a label.
+        pub label: String,
+    }
+
+    /// The registrar's challenge.
+    pub struct Registered {
+        /// Protocol version that the server chose.
+        pub version: u32,
+        /// The node's id, derived from the EK's name; the agent derives it itself and compares.
+        pub node_id: String,
+        /// MakeCredential(EK, name(AK), secret).
+        pub credential: Credential,
+    }
+
+    /// The node activated the credential.
+    pub struct Activate {
+        /// Node id.
+        pub node_id: String,
+        /// HMAC-SHA256(secret, label || node id): [`crate::half::activation_proof`].
+        pub proof: Bytes,
+    }
+
+    /// The AK is bound to the EK.
+    pub struct Activated {
+        /// Node id.
+        pub node_id: String,
+    }
+}
