@@ -120,6 +120,25 @@ mod tests {
     }
 
     #[test]
+    fn opens_what_another_implementation_sealed() {
+        let v: serde_json::Value = serde_json::from_str(include_str!("../vectors/derivations.json")).unwrap();
+        let hex = |name: &str| -> Vec<u8> {
+            let text = v["hpke"][name].as_str().unwrap();
+            (0..text.len()).step_by(2).map(|i| u8::from_str_radix(&text[i..i + 2], 16).unwrap()).collect()
+        };
+        let private = PrivateKey::from_bytes(&hex("private")).unwrap();
+        let ephemeral = Ephemeral { private, public: hex("public").try_into().unwrap() };
+        let sealed = Sealed { enc: hex("enc").into(), ciphertext: hex("ciphertext").into() };
+        let credential =
+            |id: &str, secret: &str| Credential { id_object: hex(id).into(), secret: hex(secret).into() };
+        let released = Released {
+            c_v: credential("c_v_id_object", "c_v_secret"),
+            c_u: Some(credential("c_u_id_object", "c_u_secret")),
+        };
+        assert_eq!(ephemeral.open(&sealed, &hex("aad").try_into().unwrap()), Some(released));
+    }
+
+    #[test]
     fn a_key_of_small_order_is_refused() {
         let released = Released { c_v: credential(1), c_u: None };
         assert!(seal(&[0; 32], &released, &[0; 32]).is_none());

@@ -48,7 +48,7 @@ impl Hash {
     }
 
     /// Digest length in bytes.
-    pub fn len(self) -> usize {
+    pub fn digest_len(self) -> usize {
         match self {
             Self::Sha256 => 32,
             Self::Sha384 => 48,
@@ -104,7 +104,7 @@ pub fn kdfe(hash: Hash, z: &[u8], label: &str, u: &[u8], v: &[u8], bits: u32) ->
 
 fn counter_mode(hash: Hash, bits: u32, block: impl Fn(&[u8]) -> Vec<u8>) -> Vec<u8> {
     let bytes = bits as usize / 8;
-    let mut out = Vec::with_capacity(bytes.next_multiple_of(hash.len()));
+    let mut out = Vec::with_capacity(bytes.next_multiple_of(hash.digest_len()));
     let mut counter = 0u32;
     while out.len() < bytes {
         counter += 1;

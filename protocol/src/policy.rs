@@ -24,7 +24,7 @@ pub fn pcr_selection(bank: Hash, pcrs: u32) -> Vec<u8> {
 /// authPolicy of the sealed U: a session whose bank `bank` shows PCR 15 = 0 and
 /// that the release key signed for this node. The policy session uses SHA-256.
 pub fn seal_policy(bank: Hash, release_name: &[u8], node: &[u8; 16]) -> [u8; 32] {
-    let zero = vec![0; bank.len()];
+    let zero = vec![0; bank.digest_len()];
     // The digest of the selected PCRs uses the session's hash, not the bank's.
     let pcr_digest = Sha256::digest(zero);
     let mut hash = Sha256::new();

@@ -1,0 +1,81 @@
+//! `vectors/derivations.json`, which was computed by another implementation
+//! (Python: hashlib, hmac, cryptography; pyhpke for the HPKE part).
+
+use halfkey_protocol::half::{activation_proof, proof_digest};
+use halfkey_protocol::kdf::{Hash, kdfa, kdfe};
+use halfkey_protocol::qualify::Qualifier;
+use halfkey_protocol::{Half, Key, NodeId, policy};
+use serde_json::Value;
+
+fn vectors() -> Value {
+    serde_json::from_str(include_str!("../vectors/derivations.json")).unwrap()
+}
+
+fn hex(value: &Value) -> Vec<u8> {
+    let text = value.as_str().unwrap();
+    (0..text.len()).step_by(2).map(|i| u8::from_str_radix(&text[i..i + 2], 16).unwrap()).collect()
+}
+
+fn hex32(value: &Value) -> [u8; 32] {
+    hex(value).try_into().unwrap()
+}
+
+#[test]
+fn disk_key() {
+    let v = &vectors()["key"];
+    let (mut u, mut half_v) = (hex(&v["u"]), hex(&v["v"]));
+    let key = Key::combine(&Half::take(&mut u).unwrap(), &Half::take(&mut half_v).unwrap());
+    assert_eq!(u, [0; 32], "the buffer that a half was taken from is wiped");
+    let volume_key = key.volume_key(v["luks_uuid"].as_str().unwrap());
+    assert_eq!(volume_key.expose(), v["volume_key"].as_str().unwrap().as_bytes());
+    assert_eq!(key.proof().to_vec(), hex(&v["proof"]));
+    assert_eq!(proof_digest(&key.proof()).to_vec(), hex(&v["proof_sha256"]));
+}
+
+#[test]
+fn identity() {
+    let v = &vectors()["identity"];
+    let node = NodeId::from_ek_name(&hex(&v["ek_name"]));
+    assert_eq!(node.to_string(), v["node_id"].as_str().unwrap());
+    let proof = activation_proof(&hex(&v["activation_secret"]), &node.0);
+    assert_eq!(proof.to_vec(), hex(&v["activation_proof"]));
+}
+
+#[test]
+fn qualifying_data() {
+    let v = &vectors()["quote"];
+    let qualifier = Qualifier {
+        version: 1,
+        node: &NodeId::parse(v["node_id"].as_str().unwrap()).unwrap().0,
+        purpose: v["purpose"].as_str().unwrap(),
+        nonce: &hex(&v["nonce"]),
+        hpke_public: &hex(&v["hpke_public"]),
+        nonce_tpm: &hex(&v["nonce_tpm"]),
+        srk_name: &hex(&v["srk_name"]),
+        r_sha256: &hex(&v["r_sha256"]),
+    };
+    assert_eq!(qualifier.digest().to_vec(), hex(&v["qualifying_data"]));
+}
+
+#[test]
+fn seal_policy_release_and_fence() {
+    let v = &vectors()["policy"];
+    let node = NodeId::parse(v["node_id"].as_str().unwrap()).unwrap().0;
+    let release = hex(&v["release_name"]);
+    assert_eq!(policy::seal_policy(Hash::Sha256, &release, &node), hex32(&v["seal_sha256"]));
+    assert_eq!(policy::seal_policy(Hash::Sha384, &release, &node), hex32(&v["seal_sha384"]));
+    assert_eq!(policy::release_digest(&hex(&v["nonce_tpm"]), &node), hex32(&v["release_digest"]));
+    assert_eq!(policy::fence_sha256(&hex32(&v["r_sha256"])), hex32(&v["fence_sha256"]));
+}
+
+#[test]
+fn key_derivation_functions_of_the_tpm() {
+    let v = &vectors()["kdf"];
+    let (key, u, c) = (hex(&v["key"]), hex(&v["context_u"]), hex(&v["context_v"]));
+    let expect = |name: &str, found: Vec<u8>| assert_eq!(found, hex(&v[name]), "{name}");
+    expect("kdfa_sha256_ath_256", kdfa(Hash::Sha256, &key, "ATH", &u, &c, 256));
+    expect("kdfa_sha256_cfb_384", kdfa(Hash::Sha256, &key, "CFB", &u, &c, 384));
+    expect("kdfa_sha384_storage_256", kdfa(Hash::Sha384, &key, "STORAGE", &u, &c, 256));
+    expect("kdfe_sha256_secret_256", kdfe(Hash::Sha256, &key, "SECRET", &u, &c, 256));
+    expect("kdfe_sha384_identity_384", kdfe(Hash::Sha384, &key, "IDENTITY", &u, &c, 384));
+}
