@@ -1,0 +1,5 @@
+//! `halfkey-agent`: see [`halfkey_agent`].
+
+fn main() -> std::process::ExitCode {
+    std::process::ExitCode::SUCCESS
+}
