@@ -1,0 +1,72 @@
+# Halfkey. `make demo` shows it, `make test` checks it; both run on a fresh machine.
+
+CARGO   ?= cargo
+TARGET  := $(shell rustc -vV | sed -n 's/^host: //p')
+RELEASE := target/release
+AGENT   := target/$(TARGET)/agent/halfkey-agent
+
+# A static-pie: nothing of the host's C library at run time. --target keeps
+# these flags away from build scripts and proc macros.
+AGENT_RUSTFLAGS := -C target-feature=+crt-static -C link-arg=-Wl,-z,pack-relative-relocs
+
+# libFuzzer's coverage passes are stable options; no nightly is needed.
+FUZZ_RUSTFLAGS := --cfg fuzzing -C debug-assertions -C passes=sancov-module \
+	-C llvm-args=-sanitizer-coverage-level=4 \
+	-C llvm-args=-sanitizer-coverage-inline-8bit-counters \
+	-C llvm-args=-sanitizer-coverage-pc-table \
+	-C llvm-args=-sanitizer-coverage-trace-compares \
+	-C codegen-units=1
+# Runs of each target in `make test`; `make fuzz FUZZ_RUNS=-1 FUZZ_SECONDS=3600` for an hour each.
+FUZZ_RUNS    ?= 20000
+FUZZ_SECONDS ?= 30
+
+.PHONY: help demo test check unit fuzz scenarios bench dist servers deps clean FORCE
+.DEFAULT_GOAL := help
+
+help:
+	@echo 'make demo   boot a real Debian under OVMF and swtpm: enroll, unlock, refuse, revoke'
+	@echo 'make test   every check: style, licences, unit, protocol, fuzz and virtual machine tests'
+	@echo 'make dist   release binaries and the dracut module in dist/'
+	@echo 'make bench  sizes and times next to Clevis, into dist/bench.json'
+	@echo 'make deps   install what the above need, through the package manager'
+
+demo: deps dist
+	$(RELEASE)/halfkey-qemu-tests demo
+
+test: deps check unit fuzz scenarios
+
+check: deps
+	$(CARGO) fmt --all --check
+	$(CARGO) clippy --workspace --all-targets --locked -- -D warnings
+	.ci/deny
+
+unit: deps dist
+	$(CARGO) test --workspace --locked
+
+fuzz: deps
+	RUSTFLAGS='$(FUZZ_RUSTFLAGS)' $(CARGO) build --release --locked --manifest-path fuzz/Cargo.toml --target $(TARGET)
+	fuzz/smoke fuzz/target/$(TARGET)/release $(FUZZ_RUNS) $(FUZZ_SECONDS)
+
+scenarios: deps dist
+	$(RELEASE)/halfkey-qemu-tests run all
+
+bench: deps dist
+	$(RELEASE)/halfkey-qemu-tests bench
+
+# Cargo knows what is stale; make only copies.
+dist: deps servers
+	RUSTFLAGS='$(AGENT_RUSTFLAGS)' $(CARGO) build --profile agent --locked --target $(TARGET) -p halfkey-agent
+	@mkdir -p dist
+	@install -m 755 $(AGENT) $(RELEASE)/halfkey-verifier $(RELEASE)/halfkey dist/
+	@rm -rf dist/90halfkey && cp -r dracut-module/90halfkey dist/90halfkey
+	@ls -l dist | awk 'NR > 1 { printf "dist/%-18s %10d bytes\n", $$9, $$5 }'
+
+servers: deps
+	$(CARGO) build --release --locked -p halfkey-verifier -p halfkey -p halfkey-qemu-tests
+
+deps:
+	@.ci/deps
+
+clean:
+	$(CARGO) clean
+	rm -rf dist fuzz/target
