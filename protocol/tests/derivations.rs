@@ -1,6 +1,8 @@
 //! `vectors/derivations.json`, which was computed by another implementation
 //! (Python: hashlib, hmac, cryptography; pyhpke for the HPKE part).
 
+#![allow(clippy::unwrap_used)] // a panic is how a test fails
+
 use halfkey_protocol::half::{activation_proof, proof_digest};
 use halfkey_protocol::kdf::{Hash, kdfa, kdfe};
 use halfkey_protocol::qualify::Qualifier;

@@ -1,5 +1,7 @@
 //! Every message of `vectors/messages.json`, read and written by both JSON stacks.
 
+#![allow(clippy::unwrap_used)] // a panic is how a test fails
+
 use halfkey_protocol::wire::*;
 use serde_json::Value;
 
