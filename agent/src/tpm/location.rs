@@ -1,0 +1,45 @@
+//! Where the TPM is.
+
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::str::FromStr;
+
+/// Where the TPM is.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Location {
+    /// A character device: /dev/tpmrm0 (with the kernel's resource manager) or /dev/tpm0.
+    Device(PathBuf),
+    /// The server socket of `swtpm socket --server type=tcp`, for tests.
+    Tcp(SocketAddr),
+    /// The server socket of `swtpm socket --server type=unixio`, for tests.
+    Unix(PathBuf),
+}
+
+impl Default for Location {
+    fn default() -> Self {
+        Self::Device(PathBuf::from("/dev/tpmrm0"))
+    }
+}
+
+impl FromStr for Location {
+    type Err = String;
+
+    /// `PATH`, `swtpm:HOST:PORT` (a numeric address, or `localhost`) or `swtpm:unix:PATH`.
+    fn from_str(text: &str) -> Result<Self, String> {
+        let Some(rest) = text.strip_prefix("swtpm:") else {
+            if text.is_empty() {
+                return Err("expected a path or swtpm:HOST:PORT as TPM, found nothing".into());
+            }
+            return Ok(Self::Device(PathBuf::from(text)));
+        };
+        if let Some(path) = rest.strip_prefix("unix:") {
+            return Ok(Self::Unix(PathBuf::from(path)));
+        }
+        let rest = rest.strip_prefix("localhost:").map(|port| format!("127.0.0.1:{port}"));
+        let address = rest.as_deref().unwrap_or(&text["swtpm:".len()..]);
+        address
+            .parse()
+            .map(Self::Tcp)
+            .map_err(|_| format!("expected swtpm:ADDRESS:PORT or swtpm:unix:PATH, found '{text}'"))
+    }
+}
