@@ -15,6 +15,9 @@
 //! | `GET /v1/operator/audit?after=SEQ&node=ID&limit=N` | | [`AuditList`] |
 //! | `GET /v1/operator/audit?after=SEQ&wait=SECONDS` | | [`AuditList`], held open until there is something |
 //!
+//! `after`: entries with a larger number, the oldest `limit` of them. Without `after`: the
+//! newest `limit` entries. Both oldest first. `wait` (at most 25) may be combined with `node`.
+//!
 //! Times are seconds since 1970, UTC.
 
 use super::{Credential, Register, SignedEnrollment};
