@@ -170,4 +170,19 @@ mod tests {
             assert_eq!(Reason::from_code(reason.code()), Some(*reason));
         }
     }
+
+    #[test]
+    fn docs_list_every_reason() {
+        let docs = include_str!("../../docs/protocol.md");
+        for reason in Reason::ALL {
+            let row = format!(
+                "| `{}` | {} | {} | {} |",
+                reason.code(),
+                format!("{:?}", reason.fault()).to_lowercase(),
+                if reason.retry() { "yes" } else { "no" },
+                reason.summary()
+            );
+            assert!(docs.contains(&row), "docs/protocol.md lacks the row\n{row}");
+        }
+    }
 }
