@@ -1,1 +1,31 @@
-//! halfkey-evidence
+//! The checks of Halfkey. Every input is hostile; every function is pure: no
+//! I/O, no clock, no state (credentials draw randomness, nothing else does).
+//!
+//! | module | what |
+//! | --- | --- |
+//! | [`rejection`] | the one error type: a reason code and what was expected and found |
+//! | [`public`] | public areas: EK, AK, SRK |
+//! | [`registration`] | all that a node sends when it registers |
+//! | [`ek`] | EK certificate chain, or a pinned fingerprint |
+//! | [`credential`] | TPM2_MakeCredential |
+//! | [`signature`] | `TPMT_SIGNATURE` by the AK |
+//! | [`attest`] | `TPMS_ATTEST` |
+//! | [`quote`] | the quote, in a fixed order of checks |
+//! | [`eventlog`] | firmware event log and systemd's log, replayed against the quote |
+//! | [`policy`] | reference values |
+//!
+//! Proof types can't be built outside their check: [`registration::CheckedRegistration`],
+//! [`ek::TrustedEk`], [`quote::VerifiedQuote`], [`eventlog::ReplayedLog`], [`eventlog::ExplainedLog`].
+
+pub mod attest;
+pub mod credential;
+pub mod ek;
+pub mod eventlog;
+pub mod policy;
+pub mod public;
+pub mod quote;
+pub mod registration;
+pub mod rejection;
+pub mod signature;
+
+pub use rejection::Rejection;

@@ -1,0 +1,1 @@
+//! `TPMS_ATTEST`.

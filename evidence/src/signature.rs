@@ -1,0 +1,1 @@
+//! `TPMT_SIGNATURE`.
