@@ -1,43 +1,144 @@
 //! What can go wrong with a TPM, in words.
 
+use super::rc;
 use std::fmt;
+use std::io::{self, ErrorKind};
+use std::time::Duration;
 
-/// What went wrong. Displayed without the hint; see [`Error::hint`].
+/// What went wrong. Displayed without the remedy; see [`Error::hint`].
 #[derive(Debug)]
 #[non_exhaustive]
 pub enum Error {
-    /// The device or socket can't be opened.
-    Open(String),
-    /// Transport failure.
-    Io(&'static str, std::io::Error),
-    /// No answer within the deadline.
-    Timeout(&'static str),
-    /// The TPM refused a command.
+    /// The device or socket (first field) can't be opened.
+    Open(String, io::Error),
+    /// The transport failed during this command.
+    Io(&'static str, io::Error),
+    /// No answer to this command for this long.
+    Timeout(&'static str, Duration),
+    /// The TPM refused this command with this response code.
     Refused(&'static str, u32),
-    /// An answer that no TPM gives.
+    /// The TPM is locked after failed authorizations.
+    Lockout {
+        /// The command it refused.
+        command: &'static str,
+        /// Seconds after which it forgets one failed authorization; 0 if it never does or did not say.
+        interval: u32,
+    },
+    /// An answer to this command that no TPM gives.
     Malformed(&'static str),
-    /// An answer whose HMAC is wrong: somebody sits between.
+    /// An answer to this command whose HMAC is wrong: something sits between.
     Hmac(&'static str),
-    /// PCRs kept changing while the half was unsealed: begin again.
+    /// PCRs kept changing while the half was unsealed: begin again with a new session.
     PcrChanged,
     /// PCR 15 is not zero: the boot window is over.
     FenceExtended,
-    /// The SRK is not the key that the half was sealed to.
+    /// The SRK is not the key that was expected: the TPM was cleared, or is another one.
     WrongSrk,
-    /// Something else, in words.
-    Other(String),
+    /// The hierarchy (`owner`, `endorsement`) has an authorization value that the agent lacks.
+    HierarchyAuth(&'static str),
+    /// The hierarchy is disabled by the firmware.
+    HierarchyDisabled(&'static str),
+    /// This persistent handle is taken by another key.
+    Occupied(u32),
+    /// The kernel gave no randomness.
+    Random,
+    /// Something that the TPM lacks or should not have, in words.
+    Unsuitable(&'static str),
 }
 
 impl Error {
-    /// What the operator can do, if something.
-    pub fn hint(&self) -> Option<&'static str> {
-        None
+    /// The response code, if the TPM gave one.
+    pub fn code(&self) -> Option<u32> {
+        match self {
+            Self::Refused(_, code) => Some(*code),
+            Self::Lockout { .. } => Some(rc::LOCKOUT),
+            _ => None,
+        }
     }
+
+    /// Whether the TPM refused with this code, whatever parameter, handle or session it names.
+    pub(super) fn is(&self, base: u32) -> bool {
+        self.code().is_some_and(|code| rc::base(code) == base)
+    }
+
+    /// What the operator can do, if something.
+    pub fn hint(&self) -> Option<String> {
+        let hint = match self {
+            Self::Open(_, error) => match error.kind() {
+                ErrorKind::NotFound => {
+                    "is the TPM enabled in the firmware setup, and its driver in the initramfs?"
+                }
+                ErrorKind::PermissionDenied => "run as root",
+                ErrorKind::ResourceBusy => "another program holds the TPM: use /dev/tpmrm0, not /dev/tpm0",
+                ErrorKind::ConnectionRefused => "is swtpm running, with --server?",
+                _ => return None,
+            },
+            Self::Timeout(..) => "power the machine off and on; a TPM that stays silent is broken",
+            Self::Lockout { interval: 0, .. } => {
+                "clear the lockout with 'tpm2_dictionarylockout --clear-lockout' (add --auth if it has a password)"
+            }
+            Self::Lockout { interval, .. } => {
+                return Some(format!(
+                    "it forgets one failed try every {interval} s while it is powered; wait, or clear the \
+                     lockout with 'tpm2_dictionarylockout --clear-lockout'"
+                ));
+            }
+            Self::Hmac(_) => "the TPM's bus may be tampered with: look at the hardware",
+            Self::PcrChanged => "try again",
+            Self::FenceExtended => "only a reboot opens the boot window again",
+            Self::WrongSrk => "enroll again if this TPM was cleared on purpose",
+            Self::HierarchyAuth(_) => {
+                "enroll with the hierarchy's password, so that the keys are made persistent, or clear it with tpm2_changeauth"
+            }
+            Self::HierarchyDisabled(_) => "enable the TPM's hierarchies in the firmware setup",
+            Self::Occupied(_) => "if nobody needs that key, remove it with tpm2_evictcontrol",
+            Self::Refused(command, code) => return refusal_hint(command, rc::base(*code)).map(str::to_owned),
+            Self::Io(..) | Self::Malformed(_) | Self::Random | Self::Unsuitable(_) => return None,
+        };
+        Some(hint.to_owned())
+    }
+}
+
+fn refusal_hint(command: &str, base: u32) -> Option<&'static str> {
+    Some(match base {
+        rc::INITIALIZE => "the firmware must start the TPM: is it enabled in the firmware setup?",
+        rc::FAILURE => "power the machine off and on; look at the firmware for a TPM update",
+        rc::DISABLED | rc::HIERARCHY => "enable the TPM and its hierarchies in the firmware setup",
+        rc::OBJECT_MEMORY | 0x903 | 0x905 => {
+            "use /dev/tpmrm0, or flush what others left with 'tpm2_flushcontext -t'"
+        }
+        rc::INTEGRITY => "the sealed half belongs to another TPM, or the TPM was cleared: enroll again",
+        rc::POLICY_FAIL if command == "Unseal" => {
+            "the half was sealed for another release key, node or bank: enroll again"
+        }
+        rc::SIGNATURE => "the verifier signed for another session, or with another release key",
+        _ => return None,
+    })
 }
 
 impl fmt::Display for Error {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{self:?}")
+        match self {
+            Self::Open(location, error) => write!(f, "can't open the TPM at {location}: {error}"),
+            Self::Io(command, error) => write!(f, "lost the TPM during {command}: {error}"),
+            Self::Timeout(command, wait) => {
+                write!(f, "the TPM did not answer {command} within {} s", wait.as_secs())
+            }
+            Self::Refused(command, code) => write!(f, "the TPM refused {command}: {}", rc::in_words(*code)),
+            Self::Lockout { command, .. } => {
+                write!(f, "the TPM refused {command}: {}", rc::in_words(rc::LOCKOUT))
+            }
+            Self::Malformed(command) => write!(f, "the TPM's answer to {command} is malformed"),
+            Self::Hmac(command) => write!(f, "the TPM's answer to {command} has a wrong HMAC"),
+            Self::PcrChanged => f.write_str("PCRs changed while the half was unsealed"),
+            Self::FenceExtended => f.write_str("expected PCR 15 to be zero, found it extended"),
+            Self::WrongSrk => f.write_str("the TPM's storage key is not the enrolled one"),
+            Self::HierarchyAuth(name) => write!(f, "the TPM's {name} hierarchy has an unknown password"),
+            Self::HierarchyDisabled(name) => write!(f, "the TPM's {name} hierarchy is disabled"),
+            Self::Occupied(handle) => write!(f, "the TPM's handle 0x{handle:08x} is taken by another key"),
+            Self::Random => f.write_str("the kernel gave no randomness"),
+            Self::Unsuitable(what) => f.write_str(what),
+        }
     }
 }
 

@@ -1,5 +1,6 @@
 //! Where the TPM is.
 
+use std::fmt;
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::str::FromStr;
@@ -41,5 +42,30 @@ impl FromStr for Location {
             .parse()
             .map(Self::Tcp)
             .map_err(|_| format!("expected swtpm:ADDRESS:PORT or swtpm:unix:PATH, found '{text}'"))
+    }
+}
+
+impl fmt::Display for Location {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Device(path) => f.write_str(&path.to_string_lossy()),
+            Self::Tcp(address) => write!(f, "swtpm:{address}"),
+            Self::Unix(path) => write!(f, "swtpm:unix:{}", path.to_string_lossy()),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn locations_survive_their_text_form() {
+        for text in ["/dev/tpmrm0", "swtpm:127.0.0.1:2321", "swtpm:[::1]:2321", "swtpm:unix:/run/tpm"] {
+            assert_eq!(text.parse::<Location>().unwrap().to_string(), text);
+        }
+        assert_eq!("swtpm:localhost:1".parse(), "swtpm:127.0.0.1:1".parse::<Location>());
+        assert!("swtpm:example.org:1".parse::<Location>().is_err());
+        assert!("".parse::<Location>().is_err());
     }
 }
