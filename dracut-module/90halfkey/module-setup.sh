@@ -1,0 +1,79 @@
+#!/bin/bash
+# SPDX-License-Identifier: Apache-2.0 OR MIT
+#
+# Halfkey in the initramfs: the agent, the units that run it, and the drop-ins that close the fence on every other way
+# out. Needs a systemd initramfs. Nothing of this host goes in, so one image serves many machines.
+
+# called by dracut
+check() {
+    [[ $mount_needs ]] && return 1
+    require_binaries "${HALFKEY_AGENT:-halfkey-agent}" cryptsetup || return 1
+    # Only on request: the package's dracut.conf.d, or `dracut --add halfkey`.
+    return 255
+}
+
+# called by dracut
+depends() {
+    local module
+    echo systemd-initrd dracut-systemd crypt dm systemd-networkd
+    # A module of its own from dracut-ng 103 on.
+    for module in "${dracutbasedir:?}"/modules.d/[0-9][0-9]systemd-cryptsetup; do
+        [[ -d $module ]] && echo systemd-cryptsetup
+    done
+    return 0
+}
+
+# called by dracut
+installkernel() {
+    # The image must find the TPM and the network of the machine it boots on, which need not be this one.
+    hostonly='' instmods tpm_tis tpm_crb tpm_tis_spi dm_crypt virtio_net virtio_pci
+    hostonly='' instmods -o =drivers/net/ethernet
+}
+
+# called by dracut
+install() {
+    local unit conf=/usr/lib/halfkey
+
+    inst_simple "$(find_binary "${HALFKEY_AGENT:-halfkey-agent}")" /usr/bin/halfkey-agent
+    inst_multiple cryptsetup
+
+    # The two units.
+    inst_simple "$moddir/halfkey-unlock.service" "$systemdsystemunitdir/halfkey-unlock.service"
+    inst_simple "$moddir/halfkey-gate.service" "$systemdsystemunitdir/halfkey-gate.service"
+    $SYSTEMCTL -q --root "$initdir" add-wants sysinit.target halfkey-unlock.service
+    $SYSTEMCTL -q --root "$initdir" add-wants initrd.target halfkey-gate.service
+    # The crypt module of some versions leaves this to the host's own enablement.
+    $SYSTEMCTL -q --root "$initdir" add-wants sysinit.target cryptsetup.target
+
+    # The fence on every way out: each is a drop-in that runs the agent, so masking our units changes nothing.
+    inst_simple "$moddir/fence-shell.conf" "$systemdsystemunitdir/emergency.service.d/50-halfkey.conf"
+    for unit in rescue dracut-emergency debug-shell; do
+        ln_r "$systemdsystemunitdir/emergency.service.d" "$systemdsystemunitdir/$unit.service.d"
+    done
+    inst_simple "$moddir/fence-passphrase.conf" "$systemdsystemunitdir/systemd-cryptsetup@.service.d/50-halfkey.conf"
+    inst_simple "$moddir/fence-switch-root.conf" "$systemdsystemunitdir/initrd-switch-root.service.d/50-halfkey.conf"
+
+    # Credentials from firmware and hypervisor are not measured: no service takes any.
+    inst_simple "$moddir/no-credentials.conf" "$systemdsystemunitdir/service.d/50-halfkey.conf"
+    if grep -qsr '^ImportCredential=' "$initdir$systemdsystemunitdir"; then
+        echo 'ImportCredential=' >> "$initdir$systemdsystemunitdir/service.d/50-halfkey.conf"
+    fi
+
+    # What mounts or resumes a system by what it finds on a disk. A resume image would run before the fence is extended,
+    # so hibernation is off in images with this module.
+    mkdir -p "$initdir/etc/systemd/system-generators"
+    ln -sfn /dev/null "$initdir/etc/systemd/system-generators/systemd-gpt-auto-generator"
+    ln -sfn /dev/null "$initdir/etc/systemd/system-generators/systemd-hibernate-resume-generator"
+    for unit in systemd-hibernate-resume@.service systemd-hibernate-resume.service; do
+        [[ -e $systemdsystemunitdir/$unit ]] && ln -sfn /dev/null "$initdir/etc/systemd/system/$unit"
+    done
+
+    # DHCP, unless the command line or the image configures the network: theirs sort first.
+    inst_simple "$moddir/zz-halfkey.network" "$systemdnetwork/zz-halfkey.network"
+
+    # The initqueue must not give up while the agent still waits.
+    inst_hook initqueue/settled 01 "$moddir/initqueue-wait.sh"
+
+    # Optional: the CA and defaults of this site.
+    inst_multiple -o /etc/halfkey/ca.pem /etc/halfkey/agent.conf
+}

@@ -1,0 +1,92 @@
+//! The unified kernel image: systemd's EFI stub with kernel, initramfs and command line as sections, put together as
+//! dracut and ukify do. Cheap, so a scenario that changes one of them makes its own.
+
+use super::cached;
+use super::initrd::{ExtraFile, cpio};
+use super::packages::Packages;
+use crate::error::{Context, Result};
+use crate::paths::{Key, Paths};
+use crate::process::run;
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+const STUB: &str = "/usr/lib/systemd/boot/efi/linuxx64.efi.stub";
+
+/// Builds it, or takes it from the cache.
+///
+/// # Errors
+/// If objcopy fails or an input can't be read.
+pub fn build(
+    paths: &Paths,
+    packages: &Packages,
+    initrd: &Path,
+    cmdline: &str,
+    extra: Option<&ExtraFile>,
+) -> Result<PathBuf> {
+    let mut key = Key::new("uki 1").text(&initrd.to_string_lossy()).text(&packages.version).text(cmdline);
+    if let Some(file) = extra {
+        key = key.text(&file.path).text(&String::from_utf8_lossy(&file.content));
+    }
+    cached(paths.cache.join(format!("uki-{}.efi", key.hex())), |partial| {
+        let folder = partial.with_extension("sections");
+        fs::create_dir_all(&folder).context("can't make a folder in the cache")?;
+        let result = assemble(packages, initrd, cmdline, extra, &folder, partial);
+        super::remove(&folder)?;
+        result
+    })
+}
+
+fn assemble(
+    packages: &Packages,
+    initrd: &Path,
+    cmdline: &str,
+    extra: Option<&ExtraFile>,
+    folder: &Path,
+    out: &Path,
+) -> Result<()> {
+    let write = |name: &str, content: &[u8]| -> Result<PathBuf> {
+        let path = folder.join(name);
+        fs::write(&path, content).context(format_args!("can't write {}", path.display()))?;
+        Ok(path)
+    };
+    let mut ramdisk = fs::read(initrd).context(format_args!("can't read {}", initrd.display()))?;
+    if let Some(file) = extra {
+        ramdisk.resize(ramdisk.len().next_multiple_of(4), 0);
+        ramdisk.extend(cpio(file));
+    }
+    let sections = [
+        (".osrel", write("osrel", b"ID=halfkey-test\nNAME=\"Halfkey test\"\n")?),
+        (".cmdline", write("cmdline", format!("{cmdline}\0").as_bytes())?),
+        (".linux", packages.kernel.clone()),
+        (".initrd", write("initrd", &ramdisk)?),
+    ];
+    let mut command = Command::new("objcopy");
+    let mut address = end_of_sections(Path::new(STUB))?;
+    for (name, file) in &sections {
+        let size = fs::metadata(file).context(format_args!("can't read {}", file.display()))?.len();
+        command.arg("--add-section").arg(format!("{name}={}", file.display()));
+        command.arg("--change-section-vma").arg(format!("{name}={address:#x}"));
+        address = (address + size).next_multiple_of(0x1_0000);
+    }
+    run(command.arg(STUB).arg(out))?;
+    Ok(())
+}
+
+/// The first free address behind the stub's own sections.
+fn end_of_sections(stub: &Path) -> Result<u64> {
+    let text = run(Command::new("objdump").args(["-h", "-w"]).arg(stub))?;
+    let mut end = 0;
+    for line in text.lines() {
+        let fields: Vec<&str> = line.split_whitespace().collect();
+        if fields.len() > 4 && fields[0].parse::<u32>().is_ok() {
+            let hex = |text: &str| u64::from_str_radix(text, 16);
+            if let (Ok(size), Ok(address)) = (hex(fields[2]), hex(fields[3])) {
+                end = (address + size).max(end);
+            }
+        }
+    }
+    (end > 0)
+        .then(|| end.next_multiple_of(0x1_0000))
+        .context(format_args!("{} has no sections", stub.display()))
+}
