@@ -27,5 +27,6 @@ pub mod quote;
 pub mod registration;
 pub mod rejection;
 pub mod signature;
+mod tpm;
 
 pub use rejection::Rejection;
