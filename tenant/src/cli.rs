@@ -21,7 +21,7 @@ Exit codes:
   3  no such node or record, or several nodes fit
   4  no server answered in time, or it can't work at the moment
   5  no boot of this node waits for an operator
-  6  a check made here failed: the server's certificate, its record of a node, an EK, the release key
+  6  a check made here failed: of the server's certificate, a node's record, an EK, a release key
 
 Files: --home, or HALFKEY_HOME, or $XDG_CONFIG_HOME/halfkey, or ~/.config/halfkey holds the operator
 bundle, the tenant key (tenant.key, Ed25519, PKCS#8 in PEM) and the release keys seen so far. The

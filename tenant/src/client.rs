@@ -9,7 +9,7 @@ use halfkey_protocol::wire::Problem;
 use halfkey_protocol::wire::operator::{
     Approve, AuditList, Because, Deny, Enroll, EvidenceList, EvidenceRecord, NodeList, NodeRecord, ServerInfo,
 };
-use rustls::CertificateError;
+use rustls::{AlertDescription, CertificateError};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 use std::io;
@@ -187,7 +187,7 @@ impl Client {
         repeatable: bool,
         send: impl Fn(&str) -> std::result::Result<Answer, ureq::Error>,
     ) -> Result<T> {
-        let mut silent = Vec::new();
+        let (mut silent, mut hint) = (Vec::new(), None);
         for server in &self.servers {
             let error = match send(server).and_then(read) {
                 Ok((status, body)) => return understand(server, status, &body),
@@ -195,12 +195,15 @@ impl Client {
             };
             let next = not_sent(&error) || repeatable;
             match explain(server, &error) {
-                error if error.exit == Exit::Unreachable && next => silent.push(error.message),
+                error if error.exit == Exit::Unreachable && next => {
+                    silent.push(error.message);
+                    hint = hint.or(error.hint);
+                }
                 error => return Err(error),
             }
         }
-        Err(Error::new(Exit::Unreachable, silent.join("\n"))
-            .hint("is the verifier running, and may this machine connect to it?"))
+        let hint = hint.unwrap_or("is the verifier running, and may this machine connect to it?".to_owned());
+        Err(Error::new(Exit::Unreachable, silent.join("\n")).hint(hint))
     }
 }
 
@@ -277,8 +280,18 @@ fn tls_error(error: &ureq::Error) -> Option<&rustls::Error> {
 
 fn explain_tls(server: &str, error: &rustls::Error) -> Error {
     match error {
-        // Our certificate, judged by the server.
-        rustls::Error::AlertReceived(alert) => {
+        // About our certificate.
+        rustls::Error::AlertReceived(
+            alert @ (AlertDescription::BadCertificate
+            | AlertDescription::UnsupportedCertificate
+            | AlertDescription::CertificateRevoked
+            | AlertDescription::CertificateExpired
+            | AlertDescription::CertificateUnknown
+            | AlertDescription::UnknownCA
+            | AlertDescription::AccessDenied
+            | AlertDescription::DecryptError
+            | AlertDescription::CertificateRequired),
+        ) => {
             Error::failed(format!("{server} does not accept the operator's certificate ({alert:?})"))
                 .hint("ask for a new operator bundle and import it with `halfkey login BUNDLE`")
         }

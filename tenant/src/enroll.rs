@@ -136,7 +136,7 @@ fn introduction(
     key: &TenantKey,
 ) -> String {
     let why = match trusted.trust() {
-        Trust::Chain(issuer) => {
+        Trust::Chain { issuer } => {
             format!("certificate by {}; this proves a TPM, not that it is yours", clean_short(issuer, 200))
         }
         Trust::Pinned => "fingerprint as you gave it; its certificate was not looked at".to_owned(),

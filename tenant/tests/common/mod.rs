@@ -1,0 +1,92 @@
+//! What the tests share. Not every test uses all of it.
+#![allow(dead_code, missing_docs)]
+
+pub mod golden;
+pub mod pki;
+pub mod server;
+pub mod tpm;
+
+use std::path::{Path, PathBuf};
+use std::process::{Command, Output, Stdio};
+
+/// A desk: a home folder and a way to run the program there.
+pub struct Desk {
+    pub dir: tempfile::TempDir,
+}
+
+/// How a run ended.
+#[derive(Debug)]
+pub struct Ran {
+    pub code: i32,
+    pub stdout: String,
+    pub stderr: String,
+}
+
+impl Desk {
+    pub fn new() -> Self {
+        Self { dir: tempfile::tempdir().unwrap() }
+    }
+
+    /// A desk that is logged in with this bundle.
+    pub fn logged_in(bundle: &str) -> Self {
+        let desk = Self::new();
+        let ran = desk.login(bundle, &[]);
+        assert_eq!(ran.code, 0, "{ran:?}");
+        desk
+    }
+
+    pub fn login(&self, bundle: &str, more: &[&str]) -> Ran {
+        let path = self.dir.path().join("operator-test.bundle");
+        std::fs::write(&path, bundle).unwrap();
+        self.run(&[&["login", path.to_str().unwrap()], more].concat())
+    }
+
+    pub fn home(&self) -> PathBuf {
+        self.dir.path().join("home")
+    }
+
+    pub fn path(&self, name: &str) -> PathBuf {
+        self.dir.path().join(name)
+    }
+
+    /// The program, with an environment in which nothing of this machine's counts.
+    pub fn command(&self, args: &[&str]) -> Command {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_halfkey"));
+        command.env_clear().env("HALFKEY_HOME", self.home()).env("HOME", "/nonexistent");
+        command.args(args).stdin(Stdio::null());
+        command
+    }
+
+    pub fn run(&self, args: &[&str]) -> Ran {
+        Ran::from(self.command(args).output().unwrap())
+    }
+
+    /// Runs and expects success.
+    pub fn ok(&self, args: &[&str]) -> Ran {
+        let ran = self.run(args);
+        assert_eq!(ran.code, 0, "{args:?}: {ran:?}");
+        ran
+    }
+
+    /// What an error says, without the parts that differ from run to run.
+    pub fn error(&self, args: &[&str], port: u16) -> (i32, String) {
+        let ran = self.run(args);
+        let dir = self.dir.path().to_str().unwrap();
+        (ran.code, ran.stderr.replace(dir, "DIR").replace(&format!(":{port}"), ":PORT"))
+    }
+}
+
+impl From<Output> for Ran {
+    fn from(output: Output) -> Self {
+        Self {
+            code: output.status.code().unwrap_or(-1),
+            stdout: String::from_utf8(output.stdout).unwrap(),
+            stderr: String::from_utf8(output.stderr).unwrap(),
+        }
+    }
+}
+
+pub fn mode(path: &Path) -> u32 {
+    use std::os::unix::fs::PermissionsExt;
+    std::fs::metadata(path).unwrap().permissions().mode() & 0o7777
+}

@@ -1,0 +1,322 @@
+//! `halfkey enroll` with a real TPM, against honest and lying servers.
+#![allow(missing_docs)]
+
+mod common;
+
+use common::pki::Pki;
+use common::server::{Answer, Server, json};
+use common::tpm::{ECC_P384, RSA_2048, Tpm, flipped};
+use common::{Desk, golden};
+use halfkey::key::verified_document;
+use halfkey_protocol::half::{Half, Key, proof_digest};
+use halfkey_protocol::wire::operator::{Enroll, NodeRecord, NodeState, NodeSummary, ServerInfo};
+use halfkey_protocol::wire::{Register, credential_digest};
+use halfkey_protocol::{Bytes, NodeId, template};
+use std::fs;
+use std::sync::{Arc, Mutex};
+
+/// What the server believes, or claims to.
+#[derive(Clone)]
+struct World {
+    id: NodeId,
+    info: ServerInfo,
+    record: NodeRecord,
+    /// What it does with an enrollment before it answers.
+    take: fn(&mut NodeRecord, Enroll),
+}
+
+/// A point on P-256 as a release key: the generator, or its double.
+fn release_key(double: bool) -> Bytes {
+    let hex = |text: &str| -> [u8; 32] {
+        std::array::from_fn(|i| u8::from_str_radix(&text[2 * i..2 * i + 2], 16).unwrap())
+    };
+    let (x, y) = if double {
+        (
+            hex("7cf27b188d034f7e8a52380304b51ac3c08969e277f21b35a60b48fc47669978"),
+            hex("07775510db8ed040293d9ac69f7430dbba7dade63ce982299e04b79d227873d1"),
+        )
+    } else {
+        (
+            hex("6b17d1f2e12c4247f8bce6e563a440f277037d812deb33a0f4a13945d898c296"),
+            hex("4fe342e2fe1a7f9b8ee7eb4a7c0f9e162bce33576b315ececbb6406837bf51f5"),
+        )
+    };
+    template::RELEASE.public(&x, &y).into()
+}
+
+impl World {
+    fn new(pki: &Pki, id: NodeId, registration: Register) -> Self {
+        let info = ServerInfo {
+            version: "0.1.0".into(),
+            release_public: release_key(false),
+            ca: pki.ca_pem.clone(),
+            servers: vec!["https://verifier.example:8443".into()],
+        };
+        let summary = NodeSummary {
+            id: id.to_string(),
+            label: registration.label.clone(),
+            state: NodeState::Registered,
+            pending: false,
+            last_seen: 1,
+            last_outcome: None,
+            last_code: None,
+        };
+        let record = NodeRecord {
+            summary,
+            registration,
+            registered_at: 1,
+            enrollment: None,
+            pending: None,
+            reference: None,
+            revoked_because: None,
+        };
+        let take = |record: &mut NodeRecord, enroll: Enroll| {
+            record.enrollment = Some(enroll.signed);
+            record.summary.state = NodeState::Enrolling;
+        };
+        Self { id, info, record, take }
+    }
+
+    fn serve(self, pki: &Pki) -> (Server, Arc<Mutex<World>>) {
+        let world = Arc::new(Mutex::new(self));
+        let shared = world.clone();
+        let server =
+            Server::start(pki, move |request| shared.lock().unwrap().answer(&request.path, &request.body));
+        (server, world)
+    }
+
+    fn answer(&mut self, path: &str, body: &[u8]) -> Answer {
+        match path.trim_start_matches("/v1/operator/") {
+            "info" => json(&self.info),
+            "nodes" => json(&serde_json::json!({ "nodes": [self.record.summary] })),
+            path if path.ends_with("/enrollment") => {
+                (self.take)(&mut self.record, serde_json::from_slice(body).unwrap());
+                json(&self.record)
+            }
+            path if path == format!("nodes/{}", self.id) => json(&self.record),
+            other => panic!("{other}"),
+        }
+    }
+}
+
+fn posted(server: &Server) -> Vec<Enroll> {
+    let seen = server.seen.lock().unwrap();
+    seen.iter().filter(|r| r.method == "POST").map(|r| serde_json::from_slice(&r.body).unwrap()).collect()
+}
+
+#[test]
+fn the_tpm_and_only_it_gets_both_halves_of_the_signed_key() {
+    let (pki, tpm) = (Pki::new(), Tpm::new(RSA_2048));
+    let (server, _) = World::new(&pki, tpm.node_id(), tpm.register.clone()).serve(&pki);
+    let desk = Desk::logged_in(&pki.bundle(&[server.url()]));
+    let roots = tpm.roots();
+    let args =
+        ["enroll", "web1", "--ek-roots", roots.to_str().unwrap(), "--label", "Web 1", "--yes", "--json"];
+    let ran = desk.ok(&args);
+    assert!(ran.stderr.contains(&tpm.fingerprint()), "{ran:?}");
+    assert!(ran.stderr.contains("signkey.pem: no certificate in it"), "what was skipped is said: {ran:?}");
+    let record: NodeRecord = serde_json::from_str(&ran.stdout).unwrap();
+
+    let enroll = posted(&server).remove(0);
+    assert_eq!(record.enrollment.as_ref(), Some(&enroll.signed));
+    let document = verified_document(&enroll.signed).unwrap();
+    let key = desk.ok(&["key"]).stdout;
+    assert_eq!(halfkey_protocol::identity::fingerprint(&enroll.signed.tenant_key), key.trim());
+    assert_eq!((document.version, document.label.as_str(), document.bank.as_str()), (1, "Web 1", "sha256"));
+    assert_eq!(document.node_id, tpm.node_id().to_string());
+    assert_eq!((document.ca.as_str(), &document.release_public), (pki.ca_pem.as_str(), &release_key(false)));
+    assert_eq!(document.servers, ["https://verifier.example:8443"]);
+    assert_eq!(document.c_u_sha256.as_ref(), credential_digest(&enroll.c_u));
+    assert_eq!(document.c_v_sha256.as_ref(), credential_digest(&enroll.c_v));
+    for (name, public) in [
+        (&document.ek_name, &tpm.register.ek_public),
+        (&document.ak_name, &tpm.register.ak_public),
+        (&document.srk_name, &tpm.register.srk_public),
+    ] {
+        assert_eq!(Some(name.to_vec()), halfkey_protocol::identity::object_name(public));
+    }
+
+    // The TPM itself opens both, and together they are the key that was signed.
+    let u = Half::take(&mut tpm.activate_with_ek(&enroll.c_u)).unwrap();
+    let v = Half::take(&mut tpm.activate_with_srk(&enroll.c_v)).unwrap();
+    assert_ne!(u.expose(), v.expose());
+    assert_eq!(document.proof_sha256.as_ref(), proof_digest(&Key::combine(&u, &v).proof()));
+
+    // Again: another key, another enrollment.
+    let ran = desk.ok(&args);
+    assert!(ran.stderr.contains("was enrolled before"), "{ran:?}");
+    let again = posted(&server).remove(1);
+    let again_document = verified_document(&again.signed).unwrap();
+    assert_ne!(again_document.enrollment_id, document.enrollment_id);
+    assert_ne!(again_document.proof_sha256, document.proof_sha256);
+}
+
+#[test]
+fn an_ecc_ek_is_trusted_by_chain_or_by_fingerprint() {
+    let (pki, tpm, stranger) = (Pki::new(), Tpm::new(ECC_P384), Tpm::new(RSA_2048));
+    let id = tpm.node_id().to_string();
+    let (server, _) = World::new(&pki, tpm.node_id(), tpm.register.clone()).serve(&pki);
+    let desk = Desk::logged_in(&pki.bundle(&[server.url()]));
+    let roots = |tpm: &Tpm| tpm.roots().to_str().unwrap().to_owned();
+    desk.ok(&["enroll", &id[..9], "--ek-roots", &roots(&tpm), "--yes"]);
+    let typed = tpm.fingerprint().to_uppercase();
+    desk.ok(&["enroll", &id, "--trust-ek", &typed, "--yes", "--bank", "sha384"]);
+    assert_eq!(verified_document(&posted(&server)[1].signed).unwrap().bank, "sha384");
+
+    // Another manufacturer's roots, another machine's fingerprint.
+    for args in [["--ek-roots", &roots(&stranger)], ["--trust-ek", &stranger.fingerprint()]] {
+        let ran = desk.run(&[&["enroll", "web1", "--yes"], &args[..]].concat());
+        assert_eq!(ran.code, 6, "{ran:?}");
+        assert!(ran.stderr.contains("hint:"), "{ran:?}");
+    }
+    // No certificates in the folder, or no folder.
+    let empty = desk.path("empty");
+    fs::create_dir(&empty).unwrap();
+    fs::write(empty.join("README"), "none").unwrap();
+    for folder in [empty.to_str().unwrap(), "/nonexistent"] {
+        assert_eq!(desk.run(&["enroll", "web1", "--yes", "--ek-roots", folder]).code, 2);
+    }
+    assert_eq!(posted(&server).len(), 2);
+}
+
+#[test]
+fn what_a_lying_server_says_is_refused_here() {
+    let (pki, tpm, evil) = (Pki::new(), Tpm::new(RSA_2048), Tpm::new(RSA_2048));
+    let (id, other_ca) = (tpm.node_id(), Pki::new().ca_pem);
+    let honest = World::new(&pki, id, tpm.register.clone());
+    let stolen = evil.register.clone();
+    type Lie<'a> = (&'a str, Box<dyn Fn(&mut World) + 'a>);
+    let lies: Vec<Lie> = vec![
+        ("another TPM under this id", Box::new(|w| w.record.registration = stolen.clone())),
+        ("another node's record", Box::new(|w| w.record.summary.id = evil.node_id().to_string())),
+        ("the EK of another TPM", Box::new(|w| w.record.registration.ek_public = stolen.ek_public.clone())),
+        ("the AK of another TPM", Box::new(|w| w.record.registration.ak_public = stolen.ak_public.clone())),
+        (
+            "an SRK that the AK did not certify",
+            Box::new(|w| {
+                w.record.registration.srk_public = stolen.srk_public.clone();
+            }),
+        ),
+        (
+            "AK and SRK of another TPM",
+            Box::new(|w| {
+                w.record.registration = Register {
+                    ek_public: tpm.register.ek_public.clone(),
+                    ek_certificate: tpm.register.ek_certificate.clone(),
+                    ..stolen.clone()
+                };
+                w.record.registration.certify_signature = flipped(&stolen.certify_signature, 20);
+            }),
+        ),
+        (
+            "the certificate of another EK",
+            Box::new(|w| {
+                w.record.registration.ek_certificate = stolen.ek_certificate.clone();
+            }),
+        ),
+        ("no certificate", Box::new(|w| w.record.registration.ek_certificate = None)),
+        (
+            "a damaged certificate",
+            Box::new(|w| {
+                let der = w.record.registration.ek_certificate.clone().unwrap();
+                w.record.registration.ek_certificate = Some(flipped(&der, 700));
+            }),
+        ),
+        (
+            "an SRK with other attributes",
+            Box::new(|w| {
+                w.record.registration.srk_public = flipped(&tpm.register.srk_public, 7);
+            }),
+        ),
+        ("another CA for the nodes", Box::new(|w| w.info.ca = other_ca.clone())),
+        ("two CAs for the nodes", Box::new(|w| w.info.ca = format!("{}{other_ca}", pki.ca_pem))),
+        ("a release key of another kind", Box::new(|w| w.info.release_public.0[4] ^= 1)),
+        ("a release key that is no point", Box::new(|w| *w.info.release_public.0.last_mut().unwrap() ^= 1)),
+        ("a plain URL for the nodes", Box::new(|w| w.info.servers = vec!["http://verifier".into()])),
+        ("no URL for the nodes", Box::new(|w| w.info.servers.clear())),
+        (
+            "another enrollment in place of ours",
+            Box::new(|w| {
+                w.take = |record, mut enroll| {
+                    enroll.signed.signature.0[0] ^= 1;
+                    record.enrollment = Some(enroll.signed);
+                }
+            }),
+        ),
+    ];
+    let roots = tpm.roots();
+    let mut said = String::new();
+    for (title, lie) in lies {
+        let mut world = honest.clone();
+        lie(&mut world);
+        let (server, _) = world.serve(&pki);
+        let desk = Desk::logged_in(&pki.bundle(&[server.url()]));
+        let args = ["enroll", &id.to_string(), "--ek-roots", roots.to_str().unwrap(), "--yes"];
+        let (code, stderr) = desk.error(&args, server.port);
+        let stderr: String = stderr
+            .lines()
+            .filter(|l| l.starts_with("error:") || l.starts_with("hint:"))
+            .fold(String::new(), |text, line| text + line + "\n");
+        let stderr = [(id, "NODE"), (evil.node_id(), "OTHER")]
+            .iter()
+            .fold(stderr, |text, (id, name)| text.replace(&id.to_string(), name));
+        said.push_str(&format!("# {title}: exit {code}\n{stderr}\n"));
+        let expected = usize::from(title.starts_with("another enrollment"));
+        assert_eq!((code, posted(&server).len()), (6, expected), "{title}: {stderr}");
+    }
+    // What evidence says in detail is its own affair.
+    let said: String = said.lines().map(|line| hide_details(line) + "\n").collect();
+    golden::check("lying-server.txt", &said);
+}
+
+/// Keys and digests differ from run to run.
+fn hide_details(line: &str) -> String {
+    line.split(' ')
+        .map(|word| if word.len() >= 32 && word.chars().any(|c| c.is_ascii_digit()) { "..." } else { word })
+        .collect::<Vec<_>>()
+        .join(" ")
+}
+
+#[test]
+fn a_changed_release_key_is_refused_until_it_is_named() {
+    let (pki, tpm) = (Pki::new(), Tpm::new(RSA_2048));
+    let (server, world) = World::new(&pki, tpm.node_id(), tpm.register.clone()).serve(&pki);
+    let desk = Desk::logged_in(&pki.bundle(&[server.url()]));
+    let fingerprint = tpm.fingerprint();
+    let args = ["enroll", "web1", "--trust-ek", &fingerprint, "--yes"];
+    desk.ok(&args);
+    world.lock().unwrap().info.release_public = release_key(true);
+    let (code, said) = desk.error(&args, server.port);
+    golden::check("release-key-changed.txt", &said);
+    assert_eq!(code, 6);
+
+    let new = halfkey_protocol::identity::fingerprint(&release_key(true));
+    let old = halfkey_protocol::identity::fingerprint(&release_key(false));
+    assert_eq!(desk.run(&[&args[..], &["--trust-release", &old]].concat()).code, 6);
+    desk.ok(&[&args[..], &["--trust-release", &new]].concat());
+    desk.ok(&args);
+    // A new login keeps the memory.
+    assert_eq!(desk.login(&pki.bundle(&[server.url()]), &[]).code, 0);
+    world.lock().unwrap().info.release_public = release_key(false);
+    assert_eq!(desk.run(&args).code, 6);
+    assert_eq!(posted(&server).len(), 3);
+}
+
+#[test]
+fn labels_and_questions() {
+    let (pki, tpm) = (Pki::new(), Tpm::new(RSA_2048));
+    let mut register = tpm.register.clone();
+    register.label = "web\u{1b}[2J".into();
+    let (server, _) = World::new(&pki, tpm.node_id(), register).serve(&pki);
+    let desk = Desk::logged_in(&pki.bundle(&[server.url()]));
+    let (id, fingerprint) = (tpm.node_id().to_string(), tpm.fingerprint());
+    let args = ["enroll", &id, "--trust-ek", &fingerprint];
+    let ran = desk.run(&[&args[..], &["--yes"]].concat());
+    assert_eq!((ran.code, ran.stderr.contains('\u{1b}')), (2, false), "{ran:?}");
+    let ran = desk.run(&[&args[..], &["--label", "web1"]].concat());
+    assert_eq!(ran.code, 2, "no terminal to ask on: {ran:?}");
+    assert!(ran.stderr.contains("--yes") && ran.stderr.contains(&fingerprint), "{ran:?}");
+    assert_eq!(posted(&server).len(), 0);
+    // `node show` needs nothing but the bundle, and checks too.
+    assert!(desk.ok(&["node", "show", &id]).stdout.contains("the AK certified the SRK"));
+}
