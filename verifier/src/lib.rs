@@ -1,1 +1,38 @@
-//! halfkey-verifier
+//! The servers of Halfkey: registrar and verifier in one program.
+//!
+//! | module | what |
+//! | --- | --- |
+//! | [`cli`] | commands and flags |
+//! | [`config`] | the settings file and the state folder |
+//! | [`init`], [`pki`], [`keys`] | making a state folder: CA, certificates, key files |
+//! | [`server`], [`tls`], [`client`] | what `serve` puts together; TLS in and out |
+//! | [`api`] | HTTP: nodes, operators, the verifier asking its registrar |
+//! | [`registrar`] | registrations, here or on another host |
+//! | [`attest`] | what a piece of evidence is worth: the order of checks |
+//! | [`nonce`] | stateless nonces |
+//! | [`store`] | what is remembered; every change is one durable transaction |
+//! | [`wake`], [`limit`] | held-open requests; rates |
+
+pub mod api;
+pub mod attest;
+pub mod cli;
+pub mod client;
+pub mod config;
+pub mod failure;
+pub mod init;
+pub mod keys;
+pub mod limit;
+pub mod nonce;
+pub mod pki;
+pub mod registrar;
+pub mod server;
+pub mod store;
+pub mod tls;
+pub mod wake;
+
+pub use failure::Failure;
+
+/// Seconds since 1970, UTC.
+pub fn unix_now() -> u64 {
+    std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).map_or(0, |since| since.as_secs())
+}

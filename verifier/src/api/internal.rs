@@ -1,0 +1,95 @@
+//! What a verifier on another host asks its registrar, with a client
+//! certificate that is listed as such.
+//!
+//! | method and path | answer |
+//! | --- | --- |
+//! | `GET /v1/internal/registrations` | [`RegistrationList`] |
+//! | `GET /v1/internal/registrations/{id}` | [`Registration`] |
+//! | `POST /v1/internal/registrations/{id}/keep` | [`Kept`] |
+
+use super::{Answer, Refusal, node_id};
+use crate::server::App;
+use crate::store::{ClientKind, Registration};
+use crate::tls::Peer;
+use axum::extract::{Path, Request, State};
+use axum::middleware::{Next, from_fn_with_state};
+use axum::response::Response;
+use axum::routing::{get, post};
+use axum::{Extension, Router};
+use halfkey_protocol::Reason;
+use serde::{Deserialize, Serialize};
+use std::sync::Arc;
+
+/// Every registration.
+#[derive(Debug, Serialize, Deserialize)]
+pub struct RegistrationList {
+    /// By node id.
+    pub registrations: Vec<Registration>,
+}
+
+/// It never expires.
+#[derive(Debug, Serialize, Deserialize)]
+pub struct Kept {
+    /// Node id.
+    pub node_id: String,
+}
+
+/// Who asks.
+#[derive(Clone, Debug)]
+pub struct Caller(pub Arc<str>);
+
+/// The routes under `/v1/internal`.
+pub fn routes(app: Arc<App>) -> Router<Arc<App>> {
+    Router::new()
+        .route("/registrations", get(list))
+        .route("/registrations/{id}", get(one))
+        .route("/registrations/{id}/keep", post(keep))
+        .layer(from_fn_with_state(app, |State(app): State<Arc<App>>, peer, request, next| {
+            authenticate(app, ClientKind::Verifier, peer, request, next)
+        }))
+}
+
+/// Lets a request pass whose certificate is listed as `kind`, and says who it is.
+pub async fn authenticate(
+    app: Arc<App>,
+    kind: ClientKind,
+    Extension(peer): Extension<Peer>,
+    mut request: Request,
+    next: Next,
+) -> Result<Response, Refusal> {
+    let refuse = |detail: String| {
+        Refusal::new(Reason::Unauthorized, detail)
+            .hint("`halfkey-verifier operator add NAME` makes a bundle; import it with `halfkey login`")
+    };
+    let Some(fingerprint) = peer.certificate else {
+        return Err(refuse("expected a client certificate, found none".into()));
+    };
+    let listed = fingerprint.clone();
+    let client = app.db.read(move |store| store.client(&listed)).await?;
+    match client {
+        Some(client) if client.kind == kind => {
+            request.extensions_mut().insert(Caller(client.name.into()));
+            Ok(next.run(request).await)
+        }
+        _ => Err(refuse(format!("certificate {fingerprint} is not listed as {}", kind.as_str()))),
+    }
+}
+
+async fn list(State(app): State<Arc<App>>) -> Answer<RegistrationList> {
+    let registrations = app.db.read(|store| store.registrations()).await?;
+    Ok(axum::Json(RegistrationList { registrations }))
+}
+
+async fn one(State(app): State<Arc<App>>, Path(id): Path<String>) -> Answer<Registration> {
+    let node = node_id(&id)?;
+    match app.db.read(move |store| store.registration(node)).await? {
+        Some(registration) => Ok(axum::Json(registration)),
+        None => Err(Refusal::new(Reason::UnknownNode, format!("node {node}"))),
+    }
+}
+
+async fn keep(State(app): State<Arc<App>>, Path(id): Path<String>) -> Answer<Kept> {
+    let node = node_id(&id)?;
+    app.db.change(node, move |store| store.keep_registration(node)).await?;
+    Ok(axum::Json(Kept { node_id: node.to_string() }))
+}

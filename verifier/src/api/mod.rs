@@ -1,0 +1,236 @@
+//! HTTP. [`node`] is for machines, [`operator`] for people with a client
+//! certificate, [`internal`] for a verifier that asks its registrar.
+
+pub mod internal;
+pub mod node;
+pub mod operator;
+
+use crate::registrar::Unreachable;
+use crate::server::App;
+use crate::store::StoreError;
+use axum::Router;
+use axum::extract::{FromRequest, Request, State};
+use axum::http::StatusCode;
+use axum::http::header::{CONTENT_LENGTH, RETRY_AFTER};
+use axum::response::{IntoResponse, Response};
+use axum::routing::{any, get};
+use halfkey_evidence::Rejection;
+use halfkey_protocol::wire::Problem;
+use halfkey_protocol::{NodeId, Reason};
+use http_body_util::{BodyExt as _, LengthLimitError, Limited};
+use serde::de::DeserializeOwned;
+use std::sync::Arc;
+use tokio::sync::OwnedSemaphorePermit;
+use tracing::{error, info};
+
+/// Largest body of everything but evidence, in bytes.
+pub const SMALL_BODY: usize = 64 << 10;
+
+/// The routes of a role.
+pub fn router(app: Arc<App>) -> Router {
+    let mut router = Router::new().route("/healthz", get(health));
+    router = match &app.registrar {
+        Some(_) => router.merge(node::registrar_routes()).nest("/v1/internal", internal::routes(app.clone())),
+        None => wrong_role(router, &["/v1/register", "/v1/activate", "/v1/internal/{*rest}"]),
+    };
+    router = match &app.verifier {
+        Some(_) => router.merge(node::verifier_routes()).nest("/v1/operator", operator::routes(app.clone())),
+        None => {
+            wrong_role(router, &["/v1/begin", "/v1/finish", "/v1/wait", "/v1/prove", "/v1/operator/{*rest}"])
+        }
+    };
+    let missing = || async { Refusal::new(Reason::NotFound, "no such path") };
+    let method = || async {
+        Refusal {
+            status: StatusCode::METHOD_NOT_ALLOWED,
+            ..Refusal::new(Reason::Malformed, "no such method here")
+        }
+    };
+    router.fallback(missing).method_not_allowed_fallback(method).with_state(app)
+}
+
+fn wrong_role(router: Router<Arc<App>>, paths: &[&str]) -> Router<Arc<App>> {
+    paths.iter().fold(router, |router, path| {
+        router.route(
+            path,
+            any(|State(app): State<Arc<App>>| async move {
+                Refusal::new(Reason::WrongRole, format!("this server is a {}", app.role_name()))
+                    .hint(app.other_role_hint())
+            }),
+        )
+    })
+}
+
+/// 200 if the database can be written.
+async fn health(State(app): State<Arc<App>>) -> Response {
+    match app.healthy().await {
+        Ok(()) => (StatusCode::OK, "ok\n").into_response(),
+        Err(e) => Refusal::from(e).into_response(),
+    }
+}
+
+/// A request that was not served: status and [`Problem`].
+#[derive(Debug)]
+pub struct Refusal {
+    status: StatusCode,
+    problem: Problem,
+}
+
+/// Shorthand.
+pub type Answer<T> = Result<axum::Json<T>, Refusal>;
+
+impl Refusal {
+    /// With what was expected and found.
+    pub fn new(reason: Reason, detail: impl std::fmt::Display) -> Self {
+        let problem =
+            Problem { code: reason.code().to_owned(), message: format!("{reason}: {detail}"), hint: None };
+        Self { status: status(reason), problem }
+    }
+
+    /// Adds what to do about it.
+    #[must_use]
+    pub fn hint(mut self, hint: impl Into<String>) -> Self {
+        self.problem.hint = Some(hint.into());
+        self
+    }
+}
+
+fn status(reason: Reason) -> StatusCode {
+    match reason {
+        Reason::Malformed | Reason::Version => StatusCode::BAD_REQUEST,
+        Reason::TooLarge => StatusCode::PAYLOAD_TOO_LARGE,
+        Reason::RateLimited => StatusCode::TOO_MANY_REQUESTS,
+        Reason::Unavailable => StatusCode::SERVICE_UNAVAILABLE,
+        Reason::WrongRole => StatusCode::MISDIRECTED_REQUEST,
+        Reason::Unauthorized | Reason::Revoked | Reason::Activation | Reason::Proof => StatusCode::FORBIDDEN,
+        Reason::NotFound | Reason::UnknownNode => StatusCode::NOT_FOUND,
+        Reason::Conflict
+        | Reason::AkChanged
+        | Reason::SrkChanged
+        | Reason::NotEnrolled
+        | Reason::EnrollmentOpen
+        | Reason::EnrollmentUsed => StatusCode::CONFLICT,
+        _ => StatusCode::UNPROCESSABLE_ENTITY,
+    }
+}
+
+impl IntoResponse for Refusal {
+    fn into_response(self) -> Response {
+        info!(status = self.status.as_u16(), code = %self.problem.code, message = %self.problem.message, "refused");
+        let mut response = (self.status, axum::Json(self.problem)).into_response();
+        if matches!(self.status, StatusCode::TOO_MANY_REQUESTS | StatusCode::SERVICE_UNAVAILABLE) {
+            response.headers_mut().insert(RETRY_AFTER, axum::http::HeaderValue::from_static("1"));
+        }
+        response
+    }
+}
+
+impl From<Rejection> for Refusal {
+    fn from(rejection: Rejection) -> Self {
+        Self::new(rejection.reason, rejection.detail)
+    }
+}
+
+impl From<StoreError> for Refusal {
+    fn from(e: StoreError) -> Self {
+        match e {
+            StoreError::Refused(reason, detail) => Self::new(reason, detail),
+            // The peer learns that it is the server's fault, and no more.
+            StoreError::Full(what) => {
+                error!(error = %what, hint = "make room on the disk of the state folder; nothing was answered that is not recorded", "the database is full");
+                Self::new(Reason::Unavailable, "its disk is full")
+            }
+            StoreError::Unavailable(what) => {
+                error!(error = %what, "the database can't do its work");
+                Self::new(Reason::Unavailable, "its database does not answer")
+            }
+        }
+    }
+}
+
+impl From<Unreachable> for Refusal {
+    fn from(Unreachable(what): Unreachable) -> Self {
+        error!(error = %what, "the registrar can't be asked");
+        Self::new(Reason::Unavailable, "its registrar does not answer")
+    }
+}
+
+impl From<crate::Failure> for Refusal {
+    fn from(e: crate::Failure) -> Self {
+        error!(error = %e, "internal error");
+        Self::new(Reason::Unavailable, "internal error")
+    }
+}
+
+/// A body of at most `MAX` bytes, as JSON.
+pub struct Json<T, const MAX: usize = SMALL_BODY> {
+    /// What it says.
+    pub value: T,
+    /// Its share of the memory for bodies.
+    _share: OwnedSemaphorePermit,
+}
+
+impl<T: DeserializeOwned, const MAX: usize> FromRequest<Arc<App>> for Json<T, MAX> {
+    type Rejection = Refusal;
+
+    async fn from_request(request: Request, app: &Arc<App>) -> Result<Self, Refusal> {
+        let too_large = || Refusal::new(Reason::TooLarge, format!("expected a body of at most {MAX} bytes"));
+        let announced =
+            request.headers().get(CONTENT_LENGTH).and_then(|value| value.to_str().ok()?.parse().ok());
+        let length: usize = announced.unwrap_or(MAX);
+        if length > MAX {
+            return Err(too_large());
+        }
+        let read = async {
+            let share = app.body_memory(length).await;
+            (share, Limited::new(request.into_body(), MAX).collect().await)
+        };
+        let Ok((share, body)) = tokio::time::timeout(app.config.limits.body(), read).await else {
+            return Err(Refusal {
+                status: StatusCode::REQUEST_TIMEOUT,
+                ..Refusal::new(Reason::Malformed, "the body did not arrive in time")
+            });
+        };
+        let body = body.map_err(|e| match e.is::<LengthLimitError>() {
+            true => too_large(),
+            false => Refusal::new(Reason::Malformed, "the body ended early"),
+        })?;
+        let value =
+            serde_json::from_slice(&body.to_bytes()).map_err(|e| Refusal::new(Reason::Malformed, e))?;
+        Ok(Self { value, _share: share })
+    }
+}
+
+/// The protocol version to use with a peer that speaks these.
+///
+/// # Errors
+/// `Version` if there is none in common.
+pub fn common_version(theirs: &[u32]) -> Result<u32, Refusal> {
+    let ours = halfkey_protocol::VERSIONS;
+    theirs.iter().copied().find(|version| ours.contains(version)).ok_or_else(|| {
+        let theirs = &theirs[..theirs.len().min(8)];
+        Refusal::new(Reason::Version, format!("expected one of {ours:?}, found {theirs:?}"))
+    })
+}
+
+/// A node id from a message or a path.
+///
+/// # Errors
+/// `Malformed`.
+pub fn node_id(text: &str) -> Result<NodeId, Refusal> {
+    NodeId::parse(text).ok_or_else(|| {
+        Refusal::new(Reason::Malformed, "expected a node id: a UUID in lower case, with dashes")
+    })
+}
+
+/// Text that a person wrote and that ends on somebody's terminal.
+///
+/// # Errors
+/// `Malformed` if it is empty, longer than `max` bytes, or has control characters.
+pub fn plain_text<'a>(what: &str, text: &'a str, max: usize) -> Result<&'a str, Refusal> {
+    if text.trim().is_empty() || text.len() > max || text.chars().any(char::is_control) {
+        let what = format!("expected {what} of 1 to {max} bytes without control characters");
+        return Err(Refusal::new(Reason::Malformed, what));
+    }
+    Ok(text)
+}

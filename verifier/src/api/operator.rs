@@ -1,0 +1,392 @@
+//! What operators ask, with a client certificate that is listed as such. The
+//! actor in the audit trail is the name on the certificate.
+
+use super::internal::{Caller, authenticate};
+use super::{Answer, Json, Refusal, node_id, plain_text};
+use crate::api::node::LONGEST_WAIT;
+use crate::attest::learn;
+use crate::server::{App, Verifier};
+use crate::store::{Approval, By, ClientKind, NewEnrollment, Node, Registration};
+use crate::unix_now;
+use aws_lc_rs::signature::{ED25519, UnparsedPublicKey};
+use axum::extract::rejection::QueryRejection;
+use axum::extract::{Path, Query, State};
+use axum::middleware::from_fn_with_state;
+use axum::routing::{get, post};
+use axum::{Extension, Router};
+use halfkey_evidence::registration;
+use halfkey_protocol::kdf::Hash;
+use halfkey_protocol::wire::operator::{
+    Approve, AuditList, Because, Deny, Enroll, EvidenceList, EvidenceRecord, NodeList, NodeRecord, NodeState,
+    NodeSummary, ServerInfo,
+};
+use halfkey_protocol::wire::{Enrollment, Register, credential_digest, signed_bytes};
+use halfkey_protocol::{NodeId, Reason};
+use serde::Deserialize;
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+use tracing::info;
+
+/// Largest enrollment document, in bytes: it has to fit an answer to the agent.
+const MAX_DOCUMENT: usize = 24 << 10;
+/// Most entries of an answer.
+const MAX_ENTRIES: u64 = 1000;
+
+/// The routes under `/v1/operator`.
+pub fn routes(app: Arc<App>) -> Router<Arc<App>> {
+    Router::new()
+        .route("/info", get(server_info))
+        .route("/nodes", get(nodes))
+        .route("/nodes/{id}", get(node))
+        .route("/nodes/{id}/enrollment", post(enroll))
+        .route("/nodes/{id}/approve", post(approve))
+        .route("/nodes/{id}/deny", post(deny))
+        .route("/nodes/{id}/revoke", post(revoke))
+        .route("/nodes/{id}/restore", post(restore))
+        .route("/nodes/{id}/evidence", get(evidence_of))
+        .route("/evidence/{number}", get(evidence))
+        .route("/audit", get(audit))
+        .layer(from_fn_with_state(app, |State(app): State<Arc<App>>, peer, request, next| {
+            authenticate(app, ClientKind::Operator, peer, request, next)
+        }))
+}
+
+async fn server_info(State(app): State<Arc<App>>) -> Answer<ServerInfo> {
+    let verifier = app.verifier()?;
+    Ok(axum::Json(ServerInfo {
+        version: env!("CARGO_PKG_VERSION").to_owned(),
+        release_public: verifier.release.public().into(),
+        ca: verifier.ca.clone(),
+        servers: app.config.urls.clone(),
+    }))
+}
+
+async fn nodes(State(app): State<Arc<App>>) -> Answer<NodeList> {
+    let registrations = app.verifier()?.registrar.list().await?;
+    let mut all: BTreeMap<String, NodeSummary> = BTreeMap::new();
+    for registration in registrations {
+        let Ok(checked) = registration::check(&registration.register) else { continue };
+        let id = checked.node_id().to_string();
+        all.insert(id.clone(), registered_summary(id, &registration));
+    }
+    for line in app.db.read(|store| store.nodes(unix_now())).await? {
+        let id = line.id.to_string();
+        let registered = all.remove(&id);
+        let summary = NodeSummary {
+            id: id.clone(),
+            label: own_label(&line.label, registered.as_ref()),
+            state: line.state,
+            pending: line.pending,
+            last_seen: line.last_seen.max(registered.map_or(0, |summary| summary.last_seen)),
+            last_outcome: line.last_outcome,
+            last_code: line.last_code,
+        };
+        all.insert(id, summary);
+    }
+    let mut nodes: Vec<_> = all.into_values().collect();
+    nodes.sort_by(|a, b| (&a.label, &a.id).cmp(&(&b.label, &b.id)));
+    Ok(axum::Json(NodeList { nodes }))
+}
+
+async fn node(State(app): State<Arc<App>>, Path(id): Path<String>) -> Answer<NodeRecord> {
+    record(&app, node_id(&id)?).await
+}
+
+async fn enroll(
+    State(app): State<Arc<App>>,
+    Extension(caller): Extension<Caller>,
+    Path(id): Path<String>,
+    message: Json<Enroll>,
+) -> Answer<NodeRecord> {
+    let node = node_id(&id)?;
+    let verifier = app.verifier()?;
+    let Some(registered) = verifier.registrar.registration(node).await? else {
+        return Err(Refusal::new(Reason::UnknownNode, format!("node {node}")));
+    };
+    let request = message.value;
+    let document = check_enrollment(verifier, node, &registered.register, &request)?;
+    verifier.registrar.keep(node).await?;
+    let stored = app.db.change(node, move |store| {
+        let new = NewEnrollment {
+            node,
+            id: &document.id,
+            label: &document.label,
+            signed: &request.signed,
+            registration: &registered.register,
+            bank: document.bank,
+            c_v: &request.c_v,
+            c_u: &request.c_u,
+            proof_sha256: document.proof_sha256,
+        };
+        store.enroll(&new, By { actor: &caller.0, now: unix_now() })
+    });
+    stored.await?;
+    info!(%node, "enrolled, waiting for the node's proof");
+    record(&app, node).await
+}
+
+async fn approve(
+    State(app): State<Arc<App>>,
+    Extension(caller): Extension<Caller>,
+    Path(id): Path<String>,
+    message: Json<Approve>,
+) -> Answer<NodeRecord> {
+    let node = node_id(&id)?;
+    let Approve { ticket, once } = message.value;
+    let lifetime = app.config.lifetimes.approval;
+    let approved = app.db.change(node, move |store| {
+        let by = By { actor: &caller.0, now: unix_now() };
+        let approval = Approval { ticket: &ticket, once, expires: by.now.saturating_add(lifetime) };
+        let learn = |node: &Node, record: &EvidenceRecord| {
+            learn(node, record, by.now, by.actor).map_err(|e| (e.reason, e.detail))
+        };
+        store.approve(node, &approval, &learn, by)
+    });
+    approved.await?;
+    info!(%node, once, "boot approved");
+    record(&app, node).await
+}
+
+async fn deny(
+    State(app): State<Arc<App>>,
+    Extension(caller): Extension<Caller>,
+    Path(id): Path<String>,
+    message: Json<Deny>,
+) -> Answer<NodeRecord> {
+    let node = node_id(&id)?;
+    let Deny { ticket, because } = message.value;
+    plain_text("a reason", &because, 512)?;
+    let denied = app.db.change(node, move |store| {
+        store.deny(node, &ticket, &because, By { actor: &caller.0, now: unix_now() })
+    });
+    denied.await?;
+    info!(%node, "boot denied");
+    record(&app, node).await
+}
+
+async fn revoke(
+    State(app): State<Arc<App>>,
+    Extension(caller): Extension<Caller>,
+    Path(id): Path<String>,
+    message: Json<Because>,
+) -> Answer<NodeRecord> {
+    let node = node_id(&id)?;
+    let because = message.value.because;
+    plain_text("a reason", &because, 512)?;
+    // A node that only registered can be revoked too, and keeps its suggested label.
+    let label = record(&app, node).await?.0.summary.label;
+    let revoked = app.db.change(node, move |store| {
+        store.revoke(node, &label, &because, By { actor: &caller.0, now: unix_now() })
+    });
+    revoked.await?;
+    info!(%node, "revoked");
+    record(&app, node).await
+}
+
+async fn restore(
+    State(app): State<Arc<App>>,
+    Extension(caller): Extension<Caller>,
+    Path(id): Path<String>,
+    message: Json<Because>,
+) -> Answer<NodeRecord> {
+    let node = node_id(&id)?;
+    let because = message.value.because;
+    plain_text("a reason", &because, 512)?;
+    let restored = app
+        .db
+        .change(node, move |store| store.restore(node, &because, By { actor: &caller.0, now: unix_now() }));
+    restored.await?;
+    info!(%node, "restored");
+    record(&app, node).await
+}
+
+#[derive(Deserialize)]
+struct Limit {
+    limit: Option<u64>,
+}
+
+async fn evidence_of(
+    State(app): State<Arc<App>>,
+    Path(id): Path<String>,
+    query: Result<Query<Limit>, QueryRejection>,
+) -> Answer<EvidenceList> {
+    let node = node_id(&id)?;
+    let limit = parameters(query)?.limit.unwrap_or(50).min(MAX_ENTRIES);
+    let evidence = app.db.read(move |store| store.evidence_of(node, limit)).await?;
+    Ok(axum::Json(EvidenceList { evidence }))
+}
+
+async fn evidence(State(app): State<Arc<App>>, Path(number): Path<String>) -> Answer<EvidenceRecord> {
+    let missing = || Refusal::new(Reason::NotFound, format!("there is no evidence {number:.20}"));
+    let id = number.parse::<u64>().map_err(|_| missing())?;
+    let found = app.db.read(move |store| store.evidence(id)).await?;
+    found.map(axum::Json).ok_or_else(missing)
+}
+
+#[derive(Deserialize)]
+struct Trail {
+    after: Option<u64>,
+    node: Option<String>,
+    limit: Option<u64>,
+    wait: Option<u64>,
+}
+
+async fn audit(
+    State(app): State<Arc<App>>,
+    query: Result<Query<Trail>, QueryRejection>,
+) -> Answer<AuditList> {
+    let Trail { after, node, limit, wait } = parameters(query)?;
+    let node = node.as_deref().map(node_id).transpose()?;
+    let limit = limit.unwrap_or(100).min(MAX_ENTRIES);
+    let until = Instant::now() + Duration::from_secs(wait.unwrap_or(0)).min(LONGEST_WAIT);
+    let mut waiter = match wait {
+        Some(_) => Some(
+            app.hub
+                .wait_for_audit()
+                .ok_or_else(|| Refusal::new(Reason::RateLimited, "too many waiting requests"))?,
+        ),
+        None => None,
+    };
+    loop {
+        let entries = app.db.read(move |store| store.audit(after, node, limit)).await?;
+        let left = until.saturating_duration_since(Instant::now());
+        let more = match &mut waiter {
+            Some(waiter) if entries.is_empty() => waiter.happens(left).await,
+            _ => false,
+        };
+        if !more {
+            return Ok(axum::Json(AuditList { entries }));
+        }
+    }
+}
+
+/// What the verifier takes from a signed document.
+struct Document {
+    id: String,
+    label: String,
+    bank: Hash,
+    proof_sha256: [u8; 32],
+}
+
+/// Whether the document is signed, and about this node, these keys, these credentials and this verifier.
+fn check_enrollment(
+    verifier: &Verifier,
+    node: NodeId,
+    register: &Register,
+    request: &Enroll,
+) -> Result<Document, Refusal> {
+    let signed = &request.signed;
+    if signed.document.len() > MAX_DOCUMENT {
+        let found = signed.document.len();
+        return Err(Refusal::new(
+            Reason::TooLarge,
+            format!("expected a document of at most {MAX_DOCUMENT} bytes, found {found}"),
+        ));
+    }
+    let wrong = |what: &str| Refusal::new(Reason::EnrollmentSignature, what);
+    UnparsedPublicKey::new(&ED25519, &signed.tenant_key)
+        .verify(&signed_bytes(&signed.document), &signed.signature)
+        .map_err(|_| wrong("the signature is not by the tenant key"))?;
+    let document: Enrollment = serde_json::from_slice(&signed.document)
+        .map_err(|e| Refusal::new(Reason::Malformed, format!("enrollment: {e}")))?;
+    let checked = registration::check(register)?;
+    for (what, right) in [
+        ("version", document.version == 1),
+        ("node_id", document.node_id == node.to_string()),
+        ("ek_name", *document.ek_name == *checked.ek_name()),
+        ("ak_name", *document.ak_name == *checked.ak_name()),
+        ("srk_name", *document.srk_name == *checked.srk_name()),
+        ("c_u_sha256", *document.c_u_sha256 == credential_digest(&request.c_u)),
+        ("c_v_sha256", *document.c_v_sha256 == credential_digest(&request.c_v)),
+        ("release_public", *document.release_public == *verifier.release.public()),
+        ("servers", (1..=16).contains(&document.servers.len())),
+        ("ca", document.ca.contains("BEGIN CERTIFICATE")),
+    ] {
+        if !right {
+            return Err(wrong(&format!("{what} is not that of this node, request or verifier")));
+        }
+    }
+    let credentials = [&request.c_u, &request.c_v];
+    if credentials.iter().any(|c| c.id_object.len() > 512 || c.secret.len() > 1024) {
+        return Err(Refusal::new(Reason::TooLarge, "a credential is larger than a TPM makes it"));
+    }
+    plain_text("a label", &document.label, 128)?;
+    plain_text("an enrollment id", &document.enrollment_id, 64)?;
+    Ok(Document {
+        bank: Hash::from_name(&document.bank).ok_or_else(|| wrong("expected bank sha256 or sha384"))?,
+        proof_sha256: document.proof_sha256.array().ok_or_else(|| wrong("expected a digest of 32 bytes"))?,
+        id: document.enrollment_id,
+        label: document.label,
+    })
+}
+
+async fn record(app: &App, node: NodeId) -> Answer<NodeRecord> {
+    let registered = app.verifier()?.registrar.registration(node).await?;
+    let (known, pending) =
+        app.db.read(move |store| Ok((store.node(node)?, store.pending(node, unix_now())?))).await?;
+    let unknown = || Refusal::new(Reason::NotFound, format!("there is no node {node}"));
+    let id = node.to_string();
+    let Some(known) = known else {
+        let registered = registered.ok_or_else(unknown)?;
+        return Ok(axum::Json(NodeRecord {
+            summary: registered_summary(id, &registered),
+            registered_at: registered.registered_at,
+            registration: registered.register,
+            enrollment: None,
+            pending: None,
+            reference: None,
+            revoked_because: None,
+        }));
+    };
+    let suggested = registered.as_ref().map(|registered| registered_summary(id.clone(), registered));
+    let (state, enrollment) = (known.state(), known.open.or(known.current));
+    let registered = match (registered, &enrollment) {
+        (Some(registered), _) => registered,
+        // The registrar forgot it; the copy that the tenant checked is here.
+        (None, Some(enrollment)) => {
+            Registration { register: enrollment.registration.clone(), registered_at: 0, last_seen: 0 }
+        }
+        (None, None) => return Err(unknown()),
+    };
+    Ok(axum::Json(NodeRecord {
+        summary: NodeSummary {
+            id,
+            label: own_label(&known.label, suggested.as_ref()),
+            state,
+            pending: pending.is_some(),
+            last_seen: known.last_seen.max(registered.last_seen),
+            last_outcome: known.last_outcome,
+            last_code: known.last_code,
+        },
+        registration: registered.register,
+        registered_at: registered.registered_at,
+        enrollment: enrollment.map(|enrollment| enrollment.signed),
+        pending,
+        reference: known.reference,
+        revoked_because: known.revoked,
+    }))
+}
+
+fn registered_summary(id: String, registration: &Registration) -> NodeSummary {
+    NodeSummary {
+        id,
+        label: registration.register.label.clone(),
+        state: NodeState::Registered,
+        pending: false,
+        last_seen: registration.last_seen,
+        last_outcome: None,
+        last_code: None,
+    }
+}
+
+fn own_label(label: &str, suggested: Option<&NodeSummary>) -> String {
+    match (label, suggested) {
+        ("", Some(suggested)) => suggested.label.clone(),
+        (label, _) => label.to_owned(),
+    }
+}
+
+fn parameters<T>(query: Result<Query<T>, QueryRejection>) -> Result<T, Refusal> {
+    query.map(|Query(parameters)| parameters).map_err(|e| Refusal::new(Reason::Malformed, e.body_text()))
+}

@@ -1,0 +1,214 @@
+//! Commands and flags.
+
+use crate::config::{Config, LogFormat, Role, StateDir};
+use crate::init::{self, Init};
+use crate::store::{ClientKind, Store as _};
+use crate::{Failure, pki, server, unix_now};
+use clap::{Args, Parser, Subcommand};
+use std::net::SocketAddr;
+use std::path::PathBuf;
+
+const SPLIT: &str = "\
+Registrar and verifier on two hosts: on the verifier's host run
+  halfkey-verifier certificate --state DIR --role registrar --url https://REGISTRAR:PORT --out OTHER
+move OTHER to the registrar's host and serve there with --state OTHER; on the verifier's host serve with
+  --role verifier --registrar https://REGISTRAR:PORT
+or put the same into its halfkey-verifier.toml. Nodes register at the registrar; the verifier asks it over mTLS.";
+
+/// Registrar and verifier of Halfkey.
+#[derive(Parser)]
+#[command(name = "halfkey-verifier", version, after_help = SPLIT)]
+pub struct Cli {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Subcommand)]
+enum Command {
+    /// Make a state folder: CA, certificates, key files, database, settings, the first operator's bundle
+    Init {
+        #[command(flatten)]
+        state: State,
+        /// URL at which nodes and operators reach this server, https://HOST:PORT; best first
+        #[arg(long = "url", required = true)]
+        urls: Vec<String>,
+        /// Another name or address for the server certificate
+        #[arg(long = "san")]
+        sans: Vec<String>,
+        /// Name of the first operator
+        #[arg(long, default_value = "admin")]
+        operator: String,
+    },
+    /// Serve until SIGTERM
+    Serve(Serve),
+    /// Add, list and remove operators
+    #[command(subcommand)]
+    Operator(Operator),
+    /// Renew the server certificate, or make the state folder of a registrar on another host
+    Certificate {
+        #[command(flatten)]
+        state: State,
+        /// Another name or address for the server certificate
+        #[arg(long = "san")]
+        sans: Vec<String>,
+        /// For another host with this role (only `registrar`)
+        #[arg(long, requires_all = ["url", "out"])]
+        role: Option<Role>,
+        /// URL of the other host
+        #[arg(long, requires = "role")]
+        url: Option<String>,
+        /// State folder to make for the other host
+        #[arg(long, requires = "role")]
+        out: Option<PathBuf>,
+    },
+}
+
+#[derive(Args)]
+struct State {
+    /// State folder
+    #[arg(long = "state", value_name = "DIR")]
+    dir: PathBuf,
+}
+
+#[derive(Args)]
+struct Serve {
+    #[command(flatten)]
+    state: State,
+    /// Address and port, instead of the settings'; port 0 takes a free one
+    #[arg(long, value_name = "ADDR:PORT")]
+    listen: Option<SocketAddr>,
+    /// Role, instead of the settings'
+    #[arg(long)]
+    role: Option<Role>,
+    /// URL of the registrar, with role verifier
+    #[arg(long, value_name = "URL")]
+    registrar: Option<String>,
+    /// Folder of EK root certificates: refuse to register a TPM whose EK certificate leads to none of them
+    #[arg(long, value_name = "DIR")]
+    ek_roots: Option<PathBuf>,
+    /// Form of the log on standard error
+    #[arg(long)]
+    log_format: Option<LogFormat>,
+    /// Least severity that is logged: error, warn, info, debug, trace
+    #[arg(long, default_value = "info")]
+    log_level: tracing::Level,
+}
+
+#[derive(Subcommand)]
+enum Operator {
+    /// List a new operator and write their bundle, for `halfkey login`
+    Add {
+        /// Name on the certificate and in the audit trail
+        name: String,
+        #[command(flatten)]
+        state: State,
+        /// Bundle to write [default: operator-NAME.bundle in the state folder]
+        #[arg(long, value_name = "FILE")]
+        out: Option<PathBuf>,
+    },
+    /// List the certificates that are accepted
+    List {
+        #[command(flatten)]
+        state: State,
+    },
+    /// Stop accepting an operator's certificate, at once
+    Remove {
+        /// Name on the certificate
+        name: String,
+        #[command(flatten)]
+        state: State,
+    },
+}
+
+/// Runs what the command line says.
+///
+/// # Errors
+/// What went wrong, for standard error.
+pub fn run(cli: Cli) -> Result<(), Failure> {
+    match cli.command {
+        Command::Init { state, urls, sans, operator } => {
+            let state = StateDir::new(state.dir);
+            let bundle = init::init(&state, &Init { urls, sans, operator })?;
+            println!("{}", bundle.display());
+            eprintln!("made {}", state.path().display());
+            eprintln!("next: halfkey-verifier serve --state {}", state.path().display());
+            eprintln!("then, at the operator's desk: halfkey login {}", bundle.display());
+            Ok(())
+        }
+        Command::Serve(serve) => serve.run(),
+        Command::Operator(operator) => operator.run(),
+        Command::Certificate { state, sans, role: None, .. } => {
+            init::renew(&StateDir::new(state.dir), &sans)?;
+            eprintln!("made a new server certificate; restart the server to use it");
+            Ok(())
+        }
+        Command::Certificate { state, sans, role: Some(Role::Registrar), url: Some(url), out: Some(out) } => {
+            let out = StateDir::new(out);
+            init::split_registrar(&StateDir::new(state.dir), &out, &url, &sans)?;
+            eprintln!("made {}: move it to the registrar's host and serve there", out.path().display());
+            eprintln!("serve here with: --role verifier --registrar {url}");
+            Ok(())
+        }
+        Command::Certificate { .. } => {
+            Err(Failure::new("certificate --role: only registrar can be split off")
+                .hint("the verifier stays where its keys are: on the host of `init`"))
+        }
+    }
+}
+
+impl Serve {
+    fn run(self) -> Result<(), Failure> {
+        let state = StateDir::new(self.state.dir);
+        let mut config = Config::load(&state)?;
+        config.listen = self.listen.unwrap_or(config.listen);
+        config.role = self.role.unwrap_or(config.role);
+        config.log_format = self.log_format.unwrap_or(config.log_format);
+        config.registrar = self.registrar.or(config.registrar);
+        config.ek_roots = self.ek_roots.or(config.ek_roots);
+        start_log(config.log_format, self.log_level);
+        // Small on purpose: the work of a request is some hundred microseconds, and
+        // the database has one writer.
+        let workers = std::thread::available_parallelism().map_or(1, usize::from).min(4);
+        let runtime = tokio::runtime::Builder::new_multi_thread()
+            .worker_threads(workers)
+            .max_blocking_threads(8)
+            .enable_all()
+            .build()
+            .map_err(|e| Failure::new(format!("runtime: {e}")))?;
+        runtime.block_on(server::run(&state, config))
+    }
+}
+
+impl Operator {
+    fn run(self) -> Result<(), Failure> {
+        let refused = |e: crate::store::StoreError| Failure::new(e.to_string());
+        match self {
+            Self::Add { name, state, out } => {
+                let state = StateDir::new(state.dir);
+                let config = Config::load(&state)?;
+                let ca = pki::Ca::load(state.path())?;
+                let bundle = init::add_operator(&state, &ca, &config, &name, out.as_deref())?;
+                println!("{}", bundle.display());
+            }
+            Self::List { state } => {
+                for client in init::open_store(&StateDir::new(state.dir))?.clients().map_err(refused)? {
+                    println!("{}\t{}\t{}", client.kind.as_str(), client.name, client.fingerprint);
+                }
+            }
+            Self::Remove { name, state } => {
+                let store = init::open_store(&StateDir::new(state.dir))?;
+                store.remove_client(&name, ClientKind::Operator, unix_now()).map_err(refused)?;
+                eprintln!("{name} is no longer accepted");
+            }
+        }
+        Ok(())
+    }
+}
+
+fn start_log(format: LogFormat, level: tracing::Level) {
+    let log = tracing_subscriber::fmt().with_max_level(level).with_writer(std::io::stderr);
+    match format {
+        LogFormat::Text => log.with_target(false).with_ansi(false).init(),
+        LogFormat::Json => log.json().flatten_event(true).init(),
+    }
+}

@@ -1,0 +1,241 @@
+//! `halfkey-verifier.toml` in the state folder. Flags of `serve` win over it.
+
+use crate::Failure;
+use serde::{Deserialize, Serialize};
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+/// Which work this process does.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, clap::ValueEnum)]
+#[serde(rename_all = "snake_case")]
+pub enum Role {
+    /// Both.
+    #[default]
+    All,
+    /// Registers nodes; another host verifies.
+    Registrar,
+    /// Verifies; asks a registrar on another host about registrations.
+    Verifier,
+}
+
+impl Role {
+    /// Whether this process keeps registrations.
+    pub fn registers(self) -> bool {
+        self != Self::Verifier
+    }
+
+    /// Whether this process judges evidence and serves operators.
+    pub fn verifies(self) -> bool {
+        self != Self::Registrar
+    }
+}
+
+/// Form of the log on standard error.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, clap::ValueEnum)]
+#[serde(rename_all = "snake_case")]
+pub enum LogFormat {
+    /// For people.
+    #[default]
+    Text,
+    /// One JSON object per line.
+    Json,
+}
+
+/// The settings of a state folder.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Config {
+    /// Where to listen.
+    pub listen: SocketAddr,
+    /// What to be.
+    #[serde(default)]
+    pub role: Role,
+    /// URLs at which nodes and operators reach the verifier, best first.
+    pub urls: Vec<String>,
+    /// With `role = "verifier"`: URL of the registrar.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub registrar: Option<String>,
+    /// A folder of EK root certificates. If set, the registrar refuses an EK
+    /// whose certificate does not lead to one of them. Tenants check in any case.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub ek_roots: Option<PathBuf>,
+    /// Form of the log.
+    #[serde(default)]
+    pub log_format: LogFormat,
+    /// How long things live.
+    #[serde(default)]
+    pub lifetimes: Lifetimes,
+    /// How much is accepted.
+    #[serde(default)]
+    pub limits: Limits,
+}
+
+/// How long things live, in seconds.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Lifetimes {
+    /// Between `begin` and `finish`.
+    pub nonce: u64,
+    /// The challenge of a registration.
+    pub activation: u64,
+    /// A registration that no tenant enrolled, since it was last seen.
+    pub registration: u64,
+    /// A boot that no operator decided on.
+    pub pending: u64,
+    /// An approval that was not used.
+    pub approval: u64,
+}
+
+impl Default for Lifetimes {
+    fn default() -> Self {
+        Self { nonce: 120, activation: 300, registration: 7 * 86_400, pending: 7 * 86_400, approval: 900 }
+    }
+}
+
+/// How much is accepted.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Limits {
+    /// Open connections.
+    pub connections: usize,
+    /// Open connections from one address (a /64 with IPv6).
+    pub connections_per_source: usize,
+    /// Requests that are held open until something happens.
+    pub waiters: usize,
+    /// Bodies that are being read, all together, in bytes.
+    pub body_bytes: usize,
+    /// Registrations per minute, all together.
+    pub registrations_per_minute: u32,
+    /// Registrations per minute from one address (a /64 with IPv6).
+    pub registrations_per_source: u32,
+    /// Registrations that no tenant enrolled.
+    pub unenrolled: u64,
+    /// Evidence per node and minute.
+    pub evidence_per_minute: u32,
+    /// Records of evidence that are kept per node; older ones are deleted.
+    pub evidence_kept: u64,
+    /// Seconds for a TLS handshake.
+    pub handshake_seconds: u64,
+    /// Seconds for the header of a request, and for an idle connection.
+    pub header_seconds: u64,
+    /// Seconds for the body of a request.
+    pub body_seconds: u64,
+    /// Seconds for requests in flight when the server is told to stop.
+    pub shutdown_seconds: u64,
+}
+
+impl Default for Limits {
+    fn default() -> Self {
+        Self {
+            connections: 1024,
+            connections_per_source: 256,
+            waiters: 768,
+            body_bytes: 32 << 20,
+            registrations_per_minute: 600,
+            registrations_per_source: 60,
+            unenrolled: 10_000,
+            evidence_per_minute: 60,
+            evidence_kept: 200,
+            handshake_seconds: 10,
+            header_seconds: 30,
+            body_seconds: 30,
+            shutdown_seconds: 10,
+        }
+    }
+}
+
+impl Limits {
+    /// For a TLS handshake.
+    pub fn handshake(&self) -> Duration {
+        Duration::from_secs(self.handshake_seconds)
+    }
+
+    /// For the header of a request.
+    pub fn header(&self) -> Duration {
+        Duration::from_secs(self.header_seconds)
+    }
+
+    /// For the body of a request.
+    pub fn body(&self) -> Duration {
+        Duration::from_secs(self.body_seconds)
+    }
+}
+
+/// The files of a state folder.
+#[derive(Clone, Debug)]
+pub struct StateDir(PathBuf);
+
+impl StateDir {
+    /// At this path.
+    pub fn new(path: impl Into<PathBuf>) -> Self {
+        Self(path.into())
+    }
+
+    /// The folder.
+    pub fn path(&self) -> &Path {
+        &self.0
+    }
+
+    /// A file in it.
+    pub fn file(&self, name: &str) -> PathBuf {
+        self.0.join(name)
+    }
+
+    /// The settings.
+    pub fn config_file(&self) -> PathBuf {
+        self.file("halfkey-verifier.toml")
+    }
+
+    /// The SQLite database.
+    pub fn database(&self) -> PathBuf {
+        self.file("halfkey.db")
+    }
+
+    /// The certificate that nodes and operators pin, PEM.
+    pub fn ca(&self) -> PathBuf {
+        self.file("ca.pem")
+    }
+}
+
+impl Config {
+    /// Reads the settings of a state folder.
+    ///
+    /// # Errors
+    /// When the file is missing or says something that is not understood.
+    pub fn load(state: &StateDir) -> Result<Self, Failure> {
+        let path = state.config_file();
+        let text = std::fs::read_to_string(&path).map_err(|e| {
+            Failure::new(format!("{}: {e}", path.display()))
+                .hint("make a state folder with `halfkey-verifier init`")
+        })?;
+        Self::parse(&text).map_err(|e| Failure::new(format!("{}: {e}", path.display())))
+    }
+
+    /// Reads the text of a settings file.
+    ///
+    /// # Errors
+    /// When it says something that is not understood.
+    pub fn parse(text: &str) -> Result<Self, Failure> {
+        toml::from_str(text).map_err(|e| Failure::new(e.to_string().trim_end().to_owned()))
+    }
+
+    /// The text of a settings file.
+    pub fn render(&self) -> String {
+        toml::to_string(self).expect("plain tables of numbers and strings")
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn settings_survive_and_typos_are_refused() {
+        let text = "listen = \"127.0.0.1:8420\"\nurls = [\"https://a:8420\"]\n[limits]\nwaiters = 3\n";
+        let config = Config::parse(text).unwrap();
+        assert_eq!((config.limits.waiters, config.limits.connections, config.role), (3, 1024, Role::All));
+        assert_eq!(Config::parse(&config.render()).unwrap().limits.waiters, 3);
+        assert!(Config::parse(&text.replace("waiters", "waitres")).is_err());
+    }
+}

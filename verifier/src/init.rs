@@ -1,0 +1,235 @@
+//! Making state folders, operators and certificates.
+
+use crate::client::host_and_port;
+use crate::config::{Config, Lifetimes, Limits, LogFormat, Role, StateDir};
+use crate::keys::{ClusterKey, write_new, write_secret};
+use crate::pki::{self, Ca};
+use crate::store::sqlite::Sqlite;
+use crate::store::{Client, ClientKind, Store};
+use crate::{Failure, unix_now};
+use serde::Serialize;
+use std::net::{Ipv6Addr, SocketAddr};
+use std::os::unix::fs::DirBuilderExt as _;
+use std::path::{Path, PathBuf};
+use zeroize::Zeroizing;
+
+/// What `init` is told.
+pub struct Init {
+    /// URLs at which nodes and operators reach the verifier, best first.
+    pub urls: Vec<String>,
+    /// More names and addresses for the server certificate.
+    pub sans: Vec<String>,
+    /// The first operator.
+    pub operator: String,
+}
+
+/// What an operator imports with `halfkey login`.
+#[derive(Serialize)]
+struct Bundle<'a> {
+    version: u32,
+    name: &'a str,
+    servers: &'a [String],
+    ca: &'a str,
+    certificate: &'a str,
+    key: &'a str,
+}
+
+/// Makes a state folder, and gives the path of the first operator's bundle.
+///
+/// # Errors
+/// When it exists already or can't be written; then nothing of it is left.
+pub fn init(state: &StateDir, init: &Init) -> Result<PathBuf, Failure> {
+    let config = Config {
+        listen: listen_address(&init.urls)?,
+        role: Role::All,
+        urls: init.urls.clone(),
+        registrar: None,
+        ek_roots: None,
+        log_format: LogFormat::Text,
+        lifetimes: Lifetimes::default(),
+        limits: Limits::default(),
+    };
+    check_name(&init.operator)?;
+    let sans = subject_names(&init.urls, &init.sans)?;
+    fresh_folder(state)?;
+    let made = || {
+        let ca = pki::create_ca(state.path())?;
+        ca.server(&sans)?.write(state.path(), "server")?;
+        ClusterKey::create(&state.file("cluster.key"))?;
+        let release = rcgen::KeyPair::generate().map_err(|e| Failure::new(format!("release key: {e}")))?;
+        let release = Zeroizing::new(release.serialize_pem());
+        write_secret(&state.file("release.key"), release.as_bytes())?;
+        write_new(&state.config_file(), config.render().as_bytes(), 0o644)?;
+        add_operator(state, &ca, &config, &init.operator, None)
+    };
+    made().inspect_err(|_| clear_folder(state))
+}
+
+/// Lists a new operator and writes their bundle, by default into the state folder.
+///
+/// # Errors
+/// When the name is taken or something can't be written.
+pub fn add_operator(
+    state: &StateDir,
+    ca: &Ca,
+    config: &Config,
+    name: &str,
+    out: Option<&Path>,
+) -> Result<PathBuf, Failure> {
+    check_name(name)?;
+    let issued = ca.client(name)?;
+    let pem = std::fs::read_to_string(state.ca())
+        .map_err(|e| Failure::new(format!("{}: {e}", state.ca().display())))?;
+    let bundle = Bundle {
+        version: 1,
+        name,
+        servers: &config.urls,
+        ca: &pem,
+        certificate: &issued.certificate,
+        key: &issued.key,
+    };
+    let text = Zeroizing::new(
+        serde_json::to_string_pretty(&bundle).map_err(|e| Failure::new(format!("bundle: {e}")))?,
+    );
+    let path = out.map_or_else(|| state.file(&format!("operator-{name}.bundle")), Path::to_path_buf);
+    write_secret(&path, text.as_bytes())?;
+    let client = Client {
+        fingerprint: issued.fingerprint(),
+        name: name.to_owned(),
+        kind: ClientKind::Operator,
+        added_at: unix_now(),
+    };
+    let listed = open_store(state)
+        .and_then(|store| store.add_client(&client).map_err(|e| Failure::new(e.to_string())));
+    if let Err(e) = listed {
+        // A bundle that nobody accepts helps nobody.
+        let _ = std::fs::remove_file(&path);
+        return Err(e);
+    }
+    Ok(path)
+}
+
+/// Makes a new server certificate in a state folder.
+///
+/// # Errors
+/// When `ca.key` is not there or something can't be written.
+pub fn renew(state: &StateDir, sans: &[String]) -> Result<(), Failure> {
+    let config = Config::load(state)?;
+    let issued = Ca::load(state.path())?.server(&subject_names(&config.urls, sans)?)?;
+    replace(state, &issued, "server")
+}
+
+/// Makes the state folder of a registrar on another host, which accepts this verifier.
+///
+/// # Errors
+/// When `ca.key` is not there, the folder is in use, or something can't be written.
+pub fn split_registrar(state: &StateDir, out: &StateDir, url: &str, sans: &[String]) -> Result<(), Failure> {
+    let config = Config::load(state)?;
+    let ca = Ca::load(state.path())?;
+    let urls = [url.to_owned()];
+    let theirs = Config { listen: listen_address(&urls)?, role: Role::Registrar, registrar: None, ..config };
+    let names = subject_names(&urls, sans)?;
+    fresh_folder(out)?;
+    let made = || {
+        let pem =
+            std::fs::read(state.ca()).map_err(|e| Failure::new(format!("{}: {e}", state.ca().display())))?;
+        write_new(&out.ca(), &pem, 0o644)?;
+        ca.server(&names)?.write(out.path(), "server")?;
+        write_new(&out.config_file(), theirs.render().as_bytes(), 0o644)?;
+        let peer = ca.client("verifier")?;
+        let client = Client {
+            fingerprint: peer.fingerprint(),
+            name: "verifier".to_owned(),
+            kind: ClientKind::Verifier,
+            added_at: unix_now(),
+        };
+        open_store(out)?.add_client(&client).map_err(|e| Failure::new(e.to_string()))?;
+        replace(state, &peer, "peer")
+    };
+    made().inspect_err(|_| clear_folder(out))
+}
+
+/// The database of a state folder, for a command beside a running server.
+///
+/// # Errors
+/// When it can't be opened.
+pub fn open_store(state: &StateDir) -> Result<Sqlite, Failure> {
+    let path = state.database();
+    Sqlite::open(&path).map_err(|e| Failure::new(format!("{}: {e}", path.display())))
+}
+
+/// Replaces `NAME.key` and `NAME.pem`. A server that starts in between finds a
+/// pair that does not match and says so.
+fn replace(state: &StateDir, issued: &pki::Issued, name: &str) -> Result<(), Failure> {
+    let new = format!("{name}.new");
+    for ending in ["key", "pem"] {
+        let _ = std::fs::remove_file(state.file(&format!("{new}.{ending}")));
+    }
+    issued.write(state.path(), &new)?;
+    for ending in ["key", "pem"] {
+        let (from, to) = (state.file(&format!("{new}.{ending}")), state.file(&format!("{name}.{ending}")));
+        std::fs::rename(&from, &to).map_err(|e| Failure::new(format!("{}: {e}", to.display())))?;
+    }
+    Ok(())
+}
+
+/// Names and addresses of the URLs, and more.
+fn subject_names(urls: &[String], more: &[String]) -> Result<Vec<String>, Failure> {
+    let mut sans = Vec::new();
+    for url in urls {
+        sans.push(host_and_port(url)?.0);
+    }
+    sans.extend(more.iter().cloned());
+    let mut seen = std::collections::BTreeSet::new();
+    sans.retain(|san| seen.insert(san.clone()));
+    Ok(sans)
+}
+
+/// All addresses, at the port of the first URL.
+fn listen_address(urls: &[String]) -> Result<SocketAddr, Failure> {
+    let first = urls.first().ok_or_else(|| Failure::new("expected at least one --url, found none"))?;
+    Ok((Ipv6Addr::UNSPECIFIED, host_and_port(first)?.1).into())
+}
+
+fn check_name(name: &str) -> Result<(), Failure> {
+    let plain = |c: char| c.is_ascii_alphanumeric() || matches!(c, '-' | '_' | '.' | '@');
+    if name.is_empty() || name.len() > 64 || name.starts_with(['-', '.']) || !name.chars().all(plain) {
+        return Err(Failure::new(format!("expected a name of letters, digits and - _ . @, found {name:?}")));
+    }
+    Ok(())
+}
+
+const FILES: &[&str] = &[
+    "ca.key",
+    "ca.pem",
+    "server.key",
+    "server.pem",
+    "cluster.key",
+    "release.key",
+    "halfkey-verifier.toml",
+    "halfkey.db",
+    "halfkey.db-wal",
+    "halfkey.db-shm",
+];
+
+/// A folder that only its owner may enter and that holds none of our files.
+fn fresh_folder(state: &StateDir) -> Result<(), Failure> {
+    let dir = state.path();
+    std::fs::DirBuilder::new()
+        .recursive(true)
+        .mode(0o700)
+        .create(dir)
+        .map_err(|e| Failure::new(format!("{}: {e}", dir.display())))?;
+    match FILES.iter().find(|name| state.file(name).exists()) {
+        Some(name) => Err(Failure::new(format!("{}: expected no {name}, found one", dir.display()))
+            .hint("this folder is in use; choose another one, or move it away")),
+        None => Ok(()),
+    }
+}
+
+/// After a failure: [`fresh_folder`] saw that none of these were there before.
+fn clear_folder(state: &StateDir) {
+    for name in FILES {
+        let _ = std::fs::remove_file(state.file(name));
+    }
+}

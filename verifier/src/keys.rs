@@ -1,0 +1,197 @@
+//! The two key files of a verifier: the cluster key, which authenticates
+//! nonces, and the release key, which signs "this TPM session may unseal U now".
+//!
+//! Replicas share both files. Neither is ever in the database: a stolen backup
+//! of the database can't sign a release.
+
+use aws_lc_rs::hmac;
+use aws_lc_rs::rand::SystemRandom;
+use aws_lc_rs::signature::{ECDSA_P256_SHA256_FIXED_SIGNING, EcdsaKeyPair, KeyPair as _};
+use halfkey_protocol::template;
+use std::io::{Read as _, Write as _};
+use std::os::unix::fs::{MetadataExt as _, OpenOptionsExt as _};
+use std::path::Path;
+use zeroize::Zeroizing;
+
+use crate::Failure;
+
+/// Length of the cluster key in bytes.
+const CLUSTER_KEY_LEN: usize = 32;
+
+/// Largest key file that is read, in bytes.
+const MAX_KEY_FILE: u64 = 16 << 10;
+
+/// Authenticates what this cluster hands out and wants back.
+pub struct ClusterKey(hmac::Key);
+
+impl ClusterKey {
+    /// Reads `cluster.key`: 32 raw bytes.
+    ///
+    /// # Errors
+    /// When the file can't be read, is open to others, or has another length.
+    pub fn load(path: &Path) -> Result<Self, Failure> {
+        let bytes = read_secret(path)?;
+        if bytes.len() != CLUSTER_KEY_LEN {
+            return Err(Failure::new(format!(
+                "{}: expected {CLUSTER_KEY_LEN} bytes, found {}",
+                path.display(),
+                bytes.len()
+            )));
+        }
+        Ok(Self::from_bytes(&bytes))
+    }
+
+    /// Makes a fresh one in a new file.
+    ///
+    /// # Errors
+    /// When the file exists or can't be written.
+    pub fn create(path: &Path) -> Result<(), Failure> {
+        let mut bytes = Zeroizing::new([0; CLUSTER_KEY_LEN]);
+        fill_random(&mut *bytes)?;
+        write_secret(path, &*bytes)
+    }
+
+    /// From bytes; for tests and [`ClusterKey::load`].
+    pub fn from_bytes(bytes: &[u8]) -> Self {
+        Self(hmac::Key::new(hmac::HMAC_SHA256, bytes))
+    }
+
+    /// HMAC-SHA256 over the fields, each with its length (four bytes, big-endian) before it.
+    pub fn tag(&self, fields: &[&[u8]]) -> [u8; 32] {
+        let mut context = hmac::Context::with_key(&self.0);
+        for field in fields {
+            context.update(&(field.len() as u32).to_be_bytes());
+            context.update(field);
+        }
+        context.sign().as_ref().try_into().expect("HMAC-SHA256 has 32 bytes")
+    }
+}
+
+/// Signs releases.
+pub struct ReleaseKey {
+    pair: EcdsaKeyPair,
+    public: Vec<u8>,
+}
+
+impl ReleaseKey {
+    /// Reads `release.key`: a PKCS#8 private key, PEM.
+    ///
+    /// # Errors
+    /// When the file can't be read, is open to others, or holds no P-256 key.
+    pub fn load(path: &Path) -> Result<Self, Failure> {
+        use rustls_pki_types::{PrivatePkcs8KeyDer, pem::PemObject as _};
+        let text = read_secret(path)?;
+        let bad = |what: String| {
+            Failure::new(format!("{}: expected a P-256 private key (PKCS#8, PEM): {what}", path.display()))
+        };
+        let key = PrivatePkcs8KeyDer::from_pem_slice(&text).map_err(|e| bad(e.to_string()))?;
+        let pair = EcdsaKeyPair::from_pkcs8(&ECDSA_P256_SHA256_FIXED_SIGNING, key.secret_pkcs8_der())
+            .map_err(|e| bad(e.to_string()))?;
+        let point = pair.public_key().as_ref();
+        let coordinate = |from: usize| -> Option<[u8; 32]> { point.get(from..from + 32)?.try_into().ok() };
+        let (x, y) = coordinate(1).zip(coordinate(33)).ok_or_else(|| bad("another curve".into()))?;
+        Ok(Self { public: template::RELEASE.public(&x, &y), pair })
+    }
+
+    /// `TPMT_PUBLIC`, as tenants seal to it.
+    pub fn public(&self) -> &[u8] {
+        &self.public
+    }
+
+    /// ECDSA (r || s, 64 bytes) over [`halfkey_protocol::policy::release_digest`].
+    ///
+    /// # Errors
+    /// When the kernel has no randomness to give.
+    pub fn sign_release(&self, nonce_tpm: &[u8], node: &[u8; 16]) -> Result<Vec<u8>, Failure> {
+        // The signer hashes its message: this is the message whose SHA-256 is aHash.
+        let message = [nonce_tpm, &0i32.to_be_bytes(), node].concat();
+        let signature = self.pair.sign(&SystemRandom::new(), &message);
+        let signature = signature.map_err(|_| Failure::new("the release key could not sign"))?;
+        Ok(signature.as_ref().to_vec())
+    }
+}
+
+/// Fills `buffer` from the kernel.
+///
+/// # Errors
+/// When the kernel has no randomness to give.
+pub fn fill_random(buffer: &mut [u8]) -> Result<(), Failure> {
+    aws_lc_rs::rand::fill(buffer).map_err(|_| Failure::new("the kernel has no randomness to give"))
+}
+
+/// Reads a file that only its owner may read.
+///
+/// # Errors
+/// When it can't be read, is larger than a key, or is open to its group or the world.
+pub fn read_secret(path: &Path) -> Result<Zeroizing<Vec<u8>>, Failure> {
+    let failed = |e: std::io::Error| Failure::new(format!("{}: {e}", path.display()));
+    let file = std::fs::File::open(path).map_err(failed)?;
+    let meta = file.metadata().map_err(failed)?;
+    if meta.mode() & 0o077 != 0 {
+        return Err(Failure::new(format!(
+            "{}: expected a file that only its owner can use, found mode {:04o}",
+            path.display(),
+            meta.mode() & 0o7777
+        ))
+        .hint(format!("chmod 600 {}; if others could read it, make a new key", path.display())));
+    }
+    // Reserved at once: a buffer that grows leaves copies behind.
+    let mut bytes = Zeroizing::new(Vec::with_capacity(meta.len().min(MAX_KEY_FILE) as usize + 1));
+    file.take(MAX_KEY_FILE).read_to_end(&mut bytes).map_err(failed)?;
+    Ok(bytes)
+}
+
+/// Writes a new file with mode 0600, durably.
+///
+/// # Errors
+/// When it exists already or can't be written.
+pub fn write_secret(path: &Path, bytes: &[u8]) -> Result<(), Failure> {
+    write_new(path, bytes, 0o600)
+}
+
+/// Writes a new file with this mode, durably.
+///
+/// # Errors
+/// When it exists already or can't be written.
+pub fn write_new(path: &Path, bytes: &[u8], mode: u32) -> Result<(), Failure> {
+    let failed = |e: std::io::Error| Failure::new(format!("{}: {e}", path.display()));
+    let mut options = std::fs::OpenOptions::new();
+    let mut file = options.write(true).create_new(true).mode(mode).open(path).map_err(failed)?;
+    file.write_all(bytes).and_then(|()| file.sync_all()).map_err(failed)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use aws_lc_rs::signature::{ECDSA_P256_SHA256_FIXED, UnparsedPublicKey};
+    use halfkey_protocol::policy::release_digest;
+    use std::os::unix::fs::PermissionsExt as _;
+
+    #[test]
+    fn a_release_signature_is_over_the_digest_that_the_tpm_computes() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("release.key");
+        write_secret(&path, rcgen::KeyPair::generate().unwrap().serialize_pem().as_bytes()).unwrap();
+        let key = ReleaseKey::load(&path).unwrap();
+        let signature = key.sign_release(&[9; 32], &[5; 16]).unwrap();
+        let (x, y) = template::RELEASE.point(key.public()).unwrap();
+        let point = [&[4][..], &x, &y].concat();
+        let digest = aws_lc_rs::digest::Digest::import_less_safe(
+            &release_digest(&[9; 32], &[5; 16]),
+            &aws_lc_rs::digest::SHA256,
+        )
+        .unwrap();
+        let public = UnparsedPublicKey::new(&ECDSA_P256_SHA256_FIXED, point);
+        public.verify_digest(&digest, &signature).unwrap();
+    }
+
+    #[test]
+    fn a_key_that_others_can_read_is_refused() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("cluster.key");
+        ClusterKey::create(&path).unwrap();
+        ClusterKey::load(&path).map(|_| ()).unwrap();
+        std::fs::set_permissions(&path, std::fs::Permissions::from_mode(0o640)).unwrap();
+        assert!(ClusterKey::load(&path).is_err_and(|e| e.to_string().contains("0640")));
+    }
+}

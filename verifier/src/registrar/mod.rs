@@ -1,0 +1,52 @@
+//! Registrations: made at the [`desk`], kept in the database of the registrar,
+//! read by the verifier through [`Registrar`], in this process or from another host.
+
+pub mod desk;
+mod remote;
+
+pub use desk::Desk;
+pub use remote::Remote;
+
+use crate::store::{Db, Registration};
+use halfkey_protocol::NodeId;
+use std::pin::Pin;
+
+/// An answer to come.
+pub type Future<'a, T> = Pin<Box<dyn std::future::Future<Output = Result<T, Unreachable>> + Send + 'a>>;
+
+/// The registrar did not answer, and why.
+#[derive(Debug)]
+pub struct Unreachable(pub String);
+
+/// What a verifier asks its registrar.
+pub trait Registrar: Send + Sync {
+    /// One registration, if the node is known.
+    fn registration(&self, node: NodeId) -> Future<'_, Option<Registration>>;
+    /// All of them.
+    fn list(&self) -> Future<'_, Vec<Registration>>;
+    /// A tenant enrolled this node: its registration never expires.
+    fn keep(&self, node: NodeId) -> Future<'_, ()>;
+}
+
+/// The registrar of this process.
+pub struct Local(pub Db);
+
+impl Registrar for Local {
+    fn registration(&self, node: NodeId) -> Future<'_, Option<Registration>> {
+        Box::pin(async move { self.0.read(move |store| store.registration(node)).await.map_err(unreachable) })
+    }
+
+    fn list(&self) -> Future<'_, Vec<Registration>> {
+        Box::pin(async move { self.0.read(|store| store.registrations()).await.map_err(unreachable) })
+    }
+
+    fn keep(&self, node: NodeId) -> Future<'_, ()> {
+        Box::pin(async move {
+            self.0.change(node, move |store| store.keep_registration(node)).await.map_err(unreachable)
+        })
+    }
+}
+
+fn unreachable(e: crate::store::StoreError) -> Unreachable {
+    Unreachable(e.to_string())
+}

@@ -1,0 +1,48 @@
+//! The registrar of another host, asked over mTLS.
+
+use super::{Future, Registrar, Unreachable};
+use crate::api::internal::{Kept, RegistrationList};
+use crate::client::{Client, ClientError};
+use crate::store::Registration;
+use halfkey_protocol::{NodeId, Reason};
+
+/// A registrar at an URL.
+pub struct Remote(pub Client);
+
+impl Registrar for Remote {
+    fn registration(&self, node: NodeId) -> Future<'_, Option<Registration>> {
+        Box::pin(async move {
+            match self.0.get(&format!("/v1/internal/registrations/{node}")).await {
+                Ok(registration) => Ok(Some(registration)),
+                Err(ClientError::Refused(_, problem)) if problem.code == Reason::UnknownNode.code() => {
+                    Ok(None)
+                }
+                Err(e) => Err(unreachable(e)),
+            }
+        })
+    }
+
+    fn list(&self) -> Future<'_, Vec<Registration>> {
+        Box::pin(async move {
+            let list: RegistrationList =
+                self.0.get("/v1/internal/registrations").await.map_err(unreachable)?;
+            Ok(list.registrations)
+        })
+    }
+
+    fn keep(&self, node: NodeId) -> Future<'_, ()> {
+        Box::pin(async move {
+            let path = format!("/v1/internal/registrations/{node}/keep");
+            self.0.post::<Kept>(&path, &()).await.map(|_| ()).map_err(unreachable)
+        })
+    }
+}
+
+fn unreachable(e: ClientError) -> Unreachable {
+    match e {
+        ClientError::Unreachable(what) => Unreachable(what),
+        ClientError::Refused(status, problem) => {
+            Unreachable(format!("{status}: {}: {}", problem.code, problem.message))
+        }
+    }
+}

@@ -1,0 +1,443 @@
+//! What a verifier remembers.
+//!
+//! [`Store`] is the one door to the database. Each method is one transaction:
+//! when it returns, what it did is durable, whole, and so is its entry in the
+//! audit trail. Methods block; [`Db`] runs them on threads that may.
+
+pub mod sqlite;
+
+use crate::wake::Hub;
+use halfkey_protocol::kdf::Hash;
+use halfkey_protocol::wire::operator::{
+    AuditEntry, EvidenceRecord, EvidenceSummary, NodeState, PcrDifference, PendingBoot, Reference,
+};
+use halfkey_protocol::wire::{Credential, Finish, Register, SignedEnrollment, Verdict};
+use halfkey_protocol::{NodeId, Reason};
+use serde::{Deserialize, Serialize};
+use std::fmt;
+use std::sync::Arc;
+
+/// Why something was not read or not changed. Nothing was changed.
+#[derive(Debug)]
+pub enum StoreError {
+    /// The disk has no room.
+    Full(String),
+    /// The database can't do its work, for another reason.
+    Unavailable(String),
+    /// The state of the record does not allow it.
+    Refused(Reason, String),
+}
+
+/// Shorthand.
+pub type Result<T> = std::result::Result<T, StoreError>;
+
+impl fmt::Display for StoreError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Full(what) => write!(f, "no room for the database: {what}"),
+            Self::Unavailable(what) => write!(f, "database: {what}"),
+            Self::Refused(reason, what) => write!(f, "{reason}: {what}"),
+        }
+    }
+}
+
+impl std::error::Error for StoreError {}
+
+/// What a client certificate may do.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum ClientKind {
+    /// `/v1/operator`
+    Operator,
+    /// `/v1/internal`: the verifier, at its registrar.
+    Verifier,
+}
+
+impl ClientKind {
+    /// The name in the database.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Operator => "operator",
+            Self::Verifier => "verifier",
+        }
+    }
+}
+
+/// A client certificate that is accepted.
+#[derive(Clone, Debug)]
+pub struct Client {
+    /// [`crate::pki::fingerprint`] of the certificate.
+    pub fingerprint: String,
+    /// Its common name.
+    pub name: String,
+    /// What for.
+    pub kind: ClientKind,
+    /// When it was listed.
+    pub added_at: u64,
+}
+
+/// A TPM whose AK was activated.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct Registration {
+    /// What the node sent.
+    pub register: Register,
+    /// First.
+    pub registered_at: u64,
+    /// Last time that it registered.
+    pub last_seen: u64,
+}
+
+/// A checked registration to be stored.
+#[derive(Clone, Debug)]
+pub struct NewRegistration {
+    /// Derived from the EK.
+    pub node: NodeId,
+    /// Name of the AK.
+    pub ak_name: Vec<u8>,
+    /// Name of the SRK.
+    pub srk_name: Vec<u8>,
+    /// What the node sent.
+    pub register: Register,
+}
+
+/// What storing a registration did.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Saved {
+    /// A node that was not known.
+    New,
+    /// The same keys as before.
+    Same,
+    /// The SRK changed: TPM2_Clear.
+    SrkChanged,
+}
+
+/// (resetCount, restartCount, clock) of a quote; the order is the TPM's order of time.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Counters {
+    /// TPM resets.
+    pub reset: u32,
+    /// Resumes since.
+    pub restart: u32,
+    /// Milliseconds.
+    pub clock: u64,
+}
+
+/// An enrollment with what was released for it.
+#[derive(Clone, Debug)]
+pub struct Enrollment {
+    /// Its UUID.
+    pub id: String,
+    /// What the tenant signed.
+    pub signed: SignedEnrollment,
+    /// The registration that the tenant checked.
+    pub registration: Register,
+    /// The bank.
+    pub bank: Hash,
+    /// V for the SRK.
+    pub c_v: Credential,
+    /// U for the EK, until the node proved.
+    pub c_u: Option<Credential>,
+    /// Of the last quote that was accepted.
+    pub counters: Option<Counters>,
+    /// Ticket of the boot that fetched C_U first.
+    pub fetched_by: Option<String>,
+}
+
+/// A node, as the verifier knows it.
+#[derive(Clone, Debug)]
+pub struct Node {
+    /// Its id.
+    pub id: NodeId,
+    /// Given by the tenant.
+    pub label: String,
+    /// Why it is revoked, if it is.
+    pub revoked: Option<String>,
+    /// Proved: serves `boot`.
+    pub current: Option<Enrollment>,
+    /// Not proved yet: serves `enroll`. The current one stays valid beside it,
+    /// else an interrupted re-enrollment would lock the machine out.
+    pub open: Option<Enrollment>,
+    /// Approved values.
+    pub reference: Option<Reference>,
+    /// Last evidence.
+    pub last_seen: u64,
+    /// Its outcome.
+    pub last_outcome: Option<String>,
+    /// Its code.
+    pub last_code: Option<String>,
+}
+
+impl Node {
+    /// Where it stands. `Enrolling` also while a re-enrollment is open.
+    pub fn state(&self) -> NodeState {
+        node_state(self.revoked.is_some(), self.open.is_some(), self.current.is_some())
+    }
+}
+
+/// Where a node stands.
+pub fn node_state(revoked: bool, open: bool, current: bool) -> NodeState {
+    match (revoked, open, current) {
+        (true, _, _) => NodeState::Revoked,
+        (_, true, _) => NodeState::Enrolling,
+        (_, _, true) => NodeState::Enrolled,
+        _ => NodeState::Registered,
+    }
+}
+
+/// A line of the list of nodes.
+#[derive(Clone, Debug)]
+pub struct NodeLine {
+    /// Its id.
+    pub id: NodeId,
+    /// Given by the tenant.
+    pub label: String,
+    /// Where it stands.
+    pub state: NodeState,
+    /// A boot waits for an operator.
+    pub pending: bool,
+    /// Last evidence.
+    pub last_seen: u64,
+    /// Its outcome.
+    pub last_outcome: Option<String>,
+    /// Its code.
+    pub last_code: Option<String>,
+}
+
+/// What an operator decided about a boot.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Decision {
+    /// Release it.
+    Approved {
+        /// Seconds since 1970.
+        expires: u64,
+        /// It was released.
+        used: bool,
+    },
+    /// Don't.
+    Denied {
+        /// By whom.
+        by: String,
+        /// Why.
+        because: String,
+    },
+}
+
+/// A boot that was not released by itself.
+#[derive(Clone, Debug)]
+pub struct Boot {
+    /// What an operator sees.
+    pub pending: PendingBoot,
+    /// What an operator said.
+    pub decision: Option<Decision>,
+}
+
+/// What a ruling goes by: read in the transaction that records the ruling.
+#[derive(Clone, Debug)]
+pub struct Standing {
+    /// The node.
+    pub node: Node,
+    /// This very boot, if it was seen before.
+    pub boot: Option<Boot>,
+}
+
+/// What is to be recorded about a piece of evidence.
+#[derive(Clone, Debug)]
+pub struct Ruling {
+    /// The answer, without its evidence number.
+    pub verdict: Verdict,
+    /// Which enrollment the counters and `fetched_by` belong to.
+    pub enrollment_id: String,
+    /// Accepted counters.
+    pub counters: Option<Counters>,
+    /// Counters of the quote, accepted or not.
+    pub quoted: Option<Counters>,
+    /// The quote is by the node's AK and for this exchange.
+    pub authentic: bool,
+    /// This boot has fetched C_U.
+    pub fetched_by: Option<String>,
+    /// This boot used its approval.
+    pub used_approval: Option<String>,
+    /// This boot waits for an operator.
+    pub pending: Option<NewPending>,
+    /// What PCR 15 must become.
+    pub expected_fence: Option<[u8; 32]>,
+    /// PCRs that differ from the reference.
+    pub differing: Vec<PcrDifference>,
+}
+
+/// A boot that an operator is to look at.
+#[derive(Clone, Debug)]
+pub struct NewPending {
+    /// Names the boot.
+    pub ticket: String,
+    /// Whether an operator can approve it.
+    pub approvable: bool,
+    /// When it is forgotten.
+    pub expires: u64,
+}
+
+/// Evidence to be ruled on.
+pub struct Case<'a> {
+    /// Whose.
+    pub node: NodeId,
+    /// Seconds since 1970.
+    pub now: u64,
+    /// Names the boot, if the quote is authentic.
+    pub ticket: Option<&'a str>,
+    /// What the node sent.
+    pub finish: &'a Finish,
+    /// Records kept per node.
+    pub keep: u64,
+}
+
+/// A checked enrollment to be stored.
+pub struct NewEnrollment<'a> {
+    /// Whose.
+    pub node: NodeId,
+    /// Its UUID.
+    pub id: &'a str,
+    /// The tenant's label.
+    pub label: &'a str,
+    /// What the tenant signed.
+    pub signed: &'a SignedEnrollment,
+    /// The registration that it is for.
+    pub registration: &'a Register,
+    /// The bank.
+    pub bank: Hash,
+    /// V for the SRK.
+    pub c_v: &'a Credential,
+    /// U for the EK.
+    pub c_u: &'a Credential,
+    /// SHA-256 of the proof.
+    pub proof_sha256: [u8; 32],
+}
+
+/// Who does something, and when.
+#[derive(Clone, Copy, Debug)]
+pub struct By<'a> {
+    /// Common name of the certificate.
+    pub actor: &'a str,
+    /// Seconds since 1970.
+    pub now: u64,
+}
+
+/// An approval to be recorded.
+pub struct Approval<'a> {
+    /// Which boot.
+    pub ticket: &'a str,
+    /// Leave the reference as it is.
+    pub once: bool,
+    /// When it is forgotten.
+    pub expires: u64,
+}
+
+/// Learns reference values from recorded evidence, by checking it again.
+pub type Learn<'a> = &'a dyn Fn(&Node, &EvidenceRecord) -> std::result::Result<Reference, (Reason, String)>;
+
+/// The database.
+pub trait Store: Send + Sync {
+    /// Writes something, to see that it can.
+    fn probe(&self, now: u64) -> Result<()>;
+    /// Forgets what is over: registrations that no tenant enrolled, last seen
+    /// before `registered_before`, and boots that nobody decided on.
+    fn expire(&self, registered_before: u64, now: u64) -> Result<u64>;
+
+    /// Whose certificate this is.
+    fn client(&self, fingerprint: &str) -> Result<Option<Client>>;
+    /// Every certificate that is accepted.
+    fn clients(&self) -> Result<Vec<Client>>;
+    /// Accepts a certificate. Refused if the name is taken.
+    fn add_client(&self, client: &Client) -> Result<()>;
+    /// Accepts it no longer.
+    fn remove_client(&self, name: &str, kind: ClientKind, now: u64) -> Result<()>;
+
+    /// One registration.
+    fn registration(&self, node: NodeId) -> Result<Option<Registration>>;
+    /// All, by node id.
+    fn registrations(&self) -> Result<Vec<Registration>>;
+    /// Stores what was activated. Refused if the EK has another AK, or at `unenrolled` records that no tenant enrolled.
+    fn save_registration(&self, new: &NewRegistration, unenrolled: u64, now: u64) -> Result<Saved>;
+    /// A tenant enrolled it: it never expires.
+    fn keep_registration(&self, node: NodeId) -> Result<()>;
+
+    /// One node, if a tenant ever did something with it.
+    fn node(&self, node: NodeId) -> Result<Option<Node>>;
+    /// All of them.
+    fn nodes(&self, now: u64) -> Result<Vec<NodeLine>>;
+    /// The boot of this node that waits for an operator.
+    fn pending(&self, node: NodeId, now: u64) -> Result<Option<PendingBoot>>;
+    /// A boot by its ticket.
+    fn boot(&self, node: NodeId, ticket: &str, now: u64) -> Result<Option<Boot>>;
+    /// Stores an enrollment as open; the node proves it later.
+    fn enroll(&self, new: &NewEnrollment<'_>, by: By<'_>) -> Result<()>;
+    /// The node holds K: the open enrollment becomes the current one and C_U is deleted.
+    fn prove(&self, node: NodeId, enrollment: &str, proof: &[u8], now: u64) -> Result<()>;
+    /// Approves a boot.
+    fn approve(&self, node: NodeId, approval: &Approval<'_>, learn: Learn<'_>, by: By<'_>) -> Result<()>;
+    /// Denies a boot.
+    fn deny(&self, node: NodeId, ticket: &str, because: &str, by: By<'_>) -> Result<()>;
+    /// Nothing is released any more.
+    fn revoke(&self, node: NodeId, label: &str, because: &str, by: By<'_>) -> Result<()>;
+    /// Takes that back.
+    fn restore(&self, node: NodeId, because: &str, by: By<'_>) -> Result<()>;
+
+    /// Rules on evidence and records evidence, verdict, counters and audit entry, or nothing.
+    fn attest(&self, case: &Case<'_>, rule: &mut dyn FnMut(&Standing) -> Ruling) -> Result<Verdict>;
+    /// Evidence of a node, newest first.
+    fn evidence_of(&self, node: NodeId, limit: u64) -> Result<Vec<EvidenceSummary>>;
+    /// One record.
+    fn evidence(&self, id: u64) -> Result<Option<EvidenceRecord>>;
+
+    /// Entries after `after`, oldest first; with `after` = `None` the newest `limit`, oldest first.
+    fn audit(&self, after: Option<u64>, node: Option<NodeId>, limit: u64) -> Result<Vec<AuditEntry>>;
+    /// Adds an entry that belongs to no other change.
+    fn note(&self, action: &str, node: Option<NodeId>, detail: &str, by: By<'_>) -> Result<()>;
+}
+
+/// Runs [`Store`] methods from async code.
+#[derive(Clone)]
+pub struct Db {
+    store: Arc<dyn Store>,
+    hub: Arc<Hub>,
+}
+
+impl Db {
+    /// Over this store; changes wake who waits at `hub`.
+    pub fn new(store: Arc<dyn Store>, hub: Arc<Hub>) -> Self {
+        Self { store, hub }
+    }
+
+    /// Reads.
+    ///
+    /// # Errors
+    /// Those of the method.
+    pub async fn read<T: Send + 'static>(
+        &self,
+        work: impl FnOnce(&dyn Store) -> Result<T> + Send + 'static,
+    ) -> Result<T> {
+        let store = self.store.clone();
+        joined(tokio::task::spawn_blocking(move || work(&*store)).await)
+    }
+
+    /// Changes something about a node, and wakes who waits for that. The caller
+    /// may go away in the middle: the change and the waking still go together.
+    ///
+    /// # Errors
+    /// Those of the method.
+    pub async fn change<T: Send + 'static>(
+        &self,
+        node: NodeId,
+        work: impl FnOnce(&dyn Store) -> Result<T> + Send + 'static,
+    ) -> Result<T> {
+        let (store, hub) = (self.store.clone(), self.hub.clone());
+        let work = move || {
+            let done = work(&*store)?;
+            hub.wake(node);
+            Ok(done)
+        };
+        joined(tokio::task::spawn_blocking(work).await)
+    }
+}
+
+fn joined<T>(work: std::result::Result<Result<T>, tokio::task::JoinError>) -> Result<T> {
+    work.unwrap_or_else(|e| Err(StoreError::Unavailable(format!("our bug: {e}"))))
+}

@@ -1,0 +1,182 @@
+//! Boots that wait for an operator, and approvals.
+
+use super::{as_u64, audit, broken, evidence, from_json, id_text, json, nodes, number};
+use crate::store::{Approval, Boot, By, Decision, Learn, Result, Ruling, StoreError};
+use halfkey_protocol::wire::operator::PendingBoot;
+use halfkey_protocol::{NodeId, Reason};
+use rusqlite::{Connection, OptionalExtension as _, Row, Transaction, params};
+
+/// Boots that are remembered per node; the oldest go first.
+const KEPT: u32 = 32;
+
+const FIELDS: &str = "ticket, evidence_id, code, message, approvable, differing, since, expires,
+                      decision, decided_by, because, approved_until, used_at IS NOT NULL";
+
+/// A boot by its ticket.
+pub fn one(c: &Connection, node: NodeId, ticket: &str, now: u64) -> Result<Option<Boot>> {
+    let sql = format!("SELECT {FIELDS} FROM boots WHERE node_id = ?1 AND ticket = ?2 AND expires > ?3");
+    c.prepare_cached(&sql)
+        .and_then(|mut query| query.query_row(params![id_text(node), ticket, number(now)], fields).optional())
+        .map_err(broken)?
+        .map(read)
+        .transpose()
+}
+
+/// The newest boot that nobody decided on.
+pub fn waiting(c: &Connection, node: NodeId, now: u64) -> Result<Option<PendingBoot>> {
+    let sql = format!(
+        "SELECT {FIELDS} FROM boots WHERE node_id = ?1 AND expires > ?2 AND decision IS NULL
+         ORDER BY evidence_id DESC LIMIT 1"
+    );
+    let found = c
+        .prepare_cached(&sql)
+        .and_then(|mut query| query.query_row(params![id_text(node), number(now)], fields).optional())
+        .map_err(broken)?;
+    Ok(found.map(read).transpose()?.map(|boot| boot.pending))
+}
+
+/// Remembers that this boot waits.
+pub fn record(tx: &Transaction<'_>, node: NodeId, evidence_id: u64, ruling: &Ruling, now: u64) -> Result<()> {
+    let Some(pending) = &ruling.pending else { return Ok(()) };
+    let differing = json(&ruling.differing)?;
+    tx.prepare_cached(
+        "INSERT INTO boots (node_id, ticket, evidence_id, code, message, approvable, differing, since, expires)
+         VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9)
+         ON CONFLICT (node_id, ticket) DO UPDATE SET
+             evidence_id = ?3, code = ?4, message = ?5, approvable = ?6, differing = ?7, expires = ?9,
+             since = iif(decision IS NULL, since, ?8),
+             decision = NULL, decided_by = NULL, because = NULL, approved_until = NULL, used_at = NULL",
+    )
+    .and_then(|mut insert| {
+        let code = ruling.verdict.code.as_deref().unwrap_or_default();
+        insert.execute(params![
+            id_text(node),
+            pending.ticket,
+            number(evidence_id),
+            code,
+            ruling.verdict.message,
+            pending.approvable,
+            differing,
+            number(now),
+            number(pending.expires),
+        ])
+    })
+    .and_then(|_| {
+        tx.prepare_cached(
+            "DELETE FROM boots WHERE node_id = ?1 AND evidence_id <=
+                 (SELECT evidence_id FROM boots WHERE node_id = ?1 ORDER BY evidence_id DESC LIMIT 1 OFFSET ?2)",
+        )?
+        .execute(params![id_text(node), KEPT])
+    })
+    .map(|_| ())
+    .map_err(broken)
+}
+
+/// This boot used its approval: it is void.
+pub fn use_approval(tx: &Transaction<'_>, node: NodeId, ticket: &str, now: u64) -> Result<()> {
+    tx.execute(
+        "UPDATE boots SET used_at = ?3 WHERE node_id = ?1 AND ticket = ?2",
+        params![id_text(node), ticket, number(now)],
+    )
+    .map(|_| ())
+    .map_err(broken)
+}
+
+/// Approves a boot; unless `once`, its values become the reference at once, so
+/// that the next boot of the same software needs nobody.
+pub fn approve(
+    tx: &Transaction<'_>,
+    node: NodeId,
+    approval: &Approval<'_>,
+    learn: Learn<'_>,
+    by: By<'_>,
+) -> Result<()> {
+    let boot = decidable(tx, node, approval.ticket, by.now)?;
+    if !boot.pending.approvable {
+        let what = format!("a boot that was refused with {} can't be approved", boot.pending.code);
+        return Err(StoreError::Refused(Reason::Conflict, what));
+    }
+    let evidence_id = boot.pending.evidence_id;
+    if !approval.once {
+        let record = evidence::one(tx, evidence_id)?.ok_or_else(|| {
+            StoreError::Refused(Reason::Conflict, format!("evidence {evidence_id} is no longer kept"))
+        })?;
+        let known = nodes::one(tx, node)?.ok_or_else(|| super::damaged("a boot of no node"))?;
+        let reference = learn(&known, &record).map_err(|(reason, what)| StoreError::Refused(reason, what))?;
+        tx.execute(
+            "UPDATE nodes SET reference = ?2 WHERE node_id = ?1",
+            params![id_text(node), json(&reference)?],
+        )
+        .map_err(broken)?;
+    }
+    tx.execute(
+        "UPDATE boots SET decision = 'approved', decided_by = ?3, approved_until = ?4, used_at = NULL
+         WHERE node_id = ?1 AND ticket = ?2",
+        params![id_text(node), approval.ticket, by.actor, number(approval.expires)],
+    )
+    .map_err(broken)?;
+    let scope = if approval.once { "this boot only" } else { "and learned as reference" };
+    let detail = format!("boot {} of evidence {evidence_id}, {scope}", approval.ticket);
+    audit::append(tx, by, "approve", Some(node), &detail)
+}
+
+/// Denies a boot.
+pub fn deny(tx: &Transaction<'_>, node: NodeId, ticket: &str, because: &str, by: By<'_>) -> Result<()> {
+    let boot = decidable(tx, node, ticket, by.now)?;
+    tx.execute(
+        "UPDATE boots SET decision = 'denied', decided_by = ?3, because = ?4, approved_until = NULL
+         WHERE node_id = ?1 AND ticket = ?2",
+        params![id_text(node), ticket, by.actor, because],
+    )
+    .map_err(broken)?;
+    let detail = format!("boot {ticket} of evidence {}: {because}", boot.pending.evidence_id);
+    audit::append(tx, by, "deny", Some(node), &detail)
+}
+
+/// Forgets boots that are over.
+pub fn expire(tx: &Transaction<'_>, now: u64) -> Result<()> {
+    tx.execute("DELETE FROM boots WHERE expires <= ?1", [number(now)]).map(|_| ()).map_err(broken)
+}
+
+fn decidable(tx: &Transaction<'_>, node: NodeId, ticket: &str, now: u64) -> Result<Boot> {
+    let refused = |reason, what: String| Err(StoreError::Refused(reason, what));
+    let Some(boot) = one(tx, node, ticket, now)? else {
+        return refused(Reason::NotFound, format!("node {node} has no boot {ticket} that waits"));
+    };
+    match &boot.decision {
+        Some(Decision::Approved { used: true, .. }) => {
+            refused(Reason::Conflict, format!("boot {ticket} was approved and released already"))
+        }
+        // An operator may change their mind before the node has asked again.
+        _ => Ok(boot),
+    }
+}
+
+type Fields = (PendingBoot, String, Option<Decision>);
+
+fn fields(row: &Row<'_>) -> rusqlite::Result<Fields> {
+    let pending = PendingBoot {
+        ticket: row.get(0)?,
+        evidence_id: as_u64(row.get(1)?),
+        code: row.get(2)?,
+        message: row.get(3)?,
+        approvable: row.get(4)?,
+        differing: Vec::new(),
+        since: as_u64(row.get(6)?),
+        expires: as_u64(row.get(7)?),
+    };
+    let decision = match row.get::<_, Option<String>>(8)?.as_deref() {
+        Some("approved") => Some(Decision::Approved { expires: as_u64(row.get(11)?), used: row.get(12)? }),
+        Some(_) => Some(Decision::Denied {
+            by: row.get::<_, Option<String>>(9)?.unwrap_or_default(),
+            because: row.get::<_, Option<String>>(10)?.unwrap_or_default(),
+        }),
+        None => None,
+    };
+    Ok((pending, row.get(5)?, decision))
+}
+
+fn read((pending, differing, decision): Fields) -> Result<Boot> {
+    let differing = from_json(&differing, "differing PCRs of a boot")?;
+    Ok(Boot { pending: PendingBoot { differing, ..pending }, decision })
+}

@@ -1,0 +1,188 @@
+//! Evidence and the transaction that rules on it.
+
+use super::{as_u64, audit, boots, broken, from_json, id_text, json, nodes, number};
+use crate::store::{By, Case, Result, Ruling, Standing, StoreError};
+use halfkey_protocol::wire::operator::{EvidenceRecord, EvidenceSummary};
+use halfkey_protocol::wire::{Finish, Verdict};
+use halfkey_protocol::{Bytes, NodeId, Reason};
+use rusqlite::{Connection, OptionalExtension as _, Row, Transaction, params};
+
+/// Records per node of quotes that are not the node's: anybody can send those, so
+/// they must not push out real ones.
+const KEPT_FOREIGN: u64 = 20;
+
+/// Rules on evidence and records everything, or nothing.
+pub fn attest(
+    tx: &Transaction<'_>,
+    case: &Case<'_>,
+    rule: &mut dyn FnMut(&Standing) -> Ruling,
+) -> Result<Verdict> {
+    let node = nodes::one(tx, case.node)?.ok_or_else(|| {
+        StoreError::Refused(Reason::NotEnrolled, format!("node {} is not enrolled", case.node))
+    })?;
+    let boot = match case.ticket {
+        Some(ticket) => boots::one(tx, case.node, ticket, case.now)?,
+        None => None,
+    };
+    let mut ruling = rule(&Standing { node, boot });
+    let id = insert(tx, case, &ruling)?;
+    ruling.verdict.evidence_id = Some(id);
+    if ruling.authentic {
+        if let Some(counters) = ruling.counters {
+            tx.prepare_cached(
+                "UPDATE enrollments SET reset_count = ?2, restart_count = ?3, clock = ?4 WHERE enrollment_id = ?1",
+            )
+            .and_then(|mut update| {
+                let clock = number(counters.clock);
+                update.execute(params![ruling.enrollment_id, counters.reset, counters.restart, clock])
+            })
+            .map_err(broken)?;
+        }
+        if let Some(ticket) = &ruling.fetched_by {
+            tx.execute(
+                "UPDATE enrollments SET fetched_by = ?2 WHERE enrollment_id = ?1",
+                [&ruling.enrollment_id, ticket],
+            )
+            .map_err(broken)?;
+        }
+        if let Some(ticket) = &ruling.used_approval {
+            boots::use_approval(tx, case.node, ticket, case.now)?;
+        }
+        boots::record(tx, case.node, id, &ruling, case.now)?;
+        tx.prepare_cached(
+            "UPDATE nodes SET last_seen = ?2, last_outcome = ?3, last_code = ?4 WHERE node_id = ?1",
+        )
+        .and_then(|mut update| {
+            let verdict = &ruling.verdict;
+            update.execute(params![id_text(case.node), number(case.now), verdict.outcome, verdict.code])
+        })
+        .map_err(broken)?;
+    }
+    trim(tx, case, ruling.authentic)?;
+    let verdict = &ruling.verdict;
+    let code = verdict.code.as_deref().map(|code| format!(" {code}")).unwrap_or_default();
+    let detail =
+        format!("{}: {}{code}: {} (evidence {id})", case.finish.purpose, verdict.outcome, verdict.message);
+    audit::append(tx, By { actor: "verifier", now: case.now }, "verdict", Some(case.node), &detail)?;
+    Ok(ruling.verdict)
+}
+
+/// Evidence of a node, newest first.
+pub fn of_node(c: &Connection, node: NodeId, limit: u64) -> Result<Vec<EvidenceSummary>> {
+    let sql = format!("SELECT {SUMMARY} FROM evidence WHERE node_id = ?1 ORDER BY id DESC LIMIT ?2");
+    let mut query = c.prepare_cached(&sql).map_err(broken)?;
+    let rows = query.query_map(params![id_text(node), number(limit)], summary);
+    rows.and_then(Iterator::collect).map_err(broken)
+}
+
+/// One record.
+pub fn one(c: &Connection, id: u64) -> Result<Option<EvidenceRecord>> {
+    let sql = format!(
+        "SELECT {SUMMARY}, finish, event_log, userspace_log, ima_log, reset_count, restart_count, clock,
+                expected_fence, differing
+         FROM evidence WHERE id = ?1"
+    );
+    let read = |row: &Row<'_>| {
+        let log = |index| row.get::<_, Option<Vec<u8>>>(index).map(|log| log.map(Bytes));
+        let texts: (String, String) = (row.get(7)?, row.get(15)?);
+        let logs = [log(8)?, log(9)?, log(10)?];
+        let clock: Option<i64> = row.get(13)?;
+        let counters: (Option<u32>, Option<u32>) = (row.get(11)?, row.get(12)?);
+        Ok((summary(row)?, texts, logs, counters, clock.map(as_u64), log(14)?))
+    };
+    let found = c
+        .prepare_cached(&sql)
+        .and_then(|mut query| query.query_row([number(id)], read).optional())
+        .map_err(broken)?;
+    let Some((summary, (finish, differing), logs, (reset_count, restart_count), clock, expected_fence)) =
+        found
+    else {
+        return Ok(None);
+    };
+    let [event_log, userspace_log, ima_log] = logs;
+    let finish = Finish { event_log, userspace_log, ima_log, ..from_json(&finish, "evidence")? };
+    let differing = from_json(&differing, "differing PCRs")?;
+    Ok(Some(EvidenceRecord { summary, finish, reset_count, restart_count, clock, expected_fence, differing }))
+}
+
+const SUMMARY: &str = "id, node_id, at, purpose, outcome, code, message";
+
+fn summary(row: &Row<'_>) -> rusqlite::Result<EvidenceSummary> {
+    Ok(EvidenceSummary {
+        id: as_u64(row.get(0)?),
+        node_id: row.get(1)?,
+        at: as_u64(row.get(2)?),
+        purpose: row.get(3)?,
+        outcome: row.get(4)?,
+        code: row.get(5)?,
+        message: row.get(6)?,
+    })
+}
+
+fn insert(tx: &Transaction<'_>, case: &Case<'_>, ruling: &Ruling) -> Result<u64> {
+    let finish = case.finish;
+    // The logs have columns of their own: as bytes, not as base64. Those of a quote
+    // that is not the node's could be anything and are not kept.
+    let logs = [&finish.event_log, &finish.userspace_log, &finish.ima_log]
+        .map(|log| log.as_ref().filter(|_| ruling.authentic).map(|log| log.as_ref()));
+    let without_logs = Finish {
+        node_id: finish.node_id.clone(),
+        purpose: finish.purpose.clone(),
+        nonce: finish.nonce.clone(),
+        hpke_public: finish.hpke_public.clone(),
+        nonce_tpm: finish.nonce_tpm.clone(),
+        r_sha256: finish.r_sha256.clone(),
+        quote: finish.quote.clone(),
+        signature: finish.signature.clone(),
+        bank: finish.bank.clone(),
+        pcrs: finish.pcrs.clone(),
+        agent: finish.agent.clone(),
+        version: finish.version,
+        event_log: None,
+        userspace_log: None,
+        ima_log: None,
+    };
+    let verdict = &ruling.verdict;
+    let (finish_json, differing) = (json(&without_logs)?, json(&ruling.differing)?);
+    tx.prepare_cached(
+        "INSERT INTO evidence (node_id, at, purpose, outcome, code, message, authentic, finish, event_log, userspace_log,
+                               ima_log, reset_count, restart_count, clock, expected_fence, differing)
+         VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13, ?14, ?15, ?16)",
+    )
+    .and_then(|mut insert| {
+        insert.insert(params![
+            id_text(case.node),
+            number(case.now),
+            finish.purpose,
+            verdict.outcome,
+            verdict.code,
+            verdict.message,
+            ruling.authentic,
+            finish_json,
+            logs[0],
+            logs[1],
+            logs[2],
+            ruling.quoted.map(|quoted| quoted.reset),
+            ruling.quoted.map(|quoted| quoted.restart),
+            ruling.quoted.map(|quoted| number(quoted.clock)),
+            ruling.expected_fence,
+            differing,
+        ])
+    })
+    .map(as_u64)
+    .map_err(broken)
+}
+
+/// Deletes what is too old, but not what a pending boot or the reference stands on.
+fn trim(tx: &Transaction<'_>, case: &Case<'_>, authentic: bool) -> Result<()> {
+    let keep = if authentic { case.keep.max(1) } else { KEPT_FOREIGN };
+    tx.prepare_cached(
+        "DELETE FROM evidence WHERE node_id = ?1 AND authentic = ?2
+             AND id <= (SELECT id FROM evidence WHERE node_id = ?1 AND authentic = ?2 ORDER BY id DESC LIMIT 1 OFFSET ?3)
+             AND id NOT IN (SELECT evidence_id FROM boots WHERE node_id = ?1)
+             AND id IS NOT (SELECT json_extract(reference, '$.evidence_id') FROM nodes WHERE node_id = ?1)",
+    )
+    .and_then(|mut delete| delete.execute(params![id_text(case.node), authentic, number(keep)]))
+    .map(|_| ())
+    .map_err(broken)
+}

@@ -1,0 +1,283 @@
+//! [`Store`] over SQLite: WAL, `synchronous=FULL`, one connection that writes
+//! and one that reads beside it.
+
+mod audit;
+mod boots;
+mod evidence;
+mod nodes;
+mod registrations;
+mod schema;
+
+use super::{
+    Approval, Boot, By, Case, Client, ClientKind, Learn, NewEnrollment, NewRegistration, Node, NodeLine,
+    Registration, Result, Ruling, Saved, Standing, Store, StoreError,
+};
+use halfkey_protocol::wire::Verdict;
+use halfkey_protocol::wire::operator::{AuditEntry, EvidenceRecord, EvidenceSummary, PendingBoot};
+use halfkey_protocol::{NodeId, Reason};
+use rusqlite::{Connection, ErrorCode, OpenFlags, OptionalExtension as _, Transaction, params};
+use std::path::Path;
+use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+/// How long to wait for another process (`operator add`) that writes.
+const BUSY: Duration = Duration::from_secs(5);
+
+/// The database of one host.
+pub struct Sqlite {
+    writer: Mutex<Connection>,
+    reader: Mutex<Connection>,
+}
+
+impl Sqlite {
+    /// Opens or makes the database and brings it to this build's schema.
+    ///
+    /// # Errors
+    /// When it can't be opened or was made by a newer build.
+    pub fn open(path: &Path) -> Result<Self> {
+        let mut writer = connect(path, OpenFlags::default())?;
+        // Switching to WAL writes the database: before anything else.
+        writer
+            .query_row("PRAGMA journal_mode = WAL", [], |row| row.get::<_, String>(0))
+            .map_err(broken)
+            .and_then(|mode| match mode.as_str() {
+                "wal" => Ok(()),
+                other => Err(StoreError::Unavailable(format!(
+                    "expected journal mode wal, found {other}: {} has to be on a local file system",
+                    path.display()
+                ))),
+            })?;
+        schema::migrate(&mut writer)?;
+        let reader = connect(path, OpenFlags::SQLITE_OPEN_READ_ONLY | OpenFlags::SQLITE_OPEN_NO_MUTEX)?;
+        Ok(Self { writer: Mutex::new(writer), reader: Mutex::new(reader) })
+    }
+
+    /// Keeps the database from growing beyond this many pages of 4096 bytes.
+    ///
+    /// # Errors
+    /// When the database can't be asked.
+    pub fn limit_pages(&self, pages: u64) -> Result<()> {
+        self.writer().pragma_update(None, "max_page_count", number(pages)).map_err(broken)
+    }
+
+    fn writer(&self) -> MutexGuard<'_, Connection> {
+        // A panic in a transaction rolled it back: the connection is as good as before.
+        self.writer.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn read<T>(&self, work: impl FnOnce(&Transaction<'_>) -> Result<T>) -> Result<T> {
+        let mut connection = self.reader.lock().unwrap_or_else(PoisonError::into_inner);
+        let tx = connection.transaction().map_err(broken)?;
+        work(&tx)
+    }
+
+    fn write<T>(&self, work: impl FnOnce(&Transaction<'_>) -> Result<T>) -> Result<T> {
+        let mut connection = self.writer();
+        let behavior = rusqlite::TransactionBehavior::Immediate;
+        let tx = connection.transaction_with_behavior(behavior).map_err(broken)?;
+        let done = work(&tx)?;
+        tx.commit().map_err(broken)?;
+        Ok(done)
+    }
+}
+
+fn connect(path: &Path, flags: OpenFlags) -> Result<Connection> {
+    let connection = Connection::open_with_flags(path, flags).map_err(broken)?;
+    connection.busy_timeout(BUSY).map_err(broken)?;
+    connection.set_prepared_statement_cache_capacity(64);
+    // secure_delete: C_U is to be gone when it is deleted. cache_size is in KiB if negative.
+    connection
+        .execute_batch(
+            "PRAGMA synchronous = FULL; PRAGMA foreign_keys = ON; PRAGMA secure_delete = ON;
+             PRAGMA cache_size = -2048; PRAGMA journal_size_limit = 4194304; PRAGMA temp_store = MEMORY;",
+        )
+        .map_err(broken)?;
+    Ok(connection)
+}
+
+impl Store for Sqlite {
+    fn probe(&self, now: u64) -> Result<()> {
+        const SET: &str = "INSERT OR REPLACE INTO meta (key, value) VALUES ('probed_at', ?1)";
+        self.write(|tx| tx.execute(SET, [number(now)]).map(|_| ()).map_err(broken))
+    }
+
+    fn expire(&self, registered_before: u64, now: u64) -> Result<u64> {
+        self.write(|tx| {
+            let expired = registrations::expire(tx, registered_before, now)?;
+            boots::expire(tx, now)?;
+            Ok(expired)
+        })
+    }
+
+    fn client(&self, fingerprint: &str) -> Result<Option<Client>> {
+        self.read(|tx| {
+            tx.prepare_cached("SELECT fingerprint, name, kind, added_at FROM clients WHERE fingerprint = ?1")
+                .and_then(|mut query| query.query_row([fingerprint], client).optional())
+                .map_err(broken)
+        })
+    }
+
+    fn clients(&self) -> Result<Vec<Client>> {
+        self.read(|tx| {
+            let mut query = tx
+                .prepare("SELECT fingerprint, name, kind, added_at FROM clients ORDER BY kind, name")
+                .map_err(broken)?;
+            query.query_map([], client).and_then(Iterator::collect).map_err(broken)
+        })
+    }
+
+    fn add_client(&self, new: &Client) -> Result<()> {
+        self.write(|tx| {
+            let done = tx.execute(
+                "INSERT OR IGNORE INTO clients (fingerprint, name, kind, added_at) VALUES (?1, ?2, ?3, ?4)",
+                params![new.fingerprint, new.name, new.kind.as_str(), number(new.added_at)],
+            );
+            if done.map_err(broken)? == 0 {
+                let what = format!("there is a {} named {} already", new.kind.as_str(), new.name);
+                return Err(StoreError::Refused(Reason::Conflict, what));
+            }
+            let detail = format!("{} {} with certificate {}", new.kind.as_str(), new.name, new.fingerprint);
+            audit::append(tx, By { actor: "verifier", now: new.added_at }, "operator_add", None, &detail)
+        })
+    }
+
+    fn remove_client(&self, name: &str, kind: ClientKind, now: u64) -> Result<()> {
+        self.write(|tx| {
+            let done = tx.execute("DELETE FROM clients WHERE name = ?1 AND kind = ?2", [name, kind.as_str()]);
+            if done.map_err(broken)? == 0 {
+                let what = format!("there is no {} named {name}", kind.as_str());
+                return Err(StoreError::Refused(Reason::NotFound, what));
+            }
+            let detail = format!("{} {name}", kind.as_str());
+            audit::append(tx, By { actor: "verifier", now }, "operator_remove", None, &detail)
+        })
+    }
+
+    fn registration(&self, node: NodeId) -> Result<Option<Registration>> {
+        self.read(|tx| registrations::one(tx, node))
+    }
+
+    fn registrations(&self) -> Result<Vec<Registration>> {
+        self.read(|tx| registrations::all(tx))
+    }
+
+    fn save_registration(&self, new: &NewRegistration, unenrolled: u64, now: u64) -> Result<Saved> {
+        self.write(|tx| registrations::save(tx, new, unenrolled, now))
+    }
+
+    fn keep_registration(&self, node: NodeId) -> Result<()> {
+        self.write(|tx| registrations::keep(tx, node))
+    }
+
+    fn node(&self, node: NodeId) -> Result<Option<Node>> {
+        self.read(|tx| nodes::one(tx, node))
+    }
+
+    fn nodes(&self, now: u64) -> Result<Vec<NodeLine>> {
+        self.read(|tx| nodes::all(tx, now))
+    }
+
+    fn pending(&self, node: NodeId, now: u64) -> Result<Option<PendingBoot>> {
+        self.read(|tx| boots::waiting(tx, node, now))
+    }
+
+    fn boot(&self, node: NodeId, ticket: &str, now: u64) -> Result<Option<Boot>> {
+        self.read(|tx| boots::one(tx, node, ticket, now))
+    }
+
+    fn enroll(&self, new: &NewEnrollment<'_>, by: By<'_>) -> Result<()> {
+        self.write(|tx| nodes::enroll(tx, new, by))
+    }
+
+    fn prove(&self, node: NodeId, enrollment: &str, proof: &[u8], now: u64) -> Result<()> {
+        self.write(|tx| nodes::prove(tx, node, enrollment, proof, now))?;
+        // C_U is in older pages of the log until these are overwritten. Best effort: a
+        // reader may hold them, and the next checkpoint gets them.
+        let truncated = self.writer().query_row("PRAGMA wal_checkpoint(TRUNCATE)", [], |_| Ok(()));
+        if let Err(e) = truncated {
+            tracing::warn!(error = %e, "the write-ahead log could not be emptied after an enrollment");
+        }
+        Ok(())
+    }
+
+    fn approve(&self, node: NodeId, approval: &Approval<'_>, learn: Learn<'_>, by: By<'_>) -> Result<()> {
+        self.write(|tx| boots::approve(tx, node, approval, learn, by))
+    }
+
+    fn deny(&self, node: NodeId, ticket: &str, because: &str, by: By<'_>) -> Result<()> {
+        self.write(|tx| boots::deny(tx, node, ticket, because, by))
+    }
+
+    fn revoke(&self, node: NodeId, label: &str, because: &str, by: By<'_>) -> Result<()> {
+        self.write(|tx| nodes::revoke(tx, node, label, because, by))
+    }
+
+    fn restore(&self, node: NodeId, because: &str, by: By<'_>) -> Result<()> {
+        self.write(|tx| nodes::restore(tx, node, because, by))
+    }
+
+    fn attest(&self, case: &Case<'_>, rule: &mut dyn FnMut(&Standing) -> Ruling) -> Result<Verdict> {
+        self.write(|tx| evidence::attest(tx, case, rule))
+    }
+
+    fn evidence_of(&self, node: NodeId, limit: u64) -> Result<Vec<EvidenceSummary>> {
+        self.read(|tx| evidence::of_node(tx, node, limit))
+    }
+
+    fn evidence(&self, id: u64) -> Result<Option<EvidenceRecord>> {
+        self.read(|tx| evidence::one(tx, id))
+    }
+
+    fn audit(&self, after: Option<u64>, node: Option<NodeId>, limit: u64) -> Result<Vec<AuditEntry>> {
+        self.read(|tx| audit::list(tx, after, node, limit))
+    }
+
+    fn note(&self, action: &str, node: Option<NodeId>, detail: &str, by: By<'_>) -> Result<()> {
+        self.write(|tx| audit::append(tx, by, action, node, detail))
+    }
+}
+
+fn client(row: &rusqlite::Row<'_>) -> rusqlite::Result<Client> {
+    let kind: String = row.get(2)?;
+    Ok(Client {
+        fingerprint: row.get(0)?,
+        name: row.get(1)?,
+        kind: if kind == "operator" { ClientKind::Operator } else { ClientKind::Verifier },
+        added_at: as_u64(row.get(3)?),
+    })
+}
+
+/// What an SQLite error means here.
+fn broken(e: rusqlite::Error) -> StoreError {
+    match e.sqlite_error_code() {
+        Some(ErrorCode::DiskFull) => StoreError::Full(e.to_string()),
+        _ => StoreError::Unavailable(e.to_string()),
+    }
+}
+
+/// A row that this program can't have written.
+fn damaged(what: &str) -> StoreError {
+    StoreError::Unavailable(format!("the database is damaged: {what}"))
+}
+
+/// SQLite's integers are signed. Times and counts here are far below 2^63.
+fn number(value: u64) -> i64 {
+    i64::try_from(value).unwrap_or(i64::MAX)
+}
+
+/// The way back.
+fn as_u64(value: i64) -> u64 {
+    u64::try_from(value).unwrap_or(0)
+}
+
+fn id_text(node: NodeId) -> String {
+    node.to_string()
+}
+
+fn json<T: serde::Serialize>(value: &T) -> Result<String> {
+    serde_json::to_string(value).map_err(|e| StoreError::Unavailable(format!("our bug: {e}")))
+}
+
+fn from_json<T: serde::de::DeserializeOwned>(text: &str, what: &str) -> Result<T> {
+    serde_json::from_str(text).map_err(|e| damaged(&format!("{what}: {e}")))
+}

@@ -1,0 +1,255 @@
+//! Nodes and their enrollments.
+
+use super::{as_u64, audit, broken, damaged, from_json, id_text, json, number};
+use crate::store::{By, Counters, Enrollment, NewEnrollment, Node, NodeLine, Result, StoreError, node_state};
+use halfkey_protocol::identity::fingerprint;
+use halfkey_protocol::kdf::Hash;
+use halfkey_protocol::wire::{Credential, SignedEnrollment};
+use halfkey_protocol::{Bytes, NodeId, Reason, half};
+use rusqlite::{Connection, OptionalExtension as _, Row, Transaction, params};
+
+/// One node.
+pub fn one(c: &Connection, node: NodeId) -> Result<Option<Node>> {
+    const SQL: &str = "SELECT label, revoked_because, reference, last_seen, last_outcome, last_code
+                       FROM nodes WHERE node_id = ?1";
+    let found = c.prepare_cached(SQL).and_then(|mut query| {
+        let read = |row: &Row<'_>| {
+            let reference: Option<String> = row.get(2)?;
+            let node = Node {
+                id: node,
+                label: row.get(0)?,
+                revoked: row.get(1)?,
+                current: None,
+                open: None,
+                reference: None,
+                last_seen: as_u64(row.get(3)?),
+                last_outcome: row.get(4)?,
+                last_code: row.get(5)?,
+            };
+            Ok((node, reference))
+        };
+        query.query_row([id_text(node)], read).optional()
+    });
+    let Some((mut found, reference)) = found.map_err(broken)? else { return Ok(None) };
+    found.reference = reference.map(|text| from_json(&text, "reference")).transpose()?;
+    found.current = enrollment(c, node, "current")?;
+    found.open = enrollment(c, node, "open")?;
+    Ok(Some(found))
+}
+
+/// All of them, by label.
+pub fn all(c: &Connection, now: u64) -> Result<Vec<NodeLine>> {
+    let mut query = c
+        .prepare_cached(
+            "SELECT node_id, label, revoked_because IS NOT NULL,
+                    EXISTS (SELECT 1 FROM enrollments e WHERE e.node_id = n.node_id AND e.state = 'open'),
+                    EXISTS (SELECT 1 FROM enrollments e WHERE e.node_id = n.node_id AND e.state = 'current'),
+                    EXISTS (SELECT 1 FROM boots b WHERE b.node_id = n.node_id AND b.decision IS NULL AND b.expires > ?1),
+                    last_seen, last_outcome, last_code
+             FROM nodes n ORDER BY label, node_id",
+        )
+        .map_err(broken)?;
+    let rows = query.query_map([number(now)], |row| {
+        let line = |id| -> rusqlite::Result<NodeLine> {
+            Ok(NodeLine {
+                id,
+                label: row.get(1)?,
+                state: node_state(row.get(2)?, row.get(3)?, row.get(4)?),
+                pending: row.get(5)?,
+                last_seen: as_u64(row.get(6)?),
+                last_outcome: row.get(7)?,
+                last_code: row.get(8)?,
+            })
+        };
+        NodeId::parse(&row.get::<_, String>(0)?).map(line).transpose()
+    });
+    let rows: Vec<Option<NodeLine>> = rows.and_then(Iterator::collect).map_err(broken)?;
+    rows.into_iter().map(|row| row.ok_or_else(|| damaged("a node id"))).collect()
+}
+
+/// Stores an enrollment as open.
+pub fn enroll(tx: &Transaction<'_>, new: &NewEnrollment<'_>, by: By<'_>) -> Result<()> {
+    let node = id_text(new.node);
+    upsert(tx, new.node, Some(new.label), by.now)?;
+    require_not_revoked(tx, new.node)?;
+    // An earlier one that the node never proved: its halves are of no more use.
+    tx.execute(
+        "UPDATE enrollments SET state = 'replaced', c_v_id = NULL, c_v_secret = NULL, c_u_id = NULL, c_u_secret = NULL
+         WHERE node_id = ?1 AND state = 'open'",
+        [&node],
+    )
+    .map_err(broken)?;
+    let inserted = tx.execute(
+        "INSERT OR IGNORE INTO enrollments
+             (enrollment_id, node_id, state, document, tenant_key, signature, registration, bank,
+              c_v_id, c_v_secret, c_u_id, c_u_secret, proof_sha256, enrolled_at, enrolled_by)
+         VALUES (?1, ?2, 'open', ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13, ?14)",
+        params![
+            new.id,
+            node,
+            new.signed.document.0,
+            new.signed.tenant_key.0,
+            new.signed.signature.0,
+            json(new.registration)?,
+            new.bank.name(),
+            new.c_v.id_object.0,
+            new.c_v.secret.0,
+            new.c_u.id_object.0,
+            new.c_u.secret.0,
+            new.proof_sha256,
+            number(by.now),
+            by.actor,
+        ],
+    );
+    if inserted.map_err(broken)? == 0 {
+        let what = format!("enrollment {} was used before", new.id);
+        return Err(StoreError::Refused(Reason::Conflict, what));
+    }
+    let first_use = tx
+        .execute(
+            "INSERT OR IGNORE INTO tenant_keys (operator, tenant_key, first_used) VALUES (?1, ?2, ?3)",
+            params![by.actor, new.signed.tenant_key.0, number(by.now)],
+        )
+        .map_err(broken)?
+        == 1;
+    let detail = format!(
+        "{:?}: enrollment {}, tenant key {}{}",
+        new.label,
+        new.id,
+        fingerprint(&new.signed.tenant_key),
+        if first_use { " (first use by this operator)" } else { "" }
+    );
+    audit::append(tx, by, "enroll", Some(new.node), &detail)
+}
+
+/// The node holds K.
+pub fn prove(tx: &Transaction<'_>, node: NodeId, enrollment: &str, proof: &[u8], now: u64) -> Result<()> {
+    require_not_revoked(tx, node)?;
+    let found: Option<(String, Vec<u8>)> = tx
+        .prepare_cached(
+            "SELECT state, proof_sha256 FROM enrollments WHERE enrollment_id = ?1 AND node_id = ?2",
+        )
+        .and_then(|mut query| {
+            query.query_row([enrollment, &id_text(node)], |row| Ok((row.get(0)?, row.get(1)?))).optional()
+        })
+        .map_err(broken)?;
+    let Some((state, digest)) = found else {
+        let what = format!("node {node} has no enrollment {enrollment}");
+        return Err(StoreError::Refused(Reason::NotEnrolled, what));
+    };
+    if !half::equal(&half::proof_digest(proof), &digest) {
+        return Err(StoreError::Refused(Reason::Proof, format!("of enrollment {enrollment}")));
+    }
+    match state.as_str() {
+        "open" => {}
+        // The answer was lost and the node asks again.
+        "current" => return Ok(()),
+        _ => {
+            let what = format!("enrollment {enrollment} was replaced by a newer one");
+            return Err(StoreError::Refused(Reason::EnrollmentUsed, what));
+        }
+    }
+    tx.execute(
+        "UPDATE enrollments SET state = 'replaced', c_v_id = NULL, c_v_secret = NULL
+         WHERE node_id = ?1 AND state = 'current'",
+        [id_text(node)],
+    )
+    .and_then(|_| {
+        tx.execute(
+            "UPDATE enrollments SET state = 'current', c_u_id = NULL, c_u_secret = NULL, proved_at = ?2
+             WHERE enrollment_id = ?1",
+            params![enrollment, number(now)],
+        )
+    })
+    .map_err(broken)?;
+    audit::append(tx, By { actor: "node", now }, "prove", Some(node), &format!("enrollment {enrollment}"))
+}
+
+/// Nothing is released any more. Approvals are void, also after [`restore`].
+pub fn revoke(tx: &Transaction<'_>, node: NodeId, label: &str, because: &str, by: By<'_>) -> Result<()> {
+    upsert(tx, node, None, by.now)?;
+    tx.execute(
+        "UPDATE nodes SET revoked_because = ?2, label = iif(label = '', ?3, label) WHERE node_id = ?1",
+        params![id_text(node), because, label],
+    )
+    .and_then(|_| tx.execute("DELETE FROM boots WHERE node_id = ?1", [id_text(node)]))
+    .map_err(broken)?;
+    audit::append(tx, by, "revoke", Some(node), because)
+}
+
+/// Takes that back.
+pub fn restore(tx: &Transaction<'_>, node: NodeId, because: &str, by: By<'_>) -> Result<()> {
+    let restored = tx.execute(
+        "UPDATE nodes SET revoked_because = NULL WHERE node_id = ?1 AND revoked_because IS NOT NULL",
+        [id_text(node)],
+    );
+    if restored.map_err(broken)? == 0 {
+        return Err(StoreError::Refused(Reason::Conflict, format!("node {node} is not revoked")));
+    }
+    audit::append(tx, by, "restore", Some(node), because)
+}
+
+fn upsert(tx: &Transaction<'_>, node: NodeId, label: Option<&str>, now: u64) -> Result<()> {
+    tx.execute(
+        "INSERT INTO nodes (node_id, label, last_seen) VALUES (?1, coalesce(?2, ''), ?3)
+         ON CONFLICT (node_id) DO UPDATE SET label = coalesce(?2, label)",
+        params![id_text(node), label, number(now)],
+    )
+    .map(|_| ())
+    .map_err(broken)
+}
+
+fn require_not_revoked(tx: &Transaction<'_>, node: NodeId) -> Result<()> {
+    let because: Option<Option<String>> = tx
+        .prepare_cached("SELECT revoked_because FROM nodes WHERE node_id = ?1")
+        .and_then(|mut query| query.query_row([id_text(node)], |row| row.get(0)).optional())
+        .map_err(broken)?;
+    match because.flatten() {
+        Some(because) => Err(StoreError::Refused(Reason::Revoked, because)),
+        None => Ok(()),
+    }
+}
+
+fn enrollment(c: &Connection, node: NodeId, state: &str) -> Result<Option<Enrollment>> {
+    const SQL: &str =
+        "SELECT enrollment_id, document, tenant_key, signature, registration, bank, c_v_id, c_v_secret,
+                              c_u_id, c_u_secret, fetched_by, reset_count, restart_count, clock
+                       FROM enrollments WHERE node_id = ?1 AND state = ?2";
+    let read = |row: &Row<'_>| {
+        let bytes = |index| row.get::<_, Vec<u8>>(index).map(Bytes);
+        let credential = |index| -> rusqlite::Result<Option<Credential>> {
+            let fields: (Option<Vec<u8>>, Option<Vec<u8>>) = (row.get(index)?, row.get(index + 1)?);
+            Ok(fields
+                .0
+                .zip(fields.1)
+                .map(|(id, secret)| Credential { id_object: id.into(), secret: secret.into() }))
+        };
+        let counters: (Option<u32>, Option<u32>, Option<i64>) = (row.get(11)?, row.get(12)?, row.get(13)?);
+        let counters = match counters {
+            (Some(reset), Some(restart), Some(clock)) => {
+                Some(Counters { reset, restart, clock: as_u64(clock) })
+            }
+            _ => None,
+        };
+        let signed = SignedEnrollment { document: bytes(1)?, tenant_key: bytes(2)?, signature: bytes(3)? };
+        let texts: (String, String, String) = (row.get(0)?, row.get(4)?, row.get(5)?);
+        Ok((texts, signed, credential(6)?, credential(8)?, row.get::<_, Option<String>>(10)?, counters))
+    };
+    let found = c
+        .prepare_cached(SQL)
+        .and_then(|mut query| query.query_row([&id_text(node), state], read).optional())
+        .map_err(broken)?;
+    let Some(((id, registration, bank), signed, c_v, c_u, fetched_by, counters)) = found else {
+        return Ok(None);
+    };
+    Ok(Some(Enrollment {
+        registration: from_json(&registration, "registration of an enrollment")?,
+        bank: Hash::from_name(&bank).ok_or_else(|| damaged("bank of an enrollment"))?,
+        c_v: c_v.ok_or_else(|| damaged("an enrollment without C_V"))?,
+        id,
+        signed,
+        c_u,
+        counters,
+        fetched_by,
+    }))
+}

@@ -1,0 +1,148 @@
+//! The schema, as steps. A step that was released is never changed; a new one is added.
+
+use super::broken;
+use crate::store::{Result, StoreError};
+use rusqlite::{Connection, TransactionBehavior};
+
+/// Step N brings a database of `user_version` N to N + 1.
+const STEPS: &[&str] = &[STEP_0];
+
+const STEP_0: &str = "
+CREATE TABLE meta (key TEXT PRIMARY KEY, value INTEGER NOT NULL) STRICT;
+
+-- Client certificates that are accepted, by SHA-256 over the DER.
+CREATE TABLE clients (
+    fingerprint TEXT PRIMARY KEY,
+    name        TEXT NOT NULL,
+    kind        TEXT NOT NULL,
+    added_at    INTEGER NOT NULL,
+    UNIQUE (kind, name)
+) STRICT;
+
+-- The registrar's part.
+CREATE TABLE registrations (
+    node_id       TEXT PRIMARY KEY,
+    ak_name       BLOB NOT NULL,
+    srk_name      BLOB NOT NULL,
+    register      TEXT NOT NULL,
+    registered_at INTEGER NOT NULL,
+    last_seen     INTEGER NOT NULL,
+    kept          INTEGER NOT NULL DEFAULT 0
+) STRICT;
+CREATE INDEX registrations_unenrolled ON registrations (last_seen) WHERE kept = 0;
+
+-- The verifier's part.
+CREATE TABLE nodes (
+    node_id         TEXT PRIMARY KEY,
+    label           TEXT NOT NULL,
+    revoked_because TEXT,
+    reference       TEXT,
+    last_seen       INTEGER NOT NULL,
+    last_outcome    TEXT,
+    last_code       TEXT
+) STRICT;
+
+CREATE TABLE enrollments (
+    enrollment_id TEXT PRIMARY KEY,
+    node_id       TEXT NOT NULL REFERENCES nodes,
+    state         TEXT NOT NULL CHECK (state IN ('open', 'current', 'replaced')),
+    document      BLOB NOT NULL,
+    tenant_key    BLOB NOT NULL,
+    signature     BLOB NOT NULL,
+    registration  TEXT NOT NULL,
+    bank          TEXT NOT NULL,
+    c_v_id        BLOB,
+    c_v_secret    BLOB,
+    c_u_id        BLOB,
+    c_u_secret    BLOB,
+    proof_sha256  BLOB NOT NULL,
+    fetched_by    TEXT,
+    reset_count   INTEGER,
+    restart_count INTEGER,
+    clock         INTEGER,
+    enrolled_at   INTEGER NOT NULL,
+    enrolled_by   TEXT NOT NULL,
+    proved_at     INTEGER
+) STRICT;
+CREATE UNIQUE INDEX enrollments_one_open ON enrollments (node_id) WHERE state = 'open';
+CREATE UNIQUE INDEX enrollments_one_current ON enrollments (node_id) WHERE state = 'current';
+
+-- Tenant keys that an operator has enrolled with.
+CREATE TABLE tenant_keys (
+    operator   TEXT NOT NULL,
+    tenant_key BLOB NOT NULL,
+    first_used INTEGER NOT NULL,
+    PRIMARY KEY (operator, tenant_key)
+) STRICT, WITHOUT ROWID;
+
+-- Boots that wait for an operator, and what the operator said.
+CREATE TABLE boots (
+    node_id          TEXT NOT NULL REFERENCES nodes,
+    ticket           TEXT NOT NULL,
+    evidence_id      INTEGER NOT NULL,
+    code             TEXT NOT NULL,
+    message          TEXT NOT NULL,
+    approvable       INTEGER NOT NULL,
+    differing        TEXT NOT NULL,
+    since            INTEGER NOT NULL,
+    expires          INTEGER NOT NULL,
+    decision         TEXT CHECK (decision IN ('approved', 'denied')),
+    decided_by       TEXT,
+    because          TEXT,
+    approved_until   INTEGER,
+    used_at          INTEGER,
+    PRIMARY KEY (node_id, ticket)
+) STRICT, WITHOUT ROWID;
+
+CREATE TABLE evidence (
+    id             INTEGER PRIMARY KEY AUTOINCREMENT,
+    node_id        TEXT NOT NULL REFERENCES nodes,
+    at             INTEGER NOT NULL,
+    purpose        TEXT NOT NULL,
+    outcome        TEXT NOT NULL,
+    code           TEXT,
+    message        TEXT NOT NULL,
+    authentic      INTEGER NOT NULL,
+    finish         TEXT NOT NULL,
+    event_log      BLOB,
+    userspace_log  BLOB,
+    ima_log        BLOB,
+    reset_count    INTEGER,
+    restart_count  INTEGER,
+    clock          INTEGER,
+    expected_fence BLOB,
+    differing      TEXT NOT NULL
+) STRICT;
+CREATE INDEX evidence_by_node ON evidence (node_id, authentic, id);
+
+CREATE TABLE audit (
+    seq     INTEGER PRIMARY KEY AUTOINCREMENT,
+    at      INTEGER NOT NULL,
+    actor   TEXT NOT NULL,
+    action  TEXT NOT NULL,
+    node_id TEXT,
+    detail  TEXT NOT NULL
+) STRICT;
+CREATE INDEX audit_by_node ON audit (node_id, seq) WHERE node_id IS NOT NULL;
+";
+
+/// Brings a database to the schema of this build.
+///
+/// # Errors
+/// When it was made by a newer build, or can't be written.
+pub fn migrate(connection: &mut Connection) -> Result<()> {
+    let tx = connection.transaction_with_behavior(TransactionBehavior::Immediate).map_err(broken)?;
+    let version: u32 = tx.query_row("PRAGMA user_version", [], |row| row.get(0)).map_err(broken)?;
+    let version = version as usize;
+    if version > STEPS.len() {
+        return Err(StoreError::Unavailable(format!(
+            "expected schema version {} or older, found {version}: the database was made by a newer halfkey-verifier",
+            STEPS.len()
+        )));
+    }
+    for step in &STEPS[version..] {
+        tx.execute_batch(step).map_err(broken)?;
+    }
+    tx.pragma_update(None, "user_version", STEPS.len() as u32).map_err(broken)?;
+    tx.commit().map_err(broken)
+}

@@ -1,0 +1,186 @@
+//! TLS 1.3 in, and the accept loop: its own, so that the peer's address and
+//! certificate reach the handlers and every step has a deadline.
+
+use crate::config::{Limits, StateDir};
+use crate::keys::read_secret;
+use crate::limit::{Seats, source};
+use crate::{Failure, pki};
+use axum::Router;
+use axum::body::Body;
+use hyper::server::conn::http1;
+use hyper::service::service_fn;
+use hyper_util::rt::{TokioIo, TokioTimer};
+use hyper_util::server::graceful::{GracefulShutdown, Watcher};
+use rustls::crypto::{CryptoProvider, aws_lc_rs};
+use rustls::server::WebPkiClientVerifier;
+use rustls::{RootCertStore, ServerConfig};
+use rustls_pki_types::pem::PemObject as _;
+use rustls_pki_types::{CertificateDer, PrivateKeyDer};
+use std::net::IpAddr;
+use std::path::Path;
+use std::sync::Arc;
+use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::Semaphore;
+use tokio::time::timeout;
+use tokio_rustls::TlsAcceptor;
+use tower::Service as _;
+use tracing::{debug, warn};
+
+/// Who is at the other end.
+#[derive(Clone, Debug)]
+pub struct Peer {
+    /// One source for the purpose of limits.
+    pub source: IpAddr,
+    /// [`pki::fingerprint`] of its certificate, which the CA signed.
+    pub certificate: Option<Arc<str>>,
+}
+
+/// The one provider; no process-wide default is relied on.
+pub fn provider() -> Arc<CryptoProvider> {
+    Arc::new(aws_lc_rs::default_provider())
+}
+
+/// Reads the certificates of a PEM file.
+///
+/// # Errors
+/// When the file can't be read or holds none.
+pub fn certificates(path: &Path) -> Result<Vec<CertificateDer<'static>>, Failure> {
+    let failed = |what: String| Failure::new(format!("{}: {what}", path.display()));
+    let found: Vec<_> =
+        CertificateDer::pem_file_iter(path).and_then(Iterator::collect).map_err(|e| failed(e.to_string()))?;
+    if found.is_empty() {
+        return Err(failed("expected a certificate, found none".into()));
+    }
+    Ok(found)
+}
+
+/// The private key of a PEM file that only its owner can read.
+///
+/// # Errors
+/// When the file can't be read, is open to others, or holds none.
+pub fn private_key(path: &Path) -> Result<PrivateKeyDer<'static>, Failure> {
+    let text = read_secret(path)?;
+    PrivateKeyDer::from_pem_slice(&text).map_err(|e| Failure::new(format!("{}: {e}", path.display())))
+}
+
+/// The CA of a state folder.
+///
+/// # Errors
+/// When it can't be read.
+pub fn roots(state: &StateDir) -> Result<RootCertStore, Failure> {
+    let mut roots = RootCertStore::empty();
+    for certificate in certificates(&state.ca())? {
+        roots.add(certificate).map_err(|e| Failure::new(format!("{}: {e}", state.ca().display())))?;
+    }
+    Ok(roots)
+}
+
+/// TLS 1.3 only. A client certificate is asked for and optional; one of another CA ends the handshake.
+///
+/// # Errors
+/// When certificate, key or CA can't be used.
+pub fn server_config(state: &StateDir) -> Result<Arc<ServerConfig>, Failure> {
+    let failed = |e: rustls::Error| Failure::new(format!("server.pem and server.key: {e}"));
+    let clients = WebPkiClientVerifier::builder_with_provider(roots(state)?.into(), provider())
+        .allow_unauthenticated()
+        .build()
+        .map_err(|e| Failure::new(format!("{}: {e}", state.ca().display())))?;
+    let chain = certificates(&state.file("server.pem"))?;
+    let key = private_key(&state.file("server.key"))?;
+    let mut config = ServerConfig::builder_with_provider(provider())
+        .with_protocol_versions(&[&rustls::version::TLS13])
+        .map_err(failed)?
+        .with_client_cert_verifier(clients)
+        .with_single_cert(chain, key)
+        .map_err(failed)?;
+    config.alpn_protocols = vec![b"http/1.1".to_vec()];
+    // Each attestation is one connection: tickets would only cost memory and bytes.
+    config.send_tls13_tickets = 0;
+    Ok(Arc::new(config))
+}
+
+/// Serves until `stop` is ready, then lets requests in flight end, for a bounded time.
+pub async fn serve(
+    listener: TcpListener,
+    tls: Arc<ServerConfig>,
+    router: Router,
+    limits: &Limits,
+    stop: impl Future<Output = ()>,
+) {
+    let acceptor = TlsAcceptor::from(tls);
+    let room = Arc::new(Semaphore::new(limits.connections));
+    let seats = Arc::new(Seats::default());
+    let graceful = GracefulShutdown::new();
+    let mut stop = std::pin::pin!(stop);
+    loop {
+        let permit = tokio::select! {
+            () = &mut stop => break,
+            // Full: new connections wait in the kernel's queue.
+            permit = room.clone().acquire_owned() => permit.expect("the semaphore is never closed"),
+        };
+        let (stream, address) = tokio::select! {
+            () = &mut stop => break,
+            accepted = listener.accept() => match accepted {
+                Ok(accepted) => accepted,
+                Err(e) => {
+                    warn!(error = %e, "a connection could not be accepted");
+                    // Out of file descriptors: accepting again at once would spin.
+                    tokio::time::sleep(std::time::Duration::from_millis(50)).await;
+                    continue;
+                }
+            },
+        };
+        let source = source(address.ip());
+        let Some(seat) = seats.take(source, limits.connections_per_source) else {
+            debug!(%source, "too many connections from one source");
+            continue;
+        };
+        let connection =
+            connection(stream, acceptor.clone(), router.clone(), limits, source, graceful.watcher());
+        tokio::spawn(async move {
+            connection.await;
+            drop((permit, seat));
+        });
+    }
+    drop(listener);
+    let within = std::time::Duration::from_secs(limits.shutdown_seconds);
+    if timeout(within, graceful.shutdown()).await.is_err() {
+        warn!("requests in flight did not end in time");
+    }
+}
+
+fn connection(
+    stream: TcpStream,
+    acceptor: TlsAcceptor,
+    router: Router,
+    limits: &Limits,
+    source: IpAddr,
+    watcher: Watcher,
+) -> impl Future<Output = ()> + use<> {
+    let (handshake, header) = (limits.handshake(), limits.header());
+    async move {
+        // Answers are small and complete: waiting for more would only delay them.
+        let _ = stream.set_nodelay(true);
+        let stream = match timeout(handshake, acceptor.accept(stream)).await {
+            Ok(Ok(stream)) => stream,
+            Ok(Err(e)) => return debug!(%source, error = %e, "tls handshake failed"),
+            Err(_) => return debug!(%source, "tls handshake took too long"),
+        };
+        let certificate = stream.get_ref().1.peer_certificates().and_then(|chain| chain.first());
+        let certificate = certificate.map(|leaf| Arc::from(pki::fingerprint(leaf)));
+        let peer = Peer { source, certificate };
+        let service = service_fn(move |mut request: hyper::Request<hyper::body::Incoming>| {
+            request.extensions_mut().insert(peer.clone());
+            router.clone().call(request.map(Body::new))
+        });
+        let served = http1::Builder::new()
+            .timer(TokioTimer::new())
+            .header_read_timeout(header)
+            .max_headers(64)
+            .max_buf_size(32 << 10)
+            .serve_connection(TokioIo::new(stream), service);
+        if let Err(e) = watcher.watch(served).await {
+            debug!(%source, error = %e, "connection ended early");
+        }
+    }
+}

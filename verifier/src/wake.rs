@@ -1,0 +1,112 @@
+//! Requests that are held open until something happens.
+
+use halfkey_protocol::NodeId;
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
+
+/// Who waits for what.
+pub struct Hub {
+    nodes: Mutex<HashMap<NodeId, watch::Sender<()>>>,
+    audit: watch::Sender<()>,
+    stop: watch::Sender<bool>,
+    seats: Arc<Semaphore>,
+}
+
+/// A place in the waiting room. What happens after it was taken is not missed:
+/// take it first, then look at the state, then wait.
+pub struct Waiter {
+    events: watch::Receiver<()>,
+    stop: watch::Receiver<bool>,
+    node: Option<(Arc<Hub>, NodeId)>,
+    _seat: OwnedSemaphorePermit,
+}
+
+impl Hub {
+    /// With room for so many waiting requests.
+    pub fn new(seats: usize) -> Arc<Self> {
+        Arc::new(Self {
+            nodes: Mutex::default(),
+            audit: watch::Sender::new(()),
+            stop: watch::Sender::new(false),
+            seats: Arc::new(Semaphore::new(seats)),
+        })
+    }
+
+    /// Something about this node changed, and so did the audit trail.
+    pub fn wake(&self, node: NodeId) {
+        if let Some(sender) = self.nodes().get(&node) {
+            sender.send_replace(());
+        }
+        self.audit.send_replace(());
+    }
+
+    /// Ends every wait, also those to come.
+    pub fn stop(&self) {
+        self.stop.send_replace(true);
+    }
+
+    /// A place to wait for changes of a node; `None` if the room is full.
+    pub fn wait_for_node(self: &Arc<Self>, node: NodeId) -> Option<Waiter> {
+        let seat = self.seats.clone().try_acquire_owned().ok()?;
+        let events = self.nodes().entry(node).or_default().subscribe();
+        Some(Waiter { events, stop: self.stop.subscribe(), node: Some((self.clone(), node)), _seat: seat })
+    }
+
+    /// A place to wait for entries of the audit trail; `None` if the room is full.
+    pub fn wait_for_audit(&self) -> Option<Waiter> {
+        let seat = self.seats.clone().try_acquire_owned().ok()?;
+        Some(Waiter { events: self.audit.subscribe(), stop: self.stop.subscribe(), node: None, _seat: seat })
+    }
+
+    fn nodes(&self) -> MutexGuard<'_, HashMap<NodeId, watch::Sender<()>>> {
+        // The map is whole after each statement.
+        self.nodes.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Waiter {
+    /// Waits at most so long; whether something happened.
+    pub async fn happens(&mut self, within: Duration) -> bool {
+        tokio::select! {
+            happened = self.events.changed() => happened.is_ok(),
+            _ = self.stop.wait_for(|stop| *stop) => false,
+            () = tokio::time::sleep(within) => false,
+        }
+    }
+}
+
+impl Drop for Waiter {
+    fn drop(&mut self) {
+        let Some((hub, node)) = &self.node else { return };
+        let mut nodes = hub.nodes();
+        // This one still counts.
+        if nodes.get(node).is_some_and(|sender| sender.receiver_count() <= 1) {
+            nodes.remove(node);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn only_the_right_waiter_wakes_and_nothing_is_left_behind() {
+        let hub = Hub::new(3);
+        let (one, two) = (NodeId([1; 16]), NodeId([2; 16]));
+        let mut first = hub.wait_for_node(one).unwrap();
+        let mut second = hub.wait_for_node(two).unwrap();
+        let mut trail = hub.wait_for_audit().unwrap();
+        assert!(hub.wait_for_node(one).is_none(), "three seats");
+        hub.wake(one);
+        assert!(first.happens(Duration::from_secs(60)).await);
+        assert!(trail.happens(Duration::from_secs(60)).await);
+        assert!(!second.happens(Duration::ZERO).await);
+        hub.stop();
+        assert!(!second.happens(Duration::from_secs(60)).await);
+        drop((first, second));
+        assert!(hub.nodes().is_empty());
+    }
+}
