@@ -1,15 +1,28 @@
-//! Boots real images under OVMF with swtpm and LUKS2, and judges what happened.
+//! Boots real images under OVMF with swtpm and LUKS2, and judges what happened by what the guest wrote to a disk and by
+//! the verifier's records; the console only drives.
 //!
 //! | module | what |
 //! | --- | --- |
+//! | [`rig`] | what all scenarios of a run share |
 //! | [`image`] | disks from Debian packages, cached |
-//! | [`process`] | child processes |
-//! | [`paths`] | the work tree, the cache, the programs under test |
-//! | [`error`] | what the rig was doing, and what it saw |
+//! | [`machine`] | disk, TPM and firmware variables that survive boots; a boot |
+//! | [`marker`] | what the guest left on its second disk |
+//! | [`qemu`], [`swtpm`] | virtual hardware |
+//! | [`wire`] | the guest's serial lines |
+//! | [`verifier`], [`tenant`] | the server and the operator's desk, on this host |
+//! | [`process`], [`paths`], [`error`] | child processes; where things are; what went wrong |
 
 pub mod error;
 pub mod image;
+pub mod machine;
+pub mod marker;
 pub mod paths;
 pub mod process;
+pub mod qemu;
+pub mod rig;
+pub mod swtpm;
+pub mod tenant;
+pub mod verifier;
+pub mod wire;
 
 pub use error::{Error, Result};

@@ -127,7 +127,7 @@ fn populate(paths: &Paths, packages: &Packages, tree: &Path) -> Result<()> {
     let unpacked = run(as_root("tar")
         .arg("-C")
         .arg(tree)
-        .args(["--keep-directory-symlink", "--overwrite", "--no-overwrite-dir", "-xf"])
+        .args(["--keep-directory-symlink", "--no-overwrite-dir", "-xf"])
         .arg(&archive));
     super::remove(&archive)?;
     super::remove(&extra)?;

@@ -1,0 +1,384 @@
+//! A machine: disk, TPM and firmware variables that survive its boots, and a boot of it.
+
+use crate::error::{Context, Error, Result};
+use crate::image::{disk, guest};
+use crate::marker::{self, Marker};
+use crate::qemu::{Accel, Parts, Qemu, VARIABLES};
+use crate::rig::Rig;
+use crate::wire::Tap;
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
+
+/// How long a boot may take before something is surely wrong: emulated, on a busy host.
+pub const BOOT: Duration = Duration::from_secs(420);
+/// The same for something small in a running guest.
+pub const MOMENT: Duration = Duration::from_secs(120);
+
+/// What systemd-cryptsetup asks.
+pub const PROMPT: &str = "enter passphrase for disk";
+
+/// A machine that is switched off.
+pub struct Machine {
+    /// Its name in logs.
+    pub name: String,
+    parts: Parts,
+    accel: Accel,
+    boots: u32,
+    tap: Option<Tap>,
+    /// Whether the network cable is plugged in.
+    pub network: bool,
+}
+
+impl Machine {
+    /// A new machine with a fresh disk, a TPM of its own and empty firmware variables.
+    ///
+    /// # Errors
+    /// If a part can't be made.
+    pub fn new(rig: &Rig, name: &str, uki: &Path) -> Result<Self> {
+        let parts = Self::parts(rig, name)?;
+        rig.images.disk(uki, &parts.disk)?;
+        rig.manufacturer.make(&parts.tpm)?;
+        fs::copy(VARIABLES, &parts.variables)
+            .context("can't copy the firmware's variables\nhint: make deps")?;
+        marker::blank(&parts.spare, 64 << 20)?;
+        Ok(Self { name: name.into(), parts, accel: rig.accel, boots: 0, tap: rig.tap.clone(), network: true })
+    }
+
+    /// The same machine once more, as it is now: disk, TPM and all. Two of them must not be used as if they were two
+    /// TPMs; it is how a scenario changes a machine without spoiling it for the others.
+    ///
+    /// # Errors
+    /// If a part can't be copied.
+    pub fn fork(&self, rig: &Rig, name: &str) -> Result<Self> {
+        let parts = Self::parts(rig, name)?;
+        for (from, to) in [
+            (&self.parts.disk, &parts.disk),
+            (&self.parts.variables, &parts.variables),
+            (&self.parts.spare, &parts.spare),
+        ] {
+            fs::copy(from, to).context(format_args!("can't copy {}", from.display()))?;
+        }
+        copy_folder(&self.parts.tpm, &parts.tpm)?;
+        Ok(Self {
+            name: name.into(),
+            parts,
+            accel: self.accel,
+            boots: 0,
+            tap: self.tap.clone(),
+            network: true,
+        })
+    }
+
+    fn parts(rig: &Rig, name: &str) -> Result<Parts> {
+        let folder = rig.folder.join(name);
+        fs::create_dir_all(&folder).context(format_args!("can't make {}", folder.display()))?;
+        Ok(Parts {
+            disk: folder.join("disk.raw"),
+            marker: folder.join("marker.raw"),
+            spare: folder.join("spare.raw"),
+            variables: folder.join("variables.fd"),
+            tpm: folder.join("tpm"),
+            logs: folder,
+        })
+    }
+
+    /// Its boot disk.
+    pub fn disk(&self) -> &Path {
+        &self.parts.disk
+    }
+
+    /// Its third disk.
+    pub fn spare(&self) -> &Path {
+        &self.parts.spare
+    }
+
+    /// Folder of its logs.
+    pub fn logs(&self) -> &Path {
+        &self.parts.logs
+    }
+
+    /// Replaces the UKI on its EFI system partition, as someone with access to the disk can.
+    ///
+    /// # Errors
+    /// If the disk can't be written.
+    pub fn set_uki(&self, uki: &Path) -> Result<()> {
+        disk::set_uki(&self.parts.disk, uki)
+    }
+
+    /// Gives it another TPM, with an identity of its own: the disk in another machine.
+    ///
+    /// # Errors
+    /// If the TPM can't be made.
+    pub fn replace_tpm(&self, rig: &Rig) -> Result<()> {
+        fs::remove_dir_all(&self.parts.tpm).context("can't remove a TPM")?;
+        rig.manufacturer.make(&self.parts.tpm)
+    }
+
+    /// Switches it on.
+    ///
+    /// # Errors
+    /// If QEMU or swtpm can't be started.
+    pub fn boot(&mut self) -> Result<Boot<'_>> {
+        self.boots += 1;
+        let token = format!("{}-{}", self.name, self.boots);
+        marker::prepare(&self.parts.marker, &token)?;
+        let qemu = Qemu::start(&self.parts, self.accel, self.boots, self.network, self.tap.clone())?;
+        Ok(Boot { qemu, token, machine: self, started: Instant::now(), at_shell: false })
+    }
+
+    /// Copies the console of the last boot.
+    pub fn console_log(&self) -> PathBuf {
+        self.parts.logs.join(format!("{:02}-console.log", self.boots))
+    }
+}
+
+fn copy_folder(from: &Path, to: &Path) -> Result<()> {
+    let made =
+        fs::create_dir_all(to).and_then(|()| fs::set_permissions(to, fs::metadata(from)?.permissions()));
+    made.context(format_args!("can't make {}", to.display()))?;
+    for entry in fs::read_dir(from).context(format_args!("can't read {}", from.display()))?.flatten() {
+        // swtpm's lock and sockets are not state.
+        if entry.path().is_file() && entry.file_name() != ".lock" {
+            fs::copy(entry.path(), to.join(entry.file_name())).context("can't copy a TPM's state")?;
+        }
+    }
+    Ok(())
+}
+
+/// How far a boot got by itself.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Reached {
+    /// The guest's system is up, and the marker is written.
+    System,
+    /// Someone is asked for the passphrase.
+    Prompt,
+    /// The machine switched itself off.
+    Off,
+}
+
+/// A machine that is switched on. Going out of scope pulls the plug.
+pub struct Boot<'a> {
+    qemu: Qemu,
+    token: String,
+    machine: &'a Machine,
+    started: Instant,
+    at_shell: bool,
+}
+
+impl Boot<'_> {
+    /// Waits until the boot comes to a stand: system, prompt, or off.
+    ///
+    /// # Errors
+    /// If none of them happens in time.
+    pub fn reached(&mut self) -> Result<Reached> {
+        let bell = self.qemu.bell.clone();
+        let (console, shell) = (&mut self.qemu.console, &mut self.qemu.shell);
+        let reached = bell.wait(BOOT, || {
+            if shell.find(&["READY"]).is_some() {
+                return Some(Reached::System);
+            }
+            if console.find(&[PROMPT]).is_some() {
+                return Some(Reached::Prompt);
+            }
+            (console.is_closed() && shell.is_closed()).then_some(Reached::Off)
+        });
+        self.at_shell |= reached == Some(Reached::System);
+        reached.context(format_args!(
+            "{}: neither system nor prompt within {} s (console: {})",
+            self.machine.name,
+            BOOT.as_secs(),
+            self.machine.console_log().display()
+        ))
+    }
+
+    /// The boot must come to a stand here.
+    ///
+    /// # Errors
+    /// If it does not, or elsewhere.
+    pub fn expect(&mut self, expected: Reached) -> Result<()> {
+        let found = self.reached()?;
+        if found == expected {
+            return Ok(());
+        }
+        let name = |reached| match reached {
+            Reached::System => "the system came up",
+            Reached::Prompt => "someone was asked for a passphrase",
+            Reached::Off => "the machine switched itself off",
+        };
+        Err(Error::new(format!(
+            "{}: expected that {}, but {} (console: {})",
+            self.machine.name,
+            name(expected),
+            name(found),
+            self.machine.console_log().display()
+        )))
+    }
+
+    /// Types the passphrase at the prompt that was reached.
+    ///
+    /// # Errors
+    /// If the machine is off.
+    pub fn type_passphrase(&mut self) -> Result<()> {
+        self.qemu.console.send(format!("{}\n", guest::PASSPHRASE).as_bytes())
+    }
+
+    /// Types a line at the console.
+    ///
+    /// # Errors
+    /// If the machine is off.
+    pub fn type_line(&mut self, line: &str) -> Result<()> {
+        self.qemu.console.send(format!("{line}\n").as_bytes())
+    }
+
+    /// Waits for one of these on the console and says which it was.
+    ///
+    /// # Errors
+    /// If none comes in time.
+    pub fn wait_console(&mut self, texts: &[&str], deadline: Duration) -> Result<usize> {
+        self.qemu.console.expect(texts, deadline)
+    }
+
+    /// Waits for the end of the line that was just matched.
+    ///
+    /// # Errors
+    /// If it does not come in time.
+    pub fn rest_of_line(&mut self) -> Result<String> {
+        self.qemu.console.rest_of_line(MOMENT)
+    }
+
+    /// The console so far, without colours.
+    pub fn console(&self) -> String {
+        self.qemu.console.text()
+    }
+
+    /// The marker of this boot.
+    ///
+    /// # Errors
+    /// If the guest wrote none, or not of this boot.
+    pub fn marker(&self) -> Result<Marker> {
+        let marker = marker::read(&self.machine.parts.marker, &self.token)?;
+        marker.context(format_args!("{}: the guest left no marker on its second disk", self.machine.name))
+    }
+
+    /// Whether the guest has written a marker: then its system ran.
+    ///
+    /// # Errors
+    /// If the disk can't be read.
+    pub fn has_marker(&self) -> Result<bool> {
+        Ok(marker::read(&self.machine.parts.marker, &self.token)?.is_some())
+    }
+
+    /// Runs a script as root in the running guest: exit status, and stdout with stderr.
+    ///
+    /// # Errors
+    /// If the system is not up or does not answer in time.
+    pub fn script(&mut self, script: &str) -> Result<(i32, String)> {
+        crate::ensure!(self.at_shell, "{}: the system is not up", self.machine.name);
+        let line = base64(script.as_bytes()) + "\n";
+        let shell = &mut self.qemu.shell;
+        shell.send(line.as_bytes())?;
+        shell.expect(&["DONE "], BOOT)?;
+        let answer = shell.rest_of_line(MOMENT)?;
+        let (status, output) = answer.split_once(' ').unwrap_or((&answer, ""));
+        let status = status.parse().context("the guest's shell gave no status")?;
+        let output = unbase64(output).context("the guest's shell answered something else than base64")?;
+        Ok((status, String::from_utf8_lossy(&output).into_owned()))
+    }
+
+    /// Runs a script that must succeed.
+    ///
+    /// # Errors
+    /// If it fails: the error holds what it printed.
+    pub fn run(&mut self, script: &str) -> Result<String> {
+        let (status, output) = self.script(script)?;
+        crate::ensure!(status == 0, "in the guest, `{script}` failed ({status}):\n{output}");
+        Ok(output)
+    }
+
+    /// Writes a file in the running guest.
+    ///
+    /// # Errors
+    /// If the guest can't.
+    pub fn write_file(&mut self, path: &str, content: &[u8]) -> Result<()> {
+        self.run(&format!("mkdir -p \"$(dirname {path})\" && : >{path}"))?;
+        for chunk in content.chunks(1500) {
+            self.run(&format!("echo {} | base64 -d >>{path}", base64(chunk)))?;
+        }
+        Ok(())
+    }
+
+    /// How long it has been on.
+    pub fn age(&self) -> Duration {
+        self.started.elapsed()
+    }
+
+    /// Shuts down as quickly as is safe for disk and TPM.
+    ///
+    /// # Errors
+    /// If it does not go off.
+    pub fn power_off(mut self) -> Result<()> {
+        let line = base64(b"sync; systemctl poweroff --force --force") + "\n";
+        self.qemu.shell.send(line.as_bytes())?;
+        self.qemu.wait_off(MOMENT)
+    }
+
+    /// Waits until it goes off by itself.
+    ///
+    /// # Errors
+    /// If it stays on.
+    pub fn wait_off(mut self) -> Result<()> {
+        self.qemu.wait_off(BOOT)
+    }
+
+    /// Pulls the plug.
+    pub fn pull_plug(mut self) {
+        self.qemu.kill();
+    }
+}
+
+const DIGITS: &[u8; 64] = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/";
+
+/// RFC 4648, as base64(1) writes it.
+pub fn base64(bytes: &[u8]) -> String {
+    let mut out = String::with_capacity(bytes.len().div_ceil(3) * 4);
+    for chunk in bytes.chunks(3) {
+        let word =
+            chunk.iter().fold(0u32, |word, byte| word << 8 | u32::from(*byte)) << (8 * (3 - chunk.len()));
+        for i in 0..4 {
+            let digit = DIGITS[(word >> (18 - 6 * i) & 63) as usize];
+            out.push(if i <= chunk.len() { char::from(digit) } else { '=' });
+        }
+    }
+    out
+}
+
+/// What [`base64`] wrote; none if it is something else.
+pub fn unbase64(text: &str) -> Option<Vec<u8>> {
+    let mut out = Vec::with_capacity(text.len() / 4 * 3);
+    let (mut word, mut bits) = (0u32, 0);
+    for digit in text.trim().trim_end_matches('=').bytes() {
+        word = word << 6 | DIGITS.iter().position(|known| *known == digit)? as u32;
+        bits += 6;
+        if bits >= 8 {
+            bits -= 8;
+            out.push((word >> bits) as u8);
+        }
+    }
+    Some(out)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn base64_is_that_of_the_rfc() {
+        for (plain, coded) in [("", ""), ("f", "Zg=="), ("fo", "Zm8="), ("foo", "Zm9v"), ("foob", "Zm9vYg==")]
+        {
+            assert_eq!(base64(plain.as_bytes()), coded);
+            assert_eq!(unbase64(coded).unwrap(), plain.as_bytes());
+        }
+        assert!(unbase64("a b").is_none());
+    }
+}

@@ -1,0 +1,229 @@
+//! The virtual hardware: q35, OVMF that measures, TPM, virtio, two serial lines.
+
+use crate::error::{Context, Error, Result};
+use crate::process::Guard;
+use crate::wire::{Bell, Tap, Wire};
+use std::fs;
+use std::os::unix::fs::PermissionsExt;
+use std::os::unix::net::{UnixListener, UnixStream};
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::sync::atomic::{AtomicU32, Ordering};
+use std::time::Duration;
+
+const PROGRAM: &str = "qemu-system-x86_64";
+const FIRMWARE: &str = "/usr/share/OVMF/OVMF_CODE_4M.fd";
+/// The firmware's variables, empty.
+pub const VARIABLES: &str = "/usr/share/OVMF/OVMF_VARS_4M.fd";
+
+/// How instructions are run.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Accel {
+    /// By the processor.
+    Kvm,
+    /// By QEMU's translator: everywhere, and slow.
+    Tcg,
+}
+
+impl Accel {
+    fn options(self) -> [&'static str; 4] {
+        match self {
+            Self::Kvm => ["-accel", "kvm", "-cpu", "host"],
+            Self::Tcg => ["-accel", "tcg,thread=multi", "-cpu", "max"],
+        }
+    }
+
+    /// KVM if firmware really starts under it, else TCG: there are hosts with a /dev/kvm under which it hangs. The
+    /// answer is kept in `cache`; `HALFKEY_QEMU_ACCEL=kvm|tcg` overrides it.
+    ///
+    /// # Errors
+    /// If QEMU can't be started at all.
+    pub fn probe(cache: &Path, say: &mut dyn FnMut(&str)) -> Result<Self> {
+        let named = |text: &str| match text.trim() {
+            "kvm" => Some(Self::Kvm),
+            "tcg" => Some(Self::Tcg),
+            _ => None,
+        };
+        if let Some(accel) = std::env::var("HALFKEY_QEMU_ACCEL").ok().and_then(|text| named(&text)) {
+            return Ok(accel);
+        }
+        if fs::File::options().read(true).write(true).open("/dev/kvm").is_err() {
+            return Ok(Self::Tcg);
+        }
+        // Of this boot of the host: another may behave otherwise.
+        let boot = fs::read_to_string("/proc/sys/kernel/random/boot_id").unwrap_or_default();
+        let file = cache.join(format!("accel-{}", boot.trim()));
+        if let Some(accel) = fs::read_to_string(&file).ok().and_then(|text| named(&text)) {
+            return Ok(accel);
+        }
+        say("trying whether KVM works here");
+        let works = firmware_starts()?;
+        let (accel, name) = if works { (Self::Kvm, "kvm") } else { (Self::Tcg, "tcg") };
+        fs::write(&file, name).context(format_args!("can't write {}", file.display()))?;
+        Ok(accel)
+    }
+}
+
+/// Whether OVMF gets as far as looking for something to boot.
+fn firmware_starts() -> Result<bool> {
+    let sockets = Sockets::new()?;
+    let listener = sockets.listen("console")?;
+    let mut command = base(Accel::Kvm);
+    command.args(["-m", "256", "-serial"]).arg(format!("unix:{}", sockets.path("console").display()));
+    command.args(["-drive", &format!("if=pflash,format=raw,unit=0,readonly=on,file={FIRMWARE}")]);
+    let log = sockets.path("log");
+    let mut guard = Guard::start("qemu", &mut command, &log)?;
+    let Ok(stream) = accept(&listener, &mut guard, &log) else { return Ok(false) };
+    let mut console = Wire::new("firmware", stream, &log, &Bell::default(), None)?;
+    Ok(console.expect(&["BdsDxe", "UEFI", "Shell"], Duration::from_secs(20)).is_ok())
+}
+
+fn base(accel: Accel) -> Command {
+    let mut command = Command::new(PROGRAM);
+    command.args(["-nodefaults", "-no-user-config", "-display", "none", "-no-reboot"]);
+    command.args(["-machine", "q35,smm=off"]).args(accel.options());
+    command
+}
+
+/// The files that a machine is made of.
+#[derive(Clone, Debug)]
+pub struct Parts {
+    /// Boot disk.
+    pub disk: PathBuf,
+    /// Second disk: where the guest leaves its marker.
+    pub marker: PathBuf,
+    /// Third disk: empty, or what a scenario puts there. Always plugged, so that firmware measures the same hardware.
+    pub spare: PathBuf,
+    /// The firmware's variables.
+    pub variables: PathBuf,
+    /// swtpm's state.
+    pub tpm: PathBuf,
+    /// Folder for logs.
+    pub logs: PathBuf,
+}
+
+/// A machine that is switched on.
+pub struct Qemu {
+    // In this order they go: the machine before its TPM, the sockets last.
+    machine: Guard,
+    _tpm: Guard,
+    _sockets: Sockets,
+    /// What a person at the machine sees (ttyS0).
+    pub console: Wire,
+    /// The rig's own line (ttyS1).
+    pub shell: Wire,
+    /// Rung by both.
+    pub bell: Bell,
+}
+
+impl Qemu {
+    /// Switches it on. `number` tells the logs of a machine's boots apart.
+    ///
+    /// # Errors
+    /// If QEMU or swtpm can't be started.
+    pub fn start(parts: &Parts, accel: Accel, number: u32, network: bool, tap: Option<Tap>) -> Result<Self> {
+        let sockets = Sockets::new()?;
+        let log = |name: &str| parts.logs.join(format!("{number:02}-{name}.log"));
+        let tpm_socket = sockets.path("tpm");
+        let tpm = crate::swtpm::for_machine(&parts.tpm, &tpm_socket, &log("swtpm"))?;
+
+        let mut command = base(accel);
+        command.args(["-smp", "2", "-m", "1024"]);
+        let drive = |options: &str, path: &Path| format!("{options},format=raw,file={}", path.display());
+        command.arg("-drive").arg(drive("if=pflash,unit=0,readonly=on", Path::new(FIRMWARE)));
+        command.arg("-drive").arg(drive("if=pflash,unit=1", &parts.variables));
+        let disks = [(&parts.disk, "boot"), (&parts.marker, "marker"), (&parts.spare, "spare")];
+        for (index, (path, serial)) in disks.iter().enumerate() {
+            // The host's page cache outlives QEMU, so nothing is lost that matters here.
+            command
+                .arg("-drive")
+                .arg(drive(&format!("if=none,id={serial},cache=unsafe,discard=unmap"), path));
+            let order = if index == 0 { ",bootindex=0" } else { "" };
+            command.arg("-device").arg(format!("virtio-blk-pci,drive={serial},serial={serial}{order}"));
+        }
+        command.arg("-chardev").arg(format!("socket,id=tpm,path={}", tpm_socket.display()));
+        command.args(["-tpmdev", "emulator,id=tpm,chardev=tpm", "-device", "tpm-crb,tpmdev=tpm"]);
+        // No network still has the network card: a cable that is not plugged in.
+        let restrict = if network { "user,id=net" } else { "hubport,id=net,hubid=0" };
+        command.args(["-netdev", restrict, "-device", "virtio-net-pci,netdev=net,romfile="]);
+        command.args(["-device", "virtio-rng-pci"]);
+        let mut listeners = Vec::new();
+        for name in ["console", "shell"] {
+            listeners.push(sockets.listen(name)?);
+            command.arg("-serial").arg(format!("unix:{}", sockets.path(name).display()));
+        }
+        let mut machine = Guard::start("qemu", &mut command, &log("qemu"))?;
+        let bell = Bell::default();
+        let console = accept(&listeners[0], &mut machine, &log("qemu"))?;
+        let shell = accept(&listeners[1], &mut machine, &log("qemu"))?;
+        Ok(Self {
+            machine,
+            _tpm: tpm,
+            _sockets: sockets,
+            console: Wire::new("console", console, &log("console"), &bell, tap)?,
+            shell: Wire::new("shell", shell, &log("shell"), &bell, None)?,
+            bell,
+        })
+    }
+
+    /// Waits until the machine has switched itself off.
+    ///
+    /// # Errors
+    /// If it is still on at the deadline.
+    pub fn wait_off(&mut self, deadline: Duration) -> Result<()> {
+        self.machine.wait(deadline).context("the machine was expected to go off")?;
+        Ok(())
+    }
+
+    /// Pulls the plug.
+    pub fn kill(&mut self) {
+        self.machine.kill();
+    }
+}
+
+/// Waits for QEMU's own connection; it connects before it runs the machine.
+fn accept(listener: &UnixListener, guard: &mut Guard, log: &Path) -> Result<UnixStream> {
+    listener.set_nonblocking(true).context("can't prepare a socket")?;
+    for _ in 0..6000 {
+        if let Ok((stream, _)) = listener.accept() {
+            stream.set_nonblocking(false).context("can't prepare a socket")?;
+            return Ok(stream);
+        }
+        if guard.exited()?.is_some() {
+            return Err(Error::new(format!("QEMU ended at once:\n{}", crate::process::tail_of(log, 10))));
+        }
+        std::thread::sleep(Duration::from_millis(10));
+    }
+    Err(Error::new("QEMU did not connect within a minute"))
+}
+
+/// A private folder with short paths: the name of a socket has at most 107 bytes.
+struct Sockets(PathBuf);
+
+impl Sockets {
+    fn new() -> Result<Self> {
+        static COUNT: AtomicU32 = AtomicU32::new(0);
+        let number = COUNT.fetch_add(1, Ordering::Relaxed);
+        let folder = std::env::temp_dir().join(format!("halfkey-rig-{}-{number}", std::process::id()));
+        fs::create_dir(&folder).context(format_args!("can't make {}", folder.display()))?;
+        let mode = fs::Permissions::from_mode(0o700);
+        fs::set_permissions(&folder, mode).context("can't set a mode")?;
+        Ok(Self(folder))
+    }
+
+    fn path(&self, name: &str) -> PathBuf {
+        self.0.join(name)
+    }
+
+    fn listen(&self, name: &str) -> Result<UnixListener> {
+        UnixListener::bind(self.path(name))
+            .context(format_args!("can't listen on {}", self.path(name).display()))
+    }
+}
+
+impl Drop for Sockets {
+    fn drop(&mut self) {
+        // Left-over sockets in the temporary folder hurt nobody.
+        let _ = fs::remove_dir_all(&self.0);
+    }
+}

@@ -1,0 +1,111 @@
+//! The operator's desk: `halfkey --json` on this host.
+
+use crate::error::{Context, Result};
+use crate::paths::Paths;
+use crate::process::run;
+use crate::verifier::Verifier;
+use halfkey_protocol::wire::operator::{AuditList, EvidenceList, EvidenceRecord, NodeList, NodeRecord};
+use serde::de::DeserializeOwned;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+/// An operator who is logged in.
+pub struct Tenant {
+    program: PathBuf,
+    home: PathBuf,
+}
+
+impl Tenant {
+    /// Imports the verifier's bundle.
+    ///
+    /// # Errors
+    /// If `halfkey login` fails.
+    pub fn login(paths: &Paths, verifier: &Verifier, home: &Path) -> Result<Self> {
+        let tenant = Self { program: paths.tenant.clone(), home: home.to_path_buf() };
+        run(tenant.command(&["login"]).arg(verifier.bundle()?))?;
+        Ok(tenant)
+    }
+
+    fn command(&self, args: &[&str]) -> Command {
+        let mut command = Command::new(&self.program);
+        command.arg("--home").arg(&self.home).args(args);
+        command
+    }
+
+    /// Runs a subcommand and returns what it prints.
+    ///
+    /// # Errors
+    /// If it fails.
+    pub fn run(&self, args: &[&str]) -> Result<String> {
+        run(&mut self.command(args))
+    }
+
+    /// Runs a subcommand with `--json`.
+    ///
+    /// # Errors
+    /// If it fails or prints something else.
+    pub fn json<T: DeserializeOwned>(&self, args: &[&str]) -> Result<T> {
+        let text = run(self.command(&["--json"]).args(args))?;
+        serde_json::from_str(&text).context(format_args!("halfkey --json {} printed {text}", args.join(" ")))
+    }
+
+    /// Fingerprint of the tenant key, for the node.
+    ///
+    /// # Errors
+    /// If `halfkey key` fails.
+    pub fn key(&self) -> Result<String> {
+        Ok(self.run(&["key"])?.trim().to_string())
+    }
+
+    /// The only node that this verifier knows.
+    ///
+    /// # Errors
+    /// If there are none or several.
+    pub fn only_node(&self) -> Result<String> {
+        let list: NodeList = self.json(&["nodes"])?;
+        let [node] = list.nodes.as_slice() else {
+            return Err(format!("expected one node at the verifier, found {}", list.nodes.len()).into());
+        };
+        Ok(node.id.clone())
+    }
+
+    /// All that the verifier knows of a node.
+    ///
+    /// # Errors
+    /// If there is no such node.
+    pub fn node(&self, node: &str) -> Result<NodeRecord> {
+        self.json(&["node", "show", node])
+    }
+
+    /// The newest records of evidence.
+    ///
+    /// # Errors
+    /// If there is no such node.
+    pub fn evidence(&self, node: &str) -> Result<EvidenceList> {
+        self.json(&["evidence", node])
+    }
+
+    /// One record, whole.
+    ///
+    /// # Errors
+    /// If there is no such record.
+    pub fn record(&self, id: u64) -> Result<EvidenceRecord> {
+        self.json(&["evidence", "--id", &id.to_string()])
+    }
+
+    /// Number of the newest record; 0 if there is none.
+    ///
+    /// # Errors
+    /// If there is no such node.
+    pub fn last_evidence(&self, node: &str) -> Result<u64> {
+        Ok(self.evidence(node)?.evidence.first().map_or(0, |summary| summary.id))
+    }
+
+    /// The audit trail of a node.
+    ///
+    /// # Errors
+    /// If the verifier does not answer.
+    pub fn audit(&self, node: &str) -> Result<AuditList> {
+        self.json(&["audit", "--node", node])
+    }
+}
