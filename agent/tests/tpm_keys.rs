@@ -1,9 +1,11 @@
 //! EK, AK and SRK on a real swtpm, with tss-esapi and tpm2-tools as oracles.
 
+#![allow(clippy::unwrap_used)] // helpers of tests may fail like tests
+
 mod common;
 
 use common::swtpm::{Machine, Swtpm};
-use halfkey_agent::tpm::{Error, Hierarchy, Persistent};
+use halfkey_agent::tpm::{Error, Hierarchy, Persistent, Tpm};
 use halfkey_protocol::template;
 use tss_esapi::interface_types::resource_handles::Hierarchy as OracleHierarchy;
 use tss_esapi::structures::Public;
@@ -228,6 +230,15 @@ fn a_disabled_hierarchy_is_named() {
     let error = tpm.storage_key(None).map(drop).unwrap_err();
     assert!(matches!(error, Error::HierarchyDisabled("owner")), "{error}");
     assert_eq!(error.to_string(), "the TPM's owner hierarchy is disabled");
+}
+
+#[test]
+fn a_unix_socket_will_do() {
+    let mut swtpm = Swtpm::start();
+    let name = swtpm.open().storage_key(None).unwrap().name;
+    let location = swtpm.restart_on_unix_socket();
+    let mut tpm = Tpm::open(&location).unwrap();
+    assert_eq!(tpm.storage_key(None).unwrap().name, name);
 }
 
 #[test]

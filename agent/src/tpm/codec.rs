@@ -26,8 +26,7 @@ impl Writer {
         self
     }
 
-    /// A `TPM2B`. All that Halfkey sends is far below 64 KiB; what is not is
-    /// cut by nobody: the TPM sees a size that doesn't fit and refuses.
+    /// A `TPM2B`. What is longer than 64 KiB makes a frame that is refused before it is sent.
     pub fn sized(self, value: &[u8]) -> Self {
         self.u16(value.len().min(usize::from(u16::MAX)) as u16).bytes(value)
     }

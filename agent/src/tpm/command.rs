@@ -3,7 +3,7 @@
 
 use super::codec::{Reader, Writer};
 use super::session::{Auth, authorize, check};
-use super::transport::HEADER;
+use super::transport::{HEADER, MAX_FRAME};
 use super::{Error, Object, Timing, Tpm, rc};
 use halfkey_protocol::identity::object_name;
 use std::time::{Duration, Instant};
@@ -156,6 +156,11 @@ impl Tpm {
             frame = frame.u32(area.len() as u32).bytes(&area);
         }
         let mut frame = frame.bytes(&parameters).0;
+        // Refused here, a damaged token costs only itself; refused by the transport, it
+        // would cost the connection, and with it the fence.
+        if frame.len() > MAX_FRAME {
+            return Err(Error::TooLarge(command.name));
+        }
         let size = frame.len() as u32;
         frame[2..6].copy_from_slice(&size.to_be_bytes());
 

@@ -6,6 +6,9 @@ use std::io::{self, ErrorKind};
 use std::time::Duration;
 
 /// What went wrong. Displayed without the remedy; see [`Error::hint`].
+///
+/// After `Io`, `Timeout` or a frame that is `Malformed` nobody knows what the TPM says next, so
+/// every later command fails too: open it again. All others leave the [`super::Tpm`] as it was.
 #[derive(Debug)]
 #[non_exhaustive]
 pub enum Error {
@@ -15,6 +18,8 @@ pub enum Error {
     Io(&'static str, io::Error),
     /// No answer to this command for this long.
     Timeout(&'static str, Duration),
+    /// What the agent was given for this command (by a token, by a server) is larger than a TPM takes.
+    TooLarge(&'static str),
     /// The TPM refused this command with this response code.
     Refused(&'static str, u32),
     /// The TPM is locked after failed authorizations.
@@ -93,7 +98,9 @@ impl Error {
             Self::HierarchyDisabled(_) => "enable the TPM's hierarchies in the firmware setup",
             Self::Occupied(_) => "if nobody needs that key, remove it with tpm2_evictcontrol",
             Self::Refused(command, code) => return refusal_hint(command, rc::base(*code)).map(str::to_owned),
-            Self::Io(..) | Self::Malformed(_) | Self::Random | Self::Unsuitable(_) => return None,
+            Self::Io(..) | Self::TooLarge(_) | Self::Malformed(_) | Self::Random | Self::Unsuitable(_) => {
+                return None;
+            }
         };
         Some(hint.to_owned())
     }
@@ -124,6 +131,7 @@ impl fmt::Display for Error {
             Self::Timeout(command, wait) => {
                 write!(f, "the TPM did not answer {command} within {} s", wait.as_secs())
             }
+            Self::TooLarge(command) => write!(f, "the data for {command} is larger than a TPM takes"),
             Self::Refused(command, code) => write!(f, "the TPM refused {command}: {}", rc::in_words(*code)),
             Self::Lockout { command, .. } => {
                 write!(f, "the TPM refused {command}: {}", rc::in_words(rc::LOCKOUT))

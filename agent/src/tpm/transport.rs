@@ -144,3 +144,41 @@ fn stream_exchange<S: Read + Write>(
     }
     Ok(answer)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn pair() -> (Transport, UnixStream) {
+        let (ours, theirs) = UnixStream::pair().unwrap();
+        (Transport { stream: Stream::Unix(ours), broken: false, managed: false }, theirs)
+    }
+
+    #[test]
+    fn a_silent_tpm_is_given_up_and_not_asked_again() {
+        let (mut transport, _silent) = pair();
+        let wait = Duration::from_millis(20);
+        let error = transport.exchange("Quote", &[0; 10], wait).unwrap_err();
+        assert!(matches!(error, Error::Timeout("Quote", _)), "{error}");
+        assert!(matches!(transport.exchange("Quote", &[0; 10], wait), Err(Error::Io(..))));
+        assert!(!transport.leaks());
+    }
+
+    #[test]
+    fn half_an_answer_does_not_stretch_the_deadline() {
+        let (mut transport, mut peer) = pair();
+        peer.write_all(&[0x80, 1, 0, 0, 0, 12, 0, 0, 0, 0, 1]).unwrap();
+        let error = transport.exchange("Quote", &[0; 10], Duration::from_millis(20)).unwrap_err();
+        assert!(matches!(error, Error::Timeout("Quote", _)), "{error}");
+    }
+
+    #[test]
+    fn what_is_behind_an_answer_stays_for_the_next() {
+        let (mut transport, mut peer) = pair();
+        let answer = [0x80, 1, 0, 0, 0, 11, 0, 0, 0, 0, 7];
+        peer.write_all(&[answer, answer].concat()).unwrap();
+        for _ in 0..2 {
+            assert_eq!(transport.exchange("Quote", &[0; 10], CONNECT).unwrap(), answer);
+        }
+    }
+}

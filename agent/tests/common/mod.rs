@@ -1,4 +1,5 @@
 //! What several test files share.
 
+pub mod interposer;
 pub mod release;
 pub mod swtpm;

@@ -5,6 +5,8 @@
 #![allow(dead_code)] // each test file uses a part
 
 use halfkey_agent::tpm::{Location, Tpm};
+use nix::sys::signal::Signal;
+use nix::unistd::Pid;
 use std::fs;
 use std::net::{SocketAddr, TcpListener};
 use std::os::unix::fs::DirBuilderExt;
@@ -61,45 +63,62 @@ impl Swtpm {
 
     pub fn power_off(&mut self) {
         if let Some(process) = self.process.take() {
-            // SAFETY: no memory is involved; it is the process that we started.
-            unsafe { nix::libc::kill(process, nix::libc::SIGKILL) };
+            // It may have died already.
+            let _ = nix::sys::signal::kill(Pid::from_raw(process), Signal::SIGKILL);
             // swtpm holds a lock on its state until it is gone.
             let lock = fs::File::options().read(true).write(true).open(self.state.path().join(".lock"));
             let lock = lock.expect("open swtpm's lock");
-            let mut wait: nix::libc::flock = unsafe_zeroed();
-            wait.l_type = nix::libc::F_WRLCK as i16;
-            // SAFETY: the descriptor is open, `wait` is a valid flock.
-            let result = unsafe {
-                nix::libc::fcntl(std::os::fd::AsRawFd::as_raw_fd(&lock), nix::libc::F_SETLKW, &wait)
+            let wait = nix::libc::flock {
+                l_type: nix::libc::F_WRLCK as i16,
+                l_whence: nix::libc::SEEK_SET as i16,
+                l_start: 0,
+                l_len: 0,
+                l_pid: 0,
             };
-            assert_eq!(result, 0, "wait for swtpm to end");
+            nix::fcntl::fcntl(&lock, nix::fcntl::FcntlArg::F_SETLKW(&wait)).expect("wait for swtpm to end");
         }
+    }
+
+    /// The same TPM, started anew, behind a socket in the file system.
+    pub fn restart_on_unix_socket(&mut self) -> Location {
+        self.power_off();
+        let path = self.state.path().join("server");
+        let server = format!("type=unixio,path={}", path.display());
+        let control = format!("type=unixio,path={}.ctrl", path.display());
+        assert!(self.launch(&server, &control, "startup-clear"), "swtpm does not start");
+        Location::Unix(path)
     }
 
     fn power_on(&mut self, startup: &str) {
         // Two ports in a row; others may be faster, so try again with other ports.
         static PORTS: Mutex<()> = Mutex::new(());
         let _one_at_a_time = PORTS.lock().unwrap_or_else(PoisonError::into_inner);
-        let pid = self.state.path().join("pid");
         for _ in 0..20 {
             self.port = free_pair();
-            let output = Command::new("swtpm")
-                .args(["socket", "--tpm2", "--tpmstate"])
-                .arg(format!("dir={}", self.state.path().display()))
-                .args(["--server", &format!("type=tcp,port={}", self.port)])
-                .args(["--ctrl", &format!("type=tcp,port={}", self.port + 1)])
-                .args(["--flags", &format!("not-need-init,{startup}").trim_end_matches(',')])
-                .args(["--pid", &format!("file={}", pid.display()), "--daemon"])
-                .output()
-                .expect("run swtpm (package swtpm)");
-            // With --daemon it returns when the sockets are there.
-            if output.status.success() {
-                let text = fs::read_to_string(&pid).expect("swtpm writes its pid");
-                self.process = Some(text.trim().parse().expect("a pid"));
+            let (server, control) = (self.port, self.port + 1);
+            if self.launch(&format!("type=tcp,port={server}"), &format!("type=tcp,port={control}"), startup) {
                 return;
             }
         }
         panic!("swtpm does not start");
+    }
+
+    fn launch(&mut self, server: &str, control: &str, startup: &str) -> bool {
+        let pid = self.state.path().join("pid");
+        let output = Command::new("swtpm")
+            .args(["socket", "--tpm2", "--tpmstate"])
+            .arg(format!("dir={}", self.state.path().display()))
+            .args(["--server", server, "--ctrl", control])
+            .args(["--flags", format!("not-need-init,{startup}").trim_end_matches(',')])
+            .args(["--pid", &format!("file={}", pid.display()), "--daemon"])
+            .output()
+            .expect("run swtpm (package swtpm)");
+        // With --daemon it returns when the sockets are there.
+        if output.status.success() {
+            let text = fs::read_to_string(&pid).expect("swtpm writes its pid");
+            self.process = Some(text.trim().parse().expect("a pid"));
+        }
+        output.status.success()
     }
 
     pub fn location(&self) -> Location {
@@ -139,11 +158,6 @@ impl Drop for Swtpm {
     fn drop(&mut self) {
         self.power_off();
     }
-}
-
-fn unsafe_zeroed() -> nix::libc::flock {
-    // SAFETY: a flock is integers; all zero is a valid one.
-    unsafe { std::mem::zeroed() }
 }
 
 /// Two free ports in a row.

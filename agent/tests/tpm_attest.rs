@@ -1,0 +1,173 @@
+//! Quotes, certification and credentials: what one stack makes, the other accepts.
+
+#![allow(clippy::unwrap_used)] // helpers of tests may fail like tests
+
+mod common;
+
+use common::swtpm::{Machine, Swtpm};
+use halfkey_agent::tpm::{Ek, Error, Hierarchy, Object, quoted_digest};
+use halfkey_protocol::kdf::Hash;
+use halfkey_protocol::template;
+use halfkey_protocol::wire::Credential;
+use tss_esapi::interface_types::algorithm::HashingAlgorithm;
+use tss_esapi::interface_types::resource_handles::Hierarchy as OracleHierarchy;
+use tss_esapi::structures::{
+    Data, Digest, Name, PcrSelectionListBuilder, PcrSlot, Public, Signature, SignatureScheme,
+};
+use tss_esapi::traits::{Marshall, UnMarshall};
+use zeroize::Zeroizing;
+
+/// Whether the oracle accepts this signature of the AK.
+fn oracle_accepts(swtpm: &Swtpm, ak: &[u8], message: &[u8], signature: &[u8]) -> bool {
+    let mut oracle = swtpm.oracle();
+    let ak = oracle.load_external_public(Public::unmarshall(ak).unwrap(), OracleHierarchy::Null).unwrap();
+    let digest = Digest::try_from(Hash::Sha256.digest(&[message])).unwrap();
+    let accepted = oracle.verify_signature(ak, digest, Signature::unmarshall(signature).unwrap());
+    oracle.flush_context(ak.into()).unwrap();
+    accepted.is_ok()
+}
+
+#[test]
+fn quotes_are_accepted_by_the_oracle_and_cover_the_pcrs() {
+    let swtpm = Swtpm::start();
+    for bank in [Hash::Sha256, Hash::Sha384] {
+        let mut tpm = swtpm.open();
+        for pcr in [0, 4, 7, 14] {
+            tpm.pcr_event(pcr, &[pcr; 20]).unwrap();
+        }
+        let ak = tpm.attestation_key().unwrap();
+        let quote = tpm.quote(&ak, &[0x5a; 32], bank).unwrap();
+        drop(tpm);
+        assert_eq!(quote.pcrs.len(), 16);
+        assert!(quote.pcrs.iter().all(|value| value.len() == bank.digest_len()));
+        assert!(oracle_accepts(&swtpm, &ak.public, &quote.attest, &quote.signature));
+        let mut forged = quote.attest.clone();
+        *forged.last_mut().unwrap() ^= 1;
+        assert!(!oracle_accepts(&swtpm, &ak.public, &forged, &quote.signature));
+        assert!(quote.attest.windows(32).any(|part| part == [0x5a; 32]));
+        // The values are those that tpm2-tools reads.
+        let told = swtpm.told(&format!("tpm2_pcrread {}:0,4,7,13,14", bank.name())).to_lowercase();
+        for pcr in [0, 4, 7, 13, 14] {
+            let hex: String = quote.pcrs[pcr].iter().map(|byte| format!("{byte:02x}")).collect();
+            assert!(told.contains(&hex), "PCR {pcr}: {told}");
+        }
+    }
+}
+
+#[test]
+fn the_oracles_quote_is_understood() {
+    let swtpm = Swtpm::start();
+    let mut oracle = swtpm.oracle();
+    let attest = oracle
+        .execute_with_nullauth_session(|oracle| {
+            let template = Public::unmarshall(&template::AK.template())?;
+            let ak = oracle.create_primary(OracleHierarchy::Endorsement, template, None, None, None, None)?;
+            let pcrs = PcrSelectionListBuilder::new()
+                .with_selection(HashingAlgorithm::Sha256, &[PcrSlot::Slot0, PcrSlot::Slot15])
+                .build()?;
+            let (attest, _) = oracle.quote(ak.key_handle, Data::default(), SignatureScheme::Null, pcrs)?;
+            oracle.flush_context(ak.key_handle.into())?;
+            attest.marshall()
+        })
+        .unwrap();
+    assert_eq!(quoted_digest(&attest).unwrap(), Hash::Sha256.digest(&[&[0; 64]]));
+}
+
+#[test]
+fn the_certification_is_accepted_by_the_oracle_and_names_the_srk() {
+    let swtpm = Swtpm::start();
+    let mut tpm = swtpm.open();
+    let (ak, srk) = (tpm.attestation_key().unwrap(), tpm.storage_key(None).unwrap());
+    let certification = tpm.certify_storage_key(&srk, &ak).unwrap();
+    drop(tpm);
+    assert!(oracle_accepts(&swtpm, &ak.public, &certification.info, &certification.signature));
+    assert!(certification.info.windows(srk.name.len()).any(|part| part == srk.name));
+}
+
+/// MakeCredential by the oracle.
+fn make_credential(swtpm: &Swtpm, key: &Object, name: &[u8], secret: &[u8]) -> Credential {
+    let mut oracle = swtpm.oracle();
+    let key = Public::unmarshall(&key.public).unwrap();
+    let key = oracle.load_external_public(key, OracleHierarchy::Null).unwrap();
+    let name = Name::try_from(name.to_vec()).unwrap();
+    let made = oracle.make_credential(key, Digest::try_from(secret.to_vec()).unwrap(), name);
+    oracle.flush_context(key.into()).unwrap();
+    let (id_object, secret) = made.unwrap();
+    Credential { id_object: id_object.value().to_vec().into(), secret: secret.value().to_vec().into() }
+}
+
+const SECRET: [u8; 32] = [0x3c; 32];
+
+/// Credentials for both EKs of swtpm, P-384 (empty password) and RSA (policy).
+#[test]
+fn credentials_of_the_oracle_are_activated_with_each_ek() {
+    let swtpm = Swtpm::start();
+    let mut tpm = swtpm.open();
+    let p384 = tpm.endorsement_key().unwrap();
+    let rsa = tpm.read_public(0x8101_0001).unwrap().unwrap();
+    let rsa = Ek { object: rsa, certificate: None, chain: Vec::new() };
+    let ak = tpm.attestation_key().unwrap();
+    drop(tpm);
+    for ek in [p384, rsa] {
+        let good = make_credential(&swtpm, &ek.object, &ak.name, &SECRET);
+        let other = make_credential(&swtpm, &ek.object, &[&[0, 11][..], &[1; 32]].concat(), &SECRET);
+        let mut tpm = swtpm.open();
+        let (ak, srk) = (tpm.attestation_key().unwrap(), tpm.storage_key(None).unwrap());
+        assert_eq!(*tpm.activate_with_ek(&srk, &ek, &ak, &good).unwrap(), SECRET);
+        // For another AK.
+        let error = tpm.activate_with_ek(&srk, &ek, &ak, &other).map(drop).unwrap_err();
+        assert!(matches!(error, Error::Refused("ActivateCredential", _)), "{error}");
+        // The policy session of the RSA EK was flushed, and the next one works as well.
+        assert_eq!(*tpm.activate_with_ek(&srk, &ek, &ak, &good).unwrap(), SECRET);
+    }
+    for kind in ["handles-transient", "handles-loaded-session"] {
+        assert_eq!(swtpm.told(&format!("tpm2_getcap {kind}")).trim(), "");
+    }
+}
+
+#[test]
+fn credentials_of_the_oracle_are_activated_with_the_srk() {
+    let swtpm = Swtpm::start();
+    let mut tpm = swtpm.open();
+    let (ak, srk) = (tpm.attestation_key().unwrap(), tpm.storage_key(None).unwrap());
+    drop(tpm);
+    let good = make_credential(&swtpm, &srk, &ak.name, &SECRET);
+    let elsewhere = Swtpm::of(Machine::Second);
+    for (swtpm, opens) in [(&swtpm, true), (&elsewhere, false)] {
+        let mut tpm = swtpm.open();
+        let (ak, srk) = (tpm.attestation_key().unwrap(), tpm.storage_key(None).unwrap());
+        match tpm.activate_with_srk(&srk, &ak, &good) {
+            Ok(secret) => assert!(opens && *secret == SECRET),
+            Err(error) => assert!(!opens && matches!(error, Error::Refused(..)), "{error}"),
+        }
+    }
+    let mut tpm = swtpm.open();
+    let (ak, srk) = (tpm.attestation_key().unwrap(), tpm.storage_key(None).unwrap());
+    for length in [0, 1, 33, 400] {
+        let bad = Credential { id_object: vec![1; length].into(), secret: good.secret.clone() };
+        assert!(matches!(tpm.activate_with_srk(&srk, &ak, &bad), Err(Error::Refused(..))));
+        let bad = Credential { id_object: good.id_object.clone(), secret: vec![1; length].into() };
+        assert!(matches!(tpm.activate_with_srk(&srk, &ak, &bad), Err(Error::Refused(..))));
+    }
+    assert_eq!(*tpm.activate_with_srk(&srk, &ak, &good).unwrap(), SECRET);
+}
+
+#[test]
+fn an_endorsement_password_is_needed_for_the_policy_of_the_ek() {
+    let swtpm = Swtpm::start();
+    let mut tpm = swtpm.open();
+    let ek = tpm.read_public(0x8101_0001).unwrap().unwrap();
+    let ek = Ek { object: ek, certificate: None, chain: Vec::new() };
+    let ak = tpm.attestation_key().unwrap();
+    drop(tpm);
+    let credential = make_credential(&swtpm, &ek.object, &ak.name, &SECRET);
+    swtpm.tool("tpm2_changeauth -c e endorsepass");
+    let mut tpm = swtpm.open();
+    let srk = tpm.storage_key(None).unwrap();
+    tpm.set_hierarchy_auth(Hierarchy::Endorsement, Zeroizing::new(b"endorsepass".to_vec()));
+    let ak = tpm.attestation_key().unwrap();
+    assert_eq!(*tpm.activate_with_ek(&srk, &ek, &ak, &credential).unwrap(), SECRET);
+    tpm.set_hierarchy_auth(Hierarchy::Endorsement, Zeroizing::default());
+    let error = tpm.activate_with_ek(&srk, &ek, &ak, &credential).map(drop).unwrap_err();
+    assert!(matches!(error, Error::HierarchyAuth("endorsement")), "{error}");
+}
