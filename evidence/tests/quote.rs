@@ -1,0 +1,199 @@
+//! Quotes of a real TPM, and the same with one thing wrong.
+
+mod common;
+
+use common::{Exchange, Swtpm};
+use halfkey_evidence::public::AkPublic;
+use halfkey_evidence::{policy, quote};
+use halfkey_protocol::kdf::Hash;
+use halfkey_protocol::wire::Finish;
+use halfkey_protocol::{Bytes, Reason, label, policy as seal};
+
+#[test]
+fn quotes_of_a_tpm_are_verified_and_tampered_ones_refused() {
+    let tpm = Swtpm::start();
+    tpm.make_keys();
+    let ak = AkPublic::parse(&tpm.public("ak.ctx")).unwrap();
+    let exchange = Exchange::new();
+
+    unextended_bank(&tpm, &ak, &exchange);
+    for bank in [Hash::Sha256, Hash::Sha384] {
+        accepted(&tpm, &ak, &exchange, bank);
+    }
+    let finish = tpm.finish(&exchange, Hash::Sha256);
+    tampered(&finish, &ak, &exchange);
+    other_qualifiers(&finish, &ak, &exchange);
+    other_selections(&tpm, &ak, &exchange);
+    other_signed_structures(&tpm, &ak, &exchange, &finish);
+    reference_values(&tpm, &ak, &exchange);
+    fence(&tpm, &ak, &exchange);
+}
+
+fn verify(ak: &AkPublic, exchange: &Exchange, finish: &Finish) -> Result<quote::VerifiedQuote, Reason> {
+    quote::verify(&exchange.context(ak, Hash::Sha256), finish).map_err(|rejection| {
+        assert!(!rejection.detail.is_empty());
+        rejection.reason
+    })
+}
+
+/// Ends with PCR 0 to 7 extended.
+fn unextended_bank(tpm: &Swtpm, ak: &AkPublic, exchange: &Exchange) {
+    assert_eq!(verify(ak, exchange, &tpm.finish(exchange, Hash::Sha256)).unwrap_err(), Reason::Bank);
+    (0..7).for_each(|pcr| tpm.extend(pcr, &[0; 4]));
+    assert_eq!(verify(ak, exchange, &tpm.finish(exchange, Hash::Sha256)).unwrap_err(), Reason::Bank);
+    tpm.extend(7, &[0; 4]);
+}
+
+fn accepted(tpm: &Swtpm, ak: &AkPublic, exchange: &Exchange, bank: Hash) {
+    let finish = tpm.finish(exchange, bank);
+    let verified = quote::verify(&exchange.context(ak, bank), &finish).unwrap();
+    assert_eq!(verified.bank(), bank);
+    for (index, value) in finish.pcrs.iter().enumerate() {
+        assert_eq!(verified.pcr(index as u8), &value[..]);
+    }
+    assert_eq!(
+        verified.pcr_digest(),
+        Hash::Sha256.digest(&[&finish.pcrs.iter().flat_map(|v| v.0.clone()).collect::<Vec<_>>()])
+    );
+    assert_eq!(verified.qualifying_data(), &exchange.qualifier().digest());
+    quote::require_open_fence(&verified).unwrap();
+
+    // In the endorsement hierarchy counters and firmware version are in the clear.
+    let later = quote::verify(&exchange.context(ak, bank), &tpm.finish(exchange, bank)).unwrap();
+    assert!(later.clock() >= verified.clock());
+    assert_eq!(
+        (later.reset_count(), later.restart_count()),
+        (verified.reset_count(), verified.restart_count())
+    );
+    assert!(verified.reset_count() < 100, "{}", verified.reset_count());
+    assert_ne!(verified.firmware_version(), 0);
+}
+
+fn tampered(good: &Finish, ak: &AkPublic, exchange: &Exchange) {
+    let refused = |what: &str, reason: Reason, change: &dyn Fn(&mut Finish)| {
+        let mut finish = good.clone();
+        change(&mut finish);
+        assert_eq!(verify(ak, exchange, &finish).expect_err(what), reason, "{what}");
+    };
+    for at in 0..good.quote.len() {
+        refused("quote", Reason::Signature, &|f| f.quote.0[at] ^= 1);
+    }
+    for at in 0..good.signature.len() {
+        refused("signature", Reason::Signature, &|f| f.signature.0[at] ^= 1);
+    }
+    refused("trailing quote", Reason::Signature, &|f| f.quote.0.push(0));
+    refused("trailing signature", Reason::Signature, &|f| f.signature.0.push(0));
+    refused("no signature", Reason::Signature, &|f| f.signature.0.clear());
+
+    for pcr in 0..16 {
+        refused("value", Reason::PcrDigest, &|f| f.pcrs[pcr].0[31] ^= 1);
+    }
+    // PCR 0 and 8 differ: their values under each other's number.
+    refused("relabelled", Reason::PcrDigest, &|f| f.pcrs.swap(0, 8));
+    // The concatenation is the same, the boundary is not.
+    refused("shifted", Reason::Malformed, &|f| {
+        let byte = f.pcrs[0].0.pop().expect("32 bytes");
+        f.pcrs[1].0.insert(0, byte);
+    });
+    refused("one too few", Reason::Malformed, &|f| drop(f.pcrs.pop()));
+    refused("one too many", Reason::Malformed, &|f| f.pcrs.push(Bytes::from([0; 32])));
+    refused("an empty one more", Reason::Malformed, &|f| f.pcrs.push(Bytes::default()));
+    for bank in ["sha384", "sha1", "", "SHA256"] {
+        refused("bank", Reason::Bank, &|f| f.bank = bank.to_owned());
+    }
+}
+
+/// The quote is for exactly this exchange.
+fn other_qualifiers(finish: &Finish, ak: &AkPublic, exchange: &Exchange) {
+    let changes: [&dyn Fn(&mut Exchange); 6] = [
+        &|e| e.node[0] ^= 1,
+        &|e| e.nonce[0] ^= 1,
+        &|e| e.hpke_public[0] ^= 1,
+        &|e| e.nonce_tpm[0] ^= 1,
+        &|e| e.srk_name[33] ^= 1,
+        &|e| e.r_sha256[0] ^= 1,
+    ];
+    for change in changes {
+        let mut other = exchange.clone();
+        change(&mut other);
+        assert_eq!(verify(ak, &other, finish).unwrap_err(), Reason::Qualifier);
+    }
+    let mut context = exchange.context(ak, Hash::Sha256);
+    context.qualifier.purpose = "enroll";
+    assert_eq!(quote::verify(&context, finish).unwrap_err().reason, Reason::Qualifier);
+    context = exchange.context(ak, Hash::Sha256);
+    context.qualifier.version = 2;
+    assert_eq!(quote::verify(&context, finish).unwrap_err().reason, Reason::Qualifier);
+}
+
+/// Signed by the AK for this exchange, with the right values beside it, but over others.
+fn other_selections(tpm: &Swtpm, ak: &AkPublic, exchange: &Exchange) {
+    let good = tpm.finish(exchange, Hash::Sha256);
+    for selection in [
+        "sha384:0,1,2,3,4,5,6,7,8,9,10,11,12,13,14,15",
+        "sha1:0,1,2,3,4,5,6,7,8,9,10,11,12,13,14,15",
+        "sha256:0,1,2,3,4,5,6,7,8,9,10,11,12,13,14",
+        "sha256:0,1,2,3,4,5,6,7,8,9,10,11,12,13,14,16",
+        "sha256:0,1,2,3,4,5,6,7,8,9,10,11,12,13,14,15,16",
+        "sha256:0,1,2,3,4,5,6,7,8,9,10,11,12,13,14,15+sha384:0",
+        "sha256:0",
+    ] {
+        let (quote, signature) = tpm.quote(selection, &exchange.qualifier().digest());
+        let finish = Finish { quote: quote.into(), signature: signature.into(), ..good.clone() };
+        assert_eq!(verify(ak, exchange, &finish).unwrap_err(), Reason::PcrSelection, "{selection}");
+    }
+}
+
+fn other_signed_structures(tpm: &Swtpm, ak: &AkPublic, exchange: &Exchange, good: &Finish) {
+    // By the AK, but not a quote.
+    let (info, signature) = tpm.certify("srk.ctx", "ak.ctx");
+    let finish = Finish { quote: info.into(), signature: signature.into(), ..good.clone() };
+    assert_eq!(verify(ak, exchange, &finish).unwrap_err(), Reason::NotAQuote);
+
+    // A quote, but by another key: same template, other hierarchy.
+    tpm.primary("o", common::AK_ALG, common::AK_ATTRIBUTES, "other.ctx");
+    let other = AkPublic::parse(&tpm.public("other.ctx")).unwrap();
+    assert_eq!(verify(&other, exchange, good).unwrap_err(), Reason::Signature);
+}
+
+fn reference_values(tpm: &Swtpm, ak: &AkPublic, exchange: &Exchange) {
+    let boot = verify(ak, exchange, &tpm.finish(exchange, Hash::Sha256)).unwrap();
+    let reference = policy::learn(&boot, 7, 1234, "operator");
+    assert_eq!((reference.bank.as_str(), reference.pcrs.len(), reference.evidence_id), ("sha256", 15, 7));
+    assert!(policy::compare(&boot, &reference).is_empty());
+    assert_eq!(policy::all_new(&boot).len(), 14);
+
+    // IMA's PCR grows without being a difference; any other is one.
+    tpm.extend(10, b"a file");
+    let boot = verify(ak, exchange, &tpm.finish(exchange, Hash::Sha256)).unwrap();
+    assert!(policy::compare(&boot, &reference).is_empty());
+    for pcr in policy::COMPARED {
+        let mut other = reference.clone();
+        other.pcrs[usize::from(pcr)].0[0] ^= 1;
+        let differing = policy::compare(&boot, &other);
+        assert_eq!(differing.len(), 1);
+        assert_eq!((differing[0].pcr, &differing[0].found[..]), (pcr, boot.pcr(pcr)));
+    }
+    // A reference that can't be compared approves nothing.
+    let other_bank = policy::compare(&boot, &operator_reference("sha384", reference.pcrs.clone()));
+    assert_eq!(other_bank.len(), 14);
+    assert_eq!(policy::compare(&boot, &operator_reference("sha256", Vec::new())).len(), 14);
+}
+
+fn operator_reference(bank: &str, pcrs: Vec<Bytes>) -> halfkey_protocol::wire::operator::Reference {
+    halfkey_protocol::wire::operator::Reference {
+        bank: bank.to_owned(),
+        pcrs,
+        evidence_id: 1,
+        learned_at: 2,
+        learned_by: "operator".to_owned(),
+    }
+}
+
+fn fence(tpm: &Swtpm, ak: &AkPublic, exchange: &Exchange) {
+    tpm.extend(15, label::FENCE_CLOSED);
+    let closed = verify(ak, exchange, &tpm.finish(exchange, Hash::Sha256)).unwrap();
+    assert_eq!(quote::require_open_fence(&closed).unwrap_err().reason, Reason::FenceExtended);
+    let event: [u8; 32] = Hash::Sha256.digest(&[label::FENCE_CLOSED]).try_into().unwrap();
+    assert_eq!(closed.pcr(15), seal::fence_sha256(&event));
+}
