@@ -2,6 +2,35 @@
 //!
 //! | module | what |
 //! | --- | --- |
+//! | [`cli`] | the command line and its help |
+//! | [`boot`] | what runs in the initramfs: find, attest, open; the root gate |
+//! | [`fence`] | PCR 15: closed on every way out of the boot window |
+//! | [`enroll`] | registration, the tenant's document, binding of volumes |
+//! | [`status`], [`report`] | what people and programs get to see |
+//! | [`attest`] | one attestation, shared by `enroll` and `unlock` |
+//! | [`logs`], [`userspace_log`] | the logs that travel with a quote |
+//! | [`luks`] | headers, the allow-list, tokens, cryptsetup |
+//! | [`net`] | HTTPS to the servers, and kernel events about the network |
 //! | [`tpm`] | commands, sessions and keys of the TPM |
+//! | [`error`], [`console`], [`terminal`] | how it says what went wrong, and asks |
+//! | [`hardening`], [`deadline`], [`timing`], [`bounded`] | small things used everywhere |
 
+pub mod attest;
+pub mod boot;
+pub mod bounded;
+pub mod cli;
+pub mod console;
+pub mod deadline;
+pub mod enroll;
+pub mod error;
+pub mod fence;
+pub mod hardening;
+pub mod logs;
+pub mod luks;
+pub mod net;
+pub mod report;
+pub mod status;
+pub mod terminal;
+pub mod timing;
 pub mod tpm;
+pub mod userspace_log;

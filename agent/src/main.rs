@@ -1,5 +1,110 @@
-//! `halfkey-agent`: see [`halfkey_agent`].
+//! `halfkey-agent`: the command line around [`halfkey_agent`].
 
-fn main() -> std::process::ExitCode {
-    std::process::ExitCode::SUCCESS
+use halfkey_agent::boot::cmdline::Settings;
+use halfkey_agent::boot::{gate, unlock};
+use halfkey_agent::cli::{self, Command};
+use halfkey_agent::error::{Error, Result};
+use halfkey_agent::tpm::Location;
+use halfkey_agent::{console, enroll, fence, hardening, report, status};
+use std::ffi::OsString;
+use std::os::unix::process::CommandExt;
+use std::process::ExitCode;
+
+fn main() -> ExitCode {
+    let args = std::env::args_os().skip(1);
+    let result = cli::parse(args, std::env::var_os("HALFKEY_TPM")).and_then(run);
+    match result {
+        Ok(code) => code,
+        Err(error) => {
+            console::complain(&error);
+            ExitCode::from(error.kind.exit_code())
+        }
+    }
+}
+
+fn run(command: Command) -> Result<ExitCode> {
+    match command {
+        Command::Print(text) => console::print(text),
+        Command::Enroll(options) => {
+            harden();
+            enroll::run(&options)?;
+        }
+        Command::Unlock { options, json } => {
+            harden();
+            return Ok(run_unlock(options, json));
+        }
+        Command::Fence { tpm, passphrase, exec } => run_fence(&tpm, passphrase.as_deref(), &exec)?,
+        Command::Gate { tpm } => gate::run(&tpm, &Settings::of_this_boot())?,
+        Command::Status { tpm, devices, json } => {
+            let status = status::collect(&tpm, &devices);
+            if json { status.print_json() } else { status.print() }
+        }
+        Command::Unbind { devices, key_file } => {
+            harden();
+            for device in &devices {
+                enroll::bind::unbind(device, key_file.as_deref())?;
+            }
+        }
+    }
+    Ok(ExitCode::SUCCESS)
+}
+
+fn harden() {
+    if let Some(warning) = hardening::harden() {
+        console::say(&warning);
+    }
+}
+
+fn run_unlock(options: unlock::Options, json: bool) -> ExitCode {
+    let settings = Settings::of_this_boot();
+    let dry_run = options.dry_run;
+    if settings.off && !dry_run {
+        console::say("rd.halfkey=off: the volumes ask for their passphrases");
+        if let Err(error) = fence::ensure_closed(&options.tpm) {
+            console::complain(&error);
+        }
+        return ExitCode::SUCCESS;
+    }
+    let mut unlock = unlock::Unlock::new(options, settings);
+    let result = unlock.run();
+    if json {
+        report::print_json(&unlock, &result);
+    } else if dry_run {
+        report::print(&unlock, &result);
+    }
+    match result {
+        Ok(_) => ExitCode::SUCCESS,
+        Err(error) => {
+            // Unless dry, the unlocking said it before it closed the fence.
+            if dry_run {
+                console::complain(&error);
+            }
+            ExitCode::from(error.kind.exit_code())
+        }
+    }
+}
+
+/// Closes the fence; then becomes `exec`, if there is one. A machine without a TPM has nothing to
+/// close, and a shell that someone needs must come.
+fn run_fence(tpm: &Location, passphrase: Option<&str>, exec: &[OsString]) -> Result<()> {
+    let closed = match passphrase {
+        Some(mapping) => fence::before_passphrase(tpm, mapping),
+        None => fence::ensure_closed(tpm).map(drop),
+    };
+    if let Err(error) = closed {
+        if fence::must_power_off(&Settings::of_this_boot()) {
+            return Err(fence::power_off(&error));
+        }
+        if exec.is_empty() {
+            return Err(error);
+        }
+        console::complain(&error);
+    }
+    match exec.split_first() {
+        None => Ok(()),
+        Some((program, args)) => {
+            let failed = std::process::Command::new(program).args(args).exec();
+            Err(Error::system(program.to_string_lossy(), failed))
+        }
+    }
 }

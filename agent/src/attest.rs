@@ -1,0 +1,214 @@
+//! One attestation: quote what `begin` asked for, send the evidence, read the verdict.
+
+use crate::deadline::Deadline;
+use crate::error::{Error, Kind, Result};
+use crate::logs::Logs;
+use crate::net::race::{Course, Race, Won};
+use crate::net::{self, client::printable};
+use crate::tpm::{Object, Tpm};
+use halfkey_protocol::hpke::{Ephemeral, Released};
+use halfkey_protocol::kdf::Hash;
+use halfkey_protocol::qualify::Qualifier;
+use halfkey_protocol::wire::{self, Outcome, Purpose};
+use halfkey_protocol::{NodeId, Reason};
+use std::time::{Duration, Instant};
+
+/// The verifier replays logs and writes to its disk before it answers.
+const FINISH: Duration = Duration::from_secs(20);
+/// A little longer than a server holds a wait open.
+const WAIT: Duration = Duration::from_secs(30);
+/// Between two waits that end at once: nobody is hammered.
+const PAUSE: Duration = Duration::from_secs(1);
+
+/// Who attests, and what for.
+#[derive(Clone, Copy)]
+pub struct Attester<'a> {
+    /// Node id.
+    pub node: NodeId,
+    /// What for.
+    pub purpose: Purpose,
+    /// Name of the SRK.
+    pub srk_name: &'a [u8],
+    /// The bank that must be quoted; none: whichever the verifier names.
+    pub bank: Option<Hash>,
+}
+
+/// What only an unlocking commits to; empty otherwise.
+#[derive(Clone, Copy, Default)]
+pub struct Commitments<'a> {
+    /// nonceTPM of the session that will unseal U.
+    pub nonce_tpm: &'a [u8],
+    /// SHA-256(r).
+    pub r_sha256: &'a [u8],
+}
+
+/// An answer to evidence.
+pub struct Attested {
+    /// What the verifier says.
+    pub verdict: wire::Verdict,
+    /// The same in one word.
+    pub outcome: Outcome,
+    ephemeral: Ephemeral,
+    qualifying: [u8; 32],
+}
+
+impl Attester<'_> {
+    /// The message that opens the exchange.
+    pub fn begin(&self) -> wire::Begin {
+        wire::Begin {
+            versions: halfkey_protocol::VERSIONS.to_vec(),
+            node_id: self.node.to_string(),
+            purpose: self.purpose.as_str().into(),
+        }
+    }
+
+    /// Quotes and sends the evidence, once.
+    ///
+    /// # Errors
+    /// [`Failed::Tpm`] or [`Failed::Net`]: only the second can be worth another attempt.
+    pub fn finish(
+        &self,
+        tpm: &mut Tpm,
+        ak: &Object,
+        won: &Won,
+        commitments: Commitments,
+        deadline: Deadline,
+    ) -> std::result::Result<Attested, Failed> {
+        let begun = &won.begun;
+        let named = Hash::from_name(&begun.bank);
+        let bank = match (named, self.bank) {
+            (Some(named), Some(enrolled)) if named != enrolled => None,
+            (named, _) => named,
+        };
+        let bank = bank.ok_or_else(|| {
+            let expected = self.bank.map_or("sha256 or sha384", Hash::name);
+            let found = printable(&begun.bank, 32);
+            Failed::Net(net::Error::Malformed(format!("expected PCR bank {expected}, found '{found}'")))
+        })?;
+        let ephemeral = Ephemeral::generate();
+        let qualifying = Qualifier {
+            version: begun.version,
+            node: &self.node.0,
+            purpose: self.purpose.as_str(),
+            nonce: &begun.nonce,
+            hpke_public: &ephemeral.public,
+            nonce_tpm: commitments.nonce_tpm,
+            srk_name: self.srk_name,
+            r_sha256: commitments.r_sha256,
+        }
+        .digest();
+        let quote = tpm.quote(ak, &qualifying, bank).map_err(|e| Failed::Tpm(e.into()))?;
+        // After the quote: a log may be ahead of the PCRs, never behind.
+        let logs = Logs::read();
+        let finish = wire::Finish {
+            version: begun.version,
+            node_id: self.node.to_string(),
+            purpose: self.purpose.as_str().into(),
+            nonce: begun.nonce.clone(),
+            hpke_public: ephemeral.public.into(),
+            nonce_tpm: commitments.nonce_tpm.into(),
+            r_sha256: commitments.r_sha256.into(),
+            quote: quote.attest.into(),
+            signature: quote.signature.into(),
+            bank: bank.name().into(),
+            pcrs: quote.pcrs.into_iter().map(Into::into).collect(),
+            event_log: logs.firmware,
+            userspace_log: logs.userspace,
+            ima_log: logs.ima,
+            agent: env!("CARGO_PKG_VERSION").into(),
+        };
+        let verdict: wire::Verdict =
+            won.client.post("/v1/finish", &finish, FINISH, deadline).map_err(Failed::Net)?;
+        let outcome = Outcome::parse(&verdict.outcome).ok_or_else(|| {
+            let found = printable(&verdict.outcome, 32);
+            Failed::Net(net::Error::Malformed(format!("expected a verdict, found '{found}'")))
+        })?;
+        Ok(Attested { verdict, outcome, ephemeral, qualifying })
+    }
+}
+
+/// Why there is no verdict.
+pub enum Failed {
+    /// The TPM did not quote.
+    Tpm(Error),
+    /// The exchange failed.
+    Net(net::Error),
+}
+
+impl Attested {
+    /// Opens what was released to this quote.
+    ///
+    /// # Errors
+    /// When it is missing or was sealed for another quote.
+    pub fn open(&self) -> Result<Released> {
+        let wrong = |what| Error::new(Kind::Network, format!("the verdict says released, {what}"));
+        let sealed = self.verdict.sealed.as_ref().ok_or_else(|| wrong("and nothing is in it"))?;
+        self.ephemeral
+            .open(sealed, &self.qualifying)
+            .ok_or_else(|| wrong("and what is in it was not sealed to this quote"))
+    }
+
+    /// Whether the same exchange with a fresh quote can have another answer.
+    pub fn retry(&self) -> bool {
+        self.reason().is_some_and(Reason::retry)
+    }
+
+    /// The reason, if this agent knows it.
+    pub fn reason(&self) -> Option<Reason> {
+        self.verdict.code.as_deref().and_then(Reason::from_code)
+    }
+
+    /// The refusal, for the console.
+    pub fn refusal(&self, kind: Kind) -> Error {
+        let verdict = &self.verdict;
+        let code = printable(verdict.code.as_deref().unwrap_or("no code"), 64);
+        let record = verdict.evidence_id.map(|id| format!(", evidence {id}")).unwrap_or_default();
+        let outcome = self.outcome.as_str();
+        Error {
+            kind,
+            message: format!(
+                "the verifier says {outcome}: {} [{code}{record}]",
+                printable(&verdict.message, 500)
+            ),
+            hint: verdict.hint.as_deref().map(|hint| printable(hint, 500)),
+            code: Some(code),
+        }
+    }
+}
+
+/// `begin` on the connection that is there already; if it broke, at all servers again.
+///
+/// # Errors
+/// As [`Race::winner`].
+pub fn begin_again(won: Won, course: &Course) -> Result<Won> {
+    let begun = won.client.post("/v1/begin", &course.begin, Duration::from_secs(10), course.deadline);
+    match begun {
+        Ok(begun) => Ok(Won { client: won.client, begun }),
+        Err(error) if error.again() == net::Again::Never => Err(error.at(won.client.server().as_str())),
+        Err(_) => Race::start(course)?.winner(),
+    }
+}
+
+/// Waits until the server says that something about the node changed, it is worth asking
+/// anyway, or the deadline. The server holds the request open; nobody polls.
+///
+/// # Errors
+/// When the server refuses to let this node wait.
+pub fn wait(won: &Won, node: NodeId, ticket: Option<&str>, deadline: Deadline) -> Result<()> {
+    let request = wire::Wait { node_id: node.to_string(), ticket: ticket.map(str::to_owned) };
+    let started = Instant::now();
+    let answer = won.client.post::<_, wire::Waited>("/v1/wait", &request, WAIT, deadline);
+    let changed = match answer {
+        Ok(waited) => waited.changed,
+        Err(error) if error.again() == net::Again::Never && error.reason() != Some(Reason::NotFound) => {
+            return Err(error.at(won.client.server().as_str()));
+        }
+        Err(_) => false,
+    };
+    // A server that answers at once, whatever it answers, is not asked more than once a second.
+    if !changed || started.elapsed() < PAUSE {
+        let rest = PAUSE.saturating_sub(started.elapsed());
+        std::thread::park_timeout(deadline.within(rest).remaining());
+    }
+    Ok(())
+}

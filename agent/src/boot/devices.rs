@@ -1,0 +1,233 @@
+//! Finds the enrolled volumes, and waits for late ones: by kernel events, not by looking again and again.
+
+use super::cmdline::Settings;
+use super::uevent::{self, Uevents};
+use crate::bounded;
+use crate::console;
+use crate::deadline::Deadline;
+use crate::error::{Error, Kind, Result};
+use crate::luks::header::Found;
+use crate::luks::{Header, Token};
+use std::collections::BTreeMap;
+use std::fs::File;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+/// How long udev may still be busy when all that is named is there.
+const SETTLE: Duration = Duration::from_secs(5);
+/// Devices that hold no LUKS volume or answer slowly.
+const SKIPPED: &[&str] = &["ram", "zram", "fd", "sr", "nbd"];
+/// Where sysfs lists block devices.
+const BLOCK: &str = "/sys/class/block";
+
+/// A device with a LUKS2 header and a halfkey token.
+pub struct Volume {
+    /// The device or, in tests, a file.
+    pub path: PathBuf,
+    /// Open for reading.
+    pub file: File,
+    /// Size in bytes.
+    pub size: u64,
+    /// The header as it was read, once.
+    pub header: Header,
+    /// Number of the token.
+    pub token_number: u32,
+    /// Its content.
+    pub token: Token,
+}
+
+/// What a look at one device found.
+enum Look {
+    Enrolled(Box<Volume>),
+    /// A LUKS volume without a usable token: its UUID, and why not if that is worth a line.
+    Other {
+        uuid: Option<String>,
+        why: Option<Error>,
+    },
+}
+
+/// Looks at devices that were named on the command line of the agent.
+///
+/// # Errors
+/// When one of them is not an enrolled LUKS2 volume.
+pub fn explicit(paths: &[PathBuf]) -> Result<Vec<Volume>> {
+    let enrolled = |path: &PathBuf| match look(path)? {
+        Look::Enrolled(volume) => Ok(*volume),
+        Look::Other { why, .. } => {
+            Err(why.unwrap_or_else(|| not_enrolled(format!("{}: no LUKS2 volume", path.display()))))
+        }
+    };
+    paths.iter().map(enrolled).collect()
+}
+
+/// All enrolled volumes that are there, once those are there that this boot names.
+///
+/// - Something is named (`rd.luks.*`, crypttab): waits for it. After half of the time it goes on
+///   with what is there, so that time is left for the network.
+/// - Nothing is named: takes what is there when udev has worked through its events. If that is
+///   nothing, this machine is not enrolled, and its boot must not wait; `rd.halfkey=on` says
+///   that it is.
+///
+/// # Errors
+/// [`Kind::NotEnrolled`] when no enrolled volume is or comes.
+pub fn find(settings: &Settings, deadline: Deadline) -> Result<Vec<Volume>> {
+    let events = Uevents::open().map_err(|e| Error::system("kernel events", e.desc()))?;
+    let half = deadline.within(deadline.remaining() / 2);
+    let mut looked = BTreeMap::new();
+    let mut settled = false;
+    let mut said = false;
+    loop {
+        scan(&mut looked);
+        let missing = missing(settings, &looked);
+        let enrolled = looked.values().filter(|look| matches!(look, Look::Enrolled(_))).count();
+        let waits_for_any = settings.named.is_empty() && enrolled == 0 && settings.expected;
+        if missing.is_empty() && !waits_for_any {
+            if settled {
+                return result(looked, "no volume here has a halfkey token");
+            }
+            // Others that nothing names may be about to appear: they are opened as well.
+            uevent::wait_until_settled(deadline.within(SETTLE));
+            settled = true;
+            continue;
+        }
+        let until = if enrolled > 0 { half } else { deadline };
+        if until.is_over() {
+            if !missing.is_empty() {
+                console::say(&format!("volume {} did not appear", missing.join(", ")));
+            }
+            return result(looked, "no enrolled volume appeared before the deadline");
+        }
+        if !said {
+            let what = if missing.is_empty() {
+                "an enrolled volume".into()
+            } else {
+                format!("volume {}", missing.join(", "))
+            };
+            console::say(&format!("waiting for {what}, {} s at most", until.seconds()));
+            said = true;
+        }
+        events.wait("block", until);
+    }
+}
+
+/// Every device with a LUKS2 header and a halfkey token of whatever state, open mappings included: for `status`.
+pub fn all() -> Vec<(PathBuf, Header)> {
+    let mut found: Vec<(PathBuf, Header)> = Vec::new();
+    for entry in std::fs::read_dir(BLOCK).into_iter().flatten().flatten() {
+        let Ok(name) = entry.file_name().into_string() else { continue };
+        if SKIPPED.iter().any(|prefix| name.starts_with(prefix)) {
+            continue;
+        }
+        let path = Path::new("/dev").join(name.replace('!', "/"));
+        if let Ok(file) = File::open(&path)
+            && let Ok(Found::Luks2(header)) = Header::read(&file)
+            && !header.halfkey_tokens().is_empty()
+            && found.iter().all(|(_, other)| other.uuid != header.uuid)
+        {
+            found.push((path, *header));
+        }
+    }
+    found.sort_by(|(a, _), (b, _)| a.cmp(b));
+    found
+}
+
+fn result(looked: BTreeMap<String, Look>, none: &str) -> Result<Vec<Volume>> {
+    let mut volumes = Vec::new();
+    for look in looked.into_values() {
+        match look {
+            Look::Enrolled(volume) => volumes.push(*volume),
+            Look::Other { why: Some(why), .. } => console::complain(&why),
+            Look::Other { .. } => {}
+        }
+    }
+    if volumes.is_empty() { Err(not_enrolled(none)) } else { Ok(volumes) }
+}
+
+fn not_enrolled(message: impl Into<String>) -> Error {
+    Error::new(Kind::NotEnrolled, message).hint("to enroll, run in the booted system: halfkey-agent enroll")
+}
+
+/// UUIDs that are named and not there.
+fn missing<'a>(settings: &'a Settings, looked: &BTreeMap<String, Look>) -> Vec<&'a str> {
+    let there = |uuid: &str| {
+        looked.values().any(|look| match look {
+            Look::Enrolled(volume) => volume.header.uuid == uuid,
+            Look::Other { uuid: other, .. } => other.as_deref() == Some(uuid),
+        })
+    };
+    settings.named.iter().map(|named| named.uuid.as_str()).filter(|uuid| !there(uuid)).collect()
+}
+
+/// Looks at every block device that was not looked at before.
+fn scan(looked: &mut BTreeMap<String, Look>) {
+    let Ok(entries) = std::fs::read_dir(BLOCK) else { return };
+    for entry in entries.flatten() {
+        let Ok(name) = entry.file_name().into_string() else { continue };
+        if looked.contains_key(&name) || SKIPPED.iter().any(|prefix| name.starts_with(prefix)) {
+            continue;
+        }
+        let sys = entry.path();
+        // A size of 0 is a drive without a medium, or a device that is not ready: its event comes.
+        let empty = bounded::read_text(sys.join("size"), 32).is_ok_and(|size| size == "0");
+        if empty || is_held(&sys) {
+            continue;
+        }
+        match look(&Path::new("/dev").join(name.replace('!', "/"))) {
+            Ok(found) => drop(looked.insert(name, found)),
+            // Not readable yet: another event will bring us back.
+            Err(_) => continue,
+        }
+    }
+}
+
+/// A part of something bigger (RAID, multipath, an open mapping): that bigger one is looked at.
+fn is_held(sys: &Path) -> bool {
+    std::fs::read_dir(sys.join("holders")).is_ok_and(|mut holders| holders.next().is_some())
+}
+
+fn look(path: &Path) -> Result<Look> {
+    let file = File::open(path).map_err(|e| Error::system(path.display(), e))?;
+    let at = |error: Error| error.context(path.display());
+    let header = match Header::read(&file) {
+        Ok(Found::Luks2(header)) => *header,
+        Ok(Found::Luks1) => {
+            let why = not_enrolled(format!("{}: LUKS version 1 has no tokens", path.display()))
+                .hint("convert it: cryptsetup convert --type luks2");
+            return Ok(Look::Other { uuid: None, why: Some(why) });
+        }
+        Ok(Found::Nothing) => return Ok(Look::Other { uuid: None, why: None }),
+        Err(error) => return Ok(Look::Other { uuid: None, why: Some(at(error)) }),
+    };
+    let size = size_of(&file).map_err(|e| Error::system(path.display(), e))?;
+    // The newest enrollment; while one is being replaced there are two.
+    let mut best: Option<(u32, Token)> = None;
+    let mut why = None;
+    for (number, token) in header.halfkey_tokens() {
+        match token {
+            Ok(token) if !token.complete => {
+                why = Some(not_enrolled(format!("{}: the enrollment was interrupted", path.display())));
+            }
+            Ok(token) if best.as_ref().is_none_or(|(_, other)| other.enrolled_at < token.enrolled_at) => {
+                best = Some((number, token));
+            }
+            Ok(_) => {}
+            Err(error) => why = Some(at(error)),
+        }
+    }
+    let Some((token_number, token)) = best else {
+        return Ok(Look::Other { uuid: Some(header.uuid), why });
+    };
+    Ok(Look::Enrolled(Box::new(Volume { path: path.to_owned(), file, size, header, token_number, token })))
+}
+
+/// Size of a block device or a file, in bytes.
+///
+/// # Errors
+/// When it can't be told.
+pub fn size_of(file: &File) -> std::io::Result<u64> {
+    use std::io::{Seek, SeekFrom};
+    let mut file = file;
+    let end = file.seek(SeekFrom::End(0))?;
+    file.seek(SeekFrom::Start(0))?;
+    Ok(end)
+}

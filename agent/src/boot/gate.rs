@@ -1,0 +1,234 @@
+//! The root gate: the key must have opened the disk that is about to run.
+//!
+//! After the root is mounted and before switch-root, each of /sysroot and /sysroot/usr is
+//! followed through sysfs down to the bottom. Every path must end in a mapping that was opened
+//! in this boot with an attested key. It bites only when something was opened: a machine that
+//! is not enrolled, or fell back to its passphrase, boots as it would without Halfkey.
+
+use super::cmdline::Settings;
+use super::mountinfo::{self, Mount};
+use super::state::State;
+use crate::deadline::Deadline;
+use crate::error::{Error, Kind, Result};
+use crate::fence::{self, Meaning};
+use crate::luks::cryptsetup;
+use crate::tpm::{Location, Tpm};
+use crate::{bounded, console};
+use halfkey_protocol::label;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+/// Deeper stacks of block devices do not exist.
+const DEPTH: u32 = 16;
+/// More devices below one file system do not either.
+const WIDTH: usize = 256;
+
+/// Checks this boot's root. On a rogue root: closes the mappings, extends the fence, powers off.
+///
+/// # Errors
+/// When the root is rogue and the machine could not be powered off.
+pub fn run(location: &Location, settings: &Settings) -> Result<()> {
+    let state = match State::load() {
+        Ok(None) => {
+            console::say("gate: nothing was opened by attestation in this boot");
+            return Ok(());
+        }
+        Ok(Some(state)) if is_closed(location, &state) => {
+            console::say("gate: the fence says closed: this boot goes on with its passphrase");
+            return Ok(());
+        }
+        Ok(Some(state)) => state,
+        Err(error) => return Err(refuse(location, settings, None, error)),
+    };
+    let opened: Vec<_> = state.volumes.iter().filter_map(|volume| volume.dm_uuid.clone()).collect();
+    let mounts = bounded::read("/proc/self/mountinfo", 4 << 20).unwrap_or_default();
+    let mounts = mountinfo::parse(&String::from_utf8_lossy(&mounts));
+    match check(&mounts, Path::new("/sys"), Path::new("/dev"), &opened) {
+        Ok(()) => {
+            console::say("gate: the root is on a volume that was opened in this boot");
+            Ok(())
+        }
+        Err(why) => {
+            let error = Error::new(Kind::Volume, format!("gate: {why}")).hint(
+                "the disk was tampered with, or root= names a file system outside the enrolled volumes",
+            );
+            Err(refuse(location, settings, Some(&state), error))
+        }
+    }
+}
+
+/// The one value that proves that r was never extended: the agent failed after it had written
+/// its state. Anything else, and a TPM that does not answer, counts as opened.
+fn is_closed(location: &Location, state: &State) -> bool {
+    let value = Tpm::open(location).ok().and_then(|mut tpm| tpm.fence_state().ok()?.sha256());
+    value.is_some_and(|value| fence::meaning(&value, Some(state), &[]) == Meaning::Closed)
+}
+
+fn refuse(location: &Location, settings: &Settings, state: Option<&State>, why: Error) -> Error {
+    let deadline = Deadline::after(Duration::from_secs(10));
+    for volume in state.map(|state| state.volumes.as_slice()).unwrap_or_default() {
+        if let Err(error) = cryptsetup::close(&volume.name, deadline) {
+            console::complain(&error);
+        }
+    }
+    let extended = Tpm::open(location)
+        .map_err(Error::from)
+        .and_then(|mut tpm| fence::extend(&mut tpm, label::FENCE_ROGUE));
+    if let Err(error) = extended {
+        console::complain(&error);
+    }
+    // Without a TPM nothing was opened, so this is not a matter of `firmware_shows_tpm`. And
+    // rd.halfkey=off opens nothing.
+    if console::in_initramfs() && !settings.off { fence::power_off(&why) } else { why }
+}
+
+/// Whether root and /usr, if it is a mount of its own, end in mappings of `opened`. The
+/// folders are /sys and /dev but for tests.
+///
+/// # Errors
+/// Which path does not.
+pub fn check(mounts: &[Mount], sys: &Path, dev: &Path, opened: &[String]) -> Result<(), String> {
+    let root = mountinfo::at(mounts, "/sysroot").ok_or("nothing is mounted at /sysroot")?;
+    for mount in [Some(root), mountinfo::at(mounts, "/sysroot/usr")].into_iter().flatten() {
+        let mut budget = WIDTH;
+        for device in devices_of(mount, sys, dev)? {
+            descend(&device, opened, DEPTH, &mut budget).map_err(|why| format!("{}: {why}", mount.point))?;
+        }
+    }
+    Ok(())
+}
+
+/// Folders in sysfs of the block devices that a file system lives on.
+fn devices_of(mount: &Mount, sys: &Path, dev: &Path) -> Result<Vec<PathBuf>, String> {
+    let refused = |what: &str| format!("{}: {} on '{}' {what}", mount.point, mount.kind, mount.source);
+    let (major, minor) = mount.device;
+    let by_number = |major, minor| sys.join(format!("dev/block/{major}:{minor}"));
+    if major != 0 {
+        return Ok(vec![by_number(major, minor)]);
+    }
+    // An anonymous device: btrfs (one for each subvolume), or a file system without a block
+    // device (nfs, tmpfs, overlay), which is refused.
+    if mount.kind != "btrfs" {
+        return Err(refused("is not on a block device"));
+    }
+    let source = mount.source.strip_prefix("/dev/").ok_or_else(|| refused("does not name its device"))?;
+    let number =
+        device_number(&dev.join(source)).ok_or_else(|| refused("names a device that is not there"))?;
+    let node = by_number(number.0, number.1);
+    let name = std::fs::canonicalize(&node)
+        .ok()
+        .and_then(|path| path.file_name().map(ToOwned::to_owned))
+        .ok_or_else(|| refused("names a device that is not there"))?;
+    // It may span several devices: all of them count.
+    let systems =
+        std::fs::read_dir(sys.join("fs/btrfs")).map_err(|_| refused("is not known to the kernel"))?;
+    for system in systems.flatten() {
+        let Ok(members) = std::fs::read_dir(system.path().join("devices")) else { continue };
+        let members: Vec<_> = members.flatten().collect();
+        if members.iter().any(|member| member.file_name() == name) {
+            return Ok(members.iter().map(std::fs::DirEntry::path).collect());
+        }
+    }
+    Err(refused("is not known to the kernel"))
+}
+
+/// Follows a device downwards until a mapping that was opened. A device with nothing
+/// below it that is none of those is the end of a rogue path.
+fn descend(device: &Path, opened: &[String], depth: u32, budget: &mut usize) -> Result<(), String> {
+    let device = std::fs::canonicalize(device).map_err(|e| format!("{}: {e}", device.display()))?;
+    let name = device.file_name().map(|name| name.to_string_lossy().into_owned()).unwrap_or_default();
+    if depth == 0 || *budget == 0 {
+        return Err(format!("too many devices below one another at {name}"));
+    }
+    *budget -= 1;
+    if let Ok(uuid) = bounded::read_text(device.join("dm/uuid"), 256)
+        && opened.contains(&uuid)
+    {
+        return Ok(());
+    }
+    if device.join("partition").exists() {
+        let disk = device.parent().ok_or("a partition without a disk")?;
+        return descend(disk, opened, depth - 1, budget);
+    }
+    let below: Vec<_> = std::fs::read_dir(device.join("slaves")).into_iter().flatten().flatten().collect();
+    if below.is_empty() {
+        return Err(format!("it is on {name}, which is not a volume that was opened in this boot"));
+    }
+    below.iter().try_for_each(|slave| descend(&slave.path(), opened, depth - 1, budget))
+}
+
+fn device_number(node: &Path) -> Option<(u32, u32)> {
+    use nix::sys::stat::{major, minor};
+    use std::os::unix::fs::{FileTypeExt, MetadataExt};
+    let metadata = std::fs::metadata(node).ok()?;
+    if metadata.file_type().is_block_device() {
+        return Some((major(metadata.rdev()) as u32, minor(metadata.rdev()) as u32));
+    }
+    None
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::fs::{create_dir_all, write};
+    use std::os::unix::fs::symlink;
+
+    const OPENED: &str = "CRYPT-LUKS2-0afd6329fe844fc3be1cf947e595762f-root";
+
+    /// A tree as sysfs has it: LVM (dm-1) on an opened mapping (dm-0) on a partition of vda; vdb plain.
+    fn sysfs(dm_uuid: &str) -> tempfile::TempDir {
+        let top = tempfile::tempdir().unwrap();
+        let block = top.path().join("devices/block");
+        let link = |from: &str, to: &str| {
+            let from = top.path().join(from);
+            create_dir_all(from.parent().unwrap()).unwrap();
+            symlink(block.join(to), from).unwrap();
+        };
+        for folder in ["dm-0/dm", "dm-1/dm", "vda/vda2", "vdb"] {
+            create_dir_all(block.join(folder)).unwrap();
+        }
+        write(block.join("dm-0/dm/uuid"), format!("{dm_uuid}\n")).unwrap();
+        write(block.join("dm-1/dm/uuid"), "LVM-abc\n").unwrap();
+        write(block.join("vda/vda2/partition"), "2\n").unwrap();
+        link("devices/block/dm-0/slaves/vda2", "vda/vda2");
+        link("devices/block/dm-1/slaves/dm-0", "dm-0");
+        for (number, name) in [("253:0", "dm-0"), ("253:1", "dm-1"), ("254:2", "vda/vda2"), ("254:16", "vdb")]
+        {
+            link(&format!("dev/block/{number}"), name);
+        }
+        top
+    }
+
+    fn mounted(lines: &[&str]) -> Vec<Mount> {
+        mountinfo::parse(&lines.join("\n"))
+    }
+
+    fn checked(lines: &[&str], dm_uuid: &str) -> Result<(), String> {
+        check(&mounted(lines), sysfs(dm_uuid).path(), Path::new("/dev"), &[OPENED.to_owned()])
+    }
+
+    const ON_OPENED: &str = "28 1 253:0 / /sysroot rw - ext4 /dev/mapper/root rw";
+
+    #[test]
+    fn a_root_on_an_opened_volume_passes_through_lvm_too() {
+        assert_eq!(checked(&[ON_OPENED], OPENED), Ok(()));
+        assert_eq!(checked(&["28 1 253:1 / /sysroot rw - ext4 /dev/vg/root rw"], OPENED), Ok(()));
+    }
+
+    #[test]
+    fn a_root_elsewhere_does_not() {
+        assert!(checked(&["28 1 254:16 / /sysroot rw - ext4 /dev/vdb rw"], OPENED).is_err());
+        assert!(checked(&["28 1 254:2 / /sysroot rw - ext4 /dev/vda2 rw"], OPENED).is_err());
+        assert!(checked(&[ON_OPENED], "CRYPT-LUKS2-ffff-root").is_err());
+        assert!(checked(&[ON_OPENED, "29 28 254:16 / /sysroot/usr ro - ext4 /dev/vdb ro"], OPENED).is_err());
+        assert!(checked(&[ON_OPENED, "29 1 254:16 / /sysroot rw - ext4 /dev/vdb rw"], OPENED).is_err());
+        assert!(checked(&[], OPENED).is_err());
+    }
+
+    #[test]
+    fn network_and_memory_roots_do_not() {
+        for kind in ["nfs4 10.0.2.2:/", "tmpfs tmpfs", "overlay overlay", "btrfs /dev/not-there"] {
+            assert!(checked(&[&format!("28 1 0:42 / /sysroot rw - {kind} rw")], OPENED).is_err(), "{kind}");
+        }
+    }
+}

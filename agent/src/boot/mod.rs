@@ -1,0 +1,19 @@
+//! What runs in the initramfs.
+//!
+//! | module | what |
+//! | --- | --- |
+//! | [`cmdline`] | the kernel command line and crypttab: which volumes, which deadline |
+//! | [`uevent`] | kernel events about block devices and the TPM |
+//! | [`devices`] | finds the enrolled volumes, waiting for late ones |
+//! | [`unlock`] | the unlocking, from the first device to the last mapping |
+//! | [`state`] | what `gate` and `status` need to know of it |
+//! | [`gate`] | the root must be on a volume that was opened |
+//! | [`mountinfo`] | what is mounted where |
+
+pub mod cmdline;
+pub mod devices;
+pub mod gate;
+pub mod mountinfo;
+pub mod state;
+pub mod uevent;
+pub mod unlock;

@@ -1,0 +1,422 @@
+//! The unlocking: find the volumes, attest, test every key, extend the fence, open.
+//!
+//! Whatever fails, the fence is closed before this returns, so that the ordinary passphrase
+//! prompt may appear. See docs/protocol.md, "Opening".
+
+use super::cmdline::{DEFAULT_TIMEOUT, Settings};
+use super::devices::{self, Volume};
+use super::state::{Opened, State, mapping_uuid};
+use crate::attest::{self, Attested, Attester, Commitments, Failed};
+use crate::deadline::Deadline;
+use crate::error::{Error, Kind, Result};
+use crate::luks::{HeaderCopy, Token, cryptsetup};
+use crate::net::race::{Course, Race, Won, pause};
+use crate::net::{self, tls};
+use crate::timing::Timeline;
+use crate::tpm::{self, Location, Object, SealedBlob, Tpm, UnsealSession};
+use crate::{console, fence};
+use halfkey_protocol::kdf::Hash;
+use halfkey_protocol::wire::{Outcome, Purpose};
+use halfkey_protocol::{Half, Key, policy};
+use std::path::PathBuf;
+use std::time::{Duration, Instant};
+use zeroize::Zeroizing;
+
+/// Exchanges that end with a refusal that a fresh quote can turn.
+const ROUNDS: u32 = 5;
+
+/// What the command line of the agent says.
+#[derive(Clone, Debug, Default)]
+pub struct Options {
+    /// All but the fence and the opening.
+    pub dry_run: bool,
+    /// Overrides `rd.halfkey.timeout=`.
+    pub timeout: Option<Duration>,
+    /// Instead of looking for volumes.
+    pub devices: Vec<PathBuf>,
+    /// Where the TPM is.
+    pub tpm: Location,
+}
+
+/// What was done.
+#[derive(Clone, Debug, Default)]
+pub struct Report {
+    /// Which server released.
+    pub server: String,
+    /// Number of the evidence there.
+    pub evidence_id: Option<u64>,
+    /// Device, UUID and keyslot of each volume whose key was tested (dry run) or that was opened.
+    pub volumes: Vec<(String, String, u32)>,
+}
+
+/// An unlocking, with what outlives a failure: the timings, and the TPM that closes the fence.
+pub struct Unlock {
+    options: Options,
+    settings: Settings,
+    deadline: Deadline,
+    started: Instant,
+    /// Durations of network and volume steps.
+    pub timeline: Timeline,
+    tpm: Option<Tpm>,
+}
+
+/// A volume whose header passed the allow-list.
+struct Target {
+    volume: Volume,
+    copy: HeaderCopy,
+}
+
+/// What the TPM has ready before the network is needed.
+struct Keys {
+    srk: Object,
+    ak: Object,
+    sealed: Object,
+}
+
+/// A release, and the random value that its quote committed to.
+struct Release {
+    attested: Attested,
+    r: Zeroizing<[u8; 32]>,
+    won: Won,
+}
+
+impl Unlock {
+    /// Nothing happens yet; the time counts from here.
+    pub fn new(options: Options, settings: Settings) -> Self {
+        let timeout = options.timeout.or(settings.timeout).unwrap_or(DEFAULT_TIMEOUT);
+        Self {
+            deadline: Deadline::after(timeout),
+            started: Instant::now(),
+            timeline: Timeline::default(),
+            tpm: None,
+            options,
+            settings,
+        }
+    }
+
+    /// Unlocks. On any failure the fence is closed and confirmed, or the machine powered off,
+    /// before the error is returned; a dry run leaves the fence alone.
+    ///
+    /// # Errors
+    /// Why the ordinary prompt must appear.
+    pub fn run(&mut self) -> Result<Report> {
+        let result = self.attempt();
+        if let Err(error) = &result {
+            if self.options.dry_run {
+                return result;
+            }
+            console::complain(error);
+            self.close_fence()?;
+        }
+        result
+    }
+
+    /// Commands and durations of the TPM so far.
+    pub fn tpm_timings(&self) -> &[tpm::Timing] {
+        self.tpm.as_ref().map(Tpm::timings).unwrap_or_default()
+    }
+
+    /// Since the beginning.
+    pub fn elapsed(&self) -> Duration {
+        self.started.elapsed()
+    }
+
+    fn close_fence(&mut self) -> Result<()> {
+        let closed = match &mut self.tpm {
+            Some(tpm) => fence::close(tpm).map(|_| fence::Ensured::Closed),
+            None => fence::ensure_closed(&self.options.tpm),
+        };
+        match closed {
+            Ok(fence::Ensured::NoTpm) => {
+                console::say("this machine has no TPM: the volumes ask for their passphrases")
+            }
+            Ok(_) => console::say("the fence is closed: the volumes ask for their passphrases"),
+            Err(error) if fence::must_power_off(&self.settings) => return Err(fence::power_off(&error)),
+            Err(error) => return Err(error.context("the fence could not be closed")),
+        }
+        Ok(())
+    }
+
+    fn attempt(&mut self) -> Result<Report> {
+        let volumes = match self.options.devices.as_slice() {
+            [] => devices::find(&self.settings, self.deadline)?,
+            paths => devices::explicit(paths)?,
+        };
+        let token = self.choose(&volumes)?;
+        let targets = targets(volumes, &token)?;
+
+        let course = Course {
+            servers: token.servers.clone(),
+            tls: tls::config(&token.ca, token.enrolled_at)?,
+            begin: attester(&token).begin(),
+            deadline: self.deadline,
+            timeline: self.timeline.clone(),
+        };
+        // The network may still be coming up: the TPM's work goes on beside it.
+        let race = Race::start(&course)?;
+        let mut keys = self.prepare_keys(&token)?;
+        let (release, key) = self.release(&token, &course, race, &mut keys)?;
+
+        let passphrases: Vec<_> = targets.iter().map(|target| key.volume_key(&target.copy.uuid)).collect();
+        drop(key);
+        for (target, passphrase) in targets.iter().zip(&passphrases) {
+            self.test(target, passphrase.expose())?;
+        }
+        let mut report = Report {
+            server: release.won.client.server().to_string(),
+            evidence_id: release.attested.verdict.evidence_id,
+            volumes: Vec::new(),
+        };
+        let mut state = self.state(&release, &token, &targets);
+        if !self.options.dry_run {
+            // What is about to be opened is on record before the fence says so: `gate` relies on it.
+            state.save()?;
+            fence::extend(self.tpm()?, &*release.r)?;
+        }
+        let mut failure = None;
+        for (i, (target, passphrase)) in targets.iter().zip(&passphrases).enumerate() {
+            let opened = &mut state.volumes[i];
+            if !self.options.dry_run
+                && let Err(error) = self.open(target, passphrase.expose(), opened)
+            {
+                // The others are still worth opening; this one asks for its passphrase.
+                console::complain(&error);
+                failure = Some(error);
+                continue;
+            }
+            report.volumes.push((opened.device.clone(), opened.uuid.clone(), opened.keyslot));
+        }
+        drop(passphrases);
+        if !self.options.dry_run {
+            state.save()?;
+        }
+        failure.map_or(Ok(report), Err)
+    }
+
+    fn tpm(&mut self) -> Result<&mut Tpm> {
+        self.tpm.as_mut().ok_or_else(|| Error::new(Kind::Tpm, "the TPM is not open"))
+    }
+
+    /// One enrollment is opened at a time: that of a volume which the boot names, else the newest.
+    fn choose(&self, volumes: &[Volume]) -> Result<Token> {
+        let named =
+            |volume: &&Volume| self.settings.named.iter().any(|named| named.uuid == volume.header.uuid);
+        let newest = |volume: &&Volume| volume.token.enrolled_at;
+        let chosen =
+            volumes.iter().filter(named).max_by_key(newest).or_else(|| volumes.iter().max_by_key(newest));
+        chosen
+            .map(|volume| volume.token.clone())
+            .ok_or_else(|| Error::new(Kind::NotEnrolled, "no enrolled volume"))
+    }
+
+    /// SRK, AK, the sealed half: all that needs no network.
+    fn prepare_keys(&mut self, token: &Token) -> Result<Keys> {
+        self.tpm = Some(fence::open_tpm(&self.options.tpm, self.deadline)?);
+        let tpm = self.tpm()?;
+        if !tpm.fence_state()?.is_open() {
+            return Err(Error::new(Kind::Fence, "the boot window of this boot is over: PCR 15 is not zero")
+                .hint("volumes are unlocked once, in the initramfs; reboot to try again"));
+        }
+        let srk = tpm.storage_key(Some(&token.srk_name))?;
+        let ak = tpm.attestation_key()?;
+        let blob = SealedBlob { public: token.sealed_public.clone(), private: token.sealed_private.clone() };
+        let sealed =
+            tpm.load(&srk, &blob).map_err(|e| Error::from(e).context("the sealed half in the token"))?;
+        Ok(Keys { srk, ak, sealed })
+    }
+
+    /// Attests until K is there, the verifier refuses for good, or the deadline has come.
+    fn release(
+        &mut self,
+        token: &Token,
+        course: &Course,
+        race: Race,
+        keys: &mut Keys,
+    ) -> Result<(Release, Key)> {
+        let mut won = race.winner()?;
+        for _ in 0..ROUNDS {
+            let (release, session) = self.attest(token, course, won, keys)?;
+            if let Some(key) = self.combine(token, &release.attested, session, keys)? {
+                return Ok((release, key));
+            }
+            console::say("PCRs moved between quote and unsealing: once more");
+            won = attest::begin_again(release.won, course)?;
+        }
+        Err(tpm::Error::PcrChanged.into())
+    }
+
+    /// Attests until the verifier releases or refuses for good.
+    fn attest(
+        &mut self,
+        token: &Token,
+        course: &Course,
+        mut won: Won,
+        keys: &Keys,
+    ) -> Result<(Release, UnsealSession)> {
+        let attester = attester(token);
+        let mut rounds = 0;
+        let mut said = false;
+        loop {
+            let deadline = self.deadline;
+            let tpm = self.tpm()?;
+            let session = tpm.start_unseal(&keys.srk)?;
+            let mut r = Zeroizing::new([0; 32]);
+            getrandom::fill(&mut *r).map_err(|e| Error::system("random bytes", e))?;
+            let r_sha256 = Hash::Sha256.digest(&[&*r]);
+            let commitments = Commitments { nonce_tpm: &session.nonce_tpm, r_sha256: &r_sha256 };
+            match attester.finish(tpm, &keys.ak, &won, commitments, deadline) {
+                Err(Failed::Tpm(error)) => return Err(error),
+                Err(Failed::Net(error)) => {
+                    let again = error.again();
+                    let error = error.at(won.client.server().as_str());
+                    rounds += u32::from(again == net::Again::AtOnce);
+                    if again == net::Again::Never || deadline.is_over() || rounds > ROUNDS {
+                        return Err(error);
+                    }
+                    console::say(&format!("{error}; trying again for {} s", deadline.seconds()));
+                    pause(again, None, deadline);
+                }
+                Ok(attested) => match attested.outcome {
+                    Outcome::Released => return Ok((Release { attested, r, won }, session)),
+                    Outcome::Denied if attested.retry() && rounds < ROUNDS => {
+                        rounds += 1;
+                        console::say(&format!("{}; with a fresh quote", attested.refusal(Kind::Refused)));
+                    }
+                    Outcome::Denied => return Err(attested.refusal(Kind::Refused)),
+                    Outcome::Pending => {
+                        let refusal = attested.refusal(Kind::Pending);
+                        if deadline.is_over() {
+                            return Err(refusal);
+                        }
+                        if !said {
+                            console::complain(&refusal);
+                            console::say(&format!(
+                                "waiting {} s for an operator: halfkey approve {}",
+                                deadline.seconds(),
+                                token.node
+                            ));
+                            said = true;
+                        }
+                        attest::wait(&won, token.node, attested.verdict.ticket.as_deref(), deadline)?;
+                        if deadline.is_over() {
+                            return Err(refusal);
+                        }
+                    }
+                },
+            }
+            self.tpm()?.abandon(session)?;
+            won = attest::begin_again(won, course)?;
+        }
+    }
+
+    /// K from what was released; `None` if PCRs moved and it takes a new session.
+    fn combine(
+        &mut self,
+        token: &Token,
+        attested: &Attested,
+        session: UnsealSession,
+        keys: &mut Keys,
+    ) -> Result<Option<Key>> {
+        let released = attested.open()?;
+        let signature = attested.verdict.release_signature.as_ref().and_then(|signature| signature.array());
+        let signature = signature.ok_or_else(|| {
+            Error::new(Kind::Network, "the verdict says released, without a release signature")
+        })?;
+        let wrong = || Error::new(Kind::Tpm, "expected halves of 32 bytes, found another length");
+        let tpm = self.tpm()?;
+        let mut v = tpm.activate_with_srk(&keys.srk, &keys.ak, &released.c_v)?;
+        let v = Half::take(&mut v).ok_or_else(wrong)?;
+        let unsealed = tpm.unseal(
+            session,
+            &mut keys.sealed,
+            token.bank,
+            &token.release_public,
+            &signature,
+            &token.node.0,
+        );
+        let mut u = match unsealed {
+            Err(tpm::Error::PcrChanged) => return Ok(None),
+            other => other?,
+        };
+        let u = Half::take(&mut u).ok_or_else(wrong)?;
+        Ok(Some(Key::combine(&u, &v)))
+    }
+
+    fn test(&self, target: &Target, passphrase: &[u8]) -> Result<()> {
+        let device = &target.volume.path;
+        let what = format!("test {}", device.display());
+        let opens = self
+            .timeline
+            .time("volume", &what, || cryptsetup::test(device, &target.copy, passphrase, self.deadline))?;
+        if opens {
+            return Ok(());
+        }
+        let slot = target.copy.slot;
+        Err(Error::volume(format!(
+            "{}: the released key does not open keyslot {slot}: this header is not the enrolled one",
+            device.display()
+        ))
+        .hint("if the volume was changed on purpose, enroll it again; else somebody tampered with the disk"))
+    }
+
+    fn open(&self, target: &Target, passphrase: &[u8], opened: &mut Opened) -> Result<()> {
+        let device = &target.volume.path;
+        let options = self.settings.cryptsetup_options(&target.copy.uuid);
+        // Beyond the deadline, too: what is released is opened.
+        let deadline = Deadline::after(Duration::from_secs(30));
+        let what = format!("open {}", device.display());
+        self.timeline.time("volume", &what, || {
+            cryptsetup::open(device, &opened.name, &target.copy, passphrase, &options, deadline)
+        })?;
+        opened.dm_uuid = mapping_uuid(&opened.name);
+        let (name, slot) = (&opened.name, opened.keyslot);
+        console::say(&format!("opened {} as {name} with keyslot {slot}", device.display()));
+        Ok(())
+    }
+
+    fn state(&self, release: &Release, token: &Token, targets: &[Target]) -> State {
+        let r_sha256: [u8; 32] =
+            Hash::Sha256.digest(&[&*release.r]).try_into().expect("SHA-256 has 32 bytes");
+        let opened = |target: &Target| Opened {
+            device: target.volume.path.display().to_string(),
+            uuid: target.copy.uuid.clone(),
+            name: self.settings.mapping(&target.copy.uuid),
+            dm_uuid: None,
+            keyslot: target.copy.slot,
+        };
+        State {
+            version: 1,
+            node: token.node.to_string(),
+            evidence_id: release.attested.verdict.evidence_id,
+            fence: policy::fence_sha256(&r_sha256).into(),
+            server: release.won.client.server().to_string(),
+            volumes: targets.iter().map(opened).collect(),
+        }
+    }
+}
+
+fn attester(token: &Token) -> Attester<'_> {
+    Attester { node: token.node, purpose: Purpose::Boot, srk_name: &token.srk_name, bank: Some(token.bank) }
+}
+
+/// The volumes of this enrollment, each with a checked header. Volumes of other enrollments are
+/// left to their passphrases: another machine's disk must not stop this one.
+fn targets(volumes: Vec<Volume>, token: &Token) -> Result<Vec<Target>> {
+    let mut targets: Vec<Target> = Vec::new();
+    for volume in volumes {
+        let path = volume.path.display().to_string();
+        if (volume.token.node, &volume.token.enrollment) != (token.node, &token.enrollment) {
+            console::say(&format!("{path} belongs to another enrollment and is left alone"));
+            continue;
+        }
+        if let Some(twin) = targets.iter().find(|other| other.copy.uuid == volume.header.uuid) {
+            let other = twin.volume.path.display();
+            return Err(Error::volume(format!("{other} and {path} have the same LUKS UUID"))
+                .hint("one of them is a copy: unplug it, or give it another UUID (cryptsetup luksUUID)"));
+        }
+        let checked = volume.header.check(volume.token.slot, volume.size).map_err(|e| e.context(&path))?;
+        let copy = checked.copy(&volume.file).map_err(|e| e.context(&path))?;
+        targets.push(Target { volume, copy });
+    }
+    Ok(targets)
+}

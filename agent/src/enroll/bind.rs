@@ -1,0 +1,297 @@
+//! Binds a volume: token, keyslot, token again.
+//!
+//! The token comes first and names the slot that will be used, so an interruption leaves nothing
+//! that the next run could not explain. An older enrollment of the volume stays until the new one is proved.
+
+use crate::boot::devices::size_of;
+use crate::console;
+use crate::deadline::Deadline;
+use crate::error::{Error, Kind, Result};
+use crate::luks::cryptsetup::{self, Existing};
+use crate::luks::header::{Found, free};
+use crate::luks::{Header, Token};
+use crate::terminal::ask_passphrase;
+use halfkey_protocol::Key;
+use std::fs::File;
+use std::path::Path;
+use std::time::Duration;
+use zeroize::Zeroizing;
+
+/// cryptsetup stretches the existing passphrase, on a slow machine with a lot of memory.
+const CRYPTSETUP: Duration = Duration::from_secs(120);
+
+/// Where a new binding is.
+pub struct Bound {
+    /// Its keyslot.
+    pub slot: u32,
+    /// Its token.
+    pub token: u32,
+}
+
+/// A volume, open for reading, and its header as it is now.
+pub struct Open {
+    /// The device.
+    pub file: File,
+    /// Size in bytes.
+    pub size: u64,
+    /// The header.
+    pub header: Header,
+}
+
+/// Reads a volume's header.
+///
+/// # Errors
+/// When it is not LUKS2.
+pub fn open(device: &Path) -> Result<Open> {
+    let file = File::open(device).map_err(|e| Error::system(device.display(), e))?;
+    let not_luks2 =
+        |what: &str| Error::volume(format!("{}: expected a LUKS2 volume, found {what}", device.display()));
+    let header = match Header::read(&file).map_err(|e| e.context(device.display()))? {
+        Found::Luks2(header) => *header,
+        Found::Luks1 => {
+            return Err(
+                not_luks2("LUKS version 1").hint("convert it offline: cryptsetup convert --type luks2")
+            );
+        }
+        Found::Nothing => {
+            return Err(not_luks2("no LUKS header").hint("name the partition, not the mapping or the disk"));
+        }
+    };
+    let size = size_of(&file).map_err(|e| Error::system(device.display(), e))?;
+    Ok(Open { file, size, header })
+}
+
+/// Whether this device can be enrolled at all.
+///
+/// # Errors
+/// When the boot would refuse its header.
+pub fn check_device(device: &Path) -> Result<()> {
+    let open = open(device)?;
+    open.header.check_volume(open.size).map_err(|e| e.context(device.display()))
+}
+
+/// A way into each volume: the key file, or a passphrase asked for on the terminal (asked once if it opens all).
+///
+/// # Errors
+/// When one of them can't be opened.
+pub fn ask_existing(
+    devices: &[impl AsRef<Path>],
+    key_file: Option<&Path>,
+    deadline: Deadline,
+) -> Result<Vec<Existing>> {
+    let mut ways: Vec<Existing> = Vec::new();
+    for device in devices {
+        let device = device.as_ref();
+        let limit = deadline.within(CRYPTSETUP);
+        if let Some(file) = key_file {
+            let way = Existing::File(file.to_owned());
+            if !cryptsetup::opens(device, &way, limit)? {
+                return Err(Error::volume(format!(
+                    "{}: {} does not open it",
+                    device.display(),
+                    file.display()
+                ))
+                .hint("a key file is used byte for byte: a line feed at its end counts"));
+            }
+            ways.push(way);
+            continue;
+        }
+        if let Some(Existing::Typed(before)) = ways.last() {
+            let same = Existing::Typed(before.clone());
+            if cryptsetup::opens(device, &same, limit)? {
+                ways.push(same);
+                continue;
+            }
+        }
+        ways.push(ask(device, deadline)?);
+    }
+    Ok(ways)
+}
+
+fn ask(device: &Path, deadline: Deadline) -> Result<Existing> {
+    for _ in 0..3 {
+        let typed: Zeroizing<Vec<u8>> =
+            ask_passphrase(&format!("Existing passphrase of {}: ", device.display()))?;
+        let way = Existing::Typed(typed);
+        if cryptsetup::opens(device, &way, deadline.within(CRYPTSETUP))? {
+            return Ok(way);
+        }
+        console::say("no keyslot opens with this passphrase");
+    }
+    Err(Error::volume(format!("{}: three passphrases, none right", device.display())))
+}
+
+/// Adds token and keyslot, and tests the key as the boot will: with the checked header copy.
+///
+/// # Errors
+/// When cryptsetup refuses, or the key does not open what was just made.
+pub fn bind(device: &Path, token: &Token, key: &Key, existing: &Existing) -> Result<Bound> {
+    let deadline = Deadline::after(3 * CRYPTSETUP);
+    let header = open(device)?.header;
+    let passphrase = key.volume_key(&header.uuid);
+    let full = |what| Error::volume(format!("{}: all {what} are taken", device.display()));
+
+    if let Some((number, slot)) = interrupted(device, &header, passphrase.expose(), existing, deadline)? {
+        return finish(
+            device,
+            number,
+            Token { slot, complete: true, ..token.clone() },
+            passphrase.expose(),
+            deadline,
+        );
+    }
+    let header = open(device)?.header;
+    let mut taken = header.keyslots();
+    taken.extend(header.slots_of_tokens(&[]));
+    let slot = free(&taken).ok_or_else(|| full("keyslots"))?;
+    let number = free(&header.token_numbers()).ok_or_else(|| full("tokens"))?;
+    let token = Token { slot, complete: false, ..token.clone() };
+    cryptsetup::import_token(device, number, &token.to_json(), false, deadline)?;
+    cryptsetup::add_key(device, existing, slot, passphrase.expose(), deadline)?;
+    finish(device, number, Token { complete: true, ..token }, passphrase.expose(), deadline)
+}
+
+/// Clears up after an interrupted run. If its keyslot opens with this very key (the same
+/// enrollment), it is kept: its token's number and its slot.
+fn interrupted(
+    device: &Path,
+    header: &Header,
+    passphrase: &[u8],
+    existing: &Existing,
+    deadline: Deadline,
+) -> Result<Option<(u32, u32)>> {
+    let mut kept = None;
+    for (number, token) in header.halfkey_tokens() {
+        let slot = match token {
+            Ok(token) if !token.complete => token.slot,
+            Ok(_) => continue,
+            Err(error) => {
+                console::complain(&error);
+                cryptsetup::remove_token(device, number, deadline)?;
+                continue;
+            }
+        };
+        let exists = header.keyslots().contains(&slot) && !header.slots_of_tokens(&[number]).contains(&slot);
+        if kept.is_none() && exists && opens(device, slot, passphrase, deadline)? {
+            kept = Some((number, slot));
+            continue;
+        }
+        // The slot may have been given to somebody's passphrase since.
+        if exists && header.is_unstretched(slot) {
+            cryptsetup::remove_key(device, existing, slot, deadline)?;
+        }
+        cryptsetup::remove_token(device, number, deadline)?;
+    }
+    Ok(kept)
+}
+
+/// Whether the key opens the slot, through the same eye of the needle as at boot.
+fn opens(device: &Path, slot: u32, passphrase: &[u8], deadline: Deadline) -> Result<bool> {
+    let open = open(device)?;
+    let Ok(checked) = open.header.check(slot, open.size) else { return Ok(false) };
+    cryptsetup::test(device, &checked.copy(&open.file)?, passphrase, deadline)
+}
+
+fn finish(device: &Path, number: u32, token: Token, passphrase: &[u8], deadline: Deadline) -> Result<Bound> {
+    cryptsetup::import_token(device, number, &token.to_json(), true, deadline)?;
+    let open = open(device)?;
+    let checked = open.header.check(token.slot, open.size).map_err(|e| e.context(device.display()))?;
+    if !cryptsetup::test(device, &checked.copy(&open.file)?, passphrase, deadline)? {
+        return Err(Error::volume(format!(
+            "{}: the new keyslot does not open with its key",
+            device.display()
+        ))
+        .hint("run the enrollment again; if this repeats, the disk does not keep what is written"));
+    }
+    Ok(Bound { slot: token.slot, token: number })
+}
+
+/// Removes what an older enrollment left, and warns if no other way into the volume is left.
+///
+/// # Errors
+/// When cryptsetup refuses.
+pub fn remove_older(device: &Path, existing: &Existing, bound: &Bound) -> Result<()> {
+    let deadline = Deadline::after(3 * CRYPTSETUP);
+    let header = open(device)?.header;
+    for (number, token) in header.halfkey_tokens() {
+        if number != bound.token {
+            remove(device, &header, number, token.ok().as_ref(), existing, deadline)?;
+        }
+    }
+    if others(&open(device)?.header).is_empty() {
+        console::say(&format!(
+            "warning: {} has no other keyslot: if TPM or verifier are lost, so is the data. hint: cryptsetup luksAddKey",
+            device.display()
+        ));
+    }
+    Ok(())
+}
+
+/// Keyslots that are not of a halfkey token.
+pub fn others(header: &Header) -> Vec<u32> {
+    let ours: Vec<u32> = header
+        .halfkey_tokens()
+        .into_iter()
+        .filter_map(|(_, token)| token.ok())
+        .map(|token| token.slot)
+        .filter(|slot| header.is_unstretched(*slot))
+        .collect();
+    header.keyslots().into_iter().filter(|slot| !ours.contains(slot)).collect()
+}
+
+/// Removes one token and its keyslot; `existing` must open another one.
+///
+/// # Errors
+/// When cryptsetup refuses.
+pub fn remove(
+    device: &Path,
+    header: &Header,
+    number: u32,
+    token: Option<&Token>,
+    existing: &Existing,
+    deadline: Deadline,
+) -> Result<()> {
+    if let Some(token) = token
+        && header.keyslots().contains(&token.slot)
+    {
+        if header.is_unstretched(token.slot) {
+            cryptsetup::remove_key(device, existing, token.slot, deadline)?;
+        } else {
+            console::say(&format!(
+                "{}: keyslot {} is not one that halfkey made and stays",
+                device.display(),
+                token.slot
+            ));
+        }
+    }
+    cryptsetup::remove_token(device, number, deadline)
+}
+
+/// `unbind`: removes every halfkey token and keyslot of the volume.
+///
+/// # Errors
+/// When that would remove the last way into the volume, or cryptsetup refuses.
+pub fn unbind(device: &Path, key_file: Option<&Path>) -> Result<()> {
+    let header = open(device)?.header;
+    let tokens = header.halfkey_tokens();
+    if tokens.is_empty() {
+        return Err(Error::new(
+            Kind::NotEnrolled,
+            format!("{}: there is no halfkey token", device.display()),
+        ));
+    }
+    if others(&header).is_empty() {
+        return Err(Error::volume(format!(
+            "{}: the keyslot of halfkey is the only way into this volume",
+            device.display()
+        ))
+        .hint("add a passphrase first: cryptsetup luksAddKey"));
+    }
+    let deadline = Deadline::after(10 * CRYPTSETUP);
+    let existing = ask_existing(&[device], key_file, deadline)?.remove(0);
+    for (number, token) in tokens {
+        remove(device, &header, number, token.ok().as_ref(), &existing, deadline)?;
+        console::print(&format!("{}: removed token {number} and its keyslot\n", device.display()));
+    }
+    Ok(())
+}

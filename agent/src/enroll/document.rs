@@ -1,0 +1,229 @@
+//! What the tenant signed. Checked as a whole before anything that came with it is used: a lying
+//! server could choose K otherwise.
+
+use crate::error::{Error, Kind, Result};
+use crate::luks::header::is_uuid;
+use crate::net::{Server, tls};
+use halfkey_protocol::kdf::Hash;
+use halfkey_protocol::wire::{self, Credential, credential_digest, signed_bytes};
+use halfkey_protocol::{NodeId, Reason, identity, template};
+
+/// A document whose signature and contents were checked. Can't be had otherwise.
+#[derive(Debug)]
+pub struct Document {
+    /// Which enrollment.
+    pub enrollment_id: String,
+    /// PCR bank.
+    pub bank: Hash,
+    /// `TPMT_PUBLIC` of the release key.
+    pub release_public: Vec<u8>,
+    /// Its name.
+    pub release_name: Vec<u8>,
+    /// SHA-256 of the proof of K.
+    pub proof_sha256: [u8; 32],
+    /// The verifier's CA, PEM.
+    pub ca: String,
+    /// The verifier's URLs.
+    pub servers: Vec<Server>,
+    /// Seconds since 1970.
+    pub created: u64,
+}
+
+/// What the document must be about.
+pub struct Expected<'a> {
+    /// Fingerprint that the operator typed.
+    pub tenant_key: &'a str,
+    /// This node.
+    pub node: NodeId,
+    /// Name of its EK.
+    pub ek_name: &'a [u8],
+    /// Name of its AK.
+    pub ak_name: &'a [u8],
+    /// Name of its SRK.
+    pub srk_name: &'a [u8],
+    /// What came as C_U.
+    pub c_u: &'a Credential,
+    /// What came as C_V.
+    pub c_v: &'a Credential,
+}
+
+impl Document {
+    /// Verifies signer, signature and every field.
+    ///
+    /// # Errors
+    /// [`Kind::Refused`], naming the first that is wrong.
+    pub fn verify(signed: &wire::SignedEnrollment, expected: &Expected) -> Result<Self> {
+        if signed.tenant_key.len() != 32
+            || !identity::fingerprint_matches(expected.tenant_key, &signed.tenant_key)
+        {
+            let found = identity::fingerprint(&signed.tenant_key);
+            return Err(refused(format!("signed by another tenant key: {found}"))
+                .hint("compare with what 'halfkey key' prints at the tenant's desk"));
+        }
+        ring::signature::UnparsedPublicKey::new(&ring::signature::ED25519, &*signed.tenant_key)
+            .verify(&signed_bytes(&signed.document), &signed.signature)
+            .map_err(|_| refused("the signature is wrong".into()))?;
+
+        let text = std::str::from_utf8(&signed.document).map_err(|_| refused("not UTF-8".into()))?;
+        let document: wire::Enrollment =
+            miniserde::json::from_str(text).map_err(|_| refused("not an enrollment of version 1".into()))?;
+        let wrong = |what: &str| Err(refused(format!("it is about another {what}")));
+        if document.version != 1 {
+            return Err(refused(format!("expected version 1, found {}", document.version)));
+        }
+        if document.node_id != expected.node.to_string() {
+            return wrong("node");
+        }
+        if *document.ek_name != *expected.ek_name {
+            return wrong("EK");
+        }
+        if *document.ak_name != *expected.ak_name {
+            return wrong("AK");
+        }
+        if *document.srk_name != *expected.srk_name {
+            return wrong("SRK");
+        }
+        if *document.c_u_sha256 != credential_digest(expected.c_u) {
+            return wrong("C_U");
+        }
+        if *document.c_v_sha256 != credential_digest(expected.c_v) {
+            return wrong("C_V");
+        }
+        let field = |what: &str| refused(format!("field {what} is not what it must be"));
+        template::RELEASE.point(&document.release_public).ok_or_else(|| field("release_public"))?;
+        tls::config(&document.ca, 0).map_err(|_| field("ca"))?;
+        if document.servers.is_empty() || document.servers.len() > 8 || document.ca.len() > 32 << 10 {
+            return Err(field("servers"));
+        }
+        if !is_uuid(&document.enrollment_id) {
+            return Err(field("enrollment_id"));
+        }
+        Ok(Self {
+            release_name: identity::object_name(&document.release_public)
+                .ok_or_else(|| field("release_public"))?,
+            release_public: document.release_public.0,
+            bank: Hash::from_name(&document.bank).ok_or_else(|| field("bank"))?,
+            proof_sha256: document.proof_sha256.array().ok_or_else(|| field("proof_sha256"))?,
+            servers: document
+                .servers
+                .iter()
+                .map(|url| Server::parse(url))
+                .collect::<Result<_>>()
+                .map_err(|_| field("servers"))?,
+            enrollment_id: document.enrollment_id,
+            ca: document.ca,
+            created: document.created,
+        })
+    }
+}
+
+fn refused(what: String) -> Error {
+    Error {
+        kind: Kind::Refused,
+        message: format!("the tenant's enrollment is not accepted: {what}"),
+        hint: None,
+        code: Some(Reason::EnrollmentSignature.code().into()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use ring::signature::{Ed25519KeyPair, KeyPair};
+
+    struct Signed {
+        signed: wire::SignedEnrollment,
+        fingerprint: String,
+        c_u: Credential,
+        c_v: Credential,
+    }
+
+    fn signed(change: impl FnOnce(&mut wire::Enrollment)) -> Signed {
+        let key = Ed25519KeyPair::from_seed_unchecked(&[7; 32]).unwrap();
+        let credential =
+            |tag: u8| Credential { id_object: vec![tag; 60].into(), secret: vec![tag; 70].into() };
+        let (c_u, c_v) = (credential(1), credential(2));
+        let ca = rcgen::generate_simple_self_signed(vec!["ca".into()]).unwrap().cert.pem();
+        let mut document = wire::Enrollment {
+            version: 1,
+            node_id: NodeId([0x80; 16]).to_string(),
+            enrollment_id: "0afd6329-fe84-4fc3-be1c-f947e595762f".into(),
+            ek_name: vec![1; 34].into(),
+            ak_name: vec![2; 34].into(),
+            srk_name: vec![3; 34].into(),
+            c_u_sha256: credential_digest(&c_u).into(),
+            c_v_sha256: credential_digest(&c_v).into(),
+            release_public: template::RELEASE.public(&[4; 32], &[5; 32]).into(),
+            bank: "sha256".into(),
+            proof_sha256: vec![6; 32].into(),
+            ca,
+            servers: vec!["https://v:8443".into()],
+            label: "web".into(),
+            created: 1_800_000_000,
+        };
+        change(&mut document);
+        let document = miniserde::json::to_string(&document).into_bytes();
+        let signature = key.sign(&signed_bytes(&document)).as_ref().to_vec();
+        let tenant_key = key.public_key().as_ref().to_vec();
+        let fingerprint = identity::fingerprint(&tenant_key);
+        let signed = wire::SignedEnrollment {
+            document: document.into(),
+            tenant_key: tenant_key.into(),
+            signature: signature.into(),
+        };
+        Signed { signed, fingerprint, c_u, c_v }
+    }
+
+    fn verify(signed: &Signed, fingerprint: &str) -> Result<Document> {
+        let expected = Expected {
+            tenant_key: fingerprint,
+            node: NodeId([0x80; 16]),
+            ek_name: &[1; 34],
+            ak_name: &[2; 34],
+            srk_name: &[3; 34],
+            c_u: &signed.c_u,
+            c_v: &signed.c_v,
+        };
+        Document::verify(&signed.signed, &expected)
+    }
+
+    #[test]
+    fn a_genuine_document_is_accepted() {
+        let genuine = signed(|_| ());
+        assert_eq!(verify(&genuine, &genuine.fingerprint).unwrap().created, 1_800_000_000);
+    }
+
+    #[test]
+    fn every_other_is_refused() {
+        let genuine = signed(|_| ());
+        let other = identity::fingerprint(&[9; 32]);
+        assert!(verify(&genuine, &other).unwrap_err().message.contains("another tenant key"));
+        for damaged in [0, genuine.signed.document.len() - 1] {
+            let mut bad = signed(|_| ());
+            bad.signed.document.0[damaged] ^= 1;
+            assert!(verify(&bad, &bad.fingerprint).unwrap_err().message.contains("signature"));
+        }
+        let mut swapped = signed(|_| ());
+        std::mem::swap(&mut swapped.c_u, &mut swapped.c_v);
+        assert!(verify(&swapped, &swapped.fingerprint).unwrap_err().message.contains("C_U"));
+        type Change = (&'static str, fn(&mut wire::Enrollment));
+        let changes: [Change; 11] = [
+            ("version", |d| d.version = 2),
+            ("node", |d| d.node_id = NodeId([0x81; 16]).to_string()),
+            ("EK", |d| d.ek_name.0[0] ^= 1),
+            ("AK", |d| d.ak_name.0[0] ^= 1),
+            ("SRK", |d| d.srk_name.0[0] ^= 1),
+            ("C_V", |d| d.c_v_sha256.0[0] ^= 1),
+            ("release_public", |d| d.release_public.0[5] ^= 1),
+            ("bank", |d| d.bank = "sha1".into()),
+            ("ca", |d| d.ca.clear()),
+            ("servers", |d| d.servers = vec!["http://v".into()]),
+            ("enrollment_id", |d| d.enrollment_id = "x".into()),
+        ];
+        for (what, change) in changes {
+            let bad = signed(change);
+            let error = verify(&bad, &bad.fingerprint).unwrap_err();
+            assert!(error.message.contains(what), "{what}: {error}");
+        }
+    }
+}

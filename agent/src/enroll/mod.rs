@@ -1,0 +1,296 @@
+//! Enrollment, in the running system: register the TPM, wait for the tenant, check the tenant's
+//! signature, bind the volumes. Can be interrupted anywhere and run again.
+//!
+//! | module | what |
+//! | --- | --- |
+//! | [`register`] | the TPM introduces itself to the registrar |
+//! | [`document`] | what the tenant signed, checked before anything of it is used |
+//! | [`bind`] | token, keyslot, token again |
+
+pub mod bind;
+pub mod document;
+pub mod register;
+
+use crate::attest::{self, Attested, Attester, Commitments, Failed};
+use crate::console;
+use crate::deadline::Deadline;
+use crate::error::{Error, Kind, Result};
+use crate::luks::Token;
+use crate::net::race::{Course, Race, Won};
+use crate::net::{self, Server, tls};
+use crate::timing::Timeline;
+use crate::tpm::{Hierarchy, Location, Persistent, Tpm};
+use document::Document;
+use halfkey_protocol::half::proof_digest;
+use halfkey_protocol::wire::{self, Outcome, Purpose};
+use halfkey_protocol::{Half, Key, NodeId, Reason, policy};
+use std::path::PathBuf;
+use std::process::Command;
+use std::time::Duration;
+use zeroize::Zeroizing;
+
+/// For requests that only need the server's database.
+const REQUEST: Duration = Duration::from_secs(20);
+
+/// What the command line says.
+#[derive(Clone, Debug)]
+pub struct Options {
+    /// The verifier.
+    pub server: Server,
+    /// The registrar, if it is another host.
+    pub registrar: Option<Server>,
+    /// The CA of both, PEM.
+    pub ca: String,
+    /// Fingerprint of the tenant key.
+    pub tenant_key: String,
+    /// Opens the volumes; else a passphrase is asked for.
+    pub key_file: Option<PathBuf>,
+    /// How long to wait for the tenant.
+    pub timeout: Duration,
+    /// Run dracut (or update-initramfs) afterwards.
+    pub rebuild_initramfs: bool,
+    /// The volumes.
+    pub devices: Vec<PathBuf>,
+    /// Where the TPM is.
+    pub tpm: Location,
+    /// Passwords of hierarchies that have one.
+    pub passwords: Vec<(Hierarchy, PathBuf)>,
+}
+
+/// Enrolls this machine and its volumes.
+///
+/// # Errors
+/// At the first thing that is not as it must be. What was done before stays and is continued by the next run.
+pub fn run(options: &Options) -> Result<()> {
+    let deadline = Deadline::after(options.timeout);
+    // What can be found out without a server or a passphrase is found out first.
+    for device in &options.devices {
+        bind::check_device(device)?;
+    }
+    let tls = tls::config(&options.ca, 0)?;
+    let mut tpm = Tpm::open(&options.tpm)?;
+    supply_passwords(&mut tpm, &options.passwords)?;
+    let mut keys = register::Keys::of(&mut tpm)?;
+    let timeline = Timeline::default();
+    let registrar = options.registrar.as_ref().unwrap_or(&options.server);
+    let node = register::register(&mut tpm, &keys, registrar, tls.clone(), &timeline, deadline)?;
+    console::print(&format!(
+        "node id:        {node}\nEK fingerprint: {}\n",
+        halfkey_protocol::identity::fingerprint(&keys.ek.object.public)
+    ));
+    let existing = bind::ask_existing(&options.devices, options.key_file.as_deref(), deadline)?;
+
+    let attester = Attester { node, purpose: Purpose::Enroll, srk_name: &keys.srk.name.clone(), bank: None };
+    let course =
+        Course { servers: vec![options.server.clone()], tls, begin: attester.begin(), deadline, timeline };
+    let (attested, won) = released(&mut tpm, &keys, &attester, &course)?;
+    let (document, key, u) = open(&mut tpm, &keys, node, &attested, &options.tenant_key)?;
+
+    // A hierarchy with a password can't recreate its keys in the initramfs: they stay in the TPM.
+    let permanent = tpm.permanent()?;
+    if permanent.endorsement_auth {
+        keys.ak = tpm.persist(Persistent::Ak, &keys.ak)?;
+    }
+    if permanent.owner_auth {
+        keys.srk = tpm.persist(Persistent::Srk, &keys.srk)?;
+    }
+    let policy = policy::seal_policy(document.bank, &document.release_name, &node.0);
+    let sealed = tpm.seal(&keys.srk, u.expose(), &policy)?;
+    drop(u);
+    let token = Token {
+        slot: 0,
+        complete: false,
+        node,
+        enrollment: document.enrollment_id.clone(),
+        servers: document.servers.clone(),
+        ca: document.ca.clone(),
+        sealed_public: sealed.public,
+        sealed_private: sealed.private,
+        srk_name: keys.srk.name.clone(),
+        bank: document.bank,
+        release_public: document.release_public.clone(),
+        enrolled_at: document.created,
+    };
+    let mut bound = Vec::new();
+    for (device, existing) in options.devices.iter().zip(&existing) {
+        bound.push(bind::bind(device, &token, &key, existing)?);
+    }
+    prove(&won, node, &document, &key, deadline)?;
+    drop(key);
+    // Only now is the older enrollment of no use any more.
+    for ((device, existing), bound) in options.devices.iter().zip(&existing).zip(bound) {
+        bind::remove_older(device, existing, &bound)?;
+        console::print(&format!("{}: keyslot {} and token {}\n", device.display(), bound.slot, bound.token));
+    }
+    if options.rebuild_initramfs {
+        rebuild_initramfs()?;
+    }
+    console::print("enrolled; the next boot asks the verifier\n");
+    Ok(())
+}
+
+fn supply_passwords(tpm: &mut Tpm, passwords: &[(Hierarchy, PathBuf)]) -> Result<()> {
+    for (hierarchy, file) in passwords {
+        let mut text =
+            Zeroizing::new(crate::bounded::read(file, 64).map_err(|e| Error::system(file.display(), e))?);
+        while text.ends_with(b"\n") {
+            text.pop();
+        }
+        tpm.set_hierarchy_auth(*hierarchy, text);
+    }
+    Ok(())
+}
+
+/// Attests with purpose `enroll` until the tenant has enrolled the node and the verifier released.
+fn released(
+    tpm: &mut Tpm,
+    keys: &register::Keys,
+    attester: &Attester,
+    course: &Course,
+) -> Result<(Attested, Won)> {
+    let mut won = Race::start(course)?.winner();
+    let mut rounds = 0;
+    let mut said = false;
+    loop {
+        let current = match won {
+            Ok(current) => current,
+            // A verifier that has not heard of the node says so at `begin`.
+            Err(error) if waits_for_tenant(error.code.as_deref()) => {
+                let client =
+                    net::Client::new(course.servers[0].clone(), course.tls.clone(), course.timeline.clone());
+                let begun = wire::Begun { version: 1, nonce: Vec::new().into(), bank: String::new() };
+                let current = Won { client, begun };
+                wait_for_tenant(&current, attester.node, None, course, &mut said)?;
+                won = Race::start(course)?.winner();
+                continue;
+            }
+            Err(error) => return Err(error),
+        };
+        match attester.finish(tpm, &keys.ak, &current, Commitments::default(), course.deadline) {
+            Ok(attested) if attested.outcome == Outcome::Released => return Ok((attested, current)),
+            Ok(attested)
+                if attested.outcome == Outcome::Pending
+                    || waits_for_tenant(attested.verdict.code.as_deref()) =>
+            {
+                let ticket = attested.verdict.ticket.clone();
+                wait_for_tenant(&current, attester.node, ticket.as_deref(), course, &mut said)?;
+            }
+            Ok(attested) if attested.retry() && rounds < 5 => rounds += 1,
+            Ok(attested) => return Err(attested.refusal(Kind::Refused)),
+            Err(Failed::Tpm(error)) => return Err(error),
+            Err(Failed::Net(error)) if waits_for_tenant(error.reason().map(Reason::code)) => {
+                wait_for_tenant(&current, attester.node, None, course, &mut said)?;
+            }
+            Err(Failed::Net(error)) => {
+                let again = error.again();
+                rounds += u32::from(again == net::Again::AtOnce);
+                let error = error.at(current.client.server().as_str());
+                if again == net::Again::Never || course.deadline.is_over() || rounds > 5 {
+                    return Err(error);
+                }
+                console::say(&format!("{error}; trying again"));
+                net::race::pause(again, None, course.deadline);
+            }
+        }
+        won = attest::begin_again(current, course);
+    }
+}
+
+fn waits_for_tenant(code: Option<&str>) -> bool {
+    code == Some(Reason::NotEnrolled.code())
+}
+
+fn wait_for_tenant(
+    won: &Won,
+    node: NodeId,
+    ticket: Option<&str>,
+    course: &Course,
+    said: &mut bool,
+) -> Result<()> {
+    if course.deadline.is_over() {
+        return Err(Error::new(Kind::Pending, "the tenant did not enroll this node in time")
+            .hint(format!("run this again; the tenant runs: halfkey enroll {node}")));
+    }
+    if !*said {
+        console::say(&format!(
+            "waiting for the tenant, {} s at most: halfkey enroll {node}",
+            course.deadline.seconds()
+        ));
+        console::say("the tenant must see the EK fingerprint that stands above");
+        *said = true;
+    }
+    attest::wait(won, node, ticket, course.deadline)
+}
+
+/// Checks the tenant's document, and only then uses what came with it: K and U.
+fn open(
+    tpm: &mut Tpm,
+    keys: &register::Keys,
+    node: NodeId,
+    attested: &Attested,
+    tenant_key: &str,
+) -> Result<(Document, Key, Half)> {
+    let missing = |what| Error::new(Kind::Network, format!("the verdict says released, without {what}"));
+    let signed = attested.verdict.enrollment.as_ref().ok_or_else(|| missing("the tenant's document"))?;
+    let released = attested.open()?;
+    let c_u = released.c_u.as_ref().ok_or_else(|| missing("C_U"))?;
+    let expected = document::Expected {
+        tenant_key,
+        node,
+        ek_name: &keys.ek.object.name,
+        ak_name: &keys.ak.name,
+        srk_name: &keys.srk.name,
+        c_u,
+        c_v: &released.c_v,
+    };
+    let document = Document::verify(signed, &expected)?;
+    let wrong = || Error::new(Kind::Refused, "the halves do not have 32 bytes");
+    let u = Half::take(&mut tpm.activate_with_ek(&keys.srk, &keys.ek, &keys.ak, c_u)?).ok_or_else(wrong)?;
+    let v = Half::take(&mut tpm.activate_with_srk(&keys.srk, &keys.ak, &released.c_v)?).ok_or_else(wrong)?;
+    let key = Key::combine(&u, &v);
+    if proof_digest(&key.proof()) != document.proof_sha256 {
+        return Err(Error::new(Kind::Refused, "the halves do not make the key that the tenant signed for"));
+    }
+    Ok((document, key, u))
+}
+
+/// Proves K: from now on the purpose `boot` is open. Asked again while the server is not well.
+fn prove(won: &Won, node: NodeId, document: &Document, key: &Key, deadline: Deadline) -> Result<()> {
+    let request = wire::Prove {
+        node_id: node.to_string(),
+        enrollment_id: document.enrollment_id.clone(),
+        proof: key.proof().into(),
+    };
+    loop {
+        match won.client.post::<_, wire::Proved>("/v1/prove", &request, REQUEST, deadline) {
+            Ok(_) => return Ok(()),
+            Err(error) if error.again() != net::Again::Never && !deadline.is_over() => {
+                console::say(&format!("{}: {error}; trying again", won.client.server()));
+                net::race::pause(net::Again::AfterPause, None, deadline);
+            }
+            Err(error) => return Err(error.at(won.client.server().as_str())),
+        }
+    }
+}
+
+/// Runs what this system builds its initramfs with.
+fn rebuild_initramfs() -> Result<()> {
+    let tools: [(&str, &[&str]); 2] = [("dracut", &["--force"]), ("update-initramfs", &["-u"])];
+    for (tool, args) in tools {
+        let mut command = Command::new(tool);
+        command.args(args).env("PATH", "/usr/sbin:/sbin:/usr/bin:/bin");
+        match command.status() {
+            Err(e) if e.kind() == std::io::ErrorKind::NotFound => {}
+            Err(e) => return Err(Error::system(tool, e)),
+            Ok(status) if status.success() => {
+                console::print(&format!("initramfs rebuilt by {tool}\n"));
+                return Ok(());
+            }
+            Ok(status) => {
+                return Err(Error::system(tool, status)
+                    .hint(format!("the enrollment is complete; run {tool} {} by hand", args.join(" "))));
+            }
+        }
+    }
+    Err(Error::system("rebuilding the initramfs", "neither dracut nor update-initramfs is here"))
+}

@@ -1,0 +1,110 @@
+//! Registration: the TPM introduces itself. Repeating it changes nothing.
+
+use crate::deadline::Deadline;
+use crate::error::{Error, Kind, Result};
+use crate::net::race::pause;
+use crate::net::wait::NetworkEvents;
+use crate::net::{Again, Client, Server};
+use crate::timing::Timeline;
+use crate::tpm::{Ek, Object, Tpm};
+use halfkey_protocol::half::activation_proof;
+use halfkey_protocol::{NodeId, VERSIONS, wire};
+use rustls::ClientConfig;
+use std::sync::Arc;
+use std::time::Duration;
+
+const REQUEST: Duration = Duration::from_secs(20);
+
+/// The three keys that make a node.
+pub struct Keys {
+    /// Endorsement key.
+    pub ek: Ek,
+    /// Attestation key.
+    pub ak: Object,
+    /// Storage key.
+    pub srk: Object,
+}
+
+impl Keys {
+    /// Finds or recreates them.
+    ///
+    /// # Errors
+    /// What the TPM says.
+    pub fn of(tpm: &mut Tpm) -> Result<Self> {
+        Ok(Self { ek: tpm.endorsement_key()?, ak: tpm.attestation_key()?, srk: tpm.storage_key(None)? })
+    }
+}
+
+/// Registers and activates the credential. Returns the node id, derived here and not taken
+/// from the server.
+///
+/// # Errors
+/// What the registrar, the network or the TPM says.
+pub fn register(
+    tpm: &mut Tpm,
+    keys: &Keys,
+    registrar: &Server,
+    tls: Arc<ClientConfig>,
+    timeline: &Timeline,
+    deadline: Deadline,
+) -> Result<NodeId> {
+    let client = Client::new(registrar.clone(), tls, timeline.clone());
+    let certification = tpm.certify_storage_key(&keys.srk, &keys.ak)?;
+    let host = nix::unistd::gethostname().ok().and_then(|name| name.into_string().ok()).unwrap_or_default();
+    let request = wire::Register {
+        versions: VERSIONS.to_vec(),
+        ek_public: keys.ek.object.public.clone().into(),
+        ek_certificate: keys.ek.certificate.clone().map(Into::into),
+        ek_chain: keys.ek.chain.iter().cloned().map(Into::into).collect(),
+        ak_public: keys.ak.public.clone().into(),
+        srk_public: keys.srk.public.clone().into(),
+        certify_info: certification.info.into(),
+        certify_signature: certification.signature.into(),
+        label: host,
+    };
+    let node = NodeId::from_ek_name(&keys.ek.object.name);
+    let registered: wire::Registered = post(&client, "/v1/register", &request, deadline)?;
+    if !VERSIONS.contains(&registered.version) || registered.node_id != node.to_string() {
+        return Err(Error::new(
+            Kind::Network,
+            format!("{registrar}: expected node id {node} and version 1, found others"),
+        )
+        .hint("is this server a halfkey registrar of the same release?"));
+    }
+    let secret = tpm.activate_with_ek(&keys.srk, &keys.ek, &keys.ak, &registered.credential)?;
+    let activate =
+        wire::Activate { node_id: node.to_string(), proof: activation_proof(&secret, &node.0).into() };
+    let _: wire::Activated = post(&client, "/v1/activate", &activate, deadline)?;
+    Ok(node)
+}
+
+/// One request, again while the network or the server is not there yet.
+fn post<Q: miniserde::Serialize, A: miniserde::Deserialize>(
+    client: &Client,
+    path: &str,
+    request: &Q,
+    deadline: Deadline,
+) -> Result<A> {
+    let events = NetworkEvents::open();
+    let mut said = false;
+    loop {
+        match client.post(path, request, REQUEST, deadline) {
+            Ok(answer) => return Ok(answer),
+            Err(error)
+                if matches!(error.again(), Again::OnNetworkChange | Again::AfterPause)
+                    && !deadline.is_over() =>
+            {
+                if !said {
+                    crate::console::say(&format!(
+                        "{}: {error}; trying again for {} s",
+                        client.server(),
+                        deadline.seconds()
+                    ));
+                    said = true;
+                }
+                pause(error.again(), events.as_ref().ok(), deadline);
+            }
+            Err(error) => return Err(error.at(client.server().as_str())),
+        }
+    }
+}

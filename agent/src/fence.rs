@@ -1,0 +1,256 @@
+//! The fence, PCR 15: zero while the boot window is open, extended on every way out of it.
+//!
+//! Nothing here trusts the disk, and nothing counts as done before it has been read back.
+
+use crate::boot::cmdline::Settings;
+use crate::boot::state::State;
+use crate::boot::uevent::Uevents;
+use crate::console;
+use crate::deadline::Deadline;
+use crate::error::{Error, Kind, Result};
+use crate::tpm::{FenceState, Location, Tpm};
+use halfkey_protocol::kdf::Hash;
+use halfkey_protocol::{FENCE_PCR, label};
+use nix::sys::reboot::{RebootMode, reboot};
+use std::path::Path;
+use std::time::Duration;
+
+/// How long a TPM whose driver is a module may take to appear. It was there when the firmware ran.
+const DRIVER: Duration = Duration::from_secs(15);
+
+/// What PCR 15 says of this boot.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Meaning {
+    /// Zero: the boot window is open.
+    Open,
+    /// A passphrase boot, or no boot of ours.
+    Closed,
+    /// The enrolled volumes were opened in this boot, by the state that the agent left.
+    Opened,
+    /// The same, and a passphrase was asked for afterwards.
+    Passphrase,
+    /// The mounted root was not on a volume that was opened.
+    Rogue,
+    /// A value that nothing known leads to.
+    Unknown,
+}
+
+impl Meaning {
+    /// For people and for `--json`.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Open => "open",
+            Self::Closed => "closed",
+            Self::Opened => "opened",
+            Self::Passphrase => "passphrase",
+            Self::Rogue => "rogue",
+            Self::Unknown => "unknown",
+        }
+    }
+}
+
+/// What a bank's PCR becomes when events with these digests are extended into `value` one after the other.
+pub fn extended(bank: Hash, mut value: Vec<u8>, digests: &[Vec<u8>]) -> Vec<u8> {
+    for digest in digests {
+        value = bank.digest(&[&value, digest]);
+    }
+    value
+}
+
+/// What PCR 15 of the SHA-256 bank means, given what the agent remembers of this boot and the
+/// digests that systemd measured later (see [`crate::userspace_log`]).
+pub fn meaning(value: &[u8; 32], state: Option<&State>, later: &[Vec<u8>]) -> Meaning {
+    let event = |data: &[u8]| Hash::Sha256.digest(&[data]);
+    let (closed, passphrase, rogue) =
+        (event(label::FENCE_CLOSED), event(label::FENCE_PASSPHRASE), event(label::FENCE_ROGUE));
+    let zero = vec![0; 32];
+    if value.iter().all(|byte| *byte == 0) {
+        return Meaning::Open;
+    }
+    let mut candidates = vec![(Meaning::Closed, extended(Hash::Sha256, zero, &[closed]))];
+    if let Some(opened) = state.map(|state| state.fence.0.clone()) {
+        let asked = extended(Hash::Sha256, opened.clone(), &[passphrase]);
+        candidates
+            .push((Meaning::Rogue, extended(Hash::Sha256, opened.clone(), std::slice::from_ref(&rogue))));
+        candidates.push((Meaning::Rogue, extended(Hash::Sha256, asked.clone(), &[rogue])));
+        candidates.push((Meaning::Passphrase, asked));
+        candidates.push((Meaning::Opened, opened));
+    }
+    // Newer systemd extends PCR 15 later, in the running system.
+    let leads = |start: &Vec<u8>| {
+        start == value
+            || (1..=later.len()).any(|n| extended(Hash::Sha256, start.clone(), &later[..n]) == value)
+    };
+    candidates.into_iter().find(|(_, start)| leads(start)).map_or(Meaning::Unknown, |(meaning, _)| meaning)
+}
+
+/// Extends the fence as closed, unless it is extended already. Confirmed by reading it back.
+///
+/// # Errors
+/// When the TPM does not answer, or does not show what was extended.
+pub fn close(tpm: &mut Tpm) -> Result<FenceState> {
+    let state = tpm.fence_state()?;
+    if state.is_closed() { Ok(state) } else { extend(tpm, label::FENCE_CLOSED) }
+}
+
+/// Extends the fence with `data` and reads it back: each bank must have become what the data makes of it.
+///
+/// # Errors
+/// [`Kind::Fence`] if a bank shows another value.
+pub fn extend(tpm: &mut Tpm, data: &[u8]) -> Result<FenceState> {
+    let before = tpm.fence_state()?;
+    tpm.pcr_event(FENCE_PCR, data)?;
+    let after = tpm.fence_state()?;
+    let confirmed = before.values.len() == after.values.len()
+        && before.values.iter().zip(&after.values).all(|((bank, old), (same, new))| {
+            bank == same
+                && match Hash::from_alg(*bank) {
+                    Some(hash) => *new == extended(hash, old.clone(), &[hash.digest(&[data])]),
+                    // A bank whose hash we do not have (SHA-1): that it moved must do.
+                    None => new != old && new.iter().any(|byte| *byte != 0),
+                }
+        });
+    if confirmed && after.is_closed() {
+        Ok(after)
+    } else {
+        Err(Error::new(Kind::Fence, "PCR 15 was extended, and reading it back shows another value")
+            .hint("the TPM or its bus can't be trusted: look at the hardware"))
+    }
+}
+
+/// Whether the firmware left traces of a TPM: then a TPM that can't be reached is no reason to go on.
+pub fn firmware_shows_tpm() -> bool {
+    [
+        "/sys/firmware/acpi/tables/TPM2",
+        "/sys/kernel/security/tpm0/binary_bios_measurements",
+        "/sys/class/tpm/tpm0",
+    ]
+    .iter()
+    .any(|path| Path::new(path).exists())
+}
+
+/// Opens the TPM; if the firmware shows one whose device is not there yet, waits for its driver.
+///
+/// # Errors
+/// When there is none, or it does not come.
+pub fn open_tpm(location: &Location, deadline: Deadline) -> Result<Tpm> {
+    let events = Uevents::open();
+    let until = deadline.within(DRIVER);
+    loop {
+        match Tpm::open(location) {
+            Ok(tpm) => return Ok(tpm),
+            Err(error) => {
+                let absent = matches!(location, Location::Device(path) if !path.exists());
+                match &events {
+                    Ok(events) if absent && firmware_shows_tpm() && !until.is_over() => {
+                        console::say(&format!("waiting for the TPM's driver, {} s at most", until.seconds()));
+                        // The class of the device with the kernel's resource manager.
+                        events.wait("tpmrm", until);
+                    }
+                    _ => return Err(error.into()),
+                }
+            }
+        }
+    }
+}
+
+/// What became of [`ensure_closed`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Ensured {
+    /// It was open and is closed now.
+    Closed,
+    /// It was extended before.
+    Already,
+    /// This machine has no TPM: there is nothing to close and nothing sealed.
+    NoTpm,
+}
+
+/// Closes the fence, on a TPM that may or may not be there.
+///
+/// # Errors
+/// When there is a TPM and the fence could not be confirmed. In the initramfs the caller then
+/// calls [`power_off`]; see [`must_power_off`].
+pub fn ensure_closed(location: &Location) -> Result<Ensured> {
+    let opened = open_tpm(location, Deadline::after(DRIVER));
+    let mut tpm = match opened {
+        Ok(tpm) => tpm,
+        Err(_) if !firmware_shows_tpm() && is_absent(location) => return Ok(Ensured::NoTpm),
+        Err(error) => return Err(error),
+    };
+    if tpm.fence_state()?.is_closed() {
+        return Ok(Ensured::Already);
+    }
+    close(&mut tpm).map(|_| Ensured::Closed)
+}
+
+fn is_absent(location: &Location) -> bool {
+    matches!(location, Location::Device(path) if !path.exists())
+}
+
+/// A passphrase is about to be asked for `mapping`: adds `passphrase` to an opened fence, closes an
+/// open one. A no-op if that mapping is active already (systemd-cryptsetup then asks nothing).
+///
+/// # Errors
+/// As [`ensure_closed`].
+pub fn before_passphrase(location: &Location, mapping: &str) -> Result<()> {
+    if crate::boot::state::mapping_uuid(mapping).is_some() {
+        return Ok(());
+    }
+    if ensure_closed(location)? != Ensured::Already {
+        return Ok(());
+    }
+    let Some(state) = State::load()? else { return Ok(()) };
+    let mut tpm = Tpm::open(location)?;
+    let value = tpm.fence_state()?.sha256();
+    if value.is_some_and(|value| meaning(&value, Some(&state), &[]) == Meaning::Opened) {
+        extend(&mut tpm, label::FENCE_PASSPHRASE)?;
+    }
+    Ok(())
+}
+
+/// Whether an unconfirmed fence ends this boot: only in the initramfs, and not if the (measured)
+/// command line says `rd.halfkey=off`.
+pub fn must_power_off(settings: &Settings) -> bool {
+    console::in_initramfs() && !settings.off && firmware_shows_tpm()
+}
+
+/// Says why, and powers the machine off. Returns only if the kernel refuses.
+pub fn power_off(why: &Error) -> Error {
+    console::complain(why);
+    console::say(
+        "powering off: the fence (PCR 15) must not stay open. hint: to boot with a passphrase anyway, add rd.halfkey=off to the kernel command line",
+    );
+    nix::unistd::sync();
+    match reboot(RebootMode::RB_POWER_OFF) {
+        Ok(never) => match never {},
+        Err(errno) => Error::system("power off", errno.desc()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::boot::state::tests::state;
+
+    fn after(start: &[u8], data: &[u8]) -> Vec<u8> {
+        extended(Hash::Sha256, start.to_vec(), &[Hash::Sha256.digest(&[data])])
+    }
+
+    #[test]
+    fn every_way_through_a_boot_has_its_meaning() {
+        let opened = after(&[0; 32], b"r of this boot");
+        let mut state = state();
+        state.fence = opened.clone().into();
+        let of = |value: &[u8], later: &[Vec<u8>]| meaning(value.try_into().unwrap(), Some(&state), later);
+        assert_eq!(of(&[0; 32], &[]), Meaning::Open);
+        assert_eq!(of(&opened, &[]), Meaning::Opened);
+        assert_eq!(of(&after(&[0; 32], label::FENCE_CLOSED), &[]), Meaning::Closed);
+        let asked = after(&opened, label::FENCE_PASSPHRASE);
+        assert_eq!(of(&asked, &[]), Meaning::Passphrase);
+        assert_eq!(of(&after(&asked, label::FENCE_ROGUE), &[]), Meaning::Rogue);
+        assert_eq!(of(&after(&[0; 32], b"r of another boot"), &[]), Meaning::Unknown);
+        let machine_id = Hash::Sha256.digest(&[b"machine-id:..."]);
+        assert_eq!(of(&after(&opened, b"machine-id:..."), &[]), Meaning::Unknown);
+        assert_eq!(of(&after(&opened, b"machine-id:..."), &[machine_id]), Meaning::Opened);
+    }
+}

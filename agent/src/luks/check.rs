@@ -1,0 +1,334 @@
+//! The strict allow-list for LUKS2 headers, and the copy of a header that cryptsetup opens.
+//!
+//! A header can be an attack: a null cipher that shows plaintext of the attacker's choice, a
+//! reencryption that never was, several segments, a second digest whose key the attacker knows
+//! (CVE-2021-4122, CVE-2025-59054). And it can change between two reads.
+//!
+//! So a header is not checked and then opened. It is taken apart, what the agent understands
+//! is put into a **new** header with one keyslot, one segment, one digest and nothing else,
+//! and that one, in sealed memory, is all that cryptsetup sees, at the test and at the opening. Two
+//! JSON parsers can't disagree about text that one of them wrote.
+
+use super::header::{BINARY, Header, MAX_SLOTS};
+use super::json::{At, Wrong};
+use crate::error::{Error, Result};
+use halfkey_protocol::kdf::Hash;
+use nix::fcntl::{FcntlArg, SealFlag, fcntl};
+use nix::sys::memfd::{MFdFlags, memfd_create};
+use std::fmt::Write as _;
+use std::fs::File;
+use std::os::fd::AsRawFd;
+use std::os::unix::fs::FileExt;
+
+/// Ciphers of data and of keyslot areas: authenticated against nothing, but real.
+const CIPHERS: &[&str] =
+    &["aes-xts-plain64", "xchacha12,aes-adiantum-plain64", "xchacha20,aes-adiantum-plain64"];
+/// Hashes of the anti-forensic splitter, of PBKDF2 and of the volume key's digest.
+const HASHES: &[&str] = &["sha256", "sha384", "sha512"];
+/// Persistent activation flags: about performance and discards, not about what is read.
+const FLAGS: &[&str] = &[
+    "allow-discards",
+    "same-cpu-crypt",
+    "submit-from-crypt-cpus",
+    "no-read-workqueue",
+    "no-write-workqueue",
+];
+/// Sector sizes of dm-crypt.
+const SECTORS: &[u64] = &[512, 1024, 2048, 4096];
+/// PBKDF2 of our keyslot has 1000; much more would only serve to make the boot wait.
+const MAX_ITERATIONS: u64 = 1_000_000;
+/// LUKS2's own bound on the area of keyslots.
+const MAX_KEYSLOTS_AREA: u64 = 128 << 20;
+/// The area of a keyslot: a key of 64 bytes in 4000 stripes, rounded up.
+const MAX_AREA: u64 = 1 << 20;
+
+/// A header that passed. The only way to a [`HeaderCopy`].
+pub struct Checked {
+    /// UUID of the volume.
+    pub uuid: String,
+    /// The keyslot that the copy will hold.
+    pub slot: u32,
+    size: u64,
+    binary: Vec<u8>,
+    json: String,
+    area: (u64, u64),
+    end_of_keyslots: u64,
+}
+
+impl Header {
+    /// Checks all that matters for opening with this keyslot on a device of `device_size` bytes.
+    ///
+    /// # Errors
+    /// Names the first field that is not on the allow-list.
+    pub fn check(&self, slot: u32, device_size: u64) -> Result<Checked> {
+        self.check_fields(slot, device_size).map_err(outside)
+    }
+
+    /// Checks all that does not depend on a keyslot: whether this volume can be enrolled at all.
+    ///
+    /// # Errors
+    /// Names the first field that is not on the allow-list.
+    pub fn check_volume(&self, device_size: u64) -> Result<()> {
+        let root = At::root(&self.json);
+        let (end_of_keyslots, ..) = self.config(&root).map_err(outside)?;
+        self.segment(&root, end_of_keyslots, device_size).map_err(outside)?;
+        the_digest(&root).map_err(outside).map(drop)
+    }
+
+    /// Whether a keyslot has the parameters that the agent gives to its own: nobody's typed
+    /// passphrase is stretched that little. A token that names another slot does not get it removed.
+    pub fn is_unstretched(&self, slot: u32) -> bool {
+        let kdf = At::root(&self.json).object("keyslots").and_then(|slots| slots.object(&slot.to_string()));
+        let kdf = kdf.and_then(|slot| slot.object("kdf"));
+        kdf.is_ok_and(|kdf| kdf.text("type") == Ok("pbkdf2") && kdf.number("iterations") == Ok(1000))
+    }
+
+    fn check_fields(&self, slot: u32, device_size: u64) -> Result<Checked, Wrong> {
+        let root = At::root(&self.json);
+        let (end_of_keyslots, keyslots_size, flags) = self.config(&root)?;
+        let segment = self.segment(&root, end_of_keyslots, device_size)?;
+        let (keyslot, area) = self.keyslot(&root, slot, end_of_keyslots)?;
+        let digest = self.digest(&root, slot)?;
+
+        let flags = if flags.is_empty() {
+            String::new()
+        } else {
+            format!(r#","flags":["{}"]"#, flags.join(r#"",""#))
+        };
+        let json = format!(
+            r#"{{"keyslots":{{"{slot}":{keyslot}}},"tokens":{{}},"segments":{{"0":{segment}}},"digests":{{"0":{digest}}},"config":{{"json_size":"{}","keyslots_size":"{keyslots_size}"{flags}}}}}"#,
+            self.size - BINARY as u64
+        );
+        Ok(Checked {
+            uuid: self.uuid.clone(),
+            slot,
+            size: self.size,
+            binary: self.binary.clone(),
+            json,
+            area,
+            end_of_keyslots,
+        })
+    }
+
+    /// Where the area of keyslots ends, its size, and the flags.
+    fn config(&self, root: &At) -> Result<(u64, u64, Vec<&'static str>), Wrong> {
+        root.only(&["keyslots", "tokens", "segments", "digests", "config"])?;
+        let config = root.object("config")?;
+        config.only(&["json_size", "keyslots_size", "flags", "requirements"])?;
+        let keyslots_size = config.wide("keyslots_size")?;
+        if config.wide("json_size")? != self.size - BINARY as u64 {
+            return Err("config.json_size: expected the size of the JSON area, found another".into());
+        }
+        if keyslots_size > MAX_KEYSLOTS_AREA {
+            return Err(format!(
+                "config.keyslots_size: expected at most {MAX_KEYSLOTS_AREA}, found {keyslots_size}"
+            ));
+        }
+        if config.object.contains_key("requirements") {
+            let requirements = config.object("requirements")?;
+            requirements.only(&["mandatory"])?;
+            if let Some(first) = requirements.texts("mandatory")?.first() {
+                return Err(format!("config.requirements: expected none, found '{}'", first.escape_debug()));
+            }
+        }
+        let mut flags = Vec::new();
+        for flag in config.texts("flags")? {
+            let known = FLAGS.iter().find(|known| **known == flag);
+            flags.push(*known.ok_or_else(|| {
+                format!("config.flags: expected one of {}, found '{}'", FLAGS.join(", "), flag.escape_debug())
+            })?);
+        }
+
+        for name in root.object("keyslots")?.object.keys() {
+            root.object("keyslots")?.object(name)?.one_of("type", &["luks2"])?;
+        }
+        Ok((2 * self.size + keyslots_size, keyslots_size, flags))
+    }
+
+    /// The one data segment, rewritten.
+    fn segment(&self, root: &At, end_of_keyslots: u64, device_size: u64) -> Result<String, Wrong> {
+        let segments = root.object("segments")?;
+        if segments.object.len() != 1 {
+            return Err(format!("segments: expected exactly one, found {}", segments.object.len()));
+        }
+        let segment = segments.object("0")?;
+        segment.only(&["type", "offset", "size", "iv_tweak", "encryption", "sector_size", "flags"])?;
+        segment.one_of("type", &["crypt"])?;
+        segment.one_of("size", &["dynamic"])?;
+        segment.one_of("iv_tweak", &["0"])?;
+        if !segment.texts("flags")?.is_empty() {
+            return Err("segments.0.flags: expected none".into());
+        }
+        let encryption = segment.one_of("encryption", CIPHERS)?;
+        let sector = segment.number("sector_size")?;
+        if !SECTORS.contains(&sector) {
+            return Err(format!("segments.0.sector_size: expected 512 to 4096, found {sector}"));
+        }
+        let offset = segment.wide("offset")?;
+        if offset < end_of_keyslots || offset % 4096 != 0 || offset >= device_size {
+            return Err(format!(
+                "segments.0.offset: expected a multiple of 4096 from {end_of_keyslots} to {device_size}, found {offset}"
+            ));
+        }
+        Ok(format!(
+            r#"{{"type":"crypt","offset":"{offset}","size":"dynamic","iv_tweak":"0","encryption":"{encryption}","sector_size":{sector}}}"#
+        ))
+    }
+
+    /// Our keyslot, rewritten, and its area (offset and size).
+    fn keyslot(&self, root: &At, slot: u32, end_of_keyslots: u64) -> Result<(String, (u64, u64)), Wrong> {
+        let keyslots = root.object("keyslots")?;
+        if slot >= MAX_SLOTS {
+            return Err(format!("keyslots: expected a number below {MAX_SLOTS}, found {slot}"));
+        }
+        let keyslot = keyslots.object(&slot.to_string())?;
+        keyslot.only(&["type", "key_size", "af", "area", "kdf", "priority"])?;
+        let key_size = key_size(&keyslot)?;
+
+        let af = keyslot.object("af")?;
+        af.only(&["type", "stripes", "hash"])?;
+        af.one_of("type", &["luks1"])?;
+        if af.number("stripes")? != 4000 {
+            return Err("keyslot af.stripes: expected 4000".into());
+        }
+        let af_hash = af.one_of("hash", HASHES)?;
+
+        let area = keyslot.object("area")?;
+        area.only(&["type", "offset", "size", "encryption", "key_size"])?;
+        area.one_of("type", &["raw"])?;
+        let encryption = area.one_of("encryption", CIPHERS)?;
+        let area_key_size = self::key_size(&area)?;
+        let (offset, size) = (area.wide("offset")?, area.wide("size")?);
+        let end = offset.checked_add(size).ok_or("keyslot area: offset and size overflow")?;
+        if offset < 2 * self.size || end > end_of_keyslots || size > MAX_AREA || offset % 4096 != 0 {
+            return Err(format!(
+                "keyslot area: expected it between {} and {end_of_keyslots}, found {offset} to {end}",
+                2 * self.size
+            ));
+        }
+
+        let kdf = keyslot.object("kdf")?;
+        kdf.only(&["type", "hash", "iterations", "salt"])?;
+        kdf.one_of("type", &["pbkdf2"])?;
+        let kdf_hash = kdf.one_of("hash", HASHES)?;
+        let iterations = iterations(&kdf)?;
+        let salt = kdf.base64("salt")?;
+
+        let mut out = String::new();
+        let _ = write!(out, r#"{{"type":"luks2","key_size":{key_size},"#);
+        let _ = write!(out, r#""af":{{"type":"luks1","stripes":4000,"hash":"{af_hash}"}},"#);
+        let _ = write!(
+            out,
+            r#""area":{{"type":"raw","offset":"{offset}","size":"{size}","encryption":"{encryption}","key_size":{area_key_size}}},"#
+        );
+        let _ = write!(
+            out,
+            r#""kdf":{{"type":"pbkdf2","hash":"{kdf_hash}","iterations":{iterations},"salt":"{salt}"}}}}"#
+        );
+        Ok((out, (offset, size)))
+    }
+
+    /// The one digest, rewritten: it must bind our keyslot to the segment. With a second digest
+    /// the segment could have a key that the attacker knows, while our keyslot still opens.
+    fn digest(&self, root: &At, slot: u32) -> Result<String, Wrong> {
+        let digest = the_digest(root)?;
+        digest.only(&["type", "keyslots", "segments", "hash", "iterations", "salt", "digest"])?;
+        digest.one_of("type", &["pbkdf2"])?;
+        let hash = digest.one_of("hash", HASHES)?;
+        let iterations = iterations(&digest)?;
+        if digest.texts("segments")? != ["0"]
+            || !digest.texts("keyslots")?.contains(&slot.to_string().as_str())
+        {
+            return Err(format!("digests: expected it to bind keyslot {slot} to segment 0"));
+        }
+        let (salt, value) = (digest.base64("salt")?, digest.base64("digest")?);
+        Ok(format!(
+            r#"{{"type":"pbkdf2","keyslots":["{slot}"],"segments":["0"],"hash":"{hash}","iterations":{iterations},"salt":"{salt}","digest":"{value}"}}"#
+        ))
+    }
+}
+
+fn outside(wrong: Wrong) -> Error {
+    Error::volume(format!("LUKS2 header outside the allow-list: {wrong}")).hint(
+        "halfkey opens plain LUKS2 volumes only: one crypt segment, aes-xts-plain64, no reencryption, no integrity",
+    )
+}
+
+/// The only digest. A finished reencryption leaves it with another number than 0.
+fn the_digest<'a>(root: &At<'a>) -> Result<At<'a>, Wrong> {
+    let digests = root.object("digests")?;
+    match (digests.object.keys().next(), digests.object.len()) {
+        (Some(number), 1) => digests.object(number),
+        (_, count) => Err(format!("digests: expected exactly one, found {count}")),
+    }
+}
+
+fn key_size(at: &At) -> Result<u64, Wrong> {
+    match at.number("key_size")? {
+        size @ (32 | 64) => Ok(size),
+        other => Err(format!("{}.key_size: expected 32 or 64, found {other}", at.path)),
+    }
+}
+
+fn iterations(at: &At) -> Result<u64, Wrong> {
+    match at.number("iterations")? {
+        count @ 1000..=MAX_ITERATIONS => Ok(count),
+        other => Err(format!("{}.iterations: expected 1000 to {MAX_ITERATIONS}, found {other}", at.path)),
+    }
+}
+
+impl Checked {
+    /// The header for cryptsetup: both copies ours, and the area of the one keyslot.
+    ///
+    /// # Errors
+    /// When the area can't be read or memory can't be had.
+    pub fn copy(&self, device: &File) -> Result<HeaderCopy> {
+        let (offset, size) = self.area;
+        let mut key_material = vec![0; size as usize];
+        device
+            .read_exact_at(&mut key_material, offset)
+            .map_err(|e| Error::volume(format!("keyslot {}: {e}", self.slot)))?;
+        let io = |e| Error::system("header copy in memory", e);
+        // Without close-on-exec: cryptsetup inherits it. There is no secret in it.
+        let fd = memfd_create(c"halfkey-header", MFdFlags::MFD_ALLOW_SEALING).map_err(|e| io(e.into()))?;
+        let file = File::from(fd);
+        file.set_len(self.end_of_keyslots).map_err(io)?;
+        for at in [0, self.size] {
+            file.write_all_at(&self.header(at), at).map_err(io)?;
+        }
+        file.write_all_at(&key_material, offset).map_err(io)?;
+        let seals =
+            SealFlag::F_SEAL_WRITE | SealFlag::F_SEAL_SHRINK | SealFlag::F_SEAL_GROW | SealFlag::F_SEAL_SEAL;
+        fcntl(&file, FcntlArg::F_ADD_SEALS(seals)).map_err(|e| io(e.into()))?;
+        Ok(HeaderCopy { uuid: self.uuid.clone(), slot: self.slot, file })
+    }
+
+    /// Binary header and JSON area, as they stand at offset `at`.
+    pub fn header(&self, at: u64) -> Vec<u8> {
+        let mut out = self.binary.clone();
+        out[..6].copy_from_slice(if at == 0 { b"LUKS\xba\xbe" } else { b"SKUL\xba\xbe" });
+        out[256..264].copy_from_slice(&at.to_be_bytes());
+        out[264..].fill(0);
+        out.extend_from_slice(self.json.as_bytes());
+        out.resize(self.size as usize, 0);
+        let checksum = Hash::Sha256.digest(&[&out]);
+        out[448..480].copy_from_slice(&checksum);
+        out
+    }
+}
+
+/// A checked header in sealed memory: what was checked is what is tested is what is opened.
+pub struct HeaderCopy {
+    /// UUID of the volume.
+    pub uuid: String,
+    /// Its only keyslot.
+    pub slot: u32,
+    file: File,
+}
+
+impl HeaderCopy {
+    /// The path under which a child process finds it.
+    pub fn path(&self) -> String {
+        format!("/proc/self/fd/{}", self.file.as_raw_fd())
+    }
+}

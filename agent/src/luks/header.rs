@@ -1,0 +1,204 @@
+//! Reads a LUKS2 header (LUKS2 On-Disk Format Specification 1.1, section 2): two copies of a
+//! binary header and a JSON area, each with a checksum.
+//!
+//! Everything here is hostile. Nothing of it reaches cryptsetup as it is: see [`super::check`].
+
+use super::json::At;
+use super::token::Token;
+use crate::error::{Error, Result};
+use halfkey_protocol::kdf::Hash;
+use miniserde::json::{Object, Value};
+use std::fs::File;
+use std::os::unix::fs::FileExt;
+
+/// Size of the binary header.
+pub const BINARY: usize = 4096;
+/// Sizes that a header area may have (section 2.1), and so the places of the second copy.
+const SIZES: [u64; 9] =
+    [0x4000, 0x8000, 0x1_0000, 0x2_0000, 0x4_0000, 0x8_0000, 0x10_0000, 0x20_0000, 0x40_0000];
+/// More keyslots and tokens no LUKS2 header has.
+pub const MAX_SLOTS: u32 = 32;
+
+const PRIMARY: &[u8; 6] = b"LUKS\xba\xbe";
+const SECONDARY: &[u8; 6] = b"SKUL\xba\xbe";
+
+/// A header whose checksum is right. Says nothing about whether it is harmless.
+pub struct Header {
+    /// UUID: lower-case text with dashes.
+    pub uuid: String,
+    /// Grows with each change.
+    pub seqid: u64,
+    /// Size of binary header and JSON area together, in bytes.
+    pub size: u64,
+    /// The binary header, for what is copied as it is.
+    pub binary: Vec<u8>,
+    pub(super) json: Object,
+}
+
+/// What stands at the beginning of a device.
+pub enum Found {
+    /// No LUKS.
+    Nothing,
+    /// LUKS version 1, which has no tokens.
+    Luks1,
+    /// LUKS2.
+    Luks2(Box<Header>),
+}
+
+impl Header {
+    /// Reads the newer of the two intact copies on a device or in a file.
+    ///
+    /// # Errors
+    /// When there is a LUKS2 header and no intact copy of it.
+    pub fn read(device: &File) -> Result<Found> {
+        let mut start = [0; 16];
+        if device.read_exact_at(&mut start, 0).is_err() || !start.starts_with(PRIMARY) {
+            return Ok(Found::Nothing);
+        }
+        match start[6..8] {
+            [0, 1] => return Ok(Found::Luks1),
+            [0, 2] => {}
+            _ => return Err(Error::volume("expected LUKS version 1 or 2, found another")),
+        }
+        let first = Self::read_copy(device, 0);
+        // The size in an intact first copy says where the second is; else it is searched.
+        let places = match &first {
+            Ok(header) => vec![header.size],
+            Err(_) => SIZES.to_vec(),
+        };
+        let second = places.into_iter().find_map(|at| Self::read_copy(device, at).ok());
+        match (first, second) {
+            (Ok(first), Some(second)) if second.seqid > first.seqid => Ok(Found::Luks2(Box::new(second))),
+            (Ok(first), _) => Ok(Found::Luks2(Box::new(first))),
+            (Err(_), Some(second)) => Ok(Found::Luks2(Box::new(second))),
+            (Err(error), None) => Err(error.hint("cryptsetup repair, or restore a backup of the header")),
+        }
+    }
+
+    fn read_copy(device: &File, at: u64) -> Result<Self> {
+        let io = |e| Error::volume(format!("LUKS2 header at {at}: {e}"));
+        let mut area = vec![0; BINARY];
+        device.read_exact_at(&mut area, at).map_err(io)?;
+        let size = be64(&area, 8);
+        if !SIZES.contains(&size) {
+            return Err(Error::volume(format!(
+                "LUKS2 header at {at}: expected a size that the format allows, found {size}"
+            )));
+        }
+        area.resize(size as usize, 0);
+        device.read_exact_at(&mut area[BINARY..], at + BINARY as u64).map_err(io)?;
+        Self::parse(&area, at)
+    }
+
+    /// Parses one copy: binary header and JSON area, as read at offset `at`.
+    ///
+    /// # Errors
+    /// When a field is not what the format says or the checksum is wrong.
+    pub fn parse(area: &[u8], at: u64) -> Result<Self> {
+        let wrong = |what: &str| Error::volume(format!("LUKS2 header at {at}: {what}"));
+        if area.len() < 2 * BINARY {
+            return Err(wrong("shorter than a header"));
+        }
+        let magic = if at == 0 { PRIMARY } else { SECONDARY };
+        if !area.starts_with(magic) || area[6..8] != [0, 2] {
+            return Err(wrong("expected the magic of LUKS2, found something else"));
+        }
+        let size = be64(area, 8);
+        if !SIZES.contains(&size) || size != area.len() as u64 {
+            return Err(wrong("expected a size that the format allows"));
+        }
+        if be64(area, 256) != at || (at != 0 && at != size) {
+            return Err(wrong("it says that it stands elsewhere"));
+        }
+        if c_string(&area[72..104]) != Some("sha256") {
+            return Err(wrong("expected checksum algorithm sha256, found another"));
+        }
+        // The checksum covers the area with its own field zeroed.
+        let computed = Hash::Sha256.digest(&[&area[..448], &[0; 64], &area[512..]]);
+        if computed != area[448..480] {
+            return Err(wrong("the checksum is wrong"));
+        }
+        let uuid =
+            c_string(&area[168..208]).filter(|uuid| is_uuid(uuid)).ok_or_else(|| wrong("expected a UUID"))?;
+        let text = area[BINARY..].split(|byte| *byte == 0).next().unwrap_or_default();
+        let text = std::str::from_utf8(text).map_err(|_| wrong("JSON area: not UTF-8"))?;
+        let json = match miniserde::json::from_str(text) {
+            Ok(Value::Object(json)) => json,
+            _ => return Err(wrong("JSON area: not a JSON object")),
+        };
+        Ok(Self { uuid: uuid.to_owned(), seqid: be64(area, 16), size, binary: area[..BINARY].to_vec(), json })
+    }
+
+    /// The label of the volume; may be empty.
+    pub fn label(&self) -> &str {
+        c_string(&self.binary[24..72]).unwrap_or_default()
+    }
+
+    /// Keyslots that exist.
+    pub fn keyslots(&self) -> Vec<u32> {
+        self.numbers("keyslots")
+    }
+
+    /// Numbers of all tokens.
+    pub fn token_numbers(&self) -> Vec<u32> {
+        self.numbers("tokens")
+    }
+
+    fn numbers(&self, field: &str) -> Vec<u32> {
+        let Ok(slots) = At::root(&self.json).object(field) else { return Vec::new() };
+        let mut numbers: Vec<u32> =
+            slots.object.keys().filter_map(|key| key.parse().ok()).filter(|n| *n < MAX_SLOTS).collect();
+        numbers.sort_unstable();
+        numbers
+    }
+
+    /// Tokens of type `halfkey`, with their numbers. A damaged one is an error of its own.
+    pub fn halfkey_tokens(&self) -> Vec<(u32, Result<Token>)> {
+        let Ok(tokens) = At::root(&self.json).object("tokens") else { return Vec::new() };
+        let ours = self.token_numbers().into_iter().filter_map(|number| {
+            let value = tokens.object.get(&number.to_string())?;
+            let Value::Object(token) = value else { return None };
+            (At::root(token).text("type") == Ok(super::token::TYPE))
+                .then(|| (number, Token::parse(&miniserde::json::to_string(value))))
+        });
+        ours.collect()
+    }
+
+    /// Keyslots that a token other than `except` names in `keyslots`.
+    pub fn slots_of_tokens(&self, except: &[u32]) -> Vec<u32> {
+        let Ok(tokens) = At::root(&self.json).object("tokens") else { return Vec::new() };
+        let others = tokens.object.iter().filter(|(key, _)| !except.iter().any(|n| n.to_string() == **key));
+        others
+            .filter_map(|(_, value)| match value {
+                Value::Object(token) => At::root(token).texts("keyslots").ok(),
+                _ => None,
+            })
+            .flatten()
+            .filter_map(|slot| slot.parse().ok())
+            .collect()
+    }
+}
+
+/// The lowest number that is not taken.
+pub fn free(taken: &[u32]) -> Option<u32> {
+    (0..MAX_SLOTS).find(|number| !taken.contains(number))
+}
+
+fn be64(bytes: &[u8], at: usize) -> u64 {
+    bytes[at..].first_chunk::<8>().map_or(0, |chunk| u64::from_be_bytes(*chunk))
+}
+
+/// Text up to the first NUL; `None` if there is no NUL or it is not plain ASCII.
+fn c_string(bytes: &[u8]) -> Option<&str> {
+    let end = bytes.iter().position(|byte| *byte == 0)?;
+    std::str::from_utf8(&bytes[..end]).ok().filter(|text| text.bytes().all(|b| (b' '..=b'~').contains(&b)))
+}
+
+/// Lower-case hex with dashes in the usual places: it becomes part of device names.
+pub fn is_uuid(text: &str) -> bool {
+    text.len() == 36
+        && text.bytes().enumerate().all(|(i, b)| match i {
+            8 | 13 | 18 | 23 => b == b'-',
+            _ => matches!(b, b'0'..=b'9' | b'a'..=b'f'),
+        })
+}

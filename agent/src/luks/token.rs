@@ -1,0 +1,185 @@
+//! The LUKS2 token of type `halfkey`: what the initramfs needs to know.
+//!
+//! Unauthenticated by nature. Nothing security-relevant depends on it: a wrong
+//! value can only make the unlocking fail.
+
+use crate::error::{Error, Kind, Result};
+use crate::net::Server;
+use halfkey_protocol::kdf::Hash;
+use halfkey_protocol::{Bytes, NodeId};
+
+/// The token's type.
+pub const TYPE: &str = "halfkey";
+/// Of this layout.
+pub const VERSION: u32 = 1;
+
+/// A token, with its fields read.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Token {
+    /// The keyslot; named before it exists.
+    pub slot: u32,
+    /// Whether the keyslot exists and is this token's (`keyslots` names it).
+    pub complete: bool,
+    /// Node id.
+    pub node: NodeId,
+    /// Which enrollment: a UUID.
+    pub enrollment: String,
+    /// Where the verifier is, best first.
+    pub servers: Vec<Server>,
+    /// Its CA, PEM.
+    pub ca: String,
+    /// `TPMT_PUBLIC` of the sealed half.
+    pub sealed_public: Vec<u8>,
+    /// Its private part.
+    pub sealed_private: Vec<u8>,
+    /// Name of the SRK that it is sealed under.
+    pub srk_name: Vec<u8>,
+    /// PCR bank.
+    pub bank: Hash,
+    /// `TPMT_PUBLIC` of the release key. U's policy binds its name.
+    pub release_public: Vec<u8>,
+    /// Seconds since 1970: no certificate can have expired before this.
+    pub enrolled_at: u64,
+}
+
+/// The token as JSON, field by field (LUKS2 On-Disk Format, section 3.5).
+#[derive(miniserde::Serialize, miniserde::Deserialize)]
+struct Raw {
+    #[serde(rename = "type")]
+    kind: String,
+    keyslots: Vec<String>,
+    halfkey_slot: u32,
+    version: u32,
+    node: String,
+    enrollment: String,
+    servers: Vec<String>,
+    ca: String,
+    sealed_public: Bytes,
+    sealed_private: Bytes,
+    srk_name: Bytes,
+    bank: String,
+    release_public: Bytes,
+    enrolled_at: u64,
+}
+
+impl Token {
+    /// Reads the JSON of a token.
+    ///
+    /// # Errors
+    /// When a field is missing or not what it must be.
+    pub fn parse(json: &str) -> Result<Self> {
+        let wrong = |what: &str| {
+            Error::new(Kind::NotEnrolled, format!("damaged halfkey token: {what}"))
+                .hint("enroll the volume again from the running system: halfkey-agent enroll")
+        };
+        if json.len() > 64 << 10 {
+            return Err(wrong("larger than 64 KiB"));
+        }
+        let raw: Raw =
+            miniserde::json::from_str(json).map_err(|_| wrong("a field is missing or of another type"))?;
+        if raw.kind != TYPE {
+            return Err(wrong("of another type"));
+        }
+        if raw.version != VERSION {
+            return Err(wrong(&format!("expected version {VERSION}, found {}", raw.version)));
+        }
+        if raw.halfkey_slot >= super::header::MAX_SLOTS {
+            return Err(wrong("it names a keyslot that no LUKS2 volume has"));
+        }
+        let complete = match raw.keyslots.as_slice() {
+            [] => false,
+            [slot] if *slot == raw.halfkey_slot.to_string() => true,
+            _ => return Err(wrong("keyslots and halfkey_slot differ")),
+        };
+        if !crate::luks::header::is_uuid(&raw.enrollment) {
+            return Err(wrong("the enrollment is no UUID"));
+        }
+        if raw.servers.is_empty() || raw.servers.len() > 8 {
+            return Err(wrong("expected one to eight servers"));
+        }
+        let size = |bytes: &Bytes, what: &str| match bytes.len() {
+            1..=1024 => Ok(bytes.0.clone()),
+            len => Err(wrong(&format!("{what}: expected 1 to 1024 bytes, found {len}"))),
+        };
+        Ok(Self {
+            slot: raw.halfkey_slot,
+            complete,
+            node: NodeId::parse(&raw.node).ok_or_else(|| wrong("the node id is no UUID"))?,
+            enrollment: raw.enrollment,
+            servers: raw
+                .servers
+                .iter()
+                .map(|url| Server::parse(url))
+                .collect::<Result<_>>()
+                .map_err(|e| wrong(&e.message))?,
+            ca: raw.ca,
+            sealed_public: size(&raw.sealed_public, "sealed_public")?,
+            sealed_private: size(&raw.sealed_private, "sealed_private")?,
+            srk_name: size(&raw.srk_name, "srk_name")?,
+            bank: Hash::from_name(&raw.bank).ok_or_else(|| wrong("the bank is neither sha256 nor sha384"))?,
+            release_public: size(&raw.release_public, "release_public")?,
+            enrolled_at: raw.enrolled_at,
+        })
+    }
+
+    /// The JSON for `cryptsetup token import`.
+    pub fn to_json(&self) -> String {
+        miniserde::json::to_string(&Raw {
+            kind: TYPE.into(),
+            keyslots: if self.complete { vec![self.slot.to_string()] } else { Vec::new() },
+            halfkey_slot: self.slot,
+            version: VERSION,
+            node: self.node.to_string(),
+            enrollment: self.enrollment.clone(),
+            servers: self.servers.iter().map(|server| server.as_str().to_owned()).collect(),
+            ca: self.ca.clone(),
+            sealed_public: self.sealed_public.clone().into(),
+            sealed_private: self.sealed_private.clone().into(),
+            srk_name: self.srk_name.clone().into(),
+            bank: self.bank.name().into(),
+            release_public: self.release_public.clone().into(),
+            enrolled_at: self.enrolled_at,
+        })
+    }
+}
+
+#[cfg(test)]
+pub(crate) mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    pub(crate) fn token(slot: u32, complete: bool) -> Token {
+        Token {
+            slot,
+            complete,
+            node: NodeId([0x80; 16]),
+            enrollment: "0afd6329-fe84-4fc3-be1c-f947e595762f".into(),
+            servers: vec![Server::parse("https://10.0.2.2:8443").unwrap()],
+            ca: "-----BEGIN CERTIFICATE-----\n".into(),
+            sealed_public: vec![1; 78],
+            sealed_private: vec![2; 160],
+            srk_name: vec![3; 34],
+            bank: Hash::Sha256,
+            release_public: vec![4; 88],
+            enrolled_at: 1_800_000_000,
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn tokens_survive_their_json(slot in 0u32..32, complete: bool) {
+            let token = token(slot, complete);
+            prop_assert_eq!(Token::parse(&token.to_json()).unwrap(), token);
+        }
+
+        #[test]
+        fn any_json_is_read_or_refused(text in ".{0,200}", at in 0usize..900, with in ".") {
+            let _ = Token::parse(&text);
+            let mut json = token(1, true).to_json();
+            if json.is_char_boundary(at) && at < json.len() {
+                json.insert_str(at, &with);
+            }
+            let _ = Token::parse(&json);
+        }
+    }
+}

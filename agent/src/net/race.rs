@@ -1,0 +1,161 @@
+//! `begin` at several servers at once. It has no effect there, so it can be raced and
+//! repeated; `finish` then goes to the one server that answered first.
+//!
+//! Runs beside the TPM's work: the network may still be coming up.
+
+use super::wait::NetworkEvents;
+use super::{Again, Client, Error, Server};
+use crate::console;
+use crate::deadline::Deadline;
+use crate::error::{self, Kind};
+use crate::timing::Timeline;
+use halfkey_protocol::{VERSIONS, wire};
+use rustls::ClientConfig;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, mpsc};
+use std::thread;
+use std::time::Duration;
+
+/// A server that takes longer for a nonce is not healthy: another attempt is.
+const BEGIN: Duration = Duration::from_secs(10);
+/// Between attempts when no event can tell that the server is back.
+const PAUSE: Duration = Duration::from_secs(1);
+/// Enough for TLS and JSON, and it counts as locked memory.
+const STACK: usize = 512 << 10;
+
+/// What every attempt needs.
+#[derive(Clone)]
+pub struct Course {
+    /// At least one.
+    pub servers: Vec<Server>,
+    /// With the pinned CA.
+    pub tls: Arc<ClientConfig>,
+    /// What is sent.
+    pub begin: wire::Begin,
+    /// When all must be over.
+    pub deadline: Deadline,
+    /// Where the durations go.
+    pub timeline: Timeline,
+}
+
+/// A running race. Dropping it ends it.
+pub struct Race {
+    results: mpsc::Receiver<Result<Won, error::Error>>,
+    over: Arc<AtomicBool>,
+    deadline: Deadline,
+    runners: usize,
+}
+
+/// The first answer, and the connection it came over.
+pub struct Won {
+    /// Further requests go to the same server.
+    pub client: Client,
+    /// Its answer.
+    pub begun: wire::Begun,
+}
+
+impl Race {
+    /// Starts one thread for each server.
+    ///
+    /// # Errors
+    /// When the system has no thread to give.
+    pub fn start(course: &Course) -> error::Result<Self> {
+        let (sender, results) = mpsc::channel();
+        let over = Arc::new(AtomicBool::new(false));
+        for server in &course.servers {
+            let (course, server, sender, over) =
+                (course.clone(), server.clone(), sender.clone(), over.clone());
+            let run = move || {
+                let client = Client::new(server, course.tls.clone(), course.timeline.clone());
+                let _ = sender.send(attempt(client, &course, &over));
+            };
+            thread::Builder::new()
+                .stack_size(STACK)
+                .spawn(run)
+                .map_err(|e| error::Error::system("thread", e))?;
+        }
+        Ok(Self { results, over, deadline: course.deadline, runners: course.servers.len() })
+    }
+
+    /// The first that answered; if none did by the deadline, the error of the last.
+    ///
+    /// # Errors
+    /// As [`Error::at`] tells them.
+    pub fn winner(self) -> error::Result<Won> {
+        let mut last = None;
+        for _ in 0..self.runners {
+            // A moment longer than the runners, so that their own words are heard.
+            match self.results.recv_timeout(self.deadline.remaining() + PAUSE) {
+                Ok(Ok(won)) => return Ok(won),
+                Ok(Err(error)) => {
+                    if self.runners > 1 {
+                        console::say(&format!("{error}"));
+                    }
+                    last = Some(error);
+                }
+                Err(_) => break,
+            }
+        }
+        Err(last
+            .unwrap_or_else(|| error::Error::new(Kind::Network, "no server answered before the deadline")))
+    }
+}
+
+impl Drop for Race {
+    fn drop(&mut self) {
+        self.over.store(true, Ordering::Relaxed);
+    }
+}
+
+/// Attempts `begin` until it works, can't work, or the deadline has come.
+fn attempt(client: Client, course: &Course, over: &AtomicBool) -> error::Result<Won> {
+    let events = NetworkEvents::open();
+    let mut waits_for = String::new();
+    loop {
+        let error = match client.post::<_, wire::Begun>("/v1/begin", &course.begin, BEGIN, course.deadline) {
+            Ok(begun) => match acceptable(&begun) {
+                Ok(()) => return Ok(Won { client, begun }),
+                Err(error) => error,
+            },
+            Err(error) => error,
+        };
+        let again = error.again();
+        if again == Again::Never || course.deadline.is_over() || over.load(Ordering::Relaxed) {
+            return Err(error.at(client.server().as_str()));
+        }
+        let what = error.to_string();
+        if what != waits_for {
+            let left = course.deadline.seconds();
+            console::say(&format!("{}: {what}; trying again for {left} s", client.server()));
+            waits_for = what;
+        }
+        pause(again, events.as_ref().ok(), course.deadline);
+    }
+}
+
+/// Sleeps until another attempt is worth it.
+pub fn pause(again: Again, events: Option<&NetworkEvents>, deadline: Deadline) {
+    let until = match (again, events) {
+        (Again::AtOnce, _) => return,
+        (Again::OnNetworkChange, Some(_)) => deadline,
+        _ => deadline.within(PAUSE),
+    };
+    match events {
+        Some(events) => drop(events.wait(until)),
+        // Without netlink a pause is the best there is.
+        None => thread::park_timeout(until.remaining()),
+    }
+}
+
+fn acceptable(begun: &wire::Begun) -> Result<(), Error> {
+    if !VERSIONS.contains(&begun.version) {
+        return Err(Error::Malformed(format!("expected protocol version 1, found {}", begun.version)));
+    }
+    if begun.nonce.is_empty() || begun.nonce.len() > 128 {
+        return Err(Error::Malformed(format!(
+            "expected a nonce of 1 to 128 bytes, found {}",
+            begun.nonce.len()
+        )));
+    }
+    Ok(())
+}

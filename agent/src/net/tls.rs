@@ -1,0 +1,98 @@
+//! TLS settings: 1.3 only, one pinned CA, a clock that can't stand in 1970.
+
+use crate::error::{Error, Kind, Result};
+use rustls::crypto::ring;
+use rustls::pki_types::pem::PemObject;
+use rustls::pki_types::{CertificateDer, UnixTime};
+use rustls::time_provider::TimeProvider;
+use rustls::{ClientConfig, RootCertStore};
+use std::sync::Arc;
+use std::time::Duration;
+
+/// No certificate of a server can be older than this program: seconds since 1970.
+/// Reproducible builds set SOURCE_DATE_EPOCH; the other number is the day of this protocol's first version.
+const BUILD_TIME: u64 = match option_env!("SOURCE_DATE_EPOCH") {
+    Some(text) => seconds(text.as_bytes()),
+    None => 1_793_491_200,
+};
+
+/// Settings that trust the certificates of `ca` (PEM) and nothing else. Certificate times
+/// are checked against the latest of the machine's clock, the build time and `enrolled_at`.
+///
+/// # Errors
+/// When there is no certificate in `ca`.
+pub fn config(ca: &str, enrolled_at: u64) -> Result<Arc<ClientConfig>> {
+    let bad = |what: String| {
+        Error::new(Kind::NotEnrolled, format!("expected the verifier's CA as PEM, found {what}"))
+            .hint("the file is ca.pem in the state folder of halfkey-verifier")
+    };
+    let mut roots = RootCertStore::empty();
+    for certificate in CertificateDer::pem_slice_iter(ca.as_bytes()) {
+        let certificate = certificate.map_err(|e| bad(format!("damaged PEM: {e}")))?;
+        roots.add(certificate).map_err(|e| bad(format!("a certificate that can't be a CA: {e}")))?;
+    }
+    if roots.is_empty() {
+        return Err(bad("no certificate".into()));
+    }
+    let config =
+        ClientConfig::builder_with_details(Arc::new(ring::default_provider()), Arc::new(Clock(enrolled_at)))
+            .with_protocol_versions(&[&rustls::version::TLS13])
+            .map_err(|e| Error::system("tls settings", e))?
+            .with_root_certificates(roots)
+            .with_no_client_auth();
+    Ok(Arc::new(config))
+}
+
+/// The latest of clock, build time and enrollment time: a lower bound of the real time
+/// that no battery can lose. Capped, so that a token can't set it to the year 10000.
+#[derive(Debug)]
+struct Clock(u64);
+
+impl TimeProvider for Clock {
+    fn current_time(&self) -> Option<UnixTime> {
+        let machine =
+            std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap_or_default().as_secs();
+        Some(UnixTime::since_unix_epoch(Duration::from_secs(latest(machine, self.0))))
+    }
+}
+
+fn latest(machine: u64, enrolled_at: u64) -> u64 {
+    const YEAR_2200: u64 = 7_258_118_400;
+    machine.max(BUILD_TIME).max(enrolled_at.min(YEAR_2200))
+}
+
+const fn seconds(text: &[u8]) -> u64 {
+    let mut value = 0;
+    let mut i = 0;
+    while i < text.len() {
+        assert!(text[i].is_ascii_digit(), "SOURCE_DATE_EPOCH is a number of seconds");
+        value = value * 10 + (text[i] - b'0') as u64;
+        i += 1;
+    }
+    value
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_clock_in_1970_is_lifted_and_a_good_one_kept() {
+        assert_eq!(latest(0, 0), BUILD_TIME);
+        assert_eq!(latest(0, BUILD_TIME + 5), BUILD_TIME + 5);
+        assert_eq!(latest(BUILD_TIME + 9, BUILD_TIME + 5), BUILD_TIME + 9);
+        assert_eq!(seconds(b"1793491200"), 1_793_491_200);
+    }
+
+    #[test]
+    fn a_ca_that_is_none_is_refused() {
+        for ca in [
+            "",
+            "hello",
+            "-----BEGIN CERTIFICATE-----\nAAAA\n-----END CERTIFICATE-----\n",
+            "-----BEGIN CERTIFICATE-----",
+        ] {
+            assert!(config(ca, 0).is_err(), "{ca}");
+        }
+    }
+}

@@ -1,0 +1,241 @@
+//! `status`: what this machine's TPM, fence, volumes and servers look like now.
+
+use crate::boot::devices;
+use crate::boot::state::State;
+use crate::console::print;
+use crate::deadline::Deadline;
+use crate::enroll::bind;
+use crate::error::Result;
+use crate::fence::{self, Meaning};
+use crate::luks::{Header, Token};
+use crate::net::{Client, Error as NetError, tls};
+use crate::timing::Timeline;
+use crate::tpm::{Location, Tpm};
+use crate::{logs, userspace_log};
+use halfkey_protocol::wire::{self, Purpose};
+use halfkey_protocol::{FENCE_PCR, NodeId, VERSIONS, identity};
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+/// A server that does not answer by then is not reachable for a boot either.
+const REACH: Duration = Duration::from_secs(5);
+
+/// All of it; the JSON of `--json`.
+#[derive(Debug, Default, miniserde::Serialize)]
+pub struct Status {
+    version: String,
+    tpm: Option<TpmStatus>,
+    /// Why `tpm` is missing or incomplete.
+    tpm_error: Option<String>,
+    volumes: Vec<VolumeStatus>,
+    servers: Vec<ServerStatus>,
+}
+
+#[derive(Debug, Default, miniserde::Serialize)]
+struct TpmStatus {
+    manufacturer: String,
+    vendor: String,
+    firmware: String,
+    in_lockout: bool,
+    node: Option<String>,
+    ek_fingerprint: Option<String>,
+    ek_certificate: Option<bool>,
+    fence: String,
+    fence_sha256: Option<String>,
+    /// Whether U could be unsealed at all now: only while the fence is open.
+    can_unseal: bool,
+    evidence_id: Option<u64>,
+}
+
+#[derive(Debug, Default, miniserde::Serialize)]
+struct VolumeStatus {
+    device: String,
+    uuid: String,
+    token: Option<u32>,
+    keyslot: Option<u32>,
+    node: Option<String>,
+    enrollment: Option<String>,
+    /// `enrolled`, `interrupted`, `damaged`, `refused`.
+    state: String,
+    why: Option<String>,
+    other_keyslots: Vec<u32>,
+    /// Opened by attestation in this boot.
+    opened: bool,
+}
+
+#[derive(Debug, Default, miniserde::Serialize)]
+struct ServerStatus {
+    url: String,
+    reachable: bool,
+    why: Option<String>,
+}
+
+/// Looks at everything; nothing is changed. `devices` instead of those that are found.
+pub fn collect(location: &Location, devices: &[PathBuf]) -> Status {
+    let state = State::load().ok().flatten();
+    let mut status = Status { version: env!("CARGO_PKG_VERSION").into(), ..Status::default() };
+    match tpm_status(location, state.as_ref()) {
+        Ok(tpm) => status.tpm = Some(tpm),
+        Err(error) => status.tpm_error = Some(error.to_string()),
+    }
+    let volumes = if devices.is_empty() {
+        devices::all()
+    } else {
+        let open = |path: &PathBuf| bind::open(path).map(|open| (path.clone(), open.header)).ok();
+        devices.iter().filter_map(open).collect()
+    };
+    let mut tokens = Vec::new();
+    for (path, header) in &volumes {
+        for (number, token) in header.halfkey_tokens() {
+            status.volumes.push(volume_status(path, header, number, &token, state.as_ref()));
+            tokens.extend(token.ok());
+        }
+    }
+    status.servers = servers_of(&tokens);
+    status
+}
+
+fn tpm_status(location: &Location, state: Option<&State>) -> Result<TpmStatus> {
+    let mut tpm = Tpm::open(location)?;
+    let description = tpm.description()?;
+    let fence = tpm.fence_state()?;
+    let value = fence.sha256();
+    let later = userspace_log::sha256_digests(&logs::userspace(), FENCE_PCR);
+    let meaning = match value {
+        Some(value) => fence::meaning(&value, state, &later),
+        None if fence.is_open() => Meaning::Open,
+        None => Meaning::Unknown,
+    };
+    // A TPM whose EK can't be had still has a fence worth showing.
+    let ek = tpm.endorsement_key().ok();
+    Ok(TpmStatus {
+        manufacturer: description.manufacturer,
+        vendor: description.vendor,
+        firmware: format!("{:016x}", description.firmware),
+        in_lockout: tpm.permanent()?.in_lockout,
+        node: ek.as_ref().map(|ek| NodeId::from_ek_name(&ek.object.name).to_string()),
+        ek_fingerprint: ek.as_ref().map(|ek| identity::fingerprint(&ek.object.public)),
+        ek_certificate: ek.as_ref().map(|ek| ek.certificate.is_some()),
+        fence: meaning.as_str().into(),
+        fence_sha256: value.map(|value| value.iter().map(|byte| format!("{byte:02x}")).collect()),
+        can_unseal: fence.is_open(),
+        evidence_id: state.and_then(|state| state.evidence_id),
+    })
+}
+
+fn volume_status(
+    path: &Path,
+    header: &Header,
+    number: u32,
+    token: &Result<Token>,
+    state: Option<&State>,
+) -> VolumeStatus {
+    let size = std::fs::File::open(path).and_then(|file| devices::size_of(&file)).unwrap_or(u64::MAX);
+    let (word, why) = match token {
+        Err(error) => ("damaged", Some(error.to_string())),
+        Ok(token) if !token.complete => ("interrupted", Some("run halfkey-agent enroll again".into())),
+        Ok(token) => match header.check(token.slot, size) {
+            Ok(_) => ("enrolled", None),
+            Err(error) => ("refused", Some(error.to_string())),
+        },
+    };
+    let token = token.as_ref().ok();
+    VolumeStatus {
+        device: path.display().to_string(),
+        uuid: header.uuid.clone(),
+        token: Some(number),
+        keyslot: token.map(|token| token.slot),
+        node: token.map(|token| token.node.to_string()),
+        enrollment: token.map(|token| token.enrollment.clone()),
+        state: word.into(),
+        why,
+        other_keyslots: bind::others(header),
+        opened: state.is_some_and(|state| {
+            state.volumes.iter().any(|volume| volume.uuid == header.uuid && volume.dm_uuid.is_some())
+        }),
+    }
+}
+
+/// Asks each server of the tokens once. `begin` changes nothing there, and a refusal is an answer.
+fn servers_of(tokens: &[Token]) -> Vec<ServerStatus> {
+    let mut servers: Vec<ServerStatus> = Vec::new();
+    for token in tokens {
+        for server in &token.servers {
+            if servers.iter().any(|known| known.url == server.as_str()) {
+                continue;
+            }
+            let begin = wire::Begin {
+                versions: VERSIONS.to_vec(),
+                node_id: token.node.to_string(),
+                purpose: Purpose::Runtime.as_str().into(),
+            };
+            let why = match tls::config(&token.ca, token.enrolled_at) {
+                Err(error) => Some(error.to_string()),
+                Ok(tls) => {
+                    let client = Client::new(server.clone(), tls, Timeline::default());
+                    match client.post::<_, wire::Begun>("/v1/begin", &begin, REACH, Deadline::after(REACH)) {
+                        Ok(_) | Err(NetError::Problem { .. }) => None,
+                        Err(error) => Some(error.to_string()),
+                    }
+                }
+            };
+            servers.push(ServerStatus { url: server.to_string(), reachable: why.is_none(), why });
+        }
+    }
+    servers
+}
+
+impl Status {
+    /// One JSON object and a line feed.
+    pub fn print_json(&self) {
+        print(&format!("{}\n", miniserde::json::to_string(self)));
+    }
+
+    /// For people.
+    pub fn print(&self) {
+        let mut out = String::new();
+        let mut line = |name: &str, value: &str| out.push_str(&format!("{name:<16}{value}\n"));
+        if let Some(tpm) = &self.tpm {
+            line("tpm", &format!("{} {}, firmware {}", tpm.manufacturer, tpm.vendor, tpm.firmware));
+            if tpm.in_lockout {
+                line("", "in lockout after failed authorizations");
+            }
+            line("node", tpm.node.as_deref().unwrap_or("unknown: the TPM gives no EK"));
+            line("EK fingerprint", tpm.ek_fingerprint.as_deref().unwrap_or("-"));
+            line(
+                "EK certificate",
+                if tpm.ek_certificate == Some(true) { "in the TPM" } else { "none in the TPM" },
+            );
+            let fence = match tpm.fence.as_str() {
+                "open" => "open: the boot window has not been closed, this node's half can still be unsealed",
+                "opened" => "fence extended: the volumes were opened by attestation in this boot",
+                "closed" => "fence extended: closed without an attested opening (passphrase boot)",
+                "passphrase" => "fence extended: opened by attestation, then a passphrase was asked for",
+                "rogue" => "fence extended: the root was not on an opened volume",
+                _ => "fence extended: by something that the agent does not know",
+            };
+            line("fence", fence);
+            line("PCR 15 sha256", tpm.fence_sha256.as_deref().unwrap_or("no such bank"));
+        }
+        if let Some(error) = &self.tpm_error {
+            line("tpm", error);
+        }
+        for volume in &self.volumes {
+            let slot = volume.keyslot.map(|slot| format!(", keyslot {slot}")).unwrap_or_default();
+            let opened = if volume.opened { ", opened in this boot" } else { "" };
+            let why = volume.why.as_ref().map(|why| format!(": {why}")).unwrap_or_default();
+            line("volume", &format!("{} {}{slot}{opened}{why}", volume.device, volume.state));
+            if volume.other_keyslots.is_empty() {
+                line("", "warning: no other keyslot: if TPM or verifier are lost, so is the data");
+            }
+        }
+        if self.volumes.is_empty() {
+            line("volume", "none with a halfkey token");
+        }
+        for server in &self.servers {
+            let why = server.why.as_ref().map(|why| format!("not reachable: {why}"));
+            line("server", &format!("{} {}", server.url, why.as_deref().unwrap_or("reachable")));
+        }
+        print(&out);
+    }
+}
