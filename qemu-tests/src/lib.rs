@@ -9,11 +9,13 @@
 //! | [`marker`] | what the guest left on its second disk |
 //! | [`qemu`], [`swtpm`] | virtual hardware |
 //! | [`wire`] | the guest's serial lines |
+//! | [`loopback`] | a node without a virtual machine, for the protocol tests and for measuring |
 //! | [`verifier`], [`tenant`] | the server and the operator's desk, on this host |
 //! | [`process`], [`paths`], [`error`] | child processes; where things are; what went wrong |
 
 pub mod error;
 pub mod image;
+pub mod loopback;
 pub mod machine;
 pub mod marker;
 pub mod paths;

@@ -2,12 +2,16 @@
 
 use crate::error::{Context, Result};
 use crate::paths::Paths;
-use crate::process::run;
+use crate::process::{Guard, run};
 use crate::verifier::Verifier;
-use halfkey_protocol::wire::operator::{AuditList, EvidenceList, EvidenceRecord, NodeList, NodeRecord};
+use halfkey_protocol::wire::operator::{
+    AuditEntry, AuditList, EvidenceList, EvidenceRecord, NodeList, NodeRecord,
+};
 use serde::de::DeserializeOwned;
+use std::io::{BufRead, BufReader};
 use std::path::{Path, PathBuf};
-use std::process::Command;
+use std::process::{Command, Stdio};
+use std::time::Duration;
 
 /// An operator who is logged in.
 pub struct Tenant {
@@ -67,6 +71,32 @@ impl Tenant {
             return Err(format!("expected one node at the verifier, found {}", list.nodes.len()).into());
         };
         Ok(node.id.clone())
+    }
+
+    /// Waits until the audit trail has an entry of this action, which may be there already.
+    ///
+    /// # Errors
+    /// If the verifier goes away, or nothing of the kind happens within two minutes.
+    pub fn wait_for(&self, action: &str) -> Result<()> {
+        let mut command = Command::new("timeout");
+        command.arg("120").arg(&self.program).arg("--home").arg(&self.home);
+        let mut child = command
+            .args(["--json", "audit", "--follow"])
+            .stdin(Stdio::null())
+            .stdout(Stdio::piped())
+            .spawn()
+            .context("can't start halfkey audit --follow")?;
+        let stdout = child.stdout.take().expect("stdout is piped");
+        let mut guard = Guard::adopt("halfkey audit --follow", child);
+        for line in BufReader::new(stdout).lines() {
+            let line = line.context("can't read the audit trail")?;
+            let entry: AuditEntry =
+                serde_json::from_str(&line).context(format_args!("not an entry: {line}"))?;
+            if entry.action == action {
+                return guard.terminate(Duration::from_secs(10)).map(drop);
+            }
+        }
+        Err(format!("the audit trail ended without an entry {action:?}").into())
     }
 
     /// All that the verifier knows of a node.

@@ -14,6 +14,7 @@ use std::time::Duration;
 pub struct Verifier {
     program: PathBuf,
     state: PathBuf,
+    host: String,
     port: u16,
     running: Option<Guard>,
 }
@@ -24,10 +25,23 @@ impl Verifier {
     /// # Errors
     /// If `init` fails.
     pub fn init(paths: &Paths, state: &Path) -> Result<Self> {
+        Self::init_at(paths, state, "10.0.2.2")
+    }
+
+    /// The same with the address at which nodes reach it.
+    ///
+    /// # Errors
+    /// If `init` fails.
+    pub fn init_at(paths: &Paths, state: &Path, host: &str) -> Result<Self> {
         let port = TcpListener::bind("127.0.0.1:0").and_then(|listener| listener.local_addr());
         let port = port.context("no free port")?.port();
-        let verifier =
-            Self { program: paths.verifier.clone(), state: state.to_path_buf(), port, running: None };
+        let verifier = Self {
+            program: paths.verifier.clone(),
+            state: state.to_path_buf(),
+            host: host.into(),
+            port,
+            running: None,
+        };
         run(Command::new(&verifier.program)
             .args(["init", "--operator", "admin", "--san", "127.0.0.1", "--san", "10.0.2.2"])
             .args(["--url", &verifier.url(), "--state"])
@@ -42,12 +56,13 @@ impl Verifier {
     pub fn fork(&self, state: &Path) -> Result<Self> {
         crate::ensure!(self.running.is_none(), "a running verifier can't be copied");
         run(Command::new("cp").arg("-a").arg(&self.state).arg(state))?;
-        Ok(Self { program: self.program.clone(), state: state.to_path_buf(), port: self.port, running: None })
+        let (program, host) = (self.program.clone(), self.host.clone());
+        Ok(Self { program, state: state.to_path_buf(), host, port: self.port, running: None })
     }
 
     /// Where guests reach it.
     pub fn url(&self) -> String {
-        format!("https://10.0.2.2:{}", self.port)
+        format!("https://{}:{}", self.host, self.port)
     }
 
     /// The CA that nodes pin, PEM.
