@@ -145,7 +145,7 @@ pub enum Command {
         #[arg(long, value_name = "N", conflicts_with_all = ["node", "limit"])]
         id: Option<u64>,
         /// Save the firmware's event log of that record
-        #[arg(long, value_name = "FILE", requires = "id")]
+        #[arg(long, value_name = "FILE", requires = "id", conflicts_with = "node")]
         event_log: Option<PathBuf>,
     },
     /// The audit trail
@@ -194,7 +194,7 @@ pub struct EnrollArgs {
     /// How the TPM is trusted.
     #[command(flatten)]
     pub trust: Trust,
-    /// Label of the node; otherwise the one it suggests
+    /// Label of the node; otherwise the one it has, or suggests
     #[arg(long)]
     pub label: Option<String>,
     /// PCR bank that the node must quote

@@ -115,7 +115,8 @@ pub fn make(
 fn label(given: Option<&str>, record: &NodeRecord) -> Result<String> {
     let (label, whose) = match given {
         Some(label) => (label, "--label"),
-        None => (record.registration.label.as_str(), "the label that the node suggests"),
+        // The tenant's of before, or the one that the node suggests.
+        None => (record.summary.label.as_str(), "the node's label"),
     };
     if label.trim() != label || label.is_empty() || label.chars().count() > MAX_LABEL || clean(label) != label
     {

@@ -101,7 +101,12 @@ impl From<Rejection> for Error {
             ),
             _ => None,
         };
-        Self { exit: Exit::Untrusted, message: clean(&rejection.to_string()), hint }
+        let text = rejection.to_string();
+        let (message, theirs) = match text.split_once("\nhint: ") {
+            Some((message, hint)) => (message, Some(clean(hint))),
+            None => (text.as_str(), None),
+        };
+        Self { exit: Exit::Untrusted, message: clean(message), hint: hint.or(theirs) }
     }
 }
 

@@ -88,6 +88,7 @@ pub fn verified_document(signed: &SignedEnrollment) -> Option<Enrollment> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use proptest::prelude::*;
 
     fn enrollment() -> Enrollment {
         Enrollment {
@@ -118,6 +119,15 @@ mod tests {
         assert_eq!(verified_document(&signed), Some(enrollment()));
         signed.document.0[20] ^= 1;
         assert_eq!(verified_document(&signed), None);
+    }
+
+    proptest! {
+        #[test]
+        fn any_bytes_are_refused(bytes: Vec<u8>, digits in "[A-Za-z0-9+/]{0,80}") {
+            prop_assert!(TenantKey::from_pem(&bytes).is_err());
+            let pem = format!("-----BEGIN PRIVATE KEY-----\n{digits}\n-----END PRIVATE KEY-----\n");
+            prop_assert!(TenantKey::from_pem(pem.as_bytes()).is_err());
+        }
     }
 
     #[test]

@@ -79,7 +79,13 @@ pub fn node(record: &NodeRecord, key: Option<&TenantKey>, style: &Style, now: u6
             Err(why) => paint(style, &format!("FAILED: {why}"), Some(Color::Red)),
         },
     ));
-    rows.push(("registered", both(now, record.registered_at)));
+    rows.push((
+        "registered",
+        match record.registered_at {
+            0 => "the registrar has forgotten it; this is the verifier's copy".to_owned(),
+            at => both(now, at),
+        },
+    ));
     rows.push(("last seen", both(now, summary.last_seen)));
     if let Some(signed) = &record.enrollment {
         rows.push(("enrollment", enrollment(signed, record, key, now)));

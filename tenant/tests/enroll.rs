@@ -198,17 +198,6 @@ fn what_a_lying_server_says_is_refused_here() {
             }),
         ),
         (
-            "AK and SRK of another TPM",
-            Box::new(|w| {
-                w.record.registration = Register {
-                    ek_public: tpm.register.ek_public.clone(),
-                    ek_certificate: tpm.register.ek_certificate.clone(),
-                    ..stolen.clone()
-                };
-                w.record.registration.certify_signature = flipped(&stolen.certify_signature, 20);
-            }),
-        ),
-        (
             "the certificate of another EK",
             Box::new(|w| {
                 w.record.registration.ek_certificate = stolen.ek_certificate.clone();
@@ -264,17 +253,33 @@ fn what_a_lying_server_says_is_refused_here() {
         let expected = usize::from(title.starts_with("another enrollment"));
         assert_eq!((code, posted(&server).len()), (6, expected), "{title}: {stderr}");
     }
-    // What evidence says in detail is its own affair.
-    let said: String = said.lines().map(|line| hide_details(line) + "\n").collect();
+    let said: String = said.lines().map(|line| format!("{}\n", hide_details(line))).collect();
     golden::check("lying-server.txt", &said);
 }
 
-/// Keys and digests differ from run to run.
-fn hide_details(line: &str) -> String {
-    line.split(' ')
-        .map(|word| if word.len() >= 32 && word.chars().any(|c| c.is_ascii_digit()) { "..." } else { word })
-        .collect::<Vec<_>>()
-        .join(" ")
+#[test]
+fn with_the_ak_and_srk_of_another_tpm_u_opens_nowhere() {
+    // Only the activation at registration binds an AK to its EK, and a lying registrar can skip
+    // that. It gains nothing: U is for the EK of one TPM and the AK of another.
+    let (pki, tpm, evil) = (Pki::new(), Tpm::new(RSA_2048), Tpm::new(RSA_2048));
+    let register = Register {
+        ek_public: tpm.register.ek_public.clone(),
+        ek_certificate: tpm.register.ek_certificate.clone(),
+        ..evil.register.clone()
+    };
+    let (server, _) = World::new(&pki, tpm.node_id(), register).serve(&pki);
+    let desk = Desk::logged_in(&pki.bundle(&[server.url()]));
+    desk.ok(&["enroll", "web1", "--ek-roots", tpm.roots().to_str().unwrap(), "--yes"]);
+    let enroll = posted(&server).remove(0);
+    assert!(tpm.try_with_ek(&enroll.c_u).is_err());
+    assert!(evil.try_with_ek(&enroll.c_u).is_err());
+}
+
+/// What comes after the reason is the evidence crate's wording, and has digests in it.
+fn hide_details(line: &str) -> &str {
+    line.split_once(": expected ")
+        .filter(|_| line.contains(" EK ") || line.contains(" AK ") || line.contains(" SRK "))
+        .map_or(line, |(reason, _)| reason)
 }
 
 #[test]

@@ -76,6 +76,11 @@ impl Tpm {
 
     /// ActivateCredential with the EK (which wants a policy session).
     pub fn activate_with_ek(&self, credential: &Credential) -> Vec<u8> {
+        self.try_with_ek(credential).unwrap()
+    }
+
+    /// The same; the TPM's response code when it refuses.
+    pub fn try_with_ek(&self, credential: &Credential) -> Result<Vec<u8>, u32> {
         let mut start = vec![0, 16];
         start.extend([7; 16]);
         start.extend([0, 0, 1, 0, 0x10, 0, 0x0b]);
@@ -87,13 +92,13 @@ impl Tpm {
 
     /// ActivateCredential with the SRK.
     pub fn activate_with_srk(&self, credential: &Credential) -> Vec<u8> {
-        self.activate(self.srk, PASSWORD, credential)
+        self.activate(self.srk, PASSWORD, credential).unwrap()
     }
 
-    fn activate(&self, key: u32, session: u32, credential: &Credential) -> Vec<u8> {
+    fn activate(&self, key: u32, session: u32, credential: &Credential) -> Result<Vec<u8>, u32> {
         let params = [tpm2b(&credential.id_object), tpm2b(&credential.secret)].concat();
-        let answer = run(&self.stream, 0x147, &[self.ak, key], &[PASSWORD, session], &params);
-        sized(&answer).0.to_vec()
+        let answer = try_run(&self.stream, 0x147, &[self.ak, key], &[PASSWORD, session], &params)?;
+        Ok(sized(&answer).0.to_vec())
     }
 }
 
@@ -155,8 +160,21 @@ fn read_nv(stream: &Mutex<UnixStream>, index: u32) -> Vec<u8> {
     out
 }
 
-/// One command. Gives the answer's handle (if it has one) and parameters, without sizes and sessions.
+/// One command that must work.
 fn run(stream: &Mutex<UnixStream>, code: u32, handles: &[u32], sessions: &[u32], params: &[u8]) -> Vec<u8> {
+    try_run(stream, code, handles, sessions, params)
+        .unwrap_or_else(|status| panic!("TPM command {code:#x} failed with {status:#x}"))
+}
+
+/// One command. Gives the answer's handle (if it has one) and parameters, without sizes and
+/// sessions; or the response code.
+fn try_run(
+    stream: &Mutex<UnixStream>,
+    code: u32,
+    handles: &[u32],
+    sessions: &[u32],
+    params: &[u8],
+) -> Result<Vec<u8>, u32> {
     let mut body = code.to_be_bytes().to_vec();
     handles.iter().for_each(|handle| body.extend(handle.to_be_bytes()));
     if !sessions.is_empty() {
@@ -180,7 +198,9 @@ fn run(stream: &Mutex<UnixStream>, code: u32, handles: &[u32], sessions: &[u32],
     let mut answer = vec![0; size - 10];
     stream.read_exact(&mut answer).unwrap();
     let status = u32::from_be_bytes(head[6..].try_into().unwrap());
-    assert_eq!(status, 0, "TPM command {code:#x} failed with {status:#x}");
+    if status != 0 {
+        return Err(status);
+    }
     if !sessions.is_empty() {
         // CreatePrimary answers with a handle before the size of the parameters.
         let at = if code == 0x131 { 4 } else { 0 };
@@ -188,7 +208,7 @@ fn run(stream: &Mutex<UnixStream>, code: u32, handles: &[u32], sessions: &[u32],
         answer.truncate(at + 4 + size);
         answer.drain(at..at + 4);
     }
-    answer
+    Ok(answer)
 }
 
 fn tpm2b(bytes: &[u8]) -> Vec<u8> {
