@@ -4,7 +4,9 @@
 
 mod common;
 
-use common::interposer::{CC_CREATE_PRIMARY, CC_QUOTE, CC_UNSEAL, Interposer, code, refusal};
+use common::interposer::{
+    CC_CREATE_PRIMARY, CC_QUOTE, CC_START_AUTH_SESSION, CC_UNSEAL, Interposer, code, refusal,
+};
 use common::release::ReleaseKey;
 use common::swtpm::Swtpm;
 use halfkey_agent::tpm::{Error, SealedBlob, Tpm, parse_answer, quoted_digest};
@@ -124,14 +126,36 @@ fn a_secret_without_encryption_is_not_accepted() {
         if code(&command) == CC_UNSEAL {
             // Header, handle, size of the area, session, nonce: then the attributes.
             let attributes = 10 + 4 + 4 + 4 + 2 + 32;
-            assert_eq!(command[attributes], 0x41);
-            command[attributes] = 0x01;
+            assert_eq!(command[attributes], 0x40);
+            command[attributes] = 0;
         }
         Some(bus.ask(&command))
     });
     let mut tpm = bus.open();
     let error = unseal(&mut tpm, &blob, &release).unwrap_err();
     assert!(matches!(error, Error::Refused("Unseal", _)), "{error}");
+}
+
+#[test]
+fn a_session_without_a_nonce_is_not_accepted() {
+    // A release signature over an empty nonce would open U in any session.
+    let swtpm = Swtpm::start();
+    let bus = Interposer::new(&swtpm.location(), |bus, command| {
+        let mut answer = bus.ask(command);
+        if code(command) == CC_START_AUTH_SESSION {
+            answer.truncate(14);
+            answer.extend([0, 0]);
+            answer[5] = answer.len() as u8;
+        }
+        Some(answer)
+    });
+    let mut tpm = bus.open();
+    let srk = tpm.storage_key(None).unwrap();
+    let error = tpm.start_unseal(&srk).map(drop).unwrap_err();
+    assert!(matches!(error, Error::Malformed("StartAuthSession")), "{error}");
+    drop(tpm);
+    bus.traffic();
+    assert_eq!(swtpm.told("tpm2_getcap handles-loaded-session").trim(), "");
 }
 
 #[test]

@@ -4,7 +4,7 @@
 use super::codec::Writer;
 use super::command::Answer;
 use super::object::{Hierarchy, RH_ENDORSEMENT};
-use super::session::{Auth, CONTINUE, DECRYPT, ENCRYPT, Kind};
+use super::session::{Auth, DECRYPT, ENCRYPT, Kind};
 use super::{Ek, Error, Object, Tpm, command};
 use halfkey_protocol::kdf::Hash;
 use halfkey_protocol::wire::Credential;
@@ -59,11 +59,10 @@ impl Tpm {
             .ok_or(Error::Unsuitable("the endorsement key's name is neither SHA-256 nor SHA-384"))?;
         let mut policy = self.start_session(Kind::Policy, hash, None)?;
         let handle = policy.handle;
-        let result = self.policy_secret(handle).and_then(|()| {
-            self.activate(srk, ek, ak, credential, &mut Auth::Session(&mut policy, CONTINUE, &[]))
-        });
-        let flushed = self.flush_handle(handle);
-        result.and_then(|secret| flushed.map(|()| secret))
+        let result = self
+            .policy_secret(handle)
+            .and_then(|()| self.activate(srk, ek, ak, credential, &mut Auth::Session(&mut policy, 0, &[])));
+        self.after_last_use(handle, result)
     }
 
     /// The secret of a credential made to the SRK for the AK's name.
@@ -94,11 +93,9 @@ impl Tpm {
             Auth::Password => Auth::Password,
             Auth::Session(policy, attributes, value) => Auth::Session(policy, *attributes, value),
         };
-        let auths = &mut [Auth::Session(&mut session, CONTINUE | DECRYPT | ENCRYPT, &[]), key_auth];
+        let auths = &mut [Auth::Session(&mut session, DECRYPT | ENCRYPT, &[]), key_auth];
         let answer = self.run(command::ACTIVATE_CREDENTIAL, &[ak.into(), key.into()], parameters, auths);
-        let flushed = self.flush_handle(handle);
-        let secret = answer.and_then(|answer| only_field(&answer))?;
-        flushed.map(|()| secret)
+        only_field(&self.after_last_use(handle, answer)?)
     }
 
     /// PolicySecret(endorsement): the policy of EKs of the low range.

@@ -3,7 +3,7 @@
 
 use super::codec::Writer;
 use super::command::{self, checked_name};
-use super::session::{Auth, CONTINUE, Kind};
+use super::session::{Auth, Kind};
 use super::{Error, Tpm, rc};
 use halfkey_protocol::identity::object_name;
 use halfkey_protocol::kdf::Hash;
@@ -143,6 +143,17 @@ impl Tpm {
         self.made.retain(|made| *made != handle);
     }
 
+    /// A session that is used without `continueSession` is flushed by the TPM if the
+    /// command succeeded: one command less. Else it is still there.
+    pub(super) fn after_last_use<T>(&mut self, session: u32, result: Result<T, Error>) -> Result<T, Error> {
+        match &result {
+            Ok(_) => self.forget(session),
+            // What went wrong before says more than what goes wrong here.
+            Err(_) => drop(self.flush_handle(session)),
+        }
+        result
+    }
+
     /// Runs a command that a hierarchy authorizes: with an HMAC session if a
     /// password was supplied, so that it never is on the bus.
     fn with_hierarchy(
@@ -171,14 +182,9 @@ impl Tpm {
         } else {
             let mut session = self.start_session(Kind::Hmac, Hash::Sha256, None)?;
             let handle = session.handle;
-            let result = self.run(
-                command,
-                handles,
-                parameters,
-                &mut [Auth::Session(&mut session, CONTINUE, &password)],
-            );
-            let flushed = self.flush_handle(handle);
-            result.and_then(|answer| flushed.map(|()| answer))
+            let result =
+                self.run(command, handles, parameters, &mut [Auth::Session(&mut session, 0, &password)]);
+            self.after_last_use(handle, result)
         };
         result.map_err(|error| self.explain_hierarchy(hierarchy, error))
     }

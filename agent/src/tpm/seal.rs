@@ -17,7 +17,7 @@
 use super::codec::Writer;
 use super::command;
 use super::credential::only_field;
-use super::session::{Auth, CONTINUE, DECRYPT, ENCRYPT, Kind, Session};
+use super::session::{Auth, DECRYPT, ENCRYPT, Kind, Session};
 use super::{Error, Object, Tpm, rc};
 use halfkey_protocol::FENCE_PCR;
 use halfkey_protocol::kdf::Hash;
@@ -67,11 +67,9 @@ impl Tpm {
         parameters = parameters.sized(&sensitive).sized(&public).u16(0).u32(0);
         let mut session = self.start_session(Kind::Hmac, Hash::Sha256, Some(srk))?;
         let handle = session.handle;
-        let auths = &mut [Auth::Session(&mut session, CONTINUE | DECRYPT | ENCRYPT, &[])];
+        let auths = &mut [Auth::Session(&mut session, DECRYPT | ENCRYPT, &[])];
         let answer = self.run(command::CREATE, &[srk.into()], parameters, auths);
-        let flushed = self.flush_handle(handle);
-        let answer = answer?;
-        flushed?;
+        let answer = self.after_last_use(handle, answer)?;
         let mut reader = answer.reader();
         let private = reader.sized()?.to_vec();
         let public = reader.sized()?.to_vec();
@@ -121,8 +119,7 @@ impl Tpm {
     ) -> Result<Zeroizing<Vec<u8>>, Error> {
         let mut session = unseal.session;
         let result = self.satisfy_and_unseal(&mut session, sealed, bank, release_public, signature, node);
-        let flushed = self.flush_handle(session.handle);
-        result.and_then(|secret| flushed.map(|()| secret))
+        self.after_last_use(session.handle, result)
     }
 
     fn satisfy_and_unseal(
@@ -137,7 +134,7 @@ impl Tpm {
         for _ in 0..UNSEAL_TRIES {
             self.policy_fence(session.handle, bank)?;
             self.policy_signed(session, sealed, release_public, signature, node)?;
-            let auths = &mut [Auth::Session(session, CONTINUE | ENCRYPT, &[])];
+            let auths = &mut [Auth::Session(session, ENCRYPT, &[])];
             match self.run(command::UNSEAL, &[(&*sealed).into()], Writer::default(), auths) {
                 Err(Error::Refused(_, rc::PCR_CHANGED)) => {
                     self.plain(command::POLICY_RESTART, &[session.handle.into()], Writer::default())?;

@@ -25,8 +25,8 @@ const PASSWORD: u32 = 0x4000_0009;
 const NULL_HANDLE: u32 = 0x4000_0007;
 const NULL_ALG: u16 = 0x0010;
 
-/// `TPMA_SESSION`
-pub(super) const CONTINUE: u8 = 0x01;
+/// `TPMA_SESSION`: of a password only; every other session is for one command.
+const CONTINUE: u8 = 0x01;
 /// The first parameter of the command is encrypted.
 pub(super) const DECRYPT: u8 = 0x20;
 /// The first parameter of the answer is encrypted.
@@ -87,6 +87,11 @@ impl Tpm {
         let mut reader = answer.reader();
         let nonce_tpm = reader.sized()?.to_vec();
         reader.end()?;
+        // As long as ours (TPM 2.0 Part 3, section 11.1). A release signature over an
+        // empty nonce would be good for every session: don't even ask for one.
+        if nonce_tpm.len() != nonce_caller.len() {
+            return Err(Error::Malformed(command::START_AUTH_SESSION.name));
+        }
         let key = if srk.is_some() {
             Zeroizing::new(kdfa(hash, &salt, "ATH", &nonce_tpm, &nonce_caller, hash.digest_len() as u32 * 8))
         } else {

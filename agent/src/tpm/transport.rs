@@ -148,6 +148,8 @@ fn stream_exchange<S: Read + Write>(
 #[cfg(test)]
 mod tests {
     use super::*;
+    use std::os::fd::OwnedFd;
+    use std::os::unix::net::UnixDatagram;
 
     fn pair() -> (Transport, UnixStream) {
         let (ours, theirs) = UnixStream::pair().unwrap();
@@ -179,6 +181,27 @@ mod tests {
         peer.write_all(&[answer, answer].concat()).unwrap();
         for _ in 0..2 {
             assert_eq!(transport.exchange("Quote", &[0; 10], CONNECT).unwrap(), answer);
+        }
+    }
+
+    /// A datagram socket is like the kernel's device: one write, one read.
+    #[test]
+    fn a_device_answers_whole_or_not_at_all() {
+        let exchange = |answer: Option<&[u8]>| {
+            let (ours, theirs) = UnixDatagram::pair().unwrap();
+            ours.set_nonblocking(true).unwrap();
+            if let Some(answer) = answer {
+                theirs.send(answer).unwrap();
+            }
+            let stream = Stream::Device(File::from(OwnedFd::from(ours)));
+            let mut transport = Transport { stream, broken: false, managed: true };
+            transport.exchange("Quote", &[0; 10], Duration::from_millis(20))
+        };
+        let answer = [0x80, 1, 0, 0, 0, 11, 0, 0, 0, 0, 7];
+        assert_eq!(exchange(Some(&answer)).unwrap(), answer);
+        assert!(matches!(exchange(None), Err(Error::Timeout("Quote", _))));
+        for bad in [&answer[..10], &answer[..3], &[]] {
+            assert!(matches!(exchange(Some(bad)), Err(Error::Malformed("Quote"))));
         }
     }
 }

@@ -39,6 +39,7 @@ pub fn code(command: &[u8]) -> u32 {
 
 pub const CC_QUOTE: u32 = 0x158;
 pub const CC_UNSEAL: u32 = 0x15e;
+pub const CC_START_AUTH_SESSION: u32 = 0x176;
 pub const CC_CREATE_PRIMARY: u32 = 0x131;
 
 /// An answer that is only a response code.
