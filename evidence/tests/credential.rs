@@ -1,5 +1,7 @@
 //! Credentials made here are opened by a real TPM.
 
+#![allow(clippy::unwrap_used, reason = "a test that can't go on panics")]
+
 mod common;
 
 use common::{P384_EK, RSA_EK, Swtpm};

@@ -1,5 +1,7 @@
 //! Event logs: parsing, replay, and comparison with quotes of a real TPM.
 
+#![allow(clippy::unwrap_used, reason = "a test that can't go on panics")]
+
 mod common;
 
 use common::log::{crypto_agile, event, head, sha1};

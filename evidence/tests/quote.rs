@@ -1,5 +1,7 @@
 //! Quotes of a real TPM, and the same with one thing wrong.
 
+#![allow(clippy::unwrap_used, reason = "a test that can't go on panics")]
+
 mod common;
 
 use common::{Exchange, Swtpm};

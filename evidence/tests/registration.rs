@@ -1,12 +1,19 @@
 //! Registrations of a real TPM, and the same with one thing wrong.
 
+#![allow(clippy::unwrap_used, reason = "a test that can't go on panics")]
+
 mod common;
 
 use common::{AK_ALG, AK_ATTRIBUTES, P384_EK, RSA_EK, SRK_ALG, SRK_ATTRIBUTES, Swtpm};
 use halfkey_evidence::ek::{self, Roots, Trust};
+use halfkey_evidence::public::{EkKey, EkPublic};
 use halfkey_evidence::registration::check;
 use halfkey_protocol::wire::Register;
 use halfkey_protocol::{NodeId, Reason, identity};
+use rcgen::{
+    BasicConstraints, CertificateParams, CustomExtension, DnType, ExtendedKeyUsagePurpose, IsCa, Issuer,
+    KeyPair, PKCS_ECDSA_P256_SHA256, PublicKeyData, SignatureAlgorithm, date_time_ymd,
+};
 
 /// 2030: swtpm's certificates are from now until the end of time.
 const NOW: u64 = 1_893_456_000;
@@ -24,6 +31,7 @@ fn registrations_of_a_tpm_are_accepted_and_tampered_ones_refused() {
     accepted(&p384, "ECC P-384");
     accepted(&p256, "ECC P-256");
     chains(&tpm, &rsa, &p384, &p256);
+    certificates(&p256);
     tampered(&rsa, &p384);
     wrong_keys(&tpm, &rsa);
 }
@@ -75,6 +83,91 @@ fn chains(tpm: &Swtpm, rsa: &Register, p384: &Register, p256: &Register) {
     assert_eq!((trusted.node_id(), trusted.trust()), (checked.node_id(), &Trust::Pinned));
     for wrong in ["", "sha256:", &check(rsa).unwrap().ek_fingerprint()] {
         assert_eq!(ek::pin(&checked, wrong).unwrap_err().reason, Reason::EkUntrusted);
+    }
+}
+
+/// Certificates that a manufacturer might issue, for the EK without one.
+fn certificates(register: &Register) {
+    let verify = |root: &Ca, roots: &Roots, change: &dyn Fn(&mut CertificateParams)| {
+        let mut register = register.clone();
+        register.ek_certificate = Some(root.issue(&register, change).into());
+        let checked = check(&register).unwrap();
+        roots.verify(&checked, &register, NOW).map(drop).map_err(|rejection| rejection.reason)
+    };
+    // Critical certificatePolicies: no library takes that CA as an intermediate.
+    let strange = Ca::new(&|params| {
+        let policies = b"\x30\x08\x30\x06\x06\x04\x55\x1d\x20\x00".to_vec();
+        let mut policies = CustomExtension::from_oid_content(&[2, 5, 29, 32], policies);
+        policies.set_criticality(true);
+        params.custom_extensions.push(policies);
+    });
+    let (roots, skipped) = Roots::from_der([strange.der.clone(), b"not a certificate".to_vec()]);
+    assert_eq!((roots.len(), skipped), (1, 1));
+
+    let eku = |oid: &'static [u64]| {
+        move |params: &mut CertificateParams| {
+            params.extended_key_usages = vec![ExtendedKeyUsagePurpose::Other(oid.to_vec())];
+        }
+    };
+    assert_eq!(verify(&strange, &roots, &|_| ()), Ok(()), "no eku");
+    assert_eq!(verify(&strange, &roots, &eku(&[2, 23, 133, 8, 1])), Ok(()), "ek certificate");
+    assert_eq!(
+        verify(&strange, &roots, &eku(&[2, 23, 133, 8, 3])),
+        Err(Reason::EkUntrusted),
+        "ak certificate"
+    );
+    assert_eq!(
+        verify(&strange, &roots, &|params| params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained)),
+        Err(Reason::EkUntrusted),
+        "a ca as ek certificate"
+    );
+    assert_eq!(
+        verify(&strange, &roots, &|params| params.not_after = date_time_ymd(2020, 1, 1)),
+        Err(Reason::EkUntrusted),
+        "expired"
+    );
+    // Same name, another key.
+    let impostor = Ca::new(&|_| ());
+    assert_eq!(verify(&impostor, &roots, &|_| ()), Err(Reason::EkUntrusted), "another ca");
+}
+
+struct Ca {
+    der: Vec<u8>,
+    issuer: Issuer<'static, KeyPair>,
+}
+
+impl Ca {
+    fn new(change: &dyn Fn(&mut CertificateParams)) -> Self {
+        let key = KeyPair::generate().unwrap();
+        let mut params = CertificateParams::default();
+        params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
+        params.distinguished_name.push(DnType::CommonName, "manufacturer");
+        change(&mut params);
+        let der = params.self_signed(&key).unwrap().der().to_vec();
+        Self { der, issuer: Issuer::new(params, key) }
+    }
+
+    fn issue(&self, register: &Register, change: &dyn Fn(&mut CertificateParams)) -> Vec<u8> {
+        let EkKey::EccP256(x, y) = EkPublic::parse(&register.ek_public).unwrap().key().clone() else {
+            panic!("a p-256 ek");
+        };
+        let key = Point([&[4], &x[..], &y].concat());
+        let mut params = CertificateParams::default();
+        change(&mut params);
+        params.signed_by(&key, &self.issuer).unwrap().der().to_vec()
+    }
+}
+
+/// The key of an EK that nobody here has the private part of.
+struct Point(Vec<u8>);
+
+impl PublicKeyData for Point {
+    fn der_bytes(&self) -> &[u8] {
+        &self.0
+    }
+
+    fn algorithm(&self) -> &'static SignatureAlgorithm {
+        &PKCS_ECDSA_P256_SHA256
     }
 }
 

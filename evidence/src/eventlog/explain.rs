@@ -64,7 +64,7 @@ impl ReplayedLog {
         for event in &recorded {
             of_pcr[usize::from(event.pcr)].push(event);
         }
-        let mut firmware = vec![0; super::PCRS];
+        let mut firmware = [0; super::PCRS];
         for event in self.events.iter().filter(|event| !event.digest.is_empty()) {
             firmware[event.pcr as usize] += 1;
         }
@@ -118,10 +118,10 @@ fn explain_pcr(
 fn unlogged_phases(bank: Hash, start: &[u8], quoted: &[u8]) -> Option<&'static [&'static str]> {
     for first in 0..PHASES.len() {
         let mut value = start.to_vec();
-        for last in first..PHASES.len() {
-            value = bank.digest(&[&value, &bank.digest(&[PHASES[last].as_bytes()])]);
+        for (count, phase) in PHASES[first..].iter().enumerate() {
+            value = bank.digest(&[&value, &bank.digest(&[phase.as_bytes()])]);
             if value == quoted {
-                return PHASES.get(first..=last);
+                return Some(&PHASES[first..=first + count]);
             }
         }
     }
