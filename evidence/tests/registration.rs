@@ -67,6 +67,17 @@ fn chains(tpm: &Swtpm, rsa: &Register, p384: &Register, p256: &Register) {
         }
     }
 
+    // Any bit of the certificate: it does not parse, is for another key, or is not signed.
+    let certificate = rsa.ek_certificate.clone().unwrap();
+    for at in 0..certificate.len() {
+        let mut register = rsa.clone();
+        let mut changed = certificate.clone();
+        changed.0[at] ^= 1 << (at % 8);
+        register.ek_certificate = Some(changed);
+        let verdict = check(&register).and_then(|checked| roots.verify(&checked, &register, NOW));
+        assert!(verdict.is_err(), "byte {at} of the certificate");
+    }
+
     // Another machine's proof beside this machine's message.
     let rejection = roots.verify(&check(p384).unwrap(), rsa, NOW).unwrap_err();
     assert_eq!(rejection.reason, Reason::EkCertificateMismatch);

@@ -24,7 +24,7 @@ pub(crate) fn names(der: &[u8]) -> Result<Names, Rejection> {
 ///
 /// # Errors
 /// `EkCertificateMalformed`, `EkCertificateMismatch`.
-pub(crate) fn require_key(der: &[u8], ek: &EkPublic) -> Result<(), Rejection> {
+pub fn require_key(der: &[u8], ek: &EkPublic) -> Result<(), Rejection> {
     let certificate = parse(der)?;
     let key = certificate.public_key();
     let algorithm = &key.algorithm;

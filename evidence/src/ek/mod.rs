@@ -1,6 +1,6 @@
 //! Trust in an EK: its certificate leads to a root, or a person compared its fingerprint.
 
-pub(crate) mod certificate;
+pub mod certificate;
 
 use crate::Rejection;
 use crate::quote::clip;

@@ -197,6 +197,6 @@ fn spec_id_algorithms(rest: &[u8]) -> Result<Vec<(u16, usize)>, Rejection> {
     }
     let vendor = reader.take(1)?[0];
     reader.take(vendor.into())?;
-    // What follows is left unread: firmware exists that pads this event.
+    // Bytes after it are left unread: nothing depends on them, and the event has its own length.
     Ok(algorithms)
 }
