@@ -50,8 +50,9 @@ fuzz: deps
 scenarios: deps dist
 	$(RELEASE)/halfkey-qemu-tests run all
 
-bench: deps dist
-	$(RELEASE)/halfkey-qemu-tests bench
+bench: dist
+	@.ci/deps bench
+	$(RELEASE)/halfkey-bench
 
 # Cargo knows what is stale; make only copies.
 dist: deps servers

@@ -78,6 +78,11 @@ impl Verifier {
         &self.state
     }
 
+    /// Its process, if it runs.
+    pub fn pid(&self) -> Option<u32> {
+        self.running.as_ref().map(Guard::pid)
+    }
+
     /// Its log.
     pub fn log(&self) -> PathBuf {
         self.state.with_extension("log")

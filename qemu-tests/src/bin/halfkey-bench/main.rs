@@ -1,0 +1,82 @@
+//! Sizes and times next to Clevis, measured in one run on this machine. Nothing is typed in by hand.
+
+mod initramfs;
+mod run;
+mod unlock;
+
+use halfkey_qemu_tests::image::packages::Packages;
+use halfkey_qemu_tests::paths::Paths;
+use run::Result;
+use std::process::ExitCode;
+
+fn main() -> ExitCode {
+    match bench() {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("error: {error}");
+            eprintln!("hint: `make bench` installs what is measured and builds dist/ first");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn bench() -> Result<()> {
+    let paths = Paths::find()?;
+    paths.check_programs()?;
+    let dist = paths.tree.join("dist");
+    let cache = paths.cache.join("bench");
+    std::fs::create_dir_all(&cache)?;
+    let work = tempfile::tempdir()?;
+
+    let agent_bytes = std::fs::metadata(&paths.agent)?.len();
+    eprintln!("building three initramfs images ...");
+    let packages = Packages::get(&paths, &mut |what| eprintln!("{what} ..."))?;
+    let images = initramfs::measure(&cache, &packages.modules, &dist)?;
+    let (ours, clevis) = (images.halfkey - images.base, images.clevis - images.base);
+    eprintln!("timing {} rounds of each unlocking ...", run::ROUNDS);
+    let costs = unlock::measure(work.path(), paths)?;
+
+    println!("halfkey-agent: {agent_bytes} bytes, {} KiB resident at its highest", costs.agent_rss);
+    println!("halfkey-verifier: {} KiB resident after the run", costs.verifier_rss);
+    println!();
+    println!("added to an initramfs         cpio bytes   zstd -19   files");
+    println!(
+        "  (crypt and network alone) {:>12} {:>10} {:>7}",
+        images.base.cpio, images.base.zstd, images.base.files
+    );
+    for (name, size) in [("halfkey", ours), ("clevis", clevis)] {
+        println!("  {name:<25} {:>12} {:>10} {:>7}", size.cpio, size.zstd, size.files);
+    }
+    println!();
+    println!("to the key (median of {})   milliseconds   processes", run::ROUNDS);
+    let rows = [
+        ("halfkey unlock --dry-run", costs.halfkey),
+        ("clevis decrypt, tpm2", costs.clevis_tpm2),
+        ("clevis decrypt, tang", costs.clevis_tang),
+    ];
+    let ms = |cost: run::Cost| (cost.median.as_secs_f64() * 10_000.0).round() / 10.0;
+    for (name, cost) in rows {
+        println!("  {name:<25} {:>12.1} {:>11}", ms(cost), cost.processes);
+    }
+
+    let json = serde_json::json!({
+        "agent_bytes": agent_bytes,
+        "agent_rss_kib": costs.agent_rss,
+        "verifier_rss_kib": costs.verifier_rss,
+        "initramfs_delta_cpio": ours.cpio,
+        "initramfs_delta_zstd": ours.zstd,
+        "initramfs_delta_files": ours.files,
+        "clevis_delta_cpio": clevis.cpio,
+        "clevis_delta_zstd": clevis.zstd,
+        "clevis_delta_files": clevis.files,
+        "unlock_ms": ms(costs.halfkey),
+        "unlock_processes": costs.halfkey.processes,
+        "clevis_tpm2_ms": ms(costs.clevis_tpm2),
+        "clevis_tpm2_processes": costs.clevis_tpm2.processes,
+        "clevis_tang_ms": ms(costs.clevis_tang),
+        "clevis_tang_processes": costs.clevis_tang.processes,
+    });
+    std::fs::write(dist.join("bench.json"), format!("{json:#}\n"))?;
+    println!("\nwritten to dist/bench.json");
+    Ok(())
+}

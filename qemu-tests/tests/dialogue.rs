@@ -1,0 +1,242 @@
+//! Register, enroll, unlock: the real programs against swtpm, LUKS2 and TLS, without a virtual machine.
+
+#![allow(clippy::unwrap_used)] // a panic is how a test fails
+
+use halfkey_protocol::wire::operator::NodeState;
+use halfkey_qemu_tests::loopback::{Loopback, text};
+use halfkey_qemu_tests::paths::Paths;
+use serde_json::Value;
+use std::ops::{Deref, DerefMut};
+use std::process::{Child, Command, Output, Stdio};
+
+struct Node {
+    inner: Loopback,
+    _folder: tempfile::TempDir,
+}
+
+impl Deref for Node {
+    type Target = Loopback;
+    fn deref(&self) -> &Loopback {
+        &self.inner
+    }
+}
+
+impl DerefMut for Node {
+    fn deref_mut(&mut self) -> &mut Loopback {
+        &mut self.inner
+    }
+}
+
+impl Node {
+    /// Never registered.
+    fn new() -> Self {
+        let paths = Paths::find().unwrap();
+        paths.check_programs().unwrap();
+        let folder = tempfile::tempdir().unwrap();
+        Self { inner: Loopback::new(paths, folder.path()).unwrap(), _folder: folder }
+    }
+
+    /// Booted once with firmware `a`, and approved.
+    fn approved(volumes: &[&str]) -> (Self, String) {
+        let mut node = Self::new();
+        for volume in volumes.iter().filter(|name| **name != "root") {
+            node.volume(volume).unwrap();
+        }
+        let id = node.enroll(volumes).unwrap();
+        node.power_on("a").unwrap();
+        let child = start(&mut node.unlock(volumes));
+        node.tenant.wait_for("verdict").unwrap();
+        while node.tenant.node(&id).unwrap().pending.is_none() {
+            // The verdict that was waited for was that of the enrollment; the next is recorded soon.
+            std::thread::yield_now();
+        }
+        node.approve(&id);
+        succeeded(&child.wait_with_output().unwrap());
+        (node, id)
+    }
+
+    fn approve(&self, id: &str) {
+        self.tenant.run(&["approve", id, "--yes"]).unwrap();
+    }
+
+    /// `unlock` fails, and the verifier's record says why.
+    fn refused(&self, id: &str, code: &str) {
+        let output = self.unlock_now(&["root"]).unwrap();
+        assert!(!output.status.success(), "{}", text(&output));
+        let list = self.tenant.evidence(id).unwrap();
+        assert_eq!(list.evidence[0].code.as_deref(), Some(code), "{}", text(&output));
+    }
+
+    fn unlocks(&self) {
+        succeeded(&self.unlock_now(&["root"]).unwrap());
+    }
+
+    /// The agent waits for the tenant, then goes away.
+    fn registered_and_interrupted(&self) -> String {
+        let (mut child, id) = self.register(&["root"]).unwrap();
+        child.kill().unwrap();
+        child.wait().unwrap();
+        id
+    }
+}
+
+fn start(command: &mut Command) -> Child {
+    command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap()
+}
+
+fn succeeded(output: &Output) {
+    assert!(output.status.success(), "{}", text(output));
+}
+
+fn failed(output: &Output, says: &str) {
+    assert!(!output.status.success(), "{}", text(output));
+    assert!(text(output).contains(says), "{}", text(output));
+}
+
+#[test]
+fn from_registration_to_unattended_unlocking_and_revocation() {
+    let (mut node, id) = Node::approved(&["root"]);
+    assert_eq!(node.tenant.node(&id).unwrap().summary.state, NodeState::Enrolled);
+
+    node.power_on("a").unwrap();
+    let output = node.unlock_now(&["root"]).unwrap();
+    succeeded(&output);
+    let report: Value = serde_json::from_slice(&output.stdout).unwrap();
+    assert!(report["steps"].as_array().is_some_and(|steps| !steps.is_empty()), "{report}");
+
+    node.tenant.run(&["revoke", &id, "--because", "test"]).unwrap();
+    node.refused(&id, "revoked");
+    node.tenant.run(&["restore", &id, "--because", "test"]).unwrap();
+    node.unlocks();
+}
+
+#[test]
+fn other_firmware_is_denied_until_approved() {
+    let (mut node, id) = Node::approved(&["root"]);
+    node.power_on("b").unwrap();
+    node.refused(&id, "policy_mismatch");
+    node.approve(&id);
+    // The very boot that was approved, and the next one of the same software: it was learned.
+    node.unlocks();
+    node.power_on("b").unwrap();
+    node.unlocks();
+    node.power_on("a").unwrap();
+    node.refused(&id, "policy_mismatch");
+}
+
+#[test]
+fn an_approval_for_once_is_for_once() {
+    let (mut node, id) = Node::approved(&["root"]);
+    node.power_on("b").unwrap();
+    node.refused(&id, "policy_mismatch");
+    node.tenant.run(&["approve", &id, "--yes", "--once"]).unwrap();
+    node.unlocks();
+    node.refused(&id, "policy_mismatch");
+    node.power_on("a").unwrap();
+    node.unlocks();
+}
+
+#[test]
+fn an_approval_is_for_one_physical_boot() {
+    let (mut node, id) = Node::approved(&["root"]);
+    node.power_on("b").unwrap();
+    node.refused(&id, "policy_mismatch");
+    node.tenant.run(&["approve", &id, "--yes", "--once"]).unwrap();
+    node.power_on("b").unwrap();
+    node.refused(&id, "policy_mismatch");
+}
+
+#[test]
+fn a_denied_boot_stays_denied() {
+    let (mut node, id) = Node::approved(&["root"]);
+    node.power_on("b").unwrap();
+    node.refused(&id, "policy_mismatch");
+    node.tenant.run(&["deny", &id, "--because", "not ours"]).unwrap();
+    node.refused(&id, "operator_denied");
+}
+
+#[test]
+fn a_closed_fence_gets_nothing() {
+    let (node, _) = Node::approved(&["root"]);
+    succeeded(&node.agent(&["fence"]).output().unwrap());
+    failed(&node.unlock_now(&["root"]).unwrap(), "fence");
+    // Closing it twice changes nothing.
+    succeeded(&node.agent(&["fence"]).output().unwrap());
+}
+
+#[test]
+fn several_volumes_with_one_attestation() {
+    let (node, id) = Node::approved(&["root", "data"]);
+    let before = node.tenant.last_evidence(&id).unwrap();
+    succeeded(&node.unlock_now(&["root", "data"]).unwrap());
+    assert_eq!(node.tenant.last_evidence(&id).unwrap(), before + 1);
+}
+
+#[test]
+fn enrolling_can_be_interrupted_and_repeated() {
+    let node = Node::new();
+    let id = node.registered_and_interrupted();
+    node.tenant_enroll(&id).unwrap();
+    // Again, as an operator would: the same command.
+    succeeded(&node.agent_enroll(&["root"]).unwrap().output().unwrap());
+    assert_eq!(node.tenant.node(&id).unwrap().summary.state, NodeState::Enrolled);
+    // The passphrase that was there still opens the volume.
+    let mut test = Command::new("cryptsetup");
+    test.args(["open", "--test-passphrase", "--key-file"]).arg(node.folder.join("passphrase"));
+    succeeded(&test.arg(node.device("root")).output().unwrap());
+}
+
+#[test]
+fn the_wrong_tenant_key_is_refused_before_anything_is_written() {
+    let node = Node::new();
+    let before = std::fs::read(node.device("root")).unwrap();
+    let id = node.registered_and_interrupted();
+    node.tenant_enroll(&id).unwrap();
+    let enroll = node.agent_enroll(&["root"]).unwrap();
+    let mut other = Command::new(enroll.get_program());
+    for arg in enroll.get_args() {
+        let fingerprint = arg.to_string_lossy().starts_with("sha256:");
+        other.arg(if fingerprint { format!("sha256:{}", "ab".repeat(32)).into() } else { arg.to_owned() });
+    }
+    failed(&other.stdin(Stdio::null()).output().unwrap(), "tenant");
+    assert!(before == std::fs::read(node.device("root")).unwrap(), "the volume was touched");
+}
+
+#[test]
+fn a_new_enrollment_replaces_the_old_one() {
+    let (mut node, id) = Node::approved(&["root"]);
+    node.tenant_enroll(&id).unwrap();
+    // Until the node has finished it, it boots as before.
+    node.unlocks();
+    succeeded(&node.agent_enroll(&["root"]).unwrap().output().unwrap());
+    node.power_on("a").unwrap();
+    node.unlocks();
+}
+
+#[test]
+fn a_verifier_that_is_down_costs_no_more_than_the_deadline() {
+    let (mut node, _) = Node::approved(&["root"]);
+    node.inner.verifier.stop().unwrap();
+    failed(&node.unlock(&["root"]).args(["--timeout", "3"]).output().unwrap(), "127.0.0.1");
+}
+
+#[test]
+fn a_late_verifier_is_waited_for() {
+    let (mut node, _) = Node::approved(&["root"]);
+    node.inner.verifier.stop().unwrap();
+    let child = start(&mut node.unlock(&["root"]));
+    node.inner.verifier.start().unwrap();
+    succeeded(&child.wait_with_output().unwrap());
+}
+
+#[test]
+fn another_tpm_opens_nothing() {
+    let (mut node, _) = Node::approved(&["root"]);
+    let place = |name: &str| node.folder.join(name);
+    node.manufacturer.make(&place("tpm-other")).unwrap();
+    // The volume moves to a machine with another TPM.
+    std::fs::rename(place("tpm"), place("tpm-mine")).unwrap();
+    std::fs::rename(place("tpm-other"), place("tpm")).unwrap();
+    node.power_on("a").unwrap();
+    failed(&node.unlock_now(&["root"]).unwrap(), "hint:");
+}
