@@ -44,16 +44,16 @@ pub struct Cli {
 #[derive(Args)]
 pub struct Global {
     /// Folder of the operator's files
-    #[arg(long, global = true, value_name = "DIR", env = "HALFKEY_HOME")]
+    #[arg(long, global = true, help_heading = "Global options", value_name = "DIR", env = "HALFKEY_HOME")]
     pub home: Option<PathBuf>,
     /// JSON instead of tables
-    #[arg(long, global = true)]
+    #[arg(long, global = true, help_heading = "Global options")]
     pub json: bool,
     /// How long a request to a server may take
-    #[arg(long, global = true, value_name = "SECONDS", default_value = "30", value_parser = seconds)]
+    #[arg(long, global = true, help_heading = "Global options", value_name = "SECONDS", default_value = "30", value_parser = seconds)]
     pub timeout: Duration,
     /// Colours in tables
-    #[arg(long, global = true, value_name = "WHEN", default_value = "auto")]
+    #[arg(long, global = true, help_heading = "Global options", value_name = "WHEN", default_value = "auto")]
     pub color: Color,
 }
 

@@ -1,5 +1,5 @@
 //! `approve`, `deny`, `revoke`, `restore`, and how NODE is found.
-#![allow(missing_docs)]
+#![allow(missing_docs, clippy::unwrap_used)]
 
 mod common;
 

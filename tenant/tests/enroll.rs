@@ -1,5 +1,5 @@
 //! `halfkey enroll` with a real TPM, against honest and lying servers.
-#![allow(missing_docs)]
+#![allow(missing_docs, clippy::unwrap_used)]
 
 mod common;
 

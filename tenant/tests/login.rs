@@ -1,5 +1,5 @@
 //! `halfkey login` and `halfkey key`.
-#![allow(missing_docs)]
+#![allow(missing_docs, clippy::unwrap_used)]
 
 mod common;
 

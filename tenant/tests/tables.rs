@@ -1,5 +1,5 @@
 //! What people see, at a fixed time.
-#![allow(missing_docs)]
+#![allow(missing_docs, clippy::unwrap_used)]
 
 mod common;
 

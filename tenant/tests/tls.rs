@@ -1,5 +1,5 @@
 //! Who answers, and how.
-#![allow(missing_docs)]
+#![allow(missing_docs, clippy::unwrap_used)]
 
 mod common;
 

@@ -1,5 +1,5 @@
 //! The desk and the real verifier, with a real TPM as the node.
-#![allow(missing_docs)]
+#![allow(missing_docs, clippy::unwrap_used)]
 
 mod common;
 

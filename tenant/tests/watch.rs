@@ -1,5 +1,5 @@
 //! `watch`, `audit` and `evidence`.
-#![allow(missing_docs)]
+#![allow(missing_docs, clippy::unwrap_used)]
 
 mod common;
 

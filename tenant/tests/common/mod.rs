@@ -1,5 +1,5 @@
 //! What the tests share. Not every test uses all of it.
-#![allow(dead_code, missing_docs)]
+#![allow(dead_code)]
 
 pub mod golden;
 pub mod pki;
