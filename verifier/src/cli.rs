@@ -206,7 +206,11 @@ impl Operator {
 }
 
 fn start_log(format: LogFormat, level: tracing::Level) {
-    let log = tracing_subscriber::fmt().with_max_level(level).with_writer(std::io::stderr);
+    // A log that can't be written (on a full disk) is no reason to stop serving.
+    let log = tracing_subscriber::fmt()
+        .with_max_level(level)
+        .with_writer(std::io::stderr)
+        .log_internal_errors(false);
     match format {
         LogFormat::Text => log.with_target(false).with_ansi(false).init(),
         LogFormat::Json => log.json().flatten_event(true).init(),

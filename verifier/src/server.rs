@@ -11,6 +11,7 @@ use crate::store::{Db, Store, StoreError};
 use crate::wake::Hub;
 use crate::{Failure, pki, tls, unix_now};
 use halfkey_protocol::{NodeId, Reason};
+use std::io::Write as _;
 use std::net::{Ipv4Addr, SocketAddr};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -201,7 +202,8 @@ pub async fn run(state: &StateDir, config: Config) -> Result<(), Failure> {
         let app = app.clone();
         async move { app.sweep().await }
     });
-    println!("listening on https://{address}");
+    writeln!(std::io::stdout(), "listening on https://{address}")
+        .map_err(|e| Failure::new(format!("standard output: {e}")))?;
     info!(%address, role = app.role_name(), version = env!("CARGO_PKG_VERSION"), "ready");
     let hub = app.hub.clone();
     let stop = async move {

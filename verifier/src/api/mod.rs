@@ -9,6 +9,7 @@ use crate::registrar::Unreachable;
 use crate::server::App;
 use crate::store::StoreError;
 use axum::Router;
+use axum::body::Body;
 use axum::extract::{FromRequest, Request, State};
 use axum::http::StatusCode;
 use axum::http::header::{CONTENT_LENGTH, RETRY_AFTER};
@@ -20,11 +21,15 @@ use halfkey_protocol::{NodeId, Reason};
 use http_body_util::{BodyExt as _, LengthLimitError, Limited};
 use serde::de::DeserializeOwned;
 use std::sync::Arc;
+use std::time::Duration;
 use tokio::sync::OwnedSemaphorePermit;
 use tracing::{error, info};
 
 /// Largest body of everything but evidence, in bytes.
 pub const SMALL_BODY: usize = 64 << 10;
+
+/// Most of a too large body that is read and forgotten, in bytes.
+const MAX_DISCARDED: usize = 2 * halfkey_protocol::MAX_BODY;
 
 /// The routes of a role.
 pub fn router(app: Arc<App>) -> Router {
@@ -116,7 +121,7 @@ fn status(reason: Reason) -> StatusCode {
 
 impl IntoResponse for Refusal {
     fn into_response(self) -> Response {
-        info!(status = self.status.as_u16(), code = %self.problem.code, message = %self.problem.message, "refused");
+        info!(status = self.status.as_u16(), code = %self.problem.code, detail = %self.problem.message, "refused");
         let mut response = (self.status, axum::Json(self.problem)).into_response();
         if matches!(self.status, StatusCode::TOO_MANY_REQUESTS | StatusCode::SERVICE_UNAVAILABLE) {
             response.headers_mut().insert(RETRY_AFTER, axum::http::HeaderValue::from_static("1"));
@@ -174,31 +179,53 @@ impl<T: DeserializeOwned, const MAX: usize> FromRequest<Arc<App>> for Json<T, MA
     type Rejection = Refusal;
 
     async fn from_request(request: Request, app: &Arc<App>) -> Result<Self, Refusal> {
+        let limits = &app.config.limits;
         let too_large = || Refusal::new(Reason::TooLarge, format!("expected a body of at most {MAX} bytes"));
+        let late = |_| Refusal {
+            status: StatusCode::REQUEST_TIMEOUT,
+            ..Refusal::new(Reason::Malformed, "the body did not arrive in time")
+        };
         let announced =
             request.headers().get(CONTENT_LENGTH).and_then(|value| value.to_str().ok()?.parse().ok());
         let length: usize = announced.unwrap_or(MAX);
         if length > MAX {
+            discard(request.into_body(), limits.body()).await;
             return Err(too_large());
         }
         let read = async {
             let share = app.body_memory(length).await;
-            (share, Limited::new(request.into_body(), MAX).collect().await)
+            let mut body = request.into_body();
+            (share, Limited::new(&mut body, MAX).collect().await, body)
         };
-        let Ok((share, body)) = tokio::time::timeout(app.config.limits.body(), read).await else {
-            return Err(Refusal {
-                status: StatusCode::REQUEST_TIMEOUT,
-                ..Refusal::new(Reason::Malformed, "the body did not arrive in time")
-            });
+        let (share, collected, rest) = tokio::time::timeout(limits.body(), read).await.map_err(late)?;
+        let body = match collected {
+            Ok(body) => body,
+            Err(e) if e.is::<LengthLimitError>() => {
+                discard(rest, limits.body()).await;
+                return Err(too_large());
+            }
+            Err(_) => return Err(Refusal::new(Reason::Malformed, "the body ended early")),
         };
-        let body = body.map_err(|e| match e.is::<LengthLimitError>() {
-            true => too_large(),
-            false => Refusal::new(Reason::Malformed, "the body ended early"),
-        })?;
         let value =
             serde_json::from_slice(&body.to_bytes()).map_err(|e| Refusal::new(Reason::Malformed, e))?;
         Ok(Self { value, _share: share })
     }
+}
+
+/// Reads and forgets a body that is too large, up to a bound: most clients see
+/// a broken connection in place of an answer that comes before they have sent everything.
+async fn discard(mut body: Body, within: Duration) {
+    let read = async {
+        let mut left = MAX_DISCARDED;
+        while let Some(Ok(frame)) = body.frame().await {
+            left = match left.checked_sub(frame.data_ref().map_or(0, |data| data.len())) {
+                Some(left) => left,
+                None => return,
+            };
+        }
+    };
+    // Late or not, the answer is the same.
+    let _ = tokio::time::timeout(within, read).await;
 }
 
 /// The protocol version to use with a peer that speaks these.

@@ -117,7 +117,7 @@ async fn finish(State(app): State<Arc<App>>, message: Json<Finish, MAX_BODY>) ->
         purpose = purpose.as_str(),
         outcome = %verdict.outcome,
         code = verdict.code.as_deref(),
-        message = %verdict.message,
+        detail = %verdict.message,
         evidence = verdict.evidence_id,
         "verdict"
     );

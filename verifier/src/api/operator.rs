@@ -26,7 +26,7 @@ use serde::Deserialize;
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
-use tracing::info;
+use tracing::{info, warn};
 
 /// Largest enrollment document, in bytes: it has to fit an answer to the agent.
 const MAX_DOCUMENT: usize = 24 << 10;
@@ -322,9 +322,18 @@ fn check_enrollment(
 }
 
 async fn record(app: &App, node: NodeId) -> Answer<NodeRecord> {
-    let registered = app.verifier()?.registrar.registration(node).await?;
     let (known, pending) =
         app.db.read(move |store| Ok((store.node(node)?, store.pending(node, unix_now())?))).await?;
+    let copied = known.as_ref().is_some_and(|known| known.open.is_some() || known.current.is_some());
+    let registered = match app.verifier()?.registrar.registration(node).await {
+        Ok(registered) => registered,
+        // Revoking must not wait for another host.
+        Err(e) if copied => {
+            warn!(%node, error = %e.0, "the registrar can't be asked, going by the enrollment");
+            None
+        }
+        Err(e) => return Err(e.into()),
+    };
     let unknown = || Refusal::new(Reason::NotFound, format!("there is no node {node}"));
     let id = node.to_string();
     let Some(known) = known else {
@@ -343,7 +352,7 @@ async fn record(app: &App, node: NodeId) -> Answer<NodeRecord> {
     let (state, enrollment) = (known.state(), known.open.or(known.current));
     let registered = match (registered, &enrollment) {
         (Some(registered), _) => registered,
-        // The registrar forgot it; the copy that the tenant checked is here.
+        // The registrar does not know it; the copy that the tenant checked is here.
         (None, Some(enrollment)) => {
             Registration { register: enrollment.registration.clone(), registered_at: 0, last_seen: 0 }
         }

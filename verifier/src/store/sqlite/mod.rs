@@ -16,6 +16,7 @@ use halfkey_protocol::wire::Verdict;
 use halfkey_protocol::wire::operator::{AuditEntry, EvidenceRecord, EvidenceSummary, PendingBoot};
 use halfkey_protocol::{NodeId, Reason};
 use rusqlite::{Connection, ErrorCode, OpenFlags, OptionalExtension as _, Transaction, params};
+use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::Path;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
@@ -25,8 +26,9 @@ const BUSY: Duration = Duration::from_secs(5);
 
 /// The database of one host.
 pub struct Sqlite {
-    writer: Mutex<Connection>,
     reader: Mutex<Connection>,
+    // Closed last: who closes last empties and removes the write-ahead log.
+    writer: Mutex<Connection>,
 }
 
 impl Sqlite {
@@ -35,6 +37,10 @@ impl Sqlite {
     /// # Errors
     /// When it can't be opened or was made by a newer build.
     pub fn open(path: &Path) -> Result<Self> {
+        // SQLite gives its other files the mode of this one.
+        let mut options = std::fs::OpenOptions::new();
+        options.create(true).append(true).mode(0o600);
+        options.open(path).map_err(|e| StoreError::Unavailable(e.to_string()))?;
         let mut writer = connect(path, OpenFlags::default())?;
         // Switching to WAL writes the database: before anything else.
         writer

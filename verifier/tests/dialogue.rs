@@ -1,0 +1,415 @@
+//! Node, tenant and verifier, with a real TPM: from registration to revocation.
+#![allow(clippy::unwrap_used, reason = "a test ends where it fails")]
+
+mod common;
+
+use common::node::{Node, said};
+use common::{Server, get, path, post, refused};
+use halfkey_protocol::policy::fence_sha256;
+use halfkey_protocol::wire::operator::{
+    AuditList, Because, Deny, EvidenceList, EvidenceRecord, NodeList, NodeRecord, NodeState,
+};
+use halfkey_protocol::wire::{Finish, Verdict, Wait, Waited};
+use halfkey_protocol::{Bytes, Reason};
+use std::time::Duration;
+
+/// Evidence that never reached the verifier in this form.
+async fn finish(server: &Server, evidence: &Finish) -> String {
+    said(&post::<Verdict>(&server.anybody(), "/v1/finish", evidence).await.unwrap())
+}
+
+#[tokio::test]
+async fn a_node_registers_enrolls_boots_and_is_revoked() {
+    let server = Server::start();
+    let (anybody, operator) = (server.anybody(), server.operator());
+    let node = Node::new();
+
+    assert_eq!(refused(node.begin(&anybody, "boot").await), Reason::UnknownNode);
+    node.register(&anybody).await.unwrap();
+    node.register(&anybody).await.expect("the same keys again");
+    assert_eq!(refused(node.begin(&anybody, "boot").await), Reason::NotEnrolled);
+    let list: NodeList = get(&operator, "/v1/operator/nodes").await.unwrap();
+    assert_eq!((list.nodes.len(), list.nodes[0].state), (1, NodeState::Registered));
+
+    // A node that waits for its tenant is woken by the enrollment.
+    let waiting = tokio::spawn({
+        let (anybody, wait) = (server.anybody(), Wait { node_id: node.id.to_string(), ticket: None });
+        async move { post::<Waited>(&anybody, "/v1/wait", &wait).await.unwrap() }
+    });
+    let (enroll, halves) = node.enrollment(&operator, "first").await;
+    let record: NodeRecord = post(&operator, &path(node.id, "/enrollment"), &enroll).await.unwrap();
+    assert_eq!((record.summary.state, record.summary.label.as_str()), (NodeState::Enrolling, "web1"));
+    assert!(waiting.await.unwrap().changed);
+    assert_eq!(refused(node.begin(&anybody, "boot").await), Reason::EnrollmentOpen);
+
+    // C_U may be fetched again in the same boot, and not in another one.
+    let (session, verdict) = node.attest(&anybody, "enroll").await.unwrap();
+    assert_eq!(said(&verdict), "released");
+    assert!(node.open("enroll", &session, &verdict).c_u.is_some());
+    assert_eq!(verdict.enrollment, Some(enroll.signed));
+    assert!(verdict.release_signature.is_none());
+    assert_eq!(said(&node.attest(&anybody, "enroll").await.unwrap().1), "released");
+    node.reboot();
+    assert_eq!(said(&node.attest(&anybody, "enroll").await.unwrap().1), "denied enrollment_used");
+
+    let wrong = common::node::Halves { key: node.enrollment(&operator, "x").await.1.key, ..halves };
+    assert_eq!(refused(node.prove(&anybody, &wrong).await), Reason::Proof);
+
+    // A new enrollment, to the end.
+    let halves = node.enroll(&anybody, &operator, "second").await;
+    node.prove(&anybody, &halves).await.expect("the answer may have been lost");
+    assert_eq!(refused(node.begin(&anybody, "enroll").await), Reason::EnrollmentUsed);
+    let record: NodeRecord = get(&operator, &path(node.id, "")).await.unwrap();
+    assert_eq!(record.summary.state, NodeState::Enrolled);
+
+    // The first boot waits for an operator, and is released when it asks again.
+    node.reboot();
+    let pending = node.boot(&anybody).await;
+    assert_eq!(said(&pending), "pending no_reference");
+    let waiting = tokio::spawn({
+        let (anybody, wait) =
+            (server.anybody(), Wait { node_id: node.id.to_string(), ticket: pending.ticket });
+        async move { post::<Waited>(&anybody, "/v1/wait", &wait).await.unwrap() }
+    });
+    let record = node.approve(&operator, false).await.unwrap();
+    assert_eq!(
+        record.reference.as_ref().map(|r| (r.evidence_id, r.learned_by.as_str())),
+        Some((pending.evidence_id.unwrap(), "ada"))
+    );
+    assert!(waiting.await.unwrap().changed);
+    let (session, verdict) = node.attest(&anybody, "boot").await.unwrap();
+    assert_eq!(said(&verdict), "released");
+    let released = node.open("boot", &session, &verdict);
+    assert!(released.c_u.is_none());
+    assert!(node.tpm.activate(&released.c_v, "srk.ctx", false).is_some());
+    assert_eq!(verdict.release_signature.as_ref().map(|s| s.len()), Some(64));
+    let evidence: EvidenceRecord =
+        get(&operator, &format!("/v1/operator/evidence/{}", verdict.evidence_id.unwrap())).await.unwrap();
+    assert_eq!(evidence.expected_fence, Some(Bytes::from(fence_sha256(&[6; 32]))));
+    assert!(evidence.reset_count.is_some() && evidence.differing.is_empty());
+
+    // The next one needs nobody.
+    node.reboot();
+    assert_eq!(said(&node.boot(&anybody).await), "released");
+
+    // Revoked: evidence is recorded and nothing is released; restored: as before.
+    let because = Because { because: "stolen".into() };
+    let record: NodeRecord = post(&operator, &path(node.id, "/revoke"), &because).await.unwrap();
+    assert_eq!(record.revoked_because.as_deref(), Some("stolen"));
+    let verdict = node.boot(&anybody).await;
+    assert_eq!(said(&verdict), "denied revoked");
+    assert!(verdict.sealed.is_none() && verdict.release_signature.is_none());
+    let because = Because { because: "found".into() };
+    let _: NodeRecord = post(&operator, &path(node.id, "/restore"), &because).await.unwrap();
+    assert_eq!(said(&node.boot(&anybody).await), "released");
+    assert_eq!(
+        refused(post::<NodeRecord>(&operator, &path(node.id, "/restore"), &because).await),
+        Reason::Conflict
+    );
+
+    // The fence is extended: too late.
+    node.tpm.extend(15, b"closed");
+    assert_eq!(said(&node.boot(&anybody).await), "denied fence_extended");
+
+    // All of it is in the trail, in order, and a reader can wait for more.
+    let trail: AuditList = get(&operator, "/v1/operator/audit?after=0&limit=1000").await.unwrap();
+    let actions: Vec<_> = trail.entries.iter().map(|e| (e.actor.as_str(), e.action.as_str())).collect();
+    for expected in [
+        ("node", "register"),
+        ("ada", "enroll"),
+        ("node", "prove"),
+        ("ada", "approve"),
+        ("ada", "revoke"),
+        ("ada", "restore"),
+        ("verifier", "verdict"),
+    ] {
+        assert!(actions.contains(&expected), "{expected:?} in {actions:?}");
+    }
+    assert!(trail.entries.iter().zip(1..).all(|(entry, seq)| entry.seq == seq), "no gaps");
+    let last = trail.entries.len();
+    let following = tokio::spawn({
+        let operator = server.operator();
+        async move {
+            get::<AuditList>(&operator, &format!("/v1/operator/audit?after={last}&wait=20")).await.unwrap()
+        }
+    });
+    node.boot(&anybody).await;
+    assert_eq!(following.await.unwrap().entries.len(), 1);
+}
+
+#[tokio::test]
+async fn what_was_booted_decides() {
+    let server = Server::start();
+    let (anybody, operator) = (server.anybody(), server.operator());
+    let node = Node::new();
+    node.register(&anybody).await.unwrap();
+    node.enroll(&anybody, &operator, "first").await;
+    node.boot(&anybody).await;
+    node.approve(&operator, false).await.unwrap();
+    assert_eq!(said(&node.boot(&anybody).await), "released");
+
+    // PCR 10 is IMA's and not compared; PCR 9 is.
+    node.tpm.extend(10, b"a file that was run");
+    assert_eq!(said(&node.boot(&anybody).await), "released");
+    node.tpm.extend(9, b"init=/bin/sh");
+    let verdict = node.boot(&anybody).await;
+    assert_eq!(said(&verdict), "denied policy_mismatch");
+    assert!(
+        verdict.message.contains("pcr 9: expected") && !verdict.message.contains("pcr 10"),
+        "{verdict:?}"
+    );
+    assert!(verdict.ticket.is_none() && verdict.sealed.is_none());
+    let record: NodeRecord = get(&operator, &path(node.id, "")).await.unwrap();
+    let pending = record.pending.unwrap();
+    assert_eq!((pending.code.as_str(), pending.approvable), ("policy_mismatch", true));
+    assert_eq!(pending.differing.iter().map(|d| d.pcr).collect::<Vec<_>>(), [9]);
+
+    // Approved once: for this boot, one time; the reference stays.
+    node.approve(&operator, true).await.unwrap();
+    assert_eq!(said(&node.boot(&anybody).await), "released");
+    assert_eq!(said(&node.boot(&anybody).await), "denied policy_mismatch");
+
+    // Denied: it says why, and stays denied for this boot.
+    let ticket = get::<NodeRecord>(&operator, &path(node.id, "")).await.unwrap().pending.unwrap().ticket;
+    let deny = Deny { ticket, because: "not mine".into() };
+    let record: NodeRecord = post(&operator, &path(node.id, "/deny"), &deny).await.unwrap();
+    assert!(record.pending.is_none());
+    let verdict = node.boot(&anybody).await;
+    assert_eq!(said(&verdict), "denied operator_denied");
+    assert!(verdict.message.contains("ada: not mine"), "{verdict:?}");
+
+    // An approval is for that boot, not for the next one with the same software.
+    node.reboot();
+    node.tpm.extend(9, b"init=/bin/sh");
+    assert_eq!(said(&node.boot(&anybody).await), "denied policy_mismatch");
+    node.approve(&operator, true).await.unwrap();
+    node.reboot();
+    node.tpm.extend(9, b"init=/bin/sh");
+    assert_eq!(said(&node.boot(&anybody).await), "denied policy_mismatch");
+
+    // Approved for good: the next boot of the same software needs nobody.
+    node.approve(&operator, false).await.unwrap();
+    node.reboot();
+    node.tpm.extend(9, b"init=/bin/sh");
+    assert_eq!(said(&node.boot(&anybody).await), "released");
+    node.reboot();
+    assert_eq!(said(&node.boot(&anybody).await), "denied policy_mismatch");
+
+    // Revoking voids approvals.
+    node.approve(&operator, true).await.unwrap();
+    let because = Because { because: "to be sure".into() };
+    let _: NodeRecord = post(&operator, &path(node.id, "/revoke"), &because).await.unwrap();
+    let _: NodeRecord = post(&operator, &path(node.id, "/restore"), &because).await.unwrap();
+    assert_eq!(said(&node.boot(&anybody).await), "denied policy_mismatch");
+}
+
+#[tokio::test]
+async fn approvals_expire() {
+    let server = Server::with_settings("approval = 0\n");
+    let (anybody, operator) = (server.anybody(), server.operator());
+    let node = Node::new();
+    node.register(&anybody).await.unwrap();
+    node.enroll(&anybody, &operator, "first").await;
+    node.boot(&anybody).await;
+    node.approve(&operator, true).await.unwrap();
+    assert_eq!(said(&node.boot(&anybody).await), "pending no_reference");
+}
+
+#[tokio::test]
+async fn every_part_of_the_evidence_counts() {
+    let server = Server::start();
+    let (anybody, operator) = (server.anybody(), server.operator());
+    let node = Node::new();
+    node.register(&anybody).await.unwrap();
+    node.enroll(&anybody, &operator, "first").await;
+    node.boot(&anybody).await;
+    node.approve(&operator, false).await.unwrap();
+
+    let session = node.begin(&anybody, "boot").await.unwrap();
+    let good = node.evidence("boot", &session);
+    let flip = |bytes: &Bytes, at: usize| {
+        let mut bytes = bytes.clone();
+        bytes.0[at] ^= 1;
+        bytes
+    };
+    for (bad, expected) in [
+        (Finish { nonce: flip(&good.nonce, 0), ..good.clone() }, "denied nonce_foreign"),
+        (Finish { nonce: Bytes::default(), ..good.clone() }, "denied nonce_foreign"),
+        (Finish { signature: flip(&good.signature, 20), ..good.clone() }, "denied signature"),
+        (Finish { quote: flip(&good.quote, 60), ..good.clone() }, "denied signature"),
+        (Finish { hpke_public: flip(&good.hpke_public, 1), ..good.clone() }, "denied qualifier"),
+        (Finish { nonce_tpm: flip(&good.nonce_tpm, 1), ..good.clone() }, "denied qualifier"),
+        (Finish { r_sha256: flip(&good.r_sha256, 1), ..good.clone() }, "denied qualifier"),
+        (Finish { pcrs: vec![flip(&good.pcrs[0], 0); 16], ..good.clone() }, "denied pcr_digest"),
+        (Finish { bank: "sha384".into(), ..good.clone() }, "denied bank"),
+        (Finish { event_log: Some(Bytes::from(&b"no log"[..])), ..good.clone() }, "denied log_malformed"),
+    ] {
+        assert_eq!(finish(&server, &bad).await, expected);
+    }
+    // The last one was by the AK and for this exchange: its clock counts.
+    assert_eq!(finish(&server, &good).await, "denied stale");
+    assert_eq!(said(&node.boot(&anybody).await), "released");
+    assert_eq!(said(&node.boot(&anybody).await), "released");
+
+    // A nonce of another purpose.
+    let session = node.begin(&anybody, "boot").await.unwrap();
+    let other = Finish {
+        purpose: "enroll".into(),
+        nonce_tpm: Bytes::default(),
+        r_sha256: Bytes::default(),
+        ..node.evidence("boot", &session)
+    };
+    assert_eq!(refused(post::<Verdict>(&anybody, "/v1/finish", &other).await), Reason::EnrollmentUsed);
+    for bad in [
+        Finish { hpke_public: Bytes(vec![1; 31]), ..good.clone() },
+        Finish { nonce_tpm: Bytes::default(), ..good.clone() },
+        Finish { pcrs: vec![], ..good.clone() },
+        Finish { purpose: "runtime".into(), ..good.clone() },
+        Finish { node_id: node.id.to_string().to_uppercase(), ..good.clone() },
+    ] {
+        assert_eq!(refused(post::<Verdict>(&anybody, "/v1/finish", &bad).await), Reason::Malformed);
+    }
+    let bad = Finish { version: 9, ..good.clone() };
+    assert_eq!(refused(post::<Verdict>(&anybody, "/v1/finish", &bad).await), Reason::Version);
+
+    // Every verdict is on record, forged ones without logs.
+    let list: EvidenceList = get(&operator, &path(node.id, "/evidence?limit=100")).await.unwrap();
+    for code in ["nonce_foreign", "signature", "qualifier", "pcr_digest", "bank", "log_malformed", "stale"] {
+        assert!(list.evidence.iter().any(|e| e.code.as_deref() == Some(code)), "{code}");
+    }
+    let summary: NodeRecord = get(&operator, &path(node.id, "")).await.unwrap();
+    assert_eq!(summary.summary.last_outcome.as_deref(), Some("released"));
+}
+
+#[tokio::test]
+async fn an_old_nonce_is_told_from_a_foreign_one() {
+    let server = Server::with_settings("nonce = 0\n");
+    let (anybody, operator) = (server.anybody(), server.operator());
+    let node = Node::new();
+    node.register(&anybody).await.unwrap();
+    let (enroll, _) = node.enrollment(&operator, "first").await;
+    let _: NodeRecord = post(&operator, &path(node.id, "/enrollment"), &enroll).await.unwrap();
+    let session = node.begin(&anybody, "enroll").await.unwrap();
+    let evidence = node.evidence("enroll", &session);
+    // The clock of nonces has seconds.
+    let said = loop {
+        let said = finish(&server, &evidence).await;
+        if said != "released" && said != "denied stale" {
+            break said;
+        }
+        tokio::time::sleep(Duration::from_millis(100)).await;
+    };
+    assert_eq!(said, "denied nonce_expired");
+}
+
+#[tokio::test]
+async fn an_interrupted_re_enrollment_does_not_lock_out() {
+    let server = Server::start();
+    let (anybody, operator) = (server.anybody(), server.operator());
+    let node = Node::new();
+    node.register(&anybody).await.unwrap();
+    node.enroll(&anybody, &operator, "first").await;
+    node.boot(&anybody).await;
+    node.approve(&operator, false).await.unwrap();
+
+    let (enroll, halves) = node.enrollment(&operator, "second").await;
+    let record: NodeRecord = post(&operator, &path(node.id, "/enrollment"), &enroll).await.unwrap();
+    assert_eq!(record.summary.state, NodeState::Enrolling);
+    let (session, verdict) = node.attest(&anybody, "boot").await.unwrap();
+    let old = node.open("boot", &session, &verdict).c_v;
+    assert_ne!(old, enroll.c_v);
+    let (_, verdict) = node.attest(&anybody, "enroll").await.unwrap();
+    assert_eq!(said(&verdict), "released");
+    node.prove(&anybody, &halves).await.unwrap();
+    let (session, verdict) = node.attest(&anybody, "boot").await.unwrap();
+    assert_eq!(node.open("boot", &session, &verdict).c_v, enroll.c_v);
+    let again = post::<NodeRecord>(&operator, &path(node.id, "/enrollment"), &enroll).await;
+    assert_eq!(refused(again), Reason::Conflict, "an enrollment id is used once");
+}
+
+#[tokio::test]
+async fn a_cleared_tpm_needs_a_new_enrollment() {
+    let server = Server::start();
+    let (anybody, operator) = (server.anybody(), server.operator());
+    let mut node = Node::new();
+    node.register(&anybody).await.unwrap();
+    node.enroll(&anybody, &operator, "first").await;
+    node.reboot();
+    node.boot(&anybody).await;
+    node.approve(&operator, false).await.unwrap();
+    assert_eq!(said(&node.boot(&anybody).await), "released");
+
+    // The clock starts again as well. Before it registers, that is all that can be told.
+    node.tpm.tool("tpm2_clear", &["-c", "p"]);
+    let ek = common::rig::RSA_EK.0;
+    node.tpm.tool("tpm2_createek", &["-G", "rsa", "-c", ek, "-u", "ek.pub"]);
+    node.tpm.make_keys();
+    let verdict = node.boot(&anybody).await;
+    assert_eq!(said(&verdict), "pending counter_rollback");
+    assert_eq!(refused(node.approve(&operator, false).await), Reason::Conflict);
+
+    let before = std::mem::replace(&mut node.register, node.tpm.register(ek, None));
+    assert_eq!((&node.register.ak_public, &node.register.ek_public), (&before.ak_public, &before.ek_public));
+    assert_ne!(node.register.srk_public, before.srk_public);
+    node.register(&anybody).await.unwrap();
+    assert_eq!(refused(node.begin(&anybody, "boot").await), Reason::SrkChanged);
+    node.enroll(&anybody, &operator, "second").await;
+    assert_eq!(said(&node.boot(&anybody).await), "released");
+}
+
+#[tokio::test]
+async fn another_attestation_key_for_a_known_ek_is_refused_and_recorded() {
+    let server = Server::start();
+    let (anybody, operator) = (server.anybody(), server.operator());
+    let node = Node::new();
+    node.register(&anybody).await.unwrap();
+
+    // A second TPM's AK and SRK with the first one's EK.
+    let other = Node::new();
+    let mut forged = other.register.clone();
+    forged.ek_public = node.register.ek_public.clone();
+    forged.ek_certificate = node.register.ek_certificate.clone();
+    for _ in 0..3 {
+        let answer = post::<serde_json::Value>(&anybody, "/v1/register", &forged).await;
+        assert_eq!(refused(answer), Reason::AkChanged);
+    }
+    let trail: AuditList = get(&operator, &format!("/v1/operator/audit?node={}", node.id)).await.unwrap();
+    let refusals = trail.entries.iter().filter(|entry| entry.action == "refuse").count();
+    assert_eq!(refusals, 1, "repetitions don't fill the trail");
+
+    // Before the first activation nobody's AK is bound; the wrong TPM can't activate it either.
+    let server = Server::start();
+    let anybody = server.anybody();
+    let registered: halfkey_protocol::wire::Registered =
+        post(&anybody, "/v1/register", &forged).await.unwrap();
+    assert!(other.tpm.activate(&registered.credential, common::rig::RSA_EK.0, true).is_none());
+    assert_eq!(refused(node.activate(&anybody, &[0; 32]).await), Reason::Activation);
+    node.register(&anybody).await.expect("what a stranger began is not in the way");
+}
+
+#[tokio::test]
+async fn an_enrollment_has_to_be_coherent() {
+    let server = Server::start();
+    let (anybody, operator) = (server.anybody(), server.operator());
+    let node = Node::new();
+    let (other, other_node) = (Server::start(), Node::new());
+    node.register(&anybody).await.unwrap();
+    other_node.register(&anybody).await.unwrap();
+    let (good, _) = node.enrollment(&operator, "first").await;
+    let (swapped, _) = other_node.enrollment(&operator, "first").await;
+    let mut unsigned = good.clone();
+    unsigned.signed.signature.0[3] ^= 1;
+    let mut another_v = good.clone();
+    another_v.c_v = swapped.c_v.clone();
+    let mut another_u = good.clone();
+    another_u.c_u = swapped.c_u.clone();
+    node.register(&other.anybody()).await.unwrap();
+    let (another_release_key, _) = node.enrollment(&other.operator(), "first").await;
+    for bad in [unsigned, another_v, another_u, swapped, another_release_key] {
+        let answer = post::<NodeRecord>(&operator, &path(node.id, "/enrollment"), &bad).await;
+        assert_eq!(refused(answer), Reason::EnrollmentSignature);
+    }
+    let record: NodeRecord = get(&operator, &path(node.id, "")).await.unwrap();
+    assert_eq!(record.summary.state, NodeState::Registered, "nothing was stored");
+    let _: NodeRecord = post(&operator, &path(node.id, "/enrollment"), &good).await.unwrap();
+}

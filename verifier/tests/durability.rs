@@ -1,0 +1,201 @@
+//! What was answered is there afterwards, and what can't be recorded is not answered.
+#![allow(clippy::unwrap_used, reason = "a test ends where it fails")]
+
+mod common;
+
+use common::node::{Node, said};
+use common::{Server, get, path, post, refused};
+use halfkey_protocol::Reason;
+use halfkey_protocol::wire::operator::{AuditList, EvidenceList, NodeRecord, NodeState};
+use halfkey_protocol::wire::{Registered, Verdict, Wait, Waited};
+use halfkey_verifier::store::sqlite::Sqlite;
+use halfkey_verifier::store::{By, Store, StoreError};
+use std::time::{Duration, Instant};
+
+#[tokio::test]
+async fn nothing_that_was_answered_is_lost_with_the_process() {
+    let mut server = Server::start();
+    let node = Node::new();
+    node.register(&server.anybody()).await.unwrap();
+    server.kill();
+    server.serve();
+    node.enroll(&server.anybody(), &server.operator(), "first").await;
+    server.kill();
+    server.serve();
+    assert_eq!(said(&node.boot(&server.anybody()).await), "pending no_reference");
+    server.kill();
+    server.serve();
+    node.approve(&server.operator(), true).await.unwrap();
+    server.kill();
+    server.serve();
+    // A nonce outlives the process: any replica can check it.
+    let session = node.begin(&server.anybody(), "boot").await.unwrap();
+    server.kill();
+    server.serve();
+    let evidence = node.evidence("boot", &session);
+    let verdict: Verdict = post(&server.anybody(), "/v1/finish", &evidence).await.unwrap();
+    assert_eq!(said(&verdict), "released");
+    server.kill();
+    server.serve();
+    let verdict: Verdict = post(&server.anybody(), "/v1/finish", &evidence).await.unwrap();
+    assert_eq!(said(&verdict), "denied stale", "the counters were recorded with the verdict");
+    assert_eq!(said(&node.boot(&server.anybody()).await), "pending no_reference", "the approval was used");
+
+    let list: EvidenceList = get(&server.operator(), &path(node.id, "/evidence")).await.unwrap();
+    assert_eq!(list.evidence.len(), 5);
+    let trail: AuditList = get(&server.operator(), "/v1/operator/audit?after=0").await.unwrap();
+    let verdicts = trail.entries.iter().filter(|entry| entry.action == "verdict").count();
+    assert_eq!(verdicts, 5);
+}
+
+/// Kills the server at some moment of a stream of evidence: each verdict that
+/// came is on record.
+#[tokio::test]
+async fn a_kill_in_the_middle_of_writes_loses_no_answer() {
+    let mut server = Server::with_settings("evidence_per_minute = 100000\n");
+    let node = Node::new();
+    node.register(&server.anybody()).await.unwrap();
+    node.enroll(&server.anybody(), &server.operator(), "first").await;
+    for round in 0..3u64 {
+        let session = node.begin(&server.anybody(), "boot").await.unwrap();
+        let evidence = node.evidence("boot", &session);
+        let client = server.anybody();
+        let stream = tokio::spawn(async move {
+            let mut answered = Vec::new();
+            while let Ok(verdict) = client.post::<Verdict>("/v1/finish", &evidence).await {
+                answered.push(verdict.evidence_id.unwrap());
+            }
+            answered
+        });
+        tokio::time::sleep(Duration::from_millis(150 + 70 * round)).await;
+        server.kill();
+        let answered = stream.await.unwrap();
+        assert!(!answered.is_empty());
+        server.serve();
+        let last = answered.last().unwrap();
+        let record: serde_json::Value =
+            get(&server.operator(), &format!("/v1/operator/evidence/{last}")).await.unwrap();
+        assert_eq!(record["summary"]["id"], *last);
+    }
+}
+
+#[tokio::test]
+async fn a_disk_that_takes_no_more_releases_nothing() {
+    let server = Server::start();
+    let node = Node::new();
+    let (anybody, operator) = (server.anybody(), server.operator());
+    node.register(&anybody).await.unwrap();
+    node.enroll(&anybody, &operator, "first").await;
+    node.boot(&anybody).await;
+    node.approve(&operator, false).await.unwrap();
+    assert_eq!(said(&node.boot(&anybody).await), "released");
+
+    let session = node.begin(&anybody, "boot").await.unwrap();
+    let mut evidence = node.evidence("boot", &session);
+    evidence.ima_log = Some(vec![7; 900_000].into());
+    limit_file_size(server.pid(), 300_000);
+    let answer = post::<Verdict>(&anybody, "/v1/finish", &evidence).await;
+    assert_eq!(refused(answer), Reason::Unavailable);
+    assert!(server.log().contains("the database can't do its work"), "{}", server.log());
+    // Nothing at all can be written, not even the log: it still answers.
+    limit_file_size(server.pid(), 1);
+    let health = get::<serde_json::Value>(&anybody, "/healthz").await;
+    assert_eq!(refused(health), Reason::Unavailable);
+
+    // Room again: the same evidence is as good as before, nothing of it was recorded.
+    limit_file_size(server.pid(), u64::MAX);
+    let verdict: Verdict = post(&anybody, "/v1/finish", &evidence).await.unwrap();
+    assert_eq!(said(&verdict), "released");
+    let list: EvidenceList = get(&operator, &path(node.id, "/evidence")).await.unwrap();
+    assert_eq!(list.evidence.len(), 4);
+}
+
+/// RLIMIT_FSIZE of another process: writing beyond it fails.
+fn limit_file_size(pid: u32, bytes: u64) {
+    let limit = if bytes == u64::MAX { "unlimited".to_owned() } else { bytes.to_string() };
+    let set = std::process::Command::new("prlimit")
+        .args(["--pid", &pid.to_string(), &format!("--fsize={limit}:unlimited")])
+        .status()
+        .unwrap();
+    assert!(set.success());
+}
+
+#[test]
+fn a_full_database_says_so_and_keeps_what_it_has() {
+    let dir = tempfile::tempdir().unwrap();
+    let store = Sqlite::open(&dir.path().join("db")).unwrap();
+    let by = By { actor: "test", now: 1 };
+    store.note("first", None, "", by).unwrap();
+    store.limit_pages(1).unwrap();
+    let mut full = Ok(());
+    for _ in 0..100 {
+        full = full.and_then(|()| store.note("more", None, &"x".repeat(4000), by));
+    }
+    assert!(matches!(full, Err(StoreError::Full(_))), "{full:?}");
+    assert_eq!(store.audit(Some(0), None, 1).unwrap()[0].action, "first");
+    store.limit_pages(10_000).unwrap();
+    store.note("again", None, "", by).unwrap();
+    store.probe(1).unwrap();
+}
+
+#[test]
+fn a_database_of_a_newer_build_is_not_touched() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("db");
+    drop(Sqlite::open(&path).unwrap());
+    rusqlite::Connection::open(&path).unwrap().pragma_update(None, "user_version", 99).unwrap();
+    let refused = Sqlite::open(&path).err().unwrap().to_string();
+    assert!(refused.contains("99") && refused.contains("newer"), "{refused}");
+}
+
+#[tokio::test]
+async fn a_stop_ends_waits_and_finishes_what_is_in_flight() {
+    let mut server = Server::start();
+    let node = Node::new();
+    node.register(&server.anybody()).await.unwrap();
+    let waiting = tokio::spawn({
+        let (client, wait) = (server.anybody(), Wait { node_id: node.id.to_string(), ticket: None });
+        async move { post::<Waited>(&client, "/v1/wait", &wait).await.unwrap() }
+    });
+    while server.log().matches("registered").count() == 0 {
+        tokio::task::yield_now().await;
+    }
+    // The wait has to be at the server before the signal is.
+    tokio::time::sleep(Duration::from_millis(300)).await;
+    let start = Instant::now();
+    assert_eq!(server.stop(), Some(0));
+    assert!(start.elapsed() < Duration::from_secs(5));
+    assert!(!waiting.await.unwrap().changed);
+    assert!(!server.state().join("halfkey.db-wal").exists(), "the write-ahead log was emptied");
+}
+
+#[tokio::test]
+async fn registrations_that_no_tenant_enrolled_expire() {
+    let mut server = Server::with_settings("registration = 0\nunenrolled = 1\n");
+    let (one, two) = (Node::new(), Node::new());
+    one.register(&server.anybody()).await.unwrap();
+    let full = two.register(&server.anybody()).await;
+    assert_eq!(refused(full), Reason::RateLimited, "only one may wait");
+    // What is over is forgotten at the start; seconds have to pass first.
+    tokio::time::sleep(Duration::from_millis(1100)).await;
+    server.kill();
+    server.serve();
+    loop {
+        match two.register(&server.anybody()).await {
+            Ok(()) => break,
+            Err(problem) => assert_eq!(problem.code, "rate_limited"),
+        }
+    }
+    // An enrolled one stays.
+    let operator = server.operator();
+    let (enroll, _) = two.enrollment(&operator, "first").await;
+    let _: NodeRecord = post(&operator, &path(two.id, "/enrollment"), &enroll).await.unwrap();
+    tokio::time::sleep(Duration::from_millis(1100)).await;
+    server.kill();
+    server.serve();
+    let record: NodeRecord = get(&server.operator(), &path(two.id, "")).await.unwrap();
+    assert_eq!(record.summary.state, NodeState::Enrolling);
+    assert!(record.registered_at > 0);
+    let answer: Result<Registered, _> = post(&server.anybody(), "/v1/register", &one.register).await;
+    assert!(answer.is_ok(), "the other one may come again");
+}

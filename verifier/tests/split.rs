@@ -1,0 +1,56 @@
+//! Registrar and verifier on two hosts.
+#![allow(clippy::unwrap_used, reason = "a test ends where it fails")]
+
+mod common;
+
+use common::node::{Node, said};
+use common::{Server, command, get, path, post, refused};
+use halfkey_protocol::Reason;
+use halfkey_protocol::wire::operator::{NodeList, NodeRecord};
+use tempfile::TempDir;
+
+#[tokio::test]
+async fn a_verifier_asks_its_registrar() {
+    let dir: TempDir = tempfile::tempdir().unwrap();
+    let (here, there) = (dir.path().join("verifier"), dir.path().join("registrar"));
+    Server::init(&here);
+    command(&[
+        "certificate",
+        "--state",
+        here.to_str().unwrap(),
+        "--role",
+        "registrar",
+        "--url",
+        "https://127.0.0.1:8421",
+        "--out",
+        there.to_str().unwrap(),
+    ]);
+    assert!(!there.join("ca.key").exists() && !there.join("release.key").exists());
+    let mut registrar = Server::on(tempfile::tempdir().unwrap(), &there, &[]);
+    let url = registrar.url.clone();
+    let verifier = Server::on(dir, &here, &["--role", "verifier", "--registrar", &url]);
+    let operator = verifier.operator();
+
+    let node = Node::new();
+    assert_eq!(refused(node.register(&verifier.anybody()).await), Reason::WrongRole);
+    assert_eq!(refused(node.begin(&registrar.anybody(), "boot").await), Reason::WrongRole);
+    node.register(&registrar.anybody()).await.unwrap();
+    let list: NodeList = get(&operator, "/v1/operator/nodes").await.unwrap();
+    assert_eq!(list.nodes.len(), 1);
+    let answer = get::<serde_json::Value>(&registrar.anybody(), "/v1/internal/registrations").await;
+    assert_eq!(refused(answer), Reason::Unauthorized);
+
+    node.enroll(&verifier.anybody(), &operator, "first").await;
+    node.boot(&verifier.anybody()).await;
+    node.approve(&operator, false).await.unwrap();
+    assert_eq!(said(&node.boot(&verifier.anybody()).await), "released");
+
+    // Without its registrar the verifier still boots what is enrolled.
+    registrar.kill();
+    assert_eq!(said(&node.boot(&verifier.anybody()).await), "released");
+    assert_eq!(refused(get::<NodeList>(&operator, "/v1/operator/nodes").await), Reason::Unavailable);
+    let revoke = halfkey_protocol::wire::operator::Because { because: "stolen".into() };
+    let revoked = post::<NodeRecord>(&operator, &path(node.id, "/revoke"), &revoke).await;
+    assert!(revoked.is_ok(), "{revoked:?}");
+    assert_eq!(said(&node.boot(&verifier.anybody()).await), "denied revoked");
+}
