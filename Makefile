@@ -6,8 +6,13 @@ RELEASE := target/release
 AGENT   := target/$(TARGET)/agent/halfkey-agent
 
 # A static-pie: nothing of the host's C library at run time. --target keeps
-# these flags away from build scripts and proc macros.
-AGENT_RUSTFLAGS := -C target-feature=+crt-static -C link-arg=-Wl,-z,pack-relative-relocs
+# these flags away from build scripts and proc macros. The agent encrypts a few
+# hundred bytes at each boot: small code is worth more there than vector code.
+# A panic aborts, so nobody reads unwind tables.
+AGENT_RUSTFLAGS := -C target-feature=+crt-static -C force-unwind-tables=no \
+	-C link-arg=-Wl,-z,pack-relative-relocs \
+	--cfg sha2_backend="soft" --cfg sha2_backend_soft="compact" --cfg chacha20_backend="soft" \
+	--cfg poly1305_backend="soft" --cfg curve25519_dalek_backend="serial"
 
 # libFuzzer's coverage passes are stable options; no nightly is needed.
 FUZZ_RUSTFLAGS := --cfg fuzzing -C debug-assertions -C passes=sancov-module \
