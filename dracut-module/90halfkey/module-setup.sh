@@ -25,9 +25,9 @@ depends() {
 
 # called by dracut
 installkernel() {
-    # The image must find the TPM and the network of the machine it boots on, which need not be this one.
-    hostonly='' instmods tpm_tis tpm_crb tpm_tis_spi dm_crypt virtio_net virtio_pci
-    hostonly='' instmods -o =drivers/net/ethernet
+    # The image must find the TPM of the machine it boots on, which need not be this one. Network drivers are the business
+    # of dracut's own network modules.
+    hostonly='' instmods tpm_tis tpm_crb tpm_tis_spi dm_crypt virtio_net
 }
 
 # called by dracut

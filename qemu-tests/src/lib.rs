@@ -3,6 +3,9 @@
 //!
 //! | module | what |
 //! | --- | --- |
+//! | [`scenarios`] | the stories |
+//! | [`story`], [`report`] | what a run tells while it goes on, and at its end |
+//! | [`estate`] | an enrolled machine with its verifier and its operator |
 //! | [`rig`] | what all scenarios of a run share |
 //! | [`image`] | disks from Debian packages, cached |
 //! | [`machine`] | disk, TPM and firmware variables that survive boots; a boot |
@@ -14,6 +17,7 @@
 //! | [`process`], [`paths`], [`error`] | child processes; where things are; what went wrong |
 
 pub mod error;
+pub mod estate;
 pub mod image;
 pub mod loopback;
 pub mod machine;
@@ -21,7 +25,10 @@ pub mod marker;
 pub mod paths;
 pub mod process;
 pub mod qemu;
+pub mod report;
 pub mod rig;
+pub mod scenarios;
+pub mod story;
 pub mod swtpm;
 pub mod tenant;
 pub mod verifier;

@@ -8,7 +8,7 @@ use crate::rig::Rig;
 use crate::wire::Tap;
 use std::fs;
 use std::path::{Path, PathBuf};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 /// How long a boot may take before something is surely wrong: emulated, on a busy host.
 pub const BOOT: Duration = Duration::from_secs(420);
@@ -43,31 +43,6 @@ impl Machine {
             .context("can't copy the firmware's variables\nhint: make deps")?;
         marker::blank(&parts.spare, 64 << 20)?;
         Ok(Self { name: name.into(), parts, accel: rig.accel, boots: 0, tap: rig.tap.clone(), network: true })
-    }
-
-    /// The same machine once more, as it is now: disk, TPM and all. Two of them must not be used as if they were two
-    /// TPMs; it is how a scenario changes a machine without spoiling it for the others.
-    ///
-    /// # Errors
-    /// If a part can't be copied.
-    pub fn fork(&self, rig: &Rig, name: &str) -> Result<Self> {
-        let parts = Self::parts(rig, name)?;
-        for (from, to) in [
-            (&self.parts.disk, &parts.disk),
-            (&self.parts.variables, &parts.variables),
-            (&self.parts.spare, &parts.spare),
-        ] {
-            fs::copy(from, to).context(format_args!("can't copy {}", from.display()))?;
-        }
-        copy_folder(&self.parts.tpm, &parts.tpm)?;
-        Ok(Self {
-            name: name.into(),
-            parts,
-            accel: self.accel,
-            boots: 0,
-            tap: self.tap.clone(),
-            network: true,
-        })
     }
 
     fn parts(rig: &Rig, name: &str) -> Result<Parts> {
@@ -106,44 +81,60 @@ impl Machine {
         disk::set_uki(&self.parts.disk, uki)
     }
 
-    /// Gives it another TPM, with an identity of its own: the disk in another machine.
+    /// Exchanges its TPM for another one, or back: the disk in another machine.
     ///
     /// # Errors
-    /// If the TPM can't be made.
-    pub fn replace_tpm(&self, rig: &Rig) -> Result<()> {
-        fs::remove_dir_all(&self.parts.tpm).context("can't remove a TPM")?;
-        rig.manufacturer.make(&self.parts.tpm)
+    /// If the other one can't be moved.
+    pub fn exchange_tpm(&self, other: &Path) -> Result<()> {
+        let here = &self.parts.tpm;
+        let between = here.with_extension("between");
+        for (from, to) in [(here.as_path(), between.as_path()), (other, here), (&between, other)] {
+            fs::rename(from, to).context("can't exchange a TPM")?;
+        }
+        Ok(())
+    }
+
+    /// Keeps a copy of its boot disk.
+    ///
+    /// # Errors
+    /// If it can't be copied.
+    pub fn keep_disk(&self) -> Result<PathBuf> {
+        let kept = self.parts.disk.with_extension("kept");
+        fs::copy(&self.parts.disk, &kept).context("can't copy a disk")?;
+        Ok(kept)
+    }
+
+    /// Puts that copy in the place of the disk.
+    ///
+    /// # Errors
+    /// If it can't be moved.
+    pub fn put_disk_back(&self, kept: &Path) -> Result<()> {
+        fs::rename(kept, &self.parts.disk).context("can't put a disk back")
     }
 
     /// Switches it on.
     ///
     /// # Errors
     /// If QEMU or swtpm can't be started.
-    pub fn boot(&mut self) -> Result<Boot<'_>> {
+    pub fn boot(&mut self) -> Result<Boot> {
         self.boots += 1;
         let token = format!("{}-{}", self.name, self.boots);
         marker::prepare(&self.parts.marker, &token)?;
         let qemu = Qemu::start(&self.parts, self.accel, self.boots, self.network, self.tap.clone())?;
-        Ok(Boot { qemu, token, machine: self, started: Instant::now(), at_shell: false })
+        Ok(Boot {
+            qemu,
+            token,
+            name: self.name.clone(),
+            marker: self.parts.marker.clone(),
+            log: self.console_log(),
+            at_shell: false,
+        })
     }
 
-    /// Copies the console of the last boot.
+    /// The console of the last boot.
     pub fn console_log(&self) -> PathBuf {
         self.parts.logs.join(format!("{:02}-console.log", self.boots))
     }
-}
-
-fn copy_folder(from: &Path, to: &Path) -> Result<()> {
-    let made =
-        fs::create_dir_all(to).and_then(|()| fs::set_permissions(to, fs::metadata(from)?.permissions()));
-    made.context(format_args!("can't make {}", to.display()))?;
-    for entry in fs::read_dir(from).context(format_args!("can't read {}", from.display()))?.flatten() {
-        // swtpm's lock and sockets are not state.
-        if entry.path().is_file() && entry.file_name() != ".lock" {
-            fs::copy(entry.path(), to.join(entry.file_name())).context("can't copy a TPM's state")?;
-        }
-    }
-    Ok(())
 }
 
 /// How far a boot got by itself.
@@ -158,15 +149,16 @@ pub enum Reached {
 }
 
 /// A machine that is switched on. Going out of scope pulls the plug.
-pub struct Boot<'a> {
+pub struct Boot {
     qemu: Qemu,
     token: String,
-    machine: &'a Machine,
-    started: Instant,
+    name: String,
+    marker: PathBuf,
+    log: PathBuf,
     at_shell: bool,
 }
 
-impl Boot<'_> {
+impl Boot {
     /// Waits until the boot comes to a stand: system, prompt, or off.
     ///
     /// # Errors
@@ -186,9 +178,9 @@ impl Boot<'_> {
         self.at_shell |= reached == Some(Reached::System);
         reached.context(format_args!(
             "{}: neither system nor prompt within {} s (console: {})",
-            self.machine.name,
+            self.name,
             BOOT.as_secs(),
-            self.machine.console_log().display()
+            self.log.display()
         ))
     }
 
@@ -208,10 +200,10 @@ impl Boot<'_> {
         };
         Err(Error::new(format!(
             "{}: expected that {}, but {} (console: {})",
-            self.machine.name,
+            self.name,
             name(expected),
             name(found),
-            self.machine.console_log().display()
+            self.log.display()
         )))
     }
 
@@ -257,8 +249,8 @@ impl Boot<'_> {
     /// # Errors
     /// If the guest wrote none, or not of this boot.
     pub fn marker(&self) -> Result<Marker> {
-        let marker = marker::read(&self.machine.parts.marker, &self.token)?;
-        marker.context(format_args!("{}: the guest left no marker on its second disk", self.machine.name))
+        let marker = marker::read(&self.marker, &self.token)?;
+        marker.context(format_args!("{}: the guest left no marker on its second disk", self.name))
     }
 
     /// Whether the guest has written a marker: then its system ran.
@@ -266,7 +258,7 @@ impl Boot<'_> {
     /// # Errors
     /// If the disk can't be read.
     pub fn has_marker(&self) -> Result<bool> {
-        Ok(marker::read(&self.machine.parts.marker, &self.token)?.is_some())
+        Ok(marker::read(&self.marker, &self.token)?.is_some())
     }
 
     /// Runs a script as root in the running guest: exit status, and stdout with stderr.
@@ -274,7 +266,7 @@ impl Boot<'_> {
     /// # Errors
     /// If the system is not up or does not answer in time.
     pub fn script(&mut self, script: &str) -> Result<(i32, String)> {
-        crate::ensure!(self.at_shell, "{}: the system is not up", self.machine.name);
+        crate::ensure!(self.at_shell, "{}: the system is not up", self.name);
         let line = base64(script.as_bytes()) + "\n";
         let shell = &mut self.qemu.shell;
         shell.send(line.as_bytes())?;
@@ -306,11 +298,6 @@ impl Boot<'_> {
             self.run(&format!("echo {} | base64 -d >>{path}", base64(chunk)))?;
         }
         Ok(())
-    }
-
-    /// How long it has been on.
-    pub fn age(&self) -> Duration {
-        self.started.elapsed()
     }
 
     /// Shuts down as quickly as is safe for disk and TPM.

@@ -43,8 +43,9 @@ impl Rig {
     /// The command line that the operator approves.
     pub fn cmdline(&self) -> String {
         format!(
-            "root=/dev/mapper/root rd.luks.name={}=root rw console=ttyS0 loglevel=4 systemd.show_status=yes \
+            "root=UUID={} rd.luks.name={}=root rw console=ttyS0 loglevel=4 systemd.show_status=yes \
              rd.shell=0 rd.emergency=poweroff systemd.import_credentials=no efi=noruntime",
+            guest::ROOT_FS,
             guest::ROOT_LUKS
         )
     }

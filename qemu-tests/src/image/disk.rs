@@ -55,7 +55,7 @@ pub fn set_uki(disk: &Path, uki: &Path) -> Result<()> {
     Ok(())
 }
 
-/// Copies the LUKS2 header of the root volume into a file, or back.
+/// The LUKS2 header of the root volume.
 ///
 /// # Errors
 /// If the disk can't be read or written.

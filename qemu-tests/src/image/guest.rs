@@ -15,6 +15,8 @@ use std::process::Command;
 pub const ROOT_LUKS: &str = "0b5f4c0e-6d1b-4f0a-9f2d-1d0c7a5e0001";
 /// UUID of the root file system in it.
 pub const ROOT_FS: &str = "0b5f4c0e-6d1b-4f0a-9f2d-1d0c7a5e0002";
+/// UUID of the LUKS2 volume on the third disk.
+pub const DATA_LUKS: &str = "0b5f4c0e-6d1b-4f0a-9f2d-1d0c7a5e0003";
 /// The passphrase in keyslot 0, as a person would type it.
 pub const PASSPHRASE: &str = "correct horse battery staple";
 
@@ -65,8 +67,13 @@ const MASKED: &[&str] = &[
 ///
 /// # Errors
 /// If a tool fails or the disk is full.
-pub fn build(paths: &Paths, packages: &Packages, say: &mut dyn FnMut(&str)) -> Result<PathBuf> {
-    let mut key = Key::new("root 1").text(&packages.key).text(ROOT_LUKS).text(ROOT_FS).text(PASSPHRASE);
+pub fn build(
+    paths: &Paths,
+    packages: &Packages,
+    passphrase: &str,
+    say: &mut dyn FnMut(&str),
+) -> Result<PathBuf> {
+    let mut key = Key::new("root 1").text(&packages.key).text(ROOT_LUKS).text(ROOT_FS).text(passphrase);
     for (path, _, content) in FILES {
         key = key.text(path).text(content);
     }
@@ -77,7 +84,7 @@ pub fn build(paths: &Paths, packages: &Packages, say: &mut dyn FnMut(&str)) -> R
         let ext4 = partial.with_extension("ext4");
         let result = populate(paths, packages, &tree)
             .and_then(|()| make_ext4(&tree, &ext4))
-            .and_then(|()| luks::create(&ext4, ROOT_LUKS, PASSPHRASE, partial));
+            .and_then(|()| luks::create(&ext4, ROOT_LUKS, passphrase, partial));
         run(as_root("rm").arg("-rf").arg(&tree).arg(&ext4))?;
         result
     })
@@ -133,6 +140,24 @@ fn populate(paths: &Paths, packages: &Packages, tree: &Path) -> Result<()> {
     super::remove(&extra)?;
     unpacked?;
     Ok(())
+}
+
+/// The least that systemd takes for a root file system: os-release and an init, here a static busybox.
+pub(super) fn plaintext(tree: &Path, says: &str) -> Result<()> {
+    super::remove(tree)?;
+    for folder in ["bin", "etc", "sbin", "usr/lib", "proc", "sys", "dev", "run", "tmp"] {
+        fs::create_dir_all(tree.join(folder)).context("can't make a folder")?;
+    }
+    fs::copy("/bin/busybox", tree.join("bin/busybox")).context("can't copy busybox\nhint: make deps")?;
+    symlink("busybox", tree.join("bin/sh")).context("can't link a shell")?;
+    let release = "ID=rogue\nNAME=\"Rogue\"\n";
+    let init = format!("#!/bin/sh\necho {says} >/dev/console\nexec /bin/busybox sleep 3600\n");
+    for (path, content) in
+        [("etc/os-release", release), ("usr/lib/os-release", release), ("sbin/init", &init)]
+    {
+        fs::write(tree.join(path), content).context("can't write a file")?;
+    }
+    fs::set_permissions(tree.join("sbin/init"), fs::Permissions::from_mode(0o755)).context("can't set a mode")
 }
 
 /// The command as root, of the machine or of a user namespace: ownership in the tree must be right.

@@ -11,6 +11,7 @@
 
 pub mod disk;
 pub mod guest;
+pub mod header;
 pub mod initrd;
 pub mod luks;
 pub mod packages;
@@ -21,6 +22,7 @@ use crate::error::Result;
 use crate::paths::Paths;
 use packages::Packages;
 use std::path::{Path, PathBuf};
+use std::process::Command;
 
 /// What every machine starts from.
 pub struct Images {
@@ -38,7 +40,7 @@ impl Images {
     pub fn build(paths: &Paths, say: &mut dyn FnMut(&str)) -> Result<Self> {
         let packages = Packages::get(paths, say)?;
         let initrd = initrd::build(paths, &packages, say)?;
-        let root = guest::build(paths, &packages, say)?;
+        let root = guest::build(paths, &packages, guest::PASSPHRASE, say)?;
         Ok(Self { paths: paths.clone(), packages, initrd, root })
     }
 
@@ -48,6 +50,36 @@ impl Images {
     /// If objcopy fails.
     pub fn uki(&self, cmdline: &str, extra: Option<&initrd::ExtraFile>) -> Result<PathBuf> {
         uki::build(&self.paths, &self.packages, &self.initrd, cmdline, extra)
+    }
+
+    /// A LUKS2 volume that looks like the root volume, with another volume key and this passphrase only.
+    ///
+    /// # Errors
+    /// If it can't be built.
+    pub fn lookalike(&self, passphrase: &str) -> Result<PathBuf> {
+        guest::build(&self.paths, &self.packages, passphrase, &mut |_| ())
+    }
+
+    /// Writes an empty LUKS2 volume for the third disk.
+    ///
+    /// # Errors
+    /// If it can't be built.
+    pub fn data(&self, to: &Path) -> Result<()> {
+        let ext4 = to.with_extension("ext4");
+        luks::ext4(Command::new("/sbin/mkfs.ext4"), None, guest::DATA_LUKS, 16 << 20, &ext4)?;
+        luks::create(&ext4, guest::DATA_LUKS, guest::PASSPHRASE, to)?;
+        remove(&ext4)
+    }
+
+    /// Writes a plaintext file system with the UUID of the root file system, and an init that says `says`.
+    ///
+    /// # Errors
+    /// If it can't be built.
+    pub fn plaintext_root(&self, says: &str, to: &Path) -> Result<()> {
+        let tree = to.with_extension("tree");
+        guest::plaintext(&tree, says)?;
+        luks::ext4(Command::new("/sbin/mkfs.ext4"), Some(&tree), guest::ROOT_FS, 32 << 20, to)?;
+        remove(&tree)
     }
 
     /// Writes a fresh disk that boots this UKI.

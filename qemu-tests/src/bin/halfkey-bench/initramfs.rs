@@ -24,11 +24,7 @@ pub struct Size {
 impl std::ops::Sub for Size {
     type Output = Self;
     fn sub(self, other: Self) -> Self {
-        Self {
-            cpio: self.cpio - other.cpio,
-            zstd: self.zstd - other.zstd,
-            files: self.files - other.files,
-        }
+        Self { cpio: self.cpio - other.cpio, zstd: self.zstd - other.zstd, files: self.files - other.files }
     }
 }
 

@@ -1,0 +1,220 @@
+//! An enrolled machine with its verifier and its operator: what scenario 1 makes and the others go on with.
+
+use crate::error::{Context, Result};
+use crate::image::{disk, header};
+use crate::machine::{Boot, Machine, Reached};
+use crate::marker::Marker;
+use crate::rig::Rig;
+use crate::tenant::Tenant;
+use crate::verifier::Verifier;
+use halfkey_protocol::label;
+use halfkey_protocol::policy::fence_sha256;
+use halfkey_protocol::wire::operator::{EvidenceRecord, EvidenceSummary};
+use serde_json::Value;
+use sha2::{Digest, Sha256};
+use std::fs;
+use std::path::PathBuf;
+
+/// The label that the operator gives the machine.
+pub const LABEL: &str = "guest";
+
+/// All that belongs to one enrolled machine.
+pub struct Estate {
+    /// The machine.
+    pub machine: Machine,
+    /// The server.
+    pub verifier: Verifier,
+    /// The operator's desk.
+    pub tenant: Tenant,
+    /// The UKI that the operator approved.
+    pub uki: PathBuf,
+    /// Node id.
+    pub node: String,
+    /// The machine, if it runs and nobody touched it since it came up by itself.
+    running: Option<Boot>,
+    /// Number of the last evidence before the current boot.
+    before: u64,
+}
+
+impl Estate {
+    /// From its parts; the machine is off.
+    pub fn new(machine: Machine, verifier: Verifier, tenant: Tenant, uki: PathBuf, node: String) -> Self {
+        Self { machine, verifier, tenant, uki, node, running: None, before: 0 }
+    }
+
+    /// Switches the machine off if it runs, and on again.
+    ///
+    /// # Errors
+    /// If it can't be switched.
+    pub fn boot(&mut self) -> Result<Boot> {
+        self.off()?;
+        self.before = self.tenant.last_evidence(&self.node)?;
+        self.machine.boot()
+    }
+
+    /// The same while the verifier is down.
+    ///
+    /// # Errors
+    /// If the machine can't be switched.
+    pub fn boot_without_verifier(&mut self) -> Result<Boot> {
+        self.off()?;
+        self.before = self.tenant.last_evidence(&self.node)?;
+        self.verifier.stop()?;
+        self.machine.boot()
+    }
+
+    /// Leaves a machine running that came up by itself, for those who want one.
+    pub fn keep_running(&mut self, boot: Boot) {
+        self.running = Some(boot);
+    }
+
+    /// A machine that came up by itself: the one that runs, or a new boot.
+    ///
+    /// # Errors
+    /// If it does not come up by itself.
+    pub fn running(&mut self) -> Result<&mut Boot> {
+        if self.running.is_none() {
+            let mut boot = self.boot()?;
+            boot.expect(Reached::System)?;
+            self.running = Some(boot);
+        }
+        Ok(self.running.as_mut().expect("it was just put there"))
+    }
+
+    /// Shuts the machine down, if it runs.
+    ///
+    /// # Errors
+    /// If it does not go off.
+    pub fn off(&mut self) -> Result<()> {
+        self.running.take().map_or(Ok(()), Boot::power_off)
+    }
+
+    /// What the verifier recorded of this boot, newest first.
+    ///
+    /// # Errors
+    /// If the verifier does not answer.
+    pub fn recorded(&self) -> Result<Vec<EvidenceSummary>> {
+        let list = self.tenant.evidence(&self.node)?.evidence;
+        Ok(list.into_iter().filter(|summary| summary.id > self.before).collect())
+    }
+
+    /// The last of it, whole.
+    ///
+    /// # Errors
+    /// If there is none.
+    pub fn last_record(&self) -> Result<EvidenceRecord> {
+        let recorded = self.recorded()?;
+        let last = recorded.first().context("the verifier recorded nothing of this boot")?;
+        self.tenant.record(last.id)
+    }
+
+    /// Every evidence of this boot must have been denied with this code.
+    ///
+    /// # Errors
+    /// If there is none, or it was judged otherwise.
+    pub fn was_denied(&self, code: &str) -> Result<()> {
+        let recorded = self.recorded()?;
+        crate::ensure!(!recorded.is_empty(), "the verifier recorded nothing of this boot");
+        for summary in &recorded {
+            crate::ensure!(
+                summary.outcome == "denied" && summary.code.as_deref() == Some(code),
+                "evidence {}: expected denied ({code}), found {} ({:?}): {}",
+                summary.id,
+                summary.outcome,
+                summary.code,
+                summary.message
+            );
+        }
+        Ok(())
+    }
+
+    /// The running system came up by attestation: its fence is what the verifier expects for this very boot, and the root
+    /// was opened with the token's keyslot.
+    ///
+    /// # Errors
+    /// Which of it is not so.
+    pub fn was_attested(&self, marker: &Marker) -> Result<()> {
+        let agent = marker.agent.as_ref().context("the agent left no state: it opened nothing")?;
+        crate::ensure!(agent.node == self.node, "the agent speaks of node {}, not {}", agent.node, self.node);
+        let id = agent.evidence_id.context("the agent does not know the number of its evidence")?;
+        crate::ensure!(id > self.before, "evidence {id} is of an earlier boot");
+        let record = self.tenant.record(id)?;
+        crate::ensure!(
+            record.summary.outcome == "released",
+            "the verifier recorded {}",
+            record.summary.outcome
+        );
+        let expected = record.expected_fence.context("the verifier expects no fence value for this boot")?;
+        let expected = hex(&expected);
+        crate::ensure!(
+            marker.fence == expected,
+            "PCR 15 is {}, the verifier expects {expected}",
+            marker.fence
+        );
+        let root = agent.volumes.iter().find(|volume| volume.name == "root");
+        let root = root.context("the agent did not open the root volume")?;
+        let slot = header::keyslot(&self.token()?)?;
+        crate::ensure!(root.keyslot == slot, "keyslot {} opened, the token's is {slot}", root.keyslot);
+        crate::ensure!(slot != 0, "the token's keyslot is that of the passphrase");
+        crate::ensure!(marker.root == "/dev/mapper/root", "{} is mounted at /", marker.root);
+        Ok(())
+    }
+
+    /// The token of the root volume.
+    ///
+    /// # Errors
+    /// If there is none.
+    pub fn token(&self) -> Result<Value> {
+        let file = self.header_file()?;
+        let token = header::token(&file).map(|(_, token)| token);
+        fs::remove_file(&file).context("can't remove a header file")?;
+        token
+    }
+
+    /// The header of the root volume in a file of its own.
+    ///
+    /// # Errors
+    /// If the disk can't be read.
+    pub fn header_file(&self) -> Result<PathBuf> {
+        let file = self.machine.disk().with_extension("header");
+        fs::write(&file, disk::header(self.machine.disk())?).context("can't write a header file")?;
+        Ok(file)
+    }
+
+    /// Changes the header of the root volume on the disk.
+    ///
+    /// # Errors
+    /// If the disk can't be written, or what `change` returns.
+    pub fn change_header(&self, change: impl FnOnce(&std::path::Path) -> Result<()>) -> Result<()> {
+        let file = self.header_file()?;
+        change(&file)?;
+        disk::set_root(self.machine.disk(), &file)?;
+        fs::remove_file(&file).context("can't remove a header file")
+    }
+}
+
+/// PCR 15 of a boot whose fence was closed without an attested opening.
+pub fn closed_fence() -> String {
+    hex(&fence_sha256(&Sha256::digest(label::FENCE_CLOSED).into()))
+}
+
+/// Hex digits, lower case.
+pub fn hex(bytes: &[u8]) -> String {
+    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
+}
+
+/// Makes what [`Estate`] needs before there is anything to enroll: machine, verifier and desk.
+///
+/// # Errors
+/// If one of them can't be made.
+pub fn found(rig: &Rig) -> Result<(Machine, Verifier, Tenant, PathBuf)> {
+    let number = fs::read_dir(&rig.folder).map_or(0, Iterator::count);
+    let name = |what: &str| format!("{what}-{number}");
+    let uki = rig.images.uki(&rig.cmdline(), None)?;
+    let machine = Machine::new(rig, &name("machine"), &uki)?;
+    rig.images.data(machine.spare())?;
+    let mut verifier = Verifier::init(&rig.paths, &rig.folder.join(name("verifier")))?;
+    verifier.start()?;
+    let tenant = Tenant::login(&rig.paths, &verifier, &rig.folder.join(name("desk")))?;
+    Ok((machine, verifier, tenant, uki))
+}

@@ -1,0 +1,36 @@
+//! 11: the key must open the disk that then runs.
+
+use super::World;
+use crate::ensure;
+use crate::error::{Context, Result};
+use crate::machine::Reached;
+use crate::story::Who::{Attacker, Machine, Verifier};
+use std::fs;
+
+/// A plaintext file system that carries the UUID of the root file system. Nothing that is measured changes.
+pub fn run(world: &mut World) -> Result<()> {
+    world.estate()?;
+    let World { rig, story, estate } = world;
+    let estate = estate.as_mut().context("there is an enrolled machine")?;
+    estate.off()?;
+    story.does(Attacker, "plugs in a disk with a plaintext file system that has the root file system's UUID");
+    let spare = estate.machine.spare().to_path_buf();
+    let kept = spare.with_extension("kept");
+    fs::rename(&spare, &kept).context("can't set a disk aside")?;
+    rig.images.plaintext_root("ROGUE-SYSTEM-RUNS", &spare)?;
+
+    let mut boot = estate.boot()?;
+    let reached = boot.reached()?;
+    let console = boot.console();
+    ensure!(!console.contains("ROGUE-SYSTEM-RUNS"), "the attacker's system ran");
+    let record = estate.last_record()?;
+    ensure!(record.summary.outcome == "released", "the boot is genuine so far: {:?}", record.summary);
+    story.does(Verifier, "releases: what was booted is what was approved");
+    ensure!(reached == Reached::Off, "expected that the machine switches itself off, but {reached:?}");
+    ensure!(!boot.has_marker()?, "a system came up");
+    ensure!(console.contains("gate: "), "the gate did not say why it powered off");
+    story.does(Machine, "finds another root than the opened one: closes the volumes, powers off");
+    story.proves("the key opens nothing for a root that is not the one it opened");
+    boot.wait_off()?;
+    fs::rename(&kept, &spare).context("can't put a disk back")
+}

@@ -1,0 +1,163 @@
+//! 4, 5, 9 and 12: someone had the disk in his hands.
+
+use super::World;
+use crate::ensure;
+use crate::error::{Context, Result};
+use crate::estate::{Estate, closed_fence};
+use crate::image::disk;
+use crate::image::guest::PASSPHRASE;
+use crate::image::header as luks;
+use crate::image::initrd::ExtraFile;
+use crate::machine::{MOMENT, Reached};
+use crate::rig::Rig;
+use crate::story::Story;
+use crate::story::Who::{Attacker, Machine, Verifier};
+use halfkey_protocol::Reason;
+
+/// `init=/bin/sh` on the command line: denied, the prompt appears, the passphrase still works, and the shell that was
+/// meant to steal the key finds the fence closed.
+pub fn cmdline(world: &mut World) -> Result<()> {
+    world.estate()?;
+    let World { rig, story, estate } = world;
+    let estate = estate.as_mut().context("there is an enrolled machine")?;
+    story.does(Attacker, "adds init=/bin/sh to the kernel command line on the EFI system partition");
+    let uki = rig.images.uki(&format!("{} init=/bin/sh", rig.cmdline()), None)?;
+    with_uki(estate, &uki, |estate| {
+        let mut boot = estate.boot()?;
+        boot.expect(Reached::Prompt)?;
+        estate.was_denied(Reason::PolicyMismatch.code())?;
+        let differing = estate.last_record()?.differing;
+        let names: Vec<String> = differing.iter().map(|difference| difference.pcr.to_string()).collect();
+        story.does(Verifier, format!("denies: PCR {} differ from what was approved", names.join(", ")));
+        ensure!(!differing.is_empty(), "the verifier names no PCR that differs");
+        story.does(Machine, "asks for the passphrase; the owner types it");
+        boot.type_passphrase()?;
+        boot.wait_console(&["# "], crate::machine::BOOT)?;
+        boot.type_line("/usr/lib/rig/marker; echo marker-$((6*7))")?;
+        boot.wait_console(&["marker-42"], MOMENT)?;
+        let marker = boot.marker()?;
+        ensure!(
+            marker.cmdline.ends_with("init=/bin/sh"),
+            "another command line was booted: {}",
+            marker.cmdline
+        );
+        ensure!(marker.fence == closed_fence(), "the fence is {}, expected closed", marker.fence);
+        ensure!(marker.agent.is_none(), "the agent claims to have opened something");
+        boot.type_line("sync; mount -o remount,ro /; poweroff -f -f")?;
+        boot.wait_off()?;
+        story.proves(
+            "a changed boot gets no key; the passphrase still works; the shell finds the fence closed",
+        );
+        Ok(())
+    })
+}
+
+/// One more file in the initramfs.
+pub fn initramfs(world: &mut World) -> Result<()> {
+    world.estate()?;
+    let World { rig, story, estate } = world;
+    let estate = estate.as_mut().context("there is an enrolled machine")?;
+    story.does(Attacker, "adds one file to the initramfs");
+    let file = ExtraFile { path: "usr/lib/halfkey/extra".into(), content: b"#!/bin/sh\n".to_vec() };
+    let uki = rig.images.uki(&rig.cmdline(), Some(&file))?;
+    with_uki(estate, &uki, |estate| {
+        let mut boot = estate.boot()?;
+        boot.expect(Reached::Prompt)?;
+        estate.was_denied(Reason::PolicyMismatch.code())?;
+        story.proves("one changed file in the initramfs: denied, and a prompt");
+        boot.pull_plug();
+        Ok(())
+    })
+}
+
+/// Boots another UKI, then puts the approved one back.
+fn with_uki(
+    estate: &mut Estate,
+    uki: &std::path::Path,
+    run: impl FnOnce(&mut Estate) -> Result<()>,
+) -> Result<()> {
+    estate.off()?;
+    estate.machine.set_uki(uki)?;
+    run(estate)?;
+    estate.machine.set_uki(&estate.uki)
+}
+
+/// The disk in another machine.
+pub fn other_tpm(world: &mut World) -> Result<()> {
+    world.estate()?;
+    let World { rig, story, estate } = world;
+    let estate = estate.as_mut().context("there is an enrolled machine")?;
+    story.does(Attacker, "puts the disk into a machine with another (genuine) TPM");
+    estate.off()?;
+    let other = rig.folder.join("other-tpm");
+    rig.manufacturer.make(&other)?;
+    estate.machine.exchange_tpm(&other)?;
+    let mut boot = estate.boot()?;
+    boot.expect(Reached::Prompt)?;
+    estate.was_denied(Reason::Signature.code())?;
+    story.proves("another TPM can't sign for this node: nothing unlocks, and the verifier has it on record");
+    boot.pull_plug();
+    estate.machine.exchange_tpm(&other)
+}
+
+/// The genuine token in another LUKS2 header with the same UUID and the attacker's passphrase.
+pub fn header(world: &mut World) -> Result<()> {
+    world.estate()?;
+    let World { rig, story, estate } = world;
+    let estate = estate.as_mut().context("there is an enrolled machine")?;
+    let (number, token) = {
+        let file = estate.header_file()?;
+        luks::token(&file)?
+    };
+    estate.off()?;
+    // The machine is part of the estate that the closure works on.
+    let kept = estate.machine.keep_disk()?;
+    let result = lookalike(rig, story, estate, number, &token);
+    estate.machine.put_disk_back(&kept)?;
+    result
+}
+
+fn lookalike(
+    rig: &Rig,
+    story: &Story,
+    estate: &mut Estate,
+    number: u32,
+    token: &serde_json::Value,
+) -> Result<()> {
+    const ATTACKER: &str = "the attacker's own passphrase";
+    story.does(
+        Attacker,
+        "replaces the root volume by one of his own: same UUID, the genuine token, his passphrase",
+    );
+    let volume = estate.machine.disk().with_extension("lookalike");
+    std::fs::copy(rig.images.lookalike(ATTACKER)?, &volume).context("can't copy a volume")?;
+    luks::add_keyslot(&volume, ATTACKER, luks::keyslot(token)?)?;
+    luks::set_token(&volume, number, token)?;
+    disk::set_root(estate.machine.disk(), &volume)?;
+    std::fs::remove_file(&volume).context("can't remove a volume")?;
+
+    let mut boot = estate.boot()?;
+    boot.expect(Reached::Prompt)?;
+    let record = estate.last_record()?;
+    ensure!(
+        record.summary.outcome == "released",
+        "firmware and command line are genuine: {:?}",
+        record.summary
+    );
+    story.does(Verifier, "releases: what was booted is what was approved");
+    story.does(Machine, "finds that the key does not open the volume, closes the fence and asks");
+    boot.type_passphrase()?;
+    boot.expect(Reached::Prompt)
+        .context(format_args!("{PASSPHRASE:?} must not open the attacker's volume"))?;
+    boot.type_line(ATTACKER)?;
+    boot.expect(Reached::System)?;
+    let marker = boot.marker()?;
+    ensure!(marker.fence == closed_fence(), "the fence is {}, expected closed", marker.fence);
+    let expected = record.expected_fence.context("the verifier expects no fence value for this boot")?;
+    ensure!(
+        marker.fence != crate::estate::hex(&expected),
+        "the attacker's system has the fence of an attested boot"
+    );
+    story.proves("the attacker's system runs, but with a closed fence: no verifier takes it for the machine");
+    boot.power_off()
+}

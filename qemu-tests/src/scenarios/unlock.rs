@@ -1,0 +1,120 @@
+//! 1 and 2: from a machine that nobody knows to one that unlocks itself.
+
+use super::World;
+use crate::ensure;
+use crate::error::{Context, Result};
+use crate::estate::{Estate, LABEL, closed_fence, found};
+use crate::image::guest::PASSPHRASE;
+use crate::image::header;
+use crate::machine::{BOOT, MOMENT, Reached};
+use crate::story::Who::{Machine, Operator, Verifier};
+use halfkey_protocol::Reason;
+use halfkey_protocol::identity::fingerprint;
+use halfkey_protocol::wire::operator::NodeState;
+
+/// Where root's shell on the serial console waits for a command.
+const SHELL: &str = "root@guest:~# ";
+
+/// First boot with passphrase; enrolled from inside; the tenant enrolls from the host; the next boot is pending until it
+/// is approved, and then the root mounts without anybody typing.
+pub fn enroll(world: &mut World) -> Result<()> {
+    let (mut machine, verifier, tenant, uki) = found(&world.rig)?;
+    let story = &world.story;
+
+    story.does(Machine, "first boot; nothing is enrolled, so someone types the passphrase");
+    let mut boot = machine.boot()?;
+    boot.expect(Reached::Prompt)?;
+    boot.type_passphrase()?;
+    boot.expect(Reached::System)?;
+    let marker = boot.marker()?;
+    ensure!(marker.fence == closed_fence(), "the fence of a passphrase boot is {}", marker.fence);
+    ensure!(marker.agent.is_none(), "the agent claims to have opened something");
+    story.proves("without enrollment a boot is what it was: a prompt; the fence (PCR 15) is closed");
+
+    story.does(Machine, format!("root runs: halfkey-agent enroll --server {} ...", verifier.url()));
+    boot.write_file("/root/ca.pem", &verifier.ca()?)?;
+    // The console's shell takes what is typed before it is there.
+    boot.wait_console(&[SHELL], BOOT)?;
+    boot.type_line(&format!(
+        "clear; halfkey-agent enroll --server {} --ca /root/ca.pem --tenant-key {} /dev/vda2 /dev/vdc",
+        verifier.url(),
+        tenant.key()?
+    ))?;
+    boot.wait_console(&["EK fingerprint: "], MOMENT)?;
+    let shown = boot.rest_of_line()?;
+    boot.wait_console(&["xisting passphrase of /dev/vda2"], MOMENT)?;
+    boot.type_line(PASSPHRASE)?;
+    boot.wait_console(&["waiting for the tenant"], MOMENT)?;
+
+    let node = tenant.only_node()?;
+    let record = tenant.node(&node)?;
+    ensure!(
+        fingerprint(&record.registration.ek_public) == shown,
+        "the console shows EK {shown}, the verifier another"
+    );
+    story.does(
+        Operator,
+        format!("compares the EK fingerprint and runs: halfkey enroll {} --label {LABEL}", &node[..8]),
+    );
+    let roots = world.rig.folder.join("ek-roots");
+    world.rig.manufacturer.roots(&roots)?;
+    tenant.run(&["enroll", &node, "--ek-roots", &roots.to_string_lossy(), "--label", LABEL, "--yes"])?;
+    boot.wait_console(&["enrolled; the next boot asks"], MOMENT)?;
+    let state = tenant.node(&node)?.summary.state;
+    ensure!(state == NodeState::Enrolled, "the node is {} after its enrollment", state.as_str());
+    boot.power_off()?;
+
+    let mut estate = Estate::new(machine, verifier, tenant, uki, node);
+    let slot = header::keyslot(&estate.token()?)?;
+    story.proves(format!(
+        "the tenant checked the TPM's certificate itself; the volume has a token and keyslot {slot}"
+    ));
+
+    story.does(Machine, "reboots and attests; no boot of it was approved yet");
+    let mut boot = estate.boot()?;
+    let pending = wait_for_pending(&estate)?;
+    ensure!(pending == Reason::NoReference.code(), "the boot is pending because of {pending}");
+    story.does(Verifier, "answers `pending`; the machine waits, no prompt yet");
+    story.does(Operator, format!("looks at the boot and runs: halfkey approve {LABEL}"));
+    estate.tenant.run(&["approve", LABEL, "--yes"])?;
+    boot.expect(Reached::System)?;
+    estate.was_attested(&boot.marker()?)?;
+    story.proves("approved while it waited: the root mounted, nobody typed");
+    estate.keep_running(boot);
+    world.estate = Some(estate);
+    Ok(())
+}
+
+/// Waits until the verifier has a boot that waits for the operator, and says why it does.
+fn wait_for_pending(estate: &Estate) -> Result<String> {
+    let end = std::time::Instant::now() + BOOT;
+    loop {
+        if let Some(pending) = estate.tenant.node(&estate.node)?.pending {
+            ensure!(pending.approvable, "the pending boot can't be approved: {}", pending.message);
+            return Ok(pending.code);
+        }
+        ensure!(std::time::Instant::now() < end, "no boot is pending within {} s", BOOT.as_secs());
+        std::thread::sleep(std::time::Duration::from_millis(200));
+    }
+}
+
+/// The next boot: nobody types, nobody approves, and PCR 15 is what the verifier expects for this very boot.
+pub fn unattended(world: &mut World) -> Result<()> {
+    world.estate()?;
+    let story = &world.story;
+    let estate = world.estate.as_mut().context("there is an enrolled machine")?;
+    story.does(Machine, "boots once more; nobody is there");
+    let mut boot = estate.boot()?;
+    boot.expect(Reached::System)?;
+    let marker = boot.marker()?;
+    estate.was_attested(&marker)?;
+    let recorded = estate.recorded()?;
+    ensure!(recorded.len() == 1, "one attestation was expected, the verifier recorded {}", recorded.len());
+    let slot = header::keyslot(&estate.token()?)?;
+    story.proves(format!(
+        "keyslot {slot} opened the root, and PCR 15 = {}... as the verifier expects for this boot",
+        &marker.fence[..16]
+    ));
+    estate.keep_running(boot);
+    Ok(())
+}
