@@ -113,6 +113,8 @@ pub struct Limits {
     pub unenrolled: u64,
     /// Evidence per node and minute.
     pub evidence_per_minute: u32,
+    /// Evidence per node and minute that is not signed by that node: anybody can send it, and each is recorded.
+    pub forged_per_minute: u32,
     /// Records of evidence that are kept per node; older ones are deleted.
     pub evidence_kept: u64,
     /// Seconds for a TLS handshake.
@@ -135,7 +137,8 @@ impl Default for Limits {
             registrations_per_minute: 600,
             registrations_per_source: 60,
             unenrolled: 10_000,
-            evidence_per_minute: 60,
+            evidence_per_minute: 600,
+            forged_per_minute: 30,
             evidence_kept: 200,
             handshake_seconds: 10,
             header_seconds: 30,

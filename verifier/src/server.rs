@@ -55,7 +55,7 @@ pub struct Verifier {
     /// Evidence of a node.
     pub evidence_rate: Rate<NodeId>,
     /// Evidence in a node's name that is not its own.
-    pub foreign_rate: Rate<NodeId>,
+    pub forged_rate: Rate<NodeId>,
 }
 
 impl App {
@@ -162,7 +162,10 @@ impl App {
 impl Verifier {
     fn open(state: &StateDir, config: &Config, db: &Db) -> Result<Self, Failure> {
         let registrar: Arc<dyn Registrar> = match (config.role, &config.registrar) {
-            (Role::Verifier, Some(url)) => Arc::new(Remote(Client::from_state(state, "peer", url)?)),
+            (Role::Verifier, Some(url)) => {
+                // A boot does not wait long for it: the copy of the enrollment serves as well.
+                Arc::new(Remote(Client::from_state(state, "peer", url)?.within(Duration::from_secs(2))))
+            }
             (Role::Verifier, None) => {
                 return Err(Failure::new("role verifier: expected `registrar` in the settings, found none")
                     .hint(
@@ -179,7 +182,7 @@ impl Verifier {
             registrar,
             ca,
             evidence_rate: Rate::per_minute(config.limits.evidence_per_minute),
-            foreign_rate: Rate::per_minute((config.limits.evidence_per_minute / 4).max(1)),
+            forged_rate: Rate::per_minute(config.limits.forged_per_minute),
         })
     }
 }

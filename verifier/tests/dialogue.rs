@@ -413,3 +413,45 @@ async fn an_enrollment_has_to_be_coherent() {
     assert_eq!(record.summary.state, NodeState::Registered, "nothing was stored");
     let _: NodeRecord = post(&operator, &path(node.id, "/enrollment"), &good).await.unwrap();
 }
+
+#[tokio::test]
+async fn one_quote_releases_once() {
+    let server = Server::start();
+    let (anybody, operator) = (server.anybody(), server.operator());
+    let node = Node::new();
+    node.register(&anybody).await.unwrap();
+    node.enroll(&anybody, &operator, "first").await;
+    node.boot(&anybody).await;
+    node.approve(&operator, false).await.unwrap();
+    let session = node.begin(&anybody, "boot").await.unwrap();
+    let evidence = node.evidence("boot", &session);
+    let all: Vec<_> = (0..8)
+        .map(|_| {
+            let (client, evidence) = (server.anybody(), evidence.clone());
+            tokio::spawn(async move { post::<Verdict>(&client, "/v1/finish", &evidence).await.unwrap() })
+        })
+        .collect();
+    let mut outcomes = Vec::new();
+    for verdict in all {
+        outcomes.push(said(&verdict.await.unwrap()));
+    }
+    outcomes.sort();
+    assert_eq!(outcomes.iter().filter(|said| *said == "released").count(), 1, "{outcomes:?}");
+    assert_eq!(outcomes.iter().filter(|said| *said == "denied stale").count(), 7, "{outcomes:?}");
+}
+
+#[tokio::test]
+async fn a_registrar_with_roots_wants_a_chain() {
+    let (node, stranger) = (Node::new(), Node::new());
+    let dir = tempfile::tempdir().unwrap();
+    let state = dir.path().join("state");
+    Server::init(&state);
+    let roots = node.tpm.path("ca");
+    let server = Server::on(dir, &state, &["--ek-roots", roots.to_str().unwrap()]);
+    node.register(&server.anybody()).await.unwrap();
+    assert_eq!(refused(stranger.register(&server.anybody()).await), Reason::EkUntrusted);
+    let mut bare = node.register.clone();
+    bare.ek_certificate = None;
+    let answer = post::<serde_json::Value>(&server.anybody(), "/v1/register", &bare).await;
+    assert_eq!(refused(answer), Reason::EkCertificateMissing);
+}

@@ -52,25 +52,30 @@ async fn nothing_that_was_answered_is_lost_with_the_process() {
 /// came is on record.
 #[tokio::test]
 async fn a_kill_in_the_middle_of_writes_loses_no_answer() {
-    let mut server = Server::with_settings("evidence_per_minute = 100000\n");
+    let mut server = Server::with_settings("evidence_per_minute = 100000\nforged_per_minute = 100000\n");
     let node = Node::new();
     node.register(&server.anybody()).await.unwrap();
     node.enroll(&server.anybody(), &server.operator(), "first").await;
-    for round in 0..3u64 {
+    for round in 0..3 {
         let session = node.begin(&server.anybody(), "boot").await.unwrap();
         let evidence = node.evidence("boot", &session);
         let client = server.anybody();
+        let (sender, mut answers) = tokio::sync::mpsc::unbounded_channel();
         let stream = tokio::spawn(async move {
-            let mut answered = Vec::new();
             while let Ok(verdict) = client.post::<Verdict>("/v1/finish", &evidence).await {
-                answered.push(verdict.evidence_id.unwrap());
+                sender.send(verdict.evidence_id.unwrap()).unwrap();
             }
-            answered
         });
-        tokio::time::sleep(Duration::from_millis(150 + 70 * round)).await;
+        let mut answered = Vec::new();
+        while answered.len() < 10 + 3 * round {
+            answered.push(answers.recv().await.unwrap());
+        }
+        // The next request is under way.
         server.kill();
-        let answered = stream.await.unwrap();
-        assert!(!answered.is_empty());
+        stream.await.unwrap();
+        while let Some(last) = answers.recv().await {
+            answered.push(last);
+        }
         server.serve();
         let last = answered.last().unwrap();
         let record: serde_json::Value =
@@ -157,11 +162,9 @@ async fn a_stop_ends_waits_and_finishes_what_is_in_flight() {
         let (client, wait) = (server.anybody(), Wait { node_id: node.id.to_string(), ticket: None });
         async move { post::<Waited>(&client, "/v1/wait", &wait).await.unwrap() }
     });
-    while server.log().matches("registered").count() == 0 {
+    while !server.log().contains("waiting node=") {
         tokio::task::yield_now().await;
     }
-    // The wait has to be at the server before the signal is.
-    tokio::time::sleep(Duration::from_millis(300)).await;
     let start = Instant::now();
     assert_eq!(server.stop(), Some(0));
     assert!(start.elapsed() < Duration::from_secs(5));

@@ -43,7 +43,8 @@ pub struct ServerInfo {
 pub enum NodeState {
     /// The TPM is registered; no tenant has enrolled the node.
     Registered,
-    /// A tenant enrolled it; the node has not yet proved that it holds K.
+    /// A tenant enrolled it; the node has not yet proved that it holds K. Also while an
+    /// enrolled node is enrolled again: it can boot with the old enrollment until then.
     Enrolling,
     /// Ready to boot.
     Enrolled,
@@ -252,7 +253,8 @@ pub struct AuditEntry {
     pub at: u64,
     /// The operator's name (common name of the certificate), `node`, or `verifier`.
     pub actor: String,
-    /// What happened: `register`, `enroll`, `prove`, `verdict`, `approve`, `deny`, `revoke`, `restore`, `refuse`.
+    /// What happened: `register`, `enroll`, `prove`, `verdict`, `approve`, `deny`, `revoke`, `restore`, `refuse`,
+    /// `expire` (a registration that no tenant enrolled), `operator_add`, `operator_remove`.
     pub action: String,
     /// Node id, if it concerns one.
     pub node_id: Option<String>,

@@ -18,7 +18,7 @@ use halfkey_protocol::wire::{
 use halfkey_protocol::{MAX_BODY, NodeId, Reason};
 use std::sync::Arc;
 use std::time::Duration;
-use tracing::{info, warn};
+use tracing::{debug, info, warn};
 
 /// The longest that a request is held open.
 pub const LONGEST_WAIT: Duration = Duration::from_secs(25);
@@ -104,7 +104,7 @@ async fn finish(State(app): State<Arc<App>>, message: Json<Finish, MAX_BODY>) ->
             .map_err(|reason| StoreError::Refused(reason, format!("node {node}")))?;
         let now = unix_now();
         let assessment = Assessment::of(&claim, enrollment, &verifier.cluster, lifetimes, now);
-        if !assessment.authentic() && !verifier.foreign_rate.take(node) {
+        if !assessment.authentic() && !verifier.forged_rate.take(node) {
             let what = "too much evidence that is not this node's".to_owned();
             return Err(StoreError::Refused(Reason::RateLimited, what));
         }
@@ -141,6 +141,7 @@ async fn wait(State(app): State<Arc<App>>, message: Json<Wait>) -> Answer<Waited
         (None, known) => known.is_some_and(|known| known.open.is_some()),
     };
     drop(message);
+    debug!(%node, over, "waiting");
     let changed = over || waiter.happens(LONGEST_WAIT).await;
     Ok(axum::Json(Waited { changed }))
 }
