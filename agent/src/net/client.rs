@@ -1,42 +1,28 @@
 //! One request, one answer.
 
-use super::connect::{NameFailure, Names, Secure};
-use super::{Error, Server};
+use super::connect::{self, Stream};
+use super::{Error, Server, http};
 use crate::deadline::Deadline;
 use crate::timing::Timeline;
 use halfkey_protocol::{MAX_ANSWER, wire};
 use rustls::ClientConfig;
-use std::io;
+use std::cell::RefCell;
+use std::io::{BufReader, Write};
 use std::sync::Arc;
-use std::time::Duration;
-use ureq::Agent;
-use ureq::config::Config;
+use std::time::{Duration, Instant};
 
 /// A server and the connection to it, which is kept from one request to the next.
 pub struct Client {
     server: Server,
-    agent: Agent,
+    tls: Arc<ClientConfig>,
     timeline: Timeline,
+    idle: RefCell<Option<BufReader<Stream>>>,
 }
 
 impl Client {
     /// Nothing is sent yet.
     pub fn new(server: Server, tls: Arc<ClientConfig>, timeline: Timeline) -> Self {
-        let config = Config::builder()
-            .https_only(true)
-            .http_status_as_error(false)
-            .max_redirects(0)
-            .max_redirects_will_error(false)
-            .proxy(None)
-            .user_agent(concat!("halfkey-agent/", env!("CARGO_PKG_VERSION")))
-            .max_response_header_size(16 << 10)
-            .input_buffer_size(16 << 10)
-            .output_buffer_size(16 << 10)
-            .max_idle_connections(1)
-            .build();
-        let connector = Secure { tls, timeline: timeline.clone() };
-        let agent = Agent::with_parts(config, connector, Names { timeline: timeline.clone() });
-        Self { server, agent, timeline }
+        Self { server, tls, timeline, idle: RefCell::default() }
     }
 
     /// Which server this talks to.
@@ -58,25 +44,30 @@ impl Client {
             return Err(Error::Timeout("starting a request"));
         }
         let body = miniserde::json::to_string(body);
-        let (status, text) = self.timeline.time("network", path, || self.exchange(path, body, left))?;
+        let (status, text) = self.timeline.time("network", path, || self.exchange(path, &body, left))?;
         read_answer(status, &text)
     }
 
-    fn exchange(&self, path: &str, body: String, left: Duration) -> Result<(u16, String), Error> {
-        let mut response = self
-            .agent
-            .post(self.server.join(path))
-            .config()
-            .timeout_global(Some(left))
-            .build()
-            .header("content-type", "application/json")
-            .header("accept", "application/json")
-            .send(body)
-            .map_err(classify)?;
-        let bytes =
-            response.body_mut().with_config().limit(MAX_ANSWER as u64).read_to_vec().map_err(classify)?;
-        let text = String::from_utf8(bytes).map_err(|_| Error::Malformed("not UTF-8".into()))?;
-        Ok((response.status().as_u16(), text))
+    fn exchange(&self, path: &str, body: &str, left: Duration) -> Result<(u16, String), Error> {
+        let until = Instant::now() + left;
+        let mut connection = match self.idle.take().filter(|idle| idle.get_ref().sock.is_open()) {
+            Some(idle) => idle,
+            None => BufReader::new(connect::open(&self.server, self.tls.clone(), until, &self.timeline)?),
+        };
+        let stream = connection.get_mut();
+        stream.sock.until = until;
+        let request = http::post(self.server.authority(), &self.server.target(path), body);
+        stream
+            .write_all(request.as_bytes())
+            .and_then(|()| stream.flush())
+            .map_err(|e| Error::from_io(e, "sending the request"))?;
+        let answer = http::read(&mut connection, MAX_ANSWER)?;
+        // Bytes behind the answer belong to nothing that was asked.
+        if answer.keep && connection.buffer().is_empty() {
+            self.idle.replace(Some(connection));
+        }
+        let text = String::from_utf8(answer.body).map_err(|_| Error::Malformed("not UTF-8".into()))?;
+        Ok((answer.status, text))
     }
 }
 
@@ -104,58 +95,6 @@ pub fn read_answer<A: miniserde::Deserialize>(status: u16, text: &str) -> Result
 /// What a server says is shown on a console: no control characters, not without end.
 pub fn printable(text: &str, at_most: usize) -> String {
     text.chars().map(|c| if c.is_control() { ' ' } else { c }).take(at_most).collect()
-}
-
-fn classify(error: ureq::Error) -> Error {
-    match error {
-        ureq::Error::Io(e) => classify_io(e),
-        ureq::Error::Timeout(at) => Error::Timeout(match at {
-            ureq::Timeout::Resolve => "resolving the name",
-            ureq::Timeout::Connect => "connecting",
-            ureq::Timeout::SendRequest | ureq::Timeout::SendBody => "sending the request",
-            ureq::Timeout::RecvBody => "receiving the answer",
-            _ => "waiting for the answer",
-        }),
-        ureq::Error::BodyExceedsLimit(_) | ureq::Error::LargeResponseHeader(..) => Error::TooLarge,
-        ureq::Error::HostNotFound => Error::Name("no address".into()),
-        ureq::Error::Other(e) if e.is::<NameFailure>() => Error::Name(e.to_string()),
-        ureq::Error::Tls(what) => Error::Tls(what.into()),
-        other => Error::Malformed(format!("not http: {other}")),
-    }
-}
-
-fn classify_io(error: io::Error) -> Error {
-    use io::ErrorKind as K;
-    if let Some(tls) = error.get_ref().and_then(|inner| inner.downcast_ref::<rustls::Error>()) {
-        return Error::Tls(tls_words(tls));
-    }
-    if error.get_ref().is_some_and(|inner| inner.is::<ureq::Error>()) {
-        return classify(error.into());
-    }
-    match error.kind() {
-        K::TimedOut | K::WouldBlock => Error::Timeout("waiting for the server"),
-        K::ConnectionRefused => Error::Refused(error.to_string()),
-        K::NetworkUnreachable | K::HostUnreachable | K::AddrNotAvailable | K::NetworkDown => {
-            Error::Unreachable(error.to_string())
-        }
-        _ => Error::Broken(error.to_string()),
-    }
-}
-
-fn tls_words(error: &rustls::Error) -> String {
-    use rustls::CertificateError as C;
-    match error {
-        rustls::Error::InvalidCertificate(C::UnknownIssuer) => {
-            "the server's certificate is not from the CA that this machine pins".into()
-        }
-        rustls::Error::InvalidCertificate(C::NotValidForName | C::NotValidForNameContext { .. }) => {
-            format!("the server's certificate is for another name: {error}")
-        }
-        rustls::Error::InvalidCertificate(C::Expired | C::ExpiredContext { .. }) => {
-            format!("the server's certificate has expired: {error}")
-        }
-        other => other.to_string(),
-    }
 }
 
 #[cfg(test)]

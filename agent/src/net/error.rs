@@ -2,7 +2,7 @@
 
 use crate::error::{self, Kind};
 use halfkey_protocol::Reason;
-use std::fmt;
+use std::{fmt, io};
 
 /// What went wrong with one request.
 #[derive(Debug)]
@@ -53,6 +53,23 @@ pub enum Again {
 }
 
 impl Error {
+    /// What the connection says, while `doing` this.
+    pub fn from_io(error: io::Error, doing: &'static str) -> Self {
+        use io::ErrorKind as K;
+        if let Some(tls) = error.get_ref().and_then(|inner| inner.downcast_ref::<rustls::Error>()) {
+            return Self::Tls(tls_words(tls));
+        }
+        match error.kind() {
+            K::TimedOut | K::WouldBlock => Self::Timeout(doing),
+            K::ConnectionRefused => Self::Refused(error.to_string()),
+            K::NetworkUnreachable | K::HostUnreachable | K::AddrNotAvailable | K::NetworkDown => {
+                Self::Unreachable(error.to_string())
+            }
+            K::UnexpectedEof => Self::Broken(format!("the other side closed it while {doing}")),
+            _ => Self::Broken(format!("{error}, while {doing}")),
+        }
+    }
+
     /// When another attempt makes sense.
     pub fn again(&self) -> Again {
         match self {
@@ -115,5 +132,22 @@ impl fmt::Display for Error {
             Self::Malformed(what) => write!(f, "answer not understood: {what}"),
             Self::Problem { code, message, .. } => write!(f, "{message} [{code}]"),
         }
+    }
+}
+
+fn tls_words(error: &rustls::Error) -> String {
+    use rustls::CertificateError as C;
+    match error {
+        // Two CAs of ours have the same name: then it is the signature that is wrong.
+        rustls::Error::InvalidCertificate(C::UnknownIssuer | C::BadSignature) => {
+            "the server's certificate is not from the CA that this machine pins".into()
+        }
+        rustls::Error::InvalidCertificate(C::NotValidForName | C::NotValidForNameContext { .. }) => {
+            format!("the server's certificate is for another name: {error}")
+        }
+        rustls::Error::InvalidCertificate(C::Expired | C::ExpiredContext { .. }) => {
+            format!("the server's certificate has expired: {error}")
+        }
+        other => other.to_string(),
     }
 }

@@ -5,6 +5,7 @@
 //! | [`server`] | a server's URL |
 //! | [`tls`] | TLS settings and the clock that certificates are checked against |
 //! | [`connect`] | name, TCP and TLS, each under the deadline |
+//! | [`http`] | the little of HTTP/1.1 that a POST and its answer need |
 //! | [`client`] | one request, one answer |
 //! | [`wait`] | kernel events that say when another attempt is worth it |
 //! | [`race`] | `begin` at several servers at once |
@@ -14,6 +15,7 @@
 pub mod client;
 pub mod connect;
 pub mod error;
+pub mod http;
 pub mod race;
 pub mod resolv;
 pub mod server;

@@ -5,7 +5,13 @@ use std::fmt;
 
 /// A URL that requests can be appended to.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Server(String);
+pub struct Server {
+    url: String,
+    /// Name or address, without the brackets of IPv6.
+    pub host: String,
+    /// 443 if the URL has none.
+    pub port: u16,
+}
 
 impl Server {
     /// Reads a URL. A trailing slash is dropped; user names, queries and fragments are refused.
@@ -32,11 +38,12 @@ impl Server {
         if host.is_empty() {
             return Err(refuse("no host"));
         }
+        let mut number = 443;
         if !port.is_empty() {
             let digits =
                 port.strip_prefix(':').ok_or_else(|| refuse("something stands between host and port"))?;
             match digits.parse::<u16>() {
-                Ok(port) if port != 0 && digits.bytes().all(|b| b.is_ascii_digit()) => {}
+                Ok(port) if port != 0 && digits.bytes().all(|b| b.is_ascii_digit()) => number = port,
                 _ => return Err(refuse("the port is no number from 1 to 65535")),
             }
         }
@@ -45,23 +52,33 @@ impl Server {
         if !rest.bytes().all(plain) {
             return Err(refuse("a character that has no place here"));
         }
-        Ok(Self(trimmed.to_owned()))
+        Ok(Self { url: trimmed.to_owned(), host: host.to_owned(), port: number })
     }
 
-    /// The URL of a request.
-    pub fn join(&self, path: &str) -> String {
-        format!("{}{path}", self.0)
+    /// Host and port as they stand in the URL, for the `Host` field.
+    pub fn authority(&self) -> &str {
+        self.parts().0
+    }
+
+    /// The path of a request: the URL's own, if it has one, and `path`.
+    pub fn target(&self, path: &str) -> String {
+        format!("{}{path}", self.parts().1)
+    }
+
+    fn parts(&self) -> (&str, &str) {
+        let rest = &self.url["https://".len()..];
+        rest.split_at(rest.find('/').unwrap_or(rest.len()))
     }
 
     /// The URL.
     pub fn as_str(&self) -> &str {
-        &self.0
+        &self.url
     }
 }
 
 impl fmt::Display for Server {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(&self.0)
+        f.write_str(&self.url)
     }
 }
 
@@ -80,7 +97,13 @@ mod tests {
         ] {
             assert!(Server::parse(url).is_ok(), "{url}");
         }
-        assert_eq!(Server::parse("https://v/").unwrap().join("/v1/begin"), "https://v/v1/begin");
+        let server = Server::parse("https://[fe80::1]:8443/halfkey/").unwrap();
+        assert_eq!(
+            (server.host.as_str(), server.port, server.authority()),
+            ("fe80::1", 8443, "[fe80::1]:8443")
+        );
+        assert_eq!(server.target("/v1/begin"), "/halfkey/v1/begin");
+        assert_eq!(Server::parse("https://v/").unwrap().target("/v1/begin"), "/v1/begin");
         for url in [
             "http://v",
             "https://",
@@ -98,10 +121,11 @@ mod tests {
 
     proptest! {
         #[test]
-        fn any_text_is_refused_or_becomes_a_uri(rest in ".{0,40}") {
+        fn any_text_is_refused_or_harmless_in_a_request(rest in ".{0,40}") {
             if let Ok(server) = Server::parse(&format!("https://{rest}")) {
-                prop_assert!(server.join("/v1/begin").starts_with("https://"));
-                prop_assert!(!server.as_str().contains(char::is_whitespace));
+                prop_assert!(!server.as_str().contains(|c: char| c.is_whitespace() || c.is_control()));
+                prop_assert!(server.target("/v1/begin").starts_with('/'));
+                prop_assert!(!server.authority().is_empty() && server.port != 0);
             }
         }
     }

@@ -1,11 +1,13 @@
 //! TLS settings: 1.3 only, one pinned CA, a clock that can't stand in 1970.
 
 use crate::error::{Error, Kind, Result};
-use rustls::crypto::ring;
+use rustls::crypto::ring::{cipher_suite, kx_group};
+use rustls::crypto::{CryptoProvider, GetRandomFailed, KeyProvider, SecureRandom, WebPkiSupportedAlgorithms};
 use rustls::pki_types::pem::PemObject;
-use rustls::pki_types::{CertificateDer, UnixTime};
+use rustls::pki_types::{CertificateDer, PrivateKeyDer, UnixTime};
+use rustls::sign::SigningKey;
 use rustls::time_provider::TimeProvider;
-use rustls::{ClientConfig, RootCertStore};
+use rustls::{ClientConfig, RootCertStore, SignatureScheme};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -34,13 +36,67 @@ pub fn config(ca: &str, enrolled_at: u64) -> Result<Arc<ClientConfig>> {
     if roots.is_empty() {
         return Err(bad("no certificate".into()));
     }
-    let config =
-        ClientConfig::builder_with_details(Arc::new(ring::default_provider()), Arc::new(Clock(enrolled_at)))
-            .with_protocol_versions(&[&rustls::version::TLS13])
-            .map_err(|e| Error::system("tls settings", e))?
-            .with_root_certificates(roots)
-            .with_no_client_auth();
+    let config = ClientConfig::builder_with_details(Arc::new(provider()), Arc::new(Clock(enrolled_at)))
+        .with_protocol_versions(&[&rustls::version::TLS13])
+        .map_err(|e| Error::system("tls settings", e))?
+        .with_root_certificates(roots)
+        .with_no_client_auth();
     Ok(Arc::new(config))
+}
+
+/// ring, without what a client that has no certificate never needs: its ready-made provider
+/// brings private keys of every kind into the binary.
+fn provider() -> CryptoProvider {
+    CryptoProvider {
+        cipher_suites: vec![
+            cipher_suite::TLS13_AES_128_GCM_SHA256,
+            cipher_suite::TLS13_AES_256_GCM_SHA384,
+            cipher_suite::TLS13_CHACHA20_POLY1305_SHA256,
+        ],
+        kx_groups: vec![kx_group::X25519, kx_group::SECP256R1],
+        signature_verification_algorithms: ALGORITHMS,
+        secure_random: &Kernel,
+        key_provider: &Kernel,
+    }
+}
+
+/// What the verifier's CA uses (ECDSA P-256), and what a CA that somebody brings along commonly uses.
+const ALGORITHMS: WebPkiSupportedAlgorithms = WebPkiSupportedAlgorithms {
+    all: &[
+        webpki::ring::ECDSA_P256_SHA256,
+        webpki::ring::ECDSA_P256_SHA384,
+        webpki::ring::ECDSA_P384_SHA256,
+        webpki::ring::ECDSA_P384_SHA384,
+        webpki::ring::ED25519,
+        webpki::ring::RSA_PSS_2048_8192_SHA256_LEGACY_KEY,
+        webpki::ring::RSA_PKCS1_2048_8192_SHA256,
+        webpki::ring::RSA_PKCS1_2048_8192_SHA384,
+    ],
+    // TLS 1.3 binds each scheme to one curve; PKCS #1 is for certificates only.
+    mapping: &[
+        (SignatureScheme::ECDSA_NISTP256_SHA256, &[webpki::ring::ECDSA_P256_SHA256]),
+        (SignatureScheme::ECDSA_NISTP384_SHA384, &[webpki::ring::ECDSA_P384_SHA384]),
+        (SignatureScheme::ED25519, &[webpki::ring::ED25519]),
+        (SignatureScheme::RSA_PSS_SHA256, &[webpki::ring::RSA_PSS_2048_8192_SHA256_LEGACY_KEY]),
+        (SignatureScheme::RSA_PKCS1_SHA256, &[webpki::ring::RSA_PKCS1_2048_8192_SHA256]),
+        (SignatureScheme::RSA_PKCS1_SHA384, &[webpki::ring::RSA_PKCS1_2048_8192_SHA384]),
+    ],
+};
+
+/// The kernel's randomness, and no private keys.
+#[derive(Debug)]
+struct Kernel;
+
+impl SecureRandom for Kernel {
+    fn fill(&self, buf: &mut [u8]) -> Result<(), GetRandomFailed> {
+        getrandom::fill(buf).map_err(|_| GetRandomFailed)
+    }
+}
+
+impl KeyProvider for Kernel {
+    fn load_private_key(&self, _: PrivateKeyDer<'static>) -> Result<Arc<dyn SigningKey>, rustls::Error> {
+        Err(rustls::Error::General("nodes have no certificate: their TPM speaks for them".into()))
+    }
 }
 
 /// The latest of clock, build time and enrollment time: a lower bound of the real time

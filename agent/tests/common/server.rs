@@ -1,0 +1,191 @@
+//! A TLS server that answers as a test wants.
+
+#![allow(clippy::unwrap_used, dead_code, reason = "a test that fails here should say where")]
+
+use rcgen::{BasicConstraints, CertificateParams, IsCa, Issuer, KeyPair, date_time_ymd};
+use rustls::pki_types::{CertificateDer, PrivateKeyDer, PrivatePkcs8KeyDer};
+use rustls::{ServerConfig, ServerConnection, StreamOwned};
+use std::io::{Read, Write};
+use std::net::{Shutdown, TcpListener, TcpStream};
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Condvar, Mutex};
+use std::thread;
+
+/// Seconds since 1970, behind every certificate made here.
+pub const AFTER_ALL_CERTIFICATES: u64 = 7_000_000_000;
+
+/// What the server does with every request.
+#[derive(Clone)]
+pub enum Answer {
+    /// Status and body.
+    Status(u16, String),
+    /// 200 with this body, and the connection is closed although nothing says so.
+    ThenClose(String),
+    /// These bytes, then the end.
+    Raw(Vec<u8>),
+    /// Nothing, for ever.
+    Silence,
+    /// One byte after the other, for ever.
+    Drip,
+}
+
+/// 200.
+pub fn ok(body: &str) -> Answer {
+    Answer::Status(200, body.into())
+}
+
+/// A CA.
+pub struct Authority {
+    issuer: Issuer<'static, KeyPair>,
+    pem: String,
+}
+
+impl Authority {
+    pub fn new() -> Self {
+        let key = KeyPair::generate().unwrap();
+        let mut params = CertificateParams::new(Vec::new()).unwrap();
+        params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
+        let pem = params.self_signed(&key).unwrap().pem();
+        Self { issuer: Issuer::new(params, key), pem }
+    }
+
+    pub fn pem(&self) -> String {
+        self.pem.clone()
+    }
+
+    fn config(&self, name: &str, year: i32) -> Arc<ServerConfig> {
+        let key = KeyPair::generate().unwrap();
+        let mut params = CertificateParams::new(vec![name.to_owned()]).unwrap();
+        params.not_before = date_time_ymd(2000, 1, 1);
+        params.not_after = date_time_ymd(year, 1, 1);
+        let certificate: CertificateDer = params.signed_by(&key, &self.issuer).unwrap().der().clone();
+        let key = PrivateKeyDer::Pkcs8(PrivatePkcs8KeyDer::from(key.serialize_der()));
+        let provider = Arc::new(rustls::crypto::ring::default_provider());
+        let config =
+            ServerConfig::builder_with_provider(provider).with_safe_default_protocol_versions().unwrap();
+        Arc::new(config.with_no_client_auth().with_single_cert(vec![certificate], key).unwrap())
+    }
+}
+
+/// A running server; ends with the test.
+pub struct TestServer {
+    port: u16,
+    counts: Arc<Counts>,
+}
+
+#[derive(Default)]
+struct Counts {
+    connections: AtomicUsize,
+    requests: AtomicUsize,
+    closed: Mutex<usize>,
+    change: Condvar,
+}
+
+impl TestServer {
+    /// Its certificate is for `name`; it listens on 127.0.0.1.
+    pub fn start(authority: &Authority, name: &str, answer: Answer) -> Self {
+        Self::serve(authority.config(name, 2150), 0, answer)
+    }
+
+    pub fn start_expired(authority: &Authority, name: &str, answer: Answer) -> Self {
+        Self::serve(authority.config(name, 2020), 0, answer)
+    }
+
+    pub fn start_at(authority: &Authority, name: &str, port: u16, answer: Answer) -> Self {
+        Self::serve(authority.config(name, 2150), port, answer)
+    }
+
+    fn serve(config: Arc<ServerConfig>, port: u16, answer: Answer) -> Self {
+        let listener = TcpListener::bind(("127.0.0.1", port)).unwrap();
+        let server = Self { port: listener.local_addr().unwrap().port(), counts: Arc::default() };
+        let counts = server.counts.clone();
+        thread::spawn(move || {
+            for tcp in listener.incoming().flatten() {
+                counts.connections.fetch_add(1, Ordering::SeqCst);
+                let (config, answer, counts) = (config.clone(), answer.clone(), counts.clone());
+                thread::spawn(move || {
+                    let closer = tcp.try_clone().unwrap();
+                    talk(tcp, config, &answer, &counts);
+                    let _ = closer.shutdown(Shutdown::Both);
+                    *counts.closed.lock().unwrap() += 1;
+                    counts.change.notify_all();
+                });
+            }
+        });
+        server
+    }
+
+    pub fn url(&self) -> String {
+        format!("https://127.0.0.1:{}", self.port)
+    }
+
+    pub fn connections(&self) -> usize {
+        self.counts.connections.load(Ordering::SeqCst)
+    }
+
+    pub fn requests(&self) -> usize {
+        self.counts.requests.load(Ordering::SeqCst)
+    }
+
+    /// Until the first connection is closed.
+    pub fn wait_until_closed(&self) {
+        let mut closed = self.counts.closed.lock().unwrap();
+        while *closed == 0 {
+            closed = self.counts.change.wait(closed).unwrap();
+        }
+    }
+}
+
+/// Answers one request after the other, until something ends the connection.
+fn talk(tcp: TcpStream, config: Arc<ServerConfig>, answer: &Answer, counts: &Counts) {
+    let mut stream = StreamOwned::new(ServerConnection::new(config).unwrap(), tcp);
+    while read_request(&mut stream).is_some() {
+        counts.requests.fetch_add(1, Ordering::SeqCst);
+        let (bytes, again) = match answer {
+            Answer::Status(status, body) => (response(*status, body), true),
+            Answer::ThenClose(body) => (response(200, body), false),
+            Answer::Raw(bytes) => (bytes.clone(), false),
+            Answer::Silence => {
+                let _ = stream.read(&mut [0]);
+                return;
+            }
+            Answer::Drip => {
+                let head = response(200, &"x".repeat(60_000));
+                for byte in head {
+                    if stream.write_all(&[byte]).and_then(|()| stream.flush()).is_err() {
+                        return;
+                    }
+                    thread::park_timeout(std::time::Duration::from_millis(20));
+                }
+                return;
+            }
+        };
+        if stream.write_all(&bytes).and_then(|()| stream.flush()).is_err() || !again {
+            stream.conn.send_close_notify();
+            let _ = stream.flush();
+            return;
+        }
+    }
+}
+
+fn response(status: u16, body: &str) -> Vec<u8> {
+    format!(
+        "HTTP/1.1 {status} X\r\ncontent-type: application/json\r\ncontent-length: {}\r\n\r\n{body}",
+        body.len()
+    )
+    .into_bytes()
+}
+
+/// Head and body of one request; `None` at the end of the connection.
+fn read_request(stream: &mut impl Read) -> Option<()> {
+    let mut head = Vec::new();
+    let mut byte = [0];
+    while !head.ends_with(b"\r\n\r\n") {
+        stream.read_exact(&mut byte).ok()?;
+        head.push(byte[0]);
+    }
+    let head = String::from_utf8(head).ok()?;
+    let length = head.lines().find_map(|line| line.strip_prefix("content-length: "))?.parse().ok()?;
+    let mut body = vec![0; length];
+    stream.read_exact(&mut body).ok()
+}
