@@ -93,6 +93,17 @@ impl Loopback {
         Ok(())
     }
 
+    /// Forgets what a killed program left in the TPM.
+    ///
+    /// # Errors
+    /// If tpm2-tools fail.
+    pub fn flush_tpm(&self) -> Result<()> {
+        for kind in ["--transient-object", "--loaded-session"] {
+            run(Command::new("tpm2_flushcontext").arg(kind).env("TPM2TOOLS_TCTI", self.tcti()))?;
+        }
+        Ok(())
+    }
+
     /// For tpm2-tools.
     pub fn tcti(&self) -> String {
         format!("swtpm:path={}", self.folder.join("tpm.sock").display())

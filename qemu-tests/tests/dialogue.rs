@@ -76,6 +76,8 @@ impl Node {
         let (mut child, id) = self.register(&["root"]).unwrap();
         child.kill().unwrap();
         child.wait().unwrap();
+        // /dev/tpmrm0 does this for a process that is gone; a bare swtpm does not.
+        self.flush_tpm().unwrap();
         id
     }
 }
@@ -159,7 +161,7 @@ fn a_denied_boot_stays_denied() {
 fn a_closed_fence_gets_nothing() {
     let (node, _) = Node::approved(&["root"]);
     succeeded(&node.agent(&["fence"]).output().unwrap());
-    failed(&node.unlock_now(&["root"]).unwrap(), "fence");
+    failed(&node.unlock_now(&["root"]).unwrap(), "PCR 15 is not zero");
     // Closing it twice changes nothing.
     succeeded(&node.agent(&["fence"]).output().unwrap());
 }
