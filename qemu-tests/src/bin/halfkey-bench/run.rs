@@ -49,9 +49,12 @@ pub struct Cost {
 /// Rounds per figure: enough that one slow round does not matter.
 pub const ROUNDS: usize = 25;
 
+/// A name, and what makes the command anew for each round.
+pub type Candidate<'a> = (&'a str, Box<dyn FnMut() -> Command + 'a>);
+
 /// Runs several commands in turn, round by round, so that what else the machine does hits
 /// all of them alike. Each must succeed each time.
-pub fn compare(commands: &mut [(&str, Box<dyn FnMut() -> Command + '_>)]) -> Result<Vec<Cost>> {
+pub fn compare(commands: &mut [Candidate<'_>]) -> Result<Vec<Cost>> {
     let mut times = vec![Vec::with_capacity(ROUNDS); commands.len()];
     // One round more than is counted: the first one reads programs from disk.
     for round in 0..=ROUNDS {
