@@ -193,10 +193,10 @@ fn look(path: &Path) -> Result<Look> {
         Ok(Found::Luks1) => {
             let why = not_enrolled(format!("{}: LUKS version 1 has no tokens", path.display()))
                 .hint("convert it: cryptsetup convert --type luks2");
-            return Ok(Look::Other { uuid: None, why: Some(why) });
+            return Ok(Look::Other { uuid: Header::claimed_uuid(&file), why: Some(why) });
         }
         Ok(Found::Nothing) => return Ok(Look::Other { uuid: None, why: None }),
-        Err(error) => return Ok(Look::Other { uuid: None, why: Some(at(error)) }),
+        Err(error) => return Ok(Look::Other { uuid: Header::claimed_uuid(&file), why: Some(at(error)) }),
     };
     let size = size_of(&file).map_err(|e| Error::system(path.display(), e))?;
     // The newest enrollment; while one is being replaced there are two.

@@ -58,6 +58,8 @@ pub struct Unlock {
     /// Durations of network and volume steps.
     pub timeline: Timeline,
     tpm: Option<Tpm>,
+    /// The fence carries r: there is nothing left to close.
+    opened: bool,
 }
 
 /// A volume whose header passed the allow-list.
@@ -89,6 +91,7 @@ impl Unlock {
             started: Instant::now(),
             timeline: Timeline::default(),
             tpm: None,
+            opened: false,
             options,
             settings,
         }
@@ -106,7 +109,9 @@ impl Unlock {
                 return result;
             }
             console::complain(error);
-            self.close_fence()?;
+            if !self.opened {
+                self.close_fence()?;
+            }
         }
         result
     }
@@ -172,6 +177,7 @@ impl Unlock {
             // What is about to be opened is on record before the fence says so: `gate` relies on it.
             state.save()?;
             fence::extend(self.tpm()?, &*release.r)?;
+            self.opened = true;
         }
         let mut failure = None;
         for (i, (target, passphrase)) in targets.iter().zip(&passphrases).enumerate() {
@@ -180,8 +186,9 @@ impl Unlock {
                 && let Err(error) = self.open(target, passphrase.expose(), opened)
             {
                 // The others are still worth opening; this one asks for its passphrase.
-                console::complain(&error);
-                failure = Some(error);
+                if let Some(before) = failure.replace(error) {
+                    console::complain(&before);
+                }
                 continue;
             }
             report.volumes.push((opened.device.clone(), opened.uuid.clone(), opened.keyslot));
@@ -289,7 +296,7 @@ impl Unlock {
                             return Err(refusal);
                         }
                         if !said {
-                            console::complain(&refusal);
+                            console::say(&refusal.message);
                             console::say(&format!(
                                 "waiting {} s for an operator: halfkey approve {}",
                                 deadline.seconds(),

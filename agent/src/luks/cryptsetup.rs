@@ -238,8 +238,11 @@ fn run(args: &[&str], input: Option<&[u8]>, inherit: Option<&OwnedFd>, deadline:
     }
     let status = child.wait().map_err(cannot)?;
     let words = String::from_utf8_lossy(&words);
-    let last = words.lines().rev().find(|line| !line.trim().is_empty()).unwrap_or("no message");
-    Ok(Ended { code: status.code().unwrap_or(-1), words: printable(last, 200) })
+    let mut lines: Vec<&str> = words.lines().map(str::trim).filter(|line| !line.is_empty()).collect();
+    lines.dedup();
+    lines.truncate(3);
+    let words = if lines.is_empty() { "no message".into() } else { lines.join(" ") };
+    Ok(Ended { code: status.code().unwrap_or(-1), words: printable(&words, 300) })
 }
 
 fn expect(what: &str, device: &Path, ended: Ended) -> Result<()> {

@@ -75,6 +75,13 @@ impl Header {
         }
     }
 
+    /// The UUID that stands where both versions of LUKS have it, whatever else is damaged.
+    pub fn claimed_uuid(device: &File) -> Option<String> {
+        let mut field = [0; 40];
+        device.read_exact_at(&mut field, 168).ok()?;
+        c_string(&field).filter(|uuid| is_uuid(uuid)).map(str::to_owned)
+    }
+
     fn read_copy(device: &File, at: u64) -> Result<Self> {
         let io = |e| Error::volume(format!("LUKS2 header at {at}: {e}"));
         let mut area = vec![0; BINARY];

@@ -4,7 +4,7 @@
 //! Runs beside the TPM's work: the network may still be coming up.
 
 use super::wait::NetworkEvents;
-use super::{Again, Client, Error, Server};
+use super::{Again, Client, Error, Server, resolv};
 use crate::console;
 use crate::deadline::Deadline;
 use crate::error::{self, Kind};
@@ -112,6 +112,8 @@ fn attempt(client: Client, course: &Course, over: &AtomicBool) -> error::Result<
     let events = NetworkEvents::open();
     let mut waits_for = String::new();
     loop {
+        // networkd may have learned a name server meanwhile.
+        resolv::provide();
         let error = match client.post::<_, wire::Begun>("/v1/begin", &course.begin, BEGIN, course.deadline) {
             Ok(begun) => match acceptable(&begun) {
                 Ok(()) => return Ok(Won { client, begun }),
@@ -130,6 +132,9 @@ fn attempt(client: Client, course: &Course, over: &AtomicBool) -> error::Result<
             waits_for = what;
         }
         pause(again, events.as_ref().ok(), course.deadline);
+        if course.deadline.is_over() {
+            return Err(error.at(client.server().as_str()));
+        }
     }
 }
 
