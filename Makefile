@@ -19,8 +19,7 @@ FUZZ_RUSTFLAGS := --cfg fuzzing -C debug-assertions -C passes=sancov-module \
 	-C llvm-args=-sanitizer-coverage-level=4 \
 	-C llvm-args=-sanitizer-coverage-inline-8bit-counters \
 	-C llvm-args=-sanitizer-coverage-pc-table \
-	-C llvm-args=-sanitizer-coverage-trace-compares \
-	-C codegen-units=1
+	-C llvm-args=-sanitizer-coverage-trace-compares
 # Runs of each target in `make test`; `make fuzz FUZZ_RUNS=-1 FUZZ_SECONDS=3600` for an hour each.
 FUZZ_RUNS    ?= 20000
 FUZZ_SECONDS ?= 30

@@ -84,20 +84,23 @@ impl Released {
 
     /// Reverses [`Released::encode`]; `None` if bytes are missing or left over.
     pub fn decode(mut bytes: &[u8]) -> Option<Self> {
-        let mut field = || -> Option<Vec<u8>> {
-            let (len, rest) = bytes.split_first_chunk::<2>()?;
-            let (field, rest) = rest.split_at_checked(usize::from(u16::from_be_bytes(*len)))?;
-            bytes = rest;
-            Some(field.to_vec())
-        };
-        let mut credential = || Some(Credential { id_object: field()?.into(), secret: field()?.into() });
-        let c_v = credential()?;
-        let c_u = credential();
+        let c_v = take_credential(&mut bytes)?;
+        let c_u = if bytes.is_empty() { None } else { Some(take_credential(&mut bytes)?) };
         if !bytes.is_empty() {
             return None;
         }
         Some(Self { c_v, c_u })
     }
+}
+
+fn take_credential(bytes: &mut &[u8]) -> Option<Credential> {
+    let mut field = || {
+        let (len, rest) = bytes.split_first_chunk::<2>()?;
+        let (field, rest) = rest.split_at_checked(usize::from(u16::from_be_bytes(*len)))?;
+        *bytes = rest;
+        Some(field.to_vec().into())
+    };
+    Some(Credential { id_object: field()?, secret: field()? })
 }
 
 #[cfg(test)]
@@ -142,6 +145,15 @@ mod tests {
     fn a_key_of_small_order_is_refused() {
         let released = Released { c_v: credential(1), c_u: None };
         assert!(seal(&[0; 32], &released, &[0; 32]).is_none());
+    }
+
+    #[test]
+    fn half_a_credential_is_refused() {
+        let whole = Released { c_v: credential(1), c_u: Some(credential(2)) }.encode();
+        let first = Released { c_v: credential(1), c_u: None }.encode().len();
+        for end in (0..whole.len()).filter(|end| *end != first) {
+            assert_eq!(Released::decode(&whole[..end]), None, "{end} bytes");
+        }
     }
 
     proptest! {

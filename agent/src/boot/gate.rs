@@ -41,6 +41,11 @@ pub fn run(location: &Location, settings: &Settings) -> Result<()> {
         Err(error) => return Err(refuse(location, settings, None, error)),
     };
     let opened: Vec<_> = state.volumes.iter().filter_map(|volume| volume.dm_uuid.clone()).collect();
+    if opened.is_empty() {
+        // The keys were released and tested, but no mapping came of it: no data is open that a rogue root could read.
+        console::say("gate: no volume could be opened: this boot goes on with its passphrase");
+        return Ok(());
+    }
     let mounts = bounded::read("/proc/self/mountinfo", 4 << 20).unwrap_or_default();
     let mounts = mountinfo::parse(&String::from_utf8_lossy(&mounts));
     match check(&mounts, Path::new("/sys"), Path::new("/dev"), &opened) {

@@ -37,7 +37,8 @@ pub struct Opened {
     pub uuid: String,
     /// Name of its mapping.
     pub name: String,
-    /// UUID of the mapping, as device-mapper has it; none until it is open.
+    /// UUID of the mapping, as device-mapper has it: the one that it will have until it is open, none if it
+    /// could not be opened.
     pub dm_uuid: Option<String>,
     /// Which keyslot opened.
     pub keyslot: u32,
@@ -80,6 +81,11 @@ fn file() -> PathBuf {
     Path::new(FOLDER).join("state.json")
 }
 
+/// The UUID that cryptsetup gives to the mapping `name` of the volume `uuid`.
+pub fn expected_mapping_uuid(uuid: &str, name: &str) -> String {
+    format!("CRYPT-LUKS2-{}-{name}", uuid.replace('-', ""))
+}
+
 /// The UUID that device-mapper has for the mapping of this name; `None` if there is no such mapping.
 pub fn mapping_uuid(name: &str) -> Option<String> {
     for entry in std::fs::read_dir("/sys/class/block").ok()?.flatten() {
@@ -106,7 +112,7 @@ pub(crate) mod tests {
                 device: "/dev/vda2".into(),
                 uuid: "0afd6329-fe84-4fc3-be1c-f947e595762f".into(),
                 name: "root".into(),
-                dm_uuid: Some("CRYPT-LUKS2-0afd6329fe844fc3be1cf947e595762f-root".into()),
+                dm_uuid: Some(expected_mapping_uuid("0afd6329-fe84-4fc3-be1c-f947e595762f", "root")),
                 keyslot: 1,
             }],
         }

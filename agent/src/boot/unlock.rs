@@ -5,7 +5,7 @@
 
 use super::cmdline::{DEFAULT_TIMEOUT, Settings};
 use super::devices::{self, Volume};
-use super::state::{Opened, State, mapping_uuid};
+use super::state::{Opened, State, expected_mapping_uuid, mapping_uuid};
 use crate::attest::{self, Attested, Attester, Commitments, Failed};
 use crate::deadline::Deadline;
 use crate::error::{Error, Kind, Result};
@@ -384,12 +384,16 @@ impl Unlock {
     fn state(&self, release: &Release, token: &Token, targets: &[Target]) -> State {
         let r_sha256: [u8; 32] =
             Hash::Sha256.digest(&[&*release.r]).try_into().expect("SHA-256 has 32 bytes");
-        let opened = |target: &Target| Opened {
-            device: target.volume.path.display().to_string(),
-            uuid: target.copy.uuid.clone(),
-            name: self.settings.mapping(&target.copy.uuid),
-            dm_uuid: None,
-            keyslot: target.copy.slot,
+        // A crash in the middle of the opening must not look as if nothing had been opened.
+        let opened = |target: &Target| {
+            let name = self.settings.mapping(&target.copy.uuid);
+            Opened {
+                device: target.volume.path.display().to_string(),
+                uuid: target.copy.uuid.clone(),
+                dm_uuid: Some(expected_mapping_uuid(&target.copy.uuid, &name)),
+                name,
+                keyslot: target.copy.slot,
+            }
         };
         State {
             version: 1,
