@@ -13,7 +13,7 @@
 //! | [`net`] | HTTPS to the servers, and kernel events about the network |
 //! | [`tpm`] | commands, sessions and keys of the TPM |
 //! | [`error`], [`console`], [`terminal`] | how it says what went wrong, and asks |
-//! | [`hardening`], [`deadline`], [`timing`], [`bounded`] | small things used everywhere |
+//! | [`hardening`], [`deadline`], [`timing`], [`bounded`], [`notify`] | small things used everywhere |
 
 pub mod attest;
 pub mod boot;
@@ -28,6 +28,7 @@ pub mod hardening;
 pub mod logs;
 pub mod luks;
 pub mod net;
+pub mod notify;
 pub mod report;
 pub mod status;
 pub mod terminal;

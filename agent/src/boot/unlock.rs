@@ -14,7 +14,7 @@ use crate::net::race::{Course, Race, Won, pause};
 use crate::net::{self, tls};
 use crate::timing::Timeline;
 use crate::tpm::{self, Location, Object, SealedBlob, Tpm, UnsealSession};
-use crate::{console, fence};
+use crate::{console, fence, notify};
 use halfkey_protocol::kdf::Hash;
 use halfkey_protocol::wire::{Outcome, Purpose};
 use halfkey_protocol::{Half, Key, policy};
@@ -24,6 +24,9 @@ use zeroize::Zeroizing;
 
 /// Exchanges that end with a refusal that a fresh quote can turn.
 const ROUNDS: u32 = 5;
+
+/// For the volumes and the fence when the deadline is over.
+const AFTER_DEADLINE: Duration = Duration::from_secs(60);
 
 /// What the command line of the agent says.
 #[derive(Clone, Debug, Default)]
@@ -103,6 +106,8 @@ impl Unlock {
     /// # Errors
     /// Why the ordinary prompt must appear.
     pub fn run(&mut self) -> Result<Report> {
+        // What follows the deadline, opening or closing, takes its time too.
+        notify::extend_start(self.deadline.remaining() + AFTER_DEADLINE);
         let result = self.attempt();
         if let Err(error) = &result {
             if self.options.dry_run {
