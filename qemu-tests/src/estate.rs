@@ -81,6 +81,16 @@ impl Estate {
         Ok(self.running.as_mut().expect("it was just put there"))
     }
 
+    /// The same machine, to work with it and with the rest at once; give it back with [`Estate::keep_running`].
+    ///
+    /// # Errors
+    /// If it does not come up by itself.
+    pub fn lend(&mut self) -> Result<(Boot, &mut Self)> {
+        self.running()?;
+        let boot = self.running.take().expect("it runs");
+        Ok((boot, self))
+    }
+
     /// Shuts the machine down, if it runs.
     ///
     /// # Errors

@@ -129,11 +129,46 @@ pub fn demo(paths: Paths, scenarios: &[&'static Scenario]) -> Result<bool> {
     Ok(failed == 0)
 }
 
-/// The console lines that matter: what the agent says, and prompts.
+/// What the console shows of a boot's progress, in words.
+const MILESTONES: &[(&str, &str)] = &[
+    ("BdsDxe: starting Boot", "firmware starts the unified kernel image"),
+    ("EFI stub: Measured initrd", "command line and initramfs are measured into the TPM"),
+    ("Starting halfkey-unlock", "initramfs: the agent starts"),
+    ("Starting initrd-switch-root", "the root is mounted: the initramfs hands over"),
+    ("Reached target multi-user", "the system is up"),
+];
+
+/// The console lines that matter: progress, what the agent says, prompts.
 fn worth_showing(line: &str) -> Option<&str> {
+    if let Some((_, text)) = MILESTONES.iter().find(|(found, _)| line.contains(found)) {
+        return Some(text);
+    }
     if let Some(at) = line.find("halfkey: ") {
         return Some(&line[at..]);
     }
-    (line.contains(PROMPT) || line.contains("EK fingerprint: ") || line.contains("enrolled; the next"))
-        .then(|| line.trim_end_matches(['*', ' ']))
+    let shown = [PROMPT, "EK fingerprint: ", "enrolled; the next boot"];
+    shown.iter().any(|text| line.contains(text)).then(|| line.trim_end_matches(['*', ' ']))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::worth_showing;
+
+    #[test]
+    fn what_people_see_of_a_boot() {
+        let seen = |line| worth_showing(line);
+        assert_eq!(
+            seen("[  OK  ] Reached target multi-user.target - Multi-User System."),
+            Some("the system is up")
+        );
+        assert_eq!(
+            seen("[   30.1] halfkey: opened /dev/vda2 as root"),
+            Some("halfkey: opened /dev/vda2 as root")
+        );
+        assert_eq!(
+            seen("Please enter passphrase for disk root: (press TAB for no echo)     ****"),
+            Some("Please enter passphrase for disk root: (press TAB for no echo)")
+        );
+        assert_eq!(seen("[  OK  ] Started dbus.service"), None);
+    }
 }

@@ -72,10 +72,12 @@ impl Wire {
         std::thread::spawn(move || {
             let mut buffer = [0; 4096];
             let mut line = String::new();
+            let mut bytes = Vec::new();
             while let Ok(count @ 1..) = reader.read(&mut buffer) {
                 // A log that can't be written must not stop the test.
                 let _ = file.write_all(&buffer[..count]);
-                let text = String::from_utf8_lossy(&buffer[..count]);
+                bytes.extend_from_slice(&buffer[..count]);
+                let text = take_text(&mut bytes);
                 if let Some(tap) = &tap {
                     line.push_str(&text);
                     while let Some(end) = line.find('\n') {
@@ -153,6 +155,17 @@ impl Wire {
     }
 }
 
+/// Takes what is text from the front; a character whose last bytes have not come yet stays.
+fn take_text(bytes: &mut Vec<u8>) -> String {
+    let whole = match std::str::from_utf8(bytes) {
+        Err(error) if error.error_len().is_none() => error.valid_up_to(),
+        _ => bytes.len(),
+    };
+    let text = String::from_utf8_lossy(&bytes[..whole]).into_owned();
+    bytes.drain(..whole);
+    text
+}
+
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     // What is in there is text: a panicking thread can't have left it inconsistent.
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
@@ -188,6 +201,15 @@ mod tests {
     #[test]
     fn colours_go() {
         assert_eq!(plain("[\x1b[0;32m  OK  \x1b[0m] up\r\n"), "[  OK  ] up\n");
+    }
+
+    #[test]
+    fn a_character_in_two_pieces_stays_one() {
+        let mut bytes = b"a\xe2\x80".to_vec();
+        assert_eq!(take_text(&mut bytes), "a");
+        bytes.extend(b"\xa6\xffb");
+        assert_eq!(take_text(&mut bytes), "\u{2026}\u{fffd}b");
+        assert!(bytes.is_empty());
     }
 
     #[test]

@@ -56,11 +56,27 @@ const ENABLED: &[&str] =
 const MASKED: &[&str] = &[
     "apt-daily.timer",
     "apt-daily-upgrade.timer",
+    "dev-hugepages.mount",
+    "dev-mqueue.mount",
     "dpkg-db-backup.timer",
     "e2scrub_all.timer",
     "e2scrub_reap.service",
     "fstrim.timer",
+    "getty@tty1.service",
+    "modprobe@configfs.service",
+    "modprobe@drm.service",
+    "modprobe@efi_pstore.service",
+    "modprobe@fuse.service",
+    "modprobe@loop.service",
+    "proc-sys-fs-binfmt_misc.automount",
+    "sys-kernel-debug.mount",
+    "sys-kernel-tracing.mount",
+    "systemd-binfmt.service",
+    "systemd-journal-flush.service",
+    "systemd-logind.service",
     "systemd-networkd-wait-online.service",
+    "systemd-update-utmp.service",
+    "systemd-update-utmp-runlevel.service",
 ];
 
 /// Builds the LUKS2 volume with the root file system, or takes it from the cache.

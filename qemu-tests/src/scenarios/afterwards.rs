@@ -3,26 +3,141 @@
 use super::World;
 use crate::ensure;
 use crate::error::{Context, Result};
+use crate::estate::Estate;
+use crate::machine::{Boot, base64, unbase64};
+use crate::process::run as run_here;
 use crate::story::Who::Attacker;
-use halfkey_protocol::Reason;
+use halfkey_protocol::wire::operator::EvidenceRecord;
+use halfkey_protocol::{Bytes, NodeId, Reason};
+use serde_json::Value;
+use std::fs;
+use std::process::Command;
 
-/// As root in the guest: U can't be unsealed, V isn't released, and `status` says so.
+/// Where the attacker works.
+const FOLDER: &str = "/root/attack";
+
+/// As root in the guest: U can't be unsealed (also not with a release signature recorded from an earlier session), V is not
+/// released, and `status` says so. The attacker uses tpm2-tools, so nothing here depends on the agent's own TPM layer.
 pub fn run(world: &mut World) -> Result<()> {
     world.estate()?;
     let World { story, estate, .. } = world;
     let estate = estate.as_mut().context("there is an enrolled machine")?;
-    story.does(Attacker, "is root in the running system");
-    let boot = estate.running()?;
-    let status: serde_json::Value =
-        serde_json::from_str(&boot.run("halfkey-agent status --json")?).context("status --json")?;
+    let (mut boot, estate) = estate.lend()?;
+    let token = estate.token()?;
+
+    let status = boot.run("halfkey-agent status --json")?;
+    let status: Value = serde_json::from_str(&status).context("halfkey-agent status --json")?;
     ensure!(status["tpm"]["fence"] == "opened", "status says that the fence is {}", status["tpm"]["fence"]);
     ensure!(status["tpm"]["can_unseal"] == false, "status says that the half could be unsealed");
-    let (code, said) = boot.script("halfkey-agent unlock --dry-run")?;
+    story.proves("status: the fence is `opened`, the machine's half can't be unsealed");
+
+    story.does(Attacker, "is root in the running system and asks the verifier for its half");
+    let (code, said) = boot.script("halfkey-agent unlock --dry-run --device /dev/vda2")?;
     ensure!(code != 0, "a second unlock succeeded: {said}");
-    ensure!(
-        estate.last_record()?.summary.code.as_deref() == Some(Reason::FenceExtended.code()),
-        "not refused: {said}"
+    let EvidenceRecord { summary, .. } = estate.last_record()?;
+    let expected = Some(Reason::FenceExtended.code());
+    ensure!(summary.code.as_deref() == expected, "expected a refusal, found {summary:?}: {said}");
+    story.proves("V is not released: the quote shows that the fence is extended");
+
+    story.does(Attacker, "has the sealed blob, the storage key, and talks to the TPM with tpm2-tools");
+    unseal(&mut boot, estate, &token)?;
+    story.proves(
+        "U is not unsealed: not by password, not with an earlier signature, not even with a fresh one",
     );
-    story.proves("V is not released: fence_extended");
+    estate.keep_running(boot);
     Ok(())
+}
+
+fn unseal(boot: &mut Boot, estate: &Estate, token: &Value) -> Result<()> {
+    for (file, field) in [("pub", "sealed_public"), ("priv", "sealed_private"), ("release", "release_public")]
+    {
+        boot.write_file(&format!("{FOLDER}/{file}"), &sized(&field_of(token, field)?))?;
+    }
+    // TPMS_ECC_POINT as tpm2-tools has it in memory: two coordinates of 32 zero bytes in buffers of 128.
+    let coordinate = [&32u16.to_le_bytes()[..], &[0; 128]].concat();
+    boot.write_file(&format!("{FOLDER}/unique"), &[coordinate.as_slice(), &coordinate].concat())?;
+    let node = NodeId::parse(&estate.node).context("the node's id is a UUID")?;
+    boot.write_file(&format!("{FOLDER}/node"), &node.0)?;
+    in_folder(
+        boot,
+        "tpm2_createprimary -Q -C o -G ecc256:aes128cfb -u unique -c srk.ctx \
+         -a 'fixedtpm|fixedparent|sensitivedataorigin|userwithauth|noda|restricted|decrypt'
+         tpm2_readpublic -Q -c srk.ctx -n srk.name
+         tpm2_load -Q -C srk.ctx -u pub -r priv -c u.ctx
+         tpm2_loadexternal -Q -C n -u release -c release.ctx",
+    )?;
+    let name = unbase64(&in_folder(boot, "base64 -w0 srk.name")?).context("base64 of a name")?;
+    ensure!(name == field_of(token, "srk_name")?, "tpm2-tools made another storage key than the agent");
+
+    fails(boot, "tpm2_unseal -c u.ctx", "authPolicy is not available")?;
+
+    // Signed for a session that is over.
+    let earlier = sign(estate, &begin_session(boot)?)?;
+    in_folder(boot, "tpm2_flushcontext session")?;
+    begin_session(boot)?;
+    boot.write_file(&format!("{FOLDER}/signature"), &earlier)?;
+    fails(boot, POLICY_SIGNED, "signature")?;
+
+    // As if the release key itself had been stolen.
+    in_folder(boot, "tpm2_flushcontext session")?;
+    let fresh = sign(estate, &begin_session(boot)?)?;
+    boot.write_file(&format!("{FOLDER}/signature"), &fresh)?;
+    in_folder(boot, POLICY_SIGNED)?;
+    fails(boot, "tpm2_unseal -c u.ctx -p session:session", "policy check failed")?;
+    boot.run(&format!("rm -r {FOLDER}")).map(drop)
+}
+
+const POLICY_SIGNED: &str =
+    "tpm2_policysigned -Q -S session -g sha256 -c release.ctx -x -q node -f ecdsa -s signature";
+
+/// Starts a policy session and returns what the release key would have to sign for it.
+fn begin_session(boot: &mut Boot) -> Result<Vec<u8>> {
+    let text = in_folder(
+        boot,
+        "tpm2_startauthsession -Q -S session --policy-session -g sha256
+         tpm2_policypcr -Q -S session -l sha256:15
+         tpm2_policysigned -Q -S session -g sha256 -c release.ctx -x -q node --raw-data to-sign
+         base64 -w0 to-sign",
+    )?;
+    unbase64(&text).context(format_args!("expected base64, found {text}"))
+}
+
+/// Signs as the verifier would.
+fn sign(estate: &Estate, message: &[u8]) -> Result<Vec<u8>> {
+    let file = estate.verifier.state().with_extension("to-sign");
+    let signature = file.with_extension("signature");
+    fs::write(&file, message).context("can't write a file")?;
+    run_here(
+        Command::new("openssl")
+            .args(["dgst", "-sha256", "-sign"])
+            .arg(estate.verifier.state().join("release.key"))
+            .arg("-out")
+            .arg(&signature)
+            .arg(&file),
+    )?;
+    fs::read(&signature).context("can't read the signature")
+}
+
+fn in_folder(boot: &mut Boot, script: &str) -> Result<String> {
+    boot.run(&format!("set -e; cd {FOLDER}; export TPM2TOOLS_TCTI=device:/dev/tpmrm0\n{script}"))
+}
+
+/// The command must fail, and with this error.
+fn fails(boot: &mut Boot, command: &str, error: &str) -> Result<()> {
+    let script = format!("cd {FOLDER}; export TPM2TOOLS_TCTI=device:/dev/tpmrm0\n{command}");
+    let (code, said) = boot.script(&script)?;
+    ensure!(code != 0, "`{command}` succeeded: {}", base64(said.as_bytes()));
+    ensure!(said.contains(error), "`{command}` was expected to fail because of {error:?}, but said {said}");
+    Ok(())
+}
+
+fn field_of(token: &Value, name: &str) -> Result<Vec<u8>> {
+    let bytes = serde_json::from_value::<Bytes>(token[name].clone());
+    bytes.map(|bytes| bytes.0).context(format_args!("the token's {name}"))
+}
+
+/// TPM2B: a length before the bytes.
+fn sized(bytes: &[u8]) -> Vec<u8> {
+    let length = u16::try_from(bytes.len()).expect("a TPM structure is short");
+    [&length.to_be_bytes()[..], bytes].concat()
 }
