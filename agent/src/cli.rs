@@ -38,6 +38,8 @@ pub enum Command {
     Gate {
         /// Where the TPM is.
         tpm: Location,
+        /// Become this program if the root passes.
+        exec: Vec<OsString>,
     },
     /// Show what there is.
     Status {
@@ -128,10 +130,12 @@ the fence can't be confirmed, unless rd.halfkey=off is on the kernel command lin
 ";
 
 const GATE: &str = "\
-usage: halfkey-agent gate
+usage: halfkey-agent gate [--exec COMMAND [ARGUMENT...]]
 
 If volumes were opened by attestation in this boot, /sysroot (and /sysroot/usr) must be on
 them; else closes them, extends the fence as rogue and powers off.
+
+  --exec COMMAND...      close the boot window, check the root, then become that program
 ";
 
 const STATUS: &str = "\
@@ -285,10 +289,17 @@ fn gate(parser: &mut lexopt::Parser, mut tpm: Location) -> Result<Command> {
         match arg {
             Long("help") | Short('h') => return Ok(Command::Print(GATE)),
             Long("tpm") => tpm = location(&parser.value()?.string()?)?,
+            Long("exec") => {
+                let exec: Vec<OsString> = parser.raw_args()?.collect();
+                if exec.is_empty() {
+                    return Err(Error::usage("expected a program after --exec"));
+                }
+                return Ok(Command::Gate { tpm, exec });
+            }
             other => return Err(other.unexpected().into()),
         }
     }
-    Ok(Command::Gate { tpm })
+    Ok(Command::Gate { tpm, exec: Vec::new() })
 }
 
 fn status(parser: &mut lexopt::Parser, mut tpm: Location) -> Result<Command> {
@@ -346,7 +357,7 @@ mod tests {
         }
         assert!(matches!(
             parsed("--tpm swtpm:127.0.0.1:2321 gate"),
-            Ok(Command::Gate { tpm: Location::Tcp(_) })
+            Ok(Command::Gate { tpm: Location::Tcp(_), .. })
         ));
         for line in
             ["unlock x", "enroll", "fence-exec", "unbind", "frobnicate", "unlock --timeout 0", "--tpm"]

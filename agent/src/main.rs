@@ -34,7 +34,7 @@ fn run(command: Command) -> Result<ExitCode> {
             return Ok(run_unlock(options, json));
         }
         Command::Fence { tpm, passphrase, exec } => run_fence(&tpm, passphrase.as_deref(), &exec)?,
-        Command::Gate { tpm } => gate::run(&tpm, &Settings::of_this_boot())?,
+        Command::Gate { tpm, exec } => run_gate(&tpm, &exec)?,
         Command::Status { tpm, devices, json } => {
             let status = status::collect(&tpm, &devices);
             if json { status.print_json() } else { status.print() }
@@ -84,6 +84,15 @@ fn run_unlock(options: unlock::Options, json: bool) -> ExitCode {
     }
 }
 
+/// Checks the mounted root. With `exec`, the boot window ends here, also where nothing was enrolled.
+fn run_gate(tpm: &Location, exec: &[OsString]) -> Result<()> {
+    if !exec.is_empty() {
+        run_fence(tpm, None, &[])?;
+    }
+    gate::run(tpm, &Settings::of_this_boot())?;
+    exec_into(exec)
+}
+
 /// Closes the fence; then becomes `exec`, if there is one. A machine without a TPM has nothing to
 /// close, and a shell that someone needs must come.
 fn run_fence(tpm: &Location, passphrase: Option<&str>, exec: &[OsString]) -> Result<()> {
@@ -100,6 +109,10 @@ fn run_fence(tpm: &Location, passphrase: Option<&str>, exec: &[OsString]) -> Res
         }
         console::complain(&error);
     }
+    exec_into(exec)
+}
+
+fn exec_into(exec: &[OsString]) -> Result<()> {
     match exec.split_first() {
         None => Ok(()),
         Some((program, args)) => {
