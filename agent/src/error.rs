@@ -15,6 +15,8 @@ pub enum Kind {
     NotEnrolled,
     /// The TPM is missing, refuses, or answers what no TPM answers.
     Tpm,
+    /// This is not the TPM that the volume was enrolled with.
+    OtherTpm,
     /// No server could be reached, or none answered sensibly, before the deadline.
     Network,
     /// The verifier (or the tenant's document) says no.
@@ -36,7 +38,7 @@ impl Kind {
             Self::System => 1,
             Self::Usage => 2,
             Self::NotEnrolled => 3,
-            Self::Tpm => 4,
+            Self::Tpm | Self::OtherTpm => 4,
             Self::Network => 5,
             Self::Refused => 6,
             Self::Pending => 7,

@@ -232,8 +232,8 @@ fn a_late_verifier_is_waited_for() {
 }
 
 #[test]
-fn another_tpm_opens_nothing() {
-    let (mut node, _) = Node::approved(&["root"]);
+fn another_tpm_opens_nothing_and_the_attempt_is_on_record() {
+    let (mut node, id) = Node::approved(&["root"]);
     let place = |name: &str| node.folder.join(name);
     node.manufacturer.make(&place("tpm-other")).unwrap();
     // The volume moves to a machine with another TPM.
@@ -241,4 +241,6 @@ fn another_tpm_opens_nothing() {
     std::fs::rename(place("tpm-other"), place("tpm")).unwrap();
     node.power_on("a").unwrap();
     failed(&node.unlock_now(&["root"]).unwrap(), "hint:");
+    let newest = &node.tenant.evidence(&id).unwrap().evidence[0];
+    assert_eq!((newest.outcome.as_str(), newest.code.as_deref()), ("denied", Some("signature")));
 }

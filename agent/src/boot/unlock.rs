@@ -164,7 +164,16 @@ impl Unlock {
         };
         // The network may still be coming up: the TPM's work goes on beside it.
         let race = Race::start(&course)?;
-        let mut keys = self.prepare_keys(&token)?;
+        let mut keys = match self.prepare_keys(&token) {
+            Err(error) if error.kind == Kind::OtherTpm => {
+                // Nothing can be opened here, but whoever runs the verifier wants to know of it.
+                if let Err(unreported) = self.report_other_tpm(&token, race) {
+                    console::say(&format!("the verifier could not be told: {unreported}"));
+                }
+                return Err(error);
+            }
+            keys => keys?,
+        };
         let (release, key) = self.release(&token, &course, race, &mut keys)?;
 
         let passphrases: Vec<_> = targets.iter().map(|target| key.volume_key(&target.copy.uuid)).collect();
@@ -229,12 +238,36 @@ impl Unlock {
             return Err(Error::new(Kind::Fence, "the boot window of this boot is over: PCR 15 is not zero")
                 .hint("volumes are unlocked once, in the initramfs; reboot to try again"));
         }
-        let srk = tpm.storage_key(Some(&token.srk_name))?;
+        let srk = match tpm.storage_key(Some(&token.srk_name)) {
+            Err(error @ tpm::Error::WrongSrk) => return Err(Error { kind: Kind::OtherTpm, ..error.into() }),
+            srk => srk?,
+        };
         let ak = tpm.attestation_key()?;
         let blob = SealedBlob { public: token.sealed_public.clone(), private: token.sealed_private.clone() };
         let sealed =
             tpm.load(&srk, &blob).map_err(|e| Error::from(e).context("the sealed half in the token"))?;
         Ok(Keys { srk, ak, sealed })
+    }
+
+    /// Sends evidence of this TPM in the name of the enrolled one: refused by its signature, and on record.
+    fn report_other_tpm(&mut self, token: &Token, race: Race) -> Result<()> {
+        let won = race.winner()?;
+        let deadline = self.deadline;
+        let tpm = self.tpm()?;
+        let srk = tpm.storage_key(None)?;
+        let ak = tpm.attestation_key()?;
+        let session = tpm.start_unseal(&srk)?;
+        let commitments = Commitments { nonce_tpm: &session.nonce_tpm, r_sha256: &[0; 32] };
+        let answer = attester(token).finish(tpm, &ak, &won, commitments, deadline);
+        tpm.abandon(session)?;
+        match answer {
+            Ok(attested) => {
+                console::say(&format!("the verifier was told: {}", attested.refusal(Kind::Refused)));
+                Ok(())
+            }
+            Err(Failed::Tpm(error)) => Err(error),
+            Err(Failed::Net(error)) => Err(error.at(won.client.server().as_str())),
+        }
     }
 
     /// Attests until K is there, the verifier refuses for good, or the deadline has come.
