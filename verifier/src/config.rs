@@ -101,7 +101,7 @@ pub struct Limits {
     pub connections: usize,
     /// Open connections from one address (a /64 with IPv6).
     pub connections_per_source: usize,
-    /// Requests that are held open until something happens.
+    /// Requests of nodes that are held open until something happens; at most 4 of one node and 64 from one address.
     pub waiters: usize,
     /// Bodies that are being read, all together, in bytes.
     pub body_bytes: usize,
@@ -111,10 +111,12 @@ pub struct Limits {
     pub registrations_per_source: u32,
     /// Registrations that no tenant enrolled.
     pub unenrolled: u64,
-    /// Evidence per node and minute.
+    /// Evidence per node and minute that is signed by that node.
     pub evidence_per_minute: u32,
     /// Evidence per node and minute that is not signed by that node: anybody can send it, and each is recorded.
     pub forged_per_minute: u32,
+    /// The same from one address (a /64 with IPv6), whatever nodes it names.
+    pub forged_per_source: u32,
     /// Records of evidence that are kept per node; older ones are deleted.
     pub evidence_kept: u64,
     /// Seconds for a TLS handshake.
@@ -137,8 +139,9 @@ impl Default for Limits {
             registrations_per_minute: 600,
             registrations_per_source: 60,
             unenrolled: 10_000,
-            evidence_per_minute: 600,
+            evidence_per_minute: 60,
             forged_per_minute: 30,
+            forged_per_source: 60,
             evidence_kept: 200,
             handshake_seconds: 10,
             header_seconds: 30,

@@ -12,7 +12,7 @@ use crate::wake::Hub;
 use crate::{Failure, pki, tls, unix_now};
 use halfkey_protocol::{NodeId, Reason};
 use std::io::Write as _;
-use std::net::{Ipv4Addr, SocketAddr};
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 use tokio::net::TcpListener;
@@ -52,10 +52,12 @@ pub struct Verifier {
     pub registrar: Arc<dyn Registrar>,
     /// The CA that nodes pin, PEM.
     pub ca: String,
-    /// Evidence of a node.
+    /// Evidence that a node signed.
     pub evidence_rate: Rate<NodeId>,
     /// Evidence in a node's name that is not its own.
     pub forged_rate: Rate<NodeId>,
+    /// The same by source, whatever node is named.
+    pub forged_by_source: Rate<IpAddr>,
 }
 
 impl App {
@@ -183,6 +185,7 @@ impl Verifier {
             ca,
             evidence_rate: Rate::per_minute(config.limits.evidence_per_minute),
             forged_rate: Rate::per_minute(config.limits.forged_per_minute),
+            forged_by_source: Rate::per_minute(config.limits.forged_per_source),
         })
     }
 }

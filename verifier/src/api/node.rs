@@ -85,13 +85,14 @@ async fn begin(State(app): State<Arc<App>>, message: Json<Begin>) -> Answer<Begu
     Ok(axum::Json(Begun { version, nonce: nonce.into(), bank: enrollment.bank.name().to_owned() }))
 }
 
-async fn finish(State(app): State<Arc<App>>, message: Json<Finish, MAX_BODY>) -> Answer<Verdict> {
+async fn finish(
+    State(app): State<Arc<App>>,
+    Extension(peer): Extension<Peer>,
+    message: Json<Finish, MAX_BODY>,
+) -> Answer<Verdict> {
     let verifier = app.verifier()?.clone();
     let claim = Claim::read(&message.value)?;
     let (node, purpose) = (claim.node, claim.purpose);
-    if !verifier.evidence_rate.take(node) {
-        return Err(Refusal::new(Reason::RateLimited, format!("too much evidence of node {node}")));
-    }
     let known = enrolled_node(&app, node, purpose).await?;
     let lifetimes = Lifetimes { nonce: app.config.lifetimes.nonce, pending: app.config.lifetimes.pending };
     let keep = app.config.limits.evidence_kept;
@@ -104,9 +105,16 @@ async fn finish(State(app): State<Arc<App>>, message: Json<Finish, MAX_BODY>) ->
             .map_err(|reason| StoreError::Refused(reason, format!("node {node}")))?;
         let now = unix_now();
         let assessment = Assessment::of(&claim, enrollment, &verifier.cluster, lifetimes, now);
-        if !assessment.authentic() && !verifier.forged_rate.take(node) {
-            let what = "too much evidence that is not this node's".to_owned();
-            return Err(StoreError::Refused(Reason::RateLimited, what));
+        // Only what the node signed counts against it: anybody can name it.
+        let limited = |what: String| Err(StoreError::Refused(Reason::RateLimited, what));
+        if assessment.authentic() {
+            if !verifier.evidence_rate.take(node) {
+                return limited(format!("too much evidence of node {node}"));
+            }
+        } else if !verifier.forged_by_source.take(peer.source) {
+            return limited("too much evidence from this address that is not a node's".to_owned());
+        } else if !verifier.forged_rate.take(node) {
+            return limited("too much evidence that is not this node's".to_owned());
         }
         let case = Case { node, now, ticket: assessment.ticket(), finish, keep };
         store.attest(&case, &mut |standing| assessment.rule(standing, &verifier.release))
@@ -124,11 +132,15 @@ async fn finish(State(app): State<Arc<App>>, message: Json<Finish, MAX_BODY>) ->
     Ok(axum::Json(verdict))
 }
 
-async fn wait(State(app): State<Arc<App>>, message: Json<Wait>) -> Answer<Waited> {
+async fn wait(
+    State(app): State<Arc<App>>,
+    Extension(peer): Extension<Peer>,
+    message: Json<Wait>,
+) -> Answer<Waited> {
     let node = node_id(&message.value.node_id)?;
     let full = || Refusal::new(Reason::RateLimited, "too many waiting requests");
     // First the seat, then the look: what happens in between wakes.
-    let mut waiter = app.hub.wait_for_node(node).ok_or_else(full)?;
+    let mut waiter = app.hub.wait_for_node(node, peer.source).ok_or_else(full)?;
     let known = known_node(&app, node).await?;
     let over = match (&message.value.ticket, known) {
         (_, Some(known)) if known.revoked.is_some() && message.value.ticket.is_some() => true,
