@@ -71,6 +71,30 @@ fn other_sizes_of_the_metadata_are_read() {
     assert!(opens(&volume, 0, PASSPHRASE));
     volume.damage(5000);
     assert!(opens(&volume, 0, PASSPHRASE));
+    let huge = Volume::with(&["--luks2-metadata-size", "512k", "--luks2-keyslots-size", "16m"], PASSPHRASE);
+    let error = Header::read(&File::open(huge.path()).unwrap()).err().unwrap();
+    assert!(error.message.contains("16 to 256 KiB"), "{error}");
+}
+
+#[test]
+fn a_number_has_one_name() {
+    let volume = Volume::new();
+    let existing = Existing::File(volume.key_file());
+    let bound = bind::bind(volume.path(), &token(1), &key(), &existing).unwrap();
+    assert_eq!(header(&volume).halfkey_tokens().len(), 1);
+    for name in ["01", "+1", " 1", "32", "4294967297", "-0", ""] {
+        let crafted = volume.clone_file();
+        crafted.rewrite(&|json| {
+            for (field, number) in [("tokens", bound.token), ("keyslots", bound.slot)] {
+                let map = json[field].as_object_mut().unwrap();
+                let value = map.remove(&number.to_string()).unwrap();
+                map.insert(name.to_owned(), value);
+            }
+        });
+        let header = header(&crafted);
+        assert!(header.halfkey_tokens().is_empty() && header.token_numbers().is_empty(), "'{name}'");
+        assert_eq!(header.keyslots(), [0], "'{name}'");
+    }
 }
 
 #[test]

@@ -13,9 +13,9 @@ use std::os::unix::fs::FileExt;
 
 /// Size of the binary header.
 pub const BINARY: usize = 4096;
-/// Sizes that a header area may have (section 2.1), and so the places of the second copy.
-const SIZES: [u64; 9] =
-    [0x4000, 0x8000, 0x1_0000, 0x2_0000, 0x4_0000, 0x8_0000, 0x10_0000, 0x20_0000, 0x40_0000];
+/// Sizes that a header area may have (section 2.1), and so the places of the second copy. The format
+/// goes up to 4 MiB; cryptsetup makes 16 KiB, and no more than 256 KiB of somebody's JSON are read here.
+const SIZES: [u64; 5] = [0x4000, 0x8000, 0x1_0000, 0x2_0000, 0x4_0000];
 /// More keyslots and tokens no LUKS2 header has.
 pub const MAX_SLOTS: u32 = 32;
 
@@ -89,7 +89,7 @@ impl Header {
         let size = be64(&area, 8);
         if !SIZES.contains(&size) {
             return Err(Error::volume(format!(
-                "LUKS2 header at {at}: expected a size that the format allows, found {size}"
+                "LUKS2 header at {at}: expected a size of 16 to 256 KiB (a power of 2), found {size} bytes"
             )));
         }
         area.resize(size as usize, 0);
@@ -112,7 +112,7 @@ impl Header {
         }
         let size = be64(area, 8);
         if !SIZES.contains(&size) || size != area.len() as u64 {
-            return Err(wrong("expected a size that the format allows"));
+            return Err(wrong("expected a size of 16 to 256 KiB, and as many bytes"));
         }
         if be64(area, 256) != at || (at != 0 && at != size) {
             return Err(wrong("it says that it stands elsewhere"));
@@ -153,8 +153,7 @@ impl Header {
 
     fn numbers(&self, field: &str) -> Vec<u32> {
         let Ok(slots) = At::root(&self.json).object(field) else { return Vec::new() };
-        let mut numbers: Vec<u32> =
-            slots.object.keys().filter_map(|key| key.parse().ok()).filter(|n| *n < MAX_SLOTS).collect();
+        let mut numbers: Vec<u32> = slots.object.keys().filter_map(|key| number(key)).collect();
         numbers.sort_unstable();
         numbers
     }
@@ -181,9 +180,15 @@ impl Header {
                 _ => None,
             })
             .flatten()
-            .filter_map(|slot| slot.parse().ok())
+            .filter_map(number)
             .collect()
     }
+}
+
+/// A number of a keyslot or token, written as cryptsetup writes it: "01" and "+1" would be a second
+/// name of the same thing. There are less than [`MAX_SLOTS`], so each list of them is short.
+fn number(text: &str) -> Option<u32> {
+    text.parse().ok().filter(|number: &u32| *number < MAX_SLOTS && number.to_string() == text)
 }
 
 /// The lowest number that is not taken.
