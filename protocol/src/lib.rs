@@ -51,5 +51,8 @@ pub const MAX_BODY: usize = 4 << 20;
 /// An answer that the agent accepts, in bytes.
 pub const MAX_ANSWER: usize = 64 << 10;
 
+/// URLs of servers that an enrollment may name; tenant, verifier and agent refuse more.
+pub const MAX_SERVERS: usize = 8;
+
 /// A log (firmware, userspace, IMA) in evidence, in bytes before base64.
 pub const MAX_LOG: usize = 1 << 20;

@@ -11,10 +11,7 @@ use aws_lc_rs::signature::{ECDSA_P256_SHA256_FIXED, ParsedPublicKey};
 use halfkey_evidence::ek::{self, TrustedEk};
 use halfkey_evidence::registration::{self, CheckedRegistration};
 use halfkey_protocol::wire::operator::{NodeRecord, ServerInfo};
-use halfkey_protocol::{Bytes, NodeId, identity, template};
-
-/// More URLs than this in a token would not help a machine that boots.
-const MAX_SERVERS: usize = 16;
+use halfkey_protocol::{Bytes, MAX_SERVERS, NodeId, identity, template};
 
 /// Checks a record's registration: templates, certification, and that the id is this EK's.
 ///

@@ -6,7 +6,7 @@ use crate::luks::header::is_uuid;
 use crate::net::{Server, tls};
 use halfkey_protocol::kdf::Hash;
 use halfkey_protocol::wire::{self, Credential, credential_digest, signed_bytes};
-use halfkey_protocol::{NodeId, Reason, identity, template};
+use halfkey_protocol::{MAX_SERVERS, NodeId, Reason, identity, template};
 
 /// A document whose signature and contents were checked. Can't be had otherwise.
 #[derive(Debug)]
@@ -92,7 +92,8 @@ impl Document {
         let field = |what: &str| refused(format!("field {what} is not what it must be"));
         template::RELEASE.point(&document.release_public).ok_or_else(|| field("release_public"))?;
         tls::config(&document.ca, 0).map_err(|_| field("ca"))?;
-        if document.servers.is_empty() || document.servers.len() > 8 || document.ca.len() > 32 << 10 {
+        if document.servers.is_empty() || document.servers.len() > MAX_SERVERS || document.ca.len() > 32 << 10
+        {
             return Err(field("servers"));
         }
         if !is_uuid(&document.enrollment_id) {

@@ -6,7 +6,7 @@
 use crate::error::{Error, Kind, Result};
 use crate::net::Server;
 use halfkey_protocol::kdf::Hash;
-use halfkey_protocol::{Bytes, NodeId};
+use halfkey_protocol::{Bytes, MAX_SERVERS, NodeId};
 
 /// The token's type.
 pub const TYPE: &str = "halfkey";
@@ -94,8 +94,8 @@ impl Token {
         if !crate::luks::header::is_uuid(&raw.enrollment) {
             return Err(wrong("the enrollment is no UUID"));
         }
-        if raw.servers.is_empty() || raw.servers.len() > 8 {
-            return Err(wrong("expected one to eight servers"));
+        if raw.servers.is_empty() || raw.servers.len() > MAX_SERVERS {
+            return Err(wrong(&format!("expected 1 to {MAX_SERVERS} servers")));
         }
         let size = |bytes: &Bytes, what: &str| match bytes.len() {
             1..=1024 => Ok(bytes.0.clone()),

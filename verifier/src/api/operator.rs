@@ -7,7 +7,7 @@ use crate::api::node::LONGEST_WAIT;
 use crate::attest::learn;
 use crate::server::{App, Verifier};
 use crate::store::{Approval, By, ClientKind, NewEnrollment, Node, Registration};
-use crate::unix_now;
+use crate::{CLOCK_TOLERANCE, unix_now, utc};
 use aws_lc_rs::signature::{ED25519, UnparsedPublicKey};
 use axum::extract::rejection::QueryRejection;
 use axum::extract::{Path, Query, State};
@@ -22,7 +22,7 @@ use halfkey_protocol::wire::operator::{
     NodeSummary, ServerInfo,
 };
 use halfkey_protocol::wire::{Enrollment, Register, credential_digest, signed_bytes};
-use halfkey_protocol::{NodeId, Reason};
+use halfkey_protocol::{MAX_SERVERS, NodeId, Reason};
 use serde::Deserialize;
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -120,6 +120,7 @@ async fn enroll(
             c_v: &request.c_v,
             c_u: &request.c_u,
             proof_sha256: document.proof_sha256,
+            created: document.created,
         };
         store.enroll(&new, By { actor: &caller.0, now: unix_now() })
     });
@@ -269,6 +270,7 @@ struct Document {
     label: String,
     bank: Hash,
     proof_sha256: [u8; 32],
+    created: u64,
 }
 
 /// Whether the document is signed, and about this node, these keys, these credentials and this verifier.
@@ -302,12 +304,19 @@ fn check_enrollment(
         ("c_u_sha256", *document.c_u_sha256 == credential_digest(&request.c_u)),
         ("c_v_sha256", *document.c_v_sha256 == credential_digest(&request.c_v)),
         ("release_public", *document.release_public == *verifier.release.public()),
-        ("servers", (1..=16).contains(&document.servers.len())),
+        ("servers", (1..=MAX_SERVERS).contains(&document.servers.len())),
         ("ca", document.ca.contains("BEGIN CERTIFICATE")),
     ] {
         if !right {
             return Err(wrong(&format!("{what} is not that of this node, request or verifier")));
         }
+    }
+    let now = unix_now();
+    if document.created > now.saturating_add(CLOCK_TOLERANCE) {
+        // It would become the floor of the node's clock: its TLS would refuse this server until then.
+        let (found, here) = (utc(document.created), utc(now));
+        let what = format!("the enrollment was created at {found}, and here it is {here}");
+        return Err(Refusal::new(Reason::Conflict, what).hint("set the clock of the operator's machine"));
     }
     let credentials = [&request.c_u, &request.c_v];
     if credentials.iter().any(|c| c.id_object.len() > 512 || c.secret.len() > 1024) {
@@ -320,6 +329,7 @@ fn check_enrollment(
         proof_sha256: document.proof_sha256.array().ok_or_else(|| wrong("expected a digest of 32 bytes"))?,
         id: document.enrollment_id,
         label: document.label,
+        created: document.created,
     })
 }
 
