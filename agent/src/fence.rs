@@ -99,6 +99,24 @@ pub fn close(tpm: &mut Tpm) -> Result<FenceState> {
 /// [`Kind::Fence`] if a bank shows another value.
 pub fn extend(tpm: &mut Tpm, data: &[u8]) -> Result<FenceState> {
     let before = tpm.fence_state()?;
+    extend_from(tpm, &before, data)
+}
+
+/// The same for `r`, which is extended into an open fence only: what was closed meanwhile, by
+/// whatever path, stays closed.
+///
+/// # Errors
+/// [`Kind::Fence`] if a bank is not zero or shows another value afterwards; nothing may be opened then.
+pub fn extend_open(tpm: &mut Tpm, r: &[u8]) -> Result<FenceState> {
+    let before = tpm.fence_state()?;
+    if !before.is_open() {
+        return Err(Error::new(Kind::Fence, "expected PCR 15 to be zero still, found it extended: the fence was closed while the volumes were unlocked")
+            .hint("something else asked for a passphrase or a shell in this boot; reboot to try again"));
+    }
+    extend_from(tpm, &before, r)
+}
+
+fn extend_from(tpm: &mut Tpm, before: &FenceState, data: &[u8]) -> Result<FenceState> {
     tpm.pcr_event(FENCE_PCR, data)?;
     let after = tpm.fence_state()?;
     let confirmed = before.values.len() == after.values.len()
@@ -119,14 +137,20 @@ pub fn extend(tpm: &mut Tpm, data: &[u8]) -> Result<FenceState> {
 }
 
 /// Whether the firmware left traces of a TPM: then a TPM that can't be reached is no reason to go on.
+/// A TPM 1.2 seals nothing of ours and has no fence: it counts as none.
 pub fn firmware_shows_tpm() -> bool {
-    [
-        "/sys/firmware/acpi/tables/TPM2",
-        "/sys/kernel/security/tpm0/binary_bios_measurements",
-        "/sys/class/tpm/tpm0",
-    ]
-    .iter()
-    .any(|path| Path::new(path).exists())
+    shows_tpm(Path::new("/sys"))
+}
+
+fn shows_tpm(sys: &Path) -> bool {
+    if sys.join("firmware/acpi/tables/TPM2").exists() {
+        return true;
+    }
+    let chip = sys.join("class/tpm/tpm0");
+    let version = crate::bounded::read_text(chip.join("tpm_version_major"), 16);
+    // A TPM 1.2 has an event log too.
+    version.map_or(true, |version| version != "1")
+        && (chip.exists() || sys.join("kernel/security/tpm0/binary_bios_measurements").exists())
 }
 
 /// Opens the TPM; if the firmware shows one whose device is not there yet, waits for its driver.
@@ -214,6 +238,32 @@ pub fn must_power_off(settings: &Settings) -> bool {
     console::in_initramfs() && !settings.off && firmware_shows_tpm()
 }
 
+/// What follows when the fence could not be confirmed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Unconfirmed {
+    /// The boot ends here.
+    PowerOff,
+    /// It is said, and the boot goes on.
+    GoOn,
+    /// It is an error of the command.
+    Fail,
+}
+
+impl Unconfirmed {
+    /// For this boot; `must_power_off` is what [`must_power_off`] says, `shell` whether somebody
+    /// needs a program that comes afterwards. `rd.halfkey=off` is the way out that [`power_off`]
+    /// promises: nothing of ours may stop that boot.
+    pub fn of(settings: &Settings, must_power_off: bool, shell: bool) -> Self {
+        if settings.off || (shell && !must_power_off) {
+            Self::GoOn
+        } else if must_power_off {
+            Self::PowerOff
+        } else {
+            Self::Fail
+        }
+    }
+}
+
 /// Says why, and powers the machine off. Returns only if the kernel refuses.
 pub fn power_off(why: &Error) -> Error {
     console::complain(why);
@@ -234,6 +284,39 @@ mod tests {
 
     fn after(start: &[u8], data: &[u8]) -> Vec<u8> {
         extended(Hash::Sha256, start.to_vec(), &[Hash::Sha256.digest(&[data])])
+    }
+
+    #[test]
+    fn a_tpm_of_version_1_is_none() {
+        let sys = tempfile::tempdir().unwrap();
+        let write = |path: &str, text: &str| {
+            let path = sys.path().join(path);
+            std::fs::create_dir_all(path.parent().unwrap()).unwrap();
+            std::fs::write(path, text).unwrap();
+        };
+        assert!(!shows_tpm(sys.path()));
+        write("kernel/security/tpm0/binary_bios_measurements", "");
+        assert!(shows_tpm(sys.path()));
+        write("class/tpm/tpm0/tpm_version_major", "1\n");
+        assert!(!shows_tpm(sys.path()));
+        write("class/tpm/tpm0/tpm_version_major", "2\n");
+        assert!(shows_tpm(sys.path()));
+        write("class/tpm/tpm0/tpm_version_major", "1\n");
+        write("firmware/acpi/tables/TPM2", "");
+        assert!(shows_tpm(sys.path()));
+    }
+
+    #[test]
+    fn switched_off_nothing_stops_the_boot() {
+        let on = Settings::parse("quiet", "");
+        let off = Settings::parse("rd.halfkey=off", "");
+        for (must_power_off, shell) in [(false, false), (false, true), (true, false), (true, true)] {
+            assert_eq!(Unconfirmed::of(&off, must_power_off, shell), Unconfirmed::GoOn);
+        }
+        assert_eq!(Unconfirmed::of(&on, true, true), Unconfirmed::PowerOff);
+        assert_eq!(Unconfirmed::of(&on, true, false), Unconfirmed::PowerOff);
+        assert_eq!(Unconfirmed::of(&on, false, true), Unconfirmed::GoOn);
+        assert_eq!(Unconfirmed::of(&on, false, false), Unconfirmed::Fail);
     }
 
     #[test]

@@ -77,7 +77,7 @@ pub fn find(settings: &Settings, deadline: Deadline) -> Result<Vec<Volume>> {
     let mut settled = false;
     let mut said = false;
     loop {
-        scan(&mut looked);
+        scan(&mut looked, deadline);
         let missing = missing(settings, &looked);
         let enrolled = looked.values().filter(|look| matches!(look, Look::Enrolled(_))).count();
         let waits_for_any = settings.named.is_empty() && enrolled == 0 && settings.expected;
@@ -87,6 +87,8 @@ pub fn find(settings: &Settings, deadline: Deadline) -> Result<Vec<Volume>> {
             }
             // Others that nothing names may be about to appear: they are opened as well.
             uevent::wait_until_settled(deadline.within(SETTLE));
+            // And what was looked at may have become a part of something bigger.
+            looked.clear();
             settled = true;
             continue;
         }
@@ -135,6 +137,7 @@ fn result(looked: BTreeMap<String, Look>, none: &str) -> Result<Vec<Volume>> {
     let mut volumes = Vec::new();
     for look in looked.into_values() {
         match look {
+            Look::Enrolled(volume) if is_part(&volume.file) => {}
             Look::Enrolled(volume) => volumes.push(*volume),
             Look::Other { why: Some(why), .. } => console::complain(&why),
             Look::Other { .. } => {}
@@ -158,10 +161,13 @@ fn missing<'a>(settings: &'a Settings, looked: &BTreeMap<String, Look>) -> Vec<&
     settings.named.iter().map(|named| named.uuid.as_str()).filter(|uuid| !there(uuid)).collect()
 }
 
-/// Looks at every block device that was not looked at before.
-fn scan(looked: &mut BTreeMap<String, Look>) {
+/// Looks at every block device that was not looked at before, until the deadline.
+fn scan(looked: &mut BTreeMap<String, Look>, deadline: Deadline) {
     let Ok(entries) = std::fs::read_dir(BLOCK) else { return };
     for entry in entries.flatten() {
+        if deadline.is_over() {
+            return;
+        }
         let Ok(name) = entry.file_name().into_string() else { continue };
         if looked.contains_key(&name) || SKIPPED.iter().any(|prefix| name.starts_with(prefix)) {
             continue;
@@ -183,6 +189,16 @@ fn scan(looked: &mut BTreeMap<String, Look>) {
 /// A part of something bigger (RAID, multipath, an open mapping): that bigger one is looked at.
 fn is_held(sys: &Path) -> bool {
     std::fs::read_dir(sys.join("holders")).is_ok_and(|mut holders| holders.next().is_some())
+}
+
+/// The same for an open device; a plain file is part of nothing.
+pub fn is_part(file: &File) -> bool {
+    use nix::sys::stat::{major, minor};
+    use std::os::unix::fs::{FileTypeExt, MetadataExt};
+    let Ok(metadata) = file.metadata() else { return false };
+    let number = metadata.rdev();
+    metadata.file_type().is_block_device()
+        && is_held(&PathBuf::from(format!("/sys/dev/block/{}:{}", major(number), minor(number))))
 }
 
 fn look(path: &Path) -> Result<Look> {

@@ -132,8 +132,14 @@ impl Unlock {
     }
 
     fn close_fence(&mut self) -> Result<()> {
-        let closed = match &mut self.tpm {
-            Some(tpm) => fence::close(tpm).map(|_| fence::Ensured::Closed),
+        let closed = match self.tpm.as_mut().map(fence::close) {
+            Some(Ok(_)) => Ok(fence::Ensured::Closed),
+            Some(Err(error)) => {
+                // After a command that was not answered nothing is on this handle; another may do.
+                console::complain(&error);
+                self.tpm = None;
+                fence::ensure_closed(&self.options.tpm)
+            }
             None => fence::ensure_closed(&self.options.tpm),
         };
         match closed {
@@ -187,10 +193,17 @@ impl Unlock {
             volumes: Vec::new(),
         };
         let mut state = self.state(&release, &token, &targets);
+        if !self.options.dry_run
+            && let Some(target) = targets.iter().find(|target| devices::is_part(&target.volume.file))
+        {
+            let path = target.volume.path.display();
+            return Err(Error::volume(format!("{path} has become a part of another device meanwhile"))
+                .hint("is it a member of a RAID or multipath device that was assembled late?"));
+        }
         if !self.options.dry_run {
             // What is about to be opened is on record before the fence says so: `gate` relies on it.
             state.save()?;
-            fence::extend(self.tpm()?, &*release.r)?;
+            fence::extend_open(self.tpm()?, &*release.r)?;
             self.opened = true;
         }
         let mut failure = None;
