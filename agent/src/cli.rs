@@ -2,6 +2,7 @@
 
 use crate::boot::cmdline::is_mapping_name;
 use crate::boot::unlock;
+use crate::console;
 use crate::enroll;
 use crate::error::{Error, Result};
 use crate::net::Server;
@@ -75,7 +76,8 @@ usage: halfkey-agent [--tpm TPM] COMMAND [OPTIONS]
   gate        check that the root is on a volume that was opened (before switch-root)
 
   --tpm TPM   device of the TPM [default: HALFKEY_TPM, else /dev/tpmrm0]; swtpm:HOST:PORT
-              or swtpm:unix:PATH for a simulator
+              or swtpm:unix:PATH for a simulator. In the initramfs only a device, and
+              HALFKEY_TPM counts for nothing
   --help, --version
 
 exit codes: 0 done; 1 the system refused something; 2 command line; 3 not enrolled;
@@ -153,12 +155,13 @@ Removes halfkey's keyslot and token; refuses to remove the last way into a volum
 ";
 
 /// Reads a command line, without the program's name. `tpm` is what the environment says (HALFKEY_TPM).
+/// In the initramfs that is not asked: firmware variables that nobody measures can set it (systemd.setenv).
 ///
 /// # Errors
 /// [`crate::error::Kind::Usage`]
 pub fn parse(args: impl IntoIterator<Item = OsString>, tpm: Option<OsString>) -> Result<Command> {
     let mut parser = lexopt::Parser::from_args(args);
-    let mut tpm = match tpm {
+    let mut tpm = match tpm.filter(|_| !console::in_initramfs()) {
         Some(text) => location(&text.to_string_lossy())?,
         None => Location::default(),
     };
@@ -187,7 +190,16 @@ pub fn parse(args: impl IntoIterator<Item = OsString>, tpm: Option<OsString>) ->
 }
 
 fn location(text: &str) -> Result<Location> {
-    text.parse().map_err(Error::usage)
+    permitted(text.parse().map_err(Error::usage)?, console::in_initramfs())
+}
+
+/// A simulator would let the fence of the TPM stay open.
+fn permitted(location: Location, in_initramfs: bool) -> Result<Location> {
+    match location {
+        Location::Device(ref path) if path.starts_with("/dev") => Ok(location),
+        _ if !in_initramfs => Ok(location),
+        other => Err(Error::usage(format!("expected a device as TPM in the initramfs, found {other}"))),
+    }
 }
 
 fn seconds(text: &str) -> Result<Duration> {
@@ -265,7 +277,7 @@ fn fence(parser: &mut lexopt::Parser, mut tpm: Location) -> Result<Command> {
                 let name = parser.value()?.string()?;
                 if !is_mapping_name(&name) {
                     // Whatever stands there, a passphrase is about to be asked for: no mapping has this name.
-                    crate::console::say(&format!("'{}' is no name of a mapping", name.escape_debug()));
+                    console::say(&format!("'{}' is no name of a mapping", name.escape_debug()));
                 }
                 passphrase = Some(name);
             }
@@ -339,6 +351,21 @@ mod tests {
 
     fn parsed(line: &str) -> Result<Command> {
         parse(line.split_whitespace().map(OsString::from), None)
+    }
+
+    #[test]
+    fn the_initramfs_takes_no_simulator() {
+        for (text, there) in [
+            ("/dev/tpmrm0", true),
+            ("/dev/tpm1", true),
+            ("/run/fake", false),
+            ("swtpm:127.0.0.1:2321", false),
+            ("swtpm:unix:/run/fake", false),
+        ] {
+            let location: Location = text.parse().unwrap();
+            assert!(permitted(location.clone(), false).is_ok(), "{text}");
+            assert_eq!(permitted(location, true).is_ok(), there, "{text}");
+        }
     }
 
     #[test]

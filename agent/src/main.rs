@@ -4,6 +4,7 @@ use halfkey_agent::boot::cmdline::Settings;
 use halfkey_agent::boot::{gate, unlock};
 use halfkey_agent::cli::{self, Command};
 use halfkey_agent::error::{Error, Result};
+use halfkey_agent::fence::Unconfirmed;
 use halfkey_agent::tpm::Location;
 use halfkey_agent::{console, enroll, fence, hardening, report, status};
 use std::ffi::OsString;
@@ -87,7 +88,7 @@ fn run_unlock(options: unlock::Options, json: bool) -> ExitCode {
 /// Checks the mounted root. With `exec`, the boot window ends here, also where nothing was enrolled.
 fn run_gate(tpm: &Location, exec: &[OsString]) -> Result<()> {
     if !exec.is_empty() {
-        run_fence(tpm, None, &[])?;
+        close_fence(tpm, None, true)?;
     }
     gate::run(tpm, &Settings::of_this_boot())?;
     exec_into(exec)
@@ -96,20 +97,23 @@ fn run_gate(tpm: &Location, exec: &[OsString]) -> Result<()> {
 /// Closes the fence; then becomes `exec`, if there is one. A machine without a TPM has nothing to
 /// close, and a shell that someone needs must come.
 fn run_fence(tpm: &Location, passphrase: Option<&str>, exec: &[OsString]) -> Result<()> {
+    close_fence(tpm, passphrase, !exec.is_empty())?;
+    exec_into(exec)
+}
+
+fn close_fence(tpm: &Location, passphrase: Option<&str>, shell: bool) -> Result<()> {
     let closed = match passphrase {
         Some(mapping) => fence::before_passphrase(tpm, mapping),
         None => fence::ensure_closed(tpm).map(drop),
     };
-    if let Err(error) = closed {
-        if fence::must_power_off(&Settings::of_this_boot()) {
-            return Err(fence::power_off(&error));
-        }
-        if exec.is_empty() {
-            return Err(error);
-        }
-        console::complain(&error);
+    let Err(error) = closed else { return Ok(()) };
+    let settings = Settings::of_this_boot();
+    match Unconfirmed::of(&settings, fence::must_power_off(&settings), shell) {
+        Unconfirmed::PowerOff => return Err(fence::power_off(&error)),
+        Unconfirmed::Fail => return Err(error),
+        Unconfirmed::GoOn => console::complain(&error),
     }
-    exec_into(exec)
+    Ok(())
 }
 
 fn exec_into(exec: &[OsString]) -> Result<()> {
