@@ -10,6 +10,7 @@ use halfkey_agent::enroll::bind;
 use halfkey_agent::luks::cryptsetup::{self, Existing};
 use halfkey_agent::luks::header::Found;
 use halfkey_agent::luks::{Header, HeaderCopy};
+use halfkey_protocol::NodeId;
 use proptest::prelude::*;
 use serde_json::{Value, json};
 use std::fs::File;
@@ -252,6 +253,11 @@ fn a_new_enrollment_replaces_the_old_one_only_at_the_end() {
     let second = bind::bind(volume.path(), &token(2), &volume::other_key(), &existing).unwrap();
     assert_eq!(header(&volume).halfkey_tokens().len(), 2);
     assert!(opens(&volume, first.slot, key().volume_key(&header(&volume).uuid).expose()));
+    // token(N) is of one node; another node's enrollments do not count.
+    let (devices, node) = ([volume.path().to_owned()], token(1).node);
+    let newest = token(1).enrolled_at.max(token(2).enrolled_at);
+    assert_eq!(bind::newest_in_use(&devices, node).unwrap(), Some(newest));
+    assert_eq!(bind::newest_in_use(&devices, NodeId([0x99; 16])).unwrap(), None);
     bind::remove_older(volume.path(), &existing, &second).unwrap();
     let after = header(&volume);
     assert_eq!(after.halfkey_tokens().len(), 1);

@@ -11,9 +11,9 @@ use crate::luks::cryptsetup::{self, Existing};
 use crate::luks::header::{Found, free};
 use crate::luks::{Header, Token};
 use crate::terminal::ask_passphrase;
-use halfkey_protocol::Key;
+use halfkey_protocol::{Key, NodeId};
 use std::fs::File;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 use zeroize::Zeroizing;
 
@@ -68,6 +68,21 @@ pub fn open(device: &Path) -> Result<Open> {
 pub fn check_device(device: &Path) -> Result<()> {
     let open = open(device)?;
     open.header.check_volume(open.size).map_err(|e| e.context(device.display()))
+}
+
+/// When the newest enrollment of this node was made that is in use on one of the volumes, in seconds since 1970.
+///
+/// # Errors
+/// When a volume can't be read.
+pub fn newest_in_use(devices: &[PathBuf], node: NodeId) -> Result<Option<u64>> {
+    let mut newest = None;
+    for device in devices {
+        let tokens = open(device)?.header.halfkey_tokens();
+        let ours = tokens.into_iter().filter_map(|(_, token)| token.ok());
+        let made = ours.filter(|token| token.complete && token.node == node).map(|token| token.enrolled_at);
+        newest = newest.max(made.max());
+    }
+    Ok(newest)
 }
 
 /// A way into each volume: the key file, or a passphrase asked for on the terminal (asked once if it opens all).

@@ -45,7 +45,14 @@ pub struct Expected<'a> {
     pub c_u: &'a Credential,
     /// What came as C_V.
     pub c_v: &'a Credential,
+    /// Of this running system, in seconds since 1970.
+    pub now: u64,
+    /// When the newest enrollment that is in use on these volumes was made.
+    pub in_use: Option<u64>,
 }
+
+/// How much earlier than the tenant's clock this machine's may be.
+const AHEAD: u64 = 86_400;
 
 impl Document {
     /// Verifies signer, signature and every field.
@@ -89,6 +96,24 @@ impl Document {
         if *document.c_v_sha256 != credential_digest(expected.c_v) {
             return wrong("C_V");
         }
+        let created = document.created;
+        // A verifier that kept an earlier enrollment, with halves that were stolen since, could hand it out again.
+        if let Some(in_use) = expected.in_use.filter(|in_use| created < *in_use) {
+            return Err(refused(format!(
+                "it was created at {}, before the enrollment in use on these volumes, at {}",
+                utc(created),
+                utc(in_use)
+            ))
+            .hint("enroll the node again at the tenant's desk; if its clock was wrong then, first: halfkey-agent unbind"));
+        }
+        if created > expected.now.saturating_add(AHEAD) {
+            return Err(refused(format!(
+                "it was created at {}, and this machine's clock says {}",
+                utc(created),
+                utc(expected.now)
+            ))
+            .hint("set the clock that is wrong: this machine's, or that of the tenant's desk"));
+        }
         let field = |what: &str| refused(format!("field {what} is not what it must be"));
         template::RELEASE.point(&document.release_public).ok_or_else(|| field("release_public"))?;
         tls::config(&document.ca, 0).map_err(|_| field("ca"))?;
@@ -116,6 +141,20 @@ impl Document {
             created: document.created,
         })
     }
+}
+
+/// A time for people: `2026-11-21 23:28:01 UTC`.
+fn utc(seconds: u64) -> String {
+    let (days, rest) = (seconds / 86_400, seconds % 86_400);
+    // Days since 0000-03-01, in eras of 400 years: a leap day is then the last of its year.
+    let days = days + 719_468;
+    let (era, day) = (days / 146_097, days % 146_097);
+    let year = (day - day / 1460 + day / 36_524 - day / 146_096) / 365;
+    let day = day - (365 * year + year / 4 - year / 100);
+    let month = (5 * day + 2) / 153;
+    let (day, month) = (day - (153 * month + 2) / 5 + 1, if month < 10 { month + 3 } else { month - 9 });
+    let year = year + era * 400 + u64::from(month <= 2);
+    format!("{year}-{month:02}-{day:02} {:02}:{:02}:{:02} UTC", rest / 3600, rest / 60 % 60, rest % 60)
 }
 
 fn refused(what: String) -> Error {
@@ -160,7 +199,7 @@ mod tests {
             ca,
             servers: vec!["https://v:8443".into()],
             label: "web".into(),
-            created: 1_800_000_000,
+            created: CREATED,
         };
         change(&mut document);
         let document = miniserde::json::to_string(&document).into_bytes();
@@ -175,7 +214,13 @@ mod tests {
         Signed { signed, fingerprint, c_u, c_v }
     }
 
+    const CREATED: u64 = 1_800_000_000;
+
     fn verify(signed: &Signed, fingerprint: &str) -> Result<Document> {
+        verify_at(signed, fingerprint, CREATED, None)
+    }
+
+    fn verify_at(signed: &Signed, fingerprint: &str, now: u64, in_use: Option<u64>) -> Result<Document> {
         let expected = Expected {
             tenant_key: fingerprint,
             node: NodeId([0x80; 16]),
@@ -184,6 +229,8 @@ mod tests {
             srk_name: &[3; 34],
             c_u: &signed.c_u,
             c_v: &signed.c_v,
+            now,
+            in_use,
         };
         Document::verify(&signed.signed, &expected)
     }
@@ -191,7 +238,39 @@ mod tests {
     #[test]
     fn a_genuine_document_is_accepted() {
         let genuine = signed(|_| ());
-        assert_eq!(verify(&genuine, &genuine.fingerprint).unwrap().created, 1_800_000_000);
+        assert_eq!(verify(&genuine, &genuine.fingerprint).unwrap().created, CREATED);
+    }
+
+    #[test]
+    fn an_earlier_one_is_not_accepted_again_nor_one_of_the_future() {
+        let genuine = signed(|_| ());
+        let at = |now, in_use| verify_at(&genuine, &genuine.fingerprint, now, in_use);
+        // The same again is not earlier.
+        for in_use in [None, Some(0), Some(CREATED - 1), Some(CREATED)] {
+            assert!(at(CREATED, in_use).is_ok(), "{in_use:?}");
+        }
+        let earlier = at(CREATED, Some(CREATED + 1)).unwrap_err();
+        assert!(earlier.message.contains("2027-01-15 08:00:00 UTC"), "{earlier}");
+        assert!(earlier.message.contains("2027-01-15 08:00:01 UTC"), "{earlier}");
+        assert!(at(CREATED - 86_400, None).is_ok() && at(CREATED + 9 * 86_400, None).is_ok());
+        let ahead = at(CREATED - 86_401, None).unwrap_err();
+        assert!(ahead.message.contains("2027-01-14 07:59:59 UTC"), "{ahead}");
+        let last = signed(|d| d.created = u64::MAX);
+        assert!(verify(&last, &last.fingerprint).is_err());
+    }
+
+    #[test]
+    fn times_are_those_of_the_calendar() {
+        for (seconds, text) in [
+            (0, "1970-01-01 00:00:00 UTC"),
+            (951_782_400, "2000-02-29 00:00:00 UTC"),
+            (951_868_800, "2000-03-01 00:00:00 UTC"),
+            (1_767_225_599, "2025-12-31 23:59:59 UTC"),
+            (4_107_542_400, "2100-03-01 00:00:00 UTC"),
+        ] {
+            assert_eq!(utc(seconds), text);
+        }
+        utc(u64::MAX);
     }
 
     #[test]

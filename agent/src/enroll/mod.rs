@@ -26,7 +26,7 @@ use halfkey_protocol::wire::{self, Outcome, Purpose};
 use halfkey_protocol::{Half, Key, NodeId, Reason, policy};
 use std::path::PathBuf;
 use std::process::Command;
-use std::time::Duration;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use zeroize::Zeroizing;
 
 /// For requests that only need the server's database.
@@ -84,7 +84,9 @@ pub fn run(options: &Options) -> Result<()> {
     let course =
         Course { servers: vec![options.server.clone()], tls, begin: attester.begin(), deadline, timeline };
     let (attested, won) = released(&mut tpm, &keys, &attester, &course)?;
-    let (document, key, u) = open(&mut tpm, &keys, node, &attested, &options.tenant_key)?;
+    let (document, key, u) = open(&mut tpm, &keys, node, &attested, options)?;
+    // The tenant's desk shows the same one: what was just signed, and nothing from before.
+    console::print(&format!("enrollment id:  {}\n", document.enrollment_id));
 
     // A hierarchy with a password can't recreate its keys in the initramfs: they stay in the TPM.
     let permanent = tpm.permanent()?;
@@ -228,20 +230,22 @@ fn open(
     keys: &register::Keys,
     node: NodeId,
     attested: &Attested,
-    tenant_key: &str,
+    options: &Options,
 ) -> Result<(Document, Key, Half)> {
     let missing = |what| Error::new(Kind::Network, format!("the verdict says released, without {what}"));
     let signed = attested.verdict.enrollment.as_ref().ok_or_else(|| missing("the tenant's document"))?;
     let released = attested.open()?;
     let c_u = released.c_u.as_ref().ok_or_else(|| missing("C_U"))?;
     let expected = document::Expected {
-        tenant_key,
+        tenant_key: &options.tenant_key,
         node,
         ek_name: &keys.ek.object.name,
         ak_name: &keys.ak.name,
         srk_name: &keys.srk.name,
         c_u,
         c_v: &released.c_v,
+        now: SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs()),
+        in_use: bind::newest_in_use(&options.devices, node)?,
     };
     let document = Document::verify(signed, &expected)?;
     let wrong = || Error::new(Kind::Refused, "the halves do not have 32 bytes");
