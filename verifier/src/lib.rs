@@ -36,3 +36,12 @@ pub use failure::Failure;
 pub fn unix_now() -> u64 {
     std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).map_or(0, |since| since.as_secs())
 }
+
+/// How far ahead the clock of an operator's machine may be, in seconds.
+pub const CLOCK_TOLERANCE: u64 = 86_400;
+
+/// Seconds since 1970 as a date and time, for people.
+pub fn utc(seconds: u64) -> String {
+    let time = i64::try_from(seconds).ok().and_then(|s| x509_parser::time::ASN1Time::from_timestamp(s).ok());
+    time.map_or_else(|| format!("{seconds} s after 1970"), |time| time.to_string())
+}

@@ -5,6 +5,7 @@ use std::hash::Hash;
 use std::net::{IpAddr, Ipv6Addr};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Instant;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
 /// Keys that one limiter remembers. Beyond it the full buckets are forgotten,
 /// which changes nothing, and then new keys are refused.
@@ -89,6 +90,30 @@ impl Drop for Seat {
                 taken.remove(&self.source);
             }
         }
+    }
+}
+
+/// Lets each source do so many things at a time; more of them wait, in order.
+pub struct Turns {
+    each: usize,
+    sources: Mutex<HashMap<IpAddr, Arc<Semaphore>>>,
+}
+
+impl Turns {
+    /// `each` at a time.
+    pub fn new(each: usize) -> Self {
+        Self { each, sources: Mutex::default() }
+    }
+
+    /// Waits for one of this source's.
+    pub async fn turn(&self, source: IpAddr) -> OwnedSemaphorePermit {
+        let semaphore = {
+            let mut sources = self.sources.lock().unwrap_or_else(PoisonError::into_inner);
+            // Who has a turn or waits for one holds it too. There are no more than connections.
+            sources.retain(|_, semaphore| Arc::strong_count(semaphore) > 1);
+            sources.entry(source).or_insert_with(|| Arc::new(Semaphore::new(self.each))).clone()
+        };
+        semaphore.acquire_owned().await.expect("the semaphore is never closed")
     }
 }
 

@@ -4,7 +4,7 @@ use crate::api::{self, Refusal};
 use crate::client::Client;
 use crate::config::{Config, Role, StateDir};
 use crate::keys::{ClusterKey, ReleaseKey};
-use crate::limit::Rate;
+use crate::limit::{Rate, Turns};
 use crate::registrar::{Desk, Local, Registrar, Remote};
 use crate::store::sqlite::Sqlite;
 use crate::store::{Db, Store, StoreError};
@@ -23,6 +23,8 @@ use tracing::{info, warn};
 const SWEEP: Duration = Duration::from_secs(3600);
 /// How long the answer of `/healthz` is good for: each probe is a durable write.
 const PROBE: Duration = Duration::from_secs(2);
+/// Large bodies that one source may have in memory at a time; its others wait.
+const LARGE_BODIES: usize = 2;
 /// Warn when the server certificate ends within so many days.
 const EXPIRY_WARNING_DAYS: i64 = 60;
 
@@ -39,7 +41,14 @@ pub struct App {
     /// If this process has that role.
     pub verifier: Option<Arc<Verifier>>,
     body_memory: Arc<Semaphore>,
+    large_bodies: Turns,
     probed: Mutex<Option<Instant>>,
+}
+
+/// A large body's share of the memory for bodies; given back on drop.
+pub struct BodyShare {
+    _memory: OwnedSemaphorePermit,
+    _turn: OwnedSemaphorePermit,
 }
 
 /// What the verifier role has.
@@ -84,6 +93,7 @@ impl App {
             body_memory: Arc::new(Semaphore::new(
                 kib(config.limits.body_bytes.max(halfkey_protocol::MAX_BODY)) as usize,
             )),
+            large_bodies: Turns::new(LARGE_BODIES),
             probed: Mutex::default(),
             verifier: verifier.map(Arc::new),
             registrar,
@@ -126,10 +136,12 @@ impl App {
         }
     }
 
-    /// Waits for room for a body of `len` bytes, which is at most [`halfkey_protocol::MAX_BODY`].
-    pub async fn body_memory(&self, len: usize) -> OwnedSemaphorePermit {
-        let share = self.body_memory.clone().acquire_many_owned(kib(len)).await;
-        share.expect("the semaphore is never closed")
+    /// Waits for room for a large body of `len` bytes, which is at most [`halfkey_protocol::MAX_BODY`].
+    /// First for the source's turn: a source that has its share does not stand in the way of others.
+    pub async fn body_memory(&self, source: IpAddr, len: usize) -> BodyShare {
+        let turn = self.large_bodies.turn(source).await;
+        let memory = self.body_memory.clone().acquire_many_owned(kib(len)).await;
+        BodyShare { _memory: memory.expect("the semaphore is never closed"), _turn: turn }
     }
 
     /// Whether the database can be written.

@@ -9,7 +9,7 @@ use halfkey_protocol::policy::fence_sha256;
 use halfkey_protocol::wire::operator::{
     AuditList, Because, Deny, EvidenceList, EvidenceRecord, NodeList, NodeRecord, NodeState,
 };
-use halfkey_protocol::wire::{Finish, Verdict, Wait, Waited};
+use halfkey_protocol::wire::{Enrollment, Finish, Verdict, Wait, Waited};
 use halfkey_protocol::{Bytes, Reason};
 use std::time::Duration;
 
@@ -409,6 +409,13 @@ async fn an_enrollment_has_to_be_coherent() {
         let answer = post::<NodeRecord>(&operator, &path(node.id, "/enrollment"), &bad).await;
         assert_eq!(refused(answer), Reason::EnrollmentSignature);
     }
+    let mut future = good.clone();
+    let mut document: Enrollment = serde_json::from_slice(&good.signed.document).unwrap();
+    document.created = halfkey_verifier::unix_now() + 2 * 86_400;
+    future.signed = node.sign(&document);
+    let answer = post::<NodeRecord>(&operator, &path(node.id, "/enrollment"), &future).await;
+    let problem = answer.err().expect("a refusal");
+    assert!(problem.code == "conflict" && problem.message.contains("and here it is"), "{problem:?}");
     let record: NodeRecord = get(&operator, &path(node.id, "")).await.unwrap();
     assert_eq!(record.summary.state, NodeState::Registered, "nothing was stored");
     let _: NodeRecord = post(&operator, &path(node.id, "/enrollment"), &good).await.unwrap();

@@ -13,7 +13,7 @@ use std::io::Read as _;
 use std::path::Path;
 use std::time::{Duration, Instant};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
-use tokio::net::TcpStream;
+use tokio::net::{TcpSocket, TcpStream};
 
 fn stranger() -> String {
     NodeId([0x8a; 16]).to_string()
@@ -244,19 +244,62 @@ fn a_key_that_others_can_read_stops_the_start() {
     assert!(ca.contains("BEGIN CERTIFICATE"));
 }
 
+/// Large bodies that are announced, or begun, and never sent: they hold up nobody but their own address.
+#[tokio::test]
+async fn announced_bodies_hold_up_nobody_else() {
+    let server = Server::start();
+    let (anybody, operator) = (server.anybody().within(Duration::from_secs(10)), server.operator());
+    let header = format!("POST /v1/finish HTTP/1.1\r\nhost: x\r\ncontent-length: {MAX_BODY}\r\n\r\n");
+    let mut idle = Vec::new();
+    for index in 0..40 {
+        let mut stream = connect(&server, [127, 0, 0, 2]).await;
+        stream.write_all(header.as_bytes()).await.unwrap();
+        if index % 2 == 0 {
+            stream.write_all(&[b' '; 100_000]).await.unwrap();
+        }
+        stream.flush().await.unwrap();
+        idle.push(stream);
+    }
+    let start = Instant::now();
+    let begin = Begin { versions: vec![1], node_id: stranger(), purpose: "boot".into() };
+    assert_eq!(refused(post::<serde_json::Value>(&anybody, "/v1/begin", &begin).await), Reason::UnknownNode);
+    for _ in 0..4 {
+        assert_eq!(raw(&anybody, "/v1/finish", vec![b' '; MAX_BODY]).await, Reason::Malformed);
+    }
+    assert!(get::<ServerInfo>(&operator, "/v1/operator/info").await.is_ok());
+    let because = serde_json::json!({"because": "x"});
+    let revoke = format!("/v1/operator/nodes/{}/revoke", stranger());
+    assert_eq!(refused(post::<serde_json::Value>(&operator, &revoke, &because).await), Reason::NotFound);
+    assert!(start.elapsed() < Duration::from_secs(10), "{:?}", start.elapsed());
+    // Small ones of the same address pass as well.
+    let mut same = connect(&server, [127, 0, 0, 2]).await;
+    let small = b"POST /v1/begin HTTP/1.1\r\nhost: x\r\nconnection: close\r\ncontent-length: 2\r\n\r\n{}";
+    same.write_all(small).await.unwrap();
+    let mut answer = Vec::new();
+    let _ = same.read_to_end(&mut answer).await;
+    assert!(answer.starts_with(b"HTTP/1.1 400"), "{}", String::from_utf8_lossy(&answer));
+}
+
 /// Sends bytes over TLS and reads until the server closes.
 async fn exchange(server: &Server, bytes: &[u8]) -> String {
-    let config = rustls::ClientConfig::builder_with_provider(halfkey_verifier::tls::provider())
-        .with_protocol_versions(&[&rustls::version::TLS13])
-        .unwrap()
-        .with_root_certificates(server.roots())
-        .with_no_client_auth();
-    let stream = TcpStream::connect(server.address()).await.unwrap();
-    let connector = tokio_rustls::TlsConnector::from(std::sync::Arc::new(config));
-    let mut stream = connector.connect("127.0.0.1".try_into().unwrap(), stream).await.unwrap();
+    let mut stream = connect(server, [127, 0, 0, 1]).await;
     let _ = stream.write_all(bytes).await;
     let mut answer = Vec::new();
     let _ =
         tokio::time::timeout(Duration::from_secs(5), stream.read_to_end(&mut answer)).await.expect("let go");
     String::from_utf8_lossy(&answer).into_owned()
+}
+
+/// TLS from this address.
+async fn connect(server: &Server, from: [u8; 4]) -> tokio_rustls::client::TlsStream<TcpStream> {
+    let config = rustls::ClientConfig::builder_with_provider(halfkey_verifier::tls::provider())
+        .with_protocol_versions(&[&rustls::version::TLS13])
+        .unwrap()
+        .with_root_certificates(server.roots())
+        .with_no_client_auth();
+    let socket = TcpSocket::new_v4().unwrap();
+    socket.bind((std::net::Ipv4Addr::from(from), 0).into()).unwrap();
+    let stream = socket.connect(server.address().parse().unwrap()).await.unwrap();
+    let connector = tokio_rustls::TlsConnector::from(std::sync::Arc::new(config));
+    connector.connect("127.0.0.1".try_into().unwrap(), stream).await.unwrap()
 }

@@ -6,8 +6,9 @@ pub mod node;
 pub mod operator;
 
 use crate::registrar::Unreachable;
-use crate::server::App;
+use crate::server::{App, BodyShare};
 use crate::store::StoreError;
+use crate::tls::Peer;
 use axum::Router;
 use axum::body::Body;
 use axum::extract::{FromRequest, Request, State};
@@ -18,11 +19,11 @@ use axum::routing::{any, get};
 use halfkey_evidence::Rejection;
 use halfkey_protocol::wire::Problem;
 use halfkey_protocol::{NodeId, Reason};
-use http_body_util::{BodyExt as _, LengthLimitError, Limited};
+use http_body_util::BodyExt as _;
 use serde::de::DeserializeOwned;
 use std::sync::Arc;
 use std::time::Duration;
-use tokio::sync::OwnedSemaphorePermit;
+use tokio::time::{Instant, timeout_at};
 use tracing::{error, info};
 
 /// Largest body of everything but evidence, in bytes.
@@ -171,43 +172,52 @@ impl From<crate::Failure> for Refusal {
 pub struct Json<T, const MAX: usize = SMALL_BODY> {
     /// What it says.
     pub value: T,
-    /// Its share of the memory for bodies.
-    _share: OwnedSemaphorePermit,
+    /// Its share of the memory for bodies, if it is a large one.
+    _share: Option<BodyShare>,
 }
 
 impl<T: DeserializeOwned, const MAX: usize> FromRequest<Arc<App>> for Json<T, MAX> {
     type Rejection = Refusal;
 
     async fn from_request(request: Request, app: &Arc<App>) -> Result<Self, Refusal> {
-        let limits = &app.config.limits;
-        let too_large = || Refusal::new(Reason::TooLarge, format!("expected a body of at most {MAX} bytes"));
-        let late = |_| Refusal {
-            status: StatusCode::REQUEST_TIMEOUT,
-            ..Refusal::new(Reason::Malformed, "the body did not arrive in time")
-        };
+        let within = app.config.limits.body();
         let announced =
             request.headers().get(CONTENT_LENGTH).and_then(|value| value.to_str().ok()?.parse().ok());
         let length: usize = announced.unwrap_or(MAX);
+        let source = request.extensions().get::<Peer>().map(|peer| peer.source);
+        let source = source.ok_or_else(|| Refusal::new(Reason::Unavailable, "a request of nobody"))?;
+        let mut body = request.into_body();
+        let too_large = || Refusal::new(Reason::TooLarge, format!("expected a body of at most {MAX} bytes"));
         if length > MAX {
-            discard(request.into_body(), limits.body()).await;
+            discard(body, within).await;
             return Err(too_large());
         }
-        let read = async {
-            let share = app.body_memory(length).await;
-            let mut body = request.into_body();
-            (share, Limited::new(&mut body, MAX).collect().await, body)
-        };
-        let (share, collected, rest) = tokio::time::timeout(limits.body(), read).await.map_err(late)?;
-        let body = match collected {
-            Ok(body) => body,
-            Err(e) if e.is::<LengthLimitError>() => {
-                discard(rest, limits.body()).await;
+        let deadline = Instant::now() + within;
+        let (mut bytes, mut share) = (Vec::new(), None);
+        loop {
+            let frame = timeout_at(deadline, body.frame()).await.map_err(|_| Refusal {
+                status: StatusCode::REQUEST_TIMEOUT,
+                ..Refusal::new(Reason::Malformed, "the body did not arrive in time")
+            })?;
+            let Some(frame) = frame else { break };
+            let frame = frame.map_err(|_| Refusal::new(Reason::Malformed, "the body ended early"))?;
+            let Some(data) = frame.data_ref() else { continue };
+            if bytes.len() + data.len() > MAX {
+                drop((bytes, share));
+                discard(body, within).await;
                 return Err(too_large());
             }
-            Err(_) => return Err(Refusal::new(Reason::Malformed, "the body ended early")),
-        };
-        let value =
-            serde_json::from_slice(&body.to_bytes()).map_err(|e| Refusal::new(Reason::Malformed, e))?;
+            // An announcement costs nothing: memory is set aside for who has sent something, and
+            // then for the whole, since bodies that wait for each other's memory would never end.
+            if share.is_none() && bytes.len() + data.len() > SMALL_BODY {
+                let room = timeout_at(deadline, app.body_memory(source, length));
+                let busy = |_| Refusal::new(Reason::RateLimited, "too many large messages at once");
+                share = Some(room.await.map_err(busy)?);
+                bytes.reserve_exact(length.saturating_sub(bytes.len()));
+            }
+            bytes.extend_from_slice(data);
+        }
+        let value = serde_json::from_slice(&bytes).map_err(|e| Refusal::new(Reason::Malformed, e))?;
         Ok(Self { value, _share: share })
     }
 }

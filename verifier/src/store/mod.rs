@@ -285,7 +285,7 @@ pub struct Case<'a> {
     pub ticket: Option<&'a str>,
     /// What the node sent.
     pub finish: &'a Finish,
-    /// Records kept per node.
+    /// Records kept per node, of each outcome.
     pub keep: u64,
 }
 
@@ -309,6 +309,8 @@ pub struct NewEnrollment<'a> {
     pub c_u: &'a Credential,
     /// SHA-256 of the proof.
     pub proof_sha256: [u8; 32],
+    /// When the tenant made it, seconds since 1970.
+    pub created: u64,
 }
 
 /// Who does something, and when.

@@ -2,9 +2,10 @@
 
 use super::{as_u64, audit, broken, damaged, from_json, id_text, json, number};
 use crate::store::{By, Counters, Enrollment, NewEnrollment, Node, NodeLine, Result, StoreError, node_state};
+use crate::{CLOCK_TOLERANCE, utc};
 use halfkey_protocol::identity::fingerprint;
 use halfkey_protocol::kdf::Hash;
-use halfkey_protocol::wire::{Credential, SignedEnrollment};
+use halfkey_protocol::wire::{Credential, Enrollment as Document, SignedEnrollment};
 use halfkey_protocol::{Bytes, NodeId, Reason, half};
 use rusqlite::{Connection, OptionalExtension as _, Row, Transaction, params};
 
@@ -72,6 +73,7 @@ pub fn enroll(tx: &Transaction<'_>, new: &NewEnrollment<'_>, by: By<'_>) -> Resu
     let node = id_text(new.node);
     upsert(tx, new.node, Some(new.label), by.now)?;
     require_not_revoked(tx, new.node)?;
+    require_newer(tx, new, by.now)?;
     // An earlier one that the node never proved: its halves are of no more use.
     tx.execute(
         "UPDATE enrollments SET state = 'replaced', c_v_id = NULL, c_v_secret = NULL, c_u_id = NULL, c_u_secret = NULL
@@ -120,6 +122,22 @@ pub fn enroll(tx: &Transaction<'_>, new: &NewEnrollment<'_>, by: By<'_>) -> Resu
         if first_use { " (first use by this operator)" } else { "" }
     );
     audit::append(tx, by, "enroll", Some(new.node), &detail)
+}
+
+/// Its `created` becomes the floor of the node's clock, which must not go backwards. One
+/// that is in the future itself can't be what the next is measured by.
+fn require_newer(tx: &Transaction<'_>, new: &NewEnrollment<'_>, now: u64) -> Result<()> {
+    let Some(current) = enrollment(tx, new.node, "current")? else { return Ok(()) };
+    let current: Document = serde_json::from_slice(&current.signed.document)
+        .map_err(|e| damaged(&format!("document of an enrollment: {e}")))?;
+    if new.created < current.created && current.created <= now.saturating_add(CLOCK_TOLERANCE) {
+        let (found, expected) = (utc(new.created), utc(current.created));
+        let what = format!(
+            "the new enrollment was created at {found}, the current one at {expected}: the clock of one of the clients was wrong"
+        );
+        return Err(StoreError::Refused(Reason::Conflict, what));
+    }
+    Ok(())
 }
 
 /// The node holds K.
