@@ -103,7 +103,7 @@ pub struct Limits {
     pub connections_per_source: usize,
     /// Requests of nodes that are held open until something happens; at most 4 of one node and 64 from one address.
     pub waiters: usize,
-    /// Bodies that are being read, all together, in bytes.
+    /// Bodies of more than 64 KiB, all together, in bytes. Operators send none.
     pub body_bytes: usize,
     /// Registrations per minute, all together.
     pub registrations_per_minute: u32,
@@ -117,7 +117,7 @@ pub struct Limits {
     pub forged_per_minute: u32,
     /// The same from one address (a /64 with IPv6), whatever nodes it names.
     pub forged_per_source: u32,
-    /// Records of evidence that are kept per node; older ones are deleted.
+    /// Records of evidence that are kept per node of each outcome; older ones are deleted.
     pub evidence_kept: u64,
     /// Seconds for a TLS handshake.
     pub handshake_seconds: u64,

@@ -11,6 +11,10 @@ use rusqlite::{Connection, OptionalExtension as _, Row, Transaction, params};
 /// they must not push out real ones.
 const KEPT_FOREIGN: u64 = 20;
 
+/// Bytes of logs per node, of the newest records: released, pending, and denied ones.
+const LOGS: u64 = 32 << 20;
+const DENIED_LOGS: u64 = 8 << 20;
+
 /// Rules on evidence and records everything, or nothing.
 pub fn attest(
     tx: &Transaction<'_>,
@@ -58,7 +62,7 @@ pub fn attest(
         })
         .map_err(broken)?;
     }
-    trim(tx, case, ruling.authentic)?;
+    trim(tx, case, &ruling)?;
     let verdict = &ruling.verdict;
     let code = verdict.code.as_deref().map(|code| format!(" {code}")).unwrap_or_default();
     let detail =
@@ -174,15 +178,174 @@ fn insert(tx: &Transaction<'_>, case: &Case<'_>, ruling: &Ruling) -> Result<u64>
 }
 
 /// Deletes what is too old, but not what a pending boot or the reference stands on.
-fn trim(tx: &Transaction<'_>, case: &Case<'_>, authentic: bool) -> Result<()> {
+/// Each outcome is counted alone: a node that sends nonsense must not push out the
+/// record of what was released to it.
+fn trim(tx: &Transaction<'_>, case: &Case<'_>, ruling: &Ruling) -> Result<()> {
+    let (node, authentic, outcome) = (id_text(case.node), ruling.authentic, &ruling.verdict.outcome);
     let keep = if authentic { case.keep.max(1) } else { KEPT_FOREIGN };
     tx.prepare_cached(
-        "DELETE FROM evidence WHERE node_id = ?1 AND authentic = ?2
-             AND id <= (SELECT id FROM evidence WHERE node_id = ?1 AND authentic = ?2 ORDER BY id DESC LIMIT 1 OFFSET ?3)
+        "DELETE FROM evidence WHERE node_id = ?1 AND authentic = ?2 AND outcome = ?3
+             AND id <= (SELECT id FROM evidence WHERE node_id = ?1 AND authentic = ?2 AND outcome = ?3
+                        ORDER BY id DESC LIMIT 1 OFFSET ?4)
              AND id NOT IN (SELECT evidence_id FROM boots WHERE node_id = ?1)
              AND id IS NOT (SELECT json_extract(reference, '$.evidence_id') FROM nodes WHERE node_id = ?1)",
     )
-    .and_then(|mut delete| delete.execute(params![id_text(case.node), authentic, number(keep)]))
+    .and_then(|mut delete| delete.execute(params![node, authentic, outcome, number(keep)]))
+    .map_err(broken)?;
+    // Approving and learning go by the quote: the logs are for people only.
+    let budget = if outcome == "denied" { DENIED_LOGS } else { LOGS };
+    tx.prepare_cached(
+        "UPDATE evidence SET event_log = NULL, userspace_log = NULL, ima_log = NULL WHERE id IN
+             (SELECT id FROM (SELECT id, bytes, sum(bytes) OVER (ORDER BY id DESC) AS total FROM
+                  (SELECT id, coalesce(length(event_log), 0) + coalesce(length(userspace_log), 0)
+                              + coalesce(length(ima_log), 0) AS bytes
+                   FROM evidence WHERE node_id = ?1 AND authentic = ?2 AND outcome = ?3))
+              WHERE bytes > 0 AND total > ?4)",
+    )
+    .and_then(|mut update| update.execute(params![node, authentic, outcome, number(budget)]))
     .map(|_| ())
     .map_err(broken)
+}
+
+#[cfg(test)]
+mod tests {
+    use crate::store::sqlite::Sqlite;
+    use crate::store::{By, Case, NewEnrollment, Ruling, Store, StoreError};
+    use halfkey_protocol::kdf::Hash;
+    use halfkey_protocol::wire::{Credential, Enrollment, Finish, Register, SignedEnrollment, Verdict};
+    use halfkey_protocol::{Bytes, NodeId, Reason, half};
+
+    const NODE: NodeId = NodeId([7; 16]);
+
+    fn store() -> (tempfile::TempDir, Sqlite) {
+        let dir = tempfile::tempdir().unwrap();
+        let store = Sqlite::open(&dir.path().join("db")).unwrap();
+        enroll(&store, "first", 1000, 1000).unwrap();
+        (dir, store)
+    }
+
+    fn enroll(store: &Sqlite, id: &str, created: u64, now: u64) -> Result<(), StoreError> {
+        let some = || Bytes(vec![1; 32]);
+        let document = Enrollment {
+            version: 1,
+            node_id: NODE.to_string(),
+            enrollment_id: id.into(),
+            ek_name: some(),
+            ak_name: some(),
+            srk_name: some(),
+            c_u_sha256: some(),
+            c_v_sha256: some(),
+            release_public: some(),
+            bank: "sha256".into(),
+            proof_sha256: half::proof_digest(&[1; 32]).into(),
+            ca: String::new(),
+            servers: vec![],
+            label: String::new(),
+            created,
+        };
+        let signed = SignedEnrollment {
+            document: serde_json::to_vec(&document).unwrap().into(),
+            tenant_key: some(),
+            signature: some(),
+        };
+        let registration = Register {
+            versions: vec![1],
+            ek_public: some(),
+            ek_certificate: None,
+            ek_chain: vec![],
+            ak_public: some(),
+            srk_public: some(),
+            certify_info: some(),
+            certify_signature: some(),
+            label: String::new(),
+        };
+        let credential = Credential { id_object: some(), secret: some() };
+        let new = NewEnrollment {
+            node: NODE,
+            id,
+            label: "web1",
+            signed: &signed,
+            registration: &registration,
+            bank: Hash::Sha256,
+            c_v: &credential,
+            c_u: &credential,
+            proof_sha256: half::proof_digest(&[1; 32]),
+            created,
+        };
+        store.enroll(&new, By { actor: "ada", now })
+    }
+
+    fn attest(store: &Sqlite, outcome: &str, log: usize) -> u64 {
+        let some = || Bytes(vec![1; 32]);
+        let finish = Finish {
+            version: 1,
+            node_id: NODE.to_string(),
+            purpose: "boot".into(),
+            nonce: some(),
+            hpke_public: some(),
+            nonce_tpm: some(),
+            r_sha256: some(),
+            quote: some(),
+            signature: some(),
+            bank: "sha256".into(),
+            pcrs: vec![],
+            event_log: Some(Bytes(vec![7; log])),
+            userspace_log: None,
+            ima_log: None,
+            agent: "test".into(),
+        };
+        let ruling = || Ruling {
+            verdict: Verdict {
+                outcome: outcome.to_owned(),
+                code: None,
+                message: String::new(),
+                hint: None,
+                evidence_id: None,
+                ticket: None,
+                sealed: None,
+                release_signature: None,
+                enrollment: None,
+            },
+            enrollment_id: "first".into(),
+            counters: None,
+            quoted: None,
+            authentic: true,
+            fetched_by: None,
+            used_approval: None,
+            pending: None,
+            expected_fence: None,
+            differing: vec![],
+        };
+        let case = Case { node: NODE, now: 1, ticket: None, finish: &finish, keep: 20 };
+        store.attest(&case, &mut |_| ruling()).unwrap().evidence_id.unwrap()
+    }
+
+    #[test]
+    fn a_flood_of_denied_evidence_pushes_out_itself_only() {
+        let (_dir, store) = store();
+        let released = attest(&store, "released", 1000);
+        let denied: Vec<_> = (0..30).map(|_| attest(&store, "denied", 1 << 20)).collect();
+        let kept = store.evidence_of(NODE, 100).unwrap();
+        assert_eq!(kept.len(), 21, "twenty and the one that was released");
+        let log = |id: u64| store.evidence(id).unwrap().unwrap().finish.event_log;
+        assert!(log(released).is_some_and(|log| log.len() == 1000));
+        let with_logs = denied[10..].iter().filter(|id| log(**id).is_some()).count();
+        assert_eq!(with_logs as u64, super::DENIED_LOGS >> 20);
+        assert!(log(denied[29]).is_some(), "the newest");
+    }
+
+    #[test]
+    fn an_enrollment_is_not_older_than_the_current_one() {
+        let (_dir, store) = store();
+        enroll(&store, "before it is proved", 10, 2000).unwrap();
+        store.prove(NODE, "before it is proved", &[1; 32], 2000).unwrap();
+        let refused = enroll(&store, "older", 9, 2000).unwrap_err();
+        assert!(matches!(&refused, StoreError::Refused(Reason::Conflict, _)), "{refused}");
+        let said = refused.to_string();
+        assert!(said.contains("Jan  1 00:00:09 1970") && said.contains("Jan  1 00:00:10 1970"), "{said}");
+        enroll(&store, "same", 10, 2000).unwrap();
+        enroll(&store, "far", 1 << 40, 2000).unwrap();
+        store.prove(NODE, "far", &[1; 32], 2000).unwrap();
+        enroll(&store, "again", 11, 2000).expect("a future one of the past does not lock the node out");
+    }
 }
