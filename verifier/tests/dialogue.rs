@@ -414,7 +414,7 @@ async fn an_enrollment_has_to_be_coherent() {
     document.created = halfkey_verifier::unix_now() + 2 * 86_400;
     future.signed = node.sign(&document);
     let answer = post::<NodeRecord>(&operator, &path(node.id, "/enrollment"), &future).await;
-    let problem = answer.err().expect("a refusal");
+    let problem = answer.expect_err("a refusal");
     assert!(problem.code == "conflict" && problem.message.contains("and here it is"), "{problem:?}");
     let record: NodeRecord = get(&operator, &path(node.id, "")).await.unwrap();
     assert_eq!(record.summary.state, NodeState::Registered, "nothing was stored");
