@@ -98,6 +98,8 @@ signature, and adds a keyslot and a token to each LUKS2 volume. Can be run again
   --key-file FILE        opens the volumes; else an existing passphrase is asked for
   --timeout SECONDS      how long to wait for the tenant [default: 3600]
   --rebuild-initramfs    run dracut (or update-initramfs) afterwards
+  --root-elsewhere       the system that boots from these volumes is not the one that runs;
+                         else the volumes of its / and /usr must be among them
   --owner-password-file FILE, --endorsement-password-file FILE
                          if these hierarchies of the TPM have a password
 ";
@@ -210,6 +212,7 @@ fn seconds(text: &str) -> Result<Duration> {
 fn enroll(parser: &mut lexopt::Parser, mut tpm: Location) -> Result<Command> {
     let (mut server, mut registrar, mut ca, mut tenant_key, mut key_file) = (None, None, None, None, None);
     let (mut timeout, mut rebuild_initramfs) = (Duration::from_secs(3600), false);
+    let mut root_elsewhere = false;
     let (mut devices, mut passwords) = (Vec::new(), Vec::new());
     while let Some(arg) = parser.next()? {
         match arg {
@@ -222,6 +225,7 @@ fn enroll(parser: &mut lexopt::Parser, mut tpm: Location) -> Result<Command> {
             Long("key-file") => key_file = Some(PathBuf::from(parser.value()?)),
             Long("timeout") => timeout = seconds(&parser.value()?.string()?)?,
             Long("rebuild-initramfs") => rebuild_initramfs = true,
+            Long("root-elsewhere") => root_elsewhere = true,
             Long("owner-password-file") => passwords.push((Hierarchy::Owner, PathBuf::from(parser.value()?))),
             Long("endorsement-password-file") => {
                 passwords.push((Hierarchy::Endorsement, PathBuf::from(parser.value()?)));
@@ -243,6 +247,7 @@ fn enroll(parser: &mut lexopt::Parser, mut tpm: Location) -> Result<Command> {
         key_file,
         timeout,
         rebuild_initramfs,
+        root_elsewhere,
         devices,
         tpm,
         passwords,

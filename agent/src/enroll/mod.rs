@@ -6,10 +6,12 @@
 //! | [`register`] | the TPM introduces itself to the registrar |
 //! | [`document`] | what the tenant signed, checked before anything of it is used |
 //! | [`bind`] | token, keyslot, token again |
+//! | [`root`] | whether the next boot's root would be on an enrolled volume |
 
 pub mod bind;
 pub mod document;
 pub mod register;
+pub mod root;
 
 use crate::attest::{self, Attested, Attester, Commitments, Failed};
 use crate::console;
@@ -51,6 +53,8 @@ pub struct Options {
     pub rebuild_initramfs: bool,
     /// The volumes.
     pub devices: Vec<PathBuf>,
+    /// Another system boots from the volumes than the one that runs.
+    pub root_elsewhere: bool,
     /// Where the TPM is.
     pub tpm: Location,
     /// Passwords of hierarchies that have one.
@@ -67,6 +71,7 @@ pub fn run(options: &Options) -> Result<()> {
     for device in &options.devices {
         bind::check_device(device)?;
     }
+    root::check(&options.devices, options.root_elsewhere)?;
     let tls = tls::config(&options.ca, 0)?;
     let mut tpm = Tpm::open(&options.tpm)?;
     supply_passwords(&mut tpm, &options.passwords)?;
