@@ -9,9 +9,11 @@ use halfkey_agent::deadline::Deadline;
 use halfkey_agent::net::race::{Course, Race};
 use halfkey_agent::net::{Again, Client, Error, Server, tls};
 use halfkey_agent::timing::Timeline;
-use halfkey_protocol::wire;
+use halfkey_protocol::{MAX_ANSWER, wire};
+use proptest::prelude::*;
 use server::{Answer, Authority, TestServer, ok};
 use std::net::TcpListener;
+use std::process::Command;
 use std::time::{Duration, Instant};
 
 const BEGUN: &str = r#"{"version":1,"nonce":"AAAA","bank":"sha256","unknown":{"x":[1]}}"#;
@@ -89,6 +91,126 @@ fn answers_that_are_none_are_named() {
     assert!(matches!(at(Answer::Raw(endless)), Error::TooLarge));
 }
 
+fn raw(text: &str) -> Answer {
+    Answer::Raw(text.into())
+}
+
+#[test]
+fn the_ways_to_end_a_body() {
+    let length = BEGUN.len();
+    let (a, b) = BEGUN.split_at(15);
+    for text in [
+        format!("HTTP/1.1 200 OK\r\nContent-Length: {length}\r\n\r\n{BEGUN}HTTP"),
+        format!(
+            "HTTP/1.1 200\r\ntransfer-encoding: chunked\r\n\r\nf;x=y\r\n{a}\r\n{:x} \r\n{b}\r\n0\r\nTrailer: x\r\n\r\n",
+            b.len()
+        ),
+        format!("HTTP/1.1 200 OK\r\n\r\n{BEGUN}"),
+        format!("HTTP/1.1 100 Continue\r\n\r\nHTTP/1.0 200 OK\r\n\r\n{BEGUN}"),
+    ] {
+        assert!(answered(raw(&text)).is_ok(), "{text}");
+    }
+    let error = answered(raw("HTTP/1.1 204 No Content\r\n\r\n")).unwrap_err();
+    assert!(matches!(error, Error::Malformed(_)), "{error}");
+}
+
+#[test]
+fn an_answer_has_its_bound() {
+    let padded = |length: usize| format!("{BEGUN}{}", " ".repeat(length - BEGUN.len()));
+    assert!(answered(ok(&padded(MAX_ANSWER))).is_ok());
+    assert!(matches!(answered(ok(&padded(MAX_ANSWER + 1))), Err(Error::TooLarge)));
+    let until_the_end = format!("HTTP/1.1 200 OK\r\n\r\n{}", padded(MAX_ANSWER + 1));
+    assert!(matches!(answered(raw(&until_the_end)), Err(Error::TooLarge)));
+    let head = format!("HTTP/1.1 200 OK\r\nx: {}\r\n\r\n{BEGUN}", "x".repeat(20_000));
+    assert!(matches!(answered(raw(&head)), Err(Error::TooLarge)));
+}
+
+#[test]
+fn hostile_answers_are_refused() {
+    for text in [
+        "HTTP/2 200\r\n\r\n",
+        "HTTP/1.1 20 OK\r\n\r\n",
+        "HTTP/1.1 099 OK\r\n\r\n",
+        "HTTP/1.1 2000\r\n\r\n",
+        "HTTP/1.1 200 OK\r\nno colon\r\n\r\n",
+        "HTTP/1.1 200 OK\r\n folded: x\r\n\r\n",
+        "HTTP/1.1 200 OK\r\nname : x\r\n\r\n",
+        "HTTP/1.1 200 OK\r\ncontent-length: +1\r\n\r\nx",
+        "HTTP/1.1 200 OK\r\ncontent-length: 1\r\ncontent-length: 2\r\n\r\nxx",
+        "HTTP/1.1 200 OK\r\ncontent-length: 1\r\ntransfer-encoding: chunked\r\n\r\n1\r\nx\r\n0\r\n\r\n",
+        "HTTP/1.1 200 OK\r\ncontent-length: 1\r\ntransfer-encoding: gzip\r\n\r\nx",
+        "HTTP/1.1 200 OK\r\ntransfer-encoding: gzip\r\n\r\nx",
+        "HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\n2\r\nxxx\r\n0\r\n\r\n",
+        "HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\n-1\r\n",
+    ] {
+        let found = answered(raw(text));
+        assert!(matches!(found, Err(Error::Malformed(_))), "{text}: {found:?}");
+    }
+    let fields = format!("HTTP/1.1 200 OK\r\n{}\r\n{BEGUN}", "x: y\r\n".repeat(5_000));
+    assert!(matches!(answered(raw(&fields)), Err(Error::TooLarge)));
+    let line = format!("HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\n{}", "0".repeat(100_000));
+    assert!(matches!(answered(raw(&line)), Err(Error::TooLarge)));
+}
+
+#[test]
+fn a_cut_connection_is_no_end_of_an_answer() {
+    for text in [
+        "",
+        "HTTP/1.1 200 OK\r\n",
+        "HTTP/1.1 200 OK\r\ncontent-length: 5\r\n\r\nx",
+        "HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\n5\r\nx",
+    ] {
+        for answer in [raw(text), Answer::Cut(text.into())] {
+            let found = answered(answer);
+            assert!(matches!(found, Err(Error::Broken(_))), "{text}: {found:?}");
+        }
+    }
+    // Whoever sits on the wire can close TCP, but not say so in TLS.
+    let text = format!("HTTP/1.1 200 OK\r\n\r\n{BEGUN}");
+    assert!(matches!(answered(Answer::Cut(text.into())), Err(Error::Broken(_))));
+}
+
+#[test]
+fn a_redirect_is_not_followed() {
+    let authority = Authority::new();
+    let elsewhere = TestServer::start(&authority, "127.0.0.1", ok(BEGUN));
+    for status in [301, 302, 303, 307, 308] {
+        let head = format!("HTTP/1.1 {status} X\r\nlocation: {}/v1/begin\r\n", elsewhere.url());
+        let whole = raw(&format!("{head}content-length: 0\r\n\r\n"));
+        let server = TestServer::start(&authority, "127.0.0.1", whole);
+        let found = ask(&client(&server, &authority), 10.0);
+        assert!(matches!(found, Err(Error::Http(found)) if found == status), "{status}: {found:?}");
+    }
+    assert_eq!(elsewhere.connections(), 0);
+}
+
+/// Run as another process: the environment belongs to all tests of this one.
+#[test]
+fn a_proxy_in_the_environment_is_not_asked() {
+    let mut again = Command::new(std::env::current_exe().unwrap());
+    again.args(["--exact", "an_answer_is_read_and_the_connection_kept"]);
+    let free = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
+    for name in ["HTTPS_PROXY", "https_proxy", "ALL_PROXY", "all_proxy", "HTTP_PROXY", "http_proxy"] {
+        again.env(name, format!("http://{free}"));
+    }
+    let output = again.env_remove("NO_PROXY").env_remove("no_proxy").output().unwrap();
+    let text = String::from_utf8_lossy(&output.stdout);
+    assert!(output.status.success() && text.contains("1 passed"), "{text}");
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(64))]
+    #[test]
+    fn any_answer_is_read_or_refused(
+        status in "HTTP/1\\.[01] [0-9]{1,3}.{0,5}|.{0,20}",
+        fields in "((content-length|transfer-encoding|connection|location|x):? ?([a-z0-9]{0,7}|chunked)\r\n){0,4}",
+        body in "([0-9a-f]{1,3}\r\n[a-z]{0,8}\r\n){0,4}.{0,80}",
+    ) {
+        let found = answered(raw(&format!("{status}\r\n{fields}\r\n{body}")));
+        prop_assert!(!matches!(found, Ok(_) | Err(Error::Timeout(_) | Error::Tls(_))), "{found:?}");
+    }
+}
+
 #[test]
 fn a_server_that_accepts_and_never_answers_costs_no_more_than_its_time() {
     for answer in [Answer::Silence, Answer::Drip] {
@@ -98,6 +220,16 @@ fn a_server_that_accepts_and_never_answers_costs_no_more_than_its_time() {
         let error = ask(&client(&server, &authority), 1.0).unwrap_err();
         assert!(matches!(error, Error::Timeout(_)), "{error}");
         assert_eq!(error.again(), Again::AfterPause);
+        assert!(start.elapsed() < Duration::from_secs(5));
+    }
+    // Interim answers, trailers: something comes in, nothing comes of it.
+    let trailers = "HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\n0\r\n";
+    for (first, flood) in [("", "HTTP/1.1 100 Continue\r\n\r\n"), (trailers, "x: y\r\n")] {
+        let authority = Authority::new();
+        let server = TestServer::start(&authority, "127.0.0.1", Answer::Flood(first.into(), flood.into()));
+        let start = Instant::now();
+        let error = ask(&client(&server, &authority), 10.0).unwrap_err();
+        assert!(matches!(error, Error::Malformed(_) | Error::TooLarge), "{error}");
         assert!(start.elapsed() < Duration::from_secs(5));
     }
     // Not even TLS.

@@ -50,7 +50,8 @@ impl Client {
 
     fn exchange(&self, path: &str, body: &str, left: Duration) -> Result<(u16, String), Error> {
         let until = Instant::now() + left;
-        let mut connection = match self.idle.take().filter(|idle| idle.get_ref().sock.is_open()) {
+        let idle = self.idle.take().and_then(|mut idle| connect::is_open(idle.get_mut()).then_some(idle));
+        let mut connection = match idle {
             Some(idle) => idle,
             None => BufReader::new(connect::open(&self.server, self.tls.clone(), until, &self.timeline)?),
         };

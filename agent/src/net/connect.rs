@@ -14,6 +14,9 @@ use std::time::{Duration, Instant};
 const RESOLVER_STACK: usize = 256 << 10;
 /// More addresses of one name are not tried.
 const ADDRESSES: usize = 8;
+/// Unasked TLS messages on an idle connection are read this often. A server sends two tickets
+/// or so; one that does not stop is not worth a second request.
+const IDLE_READS: usize = 8;
 
 /// A TLS connection to a server.
 pub type Stream = StreamOwned<ClientConnection, Socket>;
@@ -82,6 +85,27 @@ fn connect_any(addresses: &[SocketAddr], until: Instant) -> io::Result<TcpStream
     Err(last)
 }
 
+/// Whether an idle connection can carry another request. Session tickets arrive unasked; an
+/// alert, data that nobody asked for, or an end of file says no.
+pub fn is_open(stream: &mut Stream) -> bool {
+    let StreamOwned { conn, sock: Socket { tcp, .. } } = stream;
+    if tcp.set_nonblocking(true).is_err() {
+        return false;
+    }
+    for _ in 0..IDLE_READS {
+        match conn.process_new_packets() {
+            Ok(state) if !state.peer_has_closed() && state.plaintext_bytes_to_read() == 0 => {}
+            _ => return false,
+        }
+        match conn.read_tls(tcp) {
+            Ok(0) => return false,
+            Ok(_) => {}
+            Err(e) => return e.kind() == io::ErrorKind::WouldBlock && tcp.set_nonblocking(false).is_ok(),
+        }
+    }
+    false
+}
+
 /// A TCP stream whose every read and write ends by `until`: a peer that sends one
 /// byte a second gets no more time than one that sends nothing.
 pub struct Socket {
@@ -91,17 +115,6 @@ pub struct Socket {
 }
 
 impl Socket {
-    /// Whether an idle connection can carry another request.
-    pub fn is_open(&self) -> bool {
-        if self.tcp.set_nonblocking(true).is_err() {
-            return false;
-        }
-        // Session tickets arrive unasked, so bytes are no sign of trouble; an end of file is.
-        let open =
-            !matches!(self.tcp.peek(&mut [0]), Ok(0)) && self.tcp.take_error().is_ok_and(|e| e.is_none());
-        self.tcp.set_nonblocking(false).is_ok() && open
-    }
-
     fn left(&self) -> io::Result<Option<Duration>> {
         let left = self.until.saturating_duration_since(Instant::now());
         if left.is_zero() { Err(io::ErrorKind::TimedOut.into()) } else { Ok(Some(left)) }

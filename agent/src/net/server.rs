@@ -33,6 +33,7 @@ impl Server {
                     .map_err(|_| refuse("not an IPv6 address in the brackets"))?;
                 (host, port)
             }
+            None if authority.contains(['[', ']']) => return Err(refuse("brackets around no IPv6 address")),
             None => authority.split_at(authority.find(':').unwrap_or(authority.len())),
         };
         if host.is_empty() {
@@ -114,6 +115,7 @@ mod tests {
             "https://v?x",
             "https://[x]:1",
             "https://v\r\nx",
+            "https://v[]",
         ] {
             assert!(Server::parse(url).is_err(), "{url}");
         }

@@ -23,6 +23,10 @@ pub enum Answer {
     ThenClose(String),
     /// These bytes, then the end.
     Raw(Vec<u8>),
+    /// These bytes, then the end of TCP, of which TLS says nothing.
+    Cut(Vec<u8>),
+    /// The first bytes, then the others again and again, for ever.
+    Flood(Vec<u8>, Vec<u8>),
     /// Nothing, for ever.
     Silence,
     /// One byte after the other, for ever.
@@ -145,6 +149,15 @@ fn talk(tcp: TcpStream, config: Arc<ServerConfig>, answer: &Answer, counts: &Cou
             Answer::Status(status, body) => (response(*status, body), true),
             Answer::ThenClose(body) => (response(200, body), false),
             Answer::Raw(bytes) => (bytes.clone(), false),
+            Answer::Cut(bytes) => {
+                let _ = stream.write_all(bytes).and_then(|()| stream.flush());
+                return;
+            }
+            Answer::Flood(first, others) => {
+                let _ = stream.write_all(first);
+                while stream.write_all(others).is_ok() {}
+                return;
+            }
             Answer::Silence => {
                 let _ = stream.read(&mut [0]);
                 return;
