@@ -1,8 +1,8 @@
 #!/bin/bash
 # SPDX-License-Identifier: Apache-2.0 OR MIT
 #
-# Halfkey in the initramfs: the agent, the units that run it, and the drop-ins that close the fence on every other way
-# out. Needs a systemd initramfs. Nothing of this host goes in, so one image serves many machines.
+# Halfkey in the initramfs: the agent, the unit that runs it, the drop-ins that close the fence on every other way out, and
+# the root gate. Needs a systemd initramfs. Nothing of this host goes in, so one image serves many machines.
 
 # called by dracut
 check() {
@@ -32,38 +32,36 @@ installkernel() {
 
 # called by dracut
 install() {
-    local unit conf=/usr/lib/halfkey
+    local unit
 
     inst_simple "$(find_binary "${HALFKEY_AGENT:-halfkey-agent}")" /usr/bin/halfkey-agent
     inst_multiple cryptsetup
 
-    # The two units.
     inst_simple "$moddir/halfkey-unlock.service" "$systemdsystemunitdir/halfkey-unlock.service"
-    inst_simple "$moddir/halfkey-gate.service" "$systemdsystemunitdir/halfkey-gate.service"
     $SYSTEMCTL -q --root "$initdir" add-wants sysinit.target halfkey-unlock.service
-    $SYSTEMCTL -q --root "$initdir" add-wants initrd.target halfkey-gate.service
-    # The crypt module of some versions leaves this to the host's own enablement.
-    $SYSTEMCTL -q --root "$initdir" add-wants sysinit.target cryptsetup.target
+    # From dracut-ng 103 on nothing pulls this in.
+    [[ -e $initdir$systemdsystemunitdir/sysinit.target.wants/cryptsetup.target ]] \
+        || $SYSTEMCTL -q --root "$initdir" add-wants sysinit.target cryptsetup.target
 
-    # The fence on every way out: each is a drop-in that runs the agent, so masking our units changes nothing.
+    # The fence on every way out: each is a drop-in that runs the agent, so masking our unit changes nothing.
     inst_simple "$moddir/fence-shell.conf" "$systemdsystemunitdir/emergency.service.d/50-halfkey.conf"
     for unit in rescue dracut-emergency debug-shell; do
         ln_r "$systemdsystemunitdir/emergency.service.d" "$systemdsystemunitdir/$unit.service.d"
     done
     inst_simple "$moddir/fence-passphrase.conf" "$systemdsystemunitdir/systemd-cryptsetup@.service.d/50-halfkey.conf"
-    inst_simple "$moddir/fence-switch-root.conf" "$systemdsystemunitdir/initrd-switch-root.service.d/50-halfkey.conf"
+    # The root gate, and the last way out.
+    inst_simple "$moddir/gate.conf" "$systemdsystemunitdir/initrd-switch-root.service.d/50-halfkey.conf"
 
     # Credentials from firmware and hypervisor are not measured: no service takes any.
     inst_simple "$moddir/no-credentials.conf" "$systemdsystemunitdir/service.d/50-halfkey.conf"
-    if grep -qsr '^ImportCredential=' "$initdir$systemdsystemunitdir"; then
+    if grep -qsr "^ImportCredential=" "${dracutsysrootdir-}$systemdsystemunitdir"; then
         echo 'ImportCredential=' >> "$initdir$systemdsystemunitdir/service.d/50-halfkey.conf"
     fi
 
-    # What mounts or resumes a system by what it finds on a disk. A resume image would run before the fence is extended,
-    # so hibernation is off in images with this module.
-    mkdir -p "$initdir/etc/systemd/system-generators"
+    # Nothing mounts or resumes a system because of what it finds on a disk. A resume image would run before the fence is
+    # extended, so hibernation is off in images with this module.
+    mkdir -p "$initdir/etc/systemd/system-generators" "$initdir/etc/systemd/system"
     ln -sfn /dev/null "$initdir/etc/systemd/system-generators/systemd-gpt-auto-generator"
-    ln -sfn /dev/null "$initdir/etc/systemd/system-generators/systemd-hibernate-resume-generator"
     for unit in systemd-hibernate-resume@.service systemd-hibernate-resume.service; do
         [[ -e $systemdsystemunitdir/$unit ]] && ln -sfn /dev/null "$initdir/etc/systemd/system/$unit"
     done
@@ -72,8 +70,5 @@ install() {
     inst_simple "$moddir/zz-halfkey.network" "$systemdnetwork/zz-halfkey.network"
 
     # The initqueue must not give up while the agent still waits.
-    inst_hook initqueue/settled 01 "$moddir/initqueue-wait.sh"
-
-    # Optional: the CA and defaults of this site.
-    inst_multiple -o /etc/halfkey/ca.pem /etc/halfkey/agent.conf
+    inst_hook initqueue/settled 01 "$moddir/halfkey-wait.sh"
 }

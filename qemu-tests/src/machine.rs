@@ -223,6 +223,16 @@ impl Boot {
         self.qemu.console.send(format!("{line}\n").as_bytes())
     }
 
+    /// Lets the third disk announce itself again and again, as a disk can: each time udev looks at it anew, and the last to
+    /// be looked at gets the link below /dev/disk/by-uuid.
+    ///
+    /// # Errors
+    /// If the machine is off.
+    pub fn announce_spare(&self) -> Result<()> {
+        let sizes = (0..6000).map(|i| format!("block_resize spare {}K\n", (64 << 10) + 4 * i));
+        self.qemu.monitor.send_slowly(sizes, Duration::from_millis(300))
+    }
+
     /// Waits for one of these on the console and says which it was.
     ///
     /// # Errors

@@ -112,6 +112,8 @@ pub struct Qemu {
     pub console: Wire,
     /// The rig's own line (ttyS1).
     pub shell: Wire,
+    /// QEMU's own console: what a hand at the hardware could do.
+    pub monitor: Wire,
     /// Rung by both.
     pub bell: Bell,
 }
@@ -148,20 +150,22 @@ impl Qemu {
         command.args(["-netdev", restrict, "-device", "virtio-net-pci,netdev=net,romfile="]);
         command.args(["-device", "virtio-rng-pci"]);
         let mut listeners = Vec::new();
-        for name in ["console", "shell"] {
+        for (option, name) in [("-serial", "console"), ("-serial", "shell"), ("-monitor", "monitor")] {
             listeners.push(sockets.listen(name)?);
-            command.arg("-serial").arg(format!("unix:{}", sockets.path(name).display()));
+            command.arg(option).arg(format!("unix:{}", sockets.path(name).display()));
         }
         let mut machine = Guard::start("qemu", &mut command, &log("qemu"))?;
         let bell = Bell::default();
         let console = accept(&listeners[0], &mut machine, &log("qemu"))?;
         let shell = accept(&listeners[1], &mut machine, &log("qemu"))?;
+        let monitor = accept(&listeners[2], &mut machine, &log("qemu"))?;
         Ok(Self {
             machine,
             _tpm: tpm,
             _sockets: sockets,
             console: Wire::new("console", console, &log("console"), &bell, tap)?,
             shell: Wire::new("shell", shell, &log("shell"), &bell, None)?,
+            monitor: Wire::new("monitor", monitor, &log("monitor"), &Bell::default(), None)?,
             bell,
         })
     }

@@ -65,6 +65,11 @@ impl Verifier {
         format!("https://{}:{}", self.host, self.port)
     }
 
+    /// Where this host reaches it.
+    pub fn local_url(&self) -> String {
+        format!("https://127.0.0.1:{}", self.port)
+    }
+
     /// The CA that nodes pin, PEM.
     ///
     /// # Errors
@@ -96,7 +101,7 @@ impl Verifier {
         let path = self.state.join("operator-admin.bundle");
         let text = fs::read(&path).context(format_args!("can't read {}", path.display()))?;
         let mut bundle: serde_json::Value = serde_json::from_slice(&text).context("the operator's bundle")?;
-        bundle["servers"] = serde_json::json!([format!("https://127.0.0.1:{}", self.port)]);
+        bundle["servers"] = serde_json::json!([self.local_url()]);
         let here = self.state.with_extension("bundle");
         fs::write(&here, bundle.to_string()).context(format_args!("can't write {}", here.display()))?;
         Ok(here)

@@ -146,6 +146,26 @@ impl Wire {
         Ok(lock(&self.heard).text[from..self.cursor].trim().to_string())
     }
 
+    /// Sends these, one after the other, from a thread of its own, until there are no more or the machine is off.
+    ///
+    /// # Errors
+    /// If the socket can't be duplicated.
+    pub fn send_slowly(
+        &self,
+        mut messages: impl Iterator<Item = String> + Send + 'static,
+        pause: Duration,
+    ) -> Result<()> {
+        let mut stream = self.stream.try_clone().context("can't duplicate a socket")?;
+        std::thread::spawn(move || {
+            while let Some(message) = messages.next()
+                && stream.write_all(message.as_bytes()).is_ok()
+            {
+                std::thread::sleep(pause);
+            }
+        });
+        Ok(())
+    }
+
     /// Sends bytes as they are.
     ///
     /// # Errors

@@ -1,20 +1,17 @@
 //! 3: whoever breaks into the running system comes too late.
 
 use super::World;
+use super::second_agent::{FOLDER, attest, guest, primary, read};
 use crate::ensure;
 use crate::error::{Context, Result};
 use crate::estate::Estate;
-use crate::machine::{Boot, base64, unbase64};
+use crate::machine::Boot;
 use crate::process::run as run_here;
 use crate::story::Who::Attacker;
-use halfkey_protocol::wire::operator::EvidenceRecord;
 use halfkey_protocol::{Bytes, NodeId, Reason};
 use serde_json::Value;
 use std::fs;
 use std::process::Command;
-
-/// Where the attacker works.
-const FOLDER: &str = "/root/attack";
 
 /// As root in the guest: U can't be unsealed (also not with a release signature recorded from an earlier session), V is not
 /// released, and `status` says so. The attacker uses tpm2-tools, so nothing here depends on the agent's own TPM layer.
@@ -29,21 +26,35 @@ pub fn run(world: &mut World) -> Result<()> {
     let status: Value = serde_json::from_str(&status).context("halfkey-agent status --json")?;
     ensure!(status["tpm"]["fence"] == "opened", "status says that the fence is {}", status["tpm"]["fence"]);
     ensure!(status["tpm"]["can_unseal"] == false, "status says that the half could be unsealed");
-    story.proves("status: the fence is `opened`, the machine's half can't be unsealed");
-
-    story.does(Attacker, "is root in the running system and asks the verifier for its half");
     let (code, said) = boot.script("halfkey-agent unlock --dry-run --device /dev/vda2")?;
     ensure!(code != 0, "a second unlock succeeded: {said}");
-    let EvidenceRecord { summary, .. } = estate.last_record()?;
-    let expected = Some(Reason::FenceExtended.code());
-    ensure!(summary.code.as_deref() == expected, "expected a refusal, found {summary:?}: {said}");
+    story.proves("the agent itself says that the boot window is over: the fence is `opened`");
+
+    story.does(
+        Attacker,
+        "is root in the running system and asks the verifier for its half, with an agent of his own",
+    );
+    let srk = primary(&mut boot, "srk", "o", "ecc256:aes128cfb", "decrypt")?;
+    ensure!(srk == field_of(&token, "srk_name")?, "tpm2-tools made another storage key than the agent");
+    let verdict = attest(&mut boot, estate, &srk)?;
+    ensure!(
+        verdict.outcome == "denied" && verdict.code.as_deref() == Some(Reason::FenceExtended.code()),
+        "expected a refusal, found {} ({:?}): {}",
+        verdict.outcome,
+        verdict.code,
+        verdict.message
+    );
+    ensure!(verdict.sealed.is_none() && verdict.release_signature.is_none(), "the refusal holds a release");
+    let recorded = estate.last_record()?.summary;
+    ensure!(Some(recorded.id) == verdict.evidence_id, "the refusal is not on record");
     story.proves("V is not released: the quote shows that the fence is extended");
 
-    story.does(Attacker, "has the sealed blob, the storage key, and talks to the TPM with tpm2-tools");
+    story.does(Attacker, "has the sealed blob and the storage key, and talks to the TPM");
     unseal(&mut boot, estate, &token)?;
     story.proves(
         "U is not unsealed: not by password, not with an earlier signature, not even with a fresh one",
     );
+    boot.run(&format!("rm -r {FOLDER}"))?;
     estate.keep_running(boot);
     Ok(())
 }
@@ -53,38 +64,28 @@ fn unseal(boot: &mut Boot, estate: &Estate, token: &Value) -> Result<()> {
     {
         boot.write_file(&format!("{FOLDER}/{file}"), &sized(&field_of(token, field)?))?;
     }
-    // TPMS_ECC_POINT as tpm2-tools has it in memory: two coordinates of 32 zero bytes in buffers of 128.
-    let coordinate = [&32u16.to_le_bytes()[..], &[0; 128]].concat();
-    boot.write_file(&format!("{FOLDER}/unique"), &[coordinate.as_slice(), &coordinate].concat())?;
-    let node = NodeId::parse(&estate.node).context("the node's id is a UUID")?;
+    let node = NodeId::parse(&estate.node).context("a node id is a UUID")?;
     boot.write_file(&format!("{FOLDER}/node"), &node.0)?;
-    in_folder(
+    guest(
         boot,
-        "tpm2_createprimary -Q -C o -G ecc256:aes128cfb -u unique -c srk.ctx \
-         -a 'fixedtpm|fixedparent|sensitivedataorigin|userwithauth|noda|restricted|decrypt'
-         tpm2_readpublic -Q -c srk.ctx -n srk.name
-         tpm2_load -Q -C srk.ctx -u pub -r priv -c u.ctx
+        "tpm2_load -Q -C srk.ctx -u pub -r priv -c u.ctx
          tpm2_loadexternal -Q -C n -u release -c release.ctx",
     )?;
-    let name = unbase64(&in_folder(boot, "base64 -w0 srk.name")?).context("base64 of a name")?;
-    ensure!(name == field_of(token, "srk_name")?, "tpm2-tools made another storage key than the agent");
-
     fails(boot, "tpm2_unseal -c u.ctx", "authPolicy is not available")?;
 
     // Signed for a session that is over.
     let earlier = sign(estate, &begin_session(boot)?)?;
-    in_folder(boot, "tpm2_flushcontext session")?;
+    guest(boot, "tpm2_flushcontext session")?;
     begin_session(boot)?;
     boot.write_file(&format!("{FOLDER}/signature"), &earlier)?;
     fails(boot, POLICY_SIGNED, "signature")?;
 
     // As if the release key itself had been stolen.
-    in_folder(boot, "tpm2_flushcontext session")?;
+    guest(boot, "tpm2_flushcontext session")?;
     let fresh = sign(estate, &begin_session(boot)?)?;
     boot.write_file(&format!("{FOLDER}/signature"), &fresh)?;
-    in_folder(boot, POLICY_SIGNED)?;
-    fails(boot, "tpm2_unseal -c u.ctx -p session:session", "policy check failed")?;
-    boot.run(&format!("rm -r {FOLDER}")).map(drop)
+    guest(boot, POLICY_SIGNED)?;
+    fails(boot, "tpm2_unseal -c u.ctx -p session:session", "policy check failed")
 }
 
 const POLICY_SIGNED: &str =
@@ -92,14 +93,13 @@ const POLICY_SIGNED: &str =
 
 /// Starts a policy session and returns what the release key would have to sign for it.
 fn begin_session(boot: &mut Boot) -> Result<Vec<u8>> {
-    let text = in_folder(
+    read(
         boot,
         "tpm2_startauthsession -Q -S session --policy-session -g sha256
          tpm2_policypcr -Q -S session -l sha256:15
-         tpm2_policysigned -Q -S session -g sha256 -c release.ctx -x -q node --raw-data to-sign
-         base64 -w0 to-sign",
-    )?;
-    unbase64(&text).context(format_args!("expected base64, found {text}"))
+         tpm2_policysigned -Q -S session -g sha256 -c release.ctx -x -q node --raw-data to-sign",
+        "to-sign",
+    )
 }
 
 /// Signs as the verifier would.
@@ -118,15 +118,11 @@ fn sign(estate: &Estate, message: &[u8]) -> Result<Vec<u8>> {
     fs::read(&signature).context("can't read the signature")
 }
 
-fn in_folder(boot: &mut Boot, script: &str) -> Result<String> {
-    boot.run(&format!("set -e; cd {FOLDER}; export TPM2TOOLS_TCTI=device:/dev/tpmrm0\n{script}"))
-}
-
 /// The command must fail, and with this error.
 fn fails(boot: &mut Boot, command: &str, error: &str) -> Result<()> {
     let script = format!("cd {FOLDER}; export TPM2TOOLS_TCTI=device:/dev/tpmrm0\n{command}");
     let (code, said) = boot.script(&script)?;
-    ensure!(code != 0, "`{command}` succeeded: {}", base64(said.as_bytes()));
+    ensure!(code != 0, "`{command}` succeeded");
     ensure!(said.contains(error), "`{command}` was expected to fail because of {error:?}, but said {said}");
     Ok(())
 }

@@ -4,7 +4,7 @@
 //! | number | file |
 //! | --- | --- |
 //! | 1, 2 | [`unlock`]: enrollment, approval, the unattended boot |
-//! | 3 | [`afterwards`]: root in the running system gets nothing |
+//! | 3 | [`afterwards`]: root in the running system gets nothing; [`second_agent`] is the attacker's tool |
 //! | 4, 5, 9, 12 | [`tampered`]: command line, initramfs, TPM, header |
 //! | 6, 7, 8 | [`server`]: revoked, down, impersonated |
 //! | 10 | [`volumes`]: several volumes |
@@ -12,6 +12,7 @@
 
 mod afterwards;
 mod rogue;
+mod second_agent;
 mod server;
 mod tampered;
 mod unlock;

@@ -7,7 +7,8 @@ use crate::machine::Reached;
 use crate::story::Who::{Attacker, Machine, Verifier};
 use std::fs;
 
-/// A plaintext file system that carries the UUID of the root file system. Nothing that is measured changes.
+/// A plaintext file system that carries the UUID of the root file system, on a disk that keeps calling for attention so that
+/// /dev/disk/by-uuid names it when the root is mounted. Nothing that is measured changes.
 pub fn run(world: &mut World) -> Result<()> {
     world.estate()?;
     let World { rig, story, estate } = world;
@@ -20,6 +21,8 @@ pub fn run(world: &mut World) -> Result<()> {
     rig.images.plaintext_root("ROGUE-SYSTEM-RUNS", &spare)?;
 
     let mut boot = estate.boot()?;
+    // A disk that is quiet loses the link to the volume that is opened later.
+    boot.announce_spare()?;
     let reached = boot.reached()?;
     let console = boot.console();
     ensure!(!console.contains("ROGUE-SYSTEM-RUNS"), "the attacker's system ran");
