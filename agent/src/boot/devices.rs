@@ -53,9 +53,9 @@ enum Look {
 pub fn explicit(paths: &[PathBuf]) -> Result<Vec<Volume>> {
     let enrolled = |path: &PathBuf| match look(path)? {
         Look::Enrolled(volume) => Ok(*volume),
-        Look::Other { why, .. } => {
-            Err(why.unwrap_or_else(|| not_enrolled(format!("{}: no LUKS2 volume", path.display()))))
-        }
+        Look::Other { why, .. } => Err(why.unwrap_or_else(|| {
+            not_enrolled(format!("{}: no LUKS2 volume with a halfkey token", path.display()))
+        })),
     };
     paths.iter().map(enrolled).collect()
 }
