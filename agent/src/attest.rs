@@ -115,6 +115,7 @@ impl Attester<'_> {
             event_log: logs.firmware,
             userspace_log: logs.userspace,
             ima_log: logs.ima,
+            command_line: logs.command_line,
             agent: env!("CARGO_PKG_VERSION").into(),
         };
         let verdict: wire::Verdict =

@@ -9,6 +9,8 @@ const USERSPACE: &str = "/run/log/systemd/tpm2-measure.log";
 const IMA: &str = "/sys/kernel/security/ima/binary_runtime_measurements";
 /// systemd writes a few lines.
 const MAX_USERSPACE: usize = 128 << 10;
+/// COMMAND_LINE_SIZE of x86-64, twice.
+const MAX_COMMAND_LINE: usize = 4096;
 /// In the initramfs the list is short; all of it in memory several times over is not worth more.
 const MAX_IMA: usize = 512 << 10;
 
@@ -21,6 +23,8 @@ pub struct Logs {
     pub userspace: Option<Bytes>,
     /// The IMA list.
     pub ima: Option<Bytes>,
+    /// The kernel command line, without the newline that the kernel shows behind it.
+    pub command_line: Option<Bytes>,
 }
 
 impl Logs {
@@ -31,6 +35,7 @@ impl Logs {
             firmware: log(FIRMWARE, MAX_LOG),
             userspace: log(USERSPACE, MAX_USERSPACE),
             ima: log(IMA, MAX_IMA),
+            command_line: command_line(),
         }
     }
 }
@@ -45,6 +50,14 @@ fn mount_securityfs() {
         let flags = MsFlags::MS_NOSUID | MsFlags::MS_NODEV | MsFlags::MS_NOEXEC;
         let _ = mount(Some("securityfs"), folder, Some("securityfs"), flags, None::<&str>);
     }
+}
+
+fn command_line() -> Option<Bytes> {
+    let mut text = bounded::read("/proc/cmdline", MAX_COMMAND_LINE).ok()?;
+    if text.last() == Some(&b'\n') {
+        text.pop();
+    }
+    Some(text.into())
 }
 
 fn log(path: &str, max: usize) -> Option<Bytes> {

@@ -7,6 +7,8 @@ pub const QUOTE: &str = "halfkey v1 quote";
 pub const RELEASE: &str = "halfkey v1 release";
 /// Prefix of what the tenant key signs over an enrollment.
 pub const ENROLLMENT: &str = "halfkey v1 enrollment";
+/// Prefix of what the tenant key signs over a policy.
+pub const POLICY: &str = "halfkey v1 policy";
 /// HKDF `info` of the passphrase of one LUKS2 keyslot.
 pub const VOLUME: &str = "halfkey v1 volume";
 /// HKDF `info` of the proof that the node holds K.

@@ -158,6 +158,7 @@ fn evidence_lists_and_records() {
             event_log: Some(vec![0; 41_000].into()),
             userspace_log: None,
             ima_log: None,
+            command_line: None,
             agent: "halfkey-agent 0.1.0".into(),
         },
         reset_count: Some(7),

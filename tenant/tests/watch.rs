@@ -165,6 +165,7 @@ fn an_event_log_is_saved_raw_and_never_over_another_file() {
                     event_log: log,
                     userspace_log: None,
                     ima_log: None,
+                    command_line: None,
                     agent: "a".into(),
                 },
                 reset_count: None,

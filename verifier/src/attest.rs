@@ -68,7 +68,7 @@ impl<'a> Claim<'a> {
             return refuse(Reason::Malformed, "expected a node id: a UUID in lower case".into());
         };
         let purpose = match Purpose::parse(&finish.purpose) {
-            Some(Purpose::Runtime) => {
+            Some(Purpose::Runtime | Purpose::Propose) => {
                 return refuse(Reason::Malformed, "purpose runtime is not served by this version".into());
             }
             Some(purpose) => purpose,

@@ -111,6 +111,7 @@ async fn strangers_learn_nothing() {
         event_log: Some(Bytes(vec![0; 1 << 20])),
         userspace_log: None,
         ima_log: None,
+        command_line: None,
         agent: "x".into(),
     };
     assert_eq!(

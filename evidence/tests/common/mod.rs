@@ -253,6 +253,7 @@ impl Swtpm {
             event_log: None,
             userspace_log: None,
             ima_log: None,
+            command_line: None,
             agent: "test".to_owned(),
         }
     }

@@ -12,6 +12,8 @@ pub enum Purpose {
     Boot,
     /// To keep attesting in the running system.
     Runtime,
+    /// To propose the next boot, in the running system.
+    Propose,
 }
 
 impl Purpose {
@@ -21,12 +23,13 @@ impl Purpose {
             Self::Enroll => "enroll",
             Self::Boot => "boot",
             Self::Runtime => "runtime",
+            Self::Propose => "propose",
         }
     }
 
     /// From the name on the wire.
     pub fn parse(text: &str) -> Option<Self> {
-        [Self::Enroll, Self::Boot, Self::Runtime].into_iter().find(|p| p.as_str() == text)
+        [Self::Enroll, Self::Boot, Self::Runtime, Self::Propose].into_iter().find(|p| p.as_str() == text)
     }
 }
 
@@ -81,6 +84,8 @@ wire! {
         pub userspace_log: Option<Bytes>,
         /// The IMA list (`binary_runtime_measurements`).
         pub ima_log: Option<Bytes>,
+        /// What the kernel says its command line is. A claim: it counts where an event has the digest of just this text.
+        pub command_line: Option<Bytes>,
         /// Version of the agent, for the record.
         pub agent: String,
     }

@@ -8,6 +8,7 @@
 //! | [`Finish`] | [`Verdict`] | `POST /v1/finish` |
 //! | [`Wait`] | [`Waited`] | `POST /v1/wait` |
 //! | [`Prove`] | [`Proved`] | `POST /v1/prove` |
+//! | [`Propose`] | [`Proposed`] | `POST /v1/propose` |
 //!
 //! Any of them may be answered by a [`Problem`] with an HTTP status of 400 or above.
 //! Missing optional fields and `null` mean the same.
@@ -16,10 +17,14 @@ mod attest;
 mod enrollment;
 #[cfg(feature = "serde")]
 pub mod operator;
+#[cfg(feature = "serde")]
+pub mod policies;
+mod proposal;
 mod register;
 
 pub use attest::*;
 pub use enrollment::*;
+pub use proposal::*;
 pub use register::*;
 
 /// Declares wire types once, for `miniserde` and `serde`.

@@ -108,6 +108,7 @@ pub fn attest(boot: &mut Boot, estate: &Estate, srk_name: &[u8]) -> Result<Verdi
         event_log: Some(read(boot, "", "/sys/kernel/security/tpm0/binary_bios_measurements")?.into()),
         userspace_log: None,
         ima_log: None,
+        command_line: None,
         agent: "tpm2-tools".into(),
     };
     post(estate, "finish", &finish)

@@ -62,7 +62,7 @@ async fn begin(State(app): State<Arc<App>>, message: Json<Begin>) -> Answer<Begu
     let version = common_version(&message.value.versions)?;
     let node = node_id(&message.value.node_id)?;
     let purpose = match Purpose::parse(&message.value.purpose) {
-        Some(Purpose::Runtime) => {
+        Some(Purpose::Runtime | Purpose::Propose) => {
             return Err(Refusal::new(Reason::Conflict, "purpose runtime is not served by this version"));
         }
         Some(purpose) => purpose,

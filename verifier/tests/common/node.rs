@@ -155,6 +155,7 @@ impl Node {
             event_log: None,
             userspace_log: None,
             ima_log: None,
+            command_line: None,
             agent: "test".to_owned(),
         }
     }

@@ -145,6 +145,7 @@ fn insert(tx: &Transaction<'_>, case: &Case<'_>, ruling: &Ruling) -> Result<u64>
         event_log: None,
         userspace_log: None,
         ima_log: None,
+        command_line: finish.command_line.clone(),
     };
     let verdict = &ruling.verdict;
     let (finish_json, differing) = (json(&without_logs)?, json(&ruling.differing)?);
@@ -292,6 +293,7 @@ mod tests {
             event_log: Some(Bytes(vec![7; log])),
             userspace_log: None,
             ima_log: None,
+            command_line: None,
             agent: "test".into(),
         };
         let ruling = || Ruling {
