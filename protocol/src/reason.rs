@@ -146,12 +146,30 @@ reasons! {
     FenceExtended = "fence_extended", Node, false;
     /// the node is revoked
     Revoked = "revoked", Operator, false;
-    /// no boot of this node was approved yet
-    NoReference = "no_reference", Operator, false;
-    /// what was booted is not what was approved
+    /// no policy governs this node
+    NoPolicy = "no_policy", Operator, false;
+    /// what was booted is not what the policy allows
     PolicyMismatch = "policy_mismatch", Policy, false;
     /// an operator denied this boot
     OperatorDenied = "operator_denied", Operator, false;
+
+    // Policies
+    /// the policy is not signed by the tenant key, or is for something else
+    PolicySignature = "policy_signature", Operator, false;
+    /// the policy could not be read
+    PolicyMalformed = "policy_malformed", Operator, false;
+    /// the policy allows more than any policy may
+    PolicyFloor = "policy_floor", Operator, false;
+    /// the policy is not newer than the last one
+    PolicyVersion = "policy_version", Operator, false;
+
+    // Proposals
+    /// the proposal could not be read
+    ProposalMalformed = "proposal_malformed", Node, false;
+    /// the node proposes from a boot that was not opened by attestation
+    ProposalUnattested = "proposal_unattested", Node, false;
+    /// no rule accepts the proposal: it waits for an operator
+    ProposalWaits = "proposal_waits", Operator, false;
 }
 
 impl fmt::Display for Reason {

@@ -18,8 +18,11 @@
 //! `after`: entries with a larger number, the oldest `limit` of them. Without `after`: the
 //! newest `limit` entries. Both oldest first. `wait` (at most 25) may be combined with `node`.
 //!
+//! Policies, groups and proposals: [`super::policies`].
+//!
 //! Times are seconds since 1970, UTC.
 
+use super::policies::{Finding, PolicySummary};
 use super::{Credential, Register, SignedEnrollment};
 use crate::Bytes;
 use serde::{Deserialize, Serialize};
@@ -110,8 +113,8 @@ pub struct NodeRecord {
     pub enrollment: Option<SignedEnrollment>,
     /// The boot that waits for an operator.
     pub pending: Option<PendingBoot>,
-    /// What the node's boots are compared with.
-    pub reference: Option<Reference>,
+    /// What the node's boots are judged by: its own policy, else that of its group.
+    pub policy: Option<PolicySummary>,
     /// Why it is revoked.
     pub revoked_because: Option<String>,
 }
@@ -129,8 +132,8 @@ pub struct PendingBoot {
     pub message: String,
     /// Whether an operator can approve it. Fence, signature, counters and revocation never can be.
     pub approvable: bool,
-    /// PCRs that differ from the reference.
-    pub differing: Vec<PcrDifference>,
+    /// What the policy does not allow; empty if there is no policy.
+    pub findings: Vec<Finding>,
     /// First seen.
     pub since: u64,
     /// When the ticket is forgotten.
@@ -174,13 +177,11 @@ pub struct Enroll {
     pub c_v: Credential,
 }
 
-/// Body of `POST approve`.
+/// Body of `POST approve`: releases this boot, and leaves the policy as it is.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Approve {
     /// Which pending boot.
     pub ticket: String,
-    /// Release this boot, but keep the reference values as they are.
-    pub once: bool,
 }
 
 /// Body of `POST deny`.
@@ -240,8 +241,8 @@ pub struct EvidenceRecord {
     pub clock: Option<u64>,
     /// What PCR 15 (SHA-256 bank) must be from the opening on, if this evidence was released for a boot.
     pub expected_fence: Option<Bytes>,
-    /// PCRs that differ from the reference at that time.
-    pub differing: Vec<PcrDifference>,
+    /// What the policy of that time did not allow.
+    pub findings: Vec<Finding>,
 }
 
 /// An entry of the audit trail.
@@ -254,7 +255,8 @@ pub struct AuditEntry {
     /// The operator's name (common name of the certificate), `node`, or `verifier`.
     pub actor: String,
     /// What happened: `register`, `enroll`, `prove`, `verdict`, `approve`, `deny`, `revoke`, `restore`, `refuse`,
-    /// `expire` (a registration that no tenant enrolled), `operator_add`, `operator_remove`.
+    /// `policy_apply`, `group_set`, `propose`, `proposal_accept`, `proposal_deny`, `expire` (a registration that no
+    /// tenant enrolled), `operator_add`, `operator_remove`.
     pub action: String,
     /// Node id, if it concerns one.
     pub node_id: Option<String>,
