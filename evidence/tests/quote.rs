@@ -160,7 +160,7 @@ fn other_signed_structures(tpm: &Swtpm, ak: &AkPublic, exchange: &Exchange, good
 
 fn reference_values(tpm: &Swtpm, ak: &AkPublic, exchange: &Exchange) {
     let boot = verify(ak, exchange, &tpm.finish(exchange, Hash::Sha256)).unwrap();
-    let reference = policy::learn(&boot, 7, 1234, "operator");
+    let reference = policy::reference::learn(&boot, 7, 1234, "operator");
     assert_eq!((reference.bank.as_str(), reference.pcrs.len(), reference.evidence_id), ("sha256", 15, 7));
     assert!(policy::compare(&boot, &reference).is_empty());
     assert_eq!(policy::all_new(&boot).len(), 14);

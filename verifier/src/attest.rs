@@ -358,7 +358,7 @@ pub fn learn(node: &Node, record: &EvidenceRecord, now: u64, by: &str) -> Result
         }
     };
     let (quote, _) = check_quote(&claim, enrollment)?;
-    Ok(policy::learn(&quote, record.summary.id, now, by))
+    Ok(policy::reference::learn(&quote, record.summary.id, now, by))
 }
 
 fn check_quote(claim: &Claim<'_>, enrollment: &Enrollment) -> Result<(VerifiedQuote, [u8; 32]), Rejection> {

@@ -1,4 +1,4 @@
-//! Reference values.
+//! Reference values: gone as soon as the verifier has no more use for them.
 use crate::quote::VerifiedQuote;
 use halfkey_protocol::Bytes;
 use halfkey_protocol::wire::operator::{PcrDifference, Reference};
