@@ -1,0 +1,112 @@
+//! The policy language: what a node may boot, in terms of what was booted.
+//!
+//! A policy is a TOML document (docs/policy.md has the schema for people). It is parsed once into rules over the
+//! **events** of a replayed log, never over what a node merely says: a rule relies on an event's content only where the
+//! digest that the PCR was extended with is that of the content; any other event counts by its digest alone.
+//!
+//! | module | what |
+//! | --- | --- |
+//! | [`rules`] | what a document says, typed |
+//! | [`reference`] | PCR values, until nobody uses them |
+//!
+//! [`evaluate`] judges a boot, [`explain`] says why, event by event; [`learn`] writes the policy that a boot is accepted by.
+
+pub mod reference;
+pub mod rules;
+
+mod compare;
+mod judge;
+mod learn;
+mod parse;
+mod proposal;
+
+pub use compare::{Change, diff};
+pub use halfkey_protocol::wire::policies::{Finding, MAX_POLICY};
+pub use judge::{Claims, Evaluation, ExplainedEvent, Explanation, evaluate, explain};
+pub use learn::{learn, learn_boot};
+pub use parse::Problem;
+pub use proposal::{Cover, boot_of, boot_toml, check_proposal, covers};
+pub use reference::{COMPARED, all_new, compare};
+pub use rules::{Boot, Trust};
+
+use rules::Document;
+use std::sync::Arc;
+
+/// A policy that was parsed, and is not below the floor. Cheap to clone.
+#[derive(Clone, Debug)]
+pub struct Policy {
+    document: Arc<Document>,
+}
+
+impl Policy {
+    /// Parses a document of at most [`MAX_POLICY`] bytes.
+    ///
+    /// # Errors
+    /// Everything that is wrong with it, in the order of the text: syntax, unknown keys, wrong types, contradictions, and
+    /// what is missing to the floor.
+    pub fn parse(toml: &str) -> Result<Self, Vec<Problem>> {
+        Ok(Self { document: Arc::new(parse::policy(toml)?) })
+    }
+
+    /// The name that it gives itself.
+    pub fn name(&self) -> &str {
+        &self.document.name
+    }
+
+    /// The policy with what one node may boot besides.
+    #[must_use]
+    pub fn with(&self, additions: &Additions) -> Self {
+        let mut document = Document::clone(&self.document);
+        document.boots.extend(additions.boots.iter().cloned());
+        document.events.extend(additions.events.iter().cloned());
+        document.command_line.allow(&additions.allowed);
+        Self { document: Arc::new(document) }
+    }
+
+    /// The policy with more boots: those of trusted proposals.
+    #[must_use]
+    pub fn with_boots(&self, boots: &[Boot]) -> Self {
+        let mut document = Document::clone(&self.document);
+        document.boots.extend(boots.iter().cloned());
+        Self { document: Arc::new(document) }
+    }
+
+    /// `[trust_root_with_next_boot]`.
+    pub fn trust(&self) -> Option<&Trust> {
+        self.document.trust.as_ref()
+    }
+
+    /// `[[boot]]`, in order.
+    pub fn boots(&self) -> &[Boot] {
+        &self.document.boots
+    }
+}
+
+/// What one node of a group may boot besides: `format`, `name`, `[[boot]]`, `[[event]]` and `command_line.allowed`.
+#[derive(Clone, Debug)]
+pub struct Additions {
+    name: String,
+    boots: Vec<Boot>,
+    events: Vec<rules::EventRule>,
+    allowed: Vec<rules::Token>,
+}
+
+impl Additions {
+    /// Parses a document of at most [`MAX_POLICY`] bytes.
+    ///
+    /// # Errors
+    /// As [`Policy::parse`].
+    pub fn parse(toml: &str) -> Result<Self, Vec<Problem>> {
+        parse::additions(toml)
+    }
+
+    /// The name that they give themselves.
+    pub fn name(&self) -> &str {
+        &self.name
+    }
+
+    /// `[[boot]]`, in order.
+    pub fn boots(&self) -> &[Boot] {
+        &self.boots
+    }
+}

@@ -1,0 +1,260 @@
+//! What a policy document says, typed. Digests are bytes here; the texts are gone.
+
+use halfkey_protocol::kdf::Hash;
+use std::fmt;
+
+/// The whole document.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[allow(dead_code, reason = "until the judge reads it")]
+pub(crate) struct Document {
+    /// The name that it gives itself.
+    pub name: String,
+    /// `ignore`: bit n is PCR n.
+    pub ignore: u32,
+    /// `[secure_boot]`
+    pub secure_boot: SecureBoot,
+    /// `[firmware]`: PCR 0 and 2, if covered.
+    pub firmware: [Option<Vec<Digest>>; 2],
+    /// `[pcr]`: allowed values of whole PCRs.
+    pub pcrs: Vec<(u8, Vec<Digest>)>,
+    /// `[command_line]`
+    pub command_line: CommandLine,
+    /// `[[boot]]`
+    pub boots: Vec<Boot>,
+    /// `[[event]]`
+    pub events: Vec<EventRule>,
+    /// `[trust_root_with_next_boot]`
+    pub trust: Option<Trust>,
+}
+
+/// A digest of one of the banks, or a fingerprint (SHA-256).
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Digest {
+    /// 32 or 48 bytes of it are used.
+    bytes: [u8; 48],
+    /// 32 or 48.
+    length: u8,
+}
+
+impl Digest {
+    /// From as many bytes as a hash has; none for another number.
+    pub fn new(bytes: &[u8]) -> Option<Self> {
+        if bytes.len() != 32 && bytes.len() != 48 {
+            return None;
+        }
+        let mut padded = [0; 48];
+        padded[..bytes.len()].copy_from_slice(bytes);
+        Some(Self { bytes: padded, length: bytes.len() as u8 })
+    }
+
+    /// From `sha256:<64 hex digits>` or `sha384:<96 hex digits>`, lower case.
+    pub fn parse(text: &str) -> Option<Self> {
+        let (name, digits) = text.split_once(':')?;
+        let hash = Hash::from_name(name)?;
+        let digits = digits.as_bytes();
+        if digits.len() != hash.digest_len() * 2 {
+            return None;
+        }
+        let digit = |byte: u8| match byte {
+            b'0'..=b'9' => Some(byte - b'0'),
+            b'a'..=b'f' => Some(byte - b'a' + 10),
+            _ => None,
+        };
+        let mut bytes = [0; 48];
+        for (byte, pair) in bytes.iter_mut().zip(digits.chunks_exact(2)) {
+            *byte = digit(pair[0])? << 4 | digit(pair[1])?;
+        }
+        Some(Self { bytes, length: hash.digest_len() as u8 })
+    }
+
+    /// The bytes.
+    pub fn as_bytes(&self) -> &[u8] {
+        &self.bytes[..usize::from(self.length)]
+    }
+
+    /// The hash that it is of.
+    pub fn hash(&self) -> Hash {
+        if self.length == 32 { Hash::Sha256 } else { Hash::Sha384 }
+    }
+}
+
+/// As in a document: `sha256:<hex>`.
+impl fmt::Display for Digest {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}:", self.hash().name())?;
+        self.as_bytes().iter().try_for_each(|byte| write!(f, "{byte:02x}"))
+    }
+}
+
+impl fmt::Debug for Digest {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        fmt::Display::fmt(self, f)
+    }
+}
+
+/// `[secure_boot]`
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(crate) struct SecureBoot {
+    /// Whether firmware must have checked signatures.
+    pub required: bool,
+    /// Certificates and hashes that PK, KEK and db may have.
+    pub pk: Vec<Digest>,
+    pub kek: Vec<Digest>,
+    pub db: Vec<Digest>,
+    /// What dbx must have, if anything is said of it.
+    pub dbx: Option<Dbx>,
+    /// Certificates that may have verified something.
+    pub authorities: Vec<Digest>,
+}
+
+/// The forbidden signatures.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[allow(dead_code, reason = "until the judge reads it")]
+pub(crate) enum Dbx {
+    /// `dbx`: exactly these.
+    Exactly(Vec<Digest>),
+    /// `dbx_at_least`: these, and maybe more.
+    AtLeast(Vec<Digest>),
+}
+
+/// A word of a command line; a final `*` stands for anything.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Token(pub(crate) String);
+
+/// `[command_line]`
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[allow(dead_code, reason = "until the judge reads it")]
+pub(crate) enum CommandLine {
+    /// Nothing is said: each boot has its own.
+    None,
+    /// `exact`: one of these.
+    Exact(Vec<String>),
+    /// Token by token.
+    Tokens { allowed: Vec<Token>, required: Vec<Token>, forbidden: Vec<Token> },
+}
+
+impl CommandLine {
+    /// Allows more tokens, if tokens are what is asked.
+    pub(crate) fn allow(&mut self, more: &[Token]) {
+        if let Self::Tokens { allowed, .. } = self {
+            allowed.extend_from_slice(more);
+        }
+    }
+}
+
+/// `[[boot]]`: one of the things that may be booted.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Boot {
+    /// For people; unique in its policy.
+    pub name: String,
+    /// The exact command line, if it has one of its own.
+    pub command_line: Option<String>,
+    /// What the kernel measured into PCR 9.
+    pub initrd: Initrd,
+    /// What a stub measured into PCR 11; none: nothing.
+    pub sections: Option<Sections>,
+    /// The images in the order of their start.
+    pub images: Vec<Image>,
+    /// Further events that belong to it.
+    pub events: Vec<EventRule>,
+}
+
+/// The rule for the initrd.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Initrd {
+    /// This one.
+    Digest(Digest),
+    /// Whatever the signed image has in it.
+    Signed,
+}
+
+/// The rule for the sections of a UKI.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Sections {
+    /// Name and digest.
+    Digests(Vec<(String, Digest)>),
+    /// Whatever the signed image has.
+    Signed,
+}
+
+/// `[[boot.image]]`
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Image {
+    /// What it is.
+    pub role: Role,
+    /// By what it is known.
+    pub allowed: Allowed,
+}
+
+/// How an image is known.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Allowed {
+    /// `authenticode`: one of these digests.
+    Authenticode(Vec<Digest>),
+    /// `signer`: verified by one of these certificates.
+    Signer(Vec<Digest>),
+}
+
+/// What an image is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Role {
+    /// First stage that brings keys of its own.
+    Shim,
+    /// GRUB, systemd-boot.
+    Loader,
+    /// Unified kernel image.
+    Uki,
+    /// Kernel with EFI stub.
+    Kernel,
+    /// A driver, a firmware application.
+    Other,
+}
+
+impl Role {
+    /// As in a document.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Shim => "shim",
+            Self::Loader => "loader",
+            Self::Uki => "uki",
+            Self::Kernel => "kernel",
+            Self::Other => "other",
+        }
+    }
+
+    /// From the name in a document.
+    pub fn from_name(name: &str) -> Option<Self> {
+        [Self::Shim, Self::Loader, Self::Uki, Self::Kernel, Self::Other]
+            .into_iter()
+            .find(|role| role.name() == name)
+    }
+}
+
+/// `[[event]]`, `[[boot.event]]`
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct EventRule {
+    /// Which PCR.
+    pub pcr: u8,
+    /// What it is.
+    pub is: EventIs,
+    /// For people.
+    pub because: Option<String>,
+}
+
+/// By what an event is known.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum EventIs {
+    /// Its digest.
+    Digest(Digest),
+    /// Its verified text.
+    Text(String),
+}
+
+/// `[trust_root_with_next_boot]`: proposals of a node are accepted unseen.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Trust {
+    /// Until when, in seconds since 1970.
+    pub until: u64,
+    /// How many different ones of each node.
+    pub count: u32,
+}
