@@ -12,6 +12,8 @@
 //! | [`policy`] | the authorization policy of the sealed half, and what the release key signs |
 //! | [`qualify`] | the qualifying data of a quote |
 //! | [`kdf`] | KDFa and KDFe of TPM 2.0 Part 1, 11.4.10 |
+//! | [`pe`] | PE images: the digest that firmware measures, and sections |
+//! | [`proposal`] | what booting given files will measure |
 //! | [`bytes`] | byte strings as base64url |
 //!
 //! The wire types derive `miniserde` (feature of the same name; agent) or
@@ -23,7 +25,9 @@ pub mod hpke;
 pub mod identity;
 pub mod kdf;
 pub mod label;
+pub mod pe;
 pub mod policy;
+pub mod proposal;
 pub mod qualify;
 pub mod reason;
 pub mod template;
