@@ -19,13 +19,60 @@
 //! group may boot besides).
 
 use super::Proposal;
-use crate::{Bytes, label};
+use crate::{Bytes, NodeId, label};
 use serde::{Deserialize, Serialize};
 
 /// Largest policy document, in bytes.
 pub const MAX_POLICY: usize = 256 << 10;
 /// Longest name of a group, in bytes: `a-z`, `0-9`, `-`, `_`, `.`.
 pub const MAX_GROUP: usize = 64;
+
+/// What a policy is for.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Scope {
+    /// The policy of one node.
+    Node(NodeId),
+    /// The policy of all nodes of a group that have none of their own.
+    Group(String),
+    /// What one node may boot besides.
+    Additions(NodeId),
+}
+
+impl Scope {
+    /// Reads the text form; `None` if it is not canonical.
+    pub fn parse(text: &str) -> Option<Self> {
+        match text.split_once(':')? {
+            ("node", id) => NodeId::parse(id).map(Self::Node),
+            ("additions", id) => NodeId::parse(id).map(Self::Additions),
+            ("group", name) => is_group_name(name).then(|| Self::Group(name.to_owned())),
+            _ => None,
+        }
+    }
+
+    /// The node, if it is for one.
+    pub fn node(&self) -> Option<NodeId> {
+        match self {
+            Self::Node(id) | Self::Additions(id) => Some(*id),
+            Self::Group(_) => None,
+        }
+    }
+}
+
+impl std::fmt::Display for Scope {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Self::Node(id) => write!(f, "node:{id}"),
+            Self::Group(name) => write!(f, "group:{name}"),
+            Self::Additions(id) => write!(f, "additions:{id}"),
+        }
+    }
+}
+
+/// Whether this can be the name of a group: 1 to [`MAX_GROUP`] of `a-z`, `0-9`, `-`, `_`, `.`.
+pub fn is_group_name(name: &str) -> bool {
+    let allowed = |byte: u8| byte.is_ascii_lowercase() || byte.is_ascii_digit() || b"-_.".contains(&byte);
+    (1..=MAX_GROUP).contains(&name.len()) && name.bytes().all(allowed)
+}
 
 /// What the tenant key signs, as JSON text.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -152,6 +199,27 @@ pub enum ProposalState {
     Superseded,
 }
 
+impl ProposalState {
+    /// The name on the wire and in tables.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Waiting => "waiting",
+            Self::Accepted => "accepted",
+            Self::Trusted => "trusted",
+            Self::Booted => "booted",
+            Self::Denied => "denied",
+            Self::Superseded => "superseded",
+        }
+    }
+
+    /// From the name.
+    pub fn parse(text: &str) -> Option<Self> {
+        [Self::Waiting, Self::Accepted, Self::Trusted, Self::Booted, Self::Denied, Self::Superseded]
+            .into_iter()
+            .find(|state| state.as_str() == text)
+    }
+}
+
 /// What a node proposed, and what became of it.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct ProposalRecord {
@@ -204,5 +272,25 @@ impl std::fmt::Display for Finding {
             write!(f, "event {event}, ")?;
         }
         write!(f, "{}: {}: expected {}, found {}", self.what, self.rule, self.expected, self.found)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_scope_has_one_text() {
+        let id = NodeId([7; 16]);
+        for scope in [Scope::Node(id), Scope::Group("web-1.a_b".into()), Scope::Additions(id)] {
+            assert_eq!(Scope::parse(&scope.to_string()), Some(scope));
+        }
+        let upper = format!("node:{}", id.to_string().replace("07", "0A"));
+        let long = format!("group:{}", "a".repeat(MAX_GROUP + 1));
+        for text in
+            ["", "group", "group:", "group:Web", "group:a b", "group:a:b", "nodes:x", "node:7", &upper, &long]
+        {
+            assert_eq!(Scope::parse(text), None, "{text}");
+        }
     }
 }
