@@ -261,3 +261,151 @@ fn u16_at(file: &[u8], at: usize) -> Option<usize> {
 fn u32_at(file: &[u8], at: usize) -> Option<usize> {
     usize::try_from(u32::from_le_bytes(file.get(at..at.checked_add(4)?)?.try_into().ok()?)).ok()
 }
+
+#[cfg(test)]
+pub(crate) mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    /// A PE32+ image with these sections (name, content, size in memory), and certificates at its end.
+    pub(crate) fn image(sections: &[(&str, &[u8], usize)], certificates: &[u8]) -> Vec<u8> {
+        let headers = (0x40 + 24 + 112 + 16 * 8 + 40 * sections.len()).next_multiple_of(0x200);
+        let mut file = vec![0; headers];
+        let mut put = |at: usize, bytes: &[u8]| file[at..at + bytes.len()].copy_from_slice(bytes);
+        put(0, b"MZ");
+        put(0x3c, &0x40u32.to_le_bytes());
+        put(0x40, b"PE\0\0");
+        put(0x46, &(sections.len() as u16).to_le_bytes());
+        put(0x54, &(112u16 + 16 * 8).to_le_bytes());
+        let optional = 0x58;
+        put(optional, &0x20bu16.to_le_bytes());
+        put(optional + 60, &(headers as u32).to_le_bytes());
+        put(optional + 64, b"\xde\xad\xbe\xef"); // checksum
+        put(optional + 108, &16u32.to_le_bytes());
+        let (mut raw, mut address) = (headers, 0x1000);
+        for (i, (name, content, memory)) in sections.iter().enumerate() {
+            let at = optional + 112 + 16 * 8 + 40 * i;
+            put(at, name.as_bytes());
+            let size = content.len().next_multiple_of(0x200);
+            for (i, field) in [*memory, address, size, raw].into_iter().enumerate() {
+                put(at + 8 + 4 * i, &(field as u32).to_le_bytes());
+            }
+            raw += size;
+            address += memory.next_multiple_of(0x1000);
+        }
+        if !certificates.is_empty() {
+            put(optional + 112 + 32, &(raw as u32).to_le_bytes());
+            put(optional + 112 + 36, &(certificates.len() as u32).to_le_bytes());
+        }
+        for (_, content, _) in sections {
+            file.extend(*content);
+            file.resize(file.len().next_multiple_of(0x200), 0);
+        }
+        file.extend(certificates);
+        file
+    }
+
+    fn digest(file: &[u8]) -> Vec<u8> {
+        Image::parse(file).unwrap().authenticode(Hash::Sha256)
+    }
+
+    #[test]
+    fn a_signature_changes_nothing_and_anything_else_does() {
+        let content = [7; 0x321];
+        let plain = image(&[(".text", &content, 0x321)], b"");
+        let before = digest(&plain);
+        let signed = image(&[(".text", &content, 0x321)], &[0x30; 64]);
+        assert_eq!(digest(&signed), before);
+        let (checksum, directory) = (0x58 + 64..0x58 + 68, 0x58 + 144..0x58 + 152);
+        for at in 0..plain.len() {
+            let mut changed = plain.clone();
+            changed[at] ^= 1;
+            let covered = !checksum.contains(&at) && !directory.contains(&at);
+            if let Ok(image) = Image::parse(&changed) {
+                assert_eq!(image.authenticode(Hash::Sha256) != before, covered, "byte {at:#x}");
+            }
+        }
+        // What firmware hashes of an image without signature is all but these twelve bytes.
+        let parts =
+            [&plain[..checksum.start], &plain[checksum.end..directory.start], &plain[directory.end..]];
+        assert_eq!(before, Hash::Sha256.digest(&parts));
+        // Data after the sections counts, and is not padded.
+        let appended = [&plain[..], b"abc"].concat();
+        assert_eq!(digest(&appended), Hash::Sha256.digest(&[parts[0], parts[1], parts[2], b"abc"]));
+    }
+
+    #[test]
+    fn sections_are_hashed_in_the_order_of_the_file() {
+        let mut file = image(&[(".one", &[1; 0x200], 0x200), (".two", &[2; 0x200], 0x200)], b"");
+        let before = Image::parse(&file).unwrap().authenticode(Hash::Sha256);
+        // The same bytes of the file, but the table names them the other way round.
+        let table = 0x58 + 112 + 16 * 8;
+        let (first, second) = (file[table + 20..table + 24].to_vec(), file[table + 60..table + 64].to_vec());
+        file[table + 20..table + 24].copy_from_slice(&second);
+        file[table + 60..table + 64].copy_from_slice(&first);
+        let image = Image::parse(&file).unwrap();
+        let mut parts = Vec::new();
+        image.whole.push(0, 0x58 + 64, &mut parts);
+        image.whole.push(0x58 + 68, 0x58 + 144, &mut parts);
+        image.whole.push(0x58 + 152, file.len(), &mut parts);
+        assert_eq!(image.authenticode(Hash::Sha256), Hash::Sha256.digest(&parts));
+        assert_ne!(image.authenticode(Hash::Sha256), before);
+        assert_eq!(image.section(".one").unwrap().unwrap().data, [2; 0x200]);
+    }
+
+    #[test]
+    fn a_section_has_its_size_in_memory() {
+        let file =
+            image(&[(".cmdline", b"quiet", 5), (".linux", b"kernel", 0x300), (".empty", b"x", 0)], b"");
+        let image = Image::parse(&file).unwrap();
+        assert_eq!(image.section(".cmdline"), Ok(Some(Extent { data: b"quiet", zeros: 0 })));
+        let linux = image.section(".linux").unwrap().unwrap();
+        assert_eq!((linux.data.len(), linux.zeros), (0x200, 0x100));
+        let padded = [&b"kernel"[..], &[0; 0x300 - 6]].concat();
+        assert_eq!(linux.digest(Hash::Sha384), Hash::Sha384.digest(&[&padded]));
+        assert_eq!(image.section(".empty"), Ok(None));
+        assert_eq!(image.section(".cmd"), Ok(None));
+        let twice = super::tests::image(&[(".linux", b"a", 1), (".linux", b"b", 1)], b"");
+        assert_eq!(Image::parse(&twice).unwrap().section(".linux"), Err(PeError::Ambiguous(".linux".into())));
+    }
+
+    #[test]
+    fn what_is_no_image_says_so() {
+        let of = |file: &[u8]| Image::parse(file).unwrap_err();
+        assert_eq!(of(b""), PeError::NotPe("MZ header"));
+        assert_eq!(of(b"\x7fELF"), PeError::NotPe("MZ header"));
+        assert_eq!(of(&[b"MZ".as_slice(), &[0; 70]].concat()), PeError::NotPe("PE signature"));
+        let file = image(&[(".text", &[1; 0x400], 0x400)], b"");
+        for end in 0..file.len() {
+            Image::parse(&file[..end]).expect_err("a part is missing");
+        }
+        // Many sections that are all the whole file would make a small file expensive.
+        let mut greedy = image(&[(".a", &[1; 0x400], 0x400), (".b", &[1; 0x400], 0x400)], b"");
+        let table = 0x58 + 112 + 16 * 8;
+        let whole = (greedy.len() as u32).to_le_bytes();
+        greedy[table + 16..table + 20].copy_from_slice(&whole);
+        greedy[table + 20..table + 24].copy_from_slice(&[0; 4]);
+        assert!(matches!(of(&greedy), PeError::OutOfBounds(_)));
+    }
+
+    proptest! {
+        #[test]
+        fn any_bytes_are_an_image_or_not(
+            at in 0usize..0x400, with in proptest::collection::vec(any::<u8>(), 1..64), cut in 0usize..0x900
+        ) {
+            let mut file = image(&[(".linux", &[3; 0x321], 0x321), (".osrel", b"ID=x", 4)], &[0x30; 16]);
+            for (i, byte) in with.iter().enumerate() {
+                file[at + i] = *byte;
+            }
+            file.truncate(file.len().saturating_sub(cut));
+            if let Ok(image) = Image::parse(&file) {
+                image.authenticode(Hash::Sha256);
+                for name in [".linux", ".osrel"] {
+                    if let Ok(Some(section)) = image.section(name) {
+                        let _ = Image::within(section).map(|inner| inner.authenticode(Hash::Sha384));
+                    }
+                }
+            }
+        }
+    }
+}

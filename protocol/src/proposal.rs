@@ -35,7 +35,7 @@ const MEASURED: &[(&str, u32)] = &[
     (".ucode", 256),
     (".splash", 252),
     (".dtb", 252),
-    (".uname", 253),
+    (".uname", 254),
     (".sbat", 254),
     (".pcrpkey", 252),
     (".profile", 257),
@@ -259,11 +259,7 @@ impl Archive {
         let mut before = cpio_header(1, 0o040_555, 0, ".extra");
         before.extend(cpio_header(2, 0o100_444, size, &format!(".extra/{name}")));
         // The stub's trailer has upper case digits, and no mode.
-        let after = [
-            &b"07070100000000000000000000000000000000000000010000000000000000000000000000000000000000000000000000000B00000000"[..],
-            b"TRAILER!!!\0\0\0\0",
-        ]
-        .concat();
+        let after = cpio_header(0, 0, 0, "TRAILER!!!").to_ascii_uppercase();
         Self { before, after }
     }
 }
@@ -279,4 +275,160 @@ fn cpio_header(inode: u32, mode: u32, size: usize, name: &str) -> Vec<u8> {
     header.push(0);
     header.resize(header.len().next_multiple_of(4), 0);
     header
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::pe::tests::image;
+    use proptest::prelude::*;
+
+    const MAGIC_252: &[u8] = b"#### LoaderInfo: systemd-stub 252.39-1~deb12u2 ####";
+    const MAGIC_257: &[u8] = b"#### LoaderInfo: systemd-stub 257.7 ####";
+    const MAGIC_258: &[u8] = b"#### LoaderInfo: systemd-stub 258~rc1 ####";
+
+    fn about(secure_boot: bool) -> Circumstances<'static> {
+        Circumstances { name: "6.1.0", bank: Hash::Sha256, secure_boot }
+    }
+
+    fn kernel() -> Vec<u8> {
+        image(&[(".text", b"a kernel", 8)], b"")
+    }
+
+    /// A UKI; as in a real one, the sections stand in another order than they are measured in.
+    fn uki(magic: &[u8], more: &[(&str, &[u8])]) -> Vec<u8> {
+        let kernel = kernel();
+        let mut sections: Vec<(&str, &[u8], usize)> =
+            more.iter().map(|(name, content)| (*name, *content, content.len())).collect();
+        sections.push((".sdmagic", magic, magic.len()));
+        sections.push((".linux", &kernel, kernel.len()));
+        image(&sections, b"")
+    }
+
+    fn sha256(bytes: &[u8]) -> Vec<u8> {
+        Hash::Sha256.digest(&[bytes])
+    }
+
+    fn names(proposal: &Proposal) -> Vec<&str> {
+        proposal.sections.iter().map(|section| section.name.as_str()).collect()
+    }
+
+    #[test]
+    fn stub_252_measures_what_the_log_of_a_real_boot_has() {
+        let file = uki(
+            MAGIC_252,
+            &[
+                (".sbat", b"sbat,1"),
+                (".uname", b"6.1.0"),
+                (".initrd", b"a cpio"),
+                (".cmdline", b" root=/dev/x\tquiet \n\0"),
+                (".osrel", b"ID=x"),
+            ],
+        );
+        let proposal = from_uki(&file, "/efi/EFI/Linux/a.efi", &about(false)).unwrap();
+        assert_eq!(names(&proposal), [".linux", ".osrel", ".cmdline", ".initrd"]);
+        assert_eq!(*proposal.sections[0].digest, sha256(&kernel()));
+        assert_eq!(*proposal.sections[2].digest, sha256(b" root=/dev/x\tquiet \n\0"));
+        assert_eq!(proposal.command_line.as_deref(), Some("root=/dev/x quiet"));
+        // Verbatim: a single part is not padded.
+        assert_eq!(proposal.initrd.as_deref(), Some(&sha256(b"a cpio")[..]));
+        let of = |file: &[u8]| Image::parse(file).unwrap().authenticode(Hash::Sha256);
+        let images: Vec<_> =
+            proposal.images.iter().map(|i| (i.role.as_str(), i.authenticode.0.clone())).collect();
+        assert_eq!(images, [("uki", of(&file)), ("kernel", of(&kernel()))]);
+        // With Secure Boot the stub lets the kernel pass without the firmware's verifier, which is what measures.
+        assert_eq!(from_uki(&file, "a.efi", &about(true)).unwrap().images.len(), 1);
+    }
+
+    #[test]
+    fn newer_stubs_measure_more() {
+        let sections: &[(&str, &[u8])] = &[
+            (".pcrsig", b"{}"),
+            (".pcrpkey", b"key"),
+            (".ucode", b"microcode"),
+            (".sbat", b"sbat,1"),
+            (".uname", b"6.12"),
+            (".osrel", b"ID=x\n"),
+            (".initrd", b"initrd"),
+        ];
+        let proposal = from_uki(&uki(MAGIC_257, sections), "a", &about(false)).unwrap();
+        let expected = [".linux", ".osrel", ".initrd", ".ucode", ".uname", ".sbat", ".pcrpkey"];
+        assert_eq!(names(&proposal), expected);
+        assert_eq!(proposal.images.len(), 2);
+        let archives = [
+            (b"{}".as_slice(), "tpm2-pcr-signature.json"),
+            (b"key", "tpm2-pcr-public-key.pem"),
+            (b"ID=x\n", "os-release"),
+        ];
+        let mut initrd = b"microcode\0\0\0initrd\0\0".to_vec();
+        for (content, name) in archives {
+            let archive = Archive::around(name, content.len());
+            initrd.extend(archive.before);
+            initrd.extend(content);
+            initrd.resize(initrd.len().next_multiple_of(4), 0);
+            initrd.extend(archive.after);
+        }
+        assert_eq!(proposal.initrd.as_deref(), Some(&sha256(&initrd)[..]));
+        // An older stub neither measures nor hands over all of these.
+        let older = from_uki(&uki(MAGIC_252, sections), "a", &about(false)).unwrap();
+        assert_eq!(names(&older), [".linux", ".osrel", ".initrd", ".pcrpkey"]);
+        assert_ne!(older.initrd, proposal.initrd);
+        // A newer one starts the kernel without asking the firmware.
+        let newer = from_uki(&uki(MAGIC_258, sections), "a", &about(false)).unwrap();
+        assert_eq!((newer.images.len(), names(&newer)), (1, names(&proposal)));
+    }
+    /// As cpio(1) writes it in the format newc, with the numbers that the stub gives.
+    #[test]
+    fn archives_are_cpio() {
+        let archive = Archive::around("os-release", 5);
+        let text = |bytes: &[u8]| String::from_utf8(bytes.to_vec()).unwrap();
+        let words = |text: &str| text.replace(' ', "");
+        let directory = "070701 00000001 0000416d 00000000 00000000 00000001 00000000 00000000 00000000 00000000 00000000 00000000 00000007 00000000";
+        let file = "070701 00000002 00008124 00000000 00000000 00000001 00000000 00000005 00000000 00000000 00000000 00000000 00000012 00000000";
+        let trailer = "070701 00000000 00000000 00000000 00000000 00000001 00000000 00000000 00000000 00000000 00000000 00000000 0000000B 00000000";
+        let before = words(directory) + ".extra\0\0\0\0" + &words(file) + ".extra/os-release\0";
+        assert_eq!(text(&archive.before), before);
+        assert_eq!(text(&archive.after), words(trailer) + "TRAILER!!!\0\0\0\0");
+    }
+
+    #[test]
+    fn what_can_not_be_foretold_says_why() {
+        let of = |file: &[u8]| from_uki(file, "a", &about(false)).unwrap_err();
+        let stub = image(&[(".sdmagic", MAGIC_252, MAGIC_252.len())], b"");
+        assert_eq!(of(&stub), ProposalError::NoSection(".linux"));
+        assert!(!is_uki(&stub) && is_uki(&uki(MAGIC_252, &[])));
+        assert_eq!(of(b"\x7fELF"), ProposalError::Image("the UKI", PeError::NotPe("MZ header")));
+        assert_eq!(of(&uki(b"another stub", &[])), ProposalError::Stub("another one".into()));
+        assert_eq!(of(&uki(b"systemd-stub 251.4", &[])), ProposalError::Stub("that of 251".into()));
+        let twice: &[(&str, &[u8])] = &[(".cmdline", b"a"), (".cmdline", b"b")];
+        let ambiguous = PeError::Ambiguous(".cmdline".into());
+        assert_eq!(of(&uki(MAGIC_252, twice)), ProposalError::Image("the UKI", ambiguous));
+        assert_eq!(of(&uki(MAGIC_257, &[(".dtbauto", b"dtb")])), ProposalError::ChosenAtBoot(".dtbauto"));
+        assert_eq!(of(&uki(MAGIC_252, &[(".cmdline", b"\xff")])), ProposalError::CommandLine);
+        let inner = image(&[(".sdmagic", MAGIC_252, 51), (".linux", b"no kernel", 9)], b"");
+        assert!(matches!(of(&inner), ProposalError::Image("the kernel in the UKI", _)));
+    }
+
+    #[test]
+    fn a_kernel_with_its_initrds() {
+        let about = Circumstances { name: "6.1.0", bank: Hash::Sha384, secure_boot: true };
+        let proposal =
+            from_kernel(&kernel(), "/boot/vmlinuz", &[b"one", b"two"], Some("quiet"), &about).unwrap();
+        assert_eq!(proposal.initrd.as_deref(), Some(&Hash::Sha384.digest(&[b"onetwo"])[..]));
+        assert_eq!((proposal.images.len(), proposal.sections.len()), (1, 0));
+        assert_eq!(proposal.command_line.as_deref(), Some("quiet"));
+        assert_eq!(from_kernel(&kernel(), "k", &[], None, &about).unwrap().initrd, None);
+        from_kernel(b"MZ", "k", &[], None, &about).unwrap_err();
+    }
+
+    proptest! {
+        #[test]
+        fn any_uki_is_measured_or_refused(at in 0usize..0x900, with in proptest::collection::vec(any::<u8>(), 1..64)) {
+            let mut file = uki(MAGIC_257, &[(".cmdline", b"quiet"), (".osrel", b"ID=x"), (".initrd", b"i")]);
+            for (i, byte) in with.iter().enumerate() {
+                file[at + i] = *byte;
+            }
+            let _ = from_uki(&file, "a", &about(false));
+        }
+    }
 }
