@@ -11,6 +11,7 @@
 //! | [`signature`] | `TPMT_SIGNATURE` by the AK |
 //! | [`attest`] | `TPMS_ATTEST` |
 //! | [`quote`] | the quote, in a fixed order of checks |
+//! | [`digest`] | digests of PCR banks |
 //! | [`eventlog`] | firmware event log and systemd's log, replayed against the quote |
 //! | [`policy`] | reference values |
 //!
@@ -19,6 +20,7 @@
 
 pub mod attest;
 pub mod credential;
+pub mod digest;
 pub mod ek;
 pub mod eventlog;
 pub mod policy;

@@ -1,10 +1,12 @@
 //! Comparison of the logs with a quote.
 
-use super::ReplayedLog;
 use super::userspace::{self, PHASE_PCR, PHASES, UserspaceEvent};
+use super::{Event, PCRS, ReplayedLog};
 use crate::Rejection;
+use crate::digest::{Bank, Digest};
 use crate::quote::{VerifiedQuote, hex};
 use crate::rejection::refuse;
+use halfkey_protocol::QUOTED_PCRS;
 use halfkey_protocol::kdf::Hash;
 
 /// PCRs that the logs must explain. Not 10: that is the IMA list's. Not 15: that is
@@ -13,14 +15,16 @@ pub const EXPLAINED: [u8; 14] = [0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 11, 12, 13, 14];
 
 /// Proof: the firmware log, and what systemd measured after it, give the quoted PCRs.
 #[derive(Clone, Debug)]
-pub struct ExplainedLog {
-    log: ReplayedLog,
+pub struct ExplainedLog<'a> {
+    bank: Hash,
+    log: ReplayedLog<'a>,
     userspace: Vec<UserspaceEvent>,
     coverage: Vec<Coverage>,
+    quoted: [Digest; QUOTED_PCRS],
 }
 
 /// What explains one PCR.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Coverage {
     /// 0 to 14.
     pub pcr: u8,
@@ -32,7 +36,7 @@ pub struct Coverage {
     pub phases: &'static [&'static str],
 }
 
-impl ReplayedLog {
+impl<'a> ReplayedLog<'a> {
     /// Compares with the quoted PCRs 0 to 9 and 11 to 14. A PCR without events must be
     /// zero: a log that leaves events out does not pass.
     ///
@@ -46,57 +50,63 @@ impl ReplayedLog {
         self,
         quote: &VerifiedQuote,
         userspace_log: Option<&[u8]>,
-    ) -> Result<ExplainedLog, Rejection> {
-        if self.bank != quote.bank() {
+    ) -> Result<ExplainedLog<'a>, Rejection> {
+        let bank = quote.bank();
+        if self.bank() != bank {
             return refuse!(
                 LogReplay,
                 "expected a log in bank {}, found {}",
-                quote.bank().name(),
-                self.bank.name()
+                bank.name(),
+                self.bank().name()
             );
         }
         let recorded = match userspace_log {
-            Some(log) => userspace::parse(log, self.bank)?,
+            Some(log) => userspace::parse(log, bank)?,
             None => Vec::new(),
         };
         // Sorted once by PCR, so that the work is linear in the logs.
-        let mut of_pcr: Vec<Vec<&UserspaceEvent>> = vec![Vec::new(); super::PCRS];
-        for event in &recorded {
+        let mut of_pcr: [Vec<UserspaceEvent>; PCRS] = Default::default();
+        for event in recorded {
             of_pcr[usize::from(event.pcr)].push(event);
         }
-        let mut firmware = [0; super::PCRS];
-        for event in self.events.iter().filter(|event| !event.digest.is_empty()) {
+        let mut firmware = [0; PCRS];
+        for event in self.events().iter().filter(|event| !event.digest.is_empty()) {
             firmware[event.pcr as usize] += 1;
         }
         let mut userspace = Vec::new();
-        let mut coverage = Vec::new();
+        let mut coverage = Vec::with_capacity(EXPLAINED.len());
         for pcr in EXPLAINED {
             let index = usize::from(pcr);
-            let (used, phases) =
-                explain_pcr(self.bank, pcr, &self.pcrs[index], &of_pcr[index], quote.pcr(pcr))?;
-            userspace.extend(of_pcr[index][..used].iter().map(|event| (*event).clone()));
+            let recorded = std::mem::take(&mut of_pcr[index]);
+            let (used, phases) = explain_pcr(self.bank(), pcr, self.value(index), &recorded, quote.pcr(pcr))?;
+            userspace.extend(recorded.into_iter().take(used));
+            userspace.extend(phases.iter().map(|phase| UserspaceEvent::phase(self.bank(), phase)));
             coverage.push(Coverage { pcr, firmware: firmware[index], userspace: used, phases });
         }
-        Ok(ExplainedLog { log: self, userspace, coverage })
+        let mut quoted = [Digest::filled(bank.into(), 0); QUOTED_PCRS];
+        for (pcr, value) in (0..).zip(&mut quoted) {
+            value.set(quote.pcr(pcr));
+        }
+        Ok(ExplainedLog { bank, log: self, userspace, coverage, quoted })
     }
 }
 
 /// How many of the records, and which phases, lead from the firmware's value to the quoted one.
 fn explain_pcr(
-    bank: Hash,
+    bank: Bank,
     pcr: u8,
-    firmware: &[u8],
-    recorded: &[&UserspaceEvent],
+    firmware: &Digest,
+    recorded: &[UserspaceEvent],
     quoted: &[u8],
 ) -> Result<(usize, &'static [&'static str]), Rejection> {
-    let mut value = firmware.to_vec();
+    let mut value = *firmware;
     for (used, event) in recorded.iter().enumerate() {
-        if value == quoted {
+        if *value == *quoted {
             return Ok((used, &[]));
         }
-        value = bank.digest(&[&value, &event.digest]);
+        value = bank.extend(&value, &event.digest);
     }
-    if value == quoted {
+    if *value == *quoted {
         return Ok((recorded.len(), &[]));
     }
     if pcr == PHASE_PCR
@@ -106,21 +116,20 @@ fn explain_pcr(
     }
     refuse!(
         LogReplay,
-        "expected the event log to replay to {} in pcr {pcr}, found {} after {} more records of systemd's log",
+        "expected the event log to replay to {} in pcr {pcr}, found {value} after {} more records of systemd's log",
         hex(quoted),
-        hex(&value),
         recorded.len()
     )
 }
 
 /// Systemd before 255 has no log. Its phases are constants, so they can be tried: every
 /// run of consecutive ones, since a boot may enter late (no initrd) and be quoted early.
-fn unlogged_phases(bank: Hash, start: &[u8], quoted: &[u8]) -> Option<&'static [&'static str]> {
+fn unlogged_phases(bank: Bank, start: &Digest, quoted: &[u8]) -> Option<&'static [&'static str]> {
     for first in 0..PHASES.len() {
-        let mut value = start.to_vec();
+        let mut value = *start;
         for (count, phase) in PHASES[first..].iter().enumerate() {
-            value = bank.digest(&[&value, &bank.digest(&[phase.as_bytes()])]);
-            if value == quoted {
+            value = bank.extend(&value, &bank.digest(phase.as_bytes()));
+            if *value == *quoted {
                 return Some(&PHASES[first..=first + count]);
             }
         }
@@ -128,13 +137,24 @@ fn unlogged_phases(bank: Hash, start: &[u8], quoted: &[u8]) -> Option<&'static [
     None
 }
 
-impl ExplainedLog {
+impl<'a> ExplainedLog<'a> {
+    /// The bank of log and quote.
+    pub fn bank(&self) -> Hash {
+        self.bank
+    }
+
     /// The firmware log.
-    pub fn log(&self) -> &ReplayedLog {
+    pub fn log(&self) -> &ReplayedLog<'a> {
         &self.log
     }
 
-    /// The records of systemd's log that are part of the quoted values, by PCR.
+    /// The firmware's events, in order.
+    pub fn events(&self) -> &[Event<'a>] {
+        self.log.events()
+    }
+
+    /// What systemd measured into the quoted values, by PCR and in order: the records of its log, and
+    /// phases that no log has.
     pub fn userspace(&self) -> &[UserspaceEvent] {
         &self.userspace
     }
@@ -142,5 +162,13 @@ impl ExplainedLog {
     /// What explains each PCR of [`EXPLAINED`], in order.
     pub fn coverage(&self) -> &[Coverage] {
         &self.coverage
+    }
+
+    /// The value of a PCR, as quoted.
+    ///
+    /// # Panics
+    /// If `index` is not in 0 to 15: that is a constant of the caller's.
+    pub fn pcr(&self, index: u8) -> &[u8] {
+        &self.quoted[usize::from(index)]
     }
 }

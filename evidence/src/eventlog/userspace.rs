@@ -4,23 +4,73 @@
 //! The log is a JSON text sequence (RFC 7464) of records as in the TCG Canonical Event
 //! Log: `{"pcr":11,"digests":[{"hashAlg":"sha256","digest":"..."}],"content":{..}}`.
 
+use super::content::Standing;
+use super::text;
 use crate::Rejection;
+use crate::digest::{Bank, Digest};
 use crate::rejection::refuse;
 use halfkey_protocol::MAX_LOG;
 use halfkey_protocol::kdf::Hash;
 use serde::Deserialize;
 
-/// A record of systemd's log, in one bank.
+/// What systemd extended a PCR with, in one bank.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct UserspaceEvent {
     /// Which PCR, 0 to 23.
     pub pcr: u8,
     /// What it was extended with.
-    pub digest: Vec<u8>,
-    /// `phase`, `machine-id`, `filesystem`, ...: claimed, not proven.
-    pub kind: Option<String>,
-    /// What was measured: claimed, not proven.
-    pub text: Option<String>,
+    pub digest: Digest,
+    /// Whether a record of systemd's log says so; else it is a phase that was found by trying.
+    pub logged: bool,
+    kind: Option<String>,
+    text: Option<String>,
+    measured: bool,
+}
+
+impl UserspaceEvent {
+    /// A phase that no log has.
+    pub(super) fn phase(bank: Bank, phase: &str) -> Self {
+        Self {
+            pcr: PHASE_PCR,
+            digest: bank.digest(phase.as_bytes()),
+            logged: false,
+            kind: Some("phase".to_owned()),
+            text: Some(phase.to_owned()),
+            measured: true,
+        }
+    }
+
+    /// The text that was measured, if the digest is that of it.
+    pub fn measured_text(&self) -> Option<&str> {
+        self.text.as_deref().filter(|_| self.measured)
+    }
+
+    /// The text as the log has it: not to decide by.
+    pub fn claimed_text(&self) -> Option<&str> {
+        self.text.as_deref()
+    }
+
+    /// `phase`, `machine-id`, `filesystem`, ...: as the log has it, not to decide by.
+    pub fn claimed_kind(&self) -> Option<&str> {
+        self.kind.as_deref()
+    }
+
+    /// Whether its text is proven.
+    pub fn standing(&self) -> Standing {
+        if self.measured { Standing::Verified } else { Standing::Opaque }
+    }
+
+    /// What it is, in one line for people; claims included.
+    pub fn what(&self) -> String {
+        text::line(200, |f| {
+            f.write_str("systemd ")?;
+            text::clean(f, self.kind.as_deref().unwrap_or("record").chars())?;
+            let Some(text) = &self.text else { return Ok(()) };
+            f.write_str(" ")?;
+            text::clean(f, text.chars())?;
+            f.write_str(if self.measured { "" } else { " (claimed)" })
+        })
+    }
 }
 
 /// The words that systemd-pcrphase extends PCR 11 with, in the order of a boot
@@ -35,12 +85,12 @@ struct Record {
     /// Absent in records about NV indices that systemd uses as PCRs.
     pcr: Option<u32>,
     #[serde(default)]
-    digests: Vec<Digest>,
+    digests: Vec<RecordDigest>,
     content: Option<Content>,
 }
 
 #[derive(Deserialize)]
-struct Digest {
+struct RecordDigest {
     #[serde(rename = "hashAlg")]
     alg: String,
     digest: String,
@@ -102,7 +152,7 @@ fn event(number: usize, pcr: u32, record: Record, bank: Hash) -> Result<Userspac
             bank.name()
         );
     };
-    let Some(digest) = unhex(&digest.digest).filter(|digest| digest.len() == bank.digest_len()) else {
+    let Some(digest) = unhex(&digest.digest, bank) else {
         return refuse!(
             LogMalformed,
             "expected {} bytes as hex in record {number} of systemd's log, found something else",
@@ -110,13 +160,21 @@ fn event(number: usize, pcr: u32, record: Record, bank: Hash) -> Result<Userspac
         );
     };
     let (kind, text) = record.content.map_or((None, None), |content| (content.kind, content.string));
-    Ok(UserspaceEvent { pcr: pcr as u8, digest, kind, text })
+    let measured = text.as_ref().is_some_and(|text| Bank::from(bank).digest(text.as_bytes()) == digest);
+    Ok(UserspaceEvent { pcr: pcr as u8, digest, logged: true, kind, text, measured })
 }
 
-fn unhex(text: &str) -> Option<Vec<u8>> {
+fn unhex(text: &str, bank: Hash) -> Option<Digest> {
     let digit = |byte: u8| char::from(byte).to_digit(16);
-    let pairs = text.as_bytes().chunks(2);
-    pairs.map(|pair| Some((digit(pair[0])? << 4 | digit(*pair.get(1)?)?) as u8)).collect()
+    let (pairs, []) = text.as_bytes().as_chunks::<2>() else { return None };
+    if pairs.len() != bank.digest_len() {
+        return None;
+    }
+    let mut bytes = [0; 48];
+    for (byte, [high, low]) in bytes.iter_mut().zip(pairs) {
+        *byte = (digit(*high)? << 4 | digit(*low)?) as u8;
+    }
+    Digest::from_bytes(&bytes[..pairs.len()])
 }
 
 #[cfg(test)]
@@ -136,8 +194,16 @@ mod tests {
         let log = record(11, &"ab".repeat(32)) + "\x1e{\"nv_index_name\":\"cryptsetup\",\"digests\":[]}\n";
         let events = parse(log.as_bytes(), Hash::Sha256).expect("two records");
         assert_eq!(events.len(), 1);
-        assert_eq!((events[0].pcr, events[0].digest.as_slice()), (11, [0xab; 32].as_slice()));
-        assert_eq!(events[0].text.as_deref(), Some("ready"));
+        assert_eq!((events[0].pcr, &*events[0].digest), (11, &[0xab; 32][..]));
+        // Another digest than that of the text.
+        assert_eq!((events[0].measured_text(), events[0].claimed_text()), (None, Some("ready")));
+        assert_eq!(events[0].what(), "systemd phase ready (claimed)");
+        let honest = record(11, &Bank::Sha256.digest(b"ready").to_string());
+        let events = parse(honest.as_bytes(), Hash::Sha256).expect("a record");
+        assert_eq!(
+            (events[0].measured_text(), events[0].what().as_str()),
+            (Some("ready"), "systemd phase ready")
+        );
         assert!(parse(b"", Hash::Sha256).expect("an empty log").is_empty());
     }
 
