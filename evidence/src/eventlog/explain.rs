@@ -91,6 +91,29 @@ impl<'a> ReplayedLog<'a> {
     }
 }
 
+impl<'a> ReplayedLog<'a> {
+    /// **No proof**: takes the log at its word, as if a quote had just the values that it replays to. For trying a
+    /// policy on a log from a file; never for a verdict.
+    ///
+    /// # Errors
+    /// `LogReplay`: no quote is over this bank.
+    pub fn explain_unquoted(self) -> Result<ExplainedLog<'a>, Rejection> {
+        let Some(bank) = Hash::from_alg(self.bank().alg()) else {
+            return refuse!(
+                LogReplay,
+                "expected a log in bank sha256 or sha384, found {}",
+                self.bank().name()
+            );
+        };
+        let firmware =
+            |pcr| self.events().iter().filter(|e| !e.digest.is_empty() && e.pcr == u32::from(pcr)).count();
+        let coverage =
+            EXPLAINED.map(|pcr| Coverage { pcr, firmware: firmware(pcr), userspace: 0, phases: &[] });
+        let quoted = std::array::from_fn(|pcr| *self.value(pcr));
+        Ok(ExplainedLog { bank, coverage: coverage.into(), quoted, userspace: Vec::new(), log: self })
+    }
+}
+
 /// How many of the records, and which phases, lead from the firmware's value to the quoted one.
 fn explain_pcr(
     bank: Bank,
