@@ -10,7 +10,7 @@ use halfkey_protocol::hpke::{Ephemeral, Released};
 use halfkey_protocol::kdf::Hash;
 use halfkey_protocol::qualify::Qualifier;
 use halfkey_protocol::wire::{self, Outcome, Purpose};
-use halfkey_protocol::{NodeId, Reason};
+use halfkey_protocol::{Bytes, NodeId, Reason};
 use std::time::{Duration, Instant};
 
 /// The verifier replays logs and writes to its disk before it answers.
@@ -33,12 +33,12 @@ pub struct Attester<'a> {
     pub bank: Option<Hash>,
 }
 
-/// What only an unlocking commits to; empty otherwise.
+/// What an unlocking commits to, and in part a proposal; empty otherwise.
 #[derive(Clone, Copy, Default)]
 pub struct Commitments<'a> {
     /// nonceTPM of the session that will unseal U.
     pub nonce_tpm: &'a [u8],
-    /// SHA-256(r).
+    /// SHA-256(r), or SHA-256 of what is proposed.
     pub r_sha256: &'a [u8],
 }
 
@@ -74,7 +74,45 @@ impl Attester<'_> {
         commitments: Commitments,
         deadline: Deadline,
     ) -> std::result::Result<Attested, Failed> {
-        let begun = &won.begun;
+        let ephemeral = Ephemeral::generate();
+        let (finish, qualifying) = self.evidence(tpm, ak, &won.begun, &ephemeral.public, commitments)?;
+        let verdict: wire::Verdict =
+            won.client.post("/v1/finish", &finish, FINISH, deadline).map_err(Failed::Net)?;
+        let outcome = Outcome::parse(&verdict.outcome).ok_or_else(|| {
+            let found = printable(&verdict.outcome, 32);
+            Failed::Net(net::Error::Malformed(format!("expected a verdict, found '{found}'")))
+        })?;
+        Ok(Attested { verdict, outcome, ephemeral, qualifying })
+    }
+
+    /// The same for a proposal, which the quote commits to in place of r. Nothing is released to it, so it has no HPKE key.
+    ///
+    /// # Errors
+    /// As [`Attester::finish`].
+    pub fn propose(
+        &self,
+        tpm: &mut Tpm,
+        ak: &Object,
+        won: &Won,
+        proposal: &Bytes,
+        deadline: Deadline,
+    ) -> std::result::Result<wire::Proposed, Failed> {
+        let r_sha256 = Hash::Sha256.digest(&[proposal]);
+        let commitments = Commitments { nonce_tpm: &[], r_sha256: &r_sha256 };
+        let (finish, _) = self.evidence(tpm, ak, &won.begun, &[], commitments)?;
+        let message = wire::Propose { finish, proposal: proposal.clone() };
+        won.client.post("/v1/propose", &message, FINISH, deadline).map_err(Failed::Net)
+    }
+
+    /// The quote that `begun` asks for, the logs, and the qualifying data.
+    fn evidence(
+        &self,
+        tpm: &mut Tpm,
+        ak: &Object,
+        begun: &wire::Begun,
+        hpke_public: &[u8],
+        commitments: Commitments,
+    ) -> std::result::Result<(wire::Finish, [u8; 32]), Failed> {
         let named = Hash::from_name(&begun.bank);
         let bank = match (named, self.bank) {
             (Some(named), Some(enrolled)) if named != enrolled => None,
@@ -85,13 +123,12 @@ impl Attester<'_> {
             let found = printable(&begun.bank, 32);
             Failed::Net(net::Error::Malformed(format!("expected PCR bank {expected}, found '{found}'")))
         })?;
-        let ephemeral = Ephemeral::generate();
         let qualifying = Qualifier {
             version: begun.version,
             node: &self.node.0,
             purpose: self.purpose.as_str(),
             nonce: &begun.nonce,
-            hpke_public: &ephemeral.public,
+            hpke_public,
             nonce_tpm: commitments.nonce_tpm,
             srk_name: self.srk_name,
             r_sha256: commitments.r_sha256,
@@ -105,7 +142,7 @@ impl Attester<'_> {
             node_id: self.node.to_string(),
             purpose: self.purpose.as_str().into(),
             nonce: begun.nonce.clone(),
-            hpke_public: ephemeral.public.into(),
+            hpke_public: hpke_public.into(),
             nonce_tpm: commitments.nonce_tpm.into(),
             r_sha256: commitments.r_sha256.into(),
             quote: quote.attest.into(),
@@ -118,13 +155,7 @@ impl Attester<'_> {
             command_line: logs.command_line,
             agent: env!("CARGO_PKG_VERSION").into(),
         };
-        let verdict: wire::Verdict =
-            won.client.post("/v1/finish", &finish, FINISH, deadline).map_err(Failed::Net)?;
-        let outcome = Outcome::parse(&verdict.outcome).ok_or_else(|| {
-            let found = printable(&verdict.outcome, 32);
-            Failed::Net(net::Error::Malformed(format!("expected a verdict, found '{found}'")))
-        })?;
-        Ok(Attested { verdict, outcome, ephemeral, qualifying })
+        Ok((finish, qualifying))
     }
 }
 

@@ -6,6 +6,7 @@ use crate::console;
 use crate::enroll;
 use crate::error::{Error, Result};
 use crate::net::Server;
+use crate::propose::{self, What, find::Source};
 use crate::tpm::{Hierarchy, Location};
 use lexopt::prelude::*;
 use std::ffi::OsString;
@@ -51,6 +52,15 @@ pub enum Command {
         /// As JSON.
         json: bool,
     },
+    /// Tell the verifier what will be booted next.
+    Propose {
+        /// What.
+        options: Box<propose::Options>,
+        /// As JSON.
+        json: bool,
+        /// A machine that is not enrolled is nothing to speak of.
+        quiet: bool,
+    },
     /// Undo an enrollment.
     Unbind {
         /// The volumes.
@@ -70,6 +80,7 @@ usage: halfkey-agent [--tpm TPM] COMMAND [OPTIONS]
   enroll      bind this machine and its volumes to a verifier
   unlock      attest and open the enrolled volumes (in the initramfs)
   status      show TPM, fence, volumes and servers
+  propose     tell the verifier what will be booted next, after an update
   unbind      remove keyslot and token from a volume
   fence       close the boot window (PCR 15)
   fence-exec  close the boot window, then become another program
@@ -148,6 +159,32 @@ usage: halfkey-agent status [--json] [DEVICE...]
 Shows TPM, EK certificate, fence, enrolled volumes, and whether their servers answer.
 ";
 
+const PROPOSE: &str = "\
+usage: halfkey-agent propose [--kernel-version VERSION | --uki FILE |
+                              --kernel FILE [--initrd FILE]... [--cmdline TEXT]] [OPTIONS]
+
+Measures what will be booted next and proposes it to the verifier, under a quote of the running
+machine. A signed image that the policy trusts, or one that it expects, is accepted at once;
+anything else waits for an operator. Run as root, after the image was rebuilt and before a reboot.
+
+  --kernel-version VERSION  what the boot loader has for this kernel [default: the running one]:
+                         a unified kernel image, a boot entry, or vmlinuz and initrd.img
+  --uki FILE             this unified kernel image
+  --kernel FILE          this kernel, with the initrds and the command line that follow
+  --initrd FILE          may be repeated, in the order of loading
+  --cmdline TEXT         all that the boot loader will pass
+  --boot-root DIR        where the boot loader's files are [default: /efi, /boot, /boot/efi]
+  --name TEXT            for the operator [default: the version or the file's name]
+  --device PATH          this volume's token instead of the newest that is found; may be repeated
+  --timeout SECONDS      when to give up [default: 30]
+  --dry-run              print what would be proposed, as JSON, and send nothing
+  --quiet-if-not-enrolled  succeed without a word on a machine without an enrolled volume
+  --json                 proposal and answer as JSON on standard output
+
+GRUB measures its own commands and files in PCR 8 and 9: no proposal can foretell them.
+exit codes: 0 accepted, 7 waits for an operator, 6 refused; others as for all commands
+";
+
 const UNBIND: &str = "\
 usage: halfkey-agent unbind [--key-file FILE] DEVICE...
 
@@ -182,6 +219,7 @@ pub fn parse(args: impl IntoIterator<Item = OsString>, tpm: Option<OsString>) ->
                 "fence-exec" => fence_exec(&mut parser, tpm),
                 "gate" => gate(&mut parser, tpm),
                 "status" => status(&mut parser, tpm),
+                "propose" => propose(&mut parser, tpm),
                 "unbind" => unbind(&mut parser),
                 "help" => Ok(Command::Print(HELP)),
                 other => Err(Error::usage(format!("expected a command, found '{other}'"))),
@@ -333,6 +371,47 @@ fn status(parser: &mut lexopt::Parser, mut tpm: Location) -> Result<Command> {
     Ok(Command::Status { tpm, devices, json })
 }
 
+fn propose(parser: &mut lexopt::Parser, mut tpm: Location) -> Result<Command> {
+    let (mut uki, mut kernel, mut version) = (None, None, None);
+    let (mut initrds, mut command_line) = (Vec::new(), None);
+    let (mut json, mut quiet, mut dry_run) = (false, false, false);
+    let (mut name, mut boot_root, mut devices) = (None, None, Vec::new());
+    let mut timeout = Duration::from_secs(30);
+    while let Some(arg) = parser.next()? {
+        match arg {
+            Long("help") | Short('h') => return Ok(Command::Print(PROPOSE)),
+            Long("tpm") => tpm = location(&parser.value()?.string()?)?,
+            Long("kernel-version") => version = Some(parser.value()?.string()?),
+            Long("uki") => uki = Some(PathBuf::from(parser.value()?)),
+            Long("kernel") => kernel = Some(PathBuf::from(parser.value()?)),
+            Long("initrd") => initrds.push(PathBuf::from(parser.value()?)),
+            Long("cmdline") => command_line = Some(parser.value()?.string()?),
+            Long("boot-root") => boot_root = Some(PathBuf::from(parser.value()?)),
+            Long("name") => name = Some(parser.value()?.string()?),
+            Long("device") => devices.push(PathBuf::from(parser.value()?)),
+            Long("timeout") => timeout = seconds(&parser.value()?.string()?)?,
+            Long("dry-run") => dry_run = true,
+            Long("quiet-if-not-enrolled") => quiet = true,
+            Long("json") => json = true,
+            other => return Err(other.unexpected().into()),
+        }
+    }
+    let beside = !initrds.is_empty() || command_line.is_some();
+    let what = match (uki, kernel, version) {
+        (Some(uki), None, None) if !beside => What::Files(Source::Uki(uki)),
+        (None, Some(kernel), None) => What::Files(Source::Kernel { kernel, initrds, command_line }),
+        (None, None, version) if !beside => What::Version(version),
+        _ => {
+            return Err(Error::usage(
+                "expected one of --kernel-version, --uki, --kernel; --initrd and --cmdline go with --kernel",
+            )
+            .hint("halfkey-agent propose --help"));
+        }
+    };
+    let options = propose::Options { what, name, boot_root, devices, timeout, dry_run, tpm };
+    Ok(Command::Propose { options: Box::new(options), json, quiet })
+}
+
 fn unbind(parser: &mut lexopt::Parser) -> Result<Command> {
     let (mut devices, mut key_file) = (Vec::new(), None);
     while let Some(arg) = parser.next()? {
@@ -391,9 +470,16 @@ mod tests {
             parsed("--tpm swtpm:127.0.0.1:2321 gate"),
             Ok(Command::Gate { tpm: Location::Tcp(_), .. })
         ));
-        for line in
-            ["unlock x", "enroll", "fence-exec", "unbind", "frobnicate", "unlock --timeout 0", "--tpm"]
-        {
+        for line in [
+            "unlock x",
+            "enroll",
+            "fence-exec",
+            "unbind",
+            "frobnicate",
+            "unlock --timeout 0",
+            "--tpm",
+            "propose x",
+        ] {
             assert!(parsed(line).is_err(), "{line}");
         }
         for line in [
@@ -405,15 +491,49 @@ mod tests {
             "fence --help",
             "gate --help",
             "status --help",
+            "propose --help",
             "unbind --help",
         ] {
             assert!(matches!(parsed(line), Ok(Command::Print(_))), "{line}");
         }
     }
 
+    #[test]
+    fn a_proposal_is_about_one_boot() {
+        let of = |line: &str| match parsed(line) {
+            Ok(Command::Propose { options, quiet, .. }) => Ok((options.what, options.timeout, quiet)),
+            Err(error) => Err(error.message),
+            Ok(other) => panic!("{other:?}"),
+        };
+        let half_a_minute = Duration::from_secs(30);
+        assert_eq!(of("propose"), Ok((What::Version(None), half_a_minute, false)));
+        assert_eq!(
+            of("propose --quiet-if-not-enrolled --kernel-version 6.1.0-56"),
+            Ok((What::Version(Some("6.1.0-56".into())), half_a_minute, true))
+        );
+        let uki = What::Files(Source::Uki("/efi/a.efi".into()));
+        assert_eq!(of("propose --uki /efi/a.efi --timeout 5"), Ok((uki, Duration::from_secs(5), false)));
+        let kernel = What::Files(Source::Kernel {
+            kernel: "k".into(),
+            initrds: vec!["a".into(), "b".into()],
+            command_line: Some("quiet".into()),
+        });
+        let line = "propose --kernel k --initrd a --initrd b --cmdline quiet";
+        assert_eq!(of(line), Ok((kernel, half_a_minute, false)));
+        for line in [
+            "propose --uki a --kernel b",
+            "propose --uki a --initrd b",
+            "propose --initrd b",
+            "propose --kernel-version 6 --cmdline quiet",
+            "propose --uki a --kernel-version 6",
+        ] {
+            assert!(of(line).unwrap_err().contains("expected one of"), "{line}");
+        }
+    }
+
     proptest! {
         #[test]
-        fn any_command_line_is_read_or_refused(line in "(unlock|fence|status|gate|unbind|--tpm)?( [-a-z=/]{1,12}){0,5}") {
+        fn any_command_line_is_read_or_refused(line in "(unlock|fence|status|gate|unbind|propose|--tpm)?( [-a-z=/]{1,12}){0,5}") {
             let _ = parsed(&line);
         }
     }

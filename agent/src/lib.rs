@@ -6,8 +6,10 @@
 //! | [`boot`] | what runs in the initramfs: find, attest, open; the root gate |
 //! | [`fence`] | PCR 15: closed on every way out of the boot window |
 //! | [`enroll`] | registration, the tenant's document, binding of volumes |
+//! | [`propose`] | the next boot, measured and told to the verifier before it happens |
+//! | [`firmware`] | whether this boot could pass a policy's floor |
 //! | [`status`], [`report`] | what people and programs get to see |
-//! | [`attest`] | one attestation, shared by `enroll` and `unlock` |
+//! | [`attest`] | one attestation, shared by `enroll`, `unlock` and `propose` |
 //! | [`logs`], [`userspace_log`] | the logs that travel with a quote |
 //! | [`luks`] | headers, the allow-list, tokens, cryptsetup |
 //! | [`net`] | HTTPS to the servers, and kernel events about the network |
@@ -24,11 +26,13 @@ pub mod deadline;
 pub mod enroll;
 pub mod error;
 pub mod fence;
+pub mod firmware;
 pub mod hardening;
 pub mod logs;
 pub mod luks;
 pub mod net;
 pub mod notify;
+pub mod propose;
 pub mod report;
 pub mod status;
 pub mod terminal;

@@ -3,10 +3,10 @@
 use halfkey_agent::boot::cmdline::Settings;
 use halfkey_agent::boot::{gate, unlock};
 use halfkey_agent::cli::{self, Command};
-use halfkey_agent::error::{Error, Result};
+use halfkey_agent::error::{Error, Kind, Result};
 use halfkey_agent::fence::Unconfirmed;
 use halfkey_agent::tpm::Location;
-use halfkey_agent::{console, enroll, fence, hardening, report, status};
+use halfkey_agent::{console, enroll, fence, hardening, propose, report, status};
 use std::ffi::OsString;
 use std::os::unix::process::CommandExt;
 use std::process::ExitCode;
@@ -40,6 +40,7 @@ fn run(command: Command) -> Result<ExitCode> {
             let status = status::collect(&tpm, &devices);
             if json { status.print_json() } else { status.print() }
         }
+        Command::Propose { options, json, quiet } => return run_propose(&options, json, quiet),
         Command::Unbind { devices, key_file } => {
             harden();
             for device in &devices {
@@ -81,6 +82,26 @@ fn run_unlock(options: unlock::Options, json: bool) -> ExitCode {
                 console::complain(&error);
             }
             ExitCode::from(error.kind.exit_code())
+        }
+    }
+}
+
+fn run_propose(options: &propose::Options, json: bool, quiet: bool) -> Result<ExitCode> {
+    match propose::run(options) {
+        Ok(report) => {
+            if json {
+                report.print_json()
+            } else {
+                report.print()
+            }
+            Ok(ExitCode::from(report.exit_code()))
+        }
+        Err(error) if quiet && error.kind == Kind::NotEnrolled => Ok(ExitCode::SUCCESS),
+        Err(error) => {
+            if error.kind != Kind::NotEnrolled {
+                console::say(propose::CONSEQUENCE);
+            }
+            Err(error)
         }
     }
 }

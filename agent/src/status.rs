@@ -11,7 +11,7 @@ use crate::luks::{Header, Token};
 use crate::net::{Client, Error as NetError, tls};
 use crate::timing::Timeline;
 use crate::tpm::{Location, Tpm};
-use crate::{logs, userspace_log};
+use crate::{firmware, logs, userspace_log};
 use halfkey_protocol::wire::{self, Purpose};
 use halfkey_protocol::{FENCE_PCR, NodeId, VERSIONS, identity};
 use std::path::{Path, PathBuf};
@@ -27,8 +27,16 @@ pub struct Status {
     tpm: Option<TpmStatus>,
     /// Why `tpm` is missing or incomplete.
     tpm_error: Option<String>,
+    boot: BootStatus,
     volumes: Vec<VolumeStatus>,
     servers: Vec<ServerStatus>,
+}
+
+#[derive(Debug, Default, miniserde::Serialize)]
+struct BootStatus {
+    secure_boot: Option<bool>,
+    /// What a policy's floor wants and this boot lacks.
+    below_floor: Vec<String>,
 }
 
 #[derive(Debug, Default, miniserde::Serialize)]
@@ -73,7 +81,8 @@ struct ServerStatus {
 /// Looks at everything; nothing is changed. `devices` instead of those that are found.
 pub fn collect(location: &Location, devices: &[PathBuf]) -> Status {
     let state = State::load().ok().flatten();
-    let mut status = Status { version: env!("CARGO_PKG_VERSION").into(), ..Status::default() };
+    let boot = BootStatus { secure_boot: firmware::secure_boot(), below_floor: firmware::below_floor() };
+    let mut status = Status { version: env!("CARGO_PKG_VERSION").into(), boot, ..Status::default() };
     match tpm_status(location, state.as_ref()) {
         Ok(tpm) => status.tpm = Some(tpm),
         Err(error) => status.tpm_error = Some(error.to_string()),
@@ -219,6 +228,18 @@ impl Status {
         }
         if let Some(error) = &self.tpm_error {
             line("tpm", error);
+        }
+        let secure_boot = match self.boot.secure_boot {
+            Some(true) => "on",
+            Some(false) => "off",
+            None => "unknown: neither event log nor firmware variable tells",
+        };
+        line("Secure Boot", secure_boot);
+        for what in &self.boot.below_floor {
+            line("", &format!("warning: no policy can accept this boot: {what}"));
+        }
+        if !self.boot.below_floor.is_empty() {
+            line("", &format!("hint: {}", firmware::REMEDY));
         }
         for volume in &self.volumes {
             let slot = volume.keyslot.map(|slot| format!(", keyslot {slot}")).unwrap_or_default();

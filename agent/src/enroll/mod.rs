@@ -17,6 +17,7 @@ use crate::attest::{self, Attested, Attester, Commitments, Failed};
 use crate::console;
 use crate::deadline::Deadline;
 use crate::error::{Error, Kind, Result};
+use crate::firmware;
 use crate::luks::Token;
 use crate::net::race::{Course, Race, Won};
 use crate::net::{self, Server, tls};
@@ -72,6 +73,7 @@ pub fn run(options: &Options) -> Result<()> {
         bind::check_device(device)?;
     }
     root::check(&options.devices, options.root_elsewhere)?;
+    warn_of_floor(options.root_elsewhere);
     let tls = tls::config(&options.ca, 0)?;
     let mut tpm = Tpm::open(&options.tpm)?;
     supply_passwords(&mut tpm, &options.passwords)?;
@@ -134,6 +136,17 @@ pub fn run(options: &Options) -> Result<()> {
     }
     console::print("enrolled; the next boot asks the verifier\n");
     Ok(())
+}
+
+/// What no policy could accept is said now, not when the first boot is to be approved.
+fn warn_of_floor(root_elsewhere: bool) {
+    let lacking = if root_elsewhere { Vec::new() } else { firmware::below_floor() };
+    for what in &lacking {
+        console::say(&format!("warning: {what}"));
+    }
+    if !lacking.is_empty() {
+        console::say(&format!("hint: {}", firmware::REMEDY));
+    }
 }
 
 fn supply_passwords(tpm: &mut Tpm, passwords: &[(Hierarchy, PathBuf)]) -> Result<()> {

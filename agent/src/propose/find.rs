@@ -1,0 +1,426 @@
+//! What the boot loader will start for a kernel version: by the places that distributions and kernel-install use.
+//!
+//! | place (below /efi, /boot or /boot/efi) | what |
+//! | --- | --- |
+//! | `EFI/Linux/*VERSION*.efi` | a unified kernel image (Boot Loader Specification, type 2) |
+//! | `loader/entries/*.conf` | kernel, initrds and options (type 1) |
+//! | `vmlinuz-VERSION`, `initrd.img-VERSION` | as Debian names them for GRUB |
+//!
+//! Files that are there now: which of several kernels will be started is the boot loader's choice.
+
+use crate::bounded;
+use crate::error::{Error, Kind, Result};
+use std::path::{Path, PathBuf};
+use std::time::SystemTime;
+
+/// Names looked at in one folder.
+const MAX_NAMES: usize = 4096;
+/// Of an entry, in bytes; systemd-boot reads no more.
+const MAX_ENTRY: usize = 64 << 10;
+
+/// What will be started.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Source {
+    /// A unified kernel image.
+    Uki(PathBuf),
+    /// A kernel.
+    Kernel {
+        /// Its file.
+        kernel: PathBuf,
+        /// In the order of loading.
+        initrds: Vec<PathBuf>,
+        /// All that the boot loader will pass; none if that is not known.
+        command_line: Option<String>,
+    },
+}
+
+/// The running system, as far as it tells something about the next one.
+#[derive(Clone, Debug)]
+pub struct System {
+    /// `/`; in tests another folder.
+    pub root: PathBuf,
+    /// Instead of /efi, /boot and /boot/efi.
+    pub boot_root: Option<PathBuf>,
+    /// Command line of the running kernel.
+    pub command_line: String,
+    /// Version of the running kernel.
+    pub release: String,
+}
+
+impl System {
+    /// This one.
+    pub fn running(boot_root: Option<PathBuf>) -> Self {
+        let read = |path| bounded::read_text(path, 64 << 10).unwrap_or_default();
+        Self {
+            root: "/".into(),
+            boot_root,
+            command_line: read("/proc/cmdline"),
+            release: read("/proc/sys/kernel/osrelease"),
+        }
+    }
+
+    /// What will be started for this version: the newest of what is there.
+    ///
+    /// # Errors
+    /// When nothing is, or what is named is not there.
+    pub fn find(&self, version: &str) -> Result<Source> {
+        if !is_version(version) {
+            return Err(Error::usage(format!(
+                "expected a kernel version, found '{}'",
+                version.escape_debug()
+            )));
+        }
+        let roots = self.roots();
+        let ukis = roots.iter().flat_map(|root| ukis(root, version));
+        let mut found: Vec<(SystemTime, Candidate)> =
+            ukis.map(|path| (modified(&path), Candidate::Uki(path))).collect();
+        for root in &roots {
+            let entries = entries(root, version);
+            found.extend(entries.into_iter().map(|(at, entry)| (at, Candidate::Entry(root.clone(), entry))));
+        }
+        match found.into_iter().max_by_key(|(modified, _)| *modified) {
+            Some((_, Candidate::Uki(path))) => Ok(Source::Uki(path)),
+            Some((_, Candidate::Entry(root, entry))) => self.entry(&root, &entry, version),
+            None => self.plain(&roots, version),
+        }
+    }
+
+    fn roots(&self) -> Vec<PathBuf> {
+        match &self.boot_root {
+            Some(root) => vec![root.clone()],
+            None => ["efi", "boot", "boot/efi"].iter().map(|root| self.root.join(root)).collect(),
+        }
+    }
+
+    fn entry(&self, root: &Path, entry: &Entry, version: &str) -> Result<Source> {
+        // Paths are those of the partition, which need not be mounted at `root`: then they start at /.
+        let resolve = |path: &String| {
+            let relative = path.trim_start_matches('/');
+            let candidates = [root.join(relative), self.root.join(relative)];
+            candidates.into_iter().find(|path| path.is_file()).ok_or_else(|| {
+                let entry = entry.file.display();
+                missing(format!("{entry} names {path}, and no such file is in {}", root.display()))
+            })
+        };
+        if let Some(uki) = &entry.uki {
+            return resolve(uki).map(Source::Uki);
+        }
+        let linux = entry.linux.as_ref();
+        let kernel = linux.ok_or_else(|| missing(format!("{} names no kernel", entry.file.display())))?;
+        Ok(Source::Kernel {
+            kernel: resolve(kernel)?,
+            initrds: entry.initrds.iter().map(resolve).collect::<Result<_>>()?,
+            command_line: Some(self.passed(version, Some(&entry.options), &entry.initrds)),
+        })
+    }
+
+    fn plain(&self, roots: &[PathBuf], version: &str) -> Result<Source> {
+        let kernel =
+            roots.iter().map(|root| root.join(format!("vmlinuz-{version}"))).find(|path| path.is_file());
+        let Some(kernel) = kernel else {
+            let places: Vec<_> = roots.iter().map(|root| root.display().to_string()).collect();
+            return Err(missing(format!("no kernel {version} is in {}", places.join(", ")))
+                .hint("name the files: --uki FILE, or --kernel FILE --initrd FILE --cmdline TEXT"));
+        };
+        let names = [format!("initrd.img-{version}"), format!("initramfs-{version}.img")];
+        let initrd = names.iter().map(|name| kernel.with_file_name(name)).find(|path| path.is_file());
+        let configured = bounded::read_text(self.root.join("etc/kernel/cmdline"), MAX_ENTRY).ok();
+        // GRUB has its own configuration, which the running system was booted with.
+        let options = configured.filter(|_| self.boot_image().is_none());
+        let initrd = initrd.ok_or_else(|| {
+            missing(format!("{} has no {} beside it", kernel.display(), names[0]))
+                .hint("build it first, or name the files: --kernel FILE --initrd FILE --cmdline TEXT")
+        })?;
+        Ok(Source::Kernel {
+            kernel,
+            initrds: vec![initrd],
+            command_line: Some(self.passed(version, options.as_deref(), &[])),
+        })
+    }
+
+    fn boot_image(&self) -> Option<&str> {
+        self.command_line.split_ascii_whitespace().find(|word| word.starts_with("BOOT_IMAGE="))
+    }
+
+    /// The command line as the boot loader will pass it: GRUB puts the name of the kernel before the options, systemd-boot
+    /// those of the initrds. `options` of an entry; without one those of the running system.
+    fn passed(&self, version: &str, options: Option<&str>, initrds: &[String]) -> String {
+        let own = |word: &&str| !word.starts_with("BOOT_IMAGE=") && !word.starts_with("initrd=");
+        let running = || self.command_line.split_ascii_whitespace().filter(own).collect::<Vec<_>>().join(" ");
+        let options = options.map_or_else(running, str::to_owned);
+        let before: Vec<String> = match self.boot_image() {
+            Some(image) => vec![image.replace(&self.release, version)],
+            None => initrds.iter().map(|path| format!("initrd={}", path.replace('/', "\\"))).collect(),
+        };
+        let words = before.into_iter().chain((!options.is_empty()).then_some(options));
+        words.collect::<Vec<_>>().join(" ")
+    }
+}
+
+enum Candidate {
+    Uki(PathBuf),
+    Entry(PathBuf, Entry),
+}
+
+fn missing(message: String) -> Error {
+    Error::new(Kind::System, message)
+}
+
+fn is_version(text: &str) -> bool {
+    let fits = |byte: &u8| byte.is_ascii_alphanumeric() || b"._+~-".contains(byte);
+    (1..=128).contains(&text.len()) && text.as_bytes().iter().all(fits)
+}
+
+fn names(folder: &Path, suffix: &str) -> Vec<PathBuf> {
+    let entries = std::fs::read_dir(folder).into_iter().flatten().flatten().take(MAX_NAMES);
+    let mut names: Vec<_> = entries
+        .map(|entry| entry.path())
+        .filter(|path| path.extension().is_some_and(|e| e.eq_ignore_ascii_case(suffix)))
+        .collect();
+    names.sort();
+    names
+}
+
+fn modified(path: &Path) -> SystemTime {
+    path.metadata().and_then(|found| found.modified()).unwrap_or(SystemTime::UNIX_EPOCH)
+}
+
+/// UKIs whose names have this version: `TOKEN-VERSION.efi` and `TOKEN-VERSION+TRIES.efi` of kernel-install,
+/// `linux-VERSION-MACHINE.efi` of dracut.
+fn ukis(root: &Path, version: &str) -> Vec<PathBuf> {
+    let mut found = names(&root.join("EFI/Linux"), "efi");
+    found.retain(|path| {
+        let name = path.file_stem().unwrap_or_default().to_string_lossy();
+        name.match_indices(version).any(|(at, _)| {
+            let (before, after) = (&name[..at], &name[at + version.len()..]);
+            (before.is_empty() || before.ends_with('-')) && ends_version(after)
+        })
+    });
+    found
+}
+
+/// Whether a version ends where this follows: nothing, tries, or a machine id. A further part of a version does not.
+fn ends_version(after: &str) -> bool {
+    let machine = |text: &str| {
+        let id = text.split('-').next().unwrap_or_default();
+        id.len() == 32 && id.bytes().all(|byte| byte.is_ascii_hexdigit())
+    };
+    after.is_empty() || after.starts_with('+') || after.strip_prefix('-').is_some_and(machine)
+}
+
+/// An entry of type 1.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+struct Entry {
+    file: PathBuf,
+    version: String,
+    linux: Option<String>,
+    uki: Option<String>,
+    initrds: Vec<String>,
+    options: String,
+}
+
+fn entries(root: &Path, version: &str) -> Vec<(SystemTime, Entry)> {
+    let read = |path: PathBuf| {
+        let text = bounded::read_text(&path, MAX_ENTRY).ok()?;
+        Some((modified(&path), Entry { file: path, ..entry(&text) }))
+    };
+    let found = names(&root.join("loader/entries"), "conf").into_iter().filter_map(read);
+    found.filter(|(_, entry)| entry.version == version).collect()
+}
+
+fn entry(text: &str) -> Entry {
+    let mut entry = Entry::default();
+    for line in text.lines().map(str::trim).filter(|line| !line.starts_with('#')) {
+        let Some((key, value)) = line.split_once(|c: char| c.is_ascii_whitespace()) else { continue };
+        let value = value.trim().to_owned();
+        match key {
+            "version" => entry.version = value,
+            "linux" => entry.linux = Some(value),
+            "efi" | "uki" => entry.uki = Some(value),
+            "initrd" => entry.initrds.push(value),
+            "options" if entry.options.is_empty() => entry.options = value,
+            "options" => entry.options = format!("{} {value}", entry.options),
+            _ => {}
+        }
+    }
+    entry
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+    use std::fs::{create_dir_all, write};
+    use std::time::Duration;
+
+    const MACHINE: &str = "0123456789abcdef0123456789abcdef";
+    const GRUB: &str = "BOOT_IMAGE=/boot/vmlinuz-6.1.0-55 root=/dev/x ro quiet";
+    const SYSTEMD_BOOT: &str = "initrd=\\tok\\6.1.0-55\\initrd.img root=/dev/x quiet";
+
+    struct Machine {
+        folder: tempfile::TempDir,
+        system: System,
+        written: Duration,
+    }
+
+    impl Machine {
+        fn new(command_line: &str) -> Self {
+            let folder = tempfile::tempdir().unwrap();
+            let system = System {
+                root: folder.path().into(),
+                boot_root: None,
+                command_line: command_line.into(),
+                release: "6.1.0-55".into(),
+            };
+            Self { folder, system, written: Duration::from_secs(1_800_000_000) }
+        }
+
+        /// Writes a file; each is an hour newer than the one before.
+        fn with(mut self, path: &str, content: &str) -> Self {
+            let path = self.path(path);
+            create_dir_all(path.parent().unwrap()).unwrap();
+            write(&path, content).unwrap();
+            self.written += Duration::from_secs(3600);
+            let file = std::fs::File::options().write(true).open(path).unwrap();
+            file.set_modified(SystemTime::UNIX_EPOCH + self.written).unwrap();
+            self
+        }
+
+        fn path(&self, path: &str) -> PathBuf {
+            self.folder.path().join(path)
+        }
+
+        fn find(&self, version: &str) -> Result<Source> {
+            self.system.find(version)
+        }
+
+        fn kernel(&self, kernel: &str, initrds: &[&str], command_line: &str) -> Source {
+            Source::Kernel {
+                kernel: self.path(kernel),
+                initrds: initrds.iter().map(|path| self.path(path)).collect(),
+                command_line: Some(command_line.into()),
+            }
+        }
+    }
+
+    #[test]
+    fn a_uki_by_its_name() {
+        let machine = Machine::new("")
+            .with(&format!("efi/EFI/Linux/{MACHINE}-6.1.0-56.efi"), "")
+            .with("efi/EFI/Linux/tok-6.1.0-55+3.efi", "")
+            .with(&format!("efi/EFI/Linux/linux-6.1.0-54-{MACHINE}-abc.EFI"), "")
+            .with("efi/EFI/Linux/tok-16.1.0-53.efi", "")
+            .with("efi/EFI/Linux/tok-6.1.0-56.efi.extra.d/x.cred", "");
+        let found = |version: &str| match machine.find(version) {
+            Ok(Source::Uki(path)) => path.file_name().unwrap().to_str().unwrap().to_owned(),
+            other => format!("{other:?}"),
+        };
+        assert_eq!(found("6.1.0-56"), format!("{MACHINE}-6.1.0-56.efi"));
+        assert_eq!(found("6.1.0-55"), "tok-6.1.0-55+3.efi");
+        assert_eq!(found("6.1.0-54"), format!("linux-6.1.0-54-{MACHINE}-abc.EFI"));
+        // Neither a part of a version nor the end of another one.
+        for version in ["6.1.0", "6.1.0-53", "1.0-56"] {
+            let error = machine.find(version).unwrap_err();
+            assert!(error.message.starts_with(&format!("no kernel {version} is in ")), "{error}");
+            assert!(error.hint.unwrap().contains("--uki"));
+        }
+    }
+
+    #[test]
+    fn an_entry_of_type_1_with_what_systemd_boot_adds() {
+        let entry = "# made by kernel-install\ntitle Debian\nversion  6.1.0-56\noptions root=/dev/x\tquiet\nlinux /tok/6.1.0-56/linux\ninitrd /tok/6.1.0-56/ucode\ninitrd /tok/6.1.0-56/initrd.img\noptions   systemd.import_credentials=no\n";
+        let machine = Machine::new(SYSTEMD_BOOT)
+            .with("boot/tok/6.1.0-56/linux", "")
+            .with("boot/tok/6.1.0-56/ucode", "")
+            .with("boot/tok/6.1.0-56/initrd.img", "")
+            .with("boot/loader/entries/tok-6.1.0-56.conf", entry);
+        let expected = machine.kernel(
+            "boot/tok/6.1.0-56/linux",
+            &["boot/tok/6.1.0-56/ucode", "boot/tok/6.1.0-56/initrd.img"],
+            "initrd=\\tok\\6.1.0-56\\ucode initrd=\\tok\\6.1.0-56\\initrd.img root=/dev/x\tquiet systemd.import_credentials=no",
+        );
+        assert_eq!(machine.find("6.1.0-56").unwrap(), expected);
+        // /boot is no file system of its own: paths start at /.
+        let machine = machine.with(
+            "boot/loader/entries/tok-6.1.0-56.conf",
+            "version 6.1.0-56\nlinux /boot/tok/6.1.0-56/linux\noptions quiet\n",
+        );
+        assert_eq!(
+            machine.find("6.1.0-56").unwrap(),
+            machine.kernel("boot/tok/6.1.0-56/linux", &[], "quiet")
+        );
+        // What an entry names must be there.
+        std::fs::remove_file(machine.path("boot/tok/6.1.0-56/linux")).unwrap();
+        let error = machine.find("6.1.0-56").unwrap_err();
+        assert!(error.message.contains("tok-6.1.0-56.conf names /boot/tok/6.1.0-56/linux"), "{error}");
+    }
+
+    #[test]
+    fn an_entry_that_grub_reads_has_the_name_of_its_kernel_in_front() {
+        let machine = Machine::new("BOOT_IMAGE=(hd0,gpt2)/vmlinuz-6.1.0-55 root=/dev/x")
+            .with("boot/vmlinuz-6.1.0-56", "")
+            .with("boot/initramfs-6.1.0-56.img", "")
+            .with(
+                "boot/loader/entries/tok.conf",
+                "version 6.1.0-56\nlinux /vmlinuz-6.1.0-56\ninitrd /initramfs-6.1.0-56.img\noptions root=/dev/y\n",
+            );
+        let expected = machine.kernel(
+            "boot/vmlinuz-6.1.0-56",
+            &["boot/initramfs-6.1.0-56.img"],
+            "BOOT_IMAGE=(hd0,gpt2)/vmlinuz-6.1.0-56 root=/dev/y",
+        );
+        assert_eq!(machine.find("6.1.0-56").unwrap(), expected);
+    }
+
+    #[test]
+    fn what_debian_puts_into_boot() {
+        let files = |command_line| {
+            Machine::new(command_line)
+                .with("boot/vmlinuz-6.1.0-56", "")
+                .with("boot/initrd.img-6.1.0-56", "")
+                .with("etc/kernel/cmdline", "root=/dev/z\n")
+        };
+        let machine = files(GRUB);
+        let kernel = |machine: &Machine, command_line| {
+            machine.kernel("boot/vmlinuz-6.1.0-56", &["boot/initrd.img-6.1.0-56"], command_line)
+        };
+        let expected = kernel(&machine, "BOOT_IMAGE=/boot/vmlinuz-6.1.0-56 root=/dev/x ro quiet");
+        assert_eq!(machine.find("6.1.0-56").unwrap(), expected);
+        // /etc/kernel/cmdline is kernel-install's, not GRUB's.
+        let machine = files(SYSTEMD_BOOT);
+        assert_eq!(machine.find("6.1.0-56").unwrap(), kernel(&machine, "root=/dev/z"));
+        std::fs::remove_file(machine.path("etc/kernel/cmdline")).unwrap();
+        assert_eq!(machine.find("6.1.0-56").unwrap(), kernel(&machine, "root=/dev/x quiet"));
+        std::fs::remove_file(machine.path("boot/initrd.img-6.1.0-56")).unwrap();
+        assert!(machine.find("6.1.0-56").unwrap_err().message.contains("no initrd.img-6.1.0-56 beside it"));
+    }
+
+    #[test]
+    fn the_newest_counts_and_a_named_place_only() {
+        let machine = Machine::new("")
+            .with("boot/tok/linux", "")
+            .with("boot/loader/entries/tok.conf", "version 6.1\nlinux /tok/linux\n")
+            .with("efi/EFI/Linux/tok-6.1.efi", "");
+        assert_eq!(machine.find("6.1").unwrap(), Source::Uki(machine.path("efi/EFI/Linux/tok-6.1.efi")));
+        let mut machine = machine.with("boot/loader/entries/tok.conf", "version 6.1\nlinux /tok/linux\n");
+        assert_eq!(machine.find("6.1").unwrap(), machine.kernel("boot/tok/linux", &[], ""));
+        machine.system.boot_root = Some(machine.path("efi"));
+        assert_eq!(machine.find("6.1").unwrap(), Source::Uki(machine.path("efi/EFI/Linux/tok-6.1.efi")));
+        for version in ["", "../6.1", "6.1/../..", "6 1", &"6".repeat(129)] {
+            assert_eq!(machine.find(version).unwrap_err().kind, Kind::Usage);
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn any_entry_is_read(text in "((version|linux|initrd|options|uki)?[ \t]?.{0,20}\n){0,8}") {
+            entry(&text);
+        }
+
+        #[test]
+        fn any_name_has_a_version_or_not(name in "[a-z0-9+.é-]{0,40}", version in "[0-9.-]{1,8}") {
+            let machine = Machine::new("").with(&format!("efi/EFI/Linux/{name}.efi"), "");
+            let _ = machine.find(&version);
+        }
+    }
+}

@@ -1,0 +1,231 @@
+//! `propose`: tells the verifier what this machine will boot next, before it does.
+//!
+//! A hint, under a quote of the running machine: the verifier decides by its policy whether it believes it. Nothing here
+//! changes the machine, and a proposal that was not made or not accepted costs no more than a passphrase at the next boot.
+//!
+//! | module | what |
+//! | --- | --- |
+//! | [`find`] | which files the boot loader will start |
+//! | [`measure`] | what they will measure |
+
+pub mod find;
+pub mod measure;
+
+use crate::attest::{self, Attester, Failed};
+use crate::boot::devices;
+use crate::console;
+use crate::deadline::Deadline;
+use crate::enroll::bind;
+use crate::error::{Error, Kind, Result};
+use crate::luks::{Header, Token};
+use crate::net::client::printable;
+use crate::net::race::{Course, Race, Won};
+use crate::net::{self, tls};
+use crate::timing::Timeline;
+use crate::tpm::{self, Location, Tpm};
+use halfkey_protocol::wire::{Proposal, Proposed, Purpose};
+use halfkey_protocol::{Bytes, Reason};
+use std::path::PathBuf;
+use std::time::Duration;
+
+/// Exchanges that end with a refusal that a fresh quote can turn.
+const ROUNDS: u32 = 5;
+
+/// Which boot.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum What {
+    /// These files.
+    Files(find::Source),
+    /// Whatever the boot loader has for this kernel version; none: that of the running kernel.
+    Version(Option<String>),
+}
+
+/// What the command line says.
+#[derive(Clone, Debug)]
+pub struct Options {
+    /// Which boot.
+    pub what: What,
+    /// Instead of the kernel's version or the file's name.
+    pub name: Option<String>,
+    /// Where the boot loader's files are, if not in /efi, /boot or /boot/efi.
+    pub boot_root: Option<PathBuf>,
+    /// Instead of the volumes that are found.
+    pub devices: Vec<PathBuf>,
+    /// When to give up.
+    pub timeout: Duration,
+    /// Measure and print the proposal, and send nothing.
+    pub dry_run: bool,
+    /// Where the TPM is.
+    pub tpm: Location,
+}
+
+/// How it ended.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Outcome {
+    /// That boot will be released.
+    Accepted,
+    /// An operator decides.
+    Waiting,
+    /// No.
+    Refused,
+}
+
+/// What was proposed, and the answer.
+pub struct Report {
+    /// What was measured.
+    pub proposal: Proposal,
+    /// Which server answered, and what; none after a dry run.
+    pub answer: Option<(String, Outcome, Proposed)>,
+}
+
+/// Measures the next boot and proposes it.
+///
+/// # Errors
+/// [`Kind::NotEnrolled`] without a token; when a file is missing or is no image; when no server answered in time, or the
+/// server refuses this node. That a proposal waits or is refused is an [`Outcome`].
+pub fn run(options: &Options) -> Result<Report> {
+    let deadline = Deadline::after(options.timeout);
+    let token = token(&options.devices)?;
+    let system = find::System::running(options.boot_root.clone());
+    let (source, name) = match &options.what {
+        What::Files(source) => (source.clone(), options.name.clone().unwrap_or_else(|| source.file_name())),
+        What::Version(version) => {
+            let version = version.as_ref().unwrap_or(&system.release);
+            (system.find(version)?, options.name.clone().unwrap_or_else(|| version.clone()))
+        }
+    };
+    let proposal = measure::measure(&source, &name, token.bank)?;
+    if options.dry_run {
+        return Ok(Report { proposal, answer: None });
+    }
+    let (server, proposed) = send(&options.tpm, &token, &proposal, deadline)?;
+    let outcome = match proposed.outcome.as_str() {
+        "accepted" => Outcome::Accepted,
+        "waiting" => Outcome::Waiting,
+        "refused" => Outcome::Refused,
+        other => {
+            let found = printable(other, 32);
+            return Err(Error::new(
+                Kind::Network,
+                format!("{server}: expected accepted, waiting or refused, found '{found}'"),
+            ));
+        }
+    };
+    Ok(Report { proposal, answer: Some((server, outcome, proposed)) })
+}
+
+/// The token of the newest enrollment.
+fn token(devices: &[PathBuf]) -> Result<Token> {
+    let headers: Vec<Header> = match devices {
+        [] => devices::all().into_iter().map(|(_, header)| header).collect(),
+        paths => paths.iter().map(|path| bind::open(path).map(|open| open.header)).collect::<Result<_>>()?,
+    };
+    let tokens =
+        headers.iter().flat_map(|header| header.halfkey_tokens()).filter_map(|(_, token)| token.ok());
+    tokens.filter(|token| token.complete).max_by_key(|token| token.enrolled_at).ok_or_else(|| {
+        Error::new(Kind::NotEnrolled, "expected an enrolled volume, found none")
+            .hint("run as root; to enroll: halfkey-agent enroll")
+    })
+}
+
+/// Quotes the running machine over the proposal and sends it, again while a fresh quote can help.
+fn send(
+    location: &Location,
+    token: &Token,
+    proposal: &Proposal,
+    deadline: Deadline,
+) -> Result<(String, Proposed)> {
+    let text: Bytes = miniserde::json::to_string(proposal).into_bytes().into();
+    let attester =
+        Attester { node: token.node, purpose: Purpose::Propose, srk_name: &token.srk_name, bank: None };
+    let course = Course {
+        servers: token.servers.clone(),
+        tls: tls::config(&token.ca, token.enrolled_at)?,
+        begin: attester.begin(),
+        deadline,
+        timeline: Timeline::default(),
+    };
+    let race = Race::start(&course)?;
+    let mut tpm = Tpm::open(location)?;
+    match tpm.storage_key(Some(&token.srk_name)) {
+        Err(error @ tpm::Error::WrongSrk) => return Err(Error { kind: Kind::OtherTpm, ..error.into() }),
+        srk => drop(srk?),
+    }
+    let ak = tpm.attestation_key()?;
+    let mut won: Won = race.winner()?;
+    let mut rounds = 0;
+    loop {
+        let error = match attester.propose(&mut tpm, &ak, &won, &text, deadline) {
+            Ok(proposed) if again(&proposed) && rounds < ROUNDS && !deadline.is_over() => {
+                rounds += 1;
+                won = attest::begin_again(won, &course)?;
+                continue;
+            }
+            Ok(proposed) => return Ok((won.client.server().to_string(), proposed)),
+            Err(Failed::Tpm(error)) => return Err(error),
+            Err(Failed::Net(error)) => error,
+        };
+        let again = error.again();
+        let error = error.at(won.client.server().as_str());
+        rounds += u32::from(again == net::Again::AtOnce);
+        if again == net::Again::Never || deadline.is_over() || rounds > ROUNDS {
+            return Err(error);
+        }
+        console::say(&format!("{error}; trying again"));
+        net::race::pause(again, None, deadline);
+        won = attest::begin_again(won, &course)?;
+    }
+}
+
+fn again(proposed: &Proposed) -> bool {
+    proposed.outcome == "refused"
+        && proposed.code.as_deref().and_then(Reason::from_code).is_some_and(Reason::retry)
+}
+
+/// What follows from a proposal that was not accepted, for people.
+pub const CONSEQUENCE: &str = "a boot of what its policy does not accept yet asks for the passphrase";
+
+impl Report {
+    /// For people: one line, and what to do next.
+    pub fn print(&self) {
+        let Some((_, outcome, proposed)) = &self.answer else { return self.print_json() };
+        let name = printable(&self.proposal.name, 128);
+        let number = proposed.proposal_id.map(|id| format!(" (proposal {id})")).unwrap_or_default();
+        let word = match outcome {
+            Outcome::Accepted => "accepted",
+            Outcome::Waiting => "waits for an operator",
+            Outcome::Refused => "refused",
+        };
+        let code =
+            proposed.code.as_deref().map(|code| format!(" [{}]", printable(code, 64))).unwrap_or_default();
+        console::print(&format!("{name} {word}{number}: {}{code}\n", printable(&proposed.message, 500)));
+        if let Some(hint) = &proposed.hint {
+            console::say(&format!("hint: {}", printable(hint, 500)));
+        }
+        if *outcome != Outcome::Accepted {
+            console::say(CONSEQUENCE);
+        }
+    }
+
+    /// One JSON object and a line feed: `proposal`, and after it was sent `server` and `answer`.
+    pub fn print_json(&self) {
+        #[derive(miniserde::Serialize)]
+        struct Json<'a> {
+            proposal: &'a Proposal,
+            server: Option<&'a String>,
+            answer: Option<&'a Proposed>,
+        }
+        let (server, answer) = self.answer.as_ref().map(|(server, _, answer)| (server, answer)).unzip();
+        let json = Json { proposal: &self.proposal, server, answer };
+        console::print(&format!("{}\n", miniserde::json::to_string(&json)));
+    }
+
+    /// The exit code: 0 accepted, else that of the [`Kind`].
+    pub fn exit_code(&self) -> u8 {
+        match self.answer.as_ref().map(|(_, outcome, _)| outcome) {
+            None | Some(Outcome::Accepted) => 0,
+            Some(Outcome::Waiting) => Kind::Pending.exit_code(),
+            Some(Outcome::Refused) => Kind::Refused.exit_code(),
+        }
+    }
+}
