@@ -14,6 +14,8 @@
 pub mod reference;
 pub mod rules;
 
+mod command_line;
+
 mod compare;
 mod judge;
 mod learn;

@@ -1,11 +1,11 @@
 //! What a policy document says, typed. Digests are bytes here; the texts are gone.
 
+use crate::digest::Bank;
 use halfkey_protocol::kdf::Hash;
 use std::fmt;
 
 /// The whole document.
 #[derive(Clone, Debug, PartialEq, Eq)]
-#[allow(dead_code, reason = "until the judge reads it")]
 pub(crate) struct Document {
     /// The name that it gives itself.
     pub name: String,
@@ -28,23 +28,18 @@ pub(crate) struct Document {
 }
 
 /// A digest of one of the banks, or a fingerprint (SHA-256).
-#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub struct Digest {
-    /// 32 or 48 bytes of it are used.
-    bytes: [u8; 48],
-    /// 32 or 48.
-    length: u8,
-}
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub struct Digest(crate::digest::Digest);
 
 impl Digest {
-    /// From as many bytes as a hash has; none for another number.
+    /// From as many bytes as SHA-256 or SHA-384 has; none for another number.
     pub fn new(bytes: &[u8]) -> Option<Self> {
-        if bytes.len() != 32 && bytes.len() != 48 {
-            return None;
-        }
-        let mut padded = [0; 48];
-        padded[..bytes.len()].copy_from_slice(bytes);
-        Some(Self { bytes: padded, length: bytes.len() as u8 })
+        matches!(bytes.len(), 32 | 48).then(|| crate::digest::Digest::from_bytes(bytes).map(Self))?
+    }
+
+    /// The digest of `data`.
+    pub fn of(hash: Hash, data: &[u8]) -> Self {
+        Self(Bank::from(hash).digest(data))
     }
 
     /// From `sha256:<64 hex digits>` or `sha384:<96 hex digits>`, lower case.
@@ -64,25 +59,30 @@ impl Digest {
         for (byte, pair) in bytes.iter_mut().zip(digits.chunks_exact(2)) {
             *byte = digit(pair[0])? << 4 | digit(pair[1])?;
         }
-        Some(Self { bytes, length: hash.digest_len() as u8 })
+        Self::new(&bytes[..hash.digest_len()])
     }
 
     /// The bytes.
     pub fn as_bytes(&self) -> &[u8] {
-        &self.bytes[..usize::from(self.length)]
+        &self.0
     }
 
     /// The hash that it is of.
     pub fn hash(&self) -> Hash {
-        if self.length == 32 { Hash::Sha256 } else { Hash::Sha384 }
+        if self.0.len() == 32 { Hash::Sha256 } else { Hash::Sha384 }
+    }
+}
+
+impl std::hash::Hash for Digest {
+    fn hash<H: std::hash::Hasher>(&self, state: &mut H) {
+        self.as_bytes().hash(state);
     }
 }
 
 /// As in a document: `sha256:<hex>`.
 impl fmt::Display for Digest {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{}:", self.hash().name())?;
-        self.as_bytes().iter().try_for_each(|byte| write!(f, "{byte:02x}"))
+        write!(f, "{}:{}", self.hash().name(), self.0)
     }
 }
 
@@ -109,7 +109,6 @@ pub(crate) struct SecureBoot {
 
 /// The forbidden signatures.
 #[derive(Clone, Debug, PartialEq, Eq)]
-#[allow(dead_code, reason = "until the judge reads it")]
 pub(crate) enum Dbx {
     /// `dbx`: exactly these.
     Exactly(Vec<Digest>),
@@ -119,11 +118,10 @@ pub(crate) enum Dbx {
 
 /// A word of a command line; a final `*` stands for anything.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Token(pub(crate) String);
+pub(crate) struct Token(pub String);
 
 /// `[command_line]`
 #[derive(Clone, Debug, PartialEq, Eq)]
-#[allow(dead_code, reason = "until the judge reads it")]
 pub(crate) enum CommandLine {
     /// Nothing is said: each boot has its own.
     None,
@@ -257,4 +255,11 @@ pub struct Trust {
     pub until: u64,
     /// How many different ones of each node.
     pub count: u32,
+}
+
+impl Boot {
+    /// Whether an image is known by its signer.
+    pub fn has_signer(&self) -> bool {
+        self.images.iter().any(|image| matches!(image.allowed, Allowed::Signer(_)))
+    }
 }

@@ -1,0 +1,295 @@
+//! Rules for kernel command lines.
+//!
+//! The kernel, systemd and dracut each read the line in their own way: quotes, backslashes and blanks that are not ASCII are
+//! split or dropped by one and not by another, `-` and `_` are the same to the kernel and to systemd, and in an initrd systemd
+//! takes `rd.systemd.x` for `systemd.x`. A wildcard therefore never stands for a token with such characters, and
+//! what is forbidden is compared in a form that has neither difference.
+
+use super::rules::{CommandLine, Token};
+
+/// Longest line, in bytes; the kernel's own limit is 2048 on x86 and 4096 elsewhere.
+pub(super) const MAX_LINE: usize = 4096;
+
+/// What no command line of any policy may have, and why.
+pub(super) const FORBIDDEN: [(&str, &str); 5] = [
+    ("rdinit=*", "it starts another program in place of the initrd's init, before anything of halfkey"),
+    ("rd.cmdline*", "dracut would ask for more options at the console, which nobody measures"),
+    ("systemd.confirm_spawn*", "systemd would ask at the console which units to skip"),
+    ("SYSTEMD_PROC_CMDLINE*", "it replaces the command line that systemd reads"),
+    ("-*", "the kernel passes it to init as an argument"),
+];
+
+/// What every command line must have: without it systemd takes credentials from firmware and hypervisor, which nobody
+/// measures.
+pub(super) const NO_CREDENTIALS: &str = "systemd.import_credentials=no";
+/// What it must have unless Secure Boot is required: systemd reads options from EFI variables if Secure Boot is off.
+pub(super) const NO_RUNTIME: &str = "efi=noruntime";
+
+/// What every accepted line must have.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Floor {
+    /// Secure Boot is required, so [`NO_RUNTIME`] is not.
+    pub secure_boot: bool,
+}
+
+/// What a line must be.
+#[derive(Clone, Copy, Debug)]
+pub(super) enum Rule<'a> {
+    /// A boot's own, exactly.
+    Own(&'a str),
+    /// `[command_line]`
+    Shared(&'a CommandLine),
+}
+
+/// Why a line is not accepted.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Objection {
+    /// `required`, `forbidden`, `allowed`, `exact`
+    pub rule: &'static str,
+    pub expected: String,
+    pub found: String,
+}
+
+impl Floor {
+    fn required(self) -> impl Iterator<Item = &'static str> {
+        [(NO_CREDENTIALS, true), (NO_RUNTIME, !self.secure_boot)]
+            .into_iter()
+            .filter(|(_, on)| *on)
+            .map(|(token, _)| token)
+    }
+
+    /// What keeps a line below the floor, whatever a policy says.
+    pub fn objection(self, line: &str) -> Option<Objection> {
+        if line.len() > MAX_LINE {
+            return Some(Objection {
+                rule: "floor",
+                expected: format!("at most {MAX_LINE} bytes"),
+                found: line.len().to_string(),
+            });
+        }
+        for token in tokens(line) {
+            if let Some((_, why)) = FORBIDDEN.iter().find(|(pattern, _)| forbids(pattern, token)) {
+                return Some(Objection {
+                    rule: "floor",
+                    expected: format!("no token {token}: {why}"),
+                    found: token.to_owned(),
+                });
+            }
+        }
+        self.required().find_map(|required| missing_or_contradicted(required, line, "floor"))
+    }
+}
+
+/// What a rule, or the floor, has against a line.
+pub(super) fn objection(rule: Rule<'_>, floor: Floor, line: &str) -> Option<Objection> {
+    floor.objection(line).or_else(|| match rule {
+        Rule::Own(exact) => (normal(exact) != normal(line)).then(|| Objection {
+            rule: "exact",
+            expected: normal(exact).to_owned(),
+            found: normal(line).to_owned(),
+        }),
+        Rule::Shared(CommandLine::None) => Some(Objection {
+            rule: "exact",
+            expected: "a rule for command lines".to_owned(),
+            found: "none".to_owned(),
+        }),
+        Rule::Shared(CommandLine::Exact(lines)) => (!lines.iter().any(|exact| normal(exact) == normal(line)))
+            .then(|| Objection {
+                rule: "exact",
+                expected: lines.iter().map(|exact| normal(exact)).collect::<Vec<_>>().join(" | "),
+                found: normal(line).to_owned(),
+            }),
+        Rule::Shared(CommandLine::Tokens { allowed, required, forbidden }) => {
+            by_tokens(allowed, required, forbidden, normal(line))
+        }
+    })
+}
+
+fn by_tokens(allowed: &[Token], required: &[Token], forbidden: &[Token], line: &str) -> Option<Objection> {
+    for token in tokens(line) {
+        if let Some(pattern) = forbidden.iter().find(|pattern| forbids(&pattern.0, token)) {
+            return Some(Objection {
+                rule: "forbidden",
+                expected: format!("no token {}", pattern.0),
+                found: token.to_owned(),
+            });
+        }
+        let literal = |patterns: &[Token]| patterns.iter().any(|pattern| pattern.0 == token);
+        if literal(required) || literal(allowed) {
+            continue;
+        }
+        // A second value for what is required would be the one that counts: no wildcard stands for it.
+        let overrides = required.iter().any(|required| required.is_literal() && same_key(&required.0, token));
+        if overrides || !required.iter().chain(allowed).any(|pattern| pattern.matches(token)) {
+            return Some(Objection {
+                rule: "allowed",
+                expected: "only tokens that are allowed or required".to_owned(),
+                found: token.to_owned(),
+            });
+        }
+    }
+    let missing = required.iter().find(|required| !tokens(line).any(|token| required.matches(token)))?;
+    Some(Objection {
+        rule: "required",
+        expected: format!("token {}", missing.0),
+        found: "none such".to_owned(),
+    })
+}
+
+/// Whether a line has a token and none that contradicts it.
+fn missing_or_contradicted(required: &'static str, line: &str, rule: &'static str) -> Option<Objection> {
+    if let Some(other) = tokens(line).find(|token| same_key(required, token) && *token != required) {
+        return Some(Objection {
+            rule,
+            expected: format!("token {required} and no other value"),
+            found: other.to_owned(),
+        });
+    }
+    let missing = !tokens(line).any(|token| token == required);
+    missing.then(|| Objection { rule, expected: format!("token {required}"), found: "none such".to_owned() })
+}
+
+/// The words of a line.
+pub(super) fn tokens(line: &str) -> impl Iterator<Item = &str> {
+    line.split_ascii_whitespace()
+}
+
+/// Without the blanks around it, and without GRUB's word for the kernel's file.
+pub(super) fn normal(line: &str) -> &str {
+    let line = line.trim_ascii();
+    match line.strip_prefix("BOOT_IMAGE=") {
+        Some(rest) => {
+            rest.find(|char: char| char.is_ascii_whitespace()).map_or("", |at| rest[at..].trim_ascii())
+        }
+        None => line,
+    }
+}
+
+impl Token {
+    /// Whether it stands for one token only.
+    pub fn is_literal(&self) -> bool {
+        !self.0.ends_with('*')
+    }
+
+    /// Whether it stands for this token.
+    pub fn matches(&self, token: &str) -> bool {
+        match self.0.strip_suffix('*') {
+            Some(prefix) => token.starts_with(prefix) && is_plain(&token[prefix.len()..]),
+            None => self.0 == token,
+        }
+    }
+}
+
+/// Whether kernel, systemd and dracut all read it as what it looks like.
+fn is_plain(text: &str) -> bool {
+    text.bytes().all(|byte| matches!(byte, b'!'..=b'~') && !matches!(byte, b'"' | b'\'' | b'\\'))
+}
+
+/// Whether a pattern forbids a token, however it is written.
+pub(super) fn forbids(pattern: &str, token: &str) -> bool {
+    let mut written = canonical(token);
+    match pattern.strip_suffix('*') {
+        Some(prefix) => canonical(prefix).all(|byte| written.next() == Some(byte)),
+        None => canonical(pattern).eq(written),
+    }
+}
+
+fn same_key(one: &str, other: &str) -> bool {
+    let key = |token| canonical(token).take_while(|byte| *byte != b'=');
+    key(one).eq(key(other))
+}
+
+/// Without quotes and backslashes, `-` as `_`, and `rd.systemd.` as `systemd.`.
+fn canonical(token: &str) -> impl Iterator<Item = u8> + Clone {
+    let plain = token
+        .bytes()
+        .filter(|byte| !matches!(byte, b'"' | b'\'' | b'\\'))
+        .map(|byte| if byte == b'-' { b'_' } else { byte });
+    let in_initrd = plain.clone().take(11).eq(*b"rd.systemd.");
+    plain.skip(if in_initrd { 3 } else { 0 })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const FLOOR: Floor = Floor { secure_boot: true };
+
+    fn shared(allowed: &[&str], required: &[&str], forbidden: &[&str]) -> CommandLine {
+        let tokens = |list: &[&str]| list.iter().map(|text| Token((*text).to_owned())).collect();
+        CommandLine::Tokens {
+            allowed: tokens(allowed),
+            required: tokens(required),
+            forbidden: tokens(forbidden),
+        }
+    }
+
+    fn found(rule: &CommandLine, line: &str) -> Option<(&'static str, String)> {
+        let line = format!("{line} systemd.import_credentials=no");
+        objection(Rule::Shared(rule), FLOOR, &line).map(|objection| (objection.rule, objection.found))
+    }
+
+    #[test]
+    fn each_token_needs_a_rule() {
+        let rule = shared(&["root=UUID=*", "quiet"], &["ro", NO_CREDENTIALS], &["init=*"]);
+        assert_eq!(found(&rule, "root=UUID=5 ro quiet"), None);
+        assert_eq!(found(&rule, "root=UUID=5 ro quiet\n"), None);
+        assert_eq!(found(&rule, "ro debug"), Some(("allowed", "debug".to_owned())));
+        assert_eq!(found(&rule, "quiet"), Some(("required", "none such".to_owned())));
+        assert_eq!(found(&rule, "ro init=/bin/sh"), Some(("forbidden", "init=/bin/sh".to_owned())));
+        assert_eq!(found(&rule, "BOOT_IMAGE=/vmlinuz ro"), None);
+    }
+
+    #[test]
+    fn wildcards_do_not_stand_for_what_is_read_differently() {
+        let rule = shared(&["*"], &["efi=noruntime", NO_CREDENTIALS], &["init=*"]);
+        let objected = |more: &str| found(&rule, &format!("{NO_RUNTIME} {more}")).map(|(rule, _)| rule);
+        assert_eq!(objected("anything=else foo.bar-baz=1,2"), None);
+        for token in ["x=\"a", "x='a", "x=a\\x20b", "x=\u{a0}rdinit=/bin/sh", "x=\u{1}"] {
+            assert_eq!(objected(token), Some("allowed"), "{token:?}");
+        }
+        for token in ["efi=runtime", "efi=debug"] {
+            assert_eq!(objected(token), Some("allowed"), "{token}");
+        }
+        for token in ["init=/bin/sh", "\"init=/bin/sh\"", "in'it'=/bin/sh"] {
+            assert_eq!(objected(token), Some("forbidden"), "{token}");
+        }
+        for token in [
+            "rdinit=/bin/sh",
+            "rd.cmdline=ask",
+            "systemd.confirm_spawn",
+            "systemd.confirm-spawn=yes",
+            "rd.systemd.confirm_spawn=1",
+            "\"rdinit=/x",
+            "--confirm-spawn",
+            "--",
+            "-b",
+            "SYSTEMD_PROC_CMDLINE=x",
+            "systemd.import_credentials=yes",
+            "systemd.import-credentials=yes",
+            "rd.systemd.import_credentials=yes",
+        ] {
+            assert_eq!(objected(token), Some("floor"), "{token}");
+        }
+    }
+
+    #[test]
+    fn the_floor_holds_for_exact_lines() {
+        let without = Floor { secure_boot: false };
+        let line = "root=/dev/x systemd.import_credentials=no";
+        assert_eq!(objection(Rule::Own(line), FLOOR, &format!(" {line} \n")), None);
+        assert_eq!(
+            objection(Rule::Own(line), without, line).map(|found| found.expected),
+            Some("token efi=noruntime".into())
+        );
+        let bare = objection(Rule::Own("quiet"), FLOOR, "quiet").expect("no token of the floor");
+        assert_eq!(bare.expected, "token systemd.import_credentials=no");
+        let other =
+            objection(Rule::Own(line), FLOOR, "root=/dev/y systemd.import_credentials=no").expect("another");
+        assert_eq!(
+            (other.rule, other.found.as_str()),
+            ("exact", "root=/dev/y systemd.import_credentials=no")
+        );
+        assert!(FLOOR.objection(&"x".repeat(MAX_LINE + 1)).is_some());
+    }
+}

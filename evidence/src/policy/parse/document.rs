@@ -1,0 +1,538 @@
+//! The schema: tables to rules, with their places for the checks that follow.
+
+use super::reader::{At, Problems, Table, clip, digest, integer};
+use crate::policy::Additions;
+use crate::policy::command_line::MAX_LINE;
+use crate::policy::rules::{
+    Allowed, Boot, CommandLine, Dbx, Digest, Document, EventIs, EventRule, Image, Initrd, Role, Sections,
+    SecureBoot, Token, Trust,
+};
+use halfkey_protocol::kdf::Hash;
+use toml::de::DeValue;
+use toml::value::{Datetime, Offset};
+
+/// Alternatives of a policy.
+const MAX_BOOTS: usize = 128;
+/// Images of a boot.
+const MAX_IMAGES: usize = 16;
+/// Events of a table.
+const MAX_EVENTS: usize = 2048;
+/// Digests of a list.
+const MAX_DIGESTS: usize = 2048;
+/// Tokens, or lines, of a list.
+const MAX_TOKENS: usize = 256;
+/// Names and reasons, in bytes.
+const MAX_NAME: usize = 128;
+/// Sections of an image.
+const MAX_SECTIONS: usize = 32;
+
+/// A document and where its parts stand.
+pub(super) struct Parsed {
+    pub document: Document,
+    pub places: Places,
+}
+
+/// Bytes of the text.
+#[derive(Default)]
+pub(super) struct Places {
+    pub ignore: Vec<At<u8>>,
+    pub secure_boot: Option<usize>,
+    pub command_line: Option<usize>,
+    pub tokens: Vec<(&'static str, At<Token>)>,
+    pub exact: Vec<usize>,
+    pub pcrs: Vec<usize>,
+    pub firmware: usize,
+    pub boots: Vec<BootPlaces>,
+    pub events: Vec<usize>,
+}
+
+/// Where the parts of a `[[boot]]` stand; that of the table for those that it lacks.
+#[derive(Default)]
+pub(super) struct BootPlaces {
+    pub table: usize,
+    pub name: usize,
+    pub command_line: usize,
+    /// Absent: below the floor.
+    pub initrd: Option<usize>,
+    pub sections: usize,
+    pub images: Vec<usize>,
+    pub events: Vec<usize>,
+}
+
+pub(super) fn policy(table: &mut Table<'_>, problems: &mut Problems<'_>) -> Parsed {
+    let mut places = Places::default();
+    let name = head(table, problems);
+    let document = Document {
+        name,
+        ignore: ignore(table, &mut places, problems),
+        secure_boot: secure_boot(table, &mut places, problems),
+        firmware: firmware(table, &mut places, problems),
+        pcrs: pcrs(table, &mut places, problems),
+        command_line: command_line(table, &mut places, problems),
+        boots: boots(table, &mut places, problems),
+        events: shared_events(table, &mut places, problems),
+        trust: trust(table, problems),
+    };
+    Parsed { document, places }
+}
+
+pub(super) fn additions(table: &mut Table<'_>, problems: &mut Problems<'_>) -> (Additions, Places) {
+    let mut places = Places::default();
+    let name = head(table, problems);
+    let mut allowed = Vec::new();
+    if let Some(mut lines) = table.table("command_line", problems) {
+        allowed = tokens(&mut lines, "allowed", &mut places, problems).unwrap_or_default();
+        lines.finish(problems);
+    }
+    let boots = boots(table, &mut places, problems);
+    let events = shared_events(table, &mut places, problems);
+    (Additions { name, boots, events, allowed }, places)
+}
+
+/// `format` and `name`
+fn head(table: &mut Table<'_>, problems: &mut Problems<'_>) -> String {
+    match table.integer("format", problems) {
+        Some(At { value: 1, .. }) => {}
+        Some(At { value, at }) => problems.push(at, format!("format: expected 1, found {value}")),
+        None => table.missing("format = 1", problems),
+    }
+    named(table, problems).map_or_else(String::new, |name| name.value)
+}
+
+fn named(table: &mut Table<'_>, problems: &mut Problems<'_>) -> Option<At<String>> {
+    let Some(name) = table.string("name", problems) else {
+        table.missing("name", problems);
+        return None;
+    };
+    check_text(table, "name", &name, MAX_NAME, problems);
+    Some(name)
+}
+
+/// Text that is shown in one line, and stands in messages.
+fn check_text(table: &Table<'_>, key: &str, text: &At<String>, max: usize, problems: &mut Problems<'_>) {
+    if text.value.is_empty() || text.value.len() > max || text.value.chars().any(char::is_control) {
+        problems.push(
+            text.at,
+            format!(
+                "{}: expected 1 to {max} bytes of one line, found {:?}",
+                table.name(key),
+                clip(&text.value)
+            ),
+        );
+    }
+}
+
+fn ignore(table: &mut Table<'_>, places: &mut Places, problems: &mut Problems<'_>) -> u32 {
+    let read = |value: &DeValue<'_>| {
+        integer(value).and_then(|number| u8::try_from(number).ok()).filter(|pcr| *pcr < 24)
+    };
+    places.ignore =
+        table.list("ignore", "numbers of pcrs", 24, problems, read).map_or_else(Vec::new, |list| list.value);
+    places.ignore.iter().fold(0, |mask, pcr| mask | 1 << pcr.value)
+}
+
+fn secure_boot(table: &mut Table<'_>, places: &mut Places, problems: &mut Problems<'_>) -> SecureBoot {
+    let Some(mut table) = table.table("secure_boot", problems) else { return SecureBoot::default() };
+    places.secure_boot = Some(table.at);
+    let required = table.boolean("required", problems);
+    if required.is_none() {
+        table.missing("required", problems);
+    }
+    let mut list = |key| fingerprints(&mut table, key, problems);
+    let (pk, kek, db) = (list("pk"), list("kek"), list("db"));
+    let (exactly, at_least) = (list("dbx"), list("dbx_at_least"));
+    let authorities = list("authorities");
+    let dbx = match (exactly, at_least) {
+        (Some(exactly), Some(_)) => {
+            problems.push(exactly.at, "expected secure_boot.dbx or secure_boot.dbx_at_least, found both");
+            None
+        }
+        (Some(list), None) => Some(Dbx::Exactly(list.value)),
+        (None, Some(list)) => Some(Dbx::AtLeast(list.value)),
+        (None, None) => None,
+    };
+    table.finish(problems);
+    let plain = |list: Option<At<Vec<Digest>>>| list.map_or_else(Vec::new, |list| list.value);
+    SecureBoot {
+        required: required.is_some_and(|required| required.value),
+        pk: plain(pk),
+        kek: plain(kek),
+        db: plain(db),
+        dbx,
+        authorities: plain(authorities),
+    }
+}
+
+/// Certificates by SHA-256, whatever the bank; hashes of images are SHA-256 themselves.
+fn fingerprints(
+    table: &mut Table<'_>,
+    key: &'static str,
+    problems: &mut Problems<'_>,
+) -> Option<At<Vec<Digest>>> {
+    let what = "fingerprints (sha256: and 64 lower-case hex digits)";
+    let read = |value: &DeValue<'_>| digest(value).filter(|digest| digest.hash() == Hash::Sha256);
+    let list = table.list(key, what, MAX_DIGESTS, problems, read)?;
+    Some(At { value: list.value.into_iter().map(|digest| digest.value).collect(), at: list.at })
+}
+
+fn digests(table: &mut Table<'_>, key: &'static str, problems: &mut Problems<'_>) -> Option<At<Vec<Digest>>> {
+    let list = table.digests(key, MAX_DIGESTS, problems)?;
+    Some(At { value: list.value.into_iter().map(|digest| digest.value).collect(), at: list.at })
+}
+
+fn firmware(
+    table: &mut Table<'_>,
+    places: &mut Places,
+    problems: &mut Problems<'_>,
+) -> [Option<Vec<Digest>>; 2] {
+    let Some(mut table) = table.table("firmware", problems) else { return [None, None] };
+    places.firmware = table.at;
+    let lists = ["pcr0", "pcr2"].map(|key| digests(&mut table, key, problems).map(|list| list.value));
+    table.finish(problems);
+    lists
+}
+
+/// `[pcr]`: keys are numbers.
+fn pcrs(table: &mut Table<'_>, places: &mut Places, problems: &mut Problems<'_>) -> Vec<(u8, Vec<Digest>)> {
+    const KEYS: [&str; 14] = ["0", "1", "2", "3", "4", "5", "6", "7", "8", "9", "11", "12", "13", "14"];
+    let Some(mut table) = table.table("pcr", problems) else { return Vec::new() };
+    let mut values = Vec::new();
+    for key in KEYS {
+        let Some(list) = digests(&mut table, key, problems) else { continue };
+        if list.value.is_empty() {
+            problems.push(list.at, format!("pcr.{key}: expected at least one value, found none"));
+        }
+        values.push((key.parse().unwrap_or(0), list.value));
+        places.pcrs.push(list.at);
+    }
+    table.finish(problems);
+    values
+}
+
+fn command_line(table: &mut Table<'_>, places: &mut Places, problems: &mut Problems<'_>) -> CommandLine {
+    let Some(mut table) = table.table("command_line", problems) else { return CommandLine::None };
+    places.command_line = Some(table.at);
+    let exact = table.strings("exact", "command lines", MAX_TOKENS, problems);
+    let mut list = |key| tokens(&mut table, key, places, problems);
+    let lists = [list("allowed"), list("required"), list("forbidden")];
+    table.finish(problems);
+    let by_tokens = lists.iter().any(Option::is_some);
+    let [allowed, required, forbidden] = lists.map(Option::unwrap_or_default);
+    match exact {
+        Some(exact) if by_tokens => {
+            problems.push(
+                exact.at,
+                "command_line: expected exact, or allowed, required and forbidden, found both",
+            );
+            CommandLine::None
+        }
+        Some(exact) => {
+            if exact.value.is_empty() {
+                problems.push(exact.at, "command_line.exact: expected at least one command line, found none");
+            }
+            places.exact = exact.value.iter().map(|line| line.at).collect();
+            let lines = exact.value.into_iter();
+            CommandLine::Exact(
+                lines
+                    .inspect(|line| check_line("command_line.exact", line, problems))
+                    .map(|line| line.value)
+                    .collect(),
+            )
+        }
+        None if by_tokens => CommandLine::Tokens { allowed, required, forbidden },
+        None => {
+            problems.push(
+                table_at(places),
+                "command_line: expected exact, or allowed, required and forbidden, found neither",
+            );
+            CommandLine::None
+        }
+    }
+}
+
+fn table_at(places: &Places) -> usize {
+    places.command_line.unwrap_or_default()
+}
+
+fn check_line(name: &str, line: &At<String>, problems: &mut Problems<'_>) {
+    if line.value.trim_ascii().is_empty()
+        || line.value.len() > MAX_LINE
+        || line.value.chars().any(char::is_control)
+    {
+        problems.push(
+            line.at,
+            format!("{name}: expected 1 to {MAX_LINE} bytes of one line, found {:?}", clip(&line.value)),
+        );
+    }
+}
+
+fn tokens(
+    table: &mut Table<'_>,
+    key: &'static str,
+    places: &mut Places,
+    problems: &mut Problems<'_>,
+) -> Option<Vec<Token>> {
+    let list = table.strings(key, "tokens", MAX_TOKENS, problems)?;
+    let mut tokens = Vec::with_capacity(list.value.len());
+    for At { value, at } in list.value {
+        let name = table.name(key);
+        if value.is_empty()
+            || value.len() > MAX_LINE
+            || value.chars().any(|char| char.is_whitespace() || char.is_control())
+        {
+            problems.push(at, format!("{name}: expected a token without blanks, found {:?}", clip(&value)));
+        } else if value.trim_end_matches('*').len() + 1 < value.len()
+            || value[..value.len() - 1].contains('*')
+        {
+            problems.push(
+                at,
+                format!("{name}: expected `*` only at the end of a token, found {:?}", clip(&value)),
+            );
+        }
+        places.tokens.push((key, At { value: Token(value.clone()), at }));
+        tokens.push(Token(value));
+    }
+    Some(tokens)
+}
+
+fn boots(table: &mut Table<'_>, places: &mut Places, problems: &mut Problems<'_>) -> Vec<Boot> {
+    let tables = table.tables("boot", MAX_BOOTS, problems);
+    tables.into_iter().map(|mut table| boot(&mut table, places, problems)).collect()
+}
+
+fn boot(table: &mut Table<'_>, places: &mut Places, problems: &mut Problems<'_>) -> Boot {
+    let mut at = BootPlaces { table: table.at, ..BootPlaces::default() };
+    let name = named(table, problems);
+    at.name = name.as_ref().map_or(table.at, |name| name.at);
+    let line = table.string("command_line", problems);
+    at.command_line = line.as_ref().map_or(table.at, |line| line.at);
+    if let Some(line) = &line {
+        check_line("boot.command_line", line, problems);
+    }
+    let initrd = initrd(table, &mut at, problems);
+    let sections = sections(table, &mut at, problems);
+    let images = table.tables("image", MAX_IMAGES, problems);
+    let images = images.into_iter().map(|mut table| image(&mut table, &mut at, problems)).collect();
+    let events = table.tables("event", MAX_EVENTS, problems);
+    let events = events.into_iter().map(|mut table| event(&mut table, &mut at.events, problems)).collect();
+    table.finish(problems);
+    places.boots.push(at);
+    Boot {
+        name: name.map_or_else(String::new, |name| name.value),
+        command_line: line.map(|line| line.value),
+        initrd,
+        sections,
+        images,
+        events,
+    }
+}
+
+fn initrd(table: &mut Table<'_>, at: &mut BootPlaces, problems: &mut Problems<'_>) -> Initrd {
+    // What it is when it is absent does not matter: the document is then below the floor.
+    let Some(text) = table.string("initrd", problems) else { return Initrd::Signed };
+    at.initrd = Some(text.at);
+    match (text.value.as_str(), Digest::parse(&text.value)) {
+        ("signed", _) => Initrd::Signed,
+        (_, Some(digest)) => Initrd::Digest(digest),
+        _ => {
+            problems.push(
+                text.at,
+                format!(
+                    "boot.initrd: expected \"signed\" or a digest (sha256: or sha384: and lower-case hex), found {:?}",
+                    clip(&text.value)
+                ),
+            );
+            Initrd::Signed
+        }
+    }
+}
+
+fn sections(table: &mut Table<'_>, at: &mut BootPlaces, problems: &mut Problems<'_>) -> Option<Sections> {
+    let value = table.value("sections")?;
+    at.sections = value.span().start;
+    if value.get_ref().as_str() == Some("signed") {
+        return Some(Sections::Signed);
+    }
+    let DeValue::Table(entries) = value.get_ref() else {
+        problems.push(
+            at.sections,
+            "boot.sections: expected \"signed\" or a table of sections and digests, found neither",
+        );
+        return None;
+    };
+    let mut list = Vec::new();
+    for (name, value) in Table::new(entries, at.sections, "boot.sections".to_owned()).entries() {
+        let known = name.value.starts_with('.') && (2..=8).contains(&name.value.len());
+        if !known || !name.value.bytes().all(|byte| matches!(byte, b'!'..=b'~')) {
+            problems.push(
+                name.at,
+                format!(
+                    "boot.sections: expected the name of a section (.linux), found {:?}",
+                    clip(name.value)
+                ),
+            );
+        }
+        match digest(value.get_ref()) {
+            Some(digest) => list.push((name.value.to_owned(), digest)),
+            None => problems.push(
+                value.span().start,
+                format!(
+                    "boot.sections.{}: expected a digest (sha256: or sha384: and lower-case hex)",
+                    clip(name.value)
+                ),
+            ),
+        }
+    }
+    if list.len() > MAX_SECTIONS {
+        problems.push(
+            at.sections,
+            format!("boot.sections: expected at most {MAX_SECTIONS}, found {}", list.len()),
+        );
+    }
+    Some(Sections::Digests(list))
+}
+
+fn image(table: &mut Table<'_>, at: &mut BootPlaces, problems: &mut Problems<'_>) -> Image {
+    at.images.push(table.at);
+    let role = match table.string("role", problems) {
+        Some(name) => Role::from_name(&name.value).unwrap_or_else(|| {
+            let message = format!(
+                "boot.image.role: expected shim, loader, uki, kernel or other, found {:?}",
+                clip(&name.value)
+            );
+            problems.push(name.at, message);
+            Role::Other
+        }),
+        None => {
+            table.missing("role", problems);
+            Role::Other
+        }
+    };
+    let (authenticode, signer) =
+        (digests(table, "authenticode", problems), fingerprints(table, "signer", problems));
+    let allowed = match (authenticode, signer) {
+        (Some(list), None) => Allowed::Authenticode(list.value),
+        (None, Some(list)) => Allowed::Signer(list.value),
+        (found, _) => {
+            let found = if found.is_some() { "both" } else { "neither" };
+            problems.push(table.at, format!("boot.image: expected authenticode or signer, found {found}"));
+            table.finish(problems);
+            return Image { role, allowed: Allowed::Authenticode(Vec::new()) };
+        }
+    };
+    if matches!(&allowed, Allowed::Authenticode(list) | Allowed::Signer(list) if list.is_empty()) {
+        problems.push(table.at, "boot.image: expected at least one digest or signer, found an empty list");
+    }
+    table.finish(problems);
+    Image { role, allowed }
+}
+
+fn shared_events(table: &mut Table<'_>, places: &mut Places, problems: &mut Problems<'_>) -> Vec<EventRule> {
+    let tables = table.tables("event", MAX_EVENTS, problems);
+    tables.into_iter().map(|mut table| event(&mut table, &mut places.events, problems)).collect()
+}
+
+fn event(table: &mut Table<'_>, places: &mut Vec<usize>, problems: &mut Problems<'_>) -> EventRule {
+    let pcr = table.integer("pcr", problems);
+    places.push(pcr.as_ref().map_or(table.at, |pcr| pcr.at));
+    if pcr.is_none() {
+        table.missing("pcr", problems);
+    }
+    // A number that is no PCR of a policy is for the checks to refuse.
+    let pcr = pcr.and_then(|pcr| u8::try_from(pcr.value).ok()).unwrap_or(u8::MAX);
+    let (by_digest, text) = (table.string("digest", problems), table.string("text", problems));
+    let is = match (by_digest, text) {
+        (Some(found), None) => Digest::parse(&found.value).map(EventIs::Digest).unwrap_or_else(|| {
+            let expected = "a digest (sha256: or sha384: and lower-case hex)";
+            problems.push(
+                found.at,
+                format!("{}: expected {expected}, found {:?}", table.name("digest"), clip(&found.value)),
+            );
+            EventIs::Text(String::new())
+        }),
+        (None, Some(text)) => {
+            if text.value.is_empty() || text.value.len() > MAX_LINE {
+                problems.push(text.at, format!("{}: expected 1 to {MAX_LINE} bytes", table.name("text")));
+            }
+            EventIs::Text(text.value)
+        }
+        (found, _) => {
+            let found = if found.is_some() { "both" } else { "neither" };
+            problems.push(table.at, format!("{}: expected digest or text, found {found}", table.path()));
+            EventIs::Text(String::new())
+        }
+    };
+    let because = table.string("because", problems);
+    if let Some(because) = &because {
+        check_text(table, "because", because, MAX_NAME, problems);
+    }
+    table.finish(problems);
+    EventRule { pcr, is, because: because.map(|because| because.value) }
+}
+
+fn trust(table: &mut Table<'_>, problems: &mut Problems<'_>) -> Option<Trust> {
+    let mut table = table.table("trust_root_with_next_boot", problems)?;
+    let until = table.value("until");
+    let seconds = until.and_then(|value| match value.get_ref() {
+        DeValue::Datetime(time) => unix_seconds(time),
+        _ => None,
+    });
+    if seconds.is_none() {
+        let at = until.map_or(table.at, |value| value.span().start);
+        problems.push(
+            at,
+            format!("{}: expected a time with its zone, as 2026-12-31T00:00:00Z", table.name("until")),
+        );
+    }
+    let count = table.integer("count", problems);
+    let count = match &count {
+        Some(At { value: 1..=1000, .. }) => count.map(|count| count.value as u32),
+        other => {
+            let at = other.as_ref().map_or(table.at, |count| count.at);
+            problems.push(at, format!("{}: expected 1 to 1000", table.name("count")));
+            None
+        }
+    };
+    table.finish(problems);
+    Some(Trust { until: seconds?, count: count? })
+}
+
+/// Seconds since 1970; none without a date, a time of day and a zone, or before 1970.
+fn unix_seconds(time: &Datetime) -> Option<u64> {
+    let (date, clock, offset) = (time.date?, time.time?, time.offset?);
+    // Days of the civil calendar, counted in years that begin in March.
+    let (year, month) = (i64::from(date.year), i64::from(date.month));
+    let (year, month) = if month <= 2 { (year - 1, month + 9) } else { (year, month - 3) };
+    let day_of_era =
+        year * 365 + year / 4 - year / 100 + year / 400 + (month * 153 + 2) / 5 + i64::from(date.day) - 1;
+    let days = day_of_era - 719_468;
+    let minutes = match offset {
+        Offset::Z => 0,
+        Offset::Custom { minutes } => i64::from(minutes),
+    };
+    let second = i64::from(clock.second.unwrap_or(0));
+    let seconds =
+        days * 86_400 + i64::from(clock.hour) * 3600 + i64::from(clock.minute) * 60 + second - minutes * 60;
+    u64::try_from(seconds).ok()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn times_are_those_of_date() {
+        for (text, seconds) in [
+            ("1970-01-01T00:00:00Z", Some(0)),
+            ("2000-02-29T12:34:56Z", Some(951_827_696)),
+            ("2026-12-31T00:00:00Z", Some(1_798_675_200)),
+            ("2026-12-31T01:30:00+01:30", Some(1_798_675_200)),
+            ("1969-12-31T23:59:59Z", None),
+            ("2026-12-31T00:00:00", None),
+            ("2026-12-31", None),
+        ] {
+            let time = text.parse().expect("a time");
+            assert_eq!(unix_seconds(&time), seconds, "{text}");
+        }
+    }
+}

@@ -1,0 +1,87 @@
+//! Text to rules: all that is wrong, each with its place.
+//!
+//! | module | what |
+//! | --- | --- |
+//! | [`reader`] | TOML tables whose every key must be asked for |
+//! | [`document`] | the schema |
+//! | [`check`] | contradictions and the floor |
+
+mod check;
+mod document;
+mod reader;
+
+use super::rules::Document;
+use super::{Additions, MAX_POLICY};
+use reader::{Problems, Table};
+use std::fmt;
+use toml::de::DeTable;
+
+/// What is wrong with a document, and where.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Problem {
+    /// From 1.
+    pub line: usize,
+    /// In characters, from 1.
+    pub column: usize,
+    /// What was expected and found; may have a line `hint: ..`.
+    pub message: String,
+    /// The document says what it means, but it means too little: it is below the floor.
+    pub floor: bool,
+}
+
+impl fmt::Display for Problem {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "line {}, column {}: {}", self.line, self.column, self.message)
+    }
+}
+
+pub(super) fn policy(text: &str) -> Result<Document, Vec<Problem>> {
+    let mut problems = Problems::new(text);
+    let document = with_table(text, &mut problems, |table, problems| {
+        let parsed = document::policy(table, problems);
+        check::policy(&parsed, problems);
+        parsed.document
+    });
+    problems.into_result(document)
+}
+
+pub(super) fn additions(text: &str) -> Result<Additions, Vec<Problem>> {
+    let mut problems = Problems::new(text);
+    let additions = with_table(text, &mut problems, |table, problems| {
+        let (additions, places) = document::additions(table, problems);
+        check::additions(&additions, &places, problems);
+        additions
+    });
+    problems.into_result(additions)
+}
+
+/// `None` after problems of the text itself: what stands in a damaged text means nothing.
+fn with_table<T>(
+    text: &str,
+    problems: &mut Problems<'_>,
+    read: impl FnOnce(&mut Table<'_>, &mut Problems<'_>) -> T,
+) -> Option<T> {
+    if text.len() > MAX_POLICY {
+        problems.push(0, format!("expected a document of at most {MAX_POLICY} bytes, found {}", text.len()));
+        return None;
+    }
+    let (root, errors) = DeTable::parse_recoverable(text);
+    for error in &errors {
+        problems.push(error.span().map_or(0, |span| span.start), syntax(error.message()));
+    }
+    if !errors.is_empty() {
+        return None;
+    }
+    let mut table = Table::new(root.get_ref(), 0, String::new());
+    let value = read(&mut table, problems);
+    table.finish(problems);
+    Some(value)
+}
+
+/// The parser's words, as one line.
+fn syntax(message: &str) -> String {
+    format!("not toml: {}", message.replace('\n', " ").trim_end())
+}
+
+#[cfg(test)]
+mod tests;
