@@ -14,6 +14,9 @@ use std::thread;
 /// Seconds since 1970, behind every certificate made here.
 pub const AFTER_ALL_CERTIFICATES: u64 = 7_000_000_000;
 
+/// From path and body to status and body.
+pub type Judge = Arc<dyn Fn(&str, &[u8]) -> (u16, String) + Send + Sync>;
+
 /// What the server does with every request.
 #[derive(Clone)]
 pub enum Answer {
@@ -27,6 +30,8 @@ pub enum Answer {
     Cut(Vec<u8>),
     /// The first bytes, then the others again and again, for ever.
     Flood(Vec<u8>, Vec<u8>),
+    /// What this makes of the path and the body.
+    By(Judge),
     /// Nothing, for ever.
     Silence,
     /// One byte after the other, for ever.
@@ -143,10 +148,14 @@ impl TestServer {
 /// Answers one request after the other, until something ends the connection.
 fn talk(tcp: TcpStream, config: Arc<ServerConfig>, answer: &Answer, counts: &Counts) {
     let mut stream = StreamOwned::new(ServerConnection::new(config).unwrap(), tcp);
-    while read_request(&mut stream).is_some() {
+    while let Some((path, body)) = read_request(&mut stream) {
         counts.requests.fetch_add(1, Ordering::SeqCst);
         let (bytes, again) = match answer {
             Answer::Status(status, body) => (response(*status, body), true),
+            Answer::By(judge) => {
+                let (status, body) = judge(&path, &body);
+                (response(status, &body), true)
+            }
             Answer::ThenClose(body) => (response(200, body), false),
             Answer::Raw(bytes) => (bytes.clone(), false),
             Answer::Cut(bytes) => {
@@ -189,8 +198,8 @@ fn response(status: u16, body: &str) -> Vec<u8> {
     .into_bytes()
 }
 
-/// Head and body of one request; `None` at the end of the connection.
-fn read_request(stream: &mut impl Read) -> Option<()> {
+/// Path and body of one request; `None` at the end of the connection.
+fn read_request(stream: &mut impl Read) -> Option<(String, Vec<u8>)> {
     let mut head = Vec::new();
     let mut byte = [0];
     while !head.ends_with(b"\r\n\r\n") {
@@ -200,5 +209,6 @@ fn read_request(stream: &mut impl Read) -> Option<()> {
     let head = String::from_utf8(head).ok()?;
     let length = head.lines().find_map(|line| line.strip_prefix("content-length: "))?.parse().ok()?;
     let mut body = vec![0; length];
-    stream.read_exact(&mut body).ok()
+    stream.read_exact(&mut body).ok()?;
+    Some((head.split(' ').nth(1)?.to_owned(), body))
 }

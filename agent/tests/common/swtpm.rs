@@ -5,6 +5,7 @@
 #![allow(dead_code)] // each test file uses a part
 
 use halfkey_agent::tpm::{Location, Tpm};
+use halfkey_protocol::kdf::Hash;
 use nix::sys::signal::Signal;
 use nix::unistd::Pid;
 use std::fs;
@@ -15,7 +16,10 @@ use std::process::{Command, Output};
 use std::sync::{Mutex, OnceLock, PoisonError};
 use tempfile::TempDir;
 use tss_esapi::Context;
+use tss_esapi::interface_types::resource_handles::Hierarchy;
+use tss_esapi::structures::{Digest, Public, Signature};
 use tss_esapi::tcti_ldr::TctiNameConf;
+use tss_esapi::traits::UnMarshall;
 
 /// One running swtpm. Killed on drop.
 pub struct Swtpm {
@@ -133,6 +137,18 @@ impl Swtpm {
     pub fn oracle(&self) -> Context {
         let conf = format!("swtpm:host=127.0.0.1,port={}", self.port);
         Context::new(conf.parse::<TctiNameConf>().expect("a TCTI")).expect("tss-esapi connects")
+    }
+
+    /// Whether the oracle accepts this signature of the AK.
+    pub fn oracle_accepts(&self, ak: &[u8], message: &[u8], signature: &[u8]) -> bool {
+        let mut oracle = self.oracle();
+        let ak = Public::unmarshall(ak).expect("TPMT_PUBLIC");
+        let ak = oracle.load_external_public(ak, Hierarchy::Null).expect("load the AK");
+        let digest = Digest::try_from(Hash::Sha256.digest(&[message])).expect("a digest");
+        let signature = Signature::unmarshall(signature).expect("TPMT_SIGNATURE");
+        let accepted = oracle.verify_signature(ak, digest, signature);
+        oracle.flush_context(ak.into()).expect("flush");
+        accepted.is_ok()
     }
 
     /// Runs a program of tpm2-tools on this TPM; arguments split at spaces.

@@ -1,0 +1,358 @@
+//! `halfkey-agent propose` as a process: a real TPM, a real volume with a token, a real UKI, and a server that checks what
+//! it is sent.
+
+#![allow(clippy::unwrap_used, reason = "a test that fails here should say where")]
+
+mod common;
+#[path = "common/server.rs"]
+mod server;
+#[path = "common/volume.rs"]
+mod volume;
+
+use common::swtpm::Swtpm;
+use halfkey_agent::enroll::bind;
+use halfkey_agent::fence;
+use halfkey_agent::luks::Token;
+use halfkey_agent::luks::cryptsetup::Existing;
+use halfkey_agent::net::Server;
+use halfkey_protocol::kdf::Hash;
+use halfkey_protocol::pe::Image;
+use halfkey_protocol::qualify::Qualifier;
+use halfkey_protocol::{Bytes, NodeId, label};
+use serde_json::{Value, json};
+use server::{Answer, Authority, TestServer, ok};
+use std::net::TcpListener;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::sync::{Arc, Mutex};
+use std::time::{Duration, Instant};
+use volume::Volume;
+
+const STUB: &str = "/usr/lib/systemd/boot/efi/linuxx64.efi.stub";
+const NONCE: &[u8] = b"a nonce";
+
+/// An enrolled machine: TPM, volume, and where its boot loader's files are.
+struct Machine {
+    swtpm: Swtpm,
+    volume: Volume,
+    node: NodeId,
+    ak: Vec<u8>,
+    srk_name: Vec<u8>,
+    esp: tempfile::TempDir,
+}
+
+/// How the agent ended.
+struct Ended {
+    code: i32,
+    out: String,
+    err: String,
+}
+
+impl Machine {
+    fn enrolled_at(url: &str, ca: &str) -> Self {
+        let swtpm = Swtpm::start();
+        let mut tpm = swtpm.open();
+        let node = NodeId::from_ek_name(&tpm.endorsement_key().unwrap().object.name);
+        let (ak, srk) = (tpm.attestation_key().unwrap(), tpm.storage_key(None).unwrap());
+        drop(tpm);
+        let volume = Volume::new();
+        let token = Token {
+            node,
+            servers: vec![Server::parse(url).unwrap()],
+            ca: ca.into(),
+            srk_name: srk.name.clone(),
+            bank: Hash::Sha384,
+            ..volume::token(0)
+        };
+        bind::bind(volume.path(), &token, &volume::key(), &Existing::File(volume.key_file())).unwrap();
+        let esp = tempfile::tempdir().unwrap();
+        Self { swtpm, volume, node, ak: ak.public, srk_name: srk.name, esp }
+    }
+
+    /// The same, with a UKI for kernel 6.1.0-56 in place. The kernel in it is another image of its size.
+    fn with_uki(self) -> Self {
+        let folder = self.esp.path().join("EFI/Linux");
+        std::fs::create_dir_all(&folder).unwrap();
+        let mut command = Command::new("objcopy");
+        for (i, (name, content)) in [
+            (".osrel", b"ID=halfkey-test\n".to_vec()),
+            (".cmdline", b"root=/dev/x quiet\n".to_vec()),
+            (".initrd", b"an initramfs".to_vec()),
+            (".linux", std::fs::read(STUB).unwrap()),
+        ]
+        .into_iter()
+        .enumerate()
+        {
+            let file = self.esp.path().join(&name[1..]);
+            std::fs::write(&file, content).unwrap();
+            command.arg("--add-section").arg(format!("{name}={}", file.display()));
+            command.arg("--change-section-vma").arg(format!("{name}={:#x}", (i + 1) * 0x10_0000));
+        }
+        assert!(command.arg(STUB).arg(folder.join("tok-6.1.0-56.efi")).status().unwrap().success());
+        self
+    }
+
+    fn uki(&self) -> PathBuf {
+        self.esp.path().join("EFI/Linux/tok-6.1.0-56.efi")
+    }
+
+    fn propose(&self, args: &[&str]) -> Ended {
+        let mut all = vec!["propose", "--device", self.volume.path().to_str().unwrap()];
+        all.extend(["--boot-root", self.esp.path().to_str().unwrap()]);
+        all.extend(args);
+        agent(&self.swtpm, &all)
+    }
+}
+
+fn agent(swtpm: &Swtpm, args: &[&str]) -> Ended {
+    let output = Command::new(env!("CARGO_BIN_EXE_halfkey-agent"))
+        .args(args)
+        .env("HALFKEY_TPM", swtpm.location().to_string())
+        .output()
+        .unwrap();
+    let text = |bytes: Vec<u8>| String::from_utf8(bytes).unwrap();
+    Ended { code: output.status.code().unwrap(), out: text(output.stdout), err: text(output.stderr) }
+}
+
+/// A verifier that gives a nonce, keeps what is proposed, and gives the answers in turn; the last one again and again.
+struct Verifier {
+    server: TestServer,
+    authority: Authority,
+    proposed: Arc<Mutex<Vec<Value>>>,
+}
+
+impl Verifier {
+    fn answering(answers: &[Value]) -> Self {
+        let answers: Vec<Value> = answers.to_vec();
+        let proposed: Arc<Mutex<Vec<Value>>> = Arc::default();
+        let kept = proposed.clone();
+        let judge = move |path: &str, body: &[u8]| {
+            let body: Value = serde_json::from_slice(body).unwrap();
+            match path {
+                "/v1/begin" => {
+                    let purpose = body["purpose"].as_str().unwrap();
+                    let nonce = Bytes::from(NONCE).encode();
+                    assert_eq!(purpose, "propose");
+                    (200, json!({"version": 1, "nonce": nonce, "bank": "sha256"}).to_string())
+                }
+                "/v1/propose" => {
+                    let mut kept = kept.lock().unwrap();
+                    kept.push(body);
+                    let answer = answers.get(kept.len() - 1).or(answers.last()).unwrap();
+                    (if answer["outcome"].is_string() { 200 } else { 403 }, answer.to_string())
+                }
+                _ => (404, "{}".into()),
+            }
+        };
+        let authority = Authority::new();
+        let server = TestServer::start(&authority, "127.0.0.1", Answer::By(Arc::new(judge)));
+        Self { server, authority, proposed }
+    }
+
+    fn machine(&self) -> Machine {
+        Machine::enrolled_at(&self.server.url(), &self.authority.pem()).with_uki()
+    }
+
+    /// What was proposed last, after its quote was checked; and PCR 15.
+    fn checked(&self, machine: &Machine) -> (Value, Vec<u8>) {
+        let message = self.proposed.lock().unwrap().last().unwrap().clone();
+        let bytes = |value: &Value| Bytes::decode(value.as_str().unwrap()).unwrap().0;
+        let (finish, proposal) = (&message["finish"], bytes(&message["proposal"]));
+        let qualifying = Qualifier {
+            version: 1,
+            node: &machine.node.0,
+            purpose: "propose",
+            nonce: NONCE,
+            hpke_public: &[],
+            nonce_tpm: &[],
+            srk_name: &machine.srk_name,
+            r_sha256: &Hash::Sha256.digest(&[&proposal]),
+        };
+        let quote = bytes(&finish["quote"]);
+        assert!(machine.swtpm.oracle_accepts(&machine.ak, &quote, &bytes(&finish["signature"])));
+        assert!(quote.windows(32).any(|part| part == qualifying.digest()));
+        assert_eq!(bytes(&finish["r_sha256"]), Hash::Sha256.digest(&[&proposal]));
+        assert_eq!(
+            (&finish["bank"], &finish["hpke_public"], &finish["nonce_tpm"]),
+            (&json!("sha256"), &json!(""), &json!(""))
+        );
+        (serde_json::from_slice(&proposal).unwrap(), bytes(&finish["pcrs"][15]))
+    }
+}
+
+fn accepted() -> Value {
+    json!({"outcome": "accepted", "message": "boot \"6.1.0-56\" by its hash", "proposal_id": 7})
+}
+
+fn refused(code: &str) -> Value {
+    json!({"outcome": "refused", "code": code, "message": "no", "hint": "reboot"})
+}
+
+#[test]
+fn the_uki_of_a_kernel_is_measured_quoted_and_accepted() {
+    let verifier = Verifier::answering(&[accepted()]);
+    let machine = verifier.machine();
+    let ended = machine.propose(&["--kernel-version", "6.1.0-56"]);
+    assert_eq!(ended.out, "6.1.0-56 accepted (proposal 7): boot \"6.1.0-56\" by its hash\n", "{}", ended.err);
+    assert_eq!((ended.code, ended.err.as_str()), (0, ""));
+    let (proposal, _) = verifier.checked(&machine);
+    let encoded = |digest: Vec<u8>| json!(Bytes(digest).encode());
+    // In the enrolled bank, whatever bank is quoted.
+    let sha384 = |bytes: &[u8]| encoded(Hash::Sha384.digest(&[bytes]));
+    let image = |path: &Path| {
+        let file = std::fs::read(path).unwrap();
+        encoded(Image::parse(&file).unwrap().authenticode(Hash::Sha384))
+    };
+    assert_eq!((&proposal["name"], &proposal["bank"]), (&json!("6.1.0-56"), &json!("sha384")));
+    assert_eq!(proposal["command_line"], "root=/dev/x quiet");
+    assert_eq!(proposal["initrd"], sha384(b"an initramfs"));
+    assert_eq!(proposal["images"][0]["authenticode"], image(&machine.uki()));
+    assert_eq!(proposal["images"][1]["authenticode"], image(Path::new(STUB)));
+    let sections: Vec<_> =
+        proposal["sections"].as_array().unwrap().iter().map(|s| s["name"].as_str().unwrap()).collect();
+    assert_eq!(sections[..4], [".linux", ".osrel", ".cmdline", ".initrd"]);
+    assert_eq!(proposal["sections"][2]["digest"], sha384(b"root=/dev/x quiet\n"));
+}
+
+#[test]
+fn a_kernel_with_its_initrds_and_its_command_line() {
+    let verifier = Verifier::answering(&[accepted()]);
+    let machine = verifier.machine();
+    let (osrel, initrd) = (machine.esp.path().join("osrel"), machine.esp.path().join("initrd"));
+    let initrds = ["--initrd", osrel.to_str().unwrap(), "--initrd", initrd.to_str().unwrap()];
+    let mut args = vec!["--kernel", STUB, "--cmdline", "root=/dev/y", "--json", "--name", "mine"];
+    args.extend(initrds);
+    let ended = machine.propose(&args);
+    let (proposal, _) = verifier.checked(&machine);
+    let report: Value = serde_json::from_str(&ended.out).unwrap();
+    assert_eq!((ended.code, &report["proposal"]), (0, &proposal));
+    assert_eq!(
+        (&report["answer"]["proposal_id"], &report["server"]),
+        (&json!(7), &json!(verifier.server.url()))
+    );
+    let digest = Hash::Sha384.digest(&[b"ID=halfkey-test\nan initramfs"]);
+    assert_eq!(proposal["initrd"], Bytes(digest).encode());
+    assert_eq!((&proposal["name"], &proposal["command_line"]), (&json!("mine"), &json!("root=/dev/y")));
+    assert_eq!((&proposal["sections"], &proposal["images"][0]["role"]), (&json!([]), &json!("kernel")));
+}
+
+#[test]
+fn what_waits_and_what_is_refused_has_its_exit_code_and_says_what_follows() {
+    let waits = json!({"outcome": "waiting", "code": "proposal_waits", "message": "no rule accepts it", "proposal_id": 9,
+        "hint": "halfkey proposal accept 9"});
+    let verifier = Verifier::answering(&[waits, refused("proposal_unattested")]);
+    let machine = verifier.machine();
+    let ended = machine.propose(&["--uki", machine.uki().to_str().unwrap()]);
+    let line = "tok-6.1.0-56.efi waits for an operator (proposal 9): no rule accepts it [proposal_waits]\n";
+    assert_eq!((ended.code, ended.out.as_str()), (7, line));
+    assert!(
+        ended.err.contains("hint: halfkey proposal accept 9\n")
+            && ended.err.contains("asks for the passphrase")
+    );
+    let ended = machine.propose(&["--kernel-version", "6.1.0-56"]);
+    assert_eq!((ended.code, ended.out.as_str()), (6, "6.1.0-56 refused: no [proposal_unattested]\n"));
+    assert!(ended.err.contains("hint: reboot\n"), "{}", ended.err);
+    // A server that knows nothing of proposals, or of this node.
+    let problem = json!({"code": "revoked", "message": "the node is revoked"});
+    let verifier = Verifier::answering(&[problem]);
+    let ended = verifier.machine().propose(&["--kernel-version", "6.1.0-56"]);
+    assert_eq!((ended.code, ended.out.as_str()), (6, ""));
+    assert!(ended.err.contains("revoked"), "{}", ended.err);
+}
+
+#[test]
+fn the_quote_shows_the_fence_as_it_is() {
+    let verifier = Verifier::answering(&[accepted()]);
+    let machine = verifier.machine();
+    let sha256 = |data: &[&[u8]]| Hash::Sha256.digest(data);
+    let (r, mut value) = ([7; 32], vec![0; 32]);
+    for (step, data) in [(0, &r[..]), (1, label::FENCE_PASSPHRASE)] {
+        let mut tpm = machine.swtpm.open();
+        if step == 0 { fence::extend_open(&mut tpm, data) } else { fence::extend(&mut tpm, data) }.unwrap();
+        drop(tpm);
+        value = sha256(&[&value, &sha256(&[data])]);
+        assert_eq!(machine.propose(&["--kernel-version", "6.1.0-56"]).code, 0);
+        assert_eq!(verifier.checked(&machine).1, value);
+    }
+}
+
+#[test]
+fn a_fresh_quote_is_sent_where_it_can_help_and_not_for_ever() {
+    let verifier = Verifier::answering(&[refused("stale"), refused("nonce_expired"), accepted()]);
+    let machine = verifier.machine();
+    assert_eq!(machine.propose(&["--kernel-version", "6.1.0-56"]).code, 0);
+    assert_eq!(verifier.proposed.lock().unwrap().len(), 3);
+    let stubborn = Verifier::answering(&[refused("stale")]);
+    assert_eq!(stubborn.machine().propose(&["--kernel-version", "6.1.0-56"]).code, 6);
+    assert_eq!(stubborn.proposed.lock().unwrap().len(), 6);
+}
+
+#[test]
+fn a_verifier_that_is_down_or_silent_costs_no_more_than_the_deadline() {
+    let port = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
+    let authority = Authority::new();
+    let silent = TestServer::start(&authority, "127.0.0.1", Answer::Silence);
+    let foreign = TestServer::start(&authority, "127.0.0.1", ok(r#"{"hello": 1}"#));
+    for url in [format!("https://127.0.0.1:{port}"), silent.url(), foreign.url()] {
+        let machine = Machine::enrolled_at(&url, &authority.pem()).with_uki();
+        let started = Instant::now();
+        let ended = machine.propose(&["--kernel-version", "6.1.0-56", "--timeout", "2"]);
+        assert_eq!((ended.code, ended.out.as_str()), (5, ""), "{url}: {}", ended.err);
+        assert!(ended.err.contains("asks for the passphrase"), "{}", ended.err);
+        assert!(started.elapsed() < Duration::from_secs(10), "{url}");
+    }
+}
+
+#[test]
+fn files_that_are_not_what_they_must_be_are_named() {
+    let verifier = Verifier::answering(&[accepted()]);
+    let machine = verifier.machine();
+    let esp = machine.esp.path();
+    let garbage = esp.join("osrel");
+    let folder = esp.join("EFI");
+    let path = |path: &Path| path.to_str().unwrap().to_owned();
+    let (uki, gone) = (path(&machine.uki()), path(&esp.join("gone")));
+    for (args, says) in [
+        (vec!["--uki", &gone], "gone: No such file"),
+        (vec!["--uki", &path(&folder)], "EFI: expected a file"),
+        (vec!["--uki", &path(&garbage)], "osrel: the UKI: expected a PE image, found no MZ header"),
+        (vec!["--uki", STUB], "expected a unified kernel image, found no section .linux"),
+        (vec!["--kernel", &uki], "expected a kernel, found a unified kernel image"),
+        (vec!["--kernel", STUB, "--initrd", &gone], "gone: No such file"),
+        (vec!["--kernel", &path(&garbage)], "osrel: the kernel: expected a PE image"),
+        (vec!["--kernel-version", "6.1.0-57"], "no kernel 6.1.0-57 is in "),
+    ] {
+        let ended = machine.propose(&args);
+        assert_eq!(ended.code, 1, "{args:?}: {}", ended.err);
+        assert!(ended.err.contains(says), "{args:?}: {}", ended.err);
+    }
+    assert_eq!(verifier.server.connections(), 0);
+    // The machine has another TPM than the one that was enrolled.
+    let other = Machine { swtpm: Swtpm::of(common::swtpm::Machine::Second), ..machine };
+    let ended = other.propose(&["--kernel-version", "6.1.0-56"]);
+    assert_eq!(ended.code, 4, "{}", ended.err);
+    assert!(verifier.proposed.lock().unwrap().is_empty());
+}
+
+#[test]
+fn a_machine_that_is_not_enrolled_can_be_passed_over() {
+    let swtpm = Swtpm::start();
+    let volume = Volume::new();
+    let device = volume.path().to_str().unwrap();
+    let ended = agent(&swtpm, &["propose", "--device", device]);
+    assert_eq!((ended.code, ended.out.as_str()), (3, ""));
+    assert!(ended.err.contains("expected an enrolled volume"), "{}", ended.err);
+    let ended = agent(&swtpm, &["propose", "--device", device, "--quiet-if-not-enrolled"]);
+    assert_eq!((ended.code, ended.out.as_str(), ended.err.as_str()), (0, "", ""));
+}
+
+#[test]
+fn a_dry_run_asks_nobody() {
+    let verifier = Verifier::answering(&[accepted()]);
+    let machine = verifier.machine();
+    let ended = machine.propose(&["--kernel-version", "6.1.0-56", "--dry-run"]);
+    let report: Value = serde_json::from_str(&ended.out).unwrap();
+    assert_eq!((ended.code, &report["answer"]), (0, &Value::Null));
+    assert_eq!(report["proposal"]["command_line"], "root=/dev/x quiet");
+    assert_eq!(verifier.server.connections(), 0);
+}
