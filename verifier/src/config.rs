@@ -103,7 +103,7 @@ pub struct Limits {
     pub connections_per_source: usize,
     /// Requests of nodes that are held open until something happens; at most 4 of one node and 64 from one address.
     pub waiters: usize,
-    /// Bodies of more than 64 KiB, all together, in bytes. Operators send none.
+    /// Bodies of more than 64 KiB, all together, in bytes.
     pub body_bytes: usize,
     /// Registrations per minute, all together.
     pub registrations_per_minute: u32,

@@ -9,6 +9,7 @@
 //! | [`api`] | HTTP: nodes, operators, the verifier asking its registrar |
 //! | [`registrar`] | registrations, here or on another host |
 //! | [`attest`] | what a piece of evidence is worth: the order of checks |
+//! | [`policies`] | what governs a node; proposals |
 //! | [`nonce`] | stateless nonces |
 //! | [`store`] | what is remembered; every change is one durable transaction |
 //! | [`wake`], [`limit`] | held-open requests; rates |
@@ -24,6 +25,7 @@ pub mod keys;
 pub mod limit;
 pub mod nonce;
 pub mod pki;
+pub mod policies;
 pub mod registrar;
 pub mod server;
 pub mod store;
@@ -35,6 +37,11 @@ pub use failure::Failure;
 /// Seconds since 1970, UTC.
 pub fn unix_now() -> u64 {
     std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).map_or(0, |since| since.as_secs())
+}
+
+/// Lower-case hex digits.
+pub fn hex(bytes: &[u8]) -> String {
+    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
 }
 
 /// How far ahead the clock of an operator's machine may be, in seconds.

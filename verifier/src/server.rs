@@ -5,6 +5,7 @@ use crate::client::Client;
 use crate::config::{Config, Role, StateDir};
 use crate::keys::{ClusterKey, ReleaseKey};
 use crate::limit::{Rate, Turns};
+use crate::policies::Library;
 use crate::registrar::{Desk, Local, Registrar, Remote};
 use crate::store::sqlite::Sqlite;
 use crate::store::{Db, Store, StoreError};
@@ -57,11 +58,13 @@ pub struct Verifier {
     pub cluster: ClusterKey,
     /// Signs releases.
     pub release: ReleaseKey,
+    /// Policies, ready to judge.
+    pub library: Arc<Library>,
     /// Here or elsewhere.
     pub registrar: Arc<dyn Registrar>,
     /// The CA that nodes pin, PEM.
     pub ca: String,
-    /// Evidence that a node signed.
+    /// Evidence that a node signed, with or without a proposal.
     pub evidence_rate: Rate<NodeId>,
     /// Evidence in a node's name that is not its own.
     pub forged_rate: Rate<NodeId>,
@@ -174,6 +177,24 @@ impl App {
 }
 
 impl Verifier {
+    /// Counts a piece of evidence. Only what the node signed counts against it: anybody can name it.
+    ///
+    /// # Errors
+    /// Why it is too much.
+    pub fn admit(&self, node: NodeId, authentic: bool, source: IpAddr) -> Result<(), StoreError> {
+        let limited = |what: String| Err(StoreError::Refused(Reason::RateLimited, what));
+        if authentic {
+            if !self.evidence_rate.take(node) {
+                return limited(format!("too much evidence of node {node}"));
+            }
+        } else if !self.forged_by_source.take(source) {
+            return limited("too much evidence from this address that is not a node's".to_owned());
+        } else if !self.forged_rate.take(node) {
+            return limited("too much evidence that is not this node's".to_owned());
+        }
+        Ok(())
+    }
+
     fn open(state: &StateDir, config: &Config, db: &Db) -> Result<Self, Failure> {
         let registrar: Arc<dyn Registrar> = match (config.role, &config.registrar) {
             (Role::Verifier, Some(url)) => {
@@ -193,6 +214,7 @@ impl Verifier {
         Ok(Self {
             cluster: ClusterKey::load(&state.file("cluster.key"))?,
             release: ReleaseKey::load(&state.file("release.key"))?,
+            library: Arc::default(),
             registrar,
             ca,
             evidence_rate: Rate::per_minute(config.limits.evidence_per_minute),

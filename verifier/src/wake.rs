@@ -47,11 +47,13 @@ impl Hub {
         })
     }
 
-    /// Something about this node changed, and so did the audit trail.
-    pub fn wake(&self, node: NodeId) {
-        if let Some(sender) = self.nodes().get(&node) {
+    /// Something about these nodes changed, and so did the audit trail.
+    pub fn wake_all(&self, changed: &[NodeId]) {
+        let nodes = self.nodes();
+        for sender in changed.iter().filter_map(|node| nodes.get(node)) {
             sender.send_replace(());
         }
+        drop(nodes);
         self.audit.send_replace(());
     }
 
@@ -131,7 +133,7 @@ mod tests {
         let mut second = hub.wait_for_node(two, here).unwrap();
         let mut trail = hub.wait_for_audit().unwrap();
         assert!(hub.wait_for_node(one, here).is_none(), "two seats, and the trail has its own");
-        hub.wake(one);
+        hub.wake_all(&[one]);
         assert!(first.happens(Duration::from_secs(60)).await);
         assert!(trail.happens(Duration::from_secs(60)).await);
         assert!(!second.happens(Duration::ZERO).await);

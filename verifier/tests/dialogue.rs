@@ -4,6 +4,7 @@
 mod common;
 
 use common::node::{Node, said};
+use common::software::Software;
 use common::{Server, get, path, post, refused};
 use halfkey_protocol::policy::fence_sha256;
 use halfkey_protocol::wire::operator::{
@@ -65,17 +66,14 @@ async fn a_node_registers_enrolls_boots_and_is_revoked() {
     // The first boot waits for an operator, and is released when it asks again.
     node.reboot();
     let pending = node.boot(&anybody).await;
-    assert_eq!(said(&pending), "pending no_reference");
+    assert_eq!(said(&pending), "pending no_policy");
     let waiting = tokio::spawn({
         let (anybody, wait) =
             (server.anybody(), Wait { node_id: node.id.to_string(), ticket: pending.ticket });
         async move { post::<Waited>(&anybody, "/v1/wait", &wait).await.unwrap() }
     });
-    let record = node.approve(&operator, false).await.unwrap();
-    assert_eq!(
-        record.reference.as_ref().map(|r| (r.evidence_id, r.learned_by.as_str())),
-        Some((pending.evidence_id.unwrap(), "ada"))
-    );
+    let record = node.approve(&operator).await.unwrap();
+    assert!(record.pending.is_none() && record.policy.is_none(), "this boot only");
     assert!(waiting.await.unwrap().changed);
     let (session, verdict) = node.attest(&anybody, "boot").await.unwrap();
     assert_eq!(said(&verdict), "released");
@@ -85,12 +83,16 @@ async fn a_node_registers_enrolls_boots_and_is_revoked() {
     assert_eq!(verdict.release_signature.as_ref().map(|s| s.len()), Some(64));
     let evidence: EvidenceRecord =
         get(&operator, &format!("/v1/operator/evidence/{}", verdict.evidence_id.unwrap())).await.unwrap();
-    assert_eq!(evidence.expected_fence, Some(Bytes::from(fence_sha256(&[6; 32]))));
-    assert!(evidence.reset_count.is_some() && evidence.differing.is_empty());
+    let r_sha256 = session.r_sha256.as_slice().try_into().unwrap();
+    assert_eq!(evidence.expected_fence, Some(Bytes::from(fence_sha256(&r_sha256))));
+    assert!(evidence.reset_count.is_some() && evidence.findings.is_empty());
 
-    // The next one needs nobody.
+    // With a policy the next one needs nobody.
+    node.allow(&operator).await;
     node.reboot();
-    assert_eq!(said(&node.boot(&anybody).await), "released");
+    let verdict = node.boot(&anybody).await;
+    assert_eq!(said(&verdict), "released");
+    assert!(verdict.message.contains("boot \"6.1.0-55\" of node:"), "{verdict:?}");
 
     // Revoked: evidence is recorded and nothing is released; restored: as before.
     let because = Because { because: "stolen".into() };
@@ -119,6 +121,7 @@ async fn a_node_registers_enrolls_boots_and_is_revoked() {
         ("ada", "enroll"),
         ("node", "prove"),
         ("ada", "approve"),
+        ("ada", "policy_apply"),
         ("ada", "revoke"),
         ("ada", "restore"),
         ("verifier", "verdict"),
@@ -144,28 +147,34 @@ async fn what_was_booted_decides() {
     let node = Node::new();
     node.register(&anybody).await.unwrap();
     node.enroll(&anybody, &operator, "first").await;
-    node.boot(&anybody).await;
-    node.approve(&operator, false).await.unwrap();
+    node.allow(&operator).await;
     assert_eq!(said(&node.boot(&anybody).await), "released");
 
-    // PCR 10 is IMA's and not compared; PCR 9 is.
+    // PCR 10 is IMA's and nobody's here. What the log does not explain is refused before any policy.
     node.tpm.extend(10, b"a file that was run");
     assert_eq!(said(&node.boot(&anybody).await), "released");
-    node.tpm.extend(9, b"init=/bin/sh");
+    node.tpm.extend(9, b"not in the log");
+    assert_eq!(said(&node.boot(&anybody).await), "denied log_replay");
+
+    let shell = Software::default().with_command_line("init=/bin/sh");
+    node.reboot_into(&shell);
     let verdict = node.boot(&anybody).await;
     assert_eq!(said(&verdict), "denied policy_mismatch");
     assert!(
-        verdict.message.contains("pcr 9: expected") && !verdict.message.contains("pcr 10"),
+        verdict.message.contains("pcr 9, event ") && verdict.message.contains("init=/bin/sh"),
         "{verdict:?}"
     );
     assert!(verdict.ticket.is_none() && verdict.sealed.is_none());
     let record: NodeRecord = get(&operator, &path(node.id, "")).await.unwrap();
     let pending = record.pending.unwrap();
     assert_eq!((pending.code.as_str(), pending.approvable), ("policy_mismatch", true));
-    assert_eq!(pending.differing.iter().map(|d| d.pcr).collect::<Vec<_>>(), [9]);
+    assert!(pending.findings.iter().any(|finding| finding.pcr == Some(9)), "{pending:?}");
+    let evidence: EvidenceRecord =
+        get(&operator, &format!("/v1/operator/evidence/{}", verdict.evidence_id.unwrap())).await.unwrap();
+    assert_eq!(evidence.findings, pending.findings);
 
-    // Approved once: for this boot, one time; the reference stays.
-    node.approve(&operator, true).await.unwrap();
+    // Approved: for this boot, one time; the policy stays.
+    node.approve(&operator).await.unwrap();
     assert_eq!(said(&node.boot(&anybody).await), "released");
     assert_eq!(said(&node.boot(&anybody).await), "denied policy_mismatch");
 
@@ -180,27 +189,25 @@ async fn what_was_booted_decides() {
 
     // An approval is for that boot, not for the next one with the same software.
     node.reboot();
-    node.tpm.extend(9, b"init=/bin/sh");
     assert_eq!(said(&node.boot(&anybody).await), "denied policy_mismatch");
-    node.approve(&operator, true).await.unwrap();
-    node.reboot();
-    node.tpm.extend(9, b"init=/bin/sh");
-    assert_eq!(said(&node.boot(&anybody).await), "denied policy_mismatch");
-
-    // Approved for good: the next boot of the same software needs nobody.
-    node.approve(&operator, false).await.unwrap();
-    node.reboot();
-    node.tpm.extend(9, b"init=/bin/sh");
-    assert_eq!(said(&node.boot(&anybody).await), "released");
+    node.approve(&operator).await.unwrap();
     node.reboot();
     assert_eq!(said(&node.boot(&anybody).await), "denied policy_mismatch");
 
     // Revoking voids approvals.
-    node.approve(&operator, true).await.unwrap();
+    node.approve(&operator).await.unwrap();
     let because = Because { because: "to be sure".into() };
     let _: NodeRecord = post(&operator, &path(node.id, "/revoke"), &because).await.unwrap();
     let _: NodeRecord = post(&operator, &path(node.id, "/restore"), &because).await.unwrap();
     assert_eq!(said(&node.boot(&anybody).await), "denied policy_mismatch");
+
+    // Without a log there is nothing that a policy could allow, whatever the PCRs.
+    node.reboot_into(&Software::default());
+    let session = node.begin(&anybody, "boot").await.unwrap();
+    let bare = Finish { event_log: None, ..node.evidence("boot", &session) };
+    let verdict: Verdict = post(&anybody, "/v1/finish", &bare).await.unwrap();
+    assert_eq!(said(&verdict), "denied policy_mismatch");
+    assert!(verdict.message.contains("event log"), "{verdict:?}");
 }
 
 #[tokio::test]
@@ -211,8 +218,8 @@ async fn approvals_expire() {
     node.register(&anybody).await.unwrap();
     node.enroll(&anybody, &operator, "first").await;
     node.boot(&anybody).await;
-    node.approve(&operator, true).await.unwrap();
-    assert_eq!(said(&node.boot(&anybody).await), "pending no_reference");
+    node.approve(&operator).await.unwrap();
+    assert_eq!(said(&node.boot(&anybody).await), "pending no_policy");
 }
 
 #[tokio::test]
@@ -222,8 +229,7 @@ async fn every_part_of_the_evidence_counts() {
     let node = Node::new();
     node.register(&anybody).await.unwrap();
     node.enroll(&anybody, &operator, "first").await;
-    node.boot(&anybody).await;
-    node.approve(&operator, false).await.unwrap();
+    node.allow(&operator).await;
 
     let session = node.begin(&anybody, "boot").await.unwrap();
     let good = node.evidence("boot", &session);
@@ -309,8 +315,7 @@ async fn an_interrupted_re_enrollment_does_not_lock_out() {
     let node = Node::new();
     node.register(&anybody).await.unwrap();
     node.enroll(&anybody, &operator, "first").await;
-    node.boot(&anybody).await;
-    node.approve(&operator, false).await.unwrap();
+    node.allow(&operator).await;
 
     let (enroll, halves) = node.enrollment(&operator, "second").await;
     let record: NodeRecord = post(&operator, &path(node.id, "/enrollment"), &enroll).await.unwrap();
@@ -335,8 +340,7 @@ async fn a_cleared_tpm_needs_a_new_enrollment() {
     node.register(&anybody).await.unwrap();
     node.enroll(&anybody, &operator, "first").await;
     node.reboot();
-    node.boot(&anybody).await;
-    node.approve(&operator, false).await.unwrap();
+    node.allow(&operator).await;
     assert_eq!(said(&node.boot(&anybody).await), "released");
 
     // The clock starts again as well. Before it registers, that is all that can be told.
@@ -346,7 +350,7 @@ async fn a_cleared_tpm_needs_a_new_enrollment() {
     node.tpm.make_keys();
     let verdict = node.boot(&anybody).await;
     assert_eq!(said(&verdict), "pending counter_rollback");
-    assert_eq!(refused(node.approve(&operator, false).await), Reason::Conflict);
+    assert_eq!(refused(node.approve(&operator).await), Reason::Conflict);
 
     let before = std::mem::replace(&mut node.register, node.tpm.register(ek, None));
     assert_eq!((&node.register.ak_public, &node.register.ek_public), (&before.ak_public, &before.ek_public));
@@ -428,8 +432,7 @@ async fn one_quote_releases_once() {
     let node = Node::new();
     node.register(&anybody).await.unwrap();
     node.enroll(&anybody, &operator, "first").await;
-    node.boot(&anybody).await;
-    node.approve(&operator, false).await.unwrap();
+    node.allow(&operator).await;
     let session = node.begin(&anybody, "boot").await.unwrap();
     let evidence = node.evidence("boot", &session);
     let all: Vec<_> = (0..8)

@@ -22,10 +22,10 @@ async fn nothing_that_was_answered_is_lost_with_the_process() {
     node.enroll(&server.anybody(), &server.operator(), "first").await;
     server.kill();
     server.serve();
-    assert_eq!(said(&node.boot(&server.anybody()).await), "pending no_reference");
+    assert_eq!(said(&node.boot(&server.anybody()).await), "pending no_policy");
     server.kill();
     server.serve();
-    node.approve(&server.operator(), true).await.unwrap();
+    node.approve(&server.operator()).await.unwrap();
     server.kill();
     server.serve();
     // A nonce outlives the process: any replica can check it.
@@ -39,7 +39,7 @@ async fn nothing_that_was_answered_is_lost_with_the_process() {
     server.serve();
     let verdict: Verdict = post(&server.anybody(), "/v1/finish", &evidence).await.unwrap();
     assert_eq!(said(&verdict), "denied stale", "the counters were recorded with the verdict");
-    assert_eq!(said(&node.boot(&server.anybody()).await), "pending no_reference", "the approval was used");
+    assert_eq!(said(&node.boot(&server.anybody()).await), "pending no_policy", "the approval was used");
 
     let list: EvidenceList = get(&server.operator(), &path(node.id, "/evidence")).await.unwrap();
     assert_eq!(list.evidence.len(), 5);
@@ -91,8 +91,7 @@ async fn a_disk_that_takes_no_more_releases_nothing() {
     let (anybody, operator) = (server.anybody(), server.operator());
     node.register(&anybody).await.unwrap();
     node.enroll(&anybody, &operator, "first").await;
-    node.boot(&anybody).await;
-    node.approve(&operator, false).await.unwrap();
+    node.allow(&operator).await;
     assert_eq!(said(&node.boot(&anybody).await), "released");
 
     let session = node.begin(&anybody, "boot").await.unwrap();
@@ -112,7 +111,7 @@ async fn a_disk_that_takes_no_more_releases_nothing() {
     let verdict: Verdict = post(&anybody, "/v1/finish", &evidence).await.unwrap();
     assert_eq!(said(&verdict), "released");
     let list: EvidenceList = get(&operator, &path(node.id, "/evidence")).await.unwrap();
-    assert_eq!(list.evidence.len(), 4);
+    assert_eq!(list.evidence.len(), 3);
 }
 
 /// RLIMIT_FSIZE of another process: writing beyond it fails.

@@ -41,8 +41,7 @@ async fn a_verifier_asks_its_registrar() {
     assert_eq!(refused(answer), Reason::Unauthorized);
 
     node.enroll(&verifier.anybody(), &operator, "first").await;
-    node.boot(&verifier.anybody()).await;
-    node.approve(&operator, false).await.unwrap();
+    node.allow(&operator).await;
     assert_eq!(said(&node.boot(&verifier.anybody()).await), "released");
 
     // Without its registrar the verifier still boots what is enrolled.

@@ -1,9 +1,10 @@
-//! HTTP. [`node`] is for machines, [`operator`] for people with a client
-//! certificate, [`internal`] for a verifier that asks its registrar.
+//! HTTP. [`node`] is for machines, [`operator`] and [`policies`] for people with a
+//! client certificate, [`internal`] for a verifier that asks its registrar.
 
 pub mod internal;
 pub mod node;
 pub mod operator;
+pub mod policies;
 
 use crate::registrar::Unreachable;
 use crate::server::{App, BodyShare};
@@ -11,7 +12,8 @@ use crate::store::StoreError;
 use crate::tls::Peer;
 use axum::Router;
 use axum::body::Body;
-use axum::extract::{FromRequest, Request, State};
+use axum::extract::rejection::QueryRejection;
+use axum::extract::{FromRequest, Query, Request, State};
 use axum::http::StatusCode;
 use axum::http::header::{CONTENT_LENGTH, RETRY_AFTER};
 use axum::response::{IntoResponse, Response};
@@ -42,7 +44,9 @@ pub fn router(app: Arc<App>) -> Router {
     router = match &app.verifier {
         Some(_) => router.merge(node::verifier_routes()).nest("/v1/operator", operator::routes(app.clone())),
         None => {
-            wrong_role(router, &["/v1/begin", "/v1/finish", "/v1/wait", "/v1/prove", "/v1/operator/{*rest}"])
+            let paths =
+                ["/v1/begin", "/v1/finish", "/v1/wait", "/v1/prove", "/v1/propose", "/v1/operator/{*rest}"];
+            wrong_role(router, &paths)
         }
     };
     let missing = || async { Refusal::new(Reason::NotFound, "no such path") };
@@ -115,7 +119,8 @@ fn status(reason: Reason) -> StatusCode {
         | Reason::SrkChanged
         | Reason::NotEnrolled
         | Reason::EnrollmentOpen
-        | Reason::EnrollmentUsed => StatusCode::CONFLICT,
+        | Reason::EnrollmentUsed
+        | Reason::PolicyVersion => StatusCode::CONFLICT,
         _ => StatusCode::UNPROCESSABLE_ENTITY,
     }
 }
@@ -132,8 +137,12 @@ impl IntoResponse for Refusal {
 }
 
 impl From<Rejection> for Refusal {
+    /// A detail may end with a line `hint: ..`.
     fn from(rejection: Rejection) -> Self {
-        Self::new(rejection.reason, rejection.detail)
+        match rejection.detail.split_once("\nhint: ") {
+            Some((detail, hint)) => Self::new(rejection.reason, detail).hint(hint),
+            None => Self::new(rejection.reason, rejection.detail),
+        }
     }
 }
 
@@ -270,4 +279,12 @@ pub fn plain_text<'a>(what: &str, text: &'a str, max: usize) -> Result<&'a str, 
         return Err(Refusal::new(Reason::Malformed, what));
     }
     Ok(text)
+}
+
+/// The parameters of a query.
+///
+/// # Errors
+/// `Malformed`.
+pub fn parameters<T>(query: Result<Query<T>, QueryRejection>) -> Result<T, Refusal> {
+    query.map(|Query(parameters)| parameters).map_err(|e| Refusal::new(Reason::Malformed, e.body_text()))
 }

@@ -1,10 +1,11 @@
 //! What nodes ask. They have no certificate: their TPM speaks for them.
 
 use super::{Answer, Json, Refusal, common_version, node_id};
-use crate::attest::{Assessment, Claim, Lifetimes};
+use crate::attest::{Assessment, Claim, Lifetimes, hint};
 use crate::nonce::{self, Scope};
+use crate::policies::propose::{self, MAX_PROPOSAL};
 use crate::server::App;
-use crate::store::{Case, Node, StoreError};
+use crate::store::{Case, Node, ProposalCase, Stand, Store, StoreError};
 use crate::tls::Peer;
 use crate::unix_now;
 use axum::extract::State;
@@ -12,8 +13,8 @@ use axum::routing::post;
 use axum::{Extension, Router};
 use halfkey_evidence::Rejection;
 use halfkey_protocol::wire::{
-    Activate, Activated, Begin, Begun, Finish, Prove, Proved, Purpose, Register, Registered, Verdict, Wait,
-    Waited,
+    Activate, Activated, Begin, Begun, Finish, Propose, Proposed, Prove, Proved, Purpose, Register,
+    Registered, Verdict, Wait, Waited,
 };
 use halfkey_protocol::{MAX_BODY, NodeId, Reason};
 use std::sync::Arc;
@@ -28,13 +29,14 @@ pub fn registrar_routes() -> Router<Arc<App>> {
     Router::new().route("/v1/register", post(register)).route("/v1/activate", post(activate))
 }
 
-/// `/v1/begin`, `/v1/finish`, `/v1/wait`, `/v1/prove`.
+/// `/v1/begin`, `/v1/finish`, `/v1/wait`, `/v1/prove`, `/v1/propose`.
 pub fn verifier_routes() -> Router<Arc<App>> {
     Router::new()
         .route("/v1/begin", post(begin))
         .route("/v1/finish", post(finish))
         .route("/v1/wait", post(wait))
         .route("/v1/prove", post(prove))
+        .route("/v1/propose", post(propose))
 }
 
 async fn register(
@@ -62,11 +64,11 @@ async fn begin(State(app): State<Arc<App>>, message: Json<Begin>) -> Answer<Begu
     let version = common_version(&message.value.versions)?;
     let node = node_id(&message.value.node_id)?;
     let purpose = match Purpose::parse(&message.value.purpose) {
-        Some(Purpose::Runtime | Purpose::Propose) => {
+        Some(Purpose::Runtime) => {
             return Err(Refusal::new(Reason::Conflict, "purpose runtime is not served by this version"));
         }
         Some(purpose) => purpose,
-        None => return Err(Refusal::new(Reason::Malformed, "expected purpose boot or enroll")),
+        None => return Err(Refusal::new(Reason::Malformed, "expected purpose boot, enroll or propose")),
     };
     // A revoked node may begin: its evidence is recorded before it is denied.
     let known = enrolled_node(&app, node, purpose).await?;
@@ -80,9 +82,10 @@ async fn begin(State(app): State<Arc<App>>, message: Json<Begin>) -> Answer<Begu
         // The tenant checked a copy that came with the enrollment: it serves.
         Err(e) => warn!(%node, error = %e.0, "the registrar can't be asked, going by the enrollment"),
     }
-    let scope = Scope { version, node, purpose, bank: enrollment.bank };
+    let bank = Claim::bank(purpose, enrollment);
+    let scope = Scope { version, node, purpose, bank };
     let nonce = nonce::issue(&verifier.cluster, &scope, unix_now())?;
-    Ok(axum::Json(Begun { version, nonce: nonce.into(), bank: enrollment.bank.name().to_owned() }))
+    Ok(axum::Json(Begun { version, nonce: nonce.into(), bank: bank.name().to_owned() }))
 }
 
 async fn finish(
@@ -97,25 +100,16 @@ async fn finish(
     let lifetimes = Lifetimes { nonce: app.config.lifetimes.nonce, pending: app.config.lifetimes.pending };
     let keep = app.config.limits.evidence_kept;
     // Checking and recording go on when the node hangs up, and the memory of the body stays accounted.
-    let judge = move |store: &dyn crate::store::Store| {
+    let judge = move |store: &dyn Store| {
         let finish = &message.value;
         let refused = |e: Rejection| StoreError::Refused(e.reason, e.detail);
         let claim = Claim::read(finish).map_err(refused)?;
         let enrollment = Claim::enrollment(purpose, &known)
             .map_err(|reason| StoreError::Refused(reason, format!("node {node}")))?;
         let now = unix_now();
-        let assessment = Assessment::of(&claim, enrollment, &verifier.cluster, lifetimes, now);
-        // Only what the node signed counts against it: anybody can name it.
-        let limited = |what: String| Err(StoreError::Refused(Reason::RateLimited, what));
-        if assessment.authentic() {
-            if !verifier.evidence_rate.take(node) {
-                return limited(format!("too much evidence of node {node}"));
-            }
-        } else if !verifier.forged_by_source.take(peer.source) {
-            return limited("too much evidence from this address that is not a node's".to_owned());
-        } else if !verifier.forged_rate.take(node) {
-            return limited("too much evidence that is not this node's".to_owned());
-        }
+        let effective = verifier.library.effective(&known, store)?;
+        let assessment = Assessment::of(&claim, enrollment, &effective, &verifier.cluster, lifetimes, now);
+        verifier.admit(node, assessment.authentic(), peer.source)?;
         let case = Case { node, now, ticket: assessment.ticket(), finish, keep };
         store.attest(&case, &mut |standing| assessment.rule(standing, &verifier.release))
     };
@@ -168,6 +162,58 @@ async fn prove(State(app): State<Arc<App>>, message: Json<Prove>) -> Answer<Prov
     app.db.change(node, move |store| store.prove(node, &enrollment_id, &proof, unix_now())).await?;
     info!(%node, "enrollment proved");
     Ok(axum::Json(Proved { node_id: node.to_string() }))
+}
+
+async fn propose(
+    State(app): State<Arc<App>>,
+    Extension(peer): Extension<Peer>,
+    message: Json<Propose, MAX_BODY>,
+) -> Answer<Proposed> {
+    let verifier = app.verifier()?.clone();
+    let node = Claim::read_proposal(&message.value.finish)?.node;
+    if message.value.proposal.len() > MAX_PROPOSAL {
+        let what = format!("expected at most {MAX_PROPOSAL} bytes in proposal");
+        return Err(Refusal::new(Reason::TooLarge, what));
+    }
+    let known = enrolled_node(&app, node, Purpose::Propose).await?;
+    let lifetime = app.config.lifetimes.nonce;
+    let decide = move |store: &dyn Store| {
+        let message = &message.value;
+        let claim = Claim::read_proposal(&message.finish)
+            .map_err(|rejection| StoreError::Refused(rejection.reason, rejection.detail))?;
+        let enrollment = Claim::enrollment(Purpose::Propose, &known)
+            .map_err(|reason| StoreError::Refused(reason, format!("node {node}")))?;
+        let now = unix_now();
+        let assessment =
+            propose::Assessment::of(message, &claim, enrollment, &verifier.cluster, lifetime, now);
+        verifier.admit(node, assessment.authentic(), peer.source)?;
+        let case = ProposalCase { node, now, sha256: assessment.sha256(), proposal: assessment.proposal() };
+        store.propose(&case, &mut |standing, documents| {
+            assessment.rule(standing, documents, &verifier.library)
+        })
+    };
+    let (ruling, id) = app.db.change(node, decide).await?;
+    let answer = |outcome: &str, reason: Option<Reason>, message: String| Proposed {
+        outcome: outcome.to_owned(),
+        code: reason.map(|reason| reason.code().to_owned()),
+        message,
+        hint: reason.and_then(hint).map(str::to_owned),
+        proposal_id: id,
+    };
+    let answer = match ruling.stand {
+        Ok(Stand::Accepted(how) | Stand::Trusted(how)) => answer("accepted", None, how),
+        Ok(Stand::Waits(why)) => answer("waiting", Some(Reason::ProposalWaits), why),
+        Err(rejection) => answer("refused", Some(rejection.reason), rejection.to_string()),
+    };
+    info!(
+        %node,
+        outcome = %answer.outcome,
+        code = answer.code.as_deref(),
+        detail = %answer.message,
+        proposal = id,
+        "proposal"
+    );
+    Ok(axum::Json(answer))
 }
 
 /// The node, or `None` if it is registered and no tenant ever did something with it.

@@ -2,11 +2,10 @@
 //! actor in the audit trail is the name on the certificate.
 
 use super::internal::{Caller, authenticate};
-use super::{Answer, Json, Refusal, node_id, plain_text};
+use super::{Answer, Json, Refusal, node_id, parameters, plain_text, policies};
 use crate::api::node::LONGEST_WAIT;
-use crate::attest::learn;
 use crate::server::{App, Verifier};
-use crate::store::{Approval, By, ClientKind, NewEnrollment, Node, Registration};
+use crate::store::{Approval, By, ClientKind, NewEnrollment, Registration, Store};
 use crate::{CLOCK_TOLERANCE, unix_now, utc};
 use aws_lc_rs::signature::{ED25519, UnparsedPublicKey};
 use axum::extract::rejection::QueryRejection;
@@ -48,6 +47,7 @@ pub fn routes(app: Arc<App>) -> Router<Arc<App>> {
         .route("/nodes/{id}/evidence", get(evidence_of))
         .route("/evidence/{number}", get(evidence))
         .route("/audit", get(audit))
+        .merge(policies::routes())
         .layer(from_fn_with_state(app, |State(app): State<Arc<App>>, peer, request, next| {
             authenticate(app, ClientKind::Operator, peer, request, next)
         }))
@@ -136,18 +136,15 @@ async fn approve(
     message: Json<Approve>,
 ) -> Answer<NodeRecord> {
     let node = node_id(&id)?;
-    let Approve { ticket, once } = message.value;
+    let Approve { ticket } = message.value;
     let lifetime = app.config.lifetimes.approval;
     let approved = app.db.change(node, move |store| {
         let by = By { actor: &caller.0, now: unix_now() };
-        let approval = Approval { ticket: &ticket, once, expires: by.now.saturating_add(lifetime) };
-        let learn = |node: &Node, record: &EvidenceRecord| {
-            learn(node, record, by.now, by.actor).map_err(|e| (e.reason, e.detail))
-        };
-        store.approve(node, &approval, &learn, by)
+        let approval = Approval { ticket: &ticket, expires: by.now.saturating_add(lifetime) };
+        store.approve(node, &approval, by)
     });
     approved.await?;
-    info!(%node, once, "boot approved");
+    info!(%node, "boot approved");
     record(&app, node).await
 }
 
@@ -333,9 +330,21 @@ fn check_enrollment(
     })
 }
 
-async fn record(app: &App, node: NodeId) -> Answer<NodeRecord> {
-    let (known, pending) =
-        app.db.read(move |store| Ok((store.node(node)?, store.pending(node, unix_now())?))).await?;
+/// All that is known of a node.
+///
+/// # Errors
+/// `NotFound`; those of the database and the registrar.
+pub async fn record(app: &App, node: NodeId) -> Answer<NodeRecord> {
+    let look = move |store: &dyn Store| {
+        let known = store.node(node)?;
+        let governing = known.as_ref().and_then(|known| known.governing.policy.as_ref());
+        let policy = match governing {
+            Some(policy) => store.policy(&policy.scope, Some(policy.version))?,
+            None => None,
+        };
+        Ok((known, policy, store.pending(node, unix_now())?))
+    };
+    let (known, policy, pending) = app.db.read(look).await?;
     let copied = known.as_ref().is_some_and(|known| known.open.is_some() || known.current.is_some());
     let registered = match app.verifier()?.registrar.registration(node).await {
         Ok(registered) => registered,
@@ -356,7 +365,7 @@ async fn record(app: &App, node: NodeId) -> Answer<NodeRecord> {
             registration: registered.register,
             enrollment: None,
             pending: None,
-            reference: None,
+            policy: None,
             revoked_because: None,
         }));
     };
@@ -384,7 +393,7 @@ async fn record(app: &App, node: NodeId) -> Answer<NodeRecord> {
         registered_at: registered.registered_at,
         enrollment: enrollment.map(|enrollment| enrollment.signed),
         pending,
-        reference: known.reference,
+        policy: policy.map(|policy| policy.summary),
         revoked_because: known.revoked,
     }))
 }
@@ -406,8 +415,4 @@ fn own_label(label: &str, suggested: Option<&NodeSummary>) -> String {
         ("", Some(suggested)) => suggested.label.clone(),
         (label, _) => label.to_owned(),
     }
-}
-
-fn parameters<T>(query: Result<Query<T>, QueryRejection>) -> Result<T, Refusal> {
-    query.map(|Query(parameters)| parameters).map_err(|e| Refusal::new(Reason::Malformed, e.body_text()))
 }

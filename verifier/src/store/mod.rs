@@ -4,13 +4,18 @@
 //! when it returns, what it did is durable, whole, and so is its entry in the
 //! audit trail. Methods block; [`Db`] runs them on threads that may.
 
+pub mod policies;
 pub mod sqlite;
+
+pub use policies::{
+    Documents, Governing, NewPolicy, PolicyRef, ProposalCase, ProposalRuling, ProposalStanding, ReleasedBoot,
+    Reviewer, Stand, StoredProposal, Trusted,
+};
 
 use crate::wake::Hub;
 use halfkey_protocol::kdf::Hash;
-use halfkey_protocol::wire::operator::{
-    AuditEntry, EvidenceRecord, EvidenceSummary, NodeState, PcrDifference, PendingBoot, Reference,
-};
+use halfkey_protocol::wire::operator::{AuditEntry, EvidenceRecord, EvidenceSummary, NodeState, PendingBoot};
+use halfkey_protocol::wire::policies::{Finding, Group, PolicyRecord, PolicySummary, ProposalRecord};
 use halfkey_protocol::wire::{Credential, Finish, Register, SignedEnrollment, Verdict};
 use halfkey_protocol::{NodeId, Reason};
 use serde::{Deserialize, Serialize};
@@ -140,6 +145,8 @@ pub struct Enrollment {
     pub counters: Option<Counters>,
     /// Ticket of the boot that fetched C_U first.
     pub fetched_by: Option<String>,
+    /// The last boot that was released.
+    pub released: Option<ReleasedBoot>,
 }
 
 /// A node, as the verifier knows it.
@@ -156,8 +163,8 @@ pub struct Node {
     /// Not proved yet: serves `enroll`. The current one stays valid beside it,
     /// else an interrupted re-enrollment would lock the machine out.
     pub open: Option<Enrollment>,
-    /// Approved values.
-    pub reference: Option<Reference>,
+    /// What its boots are judged by.
+    pub governing: Governing,
     /// Last evidence.
     pub last_seen: u64,
     /// Its outcome.
@@ -237,6 +244,8 @@ pub struct Standing {
     pub node: Node,
     /// This very boot, if it was seen before.
     pub boot: Option<Boot>,
+    /// Proposals that were accepted and not booted yet.
+    pub proposals: Vec<StoredProposal>,
 }
 
 /// What is to be recorded about a piece of evidence.
@@ -260,8 +269,12 @@ pub struct Ruling {
     pub pending: Option<NewPending>,
     /// What PCR 15 must become.
     pub expected_fence: Option<[u8; 32]>,
-    /// PCRs that differ from the reference.
-    pub differing: Vec<PcrDifference>,
+    /// What the policy does not allow.
+    pub findings: Vec<Finding>,
+    /// Name of the policy's boot that this one is, if it was released by the policy.
+    pub boot: Option<String>,
+    /// Proposals that this boot is of, if it was released.
+    pub booted: Vec<u64>,
 }
 
 /// A boot that an operator is to look at.
@@ -326,17 +339,12 @@ pub struct By<'a> {
 pub struct Approval<'a> {
     /// Which boot.
     pub ticket: &'a str,
-    /// Leave the reference as it is.
-    pub once: bool,
     /// When it is forgotten.
     pub expires: u64,
 }
 
-/// Learns reference values from recorded evidence, by checking it again.
-pub type Learn<'a> = &'a dyn Fn(&Node, &EvidenceRecord) -> std::result::Result<Reference, (Reason, String)>;
-
 /// The database.
-pub trait Store: Send + Sync {
+pub trait Store: Documents + Send + Sync {
     /// Writes something, to see that it can.
     fn probe(&self, now: u64) -> Result<()>;
     /// Forgets what is over: registrations that no tenant enrolled, last seen
@@ -374,7 +382,7 @@ pub trait Store: Send + Sync {
     /// The node holds K: the open enrollment becomes the current one and C_U is deleted.
     fn prove(&self, node: NodeId, enrollment: &str, proof: &[u8], now: u64) -> Result<()>;
     /// Approves a boot.
-    fn approve(&self, node: NodeId, approval: &Approval<'_>, learn: Learn<'_>, by: By<'_>) -> Result<()>;
+    fn approve(&self, node: NodeId, approval: &Approval<'_>, by: By<'_>) -> Result<()>;
     /// Denies a boot.
     fn deny(&self, node: NodeId, ticket: &str, because: &str, by: By<'_>) -> Result<()>;
     /// Nothing is released any more.
@@ -388,6 +396,37 @@ pub trait Store: Send + Sync {
     fn evidence_of(&self, node: NodeId, limit: u64) -> Result<Vec<EvidenceSummary>>;
     /// One record.
     fn evidence(&self, id: u64) -> Result<Option<EvidenceRecord>>;
+
+    /// The newest policy of each scope, by scope.
+    fn policies(&self) -> Result<Vec<PolicySummary>>;
+    /// A policy; without a version the newest of its scope.
+    fn policy(&self, scope: &str, version: Option<u64>) -> Result<Option<PolicyRecord>>;
+    /// Stores a policy and reviews what it governs; gives the nodes that this concerns. Refused unless it is newer
+    /// than any of its scope, and by the key that the scope belongs to.
+    fn apply(&self, new: &NewPolicy<'_>, reviewer: &dyn Reviewer, by: By<'_>) -> Result<Vec<NodeId>>;
+    /// Puts a node into a group, or into none, and reviews what is open. `label` is for a node that only registered.
+    fn set_group(
+        &self,
+        node: NodeId,
+        label: &str,
+        group: Option<&str>,
+        reviewer: &dyn Reviewer,
+        by: By<'_>,
+    ) -> Result<()>;
+    /// Groups that have nodes or a policy, by name.
+    fn groups(&self) -> Result<Vec<Group>>;
+
+    /// Decides on a proposal and records it, its counters and its audit entry, or nothing. Gives its number, if it
+    /// was stored.
+    fn propose(
+        &self,
+        case: &ProposalCase<'_>,
+        rule: &mut dyn FnMut(&ProposalStanding, &dyn Documents) -> Result<ProposalRuling>,
+    ) -> Result<(ProposalRuling, Option<u64>)>;
+    /// Proposals, newest first.
+    fn proposals(&self, node: Option<NodeId>, waiting: bool, limit: u64) -> Result<Vec<ProposalRecord>>;
+    /// An operator says no; gives the node.
+    fn deny_proposal(&self, id: u64, because: &str, by: By<'_>) -> Result<NodeId>;
 
     /// Entries after `after`, oldest first; with `after` = `None` the newest `limit`, oldest first.
     fn audit(&self, after: Option<u64>, node: Option<NodeId>, limit: u64) -> Result<Vec<AuditEntry>>;
@@ -430,10 +469,21 @@ impl Db {
         node: NodeId,
         work: impl FnOnce(&dyn Store) -> Result<T> + Send + 'static,
     ) -> Result<T> {
+        self.change_some(move |store| Ok((work(store)?, vec![node]))).await
+    }
+
+    /// The same, about the nodes that the work names.
+    ///
+    /// # Errors
+    /// Those of the method.
+    pub async fn change_some<T: Send + 'static>(
+        &self,
+        work: impl FnOnce(&dyn Store) -> Result<(T, Vec<NodeId>)> + Send + 'static,
+    ) -> Result<T> {
         let (store, hub) = (self.store.clone(), self.hub.clone());
         let work = move || {
-            let done = work(&*store)?;
-            hub.wake(node);
+            let (done, nodes) = work(&*store)?;
+            hub.wake_all(&nodes);
             Ok(done)
         };
         joined(tokio::task::spawn_blocking(work).await)

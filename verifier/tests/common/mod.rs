@@ -4,6 +4,7 @@
 pub mod node;
 #[path = "../../../evidence/tests/common/mod.rs"]
 pub mod rig;
+pub mod software;
 
 use halfkey_protocol::wire::Problem;
 use halfkey_protocol::{NodeId, Reason};

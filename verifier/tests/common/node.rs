@@ -1,19 +1,25 @@
 //! The dialogue of a node and its tenant, with a real TPM.
 
 use super::rig::{RSA_EK, Swtpm, all_pcrs};
+use super::software::Software;
 use super::{get, path, post};
+use aws_lc_rs::digest::{SHA256, digest};
 use aws_lc_rs::signature::{Ed25519KeyPair, KeyPair};
 use halfkey_evidence::{credential, registration};
 use halfkey_protocol::hpke::{Ephemeral, Released};
 use halfkey_protocol::kdf::Hash;
 use halfkey_protocol::qualify::Qualifier;
 use halfkey_protocol::wire::operator::{Approve, Enroll, NodeRecord, ServerInfo};
+use halfkey_protocol::wire::policies::{
+    PolicyEnvelope, PolicyRecord, SetGroup, SignedPolicy, policy_signed_bytes,
+};
 use halfkey_protocol::wire::{
-    Activate, Activated, Begin, Begun, Enrollment, Finish, Problem, Prove, Proved, Register, Registered,
-    SignedEnrollment, Verdict, credential_digest, signed_bytes,
+    Activate, Activated, Begin, Begun, Enrollment, Finish, Problem, Proposal, Propose, Proposed, Prove,
+    Proved, Register, Registered, SignedEnrollment, Verdict, credential_digest, signed_bytes,
 };
 use halfkey_protocol::{Half, Key, NodeId, half};
 use halfkey_verifier::client::Client;
+use std::sync::Mutex;
 
 /// A machine: a TPM with keys, and what its agent would do.
 pub struct Node {
@@ -21,6 +27,8 @@ pub struct Node {
     pub register: Register,
     pub id: NodeId,
     pub tenant: Ed25519KeyPair,
+    /// What it has booted.
+    software: Mutex<Software>,
 }
 
 /// What one attestation needs besides the TPM.
@@ -41,10 +49,12 @@ impl Node {
     pub fn new() -> Self {
         let tpm = Swtpm::start();
         tpm.make_keys();
-        tpm.separators();
+        let software = Software::default();
+        software.measure(&tpm);
         let register = tpm.register(RSA_EK.0, Some(RSA_EK.1));
         let id = registration::check(&register).unwrap().node_id();
-        Self { tpm, register, id, tenant: Ed25519KeyPair::generate().unwrap() }
+        let tenant = Ed25519KeyPair::generate().unwrap();
+        Self { tpm, register, id, tenant, software: Mutex::new(software) }
     }
 
     /// Register and activate.
@@ -130,9 +140,14 @@ impl Node {
         Ok(Session {
             ephemeral: Ephemeral::generate(),
             nonce_tpm: if boot { vec![4; 32] } else { vec![] },
-            r_sha256: if boot { vec![6; 32] } else { vec![] },
+            r_sha256: if boot { digest(&SHA256, R).as_ref().to_vec() } else { vec![] },
             begun,
         })
+    }
+
+    /// Extends the fence as an agent does that opened its volumes.
+    pub fn open_fence(&self) {
+        self.tpm.extend(15, R);
     }
 
     /// Evidence for a session.
@@ -140,22 +155,23 @@ impl Node {
         let bank = Hash::from_name(&session.begun.bank).unwrap();
         let digest = self.qualifier(purpose, session);
         let (quote, signature) = self.tpm.quote(&all_pcrs(bank), &digest);
+        let software = self.software.lock().unwrap();
         Finish {
             version: session.begun.version,
             node_id: self.id.to_string(),
             purpose: purpose.to_owned(),
             nonce: session.begun.nonce.clone(),
-            hpke_public: session.ephemeral.public.into(),
+            hpke_public: hpke_public(purpose, session).into(),
             nonce_tpm: session.nonce_tpm.clone().into(),
             r_sha256: session.r_sha256.clone().into(),
             quote: quote.into(),
             signature: signature.into(),
             bank: bank.name().to_owned(),
             pcrs: self.tpm.pcrs(bank),
-            event_log: None,
+            event_log: Some(software.log().into()),
             userspace_log: None,
             ima_log: None,
-            command_line: None,
+            command_line: Some(software.proc_cmdline().into()),
             agent: "test".to_owned(),
         }
     }
@@ -167,7 +183,7 @@ impl Node {
             node: &self.id.0,
             purpose,
             nonce: &session.begun.nonce,
-            hpke_public: &session.ephemeral.public,
+            hpke_public: hpke_public(purpose, session),
             nonce_tpm: &session.nonce_tpm,
             srk_name: checked.srk_name(),
             r_sha256: &session.r_sha256,
@@ -194,20 +210,94 @@ impl Node {
     }
 
     /// Approves what waits.
-    pub async fn approve(&self, operator: &Client, once: bool) -> Result<NodeRecord, Problem> {
+    pub async fn approve(&self, operator: &Client) -> Result<NodeRecord, Problem> {
         let record: NodeRecord = get(operator, &path(self.id, "")).await.unwrap();
         let ticket = record.pending.expect("a boot that waits").ticket;
-        post(operator, &path(self.id, "/approve"), &Approve { ticket, once }).await
+        post(operator, &path(self.id, "/approve"), &Approve { ticket }).await
+    }
+
+    /// Signs a policy.
+    pub fn sign_policy(&self, scope: &str, version: u64, policy: &str) -> SignedPolicy {
+        sign_policy(&self.tenant, scope, version, policy)
+    }
+
+    /// Applies a policy for a scope.
+    pub async fn apply(
+        &self,
+        operator: &Client,
+        scope: &str,
+        version: u64,
+        policy: &str,
+    ) -> Result<PolicyRecord, Problem> {
+        let signed = self.sign_policy(scope, version, policy);
+        post(operator, &format!("/v1/operator/policies/{scope}"), &signed).await
+    }
+
+    /// Makes what it has booted its policy: the first of the node's own.
+    pub async fn allow(&self, operator: &Client) {
+        let policy = self.software.lock().unwrap().policy("what it boots");
+        self.apply(operator, &format!("node:{}", self.id), 1, &policy).await.unwrap();
+    }
+
+    /// Puts it into a group.
+    pub async fn group(&self, operator: &Client, group: Option<&str>) -> Result<NodeRecord, Problem> {
+        let body = SetGroup { group: group.map(str::to_owned) };
+        post(operator, &path(self.id, "/group"), &body).await
+    }
+
+    /// A proposal with its quote.
+    pub async fn proposal(&self, server: &Client, proposal: &Proposal) -> Result<Propose, Problem> {
+        self.proposal_bytes(server, serde_json::to_vec(proposal).unwrap()).await
+    }
+
+    /// The same with any bytes.
+    pub async fn proposal_bytes(&self, server: &Client, proposal: Vec<u8>) -> Result<Propose, Problem> {
+        let mut session = self.begin(server, "propose").await?;
+        session.r_sha256 = digest(&SHA256, &proposal).as_ref().to_vec();
+        let finish = Finish { event_log: None, command_line: None, ..self.evidence("propose", &session) };
+        Ok(Propose { finish, proposal: proposal.into() })
+    }
+
+    /// Proposes what to boot next.
+    pub async fn propose(&self, server: &Client, software: &Software) -> Proposed {
+        let message = self.proposal(server, &software.proposal()).await.unwrap();
+        post(server, "/v1/propose", &message).await.unwrap()
+    }
+
+    /// Power off and on, with the same software.
+    pub fn reboot(&self) {
+        let same = self.software.lock().unwrap().clone();
+        self.reboot_into(&same);
     }
 
     /// Power off and on: PCRs are zero, resetCount grows, transient keys are made again.
-    pub fn reboot(&self) {
+    pub fn reboot_into(&self, software: &Software) {
         // The control channel of swtpm is the port after the TPM's own.
         let reset = "tpm2_shutdown -c && port=${TPM2TOOLS_TCTI##*=} \
             && swtpm_ioctl --tcp 127.0.0.1:$((port + 1)) -i && tpm2_startup -c";
         self.tpm.tool("sh", &["-c", reset]);
         self.tpm.make_keys();
-        self.tpm.separators();
+        software.measure(&self.tpm);
+        *self.software.lock().unwrap() = software.clone();
+    }
+}
+
+/// What the fence of every boot is extended with.
+pub const R: &[u8] = &[6; 32];
+
+fn hpke_public<'a>(purpose: &str, session: &'a Session) -> &'a [u8] {
+    if purpose == "propose" { &[] } else { &session.ephemeral.public }
+}
+
+/// Signs a policy with any key.
+pub fn sign_policy(key: &Ed25519KeyPair, scope: &str, version: u64, policy: &str) -> SignedPolicy {
+    let envelope =
+        PolicyEnvelope { format: 1, scope: scope.into(), version, created: 1, policy: policy.into() };
+    let document = serde_json::to_vec(&envelope).unwrap();
+    SignedPolicy {
+        tenant_key: key.public_key().as_ref().into(),
+        signature: key.sign(&policy_signed_bytes(&document)).as_ref().into(),
+        document: document.into(),
     }
 }
 
@@ -216,5 +306,13 @@ pub fn said(verdict: &Verdict) -> String {
     match &verdict.code {
         Some(code) => format!("{} {code}", verdict.outcome),
         None => verdict.outcome.clone(),
+    }
+}
+
+/// `outcome code` of the answer to a proposal.
+pub fn answered(proposed: &Proposed) -> String {
+    match &proposed.code {
+        Some(code) => format!("{} {code}", proposed.outcome),
+        None => proposed.outcome.clone(),
     }
 }

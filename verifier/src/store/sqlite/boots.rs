@@ -1,7 +1,7 @@
 //! Boots that wait for an operator, and approvals.
 
-use super::{as_u64, audit, broken, evidence, from_json, id_text, json, nodes, number};
-use crate::store::{Approval, Boot, By, Decision, Learn, Result, Ruling, StoreError};
+use super::{as_u64, audit, broken, from_json, id_text, json, number};
+use crate::store::{Approval, Boot, By, Decision, Result, Ruling, StoreError};
 use halfkey_protocol::wire::operator::PendingBoot;
 use halfkey_protocol::{NodeId, Reason};
 use rusqlite::{Connection, OptionalExtension as _, Row, Transaction, params};
@@ -9,7 +9,7 @@ use rusqlite::{Connection, OptionalExtension as _, Row, Transaction, params};
 /// Boots that are remembered per node; the oldest go first.
 const KEPT: u32 = 32;
 
-const FIELDS: &str = "ticket, evidence_id, code, message, approvable, differing, since, expires,
+const FIELDS: &str = "ticket, evidence_id, code, message, approvable, findings, since, expires,
                       decision, decided_by, because, approved_until, used_at IS NOT NULL";
 
 /// A boot by its ticket.
@@ -38,12 +38,12 @@ pub fn waiting(c: &Connection, node: NodeId, now: u64) -> Result<Option<PendingB
 /// Remembers that this boot waits.
 pub fn record(tx: &Transaction<'_>, node: NodeId, evidence_id: u64, ruling: &Ruling, now: u64) -> Result<()> {
     let Some(pending) = &ruling.pending else { return Ok(()) };
-    let differing = json(&ruling.differing)?;
+    let findings = json(&ruling.findings)?;
     tx.prepare_cached(
-        "INSERT INTO boots (node_id, ticket, evidence_id, code, message, approvable, differing, since, expires)
+        "INSERT INTO boots (node_id, ticket, evidence_id, code, message, approvable, findings, since, expires)
          VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9)
          ON CONFLICT (node_id, ticket) DO UPDATE SET
-             evidence_id = ?3, code = ?4, message = ?5, approvable = ?6, differing = ?7, expires = ?9,
+             evidence_id = ?3, code = ?4, message = ?5, approvable = ?6, findings = ?7, expires = ?9,
              since = iif(decision IS NULL, since, ?8),
              decision = NULL, decided_by = NULL, because = NULL, approved_until = NULL, used_at = NULL",
     )
@@ -56,7 +56,7 @@ pub fn record(tx: &Transaction<'_>, node: NodeId, evidence_id: u64, ruling: &Rul
             code,
             ruling.verdict.message,
             pending.approvable,
-            differing,
+            findings,
             number(now),
             number(pending.expires),
         ])
@@ -82,32 +82,12 @@ pub fn use_approval(tx: &Transaction<'_>, node: NodeId, ticket: &str, now: u64) 
     .map_err(broken)
 }
 
-/// Approves a boot; unless `once`, its values become the reference at once, so
-/// that the next boot of the same software needs nobody.
-pub fn approve(
-    tx: &Transaction<'_>,
-    node: NodeId,
-    approval: &Approval<'_>,
-    learn: Learn<'_>,
-    by: By<'_>,
-) -> Result<()> {
+/// Approves a boot, this one time.
+pub fn approve(tx: &Transaction<'_>, node: NodeId, approval: &Approval<'_>, by: By<'_>) -> Result<()> {
     let boot = decidable(tx, node, approval.ticket, by.now)?;
     if !boot.pending.approvable {
         let what = format!("a boot that was refused with {} can't be approved", boot.pending.code);
         return Err(StoreError::Refused(Reason::Conflict, what));
-    }
-    let evidence_id = boot.pending.evidence_id;
-    if !approval.once {
-        let record = evidence::one(tx, evidence_id)?.ok_or_else(|| {
-            StoreError::Refused(Reason::Conflict, format!("evidence {evidence_id} is no longer kept"))
-        })?;
-        let known = nodes::one(tx, node)?.ok_or_else(|| super::damaged("a boot of no node"))?;
-        let reference = learn(&known, &record).map_err(|(reason, what)| StoreError::Refused(reason, what))?;
-        tx.execute(
-            "UPDATE nodes SET reference = ?2 WHERE node_id = ?1",
-            params![id_text(node), json(&reference)?],
-        )
-        .map_err(broken)?;
     }
     tx.execute(
         "UPDATE boots SET decision = 'approved', decided_by = ?3, approved_until = ?4, used_at = NULL
@@ -115,8 +95,7 @@ pub fn approve(
         params![id_text(node), approval.ticket, by.actor, number(approval.expires)],
     )
     .map_err(broken)?;
-    let scope = if approval.once { "this boot only" } else { "and learned as reference" };
-    let detail = format!("boot {} of evidence {evidence_id}, {scope}", approval.ticket);
+    let detail = format!("boot {} of evidence {}, once", approval.ticket, boot.pending.evidence_id);
     audit::append(tx, by, "approve", Some(node), &detail)
 }
 
@@ -131,6 +110,22 @@ pub fn deny(tx: &Transaction<'_>, node: NodeId, ticket: &str, because: &str, by:
     .map_err(broken)?;
     let detail = format!("boot {ticket} of evidence {}: {because}", boot.pending.evidence_id);
     audit::append(tx, by, "deny", Some(node), &detail)
+}
+
+/// Boots that wait because of the policy: ticket and evidence.
+pub fn undecided(c: &Connection, node: NodeId, now: u64) -> Result<Vec<(String, u64)>> {
+    const SQL: &str = "SELECT ticket, evidence_id FROM boots
+                       WHERE node_id = ?1 AND expires > ?2 AND decision IS NULL AND approvable";
+    let mut query = c.prepare_cached(SQL).map_err(broken)?;
+    let rows =
+        query.query_map(params![id_text(node), number(now)], |row| Ok((row.get(0)?, as_u64(row.get(1)?))));
+    rows.and_then(Iterator::collect).map_err(broken)
+}
+
+/// The boot waits no longer.
+pub fn forget(tx: &Transaction<'_>, node: NodeId, ticket: &str) -> Result<()> {
+    const SQL: &str = "DELETE FROM boots WHERE node_id = ?1 AND ticket = ?2";
+    tx.execute(SQL, [&id_text(node), ticket]).map(|_| ()).map_err(broken)
 }
 
 /// Forgets boots that are over.
@@ -161,7 +156,7 @@ fn fields(row: &Row<'_>) -> rusqlite::Result<Fields> {
         code: row.get(2)?,
         message: row.get(3)?,
         approvable: row.get(4)?,
-        differing: Vec::new(),
+        findings: Vec::new(),
         since: as_u64(row.get(6)?),
         expires: as_u64(row.get(7)?),
     };
@@ -176,7 +171,7 @@ fn fields(row: &Row<'_>) -> rusqlite::Result<Fields> {
     Ok((pending, row.get(5)?, decision))
 }
 
-fn read((pending, differing, decision): Fields) -> Result<Boot> {
-    let differing = from_json(&differing, "differing PCRs of a boot")?;
-    Ok(Boot { pending: PendingBoot { differing, ..pending }, decision })
+fn read((pending, findings, decision): Fields) -> Result<Boot> {
+    let findings = from_json(&findings, "findings about a boot")?;
+    Ok(Boot { pending: PendingBoot { findings, ..pending }, decision })
 }

@@ -1,7 +1,7 @@
 //! Evidence and the transaction that rules on it.
 
-use super::{as_u64, audit, boots, broken, from_json, id_text, json, nodes, number};
-use crate::store::{By, Case, Result, Ruling, Standing, StoreError};
+use super::{as_u64, audit, boots, broken, from_json, id_text, json, nodes, number, proposals};
+use crate::store::{By, Case, ReleasedBoot, Result, Ruling, Standing, StoreError};
 use halfkey_protocol::wire::operator::{EvidenceRecord, EvidenceSummary};
 use halfkey_protocol::wire::{Finish, Verdict};
 use halfkey_protocol::{Bytes, NodeId, Reason};
@@ -28,19 +28,24 @@ pub fn attest(
         Some(ticket) => boots::one(tx, case.node, ticket, case.now)?,
         None => None,
     };
-    let mut ruling = rule(&Standing { node, boot });
+    let proposals = proposals::accepted(tx, case.node)?;
+    let mut ruling = rule(&Standing { node, boot, proposals });
     let id = insert(tx, case, &ruling)?;
     ruling.verdict.evidence_id = Some(id);
     if ruling.authentic {
         if let Some(counters) = ruling.counters {
-            tx.prepare_cached(
-                "UPDATE enrollments SET reset_count = ?2, restart_count = ?3, clock = ?4 WHERE enrollment_id = ?1",
-            )
-            .and_then(|mut update| {
-                let clock = number(counters.clock);
-                update.execute(params![ruling.enrollment_id, counters.reset, counters.restart, clock])
-            })
-            .map_err(broken)?;
+            nodes::set_counters(tx, &ruling.enrollment_id, counters)?;
+        }
+        if let (Some(fence), Some(counters)) = (ruling.expected_fence, ruling.counters) {
+            let released = ReleasedBoot {
+                evidence_id: id,
+                reset: counters.reset,
+                restart: counters.restart,
+                fence,
+                boot: ruling.boot.clone(),
+            };
+            nodes::set_released(tx, &ruling.enrollment_id, &released)?;
+            proposals::booted(tx, case.node, &ruling.booted)?;
         }
         if let Some(ticket) = &ruling.fetched_by {
             tx.execute(
@@ -83,7 +88,7 @@ pub fn of_node(c: &Connection, node: NodeId, limit: u64) -> Result<Vec<EvidenceS
 pub fn one(c: &Connection, id: u64) -> Result<Option<EvidenceRecord>> {
     let sql = format!(
         "SELECT {SUMMARY}, finish, event_log, userspace_log, ima_log, reset_count, restart_count, clock,
-                expected_fence, differing
+                expected_fence, findings
          FROM evidence WHERE id = ?1"
     );
     let read = |row: &Row<'_>| {
@@ -98,15 +103,15 @@ pub fn one(c: &Connection, id: u64) -> Result<Option<EvidenceRecord>> {
         .prepare_cached(&sql)
         .and_then(|mut query| query.query_row([number(id)], read).optional())
         .map_err(broken)?;
-    let Some((summary, (finish, differing), logs, (reset_count, restart_count), clock, expected_fence)) =
+    let Some((summary, (finish, findings), logs, (reset_count, restart_count), clock, expected_fence)) =
         found
     else {
         return Ok(None);
     };
     let [event_log, userspace_log, ima_log] = logs;
     let finish = Finish { event_log, userspace_log, ima_log, ..from_json(&finish, "evidence")? };
-    let differing = from_json(&differing, "differing PCRs")?;
-    Ok(Some(EvidenceRecord { summary, finish, reset_count, restart_count, clock, expected_fence, differing }))
+    let findings = from_json(&findings, "findings")?;
+    Ok(Some(EvidenceRecord { summary, finish, reset_count, restart_count, clock, expected_fence, findings }))
 }
 
 const SUMMARY: &str = "id, node_id, at, purpose, outcome, code, message";
@@ -148,10 +153,10 @@ fn insert(tx: &Transaction<'_>, case: &Case<'_>, ruling: &Ruling) -> Result<u64>
         command_line: finish.command_line.clone(),
     };
     let verdict = &ruling.verdict;
-    let (finish_json, differing) = (json(&without_logs)?, json(&ruling.differing)?);
+    let (finish_json, findings) = (json(&without_logs)?, json(&ruling.findings)?);
     tx.prepare_cached(
         "INSERT INTO evidence (node_id, at, purpose, outcome, code, message, authentic, finish, event_log, userspace_log,
-                               ima_log, reset_count, restart_count, clock, expected_fence, differing)
+                               ima_log, reset_count, restart_count, clock, expected_fence, findings)
          VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13, ?14, ?15, ?16)",
     )
     .and_then(|mut insert| {
@@ -171,14 +176,14 @@ fn insert(tx: &Transaction<'_>, case: &Case<'_>, ruling: &Ruling) -> Result<u64>
             ruling.quoted.map(|quoted| quoted.restart),
             ruling.quoted.map(|quoted| number(quoted.clock)),
             ruling.expected_fence,
-            differing,
+            findings,
         ])
     })
     .map(as_u64)
     .map_err(broken)
 }
 
-/// Deletes what is too old, but not what a pending boot or the reference stands on.
+/// Deletes what is too old, but not what a pending boot or a waiting proposal stands on.
 /// Each outcome is counted alone: a node that sends nonsense must not push out the
 /// record of what was released to it.
 fn trim(tx: &Transaction<'_>, case: &Case<'_>, ruling: &Ruling) -> Result<()> {
@@ -189,11 +194,11 @@ fn trim(tx: &Transaction<'_>, case: &Case<'_>, ruling: &Ruling) -> Result<()> {
              AND id <= (SELECT id FROM evidence WHERE node_id = ?1 AND authentic = ?2 AND outcome = ?3
                         ORDER BY id DESC LIMIT 1 OFFSET ?4)
              AND id NOT IN (SELECT evidence_id FROM boots WHERE node_id = ?1)
-             AND id IS NOT (SELECT json_extract(reference, '$.evidence_id') FROM nodes WHERE node_id = ?1)",
+             AND id NOT IN (SELECT from_evidence FROM proposals WHERE node_id = ?1 AND state = 'waiting')",
     )
     .and_then(|mut delete| delete.execute(params![node, authentic, outcome, number(keep)]))
     .map_err(broken)?;
-    // Approving and learning go by the quote: the logs are for people only.
+    // Without its log a boot can still be approved, but nothing can be learned from it.
     let budget = if outcome == "denied" { DENIED_LOGS } else { LOGS };
     tx.prepare_cached(
         "UPDATE evidence SET event_log = NULL, userspace_log = NULL, ima_log = NULL WHERE id IN
@@ -316,7 +321,9 @@ mod tests {
             used_approval: None,
             pending: None,
             expected_fence: None,
-            differing: vec![],
+            findings: vec![],
+            boot: None,
+            booted: vec![],
         };
         let case = Case { node: NODE, now: 1, ticket: None, finish: &finish, keep: 20 };
         store.attest(&case, &mut |_| ruling()).unwrap().evidence_id.unwrap()

@@ -5,15 +5,20 @@ mod audit;
 mod boots;
 mod evidence;
 mod nodes;
+mod policies;
+mod proposals;
 mod registrations;
+mod review;
 mod schema;
 
 use super::{
-    Approval, Boot, By, Case, Client, ClientKind, Learn, NewEnrollment, NewRegistration, Node, NodeLine,
-    Registration, Result, Ruling, Saved, Standing, Store, StoreError,
+    Approval, Boot, By, Case, Client, ClientKind, Documents, NewEnrollment, NewPolicy, NewRegistration, Node,
+    NodeLine, ProposalCase, ProposalRuling, ProposalStanding, Registration, Result, Reviewer, Ruling, Saved,
+    Standing, Store, StoreError, StoredProposal,
 };
 use halfkey_protocol::wire::Verdict;
 use halfkey_protocol::wire::operator::{AuditEntry, EvidenceRecord, EvidenceSummary, PendingBoot};
+use halfkey_protocol::wire::policies::{Group, PolicyRecord, PolicySummary, ProposalRecord, SignedPolicy};
 use halfkey_protocol::{NodeId, Reason};
 use rusqlite::{Connection, ErrorCode, OpenFlags, OptionalExtension as _, Transaction, params};
 use std::os::unix::fs::OpenOptionsExt as _;
@@ -99,6 +104,16 @@ fn connect(path: &Path, flags: OpenFlags) -> Result<Connection> {
         )
         .map_err(broken)?;
     Ok(connection)
+}
+
+impl Documents for Sqlite {
+    fn signed_policy(&self, scope: &str, version: u64) -> Result<Option<SignedPolicy>> {
+        self.read(|tx| policies::Within(tx).signed_policy(scope, version))
+    }
+
+    fn stored_proposal(&self, id: u64) -> Result<Option<StoredProposal>> {
+        self.read(|tx| proposals::one(tx, id))
+    }
 }
 
 impl Store for Sqlite {
@@ -206,8 +221,8 @@ impl Store for Sqlite {
         Ok(())
     }
 
-    fn approve(&self, node: NodeId, approval: &Approval<'_>, learn: Learn<'_>, by: By<'_>) -> Result<()> {
-        self.write(|tx| boots::approve(tx, node, approval, learn, by))
+    fn approve(&self, node: NodeId, approval: &Approval<'_>, by: By<'_>) -> Result<()> {
+        self.write(|tx| boots::approve(tx, node, approval, by))
     }
 
     fn deny(&self, node: NodeId, ticket: &str, because: &str, by: By<'_>) -> Result<()> {
@@ -232,6 +247,49 @@ impl Store for Sqlite {
 
     fn evidence(&self, id: u64) -> Result<Option<EvidenceRecord>> {
         self.read(|tx| evidence::one(tx, id))
+    }
+
+    fn policies(&self) -> Result<Vec<PolicySummary>> {
+        self.read(|tx| policies::all(tx))
+    }
+
+    fn policy(&self, scope: &str, version: Option<u64>) -> Result<Option<PolicyRecord>> {
+        self.read(|tx| policies::one(tx, scope, version))
+    }
+
+    fn apply(&self, new: &NewPolicy<'_>, reviewer: &dyn Reviewer, by: By<'_>) -> Result<Vec<NodeId>> {
+        self.write(|tx| policies::apply(tx, new, reviewer, by))
+    }
+
+    fn set_group(
+        &self,
+        node: NodeId,
+        label: &str,
+        group: Option<&str>,
+        reviewer: &dyn Reviewer,
+        by: By<'_>,
+    ) -> Result<()> {
+        self.write(|tx| policies::set_group(tx, node, label, group, reviewer, by))
+    }
+
+    fn groups(&self) -> Result<Vec<Group>> {
+        self.read(|tx| policies::groups(tx))
+    }
+
+    fn propose(
+        &self,
+        case: &ProposalCase<'_>,
+        rule: &mut dyn FnMut(&ProposalStanding, &dyn Documents) -> Result<ProposalRuling>,
+    ) -> Result<(ProposalRuling, Option<u64>)> {
+        self.write(|tx| proposals::propose(tx, case, rule))
+    }
+
+    fn proposals(&self, node: Option<NodeId>, waiting: bool, limit: u64) -> Result<Vec<ProposalRecord>> {
+        self.read(|tx| proposals::list(tx, node, waiting, limit))
+    }
+
+    fn deny_proposal(&self, id: u64, because: &str, by: By<'_>) -> Result<NodeId> {
+        self.write(|tx| proposals::deny(tx, id, because, by))
     }
 
     fn audit(&self, after: Option<u64>, node: Option<NodeId>, limit: u64) -> Result<Vec<AuditEntry>> {

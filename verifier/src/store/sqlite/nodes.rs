@@ -1,7 +1,10 @@
 //! Nodes and their enrollments.
 
-use super::{as_u64, audit, broken, damaged, from_json, id_text, json, number};
-use crate::store::{By, Counters, Enrollment, NewEnrollment, Node, NodeLine, Result, StoreError, node_state};
+use super::{as_u64, audit, broken, damaged, from_json, id_text, json, number, policies};
+use crate::store::{
+    By, Counters, Enrollment, Governing, NewEnrollment, Node, NodeLine, ReleasedBoot, Result, StoreError,
+    node_state,
+};
 use crate::{CLOCK_TOLERANCE, utc};
 use halfkey_protocol::identity::fingerprint;
 use halfkey_protocol::kdf::Hash;
@@ -11,28 +14,28 @@ use rusqlite::{Connection, OptionalExtension as _, Row, Transaction, params};
 
 /// One node.
 pub fn one(c: &Connection, node: NodeId) -> Result<Option<Node>> {
-    const SQL: &str = "SELECT label, revoked_because, reference, last_seen, last_outcome, last_code
+    const SQL: &str = "SELECT label, revoked_because, group_name, last_seen, last_outcome, last_code
                        FROM nodes WHERE node_id = ?1";
     let found = c.prepare_cached(SQL).and_then(|mut query| {
         let read = |row: &Row<'_>| {
-            let reference: Option<String> = row.get(2)?;
+            let group: Option<String> = row.get(2)?;
             let node = Node {
                 id: node,
                 label: row.get(0)?,
                 revoked: row.get(1)?,
                 current: None,
                 open: None,
-                reference: None,
+                governing: Governing::default(),
                 last_seen: as_u64(row.get(3)?),
                 last_outcome: row.get(4)?,
                 last_code: row.get(5)?,
             };
-            Ok((node, reference))
+            Ok((node, group))
         };
         query.query_row([id_text(node)], read).optional()
     });
-    let Some((mut found, reference)) = found.map_err(broken)? else { return Ok(None) };
-    found.reference = reference.map(|text| from_json(&text, "reference")).transpose()?;
+    let Some((mut found, group)) = found.map_err(broken)? else { return Ok(None) };
+    found.governing = policies::governing(c, node, group)?;
     found.current = enrollment(c, node, "current")?;
     found.open = enrollment(c, node, "open")?;
     Ok(Some(found))
@@ -207,7 +210,36 @@ pub fn restore(tx: &Transaction<'_>, node: NodeId, because: &str, by: By<'_>) ->
     audit::append(tx, by, "restore", Some(node), because)
 }
 
-fn upsert(tx: &Transaction<'_>, node: NodeId, label: Option<&str>, now: u64) -> Result<()> {
+/// The node's enrollment accepted a quote with these.
+pub fn set_counters(tx: &Transaction<'_>, enrollment: &str, counters: Counters) -> Result<()> {
+    tx.prepare_cached(
+        "UPDATE enrollments SET reset_count = ?2, restart_count = ?3, clock = ?4 WHERE enrollment_id = ?1",
+    )
+    .and_then(|mut update| {
+        let clock = number(counters.clock);
+        update.execute(params![enrollment, counters.reset, counters.restart, clock])
+    })
+    .map(|_| ())
+    .map_err(broken)
+}
+
+/// This boot was released.
+pub fn set_released(tx: &Transaction<'_>, enrollment: &str, boot: &ReleasedBoot) -> Result<()> {
+    tx.prepare_cached(
+        "UPDATE enrollments SET released_evidence = ?2, released_reset = ?3, released_restart = ?4,
+                                released_fence = ?5, released_boot = ?6
+         WHERE enrollment_id = ?1",
+    )
+    .and_then(|mut update| {
+        let evidence = number(boot.evidence_id);
+        update.execute(params![enrollment, evidence, boot.reset, boot.restart, boot.fence, boot.boot])
+    })
+    .map(|_| ())
+    .map_err(broken)
+}
+
+/// Makes the node's row, if there is none; sets the label, if one is given.
+pub fn upsert(tx: &Transaction<'_>, node: NodeId, label: Option<&str>, now: u64) -> Result<()> {
     tx.execute(
         "INSERT INTO nodes (node_id, label, last_seen) VALUES (?1, coalesce(?2, ''), ?3)
          ON CONFLICT (node_id) DO UPDATE SET label = coalesce(?2, label)",
@@ -231,7 +263,8 @@ fn require_not_revoked(tx: &Transaction<'_>, node: NodeId) -> Result<()> {
 fn enrollment(c: &Connection, node: NodeId, state: &str) -> Result<Option<Enrollment>> {
     const SQL: &str =
         "SELECT enrollment_id, document, tenant_key, signature, registration, bank, c_v_id, c_v_secret,
-                              c_u_id, c_u_secret, fetched_by, reset_count, restart_count, clock
+                              c_u_id, c_u_secret, fetched_by, reset_count, restart_count, clock,
+                              released_evidence, released_reset, released_restart, released_fence, released_boot
                        FROM enrollments WHERE node_id = ?1 AND state = ?2";
     let read = |row: &Row<'_>| {
         let bytes = |index| row.get::<_, Vec<u8>>(index).map(Bytes);
@@ -251,13 +284,14 @@ fn enrollment(c: &Connection, node: NodeId, state: &str) -> Result<Option<Enroll
         };
         let signed = SignedEnrollment { document: bytes(1)?, tenant_key: bytes(2)?, signature: bytes(3)? };
         let texts: (String, String, String) = (row.get(0)?, row.get(4)?, row.get(5)?);
-        Ok((texts, signed, credential(6)?, credential(8)?, row.get::<_, Option<String>>(10)?, counters))
+        let fetched_by = row.get::<_, Option<String>>(10)?;
+        Ok((texts, signed, credential(6)?, credential(8)?, fetched_by, counters, released(row)?))
     };
     let found = c
         .prepare_cached(SQL)
         .and_then(|mut query| query.query_row([&id_text(node), state], read).optional())
         .map_err(broken)?;
-    let Some(((id, registration, bank), signed, c_v, c_u, fetched_by, counters)) = found else {
+    let Some(((id, registration, bank), signed, c_v, c_u, fetched_by, counters, released)) = found else {
         return Ok(None);
     };
     Ok(Some(Enrollment {
@@ -269,5 +303,17 @@ fn enrollment(c: &Connection, node: NodeId, state: &str) -> Result<Option<Enroll
         c_u,
         counters,
         fetched_by,
+        released,
+    }))
+}
+
+fn released(row: &Row<'_>) -> rusqlite::Result<Option<ReleasedBoot>> {
+    let Some(evidence_id) = row.get::<_, Option<i64>>(14)? else { return Ok(None) };
+    Ok(Some(ReleasedBoot {
+        evidence_id: as_u64(evidence_id),
+        reset: row.get(15)?,
+        restart: row.get(16)?,
+        fence: row.get(17)?,
+        boot: row.get(18)?,
     }))
 }

@@ -5,7 +5,7 @@ use crate::store::{Result, StoreError};
 use rusqlite::{Connection, TransactionBehavior};
 
 /// Step N brings a database of `user_version` N to N + 1.
-const STEPS: &[&str] = &[STEP_0];
+const STEPS: &[&str] = &[STEP_0, STEP_1];
 
 const STEP_0: &str = "
 CREATE TABLE meta (key TEXT PRIMARY KEY, value INTEGER NOT NULL) STRICT;
@@ -124,6 +124,60 @@ CREATE TABLE audit (
     detail  TEXT NOT NULL
 ) STRICT;
 CREATE INDEX audit_by_node ON audit (node_id, seq) WHERE node_id IS NOT NULL;
+";
+
+/// Policies over what was booted in place of PCR values: nodes need one before they boot unattended again.
+const STEP_1: &str = "
+ALTER TABLE nodes DROP COLUMN reference;
+ALTER TABLE nodes ADD COLUMN group_name TEXT;
+CREATE INDEX nodes_by_group ON nodes (group_name, node_id) WHERE group_name IS NOT NULL;
+
+ALTER TABLE boots RENAME COLUMN differing TO findings;
+UPDATE boots SET findings = '[]', code = iif(code = 'no_reference', 'no_policy', code);
+ALTER TABLE evidence RENAME COLUMN differing TO findings;
+UPDATE evidence SET findings = '[]';
+
+-- The last boot that was released: what a proposal may come from.
+ALTER TABLE enrollments ADD COLUMN released_evidence INTEGER;
+ALTER TABLE enrollments ADD COLUMN released_reset INTEGER;
+ALTER TABLE enrollments ADD COLUMN released_restart INTEGER;
+ALTER TABLE enrollments ADD COLUMN released_fence BLOB;
+ALTER TABLE enrollments ADD COLUMN released_boot TEXT;
+
+-- Every version is kept. The document comes last: most questions don't need it.
+CREATE TABLE policies (
+    scope      TEXT NOT NULL,
+    version    INTEGER NOT NULL,
+    name       TEXT NOT NULL,
+    tenant_key BLOB NOT NULL,
+    sha256     BLOB NOT NULL,
+    applied_at INTEGER NOT NULL,
+    applied_by TEXT NOT NULL,
+    signature  BLOB NOT NULL,
+    document   BLOB NOT NULL,
+    PRIMARY KEY (scope, version)
+) STRICT;
+
+-- by_trust: allowed by trust_root_with_next_boot alone. trusted_scope: where that ever was so; it counts there.
+CREATE TABLE proposals (
+    id            INTEGER PRIMARY KEY AUTOINCREMENT,
+    node_id       TEXT NOT NULL REFERENCES nodes,
+    sha256        BLOB NOT NULL,
+    at            INTEGER NOT NULL,
+    state         TEXT NOT NULL
+                  CHECK (state IN ('waiting', 'accepted', 'trusted', 'booted', 'denied', 'superseded')),
+    message       TEXT NOT NULL,
+    from_evidence INTEGER NOT NULL,
+    base_boot     TEXT,
+    by_trust      INTEGER NOT NULL,
+    trusted_scope TEXT,
+    proposal      TEXT NOT NULL,
+    UNIQUE (node_id, sha256)
+) STRICT;
+CREATE INDEX proposals_by_state ON proposals (node_id, state, at);
+CREATE INDEX proposals_waiting ON proposals (id) WHERE state = 'waiting';
+CREATE INDEX proposals_by_trust ON proposals (node_id, at) WHERE by_trust = 1;
+CREATE INDEX proposals_counted ON proposals (node_id, trusted_scope) WHERE trusted_scope IS NOT NULL;
 ";
 
 /// Brings a database to the schema of this build.

@@ -1,0 +1,212 @@
+//! What operators ask about policies, groups and proposals.
+
+use super::internal::Caller;
+use super::operator::record;
+use super::{Answer, Json, Refusal, node_id, parameters, plain_text};
+use crate::policies::apply;
+use crate::server::App;
+use crate::store::{By, NewPolicy, Store};
+use crate::unix_now;
+use axum::extract::rejection::QueryRejection;
+use axum::extract::{Path, Query, State};
+use axum::routing::{get, post};
+use axum::{Extension, Router};
+use halfkey_protocol::Reason;
+use halfkey_protocol::wire::operator::{Because, NodeRecord};
+use halfkey_protocol::wire::policies::{
+    GroupList, MAX_POLICY, NodePolicy, PolicyList, PolicyRecord, ProposalList, ProposalRecord, Scope,
+    SetGroup, SignedPolicy, is_group_name,
+};
+use serde::Deserialize;
+use std::sync::Arc;
+use tracing::info;
+
+/// Largest body with a policy, in bytes: TOML in JSON in base64.
+const MAX_BODY: usize = 4 * MAX_POLICY;
+/// Most proposals of an answer.
+const MAX_PROPOSALS: u64 = 1000;
+
+/// The routes, to be merged with the operators' others.
+pub fn routes() -> Router<Arc<App>> {
+    Router::new()
+        .route("/policies", get(policies))
+        .route("/policies/{scope}", get(policy).post(apply_policy))
+        .route("/nodes/{id}/policy", get(node_policy))
+        .route("/nodes/{id}/group", post(set_group))
+        .route("/groups", get(groups))
+        .route("/proposals", get(proposals))
+        .route("/proposals/{number}", get(proposal))
+        .route("/proposals/{number}/deny", post(deny_proposal))
+}
+
+async fn policies(State(app): State<Arc<App>>) -> Answer<PolicyList> {
+    let policies = app.db.read(|store| store.policies()).await?;
+    Ok(axum::Json(PolicyList { policies }))
+}
+
+#[derive(Deserialize)]
+struct Version {
+    version: Option<u64>,
+}
+
+async fn policy(
+    State(app): State<Arc<App>>,
+    Path(scope): Path<String>,
+    query: Result<Query<Version>, QueryRejection>,
+) -> Answer<PolicyRecord> {
+    let scope = read_scope(&scope)?.to_string();
+    let version = parameters(query)?.version;
+    let asked = scope.clone();
+    let found = app.db.read(move |store| store.policy(&asked, version)).await?;
+    found.map(axum::Json).ok_or_else(|| {
+        let version = version.map(|version| format!(" version {version}")).unwrap_or_default();
+        Refusal::new(Reason::NotFound, format!("there is no policy {scope}{version}"))
+    })
+}
+
+async fn apply_policy(
+    State(app): State<Arc<App>>,
+    Extension(caller): Extension<Caller>,
+    Path(scope): Path<String>,
+    message: Json<SignedPolicy, MAX_BODY>,
+) -> Answer<PolicyRecord> {
+    let library = app.verifier()?.library.clone();
+    let scope = read_scope(&scope)?;
+    let work = move |store: &dyn Store| {
+        let signed = &message.value;
+        let by = By { actor: &caller.0, now: unix_now() };
+        let opened = match apply::check(&scope, signed, by.now) {
+            Ok(opened) => opened,
+            Err(rejection) => return Ok((Err(rejection), Vec::new())),
+        };
+        let name = scope.to_string();
+        let new = NewPolicy {
+            scope: &name,
+            node: scope.node(),
+            version: opened.version,
+            name: opened.name(),
+            sha256: opened.sha256,
+            signed,
+        };
+        let nodes = store.apply(&new, &*library, by)?;
+        info!(scope = %name, version = opened.version, nodes = nodes.len(), "policy applied");
+        Ok((Ok((store.policy(&name, Some(opened.version))?, name)), nodes))
+    };
+    let (record, scope) = app.db.change_some(work).await??;
+    record.map(axum::Json).ok_or_else(|| Refusal::new(Reason::Unavailable, format!("policy {scope} is gone")))
+}
+
+async fn node_policy(State(app): State<Arc<App>>, Path(id): Path<String>) -> Answer<NodePolicy> {
+    let node = node_id(&id)?;
+    let library = app.verifier()?.library.clone();
+    let look = move |store: &dyn Store| {
+        let Some(known) = store.node(node)? else { return Ok(None) };
+        let governing = &known.governing;
+        let whole = |policy: &Option<crate::store::PolicyRef>| match policy {
+            Some(policy) => store.policy(&policy.scope, Some(policy.version)),
+            None => Ok(None),
+        };
+        let mut answer = NodePolicy {
+            group: governing.group.clone(),
+            policy: whole(&governing.policy)?,
+            additions: whole(&governing.additions)?,
+            trusted: Vec::new(),
+        };
+        if let Ok(rules) = library.effective(&known, store)?.rules {
+            for id in &rules.trusted {
+                answer.trusted.extend(store.stored_proposal(*id)?.map(|stored| stored.record));
+            }
+        }
+        Ok(Some(answer))
+    };
+    match app.db.read(look).await? {
+        Some(answer) => Ok(axum::Json(answer)),
+        // It may be registered and nothing else; else there is no such node.
+        None => record(&app, node).await.map(|_| {
+            axum::Json(NodePolicy { group: None, policy: None, additions: None, trusted: Vec::new() })
+        }),
+    }
+}
+
+async fn set_group(
+    State(app): State<Arc<App>>,
+    Extension(caller): Extension<Caller>,
+    Path(id): Path<String>,
+    message: Json<SetGroup>,
+) -> Answer<NodeRecord> {
+    let node = node_id(&id)?;
+    let library = app.verifier()?.library.clone();
+    let group = message.value.group;
+    if group.as_deref().is_some_and(|group| !is_group_name(group)) {
+        let what = "expected the name of a group: 1 to 64 of a-z, 0-9, '-', '_' and '.'";
+        return Err(Refusal::new(Reason::Malformed, what));
+    }
+    // A node that only registered can be in a group already, and keeps its suggested label.
+    let label = record(&app, node).await?.0.summary.label;
+    let work = move |store: &dyn Store| {
+        let by = By { actor: &caller.0, now: unix_now() };
+        store.set_group(node, &label, group.as_deref(), &*library, by)
+    };
+    app.db.change(node, work).await?;
+    info!(%node, "group set");
+    record(&app, node).await
+}
+
+async fn groups(State(app): State<Arc<App>>) -> Answer<GroupList> {
+    let groups = app.db.read(|store| store.groups()).await?;
+    Ok(axum::Json(GroupList { groups }))
+}
+
+#[derive(Deserialize)]
+struct Which {
+    node: Option<String>,
+    waiting: Option<bool>,
+}
+
+async fn proposals(
+    State(app): State<Arc<App>>,
+    query: Result<Query<Which>, QueryRejection>,
+) -> Answer<ProposalList> {
+    let Which { node, waiting } = parameters(query)?;
+    let node = node.as_deref().map(node_id).transpose()?;
+    let look = move |store: &dyn Store| store.proposals(node, waiting.unwrap_or(false), MAX_PROPOSALS);
+    Ok(axum::Json(ProposalList { proposals: app.db.read(look).await? }))
+}
+
+async fn proposal(State(app): State<Arc<App>>, Path(number): Path<String>) -> Answer<ProposalRecord> {
+    let id = read_number(&number)?;
+    let found = app.db.read(move |store| store.stored_proposal(id)).await?;
+    found.map(|stored| axum::Json(stored.record)).ok_or_else(|| no_proposal(&number))
+}
+
+async fn deny_proposal(
+    State(app): State<Arc<App>>,
+    Extension(caller): Extension<Caller>,
+    Path(number): Path<String>,
+    message: Json<Because>,
+) -> Answer<ProposalRecord> {
+    let id = read_number(&number)?;
+    let because = message.value.because;
+    plain_text("a reason", &because, 512)?;
+    let work = move |store: &dyn Store| {
+        let node = store.deny_proposal(id, &because, By { actor: &caller.0, now: unix_now() })?;
+        Ok((store.stored_proposal(id)?, vec![node]))
+    };
+    let found = app.db.change_some(work).await?;
+    info!(proposal = id, "proposal denied");
+    found.map(|stored| axum::Json(stored.record)).ok_or_else(|| no_proposal(&number))
+}
+
+fn read_scope(text: &str) -> Result<Scope, Refusal> {
+    Scope::parse(text).ok_or_else(|| {
+        Refusal::new(Reason::Malformed, "expected a scope: node:ID, group:NAME or additions:ID")
+    })
+}
+
+fn read_number(text: &str) -> Result<u64, Refusal> {
+    text.parse().map_err(|_| no_proposal(text))
+}
+
+fn no_proposal(number: &str) -> Refusal {
+    Refusal::new(Reason::NotFound, format!("there is no proposal {number:.20}"))
+}

@@ -1,0 +1,256 @@
+//! What governs a node, in a form that judges.
+//!
+//! | module | what |
+//! | --- | --- |
+//! | [`Library`] | from signed documents to an [`Effective`] policy, with a bounded cache |
+//! | [`apply`] | what is checked before a policy is stored |
+//! | [`propose`] | what a proposal is worth |
+//! | [`review`] | what is open, judged again when a policy changed |
+
+pub mod apply;
+mod cache;
+pub mod propose;
+pub mod review;
+
+use crate::store::{Documents, Enrollment, Governing, Node, PolicyRef, Result, StoreError, Trusted};
+use aws_lc_rs::digest::{Context, SHA256, digest};
+use cache::Cache;
+use halfkey_evidence::policy::{Additions, Policy, boot_of};
+use halfkey_protocol::Bytes;
+use halfkey_protocol::identity::fingerprint;
+use std::sync::Arc;
+
+/// What a node's boots are judged by, at the moment that it was read.
+#[derive(Clone, Debug)]
+pub struct Effective {
+    /// From which documents. A ruling holds only while the node is governed by just these.
+    pub governing: Governing,
+    /// The rules; or why there are none, for people.
+    pub rules: std::result::Result<Arc<Rules>, String>,
+}
+
+/// A policy with additions and trusted proposals.
+#[derive(Debug)]
+pub struct Rules {
+    /// Scope and version of the policy, for people.
+    pub name: String,
+    /// Without the trusted proposals.
+    pub signed: Policy,
+    /// With them: this judges boots.
+    pub policy: Policy,
+    /// The proposals whose boots are in `policy`.
+    pub trusted: Vec<u64>,
+    /// What was left out, and why.
+    pub notes: Vec<String>,
+}
+
+/// Parsed policies, ready to judge.
+#[derive(Default)]
+pub struct Library {
+    cache: Cache,
+}
+
+/// One signed document that was verified and parsed. What it says of itself is signed, and compared with what it
+/// is used for.
+struct Signed {
+    scope: String,
+    version: u64,
+    tenant_key: Bytes,
+    content: Content,
+}
+
+enum Content {
+    Policy(Policy),
+    Additions(Additions),
+}
+
+/// What the cache keeps.
+enum Entry {
+    Signed(std::result::Result<Signed, String>),
+    Rules(Arc<Rules>),
+}
+
+impl Library {
+    /// What the node's boots are judged by, as the enrollment that serves `boot` has it.
+    ///
+    /// # Errors
+    /// When the database can't be read.
+    pub fn effective(&self, node: &Node, documents: &dyn Documents) -> Result<Effective> {
+        let governing = node.governing.clone();
+        let rules = match (&governing.policy, &node.current) {
+            (None, _) => Err(match &governing.group {
+                Some(group) => format!("neither node {} nor its group {group} has a policy", node.id),
+                None => format!("node {} has no policy and is in no group", node.id),
+            }),
+            (Some(_), None) => Err(format!("node {} is not enrolled", node.id)),
+            (Some(policy), Some(enrollment)) => self.rules(policy, &governing, enrollment, documents)?,
+        };
+        Ok(Effective { governing, rules })
+    }
+
+    fn rules(
+        &self,
+        policy: &PolicyRef,
+        governing: &Governing,
+        enrollment: &Enrollment,
+        documents: &dyn Documents,
+    ) -> Result<std::result::Result<Arc<Rules>, String>> {
+        let key = &enrollment.signed.tenant_key;
+        let signed = self.signed(policy, documents)?;
+        let signed = match usable(&signed, policy, key) {
+            Ok(signed) => signed,
+            Err(why) => return Ok(Err(why)),
+        };
+        let Content::Policy(signed_policy) = &signed.content else {
+            return Ok(Err(format!("{} holds additions in place of a policy", policy.scope)));
+        };
+        let added = match &governing.additions {
+            Some(additions) => Some((additions, self.signed(additions, documents)?)),
+            None => None,
+        };
+        let trusted: &[Trusted] = if signed_policy.trust().is_some() { &governing.trusted } else { &[] };
+        let cached = combined_key(policy, governing.additions.as_ref(), trusted, key);
+        if let Some(entry) = self.cache.find(&cached)
+            && let Entry::Rules(rules) = &*entry
+        {
+            return Ok(Ok(rules.clone()));
+        }
+        let mut notes = Vec::new();
+        let mut with_additions = signed_policy.clone();
+        if let Some((reference, entry)) = &added {
+            match usable(entry, reference, key) {
+                Ok(Signed { content: Content::Additions(additions), .. }) => {
+                    with_additions = with_additions.with(additions);
+                }
+                Ok(_) => notes.push(format!("{} holds a policy in place of additions", reference.scope)),
+                Err(why) => notes.push(why),
+            }
+        }
+        let mut boots = Vec::new();
+        let mut allowed = Vec::new();
+        for Trusted { id, base_boot } in trusted {
+            let Some(stored) = documents.stored_proposal(*id)? else { continue };
+            match boot_of(&stored.record.proposal, &with_additions, base_boot.as_deref()) {
+                Ok(mut boot) => {
+                    // Unique, and told from what the tenant has signed.
+                    boot.name = trusted_name(&boot.name, *id);
+                    boots.push(boot);
+                    allowed.push(*id);
+                }
+                Err(findings) => notes.push(format!("proposal {id}: {}", summary(&findings))),
+            }
+        }
+        let rules = Arc::new(Rules {
+            name: format!("{} version {}", policy.scope, policy.version),
+            policy: with_additions.with_boots(&boots),
+            signed: with_additions,
+            trusted: allowed,
+            notes,
+        });
+        // About as large as the documents that it was made from.
+        let weight = 4096 * (1 + signed_policy.boots().len() + boots.len());
+        self.cache.keep(cached, Arc::new(Entry::Rules(rules.clone())), weight);
+        Ok(Ok(rules))
+    }
+
+    fn signed(&self, reference: &PolicyRef, documents: &dyn Documents) -> Result<Arc<Entry>> {
+        if let Some(entry) = self.cache.find(&reference.sha256) {
+            return Ok(entry);
+        }
+        let Some(signed) = documents.signed_policy(&reference.scope, reference.version)? else {
+            let what = format!("{} version {} is gone", reference.scope, reference.version);
+            return Err(StoreError::Unavailable(what));
+        };
+        if digest(&SHA256, &signed.document).as_ref() != reference.sha256 {
+            return Ok(Arc::new(Entry::Signed(Err(damaged(reference)))));
+        }
+        let opened = apply::open(&signed)
+            .map_err(|rejection| format!("{} version {}: {rejection}", reference.scope, reference.version));
+        let entry = Arc::new(Entry::Signed(opened.map(|opened| Signed {
+            scope: opened.scope.to_string(),
+            version: opened.version,
+            tenant_key: signed.tenant_key.clone(),
+            content: opened.content,
+        })));
+        self.cache.keep(reference.sha256, entry.clone(), signed.document.len() + 4096);
+        Ok(entry)
+    }
+}
+
+/// The name of a trusted proposal's boot.
+fn trusted_name(boot: &str, proposal: u64) -> String {
+    format!("{boot} (proposal {proposal})")
+}
+
+/// The proposal that a boot of this name comes from, unless the tenant named it so.
+pub fn proposal_of(boot: &str) -> Option<u64> {
+    boot.strip_suffix(')')?.rsplit_once(" (proposal ")?.1.parse().ok()
+}
+
+/// The document, if it is what it is used for and the node's own tenant has signed it.
+fn usable<'a>(
+    entry: &'a Entry,
+    reference: &PolicyRef,
+    tenant_key: &Bytes,
+) -> std::result::Result<&'a Signed, String> {
+    let PolicyRef { scope, version, .. } = reference;
+    let signed = match entry {
+        Entry::Signed(Ok(signed)) => signed,
+        Entry::Signed(Err(why)) => return Err(why.clone()),
+        Entry::Rules(_) => return Err(damaged(reference)),
+    };
+    if (&signed.scope, signed.version) != (scope, *version) {
+        return Err(format!(
+            "expected {scope} version {version}, found a document for {} version {}",
+            signed.scope, signed.version
+        ));
+    }
+    if signed.tenant_key != *tenant_key {
+        return Err(format!(
+            "{scope} version {version}: expected the tenant key that enrolled the node, {}, found {}",
+            fingerprint(tenant_key),
+            fingerprint(&signed.tenant_key)
+        ));
+    }
+    Ok(signed)
+}
+
+fn damaged(reference: &PolicyRef) -> String {
+    format!("{} version {} is damaged in the database", reference.scope, reference.version)
+}
+
+/// Under which the combination is cached. The tenant key is in it because a document of another one is left out.
+fn combined_key(
+    policy: &PolicyRef,
+    additions: Option<&PolicyRef>,
+    trusted: &[Trusted],
+    tenant_key: &[u8],
+) -> [u8; 32] {
+    let mut hash = Context::new(&SHA256);
+    let mut field = |bytes: &[u8]| {
+        hash.update(&(bytes.len() as u64).to_be_bytes());
+        hash.update(bytes);
+    };
+    field(b"rules");
+    field(tenant_key);
+    // The scope is in the signed document, and so in its digest.
+    for document in [Some(policy), additions] {
+        field(document.map_or(&[], |document| &document.sha256));
+    }
+    for Trusted { id, base_boot } in trusted {
+        field(&id.to_be_bytes());
+        field(base_boot.as_deref().unwrap_or_default().as_bytes());
+    }
+    let mut key = [0; 32];
+    key.copy_from_slice(hash.finish().as_ref());
+    key
+}
+
+/// The first finding, and how many more there are.
+pub fn summary(findings: &[halfkey_evidence::policy::Finding]) -> String {
+    let mut text = findings.first().map(ToString::to_string).unwrap_or_default();
+    if findings.len() > 1 {
+        text.push_str(&format!(" (and {} more)", findings.len() - 1));
+    }
+    text
+}

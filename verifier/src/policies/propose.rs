@@ -1,0 +1,308 @@
+//! What a proposal is worth. It is a hint: root on the node could lie. So it counts only if the boot that it comes
+//! from was opened by attestation, and even then a rule of the tenant's has to accept it.
+//!
+//! In the same two steps as a verdict: [`Assessment::of`] needs no database, [`Assessment::rule`] decides in the
+//! transaction that records it.
+
+use super::{Effective, Library, Rules, proposal_of, summary};
+use crate::attest::{Claim, check_quote, counters, require_newer, same_enrollment};
+use crate::keys::ClusterKey;
+use crate::store::{
+    Documents, Enrollment, Node, ProposalRuling, ProposalStanding, ReleasedBoot, Result, Stand,
+    StoredProposal,
+};
+use crate::{hex, utc};
+use aws_lc_rs::digest::{SHA256, digest};
+use halfkey_evidence::Rejection;
+use halfkey_evidence::eventlog::{ExplainedLog, userspace};
+use halfkey_evidence::policy::{Cover, Trust, boot_of, check_proposal, covers};
+use halfkey_evidence::quote::VerifiedQuote;
+use halfkey_protocol::kdf::Hash;
+use halfkey_protocol::wire::policies::ProposalState;
+use halfkey_protocol::wire::{Proposal, Propose, Purpose};
+use halfkey_protocol::{FENCE_PCR, Reason, label};
+
+/// Largest proposal, in bytes of JSON.
+pub const MAX_PROPOSAL: usize = 64 << 10;
+
+/// A proposal with the outcome of every check that needs no database.
+pub struct Assessment<'a> {
+    message: &'a Propose,
+    enrollment_id: String,
+    quote: std::result::Result<VerifiedQuote, Rejection>,
+    content: std::result::Result<Proposal, Rejection>,
+    sha256: [u8; 32],
+    now: u64,
+}
+
+impl<'a> Assessment<'a> {
+    /// Checks a proposal against an enrollment.
+    pub fn of(
+        message: &'a Propose,
+        claim: &Claim<'_>,
+        enrollment: &Enrollment,
+        cluster: &ClusterKey,
+        lifetime: u64,
+        now: u64,
+    ) -> Self {
+        let quote = check_quote(claim, enrollment, cluster, lifetime, now).and_then(|(quote, _)| {
+            require_committed(message)?;
+            Ok(quote)
+        });
+        let content = check_proposal(&message.proposal).and_then(|proposal| {
+            let (expected, found) = (enrollment.bank.name(), &proposal.bank);
+            if found != expected {
+                let what = format!("expected digests of the enrolled bank {expected}, found {found:.16}");
+                return Err(Rejection::new(Reason::ProposalMalformed, what));
+            }
+            Ok(proposal)
+        });
+        // The content, and not the bytes that came: neither spaces nor unknown fields make another one of it.
+        let canonical = content.as_ref().ok().and_then(|proposal| serde_json::to_vec(proposal).ok());
+        let mut sha256 = [0; 32];
+        sha256.copy_from_slice(digest(&SHA256, canonical.as_deref().unwrap_or(&message.proposal)).as_ref());
+        Self { message, enrollment_id: enrollment.id.clone(), quote, content, sha256, now }
+    }
+
+    /// Whether the quote is by the node's AK, for this exchange and this proposal.
+    pub fn authentic(&self) -> bool {
+        self.quote.is_ok()
+    }
+
+    /// What is proposed, if it could be read.
+    pub fn proposal(&self) -> Option<&Proposal> {
+        self.content.as_ref().ok()
+    }
+
+    /// SHA-256 over it.
+    pub fn sha256(&self) -> [u8; 32] {
+        self.sha256
+    }
+
+    /// Decides, by what the database says.
+    ///
+    /// # Errors
+    /// When it can't be read.
+    pub fn rule(
+        &self,
+        standing: &ProposalStanding,
+        documents: &dyn Documents,
+        library: &Library,
+    ) -> Result<ProposalRuling> {
+        let mut ruling = ProposalRuling {
+            enrollment_id: self.enrollment_id.clone(),
+            counters: None,
+            stand: Ok(Stand::Waits(String::new())),
+            from_evidence: 0,
+            base_boot: None,
+        };
+        let (proposal, released) = match self.check(standing, &mut ruling) {
+            Ok(checked) => checked,
+            Err(rejection) => {
+                ruling.stand = Err(rejection);
+                return Ok(ruling);
+            }
+        };
+        let effective = library.effective(&standing.node, documents)?;
+        ruling.from_evidence = released.evidence_id;
+        ruling.base_boot = match &effective.rules {
+            Ok(rules) => base_boot(&standing.node, released, rules, documents)?,
+            Err(_) => None,
+        };
+        let trust = Trusting::Given {
+            kept: standing.known.as_ref().is_some_and(|known| keeps(known, &effective)),
+            counted: standing.known.as_ref().is_some_and(|known| counted(known, &effective)),
+            before: standing.trusted_before,
+            now: self.now,
+        };
+        ruling.stand = Ok(weigh(&effective, proposal, ruling.base_boot.as_deref(), trust));
+        Ok(ruling)
+    }
+
+    fn check<'b>(
+        &'b self,
+        standing: &'b ProposalStanding,
+        ruling: &mut ProposalRuling,
+    ) -> std::result::Result<(&'b Proposal, &'b ReleasedBoot), Rejection> {
+        let node = &standing.node;
+        // Nonce, signature, magic and type, qualifying data, pcrSelect, PCR digest, bank, the proposal's digest.
+        let quote = self.quote.as_ref().map_err(Clone::clone)?;
+        let enrollment = same_enrollment(Purpose::Propose, node, &self.enrollment_id)?;
+        let found = counters(quote);
+        require_newer(enrollment, found)?;
+        ruling.counters = Some(found);
+        if let Some(because) = &node.revoked {
+            return Err(Rejection::new(Reason::Revoked, because.clone()));
+        }
+        let log = self.message.finish.userspace_log.as_ref().map(|log| log.as_ref());
+        let released = require_opened(enrollment.released.as_ref(), quote, log)?;
+        let proposal = self.content.as_ref().map_err(Clone::clone)?;
+        match &standing.known {
+            Some(known) if known.record.state == ProposalState::Denied => {
+                Err(Rejection::new(Reason::OperatorDenied, known.record.message.clone()))
+            }
+            _ => Ok((proposal, released)),
+        }
+    }
+}
+
+/// The quote is about just this proposal.
+fn require_committed(message: &Propose) -> std::result::Result<(), Rejection> {
+    let expected = digest(&SHA256, &message.proposal);
+    if *message.finish.r_sha256 == *expected.as_ref() {
+        return Ok(());
+    }
+    let (expected, found) = (hex(expected.as_ref()), hex(&message.finish.r_sha256));
+    let what = format!("expected r_sha256 to be that of the proposal, {expected}, found {found}");
+    Err(Rejection::new(Reason::Qualifier, what))
+}
+
+/// The machine runs the boot that was released last, and its fence says that this opened it. A passphrase that was
+/// asked for, or a root on a rogue volume, is in the fence as well.
+fn require_opened<'a>(
+    released: Option<&'a ReleasedBoot>,
+    quote: &VerifiedQuote,
+    userspace_log: Option<&[u8]>,
+) -> std::result::Result<&'a ReleasedBoot, Rejection> {
+    let refuse = |what: String| Err(Rejection::new(Reason::ProposalUnattested, what));
+    let Some(released) = released else {
+        return refuse("no boot of this enrollment was released".to_owned());
+    };
+    let (reset, restart) = (quote.reset_count(), quote.restart_count());
+    if (released.reset, released.restart) != (reset, restart) {
+        return refuse(format!(
+            "expected the boot of evidence {}, resetCount {} and restartCount {}, found {reset} and {restart}",
+            released.evidence_id, released.reset, released.restart
+        ));
+    }
+    let quoted = quote.pcr(FENCE_PCR);
+    let mut value = released.fence.to_vec();
+    if value == quoted {
+        return Ok(released);
+    }
+    // Later systemd measures into the same PCR; its log is hearsay until it leads to the quote.
+    let ours = [label::FENCE_CLOSED, label::FENCE_PASSPHRASE, label::FENCE_ROGUE];
+    let ours = ours.map(|event| Hash::Sha256.digest(&[event]));
+    for event in userspace::parse(userspace_log.unwrap_or_default(), Hash::Sha256)? {
+        if event.pcr != FENCE_PCR {
+            continue;
+        }
+        if ours.iter().any(|own| own[..] == event.digest[..]) {
+            return refuse("the fence was extended again after the opening".to_owned());
+        }
+        value = Hash::Sha256.digest(&[&value, &event.digest]);
+        if value == quoted {
+            return Ok(released);
+        }
+    }
+    refuse(format!(
+        "expected pcr {FENCE_PCR} as the opening of evidence {} left it, {}, found {}",
+        released.evidence_id,
+        hex(&released.fence),
+        hex(quoted)
+    ))
+}
+
+/// Whether `trust_root_with_next_boot` may accept a proposal.
+#[derive(Clone, Copy)]
+pub enum Trusting {
+    /// If it did before.
+    Kept(bool),
+    /// If it did before, or as far as time and number allow.
+    Given {
+        /// It did before.
+        kept: bool,
+        /// It counts already.
+        counted: bool,
+        /// How many others count.
+        before: u64,
+        /// Seconds since 1970.
+        now: u64,
+    },
+}
+
+/// Where a proposal stands by a policy.
+pub fn weigh(
+    effective: &Effective,
+    proposal: &Proposal,
+    base_boot: Option<&str>,
+    trusting: Trusting,
+) -> Stand {
+    let rules = match &effective.rules {
+        Ok(rules) => rules,
+        Err(why) => return Stand::Waits(why.clone()),
+    };
+    let policy = &rules.name;
+    let against = match covers(&rules.signed, proposal) {
+        Cover::Hash(boot) => return Stand::Accepted(format!("boot {boot:?} of {policy}")),
+        Cover::Signer(boot) => {
+            return Stand::Accepted(format!(
+                "boot {boot:?} of {policy} by its signer: decided at boot by its own Secure Boot events"
+            ));
+        }
+        Cover::No(findings) => format!("{policy}: {}", summary(&findings)),
+    };
+    let Some(trust) = rules.signed.trust() else { return Stand::Waits(against) };
+    match trusts(trust, trusting) {
+        Err(why) => Stand::Waits(format!("{against}; trust_root_with_next_boot {why}")),
+        Ok(how) => match boot_of(proposal, &rules.signed, base_boot) {
+            Ok(_) => Stand::Trusted(format!("trust_root_with_next_boot of {policy}{how}")),
+            Err(findings) => {
+                Stand::Waits(format!("{against}; trust_root_with_next_boot: {}", summary(&findings)))
+            }
+        },
+    }
+}
+
+fn trusts(trust: &Trust, trusting: Trusting) -> std::result::Result<String, String> {
+    match trusting {
+        Trusting::Kept(true) | Trusting::Given { kept: true, .. } => Ok(String::new()),
+        Trusting::Kept(false) => Err("accepts only what is proposed from now on".to_owned()),
+        Trusting::Given { now, .. } if now >= trust.until => Err(format!("ended {}", utc(trust.until))),
+        Trusting::Given { counted: false, before, .. } if before >= u64::from(trust.count) => {
+            Err(format!("has accepted {before} of {} already", trust.count))
+        }
+        Trusting::Given { counted, before, .. } => {
+            let number = if counted { before.max(1) } else { before + 1 };
+            Ok(format!(", {number} of {}", trust.count))
+        }
+    }
+}
+
+/// Trusted before, under the policy that governs the node now.
+pub fn keeps(known: &StoredProposal, effective: &Effective) -> bool {
+    known.by_trust && counted(known, effective)
+}
+
+fn counted(known: &StoredProposal, effective: &Effective) -> bool {
+    let scope = effective.governing.policy.as_ref().map(|policy| policy.scope.as_str());
+    scope.is_some() && known.trusted_scope.as_deref() == scope
+}
+
+/// The signed policy's boot that the machine runs: where shim and boot loader of the proposal come from.
+fn base_boot(
+    node: &Node,
+    released: &ReleasedBoot,
+    rules: &Rules,
+    documents: &dyn Documents,
+) -> Result<Option<String>> {
+    let Some(name) = &released.boot else { return Ok(None) };
+    if rules.signed.boots().iter().any(|boot| boot.name == *name) {
+        return Ok(Some(name.clone()));
+    }
+    // It runs what was trusted before: that took them from a boot of the policy.
+    let Some(earlier) = proposal_of(name) else { return Ok(None) };
+    let earlier = documents.stored_proposal(earlier)?;
+    Ok(earlier.filter(|earlier| earlier.record.node_id == node.id.to_string()).and_then(|e| e.base_boot))
+}
+
+/// Whether everything that was proposed is in a boot's log.
+pub fn is_booted(proposal: &Proposal, log: &ExplainedLog) -> bool {
+    let events = log.log().events();
+    let has =
+        |pcr: u32, digest: &[u8]| events.iter().any(|event| event.pcr == pcr && event.digest[..] == *digest);
+    proposal.bank == log.log().bank().name()
+        && proposal.images.iter().all(|image| has(4, &image.authenticode))
+        && proposal.sections.iter().all(|section| has(11, &section.digest))
+        && proposal.initrd.as_ref().is_none_or(|initrd| has(9, initrd))
+}

@@ -1,0 +1,168 @@
+//! Policies, groups and proposals, as [`super::Store`] keeps them.
+
+use super::{Counters, Node, Result};
+use halfkey_evidence::Rejection;
+use halfkey_protocol::NodeId;
+use halfkey_protocol::wire::Proposal;
+use halfkey_protocol::wire::operator::EvidenceRecord;
+use halfkey_protocol::wire::policies::{ProposalRecord, ProposalState, SignedPolicy};
+
+/// A version of a policy.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct PolicyRef {
+    /// What it is for: `node:ID`, `group:NAME`, `additions:ID`.
+    pub scope: String,
+    /// From 1.
+    pub version: u64,
+    /// SHA-256 of the signed document.
+    pub sha256: [u8; 32],
+}
+
+/// A proposal that `trust_root_with_next_boot` accepted.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Trusted {
+    /// Its number.
+    pub id: u64,
+    /// The policy's boot that it takes shim and boot loader from.
+    pub base_boot: Option<String>,
+}
+
+/// What a node's boots are judged by. Two that are equal allow the same.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Governing {
+    /// The node's group.
+    pub group: Option<String>,
+    /// The node's own policy, else the group's.
+    pub policy: Option<PolicyRef>,
+    /// Its additions.
+    pub additions: Option<PolicyRef>,
+    /// Under the scope of this policy; newest first.
+    pub trusted: Vec<Trusted>,
+}
+
+/// The last boot that was released to an enrollment.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ReleasedBoot {
+    /// Number of its evidence.
+    pub evidence_id: u64,
+    /// resetCount of its quote.
+    pub reset: u32,
+    /// restartCount of its quote.
+    pub restart: u32,
+    /// What PCR 15 of the SHA-256 bank became with it.
+    pub fence: [u8; 32],
+    /// Name of the policy's boot that it was; none if an operator approved it.
+    pub boot: Option<String>,
+}
+
+/// A checked policy to be stored.
+pub struct NewPolicy<'a> {
+    /// What it is for.
+    pub scope: &'a str,
+    /// The node, if it is for one.
+    pub node: Option<NodeId>,
+    /// From 1.
+    pub version: u64,
+    /// The name that it gives itself.
+    pub name: &'a str,
+    /// SHA-256 of the signed document.
+    pub sha256: [u8; 32],
+    /// Document and signature.
+    pub signed: &'a SignedPolicy,
+}
+
+/// A proposal, as it is kept.
+#[derive(Clone, Debug)]
+pub struct StoredProposal {
+    /// What an operator sees.
+    pub record: ProposalRecord,
+    /// The policy's boot that it takes shim and boot loader from.
+    pub base_boot: Option<String>,
+    /// It is allowed because `trust_root_with_next_boot` accepted it, and for no other reason.
+    pub by_trust: bool,
+    /// The scope under which that ever happened: it counts there once.
+    pub trusted_scope: Option<String>,
+}
+
+/// Where a proposal stands by a policy.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Stand {
+    /// A rule accepts it.
+    Accepted(String),
+    /// `trust_root_with_next_boot` accepts it.
+    Trusted(String),
+    /// Nothing does.
+    Waits(String),
+}
+
+impl Stand {
+    /// For people: which rule, or why none.
+    pub fn message(&self) -> &str {
+        match self {
+            Self::Accepted(message) | Self::Trusted(message) | Self::Waits(message) => message,
+        }
+    }
+
+    /// The state of a proposal that has not been booted.
+    pub fn state(&self) -> ProposalState {
+        match self {
+            Self::Accepted(_) => ProposalState::Accepted,
+            Self::Trusted(_) => ProposalState::Trusted,
+            Self::Waits(_) => ProposalState::Waiting,
+        }
+    }
+}
+
+/// A proposal to be decided on.
+pub struct ProposalCase<'a> {
+    /// Whose.
+    pub node: NodeId,
+    /// Seconds since 1970.
+    pub now: u64,
+    /// SHA-256 over the proposal's content: the same again is one.
+    pub sha256: [u8; 32],
+    /// The content, if it could be read.
+    pub proposal: Option<&'a Proposal>,
+}
+
+/// What a decision on a proposal goes by: read in the transaction that records it.
+#[derive(Clone, Debug)]
+pub struct ProposalStanding {
+    /// The node.
+    pub node: Node,
+    /// The same proposal, if it was made before.
+    pub known: Option<StoredProposal>,
+    /// How many **other** proposals of the node were ever trusted under the scope of its policy.
+    pub trusted_before: u64,
+}
+
+/// What is to be recorded about a proposal.
+#[derive(Clone, Debug)]
+pub struct ProposalRuling {
+    /// Which enrollment the counters belong to.
+    pub enrollment_id: String,
+    /// Accepted counters.
+    pub counters: Option<Counters>,
+    /// Where it stands, or why it is refused.
+    pub stand: std::result::Result<Stand, Rejection>,
+    /// Number of the evidence that opened the boot it comes from.
+    pub from_evidence: u64,
+    /// The policy's boot that it takes shim and boot loader from.
+    pub base_boot: Option<String>,
+}
+
+/// Where documents come from: the database, or a transaction that has just changed them.
+pub trait Documents {
+    /// A policy as it was signed.
+    fn signed_policy(&self, scope: &str, version: u64) -> Result<Option<SignedPolicy>>;
+    /// A proposal.
+    fn stored_proposal(&self, id: u64) -> Result<Option<StoredProposal>>;
+}
+
+/// Looks again at what is open after what governs a node has changed.
+pub trait Reviewer {
+    /// Whether the policy now allows this recorded boot.
+    fn boot(&self, node: &Node, record: &EvidenceRecord, documents: &dyn Documents) -> Result<bool>;
+    /// Where this proposal now stands. Trust is not given here, only kept.
+    fn proposal(&self, node: &Node, proposal: &StoredProposal, documents: &dyn Documents) -> Result<Stand>;
+}

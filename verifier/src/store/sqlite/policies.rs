@@ -1,0 +1,254 @@
+//! Policies and groups.
+
+use super::{as_u64, audit, broken, damaged, id_text, nodes, number, proposals, review};
+use crate::store::{
+    By, Documents, Governing, NewPolicy, PolicyRef, Result, Reviewer, StoreError, StoredProposal,
+};
+use halfkey_protocol::identity::fingerprint;
+use halfkey_protocol::wire::policies::{Group, PolicyRecord, PolicySummary, SignedPolicy};
+use halfkey_protocol::{Bytes, NodeId, Reason};
+use rusqlite::{Connection, OptionalExtension as _, Row, Transaction, params};
+use std::collections::BTreeMap;
+
+/// Documents as this connection sees them: with what its transaction has changed.
+pub struct Within<'a>(pub &'a Connection);
+
+impl Documents for Within<'_> {
+    fn signed_policy(&self, scope: &str, version: u64) -> Result<Option<SignedPolicy>> {
+        const SQL: &str =
+            "SELECT tenant_key, signature, document FROM policies WHERE scope = ?1 AND version = ?2";
+        let read = |row: &Row<'_>| signed(row, 0);
+        self.0
+            .prepare_cached(SQL)
+            .and_then(|mut query| query.query_row(params![scope, number(version)], read).optional())
+            .map_err(broken)
+    }
+
+    fn stored_proposal(&self, id: u64) -> Result<Option<StoredProposal>> {
+        proposals::one(self.0, id)
+    }
+}
+
+/// What a node's boots are judged by.
+pub fn governing(c: &Connection, node: NodeId, group: Option<String>) -> Result<Governing> {
+    let policy = match newest(c, &format!("node:{node}"))? {
+        Some(own) => Some(own),
+        None => match &group {
+            Some(group) => newest(c, &format!("group:{group}"))?,
+            None => None,
+        },
+    };
+    let additions = newest(c, &format!("additions:{node}"))?;
+    let trusted = match &policy {
+        Some(policy) => proposals::trusted(c, node, &policy.scope)?,
+        None => Vec::new(),
+    };
+    Ok(Governing { group, policy, additions, trusted })
+}
+
+/// Stores a policy and reviews what it governs.
+pub fn apply(
+    tx: &Transaction<'_>,
+    new: &NewPolicy<'_>,
+    reviewer: &dyn Reviewer,
+    by: By<'_>,
+) -> Result<Vec<NodeId>> {
+    require_newer(tx, new)?;
+    require_key(tx, new)?;
+    tx.execute(
+        "INSERT INTO policies (scope, version, name, tenant_key, sha256, applied_at, applied_by, signature, document)
+         VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9)",
+        params![
+            new.scope,
+            number(new.version),
+            new.name,
+            new.signed.tenant_key.0,
+            new.sha256,
+            number(by.now),
+            by.actor,
+            new.signed.signature.0,
+            new.signed.document.0,
+        ],
+    )
+    .map_err(broken)?;
+    let nodes = match (new.node, new.scope.strip_prefix("group:")) {
+        (Some(node), _) => vec![node],
+        (None, Some(group)) => members(tx, group)?,
+        (None, None) => Vec::new(),
+    };
+    let mut reviewed = review::Reviewed::default();
+    for node in &nodes {
+        reviewed += review::node(tx, *node, reviewer, by)?;
+    }
+    let detail = format!(
+        "{} version {} {:?}, document sha256:{}, tenant key {}, {} nodes{reviewed}",
+        new.scope,
+        new.version,
+        new.name,
+        crate::hex(&new.sha256),
+        fingerprint(&new.signed.tenant_key),
+        nodes.len(),
+    );
+    audit::append(tx, by, "policy_apply", new.node, &detail)?;
+    Ok(nodes)
+}
+
+/// Puts a node into a group, or into none.
+pub fn set_group(
+    tx: &Transaction<'_>,
+    node: NodeId,
+    label: &str,
+    group: Option<&str>,
+    reviewer: &dyn Reviewer,
+    by: By<'_>,
+) -> Result<()> {
+    nodes::upsert(tx, node, None, by.now)?;
+    let id = id_text(node);
+    let before: Option<String> = tx
+        .query_row("SELECT group_name FROM nodes WHERE node_id = ?1", [&id], |row| row.get(0))
+        .map_err(broken)?;
+    if before.as_deref() == group {
+        return Ok(());
+    }
+    tx.execute(
+        "UPDATE nodes SET group_name = ?2, label = iif(label = '', ?3, label) WHERE node_id = ?1",
+        params![id, group, label],
+    )
+    .map_err(broken)?;
+    let reviewed = review::node(tx, node, reviewer, by)?;
+    let name =
+        |group: Option<&str>| group.map_or_else(|| "no group".to_owned(), |name| format!("group {name}"));
+    let detail = format!("{}, before: {}{reviewed}", name(group), name(before.as_deref()));
+    audit::append(tx, by, "group_set", Some(node), &detail)
+}
+
+/// Groups that have nodes or a policy.
+pub fn groups(c: &Connection) -> Result<Vec<Group>> {
+    const NODES: &str = "SELECT group_name, node_id FROM nodes WHERE group_name IS NOT NULL
+                         ORDER BY group_name, node_id";
+    const POLICIES: &str = "SELECT scope, max(version) FROM policies WHERE scope >= 'group:' AND scope < 'group;' GROUP BY scope";
+    let mut groups: BTreeMap<String, (Option<u64>, Vec<String>)> = BTreeMap::new();
+    let mut query = c.prepare_cached(POLICIES).map_err(broken)?;
+    let rows = query.query_map([], |row| Ok((row.get::<_, String>(0)?, as_u64(row.get(1)?))));
+    for row in rows.map_err(broken)? {
+        let (scope, version) = row.map_err(broken)?;
+        groups.entry(scope["group:".len()..].to_owned()).or_default().0 = Some(version);
+    }
+    let mut query = c.prepare_cached(NODES).map_err(broken)?;
+    let rows = query.query_map([], |row| Ok((row.get::<_, String>(0)?, row.get::<_, String>(1)?)));
+    for row in rows.map_err(broken)? {
+        let (group, node) = row.map_err(broken)?;
+        groups.entry(group).or_default().1.push(node);
+    }
+    Ok(groups.into_iter().map(|(name, (version, nodes))| Group { name, version, nodes }).collect())
+}
+
+/// How many nodes a policy governs: those of a group that have no policy of their own.
+const SUMMARY: &str = "p.scope, p.version, p.name, p.tenant_key, p.sha256, p.applied_at, p.applied_by,
+    CASE WHEN p.scope LIKE 'group:%' THEN
+        (SELECT count(*) FROM nodes n WHERE n.group_name = substr(p.scope, 7)
+             AND NOT EXISTS (SELECT 1 FROM policies o WHERE o.scope = 'node:' || n.node_id))
+    ELSE 1 END";
+
+/// The newest of each scope.
+pub fn all(c: &Connection) -> Result<Vec<PolicySummary>> {
+    let sql = format!(
+        "SELECT {SUMMARY} FROM policies p
+         WHERE p.version = (SELECT max(version) FROM policies q WHERE q.scope = p.scope) ORDER BY p.scope"
+    );
+    let mut query = c.prepare_cached(&sql).map_err(broken)?;
+    query.query_map([], summary).and_then(Iterator::collect).map_err(broken)
+}
+
+/// One, whole; without a version the newest.
+pub fn one(c: &Connection, scope: &str, version: Option<u64>) -> Result<Option<PolicyRecord>> {
+    let sql = format!(
+        "SELECT {SUMMARY}, p.tenant_key, p.signature, p.document FROM policies p
+         WHERE p.scope = ?1 AND p.version = coalesce(?2, p.version) ORDER BY p.version DESC LIMIT 1"
+    );
+    let read = |row: &Row<'_>| Ok(PolicyRecord { summary: summary(row)?, signed: signed(row, 8)? });
+    c.prepare_cached(&sql)
+        .and_then(|mut query| query.query_row(params![scope, version.map(number)], read).optional())
+        .map_err(broken)
+}
+
+/// Compare and set: whoever read an older version has to read again.
+fn require_newer(tx: &Transaction<'_>, new: &NewPolicy<'_>) -> Result<()> {
+    match newest(tx, new.scope)? {
+        Some(last) if new.version <= last.version => {
+            let what =
+                format!("expected a version of {} after {}, found {}", new.scope, last.version, new.version);
+            Err(StoreError::Refused(Reason::PolicyVersion, what))
+        }
+        _ => Ok(()),
+    }
+}
+
+/// A node's policies are its tenant's: the key is that of its enrollment, also after it was enrolled by another. A
+/// group's stay with the key of its first version.
+fn require_key(tx: &Transaction<'_>, new: &NewPolicy<'_>) -> Result<()> {
+    let (expected, whose) = match new.node {
+        Some(node) => {
+            let found = nodes::one(tx, node)?;
+            let enrollment = found.and_then(|node| node.current.or(node.open));
+            let Some(enrollment) = enrollment else {
+                return Err(StoreError::Refused(Reason::NotEnrolled, format!("node {node}")));
+            };
+            (enrollment.signed.tenant_key, "that enrolled the node")
+        }
+        None => {
+            const SQL: &str =
+                "SELECT tenant_key FROM policies WHERE scope = ?1 ORDER BY version DESC LIMIT 1";
+            let last = tx.query_row(SQL, [new.scope], |row| row.get(0)).optional().map_err(broken)?;
+            match last.map(Bytes) {
+                Some(key) => (key, "of the earlier versions"),
+                None => return Ok(()),
+            }
+        }
+    };
+    if expected == new.signed.tenant_key {
+        return Ok(());
+    }
+    let what = format!(
+        "expected the tenant key {whose}, {}, found {}",
+        fingerprint(&expected),
+        fingerprint(&new.signed.tenant_key)
+    );
+    Err(StoreError::Refused(Reason::PolicySignature, what))
+}
+
+fn newest(c: &Connection, scope: &str) -> Result<Option<PolicyRef>> {
+    const SQL: &str = "SELECT version, sha256 FROM policies WHERE scope = ?1 ORDER BY version DESC LIMIT 1";
+    c.prepare_cached(SQL)
+        .and_then(|mut query| {
+            let read = |row: &Row<'_>| {
+                Ok(PolicyRef { scope: scope.to_owned(), version: as_u64(row.get(0)?), sha256: row.get(1)? })
+            };
+            query.query_row([scope], read).optional()
+        })
+        .map_err(broken)
+}
+
+fn members(c: &Connection, group: &str) -> Result<Vec<NodeId>> {
+    let mut query = c.prepare_cached("SELECT node_id FROM nodes WHERE group_name = ?1").map_err(broken)?;
+    let rows = query.query_map([group], |row| row.get::<_, String>(0)).map_err(broken)?;
+    rows.map(|id| NodeId::parse(&id.map_err(broken)?).ok_or_else(|| damaged("a node id"))).collect()
+}
+
+fn summary(row: &Row<'_>) -> rusqlite::Result<PolicySummary> {
+    Ok(PolicySummary {
+        scope: row.get(0)?,
+        version: as_u64(row.get(1)?),
+        name: row.get(2)?,
+        tenant_key: fingerprint(&row.get::<_, Vec<u8>>(3)?),
+        sha256: crate::hex(&row.get::<_, Vec<u8>>(4)?),
+        applied_at: as_u64(row.get(5)?),
+        applied_by: row.get(6)?,
+        nodes: as_u64(row.get(7)?),
+    })
+}
+
+fn signed(row: &Row<'_>, first: usize) -> rusqlite::Result<SignedPolicy> {
+    let bytes = |index| row.get::<_, Vec<u8>>(index).map(Bytes);
+    Ok(SignedPolicy { tenant_key: bytes(first)?, signature: bytes(first + 1)?, document: bytes(first + 2)? })
+}

@@ -1,0 +1,266 @@
+//! What nodes proposed to boot next.
+
+use super::policies::Within;
+use super::{as_u64, audit, broken, damaged, from_json, id_text, json, nodes, number};
+use crate::store::{
+    By, Documents, ProposalCase, ProposalRuling, ProposalStanding, Result, Stand, StoreError, StoredProposal,
+    Trusted,
+};
+use halfkey_protocol::wire::Proposal;
+use halfkey_protocol::wire::policies::{ProposalRecord, ProposalState};
+use halfkey_protocol::{NodeId, Reason};
+use rusqlite::{Connection, Row, Transaction, params};
+
+/// Proposals of a node in one state; beyond it the oldest are superseded. Those that are allowed by trust have a
+/// bound of their own, in the policy.
+const KEPT: u32 = 16;
+/// Proposals of a node that are over and still shown.
+const KEPT_OVER: u32 = 64;
+
+const FIELDS: &str =
+    "id, node_id, at, state, message, from_evidence, base_boot, by_trust, trusted_scope, proposal";
+
+/// One.
+pub fn one(c: &Connection, id: u64) -> Result<Option<StoredProposal>> {
+    Ok(select(c, "id = ?1", &[&number(id)])?.pop())
+}
+
+/// Allowed by trust under this scope, newest first.
+pub fn trusted(c: &Connection, node: NodeId, scope: &str) -> Result<Vec<Trusted>> {
+    const SQL: &str =
+        "SELECT id, base_boot FROM proposals WHERE node_id = ?1 AND by_trust = 1 AND trusted_scope = ?2
+                       ORDER BY at DESC, id DESC";
+    let mut query = c.prepare_cached(SQL).map_err(broken)?;
+    let rows = query.query_map([&id_text(node), scope], |row| {
+        Ok(Trusted { id: as_u64(row.get(0)?), base_boot: row.get(1)? })
+    });
+    rows.and_then(Iterator::collect).map_err(broken)
+}
+
+/// Accepted or trusted, and not booted yet.
+pub fn accepted(c: &Connection, node: NodeId) -> Result<Vec<StoredProposal>> {
+    select(c, "node_id = ?1 AND state IN ('accepted', 'trusted') ORDER BY at, id", &[&id_text(node)])
+}
+
+/// Those whose standing a policy can change.
+pub fn open(c: &Connection, node: NodeId) -> Result<Vec<StoredProposal>> {
+    let id = id_text(node);
+    let mut open =
+        select(c, "node_id = ?1 AND state IN ('waiting', 'accepted', 'trusted') ORDER BY at, id", &[&id])?;
+    open.extend(select(c, "node_id = ?1 AND by_trust = 1 AND state = 'booted' ORDER BY at, id", &[&id])?);
+    Ok(open)
+}
+
+/// Newest first.
+pub fn list(c: &Connection, node: Option<NodeId>, waiting: bool, limit: u64) -> Result<Vec<ProposalRecord>> {
+    let (node, limit) = (node.map(id_text), number(limit));
+    let condition = match (&node, waiting) {
+        (Some(_), true) => "node_id = ?1 AND state = 'waiting' ORDER BY id DESC LIMIT ?2",
+        (Some(_), false) => "node_id = ?1 ORDER BY id DESC LIMIT ?2",
+        (None, true) => "?1 IS NULL AND state = 'waiting' ORDER BY id DESC LIMIT ?2",
+        (None, false) => "?1 IS NULL ORDER BY id DESC LIMIT ?2",
+    };
+    Ok(select(c, condition, &[&node, &limit])?.into_iter().map(|proposal| proposal.record).collect())
+}
+
+/// Decides on a proposal and records everything, or nothing.
+pub fn propose(
+    tx: &Transaction<'_>,
+    case: &ProposalCase<'_>,
+    rule: &mut dyn FnMut(&ProposalStanding, &dyn Documents) -> Result<ProposalRuling>,
+) -> Result<(ProposalRuling, Option<u64>)> {
+    let node = nodes::one(tx, case.node)?.ok_or_else(|| {
+        StoreError::Refused(Reason::NotEnrolled, format!("node {} is not enrolled", case.node))
+    })?;
+    let id_of_node = id_text(case.node);
+    let known = select(tx, "node_id = ?1 AND sha256 = ?2", &[&id_of_node, &case.sha256])?.pop();
+    let trusted_before = match &node.governing.policy {
+        Some(policy) => trusted_under(tx, &id_of_node, &policy.scope, &case.sha256)?,
+        None => 0,
+    };
+    let scope = node.governing.policy.as_ref().map(|policy| policy.scope.clone());
+    let standing = ProposalStanding { node, known, trusted_before };
+    let ruling = rule(&standing, &Within(tx))?;
+    if let Some(counters) = ruling.counters {
+        nodes::set_counters(tx, &ruling.enrollment_id, counters)?;
+    }
+    let by = By { actor: "node", now: case.now };
+    let (stand, proposal) = match (&ruling.stand, case.proposal) {
+        (Ok(stand), Some(proposal)) => (stand, proposal),
+        (Ok(_), None) => return Err(StoreError::Unavailable("our bug: a ruling on no proposal".into())),
+        (Err(rejection), _) => {
+            let detail = format!("refused {}: {rejection}", rejection.reason.code());
+            audit::append(tx, by, "propose", Some(case.node), &detail)?;
+            return Ok((ruling, None));
+        }
+    };
+    let state = match (stand, standing.known.as_ref().map(|known| known.record.state)) {
+        (Stand::Accepted(_), Some(ProposalState::Booted)) => ProposalState::Booted,
+        // Trust that it has is not given anew.
+        (Stand::Trusted(_), Some(ProposalState::Booted))
+            if standing.known.as_ref().is_some_and(|known| known.by_trust) =>
+        {
+            ProposalState::Booted
+        }
+        _ => stand.state(),
+    };
+    let by_trust = matches!(stand, Stand::Trusted(_));
+    let id = tx
+        .query_row(
+            "INSERT INTO proposals (node_id, sha256, at, state, message, from_evidence, base_boot, by_trust,
+                                    trusted_scope, proposal)
+             VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, iif(?8, ?9, NULL), ?10)
+             ON CONFLICT (node_id, sha256) DO UPDATE SET
+                 at = ?3, state = ?4, message = ?5, from_evidence = ?6, base_boot = ?7, by_trust = ?8,
+                 trusted_scope = iif(?8, ?9, trusted_scope)
+             RETURNING id",
+            params![
+                id_of_node,
+                case.sha256,
+                number(case.now),
+                state.as_str(),
+                stand.message(),
+                number(ruling.from_evidence),
+                ruling.base_boot,
+                by_trust,
+                scope,
+                json(proposal)?,
+            ],
+            |row| row.get(0),
+        )
+        .map(as_u64)
+        .map_err(broken)?;
+    let detail = format!(
+        "proposal {id} {:?} from evidence {}: {}: {}",
+        proposal.name,
+        ruling.from_evidence,
+        state.as_str(),
+        stand.message()
+    );
+    audit::append(tx, by, "propose", Some(case.node), &detail)?;
+    let newly = standing.known.is_none_or(|known| known.record.state != state);
+    if newly && matches!(state, ProposalState::Accepted | ProposalState::Trusted) {
+        let by = By { actor: "verifier", now: case.now };
+        let detail = format!("proposal {id}: {}", stand.message());
+        audit::append(tx, by, "proposal_accept", Some(case.node), &detail)?;
+    }
+    trim(tx, &id_of_node)?;
+    Ok((ruling, Some(id)))
+}
+
+/// Sets where a proposal stands. Trust is never given here: a scope was counted when it was.
+pub fn set(tx: &Transaction<'_>, id: u64, state: ProposalState, stand: &Stand) -> Result<()> {
+    tx.execute(
+        "UPDATE proposals SET state = ?2, message = ?3, by_trust = by_trust AND ?4 WHERE id = ?1",
+        params![number(id), state.as_str(), stand.message(), matches!(stand, Stand::Trusted(_))],
+    )
+    .map(|_| ())
+    .map_err(broken)
+}
+
+/// The node has booted these. What it was trusted with before is over: until now the machine could go back to it.
+pub fn booted(tx: &Transaction<'_>, node: NodeId, ids: &[u64]) -> Result<()> {
+    for id in ids {
+        tx.execute("UPDATE proposals SET state = 'booted' WHERE id = ?1", [number(*id)]).map_err(broken)?;
+        tx.execute(
+            "UPDATE proposals SET state = 'superseded', by_trust = 0, message = 'the node booted proposal ' || ?2
+             WHERE node_id = ?1 AND by_trust = 1
+               AND EXISTS (SELECT 1 FROM proposals b WHERE b.id = ?2 AND b.by_trust = 1
+                               AND (proposals.at, proposals.id) < (b.at, b.id))",
+            params![id_text(node), number(*id)],
+        )
+        .map_err(broken)?;
+    }
+    Ok(())
+}
+
+/// An operator says no.
+pub fn deny(tx: &Transaction<'_>, id: u64, because: &str, by: By<'_>) -> Result<NodeId> {
+    let refused = |reason, what: String| Err(StoreError::Refused(reason, what));
+    let Some(found) = one(tx, id)? else {
+        return refused(Reason::NotFound, format!("there is no proposal {id}"));
+    };
+    match found.record.state {
+        ProposalState::Waiting => {}
+        _ if found.by_trust => {}
+        ProposalState::Accepted | ProposalState::Booted => {
+            let what = format!("proposal {id} is what the policy allows: {}", found.record.message);
+            return refused(Reason::Conflict, what);
+        }
+        other => return refused(Reason::Conflict, format!("proposal {id} is {}", other.as_str())),
+    }
+    tx.execute(
+        "UPDATE proposals SET state = 'denied', by_trust = 0, message = ?2 WHERE id = ?1",
+        params![number(id), format!("{}: {because}", by.actor)],
+    )
+    .map_err(broken)?;
+    let node = NodeId::parse(&found.record.node_id).ok_or_else(|| damaged("a node id"))?;
+    audit::append(tx, by, "proposal_deny", Some(node), &format!("proposal {id}: {because}"))?;
+    Ok(node)
+}
+
+/// How many others were ever trusted under this scope.
+fn trusted_under(c: &Connection, node: &str, scope: &str, but: &[u8; 32]) -> Result<u64> {
+    const SQL: &str =
+        "SELECT count(*) FROM proposals WHERE node_id = ?1 AND trusted_scope = ?2 AND sha256 <> ?3";
+    c.prepare_cached(SQL)
+        .and_then(|mut query| query.query_row(params![node, scope, but], |row| row.get(0)))
+        .map(as_u64)
+        .map_err(broken)
+}
+
+/// Keeps a node from filling the database. What counts against a limit of trust is never forgotten.
+fn trim(tx: &Transaction<'_>, node: &str) -> Result<()> {
+    for state in ["waiting", "accepted"] {
+        tx.execute(
+            "UPDATE proposals SET state = 'superseded', message = 'the node proposed something newer'
+             WHERE id IN (SELECT id FROM proposals WHERE node_id = ?1 AND state = ?2
+                          ORDER BY at DESC, id DESC LIMIT -1 OFFSET ?3)",
+            params![node, state, KEPT],
+        )
+        .map_err(broken)?;
+    }
+    tx.execute(
+        "DELETE FROM proposals WHERE id IN
+             (SELECT id FROM proposals WHERE node_id = ?1 AND by_trust = 0 AND trusted_scope IS NULL
+                  AND state IN ('superseded', 'booted', 'denied') ORDER BY at DESC, id DESC LIMIT -1 OFFSET ?2)",
+        params![node, KEPT_OVER],
+    )
+    .map(|_| ())
+    .map_err(broken)
+}
+
+fn select(c: &Connection, condition: &str, values: &[&dyn rusqlite::ToSql]) -> Result<Vec<StoredProposal>> {
+    let sql = format!("SELECT {FIELDS} FROM proposals WHERE {condition}");
+    let mut query = c.prepare_cached(&sql).map_err(broken)?;
+    let mut rows = query.query(values).map_err(broken)?;
+    let mut found = Vec::new();
+    while let Some(row) = rows.next().map_err(broken)? {
+        found.push(read(row)?);
+    }
+    Ok(found)
+}
+
+fn read(row: &Row<'_>) -> Result<StoredProposal> {
+    let texts = || -> rusqlite::Result<(String, String)> { Ok((row.get("state")?, row.get("proposal")?)) };
+    let (state, proposal) = texts().map_err(broken)?;
+    let state = ProposalState::parse(&state).ok_or_else(|| damaged("state of a proposal"))?;
+    let proposal: Proposal = from_json(&proposal, "proposal")?;
+    let fields = || -> rusqlite::Result<StoredProposal> {
+        Ok(StoredProposal {
+            record: ProposalRecord {
+                id: as_u64(row.get("id")?),
+                node_id: row.get("node_id")?,
+                at: as_u64(row.get("at")?),
+                state,
+                message: row.get("message")?,
+                proposal,
+                from_evidence: as_u64(row.get("from_evidence")?),
+            },
+            base_boot: row.get("base_boot")?,
+            by_trust: row.get("by_trust")?,
+            trusted_scope: row.get("trusted_scope")?,
+        })
+    };
+    fields().map_err(broken)
+}

@@ -1,0 +1,65 @@
+//! What is open, looked at again after what governs a node has changed.
+
+use super::policies::Within;
+use super::{audit, boots, evidence, nodes, proposals};
+use crate::store::{By, Result, Reviewer, Stand};
+use halfkey_protocol::NodeId;
+use halfkey_protocol::wire::policies::ProposalState;
+use rusqlite::Transaction;
+use std::fmt;
+
+/// What a review changed.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Reviewed {
+    /// Boots that wait no longer.
+    boots: usize,
+    /// Proposals that became accepted.
+    accepted: usize,
+}
+
+impl std::ops::AddAssign for Reviewed {
+    fn add_assign(&mut self, other: Self) {
+        self.boots += other.boots;
+        self.accepted += other.accepted;
+    }
+}
+
+/// The end of an audit entry.
+impl fmt::Display for Reviewed {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { boots, accepted } = self;
+        write!(f, "; {boots} boots wait no longer, {accepted} proposals accepted")
+    }
+}
+
+/// Reviews the proposals and pending boots of one node.
+pub fn node(tx: &Transaction<'_>, id: NodeId, reviewer: &dyn Reviewer, by: By<'_>) -> Result<Reviewed> {
+    let mut reviewed = Reviewed::default();
+    let Some(node) = nodes::one(tx, id)? else { return Ok(reviewed) };
+    let documents = Within(tx);
+    for proposal in proposals::open(tx, id)? {
+        let stand = reviewer.proposal(&node, &proposal, &documents)?;
+        let (before, number) = (proposal.record.state, proposal.record.id);
+        let after = match (&stand, before) {
+            // It has been booted: it stays so, by whatever rule.
+            (Stand::Accepted(_) | Stand::Trusted(_), ProposalState::Booted) => ProposalState::Booted,
+            _ => stand.state(),
+        };
+        proposals::set(tx, number, after, &stand)?;
+        if before != after && after == ProposalState::Accepted {
+            reviewed.accepted += 1;
+            let detail = format!("proposal {number}: {}", stand.message());
+            audit::append(tx, by, "proposal_accept", Some(id), &detail)?;
+        }
+    }
+    // Read again: trust may have ended.
+    let Some(node) = nodes::one(tx, id)? else { return Ok(reviewed) };
+    for (ticket, evidence_id) in boots::undecided(tx, id, by.now)? {
+        let Some(record) = evidence::one(tx, evidence_id)? else { continue };
+        if reviewer.boot(&node, &record, &documents)? {
+            boots::forget(tx, id, &ticket)?;
+            reviewed.boots += 1;
+        }
+    }
+    Ok(reviewed)
+}
