@@ -1,15 +1,15 @@
 //! Runs a command.
 
+use crate::approve::{self, Approval, How};
 use crate::bundle::{Bundle, MAX_BUNDLE};
 use crate::cli::{Cli, Color, Command, NodeCommand};
 use crate::client::Client;
-use crate::decide::{self, Approval};
 use crate::error::{Error, Exit, Result};
 use crate::home::Home;
 use crate::output::Out;
 use crate::show::Style;
 use crate::text::clean;
-use crate::{enroll, resolve, show, time, watch};
+use crate::{decide, enroll, eventlog, groups, policy, proposals, resolve, show, time, watch};
 use clap::CommandFactory;
 use halfkey_protocol::wire::operator::NodeList;
 use serde::Serialize;
@@ -65,12 +65,18 @@ pub fn run(cli: Cli) -> Result<()> {
         Command::Nodes { pending } => nodes(&app, pending),
         Command::Node { command: NodeCommand::Show { node } } => node_show(&app, &node),
         Command::Enroll(args) => enroll::run(&app, &args),
-        Command::Approve { node, once, wait, yes } => {
-            decide::approve(&app, &Approval { node: &node, once, wait, yes })
+        Command::Approve { node, once, learn, replace, wait, yes } => {
+            let how = How::of(once, learn, replace);
+            approve::run(&app, &Approval { node: &node, how, wait, yes })
         }
         Command::Deny { node, because } => decide::deny(&app, &node, &because),
         Command::Revoke { node, because } => decide::revoke(&app, &node, &because),
         Command::Restore { node, because } => decide::restore(&app, &node, &because),
+        Command::Policy { command } => policy::run(&app, command),
+        Command::Proposals { node, all } => proposals::list(&app, node.as_deref(), all),
+        Command::Proposal { command } => proposals::run(&app, &command),
+        Command::Group { command } => groups::run(&app, &command),
+        Command::Eventlog { file } => eventlog::run(&app, &file),
         Command::Evidence { id: Some(number), event_log, .. } => evidence(&app, number, event_log.as_deref()),
         Command::Evidence { node, limit, .. } => evidence_list(&app, &node.unwrap_or_default(), limit),
         Command::Audit { node, limit, follow } => audit(&app, node.as_deref(), limit, follow),
@@ -93,7 +99,11 @@ impl App {
         *self.out.style()
     }
 
-    fn logged_in(&self) -> Result<Client> {
+    /// A client for the imported bundle.
+    ///
+    /// # Errors
+    /// When there is none, or it can't be used.
+    pub fn logged_in(&self) -> Result<Client> {
         self.client(&self.home.bundle()?)
     }
 }
@@ -152,10 +162,13 @@ fn nodes(app: &App, pending: bool) -> Result<()> {
 
 fn node_show(app: &App, node: &str) -> Result<()> {
     let client = app.logged_in()?;
-    let record = client.node(resolve::resolve(&client, node)?)?;
+    let id = resolve::resolve(&client, node)?;
+    let record = client.node(id)?;
+    let judged = record.enrollment.is_some().then(|| client.node_policy(id)).transpose()?;
     // A desk without a tenant key can still look.
     let key = app.home.tenant_key().ok();
-    app.out.value(&record, || show::node(&record, key.as_ref(), &app.style(), time::now()))?;
+    app.out
+        .value(&record, || show::node(&record, judged.as_ref(), key.as_ref(), &app.style(), time::now()))?;
     show::check(&record).map_err(|why| {
         Error::untrusted(why)
             .hint("this record can't come from an honest node and an honest server; do not enroll it")
@@ -174,19 +187,21 @@ fn evidence(app: &App, number: u64, event_log: Option<&Path>) -> Result<()> {
         let log = record.finish.event_log.as_ref().ok_or_else(|| {
             Error::new(Exit::NotFound, format!("evidence {number} has no event log of the firmware"))
         })?;
-        OpenOptions::new()
-            .write(true)
-            .create_new(true)
-            .mode(0o600)
-            .open(path)
-            .and_then(|mut file| file.write_all(log))
-            .map_err(|e| {
-                Error::failed(format!("can't write {}: {e}", path.display()))
-                    .hint("give a file that does not exist")
-            })?;
+        create(path, log)?;
         app.out.note(&format!("saved {} bytes to {}", log.len(), path.display()));
     }
     app.out.value(&record, || show::evidence(&record, &app.style(), time::now()))
+}
+
+/// Writes a new file.
+///
+/// # Errors
+/// When it is there already, or can't be written.
+pub fn create(path: &Path, bytes: &[u8]) -> Result<()> {
+    let file = OpenOptions::new().write(true).create_new(true).mode(0o600).open(path);
+    file.and_then(|mut file| file.write_all(bytes)).map_err(|e| {
+        Error::failed(format!("can't write {}: {e}", path.display())).hint("give a file that does not exist")
+    })
 }
 
 fn audit(app: &App, node: Option<&str>, limit: u32, follow: bool) -> Result<()> {

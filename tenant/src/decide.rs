@@ -1,58 +1,15 @@
-//! `approve`, `deny`, `revoke`, `restore`: what an operator decides.
+//! `deny`, `revoke`, `restore`: what an operator decides about a node. `approve` is in [`crate::approve`].
 
 use crate::app::App;
-use crate::ask::confirm;
 use crate::client::Client;
 use crate::error::{Error, Exit, Result};
 use crate::text::clean;
-use crate::{resolve, show, time, watch};
+use crate::{resolve, show};
 use halfkey_protocol::NodeId;
-use halfkey_protocol::wire::operator::{Approve, Because, Deny, NodeRecord, PendingBoot};
-use std::time::Duration;
+use halfkey_protocol::wire::operator::{Because, Deny, NodeRecord, PendingBoot};
 
 /// A reason is one line of an audit trail.
 const MAX_BECAUSE: usize = 500;
-
-/// `halfkey approve`.
-pub struct Approval<'a> {
-    /// NODE
-    pub node: &'a str,
-    /// Keep the reference values.
-    pub once: bool,
-    /// Wait for a boot.
-    pub wait: Option<Duration>,
-    /// Do not ask.
-    pub yes: bool,
-}
-
-/// Shows the boot that waits, asks, approves exactly that one.
-///
-/// # Errors
-/// `NothingPending` when no boot waits; `Failed` when it can't be approved or the answer is no.
-pub fn approve(app: &App, how: &Approval) -> Result<()> {
-    let (client, id) = find(app, how.node)?;
-    let record = match how.wait {
-        None => client.node(id)?,
-        Some(limit) => watch::wait_for(&client, id, limit, |record| record.pending.is_some())?
-            .ok_or_else(|| nothing_pending(id))?,
-    };
-    let pending = record.pending.as_ref().ok_or_else(|| nothing_pending(id))?;
-    app.out.note(&show::pending(&record, pending, time::now()));
-    if !pending.approvable {
-        return Err(Error::failed(format!("this boot can't be approved: {}", clean(&pending.code)))
-            .hint("only differences from the reference values can be; see the message above"));
-    }
-    if !how.yes {
-        confirm(if how.once {
-            "Release this boot once, and keep the reference values as they are?"
-        } else {
-            "Release this boot, and compare later boots with it?"
-        })?;
-    }
-    // The ticket names the boot that was shown: one that came in between is not meant.
-    let after = client.approve(id, &Approve { ticket: pending.ticket.clone(), once: how.once })?;
-    done(app, &after, "approved")
-}
 
 /// Denies the boot that waits.
 ///
@@ -86,17 +43,21 @@ pub fn restore(app: &App, node: &str, because: &str) -> Result<()> {
     done(app, &client.restore(id, &Because { because })?, "restored")
 }
 
-fn find(app: &App, node: &str) -> Result<(Client, NodeId)> {
+pub(crate) fn find(app: &App, node: &str) -> Result<(Client, NodeId)> {
     let client = app.client(&app.home.bundle()?)?;
     let id = resolve::resolve(&client, node)?;
     Ok((client, id))
 }
 
-fn done(app: &App, record: &NodeRecord, what: &str) -> Result<()> {
+pub(crate) fn done(app: &App, record: &NodeRecord, what: &str) -> Result<()> {
     app.out.value(record, || format!("{what} {}", show::name(&record.summary)))
 }
 
-fn reason(text: &str) -> Result<String> {
+/// A reason as it goes into the audit trail.
+///
+/// # Errors
+/// `Usage` when it is not one line.
+pub fn reason(text: &str) -> Result<String> {
     if text.trim().is_empty() || text.chars().count() > MAX_BECAUSE || clean(text) != text {
         return Err(Error::usage(format!("expected a reason of one line, at most {MAX_BECAUSE} characters"))
             .hint("--because 'stolen on 21 November'"));
@@ -104,7 +65,7 @@ fn reason(text: &str) -> Result<String> {
     Ok(text.trim().to_owned())
 }
 
-fn nothing_pending(id: NodeId) -> Error {
+pub(crate) fn nothing_pending(id: NodeId) -> Error {
     Error::new(Exit::NothingPending, format!("no boot of node {id} waits for an operator")).hint(
         "`halfkey evidence` shows how its last boots were judged; `halfkey approve --wait` waits for one",
     )

@@ -61,7 +61,7 @@ pub fn run(app: &App, args: &EnrollArgs) -> Result<()> {
                 })?
         }
     };
-    app.out.value(&after, || show::node(&after, Some(&key), &app.style(), time::now()))?;
+    app.out.value(&after, || show::node(&after, None, Some(&key), &app.style(), time::now()))?;
     if after.summary.state != NodeState::Enrolled {
         app.out.note(&format!("next: {}", next_step(&key)));
     }

@@ -152,7 +152,8 @@ impl Home {
         })
     }
 
-    fn create(&self) -> Result<()> {
+    /// Creates the folder, or checks that it is private.
+    pub(crate) fn create(&self) -> Result<()> {
         let fail = |e| Error::failed(format!("can't create {}: {e}", self.path.display()));
         DirBuilder::new().recursive(true).mode(0o700).create(&self.path).map_err(fail)?;
         self.check_folder()
@@ -166,7 +167,7 @@ impl Home {
     }
 
     /// A file of the folder, whole; `None` if it is not there.
-    fn read(&self, name: &str, max: u64) -> Result<Option<Zeroizing<Vec<u8>>>> {
+    pub(crate) fn read(&self, name: &str, max: u64) -> Result<Option<Zeroizing<Vec<u8>>>> {
         let path = self.path.join(name);
         let fail = |e: io::Error| Error::failed(format!("can't read {}: {e}", path.display()));
         let file = match File::open(&path) {
@@ -191,7 +192,7 @@ impl Home {
     }
 
     /// Writes a file whole: a temporary one, synced, then renamed or linked.
-    fn write(&self, name: &str, bytes: &[u8], existing: Existing) -> Result<()> {
+    pub(crate) fn write(&self, name: &str, bytes: &[u8], existing: Existing) -> Result<()> {
         let path = self.path.join(name);
         let temporary = self.path.join(format!(".{name}.{}", std::process::id()));
         let attempt = || -> io::Result<()> {
@@ -215,8 +216,11 @@ impl Home {
     }
 }
 
-enum Existing {
+/// What to do with a file that is there.
+pub(crate) enum Existing {
+    /// The new one counts.
     Replace,
+    /// The old one counts.
     Keep,
 }
 

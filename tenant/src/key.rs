@@ -1,8 +1,9 @@
-//! The tenant key: Ed25519, signs enrollments.
+//! The tenant key: Ed25519, signs enrollments and policies.
 
 use crate::error::{Error, Result};
 use aws_lc_rs::signature::{ED25519, Ed25519KeyPair, KeyPair, UnparsedPublicKey};
 use base64ct::{Base64, Encoding};
+use halfkey_protocol::wire::policies::{PolicyEnvelope, SignedPolicy, policy_signed_bytes};
 use halfkey_protocol::wire::{self, Enrollment, SignedEnrollment};
 use halfkey_protocol::{Bytes, identity};
 use rustls_pki_types::PrivatePkcs8KeyDer;
@@ -74,6 +75,26 @@ impl TenantKey {
             tenant_key: Bytes::from(self.public()),
         }
     }
+
+    /// Signs a policy.
+    pub fn sign_policy(&self, envelope: &PolicyEnvelope) -> SignedPolicy {
+        let document = serde_json::to_vec(envelope).expect("strings and numbers have a JSON form");
+        let signature = self.0.sign(&policy_signed_bytes(&document));
+        SignedPolicy {
+            signature: Bytes::from(signature.as_ref()),
+            document: document.into(),
+            tenant_key: Bytes::from(self.public()),
+        }
+    }
+}
+
+/// The envelope of a policy, if the key inside it signed it. Whose key that is, the caller must
+/// compare.
+pub fn verified_envelope(signed: &SignedPolicy) -> Option<PolicyEnvelope> {
+    UnparsedPublicKey::new(&ED25519, signed.tenant_key.as_ref())
+        .verify(&policy_signed_bytes(&signed.document), &signed.signature)
+        .ok()?;
+    serde_json::from_slice(&signed.document).ok()
 }
 
 /// The document of an enrollment, if the key inside it signed it. Whose key that is, the caller
@@ -119,6 +140,24 @@ mod tests {
         assert_eq!(verified_document(&signed), Some(enrollment()));
         signed.document.0[20] ^= 1;
         assert_eq!(verified_document(&signed), None);
+    }
+
+    #[test]
+    fn a_policy_verifies_as_a_policy_only() {
+        let key = TenantKey::generate().unwrap();
+        let envelope = PolicyEnvelope {
+            format: 1,
+            scope: "group:web".into(),
+            version: 1,
+            created: 1,
+            policy: "format = 1".into(),
+        };
+        let mut signed = key.sign_policy(&envelope);
+        assert_eq!(verified_envelope(&signed), Some(envelope));
+        let SignedPolicy { document, tenant_key, signature } = signed.clone();
+        assert_eq!(verified_document(&SignedEnrollment { document, tenant_key, signature }), None);
+        signed.document.0[20] ^= 1;
+        assert_eq!(verified_envelope(&signed), None);
     }
 
     proptest! {

@@ -12,13 +12,18 @@
 //! | [`checks`] | what is checked here, whatever the server says |
 //! | [`roots`] | the folder of TPM manufacturers' roots |
 //! | [`enroll`] | a new key for a node |
-//! | [`decide`] | approve, deny, revoke, restore |
+//! | [`approve`] | the boot that waits: once, learn it, replace the policy |
+//! | [`decide`] | deny, revoke, restore |
+//! | [`policy`] | what nodes may boot: learn, predict, check, apply, explain |
+//! | [`proposals`], [`groups`] | what nodes want to boot next; nodes with one policy |
+//! | [`eventlog`] | a firmware event log from a file |
 //! | [`watch`] | the audit trail as it grows |
 //! | [`show`] | tables and lines |
-//! | [`words`], [`time`], [`text`] | PCRs in words, times, hostile text |
-//! | [`output`], [`ask`], [`error`] | standard output and error, yes or no, exit codes |
+//! | [`words`], [`labels`], [`time`], [`text`] | PCRs in words, labels by id, times, hostile text |
+//! | [`output`], [`ask`], [`error`] | standard output and error, questions, exit codes |
 
 pub mod app;
+pub mod approve;
 pub mod ask;
 pub mod bundle;
 pub mod checks;
@@ -27,9 +32,14 @@ pub mod client;
 pub mod decide;
 pub mod enroll;
 pub mod error;
+pub mod eventlog;
+pub mod groups;
 pub mod home;
 pub mod key;
+pub mod labels;
 pub mod output;
+pub mod policy;
+pub mod proposals;
 pub mod resolve;
 pub mod roots;
 pub mod show;

@@ -25,6 +25,11 @@ impl Out {
         &self.style
     }
 
+    /// Whether documents are wanted instead of text.
+    pub fn is_json(&self) -> bool {
+        self.json
+    }
+
     /// The result of a command: one JSON document, or text.
     ///
     /// # Errors

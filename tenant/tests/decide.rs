@@ -9,6 +9,7 @@ use common::{Desk, Ran, golden};
 use halfkey_protocol::Bytes;
 use halfkey_protocol::wire::Register;
 use halfkey_protocol::wire::operator::*;
+use halfkey_protocol::wire::policies::Finding;
 use std::fs::File;
 use std::io::Write;
 use std::process::Stdio;
@@ -43,7 +44,7 @@ fn record(id: &str, label: &str, pending: Option<PendingBoot>) -> NodeRecord {
         registered_at: 1,
         enrollment: None,
         pending,
-        reference: None,
+        policy: None,
         revoked_because: None,
     }
 }
@@ -53,9 +54,16 @@ fn pending(approvable: bool) -> PendingBoot {
         ticket: "ticket-7".into(),
         evidence_id: 7,
         code: if approvable { "policy_mismatch" } else { "counter_rollback" }.into(),
-        message: "PCR 4 is not as approved".into(),
+        message: "the kernel is not as allowed".into(),
         approvable,
-        differing: vec![PcrDifference { pcr: 4, expected: None, found: vec![1; 32].into() }],
+        findings: vec![Finding {
+            pcr: Some(4),
+            event: Some(31),
+            what: "boot application \\EFI\\Linux\\linux.efi".into(),
+            rule: "boot \"6.1\" image 1 (uki)".into(),
+            expected: "authenticode sha256:0202".into(),
+            found: "sha256:0101".into(),
+        }],
         since: 1,
         expires: 2,
     }
@@ -86,12 +94,12 @@ fn posts(server: &Server) -> Vec<(String, serde_json::Value)> {
 #[test]
 fn a_pending_boot_is_shown_and_exactly_that_one_is_approved() {
     let (server, desk) = setup(Some(pending(true)));
-    let ran = desk.ok(&["approve", "3f2a", "--yes", "--json"]);
-    for needle in ["PCR 4", "boot loader, kernel image or UKI", "0101", "policy_mismatch"] {
+    let ran = desk.ok(&["approve", "3f2a", "--once", "--yes", "--json"]);
+    for needle in ["PCR 4", "boot loader, kernel image or UKI", "linux.efi", "sha256:0101", "policy_mismatch"]
+    {
         assert!(ran.stderr.contains(needle), "{needle}: {ran:?}");
     }
     let _: NodeRecord = serde_json::from_str(&ran.stdout).unwrap();
-    desk.ok(&["approve", A, "--once", "--yes"]);
     desk.ok(&["deny", A, "--because", "not our kernel"]);
     desk.ok(&["revoke", &A.to_uppercase(), "--because", "stolen"]);
     desk.ok(&["restore", A, "--because", "found"]);
@@ -99,8 +107,7 @@ fn a_pending_boot_is_shown_and_exactly_that_one_is_approved() {
     assert_eq!(
         posts(&server),
         [
-            (path("approve"), serde_json::json!({"ticket": "ticket-7", "once": false})),
-            (path("approve"), serde_json::json!({"ticket": "ticket-7", "once": true})),
+            (path("approve"), serde_json::json!({"ticket": "ticket-7"})),
             (path("deny"), serde_json::json!({"ticket": "ticket-7", "because": "not our kernel"})),
             (path("revoke"), serde_json::json!({"because": "stolen"})),
             (path("restore"), serde_json::json!({"because": "found"})),
@@ -136,8 +143,10 @@ fn what_can_not_be_decided_is_said() {
 #[test]
 fn nothing_is_asked_without_a_terminal() {
     let (server, desk) = setup(Some(pending(true)));
-    let ran = desk.run(&["approve", A]);
-    assert!(ran.code == 2 && ran.stderr.contains("hint:") && ran.stderr.contains("--yes"), "{ran:?}");
+    for args in [&["approve", A][..], &["approve", A, "--once"]] {
+        let ran = desk.run(args);
+        assert!(ran.code == 2 && ran.stderr.contains("hint:") && ran.stderr.contains("--yes"), "{ran:?}");
+    }
     assert_eq!(posts(&server).len(), 0);
 }
 
@@ -145,11 +154,17 @@ fn nothing_is_asked_without_a_terminal() {
 fn on_a_terminal_only_yes_is_yes() {
     let (server, desk) = setup(Some(pending(true)));
     for (typed, code) in [("\n", 1), ("n\n", 1), ("yess\n", 1), ("\u{4}", 1), ("y\n", 0), ("YES\n", 0)] {
-        let ran = on_terminal(&desk, &["approve", A], typed);
+        let ran = on_terminal(&desk, &["approve", A, "--once"], typed);
         assert_eq!(ran.code, code, "{typed:?}: {ran:?}");
         assert!(ran.stderr.contains("[y/N]"), "{ran:?}");
     }
     assert_eq!(posts(&server).len(), 2);
+    for (typed, code) in [("\n", 1), ("y\n", 1), ("learn it\n", 1), ("o\n", 0), ("Once\n", 0)] {
+        let ran = on_terminal(&desk, &["approve", A], typed);
+        assert_eq!(ran.code, code, "{typed:?}: {ran:?}");
+        assert!(ran.stderr.contains("[o]nce, [l]earn, [r]eplace, [N]o"), "{ran:?}");
+    }
+    assert_eq!(posts(&server).len(), 4, "y chooses nothing");
 }
 
 /// With a terminal as standard input on which this was typed.
@@ -187,7 +202,7 @@ fn approve_can_wait_for_the_boot() {
     });
     let desk = Desk::logged_in(&pki.bundle(&[server.url()]));
     assert_eq!(desk.run(&["approve", A, "--yes"]).code, 5);
-    desk.ok(&["approve", A, "--yes", "--wait", "20"]);
+    desk.ok(&["approve", A, "--once", "--yes", "--wait", "20"]);
     let asked = server.asked();
     assert_eq!(
         asked[1..3],

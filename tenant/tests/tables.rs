@@ -7,6 +7,7 @@ use common::golden;
 use halfkey::show::{self, Style};
 use halfkey_protocol::Bytes;
 use halfkey_protocol::wire::operator::*;
+use halfkey_protocol::wire::policies::*;
 use halfkey_protocol::wire::{Finish, Register};
 
 const NOW: u64 = 1_795_298_459;
@@ -40,17 +41,53 @@ fn node_list() -> NodeList {
     NodeList { nodes: vec![db, web, lost] }
 }
 
+fn findings() -> Vec<Finding> {
+    let kernel = Finding {
+        pcr: Some(4),
+        event: Some(31),
+        what: "boot application \\EFI\\Linux\\linux.efi".into(),
+        rule: "boot \"6.1.0-55\" image 1 (uki)".into(),
+        expected: "authenticode sha256:0101".into(),
+        found: "sha256:0202".into(),
+    };
+    let missing = Finding {
+        pcr: None,
+        event: None,
+        what: "kernel command line".into(),
+        rule: "command_line.required".into(),
+        expected: "systemd.import_credentials=no".into(),
+        found: "evil\u{1b}[2J".into(),
+    };
+    vec![kernel, missing]
+}
+
+fn policy(scope: &str) -> PolicySummary {
+    PolicySummary {
+        scope: scope.into(),
+        version: 3,
+        name: "databases".into(),
+        tenant_key: "sha256:aa".into(),
+        sha256: "bb".repeat(32),
+        applied_at: NOW - 300_000,
+        applied_by: "alice".into(),
+        nodes: 2,
+    }
+}
+
+fn policy_record(scope: &str) -> PolicyRecord {
+    let empty = Bytes(vec![]);
+    let signed = SignedPolicy { document: empty.clone(), tenant_key: empty.clone(), signature: empty };
+    PolicyRecord { summary: policy(scope), signed }
+}
+
 fn pending() -> PendingBoot {
     PendingBoot {
         ticket: "t".into(),
         evidence_id: 12,
         code: "policy_mismatch".into(),
-        message: "PCR 4 and 12 are not as approved".into(),
+        message: format!("{} (and 1 more)", findings()[0]),
         approvable: true,
-        differing: vec![
-            PcrDifference { pcr: 4, expected: Some(vec![1; 32].into()), found: vec![2; 32].into() },
-            PcrDifference { pcr: 12, expected: None, found: vec![3; 32].into() },
-        ],
+        findings: findings(),
         since: NOW - 40,
         expires: NOW + 860,
     }
@@ -74,13 +111,7 @@ fn record() -> NodeRecord {
         registered_at: NOW - 400_000,
         enrollment: None,
         pending: Some(pending()),
-        reference: Some(Reference {
-            bank: "sha256".into(),
-            pcrs: vec![],
-            evidence_id: 3,
-            learned_at: NOW - 300_000,
-            learned_by: "alice".into(),
-        }),
+        policy: Some(policy("group:db")),
         revoked_because: None,
     }
 }
@@ -93,7 +124,7 @@ fn evidence() -> EvidenceSummary {
         purpose: "boot".into(),
         outcome: "pending".into(),
         code: Some("policy_mismatch".into()),
-        message: "PCR 4 and 12 are not as approved".into(),
+        message: format!("{} (and 1 more)", findings()[0]),
     }
 }
 
@@ -117,14 +148,28 @@ fn colours_only_when_wanted() {
 
 #[test]
 fn a_node_with_a_pending_boot() {
-    let shown = show::node(&record(), None, &Style::default(), NOW);
+    let judged = NodePolicy {
+        group: Some("db".into()),
+        policy: Some(policy_record("group:db")),
+        additions: Some(policy_record(&format!("additions:{A}"))),
+        trusted: vec![],
+    };
+    let shown = show::node(&record(), Some(&judged), None, &Style::default(), NOW);
     // The evidence crate's wording after the reason is its own affair.
-    let shown: String =
-        shown.lines().map(|line| line.split(": expected").next().unwrap_or(line).to_owned() + "\n").collect();
+    let own = |line: &str| match line.split_once(": expected") {
+        Some((ours, _)) if line.starts_with("checked here") => format!("{ours}\n"),
+        _ => format!("{line}\n"),
+    };
+    let shown: String = shown.lines().map(own).collect();
     golden::check("node.txt", &shown);
     let mut first = record();
-    first.reference = None;
-    let boot = PendingBoot { code: "no_reference".into(), differing: vec![], ..pending() };
+    first.policy = None;
+    let boot = PendingBoot {
+        code: "no_policy".into(),
+        message: "the node waits for an operator".into(),
+        findings: vec![],
+        ..pending()
+    };
     golden::check("pending-first.txt", &show::pending(&first, &boot, NOW));
 }
 
@@ -165,7 +210,7 @@ fn evidence_lists_and_records() {
         restart_count: Some(0),
         clock: Some(12_345),
         expected_fence: Some(vec![9; 32].into()),
-        differing: pending().differing,
+        findings: findings(),
     };
     golden::check("evidence.txt", &show::evidence(&record, &Style::default(), NOW));
 }

@@ -172,7 +172,7 @@ fn an_event_log_is_saved_raw_and_never_over_another_file() {
                 restart_count: None,
                 clock: None,
                 expected_fence: None,
-                differing: vec![],
+                findings: vec![],
             })
         }
         path if path.starts_with(&format!("/v1/operator/nodes/{A}/evidence?limit=")) => {

@@ -2,9 +2,12 @@
 #![allow(dead_code)]
 
 pub mod golden;
+pub mod log;
+pub mod node;
 pub mod pki;
 pub mod server;
 pub mod tpm;
+pub mod verifier;
 
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output, Stdio};

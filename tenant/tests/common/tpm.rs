@@ -1,5 +1,6 @@
 //! A real TPM (swtpm, manufactured with EK certificates by a CA of its own), spoken to directly.
 
+use halfkey_protocol::kdf::Hash;
 use halfkey_protocol::template;
 use halfkey_protocol::wire::{Credential, Register};
 use halfkey_protocol::{Bytes, NodeId, identity};
@@ -33,6 +34,8 @@ pub struct Tpm {
     ak: u32,
     srk: u32,
     ek: EkKind,
+    /// PCR 0 to 15 of the SHA-256 bank, kept in step.
+    pcrs: Mutex<Vec<Vec<u8>>>,
     /// What its agent would send.
     pub register: Register,
 }
@@ -58,7 +61,8 @@ impl Tpm {
             certify_signature: certify_signature.into(),
             label: "web1".into(),
         };
-        Self { stream, dir, ak, srk, ek, register }
+        let pcrs = Mutex::new(vec![vec![0; 32]; 16]);
+        Self { stream, dir, ak, srk, ek, pcrs, register }
     }
 
     pub fn node_id(&self) -> NodeId {
@@ -93,6 +97,40 @@ impl Tpm {
     /// ActivateCredential with the SRK.
     pub fn activate_with_srk(&self, credential: &Credential) -> Vec<u8> {
         self.activate(self.srk, PASSWORD, credential).unwrap()
+    }
+
+    /// TPM2_PCR_Extend in the SHA-256 bank.
+    pub fn extend(&self, pcr: u8, digest: &[u8]) {
+        let params = [&[0, 0, 0, 1, 0, 0x0b][..], digest].concat();
+        run(&self.stream, 0x182, &[pcr.into()], &[PASSWORD], &params);
+        let value = &mut self.pcrs.lock().unwrap()[usize::from(pcr)];
+        *value = Hash::Sha256.digest(&[value, digest]);
+    }
+
+    /// PCR 0 to 15.
+    pub fn pcrs(&self) -> Vec<Bytes> {
+        self.pcrs.lock().unwrap().iter().map(|value| value.clone().into()).collect()
+    }
+
+    /// TPM2_Quote of PCR 0 to 15 by the AK: `TPMS_ATTEST` and `TPMT_SIGNATURE`.
+    pub fn quote(&self, qualifying: &[u8; 32]) -> (Vec<u8>, Vec<u8>) {
+        let selection = [0, 0x10, 0, 0, 0, 1, 0, 0x0b, 3, 0xff, 0xff, 0];
+        let params = [tpm2b(qualifying), selection.to_vec()].concat();
+        let answer = run(&self.stream, 0x158, &[self.ak], &[PASSWORD], &params);
+        let (attest, signature) = sized(&answer);
+        (attest.to_vec(), signature.to_vec())
+    }
+
+    /// Power off and on: PCRs are zero, resetCount grows, transient keys are made again.
+    pub fn reset(&self) {
+        run(&self.stream, 0x145, &[], &[], &[0, 0]);
+        let control = format!("{}", self.dir.path().join("control").display());
+        let done = Command::new("swtpm_ioctl").args(["--unix", &control, "-i"]).status();
+        assert!(done.expect("swtpm_ioctl is installed").success());
+        run(&self.stream, 0x144, &[], &[], &[0, 0]);
+        assert_eq!(create_primary(&self.stream, OWNER, &template::SRK.template()).0, self.srk);
+        assert_eq!(create_primary(&self.stream, ENDORSEMENT, &template::AK.template()).0, self.ak);
+        self.pcrs.lock().unwrap().iter_mut().for_each(|value| value.fill(0));
     }
 
     fn activate(&self, key: u32, session: u32, credential: &Credential) -> Result<Vec<u8>, u32> {
@@ -132,6 +170,7 @@ fn manufacture(dir: &Path) -> PathBuf {
         .args(["socket", "--tpm2", "--daemon", "--terminate", "--flags", "not-need-init,startup-clear"])
         .args(["--tpmstate", &format!("dir={}", at("state"))])
         .args(["--server", &format!("type=unixio,path={}", at("sock"))])
+        .args(["--ctrl", &format!("type=unixio,path={}", at("control"))])
         .status()
         .expect("swtpm is installed");
     assert!(started.success());

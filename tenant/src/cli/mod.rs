@@ -1,11 +1,19 @@
 //! The command line, and its help.
 
-use clap::{Args, Parser, Subcommand, ValueEnum};
+mod policy;
+
+pub use policy::{
+    AddTarget, ApplyTarget, GroupCommand, GroupTarget, PolicyCommand, PredictArgs, PredictFiles,
+    ProposalCommand, Switch,
+};
+
+use clap::{ArgGroup, Args, Parser, Subcommand, ValueEnum};
 use clap_complete::Shell;
+use halfkey_protocol::kdf::Hash;
 use std::path::PathBuf;
 use std::time::Duration;
 
-const ABOUT: &str = "Enroll, approve and revoke machines that unlock their disks with Halfkey";
+const ABOUT: &str = "Enroll machines that unlock their disks with Halfkey, and decide what they may boot";
 
 const AFTER_HELP: &str = "\
 NODE is a node's id, an unambiguous prefix of one, or a label.
@@ -16,16 +24,18 @@ with `watch` and `audit --follow`.
 
 Exit codes:
   0  done
-  1  refused by the server, answered with no, or failed on this machine
+  1  refused by the server, answered with no, or failed on this machine; with `policy test` and
+     `policy explain`: a boot would be denied; with `policy check` and `eventlog`: not well formed
   2  the command line can't be used as it is, or there is no terminal to ask on (see --yes)
   3  no such node or record, or several nodes fit
   4  no server answered in time, or it can't work at the moment
   5  no boot of this node waits for an operator
-  6  a check made here failed: of the server's certificate, a node's record, an EK, a release key
+  6  a check made here failed: of the server's certificate, a node's record, an EK, a release key,
+     a quote, the signature or the version of a policy
 
 Files: --home, or HALFKEY_HOME, or $XDG_CONFIG_HOME/halfkey, or ~/.config/halfkey holds the operator
-bundle, the tenant key (tenant.key, Ed25519, PKCS#8 in PEM) and the release keys seen so far. The
-tenant key is not encrypted: it is protected by its file mode alone, so keep the folder on an
+bundle, the tenant key (tenant.key, Ed25519, PKCS#8 in PEM), the release keys seen so far and the
+versions of the policies signed here. The tenant key is not encrypted: it is protected by its file mode alone, so keep the folder on an
 encrypted disk and back it up. HTTPS_PROXY and NO_PROXY are honoured.";
 
 /// The command line.
@@ -95,17 +105,24 @@ pub enum Command {
     },
     /// Check a registered node's TPM and give it its half of a new key
     Enroll(EnrollArgs),
-    /// Show the boot that waits, and approve it
+    /// Show the boot that waits, and approve it: once, or as part of the policy
+    #[command(group = ArgGroup::new("how").multiple(false))]
     Approve {
         /// Id, prefix or label
         node: String,
-        /// Release this boot only; keep the reference values as they are
-        #[arg(long)]
+        /// Release this boot only; leave the policy as it is
+        #[arg(long, group = "how")]
         once: bool,
+        /// Allow this boot from now on, besides what the policy allows; the first policy if there is none
+        #[arg(long, group = "how")]
+        learn: bool,
+        /// Allow this boot from now on and nothing else: a new policy for this node alone
+        #[arg(long, group = "how")]
+        replace: bool,
         /// Wait this long for a boot to become pending
         #[arg(long, value_name = "SECONDS", value_parser = seconds)]
         wait: Option<Duration>,
-        /// Do not ask
+        /// Do not ask; without --once and --replace it means --learn
         #[arg(long)]
         yes: bool,
     },
@@ -132,6 +149,38 @@ pub enum Command {
         /// Reason, for the audit trail
         #[arg(long, value_name = "TEXT")]
         because: String,
+    },
+    /// What nodes may boot
+    Policy {
+        /// What to do
+        #[command(subcommand)]
+        command: PolicyCommand,
+    },
+    /// What nodes want to boot next and no rule accepts
+    Proposals {
+        /// Only this node
+        #[arg(long)]
+        node: Option<String>,
+        /// Also those that are decided
+        #[arg(long)]
+        all: bool,
+    },
+    /// Look at, accept or deny one proposal
+    Proposal {
+        /// What to do
+        #[command(subcommand)]
+        command: ProposalCommand,
+    },
+    /// Groups of nodes with one policy
+    Group {
+        /// What to do
+        #[command(subcommand)]
+        command: GroupCommand,
+    },
+    /// Read and replay a firmware event log: every event, and the PCRs that they give
+    Eventlog {
+        /// Such as /sys/kernel/security/tpm0/binary_bios_measurements; `-` is standard input
+        file: PathBuf,
     },
     /// What a node sent and how it was judged
     Evidence {
@@ -238,6 +287,14 @@ impl Bank {
         match self {
             Self::Sha256 => "sha256",
             Self::Sha384 => "sha384",
+        }
+    }
+
+    /// The hash.
+    pub fn hash(self) -> Hash {
+        match self {
+            Self::Sha256 => Hash::Sha256,
+            Self::Sha384 => Hash::Sha384,
         }
     }
 }

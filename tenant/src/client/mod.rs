@@ -1,6 +1,8 @@
 //! Requests to the servers of the bundle: TLS 1.3, the bundle's CA and nothing else,
 //! the operator's certificate, a limit on every wait and every answer.
 
+mod policies;
+
 use crate::bundle::Bundle;
 use crate::error::{Error, Exit, Result};
 use crate::text::clean;

@@ -1,0 +1,174 @@
+//! `halfkey approve`: the boot that waits, once, as part of the policy, or as the whole of it.
+
+use crate::app::App;
+use crate::ask::{choose, confirm};
+use crate::error::{Error, Result};
+use crate::policy::apply::{Desk, Proposed, joined};
+use crate::policy::boot::{Attester, Boot};
+use crate::policy::node::{self, Governed, extendable};
+use crate::policy::{document, learn};
+use crate::text::{clean, clean_short};
+use crate::{decide, resolve, show, time, watch};
+use halfkey_protocol::NodeId;
+use halfkey_protocol::wire::operator::{Approve, NodeRecord, PendingBoot};
+use halfkey_protocol::wire::policies::Scope;
+use std::time::Duration;
+
+/// `halfkey approve`.
+pub struct Approval<'a> {
+    /// NODE
+    pub node: &'a str,
+    /// What it means for later boots.
+    pub how: Option<How>,
+    /// Wait for a boot.
+    pub wait: Option<Duration>,
+    /// Do not ask.
+    pub yes: bool,
+}
+
+/// What an approval means for later boots.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum How {
+    /// Nothing.
+    Once,
+    /// This boot is allowed besides what is.
+    Learn,
+    /// This boot is allowed, and nothing else.
+    Replace,
+}
+
+impl How {
+    /// From the options, at most one of which is given.
+    pub fn of(once: bool, learn: bool, replace: bool) -> Option<Self> {
+        [(once, Self::Once), (learn, Self::Learn), (replace, Self::Replace)]
+            .into_iter()
+            .find_map(|(given, how)| given.then_some(how))
+    }
+}
+
+/// Shows the boot that waits, asks, approves exactly that one.
+///
+/// # Errors
+/// `NothingPending` when no boot waits; `Failed` when it can't be approved or the answer is no; `Untrusted` when it is to
+/// be learned and does not pass the checks here.
+pub fn run(app: &App, approval: &Approval<'_>) -> Result<()> {
+    let desk = Desk::open(app)?;
+    let id = resolve::resolve(&desk.client, approval.node)?;
+    let record = match approval.wait {
+        None => desk.client.node(id)?,
+        Some(limit) => watch::wait_for(&desk.client, id, limit, |record| record.pending.is_some())?
+            .ok_or_else(|| decide::nothing_pending(id))?,
+    };
+    let pending = record.pending.as_ref().ok_or_else(|| decide::nothing_pending(id))?;
+    app.out.note(&show::pending(&record, pending, time::now()));
+    if !pending.approvable {
+        return Err(Error::failed(format!("this boot can't be approved: {}", clean(&pending.code)))
+            .hint("only what a policy does not allow can be; see the message above"));
+    }
+    let how = match approval.how {
+        Some(how) => how,
+        None if approval.yes => How::Learn,
+        None => ask()?,
+    };
+    match how {
+        How::Once => once(&desk, id, pending, approval.yes || approval.how.is_none()),
+        how => allow(&desk, id, &record, pending, how, approval.yes),
+    }
+}
+
+fn ask() -> Result<How> {
+    let question = "Release this boot once, learn it (later boots like this are allowed too), or replace the policy by it?";
+    Ok(match choose(question, &["once", "learn", "replace"])? {
+        "once" => How::Once,
+        "learn" => How::Learn,
+        _ => How::Replace,
+    })
+}
+
+fn once(desk: &Desk<'_>, id: NodeId, pending: &PendingBoot, asked: bool) -> Result<()> {
+    if !asked {
+        confirm("Release this boot once, and leave the policy as it is?")?;
+    }
+    // The ticket names the boot that was shown: one that came in between is not meant.
+    let after = desk.client.approve(id, &Approve { ticket: pending.ticket.clone() })?;
+    decide::done(desk.app, &after, "approved once:")
+}
+
+/// Makes this boot part of a policy. The machine asks again by itself, and is released by that policy.
+fn allow(
+    desk: &Desk<'_>,
+    id: NodeId,
+    record: &NodeRecord,
+    pending: &PendingBoot,
+    how: How,
+    yes: bool,
+) -> Result<()> {
+    let attester = Attester::of(id, record, &desk.key)?;
+    attester.require_mine()?;
+    let boot = attester.boot(&desk.client, pending.evidence_id)?;
+    let governed = Governed::fetch(&desk.client, id, &desk.key)?;
+    let (block, change) = match (how, &governed.policy) {
+        (How::Learn, Some(_)) => added(desk, id, record, &boot, &governed)?,
+        _ => whole(desk, id, record, &boot)?,
+    };
+    let left = node::findings(change.policy(), &boot)?;
+    if !left.is_empty() {
+        return Err(Error::failed(format!(
+            "this boot would still be denied: what differs is not only the boot\n{}",
+            show::findings(&left).trim_end()
+        ))
+        .hint("edit the policy (`halfkey policy show`, `policy apply`), or take this boot as a new one with --replace"));
+    }
+    desk.app.out.note(&format!("learned for {}\n\n{}\n{}", change.scope, shown(&block), change.summary()));
+    if !yes {
+        confirm(&format!("Sign this as {}, and release the boot?", change.scope))?;
+    }
+    let applied = change.hand_in(desk)?;
+    desk.app.out.note(&show::policy::applied(&applied));
+    let what = if how == How::Learn { "learned the boot of" } else { "replaced the policy of" };
+    decide::done(desk.app, &desk.client.node(id)?, what)
+}
+
+/// The first policy of a node, or a new one of its own.
+fn whole(desk: &Desk<'_>, id: NodeId, record: &NodeRecord, boot: &Boot) -> Result<(String, Proposed)> {
+    let scope = Scope::Node(id);
+    let text = learn::whole(boot, record, &record.summary.label)?;
+    let present = document::current(&desk.client, &scope, &desk.key, &desk.ledger()?)?;
+    Ok((text.clone(), Proposed::new(desk, scope, present, text)?))
+}
+
+/// A boot besides those that are allowed: in the node's own policy, or beside that of its group.
+fn added(
+    desk: &Desk<'_>,
+    id: NodeId,
+    record: &NodeRecord,
+    boot: &Boot,
+    governed: &Governed,
+) -> Result<(String, Proposed)> {
+    let block = learn::block(boot, record)?;
+    let own = governed.to_extend(id)?;
+    let change = match &own.scope {
+        Scope::Node(_) => Proposed::extended(desk, extendable(desk, own)?, &block)?,
+        _ => {
+            let scope = Scope::Additions(id);
+            match document::current(&desk.client, &scope, &desk.key, &desk.ledger()?)? {
+                Some(present) => Proposed::extended(desk, present, &block)?,
+                None => {
+                    let name = toml_string(&clean_short(&record.summary.label, 64));
+                    Proposed::new(desk, scope, None, joined(&format!("format = 1\nname = {name}"), &block))?
+                }
+            }
+        }
+    };
+    Ok((block, change))
+}
+
+/// A basic string of TOML: a label may have quotes in it.
+fn toml_string(text: &str) -> String {
+    format!("\"{}\"", text.replace('\\', "\\\\").replace('"', "\\\""))
+}
+
+/// A block on a terminal: its texts are the machine's own.
+fn shown(block: &str) -> String {
+    block.lines().map(|line| format!("    {}\n", clean(line))).collect()
+}

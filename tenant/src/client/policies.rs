@@ -1,0 +1,87 @@
+//! Requests about policies, groups and proposals.
+
+use super::{Client, about};
+use crate::error::Result;
+use halfkey_protocol::NodeId;
+use halfkey_protocol::wire::operator::{Because, NodeRecord};
+use halfkey_protocol::wire::policies::Scope;
+use halfkey_protocol::wire::policies::{
+    GroupList, NodePolicy, PolicyList, PolicyRecord, ProposalList, ProposalRecord, SetGroup, SignedPolicy,
+};
+use std::time::Duration;
+
+impl Client {
+    /// The newest policy of each scope.
+    ///
+    /// # Errors
+    /// As every request.
+    pub fn policies(&self) -> Result<PolicyList> {
+        self.get("policies", Duration::ZERO)
+    }
+
+    /// A policy; without a version the newest. Not checked: see [`crate::policy::document`].
+    ///
+    /// # Errors
+    /// As every request.
+    pub fn policy(&self, scope: &Scope, version: Option<u64>) -> Result<PolicyRecord> {
+        let version = version.map(|version| format!("?version={version}")).unwrap_or_default();
+        self.get(&format!("policies/{scope}{version}"), Duration::ZERO)
+    }
+
+    /// Hands in a policy.
+    ///
+    /// # Errors
+    /// As every request.
+    pub fn apply(&self, scope: &Scope, body: &SignedPolicy) -> Result<PolicyRecord> {
+        self.post(&format!("policies/{scope}"), body)
+    }
+
+    /// All that a node is judged by.
+    ///
+    /// # Errors
+    /// As every request.
+    pub fn node_policy(&self, id: NodeId) -> Result<NodePolicy> {
+        self.get(&format!("nodes/{id}/policy"), Duration::ZERO)
+    }
+
+    /// Puts a node into a group, or into none.
+    ///
+    /// # Errors
+    /// As every request.
+    pub fn set_group(&self, id: NodeId, body: &SetGroup) -> Result<NodeRecord> {
+        about(id, self.post(&format!("nodes/{id}/group"), body)?)
+    }
+
+    /// All groups.
+    ///
+    /// # Errors
+    /// As every request.
+    pub fn groups(&self) -> Result<GroupList> {
+        self.get("groups", Duration::ZERO)
+    }
+
+    /// Proposals, newest first.
+    ///
+    /// # Errors
+    /// As every request.
+    pub fn proposals(&self, node: Option<NodeId>, waiting: bool) -> Result<ProposalList> {
+        let node = node.map(|id| format!("&node={id}")).unwrap_or_default();
+        self.get(&format!("proposals?waiting={waiting}{node}"), Duration::ZERO)
+    }
+
+    /// One proposal.
+    ///
+    /// # Errors
+    /// As every request.
+    pub fn proposal(&self, number: u64) -> Result<ProposalRecord> {
+        self.get(&format!("proposals/{number}"), Duration::ZERO)
+    }
+
+    /// Denies a proposal.
+    ///
+    /// # Errors
+    /// As every request.
+    pub fn deny_proposal(&self, number: u64, body: &Because) -> Result<ProposalRecord> {
+        self.post(&format!("proposals/{number}/deny"), body)
+    }
+}

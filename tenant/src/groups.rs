@@ -1,0 +1,51 @@
+//! `halfkey group`: nodes with one policy.
+
+use crate::app::App;
+use crate::cli::GroupCommand;
+use crate::error::Result;
+use crate::policy::scope;
+use crate::{labels, resolve, show};
+use halfkey_protocol::wire::operator::NodeRecord;
+use halfkey_protocol::wire::policies::{Scope, SetGroup};
+
+/// Runs `halfkey group`.
+///
+/// # Errors
+/// With the exit code and the message for the operator.
+pub fn run(app: &App, command: &GroupCommand) -> Result<()> {
+    match command {
+        GroupCommand::List => list(app),
+        GroupCommand::Set { nodes, target } => set(app, nodes, target.group.as_deref()),
+    }
+}
+
+fn list(app: &App) -> Result<()> {
+    let client = app.logged_in()?;
+    let (list, labels) = (client.groups()?, labels::all(&client)?);
+    app.out.value(&list, || show::policy::groups(&list, &app.style(), |id| labels.short(id)))
+}
+
+fn set(app: &App, nodes: &[String], group: Option<&str>) -> Result<()> {
+    let group = group.map(scope::group).transpose()?;
+    let client = app.logged_in()?;
+    // All of them first: a typing error must not leave half of them moved.
+    let ids = nodes.iter().map(|node| resolve::resolve(&client, node)).collect::<Result<Vec<_>>>()?;
+    let body = SetGroup { group: group.clone() };
+    let mut records: Vec<NodeRecord> = Vec::with_capacity(ids.len());
+    for id in ids {
+        let record = client.set_group(id, &body)?;
+        let own = record.policy.as_ref().is_some_and(|policy| policy.scope == Scope::Node(id).to_string());
+        if own && group.is_some() {
+            app.out.note(&format!(
+                "note: {} has a policy of its own, which outranks that of its group",
+                show::name(&record.summary)
+            ));
+        }
+        records.push(record);
+    }
+    app.out.value(&records, || {
+        let to = group.as_ref().map_or("out of its group".to_owned(), |group| format!("in group {group}"));
+        let line = |record: &NodeRecord| format!("{} is now {to}", show::name(&record.summary));
+        records.iter().map(line).collect::<Vec<_>>().join("\n")
+    })
+}

@@ -1,0 +1,192 @@
+//! Signing a document and handing it in: one place, whoever wrote the document.
+
+use crate::app::App;
+use crate::ask::confirm;
+use crate::bundle::Bundle;
+use crate::cli::ApplyTarget;
+use crate::client::Client;
+use crate::error::{Error, Exit, Result};
+use crate::key::TenantKey;
+use crate::policy::document::{self, Own, Source};
+use crate::policy::ledger::Ledger;
+use crate::policy::node::Governed;
+use crate::policy::scope;
+use crate::policy::trial::{self, Trial};
+use crate::{resolve, show, time};
+use halfkey_evidence::policy::{self, Change, Policy};
+use halfkey_protocol::wire::policies::{MAX_POLICY, PolicyEnvelope, PolicyRecord, Scope};
+use std::path::Path;
+
+/// What signing needs.
+pub struct Desk<'a> {
+    /// The program.
+    pub app: &'a App,
+    /// The verifier.
+    pub client: Client,
+    /// The tenant key.
+    pub key: TenantKey,
+    bundle: Bundle,
+}
+
+impl<'a> Desk<'a> {
+    /// Logged in, with a tenant key.
+    ///
+    /// # Errors
+    /// When one is missing.
+    pub fn open(app: &'a App) -> Result<Self> {
+        let bundle = app.home.bundle()?;
+        Ok(Self { app, client: app.client(&bundle)?, key: app.home.tenant_key()?, bundle })
+    }
+
+    /// What was signed here before.
+    ///
+    /// # Errors
+    /// When the bundle's CA can't be read.
+    pub fn ledger(&self) -> Result<Ledger<'_>> {
+        Ledger::new(&self.app.home, &self.bundle)
+    }
+}
+
+/// `halfkey policy apply`.
+///
+/// # Errors
+/// With every problem of the document; `Failed` when the answer is no or the server refuses.
+pub fn run(app: &App, file: &Path, target: &ApplyTarget, yes: bool) -> Result<()> {
+    let source = Source::file(file)?;
+    let desk = Desk::open(app)?;
+    let scope = match (&target.group, &target.node, &target.additions) {
+        (Some(name), ..) => Scope::Group(scope::group(name)?),
+        (_, Some(node), _) => Scope::Node(resolve::resolve(&desk.client, node)?),
+        (.., Some(node)) => Scope::Additions(resolve::resolve(&desk.client, node)?),
+        _ => return Err(Error::usage("none of --group, --node and --additions is given")),
+    };
+    // A whole document from the operator: the remedy when the server shows an old one, so that is only said.
+    let ledger = desk.ledger()?;
+    let present = match document::current(&desk.client, &scope, &desk.key, &ledger) {
+        Ok(present) => present,
+        Err(error) if error.exit == Exit::Untrusted => {
+            app.out.note(&format!("warning: {error}"));
+            document::newest(&desk.client, &scope, &desk.key).unwrap_or(None)
+        }
+        Err(error) => return Err(error),
+    };
+    let change = Proposed::new(&desk, scope, present, source.text)?;
+    app.out.note(&change.summary());
+    let trials = trial::of_scope(&desk, &change.scope, &change.replaced)?;
+    warn(app, &trials);
+    if !yes {
+        confirm(&format!("Sign this as {}?", change.scope))?;
+    }
+    let record = change.hand_in(&desk)?;
+    app.out.value(&record, || show::policy::applied(&record))
+}
+
+/// A document for a scope that was parsed, with what it changes.
+pub struct Proposed {
+    /// What it is for.
+    pub scope: Scope,
+    present: Option<Own>,
+    text: String,
+    changes: Vec<Change>,
+    /// What governs the scope's nodes from then on.
+    replaced: Policy,
+}
+
+impl Proposed {
+    /// Parses the document. `present` is what this desk signed last for that scope.
+    ///
+    /// # Errors
+    /// With every problem; `Failed` for additions to a policy that isn't there.
+    pub fn new(desk: &Desk<'_>, scope: Scope, present: Option<Own>, text: String) -> Result<Self> {
+        if text.len() > MAX_POLICY {
+            return Err(Error::failed(format!(
+                "expected at most {MAX_POLICY} bytes in a policy, found {}",
+                text.len()
+            )));
+        }
+        let source = Source { name: format!("the new policy of {scope}"), text };
+        let before = present.as_ref().map(Source::from);
+        let (before, replaced) = match &scope {
+            Scope::Additions(id) => {
+                let additions = source.additions()?;
+                let governed = Governed::fetch(&desk.client, *id, &desk.key)?;
+                let base = Source::from(governed.to_extend(*id)?).policy()?;
+                let before = before.map(|before| before.additions()).transpose()?;
+                let after = base.with(&additions);
+                (Some(before.map_or(base.clone(), |before| base.with(&before))), after)
+            }
+            _ => (before.map(|before| before.policy()).transpose()?, source.policy()?),
+        };
+        let changes = before.map(|before| policy::diff(&before, &replaced)).unwrap_or_default();
+        Ok(Self { scope, present, text: source.text, changes, replaced })
+    }
+
+    /// A document that is extended by text at its end. It is parsed like any other before it is signed.
+    ///
+    /// # Errors
+    /// As [`Proposed::new`].
+    pub fn extended(desk: &Desk<'_>, present: Own, block: &str) -> Result<Self> {
+        let text = joined(&present.text, block);
+        Self::new(desk, present.scope.clone(), Some(present), text)
+    }
+
+    /// The policy of the scope's nodes from then on.
+    pub fn policy(&self) -> &Policy {
+        &self.replaced
+    }
+
+    /// What changes, for people.
+    pub fn summary(&self) -> String {
+        match &self.present {
+            None => format!("{} has no policy yet: this is its first", self.scope),
+            Some(present) => format!(
+                "changes to version {} of {}, signed here {}\n{}",
+                present.version,
+                self.scope,
+                time::rfc3339(present.created),
+                show::policy::changes(&self.changes)
+            ),
+        }
+    }
+
+    /// Signs the next version and hands it in.
+    ///
+    /// # Errors
+    /// As every request; `Untrusted` when the server shows something else than it was given.
+    pub fn hand_in(self, desk: &Desk<'_>) -> Result<PolicyRecord> {
+        let ledger = desk.ledger()?;
+        let envelope = PolicyEnvelope {
+            format: 1,
+            scope: self.scope.to_string(),
+            version: ledger.next(&self.scope, self.present.map(|own| own.version))?,
+            created: time::now(),
+            policy: self.text,
+        };
+        let signed = desk.key.sign_policy(&envelope);
+        let record = desk.client.apply(&self.scope, &signed)?;
+        if record.signed != signed {
+            return Err(Error::untrusted(format!("the server took the policy, but shows another one for {}", self.scope))
+                .hint("somebody else may have applied one at the same moment: look at `halfkey audit` and `halfkey policy show`"));
+        }
+        ledger.held(&Own::check(&signed, &self.scope, &desk.key)?)?;
+        Ok(record)
+    }
+}
+
+/// A document and a block after it, with one empty line between.
+pub fn joined(document: &str, block: &str) -> String {
+    format!("{}\n\n{}\n", document.trim_end(), block.trim())
+}
+
+/// Says which last boots a policy would deny.
+pub fn warn(app: &App, trials: &[Trial]) {
+    let denied: Vec<_> = trials.iter().filter(|trial| trial.denied()).collect();
+    if !denied.is_empty() {
+        app.out.note(&format!(
+            "warning: this would deny the last released boot of {} of {} nodes\n{}",
+            denied.len(),
+            trials.len(),
+            show::policy::denied(&denied)
+        ));
+    }
+}

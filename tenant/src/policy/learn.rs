@@ -1,0 +1,97 @@
+//! `halfkey policy learn`: a policy from a boot that was checked here.
+
+use crate::app::App;
+use crate::error::{Error, Result};
+use crate::policy::apply::Desk;
+use crate::policy::boot::{self, Attester, Boot};
+use crate::text::clean_short;
+use crate::{app, resolve, show};
+use halfkey_evidence::policy::{self, Finding};
+use halfkey_protocol::wire::operator::NodeRecord;
+use serde::Serialize;
+use std::path::Path;
+
+/// `halfkey policy learn --json`.
+#[derive(Serialize)]
+struct Learned<'a> {
+    node_id: String,
+    evidence_id: u64,
+    name: &'a str,
+    policy: &'a str,
+}
+
+/// Fetches the boot, checks it, writes the policy.
+///
+/// # Errors
+/// `Untrusted` when the boot does not pass the checks here; `Failed` when no policy can be made from it.
+pub fn run(
+    app: &App,
+    node: &str,
+    number: Option<u64>,
+    name: Option<&str>,
+    output: Option<&Path>,
+) -> Result<()> {
+    let desk = Desk::open(app)?;
+    let id = resolve::resolve(&desk.client, node)?;
+    let record = desk.client.node(id)?;
+    let attester = Attester::of(id, &record, &desk.key)?;
+    if let Err(error) = attester.require_mine() {
+        app.out.note(&format!("warning: {error}"));
+    }
+    let number = match (number, &record.pending) {
+        (Some(number), _) => number,
+        (None, Some(pending)) => pending.evidence_id,
+        (None, None) => boot::last(&desk.client, id, "released boot", boot::released)?,
+    };
+    let boot = attester.boot(&desk.client, number)?;
+    let name = name.unwrap_or(&record.summary.label);
+    let text = whole(&boot, &record, name)?;
+    if let Some(path) = output {
+        app::create(path, text.as_bytes())?;
+        app.out.note(&format!("wrote {} from evidence {number}", path.display()));
+        if !app.out.is_json() {
+            return Ok(());
+        }
+    }
+    let learned = Learned { node_id: id.to_string(), evidence_id: number, name, policy: &text };
+    app.out.value(&learned, || text.trim_end().to_owned())
+}
+
+/// A policy that allows this boot and nothing else.
+///
+/// # Errors
+/// `Failed` with what keeps the boot below the floor.
+pub fn whole(boot: &Boot, record: &NodeRecord, name: &str) -> Result<String> {
+    let notes = [
+        format!("learned from {}", boot::origin(&boot.record, &record.summary.label)),
+        format!("node {}", clean_short(&record.summary.id, 36)),
+    ];
+    let notes: Vec<_> = notes.iter().map(String::as_str).collect();
+    let made = policy::learn(&boot.log()?, &boot.claims(), &title(name), &notes);
+    made.map_err(|found| below_the_floor(boot.number(), &found))
+}
+
+/// The block that allows this boot, for an existing policy.
+///
+/// # Errors
+/// As [`whole`].
+pub fn block(boot: &Boot, record: &NodeRecord) -> Result<String> {
+    let log = boot.log()?;
+    let name = format!("evidence {}", boot.number());
+    let made = policy::learn_boot(&log, &boot.claims(), &name);
+    let block = made.map_err(|found| below_the_floor(boot.number(), &found))?;
+    Ok(format!("# learned from {}\n{block}", boot::origin(&boot.record, &record.summary.label)))
+}
+
+/// A name as it stands in a document: one line of it.
+fn title(name: &str) -> String {
+    clean_short(name, 64)
+}
+
+fn below_the_floor(number: u64, found: &[Finding]) -> Error {
+    Error::failed(format!(
+        "no policy can be learned from evidence {number}: it would be below the floor\n{}",
+        show::findings(found).trim_end()
+    ))
+    .hint("change how the machine boots as the expected values say, boot it, and learn from that")
+}

@@ -1,0 +1,199 @@
+//! What a boot will measure: its own events, and the PCRs that they make on a machine whose last boot is known.
+
+use crate::policy::boot::Boot;
+use crate::text::{clean, hex};
+use halfkey_evidence::eventlog::content::Tag;
+use halfkey_evidence::eventlog::variable::Known;
+use halfkey_evidence::eventlog::{Claim, Content, Event, ExplainedLog, kind};
+use halfkey_protocol::Bytes;
+use halfkey_protocol::kdf::Hash;
+use halfkey_protocol::wire::Proposal;
+use serde::Serialize;
+
+/// An event of the next boot.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct Expected {
+    /// Which PCR.
+    pub pcr: u8,
+    /// What it is.
+    pub what: String,
+    /// `sha256:<hex>`
+    pub digest: String,
+}
+
+/// A PCR after the next boot.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct Value {
+    /// Which one.
+    pub pcr: u8,
+    /// Hex; none if it can't be known.
+    pub value: Option<String>,
+    /// What it is made of, or why it can't be known.
+    pub why: String,
+}
+
+/// The last boot of a machine that boots the same way.
+pub struct Base<'a> {
+    /// Its evidence.
+    pub boot: &'a Boot,
+    /// Its logs.
+    pub log: &'a ExplainedLog<'a>,
+    /// How many images it starts before its kernel or UKI: shim, boot loader.
+    pub before: usize,
+}
+
+/// The phase that systemd measures before the agent runs.
+const PHASE: &str = "enter-initrd";
+
+/// The events that a boot of these files will have, in the order of each PCR.
+pub fn events(proposal: &Proposal, bank: Hash) -> Vec<Expected> {
+    let expected = |pcr, what: String, digest: &[u8]| Expected {
+        pcr,
+        what,
+        digest: format!("{}:{}", bank.name(), hex(digest)),
+    };
+    let images = proposal.images.iter().map(|image| {
+        expected(4, format!("{} {}", clean(&image.role), clean(&image.path)), &image.authenticode)
+    });
+    let options = proposal.command_line.iter().map(|text| {
+        expected(
+            9,
+            "command line, as the kernel's EFI stub measures it".to_owned(),
+            &load_options(text, bank),
+        )
+    });
+    let initrd = proposal.initrd.iter().map(|digest| expected(9, "initrd".to_owned(), digest));
+    let sections = proposal.sections.iter().flat_map(|section| {
+        let name = clean(&section.name);
+        [
+            expected(11, format!("name of section {name}"), &section_name(&section.name, bank)),
+            expected(11, format!("section {name}"), &section.digest),
+        ]
+    });
+    images.chain(options).chain(initrd).chain(sections).collect()
+}
+
+/// PCRs after such a boot. Without a base only what does not depend on the machine.
+pub fn values(proposal: &Proposal, bank: Hash, base: Option<&Base<'_>>) -> Vec<Value> {
+    let Some(base) = base else {
+        let phases = [bank.digest(&[PHASE.as_bytes()])];
+        let value = sections(proposal, bank, phases.iter().map(Vec::as_slice));
+        return vec![known(11, &value, "sections, and systemd's phase enter-initrd")];
+    };
+    let number = base.boot.number();
+    (0..15u8)
+        .filter(|pcr| *pcr != 10)
+        .map(|pcr| match pcr {
+            4 => images(proposal, bank, base),
+            9 => initrd(proposal, bank, base),
+            11 => {
+                let phases = base.log.userspace().iter().filter(|event| event.pcr == pcr);
+                let value = sections(proposal, bank, phases.map(|event| event.digest.as_ref()));
+                known(pcr, &value, &format!("sections, and what systemd measured in evidence {number}"))
+            }
+            8 | 12 if base.boot.quote().pcr(pcr).iter().any(|byte| *byte != 0) => {
+                unknown(pcr, "the boot loader measures command lines there, and what it runs to get them")
+            }
+            _ => known(pcr, base.boot.quote().pcr(pcr), &format!("as in evidence {number}")),
+        })
+        .collect()
+}
+
+/// Whether firmware measured the variable SecureBoot as 1.
+pub fn secure_boot(log: &ExplainedLog<'_>) -> bool {
+    let is_on = |event: &Event<'_>| match event.content() {
+        Content::Variable(variable) => variable.known() == Known::SecureBoot && variable.data == [1],
+        _ => false,
+    };
+    log.log().events().iter().any(|event| event.pcr == 7 && is_on(event))
+}
+
+/// What comes before the kernel stays; the images are the new ones.
+fn images(proposal: &Proposal, bank: Hash, base: &Base<'_>) -> Value {
+    let is_image = |event: &Event<'_>| event.kind == kind::EFI_BOOT_SERVICES_APPLICATION;
+    let (mut value, mut seen, mut replaced) = (zero(bank), 0, false);
+    for event in extends(base, 4) {
+        if is_image(event) && seen >= base.before {
+            replaced = true;
+            continue;
+        }
+        if replaced {
+            return unknown(4, "the machine measures more after its kernel");
+        }
+        seen += usize::from(is_image(event));
+        value = bank.digest(&[&value, event.digest]);
+    }
+    if !replaced {
+        return unknown(4, "the machine's last boot has no image where this one would be");
+    }
+    for image in &proposal.images {
+        value = bank.digest(&[&value, &image.authenticode]);
+    }
+    known(
+        4,
+        &value,
+        &format!("what evidence {} has before its kernel, then these images", base.boot.number()),
+    )
+}
+
+/// The events that the kernel's EFI stub makes, in the order that the machine's kernel makes them.
+fn initrd(proposal: &Proposal, bank: Hash, base: &Base<'_>) -> Value {
+    let mut value = zero(bank);
+    for event in extends(base, 9) {
+        let digest = match (event.claimed_content(), event.content()) {
+            (_, Content::Separator(_)) => event.digest.to_vec(),
+            (Claim::Tag(Tag { id: Tag::INITRD, .. }), _) => match &proposal.initrd {
+                Some(Bytes(digest)) => digest.clone(),
+                None => return unknown(9, "the initrd is not known"),
+            },
+            (Claim::Tag(Tag { id: Tag::LOAD_OPTIONS, .. }), _) => match &proposal.command_line {
+                Some(text) => load_options(text, bank),
+                None => return unknown(9, "the command line is not known"),
+            },
+            _ => return unknown(9, "the boot loader measures the files that it reads there"),
+        };
+        value = bank.digest(&[&value, &digest]);
+    }
+    known(
+        9,
+        &value,
+        &format!("command line and initrd, as the kernel of evidence {} measures them", base.boot.number()),
+    )
+}
+
+/// PCR 11 begins with zeros: names and contents of sections, then what systemd says.
+fn sections<'a>(proposal: &Proposal, bank: Hash, then: impl Iterator<Item = &'a [u8]>) -> Vec<u8> {
+    let mut value = zero(bank);
+    for section in &proposal.sections {
+        value = bank.digest(&[&value, &section_name(&section.name, bank)]);
+        value = bank.digest(&[&value, &section.digest]);
+    }
+    then.fold(value, |value, digest| bank.digest(&[&value, digest]))
+}
+
+fn extends<'a>(base: &'a Base<'_>, pcr: u32) -> impl Iterator<Item = &'a Event<'a>> {
+    base.log.log().events().iter().filter(move |event| event.pcr == pcr && !event.digest.is_empty())
+}
+
+/// systemd's stub measures the name as ASCII with a NUL.
+fn section_name(name: &str, bank: Hash) -> Vec<u8> {
+    bank.digest(&[name.as_bytes(), &[0]])
+}
+
+/// The EFI stub of Linux measures LoadOptions: UTF-16LE with a NUL.
+fn load_options(text: &str, bank: Hash) -> Vec<u8> {
+    let utf16: Vec<u8> = text.encode_utf16().chain([0]).flat_map(u16::to_le_bytes).collect();
+    bank.digest(&[&utf16])
+}
+
+fn zero(bank: Hash) -> Vec<u8> {
+    vec![0; bank.digest_len()]
+}
+
+fn known(pcr: u8, value: &[u8], why: &str) -> Value {
+    Value { pcr, value: Some(hex(value)), why: why.to_owned() }
+}
+
+fn unknown(pcr: u8, why: &str) -> Value {
+    Value { pcr, value: None, why: why.to_owned() }
+}

@@ -1,0 +1,126 @@
+//! What a node is judged by, checked against the tenant key of this desk.
+
+use crate::client::Client;
+use crate::error::{Error, Result};
+use crate::key::TenantKey;
+use crate::policy::apply::Desk;
+use crate::policy::boot::{Attester, Boot};
+use crate::policy::document::{self, Own, Source};
+use halfkey_evidence::policy::{self, Finding, Policy};
+use halfkey_protocol::NodeId;
+use halfkey_protocol::wire::policies::{NodePolicy, ProposalRecord, Scope, is_group_name};
+
+/// The documents that govern a node, each signed by this desk.
+pub struct Governed {
+    /// Its group.
+    pub group: Option<String>,
+    /// Its own policy, else its group's.
+    pub policy: Option<Own>,
+    /// What it may boot besides.
+    pub additions: Option<Own>,
+    /// Proposals that count without an operator. The server's word: shown, never signed.
+    pub trusted: Vec<ProposalRecord>,
+}
+
+impl Governed {
+    /// Asks the server, and checks what it says.
+    ///
+    /// # Errors
+    /// `Untrusted` as [`Own::check`]; as every request.
+    pub fn fetch(client: &Client, id: NodeId, key: &TenantKey) -> Result<Self> {
+        let NodePolicy { group, policy, additions, trusted } = client.node_policy(id)?;
+        if group.as_deref().is_some_and(|name| !is_group_name(name)) {
+            return Err(Error::untrusted("the server names a group that can't be one"));
+        }
+        let policy = policy.map(|record| {
+            let own = Scope::Node(id);
+            // The scope is the record's word; that it is one of these two is checked here.
+            let scope = match &group {
+                Some(group) if record.summary.scope != own.to_string() => Scope::Group(group.clone()),
+                _ => own,
+            };
+            Own::check(&record.signed, &scope, key)
+        });
+        let additions = additions.map(|record| Own::check(&record.signed, &Scope::Additions(id), key));
+        Ok(Self { group, policy: policy.transpose()?, additions: additions.transpose()?, trusted })
+    }
+
+    /// Both documents as one policy; `None` if there is none.
+    ///
+    /// # Errors
+    /// When a document of this desk can't be read any more.
+    pub fn effective(&self) -> Result<Option<Policy>> {
+        let Some(own) = &self.policy else { return Ok(None) };
+        let policy = Source::from(own).policy()?;
+        Ok(Some(match &self.additions {
+            Some(additions) => policy.with(&Source::from(additions).additions()?),
+            None => policy,
+        }))
+    }
+
+    /// The same, and with the proposals that the server says count.
+    ///
+    /// # Errors
+    /// As [`Governed::effective`].
+    pub fn with_trusted(&self, client: &Client, attester: &Attester) -> Result<Option<Policy>> {
+        let Some(policy) = self.effective()? else { return Ok(None) };
+        // Without the table the verifier ignores them too.
+        if policy.trust().is_none() {
+            return Ok(Some(policy));
+        }
+        let mut boots = Vec::new();
+        for record in &self.trusted {
+            let base = base_boot(client, attester, record.from_evidence, &policy)?;
+            // One that the policy's rules forbid by now counts for nothing.
+            boots.extend(policy::boot_of(&record.proposal, &policy, base.as_deref()));
+        }
+        Ok(Some(policy.with_boots(&boots)))
+    }
+
+    /// The document that a new `[[boot]]` belongs to: the policy that governs the node.
+    ///
+    /// # Errors
+    /// `Failed` if there is none.
+    pub fn to_extend(&self, id: NodeId) -> Result<&Own> {
+        self.policy.as_ref().ok_or_else(|| {
+            Error::failed(format!("node {id} has no policy that this could be added to"))
+                .hint("make its first with `halfkey approve NODE --learn` or `halfkey policy learn NODE` and `policy apply`")
+        })
+    }
+}
+
+/// The newest document of a scope, to be extended: not older than this desk knows, and the one that the server showed
+/// beside the node.
+///
+/// # Errors
+/// `Untrusted` when it is not; as every request.
+pub fn extendable(desk: &Desk<'_>, shown: &Own) -> Result<Own> {
+    match document::current(&desk.client, &shown.scope, &desk.key, &desk.ledger()?)? {
+        Some(own) if own == *shown => Ok(own),
+        _ => Err(Error::untrusted(format!("the server shows different policies for {}", shown.scope))
+            .hint("somebody may be applying one at this moment: try again")),
+    }
+}
+
+/// The `[[boot]]` of a policy by which a stored boot was released; `None` if none fits any more.
+///
+/// # Errors
+/// When that boot can't be fetched or does not pass the checks here.
+pub fn base_boot(
+    client: &Client,
+    attester: &Attester,
+    evidence: u64,
+    policy: &Policy,
+) -> Result<Option<String>> {
+    let boot = attester.boot(client, evidence)?;
+    let log = boot.log()?;
+    Ok(policy::evaluate(policy, &log, &boot.claims()).boot)
+}
+
+/// A policy against a boot: what it does not allow.
+///
+/// # Errors
+/// When the boot's logs don't replay.
+pub fn findings(policy: &Policy, boot: &Boot) -> Result<Vec<Finding>> {
+    Ok(policy::evaluate(policy, &boot.log()?, &boot.claims()).findings)
+}

@@ -1,0 +1,291 @@
+//! `halfkey policy predict`: what the next boot will measure, before it happens.
+
+use crate::app::App;
+use crate::ask::confirm;
+use crate::cli::{PredictArgs, Switch};
+use crate::error::{Error, Result};
+use crate::policy::apply::{self, Desk, Proposed};
+use crate::policy::boot::{self, Attester, Boot as Stored};
+use crate::policy::document::{self, Own, Source};
+use crate::policy::measure::{self, Base, Expected, Value};
+use crate::policy::node::{Governed, extendable};
+use crate::policy::{package, scope, trial};
+use crate::{proposals, resolve, show};
+use halfkey_evidence::policy::rules::{Allowed, Boot, Digest, Image, Initrd, Role, Sections};
+use halfkey_evidence::policy::{self, Cover, Policy};
+use halfkey_protocol::Bytes;
+use halfkey_protocol::kdf::Hash;
+use halfkey_protocol::proposal::{Circumstances, from_kernel, from_uki};
+use halfkey_protocol::wire::Proposal;
+use halfkey_protocol::wire::policies::{PolicyRecord, Scope};
+use serde::Serialize;
+use std::path::Path;
+
+/// Kernels have some ten MiB, UKIs and initrds up to some hundred.
+const MAX_IMAGE: u64 = 1 << 30;
+
+/// `halfkey policy predict --json`.
+#[derive(Serialize)]
+pub struct Predicted {
+    /// One of each image.
+    pub boots: Vec<Prediction>,
+    /// The policy that they were added to.
+    pub applied: Option<PolicyRecord>,
+}
+
+/// One boot.
+#[derive(Serialize)]
+pub struct Prediction {
+    /// Name of the boot.
+    pub name: String,
+    /// The image.
+    pub path: String,
+    /// What would have to be given besides.
+    pub missing: Vec<&'static str>,
+    /// Whether it was computed for machines with Secure Boot on.
+    pub secure_boot: bool,
+    /// Its events.
+    pub events: Vec<Expected>,
+    /// PCRs, as far as they can be known.
+    pub pcrs: Vec<Value>,
+    /// The `[[boot]]`, unless something is missing.
+    pub block: Option<String>,
+    /// The `[[boot]]` that allows it already.
+    pub allowed_by: Option<String>,
+    #[serde(skip)]
+    proposal: Proposal,
+}
+
+/// A machine that boots the same way now.
+struct Machine {
+    boot: Stored,
+    policy: Option<Policy>,
+}
+
+/// Predicts, prints, and perhaps adds.
+///
+/// # Errors
+/// `Usage` for files that can't be used; `Failed` when something is missing for --add, or the answer is no.
+pub fn run(app: &App, args: &PredictArgs) -> Result<()> {
+    let desk = (args.base.is_some() || args.add).then(|| Desk::open(app)).transpose()?;
+    let machine = match (&desk, &args.base) {
+        (Some(desk), Some(node)) => Some(machine(desk, node)?),
+        _ => None,
+    };
+    let target = match &desk {
+        Some(desk) if args.add => Some(target(desk, args)?),
+        _ => None,
+    };
+    let scope_policy = target.as_ref().map(|own| Source::from(own).policy()).transpose()?;
+    let from = scope_policy.as_ref().or(machine.as_ref().and_then(|machine| machine.policy.as_ref()));
+
+    let bank = machine.as_ref().map_or(args.bank.hash(), |machine| machine.boot.bank());
+    let secure_boot = match (args.secure_boot, &machine) {
+        (Some(switch), _) => switch == Switch::On,
+        (None, Some(machine)) => measure::secure_boot(&machine.boot.log()?),
+        (None, None) => true,
+    };
+    let files = read(args, bank, secure_boot)?;
+    let mut boots = Vec::with_capacity(files.len());
+    for (path, proposal) in files {
+        boots.push(predict(path, proposal, bank, secure_boot, from, machine.as_ref())?);
+    }
+    let (Some(desk), Some(own)) = (desk, target) else {
+        let result = Predicted { boots, applied: None };
+        return app.out.value(&result, || show::predict::all(&result));
+    };
+    let mut result = Predicted { boots, applied: None };
+    app.out.note(&show::predict::all(&result));
+    result.applied = add(&desk, own, &result.boots, args.yes)?;
+    app.out.value(&result, || match &result.applied {
+        Some(record) => show::policy::applied(record),
+        None => "nothing to add: the policy allows all of it already".to_owned(),
+    })
+}
+
+fn machine(desk: &Desk<'_>, node: &str) -> Result<Machine> {
+    let id = resolve::resolve(&desk.client, node)?;
+    let attester = Attester::of(id, &desk.client.node(id)?, &desk.key)?;
+    let number = boot::last(&desk.client, id, "released boot", boot::released)?;
+    let boot = attester.boot(&desk.client, number)?;
+    let policy = Governed::fetch(&desk.client, id, &desk.key)?.effective()?;
+    Ok(Machine { boot, policy })
+}
+
+fn target(desk: &Desk<'_>, args: &PredictArgs) -> Result<Own> {
+    let scope = match (&args.target.group, &args.target.node) {
+        (Some(name), _) => Scope::Group(scope::group(name)?),
+        (None, Some(node)) => {
+            let id = resolve::resolve(&desk.client, node)?;
+            let governed = Governed::fetch(&desk.client, id, &desk.key)?;
+            return extendable(desk, governed.to_extend(id)?);
+        }
+        (None, None) => return Err(Error::usage("--add needs --group or --node")),
+    };
+    document::current(&desk.client, &scope, &desk.key, &desk.ledger()?)?.ok_or_else(|| {
+        Error::failed(format!("{scope} has no policy that this could be added to"))
+            .hint("make its first with `halfkey policy learn NODE` and `policy apply`")
+    })
+}
+
+/// Each image with what it will measure.
+fn read(args: &PredictArgs, bank: Hash, secure_boot: bool) -> Result<Vec<(String, Proposal)>> {
+    let initrds: Vec<Vec<u8>> =
+        args.initrd.iter().map(|path| document::read(path, MAX_IMAGE)).collect::<Result<_>>()?;
+    let one = |path: &str, name: &str, content: &[u8], uki: bool| {
+        let name = args.name.as_deref().unwrap_or(name);
+        let about = Circumstances { name, bank, secure_boot };
+        let made = if uki {
+            from_uki(content, path, &about)
+        } else {
+            let initrds: Vec<_> = initrds.iter().map(Vec::as_slice).collect();
+            from_kernel(content, path, &initrds, args.cmdline.as_deref(), &about)
+        };
+        made.map(|proposal| (path.to_owned(), proposal)).map_err(|e| Error::usage(format!("{path}: {e}")))
+    };
+    let file = |path: &Path, uki: bool| -> Result<Vec<(String, Proposal)>> {
+        let name = path.file_name().map_or_else(String::new, |name| name.to_string_lossy().into_owned());
+        let name = name.trim_end_matches(".efi").trim_start_matches("vmlinuz-");
+        Ok(vec![one(&path.display().to_string(), name, &document::read(path, MAX_IMAGE)?, uki)?])
+    };
+    match (&args.files.uki, &args.files.kernel, &args.files.package) {
+        (Some(path), ..) => file(path, true),
+        (_, Some(path), _) => file(path, false),
+        (.., Some(path)) => {
+            let images = package::images(path, MAX_IMAGE)?;
+            if args.name.is_some() && images.len() > 1 {
+                return Err(Error::usage(format!(
+                    "--name is for one boot, the package has {} images",
+                    images.len()
+                )));
+            }
+            images.iter().map(|image| one(&image.path, &image.name, &image.content, image.uki)).collect()
+        }
+        _ => Err(Error::usage("none of --uki, --kernel and --package is given")),
+    }
+}
+
+fn predict(
+    path: String,
+    proposal: Proposal,
+    bank: Hash,
+    secure_boot: bool,
+    from: Option<&Policy>,
+    machine: Option<&Machine>,
+) -> Result<Prediction> {
+    let log = machine.map(|machine| machine.boot.log()).transpose()?;
+    // By what the machine's own policy calls that boot: its images before the kernel stay.
+    let base_name = match (machine, &log) {
+        (Some(machine), Some(log)) => {
+            from.and_then(|from| policy::evaluate(from, log, &machine.boot.claims()).boot)
+        }
+        _ => from.and_then(only_way).map(|boot| boot.name.clone()),
+    };
+    let before = match (from, &base_name) {
+        (Some(from), Some(name)) => from.boots().iter().find(|boot| boot.name == *name).map_or(0, before),
+        _ => 0,
+    };
+    let base = match (machine, &log) {
+        (Some(machine), Some(log)) => Some(Base { boot: &machine.boot, log, before }),
+        _ => None,
+    };
+    let mut missing = Vec::new();
+    if proposal.initrd.is_none() {
+        missing.push("the initrd (--initrd FILE)");
+    }
+    if proposal.command_line.is_none() && from.is_none() {
+        missing.push("the command line (--cmdline TEXT)");
+    }
+    let allowed_by = from.and_then(|from| match policy::covers(from, &proposal) {
+        Cover::Hash(name) | Cover::Signer(name) => Some(name),
+        Cover::No(_) => None,
+    });
+    let block = match from {
+        _ if !missing.is_empty() => None,
+        Some(_) if allowed_by.is_some() => None,
+        Some(from) => Some(policy::boot_toml(&proposals::boot(&proposal, from, base_name.as_deref())?)),
+        None => Some(policy::boot_toml(&alone(&proposal)?)),
+    };
+    Ok(Prediction {
+        name: proposal.name.clone(),
+        path,
+        missing,
+        secure_boot,
+        events: measure::events(&proposal, bank),
+        pcrs: measure::values(&proposal, bank, base.as_ref()),
+        block,
+        allowed_by,
+        proposal,
+    })
+}
+
+/// How many images a boot starts before its kernel or UKI.
+fn before(boot: &Boot) -> usize {
+    boot.images.iter().take_while(|image| !matches!(image.role, Role::Uki | Role::Kernel)).count()
+}
+
+/// Any boot of a policy all of whose boots begin with the same images: then that is how its machines boot.
+fn only_way(policy: &Policy) -> Option<&Boot> {
+    let (first, rest) = policy.boots().split_first()?;
+    let start = |boot: &Boot| boot.images[..before(boot)].to_vec();
+    rest.iter().all(|boot| start(boot) == start(first)).then_some(first)
+}
+
+/// A boot that starts with these images: firmware loads them itself.
+fn alone(proposal: &Proposal) -> Result<Boot> {
+    let digest = |bytes: &Bytes| {
+        Digest::new(bytes)
+            .ok_or_else(|| Error::failed("expected digests of 32 or 48 bytes in what was predicted"))
+    };
+    let image = |image: &halfkey_protocol::wire::ProposedImage| -> Result<Image> {
+        let role = Role::from_name(&image.role).unwrap_or(Role::Other);
+        Ok(Image { role, allowed: Allowed::Authenticode(vec![digest(&image.authenticode)?]) })
+    };
+    let sections =
+        proposal.sections.iter().map(|section| Ok((section.name.clone(), digest(&section.digest)?)));
+    let sections = sections.collect::<Result<Vec<_>>>()?;
+    let initrd = proposal.initrd.as_ref().ok_or_else(|| Error::failed("the initrd is not known"))?;
+    Ok(Boot {
+        name: proposal.name.clone(),
+        command_line: proposal.command_line.clone(),
+        initrd: Initrd::Digest(digest(initrd)?),
+        sections: (!sections.is_empty()).then_some(Sections::Digests(sections)),
+        images: proposal.images.iter().map(image).collect::<Result<_>>()?,
+        events: Vec::new(),
+    })
+}
+
+/// Adds what is new to the policy, all in one version.
+fn add(desk: &Desk<'_>, own: Own, boots: &[Prediction], yes: bool) -> Result<Option<PolicyRecord>> {
+    if let Some(boot) = boots.iter().find(|boot| !boot.missing.is_empty()) {
+        return Err(Error::usage(format!(
+            "{} can't be added: missing {}",
+            boot.path,
+            boot.missing.join(", ")
+        )));
+    }
+    let blocks: Vec<_> = boots
+        .iter()
+        .filter_map(|boot| Some(format!("# predicted from {}\n{}", boot.path, boot.block.as_ref()?.trim())))
+        .collect();
+    if blocks.is_empty() {
+        return Ok(None);
+    }
+    let change = Proposed::extended(desk, own, &blocks.join("\n\n"))?;
+    // It must accept what it was made for.
+    for boot in boots {
+        if let Cover::No(found) = policy::covers(change.policy(), &boot.proposal) {
+            return Err(Error::failed(format!(
+                "the policy would still not allow {}\n{}",
+                boot.path,
+                show::findings(&found).trim_end()
+            )));
+        }
+    }
+    desk.app.out.note(&change.summary());
+    apply::warn(desk.app, &trial::of_scope(desk, &change.scope, change.policy())?);
+    if !yes {
+        confirm(&format!("Sign this as {}?", change.scope))?;
+    }
+    change.hand_in(desk).map(Some)
+}

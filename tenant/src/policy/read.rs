@@ -1,0 +1,144 @@
+//! `halfkey policy check`, `diff`, `show`, `list`: nothing is changed.
+
+use crate::app::App;
+use crate::error::{Error, Result};
+use crate::policy::document::{self, Own, Source};
+use crate::policy::problems;
+use crate::policy::scope;
+use crate::text::clean;
+use crate::{show as tables, time};
+use halfkey_evidence::policy::{Additions, Change, Policy, Problem, diff as compare};
+use halfkey_protocol::wire::policies::Scope;
+use serde::Serialize;
+use std::path::Path;
+
+/// `halfkey policy check --json`.
+#[derive(Serialize)]
+struct Checked<'a> {
+    file: &'a str,
+    name: Option<&'a str>,
+    problems: Vec<Located<'a>>,
+}
+
+#[derive(Serialize)]
+struct Located<'a> {
+    line: usize,
+    column: usize,
+    /// Below the floor: readable, but it allows more than any policy may.
+    floor: bool,
+    message: &'a str,
+}
+
+impl<'a> Located<'a> {
+    fn of(problem: &'a Problem) -> Self {
+        let Problem { line, column, message, floor } = problem;
+        Self { line: *line, column: *column, floor: *floor, message }
+    }
+}
+
+/// `halfkey policy diff --json`.
+#[derive(Serialize)]
+struct Differs {
+    before: String,
+    after: String,
+    changes: Vec<Change>,
+}
+
+/// Says what is wrong with a file.
+///
+/// # Errors
+/// With every problem.
+pub fn check(app: &App, file: &Path, additions: bool) -> Result<()> {
+    let source = Source::file(file)?;
+    let parsed: std::result::Result<(String, String), Vec<Problem>> = if additions {
+        Additions::parse(&source.text)
+            .map(|parsed| (parsed.name().to_owned(), format!("additions, {} boots", parsed.boots().len())))
+    } else {
+        Policy::parse(&source.text)
+            .map(|parsed| (parsed.name().to_owned(), format!("a policy, {} boots", parsed.boots().len())))
+    };
+    let found = parsed.as_ref().err().map_or(&[][..], Vec::as_slice);
+    let name = parsed.as_ref().ok().map(|(name, _)| name.as_str());
+    let result = Checked { file: &source.name, name, problems: found.iter().map(Located::of).collect() };
+    match &parsed {
+        Ok((name, what)) => {
+            app.out.value(&result, || format!("{}: good; \"{}\", {what}", source.name, clean(name)))
+        }
+        Err(found) => {
+            if app.out.is_json() {
+                app.out.value(&result, String::new)?;
+            }
+            Err(problems::refuse(&source, found))
+        }
+    }
+}
+
+/// Compares two policies.
+///
+/// # Errors
+/// When one can't be had or read.
+pub fn diff(app: &App, before: &str, after: &str) -> Result<()> {
+    let (before, after) = (source(app, before)?, source(app, after)?);
+    let changes = compare(&before.policy()?, &after.policy()?);
+    let result = Differs { before: before.name, after: after.name, changes };
+    app.out.value(&result, || {
+        if result.changes.is_empty() {
+            return "no difference: both allow the same".to_owned();
+        }
+        format!("--- {}\n+++ {}\n{}", result.before, result.after, tables::policy::changes(&result.changes))
+    })
+}
+
+/// A file, or a policy of the verifier. A file wins: it is what is at hand.
+fn source(app: &App, typed: &str) -> Result<Source> {
+    let path = Path::new(typed);
+    if typed == "-" || path.exists() || !typed.contains(':') {
+        return Source::file(path);
+    }
+    let client = app.logged_in()?;
+    let (scope, version) = scope::typed_version(&client, typed)?;
+    if matches!(scope, Scope::Additions(_)) {
+        return Err(Error::usage("additions are no policy of their own: there is nothing to compare")
+            .hint("`halfkey policy show additions:NODE` prints them"));
+    }
+    let record = client.policy(&scope, version)?;
+    Ok(Source::from(&Own::check(&record.signed, &scope, &app.home.tenant_key()?)?))
+}
+
+/// Prints a policy of the verifier; what stands beside it goes to standard error.
+///
+/// # Errors
+/// `Untrusted`, after printing, when it is not signed by the tenant key of this desk.
+pub fn show(app: &App, scope: &str, version: Option<u64>) -> Result<()> {
+    let client = app.logged_in()?;
+    let scope = scope::typed(&client, scope)?;
+    let record = client.policy(&scope, version)?;
+    // A desk without a tenant key can still look.
+    let standing = document::standing(&record, &scope, app.home.tenant_key().ok().as_ref());
+    let signed = standing.as_deref().unwrap_or("NOT TRUSTED, see below");
+    app.out.note(&tables::policy::summary(&record.summary, signed, time::now()));
+    app.out.value(&record, || text(&record.signed.document))?;
+    standing.map(drop)
+}
+
+/// The policy inside of an envelope, whoever signed it, fit for a terminal.
+fn text(document: &[u8]) -> String {
+    #[derive(serde::Deserialize)]
+    struct Inside {
+        policy: String,
+    }
+    let inside = serde_json::from_slice::<Inside>(document);
+    let policy = inside.map_or("# this is not a policy".to_owned(), |inside| inside.policy);
+    // Comments may hold anything that TOML allows. Tabs mean nothing to a terminal.
+    let line = |line: &str| line.split('\t').map(clean).collect::<Vec<_>>().join("\t");
+    policy.trim_end().lines().map(line).collect::<Vec<_>>().join("\n")
+}
+
+/// Lists the policies of the verifier.
+///
+/// # Errors
+/// As every request.
+pub fn list(app: &App) -> Result<()> {
+    let list = app.logged_in()?.policies()?;
+    app.out.value(&list, || tables::policy::list(&list, &app.style(), time::now()))
+}

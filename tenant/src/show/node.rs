@@ -1,0 +1,190 @@
+//! Nodes.
+
+use super::evidence::findings;
+use super::{Style, name, paint, painted, rows, table};
+use crate::checks;
+use crate::key::{TenantKey, verified_document};
+use crate::text::{clean, clean_short};
+use crate::time::{both, relative};
+use comfy_table::{Cell, Color};
+use halfkey_protocol::wire::SignedEnrollment;
+use halfkey_protocol::wire::operator::{NodeList, NodeRecord, NodeState, NodeSummary, PendingBoot};
+use halfkey_protocol::wire::policies::{NodePolicy, PolicySummary};
+use halfkey_protocol::{NodeId, Reason, identity};
+/// `halfkey nodes`.
+pub fn nodes(list: &NodeList, style: &Style, now: u64) -> String {
+    if list.nodes.is_empty() {
+        return "no nodes".to_owned();
+    }
+    let digits = distinct_prefix(&list.nodes);
+    let mut table = table(style, &["ID", "LABEL", "STATE", "LAST SEEN", "LAST VERDICT", "WAITS"]);
+    for node in &list.nodes {
+        let verdict = match (&node.last_outcome, &node.last_code) {
+            (Some(outcome), Some(code)) => {
+                format!("{} ({})", clean_short(outcome, 16), clean_short(code, 32))
+            }
+            (Some(outcome), None) => clean_short(outcome, 16),
+            _ => "-".to_owned(),
+        };
+        let denied = node.last_outcome.as_deref() == Some("denied");
+        table.add_row(vec![
+            Cell::new(clean_short(&node.id, 36).chars().take(digits).collect::<String>()),
+            Cell::new(clean_short(&node.label, 40)),
+            painted(style, node.state.as_str(), state_color(node.state)),
+            Cell::new(relative(now, node.last_seen)),
+            painted(style, &verdict, denied.then_some(Color::Red)),
+            if node.pending { painted(style, "for you", Some(Color::Yellow)) } else { Cell::new("-") },
+        ]);
+    }
+    table.trim_fmt()
+}
+
+/// `halfkey node show`, and the result of an enrollment. `judged` is what its boots are judged by, if that was asked for;
+/// `key` is this desk's tenant key, to say whose an enrollment is.
+pub fn node(
+    record: &NodeRecord,
+    judged: Option<&NodePolicy>,
+    key: Option<&TenantKey>,
+    style: &Style,
+    now: u64,
+) -> String {
+    let summary = &record.summary;
+    let mut list = vec![
+        ("id", clean(&summary.id)),
+        ("label", clean_short(&summary.label, 200)),
+        ("state", paint(style, summary.state.as_str(), state_color(summary.state))),
+    ];
+    if let Some(because) = &record.revoked_because {
+        list.push(("revoked because", clean(because)));
+    }
+    list.push(("EK fingerprint", identity::fingerprint(&record.registration.ek_public)));
+    list.push((
+        "EK certificate",
+        match &record.registration.ek_certificate {
+            Some(der) => format!("{} bytes", der.len()),
+            None => "none".to_owned(),
+        },
+    ));
+    list.push((
+        "checked here",
+        match check(record) {
+            Ok(()) => "templates of EK, AK and SRK; the AK certified the SRK; the id is this EK's".to_owned(),
+            Err(why) => paint(style, &format!("FAILED: {why}"), Some(Color::Red)),
+        },
+    ));
+    list.push((
+        "registered",
+        match record.registered_at {
+            0 => "the registrar has forgotten it; this is the verifier's copy".to_owned(),
+            at => both(now, at),
+        },
+    ));
+    list.push(("last seen", both(now, summary.last_seen)));
+    if let Some(signed) = &record.enrollment {
+        list.push(("enrollment", enrollment(signed, record, key, now)));
+    }
+    if let Some(group) = judged.and_then(|judged| judged.group.as_deref()) {
+        list.push(("group", clean_short(group, 64)));
+    }
+    let additions = judged.and_then(|judged| judged.additions.as_ref());
+    match &record.policy {
+        Some(summary) => list.push(("policy", policy(summary, now))),
+        None if record.enrollment.is_some() => {
+            list.push(("policy", "none: every boot waits for an operator".to_owned()));
+        }
+        None => {}
+    }
+    if let Some(record) = additions {
+        list.push(("additions", policy(&record.summary, now)));
+    }
+    if let Some(trusted) = judged.map(|judged| judged.trusted.len()).filter(|count| *count > 0) {
+        list.push((
+            "trusted",
+            format!("{trusted} proposals count without an operator: `halfkey proposals --all`"),
+        ));
+    }
+    let mut text = rows("", &list);
+    if let Some(boot) = &record.pending {
+        text.push('\n');
+        text.push_str(&pending(record, boot, now));
+    }
+    text.trim_end().to_owned()
+}
+
+fn policy(summary: &PolicySummary, now: u64) -> String {
+    format!(
+        "{} version {}, \"{}\", applied by {} {}",
+        clean_short(&summary.scope, 80),
+        summary.version,
+        clean_short(&summary.name, 64),
+        clean_short(&summary.applied_by, 64),
+        both(now, summary.applied_at)
+    )
+}
+
+/// What was found wrong with a record here, if anything.
+pub fn check(record: &NodeRecord) -> Result<(), String> {
+    let id = NodeId::parse(&record.summary.id).ok_or("the id is not one")?;
+    checks::registration(id, record).map(drop).map_err(|e| e.message)
+}
+
+/// The boot that waits for an operator.
+pub fn pending(record: &NodeRecord, boot: &PendingBoot, now: u64) -> String {
+    let mut text = format!(
+        "a boot of {} waits\n  reason     {} ({})\n  evidence   {}\n  since      {}\n  expires    {}\n  approvable {}\n",
+        name(&record.summary),
+        clean(&boot.message),
+        clean_short(&boot.code, 40),
+        boot.evidence_id,
+        both(now, boot.since),
+        both(now, boot.expires),
+        if boot.approvable { "yes" } else { "no" },
+    );
+    if boot.code == Reason::NoPolicy.code() {
+        text.push_str("  no policy governs this node yet: there is nothing to compare with\n");
+    }
+    text.push_str(&findings(&boot.findings));
+    text.trim_end().to_owned()
+}
+
+fn enrollment(signed: &SignedEnrollment, record: &NodeRecord, key: Option<&TenantKey>, now: u64) -> String {
+    let whose = identity::fingerprint(&signed.tenant_key);
+    let mine = match key {
+        Some(key) if key.public() == signed.tenant_key.as_ref() => "this desk's tenant key",
+        _ => "another tenant key",
+    };
+    let Some(document) = verified_document(signed) else {
+        return format!("INVALID: the signature is not that of {whose}");
+    };
+    if document.node_id != record.summary.id {
+        return format!("INVALID: it is for node {}", clean_short(&document.node_id, 36));
+    }
+    let srk = identity::object_name(&record.registration.srk_public);
+    let changed = if srk.as_deref() == Some(document.srk_name.as_ref()) {
+        ""
+    } else {
+        "; the SRK changed since then (TPM cleared?): enroll again"
+    };
+    format!(
+        "{}, {}, signed by {mine} {whose}{changed}",
+        both(now, document.created),
+        clean_short(&document.bank, 16)
+    )
+}
+
+/// How many digits of the ids tell these nodes apart: at least 8.
+fn distinct_prefix(nodes: &[NodeSummary]) -> usize {
+    let mut ids: Vec<&str> = nodes.iter().map(|node| node.id.as_str()).collect();
+    ids.sort_unstable();
+    let common = |pair: &[&str]| pair[0].bytes().zip(pair[1].bytes()).take_while(|(a, b)| a == b).count() + 1;
+    ids.windows(2).map(common).max().unwrap_or(0).clamp(8, 36)
+}
+
+fn state_color(state: NodeState) -> Option<Color> {
+    match state {
+        NodeState::Enrolled => Some(Color::Green),
+        NodeState::Enrolling => Some(Color::Yellow),
+        NodeState::Revoked => Some(Color::Red),
+        NodeState::Registered => None,
+    }
+}

@@ -1,0 +1,123 @@
+//! A machine: a TPM, and what its agent says to the verifier.
+
+use super::log::Boot;
+use super::tpm::Tpm;
+use super::verifier::Verifier;
+use halfkey_protocol::hpke::Ephemeral;
+use halfkey_protocol::kdf::Hash;
+use halfkey_protocol::qualify::Qualifier;
+use halfkey_protocol::wire::*;
+use halfkey_protocol::{Bytes, Half, Key, identity};
+
+/// SHA-256(r): what the fence is extended with. The verifier never sees r.
+const R_SHA256: [u8; 32] = [6; 32];
+
+pub struct Node<'a> {
+    pub tpm: &'a Tpm,
+    pub verifier: &'a Verifier,
+}
+
+/// What a quote is for.
+struct Ask<'a> {
+    purpose: &'a str,
+    ephemeral: Option<&'a Ephemeral>,
+    nonce_tpm: &'a [u8],
+    r_sha256: &'a [u8],
+    boot: Option<&'a Boot>,
+}
+
+impl Node<'_> {
+    fn id(&self) -> String {
+        self.tpm.node_id().to_string()
+    }
+
+    fn finish(&self, ask: &Ask<'_>) -> (Finish, [u8; 32]) {
+        let begin = Begin { versions: vec![1], node_id: self.id(), purpose: ask.purpose.to_owned() };
+        let begun: Begun = self.verifier.post("/v1/begin", &begin);
+        let hpke_public = ask.ephemeral.map_or(vec![], |ephemeral| ephemeral.public.to_vec());
+        let digest = Qualifier {
+            version: begun.version,
+            node: &self.tpm.node_id().0,
+            purpose: ask.purpose,
+            nonce: &begun.nonce,
+            hpke_public: &hpke_public,
+            nonce_tpm: ask.nonce_tpm,
+            srk_name: &identity::object_name(&self.tpm.register.srk_public).unwrap(),
+            r_sha256: ask.r_sha256,
+        }
+        .digest();
+        let (quote, signature) = self.tpm.quote(&digest);
+        let finish = Finish {
+            version: begun.version,
+            node_id: self.id(),
+            purpose: ask.purpose.to_owned(),
+            nonce: begun.nonce,
+            hpke_public: hpke_public.into(),
+            nonce_tpm: ask.nonce_tpm.into(),
+            r_sha256: ask.r_sha256.into(),
+            quote: quote.into(),
+            signature: signature.into(),
+            bank: "sha256".into(),
+            pcrs: self.tpm.pcrs(),
+            event_log: ask.boot.map(|boot| boot.measure().1.into()),
+            userspace_log: None,
+            ima_log: None,
+            command_line: ask.boot.map(|boot| Bytes::from(boot.cmdline.as_bytes())),
+            agent: "test".into(),
+        };
+        (finish, digest)
+    }
+
+    /// The machine's side of an enrollment.
+    pub fn finish_enrollment(&self) {
+        let ephemeral = Ephemeral::generate();
+        let ask =
+            Ask { purpose: "enroll", ephemeral: Some(&ephemeral), nonce_tpm: &[], r_sha256: &[], boot: None };
+        let (finish, aad) = self.finish(&ask);
+        let verdict: Verdict = self.verifier.post("/v1/finish", &finish);
+        let released = ephemeral.open(verdict.sealed.as_ref().expect("released"), &aad).unwrap();
+        let mut u = self.tpm.activate_with_ek(released.c_u.as_ref().unwrap());
+        let mut v = self.tpm.activate_with_srk(&released.c_v);
+        let key = Key::combine(&Half::take(&mut u).unwrap(), &Half::take(&mut v).unwrap());
+        let document: Enrollment = serde_json::from_slice(&verdict.enrollment.unwrap().document).unwrap();
+        let proof = key.proof().into();
+        let prove = Prove { node_id: self.id(), enrollment_id: document.enrollment_id, proof };
+        let _: Proved = self.verifier.post("/v1/prove", &prove);
+    }
+
+    /// Power on, firmware, kernel, agent; the fence is extended if the disk was opened.
+    pub fn boot(&self, boot: &Boot) -> Verdict {
+        self.tpm.reset();
+        for (pcr, digest) in boot.measure().0 {
+            self.tpm.extend(pcr, &digest);
+        }
+        self.ask_again(boot)
+    }
+
+    /// The same boot asks once more, as when an operator has decided.
+    pub fn ask_again(&self, boot: &Boot) -> Verdict {
+        let ephemeral = Ephemeral::generate();
+        let ask = Ask {
+            purpose: "boot",
+            ephemeral: Some(&ephemeral),
+            nonce_tpm: &[4; 32],
+            r_sha256: &R_SHA256,
+            boot: Some(boot),
+        };
+        let verdict: Verdict = self.verifier.post("/v1/finish", &self.finish(&ask).0);
+        if verdict.outcome == "released" {
+            self.tpm.extend(15, &R_SHA256);
+        }
+        verdict
+    }
+
+    /// In the running system: what will be booted next.
+    pub fn propose(&self, proposal: &Proposal) -> Proposed {
+        let proposal = serde_json::to_vec(proposal).unwrap();
+        let r_sha256 = Hash::Sha256.digest(&[&proposal]);
+        let ask =
+            Ask { purpose: "propose", ephemeral: None, nonce_tpm: &[], r_sha256: &r_sha256, boot: None };
+        let finish = self.finish(&ask).0;
+        self.verifier.post("/v1/propose", &Propose { finish, proposal: proposal.into() })
+    }
+}
