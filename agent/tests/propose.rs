@@ -4,189 +4,25 @@
 #![allow(clippy::unwrap_used, reason = "a test that fails here should say where")]
 
 mod common;
+#[path = "common/proposing.rs"]
+mod proposing;
 #[path = "common/server.rs"]
 mod server;
 #[path = "common/volume.rs"]
 mod volume;
 
 use common::swtpm::Swtpm;
-use halfkey_agent::enroll::bind;
 use halfkey_agent::fence;
-use halfkey_agent::luks::Token;
-use halfkey_agent::luks::cryptsetup::Existing;
-use halfkey_agent::net::Server;
 use halfkey_protocol::kdf::Hash;
 use halfkey_protocol::pe::Image;
-use halfkey_protocol::qualify::Qualifier;
-use halfkey_protocol::{Bytes, NodeId, label};
+use halfkey_protocol::{Bytes, label};
+use proposing::{Machine, STUB, Verifier, accepted, agent, refused};
 use serde_json::{Value, json};
 use server::{Answer, Authority, TestServer, ok};
 use std::net::TcpListener;
-use std::path::{Path, PathBuf};
-use std::process::Command;
-use std::sync::{Arc, Mutex};
+use std::path::Path;
 use std::time::{Duration, Instant};
 use volume::Volume;
-
-const STUB: &str = "/usr/lib/systemd/boot/efi/linuxx64.efi.stub";
-const NONCE: &[u8] = b"a nonce";
-
-/// An enrolled machine: TPM, volume, and where its boot loader's files are.
-struct Machine {
-    swtpm: Swtpm,
-    volume: Volume,
-    node: NodeId,
-    ak: Vec<u8>,
-    srk_name: Vec<u8>,
-    esp: tempfile::TempDir,
-}
-
-/// How the agent ended.
-struct Ended {
-    code: i32,
-    out: String,
-    err: String,
-}
-
-impl Machine {
-    fn enrolled_at(url: &str, ca: &str) -> Self {
-        let swtpm = Swtpm::start();
-        let mut tpm = swtpm.open();
-        let node = NodeId::from_ek_name(&tpm.endorsement_key().unwrap().object.name);
-        let (ak, srk) = (tpm.attestation_key().unwrap(), tpm.storage_key(None).unwrap());
-        drop(tpm);
-        let volume = Volume::new();
-        let token = Token {
-            node,
-            servers: vec![Server::parse(url).unwrap()],
-            ca: ca.into(),
-            srk_name: srk.name.clone(),
-            bank: Hash::Sha384,
-            ..volume::token(0)
-        };
-        bind::bind(volume.path(), &token, &volume::key(), &Existing::File(volume.key_file())).unwrap();
-        let esp = tempfile::tempdir().unwrap();
-        Self { swtpm, volume, node, ak: ak.public, srk_name: srk.name, esp }
-    }
-
-    /// The same, with a UKI for kernel 6.1.0-56 in place. The kernel in it is another image of its size.
-    fn with_uki(self) -> Self {
-        let folder = self.esp.path().join("EFI/Linux");
-        std::fs::create_dir_all(&folder).unwrap();
-        let mut command = Command::new("objcopy");
-        for (i, (name, content)) in [
-            (".osrel", b"ID=halfkey-test\n".to_vec()),
-            (".cmdline", b"root=/dev/x quiet\n".to_vec()),
-            (".initrd", b"an initramfs".to_vec()),
-            (".linux", std::fs::read(STUB).unwrap()),
-        ]
-        .into_iter()
-        .enumerate()
-        {
-            let file = self.esp.path().join(&name[1..]);
-            std::fs::write(&file, content).unwrap();
-            command.arg("--add-section").arg(format!("{name}={}", file.display()));
-            command.arg("--change-section-vma").arg(format!("{name}={:#x}", (i + 1) * 0x10_0000));
-        }
-        assert!(command.arg(STUB).arg(folder.join("tok-6.1.0-56.efi")).status().unwrap().success());
-        self
-    }
-
-    fn uki(&self) -> PathBuf {
-        self.esp.path().join("EFI/Linux/tok-6.1.0-56.efi")
-    }
-
-    fn propose(&self, args: &[&str]) -> Ended {
-        let mut all = vec!["propose", "--device", self.volume.path().to_str().unwrap()];
-        all.extend(["--boot-root", self.esp.path().to_str().unwrap()]);
-        all.extend(args);
-        agent(&self.swtpm, &all)
-    }
-}
-
-fn agent(swtpm: &Swtpm, args: &[&str]) -> Ended {
-    let output = Command::new(env!("CARGO_BIN_EXE_halfkey-agent"))
-        .args(args)
-        .env("HALFKEY_TPM", swtpm.location().to_string())
-        .output()
-        .unwrap();
-    let text = |bytes: Vec<u8>| String::from_utf8(bytes).unwrap();
-    Ended { code: output.status.code().unwrap(), out: text(output.stdout), err: text(output.stderr) }
-}
-
-/// A verifier that gives a nonce, keeps what is proposed, and gives the answers in turn; the last one again and again.
-struct Verifier {
-    server: TestServer,
-    authority: Authority,
-    proposed: Arc<Mutex<Vec<Value>>>,
-}
-
-impl Verifier {
-    fn answering(answers: &[Value]) -> Self {
-        let answers: Vec<Value> = answers.to_vec();
-        let proposed: Arc<Mutex<Vec<Value>>> = Arc::default();
-        let kept = proposed.clone();
-        let judge = move |path: &str, body: &[u8]| {
-            let body: Value = serde_json::from_slice(body).unwrap();
-            match path {
-                "/v1/begin" => {
-                    let purpose = body["purpose"].as_str().unwrap();
-                    let nonce = Bytes::from(NONCE).encode();
-                    assert_eq!(purpose, "propose");
-                    (200, json!({"version": 1, "nonce": nonce, "bank": "sha256"}).to_string())
-                }
-                "/v1/propose" => {
-                    let mut kept = kept.lock().unwrap();
-                    kept.push(body);
-                    let answer = answers.get(kept.len() - 1).or(answers.last()).unwrap();
-                    (if answer["outcome"].is_string() { 200 } else { 403 }, answer.to_string())
-                }
-                _ => (404, "{}".into()),
-            }
-        };
-        let authority = Authority::new();
-        let server = TestServer::start(&authority, "127.0.0.1", Answer::By(Arc::new(judge)));
-        Self { server, authority, proposed }
-    }
-
-    fn machine(&self) -> Machine {
-        Machine::enrolled_at(&self.server.url(), &self.authority.pem()).with_uki()
-    }
-
-    /// What was proposed last, after its quote was checked; and PCR 15.
-    fn checked(&self, machine: &Machine) -> (Value, Vec<u8>) {
-        let message = self.proposed.lock().unwrap().last().unwrap().clone();
-        let bytes = |value: &Value| Bytes::decode(value.as_str().unwrap()).unwrap().0;
-        let (finish, proposal) = (&message["finish"], bytes(&message["proposal"]));
-        let qualifying = Qualifier {
-            version: 1,
-            node: &machine.node.0,
-            purpose: "propose",
-            nonce: NONCE,
-            hpke_public: &[],
-            nonce_tpm: &[],
-            srk_name: &machine.srk_name,
-            r_sha256: &Hash::Sha256.digest(&[&proposal]),
-        };
-        let quote = bytes(&finish["quote"]);
-        assert!(machine.swtpm.oracle_accepts(&machine.ak, &quote, &bytes(&finish["signature"])));
-        assert!(quote.windows(32).any(|part| part == qualifying.digest()));
-        assert_eq!(bytes(&finish["r_sha256"]), Hash::Sha256.digest(&[&proposal]));
-        assert_eq!(
-            (&finish["bank"], &finish["hpke_public"], &finish["nonce_tpm"]),
-            (&json!("sha256"), &json!(""), &json!(""))
-        );
-        (serde_json::from_slice(&proposal).unwrap(), bytes(&finish["pcrs"][15]))
-    }
-}
-
-fn accepted() -> Value {
-    json!({"outcome": "accepted", "message": "boot \"6.1.0-56\" by its hash", "proposal_id": 7})
-}
-
-fn refused(code: &str) -> Value {
-    json!({"outcome": "refused", "code": code, "message": "no", "hint": "reboot"})
-}
 
 #[test]
 fn the_uki_of_a_kernel_is_measured_quoted_and_accepted() {

@@ -1,0 +1,143 @@
+//! The hooks of kernel-install and of Debian's kernel packages, run as these run them: with the agent that they call.
+
+#![allow(clippy::unwrap_used, reason = "a test that fails here should say where")]
+
+mod common;
+#[path = "common/proposing.rs"]
+mod proposing;
+#[path = "common/server.rs"]
+mod server;
+#[path = "common/volume.rs"]
+mod volume;
+
+use proposing::{Machine, STUB, Verifier, accepted, refused};
+use serde_json::json;
+use std::os::unix::fs::PermissionsExt;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Output};
+
+const VERSION: &str = "6.1.0-57";
+const MACHINE_ID: &str = "0123456789abcdef0123456789abcdef";
+
+fn hook(name: &str) -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("../dracut-module/hooks").join(name)
+}
+
+/// A folder for PATH whose `halfkey-agent` is the agent, with the volume that it would find on a real machine.
+fn programs(machine: &Machine) -> tempfile::TempDir {
+    let folder = tempfile::tempdir().unwrap();
+    let (agent, volume) = (env!("CARGO_BIN_EXE_halfkey-agent"), machine.volume.path().display());
+    let text = format!("#!/bin/sh\ncommand=$1\nshift\nexec {agent} \"$command\" --device {volume} \"$@\"\n");
+    let path = folder.path().join("halfkey-agent");
+    std::fs::write(&path, text).unwrap();
+    std::fs::set_permissions(path, PermissionsExt::from_mode(0o755)).unwrap();
+    folder
+}
+
+/// Runs a hook, or what runs hooks, on this machine; with its agent or without one.
+fn run(
+    machine: &Machine,
+    agent: bool,
+    program: impl AsRef<Path>,
+    args: &[&str],
+    more: &[(&str, &str)],
+) -> Output {
+    let programs = programs(machine);
+    let path = format!("{}:/usr/sbin:/usr/bin:/sbin:/bin", programs.path().display());
+    let mut command = Command::new(program.as_ref());
+    command.args(args).env_clear().envs(more.iter().copied());
+    command.env("PATH", if agent { &path } else { "/usr/sbin:/usr/bin:/sbin:/bin" });
+    command.env("HALFKEY_TPM", machine.swtpm.location().to_string());
+    command.output().unwrap()
+}
+
+fn said(output: &Output) -> String {
+    String::from_utf8_lossy(&output.stderr).into_owned()
+}
+
+#[test]
+fn kernel_install_proposes_what_it_just_put_in_place() {
+    let verifier = Verifier::answering(&[accepted()]);
+    let machine = verifier.machine();
+    let (boot, conf) = (machine.esp.path(), tempfile::tempdir().unwrap());
+    std::fs::create_dir(boot.join(MACHINE_ID)).unwrap();
+    std::fs::write(conf.path().join("cmdline"), "root=/dev/x quiet\n").unwrap();
+    let plugins =
+        format!("/usr/lib/kernel/install.d/90-loaderentry.install {}", hook("95-halfkey.install").display());
+    let initrd = boot.join("initrd").display().to_string();
+    let output = run(
+        &machine,
+        true,
+        "kernel-install",
+        &["add", VERSION, STUB, &initrd],
+        &[
+            ("KERNEL_INSTALL_CONF_ROOT", conf.path().to_str().unwrap()),
+            ("KERNEL_INSTALL_PLUGINS", &plugins),
+            ("BOOT_ROOT", boot.to_str().unwrap()),
+            ("MACHINE_ID", MACHINE_ID),
+        ],
+    );
+    assert!(output.status.success(), "{}", said(&output));
+    assert!(said(&output).contains("6.1.0-57 accepted (proposal 7)"), "{}", said(&output));
+    let (proposal, _) = verifier.checked(&machine);
+    assert_eq!(proposal["name"], VERSION);
+    let kernel = boot.join(MACHINE_ID).join(VERSION).join("linux");
+    assert_eq!(proposal["images"][0]["path"], json!(kernel));
+    // As systemd-boot passes it: the entry names paths on its partition, which the test's folder is a part of.
+    let command_line = proposal["command_line"].as_str().unwrap();
+    let end = format!("\\{MACHINE_ID}\\{VERSION}\\initrd root=/dev/x quiet systemd.machine_id={MACHINE_ID}");
+    assert!(command_line.starts_with("initrd=\\") && command_line.ends_with(&end), "{command_line}");
+}
+
+#[test]
+fn a_hook_never_fails_and_says_what_it_could_not_do() {
+    let verifier = Verifier::answering(&[refused("proposal_unattested")]);
+    let machine = verifier.machine();
+    let boot = machine.esp.path().to_str().unwrap();
+    let plugin = |args: &[&str], agent| {
+        run(&machine, agent, hook("95-halfkey.install"), args, &[("KERNEL_INSTALL_BOOT_ROOT", boot)])
+    };
+    let output = plugin(&["add", "6.1.0-56", "/entry", STUB], true);
+    assert!(output.status.success() && output.stdout.is_empty());
+    let said_last =
+        "halfkey: warning: kernel 6.1.0-56 is installed, and not accepted by the verifier (yet)\n";
+    assert!(
+        said(&output).starts_with("6.1.0-56 refused") && said(&output).ends_with(said_last),
+        "{}",
+        said(&output)
+    );
+    let output = plugin(&["add", "6.1.0-99", "/entry", STUB], true);
+    assert!(
+        output.status.success() && said(&output).contains("no kernel 6.1.0-99 is in"),
+        "{}",
+        said(&output)
+    );
+    // What is not about adding a kernel, and a machine without the agent.
+    for (args, agent) in [(&["remove", "6.1.0-56"][..], true), (&[], true), (&["add", "6.1.0-56"], false)] {
+        let output = plugin(args, agent);
+        assert!(output.status.success() && output.stderr.is_empty(), "{args:?}: {}", said(&output));
+    }
+    assert_eq!(verifier.proposed.lock().unwrap().len(), 1);
+}
+
+#[test]
+fn debian_runs_the_hook_when_a_kernel_is_configured() {
+    let verifier = Verifier::answering(&[accepted()]);
+    let machine = verifier.machine();
+    let postinst = |args: &[&str], parameters: &str, agent| {
+        run(&machine, agent, hook("zz-halfkey"), args, &[("DEB_MAINT_PARAMS", parameters)])
+    };
+    // No such kernel is in /boot here: the agent says so, the hook goes on.
+    for parameters in ["", "configure 6.1.0", "'configure' '6.1.0'"] {
+        let output = postinst(&["6.1.0-no-such", "/boot/vmlinuz-6.1.0-no-such"], parameters, true);
+        assert!(output.status.success(), "{}", said(&output));
+        assert!(said(&output).contains("no kernel 6.1.0-no-such is in "), "{parameters}: {}", said(&output));
+        assert!(said(&output).contains("halfkey: warning: kernel 6.1.0-no-such is installed"));
+    }
+    for (args, parameters, agent) in
+        [(&["6.1.0-no-such"][..], "'abort-remove'", true), (&[], "", true), (&["6.1.0-no-such"], "", false)]
+    {
+        let output = postinst(args, parameters, agent);
+        assert!(output.status.success() && output.stderr.is_empty(), "{args:?}: {}", said(&output));
+    }
+}
