@@ -63,7 +63,7 @@ dist: deps servers
 	RUSTFLAGS='$(AGENT_RUSTFLAGS)' $(CARGO) build --profile agent --locked --target $(TARGET) -p halfkey-agent
 	@mkdir -p dist
 	@install -m 755 $(AGENT) $(RELEASE)/halfkey-verifier $(RELEASE)/halfkey dist/
-	@rm -rf dist/90halfkey && cp -r dracut-module/90halfkey dist/90halfkey
+	@rm -rf dist/90halfkey dist/hooks && cp -r dracut-module/90halfkey dracut-module/hooks dist/
 	@ls -l dist | awk 'NR > 1 { printf "dist/%-18s %10d bytes\n", $$9, $$5 }'
 
 servers: deps
