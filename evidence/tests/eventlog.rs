@@ -7,9 +7,11 @@ mod common;
 use common::log::{crypto_agile, event, head, sha1};
 use common::{Exchange, Swtpm, hex};
 use halfkey_evidence::Rejection;
-use halfkey_evidence::eventlog::{self, ExplainedLog, Format, kind, parse, replay};
+use halfkey_evidence::eventlog::{
+    ExplainedLog, Format, MAX_EVENTS, MAX_FILE, Standing, kind, parse, replay, replay_all,
+};
 use halfkey_evidence::public::AkPublic;
-use halfkey_evidence::quote;
+use halfkey_evidence::quote::{self, VerifiedQuote};
 use halfkey_protocol::Reason;
 use halfkey_protocol::kdf::Hash;
 use proptest::prelude::*;
@@ -41,9 +43,8 @@ fn logs_explain_quotes_of_a_tpm() {
     let ak = AkPublic::parse(&tpm.public("ak.ctx")).unwrap();
     let exchange = Exchange::new();
     let quoted = |bank| quote::verify(&exchange.context(&ak, bank), &tpm.finish(&exchange, bank)).unwrap();
-    let explain = |log: &[u8], userspace: Option<&[u8]>| -> Result<ExplainedLog, Rejection> {
-        replay(log, Hash::Sha256)?.explain(&quoted(Hash::Sha256), userspace)
-    };
+    let quote = || quoted(Hash::Sha256);
+    let explain = |log: &[u8], userspace: Option<&[u8]>| summary(log, userspace, &quote());
     for (pcr, kind, measured, _) in boot() {
         if kind != kind::NO_ACTION {
             tpm.extend(pcr as u8, measured);
@@ -81,17 +82,28 @@ fn logs_explain_quotes_of_a_tpm() {
     locality[0].3 = b"StartupLocality\0\x03";
     assert_eq!(explain(&crypto_agile(&locality), None).unwrap_err().reason, Reason::LogReplay);
 
-    phases_and_systemd_log(&tpm, &log, &explain);
+    phases_and_systemd_log(&tpm, &log, &quote);
 }
 
-type Explain<'a> = dyn Fn(&[u8], Option<&[u8]>) -> Result<ExplainedLog, Rejection> + 'a;
+/// Records of PCR 11, phases of PCR 11 that no log has, and all that systemd measured.
+type Summary = (usize, Vec<&'static str>, Vec<String>);
 
-fn phases_and_systemd_log(tpm: &Swtpm, log: &[u8], explain: &Explain<'_>) {
-    let phases = |userspace: Option<&[u8]>| {
-        let explained = explain(log, userspace)?;
-        let pcr11 = explained.coverage().iter().find(|coverage| coverage.pcr == 11).unwrap().clone();
-        Ok::<_, Rejection>((pcr11.userspace, pcr11.phases.to_vec()))
-    };
+fn summary(log: &[u8], userspace: Option<&[u8]>, quote: &VerifiedQuote) -> Result<Summary, Rejection> {
+    let explained: ExplainedLog<'_> = replay(log, Hash::Sha256)?.explain(quote, userspace)?;
+    let pcr11 = explained.coverage().iter().find(|coverage| coverage.pcr == 11).unwrap();
+    // Each record or phase is there to be judged, and together with the firmware's events gives the quoted value.
+    let mut value = explained.log().pcr(11).unwrap().to_vec();
+    for event in explained.userspace().iter().filter(|event| event.pcr == 11) {
+        value = Hash::Sha256.digest(&[&value, &event.digest]);
+    }
+    assert_eq!((value.as_slice(), explained.bank()), (explained.pcr(11), quote.bank()));
+    let words = explained.userspace().iter().map(|event| event.what()).collect();
+    Ok((pcr11.userspace, pcr11.phases.to_vec(), words))
+}
+
+fn phases_and_systemd_log(tpm: &Swtpm, log: &[u8], quote: &dyn Fn() -> VerifiedQuote) {
+    let explain = |userspace: Option<&[u8]>| summary(log, userspace, &quote());
+    let phases = |userspace: Option<&[u8]>| explain(userspace).map(|(records, phases, _)| (records, phases));
     let record = |pcr: u32, word: &str| {
         let digest = hex(&Hash::Sha256.digest(&[word.as_bytes()]));
         format!(
@@ -101,6 +113,7 @@ fn phases_and_systemd_log(tpm: &Swtpm, log: &[u8], explain: &Explain<'_>) {
     assert_eq!(phases(None).unwrap(), (0, vec![]));
     tpm.extend(11, b"enter-initrd");
     assert_eq!(phases(None).unwrap(), (0, vec!["enter-initrd"]));
+    assert_eq!(explain(None).unwrap().2, ["systemd phase enter-initrd"]);
     tpm.extend(11, b"leave-initrd");
     assert_eq!(phases(None).unwrap(), (0, vec!["enter-initrd", "leave-initrd"]));
 
@@ -120,20 +133,47 @@ fn phases_and_systemd_log(tpm: &Swtpm, log: &[u8], explain: &Explain<'_>) {
     assert_eq!(phases(Some(with_rogue.as_bytes())).unwrap(), (3, vec![]));
     // A log that is not a phase's PCR's own has no excuse.
     tpm.extend(12, b"sysinit");
-    assert!(explain(log, Some(with_rogue.as_bytes())).unwrap_err().detail.contains("pcr 12"));
+    assert!(explain(Some(with_rogue.as_bytes())).unwrap_err().detail.contains("pcr 12"));
 }
 
 #[test]
 fn both_formats_are_parsed() {
     let log = crypto_agile(&boot());
     let parsed = parse(&log).unwrap();
-    assert_eq!((parsed.format, parsed.events.len()), (Format::CryptoAgile, boot().len()));
-    assert_eq!(parsed.algorithms, [(4, 20), (0x0b, 32), (0x0c, 48)]);
+    assert_eq!((parsed.format(), parsed.len()), (Format::CryptoAgile, boot().len()));
+    assert_eq!(parsed.algorithms(), [(4, 20), (0x0b, 32), (0x0c, 48)]);
 
     let log = sha1(&[(0, 8, b"version"), (4, 4, &[0; 4])]);
     let parsed = parse(&log).unwrap();
-    assert_eq!((parsed.format, parsed.events.len()), (Format::Sha1, 2));
+    assert_eq!((parsed.format(), parsed.len()), (Format::Sha1, 2));
     assert_eq!(replay(&log, Hash::Sha256).unwrap_err().reason, Reason::LogReplay);
+}
+
+#[test]
+fn all_banks_of_a_log_are_replayed() {
+    let log = crypto_agile(&boot());
+    // Its SHA-1 digests are zero, so its separators are none.
+    assert_eq!(replay_all(&log).unwrap_err().reason, Reason::LogReplay);
+
+    let log = sha1(&[(0, 8, b"version"), (4, 0xd, b"text")]);
+    let all = replay_all(&log).unwrap();
+    assert_eq!((all.banks.len(), all.unknown.len(), all.banks[0].bank().name()), (1, 0, "sha1"));
+    assert_eq!(all.banks[0].events()[1].standing(), Standing::Opaque);
+    // extend(0, aa..aa) by sha1sum
+    assert_eq!(hex(all.banks[0].pcr(4).unwrap()), "d6ebc4e04e1612a1ae465c51c090608bc5e6e174");
+
+    // SM3, which nobody here can compute, beside SHA-256; numbers count the Spec ID event.
+    let mut mixed = head(&[(0x12, 32), (0x0b, 32)]);
+    mixed.extend([0, 0, 0, 0, 8, 0, 0, 0, 2, 0, 0, 0, 0x12, 0]);
+    mixed.extend([7; 32]);
+    mixed.extend([0x0b, 0]);
+    mixed.extend(Hash::Sha256.digest(&[b"v"]));
+    mixed.extend([1, 0, 0, 0, b'v']);
+    let all = replay_all(&mixed).unwrap();
+    assert_eq!((all.banks.len(), all.unknown.as_slice()), (1, &[0x12][..]));
+    let event = all.banks[0].events()[0];
+    assert_eq!((event.number, event.pcr, event.measured_data()), (1, 0, Some(&b"v"[..])));
+    assert_eq!(replay_all(&head(&[(0x12, 32)])).unwrap_err().reason, Reason::LogReplay);
 }
 
 #[test]
@@ -180,6 +220,11 @@ fn only_measured_data_counts() {
     assert!(replay(&failed, Hash::Sha256).is_ok());
 }
 
+/// The shortest that there is: 16 bytes.
+fn event_without_digest() -> Vec<u8> {
+    [0, kind::NO_ACTION, 0, 0].map(u32::to_le_bytes).concat()
+}
+
 #[test]
 fn damaged_logs_are_refused() {
     let refused = |what: &str, reason: Reason, log: &[u8]| {
@@ -192,7 +237,10 @@ fn damaged_logs_are_refused() {
     for cut in 0..good.len() {
         assert_eq!(parse(&good[..cut]).is_ok(), boundaries.contains(&cut), "cut at {cut}");
     }
-    refused("too large", Reason::TooLarge, &vec![0; (1 << 20) + 1]);
+    refused("too large", Reason::TooLarge, &vec![0; MAX_FILE + 1]);
+    let many = [head(&[(0x0b, 32)]), event_without_digest().repeat(MAX_EVENTS + 1)].concat();
+    refused("too many events", Reason::TooLarge, &many);
+    assert!(replay(&many[..many.len() - 16], Hash::Sha256).is_ok());
     refused("zeros", malformed, &[0; 31]);
     refused("pcr 24", malformed, &crypto_agile(&[(24, EV_IPL, b"", b"")]));
     assert!(replay(&crypto_agile(&[(u32::MAX, kind::NO_ACTION, b"", b"")]), Hash::Sha256).is_ok());
@@ -245,8 +293,8 @@ proptest! {
         let measured: Vec<_> = events.iter().map(|(pcr, kind, data)| (*pcr, *kind, &data[..], &data[..])).collect();
         let log = crypto_agile(&measured);
         let parsed = parse(&log).unwrap();
-        prop_assert_eq!(parsed.events.len(), events.len());
-        let replayed = eventlog::replay(&log, Hash::Sha384).unwrap();
+        prop_assert_eq!(parsed.len(), events.len());
+        let replayed = replay(&log, Hash::Sha384).unwrap();
         for index in 0..17 {
             let mut value = vec![0; 48];
             for (pcr, _, data) in &events {

@@ -16,7 +16,7 @@ fn quoted() -> Vec<Vec<u8>> {
 
 #[test]
 fn it_replays_to_what_the_tpm_quoted() {
-    assert_eq!(parse(LOG).unwrap().format, Format::CryptoAgile);
+    assert_eq!(parse(LOG).unwrap().format(), Format::CryptoAgile);
     let log = replay(LOG, Hash::Sha256).unwrap();
     // 11 goes on with what systemd measures in the initramfs, without a log; 10 is IMA's.
     for (pcr, value) in (0u8..).zip(quoted()).filter(|(pcr, _)| !matches!(pcr, 10 | 11 | 15)) {

@@ -276,7 +276,15 @@ impl Claim<'_> {
     }
 }
 
+/// `STUB_PAYLOAD_GUID` of systemd (src/boot/efi/linux.c).
+const STUB_PAYLOAD: Guid = Guid::new(0x55c5_d1f8, 0x04cd, 0x46b5, 0x8a20_e56c_bb30_52d0);
+
 impl Image<'_> {
+    /// Whether it is said to be the kernel inside a unified image, as systemd's stub starts it.
+    pub fn is_payload_of_stub(&self) -> bool {
+        self.path.is_vendor_media(&STUB_PAYLOAD)
+    }
+
     fn describe(&self, f: &mut dyn Write) -> fmt::Result {
         f.write_str(match self.kind {
             ImageKind::Application => "boot application ",
@@ -285,6 +293,9 @@ impl Image<'_> {
         })?;
         match self.path.file() {
             Some(file) => text::clean(f, file.chars()),
+            None if self.is_payload_of_stub() => {
+                f.write_str("inside the unified image (payload of systemd's stub)")
+            }
             None if self.path.is_empty() => write!(f, "from memory, {} bytes", self.length),
             None => self.path.describe(f),
         }

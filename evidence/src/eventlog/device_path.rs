@@ -1,6 +1,7 @@
 //! Device paths as text (UEFI 2.10, sections 10.3 and 10.6).
 
 use super::cursor::Cursor;
+use super::guid::Guid;
 use super::text::{self, Utf16};
 use std::fmt::{self, Write};
 
@@ -49,6 +50,12 @@ impl<'a> DevicePath<'a> {
             path.extend(part.chars());
         }
         (!path.is_empty()).then_some(path)
+    }
+
+    /// Whether it is one node: a vendor's own kind of media.
+    pub(super) fn is_vendor_media(&self, vendor: &Guid) -> bool {
+        let mut nodes = self.nodes().map(|node| (node.kind, Cursor(node.data).guid()));
+        nodes.next() == Some(((4, 3), Some(*vendor))) && nodes.next().is_none()
     }
 
     fn files(&self) -> impl Iterator<Item = Utf16<'a>> + use<'a> {

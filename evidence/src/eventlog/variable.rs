@@ -250,8 +250,12 @@ impl Value<'_> {
             Value::Flag(on) => f.write_str(if *on { "on" } else { "off" }),
             Value::Signatures(lists) => describe_entries(f, lists),
             Value::Numbers(numbers) => {
-                let number = |number: &[u8; 2]| u16::from_le_bytes(*number);
-                numbers.iter().try_for_each(|each| write!(f, "{:04X} ", number(each)))
+                let mut separator = "";
+                numbers.iter().try_for_each(|number| {
+                    write!(f, "{separator}{:04X}", u16::from_le_bytes(*number))?;
+                    separator = " ";
+                    Ok(())
+                })
             }
             Value::BootEntry(entry) => {
                 f.write_str("\"")?;
