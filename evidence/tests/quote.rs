@@ -6,7 +6,7 @@ mod common;
 
 use common::{Exchange, Swtpm};
 use halfkey_evidence::public::AkPublic;
-use halfkey_evidence::{policy, quote};
+use halfkey_evidence::quote;
 use halfkey_protocol::kdf::Hash;
 use halfkey_protocol::wire::Finish;
 use halfkey_protocol::{Bytes, Reason, label, policy as seal};
@@ -27,7 +27,6 @@ fn quotes_of_a_tpm_are_verified_and_tampered_ones_refused() {
     other_qualifiers(&finish, &ak, &exchange);
     other_selections(&tpm, &ak, &exchange);
     other_signed_structures(&tpm, &ak, &exchange, &finish);
-    reference_values(&tpm, &ak, &exchange);
     fence(&tpm, &ak, &exchange);
 }
 
@@ -156,40 +155,6 @@ fn other_signed_structures(tpm: &Swtpm, ak: &AkPublic, exchange: &Exchange, good
     tpm.primary("o", common::AK_ALG, common::AK_ATTRIBUTES, "other.ctx");
     let other = AkPublic::parse(&tpm.public("other.ctx")).unwrap();
     assert_eq!(verify(&other, exchange, good).unwrap_err(), Reason::Signature);
-}
-
-fn reference_values(tpm: &Swtpm, ak: &AkPublic, exchange: &Exchange) {
-    let boot = verify(ak, exchange, &tpm.finish(exchange, Hash::Sha256)).unwrap();
-    let reference = policy::reference::learn(&boot, 7, 1234, "operator");
-    assert_eq!((reference.bank.as_str(), reference.pcrs.len(), reference.evidence_id), ("sha256", 15, 7));
-    assert!(policy::compare(&boot, &reference).is_empty());
-    assert_eq!(policy::all_new(&boot).len(), 14);
-
-    // IMA's PCR grows without being a difference; any other is one.
-    tpm.extend(10, b"a file");
-    let boot = verify(ak, exchange, &tpm.finish(exchange, Hash::Sha256)).unwrap();
-    assert!(policy::compare(&boot, &reference).is_empty());
-    for pcr in policy::COMPARED {
-        let mut other = reference.clone();
-        other.pcrs[usize::from(pcr)].0[0] ^= 1;
-        let differing = policy::compare(&boot, &other);
-        assert_eq!(differing.len(), 1);
-        assert_eq!((differing[0].pcr, &differing[0].found[..]), (pcr, boot.pcr(pcr)));
-    }
-    // A reference that can't be compared approves nothing.
-    let other_bank = policy::compare(&boot, &operator_reference("sha384", reference.pcrs.clone()));
-    assert_eq!(other_bank.len(), 14);
-    assert_eq!(policy::compare(&boot, &operator_reference("sha256", Vec::new())).len(), 14);
-}
-
-fn operator_reference(bank: &str, pcrs: Vec<Bytes>) -> halfkey_protocol::wire::operator::Reference {
-    halfkey_protocol::wire::operator::Reference {
-        bank: bank.to_owned(),
-        pcrs,
-        evidence_id: 1,
-        learned_at: 2,
-        learned_by: "operator".to_owned(),
-    }
 }
 
 fn fence(tpm: &Swtpm, ak: &AkPublic, exchange: &Exchange) {

@@ -7,11 +7,9 @@
 //! | module | what |
 //! | --- | --- |
 //! | [`rules`] | what a document says, typed |
-//! | [`reference`] | PCR values, until nobody uses them |
 //!
 //! [`evaluate`] judges a boot, [`explain`] says why, event by event; [`learn`] writes the policy that a boot is accepted by.
 
-pub mod reference;
 pub mod rules;
 
 mod command_line;
@@ -28,7 +26,6 @@ pub use judge::{Claims, Evaluation, ExplainedEvent, Explanation, evaluate, expla
 pub use learn::{learn, learn_boot};
 pub use parse::Problem;
 pub use proposal::{Cover, boot_of, boot_toml, check_proposal, covers};
-pub use reference::{COMPARED, all_new, compare};
 pub use rules::{Boot, Trust};
 
 use rules::Document;

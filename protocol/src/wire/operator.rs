@@ -140,32 +140,6 @@ pub struct PendingBoot {
     pub expires: u64,
 }
 
-/// One PCR that is not as approved.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-pub struct PcrDifference {
-    /// 0 to 15.
-    pub pcr: u8,
-    /// The reference value; none if there is no reference yet.
-    pub expected: Option<Bytes>,
-    /// The quoted value.
-    pub found: Bytes,
-}
-
-/// Reference values, learned from an approved boot.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-pub struct Reference {
-    /// The bank.
-    pub bank: String,
-    /// PCR 0 to 14 in order; PCR 10 (IMA) is recorded, not compared.
-    pub pcrs: Vec<Bytes>,
-    /// The evidence that it was learned from.
-    pub evidence_id: u64,
-    /// When.
-    pub learned_at: u64,
-    /// Who approved that boot.
-    pub learned_by: String,
-}
-
 /// Body of `POST enrollment`.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Enroll {
