@@ -1,6 +1,7 @@
 //! An enrolled machine with its verifier and its operator: what scenario 1 makes and the others go on with.
 
 use crate::error::{Context, Result};
+use crate::image::system::System;
 use crate::image::{disk, header};
 use crate::machine::{Boot, Machine, Reached};
 use crate::marker::Marker;
@@ -26,8 +27,8 @@ pub struct Estate {
     pub verifier: Verifier,
     /// The operator's desk.
     pub tenant: Tenant,
-    /// The UKI that the operator approved.
-    pub uki: PathBuf,
+    /// What the operator approved.
+    pub system: System,
     /// Node id.
     pub node: String,
     /// The machine, if it runs and nobody touched it since it came up by itself.
@@ -38,8 +39,8 @@ pub struct Estate {
 
 impl Estate {
     /// From its parts; the machine is off.
-    pub fn new(machine: Machine, verifier: Verifier, tenant: Tenant, uki: PathBuf, node: String) -> Self {
-        Self { machine, verifier, tenant, uki, node, running: None, before: 0 }
+    pub fn new(machine: Machine, verifier: Verifier, tenant: Tenant, system: System, node: String) -> Self {
+        Self { machine, verifier, tenant, system, node, running: None, before: 0 }
     }
 
     /// Switches the machine off if it runs, and on again.
@@ -138,6 +139,17 @@ impl Estate {
         Ok(())
     }
 
+    /// The last denial names this: one of its findings, as people read it, has all of `texts`.
+    ///
+    /// # Errors
+    /// If none has: the error lists them.
+    pub fn was_found(&self, texts: &[&str]) -> Result<()> {
+        let findings: Vec<String> = self.last_record()?.findings.iter().map(ToString::to_string).collect();
+        let named = findings.iter().any(|finding| texts.iter().all(|text| finding.contains(text)));
+        crate::ensure!(named, "expected a finding with {texts:?}, found:\n    {}", findings.join("\n    "));
+        Ok(())
+    }
+
     /// The running system came up by attestation: its fence is what the verifier expects for this very boot, and the root
     /// was opened with the token's keyslot.
     ///
@@ -168,6 +180,39 @@ impl Estate {
         crate::ensure!(slot != 0, "the token's keyslot is that of the passphrase");
         crate::ensure!(marker.root == "/dev/mapper/root", "{} is mounted at /", marker.root);
         Ok(())
+    }
+
+    /// The machine's own policy.
+    ///
+    /// # Errors
+    /// If it has none.
+    pub fn policy(&self) -> Result<toml::Table> {
+        let text = self.tenant.run(&["policy", "show", &format!("node:{}", self.node)])?;
+        text.parse().context(format_args!("halfkey policy show printed {text}"))
+    }
+
+    /// Puts another in its place.
+    ///
+    /// # Errors
+    /// If it is refused.
+    pub fn apply(&self, policy: &toml::Table) -> Result<()> {
+        let file = self.policy_file(policy)?;
+        self.tenant.run(&["policy", "apply", &file, "--node", LABEL, "--yes"])?;
+        Ok(())
+    }
+
+    /// Tries one on the machine's last boot: exit code and what `halfkey policy test` says.
+    ///
+    /// # Errors
+    /// If it can't be tried.
+    pub fn test(&self, policy: &toml::Table) -> Result<(i32, String)> {
+        self.tenant.try_run(&["policy", "test", &self.policy_file(policy)?, "--against", LABEL])
+    }
+
+    fn policy_file(&self, policy: &toml::Table) -> Result<String> {
+        let file = self.machine.logs().join("policy.toml");
+        fs::write(&file, policy.to_string()).context("can't write a policy")?;
+        Ok(file.to_string_lossy().into_owned())
     }
 
     /// The token of the root volume.
@@ -217,14 +262,11 @@ pub fn hex(bytes: &[u8]) -> String {
 ///
 /// # Errors
 /// If one of them can't be made.
-pub fn found(rig: &Rig) -> Result<(Machine, Verifier, Tenant, PathBuf)> {
-    let number = fs::read_dir(&rig.folder).map_or(0, Iterator::count);
-    let name = |what: &str| format!("{what}-{number}");
-    let uki = rig.images.uki(&rig.cmdline(), None)?;
-    let machine = Machine::new(rig, &name("machine"), &uki)?;
+pub fn found(rig: &Rig, system: &System) -> Result<(Machine, Verifier, Tenant)> {
+    let machine = Machine::new(rig, system)?;
     rig.images.data(machine.spare())?;
-    let mut verifier = Verifier::init(&rig.paths, &rig.folder.join(name("verifier")))?;
+    let mut verifier = Verifier::init(&rig.paths, &rig.place("verifier"))?;
     verifier.start()?;
-    let tenant = Tenant::login(&rig.paths, &verifier, &rig.folder.join(name("desk")))?;
-    Ok((machine, verifier, tenant, uki))
+    let tenant = Tenant::login(&rig.paths, &verifier, &rig.place("desk"))?;
+    Ok((machine, verifier, tenant))
 }

@@ -5,32 +5,37 @@
 //! | --- | --- |
 //! | [`scenarios`] | the stories |
 //! | [`story`], [`report`] | what a run tells while it goes on, and at its end |
+//! | [`record`] | what boots measure, as files for other tests |
 //! | [`estate`] | an enrolled machine with its verifier and its operator |
 //! | [`rig`] | what all scenarios of a run share |
 //! | [`image`] | disks from Debian packages, cached |
 //! | [`machine`] | disk, TPM and firmware variables that survive boots; a boot |
 //! | [`marker`] | what the guest left on its second disk |
-//! | [`qemu`], [`swtpm`] | virtual hardware |
+//! | [`qemu`], [`swtpm`], [`variables`] | virtual hardware |
 //! | [`wire`] | the guest's serial lines |
 //! | [`loopback`] | a node without a virtual machine, for the protocol tests and for measuring |
 //! | [`verifier`], [`tenant`] | the server and the operator's desk, on this host |
-//! | [`process`], [`paths`], [`error`] | child processes; where things are; what went wrong |
+//! | [`process`], [`jobs`] | child processes; work at the same time |
+//! | [`paths`], [`error`] | where things are; what went wrong |
 
 pub mod error;
 pub mod estate;
 pub mod image;
+pub mod jobs;
 pub mod loopback;
 pub mod machine;
 pub mod marker;
 pub mod paths;
 pub mod process;
 pub mod qemu;
+pub mod record;
 pub mod report;
 pub mod rig;
 pub mod scenarios;
 pub mod story;
 pub mod swtpm;
 pub mod tenant;
+pub mod variables;
 pub mod verifier;
 pub mod wire;
 

@@ -1,12 +1,16 @@
 //! A machine: disk, TPM and firmware variables that survive its boots, and a boot of it.
 
 use crate::error::{Context, Error, Result};
+use crate::image::system::System;
 use crate::image::{disk, guest};
 use crate::marker::{self, Marker};
-use crate::qemu::{Accel, Parts, Qemu, VARIABLES};
+use crate::qemu::{Accel, Parts, Qemu};
 use crate::rig::Rig;
+use crate::variables::{self, Trust};
 use crate::wire::Tap;
 use std::fs;
+use std::io::Write;
+use std::net::{TcpListener, TcpStream};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -17,6 +21,8 @@ pub const MOMENT: Duration = Duration::from_secs(120);
 
 /// What systemd-cryptsetup asks.
 pub const PROMPT: &str = "enter passphrase for disk";
+/// What stands behind it once the terminal does not echo any more.
+const NO_ECHO: &str = "no echo)";
 
 /// A machine that is switched off.
 pub struct Machine {
@@ -31,31 +37,29 @@ pub struct Machine {
 }
 
 impl Machine {
-    /// A new machine with a fresh disk, a TPM of its own and empty firmware variables.
+    /// A new machine with a fresh disk that boots this system, and a TPM of its own.
     ///
     /// # Errors
     /// If a part can't be made.
-    pub fn new(rig: &Rig, name: &str, uki: &Path) -> Result<Self> {
-        let parts = Self::parts(rig, name)?;
-        rig.images.disk(uki, &parts.disk)?;
-        rig.manufacturer.make(&parts.tpm)?;
-        fs::copy(VARIABLES, &parts.variables)
-            .context("can't copy the firmware's variables\nhint: make deps")?;
-        marker::blank(&parts.spare, 64 << 20)?;
-        Ok(Self { name: name.into(), parts, accel: rig.accel, boots: 0, tap: rig.tap.clone(), network: true })
-    }
-
-    fn parts(rig: &Rig, name: &str) -> Result<Parts> {
-        let folder = rig.folder.join(name);
+    pub fn new(rig: &Rig, system: &System) -> Result<Self> {
+        let folder = rig.place("machine");
         fs::create_dir_all(&folder).context(format_args!("can't make {}", folder.display()))?;
-        Ok(Parts {
+        let name = folder.file_name().unwrap_or_default().to_string_lossy().into_owned();
+        let parts = Parts {
             disk: folder.join("disk.raw"),
             marker: folder.join("marker.raw"),
             spare: folder.join("spare.raw"),
+            firmware: system.path.firmware(),
             variables: folder.join("variables.fd"),
             tpm: folder.join("tpm"),
             logs: folder,
-        })
+        };
+        rig.images.disk(&parts.disk)?;
+        rig.manufacturer.make(&parts.tpm)?;
+        marker::blank(&parts.spare, 64 << 20)?;
+        let machine = Self { name, parts, accel: rig.accel, boots: 0, tap: rig.tap.clone(), network: true };
+        machine.install(rig, system)?;
+        Ok(machine)
     }
 
     /// Its boot disk.
@@ -73,12 +77,24 @@ impl Machine {
         &self.parts.logs
     }
 
-    /// Replaces the UKI on its EFI system partition, as someone with access to the disk can.
+    /// Replaces what boots, as someone with access to the disk can. The firmware's variables are as on the first day.
     ///
     /// # Errors
-    /// If the disk can't be written.
-    pub fn set_uki(&self, uki: &Path) -> Result<()> {
-        disk::set_uki(&self.parts.disk, uki)
+    /// If disk or variables can't be written.
+    pub fn install(&self, rig: &Rig, system: &System) -> Result<()> {
+        self.install_trusting(rig, system, &system.path.trust(&rig.images.keys)?)
+    }
+
+    /// The same, and exchanges the keys of Secure Boot, as someone at the firmware's setup can.
+    ///
+    /// # Errors
+    /// If disk or variables can't be written.
+    pub fn install_trusting(&self, rig: &Rig, system: &System, trust: &Trust) -> Result<()> {
+        let files = rig.images.files(system)?;
+        disk::install(&self.parts.disk, &files)?;
+        let first = files.first().context("nothing boots")?;
+        let path = format!("\\{}", first.path.replace('/', "\\"));
+        variables::write(trust, &disk::ESP, &path, &self.parts.variables)
     }
 
     /// Exchanges its TPM for another one, or back: the disk in another machine.
@@ -212,7 +228,16 @@ impl Boot {
     /// # Errors
     /// If the machine is off.
     pub fn type_passphrase(&mut self) -> Result<()> {
-        self.qemu.console.send(format!("{}\n", guest::PASSPHRASE).as_bytes())
+        self.type_secret(guest::PASSPHRASE)
+    }
+
+    /// Types another passphrase there.
+    ///
+    /// # Errors
+    /// If the machine is off, or does not stop to echo.
+    pub fn type_secret(&mut self, passphrase: &str) -> Result<()> {
+        self.wait_console(&[NO_ECHO], MOMENT)?;
+        self.type_line(passphrase)
     }
 
     /// Types a line at the console.
@@ -307,6 +332,27 @@ impl Boot {
         for chunk in content.chunks(1500) {
             self.run(&format!("echo {} | base64 -d >>{path}", base64(chunk)))?;
         }
+        Ok(())
+    }
+
+    /// Brings a file of this host into the running guest, over its network.
+    ///
+    /// # Errors
+    /// If the guest does not fetch it whole.
+    pub fn send_file(&mut self, from: &Path, to: &str) -> Result<()> {
+        let listener = TcpListener::bind("127.0.0.1:0").context("no free port")?;
+        let address = listener.local_addr().context("no free port")?;
+        let content = fs::read(from).context(format_args!("can't read {}", from.display()))?;
+        let script = format!("exec 3<>/dev/tcp/10.0.2.2/{}; cat <&3 >{to}; stat -c %s {to}", address.port());
+        let said = std::thread::scope(|scope| {
+            // What the guest did not get it misses below.
+            scope.spawn(|| drop(listener.accept().and_then(|(mut stream, _)| stream.write_all(&content))));
+            let said = self.run(&format!("bash -c '{script}'"));
+            // Wakes the thread if the guest never came.
+            drop(TcpStream::connect(address));
+            said
+        })?;
+        crate::ensure!(said.trim() == content.len().to_string(), "the guest fetched {said} bytes of {to}");
         Ok(())
     }
 

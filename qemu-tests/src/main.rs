@@ -2,17 +2,21 @@
 
 use halfkey_qemu_tests::paths::Paths;
 use halfkey_qemu_tests::scenarios::{self, Scenario};
-use halfkey_qemu_tests::{Error, Result, report};
+use halfkey_qemu_tests::{Error, Result, record, report};
 use lexopt::prelude::*;
+use std::path::PathBuf;
 use std::process::ExitCode;
 
 const HELP: &str = "\
 usage: halfkey-qemu-tests list
-       halfkey-qemu-tests run [NAME | NUMBER | all]...
+       halfkey-qemu-tests run [--jobs N] [NAME | NUMBER | all]...
        halfkey-qemu-tests demo
+       halfkey-qemu-tests record [--jobs N] FOLDER
 
-Boots real images under OVMF with swtpm and LUKS2. `run` prints one line per scenario; `demo`
-tells 1, 2, 4 and 6 step by step.
+Boots real images under OVMF with swtpm and LUKS2. `run` prints one line per scenario; scenarios
+about different machines run at the same time, as many as there are processors or N. `demo` tells
+1, 2, 4 and 6 step by step. `record` boots each boot path once and writes what was measured to FOLDER:
+NAME.bin (the firmware's log), NAME.pcrs (SHA-256 bank, at the attestation), NAME.cmdline.
 
 environment: HALFKEY_AGENT, HALFKEY_VERIFIER, HALFKEY_TENANT (programs, else those of `make dist`),
 HALFKEY_QEMU_ACCEL=kvm|tcg, HALFKEY_QEMU_CACHE, HALFKEY_QEMU_RUN (folders)
@@ -24,7 +28,8 @@ const DEMO: &[u32] = &[1, 2, 4, 6];
 enum Command {
     Help,
     List,
-    Run(Vec<&'static Scenario>),
+    Run(Vec<&'static Scenario>, usize),
+    Record(PathBuf, usize),
     Demo,
 }
 
@@ -47,7 +52,8 @@ fn run(command: Command) -> Result<bool> {
                 println!("{number:>2} {name:<13} {title}");
             }
         }
-        Command::Run(scenarios) => return report::run(Paths::find()?, &scenarios),
+        Command::Run(scenarios, jobs) => return report::run(Paths::find()?, &scenarios, jobs),
+        Command::Record(folder, jobs) => record::run(Paths::find()?, &folder, jobs)?,
         Command::Demo => {
             let told = scenarios::ALL.iter().filter(|scenario| DEMO.contains(&scenario.number));
             return report::demo(Paths::find()?, &told.collect::<Vec<_>>());
@@ -59,24 +65,33 @@ fn run(command: Command) -> Result<bool> {
 fn parse() -> Result<Command> {
     let mut parser = lexopt::Parser::from_env();
     let mut words = Vec::new();
-    while let Some(argument) = parser.next().map_err(|error| Error::new(error.to_string()))? {
+    let mut jobs = std::thread::available_parallelism().map_or(1, usize::from);
+    let wrong = |error: lexopt::Error| Error::new(error.to_string());
+    while let Some(argument) = parser.next().map_err(wrong)? {
         match argument {
             Short('h') | Long("help") => return Ok(Command::Help),
+            Short('j') | Long("jobs") => {
+                jobs = parser.value().and_then(|value| value.parse()).map_err(wrong)?;
+            }
             Value(word) => words.push(word.to_string_lossy().into_owned()),
             other => return Err(Error::new(other.unexpected().to_string())),
         }
     }
+    if jobs == 0 {
+        return Err(Error::new("expected at least one job, found 0"));
+    }
     match words.iter().map(String::as_str).collect::<Vec<_>>().as_slice() {
         ["list"] => Ok(Command::List),
         ["demo"] => Ok(Command::Demo),
-        ["run"] | ["run", "all"] => Ok(Command::Run(scenarios::ALL.iter().collect())),
+        ["record", folder] => Ok(Command::Record(folder.into(), jobs)),
+        ["run"] | ["run", "all"] => Ok(Command::Run(scenarios::ALL.iter().collect(), jobs)),
         ["run", names @ ..] => {
             let find = |name: &&str| {
                 let hint = "hint: halfkey-qemu-tests list";
                 scenarios::find(name)
                     .ok_or_else(|| Error::new(format!("there is no scenario {name:?}\n{hint}")))
             };
-            names.iter().map(find).collect::<Result<_>>().map(Command::Run)
+            names.iter().map(find).collect::<Result<_>>().map(|scenarios| Command::Run(scenarios, jobs))
         }
         _ => Ok(Command::Help),
     }

@@ -12,9 +12,33 @@ use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
 
 const PROGRAM: &str = "qemu-system-x86_64";
-const FIRMWARE: &str = "/usr/share/OVMF/OVMF_CODE_4M.fd";
-/// The firmware's variables, empty.
-pub const VARIABLES: &str = "/usr/share/OVMF/OVMF_VARS_4M.fd";
+
+/// A build of OVMF.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Firmware {
+    /// Without Secure Boot.
+    Plain,
+    /// With Secure Boot: its variables can be written only in system management mode.
+    SecureBoot,
+}
+
+impl Firmware {
+    fn code(self) -> &'static str {
+        match self {
+            Self::Plain => "/usr/share/OVMF/OVMF_CODE_4M.fd",
+            Self::SecureBoot => "/usr/share/OVMF/OVMF_CODE_4M.secboot.fd",
+        }
+    }
+
+    fn options(self) -> &'static [&'static str] {
+        match self {
+            Self::Plain => &["-machine", "q35,smm=off"],
+            Self::SecureBoot => {
+                &["-machine", "q35,smm=on", "-global", "driver=cfi.pflash01,property=secure,value=on"]
+            }
+        }
+    }
+}
 
 /// How instructions are run.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -29,7 +53,8 @@ impl Accel {
     fn options(self) -> [&'static str; 4] {
         match self {
             Self::Kvm => ["-accel", "kvm", "-cpu", "host"],
-            Self::Tcg => ["-accel", "tcg,thread=multi", "-cpu", "max"],
+            // Every memory access would walk one more level of page tables.
+            Self::Tcg => ["-accel", "tcg,thread=multi", "-cpu", "max,la57=off"],
         }
     }
 
@@ -68,9 +93,12 @@ impl Accel {
 fn firmware_starts() -> Result<bool> {
     let sockets = Sockets::new()?;
     let listener = sockets.listen("console")?;
-    let mut command = base(Accel::Kvm);
+    let mut command = base(Accel::Kvm, Firmware::Plain);
     command.args(["-m", "256", "-serial"]).arg(format!("unix:{}", sockets.path("console").display()));
-    command.args(["-drive", &format!("if=pflash,format=raw,unit=0,readonly=on,file={FIRMWARE}")]);
+    command.args([
+        "-drive",
+        &format!("if=pflash,format=raw,unit=0,readonly=on,file={}", Firmware::Plain.code()),
+    ]);
     let log = sockets.path("log");
     let mut guard = Guard::start("qemu", &mut command, &log)?;
     let Ok(stream) = accept(&listener, &mut guard, &log) else { return Ok(false) };
@@ -78,10 +106,10 @@ fn firmware_starts() -> Result<bool> {
     Ok(console.expect(&["BdsDxe", "UEFI", "Shell"], Duration::from_secs(20)).is_ok())
 }
 
-fn base(accel: Accel) -> Command {
+fn base(accel: Accel, firmware: Firmware) -> Command {
     let mut command = Command::new(PROGRAM);
     command.args(["-nodefaults", "-no-user-config", "-display", "none", "-no-reboot"]);
-    command.args(["-machine", "q35,smm=off"]).args(accel.options());
+    command.args(firmware.options()).args(accel.options());
     command
 }
 
@@ -94,7 +122,9 @@ pub struct Parts {
     pub marker: PathBuf,
     /// Third disk: empty, or what a scenario puts there. Always plugged, so that firmware measures the same hardware.
     pub spare: PathBuf,
-    /// The firmware's variables.
+    /// The firmware.
+    pub firmware: Firmware,
+    /// Its variables.
     pub variables: PathBuf,
     /// swtpm's state.
     pub tpm: PathBuf,
@@ -129,19 +159,19 @@ impl Qemu {
         let tpm_socket = sockets.path("tpm");
         let tpm = crate::swtpm::for_machine(&parts.tpm, &tpm_socket, &log("swtpm"))?;
 
-        let mut command = base(accel);
-        command.args(["-smp", "2", "-m", "1024"]);
+        let mut command = base(accel, parts.firmware);
+        // One processor: machines run beside each other, and a boot has little to do at once.
+        command.args(["-smp", "1", "-m", "1024"]);
         let drive = |options: &str, path: &Path| format!("{options},format=raw,file={}", path.display());
-        command.arg("-drive").arg(drive("if=pflash,unit=0,readonly=on", Path::new(FIRMWARE)));
+        command.arg("-drive").arg(drive("if=pflash,unit=0,readonly=on", Path::new(parts.firmware.code())));
         command.arg("-drive").arg(drive("if=pflash,unit=1", &parts.variables));
         let disks = [(&parts.disk, "boot"), (&parts.marker, "marker"), (&parts.spare, "spare")];
-        for (index, (path, serial)) in disks.iter().enumerate() {
+        for (path, serial) in disks {
             // The host's page cache outlives QEMU, so nothing is lost that matters here.
             command
                 .arg("-drive")
                 .arg(drive(&format!("if=none,id={serial},cache=unsafe,discard=unmap"), path));
-            let order = if index == 0 { ",bootindex=0" } else { "" };
-            command.arg("-device").arg(format!("virtio-blk-pci,drive={serial},serial={serial}{order}"));
+            command.arg("-device").arg(format!("virtio-blk-pci,drive={serial},serial={serial}"));
         }
         command.arg("-chardev").arg(format!("socket,id=tpm,path={}", tpm_socket.display()));
         command.args(["-tpmdev", "emulator,id=tpm,chardev=tpm", "-device", "tpm-crb,tpmdev=tpm"]);

@@ -1,16 +1,20 @@
 //! What people read: one line per scenario, or the narrated demo.
 
-use crate::error::{Context, Result};
+use crate::error::Result;
+use crate::jobs;
 use crate::machine::PROMPT;
 use crate::paths::Paths;
 use crate::process::tail_of;
 use crate::rig::Rig;
-use crate::scenarios::{Scenario, World};
+use crate::scenarios::{Group, Scenario, World};
 use crate::story::{Story, Told};
 use crate::wire::Tap;
+use std::cell::RefCell;
+use std::collections::BTreeMap;
 use std::fs::File;
 use std::io::{IsTerminal, Write};
-use std::sync::Arc;
+use std::path::PathBuf;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 /// Lines of each log that are shown when a scenario fails.
@@ -20,65 +24,121 @@ struct Outcome {
     scenario: &'static Scenario,
     result: Result<()>,
     took: Duration,
+    /// What a failure leaves to read.
+    logs: Vec<PathBuf>,
 }
 
-/// Runs scenarios, one line each. `true` if all passed.
+impl Outcome {
+    fn explain(&self) {
+        let Err(error) = &self.result else { return };
+        println!("   {}", error.to_string().replace('\n', "\n   "));
+        for log in &self.logs {
+            println!("   {}:\n{}", log.display(), tail_of(log, TAIL));
+        }
+    }
+}
+
+/// Runs scenarios, `jobs` groups of them at the same time; one line each, in the order in which they are given. `true` if all
+/// passed.
 ///
 /// # Errors
 /// If the rig can't be built.
-pub fn run(paths: Paths, scenarios: &[&'static Scenario]) -> Result<bool> {
-    let rig = Rig::new(paths, &mut |text| eprintln!("{text} ..."), None)?;
-    let folder = rig.folder.clone();
-    let log = File::create(folder.join("story.log")).context("can't write the story")?;
+pub fn run(paths: Paths, scenarios: &[&'static Scenario], jobs: usize) -> Result<bool> {
+    let rig = Arc::new(Rig::new(paths, &mut |text| eprintln!("{text} ..."), None)?);
+    println!("logs: {}", rig.folder.display());
     let began = Instant::now();
-    let story = Story::new(Box::new(move |told| {
+    let groups: Vec<(Group, Vec<&Scenario>)> = Group::ALL
+        .iter()
+        .map(|group| {
+            (*group, scenarios.iter().filter(|scenario| scenario.group == *group).copied().collect())
+        })
+        .filter(|(_, scenarios): &(Group, Vec<_>)| !scenarios.is_empty())
+        .collect();
+    let printer = Mutex::new(Printer::new(scenarios));
+    jobs::each(jobs, groups, |(group, scenarios)| {
+        let mut world = World::new(Arc::clone(&rig), log_of(&rig, group, began), group);
+        let heard = |outcome| printer.lock().unwrap_or_else(PoisonError::into_inner).hear(outcome);
+        tell(&mut world, &scenarios, |_| (), heard);
+    });
+    let failed = printer.into_inner().unwrap_or_else(PoisonError::into_inner).failed();
+    if failed == 0 {
+        rig.delete_disks()?;
+    }
+    let (passed, seconds) = (scenarios.len() - failed, began.elapsed().as_secs());
+    println!("{passed} passed, {failed} failed, {seconds} s");
+    Ok(failed == 0)
+}
+
+/// Prints outcomes in the order of their scenarios: each as soon as those before it are there.
+struct Printer<'a> {
+    expected: &'a [&'static Scenario],
+    waiting: BTreeMap<u32, Outcome>,
+    passed: usize,
+    told: usize,
+}
+
+impl<'a> Printer<'a> {
+    fn new(expected: &'a [&'static Scenario]) -> Self {
+        Self { expected, waiting: BTreeMap::new(), passed: 0, told: 0 }
+    }
+
+    fn hear(&mut self, outcome: Outcome) {
+        self.waiting.insert(outcome.scenario.number, outcome);
+        while let Some(scenario) = self.expected.get(self.told)
+            && let Some(outcome) = self.waiting.remove(&scenario.number)
+        {
+            let verdict = if outcome.result.is_ok() { "ok" } else { "FAILED" };
+            let Scenario { number, name, title, .. } = scenario;
+            println!("{number:>2} {name:<13} {verdict:<6} {:>4} s  {title}", outcome.took.as_secs());
+            outcome.explain();
+            self.passed += usize::from(outcome.result.is_ok());
+            self.told += 1;
+        }
+    }
+
+    /// What was never told is no success.
+    fn failed(&self) -> usize {
+        self.expected.len() - self.passed
+    }
+}
+
+/// The story of a group goes to a file.
+fn log_of(rig: &Rig, group: Group, began: Instant) -> Story {
+    let log = File::create(rig.folder.join(format!("story-{group:?}.log").to_lowercase()));
+    Story::new(Box::new(move |told| {
         let line = match told {
             Told::Does(who, what) => format!("{}: {what}", who.name()),
             Told::Proves(what) => format!("=> {what}"),
             Told::Prepares(what) => format!("({what})"),
         };
         // A log that can't be written must not stop the test.
-        let _ = writeln!(&log, "{:7.1} {line}", began.elapsed().as_secs_f64());
-    }));
-    println!("logs: {}", folder.display());
-    let mut world = World::new(rig, story);
-    let line = |outcome: &Outcome| {
-        let verdict = if outcome.result.is_ok() { "ok" } else { "FAILED" };
-        let Scenario { number, name, title, .. } = outcome.scenario;
-        println!("{number:>2} {name:<13} {verdict:<6} {:>4} s  {title}", outcome.took.as_secs());
-    };
-    let outcomes = tell(&mut world, scenarios, |_| (), line);
-    let failed = outcomes.iter().filter(|outcome| outcome.result.is_err()).count();
-    println!("{} passed, {failed} failed", outcomes.len() - failed);
-    Ok(failed == 0)
+        if let Ok(mut log) = log.as_ref() {
+            let _ = writeln!(log, "{:7.1} {line}", began.elapsed().as_secs_f64());
+        }
+    }))
 }
 
 fn tell(
     world: &mut World,
     scenarios: &[&'static Scenario],
     before: impl Fn(&Scenario),
-    heard: impl Fn(&Outcome),
-) -> Vec<Outcome> {
-    let mut outcomes = Vec::new();
-    for scenario in scenarios {
+    heard: impl Fn(Outcome),
+) {
+    let count = scenarios.len();
+    for (index, scenario) in scenarios.iter().enumerate() {
         before(scenario);
         let began = Instant::now();
-        let result = (scenario.run)(world);
-        let outcome = Outcome { scenario, result, took: began.elapsed() };
-        heard(&outcome);
-        if let Err(error) = &outcome.result {
-            println!("   {}", error.to_string().replace('\n', "\n   "));
-            for log in world.logs() {
-                println!("   {}:\n{}", log.display(), tail_of(&log, TAIL));
-            }
+        let mut result = (scenario.run)(world);
+        let mut logs = Vec::new();
+        if result.is_err() {
+            logs = world.logs();
             world.forget();
         }
-        outcomes.push(outcome);
+        if index + 1 == count && result.is_ok() {
+            result = world.end();
+        }
+        heard(Outcome { scenario, result, took: began.elapsed(), logs });
     }
-    if let Err(error) = world.end() {
-        println!("   {error}");
-    }
-    outcomes
 }
 
 /// Tells scenarios step by step. `true` if all passed.
@@ -114,17 +174,26 @@ pub fn demo(paths: Paths, scenarios: &[&'static Scenario]) -> Result<bool> {
         Told::Proves(what) => println!("{} {} {what}", clock(), paint("1;32", "proved  ")),
         Told::Prepares(what) => println!("{} {what} ...", clock()),
     }));
-    let mut world = World::new(rig, story);
+    let rig = Arc::new(rig);
+    let mut world = World::new(Arc::clone(&rig), story, Group::Uki);
     let heading = |scenario: &Scenario| {
         println!("\n{}", paint("1;4", &format!("{}. {}", scenario.number, scenario.title)));
     };
-    let outcomes = tell(&mut world, scenarios, heading, |_| ());
-    println!("\n{:<4}{:<78}{:>6}  result", "", "", "time");
-    for Outcome { scenario, result, took } in &outcomes {
-        let verdict = if result.is_ok() { paint("32", "ok") } else { paint("31", "FAILED") };
-        println!("{:<4}{:<78}{:>4} s  {verdict}", scenario.number, scenario.title, took.as_secs());
+    let outcomes = RefCell::new(Vec::new());
+    tell(&mut world, scenarios, heading, |outcome| {
+        outcome.explain();
+        outcomes.borrow_mut().push(outcome);
+    });
+    let outcomes = outcomes.into_inner();
+    println!();
+    for Outcome { scenario, result, took, .. } in &outcomes {
+        let verdict = if result.is_ok() { paint("32", "ok    ") } else { paint("31", "FAILED") };
+        println!("{:>2} {verdict} {:>4} s  {}", scenario.number, took.as_secs(), scenario.title);
     }
     let failed = outcomes.iter().filter(|outcome| outcome.result.is_err()).count();
+    if failed == 0 {
+        rig.delete_disks()?;
+    }
     println!("{} passed, {failed} failed, {} s", outcomes.len() - failed, began.elapsed().as_secs());
     Ok(failed == 0)
 }

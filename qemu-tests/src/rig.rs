@@ -1,13 +1,16 @@
 //! What all scenarios of a run share.
 
 use crate::error::{Context, Result};
+use crate::image::system::{BootPath, System};
 use crate::image::{Images, guest};
 use crate::paths::Paths;
 use crate::qemu::Accel;
 use crate::swtpm::Manufacturer;
 use crate::wire::Tap;
 use std::fs;
-use std::path::PathBuf;
+use std::io::ErrorKind;
+use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicU32, Ordering};
 
 /// Images, accelerator, TPM manufacturer, and a folder for this run.
 pub struct Rig {
@@ -23,6 +26,8 @@ pub struct Rig {
     pub folder: PathBuf,
     /// Hears the consoles.
     pub tap: Option<Tap>,
+    /// How many places were given away.
+    places: AtomicU32,
 }
 
 impl Rig {
@@ -34,19 +39,71 @@ impl Rig {
         paths.check_programs()?;
         let accel = Accel::probe(&paths.cache, say)?;
         let images = Images::build(&paths, say)?;
-        let folder = paths.run.join(std::process::id().to_string());
-        fs::create_dir_all(&folder).context(format_args!("can't make {}", folder.display()))?;
+        let folder = run_folder(&paths.run)?;
         let manufacturer = Manufacturer::new(&folder.join("manufacturer"))?;
-        Ok(Self { paths, images, accel, manufacturer, folder, tap })
+        Ok(Self { paths, images, accel, manufacturer, folder, tap, places: AtomicU32::new(0) })
     }
 
-    /// The command line that the operator approves.
-    pub fn cmdline(&self) -> String {
-        format!(
-            "root=UUID={} rd.luks.name={}=root rw console=ttyS0 loglevel=4 systemd.show_status=yes \
-             rd.shell=0 rd.emergency=poweroff systemd.import_credentials=no efi=noruntime",
-            guest::ROOT_FS,
-            guest::ROOT_LUKS
-        )
+    /// A path in the folder of this run that nothing else uses.
+    pub fn place(&self, what: &str) -> PathBuf {
+        self.folder.join(format!("{what}-{}", self.places.fetch_add(1, Ordering::Relaxed)))
+    }
+
+    /// Deletes the disks of this run; the logs stay.
+    ///
+    /// # Errors
+    /// If one can't be deleted.
+    pub fn delete_disks(&self) -> Result<()> {
+        let machines = fs::read_dir(&self.folder).context("can't read the folder of this run")?;
+        for file in machines.flatten().filter_map(|entry| fs::read_dir(entry.path()).ok()).flatten().flatten()
+        {
+            if file.path().extension().is_some_and(|kind| kind == "raw" || kind == "kept") {
+                fs::remove_file(file.path()).context("can't delete a disk")?;
+            }
+        }
+        Ok(())
+    }
+
+    /// What the operator approves, on this boot path.
+    pub fn system(&self, path: BootPath) -> System {
+        let mut cmdline =
+            format!("{} rd.shell=0 rd.emergency=poweroff systemd.import_credentials=no", cmdline());
+        // Without Secure Boot variables of the firmware would be options of systemd.
+        if matches!(path, BootPath::Uki | BootPath::Entry) {
+            cmdline += " efi=noruntime";
+        }
+        System::new(path, cmdline)
+    }
+
+    /// The same with the shells of the initramfs.
+    pub fn with_shells(&self) -> System {
+        System::new(BootPath::Uki, cmdline())
+    }
+}
+
+fn cmdline() -> String {
+    let (fs, luks) = (guest::ROOT_FS, guest::ROOT_LUKS);
+    format!("root=UUID={fs} rd.luks.name={luks}=root rw console=ttyS0 loglevel=4 systemd.show_status=yes")
+}
+
+/// A new folder, named by a number that grows. Those of the last runs stay.
+fn run_folder(all: &Path) -> Result<PathBuf> {
+    const KEPT: usize = 4;
+    let entries = fs::read_dir(all).context(format_args!("can't read {}", all.display()))?;
+    let mut numbers: Vec<u32> =
+        entries.flatten().filter_map(|entry| entry.file_name().to_string_lossy().parse().ok()).collect();
+    numbers.sort_unstable();
+    for old in numbers.iter().rev().skip(KEPT) {
+        // Someone else may clean up as well.
+        let _ = fs::remove_dir_all(all.join(old.to_string()));
+    }
+    let mut number = numbers.last().map_or(1, |last| last + 1);
+    loop {
+        let folder = all.join(number.to_string());
+        match fs::create_dir(&folder) {
+            Ok(()) => return Ok(folder),
+            Err(error) if error.kind() == ErrorKind::AlreadyExists => number += 1,
+            Err(error) => return Err(error).context(format_args!("can't make {}", folder.display())),
+        }
     }
 }

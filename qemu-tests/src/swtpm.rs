@@ -6,6 +6,7 @@ use std::fs;
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::process::Command;
+use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 /// The manufacturer: a folder with the CA that signs EK certificates.
@@ -44,6 +45,9 @@ impl Manufacturer {
     /// # Errors
     /// If swtpm_setup fails.
     pub fn make(&self, folder: &Path) -> Result<()> {
+        // swtpm's CA counts its certificates in a file, without a lock.
+        static ONE_AT_A_TIME: Mutex<()> = Mutex::new(());
+        let _turn = ONE_AT_A_TIME.lock().unwrap_or_else(PoisonError::into_inner);
         fs::create_dir_all(folder).context(format_args!("can't make {}", folder.display()))?;
         let mode = fs::Permissions::from_mode(0o700);
         fs::set_permissions(folder, mode).context("can't set a mode")?;

@@ -7,6 +7,7 @@ use crate::verifier::Verifier;
 use halfkey_protocol::wire::operator::{
     AuditEntry, AuditList, EvidenceList, EvidenceRecord, NodeList, NodeRecord,
 };
+use halfkey_protocol::wire::policies::{ProposalList, ProposalRecord};
 use serde::de::DeserializeOwned;
 use std::io::{BufRead, BufReader};
 use std::path::{Path, PathBuf};
@@ -42,6 +43,26 @@ impl Tenant {
     /// If it fails.
     pub fn run(&self, args: &[&str]) -> Result<String> {
         run(&mut self.command(args))
+    }
+
+    /// Runs a subcommand: exit code, and all that it prints.
+    ///
+    /// # Errors
+    /// If it can't be started, or ends by a signal.
+    pub fn try_run(&self, args: &[&str]) -> Result<(i32, String)> {
+        let output = self.command(args).stdin(Stdio::null()).output().context("can't run halfkey")?;
+        let said = [output.stdout, output.stderr].concat();
+        let code = output.status.code().context("halfkey was ended by a signal")?;
+        Ok((code, String::from_utf8_lossy(&said).into_owned()))
+    }
+
+    /// Proposals that wait; with `all` also those that are decided.
+    ///
+    /// # Errors
+    /// If the verifier does not answer.
+    pub fn proposals(&self, all: bool) -> Result<Vec<ProposalRecord>> {
+        let list: ProposalList = self.json(if all { &["proposals", "--all"] } else { &["proposals"] })?;
+        Ok(list.proposals)
     }
 
     /// Runs a subcommand with `--json`.

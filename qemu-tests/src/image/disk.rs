@@ -1,10 +1,12 @@
-//! The disk: GPT, an EFI system partition with the UKI, and the LUKS2 root.
+//! The disk: GPT, an EFI system partition with what boots, and the LUKS2 root.
 
 use crate::error::{Context, Result};
 use crate::process::{run, run_with_input};
+use crate::variables::{Partition, guid};
+use std::collections::BTreeSet;
 use std::fs::{self, File};
 use std::io::{Read, Seek, SeekFrom, Write};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::Command;
 
 const MIB: u64 = 1 << 20;
@@ -12,11 +14,34 @@ const ESP_START: u64 = MIB;
 const ESP_SIZE: u64 = 96 * MIB;
 const ROOT_START: u64 = ESP_START + ESP_SIZE;
 
-/// Writes a fresh disk: `root` is a LUKS2 volume in a file.
+/// The EFI system partition, as the firmware finds it.
+pub const ESP: Partition = Partition {
+    start: ESP_START / 512,
+    size: ESP_SIZE / 512,
+    guid: guid(0x5a1f_0e7c, 0x33a4, 0x4e5b, *b"\x9b\x6e\x0c\x1d\x2e\x3f\x4a\x51"),
+};
+
+/// A file for the EFI system partition.
+pub struct EspFile {
+    /// Its path, with slashes, none in front.
+    pub path: String,
+    /// What is in it.
+    pub content: Content,
+}
+
+/// What is in a file.
+pub enum Content {
+    /// The same as in this one.
+    File(PathBuf),
+    /// This.
+    Text(String),
+}
+
+/// Writes a fresh disk: `root` is a LUKS2 volume in a file. Nothing boots from it yet.
 ///
 /// # Errors
 /// If a tool fails or the host's disk is full.
-pub fn create(root: &Path, uki: &Path, to: &Path) -> Result<()> {
+pub fn create(root: &Path, to: &Path) -> Result<()> {
     let size = fs::metadata(root).context(format_args!("can't read {}", root.display()))?.len();
     let mut disk = File::create(to).context(format_args!("can't make {}", to.display()))?;
     // One MiB for the second copy of the partition table.
@@ -31,28 +56,35 @@ pub fn create(root: &Path, uki: &Path, to: &Path) -> Result<()> {
         size / 512
     );
     run_with_input(Command::new("/sbin/sfdisk").arg("--quiet").arg(to), table.as_bytes())?;
+    copy_at(root, &mut disk, ROOT_START)
+}
 
-    let esp = to.with_extension("esp");
+/// Makes these the only files on the EFI system partition of a disk that no machine runs from.
+///
+/// # Errors
+/// If dosfstools or mtools fail.
+pub fn install(disk: &Path, files: &[EspFile]) -> Result<()> {
+    let esp = disk.with_extension("esp");
     let file = File::create(&esp).context(format_args!("can't make {}", esp.display()))?;
     file.set_len(ESP_SIZE).context(format_args!("can't make {}", esp.display()))?;
     run(Command::new("/sbin/mkfs.vfat").args(["-F", "32", "-i", "48414c46", "-n", "ESP"]).arg(&esp))?;
-    copy_at(&esp, &mut disk, ESP_START)?;
-    fs::remove_file(&esp).context("can't remove a temporary file")?;
-    copy_at(root, &mut disk, ROOT_START)?;
-    drop(disk);
-    for folder in ["::/EFI", "::/EFI/BOOT"] {
-        run(Command::new("mmd").arg("-i").arg(esp_of(to)).arg(folder))?;
+    let folders = files.iter().flat_map(|file| file.path.match_indices('/').map(|(at, _)| &file.path[..at]));
+    for folder in folders.collect::<BTreeSet<_>>() {
+        run(Command::new("mmd").arg("-i").arg(&esp).arg(format!("::/{folder}")))?;
     }
-    set_uki(to, uki)
-}
-
-/// Replaces the UKI on a disk that no machine runs from.
-///
-/// # Errors
-/// If mtools fails.
-pub fn set_uki(disk: &Path, uki: &Path) -> Result<()> {
-    run(Command::new("mcopy").args(["-o", "-i"]).arg(esp_of(disk)).arg(uki).arg("::/EFI/BOOT/BOOTX64.EFI"))?;
-    Ok(())
+    for EspFile { path, content } in files {
+        let to = format!("::/{path}");
+        let mut copy = Command::new("mcopy");
+        copy.arg("-i").arg(&esp);
+        match content {
+            Content::File(from) => run(copy.arg(from).arg(to))?,
+            Content::Text(text) => run_with_input(copy.args(["-", &to]), text.as_bytes())?,
+        };
+    }
+    let mut file =
+        File::options().write(true).open(disk).context(format_args!("can't open {}", disk.display()))?;
+    copy_at(&esp, &mut file, ESP_START)?;
+    fs::remove_file(&esp).context("can't remove a temporary file")
 }
 
 /// The LUKS2 header of the root volume.
@@ -75,10 +107,6 @@ pub fn set_root(disk: &Path, root: &Path) -> Result<()> {
     let mut file =
         File::options().write(true).open(disk).context(format_args!("can't open {}", disk.display()))?;
     copy_at(root, &mut file, ROOT_START)
-}
-
-fn esp_of(disk: &Path) -> String {
-    format!("{}@@{ESP_START}", disk.display())
 }
 
 fn copy_at(from: &Path, to: &mut File, offset: u64) -> Result<()> {

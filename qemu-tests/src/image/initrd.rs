@@ -1,7 +1,7 @@
 //! The initramfs: dracut of this host, with the module and the agent under test.
 
 use super::cached;
-use super::packages::Packages;
+use super::packages::Kernel;
 use crate::error::{Context, Result};
 use crate::paths::{Key, Paths};
 use crate::process::run;
@@ -20,6 +20,7 @@ const OMIT_DRIVERS: &str = "mlx5_core mlx4_core mlx4_en mlx5_ib mlx4_ib libceph 
                             nvme_core nvme_fabrics usbcore drm btrfs xfs cifs tcrypt";
 
 /// One more file in the initramfs.
+#[derive(Clone, Debug)]
 pub struct ExtraFile {
     /// Its path, without a leading slash.
     pub path: String,
@@ -31,10 +32,10 @@ pub struct ExtraFile {
 ///
 /// # Errors
 /// If dracut fails: the error holds the end of its output.
-pub fn build(paths: &Paths, packages: &Packages, say: &mut dyn FnMut(&str)) -> Result<PathBuf> {
+pub fn build(paths: &Paths, kernel: &Kernel, say: &mut dyn FnMut(&str)) -> Result<PathBuf> {
     let dracut = run(Command::new("dpkg-query").args(["-W", "-f", "${Version} ", "dracut-core", "systemd"]));
-    let key = Key::new("initrd 1")
-        .text(&packages.key)
+    let key = Key::new("initrd 2")
+        .text(&kernel.modules.to_string_lossy())
         .text(OMIT)
         .text(OMIT_DRIVERS)
         .text(&dracut.unwrap_or_default())
@@ -42,7 +43,7 @@ pub fn build(paths: &Paths, packages: &Packages, say: &mut dyn FnMut(&str)) -> R
         .folder(&paths.module)?
         .hex();
     cached(paths.cache.join(format!("initrd-{key}.img")), |partial| {
-        say("building the initramfs with dracut");
+        say(&format!("building the initramfs of {} with dracut", kernel.version));
         let base = partial.with_extension("dracut");
         basedir(&paths.module, &base)?;
         let result = run(Command::new("dracut")
@@ -54,9 +55,9 @@ pub fn build(paths: &Paths, packages: &Packages, say: &mut dyn FnMut(&str)) -> R
             .arg("--confdir")
             .arg(base.join("no-conf.d"))
             .arg("--kmoddir")
-            .arg(&packages.modules)
+            .arg(&kernel.modules)
             .arg(partial)
-            .arg(&packages.version));
+            .arg(&kernel.version));
         super::remove(&base)?;
         result?;
         Ok(())
@@ -82,8 +83,16 @@ fn basedir(module: &Path, base: &Path) -> Result<()> {
     symlink(module, ours).context("can't link the dracut module")
 }
 
-/// A cpio archive (newc) with one file, to be appended to an initramfs: the kernel unpacks them in order.
-pub fn cpio(file: &ExtraFile) -> Vec<u8> {
+/// The initramfs with one more file behind it: the kernel unpacks archives in order.
+pub fn with_file(initrd: &[u8], file: &ExtraFile) -> Vec<u8> {
+    let mut out = initrd.to_vec();
+    pad(&mut out);
+    out.extend(cpio(file));
+    out
+}
+
+/// A cpio archive (newc) with one file.
+fn cpio(file: &ExtraFile) -> Vec<u8> {
     let mut out = Vec::new();
     let mut inode = 1;
     let folders = file.path.char_indices().filter(|(_, c)| *c == '/').map(|(at, _)| &file.path[..at]);

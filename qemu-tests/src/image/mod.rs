@@ -3,33 +3,46 @@
 //!
 //! | layer | made by | seconds |
 //! | --- | --- | --- |
-//! | [`packages`] | mmdebstrap; apt-get download of the kernel | 60 |
-//! | [`initrd`] | dracut with the module and agent under test | 30 |
+//! | [`packages`] | mmdebstrap; apt-get download of two kernels, shim and GRUB | 70 |
+//! | [`initrd`] | dracut with the module and agent under test, for each kernel | 30 |
+//! | [`keys`] | openssl, sbsign | 1 |
 //! | [`uki`] | objcopy: stub, kernel, initrd, command line | 1 |
 //! | [`luks`] | cryptsetup's header, [`xts`] over the file system | 10 |
+//! | [`system`] | the files of a boot path | 0 |
 //! | [`disk`] | sfdisk, mtools | 2 |
 
 pub mod disk;
 pub mod guest;
 pub mod header;
 pub mod initrd;
+pub mod keys;
 pub mod luks;
 pub mod packages;
+pub mod system;
 pub mod uki;
 pub mod xts;
 
-use crate::error::Result;
+use crate::error::{Context, Result};
 use crate::paths::Paths;
-use packages::Packages;
+use disk::EspFile;
+use keys::Keys;
+use packages::{Kernel, Packages};
+use std::fs::{self, File};
 use std::path::{Path, PathBuf};
 use std::process::Command;
+use std::sync::atomic::{AtomicU32, Ordering};
+use std::time::{Duration, SystemTime};
+use system::{Release, System, Workshop};
 
 /// What every machine starts from.
 pub struct Images {
     paths: Paths,
     packages: Packages,
-    initrd: PathBuf,
+    /// Of the previous and of the newest kernel.
+    initrds: [PathBuf; 2],
     root: PathBuf,
+    /// Of Secure Boot.
+    pub keys: Keys,
 }
 
 impl Images {
@@ -39,17 +52,43 @@ impl Images {
     /// If a tool is missing or fails.
     pub fn build(paths: &Paths, say: &mut dyn FnMut(&str)) -> Result<Self> {
         let packages = Packages::get(paths, say)?;
-        let initrd = initrd::build(paths, &packages, say)?;
+        let initrds =
+            [initrd::build(paths, &packages.previous, say)?, initrd::build(paths, &packages.newest, say)?];
         let root = guest::build(paths, &packages, guest::PASSPHRASE, say)?;
-        Ok(Self { paths: paths.clone(), packages, initrd, root })
+        Ok(Self { paths: paths.clone(), packages, initrds, root, keys: Keys::get(paths)? })
     }
 
-    /// A UKI with this command line; `extra` is appended to the initrd as a cpio of its own.
+    /// A kernel.
+    pub fn kernel(&self, release: Release) -> &Kernel {
+        match release {
+            Release::Previous => &self.packages.previous,
+            Release::Newest => &self.packages.newest,
+        }
+    }
+
+    /// The unified kernel image of a system that has one.
     ///
     /// # Errors
-    /// If objcopy fails.
-    pub fn uki(&self, cmdline: &str, extra: Option<&initrd::ExtraFile>) -> Result<PathBuf> {
-        uki::build(&self.paths, &self.packages, &self.initrd, cmdline, extra)
+    /// If objcopy or sbsign fails.
+    pub fn uki(&self, system: &System) -> Result<PathBuf> {
+        self.workshop(system).uki(system)
+    }
+
+    /// What is on the EFI system partition of a system; the first file is what the firmware starts.
+    ///
+    /// # Errors
+    /// If a part can't be built.
+    pub fn files(&self, system: &System) -> Result<Vec<EspFile>> {
+        self.workshop(system).files(system)
+    }
+
+    fn workshop(&self, system: &System) -> Workshop<'_> {
+        let initrd = match system.release {
+            Release::Previous => &self.initrds[0],
+            Release::Newest => &self.initrds[1],
+        };
+        let kernel = self.kernel(system.release);
+        Workshop { paths: &self.paths, packages: &self.packages, keys: &self.keys, kernel, initrd }
     }
 
     /// A LUKS2 volume that looks like the root volume, with another volume key and this passphrase only.
@@ -82,41 +121,63 @@ impl Images {
         remove(&tree)
     }
 
-    /// Writes a fresh disk that boots this UKI.
+    /// Writes a fresh disk; nothing boots from it yet.
     ///
     /// # Errors
     /// If the disk can't be written.
-    pub fn disk(&self, uki: &Path, to: &Path) -> Result<()> {
-        disk::create(&self.root, uki, to)
+    pub fn disk(&self, to: &Path) -> Result<()> {
+        disk::create(&self.root, to)
     }
 }
 
 /// Takes a path of the cache: `make` writes to a temporary name, which becomes the final one when all went well, so an
 /// interrupted build leaves nothing that looks finished.
 pub(crate) fn cached(path: PathBuf, make: impl FnOnce(&Path) -> Result<()>) -> Result<PathBuf> {
-    use crate::error::Context;
+    static COUNT: AtomicU32 = AtomicU32::new(0);
     if path.exists() {
+        // So that it is not among those that are forgotten.
+        let touched = File::open(&path).and_then(|file| file.set_modified(SystemTime::now()));
+        touched.context(format_args!("can't touch {}", path.display()))?;
         return Ok(path);
     }
     let name = path.file_name().unwrap_or_default().to_string_lossy().into_owned();
-    let partial = path.with_file_name(format!("{name}.{}.partial", std::process::id()));
+    let number = COUNT.fetch_add(1, Ordering::Relaxed);
+    let partial = path.with_file_name(format!("{name}.{}-{number}.partial", std::process::id()));
     remove(&partial)?;
     make(&partial)?;
     // Someone else may have been faster: then theirs is as good.
-    if let Err(error) = std::fs::rename(&partial, &path) {
+    if let Err(error) = fs::rename(&partial, &path) {
         remove(&partial)?;
         if !path.exists() {
             return Err(error).context(format_args!("can't rename to {}", path.display()));
         }
     }
+    forget_old(&path)?;
     Ok(path)
 }
 
+/// Deletes what nobody used for a while: with every build of the agent there is a new set, and a root is large.
+fn forget_old(path: &Path) -> Result<()> {
+    const UNUSED: Duration = Duration::from_secs(12 * 3600);
+    let Some(folder) = path.parent() else { return Ok(()) };
+    let entries = fs::read_dir(folder).context(format_args!("can't read {}", folder.display()))?;
+    let old = |path: &Path| {
+        let modified = fs::metadata(path).and_then(|meta| meta.modified()).ok();
+        modified.and_then(|modified| modified.elapsed().ok()).is_some_and(|age| age > UNUSED)
+    };
+    for other in entries.flatten().map(|entry| entry.path()) {
+        let kind = other.extension().unwrap_or_default().to_string_lossy().into_owned();
+        if ["luks", "img", "efi", "partial"].contains(&kind.as_str()) && old(&other) {
+            remove(&other)?;
+        }
+    }
+    Ok(())
+}
+
 fn remove(path: &Path) -> Result<()> {
-    use crate::error::Context;
-    let result = match std::fs::symlink_metadata(path) {
-        Ok(meta) if meta.is_dir() => std::fs::remove_dir_all(path),
-        Ok(_) => std::fs::remove_file(path),
+    let result = match fs::symlink_metadata(path) {
+        Ok(meta) if meta.is_dir() => fs::remove_dir_all(path),
+        Ok(_) => fs::remove_file(path),
         Err(_) => return Ok(()),
     };
     result.context(format_args!("can't remove {}", path.display()))

@@ -10,21 +10,38 @@ use std::process::Command;
 
 /// What goes into the guest's root file system besides the essential packages.
 const INCLUDE: &str = "systemd,systemd-sysv,udev,dbus,kmod,iproute2,cryptsetup-bin,tpm2-tools";
-/// Small, with virtio and TPM drivers.
+/// Stands for the newest kernel that is small and has virtio and TPM drivers.
 const KERNEL: &str = "linux-image-cloud-amd64";
+/// What the names of such kernels end with.
+const FLAVOUR: &str = "-cloud-amd64";
+/// A boot path that other people signed.
+const LOADERS: &[&str] = &["shim-signed", "grub-efi-amd64-signed"];
 
 /// What [`Packages::get`] found or fetched.
 pub struct Packages {
-    /// Names this set.
+    /// Names the guest's root file system.
     pub key: String,
     /// The guest's root file system.
     pub rootfs: PathBuf,
-    /// The kernel image.
-    pub kernel: PathBuf,
-    /// `lib/modules/VERSION` of that kernel.
-    pub modules: PathBuf,
-    /// VERSION.
+    /// The newest kernel.
+    pub newest: Kernel,
+    /// The one before it.
+    pub previous: Kernel,
+    /// shim, signed by Microsoft.
+    pub shim: PathBuf,
+    /// GRUB, signed by Debian.
+    pub grub: PathBuf,
+}
+
+/// A kernel of the distribution.
+#[derive(Clone, Debug)]
+pub struct Kernel {
+    /// Its version, as `uname -r` prints it.
     pub version: String,
+    /// The image.
+    pub image: PathBuf,
+    /// `lib/modules/VERSION`.
+    pub modules: PathBuf,
 }
 
 impl Packages {
@@ -34,28 +51,33 @@ impl Packages {
     /// If the mirror does not answer or a tool fails.
     pub fn get(paths: &Paths, say: &mut dyn FnMut(&str)) -> Result<Self> {
         let suite = suite();
-        let package = kernel_package()?;
-        let key = Key::new("packages 1").text(&suite).text(INCLUDE).text(&package).hex();
-        let folder = paths.cache.join(format!("packages-{key}"));
-        let folder = cached(folder, |partial| {
-            fs::create_dir_all(partial).context("can't make a folder in the cache")?;
-            say(&format!("fetching {package}"));
-            fetch_kernel(&package, partial)?;
+        let key = Key::new("rootfs 1").text(&suite).text(INCLUDE).hex();
+        let rootfs = cached(paths.cache.join(format!("rootfs-{key}.tar")), |partial| {
             say(&format!("making a small Debian ({suite}) with mmdebstrap"));
-            bootstrap(&suite, &partial.join("rootfs.tar"))
+            bootstrap(&suite, partial)
         })?;
-        let tree = folder.join("kernel");
-        let all = tree.join("lib/modules");
-        let entry = fs::read_dir(&all).ok().and_then(|mut entries| entries.next());
-        let version = entry.and_then(Result::ok).context(format_args!("no kernel in {}", all.display()))?;
-        let version = version.file_name().to_string_lossy().into_owned();
+        let (previous, newest) = kernels()?;
+        let loaders = fetch(paths, LOADERS, say)?;
         Ok(Self {
             key,
-            rootfs: folder.join("rootfs.tar"),
-            kernel: tree.join(format!("boot/vmlinuz-{version}")),
-            modules: all.join(&version),
-            version,
+            rootfs,
+            newest: Kernel::get(paths, &newest, say)?,
+            previous: Kernel::get(paths, &previous, say)?,
+            shim: loaders.join("usr/lib/shim/shimx64.efi.signed"),
+            grub: loaders.join("usr/lib/grub/x86_64-efi-signed/grubx64.efi.signed"),
         })
+    }
+}
+
+impl Kernel {
+    fn get(paths: &Paths, package: &str, say: &mut dyn FnMut(&str)) -> Result<Self> {
+        let tree = fetch(paths, &[package], say)?;
+        let version = package.trim_start_matches("linux-image-").to_string();
+        let modules = tree.join("lib/modules").join(&version);
+        if !modules.join("modules.dep").is_file() {
+            run(Command::new("/sbin/depmod").arg("-b").arg(&tree).arg(&version))?;
+        }
+        Ok(Self { image: tree.join(format!("boot/vmlinuz-{version}")), modules, version })
     }
 }
 
@@ -72,27 +94,49 @@ fn suite() -> String {
     "bookworm".into()
 }
 
-/// The package that the meta package stands for at present.
-fn kernel_package() -> Result<String> {
-    let text = run(Command::new("apt-cache").args(["depends", "--important", KERNEL]))
-        .context("the guest's kernel comes from Debian's archive\nhint: apt-get update")?;
-    let package = text.lines().find_map(|line| line.trim().strip_prefix("Depends: linux-image-"));
-    Ok(format!("linux-image-{}", package.context(format_args!("{KERNEL} depends on no kernel"))?))
+/// The packages with the two newest kernels, the older one first.
+fn kernels() -> Result<(String, String)> {
+    const HINT: &str = "the guest's kernels come from Debian's archive\nhint: apt-get update";
+    let depends = run(Command::new("apt-cache").args(["depends", "--important", KERNEL])).context(HINT)?;
+    let newest = depends.lines().find_map(|line| line.trim().strip_prefix("Depends: linux-image-"));
+    let newest = format!("linux-image-{}", newest.context(format_args!("{KERNEL} depends on no kernel"))?);
+    let names = run(Command::new("apt-cache").args(["pkgnames", "linux-image-"])).context(HINT)?;
+    let older = names
+        .lines()
+        .filter(|name| name.ends_with(FLAVOUR) && numbers(name) < numbers(&newest))
+        .max_by_key(|name| numbers(name));
+    let older = older.context(format_args!("the archive has no older kernel than {newest}"))?;
+    Ok((older.to_string(), newest))
 }
 
-fn fetch_kernel(package: &str, folder: &Path) -> Result<()> {
-    run(Command::new("apt-get").args(["download", "--quiet", package]).current_dir(folder))
-        .context("hint: apt-get update")?;
-    let mut files = fs::read_dir(folder).context("can't read the cache")?.flatten().map(|entry| entry.path());
-    let deb = files.find(|path| path.extension().is_some_and(|ext| ext == "deb"));
-    let deb = deb.context("apt-get download left no package")?;
-    let tree = folder.join("kernel");
-    run(Command::new("dpkg-deb").arg("-x").arg(&deb).arg(&tree))?;
-    fs::remove_file(&deb).context("can't remove the package")?;
-    let modules = fs::read_dir(tree.join("lib/modules")).ok().and_then(|mut entries| entries.next());
-    let version = modules.and_then(Result::ok).context("the kernel package holds no modules")?.file_name();
-    run(Command::new("/sbin/depmod").arg("-b").arg(&tree).arg(version))?;
-    Ok(())
+/// The numbers in a name, for comparing versions.
+fn numbers(name: &str) -> Vec<u64> {
+    name.split(|c: char| !c.is_ascii_digit()).filter_map(|digits| digits.parse().ok()).collect()
+}
+
+/// The unpacked content of packages, without installing them.
+fn fetch(paths: &Paths, packages: &[&str], say: &mut dyn FnMut(&str)) -> Result<PathBuf> {
+    let policy = run(Command::new("apt-cache").arg("policy").args(packages))?;
+    let candidates: Vec<&str> =
+        policy.lines().filter_map(|line| line.trim().strip_prefix("Candidate: ")).collect();
+    let key = Key::new("packages 2").text(&packages.join(" ")).text(&candidates.join(" ")).hex();
+    cached(paths.cache.join(format!("packages-{key}")), |partial| {
+        say(&format!("fetching {}", packages.join(", ")));
+        fs::create_dir_all(partial).context("can't make a folder in the cache")?;
+        run(Command::new("apt-get").args(["download", "--quiet"]).args(packages).current_dir(partial))
+            .context("hint: apt-get update")?;
+        let files: Vec<PathBuf> = fs::read_dir(partial)
+            .context("can't read the cache")?
+            .flatten()
+            .map(|entry| entry.path())
+            .filter(|path| path.extension().is_some_and(|ext| ext == "deb"))
+            .collect();
+        for deb in files {
+            run(Command::new("dpkg-deb").arg("-x").arg(&deb).arg(partial))?;
+            fs::remove_file(&deb).context("can't remove a package")?;
+        }
+        Ok(())
+    })
 }
 
 fn bootstrap(suite: &str, tar: &Path) -> Result<()> {
@@ -103,4 +147,16 @@ fn bootstrap(suite: &str, tar: &Path) -> Result<()> {
     }
     run(command.arg(suite).arg(tar))?;
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::numbers;
+
+    #[test]
+    fn versions_are_compared_by_number() {
+        let mut names = ["linux-image-6.1.0-10-cloud-amd64", "linux-image-6.1.0-9-cloud-amd64"];
+        names.sort_by_key(|name| numbers(name));
+        assert_eq!(names, ["linux-image-6.1.0-9-cloud-amd64", "linux-image-6.1.0-10-cloud-amd64"]);
+    }
 }

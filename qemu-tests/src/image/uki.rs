@@ -2,8 +2,7 @@
 //! dracut and ukify do. Cheap, so a scenario that changes one of them makes its own.
 
 use super::cached;
-use super::initrd::{ExtraFile, cpio};
-use super::packages::Packages;
+use super::packages::Kernel;
 use crate::error::{Context, Result};
 use crate::paths::{Key, Paths};
 use crate::process::run;
@@ -17,49 +16,29 @@ const STUB: &str = "/usr/lib/systemd/boot/efi/linuxx64.efi.stub";
 ///
 /// # Errors
 /// If objcopy fails or an input can't be read.
-pub fn build(
-    paths: &Paths,
-    packages: &Packages,
-    initrd: &Path,
-    cmdline: &str,
-    extra: Option<&ExtraFile>,
-) -> Result<PathBuf> {
-    let mut key = Key::new("uki 1").text(&initrd.to_string_lossy()).text(&packages.version).text(cmdline);
-    if let Some(file) = extra {
-        key = key.text(&file.path).text(&String::from_utf8_lossy(&file.content));
-    }
+pub fn build(paths: &Paths, kernel: &Kernel, initrd: &Path, cmdline: &str) -> Result<PathBuf> {
+    let initrd_name = initrd.to_string_lossy();
+    let key = Key::new("uki 2").text(&initrd_name).text(&kernel.image.to_string_lossy()).text(cmdline);
     cached(paths.cache.join(format!("uki-{}.efi", key.hex())), |partial| {
         let folder = partial.with_extension("sections");
         fs::create_dir_all(&folder).context("can't make a folder in the cache")?;
-        let result = assemble(packages, initrd, cmdline, extra, &folder, partial);
+        let result = assemble(kernel, initrd, cmdline, &folder, partial);
         super::remove(&folder)?;
         result
     })
 }
 
-fn assemble(
-    packages: &Packages,
-    initrd: &Path,
-    cmdline: &str,
-    extra: Option<&ExtraFile>,
-    folder: &Path,
-    out: &Path,
-) -> Result<()> {
-    let write = |name: &str, content: &[u8]| -> Result<PathBuf> {
+fn assemble(kernel: &Kernel, initrd: &Path, cmdline: &str, folder: &Path, out: &Path) -> Result<()> {
+    let write = |name: &str, content: &str| -> Result<PathBuf> {
         let path = folder.join(name);
         fs::write(&path, content).context(format_args!("can't write {}", path.display()))?;
         Ok(path)
     };
-    let mut ramdisk = fs::read(initrd).context(format_args!("can't read {}", initrd.display()))?;
-    if let Some(file) = extra {
-        ramdisk.resize(ramdisk.len().next_multiple_of(4), 0);
-        ramdisk.extend(cpio(file));
-    }
     let sections = [
-        (".osrel", write("osrel", b"ID=halfkey-test\nNAME=\"Halfkey test\"\n")?),
-        (".cmdline", write("cmdline", format!("{cmdline}\0").as_bytes())?),
-        (".linux", packages.kernel.clone()),
-        (".initrd", write("initrd", &ramdisk)?),
+        (".osrel", write("osrel", "ID=halfkey-test\nNAME=\"Halfkey test\"\n")?),
+        (".cmdline", write("cmdline", &format!("{cmdline}\0"))?),
+        (".linux", kernel.image.clone()),
+        (".initrd", initrd.to_path_buf()),
     ];
     let mut command = Command::new("objcopy");
     let mut address = end_of_sections(Path::new(STUB))?;

@@ -14,7 +14,7 @@ const TRIES: u32 = 4;
 /// /dev/disk/by-uuid names it when the root is mounted. Nothing that is measured changes.
 pub fn run(world: &mut World) -> Result<()> {
     world.estate()?;
-    let World { rig, story, estate } = world;
+    let World { rig, story, estate, .. } = world;
     let estate = estate.as_mut().context("there is an enrolled machine")?;
     estate.off()?;
     story.does(Attacker, "plugs in a disk with a plaintext file system that has the root file system's UUID");

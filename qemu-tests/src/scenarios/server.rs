@@ -76,11 +76,11 @@ pub fn down(world: &mut World) -> Result<()> {
 /// The token names another CA: whoever answers at that address does not get to see an attestation.
 pub fn wrong_ca(world: &mut World) -> Result<()> {
     world.estate()?;
-    let World { rig, story, estate } = world;
+    let World { rig, story, estate, .. } = world;
     let estate = estate.as_mut().context("there is an enrolled machine")?;
     story.does(Attacker, "writes another CA into the token on the disk");
     estate.off()?;
-    let other = rig.folder.join("other-verifier");
+    let other = rig.place("other-verifier");
     let other = verifier::Verifier::init(&rig.paths, &other)?;
     let ca = String::from_utf8_lossy(&other.ca()?).into_owned();
     let kept = estate.machine.keep_disk()?;

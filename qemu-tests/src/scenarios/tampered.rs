@@ -8,6 +8,7 @@ use crate::image::disk;
 use crate::image::guest::PASSPHRASE;
 use crate::image::header as luks;
 use crate::image::initrd::ExtraFile;
+use crate::image::system::System;
 use crate::machine::{MOMENT, Reached};
 use crate::rig::Rig;
 use crate::story::Story;
@@ -18,18 +19,18 @@ use halfkey_protocol::Reason;
 /// meant to steal the key finds the fence closed.
 pub fn cmdline(world: &mut World) -> Result<()> {
     world.estate()?;
-    let World { rig, story, estate } = world;
+    let World { rig, story, estate, .. } = world;
     let estate = estate.as_mut().context("there is an enrolled machine")?;
     story.does(Attacker, "adds init=/bin/sh to the kernel command line on the EFI system partition");
-    let uki = rig.images.uki(&format!("{} init=/bin/sh", rig.cmdline()), None)?;
-    with_uki(estate, &uki, |estate| {
+    let mut system = estate.system.clone();
+    system.cmdline += " init=/bin/sh";
+    with(rig, estate, &system, |estate| {
         let mut boot = estate.boot()?;
         boot.expect(Reached::Prompt)?;
         estate.was_denied(Reason::PolicyMismatch.code())?;
-        let differing = estate.last_record()?.differing;
-        let names: Vec<String> = differing.iter().map(|difference| difference.pcr.to_string()).collect();
-        story.does(Verifier, format!("denies: PCR {} differ from what was approved", names.join(", ")));
-        ensure!(!differing.is_empty(), "the verifier names no PCR that differs");
+        let record = estate.last_record()?;
+        story.does(Verifier, format!("denies: {}", record.summary.message));
+        estate.was_found(&["command line", "init=/bin/sh"])?;
         story.does(Machine, "asks for the passphrase; the owner types it");
         boot.type_passphrase()?;
         boot.wait_console(&["# "], crate::machine::BOOT)?;
@@ -55,41 +56,43 @@ pub fn cmdline(world: &mut World) -> Result<()> {
 /// One more file in the initramfs.
 pub fn initramfs(world: &mut World) -> Result<()> {
     world.estate()?;
-    let World { rig, story, estate } = world;
+    let World { rig, story, estate, .. } = world;
     let estate = estate.as_mut().context("there is an enrolled machine")?;
     story.does(Attacker, "adds one file to the initramfs");
     let file = ExtraFile { path: "usr/lib/halfkey/extra".into(), content: b"#!/bin/sh\n".to_vec() };
-    let uki = rig.images.uki(&rig.cmdline(), Some(&file))?;
-    with_uki(estate, &uki, |estate| {
+    let system = System { extra: Some(file), ..estate.system.clone() };
+    with(rig, estate, &system, |estate| {
         let mut boot = estate.boot()?;
         boot.expect(Reached::Prompt)?;
         estate.was_denied(Reason::PolicyMismatch.code())?;
+        estate.was_found(&["initrd", "sha256:"])?;
         story.proves("one changed file in the initramfs: denied, and a prompt");
         boot.pull_plug();
         Ok(())
     })
 }
 
-/// Boots another UKI, then puts the approved one back.
-fn with_uki(
+/// Boots another system, then puts the approved one back.
+fn with(
+    rig: &Rig,
     estate: &mut Estate,
-    uki: &std::path::Path,
+    system: &System,
     run: impl FnOnce(&mut Estate) -> Result<()>,
 ) -> Result<()> {
     estate.off()?;
-    estate.machine.set_uki(uki)?;
+    estate.machine.install(rig, system)?;
     run(estate)?;
-    estate.machine.set_uki(&estate.uki)
+    estate.machine.install(rig, &estate.system)
 }
 
 /// The disk in another machine.
 pub fn other_tpm(world: &mut World) -> Result<()> {
     world.estate()?;
-    let World { rig, story, estate } = world;
+    let World { rig, story, estate, .. } = world;
     let estate = estate.as_mut().context("there is an enrolled machine")?;
     story.does(Attacker, "puts the disk into a machine with another (genuine) TPM");
     estate.off()?;
-    let other = rig.folder.join("other-tpm");
+    let other = rig.place("other-tpm");
     rig.manufacturer.make(&other)?;
     estate.machine.exchange_tpm(&other)?;
     let mut boot = estate.boot()?;
@@ -103,7 +106,7 @@ pub fn other_tpm(world: &mut World) -> Result<()> {
 /// The genuine token in another LUKS2 header with the same UUID and the attacker's passphrase.
 pub fn header(world: &mut World) -> Result<()> {
     world.estate()?;
-    let World { rig, story, estate } = world;
+    let World { rig, story, estate, .. } = world;
     let estate = estate.as_mut().context("there is an enrolled machine")?;
     let (number, token) = {
         let file = estate.header_file()?;
@@ -149,7 +152,7 @@ fn lookalike(
     boot.type_passphrase()?;
     boot.expect(Reached::Prompt)
         .context(format_args!("{PASSPHRASE:?} must not open the attacker's volume"))?;
-    boot.type_line(ATTACKER)?;
+    boot.type_secret(ATTACKER)?;
     boot.expect(Reached::System)?;
     let marker = boot.marker()?;
     ensure!(marker.fence == closed_fence(), "the fence is {}, expected closed", marker.fence);

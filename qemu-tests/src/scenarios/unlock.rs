@@ -18,7 +18,8 @@ const SHELL: &str = "root@guest:~# ";
 /// First boot with passphrase; enrolled from inside; the tenant enrolls from the host; the next boot is pending until it
 /// is approved, and then the root mounts without anybody typing.
 pub fn enroll(world: &mut World) -> Result<()> {
-    let (mut machine, verifier, tenant, uki) = found(&world.rig)?;
+    let system = world.system();
+    let (mut machine, verifier, tenant) = found(&world.rig, &system)?;
     let story = &world.story;
 
     story.does(Machine, "first boot; nothing is enrolled, so someone types the passphrase");
@@ -56,7 +57,7 @@ pub fn enroll(world: &mut World) -> Result<()> {
         Operator,
         format!("compares the EK fingerprint and runs: halfkey enroll {} --label {LABEL}", &node[..8]),
     );
-    let roots = world.rig.folder.join("ek-roots");
+    let roots = world.rig.place("ek-roots");
     world.rig.manufacturer.roots(&roots)?;
     tenant.run(&["enroll", &node, "--ek-roots", &roots.to_string_lossy(), "--label", LABEL, "--yes"])?;
     boot.wait_console(&["enrolled; the next boot asks"], MOMENT)?;
@@ -64,7 +65,7 @@ pub fn enroll(world: &mut World) -> Result<()> {
     ensure!(state == NodeState::Enrolled, "the node is {} after its enrollment", state.as_str());
     boot.power_off()?;
 
-    let mut estate = Estate::new(machine, verifier, tenant, uki, node);
+    let mut estate = Estate::new(machine, verifier, tenant, system, node);
     let slot = header::keyslot(&estate.token()?)?;
     story.proves(format!(
         "the tenant checked the TPM's certificate itself; the volume has a token and keyslot {slot}"
@@ -73,7 +74,7 @@ pub fn enroll(world: &mut World) -> Result<()> {
     story.does(Machine, "reboots and attests; no boot of it was approved yet");
     let mut boot = estate.boot()?;
     let pending = wait_for_pending(&estate)?;
-    ensure!(pending == Reason::NoReference.code(), "the boot is pending because of {pending}");
+    ensure!(pending == Reason::NoPolicy.code(), "the boot is pending because of {pending}");
     story.does(Verifier, "answers `pending`; the machine waits, no prompt yet");
     story.does(Operator, format!("looks at the boot and runs: halfkey approve {LABEL}"));
     estate.tenant.run(&["approve", LABEL, "--yes"])?;

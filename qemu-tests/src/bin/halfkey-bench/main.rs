@@ -31,7 +31,7 @@ fn bench() -> Result<()> {
     let agent_bytes = std::fs::metadata(&paths.agent)?.len();
     eprintln!("building three initramfs images ...");
     let packages = Packages::get(&paths, &mut |what| eprintln!("{what} ..."))?;
-    let images = initramfs::measure(&cache, &packages.modules, &dist)?;
+    let images = initramfs::measure(&cache, &packages.newest.modules, &dist)?;
     let (ours, clevis) = (images.halfkey - images.base, images.clevis - images.base);
     eprintln!("timing {} rounds of each unlocking ...", run::ROUNDS);
     let costs = unlock::measure(work.path(), paths)?;

@@ -1,0 +1,50 @@
+//! What real boots measure, as files for other tests.
+
+use crate::error::{Context, Error, Result};
+use crate::estate::hex;
+use crate::jobs;
+use crate::paths::Paths;
+use crate::rig::Rig;
+use crate::scenarios::{Group, World};
+use crate::story::Story;
+use std::fs;
+use std::path::Path;
+use std::sync::{Arc, Mutex, PoisonError};
+
+/// One machine for each boot path.
+const GROUPS: &[Group] = &[Group::Uki, Group::SecureBoot, Group::Grub, Group::Entry];
+
+/// Enrolls a machine of each kind and writes what its first attested boot sent: `NAME.bin` is the firmware's log, `NAME.pcrs`
+/// has a line for each PCR of the SHA-256 bank as it was quoted, `NAME.cmdline` is /proc/cmdline, and `NAME.userspace` is
+/// systemd's log if it kept one.
+///
+/// # Errors
+/// If a machine can't be enrolled or a file can't be written.
+pub fn run(paths: Paths, folder: &Path, jobs: usize) -> Result<()> {
+    fs::create_dir_all(folder).context(format_args!("can't make {}", folder.display()))?;
+    let rig = Arc::new(Rig::new(paths, &mut |text| eprintln!("{text} ..."), None)?);
+    let failures = Mutex::new(Vec::new());
+    jobs::each(jobs, GROUPS.to_vec(), |group| {
+        if let Err(error) = record(&rig, group, folder) {
+            failures.lock().unwrap_or_else(PoisonError::into_inner).push(format!("{group:?}: {error}"));
+        }
+    });
+    let failures = failures.into_inner().unwrap_or_else(PoisonError::into_inner);
+    if failures.is_empty() { Ok(()) } else { Err(Error::new(failures.join("\n"))) }
+}
+
+fn record(rig: &Arc<Rig>, group: Group, folder: &Path) -> Result<()> {
+    let mut world = World::new(Arc::clone(rig), Story::new(Box::new(|_| ())), group);
+    let (path, sent, cmdline) = world.attested()?;
+    world.end()?;
+    let write = |kind: &str, content: &[u8]| {
+        let file = folder.join(format!("{}.{kind}", path.name()));
+        fs::write(&file, content).context(format_args!("can't write {}", file.display()))
+    };
+    write("bin", &sent.event_log.context("the agent sent no firmware log")?)?;
+    let pcrs: String =
+        sent.pcrs.iter().enumerate().map(|(number, value)| format!("{number} {}\n", hex(value))).collect();
+    write("pcrs", pcrs.as_bytes())?;
+    write("cmdline", format!("{cmdline}\n").as_bytes())?;
+    sent.userspace_log.map_or(Ok(()), |log| write("userspace", &log))
+}

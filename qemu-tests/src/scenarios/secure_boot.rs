@@ -1,0 +1,136 @@
+//! 21 to 24: Secure Boot with the owner's keys, and a policy that names the signer instead of hashes.
+
+use super::World;
+use super::updates::{propose, unattended};
+use crate::ensure;
+use crate::error::{Context, Result};
+use crate::estate::{Estate, LABEL, hex};
+use crate::image::keys::Signer;
+use crate::image::system::{REVOKED, Release, System};
+use crate::machine::Reached;
+use crate::rig::Rig;
+use crate::story::Who::{Attacker, Machine, Operator, Verifier};
+use crate::variables::Trust;
+use halfkey_protocol::Reason;
+use sha2::{Digest, Sha256};
+use toml::Value;
+
+/// A policy by signer: the new kernel needs nobody's decision.
+pub fn signed(world: &mut World) -> Result<()> {
+    let World { rig, story, estate, .. } = trusting_signer(world)?;
+    let estate = estate.as_mut().context("there is an enrolled machine")?;
+    let newest = System { release: Release::Newest, ..estate.system.clone() };
+    let (mut boot, estate) = estate.lend()?;
+    story.does(Machine, "has a new kernel, signed by the owner, and proposes it");
+    let proposed = propose(&mut boot, rig, &newest, 0)?;
+    story.does(Verifier, format!("takes it: {}", proposed.message));
+    estate.keep_running(boot);
+    unattended(rig, estate, newest)?;
+    story.proves("signed by the policy's signer: it boots unattended");
+    Ok(())
+}
+
+/// A dbx update: more images are revoked.
+pub fn dbx(world: &mut World) -> Result<()> {
+    let World { rig, story, estate, .. } = trusting_signer(world)?;
+    let estate = estate.as_mut().context("there is an enrolled machine")?;
+    story.does(Machine, "gets a dbx update");
+    let trust = Trust::Own(rig.images.keys.enrolled(&[Signer::Owner], REVOKED + 1)?);
+    estate.off()?;
+    estate.machine.install_trusting(rig, &estate.system, &trust)?;
+    let mut boot = estate.boot()?;
+    boot.expect(Reached::System)?;
+    estate.was_attested(&boot.marker()?)?;
+    estate.keep_running(boot);
+    story.proves("the policy says dbx_at_least: it boots unattended");
+
+    story.does(Operator, format!("tries a policy that says dbx: halfkey policy test FILE --against {LABEL}"));
+    let mut policy = estate.policy()?;
+    let rules = table(&mut policy, "secure_boot")?;
+    let entries = rules.remove("dbx_at_least").context("the policy says nothing of dbx")?;
+    rules.insert("dbx".into(), entries);
+    let (code, said) = estate.test(&policy)?;
+    ensure!(code != 0, "a dbx with one more entry passes a policy that lists it:\n{said}");
+    ensure!(said.contains("dbx"), "what is denied is not named:\n{said}");
+    story.proves("a policy that lists dbx exactly would have denied this boot, and says so");
+    Ok(())
+}
+
+/// Another key gets into db, and signs: Secure Boot alone would boot it.
+pub fn other_signer(world: &mut World) -> Result<()> {
+    let World { rig, story, estate, .. } = trusting_signer(world)?;
+    let estate = estate.as_mut().context("there is an enrolled machine")?;
+    story.does(Attacker, "puts a key of his own into db and boots an image that he signed");
+    let keys = &rig.images.keys;
+    let trust = Trust::Own(keys.enrolled(&[Signer::Owner, Signer::Stranger], REVOKED)?);
+    let system = System { signer: Some(Signer::Stranger), ..estate.system.clone() };
+    let stranger = hex(&Sha256::digest(keys.certificate(Signer::Stranger)?));
+    denied(rig, estate, &system, &trust, &[&["pcr 7", "db", &stranger], &["pcr 4", "boot application"]])?;
+    story.does(Verifier, format!("denies: {}", estate.last_record()?.summary.message));
+    story.proves("denied: the stranger's certificate and his image are named");
+    restore(rig, estate)
+}
+
+/// Secure Boot is switched off: anything boots.
+pub fn unsigned(world: &mut World) -> Result<()> {
+    let World { rig, story, estate, .. } = trusting_signer(world)?;
+    let estate = estate.as_mut().context("there is an enrolled machine")?;
+    story.does(
+        Attacker,
+        "clears the firmware's keys, so that Secure Boot is off, and boots an unsigned image",
+    );
+    let system = System { signer: None, ..estate.system.clone() };
+    let version = &rig.images.kernel(system.release).version;
+    denied(rig, estate, &system, &Trust::Nobody, &[&["pcr 7", "SecureBoot"], &["pcr 4", version]])?;
+    story.does(Verifier, format!("denies: {}", estate.last_record()?.summary.message));
+    story.proves("denied: the variable SecureBoot and the image are named");
+    restore(rig, estate)
+}
+
+/// The next boot is denied, and the findings name all of this.
+fn denied(rig: &Rig, estate: &mut Estate, system: &System, trust: &Trust, named: &[&[&str]]) -> Result<()> {
+    estate.off()?;
+    estate.machine.install_trusting(rig, system, trust)?;
+    let mut boot = estate.boot()?;
+    boot.expect(Reached::Prompt)?;
+    estate.was_denied(Reason::PolicyMismatch.code())?;
+    boot.pull_plug();
+    named.iter().try_for_each(|texts| estate.was_found(texts))
+}
+
+fn restore(rig: &Rig, estate: &Estate) -> Result<()> {
+    estate.machine.install(rig, &estate.system)
+}
+
+/// Sees to it that the enrolled machine's policy names the owner as signer, where `learn` wrote hashes.
+fn trusting_signer(world: &mut World) -> Result<&mut World> {
+    world.estate()?;
+    let World { rig, story, estate, .. } = world;
+    let estate = estate.as_mut().context("there is an enrolled machine")?;
+    let mut policy = estate.policy()?;
+    let owner = format!("sha256:{}", hex(&Sha256::digest(rig.images.keys.certificate(Signer::Owner)?)));
+    let boots = policy.get_mut("boot").and_then(Value::as_array_mut).context("the policy has no boots")?;
+    let boot = boots.first_mut().and_then(Value::as_table_mut).context("the policy has no boots")?;
+    if boot.get("initrd").and_then(Value::as_str) == Some("signed") {
+        return Ok(world);
+    }
+    story.does(Operator, "lets the policy name the signer of the images instead of their hashes");
+    boot.insert("initrd".into(), "signed".into());
+    boot.insert("sections".into(), "signed".into());
+    // What the stub starts is a section of the image, and no image of its own to Secure Boot.
+    for image in boot.get_mut("image").and_then(Value::as_array_mut).into_iter().flatten() {
+        let image = image.as_table_mut().context("an image is a table")?;
+        image.remove("authenticode");
+        image.insert("signer".into(), vec![owner.clone()].into());
+    }
+    let rules = table(&mut policy, "secure_boot")?;
+    if let Some(entries) = rules.remove("dbx") {
+        rules.insert("dbx_at_least".into(), entries);
+    }
+    estate.apply(&policy)?;
+    Ok(world)
+}
+
+fn table<'a>(policy: &'a mut toml::Table, name: &str) -> Result<&'a mut toml::Table> {
+    policy.get_mut(name).and_then(Value::as_table_mut).context(format_args!("the policy has no table {name}"))
+}
