@@ -65,14 +65,21 @@ pub(super) fn is_ascii_text(bytes: &[u8]) -> bool {
 /// direction of writing, as an escape.
 pub(super) fn clean(f: &mut dyn Write, chars: impl Iterator<Item = char>) -> fmt::Result {
     for char in chars {
-        let hidden = matches!(char, '\u{200b}'..='\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2066}'..='\u{2069}' | '\u{feff}');
-        if char.is_control() || hidden {
+        if char.is_control() || is_format(char) {
             write!(f, "{}", char.escape_default())?;
         } else {
             f.write_char(char)?;
         }
     }
     Ok(())
+}
+
+/// Characters that reorder or hide their neighbours (bidirectional controls, zero-width
+/// characters, line separators, tags).
+fn is_format(char: char) -> bool {
+    matches!(char,
+        '\u{ad}' | '\u{61c}' | '\u{180e}' | '\u{200b}'..='\u{200f}' | '\u{2028}'..='\u{202e}'
+        | '\u{2060}'..='\u{206f}' | '\u{feff}' | '\u{fff9}'..='\u{fffb}' | '\u{e0000}'..='\u{e007f}')
 }
 
 /// The same for bytes that should be UTF-8; others are written as `\xNN`.
