@@ -71,16 +71,16 @@ impl System {
             )));
         }
         let roots = self.roots();
-        let ukis = roots.iter().flat_map(|root| ukis(root, version));
-        let mut found: Vec<(SystemTime, Candidate)> =
-            ukis.map(|path| (modified(&path), Candidate::Uki(path))).collect();
+        let mut found = Vec::new();
         for root in &roots {
+            let root = root.as_path();
+            found.extend(ukis(root, version).map(|path| Candidate { path, entry: None }));
             let entries = entries(root, version);
-            found.extend(entries.into_iter().map(|(at, entry)| (at, Candidate::Entry(root.clone(), entry))));
+            found.extend(entries.map(|(path, entry)| Candidate { path, entry: Some((root, entry)) }));
         }
-        match found.into_iter().max_by_key(|(modified, _)| *modified) {
-            Some((_, Candidate::Uki(path))) => Ok(Source::Uki(path)),
-            Some((_, Candidate::Entry(root, entry))) => self.entry(&root, &entry, version),
+        match found.into_iter().max_by_key(Candidate::age) {
+            Some(Candidate { path, entry: None }) => Ok(Source::Uki(path)),
+            Some(Candidate { path, entry: Some((root, entry)) }) => self.entry(root, &path, &entry, version),
             None => self.plain(&roots, version),
         }
     }
@@ -92,21 +92,21 @@ impl System {
         }
     }
 
-    fn entry(&self, root: &Path, entry: &Entry, version: &str) -> Result<Source> {
+    fn entry(&self, root: &Path, file: &Path, entry: &Entry, version: &str) -> Result<Source> {
+        let file = file.display();
         // Paths are those of the partition, which need not be mounted at `root`: then they start at /.
         let resolve = |path: &String| {
             let relative = path.trim_start_matches('/');
             let candidates = [root.join(relative), self.root.join(relative)];
             candidates.into_iter().find(|path| path.is_file()).ok_or_else(|| {
-                let entry = entry.file.display();
-                missing(format!("{entry} names {path}, and no such file is in {}", root.display()))
+                missing(format!("{file} names {path}, and no such file is in {}", root.display()))
             })
         };
         if let Some(uki) = &entry.uki {
             return resolve(uki).map(Source::Uki);
         }
         let linux = entry.linux.as_ref();
-        let kernel = linux.ok_or_else(|| missing(format!("{} names no kernel", entry.file.display())))?;
+        let kernel = linux.ok_or_else(|| missing(format!("{file} names no kernel")))?;
         Ok(Source::Kernel {
             kernel: resolve(kernel)?,
             initrds: entry.initrds.iter().map(resolve).collect::<Result<_>>()?,
@@ -157,9 +157,18 @@ impl System {
     }
 }
 
-enum Candidate {
-    Uki(PathBuf),
-    Entry(PathBuf, Entry),
+/// A UKI, or an entry and where its files are.
+struct Candidate<'a> {
+    path: PathBuf,
+    entry: Option<(&'a Path, Entry)>,
+}
+
+impl Candidate<'_> {
+    /// The newest has the greatest; the name decides between those of one moment.
+    fn age(&self) -> (SystemTime, PathBuf) {
+        let modified = self.path.metadata().and_then(|found| found.modified());
+        (modified.unwrap_or(SystemTime::UNIX_EPOCH), self.path.clone())
+    }
 }
 
 fn missing(message: String) -> Error {
@@ -171,32 +180,23 @@ fn is_version(text: &str) -> bool {
     (1..=128).contains(&text.len()) && text.as_bytes().iter().all(fits)
 }
 
-fn names(folder: &Path, suffix: &str) -> Vec<PathBuf> {
+/// Files of a folder whose names end like this, whatever the case.
+fn names(folder: PathBuf, suffix: &'static str) -> impl Iterator<Item = PathBuf> {
     let entries = std::fs::read_dir(folder).into_iter().flatten().flatten().take(MAX_NAMES);
-    let mut names: Vec<_> = entries
-        .map(|entry| entry.path())
-        .filter(|path| path.extension().is_some_and(|e| e.eq_ignore_ascii_case(suffix)))
-        .collect();
-    names.sort();
-    names
-}
-
-fn modified(path: &Path) -> SystemTime {
-    path.metadata().and_then(|found| found.modified()).unwrap_or(SystemTime::UNIX_EPOCH)
+    let ends = move |path: &PathBuf| path.extension().is_some_and(|e| e.eq_ignore_ascii_case(suffix));
+    entries.map(|entry| entry.path()).filter(ends)
 }
 
 /// UKIs whose names have this version: `TOKEN-VERSION.efi` and `TOKEN-VERSION+TRIES.efi` of kernel-install,
 /// `linux-VERSION-MACHINE.efi` of dracut.
-fn ukis(root: &Path, version: &str) -> Vec<PathBuf> {
-    let mut found = names(&root.join("EFI/Linux"), "efi");
-    found.retain(|path| {
+fn ukis(root: &Path, version: &str) -> impl Iterator<Item = PathBuf> {
+    names(root.join("EFI/Linux"), "efi").filter(move |path| {
         let name = path.file_stem().unwrap_or_default().to_string_lossy();
         name.match_indices(version).any(|(at, _)| {
             let (before, after) = (&name[..at], &name[at + version.len()..]);
             (before.is_empty() || before.ends_with('-')) && ends_version(after)
         })
-    });
-    found
+    })
 }
 
 /// Whether a version ends where this follows: nothing, tries, or a machine id. A further part of a version does not.
@@ -211,7 +211,6 @@ fn ends_version(after: &str) -> bool {
 /// An entry of type 1.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 struct Entry {
-    file: PathBuf,
     version: String,
     linux: Option<String>,
     uki: Option<String>,
@@ -219,13 +218,10 @@ struct Entry {
     options: String,
 }
 
-fn entries(root: &Path, version: &str) -> Vec<(SystemTime, Entry)> {
-    let read = |path: PathBuf| {
-        let text = bounded::read_text(&path, MAX_ENTRY).ok()?;
-        Some((modified(&path), Entry { file: path, ..entry(&text) }))
-    };
-    let found = names(&root.join("loader/entries"), "conf").into_iter().filter_map(read);
-    found.filter(|(_, entry)| entry.version == version).collect()
+fn entries(root: &Path, version: &str) -> impl Iterator<Item = (PathBuf, Entry)> {
+    let read = |path: PathBuf| Some((bounded::read_text(&path, MAX_ENTRY).ok()?, path));
+    let found = names(root.join("loader/entries"), "conf").filter_map(read);
+    found.map(|(text, path)| (path, entry(&text))).filter(move |(_, entry)| entry.version == version)
 }
 
 fn entry(text: &str) -> Entry {
