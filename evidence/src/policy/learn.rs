@@ -1,26 +1,417 @@
 //! A policy from a boot.
 
-use super::{Claims, Finding};
-use crate::eventlog::ExplainedLog;
+use super::command_line::{Floor, normal};
+use super::compiled::Compiled;
+use super::judge::secure_boot::{fingerprint, name as name_of};
+use super::judge::sink::{Count, Place, Seen};
+use super::judge::survey::{Survey, events, survey};
+use super::judge::{Context, evaluate};
+use super::rules::{
+    Allowed, Boot, CommandLine, Dbx, Digest, Document, EventIs, EventRule, Image, Initrd, Role, Sections,
+    SecureBoot,
+};
+use super::write::{Comments, Text, quoted};
+use super::{Claims, Finding, Policy};
+use crate::eventlog::content::{Content, GrubText, ImageKind, Separator, Tag};
+use crate::eventlog::variable::{Known, Value};
+use crate::eventlog::{Claim, Event, ExplainedLog, kind};
 
-/// Writes the tightest policy that accepts this boot, with comments that say what each value is. `notes` become comments
-/// at its head.
+/// Writes the tightest policy that accepts this boot, with comments that say what each value is. `name` is that of the
+/// policy; `notes` become comments at its head.
 ///
 /// # Errors
-/// What keeps the boot below the floor.
+/// What keeps the boot below the floor, or can't be said in a policy.
 pub fn learn(
-    _log: &ExplainedLog,
-    _claims: &Claims<'_>,
-    _name: &str,
-    _notes: &[&str],
+    log: &ExplainedLog<'_>,
+    claims: &Claims<'_>,
+    name: &str,
+    notes: &[&str],
 ) -> Result<String, Vec<Finding>> {
-    Err(vec![super::judge::unfinished()])
+    let learned = Learned::new(log, claims)?;
+    let boot = learned.boot_name().unwrap_or_else(|| name.to_owned());
+    let text = learned.policy(name, &boot, notes);
+    check(&text, log, claims)?;
+    Ok(text)
 }
 
-/// Writes only what a policy lacks to accept this boot as well: its `[[boot]]`, to be appended.
+/// Writes only what a policy lacks to accept this boot as well: its `[[boot]]`, and the `[[event]]`s that are not firmware's,
+/// to be appended. `name` is that of the boot.
 ///
 /// # Errors
 /// As [`learn`].
-pub fn learn_boot(_log: &ExplainedLog, _claims: &Claims<'_>, _name: &str) -> Result<String, Vec<Finding>> {
-    Err(vec![super::judge::unfinished()])
+pub fn learn_boot(log: &ExplainedLog<'_>, claims: &Claims<'_>, name: &str) -> Result<String, Vec<Finding>> {
+    let learned = Learned::new(log, claims)?;
+    check(&learned.policy(name, name, &[]), log, claims)?;
+    let mut out = Text::default();
+    learned.write_boot(name, &mut out);
+    Ok(out.0)
+}
+
+/// What was learned must be a policy, and accept what it was learned from.
+fn check(text: &str, log: &ExplainedLog<'_>, claims: &Claims<'_>) -> Result<(), Vec<Finding>> {
+    let problem =
+        |problem: super::Problem| lacking("policy", &problem.message, "a boot that has it otherwise");
+    let policy =
+        Policy::parse(text).map_err(|problems| problems.into_iter().map(problem).collect::<Vec<_>>())?;
+    let findings = evaluate(&policy, log, claims).findings;
+    if findings.is_empty() { Ok(()) } else { Err(findings) }
+}
+
+fn lacking(what: &str, expected: &str, found: &str) -> Finding {
+    Finding {
+        pcr: None,
+        event: None,
+        what: what.to_owned(),
+        rule: "floor".to_owned(),
+        expected: expected.to_owned(),
+        found: found.to_owned(),
+    }
+}
+
+/// A boot in the terms of a policy.
+struct Learned<'l> {
+    log: &'l ExplainedLog<'l>,
+    survey: Survey<'l>,
+    line: String,
+    keys: Keys,
+    boot: Boot,
+    comments: Comments,
+    /// `[[event]]`, and what each is.
+    events: Vec<(EventRule, String)>,
+}
+
+/// Digests with what they are.
+type Described = Vec<(Digest, String)>;
+
+/// What PCR 7 says.
+#[derive(Default)]
+struct Keys {
+    on: bool,
+    /// PK, KEK, db, dbx
+    lists: [Described; 4],
+    authorities: Described,
+}
+
+impl<'l> Learned<'l> {
+    fn new(log: &'l ExplainedLog<'l>, claims: &Claims<'l>) -> Result<Self, Vec<Finding>> {
+        let nothing = Compiled::new(nothing());
+        let context = Context::new(&nothing, log);
+        let survey = survey(&context, claims, &mut Count::default());
+        let (keys, mut events) = keys(log);
+        let line = command_line(&survey, keys.on)?;
+        let (boot, comments) = boot(log, &survey, &line, &mut events);
+        Ok(Self { log, survey, line, keys, boot, comments, events })
+    }
+
+    /// The file that was booted, if the log has a name for it.
+    fn boot_name(&self) -> Option<String> {
+        let file = |path: &str| {
+            let name = path.rsplit(['\\', '/']).next().unwrap_or(path);
+            let name: String = name.chars().filter(|char| !char.is_control()).take(100).collect();
+            (!name.is_empty()).then_some(name)
+        };
+        let kernel = grub_texts(self.log)
+            .find_map(|text| text.strip_prefix("linux ")?.split_ascii_whitespace().next());
+        let image = |seen: &Seen<'l>| seen.event(self.log).and_then(image_file);
+        kernel.and_then(file).or_else(|| file(&self.survey.images.iter().rev().find_map(image)?))
+    }
+
+    fn policy(&self, name: &str, boot: &str, notes: &[&str]) -> String {
+        let mut out = Text::default();
+        notes.iter().for_each(|note| out.comment(note));
+        out.line("format = 1");
+        out.value("name", quoted(name), "");
+        let whole = self.whole_pcrs();
+        let mut ignored = vec!["1", "5"];
+        ignored.extend(
+            [(3, "3"), (6, "6")].iter().filter(|(pcr, _)| !whole.contains(pcr)).map(|(_, name)| *name),
+        );
+        ignored.sort_unstable();
+        out.comment("Not looked at: firmware's configuration and the partition table decide nothing about what is booted.");
+        out.line(&format!("ignore = [{}]", ignored.join(", ")));
+        self.write_secure_boot(&mut out);
+        out.line("\n[firmware]");
+        for (pcr, key) in [(0, "pcr0"), (2, "pcr2")] {
+            out.digests(key, &self.firmware(pcr));
+        }
+        if !whole.is_empty() {
+            out.line("\n[pcr]");
+            out.comment("Nothing but the end of firmware's part.");
+            for pcr in whole {
+                if let Some(value) = Digest::new(self.log.pcr(pcr)) {
+                    out.line(&format!("\"{pcr}\" = [\"{value}\"]"));
+                }
+            }
+        }
+        out.line("");
+        self.write_boot(boot, &mut out);
+        out.0
+    }
+
+    fn write_secure_boot(&self, out: &mut Text) {
+        let Keys { on, lists: [pk, kek, db, dbx], authorities } = &self.keys;
+        out.line("\n[secure_boot]");
+        out.value("required", on, "");
+        for (key, list) in [("pk", pk), ("kek", kek), ("db", db)] {
+            out.digests(key, list);
+        }
+        out.comment("May grow: an update of dbx revokes more.");
+        let revoked: Described = dbx.iter().map(|(digest, _)| (*digest, String::new())).collect();
+        out.digests("dbx_at_least", &revoked);
+        out.digests("authorities", authorities);
+    }
+
+    fn write_boot(&self, name: &str, out: &mut Text) {
+        let boot = Boot { name: name.to_owned(), command_line: Some(self.line.clone()), ..self.boot.clone() };
+        out.boot(&boot, &self.comments);
+        for (event, what) in &self.events {
+            out.event("event", event, what);
+        }
+    }
+
+    /// The events of PCR 0 or 2.
+    fn firmware(&self, pcr: u8) -> Described {
+        let of_pcr = events(self.log).filter(|seen| seen.pcr == pcr && seen.kind != Some(kind::SEPARATOR));
+        of_pcr.filter_map(|seen| Some((Digest::new(seen.digest)?, what(self.log, &seen)))).collect()
+    }
+
+    /// PCR 3 and 6, if they are the same on each machine: with a separator only.
+    fn whole_pcrs(&self) -> Vec<u8> {
+        let only_separators = |pcr| {
+            events(self.log).filter(|seen| seen.pcr == pcr).all(|seen| seen.kind == Some(kind::SEPARATOR))
+        };
+        [3, 6].into_iter().filter(|pcr| only_separators(*pcr)).collect()
+    }
+}
+
+/// A document that says nothing, to sort a boot's events by.
+fn nothing() -> Document {
+    Document {
+        name: String::new(),
+        ignore: 0,
+        secure_boot: SecureBoot { dbx: Some(Dbx::AtLeast(Vec::new())), ..SecureBoot::default() },
+        firmware: [None, None],
+        pcrs: Vec::new(),
+        command_line: CommandLine::None,
+        boots: Vec::new(),
+        events: Vec::new(),
+        trust: None,
+    }
+}
+
+/// PCR 7: keys, who verified, and what else is there.
+fn keys(log: &ExplainedLog<'_>) -> (Keys, Vec<(EventRule, String)>) {
+    let mut keys = Keys::default();
+    let mut others = Vec::new();
+    let mut separated = false;
+    for seen in events(log).filter(|seen| seen.pcr == 7) {
+        let content = seen.event(log).map_or(Content::Opaque, Event::content);
+        match (content, separated) {
+            (Content::Separator(Separator::Ready), _) => separated = true,
+            (Content::Variable(variable), false) => match (variable.known(), variable.value()) {
+                (Known::SecureBoot, Value::Flag(on)) => keys.on = on,
+                (known @ (Known::Pk | Known::Kek | Known::Db | Known::Dbx), Value::Signatures(lists)) => {
+                    let list = &mut keys.lists[match known {
+                        Known::Pk => 0,
+                        Known::Kek => 1,
+                        Known::Db => 2,
+                        _ => 3,
+                    }];
+                    for entry in lists.entries() {
+                        if let Some(digest) = fingerprint(&entry.signature) {
+                            list.push((digest, name_of(&entry.signature)));
+                        }
+                    }
+                }
+                _ => others.extend(by_digest(log, &seen)),
+            },
+            (Content::Authority(authority), true) => match fingerprint(&authority.signer) {
+                Some(digest) if keys.authorities.iter().all(|(known, _)| *known != digest) => {
+                    keys.authorities.push((
+                        digest,
+                        format!("{}, in {}", name_of(&authority.signer), authority.list.name),
+                    ));
+                }
+                Some(_) => {}
+                None => others.extend(by_digest(log, &seen)),
+            },
+            _ => others.extend(by_digest(log, &seen)),
+        }
+    }
+    (keys, others)
+}
+
+/// The one command line that the boot's events prove.
+fn command_line(survey: &Survey<'_>, secure_boot: bool) -> Result<String, Vec<Finding>> {
+    let lines = if survey.lines.is_empty() { survey.section_line.as_slice() } else { &survey.lines };
+    let mut proven: Vec<&str> = lines.iter().filter_map(|line| line.text.as_deref().map(normal)).collect();
+    proven.dedup();
+    let line = match proven.as_slice() {
+        [line] => *line,
+        [] => {
+            return Err(vec![lacking(
+                "command line",
+                "an event whose digest proves it",
+                "none\nhint: the agent reads /proc/cmdline; a boot that was recorded by an older one can't be learned",
+            )]);
+        }
+        several => {
+            return Err(vec![lacking(
+                "command line",
+                "one",
+                &format!("{} different ones: {}", several.len(), several.join(" | ")),
+            )]);
+        }
+    };
+    match (Floor { secure_boot }).objection(line) {
+        None => Ok(line.to_owned()),
+        Some(objection) => Err(vec![lacking(
+            "command line",
+            &objection.expected,
+            &format!("{}\nhint: change the kernel command line and boot again", objection.found),
+        )]),
+    }
+}
+
+/// Images, initrd, sections and the events that belong to them.
+fn boot(
+    log: &ExplainedLog<'_>,
+    survey: &Survey<'_>,
+    line: &str,
+    shared: &mut Vec<(EventRule, String)>,
+) -> (Boot, Comments) {
+    let mut comments = Comments::default();
+    let sections = sections(log, &survey.rest[11]);
+    let after_sections = 2 * sections.len();
+    let (images, others): (Vec<_>, Vec<_>) = survey.images.iter().partition(|seen| is_image(log, seen));
+    shared.extend(others.into_iter().filter_map(|seen| by_digest(log, seen)));
+    let mut boot = Boot {
+        name: String::new(),
+        command_line: Some(line.to_owned()),
+        initrd: Initrd::Signed,
+        sections: (!sections.is_empty()).then_some(Sections::Digests(sections)),
+        images: Vec::new(),
+        events: Vec::new(),
+    };
+    for (index, seen) in images.iter().enumerate() {
+        let role = role(log, &images, index, boot.sections.is_some());
+        let Some(digest) = Digest::new(seen.digest) else { continue };
+        boot.images.push(Image { role, allowed: Allowed::Authenticode(vec![digest]) });
+        comments.images.push(what(log, seen));
+    }
+    let initrd = initrd(log, &survey.rest[9]);
+    if let Some(seen) = initrd
+        && let Some(digest) = Digest::new(seen.digest)
+    {
+        boot.initrd = Initrd::Digest(digest);
+        comments.initrd = what(log, seen);
+    }
+    for pcr in [8usize, 9, 11, 12, 13, 14] {
+        let skip = if pcr == 11 { after_sections } else { 0 };
+        let (mut by_loader, mut by_kernel) = (false, false);
+        for seen in survey.rest[pcr].iter().skip(skip) {
+            let once = if seen.kind == Some(kind::EVENT_TAG) { &mut by_kernel } else { &mut by_loader };
+            if pcr == 9 && !*once && initrd.is_some_and(|initrd| initrd.digest == seen.digest) {
+                *once = true;
+                continue;
+            }
+            // A phase that belongs to a later time: what is then found is that this boot is not one that can be learned.
+            if pcr == 11 && matches!(seen.place, Place::Userspace(_)) {
+                continue;
+            }
+            if let Some((event, what)) = by_text(log, seen).or_else(|| by_digest(log, seen)) {
+                boot.events.push(event);
+                comments.events.push(what);
+            }
+        }
+    }
+    (boot, comments)
+}
+
+/// Pairs of name and section, as a stub measures them first of all.
+fn sections(log: &ExplainedLog<'_>, events: &[Seen<'_>]) -> Vec<(String, Digest)> {
+    let pair = |pair: &[Seen<'_>]| {
+        let Content::SectionName(name) = pair[0].event(log)?.content() else { return None };
+        Some((name.to_string(), Digest::new(pair[1].digest)?))
+    };
+    events.chunks_exact(2).map_while(pair).collect()
+}
+
+fn is_image(log: &ExplainedLog<'_>, seen: &Seen<'_>) -> bool {
+    matches!(seen.event(log).map(Event::claimed_content), Some(Claim::Image(_)))
+}
+
+/// What an image probably is: its name for people, and of no weight, but that one must be a kernel.
+fn role(log: &ExplainedLog<'_>, images: &[&Seen<'_>], index: usize, stub: bool) -> Role {
+    let file = images[index].event(log).and_then(image_file).unwrap_or_default().to_ascii_lowercase();
+    let driver = matches!(
+        images[index].event(log).map(Event::claimed_content),
+        Some(Claim::Image(image)) if image.kind != ImageKind::Application
+    );
+    let last = images.len() - 1;
+    let from_memory = |index: usize| images[index].event(log).and_then(image_file).is_none();
+    match index {
+        _ if driver => Role::Other,
+        _ if stub && (index + 1 == last && from_memory(last) || index == last && !from_memory(last)) => {
+            Role::Uki
+        }
+        _ if index == last => Role::Kernel,
+        _ if file.contains("shim") => Role::Shim,
+        0 if file.contains("\\efi\\boot\\boot") && last > 1 => Role::Shim,
+        _ if file.is_empty() => Role::Other,
+        _ => Role::Loader,
+    }
+}
+
+fn image_file(event: &Event<'_>) -> Option<String> {
+    match event.claimed_content() {
+        Claim::Image(image) => image.path.file().map(|file| file.to_string()),
+        _ => None,
+    }
+}
+
+/// The initrd as the kernel measured it, else the file that GRUB was told to load as one.
+fn initrd<'s, 'l>(log: &'l ExplainedLog<'l>, events: &'s [Seen<'l>]) -> Option<&'s Seen<'l>> {
+    let by_kernel =
+        |seen: &&Seen<'_>| matches!(claim(log, seen), Some(Claim::Tag(Tag { id: Tag::INITRD, .. })));
+    let named = |seen: &&Seen<'_>| match claim(log, seen) {
+        Some(Claim::Name(name)) => grub_texts(log)
+            .filter_map(|text| text.strip_prefix("initrd "))
+            .any(|files| files.split_ascii_whitespace().any(|file| file.as_bytes() == name)),
+        _ => false,
+    };
+    events.iter().find(by_kernel).or_else(|| events.iter().rev().find(named))
+}
+
+fn claim<'l>(log: &'l ExplainedLog<'l>, seen: &Seen<'l>) -> Option<Claim<'l>> {
+    seen.event(log).map(Event::claimed_content)
+}
+
+/// What GRUB did, proven.
+fn grub_texts<'l>(log: &'l ExplainedLog<'l>) -> impl Iterator<Item = &'l str> {
+    log.events().iter().filter(|event| event.pcr == 8).filter_map(|event| match event.content() {
+        Content::Grub { claimed: GrubText::Command, text } => str::from_utf8(text).ok(),
+        _ => None,
+    })
+}
+
+fn by_text(log: &ExplainedLog<'_>, seen: &Seen<'_>) -> Option<(EventRule, String)> {
+    let Content::Grub { claimed: GrubText::Command, text } = seen.event(log)?.content() else { return None };
+    let text = str::from_utf8(text)
+        .ok()
+        .filter(|text| !text.is_empty() && text.len() < super::command_line::MAX_LINE - 16)?;
+    let is = EventIs::Text(format!("grub_cmd: {text}"));
+    Some((EventRule { pcr: seen.pcr, is, because: None }, String::new()))
+}
+
+fn by_digest(log: &ExplainedLog<'_>, seen: &Seen<'_>) -> Option<(EventRule, String)> {
+    let is = EventIs::Digest(Digest::new(seen.digest)?);
+    Some((EventRule { pcr: seen.pcr, is, because: None }, what(log, seen)))
+}
+
+fn what(log: &ExplainedLog<'_>, seen: &Seen<'_>) -> String {
+    match seen.place {
+        Place::Firmware(index) => log.events()[index].what(),
+        Place::Userspace(index) => log.userspace()[index].what(),
+    }
 }

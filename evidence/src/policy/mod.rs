@@ -15,10 +15,12 @@ pub mod rules;
 mod command_line;
 
 mod compare;
+mod compiled;
 mod judge;
 mod learn;
 mod parse;
 mod proposal;
+mod write;
 
 pub use compare::{Change, diff};
 pub use halfkey_protocol::wire::policies::{Finding, MAX_POLICY};
@@ -28,13 +30,14 @@ pub use parse::Problem;
 pub use proposal::{Cover, boot_of, boot_toml, check_proposal, covers};
 pub use rules::{Boot, Trust};
 
+use compiled::Compiled;
 use rules::Document;
 use std::sync::Arc;
 
 /// A policy that was parsed, and is not below the floor. Cheap to clone.
 #[derive(Clone, Debug)]
 pub struct Policy {
-    document: Arc<Document>,
+    compiled: Arc<Compiled>,
 }
 
 impl Policy {
@@ -44,40 +47,44 @@ impl Policy {
     /// Everything that is wrong with it, in the order of the text: syntax, unknown keys, wrong types, contradictions, and
     /// what is missing to the floor.
     pub fn parse(toml: &str) -> Result<Self, Vec<Problem>> {
-        Ok(Self { document: Arc::new(parse::policy(toml)?) })
+        parse::policy(toml).map(Self::new)
+    }
+
+    fn new(document: Document) -> Self {
+        Self { compiled: Arc::new(Compiled::new(document)) }
     }
 
     /// The name that it gives itself.
     pub fn name(&self) -> &str {
-        &self.document.name
+        &self.compiled.document.name
     }
 
     /// The policy with what one node may boot besides.
     #[must_use]
     pub fn with(&self, additions: &Additions) -> Self {
-        let mut document = Document::clone(&self.document);
+        let mut document = self.compiled.document.clone();
         document.boots.extend(additions.boots.iter().cloned());
         document.events.extend(additions.events.iter().cloned());
         document.command_line.allow(&additions.allowed);
-        Self { document: Arc::new(document) }
+        Self::new(document)
     }
 
     /// The policy with more boots: those of trusted proposals.
     #[must_use]
     pub fn with_boots(&self, boots: &[Boot]) -> Self {
-        let mut document = Document::clone(&self.document);
+        let mut document = self.compiled.document.clone();
         document.boots.extend(boots.iter().cloned());
-        Self { document: Arc::new(document) }
+        Self::new(document)
     }
 
     /// `[trust_root_with_next_boot]`.
     pub fn trust(&self) -> Option<&Trust> {
-        self.document.trust.as_ref()
+        self.compiled.document.trust.as_ref()
     }
 
     /// `[[boot]]`, in order.
     pub fn boots(&self) -> &[Boot] {
-        &self.document.boots
+        &self.compiled.document.boots
     }
 }
 
@@ -107,5 +114,16 @@ impl Additions {
     /// `[[boot]]`, in order.
     pub fn boots(&self) -> &[Boot] {
         &self.boots
+    }
+}
+
+fn unfinished() -> Finding {
+    Finding {
+        pcr: None,
+        event: None,
+        what: "policy".to_owned(),
+        rule: "no rule".to_owned(),
+        expected: "a build that can judge".to_owned(),
+        found: "one that can't yet".to_owned(),
     }
 }

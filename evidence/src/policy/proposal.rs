@@ -18,7 +18,7 @@ pub enum Cover {
 
 /// Whether a policy accepts what a node proposed.
 pub fn covers(_policy: &Policy, _proposal: &Proposal) -> Cover {
-    Cover::No(vec![super::judge::unfinished()])
+    Cover::No(vec![super::unfinished()])
 }
 
 /// The `[[boot]]` that accepts just what was proposed. What starts before the proposal's own images (shim, boot loader)
@@ -27,7 +27,7 @@ pub fn covers(_policy: &Policy, _proposal: &Proposal) -> Cover {
 /// # Errors
 /// Why it can't be made, or the policy's rules forbid it.
 pub fn boot_of(_proposal: &Proposal, _from: &Policy, _base_boot: Option<&str>) -> Result<Boot, Vec<Finding>> {
-    Err(vec![super::judge::unfinished()])
+    Err(vec![super::unfinished()])
 }
 
 /// A `[[boot]]` as text, to be appended to a document.

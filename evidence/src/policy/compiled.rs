@@ -1,0 +1,297 @@
+//! A document made ready for a bank: every text that can be compared as a digest is one.
+
+use super::command_line::normal;
+use super::rules::{CommandLine, Digest, Document, EventIs, EventRule, Sections};
+use halfkey_protocol::kdf::Hash;
+use std::collections::{HashMap, HashSet};
+use std::sync::{OnceLock, RwLock};
+
+/// A document with what follows from it.
+#[derive(Debug)]
+pub(super) struct Compiled {
+    pub document: Document,
+    /// SHA-256 and SHA-384.
+    banks: [OnceLock<BankRules>; 2],
+    /// The lists of `[secure_boot]`.
+    pub keys: Keys,
+    pub memo: Memo,
+}
+
+/// `[secure_boot]` as sets.
+#[derive(Debug)]
+pub(super) struct Keys {
+    pub pk: HashSet<Digest>,
+    pub kek: HashSet<Digest>,
+    pub db: HashSet<Digest>,
+    pub authorities: HashSet<Digest>,
+}
+
+/// What a document says in one bank.
+#[derive(Debug)]
+pub(super) struct BankRules {
+    pub built_in: &'static BuiltIn,
+    /// `[[event]]` by PCR and digest: index into `limits`.
+    events: HashMap<(u8, Digest), usize>,
+    /// How many events each of them accepts.
+    pub limits: Vec<u32>,
+    /// Of each `[[boot]]`.
+    pub boots: Vec<BootSteps>,
+    /// What the kernel measures for a command line that is written in the document.
+    pub lines: HashMap<Digest, String>,
+}
+
+/// The events of a boot that are compared in order, by PCR.
+#[derive(Debug, Default)]
+pub(super) struct BootSteps {
+    pub by_pcr: [Vec<Step>; 15],
+}
+
+/// One of them.
+#[derive(Debug)]
+pub(super) struct Step {
+    /// What it may be.
+    pub digests: Vec<Digest>,
+    pub is: StepIs,
+}
+
+/// Where it comes from.
+#[derive(Clone, Copy, Debug)]
+pub(super) enum StepIs {
+    /// Index into the boot's events.
+    Event(usize),
+    /// Index into its sections: the name.
+    SectionName(usize),
+    /// The section.
+    Section(usize),
+}
+
+impl Compiled {
+    pub fn new(document: Document) -> Self {
+        let set = |list: &[Digest]| list.iter().copied().collect();
+        let keys = &document.secure_boot;
+        let keys = Keys {
+            pk: set(&keys.pk),
+            kek: set(&keys.kek),
+            db: set(&keys.db),
+            authorities: set(&keys.authorities),
+        };
+        Self { document, banks: Default::default(), keys, memo: Memo::default() }
+    }
+
+    /// The rules for a bank; made when a log of that bank comes first.
+    pub fn bank(&self, bank: Hash) -> &BankRules {
+        let index = match bank {
+            Hash::Sha256 => 0,
+            Hash::Sha384 => 1,
+        };
+        self.banks[index].get_or_init(|| BankRules::new(&self.document, bank))
+    }
+}
+
+impl BankRules {
+    fn new(document: &Document, bank: Hash) -> Self {
+        let mut rules = Self {
+            built_in: BuiltIn::of(bank),
+            events: HashMap::new(),
+            limits: Vec::new(),
+            boots: Vec::new(),
+            lines: HashMap::new(),
+        };
+        for event in &document.events {
+            rules.add_event(event, bank);
+        }
+        rules.boots = document.boots.iter().map(|boot| BootSteps::new(boot, bank)).collect();
+        let shared = match &document.command_line {
+            CommandLine::Exact(lines) => lines.as_slice(),
+            _ => &[],
+        };
+        for line in shared.iter().chain(document.boots.iter().filter_map(|boot| boot.command_line.as_ref())) {
+            for digest in load_options(line, bank) {
+                rules.lines.insert(digest, line.clone());
+            }
+        }
+        rules
+    }
+
+    /// The same rule twice accepts two events.
+    fn add_event(&mut self, event: &EventRule, bank: Hash) {
+        let digests = digests(&event.is, bank);
+        let known = digests.iter().find_map(|digest| self.events.get(&(event.pcr, *digest)).copied());
+        let slot = known.unwrap_or_else(|| {
+            self.limits.push(0);
+            self.limits.len() - 1
+        });
+        self.limits[slot] += 1;
+        for digest in digests {
+            self.events.entry((event.pcr, digest)).or_insert(slot);
+        }
+    }
+
+    /// The `[[event]]` that an event may be.
+    pub fn event(&self, pcr: u8, digest: &[u8]) -> Option<usize> {
+        if self.events.is_empty() {
+            return None;
+        }
+        self.events.get(&(pcr, Digest::new(digest)?)).copied()
+    }
+}
+
+impl BootSteps {
+    fn new(boot: &super::Boot, bank: Hash) -> Self {
+        let mut steps = Self::default();
+        if let Some(Sections::Digests(sections)) = &boot.sections {
+            for (index, (name, digest)) in sections.iter().enumerate() {
+                let name = Digest::of(bank, &section_name(name));
+                steps.by_pcr[11].push(Step { digests: vec![name], is: StepIs::SectionName(index) });
+                steps.by_pcr[11].push(Step { digests: vec![*digest], is: StepIs::Section(index) });
+            }
+        }
+        for (index, event) in boot.events.iter().enumerate() {
+            if let Some(steps) = steps.by_pcr.get_mut(usize::from(event.pcr)) {
+                steps.push(Step { digests: digests(&event.is, bank), is: StepIs::Event(index) });
+            }
+        }
+        steps
+    }
+}
+
+impl Step {
+    pub fn allows(&self, digest: &[u8]) -> bool {
+        self.digests.iter().any(|allowed| allowed.as_bytes() == digest)
+    }
+}
+
+/// What an event rule's digest can be. Text is measured in one of a few ways: with or without a NUL, as UTF-16, and GRUB
+/// leaves out the word that it writes before it.
+fn digests(is: &EventIs, bank: Hash) -> Vec<Digest> {
+    match is {
+        EventIs::Digest(digest) => vec![*digest],
+        EventIs::Text(text) => {
+            let grub = ["grub_cmd: ", "kernel_cmdline: ", "module_cmdline: "];
+            if let Some(rest) = grub.iter().find_map(|word| text.strip_prefix(word)) {
+                return vec![Digest::of(bank, rest.as_bytes())];
+            }
+            let with_nul = format!("{text}\0");
+            [text.as_bytes(), with_nul.as_bytes(), &utf16(text), &utf16(&with_nul)]
+                .map(|bytes| Digest::of(bank, bytes))
+                .to_vec()
+        }
+    }
+}
+
+/// The stub measures the name as ASCII with its NUL.
+pub(super) fn section_name(name: &str) -> Vec<u8> {
+    [name.as_bytes(), &[0]].concat()
+}
+
+fn utf16(text: &str) -> Vec<u8> {
+    text.encode_utf16().flat_map(u16::to_le_bytes).collect()
+}
+
+/// What the kernel's EFI stub may measure for a command line: UTF-16, as its loader passed it on.
+pub(super) fn load_options(line: &str, bank: Hash) -> [Digest; 3] {
+    let line = normal(line);
+    [format!("{line}\0"), line.to_owned(), format!("{line} \0")].map(|line| Digest::of(bank, &utf16(&line)))
+}
+
+/// What systemd's stub may measure for the section `.cmdline` that a command line came from: build tools write blanks
+/// around it, and end it with a line feed or a NUL.
+pub(super) fn sections_of(line: &str, bank: Hash) -> impl Iterator<Item = Digest> {
+    let line = normal(line);
+    ["", " "].into_iter().flat_map(move |before| {
+        ["", "\0", "\n", "\n\0", " ", " \0", " \n", " \n\0"]
+            .into_iter()
+            .map(move |after| Digest::of(bank, [before, line, after].concat().as_bytes()))
+    })
+}
+
+/// Events that need no rule, by digest.
+#[derive(Debug)]
+pub(super) struct BuiltIn {
+    /// Firmware hands over: 0, or 0xffffffff (PC Client Platform Firmware Profile, section 3.3.2.2).
+    pub separators: [Digest; 2],
+    /// Strings of EV_EFI_ACTION, by PCR (section 10.4.4). Not those that say that something is switched off.
+    pub actions: Vec<(u8, Digest)>,
+    /// systemd has entered the initrd.
+    pub enter_initrd: Digest,
+    /// Names of the sections that a stub measures.
+    pub section_names: Vec<Digest>,
+    /// `.cmdline`
+    pub command_line_section: Digest,
+}
+
+impl BuiltIn {
+    fn of(bank: Hash) -> &'static Self {
+        static BUILT_IN: [OnceLock<BuiltIn>; 2] = [OnceLock::new(), OnceLock::new()];
+        BUILT_IN[usize::from(bank == Hash::Sha384)].get_or_init(|| Self::new(bank))
+    }
+
+    fn new(bank: Hash) -> Self {
+        const ACTIONS: [(u8, &str); 5] = [
+            (4, "Calling EFI Application from Boot Option"),
+            (4, "Returning from EFI Application from Boot Option"),
+            (5, "Exit Boot Services Invocation"),
+            (5, "Exit Boot Services Returned with Success"),
+            (5, "Exit Boot Services Returned with Failure"),
+        ];
+        const SECTIONS: [&str; 14] = [
+            ".linux", ".osrel", ".cmdline", ".initrd", ".ucode", ".splash", ".dtb", ".uname", ".sbat",
+            ".pcrpkey", ".profile", ".dtbauto", ".hwids", ".efifw",
+        ];
+        Self {
+            separators: [[0; 4], [0xff; 4]].map(|data| Digest::of(bank, &data)),
+            actions: ACTIONS.iter().map(|(pcr, text)| (*pcr, Digest::of(bank, text.as_bytes()))).collect(),
+            enter_initrd: Digest::of(bank, b"enter-initrd"),
+            section_names: SECTIONS.iter().map(|name| Digest::of(bank, &section_name(name))).collect(),
+            command_line_section: Digest::of(bank, &section_name(".cmdline")),
+        }
+    }
+}
+
+/// What verified events were found to be, by their digests, so that the next boot with the same keys costs no hashing of
+/// them: dbx alone has tens of kilobytes.
+///
+/// Sound, because an entry is made only when the digest was recomputed from the content: another content with that digest would
+/// be a collision. The digest covers the content only, not what it is taken for, so that is part of the key. Entries are
+/// facts under one document; another document begins with none.
+#[derive(Debug, Default)]
+pub(super) struct Memo {
+    known: RwLock<HashMap<(TakenFor, Digest), Judged>>,
+}
+
+/// As what an event was read.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub(super) enum TakenFor {
+    /// A variable of Secure Boot.
+    Variable,
+    /// Who verified an image.
+    Authority,
+}
+
+/// What a digest was found to be.
+#[derive(Clone, Copy, Debug)]
+pub(super) enum Judged {
+    /// A variable that is as the document asks: index of it, and whether it is SecureBoot and on.
+    Variable(usize, bool),
+    /// A certificate or hash.
+    Authority(Digest),
+}
+
+/// Far more than the keys of a fleet.
+const MAX_MEMO: usize = 1024;
+
+impl Memo {
+    pub fn get(&self, taken_for: TakenFor, digest: &[u8]) -> Option<Judged> {
+        let known = self.known.read().ok()?;
+        known.get(&(taken_for, Digest::new(digest)?)).copied()
+    }
+
+    pub fn put(&self, taken_for: TakenFor, digest: &[u8], judged: Judged) {
+        if let (Ok(mut known), Some(digest)) = (self.known.write(), Digest::new(digest)) {
+            if known.len() >= MAX_MEMO {
+                known.clear();
+            }
+            known.insert((taken_for, digest), judged);
+        }
+    }
+}

@@ -1,0 +1,305 @@
+//! The part of a judgement that is about one `[[boot]]`: who verified, images, initrd, sections, command line, the rest.
+//!
+//! What a signer proves, and what not. Secure Boot was on with just the keys that the policy lists, so firmware started
+//! nothing that one of them did not verify; every certificate that verified anything is an authority of the policy or a signer of
+//! this boot; and the signer has verified something. The order of events of different PCRs is the log's word, so **which** image
+//! it verified is not proven. If other authorities are allowed as well, an image of theirs could stand in the place of
+//! the signer's, provided that the signer's key verified another image of the same boot. Where the authorities are
+//! only those of images that are known by hash, and the signer's own, no other image fits.
+
+use super::Context;
+use super::secure_boot::Authority;
+use super::sequence::{Accepts, in_order};
+use super::sink::{Place, Seen, Sink, Why};
+use super::survey::{Line, Survey};
+use crate::eventlog::content::Tag;
+use crate::eventlog::{Claim, kind};
+use crate::policy::command_line::{Floor, Objection, Rule, objection, tokens};
+use crate::policy::compiled::{BootSteps, Step, StepIs};
+use crate::policy::rules::{Allowed, Boot, CommandLine, Digest, EventIs, EventRule, Image, Initrd, Sections};
+
+/// One `[[boot]]` against what was surveyed.
+pub(super) struct Judge<'a, 'l> {
+    pub context: &'a Context<'a, 'l>,
+    pub survey: &'a Survey<'l>,
+    pub boot: &'a Boot,
+    pub steps: &'a BootSteps,
+}
+
+impl<'l> Judge<'_, 'l> {
+    pub fn run<S: Sink>(&self, sink: &mut S) {
+        let mut used = self.context.unused();
+        self.authorities(&mut used, sink);
+        self.images(&mut used, sink);
+        for pcr in [8u8, 9, 11, 12, 13, 14] {
+            let events = &self.survey.rest[usize::from(pcr)];
+            match pcr {
+                9 => self.in_order(pcr, &self.without_initrd(events, sink), &mut used, sink),
+                11 => self.in_order(pcr, self.without_signed_sections(events, sink), &mut used, sink),
+                _ => self.in_order(pcr, events, &mut used, sink),
+            }
+        }
+        self.command_line(&mut used, sink);
+    }
+
+    fn name(&self, part: &str) -> String {
+        format!("boot {:?} {part}", self.boot.name)
+    }
+
+    fn authorities<S: Sink>(&self, used: &mut [u32], sink: &mut S) {
+        let listed = &self.context.policy.keys.authorities;
+        for Authority { seen, signer } in &self.survey.secure_boot.authorities {
+            if listed.contains(signer) {
+                sink.accept(seen, || "secure_boot.authorities".to_owned());
+            } else if self.boot.images.iter().any(|image| image.has_signer(signer)) {
+                sink.accept(seen, || self.name("signer"));
+            } else if self.context.shared(seen, used) {
+                sink.accept(seen, || "event".to_owned());
+            } else if self.context.value(7) == Some(true) {
+                sink.accept(seen, || "pcr.7".to_owned());
+            } else {
+                sink.refuse(seen, || Why {
+                    rule: "secure_boot.authorities".to_owned(),
+                    expected: match listed.len() {
+                        1 => listed.iter().map(Digest::to_string).collect(),
+                        count => {
+                            format!("one of {count} authorities, or a signer of boot {:?}", self.boot.name)
+                        }
+                    },
+                    found: signer.to_string(),
+                });
+            }
+        }
+    }
+
+    fn images<S: Sink>(&self, used: &mut [u32], sink: &mut S) {
+        let rules: Vec<_> = self.boot.images.iter().map(|image| ImageRule { image, judge: self }).collect();
+        let name = |rule: &ImageRule<'_, '_, 'l>, index: usize| {
+            self.name(&format!("image {} ({})", index + 1, rule.image.role.name()))
+        };
+        in_order(&rules, &self.survey.images, 4, self.context, used, name, sink);
+    }
+
+    fn in_order<S: Sink>(&self, pcr: u8, events: &[Seen<'l>], used: &mut [u32], sink: &mut S) {
+        let name = |step: &Step, _| match (step.is, &self.boot.sections) {
+            (StepIs::Section(index), Some(Sections::Digests(list))) => {
+                self.name(&format!("section {}", list[index].0))
+            }
+            (StepIs::SectionName(index), Some(Sections::Digests(list))) => {
+                self.name(&format!("name of section {}", list[index].0))
+            }
+            (StepIs::Event(index), _) => {
+                let event = format!("event {}", index + 1);
+                match &self.boot.events[index] {
+                    EventRule { is: EventIs::Text(text), .. } => self.name(&format!("{event} ({text})")),
+                    _ => self.name(&event),
+                }
+            }
+            _ => self.name("sections"),
+        };
+        in_order(&self.steps.by_pcr[usize::from(pcr)], events, pcr, self.context, used, name, sink);
+    }
+
+    /// Takes out what the rule for the initrd accepts: the file as GRUB measures it, the initrd as the kernel does, or both.
+    fn without_initrd<S: Sink>(&self, events: &[Seen<'l>], sink: &mut S) -> Vec<Seen<'l>> {
+        let (mut by_loader, mut by_kernel) = (false, false);
+        let mut rest = Vec::with_capacity(events.len());
+        for seen in events {
+            let once = if seen.kind == Some(kind::EVENT_TAG) { &mut by_kernel } else { &mut by_loader };
+            if !*once && self.is_initrd(seen) {
+                *once = true;
+                sink.accept(seen, || self.name("initrd"));
+            } else {
+                rest.push(*seen);
+            }
+        }
+        if !by_loader && !by_kernel {
+            let expected = match &self.boot.initrd {
+                Initrd::Digest(digest) => digest.to_string(),
+                Initrd::Signed => "one that the kernel measured".to_owned(),
+            };
+            let why = |found| Why { rule: self.name("initrd"), expected, found };
+            // The initrd that was booted in its place, if it is to be seen: that says more than that one is missing.
+            match rest.iter().position(|seen| self.is_initrd_of_kernel(seen)) {
+                Some(index) => {
+                    let seen = rest.remove(index);
+                    sink.refuse(&seen, || why(found(&seen)));
+                }
+                None => sink.missing(Some(9), "initrd", || why("none".to_owned())),
+            }
+        }
+        rest
+    }
+
+    fn is_initrd(&self, seen: &Seen<'l>) -> bool {
+        match &self.boot.initrd {
+            Initrd::Digest(digest) => digest.as_bytes() == seen.digest,
+            Initrd::Signed => self.is_initrd_of_kernel(seen),
+        }
+    }
+
+    fn is_initrd_of_kernel(&self, seen: &Seen<'l>) -> bool {
+        let claim = |event: &crate::eventlog::Event<'l>| event.claimed_content();
+        seen.kind == Some(kind::EVENT_TAG)
+            && matches!(
+                seen.event(self.context.log).map(claim),
+                Some(Claim::Tag(Tag { id: Tag::INITRD, .. }))
+            )
+    }
+
+    /// Takes pairs of name and section from the front, each name once, if the image's signer vouches for them.
+    fn without_signed_sections<'e, S: Sink>(&self, events: &'e [Seen<'l>], sink: &mut S) -> &'e [Seen<'l>] {
+        if self.boot.sections != Some(Sections::Signed) {
+            return events;
+        }
+        let names = &self.context.rules.built_in.section_names;
+        let mut left: Vec<&Digest> = names.iter().collect();
+        let mut rest = events;
+        while let [name, section, after @ ..] = rest
+            && let (Place::Firmware(_), Place::Firmware(_)) = (name.place, section.place)
+            && let Some(index) = left.iter().position(|known| known.as_bytes() == name.digest)
+        {
+            left.swap_remove(index);
+            sink.accept(name, || self.name("sections, by signer"));
+            sink.accept(section, || self.name("sections, by signer"));
+            rest = after;
+        }
+        rest
+    }
+
+    fn command_line<S: Sink>(&self, used: &mut [u32], sink: &mut S) {
+        let mut proven = false;
+        for line in &self.survey.lines {
+            let objection = match &line.text {
+                Some(text) => self.objection(line, text),
+                None => Some(Objection {
+                    rule: "proof",
+                    expected: "the command line that it is the digest of, from the log or from the node"
+                        .to_owned(),
+                    found: "none that fits".to_owned(),
+                }),
+            };
+            match objection {
+                None => {
+                    proven = true;
+                    sink.accept(&line.seen, || self.line_rule(""));
+                }
+                // A part of a line, as an addon of a UKI has it, is known by its digest only.
+                Some(_) if self.context.shared(&line.seen, used) => {
+                    sink.accept(&line.seen, || "event".to_owned())
+                }
+                Some(Objection { rule, expected, found }) => {
+                    // What is not accepted needs not be found missing as well.
+                    proven = true;
+                    sink.refuse(&line.seen, || Why { rule: self.line_rule(rule), expected, found });
+                }
+            }
+        }
+        match &self.survey.section_line {
+            Some(line) if !proven => {
+                if let Some(Objection { rule, expected, found }) =
+                    self.objection(line, line.text.as_deref().unwrap_or_default())
+                {
+                    sink.refuse(&line.seen, || Why { rule: self.line_rule(rule), expected, found });
+                }
+            }
+            None if !proven => sink.missing(None, "command line", || Why {
+                rule: self.line_rule(""),
+                expected: "an event that proves it".to_owned(),
+                found: "no proven command line".to_owned(),
+            }),
+            _ => {}
+        }
+    }
+
+    fn objection(&self, line: &Line<'l>, text: &str) -> Option<Objection> {
+        let document = &self.context.policy.document;
+        let floor = Floor { secure_boot: document.secure_boot.required };
+        let objected = match &self.boot.command_line {
+            Some(own) => objection(Rule::Own(own), floor, text),
+            None if document.command_line == CommandLine::None => {
+                objection(Rule::Shared(&document.command_line), floor, text)
+            }
+            None => line.shared.clone(),
+        };
+        // The signer vouches for the initrd inside the image, not for one that the command line names.
+        let other_initrd =
+            || tokens(text).find(|token| self.boot.initrd == Initrd::Signed && token.starts_with("initrd="));
+        objected.or_else(|| {
+            other_initrd().map(|token| Objection {
+                rule: "floor",
+                expected: "no token initrd=*: the initrd is that of the signed image".to_owned(),
+                found: token.to_owned(),
+            })
+        })
+    }
+
+    fn line_rule(&self, rule: &str) -> String {
+        match (&self.boot.command_line, rule) {
+            (Some(_), _) => self.name("command_line"),
+            (None, "") => "command_line".to_owned(),
+            (None, rule) => format!("command_line.{rule}"),
+        }
+    }
+}
+
+fn found(seen: &Seen<'_>) -> String {
+    Digest::new(seen.digest).map_or_else(String::new, |digest| digest.to_string())
+}
+
+/// A `[[boot.image]]` with what it takes to judge a signer.
+struct ImageRule<'a, 'j, 'l> {
+    image: &'a Image,
+    judge: &'a Judge<'j, 'l>,
+}
+
+impl Accepts for ImageRule<'_, '_, '_> {
+    const WHAT: &'static str = "image";
+
+    fn accepts(&self, seen: &Seen<'_>) -> bool {
+        match &self.image.allowed {
+            Allowed::Authenticode(digests) => digests.iter().any(|digest| digest.as_bytes() == seen.digest),
+            Allowed::Signer(signers) => {
+                let image = matches!(
+                    seen.kind,
+                    Some(
+                        kind::EFI_BOOT_SERVICES_APPLICATION
+                            | kind::EFI_BOOT_SERVICES_DRIVER
+                            | kind::EFI_RUNTIME_SERVICES_DRIVER
+                    )
+                );
+                let state = &self.judge.survey.secure_boot;
+                let before = |authority: &Authority<'_>| match (authority.seen.place, seen.place) {
+                    (Place::Firmware(verified), Place::Firmware(started)) => verified < started,
+                    _ => false,
+                };
+                image
+                    && state.on
+                    && self.judge.context.policy.document.secure_boot.required
+                    && state.authorities.iter().any(|found| before(found) && signers.contains(&found.signer))
+            }
+        }
+    }
+
+    fn expected(&self) -> String {
+        let list = |digests: &[Digest]| match digests {
+            [one] => one.to_string(),
+            [first, rest @ ..] => format!("{first} or {} more", rest.len()),
+            [] => "none".to_owned(),
+        };
+        match &self.image.allowed {
+            Allowed::Authenticode(digests) => format!("authenticode {}", list(digests)),
+            Allowed::Signer(signers) => format!("an image verified by {}", list(signers)),
+        }
+    }
+
+    fn found(&self, seen: &Seen<'_>) -> String {
+        format!("authenticode {}", found(seen))
+    }
+}
+
+impl Image {
+    fn has_signer(&self, signer: &Digest) -> bool {
+        matches!(&self.allowed, Allowed::Signer(signers) if signers.contains(signer))
+    }
+}

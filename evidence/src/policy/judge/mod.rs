@@ -1,0 +1,254 @@
+//! A policy against a boot.
+//!
+//! | module | what |
+//! | --- | --- |
+//! | [`survey`] | firmware, Secure Boot and what is built in: the same for each `[[boot]]` |
+//! | [`secure_boot`] | PCR 7 |
+//! | [`boot`] | images, initrd, sections, command line of one `[[boot]]` |
+//! | [`sequence`] | events that must come in an order |
+//! | [`sink`] | where judgements go |
+
+mod boot;
+pub(super) mod secure_boot;
+mod sequence;
+pub(super) mod sink;
+pub(super) mod survey;
+
+use super::command_line::MAX_LINE;
+use super::compiled::{BankRules, Compiled};
+use super::rules::Digest;
+use super::{Finding, Policy};
+use crate::eventlog::{ExplainedLog, Standing};
+use crate::quote::hex;
+use boot::Judge;
+use serde::Serialize;
+use sink::{Count, Place, Record, Seen, Sink, Why};
+use std::collections::HashMap;
+use survey::{Survey, survey};
+
+/// What the node says besides, none of it proven by itself.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Claims<'a> {
+    /// `/proc/cmdline`
+    pub command_line: Option<&'a [u8]>,
+}
+
+impl<'a> Claims<'a> {
+    /// The command line, if it is text of a bearable length.
+    fn line(&self) -> Option<&'a str> {
+        str::from_utf8(self.command_line?).ok().filter(|line| line.len() <= MAX_LINE)
+    }
+}
+
+/// The result of [`evaluate`].
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Evaluation {
+    /// Name of the `[[boot]]` that matched.
+    pub boot: Option<String>,
+    /// What is against the boot: none, and it is accepted.
+    pub findings: Vec<Finding>,
+}
+
+impl Evaluation {
+    /// Whether the boot is what the policy allows.
+    pub fn accepted(&self) -> bool {
+        self.findings.is_empty()
+    }
+}
+
+/// Every event of a boot, and the rule that accepted it.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct Explanation {
+    /// Name of the `[[boot]]` that matched, or that fits best.
+    pub boot: Option<String>,
+    /// Whether it matched.
+    pub accepted: bool,
+    /// The events of the firmware's log, then those of systemd's, in order.
+    pub events: Vec<ExplainedEvent>,
+    /// What is against the boot; those about events are also with the events.
+    pub findings: Vec<Finding>,
+}
+
+/// One event of an [`Explanation`].
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct ExplainedEvent {
+    /// Which PCR.
+    pub pcr: u32,
+    /// Number in the firmware's log; none for what systemd measured later.
+    pub event: Option<u32>,
+    /// What it is, for people.
+    pub what: String,
+    /// `verified`, `opaque` or `informational`.
+    pub standing: &'static str,
+    /// `sha256:<hex>`; empty if it extends nothing.
+    pub digest: String,
+    /// The rule that accepted it, `ignored` or `informational`; none if there is a finding.
+    pub rule: Option<String>,
+    /// Why it is not accepted.
+    pub finding: Option<Finding>,
+}
+
+/// Judges a boot.
+///
+/// An accepted boot costs no text and, once its Secure Boot variables have been seen, no hashing of more than a command line.
+pub fn evaluate(policy: &Policy, log: &ExplainedLog<'_>, claims: &Claims<'_>) -> Evaluation {
+    let context = Context::new(&policy.compiled, log);
+    let mut refused = Count::default();
+    let surveyed = survey(&context, claims, &mut refused);
+    if refused.0 == 0
+        && let Some(index) =
+            (0..context.rules.boots.len()).find(|index| context.refused(&surveyed, *index) == 0)
+    {
+        return Evaluation {
+            boot: Some(context.policy.document.boots[index].name.clone()),
+            findings: Vec::new(),
+        };
+    }
+    let (_, record) = record(&context, claims);
+    Evaluation { boot: None, findings: record.findings.into_iter().map(|(_, finding)| finding).collect() }
+}
+
+/// Judges a boot, and says of every event why.
+pub fn explain(policy: &Policy, log: &ExplainedLog<'_>, claims: &Claims<'_>) -> Explanation {
+    let context = Context::new(&policy.compiled, log);
+    let (boot, record) = record(&context, claims);
+    let bank = log.bank().name();
+    let findings: HashMap<Place, &Finding> =
+        record.findings.iter().filter_map(|(place, finding)| Some(((*place)?, finding))).collect();
+    let rules: HashMap<Place, &String> = record.accepted.iter().map(|(place, rule)| (*place, rule)).collect();
+    let outcome = |place: Place| match findings.get(&place) {
+        Some(finding) => (None, Some(Finding::clone(finding))),
+        None => (rules.get(&place).map(|rule| String::clone(rule)), None),
+    };
+    let firmware = log.events().iter().enumerate().map(|(index, event)| {
+        let (rule, finding) = outcome(Place::Firmware(index));
+        let standing = event.standing();
+        ExplainedEvent {
+            pcr: event.pcr,
+            event: Some(event.number),
+            what: event.what(),
+            standing: name(standing),
+            digest: if event.digest.is_empty() {
+                String::new()
+            } else {
+                format!("{bank}:{}", hex(event.digest))
+            },
+            rule: if standing == Standing::Informational { Some("informational".to_owned()) } else { rule },
+            finding,
+        }
+    });
+    let userspace = log.userspace().iter().enumerate().map(|(index, event)| {
+        let (rule, finding) = outcome(Place::Userspace(index));
+        ExplainedEvent {
+            pcr: event.pcr.into(),
+            event: None,
+            what: event.what(),
+            standing: name(event.standing()),
+            digest: format!("{bank}:{}", event.digest),
+            rule,
+            finding,
+        }
+    });
+    let events = firmware.chain(userspace).collect();
+    let findings: Vec<Finding> = record.findings.iter().map(|(_, finding)| finding.clone()).collect();
+    Explanation { boot, accepted: findings.is_empty(), events, findings }
+}
+
+fn name(standing: Standing) -> &'static str {
+    match standing {
+        Standing::Verified => "verified",
+        Standing::Opaque => "opaque",
+        Standing::Informational => "informational",
+    }
+}
+
+/// The whole judgement in words, for the boot that fits best: of several the last, which is the newest.
+fn record<'l>(context: &Context<'_, 'l>, claims: &Claims<'l>) -> (Option<String>, Record<'l>) {
+    let mut record = Record::new(context.log);
+    let surveyed = survey(context, claims, &mut record);
+    let boots = &context.policy.document.boots;
+    let best = (0..boots.len()).rev().min_by_key(|index| context.refused(&surveyed, *index));
+    if let Some(index) = best {
+        context.judge(&surveyed, index).run(&mut record);
+    }
+    // In the order of the boot, so that the first of them is where it left the path; what is missing comes last.
+    record.findings.sort_by_key(|(place, _)| match place {
+        Some(Place::Firmware(index)) => (0, *index),
+        Some(Place::Userspace(index)) => (1, *index),
+        None => (2, 0),
+    });
+    (best.map(|index| boots[index].name.clone()), record)
+}
+
+/// What every part of a judgement looks at.
+pub(super) struct Context<'c, 'l> {
+    policy: &'c Compiled,
+    rules: &'c BankRules,
+    log: &'l ExplainedLog<'l>,
+    /// Whether a PCR is one of the values of `[pcr]`; none if that does not speak of it.
+    values: [Option<bool>; 15],
+}
+
+impl<'c, 'l> Context<'c, 'l> {
+    pub fn new(policy: &'c Compiled, log: &'l ExplainedLog<'l>) -> Self {
+        let mut values = [None; 15];
+        for (pcr, allowed) in &policy.document.pcrs {
+            let found = log.pcr(*pcr);
+            values[usize::from(*pcr)] = Some(allowed.iter().any(|value| value.as_bytes() == found));
+        }
+        Self { policy, rules: policy.bank(log.bank()), log, values }
+    }
+
+    fn ignored(&self, pcr: u8) -> bool {
+        self.policy.document.ignore & 1 << pcr != 0
+    }
+
+    /// What `[pcr]` says of a PCR.
+    fn value(&self, pcr: u8) -> Option<bool> {
+        self.values.get(usize::from(pcr)).copied().flatten()
+    }
+
+    /// Counts uses of each `[[event]]`.
+    fn unused(&self) -> Vec<u32> {
+        vec![0; self.rules.limits.len()]
+    }
+
+    /// Whether an `[[event]]` accepts it, and has not accepted all that it may.
+    fn shared(&self, seen: &Seen<'_>, used: &mut [u32]) -> bool {
+        let Some(index) = self.rules.event(seen.pcr, seen.digest) else { return false };
+        used[index] += 1;
+        used[index] <= self.rules.limits[index]
+    }
+
+    /// An event that no rule of its PCR accepts.
+    fn otherwise<S: Sink>(&self, seen: &Seen<'_>, used: &mut [u32], sink: &mut S) {
+        if self.shared(seen, used) {
+            return sink.accept(seen, || "event".to_owned());
+        }
+        match self.value(seen.pcr) {
+            Some(true) => sink.accept(seen, || format!("pcr.{}", seen.pcr)),
+            // The value is a finding already; which of its events is to blame, nobody knows.
+            Some(false) => {}
+            None => sink.refuse(seen, || Why {
+                rule: "no rule".to_owned(),
+                expected: "no such event".to_owned(),
+                found: Digest::new(seen.digest).map_or_else(String::new, |digest| digest.to_string()),
+            }),
+        }
+    }
+
+    fn judge<'a>(&'a self, survey: &'a Survey<'l>, index: usize) -> Judge<'a, 'l> {
+        Judge {
+            context: self,
+            survey,
+            boot: &self.policy.document.boots[index],
+            steps: &self.rules.boots[index],
+        }
+    }
+
+    fn refused(&self, survey: &Survey<'l>, index: usize) -> usize {
+        let mut refused = Count::default();
+        self.judge(survey, index).run(&mut refused);
+        refused.0
+    }
+}

@@ -1,0 +1,282 @@
+//! The part of a judgement that is the same whatever was booted: firmware, Secure Boot, what is built in. What depends on
+//! the `[[boot]]` is sorted out for later.
+
+use super::secure_boot::State;
+use super::sequence;
+use super::sink::{Place, Seen, Sink, Why};
+use super::{Claims, Context};
+use crate::eventlog::content::{Content, GrubText, Tag};
+use crate::eventlog::{Claim, EXPLAINED, ExplainedLog, kind};
+use crate::policy::command_line::{Floor, MAX_LINE, Objection, Rule, normal, objection};
+use crate::policy::compiled::{load_options, sections_of};
+use crate::policy::rules::{CommandLine, Digest};
+
+/// More command lines than any boot has.
+const MAX_LINES: usize = 16;
+
+/// What is left to compare with each `[[boot]]`.
+#[derive(Debug)]
+pub(in crate::policy) struct Survey<'l> {
+    pub secure_boot: State<'l>,
+    /// PCR 4.
+    pub images: Vec<Seen<'l>>,
+    /// PCR 8, 9 and 11 to 14, by their number, without command lines.
+    pub rest: [Vec<Seen<'l>>; 15],
+    /// Events that carry a command line.
+    pub lines: Vec<Line<'l>>,
+    /// The command line of a UKI's section, if no event carries one that is proven.
+    pub section_line: Option<Line<'l>>,
+}
+
+/// An event that carries a command line.
+#[derive(Debug)]
+pub(in crate::policy) struct Line<'l> {
+    pub seen: Seen<'l>,
+    /// The line, if the digest proves it.
+    pub text: Option<String>,
+    /// What `[command_line]` has against it.
+    pub shared: Option<Objection>,
+}
+
+/// How often each PCR's separator was seen, and what firmware measured.
+#[derive(Default)]
+struct Progress<'l> {
+    separators: [u32; 8],
+    firmware: [Vec<Seen<'l>>; 2],
+    phases: u32,
+    /// Uses of each `[[event]]`.
+    used: Vec<u32>,
+}
+
+pub(in crate::policy) fn survey<'l, S: Sink>(
+    context: &Context<'_, 'l>,
+    claims: &Claims<'l>,
+    sink: &mut S,
+) -> Survey<'l> {
+    let mut survey = Survey {
+        secure_boot: State::default(),
+        images: Vec::new(),
+        rest: Default::default(),
+        lines: Vec::new(),
+        section_line: None,
+    };
+    let mut progress = Progress { used: context.unused(), ..Progress::default() };
+    whole_pcrs(context, sink);
+    let mut proofs = Proofs { context, claimed: claims.line(), digests: None };
+    for seen in events(context.log) {
+        survey.sort(context, &mut progress, &mut proofs, seen, sink);
+    }
+    for (index, pcr) in [0u8, 2].into_iter().enumerate() {
+        if let Some(list) = &context.policy.document.firmware[index] {
+            let name = |_: &Digest, index: usize| format!("firmware.pcr{pcr} entry {}", index + 1);
+            let mut used = std::mem::take(&mut progress.used);
+            sequence::in_order(list, &progress.firmware[index], pcr, context, &mut used, name, sink);
+            progress.used = used;
+        }
+    }
+    missing_separators(context, &progress, sink);
+    if context.value(7).is_none() || context.policy.document.secure_boot.required {
+        survey.secure_boot.finish(context.policy.document.secure_boot.required, sink);
+    }
+    if !survey.lines.iter().any(|line| line.text.is_some()) {
+        survey.section_line = section_line(context, &survey.rest[11], claims.line());
+    }
+    survey
+}
+
+/// All events of PCRs that policies speak of: the firmware's, then systemd's.
+pub(in crate::policy) fn events<'l>(log: &'l ExplainedLog<'l>) -> impl Iterator<Item = Seen<'l>> + use<'l> {
+    let firmware = log.events().iter().enumerate().filter_map(|(index, event)| {
+        let pcr = u8::try_from(event.pcr).ok().filter(|pcr| EXPLAINED.contains(pcr))?;
+        (!event.digest.is_empty()).then_some(Seen {
+            place: Place::Firmware(index),
+            pcr,
+            kind: Some(event.kind),
+            digest: event.digest,
+        })
+    });
+    let userspace = log.userspace().iter().enumerate().map(|(index, event)| Seen {
+        place: Place::Userspace(index),
+        pcr: event.pcr,
+        kind: None,
+        digest: &event.digest,
+    });
+    firmware.chain(userspace.filter(|seen| EXPLAINED.contains(&seen.pcr)))
+}
+
+/// `[pcr]`
+fn whole_pcrs<S: Sink>(context: &Context<'_, '_>, sink: &mut S) {
+    for (pcr, values) in &context.policy.document.pcrs {
+        if context.value(*pcr) == Some(false) {
+            sink.missing(Some(*pcr), "value of the pcr", || Why {
+                rule: format!("pcr.{pcr}"),
+                expected: values.iter().map(Digest::to_string).collect::<Vec<_>>().join(" or "),
+                found: Digest::new(context.log.pcr(*pcr)).map_or_else(String::new, |value| value.to_string()),
+            });
+        }
+    }
+}
+
+fn missing_separators<S: Sink>(context: &Context<'_, '_>, progress: &Progress<'_>, sink: &mut S) {
+    for pcr in 0..8u8 {
+        if progress.separators[usize::from(pcr)] == 0 && !context.ignored(pcr) && context.value(pcr).is_none()
+        {
+            sink.missing(Some(pcr), "separator", || Why {
+                rule: "built in".to_owned(),
+                expected: "one that ends the firmware's part".to_owned(),
+                found: "none".to_owned(),
+            });
+        }
+    }
+}
+
+impl<'l> Survey<'l> {
+    fn sort<S: Sink>(
+        &mut self,
+        context: &Context<'_, 'l>,
+        progress: &mut Progress<'l>,
+        proofs: &mut Proofs<'_, 'l>,
+        seen: Seen<'l>,
+        sink: &mut S,
+    ) {
+        if context.ignored(seen.pcr) {
+            return sink.accept(&seen, || "ignored".to_owned());
+        }
+        if self.built_in(context, progress, &seen) {
+            return sink.accept(&seen, || "built in".to_owned());
+        }
+        match seen.pcr {
+            0 if context.policy.document.firmware[0].is_some() => progress.firmware[0].push(seen),
+            2 if context.policy.document.firmware[1].is_some() => progress.firmware[1].push(seen),
+            7 if self.secure_boot.event(context, &seen, sink) => {}
+            4 => self.images.push(seen),
+            8 | 9 | 12 => match proofs.line(&seen) {
+                Some(text) => self.line(context, seen, text, sink),
+                None => self.rest[usize::from(seen.pcr)].push(seen),
+            },
+            11 | 13 | 14 => self.rest[usize::from(seen.pcr)].push(seen),
+            _ => context.otherwise(&seen, &mut progress.used, sink),
+        }
+    }
+
+    fn built_in(&mut self, context: &Context<'_, 'l>, progress: &mut Progress<'l>, seen: &Seen<'l>) -> bool {
+        let built_in = context.rules.built_in;
+        match seen.kind {
+            Some(kind::SEPARATOR) if seen.pcr < 8 => {
+                let once = &mut progress.separators[usize::from(seen.pcr)];
+                let ready = built_in.separators.iter().any(|digest| digest.as_bytes() == seen.digest);
+                *once += u32::from(ready);
+                self.secure_boot.separated |= ready && seen.pcr == 7;
+                // A second one would be of somebody who poses as firmware.
+                ready && *once == 1
+            }
+            Some(kind::EFI_ACTION) => built_in
+                .actions
+                .iter()
+                .any(|(pcr, digest)| *pcr == seen.pcr && digest.as_bytes() == seen.digest),
+            None if seen.pcr == 11 && built_in.enter_initrd.as_bytes() == seen.digest => {
+                progress.phases += 1;
+                progress.phases == 1
+            }
+            _ => false,
+        }
+    }
+
+    fn line<S: Sink>(
+        &mut self,
+        context: &Context<'_, 'l>,
+        seen: Seen<'l>,
+        text: Option<String>,
+        sink: &mut S,
+    ) {
+        if self.lines.len() == MAX_LINES {
+            return sink.refuse(&seen, || Why {
+                rule: "command_line".to_owned(),
+                expected: format!("at most {MAX_LINES} events with a command line"),
+                found: "one more".to_owned(),
+            });
+        }
+        self.lines.push(Line { seen, shared: shared_objection(context, text.as_deref()), text });
+    }
+}
+
+fn shared_objection(context: &Context<'_, '_>, text: Option<&str>) -> Option<Objection> {
+    let document = &context.policy.document;
+    match (&document.command_line, text) {
+        (CommandLine::None, _) | (_, None) => None,
+        (shared, Some(text)) => {
+            objection(Rule::Shared(shared), Floor { secure_boot: document.secure_boot.required }, text)
+        }
+    }
+}
+
+/// What is known of command lines that only their digests prove.
+struct Proofs<'c, 'l> {
+    context: &'c Context<'c, 'l>,
+    /// What the node says.
+    claimed: Option<&'l str>,
+    /// The digests that it would have as load options.
+    digests: Option<[Digest; 3]>,
+}
+
+impl<'l> Proofs<'_, 'l> {
+    /// `None`: the event carries no command line. `Some(None)`: it carries one that is not proven.
+    fn line(&mut self, seen: &Seen<'l>) -> Option<Option<String>> {
+        let event = seen.event(self.context.log)?;
+        match (seen.pcr, seen.kind?) {
+            // GRUB measures each command as well: those that it does not call a command line are compared as they are.
+            (8, kind::IPL) if is_grub_line(event.claimed_data()) => match event.content() {
+                Content::Grub { claimed: GrubText::Command, .. } => None,
+                Content::Grub { text, .. } => Some(str::from_utf8(text).ok().map(after_first_word)),
+                _ => Some(None),
+            },
+            (12, kind::IPL) => match event.content() {
+                Content::Text(text) => Some(Some(text.chars().take(MAX_LINE + 1).collect())),
+                _ => None,
+            },
+            (9, kind::EVENT_TAG) => match event.claimed_content() {
+                Claim::Tag(Tag { id: Tag::LOAD_OPTIONS, .. }) => Some(self.load_options(seen.digest)),
+                _ => None,
+            },
+            _ => None,
+        }
+    }
+
+    fn load_options(&mut self, digest: &[u8]) -> Option<String> {
+        let digest = Digest::new(digest)?;
+        if let Some(line) = self.context.rules.lines.get(&digest) {
+            return Some(line.clone());
+        }
+        let claimed = self.claimed?;
+        let bank = self.context.log.bank();
+        let digests = self.digests.get_or_insert_with(|| load_options(claimed, bank));
+        digests.contains(&digest).then(|| normal(claimed).to_owned())
+    }
+}
+
+fn is_grub_line(data: &[u8]) -> bool {
+    data.starts_with(b"kernel_cmdline: ") || data.starts_with(b"module_cmdline: ")
+}
+
+/// GRUB's line begins with the kernel's file, which is measured itself.
+fn after_first_word(line: &str) -> String {
+    let line = line.trim_ascii();
+    let end = line.find(|char: char| char.is_ascii_whitespace()).unwrap_or(line.len());
+    line[end..].trim_ascii().to_owned()
+}
+
+/// The event after the name `.cmdline` in PCR 11, if what the node says, or the document has, fits its digest.
+fn section_line<'l>(
+    context: &Context<'_, 'l>,
+    events: &[Seen<'l>],
+    claimed: Option<&str>,
+) -> Option<Line<'l>> {
+    let name = &context.rules.built_in.command_line_section;
+    let index = events.iter().position(|seen| seen.digest == name.as_bytes())?;
+    let seen = *events.get(index + 1)?;
+    let bank = context.log.bank();
+    let fits = |line: &&str| sections_of(line, bank).any(|digest| digest.as_bytes() == seen.digest);
+    let written = context.rules.lines.values().map(String::as_str);
+    let text = normal(claimed.into_iter().chain(written).find(fits)?).to_owned();
+    Some(Line { seen, shared: shared_objection(context, Some(&text)), text: Some(text) })
+}
