@@ -442,7 +442,7 @@ fn firmware_says_what_it_is() {
 
 #[test]
 fn partition_tables_have_partitions() {
-    let mut header = vec![0; 92];
+    let mut header = [0; 92];
     header[..8].copy_from_slice(b"EFI PART");
     header[56..72].copy_from_slice(&OWNER.0);
     header[84..88].copy_from_slice(&128u32.to_le_bytes());

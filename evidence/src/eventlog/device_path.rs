@@ -43,7 +43,7 @@ impl<'a> DevicePath<'a> {
             // Each node is a part of the path, with or without its separator.
             if !path.is_empty()
                 && !path.ends_with('\\')
-                && !part.chars().next().is_some_and(|first| first == '\\')
+                && part.chars().next().is_none_or(|first| first != '\\')
             {
                 path.push('\\');
             }
