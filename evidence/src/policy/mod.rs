@@ -116,14 +116,3 @@ impl Additions {
         &self.boots
     }
 }
-
-fn unfinished() -> Finding {
-    Finding {
-        pcr: None,
-        event: None,
-        what: "policy".to_owned(),
-        rule: "no rule".to_owned(),
-        expected: "a build that can judge".to_owned(),
-        found: "one that can't yet".to_owned(),
-    }
-}

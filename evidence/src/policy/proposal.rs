@@ -1,9 +1,24 @@
-//! What a node will boot next.
+//! What a node will boot next: whether a policy accepts it, and the rule that would.
 
-use super::{Boot, Finding, Policy};
+use super::command_line::{Floor, Rule, normal, objection};
+use super::rules::{Allowed, Boot, CommandLine, Digest, Document, Image, Initrd, Role, Sections};
+use super::write::{Comments, Text};
+use super::{Finding, Policy};
 use crate::Rejection;
+use crate::quote::clip;
 use crate::rejection::refuse;
-use halfkey_protocol::wire::Proposal;
+use halfkey_protocol::kdf::Hash;
+use halfkey_protocol::proposal::MAX_COMMAND_LINE;
+use halfkey_protocol::wire::{Proposal, ProposedImage};
+
+/// Largest proposal, in bytes of JSON.
+const MAX_PROPOSAL: usize = 64 << 10;
+/// Images and sections that a proposal may have.
+const MAX_IMAGES: usize = 8;
+const MAX_SECTIONS: usize = 32;
+/// Longest name and path, in bytes.
+const MAX_NAME: usize = 128;
+const MAX_PATH: usize = 1024;
 
 /// Whether a policy accepts what a node proposed.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -17,28 +32,383 @@ pub enum Cover {
 }
 
 /// Whether a policy accepts what a node proposed.
-pub fn covers(_policy: &Policy, _proposal: &Proposal) -> Cover {
-    Cover::No(vec![super::unfinished()])
+///
+/// Of a boot's images only those from the kernel or UKI on are compared: what starts before them is not in a proposal.
+pub fn covers(policy: &Policy, proposal: &Proposal) -> Cover {
+    let document = &policy.compiled.document;
+    let mut best: Option<Vec<Finding>> = None;
+    for boot in document.boots.iter().rev() {
+        let findings = Comparison { document, boot, proposal }.findings();
+        if findings.is_empty() {
+            let name = boot.name.clone();
+            return if boot.has_signer() { Cover::Signer(name) } else { Cover::Hash(name) };
+        }
+        if best.as_ref().is_none_or(|best| findings.len() < best.len()) {
+            best = Some(findings);
+        }
+    }
+    Cover::No(best.unwrap_or_default())
 }
 
-/// The `[[boot]]` that accepts just what was proposed. What starts before the proposal's own images (shim, boot loader)
-/// is that of `base_boot`, the boot of the policy that the machine runs.
+/// A proposal against one boot.
+struct Comparison<'a> {
+    document: &'a Document,
+    boot: &'a Boot,
+    proposal: &'a Proposal,
+}
+
+impl Comparison<'_> {
+    fn findings(&self) -> Vec<Finding> {
+        let mut findings = Vec::new();
+        self.images(&mut findings);
+        self.initrd(&mut findings);
+        self.sections(&mut findings);
+        findings.extend(self.command_line());
+        findings
+    }
+
+    fn rule(&self, part: &str) -> String {
+        format!("boot {:?} {part}", self.boot.name)
+    }
+
+    fn images(&self, findings: &mut Vec<Finding>) {
+        let before = loaders(self.boot).len();
+        let own = &self.boot.images[before..];
+        for (index, proposed) in self.proposal.images.iter().enumerate() {
+            let what = image_name(proposed);
+            let Some(image) = own.get(index) else {
+                findings.push(finding(Some(4), &what, self.rule("images"), "no further image", "one more"));
+                continue;
+            };
+            let rule = self.rule(&format!("image {} ({})", before + index + 1, image.role.name()));
+            if let Allowed::Authenticode(allowed) = &image.allowed
+                && !allowed.iter().any(|digest| digest.as_bytes() == &proposed.authenticode[..])
+            {
+                let expected = allowed.iter().map(Digest::to_string).collect::<Vec<_>>().join(" or ");
+                let found = format!("authenticode {}", show(&proposed.authenticode));
+                findings.push(finding(Some(4), &what, rule, &format!("authenticode {expected}"), &found));
+            } else if matches!(image.allowed, Allowed::Signer(_)) && !self.document.secure_boot.required {
+                findings.push(finding(Some(4), &what, rule, "secure_boot.required = true", "false"));
+            }
+        }
+        if own.len() > self.proposal.images.len() {
+            let expected = format!("{} images from the kernel or uki on", own.len());
+            let found = self.proposal.images.len().to_string();
+            findings.push(finding(Some(4), "images", self.rule("images"), &expected, &found));
+        }
+    }
+
+    fn initrd(&self, findings: &mut Vec<Finding>) {
+        if let Initrd::Digest(expected) = &self.boot.initrd
+            && self.proposal.initrd.as_deref() != Some(expected.as_bytes())
+        {
+            let found = self.proposal.initrd.as_deref().map_or("none".to_owned(), show);
+            findings.push(finding(Some(9), "initrd", self.rule("initrd"), &expected.to_string(), &found));
+        }
+    }
+
+    fn sections(&self, findings: &mut Vec<Finding>) {
+        let proposed = &self.proposal.sections;
+        let expected: &[(String, Digest)] = match &self.boot.sections {
+            Some(Sections::Signed) => return,
+            Some(Sections::Digests(list)) => list,
+            None => &[],
+        };
+        let same =
+            |((name, digest), found): &(&(String, Digest), &halfkey_protocol::wire::ProposedSection)| {
+                *name == found.name && digest.as_bytes() == &found.digest[..]
+            };
+        for ((name, digest), found) in expected.iter().zip(proposed).filter(|pair| !same(pair)) {
+            let expected = format!("{name} {digest}");
+            let found_text = format!("{} {}", clip(&found.name), show(&found.digest));
+            let what = format!("section {name}");
+            findings.push(finding(Some(11), &what, self.rule("sections"), &expected, &found_text));
+        }
+        if expected.len() != proposed.len() {
+            let found = proposed.len().to_string();
+            findings.push(finding(
+                Some(11),
+                "sections",
+                self.rule("sections"),
+                &format!("{} sections", expected.len()),
+                &found,
+            ));
+        }
+    }
+
+    fn command_line(&self) -> Option<Finding> {
+        let line = self.proposal.command_line.as_deref();
+        let rule = match &self.boot.command_line {
+            Some(own) => Rule::Own(own),
+            None => Rule::Shared(&self.document.command_line),
+        };
+        line_finding(
+            self.document,
+            &[rule],
+            line,
+            self.boot.command_line.is_some().then(|| self.rule("command_line")),
+        )
+    }
+}
+
+/// What the rules, of which one must hold, have against a proposed line. A line that is not known is decided at the boot.
+fn line_finding(
+    document: &Document,
+    rules: &[Rule<'_>],
+    line: Option<&str>,
+    name: Option<String>,
+) -> Option<Finding> {
+    let line = line?;
+    let floor = Floor { secure_boot: document.secure_boot.required };
+    let mut first = None;
+    for rule in rules {
+        let objection = objection(*rule, floor, line)?;
+        first.get_or_insert(objection);
+    }
+    let objection = first?;
+    let rule = name.unwrap_or_else(|| format!("command_line.{}", objection.rule));
+    Some(finding(None, "command line", rule, &objection.expected, &objection.found))
+}
+
+/// The `[[boot]]` that accepts just what was proposed. What starts before the proposal's own images (shim, boot loader), and what
+/// it measures, is that of `base_boot`, the boot of the policy that the machine runs; of all of the policy's boots, if
+/// they agree, when that is not among them. Its name is the proposal's and may be taken.
 ///
 /// # Errors
 /// Why it can't be made, or the policy's rules forbid it.
-pub fn boot_of(_proposal: &Proposal, _from: &Policy, _base_boot: Option<&str>) -> Result<Boot, Vec<Finding>> {
-    Err(vec![super::unfinished()])
+pub fn boot_of(proposal: &Proposal, from: &Policy, base_boot: Option<&str>) -> Result<Boot, Vec<Finding>> {
+    let document = &from.compiled.document;
+    let mut findings = Vec::new();
+    let base = base_boot.and_then(|name| document.boots.iter().find(|boot| boot.name == name));
+    let bases: Vec<&Boot> = base.map_or_else(|| document.boots.iter().collect(), |base| vec![base]);
+    let Some(base) = bases.first().copied() else { return Err(Vec::new()) };
+    if bases.iter().any(|other| loaders(other) != loaders(base) || kept_events(other).ne(kept_events(base))) {
+        let found = "a boot that no rule of this policy names";
+        findings.push(finding(
+            Some(4),
+            "images",
+            "base".to_owned(),
+            "a boot of the policy to take the boot loader from",
+            found,
+        ));
+    }
+    if base.events.iter().any(|event| matches!(event.pcr, 8 | 9)) {
+        let expected = "a boot loader that measures nothing of its own (grub does)";
+        let rule = format!("boot {:?}", base.name);
+        findings.push(finding(
+            Some(8),
+            "boot loader",
+            rule,
+            expected,
+            "events that follow the kernel's name\nhint: boot it once, and `halfkey approve NODE --learn`",
+        ));
+    }
+    findings.extend(proposed_line(document, &bases, proposal));
+    let digest = |bytes: &[u8], what: &str, pcr: u8, findings: &mut Vec<Finding>| {
+        let digest = Digest::new(bytes);
+        if digest.is_none() {
+            findings.push(finding(
+                Some(pcr),
+                what,
+                "proposal".to_owned(),
+                "a sha256 or sha384 digest",
+                &show(bytes),
+            ));
+        }
+        digest
+    };
+    let initrd = match &proposal.initrd {
+        Some(bytes) => digest(bytes, "initrd", 9, &mut findings),
+        None => {
+            let expected = "an initrd: it asks for the key, so whoever changes it has the key";
+            findings.push(finding(Some(9), "initrd", "floor".to_owned(), expected, "none"));
+            None
+        }
+    };
+    let mut images = loaders(base).to_vec();
+    for proposed in &proposal.images {
+        let role = Role::from_name(&proposed.role).unwrap_or(Role::Other);
+        if let Some(digest) = digest(&proposed.authenticode, &image_name(proposed), 4, &mut findings) {
+            images.push(Image { role, allowed: Allowed::Authenticode(vec![digest]) });
+        }
+    }
+    if !proposal
+        .images
+        .iter()
+        .any(|image| matches!(Role::from_name(&image.role), Some(Role::Uki | Role::Kernel)))
+    {
+        findings.push(finding(
+            Some(4),
+            "images",
+            "floor".to_owned(),
+            "an image with role uki or kernel",
+            "none",
+        ));
+    }
+    let mut sections = Vec::new();
+    for section in &proposal.sections {
+        if let Some(digest) = digest(&section.digest, &format!("section {}", section.name), 11, &mut findings)
+        {
+            sections.push((section.name.clone(), digest));
+        }
+    }
+    let (Some(initrd), true) = (initrd, findings.is_empty()) else { return Err(findings) };
+    Ok(Boot {
+        name: proposal.name.clone(),
+        command_line: proposal.command_line.as_deref().map(|line| normal(line).to_owned()),
+        initrd: Initrd::Digest(initrd),
+        sections: (!sections.is_empty()).then_some(Sections::Digests(sections)),
+        images,
+        events: kept_events(base).cloned().collect(),
+    })
+}
+
+/// The line must be one that the policy's rules allow: those of `[command_line]`, or the exact line of a boot that it is based on.
+fn proposed_line(document: &Document, bases: &[&Boot], proposal: &Proposal) -> Option<Finding> {
+    let mut rules: Vec<Rule<'_>> =
+        bases.iter().filter_map(|base| base.command_line.as_deref()).map(Rule::Own).collect();
+    let shared = document.command_line != CommandLine::None;
+    if shared || rules.is_empty() {
+        rules.push(Rule::Shared(&document.command_line));
+    }
+    match &proposal.command_line {
+        None if shared => None,
+        None => Some(finding(
+            None,
+            "command line",
+            "floor".to_owned(),
+            "the command line that will be passed: the policy has no [command_line] that would judge it",
+            "none",
+        )),
+        Some(line) => line_finding(document, &rules, Some(line), None),
+    }
+}
+
+/// The images before the kernel or UKI.
+fn loaders(boot: &Boot) -> &[Image] {
+    let kernel = boot.images.iter().position(|image| matches!(image.role, Role::Uki | Role::Kernel));
+    &boot.images[..kernel.unwrap_or(boot.images.len())]
+}
+
+/// Events that do not depend on the kernel: keys of shim, extensions.
+fn kept_events(boot: &Boot) -> impl Iterator<Item = &super::rules::EventRule> {
+    boot.events.iter().filter(|event| matches!(event.pcr, 12..=14))
 }
 
 /// A `[[boot]]` as text, to be appended to a document.
-pub fn boot_toml(_boot: &Boot) -> String {
-    String::new()
+pub fn boot_toml(boot: &Boot) -> String {
+    let mut out = Text::default();
+    out.boot(boot, &Comments::default());
+    out.0
 }
 
 /// Reads a proposal: JSON text.
 ///
 /// # Errors
-/// `ProposalMalformed`.
-pub fn check_proposal(_json: &[u8]) -> Result<Proposal, Rejection> {
-    refuse!(ProposalMalformed, "this build can't read proposals yet")
+/// `ProposalMalformed`: not JSON, too much of something, or digests that are not of the bank.
+pub fn check_proposal(json: &[u8]) -> Result<Proposal, Rejection> {
+    if json.len() > MAX_PROPOSAL {
+        return refuse!(ProposalMalformed, "expected at most {MAX_PROPOSAL} bytes, found {}", json.len());
+    }
+    let proposal: Proposal = match serde_json::from_slice(json) {
+        Ok(proposal) => proposal,
+        Err(error) => return refuse!(ProposalMalformed, "expected a proposal as json, found {error}"),
+    };
+    if proposal.version != 1 {
+        return refuse!(ProposalMalformed, "expected a proposal of version 1, found {}", proposal.version);
+    }
+    let Some(bank) = Hash::from_name(&proposal.bank) else {
+        return refuse!(
+            ProposalMalformed,
+            "expected bank sha256 or sha384, found {:?}",
+            clip(&proposal.bank)
+        );
+    };
+    check_text("name", &proposal.name, MAX_NAME)?;
+    check_count("images", proposal.images.len(), 1, MAX_IMAGES)?;
+    check_count("sections", proposal.sections.len(), 0, MAX_SECTIONS)?;
+    for image in &proposal.images {
+        if !matches!(image.role.as_str(), "uki" | "kernel") {
+            return refuse!(ProposalMalformed, "expected role uki or kernel, found {:?}", clip(&image.role));
+        }
+        check_text("path", &image.path, MAX_PATH)?;
+        check_digest("authenticode", &image.authenticode, bank)?;
+    }
+    for (index, section) in proposal.sections.iter().enumerate() {
+        let name = section.name.as_bytes();
+        let printable = name.iter().all(|byte| matches!(byte, b'!'..=b'~'));
+        if !name.starts_with(b".") || !(2..=8).contains(&name.len()) || !printable {
+            return refuse!(
+                ProposalMalformed,
+                "expected the name of a section, found {:?}",
+                clip(&section.name)
+            );
+        }
+        if proposal.sections[..index].iter().any(|other| other.name == section.name) {
+            return refuse!(ProposalMalformed, "expected each section once, found {} twice", section.name);
+        }
+        check_digest("section", &section.digest, bank)?;
+    }
+    if let Some(initrd) = &proposal.initrd {
+        check_digest("initrd", initrd, bank)?;
+    }
+    if let Some(line) = &proposal.command_line
+        && (line.len() > MAX_COMMAND_LINE || line.chars().any(char::is_control))
+    {
+        return refuse!(
+            ProposalMalformed,
+            "expected one line of at most {MAX_COMMAND_LINE} bytes as command line"
+        );
+    }
+    Ok(proposal)
+}
+
+fn check_text(what: &str, text: &str, max: usize) -> Result<(), Rejection> {
+    if text.is_empty() || text.len() > max || text.chars().any(char::is_control) {
+        return refuse!(
+            ProposalMalformed,
+            "expected 1 to {max} bytes of one line as {what}, found {:?}",
+            clip(text)
+        );
+    }
+    Ok(())
+}
+
+fn check_count(what: &str, count: usize, min: usize, max: usize) -> Result<(), Rejection> {
+    if !(min..=max).contains(&count) {
+        return refuse!(ProposalMalformed, "expected {min} to {max} {what}, found {count}");
+    }
+    Ok(())
+}
+
+fn check_digest(what: &str, bytes: &[u8], bank: Hash) -> Result<(), Rejection> {
+    if bytes.len() != bank.digest_len() {
+        return refuse!(
+            ProposalMalformed,
+            "expected {} bytes of {} as {what}, found {}",
+            bank.digest_len(),
+            bank.name(),
+            bytes.len()
+        );
+    }
+    Ok(())
+}
+
+fn finding(pcr: Option<u8>, what: &str, rule: String, expected: &str, found: &str) -> Finding {
+    Finding {
+        pcr,
+        event: None,
+        what: what.to_owned(),
+        rule,
+        expected: expected.to_owned(),
+        found: found.to_owned(),
+    }
+}
+
+fn image_name(image: &ProposedImage) -> String {
+    format!("{} {}", clip(&image.role), image.path)
+}
+
+fn show(bytes: &[u8]) -> String {
+    Digest::new(bytes).map_or_else(|| format!("{} bytes", bytes.len()), |digest| digest.to_string())
 }
