@@ -149,6 +149,7 @@ impl System {
         let running = || self.command_line.split_ascii_whitespace().filter(own).collect::<Vec<_>>().join(" ");
         let options = options.map_or_else(running, str::to_owned);
         let before: Vec<String> = match self.boot_image() {
+            Some(image) if self.release.is_empty() => vec![image.to_owned()],
             Some(image) => vec![image.replace(&self.release, version)],
             None => initrds.iter().map(|path| format!("initrd={}", path.replace('/', "\\"))).collect(),
         };
@@ -382,6 +383,10 @@ mod tests {
         };
         let expected = kernel(&machine, "BOOT_IMAGE=/boot/vmlinuz-6.1.0-56 root=/dev/x ro quiet");
         assert_eq!(machine.find("6.1.0-56").unwrap(), expected);
+        let mut unknown = files(GRUB);
+        unknown.system.release.clear();
+        let expected = kernel(&unknown, "BOOT_IMAGE=/boot/vmlinuz-6.1.0-55 root=/dev/x ro quiet");
+        assert_eq!(unknown.find("6.1.0-56").unwrap(), expected);
         // /etc/kernel/cmdline is kernel-install's, not GRUB's.
         let machine = files(SYSTEMD_BOOT);
         assert_eq!(machine.find("6.1.0-56").unwrap(), kernel(&machine, "root=/dev/z"));
