@@ -202,7 +202,10 @@ async fn propose(
     };
     let answer = match ruling.stand {
         Ok(Stand::Accepted(how) | Stand::Trusted(how)) => answer("accepted", None, how),
-        Ok(Stand::Waits(why)) => answer("waiting", Some(Reason::ProposalWaits), why),
+        Ok(Stand::Waits(why)) => Proposed {
+            hint: id.map(|id| format!("an operator accepts it with `halfkey proposal accept {id}`")),
+            ..answer("waiting", Some(Reason::ProposalWaits), why)
+        },
         Err(rejection) => answer("refused", Some(rejection.reason), rejection.to_string()),
     };
     info!(

@@ -418,7 +418,7 @@ pub fn hint(reason: Reason) -> Option<&'static str> {
         Reason::ProposalUnattested => {
             "proposals are taken from a boot that was opened by attestation: reboot without a passphrase, then propose again"
         }
-        Reason::ProposalWaits => "an operator accepts it with `halfkey proposals`",
+        Reason::ProposalMalformed => "is the agent as new as the verifier?",
         _ => return None,
     })
 }

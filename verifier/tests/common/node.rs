@@ -19,14 +19,14 @@ use halfkey_protocol::wire::{
 };
 use halfkey_protocol::{Half, Key, NodeId, half};
 use halfkey_verifier::client::Client;
-use std::sync::Mutex;
+use std::sync::{Arc, Mutex};
 
 /// A machine: a TPM with keys, and what its agent would do.
 pub struct Node {
     pub tpm: Swtpm,
     pub register: Register,
     pub id: NodeId,
-    pub tenant: Ed25519KeyPair,
+    pub tenant: Arc<Ed25519KeyPair>,
     /// What it has booted.
     software: Mutex<Software>,
 }
@@ -53,8 +53,13 @@ impl Node {
         software.measure(&tpm);
         let register = tpm.register(RSA_EK.0, Some(RSA_EK.1));
         let id = registration::check(&register).unwrap().node_id();
-        let tenant = Ed25519KeyPair::generate().unwrap();
+        let tenant = Arc::new(Ed25519KeyPair::generate().unwrap());
         Self { tpm, register, id, tenant, software: Mutex::new(software) }
+    }
+
+    /// One more machine of this one's tenant.
+    pub fn sibling(&self) -> Self {
+        Self { tenant: self.tenant.clone(), ..Self::new() }
     }
 
     /// Register and activate.

@@ -200,3 +200,32 @@ pub fn migrate(connection: &mut Connection) -> Result<()> {
     tx.pragma_update(None, "user_version", STEPS.len() as u32).map_err(broken)?;
     tx.commit().map_err(broken)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_database_with_reference_values_comes_along() {
+        let mut connection = Connection::open_in_memory().unwrap();
+        connection.execute_batch(STEP_0).unwrap();
+        connection
+            .execute_batch(
+                "INSERT INTO nodes (node_id, label, reference, last_seen) VALUES ('n', 'web1', '{}', 1);
+                 INSERT INTO boots VALUES ('n', 't', 1, 'no_reference', 'm', 1, '[{\"pcr\":4}]', 1, 9, NULL, NULL, NULL, NULL, NULL);
+                 INSERT INTO evidence (node_id, at, purpose, outcome, message, authentic, finish, differing)
+                     VALUES ('n', 1, 'boot', 'pending', 'm', 1, '{}', '[{\"pcr\":4}]');
+                 PRAGMA user_version = 1;",
+            )
+            .unwrap();
+        migrate(&mut connection).unwrap();
+        let texts = |sql: &str| connection.query_row(sql, [], |row| Ok((row.get(0)?, row.get(1)?))).unwrap();
+        let found: (String, String) = texts("SELECT code, findings FROM boots");
+        assert_eq!(found, ("no_policy".to_owned(), "[]".to_owned()));
+        let found: (String, String) = texts("SELECT outcome, findings FROM evidence");
+        assert_eq!(found, ("pending".to_owned(), "[]".to_owned()));
+        let found: (String, Option<String>) = texts("SELECT label, group_name FROM nodes");
+        assert_eq!(found, ("web1".to_owned(), None));
+        migrate(&mut connection).expect("once is enough");
+    }
+}

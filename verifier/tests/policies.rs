@@ -1,0 +1,299 @@
+//! Policies and groups: what is taken, what it does.
+#![allow(clippy::unwrap_used, reason = "a test ends where it fails")]
+
+mod common;
+
+use aws_lc_rs::signature::{Ed25519KeyPair, KeyPair};
+use common::node::{Node, said, sign_policy};
+use common::software::{Software, head};
+use common::{Server, get, path, post, refused};
+use halfkey_protocol::identity::fingerprint;
+use halfkey_protocol::wire::operator::{AuditList, NodeRecord};
+use halfkey_protocol::wire::policies::{
+    GroupList, MAX_POLICY, NodePolicy, PolicyEnvelope, PolicyList, PolicyRecord, SignedPolicy,
+    policy_signed_bytes,
+};
+use halfkey_protocol::wire::{Problem, Wait, Waited};
+use halfkey_protocol::{Bytes, Reason};
+use halfkey_verifier::client::Client;
+
+async fn enrolled(server: &Server) -> Node {
+    enroll(server, Node::new()).await
+}
+
+async fn enroll(server: &Server, node: Node) -> Node {
+    node.register(&server.anybody()).await.unwrap();
+    node.enroll(&server.anybody(), &server.operator(), &node.id.to_string()).await;
+    node
+}
+
+async fn hand_in(operator: &Client, scope: &str, signed: &SignedPolicy) -> Result<PolicyRecord, Problem> {
+    post(operator, &format!("/v1/operator/policies/{scope}"), signed).await
+}
+
+fn old() -> Software {
+    Software::default()
+}
+
+fn new() -> Software {
+    Software::version("6.1.0-56")
+}
+
+#[tokio::test]
+async fn a_policy_has_to_be_the_tenants_and_newer_and_well_formed() {
+    let server = Server::start();
+    let operator = server.operator();
+    let node = enrolled(&server).await;
+    let scope = format!("node:{}", node.id);
+    let good = old().policy("web servers");
+    let refusal =
+        async |signed: &SignedPolicy| hand_in(&operator, &scope, signed).await.expect_err("a refusal");
+
+    let mut unsigned = node.sign_policy(&scope, 1, &good);
+    unsigned.signature.0[5] ^= 1;
+    assert_eq!(refusal(&unsigned).await.code, "policy_signature");
+    let none = SignedPolicy { signature: Bytes::default(), tenant_key: Bytes::default(), ..unsigned.clone() };
+    assert_eq!(refusal(&none).await.code, "policy_signature");
+    let other = Ed25519KeyPair::generate().unwrap();
+    let problem = refusal(&sign_policy(&other, &scope, 1, &good)).await;
+    assert_eq!(problem.code, "policy_signature");
+    assert!(problem.message.contains(&fingerprint(node.tenant.public_key().as_ref())), "{problem:?}");
+    for foreign in ["group:web", &format!("additions:{}", node.id)] {
+        let problem = refusal(&node.sign_policy(foreign, 1, &good)).await;
+        assert_eq!(problem.code, "policy_signature", "{problem:?}");
+        assert!(problem.message.contains(foreign), "{problem:?}");
+    }
+
+    // A typo has a place, and so has what is missing.
+    let problem = refusal(&node.sign_policy(&scope, 1, &good.replace("forbidden", "forbiden"))).await;
+    assert_eq!(problem.code, "policy_malformed");
+    assert!(problem.message.contains("line 11, column 1"), "{problem:?}");
+    let problem = refusal(&node.sign_policy(&scope, 1, &head("no boot"))).await;
+    assert_eq!(problem.code, "policy_floor");
+    assert!(problem.message.contains("line "), "{problem:?}");
+    let envelope = |change: &dyn Fn(&mut serde_json::Value)| {
+        let signed = node.sign_policy(&scope, 1, &good);
+        let mut envelope: serde_json::Value = serde_json::from_slice(&signed.document).unwrap();
+        change(&mut envelope);
+        let document = serde_json::to_vec(&envelope).unwrap();
+        let signature = node.tenant.sign(&policy_signed_bytes(&document)).as_ref().into();
+        SignedPolicy { document: document.into(), signature, ..signed }
+    };
+    for (field, value) in [
+        ("unknown", serde_json::json!(1)),
+        ("format", serde_json::json!(2)),
+        ("scope", serde_json::json!("group:Web Servers")),
+        ("version", serde_json::json!(0)),
+        ("version", serde_json::json!(u64::MAX)),
+        ("policy", serde_json::json!("")),
+    ] {
+        let problem = refusal(&envelope(&|envelope| envelope[field] = value.clone())).await;
+        assert_eq!(problem.code, "policy_malformed", "{field} {problem:?}");
+    }
+    let future = halfkey_verifier::unix_now() + 2 * 86_400;
+    let problem = refusal(&envelope(&|envelope| envelope["created"] = future.into())).await;
+    assert!(problem.code == "conflict" && problem.hint.is_some(), "{problem:?}");
+
+    let large = format!("{good}#{}", "x".repeat(MAX_POLICY));
+    assert_eq!(refusal(&node.sign_policy(&scope, 1, &large)).await.code, "too_large");
+    let larger = format!("{good}#{}", "x".repeat(4 * MAX_POLICY));
+    assert_eq!(refusal(&node.sign_policy(&scope, 1, &larger)).await.code, "too_large");
+    let signed = node.sign_policy("nodes:x", 1, &good);
+    assert_eq!(refused(hand_in(&operator, "nodes:x", &signed).await), Reason::Malformed);
+    assert_eq!(refused(hand_in(&server.anybody(), &scope, &signed).await), Reason::Unauthorized);
+    let stranger = Node::new();
+    let of_stranger = format!("node:{}", stranger.id);
+    let signed = stranger.sign_policy(&of_stranger, 1, &good);
+    assert_eq!(refused(hand_in(&operator, &of_stranger, &signed).await), Reason::NotEnrolled);
+
+    // Nothing of that was stored.
+    let list: PolicyList = get(&operator, "/v1/operator/policies").await.unwrap();
+    assert!(list.policies.is_empty(), "{list:?}");
+    let missing = get::<PolicyRecord>(&operator, &format!("/v1/operator/policies/{scope}")).await;
+    assert_eq!(refused(missing), Reason::NotFound);
+
+    // Compare and set: a version is used once, and none comes after a newer one.
+    let record = node.apply(&operator, &scope, 3, &good).await.unwrap();
+    let summary = &record.summary;
+    assert_eq!((summary.version, summary.name.as_str(), summary.nodes), (3, "web servers", 1));
+    assert_eq!(summary.applied_by, "ada");
+    for version in [3, 2, 1] {
+        assert_eq!(refused(node.apply(&operator, &scope, version, &good).await), Reason::PolicyVersion);
+    }
+    node.apply(&operator, &scope, 4, &new().policy("newer")).await.unwrap();
+    let at = |version: &str| format!("/v1/operator/policies/{scope}{version}");
+    assert_eq!(get::<PolicyRecord>(&operator, &at("?version=3")).await.unwrap(), record);
+    let newest: PolicyRecord = get(&operator, &at("")).await.unwrap();
+    let envelope: PolicyEnvelope = serde_json::from_slice(&newest.signed.document).unwrap();
+    assert_eq!((envelope.version, envelope.policy), (4, new().policy("newer")));
+    let list: PolicyList = get(&operator, "/v1/operator/policies").await.unwrap();
+    assert_eq!(list.policies, std::slice::from_ref(&newest.summary));
+    let record: NodeRecord = get(&operator, &path(node.id, "")).await.unwrap();
+    assert_eq!(record.policy, Some(newest.summary));
+    let trail: AuditList = get(&operator, &format!("/v1/operator/audit?node={}", node.id)).await.unwrap();
+    assert_eq!(trail.entries.iter().filter(|entry| entry.action == "policy_apply").count(), 2);
+}
+
+#[tokio::test]
+async fn a_group_shares_its_policy_and_its_nodes_may_have_more() {
+    let server = Server::start();
+    let (anybody, operator) = (server.anybody(), server.operator());
+    let node = enrolled(&server).await;
+    assert_eq!(said(&node.boot(&anybody).await), "pending no_policy");
+
+    // The policy first or the group first: both ways.
+    let record = node.apply(&operator, "group:web", 1, &old().policy("web")).await.unwrap();
+    assert_eq!(record.summary.nodes, 0);
+    let record = node.group(&operator, Some("web")).await.unwrap();
+    assert_eq!(
+        record.policy.as_ref().map(|policy| (policy.scope.as_str(), policy.nodes)),
+        Some(("group:web", 1))
+    );
+    assert!(record.pending.is_none(), "it is what the group may boot");
+    assert_eq!(said(&node.boot(&anybody).await), "released");
+    for bad in ["", "Web", "a b", &"x".repeat(65)] {
+        assert_eq!(refused(node.group(&operator, Some(bad)).await), Reason::Malformed);
+    }
+
+    node.reboot_into(&new());
+    let verdict = node.boot(&anybody).await;
+    assert_eq!(said(&verdict), "denied policy_mismatch");
+    assert!(verdict.message.contains("\\vmlinuz-6.1.0-56"), "it names the kernel: {verdict:?}");
+    let additions = format!("format = 1\nname = \"more\"\n\n{}", new().boot());
+    let scope = format!("additions:{}", node.id);
+    let full = node.apply(&operator, &scope, 1, &new().policy("not additions")).await;
+    assert_eq!(refused(full), Reason::PolicyMalformed);
+    node.apply(&operator, &scope, 1, &additions).await.unwrap();
+    assert_eq!(said(&node.boot(&anybody).await), "released");
+    let policy: NodePolicy = get(&operator, &path(node.id, "/policy")).await.unwrap();
+    assert_eq!(policy.group.as_deref(), Some("web"));
+    assert_eq!(policy.policy.map(|policy| policy.summary.scope), Some("group:web".to_owned()));
+    assert_eq!(policy.additions.map(|policy| policy.summary.scope), Some(scope));
+
+    // Its own policy comes before that of the group, and additions go with either.
+    node.apply(&operator, &format!("node:{}", node.id), 1, &old().policy("own")).await.unwrap();
+    let verdict = node.boot(&anybody).await;
+    assert!(said(&verdict) == "released" && verdict.message.contains("node:"), "{verdict:?}");
+
+    // A second node: only the group's.
+    let second = enroll(&server, node.sibling()).await;
+    second.group(&operator, Some("db")).await.unwrap();
+    let verdict = second.boot(&anybody).await;
+    assert_eq!(said(&verdict), "pending no_policy");
+    assert!(verdict.message.contains("group db"), "{verdict:?}");
+    let groups: GroupList = get(&operator, "/v1/operator/groups").await.unwrap();
+    let groups: Vec<_> =
+        groups.groups.iter().map(|group| (group.name.as_str(), group.version, group.nodes.len())).collect();
+    assert_eq!(groups, [("db", None, 1), ("web", Some(1), 1)]);
+    let list: PolicyList = get(&operator, "/v1/operator/policies").await.unwrap();
+    let web = list.policies.iter().find(|policy| policy.scope == "group:web").unwrap();
+    assert_eq!(web.nodes, 0, "the one node of it has its own");
+
+    second.group(&operator, None).await.unwrap();
+    let verdict = second.boot(&anybody).await;
+    assert!(verdict.message.contains("in no group"), "{verdict:?}");
+    let trail: AuditList = get(&operator, &format!("/v1/operator/audit?node={}", second.id)).await.unwrap();
+    assert_eq!(trail.entries.iter().filter(|entry| entry.action == "group_set").count(), 2);
+}
+
+#[tokio::test]
+async fn only_the_key_that_enrolled_a_node_governs_it() {
+    let server = Server::start();
+    let (anybody, operator) = (server.anybody(), server.operator());
+    let (node, other) = (enrolled(&server).await, enrolled(&server).await);
+    other.apply(&operator, "group:web", 1, &old().policy("of another tenant")).await.unwrap();
+    node.group(&operator, Some("web")).await.unwrap();
+    let verdict = node.boot(&anybody).await;
+    assert_eq!(said(&verdict), "pending no_policy");
+    for key in [&node.tenant, &other.tenant] {
+        assert!(verdict.message.contains(&fingerprint(key.public_key().as_ref())), "{verdict:?}");
+    }
+    other.group(&operator, Some("web")).await.unwrap();
+    assert_eq!(said(&other.boot(&anybody).await), "released");
+    // The group stays with its first key.
+    let taken = node.apply(&operator, "group:web", 2, &old().policy("mine now")).await;
+    assert_eq!(refused(taken), Reason::PolicySignature);
+}
+
+#[tokio::test]
+async fn a_new_version_releases_what_waits() {
+    let server = Server::start();
+    let (anybody, operator) = (server.anybody(), server.operator());
+    let first = enrolled(&server).await;
+    let second = enroll(&server, first.sibling()).await;
+    let nodes = [first, second];
+    for node in &nodes {
+        node.group(&operator, Some("web")).await.unwrap();
+    }
+    nodes[0].apply(&operator, "group:web", 1, &old().policy("web")).await.unwrap();
+    let mut waits = Vec::new();
+    for node in &nodes {
+        node.reboot_into(&new());
+        assert_eq!(said(&node.boot(&anybody).await), "denied policy_mismatch");
+        let record: NodeRecord = get(&operator, &path(node.id, "")).await.unwrap();
+        let wait = Wait { node_id: node.id.to_string(), ticket: record.pending.map(|boot| boot.ticket) };
+        let client = server.anybody();
+        waits.push(tokio::spawn(async move { post::<Waited>(&client, "/v1/wait", &wait).await.unwrap() }));
+    }
+    // One that does not allow it leaves it waiting.
+    let shell = old().policy("web").replace("\"quiet\"", "\"quiet\", \"splash\"");
+    nodes[0].apply(&operator, "group:web", 2, &shell).await.unwrap();
+    for node in &nodes {
+        let record: NodeRecord = get(&operator, &path(node.id, "")).await.unwrap();
+        assert!(record.pending.is_some());
+    }
+    let both = old().policy("web") + &new().boot();
+    nodes[0].apply(&operator, "group:web", 3, &both).await.unwrap();
+    for wait in waits {
+        assert!(wait.await.unwrap().changed);
+    }
+    for node in &nodes {
+        let record: NodeRecord = get(&operator, &path(node.id, "")).await.unwrap();
+        assert!(record.pending.is_none());
+        assert_eq!(said(&node.boot(&anybody).await), "released");
+    }
+    let trail: AuditList = get(&operator, "/v1/operator/audit").await.unwrap();
+    let applied = trail.entries.iter().rfind(|entry| entry.action == "policy_apply").unwrap();
+    assert!(
+        applied.detail.contains("2 nodes") && applied.detail.contains("2 boots wait no longer"),
+        "{applied:?}"
+    );
+}
+
+/// Who can write the database can take policies away, but not make any.
+#[tokio::test]
+async fn a_policy_that_was_changed_in_the_database_counts_as_none() {
+    let mut server = Server::start();
+    let node = enrolled(&server).await;
+    node.allow(&server.operator()).await;
+    assert_eq!(said(&node.boot(&server.anybody()).await), "released");
+    let other = old().policy("what it boots").replace("quiet", "splash");
+    let signed = node.sign_policy(&format!("node:{}", node.id), 1, &other);
+    let forged = sign_policy(&Ed25519KeyPair::generate().unwrap(), &format!("node:{}", node.id), 1, &other);
+    let hash =
+        |document: &[u8]| aws_lc_rs::digest::digest(&aws_lc_rs::digest::SHA256, document).as_ref().to_vec();
+    let honest = node.sign_policy(&format!("node:{}", node.id), 1, &old().policy("what it boots"));
+    let elsewhere = node.sign_policy("group:web", 1, &old().policy("what it boots"));
+    for (document, signature, key, said_of) in [
+        // The digest is not that of the document.
+        (&signed.document, &honest.signature, &honest.tenant_key, "damaged"),
+        (&signed.document, &honest.signature, &honest.tenant_key, "signature"),
+        (&forged.document, &forged.signature, &forged.tenant_key, "expected the tenant key"),
+        (&elsewhere.document, &elsewhere.signature, &elsewhere.tenant_key, "group:web"),
+    ] {
+        server.kill();
+        let database = rusqlite::Connection::open(server.state().join("halfkey.db")).unwrap();
+        let sha256 = if said_of == "damaged" { vec![7; 32] } else { hash(document) };
+        database
+            .execute(
+                "UPDATE policies SET document = ?1, signature = ?2, tenant_key = ?3, sha256 = ?4",
+                rusqlite::params![document.0, signature.0, key.0, sha256],
+            )
+            .unwrap();
+        drop(database);
+        server.serve();
+        let verdict = node.boot(&server.anybody()).await;
+        assert_eq!(said(&verdict), "pending no_policy", "{said_of}");
+        assert!(verdict.message.contains(said_of), "{verdict:?}");
+    }
+}

@@ -1,0 +1,477 @@
+//! What nodes propose to boot next, and when that is believed.
+#![allow(clippy::unwrap_used, reason = "a test ends where it fails")]
+
+mod common;
+
+use common::node::{Node, answered, said};
+use common::rig::hex;
+use common::software::{Software, head, trust};
+use common::{Server, get, path, post, refused};
+use halfkey_protocol::kdf::Hash;
+use halfkey_protocol::wire::operator::{AuditList, Because, NodeRecord};
+use halfkey_protocol::wire::policies::{NodePolicy, ProposalList, ProposalRecord, ProposalState};
+use halfkey_protocol::wire::{Begun, Finish, Proposal, Propose, Proposed, Verdict};
+use halfkey_protocol::{Bytes, Reason, label};
+use halfkey_verifier::client::Client;
+use std::collections::BTreeMap;
+
+fn old() -> Software {
+    Software::default()
+}
+
+fn new() -> Software {
+    Software::version("6.1.0-56")
+}
+
+/// Enrolled, in this group.
+async fn member(server: &Server, group: &str) -> Node {
+    join(server, Node::new(), group).await
+}
+
+async fn join(server: &Server, node: Node, group: &str) -> Node {
+    node.register(&server.anybody()).await.unwrap();
+    node.enroll(&server.anybody(), &server.operator(), &node.id.to_string()).await;
+    node.group(&server.operator(), Some(group)).await.unwrap();
+    node
+}
+
+/// Boots, is released, and opens its volumes.
+async fn opened(server: &Server, node: &Node, software: &Software) {
+    node.reboot_into(software);
+    let verdict = node.boot(&server.anybody()).await;
+    assert_eq!(said(&verdict), "released", "{verdict:?}");
+    node.open_fence();
+}
+
+async fn send(server: &Server, message: &Propose) -> Proposed {
+    post(&server.anybody(), "/v1/propose", message).await.unwrap()
+}
+
+async fn record(operator: &Client, proposed: &Proposed) -> ProposalRecord {
+    let path = format!("/v1/operator/proposals/{}", proposed.proposal_id.expect("it was stored"));
+    get(operator, &path).await.unwrap()
+}
+
+async fn waiting(operator: &Client) -> Vec<u64> {
+    let list: ProposalList = get(operator, "/v1/operator/proposals?waiting=true").await.unwrap();
+    list.proposals.iter().map(|proposal| proposal.id).collect()
+}
+
+async fn actions(operator: &Client) -> BTreeMap<String, usize> {
+    let trail: AuditList = get(operator, "/v1/operator/audit?after=0&limit=1000").await.unwrap();
+    trail.entries.into_iter().fold(BTreeMap::new(), |mut count, entry| {
+        *count.entry(entry.action).or_default() += 1;
+        count
+    })
+}
+
+#[tokio::test]
+async fn a_hash_that_the_tenant_predicted_is_accepted_unseen() {
+    let server = Server::start();
+    let (anybody, operator) = (server.anybody(), server.operator());
+    let node = member(&server, "web").await;
+    let policy = old().policy("web") + &new().boot();
+    node.apply(&operator, "group:web", 1, &policy).await.unwrap();
+    opened(&server, &node, &old()).await;
+
+    let proposed = node.propose(&anybody, &new()).await;
+    assert_eq!(answered(&proposed), "accepted", "{proposed:?}");
+    assert!(proposed.message.contains("boot \"6.1.0-56\" of group:web version 1"), "{proposed:?}");
+    let before = record(&operator, &proposed).await;
+    assert_eq!((before.state, &before.proposal), (ProposalState::Accepted, &new().proposal()));
+    // The same again is the same.
+    assert_eq!(node.propose(&anybody, &new()).await.proposal_id, proposed.proposal_id);
+
+    node.reboot_into(&new());
+    assert_eq!(said(&node.boot(&anybody).await), "released");
+    assert_eq!(record(&operator, &proposed).await.state, ProposalState::Booted);
+    let policy: NodePolicy = get(&operator, &path(node.id, "/policy")).await.unwrap();
+    assert!(policy.trusted.is_empty(), "the policy allows it, no trust is needed");
+    // Rollback within the policy.
+    node.reboot_into(&old());
+    assert_eq!(said(&node.boot(&anybody).await), "released");
+}
+
+#[tokio::test]
+async fn what_no_rule_accepts_waits_and_a_group_is_accepted_at_once() {
+    let server = Server::start();
+    let (anybody, operator) = (server.anybody(), server.operator());
+    let first = member(&server, "web").await;
+    let second = join(&server, first.sibling(), "web").await;
+    let nodes = [first, second];
+    nodes[0].apply(&operator, "group:web", 1, &old().policy("web")).await.unwrap();
+    let mut ids = Vec::new();
+    for node in &nodes {
+        opened(&server, node, &old()).await;
+        let proposed = node.propose(&anybody, &new()).await;
+        assert_eq!(answered(&proposed), "waiting proposal_waits");
+        let hint = proposed.hint.as_deref().unwrap();
+        assert!(
+            hint.contains(&format!("halfkey proposal accept {}", proposed.proposal_id.unwrap())),
+            "{hint}"
+        );
+        ids.push(proposed.proposal_id.unwrap());
+    }
+    // One of them also proposes what nobody wants.
+    let bad = nodes[0].propose(&anybody, &new().with_command_line("init=/bin/sh")).await;
+    assert_eq!(answered(&bad), "waiting proposal_waits");
+    assert_eq!(waiting(&operator).await.len(), 3);
+    // Booted without waiting for an answer: denied, and it names the kernel.
+    nodes[0].reboot_into(&new());
+    let verdict = nodes[0].boot(&anybody).await;
+    assert!(
+        said(&verdict) == "denied policy_mismatch" && verdict.message.contains("6.1.0-56"),
+        "{verdict:?}"
+    );
+
+    let both = old().policy("web") + &new().boot();
+    nodes[0].apply(&operator, "group:web", 2, &both).await.unwrap();
+    assert_eq!(waiting(&operator).await, [bad.proposal_id.unwrap()]);
+    for (node, id) in nodes.iter().zip(&ids) {
+        let path = format!("/v1/operator/proposals/{id}");
+        let record: ProposalRecord = get(&operator, &path).await.unwrap();
+        assert_eq!(record.state, ProposalState::Accepted, "{record:?}");
+        node.reboot_into(&new());
+        assert_eq!(said(&node.boot(&anybody).await), "released");
+        let record: ProposalRecord = get(&operator, &path).await.unwrap();
+        assert_eq!(record.state, ProposalState::Booted);
+        node.open_fence();
+    }
+
+    // Denied: it stays so, and says why.
+    let deny = format!("/v1/operator/proposals/{}/deny", bad.proposal_id.unwrap());
+    let because = Because { because: "no shells".into() };
+    let record: ProposalRecord = post(&operator, &deny, &because).await.unwrap();
+    assert_eq!((record.state, record.message.as_str()), (ProposalState::Denied, "ada: no shells"));
+    let again = nodes[0].propose(&anybody, &new().with_command_line("init=/bin/sh")).await;
+    assert_eq!(answered(&again), "refused operator_denied");
+    assert!(again.message.contains("no shells"), "{again:?}");
+    assert_eq!(refused(post::<ProposalRecord>(&operator, &deny, &because).await), Reason::Conflict);
+    let booted = format!("/v1/operator/proposals/{}/deny", ids[0]);
+    assert_eq!(refused(post::<ProposalRecord>(&operator, &booted, &because).await), Reason::Conflict);
+    let missing = "/v1/operator/proposals/999/deny";
+    assert_eq!(refused(post::<ProposalRecord>(&operator, missing, &because).await), Reason::NotFound);
+
+    // A policy that takes it back: what was booted is not what it was accepted for.
+    let list: ProposalList =
+        get(&operator, &format!("/v1/operator/proposals?node={}", nodes[1].id)).await.unwrap();
+    assert_eq!(list.proposals.len(), 1);
+    let count = actions(&operator).await;
+    assert_eq!((count["propose"], count["proposal_accept"], count["proposal_deny"]), (4, 2, 1), "{count:?}");
+}
+
+#[tokio::test]
+async fn trust_in_the_next_boot_is_limited_in_number_and_time() {
+    let server = Server::start();
+    let (anybody, operator) = (server.anybody(), server.operator());
+    let node = member(&server, "web").await;
+    let policy = |until: &str, count| head("web") + &trust(until, count) + &old().boot();
+    node.apply(&operator, "group:web", 1, &policy("2000-01-01T00:00:00Z", 2)).await.unwrap();
+    opened(&server, &node, &old()).await;
+    let proposed = node.propose(&anybody, &new()).await;
+    assert_eq!(answered(&proposed), "waiting proposal_waits");
+    assert!(proposed.message.contains("trust_root_with_next_boot ended"), "{proposed:?}");
+
+    node.apply(&operator, "group:web", 2, &policy("2999-01-01T00:00:00Z", 2)).await.unwrap();
+    assert_eq!(
+        waiting(&operator).await,
+        [proposed.proposal_id.unwrap()],
+        "only what is proposed from now on"
+    );
+    let again = node.propose(&anybody, &new()).await;
+    assert_eq!((answered(&again).as_str(), again.proposal_id), ("accepted", proposed.proposal_id));
+    assert!(again.message.contains("trust_root_with_next_boot of group:web version 2, 1 of 2"), "{again:?}");
+    assert_eq!(record(&operator, &again).await.state, ProposalState::Trusted);
+    // A command line that the policy forbids is not what trust is for.
+    let shell = node.propose(&anybody, &new().with_command_line("init=/bin/sh")).await;
+    assert_eq!(answered(&shell), "waiting proposal_waits", "{shell:?}");
+
+    // The old one stays until the new one has booted.
+    node.reboot_into(&old());
+    assert_eq!(said(&node.boot(&anybody).await), "released");
+    opened(&server, &node, &new()).await;
+    assert_eq!(record(&operator, &again).await.state, ProposalState::Booted);
+    assert_eq!(answered(&node.propose(&anybody, &new()).await), "accepted", "it counts once");
+
+    // From the trusted boot to the next one.
+    let third = Software::version("6.1.0-57");
+    let next = node.propose(&anybody, &third).await;
+    assert!(answered(&next) == "accepted" && next.message.contains("2 of 2"), "{next:?}");
+    let fourth = node.propose(&anybody, &Software::version("6.1.0-58")).await;
+    assert_eq!(answered(&fourth), "waiting proposal_waits");
+    assert!(fourth.message.contains("has accepted 2 of 2 already"), "{fourth:?}");
+    opened(&server, &node, &new()).await;
+    opened(&server, &node, &third).await;
+    assert_eq!(record(&operator, &again).await.state, ProposalState::Superseded);
+    let trusted: NodePolicy = get(&operator, &path(node.id, "/policy")).await.unwrap();
+    assert_eq!(trusted.trusted.iter().map(|p| Some(p.id)).collect::<Vec<_>>(), [next.proposal_id]);
+    node.reboot_into(&new());
+    assert_eq!(said(&node.boot(&anybody).await), "denied policy_mismatch", "what came before is over");
+    opened(&server, &node, &third).await;
+
+    // Another group has not trusted it; without the table nothing is trusted.
+    node.group(&operator, None).await.unwrap();
+    node.group(&operator, Some("web")).await.unwrap();
+    assert_eq!(record(&operator, &next).await.state, ProposalState::Waiting);
+    assert_eq!(said(&node.boot(&anybody).await), "denied fence_extended");
+    node.reboot_into(&third);
+    assert_eq!(said(&node.boot(&anybody).await), "denied policy_mismatch");
+}
+
+#[tokio::test]
+async fn a_policy_without_trust_drops_what_was_trusted() {
+    let server = Server::start();
+    let (anybody, operator) = (server.anybody(), server.operator());
+    let node = member(&server, "web").await;
+    let trusting = head("web") + &trust("2999-01-01T00:00:00Z", 5) + &old().boot();
+    node.apply(&operator, "group:web", 1, &trusting).await.unwrap();
+    opened(&server, &node, &old()).await;
+    let proposed = node.propose(&anybody, &new()).await;
+    assert_eq!(answered(&proposed), "accepted");
+    // Limits are for what comes: it stays trusted.
+    let ended = head("web") + &trust("2000-01-01T00:00:00Z", 1) + &old().boot();
+    node.apply(&operator, "group:web", 2, &ended).await.unwrap();
+    assert_eq!(record(&operator, &proposed).await.state, ProposalState::Trusted);
+    opened(&server, &node, &new()).await;
+    node.apply(&operator, "group:web", 3, &old().policy("web")).await.unwrap();
+    assert_eq!(record(&operator, &proposed).await.state, ProposalState::Waiting);
+    node.reboot();
+    assert_eq!(said(&node.boot(&anybody).await), "denied policy_mismatch");
+
+    // Denied by an operator while it is trusted: also over.
+    node.apply(&operator, "group:web", 4, &trusting).await.unwrap();
+    opened(&server, &node, &old()).await;
+    let again = node.propose(&anybody, &new()).await;
+    assert_eq!((answered(&again).as_str(), again.proposal_id), ("accepted", proposed.proposal_id));
+    let deny = format!("/v1/operator/proposals/{}/deny", again.proposal_id.unwrap());
+    let _: ProposalRecord = post(&operator, &deny, &Because { because: "stop".into() }).await.unwrap();
+    node.reboot_into(&new());
+    assert_eq!(said(&node.boot(&anybody).await), "denied policy_mismatch");
+}
+
+#[tokio::test]
+async fn only_a_boot_that_attestation_opened_may_propose() {
+    let server = Server::start();
+    let (anybody, operator) = (server.anybody(), server.operator());
+    let node = member(&server, "web").await;
+    let policy = old().policy("web") + &new().boot();
+    node.apply(&operator, "group:web", 1, &policy).await.unwrap();
+    let unattested = async |software: &Software| {
+        let proposed = node.propose(&anybody, software).await;
+        assert_eq!(answered(&proposed), "refused proposal_unattested", "{proposed:?}");
+        assert!(proposed.hint.is_some() && proposed.proposal_id.is_none(), "{proposed:?}");
+        proposed.message
+    };
+    assert!(unattested(&new()).await.contains("no boot of this enrollment was released"));
+
+    // Released, but the agent closed the fence: a passphrase opened it.
+    assert_eq!(said(&node.boot(&anybody).await), "released");
+    assert!(unattested(&new()).await.contains("pcr 15"), "the fence is still open");
+    node.tpm.extend(15, label::FENCE_CLOSED);
+    assert!(unattested(&new()).await.contains("pcr 15"));
+
+    // Opened, then a passphrase was asked for as well; a log that admits it does not help.
+    opened(&server, &node, &old()).await;
+    assert_eq!(answered(&node.propose(&anybody, &new()).await), "accepted");
+    node.tpm.extend(15, label::FENCE_PASSPHRASE);
+    unattested(&new()).await;
+    let message = with_userspace_log(&anybody, &node, &[label::FENCE_PASSPHRASE]).await;
+    let proposed = send(&server, &message).await;
+    assert_eq!(answered(&proposed), "refused proposal_unattested");
+    assert!(proposed.message.contains("extended again"), "{proposed:?}");
+
+    // Later systemd measures into the same PCR: its log explains that, and nothing else does.
+    opened(&server, &node, &old()).await;
+    node.tpm.extend(15, b"machine-id:1");
+    unattested(&new()).await;
+    let message = with_userspace_log(&anybody, &node, &[b"machine-id:2"]).await;
+    assert_eq!(answered(&send(&server, &message).await), "refused proposal_unattested");
+    let message = with_userspace_log(&anybody, &node, &[b"machine-id:1", b"not yet in the quote"]).await;
+    assert_eq!(answered(&send(&server, &message).await), "accepted");
+    let mut broken = with_userspace_log(&anybody, &node, &[b"machine-id:1"]).await;
+    broken.finish.userspace_log = Some(Bytes::from(&b"\x1e{"[..]));
+    assert_eq!(answered(&send(&server, &broken).await), "refused log_malformed");
+
+    // A boot that was not released, although the one before was.
+    node.reboot_into(&Software::version("rogue"));
+    assert_eq!(said(&node.boot(&anybody).await), "denied policy_mismatch");
+    node.open_fence();
+    assert!(unattested(&new()).await.contains("resetCount"));
+
+    // Nor after a new enrollment, until that has booted.
+    opened(&server, &node, &old()).await;
+    node.enroll(&anybody, &operator, "again").await;
+    unattested(&new()).await;
+    opened(&server, &node, &old()).await;
+    assert_eq!(answered(&node.propose(&anybody, &new()).await), "accepted");
+
+    // Revoked.
+    let because = Because { because: "stolen".into() };
+    let _: NodeRecord = post(&operator, &path(node.id, "/revoke"), &because).await.unwrap();
+    assert_eq!(answered(&node.propose(&anybody, &new()).await), "refused revoked");
+    assert_eq!(waiting(&operator).await.len(), 0);
+}
+
+/// A proposal with systemd's log of PCR 15.
+async fn with_userspace_log(server: &Client, node: &Node, events: &[&[u8]]) -> Propose {
+    let record = |event: &&[u8]| {
+        let digest = hex(&Hash::Sha256.digest(&[event]));
+        format!(
+            "\x1e{{\"pcr\":15,\"digests\":[{{\"hashAlg\":\"sha256\",\"digest\":\"{digest}\"}}],\"content\":{{}}}}\n"
+        )
+    };
+    let log: String = events.iter().map(record).collect();
+    let mut message = node.proposal(server, &new().proposal()).await.unwrap();
+    message.finish.userspace_log = Some(log.into_bytes().into());
+    message
+}
+
+#[tokio::test]
+async fn every_part_of_a_proposal_counts() {
+    let server = Server::start();
+    let (anybody, operator) = (server.anybody(), server.operator());
+    let node = member(&server, "web").await;
+    let policy = old().policy("web") + &new().boot();
+    node.apply(&operator, "group:web", 1, &policy).await.unwrap();
+    opened(&server, &node, &old()).await;
+
+    let begun: Begun = {
+        let body = serde_json::json!({"versions": [1], "node_id": node.id.to_string(), "purpose": "propose"});
+        post(&anybody, "/v1/begin", &body).await.unwrap()
+    };
+    assert_eq!(begun.bank, "sha256");
+    let good = node.proposal(&anybody, &new().proposal()).await.unwrap();
+    let flip = |bytes: &Bytes, at: usize| {
+        let mut bytes = bytes.clone();
+        bytes.0[at] ^= 1;
+        bytes
+    };
+    let finish = |finish: Finish| Propose { finish, proposal: good.proposal.clone() };
+    let of = good.finish.clone();
+    let boot = node.begin(&anybody, "boot").await.unwrap();
+    for (bad, expected) in [
+        (finish(Finish { nonce: flip(&of.nonce, 0), ..of.clone() }), "refused nonce_foreign"),
+        (finish(Finish { nonce: boot.begun.nonce.clone(), ..of.clone() }), "refused nonce_foreign"),
+        (finish(Finish { signature: flip(&of.signature, 20), ..of.clone() }), "refused signature"),
+        (finish(Finish { quote: flip(&of.quote, 60), ..of.clone() }), "refused signature"),
+        (finish(Finish { r_sha256: flip(&of.r_sha256, 3), ..of.clone() }), "refused qualifier"),
+        (finish(Finish { pcrs: vec![flip(&of.pcrs[0], 0); 16], ..of.clone() }), "refused pcr_digest"),
+        (finish(Finish { bank: "sha384".into(), ..of.clone() }), "refused bank"),
+        (Propose { proposal: flip(&good.proposal, 30), finish: of.clone() }, "refused qualifier"),
+        (Propose { proposal: Bytes::default(), finish: of.clone() }, "refused qualifier"),
+    ] {
+        assert_eq!(answered(&send(&server, &bad).await), expected);
+    }
+    // None of that was the node's word: its quote is still good, once.
+    assert_eq!(answered(&send(&server, &good).await), "accepted");
+    assert_eq!(answered(&send(&server, &good).await), "refused stale");
+
+    for bad in [
+        Finish { purpose: "boot".into(), ..of.clone() },
+        Finish { hpke_public: Bytes(vec![1; 32]), ..of.clone() },
+        Finish { nonce_tpm: Bytes(vec![1; 32]), ..of.clone() },
+        Finish { r_sha256: Bytes::default(), ..of.clone() },
+        Finish { pcrs: vec![], ..of.clone() },
+    ] {
+        let answer = post::<Proposed>(&anybody, "/v1/propose", &finish(bad)).await;
+        assert_eq!(refused(answer), Reason::Malformed);
+    }
+    let answer = post::<Verdict>(&anybody, "/v1/finish", &of).await;
+    assert_eq!(refused(answer), Reason::Malformed, "a proposal's quote releases nothing");
+    let large = Propose { proposal: Bytes(vec![b' '; (64 << 10) + 1]), finish: of.clone() };
+    assert_eq!(refused(post::<Proposed>(&anybody, "/v1/propose", &large).await), Reason::TooLarge);
+
+    // Content.
+    let proposal = new().proposal();
+    let text = |change: &dyn Fn(&mut Proposal)| {
+        let mut proposal = proposal.clone();
+        change(&mut proposal);
+        serde_json::to_vec(&proposal).unwrap()
+    };
+    for bad in [
+        b"{".to_vec(),
+        b"".to_vec(),
+        vec![b'['; 60_000],
+        text(&|p| p.version = 2),
+        text(&|p| p.bank = "sha1".into()),
+        text(&|p| p.images.clear()),
+        text(&|p| p.images = vec![p.images[0].clone(); 1000]),
+        text(&|p| p.images[0].authenticode = Bytes(vec![1; 20])),
+        text(&|p| p.images[0].authenticode = Bytes(vec![1; 48])),
+        text(&|p| p.images[0].role = "rootkit".into()),
+        text(&|p| p.initrd = Some(Bytes(vec![1; 31]))),
+        text(&|p| p.command_line = Some("x".repeat(50_000))),
+        text(&|p| p.name = "\u{1b}[2J".into()),
+        // Coherent, but not of the bank that the node boots with.
+        text(&|p| {
+            p.bank = "sha384".into();
+            p.images[0].authenticode = Bytes(vec![1; 48]);
+            p.initrd = Some(Bytes(vec![1; 48]));
+        }),
+    ] {
+        let message = node.proposal_bytes(&anybody, bad.clone()).await.unwrap();
+        let proposed = send(&server, &message).await;
+        assert_eq!(
+            answered(&proposed),
+            "refused proposal_malformed",
+            "{}",
+            String::from_utf8_lossy(&bad[..bad.len().min(200)])
+        );
+    }
+    assert!(!server.log().contains("panicked"));
+    let trail: AuditList =
+        get(&operator, &format!("/v1/operator/audit?node={}&limit=1000", node.id)).await.unwrap();
+    let refusals =
+        trail.entries.iter().filter(|e| e.action == "propose" && e.detail.starts_with("refused ")).count();
+    assert_eq!(refusals, 9 + 1 + 14, "each is in the trail");
+}
+
+#[tokio::test]
+async fn a_node_keeps_no_more_than_its_share() {
+    let server = Server::with_settings("evidence_per_minute = 100000\n");
+    let (anybody, operator) = (server.anybody(), server.operator());
+    let node = member(&server, "web").await;
+    node.apply(&operator, "group:web", 1, &old().policy("web")).await.unwrap();
+    opened(&server, &node, &old()).await;
+    let mut ids = Vec::new();
+    for number in 0..20 {
+        let proposed = node.propose(&anybody, &Software::version(&format!("6.1.0-{number}"))).await;
+        assert_eq!(answered(&proposed), "waiting proposal_waits");
+        ids.push(proposed.proposal_id.unwrap());
+    }
+    ids.reverse();
+    assert_eq!(waiting(&operator).await, ids[..16]);
+    let first: ProposalRecord = get(&operator, &format!("/v1/operator/proposals/{}", ids[19])).await.unwrap();
+    assert_eq!(first.state, ProposalState::Superseded);
+}
+
+#[tokio::test]
+async fn what_was_answered_about_policies_and_proposals_is_there_after_a_kill() {
+    let mut server = Server::start();
+    let node = member(&server, "web").await;
+    server.kill();
+    server.serve();
+    let policy = head("web") + &trust("2999-01-01T00:00:00Z", 5) + &old().boot();
+    node.apply(&server.operator(), "group:web", 1, &policy).await.unwrap();
+    server.kill();
+    server.serve();
+    node.reboot();
+    assert_eq!(said(&node.boot(&server.anybody()).await), "released");
+    node.open_fence();
+    server.kill();
+    server.serve();
+    let message = node.proposal(&server.anybody(), &new().proposal()).await.unwrap();
+    server.kill();
+    server.serve();
+    let proposed = send(&server, &message).await;
+    assert_eq!(answered(&proposed), "accepted");
+    server.kill();
+    server.serve();
+    assert_eq!(answered(&send(&server, &message).await), "refused stale", "its counters were recorded");
+    assert_eq!(record(&server.operator(), &proposed).await.state, ProposalState::Trusted);
+    node.reboot_into(&new());
+    assert_eq!(said(&node.boot(&server.anybody()).await), "released");
+    server.kill();
+    server.serve();
+    assert_eq!(record(&server.operator(), &proposed).await.state, ProposalState::Booted);
+}
