@@ -219,13 +219,10 @@ mod tests {
             )
             .unwrap();
         migrate(&mut connection).unwrap();
-        let texts = |sql: &str| connection.query_row(sql, [], |row| Ok((row.get(0)?, row.get(1)?))).unwrap();
-        let found: (String, String) = texts("SELECT code, findings FROM boots");
-        assert_eq!(found, ("no_policy".to_owned(), "[]".to_owned()));
-        let found: (String, String) = texts("SELECT outcome, findings FROM evidence");
-        assert_eq!(found, ("pending".to_owned(), "[]".to_owned()));
-        let found: (String, Option<String>) = texts("SELECT label, group_name FROM nodes");
-        assert_eq!(found, ("web1".to_owned(), None));
+        let found = |sql: &str| -> String { connection.query_row(sql, [], |row| row.get(0)).unwrap() };
+        assert_eq!(found("SELECT code || findings FROM boots"), "no_policy[]");
+        assert_eq!(found("SELECT outcome || findings FROM evidence"), "pending[]");
+        assert_eq!(found("SELECT label || coalesce(group_name, '') FROM nodes"), "web1");
         migrate(&mut connection).expect("once is enough");
     }
 }
