@@ -7,7 +7,7 @@ use crate::policy::apply::{Desk, Proposed, joined};
 use crate::policy::boot::{Attester, Boot};
 use crate::policy::node::{self, Governed, extendable};
 use crate::policy::{document, learn};
-use crate::text::{clean, clean_short};
+use crate::text::{clean, clean_lines, clean_short};
 use crate::{decide, resolve, show, time, watch};
 use halfkey_protocol::NodeId;
 use halfkey_protocol::wire::operator::{Approve, NodeRecord, PendingBoot};
@@ -119,7 +119,12 @@ fn allow(
         ))
         .hint("edit the policy (`halfkey policy show`, `policy apply`), or take this boot as a new one with --replace"));
     }
-    desk.app.out.note(&format!("learned for {}\n\n{}\n{}", change.scope, shown(&block), change.summary()));
+    desk.app.out.note(&format!(
+        "learned for {}\n\n{}\n\n{}",
+        change.scope,
+        clean_lines(&block),
+        change.summary()
+    ));
     if !yes {
         confirm(&format!("Sign this as {}, and release the boot?", change.scope))?;
     }
@@ -166,9 +171,4 @@ fn added(
 /// A basic string of TOML: a label may have quotes in it.
 fn toml_string(text: &str) -> String {
     format!("\"{}\"", text.replace('\\', "\\\\").replace('"', "\\\""))
-}
-
-/// A block on a terminal: its texts are the machine's own.
-fn shown(block: &str) -> String {
-    block.lines().map(|line| format!("    {}\n", clean(line))).collect()
 }

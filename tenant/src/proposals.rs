@@ -12,7 +12,7 @@ use crate::policy::apply::{self, Desk, Proposed};
 use crate::policy::boot::Attester;
 use crate::policy::node::{Governed, base_boot, extendable};
 use crate::policy::trial;
-use crate::text::{clean_short, hex};
+use crate::text::{clean_lines, clean_short, hex};
 use crate::{labels, resolve, show, time};
 use halfkey_evidence::policy::{self, Boot, Policy};
 use halfkey_protocol::NodeId;
@@ -67,7 +67,8 @@ fn show_one(app: &App, number: u64) -> Result<()> {
     // What can't be made is no failure of looking at it.
     match prepare(&desk, &record, id) {
         Ok(prepared) => {
-            app.out.note(&format!("`halfkey proposal accept {number}` would add\n\n{}", prepared.block))
+            let block = clean_lines(&prepared.block);
+            app.out.note(&format!("`halfkey proposal accept {number}` would add\n\n{block}"));
         }
         Err(error) => app.out.note(&format!("it can't be accepted as it is: {error}")),
     }
@@ -84,9 +85,10 @@ fn accept(app: &App, number: u64, yes: bool) -> Result<()> {
     }
     let Prepared { block, change } = prepare(&desk, &record, id)?;
     app.out.note(&format!(
-        "{}\nto be added to {}\n\n{block}\n{}",
+        "{}\nto be added to {}\n\n{}\n\n{}",
         show::proposal::one(&record, &clean_short(&record.node_id, 36), time::now()),
         change.scope,
+        clean_lines(&block),
         change.summary()
     ));
     apply::warn(app, &trial::of_scope(&desk, &change.scope, change.policy())?);
@@ -144,7 +146,8 @@ fn prepare(desk: &Desk<'_>, record: &ProposalRecord, id: NodeId) -> Result<Prepa
     attester.require_mine()?;
     let governed = Governed::fetch(&desk.client, id, &desk.key)?;
     let present = extendable(desk, governed.to_extend(id)?)?;
-    let effective = governed.effective()?.ok_or_else(|| Error::failed("no policy governs the node"))?;
+    let effective = governed.with_trusted(&desk.client, &attester)?;
+    let effective = effective.ok_or_else(|| Error::failed("no policy governs the node"))?;
     let base = base_boot(&desk.client, &attester, record.from_evidence, &effective)?;
     let boot = boot(&record.proposal, &effective, base.as_deref())?;
     let block = format!(

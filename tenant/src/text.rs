@@ -27,6 +27,12 @@ pub fn clean_short(text: &str, max: usize) -> String {
     short
 }
 
+/// Text of several lines, each clean. Tabs stay: they move nothing backwards.
+pub fn clean_lines(text: &str) -> String {
+    let line = |line: &str| line.split('\t').map(clean).collect::<Vec<_>>().join("\t");
+    text.lines().map(line).collect::<Vec<_>>().join("\n")
+}
+
 /// Characters that reorder or hide their neighbours (bidirectional controls,
 /// zero-width characters, line separators, tags).
 fn is_format(c: char) -> bool {
@@ -56,6 +62,7 @@ mod tests {
         assert_eq!(clean("Zürich 東京"), "Zürich 東京");
         assert_eq!(clean_short("abcdef", 4), "abc…");
         assert_eq!(clean_short("abcd", 4), "abcd");
+        assert_eq!(clean_lines("a\tb\r\n\x1b[2Jc\n"), "a\tb\n\\u{1b}[2Jc");
     }
 
     proptest! {

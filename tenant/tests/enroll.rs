@@ -67,7 +67,7 @@ impl World {
             registered_at: 1,
             enrollment: None,
             pending: None,
-            reference: None,
+            policy: None,
             revoked_because: None,
         };
         let take = |record: &mut NodeRecord, enroll: Enroll| {

@@ -5,8 +5,9 @@ use clap::{Args, Subcommand, ValueEnum};
 use std::path::PathBuf;
 
 const PREDICT_HELP: &str = "\
-What is not known here is said: a package of a kernel has neither the initrd nor the command line of your
-machines. The block allows what was predicted and nothing else, so take files that you trust.";
+What can't be known here is said: a package of a kernel has neither the initrd nor the command
+line of your machines. The block allows what was predicted and nothing else, so take files that
+you trust.";
 
 const TEST_HELP: &str = "\
 LOG is a firmware event log (/sys/kernel/security/tpm0/binary_bios_measurements, or what

@@ -53,6 +53,11 @@ impl<'a> Desk<'a> {
 /// With every problem of the document; `Failed` when the answer is no or the server refuses.
 pub fn run(app: &App, file: &Path, target: &ApplyTarget, yes: bool) -> Result<()> {
     let source = Source::file(file)?;
+    // Before anything is asked of a server, and with the file's own name.
+    match target.additions {
+        Some(_) => drop(source.additions()?),
+        None => drop(source.policy()?),
+    }
     let desk = Desk::open(app)?;
     let scope = match (&target.group, &target.node, &target.additions) {
         (Some(name), ..) => Scope::Group(scope::group(name)?),

@@ -1,7 +1,7 @@
 //! What a node is judged by, checked against the tenant key of this desk.
 
 use crate::client::Client;
-use crate::error::{Error, Result};
+use crate::error::{Error, Exit, Result};
 use crate::key::TenantKey;
 use crate::policy::apply::Desk;
 use crate::policy::boot::{Attester, Boot};
@@ -68,13 +68,17 @@ impl Governed {
         if policy.trust().is_none() {
             return Ok(Some(policy));
         }
-        let mut boots = Vec::new();
-        for record in &self.trusted {
+        let mut policy = policy;
+        // Oldest first: a machine may have proposed while it ran what was trusted before.
+        for record in self.trusted.iter().rev() {
             let base = base_boot(client, attester, record.from_evidence, &policy)?;
             // One that the policy's rules forbid by now counts for nothing.
-            boots.extend(policy::boot_of(&record.proposal, &policy, base.as_deref()));
+            if let Ok(mut boot) = policy::boot_of(&record.proposal, &policy, base.as_deref()) {
+                boot.name = format!("{} (proposal {})", boot.name, record.id);
+                policy = policy.with_boots(&[boot]);
+            }
         }
-        Ok(Some(policy.with_boots(&boots)))
+        Ok(Some(policy))
     }
 
     /// The document that a new `[[boot]]` belongs to: the policy that governs the node.
@@ -102,19 +106,25 @@ pub fn extendable(desk: &Desk<'_>, shown: &Own) -> Result<Own> {
     }
 }
 
-/// The `[[boot]]` of a policy by which a stored boot was released; `None` if none fits any more.
+/// The `[[boot]]` of a policy by which a stored boot was released; `None` if none fits any more, or the verifier has
+/// trimmed its logs.
 ///
 /// # Errors
-/// When that boot can't be fetched or does not pass the checks here.
+/// When that boot does not pass the checks here; as every request.
 pub fn base_boot(
     client: &Client,
     attester: &Attester,
     evidence: u64,
     policy: &Policy,
 ) -> Result<Option<String>> {
-    let boot = attester.boot(client, evidence)?;
-    let log = boot.log()?;
-    Ok(policy::evaluate(policy, &log, &boot.claims()).boot)
+    let found = attester.boot(client, evidence).and_then(|boot| {
+        let log = boot.log()?;
+        Ok(policy::evaluate(policy, &log, &boot.claims()).boot)
+    });
+    match found {
+        Err(error) if error.exit == Exit::NotFound => Ok(None),
+        found => found,
+    }
 }
 
 /// A policy against a boot: what it does not allow.

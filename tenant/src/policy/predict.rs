@@ -10,6 +10,7 @@ use crate::policy::document::{self, Own, Source};
 use crate::policy::measure::{self, Base, Expected, Value};
 use crate::policy::node::{Governed, extendable};
 use crate::policy::{package, scope, trial};
+use crate::text::clean;
 use crate::{proposals, resolve, show};
 use halfkey_evidence::policy::rules::{Allowed, Boot, Digest, Image, Initrd, Role, Sections};
 use halfkey_evidence::policy::{self, Cover, Policy};
@@ -266,7 +267,10 @@ fn add(desk: &Desk<'_>, own: Own, boots: &[Prediction], yes: bool) -> Result<Opt
     }
     let blocks: Vec<_> = boots
         .iter()
-        .filter_map(|boot| Some(format!("# predicted from {}\n{}", boot.path, boot.block.as_ref()?.trim())))
+        // Names in a package are the package's: one with a newline must not end the comment.
+        .filter_map(|boot| {
+            Some(format!("# predicted from {}\n{}", clean(&boot.path), boot.block.as_ref()?.trim()))
+        })
         .collect();
     if blocks.is_empty() {
         return Ok(None);

@@ -1,8 +1,8 @@
 //! What is wrong with a document, line and column first, as compilers say it.
 
-use crate::error::{Error, Exit};
+use crate::error::Error;
 use crate::policy::document::Source;
-use crate::text::clean;
+use crate::text::clean_lines;
 use halfkey_evidence::policy::Problem;
 use std::fmt::Write;
 
@@ -10,7 +10,7 @@ use std::fmt::Write;
 pub fn lines(source: &Source, problems: &[Problem]) -> String {
     problems.iter().fold(String::new(), |mut text, problem| {
         let floor = if problem.floor { "below the floor: " } else { "" };
-        let message = clean_lines(&problem.message);
+        let message = clean_lines(&problem.message).replace('\n', "\n  ");
         writeln!(text, "{}:{}:{}: {floor}{message}", source.name, problem.line, problem.column)
             .expect("a String takes everything");
         text
@@ -24,17 +24,5 @@ pub fn refuse(source: &Source, problems: &[Problem]) -> Error {
         n => format!("{n} problems"),
     };
     let text = lines(source, problems);
-    let error = Error::new(Exit::Failed, format!("{} has {count}\n{}", source.name, text.trim_end()));
-    if problems.iter().any(|problem| problem.floor) {
-        return error.hint(
-            "a policy says which kernel, initrd and command line may run; `halfkey policy learn NODE` writes \
-             a complete one from a boot",
-        );
-    }
-    error
-}
-
-/// An explanation may have several lines; nothing else that moves a cursor.
-pub fn clean_lines(text: &str) -> String {
-    text.lines().map(clean).collect::<Vec<_>>().join("\n  ")
+    Error::failed(format!("{} has {count}\n{}", source.name, text.trim_end()))
 }

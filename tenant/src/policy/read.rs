@@ -5,7 +5,7 @@ use crate::error::{Error, Result};
 use crate::policy::document::{self, Own, Source};
 use crate::policy::problems;
 use crate::policy::scope;
-use crate::text::clean;
+use crate::text::{clean, clean_lines};
 use crate::{show as tables, time};
 use halfkey_evidence::policy::{Additions, Change, Policy, Problem, diff as compare};
 use halfkey_protocol::wire::policies::Scope;
@@ -67,6 +67,7 @@ pub fn check(app: &App, file: &Path, additions: bool) -> Result<()> {
         Err(found) => {
             if app.out.is_json() {
                 app.out.value(&result, String::new)?;
+                return Err(Error::failed(format!("{} can't be used", source.name)));
             }
             Err(problems::refuse(&source, found))
         }
@@ -129,9 +130,8 @@ fn text(document: &[u8]) -> String {
     }
     let inside = serde_json::from_slice::<Inside>(document);
     let policy = inside.map_or("# this is not a policy".to_owned(), |inside| inside.policy);
-    // Comments may hold anything that TOML allows. Tabs mean nothing to a terminal.
-    let line = |line: &str| line.split('\t').map(clean).collect::<Vec<_>>().join("\t");
-    policy.trim_end().lines().map(line).collect::<Vec<_>>().join("\n")
+    // Comments may hold anything that TOML allows.
+    clean_lines(policy.trim_end())
 }
 
 /// Lists the policies of the verifier.

@@ -111,7 +111,10 @@ fn of_node(desk: &Desk<'_>, id: NodeId, scope: &Scope, policy: &Policy) -> Resul
         return Ok(Some(Trial { result: Tried::NoBoot, ..Trial::found(Some(id), &label, None, Vec::new()) }));
     };
     let try_it = || -> Result<Vec<Finding>> {
-        let boot = Attester::of(id, &record, &desk.key)?.boot(client, number)?;
+        let attester = Attester::of(id, &record, &desk.key)?;
+        // Whatever it says of the boot: it would count as none.
+        attester.require_mine()?;
+        let boot = attester.boot(client, number)?;
         match (scope, &judged.additions) {
             // What the node may boot besides stays allowed.
             (Scope::Group(_) | Scope::Node(_), Some(record)) => {

@@ -1,0 +1,258 @@
+//! What a server shows of policies is not believed.
+#![allow(missing_docs, clippy::unwrap_used)]
+
+mod common;
+
+use common::pki::Pki;
+use common::server::{Answer, Request, Server, json, problem};
+use common::{Desk, golden};
+use halfkey::key::TenantKey;
+use halfkey_protocol::kdf::Hash;
+use halfkey_protocol::wire::operator::*;
+use halfkey_protocol::wire::policies::*;
+use std::sync::{Arc, Mutex};
+
+const POLICY: &str = r#"format = 1
+name = "web servers"
+ignore = [0, 1, 2, 3, 5, 6]
+
+[secure_boot]
+required = false
+
+[command_line]
+allowed = ["root=*", "quiet"]
+required = ["systemd.import_credentials=no", "efi=noruntime"]
+
+[[boot]]
+name = "6.1"
+initrd = "sha256:aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa"
+[[boot.image]]
+role = "kernel"
+authenticode = ["sha256:bbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbb"]
+"#;
+
+const KERNEL: &str = "/usr/lib/systemd/boot/efi/systemd-bootx64.efi";
+
+/// What the server holds for group:web, and how it answers to an apply.
+#[derive(Default)]
+struct Held {
+    policy: Option<SignedPolicy>,
+    refuse: bool,
+    /// It shows this instead of what it was given.
+    swap: Option<SignedPolicy>,
+}
+
+struct Setup {
+    server: Server,
+    desk: Desk,
+    held: Arc<Mutex<Held>>,
+}
+
+impl Setup {
+    fn new() -> Self {
+        let pki = Pki::new();
+        let held = Arc::new(Mutex::new(Held::default()));
+        let shared = held.clone();
+        let server = Server::start(&pki, move |request| answer(request, &mut shared.lock().unwrap()));
+        let desk = Desk::logged_in(&pki.bundle(&[server.url()]));
+        Self { server, desk, held }
+    }
+
+    fn key(&self) -> TenantKey {
+        TenantKey::from_pem(&std::fs::read(self.desk.home().join("tenant.key")).unwrap()).unwrap()
+    }
+
+    fn file(&self, text: &str) -> String {
+        let path = self.desk.path("web.toml");
+        std::fs::write(&path, text).unwrap();
+        path.to_str().unwrap().to_owned()
+    }
+
+    fn show(&self, policy: Option<SignedPolicy>) {
+        self.held.lock().unwrap().policy = policy;
+    }
+
+    /// Adds a boot to the policy that the server shows.
+    fn add(&self) -> (i32, String) {
+        let initrd = self.desk.path("initrd");
+        std::fs::write(&initrd, b"an initrd").unwrap();
+        let args = ["policy", "predict", "--kernel", KERNEL, "--initrd", initrd.to_str().unwrap()];
+        let more =
+            ["--cmdline", "root=/dev/a efi=noruntime systemd.import_credentials=no", "--secure-boot", "off"];
+        let add = ["--add", "--group", "web", "--yes"];
+        let (code, stderr) = self.desk.error(&[&args[..], &more, &add].concat(), self.server.port);
+        // What was predicted is another test's.
+        let said = stderr.find("error:").map_or(String::new(), |at| stderr[at..].to_owned());
+        (code, said)
+    }
+
+    fn posts(&self) -> Vec<PolicyEnvelope> {
+        let seen = self.server.seen.lock().unwrap();
+        let posts = seen.iter().filter(|request| request.method == "POST");
+        let signed = posts.map(|request| serde_json::from_slice::<SignedPolicy>(&request.body).unwrap());
+        signed.map(|signed| serde_json::from_slice(&signed.document).unwrap()).collect()
+    }
+
+    fn versions(&self) -> Vec<u64> {
+        self.posts().iter().map(|envelope| envelope.version).collect()
+    }
+}
+
+fn envelope(scope: &str, version: u64) -> PolicyEnvelope {
+    PolicyEnvelope { format: 1, scope: scope.into(), version, created: 1, policy: POLICY.into() }
+}
+
+fn record(signed: &SignedPolicy) -> PolicyRecord {
+    let summary = PolicySummary {
+        scope: "group:web".into(),
+        version: 1,
+        name: "web servers".into(),
+        tenant_key: "sha256:whatever".into(),
+        sha256: halfkey::text::hex(&Hash::Sha256.digest(&[&signed.document])),
+        applied_at: 1,
+        applied_by: "alice".into(),
+        nodes: 0,
+    };
+    PolicyRecord { summary, signed: signed.clone() }
+}
+
+fn answer(request: &Request, held: &mut Held) -> Answer {
+    let none = || problem(404, "not_found", "there is no such thing", None);
+    match (request.method.as_str(), request.path.trim_start_matches("/v1/operator/")) {
+        ("POST", "policies/group:web") if held.refuse => {
+            problem(409, "policy_version", "older or equal", None)
+        }
+        ("POST", "policies/group:web") => {
+            held.policy = Some(serde_json::from_slice(&request.body).unwrap());
+            json(&record(held.swap.as_ref().or(held.policy.as_ref()).unwrap()))
+        }
+        ("GET", path) if path.starts_with("policies/group:web") => {
+            held.policy.as_ref().map_or_else(none, |p| json(&record(p)))
+        }
+        ("GET", "groups") => json(&GroupList { groups: vec![] }),
+        ("GET", "nodes") => json(&NodeList { nodes: vec![] }),
+        _ => none(),
+    }
+}
+
+#[test]
+fn only_what_this_desk_signed_is_extended() {
+    let setup = Setup::new();
+    let (mine, other) = (setup.key(), TenantKey::generate().unwrap());
+    let mut altered = mine.sign_policy(&envelope("group:web", 1));
+    altered.document.0[60] ^= 1;
+    let mut said = String::new();
+    for (what, policy) in [
+        ("another key", other.sign_policy(&envelope("group:web", 1))),
+        ("altered", altered),
+        ("for another scope", mine.sign_policy(&envelope("group:db", 1))),
+        ("another format", mine.sign_policy(&PolicyEnvelope { format: 2, ..envelope("group:web", 1) })),
+    ] {
+        setup.show(Some(policy));
+        let (code, stderr) = setup.add();
+        let stderr = stderr.replace(&mine.fingerprint(), "MINE").replace(&other.fingerprint(), "OTHER");
+        said.push_str(&format!("# {what}: exit {code}\n{stderr}\n"));
+        let ran = setup.desk.run(&["policy", "diff", "group:web", "group:web"]);
+        assert_eq!(ran.code, 6, "{ran:?}");
+        // Looking is allowed, and says what it is worth.
+        let ran = setup.desk.run(&["policy", "show", "group:web"]);
+        assert!(ran.code == 6 && ran.stderr.contains("NOT TRUSTED"), "{ran:?}");
+    }
+    golden::check("lies.txt", &said);
+    assert!(setup.posts().is_empty(), "nothing was signed");
+    setup.show(Some(mine.sign_policy(&envelope("group:web", 1))));
+    assert_eq!(setup.add(), (0, String::new()));
+    assert_eq!(setup.versions(), [2]);
+    assert!(setup.posts()[0].policy.starts_with(POLICY.trim_end()), "its comments and its order are kept");
+}
+
+#[test]
+fn an_older_version_is_noticed_and_no_version_is_signed_twice() {
+    let setup = Setup::new();
+    let file = setup.file(POLICY);
+    let apply = ["policy", "apply", &file, "--group", "web", "--yes"];
+    setup.desk.ok(&apply);
+    let first = setup.held.lock().unwrap().policy.clone();
+    setup.desk.ok(&apply);
+    let second = setup.held.lock().unwrap().policy.clone();
+    assert_eq!(setup.versions(), [1, 2]);
+
+    for older in [first.clone(), None] {
+        setup.show(older);
+        let (code, said) = setup.add();
+        assert!(code == 6 && said.contains("expected version 2 of group:web"), "{said}");
+    }
+    // The same version again with another text, by another desk with the same key.
+    let twin = PolicyEnvelope { created: 5, ..envelope("group:web", 2) };
+    setup.show(Some(setup.key().sign_policy(&twin)));
+    let (code, said) = setup.add();
+    assert!(code == 6 && said.contains("another version 2 of group:web"), "{said}");
+    assert_eq!(setup.versions().len(), 2, "nothing more was signed");
+
+    // A whole document is the remedy; what was found is said.
+    setup.show(first);
+    let ran = setup.desk.ok(&apply);
+    assert!(ran.stderr.contains("warning: expected version 2"), "{ran:?}");
+    assert_eq!(setup.versions(), [1, 2, 3]);
+
+    // A version that the server refused is not signed again with another text.
+    setup.held.lock().unwrap().refuse = true;
+    let ran = setup.desk.run(&apply);
+    assert!(ran.code == 1 && ran.stderr.contains("policy_version"), "{ran:?}");
+    setup.held.lock().unwrap().refuse = false;
+    setup.desk.ok(&apply);
+    assert_eq!(setup.versions(), [1, 2, 3, 4, 5]);
+
+    setup.held.lock().unwrap().swap = second;
+    let ran = setup.desk.run(&apply);
+    assert!(ran.code == 6 && ran.stderr.contains("shows another one"), "{ran:?}");
+    // Of all this nothing is lost when the file is damaged.
+    std::fs::write(setup.desk.home().join("policies.json"), "{").unwrap();
+    let ran = setup.desk.run(&apply);
+    assert!(ran.code == 1 && ran.stderr.contains("policies.json is damaged"), "{ran:?}");
+}
+
+#[test]
+fn what_can_not_be_applied_is_said() {
+    let setup = Setup::new();
+    let file = setup.file(POLICY);
+    let damaged = setup.desk.path("damaged.toml").to_str().unwrap().to_owned();
+    std::fs::write(&damaged, POLICY.replace("name = \"web servers\"", "name = \"web servers")).unwrap();
+    let unknown = setup.desk.path("unknown.toml").to_str().unwrap().to_owned();
+    std::fs::write(&unknown, POLICY.replace("required = false", "requird = false")).unwrap();
+    let binary = setup.desk.path("binary.toml").to_str().unwrap().to_owned();
+    std::fs::write(&binary, b"format = 1\xff").unwrap();
+    let large = setup.desk.path("large.toml").to_str().unwrap().to_owned();
+    std::fs::write(&large, "#".repeat(MAX_POLICY + 1)).unwrap();
+    let mut said = String::new();
+    for args in [
+        &["policy", "apply", &damaged, "--group", "web", "--yes"][..],
+        &["policy", "apply", &unknown, "--group", "web", "--yes"],
+        &["policy", "apply", &binary, "--group", "web", "--yes"],
+        &["policy", "apply", &large, "--group", "web", "--yes"],
+        &["policy", "apply", "/nonexistent/web.toml", "--group", "web", "--yes"],
+        &["policy", "apply", &file, "--group", "Web servers", "--yes"],
+        &["policy", "apply", &file, "--node", "nowhere", "--yes"],
+        &["policy", "apply", &file, "--group", "web"],
+        &["policy", "show", "web"],
+        &["policy", "show", "group:web"],
+        &["policy", "diff", "group:web", &file],
+        &["policy", "diff", "nowhere.toml", &file],
+        &["policy", "learn", "nowhere"],
+        &["policy", "explain", "nowhere"],
+        &["policy", "test", &file, "--against", "nowhere"],
+        &["policy", "test", &file, "--against", "/nonexistent/log.bin"],
+        &["policy", "predict", "--kernel", KERNEL, "--initrd", "/nonexistent/initrd", "--cmdline", "quiet"],
+        &["policy", "predict", "--uki", &file],
+        &["policy", "predict", "--package", &file],
+        &["proposal", "show", "1"],
+        &["proposal", "deny", "1", "--because", "two\nlines"],
+    ] {
+        let (code, stderr) = setup.desk.error(args, setup.server.port);
+        let args =
+            args.join(" ").replace(setup.desk.dir.path().to_str().unwrap(), "DIR").replace('\n', "\\n");
+        said.push_str(&format!("# {args}: exit {code}\n{stderr}\n"));
+    }
+    golden::check("policy-errors.txt", &said);
+    assert!(setup.posts().is_empty());
+}

@@ -1,0 +1,323 @@
+//! Policies and proposals with the real verifier, and a real TPM as the machine.
+#![allow(missing_docs, clippy::unwrap_used)]
+
+mod common;
+
+use common::Desk;
+use common::log::Boot;
+use common::node::Node;
+use common::tpm::{RSA_2048, Tpm};
+use common::verifier::{Verifier, serve_if_asked};
+use halfkey_protocol::wire::operator::NodeRecord;
+use halfkey_protocol::wire::policies::{PolicyList, PolicyRecord, ProposalList, ProposalState};
+use halfkey_protocol::wire::{Proposal, ProposedImage};
+use serde_json::Value;
+
+const CMDLINE: &str = "root=/dev/mapper/root quiet efi=noruntime systemd.import_credentials=no";
+
+/// Not a test of its own: the verifier, run as a child of the tests below.
+#[test]
+fn as_verifier() {
+    serve_if_asked();
+}
+
+/// A verifier, a desk and a machine that is enrolled.
+struct Setup {
+    verifier: Verifier,
+    desk: Desk,
+    tpm: Tpm,
+    id: String,
+}
+
+impl Setup {
+    fn new() -> Self {
+        let (verifier, tpm) = (Verifier::start(), Tpm::new(RSA_2048));
+        let desk = Desk::logged_in(&verifier.file("operator-alice.bundle"));
+        verifier.register(&tpm);
+        let id = tpm.node_id().to_string();
+        tpm.reset();
+        for (pcr, digest) in Boot::new("6.0", CMDLINE).measure().0 {
+            tpm.extend(pcr, &digest);
+        }
+        desk.ok(&["enroll", &id, "--trust-ek", &tpm.fingerprint(), "--yes", "--label", "web1"]);
+        let setup = Self { verifier, desk, tpm, id };
+        setup.node().finish_enrollment();
+        setup
+    }
+
+    fn node(&self) -> Node<'_> {
+        Node { tpm: &self.tpm, verifier: &self.verifier }
+    }
+
+    /// Boots, and says `outcome code`.
+    fn boot(&self, boot: &Boot) -> String {
+        said(&self.node().boot(boot))
+    }
+
+    fn policies(&self) -> Vec<(String, u64)> {
+        let list: PolicyList = json(&self.desk.ok(&["policy", "list", "--json"]).stdout);
+        list.policies.into_iter().map(|policy| (policy.scope, policy.version)).collect()
+    }
+
+    fn path(&self, name: &str) -> String {
+        self.desk.path(name).to_str().unwrap().to_owned()
+    }
+}
+
+fn said(verdict: &halfkey_protocol::wire::Verdict) -> String {
+    let code = verdict.code.as_deref().map(|code| format!(" {code}")).unwrap_or_default();
+    format!("{}{code}", verdict.outcome)
+}
+
+fn json<T: serde::de::DeserializeOwned>(text: &str) -> T {
+    serde_json::from_str(text).unwrap_or_else(|e| panic!("{e}: {text}"))
+}
+
+fn proposal(boot: &Boot, name: &str) -> Proposal {
+    Proposal {
+        version: 1,
+        name: name.into(),
+        bank: "sha256".into(),
+        images: vec![ProposedImage {
+            role: "kernel".into(),
+            path: "/boot/vmlinuz".into(),
+            authenticode: boot.kernel.clone().into(),
+        }],
+        sections: vec![],
+        initrd: Some(boot.initrd.clone().into()),
+        command_line: Some(boot.cmdline.clone()),
+    }
+}
+
+#[test]
+fn a_boot_is_learned_and_another_kernel_is_denied_until_it_is_learned_too() {
+    let setup = Setup::new();
+    let (desk, node, id) = (&setup.desk, setup.node(), setup.id.as_str());
+    let (old, new) = (Boot::new("6.1", CMDLINE), Boot::new("6.2", CMDLINE));
+
+    // The first boot waits, and becomes the first policy.
+    assert_eq!(setup.boot(&old), "pending no_policy");
+    let ran = desk.run(&["policy", "explain", "web1"]);
+    assert!(ran.code == 1 && ran.stderr.contains("no policy governs node"), "{ran:?}");
+    let ran = desk.ok(&["approve", "web1", "--yes"]);
+    assert!(ran.stderr.contains("has no policy yet") && ran.stderr.contains("[[boot]]"), "{ran:?}");
+    assert_eq!(said(&node.ask_again(&old)), "released");
+    assert_eq!(setup.policies(), [(format!("node:{id}"), 1)]);
+    let ran = desk.ok(&["policy", "explain", "web1"]);
+    assert!(ran.stdout.contains("vmlinuz") && ran.stdout.contains("allowed: boot"), "{ran:?}");
+    assert_eq!(setup.boot(&old), "released");
+
+    // Another kernel.
+    assert_eq!(setup.boot(&new), "denied policy_mismatch");
+    let ran = desk.run(&["policy", "explain", "web1"]);
+    assert_eq!(ran.code, 1, "{ran:?}");
+    let digest = halfkey::text::hex(&new.kernel);
+    assert!(ran.stdout.contains("vmlinuz") && ran.stdout.contains(&digest), "{ran:?}");
+    desk.ok(&["approve", "web1", "--once", "--yes"]);
+    assert_eq!(said(&node.ask_again(&new)), "released");
+    assert_eq!(setup.policies()[0].1, 1, "the policy is as it was");
+    assert_eq!(setup.boot(&new), "denied policy_mismatch");
+    let ran = desk.ok(&["approve", "web1", "--learn", "--yes", "--json"]);
+    let _: NodeRecord = json(&ran.stdout);
+    assert_eq!(said(&node.ask_again(&new)), "released");
+    assert_eq!(setup.policies()[0].1, 2);
+    assert_eq!((setup.boot(&old), setup.boot(&new)), ("released".into(), "released".into()));
+
+    // Replaced: the old one is gone, and that is said before.
+    let third = Boot::new("6.3", CMDLINE);
+    assert_eq!(setup.boot(&third), "denied policy_mismatch");
+    let ran = desk.ok(&["approve", "web1", "--replace", "--yes"]);
+    assert!(ran.stderr.contains("changes to version 2"), "{ran:?}");
+    assert_eq!(said(&node.ask_again(&third)), "released");
+    assert_eq!((setup.boot(&old), setup.boot(&third)), ("denied policy_mismatch".into(), "released".into()));
+
+    // The versions, and what they say.
+    let (a, b) = (format!("node:{id}@2"), format!("node:{id}@3"));
+    let ran = desk.ok(&["policy", "diff", &a, &b]);
+    assert!(ran.stdout.starts_with(&format!("--- node:{id} version 2")), "{ran:?}");
+    assert_eq!(
+        json::<Value>(&desk.ok(&["policy", "diff", &a, &a, "--json"]).stdout)["changes"],
+        Value::Array(vec![])
+    );
+    let shown = desk.ok(&["policy", "show", "node:web1"]);
+    assert!(shown.stderr.contains("signed by this desk's tenant key"), "{shown:?}");
+    let file = setup.path("shown.toml");
+    std::fs::write(&file, &shown.stdout).unwrap();
+    desk.ok(&["policy", "check", &file]);
+    desk.ok(&["policy", "test", &file, "--against", "web1"]);
+    let record: PolicyRecord =
+        json(&desk.ok(&["policy", "show", "node:web1", "--version", "1", "--json"]).stdout);
+    assert_eq!(record.summary.version, 1);
+}
+
+#[test]
+fn a_boot_below_the_floor_can_be_approved_once_but_not_learned() {
+    let setup = Setup::new();
+    // Nothing keeps credentials of the hypervisor out.
+    let boot = Boot::new("6.1", "root=/dev/mapper/root quiet");
+    assert_eq!(setup.boot(&boot), "pending no_policy");
+    for args in [&["approve", "web1", "--yes"][..], &["policy", "learn", "web1"]] {
+        let ran = setup.desk.run(args);
+        assert!(ran.code == 1 && ran.stderr.contains("systemd.import_credentials=no"), "{ran:?}");
+        assert!(ran.stdout.is_empty() && ran.stderr.contains("hint:"), "{ran:?}");
+    }
+    setup.desk.ok(&["approve", "web1", "--once", "--yes"]);
+    assert_eq!(said(&setup.node().ask_again(&boot)), "released");
+}
+
+#[test]
+fn a_group_has_one_policy_and_a_node_may_boot_something_besides() {
+    let setup = Setup::new();
+    let (desk, id) = (&setup.desk, setup.id.as_str());
+    let (usual, other) = (Boot::new("6.1", CMDLINE), Boot::new("6.2", CMDLINE));
+    assert_eq!(setup.boot(&usual), "pending no_policy");
+    let file = setup.path("web.toml");
+    desk.ok(&["policy", "learn", "web1", "--name", "web servers", "-o", &file]);
+    let ran = desk.run(&["policy", "learn", "web1", "-o", &file]);
+    assert!(ran.code == 1 && ran.stderr.contains("hint:"), "no file is overwritten: {ran:?}");
+
+    let ran = desk.run(&["group", "set", "web1", "nowhere", "--group", "web"]);
+    assert_eq!(ran.code, 3, "{ran:?}");
+    desk.ok(&["group", "set", "web1", "--group", "web"]);
+    desk.ok(&["policy", "apply", &file, "--group", "web", "--yes"]);
+    assert_eq!(said(&setup.node().ask_again(&usual)), "released");
+    let shown = desk.ok(&["node", "show", "web1"]).stdout;
+    assert!(shown.contains("group:web version 1, \"web servers\""), "{shown}");
+    let groups = desk.ok(&["group", "list"]).stdout;
+    assert!(groups.contains("web1 (") && groups.contains("version 1"), "{groups}");
+
+    // What the policy does not allow is learned beside it, for this node alone.
+    assert_eq!(setup.boot(&other), "denied policy_mismatch");
+    desk.ok(&["approve", "web1", "--learn", "--yes"]);
+    assert_eq!(setup.policies(), [(format!("additions:{id}"), 1), ("group:web".into(), 1)]);
+    assert_eq!((setup.boot(&usual), setup.boot(&other)), ("released".into(), "released".into()));
+    desk.ok(&["policy", "explain", "web1"]);
+
+    // A policy that forbids the last boot says so before it is signed, and `test` exits with 1.
+    let strict =
+        std::fs::read_to_string(&file).unwrap().replace(&halfkey::text::hex(&usual.kernel), &"ab".repeat(32));
+    let strict_file = setup.path("strict.toml");
+    std::fs::write(&strict_file, strict).unwrap();
+    assert_eq!(setup.boot(&usual), "released");
+    for against in ["web1", "group:web", "web", "all"] {
+        let ran = desk.run(&["policy", "test", &strict_file, "--against", against]);
+        assert!(ran.code == 1 && ran.stdout.contains("denied"), "{against}: {ran:?}");
+        desk.ok(&["policy", "test", &file, "--against", against]);
+    }
+    let ran = desk.run(&["policy", "apply", &strict_file, "--group", "web"]);
+    assert!(ran.code == 2 && ran.stderr.contains("would deny the last released boot of 1 of 1"), "{ran:?}");
+    desk.ok(&["group", "set", "web1", "--none"]);
+    assert_eq!(setup.boot(&usual), "pending no_policy");
+}
+
+#[test]
+fn a_log_from_a_file_is_tried_too() {
+    let desk = Desk::new();
+    let setup = Setup::new();
+    let boot = Boot::new("6.1", CMDLINE);
+    assert_eq!(setup.boot(&boot), "pending no_policy");
+    let file = setup.path("web.toml");
+    setup.desk.ok(&["policy", "learn", "web1", "-o", &file]);
+    let at = |name: &str, bytes: &[u8]| {
+        let path = desk.path(name).to_str().unwrap().to_owned();
+        std::fs::write(&path, bytes).unwrap();
+        path
+    };
+    let cmdline = at("cmdline", format!("{CMDLINE}\n").as_bytes());
+    let log = at("log.bin", &boot.measure().1);
+    // Without a login.
+    desk.ok(&["policy", "test", &file, "--against", &log, "--cmdline", &cmdline]);
+    // Where the words of the command line are judged they have to be known.
+    let exact = format!("command_line = \"{CMDLINE}\"\n");
+    let tokens = "[command_line]\nallowed = [\"*\"]\nrequired = [\"systemd.import_credentials=no\", \"efi=noruntime\"]\n\n[[boot]]";
+    let text = std::fs::read_to_string(&file).unwrap().replace(&exact, "").replacen("[[boot]]", tokens, 1);
+    let words = at("words.toml", text.as_bytes());
+    desk.ok(&["policy", "test", &words, "--against", &log, "--cmdline", &cmdline]);
+    let ran = desk.run(&["policy", "test", &words, "--against", &log]);
+    assert!(ran.code == 1 && ran.stdout.contains("command line"), "{ran:?}");
+    let log = at("other.bin", &Boot::new("6.2", CMDLINE).measure().1);
+    let ran = desk.run(&["policy", "test", &file, "--against", &log, "--cmdline", &cmdline, "--json"]);
+    assert_eq!(ran.code, 1, "{ran:?}");
+    assert_eq!(json::<Value>(&ran.stdout)["trials"][0]["result"], "denied");
+    let cut = boot.measure().1;
+    let log = at("cut.bin", &cut[..cut.len() - 3]);
+    let ran = desk.run(&["policy", "test", &file, "--against", &log]);
+    assert!(ran.code == 1 && ran.stderr.contains("cut.bin") && ran.stdout.is_empty(), "{ran:?}");
+}
+
+#[test]
+fn one_command_accepts_what_a_node_proposes() {
+    let setup = Setup::new();
+    let (desk, node) = (&setup.desk, setup.node());
+    let (old, new) = (Boot::new("6.1", CMDLINE), Boot::new("6.2", CMDLINE));
+    assert_eq!(setup.boot(&old), "pending no_policy");
+    desk.ok(&["approve", "web1", "--yes"]);
+    assert_eq!(said(&node.ask_again(&old)), "released");
+    assert_eq!(desk.ok(&["proposals"]).stdout, "no proposals\n");
+
+    let answer = node.propose(&proposal(&new, "6.2"));
+    assert_eq!((answer.outcome.as_str(), answer.code.as_deref()), ("waiting", Some("proposal_waits")));
+    let number = answer.proposal_id.unwrap().to_string();
+    let listed = desk.ok(&["proposals", "--node", "web1"]).stdout;
+    assert!(listed.contains("6.2") && listed.contains("waiting") && listed.contains("web1 ("), "{listed}");
+    let shown = desk.ok(&["proposal", "show", &number]);
+    assert!(shown.stdout.contains("/boot/vmlinuz") && shown.stderr.contains("[[boot]]"), "{shown:?}");
+    let ran = desk.run(&["proposal", "accept", &number]);
+    assert_eq!(ran.code, 2, "it asks: {ran:?}");
+    let ran = desk.ok(&["proposal", "accept", &number, "--yes"]);
+    assert!(ran.stdout.contains(&format!("proposal {number} is accepted")), "{ran:?}");
+    assert_eq!(setup.policies()[0].1, 2);
+    assert_eq!(desk.ok(&["proposals"]).stdout, "no proposals\n");
+    assert_eq!(setup.boot(&new), "released");
+    let ran = desk.run(&["proposal", "accept", &number, "--yes"]);
+    assert!(ran.code == 1 && ran.stderr.contains("does not wait"), "{ran:?}");
+
+    let answer = node.propose(&proposal(&Boot::new("6.3", CMDLINE), "6.3"));
+    let number = answer.proposal_id.unwrap().to_string();
+    desk.ok(&["proposal", "deny", &number, "--because", "not tested"]);
+    let list: ProposalList = json(&desk.ok(&["proposals", "--all", "--json"]).stdout);
+    let state = |id: &str| list.proposals.iter().find(|one| one.id.to_string() == id).unwrap().state;
+    assert_eq!(state(&number), ProposalState::Denied);
+    assert_eq!(desk.run(&["proposal", "show", "999"]).code, 3);
+}
+
+#[test]
+fn what_is_predicted_boots_without_an_operator() {
+    let setup = Setup::new();
+    let (desk, node) = (&setup.desk, setup.node());
+    let old = Boot::new("6.1", CMDLINE);
+    assert_eq!(setup.boot(&old), "pending no_policy");
+    desk.ok(&["approve", "web1", "--yes"]);
+    assert_eq!(said(&node.ask_again(&old)), "released");
+
+    // Any PE image will do as a kernel.
+    let kernel = "/usr/lib/systemd/boot/efi/systemd-bootx64.efi";
+    let initrd = setup.path("initrd");
+    std::fs::write(&initrd, b"an initrd").unwrap();
+    let files = ["policy", "predict", "--kernel", kernel, "--initrd", &initrd, "--cmdline", CMDLINE];
+    let more = ["--base", "web1", "--name", "6.2"];
+    let predicted: Value = json(&desk.ok(&[&files[..], &more, &["--json"]].concat()).stdout);
+    let boot = &predicted["boots"][0];
+    assert_eq!((&boot["secure_boot"], &boot["missing"]), (&Value::Bool(false), &Value::Array(vec![])));
+    let ran = desk.ok(&[&files[..], &more, &["--add", "--node", "web1", "--yes"]].concat());
+    assert!(ran.stdout.contains("version 2"), "{ran:?}");
+    let again = desk.ok(&[&files[..], &more, &["--add", "--node", "web1", "--yes"]].concat());
+    assert!(again.stdout.contains("nothing to add"), "{again:?}");
+
+    let digest = |pcr: u8, what: &str| {
+        let events = boot["events"].as_array().unwrap();
+        let event = events.iter().find(|e| e["pcr"] == pcr && e["what"].as_str().unwrap().starts_with(what));
+        let digest = event.unwrap()["digest"].as_str().unwrap().strip_prefix("sha256:").unwrap();
+        (0..32).map(|i| u8::from_str_radix(&digest[2 * i..2 * i + 2], 16).unwrap()).collect::<Vec<_>>()
+    };
+    let next = Boot { kernel: digest(4, "kernel"), initrd: digest(9, "initrd"), cmdline: CMDLINE.into() };
+    assert_eq!(setup.boot(&next), "released");
+    // The fence is extended by now; everything else is as it was predicted.
+    let pcrs = setup.tpm.pcrs();
+    for value in boot["pcrs"].as_array().unwrap() {
+        let pcr = value["pcr"].as_u64().unwrap() as usize;
+        // No systemd ran here.
+        let expected = if pcr == 11 { continue } else { value["value"].as_str().unwrap() };
+        assert_eq!(expected, halfkey::text::hex(&pcrs[pcr]), "PCR {pcr}");
+    }
+}
