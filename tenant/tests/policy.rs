@@ -29,20 +29,27 @@ struct Setup {
     id: String,
 }
 
+/// A machine, enrolled.
+fn enrolled(verifier: &Verifier, desk: &Desk, label: &str) -> Tpm {
+    let tpm = Tpm::new(RSA_2048);
+    verifier.register(&tpm);
+    tpm.reset();
+    for (pcr, digest) in Boot::new("6.0", CMDLINE).measure().0 {
+        tpm.extend(pcr, &digest);
+    }
+    let id = tpm.node_id().to_string();
+    desk.ok(&["enroll", &id, "--trust-ek", &tpm.fingerprint(), "--yes", "--label", label]);
+    Node { tpm: &tpm, verifier }.finish_enrollment();
+    tpm
+}
+
 impl Setup {
     fn new() -> Self {
-        let (verifier, tpm) = (Verifier::start(), Tpm::new(RSA_2048));
+        let verifier = Verifier::start();
         let desk = Desk::logged_in(&verifier.file("operator-alice.bundle"));
-        verifier.register(&tpm);
+        let tpm = enrolled(&verifier, &desk, "web1");
         let id = tpm.node_id().to_string();
-        tpm.reset();
-        for (pcr, digest) in Boot::new("6.0", CMDLINE).measure().0 {
-            tpm.extend(pcr, &digest);
-        }
-        desk.ok(&["enroll", &id, "--trust-ek", &tpm.fingerprint(), "--yes", "--label", "web1"]);
-        let setup = Self { verifier, desk, tpm, id };
-        setup.node().finish_enrollment();
-        setup
+        Self { verifier, desk, tpm, id }
     }
 
     fn node(&self) -> Node<'_> {
@@ -279,6 +286,56 @@ fn one_command_accepts_what_a_node_proposes() {
     let state = |id: &str| list.proposals.iter().find(|one| one.id.to_string() == id).unwrap().state;
     assert_eq!(state(&number), ProposalState::Denied);
     assert_eq!(desk.run(&["proposal", "show", "999"]).code, 3);
+}
+
+#[test]
+fn what_a_whole_group_proposes_is_accepted_at_once() {
+    let setup = Setup::new();
+    let (desk, one) = (&setup.desk, setup.node());
+    let second = enrolled(&setup.verifier, desk, "web2");
+    let two = Node { tpm: &second, verifier: &setup.verifier };
+    let (old, new) = (Boot::new("6.1", CMDLINE), Boot::new("6.2", CMDLINE));
+    desk.ok(&["group", "set", "web1", "web2", "--group", "web"]);
+    assert_eq!(
+        (said(&one.boot(&old)), said(&two.boot(&old))),
+        ("pending no_policy".into(), "pending no_policy".into())
+    );
+    let file = setup.path("web.toml");
+    desk.ok(&["policy", "learn", "web1", "--name", "web servers", "-o", &file]);
+    desk.ok(&["policy", "apply", &file, "--group", "web", "--yes"]);
+    assert_eq!(
+        (said(&one.ask_again(&old)), said(&two.ask_again(&old))),
+        ("released".into(), "released".into())
+    );
+    let numbers = [&one, &two].map(|node| node.propose(&proposal(&new, "6.2")).proposal_id.unwrap());
+    let ran = desk.ok(&["proposal", "accept", &numbers[0].to_string(), "--yes", "--json"]);
+    let accepted: Value = json(&ran.stdout);
+    assert_eq!(accepted["also"], serde_json::json!([numbers[1]]), "{accepted}");
+    assert_eq!(accepted["policy"]["summary"]["scope"], "group:web");
+    assert_eq!((said(&one.boot(&new)), said(&two.boot(&new))), ("released".into(), "released".into()));
+}
+
+#[test]
+fn what_was_trusted_unseen_is_explained_as_it_was_judged() {
+    let setup = Setup::new();
+    let (desk, node) = (&setup.desk, setup.node());
+    let (old, new) = (Boot::new("6.1", CMDLINE), Boot::new("6.2", CMDLINE));
+    assert_eq!(setup.boot(&old), "pending no_policy");
+    let file = setup.path("web.toml");
+    desk.ok(&["policy", "learn", "web1", "-o", &file]);
+    let mut text = std::fs::read_to_string(&file).unwrap();
+    text.push_str("\n[trust_root_with_next_boot]\nuntil = 2100-01-01T00:00:00Z\ncount = 3\n");
+    std::fs::write(&file, text).unwrap();
+    desk.ok(&["policy", "apply", &file, "--node", "web1", "--yes"]);
+    assert_eq!(said(&node.ask_again(&old)), "released");
+    assert_eq!(node.propose(&proposal(&new, "6.2")).outcome, "accepted");
+    let shown = desk.ok(&["node", "show", "web1"]).stdout;
+    assert!(shown.contains("trusted unseen  proposals 1:"), "{shown}");
+    assert_eq!(setup.boot(&new), "released");
+    let explained = desk.ok(&["policy", "explain", "web1"]).stdout;
+    assert!(explained.contains("(proposal 1)"), "{explained}");
+    // The old one stays allowed, and so does what was trusted, until the policy says otherwise.
+    assert_eq!(setup.boot(&old), "released");
 }
 
 #[test]

@@ -38,8 +38,8 @@ pub struct Base<'a> {
     pub boot: &'a Boot,
     /// Its logs.
     pub log: &'a ExplainedLog<'a>,
-    /// How many images it starts before its kernel or UKI: shim, boot loader.
-    pub before: usize,
+    /// How many images it starts before its kernel or UKI (shim, boot loader), if its policy says so.
+    pub before: Option<usize>,
 }
 
 /// The phase that systemd measures before the agent runs.
@@ -110,10 +110,21 @@ pub fn secure_boot(log: &ExplainedLog<'_>) -> bool {
 
 /// What comes before the kernel stays; the images are the new ones.
 fn images(proposal: &Proposal, bank: Hash, base: &Base<'_>) -> Value {
-    let is_image = |event: &Event<'_>| event.kind == kind::EFI_BOOT_SERVICES_APPLICATION;
+    let Some(before) = base.before else {
+        return unknown(4, "no policy says which of the machine's images come before its kernel");
+    };
+    // What a policy counts as images.
+    let is_image = |event: &Event<'_>| {
+        matches!(
+            event.kind,
+            kind::EFI_BOOT_SERVICES_APPLICATION
+                | kind::EFI_BOOT_SERVICES_DRIVER
+                | kind::EFI_RUNTIME_SERVICES_DRIVER
+        )
+    };
     let (mut value, mut seen, mut replaced) = (zero(bank), 0, false);
     for event in extends(base, 4) {
-        if is_image(event) && seen >= base.before {
+        if is_image(event) && seen >= before {
             replaced = true;
             continue;
         }

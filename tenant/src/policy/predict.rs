@@ -12,6 +12,7 @@ use crate::policy::node::{Governed, extendable};
 use crate::policy::{package, scope, trial};
 use crate::text::clean;
 use crate::{proposals, resolve, show};
+use halfkey_evidence::eventlog::ExplainedLog;
 use halfkey_evidence::policy::rules::{Allowed, Boot, Digest, Image, Initrd, Role, Sections};
 use halfkey_evidence::policy::{self, Cover, Policy};
 use halfkey_protocol::Bytes;
@@ -63,6 +64,15 @@ struct Machine {
     policy: Option<Policy>,
 }
 
+impl Machine {
+    /// How many images it starts before its kernel or UKI, by its own policy.
+    fn before(&self, log: &ExplainedLog<'_>) -> Option<usize> {
+        let policy = self.policy.as_ref()?;
+        let name = policy::evaluate(policy, log, &self.boot.claims()).boot?;
+        policy.boots().iter().find(|boot| boot.name == name).map(before)
+    }
+}
+
 /// Predicts, prints, and perhaps adds.
 ///
 /// # Errors
@@ -109,7 +119,7 @@ fn machine(desk: &Desk<'_>, node: &str) -> Result<Machine> {
     let attester = Attester::of(id, &desk.client.node(id)?, &desk.key)?;
     let number = boot::last(&desk.client, id, "released boot", boot::released)?;
     let boot = attester.boot(&desk.client, number)?;
-    let policy = Governed::fetch(&desk.client, id, &desk.key)?.effective()?;
+    let policy = Governed::fetch(&desk.client, id, &desk.key)?.with_trusted(&desk.client, &attester)?;
     Ok(Machine { boot, policy })
 }
 
@@ -175,19 +185,15 @@ fn predict(
     machine: Option<&Machine>,
 ) -> Result<Prediction> {
     let log = machine.map(|machine| machine.boot.log()).transpose()?;
-    // By what the machine's own policy calls that boot: its images before the kernel stay.
+    // What the policy calls the machine's boot: its images before the kernel stay.
     let base_name = match (machine, &log) {
         (Some(machine), Some(log)) => {
             from.and_then(|from| policy::evaluate(from, log, &machine.boot.claims()).boot)
         }
         _ => from.and_then(only_way).map(|boot| boot.name.clone()),
     };
-    let before = match (from, &base_name) {
-        (Some(from), Some(name)) => from.boots().iter().find(|boot| boot.name == *name).map_or(0, before),
-        _ => 0,
-    };
     let base = match (machine, &log) {
-        (Some(machine), Some(log)) => Some(Base { boot: &machine.boot, log, before }),
+        (Some(machine), Some(log)) => Some(Base { boot: &machine.boot, log, before: machine.before(log) }),
         _ => None,
     };
     let mut missing = Vec::new();

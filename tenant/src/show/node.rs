@@ -97,11 +97,10 @@ pub fn node(
     if let Some(record) = additions {
         list.push(("additions", policy(&record.summary, now)));
     }
-    if let Some(trusted) = judged.map(|judged| judged.trusted.len()).filter(|count| *count > 0) {
-        list.push((
-            "trusted",
-            format!("{trusted} proposals count without an operator: `halfkey proposals --all`"),
-        ));
+    let trusted = judged.map_or(&[][..], |judged| &judged.trusted);
+    if !trusted.is_empty() {
+        let numbers: Vec<_> = trusted.iter().map(|proposal| proposal.id.to_string()).collect();
+        list.push(("trusted unseen", format!("proposals {}: `halfkey proposal show N`", numbers.join(", "))));
     }
     let mut text = rows("", &list);
     if let Some(boot) = &record.pending {

@@ -80,7 +80,7 @@ pub fn trials(trials: &[Trial], style: &Style) -> String {
             Tried::Unusable => ("unusable", Some(Color::Yellow)),
         };
         table.add_row(vec![
-            Cell::new(trial.node_id.as_deref().map_or("-".to_owned(), |id| clean_short(id, 8))),
+            Cell::new(trial.node_id.as_deref().map_or("-".to_owned(), digits)),
             Cell::new(clean_short(&trial.label, 40)),
             Cell::new(trial.evidence_id.map_or("-".to_owned(), |id| id.to_string())),
             painted(style, result, color),
@@ -88,6 +88,11 @@ pub fn trials(trials: &[Trial], style: &Style) -> String {
         ]);
     }
     table.trim_fmt()
+}
+
+/// The first digits of an id.
+fn digits(id: &str) -> String {
+    clean_short(id, 36).chars().take(8).collect()
 }
 
 /// The nodes of a trial that would be denied, a line each.
