@@ -41,13 +41,15 @@ fn register() -> Register {
 async fn bodies_are_bounded_and_read_strictly() {
     let server = Server::start();
     let (anybody, operator) = (server.anybody(), server.operator());
-    for path in ["/v1/register", "/v1/activate", "/v1/begin", "/v1/finish", "/v1/wait", "/v1/prove"] {
+    for path in
+        ["/v1/register", "/v1/activate", "/v1/begin", "/v1/finish", "/v1/propose", "/v1/wait", "/v1/prove"]
+    {
         for body in [&b""[..], b"{", b"[]", b"null", b"\xff\xfe", b"{\"node_id\":7}"] {
             assert_eq!(raw(&anybody, path, body.to_vec()).await, Reason::Malformed, "{path}");
         }
         let deep = [vec![b'['; 60_000]].concat();
         assert_eq!(raw(&anybody, path, deep).await, Reason::Malformed, "{path}");
-        let limit = if path == "/v1/finish" { MAX_BODY } else { 64 << 10 };
+        let limit = if ["/v1/finish", "/v1/propose"].contains(&path) { MAX_BODY } else { 64 << 10 };
         assert_eq!(raw(&anybody, path, vec![b' '; limit + 1]).await, Reason::TooLarge, "{path}");
         assert_eq!(raw(&anybody, path, vec![b' '; limit]).await, Reason::Malformed, "{path}");
     }
@@ -94,6 +96,11 @@ async fn strangers_learn_nothing() {
     assert_eq!(refused(post::<serde_json::Value>(&anybody, "/v1/begin", &version).await), Reason::Version);
     let wait = Wait { node_id: stranger(), ticket: None };
     assert_eq!(refused(post::<serde_json::Value>(&anybody, "/v1/wait", &wait).await), Reason::UnknownNode);
+    let propose = Begin { purpose: "propose".into(), versions: vec![1], node_id: stranger() };
+    assert_eq!(
+        refused(post::<serde_json::Value>(&anybody, "/v1/begin", &propose).await),
+        Reason::UnknownNode
+    );
     let prove = Prove { node_id: stranger(), enrollment_id: "x".into(), proof: Bytes(vec![0; 32]) };
     assert_eq!(refused(post::<serde_json::Value>(&anybody, "/v1/prove", &prove).await), Reason::NotEnrolled);
     let finish = Finish {
@@ -130,7 +137,15 @@ async fn operators_need_a_listed_certificate() {
     let info = "/v1/operator/info";
     let known: ServerInfo = get(&server.operator(), info).await.unwrap();
     assert!(template::RELEASE.point(&known.release_public).is_some());
-    for path in [info, "/v1/operator/nodes", "/v1/operator/audit", "/v1/internal/registrations"] {
+    for path in [
+        info,
+        "/v1/operator/nodes",
+        "/v1/operator/audit",
+        "/v1/operator/policies",
+        "/v1/operator/groups",
+        "/v1/operator/proposals",
+        "/v1/internal/registrations",
+    ] {
         assert_eq!(
             refused(get::<serde_json::Value>(&server.anybody(), path).await),
             Reason::Unauthorized,

@@ -34,6 +34,8 @@ async fn a_verifier_asks_its_registrar() {
     let node = Node::new();
     assert_eq!(refused(node.register(&verifier.anybody()).await), Reason::WrongRole);
     assert_eq!(refused(node.begin(&registrar.anybody(), "boot").await), Reason::WrongRole);
+    let propose = post::<serde_json::Value>(&registrar.anybody(), "/v1/propose", &()).await;
+    assert_eq!(refused(propose), Reason::WrongRole);
     node.register(&registrar.anybody()).await.unwrap();
     let list: NodeList = get(&operator, "/v1/operator/nodes").await.unwrap();
     assert_eq!(list.nodes.len(), 1);

@@ -3,7 +3,7 @@
 use super::{Answer, Json, Refusal, common_version, node_id};
 use crate::attest::{Assessment, Claim, Lifetimes, hint};
 use crate::nonce::{self, Scope};
-use crate::policies::propose::{self, MAX_PROPOSAL};
+use crate::policies::propose;
 use crate::server::App;
 use crate::store::{Case, Node, ProposalCase, Stand, Store, StoreError};
 use crate::tls::Peer;
@@ -171,10 +171,6 @@ async fn propose(
 ) -> Answer<Proposed> {
     let verifier = app.verifier()?.clone();
     let node = Claim::read_proposal(&message.value.finish)?.node;
-    if message.value.proposal.len() > MAX_PROPOSAL {
-        let what = format!("expected at most {MAX_PROPOSAL} bytes in proposal");
-        return Err(Refusal::new(Reason::TooLarge, what));
-    }
     let known = enrolled_node(&app, node, Purpose::Propose).await?;
     let lifetime = app.config.lifetimes.nonce;
     let decide = move |store: &dyn Store| {

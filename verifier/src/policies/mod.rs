@@ -15,7 +15,7 @@ pub mod review;
 use crate::store::{Documents, Enrollment, Governing, Node, PolicyRef, Result, StoreError, Trusted};
 use aws_lc_rs::digest::{Context, SHA256, digest};
 use cache::Cache;
-use halfkey_evidence::policy::{Additions, Policy, boot_of};
+use halfkey_evidence::policy::{Additions, Finding, Policy, boot_of};
 use halfkey_protocol::Bytes;
 use halfkey_protocol::identity::fingerprint;
 use std::sync::Arc;
@@ -246,9 +246,9 @@ fn combined_key(
     key
 }
 
-/// The first finding, and how many more there are.
-pub fn summary(findings: &[halfkey_evidence::policy::Finding]) -> String {
-    let mut text = findings.first().map(ToString::to_string).unwrap_or_default();
+/// The first finding, and how many more there are, in one line.
+pub fn summary(findings: &[Finding]) -> String {
+    let mut text = findings.first().map(ToString::to_string).unwrap_or_default().replace('\n', ", ");
     if findings.len() > 1 {
         text.push_str(&format!(" (and {} more)", findings.len() - 1));
     }

@@ -22,9 +22,6 @@ use halfkey_protocol::wire::policies::ProposalState;
 use halfkey_protocol::wire::{Proposal, Propose, Purpose};
 use halfkey_protocol::{FENCE_PCR, Reason, label};
 
-/// Largest proposal, in bytes of JSON.
-pub const MAX_PROPOSAL: usize = 64 << 10;
-
 /// A proposal with the outcome of every check that needs no database.
 pub struct Assessment<'a> {
     message: &'a Propose,
