@@ -32,6 +32,9 @@ struct Shown {
     evidence: EvidenceRecord,
 }
 
+/// Exit code, what is said, what the server alters.
+type Case<'a> = (i32, &'a str, &'a dyn Fn(&mut Shown));
+
 fn answer(request: &Request, shown: &Shown) -> Answer {
     let Shown { record, evidence } = shown;
     let path = request.path.trim_start_matches("/v1/operator/");
@@ -85,7 +88,7 @@ fn only_what_the_tpm_signed_is_learned() {
     assert!(ran.code == 0 && ran.stdout.contains("[[boot]]") && ran.stderr.is_empty(), "{ran:?}");
 
     let log = |shown: &mut Shown| shown.evidence.finish.event_log.clone().unwrap();
-    let cases: [(i32, &str, &dyn Fn(&mut Shown)); 10] = [
+    let cases: [Case<'_>; 10] = [
         (6, "signature", &|s| s.evidence.finish.quote = flipped(&s.evidence.finish.quote, 30)),
         (6, "pcr values with digest", &|s| s.evidence.finish.pcrs[4] = vec![7; 32].into()),
         (6, "qualifying data", &|s| s.evidence.finish.r_sha256 = vec![7; 32].into()),
