@@ -1,5 +1,7 @@
 //! Sizes and times next to Clevis, measured in one run on this machine. Nothing is typed in by hand.
 
+mod evidence;
+mod hostile;
 mod initramfs;
 mod run;
 mod unlock;
@@ -29,6 +31,9 @@ fn bench() -> Result<()> {
     let work = tempfile::tempdir()?;
 
     let agent_bytes = std::fs::metadata(&paths.agent)?.len();
+    eprintln!("checking evidence ...");
+    let rates = evidence::measure(work.path(), &paths)?;
+    let (hostile, hostile_time) = hostile::measure()?;
     eprintln!("building three initramfs images ...");
     let packages = Packages::get(&paths, &mut |what| eprintln!("{what} ..."))?;
     let images = initramfs::measure(&cache, &packages.newest.modules, &dist)?;
@@ -59,7 +64,29 @@ fn bench() -> Result<()> {
         println!("  {name:<25} {:>12.1} {:>11}", ms(cost), cost.processes);
     }
 
+    println!();
+    println!(
+        "evidence, one core (event log of {} bytes, {} events)   per second",
+        rates.log_bytes, rates.log_events
+    );
+    let ratio = rates.checks / rates.p256;
+    for (name, rate) in [
+        ("quote, replay and policy", rates.checks),
+        ("the same, first boot of a policy", rates.first_checks),
+        ("bare P-256 verification (the limit)", rates.p256),
+    ] {
+        println!("  {name:<40} {rate:>23.0}");
+    }
+    println!("  {:<40} {ratio:>23.2}", "ratio of the first to the last");
+    let hostile_ms = (hostile_time.as_secs_f64() * 1000.0).round();
+    println!("worst hostile event log of 16 MiB ({hostile}): {hostile_ms} ms");
+
     let json = serde_json::json!({
+        "evidence_checks_per_s_core": rates.checks.round(),
+        "evidence_first_checks_per_s_core": rates.first_checks.round(),
+        "evidence_log_bytes": rates.log_bytes,
+        "p256_limit_per_s_core": rates.p256.round(),
+        "hostile_log_ms": hostile_ms,
         "agent_bytes": agent_bytes,
         "agent_rss_kib": costs.agent_rss,
         "verifier_rss_kib": costs.verifier_rss,

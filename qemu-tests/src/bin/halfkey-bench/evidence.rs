@@ -1,0 +1,292 @@
+//! How many boots a core checks, in process: quote, replay and policy, next to bare P-256
+//! verification, which no check can do without.
+
+use crate::run::Result;
+use aws_lc_rs::signature::{ECDSA_P256_SHA256_FIXED, ParsedPublicKey};
+use halfkey_evidence::digest::Bank;
+use halfkey_evidence::eventlog::variable::Known;
+use halfkey_evidence::eventlog::{Content, Event, replay};
+use halfkey_evidence::policy::{Claims, Policy, evaluate, learn};
+use halfkey_evidence::public::AkPublic;
+use halfkey_evidence::quote::{QuoteContext, verify};
+use halfkey_evidence::signature;
+use halfkey_protocol::kdf::Hash;
+use halfkey_protocol::qualify::Qualifier;
+use halfkey_protocol::wire::Finish;
+use halfkey_protocol::{Bytes, QUOTED_PCRS, template};
+use halfkey_qemu_tests::paths::Paths;
+use halfkey_qemu_tests::process::{Guard, run};
+use halfkey_qemu_tests::swtpm::{self, Manufacturer};
+use nix::time::{ClockId, clock_gettime};
+use std::fs;
+use std::hint::black_box;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::time::Duration;
+
+/// What was measured.
+pub struct Rates {
+    /// Length of the event log, in bytes.
+    pub log_bytes: usize,
+    /// Events in it.
+    pub log_events: usize,
+    /// Checks per second of CPU time.
+    pub checks: f64,
+    /// The same for the first boot under a policy, when nothing is remembered of its keys.
+    pub first_checks: f64,
+    /// Bare verifications of the same signature per second of CPU time.
+    pub p256: f64,
+}
+
+/// A boot of the rig with Secure Boot.
+const BOOT: &str = "uki-secure-boot-own-keys";
+/// As long as the log of a machine with the keys and the revocation list that Microsoft hands out.
+const LOG_BYTES: usize = 40_000;
+const BANK: Hash = Hash::Sha256;
+
+/// Has a TPM of its own quote a recorded boot, learns a policy from it, and counts.
+pub fn measure(dir: &Path, paths: &Paths) -> Result<Rates> {
+    let fixture = |kind: &str| {
+        let path = paths.tree.join(format!("evidence/tests/fixtures/{BOOT}.{kind}"));
+        fs::read(&path).map_err(|error| format!("{}: {error}", path.display()))
+    };
+    let log = with_longer_dbx(&fixture("bin")?)?;
+    let command_line = fixture("cmdline")?;
+    let tpm = Tpm::start(dir)?;
+    let exchange = Exchange::default();
+    let (ak, finish) = tpm.boot(&log, &exchange)?;
+    let check = Check { ak: AkPublic::parse(&ak)?, finish, exchange, log, command_line };
+    let learned = check.learn()?;
+    let policy = || Policy::parse(&learned).map_err(|problems| format!("the learned policy: {problems:?}"));
+
+    let known = policy()?;
+    let (x, y) = template::AK.point(&ak).ok_or("an ak of another template")?;
+    let key = ParsedPublicKey::new(&ECDSA_P256_SHA256_FIXED, [&[4][..], &x, &y].concat())?;
+    let signed = signature::parse(&check.finish.signature)?;
+    let (mut checks, mut p256) = (Vec::new(), Vec::new());
+    check.run(&known)?;
+    // In turn, so that what else the machine does hits both alike.
+    for _ in 0..ROUNDS {
+        checks.push(rate(|| check.run(&known))?);
+        p256.push(rate(|| Ok(key.verify_sig(black_box(&check.finish.quote), &signed)?))?);
+    }
+    let mut fresh = (0..FIRST).map(|_| policy()).collect::<std::result::Result<Vec<_>, _>>()?.into_iter();
+    let first = cpu_time()?;
+    fresh.try_for_each(|policy| check.run(&policy))?;
+    let first_checks = FIRST as f64 / (cpu_time()? - first).as_secs_f64();
+    Ok(Rates {
+        log_bytes: check.log.len(),
+        log_events: replay(&check.log, BANK)?.events().len(),
+        checks: median(&mut checks),
+        first_checks,
+        p256: median(&mut p256),
+    })
+}
+
+/// Rounds of each figure.
+const ROUNDS: usize = 15;
+/// How long a round takes, of CPU time.
+const ROUND: Duration = Duration::from_millis(150);
+/// Policies that see their first boot.
+const FIRST: usize = 500;
+
+/// How often per second of this thread's CPU time.
+fn rate(mut what: impl FnMut() -> Result<()>) -> Result<f64> {
+    let (start, mut count) = (cpu_time()?, 0u32);
+    loop {
+        for _ in 0..100 {
+            what()?;
+        }
+        count += 100;
+        let spent = cpu_time()? - start;
+        if spent >= ROUND {
+            return Ok(f64::from(count) / spent.as_secs_f64());
+        }
+    }
+}
+
+fn cpu_time() -> Result<Duration> {
+    Ok(clock_gettime(ClockId::CLOCK_THREAD_CPUTIME_ID)?.into())
+}
+
+fn median(values: &mut [f64]) -> f64 {
+    values.sort_by(f64::total_cmp);
+    values[values.len() / 2]
+}
+
+/// What the verifier has when evidence comes in.
+struct Check {
+    ak: AkPublic,
+    finish: Finish,
+    exchange: Exchange,
+    log: Vec<u8>,
+    command_line: Vec<u8>,
+}
+
+impl Check {
+    /// All that does not need a database.
+    fn run(&self, policy: &Policy) -> Result<()> {
+        let quote = verify(&self.context(), &self.finish)?;
+        let log = replay(black_box(&self.log), BANK)?.explain(&quote, None)?;
+        let evaluation = evaluate(policy, &log, &self.claims());
+        match evaluation.findings.first() {
+            None => Ok(()),
+            Some(finding) => Err(format!("the learned policy does not accept the boot: {finding}").into()),
+        }
+    }
+
+    fn learn(&self) -> Result<String> {
+        let quote = verify(&self.context(), &self.finish)?;
+        let log = replay(&self.log, BANK)?.explain(&quote, None)?;
+        learn(&log, &self.claims(), "bench", &[]).map_err(|findings| {
+            let why = findings.first().map_or_else(String::new, ToString::to_string);
+            format!("no policy can be learned from the boot: {why}").into()
+        })
+    }
+
+    fn context(&self) -> QuoteContext<'_> {
+        QuoteContext { ak: &self.ak, qualifier: self.exchange.qualifier(), bank: BANK }
+    }
+
+    fn claims(&self) -> Claims<'_> {
+        Claims { command_line: Some(&self.command_line) }
+    }
+}
+
+/// What both sides of an exchange know; any values will do.
+struct Exchange {
+    node: [u8; 16],
+    nonce: [u8; 48],
+    key: [u8; 32],
+    srk_name: [u8; 34],
+}
+
+impl Default for Exchange {
+    fn default() -> Self {
+        Self { node: [1; 16], nonce: [2; 48], key: [3; 32], srk_name: [4; 34] }
+    }
+}
+
+impl Exchange {
+    fn qualifier(&self) -> Qualifier<'_> {
+        Qualifier {
+            version: 1,
+            node: &self.node,
+            purpose: "boot",
+            nonce: &self.nonce,
+            hpke_public: &self.key,
+            nonce_tpm: &self.key,
+            srk_name: &self.srk_name,
+            r_sha256: &self.key,
+        }
+    }
+}
+
+/// A TPM that was just powered on.
+struct Tpm {
+    folder: PathBuf,
+    _running: Guard,
+}
+
+impl Tpm {
+    fn start(dir: &Path) -> Result<Self> {
+        let folder = dir.join("quoting");
+        fs::create_dir_all(&folder)?;
+        Manufacturer::new(&folder.join("manufacturer"))?.make(&folder.join("tpm"))?;
+        let running =
+            swtpm::for_programs(&folder.join("tpm"), &folder.join("tpm.sock"), &folder.join("tpm.log"))?;
+        Ok(Self { folder, _running: running })
+    }
+
+    fn tool(&self, name: &str, args: &[&str]) -> Result<()> {
+        let tcti = format!("swtpm:path={}", self.folder.join("tpm.sock").display());
+        run(Command::new(name).args(args).current_dir(&self.folder).env("TPM2TOOLS_TCTI", tcti))?;
+        Ok(())
+    }
+
+    fn read(&self, name: &str) -> Result<Vec<u8>> {
+        Ok(fs::read(self.folder.join(name))?)
+    }
+
+    /// Extends its PCRs as the log says, and quotes them: the public area of the AK, and the evidence.
+    fn boot(&self, log: &[u8], exchange: &Exchange) -> Result<(Vec<u8>, Finish)> {
+        let log = replay(log, BANK)?;
+        let extended = |event: &&Event<'_>| !event.digest.is_empty() && (event.pcr as usize) < QUOTED_PCRS;
+        let extend = |event: &Event<'_>| format!("{}:{}={}", event.pcr, BANK.name(), hex(event.digest));
+        let extends: Vec<String> = log.events().iter().filter(extended).map(extend).collect();
+        for some in extends.chunks(16) {
+            self.tool("tpm2_pcrextend", &some.iter().map(String::as_str).collect::<Vec<_>>())?;
+        }
+        let attributes = "fixedtpm|fixedparent|sensitivedataorigin|userwithauth|noda|restricted|sign";
+        let alg = "ecc256:ecdsa-sha256:null";
+        self.tool("tpm2_createprimary", &["-C", "e", "-G", alg, "-a", attributes, "-c", "ak"])?;
+        self.tool("tpm2_flushcontext", &["-t"])?;
+        self.tool("tpm2_readpublic", &["-c", "ak", "-f", "tpmt", "-o", "ak.pub"])?;
+        self.tool("tpm2_flushcontext", &["-t"])?;
+        let all = format!("{}:0,1,2,3,4,5,6,7,8,9,10,11,12,13,14,15", BANK.name());
+        let qualifying = hex(&exchange.qualifier().digest());
+        self.tool(
+            "tpm2_quote",
+            &["-c", "ak", "-l", &all, "-q", &qualifying, "-g", "sha256", "-m", "att", "-s", "sig"],
+        )?;
+        self.tool("tpm2_pcrread", &["-o", "pcrs", &all])?;
+        let finish = Finish {
+            version: 1,
+            node_id: String::new(),
+            purpose: "boot".to_owned(),
+            nonce: exchange.nonce.into(),
+            hpke_public: exchange.key.into(),
+            nonce_tpm: exchange.key.into(),
+            r_sha256: exchange.key.into(),
+            quote: self.read("att")?.into(),
+            signature: self.read("sig")?.into(),
+            bank: BANK.name().to_owned(),
+            pcrs: self.read("pcrs")?.chunks(BANK.digest_len()).map(Bytes::from).collect(),
+            event_log: None,
+            userspace_log: None,
+            ima_log: None,
+            command_line: None,
+            agent: "bench".to_owned(),
+        };
+        Ok((self.read("ak.pub")?, finish))
+    }
+}
+
+fn hex(bytes: &[u8]) -> String {
+    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
+}
+
+/// The same boot on a machine whose dbx has more image hashes: the recorded one is short, because the rig forbids
+/// little.
+fn with_longer_dbx(log: &[u8]) -> Result<Vec<u8>> {
+    let replayed = replay(log, BANK)?;
+    let is_dbx = |event: &&Event<'_>| matches!(event.content(), Content::Variable(variable) if variable.known() == Known::Dbx);
+    let dbx = replayed.events().iter().find(is_dbx).ok_or("a log without dbx")?;
+    let missing = LOG_BYTES.saturating_sub(log.len());
+    let mut data = [dbx.claimed_data(), &image_hashes(missing / 48)].concat();
+    // UEFI_VARIABLE_DATA: vendor, length of the name, length of the value.
+    let length =
+        u64::from_le_bytes(data[24..32].try_into()?) + (data.len() - dbx.claimed_data().len()) as u64;
+    data[24..32].copy_from_slice(&length.to_le_bytes());
+
+    let at = |part: &[u8]| part.as_ptr() as usize - log.as_ptr() as usize;
+    let (digest, old) = (at(dbx.digest), at(dbx.claimed_data()));
+    Ok([
+        &log[..digest],
+        &Bank::from(BANK).digest(&data),
+        &log[digest + dbx.digest.len()..old - 4],
+        &(data.len() as u32).to_le_bytes(),
+        &data,
+        &log[old + dbx.claimed_data().len()..],
+    ]
+    .concat())
+}
+
+/// An `EFI_SIGNATURE_LIST` of `EFI_CERT_SHA256_GUID`.
+fn image_hashes(count: usize) -> Vec<u8> {
+    const SHA256: [u8; 16] =
+        [0x26, 0x16, 0xc4, 0xc1, 0x4c, 0x50, 0x92, 0x40, 0xac, 0xa9, 0x41, 0xf9, 0x36, 0x93, 0x43, 0x28];
+    let sizes = [28 + 48 * count, 0, 48].map(|size| (size as u32).to_le_bytes()).concat();
+    let hash = |number: usize| [&[0; 16][..], &Bank::Sha256.digest(&number.to_le_bytes())].concat();
+    [SHA256.to_vec(), sizes, (0..count).flat_map(hash).collect()].concat()
+}
