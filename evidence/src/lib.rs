@@ -1,5 +1,6 @@
 //! The checks of Halfkey. Every input is hostile; every function is pure: no
-//! I/O, no clock, no state (credentials draw randomness, nothing else does).
+//! I/O, no clock, no state (credentials draw randomness; a policy remembers digests that it has seen, which changes
+//! nothing but its speed).
 //!
 //! | module | what |
 //! | --- | --- |
@@ -13,7 +14,7 @@
 //! | [`quote`] | the quote, in a fixed order of checks |
 //! | [`digest`] | digests of PCR banks |
 //! | [`eventlog`] | firmware event log and systemd's log, replayed against the quote |
-//! | [`policy`] | reference values |
+//! | [`policy`] | what may be booted, in terms of the events of a log |
 //!
 //! Proof types can't be built outside their check: [`registration::CheckedRegistration`],
 //! [`ek::TrustedEk`], [`quote::VerifiedQuote`], [`eventlog::ReplayedLog`], [`eventlog::ExplainedLog`].

@@ -75,6 +75,23 @@ fn logs_explain_quotes_of_a_tpm() {
         events.push((added, EV_IPL, b"more", b"more"));
         assert_eq!(explain(&crypto_agile(&events), None).unwrap_err().reason, Reason::LogReplay);
     }
+    // Each event twice, or two that follow each other in a PCR the wrong way round.
+    for at in 1..boot().len() {
+        let mut events = boot();
+        events.insert(at, events[at]);
+        assert_eq!(
+            explain(&crypto_agile(&events), None).unwrap_err().reason,
+            Reason::LogReplay,
+            "{at} twice"
+        );
+        let mut events = boot();
+        let next = (at + 1..events.len()).find(|next| events[*next].0 == events[at].0);
+        if let Some(next) = next {
+            events.swap(at, next);
+            let rejection = explain(&crypto_agile(&events), None).unwrap_err();
+            assert_eq!(rejection.reason, Reason::LogReplay, "{at} and {next} swapped");
+        }
+    }
     let mut relabelled = boot();
     relabelled.iter_mut().filter(|event| event.0 == 9).for_each(|event| event.0 = 8);
     assert_eq!(explain(&crypto_agile(&relabelled), None).unwrap_err().reason, Reason::LogReplay);
@@ -244,6 +261,10 @@ fn damaged_logs_are_refused() {
     refused("zeros", malformed, &[0; 31]);
     refused("pcr 24", malformed, &crypto_agile(&[(24, EV_IPL, b"", b"")]));
     assert!(replay(&crypto_agile(&[(u32::MAX, kind::NO_ACTION, b"", b"")]), Hash::Sha256).is_ok());
+
+    for padding in 1..80 {
+        refused("padded", malformed, &[&good[..], &vec![0; padding]].concat());
+    }
 
     let length_lie = [head(&[(0x0b, 33)]), event(0, 8, b"", b"")].concat();
     refused("sha256 of 33 bytes", malformed, &length_lie);
