@@ -5,15 +5,19 @@ mod common;
 
 use aws_lc_rs::signature::{Ed25519KeyPair, KeyPair};
 use common::node::{Node, said, sign_policy};
+use common::rig::hex;
 use common::software::{Software, head};
 use common::{Server, get, path, post, refused};
+use halfkey_evidence::eventlog;
+use halfkey_evidence::policy::{Claims, learn};
 use halfkey_protocol::identity::fingerprint;
+use halfkey_protocol::kdf::Hash;
 use halfkey_protocol::wire::operator::{AuditList, NodeRecord};
 use halfkey_protocol::wire::policies::{
     GroupList, MAX_POLICY, NodePolicy, PolicyEnvelope, PolicyList, PolicyRecord, SignedPolicy,
     policy_signed_bytes,
 };
-use halfkey_protocol::wire::{Problem, Wait, Waited};
+use halfkey_protocol::wire::{Finish, Problem, Verdict, Wait, Waited};
 use halfkey_protocol::{Bytes, Reason};
 use halfkey_verifier::client::Client;
 
@@ -258,6 +262,66 @@ async fn a_new_version_releases_what_waits() {
         applied.detail.contains("2 nodes") && applied.detail.contains("2 boots wait no longer"),
         "{applied:?}"
     );
+}
+
+/// A boot of QEMU, OVMF and a UKI, as recorded.
+struct Recorded {
+    log: &'static [u8],
+    command_line: &'static [u8],
+}
+
+const SIGNED: Recorded = Recorded {
+    log: include_bytes!("../../evidence/tests/fixtures/uki-secure-boot-own-keys.bin"),
+    command_line: include_bytes!("../../evidence/tests/fixtures/uki-secure-boot-own-keys.cmdline"),
+};
+const UNSIGNED: Recorded = Recorded {
+    log: include_bytes!("../../evidence/tests/fixtures/uki-no-secure-boot.bin"),
+    command_line: include_bytes!("../../evidence/tests/fixtures/uki-no-secure-boot.cmdline"),
+};
+
+impl Recorded {
+    async fn boot(&self, server: &Client, node: &Node) -> Verdict {
+        node.power_cycle();
+        let replayed = eventlog::replay(self.log, Hash::Sha256).unwrap();
+        let extending = replayed.events().iter().filter(|event| !event.digest.is_empty());
+        let specs: Vec<_> =
+            extending.map(|event| format!("{}:sha256={}", event.pcr, hex(event.digest))).collect();
+        for few in specs.chunks(8) {
+            node.tpm.tool("tpm2_pcrextend", &few.iter().map(String::as_str).collect::<Vec<_>>());
+        }
+        let session = node.begin(server, "boot").await.unwrap();
+        let evidence = Finish {
+            event_log: Some(self.log.into()),
+            command_line: Some(self.command_line.into()),
+            ..node.evidence("boot", &session)
+        };
+        post(server, "/v1/finish", &evidence).await.unwrap()
+    }
+}
+
+#[tokio::test]
+async fn a_policy_learned_from_a_real_boot_allows_just_that() {
+    let server = Server::start();
+    let (anybody, operator) = (server.anybody(), server.operator());
+    let node = enrolled(&server).await;
+    assert_eq!(said(&SIGNED.boot(&anybody, &node).await), "pending no_policy");
+    let log = eventlog::replay(SIGNED.log, Hash::Sha256).unwrap().explain_unquoted().unwrap();
+    let claims = Claims { command_line: Some(SIGNED.command_line) };
+    let learned = learn(&log, &claims, "learned", &[]).unwrap();
+    node.apply(&operator, &format!("node:{}", node.id), 1, &learned).await.unwrap();
+    let record: NodeRecord = get(&operator, &path(node.id, "")).await.unwrap();
+    assert!(record.pending.is_none(), "{record:?}");
+    let verdict = SIGNED.boot(&anybody, &node).await;
+    assert_eq!(said(&verdict), "released", "{verdict:?}");
+
+    let verdict = UNSIGNED.boot(&anybody, &node).await;
+    assert_eq!(said(&verdict), "denied policy_mismatch");
+    let record: NodeRecord = get(&operator, &path(node.id, "")).await.unwrap();
+    let findings = record.pending.unwrap().findings;
+    let names =
+        |what: &str| findings.iter().any(|finding| finding.what.contains(what) && finding.event.is_some());
+    assert!(names("SecureBoot") && names("linux"), "{findings:?}");
+    assert!(verdict.message.contains(&findings[0].to_string()), "{verdict:?}");
 }
 
 /// Who can write the database can take policies away, but not make any.

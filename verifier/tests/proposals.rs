@@ -88,8 +88,16 @@ async fn a_hash_that_the_tenant_predicted_is_accepted_unseen() {
     let policy: NodePolicy = get(&operator, &path(node.id, "/policy")).await.unwrap();
     assert!(policy.trusted.is_empty(), "the policy allows it, no trust is needed");
     // Rollback within the policy.
-    node.reboot_into(&old());
-    assert_eq!(said(&node.boot(&anybody).await), "released");
+    opened(&server, &node, &old()).await;
+
+    // A policy that takes it back before it was booted: it waits.
+    let third = Software::version("6.1.0-57");
+    let both = old().policy("web") + &third.boot();
+    node.apply(&operator, "group:web", 2, &both).await.unwrap();
+    let proposed = node.propose(&anybody, &third).await;
+    assert_eq!(answered(&proposed), "accepted");
+    node.apply(&operator, "group:web", 3, &old().policy("web")).await.unwrap();
+    assert_eq!(record(&operator, &proposed).await.state, ProposalState::Waiting);
 }
 
 #[tokio::test]
@@ -152,7 +160,6 @@ async fn what_no_rule_accepts_waits_and_a_group_is_accepted_at_once() {
     let missing = "/v1/operator/proposals/999/deny";
     assert_eq!(refused(post::<ProposalRecord>(&operator, missing, &because).await), Reason::NotFound);
 
-    // A policy that takes it back: what was booted is not what it was accepted for.
     let list: ProposalList =
         get(&operator, &format!("/v1/operator/proposals?node={}", nodes[1].id)).await.unwrap();
     assert_eq!(list.proposals.len(), 1);

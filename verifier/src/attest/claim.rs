@@ -6,12 +6,10 @@ use halfkey_evidence::eventlog::{self, ExplainedLog};
 use halfkey_evidence::public::{AkPublic, SrkPublic};
 use halfkey_evidence::quote::{self, QuoteContext, VerifiedQuote};
 use halfkey_protocol::kdf::Hash;
+use halfkey_protocol::proposal::MAX_COMMAND_LINE;
 use halfkey_protocol::qualify::Qualifier;
 use halfkey_protocol::wire::{Finish, Purpose};
 use halfkey_protocol::{MAX_LOG, NodeId, Reason, VERSIONS};
-
-/// Longest command line, in bytes: the kernel's own bound is far below it.
-const MAX_COMMAND_LINE: usize = 64 << 10;
 
 /// Evidence that is within bounds.
 pub struct Claim<'a> {

@@ -275,15 +275,20 @@ impl Node {
         self.reboot_into(&same);
     }
 
-    /// Power off and on: PCRs are zero, resetCount grows, transient keys are made again.
+    /// Power off and on, with this software.
     pub fn reboot_into(&self, software: &Software) {
+        self.power_cycle();
+        software.measure(&self.tpm);
+        *self.software.lock().unwrap() = software.clone();
+    }
+
+    /// PCRs are zero, resetCount grows, transient keys are made again.
+    pub fn power_cycle(&self) {
         // The control channel of swtpm is the port after the TPM's own.
         let reset = "tpm2_shutdown -c && port=${TPM2TOOLS_TCTI##*=} \
             && swtpm_ioctl --tcp 127.0.0.1:$((port + 1)) -i && tpm2_startup -c";
         self.tpm.tool("sh", &["-c", reset]);
         self.tpm.make_keys();
-        software.measure(&self.tpm);
-        *self.software.lock().unwrap() = software.clone();
     }
 }
 

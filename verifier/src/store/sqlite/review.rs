@@ -35,9 +35,14 @@ impl fmt::Display for Reviewed {
 /// Reviews the proposals and pending boots of one node.
 pub fn node(tx: &Transaction<'_>, id: NodeId, reviewer: &dyn Reviewer, by: By<'_>) -> Result<Reviewed> {
     let mut reviewed = Reviewed::default();
+    let (proposals, boots) = (proposals::open(tx, id)?, boots::undecided(tx, id, by.now)?);
+    // Most nodes of a large group.
+    if proposals.is_empty() && boots.is_empty() {
+        return Ok(reviewed);
+    }
     let Some(node) = nodes::one(tx, id)? else { return Ok(reviewed) };
     let documents = Within(tx);
-    for proposal in proposals::open(tx, id)? {
+    for proposal in proposals {
         let stand = reviewer.proposal(&node, &proposal, &documents)?;
         let (before, number) = (proposal.record.state, proposal.record.id);
         let after = match (&stand, before) {
@@ -54,7 +59,7 @@ pub fn node(tx: &Transaction<'_>, id: NodeId, reviewer: &dyn Reviewer, by: By<'_
     }
     // Read again: trust may have ended.
     let Some(node) = nodes::one(tx, id)? else { return Ok(reviewed) };
-    for (ticket, evidence_id) in boots::undecided(tx, id, by.now)? {
+    for (ticket, evidence_id) in boots {
         let Some(record) = evidence::one(tx, evidence_id)? else { continue };
         if reviewer.boot(&node, &record, &documents)? {
             boots::forget(tx, id, &ticket)?;
