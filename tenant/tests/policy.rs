@@ -130,9 +130,13 @@ fn a_boot_is_learned_and_another_kernel_is_denied_until_it_is_learned_too() {
     assert_eq!(setup.policies()[0].1, 2);
     assert_eq!((setup.boot(&old), setup.boot(&new)), ("released".into(), "released".into()));
 
-    // Replaced: the old one is gone, and that is said before.
-    let third = Boot::new("6.3", CMDLINE);
+    // New firmware is more than another boot. Replaced: the old one is gone, and that is said before.
+    let third = Boot { firmware: vec![7; 32], ..Boot::new("6.3", CMDLINE) };
     assert_eq!(setup.boot(&third), "denied policy_mismatch");
+    let ran = desk.run(&["approve", "web1", "--learn", "--yes"]);
+    assert!(ran.code == 1 && ran.stderr.contains("would still be denied"), "{ran:?}");
+    assert!(ran.stderr.contains("firmware.pcr0") && ran.stderr.contains("--replace"), "{ran:?}");
+    assert_eq!(setup.policies()[0].1, 2, "nothing was signed");
     let ran = desk.ok(&["approve", "web1", "--replace", "--yes"]);
     assert!(ran.stderr.contains("changes to version 2"), "{ran:?}");
     assert_eq!(said(&node.ask_again(&third)), "released");
@@ -367,7 +371,7 @@ fn what_is_predicted_boots_without_an_operator() {
         let digest = event.unwrap()["digest"].as_str().unwrap().strip_prefix("sha256:").unwrap();
         (0..32).map(|i| u8::from_str_radix(&digest[2 * i..2 * i + 2], 16).unwrap()).collect::<Vec<_>>()
     };
-    let next = Boot { kernel: digest(4, "kernel"), initrd: digest(9, "initrd"), cmdline: CMDLINE.into() };
+    let next = Boot { kernel: digest(4, "kernel"), initrd: digest(9, "initrd"), ..old.clone() };
     assert_eq!(setup.boot(&next), "released");
     // The fence is extended by now; everything else is as it was predicted.
     let pcrs = setup.tpm.pcrs();

@@ -18,19 +18,26 @@ pub struct Boot {
     /// Digest of the initrd.
     pub initrd: Vec<u8>,
     pub cmdline: String,
+    /// What the firmware is measured as.
+    pub firmware: Vec<u8>,
 }
 
 impl Boot {
     pub fn new(kernel: &str, cmdline: &str) -> Self {
         let digest = |what: &str| Hash::Sha256.digest(&[what.as_bytes(), kernel.as_bytes()]);
-        Self { kernel: digest("kernel"), initrd: digest("initrd"), cmdline: cmdline.to_owned() }
+        Self {
+            kernel: digest("kernel"),
+            initrd: digest("initrd"),
+            cmdline: cmdline.to_owned(),
+            firmware: sha256(b"firmware"),
+        }
     }
 
     /// PCR and digest of each event, and the log.
     pub fn measure(&self) -> (Vec<(u8, Vec<u8>)>, Vec<u8>) {
         let mut log = Log::default();
         log.data(0, S_CRTM_VERSION, &utf16("1.0\0"));
-        log.digest(0, BLOB, &sha256(b"firmware"), &[0; 16]);
+        log.digest(0, BLOB, &self.firmware, &[0; 16]);
         for (vendor, name, value) in [
             (GLOBAL, "SecureBoot", &[0][..]),
             (GLOBAL, "PK", &[]),
