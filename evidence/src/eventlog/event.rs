@@ -107,8 +107,10 @@ impl<'a> Event<'a> {
             kind::EFI_VARIABLE_DRIVER_CONFIG | kind::EFI_VARIABLE_BOOT | kind::EFI_VARIABLE_BOOT2 => {
                 Variable::parse(self.data).map(Content::Variable)
             }
-            kind::EFI_VARIABLE_AUTHORITY => Variable::parse(self.data)
-                .map(|list| Authority::parse(list).map_or(Content::Variable(list), Content::Authority)),
+            kind::EFI_VARIABLE_AUTHORITY => Variable::parse(self.data).map(|list| {
+                let ownerless = quirks::AUTHORITY_WITHOUT_OWNER.applies(self.kind);
+                Authority::parse(list, ownerless).map_or(Content::Variable(list), Content::Authority)
+            }),
             kind::EFI_GPT_EVENT | kind::EFI_GPT_EVENT2 => {
                 PartitionTable::parse(self.data).map(Content::PartitionTable)
             }
@@ -123,7 +125,9 @@ impl<'a> Event<'a> {
             return self.content_of_data();
         }
         match Variable::parse(self.data) {
-            Some(claimed) if quirks::BOOT_VARIABLE_VALUE.applies(self) && self.is_digest_of(claimed.data) => {
+            Some(claimed)
+                if quirks::BOOT_VARIABLE_VALUE.applies(self.kind) && self.is_digest_of(claimed.data) =>
+            {
                 Content::VariableValue { claimed, data: claimed.data }
             }
             _ => Content::Opaque,
@@ -138,7 +142,7 @@ impl<'a> Event<'a> {
             return Content::Grub { claimed, text };
         }
         if let Some(name) = section_name(self.data)
-            && quirks::SECTION_NAME_ASCII.applies(self)
+            && quirks::SECTION_NAME_ASCII.applies(self.kind)
             && self.is_digest_of_ascii(name)
         {
             return Content::SectionName(name);

@@ -5,7 +5,7 @@
 //! is copied or allocated per event.
 
 use super::cursor::Cursor;
-use super::kind;
+use super::{kind, quirks};
 use crate::Rejection;
 use crate::digest::MAX_DIGEST;
 use crate::rejection::refuse;
@@ -187,8 +187,7 @@ impl<'a> Reader<'a> {
 
     fn head(&mut self) -> Result<(u32, u32), Rejection> {
         let (pcr, kind) = (self.u32()?, self.u32()?);
-        // Quirk `information-without-pcr`.
-        if pcr as usize >= super::PCRS && kind != self::kind::NO_ACTION {
+        if pcr as usize >= super::PCRS && !quirks::INFORMATION_WITHOUT_PCR.applies(kind) {
             return self.malformed(format!("expected pcr 0 to {}, found {pcr}", super::PCRS - 1));
         }
         Ok((pcr, kind))

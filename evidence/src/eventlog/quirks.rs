@@ -1,8 +1,6 @@
 //! Where logs depart from the specification, and what is made of it: all in one place.
 
-use super::event::Event;
 use super::kind;
-use crate::digest::Bank;
 
 /// A departure that is known and allowed for.
 #[derive(Debug)]
@@ -13,13 +11,14 @@ pub struct Quirk {
     pub reason: &'static str,
     /// Who does it.
     pub source: &'static str,
-    applies: fn(&Event<'_>) -> bool,
+    /// The type of event that it is seen in.
+    pub kind: u32,
 }
 
 impl Quirk {
-    /// Whether it may be at work in this event.
-    pub(super) fn applies(&self, event: &Event<'_>) -> bool {
-        (self.applies)(event)
+    /// Whether it may be at work in an event of this type.
+    pub(super) fn applies(&self, kind: u32) -> bool {
+        self.kind == kind
     }
 }
 
@@ -38,7 +37,7 @@ pub(super) static BOOT_VARIABLE_VALUE: Quirk = Quirk {
     reason: "EV_EFI_VARIABLE_BOOT covers the variable's value and not its name; the content is then the value, and the name \
              counts as claimed",
     source: "edk2, SecurityPkg/Tcg/Tcg2Dxe/Tcg2Dxe.c, MeasureVariable: only EV_EFI_VARIABLE_DRIVER_CONFIG is hashed whole",
-    applies: |event| event.kind == kind::EFI_VARIABLE_BOOT,
+    kind: kind::EFI_VARIABLE_BOOT,
 };
 
 /// The name of a section is measured in another encoding than it is logged in.
@@ -47,15 +46,15 @@ pub(super) static SECTION_NAME_ASCII: Quirk = Quirk {
     reason: "the name is measured as ASCII with a NUL and logged as UTF-16; both spell the same text, and the digest is \
              recomputed over the ASCII",
     source: "systemd, src/boot/efi/measure.c, tpm_log_event_ascii",
-    applies: |event| event.kind == kind::IPL,
+    kind: kind::IPL,
 };
 
 /// An event that extends nothing names a PCR that does not exist.
 pub(super) static INFORMATION_WITHOUT_PCR: Quirk = Quirk {
     name: "information-without-pcr",
-    reason: "EV_NO_ACTION with PCR 0xffffffff is taken: it extends nothing, so its index means nothing",
-    source: "PC Client Platform Firmware Profile 1.06, section 10.4.5.4 (TCG_HCRTMComponentEvent and others)",
-    applies: |event| event.kind == kind::NO_ACTION,
+    reason: "EV_NO_ACTION is taken with any index, as 0xffffffff: it extends nothing, so its index means nothing",
+    source: "PC Client Platform Firmware Profile 1.05, section 10.4.3: EV_NO_ACTION extends no PCR",
+    kind: kind::NO_ACTION,
 };
 
 /// PCR 0 starts at 4 without a word in the log.
@@ -63,7 +62,7 @@ pub(super) static STARTUP_LOCALITY_UNSTATED: Quirk = Quirk {
     name: "startup-locality-unstated",
     reason: "an EV_EFI_HCRTM_EVENT that comes first in PCR 0 means locality 4; if that is wrong, PCR 0 does not replay",
     source: "TPM 2.0 Part 1, section 34.3 (H-CRTM before TPM2_Startup)",
-    applies: |event| event.kind == kind::EFI_HCRTM_EVENT && event.pcr == 0,
+    kind: kind::EFI_HCRTM_EVENT,
 };
 
 /// An authority is logged without `SignatureOwner`.
@@ -72,5 +71,5 @@ pub(super) static AUTHORITY_WITHOUT_OWNER: Quirk = Quirk {
     reason: "a certificate or SHA-256 hash may stand alone where EFI_SIGNATURE_DATA is specified; which of both it is shows in \
              the bytes, which the digest covers",
     source: "shim, shim.c, tpm_measure_variable(L\"Shim\", ..) and check_db_hash_in_ram",
-    applies: |event| event.kind == kind::EFI_VARIABLE_AUTHORITY && event.bank != Bank::Sha1,
+    kind: kind::EFI_VARIABLE_AUTHORITY,
 };

@@ -2,7 +2,7 @@
 
 use super::event::{self, Event};
 use super::parse::{FirmwareEvent, FirmwareLog, Format, parse};
-use super::{PCRS, kind};
+use super::{PCRS, kind, quirks};
 use crate::Rejection;
 use crate::digest::{Bank, Digest};
 use crate::quote::hex;
@@ -131,8 +131,7 @@ impl<'a> Replay<'a> {
         }
         let index = pcr as usize;
         if index == 0 && !self.started {
-            // Quirk `startup-locality-unstated`.
-            if kind == kind::EFI_HCRTM_EVENT {
+            if quirks::STARTUP_LOCALITY_UNSTATED.applies(kind) {
                 self.set_locality(4);
             }
             self.started = true;

@@ -209,28 +209,15 @@ impl<'a> BootEntry<'a> {
 impl<'a> Authority<'a> {
     /// `None` if the variable is not a list of signers, as SbatLevel, or its value has none of the forms that are known.
     ///
-    /// Firmware measures `EFI_SIGNATURE_DATA`; shim (`tpm_measure_variable` in its `shim.c`) too for a
-    /// certificate of a list, but a hash, and its own certificates, without the owner.
-    pub(super) fn parse(list: Variable<'a>) -> Option<Self> {
+    /// Firmware measures `EFI_SIGNATURE_DATA`; shim does so too for a certificate of a list, but a hash, and its own
+    /// certificates, come without the owner (`ownerless`: quirk `authority-without-owner`).
+    pub(super) fn parse(list: Variable<'a>, ownerless: bool) -> Option<Self> {
         if !matches!(list.known(), Known::Db | Known::VendorDb | Known::MokList | Known::Shim) {
             return None;
         }
-        let signer = match list.data {
-            hash if hash.len() == 32 => Signature::ImageHash(hash),
-            data => match Certificate::sniff(data) {
-                Some(certificate) => Signature::Certificate(certificate),
-                None => Self::behind_owner(data)?,
-            },
-        };
+        let alone = if ownerless { signature(list.data) } else { None };
+        let signer = alone.or_else(|| signature(list.data.get(OWNER..)?))?;
         Some(Self { list, signer })
-    }
-
-    fn behind_owner(data: &'a [u8]) -> Option<Signature<'a>> {
-        let signature = data.get(16..)?;
-        if signature.len() == 32 {
-            return Some(Signature::ImageHash(signature));
-        }
-        Certificate::sniff(signature).map(Signature::Certificate)
     }
 
     pub(super) fn describe(&self, f: &mut dyn Write) -> fmt::Result {
@@ -239,6 +226,17 @@ impl<'a> Authority<'a> {
         f.write_str(" of ")?;
         text::clean(f, self.list.name.chars())
     }
+}
+
+/// Length of `SignatureOwner`.
+const OWNER: usize = 16;
+
+/// A SHA-256 hash, or a certificate.
+fn signature(data: &[u8]) -> Option<Signature<'_>> {
+    if data.len() == 32 {
+        return Some(Signature::ImageHash(data));
+    }
+    Certificate::sniff(data).map(Signature::Certificate)
 }
 
 /// Entries that a line for people shows.
