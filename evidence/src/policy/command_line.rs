@@ -6,6 +6,7 @@
 //! what is forbidden is compared in a form that has neither difference.
 
 use super::rules::{CommandLine, Token};
+use std::borrow::Cow;
 
 /// Longest line, in bytes; the kernel's own limit is 2048 on x86 and 4096 elsewhere.
 pub(super) const MAX_LINE: usize = 4096;
@@ -83,7 +84,7 @@ impl Floor {
 /// What a rule, or the floor, has against a line.
 pub(super) fn objection(rule: Rule<'_>, floor: Floor, line: &str) -> Option<Objection> {
     floor.objection(line).or_else(|| match rule {
-        Rule::Own(exact) => (normal(exact) != normal(line)).then(|| Objection {
+        Rule::Own(exact) => (comparable(exact) != comparable(line)).then(|| Objection {
             rule: "exact",
             expected: normal(exact).to_owned(),
             found: normal(line).to_owned(),
@@ -106,7 +107,7 @@ pub(super) fn objection(rule: Rule<'_>, floor: Floor, line: &str) -> Option<Obje
 }
 
 fn by_tokens(allowed: &[Token], required: &[Token], forbidden: &[Token], line: &str) -> Option<Objection> {
-    for token in tokens(line) {
+    for token in tokens(line).filter(|token| !names_initrd(token)) {
         if let Some(pattern) = forbidden.iter().find(|pattern| forbids(&pattern.0, token)) {
             return Some(Objection {
                 rule: "forbidden",
@@ -163,6 +164,21 @@ pub(super) fn normal(line: &str) -> &str {
         }
         None => line,
     }
+}
+
+/// [`normal`], without the files that a loader passes on for the EFI stub of the kernel to load.
+fn comparable(line: &str) -> Cow<'_, str> {
+    let line = normal(line);
+    if !tokens(line).any(names_initrd) {
+        return Cow::Borrowed(line);
+    }
+    Cow::Owned(tokens(line).filter(|token| !names_initrd(token)).collect::<Vec<_>>().join(" "))
+}
+
+/// `initrd=\path`: its name follows the kernel's version, and what it names is measured and has a rule of its own. Not
+/// `initrd=start,size`, which is memory.
+fn names_initrd(token: &str) -> bool {
+    token.strip_prefix("initrd=").is_some_and(|file| file.starts_with(['\\', '/']))
 }
 
 impl Token {
@@ -238,6 +254,8 @@ mod tests {
         assert_eq!(found(&rule, "quiet"), Some(("required", "none such".to_owned())));
         assert_eq!(found(&rule, "ro init=/bin/sh"), Some(("forbidden", "init=/bin/sh".to_owned())));
         assert_eq!(found(&rule, "BOOT_IMAGE=/vmlinuz ro"), None);
+        assert_eq!(found(&rule, "initrd=\\linux\\initrd.img-6.1 ro"), None);
+        assert_eq!(found(&rule, "initrd=0x1000,5 ro"), Some(("allowed", "initrd=0x1000,5".to_owned())));
     }
 
     #[test]

@@ -1,6 +1,7 @@
 //! A real TPM (swtpm) and what a node would send, made with tpm2-tools.
 #![allow(dead_code, reason = "each test file uses a part of the rig")]
 
+pub mod boots;
 pub mod log;
 
 use halfkey_evidence::public::AkPublic;

@@ -79,8 +79,16 @@ impl<'l> State<'l> {
 
     /// After the last event: what is not there.
     pub fn finish<S: Sink>(&self, required: bool, sink: &mut S) {
-        // Without Secure Boot, firmware need not have keys; whether it is on must be known all the same.
-        for index in 0..if required { 5 } else { 1 } {
+        if required && self.on && self.authorities.is_empty() {
+            sink.missing(Some(7), "authority", || Why {
+                rule: "secure_boot.authorities".to_owned(),
+                expected: "an event that says who has verified an image".to_owned(),
+                found: "none".to_owned(),
+            });
+        }
+        // Firmware that knows nothing of Secure Boot has none of the keys; that it is off must be known all the same.
+        let keys = required || self.times[1..].iter().any(|times| *times > 0);
+        for index in 0..if keys { 5 } else { 1 } {
             if self.times[index] == 0 {
                 sink.missing(Some(7), &format!("variable {}", VARIABLES[index]), || Why {
                     rule: RULES[index].to_owned(),

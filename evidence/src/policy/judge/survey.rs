@@ -75,8 +75,9 @@ pub(in crate::policy) fn survey<'l, S: Sink>(
         }
     }
     missing_separators(context, &progress, sink);
-    if context.value(7).is_none() || context.policy.document.secure_boot.required {
-        survey.secure_boot.finish(context.policy.document.secure_boot.required, sink);
+    let required = context.policy.document.secure_boot.required;
+    if context.value(7).is_none() || required {
+        survey.secure_boot.finish(required, sink);
     }
     if !survey.lines.iter().any(|line| line.text.is_some()) {
         survey.section_line = section_line(context, &survey.rest[11], claims.line());

@@ -66,10 +66,9 @@ fn with_table<T>(
         return None;
     }
     let (root, errors) = DeTable::parse_recoverable(text);
-    for error in &errors {
+    // What follows the first is mostly its consequence.
+    if let Some(error) = errors.first() {
         problems.push(error.span().map_or(0, |span| span.start), syntax(error.message()));
-    }
-    if !errors.is_empty() {
         return None;
     }
     let mut table = Table::new(root.get_ref(), 0, String::new());
