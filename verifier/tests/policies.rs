@@ -4,7 +4,7 @@
 mod common;
 
 use aws_lc_rs::signature::{Ed25519KeyPair, KeyPair};
-use common::node::{Node, said, sign_policy};
+use common::node::{Node, Session, said, sign_policy};
 use common::rig::hex;
 use common::software::{Software, head};
 use common::{Server, get, path, post, refused};
@@ -14,12 +14,17 @@ use halfkey_protocol::identity::fingerprint;
 use halfkey_protocol::kdf::Hash;
 use halfkey_protocol::wire::operator::{AuditList, NodeRecord};
 use halfkey_protocol::wire::policies::{
-    GroupList, MAX_POLICY, NodePolicy, PolicyEnvelope, PolicyList, PolicyRecord, SignedPolicy,
+    GroupList, MAX_POLICY, NodePolicy, PolicyEnvelope, PolicyList, PolicyRecord, Scope, SignedPolicy,
     policy_signed_bytes,
 };
 use halfkey_protocol::wire::{Finish, Problem, Verdict, Wait, Waited};
 use halfkey_protocol::{Bytes, Reason};
+use halfkey_verifier::attest::{Assessment, Claim, Lifetimes};
 use halfkey_verifier::client::Client;
+use halfkey_verifier::keys::{ClusterKey, ReleaseKey};
+use halfkey_verifier::policies::{Library, apply};
+use halfkey_verifier::store::sqlite::Sqlite;
+use halfkey_verifier::store::{By, Case, NewPolicy, Store};
 
 async fn enrolled(server: &Server) -> Node {
     enroll(server, Node::new()).await
@@ -262,6 +267,53 @@ async fn a_new_version_releases_what_waits() {
         applied.detail.contains("2 nodes") && applied.detail.contains("2 boots wait no longer"),
         "{applied:?}"
     );
+}
+
+/// The policy is evaluated before the transaction that records the verdict: it has to be the same one there.
+#[tokio::test]
+async fn a_verdict_is_by_the_policy_of_its_moment() {
+    let mut server = Server::start();
+    let node = enrolled(&server).await;
+    node.allow(&server.operator()).await;
+    let mut sessions = Vec::new();
+    for _ in 0..2 {
+        sessions.push(node.begin(&server.anybody(), "boot").await.unwrap());
+    }
+    server.kill();
+
+    let store = Sqlite::open(&server.state().join("halfkey.db")).unwrap();
+    let cluster = ClusterKey::load(&server.state().join("cluster.key")).unwrap();
+    let release = ReleaseKey::load(&server.state().join("release.key")).unwrap();
+    let (library, now) = (Library::default(), halfkey_verifier::unix_now());
+    let judge = |session: &Session, before_ruling: &dyn Fn()| {
+        let finish = node.evidence("boot", session);
+        let claim = Claim::read(&finish).unwrap();
+        let known = store.node(node.id).unwrap().unwrap();
+        let effective = library.effective(&known, &store).unwrap();
+        let lifetimes = Lifetimes { nonce: 120, pending: 100 };
+        let enrollment = known.current.as_ref().unwrap();
+        let assessment = Assessment::of(&claim, enrollment, &effective, &cluster, lifetimes, now);
+        before_ruling();
+        let case = Case { node: node.id, now, ticket: assessment.ticket(), finish: &finish, keep: 9 };
+        store.attest(&case, &mut |standing| assessment.rule(standing, &release)).unwrap()
+    };
+    let verdict = judge(&sessions[0], &|| {
+        let scope = Scope::Node(node.id);
+        let signed = node.sign_policy(&scope.to_string(), 2, &new().policy("another"));
+        let opened = apply::check(&scope, &signed, now).unwrap();
+        let policy = NewPolicy {
+            scope: &scope.to_string(),
+            node: Some(node.id),
+            version: opened.version,
+            name: opened.name(),
+            sha256: opened.sha256,
+            signed: &signed,
+        };
+        store.apply(&policy, &library, By { actor: "ada", now }).unwrap();
+    });
+    assert_eq!(said(&verdict), "denied stale");
+    assert!(verdict.message.contains("the policy changed"), "{verdict:?}");
+    assert_eq!(said(&judge(&sessions[1], &|| ())), "denied policy_mismatch");
 }
 
 /// A boot of QEMU, OVMF and a UKI, as recorded.

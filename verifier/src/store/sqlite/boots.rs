@@ -112,20 +112,22 @@ pub fn deny(tx: &Transaction<'_>, node: NodeId, ticket: &str, because: &str, by:
     audit::append(tx, by, "deny", Some(node), &detail)
 }
 
-/// Boots that wait because of the policy: ticket and evidence.
-pub fn undecided(c: &Connection, node: NodeId, now: u64) -> Result<Vec<(String, u64)>> {
-    const SQL: &str = "SELECT ticket, evidence_id FROM boots
+/// Evidence of the newest boot that waits because of the policy. Those before it are over: the machine has gone on, and
+/// an approval would be for what it was then.
+pub fn undecided(c: &Connection, node: NodeId, now: u64) -> Result<Option<u64>> {
+    const SQL: &str = "SELECT max(evidence_id) FROM boots
                        WHERE node_id = ?1 AND expires > ?2 AND decision IS NULL AND approvable";
-    let mut query = c.prepare_cached(SQL).map_err(broken)?;
-    let rows =
-        query.query_map(params![id_text(node), number(now)], |row| Ok((row.get(0)?, as_u64(row.get(1)?))));
-    rows.and_then(Iterator::collect).map_err(broken)
+    let newest: Option<i64> = c
+        .prepare_cached(SQL)
+        .and_then(|mut query| query.query_row(params![id_text(node), number(now)], |row| row.get(0)))
+        .map_err(broken)?;
+    Ok(newest.map(as_u64))
 }
 
-/// The boot waits no longer.
-pub fn forget(tx: &Transaction<'_>, node: NodeId, ticket: &str) -> Result<()> {
-    const SQL: &str = "DELETE FROM boots WHERE node_id = ?1 AND ticket = ?2";
-    tx.execute(SQL, [&id_text(node), ticket]).map(|_| ()).map_err(broken)
+/// The policy allows the newest boot: neither it nor those before it wait any longer.
+pub fn forget_undecided(tx: &Transaction<'_>, node: NodeId) -> Result<()> {
+    const SQL: &str = "DELETE FROM boots WHERE node_id = ?1 AND decision IS NULL AND approvable";
+    tx.execute(SQL, [id_text(node)]).map(|_| ()).map_err(broken)
 }
 
 /// Forgets boots that are over.

@@ -11,7 +11,7 @@ use std::fmt;
 /// What a review changed.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Reviewed {
-    /// Boots that wait no longer.
+    /// Nodes whose boot waits no longer.
     boots: usize,
     /// Proposals that became accepted.
     accepted: usize,
@@ -32,12 +32,12 @@ impl fmt::Display for Reviewed {
     }
 }
 
-/// Reviews the proposals and pending boots of one node.
+/// Reviews the proposals and the pending boot of one node.
 pub fn node(tx: &Transaction<'_>, id: NodeId, reviewer: &dyn Reviewer, by: By<'_>) -> Result<Reviewed> {
     let mut reviewed = Reviewed::default();
-    let (proposals, boots) = (proposals::open(tx, id)?, boots::undecided(tx, id, by.now)?);
+    let (proposals, pending) = (proposals::open(tx, id)?, boots::undecided(tx, id, by.now)?);
     // Most nodes of a large group.
-    if proposals.is_empty() && boots.is_empty() {
+    if proposals.is_empty() && pending.is_none() {
         return Ok(reviewed);
     }
     let Some(node) = nodes::one(tx, id)? else { return Ok(reviewed) };
@@ -57,14 +57,14 @@ pub fn node(tx: &Transaction<'_>, id: NodeId, reviewer: &dyn Reviewer, by: By<'_
             audit::append(tx, by, "proposal_accept", Some(id), &detail)?;
         }
     }
+    let Some(record) = pending.map(|id| evidence::one(tx, id)).transpose()?.flatten() else {
+        return Ok(reviewed);
+    };
     // Read again: trust may have ended.
     let Some(node) = nodes::one(tx, id)? else { return Ok(reviewed) };
-    for (ticket, evidence_id) in boots {
-        let Some(record) = evidence::one(tx, evidence_id)? else { continue };
-        if reviewer.boot(&node, &record, &documents)? {
-            boots::forget(tx, id, &ticket)?;
-            reviewed.boots += 1;
-        }
+    if reviewer.boot(&node, &record, &documents)? {
+        boots::forget_undecided(tx, id)?;
+        reviewed.boots += 1;
     }
     Ok(reviewed)
 }
