@@ -161,6 +161,11 @@ fn only_what_this_desk_signed_is_extended() {
     golden::check("lies.txt", &said);
     assert!(setup.posts().is_empty(), "nothing was signed");
     setup.show(Some(mine.sign_policy(&envelope("group:web", 1))));
+    let ran = setup.desk.run(&["policy", "predict", "--uki", KERNEL, "--add", "--group", "web", "--yes"]);
+    assert!(
+        ran.code == 2 && ran.stderr.contains("--secure-boot on or off"),
+        "no machine, so no guess: {ran:?}"
+    );
     assert_eq!(setup.add(), (0, String::new()));
     assert_eq!(setup.versions(), [2]);
     assert!(setup.posts()[0].policy.starts_with(POLICY.trim_end()), "its comments and its order are kept");

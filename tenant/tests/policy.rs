@@ -15,6 +15,9 @@ use serde_json::Value;
 
 const CMDLINE: &str = "root=/dev/mapper/root quiet efi=noruntime systemd.import_credentials=no";
 
+/// Any PE image will do as a kernel.
+const KERNEL: &str = "/usr/lib/systemd/boot/efi/systemd-bootx64.efi";
+
 /// Not a test of its own: the verifier, run as a child of the tests below.
 #[test]
 fn as_verifier() {
@@ -316,6 +319,12 @@ fn what_a_whole_group_proposes_is_accepted_at_once() {
     let accepted: Value = json(&ran.stdout);
     assert_eq!(accepted["also"], serde_json::json!([numbers[1]]), "{accepted}");
     assert_eq!(accepted["policy"]["summary"]["scope"], "group:web");
+    // Any machine of the group says what comes before a kernel.
+    let initrd = setup.path("initrd");
+    std::fs::write(&initrd, b"an initrd").unwrap();
+    let files = ["policy", "predict", "--kernel", KERNEL, "--initrd", &initrd, "--cmdline", CMDLINE];
+    let ran = desk.ok(&[&files[..], &["--add", "--group", "web", "--yes"]].concat());
+    assert!(ran.stdout.contains("group:web version 3") && ran.stderr.contains("# base: web"), "{ran:?}");
     assert_eq!((said(&one.boot(&new)), said(&two.boot(&new))), ("released".into(), "released".into()));
 }
 
@@ -351,17 +360,16 @@ fn what_is_predicted_boots_without_an_operator() {
     desk.ok(&["approve", "web1", "--yes"]);
     assert_eq!(said(&node.ask_again(&old)), "released");
 
-    // Any PE image will do as a kernel.
-    let kernel = "/usr/lib/systemd/boot/efi/systemd-bootx64.efi";
     let initrd = setup.path("initrd");
     std::fs::write(&initrd, b"an initrd").unwrap();
-    let files = ["policy", "predict", "--kernel", kernel, "--initrd", &initrd, "--cmdline", CMDLINE];
+    let files = ["policy", "predict", "--kernel", KERNEL, "--initrd", &initrd, "--cmdline", CMDLINE];
     let more = ["--base", "web1", "--name", "6.2"];
     let predicted: Value = json(&desk.ok(&[&files[..], &more, &["--json"]].concat()).stdout);
     let boot = &predicted["boots"][0];
     assert_eq!((&boot["secure_boot"], &boot["missing"]), (&Value::Bool(false), &Value::Array(vec![])));
-    let ran = desk.ok(&[&files[..], &more, &["--add", "--node", "web1", "--yes"]].concat());
-    assert!(ran.stdout.contains("version 2"), "{ran:?}");
+    // The node that it is added to is the base, and says that Secure Boot is off there.
+    let ran = desk.ok(&[&files[..], &["--name", "6.2", "--add", "--node", "web1", "--yes"]].concat());
+    assert!(ran.stdout.contains("version 2") && ran.stderr.contains("# base: web1, evidence"), "{ran:?}");
     let again = desk.ok(&[&files[..], &more, &["--add", "--node", "web1", "--yes"]].concat());
     assert!(again.stdout.contains("nothing to add"), "{again:?}");
 

@@ -121,10 +121,11 @@ pub struct PredictArgs {
     /// The kernel command line, as in /proc/cmdline
     #[arg(long, value_name = "TEXT", conflicts_with = "uki")]
     pub cmdline: Option<String>,
-    /// A node that boots the same way now: what comes before the image is taken from its last boot
+    /// A node that boots the same way now: what comes before the image is taken from its last boot;
+    /// with --add otherwise that of --node, or one of --group
     #[arg(long, value_name = "NODE")]
     pub base: Option<String>,
-    /// Whether the machines boot with Secure Boot on; otherwise as --base did, or on
+    /// Whether the machines boot with Secure Boot on; otherwise as the base did, or on
     #[arg(long, value_name = "on|off")]
     pub secure_boot: Option<Switch>,
     /// Name of the boot; otherwise that of the file
@@ -175,7 +176,7 @@ pub struct AddTarget {
     /// The policy of this group
     #[arg(long, requires = "add")]
     pub group: Option<String>,
-    /// The policy of this node
+    /// The policy that governs this node, its own or its group's
     #[arg(long, value_name = "NODE", requires = "add")]
     pub node: Option<String>,
 }

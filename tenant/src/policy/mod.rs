@@ -11,7 +11,7 @@
 //! | [`apply`] | signing and handing in |
 //! | [`trial`] | a policy on stored boots |
 //! | [`learn`], [`explain`], [`test`], [`predict`] | the commands of these names |
-//! | [`measure`], [`package`] | what a boot will measure, images in a package |
+//! | [`measure`], [`machine`], [`package`] | what a boot will measure, on which machine; images in a package |
 //! | [`read`] | `check`, `diff`, `show`, `list` |
 
 pub mod apply;
@@ -20,6 +20,7 @@ pub mod document;
 pub mod explain;
 pub mod learn;
 pub mod ledger;
+pub mod machine;
 pub mod measure;
 pub mod node;
 pub mod package;

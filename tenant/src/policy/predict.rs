@@ -5,14 +5,13 @@ use crate::ask::confirm;
 use crate::cli::{PredictArgs, Switch};
 use crate::error::{Error, Result};
 use crate::policy::apply::{self, Desk, Proposed};
-use crate::policy::boot::{self, Attester, Boot as Stored};
 use crate::policy::document::{self, Own, Source};
+use crate::policy::machine::{self, Machine, only_way};
 use crate::policy::measure::{self, Base, Expected, Value};
 use crate::policy::node::{Governed, extendable};
 use crate::policy::{package, scope, trial};
 use crate::text::clean;
 use crate::{proposals, resolve, show};
-use halfkey_evidence::eventlog::ExplainedLog;
 use halfkey_evidence::policy::rules::{Allowed, Boot, Digest, Image, Initrd, Role, Sections};
 use halfkey_evidence::policy::{self, Cover, Policy};
 use halfkey_protocol::Bytes;
@@ -29,6 +28,8 @@ const MAX_IMAGE: u64 = 1 << 30;
 /// `halfkey policy predict --json`.
 #[derive(Serialize)]
 pub struct Predicted {
+    /// The machine whose last boot was taken for what is not in the files, and that boot.
+    pub base: Option<String>,
     /// One of each image.
     pub boots: Vec<Prediction>,
     /// The policy that they were added to.
@@ -58,30 +59,15 @@ pub struct Prediction {
     proposal: Proposal,
 }
 
-/// A machine that boots the same way now.
-struct Machine {
-    boot: Stored,
-    policy: Option<Policy>,
-}
-
-impl Machine {
-    /// How many images it starts before its kernel or UKI, by its own policy.
-    fn before(&self, log: &ExplainedLog<'_>) -> Option<usize> {
-        let policy = self.policy.as_ref()?;
-        let name = policy::evaluate(policy, log, &self.boot.claims()).boot?;
-        policy.boots().iter().find(|boot| boot.name == name).map(before)
-    }
-}
-
 /// Predicts, prints, and perhaps adds.
 ///
 /// # Errors
 /// `Usage` for files that can't be used; `Failed` when something is missing for --add, or the answer is no.
 pub fn run(app: &App, args: &PredictArgs) -> Result<()> {
     let desk = (args.base.is_some() || args.add).then(|| Desk::open(app)).transpose()?;
-    let machine = match (&desk, &args.base) {
-        (Some(desk), Some(node)) => Some(machine(desk, node)?),
-        _ => None,
+    let machine = match &desk {
+        Some(desk) => Machine::of(desk, args)?,
+        None => None,
     };
     let target = match &desk {
         Some(desk) if args.add => Some(target(desk, args)?),
@@ -94,33 +80,28 @@ pub fn run(app: &App, args: &PredictArgs) -> Result<()> {
     let secure_boot = match (args.secure_boot, &machine) {
         (Some(switch), _) => switch == Switch::On,
         (None, Some(machine)) => measure::secure_boot(&machine.boot.log()?),
+        // To look at, it is said beside the result; what is signed is not guessed.
+        (None, None) if args.add => return Err(machine::unknown_secure_boot()),
         (None, None) => true,
     };
+    let base =
+        machine.as_ref().map(|machine| format!("{}, evidence {}", machine.label, machine.boot.number()));
     let files = read(args, bank, secure_boot)?;
     let mut boots = Vec::with_capacity(files.len());
     for (path, proposal) in files {
         boots.push(predict(path, proposal, bank, secure_boot, from, machine.as_ref())?);
     }
     let (Some(desk), Some(own)) = (desk, target) else {
-        let result = Predicted { boots, applied: None };
+        let result = Predicted { base, boots, applied: None };
         return app.out.value(&result, || show::predict::all(&result));
     };
-    let mut result = Predicted { boots, applied: None };
+    let mut result = Predicted { base, boots, applied: None };
     app.out.note(&show::predict::all(&result));
     result.applied = add(&desk, own, &result.boots, args.yes)?;
     app.out.value(&result, || match &result.applied {
         Some(record) => show::policy::applied(record),
         None => "nothing to add: the policy allows all of it already".to_owned(),
     })
-}
-
-fn machine(desk: &Desk<'_>, node: &str) -> Result<Machine> {
-    let id = resolve::resolve(&desk.client, node)?;
-    let attester = Attester::of(id, &desk.client.node(id)?, &desk.key)?;
-    let number = boot::last(&desk.client, id, "released boot", boot::released)?;
-    let boot = attester.boot(&desk.client, number)?;
-    let policy = Governed::fetch(&desk.client, id, &desk.key)?.with_trusted(&desk.client, &attester)?;
-    Ok(Machine { boot, policy })
 }
 
 fn target(desk: &Desk<'_>, args: &PredictArgs) -> Result<Own> {
@@ -186,12 +167,11 @@ fn predict(
 ) -> Result<Prediction> {
     let log = machine.map(|machine| machine.boot.log()).transpose()?;
     // What the policy calls the machine's boot: its images before the kernel stay.
-    let base_name = match (machine, &log) {
-        (Some(machine), Some(log)) => {
-            from.and_then(|from| policy::evaluate(from, log, &machine.boot.claims()).boot)
-        }
-        _ => from.and_then(only_way).map(|boot| boot.name.clone()),
+    let running = match (machine, &log, from) {
+        (Some(machine), Some(log), Some(from)) => policy::evaluate(from, log, &machine.boot.claims()).boot,
+        _ => None,
     };
+    let base_name = running.or_else(|| from.and_then(only_way).map(|boot| boot.name.clone()));
     let base = match (machine, &log) {
         (Some(machine), Some(log)) => Some(Base { boot: &machine.boot, log, before: machine.before(log) }),
         _ => None,
@@ -224,18 +204,6 @@ fn predict(
         allowed_by,
         proposal,
     })
-}
-
-/// How many images a boot starts before its kernel or UKI.
-fn before(boot: &Boot) -> usize {
-    boot.images.iter().take_while(|image| !matches!(image.role, Role::Uki | Role::Kernel)).count()
-}
-
-/// Any boot of a policy all of whose boots begin with the same images: then that is how its machines boot.
-fn only_way(policy: &Policy) -> Option<&Boot> {
-    let (first, rest) = policy.boots().split_first()?;
-    let start = |boot: &Boot| boot.images[..before(boot)].to_vec();
-    rest.iter().all(|boot| start(boot) == start(first)).then_some(first)
 }
 
 /// A boot that starts with these images: firmware loads them itself.

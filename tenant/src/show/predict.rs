@@ -7,7 +7,8 @@ use std::fmt::Write;
 
 /// `halfkey policy predict`: comments and blocks, fit to be appended to a policy.
 pub fn all(predicted: &Predicted) -> String {
-    predicted.boots.iter().map(one).collect::<Vec<_>>().join("\n\n")
+    let base = predicted.base.as_ref().map(|base| format!("# base: {}\n", clean(base))).unwrap_or_default();
+    base + &predicted.boots.iter().map(one).collect::<Vec<_>>().join("\n\n")
 }
 
 fn one(boot: &Prediction) -> String {
