@@ -1,14 +1,20 @@
 //! A node without a virtual machine: swtpm, a LUKS2 volume in a file, verifier and desk on this host's loopback.
 //!
 //! Everything but the opening of the volume is what runs on a real machine. There is no firmware, so the rig measures in its
-//! place: [`Loopback::power_on`] extends PCR 0 to 7.
+//! place: [`Loopback::power_on`] extends what a real boot did, and the agent finds that boot's log and command line where it
+//! looks for its own, in a mount namespace.
 
 use crate::error::{Context, Result};
+use crate::estate::hex;
 use crate::paths::Paths;
 use crate::process::{Guard, run, run_with_input};
 use crate::swtpm::{self, Manufacturer};
 use crate::tenant::Tenant;
 use crate::verifier::Verifier;
+use halfkey_evidence::eventlog::{kind, replay};
+use halfkey_protocol::kdf::Hash;
+use nix::unistd::geteuid;
+use sha2::{Digest, Sha256};
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Output, Stdio};
@@ -29,10 +35,14 @@ pub struct Loopback {
     /// The desk.
     pub tenant: Tenant,
     tpm: Option<Guard>,
+    namespace: Guard,
 }
 
+/// The recorded boot: a unified kernel image, without Secure Boot.
+const BOOT: &str = "evidence/tests/fixtures/uki-no-secure-boot";
+
 impl Loopback {
-    /// A node that was never registered; powered on with firmware `a`.
+    /// A node that was never registered; powered on with image `a`.
     ///
     /// # Errors
     /// If one of the parts can't be made.
@@ -45,8 +55,10 @@ impl Loopback {
         verifier.start()?;
         let tenant = Tenant::login(&paths, &verifier, &folder.join("desk"))?;
         fs::write(folder.join("passphrase"), PASSPHRASE).context("can't write the passphrase")?;
-        let mut node =
-            Self { paths, folder: folder.to_path_buf(), manufacturer, verifier, tenant, tpm: None };
+        let cmdline = paths.tree.join(BOOT).with_extension("cmdline");
+        let namespace = namespace(folder, &cmdline)?;
+        let folder = folder.to_path_buf();
+        let mut node = Self { paths, folder, manufacturer, verifier, tenant, tpm: None, namespace };
         node.volume("root")?;
         node.power_on("a")?;
         Ok(node)
@@ -75,11 +87,11 @@ impl Loopback {
         self.folder.join(format!("{name}.luks"))
     }
 
-    /// Switches the TPM off, if it is on, and on again; the firmware measures itself.
+    /// Switches the TPM off, if it is on, and on again; the firmware measures the boot of an image with this content.
     ///
     /// # Errors
     /// If the TPM does not come up.
-    pub fn power_on(&mut self, firmware: &str) -> Result<()> {
+    pub fn power_on(&mut self, image: &str) -> Result<()> {
         self.tpm = None;
         let socket = self.folder.join("tpm.sock");
         for path in [socket.clone(), self.folder.join("tpm.sock.ctrl")] {
@@ -87,8 +99,17 @@ impl Loopback {
         }
         self.tpm =
             Some(swtpm::for_programs(&self.folder.join("tpm"), &socket, &self.folder.join("tpm.log"))?);
-        let digest = crate::paths::Key::new("firmware").text(firmware).hex().repeat(4);
-        let extends: Vec<String> = (0..8).map(|pcr| format!("{pcr}:sha256={digest}")).collect();
+        let path = self.paths.tree.join(BOOT).with_extension("bin");
+        let mut log = fs::read(&path).context(format_args!("can't read {}", path.display()))?;
+        exchange_image(&mut log, image)?;
+        let extends: Vec<String> = replay(&log, Hash::Sha256)
+            .context("the recorded boot")?
+            .events()
+            .iter()
+            .filter(|event| !event.digest.is_empty())
+            .map(|event| format!("{}:sha256={}", event.pcr, hex(event.digest)))
+            .collect();
+        fs::write(self.folder.join(LOG), &log).context("can't write a firmware log")?;
         run(Command::new("tpm2_pcrextend").args(extends).env("TPM2TOOLS_TCTI", self.tcti()))?;
         Ok(())
     }
@@ -116,8 +137,13 @@ impl Loopback {
 
     /// `halfkey-agent` with its TPM.
     pub fn agent(&self, args: &[&str]) -> Command {
-        let mut command = Command::new(&self.paths.agent);
-        command.args(["--tpm", &self.tpm()]).args(args).stdin(Stdio::null());
+        let mut command = Command::new("nsenter");
+        let space = format!("/proc/{}/ns", self.namespace.pid());
+        command.arg(format!("--mount={space}/mnt"));
+        if !geteuid().is_root() {
+            command.arg(format!("--user={space}/user")).arg("--preserve-credentials");
+        }
+        command.arg("--").arg(&self.paths.agent).args(["--tpm", &self.tpm()]).args(args).stdin(Stdio::null());
         command
     }
 
@@ -195,6 +221,49 @@ impl Loopback {
     pub fn unlock_now(&self, volumes: &[&str]) -> Result<Output> {
         self.unlock(volumes).output().context("can't run the agent")
     }
+}
+
+/// The firmware's log in the node's folder.
+const LOG: &str = "firmware.log";
+
+/// A mount namespace in which the node's firmware log and this command line are the machine's.
+fn namespace(folder: &Path, cmdline: &Path) -> Result<Guard> {
+    let ready = folder.join("namespace");
+    let script = "set -e
+        mount -t tmpfs none /sys/kernel/security
+        mkdir /sys/kernel/security/tpm0
+        ln -s \"$1\" /sys/kernel/security/tpm0/binary_bios_measurements
+        mount --bind \"$2\" /proc/cmdline
+        : >\"$3\"
+        exec sleep infinity";
+    let mut command = Command::new("unshare");
+    if !geteuid().is_root() {
+        command.arg("--map-root-user");
+    }
+    command.args(["--mount", "--", "sh", "-c", script, "sh"]).arg(folder.join(LOG)).arg(cmdline).arg(&ready);
+    let log = folder.join("namespace.log");
+    let mut guard = Guard::start("namespace", &mut command, &log)?;
+    while !ready.exists() {
+        if let Some(status) = guard.exited()? {
+            let tail = crate::process::tail_of(&log, 5);
+            return Err(format!("no mount namespace ({status}):\n{tail}").into());
+        }
+        std::thread::yield_now();
+    }
+    Ok(guard)
+}
+
+/// Puts the digest of another image in the place of the first that was started.
+fn exchange_image(log: &mut [u8], image: &str) -> Result<()> {
+    let digest = {
+        let replayed = replay(log, Hash::Sha256).context("the recorded boot")?;
+        let first = replayed.events().iter().find(|event| event.kind == kind::EFI_BOOT_SERVICES_APPLICATION);
+        first.context("the recorded boot started nothing")?.digest.to_vec()
+    };
+    let at = log.windows(digest.len()).position(|window| window == digest);
+    let at = at.context("a digest is in its log")?;
+    log[at..at + digest.len()].copy_from_slice(&Sha256::digest(image));
+    Ok(())
 }
 
 /// What a program said, both streams.

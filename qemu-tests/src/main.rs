@@ -1,7 +1,7 @@
 //! `halfkey-qemu-tests`: the scenarios and the demo.
 
 use halfkey_qemu_tests::paths::Paths;
-use halfkey_qemu_tests::scenarios::{self, Scenario};
+use halfkey_qemu_tests::scenarios::{self, Group, Scenario};
 use halfkey_qemu_tests::{Error, Result, record, report};
 use lexopt::prelude::*;
 use std::path::PathBuf;
@@ -11,7 +11,7 @@ const HELP: &str = "\
 usage: halfkey-qemu-tests list
        halfkey-qemu-tests run [--jobs N] [NAME | NUMBER | all]...
        halfkey-qemu-tests demo
-       halfkey-qemu-tests record [--jobs N] FOLDER
+       halfkey-qemu-tests record [--jobs N] FOLDER [BOOTPATH]...
 
 Boots real images under OVMF with swtpm and LUKS2. `run` prints one line per scenario; scenarios
 about different machines run at the same time, as many as there are processors or N. `demo` tells
@@ -29,7 +29,7 @@ enum Command {
     Help,
     List,
     Run(Vec<&'static Scenario>, usize),
-    Record(PathBuf, usize),
+    Record(PathBuf, Vec<Group>, usize),
     Demo,
 }
 
@@ -53,7 +53,7 @@ fn run(command: Command) -> Result<bool> {
             }
         }
         Command::Run(scenarios, jobs) => return report::run(Paths::find()?, &scenarios, jobs),
-        Command::Record(folder, jobs) => record::run(Paths::find()?, &folder, jobs)?,
+        Command::Record(folder, groups, jobs) => record::run(Paths::find()?, &folder, groups, jobs)?,
         Command::Demo => {
             let told = scenarios::ALL.iter().filter(|scenario| DEMO.contains(&scenario.number));
             return report::demo(Paths::find()?, &told.collect::<Vec<_>>());
@@ -83,7 +83,9 @@ fn parse() -> Result<Command> {
     match words.iter().map(String::as_str).collect::<Vec<_>>().as_slice() {
         ["list"] => Ok(Command::List),
         ["demo"] => Ok(Command::Demo),
-        ["record", folder] => Ok(Command::Record(folder.into(), jobs)),
+        ["record", folder, names @ ..] => {
+            record::groups(names).map(|groups| Command::Record(folder.into(), groups, jobs))
+        }
         ["run"] | ["run", "all"] => Ok(Command::Run(scenarios::ALL.iter().collect(), jobs)),
         ["run", names @ ..] => {
             let find = |name: &&str| {

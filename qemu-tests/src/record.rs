@@ -14,17 +14,33 @@ use std::sync::{Arc, Mutex, PoisonError};
 /// One machine for each boot path.
 const GROUPS: &[Group] = &[Group::Uki, Group::SecureBoot, Group::Grub, Group::Entry];
 
+/// Those with these boot paths; all of them if none is named.
+///
+/// # Errors
+/// If there is no such boot path: the error lists them.
+pub fn groups(names: &[&str]) -> Result<Vec<Group>> {
+    if names.is_empty() {
+        return Ok(GROUPS.to_vec());
+    }
+    let known = || GROUPS.iter().map(|group| group.path().name()).collect::<Vec<_>>().join(", ");
+    let find = |name: &&str| {
+        let group = GROUPS.iter().find(|group| group.path().name() == *name).copied();
+        group.context(format_args!("expected a boot path, one of {}, found {name:?}", known()))
+    };
+    names.iter().map(find).collect()
+}
+
 /// Enrolls a machine of each kind and writes what its first attested boot sent: `NAME.bin` is the firmware's log, `NAME.pcrs`
 /// has a line for each PCR of the SHA-256 bank as it was quoted, `NAME.cmdline` is /proc/cmdline, and `NAME.userspace` is
 /// systemd's log if it kept one.
 ///
 /// # Errors
 /// If a machine can't be enrolled or a file can't be written.
-pub fn run(paths: Paths, folder: &Path, jobs: usize) -> Result<()> {
+pub fn run(paths: Paths, folder: &Path, groups: Vec<Group>, jobs: usize) -> Result<()> {
     fs::create_dir_all(folder).context(format_args!("can't make {}", folder.display()))?;
     let rig = Arc::new(Rig::new(paths, &mut |text| eprintln!("{text} ..."), None)?);
     let failures = Mutex::new(Vec::new());
-    jobs::each(jobs, GROUPS.to_vec(), |group| {
+    jobs::each(jobs, groups, |group| {
         if let Err(error) = record(&rig, group, folder) {
             failures.lock().unwrap_or_else(PoisonError::into_inner).push(format!("{group:?}: {error}"));
         }
@@ -35,10 +51,10 @@ pub fn run(paths: Paths, folder: &Path, jobs: usize) -> Result<()> {
 
 fn record(rig: &Arc<Rig>, group: Group, folder: &Path) -> Result<()> {
     let mut world = World::new(Arc::clone(rig), Story::new(Box::new(|_| ())), group);
-    let (path, sent, cmdline) = world.attested()?;
+    let (sent, cmdline) = world.attested()?;
     world.end()?;
     let write = |kind: &str, content: &[u8]| {
-        let file = folder.join(format!("{}.{kind}", path.name()));
+        let file = folder.join(format!("{}.{kind}", group.path().name()));
         fs::write(&file, content).context(format_args!("can't write {}", file.display()))
     };
     write("bin", &sent.event_log.context("the agent sent no firmware log")?)?;

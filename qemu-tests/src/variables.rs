@@ -54,16 +54,28 @@ pub enum Trust {
 /// # Errors
 /// If the distribution's store is not what this module knows, or a file can't be read or written.
 pub fn write(trust: &Trust, partition: &Partition, path: &str, to: &Path) -> Result<()> {
-    let from = if matches!(trust, Trust::Microsoft) { MICROSOFT } else { EMPTY };
-    let mut store = Store::read(Path::new(from))?;
-    if let Trust::Own(keys) = trust {
-        let certificates =
-            |list: &[Vec<u8>]| -> Vec<u8> { list.iter().flat_map(|der| certificate(der)).collect() };
-        store.set("PK", GLOBAL, AUTHENTICATED, &certificate(&keys.pk))?;
-        store.set("KEK", GLOBAL, AUTHENTICATED, &certificate(&keys.kek))?;
-        store.set("db", SECURITY_DATABASE, AUTHENTICATED, &certificates(&keys.db))?;
-        store.set("dbx", SECURITY_DATABASE, AUTHENTICATED, &hashes(&keys.dbx))?;
-        store.set("SecureBootEnable", SECURE_BOOT_ENABLE, BOOT_SERVICE, &[1])?;
+    let mut store = Store::read(Path::new(EMPTY))?;
+    let secure = |store: &mut Store, variables: [(&str, Vec<u8>); 4]| -> Result<()> {
+        for (name, data) in variables {
+            let vendor = if name.starts_with("db") { SECURITY_DATABASE } else { GLOBAL };
+            store.set(name, vendor, AUTHENTICATED, &data)?;
+        }
+        store.set("SecureBootEnable", SECURE_BOOT_ENABLE, BOOT_SERVICE, &[1])
+    };
+    match trust {
+        Trust::Nobody => {}
+        Trust::Own(keys) => {
+            let db = keys.db.iter().flat_map(|der| certificate(der)).collect();
+            let (pk, kek) = (certificate(&keys.pk), certificate(&keys.kek));
+            secure(&mut store, [("PK", pk), ("KEK", kek), ("db", db), ("dbx", hashes(&keys.dbx))])?;
+        }
+        Trust::Microsoft => {
+            // Only the keys: that store was filled on another machine, and holds its consoles and boot entries as well.
+            let keys = Store::read(Path::new(MICROSOFT))?;
+            let get = |name| keys.get(name).context(format_args!("{MICROSOFT} holds no variable {name}"));
+            let (pk, kek, db, dbx) = (get("PK")?, get("KEK")?, get("db")?, get("dbx")?);
+            secure(&mut store, [("PK", pk), ("KEK", kek), ("db", db), ("dbx", dbx)])?;
+        }
     }
     store.set("Boot0000", GLOBAL, RUNTIME, &partition.load_option(path))?;
     store.set("BootOrder", GLOBAL, RUNTIME, &0u16.to_le_bytes())?;
@@ -143,6 +155,15 @@ const HEADER: usize = 60;
 /// gEfiAuthenticatedVariableGuid: the kind of store that has such headers.
 const STORE: [u8; 16] = guid(0xaaf3_2c78, 0x947b, 0x439a, *b"\xa1\x80\x2e\x14\x4e\xc3\x77\x92");
 
+/// How a variable begins.
+const START: [u8; 2] = [0xaa, 0x55];
+/// Its state, if it is whole and was not replaced.
+const ADDED: u8 = 0x3f;
+
+fn word(image: &[u8], at: usize) -> Option<usize> {
+    Some(u32::from_le_bytes(image.get(at..at + 4)?.try_into().ok()?) as usize)
+}
+
 struct Store {
     image: Vec<u8>,
     /// Where the next variable goes.
@@ -158,17 +179,34 @@ impl Store {
     }
 
     fn parse(image: Vec<u8>) -> Option<Self> {
-        let word = |at: usize| Some(u32::from_le_bytes(image.get(at..at + 4)?.try_into().ok()?) as usize);
         if image.get(40..44)? != b"_FVH" || image.get(72..88)? != STORE {
             return None;
         }
-        let end = 72 + word(88)?;
-        let mut free = FIRST;
-        while image.get(free..free + 2)? == [0xaa, 0x55] {
-            let (name, data) = (word(free + 36)?, word(free + 40)?);
-            free = (free + HEADER + name + data).next_multiple_of(4);
+        let end = 72 + word(&image, 88)?;
+        let mut store = Self { image, free: FIRST, end };
+        while let Some((name, data)) = store.variable(store.free) {
+            store.free = (store.free + HEADER + name + data).next_multiple_of(4);
         }
-        (end <= image.len()).then_some(Self { image, free, end })
+        (end <= store.image.len()).then_some(store)
+    }
+
+    /// The lengths of name and data of the variable at this place.
+    fn variable(&self, at: usize) -> Option<(usize, usize)> {
+        let found = self.image.get(at..at + 2)? == START;
+        found.then_some((word(&self.image, at + 36)?, word(&self.image, at + 40)?))
+    }
+
+    /// The data of a variable.
+    fn get(&self, wanted: &str) -> Option<Vec<u8>> {
+        let (wanted, mut at) = (utf16(wanted), FIRST);
+        loop {
+            let (name, data) = self.variable(at)?;
+            let (from, between) = (at + HEADER, at + HEADER + name);
+            if self.image[at + 2] == ADDED && self.image.get(from..between)? == wanted {
+                return self.image.get(between..between + data).map(<[u8]>::to_vec);
+            }
+            at = (between + data).next_multiple_of(4);
+        }
     }
 
     /// Adds a variable that is not there yet.
@@ -178,8 +216,7 @@ impl Store {
         }
         let name = utf16(name);
         let size = |bytes: &[u8]| u32::try_from(bytes.len()).expect("a variable is small").to_le_bytes();
-        // Start, state "added", reserved.
-        let mut variable = vec![0xaa, 0x55, 0x3f, 0];
+        let mut variable = vec![START[0], START[1], ADDED, 0];
         variable.extend(attributes.to_le_bytes());
         // Monotonic count, time, public key index: not used.
         variable.extend([0; 28]);
@@ -213,6 +250,8 @@ mod tests {
         let store = Store::parse(store.image).unwrap();
         assert_eq!(store.free, free);
         assert_eq!(free, (FIRST + HEADER + 6 + 3).next_multiple_of(4));
+        assert_eq!(store.get("db"), Some(vec![1, 2, 3]));
+        assert_eq!(store.get("dbx"), None);
     }
 
     #[test]

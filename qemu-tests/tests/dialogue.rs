@@ -36,7 +36,7 @@ impl Node {
         Self { inner: Loopback::new(paths, folder.path()).unwrap(), _folder: folder }
     }
 
-    /// Booted once with firmware `a`, and approved.
+    /// Booted once with image `a`, and approved.
     fn approved(volumes: &[&str]) -> (Self, String) {
         let mut node = Self::new();
         for volume in volumes.iter().filter(|name| **name != "root") {
@@ -50,13 +50,13 @@ impl Node {
             // The verdict that was waited for was that of the enrollment; the next is recorded soon.
             std::thread::yield_now();
         }
-        node.approve(&id);
+        node.approve(&id, "--learn");
         succeeded(&child.wait_with_output().unwrap());
         (node, id)
     }
 
-    fn approve(&self, id: &str) {
-        self.tenant.run(&["approve", id, "--yes"]).unwrap();
+    fn approve(&self, id: &str, how: &str) {
+        self.tenant.run(&["approve", id, "--yes", how]).unwrap();
     }
 
     /// `unlock` fails, and the verifier's record says why.
@@ -113,14 +113,25 @@ fn from_registration_to_unattended_unlocking_and_revocation() {
 }
 
 #[test]
-fn other_firmware_is_denied_until_approved() {
+fn another_image_is_denied_until_it_is_learned() {
     let (mut node, id) = Node::approved(&["root"]);
     node.power_on("b").unwrap();
     node.refused(&id, "policy_mismatch");
-    node.approve(&id);
-    // The very boot that was approved, and the next one of the same software: it was learned.
+    node.approve(&id, "--learn");
+    // The very boot that was approved, the next one of the same image, and one of what was learned first.
     node.unlocks();
+    for image in ["b", "a"] {
+        node.power_on(image).unwrap();
+        node.unlocks();
+    }
+}
+
+#[test]
+fn an_image_can_take_the_place_of_another() {
+    let (mut node, id) = Node::approved(&["root"]);
     node.power_on("b").unwrap();
+    node.refused(&id, "policy_mismatch");
+    node.approve(&id, "--replace");
     node.unlocks();
     node.power_on("a").unwrap();
     node.refused(&id, "policy_mismatch");
@@ -131,7 +142,7 @@ fn an_approval_for_once_is_for_once() {
     let (mut node, id) = Node::approved(&["root"]);
     node.power_on("b").unwrap();
     node.refused(&id, "policy_mismatch");
-    node.tenant.run(&["approve", &id, "--yes", "--once"]).unwrap();
+    node.approve(&id, "--once");
     node.unlocks();
     node.refused(&id, "policy_mismatch");
     node.power_on("a").unwrap();
@@ -143,7 +154,7 @@ fn an_approval_is_for_one_physical_boot() {
     let (mut node, id) = Node::approved(&["root"]);
     node.power_on("b").unwrap();
     node.refused(&id, "policy_mismatch");
-    node.tenant.run(&["approve", &id, "--yes", "--once"]).unwrap();
+    node.approve(&id, "--once");
     node.power_on("b").unwrap();
     node.refused(&id, "policy_mismatch");
 }

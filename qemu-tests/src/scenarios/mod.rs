@@ -58,19 +58,23 @@ impl Group {
     pub const ALL: &[Self] =
         &[Self::Uki, Self::Updates, Self::SecureBoot, Self::Exits, Self::Grub, Self::Entry];
 
-    /// What the operator approves first.
-    fn system(self, rig: &Rig) -> System {
-        let path = match self {
+    /// How its machine boots.
+    pub fn path(self) -> BootPath {
+        match self {
             Self::Uki | Self::Exits | Self::Updates => BootPath::Uki,
             Self::SecureBoot => BootPath::SignedUki,
             Self::Grub => BootPath::Grub,
             Self::Entry => BootPath::Entry,
-        };
+        }
+    }
+
+    /// What the operator approves first.
+    fn system(self, rig: &Rig) -> System {
         let release = match self {
             Self::Updates | Self::SecureBoot => Release::Previous,
             _ => Release::Newest,
         };
-        System { release, ..rig.system(path) }
+        System { release, ..rig.system(self.path()) }
     }
 }
 
@@ -108,14 +112,15 @@ impl World {
         Ok(self.estate.as_mut().expect("it was just put there"))
     }
 
-    /// Enrolls a machine and boots it: its boot path, what it sent for its first release, and its command line.
+    /// Enrolls a machine and boots it: what it sent for its first release, and its
+    /// command line.
     ///
     /// # Errors
     /// If it does not come up by itself.
-    pub fn attested(&mut self) -> Result<(BootPath, Finish, String)> {
+    pub fn attested(&mut self) -> Result<(Finish, String)> {
         let estate = self.estate()?;
         let marker = estate.running()?.marker()?;
-        Ok((estate.system.path, estate.last_record()?.finish, marker.cmdline))
+        Ok((estate.last_record()?.finish, marker.cmdline))
     }
 
     /// After a failure nobody knows what state the machine is in: the next scenario gets another one.
