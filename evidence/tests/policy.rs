@@ -251,7 +251,7 @@ fn by_signer(boot: &Boot) -> String {
     let line = text.lines().find(|line| line.starts_with("command_line = ")).unwrap();
     format!(
         "{}\n[[boot]]\nname = \"ours\"\n{line}\ninitrd = \"signed\"\nsections = \"signed\"\n[[boot.image]]\nrole = \"uki\"\nsigner = [\"{signer}\"]\n",
-        head.replace(&format!("\"{signer}\","), &format!("\"{signer}\",")),
+        head
     )
 }
 
@@ -355,7 +355,7 @@ fn proposal(boot: &Boot, policy: &Policy) -> Proposal {
             .zip(sections.chunks(2))
             .map(|(name, pair)| ProposedSection { name: (*name).to_owned(), digest: pair[1].clone().into() })
             .collect(),
-        initrd: digests(9).last().map(Into::into),
+        initrd: digests(9).next_back().map(Into::into),
         command_line: Some(boot.line().to_owned()),
     }
 }

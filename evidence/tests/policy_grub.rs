@@ -1,0 +1,160 @@
+//! GRUB and shim: a log as they write it, on the firmware's part of a recorded boot.
+
+#![allow(clippy::unwrap_used, reason = "a test that can't go on panics")]
+
+mod common;
+
+use common::boots::{Record, boot, log_of};
+use halfkey_evidence::eventlog::{kind, replay};
+use halfkey_evidence::policy::{Claims, Finding, Policy, evaluate, learn, learn_boot};
+use halfkey_protocol::kdf::Hash;
+
+const LINE: &str = "root=/dev/mapper/root ro quiet systemd.import_credentials=no";
+
+/// Digest of one thing, data of another: a file, and its name.
+fn named(pcr: u32, name: &str, content: &str) -> Record {
+    Record { data: format!("{name}\0").into_bytes(), ..Record::of(pcr, kind::IPL, content.as_bytes()) }
+}
+
+fn grub(word: &str, text: &str) -> Record {
+    named(8, &format!("{word}: {text}"), text)
+}
+
+/// `UEFI_VARIABLE_DATA` of shim's SbatLevel.
+fn sbat_level() -> Record {
+    let mut data =
+        vec![0x50, 0xab, 0x5d, 0x60, 0x46, 0xe0, 0x00, 0x43, 0xab, 0xb6, 0x3d, 0xd8, 0x10, 0xdd, 0x8b, 0x23];
+    let text = b"sbat,1,2021030218\n";
+    data.extend(9u64.to_le_bytes());
+    data.extend((text.len() as u64).to_le_bytes());
+    data.extend("SbatLevel".encode_utf16().flat_map(u16::to_le_bytes));
+    data.extend(text);
+    Record::of(7, kind::EFI_VARIABLE_AUTHORITY, &data)
+}
+
+fn records(kernel: &str, line: &str) -> Vec<Record> {
+    let recorded = boot("uki-secure-boot-own-keys").records();
+    let image =
+        recorded.iter().find(|record| record.kind == kind::EFI_BOOT_SERVICES_APPLICATION).unwrap().clone();
+    let image =
+        |content: &str| Record { digest: Hash::Sha256.digest(&[content.as_bytes()]), ..image.clone() };
+    let mut records: Vec<_> = recorded
+        .into_iter()
+        .filter(|record| !matches!(record.pcr, 9 | 11) && record.kind != kind::EFI_BOOT_SERVICES_APPLICATION)
+        .collect();
+    records.extend([image("shim"), named(14, "MokList", "keys"), sbat_level(), image("grub")]);
+    records.extend([
+        grub("grub_cmd", "set prefix=(hd0,gpt2)/grub"),
+        named(9, "(hd0,gpt2)/grub/grub.cfg", "menuentry ..."),
+        grub("grub_cmd", &format!("linux /{kernel} {line}")),
+        named(9, &format!("/{kernel}"), kernel),
+        image(kernel),
+        grub("kernel_cmdline", &format!("/{kernel} {line}")),
+        grub("grub_cmd", "initrd /initrd.img"),
+        named(9, "/initrd.img", "an initrd"),
+    ]);
+    records
+}
+
+fn findings(policy: &Policy, records: &[Record]) -> Vec<Finding> {
+    let bytes = log_of(records);
+    let log = replay(&bytes, Hash::Sha256).unwrap().explain_unquoted().unwrap();
+    let line = format!("BOOT_IMAGE=/vmlinuz-6.1 {LINE}\n");
+    evaluate(policy, &log, &Claims { command_line: Some(line.as_bytes()) }).findings
+}
+
+fn learned(records: &[Record]) -> String {
+    let bytes = log_of(records);
+    let log = replay(&bytes, Hash::Sha256).unwrap().explain_unquoted().unwrap();
+    learn(&log, &Claims::default(), "grub", &[]).unwrap_or_else(|findings| panic!("{findings:?}"))
+}
+
+#[test]
+fn a_boot_by_grub_is_learned_command_by_command() {
+    let records = records("vmlinuz-6.1", LINE);
+    let text = learned(&records);
+    for part in [
+        "name = \"vmlinuz-6.1\"",
+        "role = \"loader\"",
+        "role = \"kernel\"",
+        "text = \"grub_cmd: set prefix=(hd0,gpt2)/grub\"",
+        "# /initrd.img",
+        "# (hd0,gpt2)/grub/grub.cfg",
+        "# MokList",
+        "# variable SbatLevel: sbat,1,2021030218",
+        &format!("command_line = \"{LINE}\""),
+    ] {
+        assert!(text.contains(part), "{part}\n{text}");
+    }
+    let policy = Policy::parse(&text).unwrap();
+    assert_eq!(findings(&policy, &records), []);
+    let first = records.iter().position(|record| record.pcr == 14).unwrap();
+    for number in first..records.len() {
+        let mut changed = records.clone();
+        changed[number].digest[3] ^= 1;
+        let found = findings(&policy, &changed);
+        assert!(found.iter().any(|finding| finding.event == Some(number as u32 + 1)), "{number}: {found:?}");
+        let mut removed = records.clone();
+        removed.remove(number);
+        // What an `[[event]]` accepts may be there.
+        let may = records[number].kind == kind::EFI_VARIABLE_AUTHORITY;
+        assert!(may || !findings(&policy, &removed).is_empty(), "without {number}");
+        let mut swapped = records.clone();
+        let next = (number + 1..records.len()).find(|next| records[*next].pcr == records[number].pcr);
+        let lines = |number: usize| records[number].data.starts_with(b"kernel_cmdline");
+        if let Some(next) = next.filter(|next| !lines(*next) && !lines(number) && records[number].pcr == 8) {
+            swapped.swap(number, next);
+            assert!(!findings(&policy, &swapped).is_empty(), "{number} and {next}");
+        }
+    }
+}
+
+#[test]
+fn another_command_line_is_named_token_by_token() {
+    let text = learned(&records("vmlinuz-6.1", LINE));
+    let own = format!("command_line = \"{LINE}\"\n");
+    let shared = "[command_line]\nallowed = [\"root=*\", \"ro\", \"quiet\"]\nrequired = [\"systemd.import_credentials=no\"]\nforbidden = [\"init=*\"]\n\n[[boot]]";
+    let policy = Policy::parse(&text.replace(&own, "").replace("[[boot]]", shared)).unwrap();
+    assert_eq!(findings(&policy, &records("vmlinuz-6.1", LINE)), []);
+    for (more, rule, found) in [
+        ("init=/bin/sh", "command_line.forbidden", "init=/bin/sh"),
+        ("debug", "command_line.allowed", "debug"),
+        ("rdinit=/bin/sh", "command_line.floor", "rdinit=/bin/sh"),
+    ] {
+        let findings = findings(&policy, &records("vmlinuz-6.1", &format!("{LINE} {more}")));
+        let finding = findings.iter().find(|finding| finding.rule == rule).unwrap();
+        assert_eq!((finding.pcr, finding.found.as_str()), (Some(8), found));
+        assert!(finding.what.starts_with("grub kernel command line: /vmlinuz-6.1 root="), "{finding}");
+    }
+}
+
+#[test]
+fn a_command_is_no_command_line_and_the_reverse() {
+    let records = records("vmlinuz-6.1", LINE);
+    let policy = Policy::parse(&learned(&records)).unwrap();
+    for (number, record) in records.iter().enumerate().filter(|(_, record)| record.pcr == 8) {
+        for (from, to) in [("grub_cmd: ", "kernel_cmdline: "), ("kernel_cmdline: ", "grub_cmd: ")] {
+            if let Some(rest) = record.data.strip_prefix(from.as_bytes()) {
+                let mut relabelled = records.clone();
+                relabelled[number].data = [to.as_bytes(), rest].concat();
+                assert!(!findings(&policy, &relabelled).is_empty(), "{number} as {to}");
+            }
+        }
+    }
+}
+
+#[test]
+fn another_kernel_is_named_and_can_be_added() {
+    let text = learned(&records("vmlinuz-6.1", LINE));
+    let update = records("vmlinuz-6.2", LINE);
+    let found = findings(&Policy::parse(&text).unwrap(), &update);
+    assert!(found.iter().any(|finding| finding.what == "/vmlinuz-6.2"), "{found:?}");
+    assert!(found.iter().any(|finding| finding.what
+        == "grub command: linux /vmlinuz-6.2 root=/dev/mapper/root ro quiet systemd.import_credentials=no"));
+    let bytes = log_of(&update);
+    let log = replay(&bytes, Hash::Sha256).unwrap().explain_unquoted().unwrap();
+    let more = learn_boot(&log, &Claims::default(), "6.2").unwrap();
+    let both = Policy::parse(&format!("{text}\n{more}")).unwrap();
+    assert_eq!(findings(&both, &update), []);
+    assert_eq!(findings(&both, &records("vmlinuz-6.1", LINE)), []);
+}
