@@ -219,6 +219,21 @@ async fn only_the_key_that_enrolled_a_node_governs_it() {
     }
     other.group(&operator, Some("web")).await.unwrap();
     assert_eq!(said(&other.boot(&anybody).await), "released");
+    // Enrolled again, by the other: what the first one signed for this node counts no longer, and the new one goes on
+    // from its version.
+    let mut node = node;
+    node.allow(&operator).await;
+    assert_eq!(said(&node.boot(&anybody).await), "released");
+    let first = std::mem::replace(&mut node.tenant, other.tenant.clone());
+    node.enroll(&anybody, &operator, "second").await;
+    let verdict = node.boot(&anybody).await;
+    assert_eq!(said(&verdict), "pending no_policy", "its own policy comes before that of the group");
+    let scope = format!("node:{}", node.id);
+    assert_eq!(refused(node.apply(&operator, &scope, 1, &old().policy("x")).await), Reason::PolicyVersion);
+    node.apply(&operator, &scope, 2, &old().policy("mine now")).await.unwrap();
+    assert_eq!(said(&node.boot(&anybody).await), "released");
+    node.tenant = first;
+    assert_eq!(refused(node.apply(&operator, &scope, 3, &old().policy("x")).await), Reason::PolicySignature);
     // The group stays with its first key.
     let taken = node.apply(&operator, "group:web", 2, &old().policy("mine now")).await;
     assert_eq!(refused(taken), Reason::PolicySignature);

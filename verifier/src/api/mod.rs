@@ -28,7 +28,7 @@ use std::time::Duration;
 use tokio::time::{Instant, timeout_at};
 use tracing::{error, info};
 
-/// Largest body of everything but evidence, in bytes.
+/// Largest body of everything but evidence and policies, in bytes.
 pub const SMALL_BODY: usize = 64 << 10;
 
 /// Most of a too large body that is read and forgotten, in bytes.

@@ -418,7 +418,7 @@ pub fn hint(reason: Reason) -> Option<&'static str> {
         Reason::ProposalUnattested => {
             "proposals are taken from a boot that was opened by attestation: reboot without a passphrase, then propose again"
         }
-        Reason::ProposalMalformed => "is the agent as new as the verifier?",
+        Reason::ProposalMalformed => "update halfkey-agent: it has to be as new as the verifier",
         _ => return None,
     })
 }
