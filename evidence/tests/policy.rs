@@ -5,11 +5,13 @@
 mod common;
 
 use common::boots::{BOOTS, Boot, Record};
-use halfkey_evidence::eventlog::{EXPLAINED, kind};
+use halfkey_evidence::eventlog::{EXPLAINED, kind, replay};
 use halfkey_evidence::policy::{
-    Additions, Cover, Finding, Policy, boot_of, boot_toml, covers, diff, explain, learn, learn_boot,
+    Additions, Cover, Finding, Policy, boot_of, boot_toml, covers, diff, evaluate, explain, learn, learn_boot,
 };
+use halfkey_protocol::kdf::Hash;
 use halfkey_protocol::wire::{Proposal, ProposedImage, ProposedSection};
+use proptest::prelude::*;
 
 fn learned(boot: &Boot) -> Policy {
     let text = learn(&boot.log(), &boot.claims(), "learned", &["from a test"]).unwrap();
@@ -405,4 +407,42 @@ fn a_signer_covers_what_only_the_boot_can_prove() {
     let more = proposed.images[0].clone();
     proposed.images.push(more);
     assert!(matches!(covers(&policy, &proposed), Cover::No(_)));
+}
+
+#[test]
+fn additions_do_not_go_below_the_floor() {
+    let boot = common::boots::boot("uki-no-secure-boot");
+    let text = learn(&boot.log(), &boot.claims(), "learned", &[]).unwrap();
+    // Without Secure Boot a signer is nobody, also in additions that can't know it.
+    let signed = "format = 1\nname = \"more\"\n[[boot]]\nname = \"signed\"\ninitrd = \"signed\"\nsections = \"signed\"\ncommand_line = \"systemd.import_credentials=no\"\n[[boot.image]]\nrole = \"uki\"\nsigner = [\"sha256:1111111111111111111111111111111111111111111111111111111111111111\"]\n";
+    let policy = Policy::parse(&text).unwrap().with(&Additions::parse(signed).unwrap());
+    assert_eq!(boot.judge(&policy).findings, []);
+    let mut records = boot.records();
+    records.iter_mut().filter(|record| record.pcr == 4).for_each(|record| record.digest[9] ^= 1);
+    records.iter_mut().filter(|record| record.kind == kind::SEPARATOR).for_each(|record| {
+        record.digest = Hash::Sha256.digest(&[&record.data]);
+    });
+    let findings = boot.findings_of(&policy, &records).unwrap();
+    assert!(findings.iter().any(|finding| finding.what.starts_with("boot application")), "{findings:?}");
+}
+
+proptest! {
+    #[test]
+    fn whatever_is_changed_in_a_log_is_seen(at: prop::sample::Index, to: u8, of: prop::sample::Index) {
+        let boot = &BOOTS[of.index(BOOTS.len())];
+        let original = boot.log();
+        let policy = learned(boot);
+        prop_assert!(evaluate(&policy, &original, &boot.claims()).accepted());
+        let mut bytes = common::boots::log_of(&boot.records());
+        let at = at.index(bytes.len());
+        bytes[at] = to;
+        if let Ok(log) = replay(&bytes, Hash::Sha256).and_then(|log| log.explain_unquoted())
+            && evaluate(&policy, &log, &boot.claims()).accepted()
+        {
+            // Accepted: then what it says of the covered PCRs is what was learned.
+            for pcr in [0, 2, 3, 4, 6, 7, 8, 9, 11, 12, 13, 14] {
+                prop_assert_eq!(log.pcr(pcr), original.pcr(pcr), "byte {} to {}", at, to);
+            }
+        }
+    }
 }
