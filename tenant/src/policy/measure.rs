@@ -208,3 +208,63 @@ fn known(pcr: u8, value: &[u8], why: &str) -> Value {
 fn unknown(pcr: u8, why: &str) -> Value {
     Value { pcr, value: None, why: why.to_owned() }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use halfkey_evidence::eventlog;
+    use halfkey_protocol::wire::{ProposedImage, ProposedSection};
+
+    /// What a recorded boot of OVMF and systemd's stub measured, told as if it were proposed.
+    fn recorded(log: &eventlog::ReplayedLog<'_>, cmdline: &str) -> Proposal {
+        let of = |pcr: u32, kind: u32| -> Vec<Bytes> {
+            let events = log.events().iter().filter(|event| event.pcr == pcr && event.kind == kind);
+            events.map(|event| event.digest.into()).collect()
+        };
+        let names = [".linux", ".osrel", ".cmdline", ".initrd"];
+        let contents = of(11, kind::IPL).into_iter().skip(1).step_by(2);
+        let images = of(4, kind::EFI_BOOT_SERVICES_APPLICATION);
+        Proposal {
+            version: 1,
+            name: "6.1".into(),
+            bank: "sha256".into(),
+            images: images
+                .into_iter()
+                .map(|authenticode| ProposedImage { role: "uki".into(), path: "a".into(), authenticode })
+                .collect(),
+            sections: names
+                .into_iter()
+                .zip(contents)
+                .map(|(name, digest)| ProposedSection { name: name.into(), digest })
+                .collect(),
+            initrd: of(9, kind::EVENT_TAG).pop(),
+            command_line: Some(cmdline.trim_end().into()),
+        }
+    }
+
+    #[test]
+    fn events_are_those_that_a_recorded_boot_had() {
+        let folder = concat!(env!("CARGO_MANIFEST_DIR"), "/../evidence/tests/fixtures");
+        for name in ["uki-no-secure-boot", "uki-secure-boot-own-keys"] {
+            let bytes = std::fs::read(format!("{folder}/{name}.bin")).unwrap();
+            let cmdline = std::fs::read_to_string(format!("{folder}/{name}.cmdline")).unwrap();
+            let log = eventlog::replay(&bytes, Hash::Sha256).unwrap();
+            let proposal = recorded(&log, &cmdline);
+            let expected = events(&proposal, Hash::Sha256);
+            for pcr in [4, 9, 11] {
+                // The firmware's own events in PCR 4 come first.
+                let found = log.events().iter().filter(|event| event.pcr == u32::from(pcr));
+                let found: Vec<_> = found.map(|event| format!("sha256:{}", hex(event.digest))).collect();
+                let expected: Vec<_> = expected
+                    .iter()
+                    .filter(|event| event.pcr == pcr)
+                    .map(|event| event.digest.clone())
+                    .collect();
+                assert!(!expected.is_empty() && found.ends_with(&expected), "{name}, PCR {pcr}: {found:?}");
+            }
+            let phase = Hash::Sha256.digest(&[PHASE.as_bytes()]);
+            let value = Hash::Sha256.digest(&[log.pcr(11).unwrap(), &phase]);
+            assert_eq!(values(&proposal, Hash::Sha256, None)[0].value, Some(hex(&value)));
+        }
+    }
+}
