@@ -9,6 +9,7 @@
 mod check;
 mod document;
 mod reader;
+mod trust;
 
 use super::rules::Document;
 use super::{Additions, MAX_POLICY};

@@ -1,0 +1,106 @@
+//! Proposals as nodes send them: what is refused, and why.
+
+#![allow(clippy::unwrap_used, reason = "a test that can't go on panics")]
+
+use halfkey_evidence::policy::{Cover, Policy, boot_of, boot_toml, check_proposal, covers};
+use halfkey_protocol::Reason;
+use proptest::prelude::*;
+use serde_json::{Value, json};
+
+/// Base64url of 32 bytes of one value.
+fn digest(byte: u8) -> Value {
+    serde_json::to_value(halfkey_protocol::Bytes::from(&[byte; 32][..])).unwrap()
+}
+
+fn uki() -> Value {
+    json!({
+        "version": 1,
+        "name": "6.1.0-56",
+        "bank": "sha256",
+        "images": [{"role": "uki", "path": "/efi/EFI/Linux/linux.efi", "authenticode": digest(0x55)}],
+        "sections": [{"name": ".linux", "digest": digest(0x44)}],
+        "initrd": digest(0x33),
+        "command_line": "root=UUID=5 quiet systemd.import_credentials=no",
+    })
+}
+
+fn policy() -> Policy {
+    Policy::parse(include_str!("../../fuzz/corpus/policy/policy.toml")).unwrap()
+}
+
+fn refused(change: impl FnOnce(&mut Value)) -> String {
+    let mut proposal = uki();
+    change(&mut proposal);
+    let rejection = check_proposal(proposal.to_string().as_bytes()).unwrap_err();
+    assert_eq!(rejection.reason, Reason::ProposalMalformed);
+    rejection.detail
+}
+
+#[test]
+fn each_part_of_a_proposal_is_checked() {
+    assert!(check_proposal(uki().to_string().as_bytes()).is_ok());
+    let detail = |message: &str, change: &dyn Fn(&mut Value)| {
+        let found = refused(change);
+        assert!(found.contains(message), "{message}: {found}");
+    };
+    detail("version 1, found 2", &|p| p["version"] = json!(2));
+    detail("bank sha256 or sha384, found \"sha1\"", &|p| p["bank"] = json!("sha1"));
+    detail("expected 48 bytes of sha384 as authenticode, found 32", &|p| p["bank"] = json!("sha384"));
+    detail("1 to 128 bytes of one line as name", &|p| p["name"] = json!("a\nb"));
+    detail("1 to 128 bytes of one line as name", &|p| p["name"] = json!("x".repeat(129)));
+    detail("1 to 8 images, found 0", &|p| p["images"] = json!([]));
+    detail("1 to 8 images, found 9", &|p| p["images"] = json!(vec![p["images"][0].clone(); 9]));
+    detail("role uki or kernel, found \"shim\"", &|p| p["images"][0]["role"] = json!("shim"));
+    detail("as path, found \"\"", &|p| p["images"][0]["path"] = json!(""));
+    detail("the name of a section, found \"linux\"", &|p| p["sections"][0]["name"] = json!("linux"));
+    detail("each section once", &|p| p["sections"] = json!(vec![p["sections"][0].clone(); 2]));
+    detail("as initrd, found 31", &|p| {
+        p["initrd"] = serde_json::to_value(halfkey_protocol::Bytes::from(&[1; 31][..])).unwrap()
+    });
+    detail("one line", &|p| p["command_line"] = json!("a\nb"));
+    detail("as json", &|p| p["images"] = json!(7));
+    detail("at most 65536 bytes", &|p| p["more"] = json!("x".repeat(70_000)));
+}
+
+#[test]
+fn what_a_policy_allows_is_covered() {
+    let policy = policy();
+    let read = |value: Value| check_proposal(value.to_string().as_bytes()).unwrap();
+    assert_eq!(covers(&policy, &read(uki())), Cover::Hash("6.1.0-55".to_owned()));
+    let mut other = uki();
+    other["images"][0]["authenticode"] = digest(0x56);
+    let Cover::No(findings) = covers(&policy, &read(other.clone())) else { panic!("another image") };
+    let text = findings[0].to_string();
+    assert!(
+        text.starts_with("pcr 4, uki /efi/EFI/Linux/linux.efi: boot \"6.1.0-55\" image 1 (uki): expected authenticode sha256:5555"),
+        "{text}"
+    );
+    let mut token = uki();
+    token["command_line"] = json!("root=UUID=5 init=/bin/sh systemd.import_credentials=no");
+    let Cover::No(findings) = covers(&policy, &read(token.clone())) else { panic!("a forbidden token") };
+    assert_eq!(
+        (findings[0].rule.as_str(), findings[0].found.as_str()),
+        ("command_line.forbidden", "init=/bin/sh")
+    );
+    assert_eq!(boot_of(&read(token), &policy, None).unwrap_err()[0].found, "init=/bin/sh");
+    // The boot that a proposal makes accepts it.
+    let boot = boot_of(&read(other.clone()), &policy, Some("6.1.0-55")).unwrap();
+    assert_eq!(covers(&policy.with_boots(&[boot]), &read(other)), Cover::Hash("6.1.0-56".to_owned()));
+}
+
+proptest! {
+    #[test]
+    fn damaged_proposals_are_refused_or_can_be_judged(at: prop::sample::Index, cut in 0usize..30, put in "[a-zA-Z0-9\"{},:. \\\\]{0,12}") {
+        let text = uki().to_string();
+        let at = at.index(text.len());
+        let text = format!("{}{put}{}", &text[..at], &text[(at + cut).min(text.len())..]);
+        if let Ok(proposal) = check_proposal(text.as_bytes()) {
+            let policy = policy();
+            let _ = covers(&policy, &proposal);
+            if let Ok(boot) = boot_of(&proposal, &policy, None) {
+                prop_assert!(!boot_toml(&boot).is_empty());
+                prop_assert!(!matches!(covers(&policy.with_boots(&[boot]), &proposal), Cover::No(_)));
+            }
+        }
+    }
+}
