@@ -19,8 +19,8 @@ const AFTER_HELP: &str = "\
 NODE is a node's id, an unambiguous prefix of one, or a label.
 
 Tables go to standard output, everything else to standard error. With --json, standard output is
-one JSON document in the types of the operator API (docs/protocol.md), or one JSON line per entry
-with `watch` and `audit --follow`.
+one JSON document, in the types of the operator API (docs/protocol.md) where it has one, or one
+JSON line per entry with `watch` and `audit --follow`.
 
 Exit codes:
   0  done

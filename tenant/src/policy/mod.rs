@@ -10,7 +10,7 @@
 //! | [`node`] | what a node is judged by |
 //! | [`apply`] | signing and handing in |
 //! | [`trial`] | a policy on stored boots |
-//! | [`learn`], [`explain`], [`test`], [`predict`] | the commands of these names |
+//! | [`learn`], [`explain`], [`mod@test`], [`predict`] | the commands of these names |
 //! | [`measure`], [`machine`], [`package`] | what a boot will measure, on which machine; images in a package |
 //! | [`read`] | `check`, `diff`, `show`, `list` |
 
