@@ -15,9 +15,9 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 /// How long a boot may take before something is surely wrong: emulated, on a busy host.
-pub const BOOT: Duration = Duration::from_secs(420);
+pub const BOOT: Duration = Duration::from_secs(900);
 /// The same for something small in a running guest.
-pub const MOMENT: Duration = Duration::from_secs(120);
+pub const MOMENT: Duration = Duration::from_secs(300);
 
 /// What systemd-cryptsetup asks.
 pub const PROMPT: &str = "enter passphrase for disk";
