@@ -4,7 +4,7 @@
 #![allow(clippy::unwrap_used, reason = "a test that can't go on panics")]
 
 use halfkey_evidence::digest::Digest;
-use halfkey_evidence::eventlog::content::{Claim, Content, Image, Tag};
+use halfkey_evidence::eventlog::content::{Claim, Content, GrubText, Image, Tag};
 use halfkey_evidence::eventlog::variable::{Known, Value};
 use halfkey_evidence::eventlog::{Event, Format, ReplayedLog, Standing, kind, parse, replay};
 use halfkey_protocol::Reason;
@@ -169,6 +169,44 @@ fn systemd_boot_with_a_type_1_entry() {
     assert_eq!(text.to_string(), boot.command_line);
     assert_eq!(tag(&log, Tag::LOAD_OPTIONS), line.digest);
     assert_eq!([8, 11, 13, 14].map(|pcr| of_pcr(&log, pcr).count()), [0; 4]);
+}
+
+#[test]
+fn grub_behind_shim_with_microsofts_keys() {
+    let boot = Boot::read("grub-shim-ms-keys");
+    let log = boot.replay();
+    let db = database(&log, Known::Db).unwrap();
+    let authorities = authorities(&log);
+    // Microsoft's key verified shim, shim's own key verified GRUB and kernel.
+    assert_eq!(secure_boot(&log), Some(true));
+    assert!(matches!(authorities[..], [shim, own] if db.contains(&shim) && !db.contains(&own)));
+    let files = files(&log);
+    // GRUB hands the kernel over in memory; shim measures it when it is verified, and again when it is started.
+    let [Some(shim), Some(grub), None, None] = &files[..] else { panic!("{files:?}") };
+    assert!(shim.ends_with("shimx64.efi") && grub.ends_with("grubx64.efi"), "{files:?}");
+    assert!(images(&log)[2..].iter().all(|image| image.path.is_empty()));
+    // GRUB measures what it runs as text, and what it reads as files.
+    let texts: Vec<_> = of_pcr(&log, 8)
+        .map(|event| match event.content() {
+            Content::Grub { claimed, text } => (claimed, str::from_utf8(text).unwrap()),
+            other => panic!("{other:?}"),
+        })
+        .collect();
+    let line = |(claimed, _): &&(GrubText, &str)| *claimed == GrubText::KernelCommandLine;
+    let [(_, line)] = texts.iter().filter(line).collect::<Vec<_>>()[..] else { panic!("one command line") };
+    let (kernel, arguments) = line.split_once(' ').unwrap();
+    assert_eq!(boot.command_line.split_once(' ').unwrap().1, arguments);
+    let read: Vec<_> = of_pcr(&log, 9)
+        .filter_map(|event| match event.claimed_content() {
+            Claim::Name(name) => Some(str::from_utf8(name).unwrap()),
+            _ => None,
+        })
+        .collect();
+    assert!(read.iter().any(|file| file.ends_with(kernel)), "{read:?}");
+    assert!(read.iter().any(|file| file.contains("initrd")), "{read:?}");
+    // shim's lists: by digest, under their names.
+    assert!(of_pcr(&log, 14).all(|event| event.standing() == Standing::Opaque));
+    assert!(of_pcr(&log, 14).any(|event| event.what() == "MokList"));
 }
 
 #[test]
