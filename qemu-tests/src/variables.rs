@@ -45,8 +45,8 @@ pub enum Trust {
     Nobody,
     /// These keys: Secure Boot is on.
     Own(Keys),
-    /// Microsoft's keys: Secure Boot is on.
-    Microsoft,
+    /// Microsoft's keys, and a dbx with these images: Secure Boot is on.
+    Microsoft(Vec<[u8; 32]>),
 }
 
 /// Writes the store: whom the firmware trusts, and one boot entry, `path` (with backslashes) on the partition.
@@ -69,12 +69,12 @@ pub fn write(trust: &Trust, partition: &Partition, path: &str, to: &Path) -> Res
             let (pk, kek) = (certificate(&keys.pk), certificate(&keys.kek));
             secure(&mut store, [("PK", pk), ("KEK", kek), ("db", db), ("dbx", hashes(&keys.dbx))])?;
         }
-        Trust::Microsoft => {
+        Trust::Microsoft(revoked) => {
             // Only the keys: that store was filled on another machine, and holds its consoles and boot entries as well.
             let keys = Store::read(Path::new(MICROSOFT))?;
             let get = |name| keys.get(name).context(format_args!("{MICROSOFT} holds no variable {name}"));
-            let (pk, kek, db, dbx) = (get("PK")?, get("KEK")?, get("db")?, get("dbx")?);
-            secure(&mut store, [("PK", pk), ("KEK", kek), ("db", db), ("dbx", dbx)])?;
+            let (pk, kek, db) = (get("PK")?, get("KEK")?, get("db")?);
+            secure(&mut store, [("PK", pk), ("KEK", kek), ("db", db), ("dbx", hashes(revoked))])?;
         }
     }
     store.set("Boot0000", GLOBAL, RUNTIME, &partition.load_option(path))?;

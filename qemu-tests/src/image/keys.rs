@@ -58,16 +58,16 @@ impl Keys {
         self.der(signer.name())
     }
 
-    /// What the firmware of a machine holds: these signers, and `revoked` images (which nobody has).
+    /// What the firmware of a machine holds: these signers, and so many [`revoked`] images.
     ///
     /// # Errors
     /// If a certificate can't be read.
-    pub fn enrolled(&self, db: &[Signer], revoked: u32) -> Result<variables::Keys> {
+    pub fn enrolled(&self, db: &[Signer], count: u32) -> Result<variables::Keys> {
         Ok(variables::Keys {
             pk: self.der("pk")?,
             kek: self.der("kek")?,
             db: db.iter().map(|signer| self.certificate(*signer)).collect::<Result<_>>()?,
-            dbx: (0..revoked).map(|number| Sha256::digest(number.to_le_bytes()).into()).collect(),
+            dbx: revoked(count),
         })
     }
 
@@ -99,6 +99,11 @@ impl Keys {
     fn file(&self, name: &str, kind: &str) -> PathBuf {
         self.folder.join(format!("{name}.{kind}"))
     }
+}
+
+/// Hashes of images that nobody has.
+pub fn revoked(count: u32) -> Vec<[u8; 32]> {
+    (0..count).map(|number| Sha256::digest(number.to_le_bytes()).into()).collect()
 }
 
 fn make(folder: &Path, name: &str) -> Result<()> {

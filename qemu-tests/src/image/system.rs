@@ -2,7 +2,7 @@
 
 use super::disk::{Content, EspFile};
 use super::initrd::{ExtraFile, with_file};
-use super::keys::{Keys, Signer};
+use super::keys::{Keys, Signer, revoked};
 use super::packages::{Kernel, Packages};
 use super::{cached, uki};
 use crate::error::{Context, Result};
@@ -52,13 +52,15 @@ impl BootPath {
         Ok(match self {
             Self::Uki | Self::Entry => Trust::Nobody,
             Self::SignedUki => Trust::Own(keys.enrolled(&[Signer::Owner], REVOKED)?),
-            Self::Grub => Trust::Microsoft,
+            Self::Grub => Trust::Microsoft(revoked(REVOKED_BY_MICROSOFT)),
         })
     }
 }
 
 /// Images in the dbx of a machine with its owner's keys.
 pub const REVOKED: u32 = 3;
+/// About as many are in that of a PC of today.
+const REVOKED_BY_MICROSOFT: u32 = 400;
 
 /// Which kernel.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
