@@ -355,7 +355,8 @@ fn role(log: &ExplainedLog<'_>, images: &[&Seen<'_>], index: usize, stub: bool) 
         _ if stub && (index + 1 == last && from_memory(last) || index == last && !from_memory(last)) => {
             Role::Uki
         }
-        _ if index == last => Role::Kernel,
+        // Shim's verification and the start of a kernel are measured alike.
+        _ if images[index].digest == images[last].digest => Role::Kernel,
         _ if file.contains("shim") => Role::Shim,
         0 if file.contains("\\efi\\boot\\boot") && last > 1 => Role::Shim,
         _ if file.is_empty() => Role::Other,

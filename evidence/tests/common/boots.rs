@@ -22,7 +22,8 @@ macro_rules! boots {
     };
 }
 
-pub const BOOTS: &[Boot] = boots!["uki-no-secure-boot" "uki-secure-boot-own-keys" "systemd-boot-type1"];
+pub const BOOTS: &[Boot] =
+    boots!["uki-no-secure-boot" "uki-secure-boot-own-keys" "systemd-boot-type1" "grub-shim-ms-keys"];
 
 pub fn boot(name: &str) -> &'static Boot {
     BOOTS.iter().find(|boot| boot.name == name).expect("one of the boots")
