@@ -16,8 +16,8 @@ macro_rules! boots {
     ($($name:literal)+) => {
         &[$(Boot {
             name: $name,
-            log: include_bytes!(concat!("../fixtures/boots/", $name, ".bin")),
-            line: include_str!(concat!("../fixtures/boots/", $name, ".cmdline")),
+            log: include_bytes!(concat!("../fixtures/", $name, ".bin")),
+            line: include_str!(concat!("../fixtures/", $name, ".cmdline")),
         },)+]
     };
 }
