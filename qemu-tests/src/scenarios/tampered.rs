@@ -30,7 +30,7 @@ pub fn cmdline(world: &mut World) -> Result<()> {
         estate.was_denied(Reason::PolicyMismatch.code())?;
         let record = estate.last_record()?;
         story.does(Verifier, format!("denies: {}", record.summary.message));
-        estate.was_found(&["command line", "init=/bin/sh"])?;
+        estate.was_found(&["command_line", "init=/bin/sh"])?;
         story.does(Machine, "asks for the passphrase; the owner types it");
         boot.type_passphrase()?;
         boot.wait_console(&["# "], crate::machine::BOOT)?;

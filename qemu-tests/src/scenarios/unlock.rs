@@ -95,7 +95,7 @@ fn wait_for_pending(estate: &Estate) -> Result<String> {
             return Ok(pending.code);
         }
         ensure!(std::time::Instant::now() < end, "no boot is pending within {} s", BOOT.as_secs());
-        std::thread::sleep(std::time::Duration::from_millis(200));
+        std::thread::sleep(std::time::Duration::from_millis(500));
     }
 }
 

@@ -38,8 +38,8 @@ pub struct Rates {
     pub p256: f64,
 }
 
-/// A boot of the rig with Secure Boot.
-const BOOT: &str = "uki-secure-boot-own-keys";
+/// A boot of the rig with Secure Boot: shim, GRUB and a kernel of Debian under the keys of Microsoft.
+const BOOT: &str = "grub-shim-ms-keys";
 /// As long as the log of a machine with the keys and the revocation list that Microsoft hands out.
 const LOG_BYTES: usize = 40_000;
 const BANK: Hash = Hash::Sha256;
