@@ -58,6 +58,16 @@ impl Group {
     pub const ALL: &[Self] =
         &[Self::Uki, Self::Updates, Self::SecureBoot, Self::Exits, Self::Grub, Self::Entry];
 
+    const fn tells(
+        self,
+        number: u32,
+        name: &'static str,
+        title: &'static str,
+        run: fn(&mut World) -> Result<()>,
+    ) -> Scenario {
+        Scenario { number, name, group: self, title, run }
+    }
+
     /// How its machine boots.
     pub fn path(self) -> BootPath {
         match self {
@@ -163,204 +173,108 @@ pub struct Scenario {
     pub run: fn(&mut World) -> Result<()>,
 }
 
+use Group::{Entry, Exits, Grub, SecureBoot, Uki, Updates};
+
 /// All of them.
 pub const ALL: &[Scenario] = &[
-    Scenario {
-        number: 1,
-        name: "enroll",
-        group: Group::Uki,
-        title: "first boot with passphrase, enrolled from inside, next boot waits until it is approved",
-        run: unlock::enroll,
-    },
-    Scenario {
-        number: 2,
-        name: "unattended",
-        group: Group::Uki,
-        title: "unlocked with no one typing",
-        run: unlock::unattended,
-    },
-    Scenario {
-        number: 3,
-        name: "afterwards",
-        group: Group::Uki,
-        title: "after the boot root gets neither half",
-        run: afterwards::run,
-    },
-    Scenario {
-        number: 4,
-        name: "cmdline",
-        group: Group::Uki,
-        title: "changed kernel command line: denied, passphrase works",
-        run: tampered::cmdline,
-    },
-    Scenario {
-        number: 5,
-        name: "initramfs",
-        group: Group::Uki,
-        title: "changed initramfs: denied",
-        run: tampered::initramfs,
-    },
-    Scenario {
-        number: 6,
-        name: "revoked",
-        group: Group::Uki,
-        title: "revoked: denied; restored: unlocks",
-        run: server::revoked,
-    },
-    Scenario {
-        number: 7,
-        name: "down",
-        group: Group::Uki,
-        title: "verifier down: prompt in time; verifier late: unlocks",
-        run: server::down,
-    },
-    Scenario {
-        number: 8,
-        name: "wrong-ca",
-        group: Group::Uki,
-        title: "another CA in the token: nothing is sent",
-        run: server::wrong_ca,
-    },
-    Scenario {
-        number: 9,
-        name: "other-tpm",
-        group: Group::Uki,
-        title: "the disk in another machine: nothing unlocks, it is recorded",
-        run: tampered::other_tpm,
-    },
-    Scenario {
-        number: 10,
-        name: "volumes",
-        group: Group::Uki,
-        title: "two volumes with one attestation",
-        run: volumes::run,
-    },
-    Scenario {
-        number: 11,
-        name: "rogue-root",
-        group: Group::Uki,
-        title: "a plaintext root with the right UUID: powered off before it runs",
-        run: rogue::run,
-    },
-    Scenario {
-        number: 12,
-        name: "rogue-header",
-        group: Group::Uki,
-        title: "the token in a look-alike volume: prompt, and the fence tells",
-        run: tampered::header,
-    },
-    Scenario {
-        number: 13,
-        name: "shells",
-        group: Group::Exits,
-        title: "rd.break and emergency shells find the fence closed",
-        run: exits::shells,
-    },
-    Scenario {
-        number: 14,
-        name: "crashes",
-        group: Group::Exits,
-        title: "the agent is killed or hangs: prompt, and the fence is closed",
-        run: exits::crashes,
-    },
-    Scenario {
-        number: 15,
-        name: "surprise",
-        group: Group::Updates,
-        title: "a new kernel that nobody announced: denied and named",
-        run: updates::surprise,
-    },
-    Scenario {
-        number: 16,
-        name: "unattested",
-        group: Group::Updates,
-        title: "a proposal of a machine that its passphrase opened: refused",
-        run: updates::unattested,
-    },
-    Scenario {
-        number: 17,
-        name: "predicted",
-        group: Group::Updates,
-        title: "a new kernel that was predicted: unlocks",
-        run: updates::predicted,
-    },
-    Scenario {
-        number: 18,
-        name: "rollback",
-        group: Group::Updates,
-        title: "the old kernel: unlocks within the policy, denied outside",
-        run: updates::rollback,
-    },
-    Scenario {
-        number: 19,
-        name: "proposal",
-        group: Group::Updates,
-        title: "an unsigned proposal waits; accepted, it boots unattended",
-        run: updates::proposal,
-    },
-    Scenario {
-        number: 20,
-        name: "opt-out",
-        group: Group::Updates,
-        title: "trust-root-with-next-boot: one update without an operator, no second",
-        run: updates::opt_out,
-    },
-    Scenario {
-        number: 21,
-        name: "signed",
-        group: Group::SecureBoot,
-        title: "a new kernel by the policy's signer: proposed, unlocks",
-        run: secure_boot::signed,
-    },
-    Scenario {
-        number: 22,
-        name: "dbx",
-        group: Group::SecureBoot,
-        title: "more in dbx: unlocks if the policy says at least, else not",
-        run: secure_boot::dbx,
-    },
-    Scenario {
-        number: 23,
-        name: "other-signer",
-        group: Group::SecureBoot,
-        title: "an image by another signer, whose key is in db: denied and named",
-        run: secure_boot::other_signer,
-    },
-    Scenario {
-        number: 24,
-        name: "unsigned",
-        group: Group::SecureBoot,
-        title: "Secure Boot off and an unsigned image: denied and named",
-        run: secure_boot::unsigned,
-    },
-    Scenario {
-        number: 25,
-        name: "grub",
-        group: Group::Grub,
-        title: "shim and GRUB: approved, then unattended",
-        run: loaders::unattended,
-    },
-    Scenario {
-        number: 26,
-        name: "grub-command",
-        group: Group::Grub,
-        title: "another command in grub.cfg: denied and named",
-        run: loaders::grub_command,
-    },
-    Scenario {
-        number: 27,
-        name: "entry",
-        group: Group::Entry,
-        title: "systemd-boot with a type 1 entry: approved, then unattended",
-        run: loaders::unattended,
-    },
-    Scenario {
-        number: 28,
-        name: "token",
-        group: Group::Entry,
-        title: "a forbidden word on the command line: denied and named",
-        run: loaders::token,
-    },
+    Uki.tells(
+        1,
+        "enroll",
+        "first boot with passphrase, enrolled from inside, next boot waits until it is approved",
+        unlock::enroll,
+    ),
+    Uki.tells(2, "unattended", "unlocked with no one typing", unlock::unattended),
+    Uki.tells(3, "afterwards", "after the boot root gets neither half", afterwards::run),
+    Uki.tells(4, "cmdline", "changed kernel command line: denied, passphrase works", tampered::cmdline),
+    Uki.tells(5, "initramfs", "changed initramfs: denied", tampered::initramfs),
+    Uki.tells(6, "revoked", "revoked: denied; restored: unlocks", server::revoked),
+    Uki.tells(7, "down", "verifier down: prompt in time; verifier late: unlocks", server::down),
+    Uki.tells(8, "wrong-ca", "another CA in the token: nothing is sent", server::wrong_ca),
+    Uki.tells(
+        9,
+        "other-tpm",
+        "the disk in another machine: nothing unlocks, it is recorded",
+        tampered::other_tpm,
+    ),
+    Uki.tells(10, "volumes", "two volumes with one attestation", volumes::run),
+    Uki.tells(
+        11,
+        "rogue-root",
+        "a plaintext root with the right UUID: powered off before it runs",
+        rogue::run,
+    ),
+    Uki.tells(
+        12,
+        "rogue-header",
+        "the token in a look-alike volume: prompt, and the fence tells",
+        tampered::header,
+    ),
+    Exits.tells(13, "shells", "rd.break and emergency shells find the fence closed", exits::shells),
+    Exits.tells(
+        14,
+        "crashes",
+        "the agent is killed or hangs: prompt, and the fence is closed",
+        exits::crashes,
+    ),
+    Updates.tells(15, "surprise", "a new kernel that nobody announced: denied and named", updates::surprise),
+    Updates.tells(
+        16,
+        "unattested",
+        "a proposal of a machine that its passphrase opened: refused",
+        updates::unattested,
+    ),
+    Updates.tells(17, "predicted", "a new kernel that was predicted: unlocks", updates::predicted),
+    Updates.tells(
+        18,
+        "rollback",
+        "the old kernel: unlocks within the policy, denied outside",
+        updates::rollback,
+    ),
+    Updates.tells(
+        19,
+        "proposal",
+        "an unsigned proposal waits; accepted, it boots unattended",
+        updates::proposal,
+    ),
+    Updates.tells(
+        20,
+        "opt-out",
+        "trust-root-with-next-boot: one update without an operator, no second",
+        updates::opt_out,
+    ),
+    SecureBoot.tells(
+        21,
+        "signed",
+        "a new kernel by the policy's signer: proposed, unlocks",
+        secure_boot::signed,
+    ),
+    SecureBoot.tells(
+        22,
+        "dbx",
+        "more in dbx: unlocks if the policy says at least, else not",
+        secure_boot::dbx,
+    ),
+    SecureBoot.tells(
+        23,
+        "other-signer",
+        "an image by another signer, whose key is in db: denied and named",
+        secure_boot::other_signer,
+    ),
+    SecureBoot.tells(
+        24,
+        "unsigned",
+        "Secure Boot off and an unsigned image: denied and named",
+        secure_boot::unsigned,
+    ),
+    Grub.tells(25, "grub", "shim and GRUB: approved, then unattended", loaders::unattended),
+    Grub.tells(26, "grub-command", "another command in grub.cfg: denied and named", loaders::grub_command),
+    Entry.tells(
+        27,
+        "entry",
+        "systemd-boot with a type 1 entry: approved, then unattended",
+        loaders::unattended,
+    ),
+    Entry.tells(28, "token", "a forbidden word on the command line: denied and named", loaders::token),
 ];
 
 /// The scenario with this name or number.
