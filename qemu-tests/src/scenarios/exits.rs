@@ -9,6 +9,7 @@ use crate::image::initrd::ExtraFile;
 use crate::image::system::System;
 use crate::machine::{BOOT, Boot, MOMENT, Machine, Reached};
 use crate::story::Who;
+use std::time::Duration;
 
 /// What asks for a shell, on the kernel command line.
 const SHELLS: &[&str] = &["rd.break=initqueue", "rd.systemd.unit=emergency.target"];
@@ -19,6 +20,9 @@ const CRASHES: &[(&str, &str)] = &[
     ("hangs", "[Service]\nExecStart=\nExecStart=/bin/sleep 1000\nTimeoutStartSec=10\n"),
 ];
 
+/// How long a shell may take to answer before Enter is pressed again.
+const LISTENING: Duration = Duration::from_secs(3);
+
 /// Each shell of the initramfs finds the fence closed.
 pub fn shells(world: &mut World) -> Result<()> {
     for argument in SHELLS {
@@ -26,9 +30,14 @@ pub fn shells(world: &mut World) -> Result<()> {
         let mut system = world.rig.with_shells();
         system.cmdline = format!("{} {argument}", system.cmdline);
         let mut boot = boot(world, &system)?;
+        let mut tries = 30;
         boot.wait_console(&["Press Enter for maintenance"], BOOT)?;
-        boot.type_line("")?;
-        boot.wait_console(&["# "], MOMENT)?;
+        // What is typed before sulogin reads is lost.
+        while boot.wait_console(&["# "], LISTENING).is_err() {
+            ensure!(tries > 0, "{argument}: no shell after Enter");
+            tries -= 1;
+            boot.type_line("")?;
+        }
         boot.type_line("echo PCR-$((10+5)) $(cat /sys/class/tpm/tpm0/pcr-sha256/15)")?;
         boot.wait_console(&["PCR-15 "], MOMENT)?;
         let fence = boot.rest_of_line()?.to_lowercase();
