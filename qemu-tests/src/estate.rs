@@ -182,20 +182,19 @@ impl Estate {
         Ok(())
     }
 
-    /// The machine's own policy.
+    /// The machine's own policy: TOML.
     ///
     /// # Errors
     /// If it has none.
-    pub fn policy(&self) -> Result<toml::Table> {
-        let text = self.tenant.run(&["policy", "show", &format!("node:{}", self.node)])?;
-        text.parse().context(format_args!("halfkey policy show printed {text}"))
+    pub fn policy(&self) -> Result<String> {
+        self.tenant.run(&["policy", "show", &format!("node:{}", self.node)])
     }
 
     /// Puts another in its place.
     ///
     /// # Errors
     /// If it is refused.
-    pub fn apply(&self, policy: &toml::Table) -> Result<()> {
+    pub fn apply(&self, policy: &str) -> Result<()> {
         let file = self.policy_file(policy)?;
         self.tenant.run(&["policy", "apply", &file, "--node", LABEL, "--yes"])?;
         Ok(())
@@ -205,13 +204,13 @@ impl Estate {
     ///
     /// # Errors
     /// If it can't be tried.
-    pub fn test(&self, policy: &toml::Table) -> Result<(i32, String)> {
+    pub fn test(&self, policy: &str) -> Result<(i32, String)> {
         self.tenant.try_run(&["policy", "test", &self.policy_file(policy)?, "--against", LABEL])
     }
 
-    fn policy_file(&self, policy: &toml::Table) -> Result<String> {
+    fn policy_file(&self, policy: &str) -> Result<String> {
         let file = self.machine.logs().join("policy.toml");
-        fs::write(&file, policy.to_string()).context("can't write a policy")?;
+        fs::write(&file, policy).context("can't write a policy")?;
         Ok(file.to_string_lossy().into_owned())
     }
 

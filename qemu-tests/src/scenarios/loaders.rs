@@ -7,7 +7,6 @@ use crate::image::system::System;
 use crate::machine::Reached;
 use crate::story::Who::{Attacker, Machine, Operator, Verifier};
 use halfkey_protocol::Reason;
-use toml::Value;
 
 /// What a policy may forbid: a boot into single-user mode.
 const FORBIDDEN: &str = "systemd.unit=rescue.target";
@@ -45,15 +44,13 @@ pub fn token(world: &mut World) -> Result<()> {
     let World { story, estate, .. } = world;
     let estate = estate.as_mut().context("there is an enrolled machine")?;
     story.does(Operator, format!("allows any command line, but forbids {FORBIDDEN}"));
-    let mut policy = estate.policy()?;
-    for boot in policy.get_mut("boot").and_then(Value::as_array_mut).into_iter().flatten() {
-        boot.as_table_mut().context("a boot is a table")?.remove("command_line");
-    }
+    let policy = estate.policy()?;
+    let kept: Vec<&str> = policy.lines().filter(|line| !line.starts_with("command_line = ")).collect();
     let rules = format!(
-        "allowed = [\"*\"]\nrequired = [\"systemd.import_credentials=no\", \"efi=noruntime\"]\nforbidden = [\"{FORBIDDEN}\"]"
+        "[command_line]\nallowed = [\"*\"]\nrequired = [\"systemd.import_credentials=no\", \"efi=noruntime\"]\n\
+         forbidden = [\"{FORBIDDEN}\"]\n"
     );
-    policy.insert("command_line".into(), Value::Table(rules.parse().context("a table")?));
-    estate.apply(&policy)?;
+    estate.apply(&format!("{}\n\n{rules}", kept.join("\n")))?;
     let message = denied(
         world,
         "adds a word to the entry",

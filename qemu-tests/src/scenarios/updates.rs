@@ -80,10 +80,14 @@ pub fn predicted(world: &mut World) -> Result<()> {
     let uki = rig.images.uki(&newest)?;
     story.does(Operator, format!("runs: halfkey policy predict --uki FILE --add --node {LABEL}"));
     let file = uki.to_string_lossy();
-    estate.tenant.run(&["policy", "predict", "--uki", &file, "--add", "--node", LABEL, "--yes"])?;
-    let marker = unattended(rig, estate, newest)?;
     let version = &rig.images.kernel(Release::Newest).version;
-    story.proves(format!("{version} was predicted: it boots unattended; {} is as expected", &marker[..16]));
+    let predict = ["policy", "predict", "--uki", &file, "--name", version];
+    estate.tenant.run(&[&predict[..], &["--add", "--node", LABEL, "--yes"]].concat())?;
+    let fence = unattended(rig, estate, newest)?;
+    story.proves(format!(
+        "{version} was predicted: it boots unattended; PCR 15 = {}... as expected",
+        &fence[..16]
+    ));
     Ok(())
 }
 
@@ -103,12 +107,7 @@ pub fn rollback(world: &mut World) -> Result<()> {
     story.proves("within the policy a rollback boots unattended");
 
     story.does(Operator, format!("takes {version} out of the policy"));
-    let mut policy = estate.policy()?;
-    let boots =
-        policy.get_mut("boot").and_then(toml::Value::as_array_mut).context("the policy has no boots")?;
-    ensure!(boots.len() == 2, "expected two boots in the policy, found {}", boots.len());
-    boots.remove(0);
-    estate.apply(&policy)?;
+    estate.apply(&without_first_boot(&estate.policy()?)?)?;
     let mut boot = boot_other(rig, estate, &previous)?;
     boot.expect(Reached::Prompt)?;
     estate.was_denied(Reason::PolicyMismatch.code())?;
@@ -154,10 +153,8 @@ pub fn opt_out(world: &mut World) -> Result<()> {
     let estate = estate.as_mut().context("there is an enrolled machine")?;
     story.does(Operator, "adds [trust_root_with_next_boot] to the policy: until tomorrow, one proposal");
     let tomorrow = run(Command::new("date").args(["--utc", "--date", "tomorrow", "+%FT%TZ"]))?;
-    let mut policy = estate.policy()?;
-    let table = format!("until = {}\ncount = 1\n", tomorrow.trim()).parse().context("a table")?;
-    policy.insert("trust_root_with_next_boot".into(), toml::Value::Table(table));
-    estate.apply(&policy)?;
+    let table = format!("[trust_root_with_next_boot]\nuntil = {}\ncount = 1\n", tomorrow.trim());
+    estate.apply(&format!("{}\n{table}", estate.policy()?))?;
 
     let (first, second) = (rebuilt(&estate.system, "two"), rebuilt(&estate.system, "three"));
     let (mut boot, estate) = estate.lend()?;
@@ -176,6 +173,16 @@ pub fn opt_out(world: &mut World) -> Result<()> {
     );
     story.proves("one update without an operator, unattended; a second proposal waits");
     Ok(())
+}
+
+/// The policy without the first of its two `[[boot]]`s: what was learned stands before what was added.
+fn without_first_boot(policy: &str) -> Result<String> {
+    const BOOT: &str = "[[boot]]\n";
+    let pieces: Vec<&str> = policy.split(BOOT).collect();
+    let [rest, _, last] = pieces.as_slice() else {
+        return Err(format!("expected two boots in the policy, found {}", pieces.len() - 1).into());
+    };
+    Ok([rest, BOOT, last].concat())
 }
 
 /// The same system with another initramfs.
