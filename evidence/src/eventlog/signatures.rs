@@ -146,13 +146,12 @@ impl<'a> Signature<'a> {
     }
 
     /// What a policy names this entry by: SHA-256 over a certificate's DER; the hash
-    /// itself if it is SHA-256; else `None`.
+    /// itself if it is SHA-256 of an image; else `None`. A certificate's hash has none: it could pass for the
+    /// hash of an image, which it does not revoke.
     pub fn fingerprint(&self) -> Option<Digest> {
         match self {
             Self::Certificate(certificate) => Some(certificate.fingerprint()),
-            Self::ImageHash(hash) | Self::CertificateHash { digest: hash, .. } if hash.len() == 32 => {
-                Digest::from_bytes(hash)
-            }
+            Self::ImageHash(hash) if hash.len() == 32 => Digest::from_bytes(hash),
             _ => None,
         }
     }

@@ -3,13 +3,16 @@
 //! The kernel, systemd and dracut each read the line in their own way: quotes, backslashes and blanks that are not ASCII are
 //! split or dropped by one and not by another, `-` and `_` are the same to the kernel and to systemd, and in an initrd systemd
 //! takes `rd.systemd.x` for `systemd.x`. A wildcard therefore never stands for a token with such characters, and
-//! what is forbidden is compared in a form that has neither difference.
+//! what is forbidden is compared in a form that has neither difference. A line with anything but printable ASCII and spaces is
+//! refused altogether, and so is one that the kernel would cut off: what it cuts off is measured like the rest.
 
 use super::rules::{CommandLine, Token};
-use std::borrow::Cow;
 
-/// Longest line, in bytes; the kernel's own limit is 2048 on x86 and 4096 elsewhere.
-pub(super) const MAX_LINE: usize = 4096;
+/// Longest line, in bytes: COMMAND_LINE_SIZE of x86 is 2048 with its NUL, and the smallest of those that matter. The kernel
+/// measures a longer one whole, and drops its end.
+pub(super) const MAX_LINE: usize = 2047;
+/// More files than a boot loader passes on.
+const MAX_INITRDS: usize = 16;
 
 /// What no command line of any policy may have, and why.
 pub(super) const FORBIDDEN: [(&str, &str); 5] = [
@@ -68,6 +71,9 @@ impl Floor {
                 found: line.len().to_string(),
             });
         }
+        if let Some(expected) = unreadable(line) {
+            return Some(Objection { rule: "floor", expected, found: line.escape_default().to_string() });
+        }
         for token in tokens(line) {
             if let Some((_, why)) = FORBIDDEN.iter().find(|(pattern, _)| forbids(pattern, token)) {
                 return Some(Objection {
@@ -81,10 +87,25 @@ impl Floor {
     }
 }
 
-/// What a rule, or the floor, has against a line.
+/// What keeps kernel, systemd and dracut from reading a line as it is read here. Blanks at its end are nobody's business.
+fn unreadable(line: &str) -> Option<String> {
+    let line = line.trim_ascii_end();
+    if line.bytes().any(|byte| !matches!(byte, b' '..=b'~')) {
+        return Some("printable ASCII and spaces".to_owned());
+    }
+    let (kernel, initrds, _) = parts(line);
+    // What is left out of the comparison must not take its neighbours along.
+    let escapes = |token: &str| token.contains(['"', '\'']) || token.ends_with('\\');
+    if kernel.is_some_and(escapes) || initrds.split(' ').any(escapes) {
+        return Some("names of files without quotes".to_owned());
+    }
+    (initrds.split(' ').count() > MAX_INITRDS).then(|| format!("at most {MAX_INITRDS} initrds"))
+}
+
+/// What a rule, or the floor, has against a line, as it was passed to the kernel.
 pub(super) fn objection(rule: Rule<'_>, floor: Floor, line: &str) -> Option<Objection> {
     floor.objection(line).or_else(|| match rule {
-        Rule::Own(exact) => (comparable(exact) != comparable(line)).then(|| Objection {
+        Rule::Own(exact) => (parts(exact).2 != parts(line).2).then(|| Objection {
             rule: "exact",
             expected: normal(exact).to_owned(),
             found: normal(line).to_owned(),
@@ -101,13 +122,13 @@ pub(super) fn objection(rule: Rule<'_>, floor: Floor, line: &str) -> Option<Obje
                 found: normal(line).to_owned(),
             }),
         Rule::Shared(CommandLine::Tokens { allowed, required, forbidden }) => {
-            by_tokens(allowed, required, forbidden, normal(line))
+            by_tokens(allowed, required, forbidden, parts(line).2)
         }
     })
 }
 
 fn by_tokens(allowed: &[Token], required: &[Token], forbidden: &[Token], line: &str) -> Option<Objection> {
-    for token in tokens(line).filter(|token| !names_initrd(token)) {
+    for token in tokens(line) {
         if let Some(pattern) = forbidden.iter().find(|pattern| forbids(&pattern.0, token)) {
             return Some(Objection {
                 rule: "forbidden",
@@ -157,22 +178,27 @@ pub(super) fn tokens(line: &str) -> impl Iterator<Item = &str> {
 
 /// Without the blanks around it, and without GRUB's word for the kernel's file.
 pub(super) fn normal(line: &str) -> &str {
-    let line = line.trim_ascii();
-    match line.strip_prefix("BOOT_IMAGE=") {
-        Some(rest) => {
-            rest.find(|char: char| char.is_ascii_whitespace()).map_or("", |at| rest[at..].trim_ascii())
-        }
-        None => line,
-    }
+    without_kernel(line).1
 }
 
-/// [`normal`], without the files that a loader passes on for the EFI stub of the kernel to load.
-fn comparable(line: &str) -> Cow<'_, str> {
-    let line = normal(line);
-    if !tokens(line).any(names_initrd) {
-        return Cow::Borrowed(line);
+fn without_kernel(line: &str) -> (Option<&str>, &str) {
+    let line = line.trim_ascii();
+    if !line.starts_with("BOOT_IMAGE=") {
+        return (None, line);
     }
-    Cow::Owned(tokens(line).filter(|token| !names_initrd(token)).collect::<Vec<_>>().join(" "))
+    let (kernel, rest) = line.split_once(' ').unwrap_or((line, ""));
+    (Some(kernel), rest.trim_ascii())
+}
+
+/// GRUB's word for the kernel's file; the files at the front that a loader passes on for the EFI stub of the kernel to load; and
+/// the line itself.
+fn parts(line: &str) -> (Option<&str>, &str, &str) {
+    let (kernel, line) = without_kernel(line);
+    let mut rest = line;
+    while names_initrd(rest) {
+        rest = rest.split_once(' ').map_or("", |(_, rest)| rest.trim_ascii_start());
+    }
+    (kernel, line[..line.len() - rest.len()].trim_ascii_end(), rest)
 }
 
 /// `initrd=\path`: its name follows the kernel's version, and what it names is measured and has a rule of its own. Not
@@ -249,7 +275,6 @@ mod tests {
     fn each_token_needs_a_rule() {
         let rule = shared(&["root=UUID=*", "quiet"], &["ro", NO_CREDENTIALS], &["init=*"]);
         assert_eq!(found(&rule, "root=UUID=5 ro quiet"), None);
-        assert_eq!(found(&rule, "root=UUID=5 ro quiet\n"), None);
         assert_eq!(found(&rule, "ro debug"), Some(("allowed", "debug".to_owned())));
         assert_eq!(found(&rule, "quiet"), Some(("required", "none such".to_owned())));
         assert_eq!(found(&rule, "ro init=/bin/sh"), Some(("forbidden", "init=/bin/sh".to_owned())));
@@ -263,8 +288,11 @@ mod tests {
         let rule = shared(&["*"], &["efi=noruntime", NO_CREDENTIALS], &["init=*"]);
         let objected = |more: &str| found(&rule, &format!("{NO_RUNTIME} {more}")).map(|(rule, _)| rule);
         assert_eq!(objected("anything=else foo.bar-baz=1,2"), None);
-        for token in ["x=\"a", "x='a", "x=a\\x20b", "x=\u{a0}rdinit=/bin/sh", "x=\u{1}"] {
+        for token in ["x=\"a", "x='a", "x=a\\x20b"] {
             assert_eq!(objected(token), Some("allowed"), "{token:?}");
+        }
+        for token in ["x=\u{a0}rdinit=/bin/sh", "x=\u{b}rdinit=/bin/sh", "x=\u{1}", "x\ny"] {
+            assert_eq!(objected(token), Some("floor"), "{token:?}");
         }
         for token in ["efi=runtime", "efi=debug"] {
             assert_eq!(objected(token), Some("allowed"), "{token}");
@@ -309,5 +337,34 @@ mod tests {
             ("exact", "root=/dev/y systemd.import_credentials=no")
         );
         assert!(FLOOR.objection(&"x".repeat(MAX_LINE + 1)).is_some());
+    }
+
+    #[test]
+    fn what_is_left_out_hides_nothing() {
+        let line = "root=/dev/x systemd.import_credentials=no";
+        let any = shared(&["*"], &[NO_CREDENTIALS], &[]);
+        let refused = |line: &str| {
+            [Rule::Own("root=/dev/x systemd.import_credentials=no"), Rule::Shared(&any)]
+                .map(|rule| objection(rule, FLOOR, line).is_some())
+        };
+        for front in ["", "initrd=\\a ", "BOOT_IMAGE=/x ", "BOOT_IMAGE=/x initrd=/a initrd=\\b\\c  "] {
+            assert_eq!(refused(&format!("{front}{line}")), [false, false], "{front:?}");
+        }
+        for front in [
+            "initrd=/x\u{a0}rdinit=/bin/sh ",
+            "initrd=/x\u{b}rdinit=/bin/sh ",
+            "BOOT_IMAGE=/x\u{a0}rdinit=/bin/sh ",
+            "BOOT_IMAGE=/x\trdinit=/bin/sh ",
+            "BOOT_IMAGE=/x\" ",
+            "initrd=\\a\" ",
+            "initrd=/a\\ ",
+            "\n",
+        ] {
+            assert_eq!(refused(&format!("{front}{line}")), [true, true], "{front:?}");
+        }
+        assert_eq!(refused(&format!("{}{line}", "initrd=/a ".repeat(17))), [true, true]);
+        assert_eq!(refused(&format!("{}{line}", "quiet ".repeat(400))), [true, true]);
+        // Only at the front: between quotes it would be part of another token.
+        assert!(refused("root=/dev/x initrd=/a systemd.import_credentials=no")[0]);
     }
 }

@@ -188,10 +188,19 @@ fn utf16(text: &str) -> Vec<u8> {
     text.encode_utf16().flat_map(u16::to_le_bytes).collect()
 }
 
-/// What the kernel's EFI stub may measure for a command line: UTF-16, as its loader passed it on.
-pub(super) fn load_options(line: &str, bank: Hash) -> [Digest; 3] {
-    let line = normal(line);
-    [format!("{line}\0"), line.to_owned(), format!("{line} \0")].map(|line| Digest::of(bank, &utf16(&line)))
+/// What the kernel's EFI stub may measure for a command line: UTF-16, as its loader passed it on. GRUB's word for the kernel's file is
+/// part of it from GRUB 2.12 on.
+pub(super) fn load_options(line: &str, bank: Hash) -> [Digest; 6] {
+    let (whole, line) = (line.trim_ascii(), normal(line));
+    [
+        format!("{line}\0"),
+        line.to_owned(),
+        format!("{line} \0"),
+        format!("{whole}\0"),
+        whole.to_owned(),
+        format!("{whole} \0"),
+    ]
+    .map(|line| Digest::of(bank, &utf16(&line)))
 }
 
 /// What systemd's stub may measure for the section `.cmdline` that a command line came from: build tools write blanks

@@ -2,10 +2,10 @@
 //!
 //! What a signer proves, and what not. Secure Boot was on with just the keys that the policy lists, so firmware started
 //! nothing that one of them did not verify; every certificate that verified anything is an authority of the policy or a signer of
-//! this boot; and the signer has verified something. The order of events of different PCRs is the log's word, so **which** image
-//! it verified is not proven. If other authorities are allowed as well, an image of theirs could stand in the place of
-//! the signer's, provided that the signer's key verified another image of the same boot. Where the authorities are
-//! only those of images that are known by hash, and the signer's own, no other image fits.
+//! this boot. Whether the signer verified anything is proven only where no other authority is allowed: whatever runs in
+//! this boot can extend PCR 7 with the signer's event, which is public, and the order of events of different PCRs is the log's
+//! word. So each further authority can put an image of its own in the place of the signer's. Where the signer is the only
+//! authority, no image of another runs at all.
 
 use super::Context;
 use super::secure_boot::Authority;
@@ -222,13 +222,14 @@ impl<'l> Judge<'_, 'l> {
             }
             None => line.shared.clone(),
         };
-        // The signer vouches for the initrd inside the image, not for one that the command line names.
+        // The signer vouches for the initrd inside the image, not for one that the command line names. The kernel's EFI stub
+        // looks for this anywhere in the line.
         let other_initrd =
-            || tokens(text).find(|token| self.boot.initrd == Initrd::Signed && token.starts_with("initrd="));
+            || tokens(text).find(|token| self.boot.initrd == Initrd::Signed && token.contains("initrd="));
         objected.or_else(|| {
             other_initrd().map(|token| Objection {
                 rule: "floor",
-                expected: "no token initrd=*: the initrd is that of the signed image".to_owned(),
+                expected: "no initrd=: the initrd is that of the signed image".to_owned(),
                 found: token.to_owned(),
             })
         })

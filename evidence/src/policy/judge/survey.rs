@@ -7,7 +7,7 @@ use super::sink::{Place, Seen, Sink, Why};
 use super::{Claims, Context};
 use crate::eventlog::content::{Content, GrubText, Tag};
 use crate::eventlog::{Claim, EXPLAINED, ExplainedLog, kind};
-use crate::policy::command_line::{Floor, MAX_LINE, Objection, Rule, normal, objection};
+use crate::policy::command_line::{Floor, MAX_LINE, Objection, Rule, objection};
 use crate::policy::compiled::{load_options, sections_of};
 use crate::policy::rules::{CommandLine, Digest};
 
@@ -79,7 +79,8 @@ pub(in crate::policy) fn survey<'l, S: Sink>(
     if context.value(7).is_none() || required {
         survey.secure_boot.finish(required, sink);
     }
-    if !survey.lines.iter().any(|line| line.text.is_some()) {
+    // A line in PCR 12 may be but an addon's.
+    if !survey.lines.iter().any(|line| line.text.is_some() && line.seen.pcr != 12) {
         survey.section_line = section_line(context, &survey.rest[11], claims.line());
     }
     survey
@@ -219,7 +220,7 @@ struct Proofs<'c, 'l> {
     /// What the node says.
     claimed: Option<&'l str>,
     /// The digests that it would have as load options.
-    digests: Option<[Digest; 3]>,
+    digests: Option<[Digest; 6]>,
 }
 
 impl<'l> Proofs<'_, 'l> {
@@ -230,7 +231,7 @@ impl<'l> Proofs<'_, 'l> {
             // GRUB measures each command as well: those that it does not call a command line are compared as they are.
             (8, kind::IPL) if is_grub_line(event.claimed_data()) => match event.content() {
                 Content::Grub { claimed: GrubText::Command, .. } => None,
-                Content::Grub { text, .. } => Some(str::from_utf8(text).ok().map(after_first_word)),
+                Content::Grub { text, .. } => Some(str::from_utf8(text).ok().map(as_passed_by_grub)),
                 _ => Some(None),
             },
             (12, kind::IPL) => match event.content() {
@@ -253,7 +254,7 @@ impl<'l> Proofs<'_, 'l> {
         let claimed = self.claimed?;
         let bank = self.context.log.bank();
         let digests = self.digests.get_or_insert_with(|| load_options(claimed, bank));
-        digests.contains(&digest).then(|| normal(claimed).to_owned())
+        digests.contains(&digest).then(|| claimed.to_owned())
     }
 }
 
@@ -261,11 +262,9 @@ fn is_grub_line(data: &[u8]) -> bool {
     data.starts_with(b"kernel_cmdline: ") || data.starts_with(b"module_cmdline: ")
 }
 
-/// GRUB's line begins with the kernel's file, which is measured itself.
-fn after_first_word(line: &str) -> String {
-    let line = line.trim_ascii();
-    let end = line.find(|char: char| char.is_ascii_whitespace()).unwrap_or(line.len());
-    line[end..].trim_ascii().to_owned()
+/// GRUB's line begins with the kernel's file, which is measured itself, and reaches the kernel with a word before it.
+fn as_passed_by_grub(line: &str) -> String {
+    format!("BOOT_IMAGE={line}")
 }
 
 /// The event after the name `.cmdline` in PCR 11, if what the node says, or the document has, fits its digest.
@@ -280,6 +279,6 @@ fn section_line<'l>(
     let bank = context.log.bank();
     let fits = |line: &&str| sections_of(line, bank).any(|digest| digest.as_bytes() == seen.digest);
     let written = context.rules.lines.values().map(String::as_str);
-    let text = normal(claimed.into_iter().chain(written).find(fits)?).to_owned();
+    let text = claimed.into_iter().chain(written).find(fits)?.to_owned();
     Some(Line { seen, shared: shared_objection(context, Some(&text)), text: Some(text) })
 }

@@ -58,6 +58,12 @@ fn pcrs(document: &Document, places: &Places, problems: &mut Problems<'_>) {
             pcr if !MAY_BE_IGNORED.contains(&pcr) => {
                 problems.floor(at, format!("ignore: pcr {pcr} can't be ignored: {}", what_is_in(pcr)))
             }
+            2 if !document.secure_boot.required => problems.floor(
+                at,
+                "ignore: pcr 2 can be ignored only with secure_boot.required: firmware starts drivers from the disk, which can \
+                 change the kernel before it runs, and measures them there\n\
+                 hint: cover it by firmware.pcr2, as `halfkey policy learn` does",
+            ),
             _ => {}
         }
     }
@@ -200,6 +206,16 @@ fn tokens(places: &Places, problems: &mut Problems<'_>) {
         }
         if *list == "forbidden" {
             continue;
+        }
+        if token.value.0.contains(['"', '\'', '\\']) {
+            problems.push(
+                token.at,
+                format!(
+                    "command_line.{list}: expected a token without quotes and backslashes, found {}: they join it with what stands next to it\n\
+                     hint: write the whole line as `exact`, or as `command_line` of a [[boot]]",
+                    token.value.0
+                ),
+            );
         }
         if token.value.is_literal()
             && let Some((pattern, why)) =
