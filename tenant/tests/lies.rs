@@ -14,10 +14,13 @@ use std::sync::{Arc, Mutex};
 
 const POLICY: &str = r#"format = 1
 name = "web servers"
-ignore = [0, 1, 2, 3, 5, 6]
+ignore = [0, 1, 3, 5, 6]
 
 [secure_boot]
 required = false
+
+[firmware]
+pcr2 = []
 
 [command_line]
 allowed = ["root=*", "quiet"]

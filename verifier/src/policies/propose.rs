@@ -166,9 +166,10 @@ fn require_opened<'a>(
         return refuse("no boot of this enrollment was released".to_owned());
     };
     let (reset, restart) = (quote.reset_count(), quote.restart_count());
-    if (released.reset, released.restart) != (reset, restart) {
+    // A suspended machine has restarted its TPM, and kept its PCRs.
+    if released.reset != reset || released.restart > restart {
         return refuse(format!(
-            "expected the boot of evidence {}, resetCount {} and restartCount {}, found {reset} and {restart}",
+            "expected the boot of evidence {}, resetCount {} and restartCount {} or later, found {reset} and {restart}",
             released.evidence_id, released.reset, released.restart
         ));
     }

@@ -143,10 +143,13 @@ pub fn head(name: &str) -> String {
     format!(
         r#"format = 1
 name = "{name}"
-ignore = [0, 1, 2, 3, 5, 6]
+ignore = [0, 1, 3, 5, 6]
 
 [secure_boot]
 required = false
+
+[firmware]
+pcr2 = []
 
 [command_line]
 allowed = ["root=UUID=*", "quiet"]

@@ -281,9 +281,7 @@ fn tokens(
             || value.chars().any(|char| char.is_whitespace() || char.is_control())
         {
             problems.push(at, format!("{name}: expected a token without blanks, found {:?}", clip(&value)));
-        } else if value.trim_end_matches('*').len() + 1 < value.len()
-            || value[..value.len() - 1].contains('*')
-        {
+        } else if value.strip_suffix('*').unwrap_or(&value).contains('*') {
             problems.push(
                 at,
                 format!("{name}: expected `*` only at the end of a token, found {:?}", clip(&value)),

@@ -113,6 +113,18 @@ fn what_is_not_the_schema_is_found_where_it_stands() {
     first("ignore = [1,", "ignore = [1, \"2\",", (4, 14), "expected numbers of pcrs, found \"2\"");
     first("\"quiet\"]", "\"a b\"]", (18, 27), "expected a token without blanks, found \"a b\"");
     first("\"quiet\"]", "\"a*b\"]", (18, 27), "expected `*` only at the end of a token, found \"a*b\"");
+    first(
+        "\"quiet\"]",
+        "\"quiet**\"]",
+        (18, 27),
+        "expected `*` only at the end of a token, found \"quiet**\"",
+    );
+    first(
+        "\"quiet\"]",
+        "\"*\u{fffd}\"]",
+        (18, 27),
+        "expected `*` only at the end of a token, found \"*\u{fffd}\"",
+    );
     first("text = \"a line\"", "", (29, 1), "expected digest or text, found neither");
     first("name = \"6.1.0-55\"", "name = \"\\u0007\"", (23, 8), "expected 1 to 128 bytes of one line");
 }

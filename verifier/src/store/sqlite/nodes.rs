@@ -183,6 +183,7 @@ pub fn prove(tx: &Transaction<'_>, node: NodeId, enrollment: &str, proof: &[u8],
         )
     })
     .map_err(broken)?;
+    policies::forget_of_others(tx, node, enrollment)?;
     audit::append(tx, By { actor: "node", now }, "prove", Some(node), &format!("enrollment {enrollment}"))
 }
 

@@ -5,7 +5,7 @@ use crate::store::{
     By, Documents, Governing, NewPolicy, PolicyRef, Result, Reviewer, StoreError, StoredProposal,
 };
 use halfkey_protocol::identity::fingerprint;
-use halfkey_protocol::wire::policies::{Group, PolicyRecord, PolicySummary, SignedPolicy};
+use halfkey_protocol::wire::policies::{Group, PolicyRecord, PolicySummary, Scope, SignedPolicy};
 use halfkey_protocol::{Bytes, NodeId, Reason};
 use rusqlite::{Connection, OptionalExtension as _, Row, Transaction, params};
 use std::collections::BTreeMap;
@@ -184,9 +184,10 @@ fn require_newer(tx: &Transaction<'_>, new: &NewPolicy<'_>) -> Result<()> {
     }
 }
 
-/// A node's policies are its tenant's: the key is that of its enrollment, also after it was enrolled by another. A
-/// group's stay with the key of its first version.
+/// The key is that of the enrollment: of the node, or of a node for a group's first version. A group's versions stay with one
+/// key, until none of its nodes is enrolled with it any more.
 fn require_key(tx: &Transaction<'_>, new: &NewPolicy<'_>) -> Result<()> {
+    let key = &new.signed.tenant_key;
     let (expected, whose) = match new.node {
         Some(node) => {
             let found = nodes::one(tx, node)?;
@@ -194,27 +195,49 @@ fn require_key(tx: &Transaction<'_>, new: &NewPolicy<'_>) -> Result<()> {
             let Some(enrollment) = enrollment else {
                 return Err(StoreError::Refused(Reason::NotEnrolled, format!("node {node}")));
             };
-            (enrollment.signed.tenant_key, "that enrolled the node")
+            (fingerprint(&enrollment.signed.tenant_key), "that enrolled the node")
         }
         None => {
-            const SQL: &str =
+            const LAST: &str =
                 "SELECT tenant_key FROM policies WHERE scope = ?1 ORDER BY version DESC LIMIT 1";
-            let last = tx.query_row(SQL, [new.scope], |row| row.get(0)).optional().map_err(broken)?;
+            let last = tx.query_row(LAST, [new.scope], |row| row.get(0)).optional().map_err(broken)?;
             match last.map(Bytes) {
-                Some(key) => (key, "of the earlier versions"),
-                None => return Ok(()),
+                Some(last) if last == *key || governs(tx, new.scope, &last)? => {
+                    (fingerprint(&last), "of the earlier versions")
+                }
+                _ if enrolls(tx, key)? => return Ok(()),
+                _ => ("one that a node is enrolled with".to_owned(), "of the group"),
             }
         }
     };
-    if expected == new.signed.tenant_key {
+    let found = fingerprint(key);
+    if expected == found {
         return Ok(());
     }
-    let what = format!(
-        "expected the tenant key {whose}, {}, found {}",
-        fingerprint(&expected),
-        fingerprint(&new.signed.tenant_key)
-    );
+    let what = format!("expected the tenant key {whose}, {expected}, found {found}");
     Err(StoreError::Refused(Reason::PolicySignature, what))
+}
+
+/// Whether any node is enrolled with a key: else an operator without a tenant key could take a group's name for ever.
+fn enrolls(tx: &Transaction<'_>, key: &Bytes) -> Result<bool> {
+    const SQL: &str =
+        "SELECT EXISTS (SELECT 1 FROM enrollments WHERE state IN ('open', 'current') AND tenant_key = ?1)";
+    tx.query_row(SQL, [&key.0], |row| row.get(0)).map_err(broken)
+}
+
+/// Whether a node of the group is enrolled with a key.
+fn governs(tx: &Transaction<'_>, scope: &str, key: &Bytes) -> Result<bool> {
+    const SQL: &str = "SELECT EXISTS (SELECT 1 FROM nodes n JOIN enrollments e ON e.node_id = n.node_id
+        WHERE n.group_name = substr(?1, 7) AND e.state IN ('open', 'current') AND e.tenant_key = ?2)";
+    tx.query_row(SQL, params![scope, key.0], |row| row.get(0)).map_err(broken)
+}
+
+/// The node belongs to another tenant now: what the one before signed for it alone counts no longer, nor do its versions.
+pub fn forget_of_others(tx: &Transaction<'_>, node: NodeId, enrollment: &str) -> Result<()> {
+    const SQL: &str = "DELETE FROM policies WHERE scope IN (?1, ?2)
+        AND tenant_key != (SELECT tenant_key FROM enrollments WHERE enrollment_id = ?3)";
+    let scopes = [Scope::Node(node), Scope::Additions(node)].map(|scope| scope.to_string());
+    tx.execute(SQL, params![scopes[0], scopes[1], enrollment]).map(|_| ()).map_err(broken)
 }
 
 fn newest(c: &Connection, scope: &str) -> Result<Option<PolicyRef>> {
