@@ -22,7 +22,7 @@ FUZZ_RUSTFLAGS := --cfg fuzzing -C debug-assertions -C passes=sancov-module \
 	-C llvm-args=-sanitizer-coverage-trace-compares
 # Runs of each target in `make test`; `make fuzz FUZZ_RUNS=-1 FUZZ_SECONDS=3600` for an hour each.
 FUZZ_RUNS    ?= 20000
-FUZZ_SECONDS ?= 15
+FUZZ_SECONDS ?= 10
 
 .PHONY: help demo test check unit fuzz scenarios bench dist servers deps clean FORCE
 .DEFAULT_GOAL := help
