@@ -6,6 +6,7 @@ mod common;
 
 use common::boots::{BOOTS, Boot, Record};
 use halfkey_evidence::eventlog::{EXPLAINED, kind, replay};
+use halfkey_evidence::policy::rules::Digest;
 use halfkey_evidence::policy::{
     Additions, Cover, Finding, Policy, boot_of, boot_toml, covers, diff, evaluate, explain, learn, learn_boot,
 };
@@ -192,6 +193,29 @@ fn an_event_more_is_a_denial_that_names_it() {
                 );
             }
         }
+    }
+}
+
+/// Events of PCR 7 are judged before the boot path and with it; a rule for one event must not count in each anew.
+#[test]
+fn a_rule_for_one_event_accepts_one() {
+    let boot = common::boots::boot("uki-secure-boot-own-keys");
+    let text = learn(&boot.log(), &boot.claims(), "learned", &[]).unwrap();
+    let (head, tail) = text.split_once("\nauthorities = [\n").unwrap();
+    let (_, tail) = tail.split_once("\n]\n").unwrap();
+    let records = boot.records();
+    let authority = records.iter().find(|record| record.kind == kind::EFI_VARIABLE_AUTHORITY).unwrap();
+    let policy = Policy::parse(&format!(
+        "{head}\nauthorities = [\"sha256:{}\"]\n{tail}\n[[event]]\npcr = 7\ndigest = \"{}\"\n",
+        "11".repeat(32),
+        Digest::new(&authority.digest).unwrap()
+    ))
+    .unwrap();
+    assert_eq!(boot.judge(&policy).findings, []);
+    for kind in [kind::EFI_VARIABLE_AUTHORITY, kind::EFI_VARIABLE_DRIVER_CONFIG, kind::IPL] {
+        let mut twice = records.clone();
+        twice.push(Record { kind, ..authority.clone() });
+        assert!(!boot.findings_of(&policy, &twice).unwrap().is_empty(), "as {kind}");
     }
 }
 

@@ -61,10 +61,11 @@ impl Text {
             None => {}
             Some(Sections::Signed) => self.value("sections", "\"signed\"", ""),
             Some(Sections::Digests(sections)) => {
-                self.line("\n[boot.sections]");
+                self.line("sections = [");
                 for (name, digest) in sections {
-                    self.value(&quoted(name), quoted(&digest.to_string()), "");
+                    self.line(&format!("  {{ name = {}, digest = \"{digest}\" }},", quoted(name)));
                 }
+                self.line("]");
             }
         }
         for (index, image) in boot.images.iter().enumerate() {

@@ -119,9 +119,12 @@ fn by_signer(policy: &str, signer: &str) -> String {
     let mut lines = Vec::new();
     let mut in_sections = false;
     for line in policy.lines() {
-        in_sections = line == "[boot.sections]" || in_sections && !line.is_empty();
+        if in_sections {
+            in_sections = line != "]";
+            continue;
+        }
         match line.split_once(" = ") {
-            _ if in_sections => {}
+            Some(("sections", _)) => in_sections = true,
             Some(("initrd", _)) => {
                 lines.extend(["initrd = \"signed\"".into(), "sections = \"signed\"".into()])
             }

@@ -28,7 +28,8 @@ pub(super) struct Judge<'a, 'l> {
 
 impl<'l> Judge<'_, 'l> {
     pub fn run<S: Sink>(&self, sink: &mut S) {
-        let mut used = self.context.unused();
+        // An event that firmware measured is not there once more for the boot.
+        let mut used = self.survey.used.clone();
         self.authorities(&mut used, sink);
         self.images(&mut used, sink);
         for pcr in [8u8, 9, 11, 12, 13, 14] {

@@ -208,11 +208,6 @@ impl<'c, 'l> Context<'c, 'l> {
         self.values.get(usize::from(pcr)).copied().flatten()
     }
 
-    /// Counts uses of each `[[event]]`.
-    fn unused(&self) -> Vec<u32> {
-        vec![0; self.rules.limits.len()]
-    }
-
     /// Whether an `[[event]]` accepts it, and has not accepted all that it may.
     fn shared(&self, seen: &Seen<'_>, used: &mut [u32]) -> bool {
         let Some(index) = self.rules.event(seen.pcr, seen.digest) else { return false };

@@ -26,6 +26,8 @@ pub(in crate::policy) struct Survey<'l> {
     pub lines: Vec<Line<'l>>,
     /// The command line of a UKI's section, if no event carries one that is proven.
     pub section_line: Option<Line<'l>>,
+    /// Uses of each `[[event]]` so far.
+    pub used: Vec<u32>,
 }
 
 /// An event that carries a command line.
@@ -44,8 +46,6 @@ struct Progress<'l> {
     separators: [u32; 8],
     firmware: [Vec<Seen<'l>>; 2],
     phases: u32,
-    /// Uses of each `[[event]]`.
-    used: Vec<u32>,
 }
 
 pub(in crate::policy) fn survey<'l, S: Sink>(
@@ -59,8 +59,9 @@ pub(in crate::policy) fn survey<'l, S: Sink>(
         rest: Default::default(),
         lines: Vec::new(),
         section_line: None,
+        used: vec![0; context.rules.limits.len()],
     };
-    let mut progress = Progress { used: context.unused(), ..Progress::default() };
+    let mut progress = Progress::default();
     whole_pcrs(context, sink);
     let mut proofs = Proofs { context, claimed: claims.line(), digests: None };
     for seen in events(context.log) {
@@ -69,9 +70,7 @@ pub(in crate::policy) fn survey<'l, S: Sink>(
     for (index, pcr) in [0u8, 2].into_iter().enumerate() {
         if let Some(list) = &context.policy.document.firmware[index] {
             let name = |_: &Digest, index: usize| format!("firmware.pcr{pcr} entry {}", index + 1);
-            let mut used = std::mem::take(&mut progress.used);
-            sequence::in_order(list, &progress.firmware[index], pcr, context, &mut used, name, sink);
-            progress.used = used;
+            sequence::in_order(list, &progress.firmware[index], pcr, context, &mut survey.used, name, sink);
         }
     }
     missing_separators(context, &progress, sink);
@@ -157,7 +156,7 @@ impl<'l> Survey<'l> {
                 None => self.rest[usize::from(seen.pcr)].push(seen),
             },
             11 | 13 | 14 => self.rest[usize::from(seen.pcr)].push(seen),
-            _ => context.otherwise(&seen, &mut progress.used, sink),
+            _ => context.otherwise(&seen, &mut self.used, sink),
         }
     }
 

@@ -345,49 +345,58 @@ fn initrd(table: &mut Table<'_>, at: &mut BootPlaces, problems: &mut Problems<'_
     }
 }
 
+/// `"signed"`, or a list: a stub measures sections in an order, which keys of a table don't have.
 fn sections(table: &mut Table<'_>, at: &mut BootPlaces, problems: &mut Problems<'_>) -> Option<Sections> {
     let value = table.value("sections")?;
     at.sections = value.span().start;
     if value.get_ref().as_str() == Some("signed") {
         return Some(Sections::Signed);
     }
-    let DeValue::Table(entries) = value.get_ref() else {
+    if value.get_ref().as_array().is_none() {
         problems.push(
             at.sections,
-            "boot.sections: expected \"signed\" or a table of sections and digests, found neither",
+            "boot.sections: expected \"signed\" or a list of { name = \".linux\", digest = \"sha256:...\" }, found neither",
         );
         return None;
-    };
-    let mut list = Vec::new();
-    for (name, value) in Table::new(entries, at.sections, "boot.sections".to_owned()).entries() {
+    }
+    let tables = table.tables("sections", MAX_SECTIONS, problems);
+    let list = tables.into_iter().filter_map(|mut table| {
+        let (name, by_digest) = (table.string("name", problems), table.string("digest", problems));
+        for (key, found) in [("name", &name), ("digest", &by_digest)] {
+            if found.is_none() {
+                table.missing(key, problems);
+            }
+        }
+        table.finish(problems);
+        let (name, by_digest) = (name?, by_digest?);
         let known = name.value.starts_with('.') && (2..=8).contains(&name.value.len());
         if !known || !name.value.bytes().all(|byte| matches!(byte, b'!'..=b'~')) {
+            let found = clip(&name.value);
             problems.push(
                 name.at,
-                format!(
-                    "boot.sections: expected the name of a section (.linux), found {:?}",
-                    clip(name.value)
-                ),
+                format!("boot.sections.name: expected the name of a section (.linux), found {found:?}"),
             );
         }
-        match digest(value.get_ref()) {
-            Some(digest) => list.push((name.value.to_owned(), digest)),
-            None => problems.push(
-                value.span().start,
-                format!(
-                    "boot.sections.{}: expected a digest (sha256: or sha384: and lower-case hex)",
-                    clip(name.value)
-                ),
-            ),
-        }
-    }
-    if list.len() > MAX_SECTIONS {
+        let digest = digest_at(&table, "digest", &by_digest, problems)?;
+        Some((name.value, digest))
+    });
+    Some(Sections::Digests(list.collect()))
+}
+
+/// A digest that stands alone, not in a list.
+fn digest_at(table: &Table<'_>, key: &str, text: &At<String>, problems: &mut Problems<'_>) -> Option<Digest> {
+    let digest = Digest::parse(&text.value);
+    if digest.is_none() {
+        let found = clip(&text.value);
         problems.push(
-            at.sections,
-            format!("boot.sections: expected at most {MAX_SECTIONS}, found {}", list.len()),
+            text.at,
+            format!(
+                "{}: expected a digest (sha256: or sha384: and lower-case hex), found {found:?}",
+                table.name(key)
+            ),
         );
     }
-    Some(Sections::Digests(list))
+    digest
 }
 
 fn image(table: &mut Table<'_>, at: &mut BootPlaces, problems: &mut Problems<'_>) -> Image {
@@ -440,14 +449,8 @@ fn event(table: &mut Table<'_>, places: &mut Vec<usize>, problems: &mut Problems
     let pcr = pcr.and_then(|pcr| u8::try_from(pcr.value).ok()).unwrap_or(u8::MAX);
     let (by_digest, text) = (table.string("digest", problems), table.string("text", problems));
     let is = match (by_digest, text) {
-        (Some(found), None) => Digest::parse(&found.value).map(EventIs::Digest).unwrap_or_else(|| {
-            let expected = "a digest (sha256: or sha384: and lower-case hex)";
-            problems.push(
-                found.at,
-                format!("{}: expected {expected}, found {:?}", table.name("digest"), clip(&found.value)),
-            );
-            EventIs::Text(String::new())
-        }),
+        (Some(found), None) => digest_at(table, "digest", &found, problems)
+            .map_or_else(|| EventIs::Text(String::new()), EventIs::Digest),
         (None, Some(text)) => {
             if text.value.is_empty() || text.value.len() > MAX_LINE {
                 problems.push(text.at, format!("{}: expected 1 to {MAX_LINE} bytes", table.name("text")));

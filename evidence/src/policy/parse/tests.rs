@@ -24,7 +24,7 @@ forbidden = ["init=*"]
 [[boot]]
 name = "6.1.0-55"
 initrd = "sha256:3333333333333333333333333333333333333333333333333333333333333333"
-sections = { ".linux" = "sha256:4444444444444444444444444444444444444444444444444444444444444444" }
+sections = [{ name = ".linux", digest = "sha256:4444444444444444444444444444444444444444444444444444444444444444" }]
 [[boot.image]]
 role = "uki"
 authenticode = ["sha256:5555555555555555555555555555555555555555555555555555555555555555"]
@@ -104,9 +104,9 @@ fn what_is_not_the_schema_is_found_where_it_stands() {
         "boot.initrd: expected \"signed\" or a digest",
     );
     first(
-        "\".linux\" =",
-        "\"linux\" =",
-        (25, 14),
+        "name = \".linux\"",
+        "name = \"linux\"",
+        (25, 22),
         "expected the name of a section (.linux), found \"linux\"",
     );
     first("[[boot]]\n", "[boot]\n", (22, 1), "expected [[boot]] with two brackets, found a table");
@@ -160,11 +160,13 @@ fn contradictions_are_found() {
     first("pcr = 7", "pcr = 5", (34, 7), "pcr 5 is ignored as well");
     first("pcr = 7", "pcr = 15", (34, 7), "expected 0 to 9 or 11 to 14, found 15");
     first(
-        "sections = {",
-        "sections = \"signed\" # {",
+        "sections = [{",
+        "sections = \"signed\" # [{",
         (25, 12),
         "the last image has no signer that could vouch for them",
     );
+    first("sections = [{ name", "sections = [{ nam", (25, 15), "unknown key boot.sections.nam");
+    first("sections = [{", "sections = { linux = 1 } # [{", (25, 12), "or a list of { name =");
     first("authorities = [", "kek = [", (6, 1), "secure_boot.authorities: expected the certificates");
     let again =
         GOOD[GOOD.find("[[boot]]").expect("there")..GOOD.find("[[boot.event]]").expect("there")].to_owned();
