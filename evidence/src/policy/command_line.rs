@@ -105,26 +105,61 @@ fn unreadable(line: &str) -> Option<String> {
 /// What a rule, or the floor, has against a line, as it was passed to the kernel.
 pub(super) fn objection(rule: Rule<'_>, floor: Floor, line: &str) -> Option<Objection> {
     floor.objection(line).or_else(|| match rule {
-        Rule::Own(exact) => (parts(exact).2 != parts(line).2).then(|| Objection {
-            rule: "exact",
-            expected: normal(exact).to_owned(),
-            found: normal(line).to_owned(),
-        }),
+        Rule::Own(exact) => {
+            let (exact, line) = (parts(exact).2, parts(line).2);
+            (exact != line).then(|| difference(exact, line))
+        }
         Rule::Shared(CommandLine::None) => Some(Objection {
             rule: "exact",
             expected: "a rule for command lines".to_owned(),
             found: "none".to_owned(),
         }),
-        Rule::Shared(CommandLine::Exact(lines)) => (!lines.iter().any(|exact| normal(exact) == normal(line)))
-            .then(|| Objection {
-                rule: "exact",
-                expected: lines.iter().map(|exact| normal(exact)).collect::<Vec<_>>().join(" | "),
-                found: normal(line).to_owned(),
-            }),
+        Rule::Shared(CommandLine::Exact(lines)) => {
+            let (line, mut exact) = (normal(line), lines.iter().map(|exact| normal(exact)));
+            if exact.clone().any(|exact| exact == line) {
+                return None;
+            }
+            // The one that is most like it. None at all accepts nothing.
+            Some(difference(exact.by_ref().max_by_key(|exact| alike(exact, line)).unwrap_or_default(), line))
+        }
         Rule::Shared(CommandLine::Tokens { allowed, required, forbidden }) => {
             by_tokens(allowed, required, forbidden, parts(line).2)
         }
     })
+}
+
+/// How many words two lines share at the front, and how many at the end.
+fn shared_words(exact: &[&str], line: &[&str]) -> (usize, usize) {
+    let same = |(one, other): &(&&str, &&str)| one == other;
+    let front = exact.iter().zip(line).take_while(same).count();
+    let (exact, line) = (&exact[front..], &line[front..]);
+    (front, exact.iter().rev().zip(line.iter().rev()).take_while(same).count())
+}
+
+fn alike(exact: &str, line: &str) -> usize {
+    let words = |line| tokens(line).collect::<Vec<_>>();
+    let (front, end) = shared_words(&words(exact), &words(line));
+    front + end
+}
+
+/// Two lines that are not the same, without what they share at both ends: of a long line one word is to be seen, and it must
+/// not be cut off on the console.
+fn difference(exact: &str, line: &str) -> Objection {
+    let (expected, found): (Vec<_>, Vec<_>) = (tokens(exact).collect(), tokens(line).collect());
+    let (front, end) = shared_words(&expected, &found);
+    let show = |words: &[&str], whole: &str| {
+        let middle = words[front..words.len() - end].join(" ");
+        match (words.len() == front + end, expected == found) {
+            // But for blanks.
+            (_, true) => format!("{whole:?}"),
+            (true, _) => "nothing there".to_owned(),
+            _ => {
+                let (before, after) = (if front > 0 { "… " } else { "" }, if end > 0 { " …" } else { "" });
+                format!("{before}{middle}{after}")
+            }
+        }
+    };
+    Objection { rule: "exact", expected: show(&expected, exact), found: show(&found, line) }
 }
 
 fn by_tokens(allowed: &[Token], required: &[Token], forbidden: &[Token], line: &str) -> Option<Objection> {
@@ -332,11 +367,30 @@ mod tests {
         assert_eq!(bare.expected, "token systemd.import_credentials=no");
         let other =
             objection(Rule::Own(line), FLOOR, "root=/dev/y systemd.import_credentials=no").expect("another");
-        assert_eq!(
-            (other.rule, other.found.as_str()),
-            ("exact", "root=/dev/y systemd.import_credentials=no")
-        );
+        assert_eq!((other.rule, other.found.as_str()), ("exact", "root=/dev/y …"));
         assert!(FLOOR.objection(&"x".repeat(MAX_LINE + 1)).is_some());
+    }
+
+    #[test]
+    fn the_words_that_differ_are_named() {
+        let texts = |exact: &str, line: &str| {
+            let Objection { expected, found, .. } = difference(exact, line);
+            (expected, found)
+        };
+        let pair = |expected: &str, found: &str| (expected.to_owned(), found.to_owned());
+        assert_eq!(texts("a b c", "a x y c"), pair("… b …", "… x y …"));
+        assert_eq!(texts("a a", "a a a"), pair("nothing there", "… a"));
+        assert_eq!(texts("a b", "a"), pair("… b", "nothing there"));
+        assert_eq!(texts("a b", "b a"), pair("a b", "b a"));
+        assert_eq!(texts("a  b", "a b"), pair("\"a  b\"", "\"a b\""));
+        assert_eq!(texts("", "a"), pair("nothing there", "a"));
+
+        let line = |rest: &str| format!("{NO_CREDENTIALS} root=x {rest}");
+        let either = CommandLine::Exact(vec![line("ro quiet"), line("rw single")]);
+        let found = objection(Rule::Shared(&either), FLOOR, &line("rw double")).expect("neither");
+        assert_eq!((found.expected.as_str(), found.found.as_str()), ("… single", "… double"));
+        assert_eq!(objection(Rule::Shared(&either), FLOOR, &line("rw single")), None);
+        assert!(objection(Rule::Shared(&CommandLine::Exact(Vec::new())), FLOOR, &line("")).is_some());
     }
 
     #[test]
