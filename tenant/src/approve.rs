@@ -157,10 +157,11 @@ fn added(
         _ => {
             let scope = Scope::Additions(id);
             match document::current(&desk.client, &scope, &desk.key, &desk.ledger()?)? {
-                Some(present) => Proposed::extended(desk, present, &block)?,
-                None => {
+                Some(present) if !present.withdrawn => Proposed::extended(desk, present, &block)?,
+                present => {
                     let name = toml_string(&clean_short(&record.summary.label, 64));
-                    Proposed::new(desk, scope, None, joined(&format!("format = 1\nname = {name}"), &block))?
+                    let text = joined(&format!("format = 1\nname = {name}"), &block);
+                    Proposed::new(desk, scope, present, text)?
                 }
             }
         }

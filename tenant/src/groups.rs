@@ -37,7 +37,7 @@ fn set(app: &App, nodes: &[String], group: Option<&str>) -> Result<()> {
         let own = record.policy.as_ref().is_some_and(|policy| policy.scope == Scope::Node(id).to_string());
         if own && group.is_some() {
             app.out.note(&format!(
-                "note: {} has a policy of its own, which outranks that of its group",
+                "note: {} has a policy of its own, which outranks that of its group\nhint: `halfkey policy withdraw {id}` leaves the node to its group's",
                 show::name(&record.summary)
             ));
         }

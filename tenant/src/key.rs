@@ -151,6 +151,7 @@ mod tests {
             version: 1,
             created: 1,
             policy: "format = 1".into(),
+            withdrawn: false,
         };
         let mut signed = key.sign_policy(&envelope);
         assert_eq!(verified_envelope(&signed), Some(envelope));

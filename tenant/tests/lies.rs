@@ -102,7 +102,14 @@ impl Setup {
 }
 
 fn envelope(scope: &str, version: u64) -> PolicyEnvelope {
-    PolicyEnvelope { format: 1, scope: scope.into(), version, created: 1, policy: POLICY.into() }
+    PolicyEnvelope {
+        format: 1,
+        scope: scope.into(),
+        version,
+        created: 1,
+        policy: POLICY.into(),
+        withdrawn: false,
+    }
 }
 
 fn record(signed: &SignedPolicy) -> PolicyRecord {

@@ -225,6 +225,55 @@ fn a_group_has_one_policy_and_a_node_may_boot_something_besides() {
 }
 
 #[test]
+fn a_node_with_a_policy_of_its_own_is_given_back_to_its_group() {
+    let setup = Setup::new();
+    let (desk, id) = (&setup.desk, setup.id.as_str());
+    let (usual, other) = (Boot::new("6.1", CMDLINE), Boot::new("6.2", CMDLINE));
+    setup.boot(&usual);
+    desk.ok(&["approve", "web1", "--learn", "--yes"]);
+    assert_eq!(setup.boot(&usual), "released");
+    let ran = desk.run(&["policy", "withdraw", "web1", "--additions", "--yes"]);
+    assert!(ran.code == 1 && ran.stderr.contains("has no policy that could be withdrawn"), "{ran:?}");
+
+    // Alone, nothing would be left for it; nobody has said yes.
+    let ran = desk.run(&["policy", "withdraw", "web1"]);
+    assert!(ran.code == 2 && ran.stderr.contains("nothing is left"), "{ran:?}");
+    let file = setup.path("web.toml");
+    desk.ok(&["policy", "learn", "web1", "-o", &file]);
+    desk.ok(&["policy", "apply", &file, "--group", "web", "--yes"]);
+    let moved = desk.ok(&["group", "set", "web1", "--group", "web"]);
+    assert!(moved.stderr.contains(&format!("hint: `halfkey policy withdraw {id}`")), "{moved:?}");
+    let withdrawn = desk.ok(&["policy", "withdraw", "web1", "--yes"]);
+    assert!(withdrawn.stderr.contains("left for the node: group:web version 1"), "{withdrawn:?}");
+    assert_eq!(withdrawn.stdout, format!("withdrew node:{id} by version 2\n"));
+    assert_eq!(setup.boot(&usual), "released");
+    assert!(desk.ok(&["node", "show", "web1"]).stdout.contains("group:web version 1"));
+    assert!(desk.ok(&["policy", "list"]).stdout.contains("(withdrawn)"));
+    assert_eq!(desk.ok(&["policy", "show", "node:web1"]).stdout, "# withdrawn: there is no policy\n");
+    let ran = desk.run(&["policy", "diff", "node:web1", &file]);
+    assert!(ran.code == 1 && ran.stderr.contains("hint: an earlier one is node:web1@N"), "{ran:?}");
+    desk.ok(&["policy", "diff", "node:web1@1", &file]);
+    assert_eq!(desk.run(&["policy", "withdraw", "web1", "--yes"]).code, 1, "once is enough");
+
+    // The same with additions, and both can come again.
+    assert_eq!(setup.boot(&other), "denied policy_mismatch");
+    desk.ok(&["approve", "web1", "--learn", "--yes"]);
+    assert_eq!(setup.boot(&other), "released");
+    let withdrawn = desk.ok(&["policy", "withdraw", "web1", "--additions", "--yes"]);
+    assert!(withdrawn.stderr.contains("would deny the last released boot of 1 of 1"), "{withdrawn:?}");
+    assert_eq!(setup.boot(&other), "denied policy_mismatch");
+    desk.ok(&["approve", "web1", "--learn", "--yes"]);
+    assert_eq!(setup.boot(&other), "released");
+    assert_eq!(setup.boot(&usual), "released");
+    let strange = Boot::new("6.3", CMDLINE);
+    assert_eq!(setup.boot(&strange), "denied policy_mismatch");
+    desk.ok(&["approve", "web1", "--replace", "--yes"]);
+    assert_eq!(setup.boot(&strange), "released");
+    let policies = [(format!("additions:{id}"), 3), ("group:web".into(), 1), (format!("node:{id}"), 3)];
+    assert_eq!(setup.policies(), policies);
+}
+
+#[test]
 fn a_log_from_a_file_is_tried_too() {
     let desk = Desk::new();
     let setup = Setup::new();

@@ -206,6 +206,41 @@ async fn a_group_shares_its_policy_and_its_nodes_may_have_more() {
 }
 
 #[tokio::test]
+async fn a_node_that_has_no_policy_any_more_is_its_groups() {
+    let server = Server::start();
+    let (anybody, operator) = (server.anybody(), server.operator());
+    let node = enrolled(&server).await;
+    let scope = format!("node:{}", node.id);
+    let refusal = async |signed: &SignedPolicy, scope: &str| {
+        hand_in(&operator, scope, signed).await.expect_err("a refusal").code
+    };
+    assert_eq!(refusal(&node.sign_policy(&scope, 1, ""), &scope).await, "conflict", "there is none");
+    node.apply(&operator, &scope, 1, &old().policy("own")).await.unwrap();
+    node.apply(&operator, "group:web", 1, &new().policy("web")).await.unwrap();
+    node.group(&operator, Some("web")).await.unwrap();
+    assert_eq!(said(&node.boot(&anybody).await), "released");
+
+    // By its tenant, by a later version, and a group always has one.
+    assert_eq!(refusal(&node.sign_policy(&scope, 1, ""), &scope).await, "policy_version");
+    assert_eq!(refusal(&node.sign_policy("group:web", 2, ""), "group:web").await, "policy_malformed");
+    let other = Ed25519KeyPair::generate().unwrap();
+    assert_eq!(refusal(&sign_policy(&other, &scope, 2, ""), &scope).await, "policy_signature");
+    let record = node.apply(&operator, &scope, 2, "").await.unwrap();
+    assert_eq!((record.summary.name.as_str(), record.summary.nodes), ("", 0));
+    let governed: NodePolicy = get(&operator, &path(node.id, "/policy")).await.unwrap();
+    assert_eq!(
+        governed.policy.map(|policy| (policy.summary.scope, policy.summary.nodes)),
+        Some(("group:web".into(), 1))
+    );
+    assert_eq!(said(&node.boot(&anybody).await), "denied policy_mismatch");
+    assert_eq!(refusal(&node.sign_policy(&scope, 3, ""), &scope).await, "conflict", "once is enough");
+    node.apply(&operator, &scope, 3, &old().policy("own again")).await.unwrap();
+    assert_eq!(said(&node.boot(&anybody).await), "released");
+    let trail: AuditList = get(&operator, &format!("/v1/operator/audit?node={}", node.id)).await.unwrap();
+    assert_eq!(trail.entries.iter().filter(|entry| entry.action == "policy_withdraw").count(), 1);
+}
+
+#[tokio::test]
 async fn only_the_key_that_enrolled_a_node_governs_it() {
     let server = Server::start();
     let (anybody, operator) = (server.anybody(), server.operator());

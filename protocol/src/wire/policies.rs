@@ -86,8 +86,11 @@ pub struct PolicyEnvelope {
     pub version: u64,
     /// Seconds since 1970, UTC.
     pub created: u64,
-    /// The policy: TOML text. docs/policy.md.
+    /// The policy: TOML text. docs/policy.md. Empty if withdrawn.
     pub policy: String,
+    /// From this version on the scope has no policy, and a node of it is judged by what is left: its group's. Not for a
+    /// group.
+    pub withdrawn: bool,
 }
 
 /// A policy with the tenant's signature.
@@ -113,7 +116,7 @@ pub struct PolicySummary {
     pub scope: String,
     /// Its version.
     pub version: u64,
-    /// The name that it gives itself.
+    /// The name that it gives itself; empty if this version says that there is none any more.
     pub name: String,
     /// Fingerprint of the tenant key.
     pub tenant_key: String,

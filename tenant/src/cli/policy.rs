@@ -69,6 +69,17 @@ pub enum PolicyCommand {
         #[arg(long)]
         yes: bool,
     },
+    /// Take back a node's own policy, or its additions: its group's policy is what is left
+    Withdraw {
+        /// Id, prefix or label
+        node: String,
+        /// Its additions, not its policy
+        #[arg(long)]
+        additions: bool,
+        /// Do not ask
+        #[arg(long)]
+        yes: bool,
+    },
     /// Try a policy on stored boots: which would be denied
     #[command(after_help = TEST_HELP)]
     Test {

@@ -110,7 +110,7 @@ impl Proposed {
             )));
         }
         let source = Source { name: format!("the new policy of {scope}"), text };
-        let before = present.as_ref().map(Source::from);
+        let before = present.as_ref().and_then(Own::in_force).map(Source::from);
         let (before, replaced) = match &scope {
             Scope::Additions(id) => {
                 let additions = source.additions()?;
@@ -142,9 +142,13 @@ impl Proposed {
 
     /// What changes, for people.
     pub fn summary(&self) -> String {
-        match &self.present {
+        match self.present.as_ref().map(|own| (own, own.withdrawn)) {
             None => format!("{} has no policy yet: this is its first", self.scope),
-            Some(present) => format!(
+            Some((present, true)) => {
+                let when = time::rfc3339(present.created);
+                format!("{} has no policy now: the last was withdrawn here {when}", self.scope)
+            }
+            Some((present, false)) => format!(
                 "changes to version {} of {}, signed here {}\n{}",
                 present.version,
                 self.scope,
@@ -159,23 +163,32 @@ impl Proposed {
     /// # Errors
     /// As every request; `Untrusted` when the server shows something else than it was given.
     pub fn hand_in(self, desk: &Desk<'_>) -> Result<PolicyRecord> {
-        let ledger = desk.ledger()?;
-        let envelope = PolicyEnvelope {
-            format: 1,
-            scope: self.scope.to_string(),
-            version: ledger.next(&self.scope, self.present.map(|own| own.version))?,
-            created: time::now(),
-            policy: self.text,
-        };
-        let signed = desk.key.sign_policy(&envelope);
-        let record = desk.client.apply(&self.scope, &signed)?;
-        if record.signed != signed {
-            return Err(Error::untrusted(format!("the server took the policy, but shows another one for {}", self.scope))
-                .hint("somebody else may have applied one at the same moment: look at `halfkey audit` and `halfkey policy show`"));
-        }
-        ledger.held(&Own::check(&signed, &self.scope, &desk.key)?)?;
-        Ok(record)
+        sign(desk, &self.scope, self.present.map(|own| own.version), Some(self.text))
     }
+}
+
+/// Signs the version after `last` and hands it in. Without a text it is a withdrawal.
+///
+/// # Errors
+/// As [`Proposed::hand_in`].
+pub fn sign(desk: &Desk<'_>, scope: &Scope, last: Option<u64>, text: Option<String>) -> Result<PolicyRecord> {
+    let ledger = desk.ledger()?;
+    let envelope = PolicyEnvelope {
+        format: 1,
+        scope: scope.to_string(),
+        version: ledger.next(scope, last)?,
+        created: time::now(),
+        withdrawn: text.is_none(),
+        policy: text.unwrap_or_default(),
+    };
+    let signed = desk.key.sign_policy(&envelope);
+    let record = desk.client.apply(scope, &signed)?;
+    if record.signed != signed {
+        return Err(Error::untrusted(format!("the server took the policy, but shows another one for {scope}"))
+            .hint("somebody else may have applied one at the same moment: look at `halfkey audit` and `halfkey policy show`"));
+    }
+    ledger.held(&Own::check(&signed, scope, &desk.key)?)?;
+    Ok(record)
 }
 
 /// A document and a block after it, with one empty line between.

@@ -10,7 +10,7 @@ use halfkey_evidence::policy::{Additions, Policy};
 use halfkey_protocol::identity;
 use halfkey_protocol::kdf::Hash;
 use halfkey_protocol::wire::policies::Scope;
-use halfkey_protocol::wire::policies::{MAX_POLICY, PolicyRecord, SignedPolicy};
+use halfkey_protocol::wire::policies::{MAX_POLICY, PolicyEnvelope, PolicyRecord, SignedPolicy};
 use std::fs::File;
 use std::io::{self, Read};
 use std::path::Path;
@@ -24,8 +24,10 @@ pub struct Own {
     pub version: u64,
     /// When it was signed.
     pub created: u64,
-    /// TOML.
+    /// TOML; empty if withdrawn.
     pub text: String,
+    /// It says that the scope has no policy any more.
+    pub withdrawn: bool,
     sha256: String,
 }
 
@@ -63,8 +65,13 @@ impl Own {
             )));
         }
         let sha256 = hex(&Hash::Sha256.digest(&[&signed.document]));
-        let (version, created) = (envelope.version, envelope.created);
-        Ok(Self { scope: scope.clone(), version, created, text: envelope.policy, sha256 })
+        let PolicyEnvelope { version, created, policy: text, withdrawn, .. } = envelope;
+        Ok(Self { scope: scope.clone(), version, created, text, withdrawn, sha256 })
+    }
+
+    /// It, if it is a policy, and not a withdrawal.
+    pub fn in_force(&self) -> Option<&Self> {
+        (!self.withdrawn).then_some(self)
     }
 
     /// SHA-256 of the signed document, hex.

@@ -8,7 +8,7 @@
 //! | [`ledger`] | the versions that were signed here |
 //! | [`boot`] | stored boots, checked here |
 //! | [`node`] | what a node is judged by |
-//! | [`apply`] | signing and handing in |
+//! | [`apply`], [`withdraw`] | signing and handing in |
 //! | [`trial`] | a policy on stored boots |
 //! | [`learn`], [`explain`], [`mod@test`], [`predict`] | the commands of these names |
 //! | [`measure`], [`machine`], [`package`] | what a boot will measure, on which machine; images in a package |
@@ -30,6 +30,7 @@ pub mod read;
 pub mod scope;
 pub mod test;
 pub mod trial;
+pub mod withdraw;
 
 use crate::app::App;
 use crate::cli::PolicyCommand;
@@ -50,6 +51,7 @@ pub fn run(app: &App, command: PolicyCommand) -> Result<()> {
         PolicyCommand::Show { scope, version } => read::show(app, &scope, version),
         PolicyCommand::List => read::list(app),
         PolicyCommand::Apply { file, target, yes } => apply::run(app, &file, &target, yes),
+        PolicyCommand::Withdraw { node, additions, yes } => withdraw::run(app, &node, additions, yes),
         PolicyCommand::Test { file, against, cmdline, bank } => {
             test::run(app, &file, &against, cmdline.as_deref(), bank)
         }

@@ -39,10 +39,12 @@ impl Governed {
                 Some(group) if record.summary.scope != own.to_string() => Scope::Group(group.clone()),
                 _ => own,
             };
-            Own::check(&record.signed, &scope, key)
+            governing(Own::check(&record.signed, &scope, key)?)
         });
-        let additions = additions.map(|record| Own::check(&record.signed, &Scope::Additions(id), key));
-        Ok(Self { group, policy: policy.transpose()?, additions: additions.transpose()?, trusted })
+        let additions = additions
+            .map(|record| governing(Own::check(&record.signed, &Scope::Additions(id), key)?))
+            .transpose()?;
+        Ok(Self { group, policy: policy.transpose()?, additions, trusted })
     }
 
     /// Both documents as one policy; `None` if there is none.
@@ -90,6 +92,16 @@ impl Governed {
             Error::failed(format!("node {id} has no policy that this could be added to"))
                 .hint("make its first with `halfkey approve NODE --learn` or `halfkey policy learn NODE` and `policy apply`")
         })
+    }
+}
+
+fn governing(own: Own) -> Result<Own> {
+    match own.withdrawn {
+        false => Ok(own),
+        true => Err(Error::untrusted(format!(
+            "the server says that {} version {} governs the node, which was withdrawn",
+            own.scope, own.version
+        ))),
     }
 }
 

@@ -114,7 +114,8 @@ fn target(desk: &Desk<'_>, args: &PredictArgs) -> Result<Own> {
         }
         (None, None) => return Err(Error::usage("--add needs --group or --node")),
     };
-    document::current(&desk.client, &scope, &desk.key, &desk.ledger()?)?.ok_or_else(|| {
+    let own = document::current(&desk.client, &scope, &desk.key, &desk.ledger()?)?;
+    own.filter(|own| !own.withdrawn).ok_or_else(|| {
         Error::failed(format!("{scope} has no policy that this could be added to"))
             .hint("make its first with `halfkey policy learn NODE` and `policy apply`")
     })

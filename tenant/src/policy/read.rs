@@ -52,10 +52,10 @@ pub fn check(app: &App, file: &Path, additions: bool) -> Result<()> {
     let source = Source::file(file)?;
     let parsed: std::result::Result<(String, String), Vec<Problem>> = if additions {
         Additions::parse(&source.text)
-            .map(|parsed| (parsed.name().to_owned(), format!("additions, {} boots", parsed.boots().len())))
+            .map(|parsed| (parsed.name().to_owned(), format!("additions, {}", boots(parsed.boots().len()))))
     } else {
         Policy::parse(&source.text)
-            .map(|parsed| (parsed.name().to_owned(), format!("a policy, {} boots", parsed.boots().len())))
+            .map(|parsed| (parsed.name().to_owned(), format!("a policy, {}", boots(parsed.boots().len()))))
     };
     let found = parsed.as_ref().err().map_or(&[][..], Vec::as_slice);
     let name = parsed.as_ref().ok().map(|(name, _)| name.as_str());
@@ -72,6 +72,10 @@ pub fn check(app: &App, file: &Path, additions: bool) -> Result<()> {
             Err(problems::refuse(&source, found))
         }
     }
+}
+
+fn boots(count: usize) -> String {
+    format!("{count} boot{}", if count == 1 { "" } else { "s" })
 }
 
 /// Compares two policies.
@@ -103,7 +107,17 @@ fn source(app: &App, typed: &str) -> Result<Source> {
             .hint("`halfkey policy show additions:NODE` prints them"));
     }
     let record = client.policy(&scope, version)?;
-    Ok(Source::from(&Own::check(&record.signed, &scope, &app.home.tenant_key()?)?))
+    let own = Own::check(&record.signed, &scope, &app.home.tenant_key()?)?;
+    own.in_force().map(Source::from).ok_or_else(|| {
+        Error::failed(format!(
+            "{scope} was withdrawn by version {}: there is nothing to compare",
+            own.version
+        ))
+        .hint(format!(
+            "an earlier one is {typed}@N",
+            typed = typed.rsplit_once('@').map_or(typed, |(scope, _)| scope)
+        ))
+    })
 }
 
 /// Prints a policy of the verifier; what stands beside it goes to standard error.
@@ -127,9 +141,13 @@ fn text(document: &[u8]) -> String {
     #[derive(serde::Deserialize)]
     struct Inside {
         policy: String,
+        withdrawn: bool,
     }
-    let inside = serde_json::from_slice::<Inside>(document);
-    let policy = inside.map_or("# this is not a policy".to_owned(), |inside| inside.policy);
+    let policy = match serde_json::from_slice::<Inside>(document) {
+        Ok(Inside { withdrawn: true, .. }) => "# withdrawn: there is no policy".to_owned(),
+        Ok(inside) => inside.policy,
+        Err(_) => "# this is not a policy".to_owned(),
+    };
     // Comments may hold anything that TOML allows.
     clean_lines(policy.trim_end())
 }

@@ -19,7 +19,7 @@ pub fn list(list: &PolicyList, style: &Style, now: u64) -> String {
         table.add_row(vec![
             Cell::new(clean_short(&policy.scope, 80)),
             Cell::new(policy.version),
-            Cell::new(clean_short(&policy.name, 40)),
+            Cell::new(name(policy)),
             Cell::new(policy.nodes),
             Cell::new(relative(now, policy.applied_at)),
             Cell::new(clean_short(&policy.applied_by, 40)),
@@ -33,7 +33,7 @@ pub fn summary(policy: &PolicySummary, signed: &str, now: u64) -> String {
     let list = [
         ("scope", clean_short(&policy.scope, 80)),
         ("version", policy.version.to_string()),
-        ("name", clean_short(&policy.name, 64)),
+        ("name", name(policy)),
         ("signature", signed.to_owned()),
         ("sha256", clean_short(&policy.sha256, 64)),
         ("applied", format!("by {} {}", clean_short(&policy.applied_by, 64), both(now, policy.applied_at))),
@@ -42,11 +42,20 @@ pub fn summary(policy: &PolicySummary, signed: &str, now: u64) -> String {
     rows("", &list).trim_end().to_owned()
 }
 
+/// What it calls itself.
+fn name(policy: &PolicySummary) -> String {
+    if policy.name.is_empty() { "(withdrawn)".to_owned() } else { clean_short(&policy.name, 64) }
+}
+
 /// The result of an apply.
 pub fn applied(record: &PolicyRecord) -> String {
     let policy = &record.summary;
     let nodes = if policy.nodes == 1 { "1 node".to_owned() } else { format!("{} nodes", policy.nodes) };
-    format!("applied {} version {}; it governs {nodes}", clean_short(&policy.scope, 80), policy.version)
+    let scope = clean_short(&policy.scope, 80);
+    if policy.name.is_empty() {
+        return format!("withdrew {scope} by version {}", policy.version);
+    }
+    format!("applied {scope} version {}; it governs {nodes}", policy.version)
 }
 
 /// What one policy says and another does not.

@@ -28,9 +28,10 @@ pub struct Opened {
 }
 
 impl Opened {
-    /// The name that it gives itself.
+    /// The name that it gives itself; none if it says that there is no policy any more.
     pub fn name(&self) -> &str {
         match &self.content {
+            Content::Withdrawn => "",
             Content::Policy(policy) => policy.name(),
             Content::Additions(additions) => additions.name(),
         }
@@ -110,9 +111,14 @@ fn envelope(signed: &SignedPolicy) -> Result<(PolicyEnvelope, Scope), Rejection>
 }
 
 fn parse(signed: &SignedPolicy, envelope: &PolicyEnvelope, scope: Scope) -> Result<Opened, Rejection> {
-    let content = match scope {
-        Scope::Additions(_) => Additions::parse(&envelope.policy).map(Content::Additions),
-        Scope::Node(_) | Scope::Group(_) => Policy::parse(&envelope.policy).map(Content::Policy),
+    let content = match (&scope, envelope.withdrawn) {
+        (Scope::Node(_) | Scope::Additions(_), true) if envelope.policy.is_empty() => Ok(Content::Withdrawn),
+        (_, true) => {
+            let what = "envelope: expected withdrawn without a text, and not of a group";
+            return Err(Rejection::new(Reason::PolicyMalformed, what));
+        }
+        (Scope::Additions(_), _) => Additions::parse(&envelope.policy).map(Content::Additions),
+        (Scope::Node(_) | Scope::Group(_), _) => Policy::parse(&envelope.policy).map(Content::Policy),
     };
     let content = content.map_err(|problems| first(&problems))?;
     let mut sha256 = [0; 32];

@@ -62,6 +62,8 @@ struct Signed {
 enum Content {
     Policy(Policy),
     Additions(Additions),
+    /// Never governs anything.
+    Withdrawn,
 }
 
 /// What the cache keeps.
@@ -102,7 +104,7 @@ impl Library {
             Err(why) => return Ok(Err(why)),
         };
         let Content::Policy(signed_policy) = &signed.content else {
-            return Ok(Err(format!("{} holds additions in place of a policy", policy.scope)));
+            return Ok(Err(format!("{} version {} is no policy", policy.scope, policy.version)));
         };
         let added = match &governing.additions {
             Some(additions) => Some((additions, self.signed(additions, documents)?)),
@@ -122,7 +124,9 @@ impl Library {
                 Ok(Signed { content: Content::Additions(additions), .. }) => {
                     with_additions = with_additions.with(additions);
                 }
-                Ok(_) => notes.push(format!("{} holds a policy in place of additions", reference.scope)),
+                Ok(_) => {
+                    notes.push(format!("{} version {} is no additions", reference.scope, reference.version))
+                }
                 Err(why) => notes.push(why),
             }
         }

@@ -301,8 +301,14 @@ fn hpke_public<'a>(purpose: &str, session: &'a Session) -> &'a [u8] {
 
 /// Signs a policy with any key.
 pub fn sign_policy(key: &Ed25519KeyPair, scope: &str, version: u64, policy: &str) -> SignedPolicy {
-    let envelope =
-        PolicyEnvelope { format: 1, scope: scope.into(), version, created: 1, policy: policy.into() };
+    let envelope = PolicyEnvelope {
+        format: 1,
+        scope: scope.into(),
+        version,
+        created: 1,
+        policy: policy.into(),
+        withdrawn: policy.is_empty(),
+    };
     let document = serde_json::to_vec(&envelope).unwrap();
     SignedPolicy {
         tenant_key: key.public_key().as_ref().into(),

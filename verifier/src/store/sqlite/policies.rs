@@ -31,14 +31,14 @@ impl Documents for Within<'_> {
 
 /// What a node's boots are judged by.
 pub fn governing(c: &Connection, node: NodeId, group: Option<String>) -> Result<Governing> {
-    let policy = match newest(c, &format!("node:{node}"))? {
+    let policy = match in_force(c, &format!("node:{node}"))? {
         Some(own) => Some(own),
         None => match &group {
-            Some(group) => newest(c, &format!("group:{group}"))?,
+            Some(group) => in_force(c, &format!("group:{group}"))?,
             None => None,
         },
     };
-    let additions = newest(c, &format!("additions:{node}"))?;
+    let additions = in_force(c, &format!("additions:{node}"))?;
     let trusted = match &policy {
         Some(policy) => proposals::trusted(c, node, &policy.scope)?,
         None => Vec::new(),
@@ -55,6 +55,11 @@ pub fn apply(
 ) -> Result<Vec<NodeId>> {
     require_newer(tx, new)?;
     require_key(tx, new)?;
+    let withdrawn = new.name.is_empty();
+    if withdrawn && in_force(tx, new.scope)?.is_none() {
+        let what = format!("{} has no policy that could be withdrawn", new.scope);
+        return Err(StoreError::Refused(Reason::Conflict, what));
+    }
     tx.execute(
         "INSERT INTO policies (scope, version, name, tenant_key, sha256, applied_at, applied_by, signature, document)
          VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9)",
@@ -89,7 +94,8 @@ pub fn apply(
         fingerprint(&new.signed.tenant_key),
         nodes.len(),
     );
-    audit::append(tx, by, "policy_apply", new.node, &detail)?;
+    let action = if withdrawn { "policy_withdraw" } else { "policy_apply" };
+    audit::append(tx, by, action, new.node, &detail)?;
     Ok(nodes)
 }
 
@@ -143,12 +149,13 @@ pub fn groups(c: &Connection) -> Result<Vec<Group>> {
     Ok(groups.into_iter().map(|(name, (version, nodes))| Group { name, version, nodes }).collect())
 }
 
-/// How many nodes a policy governs: those of a group that have no policy of their own.
+/// How many nodes a policy governs: those of a group that have no policy of their own. A version without a name is a
+/// withdrawal.
 const SUMMARY: &str = "p.scope, p.version, p.name, p.tenant_key, p.sha256, p.applied_at, p.applied_by,
     CASE WHEN p.scope LIKE 'group:%' THEN
-        (SELECT count(*) FROM nodes n WHERE n.group_name = substr(p.scope, 7)
-             AND NOT EXISTS (SELECT 1 FROM policies o WHERE o.scope = 'node:' || n.node_id))
-    ELSE 1 END";
+        (SELECT count(*) FROM nodes n WHERE n.group_name = substr(p.scope, 7) AND '' = coalesce(
+             (SELECT o.name FROM policies o WHERE o.scope = 'node:' || n.node_id ORDER BY o.version DESC LIMIT 1), ''))
+    ELSE p.name != '' END";
 
 /// The newest of each scope.
 pub fn all(c: &Connection) -> Result<Vec<PolicySummary>> {
@@ -240,12 +247,24 @@ pub fn forget_of_others(tx: &Transaction<'_>, node: NodeId, enrollment: &str) ->
     tx.execute(SQL, params![scopes[0], scopes[1], enrollment]).map(|_| ()).map_err(broken)
 }
 
+/// The last version, whatever it says.
 fn newest(c: &Connection, scope: &str) -> Result<Option<PolicyRef>> {
-    const SQL: &str = "SELECT version, sha256 FROM policies WHERE scope = ?1 ORDER BY version DESC LIMIT 1";
+    Ok(last(c, scope)?.map(|(reference, _)| reference))
+}
+
+/// The policy of a scope, unless it was withdrawn.
+fn in_force(c: &Connection, scope: &str) -> Result<Option<PolicyRef>> {
+    Ok(last(c, scope)?.and_then(|(reference, withdrawn)| (!withdrawn).then_some(reference)))
+}
+
+fn last(c: &Connection, scope: &str) -> Result<Option<(PolicyRef, bool)>> {
+    const SQL: &str =
+        "SELECT version, sha256, name = '' FROM policies WHERE scope = ?1 ORDER BY version DESC LIMIT 1";
     c.prepare_cached(SQL)
         .and_then(|mut query| {
             let read = |row: &Row<'_>| {
-                Ok(PolicyRef { scope: scope.to_owned(), version: as_u64(row.get(0)?), sha256: row.get(1)? })
+                let scope = scope.to_owned();
+                Ok((PolicyRef { scope, version: as_u64(row.get(0)?), sha256: row.get(1)? }, row.get(2)?))
             };
             query.query_row([scope], read).optional()
         })

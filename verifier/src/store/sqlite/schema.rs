@@ -144,7 +144,7 @@ ALTER TABLE enrollments ADD COLUMN released_restart INTEGER;
 ALTER TABLE enrollments ADD COLUMN released_fence BLOB;
 ALTER TABLE enrollments ADD COLUMN released_boot TEXT;
 
--- Every version is kept. The document comes last: most questions don't need it.
+-- Every version is kept; one without a name withdraws the policy. The document comes last: most questions don't need it.
 CREATE TABLE policies (
     scope      TEXT NOT NULL,
     version    INTEGER NOT NULL,

@@ -1,0 +1,52 @@
+//! `halfkey policy withdraw`: a node without a policy of its own, or without its additions.
+
+use crate::app::App;
+use crate::ask::confirm;
+use crate::error::{Error, Result};
+use crate::policy::apply::{self, Desk};
+use crate::policy::document::{self, Own, Source};
+use crate::policy::node::Governed;
+use crate::policy::trial;
+use crate::{resolve, show};
+use halfkey_protocol::NodeId;
+use halfkey_protocol::wire::policies::Scope;
+
+/// Shows what the node is judged by then, and signs the withdrawal.
+///
+/// # Errors
+/// `Failed` if there is nothing to withdraw; as [`apply::sign`].
+pub fn run(app: &App, node: &str, additions: bool, yes: bool) -> Result<()> {
+    let desk = Desk::open(app)?;
+    let id = resolve::resolve(&desk.client, node)?;
+    let scope = if additions { Scope::Additions(id) } else { Scope::Node(id) };
+    let present = document::current(&desk.client, &scope, &desk.key, &desk.ledger()?)?;
+    let Some(present) = present.filter(|own| !own.withdrawn) else {
+        return Err(Error::failed(format!("{scope} has no policy that could be withdrawn"))
+            .hint("`halfkey policy list` lists what there is"));
+    };
+    match left(&desk, id, additions)? {
+        Some(own) => {
+            app.out.note(&format!("left for the node: {} version {}", own.scope, own.version));
+            let trials = trial::of_scope(&desk, &scope, &Source::from(&own).policy()?)?;
+            apply::warn(app, &trials);
+        }
+        None => app.out.note("warning: nothing is left: the node's next boot waits for an operator"),
+    }
+    if !yes {
+        confirm(&format!("Withdraw {scope}?"))?;
+    }
+    let record = apply::sign(&desk, &scope, Some(present.version), None)?;
+    app.out.value(&record, || show::policy::applied(&record))
+}
+
+/// The policy that governs the node afterwards.
+fn left(desk: &Desk<'_>, id: NodeId, additions: bool) -> Result<Option<Own>> {
+    let governed = Governed::fetch(&desk.client, id, &desk.key)?;
+    match (additions, governed.group) {
+        (true, _) => Ok(governed.policy),
+        (false, Some(group)) => {
+            document::current(&desk.client, &Scope::Group(group), &desk.key, &desk.ledger()?)
+        }
+        (false, None) => Ok(None),
+    }
+}
