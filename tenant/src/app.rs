@@ -14,7 +14,7 @@ use clap::CommandFactory;
 use halfkey_protocol::wire::operator::NodeList;
 use serde::Serialize;
 use std::fs::{self, OpenOptions};
-use std::io::{Read, Write};
+use std::io::{self, Read, Write};
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::Path;
 use std::time::Duration;
@@ -198,9 +198,16 @@ fn evidence(app: &App, number: u64, event_log: Option<&Path>) -> Result<()> {
 /// # Errors
 /// When it is there already, or can't be written.
 pub fn create(path: &Path, bytes: &[u8]) -> Result<()> {
+    let failed = |e: io::Error| Error::failed(format!("can't write {}: {e}", path.display()));
     let file = OpenOptions::new().write(true).create_new(true).mode(0o600).open(path);
-    file.and_then(|mut file| file.write_all(bytes)).map_err(|e| {
-        Error::failed(format!("can't write {}: {e}", path.display())).hint("give a file that does not exist")
+    let mut file = file.map_err(|e| match e.kind() {
+        io::ErrorKind::AlreadyExists => failed(e).hint("give a file that does not exist"),
+        _ => failed(e),
+    })?;
+    file.write_all(bytes).map_err(|e| {
+        // Half a document must not be taken for one. That it can't be removed either changes nothing.
+        let _ = fs::remove_file(path);
+        failed(e)
     })
 }
 

@@ -67,6 +67,6 @@ pub fn reason(text: &str) -> Result<String> {
 
 pub(crate) fn nothing_pending(id: NodeId) -> Error {
     Error::new(Exit::NothingPending, format!("no boot of node {id} waits for an operator")).hint(
-        "`halfkey evidence` shows how its last boots were judged; `halfkey approve --wait` waits for one",
+        "`halfkey evidence` shows how its last boots were judged; `halfkey approve --wait SECONDS` waits for one",
     )
 }

@@ -104,7 +104,7 @@ impl Error {
             Self::Problem { hint, .. } => hint.clone(),
             Self::Name(_) => Some("the name of the server must be known to the network's DNS; an address in the URL works without".into()),
             Self::Unreachable(_) => Some("is the cable in, and does the initramfs bring the network up (DHCP, or ip= on the command line)?".into()),
-            Self::Tls(_) => Some("nothing was sent; the CA in the LUKS2 token must be the verifier's (ca.pem of its state folder): enroll again if it changed".into()),
+            Self::Tls(_) => Some("nothing was sent; the pinned CA (--ca of the enrollment) must be the verifier's, ca.pem of its state folder: enroll again if it changed".into()),
             Self::Refused(_) => Some("is halfkey-verifier running there, and on this port?".into()),
             _ => None,
         };

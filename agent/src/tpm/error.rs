@@ -119,6 +119,11 @@ fn refusal_hint(command: &str, base: u32) -> Option<&'static str> {
             "the half was sealed for another release key, node or bank: enroll again"
         }
         rc::SIGNATURE => "the verifier signed for another session, or with another release key",
+        rc::AUTH_FAIL | rc::BAD_AUTH => return None,
+        // Format 1 is about what a command was given, and that stands in the LUKS2 token, which root can write.
+        _ if base & 0x80 != 0 && matches!(command, "Load" | "LoadExternal") => {
+            "the volume's halfkey token may be damaged: enroll again from the running system"
+        }
         _ => return None,
     })
 }
