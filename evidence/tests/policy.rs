@@ -351,8 +351,8 @@ fn a_boot_can_be_added_to_a_policy() {
     let (first, second) =
         (common::boots::boot("uki-no-secure-boot"), common::boots::boot("systemd-boot-type1"));
     let text = learn(&first.log(), &first.claims(), "two", &[]).unwrap();
-    let more = learn_boot(&second.log(), &second.claims(), "by systemd-boot").unwrap();
     let before = Policy::parse(&text).unwrap();
+    let more = learn_boot(&before, &second.log(), &second.claims(), "by systemd-boot").unwrap();
     let after = Policy::parse(&format!("{text}\n{more}")).unwrap();
     assert_eq!(first.judge(&after).findings, []);
     // The rest of the boot is the same machine's, but for the firmware, whose variables are in PCR 0 there.
@@ -373,6 +373,20 @@ fn a_boot_can_be_added_to_a_policy() {
     // What is written can be read.
     let written = boot_toml(&after.boots()[1]);
     assert_eq!(Policy::parse(&format!("{text}\n{written}")).unwrap().boots(), after.boots());
+}
+
+#[test]
+fn an_event_that_a_policy_has_is_not_learned_again() {
+    let boot = common::boots::boot("grub-shim-ms-keys");
+    let text = learn(&boot.log(), &boot.claims(), "by grub", &[]).unwrap();
+    let shared = |text: &str| text.matches("\n[[event]]\n").count();
+    assert!(shared(&text) > 0, "shim measures SbatLevel into PCR 7:\n{text}");
+    let policy = Policy::parse(&text).unwrap();
+    let more = learn_boot(&policy, &boot.log(), &boot.claims(), "once more").unwrap();
+    assert_eq!(shared(&more), 0, "{more}");
+    let without = format!("{}\n", text.split("\n[[event]]\n").next().unwrap());
+    let more = learn_boot(&Policy::parse(&without).unwrap(), &boot.log(), &boot.claims(), "more").unwrap();
+    assert_eq!(shared(&more), shared(&text));
 }
 
 /// What a node would propose that boots a boot again.

@@ -153,7 +153,7 @@ fn another_kernel_is_named_and_can_be_added() {
         == "grub command: linux /vmlinuz-6.2 root=/dev/mapper/root ro quiet systemd.import_credentials=no"));
     let bytes = log_of(&update);
     let log = replay(&bytes, Hash::Sha256).unwrap().explain_unquoted().unwrap();
-    let more = learn_boot(&log, &Claims::default(), "6.2").unwrap();
+    let more = learn_boot(&Policy::parse(&text).unwrap(), &log, &Claims::default(), "6.2").unwrap();
     let both = Policy::parse(&format!("{text}\n{more}")).unwrap();
     assert_eq!(findings(&both, &update), []);
     assert_eq!(findings(&both, &records("vmlinuz-6.1", LINE)), []);

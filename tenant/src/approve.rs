@@ -56,8 +56,12 @@ pub fn run(app: &App, approval: &Approval<'_>) -> Result<()> {
     let id = resolve::resolve(&desk.client, approval.node)?;
     let record = match approval.wait {
         None => desk.client.node(id)?,
-        Some(limit) => watch::wait_for(&desk.client, id, limit, |record| record.pending.is_some())?
-            .ok_or_else(|| decide::nothing_pending(id))?,
+        Some(limit) => {
+            app.out
+                .note(&format!("waiting for a boot of node {id} that waits, {} s at most", limit.as_secs()));
+            watch::wait_for(&desk.client, id, limit, |record| record.pending.is_some())?
+                .ok_or_else(|| decide::nothing_pending(id))?
+        }
     };
     let pending = record.pending.as_ref().ok_or_else(|| decide::nothing_pending(id))?;
     app.out.note(&show::pending(&record, pending, time::now()));
@@ -106,7 +110,7 @@ fn allow(
     let attester = Attester::of(id, record, &desk.key)?;
     attester.require_mine()?;
     let boot = attester.boot(&desk.client, pending.evidence_id)?;
-    let governed = Governed::fetch(&desk.client, id, &desk.key)?;
+    let governed = Governed::fetch(desk, id)?;
     let (block, change) = match (how, &governed.policy) {
         (How::Learn, Some(_)) => added(desk, id, record, &boot, &governed)?,
         _ => whole(desk, id, record, &boot)?,
@@ -150,8 +154,9 @@ fn added(
     boot: &Boot,
     governed: &Governed,
 ) -> Result<(String, Proposed)> {
-    let block = learn::block(boot, record)?;
     let own = governed.to_extend(id)?;
+    let effective = governed.effective()?.ok_or_else(|| Error::failed("no policy governs the node"))?;
+    let block = learn::block(boot, record, &effective)?;
     let change = match &own.scope {
         Scope::Node(_) => Proposed::extended(desk, extendable(desk, own)?, &block)?,
         _ => {

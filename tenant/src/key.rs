@@ -88,13 +88,25 @@ impl TenantKey {
     }
 }
 
+/// Why a signed policy has no envelope to look at.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum BadEnvelope {
+    /// The signature is not valid.
+    Signature,
+    /// It is signed, and not in a form that this version knows.
+    Form,
+}
+
 /// The envelope of a policy, if the key inside it signed it. Whose key that is, the caller must
 /// compare.
-pub fn verified_envelope(signed: &SignedPolicy) -> Option<PolicyEnvelope> {
+///
+/// # Errors
+/// When it was altered, or is of another version.
+pub fn verified_envelope(signed: &SignedPolicy) -> std::result::Result<PolicyEnvelope, BadEnvelope> {
     UnparsedPublicKey::new(&ED25519, signed.tenant_key.as_ref())
         .verify(&policy_signed_bytes(&signed.document), &signed.signature)
-        .ok()?;
-    serde_json::from_slice(&signed.document).ok()
+        .map_err(|_| BadEnvelope::Signature)?;
+    serde_json::from_slice(&signed.document).map_err(|_| BadEnvelope::Form)
 }
 
 /// The document of an enrollment, if the key inside it signed it. Whose key that is, the caller
@@ -154,11 +166,11 @@ mod tests {
             withdrawn: false,
         };
         let mut signed = key.sign_policy(&envelope);
-        assert_eq!(verified_envelope(&signed), Some(envelope));
+        assert_eq!(verified_envelope(&signed), Ok(envelope));
         let SignedPolicy { document, tenant_key, signature } = signed.clone();
         assert_eq!(verified_document(&SignedEnrollment { document, tenant_key, signature }), None);
         signed.document.0[20] ^= 1;
-        assert_eq!(verified_envelope(&signed), None);
+        assert_eq!(verified_envelope(&signed), Err(BadEnvelope::Signature));
     }
 
     proptest! {

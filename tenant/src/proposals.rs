@@ -144,7 +144,7 @@ fn prepare(desk: &Desk<'_>, record: &ProposalRecord, id: NodeId) -> Result<Prepa
     let node = desk.client.node(id)?;
     let attester = Attester::of(id, &node, &desk.key)?;
     attester.require_mine()?;
-    let governed = Governed::fetch(&desk.client, id, &desk.key)?;
+    let governed = Governed::fetch(desk, id)?;
     let present = extendable(desk, governed.to_extend(id)?)?;
     let effective = governed.with_trusted(&desk.client, &attester)?;
     let effective = effective.ok_or_else(|| Error::failed("no policy governs the node"))?;

@@ -10,6 +10,7 @@ use halfkey::key::TenantKey;
 use halfkey_protocol::kdf::Hash;
 use halfkey_protocol::wire::operator::*;
 use halfkey_protocol::wire::policies::*;
+use std::collections::HashMap;
 use std::sync::{Arc, Mutex};
 
 const POLICY: &str = r#"format = 1
@@ -43,6 +44,8 @@ struct Held {
     refuse: bool,
     /// It shows this instead of what it was given.
     swap: Option<SignedPolicy>,
+    /// By path: what it answers to other questions.
+    others: HashMap<String, serde_json::Value>,
 }
 
 struct Setup {
@@ -129,6 +132,7 @@ fn record(signed: &SignedPolicy) -> PolicyRecord {
 fn answer(request: &Request, held: &mut Held) -> Answer {
     let none = || problem(404, "not_found", "there is no such thing", None);
     match (request.method.as_str(), request.path.trim_start_matches("/v1/operator/")) {
+        ("GET", path) if held.others.contains_key(path) => json(&held.others[path]),
         ("POST", "policies/group:web") if held.refuse => {
             problem(409, "policy_version", "older or equal", None)
         }
@@ -225,6 +229,68 @@ fn an_older_version_is_noticed_and_no_version_is_signed_twice() {
     std::fs::write(setup.desk.home().join("policies.json"), "{").unwrap();
     let ran = setup.desk.run(&apply);
     assert!(ran.code == 1 && ran.stderr.contains("policies.json is damaged"), "{ran:?}");
+}
+
+#[test]
+fn a_policy_that_is_kept_back_is_missed() {
+    const ID: &str = "0693542a-1082-8a03-94a9-3b7dd6971fe8";
+    let setup = Setup::new();
+    let sign = |scope: &str, version: u64, withdrawn: bool| {
+        let policy = if withdrawn { String::new() } else { POLICY.to_owned() };
+        let signed =
+            setup.key().sign_policy(&PolicyEnvelope { policy, withdrawn, ..envelope(scope, version) });
+        let mut record = record(&signed);
+        record.summary.scope = scope.into();
+        record
+    };
+    let (own, additions) = (format!("node:{ID}"), format!("additions:{ID}"));
+    let node = serde_json::json!({
+        "id": ID, "label": "web1", "state": "enrolled", "pending": false, "last_seen": null,
+        "last_outcome": null, "last_code": null
+    });
+    let tell = |path: String, what: serde_json::Value| {
+        setup.held.lock().unwrap().others.insert(path, what);
+    };
+    let governed = |policy: &PolicyRecord| {
+        let group = Some("web".to_owned());
+        let whole = NodePolicy { group, policy: Some(policy.clone()), additions: None, trusted: vec![] };
+        tell(format!("nodes/{ID}/policy"), serde_json::to_value(whole).unwrap());
+    };
+    let holds = |record: &PolicyRecord| {
+        tell(format!("policies/{}", record.summary.scope), serde_json::to_value(record).unwrap());
+    };
+    tell("nodes".to_owned(), serde_json::json!({ "nodes": [node] }));
+    holds(&sign(&additions, 1, false));
+    holds(&sign("group:web", 1, false));
+    let says = |what: &str| {
+        let ran = setup.desk.run(&["policy", "withdraw", ID, "--additions", "--yes"]);
+        assert!(ran.code != 0 && ran.stderr.contains(what), "{what}: {ran:?}");
+        ran.code
+    };
+
+    // The group's in place of the node's own, or without what it may boot besides.
+    governed(&sign("group:web", 1, false));
+    holds(&sign(&own, 1, false));
+    assert_eq!(
+        says("version 1 of node:0693542a-1082-8a03-94a9-3b7dd6971fe8, and says that it does not govern"),
+        6
+    );
+    holds(&sign(&own, 2, true));
+    assert_eq!(
+        says("version 1 of additions:0693542a-1082-8a03-94a9-3b7dd6971fe8, and says that it does not"),
+        6
+    );
+    // One that was withdrawn.
+    governed(&sign(&own, 2, true));
+    assert_eq!(says("version 2 governs the node, which was withdrawn"), 6);
+    // An older one of the group than this desk has signed.
+    setup.held.lock().unwrap().others.remove("policies/group:web");
+    let file = setup.file(POLICY);
+    setup.desk.ok(&["policy", "apply", &file, "--group", "web", "--yes"]);
+    setup.desk.ok(&["policy", "apply", &file, "--group", "web", "--yes"]);
+    governed(&sign("group:web", 1, false));
+    assert_eq!(says("expected version 2 of group:web"), 6);
+    assert_eq!(setup.versions(), [1, 2], "nothing else was signed");
 }
 
 #[test]

@@ -429,6 +429,26 @@ async fn a_policy_learned_from_a_real_boot_allows_just_that() {
     assert!(verdict.message.contains(&findings[0].to_string()), "{verdict:?}");
 }
 
+/// A row that says so does not put a node under its group's policy.
+#[tokio::test]
+async fn what_was_not_withdrawn_by_the_tenant_is_none() {
+    let mut server = Server::start();
+    let node = enrolled(&server).await;
+    let scope = format!("node:{}", node.id);
+    node.apply(&server.operator(), &scope, 1, &old().policy("own")).await.unwrap();
+    node.apply(&server.operator(), "group:web", 1, &old().policy("web")).await.unwrap();
+    node.group(&server.operator(), Some("web")).await.unwrap();
+    assert_eq!(said(&node.boot(&server.anybody()).await), "released");
+    server.kill();
+    let database = rusqlite::Connection::open(server.state().join("halfkey.db")).unwrap();
+    database.execute("UPDATE policies SET name = '' WHERE scope = ?1", [&scope]).unwrap();
+    drop(database);
+    server.serve();
+    let verdict = node.boot(&server.anybody()).await;
+    assert_eq!(said(&verdict), "pending no_policy");
+    assert!(verdict.message.contains("damaged"), "{verdict:?}");
+}
+
 /// Who can write the database can take policies away, but not make any.
 #[tokio::test]
 async fn a_policy_that_was_changed_in_the_database_counts_as_none() {

@@ -35,13 +35,19 @@ pub fn learn(
 }
 
 /// Writes only what a policy lacks to accept this boot as well: its `[[boot]]`, and the `[[event]]`s that are not firmware's,
-/// to be appended. `name` is that of the boot.
+/// to be appended. `name` is that of the boot, `policy` the one that governs it.
 ///
 /// # Errors
 /// As [`learn`].
-pub fn learn_boot(log: &ExplainedLog<'_>, claims: &Claims<'_>, name: &str) -> Result<String, Vec<Finding>> {
-    let learned = Learned::new(log, claims)?;
+pub fn learn_boot(
+    policy: &Policy,
+    log: &ExplainedLog<'_>,
+    claims: &Claims<'_>,
+    name: &str,
+) -> Result<String, Vec<Finding>> {
+    let mut learned = Learned::new(log, claims)?;
     check(&learned.policy(name, name, &[]), log, claims)?;
+    learned.leave_out(policy);
     let mut out = Text::default();
     learned.write_boot(name, &mut out);
     Ok(out.0)
@@ -159,6 +165,23 @@ impl<'l> Learned<'l> {
         let revoked: Described = dbx.iter().map(|(digest, _)| (*digest, String::new())).collect();
         out.digests("dbx_at_least", &revoked);
         out.digests("authorities", authorities);
+    }
+
+    /// Drops the `[[event]]`s that a policy has: each of them accepts one event, and the same once more would accept another.
+    fn leave_out(&mut self, policy: &Policy) {
+        let rules = policy.compiled.bank(self.log.bank());
+        let mut left = rules.limits.clone();
+        self.events.retain(|(event, _)| {
+            let EventIs::Digest(digest) = &event.is else { return true };
+            let slot = rules.event(event.pcr, digest.as_bytes()).map(|index| &mut left[index]);
+            match slot.filter(|left| **left > 0) {
+                Some(left) => {
+                    *left -= 1;
+                    false
+                }
+                None => true,
+            }
+        });
     }
 
     fn write_boot(&self, name: &str, out: &mut Text) {

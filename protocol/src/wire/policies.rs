@@ -90,6 +90,7 @@ pub struct PolicyEnvelope {
     pub policy: String,
     /// From this version on the scope has no policy, and a node of it is judged by what is left: its group's. Not for a
     /// group.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub withdrawn: bool,
 }
 

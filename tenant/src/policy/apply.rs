@@ -11,7 +11,7 @@ use crate::policy::document::{self, Own, Source};
 use crate::policy::ledger::Ledger;
 use crate::policy::node::Governed;
 use crate::policy::scope;
-use crate::policy::trial::{self, Trial};
+use crate::policy::trial::{self, Trial, Tried};
 use crate::{resolve, show, time};
 use halfkey_evidence::policy::{self, Change, Policy};
 use halfkey_protocol::wire::policies::{MAX_POLICY, PolicyEnvelope, PolicyRecord, Scope};
@@ -114,7 +114,7 @@ impl Proposed {
         let (before, replaced) = match &scope {
             Scope::Additions(id) => {
                 let additions = source.additions()?;
-                let governed = Governed::fetch(&desk.client, *id, &desk.key)?;
+                let governed = Governed::fetch(desk, *id)?;
                 let base = Source::from(governed.to_extend(*id)?).policy()?;
                 let before = before.map(|before| before.additions()).transpose()?;
                 let after = base.with(&additions);
@@ -205,6 +205,14 @@ pub fn warn(app: &App, trials: &[Trial]) {
             denied.len(),
             trials.len(),
             show::policy::denied(&denied)
+        ));
+    }
+    let untried =
+        trials.iter().filter(|trial| matches!(trial.result, Tried::NoBoot | Tried::Unusable)).count();
+    if untried > 0 {
+        app.out.note(&format!(
+            "note: {untried} of {} nodes have no stored boot that it could be tried on",
+            trials.len()
         ));
     }
 }

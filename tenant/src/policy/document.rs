@@ -2,7 +2,7 @@
 
 use crate::client::Client;
 use crate::error::{Error, Exit, Result};
-use crate::key::{TenantKey, verified_envelope};
+use crate::key::{BadEnvelope, TenantKey, verified_envelope};
 use crate::policy::ledger::Ledger;
 use crate::policy::problems;
 use crate::text::{clean_short, hex};
@@ -37,12 +37,16 @@ impl Own {
     /// # Errors
     /// `Untrusted` when the signature is not valid, not by `key`, or for another scope.
     pub fn check(signed: &SignedPolicy, scope: &Scope, key: &TenantKey) -> Result<Self> {
-        let Some(envelope) = verified_envelope(signed) else {
-            return Err(Error::untrusted(format!(
+        let envelope = verified_envelope(signed).map_err(|bad| match bad {
+            BadEnvelope::Signature => Error::untrusted(format!(
                 "the signature of the policy of {scope} that the server shows is not valid"
             ))
-            .hint("somebody altered it; nodes with it wait for an operator. Apply your own copy with `halfkey policy apply`"));
-        };
+            .hint("somebody altered it; nodes with it wait for an operator. Apply your own copy with `halfkey policy apply`"),
+            BadEnvelope::Form => {
+                Error::untrusted(format!("the policy of {scope} is signed, but not in a form that is known here"))
+                    .hint("this may need a newer version of halfkey")
+            }
+        })?;
         if signed.tenant_key.as_ref() != key.public() {
             return Err(Error::untrusted(format!(
                 "the policy of {scope} is not signed by the tenant key of this desk\n  expected  {}\n  found     {}",
@@ -108,7 +112,7 @@ pub fn standing(record: &PolicyRecord, scope: &Scope, key: Option<&TenantKey>) -
     match key.map(|key| Own::check(&record.signed, scope, key)) {
         Some(Ok(_)) => Ok(format!("signed by this desk's tenant key {whose}")),
         Some(Err(error)) => Err(error),
-        None if verified_envelope(&record.signed).is_some_and(|e| e.scope == scope.to_string()) => {
+        None if verified_envelope(&record.signed).is_ok_and(|e| e.scope == scope.to_string()) => {
             Ok(format!("signed by tenant key {whose}; this desk has none to compare with"))
         }
         None => Err(Error::untrusted(format!("the signature of the policy of {scope} is not valid"))),

@@ -35,7 +35,7 @@ pub fn run(app: &App, node: &str, number: Option<u64>) -> Result<()> {
         None => boot::last(&desk.client, id, "boot", |_| true)?,
     };
     let boot = attester.boot(&desk.client, number)?;
-    let governed = Governed::fetch(&desk.client, id, &desk.key)?;
+    let governed = Governed::fetch(&desk, id)?;
     let (Some(policy), Some(own)) = (governed.with_trusted(&desk.client, &attester)?, &governed.policy)
     else {
         return Err(Error::failed(format!("no policy governs node {id}: there is nothing to explain"))

@@ -6,7 +6,7 @@ use crate::policy::apply::Desk;
 use crate::policy::boot::{self, Attester, Boot};
 use crate::text::clean_short;
 use crate::{app, resolve, show};
-use halfkey_evidence::policy::{self, Finding};
+use halfkey_evidence::policy::{self, Finding, Policy};
 use halfkey_protocol::wire::operator::NodeRecord;
 use serde::Serialize;
 use std::path::Path;
@@ -71,14 +71,14 @@ pub fn whole(boot: &Boot, record: &NodeRecord, name: &str) -> Result<String> {
     made.map_err(|found| below_the_floor(boot.number(), &found))
 }
 
-/// The block that allows this boot, for an existing policy.
+/// The block that allows this boot, for the policy that governs it.
 ///
 /// # Errors
 /// As [`whole`].
-pub fn block(boot: &Boot, record: &NodeRecord) -> Result<String> {
+pub fn block(boot: &Boot, record: &NodeRecord, policy: &Policy) -> Result<String> {
     let log = boot.log()?;
     let name = format!("evidence {}", boot.number());
-    let made = policy::learn_boot(&log, &boot.claims(), &name);
+    let made = policy::learn_boot(policy, &log, &boot.claims(), &name);
     let block = made.map_err(|found| below_the_floor(boot.number(), &found))?;
     Ok(format!("# learned from {}\n{block}", boot::origin(&boot.record, &record.summary.label)))
 }

@@ -60,7 +60,7 @@ impl Machine {
         let boot = attester.boot(&desk.client, number)?;
         // Looked at once here, so that one that does not replay is skipped.
         drop(boot.log()?);
-        let policy = Governed::fetch(&desk.client, id, &desk.key)?.with_trusted(&desk.client, &attester)?;
+        let policy = Governed::fetch(desk, id)?.with_trusted(&desk.client, &attester)?;
         Ok(Self { label: clean_short(&record.summary.label, 64), boot, policy })
     }
 

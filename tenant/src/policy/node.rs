@@ -2,7 +2,6 @@
 
 use crate::client::Client;
 use crate::error::{Error, Exit, Result};
-use crate::key::TenantKey;
 use crate::policy::apply::Desk;
 use crate::policy::boot::{Attester, Boot};
 use crate::policy::document::{self, Own, Source};
@@ -23,11 +22,13 @@ pub struct Governed {
 }
 
 impl Governed {
-    /// Asks the server, and checks what it says.
+    /// Asks the server, and checks what it says: that each document is this desk's, the newest that the desk knows of, and
+    /// that none is kept back.
     ///
     /// # Errors
-    /// `Untrusted` as [`Own::check`]; as every request.
-    pub fn fetch(client: &Client, id: NodeId, key: &TenantKey) -> Result<Self> {
+    /// `Untrusted` as [`Own::check`] and [`document::current`]; as every request.
+    pub fn fetch(desk: &Desk<'_>, id: NodeId) -> Result<Self> {
+        let (client, key, ledger) = (&desk.client, &desk.key, desk.ledger()?);
         let NodePolicy { group, policy, additions, trusted } = client.node_policy(id)?;
         if group.as_deref().is_some_and(|name| !is_group_name(name)) {
             return Err(Error::untrusted("the server names a group that can't be one"));
@@ -39,12 +40,36 @@ impl Governed {
                 Some(group) if record.summary.scope != own.to_string() => Scope::Group(group.clone()),
                 _ => own,
             };
-            governing(Own::check(&record.signed, &scope, key)?)
+            Own::check(&record.signed, &scope, key)
         });
-        let additions = additions
-            .map(|record| governing(Own::check(&record.signed, &Scope::Additions(id), key)?))
-            .transpose()?;
-        Ok(Self { group, policy: policy.transpose()?, additions, trusted })
+        let policy = policy.transpose()?;
+        let additions =
+            additions.map(|record| Own::check(&record.signed, &Scope::Additions(id), key)).transpose()?;
+        for own in [&policy, &additions].into_iter().flatten() {
+            ledger.check(&own.scope, Some(own))?;
+            if own.withdrawn {
+                return Err(Error::untrusted(format!(
+                    "the server says that {} version {} governs the node, which was withdrawn",
+                    own.scope, own.version
+                )));
+            }
+        }
+        // A policy of the node's own outranks its group's; what it may boot besides would be missed as well.
+        let shown = [(Scope::Node(id), &policy), (Scope::Additions(id), &additions)];
+        for (scope, _) in
+            shown.iter().filter(|(scope, own)| own.as_ref().is_none_or(|own| own.scope != *scope))
+        {
+            if let Some(own) = document::current(client, scope, key, &ledger)?
+                && !own.withdrawn
+            {
+                return Err(Error::untrusted(format!(
+                    "the server has version {} of {scope}, and says that it does not govern the node",
+                    own.version
+                ))
+                .hint("somebody may be applying one at this moment: try again"));
+            }
+        }
+        Ok(Self { group, policy, additions, trusted })
     }
 
     /// Both documents as one policy; `None` if there is none.
@@ -92,16 +117,6 @@ impl Governed {
             Error::failed(format!("node {id} has no policy that this could be added to"))
                 .hint("make its first with `halfkey approve NODE --learn` or `halfkey policy learn NODE` and `policy apply`")
         })
-    }
-}
-
-fn governing(own: Own) -> Result<Own> {
-    match own.withdrawn {
-        false => Ok(own),
-        true => Err(Error::untrusted(format!(
-            "the server says that {} version {} governs the node, which was withdrawn",
-            own.scope, own.version
-        ))),
     }
 }
 

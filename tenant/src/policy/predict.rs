@@ -109,7 +109,7 @@ fn target(desk: &Desk<'_>, args: &PredictArgs) -> Result<Own> {
         (Some(name), _) => Scope::Group(scope::group(name)?),
         (None, Some(node)) => {
             let id = resolve::resolve(&desk.client, node)?;
-            let governed = Governed::fetch(&desk.client, id, &desk.key)?;
+            let governed = Governed::fetch(desk, id)?;
             return extendable(desk, governed.to_extend(id)?);
         }
         (None, None) => return Err(Error::usage("--add needs --group or --node")),

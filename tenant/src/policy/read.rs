@@ -141,6 +141,7 @@ fn text(document: &[u8]) -> String {
     #[derive(serde::Deserialize)]
     struct Inside {
         policy: String,
+        #[serde(default)]
         withdrawn: bool,
     }
     let policy = match serde_json::from_slice::<Inside>(document) {

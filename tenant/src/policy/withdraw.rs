@@ -8,7 +8,6 @@ use crate::policy::document::{self, Own, Source};
 use crate::policy::node::Governed;
 use crate::policy::trial;
 use crate::{resolve, show};
-use halfkey_protocol::NodeId;
 use halfkey_protocol::wire::policies::Scope;
 
 /// Shows what the node is judged by then, and signs the withdrawal.
@@ -24,9 +23,17 @@ pub fn run(app: &App, node: &str, additions: bool, yes: bool) -> Result<()> {
         return Err(Error::failed(format!("{scope} has no policy that could be withdrawn"))
             .hint("`halfkey policy list` lists what there is"));
     };
-    match left(&desk, id, additions)? {
+    let governed = Governed::fetch(&desk, id)?;
+    let besides = governed.additions.as_ref().filter(|_| !additions);
+    match left(&desk, governed.policy, governed.group, additions)? {
         Some(own) => {
-            app.out.note(&format!("left for the node: {} version {}", own.scope, own.version));
+            let besides = besides.map(|own| format!(" with version {} of its additions", own.version));
+            app.out.note(&format!(
+                "left for the node: {} version {}{}",
+                own.scope,
+                own.version,
+                besides.unwrap_or_default()
+            ));
             let trials = trial::of_scope(&desk, &scope, &Source::from(&own).policy()?)?;
             apply::warn(app, &trials);
         }
@@ -36,14 +43,13 @@ pub fn run(app: &App, node: &str, additions: bool, yes: bool) -> Result<()> {
         confirm(&format!("Withdraw {scope}?"))?;
     }
     let record = apply::sign(&desk, &scope, Some(present.version), None)?;
-    app.out.value(&record, || show::policy::applied(&record))
+    app.out.value(&record, || show::policy::withdrawn(&scope, record.summary.version))
 }
 
 /// The policy that governs the node afterwards.
-fn left(desk: &Desk<'_>, id: NodeId, additions: bool) -> Result<Option<Own>> {
-    let governed = Governed::fetch(&desk.client, id, &desk.key)?;
-    match (additions, governed.group) {
-        (true, _) => Ok(governed.policy),
+fn left(desk: &Desk<'_>, policy: Option<Own>, group: Option<String>, additions: bool) -> Result<Option<Own>> {
+    match (additions, group) {
+        (true, _) => Ok(policy),
         (false, Some(group)) => {
             document::current(&desk.client, &Scope::Group(group), &desk.key, &desk.ledger()?)
         }

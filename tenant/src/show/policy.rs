@@ -6,7 +6,7 @@ use crate::text::{clean, clean_short};
 use crate::time::{both, relative};
 use comfy_table::{Cell, Color};
 use halfkey_evidence::policy::Change;
-use halfkey_protocol::wire::policies::{GroupList, PolicyList, PolicyRecord, PolicySummary};
+use halfkey_protocol::wire::policies::{GroupList, PolicyList, PolicyRecord, PolicySummary, Scope};
 use std::fmt::Write;
 
 /// `halfkey policy list`.
@@ -51,11 +51,12 @@ fn name(policy: &PolicySummary) -> String {
 pub fn applied(record: &PolicyRecord) -> String {
     let policy = &record.summary;
     let nodes = if policy.nodes == 1 { "1 node".to_owned() } else { format!("{} nodes", policy.nodes) };
-    let scope = clean_short(&policy.scope, 80);
-    if policy.name.is_empty() {
-        return format!("withdrew {scope} by version {}", policy.version);
-    }
-    format!("applied {scope} version {}; it governs {nodes}", policy.version)
+    format!("applied {} version {}; it governs {nodes}", clean_short(&policy.scope, 80), policy.version)
+}
+
+/// The result of a withdrawal.
+pub fn withdrawn(scope: &Scope, version: u64) -> String {
+    format!("withdrew {scope} by version {version}")
 }
 
 /// What one policy says and another does not.

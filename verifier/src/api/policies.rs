@@ -89,7 +89,7 @@ async fn apply_policy(
             signed,
         };
         let nodes = store.apply(&new, &*library, by)?;
-        info!(scope = %name, version = opened.version, nodes = nodes.len(), "policy applied");
+        info!(scope = %name, version = opened.version, nodes = nodes.len(), withdrawn = opened.name().is_empty(), "policy applied");
         Ok((Ok((store.policy(&name, Some(opened.version))?, name)), nodes))
     };
     let (record, scope) = app.db.change_some(work).await??;

@@ -98,6 +98,15 @@ impl Library {
         documents: &dyn Documents,
     ) -> Result<std::result::Result<Arc<Rules>, String>> {
         let key = &enrollment.signed.tenant_key;
+        // That the node's own policy does not count any more is the tenant's word, not that of a row.
+        if let Some(reference) = &governing.withdrawn {
+            let withdrawal = self.signed(reference, documents)?;
+            match usable(&withdrawal, reference, key) {
+                Ok(Signed { content: Content::Withdrawn, .. }) => {}
+                Ok(_) => return Ok(Err(damaged(reference))),
+                Err(why) => return Ok(Err(why)),
+            }
+        }
         let signed = self.signed(policy, documents)?;
         let signed = match usable(&signed, policy, key) {
             Ok(signed) => signed,

@@ -34,6 +34,8 @@ pub struct Governing {
     pub group: Option<String>,
     /// The node's own policy, else the group's.
     pub policy: Option<PolicyRef>,
+    /// The version by which the node's own policy was withdrawn, if the group's governs it for that reason.
+    pub withdrawn: Option<PolicyRef>,
     /// Its additions.
     pub additions: Option<PolicyRef>,
     /// Under the scope of this policy; newest first.

@@ -361,12 +361,12 @@ fn sections(table: &mut Table<'_>, at: &mut BootPlaces, problems: &mut Problems<
     }
     let tables = table.tables("sections", MAX_SECTIONS, problems);
     let list = tables.into_iter().filter_map(|mut table| {
-        let (name, by_digest) = (table.string("name", problems), table.string("digest", problems));
-        for (key, found) in [("name", &name), ("digest", &by_digest)] {
-            if found.is_none() {
+        for key in ["name", "digest"] {
+            if table.value(key).is_none() {
                 table.missing(key, problems);
             }
         }
+        let (name, by_digest) = (table.string("name", problems), table.string("digest", problems));
         table.finish(problems);
         let (name, by_digest) = (name?, by_digest?);
         let known = name.value.starts_with('.') && (2..=8).contains(&name.value.len());

@@ -82,7 +82,9 @@ impl<'d> Table<'d> {
 
     /// The value of a key.
     pub fn value(&mut self, key: &'static str) -> Option<&'d Spanned<DeValue<'d>>> {
-        self.asked.push(key);
+        if !self.asked.contains(&key) {
+            self.asked.push(key);
+        }
         // The map's keys carry their places, which are not part of their order.
         self.entries.get(key)
     }

@@ -166,6 +166,18 @@ fn contradictions_are_found() {
         "the last image has no signer that could vouch for them",
     );
     first("sections = [{ name", "sections = [{ nam", (25, 15), "unknown key boot.sections.nam");
+    first(
+        "sections = [{ name = \".linux\"",
+        "sections = [{ name = 5",
+        (25, 22),
+        "expected a string, found 5",
+    );
+    first(
+        "sections = [{ name = \".linux\",",
+        "sections = [{",
+        (25, 13),
+        "expected boot.sections.name, found none",
+    );
     first("sections = [{", "sections = { linux = 1 } # [{", (25, 12), "or a list of { name =");
     first("authorities = [", "kek = [", (6, 1), "secure_boot.authorities: expected the certificates");
     let again =

@@ -31,19 +31,18 @@ impl Documents for Within<'_> {
 
 /// What a node's boots are judged by.
 pub fn governing(c: &Connection, node: NodeId, group: Option<String>) -> Result<Governing> {
-    let policy = match in_force(c, &format!("node:{node}"))? {
-        Some(own) => Some(own),
-        None => match &group {
-            Some(group) => in_force(c, &format!("group:{group}"))?,
-            None => None,
-        },
+    let own = last(c, &format!("node:{node}"))?;
+    let (policy, withdrawn) = match (own, &group) {
+        (Some((own, false)), _) => (Some(own), None),
+        (own, Some(group)) => (newest(c, &format!("group:{group}"))?, own.map(|(reference, _)| reference)),
+        (_, None) => (None, None),
     };
     let additions = in_force(c, &format!("additions:{node}"))?;
     let trusted = match &policy {
         Some(policy) => proposals::trusted(c, node, &policy.scope)?,
         None => Vec::new(),
     };
-    Ok(Governing { group, policy, additions, trusted })
+    Ok(Governing { group, policy, withdrawn, additions, trusted })
 }
 
 /// Stores a policy and reviews what it governs.
@@ -85,11 +84,11 @@ pub fn apply(
     for node in &nodes {
         reviewed += review::node(tx, *node, reviewer, by)?;
     }
+    let name = if withdrawn { "withdrawn".to_owned() } else { format!("{:?}", new.name) };
     let detail = format!(
-        "{} version {} {:?}, document sha256:{}, tenant key {}, {} nodes{reviewed}",
+        "{} version {} {name}, document sha256:{}, tenant key {}, {} nodes{reviewed}",
         new.scope,
         new.version,
-        new.name,
         crate::hex(&new.sha256),
         fingerprint(&new.signed.tenant_key),
         nodes.len(),
