@@ -114,7 +114,7 @@ impl Proposed {
         let (before, replaced) = match &scope {
             Scope::Additions(id) => {
                 let additions = source.additions()?;
-                let governed = Governed::fetch(desk, *id)?;
+                let governed = Governed::shown(desk, *id)?;
                 let base = Source::from(governed.to_extend(*id)?).policy()?;
                 let before = before.map(|before| before.additions()).transpose()?;
                 let after = base.with(&additions);

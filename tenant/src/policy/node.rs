@@ -28,7 +28,36 @@ impl Governed {
     /// # Errors
     /// `Untrusted` as [`Own::check`] and [`document::current`]; as every request.
     pub fn fetch(desk: &Desk<'_>, id: NodeId) -> Result<Self> {
-        let (client, key, ledger) = (&desk.client, &desk.key, desk.ledger()?);
+        let ledger = desk.ledger()?;
+        let governed = Self::shown(desk, id)?;
+        let Self { policy, additions, .. } = &governed;
+        for own in [policy, additions].into_iter().flatten() {
+            ledger.check(&own.scope, Some(own))?;
+        }
+        // A policy of the node's own outranks its group's; what it may boot besides would be missed as well.
+        for (scope, own) in [(Scope::Node(id), policy), (Scope::Additions(id), additions)] {
+            if own.as_ref().is_some_and(|own| own.scope == scope) {
+                continue;
+            }
+            if let Some(own) = document::current(&desk.client, &scope, &desk.key, &ledger)?
+                && !own.withdrawn
+            {
+                return Err(Error::untrusted(format!(
+                    "the server has version {} of {scope}, and says that it does not govern the node",
+                    own.version
+                ))
+                .hint("somebody may be applying one at this moment: try again"));
+            }
+        }
+        Ok(governed)
+    }
+
+    /// The same, but older documents than the desk knows of pass: to apply a whole one is the remedy for these.
+    ///
+    /// # Errors
+    /// `Untrusted` as [`Own::check`]; as every request.
+    pub fn shown(desk: &Desk<'_>, id: NodeId) -> Result<Self> {
+        let (client, key) = (&desk.client, &desk.key);
         let NodePolicy { group, policy, additions, trusted } = client.node_policy(id)?;
         if group.as_deref().is_some_and(|name| !is_group_name(name)) {
             return Err(Error::untrusted("the server names a group that can't be one"));
@@ -45,29 +74,11 @@ impl Governed {
         let policy = policy.transpose()?;
         let additions =
             additions.map(|record| Own::check(&record.signed, &Scope::Additions(id), key)).transpose()?;
-        for own in [&policy, &additions].into_iter().flatten() {
-            ledger.check(&own.scope, Some(own))?;
-            if own.withdrawn {
-                return Err(Error::untrusted(format!(
-                    "the server says that {} version {} governs the node, which was withdrawn",
-                    own.scope, own.version
-                )));
-            }
-        }
-        // A policy of the node's own outranks its group's; what it may boot besides would be missed as well.
-        let shown = [(Scope::Node(id), &policy), (Scope::Additions(id), &additions)];
-        for (scope, _) in
-            shown.iter().filter(|(scope, own)| own.as_ref().is_none_or(|own| own.scope != *scope))
-        {
-            if let Some(own) = document::current(client, scope, key, &ledger)?
-                && !own.withdrawn
-            {
-                return Err(Error::untrusted(format!(
-                    "the server has version {} of {scope}, and says that it does not govern the node",
-                    own.version
-                ))
-                .hint("somebody may be applying one at this moment: try again"));
-            }
+        if let Some(own) = [&policy, &additions].into_iter().flatten().find(|own| own.withdrawn) {
+            return Err(Error::untrusted(format!(
+                "the server says that {} version {} governs the node, which was withdrawn",
+                own.scope, own.version
+            )));
         }
         Ok(Self { group, policy, additions, trusted })
     }
