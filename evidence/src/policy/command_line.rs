@@ -115,12 +115,12 @@ pub(super) fn objection(rule: Rule<'_>, floor: Floor, line: &str) -> Option<Obje
             found: "none".to_owned(),
         }),
         Rule::Shared(CommandLine::Exact(lines)) => {
-            let (line, mut exact) = (normal(line), lines.iter().map(|exact| normal(exact)));
+            let (line, exact) = (normal(line), lines.iter().map(|exact| normal(exact)));
             if exact.clone().any(|exact| exact == line) {
                 return None;
             }
             // The one that is most like it. None at all accepts nothing.
-            Some(difference(exact.by_ref().max_by_key(|exact| alike(exact, line)).unwrap_or_default(), line))
+            Some(difference(exact.max_by_key(|exact| alike(exact, line)).unwrap_or_default(), line))
         }
         Rule::Shared(CommandLine::Tokens { allowed, required, forbidden }) => {
             by_tokens(allowed, required, forbidden, parts(line).2)
