@@ -139,7 +139,7 @@ fn volume_status(
     token: &Result<Token>,
     state: Option<&State>,
 ) -> VolumeStatus {
-    let size = std::fs::File::open(path).and_then(|file| devices::size_of(&file)).unwrap_or(u64::MAX);
+    let size = std::fs::File::open(path).and_then(|file| devices::size_of(&file)).unwrap_or(u64::MAX & !4095);
     let (word, why) = match token {
         Err(error) => ("damaged", Some(error.to_string())),
         Ok(token) if !token.complete => ("interrupted", Some("run halfkey-agent enroll again".into())),
@@ -160,7 +160,7 @@ fn volume_status(
         why,
         other_keyslots: bind::others(header),
         opened: state.is_some_and(|state| {
-            state.volumes.iter().any(|volume| volume.uuid == header.uuid && volume.dm_uuid.is_some())
+            state.volumes.iter().any(|volume| volume.uuid == header.uuid && volume.mapping.is_some())
         }),
     }
 }

@@ -7,7 +7,7 @@
 
 use super::cmdline::Settings;
 use super::mountinfo::{self, Mount};
-use super::state::State;
+use super::state::{Mapping, State};
 use crate::deadline::Deadline;
 use crate::error::{Error, Kind, Result};
 use crate::fence::{self, Meaning};
@@ -40,9 +40,14 @@ pub fn run(location: &Location, settings: &Settings) -> Result<()> {
         Ok(Some(state)) => state,
         Err(error) => return Err(refuse(location, settings, None, error)),
     };
-    let opened: Vec<_> = state.volumes.iter().filter_map(|volume| volume.dm_uuid.clone()).collect();
+    if state.opening {
+        let why = Error::new(Kind::Volume, "gate: the unlocking ended in the middle of the opening")
+            .hint("what it opened is not known; reboot");
+        return Err(refuse(location, settings, Some(&state), why));
+    }
+    let opened = state.mappings();
     if opened.is_empty() {
-        // The keys were released and tested, but no mapping came of it: no data is open that a rogue root could read.
+        // The keys were released and tested, and what came of it was closed: no data is open that a rogue root could read.
         console::say("gate: no volume could be opened: this boot goes on with its passphrase");
         return Ok(());
     }
@@ -92,7 +97,7 @@ fn refuse(location: &Location, settings: &Settings, state: Option<&State>, why: 
 ///
 /// # Errors
 /// Which path does not.
-pub fn check(mounts: &[Mount], sys: &Path, dev: &Path, opened: &[String]) -> Result<(), String> {
+pub fn check(mounts: &[Mount], sys: &Path, dev: &Path, opened: &[Mapping]) -> Result<(), String> {
     let root = mountinfo::at(mounts, "/sysroot").ok_or("nothing is mounted at /sysroot")?;
     for mount in [Some(root), mountinfo::at(mounts, "/sysroot/usr")].into_iter().flatten() {
         let mut budget = WIDTH;
@@ -139,15 +144,16 @@ fn devices_of(mount: &Mount, sys: &Path, dev: &Path) -> Result<Vec<PathBuf>, Str
 
 /// Follows a device downwards until a mapping that was opened. A device with nothing
 /// below it that is none of those is the end of a rogue path.
-fn descend(device: &Path, opened: &[String], depth: u32, budget: &mut usize) -> Result<(), String> {
+fn descend(device: &Path, opened: &[Mapping], depth: u32, budget: &mut usize) -> Result<(), String> {
     let device = std::fs::canonicalize(device).map_err(|e| format!("{}: {e}", device.display()))?;
     let name = device.file_name().map(|name| name.to_string_lossy().into_owned()).unwrap_or_default();
     if depth == 0 || *budget == 0 {
         return Err(format!("too many devices below one another at {name}"));
     }
     *budget -= 1;
-    if let Ok(uuid) = bounded::read_text(device.join("dm/uuid"), 256)
-        && opened.contains(&uuid)
+    if let Ok(dm_uuid) = bounded::read_text(device.join("dm/uuid"), 256)
+        && let Ok(number) = bounded::read_text(device.join("dev"), 32)
+        && opened.contains(&Mapping { dm_uuid, number })
     {
         return Ok(());
     }
@@ -180,6 +186,10 @@ mod tests {
 
     const OPENED: &str = "CRYPT-LUKS2-0afd6329fe844fc3be1cf947e595762f-root";
 
+    fn mappings(number: &str) -> Vec<Mapping> {
+        vec![Mapping { dm_uuid: OPENED.into(), number: number.into() }]
+    }
+
     /// A tree as sysfs has it: LVM (dm-1) on an opened mapping (dm-0) on a partition of vda; vdb plain.
     fn sysfs(dm_uuid: &str) -> tempfile::TempDir {
         let top = tempfile::tempdir().unwrap();
@@ -194,6 +204,8 @@ mod tests {
         }
         write(block.join("dm-0/dm/uuid"), format!("{dm_uuid}\n")).unwrap();
         write(block.join("dm-1/dm/uuid"), "LVM-abc\n").unwrap();
+        write(block.join("dm-0/dev"), "253:0\n").unwrap();
+        write(block.join("dm-1/dev"), "253:1\n").unwrap();
         write(block.join("vda/vda2/partition"), "2\n").unwrap();
         link("devices/block/dm-0/slaves/vda2", "vda/vda2");
         link("devices/block/dm-1/slaves/dm-0", "dm-0");
@@ -209,7 +221,7 @@ mod tests {
     }
 
     fn checked(lines: &[&str], dm_uuid: &str) -> Result<(), String> {
-        check(&mounted(lines), sysfs(dm_uuid).path(), Path::new("/dev"), &[OPENED.to_owned()])
+        check(&mounted(lines), sysfs(dm_uuid).path(), Path::new("/dev"), &mappings("253:0"))
     }
 
     const ON_OPENED: &str = "28 1 253:0 / /sysroot rw - ext4 /dev/mapper/root rw";
@@ -228,6 +240,17 @@ mod tests {
         assert!(checked(&[ON_OPENED, "29 28 254:16 / /sysroot/usr ro - ext4 /dev/vdb ro"], OPENED).is_err());
         assert!(checked(&[ON_OPENED, "29 1 254:16 / /sysroot rw - ext4 /dev/vdb rw"], OPENED).is_err());
         assert!(checked(&[], OPENED).is_err());
+    }
+
+    #[test]
+    fn a_mapping_of_that_name_and_uuid_that_is_another_device_does_not() {
+        let sys = sysfs(OPENED);
+        let root = mounted(&[ON_OPENED]);
+        let gate = |opened: &[Mapping]| check(&root, sys.path(), Path::new("/dev"), opened);
+        assert_eq!(gate(&mappings("253:0")), Ok(()));
+        // Opened as 253:7, closed, and what is there now was opened by somebody else.
+        assert!(gate(&mappings("253:7")).is_err());
+        assert!(gate(&[]).is_err());
     }
 
     #[test]

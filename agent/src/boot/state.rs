@@ -24,11 +24,14 @@ pub struct State {
     pub fence: Bytes,
     /// Which server released.
     pub server: String,
-    /// The volumes. Written before they are opened, completed after.
+    /// Written before the fence says that volumes are opened, cleared when that has ended, well or not. Found
+    /// set later, the agent was ended in between, and nobody knows what is open.
+    pub opening: bool,
+    /// The volumes that were tested: which of them are open, says their mapping.
     pub volumes: Vec<Opened>,
 }
 
-/// A volume that was opened.
+/// A volume whose key was tested.
 #[derive(Clone, Debug, PartialEq, miniserde::Serialize, miniserde::Deserialize)]
 pub struct Opened {
     /// The device.
@@ -37,14 +40,28 @@ pub struct Opened {
     pub uuid: String,
     /// Name of its mapping.
     pub name: String,
-    /// UUID of the mapping, as device-mapper has it: the one that it will have until it is open, none if it
-    /// could not be opened.
-    pub dm_uuid: Option<String>,
+    /// The mapping as it was seen when the volume had been opened; none before that.
+    pub mapping: Option<Mapping>,
     /// Which keyslot opened.
     pub keyslot: u32,
 }
 
+/// A mapping of device-mapper. Both count: a device number is given to the next mapping when this one is gone,
+/// and a UUID can be given to a second one when its first has another name.
+#[derive(Clone, Debug, PartialEq, miniserde::Serialize, miniserde::Deserialize)]
+pub struct Mapping {
+    /// UUID, as device-mapper has it.
+    pub dm_uuid: String,
+    /// `MAJOR:MINOR`, as sysfs has it.
+    pub number: String,
+}
+
 impl State {
+    /// Mappings that attestation opened in this boot.
+    pub fn mappings(&self) -> Vec<Mapping> {
+        self.volumes.iter().filter_map(|volume| volume.mapping.clone()).collect()
+    }
+
     /// Writes it, whole or not at all.
     ///
     /// # Errors
@@ -88,10 +105,17 @@ pub fn expected_mapping_uuid(uuid: &str, name: &str) -> String {
 
 /// The UUID that device-mapper has for the mapping of this name; `None` if there is no such mapping.
 pub fn mapping_uuid(name: &str) -> Option<String> {
-    for entry in std::fs::read_dir("/sys/class/block").ok()?.flatten() {
-        let dm = entry.path().join("dm");
-        if crate::bounded::read_text(dm.join("name"), 256).is_ok_and(|found| found == name) {
-            return crate::bounded::read_text(dm.join("uuid"), 256).ok();
+    mapping(Path::new("/sys"), name).map(|mapping| mapping.dm_uuid)
+}
+
+/// The mapping of this name below `sys`, which is /sys but for tests; `None` if there is none.
+pub fn mapping(sys: &Path, name: &str) -> Option<Mapping> {
+    let read = |path: PathBuf| crate::bounded::read_text(path, 256);
+    for entry in std::fs::read_dir(sys.join("class/block")).ok()?.flatten() {
+        let device = entry.path();
+        if read(device.join("dm/name")).is_ok_and(|found| found == name) {
+            let (dm_uuid, number) = (read(device.join("dm/uuid")).ok()?, read(device.join("dev")).ok()?);
+            return Some(Mapping { dm_uuid, number });
         }
     }
     None
@@ -108,11 +132,15 @@ pub(crate) mod tests {
             evidence_id: Some(7),
             fence: vec![1; 32].into(),
             server: "https://10.0.2.2:8443".into(),
+            opening: false,
             volumes: vec![Opened {
                 device: "/dev/vda2".into(),
                 uuid: "0afd6329-fe84-4fc3-be1c-f947e595762f".into(),
                 name: "root".into(),
-                dm_uuid: Some(expected_mapping_uuid("0afd6329-fe84-4fc3-be1c-f947e595762f", "root")),
+                mapping: Some(Mapping {
+                    dm_uuid: expected_mapping_uuid("0afd6329-fe84-4fc3-be1c-f947e595762f", "root"),
+                    number: "253:0".into(),
+                }),
                 keyslot: 1,
             }],
         }

@@ -5,7 +5,7 @@
 
 use super::cmdline::{DEFAULT_TIMEOUT, Settings};
 use super::devices::{self, Volume};
-use super::state::{Opened, State, expected_mapping_uuid, mapping_uuid};
+use super::state::{self, Opened, State, expected_mapping_uuid};
 use crate::attest::{self, Attested, Attester, Commitments, Failed};
 use crate::deadline::Deadline;
 use crate::error::{Error, Kind, Result};
@@ -17,8 +17,8 @@ use crate::tpm::{self, Location, Object, SealedBlob, Tpm, UnsealSession};
 use crate::{console, fence, notify};
 use halfkey_protocol::kdf::Hash;
 use halfkey_protocol::wire::{Outcome, Purpose};
-use halfkey_protocol::{Half, Key, policy};
-use std::path::PathBuf;
+use halfkey_protocol::{Half, Key, label, policy};
+use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 use zeroize::Zeroizing;
 
@@ -27,6 +27,9 @@ const ROUNDS: u32 = 5;
 
 /// For the volumes and the fence when the deadline is over.
 const AFTER_DEADLINE: Duration = Duration::from_secs(60);
+
+/// For closing what was opened, when one of several volumes can't be.
+const CLOSING: Duration = Duration::from_secs(10);
 
 /// What the command line of the agent says.
 #[derive(Clone, Debug, Default)]
@@ -206,25 +209,45 @@ impl Unlock {
             fence::extend_open(self.tpm()?, &*release.r)?;
             self.opened = true;
         }
-        let mut failure = None;
         for (i, (target, passphrase)) in targets.iter().zip(&passphrases).enumerate() {
             let opened = &mut state.volumes[i];
             if !self.options.dry_run
                 && let Err(error) = self.open(target, passphrase.expose(), opened)
             {
-                // The others are still worth opening; this one asks for its passphrase.
-                if let Some(before) = failure.replace(error) {
-                    console::complain(&before);
-                }
-                continue;
+                return Err(self.take_back(&mut state, error));
             }
+            let opened = &state.volumes[i];
             report.volumes.push((opened.device.clone(), opened.uuid.clone(), opened.keyslot));
         }
         drop(passphrases);
         if !self.options.dry_run {
+            state.opening = false;
             state.save()?;
         }
-        failure.map_or(Ok(report), Err)
+        Ok(report)
+    }
+
+    /// One of the volumes could not be opened, and a prompt for it is about to come. None may stand over what
+    /// attestation opened: the others are closed, and the fence says that a passphrase opens this boot.
+    /// Powers off if that can't be had.
+    fn take_back(&mut self, state: &mut State, why: Error) -> Error {
+        let taken_back = close_all(state).and_then(|()| {
+            state.volumes.iter_mut().for_each(|volume| volume.mapping = None);
+            state.opening = false;
+            state.save()?;
+            fence::extend(self.tpm()?, label::FENCE_PASSPHRASE).map(drop)
+        });
+        match taken_back {
+            Ok(()) => {
+                console::say("what was open is closed again: all volumes ask for their passphrases");
+                why
+            }
+            Err(error) => {
+                console::complain(&why);
+                let error = error.context("what attestation opened could not be taken back");
+                if console::in_initramfs() { fence::power_off(&error) } else { error }
+            }
+        }
     }
 
     fn tpm(&mut self) -> Result<&mut Tpm> {
@@ -426,8 +449,15 @@ impl Unlock {
         self.timeline.time("volume", &what, || {
             cryptsetup::open(device, &opened.name, &target.copy, passphrase, &options, deadline)
         })?;
-        opened.dm_uuid = mapping_uuid(&opened.name);
         let (name, slot) = (&opened.name, opened.keyslot);
+        let expected = expected_mapping_uuid(&target.copy.uuid, name);
+        let mapping = state::mapping(Path::new("/sys"), name).filter(|found| found.dm_uuid == expected);
+        opened.mapping = Some(mapping.ok_or_else(|| {
+            Error::volume(format!(
+                "{}: cryptsetup opened it, and there is no mapping {expected}",
+                device.display()
+            ))
+        })?);
         console::say(&format!("opened {} as {name} with keyslot {slot}", device.display()));
         Ok(())
     }
@@ -435,16 +465,12 @@ impl Unlock {
     fn state(&self, release: &Release, token: &Token, targets: &[Target]) -> State {
         let r_sha256: [u8; 32] =
             Hash::Sha256.digest(&[&*release.r]).try_into().expect("SHA-256 has 32 bytes");
-        // A crash in the middle of the opening must not look as if nothing had been opened.
-        let opened = |target: &Target| {
-            let name = self.settings.mapping(&target.copy.uuid);
-            Opened {
-                device: target.volume.path.display().to_string(),
-                uuid: target.copy.uuid.clone(),
-                dm_uuid: Some(expected_mapping_uuid(&target.copy.uuid, &name)),
-                name,
-                keyslot: target.copy.slot,
-            }
+        let opened = |target: &Target| Opened {
+            device: target.volume.path.display().to_string(),
+            uuid: target.copy.uuid.clone(),
+            name: self.settings.mapping(&target.copy.uuid),
+            mapping: None,
+            keyslot: target.copy.slot,
         };
         State {
             version: 1,
@@ -452,9 +478,22 @@ impl Unlock {
             evidence_id: release.attested.verdict.evidence_id,
             fence: policy::fence_sha256(&r_sha256).into(),
             server: release.won.client.server().to_string(),
+            // A crash in the middle of the opening must not look as if nothing had been opened.
+            opening: true,
             volumes: targets.iter().map(opened).collect(),
         }
     }
+}
+
+/// Closes every mapping of `state`, those that were opened and what the failed opening may have left.
+fn close_all(state: &State) -> Result<()> {
+    let deadline = Deadline::after(CLOSING);
+    for volume in state.volumes.iter().rev() {
+        if state::mapping_uuid(&volume.name).is_some() {
+            cryptsetup::close(&volume.name, deadline)?;
+        }
+    }
+    Ok(())
 }
 
 fn attester(token: &Token) -> Attester<'_> {

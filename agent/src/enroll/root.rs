@@ -2,6 +2,7 @@
 //!
 //! The gate can't ask what was meant: whoever can exchange the disk would answer. So it is asked here.
 
+use crate::boot::state::Mapping;
 use crate::boot::{gate, mountinfo};
 use crate::error::{Error, Result};
 use crate::luks::Header;
@@ -65,14 +66,17 @@ fn would_pass(
     Some(checked.map_err(|why| why.replace("/sysroot/", "/").replace("/sysroot", "/")))
 }
 
-/// UUIDs, as device-mapper has them, of what is open of these volumes.
-fn mappings(sys: &Path, uuids: &[String]) -> Vec<String> {
+/// What is open of these volumes.
+fn mappings(sys: &Path, uuids: &[String]) -> Vec<Mapping> {
     let prefixes: Vec<_> =
         uuids.iter().map(|uuid| format!("CRYPT-LUKS2-{}-", uuid.replace('-', ""))).collect();
     let entries = std::fs::read_dir(sys.join("class/block")).into_iter().flatten().flatten();
     entries
-        .filter_map(|entry| bounded::read_text(entry.path().join("dm/uuid"), 256).ok())
-        .filter(|uuid| prefixes.iter().any(|prefix| uuid.starts_with(prefix)))
+        .filter_map(|entry| {
+            let read = |file: &str| bounded::read_text(entry.path().join(file), 256).ok();
+            Some(Mapping { dm_uuid: read("dm/uuid")?, number: read("dev")? })
+        })
+        .filter(|mapping| prefixes.iter().any(|prefix| mapping.dm_uuid.starts_with(prefix)))
         .collect()
 }
 
@@ -99,6 +103,7 @@ mod tests {
                 let text = format!("CRYPT-LUKS2-{}-{name}\n", uuid.replace('-', ""));
                 write(block.join(name).join("dm/uuid"), text).unwrap();
             }
+            write(block.join(name).join("dev"), format!("{number}\n")).unwrap();
             symlink(block.join(name), top.path().join("dev/block").join(number)).unwrap();
             symlink(block.join(name), top.path().join("class/block").join(name)).unwrap();
         }
