@@ -184,9 +184,9 @@ fn tokens_and_keyslots_of_the_volume_do_not_reach_the_copy() {
 fn a_volume_is_bound_and_unbound() {
     let volume = Volume::new();
     let existing = Existing::File(volume.key_file());
-    bind::check_device(volume.path()).unwrap();
+    bind::check_device(volume.path(), 1000).unwrap();
     let bound = bind::bind(volume.path(), &token(1), &key(), &existing).unwrap();
-    bind::remove_older(volume.path(), &existing, &bound).unwrap();
+    bind::remove_older(volume.path(), &existing, &bound, token(1).node).unwrap();
 
     let after = header(&volume);
     let (number, token) = after.halfkey_tokens().remove(0);
@@ -258,11 +258,88 @@ fn a_new_enrollment_replaces_the_old_one_only_at_the_end() {
     let newest = token(1).enrolled_at.max(token(2).enrolled_at);
     assert_eq!(bind::newest_in_use(&devices, node).unwrap(), Some(newest));
     assert_eq!(bind::newest_in_use(&devices, NodeId([0x99; 16])).unwrap(), None);
-    bind::remove_older(volume.path(), &existing, &second).unwrap();
+    bind::remove_older(volume.path(), &existing, &second, node).unwrap();
     let after = header(&volume);
     assert_eq!(after.halfkey_tokens().len(), 1);
     assert_eq!(after.keyslots(), [0, second.slot]);
     assert!(opens(&volume, second.slot, volume::other_key().volume_key(&after.uuid).expose()));
+}
+
+#[test]
+fn only_keyslots_of_this_nodes_own_tokens_are_removed() {
+    let volume = Volume::new();
+    let existing = Existing::File(volume.key_file());
+    let add = |slot: &str, key: &[u8]| {
+        let args =
+            ["luksAddKey", "--pbkdf", "pbkdf2", "--pbkdf-force-iterations", "1000", "--key-slot", slot];
+        volume.cryptsetup_with_new_key(&args, key).unwrap();
+    };
+    // Slot 5 is that of another program, which stretches as little and has a token of its own. A token of ours
+    // that was interrupted long ago names the same slot; so does one of another machine for slot 6.
+    let mut stale = token(1);
+    stale.slot = 5;
+    cryptsetup::import_token(volume.path(), 3, &stale.to_json(), false, soon()).unwrap();
+    add("5", b"clevis");
+    volume
+        .cryptsetup(&["token", "import", "--json-file", "-"], br#"{"type":"clevis","keyslots":["5"]}"#)
+        .unwrap();
+    let mut foreign = token(1);
+    (foreign.slot, foreign.node) = (6, NodeId([0x99; 16]));
+    cryptsetup::import_token(volume.path(), 4, &foreign.to_json(), false, soon()).unwrap();
+    add("6", b"another machine's");
+    let theirs = |volume: &Volume| {
+        for key in [&b"clevis"[..], b"another machine's"] {
+            assert!(cryptsetup::opens(volume.path(), &Existing::Typed(key.to_vec().into()), soon()).unwrap());
+        }
+    };
+
+    let bound = bind::bind(volume.path(), &token(2), &key(), &existing).unwrap();
+    theirs(&volume);
+    bind::remove_older(volume.path(), &existing, &bound, token(2).node).unwrap();
+    theirs(&volume);
+    let left: Vec<_> = header(&volume).halfkey_tokens().into_iter().map(|(number, _)| number).collect();
+    assert!(left.contains(&4) && left.contains(&bound.token) && !left.contains(&3), "{left:?}");
+}
+
+#[test]
+fn what_unlock_would_refuse_or_has_no_room_is_said_before_anything_is_written() {
+    // Sectors that do not divide the data: dm-crypt would refuse the mapping when the fence is extended.
+    let volume = Volume::with(&["--sector-size", "4096"], PASSPHRASE);
+    assert!(header(&volume).check(0, volume.size()).is_ok());
+    let error = header(&volume).check(0, volume.size() + 512).err().unwrap();
+    assert!(error.message.contains("sector_size"), "{error}");
+
+    type Change = fn(&mut Value);
+    let changes: &[(&str, Change)] = &[
+        ("hash", |j| j["digests"]["0"]["hash"] = json!("sha1")),
+        ("iterations", |j| j["digests"]["0"]["iterations"] = json!(20_000_000)),
+        ("key_size", |j| j["keyslots"]["0"]["key_size"] = json!(48)),
+        ("keyslots are taken", |j| {
+            for slot in 1..32 {
+                j["keyslots"][slot.to_string()] = j["keyslots"]["0"].clone();
+            }
+        }),
+        ("tokens are taken", |j| {
+            for number in 0..32 {
+                j["tokens"][number.to_string()] = json!({"type": "x", "keyslots": []});
+            }
+        }),
+        ("for its JSON", |j| j["tokens"]["0"] = json!({"type": "x", "keyslots": [], "x": "x".repeat(9000)})),
+        ("in a row", |j| {
+            j["keyslots"]["0"]["area"]["size"] = json!((16 << 20) - 65536 - 8192).to_string().into()
+        }),
+    ];
+    for (what, change) in changes {
+        let crafted = volume.clone_file();
+        crafted.rewrite(change);
+        let before = std::fs::read(crafted.path()).unwrap();
+        let error = bind::check_device(crafted.path(), 1000).err().unwrap_or_else(|| panic!("{what} passed"));
+        assert!(error.message.contains(what) && error.hint.is_some(), "{what}: {error}");
+        assert!(before == std::fs::read(crafted.path()).unwrap());
+    }
+    let quick = volume.clone_file();
+    quick.rewrite(&|j| j["digests"]["0"]["iterations"] = json!(4_000_000));
+    bind::check_device(quick.path(), 1000).unwrap();
 }
 
 #[test]

@@ -61,13 +61,22 @@ pub fn open(device: &Path) -> Result<Open> {
     Ok(Open { file, size, header })
 }
 
-/// Whether this device can be enrolled at all.
+/// What a token has besides the CA: two sealed halves, public keys, URLs, names.
+const TOKEN: usize = 2 << 10;
+
+/// Whether this device can be enrolled at all, with a token that holds a CA of `ca` bytes.
 ///
 /// # Errors
-/// When the boot would refuse its header.
-pub fn check_device(device: &Path) -> Result<()> {
+/// When the boot would refuse its header, or there is no room for a keyslot and a token.
+pub fn check_device(device: &Path, ca: usize) -> Result<()> {
     let open = open(device)?;
-    open.header.check_volume(open.size).map_err(|e| e.context(device.display()))
+    let checked = open.header.check_volume(open.size).and_then(|()| {
+        let mut tokens = open.header.halfkey_tokens().into_iter();
+        // What an interrupted run left is used, or makes room.
+        let interrupted = tokens.any(|(_, token)| token.is_ok_and(|token| !token.complete));
+        if interrupted { Ok(()) } else { open.header.check_room(ca + TOKEN) }
+    });
+    checked.map_err(|e| e.context(device.display()))
 }
 
 /// When the newest enrollment of this node was made that is in use on one of the volumes, in seconds since 1970.
@@ -146,7 +155,9 @@ pub fn bind(device: &Path, token: &Token, key: &Key, existing: &Existing) -> Res
     let passphrase = key.volume_key(&header.uuid);
     let full = |what| Error::volume(format!("{}: all {what} are taken", device.display()));
 
-    if let Some((number, slot)) = interrupted(device, &header, passphrase.expose(), existing, deadline)? {
+    if let Some((number, slot)) =
+        interrupted(device, &header, token.node, passphrase.expose(), existing, deadline)?
+    {
         return finish(
             device,
             number,
@@ -171,14 +182,15 @@ pub fn bind(device: &Path, token: &Token, key: &Key, existing: &Existing) -> Res
 fn interrupted(
     device: &Path,
     header: &Header,
+    node: NodeId,
     passphrase: &[u8],
     existing: &Existing,
     deadline: Deadline,
 ) -> Result<Option<(u32, u32)>> {
     let mut kept = None;
     for (number, token) in header.halfkey_tokens() {
-        let slot = match token {
-            Ok(token) if !token.complete => token.slot,
+        let token = match token {
+            Ok(token) if !token.complete && token.node == node => token,
             Ok(_) => continue,
             Err(error) => {
                 console::complain(&error);
@@ -186,18 +198,29 @@ fn interrupted(
                 continue;
             }
         };
-        let exists = header.keyslots().contains(&slot) && !header.slots_of_tokens(&[number]).contains(&slot);
-        if kept.is_none() && exists && opens(device, slot, passphrase, deadline)? {
+        let slot = slot_of(header, number, &token);
+        if let Some(slot) = slot.filter(|_| kept.is_none())
+            && opens(device, slot, passphrase, deadline)?
+        {
             kept = Some((number, slot));
             continue;
         }
-        // The slot may have been given to somebody's passphrase since.
-        if exists && header.is_unstretched(slot) {
+        if let Some(slot) = slot {
             cryptsetup::remove_key(device, existing, slot, deadline)?;
         }
         cryptsetup::remove_token(device, number, deadline)?;
     }
     Ok(kept)
+}
+
+/// The keyslot that this token names, if halfkey made it as far as can be told: since an interrupted run the slot may
+/// have been given to somebody's passphrase, or to another program whose token names it.
+fn slot_of(header: &Header, number: u32, token: &Token) -> Option<u32> {
+    let slot = token.slot;
+    let ours = header.keyslots().contains(&slot)
+        && header.is_unstretched(slot)
+        && !header.slots_of_tokens(&[number]).contains(&slot);
+    ours.then_some(slot)
 }
 
 /// Whether the key opens the slot, through the same eye of the needle as at boot.
@@ -221,16 +244,23 @@ fn finish(device: &Path, number: u32, token: Token, passphrase: &[u8], deadline:
     Ok(Bound { slot: token.slot, token: number })
 }
 
-/// Removes what an older enrollment left, and warns if no other way into the volume is left.
+/// Removes what older enrollments of this node left, and warns if no other way into the volume is left.
+/// Another node's token and keyslot are not ours to remove.
 ///
 /// # Errors
 /// When cryptsetup refuses.
-pub fn remove_older(device: &Path, existing: &Existing, bound: &Bound) -> Result<()> {
+pub fn remove_older(device: &Path, existing: &Existing, bound: &Bound, node: NodeId) -> Result<()> {
     let deadline = Deadline::after(3 * CRYPTSETUP);
     let header = open(device)?.header;
     for (number, token) in header.halfkey_tokens() {
-        if number != bound.token {
-            remove(device, &header, number, token.ok().as_ref(), existing, deadline)?;
+        match token {
+            _ if number == bound.token => {}
+            Ok(token) if token.node != node => console::say(&format!(
+                "{}: token {number} is of node {} and stays. hint: halfkey-agent unbind removes all",
+                device.display(),
+                token.node
+            )),
+            token => remove(device, &header, number, token.ok().as_ref(), existing, deadline)?,
         }
     }
     if others(&open(device)?.header).is_empty() {
@@ -247,9 +277,7 @@ pub fn others(header: &Header) -> Vec<u32> {
     let ours: Vec<u32> = header
         .halfkey_tokens()
         .into_iter()
-        .filter_map(|(_, token)| token.ok())
-        .map(|token| token.slot)
-        .filter(|slot| header.is_unstretched(*slot))
+        .filter_map(|(number, token)| slot_of(header, number, &token.ok()?))
         .collect();
     header.keyslots().into_iter().filter(|slot| !ours.contains(slot)).collect()
 }
@@ -266,17 +294,15 @@ pub fn remove(
     existing: &Existing,
     deadline: Deadline,
 ) -> Result<()> {
-    if let Some(token) = token
-        && header.keyslots().contains(&token.slot)
-    {
-        if header.is_unstretched(token.slot) {
-            cryptsetup::remove_key(device, existing, token.slot, deadline)?;
-        } else {
-            console::say(&format!(
+    if let Some(token) = token {
+        match slot_of(header, number, token) {
+            Some(slot) => cryptsetup::remove_key(device, existing, slot, deadline)?,
+            None if header.keyslots().contains(&token.slot) => console::say(&format!(
                 "{}: keyslot {} is not one that halfkey made and stays",
                 device.display(),
                 token.slot
-            ));
+            )),
+            None => {}
         }
     }
     cryptsetup::remove_token(device, number, deadline)

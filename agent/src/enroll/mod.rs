@@ -70,7 +70,7 @@ pub fn run(options: &Options) -> Result<()> {
     let deadline = Deadline::after(options.timeout);
     // What can be found out without a server or a passphrase is found out first.
     for device in &options.devices {
-        bind::check_device(device)?;
+        bind::check_device(device, options.ca.len())?;
     }
     root::check(&options.devices, options.root_elsewhere)?;
     warn_of_floor(options.root_elsewhere);
@@ -128,7 +128,7 @@ pub fn run(options: &Options) -> Result<()> {
     drop(key);
     // Only now is the older enrollment of no use any more.
     for ((device, existing), bound) in options.devices.iter().zip(&existing).zip(bound) {
-        bind::remove_older(device, existing, &bound)?;
+        bind::remove_older(device, existing, &bound, node)?;
         console::print(&format!("{}: keyslot {} and token {}\n", device.display(), bound.slot, bound.token));
     }
     if options.rebuild_initramfs {

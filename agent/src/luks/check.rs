@@ -9,7 +9,7 @@
 //! and that one, in sealed memory, is all that cryptsetup sees, at the test and at the opening. Two
 //! JSON parsers can't disagree about text that one of them wrote.
 
-use super::header::{BINARY, Header, MAX_SLOTS};
+use super::header::{BINARY, Header, MAX_SLOTS, free};
 use super::json::{At, Wrong};
 use crate::error::{Error, Result};
 use halfkey_protocol::kdf::Hash;
@@ -33,14 +33,21 @@ const FLAGS: &[&str] = &[
     "no-read-workqueue",
     "no-write-workqueue",
 ];
+/// Stripes of the anti-forensic splitter; LUKS2 knows no other number.
+const STRIPES: u64 = 4000;
 /// Sector sizes of dm-crypt.
 const SECTORS: &[u64] = &[512, 1024, 2048, 4096];
 /// PBKDF2 of our keyslot has 1000; much more would only serve to make the boot wait.
 const MAX_ITERATIONS: u64 = 1_000_000;
+/// That of the digest is what cryptsetup does in an eighth of a second when the volume is made: 4 million with
+/// a key of 256 bits on today's processors.
+const MAX_DIGEST_ITERATIONS: u64 = 10_000_000;
 /// LUKS2's own bound on the area of keyslots.
 const MAX_KEYSLOTS_AREA: u64 = 128 << 20;
 /// The area of a keyslot: a key of 64 bytes in 4000 stripes, rounded up.
 const MAX_AREA: u64 = 1 << 20;
+/// What cryptsetup's description of one more keyslot takes, with room to spare.
+const KEYSLOT_JSON: usize = 700;
 
 /// A header that passed. The only way to a [`HeaderCopy`].
 pub struct Checked {
@@ -69,10 +76,74 @@ impl Header {
     /// # Errors
     /// Names the first field that is not on the allow-list.
     pub fn check_volume(&self, device_size: u64) -> Result<()> {
+        self.check_shared_fields(device_size).map_err(outside)
+    }
+
+    fn check_shared_fields(&self, device_size: u64) -> Result<(), Wrong> {
         let root = At::root(&self.json);
-        let (end_of_keyslots, ..) = self.config(&root).map_err(outside)?;
-        self.segment(&root, end_of_keyslots, device_size).map_err(outside)?;
-        the_digest(&root).map_err(outside).map(drop)
+        let (end_of_keyslots, ..) = self.config(&root)?;
+        self.segment(&root, end_of_keyslots, device_size)?;
+        let digest = the_digest(&root)?;
+        digest_fields(&digest)?;
+        // A keyslot that is added holds the same volume key.
+        for slot in digest.texts("keyslots")? {
+            key_size(&root.object("keyslots")?.object(slot)?)?;
+        }
+        Ok(())
+    }
+
+    /// Checks that one more keyslot and a token of this many bytes have room: cryptsetup would find out only
+    /// when something has been written.
+    ///
+    /// # Errors
+    /// Says what there is no room for.
+    pub fn check_room(&self, token: usize) -> Result<()> {
+        let full = |what: &str| {
+            Err(Error::volume(format!("no room in the LUKS2 header: {what}")).hint(
+                "remove a keyslot or token that is not needed (cryptsetup luksDump, luksKillSlot, token remove)",
+            ))
+        };
+        let mut taken = self.keyslots();
+        taken.extend(self.slots_of_tokens(&[]));
+        if free(&taken).is_none() {
+            return full("all keyslots are taken");
+        }
+        if free(&self.token_numbers()).is_none() {
+            return full("all tokens are taken");
+        }
+        let room = (self.size as usize - BINARY).saturating_sub(self.json_len + 1);
+        if room < token + KEYSLOT_JSON {
+            return full(&format!("expected {} bytes for its JSON, found {room}", token + KEYSLOT_JSON));
+        }
+        match self.largest_gap() {
+            Ok((gap, needed)) if gap < needed => {
+                full(&format!("expected {needed} bytes in a row for the material of a keyslot, found {gap}"))
+            }
+            Ok(_) => Ok(()),
+            Err(wrong) => Err(outside(wrong)),
+        }
+    }
+
+    /// The largest hole between the areas of keyslots, and what one more takes.
+    fn largest_gap(&self) -> Result<(u64, u64), Wrong> {
+        let root = At::root(&self.json);
+        let (end, ..) = self.config(&root)?;
+        let keyslots = root.object("keyslots")?;
+        let mut areas = Vec::new();
+        let mut needed = 0;
+        for name in keyslots.object.keys() {
+            let keyslot = keyslots.object(name)?;
+            let area = keyslot.object("area")?;
+            areas.push((area.wide("offset")?, area.wide("size")?));
+            needed = needed.max((key_size(&keyslot)? * STRIPES).next_multiple_of(4096));
+        }
+        areas.sort_unstable();
+        let (mut gap, mut at) = (0, 2 * self.size);
+        for (offset, size) in areas {
+            gap = gap.max(offset.saturating_sub(at));
+            at = at.max(offset.saturating_add(size));
+        }
+        Ok((gap.max(end.saturating_sub(at)), needed))
     }
 
     /// Whether a keyslot has the parameters that the agent gives to its own: nobody's typed
@@ -170,6 +241,13 @@ impl Header {
                 "segments.0.offset: expected a multiple of 4096 from {end_of_keyslots} to {device_size}, found {offset}"
             ));
         }
+        // dm-crypt refuses such a mapping, and that must not be found out after the fence says `opened`.
+        if (device_size - offset) % sector != 0 {
+            return Err(format!(
+                "segments.0.sector_size: expected one that divides the {} bytes of data, found {sector}",
+                device_size - offset
+            ));
+        }
         Ok(format!(
             r#"{{"type":"crypt","offset":"{offset}","size":"dynamic","iv_tweak":"0","encryption":"{encryption}","sector_size":{sector}}}"#
         ))
@@ -188,7 +266,7 @@ impl Header {
         let af = keyslot.object("af")?;
         af.only(&["type", "stripes", "hash"])?;
         af.one_of("type", &["luks1"])?;
-        if af.number("stripes")? != 4000 {
+        if af.number("stripes")? != STRIPES {
             return Err("keyslot af.stripes: expected 4000".into());
         }
         let af_hash = af.one_of("hash", HASHES)?;
@@ -211,7 +289,7 @@ impl Header {
         kdf.only(&["type", "hash", "iterations", "salt"])?;
         kdf.one_of("type", &["pbkdf2"])?;
         let kdf_hash = kdf.one_of("hash", HASHES)?;
-        let iterations = iterations(&kdf)?;
+        let iterations = iterations(&kdf, MAX_ITERATIONS)?;
         let salt = kdf.base64("salt")?;
 
         let mut out = String::new();
@@ -232,16 +310,10 @@ impl Header {
     /// the segment could have a key that the attacker knows, while our keyslot still opens.
     fn digest(&self, root: &At, slot: u32) -> Result<String, Wrong> {
         let digest = the_digest(root)?;
-        digest.only(&["type", "keyslots", "segments", "hash", "iterations", "salt", "digest"])?;
-        digest.one_of("type", &["pbkdf2"])?;
-        let hash = digest.one_of("hash", HASHES)?;
-        let iterations = iterations(&digest)?;
-        if digest.texts("segments")? != ["0"]
-            || !digest.texts("keyslots")?.contains(&slot.to_string().as_str())
-        {
+        let (hash, iterations, salt, value) = digest_fields(&digest)?;
+        if !digest.texts("keyslots")?.contains(&slot.to_string().as_str()) {
             return Err(format!("digests: expected it to bind keyslot {slot} to segment 0"));
         }
-        let (salt, value) = (digest.base64("salt")?, digest.base64("digest")?);
         Ok(format!(
             r#"{{"type":"pbkdf2","keyslots":["{slot}"],"segments":["0"],"hash":"{hash}","iterations":{iterations},"salt":"{salt}","digest":"{value}"}}"#
         ))
@@ -263,6 +335,18 @@ fn the_digest<'a>(root: &At<'a>) -> Result<At<'a>, Wrong> {
     }
 }
 
+/// Hash, iterations, salt and value of a digest of segment 0.
+fn digest_fields<'a>(digest: &At<'a>) -> Result<(&'static str, u64, &'a str, &'a str), Wrong> {
+    digest.only(&["type", "keyslots", "segments", "hash", "iterations", "salt", "digest"])?;
+    digest.one_of("type", &["pbkdf2"])?;
+    let hash = digest.one_of("hash", HASHES)?;
+    let iterations = iterations(digest, MAX_DIGEST_ITERATIONS)?;
+    if digest.texts("segments")? != ["0"] {
+        return Err("digests: expected it to bind keyslots to segment 0".into());
+    }
+    Ok((hash, iterations, digest.base64("salt")?, digest.base64("digest")?))
+}
+
 fn key_size(at: &At) -> Result<u64, Wrong> {
     match at.number("key_size")? {
         size @ (32 | 64) => Ok(size),
@@ -270,10 +354,10 @@ fn key_size(at: &At) -> Result<u64, Wrong> {
     }
 }
 
-fn iterations(at: &At) -> Result<u64, Wrong> {
+fn iterations(at: &At, max: u64) -> Result<u64, Wrong> {
     match at.number("iterations")? {
-        count @ 1000..=MAX_ITERATIONS => Ok(count),
-        other => Err(format!("{}.iterations: expected 1000 to {MAX_ITERATIONS}, found {other}", at.path)),
+        count if (1000..=max).contains(&count) => Ok(count),
+        other => Err(format!("{}.iterations: expected 1000 to {max}, found {other}", at.path)),
     }
 }
 

@@ -32,6 +32,8 @@ pub struct Header {
     pub size: u64,
     /// The binary header, for what is copied as it is.
     pub binary: Vec<u8>,
+    /// Length of the JSON text, in bytes.
+    pub(super) json_len: usize,
     pub(super) json: Object,
 }
 
@@ -133,7 +135,14 @@ impl Header {
             Ok(Value::Object(json)) => json,
             _ => return Err(wrong("JSON area: not a JSON object")),
         };
-        Ok(Self { uuid: uuid.to_owned(), seqid: be64(area, 16), size, binary: area[..BINARY].to_vec(), json })
+        Ok(Self {
+            uuid: uuid.to_owned(),
+            seqid: be64(area, 16),
+            size,
+            binary: area[..BINARY].to_vec(),
+            json_len: text.len(),
+            json,
+        })
     }
 
     /// The label of the volume; may be empty.
