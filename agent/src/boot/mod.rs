@@ -9,11 +9,14 @@
 //! | [`state`] | what `gate` and `status` need to know of it |
 //! | [`gate`] | the root must be on a volume that was opened |
 //! | [`mountinfo`] | what is mounted where |
+//! | [`stack`], [`dm`] | what stands on LUKS mappings, the ioctls that remove it |
 
 pub mod cmdline;
 pub mod devices;
+pub mod dm;
 pub mod gate;
 pub mod mountinfo;
+pub mod stack;
 pub mod state;
 pub mod uevent;
 pub mod unlock;
