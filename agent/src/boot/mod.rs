@@ -9,14 +9,17 @@
 //! | [`state`] | what `gate` and `status` need to know of it |
 //! | [`gate`] | the root must be on a volume that was opened |
 //! | [`mountinfo`] | what is mounted where |
-//! | [`stack`], [`dm`] | what stands on LUKS mappings, the ioctls that remove it |
+//! | [`teardown`] | takes away what was opened, before a shell or a prompt |
+//! | [`stack`], [`processes`], [`dm`] | what stands on LUKS mappings, who uses them, the ioctls that remove them |
 
 pub mod cmdline;
 pub mod devices;
 pub mod dm;
 pub mod gate;
 pub mod mountinfo;
+pub mod processes;
 pub mod stack;
 pub mod state;
+pub mod teardown;
 pub mod uevent;
 pub mod unlock;

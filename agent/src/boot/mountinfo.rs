@@ -39,7 +39,7 @@ pub fn at<'a>(mounts: &'a [Mount], point: &str) -> Option<&'a Mount> {
 }
 
 /// The kernel writes space, tab, line feed and backslash as three octal digits.
-fn unescape(text: &str) -> String {
+pub(super) fn unescape(text: &str) -> String {
     let mut out = Vec::with_capacity(text.len());
     let mut rest = text.as_bytes();
     while let Some((first, tail)) = rest.split_first() {
