@@ -126,7 +126,7 @@ impl Attester<'_> {
         let qualifying = Qualifier {
             version: begun.version,
             node: &self.node.0,
-            purpose: self.purpose.as_str(),
+            purpose: self.purpose,
             nonce: &begun.nonce,
             hpke_public,
             nonce_tpm: commitments.nonce_tpm,

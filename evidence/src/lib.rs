@@ -17,7 +17,7 @@
 //! | [`policy`] | what may be booted, in terms of the events of a log |
 //!
 //! Proof types can't be built outside their check: [`registration::CheckedRegistration`],
-//! [`ek::TrustedEk`], [`quote::VerifiedQuote`], [`eventlog::ReplayedLog`], [`eventlog::ExplainedLog`].
+//! [`ek::TrustedEk`], [`quote::VerifiedQuote`], [`eventlog::ReplayedLog`], [`eventlog::ProvenLog`].
 
 pub mod attest;
 pub mod credential;

@@ -8,8 +8,8 @@ use crate::rejection::refuse;
 use crate::signature;
 use halfkey_protocol::kdf::Hash;
 use halfkey_protocol::qualify::Qualifier;
-use halfkey_protocol::wire::Finish;
-use halfkey_protocol::{Bytes, FENCE_PCR, QUOTED_PCRS, Reason};
+use halfkey_protocol::wire::{Finish, Purpose};
+use halfkey_protocol::{Bytes, FENCE_PCR, NodeId, QUOTED_PCRS, Reason};
 
 /// What a quote must be.
 #[derive(Clone, Copy, Debug)]
@@ -29,8 +29,35 @@ pub struct VerifiedQuote {
     bank: Hash,
     /// PCR 0 to 15, one after the other.
     pcrs: Vec<u8>,
+    committed: Committed,
     qualifying_data: [u8; 32],
     attest: Attest<attest::Quote>,
+}
+
+/// What a quote commits to besides the PCR values: what is released for it goes by this, and not by the message.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Committed {
+    /// What for.
+    pub purpose: Purpose,
+    /// Whose.
+    pub node: NodeId,
+    /// The agent's ephemeral X25519 public key.
+    pub hpke_public: Vec<u8>,
+    /// nonceTPM of the session that will unseal U.
+    pub nonce_tpm: Vec<u8>,
+    /// SHA-256(r), or of a proposal.
+    pub r_sha256: Vec<u8>,
+}
+
+/// Proof: PCR 15 was zero in this quote.
+#[derive(Clone, Copy, Debug)]
+pub struct OpenFence<'q>(&'q VerifiedQuote);
+
+impl<'q> OpenFence<'q> {
+    /// The quote that it is about.
+    pub fn quote(&self) -> &'q VerifiedQuote {
+        self.0
+    }
 }
 
 /// Checks a quote. The nonce is checked before by whoever made it; counters,
@@ -49,7 +76,15 @@ pub fn verify(context: &QuoteContext<'_>, finish: &Finish) -> Result<VerifiedQuo
     let pcrs = read_pcrs(finish, context.bank)?;
     require_digest(&attest, &pcrs)?;
     require_extended(&pcrs, context.bank)?;
-    Ok(VerifiedQuote { bank: context.bank, pcrs, qualifying_data, attest })
+    let Qualifier { purpose, node, hpke_public, nonce_tpm, r_sha256, .. } = context.qualifier;
+    let committed = Committed {
+        purpose,
+        node: NodeId(*node),
+        hpke_public: hpke_public.to_vec(),
+        nonce_tpm: nonce_tpm.to_vec(),
+        r_sha256: r_sha256.to_vec(),
+    };
+    Ok(VerifiedQuote { bank: context.bank, pcrs, committed, qualifying_data, attest })
 }
 
 /// Parses the `TPMS_ATTEST` of a quote. Says nothing about who made it.
@@ -64,10 +99,10 @@ pub fn parse_attest(bytes: &[u8]) -> Result<Attest<attest::Quote>, Rejection> {
 ///
 /// # Errors
 /// `FenceExtended`.
-pub fn require_open_fence(quote: &VerifiedQuote) -> Result<(), Rejection> {
+pub fn require_open_fence(quote: &VerifiedQuote) -> Result<OpenFence<'_>, Rejection> {
     let fence = quote.pcr(FENCE_PCR);
     if fence.iter().all(|byte| *byte == 0) {
-        return Ok(());
+        return Ok(OpenFence(quote));
     }
     refuse!(FenceExtended, "expected pcr {FENCE_PCR} to be zero, found {}", hex(fence))
 }
@@ -173,6 +208,11 @@ impl VerifiedQuote {
     /// SHA-256 over the 16 values, as signed.
     pub fn pcr_digest(&self) -> &[u8] {
         &self.attest.attested.pcr_digest
+    }
+
+    /// What it commits to besides.
+    pub fn committed(&self) -> &Committed {
+        &self.committed
     }
 
     /// The qualifying data that the quote commits to: the AAD of what is released for it.

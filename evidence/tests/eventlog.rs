@@ -8,7 +8,7 @@ use common::log::{crypto_agile, event, head, sha1};
 use common::{Exchange, Swtpm, hex};
 use halfkey_evidence::Rejection;
 use halfkey_evidence::eventlog::{
-    ExplainedLog, Format, MAX_EVENTS, MAX_FILE, Standing, kind, parse, replay, replay_all,
+    Format, MAX_EVENTS, MAX_FILE, ProvenLog, Standing, kind, parse, replay, replay_all,
 };
 use halfkey_evidence::public::AkPublic;
 use halfkey_evidence::quote::{self, VerifiedQuote};
@@ -106,7 +106,7 @@ fn logs_explain_quotes_of_a_tpm() {
 type Summary = (usize, Vec<&'static str>, Vec<String>);
 
 fn summary(log: &[u8], userspace: Option<&[u8]>, quote: &VerifiedQuote) -> Result<Summary, Rejection> {
-    let explained: ExplainedLog<'_> = replay(log, Hash::Sha256)?.explain(quote, userspace)?;
+    let explained: ProvenLog<'_> = replay(log, Hash::Sha256)?.explain(quote, userspace)?;
     let pcr11 = explained.coverage().iter().find(|coverage| coverage.pcr == 11).unwrap();
     // Each record or phase is there to be judged, and together with the firmware's events gives the quoted value.
     let mut value = explained.log().pcr(11).unwrap().to_vec();

@@ -120,7 +120,7 @@ fn other_qualifiers(finish: &Finish, ak: &AkPublic, exchange: &Exchange) {
         assert_eq!(verify(ak, &other, finish).unwrap_err(), Reason::Qualifier);
     }
     let mut context = exchange.context(ak, Hash::Sha256);
-    context.qualifier.purpose = "enroll";
+    context.qualifier.purpose = halfkey_protocol::wire::Purpose::Enroll;
     assert_eq!(quote::verify(&context, finish).unwrap_err().reason, Reason::Qualifier);
     context = exchange.context(ak, Hash::Sha256);
     context.qualifier.version = 2;

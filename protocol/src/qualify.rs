@@ -1,6 +1,7 @@
 //! Qualifying data of a quote: what the signature of the AK covers besides the PCRs.
 
 use crate::label;
+use crate::wire::Purpose;
 use sha2::{Digest, Sha256};
 
 /// All that a quote commits to. Every field is hashed with its length before
@@ -11,8 +12,8 @@ pub struct Qualifier<'a> {
     pub version: u32,
     /// Node id, 16 bytes.
     pub node: &'a [u8; 16],
-    /// Purpose, as on the wire.
-    pub purpose: &'a str,
+    /// What for.
+    pub purpose: Purpose,
     /// The verifier's nonce.
     pub nonce: &'a [u8],
     /// The agent's ephemeral X25519 public key, 32 bytes.
@@ -33,7 +34,7 @@ impl Qualifier<'_> {
             label::QUOTE.as_bytes(),
             &version,
             self.node,
-            self.purpose.as_bytes(),
+            self.purpose.as_str().as_bytes(),
             self.nonce,
             self.hpke_public,
             self.nonce_tpm,

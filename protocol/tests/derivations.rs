@@ -49,7 +49,7 @@ fn qualifying_data() {
     let qualifier = Qualifier {
         version: 1,
         node: &NodeId::parse(v["node_id"].as_str().unwrap()).unwrap().0,
-        purpose: v["purpose"].as_str().unwrap(),
+        purpose: halfkey_protocol::wire::Purpose::parse(v["purpose"].as_str().unwrap()).unwrap(),
         nonce: &hex(&v["nonce"]),
         hpke_public: &hex(&v["hpke_public"]),
         nonce_tpm: &hex(&v["nonce_tpm"]),

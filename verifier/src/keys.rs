@@ -14,6 +14,7 @@ use std::path::Path;
 use zeroize::Zeroizing;
 
 use crate::Failure;
+use crate::attest::ReleaseGrant;
 
 /// Length of the cluster key in bytes.
 const CLUSTER_KEY_LEN: usize = 32;
@@ -98,11 +99,16 @@ impl ReleaseKey {
         &self.public
     }
 
-    /// ECDSA (r || s, 64 bytes) over [`halfkey_protocol::policy::release_digest`].
+    /// ECDSA (r || s, 64 bytes) over [`halfkey_protocol::policy::release_digest`]. The key signs nothing else.
     ///
     /// # Errors
     /// When the kernel has no randomness to give.
-    pub fn sign_release(&self, nonce_tpm: &[u8], node: &[u8; 16]) -> Result<Vec<u8>, Failure> {
+    pub fn sign_release(&self, grant: &ReleaseGrant<'_>) -> Result<Vec<u8>, Failure> {
+        let (nonce_tpm, node) = grant.signed_session();
+        self.sign(nonce_tpm, node)
+    }
+
+    fn sign(&self, nonce_tpm: &[u8], node: &[u8; 16]) -> Result<Vec<u8>, Failure> {
         // The signer hashes its message: this is the message whose SHA-256 is aHash.
         let message = [nonce_tpm, &0i32.to_be_bytes(), node].concat();
         let signature = self.pair.sign(&SystemRandom::new(), &message);
@@ -173,7 +179,7 @@ mod tests {
         let path = dir.path().join("release.key");
         write_secret(&path, rcgen::KeyPair::generate().unwrap().serialize_pem().as_bytes()).unwrap();
         let key = ReleaseKey::load(&path).unwrap();
-        let signature = key.sign_release(&[9; 32], &[5; 16]).unwrap();
+        let signature = key.sign(&[9; 32], &[5; 16]).unwrap();
         let (x, y) = template::RELEASE.point(key.public()).unwrap();
         let point = [&[4][..], &x, &y].concat();
         let digest = aws_lc_rs::digest::Digest::import_less_safe(

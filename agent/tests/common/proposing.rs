@@ -150,7 +150,7 @@ impl Verifier {
         let qualifying = Qualifier {
             version: 1,
             node: &machine.node.0,
-            purpose: "propose",
+            purpose: halfkey_protocol::wire::Purpose::Propose,
             nonce: NONCE,
             hpke_public: &[],
             nonce_tpm: &[],

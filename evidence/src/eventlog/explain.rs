@@ -13,7 +13,8 @@ use halfkey_protocol::kdf::Hash;
 /// the fence, which has its own check.
 pub const EXPLAINED: [u8; 14] = [0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 11, 12, 13, 14];
 
-/// Proof: the firmware log, and what systemd measured after it, give the quoted PCRs.
+/// PCR values with the firmware log, and what systemd measured after it, that give them. By itself it proves nothing:
+/// the values may be those of a quote ([`ProvenLog`]), or taken from the log itself.
 #[derive(Clone, Debug)]
 pub struct ExplainedLog<'a> {
     bank: Hash,
@@ -21,6 +22,33 @@ pub struct ExplainedLog<'a> {
     userspace: Vec<UserspaceEvent>,
     coverage: Vec<Coverage>,
     quoted: [Digest; QUOTED_PCRS],
+}
+
+/// Proof: the firmware log, and what systemd measured after it, give the PCRs of one quote.
+#[derive(Clone, Debug)]
+pub struct ProvenLog<'a> {
+    log: ExplainedLog<'a>,
+    qualifying_data: [u8; 32],
+}
+
+impl ProvenLog<'_> {
+    /// Whether it is proven by this quote, and not by another with the same values.
+    pub fn is_of(&self, quote: &VerifiedQuote) -> bool {
+        self.qualifying_data == *quote.qualifying_data()
+    }
+
+    /// The qualifying data of its quote.
+    pub fn qualifying_data(&self) -> &[u8; 32] {
+        &self.qualifying_data
+    }
+}
+
+impl<'a> std::ops::Deref for ProvenLog<'a> {
+    type Target = ExplainedLog<'a>;
+
+    fn deref(&self) -> &ExplainedLog<'a> {
+        &self.log
+    }
 }
 
 /// What explains one PCR.
@@ -50,7 +78,7 @@ impl<'a> ReplayedLog<'a> {
         self,
         quote: &VerifiedQuote,
         userspace_log: Option<&[u8]>,
-    ) -> Result<ExplainedLog<'a>, Rejection> {
+    ) -> Result<ProvenLog<'a>, Rejection> {
         let bank = quote.bank();
         if self.bank() != bank {
             return refuse!(
@@ -87,13 +115,14 @@ impl<'a> ReplayedLog<'a> {
         for (pcr, value) in (0..).zip(&mut quoted) {
             value.set(quote.pcr(pcr));
         }
-        Ok(ExplainedLog { bank, log: self, userspace, coverage, quoted })
+        let log = ExplainedLog { bank, log: self, userspace, coverage, quoted };
+        Ok(ProvenLog { log, qualifying_data: *quote.qualifying_data() })
     }
 }
 
 impl<'a> ReplayedLog<'a> {
     /// **No proof**: takes the log at its word, as if a quote had just the values that it replays to. For trying a
-    /// policy on a log from a file; never for a verdict.
+    /// policy on a log from a file. A verdict takes a [`ProvenLog`].
     ///
     /// # Errors
     /// `LogReplay`: no quote is over this bank.

@@ -8,7 +8,7 @@ use halfkey_evidence::public::AkPublic;
 use halfkey_evidence::quote::QuoteContext;
 use halfkey_protocol::kdf::Hash;
 use halfkey_protocol::qualify::Qualifier;
-use halfkey_protocol::wire::{Credential, Finish, Register};
+use halfkey_protocol::wire::{Credential, Finish, Purpose, Register};
 use halfkey_protocol::{Bytes, template};
 use std::fs;
 use std::net::TcpListener;
@@ -345,7 +345,7 @@ impl Exchange {
         Qualifier {
             version: 1,
             node: &self.node,
-            purpose: "boot",
+            purpose: Purpose::Boot,
             nonce: &self.nonce,
             hpke_public: &self.hpke_public,
             nonce_tpm: &self.nonce_tpm,

@@ -77,7 +77,7 @@ pub fn attest(boot: &mut Boot, estate: &Estate, srk_name: &[u8]) -> Result<Verdi
     let qualifier = Qualifier {
         version: begun.version,
         node: &node.0,
-        purpose,
+        purpose: Purpose::Boot,
         nonce: &begun.nonce,
         hpke_public: &hpke_public,
         nonce_tpm: &nonce_tpm,

@@ -6,7 +6,7 @@ use crate::client::Client;
 use crate::error::{Error, Exit, Result};
 use crate::key::{TenantKey, verified_document};
 use crate::text::{clean, clean_short};
-use halfkey_evidence::eventlog::{self, ExplainedLog};
+use halfkey_evidence::eventlog::{self, ProvenLog};
 use halfkey_evidence::policy::Claims;
 use halfkey_evidence::quote::{self, QuoteContext, VerifiedQuote};
 use halfkey_evidence::registration::CheckedRegistration;
@@ -131,7 +131,7 @@ impl Attester {
         let qualifier = Qualifier {
             version: finish.version,
             node: &self.id.0,
-            purpose: Purpose::Boot.as_str(),
+            purpose: Purpose::Boot,
             nonce: &finish.nonce,
             hpke_public: &finish.hpke_public,
             nonce_tpm: &finish.nonce_tpm,
@@ -140,7 +140,7 @@ impl Attester {
         };
         let context = QuoteContext { ak: self.registration.ak(), qualifier, bank: self.bank };
         let quote = quote::verify(&context, finish)
-            .and_then(|quote| quote::require_open_fence(&quote).map(|()| quote))
+            .and_then(|quote| quote::require_open_fence(&quote).map(drop).map(|()| quote))
             .map_err(|e| {
                 Error::from(e)
                     .context(format!("evidence {number} did not pass the check of its quote here"))
@@ -170,7 +170,7 @@ impl Boot {
     ///
     /// # Errors
     /// `Untrusted` when they don't replay; `NotFound` when the machine sent none.
-    pub fn log(&self) -> Result<ExplainedLog<'_>> {
+    pub fn log(&self) -> Result<ProvenLog<'_>> {
         let (number, finish) = (self.number(), &self.record.finish);
         let log = finish.event_log.as_ref().ok_or_else(|| {
             Error::new(Exit::NotFound, format!("evidence {number} has no event log of the firmware")).hint(

@@ -41,7 +41,7 @@ pub fn run(app: &App, node: &str, number: Option<u64>) -> Result<()> {
         return Err(Error::failed(format!("no policy governs node {id}: there is nothing to explain"))
             .hint("`halfkey policy learn NODE` shows what one would say"));
     };
-    let explanation = policy::explain(&policy, &boot.log()?, &boot.claims());
+    let explanation = policy::explain(&policy, &*boot.log()?, &boot.claims());
     let explained = Explained {
         node_id: id.to_string(),
         evidence_id: number,

@@ -67,7 +67,7 @@ pub fn whole(boot: &Boot, record: &NodeRecord, name: &str) -> Result<String> {
         format!("node {}", clean_short(&record.summary.id, 36)),
     ];
     let notes: Vec<_> = notes.iter().map(String::as_str).collect();
-    let made = policy::learn(&boot.log()?, &boot.claims(), &title(name), &notes);
+    let made = policy::learn(&*boot.log()?, &boot.claims(), &title(name), &notes);
     made.map_err(|found| below_the_floor(boot.number(), &found))
 }
 

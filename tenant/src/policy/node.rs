@@ -170,5 +170,5 @@ pub fn base_boot(
 /// # Errors
 /// When the boot's logs don't replay.
 pub fn findings(policy: &Policy, boot: &Boot) -> Result<Vec<Finding>> {
-    Ok(policy::evaluate(policy, &boot.log()?, &boot.claims()).findings)
+    Ok(policy::evaluate(policy, &*boot.log()?, &boot.claims()).findings)
 }

@@ -79,7 +79,7 @@ pub fn run(app: &App, args: &PredictArgs) -> Result<()> {
     let bank = machine.as_ref().map_or(args.bank.hash(), |machine| machine.boot.bank());
     let secure_boot = match (args.secure_boot, &machine) {
         (Some(switch), _) => switch == Switch::On,
-        (None, Some(machine)) => measure::secure_boot(&machine.boot.log()?),
+        (None, Some(machine)) => measure::secure_boot(&*machine.boot.log()?),
         // To look at, it is said beside the result; what is signed is not guessed.
         (None, None) if args.add => return Err(machine::unknown_secure_boot()),
         (None, None) => true,

@@ -38,7 +38,7 @@ impl Node<'_> {
         let digest = Qualifier {
             version: begun.version,
             node: &self.tpm.node_id().0,
-            purpose: ask.purpose,
+            purpose: Purpose::parse(ask.purpose).unwrap(),
             nonce: &begun.nonce,
             hpke_public: &hpke_public,
             nonce_tpm: ask.nonce_tpm,

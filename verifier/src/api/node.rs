@@ -67,7 +67,7 @@ async fn begin(State(app): State<Arc<App>>, message: Json<Begin>) -> Answer<Begu
         Some(Purpose::Runtime) => {
             return Err(Refusal::new(Reason::Conflict, "purpose runtime is not served by this version"));
         }
-        Some(purpose) => purpose,
+        Some(purpose @ (Purpose::Boot | Purpose::Enroll | Purpose::Propose)) => purpose,
         None => return Err(Refusal::new(Reason::Malformed, "expected purpose boot, enroll or propose")),
     };
     // A revoked node may begin: its evidence is recorded before it is denied.

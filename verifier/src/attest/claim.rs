@@ -2,7 +2,7 @@
 
 use crate::store::{Enrollment, Node};
 use halfkey_evidence::Rejection;
-use halfkey_evidence::eventlog::{self, ExplainedLog};
+use halfkey_evidence::eventlog::{self, ProvenLog};
 use halfkey_evidence::public::{AkPublic, SrkPublic};
 use halfkey_evidence::quote::{self, QuoteContext, VerifiedQuote};
 use halfkey_protocol::kdf::Hash;
@@ -32,7 +32,9 @@ impl<'a> Claim<'a> {
             Some(Purpose::Runtime) => {
                 Err(Rejection::new(Reason::Malformed, "purpose runtime is not served by this version"))
             }
-            _ => Err(Rejection::new(Reason::Malformed, "expected purpose boot or enroll")),
+            Some(Purpose::Propose) | None => {
+                Err(Rejection::new(Reason::Malformed, "expected purpose boot or enroll"))
+            }
         }
     }
 
@@ -43,7 +45,9 @@ impl<'a> Claim<'a> {
     pub fn read_proposal(finish: &'a Finish) -> Result<Self, Rejection> {
         match Purpose::parse(&finish.purpose) {
             Some(Purpose::Propose) => Self::within_bounds(finish, Purpose::Propose),
-            _ => Err(Rejection::new(Reason::Malformed, "expected purpose propose")),
+            Some(Purpose::Boot | Purpose::Enroll | Purpose::Runtime) | None => {
+                Err(Rejection::new(Reason::Malformed, "expected purpose propose"))
+            }
         }
     }
 
@@ -106,12 +110,17 @@ impl<'a> Claim<'a> {
     /// # Errors
     /// `NotEnrolled`, `EnrollmentOpen`, `EnrollmentUsed`.
     pub fn enrollment(purpose: Purpose, node: &Node) -> Result<&Enrollment, Reason> {
-        match (purpose, &node.open, &node.current) {
-            (Purpose::Enroll, Some(open), _) => Ok(open),
-            (Purpose::Enroll, None, Some(_)) => Err(Reason::EnrollmentUsed),
-            (_, _, Some(current)) => Ok(current),
-            (_, Some(_), None) => Err(Reason::EnrollmentOpen),
-            (_, None, None) => Err(Reason::NotEnrolled),
+        match purpose {
+            Purpose::Enroll => match (&node.open, &node.current) {
+                (Some(open), _) => Ok(open),
+                (None, Some(_)) => Err(Reason::EnrollmentUsed),
+                (None, None) => Err(Reason::NotEnrolled),
+            },
+            Purpose::Boot | Purpose::Runtime | Purpose::Propose => match (&node.current, &node.open) {
+                (Some(current), _) => Ok(current),
+                (None, Some(_)) => Err(Reason::EnrollmentOpen),
+                (None, None) => Err(Reason::NotEnrolled),
+            },
         }
     }
 
@@ -120,38 +129,42 @@ impl<'a> Claim<'a> {
     pub fn bank(purpose: Purpose, enrollment: &Enrollment) -> Hash {
         match purpose {
             Purpose::Propose => Hash::Sha256,
-            _ => enrollment.bank,
+            Purpose::Boot | Purpose::Enroll | Purpose::Runtime => enrollment.bank,
         }
     }
 
-    /// Checks the quote; gives it with its qualifying data.
+    /// Checks the quote.
     ///
     /// # Errors
     /// Those of [`quote::verify`].
-    pub fn quote(&self, enrollment: &Enrollment) -> Result<(VerifiedQuote, [u8; 32]), Rejection> {
+    pub fn quote(&self, enrollment: &Enrollment) -> Result<VerifiedQuote, Rejection> {
         let finish = self.finish;
         let ak = AkPublic::parse(&enrollment.registration.ak_public)?;
         let srk = SrkPublic::parse(&enrollment.registration.srk_public)?;
         let qualifier = Qualifier {
             version: finish.version,
             node: &self.node.0,
-            purpose: self.purpose.as_str(),
+            purpose: self.purpose,
             nonce: &finish.nonce,
             hpke_public: &finish.hpke_public,
             nonce_tpm: &finish.nonce_tpm,
             srk_name: srk.name(),
             r_sha256: &finish.r_sha256,
         };
-        let digest = qualifier.digest();
         let context = QuoteContext { ak: &ak, qualifier, bank: Self::bank(self.purpose, enrollment) };
-        Ok((quote::verify(&context, finish)?, digest))
+        quote::verify(&context, finish)
+    }
+
+    /// What the kernel says its command line is.
+    pub fn command_line(&self) -> Option<&'a [u8]> {
+        self.finish.command_line.as_ref().map(|text| text.as_ref())
     }
 
     /// The firmware's log, replayed to the quote; none if the machine has none to show.
     ///
     /// # Errors
     /// `LogMalformed`, `LogReplay`.
-    pub fn log(&self, quote: &VerifiedQuote) -> Result<Option<ExplainedLog<'a>>, Rejection> {
+    pub fn log(&self, quote: &VerifiedQuote) -> Result<Option<ProvenLog<'a>>, Rejection> {
         let finish: &'a Finish = self.finish;
         let Some(log) = &finish.event_log else { return Ok(None) };
         let userspace = finish.userspace_log.as_ref().map(|log| log.as_ref());

@@ -5,26 +5,30 @@
 //! [`Assessment::rule`] goes by what the database says in the transaction that
 //! records the ruling: nothing can come between looking and recording.
 //!
-//! The order of the checks is that of docs/protocol.md, each with its own reason.
+//! The order of the checks is that of docs/protocol.md, each with its own reason. What is released
+//! is made from proofs, by a [`ReleaseGrant`] or an [`EnrollGrant`], and by nothing else.
 
 mod claim;
+mod grant;
+mod ruling;
+mod ticket;
 
 pub use claim::Claim;
+pub use grant::{AllowedBoot, ApprovedBoot, BootRelease, EnrollGrant, EnrollRelease, Ground, ReleaseGrant};
+pub use ruling::{Decided, Quoted, Ruling};
+pub use ticket::BootTicket;
 
-use crate::hex;
 use crate::keys::{ClusterKey, ReleaseKey};
 use crate::nonce::{self, Scope};
 use crate::policies::propose::is_booted;
 use crate::policies::{Effective, proposal_of, summary};
-use crate::store::{Boot, Counters, Decision, Enrollment, Governing, NewPending, Ruling, Standing};
-use aws_lc_rs::digest::{Context, SHA256};
+use crate::store::{Counters, Decision, Enrollment, Governing, NewPending, Node, Standing};
 use halfkey_evidence::Rejection;
-use halfkey_evidence::eventlog::ExplainedLog;
+use halfkey_evidence::eventlog::ProvenLog;
 use halfkey_evidence::policy::{Claims, Finding, evaluate};
 use halfkey_evidence::quote::{self, VerifiedQuote};
-use halfkey_protocol::hpke::Released;
-use halfkey_protocol::wire::{Outcome, Purpose, Verdict};
-use halfkey_protocol::{NodeId, Reason, hpke, policy as release};
+use halfkey_protocol::Reason;
+use halfkey_protocol::wire::Purpose;
 
 /// Findings that are recorded of one boot.
 const MAX_FINDINGS: usize = 100;
@@ -40,16 +44,26 @@ pub struct Lifetimes {
 
 /// Evidence with the outcome of every check that needs no database.
 pub struct Assessment<'a> {
-    claim: &'a Claim<'a>,
+    checked: Result<Checked<'a>, Rejection>,
     enrollment_id: String,
-    quote: Result<VerifiedQuote, Rejection>,
-    logs: Result<Option<ExplainedLog<'a>>, Rejection>,
     governing: Governing,
-    judgement: Judgement,
-    ticket: Option<String>,
-    qualifier: [u8; 32],
     expires: u64,
     now: u64,
+}
+
+/// A quote by the node's AK and for this exchange.
+struct Checked<'a> {
+    quote: VerifiedQuote,
+    ticket: BootTicket,
+    asks: Asks<'a>,
+}
+
+/// What it asks for.
+enum Asks<'a> {
+    /// To unlock, with what was booted.
+    Boot { log: Result<Option<Box<ProvenLog<'a>>>, Rejection>, judgement: Judgement },
+    /// To finish an enrollment.
+    Enroll,
 }
 
 /// What a policy says of a boot.
@@ -58,12 +72,7 @@ pub enum Judgement {
     /// Nothing: there is none, and why.
     NoPolicy(String),
     /// It is allowed.
-    Allowed {
-        /// Scope and version of the policy.
-        policy: String,
-        /// Name of its boot.
-        boot: Option<String>,
-    },
+    Allowed(AllowedBoot),
     /// It is not.
     Against {
         /// Why, at least one.
@@ -75,7 +84,7 @@ pub enum Judgement {
 
 impl Judgement {
     /// Judges a boot by its log. Without one there is nothing that a policy could allow.
-    pub fn of(effective: &Effective, log: Option<&ExplainedLog>, command_line: Option<&[u8]>) -> Self {
+    pub fn of(effective: &Effective, log: Option<&ProvenLog<'_>>, command_line: Option<&[u8]>) -> Self {
         let rules = match &effective.rules {
             Ok(rules) => rules,
             Err(why) => return Self::NoPolicy(why.clone()),
@@ -84,7 +93,7 @@ impl Judgement {
             Some(log) => {
                 let evaluation = evaluate(&rules.policy, log, &Claims { command_line });
                 if evaluation.accepted() {
-                    return Self::Allowed { policy: rules.name.clone(), boot: evaluation.boot };
+                    return Self::Allowed(AllowedBoot::new(rules.name.clone(), evaluation.boot, log));
                 }
                 evaluation.findings
             }
@@ -117,219 +126,175 @@ impl<'a> Assessment<'a> {
         lifetimes: Lifetimes,
         now: u64,
     ) -> Self {
-        let (quote, qualifier) = match check_quote(claim, enrollment, cluster, lifetimes.nonce, now) {
-            Ok((quote, qualifier)) => (Ok(quote), qualifier),
-            Err(rejection) => (Err(rejection), [0; 32]),
-        };
-        let logs = match (&quote, claim.purpose) {
-            (Ok(quote), Purpose::Boot) => claim.log(quote),
-            _ => Ok(None),
-        };
-        let judgement = match &logs {
-            Ok(log) if claim.purpose == Purpose::Boot && quote.is_ok() => {
-                let command_line = claim.finish.command_line.as_ref().map(|text| text.as_ref());
-                Judgement::of(effective, log.as_ref(), command_line)
-            }
-            _ => Judgement::NoPolicy(String::new()),
-        };
+        let checked = check_quote(claim, enrollment, cluster, lifetimes.nonce, now).and_then(|quote| {
+            let asks = match quote.committed().purpose {
+                Purpose::Boot => {
+                    let log = claim.log(&quote).map(|log| log.map(Box::new));
+                    let judgement = match &log {
+                        Ok(log) => Judgement::of(effective, log.as_deref(), claim.command_line()),
+                        Err(rejection) => Judgement::NoPolicy(rejection.to_string()),
+                    };
+                    Asks::Boot { log, judgement }
+                }
+                Purpose::Enroll => Asks::Enroll,
+                // Nothing is released to these, whatever brought them here.
+                Purpose::Runtime | Purpose::Propose => {
+                    let found = quote.committed().purpose.as_str();
+                    let what = format!("expected purpose boot or enroll, found {found}");
+                    return Err(Rejection::new(Reason::Malformed, what));
+                }
+            };
+            Ok(Checked { ticket: BootTicket::of(&quote), quote, asks })
+        });
         Self {
-            ticket: quote.as_ref().ok().map(|quote| ticket(claim.node, quote)),
-            expires: now.saturating_add(lifetimes.pending),
+            checked,
             enrollment_id: enrollment.id.clone(),
             governing: effective.governing.clone(),
-            claim,
-            quote,
-            logs,
-            judgement,
-            qualifier,
+            expires: now.saturating_add(lifetimes.pending),
             now,
         }
     }
 
     /// Whether the quote is by the node's AK and for this exchange.
     pub fn authentic(&self) -> bool {
-        self.quote.is_ok()
+        self.checked.is_ok()
     }
 
-    /// Names this boot: node, bank, PCR digest, resetCount, restartCount.
+    /// Names this boot.
     pub fn ticket(&self) -> Option<&str> {
-        self.ticket.as_deref()
+        self.checked.as_ref().ok().map(|checked| checked.ticket.as_str())
     }
 
     /// Decides, by what the database says.
     pub fn rule(&self, standing: &Standing, key: &ReleaseKey) -> Ruling {
-        let mut ruling = self.blank();
-        if let Err(rejection) = self.decide(standing, key, &mut ruling) {
-            let verdict = &mut ruling.verdict;
-            verdict.code = Some(rejection.reason.code().to_owned());
-            verdict.message = rejection.to_string();
-            verdict.hint = hint(rejection.reason).map(str::to_owned);
-            // Nothing was released: an approval is not used up, C_U not fetched.
-            (ruling.used_approval, ruling.fetched_by, ruling.expected_fence) = (None, None, None);
-        }
-        ruling
-    }
-
-    fn decide(&self, standing: &Standing, key: &ReleaseKey, ruling: &mut Ruling) -> Result<(), Rejection> {
-        let refuse = |reason, what: String| Err(Rejection::new(reason, what));
-        let node = &standing.node;
+        let ruling = |quoted, findings, decided| Ruling {
+            enrollment_id: self.enrollment_id.clone(),
+            quoted,
+            findings,
+            decided,
+        };
         // Nonce, signature, magic and type, qualifying data, pcrSelect, PCR digest, bank.
-        let quote = self.quote.as_ref().map_err(Clone::clone)?;
-        let ticket = self.ticket.as_deref().expect("a verified quote has a ticket");
-        let enrollment = same_enrollment(self.claim.purpose, node, &self.enrollment_id)?;
-        ruling.authentic = true;
-        let found = counters(quote);
-        ruling.quoted = Some(found);
-        if let Err(rejection) = require_newer(enrollment, found) {
-            if rejection.reason == Reason::CounterRollback {
-                self.wait_for_operator(ruling, ticket, false);
-            }
-            return Err(rejection);
+        let checked = match &self.checked {
+            Ok(checked) => checked,
+            Err(because) => return ruling(None, Vec::new(), Decided::denied(because.clone())),
+        };
+        let purpose = checked.quote.committed().purpose;
+        let enrollment = match same_enrollment(purpose, &standing.node, &self.enrollment_id) {
+            Ok(enrollment) => enrollment,
+            Err(because) => return ruling(None, Vec::new(), Decided::denied(because)),
+        };
+        let mut quoted = Quoted::of(&checked.quote);
+        if let Err(because) = require_newer(enrollment, quoted.counters) {
+            let decided = if because.reason == Reason::CounterRollback {
+                Decided::Pending { because, waiting: self.waiting(&checked.ticket, false) }
+            } else {
+                Decided::denied(because)
+            };
+            return ruling(Some(quoted), Vec::new(), decided);
         }
-        ruling.counters = Some(found);
-
-        if self.claim.purpose == Purpose::Boot {
-            self.logs.as_ref().map_err(Clone::clone)?;
-            quote::require_open_fence(quote)?;
-        }
-        if let Some(because) = &node.revoked {
-            return refuse(Reason::Revoked, because.clone());
-        }
-        match self.claim.purpose {
-            Purpose::Boot => {
-                self.policy(standing, ticket, ruling)?;
-                self.release(enrollment, key, ruling)?;
-                ruling.booted = self.booted(standing, ruling);
-                Ok(())
-            }
-            _ => {
-                if enrollment.fetched_by.as_deref().is_some_and(|first| first != ticket) {
-                    let what = format!("enrollment {} was fetched in another boot", enrollment.id);
-                    return refuse(Reason::EnrollmentUsed, what);
-                }
-                ruling.fetched_by = Some(ticket.to_owned());
-                self.release(enrollment, key, ruling)
-            }
-        }
-    }
-
-    /// The policy, or an operator's approval of this very boot.
-    fn policy(&self, standing: &Standing, ticket: &str, ruling: &mut Ruling) -> Result<(), Rejection> {
-        if standing.node.governing != self.governing {
-            let what = "the policy changed while the evidence was checked";
-            return Err(Rejection::new(Reason::Stale, what));
-        }
-        let (reason, what, findings, outcome) = match &self.judgement {
-            Judgement::Allowed { policy, boot } => {
-                let boot = boot.as_deref();
-                ruling.verdict.message = match boot {
-                    Some(boot) => format!("released: boot {boot:?} of {policy}"),
-                    None => format!("released: {policy}"),
-                };
-                ruling.boot = boot.map(str::to_owned);
-                return Ok(());
-            }
-            // An operator may be at hand while the machine is being set up: it waits.
-            Judgement::NoPolicy(why) => (Reason::NoPolicy, why, Vec::new(), Outcome::Pending),
-            // The passphrase prompt has to appear at once.
-            Judgement::Against { findings, message } => {
-                (Reason::PolicyMismatch, message, findings.clone(), Outcome::Denied)
+        quoted.newer = true;
+        let (decided, findings) = match &checked.asks {
+            Asks::Boot { log, judgement } => self.boot(checked, log, judgement, standing, key),
+            Asks::Enroll => {
+                let granted = EnrollGrant::new(&standing.node, &checked.quote, &checked.ticket)
+                    .and_then(EnrollGrant::release);
+                (granted.map_or_else(Decided::denied, Decided::Enrolled), Vec::new())
             }
         };
-        ruling.findings = findings;
-        match standing.boot.as_ref().and_then(|boot: &Boot| boot.decision.as_ref()) {
-            Some(Decision::Approved { expires, used: false }) if *expires > self.now => {
-                ruling.verdict.message = "released: an operator approved this boot".to_owned();
-                ruling.used_approval = Some(ticket.to_owned());
-                return Ok(());
-            }
-            Some(Decision::Denied { by, because }) => {
-                return Err(Rejection::new(Reason::OperatorDenied, format!("{by}: {because}")));
-            }
-            _ => {}
-        }
-        self.wait_for_operator(ruling, ticket, true);
-        if outcome == Outcome::Denied {
-            ruling.verdict.outcome = outcome.as_str().to_owned();
-            ruling.verdict.ticket = None;
-        }
-        Err(Rejection::new(reason, what.as_str()))
+        ruling(Some(quoted), findings, decided)
     }
 
-    fn wait_for_operator(&self, ruling: &mut Ruling, ticket: &str, approvable: bool) {
-        ruling.verdict.outcome = Outcome::Pending.as_str().to_owned();
-        ruling.verdict.ticket = Some(ticket.to_owned());
-        ruling.pending = Some(NewPending { ticket: ticket.to_owned(), approvable, expires: self.expires });
-    }
-
-    /// Proposals that this boot is of.
-    fn booted(&self, standing: &Standing, ruling: &Ruling) -> Vec<u64> {
-        let Ok(Some(log)) = &self.logs else { return Vec::new() };
-        let of_this = standing.proposals.iter().filter(|stored| match &ruling.boot {
-            Some(boot) if stored.by_trust => proposal_of(boot) == Some(stored.record.id),
-            _ => is_booted(&stored.record.proposal, log),
-        });
-        of_this.map(|stored| stored.record.id).collect()
-    }
-
-    fn release(
+    /// Log, fence, revocation; then the policy, or an operator's approval of this very boot.
+    fn boot(
         &self,
-        enrollment: &Enrollment,
+        checked: &Checked<'_>,
+        log: &Result<Option<Box<ProvenLog<'_>>>, Rejection>,
+        judgement: &Judgement,
+        standing: &Standing,
         key: &ReleaseKey,
-        ruling: &mut Ruling,
-    ) -> Result<(), Rejection> {
-        let finish = self.claim.finish;
-        let boot = self.claim.purpose == Purpose::Boot;
-        let released =
-            Released { c_v: enrollment.c_v.clone(), c_u: enrollment.c_u.clone().filter(|_| !boot) };
-        let sealed = hpke::seal(&finish.hpke_public, &released, &self.qualifier)
-            .ok_or_else(|| Rejection::new(Reason::Malformed, "hpke_public is no X25519 point"))?;
-        let verdict = &mut ruling.verdict;
-        if boot {
-            let signature = key.sign_release(&finish.nonce_tpm, &self.claim.node.0);
-            let signature = signature.map_err(|e| Rejection::new(Reason::Unavailable, e.to_string()))?;
-            verdict.release_signature = Some(signature.into());
-            ruling.expected_fence = finish.r_sha256.array().map(|r| release::fence_sha256(&r));
-        } else {
-            verdict.enrollment = Some(enrollment.signed.clone());
-            verdict.message = "released".to_owned();
-        }
-        verdict.sealed = Some(sealed);
-        verdict.outcome = Outcome::Released.as_str().to_owned();
-        Ok(())
+    ) -> (Decided, Vec<Finding>) {
+        let before_policy = log.as_ref().map_err(Clone::clone).and_then(|log| {
+            let fence = quote::require_open_fence(&checked.quote)?;
+            self.require_same_policy(&standing.node)?;
+            Ok((log.as_deref(), fence))
+        });
+        let (log, fence) = match before_policy {
+            Ok(checked) => checked,
+            Err(because) => return (Decided::denied(because), Vec::new()),
+        };
+        let release = |ground| {
+            let released = ReleaseGrant::new(&standing.node, fence, log, ground);
+            match released.and_then(|grant| grant.release(key)) {
+                Ok(release) => {
+                    let booted = booted(standing, release.boot(), log);
+                    Decided::Released { release, booted }
+                }
+                Err(because) => Decided::denied(because),
+            }
+        };
+        let ticket = &checked.ticket;
+        let waiting = self.waiting(ticket, true);
+        let (refused, findings) = match judgement {
+            Judgement::Allowed(allowed) => return (release(Ground::Policy(allowed)), Vec::new()),
+            // An operator may be at hand while the machine is being set up: it waits.
+            Judgement::NoPolicy(why) => {
+                let because = Rejection::new(Reason::NoPolicy, why.as_str());
+                (Decided::Pending { because, waiting }, Vec::new())
+            }
+            // The passphrase prompt has to appear at once.
+            Judgement::Against { findings, message } => {
+                let because = Rejection::new(Reason::PolicyMismatch, message.as_str());
+                (Decided::Denied { because, waiting: Some(waiting) }, findings.clone())
+            }
+        };
+        let decided = match self.approval(standing, ticket) {
+            Ok(Some(approved)) => release(Ground::Approval(approved)),
+            Ok(None) => refused,
+            Err(because) => Decided::denied(because),
+        };
+        (decided, findings)
     }
 
-    /// A ruling that denies.
-    fn blank(&self) -> Ruling {
-        Ruling {
-            verdict: Verdict {
-                outcome: Outcome::Denied.as_str().to_owned(),
-                code: None,
-                message: String::new(),
-                hint: None,
-                evidence_id: None,
-                ticket: None,
-                sealed: None,
-                release_signature: None,
-                enrollment: None,
-            },
-            enrollment_id: self.enrollment_id.clone(),
-            counters: None,
-            quoted: None,
-            authentic: false,
-            fetched_by: None,
-            used_approval: None,
-            pending: None,
-            expected_fence: None,
-            findings: Vec::new(),
-            boot: None,
-            booted: Vec::new(),
+    fn require_same_policy(&self, node: &Node) -> Result<(), Rejection> {
+        grant::require_not_revoked(node)?;
+        if node.governing == self.governing {
+            return Ok(());
         }
+        Err(Rejection::new(Reason::Stale, "the policy changed while the evidence was checked"))
+    }
+
+    /// What an operator said about this very boot.
+    fn approval<'t>(
+        &self,
+        standing: &Standing,
+        ticket: &'t BootTicket,
+    ) -> Result<Option<ApprovedBoot<'t>>, Rejection> {
+        let Some(boot) = &standing.boot else { return Ok(None) };
+        match &boot.decision {
+            Some(Decision::Approved { .. }) => Ok(ApprovedBoot::of(boot, ticket, self.now)),
+            Some(Decision::Denied { by, because }) => {
+                Err(Rejection::new(Reason::OperatorDenied, format!("{by}: {because}")))
+            }
+            None => Ok(None),
+        }
+    }
+
+    fn waiting(&self, ticket: &BootTicket, approvable: bool) -> NewPending {
+        NewPending { ticket: ticket.to_string(), approvable, expires: self.expires }
     }
 }
 
-/// Nonce, signature, magic and type, qualifying data, pcrSelect, PCR digest, bank; gives the quote and its
-/// qualifying data.
+/// Proposals that a released boot is of.
+fn booted(standing: &Standing, boot: Option<&str>, log: Option<&ProvenLog<'_>>) -> Vec<u64> {
+    let Some(log) = log else { return Vec::new() };
+    let of_this = standing.proposals.iter().filter(|stored| match boot {
+        Some(boot) if stored.by_trust => proposal_of(boot) == Some(stored.record.id),
+        Some(_) | None => is_booted(&stored.record.proposal, log),
+    });
+    of_this.map(|stored| stored.record.id).collect()
+}
+
+/// Nonce, signature, magic and type, qualifying data, pcrSelect, PCR digest, bank.
 ///
 /// # Errors
 /// `NonceForeign`, `NonceExpired`, and those of [`quote::verify`].
@@ -339,7 +304,7 @@ pub fn check_quote(
     cluster: &ClusterKey,
     lifetime: u64,
     now: u64,
-) -> Result<(VerifiedQuote, [u8; 32]), Rejection> {
+) -> Result<VerifiedQuote, Rejection> {
     let finish = claim.finish;
     let bank = Claim::bank(claim.purpose, enrollment);
     let scope = Scope { version: finish.version, node: claim.node, purpose: claim.purpose, bank };
@@ -354,7 +319,7 @@ pub fn check_quote(
 /// `Stale`, or why there is none.
 pub fn same_enrollment<'a>(
     purpose: Purpose,
-    node: &'a crate::store::Node,
+    node: &'a Node,
     checked: &str,
 ) -> Result<&'a Enrollment, Rejection> {
     match Claim::enrollment(purpose, node) {
@@ -387,16 +352,6 @@ pub fn require_newer(enrollment: &Enrollment, found: Counters) -> Result<(), Rej
 /// Of a quote.
 pub fn counters(quote: &VerifiedQuote) -> Counters {
     Counters { reset: quote.reset_count(), restart: quote.restart_count(), clock: quote.clock() }
-}
-
-fn ticket(node: NodeId, quote: &VerifiedQuote) -> String {
-    let mut hash = Context::new(&SHA256);
-    hash.update(&node.0);
-    hash.update(&quote.bank().alg().to_be_bytes());
-    hash.update(&quote.reset_count().to_be_bytes());
-    hash.update(&quote.restart_count().to_be_bytes());
-    hash.update(quote.pcr_digest());
-    hex(&hash.finish().as_ref()[..16])
 }
 
 /// What to do about a refusal.

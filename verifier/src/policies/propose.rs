@@ -42,7 +42,7 @@ impl<'a> Assessment<'a> {
         lifetime: u64,
         now: u64,
     ) -> Self {
-        let quote = check_quote(claim, enrollment, cluster, lifetime, now).and_then(|(quote, _)| {
+        let quote = check_quote(claim, enrollment, cluster, lifetime, now).and_then(|quote| {
             require_committed(message)?;
             Ok(quote)
         });

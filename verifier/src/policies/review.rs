@@ -13,14 +13,17 @@ impl Reviewer for Library {
         let (Ok(claim), Some(enrollment)) = (Claim::read(&record.finish), &node.current) else {
             return Ok(false);
         };
-        if claim.purpose != Purpose::Boot || claim.node != node.id {
-            return Ok(false);
+        match claim.purpose {
+            Purpose::Boot if claim.node == node.id => {}
+            Purpose::Boot | Purpose::Enroll | Purpose::Runtime | Purpose::Propose => return Ok(false),
         }
         // By what the AK signed, not by what a row says. A log that is no longer kept allows nothing.
-        let Ok((quote, _)) = claim.quote(enrollment) else { return Ok(false) };
+        let Ok(quote) = claim.quote(enrollment) else { return Ok(false) };
         let Ok(log) = claim.log(&quote) else { return Ok(false) };
-        let command_line = record.finish.command_line.as_ref().map(|text| text.as_ref());
-        Ok(matches!(Judgement::of(&effective, log.as_ref(), command_line), Judgement::Allowed { .. }))
+        Ok(match Judgement::of(&effective, log.as_ref(), claim.command_line()) {
+            Judgement::Allowed(_) => true,
+            Judgement::NoPolicy(_) | Judgement::Against { .. } => false,
+        })
     }
 
     fn proposal(&self, node: &Node, proposal: &StoredProposal, documents: &dyn Documents) -> Result<Stand> {

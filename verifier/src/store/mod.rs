@@ -12,10 +12,11 @@ pub use policies::{
     Reviewer, Stand, StoredProposal, Trusted,
 };
 
+use crate::attest::Ruling;
 use crate::wake::Hub;
 use halfkey_protocol::kdf::Hash;
 use halfkey_protocol::wire::operator::{AuditEntry, EvidenceRecord, EvidenceSummary, NodeState, PendingBoot};
-use halfkey_protocol::wire::policies::{Finding, Group, PolicyRecord, PolicySummary, ProposalRecord};
+use halfkey_protocol::wire::policies::{Group, PolicyRecord, PolicySummary, ProposalRecord};
 use halfkey_protocol::wire::{Credential, Finish, Register, SignedEnrollment, Verdict};
 use halfkey_protocol::{NodeId, Reason};
 use serde::{Deserialize, Serialize};
@@ -64,6 +65,11 @@ impl ClientKind {
             Self::Operator => "operator",
             Self::Verifier => "verifier",
         }
+    }
+
+    /// From the name in the database; none if it is not one of those.
+    pub fn parse(text: &str) -> Option<Self> {
+        [Self::Operator, Self::Verifier].into_iter().find(|kind| kind.as_str() == text)
     }
 }
 
@@ -184,9 +190,9 @@ impl Node {
 pub fn node_state(revoked: bool, open: bool, current: bool) -> NodeState {
     match (revoked, open, current) {
         (true, _, _) => NodeState::Revoked,
-        (_, true, _) => NodeState::Enrolling,
-        (_, _, true) => NodeState::Enrolled,
-        _ => NodeState::Registered,
+        (false, true, _) => NodeState::Enrolling,
+        (false, false, true) => NodeState::Enrolled,
+        (false, false, false) => NodeState::Registered,
     }
 }
 
@@ -246,35 +252,6 @@ pub struct Standing {
     pub boot: Option<Boot>,
     /// Proposals that were accepted and not booted yet.
     pub proposals: Vec<StoredProposal>,
-}
-
-/// What is to be recorded about a piece of evidence.
-#[derive(Clone, Debug)]
-pub struct Ruling {
-    /// The answer, without its evidence number.
-    pub verdict: Verdict,
-    /// Which enrollment the counters and `fetched_by` belong to.
-    pub enrollment_id: String,
-    /// Accepted counters.
-    pub counters: Option<Counters>,
-    /// Counters of the quote, accepted or not.
-    pub quoted: Option<Counters>,
-    /// The quote is by the node's AK and for this exchange.
-    pub authentic: bool,
-    /// This boot has fetched C_U.
-    pub fetched_by: Option<String>,
-    /// This boot used its approval.
-    pub used_approval: Option<String>,
-    /// This boot waits for an operator.
-    pub pending: Option<NewPending>,
-    /// What PCR 15 must become.
-    pub expected_fence: Option<[u8; 32]>,
-    /// What the policy does not allow.
-    pub findings: Vec<Finding>,
-    /// Name of the policy's boot that this one is, if it was released by the policy.
-    pub boot: Option<String>,
-    /// Proposals that this boot is of, if it was released.
-    pub booted: Vec<u64>,
 }
 
 /// A boot that an operator is to look at.

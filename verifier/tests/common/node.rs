@@ -15,7 +15,7 @@ use halfkey_protocol::wire::policies::{
 };
 use halfkey_protocol::wire::{
     Activate, Activated, Begin, Begun, Enrollment, Finish, Problem, Proposal, Propose, Proposed, Prove,
-    Proved, Register, Registered, SignedEnrollment, Verdict, credential_digest, signed_bytes,
+    Proved, Purpose, Register, Registered, SignedEnrollment, Verdict, credential_digest, signed_bytes,
 };
 use halfkey_protocol::{Half, Key, NodeId, half};
 use halfkey_verifier::client::Client;
@@ -186,7 +186,7 @@ impl Node {
         Qualifier {
             version: session.begun.version,
             node: &self.id.0,
-            purpose,
+            purpose: Purpose::parse(purpose).unwrap(),
             nonce: &session.begun.nonce,
             hpke_public: hpke_public(purpose, session),
             nonce_tpm: &session.nonce_tpm,

@@ -12,7 +12,7 @@ use halfkey_evidence::quote::{QuoteContext, verify};
 use halfkey_evidence::signature;
 use halfkey_protocol::kdf::Hash;
 use halfkey_protocol::qualify::Qualifier;
-use halfkey_protocol::wire::Finish;
+use halfkey_protocol::wire::{Finish, Purpose};
 use halfkey_protocol::{Bytes, QUOTED_PCRS, template};
 use halfkey_qemu_tests::paths::Paths;
 use halfkey_qemu_tests::process::{Guard, run};
@@ -172,7 +172,7 @@ impl Exchange {
         Qualifier {
             version: 1,
             node: &self.node,
-            purpose: "boot",
+            purpose: Purpose::Boot,
             nonce: &self.nonce,
             hpke_public: &self.key,
             nonce_tpm: &self.key,

@@ -1,7 +1,8 @@
 //! Boots that wait for an operator, and approvals.
 
-use super::{as_u64, audit, broken, from_json, id_text, json, number};
-use crate::store::{Approval, Boot, By, Decision, Result, Ruling, StoreError};
+use super::{as_u64, audit, broken, damaged, from_json, id_text, json, number};
+use crate::attest::Ruling;
+use crate::store::{Approval, Boot, By, Decision, Result, StoreError};
 use halfkey_protocol::wire::operator::PendingBoot;
 use halfkey_protocol::{NodeId, Reason};
 use rusqlite::{Connection, OptionalExtension as _, Row, Transaction, params};
@@ -37,7 +38,7 @@ pub fn waiting(c: &Connection, node: NodeId, now: u64) -> Result<Option<PendingB
 
 /// Remembers that this boot waits.
 pub fn record(tx: &Transaction<'_>, node: NodeId, evidence_id: u64, ruling: &Ruling, now: u64) -> Result<()> {
-    let Some(pending) = &ruling.pending else { return Ok(()) };
+    let Some(pending) = ruling.decided.waiting() else { return Ok(()) };
     let findings = json(&ruling.findings)?;
     tx.prepare_cached(
         "INSERT INTO boots (node_id, ticket, evidence_id, code, message, approvable, findings, since, expires)
@@ -48,13 +49,13 @@ pub fn record(tx: &Transaction<'_>, node: NodeId, evidence_id: u64, ruling: &Rul
              decision = NULL, decided_by = NULL, because = NULL, approved_until = NULL, used_at = NULL",
     )
     .and_then(|mut insert| {
-        let code = ruling.verdict.code.as_deref().unwrap_or_default();
+        let code = ruling.decided.reason().map_or("", Reason::code);
         insert.execute(params![
             id_text(node),
             pending.ticket,
             number(evidence_id),
             code,
-            ruling.verdict.message,
+            ruling.decided.message(),
             pending.approvable,
             findings,
             number(now),
@@ -145,11 +146,20 @@ fn decidable(tx: &Transaction<'_>, node: NodeId, ticket: &str, now: u64) -> Resu
             refused(Reason::Conflict, format!("boot {ticket} was approved and released already"))
         }
         // An operator may change their mind before the node has asked again.
-        _ => Ok(boot),
+        Some(Decision::Approved { used: false, .. } | Decision::Denied { .. }) | None => Ok(boot),
     }
 }
 
-type Fields = (PendingBoot, String, Option<Decision>);
+/// The findings and the decision are read further by [`read`].
+struct Fields {
+    pending: PendingBoot,
+    findings: String,
+    decision: Option<String>,
+    decided_by: Option<String>,
+    because: Option<String>,
+    approved_until: Option<i64>,
+    used: bool,
+}
 
 fn fields(row: &Row<'_>) -> rusqlite::Result<Fields> {
     let pending = PendingBoot {
@@ -162,18 +172,29 @@ fn fields(row: &Row<'_>) -> rusqlite::Result<Fields> {
         since: as_u64(row.get(6)?),
         expires: as_u64(row.get(7)?),
     };
-    let decision = match row.get::<_, Option<String>>(8)?.as_deref() {
-        Some("approved") => Some(Decision::Approved { expires: as_u64(row.get(11)?), used: row.get(12)? }),
-        Some(_) => Some(Decision::Denied {
-            by: row.get::<_, Option<String>>(9)?.unwrap_or_default(),
-            because: row.get::<_, Option<String>>(10)?.unwrap_or_default(),
-        }),
-        None => None,
-    };
-    Ok((pending, row.get(5)?, decision))
+    Ok(Fields {
+        pending,
+        findings: row.get(5)?,
+        decision: row.get(8)?,
+        decided_by: row.get(9)?,
+        because: row.get(10)?,
+        approved_until: row.get(11)?,
+        used: row.get(12)?,
+    })
 }
 
-fn read((pending, findings, decision): Fields) -> Result<Boot> {
-    let findings = from_json(&findings, "findings about a boot")?;
+fn read(fields: Fields) -> Result<Boot> {
+    let Fields { pending, findings, decision, decided_by, because, approved_until, used } = fields;
+    let row = format!("table boots, ticket {:.64}", pending.ticket);
+    let decision = match (decision.as_deref(), approved_until, decided_by, because) {
+        (None, ..) => None,
+        (Some("approved"), Some(until), ..) => Some(Decision::Approved { expires: as_u64(until), used }),
+        (Some("denied"), _, Some(by), Some(because)) => Some(Decision::Denied { by, because }),
+        (Some("approved" | "denied"), ..) => {
+            return Err(damaged(&format!("{row}: a decision without its time, or without who made it")));
+        }
+        (Some(other), ..) => return Err(damaged(&format!("{row}: decision {other:.32?}"))),
+    };
+    let findings = from_json(&findings, &format!("{row}: findings"))?;
     Ok(Boot { pending: PendingBoot { findings, ..pending }, decision })
 }

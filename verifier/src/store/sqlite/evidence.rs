@@ -1,9 +1,10 @@
 //! Evidence and the transaction that rules on it.
 
-use super::{as_u64, audit, boots, broken, from_json, id_text, json, nodes, number, proposals};
-use crate::store::{By, Case, ReleasedBoot, Result, Ruling, Standing, StoreError};
+use super::{as_u64, audit, boots, broken, damaged, from_json, id_text, json, nodes, number, proposals};
+use crate::attest::{Decided, Ruling};
+use crate::store::{By, Case, ReleasedBoot, Result, Standing, StoreError};
 use halfkey_protocol::wire::operator::{EvidenceRecord, EvidenceSummary};
-use halfkey_protocol::wire::{Finish, Verdict};
+use halfkey_protocol::wire::{Finish, Outcome, Purpose, Verdict};
 use halfkey_protocol::{Bytes, NodeId, Reason};
 use rusqlite::{Connection, OptionalExtension as _, Row, Transaction, params};
 
@@ -29,51 +30,52 @@ pub fn attest(
         None => None,
     };
     let proposals = proposals::accepted(tx, case.node)?;
-    let mut ruling = rule(&Standing { node, boot, proposals });
+    let ruling = rule(&Standing { node, boot, proposals });
     let id = insert(tx, case, &ruling)?;
-    ruling.verdict.evidence_id = Some(id);
-    if ruling.authentic {
-        if let Some(counters) = ruling.counters {
-            nodes::set_counters(tx, &ruling.enrollment_id, counters)?;
+    let verdict = ruling.verdict(id);
+    if let Some(quoted) = ruling.quoted {
+        if quoted.newer {
+            nodes::set_counters(tx, &ruling.enrollment_id, quoted.counters)?;
         }
-        if let (Some(fence), Some(counters)) = (ruling.expected_fence, ruling.counters) {
-            let released = ReleasedBoot {
-                evidence_id: id,
-                reset: counters.reset,
-                restart: counters.restart,
-                fence,
-                boot: ruling.boot.clone(),
-            };
-            nodes::set_released(tx, &ruling.enrollment_id, &released)?;
-            proposals::booted(tx, case.node, &ruling.booted)?;
-        }
-        if let Some(ticket) = &ruling.fetched_by {
-            tx.execute(
-                "UPDATE enrollments SET fetched_by = ?2 WHERE enrollment_id = ?1",
-                [&ruling.enrollment_id, ticket],
-            )
-            .map_err(broken)?;
-        }
-        if let Some(ticket) = &ruling.used_approval {
-            boots::use_approval(tx, case.node, ticket, case.now)?;
+        match &ruling.decided {
+            Decided::Released { release, booted } => {
+                let released = ReleasedBoot {
+                    evidence_id: id,
+                    reset: quoted.counters.reset,
+                    restart: quoted.counters.restart,
+                    fence: *release.fence(),
+                    boot: release.boot().map(str::to_owned),
+                };
+                nodes::set_released(tx, &ruling.enrollment_id, &released)?;
+                proposals::booted(tx, case.node, booted)?;
+                if let Some(ticket) = release.approval() {
+                    boots::use_approval(tx, case.node, ticket, case.now)?;
+                }
+            }
+            Decided::Enrolled(release) => {
+                tx.execute(
+                    "UPDATE enrollments SET fetched_by = ?2 WHERE enrollment_id = ?1",
+                    [&ruling.enrollment_id, release.fetched_by()],
+                )
+                .map_err(broken)?;
+            }
+            Decided::Pending { .. } | Decided::Denied { .. } => {}
         }
         boots::record(tx, case.node, id, &ruling, case.now)?;
         tx.prepare_cached(
             "UPDATE nodes SET last_seen = ?2, last_outcome = ?3, last_code = ?4 WHERE node_id = ?1",
         )
         .and_then(|mut update| {
-            let verdict = &ruling.verdict;
             update.execute(params![id_text(case.node), number(case.now), verdict.outcome, verdict.code])
         })
         .map_err(broken)?;
     }
     trim(tx, case, &ruling)?;
-    let verdict = &ruling.verdict;
     let code = verdict.code.as_deref().map(|code| format!(" {code}")).unwrap_or_default();
     let detail =
         format!("{}: {}{code}: {} (evidence {id})", case.finish.purpose, verdict.outcome, verdict.message);
     audit::append(tx, By { actor: "verifier", now: case.now }, "verdict", Some(case.node), &detail)?;
-    Ok(ruling.verdict)
+    Ok(verdict)
 }
 
 /// Evidence of a node, newest first.
@@ -81,7 +83,8 @@ pub fn of_node(c: &Connection, node: NodeId, limit: u64) -> Result<Vec<EvidenceS
     let sql = format!("SELECT {SUMMARY} FROM evidence WHERE node_id = ?1 ORDER BY id DESC LIMIT ?2");
     let mut query = c.prepare_cached(&sql).map_err(broken)?;
     let rows = query.query_map(params![id_text(node), number(limit)], summary);
-    rows.and_then(Iterator::collect).map_err(broken)
+    let rows: Vec<_> = rows.and_then(Iterator::collect).map_err(broken)?;
+    rows.into_iter().map(known).collect()
 }
 
 /// One record.
@@ -111,6 +114,7 @@ pub fn one(c: &Connection, id: u64) -> Result<Option<EvidenceRecord>> {
     let [event_log, userspace_log, ima_log] = logs;
     let finish = Finish { event_log, userspace_log, ima_log, ..from_json(&finish, "evidence")? };
     let findings = from_json(&findings, "findings")?;
+    let summary = known(summary)?;
     Ok(Some(EvidenceRecord { summary, finish, reset_count, restart_count, clock, expected_fence, findings }))
 }
 
@@ -128,12 +132,26 @@ fn summary(row: &Row<'_>) -> rusqlite::Result<EvidenceSummary> {
     })
 }
 
+/// Its words are ones that this program writes.
+fn known(summary: EvidenceSummary) -> Result<EvidenceSummary> {
+    let EvidenceSummary { id, purpose, outcome, .. } = &summary;
+    for (column, text, is_known) in [
+        ("purpose", purpose, Purpose::parse(purpose).is_some()),
+        ("outcome", outcome, Outcome::parse(outcome).is_some()),
+    ] {
+        if !is_known {
+            return Err(damaged(&format!("table evidence, id {id}: {column} {text:.32?}")));
+        }
+    }
+    Ok(summary)
+}
+
 fn insert(tx: &Transaction<'_>, case: &Case<'_>, ruling: &Ruling) -> Result<u64> {
     let finish = case.finish;
     // The logs have columns of their own: as bytes, not as base64. Those of a quote
     // that is not the node's could be anything and are not kept.
     let logs = [&finish.event_log, &finish.userspace_log, &finish.ima_log]
-        .map(|log| log.as_ref().filter(|_| ruling.authentic).map(|log| log.as_ref()));
+        .map(|log| log.as_ref().filter(|_| ruling.quoted.is_some()).map(|log| log.as_ref()));
     let without_logs = Finish {
         node_id: finish.node_id.clone(),
         purpose: finish.purpose.clone(),
@@ -152,7 +170,12 @@ fn insert(tx: &Transaction<'_>, case: &Case<'_>, ruling: &Ruling) -> Result<u64>
         ima_log: None,
         command_line: finish.command_line.clone(),
     };
-    let verdict = &ruling.verdict;
+    let decided = &ruling.decided;
+    let expected_fence = match decided {
+        Decided::Released { release, .. } => Some(release.fence()),
+        Decided::Enrolled(_) | Decided::Pending { .. } | Decided::Denied { .. } => None,
+    };
+    let counters = ruling.quoted.map(|quoted| quoted.counters);
     let (finish_json, findings) = (json(&without_logs)?, json(&ruling.findings)?);
     tx.prepare_cached(
         "INSERT INTO evidence (node_id, at, purpose, outcome, code, message, authentic, finish, event_log, userspace_log,
@@ -164,18 +187,18 @@ fn insert(tx: &Transaction<'_>, case: &Case<'_>, ruling: &Ruling) -> Result<u64>
             id_text(case.node),
             number(case.now),
             finish.purpose,
-            verdict.outcome,
-            verdict.code,
-            verdict.message,
-            ruling.authentic,
+            decided.outcome().as_str(),
+            decided.reason().map(Reason::code),
+            decided.message(),
+            ruling.quoted.is_some(),
             finish_json,
             logs[0],
             logs[1],
             logs[2],
-            ruling.quoted.map(|quoted| quoted.reset),
-            ruling.quoted.map(|quoted| quoted.restart),
-            ruling.quoted.map(|quoted| number(quoted.clock)),
-            ruling.expected_fence,
+            counters.map(|counters| counters.reset),
+            counters.map(|counters| counters.restart),
+            counters.map(|counters| number(counters.clock)),
+            expected_fence,
             findings,
         ])
     })
@@ -187,7 +210,8 @@ fn insert(tx: &Transaction<'_>, case: &Case<'_>, ruling: &Ruling) -> Result<u64>
 /// Each outcome is counted alone: a node that sends nonsense must not push out the
 /// record of what was released to it.
 fn trim(tx: &Transaction<'_>, case: &Case<'_>, ruling: &Ruling) -> Result<()> {
-    let (node, authentic, outcome) = (id_text(case.node), ruling.authentic, &ruling.verdict.outcome);
+    let (node, authentic) = (id_text(case.node), ruling.quoted.is_some());
+    let outcome = ruling.decided.outcome();
     let keep = if authentic { case.keep.max(1) } else { KEPT_FOREIGN };
     tx.prepare_cached(
         "DELETE FROM evidence WHERE node_id = ?1 AND authentic = ?2 AND outcome = ?3
@@ -196,10 +220,13 @@ fn trim(tx: &Transaction<'_>, case: &Case<'_>, ruling: &Ruling) -> Result<()> {
              AND id NOT IN (SELECT evidence_id FROM boots WHERE node_id = ?1)
              AND id NOT IN (SELECT from_evidence FROM proposals WHERE node_id = ?1 AND state = 'waiting')",
     )
-    .and_then(|mut delete| delete.execute(params![node, authentic, outcome, number(keep)]))
+    .and_then(|mut delete| delete.execute(params![node, authentic, outcome.as_str(), number(keep)]))
     .map_err(broken)?;
     // Without its log a boot can still be approved, but nothing can be learned from it.
-    let budget = if outcome == "denied" { DENIED_LOGS } else { LOGS };
+    let budget = match outcome {
+        Outcome::Denied => DENIED_LOGS,
+        Outcome::Released | Outcome::Pending => LOGS,
+    };
     tx.prepare_cached(
         "UPDATE evidence SET event_log = NULL, userspace_log = NULL, ima_log = NULL WHERE id IN
              (SELECT id FROM (SELECT id, bytes, sum(bytes) OVER (ORDER BY id DESC) AS total FROM
@@ -208,17 +235,19 @@ fn trim(tx: &Transaction<'_>, case: &Case<'_>, ruling: &Ruling) -> Result<()> {
                    FROM evidence WHERE node_id = ?1 AND authentic = ?2 AND outcome = ?3))
               WHERE bytes > 0 AND total > ?4)",
     )
-    .and_then(|mut update| update.execute(params![node, authentic, outcome, number(budget)]))
+    .and_then(|mut update| update.execute(params![node, authentic, outcome.as_str(), number(budget)]))
     .map(|_| ())
     .map_err(broken)
 }
 
 #[cfg(test)]
 mod tests {
+    use crate::attest::{Decided, Quoted, Ruling};
     use crate::store::sqlite::Sqlite;
-    use crate::store::{By, Case, NewEnrollment, Ruling, Store, StoreError};
+    use crate::store::{By, Case, Counters, NewEnrollment, NewPending, Store, StoreError};
+    use halfkey_evidence::Rejection;
     use halfkey_protocol::kdf::Hash;
-    use halfkey_protocol::wire::{Credential, Enrollment, Finish, Register, SignedEnrollment, Verdict};
+    use halfkey_protocol::wire::{Credential, Enrollment, Finish, Outcome, Register, SignedEnrollment};
     use halfkey_protocol::{Bytes, NodeId, Reason, half};
 
     const NODE: NodeId = NodeId([7; 16]);
@@ -281,7 +310,7 @@ mod tests {
         store.enroll(&new, By { actor: "ada", now })
     }
 
-    fn attest(store: &Sqlite, outcome: &str, log: usize) -> u64 {
+    fn attest(store: &Sqlite, outcome: Outcome, log: usize) -> u64 {
         let some = || Bytes(vec![1; 32]);
         let finish = Finish {
             version: 1,
@@ -301,29 +330,19 @@ mod tests {
             command_line: None,
             agent: "test".into(),
         };
+        let because = Rejection::new(Reason::PolicyMismatch, "test");
+        let waiting = NewPending { ticket: "t".into(), approvable: false, expires: 0 };
+        let decided = match outcome {
+            Outcome::Pending => Decided::Pending { because, waiting },
+            Outcome::Denied => Decided::denied(because),
+            Outcome::Released => panic!("only a grant makes a release"),
+        };
+        let counters = Counters { reset: 1, restart: 1, clock: 1 };
         let ruling = || Ruling {
-            verdict: Verdict {
-                outcome: outcome.to_owned(),
-                code: None,
-                message: String::new(),
-                hint: None,
-                evidence_id: None,
-                ticket: None,
-                sealed: None,
-                release_signature: None,
-                enrollment: None,
-            },
             enrollment_id: "first".into(),
-            counters: None,
-            quoted: None,
-            authentic: true,
-            fetched_by: None,
-            used_approval: None,
-            pending: None,
-            expected_fence: None,
+            quoted: Some(Quoted { counters, newer: false }),
             findings: vec![],
-            boot: None,
-            booted: vec![],
+            decided: decided.clone(),
         };
         let case = Case { node: NODE, now: 1, ticket: None, finish: &finish, keep: 20 };
         store.attest(&case, &mut |_| ruling()).unwrap().evidence_id.unwrap()
@@ -332,12 +351,12 @@ mod tests {
     #[test]
     fn a_flood_of_denied_evidence_pushes_out_itself_only() {
         let (_dir, store) = store();
-        let released = attest(&store, "released", 1000);
-        let denied: Vec<_> = (0..30).map(|_| attest(&store, "denied", 1 << 20)).collect();
+        let pending = attest(&store, Outcome::Pending, 1000);
+        let denied: Vec<_> = (0..30).map(|_| attest(&store, Outcome::Denied, 1 << 20)).collect();
         let kept = store.evidence_of(NODE, 100).unwrap();
-        assert_eq!(kept.len(), 21, "twenty and the one that was released");
+        assert_eq!(kept.len(), 21, "twenty and the one that waits");
         let log = |id: u64| store.evidence(id).unwrap().unwrap().finish.event_log;
-        assert!(log(released).is_some_and(|log| log.len() == 1000));
+        assert!(log(pending).is_some_and(|log| log.len() == 1000));
         let with_logs = denied[10..].iter().filter(|id| log(**id).is_some()).count();
         assert_eq!(with_logs as u64, super::DENIED_LOGS >> 20);
         assert!(log(denied[29]).is_some(), "the newest");
@@ -356,5 +375,39 @@ mod tests {
         enroll(&store, "far", 1 << 40, 2000).unwrap();
         store.prove(NODE, "far", &[1; 32], 2000).unwrap();
         enroll(&store, "again", 11, 2000).expect("a future one of the past does not lock the node out");
+    }
+
+    #[test]
+    fn words_and_counters_that_nothing_here_writes_are_damage() {
+        let (_dir, store) = store();
+        let id = attest(&store, Outcome::Denied, 1);
+        store.prove(NODE, "first", &[1; 32], 1000).unwrap();
+        for (statement, expected) in [
+            (
+                "UPDATE evidence SET outcome = 'allowed'",
+                format!("table evidence, id {id}: outcome \"allowed\""),
+            ),
+            (
+                "UPDATE evidence SET outcome = 'denied', purpose = 'anything'",
+                format!("id {id}: purpose \"anything\""),
+            ),
+        ] {
+            store.writer().execute(statement, []).unwrap();
+            for said in [store.evidence(id).unwrap_err(), store.evidence_of(NODE, 9).unwrap_err()] {
+                assert!(said.to_string().contains(&expected), "{said}");
+            }
+        }
+        for (statement, expected) in [
+            (
+                "UPDATE enrollments SET reset_count = 7",
+                "table enrollments, first: counters Some(7), None and None",
+            ),
+            ("UPDATE enrollments SET restart_count = 7, clock = -1", "table enrollments, first: clock -1"),
+            ("UPDATE enrollments SET clock = 1, bank = 'sha1'", "table enrollments, first: bank \"sha1\""),
+        ] {
+            store.writer().execute(statement, []).unwrap();
+            let said = store.node(NODE).unwrap_err().to_string();
+            assert!(said.contains(expected), "{said}");
+        }
     }
 }

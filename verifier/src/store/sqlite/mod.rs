@@ -13,9 +13,10 @@ mod schema;
 
 use super::{
     Approval, Boot, By, Case, Client, ClientKind, Documents, NewEnrollment, NewPolicy, NewRegistration, Node,
-    NodeLine, ProposalCase, ProposalRuling, ProposalStanding, Registration, Result, Reviewer, Ruling, Saved,
+    NodeLine, ProposalCase, ProposalRuling, ProposalStanding, Registration, Result, Reviewer, Saved,
     Standing, Store, StoreError, StoredProposal,
 };
+use crate::attest::Ruling;
 use halfkey_protocol::wire::Verdict;
 use halfkey_protocol::wire::operator::{AuditEntry, EvidenceRecord, EvidenceSummary, PendingBoot};
 use halfkey_protocol::wire::policies::{Group, PolicyRecord, PolicySummary, ProposalRecord, SignedPolicy};
@@ -134,7 +135,8 @@ impl Store for Sqlite {
         self.read(|tx| {
             tx.prepare_cached("SELECT fingerprint, name, kind, added_at FROM clients WHERE fingerprint = ?1")
                 .and_then(|mut query| query.query_row([fingerprint], client).optional())
-                .map_err(broken)
+                .map_err(broken)?
+                .transpose()
         })
     }
 
@@ -143,7 +145,9 @@ impl Store for Sqlite {
             let mut query = tx
                 .prepare("SELECT fingerprint, name, kind, added_at FROM clients ORDER BY kind, name")
                 .map_err(broken)?;
-            query.query_map([], client).and_then(Iterator::collect).map_err(broken)
+            let rows: Vec<Result<Client>> =
+                query.query_map([], client).and_then(Iterator::collect).map_err(broken)?;
+            rows.into_iter().collect()
         })
     }
 
@@ -301,13 +305,13 @@ impl Store for Sqlite {
     }
 }
 
-fn client(row: &rusqlite::Row<'_>) -> rusqlite::Result<Client> {
-    let kind: String = row.get(2)?;
-    Ok(Client {
-        fingerprint: row.get(0)?,
-        name: row.get(1)?,
-        kind: if kind == "operator" { ClientKind::Operator } else { ClientKind::Verifier },
-        added_at: as_u64(row.get(3)?),
+/// What a certificate may do is never guessed: a kind that is not known is damage.
+fn client(row: &rusqlite::Row<'_>) -> rusqlite::Result<Result<Client>> {
+    let (fingerprint, name, kind): (String, String, String) = (row.get(0)?, row.get(1)?, row.get(2)?);
+    let added_at = as_u64(row.get(3)?);
+    Ok(match ClientKind::parse(&kind) {
+        Some(kind) => Ok(Client { fingerprint, name, kind, added_at }),
+        None => Err(damaged(&format!("table clients, {name:.64?}: kind {kind:.32?}"))),
     })
 }
 
@@ -344,4 +348,35 @@ fn json<T: serde::Serialize>(value: &T) -> Result<String> {
 
 fn from_json<T: serde::de::DeserializeOwned>(text: &str, what: &str) -> Result<T> {
     serde_json::from_str(text).map_err(|e| damaged(&format!("{what}: {e}")))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn store() -> (tempfile::TempDir, Sqlite) {
+        let dir = tempfile::tempdir().unwrap();
+        let store = Sqlite::open(&dir.path().join("db")).unwrap();
+        (dir, store)
+    }
+
+    #[test]
+    fn a_client_of_an_unknown_kind_is_damage_and_nobody() {
+        let (_dir, store) = store();
+        let client = |name: &str, kind| Client {
+            fingerprint: name.to_owned(),
+            name: name.to_owned(),
+            kind,
+            added_at: 1,
+        };
+        store.add_client(&client("ada", ClientKind::Operator)).unwrap();
+        store.add_client(&client("peer", ClientKind::Verifier)).unwrap();
+        assert_eq!(store.clients().unwrap().len(), 2);
+        store.writer().execute("UPDATE clients SET kind = 'Operator' WHERE name = 'ada'", []).unwrap();
+        for said in [store.client("ada").unwrap_err(), store.clients().unwrap_err()] {
+            let said = said.to_string();
+            assert!(said.contains("table clients, \"ada\": kind \"Operator\""), "{said}");
+        }
+        assert_eq!(store.client("peer").unwrap().unwrap().kind, ClientKind::Verifier);
+    }
 }

@@ -68,7 +68,7 @@ pub fn all(c: &Connection, now: u64) -> Result<Vec<NodeLine>> {
         NodeId::parse(&row.get::<_, String>(0)?).map(line).transpose()
     });
     let rows: Vec<Option<NodeLine>> = rows.and_then(Iterator::collect).map_err(broken)?;
-    rows.into_iter().map(|row| row.ok_or_else(|| damaged("a node id"))).collect()
+    rows.into_iter().map(|row| row.ok_or_else(|| damaged("table nodes: a node id that is none"))).collect()
 }
 
 /// Stores an enrollment as open.
@@ -165,10 +165,11 @@ pub fn prove(tx: &Transaction<'_>, node: NodeId, enrollment: &str, proof: &[u8],
         "open" => {}
         // The answer was lost and the node asks again.
         "current" => return Ok(()),
-        _ => {
+        "replaced" => {
             let what = format!("enrollment {enrollment} was replaced by a newer one");
             return Err(StoreError::Refused(Reason::EnrollmentUsed, what));
         }
+        other => return Err(damaged(&format!("table enrollments, {enrollment}: state {other:.32?}"))),
     }
     tx.execute(
         "UPDATE enrollments SET state = 'replaced', c_v_id = NULL, c_v_secret = NULL
@@ -277,12 +278,6 @@ fn enrollment(c: &Connection, node: NodeId, state: &str) -> Result<Option<Enroll
                 .map(|(id, secret)| Credential { id_object: id.into(), secret: secret.into() }))
         };
         let counters: (Option<u32>, Option<u32>, Option<i64>) = (row.get(11)?, row.get(12)?, row.get(13)?);
-        let counters = match counters {
-            (Some(reset), Some(restart), Some(clock)) => {
-                Some(Counters { reset, restart, clock: as_u64(clock) })
-            }
-            _ => None,
-        };
         let signed = SignedEnrollment { document: bytes(1)?, tenant_key: bytes(2)?, signature: bytes(3)? };
         let texts: (String, String, String) = (row.get(0)?, row.get(4)?, row.get(5)?);
         let fetched_by = row.get::<_, Option<String>>(10)?;
@@ -295,10 +290,22 @@ fn enrollment(c: &Connection, node: NodeId, state: &str) -> Result<Option<Enroll
     let Some(((id, registration, bank), signed, c_v, c_u, fetched_by, counters, released)) = found else {
         return Ok(None);
     };
+    let wrong = |what: String| damaged(&format!("table enrollments, {id:.64}: {what}"));
+    // Without counters anything would be newer: none is right only before the first quote.
+    let counters = match counters {
+        (Some(reset), Some(restart), Some(clock)) => {
+            let clock = u64::try_from(clock).map_err(|_| wrong(format!("clock {clock}")))?;
+            Some(Counters { reset, restart, clock })
+        }
+        (None, None, None) => None,
+        (reset, restart, clock) => {
+            return Err(wrong(format!("counters {reset:?}, {restart:?} and {clock:?}, not all or none")));
+        }
+    };
     Ok(Some(Enrollment {
-        registration: from_json(&registration, "registration of an enrollment")?,
-        bank: Hash::from_name(&bank).ok_or_else(|| damaged("bank of an enrollment"))?,
-        c_v: c_v.ok_or_else(|| damaged("an enrollment without C_V"))?,
+        registration: from_json(&registration, &format!("table enrollments, {id:.64}: registration"))?,
+        bank: Hash::from_name(&bank).ok_or_else(|| wrong(format!("bank {bank:.32?}")))?,
+        c_v: c_v.ok_or_else(|| wrong("no C_V".to_owned()))?,
         id,
         signed,
         c_u,

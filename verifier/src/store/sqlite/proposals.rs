@@ -194,7 +194,8 @@ pub fn deny(tx: &Transaction<'_>, id: u64, because: &str, by: By<'_>) -> Result<
         params![number(id), format!("{}: {because}", by.actor)],
     )
     .map_err(broken)?;
-    let node = NodeId::parse(&found.record.node_id).ok_or_else(|| damaged("a node id"))?;
+    let node = NodeId::parse(&found.record.node_id)
+        .ok_or_else(|| damaged(&format!("table proposals, id {id}: a node id that is none")))?;
     audit::append(tx, by, "proposal_deny", Some(node), &format!("proposal {id}: {because}"))?;
     Ok(node)
 }
@@ -242,10 +243,13 @@ fn select(c: &Connection, condition: &str, values: &[&dyn rusqlite::ToSql]) -> R
 }
 
 fn read(row: &Row<'_>) -> Result<StoredProposal> {
-    let texts = || -> rusqlite::Result<(String, String)> { Ok((row.get("state")?, row.get("proposal")?)) };
-    let (state, proposal) = texts().map_err(broken)?;
-    let state = ProposalState::parse(&state).ok_or_else(|| damaged("state of a proposal"))?;
-    let proposal: Proposal = from_json(&proposal, "proposal")?;
+    let texts = || -> rusqlite::Result<(i64, String, String)> {
+        Ok((row.get("id")?, row.get("state")?, row.get("proposal")?))
+    };
+    let (id, state, proposal) = texts().map_err(broken)?;
+    let state = ProposalState::parse(&state)
+        .ok_or_else(|| damaged(&format!("table proposals, id {id}: state {state:.32?}")))?;
+    let proposal: Proposal = from_json(&proposal, &format!("table proposals, id {id}: proposal"))?;
     let fields = || -> rusqlite::Result<StoredProposal> {
         Ok(StoredProposal {
             record: ProposalRecord {

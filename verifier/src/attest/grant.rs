@@ -1,0 +1,239 @@
+//! What may be released, and to whom: built from proofs only.
+//!
+//! V, U and the release key's signature leave this server through [`ReleaseGrant::release`] and [`EnrollGrant::release`]
+//! and by no other way. What a constructor asks for can't be had without the check that it stands for, and what goes out
+//! is taken from what the quote commits to, not from the message.
+
+use super::BootTicket;
+use crate::keys::ReleaseKey;
+use crate::store::{Boot, Decision, Enrollment, Node};
+use halfkey_evidence::Rejection;
+use halfkey_evidence::eventlog::ProvenLog;
+use halfkey_evidence::quote::{Committed, OpenFence, VerifiedQuote};
+use halfkey_protocol::hpke::Released;
+use halfkey_protocol::wire::{Credential, Purpose, Sealed, SignedEnrollment};
+use halfkey_protocol::{Bytes, NodeId, Reason, hpke, policy};
+
+/// Proof: the policy allows the boot of one quote. Made by [`super::Judgement::of`].
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct AllowedBoot {
+    policy: String,
+    boot: Option<String>,
+    qualifying_data: [u8; 32],
+}
+
+impl AllowedBoot {
+    pub(super) fn new(policy: String, boot: Option<String>, log: &ProvenLog<'_>) -> Self {
+        Self { policy, boot, qualifying_data: *log.qualifying_data() }
+    }
+}
+
+/// Proof: an operator approved this boot, and that approval is neither used nor expired.
+pub struct ApprovedBoot<'a>(&'a BootTicket);
+
+impl<'a> ApprovedBoot<'a> {
+    /// What was decided about a boot, if it is an approval of the one with this ticket.
+    pub fn of(boot: &Boot, ticket: &'a BootTicket, now: u64) -> Option<Self> {
+        match boot.decision {
+            Some(Decision::Approved { expires, used: false })
+                if expires > now && boot.pending.approvable && boot.pending.ticket == ticket.as_str() =>
+            {
+                Some(Self(ticket))
+            }
+            Some(Decision::Approved { .. } | Decision::Denied { .. }) | None => None,
+        }
+    }
+}
+
+/// Why a boot may be released.
+pub enum Ground<'a> {
+    /// By the policy that governs the node.
+    Policy(&'a AllowedBoot),
+    /// By an operator, this one time.
+    Approval(ApprovedBoot<'a>),
+}
+
+/// C_V and the release signature may go to this boot.
+pub struct ReleaseGrant<'a> {
+    quote: &'a VerifiedQuote,
+    enrollment: &'a Enrollment,
+    ground: Ground<'a>,
+}
+
+impl<'a> ReleaseGrant<'a> {
+    /// From a quote of purpose `boot` with an open fence, the log that it proves and a policy that allows it or an
+    /// operator who did. A machine that shows no log is released by an operator only.
+    ///
+    /// # Errors
+    /// `Malformed` (a quote for another purpose, or another node's), `NotEnrolled`, `Revoked`, `Held`, `LogReplay` (the
+    /// log or the judgement is of another quote).
+    pub fn new(
+        node: &'a Node,
+        fence: OpenFence<'a>,
+        log: Option<&ProvenLog<'_>>,
+        ground: Ground<'a>,
+    ) -> Result<Self, Rejection> {
+        let quote = fence.quote();
+        require_purpose(quote, node.id, Purpose::Boot)?;
+        require_not_revoked(node)?;
+        let enrollment = node
+            .current
+            .as_ref()
+            .ok_or_else(|| Rejection::new(Reason::NotEnrolled, format!("node {}", node.id)))?;
+        let of_this = log.is_none_or(|log| log.is_of(quote));
+        let judged = match &ground {
+            Ground::Policy(allowed) => log.is_some() && allowed.qualifying_data == *quote.qualifying_data(),
+            Ground::Approval(_) => true,
+        };
+        if !(of_this && judged) {
+            return Err(Rejection::new(Reason::LogReplay, "expected the log of this quote, found another's"));
+        }
+        Ok(Self { quote, enrollment, ground })
+    }
+
+    /// What the release key signs: nonceTPM of the session and the node.
+    pub fn signed_session(&self) -> (&[u8], &[u8; 16]) {
+        let Committed { nonce_tpm, node, .. } = self.quote.committed();
+        (nonce_tpm, &node.0)
+    }
+
+    /// Seals C_V to the quoted key and signs.
+    ///
+    /// # Errors
+    /// `Malformed`: the quoted key is no X25519 point, or there is no SHA-256(r). `Unavailable`: no randomness.
+    pub fn release(self, key: &ReleaseKey) -> Result<BootRelease, Rejection> {
+        let r_sha256: [u8; 32] = self.quote.committed().r_sha256.as_slice().try_into().map_err(|_| {
+            Rejection::new(Reason::Malformed, "expected 32 bytes in r_sha256, found another length")
+        })?;
+        let sealed = seal(self.quote, &self.enrollment.c_v, None)?;
+        let signature =
+            key.sign_release(&self).map_err(|e| Rejection::new(Reason::Unavailable, e.to_string()))?.into();
+        let (message, boot, approval) = match self.ground {
+            Ground::Policy(AllowedBoot { policy, boot, .. }) => {
+                let message = match boot {
+                    Some(boot) => format!("released: boot {boot:?} of {policy}"),
+                    None => format!("released: {policy}"),
+                };
+                (message, boot.clone(), None)
+            }
+            Ground::Approval(ApprovedBoot(ticket)) => {
+                ("released: an operator approved this boot".to_owned(), None, Some(ticket.to_string()))
+            }
+        };
+        let fence = policy::fence_sha256(&r_sha256);
+        Ok(BootRelease { sealed, signature, fence, message, boot, approval })
+    }
+}
+
+/// C_U and C_V may go to this node: its enrollment is open.
+pub struct EnrollGrant<'a> {
+    quote: &'a VerifiedQuote,
+    enrollment: &'a Enrollment,
+    ticket: &'a BootTicket,
+}
+
+impl<'a> EnrollGrant<'a> {
+    /// From a quote of purpose `enroll`, an open enrollment, and the boot that fetches it: the first one, or the same
+    /// again.
+    ///
+    /// # Errors
+    /// `Malformed` (a quote for another purpose, or another node's), `Revoked`, `NotEnrolled`, `EnrollmentUsed`.
+    pub fn new(node: &'a Node, quote: &'a VerifiedQuote, ticket: &'a BootTicket) -> Result<Self, Rejection> {
+        require_purpose(quote, node.id, Purpose::Enroll)?;
+        require_not_revoked(node)?;
+        let Some(enrollment) = &node.open else {
+            return Err(Rejection::new(Reason::NotEnrolled, format!("node {}", node.id)));
+        };
+        if enrollment.fetched_by.as_deref().is_some_and(|first| first != ticket.as_str()) {
+            let what = format!("enrollment {} was fetched in another boot", enrollment.id);
+            return Err(Rejection::new(Reason::EnrollmentUsed, what));
+        }
+        Ok(Self { quote, enrollment, ticket })
+    }
+
+    /// Seals C_V and C_U to the quoted key.
+    ///
+    /// # Errors
+    /// `Malformed`: the quoted key is no X25519 point.
+    pub fn release(self) -> Result<EnrollRelease, Rejection> {
+        let Enrollment { c_v, c_u, signed, .. } = self.enrollment;
+        Ok(EnrollRelease {
+            sealed: seal(self.quote, c_v, c_u.as_ref())?,
+            enrollment: signed.clone(),
+            fetched_by: self.ticket.to_string(),
+        })
+    }
+}
+
+/// What went out to a boot. Made by a [`ReleaseGrant`] only.
+#[derive(Clone, Debug)]
+pub struct BootRelease {
+    pub(super) sealed: Sealed,
+    pub(super) signature: Bytes,
+    pub(super) message: String,
+    fence: [u8; 32],
+    boot: Option<String>,
+    approval: Option<String>,
+}
+
+impl BootRelease {
+    /// What PCR 15 of the SHA-256 bank must become.
+    pub fn fence(&self) -> &[u8; 32] {
+        &self.fence
+    }
+
+    /// Name of the policy's boot that this one is; none if an operator approved it.
+    pub fn boot(&self) -> Option<&str> {
+        self.boot.as_deref()
+    }
+
+    /// Ticket of the approval that this used.
+    pub fn approval(&self) -> Option<&str> {
+        self.approval.as_deref()
+    }
+}
+
+/// What went out to a node that is being enrolled. Made by an [`EnrollGrant`] only.
+#[derive(Clone, Debug)]
+pub struct EnrollRelease {
+    pub(super) sealed: Sealed,
+    pub(super) enrollment: SignedEnrollment,
+    fetched_by: String,
+}
+
+impl EnrollRelease {
+    /// Ticket of the boot that fetched C_U.
+    pub fn fetched_by(&self) -> &str {
+        &self.fetched_by
+    }
+}
+
+/// The node is not revoked.
+///
+/// # Errors
+/// `Revoked`.
+pub fn require_not_revoked(node: &Node) -> Result<(), Rejection> {
+    match &node.revoked {
+        Some(because) => Err(Rejection::new(Reason::Revoked, because.clone())),
+        None => Ok(()),
+    }
+}
+
+fn require_purpose(quote: &VerifiedQuote, node: NodeId, expected: Purpose) -> Result<(), Rejection> {
+    let committed = quote.committed();
+    if committed.purpose == expected && committed.node == node {
+        return Ok(());
+    }
+    let (expected, found) = (expected.as_str(), committed.purpose.as_str());
+    let what = format!(
+        "expected a quote of node {node} for {expected}, found one of {} for {found}",
+        committed.node
+    );
+    Err(Rejection::new(Reason::Malformed, what))
+}
+
+fn seal(quote: &VerifiedQuote, c_v: &Credential, c_u: Option<&Credential>) -> Result<Sealed, Rejection> {
+    let released = Released { c_v: c_v.clone(), c_u: c_u.cloned() };
+    hpke::seal(&quote.committed().hpke_public, &released, quote.qualifying_data())
+        .ok_or_else(|| Rejection::new(Reason::Malformed, "hpke_public is no X25519 point"))
+}

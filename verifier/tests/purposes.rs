@@ -1,0 +1,57 @@
+//! A quote for one purpose is worth nothing for another, even if the checks before the decision let it pass.
+#![allow(clippy::unwrap_used, reason = "a test ends where it fails")]
+
+mod common;
+
+use common::Server;
+use common::node::{Node, Session};
+use halfkey_protocol::hpke::Ephemeral;
+use halfkey_protocol::wire::{Begun, Purpose};
+use halfkey_verifier::attest::{Assessment, Claim, Lifetimes};
+use halfkey_verifier::config::StateDir;
+use halfkey_verifier::keys::{ClusterKey, ReleaseKey};
+use halfkey_verifier::nonce::{self, Scope};
+use halfkey_verifier::policies::Library;
+use halfkey_verifier::store::sqlite::Sqlite;
+use halfkey_verifier::store::{Documents, Standing, Store};
+use halfkey_verifier::unix_now;
+
+#[tokio::test]
+async fn a_quote_for_another_purpose_releases_nothing() {
+    let mut server = Server::start();
+    let (anybody, operator) = (server.anybody(), server.operator());
+    let node = Node::new();
+    node.register(&anybody).await.unwrap();
+    node.enroll(&anybody, &operator, "first").await;
+    node.allow(&operator).await;
+    server.stop();
+
+    let state = StateDir::new(server.state());
+    let cluster = ClusterKey::load(&state.file("cluster.key")).unwrap();
+    let release = ReleaseKey::load(&state.file("release.key")).unwrap();
+    let store = Sqlite::open(&state.database()).unwrap();
+    let known = store.node(node.id).unwrap().unwrap();
+    let enrollment = known.current.as_ref().unwrap();
+    let effective = Library::default().effective(&known, &store as &dyn Documents).unwrap();
+    let lifetimes = Lifetimes { nonce: 300, pending: 300 };
+
+    // As if `begin` had given a nonce for it, and the first look at `finish` had let it pass.
+    for purpose in [Purpose::Runtime, Purpose::Propose] {
+        let bank = Claim::bank(purpose, enrollment);
+        let scope = Scope { version: 1, node: node.id, purpose, bank };
+        let nonce = nonce::issue(&cluster, &scope, unix_now()).unwrap();
+        let session = Session {
+            ephemeral: Ephemeral::generate(),
+            nonce_tpm: vec![],
+            r_sha256: vec![],
+            begun: Begun { version: 1, nonce: nonce.into(), bank: bank.name().to_owned() },
+        };
+        let finish = node.evidence(purpose.as_str(), &session);
+        let claim = Claim { finish: &finish, node: node.id, purpose };
+        let assessment = Assessment::of(&claim, enrollment, &effective, &cluster, lifetimes, unix_now());
+        let standing = Standing { node: known.clone(), boot: None, proposals: vec![] };
+        let verdict = assessment.rule(&standing, &release).verdict(1);
+        assert_eq!(verdict.outcome, "denied", "{purpose:?}: {verdict:?}");
+        assert!(verdict.sealed.is_none() && verdict.release_signature.is_none(), "{verdict:?}");
+    }
+}
