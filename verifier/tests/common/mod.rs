@@ -1,6 +1,7 @@
 //! A real server process on loopback, and clients for it.
 #![allow(dead_code, reason = "each test file uses a part")]
 
+pub mod fleet;
 pub mod node;
 #[path = "../../../evidence/tests/common/mod.rs"]
 pub mod rig;
@@ -28,6 +29,8 @@ pub struct Server {
     state: PathBuf,
     extra: Vec<String>,
     pub url: String,
+    /// With `--operator-listen`.
+    pub operator_url: String,
     process: Option<Child>,
 }
 
@@ -38,10 +41,15 @@ impl Server {
 
     /// With lines for the end of the settings file.
     pub fn with_settings(settings: &str) -> Self {
+        Self::with(settings, &[])
+    }
+
+    /// With settings and more flags.
+    pub fn with(settings: &str, extra: &[&str]) -> Self {
         let dir = tempfile::tempdir().unwrap();
         let state = dir.path().join("state");
         Self::init(&state);
-        let mut server = Self { dir, state, extra: Vec::new(), url: String::new(), process: None };
+        let mut server = Self::stopped(dir, &state, extra);
         server.settings(settings);
         server.serve();
         server
@@ -49,10 +57,15 @@ impl Server {
 
     /// For a state folder that exists, with more flags.
     pub fn on(dir: TempDir, state: &Path, extra: &[&str]) -> Self {
-        let extra = extra.iter().map(|flag| (*flag).to_owned()).collect();
-        let mut server = Self { dir, state: state.to_owned(), extra, url: String::new(), process: None };
+        let mut server = Self::stopped(dir, state, extra);
         server.serve();
         server
+    }
+
+    fn stopped(dir: TempDir, state: &Path, extra: &[&str]) -> Self {
+        let extra = extra.iter().map(|flag| (*flag).to_owned()).collect();
+        let (url, operator_url) = (String::new(), String::new());
+        Self { dir, state: state.to_owned(), extra, url, operator_url, process: None }
     }
 
     pub fn init(state: &Path) {
@@ -86,10 +99,16 @@ impl Server {
             .stderr(log)
             .spawn()
             .unwrap();
-        let mut line = String::new();
-        BufReader::new(child.stdout.take().unwrap()).read_line(&mut line).unwrap();
-        let url = line.trim().strip_prefix("listening on ");
-        self.url = url.unwrap_or_else(|| panic!("{line:?}\n{}", self.log())).to_owned();
+        let mut lines = BufReader::new(child.stdout.take().unwrap()).lines();
+        let mut url = |prefix: &str| {
+            let line = lines.next().transpose().unwrap().unwrap_or_default();
+            let url = line.strip_prefix(prefix).map(str::to_owned);
+            url.unwrap_or_else(|| panic!("{line:?}\n{}", self.log()))
+        };
+        let first = url("listening on ");
+        let apart = self.extra.iter().any(|flag| flag == "--operator-listen");
+        let second = apart.then(|| url("listening for operators on "));
+        (self.url, self.operator_url) = (first, second.unwrap_or_default());
         self.process = Some(child);
     }
 
@@ -144,11 +163,16 @@ impl Server {
     }
 
     pub fn with_bundle(&self, path: &Path) -> Client {
+        self.at(&self.url, path)
+    }
+
+    /// At this URL, with a bundle.
+    pub fn at(&self, url: &str, path: &Path) -> Client {
         let bundle: serde_json::Value = serde_json::from_slice(&std::fs::read(path).unwrap()).unwrap();
         let pem = |name: &str| bundle[name].as_str().unwrap().as_bytes().to_vec();
         let certificate = CertificateDer::from_pem_slice(&pem("certificate")).unwrap();
         let key = PrivateKeyDer::from_pem_slice(&pem("key")).unwrap();
-        Client::new(&self.url, self.roots(), Some((vec![certificate], key)))
+        Client::new(url, self.roots(), Some((vec![certificate], key)))
             .unwrap()
             .within(Duration::from_secs(40))
     }

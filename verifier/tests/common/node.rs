@@ -57,6 +57,12 @@ impl Node {
         Self { tpm, register, id, tenant, software: Mutex::new(software) }
     }
 
+    /// With keys that the caller holds: a machine without a TPM, for a test that takes hundreds of them.
+    pub fn of_software(register: Register, tenant: Arc<Ed25519KeyPair>) -> Self {
+        let id = registration::check(&register).unwrap().node_id();
+        Self { tpm: Swtpm::absent(), register, id, tenant, software: Mutex::default() }
+    }
+
     /// One more machine of this one's tenant.
     pub fn sibling(&self) -> Self {
         Self { tenant: self.tenant.clone(), ..Self::new() }

@@ -84,6 +84,16 @@ impl Software {
         log::crypto_agile(&events)
     }
 
+    /// PCR 0 to 15 after it.
+    pub fn pcrs(&self, bank: Hash) -> Vec<Bytes> {
+        let mut pcrs = vec![vec![0; bank.digest_len()]; 16];
+        for (pcr, _, measured, _) in self.events() {
+            let pcr = &mut pcrs[pcr as usize];
+            *pcr = bank.digest(&[pcr, &bank.digest(&[&measured])]);
+        }
+        pcrs.into_iter().map(Bytes).collect()
+    }
+
     /// `/proc/cmdline`
     pub fn proc_cmdline(&self) -> Vec<u8> {
         format!("{}\n", self.command_line).into_bytes()
