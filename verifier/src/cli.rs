@@ -77,6 +77,9 @@ struct Serve {
     /// Address and port, instead of the settings'; port 0 takes a free one
     #[arg(long, value_name = "ADDR:PORT")]
     listen: Option<SocketAddr>,
+    /// Address and port for operators alone, besides the other
+    #[arg(long, value_name = "ADDR:PORT")]
+    operator_listen: Option<SocketAddr>,
     /// Role, instead of the settings'
     #[arg(long)]
     role: Option<Role>,
@@ -161,6 +164,7 @@ impl Serve {
         let state = StateDir::new(self.state.dir);
         let mut config = Config::load(&state)?;
         config.listen = self.listen.unwrap_or(config.listen);
+        config.operator_listen = self.operator_listen.or(config.operator_listen);
         config.role = self.role.unwrap_or(config.role);
         config.log_format = self.log_format.unwrap_or(config.log_format);
         config.registrar = self.registrar.or(config.registrar);

@@ -48,6 +48,12 @@ pub enum LogFormat {
 pub struct Config {
     /// Where to listen.
     pub listen: SocketAddr,
+    /// Where to listen for operators alone, with places and memory that nobody else can take.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub operator_listen: Option<SocketAddr>,
+    /// With `operator_listen`: operators are served there and nowhere else.
+    #[serde(default)]
+    pub operators_only_there: bool,
     /// What to be.
     #[serde(default)]
     pub role: Role,
@@ -97,13 +103,18 @@ impl Default for Lifetimes {
 #[derive(Clone, Debug, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct Limits {
-    /// Open connections.
+    /// Open connections. When there are more, the longest idle one of the source that holds most is closed.
     pub connections: usize,
-    /// Open connections from one address (a /64 with IPv6).
-    pub connections_per_source: usize,
+    /// Of these, kept for operators and verifiers whose certificate is listed.
+    pub reserved_for_clients: usize,
+    /// Of these, kept for nodes that sent evidence of their own, and for their addresses for a day.
+    pub reserved_for_nodes: usize,
+    /// Open connections where only operators are served.
+    pub operator_connections: usize,
     /// Requests of nodes that are held open until something happens; at most 4 of one node and 64 from one address.
     pub waiters: usize,
-    /// Bodies of more than 64 KiB, all together, in bytes.
+    /// What arrived of bodies that are not complete or not answered yet, all together, in bytes. Those of operators
+    /// have as much again.
     pub body_bytes: usize,
     /// Registrations per minute, all together.
     pub registrations_per_minute: u32,
@@ -123,8 +134,10 @@ pub struct Limits {
     pub handshake_seconds: u64,
     /// Seconds for the header of a request, and for an idle connection.
     pub header_seconds: u64,
-    /// Seconds for the body of a request.
+    /// Seconds for the body of a request, and longer as long as it comes at `bytes_per_second`.
     pub body_seconds: u64,
+    /// How fast a body has to come, on average, after `body_seconds`.
+    pub bytes_per_second: u64,
     /// Seconds for requests in flight when the server is told to stop.
     pub shutdown_seconds: u64,
 }
@@ -133,7 +146,9 @@ impl Default for Limits {
     fn default() -> Self {
         Self {
             connections: 1024,
-            connections_per_source: 256,
+            reserved_for_clients: 64,
+            reserved_for_nodes: 256,
+            operator_connections: 128,
             waiters: 768,
             body_bytes: 32 << 20,
             registrations_per_minute: 600,
@@ -145,7 +160,8 @@ impl Default for Limits {
             evidence_kept: 200,
             handshake_seconds: 10,
             header_seconds: 30,
-            body_seconds: 30,
+            body_seconds: 10,
+            bytes_per_second: 4096,
             shutdown_seconds: 10,
         }
     }
@@ -162,9 +178,10 @@ impl Limits {
         Duration::from_secs(self.header_seconds)
     }
 
-    /// For the body of a request.
-    pub fn body(&self) -> Duration {
-        Duration::from_secs(self.body_seconds)
+    /// When a body is late of which so many bytes came, after its start.
+    pub fn body(&self, received: usize) -> Duration {
+        let more = received as u64 / self.bytes_per_second.max(1);
+        Duration::from_secs(self.body_seconds.saturating_add(more))
     }
 }
 

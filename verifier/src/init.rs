@@ -41,6 +41,8 @@ struct Bundle<'a> {
 pub fn init(state: &StateDir, init: &Init) -> Result<PathBuf, Failure> {
     let config = Config {
         listen: listen_address(&init.urls)?,
+        operator_listen: None,
+        operators_only_there: false,
         role: Role::All,
         urls: init.urls.clone(),
         registrar: None,
@@ -127,7 +129,14 @@ pub fn split_registrar(state: &StateDir, out: &StateDir, url: &str, sans: &[Stri
     let config = Config::load(state)?;
     let ca = Ca::load(state.path())?;
     let urls = [url.to_owned()];
-    let theirs = Config { listen: listen_address(&urls)?, role: Role::Registrar, registrar: None, ..config };
+    let theirs = Config {
+        listen: listen_address(&urls)?,
+        operator_listen: None,
+        operators_only_there: false,
+        role: Role::Registrar,
+        registrar: None,
+        ..config
+    };
     let names = subject_names(&urls, sans)?;
     fresh_folder(out)?;
     let made = || {

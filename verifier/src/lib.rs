@@ -31,6 +31,7 @@ pub mod server;
 pub mod store;
 pub mod tls;
 pub mod wake;
+pub mod watched;
 
 pub use failure::Failure;
 

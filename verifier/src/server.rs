@@ -4,11 +4,12 @@ use crate::api::{self, Refusal};
 use crate::client::Client;
 use crate::config::{Config, Role, StateDir};
 use crate::keys::{ClusterKey, ReleaseKey};
-use crate::limit::{Rate, Turns};
+use crate::limit::{Pool, Rate, Standing, Table};
 use crate::policies::Library;
 use crate::registrar::{Desk, Local, Registrar, Remote};
 use crate::store::sqlite::Sqlite;
 use crate::store::{Db, Store, StoreError};
+use crate::tls::{Door, Peer};
 use crate::wake::Hub;
 use crate::{Failure, pki, tls, unix_now};
 use halfkey_protocol::{NodeId, Reason};
@@ -17,15 +18,15 @@ use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 use tokio::net::TcpListener;
-use tokio::sync::{Mutex, OwnedSemaphorePermit, Semaphore};
+use tokio::sync::Mutex;
 use tracing::{info, warn};
 
 /// How often what is over is forgotten.
 const SWEEP: Duration = Duration::from_secs(3600);
 /// How long the answer of `/healthz` is good for: each probe is a durable write.
 const PROBE: Duration = Duration::from_secs(2);
-/// Large bodies that one source may have in memory at a time; its others wait.
-const LARGE_BODIES: usize = 2;
+/// Open files besides connections: the database, the listeners, the log.
+const OTHER_FILES: usize = 64;
 /// Warn when the server certificate ends within so many days.
 const EXPIRY_WARNING_DAYS: i64 = 60;
 
@@ -41,15 +42,11 @@ pub struct App {
     pub registrar: Option<Desk>,
     /// If this process has that role.
     pub verifier: Option<Arc<Verifier>>,
-    body_memory: Arc<Semaphore>,
-    large_bodies: Turns,
+    /// Memory for bodies.
+    pub bodies: Arc<Pool>,
+    /// Memory for the bodies of clients with a listed certificate.
+    pub client_bodies: Arc<Pool>,
     probed: Mutex<Option<Instant>>,
-}
-
-/// A large body's share of the memory for bodies; given back on drop.
-pub struct BodyShare {
-    _memory: OwnedSemaphorePermit,
-    _turn: OwnedSemaphorePermit,
 }
 
 /// What the verifier role has.
@@ -93,10 +90,8 @@ impl App {
         let registrar = config.role.registers().then(|| Desk::new(&config)).transpose()?;
         let verifier = config.role.verifies().then(|| Verifier::open(state, &config, &db)).transpose()?;
         Ok(Arc::new(Self {
-            body_memory: Arc::new(Semaphore::new(
-                kib(config.limits.body_bytes.max(halfkey_protocol::MAX_BODY)) as usize,
-            )),
-            large_bodies: Turns::new(LARGE_BODIES),
+            bodies: Pool::new(config.limits.body_bytes),
+            client_bodies: Pool::new(config.limits.body_bytes),
             probed: Mutex::default(),
             verifier: verifier.map(Arc::new),
             registrar,
@@ -139,14 +134,6 @@ impl App {
         }
     }
 
-    /// Waits for room for a large body of `len` bytes, which is at most [`halfkey_protocol::MAX_BODY`].
-    /// First for the source's turn: a source that has its share does not stand in the way of others.
-    pub async fn body_memory(&self, source: IpAddr, len: usize) -> BodyShare {
-        let turn = self.large_bodies.turn(source).await;
-        let memory = self.body_memory.clone().acquire_many_owned(kib(len)).await;
-        BodyShare { _memory: memory.expect("the semaphore is never closed"), _turn: turn }
-    }
-
     /// Whether the database can be written.
     ///
     /// # Errors
@@ -181,13 +168,14 @@ impl Verifier {
     ///
     /// # Errors
     /// Why it is too much.
-    pub fn admit(&self, node: NodeId, authentic: bool, source: IpAddr) -> Result<(), StoreError> {
+    pub fn admit(&self, node: NodeId, authentic: bool, peer: &Peer) -> Result<(), StoreError> {
         let limited = |what: String| Err(StoreError::Refused(Reason::RateLimited, what));
         if authentic {
+            peer.prove(Standing::Node);
             if !self.evidence_rate.take(node) {
                 return limited(format!("too much evidence of node {node}"));
             }
-        } else if !self.forged_by_source.take(source) {
+        } else if !self.forged_by_source.take(peer.source.host()) {
             return limited("too much evidence from this address that is not a node's".to_owned());
         } else if !self.forged_rate.take(node) {
             return limited("too much evidence that is not this node's".to_owned());
@@ -234,27 +222,95 @@ pub async fn run(state: &StateDir, config: Config) -> Result<(), Failure> {
     let tls = tls::server_config(state)?;
     warn_of_expiry(state);
     let app = App::open(state, config)?;
-    let listener = bind(app.config.listen).await?;
-    let address = listener
-        .local_addr()
-        .map_err(|e| Failure::new(format!("listening on {}: {e}", app.config.listen)))?;
+    let doors = doors(state, &app, tls).await?;
     let sweeper = tokio::spawn({
         let app = app.clone();
         async move { app.sweep().await }
     });
-    writeln!(std::io::stdout(), "listening on https://{address}")
-        .map_err(|e| Failure::new(format!("standard output: {e}")))?;
-    info!(%address, role = app.role_name(), version = env!("CARGO_PKG_VERSION"), "ready");
+    announce(&app, &doors)?;
     let hub = app.hub.clone();
+    let (stopping, stopped) = tokio::sync::watch::channel(false);
     let stop = async move {
         let signal = stop.await;
         info!(signal, "stopping: requests in flight are finished");
         hub.stop();
+        let _ = stopping.send(true);
     };
-    tls::serve(listener, tls, api::router(app.clone()), &app.config.limits, stop).await;
+    let serving: Vec<_> = doors
+        .into_iter()
+        .map(|door| {
+            let (app, mut stopped) = (app.clone(), stopped.clone());
+            tokio::spawn(async move {
+                let stop = async move { drop(stopped.wait_for(|stopped| *stopped).await) };
+                tls::serve(door, &app.config.limits, stop).await;
+            })
+        })
+        .collect();
+    stop.await;
+    for door in serving {
+        if let Err(e) = door.await {
+            warn!(error = %e, "a listener ended early");
+        }
+    }
     sweeper.abort();
     info!("stopped");
     Ok(())
+}
+
+/// What is served, and where.
+async fn doors(
+    state: &StateDir,
+    app: &Arc<App>,
+    tls: Arc<rustls::ServerConfig>,
+) -> Result<Vec<Door>, Failure> {
+    let limits = &app.config.limits;
+    let files = raise_open_files();
+    let needed = (limits.connections + limits.operator_connections + OTHER_FILES) as u64;
+    if files < needed {
+        return Err(Failure::new(format!(
+            "expected at least {needed} open files to be allowed, found {files}"
+        ))
+        .hint("raise LimitNOFILE= of the service, or lower `connections` in the settings"));
+    }
+    let table = Table::new(limits.connections, limits.reserved_for_nodes, limits.reserved_for_clients);
+    let listener = bind(app.config.listen).await?;
+    let router = api::router(app.clone(), api::Served::Everything);
+    let mut doors = vec![Door { listener, tls, table, router, for_operators: false }];
+    if let Some(address) = app.config.operator_listen {
+        doors.push(Door {
+            listener: bind(address).await?,
+            tls: tls::operator_config(state)?,
+            table: Table::new(limits.operator_connections, 0, limits.operator_connections / 2),
+            router: api::router(app.clone(), api::Served::Operators),
+            for_operators: true,
+        });
+    } else if app.config.operators_only_there {
+        return Err(Failure::new("operators_only_there: expected `operator_listen` as well, found none"));
+    }
+    Ok(doors)
+}
+
+/// One line on standard output for each listener, in one write: who reads only the first may close the pipe.
+fn announce(app: &App, doors: &[Door]) -> Result<(), Failure> {
+    let mut lines = String::new();
+    for door in doors {
+        let address = door.listener.local_addr().map_err(|e| Failure::new(format!("listening: {e}")))?;
+        let whom = if door.for_operators { "for operators " } else { "" };
+        lines.push_str(&format!("listening {whom}on https://{address}\n"));
+        info!(%address, role = app.role_name(), operators = door.for_operators, version = env!("CARGO_PKG_VERSION"), "ready");
+    }
+    std::io::stdout().write_all(lines.as_bytes()).map_err(|e| Failure::new(format!("standard output: {e}")))
+}
+
+/// As many open files as the system allows: service managers start programs with 1024, which is less
+/// than the connections of the default settings. Gives the new limit.
+pub fn raise_open_files() -> u64 {
+    use nix::sys::resource::{Resource, getrlimit, setrlimit};
+    let Ok((soft, hard)) = getrlimit(Resource::RLIMIT_NOFILE) else { return 1024 };
+    match setrlimit(Resource::RLIMIT_NOFILE, hard, hard) {
+        Ok(()) => hard,
+        Err(_) => soft,
+    }
 }
 
 async fn bind(address: SocketAddr) -> Result<TcpListener, Failure> {
@@ -294,8 +350,4 @@ fn warn_of_expiry(state: &StateDir) {
             "the server certificate ends soon: no machine will unlock then"
         );
     }
-}
-
-fn kib(bytes: usize) -> u32 {
-    u32::try_from(bytes.div_ceil(1024)).unwrap_or(u32::MAX)
 }

@@ -3,7 +3,8 @@
 
 use crate::config::{Limits, StateDir};
 use crate::keys::read_secret;
-use crate::limit::{Seats, source};
+use crate::limit::{Seat, Source, Standing, Table, Work};
+use crate::watched::Watched;
 use crate::{Failure, pki};
 use axum::Router;
 use axum::body::Body;
@@ -16,23 +17,50 @@ use rustls::server::WebPkiClientVerifier;
 use rustls::{RootCertStore, ServerConfig};
 use rustls_pki_types::pem::PemObject as _;
 use rustls_pki_types::{CertificateDer, PrivateKeyDer};
-use std::net::IpAddr;
 use std::path::Path;
 use std::sync::Arc;
 use tokio::net::{TcpListener, TcpStream};
-use tokio::sync::Semaphore;
 use tokio::time::timeout;
 use tokio_rustls::TlsAcceptor;
 use tower::Service as _;
 use tracing::{debug, warn};
 
 /// Who is at the other end.
-#[derive(Clone, Debug)]
+#[derive(Clone)]
 pub struct Peer {
-    /// One source for the purpose of limits.
-    pub source: IpAddr,
+    /// Where.
+    pub source: Source,
     /// [`pki::fingerprint`] of its certificate, which the CA signed.
     pub certificate: Option<Arc<str>>,
+    /// Came in where only operators do.
+    pub at_operators: bool,
+    seat: Arc<Seat>,
+}
+
+impl Peer {
+    /// It proved something: its place is kept.
+    pub fn prove(&self, standing: Standing) {
+        self.seat.prove(standing);
+    }
+
+    /// While what this gives lives, the server works for it.
+    pub fn work(&self) -> Work {
+        self.seat.place().work()
+    }
+}
+
+/// A socket with what is served there.
+pub struct Door {
+    /// The socket.
+    pub listener: TcpListener,
+    /// Certificate, key and whose certificates are asked for.
+    pub tls: Arc<ServerConfig>,
+    /// Places.
+    pub table: Arc<Table>,
+    /// What is served.
+    pub router: Router,
+    /// For operators alone.
+    pub for_operators: bool,
 }
 
 /// The one provider; no process-wide default is relied on.
@@ -80,9 +108,21 @@ pub fn roots(state: &StateDir) -> Result<RootCertStore, Failure> {
 /// # Errors
 /// When certificate, key or CA can't be used.
 pub fn server_config(state: &StateDir) -> Result<Arc<ServerConfig>, Failure> {
+    config(state, false)
+}
+
+/// The same for a listener where a client certificate is demanded.
+///
+/// # Errors
+/// When certificate, key or CA can't be used.
+pub fn operator_config(state: &StateDir) -> Result<Arc<ServerConfig>, Failure> {
+    config(state, true)
+}
+
+fn config(state: &StateDir, demanded: bool) -> Result<Arc<ServerConfig>, Failure> {
     let failed = |e: rustls::Error| Failure::new(format!("server.pem and server.key: {e}"));
-    let clients = WebPkiClientVerifier::builder_with_provider(roots(state)?.into(), provider())
-        .allow_unauthenticated()
+    let clients = WebPkiClientVerifier::builder_with_provider(roots(state)?.into(), provider());
+    let clients = if demanded { clients } else { clients.allow_unauthenticated() }
         .build()
         .map_err(|e| Failure::new(format!("{}: {e}", state.ca().display())))?;
     let chain = certificates(&state.file("server.pem"))?;
@@ -100,24 +140,12 @@ pub fn server_config(state: &StateDir) -> Result<Arc<ServerConfig>, Failure> {
 }
 
 /// Serves until `stop` is ready, then lets requests in flight end, for a bounded time.
-pub async fn serve(
-    listener: TcpListener,
-    tls: Arc<ServerConfig>,
-    router: Router,
-    limits: &Limits,
-    stop: impl Future<Output = ()>,
-) {
+pub async fn serve(door: Door, limits: &Limits, stop: impl Future<Output = ()>) {
+    let Door { listener, tls, table, router, for_operators } = door;
     let acceptor = TlsAcceptor::from(tls);
-    let room = Arc::new(Semaphore::new(limits.connections));
-    let seats = Arc::new(Seats::default());
     let graceful = GracefulShutdown::new();
     let mut stop = std::pin::pin!(stop);
     loop {
-        let permit = tokio::select! {
-            () = &mut stop => break,
-            // Full: new connections wait in the kernel's queue.
-            permit = room.clone().acquire_owned() => permit.expect("the semaphore is never closed"),
-        };
         let (stream, address) = tokio::select! {
             () = &mut stop => break,
             accepted = listener.accept() => match accepted {
@@ -130,16 +158,22 @@ pub async fn serve(
                 }
             },
         };
-        let source = source(address.ip());
-        let Some(seat) = seats.take(source, limits.connections_per_source) else {
-            debug!(%source, "too many connections from one source");
+        let source = Source::from(address.ip());
+        // Whoever comes gets a place: waiting for one to become free would be up to those who hold them.
+        let Some(seat) = table.admit(source) else {
+            debug!(source = %source.address(), "no place for a connection");
             continue;
         };
-        let connection =
-            connection(stream, acceptor.clone(), router.clone(), limits, source, graceful.watcher());
+        let seat = Arc::new(seat);
+        let guest = Guest { seat: seat.clone(), router: router.clone(), for_operators };
+        let connection = guest.serve(stream, acceptor.clone(), limits, graceful.watcher());
         tokio::spawn(async move {
-            connection.await;
-            drop((permit, seat));
+            let place = seat.place().clone();
+            drop(seat);
+            tokio::select! {
+                () = connection => {}
+                () = place.leave() => debug!(source = %source.address(), "a connection made room for another"),
+            }
         });
     }
     drop(listener);
@@ -149,38 +183,49 @@ pub async fn serve(
     }
 }
 
-fn connection(
-    stream: TcpStream,
-    acceptor: TlsAcceptor,
+/// A connection that was given a place.
+struct Guest {
+    seat: Arc<Seat>,
     router: Router,
-    limits: &Limits,
-    source: IpAddr,
-    watcher: Watcher,
-) -> impl Future<Output = ()> + use<> {
-    let (handshake, header) = (limits.handshake(), limits.header());
-    async move {
-        // Answers are small and complete: waiting for more would only delay them.
-        let _ = stream.set_nodelay(true);
-        let stream = match timeout(handshake, acceptor.accept(stream)).await {
-            Ok(Ok(stream)) => stream,
-            Ok(Err(e)) => return debug!(%source, error = %e, "tls handshake failed"),
-            Err(_) => return debug!(%source, "tls handshake took too long"),
-        };
-        let certificate = stream.get_ref().1.peer_certificates().and_then(|chain| chain.first());
-        let certificate = certificate.map(|leaf| Arc::from(pki::fingerprint(leaf)));
-        let peer = Peer { source, certificate };
-        let service = service_fn(move |mut request: hyper::Request<hyper::body::Incoming>| {
-            request.extensions_mut().insert(peer.clone());
-            router.clone().call(request.map(Body::new))
-        });
-        let served = http1::Builder::new()
-            .timer(TokioTimer::new())
-            .header_read_timeout(header)
-            .max_headers(64)
-            .max_buf_size(32 << 10)
-            .serve_connection(TokioIo::new(stream), service);
-        if let Err(e) = watcher.watch(served).await {
-            debug!(%source, error = %e, "connection ended early");
+    for_operators: bool,
+}
+
+impl Guest {
+    fn serve(
+        self,
+        stream: TcpStream,
+        acceptor: TlsAcceptor,
+        limits: &Limits,
+        watcher: Watcher,
+    ) -> impl Future<Output = ()> + use<> {
+        let (handshake, header) = (limits.handshake(), limits.header());
+        let Self { seat, router, for_operators } = self;
+        async move {
+            let source = seat.place().source();
+            // Answers are small and complete: waiting for more would only delay them.
+            let _ = stream.set_nodelay(true);
+            let stream = Watched::new(stream, seat.place().clone());
+            let stream = match timeout(handshake, acceptor.accept(stream)).await {
+                Ok(Ok(stream)) => stream,
+                Ok(Err(e)) => return debug!(source = %source.address(), error = %e, "tls handshake failed"),
+                Err(_) => return debug!(source = %source.address(), "tls handshake took too long"),
+            };
+            let certificate = stream.get_ref().1.peer_certificates().and_then(|chain| chain.first());
+            let certificate = certificate.map(|leaf| Arc::from(pki::fingerprint(leaf)));
+            let peer = Peer { source, certificate, at_operators: for_operators, seat };
+            let service = service_fn(move |mut request: hyper::Request<hyper::body::Incoming>| {
+                request.extensions_mut().insert(peer.clone());
+                router.clone().call(request.map(Body::new))
+            });
+            let served = http1::Builder::new()
+                .timer(TokioTimer::new())
+                .header_read_timeout(header)
+                .max_headers(64)
+                .max_buf_size(32 << 10)
+                .serve_connection(TokioIo::new(stream), service);
+            if let Err(e) = watcher.watch(served).await {
+                debug!(source = %source.address(), error = %e, "connection ended early");
+            }
         }
     }
 }

@@ -1,6 +1,6 @@
 //! Requests that are held open until something happens.
 
-use crate::limit::{Seat, Seats};
+use crate::limit::{Counted, Counts};
 use halfkey_protocol::NodeId;
 use std::collections::HashMap;
 use std::net::IpAddr;
@@ -20,7 +20,7 @@ pub struct Hub {
     audit: watch::Sender<()>,
     stop: watch::Sender<bool>,
     seats: Arc<Semaphore>,
-    sources: Arc<Seats>,
+    sources: Arc<Counts>,
     audit_seats: Arc<Semaphore>,
 }
 
@@ -31,7 +31,7 @@ pub struct Waiter {
     stop: watch::Receiver<bool>,
     node: Option<(Arc<Hub>, NodeId)>,
     _seat: OwnedSemaphorePermit,
-    _of_source: Option<Seat>,
+    _of_source: Option<Counted>,
 }
 
 impl Hub {

@@ -219,23 +219,51 @@ async fn slow_and_silent_peers_are_let_go() {
 }
 
 #[tokio::test]
-async fn connections_waiters_and_registrations_are_limited() {
-    let server = Server::with_settings("connections_per_source = 2\nregistrations_per_source = 3\n");
-    let _one = TcpStream::connect(server.address()).await.unwrap();
-    let _two = TcpStream::connect(server.address()).await.unwrap();
-    let mut three = TcpStream::connect(server.address()).await.unwrap();
-    assert_eq!(three.read(&mut [0]).await.unwrap_or(0), 0, "closed at once");
-    drop((_one, _two));
+async fn connections_and_registrations_are_limited() {
+    let server = Server::with_settings(
+        "connections = 3\nreserved_for_nodes = 1\nreserved_for_clients = 1\nregistrations_per_source = 3\n",
+    );
+    let mut first = connect(&server, [127, 0, 0, 2]).await;
+    let _others = [connect(&server, [127, 0, 0, 2]).await, connect(&server, [127, 0, 0, 2]).await];
     let anybody = server.anybody();
-    let mut last = Reason::EkTemplate;
-    while last == Reason::EkTemplate {
-        match anybody.post::<serde_json::Value>("/v1/register", &register()).await {
-            Err(ClientError::Refused(_, problem)) => last = Reason::from_code(&problem.code).unwrap(),
-            // The server has not noticed yet that the first two are gone.
-            other => assert!(matches!(other, Err(ClientError::Unreachable(_))), "{other:?}"),
-        }
+    for _ in 0..3 {
+        let answer = post::<serde_json::Value>(&anybody, "/v1/register", &register()).await;
+        assert_eq!(refused(answer), Reason::EkTemplate);
     }
-    assert_eq!(last, Reason::RateLimited);
+    let answer = post::<serde_json::Value>(&anybody, "/v1/register", &register()).await;
+    assert_eq!(refused(answer), Reason::RateLimited);
+    assert_eq!(first.read(&mut [0]).await.unwrap_or(0), 0, "it made room");
+}
+
+/// Strangers are not even let in where operators are served.
+#[tokio::test]
+async fn operators_have_a_door_of_their_own() {
+    let settings = "connections = 2\noperators_only_there = true\n";
+    let server = Server::with(settings, &["--operator-listen", "127.0.0.1:0"]);
+    let bundle = server.state().join("operator-ada.bundle");
+    let operator = server.at(&server.operator_url, &bundle);
+    assert!(get::<ServerInfo>(&operator, "/v1/operator/info").await.is_ok());
+    assert_eq!(refused(get::<ServerInfo>(&server.operator(), "/v1/operator/info").await), Reason::WrongRole);
+    let begin = Begin { versions: vec![1], node_id: stranger(), purpose: "boot".into() };
+    assert_eq!(refused(post::<serde_json::Value>(&operator, "/v1/begin", &begin).await), Reason::NotFound);
+    assert_eq!(
+        refused(post::<serde_json::Value>(&server.anybody(), "/v1/begin", &begin).await),
+        Reason::UnknownNode
+    );
+    let stranger = Client::new(&server.operator_url, server.roots(), None).unwrap();
+    let answer = stranger.get::<serde_json::Value>("/healthz").await;
+    assert!(matches!(answer, Err(ClientError::Unreachable(_))), "{answer:?}");
+
+    let dir = tempfile::tempdir().unwrap();
+    let state = dir.path().join("state");
+    Server::init(&state);
+    let file = state.join("halfkey-verifier.toml");
+    let text = std::fs::read_to_string(&file).unwrap();
+    let text = text.replace("operators_only_there = false", "operators_only_there = true");
+    std::fs::write(&file, text).unwrap();
+    let output = output(&["serve", "--state", state.to_str().unwrap(), "--listen", "127.0.0.1:0"]);
+    let said = String::from_utf8(output.stderr).unwrap();
+    assert!(!output.status.success() && said.contains("operator_listen"), "{said}");
 }
 
 #[test]

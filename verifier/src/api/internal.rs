@@ -8,6 +8,7 @@
 //! | `POST /v1/internal/registrations/{id}/keep` | [`Kept`] |
 
 use super::{Answer, Refusal, node_id};
+use crate::limit::Standing;
 use crate::server::App;
 use crate::store::{ClientKind, Registration};
 use crate::tls::Peer;
@@ -61,13 +62,18 @@ pub async fn authenticate(
         Refusal::new(Reason::Unauthorized, detail)
             .hint("`halfkey-verifier operator add NAME` makes a bundle; import it with `halfkey login`")
     };
-    let Some(fingerprint) = peer.certificate else {
+    if kind == ClientKind::Operator && app.config.operators_only_there && !peer.at_operators {
+        return Err(Refusal::new(Reason::WrongRole, "operators are served at another address")
+            .hint("the settings of the server have it as `operator_listen`"));
+    }
+    let Some(fingerprint) = peer.certificate.clone() else {
         return Err(refuse("expected a client certificate, found none".into()));
     };
     let listed = fingerprint.clone();
     let client = app.db.read(move |store| store.client(&listed)).await?;
     match client {
         Some(client) if client.kind == kind => {
+            peer.prove(Standing::Client);
             request.extensions_mut().insert(Caller(client.name.into()));
             Ok(next.run(request).await)
         }

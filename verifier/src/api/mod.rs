@@ -6,8 +6,10 @@ pub mod node;
 pub mod operator;
 pub mod policies;
 
+use crate::config::Limits;
+use crate::limit::{Full, Share, Work};
 use crate::registrar::Unreachable;
-use crate::server::{App, BodyShare};
+use crate::server::App;
 use crate::store::StoreError;
 use crate::tls::Peer;
 use axum::Router;
@@ -24,7 +26,6 @@ use halfkey_protocol::{NodeId, Reason};
 use http_body_util::BodyExt as _;
 use serde::de::DeserializeOwned;
 use std::sync::Arc;
-use std::time::Duration;
 use tokio::time::{Instant, timeout_at};
 use tracing::{error, info};
 
@@ -34,20 +35,27 @@ pub const SMALL_BODY: usize = 64 << 10;
 /// Most of a too large body that is read and forgotten, in bytes.
 const MAX_DISCARDED: usize = 2 * halfkey_protocol::MAX_BODY;
 
+/// Bytes of a body that are not charged: what most requests have.
+const FREE_BODY: usize = 8 << 10;
+
+/// What a body grows by, in bytes.
+const STEP: usize = 32 << 10;
+
+/// What a listener serves.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Served {
+    /// All of the role.
+    Everything,
+    /// What operators ask.
+    Operators,
+}
+
 /// The routes of a role.
-pub fn router(app: Arc<App>) -> Router {
-    let mut router = Router::new().route("/healthz", get(health));
-    router = match &app.registrar {
-        Some(_) => router.merge(node::registrar_routes()).nest("/v1/internal", internal::routes(app.clone())),
-        None => wrong_role(router, &["/v1/register", "/v1/activate", "/v1/internal/{*rest}"]),
-    };
-    router = match &app.verifier {
-        Some(_) => router.merge(node::verifier_routes()).nest("/v1/operator", operator::routes(app.clone())),
-        None => {
-            let paths =
-                ["/v1/begin", "/v1/finish", "/v1/wait", "/v1/prove", "/v1/propose", "/v1/operator/{*rest}"];
-            wrong_role(router, &paths)
-        }
+pub fn router(app: Arc<App>, served: Served) -> Router {
+    let router = Router::new().route("/healthz", get(health));
+    let router = match served {
+        Served::Everything => roles(router, &app),
+        Served::Operators => router.nest("/v1/operator", operator::routes(app.clone())),
     };
     let missing = || async { Refusal::new(Reason::NotFound, "no such path") };
     let method = || async {
@@ -57,6 +65,21 @@ pub fn router(app: Arc<App>) -> Router {
         }
     };
     router.fallback(missing).method_not_allowed_fallback(method).with_state(app)
+}
+
+fn roles(mut router: Router<Arc<App>>, app: &Arc<App>) -> Router<Arc<App>> {
+    router = match &app.registrar {
+        Some(_) => router.merge(node::registrar_routes()).nest("/v1/internal", internal::routes(app.clone())),
+        None => wrong_role(router, &["/v1/register", "/v1/activate", "/v1/internal/{*rest}"]),
+    };
+    match &app.verifier {
+        Some(_) => router.merge(node::verifier_routes()).nest("/v1/operator", operator::routes(app.clone())),
+        None => {
+            let paths =
+                ["/v1/begin", "/v1/finish", "/v1/wait", "/v1/prove", "/v1/propose", "/v1/operator/{*rest}"];
+            wrong_role(router, &paths)
+        }
+    }
 }
 
 fn wrong_role(router: Router<Arc<App>>, paths: &[&str]) -> Router<Arc<App>> {
@@ -181,30 +204,41 @@ impl From<crate::Failure> for Refusal {
 pub struct Json<T, const MAX: usize = SMALL_BODY> {
     /// What it says.
     pub value: T,
-    /// Its share of the memory for bodies, if it is a large one.
-    _share: Option<BodyShare>,
+    /// Its share of the memory for bodies.
+    _share: Share,
+    /// As long as it is worked on, its connection is not idle.
+    _work: Work,
 }
 
 impl<T: DeserializeOwned, const MAX: usize> FromRequest<Arc<App>> for Json<T, MAX> {
     type Rejection = Refusal;
 
     async fn from_request(request: Request, app: &Arc<App>) -> Result<Self, Refusal> {
-        let within = app.config.limits.body();
-        let announced =
+        let limits = &app.config.limits;
+        let announced: Option<usize> =
             request.headers().get(CONTENT_LENGTH).and_then(|value| value.to_str().ok()?.parse().ok());
-        let length: usize = announced.unwrap_or(MAX);
-        let source = request.extensions().get::<Peer>().map(|peer| peer.source);
-        let source = source.ok_or_else(|| Refusal::new(Reason::Unavailable, "a request of nobody"))?;
+        let peer = request.extensions().get::<Peer>().cloned();
+        let peer = peer.ok_or_else(|| Refusal::new(Reason::Unavailable, "a request without a connection"))?;
+        // Only after `authenticate`.
+        let listed = request.extensions().get::<internal::Caller>().is_some();
+        let share = if listed { &app.client_bodies } else { &app.bodies }.share(peer.source);
         let mut body = request.into_body();
         let too_large = || Refusal::new(Reason::TooLarge, format!("expected a body of at most {MAX} bytes"));
-        if length > MAX {
-            discard(body, within).await;
+        if announced.is_some_and(|length| length > MAX) {
+            discard(body, limits).await;
             return Err(too_large());
         }
-        let deadline = Instant::now() + within;
-        let (mut bytes, mut share) = (Vec::new(), None);
+        let busy = |_: Full| Refusal::new(Reason::RateLimited, "too many large messages at once");
+        let start = Instant::now();
+        // An announcement is believed for as much as is free.
+        let mut bytes = Vec::with_capacity(announced.unwrap_or(0).min(FREE_BODY));
         loop {
-            let frame = timeout_at(deadline, body.frame()).await.map_err(|_| Refusal {
+            let late = start + limits.body(bytes.len());
+            let frame = tokio::select! {
+                frame = timeout_at(late, body.frame()) => frame,
+                () = share.gone() => return Err(busy(Full)),
+            };
+            let frame = frame.map_err(|_| Refusal {
                 status: StatusCode::REQUEST_TIMEOUT,
                 ..Refusal::new(Reason::Malformed, "the body did not arrive in time")
             })?;
@@ -213,38 +247,37 @@ impl<T: DeserializeOwned, const MAX: usize> FromRequest<Arc<App>> for Json<T, MA
             let Some(data) = frame.data_ref() else { continue };
             if bytes.len() + data.len() > MAX {
                 drop((bytes, share));
-                discard(body, within).await;
+                discard(body, limits).await;
                 return Err(too_large());
             }
-            // An announcement costs nothing: memory is set aside for who has sent something, and
-            // then for the whole, since bodies that wait for each other's memory would never end.
-            if share.is_none() && bytes.len() + data.len() > SMALL_BODY {
-                let room = timeout_at(deadline, app.body_memory(source, length));
-                let busy = |_| Refusal::new(Reason::RateLimited, "too many large messages at once");
-                share = Some(room.await.map_err(busy)?);
-                bytes.reserve_exact(length.saturating_sub(bytes.len()));
+            share.received(data.len());
+            let missing = (bytes.len() + data.len()).saturating_sub(bytes.capacity());
+            if missing > 0 && bytes.len() + data.len() > FREE_BODY {
+                // In steps: what is charged is at most a quarter more than what came.
+                let step = missing.max(STEP).max(bytes.len() / 4);
+                share.grow(step, late.into_std()).await.map_err(busy)?;
+                bytes.reserve_exact(bytes.capacity() - bytes.len() + step);
             }
             bytes.extend_from_slice(data);
         }
+        share.complete();
+        let work = peer.work();
         let value = serde_json::from_slice(&bytes).map_err(|e| Refusal::new(Reason::Malformed, e))?;
-        Ok(Self { value, _share: share })
+        Ok(Self { value, _share: share, _work: work })
     }
 }
 
 /// Reads and forgets a body that is too large, up to a bound: most clients see
 /// a broken connection in place of an answer that comes before they have sent everything.
-async fn discard(mut body: Body, within: Duration) {
-    let read = async {
-        let mut left = MAX_DISCARDED;
-        while let Some(Ok(frame)) = body.frame().await {
-            left = match left.checked_sub(frame.data_ref().map_or(0, |data| data.len())) {
-                Some(left) => left,
-                None => return,
-            };
-        }
-    };
+async fn discard(mut body: Body, limits: &Limits) {
+    let (start, mut received) = (Instant::now(), 0);
     // Late or not, the answer is the same.
-    let _ = tokio::time::timeout(within, read).await;
+    while let Ok(Some(Ok(frame))) = timeout_at(start + limits.body(received), body.frame()).await {
+        received += frame.data_ref().map_or(0, |data| data.len());
+        if received > MAX_DISCARDED {
+            return;
+        }
+    }
 }
 
 /// The protocol version to use with a peer that speaks these.

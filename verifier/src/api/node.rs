@@ -45,7 +45,7 @@ async fn register(
     message: Json<Register>,
 ) -> Answer<Registered> {
     let version = common_version(&message.value.versions)?;
-    let registered = app.registrar()?.register(&app.db, message.value, version, peer.source).await?;
+    let registered = app.registrar()?.register(&app.db, message.value, version, peer.source.host()).await?;
     Ok(axum::Json(registered))
 }
 
@@ -55,7 +55,7 @@ async fn activate(
     message: Json<Activate>,
 ) -> Answer<Activated> {
     let node = node_id(&message.value.node_id)?;
-    app.registrar()?.activate(&app.db, node, &message.value.proof, peer.source).await?;
+    app.registrar()?.activate(&app.db, node, &message.value.proof, peer.source.host()).await?;
     Ok(axum::Json(Activated { node_id: node.to_string() }))
 }
 
@@ -109,7 +109,7 @@ async fn finish(
         let now = unix_now();
         let effective = verifier.library.effective(&known, store)?;
         let assessment = Assessment::of(&claim, enrollment, &effective, &verifier.cluster, lifetimes, now);
-        verifier.admit(node, assessment.authentic(), peer.source)?;
+        verifier.admit(node, assessment.authentic(), &peer)?;
         let case = Case { node, now, ticket: assessment.ticket(), finish, keep };
         store.attest(&case, &mut |standing| assessment.rule(standing, &verifier.release))
     };
@@ -134,7 +134,7 @@ async fn wait(
     let node = node_id(&message.value.node_id)?;
     let full = || Refusal::new(Reason::RateLimited, "too many waiting requests");
     // First the seat, then the look: what happens in between wakes.
-    let mut waiter = app.hub.wait_for_node(node, peer.source).ok_or_else(full)?;
+    let mut waiter = app.hub.wait_for_node(node, peer.source.host()).ok_or_else(full)?;
     let known = known_node(&app, node).await?;
     let over = match (&message.value.ticket, known) {
         (_, Some(known)) if known.revoked.is_some() && message.value.ticket.is_some() => true,
@@ -182,7 +182,7 @@ async fn propose(
         let now = unix_now();
         let assessment =
             propose::Assessment::of(message, &claim, enrollment, &verifier.cluster, lifetime, now);
-        verifier.admit(node, assessment.authentic(), peer.source)?;
+        verifier.admit(node, assessment.authentic(), &peer)?;
         let case = ProposalCase { node, now, sha256: assessment.sha256(), proposal: assessment.proposal() };
         store.propose(&case, &mut |standing, documents| {
             assessment.rule(standing, documents, &verifier.library)

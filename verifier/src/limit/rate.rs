@@ -1,11 +1,10 @@
-//! Rates (token buckets), and how many connections one source may have.
+//! Rates (token buckets), and how many of something one source may have.
 
 use std::collections::HashMap;
 use std::hash::Hash;
-use std::net::{IpAddr, Ipv6Addr};
+use std::net::IpAddr;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Instant;
-use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
 /// Keys that one limiter remembers. Beyond it the full buckets are forgotten,
 /// which changes nothing, and then new keys are refused.
@@ -48,72 +47,40 @@ impl<K: Eq + Hash> Rate<K> {
     }
 }
 
-/// What counts as one source: an IPv4 address or an IPv6 /64.
-pub fn source(address: IpAddr) -> IpAddr {
-    match address.to_canonical() {
-        IpAddr::V6(v6) => IpAddr::V6(Ipv6Addr::from(u128::from(v6) >> 64 << 64)),
-        v4 => v4,
-    }
-}
-
 /// Counts what each source has open.
 #[derive(Default)]
-pub struct Seats {
+pub struct Counts {
     taken: Mutex<HashMap<IpAddr, usize>>,
 }
 
 /// One of them; given back on drop.
-pub struct Seat {
-    seats: Arc<Seats>,
+pub struct Counted {
+    counts: Arc<Counts>,
     source: IpAddr,
 }
 
-impl Seats {
+impl Counts {
     /// Takes one, of at most `limit`.
-    pub fn take(self: &Arc<Self>, source: IpAddr, limit: usize) -> Option<Seat> {
+    pub fn take(self: &Arc<Self>, source: IpAddr, limit: usize) -> Option<Counted> {
         let mut taken = self.taken.lock().unwrap_or_else(PoisonError::into_inner);
         let count = taken.entry(source).or_insert(0);
         if *count >= limit {
             return None;
         }
         *count += 1;
-        Some(Seat { seats: self.clone(), source })
+        Some(Counted { counts: self.clone(), source })
     }
 }
 
-impl Drop for Seat {
+impl Drop for Counted {
     fn drop(&mut self) {
-        let mut taken = self.seats.taken.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut taken = self.counts.taken.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some(count) = taken.get_mut(&self.source) {
             *count -= 1;
             if *count == 0 {
                 taken.remove(&self.source);
             }
         }
-    }
-}
-
-/// Lets each source do so many things at a time; more of them wait, in order.
-pub struct Turns {
-    each: usize,
-    sources: Mutex<HashMap<IpAddr, Arc<Semaphore>>>,
-}
-
-impl Turns {
-    /// `each` at a time.
-    pub fn new(each: usize) -> Self {
-        Self { each, sources: Mutex::default() }
-    }
-
-    /// Waits for one of this source's.
-    pub async fn turn(&self, source: IpAddr) -> OwnedSemaphorePermit {
-        let semaphore = {
-            let mut sources = self.sources.lock().unwrap_or_else(PoisonError::into_inner);
-            // Who has a turn or waits for one holds it too. There are no more than connections.
-            sources.retain(|_, semaphore| Arc::strong_count(semaphore) > 1);
-            sources.entry(source).or_insert_with(|| Arc::new(Semaphore::new(self.each))).clone()
-        };
-        semaphore.acquire_owned().await.expect("the semaphore is never closed")
     }
 }
 
@@ -145,15 +112,12 @@ mod tests {
     }
 
     #[test]
-    fn sources_and_seats() {
-        let host = |text: &str| source(text.parse().unwrap());
-        assert_eq!(host("2001:db8::1"), host("2001:db8::2"));
-        assert_ne!(host("2001:db8:0:1::1"), host("2001:db8::1"));
-        assert_eq!(host("::ffff:192.0.2.1"), host("192.0.2.1"));
-        let seats = Arc::new(Seats::default());
-        let seat = seats.take(host("192.0.2.1"), 1);
-        assert!(seat.is_some() && seats.take(host("192.0.2.1"), 1).is_none());
+    fn seats_are_given_back() {
+        let host = IpAddr::from([192, 0, 2, 1]);
+        let seats = Arc::new(Counts::default());
+        let seat = seats.take(host, 1);
+        assert!(seat.is_some() && seats.take(host, 1).is_none());
         drop(seat);
-        assert!(seats.take(host("192.0.2.1"), 1).is_some());
+        assert!(seats.take(host, 1).is_some());
     }
 }

@@ -1,0 +1,11 @@
+//! What keeps one source from taking all there is: rates, and who goes when places or memory run out.
+
+mod memory;
+mod rate;
+mod source;
+mod table;
+
+pub use memory::{Full, Pool, Share};
+pub use rate::{Counted, Counts, Rate};
+pub use source::Source;
+pub use table::{Place, Seat, Standing, Table, Work};

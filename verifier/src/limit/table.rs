@@ -1,0 +1,306 @@
+//! Places for connections. Whoever comes gets one; when there is none left, somebody has to go.
+
+use super::source::{Holder, Source, first_to_go};
+use std::collections::HashMap;
+use std::net::IpAddr;
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
+use tokio::sync::Notify;
+
+/// Who has not moved for so long goes before anybody who has.
+const STILL: Duration = Duration::from_secs(2);
+/// Bytes that count as a movement: a byte now and then does not.
+const MOVEMENT: usize = 256;
+/// How long an address is remembered from which a node has proved itself.
+const REMEMBERED: Duration = Duration::from_secs(24 * 3600);
+/// Addresses that are remembered.
+const ADDRESSES: usize = 16_384;
+
+/// What a peer has proved.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Standing {
+    /// Nothing.
+    Stranger,
+    /// It, or another one at its address lately, sent evidence that a node's AK signed.
+    Node,
+    /// It has a client certificate that is listed.
+    Client,
+}
+
+/// All places of a listener.
+pub struct Table {
+    places: usize,
+    for_nodes: usize,
+    for_clients: usize,
+    inner: Mutex<Inner>,
+}
+
+#[derive(Default)]
+struct Inner {
+    next: u64,
+    taken: HashMap<u64, Arc<Place>>,
+    proved: HashMap<IpAddr, Instant>,
+}
+
+/// A connection's place; given back on drop.
+pub struct Seat {
+    table: Arc<Table>,
+    place: Arc<Place>,
+}
+
+/// What is known about who has a place.
+pub struct Place {
+    id: u64,
+    source: Source,
+    start: Instant,
+    /// Milliseconds after `start`.
+    moved: AtomicU64,
+    bytes: AtomicUsize,
+    working: AtomicUsize,
+    standing: Mutex<Standing>,
+    leave: Notify,
+}
+
+/// While it lives its connection waits for the server, and not the server for it.
+pub struct Work(Arc<Place>);
+
+impl Table {
+    /// With so many places. Of these, so many are kept for nodes that proved themselves and for clients whose
+    /// certificate is listed: nobody else pushes them out.
+    pub fn new(places: usize, for_nodes: usize, for_clients: usize) -> Arc<Self> {
+        Arc::new(Self { places: places.max(1), for_nodes, for_clients, inner: Mutex::default() })
+    }
+
+    /// A place for a new connection; who had it before is told to leave. `None` if all are in use by others
+    /// that must not be disturbed.
+    pub fn admit(self: &Arc<Self>, source: Source) -> Option<Seat> {
+        self.admit_at(source, Instant::now())
+    }
+
+    fn admit_at(self: &Arc<Self>, source: Source, now: Instant) -> Option<Seat> {
+        let mut inner = self.inner();
+        if inner.taken.len() >= self.places {
+            let gone = self.first_to_go(&inner, now)?;
+            if let Some(place) = inner.taken.remove(&gone) {
+                place.leave.notify_one();
+            }
+        }
+        let id = inner.next;
+        inner.next += 1;
+        let known = inner
+            .proved
+            .get(&source.address())
+            .is_some_and(|at| now.saturating_duration_since(*at) < REMEMBERED);
+        let place = Arc::new(Place {
+            id,
+            source,
+            start: now,
+            moved: AtomicU64::new(0),
+            bytes: AtomicUsize::new(0),
+            working: AtomicUsize::new(0),
+            standing: Mutex::new(Standing::Stranger),
+            leave: Notify::new(),
+        });
+        inner.taken.insert(id, place.clone());
+        if known {
+            self.promote(&inner, &place, Standing::Node);
+        }
+        drop(inner);
+        Some(Seat { table: self.clone(), place })
+    }
+
+    /// Of those that may be disturbed: first those that stand still, then the others.
+    fn first_to_go(&self, inner: &Inner, now: Instant) -> Option<u64> {
+        let candidates: Vec<_> = inner
+            .taken
+            .values()
+            .filter(|place| {
+                place.standing() == Standing::Stranger && place.working.load(Ordering::Relaxed) == 0
+            })
+            .map(|place| Holder { id: place.id, source: place.source, weight: 1, idle: place.idle(now) })
+            .collect();
+        let still: Vec<_> = candidates.iter().filter(|holder| holder.idle >= STILL).copied().collect();
+        first_to_go(if still.is_empty() { candidates } else { still })
+    }
+
+    /// Who has proved something keeps its place, within what is reserved, and one address not all of that.
+    fn promote(&self, inner: &Inner, place: &Place, to: Standing) {
+        let (reserved, of_one) = match to {
+            Standing::Stranger => return,
+            Standing::Node => (self.for_nodes, self.for_nodes.div_ceil(4)),
+            Standing::Client => (self.for_clients, self.for_clients),
+        };
+        let (mut all, mut same) = (0, 0);
+        for other in inner.taken.values().filter(|other| other.id != place.id && other.standing() == to) {
+            all += 1;
+            same += usize::from(other.source == place.source);
+        }
+        if all < reserved && same < of_one {
+            *place.standing.lock().unwrap_or_else(PoisonError::into_inner) = to;
+        }
+    }
+
+    fn inner(&self) -> MutexGuard<'_, Inner> {
+        // The maps are whole after each statement.
+        self.inner.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Seat {
+    /// What is known of who sits here.
+    pub fn place(&self) -> &Arc<Place> {
+        &self.place
+    }
+
+    /// The peer proved something. With a node its address is remembered, for its next connections.
+    pub fn prove(&self, standing: Standing) {
+        let mut inner = self.table.inner();
+        if standing == Standing::Node {
+            let now = Instant::now();
+            if inner.proved.len() >= ADDRESSES {
+                inner.proved.retain(|_, at| now.saturating_duration_since(*at) < REMEMBERED);
+            }
+            if inner.proved.len() < ADDRESSES {
+                inner.proved.insert(self.place.source.address(), now);
+            }
+        }
+        // Pushed out already, or proved more before.
+        if inner.taken.contains_key(&self.place.id) && self.place.standing() == Standing::Stranger {
+            self.table.promote(&inner, &self.place, standing);
+        }
+    }
+}
+
+impl Drop for Seat {
+    fn drop(&mut self) {
+        self.table.inner().taken.remove(&self.place.id);
+    }
+}
+
+impl Place {
+    /// Where the peer is.
+    pub fn source(&self) -> Source {
+        self.source
+    }
+
+    /// What the peer proved.
+    pub fn standing(&self) -> Standing {
+        *self.standing.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// So many bytes came or went.
+    pub fn moved(&self, bytes: usize) {
+        if self.bytes.fetch_add(bytes, Ordering::Relaxed) + bytes >= MOVEMENT {
+            self.bytes.store(0, Ordering::Relaxed);
+            self.stir();
+        }
+    }
+
+    /// The server works for it now.
+    pub fn work(self: &Arc<Self>) -> Work {
+        self.working.fetch_add(1, Ordering::Relaxed);
+        Work(self.clone())
+    }
+
+    /// Ends when the place is needed for somebody else.
+    pub async fn leave(&self) {
+        self.leave.notified().await;
+    }
+
+    fn stir(&self) {
+        self.moved.store(self.start.elapsed().as_millis() as u64, Ordering::Relaxed);
+    }
+
+    fn idle(&self, now: Instant) -> Duration {
+        let moved = Duration::from_millis(self.moved.load(Ordering::Relaxed));
+        now.saturating_duration_since(self.start).saturating_sub(moved)
+    }
+}
+
+impl Drop for Work {
+    fn drop(&mut self) {
+        self.0.working.fetch_sub(1, Ordering::Relaxed);
+        self.0.stir();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn source(last: u8) -> Source {
+        IpAddr::from([192, 0, 2, last]).into()
+    }
+
+    fn holds(table: &Table, seat: &Seat) -> bool {
+        table.inner().taken.contains_key(&seat.place.id)
+    }
+
+    #[test]
+    fn a_newcomer_gets_the_place_of_who_holds_most() {
+        let table = Table::new(3, 0, 0);
+        let (a, b, honest) = (table.admit(source(1)), table.admit(source(1)), table.admit(source(2)));
+        let later = Instant::now() + STILL;
+        let newcomer = table.admit_at(source(3), later).unwrap();
+        assert!(holds(&table, &newcomer) && holds(&table, &honest.unwrap()));
+        assert!(!holds(&table, &a.unwrap()) && holds(&table, &b.unwrap()), "its longest idle went");
+    }
+
+    #[test]
+    fn who_stands_still_goes_before_who_moves() {
+        let table = Table::new(3, 0, 0);
+        let (still, a, b) = (table.admit(source(1)), table.admit(source(2)), table.admit(source(2)));
+        let later = Instant::now() + 2 * STILL;
+        for moving in [&a, &b] {
+            moving.as_ref().unwrap().place.moved.store(3900, Ordering::Relaxed);
+        }
+        let newcomer = table.admit_at(source(3), later);
+        assert!(newcomer.is_some() && !holds(&table, &still.unwrap()));
+        drop((a, b));
+    }
+
+    #[test]
+    fn what_is_reserved_and_who_works_is_not_disturbed() {
+        let table = Table::new(4, 1, 1);
+        let (client, node) = (table.admit(source(1)).unwrap(), table.admit(source(1)).unwrap());
+        client.prove(Standing::Client);
+        node.prove(Standing::Node);
+        let busy = table.admit(source(1)).unwrap();
+        let work = busy.place.work();
+        let stranger = table.admit(source(9)).unwrap();
+        let again = table.admit(source(9)).unwrap();
+        assert!(!holds(&table, &stranger), "the only one that could go");
+        assert!(holds(&table, &client) && holds(&table, &node) && holds(&table, &busy));
+        let known = again.place.work();
+        assert!(table.admit(source(9)).is_none(), "nobody can go");
+        drop((work, known));
+        assert!(table.admit(source(9)).is_some());
+        assert!(holds(&table, &client) && holds(&table, &node));
+    }
+
+    #[test]
+    fn an_address_is_remembered_and_gets_no_more_than_its_part() {
+        let table = Table::new(20, 8, 0);
+        let node = table.admit(source(1)).unwrap();
+        node.prove(Standing::Node);
+        assert_eq!(node.place.standing(), Standing::Node);
+        let next = table.admit(source(1)).unwrap();
+        let third = table.admit(source(1)).unwrap();
+        assert_eq!((next.place.standing(), third.place.standing()), (Standing::Node, Standing::Stranger));
+        assert_eq!(table.admit(source(2)).unwrap().place.standing(), Standing::Stranger);
+        drop((node, next));
+        assert_eq!(table.admit(source(1)).unwrap().place.standing(), Standing::Node);
+    }
+
+    #[test]
+    fn a_byte_now_and_then_is_no_movement() {
+        let table = Table::new(1, 0, 0);
+        let seat = table.admit(source(1)).unwrap();
+        let later = seat.place.start + Duration::from_secs(60);
+        for _ in 0..10 {
+            seat.place.moved(23);
+        }
+        assert!(seat.place.idle(later) >= Duration::from_secs(60));
+    }
+}
