@@ -146,6 +146,8 @@ reasons! {
     FenceExtended = "fence_extended", Node, false;
     /// the node is revoked
     Revoked = "revoked", Operator, false;
+    /// an operator holds this node: it boots with its passphrase
+    Held = "held", Operator, false;
     /// no policy governs this node
     NoPolicy = "no_policy", Operator, false;
     /// what was booted is not what the policy allows

@@ -72,6 +72,8 @@ pub fn run(cli: Cli) -> Result<()> {
         Command::Deny { node, because } => decide::deny(&app, &node, &because),
         Command::Revoke { node, because } => decide::revoke(&app, &node, &because),
         Command::Restore { node, because } => decide::restore(&app, &node, &because),
+        Command::Hold { node, because } => decide::hold(&app, &node, &because),
+        Command::Release { node, because } => decide::release(&app, &node, &because),
         Command::Policy { command } => policy::run(&app, command),
         Command::Proposals { node, all } => proposals::list(&app, node.as_deref(), all),
         Command::Proposal { command } => proposals::run(&app, &command),

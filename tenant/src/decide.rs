@@ -1,4 +1,4 @@
-//! `deny`, `revoke`, `restore`: what an operator decides about a node. `approve` is in [`crate::approve`].
+//! `deny`, `revoke`, `restore`, `hold`, `release`: what an operator decides about a node. `approve` is in [`crate::approve`].
 
 use crate::app::App;
 use crate::client::Client;
@@ -41,6 +41,27 @@ pub fn restore(app: &App, node: &str, because: &str) -> Result<()> {
     let because = reason(because)?;
     let (client, id) = find(app, node)?;
     done(app, &client.restore(id, &Because { because })?, "restored")
+}
+
+/// Holds a node: its next boots are denied at once and ask for the passphrase, with the disk closed.
+///
+/// # Errors
+/// As every request.
+pub fn hold(app: &App, node: &str, because: &str) -> Result<()> {
+    let because = reason(because)?;
+    let (client, id) = find(app, node)?;
+    let record = client.hold(id, &Because { because })?;
+    done(app, &record, "held until `halfkey release`:")
+}
+
+/// Undoes a hold.
+///
+/// # Errors
+/// As every request.
+pub fn release(app: &App, node: &str, because: &str) -> Result<()> {
+    let because = reason(because)?;
+    let (client, id) = find(app, node)?;
+    done(app, &client.release(id, &Because { because })?, "released")
 }
 
 pub(crate) fn find(app: &App, node: &str) -> Result<(Client, NodeId)> {

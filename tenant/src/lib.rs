@@ -13,7 +13,7 @@
 //! | [`roots`] | the folder of TPM manufacturers' roots |
 //! | [`enroll`] | a new key for a node |
 //! | [`approve`] | the boot that waits: once, learn it, replace the policy |
-//! | [`decide`] | deny, revoke, restore |
+//! | [`decide`] | deny, revoke, restore, hold, release |
 //! | [`policy`] | what nodes may boot: learn, predict, check, apply, explain |
 //! | [`proposals`], [`groups`] | what nodes want to boot next; nodes with one policy |
 //! | [`eventlog`] | a firmware event log from a file |

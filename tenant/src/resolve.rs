@@ -72,6 +72,7 @@ mod tests {
             label: label.into(),
             state: NodeState::Enrolled,
             pending: false,
+            held: false,
             last_seen: 0,
             last_outcome: None,
             last_code: None,

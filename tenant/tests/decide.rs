@@ -1,4 +1,4 @@
-//! `approve`, `deny`, `revoke`, `restore`, and how NODE is found.
+//! `approve`, `deny`, `revoke`, `restore`, `hold`, `release`, and how NODE is found.
 #![allow(missing_docs, clippy::unwrap_used)]
 
 mod common;
@@ -26,6 +26,7 @@ fn record(id: &str, label: &str, pending: Option<PendingBoot>) -> NodeRecord {
             label: label.into(),
             state: NodeState::Enrolled,
             pending: pending.is_some(),
+            held: false,
             last_seen: 1,
             last_outcome: None,
             last_code: None,
@@ -46,6 +47,7 @@ fn record(id: &str, label: &str, pending: Option<PendingBoot>) -> NodeRecord {
         pending,
         policy: None,
         revoked_because: None,
+        held: None,
     }
 }
 
@@ -103,6 +105,9 @@ fn a_pending_boot_is_shown_and_exactly_that_one_is_approved() {
     desk.ok(&["deny", A, "--because", "not our kernel"]);
     desk.ok(&["revoke", &A.to_uppercase(), "--because", "stolen"]);
     desk.ok(&["restore", A, "--because", "found"]);
+    let held = desk.ok(&["hold", A, "--because", "the root file system is damaged"]);
+    assert_eq!(held.stdout, format!("held until `halfkey release`: web1 ({A})\n"));
+    desk.ok(&["release", A]);
     let path = |what: &str| format!("/v1/operator/nodes/{A}/{what}");
     assert_eq!(
         posts(&server),
@@ -111,6 +116,8 @@ fn a_pending_boot_is_shown_and_exactly_that_one_is_approved() {
             (path("deny"), serde_json::json!({"ticket": "ticket-7", "because": "not our kernel"})),
             (path("revoke"), serde_json::json!({"because": "stolen"})),
             (path("restore"), serde_json::json!({"because": "found"})),
+            (path("hold"), serde_json::json!({"because": "the root file system is damaged"})),
+            (path("release"), serde_json::json!({"because": "maintenance is over"})),
         ]
     );
 }
@@ -128,6 +135,8 @@ fn what_can_not_be_decided_is_said() {
         &["approve", "3f2", "--yes"],
         &["revoke", A, "--because", " "],
         &["revoke", A, "--because", "two\nlines"],
+        &["hold", A, "--because", "two\nlines"],
+        &["hold", "mail"],
         &["revoke", "00000000-0000-8000-8000-000000000000", "--because", "x"],
     ] {
         let (code, stderr) = desk.error(args, server.port);

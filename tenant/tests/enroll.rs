@@ -57,6 +57,7 @@ impl World {
             label: registration.label.clone(),
             state: NodeState::Registered,
             pending: false,
+            held: false,
             last_seen: 1,
             last_outcome: None,
             last_code: None,
@@ -69,6 +70,7 @@ impl World {
             pending: None,
             policy: None,
             revoked_because: None,
+            held: None,
         };
         let take = |record: &mut NodeRecord, enroll: Enroll| {
             record.enrollment = Some(enroll.signed);

@@ -21,6 +21,7 @@ fn summary(id: &str, label: &str, state: NodeState) -> NodeSummary {
         label: label.into(),
         state,
         pending: false,
+        held: false,
         last_seen: NOW - 200,
         last_outcome: None,
         last_code: None,
@@ -30,6 +31,10 @@ fn summary(id: &str, label: &str, state: NodeState) -> NodeSummary {
 fn node_list() -> NodeList {
     let mut db = summary(A, "db", NodeState::Enrolled);
     db.last_outcome = Some("released".into());
+    let mut mail = summary("55550000-0000-8000-8000-000000000004", "mail", NodeState::Enrolled);
+    mail.held = true;
+    mail.last_outcome = Some("denied".into());
+    mail.last_code = Some("held".into());
     let mut web = summary(B, "Zürich 東京", NodeState::Enrolled);
     web.pending = true;
     web.last_seen = NOW - 100_000;
@@ -38,7 +43,7 @@ fn node_list() -> NodeList {
     let mut lost = summary(C, "evil\u{1b}[2J\u{202e}label", NodeState::Revoked);
     lost.last_outcome = Some("denied".into());
     lost.last_code = Some("revoked".into());
-    NodeList { nodes: vec![db, web, lost] }
+    NodeList { nodes: vec![db, web, mail, lost] }
 }
 
 fn findings() -> Vec<Finding> {
@@ -96,7 +101,7 @@ fn pending() -> PendingBoot {
 fn record() -> NodeRecord {
     let empty = Bytes(vec![]);
     NodeRecord {
-        summary: summary(A, "db", NodeState::Enrolled),
+        summary: NodeSummary { held: true, ..summary(A, "db", NodeState::Enrolled) },
         registration: Register {
             versions: vec![1],
             ek_public: empty.clone(),
@@ -113,6 +118,7 @@ fn record() -> NodeRecord {
         pending: Some(pending()),
         policy: Some(policy("group:db")),
         revoked_because: None,
+        held: Some(Held { by: "alice".into(), because: "the root file system is damaged".into() }),
     }
 }
 

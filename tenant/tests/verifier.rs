@@ -6,7 +6,7 @@ mod common;
 use common::Desk;
 use common::tpm::{RSA_2048, Tpm};
 use common::verifier::{Verifier, serve_if_asked, verifier};
-use halfkey_protocol::wire::operator::{AuditEntry, NodeList, NodeRecord, NodeState};
+use halfkey_protocol::wire::operator::{AuditEntry, Held, NodeList, NodeRecord, NodeState};
 use std::io::{BufRead, BufReader};
 use std::process::Stdio;
 
@@ -64,6 +64,14 @@ fn a_node_is_found_enrolled_revoked_and_restored() {
     assert_eq!(next().action, "revoke");
     desk.ok(&["restore", &id, "--because", "found"]);
     assert_eq!(next().action, "restore");
+    let held = record(&desk.ok(&["hold", &id, "--because", "broken root", "--json"]).stdout);
+    assert_eq!(held.held, Some(Held { by: "alice".into(), because: "broken root".into() }));
+    assert_eq!(next().action, "hold");
+    assert!(desk.ok(&["nodes"]).stdout.contains("enrolling, held"));
+    desk.ok(&["release", &id]);
+    assert_eq!(next().action, "release");
+    let (code, said) = desk.error(&["release", &id], 0);
+    assert!(code == 1 && said.contains("is not held"), "{said}");
     let trail = desk.ok(&["audit", "--node", "Web 1"]).stdout;
     assert!(trail.contains("alice: ") && trail.lines().count() >= 5, "{trail}");
     watch.kill().unwrap();

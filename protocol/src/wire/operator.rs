@@ -10,6 +10,8 @@
 //! | `POST /v1/operator/nodes/{id}/deny` | [`Deny`] | [`NodeRecord`] |
 //! | `POST /v1/operator/nodes/{id}/revoke` | [`Because`] | [`NodeRecord`] |
 //! | `POST /v1/operator/nodes/{id}/restore` | [`Because`] | [`NodeRecord`] |
+//! | `POST /v1/operator/nodes/{id}/hold` | [`Because`] | [`NodeRecord`] |
+//! | `POST /v1/operator/nodes/{id}/release` | [`Because`] | [`NodeRecord`] |
 //! | `GET /v1/operator/nodes/{id}/evidence?limit=N` | | [`EvidenceList`] |
 //! | `GET /v1/operator/evidence/{number}` | | [`EvidenceRecord`] |
 //! | `GET /v1/operator/audit?after=SEQ&node=ID&limit=N` | | [`AuditList`] |
@@ -85,6 +87,8 @@ pub struct NodeSummary {
     pub state: NodeState,
     /// Whether a boot waits for an operator.
     pub pending: bool,
+    /// Whether an operator holds it: its boots are denied.
+    pub held: bool,
     /// When it last registered or attested.
     pub last_seen: u64,
     /// Outcome of the last evidence.
@@ -117,6 +121,17 @@ pub struct NodeRecord {
     pub policy: Option<PolicySummary>,
     /// Why it is revoked.
     pub revoked_because: Option<String>,
+    /// Who holds it and why.
+    pub held: Option<Held>,
+}
+
+/// An operator holds a node: its boots are denied until it is released.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Held {
+    /// The operator's name.
+    pub by: String,
+    /// Why.
+    pub because: String,
 }
 
 /// A boot that waits for an operator.
@@ -167,7 +182,7 @@ pub struct Deny {
     pub because: String,
 }
 
-/// Body of `POST revoke` and `POST restore`.
+/// Body of `POST revoke`, `POST restore`, `POST hold` and `POST release`.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Because {
     /// For the audit trail.
@@ -228,8 +243,8 @@ pub struct AuditEntry {
     pub at: u64,
     /// The operator's name (common name of the certificate), `node`, or `verifier`.
     pub actor: String,
-    /// What happened: `register`, `enroll`, `prove`, `verdict`, `approve`, `deny`, `revoke`, `restore`, `refuse`,
-    /// `policy_apply`, `group_set`, `propose`, `proposal_accept`, `proposal_deny`, `expire` (a registration that no
+    /// What happened: `register`, `enroll`, `prove`, `verdict`, `approve`, `deny`, `revoke`, `restore`, `hold`, `release`,
+    /// `refuse`, `policy_apply`, `group_set`, `propose`, `proposal_accept`, `proposal_deny`, `expire` (a registration that no
     /// tenant enrolled), `operator_add`, `operator_remove`.
     pub action: String,
     /// Node id, if it concerns one.

@@ -150,6 +150,22 @@ pub enum Command {
         #[arg(long, value_name = "TEXT")]
         because: String,
     },
+    /// Deny a node's next boots: they ask for the passphrase at once, with the disk closed and a shell to be had
+    Hold {
+        /// Id, prefix or label
+        node: String,
+        /// Reason, for the audit trail and the machine's console
+        #[arg(long, value_name = "TEXT", default_value = "maintenance")]
+        because: String,
+    },
+    /// Undo a hold: the node's boots are judged by its policy again
+    Release {
+        /// Id, prefix or label
+        node: String,
+        /// Reason, for the audit trail
+        #[arg(long, value_name = "TEXT", default_value = "maintenance is over")]
+        because: String,
+    },
     /// What nodes may boot
     Policy {
         /// What to do

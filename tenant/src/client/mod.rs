@@ -132,6 +132,22 @@ impl Client {
         about(id, self.post(&format!("nodes/{id}/restore"), body)?)
     }
 
+    /// Denies a node's boots from now on.
+    ///
+    /// # Errors
+    /// As every request.
+    pub fn hold(&self, id: NodeId, body: &Because) -> Result<NodeRecord> {
+        about(id, self.post(&format!("nodes/{id}/hold"), body)?)
+    }
+
+    /// Undoes a hold.
+    ///
+    /// # Errors
+    /// As every request.
+    pub fn release(&self, id: NodeId, body: &Because) -> Result<NodeRecord> {
+        about(id, self.post(&format!("nodes/{id}/release"), body)?)
+    }
+
     /// The newest evidence of a node.
     ///
     /// # Errors

@@ -8,7 +8,7 @@ use crate::text::{clean, clean_short};
 use crate::time::{both, relative};
 use comfy_table::{Cell, Color};
 use halfkey_protocol::wire::SignedEnrollment;
-use halfkey_protocol::wire::operator::{NodeList, NodeRecord, NodeState, NodeSummary, PendingBoot};
+use halfkey_protocol::wire::operator::{Held, NodeList, NodeRecord, NodeState, NodeSummary, PendingBoot};
 use halfkey_protocol::wire::policies::{NodePolicy, PolicySummary};
 use halfkey_protocol::{NodeId, Reason, identity};
 /// `halfkey nodes`.
@@ -30,7 +30,7 @@ pub fn nodes(list: &NodeList, style: &Style, now: u64) -> String {
         table.add_row(vec![
             Cell::new(clean_short(&node.id, 36).chars().take(digits).collect::<String>()),
             Cell::new(clean_short(&node.label, 40)),
-            painted(style, node.state.as_str(), state_color(node.state)),
+            painted(style, &state(node), state_color(node)),
             Cell::new(relative(now, node.last_seen)),
             painted(style, &verdict, denied.then_some(Color::Red)),
             if node.pending { painted(style, "for you", Some(Color::Yellow)) } else { Cell::new("-") },
@@ -52,10 +52,16 @@ pub fn node(
     let mut list = vec![
         ("id", clean(&summary.id)),
         ("label", clean_short(&summary.label, 200)),
-        ("state", paint(style, summary.state.as_str(), state_color(summary.state))),
+        ("state", paint(style, &state(summary), state_color(summary))),
     ];
     if let Some(because) = &record.revoked_because {
         list.push(("revoked because", clean(because)));
+    }
+    if let Some(Held { by, because }) = &record.held {
+        list.push((
+            "held",
+            format!("by {}: {}; `halfkey release` ends it", clean_short(by, 64), clean(because)),
+        ));
     }
     list.push(("EK fingerprint", identity::fingerprint(&record.registration.ek_public)));
     list.push((
@@ -179,8 +185,15 @@ fn distinct_prefix(nodes: &[NodeSummary]) -> usize {
     ids.windows(2).map(common).max().unwrap_or(0).clamp(8, 36)
 }
 
-fn state_color(state: NodeState) -> Option<Color> {
-    match state {
+/// Where it stands, and what an operator has to know besides.
+fn state(node: &NodeSummary) -> String {
+    let held = if node.held { ", held" } else { "" };
+    format!("{}{held}", node.state.as_str())
+}
+
+fn state_color(node: &NodeSummary) -> Option<Color> {
+    match node.state {
+        NodeState::Enrolled if node.held => Some(Color::Yellow),
         NodeState::Enrolled => Some(Color::Green),
         NodeState::Enrolling => Some(Color::Yellow),
         NodeState::Revoked => Some(Color::Red),

@@ -137,7 +137,7 @@ async fn wait(
     let mut waiter = app.hub.wait_for_node(node, peer.source.host()).ok_or_else(full)?;
     let known = known_node(&app, node).await?;
     let over = match (&message.value.ticket, known) {
-        (_, Some(known)) if known.revoked.is_some() && message.value.ticket.is_some() => true,
+        (Some(_), Some(known)) if known.revoked.is_some() || known.held.is_some() => true,
         (Some(ticket), Some(_)) => {
             let ticket = ticket.clone();
             let boot = app.db.read(move |store| store.boot(node, &ticket, unix_now())).await?;

@@ -44,6 +44,8 @@ pub fn routes(app: Arc<App>) -> Router<Arc<App>> {
         .route("/nodes/{id}/deny", post(deny))
         .route("/nodes/{id}/revoke", post(revoke))
         .route("/nodes/{id}/restore", post(restore))
+        .route("/nodes/{id}/hold", post(hold))
+        .route("/nodes/{id}/release", post(release))
         .route("/nodes/{id}/evidence", get(evidence_of))
         .route("/evidence/{number}", get(evidence))
         .route("/audit", get(audit))
@@ -80,6 +82,7 @@ async fn nodes(State(app): State<Arc<App>>) -> Answer<NodeList> {
             label: own_label(&line.label, registered.as_ref()),
             state: line.state,
             pending: line.pending,
+            held: line.held,
             last_seen: line.last_seen.max(registered.map_or(0, |summary| summary.last_seen)),
             last_outcome: line.last_outcome,
             last_code: line.last_code,
@@ -198,6 +201,40 @@ async fn restore(
         .change(node, move |store| store.restore(node, &because, By { actor: &caller.0, now: unix_now() }));
     restored.await?;
     info!(%node, "restored");
+    record(&app, node).await
+}
+
+async fn hold(
+    State(app): State<Arc<App>>,
+    Extension(caller): Extension<Caller>,
+    Path(id): Path<String>,
+    message: Json<Because>,
+) -> Answer<NodeRecord> {
+    let node = node_id(&id)?;
+    let because = message.value.because;
+    plain_text("a reason", &because, 512)?;
+    let held = app
+        .db
+        .change(node, move |store| store.hold(node, &because, By { actor: &caller.0, now: unix_now() }));
+    held.await?;
+    info!(%node, "held");
+    record(&app, node).await
+}
+
+async fn release(
+    State(app): State<Arc<App>>,
+    Extension(caller): Extension<Caller>,
+    Path(id): Path<String>,
+    message: Json<Because>,
+) -> Answer<NodeRecord> {
+    let node = node_id(&id)?;
+    let because = message.value.because;
+    plain_text("a reason", &because, 512)?;
+    let released = app
+        .db
+        .change(node, move |store| store.release(node, &because, By { actor: &caller.0, now: unix_now() }));
+    released.await?;
+    info!(%node, "released");
     record(&app, node).await
 }
 
@@ -367,6 +404,7 @@ pub async fn record(app: &App, node: NodeId) -> Answer<NodeRecord> {
             pending: None,
             policy: None,
             revoked_because: None,
+            held: None,
         }));
     };
     let suggested = registered.as_ref().map(|registered| registered_summary(id.clone(), registered));
@@ -385,6 +423,7 @@ pub async fn record(app: &App, node: NodeId) -> Answer<NodeRecord> {
             label: own_label(&known.label, suggested.as_ref()),
             state,
             pending: pending.is_some(),
+            held: known.held.is_some(),
             last_seen: known.last_seen.max(registered.last_seen),
             last_outcome: known.last_outcome,
             last_code: known.last_code,
@@ -395,6 +434,7 @@ pub async fn record(app: &App, node: NodeId) -> Answer<NodeRecord> {
         pending,
         policy: policy.map(|policy| policy.summary),
         revoked_because: known.revoked,
+        held: known.held,
     }))
 }
 
@@ -404,6 +444,7 @@ fn registered_summary(id: String, registration: &Registration) -> NodeSummary {
         label: registration.register.label.clone(),
         state: NodeState::Registered,
         pending: false,
+        held: false,
         last_seen: registration.last_seen,
         last_outcome: None,
         last_code: None,

@@ -11,6 +11,7 @@ use halfkey_evidence::Rejection;
 use halfkey_evidence::eventlog::ProvenLog;
 use halfkey_evidence::quote::{Committed, OpenFence, VerifiedQuote};
 use halfkey_protocol::hpke::Released;
+use halfkey_protocol::wire::operator::Held;
 use halfkey_protocol::wire::{Credential, Purpose, Sealed, SignedEnrollment};
 use halfkey_protocol::{Bytes, NodeId, Reason, hpke, policy};
 
@@ -76,6 +77,7 @@ impl<'a> ReleaseGrant<'a> {
         let quote = fence.quote();
         require_purpose(quote, node.id, Purpose::Boot)?;
         require_not_revoked(node)?;
+        require_not_held(node)?;
         let enrollment = node
             .current
             .as_ref()
@@ -215,6 +217,17 @@ impl EnrollRelease {
 pub fn require_not_revoked(node: &Node) -> Result<(), Rejection> {
     match &node.revoked {
         Some(because) => Err(Rejection::new(Reason::Revoked, because.clone())),
+        None => Ok(()),
+    }
+}
+
+/// No operator holds the node's boots.
+///
+/// # Errors
+/// `Held`.
+pub fn require_not_held(node: &Node) -> Result<(), Rejection> {
+    match &node.held {
+        Some(Held { by, because }) => Err(Rejection::new(Reason::Held, format!("{by}: {because}"))),
         None => Ok(()),
     }
 }

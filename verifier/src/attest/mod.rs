@@ -204,7 +204,7 @@ impl<'a> Assessment<'a> {
         ruling(Some(quoted), findings, decided)
     }
 
-    /// Log, fence, revocation; then the policy, or an operator's approval of this very boot.
+    /// Log, fence, revocation, hold; then the policy, or an operator's approval of this very boot.
     fn boot(
         &self,
         checked: &Checked<'_>,
@@ -215,7 +215,7 @@ impl<'a> Assessment<'a> {
     ) -> (Decided, Vec<Finding>) {
         let before_policy = log.as_ref().map_err(Clone::clone).and_then(|log| {
             let fence = quote::require_open_fence(&checked.quote)?;
-            self.require_same_policy(&standing.node)?;
+            self.require_standing(&standing.node)?;
             Ok((log.as_deref(), fence))
         });
         let (log, fence) = match before_policy {
@@ -255,8 +255,10 @@ impl<'a> Assessment<'a> {
         (decided, findings)
     }
 
-    fn require_same_policy(&self, node: &Node) -> Result<(), Rejection> {
+    /// Neither revoked nor held, and governed by what it was judged by.
+    fn require_standing(&self, node: &Node) -> Result<(), Rejection> {
         grant::require_not_revoked(node)?;
+        grant::require_not_held(node)?;
         if node.governing == self.governing {
             return Ok(());
         }
@@ -367,6 +369,7 @@ pub fn hint(reason: Reason) -> Option<&'static str> {
             "if the TPM or virtual machine was restored on purpose, enroll the node again"
         }
         Reason::Revoked => "an operator restores the node with `halfkey restore NODE`",
+        Reason::Held => "an operator lets it unlock again with `halfkey release NODE`",
         Reason::FenceExtended => "keys are released to the initramfs only: reboot",
         Reason::EnrollmentUsed => "an operator enrolls the node again with `halfkey enroll NODE`",
         Reason::Bank => "enroll the node again with a bank that the firmware extends",

@@ -15,7 +15,9 @@ pub use policies::{
 use crate::attest::Ruling;
 use crate::wake::Hub;
 use halfkey_protocol::kdf::Hash;
-use halfkey_protocol::wire::operator::{AuditEntry, EvidenceRecord, EvidenceSummary, NodeState, PendingBoot};
+use halfkey_protocol::wire::operator::{
+    AuditEntry, EvidenceRecord, EvidenceSummary, Held, NodeState, PendingBoot,
+};
 use halfkey_protocol::wire::policies::{Group, PolicyRecord, PolicySummary, ProposalRecord};
 use halfkey_protocol::wire::{Credential, Finish, Register, SignedEnrollment, Verdict};
 use halfkey_protocol::{NodeId, Reason};
@@ -164,6 +166,8 @@ pub struct Node {
     pub label: String,
     /// Why it is revoked, if it is.
     pub revoked: Option<String>,
+    /// Who holds it and why, if somebody does: its boots are denied.
+    pub held: Option<Held>,
     /// Proved: serves `boot`.
     pub current: Option<Enrollment>,
     /// Not proved yet: serves `enroll`. The current one stays valid beside it,
@@ -207,6 +211,8 @@ pub struct NodeLine {
     pub state: NodeState,
     /// A boot waits for an operator.
     pub pending: bool,
+    /// An operator holds it.
+    pub held: bool,
     /// Last evidence.
     pub last_seen: u64,
     /// Its outcome.
@@ -366,6 +372,10 @@ pub trait Store: Documents + Send + Sync {
     fn revoke(&self, node: NodeId, label: &str, because: &str, by: By<'_>) -> Result<()>;
     /// Takes that back.
     fn restore(&self, node: NodeId, because: &str, by: By<'_>) -> Result<()>;
+    /// Its boots are denied from now on.
+    fn hold(&self, node: NodeId, because: &str, by: By<'_>) -> Result<()>;
+    /// Takes that back.
+    fn release(&self, node: NodeId, because: &str, by: By<'_>) -> Result<()>;
 
     /// Rules on evidence and records evidence, verdict, counters and audit entry, or nothing.
     fn attest(&self, case: &Case<'_>, rule: &mut dyn FnMut(&Standing) -> Ruling) -> Result<Verdict>;

@@ -241,6 +241,14 @@ impl Store for Sqlite {
         self.write(|tx| nodes::restore(tx, node, because, by))
     }
 
+    fn hold(&self, node: NodeId, because: &str, by: By<'_>) -> Result<()> {
+        self.write(|tx| nodes::hold(tx, node, because, by))
+    }
+
+    fn release(&self, node: NodeId, because: &str, by: By<'_>) -> Result<()> {
+        self.write(|tx| nodes::release(tx, node, because, by))
+    }
+
     fn attest(&self, case: &Case<'_>, rule: &mut dyn FnMut(&Standing) -> Ruling) -> Result<Verdict> {
         self.write(|tx| evidence::attest(tx, case, rule))
     }

@@ -8,13 +8,15 @@ use crate::store::{
 use crate::{CLOCK_TOLERANCE, utc};
 use halfkey_protocol::identity::fingerprint;
 use halfkey_protocol::kdf::Hash;
+use halfkey_protocol::wire::operator::Held;
 use halfkey_protocol::wire::{Credential, Enrollment as Document, SignedEnrollment};
 use halfkey_protocol::{Bytes, NodeId, Reason, half};
 use rusqlite::{Connection, OptionalExtension as _, Row, Transaction, params};
 
 /// One node.
 pub fn one(c: &Connection, node: NodeId) -> Result<Option<Node>> {
-    const SQL: &str = "SELECT label, revoked_because, group_name, last_seen, last_outcome, last_code
+    const SQL: &str = "SELECT label, revoked_because, group_name, last_seen, last_outcome, last_code,
+                              held_by, held_because
                        FROM nodes WHERE node_id = ?1";
     let found = c.prepare_cached(SQL).and_then(|mut query| {
         let read = |row: &Row<'_>| {
@@ -23,6 +25,7 @@ pub fn one(c: &Connection, node: NodeId) -> Result<Option<Node>> {
                 id: node,
                 label: row.get(0)?,
                 revoked: row.get(1)?,
+                held: None,
                 current: None,
                 open: None,
                 governing: Governing::default(),
@@ -30,11 +33,21 @@ pub fn one(c: &Connection, node: NodeId) -> Result<Option<Node>> {
                 last_outcome: row.get(4)?,
                 last_code: row.get(5)?,
             };
-            Ok((node, group))
+            let held: (Option<String>, Option<String>) = (row.get(6)?, row.get(7)?);
+            Ok((node, group, held))
         };
         query.query_row([id_text(node)], read).optional()
     });
-    let Some((mut found, group)) = found.map_err(broken)? else { return Ok(None) };
+    let Some((mut found, group, held)) = found.map_err(broken)? else { return Ok(None) };
+    found.held = match held {
+        (Some(by), Some(because)) => Some(Held { by, because }),
+        (None, None) => None,
+        (Some(_), None) | (None, Some(_)) => {
+            return Err(damaged(&format!(
+                "table nodes, {node}: held_by without held_because, or the reverse"
+            )));
+        }
+    };
     found.governing = policies::governing(c, node, group)?;
     found.current = enrollment(c, node, "current")?;
     found.open = enrollment(c, node, "open")?;
@@ -49,7 +62,7 @@ pub fn all(c: &Connection, now: u64) -> Result<Vec<NodeLine>> {
                     EXISTS (SELECT 1 FROM enrollments e WHERE e.node_id = n.node_id AND e.state = 'open'),
                     EXISTS (SELECT 1 FROM enrollments e WHERE e.node_id = n.node_id AND e.state = 'current'),
                     EXISTS (SELECT 1 FROM boots b WHERE b.node_id = n.node_id AND b.decision IS NULL AND b.expires > ?1),
-                    last_seen, last_outcome, last_code
+                    last_seen, last_outcome, last_code, held_by IS NOT NULL
              FROM nodes n ORDER BY label, node_id",
         )
         .map_err(broken)?;
@@ -63,6 +76,7 @@ pub fn all(c: &Connection, now: u64) -> Result<Vec<NodeLine>> {
                 last_seen: as_u64(row.get(6)?),
                 last_outcome: row.get(7)?,
                 last_code: row.get(8)?,
+                held: row.get(9)?,
             })
         };
         NodeId::parse(&row.get::<_, String>(0)?).map(line).transpose()
@@ -210,6 +224,31 @@ pub fn restore(tx: &Transaction<'_>, node: NodeId, because: &str, by: By<'_>) ->
         return Err(StoreError::Refused(Reason::Conflict, format!("node {node} is not revoked")));
     }
     audit::append(tx, by, "restore", Some(node), because)
+}
+
+/// Its boots are denied from now on, so that they ask for the passphrase at once and with the disk closed. Somebody
+/// else's hold is taken over: the trail has both.
+pub fn hold(tx: &Transaction<'_>, node: NodeId, because: &str, by: By<'_>) -> Result<()> {
+    let held = tx.execute(
+        "UPDATE nodes SET held_by = ?2, held_because = ?3 WHERE node_id = ?1",
+        params![id_text(node), by.actor, because],
+    );
+    if held.map_err(broken)? == 0 {
+        return Err(StoreError::Refused(Reason::NotEnrolled, format!("node {node} has no boots to hold")));
+    }
+    audit::append(tx, by, "hold", Some(node), because)
+}
+
+/// Takes that back.
+pub fn release(tx: &Transaction<'_>, node: NodeId, because: &str, by: By<'_>) -> Result<()> {
+    let released = tx.execute(
+        "UPDATE nodes SET held_by = NULL, held_because = NULL WHERE node_id = ?1 AND held_by IS NOT NULL",
+        [id_text(node)],
+    );
+    if released.map_err(broken)? == 0 {
+        return Err(StoreError::Refused(Reason::Conflict, format!("node {node} is not held")));
+    }
+    audit::append(tx, by, "release", Some(node), because)
 }
 
 /// The node's enrollment accepted a quote with these.

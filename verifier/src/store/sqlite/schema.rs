@@ -130,6 +130,9 @@ CREATE INDEX audit_by_node ON audit (node_id, seq) WHERE node_id IS NOT NULL;
 const STEP_1: &str = "
 ALTER TABLE nodes DROP COLUMN reference;
 ALTER TABLE nodes ADD COLUMN group_name TEXT;
+-- An operator holds the node: its boots are denied.
+ALTER TABLE nodes ADD COLUMN held_by TEXT;
+ALTER TABLE nodes ADD COLUMN held_because TEXT;
 CREATE INDEX nodes_by_group ON nodes (group_name, node_id) WHERE group_name IS NOT NULL;
 
 ALTER TABLE boots RENAME COLUMN differing TO findings;

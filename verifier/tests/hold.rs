@@ -1,0 +1,76 @@
+//! `hold` and `release`: a machine whose boots are to ask for the passphrase.
+#![allow(clippy::unwrap_used, reason = "a test ends where it fails")]
+
+mod common;
+
+use common::node::{Node, said};
+use common::{Server, get, path, post, refused};
+use halfkey_protocol::Reason;
+use halfkey_protocol::wire::operator::{AuditList, Because, Held, NodeList, NodeRecord};
+use halfkey_protocol::wire::{Problem, Wait, Waited};
+use halfkey_verifier::client::Client;
+
+async fn decide(operator: &Client, node: &Node, what: &str) -> Result<NodeRecord, Problem> {
+    let because = Because { because: "the root file system is damaged".into() };
+    post(operator, &path(node.id, what), &because).await
+}
+
+#[tokio::test]
+async fn a_held_node_boots_with_its_passphrase_until_it_is_released() {
+    let server = Server::start();
+    let (anybody, operator) = (server.anybody(), server.operator());
+    let node = Node::new();
+    node.register(&anybody).await.unwrap();
+    assert_eq!(refused(decide(&operator, &node, "/hold").await), Reason::NotEnrolled);
+    node.enroll(&anybody, &operator, "first").await;
+    assert_eq!(refused(decide(&operator, &node, "/release").await), Reason::Conflict);
+
+    // One that waits for an operator is told at once: the prompt must not come only at its deadline.
+    node.reboot();
+    let pending = node.boot(&anybody).await;
+    assert_eq!(said(&pending), "pending no_policy");
+    node.approve(&operator).await.unwrap();
+    node.boot(&anybody).await;
+    node.reboot();
+    let pending = node.boot(&anybody).await;
+    let waiting = tokio::spawn({
+        let (anybody, wait) =
+            (server.anybody(), Wait { node_id: node.id.to_string(), ticket: pending.ticket.clone() });
+        async move { post::<Waited>(&anybody, "/v1/wait", &wait).await.unwrap() }
+    });
+    let record = decide(&operator, &node, "/hold").await.unwrap();
+    let held = Held { by: "ada".into(), because: "the root file system is damaged".into() };
+    assert_eq!((record.summary.held, record.held), (true, Some(held)));
+    assert!(waiting.await.unwrap().changed);
+    // And one that comes to wait only now does not.
+    let wait = Wait { node_id: node.id.to_string(), ticket: pending.ticket };
+    assert!(post::<Waited>(&anybody, "/v1/wait", &wait).await.unwrap().changed);
+    let denied = node.boot(&anybody).await;
+    assert_eq!(said(&denied), "denied held");
+    assert!(denied.message.ends_with("ada: the root file system is damaged"), "{denied:?}");
+    assert!(denied.hint.as_deref().is_some_and(|hint| hint.contains("halfkey release")), "{denied:?}");
+    assert!(denied.sealed.is_none() && denied.release_signature.is_none() && denied.ticket.is_none());
+
+    // Neither an approval nor a policy is above it, and an approval is not used up by it.
+    node.approve(&operator).await.unwrap();
+    assert_eq!(said(&node.boot(&anybody).await), "denied held");
+    decide(&operator, &node, "/release").await.unwrap();
+    assert_eq!(said(&node.boot(&anybody).await), "released");
+    node.allow(&operator).await;
+    decide(&operator, &node, "/hold").await.unwrap();
+    node.reboot();
+    assert_eq!(said(&node.boot(&anybody).await), "denied held");
+    let list: NodeList = get(&operator, "/v1/operator/nodes").await.unwrap();
+    assert!(list.nodes[0].held);
+
+    // It is about boots only: whoever repairs the machine may enroll it again.
+    node.enroll(&anybody, &operator, "second").await;
+    assert_eq!(said(&node.boot(&anybody).await), "denied held");
+    let record = decide(&operator, &node, "/release").await.unwrap();
+    assert_eq!((record.summary.held, record.held), (false, None));
+    assert_eq!(said(&node.boot(&anybody).await), "released");
+
+    let trail: AuditList = get(&operator, &format!("/v1/operator/audit?node={}", node.id)).await.unwrap();
+    let of = |action: &str| trail.entries.iter().filter(|e| e.action == action && e.actor == "ada").count();
+    assert_eq!((of("hold"), of("release")), (2, 2));
+}
