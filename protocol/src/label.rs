@@ -26,3 +26,5 @@ pub const FENCE_CLOSED: &[u8] = b"halfkey v1 fence closed";
 pub const FENCE_PASSPHRASE: &[u8] = b"halfkey v1 fence passphrase";
 /// Event data when the mounted root is not on a volume that was opened.
 pub const FENCE_ROGUE: &[u8] = b"halfkey v1 fence rogue";
+/// Event data on top of `opened` when a shell was given, after every mapping was closed.
+pub const FENCE_SHELL: &[u8] = b"halfkey v1 fence shell";

@@ -275,7 +275,7 @@ async fn only_a_boot_that_attestation_opened_may_propose() {
     assert_eq!(said(&node.boot(&anybody).await), "released");
     assert!(unattested(&new()).await.contains("pcr 15"), "the fence is still open");
     node.tpm.extend(15, label::FENCE_CLOSED);
-    assert!(unattested(&new()).await.contains("pcr 15"));
+    assert!(unattested(&new()).await.contains("found it closed"));
 
     // Opened, then a passphrase was asked for as well; a log that admits it does not help.
     opened(&server, &node, &old()).await;
@@ -285,7 +285,16 @@ async fn only_a_boot_that_attestation_opened_may_propose() {
     let message = with_userspace_log(&anybody, &node, &[label::FENCE_PASSPHRASE]).await;
     let proposed = send(&server, &message).await;
     assert_eq!(answered(&proposed), "refused proposal_unattested");
-    assert!(proposed.message.contains("extended again"), "{proposed:?}");
+    assert!(proposed.message.contains("a passphrase was asked for"), "{proposed:?}");
+
+    // Opened, then a shell was given: whoever sat there is root and has a log that calls it systemd's.
+    opened(&server, &node, &old()).await;
+    node.tpm.extend(15, label::FENCE_SHELL);
+    assert!(unattested(&new()).await.contains("a shell was given"));
+    let message = with_userspace_log(&anybody, &node, &[label::FENCE_SHELL]).await;
+    let proposed = send(&server, &message).await;
+    assert_eq!(answered(&proposed), "refused proposal_unattested");
+    assert!(proposed.message.contains("a shell was given"), "{proposed:?}");
 
     // Later systemd measures into the same PCR: its log explains that, and nothing else does.
     opened(&server, &node, &old()).await;

@@ -173,31 +173,64 @@ fn require_opened<'a>(
             released.evidence_id, released.reset, released.restart
         ));
     }
-    let quoted = quote.pcr(FENCE_PCR);
-    let mut value = released.fence.to_vec();
-    if value == quoted {
-        return Ok(released);
-    }
     // Later systemd measures into the same PCR; its log is hearsay until it leads to the quote.
-    let ours = [label::FENCE_CLOSED, label::FENCE_PASSPHRASE, label::FENCE_ROGUE];
-    let ours = ours.map(|event| Hash::Sha256.digest(&[event]));
-    for event in userspace::parse(userspace_log.unwrap_or_default(), Hash::Sha256)? {
-        if event.pcr != FENCE_PCR {
-            continue;
-        }
-        if ours.iter().any(|own| own[..] == event.digest[..]) {
-            return refuse("the fence was extended again after the opening".to_owned());
-        }
-        value = Hash::Sha256.digest(&[&value, &event.digest]);
-        if value == quoted {
-            return Ok(released);
-        }
+    let mut later = userspace::parse(userspace_log.unwrap_or_default(), Hash::Sha256)?;
+    later.retain(|event| event.pcr == FENCE_PCR);
+    let later: Vec<_> = later.iter().map(|event| &*event.digest).collect();
+    match only_opened(&released.fence, quote.pcr(FENCE_PCR), &later) {
+        Ok(()) => Ok(released),
+        Err(why) => refuse(format!(
+            "expected pcr {FENCE_PCR} as the opening of evidence {} left it, and {why}",
+            released.evidence_id
+        )),
     }
-    refuse(format!(
-        "expected pcr {FENCE_PCR} as the opening of evidence {} left it, {}, found {}",
-        released.evidence_id,
-        hex(&released.fence),
-        hex(quoted)
+}
+
+/// What the agent extends the fence with besides r, and what it means that it did.
+const NOT_OPENED: [(&[u8], &str); 4] = [
+    (label::FENCE_CLOSED, "found it closed: no attestation opened the volumes"),
+    (label::FENCE_PASSPHRASE, "found that a passphrase was asked for"),
+    (label::FENCE_ROGUE, "found a root that is not on a volume that was opened"),
+    (label::FENCE_SHELL, "found that a shell was given"),
+];
+
+/// PCR 15 is what the opening made of it, extended by nothing but what the log has; and nothing in the log is one of
+/// our own events.
+///
+/// # Errors
+/// What was found in its place.
+fn only_opened(opened: &[u8; 32], quoted: &[u8], later: &[&[u8]]) -> std::result::Result<(), String> {
+    let zero = [0; 32];
+    if *quoted == zero {
+        return Err("found zero: nothing was opened yet".to_owned());
+    }
+    let ours = NOT_OPENED.map(|(event, what)| (Hash::Sha256.digest(&[event]), what));
+    let leads_to_quote = |value: &[u8]| {
+        ours.iter().find(|(event, _)| Hash::Sha256.digest(&[value, event]) == quoted).map(|(_, what)| *what)
+    };
+    if let Some(what) = leads_to_quote(&zero) {
+        return Err(what.to_owned());
+    }
+    let mut value = opened.to_vec();
+    let mut events = later.iter();
+    loop {
+        if value == quoted {
+            return Ok(());
+        }
+        // Without a record of it, it shows all the same.
+        if let Some(what) = leads_to_quote(&value) {
+            return Err(what.to_owned());
+        }
+        let Some(event) = events.next() else { break };
+        if let Some((_, what)) = ours.iter().find(|(own, _)| own[..] == **event) {
+            return Err((*what).to_owned());
+        }
+        value = Hash::Sha256.digest(&[&value, event]).to_vec();
+    }
+    Err(format!(
+        "found {}, where {} was expected and systemd's log does not lead from one to the other",
+        hex(quoted),
+        hex(opened)
     ))
 }
 
@@ -303,4 +336,55 @@ pub fn is_booted(proposal: &Proposal, log: &ExplainedLog) -> bool {
         && proposal.images.iter().all(|image| has(4, &image.authenticode))
         && proposal.sections.iter().all(|section| has(11, &section.digest))
         && proposal.initrd.as_ref().is_none_or(|initrd| has(9, initrd))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    const OPENED: [u8; 32] = [7; 32];
+
+    fn after(events: &[&[u8]]) -> Vec<u8> {
+        events.iter().fold(OPENED.to_vec(), |value, event| Hash::Sha256.digest(&[&value, event]).to_vec())
+    }
+
+    #[test]
+    fn our_own_events_are_told_with_and_without_a_log() {
+        let systemd = Hash::Sha256.digest(&[b"machine-id:1"]);
+        for (event, what) in NOT_OPENED {
+            let own = Hash::Sha256.digest(&[event]);
+            let closed = Hash::Sha256.digest(&[&[0; 32], &own]);
+            for (quoted, log) in [
+                (closed.to_vec(), vec![]),
+                (after(&[&own]), vec![]),
+                (after(&[&own]), vec![&own[..]]),
+                (after(&[&systemd, &own]), vec![&systemd[..]]),
+                (after(&[&own, &systemd]), vec![&own[..], &systemd[..]]),
+                (after(&[&systemd, &own, &systemd]), vec![&systemd[..], &own[..], &systemd[..]]),
+            ] {
+                assert_eq!(only_opened(&OPENED, &quoted, &log).unwrap_err(), what);
+            }
+            // Hidden between systemd's: the log does not lead there.
+            let hidden = after(&[&own, &systemd]);
+            assert!(only_opened(&OPENED, &hidden, &[&systemd[..]]).unwrap_err().contains("systemd's log"));
+        }
+        assert!(only_opened(&OPENED, &[0; 32], &[]).unwrap_err().contains("zero"));
+    }
+
+    proptest! {
+        #[test]
+        fn exactly_what_was_measured_after_the_opening_is_explained(
+            events in proptest::collection::vec(any::<[u8; 32]>(), 0..6), ahead: u8, missing: bool
+        ) {
+            let log: Vec<&[u8]> = events.iter().map(|event| &event[..]).collect();
+            let seen = usize::from(ahead) % (log.len() + 1);
+            let quoted = after(&log[..seen]);
+            // A log may be ahead of the quote, being read after it.
+            prop_assert!(only_opened(&OPENED, &quoted, &log).is_ok());
+            if missing && seen > 0 {
+                prop_assert!(only_opened(&OPENED, &quoted, &log[1..]).is_err());
+            }
+        }
+    }
 }
