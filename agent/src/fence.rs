@@ -4,6 +4,7 @@
 
 use crate::boot::cmdline::Settings;
 use crate::boot::state::State;
+use crate::boot::sysrq;
 use crate::boot::uevent::Uevents;
 use crate::console;
 use crate::deadline::Deadline;
@@ -18,6 +19,9 @@ use std::time::Duration;
 /// How long a TPM whose driver is a module may take to appear. It was there when the firmware ran.
 const DRIVER: Duration = Duration::from_secs(15);
 
+/// How long the disks may take to write what they have, before the machine is switched off.
+const SYNC: Duration = Duration::from_secs(3);
+
 /// What PCR 15 says of this boot.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Meaning {
@@ -27,8 +31,10 @@ pub enum Meaning {
     Closed,
     /// The enrolled volumes were opened in this boot, by the state that the agent left.
     Opened,
-    /// The same, and a passphrase was asked for afterwards.
+    /// The same; they were closed again, and a passphrase was asked for.
     Passphrase,
+    /// The same; they were closed again, and there was a shell of the initramfs.
+    Shell,
     /// The mounted root was not on a volume that was opened.
     Rogue,
     /// A value that nothing known leads to.
@@ -43,6 +49,7 @@ impl Meaning {
             Self::Closed => "closed",
             Self::Opened => "opened",
             Self::Passphrase => "passphrase",
+            Self::Shell => "shell",
             Self::Rogue => "rogue",
             Self::Unknown => "unknown",
         }
@@ -61,18 +68,16 @@ pub fn extended(bank: Hash, mut value: Vec<u8>, digests: &[Vec<u8>]) -> Vec<u8> 
 /// digests that systemd measured later (see [`crate::userspace_log`]).
 pub fn meaning(value: &[u8; 32], state: Option<&State>, later: &[Vec<u8>]) -> Meaning {
     let event = |data: &[u8]| Hash::Sha256.digest(&[data]);
-    let (closed, passphrase, rogue) =
-        (event(label::FENCE_CLOSED), event(label::FENCE_PASSPHRASE), event(label::FENCE_ROGUE));
-    let zero = vec![0; 32];
+    let after = |start: &[u8], data: &[u8]| extended(Hash::Sha256, start.to_vec(), &[event(data)]);
     if value.iter().all(|byte| *byte == 0) {
         return Meaning::Open;
     }
-    let mut candidates = vec![(Meaning::Closed, extended(Hash::Sha256, zero, &[closed]))];
+    let mut candidates = vec![(Meaning::Closed, after(&[0; 32], label::FENCE_CLOSED))];
     if let Some(opened) = state.map(|state| state.fence.0.clone()) {
-        let asked = extended(Hash::Sha256, opened.clone(), &[passphrase]);
-        candidates
-            .push((Meaning::Rogue, extended(Hash::Sha256, opened.clone(), std::slice::from_ref(&rogue))));
-        candidates.push((Meaning::Rogue, extended(Hash::Sha256, asked.clone(), &[rogue])));
+        let asked = after(&opened, label::FENCE_PASSPHRASE);
+        candidates.push((Meaning::Rogue, after(&opened, label::FENCE_ROGUE)));
+        candidates.push((Meaning::Rogue, after(&asked, label::FENCE_ROGUE)));
+        candidates.push((Meaning::Shell, after(&opened, label::FENCE_SHELL)));
         candidates.push((Meaning::Passphrase, asked));
         candidates.push((Meaning::Opened, opened));
     }
@@ -103,15 +108,19 @@ pub fn extend(tpm: &mut Tpm, data: &[u8]) -> Result<FenceState> {
 }
 
 /// The same for `r`, which is extended into an open fence only: what was closed meanwhile, by
-/// whatever path, stays closed.
+/// whatever path, stays closed. In the initramfs there is no SysRq from here on.
 ///
 /// # Errors
-/// [`Kind::Fence`] if a bank is not zero or shows another value afterwards; nothing may be opened then.
+/// [`Kind::Fence`] if a bank is not zero or shows another value afterwards, [`Kind::System`] if SysRq can't be switched
+/// off; nothing may be opened then.
 pub fn extend_open(tpm: &mut Tpm, r: &[u8]) -> Result<FenceState> {
     let before = tpm.fence_state()?;
     if !before.is_open() {
         return Err(Error::new(Kind::Fence, "expected PCR 15 to be zero still, found it extended: the fence was closed while the volumes were unlocked")
             .hint("something else asked for a passphrase or a shell in this boot; reboot to try again"));
+    }
+    if console::in_initramfs() {
+        sysrq::switch_off()?;
     }
     extend_from(tpm, &before, r)
 }
@@ -211,31 +220,11 @@ fn is_absent(location: &Location) -> bool {
     matches!(location, Location::Device(path) if !path.exists())
 }
 
-/// A passphrase is about to be asked for `mapping`: adds `passphrase` to an opened fence, closes an
-/// open one. A no-op if that mapping is active already (systemd-cryptsetup then asks nothing).
-///
-/// # Errors
-/// As [`ensure_closed`].
-pub fn before_passphrase(location: &Location, mapping: &str) -> Result<()> {
-    if crate::boot::state::mapping_uuid(mapping).is_some() {
-        return Ok(());
-    }
-    if ensure_closed(location)? != Ensured::Already {
-        return Ok(());
-    }
-    let Some(state) = State::load()? else { return Ok(()) };
-    let mut tpm = Tpm::open(location)?;
-    let value = tpm.fence_state()?.sha256();
-    if value.is_some_and(|value| meaning(&value, Some(&state), &[]) == Meaning::Opened) {
-        extend(&mut tpm, label::FENCE_PASSPHRASE)?;
-    }
-    Ok(())
-}
-
-/// Whether an unconfirmed fence ends this boot: only in the initramfs, and not if the (measured)
-/// command line says `rd.halfkey=off`.
+/// Whether an unconfirmed fence, or something that can't be closed, ends this boot: only in the
+/// initramfs, and not if the (measured) command line says `rd.halfkey=off`. Where attestation opened
+/// something there is a TPM, whatever the firmware shows.
 pub fn must_power_off(settings: &Settings) -> bool {
-    console::in_initramfs() && !settings.off && firmware_shows_tpm()
+    console::in_initramfs() && !settings.off && (firmware_shows_tpm() || !matches!(State::load(), Ok(None)))
 }
 
 /// What follows when the fence could not be confirmed.
@@ -267,10 +256,19 @@ impl Unconfirmed {
 /// Says why, and powers the machine off. Returns only if the kernel refuses.
 pub fn power_off(why: &Error) -> Error {
     console::complain(why);
-    console::say(
-        "powering off: the fence (PCR 15) must not stay open. hint: to boot with a passphrase anyway, add rd.halfkey=off to the kernel command line",
-    );
-    nix::unistd::sync();
+    console::say("powering off");
+    if why.hint.is_none() {
+        console::say(
+            "hint: the fence (PCR 15) must not stay open. To boot with a passphrase anyway, add rd.halfkey=off to the kernel command line",
+        );
+    }
+    // A disk that does not answer any more must not keep the machine on.
+    let (done, synced) = std::sync::mpsc::channel();
+    std::thread::spawn(move || {
+        nix::unistd::sync();
+        done.send(())
+    });
+    let _ = synced.recv_timeout(SYNC);
     match reboot(RebootMode::RB_POWER_OFF) {
         Ok(never) => match never {},
         Err(errno) => Error::system("power off", errno.desc()),
@@ -331,6 +329,7 @@ mod tests {
         let asked = after(&opened, label::FENCE_PASSPHRASE);
         assert_eq!(of(&asked, &[]), Meaning::Passphrase);
         assert_eq!(of(&after(&asked, label::FENCE_ROGUE), &[]), Meaning::Rogue);
+        assert_eq!(of(&after(&opened, label::FENCE_SHELL), &[]), Meaning::Shell);
         assert_eq!(of(&after(&[0; 32], b"r of another boot"), &[]), Meaning::Unknown);
         let machine_id = Hash::Sha256.digest(&[b"machine-id:..."]);
         assert_eq!(of(&after(&opened, b"machine-id:..."), &[]), Meaning::Unknown);

@@ -1,7 +1,7 @@
 //! `halfkey-agent`: the command line around [`halfkey_agent`].
 
 use halfkey_agent::boot::cmdline::Settings;
-use halfkey_agent::boot::{gate, unlock};
+use halfkey_agent::boot::{gate, unlock, way_out};
 use halfkey_agent::cli::{self, Command};
 use halfkey_agent::error::{Error, Kind, Result};
 use halfkey_agent::fence::Unconfirmed;
@@ -108,28 +108,31 @@ fn run_propose(options: &propose::Options, json: bool, quiet: bool) -> Result<Ex
 
 /// Checks the mounted root. With `exec`, the boot window ends here, also where nothing was enrolled.
 fn run_gate(tpm: &Location, exec: &[OsString]) -> Result<()> {
-    if !exec.is_empty() {
-        close_fence(tpm, None, true)?;
-    }
-    gate::run(tpm, &Settings::of_this_boot())?;
-    exec_into(exec)
-}
-
-/// Closes the fence; then becomes `exec`, if there is one. A machine without a TPM has nothing to
-/// close, and a shell that someone needs must come.
-fn run_fence(tpm: &Location, passphrase: Option<&str>, exec: &[OsString]) -> Result<()> {
-    close_fence(tpm, passphrase, !exec.is_empty())?;
-    exec_into(exec)
-}
-
-fn close_fence(tpm: &Location, passphrase: Option<&str>, shell: bool) -> Result<()> {
-    let closed = match passphrase {
-        Some(mapping) => fence::before_passphrase(tpm, mapping),
-        None => fence::ensure_closed(tpm).map(drop),
-    };
-    let Err(error) = closed else { return Ok(()) };
     let settings = Settings::of_this_boot();
-    match Unconfirmed::of(&settings, fence::must_power_off(&settings), shell) {
+    if !exec.is_empty() {
+        or_power_off(fence::ensure_closed(tpm).map(drop), &settings, true)?;
+    }
+    gate::run(tpm, &settings)?;
+    exec_into(exec)
+}
+
+/// Closes the fence, and what was opened if somebody is about to get a prompt or, as `exec`, a shell;
+/// then becomes `exec`. A machine without a TPM has nothing to close, and a shell that someone needs
+/// must come.
+fn run_fence(tpm: &Location, passphrase: Option<&str>, exec: &[OsString]) -> Result<()> {
+    let settings = Settings::of_this_boot();
+    let closed = match passphrase {
+        Some(mapping) => way_out::before_passphrase(tpm, &settings, mapping),
+        None if exec.is_empty() => fence::ensure_closed(tpm).map(drop),
+        None => way_out::before_shell(tpm, &settings),
+    };
+    or_power_off(closed, &settings, !exec.is_empty())?;
+    exec_into(exec)
+}
+
+fn or_power_off(closed: Result<()>, settings: &Settings, shell: bool) -> Result<()> {
+    let Err(error) = closed else { return Ok(()) };
+    match Unconfirmed::of(settings, fence::must_power_off(settings), shell) {
         Unconfirmed::PowerOff => return Err(fence::power_off(&error)),
         Unconfirmed::Fail => return Err(error),
         Unconfirmed::GoOn => console::complain(&error),

@@ -219,7 +219,10 @@ impl Status {
                 "open" => "open: the boot window has not been closed, this node's half can still be unsealed",
                 "opened" => "fence extended: the volumes were opened by attestation in this boot",
                 "closed" => "fence extended: closed without an attested opening (passphrase boot)",
-                "passphrase" => "fence extended: opened by attestation, then a passphrase was asked for",
+                "passphrase" => {
+                    "fence extended: opened by attestation, closed again, then a passphrase was asked for"
+                }
+                "shell" => "fence extended: opened by attestation, closed again, then a shell was to be had",
                 "rogue" => "fence extended: the root was not on an opened volume",
                 _ => "fence extended: by something that the agent does not know",
             };

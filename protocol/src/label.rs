@@ -22,7 +22,7 @@ pub const ACTIVATE: &str = "halfkey v1 activate";
 
 /// Event data that closes the fence ([`crate::FENCE_PCR`]) without an attested opening.
 pub const FENCE_CLOSED: &[u8] = b"halfkey v1 fence closed";
-/// Event data on top of `opened` when a passphrase was asked for afterwards.
+/// Event data on top of `opened` when a passphrase was asked for afterwards: what was opened had been closed.
 pub const FENCE_PASSPHRASE: &[u8] = b"halfkey v1 fence passphrase";
 /// Event data when the mounted root is not on a volume that was opened.
 pub const FENCE_ROGUE: &[u8] = b"halfkey v1 fence rogue";

@@ -8,15 +8,14 @@
 use super::cmdline::Settings;
 use super::mountinfo::{self, Mount};
 use super::state::{Mapping, State};
+use super::teardown;
 use crate::deadline::Deadline;
 use crate::error::{Error, Kind, Result};
 use crate::fence::{self, Meaning};
-use crate::luks::cryptsetup;
 use crate::tpm::{Location, Tpm};
 use crate::{bounded, console};
 use halfkey_protocol::label;
 use std::path::{Path, PathBuf};
-use std::time::Duration;
 
 /// Deeper stacks of block devices do not exist.
 const DEPTH: u32 = 16;
@@ -38,12 +37,12 @@ pub fn run(location: &Location, settings: &Settings) -> Result<()> {
             return Ok(());
         }
         Ok(Some(state)) => state,
-        Err(error) => return Err(refuse(location, settings, None, error)),
+        Err(error) => return Err(refuse(location, settings, error)),
     };
     if state.opening {
         let why = Error::new(Kind::Volume, "gate: the unlocking ended in the middle of the opening")
             .hint("what it opened is not known; reboot");
-        return Err(refuse(location, settings, Some(&state), why));
+        return Err(refuse(location, settings, why));
     }
     let opened = state.mappings();
     if opened.is_empty() {
@@ -62,7 +61,7 @@ pub fn run(location: &Location, settings: &Settings) -> Result<()> {
             let error = Error::new(Kind::Volume, format!("gate: {why}")).hint(
                 "the disk was tampered with, or root= names a file system outside the enrolled volumes",
             );
-            Err(refuse(location, settings, Some(&state), error))
+            Err(refuse(location, settings, error))
         }
     }
 }
@@ -74,12 +73,9 @@ fn is_closed(location: &Location, state: &State) -> bool {
     value.is_some_and(|value| fence::meaning(&value, Some(state), &[]) == Meaning::Closed)
 }
 
-fn refuse(location: &Location, settings: &Settings, state: Option<&State>, why: Error) -> Error {
-    let deadline = Deadline::after(Duration::from_secs(10));
-    for volume in state.map(|state| state.volumes.as_slice()).unwrap_or_default() {
-        if let Err(error) = cryptsetup::close(&volume.name, deadline) {
-            console::complain(&error);
-        }
+fn refuse(location: &Location, settings: &Settings, why: Error) -> Error {
+    if let Err(error) = teardown::close_all(Deadline::after(teardown::LIMIT)) {
+        console::complain(&error);
     }
     let extended = Tpm::open(location)
         .map_err(Error::from)

@@ -9,6 +9,8 @@
 //! | [`state`] | what `gate` and `status` need to know of it |
 //! | [`gate`] | the root must be on a volume that was opened |
 //! | [`mountinfo`] | what is mounted where |
+//! | [`way_out`] | what must be done before a shell or a prompt |
+//! | [`sysrq`] | off while something is open |
 //! | [`teardown`] | takes away what was opened, before a shell or a prompt |
 //! | [`stack`], [`processes`], [`dm`] | what stands on LUKS mappings, who uses them, the ioctls that remove them |
 
@@ -20,6 +22,8 @@ pub mod mountinfo;
 pub mod processes;
 pub mod stack;
 pub mod state;
+pub mod sysrq;
 pub mod teardown;
 pub mod uevent;
 pub mod unlock;
+pub mod way_out;
