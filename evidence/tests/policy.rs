@@ -8,14 +8,15 @@ use common::boots::{BOOTS, Boot, Record};
 use halfkey_evidence::eventlog::{EXPLAINED, kind, replay};
 use halfkey_evidence::policy::rules::Digest;
 use halfkey_evidence::policy::{
-    Additions, Cover, Finding, Policy, boot_of, boot_toml, covers, diff, evaluate, explain, learn, learn_boot,
+    Additions, Assured, Cover, Finding, Policy, boot_of, boot_toml, covers, diff, evaluate, explain,
+    learn_boot,
 };
 use halfkey_protocol::kdf::Hash;
 use halfkey_protocol::wire::{Proposal, ProposedImage, ProposedSection};
 use proptest::prelude::*;
 
 fn learned(boot: &Boot) -> Policy {
-    let text = learn(&boot.log(), &boot.claims(), "learned", &["from a test"]).unwrap();
+    let text = boot.learned();
     Policy::parse(&text).unwrap_or_else(|problems| panic!("{}: {problems:?}\n{text}", boot.name))
 }
 
@@ -200,7 +201,7 @@ fn an_event_more_is_a_denial_that_names_it() {
 #[test]
 fn a_rule_for_one_event_accepts_one() {
     let boot = common::boots::boot("uki-secure-boot-own-keys");
-    let text = learn(&boot.log(), &boot.claims(), "learned", &[]).unwrap();
+    let text = boot.learned();
     let (head, tail) = text.split_once("\nauthorities = [\n").unwrap();
     let (_, tail) = tail.split_once("\n]\n").unwrap();
     let records = boot.records();
@@ -222,12 +223,18 @@ fn a_rule_for_one_event_accepts_one() {
 #[test]
 fn without_proof_a_command_line_is_none() {
     for boot in BOOTS {
+        let required = ["systemd.import_credentials=no", "efi=noruntime"];
+        let by_loader = |token: &&str| token.starts_with("BOOT_IMAGE=") || token.starts_with("initrd=");
+        let allowed: Vec<_> = boot.line().split_ascii_whitespace().collect();
+        let allowed: Vec<_> =
+            allowed.into_iter().filter(|token| !required.contains(token) && !by_loader(token)).collect();
         let by_tokens = |text: &str| {
             let line = text.lines().find(|line| line.starts_with("command_line = ")).unwrap();
-            let shared = "\n[command_line]\nallowed = [\"*\"]\nrequired = [\"systemd.import_credentials=no\", \"efi=noruntime\"]\n\n[[boot]]";
-            text.replace(line, "").replace("\n[[boot]]", shared)
+            let shared =
+                format!("\n[command_line]\nallowed = {allowed:?}\nrequired = {required:?}\n\n[[boot]]");
+            text.replace(line, "").replace("\n[[boot]]", &shared)
         };
-        let text = learn(&boot.log(), &boot.claims(), "learned", &[]).unwrap();
+        let text = boot.learned();
         let policy = Policy::parse(&by_tokens(&text)).unwrap();
         if boot.line().contains("efi=noruntime") {
             assert_eq!(boot.judge(&policy).findings, [], "{}", boot.name);
@@ -246,7 +253,7 @@ fn without_proof_a_command_line_is_none() {
 #[test]
 fn secure_boot_must_be_on_with_the_listed_keys() {
     let boot = common::boots::boot("uki-secure-boot-own-keys");
-    let text = learn(&boot.log(), &boot.claims(), "learned", &[]).unwrap();
+    let text = boot.learned();
     let list = |key: &str| {
         let start = text.find(&format!("\n{key} = [\n")).unwrap();
         let end = start + text[start..].find("\n]\n").unwrap() + 3;
@@ -293,7 +300,7 @@ fn secure_boot_must_be_on_with_the_listed_keys() {
 
 /// The policy of a signed boot with its signer in place of its hashes.
 fn by_signer(boot: &Boot) -> String {
-    let text = learn(&boot.log(), &boot.claims(), "signed", &[]).unwrap();
+    let text = boot.learned();
     let head = &text[..text.find("[[boot]]").unwrap()];
     let signer = head.rsplit("authorities = [\n").next().unwrap().split('"').nth(1).unwrap();
     let line = text.lines().find(|line| line.starts_with("command_line = ")).unwrap();
@@ -350,9 +357,10 @@ fn a_signer_vouches_for_image_initrd_and_sections() {
 fn a_boot_can_be_added_to_a_policy() {
     let (first, second) =
         (common::boots::boot("uki-no-secure-boot"), common::boots::boot("systemd-boot-type1"));
-    let text = learn(&first.log(), &first.claims(), "two", &[]).unwrap();
+    let text = first.learned();
     let before = Policy::parse(&text).unwrap();
-    let more = learn_boot(&before, &second.log(), &second.claims(), "by systemd-boot").unwrap();
+    let more =
+        learn_boot(&before, &second.log(), &second.claims(), second.assured(), "by systemd-boot").unwrap();
     let after = Policy::parse(&format!("{text}\n{more}")).unwrap();
     assert_eq!(first.judge(&after).findings, []);
     // The rest of the boot is the same machine's, but for the firmware, whose variables are in PCR 0 there.
@@ -378,14 +386,16 @@ fn a_boot_can_be_added_to_a_policy() {
 #[test]
 fn an_event_that_a_policy_has_is_not_learned_again() {
     let boot = common::boots::boot("grub-shim-ms-keys");
-    let text = learn(&boot.log(), &boot.claims(), "by grub", &[]).unwrap();
+    let text = boot.learned();
     let shared = |text: &str| text.matches("\n[[event]]\n").count();
     assert!(shared(&text) > 0, "shim measures SbatLevel into PCR 7:\n{text}");
     let policy = Policy::parse(&text).unwrap();
-    let more = learn_boot(&policy, &boot.log(), &boot.claims(), "once more").unwrap();
+    let more = learn_boot(&policy, &boot.log(), &boot.claims(), boot.assured(), "once more").unwrap();
     assert_eq!(shared(&more), 0, "{more}");
     let without = format!("{}\n", text.split("\n[[event]]\n").next().unwrap());
-    let more = learn_boot(&Policy::parse(&without).unwrap(), &boot.log(), &boot.claims(), "more").unwrap();
+    let more =
+        learn_boot(&Policy::parse(&without).unwrap(), &boot.log(), &boot.claims(), boot.assured(), "more")
+            .unwrap();
     assert_eq!(shared(&more), shared(&text));
 }
 
@@ -431,8 +441,8 @@ fn what_was_booted_is_covered_when_it_is_proposed() {
         let proposed = proposal(boot, &policy);
         assert_eq!(covers(&policy, &proposed), Cover::Hash(booted.clone()), "{name}");
         // The boot that is made of it accepts what was booted.
-        let made = boot_of(&proposed, &policy, Some(&booted)).unwrap();
-        let text = learn(&boot.log(), &boot.claims(), "x", &[]).unwrap();
+        let made = boot_of(&proposed, &policy, Some(&booted), Assured::default()).unwrap();
+        let text = boot.learned();
         let others = text[..text.find("[[boot]]").unwrap()].to_owned();
         let policy = Policy::parse(&format!("{others}{}", boot_toml(&made))).unwrap();
         assert_eq!(boot.judge(&policy).findings, [], "{name}");
@@ -448,11 +458,11 @@ fn what_was_booted_is_covered_when_it_is_proposed() {
         let mut other = proposed;
         other.command_line = Some(format!("{} debug", boot.line()));
         assert!(matches!(covers(&policy, &other), Cover::No(_)));
-        let findings = boot_of(&other, &policy, None).unwrap_err();
+        let findings = boot_of(&other, &policy, None, Assured::default()).unwrap_err();
         assert_eq!(findings[0].what, "command line");
         other.command_line = None;
         other.initrd = None;
-        let findings = boot_of(&other, &policy, None).unwrap_err();
+        let findings = boot_of(&other, &policy, None, Assured::default()).unwrap_err();
         assert!(findings.iter().any(|finding| finding.what == "initrd"));
     }
 }
@@ -472,7 +482,7 @@ fn a_signer_covers_what_only_the_boot_can_prove() {
 #[test]
 fn additions_do_not_go_below_the_floor() {
     let boot = common::boots::boot("uki-no-secure-boot");
-    let text = learn(&boot.log(), &boot.claims(), "learned", &[]).unwrap();
+    let text = boot.learned();
     // Without Secure Boot a signer is nobody, also in additions that can't know it.
     let signed = "format = 1\nname = \"more\"\n[[boot]]\nname = \"signed\"\ninitrd = \"signed\"\nsections = \"signed\"\ncommand_line = \"systemd.import_credentials=no\"\n[[boot.image]]\nrole = \"uki\"\nsigner = [\"sha256:1111111111111111111111111111111111111111111111111111111111111111\"]\n";
     let policy = Policy::parse(&text).unwrap().with(&Additions::parse(signed).unwrap());

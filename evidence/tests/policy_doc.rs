@@ -4,7 +4,7 @@
 
 mod common;
 
-use halfkey_evidence::policy::{Additions, Policy, learn};
+use halfkey_evidence::policy::{Additions, Policy};
 
 const PAGE: &str = include_str!("../../docs/policy.md");
 
@@ -77,7 +77,7 @@ fn short(text: &str) -> String {
 #[test]
 fn a_denial_looks_as_the_page_shows_it() {
     let boot = common::boots::boot("uki-secure-boot-own-keys");
-    let text = learn(&boot.log(), &boot.claims(), "learned", &[]).unwrap();
+    let text = boot.learned();
     let text = text.replace("name = \"linux-6.1.0-55-cloud-amd64.efi\"", "name = \"6.1.0-54\"");
     let text = text.replace("authenticode = [\"sha256:6062", "authenticode = [\"sha256:6162");
     let findings = boot.judge(&Policy::parse(&text).unwrap()).findings;

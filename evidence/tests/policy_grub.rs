@@ -6,7 +6,7 @@ mod common;
 
 use common::boots::{Record, boot, log_of};
 use halfkey_evidence::eventlog::{kind, replay};
-use halfkey_evidence::policy::{Claims, Finding, Policy, evaluate, learn, learn_boot};
+use halfkey_evidence::policy::{Assured, Claims, Finding, Policy, evaluate, learn, learn_boot};
 use halfkey_protocol::kdf::Hash;
 
 const LINE: &str = "root=/dev/mapper/root ro quiet systemd.import_credentials=no";
@@ -66,7 +66,8 @@ fn findings(policy: &Policy, records: &[Record]) -> Vec<Finding> {
 fn learned(records: &[Record]) -> String {
     let bytes = log_of(records);
     let log = replay(&bytes, Hash::Sha256).unwrap().explain_unquoted().unwrap();
-    learn(&log, &Claims::default(), "grub", &[]).unwrap_or_else(|findings| panic!("{findings:?}"))
+    learn(&log, &Claims::default(), Assured::default(), "grub", &[])
+        .unwrap_or_else(|findings| panic!("{findings:?}"))
 }
 
 #[test]
@@ -113,11 +114,11 @@ fn a_boot_by_grub_is_learned_command_by_command() {
 fn another_command_line_is_named_token_by_token() {
     let text = learned(&records("vmlinuz-6.1", LINE));
     let own = format!("command_line = \"{LINE}\"\n");
-    let shared = "[command_line]\nallowed = [\"root=*\", \"ro\", \"quiet\"]\nrequired = [\"systemd.import_credentials=no\"]\nforbidden = [\"init=*\"]\n\n[[boot]]";
+    let shared = "[command_line]\nallowed = [\"root=/dev/mapper/*\", \"ro\", \"quiet\"]\nrequired = [\"systemd.import_credentials=no\"]\nforbidden = [\"panic=*\"]\n\n[[boot]]";
     let policy = Policy::parse(&text.replace(&own, "").replace("[[boot]]", shared)).unwrap();
     assert_eq!(findings(&policy, &records("vmlinuz-6.1", LINE)), []);
     for (more, rule, found) in [
-        ("init=/bin/sh", "command_line.forbidden", "init=/bin/sh"),
+        ("panic=1", "command_line.forbidden", "panic=1"),
         ("debug", "command_line.allowed", "debug"),
         ("rdinit=/bin/sh", "command_line.floor", "rdinit=/bin/sh"),
     ] {
@@ -153,7 +154,9 @@ fn another_kernel_is_named_and_can_be_added() {
         == "grub command: linux /vmlinuz-6.2 root=/dev/mapper/root ro quiet systemd.import_credentials=no"));
     let bytes = log_of(&update);
     let log = replay(&bytes, Hash::Sha256).unwrap().explain_unquoted().unwrap();
-    let more = learn_boot(&Policy::parse(&text).unwrap(), &log, &Claims::default(), "6.2").unwrap();
+    let more =
+        learn_boot(&Policy::parse(&text).unwrap(), &log, &Claims::default(), Assured::default(), "6.2")
+            .unwrap();
     let both = Policy::parse(&format!("{text}\n{more}")).unwrap();
     assert_eq!(findings(&both, &update), []);
     assert_eq!(findings(&both, &records("vmlinuz-6.1", LINE)), []);

@@ -2,7 +2,7 @@
 
 #![allow(clippy::unwrap_used, reason = "a test that can't go on panics")]
 
-use halfkey_evidence::policy::{Cover, Policy, boot_of, boot_toml, check_proposal, covers};
+use halfkey_evidence::policy::{Assured, Cover, Policy, boot_of, boot_toml, check_proposal, covers};
 use halfkey_protocol::Reason;
 use proptest::prelude::*;
 use serde_json::{Value, json};
@@ -18,7 +18,7 @@ fn uki() -> Value {
         "name": "6.1.0-56",
         "bank": "sha256",
         "images": [{"role": "uki", "path": "/efi/EFI/Linux/linux.efi", "authenticode": digest(0x55)}],
-        "sections": [{"name": ".linux", "digest": digest(0x44)}],
+        "sections": [{"name": ".linux", "digest": digest(0x44)}, {"name": ".initrd", "digest": digest(0x33)}],
         "initrd": digest(0x33),
         "command_line": "root=UUID=5 quiet systemd.import_credentials=no",
     })
@@ -80,11 +80,14 @@ fn what_a_policy_allows_is_covered() {
     let Cover::No(findings) = covers(&policy, &read(token.clone())) else { panic!("a forbidden token") };
     assert_eq!(
         (findings[0].rule.as_str(), findings[0].found.as_str()),
-        ("command_line.forbidden", "init=/bin/sh")
+        ("command_line.floor", "init=/bin/sh")
     );
-    assert_eq!(boot_of(&read(token), &policy, None).unwrap_err()[0].found, "init=/bin/sh");
+    assert_eq!(
+        boot_of(&read(token), &policy, None, Assured::default()).unwrap_err()[0].found,
+        "init=/bin/sh"
+    );
     // The boot that a proposal makes accepts it.
-    let boot = boot_of(&read(other.clone()), &policy, Some("6.1.0-55")).unwrap();
+    let boot = boot_of(&read(other.clone()), &policy, Some("6.1.0-55"), Assured::default()).unwrap();
     assert_eq!(covers(&policy.with_boots(&[boot]), &read(other)), Cover::Hash("6.1.0-56".to_owned()));
 }
 
@@ -97,7 +100,7 @@ proptest! {
         if let Ok(proposal) = check_proposal(text.as_bytes()) {
             let policy = policy();
             let _ = covers(&policy, &proposal);
-            if let Ok(boot) = boot_of(&proposal, &policy, None) {
+            if let Ok(boot) = boot_of(&proposal, &policy, None, Assured::default()) {
                 prop_assert!(!boot_toml(&boot).is_empty());
                 prop_assert!(!matches!(covers(&policy.with_boots(&[boot]), &proposal), Cover::No(_)));
             }

@@ -3,7 +3,7 @@
 //! The input is a document and a log, with a NUL between them.
 #![no_main]
 use halfkey_evidence::eventlog;
-use halfkey_evidence::policy::{Additions, Claims, Policy, diff, evaluate, explain, learn};
+use halfkey_evidence::policy::{Additions, Assured, Claims, Policy, diff, evaluate, explain, learn};
 use halfkey_protocol::kdf::Hash;
 use std::sync::OnceLock;
 
@@ -38,7 +38,7 @@ libfuzzer_sys::fuzz_target!(|bytes: &[u8]| {
         assert_eq!(verdict.accepted(), verdict.boot.is_some());
         // Again, from the memory of the first time.
         assert_eq!(evaluate(policy, &explained, &claims), verdict);
-        if let Ok(learned) = learn(&explained, &claims, "fuzz", &[&text]) {
+        if let Ok(learned) = learn(&explained, &claims, Assured { kernel_measures_initrd: true }, "fuzz", &[&text]) {
             let learned = Policy::parse(&learned).expect("what is learned is a policy");
             assert!(evaluate(&learned, &explained, &claims).accepted());
         }

@@ -1,6 +1,6 @@
 //! Proposals: any bytes are refused, or a proposal that a policy can be asked about; what is made of it is a rule.
 #![no_main]
-use halfkey_evidence::policy::{Cover, Policy, boot_of, boot_toml, check_proposal, covers};
+use halfkey_evidence::policy::{Assured, Cover, Policy, boot_of, boot_toml, check_proposal, covers};
 use std::sync::OnceLock;
 
 const DOCUMENT: &str = include_str!("../corpus/policy/policy.toml");
@@ -18,7 +18,7 @@ libfuzzer_sys::fuzz_target!(|bytes: &[u8]| {
         assert!(!findings.is_empty());
     }
     for base in [None, Some("6.1.0-55"), Some("none such")] {
-        let Ok(mut boot) = boot_of(&proposal, policy, base) else { continue };
+        let Ok(mut boot) = boot_of(&proposal, policy, base, Assured::default()) else { continue };
         boot.name = "fuzz".to_owned();
         let text = format!("{DOCUMENT}\n{}", boot_toml(&boot));
         let extended = Policy::parse(&text).unwrap_or_else(|problems| panic!("{problems:?}\n{text}"));

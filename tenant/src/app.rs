@@ -11,6 +11,7 @@ use crate::show::Style;
 use crate::text::clean;
 use crate::{decide, enroll, eventlog, groups, policy, proposals, resolve, show, time, watch};
 use clap::CommandFactory;
+use halfkey_evidence::policy::Assured;
 use halfkey_protocol::wire::operator::NodeList;
 use serde::Serialize;
 use std::fs::{self, OpenOptions};
@@ -65,9 +66,10 @@ pub fn run(cli: Cli) -> Result<()> {
         Command::Nodes { pending } => nodes(&app, pending),
         Command::Node { command: NodeCommand::Show { node } } => node_show(&app, &node),
         Command::Enroll(args) => enroll::run(&app, &args),
-        Command::Approve { node, once, learn, replace, wait, yes } => {
+        Command::Approve { node, once, learn, replace, kernel_measures_initrd, wait, yes } => {
             let how = How::of(once, learn, replace);
-            approve::run(&app, &Approval { node: &node, how, wait, yes })
+            let assured = Assured { kernel_measures_initrd };
+            approve::run(&app, &Approval { node: &node, how, assured, wait, yes })
         }
         Command::Deny { node, because } => decide::deny(&app, &node, &because),
         Command::Revoke { node, because } => decide::revoke(&app, &node, &because),

@@ -9,6 +9,7 @@ use crate::policy::node::{self, Governed, extendable};
 use crate::policy::{document, learn};
 use crate::text::{clean, clean_lines, clean_short};
 use crate::{decide, resolve, show, time, watch};
+use halfkey_evidence::policy::Assured;
 use halfkey_protocol::NodeId;
 use halfkey_protocol::wire::operator::{Approve, NodeRecord, PendingBoot};
 use halfkey_protocol::wire::policies::Scope;
@@ -20,6 +21,8 @@ pub struct Approval<'a> {
     pub node: &'a str,
     /// What it means for later boots.
     pub how: Option<How>,
+    /// What no log proves.
+    pub assured: Assured,
     /// Wait for a boot.
     pub wait: Option<Duration>,
     /// Do not ask.
@@ -76,7 +79,7 @@ pub fn run(app: &App, approval: &Approval<'_>) -> Result<()> {
     };
     match how {
         How::Once => once(&desk, id, pending, approval.yes || approval.how.is_none()),
-        how => allow(&desk, id, &record, pending, how, approval.yes),
+        how => allow(&desk, id, &record, pending, how, approval),
     }
 }
 
@@ -105,15 +108,15 @@ fn allow(
     record: &NodeRecord,
     pending: &PendingBoot,
     how: How,
-    yes: bool,
+    approval: &Approval<'_>,
 ) -> Result<()> {
     let attester = Attester::of(id, record, &desk.key)?;
     attester.require_mine()?;
     let boot = attester.boot(&desk.client, pending.evidence_id)?;
     let governed = Governed::fetch(desk, id)?;
     let (block, change) = match (how, &governed.policy) {
-        (How::Learn, Some(_)) => added(desk, id, record, &boot, &governed)?,
-        _ => whole(desk, id, record, &boot)?,
+        (How::Learn, Some(_)) => added(desk, id, record, &boot, approval.assured, &governed)?,
+        _ => whole(desk, id, record, &boot, approval.assured)?,
     };
     let left = node::findings(change.policy(), &boot)?;
     if !left.is_empty() {
@@ -129,7 +132,7 @@ fn allow(
         clean_lines(&block),
         change.summary()
     ));
-    if !yes {
+    if !approval.yes {
         confirm(&format!("Sign this as {}, and release the boot?", change.scope))?;
     }
     let applied = change.hand_in(desk)?;
@@ -139,9 +142,15 @@ fn allow(
 }
 
 /// The first policy of a node, or a new one of its own.
-fn whole(desk: &Desk<'_>, id: NodeId, record: &NodeRecord, boot: &Boot) -> Result<(String, Proposed)> {
+fn whole(
+    desk: &Desk<'_>,
+    id: NodeId,
+    record: &NodeRecord,
+    boot: &Boot,
+    assured: Assured,
+) -> Result<(String, Proposed)> {
     let scope = Scope::Node(id);
-    let text = learn::whole(boot, record, &record.summary.label)?;
+    let text = learn::whole(boot, record, assured, &record.summary.label)?;
     let present = document::current(&desk.client, &scope, &desk.key, &desk.ledger()?)?;
     Ok((text.clone(), Proposed::new(desk, scope, present, text)?))
 }
@@ -152,11 +161,12 @@ fn added(
     id: NodeId,
     record: &NodeRecord,
     boot: &Boot,
+    assured: Assured,
     governed: &Governed,
 ) -> Result<(String, Proposed)> {
     let own = governed.to_extend(id)?;
     let effective = governed.effective()?.ok_or_else(|| Error::failed("no policy governs the node"))?;
-    let block = learn::block(boot, record, &effective)?;
+    let block = learn::block(boot, record, assured, &effective)?;
     let change = match &own.scope {
         Scope::Node(_) => Proposed::extended(desk, extendable(desk, own)?, &block)?,
         _ => {

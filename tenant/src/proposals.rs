@@ -14,7 +14,7 @@ use crate::policy::node::{Governed, base_boot, extendable};
 use crate::policy::trial;
 use crate::text::{clean_lines, clean_short, hex};
 use crate::{labels, resolve, show, time};
-use halfkey_evidence::policy::{self, Boot, Policy};
+use halfkey_evidence::policy::{self, Assured, Boot, Policy};
 use halfkey_protocol::NodeId;
 use halfkey_protocol::wire::Proposal;
 use halfkey_protocol::wire::operator::Because;
@@ -149,7 +149,7 @@ fn prepare(desk: &Desk<'_>, record: &ProposalRecord, id: NodeId) -> Result<Prepa
     let effective = governed.with_trusted(&desk.client, &attester)?;
     let effective = effective.ok_or_else(|| Error::failed("no policy governs the node"))?;
     let base = base_boot(&desk.client, &attester, record.from_evidence, &effective)?;
-    let boot = boot(&record.proposal, &effective, base.as_deref())?;
+    let boot = boot(&record.proposal, &effective, base.as_deref(), false)?;
     let block = format!(
         "# proposal {} of {}, {}\n{}",
         record.id,
@@ -161,12 +161,19 @@ fn prepare(desk: &Desk<'_>, record: &ProposalRecord, id: NodeId) -> Result<Prepa
     Ok(Prepared { block, change })
 }
 
-/// The boot that a proposal speaks of, as a policy says it, under a name that the policy does not have yet.
+/// The boot that a proposal speaks of, as a policy says it, under a name that the policy does not have yet. What is said of its kernel
+/// here is besides what the policy says of the one that the boot is based on.
 ///
 /// # Errors
 /// `Failed` with what the policy's rules forbid.
-pub fn boot(proposal: &Proposal, from: &Policy, base: Option<&str>) -> Result<Boot> {
-    let mut boot = policy::boot_of(proposal, from, base).map_err(|found| {
+pub fn boot(
+    proposal: &Proposal,
+    from: &Policy,
+    base: Option<&str>,
+    kernel_measures_initrd: bool,
+) -> Result<Boot> {
+    let assured = Assured { kernel_measures_initrd };
+    let mut boot = policy::boot_of(proposal, from, base, assured).map_err(|found| {
         Error::failed(format!("the policy's own rules forbid it\n{}", show::findings(&found).trim_end()))
             .hint("change these rules first, with `halfkey policy show` and `policy apply`, if it is what you want")
     })?;

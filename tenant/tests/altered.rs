@@ -83,7 +83,7 @@ fn only_what_the_tpm_signed_is_learned() {
         desk.run(args)
     };
 
-    let learn = ["policy", "learn", "web1"];
+    let learn = ["policy", "learn", "web1", "--kernel-measures-initrd"];
     let ran = with(&|_| {}, &learn);
     assert!(ran.code == 0 && ran.stdout.contains("[[boot]]") && ran.stderr.is_empty(), "{ran:?}");
 
@@ -113,7 +113,7 @@ fn only_what_the_tpm_signed_is_learned() {
             ran.code == code && ran.stderr.contains(needle) && ran.stdout.is_empty(),
             "{needle}: {ran:?}"
         );
-        let ran = with(change, &["approve", "web1", "--learn", "--yes"]);
+        let ran = with(change, &["approve", "web1", "--kernel-measures-initrd", "--learn", "--yes"]);
         assert!(ran.code == code && ran.stderr.contains(needle), "{needle}: {ran:?}");
     }
 
@@ -129,7 +129,7 @@ fn only_what_the_tpm_signed_is_learned() {
         ran.code == 0 && ran.stderr.contains("warning:") && ran.stderr.contains("another tenant key"),
         "{ran:?}"
     );
-    let ran = with(&theirs, &["approve", "web1", "--learn", "--yes"]);
+    let ran = with(&theirs, &["approve", "web1", "--kernel-measures-initrd", "--learn", "--yes"]);
     assert!(ran.code == 6 && ran.stderr.contains("another tenant key"), "{ran:?}");
     // An enrollment of other keys, or none.
     let damaged = |s: &mut Shown| {

@@ -15,20 +15,22 @@ use std::sync::{Arc, Mutex};
 
 const POLICY: &str = r#"format = 1
 name = "web servers"
-ignore = [0, 1, 3, 5, 6]
+ignore = [1, 3, 5, 6]
 
 [secure_boot]
 required = false
 
 [firmware]
+pcr0 = []
 pcr2 = []
 
 [command_line]
-allowed = ["root=*", "quiet"]
+allowed = ["root=UUID=*", "quiet"]
 required = ["systemd.import_credentials=no", "efi=noruntime"]
 
 [[boot]]
 name = "6.1"
+kernel_measures_initrd = true
 initrd = "sha256:aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa"
 [[boot.image]]
 role = "kernel"
@@ -84,7 +86,7 @@ impl Setup {
         std::fs::write(&initrd, b"an initrd").unwrap();
         let args = ["policy", "predict", "--kernel", KERNEL, "--initrd", initrd.to_str().unwrap()];
         let more =
-            ["--cmdline", "root=/dev/a efi=noruntime systemd.import_credentials=no", "--secure-boot", "off"];
+            ["--cmdline", "root=UUID=a efi=noruntime systemd.import_credentials=no", "--secure-boot", "off"];
         let add = ["--add", "--group", "web", "--yes"];
         let (code, stderr) = self.desk.error(&[&args[..], &more, &add].concat(), self.server.port);
         // What was predicted is another test's.

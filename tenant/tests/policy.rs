@@ -105,11 +105,14 @@ fn a_boot_is_learned_and_another_kernel_is_denied_until_it_is_learned_too() {
     let (desk, node, id) = (&setup.desk, setup.node(), setup.id.as_str());
     let (old, new) = (Boot::new("6.1", CMDLINE), Boot::new("6.2", CMDLINE));
 
-    // The first boot waits, and becomes the first policy.
+    // The first boot waits, and becomes the first policy: if somebody says that nobody else chooses its initrd.
     assert_eq!(setup.boot(&old), "pending no_policy");
+    let ran = desk.run(&["approve", "web1", "--yes"]);
+    assert!(ran.code == 1 && ran.stderr.contains("kernel_measures_initrd = true, a uki, or"), "{ran:?}");
+    assert!(ran.stderr.contains("hint: boot a uki"), "{ran:?}");
     let ran = desk.run(&["policy", "explain", "web1"]);
     assert!(ran.code == 1 && ran.stderr.contains("no policy governs node"), "{ran:?}");
-    let ran = desk.ok(&["approve", "web1", "--yes"]);
+    let ran = desk.ok(&["approve", "web1", "--kernel-measures-initrd", "--yes"]);
     assert!(ran.stderr.contains("has no policy yet") && ran.stderr.contains("[[boot]]"), "{ran:?}");
     assert_eq!(said(&node.ask_again(&old)), "released");
     assert_eq!(setup.policies(), [(format!("node:{id}"), 1)]);
@@ -127,7 +130,7 @@ fn a_boot_is_learned_and_another_kernel_is_denied_until_it_is_learned_too() {
     assert_eq!(said(&node.ask_again(&new)), "released");
     assert_eq!(setup.policies()[0].1, 1, "the policy is as it was");
     assert_eq!(setup.boot(&new), "denied policy_mismatch");
-    let ran = desk.ok(&["approve", "web1", "--learn", "--yes", "--json"]);
+    let ran = desk.ok(&["approve", "web1", "--kernel-measures-initrd", "--learn", "--yes", "--json"]);
     let _: NodeRecord = json(&ran.stdout);
     assert_eq!(said(&node.ask_again(&new)), "released");
     assert_eq!(setup.policies()[0].1, 2);
@@ -136,11 +139,11 @@ fn a_boot_is_learned_and_another_kernel_is_denied_until_it_is_learned_too() {
     // New firmware is more than another boot. Replaced: the old one is gone, and that is said before.
     let third = Boot { firmware: vec![7; 32], ..Boot::new("6.3", CMDLINE) };
     assert_eq!(setup.boot(&third), "denied policy_mismatch");
-    let ran = desk.run(&["approve", "web1", "--learn", "--yes"]);
+    let ran = desk.run(&["approve", "web1", "--kernel-measures-initrd", "--learn", "--yes"]);
     assert!(ran.code == 1 && ran.stderr.contains("would still be denied"), "{ran:?}");
     assert!(ran.stderr.contains("firmware.pcr0") && ran.stderr.contains("--replace"), "{ran:?}");
     assert_eq!(setup.policies()[0].1, 2, "nothing was signed");
-    let ran = desk.ok(&["approve", "web1", "--replace", "--yes"]);
+    let ran = desk.ok(&["approve", "web1", "--kernel-measures-initrd", "--replace", "--yes"]);
     assert!(ran.stderr.contains("changes to version 2"), "{ran:?}");
     assert_eq!(said(&node.ask_again(&third)), "released");
     assert_eq!((setup.boot(&old), setup.boot(&third)), ("denied policy_mismatch".into(), "released".into()));
@@ -170,7 +173,10 @@ fn a_boot_below_the_floor_can_be_approved_once_but_not_learned() {
     // Nothing keeps credentials of the hypervisor out.
     let boot = Boot::new("6.1", "root=/dev/mapper/root quiet");
     assert_eq!(setup.boot(&boot), "pending no_policy");
-    for args in [&["approve", "web1", "--yes"][..], &["policy", "learn", "web1"]] {
+    for args in [
+        &["approve", "web1", "--kernel-measures-initrd", "--yes"][..],
+        &["policy", "learn", "web1", "--kernel-measures-initrd"],
+    ] {
         let ran = setup.desk.run(args);
         assert!(ran.code == 1 && ran.stderr.contains("systemd.import_credentials=no"), "{ran:?}");
         assert!(ran.stdout.is_empty() && ran.stderr.contains("hint:"), "{ran:?}");
@@ -186,8 +192,8 @@ fn a_group_has_one_policy_and_a_node_may_boot_something_besides() {
     let (usual, other) = (Boot::new("6.1", CMDLINE), Boot::new("6.2", CMDLINE));
     assert_eq!(setup.boot(&usual), "pending no_policy");
     let file = setup.path("web.toml");
-    desk.ok(&["policy", "learn", "web1", "--name", "web servers", "-o", &file]);
-    let ran = desk.run(&["policy", "learn", "web1", "-o", &file]);
+    desk.ok(&["policy", "learn", "web1", "--kernel-measures-initrd", "--name", "web servers", "-o", &file]);
+    let ran = desk.run(&["policy", "learn", "web1", "--kernel-measures-initrd", "-o", &file]);
     assert!(ran.code == 1 && ran.stderr.contains("hint:"), "no file is overwritten: {ran:?}");
 
     let ran = desk.run(&["group", "set", "web1", "nowhere", "--group", "web"]);
@@ -202,7 +208,7 @@ fn a_group_has_one_policy_and_a_node_may_boot_something_besides() {
 
     // What the policy does not allow is learned beside it, for this node alone.
     assert_eq!(setup.boot(&other), "denied policy_mismatch");
-    desk.ok(&["approve", "web1", "--learn", "--yes"]);
+    desk.ok(&["approve", "web1", "--kernel-measures-initrd", "--learn", "--yes"]);
     assert_eq!(setup.policies(), [(format!("additions:{id}"), 1), ("group:web".into(), 1)]);
     assert_eq!((setup.boot(&usual), setup.boot(&other)), ("released".into(), "released".into()));
     desk.ok(&["policy", "explain", "web1"]);
@@ -230,7 +236,7 @@ fn a_node_with_a_policy_of_its_own_is_given_back_to_its_group() {
     let (desk, id) = (&setup.desk, setup.id.as_str());
     let (usual, other) = (Boot::new("6.1", CMDLINE), Boot::new("6.2", CMDLINE));
     setup.boot(&usual);
-    desk.ok(&["approve", "web1", "--learn", "--yes"]);
+    desk.ok(&["approve", "web1", "--kernel-measures-initrd", "--learn", "--yes"]);
     assert_eq!(setup.boot(&usual), "released");
     let ran = desk.run(&["policy", "withdraw", "web1", "--additions", "--yes"]);
     assert!(ran.code == 1 && ran.stderr.contains("has no policy that could be withdrawn"), "{ran:?}");
@@ -239,7 +245,7 @@ fn a_node_with_a_policy_of_its_own_is_given_back_to_its_group() {
     let ran = desk.run(&["policy", "withdraw", "web1"]);
     assert!(ran.code == 2 && ran.stderr.contains("nothing is left"), "{ran:?}");
     let file = setup.path("web.toml");
-    desk.ok(&["policy", "learn", "web1", "-o", &file]);
+    desk.ok(&["policy", "learn", "web1", "--kernel-measures-initrd", "-o", &file]);
     desk.ok(&["policy", "apply", &file, "--group", "web", "--yes"]);
     let moved = desk.ok(&["group", "set", "web1", "--group", "web"]);
     assert!(moved.stderr.contains(&format!("hint: `halfkey policy withdraw {id}`")), "{moved:?}");
@@ -257,17 +263,17 @@ fn a_node_with_a_policy_of_its_own_is_given_back_to_its_group() {
 
     // The same with additions, and both can come again.
     assert_eq!(setup.boot(&other), "denied policy_mismatch");
-    desk.ok(&["approve", "web1", "--learn", "--yes"]);
+    desk.ok(&["approve", "web1", "--kernel-measures-initrd", "--learn", "--yes"]);
     assert_eq!(setup.boot(&other), "released");
     let withdrawn = desk.ok(&["policy", "withdraw", "web1", "--additions", "--yes"]);
     assert!(withdrawn.stderr.contains("would deny the last released boot of 1 of 1"), "{withdrawn:?}");
     assert_eq!(setup.boot(&other), "denied policy_mismatch");
-    desk.ok(&["approve", "web1", "--learn", "--yes"]);
+    desk.ok(&["approve", "web1", "--kernel-measures-initrd", "--learn", "--yes"]);
     assert_eq!(setup.boot(&other), "released");
     assert_eq!(setup.boot(&usual), "released");
     let strange = Boot::new("6.3", CMDLINE);
     assert_eq!(setup.boot(&strange), "denied policy_mismatch");
-    desk.ok(&["approve", "web1", "--replace", "--yes"]);
+    desk.ok(&["approve", "web1", "--kernel-measures-initrd", "--replace", "--yes"]);
     assert_eq!(setup.boot(&strange), "released");
     let policies = [(format!("additions:{id}"), 3), ("group:web".into(), 1), (format!("node:{id}"), 3)];
     assert_eq!(setup.policies(), policies);
@@ -280,7 +286,7 @@ fn a_log_from_a_file_is_tried_too() {
     let boot = Boot::new("6.1", CMDLINE);
     assert_eq!(setup.boot(&boot), "pending no_policy");
     let file = setup.path("web.toml");
-    setup.desk.ok(&["policy", "learn", "web1", "-o", &file]);
+    setup.desk.ok(&["policy", "learn", "web1", "--kernel-measures-initrd", "-o", &file]);
     let at = |name: &str, bytes: &[u8]| {
         let path = desk.path(name).to_str().unwrap().to_owned();
         std::fs::write(&path, bytes).unwrap();
@@ -292,7 +298,7 @@ fn a_log_from_a_file_is_tried_too() {
     desk.ok(&["policy", "test", &file, "--against", &log, "--cmdline", &cmdline]);
     // Where the words of the command line are judged they have to be known.
     let exact = format!("command_line = \"{CMDLINE}\"\n");
-    let tokens = "[command_line]\nallowed = [\"*\"]\nrequired = [\"systemd.import_credentials=no\", \"efi=noruntime\"]\n\n[[boot]]";
+    let tokens = "[command_line]\nallowed = [\"root=/dev/mapper/*\", \"quiet\"]\nrequired = [\"systemd.import_credentials=no\", \"efi=noruntime\"]\n\n[[boot]]";
     let text = std::fs::read_to_string(&file).unwrap().replace(&exact, "").replacen("[[boot]]", tokens, 1);
     let words = at("words.toml", text.as_bytes());
     desk.ok(&["policy", "test", &words, "--against", &log, "--cmdline", &cmdline]);
@@ -314,7 +320,7 @@ fn one_command_accepts_what_a_node_proposes() {
     let (desk, node) = (&setup.desk, setup.node());
     let (old, new) = (Boot::new("6.1", CMDLINE), Boot::new("6.2", CMDLINE));
     assert_eq!(setup.boot(&old), "pending no_policy");
-    desk.ok(&["approve", "web1", "--yes"]);
+    desk.ok(&["approve", "web1", "--kernel-measures-initrd", "--yes"]);
     assert_eq!(said(&node.ask_again(&old)), "released");
     assert_eq!(desk.ok(&["proposals"]).stdout, "no proposals\n");
 
@@ -357,7 +363,7 @@ fn what_a_whole_group_proposes_is_accepted_at_once() {
         ("pending no_policy".into(), "pending no_policy".into())
     );
     let file = setup.path("web.toml");
-    desk.ok(&["policy", "learn", "web1", "--name", "web servers", "-o", &file]);
+    desk.ok(&["policy", "learn", "web1", "--kernel-measures-initrd", "--name", "web servers", "-o", &file]);
     desk.ok(&["policy", "apply", &file, "--group", "web", "--yes"]);
     assert_eq!(
         (said(&one.ask_again(&old)), said(&two.ask_again(&old))),
@@ -371,7 +377,17 @@ fn what_a_whole_group_proposes_is_accepted_at_once() {
     // Any machine of the group says what comes before a kernel.
     let initrd = setup.path("initrd");
     std::fs::write(&initrd, b"an initrd").unwrap();
-    let files = ["policy", "predict", "--kernel", KERNEL, "--initrd", &initrd, "--cmdline", CMDLINE];
+    let files = [
+        "policy",
+        "predict",
+        "--kernel",
+        KERNEL,
+        "--kernel-measures-initrd",
+        "--initrd",
+        &initrd,
+        "--cmdline",
+        CMDLINE,
+    ];
     let ran = desk.ok(&[&files[..], &["--add", "--group", "web", "--yes"]].concat());
     assert!(ran.stdout.contains("group:web version 3") && ran.stderr.contains("# base: web"), "{ran:?}");
     assert_eq!((said(&one.boot(&new)), said(&two.boot(&new))), ("released".into(), "released".into()));
@@ -384,7 +400,7 @@ fn what_was_trusted_unseen_is_explained_as_it_was_judged() {
     let (old, new) = (Boot::new("6.1", CMDLINE), Boot::new("6.2", CMDLINE));
     assert_eq!(setup.boot(&old), "pending no_policy");
     let file = setup.path("web.toml");
-    desk.ok(&["policy", "learn", "web1", "-o", &file]);
+    desk.ok(&["policy", "learn", "web1", "--kernel-measures-initrd", "-o", &file]);
     let mut text = std::fs::read_to_string(&file).unwrap();
     text.push_str("\n[trust_root_with_next_boot]\nuntil = 2100-01-01T00:00:00Z\ncount = 3\n");
     std::fs::write(&file, text).unwrap();
@@ -406,12 +422,22 @@ fn what_is_predicted_boots_without_an_operator() {
     let (desk, node) = (&setup.desk, setup.node());
     let old = Boot::new("6.1", CMDLINE);
     assert_eq!(setup.boot(&old), "pending no_policy");
-    desk.ok(&["approve", "web1", "--yes"]);
+    desk.ok(&["approve", "web1", "--kernel-measures-initrd", "--yes"]);
     assert_eq!(said(&node.ask_again(&old)), "released");
 
     let initrd = setup.path("initrd");
     std::fs::write(&initrd, b"an initrd").unwrap();
-    let files = ["policy", "predict", "--kernel", KERNEL, "--initrd", &initrd, "--cmdline", CMDLINE];
+    let files = [
+        "policy",
+        "predict",
+        "--kernel",
+        KERNEL,
+        "--kernel-measures-initrd",
+        "--initrd",
+        &initrd,
+        "--cmdline",
+        CMDLINE,
+    ];
     let more = ["--base", "web1", "--name", "6.2"];
     let predicted: Value = json(&desk.ok(&[&files[..], &more, &["--json"]].concat()).stdout);
     let boot = &predicted["boots"][0];

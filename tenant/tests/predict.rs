@@ -11,7 +11,7 @@ use std::process::Command;
 
 /// Any PE image will do as a kernel.
 const KERNEL: &str = "/usr/lib/systemd/boot/efi/systemd-bootx64.efi";
-const CMDLINE: &str = "root=/dev/a efi=noruntime systemd.import_credentials=no";
+const CMDLINE: &str = "root=/dev/mapper/a efi=noruntime systemd.import_credentials=no";
 
 fn write(desk: &Desk, name: &str, content: &[u8]) -> String {
     let path = desk.path(name);
@@ -53,7 +53,11 @@ fn predicted(desk: &Desk, args: &[&str]) -> Vec<Value> {
 fn a_kernel_with_all_its_parts_gives_a_block_that_a_policy_takes() {
     let desk = Desk::new();
     let initrd = [write(&desk, "one", b"first"), write(&desk, "two", b"second")];
-    let args = ["--kernel", KERNEL, "--initrd", &initrd[0], "--initrd", &initrd[1], "--cmdline", CMDLINE];
+    let files = ["--kernel", KERNEL, "--initrd", &initrd[0], "--initrd", &initrd[1], "--cmdline", CMDLINE];
+    // Nobody knows yet whether what it is given is what it measures.
+    let boots = predicted(&desk, &files);
+    assert!(boots[0]["missing"].to_string().contains("--kernel-measures-initrd"), "{boots:?}");
+    let args = [&files[..], &["--kernel-measures-initrd"]].concat();
     let boots = predicted(&desk, &args);
     assert_eq!(boots[0]["missing"], Value::Array(vec![]));
     let digest = format!("sha256:{}", halfkey::text::hex(&Hash::Sha256.digest(&[b"first", b"second"])));
@@ -64,7 +68,7 @@ fn a_kernel_with_all_its_parts_gives_a_block_that_a_policy_takes() {
     );
     // As text it is a policy's end: comments and the block.
     let block = desk.ok(&[&["policy", "predict"][..], &args].concat()).stdout;
-    let head = "format = 1\nname = \"a\"\nignore = [0, 1, 3, 5, 6]\n[secure_boot]\nrequired = false\n[firmware]\npcr2 = []\n";
+    let head = "format = 1\nname = \"a\"\nignore = [1, 3, 5, 6]\n[secure_boot]\nrequired = false\n[firmware]\npcr0 = []\npcr2 = []\n";
     let file = write(&desk, "a.toml", format!("{head}\n{block}").as_bytes());
     desk.ok(&["policy", "check", &file]);
     // In the other bank the digests are others.
@@ -82,13 +86,16 @@ fn a_package_says_what_it_lacks() {
         (&boots[0]["path"], &boots[0]["name"]),
         (&"/boot/vmlinuz-6.1.0-99-test".into(), &"6.1.0-99-test".into())
     );
-    assert_eq!(boots[0]["missing"].as_array().unwrap().len(), 2);
+    assert_eq!(boots[0]["missing"].as_array().unwrap().len(), 3);
     assert_eq!(boots[0]["block"], Value::Null);
     let text = desk.ok(&["policy", "predict", "--package", &package]).stdout;
     assert!(text.contains("# missing: the initrd") && text.contains("# missing: the command line"), "{text}");
 
     let initrd = write(&desk, "initrd", b"an initrd");
-    let boots = predicted(&desk, &["--package", &package, "--initrd", &initrd, "--cmdline", CMDLINE]);
+    let boots = predicted(
+        &desk,
+        &["--package", &package, "--kernel-measures-initrd", "--initrd", &initrd, "--cmdline", CMDLINE],
+    );
     let alone = predicted(&desk, &["--kernel", KERNEL, "--initrd", &initrd, "--cmdline", CMDLINE]);
     assert_eq!(boots[0]["events"][0]["digest"], alone[0]["events"][0]["digest"]);
     assert!(boots[0]["block"].as_str().unwrap().contains("6.1.0-99-test"));

@@ -9,7 +9,7 @@ use common::rig::hex;
 use common::software::{Software, head};
 use common::{Server, get, path, post, refused};
 use halfkey_evidence::eventlog;
-use halfkey_evidence::policy::{Claims, learn};
+use halfkey_evidence::policy::{Assured, Claims, learn};
 use halfkey_protocol::identity::fingerprint;
 use halfkey_protocol::kdf::Hash;
 use halfkey_protocol::wire::operator::{AuditList, NodeRecord};
@@ -76,7 +76,7 @@ async fn a_policy_has_to_be_the_tenants_and_newer_and_well_formed() {
     // A typo has a place, and so has what is missing.
     let problem = refusal(&node.sign_policy(&scope, 1, &good.replace("forbidden", "forbiden"))).await;
     assert_eq!(problem.code, "policy_malformed");
-    assert!(problem.message.contains("line 14, column 1"), "{problem:?}");
+    assert!(problem.message.contains("line 15, column 1"), "{problem:?}");
     let problem = refusal(&node.sign_policy(&scope, 1, &head("no boot"))).await;
     assert_eq!(problem.code, "policy_floor");
     assert!(problem.message.contains("line "), "{problem:?}");
@@ -412,7 +412,7 @@ async fn a_policy_learned_from_a_real_boot_allows_just_that() {
     assert_eq!(said(&SIGNED.boot(&anybody, &node).await), "pending no_policy");
     let log = eventlog::replay(SIGNED.log, Hash::Sha256).unwrap().explain_unquoted().unwrap();
     let claims = Claims { command_line: Some(SIGNED.command_line) };
-    let learned = learn(&log, &claims, "learned", &[]).unwrap();
+    let learned = learn(&log, &claims, Assured::default(), "learned", &[]).unwrap();
     node.apply(&operator, &format!("node:{}", node.id), 1, &learned).await.unwrap();
     let record: NodeRecord = get(&operator, &path(node.id, "")).await.unwrap();
     assert!(record.pending.is_none(), "{record:?}");

@@ -219,7 +219,7 @@ impl Content<'_> {
 
 impl GrubText {
     /// What GRUB writes before the text.
-    pub(super) fn prefix(self) -> &'static [u8] {
+    pub(crate) fn prefix(self) -> &'static [u8] {
         match self {
             Self::Command => b"grub_cmd: ",
             Self::KernelCommandLine => b"kernel_cmdline: ",

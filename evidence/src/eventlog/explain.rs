@@ -127,6 +127,14 @@ impl<'a> ReplayedLog<'a> {
     /// # Errors
     /// `LogReplay`: no quote is over this bank.
     pub fn explain_unquoted(self) -> Result<ExplainedLog<'a>, Rejection> {
+        self.explain_unquoted_with(None)
+    }
+
+    /// **No proof**: the same with systemd's log, every record of it.
+    ///
+    /// # Errors
+    /// As [`Self::explain_unquoted`]; as [`userspace::parse`].
+    pub fn explain_unquoted_with(self, userspace_log: Option<&[u8]>) -> Result<ExplainedLog<'a>, Rejection> {
         let Some(bank) = Hash::from_alg(self.bank().alg()) else {
             return refuse!(
                 LogReplay,
@@ -134,12 +142,24 @@ impl<'a> ReplayedLog<'a> {
                 self.bank().name()
             );
         };
+        let mut userspace = userspace_log.map_or(Ok(Vec::new()), |log| userspace::parse(log, bank))?;
+        userspace.retain(|event| EXPLAINED.contains(&event.pcr));
+        userspace.sort_by_key(|event| event.pcr);
         let firmware =
             |pcr| self.events().iter().filter(|e| !e.digest.is_empty() && e.pcr == u32::from(pcr)).count();
-        let coverage =
-            EXPLAINED.map(|pcr| Coverage { pcr, firmware: firmware(pcr), userspace: 0, phases: &[] });
-        let quoted = std::array::from_fn(|pcr| *self.value(pcr));
-        Ok(ExplainedLog { bank, coverage: coverage.into(), quoted, userspace: Vec::new(), log: self })
+        let recorded = |pcr| userspace.iter().filter(|event| event.pcr == pcr).count();
+        let coverage = EXPLAINED.map(|pcr| Coverage {
+            pcr,
+            firmware: firmware(pcr),
+            userspace: recorded(pcr),
+            phases: &[],
+        });
+        let mut quoted: [Digest; QUOTED_PCRS] = std::array::from_fn(|pcr| *self.value(pcr));
+        for event in &userspace {
+            let value = &mut quoted[usize::from(event.pcr)];
+            *value = self.bank().extend(value, &event.digest);
+        }
+        Ok(ExplainedLog { bank, coverage: coverage.into(), quoted, userspace, log: self })
     }
 }
 

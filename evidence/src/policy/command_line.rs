@@ -6,7 +6,8 @@
 //! what is forbidden is compared in a form that has neither difference. A line with anything but printable ASCII and spaces is
 //! refused altogether, and so is one that the kernel would cut off: what it cuts off is measured like the rest.
 
-use super::rules::{CommandLine, Token};
+use super::pin::Path;
+use super::rules::{Boot, CommandLine, Token};
 
 /// Longest line, in bytes: COMMAND_LINE_SIZE of x86 is 2048 with its NUL, and the smallest of those that matter. The kernel
 /// measures a longer one whole, and drops its end.
@@ -14,14 +15,49 @@ pub(super) const MAX_LINE: usize = 2047;
 /// More files than a boot loader passes on.
 const MAX_INITRDS: usize = 16;
 
-/// What no command line of any policy may have, and why.
-pub(super) const FORBIDDEN: [(&str, &str); 5] = [
+const SHELL: &str = "it gives a shell";
+const UNIT: &str = "it starts a program or mounts a file system that is in no measured file";
+
+/// What no command line of any policy may have, and why. `*` stands for anything at the end of a word, or at its beginning for
+/// anything before the end of a name.
+pub(super) const FORBIDDEN: [(&str, &str); 32] = [
     ("rdinit=*", "it starts another program in place of the initrd's init, before anything of halfkey"),
+    ("init=*", "it starts another program in place of the system's init"),
     ("rd.cmdline*", "dracut would ask for more options at the console, which nobody measures"),
     ("systemd.confirm_spawn*", "systemd would ask at the console which units to skip"),
     ("SYSTEMD_PROC_CMDLINE*", "it replaces the command line that systemd reads"),
     ("-*", "the kernel passes it to init as an argument"),
+    ("*.break", SHELL),
+    ("rdbreak", SHELL),
+    ("rdbreak=*", SHELL),
+    ("systemd.debug_shell*", SHELL),
+    ("systemd.crash_shell*", SHELL),
+    ("systemd.mount_extra*", UNIT),
+    ("systemd.swap_extra*", UNIT),
+    ("systemd.run*", UNIT),
+    ("systemd.set_credential*", "systemd's credentials start programs and mount file systems"),
+    ("systemd.setenv*", "it changes the environment of every program"),
+    ("single", SHELL),
+    ("s", SHELL),
+    ("S", SHELL),
+    ("1", SHELL),
+    ("emergency", SHELL),
+    ("rescue", SHELL),
+    ("rd.single", SHELL),
+    ("rd.emergency", SHELL),
+    ("rd.rescue", SHELL),
+    ("kgdb*", "whoever holds the console can change the kernel"),
+    ("ekgdb*", "whoever holds the console can change the kernel"),
+    ("bootconfig", BOOTCONFIG),
+    ("bootconfig=*", BOOTCONFIG),
+    ("initrdmem*", "the kernel would take its initrd from memory, where nobody measures it"),
+    ("noinitrd", "the kernel would not start its initrd"),
+    ("dm_mod.create*", "the kernel would make block devices before the initrd runs"),
 ];
+const BOOTCONFIG: &str = "the kernel would read more options from behind its initrd";
+/// `systemd.unit=` and `systemd.wants=` of what gives a shell.
+const SHELLS: [&str; 6] =
+    ["emergency", "rescue", "debug_shell", "dracut_emergency", "runlevel1.", "breakpoint"];
 
 /// What every command line must have: without it systemd takes credentials from firmware and hypervisor, which nobody
 /// measures.
@@ -34,6 +70,11 @@ pub(super) const NO_RUNTIME: &str = "efi=noruntime";
 pub(super) struct Floor {
     /// Secure Boot is required, so [`NO_RUNTIME`] is not.
     pub secure_boot: bool,
+    /// A loader's names of files may stand at its front: they are measured, whatever they are.
+    pub names_initrds: bool,
+    /// The kernel must not be able to mount the root file system by itself: without an initramfs the boot would look the
+    /// same.
+    pub needs_initrd: bool,
 }
 
 /// What a line must be.
@@ -55,6 +96,21 @@ pub(super) struct Objection {
 }
 
 impl Floor {
+    /// That of a boot.
+    pub fn of(boot: &Boot, secure_boot: bool) -> Self {
+        let path = Path::of(boot);
+        Self {
+            secure_boot,
+            names_initrds: path == Path::Kernel && boot.kernel_measures_initrd,
+            needs_initrd: path != Path::Uki,
+        }
+    }
+
+    /// What a line must have whatever it is the line of.
+    pub const fn of_any(secure_boot: bool) -> Self {
+        Self { secure_boot, names_initrds: true, needs_initrd: false }
+    }
+
     fn required(self) -> impl Iterator<Item = &'static str> {
         [(NO_CREDENTIALS, true), (NO_RUNTIME, !self.secure_boot)]
             .into_iter()
@@ -74,13 +130,26 @@ impl Floor {
         if let Some(expected) = unreadable(line) {
             return Some(Objection { rule: "floor", expected, found: line.escape_default().to_string() });
         }
+        let floor = |expected: String, found: &str| {
+            Some(Objection { rule: "floor", expected, found: found.to_owned() })
+        };
+        // The EFI stub of the kernel looks for it anywhere, also inside of words.
+        let rest = if self.names_initrds { parts(line).2 } else { line };
+        if let Some(token) = tokens(rest).find(|token| may_name_initrd(token)) {
+            return floor(
+                "no initrd=: the kernel would load that file, and most kernels do not measure it".to_owned(),
+                token,
+            );
+        }
         for token in tokens(line) {
-            if let Some((_, why)) = FORBIDDEN.iter().find(|(pattern, _)| forbids(pattern, token)) {
-                return Some(Objection {
-                    rule: "floor",
-                    expected: format!("no token {token}: {why}"),
-                    found: token.to_owned(),
-                });
+            if let Some(why) = is_forbidden(token) {
+                return floor(format!("no token {token}: {why}"), token);
+            }
+            if self.needs_initrd && is_root_of_kernel(token) {
+                return floor(
+                    "root=UUID=.., root=LABEL=.. or root=/dev/mapper/..: the kernel itself could mount this one, without any initramfs".to_owned(),
+                    token,
+                );
             }
         }
         self.required().find_map(|required| missing_or_contradicted(required, line, "floor"))
@@ -104,7 +173,12 @@ fn unreadable(line: &str) -> Option<String> {
 
 /// What a rule, or the floor, has against a line, as it was passed to the kernel.
 pub(super) fn objection(rule: Rule<'_>, floor: Floor, line: &str) -> Option<Objection> {
-    floor.objection(line).or_else(|| match rule {
+    floor.objection(line).or_else(|| objection_of_rule(rule, line))
+}
+
+/// What a rule has against a line.
+pub(super) fn objection_of_rule(rule: Rule<'_>, line: &str) -> Option<Objection> {
+    match rule {
         Rule::Own(exact) => {
             let (exact, line) = (parts(exact).2, parts(line).2);
             (exact != line).then(|| difference(exact, line))
@@ -125,7 +199,7 @@ pub(super) fn objection(rule: Rule<'_>, floor: Floor, line: &str) -> Option<Obje
         Rule::Shared(CommandLine::Tokens { allowed, required, forbidden }) => {
             by_tokens(allowed, required, forbidden, parts(line).2)
         }
-    })
+    }
 }
 
 /// How many words two lines share at the front, and how many at the end.
@@ -236,8 +310,8 @@ fn parts(line: &str) -> (Option<&str>, &str, &str) {
     (kernel, line[..line.len() - rest.len()].trim_ascii_end(), rest)
 }
 
-/// `initrd=\path`: its name follows the kernel's version, and what it names is measured and has a rule of its own. Not
-/// `initrd=start,size`, which is memory.
+/// `initrd=\path`, as systemd-boot writes it for a kernel without LoadFile2: its name follows the kernel's version. Not
+/// `initrd=start,size`, which is memory. Left out only where the kernel measures what it names ([`Floor::names_initrds`]).
 fn names_initrd(token: &str) -> bool {
     token.strip_prefix("initrd=").is_some_and(|file| file.starts_with(['\\', '/']))
 }
@@ -262,9 +336,39 @@ fn is_plain(text: &str) -> bool {
     text.bytes().all(|byte| matches!(byte, b'!'..=b'~') && !matches!(byte, b'"' | b'\'' | b'\\'))
 }
 
+/// Why no command line may have a token.
+pub(super) fn is_forbidden(token: &str) -> Option<&'static str> {
+    if let Some((_, why)) = FORBIDDEN.iter().find(|(pattern, _)| forbids(pattern, token)) {
+        return Some(why);
+    }
+    let unit = ["systemd.unit=", "systemd.wants="]
+        .iter()
+        .any(|key| SHELLS.iter().any(|shell| forbids(&format!("{key}{shell}*"), token)));
+    unit.then_some(SHELL)
+}
+
+/// Whether the kernel's EFI stub, or what else reads raw bytes, may find `initrd=` in it.
+fn may_name_initrd(token: &str) -> bool {
+    token.contains("initrd=")
+        || canonical(token).collect::<Vec<_>>().windows(7).any(|bytes| bytes == b"initrd=")
+}
+
+/// `root=` of another kind than those that only an initramfs can resolve.
+fn is_root_of_kernel(token: &str) -> bool {
+    let by_initramfs = ["root=UUID=", "root=LABEL=", "root=/dev/mapper/"];
+    same_key("root=", token)
+        && !by_initramfs
+            .iter()
+            .any(|start| token.strip_prefix(start).is_some_and(|name| !name.is_empty() && is_plain(name)))
+}
+
 /// Whether a pattern forbids a token, however it is written.
 pub(super) fn forbids(pattern: &str, token: &str) -> bool {
     let mut written = canonical(token);
+    if let Some(end) = pattern.strip_prefix('*').filter(|end| !end.is_empty() && !end.ends_with('*')) {
+        let name: Vec<u8> = written.take_while(|byte| *byte != b'=').collect();
+        return name.ends_with(&canonical(end).collect::<Vec<_>>());
+    }
     match pattern.strip_suffix('*') {
         Some(prefix) => canonical(prefix).all(|byte| written.next() == Some(byte)),
         None => canonical(pattern).eq(written),
@@ -290,7 +394,7 @@ fn canonical(token: &str) -> impl Iterator<Item = u8> + Clone {
 mod tests {
     use super::*;
 
-    const FLOOR: Floor = Floor { secure_boot: true };
+    const FLOOR: Floor = Floor::of_any(true);
 
     fn shared(allowed: &[&str], required: &[&str], forbidden: &[&str]) -> CommandLine {
         let tokens = |list: &[&str]| list.iter().map(|text| Token((*text).to_owned())).collect();
@@ -308,19 +412,19 @@ mod tests {
 
     #[test]
     fn each_token_needs_a_rule() {
-        let rule = shared(&["root=UUID=*", "quiet"], &["ro", NO_CREDENTIALS], &["init=*"]);
+        let rule = shared(&["root=UUID=*", "quiet"], &["ro", NO_CREDENTIALS], &["panic=*"]);
         assert_eq!(found(&rule, "root=UUID=5 ro quiet"), None);
         assert_eq!(found(&rule, "ro debug"), Some(("allowed", "debug".to_owned())));
         assert_eq!(found(&rule, "quiet"), Some(("required", "none such".to_owned())));
-        assert_eq!(found(&rule, "ro init=/bin/sh"), Some(("forbidden", "init=/bin/sh".to_owned())));
+        assert_eq!(found(&rule, "ro panic=1"), Some(("forbidden", "panic=1".to_owned())));
         assert_eq!(found(&rule, "BOOT_IMAGE=/vmlinuz ro"), None);
         assert_eq!(found(&rule, "initrd=\\linux\\initrd.img-6.1 ro"), None);
-        assert_eq!(found(&rule, "initrd=0x1000,5 ro"), Some(("allowed", "initrd=0x1000,5".to_owned())));
+        assert_eq!(found(&rule, "initrd=0x1000,5 ro"), Some(("floor", "initrd=0x1000,5".to_owned())));
     }
 
     #[test]
     fn wildcards_do_not_stand_for_what_is_read_differently() {
-        let rule = shared(&["*"], &["efi=noruntime", NO_CREDENTIALS], &["init=*"]);
+        let rule = shared(&["*"], &["efi=noruntime", NO_CREDENTIALS], &["panic=*"]);
         let objected = |more: &str| found(&rule, &format!("{NO_RUNTIME} {more}")).map(|(rule, _)| rule);
         assert_eq!(objected("anything=else foo.bar-baz=1,2"), None);
         for token in ["x=\"a", "x='a", "x=a\\x20b"] {
@@ -332,7 +436,7 @@ mod tests {
         for token in ["efi=runtime", "efi=debug"] {
             assert_eq!(objected(token), Some("allowed"), "{token}");
         }
-        for token in ["init=/bin/sh", "\"init=/bin/sh\"", "in'it'=/bin/sh"] {
+        for token in ["panic=1", "\"panic=1\"", "pan'ic'=1"] {
             assert_eq!(objected(token), Some("forbidden"), "{token}");
         }
         for token in [
@@ -356,7 +460,7 @@ mod tests {
 
     #[test]
     fn the_floor_holds_for_exact_lines() {
-        let without = Floor { secure_boot: false };
+        let without = Floor::of_any(false);
         let line = "root=/dev/x systemd.import_credentials=no";
         assert_eq!(objection(Rule::Own(line), FLOOR, &format!(" {line} \n")), None);
         assert_eq!(
@@ -386,10 +490,10 @@ mod tests {
         assert_eq!(texts("", "a"), pair("nothing there", "a"));
 
         let line = |rest: &str| format!("{NO_CREDENTIALS} root=x {rest}");
-        let either = CommandLine::Exact(vec![line("ro quiet"), line("rw single")]);
-        let found = objection(Rule::Shared(&either), FLOOR, &line("rw double")).expect("neither");
-        assert_eq!((found.expected.as_str(), found.found.as_str()), ("… single", "… double"));
-        assert_eq!(objection(Rule::Shared(&either), FLOOR, &line("rw single")), None);
+        let either = CommandLine::Exact(vec![line("ro quiet"), line("rw alpha")]);
+        let found = objection(Rule::Shared(&either), FLOOR, &line("rw beta")).expect("neither");
+        assert_eq!((found.expected.as_str(), found.found.as_str()), ("… alpha", "… beta"));
+        assert_eq!(objection(Rule::Shared(&either), FLOOR, &line("rw alpha")), None);
         assert!(objection(Rule::Shared(&CommandLine::Exact(Vec::new())), FLOOR, &line("")).is_some());
     }
 

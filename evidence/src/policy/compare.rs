@@ -144,9 +144,13 @@ fn boot_rules(rules: &mut Rules, boot: &Boot, path: &str) {
         "initrd",
         match &boot.initrd {
             Initrd::Signed => "signed".to_owned(),
+            Initrd::InUki => "in-uki".to_owned(),
             Initrd::Digest(digest) => digest.to_string(),
         },
     );
+    if boot.kernel_measures_initrd {
+        one("kernel_measures_initrd", "true".to_owned());
+    }
     match &boot.sections {
         None => {}
         Some(Sections::Signed) => one("sections", "signed".to_owned()),
@@ -162,6 +166,10 @@ fn boot_rules(rules: &mut Rules, boot: &Boot, path: &str) {
         };
         let part = format!("{path} image {} ({}) {how}", index + 1, image.role.name());
         set(rules, &part, digests(list));
+        if !image.signer_also_signs.is_empty() {
+            let part = format!("{path} image {} ({}) signer_also_signs", index + 1, image.role.name());
+            set(rules, &part, image.signer_also_signs.iter().map(|role| role.name().to_owned()));
+        }
     }
     if !boot.events.is_empty() {
         set(rules, &format!("{path} event"), boot.events.iter().map(event));

@@ -1,6 +1,7 @@
 //! A document made ready for a bank: every text that can be compared as a digest is one.
 
 use super::command_line::normal;
+use super::pin::{self, Lack, Path};
 use super::rules::{CommandLine, Digest, Document, EventIs, EventRule, Sections};
 use halfkey_protocol::kdf::Hash;
 use std::collections::{HashMap, HashSet};
@@ -41,8 +42,11 @@ pub(super) struct BankRules {
 }
 
 /// The events of a boot that are compared in order, by PCR.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(super) struct BootSteps {
+    pub path: Path,
+    /// What keeps it from pinning its initramfs: only in what was not checked as a document.
+    pub lacks: Vec<Lack>,
     pub by_pcr: [Vec<Step>; 15],
 }
 
@@ -138,7 +142,7 @@ impl BankRules {
 
 impl BootSteps {
     fn new(boot: &super::Boot, bank: Hash) -> Self {
-        let mut steps = Self::default();
+        let mut steps = Self { path: Path::of(boot), lacks: pin::lacks(boot), by_pcr: Default::default() };
         if let Some(Sections::Digests(sections)) = &boot.sections {
             for (index, (name, digest)) in sections.iter().enumerate() {
                 let name = Digest::of(bank, &section_name(name));
@@ -221,8 +225,14 @@ pub(super) struct BuiltIn {
     pub separators: [Digest; 2],
     /// Strings of EV_EFI_ACTION, by PCR (section 10.4.4). Not those that say that something is switched off.
     pub actions: Vec<(u8, Digest)>,
+    /// The one that says that what was started is over (PCR 4).
+    pub returning: Digest,
     /// systemd has entered the initrd.
     pub enter_initrd: Digest,
+    /// systemd 261 and later, in PCR 0 to 7, 9 and 12 to 14: what comes after it is the system's.
+    pub os_separator: Digest,
+    /// systemd 262 and later, in PCR 9.
+    pub nvpcr_separator: Digest,
     /// Names of the sections that a stub measures.
     pub section_names: Vec<Digest>,
     /// `.cmdline`
@@ -236,9 +246,10 @@ impl BuiltIn {
     }
 
     fn new(bank: Hash) -> Self {
+        const RETURNING: &str = "Returning from EFI Application from Boot Option";
         const ACTIONS: [(u8, &str); 5] = [
             (4, "Calling EFI Application from Boot Option"),
-            (4, "Returning from EFI Application from Boot Option"),
+            (4, RETURNING),
             (5, "Exit Boot Services Invocation"),
             (5, "Exit Boot Services Returned with Success"),
             (5, "Exit Boot Services Returned with Failure"),
@@ -250,7 +261,10 @@ impl BuiltIn {
         Self {
             separators: [[0; 4], [0xff; 4]].map(|data| Digest::of(bank, &data)),
             actions: ACTIONS.iter().map(|(pcr, text)| (*pcr, Digest::of(bank, text.as_bytes()))).collect(),
+            returning: Digest::of(bank, RETURNING.as_bytes()),
             enter_initrd: Digest::of(bank, b"enter-initrd"),
+            os_separator: Digest::of(bank, b"os-separator"),
+            nvpcr_separator: Digest::of(bank, b"nvpcr-separator"),
             section_names: SECTIONS.iter().map(|name| Digest::of(bank, &section_name(name))).collect(),
             command_line_section: Digest::of(bank, &section_name(".cmdline")),
         }

@@ -6,6 +6,7 @@ use super::judge::secure_boot::{fingerprint, name as name_of};
 use super::judge::sink::{Count, Place, Seen};
 use super::judge::survey::{Survey, events, survey};
 use super::judge::{Context, evaluate};
+use super::pin::{self, Path};
 use super::rules::{
     Allowed, Boot, CommandLine, Dbx, Digest, Document, EventIs, EventRule, Image, Initrd, Role, Sections,
     SecureBoot,
@@ -16,6 +17,14 @@ use crate::eventlog::content::{Content, GrubText, ImageKind, Separator, Tag};
 use crate::eventlog::variable::{Known, Value};
 use crate::eventlog::{Claim, Event, ExplainedLog, kind};
 
+/// What no log proves, and the owner knows.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Assured {
+    /// The kernel measures its initrd wherever it comes from (Linux c004703ed7ae). Without effect on a UKI and on GRUB, where
+    /// another pins it.
+    pub kernel_measures_initrd: bool,
+}
+
 /// Writes the tightest policy that accepts this boot, with comments that say what each value is. `name` is that of the
 /// policy; `notes` become comments at its head.
 ///
@@ -24,10 +33,11 @@ use crate::eventlog::{Claim, Event, ExplainedLog, kind};
 pub fn learn(
     log: &ExplainedLog<'_>,
     claims: &Claims<'_>,
+    assured: Assured,
     name: &str,
     notes: &[&str],
 ) -> Result<String, Vec<Finding>> {
-    let learned = Learned::new(log, claims)?;
+    let learned = Learned::new(log, claims, assured)?;
     let boot = learned.boot_name().unwrap_or_else(|| name.to_owned());
     let text = learned.policy(name, &boot, notes);
     check(&text, log, claims)?;
@@ -43,9 +53,10 @@ pub fn learn_boot(
     policy: &Policy,
     log: &ExplainedLog<'_>,
     claims: &Claims<'_>,
+    assured: Assured,
     name: &str,
 ) -> Result<String, Vec<Finding>> {
-    let mut learned = Learned::new(log, claims)?;
+    let mut learned = Learned::new(log, claims, policy.assured_of(log, assured))?;
     check(&learned.policy(name, name, &[]), log, claims)?;
     learned.leave_out(policy);
     let mut out = Text::default();
@@ -98,14 +109,37 @@ struct Keys {
     authorities: Described,
 }
 
+impl Policy {
+    /// What the owner has said of the kernel of a boot before.
+    fn assured_of(&self, log: &ExplainedLog<'_>, assured: Assured) -> Assured {
+        let started = |image: &Image| match &image.allowed {
+            Allowed::Authenticode(digests) => events(log)
+                .filter(|seen| seen.pcr == 4)
+                .any(|seen| digests.iter().any(|digest| digest.as_bytes() == seen.digest)),
+            Allowed::Signer(_) => false,
+        };
+        let known = self
+            .boots()
+            .iter()
+            .filter(|boot| boot.kernel_measures_initrd)
+            .any(|boot| boot.images.iter().any(|image| image.role == Role::Kernel && started(image)));
+        Assured { kernel_measures_initrd: assured.kernel_measures_initrd || known }
+    }
+}
+
 impl<'l> Learned<'l> {
-    fn new(log: &'l ExplainedLog<'l>, claims: &Claims<'l>) -> Result<Self, Vec<Finding>> {
+    fn new(log: &'l ExplainedLog<'l>, claims: &Claims<'l>, assured: Assured) -> Result<Self, Vec<Finding>> {
         let nothing = Compiled::new(nothing());
         let context = Context::new(&nothing, log);
         let survey = survey(&context, claims, &mut Count::default());
         let (keys, mut events) = keys(log);
-        let line = command_line(&survey, keys.on)?;
-        let (boot, comments) = boot(log, &survey, &line, &mut events);
+        let line = proven_line(&survey)?;
+        let (boot, comments) = boot(log, &survey, &line, assured, &mut events);
+        let lacks: Vec<_> = pin::lacks(&boot).iter().map(|lack| lack.finding("floor".to_owned())).collect();
+        if !lacks.is_empty() {
+            return Err(lacks);
+        }
+        above_the_floor(&line, Floor::of(&boot, keys.on))?;
         Ok(Self { log, survey, line, keys, boot, comments, events })
     }
 
@@ -194,7 +228,8 @@ impl<'l> Learned<'l> {
 
     /// The events of PCR 0 or 2.
     fn firmware(&self, pcr: u8) -> Described {
-        let of_pcr = events(self.log).filter(|seen| seen.pcr == pcr && seen.kind != Some(kind::SEPARATOR));
+        let of_pcr = events(self.log)
+            .filter(|seen| seen.pcr == pcr && seen.kind.is_some_and(|kind| kind != kind::SEPARATOR));
         of_pcr.filter_map(|seen| Some((Digest::new(seen.digest)?, what(self.log, &seen)))).collect()
     }
 
@@ -227,7 +262,7 @@ fn keys(log: &ExplainedLog<'_>) -> (Keys, Vec<(EventRule, String)>) {
     let mut keys = Keys::default();
     let mut others = Vec::new();
     let mut separated = false;
-    for seen in events(log).filter(|seen| seen.pcr == 7) {
+    for seen in events(log).filter(|seen| seen.pcr == 7 && seen.kind.is_some()) {
         let content = seen.event(log).map_or(Content::Opaque, Event::content);
         match (content, separated) {
             (Content::Separator(Separator::Ready), _) => separated = true,
@@ -265,29 +300,28 @@ fn keys(log: &ExplainedLog<'_>) -> (Keys, Vec<(EventRule, String)>) {
 }
 
 /// The one command line that the boot's events prove.
-fn command_line(survey: &Survey<'_>, secure_boot: bool) -> Result<String, Vec<Finding>> {
+fn proven_line(survey: &Survey<'_>) -> Result<String, Vec<Finding>> {
     let lines = if survey.lines.is_empty() { survey.section_line.as_slice() } else { &survey.lines };
     let mut proven: Vec<&str> = lines.iter().filter_map(|line| line.text.as_deref().map(normal)).collect();
     proven.dedup();
-    let line = match proven.as_slice() {
-        [line] => *line,
-        [] => {
-            return Err(vec![lacking(
-                "command line",
-                "an event whose digest proves it",
-                "none\nhint: the agent reads /proc/cmdline; a boot that was recorded by an older one can't be learned",
-            )]);
-        }
-        several => {
-            return Err(vec![lacking(
-                "command line",
-                "one",
-                &format!("{} different ones: {}", several.len(), several.join(" | ")),
-            )]);
-        }
-    };
-    match (Floor { secure_boot }).objection(line) {
-        None => Ok(line.to_owned()),
+    match proven.as_slice() {
+        [line] => Ok((*line).to_owned()),
+        [] => Err(vec![lacking(
+            "command line",
+            "an event whose digest proves it",
+            "none\nhint: the agent reads /proc/cmdline; a boot that was recorded by an older one can't be learned",
+        )]),
+        several => Err(vec![lacking(
+            "command line",
+            "one",
+            &format!("{} different ones: {}", several.len(), several.join(" | ")),
+        )]),
+    }
+}
+
+fn above_the_floor(line: &str, floor: Floor) -> Result<(), Vec<Finding>> {
+    match floor.objection(line) {
+        None => Ok(()),
         Some(objection) => Err(vec![lacking(
             "command line",
             &objection.expected,
@@ -301,13 +335,14 @@ fn boot(
     log: &ExplainedLog<'_>,
     survey: &Survey<'_>,
     line: &str,
+    assured: Assured,
     shared: &mut Vec<(EventRule, String)>,
 ) -> (Boot, Comments) {
     let mut comments = Comments::default();
     let sections = sections(log, &survey.rest[11]);
     let after_sections = 2 * sections.len();
     let (images, others): (Vec<_>, Vec<_>) = survey.images.iter().partition(|seen| is_image(log, seen));
-    shared.extend(others.into_iter().filter_map(|seen| by_digest(log, seen)));
+    shared.extend(others.into_iter().chain(&survey.returned).filter_map(|seen| by_digest(log, seen)));
     let mut boot = Boot {
         name: String::new(),
         command_line: Some(line.to_owned()),
@@ -315,11 +350,16 @@ fn boot(
         sections: (!sections.is_empty()).then_some(Sections::Digests(sections)),
         images: Vec::new(),
         events: Vec::new(),
+        kernel_measures_initrd: false,
     };
     for (index, seen) in images.iter().enumerate() {
         let role = role(log, &images, index, boot.sections.is_some());
         let Some(digest) = Digest::new(seen.digest) else { continue };
-        boot.images.push(Image { role, allowed: Allowed::Authenticode(vec![digest]) });
+        boot.images.push(Image {
+            role,
+            allowed: Allowed::Authenticode(vec![digest]),
+            signer_also_signs: Vec::new(),
+        });
         comments.images.push(what(log, seen));
     }
     let initrd = initrd(log, &survey.rest[9]);
@@ -329,13 +369,17 @@ fn boot(
         boot.initrd = Initrd::Digest(digest);
         comments.initrd = what(log, seen);
     }
+    let by_grub = boot.sections.is_none() && grub_texts(log).any(|text| text.starts_with("initrd"));
     for pcr in [8usize, 9, 11, 12, 13, 14] {
         let skip = if pcr == 11 { after_sections } else { 0 };
-        let (mut by_loader, mut by_kernel) = (false, false);
-        for seen in survey.rest[pcr].iter().skip(skip) {
-            let once = if seen.kind == Some(kind::EVENT_TAG) { &mut by_kernel } else { &mut by_loader };
-            if pcr == 9 && !*once && initrd.is_some_and(|initrd| initrd.digest == seen.digest) {
-                *once = true;
+        let mut listed = false;
+        let all = match pcr {
+            8 | 9 if by_grub => &survey.whole[usize::from(pcr == 9)],
+            _ => &survey.rest[pcr],
+        };
+        for seen in all.iter().skip(skip) {
+            if pcr == 9 && !by_grub && !listed && initrd.is_some_and(|initrd| initrd.place == seen.place) {
+                listed = true;
                 continue;
             }
             // A phase that belongs to a later time: what is then found is that this boot is not one that can be learned.
@@ -348,6 +392,7 @@ fn boot(
             }
         }
     }
+    boot.kernel_measures_initrd = assured.kernel_measures_initrd && Path::of(&boot) == Path::Kernel;
     (boot, comments)
 }
 
@@ -420,11 +465,12 @@ fn grub_texts<'l>(log: &'l ExplainedLog<'l>) -> impl Iterator<Item = &'l str> {
 }
 
 fn by_text(log: &ExplainedLog<'_>, seen: &Seen<'_>) -> Option<(EventRule, String)> {
-    let Content::Grub { claimed: GrubText::Command, text } = seen.event(log)?.content() else { return None };
+    let Content::Grub { claimed, text } = seen.event(log)?.content() else { return None };
     let text = str::from_utf8(text)
         .ok()
         .filter(|text| !text.is_empty() && text.len() < super::command_line::MAX_LINE - 16)?;
-    let is = EventIs::Text(format!("grub_cmd: {text}"));
+    let word = str::from_utf8(claimed.prefix()).ok()?;
+    let is = EventIs::Text(format!("{word}{text}"));
     Some((EventRule { pcr: seen.pcr, is, because: None }, String::new()))
 }
 

@@ -19,13 +19,14 @@ mod compiled;
 mod judge;
 mod learn;
 mod parse;
+mod pin;
 mod proposal;
 mod write;
 
 pub use compare::{Change, diff};
 pub use halfkey_protocol::wire::policies::{Finding, MAX_POLICY};
 pub use judge::{Claims, Evaluation, ExplainedEvent, Explanation, evaluate, explain};
-pub use learn::{learn, learn_boot};
+pub use learn::{Assured, learn, learn_boot};
 pub use parse::Problem;
 pub use proposal::{Cover, boot_of, boot_toml, check_proposal, covers};
 pub use rules::{Boot, Trust};

@@ -1,9 +1,10 @@
 //! What a node will boot next: whether a policy accepts it, and the rule that would.
 
 use super::command_line::{Floor, Rule, normal, objection};
+use super::pin;
 use super::rules::{Allowed, Boot, CommandLine, Digest, Document, Image, Initrd, Role, Sections};
 use super::write::{Comments, Text};
-use super::{Finding, Policy};
+use super::{Assured, Finding, Policy};
 use crate::Rejection;
 use crate::quote::clip;
 use crate::rejection::refuse;
@@ -143,7 +144,7 @@ impl Comparison<'_> {
             None => Rule::Shared(&self.document.command_line),
         };
         line_finding(
-            self.document,
+            Floor::of(self.boot, self.document.secure_boot.required),
             &[rule],
             line,
             self.boot.command_line.is_some().then(|| self.rule("command_line")),
@@ -153,13 +154,12 @@ impl Comparison<'_> {
 
 /// What the rules, of which one must hold, have against a proposed line. A line that is not known is decided at the boot.
 fn line_finding(
-    document: &Document,
+    floor: Floor,
     rules: &[Rule<'_>],
     line: Option<&str>,
     name: Option<String>,
 ) -> Option<Finding> {
     let line = line?;
-    let floor = Floor { secure_boot: document.secure_boot.required };
     let mut first = None;
     for rule in rules {
         let objection = objection(*rule, floor, line)?;
@@ -172,11 +172,17 @@ fn line_finding(
 
 /// The `[[boot]]` that accepts just what was proposed. What starts before the proposal's own images (shim, boot loader), and what
 /// it measures, is that of `base_boot`, the boot of the policy that the machine runs; of all of the policy's boots, if
-/// they agree, when that is not among them. Its name is the proposal's and may be taken.
+/// they agree, when that is not among them. Its name is the proposal's and may be taken. What is said of the kernel of `base_boot` holds
+/// for the new one.
 ///
 /// # Errors
 /// Why it can't be made, or the policy's rules forbid it.
-pub fn boot_of(proposal: &Proposal, from: &Policy, base_boot: Option<&str>) -> Result<Boot, Vec<Finding>> {
+pub fn boot_of(
+    proposal: &Proposal,
+    from: &Policy,
+    base_boot: Option<&str>,
+    assured: Assured,
+) -> Result<Boot, Vec<Finding>> {
     let document = &from.compiled.document;
     let mut findings = Vec::new();
     let base = base_boot.and_then(|name| document.boots.iter().find(|boot| boot.name == name));
@@ -229,7 +235,11 @@ pub fn boot_of(proposal: &Proposal, from: &Policy, base_boot: Option<&str>) -> R
     for proposed in &proposal.images {
         let role = Role::from_name(&proposed.role).unwrap_or(Role::Other);
         if let Some(digest) = digest(&proposed.authenticode, &image_name(proposed), 4, &mut findings) {
-            images.push(Image { role, allowed: Allowed::Authenticode(vec![digest]) });
+            images.push(Image {
+                role,
+                allowed: Allowed::Authenticode(vec![digest]),
+                signer_also_signs: Vec::new(),
+            });
         }
     }
     if !proposal
@@ -253,14 +263,21 @@ pub fn boot_of(proposal: &Proposal, from: &Policy, base_boot: Option<&str>) -> R
         }
     }
     let (Some(initrd), true) = (initrd, findings.is_empty()) else { return Err(findings) };
-    Ok(Boot {
+    let uki = images.iter().any(|image| image.role == Role::Uki);
+    let boot = Boot {
         name: proposal.name.clone(),
         command_line: proposal.command_line.as_deref().map(|line| normal(line).to_owned()),
         initrd: Initrd::Digest(initrd),
         sections: (!sections.is_empty()).then_some(Sections::Digests(sections)),
         images,
         events: kept_events(base).cloned().collect(),
-    })
+        kernel_measures_initrd: !uki && (base.kernel_measures_initrd || assured.kernel_measures_initrd),
+    };
+    let lacks: Vec<_> = pin::lacks(&boot).iter().map(|lack| lack.finding("floor".to_owned())).collect();
+    if !lacks.is_empty() {
+        return Err(lacks);
+    }
+    Ok(boot)
 }
 
 /// The line must be one that the policy's rules allow: those of `[command_line]`, or the exact line of a boot that it is based on.
@@ -268,6 +285,7 @@ fn proposed_line(document: &Document, bases: &[&Boot], proposal: &Proposal) -> O
     let mut rules: Vec<Rule<'_>> =
         bases.iter().filter_map(|base| base.command_line.as_deref()).map(Rule::Own).collect();
     let shared = document.command_line != CommandLine::None;
+    let secure_boot = document.secure_boot.required;
     if shared || rules.is_empty() {
         rules.push(Rule::Shared(&document.command_line));
     }
@@ -280,7 +298,10 @@ fn proposed_line(document: &Document, bases: &[&Boot], proposal: &Proposal) -> O
             "the command line that will be passed: the policy has no [command_line] that would judge it",
             "none",
         )),
-        Some(line) => line_finding(document, &rules, Some(line), None),
+        Some(line) => {
+            let floor = bases.first().map_or(Floor::of_any(secure_boot), |base| Floor::of(base, secure_boot));
+            line_finding(floor, &rules, Some(line), None)
+        }
     }
 }
 

@@ -155,6 +155,8 @@ pub struct Boot {
     pub images: Vec<Image>,
     /// Further events that belong to it.
     pub events: Vec<EventRule>,
+    /// Its kernel measures the initrd wherever it comes from (Linux c004703ed7ae): the owner's word.
+    pub kernel_measures_initrd: bool,
 }
 
 /// The rule for the initrd.
@@ -164,6 +166,8 @@ pub enum Initrd {
     Digest(Digest),
     /// Whatever the signed image has in it.
     Signed,
+    /// The section of the UKI, which is known by its hash, and what its stub adds on this machine alone.
+    InUki,
 }
 
 /// The rule for the sections of a UKI.
@@ -182,6 +186,8 @@ pub struct Image {
     pub role: Role,
     /// By what it is known.
     pub allowed: Allowed,
+    /// What else its signer signs, and the owner says that it may.
+    pub signer_also_signs: Vec<Role>,
 }
 
 /// How an image is known.

@@ -56,6 +56,10 @@ impl Text {
         match &boot.initrd {
             Initrd::Digest(digest) => self.value("initrd", quoted(&digest.to_string()), &comments.initrd),
             Initrd::Signed => self.value("initrd", "\"signed\"", &comments.initrd),
+            Initrd::InUki => self.value("initrd", "\"in-uki\"", &comments.initrd),
+        }
+        if boot.kernel_measures_initrd {
+            self.value("kernel_measures_initrd", true, "the owner's word: nothing in a log proves it");
         }
         match &boot.sections {
             None => {}
@@ -88,6 +92,10 @@ impl Text {
         };
         let list: Vec<_> = digests.iter().map(|digest| format!("\"{digest}\"")).collect();
         self.line(&format!("{key} = [{}]", list.join(", ")));
+        if !image.signer_also_signs.is_empty() {
+            let list: Vec<_> = image.signer_also_signs.iter().map(|role| quoted(role.name())).collect();
+            self.line(&format!("signer_also_signs = [{}]", list.join(", ")));
+        }
     }
 
     /// `[[event]]` or `[[boot.event]]`

@@ -3,7 +3,7 @@
 
 use super::log::head;
 use halfkey_evidence::eventlog::{ExplainedLog, kind, parse, replay};
-use halfkey_evidence::policy::{Claims, Evaluation, Finding, Policy, evaluate};
+use halfkey_evidence::policy::{Assured, Claims, Evaluation, Finding, Policy, evaluate, learn};
 use halfkey_protocol::kdf::Hash;
 
 pub struct Boot {
@@ -56,6 +56,17 @@ impl Boot {
 
     pub fn claims(&self) -> Claims<'_> {
         Claims { command_line: Some(self.line.as_bytes()) }
+    }
+
+    /// The policy that is learned from it. Of its kernel (Linux 6.1) the owner should not say what this says for the boot by
+    /// systemd-boot: that is what the tests of that path need.
+    pub fn learned(&self) -> String {
+        learn(&self.log(), &self.claims(), self.assured(), "learned", &["from a test"])
+            .unwrap_or_else(|findings| panic!("{}: {findings:?}", self.name))
+    }
+
+    pub fn assured(&self) -> Assured {
+        Assured { kernel_measures_initrd: self.name == "systemd-boot-type1" }
     }
 
     pub fn judge(&self, policy: &Policy) -> Evaluation {

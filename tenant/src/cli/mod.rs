@@ -119,6 +119,10 @@ pub enum Command {
         /// Allow this boot from now on and nothing else: a new policy for this node alone
         #[arg(long, group = "how")]
         replace: bool,
+        /// For a boot without uki and without GRUB: its kernel measures its initrd wherever it comes from (Linux 6.13 and
+        /// later)
+        #[arg(long, conflicts_with = "once")]
+        kernel_measures_initrd: bool,
         /// Wait this long for a boot to become pending
         #[arg(long, value_name = "SECONDS", value_parser = seconds)]
         wait: Option<Duration>,

@@ -29,6 +29,10 @@ pub enum PolicyCommand {
         /// Where to write it; otherwise standard output
         #[arg(short, long, value_name = "FILE")]
         output: Option<PathBuf>,
+        /// The kernel measures its initrd wherever it comes from (Linux 6.13 and later); only for boots without uki
+        /// and without GRUB, and nothing in a log proves it
+        #[arg(long)]
+        kernel_measures_initrd: bool,
     },
     /// Compute what the next boot will measure, and the block that allows it
     #[command(after_help = PREDICT_HELP)]
@@ -139,6 +143,10 @@ pub struct PredictArgs {
     /// Whether the machines boot with Secure Boot on; otherwise as the base did, or on
     #[arg(long, value_name = "on|off")]
     pub secure_boot: Option<Switch>,
+    /// The kernel measures its initrd wherever it comes from (Linux 6.13 and later); otherwise as the boot says that it
+    /// is based on
+    #[arg(long, conflicts_with = "uki")]
+    pub kernel_measures_initrd: bool,
     /// Name of the boot; otherwise that of the file
     #[arg(long)]
     pub name: Option<String>,

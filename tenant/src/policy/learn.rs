@@ -6,7 +6,7 @@ use crate::policy::apply::Desk;
 use crate::policy::boot::{self, Attester, Boot};
 use crate::text::clean_short;
 use crate::{app, resolve, show};
-use halfkey_evidence::policy::{self, Finding, Policy};
+use halfkey_evidence::policy::{self, Assured, Finding, Policy};
 use halfkey_protocol::wire::operator::NodeRecord;
 use serde::Serialize;
 use std::path::Path;
@@ -28,6 +28,7 @@ pub fn run(
     app: &App,
     node: &str,
     number: Option<u64>,
+    assured: Assured,
     name: Option<&str>,
     output: Option<&Path>,
 ) -> Result<()> {
@@ -45,7 +46,7 @@ pub fn run(
     };
     let boot = attester.boot(&desk.client, number)?;
     let name = name.unwrap_or(&record.summary.label);
-    let text = whole(&boot, &record, name)?;
+    let text = whole(&boot, &record, assured, name)?;
     if let Some(path) = output {
         app::create(path, text.as_bytes())?;
         app.out.note(&format!("wrote {} from evidence {number}", path.display()));
@@ -61,13 +62,13 @@ pub fn run(
 ///
 /// # Errors
 /// `Failed` with what keeps the boot below the floor.
-pub fn whole(boot: &Boot, record: &NodeRecord, name: &str) -> Result<String> {
+pub fn whole(boot: &Boot, record: &NodeRecord, assured: Assured, name: &str) -> Result<String> {
     let notes = [
         format!("learned from {}", boot::origin(&boot.record, &record.summary.label)),
         format!("node {}", clean_short(&record.summary.id, 36)),
     ];
     let notes: Vec<_> = notes.iter().map(String::as_str).collect();
-    let made = policy::learn(&*boot.log()?, &boot.claims(), &title(name), &notes);
+    let made = policy::learn(&*boot.log()?, &boot.claims(), assured, &title(name), &notes);
     made.map_err(|found| below_the_floor(boot.number(), &found))
 }
 
@@ -75,10 +76,10 @@ pub fn whole(boot: &Boot, record: &NodeRecord, name: &str) -> Result<String> {
 ///
 /// # Errors
 /// As [`whole`].
-pub fn block(boot: &Boot, record: &NodeRecord, policy: &Policy) -> Result<String> {
+pub fn block(boot: &Boot, record: &NodeRecord, assured: Assured, policy: &Policy) -> Result<String> {
     let log = boot.log()?;
     let name = format!("evidence {}", boot.number());
-    let made = policy::learn_boot(policy, &log, &boot.claims(), &name);
+    let made = policy::learn_boot(policy, &log, &boot.claims(), assured, &name);
     let block = made.map_err(|found| below_the_floor(boot.number(), &found))?;
     Ok(format!("# learned from {}\n{block}", boot::origin(&boot.record, &record.summary.label)))
 }
@@ -89,9 +90,16 @@ fn title(name: &str) -> String {
 }
 
 fn below_the_floor(number: u64, found: &[Finding]) -> Error {
+    let unpinned = found.iter().any(|finding| finding.expected.contains("kernel_measures_initrd"));
+    let hint = if unpinned {
+        "boot a uki (`dracut --uefi`, `ukify`); only if this kernel measures every initrd (Linux 6.13 and later, commit c004703ed7ae), give \
+         --kernel-measures-initrd"
+    } else {
+        "change how the machine boots as the expected values say, boot it, and learn from that"
+    };
     Error::failed(format!(
         "no policy can be learned from evidence {number}: it would be below the floor\n{}",
         show::findings(found).trim_end()
     ))
-    .hint("change how the machine boots as the expected values say, boot it, and learn from that")
+    .hint(hint)
 }

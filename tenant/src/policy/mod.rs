@@ -35,6 +35,7 @@ pub mod withdraw;
 use crate::app::App;
 use crate::cli::PolicyCommand;
 use crate::error::Result;
+use halfkey_evidence::policy::Assured;
 
 /// Runs `halfkey policy`.
 ///
@@ -42,8 +43,9 @@ use crate::error::Result;
 /// With the exit code and the message for the operator.
 pub fn run(app: &App, command: PolicyCommand) -> Result<()> {
     match command {
-        PolicyCommand::Learn { node, boot, name, output } => {
-            learn::run(app, &node, boot, name.as_deref(), output.as_deref())
+        PolicyCommand::Learn { node, boot, name, output, kernel_measures_initrd } => {
+            let assured = Assured { kernel_measures_initrd };
+            learn::run(app, &node, boot, assured, name.as_deref(), output.as_deref())
         }
         PolicyCommand::Predict(args) => predict::run(app, &args),
         PolicyCommand::Check { file, additions } => read::check(app, &file, additions),

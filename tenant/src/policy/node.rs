@@ -5,7 +5,7 @@ use crate::error::{Error, Exit, Result};
 use crate::policy::apply::Desk;
 use crate::policy::boot::{Attester, Boot};
 use crate::policy::document::{self, Own, Source};
-use halfkey_evidence::policy::{self, Finding, Policy};
+use halfkey_evidence::policy::{self, Assured, Finding, Policy};
 use halfkey_protocol::NodeId;
 use halfkey_protocol::wire::policies::{NodePolicy, ProposalRecord, Scope, is_group_name};
 
@@ -111,7 +111,9 @@ impl Governed {
         for record in self.trusted.iter().rev() {
             let base = base_boot(client, attester, record.from_evidence, &policy)?;
             // One that the policy's rules forbid by now counts for nothing.
-            if let Ok(mut boot) = policy::boot_of(&record.proposal, &policy, base.as_deref()) {
+            if let Ok(mut boot) =
+                policy::boot_of(&record.proposal, &policy, base.as_deref(), Assured::default())
+            {
                 boot.name = format!("{} (proposal {})", boot.name, record.id);
                 policy = policy.with_boots(&[boot]);
             }

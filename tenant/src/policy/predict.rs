@@ -89,7 +89,8 @@ pub fn run(app: &App, args: &PredictArgs) -> Result<()> {
     let files = read(args, bank, secure_boot)?;
     let mut boots = Vec::with_capacity(files.len());
     for (path, proposal) in files {
-        boots.push(predict(path, proposal, bank, secure_boot, from, machine.as_ref())?);
+        let assured = args.kernel_measures_initrd;
+        boots.push(predict(path, proposal, bank, secure_boot, from, machine.as_ref(), assured)?);
     }
     let (Some(desk), Some(own)) = (desk, target) else {
         let result = Predicted { base, boots, applied: None };
@@ -165,6 +166,7 @@ fn predict(
     secure_boot: bool,
     from: Option<&Policy>,
     machine: Option<&Machine>,
+    assured: bool,
 ) -> Result<Prediction> {
     let log = machine.map(|machine| machine.boot.log()).transpose()?;
     // What the policy calls the machine's boot: its images before the kernel stay.
@@ -184,6 +186,9 @@ fn predict(
     if proposal.command_line.is_none() && from.is_none() {
         missing.push("the command line (--cmdline TEXT)");
     }
+    if from.is_none() && !assured && proposal.images.iter().all(|image| image.role != Role::Uki.name()) {
+        missing.push("whether the kernel measures every initrd (--kernel-measures-initrd)");
+    }
     let allowed_by = from.and_then(|from| match policy::covers(from, &proposal) {
         Cover::Hash(name) | Cover::Signer(name) => Some(name),
         Cover::No(_) => None,
@@ -191,8 +196,10 @@ fn predict(
     let block = match from {
         _ if !missing.is_empty() => None,
         Some(_) if allowed_by.is_some() => None,
-        Some(from) => Some(policy::boot_toml(&proposals::boot(&proposal, from, base_name.as_deref())?)),
-        None => Some(policy::boot_toml(&alone(&proposal)?)),
+        Some(from) => {
+            Some(policy::boot_toml(&proposals::boot(&proposal, from, base_name.as_deref(), assured)?))
+        }
+        None => Some(policy::boot_toml(&alone(&proposal, assured)?)),
     };
     Ok(Prediction {
         name: proposal.name.clone(),
@@ -208,14 +215,18 @@ fn predict(
 }
 
 /// A boot that starts with these images: firmware loads them itself.
-fn alone(proposal: &Proposal) -> Result<Boot> {
+fn alone(proposal: &Proposal, kernel_measures_initrd: bool) -> Result<Boot> {
     let digest = |bytes: &Bytes| {
         Digest::new(bytes)
             .ok_or_else(|| Error::failed("expected digests of 32 or 48 bytes in what was predicted"))
     };
     let image = |image: &halfkey_protocol::wire::ProposedImage| -> Result<Image> {
         let role = Role::from_name(&image.role).unwrap_or(Role::Other);
-        Ok(Image { role, allowed: Allowed::Authenticode(vec![digest(&image.authenticode)?]) })
+        Ok(Image {
+            role,
+            allowed: Allowed::Authenticode(vec![digest(&image.authenticode)?]),
+            signer_also_signs: Vec::new(),
+        })
     };
     let sections =
         proposal.sections.iter().map(|section| Ok((section.name.clone(), digest(&section.digest)?)));
@@ -228,6 +239,7 @@ fn alone(proposal: &Proposal) -> Result<Boot> {
         sections: (!sections.is_empty()).then_some(Sections::Digests(sections)),
         images: proposal.images.iter().map(image).collect::<Result<_>>()?,
         events: Vec::new(),
+        kernel_measures_initrd,
     })
 }
 

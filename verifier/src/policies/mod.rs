@@ -15,7 +15,7 @@ pub mod review;
 use crate::store::{Documents, Enrollment, Governing, Node, PolicyRef, Result, StoreError, Trusted};
 use aws_lc_rs::digest::{Context, SHA256, digest};
 use cache::Cache;
-use halfkey_evidence::policy::{Additions, Finding, Policy, boot_of};
+use halfkey_evidence::policy::{Additions, Assured, Finding, Policy, boot_of};
 use halfkey_protocol::Bytes;
 use halfkey_protocol::identity::fingerprint;
 use std::sync::Arc;
@@ -143,7 +143,8 @@ impl Library {
         let mut allowed = Vec::new();
         for Trusted { id, base_boot } in trusted {
             let Some(stored) = documents.stored_proposal(*id)? else { continue };
-            match boot_of(&stored.record.proposal, &with_additions, base_boot.as_deref()) {
+            match boot_of(&stored.record.proposal, &with_additions, base_boot.as_deref(), Assured::default())
+            {
                 Ok(mut boot) => {
                     // Unique, and told from what the tenant has signed.
                     boot.name = trusted_name(&boot.name, *id);

@@ -15,7 +15,7 @@ use crate::{hex, utc};
 use aws_lc_rs::digest::{SHA256, digest};
 use halfkey_evidence::Rejection;
 use halfkey_evidence::eventlog::{ExplainedLog, userspace};
-use halfkey_evidence::policy::{Cover, Trust, boot_of, check_proposal, covers};
+use halfkey_evidence::policy::{Assured, Cover, Trust, boot_of, check_proposal, covers};
 use halfkey_evidence::quote::VerifiedQuote;
 use halfkey_protocol::kdf::Hash;
 use halfkey_protocol::wire::policies::ProposalState;
@@ -276,7 +276,7 @@ pub fn weigh(
     let Some(trust) = rules.signed.trust() else { return Stand::Waits(against) };
     match trusts(trust, trusting) {
         Err(why) => Stand::Waits(format!("{against}; trust_root_with_next_boot {why}")),
-        Ok(how) => match boot_of(proposal, &rules.signed, base_boot) {
+        Ok(how) => match boot_of(proposal, &rules.signed, base_boot, Assured::default()) {
             Ok(_) => Stand::Trusted(format!("trust_root_with_next_boot of {policy}{how}")),
             Err(findings) => {
                 Stand::Waits(format!("{against}; trust_root_with_next_boot: {}", summary(&findings)))

@@ -123,7 +123,7 @@ impl Software {
     pub fn boot(&self) -> String {
         let digest = |measured: &[u8]| format!("sha256:{}", hex(&Hash::Sha256.digest(&[measured])));
         format!(
-            "[[boot]]\nname = \"{}\"\ninitrd = \"{}\"\n[[boot.image]]\nrole = \"kernel\"\nauthenticode = [\"{}\"]\n",
+            "[[boot]]\nname = \"{}\"\nkernel_measures_initrd = true\ninitrd = \"{}\"\n[[boot.image]]\nrole = \"kernel\"\nauthenticode = [\"{}\"]\n",
             self.version,
             digest(&self.initrd()),
             digest(&self.kernel())
@@ -153,18 +153,19 @@ pub fn head(name: &str) -> String {
     format!(
         r#"format = 1
 name = "{name}"
-ignore = [0, 1, 3, 5, 6]
+ignore = [1, 3, 5, 6]
 
 [secure_boot]
 required = false
 
 [firmware]
+pcr0 = []
 pcr2 = []
 
 [command_line]
 allowed = ["root=UUID=*", "quiet"]
 required = ["efi=noruntime", "systemd.import_credentials=no"]
-forbidden = ["init=*"]
+forbidden = ["panic=*"]
 
 "#
     )

@@ -14,9 +14,12 @@ use super::sink::{Place, Seen, Sink, Why};
 use super::survey::{Line, Survey};
 use crate::eventlog::content::Tag;
 use crate::eventlog::{Claim, kind};
-use crate::policy::command_line::{Floor, Objection, Rule, objection, tokens};
+use crate::policy::command_line::{Floor, Objection, Rule, objection_of_rule};
 use crate::policy::compiled::{BootSteps, Step, StepIs};
-use crate::policy::rules::{Allowed, Boot, CommandLine, Digest, EventIs, EventRule, Image, Initrd, Sections};
+use crate::policy::pin::Path;
+use crate::policy::rules::{
+    Allowed, Boot, CommandLine, Digest, EventIs, EventRule, Image, Initrd, Role, Sections,
+};
 
 /// One `[[boot]]` against what was surveyed.
 pub(super) struct Judge<'a, 'l> {
@@ -30,11 +33,16 @@ impl<'l> Judge<'_, 'l> {
     pub fn run<S: Sink>(&self, sink: &mut S) {
         // An event that firmware measured is not there once more for the boot.
         let mut used = self.survey.used.clone();
+        self.pinned(sink);
         self.authorities(&mut used, sink);
         self.images(&mut used, sink);
         for pcr in [8u8, 9, 11, 12, 13, 14] {
             let events = &self.survey.rest[usize::from(pcr)];
             match pcr {
+                // All that GRUB reads and does, in its order.
+                8 | 9 if self.steps.path == Path::Grub => {
+                    self.in_order(pcr, &self.survey.whole[usize::from(pcr == 9)], &mut used, sink);
+                }
                 9 => self.in_order(pcr, &self.without_initrd(events, sink), &mut used, sink),
                 11 => self.in_order(pcr, self.without_signed_sections(events, sink), &mut used, sink),
                 _ => self.in_order(pcr, events, &mut used, sink),
@@ -45,6 +53,17 @@ impl<'l> Judge<'_, 'l> {
 
     fn name(&self, part: &str) -> String {
         format!("boot {:?} {part}", self.boot.name)
+    }
+
+    /// Documents are checked when they are read; a boot that was made otherwise must pin its initramfs as well.
+    fn pinned<S: Sink>(&self, sink: &mut S) {
+        for lack in &self.steps.lacks {
+            sink.missing(None, "boot path", || Why {
+                rule: self.name("floor"),
+                expected: lack.expected.to_owned(),
+                found: lack.found.split('\n').next().unwrap_or_default().to_owned(),
+            });
+        }
     }
 
     fn authorities<S: Sink>(&self, used: &mut [u32], sink: &mut S) {
@@ -101,23 +120,22 @@ impl<'l> Judge<'_, 'l> {
         in_order(&self.steps.by_pcr[usize::from(pcr)], events, pcr, self.context, used, name, sink);
     }
 
-    /// Takes out what the rule for the initrd accepts: the file as GRUB measures it, the initrd as the kernel does, or both.
+    /// Takes out the initrd as the kernel has measured it, once: whatever else is there needs another rule.
     fn without_initrd<S: Sink>(&self, events: &[Seen<'l>], sink: &mut S) -> Vec<Seen<'l>> {
-        let (mut by_loader, mut by_kernel) = (false, false);
+        let mut found_it = false;
         let mut rest = Vec::with_capacity(events.len());
         for seen in events {
-            let once = if seen.kind == Some(kind::EVENT_TAG) { &mut by_kernel } else { &mut by_loader };
-            if !*once && self.is_initrd(seen) {
-                *once = true;
+            if !found_it && self.is_initrd(seen) {
+                found_it = true;
                 sink.accept(seen, || self.name("initrd"));
             } else {
                 rest.push(*seen);
             }
         }
-        if !by_loader && !by_kernel {
+        if !found_it {
             let expected = match &self.boot.initrd {
                 Initrd::Digest(digest) => digest.to_string(),
-                Initrd::Signed => "one that the kernel measured".to_owned(),
+                Initrd::Signed | Initrd::InUki => "one that the kernel measured".to_owned(),
             };
             let why = |found| Why { rule: self.name("initrd"), expected, found };
             // The initrd that was booted in its place, if it is to be seen: that says more than that one is missing.
@@ -133,12 +151,14 @@ impl<'l> Judge<'_, 'l> {
     }
 
     fn is_initrd(&self, seen: &Seen<'l>) -> bool {
-        match &self.boot.initrd {
-            Initrd::Digest(digest) => digest.as_bytes() == seen.digest,
-            Initrd::Signed => self.is_initrd_of_kernel(seen),
-        }
+        self.is_initrd_of_kernel(seen)
+            && match &self.boot.initrd {
+                Initrd::Digest(digest) => digest.as_bytes() == seen.digest,
+                Initrd::Signed | Initrd::InUki => true,
+            }
     }
 
+    /// In the firmware's log: systemd's is of what the initrd itself has measured.
     fn is_initrd_of_kernel(&self, seen: &Seen<'l>) -> bool {
         let claim = |event: &crate::eventlog::Event<'l>| event.claimed_content();
         seen.kind == Some(kind::EVENT_TAG)
@@ -182,7 +202,7 @@ impl<'l> Judge<'_, 'l> {
             };
             match objection {
                 None => {
-                    proven = true;
+                    proven |= self.proves(line);
                     sink.accept(&line.seen, || self.line_rule(""));
                 }
                 // A part of a line, as an addon of a UKI has it, is known by its digest only.
@@ -213,26 +233,33 @@ impl<'l> Judge<'_, 'l> {
         }
     }
 
+    /// Whether an accepted line is the one that the kernel got. What is in PCR 12 was put there by what hands it on, or by anybody later: it
+    /// counts only where what hands it on is known by its hash.
+    fn proves(&self, line: &Line<'l>) -> bool {
+        if line.seen.pcr != 12 {
+            return true;
+        }
+        let images = &self.boot.images;
+        let kernel = images
+            .iter()
+            .position(|image| matches!(image.role, Role::Uki | Role::Kernel))
+            .unwrap_or_default();
+        match (images.get(kernel), kernel.checked_sub(1)) {
+            (Some(uki), _) if uki.role == Role::Uki => !uki.has_signers(),
+            (_, Some(before)) => images[before].role == Role::Loader && !images[before].has_signers(),
+            _ => false,
+        }
+    }
+
     fn objection(&self, line: &Line<'l>, text: &str) -> Option<Objection> {
         let document = &self.context.policy.document;
-        let floor = Floor { secure_boot: document.secure_boot.required };
-        let objected = match &self.boot.command_line {
-            Some(own) => objection(Rule::Own(own), floor, text),
+        let floor = Floor::of(self.boot, document.secure_boot.required);
+        floor.objection(text).or_else(|| match &self.boot.command_line {
+            Some(own) => objection_of_rule(Rule::Own(own), text),
             None if document.command_line == CommandLine::None => {
-                objection(Rule::Shared(&document.command_line), floor, text)
+                objection_of_rule(Rule::Shared(&document.command_line), text)
             }
             None => line.shared.clone(),
-        };
-        // The signer vouches for the initrd inside the image, not for one that the command line names. The kernel's EFI stub
-        // looks for this anywhere in the line.
-        let other_initrd =
-            || tokens(text).find(|token| self.boot.initrd == Initrd::Signed && token.contains("initrd="));
-        objected.or_else(|| {
-            other_initrd().map(|token| Objection {
-                rule: "floor",
-                expected: "no initrd=: the initrd is that of the signed image".to_owned(),
-                found: token.to_owned(),
-            })
         })
     }
 

@@ -7,7 +7,7 @@ use super::sink::{Place, Seen, Sink, Why};
 use super::{Claims, Context};
 use crate::eventlog::content::{Content, GrubText, Tag};
 use crate::eventlog::{Claim, EXPLAINED, ExplainedLog, kind};
-use crate::policy::command_line::{Floor, MAX_LINE, Objection, Rule, objection};
+use crate::policy::command_line::{MAX_LINE, Objection, Rule, objection_of_rule};
 use crate::policy::compiled::{load_options, sections_of};
 use crate::policy::rules::{CommandLine, Digest};
 
@@ -18,10 +18,14 @@ const MAX_LINES: usize = 16;
 #[derive(Debug)]
 pub(in crate::policy) struct Survey<'l> {
     pub secure_boot: State<'l>,
-    /// PCR 4.
+    /// PCR 4, after the last time that something came back to the firmware.
     pub images: Vec<Seen<'l>>,
+    /// PCR 4, before it.
+    pub returned: Vec<Seen<'l>>,
     /// PCR 8, 9 and 11 to 14, by their number, without command lines.
     pub rest: [Vec<Seen<'l>>; 15],
+    /// PCR 8 and 9 with the command lines, as firmware's log has them in order.
+    pub whole: [Vec<Seen<'l>>; 2],
     /// Events that carry a command line.
     pub lines: Vec<Line<'l>>,
     /// The command line of a UKI's section, if no event carries one that is proven.
@@ -36,7 +40,7 @@ pub(in crate::policy) struct Line<'l> {
     pub seen: Seen<'l>,
     /// The line, if the digest proves it.
     pub text: Option<String>,
-    /// What `[command_line]` has against it.
+    /// What `[command_line]` has against it; the floor depends on the boot.
     pub shared: Option<Objection>,
 }
 
@@ -56,7 +60,9 @@ pub(in crate::policy) fn survey<'l, S: Sink>(
     let mut survey = Survey {
         secure_boot: State::default(),
         images: Vec::new(),
+        returned: Vec::new(),
         rest: Default::default(),
+        whole: Default::default(),
         lines: Vec::new(),
         section_line: None,
         used: vec![0; context.rules.limits.len()],
@@ -74,6 +80,7 @@ pub(in crate::policy) fn survey<'l, S: Sink>(
         }
     }
     missing_separators(context, &progress, sink);
+    survey.returned(context, sink);
     let required = context.policy.document.secure_boot.required;
     if context.value(7).is_none() || required {
         survey.secure_boot.finish(required, sink);
@@ -143,8 +150,14 @@ impl<'l> Survey<'l> {
         if context.ignored(seen.pcr) {
             return sink.accept(&seen, || "ignored".to_owned());
         }
+        if seen.pcr == 4 && context.rules.built_in.returning.as_bytes() == seen.digest {
+            self.returned.append(&mut self.images);
+        }
         if self.built_in(context, progress, &seen) {
             return sink.accept(&seen, || "built in".to_owned());
+        }
+        if let 8 | 9 = seen.pcr {
+            self.whole[usize::from(seen.pcr == 9)].push(seen);
         }
         match seen.pcr {
             0 if context.policy.document.firmware[0].is_some() => progress.firmware[0].push(seen),
@@ -179,7 +192,26 @@ impl<'l> Survey<'l> {
                 progress.phases += 1;
                 progress.phases == 1
             }
+            None => is_boundary(context, seen),
             _ => false,
+        }
+    }
+
+    /// What came back to the firmware was in charge before: it counts for nothing, and needs a rule of its own.
+    fn returned<S: Sink>(&mut self, context: &Context<'_, 'l>, sink: &mut S) {
+        let Self { returned, used, .. } = self;
+        for seen in returned.iter() {
+            if context.shared(seen, used) {
+                sink.accept(seen, || "event".to_owned());
+            } else if context.value(4) == Some(true) {
+                sink.accept(seen, || "pcr.4".to_owned());
+            } else {
+                sink.refuse(seen, || Why {
+                    rule: "boot path".to_owned(),
+                    expected: "nothing that was started and came back to the firmware, but what an [[event]] of pcr 4 names".to_owned(),
+                    found: Digest::new(seen.digest).map_or_else(String::new, |digest| format!("authenticode {digest}")),
+                });
+            }
         }
     }
 
@@ -207,9 +239,25 @@ fn shared_objection(context: &Context<'_, '_>, text: Option<&str>) -> Option<Obj
     let document = &context.policy.document;
     match (&document.command_line, text) {
         (CommandLine::None, _) | (_, None) => None,
-        (shared, Some(text)) => {
-            objection(Rule::Shared(shared), Floor { secure_boot: document.secure_boot.required }, text)
+        (shared, Some(text)) => objection_of_rule(Rule::Shared(shared), text),
+    }
+}
+
+/// What systemd measures at the border between initrd and system. It says nothing, and is the digest of nothing else that a rule could
+/// ask for; the initrd as well as whatever comes later may add it.
+fn is_boundary(context: &Context<'_, '_>, seen: &Seen<'_>) -> bool {
+    let Place::Userspace(index) = seen.place else { return false };
+    let built_in = context.rules.built_in;
+    match seen.pcr {
+        9 if built_in.nvpcr_separator.as_bytes() == seen.digest => true,
+        9 if context.log.userspace()[index]
+            .measured_text()
+            .is_some_and(|text| text.starts_with("nvpcr-init:")) =>
+        {
+            true
         }
+        0..=7 | 9 | 12..=14 => built_in.os_separator.as_bytes() == seen.digest,
+        _ => false,
     }
 }
 

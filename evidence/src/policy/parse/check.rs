@@ -6,8 +6,9 @@
 use super::document::{BootPlaces, Parsed, Places};
 use super::reader::{At, Problems};
 use crate::policy::Additions;
-use crate::policy::command_line::{FORBIDDEN, Floor, MAX_LINE, NO_CREDENTIALS, NO_RUNTIME, forbids};
-use crate::policy::rules::{Allowed, Boot, CommandLine, Document, Initrd, Role, Sections, SecureBoot, Token};
+use crate::policy::command_line::{Floor, MAX_LINE, NO_CREDENTIALS, NO_RUNTIME, forbids, is_forbidden};
+use crate::policy::pin::{self, Part};
+use crate::policy::rules::{Boot, CommandLine, Document, Role, SecureBoot, Token};
 use std::collections::HashSet;
 
 /// PCRs that may be ignored: firmware's data and configuration, and what drivers measure. Code and configuration of the
@@ -58,11 +59,13 @@ fn pcrs(document: &Document, places: &Places, problems: &mut Problems<'_>) {
             pcr if !MAY_BE_IGNORED.contains(&pcr) => {
                 problems.floor(at, format!("ignore: pcr {pcr} can't be ignored: {}", what_is_in(pcr)))
             }
-            2 if !document.secure_boot.required => problems.floor(
+            0 | 2 if !document.secure_boot.required => problems.floor(
                 at,
-                "ignore: pcr 2 can be ignored only with secure_boot.required: firmware starts drivers from the disk, which can \
-                 change the kernel before it runs, and measures them there\n\
-                 hint: cover it by firmware.pcr2, as `halfkey policy learn` does",
+                format!(
+                    "ignore: pcr {pcr} can be ignored only with secure_boot.required: without it firmware starts whatever drivers and option roms it \
+                     finds, which can change the kernel before it runs, and only their measurement shows them\n\
+                     hint: cover it by firmware.pcr{pcr}, as `halfkey policy learn` does"
+                ),
             ),
             _ => {}
         }
@@ -161,7 +164,7 @@ fn secure_boot(document: &Document, places: &Places, problems: &mut Problems<'_>
 
 fn command_line(document: &Document, places: &Places, problems: &mut Problems<'_>) {
     tokens(places, problems);
-    let floor = Floor { secure_boot: document.secure_boot.required };
+    let floor = Floor::of_any(document.secure_boot.required);
     match &document.command_line {
         CommandLine::None => {}
         CommandLine::Exact(lines) => {
@@ -217,13 +220,21 @@ fn tokens(places: &Places, problems: &mut Problems<'_>) {
                 ),
             );
         }
-        if token.value.is_literal()
-            && let Some((pattern, why)) =
-                FORBIDDEN.iter().find(|(pattern, _)| forbids(pattern, &token.value.0))
-        {
+        // The shortest that a wildcard stands for: what is forbidden with every value is no parameter of a policy.
+        if let Some(why) = is_forbidden(token.value.0.trim_end_matches('*')) {
             problems.floor(
                 token.at,
-                format!("command_line.{list}: {} is always forbidden (`{pattern}`): {why}", token.value.0),
+                format!("command_line.{list}: {} is always forbidden: {why}", token.value.0),
+            );
+        }
+        if token.value.0.contains("initrd=") {
+            problems.floor(
+                token.at,
+                format!(
+                    "command_line.{list}: expected no initrd=, found {}: names that a loader puts before the options are allowed with \
+                     kernel_measures_initrd, and need no token; any other is never allowed",
+                    token.value.0
+                ),
             );
         }
         // A wildcard that is wider than what is forbidden is a rule with an exception; anything else contradicts it.
@@ -276,24 +287,22 @@ fn boots(boots: &[Boot], places: &Places, of: Option<&Document>, problems: &mut 
 }
 
 fn boot_images(boot: &Boot, at: &BootPlaces, of: Option<&Document>, problems: &mut Problems<'_>) {
-    let last_is_signed = boot.images.last().is_some_and(|image| matches!(image.allowed, Allowed::Signer(_)));
-    if !last_is_signed {
-        if at.initrd.is_some() && boot.initrd == Initrd::Signed {
-            problems.push(
-                at.initrd.unwrap_or(at.table),
-                "boot.initrd: expected a digest, found \"signed\": the last image has no signer that could vouch for it",
-            );
-        }
-        if boot.sections == Some(Sections::Signed) {
-            problems.push(
-                at.sections,
-                "boot.sections: expected digests, found \"signed\": the last image has no signer that could vouch for them",
-            );
-        }
+    for lack in pin::lacks(boot) {
+        let place = match lack.part {
+            Part::Boot => at.table,
+            // That there is none is said elsewhere.
+            Part::Initrd => match at.initrd {
+                Some(at) => at,
+                None => continue,
+            },
+            Part::Sections => at.sections,
+            Part::Image(index) => at.images.get(index).copied().unwrap_or(at.table),
+        };
+        problems.floor(place, format!("boot {:?}: {}", boot.name, lack));
     }
     if let Some(policy) = of
         && !policy.secure_boot.required
-        && let Some(index) = boot.images.iter().position(|image| matches!(image.allowed, Allowed::Signer(_)))
+        && let Some(index) = boot.images.iter().position(|image| image.has_signers())
     {
         problems.floor(
             at.images[index],
@@ -318,13 +327,15 @@ fn boot_floor(boot: &Boot, at: &BootPlaces, of: Option<&Document>, problems: &mu
             at.table,
             format!(
                 "boot {name:?}: expected initrd, found none: the initrd asks for the key, so whoever changes it has the key\n\
-                 hint: initrd = \"sha256:..\", or \"signed\" if the last image has a signer"
+                 hint: initrd = \"sha256:..\", or \"signed\" if the uki has a signer"
             ),
         );
     }
     let secure_boot = of.is_none_or(|policy| policy.secure_boot.required);
     match (&boot.command_line, of) {
-        (Some(line), _) => line_floor("boot.command_line", Floor { secure_boot }, line, at.command_line, problems),
+        (Some(line), _) => {
+            line_floor("boot.command_line", Floor::of(boot, secure_boot), line, at.command_line, problems);
+        }
         (None, Some(Document { command_line: CommandLine::None, .. })) => problems.floor(
             at.table,
             format!(

@@ -286,6 +286,14 @@ fn tokens(
                 at,
                 format!("{name}: expected `*` only at the end of a token, found {:?}", clip(&value)),
             );
+        } else if key != "forbidden" && value.ends_with('*') && value.find('=').is_none_or(|at| at == 0) {
+            problems.floor(
+                at,
+                format!(
+                    "{name}: expected `*` only behind the = of one parameter, found {:?}: it would allow options that nobody has thought of",
+                    clip(&value)
+                ),
+            );
         }
         places.tokens.push((key, At { value: Token(value.clone()), at }));
         tokens.push(Token(value));
@@ -313,6 +321,8 @@ fn boot(table: &mut Table<'_>, places: &mut Places, problems: &mut Problems<'_>)
     let images = images.into_iter().map(|mut table| image(&mut table, &mut at, problems)).collect();
     let events = table.tables("event", MAX_EVENTS, problems);
     let events = events.into_iter().map(|mut table| event(&mut table, &mut at.events, problems)).collect();
+    let kernel_measures_initrd =
+        table.boolean("kernel_measures_initrd", problems).is_some_and(|says| says.value);
     table.finish(problems);
     places.boots.push(at);
     Boot {
@@ -322,6 +332,7 @@ fn boot(table: &mut Table<'_>, places: &mut Places, problems: &mut Problems<'_>)
         sections,
         images,
         events,
+        kernel_measures_initrd,
     }
 }
 
@@ -331,16 +342,17 @@ fn initrd(table: &mut Table<'_>, at: &mut BootPlaces, problems: &mut Problems<'_
     at.initrd = Some(text.at);
     match (text.value.as_str(), Digest::parse(&text.value)) {
         ("signed", _) => Initrd::Signed,
+        ("in-uki", _) => Initrd::InUki,
         (_, Some(digest)) => Initrd::Digest(digest),
         _ => {
             problems.push(
                 text.at,
                 format!(
-                    "boot.initrd: expected \"signed\" or a digest (sha256: or sha384: and lower-case hex), found {:?}",
+                    "boot.initrd: expected \"signed\", \"in-uki\" or a digest (sha256: or sha384: and lower-case hex), found {:?}",
                     clip(&text.value)
                 ),
             );
-            Initrd::Signed
+            Initrd::Digest(Digest::of(Hash::Sha256, b""))
         }
     }
 }
@@ -417,6 +429,7 @@ fn image(table: &mut Table<'_>, at: &mut BootPlaces, problems: &mut Problems<'_>
     };
     let (authenticode, signer) =
         (digests(table, "authenticode", problems), fingerprints(table, "signer", problems));
+    let also_signs = also_signs(table, problems);
     let allowed = match (authenticode, signer) {
         (Some(list), None) => Allowed::Authenticode(list.value),
         (None, Some(list)) => Allowed::Signer(list.value),
@@ -424,14 +437,37 @@ fn image(table: &mut Table<'_>, at: &mut BootPlaces, problems: &mut Problems<'_>
             let found = if found.is_some() { "both" } else { "neither" };
             problems.push(table.at, format!("boot.image: expected authenticode or signer, found {found}"));
             table.finish(problems);
-            return Image { role, allowed: Allowed::Authenticode(Vec::new()) };
+            return Image { role, allowed: Allowed::Authenticode(Vec::new()), signer_also_signs: also_signs };
         }
     };
     if matches!(&allowed, Allowed::Authenticode(list) | Allowed::Signer(list) if list.is_empty()) {
         problems.push(table.at, "boot.image: expected at least one digest or signer, found an empty list");
     }
+    if let (false, Allowed::Authenticode(_)) = (also_signs.is_empty(), &allowed) {
+        problems.push(table.at, "boot.image.signer_also_signs: expected signer beside it, found none");
+    }
     table.finish(problems);
-    Image { role, allowed }
+    Image { role, allowed, signer_also_signs: also_signs }
+}
+
+fn also_signs(table: &mut Table<'_>, problems: &mut Problems<'_>) -> Vec<Role> {
+    let Some(list) = table.strings("signer_also_signs", "roles", MAX_IMAGES, problems) else {
+        return Vec::new();
+    };
+    let mut roles = Vec::new();
+    for At { value, at } in list.value {
+        match Role::from_name(&value) {
+            Some(role @ (Role::Shim | Role::Loader | Role::Kernel)) => roles.push(role),
+            _ => {
+                let message = format!(
+                    "boot.image.signer_also_signs: expected shim, loader or kernel, found {:?}",
+                    clip(&value)
+                );
+                problems.push(at, message);
+            }
+        }
+    }
+    roles
 }
 
 fn shared_events(table: &mut Table<'_>, places: &mut Places, problems: &mut Problems<'_>) -> Vec<EventRule> {

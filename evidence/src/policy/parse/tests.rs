@@ -24,7 +24,7 @@ forbidden = ["init=*"]
 [[boot]]
 name = "6.1.0-55"
 initrd = "sha256:3333333333333333333333333333333333333333333333333333333333333333"
-sections = [{ name = ".linux", digest = "sha256:4444444444444444444444444444444444444444444444444444444444444444" }]
+sections = [{ name = ".linux", digest = "sha256:4444444444444444444444444444444444444444444444444444444444444444" }, { name = ".initrd", digest = "sha256:3333333333333333333333333333333333333333333333333333333333333333" }]
 [[boot.image]]
 role = "uki"
 authenticode = ["sha256:5555555555555555555555555555555555555555555555555555555555555555"]
@@ -101,7 +101,7 @@ fn what_is_not_the_schema_is_found_where_it_stands() {
         "initrd = \"sha256:33",
         "initrd = \"sha256:3",
         (24, 10),
-        "boot.initrd: expected \"signed\" or a digest",
+        "boot.initrd: expected \"signed\", \"in-uki\" or a digest",
     );
     first(
         "name = \".linux\"",
@@ -159,12 +159,6 @@ fn contradictions_are_found() {
     first("pcr = 12", "pcr = 4", (30, 7), "boot.event.pcr: expected 8, 9 or 11 to 14, found 4");
     first("pcr = 7", "pcr = 5", (34, 7), "pcr 5 is ignored as well");
     first("pcr = 7", "pcr = 15", (34, 7), "expected 0 to 9 or 11 to 14, found 15");
-    first(
-        "sections = [{",
-        "sections = \"signed\" # [{",
-        (25, 12),
-        "the last image has no signer that could vouch for them",
-    );
     first("sections = [{ name", "sections = [{ nam", (25, 15), "unknown key boot.sections.nam");
     first(
         "sections = [{ name = \".linux\"",
@@ -212,6 +206,17 @@ fn the_floor_says_why() {
         "systemd takes credentials from firmware",
     );
     floor("required = true", "required = false", "expected efi=noruntime, found none");
+    floor(
+        "sections = [{",
+        "sections = \"signed\" # [{",
+        "sections: expected digests, found \"signed\": the uki has no signer that could vouch for them",
+    );
+    floor(
+        "role = \"uki\"",
+        "role = \"kernel\"",
+        "expected kernel_measures_initrd = true, a uki, or the events of grub",
+    );
+    floor("name = \"6.1.0-55\"", "name = \"x\"\nkernel_measures_initrd = true", "found it beside a uki");
     floor("\"quiet\"]", "\"rdinit=/bin/sh\"]", "rdinit=/bin/sh is always forbidden");
     let start = GOOD.find("[[boot]]").expect("there");
     let end = GOOD.find("[[event]]").expect("there");

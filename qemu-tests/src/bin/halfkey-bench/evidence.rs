@@ -6,7 +6,7 @@ use aws_lc_rs::signature::{ECDSA_P256_SHA256_FIXED, ParsedPublicKey};
 use halfkey_evidence::digest::Bank;
 use halfkey_evidence::eventlog::variable::Known;
 use halfkey_evidence::eventlog::{Content, Event, replay};
-use halfkey_evidence::policy::{Claims, Policy, evaluate, learn};
+use halfkey_evidence::policy::{Assured, Claims, Policy, evaluate, learn};
 use halfkey_evidence::public::AkPublic;
 use halfkey_evidence::quote::{QuoteContext, verify};
 use halfkey_evidence::signature;
@@ -138,7 +138,7 @@ impl Check {
     fn learn(&self) -> Result<String> {
         let quote = verify(&self.context(), &self.finish)?;
         let log = replay(&self.log, BANK)?.explain(&quote, None)?;
-        learn(&log, &self.claims(), "bench", &[]).map_err(|findings| {
+        learn(&log, &self.claims(), Assured::default(), "bench", &[]).map_err(|findings| {
             let why = findings.first().map_or_else(String::new, ToString::to_string);
             format!("no policy can be learned from the boot: {why}").into()
         })

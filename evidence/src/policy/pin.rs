@@ -1,0 +1,231 @@
+//! What pins the initramfs, by boot path.
+//!
+//! That an event is there proves nothing: whatever runs can extend a PCR with what is missing, and the log is its word. What gets
+//! control must be pinned by a measurement that was made before it ran, and who makes that measurement differs.
+//!
+//! | path | who says what the initramfs is |
+//! | --- | --- |
+//! | [`Path::Uki`] | the image that it is a section of; the kernel, of what the stub handed to it |
+//! | [`Path::Grub`] | GRUB, which measures every file that it reads and every command that makes it read one |
+//! | [`Path::Kernel`] | the kernel, if it is one that measures an initrd wherever it comes from (Linux c004703ed7ae) |
+
+use super::Finding;
+use super::rules::{Allowed, Boot, EventIs, Image, Initrd, Role, Sections};
+use std::fmt;
+
+/// How a kernel comes to its initramfs.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Path {
+    /// Inside a unified kernel image.
+    Uki,
+    /// GRUB reads the file.
+    Grub,
+    /// A loader hands it to the kernel, or the kernel looks for what `initrd=` names.
+    Kernel,
+}
+
+/// What a `[[boot]]` lacks to pin its initramfs.
+#[derive(Clone, Debug)]
+pub(super) struct Lack {
+    pub part: Part,
+    pub expected: &'static str,
+    /// May have a line `hint: ..`.
+    pub found: String,
+}
+
+impl Lack {
+    /// As a finding without an event.
+    pub fn finding(&self, rule: String) -> Finding {
+        Finding {
+            pcr: None,
+            event: None,
+            what: "boot path".to_owned(),
+            rule,
+            expected: format!("{}{}", self.part.key(), self.expected),
+            // What to do about it is for the text of a document.
+            found: self.found.split('\n').next().unwrap_or_default().to_owned(),
+        }
+    }
+}
+
+/// As a problem of a document.
+impl fmt::Display for Lack {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}expected {}, found {}", self.part.key(), self.expected, self.found)
+    }
+}
+
+/// Which part of a `[[boot]]`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Part {
+    Boot,
+    Initrd,
+    Sections,
+    /// By its index.
+    Image(usize),
+}
+
+impl Part {
+    fn key(self) -> &'static str {
+        match self {
+            Self::Boot => "",
+            Self::Initrd => "initrd: ",
+            Self::Sections => "sections: ",
+            Self::Image(_) => "image: ",
+        }
+    }
+}
+
+/// What GRUB's command for an initrd is measured as: `initrd`, `initrdefi`, `initrd16`.
+const GRUB_INITRD: &str = "grub_cmd: initrd";
+const INITRD_SECTION: &str = ".initrd";
+
+impl Path {
+    pub fn of(boot: &Boot) -> Self {
+        if boot.images.iter().any(|image| image.role == Role::Uki) {
+            return Self::Uki;
+        }
+        let by_grub = |is: &EventIs| matches!(is, EventIs::Text(text) if text.starts_with(GRUB_INITRD));
+        if boot.events.iter().any(|event| event.pcr == 8 && by_grub(&event.is)) {
+            return Self::Grub;
+        }
+        Self::Kernel
+    }
+}
+
+/// Whatever keeps a `[[boot]]` from pinning its initramfs.
+pub(super) fn lacks(boot: &Boot) -> Vec<Lack> {
+    let mut lacks = Vec::new();
+    let mut lack = |part, expected, found: &str| lacks.push(Lack { part, expected, found: found.to_owned() });
+    for (index, image) in boot.images.iter().enumerate() {
+        let payload = image.role == Role::Kernel && boot.images[..index].iter().any(is_signed_uki);
+        if image.has_signers() && image.role != Role::Uki && !payload {
+            lack(
+                Part::Image(index),
+                "authenticode",
+                "signer: only a uki has its initramfs under its signature; what comes before one, and a kernel without one, must be known \
+                 by its hash",
+            );
+        }
+        if image.role == Role::Uki && boot.images[..index].iter().any(|image| image.role == Role::Uki) {
+            lack(Part::Image(index), "one uki", "another");
+        }
+    }
+    match Path::of(boot) {
+        Path::Uki => uki(boot, &mut lack),
+        Path::Grub => grub(boot, &mut lack),
+        Path::Kernel => {
+            by_digest(boot, &mut lack);
+            if !boot.kernel_measures_initrd && boot.images.iter().any(|image| image.role == Role::Kernel) {
+                lack(Part::Boot, "kernel_measures_initrd = true, a uki, or the events of grub", UNMEASURED);
+            }
+        }
+    }
+    lacks
+}
+
+/// What is said of a path on which nobody measures the initrd.
+const UNMEASURED: &str = "a kernel that is given its initrd: most kernels do not measure one that `initrd=` names on their command line, so whoever writes the boot \
+     entry chooses the initramfs, and that makes the missing events itself\n\
+     hint: boot a uki (`dracut --uefi`, `ukify`); or, if this kernel measures every initrd (Linux 6.13 and later, commit c004703ed7ae), say \
+     kernel_measures_initrd = true, as `halfkey policy learn NODE --kernel-measures-initrd` and `halfkey approve` do";
+
+fn grub(boot: &Boot, lack: &mut impl FnMut(Part, &'static str, &str)) {
+    by_digest(boot, lack);
+    if boot.kernel_measures_initrd {
+        lack(
+            Part::Boot,
+            "kernel_measures_initrd for a kernel that loads its initrd itself",
+            "it beside the events of grub",
+        );
+    }
+    if boot.images.len() < 2 {
+        lack(Part::Boot, "an image with role loader before the kernel", "one image only");
+    }
+    let listed =
+        |initrd| boot.events.iter().any(|event| event.pcr == 9 && event.is == EventIs::Digest(initrd));
+    if let Initrd::Digest(initrd) = boot.initrd
+        && !listed(initrd)
+    {
+        lack(
+            Part::Initrd,
+            "a [[boot.event]] of pcr 9 with this digest",
+            "none: what grub reads is judged in its order, the initrd too\nhint: `halfkey policy learn NODE` writes all of them",
+        );
+    }
+}
+
+fn uki(boot: &Boot, lack: &mut impl FnMut(Part, &'static str, &str)) {
+    if boot.kernel_measures_initrd {
+        lack(
+            Part::Boot,
+            "kernel_measures_initrd for a kernel that loads its initrd itself",
+            "it beside a uki",
+        );
+    }
+    let position = boot.images.iter().position(|image| image.role == Role::Uki).unwrap_or_default();
+    let signed = boot.images.get(position).is_some_and(Image::has_signers);
+    match &boot.sections {
+        None => lack(
+            Part::Boot,
+            "sections of the uki",
+            "none\nhint: sections = [..], or \"signed\" if it has a signer",
+        ),
+        Some(Sections::Signed) if !signed => {
+            lack(Part::Sections, "digests", "\"signed\": the uki has no signer that could vouch for them");
+        }
+        Some(Sections::Digests(list)) if !list.iter().any(|(name, _)| name == INITRD_SECTION) => lack(
+            Part::Sections,
+            ".initrd among them",
+            "none: a kernel without an initramfs starts what its root file system has",
+        ),
+        Some(_) => {}
+    }
+    match &boot.initrd {
+        Initrd::Digest(_) => return,
+        Initrd::Signed if !signed => {
+            lack(Part::Initrd, "a digest", "\"signed\": the uki has no signer that could vouch for it");
+        }
+        Initrd::InUki if signed || !matches!(boot.sections, Some(Sections::Digests(_))) => lack(
+            Part::Initrd,
+            "a uki with authenticode and its sections as digests",
+            "\"in-uki\" without them\nhint: \"signed\", if the uki is known by its signer",
+        ),
+        Initrd::Signed | Initrd::InUki => {}
+    }
+    // Newer stubs pass on an initrd that an earlier stage has left for them.
+    if boot.images[..position].iter().any(|image| image.role == Role::Loader) {
+        let found = match &boot.initrd {
+            Initrd::InUki => {
+                "\"in-uki\" and a loader before the uki, which can add one that only the digest would show"
+            }
+            _ => "\"signed\" and a loader before the uki, which can add one that only the digest would show",
+        };
+        lack(Part::Initrd, "a digest", found);
+    }
+}
+
+/// No image that could vouch for another initrd.
+fn by_digest(boot: &Boot, lack: &mut impl FnMut(Part, &'static str, &str)) {
+    match boot.initrd {
+        Initrd::Digest(_) => {}
+        Initrd::Signed => {
+            lack(Part::Initrd, "a digest", "\"signed\": no uki has a signer that could vouch for it");
+        }
+        Initrd::InUki => lack(Part::Initrd, "a digest", "\"in-uki\" and no uki"),
+    }
+    if boot.sections.is_some() {
+        lack(Part::Sections, "an image with role uki", "none: only its stub measures sections");
+    }
+}
+
+fn is_signed_uki(image: &Image) -> bool {
+    image.role == Role::Uki && image.has_signers()
+}
+
+impl Image {
+    /// Known by its signer.
+    pub(super) fn has_signers(&self) -> bool {
+        matches!(self.allowed, Allowed::Signer(_))
+    }
+}

@@ -1,0 +1,517 @@
+//! Boots of another initramfs, or of none, that tell the story of the approved one: what ran extends what is missing, and writes
+//! the log.
+
+#![allow(clippy::unwrap_used, reason = "a test that can't go on panics")]
+
+mod common;
+
+use common::boots::{Boot, Record, boot, log_of};
+use halfkey_evidence::eventlog::{kind, replay};
+use halfkey_evidence::policy::{Assured, Claims, Finding, Policy, Problem, evaluate, learn};
+use halfkey_protocol::kdf::Hash;
+
+const RETURNING: &[u8] = b"Returning from EFI Application from Boot Option";
+const ROOT: &str = "root=UUID=0b5f4c0e-6d1b-4f0a-9f2d-1d0c7a5e0002";
+/// Tags of the kernel's EFI stub.
+const INITRD: [u8; 4] = 0x8f3b_22ec_u32.to_le_bytes();
+const LOAD_OPTIONS: [u8; 4] = 0x8f3b_22ed_u32.to_le_bytes();
+
+/// The verdict over this log, as if the TPM had quoted what it replays to, and over systemd's log.
+fn judge(policy: &Policy, records: &[Record], systemd: Option<&[u8]>, line: &str) -> Vec<Finding> {
+    let bytes = log_of(records);
+    let log = replay(&bytes, Hash::Sha256).unwrap().explain_unquoted_with(systemd).unwrap();
+    evaluate(policy, &log, &Claims { command_line: Some(line.as_bytes()) }).findings
+}
+
+fn findings(policy: &Policy, records: &[Record], line: &str) -> Vec<Finding> {
+    judge(policy, records, None, line)
+}
+
+#[track_caller]
+fn denied(findings: &[Finding], by: &str) {
+    assert!(findings.iter().any(|finding| finding.to_string().contains(by)), "{by}: {findings:?}");
+}
+
+fn policy(text: &str) -> Policy {
+    Policy::parse(text).unwrap_or_else(|problems| panic!("{problems:?}\n{text}"))
+}
+
+#[track_caller]
+fn refused(text: &str, by: &str) {
+    let problems = Policy::parse(text).map(|_| ()).expect_err(by);
+    let floor = |problem: &&Problem| problem.floor && problem.message.contains(by);
+    assert!(problems.iter().any(|problem| floor(&problem)), "{by}: {problems:?}");
+}
+
+fn utf16(text: &str) -> Vec<u8> {
+    text.encode_utf16().flat_map(u16::to_le_bytes).collect()
+}
+
+fn is_tag(record: &Record, tag: [u8; 4]) -> bool {
+    record.pcr == 9 && record.data.starts_with(&tag)
+}
+
+/// The boot with another line handed to its kernel.
+fn with_line(boot: &Boot, line: &str) -> Vec<Record> {
+    let mut records = boot.records();
+    let options = utf16(&format!("{line}\0"));
+    for record in &mut records {
+        if record.pcr == 12 {
+            *record = Record::of(12, kind::IPL, &options);
+        } else if is_tag(record, LOAD_OPTIONS) {
+            record.digest = Hash::Sha256.digest(&[&options]);
+        }
+    }
+    records
+}
+
+/// What `[command_line]` accepts in place of the boot's own line.
+fn with_tokens(text: &str, allowed: &str, required: &str) -> String {
+    let own = text.lines().find(|line| line.starts_with("command_line = ")).unwrap();
+    let shared = format!("[command_line]\nallowed = {allowed}\nrequired = {required}\n\n[[boot]]");
+    text.replace(own, "").replacen("[[boot]]", &shared, 1)
+}
+
+/// The record of systemd's log that a PCR was extended with a digest.
+fn systemd(pcr: u8, digest: &str, text: &str) -> Vec<u8> {
+    format!(
+        "\x1e{{\"pcr\":{pcr},\"digests\":[{{\"hashAlg\":\"sha256\",\"digest\":\"{digest}\"}}],\"content\":{{\"eventType\":\"phase\",\"string\":\"{text}\"}}}}\n"
+    )
+    .into_bytes()
+}
+
+fn hex(bytes: &[u8]) -> String {
+    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
+}
+
+#[test]
+fn an_entry_is_learned_only_if_its_kernel_measures_every_initrd() {
+    let boot = boot("systemd-boot-type1");
+    let found = learn(&boot.log(), &boot.claims(), Assured::default(), "learned", &[]).unwrap_err();
+    let text = found.iter().map(ToString::to_string).collect::<String>();
+    assert!(text.contains("expected kernel_measures_initrd = true, a uki, or the events of grub"), "{text}");
+    // Nor can it be written by hand.
+    let text = boot.learned();
+    let assured = text.lines().find(|line| line.starts_with("kernel_measures_initrd = true")).unwrap();
+    refused(&text.replace(assured, ""), "expected kernel_measures_initrd = true");
+    refused(
+        &text.replace(assured, "kernel_measures_initrd = false"),
+        "expected kernel_measures_initrd = true",
+    );
+    // What was said of a kernel once holds for its other command lines.
+    let policy = policy(&text);
+    let more = halfkey_evidence::policy::learn_boot(
+        &policy,
+        &boot.log(),
+        &boot.claims(),
+        Assured::default(),
+        "more",
+    );
+    assert!(more.unwrap().contains("kernel_measures_initrd = true"));
+}
+
+/// An entry whose `initrd` line is gone, and whose `options` begin with `initrd=\evil.img` or name the overwritten file: a kernel that
+/// measures only what came by LoadFile2 measures neither, and evil's /init extends the digest of the good one. With a kernel that measures
+/// every initrd there is no such log: evil's digest is in it.
+#[test]
+fn an_initrd_that_the_line_names_is_one_that_the_kernel_measures() {
+    let boot = boot("systemd-boot-type1");
+    let policy = policy(&boot.learned());
+    let line = boot.line().split_once(' ').unwrap().1;
+    let evil = format!("initrd=\\evil.img {line}");
+    let mut records = with_line(boot, &evil);
+    let good = records.iter().find(|record| is_tag(record, INITRD)).unwrap().clone();
+    let at = records.iter().position(|record| is_tag(record, INITRD)).unwrap();
+    records.insert(at, Record { digest: vec![0xee; 32], ..good });
+    denied(&findings(&policy, &records, &evil), "expected no such event, found sha256:eeee");
+    // Anywhere but at the front, where loaders write it, it is none of a loader's.
+    for line in [
+        format!("{line} initrd=\\evil.img"),
+        format!("{line} foo=\"initrd=/evil.img\""),
+        format!("{line} xinitrd=/a"),
+    ] {
+        denied(&findings(&policy, &with_line(boot, &line), &line), "expected no initrd=");
+    }
+}
+
+#[test]
+fn initrd_is_in_no_other_line() {
+    let boot = boot("uki-no-secure-boot");
+    let text = boot.learned();
+    refused(&text.replace("\"root=", "\"initrd=\\\\evil.img root="), "expected no initrd=");
+    let tokens = with_tokens(
+        &text,
+        "[\"root=UUID=*\", \"rd.luks.name=*\", \"rw\", \"console=ttyS0\", \"loglevel=4\", \"systemd.show_status=yes\", \"rd.shell=0\", \"rd.emergency=poweroff\"]",
+        "[\"systemd.import_credentials=no\", \"efi=noruntime\"]",
+    );
+    let policy = policy(&tokens);
+    let of_section = |line: &str| {
+        let mut records = with_line(boot, line);
+        let at = records.iter().position(|record| record.pcr == 4 && record.data.len() < 100).unwrap();
+        records.insert(at, Record::of(12, kind::IPL, &utf16(&format!("{line}\0"))));
+        findings(&policy, &records, line)
+    };
+    assert_eq!(of_section(boot.line()), []);
+    for front in ["initrd=\\evil.img ", "BOOT_IMAGE=initrd=/evil.img "] {
+        denied(&of_section(&format!("{front}{}", boot.line())), "expected no initrd=");
+    }
+    // The kernel's stub finds it inside of a word that a wildcard stands for.
+    denied(&of_section(&boot.line().replace(ROOT, "root=UUID=0b5finitrd=/evil.img")), "expected no initrd=");
+    refused(&tokens.replace("\"rw\"", "\"initrd=*\""), "expected no initrd=");
+}
+
+#[test]
+fn wildcards_stand_behind_one_parameter() {
+    let text = boot("uki-no-secure-boot").learned();
+    let required = "[\"systemd.import_credentials=no\", \"efi=noruntime\"]";
+    for wide in ["*", "foo*", "r*", "systemd.*", "=*"] {
+        refused(
+            &with_tokens(&text, &format!("[\"{wide}\"]"), required),
+            "only behind the = of one parameter",
+        );
+        let more = format!("[\"{wide}\", \"systemd.import_credentials=no\", \"efi=noruntime\"]");
+        refused(&with_tokens(&text, "[]", &more), "only behind the = of one parameter");
+    }
+    policy(&with_tokens(&text, "[\"root=UUID=*\", \"a.b=c*\"]", required));
+}
+
+/// No initrd, and a root file system that the kernel mounts itself: what is on it extends what is missing.
+#[test]
+fn a_root_that_the_kernel_can_mount_needs_a_uki() {
+    let boot = boot("systemd-boot-type1");
+    let text = boot.learned();
+    let tokens = with_tokens(
+        &text,
+        "[\"root=*\", \"rd.luks.name=*\", \"rw\", \"console=ttyS0\", \"loglevel=4\", \"systemd.show_status=yes\", \"rd.shell=0\", \"rd.emergency=poweroff\"]",
+        "[\"systemd.import_credentials=no\", \"efi=noruntime\"]",
+    );
+    for root in [
+        "root=PARTUUID=1",
+        "root=/dev/vda2",
+        "root=PARTLABEL=x",
+        "root=8:1",
+        "root=/dev/nfs",
+        "root=\\\"PARTUUID=1\\\"",
+        "root=",
+        "root=UUID=",
+    ] {
+        refused(&text.replace(ROOT, root), "the kernel itself could mount this one");
+        let line = boot.line().replace(ROOT, &root.replace('\\', ""));
+        denied(
+            &findings(&policy(&tokens), &with_line(boot, &line), &line),
+            "the kernel itself could mount this one",
+        );
+    }
+    for root in ["root=LABEL=x", "root=/dev/mapper/root", ""] {
+        policy(&text.replace(ROOT, root));
+    }
+    // A UKI has an initramfs of its own.
+    policy(&common::boots::boot("uki-no-secure-boot").learned().replace(ROOT, "root=PARTUUID=1"));
+}
+
+/// A loader is quit at its menu, and firmware starts the next entry: a kernel by itself, with options of the attacker's.
+#[test]
+fn what_came_back_to_the_firmware_is_no_part_of_the_path() {
+    for boot in [boot("systemd-boot-type1"), boot("grub-shim-ms-keys")] {
+        let text = boot.learned();
+        let policy = policy(&text);
+        let records = boot.records();
+        let images: Vec<_> = (0..records.len())
+            .filter(|number| records[*number].kind == kind::EFI_BOOT_SERVICES_APPLICATION)
+            .collect();
+        for number in &images[1..] {
+            for relabelled in [kind::EFI_ACTION, kind::IPL] {
+                let mut quit = records.clone();
+                quit.insert(
+                    *number,
+                    Record { kind: relabelled, ..Record::of(4, kind::EFI_ACTION, RETURNING) },
+                );
+                denied(&findings(&policy, &quit, boot.line()), "came back to the firmware");
+            }
+        }
+        // Before the path it needs a rule of its own, and then it is not in the way.
+        let mut before = records.clone();
+        let other = Record { digest: vec![0x77; 32], ..records[images[0]].clone() };
+        before.splice(images[0]..images[0], [other, Record::of(4, kind::EFI_ACTION, RETURNING)]);
+        denied(&findings(&policy, &before, boot.line()), "came back to the firmware");
+        let rule = format!(
+            "{text}\n[[event]]\npcr = 4\ndigest = \"sha256:{}\"\nbecause = \"network boot\"\n",
+            "77".repeat(32)
+        );
+        assert_eq!(findings(&Policy::parse(&rule).unwrap(), &before, boot.line()), []);
+        // It counts for nothing: the path itself must be whole.
+        let mut counted = before.clone();
+        let first = images[0] + 2;
+        counted.swap(images[0], first);
+        denied(&findings(&Policy::parse(&rule).unwrap(), &counted, boot.line()), "came back to the firmware");
+    }
+}
+
+#[test]
+fn the_initrd_is_what_the_firmwares_log_says() {
+    let boot = boot("uki-no-secure-boot");
+    let policy = policy(&boot.learned());
+    let records = boot.records();
+    assert_eq!(judge(&policy, &records, None, boot.line()), []);
+    let mut without = records.clone();
+    let at = without.iter().position(|record| is_tag(record, INITRD)).unwrap();
+    let good = without.remove(at);
+    let by_systemd = systemd(9, &hex(&good.digest), "initrd");
+    denied(&judge(&policy, &without, Some(&by_systemd), boot.line()), "initrd: expected sha256:");
+    // Nor once more, nor as another kind of event.
+    let mut twice = records.clone();
+    twice.push(good.clone());
+    denied(&findings(&policy, &twice, boot.line()), "no such event");
+    without.push(Record { kind: kind::IPL, ..good });
+    denied(&findings(&policy, &without, boot.line()), "initrd: expected sha256:");
+}
+
+#[test]
+fn systemds_separators_need_no_rule_and_stand_for_nothing() {
+    let boot = boot("uki-no-secure-boot");
+    let policy = policy(&boot.learned());
+    let digest = |text: &str| hex(&Hash::Sha256.digest(&[text.as_bytes()]));
+    let nvpcr = "nvpcr-init:cryptsetup:0x1d10200:aa";
+    let mut log = Vec::new();
+    for pcr in [0u8, 1, 2, 3, 4, 5, 6, 7, 9, 12, 13, 14] {
+        log.extend(systemd(pcr, &digest("os-separator"), "os-separator"));
+    }
+    log.extend(systemd(9, &digest(nvpcr), nvpcr));
+    log.extend(systemd(9, &digest("nvpcr-separator"), "nvpcr-separator"));
+    let known: Vec<_> = judge(&policy, &boot.records(), Some(&log), boot.line());
+    // The value of PCR 3 and 6 as a whole was learned without.
+    assert!(known.iter().all(|finding| finding.rule.starts_with("pcr.")), "{known:?}");
+    for (pcr, text, digest) in [
+        (8, "os-separator", digest("os-separator")),
+        (9, "nvpcr-init:x", digest("nvpcr-init:y")),
+        (12, "nvpcr-separator", digest("nvpcr-separator")),
+        (9, "nvpcr-inits", digest("nvpcr-inits")),
+    ] {
+        denied(
+            &judge(&policy, &boot.records(), Some(&systemd(pcr, &digest, text)), boot.line()),
+            "no such event",
+        );
+    }
+}
+
+#[test]
+fn without_secure_boot_firmware_and_drivers_are_explained() {
+    let boot = boot("uki-no-secure-boot");
+    let text = boot.learned();
+    let policy = policy(&text);
+    // The option ROM of a card that was put in: it runs before everything.
+    let mut records = boot.records();
+    let at = records.iter().position(|record| record.pcr == 2).unwrap();
+    let image = records.iter().find(|record| record.kind == kind::EFI_BOOT_SERVICES_APPLICATION).unwrap();
+    let rom =
+        Record { pcr: 2, kind: kind::EFI_BOOT_SERVICES_DRIVER, digest: vec![0x22; 32], ..image.clone() };
+    records.insert(at, rom);
+    denied(&findings(&policy, &records, boot.line()), "pcr 2");
+    for pcr in [0, 2] {
+        let start = text.find(&format!("pcr{pcr} = [")).unwrap();
+        let end = start + text[start..].find("]\n").unwrap() + 2;
+        let ignored = format!("{}{}", &text[..start], &text[end..]);
+        let ignored = ignored.replace("ignore = [1,", &format!("ignore = [{pcr}, 1,"));
+        refused(&ignored, &format!("pcr {pcr} can be ignored only with secure_boot.required"));
+    }
+}
+
+/// The policy of a signed boot with its signer in place of its hashes; what stands before the UKI; more of its image.
+fn by_signer(boot: &Boot, initrd: &str, before: &str, more: &str) -> String {
+    let text = boot.learned();
+    let head = &text[..text.find("[[boot]]").unwrap()];
+    let signer = head.rsplit("authorities = [\n").next().unwrap().split('"').nth(1).unwrap();
+    let line = text.lines().find(|line| line.starts_with("command_line = ")).unwrap();
+    format!(
+        "{head}\n[[boot]]\nname = \"ours\"\n{line}\ninitrd = \"{initrd}\"\nsections = \"signed\"\n{before}[[boot.image]]\nrole = \"uki\"\nsigner = [\"{signer}\"]\n{more}"
+    )
+}
+
+fn image(role: &str, digest: u8) -> String {
+    format!(
+        "[[boot.image]]\nrole = \"{role}\"\nauthenticode = [\"sha256:{}\"]\n",
+        format!("{digest:02x}").repeat(32)
+    )
+}
+
+/// A loader before a signed UKI can leave an initrd for its stub, which newer stubs pass on.
+#[test]
+fn before_a_signed_uki_nothing_may_add_an_initrd() {
+    let boot = boot("uki-secure-boot-own-keys");
+    let also = "signer_also_signs = [\"loader\"]\n";
+    refused(
+        &by_signer(boot, "signed", &image("loader", 0x11), also),
+        "\"signed\" and a loader before the uki",
+    );
+    let records = boot.records();
+    let good = records.iter().find(|record| is_tag(record, INITRD)).unwrap();
+    let pinned = format!("sha256:{}", hex(&good.digest));
+    let policy = policy(&by_signer(boot, &pinned, &image("loader", 0x11), also));
+    let at = records.iter().position(|record| record.kind == kind::EFI_BOOT_SERVICES_APPLICATION).unwrap();
+    let mut loaded = records.clone();
+    loaded.insert(at, Record { digest: vec![0x11; 32], ..records[at].clone() });
+    assert_eq!(findings(&policy, &loaded, boot.line()), []);
+    loaded.iter_mut().find(|record| is_tag(record, INITRD)).unwrap().digest[0] ^= 1;
+    denied(&findings(&policy, &loaded, boot.line()), "initrd: expected sha256:");
+    // What comes before it is known by its hash.
+    let signed = by_signer(boot, &pinned, "", "");
+    let signer = signed.rsplit("signer = ").next().unwrap().lines().next().unwrap();
+    let loader = format!("[[boot.image]]\nrole = \"loader\"\nsigner = {signer}\n");
+    refused(&by_signer(boot, &pinned, &loader, also), "only a uki has its initramfs under its signature");
+    refused(
+        &by_signer(boot, &pinned, "", "").replace("role = \"uki\"", "role = \"kernel\""),
+        "only a uki has its initramfs under its signature",
+    );
+}
+
+/// What is in PCR 12 can be added by whatever runs.
+#[test]
+fn a_line_in_pcr_12_is_none_of_a_signed_uki() {
+    let boot = boot("uki-secure-boot-own-keys");
+    let mut records = boot.records();
+    records.retain(|record| record.pcr != 11 && !is_tag(record, LOAD_OPTIONS));
+    records.push(Record::of(12, kind::IPL, &utf16(&format!("{}\0", boot.line()))));
+    denied(
+        &findings(&policy(&by_signer(boot, "signed", "", "")), &records, boot.line()),
+        "no proven command line",
+    );
+    // Known by its hash it measures what it hands on.
+    let mut by_hash = boot.records();
+    by_hash.retain(|record| !is_tag(record, LOAD_OPTIONS));
+    by_hash.push(Record::of(12, kind::IPL, &utf16(&format!("{}\0", boot.line()))));
+    assert_eq!(findings(&policy(&boot.learned()), &by_hash, boot.line()), []);
+}
+
+#[test]
+fn a_uki_by_its_hash_may_have_an_initrd_that_only_this_machine_knows() {
+    let boot = boot("uki-secure-boot-own-keys");
+    let text = boot.learned();
+    let own = text.lines().find(|line| line.starts_with("initrd = ")).unwrap();
+    let text = text.replace(own, "initrd = \"in-uki\"");
+    let in_uki = policy(&text);
+    let mut records = boot.records();
+    assert_eq!(findings(&in_uki, &records, boot.line()), []);
+    // systemd's stub appends a secret from 261 on.
+    records.iter_mut().find(|record| is_tag(record, INITRD)).unwrap().digest[0] ^= 1;
+    assert_eq!(findings(&in_uki, &records, boot.line()), []);
+    // A credential or an extension beside it is to be seen; so is a second initrd, and none.
+    for pcr in [12, 13] {
+        let mut more = records.clone();
+        more.push(Record::of(pcr, kind::IPL, b"\xff\xfe beside the image"));
+        denied(&findings(&in_uki, &more, boot.line()), &format!("pcr {pcr}"));
+    }
+    let mut twice = records.clone();
+    twice.push(records.iter().find(|record| is_tag(record, INITRD)).unwrap().clone());
+    denied(&findings(&in_uki, &twice, boot.line()), "no such event");
+    let mut none = records.clone();
+    none.retain(|record| !is_tag(record, INITRD));
+    denied(&findings(&in_uki, &none, boot.line()), "one that the kernel measured");
+    let mut section = records.clone();
+    section.iter_mut().rfind(|record| record.pcr == 11).unwrap().digest[0] ^= 1;
+    denied(&findings(&in_uki, &section, boot.line()), "section .initrd");
+
+    refused(&text.replace("name = \".initrd\"", "name = \".other\""), "expected .initrd among them");
+    let with_loader = text.replacen("[[boot.image]]", &format!("{}[[boot.image]]", image("loader", 0x11)), 1);
+    refused(&with_loader, "\"in-uki\" and a loader before the uki");
+    policy(&text.replacen("[[boot.image]]", &format!("{}[[boot.image]]", image("shim", 0x11)), 1));
+    refused(
+        &by_signer(boot, "in-uki", "", ""),
+        "expected a uki with authenticode and its sections as digests",
+    );
+    refused(&text.replace("role = \"uki\"", "role = \"kernel\""), "\"in-uki\" and no uki");
+}
+
+#[test]
+fn what_grub_reads_is_judged_in_its_order() {
+    let boot = boot("grub-shim-ms-keys");
+    let text = boot.learned();
+    let policy = policy(&text);
+    let records = boot.records();
+    assert_eq!(findings(&policy, &records, boot.line()), []);
+    for pcr in [8, 9] {
+        let of: Vec<_> = (0..records.len()).filter(|number| records[*number].pcr == pcr).collect();
+        for pair in of.windows(2) {
+            let mut swapped = records.clone();
+            swapped.swap(pair[0], pair[1]);
+            let same = records[pair[0]].digest == records[pair[1]].digest;
+            assert!(same || !findings(&policy, &swapped, boot.line()).is_empty(), "{pair:?}");
+        }
+    }
+    let initrd = text.lines().find(|line| line.starts_with("initrd = ")).unwrap();
+    let other = format!("initrd = \"sha256:{}\"", "99".repeat(32));
+    refused(&text.replace(initrd, &other), "expected a [[boot.event]] of pcr 9 with this digest");
+    // Without the command it is a kernel that somebody gives an initrd to.
+    refused(
+        &text.replace("text = \"grub_cmd: initrd ", "text = \"grub_cmd: echo "),
+        "expected kernel_measures_initrd = true",
+    );
+}
+
+#[test]
+fn every_word_of_the_floor_is_refused_on_every_path() {
+    let words = [
+        "rdinit=/bin/sh",
+        "init=/bin/sh",
+        "rd.cmdline=ask",
+        "systemd.confirm_spawn",
+        "rd.break",
+        "rd.break=pre-mount",
+        "rd.systemd.break=pre-udev",
+        "systemd.break",
+        "systemd.mount-extra=/dev/vda2:/etc",
+        "rd.systemd.mount_extra=x",
+        "systemd.swap-extra=/dev/vda3",
+        "systemd.run=/bin/sh",
+        "systemd.run_success_action=none",
+        "systemd.debug_shell",
+        "rd.systemd.debug-shell=ttyS0",
+        "systemd.set_credential=a:b",
+        "systemd.set-credential-binary=a:b",
+        "systemd.setenv=A=b",
+        "systemd.crash-shell=1",
+        "single",
+        "s",
+        "S",
+        "1",
+        "emergency",
+        "rd.emergency",
+        "rescue",
+        "rd.rescue",
+        "systemd.unit=emergency.target",
+        "rd.systemd.unit=rescue.target",
+        "systemd.unit=debug-shell.service",
+        "rd.systemd.wants=dracut-emergency.service",
+        "kgdboc=ttyS0",
+        "kgdbwait",
+        "bootconfig",
+        "initrd=/evil.img",
+        "initrdmem=0x1000,1",
+        "dm-mod.create=x",
+    ];
+    for boot in common::boots::BOOTS {
+        let text = boot.learned();
+        let own = text.lines().find(|line| line.starts_with("command_line = ")).unwrap();
+        for word in words {
+            let more = own
+                .replace("systemd.import_credentials=no", &format!("{word} systemd.import_credentials=no"));
+            refused(&text.replace(own, &more), word.split('=').next().unwrap());
+        }
+    }
+    let text = boot("uki-secure-boot-own-keys").learned();
+    for word in words {
+        refused(
+            &with_tokens(&text, &format!("[\"{word}\"]"), "[\"systemd.import_credentials=no\"]"),
+            word.split('=').next().unwrap(),
+        );
+    }
+    for fine in [
+        "rd.shell=0",
+        "rd.emergency=poweroff",
+        "systemd.unit=multi-user.target",
+        "sysinit",
+        "5",
+        "initcall_debug",
+    ] {
+        policy(&with_tokens(&text, &format!("[\"{fine}\"]"), "[\"systemd.import_credentials=no\"]"));
+    }
+}
