@@ -26,6 +26,7 @@ pub mod limit;
 pub mod nonce;
 pub mod pki;
 pub mod policies;
+pub mod proxy;
 pub mod registrar;
 pub mod server;
 pub mod store;
