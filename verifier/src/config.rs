@@ -2,7 +2,7 @@
 
 use crate::Failure;
 use serde::{Deserialize, Serialize};
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -54,6 +54,10 @@ pub struct Config {
     /// With `operator_listen`: operators are served there and nowhere else.
     #[serde(default)]
     pub operators_only_there: bool,
+    /// Addresses of load balancers: from these every connection begins with a PROXY protocol header (version 2) that
+    /// says where it comes from, from all others none does.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub proxy_from: Vec<IpAddr>,
     /// What to be.
     #[serde(default)]
     pub role: Role,
@@ -111,14 +115,16 @@ pub struct Limits {
     pub reserved_for_nodes: usize,
     /// Open connections where only operators are served.
     pub operator_connections: usize,
-    /// Requests of nodes that are held open until something happens; at most 4 of one node and 64 from one address.
+    /// Requests of nodes that are held open until something happens, at most 4 of one node. Who does not know the
+    /// ticket of a boot has a quarter of these, and at most 64 from one address.
     pub waiters: usize,
     /// What arrived of bodies that are not complete or not answered yet, all together, in bytes. Those of operators
     /// have as much again.
     pub body_bytes: usize,
     /// Registrations per minute, all together.
     pub registrations_per_minute: u32,
-    /// Registrations per minute from one address (a /64 with IPv6).
+    /// Registrations per minute from one address that were not activated; from an IPv6 /64 as many, from a /56 four
+    /// times, from a /48 sixteen times as many.
     pub registrations_per_source: u32,
     /// Registrations that no tenant enrolled.
     pub unenrolled: u64,
@@ -126,7 +132,7 @@ pub struct Limits {
     pub evidence_per_minute: u32,
     /// Evidence per node and minute that is not signed by that node: anybody can send it, and each is recorded.
     pub forged_per_minute: u32,
-    /// The same from one address (a /64 with IPv6), whatever nodes it names.
+    /// The same from one address, whatever nodes it names; with IPv6 as above.
     pub forged_per_source: u32,
     /// Records of evidence that are kept per node of each outcome; older ones are deleted.
     pub evidence_kept: u64,
@@ -151,8 +157,8 @@ impl Default for Limits {
             operator_connections: 128,
             waiters: 768,
             body_bytes: 32 << 20,
-            registrations_per_minute: 600,
-            registrations_per_source: 60,
+            registrations_per_minute: 6000,
+            registrations_per_source: 240,
             unenrolled: 10_000,
             evidence_per_minute: 60,
             forged_per_minute: 30,

@@ -43,6 +43,7 @@ pub fn init(state: &StateDir, init: &Init) -> Result<PathBuf, Failure> {
         listen: listen_address(&init.urls)?,
         operator_listen: None,
         operators_only_there: false,
+        proxy_from: Vec::new(),
         role: Role::All,
         urls: init.urls.clone(),
         registrar: None,
@@ -133,6 +134,7 @@ pub fn split_registrar(state: &StateDir, out: &StateDir, url: &str, sans: &[Stri
         listen: listen_address(&urls)?,
         operator_listen: None,
         operators_only_there: false,
+        proxy_from: Vec::new(),
         role: Role::Registrar,
         registrar: None,
         ..config

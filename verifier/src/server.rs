@@ -4,7 +4,7 @@ use crate::api::{self, Refusal};
 use crate::client::Client;
 use crate::config::{Config, Role, StateDir};
 use crate::keys::{ClusterKey, ReleaseKey};
-use crate::limit::{Pool, Rate, Standing, Table};
+use crate::limit::{Pool, Rate, SourceRate, Standing, Table};
 use crate::policies::Library;
 use crate::registrar::{Desk, Local, Registrar, Remote};
 use crate::store::sqlite::Sqlite;
@@ -14,7 +14,7 @@ use crate::wake::Hub;
 use crate::{Failure, pki, tls, unix_now};
 use halfkey_protocol::{NodeId, Reason};
 use std::io::Write as _;
-use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::net::{Ipv4Addr, SocketAddr};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 use tokio::net::TcpListener;
@@ -66,7 +66,7 @@ pub struct Verifier {
     /// Evidence in a node's name that is not its own.
     pub forged_rate: Rate<NodeId>,
     /// The same by source, whatever node is named.
-    pub forged_by_source: Rate<IpAddr>,
+    pub forged_by_source: SourceRate,
 }
 
 impl App {
@@ -175,7 +175,7 @@ impl Verifier {
             if !self.evidence_rate.take(node) {
                 return limited(format!("too much evidence of node {node}"));
             }
-        } else if !self.forged_by_source.take(peer.source.host()) {
+        } else if !self.forged_by_source.take(peer.source) {
             return limited("too much evidence from this address that is not a node's".to_owned());
         } else if !self.forged_rate.take(node) {
             return limited("too much evidence that is not this node's".to_owned());
@@ -207,7 +207,7 @@ impl Verifier {
             ca,
             evidence_rate: Rate::per_minute(config.limits.evidence_per_minute),
             forged_rate: Rate::per_minute(config.limits.forged_per_minute),
-            forged_by_source: Rate::per_minute(config.limits.forged_per_source),
+            forged_by_source: SourceRate::per_minute(config.limits.forged_per_source),
         })
     }
 }
@@ -275,13 +275,17 @@ async fn doors(
     let table = Table::new(limits.connections, limits.reserved_for_nodes, limits.reserved_for_clients);
     let listener = bind(app.config.listen).await?;
     let router = api::router(app.clone(), api::Served::Everything);
-    let mut doors = vec![Door { listener, tls, table, router, for_operators: false }];
+    // As the kernel gives them when IPv4 comes in at an IPv6 socket, too.
+    let proxies: Arc<[_]> = app.config.proxy_from.iter().map(|proxy| proxy.to_canonical()).collect();
+    let mut doors =
+        vec![Door { listener, tls, table, router, proxies: proxies.clone(), for_operators: false }];
     if let Some(address) = app.config.operator_listen {
         doors.push(Door {
             listener: bind(address).await?,
             tls: tls::operator_config(state)?,
             table: Table::new(limits.operator_connections, 0, limits.operator_connections / 2),
             router: api::router(app.clone(), api::Served::Operators),
+            proxies,
             for_operators: true,
         });
     } else if app.config.operators_only_there {

@@ -4,6 +4,7 @@
 use crate::config::{Limits, StateDir};
 use crate::keys::read_secret;
 use crate::limit::{Seat, Source, Standing, Table, Work};
+use crate::proxy::{self, Origin};
 use crate::watched::Watched;
 use crate::{Failure, pki};
 use axum::Router;
@@ -17,6 +18,7 @@ use rustls::server::WebPkiClientVerifier;
 use rustls::{RootCertStore, ServerConfig};
 use rustls_pki_types::pem::PemObject as _;
 use rustls_pki_types::{CertificateDer, PrivateKeyDer};
+use std::net::IpAddr;
 use std::path::Path;
 use std::sync::Arc;
 use tokio::net::{TcpListener, TcpStream};
@@ -59,6 +61,8 @@ pub struct Door {
     pub table: Arc<Table>,
     /// What is served.
     pub router: Router,
+    /// Who says where the connections come from that it hands on.
+    pub proxies: Arc<[IpAddr]>,
     /// For operators alone.
     pub for_operators: bool,
 }
@@ -141,7 +145,7 @@ fn config(state: &StateDir, demanded: bool) -> Result<Arc<ServerConfig>, Failure
 
 /// Serves until `stop` is ready, then lets requests in flight end, for a bounded time.
 pub async fn serve(door: Door, limits: &Limits, stop: impl Future<Output = ()>) {
-    let Door { listener, tls, table, router, for_operators } = door;
+    let Door { listener, tls, table, router, proxies, for_operators } = door;
     let acceptor = TlsAcceptor::from(tls);
     let graceful = GracefulShutdown::new();
     let mut stop = std::pin::pin!(stop);
@@ -165,7 +169,8 @@ pub async fn serve(door: Door, limits: &Limits, stop: impl Future<Output = ()>) 
             continue;
         };
         let seat = Arc::new(seat);
-        let guest = Guest { seat: seat.clone(), router: router.clone(), for_operators };
+        let proxied = proxies.contains(&source.address());
+        let guest = Guest { seat: seat.clone(), router: router.clone(), proxied, for_operators };
         let connection = guest.serve(stream, acceptor.clone(), limits, graceful.watcher());
         tokio::spawn(async move {
             let place = seat.place().clone();
@@ -187,20 +192,31 @@ pub async fn serve(door: Door, limits: &Limits, stop: impl Future<Output = ()>) 
 struct Guest {
     seat: Arc<Seat>,
     router: Router,
+    /// It begins with a header that says where it comes from.
+    proxied: bool,
     for_operators: bool,
 }
 
 impl Guest {
     fn serve(
         self,
-        stream: TcpStream,
+        mut stream: TcpStream,
         acceptor: TlsAcceptor,
         limits: &Limits,
         watcher: Watcher,
     ) -> impl Future<Output = ()> + use<> {
         let (handshake, header) = (limits.handshake(), limits.header());
-        let Self { seat, router, for_operators } = self;
+        let Self { seat, router, proxied, for_operators } = self;
         async move {
+            if proxied {
+                let proxy = seat.place().source().address();
+                match timeout(handshake, proxy::read(&mut stream)).await {
+                    Ok(Ok(Origin::Local)) => {}
+                    Ok(Ok(Origin::Peer(address))) => seat.comes_from(address.into()),
+                    Ok(Err(e)) => return warn!(%proxy, error = %e, "a proxy's header was refused"),
+                    Err(_) => return warn!(%proxy, "a proxy did not send a header in time"),
+                }
+            }
             let source = seat.place().source();
             // Answers are small and complete: waiting for more would only delay them.
             let _ = stream.set_nodelay(true);

@@ -8,9 +8,12 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
 
-/// Waits of one node, and from one source: nobody needs a credential to wait in a node's name.
+/// Waits of one node; apart for who knows a boot of it, and for who knows no more than its id.
 const PER_NODE: usize = 4;
+/// Waits from one source of those that know no more than ids: nobody needs a credential for these. They have
+/// one in so many of the places.
 const PER_SOURCE: usize = 64;
+const STRANGERS: usize = 4;
 /// Waits for the audit trail: operators' own, whatever nodes do.
 const FOR_AUDIT: usize = 64;
 
@@ -19,9 +22,19 @@ pub struct Hub {
     nodes: Mutex<HashMap<NodeId, watch::Sender<()>>>,
     audit: watch::Sender<()>,
     stop: watch::Sender<bool>,
-    seats: Arc<Semaphore>,
-    sources: Arc<Counts>,
+    seats: [Arc<Semaphore>; 2],
+    of_node: Arc<Counts<(NodeId, Known)>>,
+    of_source: Arc<Counts<IpAddr>>,
     audit_seats: Arc<Semaphore>,
+}
+
+/// What who waits has shown.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Known {
+    /// The id of the node.
+    Id,
+    /// The ticket of a boot of the node: it is told to nobody else.
+    Boot,
 }
 
 /// A place in the waiting room. What happens after it was taken is not missed:
@@ -31,7 +44,8 @@ pub struct Waiter {
     stop: watch::Receiver<bool>,
     node: Option<(Arc<Hub>, NodeId)>,
     _seat: OwnedSemaphorePermit,
-    _of_source: Option<Counted>,
+    _of_node: Option<Counted<(NodeId, Known)>>,
+    _of_source: Option<Counted<IpAddr>>,
 }
 
 impl Hub {
@@ -41,8 +55,9 @@ impl Hub {
             nodes: Mutex::default(),
             audit: watch::Sender::new(()),
             stop: watch::Sender::new(false),
-            seats: Arc::new(Semaphore::new(seats)),
-            sources: Arc::default(),
+            seats: [seats.div_ceil(STRANGERS), seats].map(|seats| Arc::new(Semaphore::new(seats))),
+            of_node: Arc::default(),
+            of_source: Arc::default(),
             audit_seats: Arc::new(Semaphore::new(FOR_AUDIT)),
         })
     }
@@ -62,21 +77,23 @@ impl Hub {
         self.stop.send_replace(true);
     }
 
-    /// A place to wait for changes of a node; `None` if the room, this node's or this source's part of it is full.
-    pub fn wait_for_node(self: &Arc<Self>, node: NodeId, source: IpAddr) -> Option<Waiter> {
-        let of_source = self.sources.take(source, PER_SOURCE)?;
-        let seat = self.seats.clone().try_acquire_owned().ok()?;
-        let mut nodes = self.nodes();
-        if nodes.get(&node).is_some_and(|sender| sender.receiver_count() >= PER_NODE) {
-            return None;
-        }
-        let events = nodes.entry(node).or_default().subscribe();
+    /// A place to wait for changes of a node; `None` if the room, this node's part of it or, for who knows no
+    /// boot, this source's part is full.
+    pub fn wait_for_node(self: &Arc<Self>, node: NodeId, known: Known, source: IpAddr) -> Option<Waiter> {
+        let of_node = self.of_node.take((node, known), PER_NODE)?;
+        let (seats, of_source) = match known {
+            Known::Id => (&self.seats[0], Some(self.of_source.take(source, PER_SOURCE)?)),
+            Known::Boot => (&self.seats[1], None),
+        };
+        let seat = seats.clone().try_acquire_owned().ok()?;
+        let events = self.nodes().entry(node).or_default().subscribe();
         Some(Waiter {
             events,
             stop: self.stop.subscribe(),
             node: Some((self.clone(), node)),
             _seat: seat,
-            _of_source: Some(of_source),
+            _of_node: Some(of_node),
+            _of_source: of_source,
         })
     }
 
@@ -88,6 +105,7 @@ impl Hub {
             stop: self.stop.subscribe(),
             node: None,
             _seat: seat,
+            _of_node: None,
             _of_source: None,
         })
     }
@@ -126,13 +144,13 @@ mod tests {
 
     #[tokio::test]
     async fn only_the_right_waiter_wakes_and_nothing_is_left_behind() {
-        let hub = Hub::new(2);
+        let hub = Hub::new(8);
         let here = IpAddr::from([127, 0, 0, 1]);
         let (one, two) = (NodeId([1; 16]), NodeId([2; 16]));
-        let mut first = hub.wait_for_node(one, here).unwrap();
-        let mut second = hub.wait_for_node(two, here).unwrap();
+        let mut first = hub.wait_for_node(one, Known::Id, here).unwrap();
+        let mut second = hub.wait_for_node(two, Known::Id, here).unwrap();
         let mut trail = hub.wait_for_audit().unwrap();
-        assert!(hub.wait_for_node(one, here).is_none(), "two seats, and the trail has its own");
+        assert!(hub.wait_for_node(one, Known::Id, here).is_none(), "two seats, and the trail has its own");
         hub.wake_all(&[one]);
         assert!(first.happens(Duration::from_secs(60)).await);
         assert!(trail.happens(Duration::from_secs(60)).await);
@@ -147,13 +165,18 @@ mod tests {
     fn nobody_takes_all_seats() {
         let hub = Hub::new(1000);
         let (here, there) = (IpAddr::from([127, 0, 0, 1]), IpAddr::from([127, 0, 0, 2]));
-        let one: Vec<_> = (0..5).filter_map(|_| hub.wait_for_node(NodeId([1; 16]), here)).collect();
+        let one: Vec<_> =
+            (0..5).filter_map(|_| hub.wait_for_node(NodeId([1; 16]), Known::Id, here)).collect();
         assert_eq!(one.len(), PER_NODE);
         let node = |index: u8| NodeId([index; 16]);
-        let many: Vec<_> = (2..200).filter_map(|index| hub.wait_for_node(node(index), here)).collect();
+        let many: Vec<_> =
+            (2..200).filter_map(|index| hub.wait_for_node(node(index), Known::Id, here)).collect();
         assert_eq!(one.len() + many.len(), PER_SOURCE, "what was refused took no seat");
-        assert!(hub.wait_for_node(node(200), there).is_some() && hub.wait_for_audit().is_some());
+        assert!(hub.wait_for_node(node(200), Known::Id, there).is_some() && hub.wait_for_audit().is_some());
+        let of_boots: Vec<_> =
+            (1..200).filter_map(|index| hub.wait_for_node(node(index), Known::Boot, here)).collect();
+        assert_eq!(of_boots.len(), 199, "whatever strangers do");
         drop(one);
-        assert!(hub.wait_for_node(node(1), here).is_some());
+        assert!(hub.wait_for_node(node(1), Known::Id, here).is_some());
     }
 }

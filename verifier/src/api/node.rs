@@ -8,6 +8,7 @@ use crate::server::App;
 use crate::store::{Case, Node, ProposalCase, Stand, Store, StoreError};
 use crate::tls::Peer;
 use crate::unix_now;
+use crate::wake::Known;
 use axum::extract::State;
 use axum::routing::post;
 use axum::{Extension, Router};
@@ -45,7 +46,7 @@ async fn register(
     message: Json<Register>,
 ) -> Answer<Registered> {
     let version = common_version(&message.value.versions)?;
-    let registered = app.registrar()?.register(&app.db, message.value, version, peer.source.host()).await?;
+    let registered = app.registrar()?.register(&app.db, message.value, version, peer.source).await?;
     Ok(axum::Json(registered))
 }
 
@@ -55,7 +56,7 @@ async fn activate(
     message: Json<Activate>,
 ) -> Answer<Activated> {
     let node = node_id(&message.value.node_id)?;
-    app.registrar()?.activate(&app.db, node, &message.value.proof, peer.source.host()).await?;
+    app.registrar()?.activate(&app.db, node, &message.value.proof, peer.source).await?;
     Ok(axum::Json(Activated { node_id: node.to_string() }))
 }
 
@@ -133,8 +134,15 @@ async fn wait(
 ) -> Answer<Waited> {
     let node = node_id(&message.value.node_id)?;
     let full = || Refusal::new(Reason::RateLimited, "too many waiting requests");
+    let known = match message.value.ticket.clone() {
+        Some(ticket) => match app.db.read(move |store| store.boot(node, &ticket, unix_now())).await? {
+            Some(_) => Known::Boot,
+            None => Known::Id,
+        },
+        None => Known::Id,
+    };
     // First the seat, then the look: what happens in between wakes.
-    let mut waiter = app.hub.wait_for_node(node, peer.source.host()).ok_or_else(full)?;
+    let mut waiter = app.hub.wait_for_node(node, known, peer.source.host()).ok_or_else(full)?;
     let known = known_node(&app, node).await?;
     let over = match (&message.value.ticket, known) {
         (Some(_), Some(known)) if known.revoked.is_some() || known.held.is_some() => true,

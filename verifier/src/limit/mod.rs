@@ -6,6 +6,6 @@ mod source;
 mod table;
 
 pub use memory::{Full, Pool, Share};
-pub use rate::{Counted, Counts, Rate};
-pub use source::Source;
+pub use rate::{Counted, Counts, Rate, SourceRate};
+pub use source::{Holder, Source, first_to_go};
 pub use table::{Place, Seat, Standing, Table, Work};

@@ -1,13 +1,14 @@
 //! Rates (token buckets), and how many of something one source may have.
 
+use super::source::Source;
 use std::collections::HashMap;
 use std::hash::Hash;
 use std::net::IpAddr;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Instant;
 
-/// Keys that one limiter remembers. Beyond it the full buckets are forgotten,
-/// which changes nothing, and then new keys are refused.
+/// Keys that one limiter remembers. Beyond it the fullest half is forgotten, which changes least: refusing new keys
+/// would let whoever has many of them lock the others out.
 const KEYS: usize = 16_384;
 
 /// At most so many per minute for each key, and as many at once.
@@ -27,6 +28,14 @@ impl<K: Eq + Hash> Rate<K> {
         self.take_at(key, Instant::now())
     }
 
+    /// Gives one back that was taken: what it was for was in order.
+    pub fn give_back(&self, key: &K) {
+        let mut buckets = self.buckets.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some((tokens, _)) = buckets.get_mut(key) {
+            *tokens = (*tokens + 1.0).min(self.per_minute);
+        }
+    }
+
     fn take_at(&self, key: K, now: Instant) -> bool {
         let mut buckets = self.buckets.lock().unwrap_or_else(PoisonError::into_inner);
         let level = |(tokens, since): &(f64, Instant)| {
@@ -34,10 +43,10 @@ impl<K: Eq + Hash> Rate<K> {
             (tokens + refilled).min(self.per_minute)
         };
         if buckets.len() >= KEYS && !buckets.contains_key(&key) {
-            buckets.retain(|_, bucket| level(bucket) < self.per_minute);
-            if buckets.len() >= KEYS {
-                return false;
-            }
+            let mut levels: Vec<f64> = buckets.values().map(level).collect();
+            let (_, median, _) = levels.select_nth_unstable_by(KEYS / 2, f64::total_cmp);
+            let median = *median;
+            buckets.retain(|_, bucket| level(bucket) < median);
         }
         let bucket = buckets.entry(key).or_insert((self.per_minute, now));
         let tokens = level(bucket);
@@ -47,38 +56,68 @@ impl<K: Eq + Hash> Rate<K> {
     }
 }
 
-/// Counts what each source has open.
-#[derive(Default)]
-pub struct Counts {
-    taken: Mutex<HashMap<IpAddr, usize>>,
+/// The factors of a /48 and of a /56, beside a /64 or an IPv4 address.
+const WIDER: [u32; 2] = [16, 4];
+
+/// At most so many per minute from one address or /64, four times as many from a /56, sixteen times from a /48.
+pub struct SourceRate([Rate<IpAddr>; 3]);
+
+impl SourceRate {
+    /// `per_minute` for an address.
+    pub fn per_minute(per_minute: u32) -> Self {
+        let [site, network] = WIDER.map(|factor| Rate::per_minute(per_minute.saturating_mul(factor)));
+        Self([site, network, Rate::per_minute(per_minute)])
+    }
+
+    /// Takes one; `false` if there is none left.
+    pub fn take(&self, source: Source) -> bool {
+        // The narrowest first: a host that is over its limit takes nothing from its neighbours.
+        self.0.iter().zip(source.prefixes()).rev().all(|(rate, prefix)| rate.take(prefix))
+    }
+
+    /// Gives one back that was taken: what it was for was in order.
+    pub fn give_back(&self, source: Source) {
+        self.0.iter().zip(source.prefixes()).for_each(|(rate, prefix)| rate.give_back(&prefix));
+    }
+}
+
+/// Counts what each key has open.
+pub struct Counts<K> {
+    taken: Mutex<HashMap<K, usize>>,
+}
+
+impl<K> Default for Counts<K> {
+    fn default() -> Self {
+        Self { taken: Mutex::default() }
+    }
 }
 
 /// One of them; given back on drop.
-pub struct Counted {
-    counts: Arc<Counts>,
-    source: IpAddr,
+pub struct Counted<K: Eq + Hash> {
+    counts: Arc<Counts<K>>,
+    key: K,
 }
 
-impl Counts {
+impl<K: Copy + Eq + Hash> Counts<K> {
     /// Takes one, of at most `limit`.
-    pub fn take(self: &Arc<Self>, source: IpAddr, limit: usize) -> Option<Counted> {
+    pub fn take(self: &Arc<Self>, key: K, limit: usize) -> Option<Counted<K>> {
         let mut taken = self.taken.lock().unwrap_or_else(PoisonError::into_inner);
-        let count = taken.entry(source).or_insert(0);
+        let count = taken.entry(key).or_insert(0);
         if *count >= limit {
             return None;
         }
         *count += 1;
-        Some(Counted { counts: self.clone(), source })
+        Some(Counted { counts: self.clone(), key })
     }
 }
 
-impl Drop for Counted {
+impl<K: Eq + Hash> Drop for Counted<K> {
     fn drop(&mut self) {
         let mut taken = self.counts.taken.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some(count) = taken.get_mut(&self.source) {
+        if let Some(count) = taken.get_mut(&self.key) {
             *count -= 1;
             if *count == 0 {
-                taken.remove(&self.source);
+                taken.remove(&self.key);
             }
         }
     }
@@ -107,14 +146,27 @@ mod tests {
         for key in 0..KEYS {
             assert!(rate.take_at(key, start));
         }
-        assert!(!rate.take_at(KEYS, start), "all buckets are in use");
-        assert!(rate.take_at(KEYS, start + Duration::from_secs(61)), "they are full again");
+        assert!(rate.take_at(KEYS, start), "whoever has many keys keeps nobody out");
+        assert!(!rate.take_at(KEYS, start));
+        assert!(rate.buckets.lock().unwrap().len() <= KEYS);
+    }
+
+    #[test]
+    fn a_site_is_limited_whatever_networks_it_uses() {
+        let rate = SourceRate::per_minute(1);
+        let source =
+            |site: u16, network: u16| Source::from(IpAddr::from([0x2001, 0xdb8, site, network, 0, 0, 0, 1]));
+        assert_eq!((0..100).filter(|network| rate.take(source(0, *network))).count(), 4, "of one /56");
+        assert_eq!((0..100).filter(|network| rate.take(source(1, network << 8))).count(), 16, "of one /48");
+        rate.give_back(source(1, 0));
+        assert!(rate.take(source(1, 0)) && !rate.take(source(1, 0)));
+        assert!(rate.take(source(2, 0)));
     }
 
     #[test]
     fn seats_are_given_back() {
         let host = IpAddr::from([192, 0, 2, 1]);
-        let seats = Arc::new(Counts::default());
+        let seats = Arc::new(Counts::<IpAddr>::default());
         let seat = seats.take(host, 1);
         assert!(seat.is_some() && seats.take(host, 1).is_none());
         drop(seat);

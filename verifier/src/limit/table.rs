@@ -52,7 +52,7 @@ pub struct Seat {
 /// What is known about who has a place.
 pub struct Place {
     id: u64,
-    source: Source,
+    source: Mutex<Source>,
     start: Instant,
     /// Milliseconds after `start`.
     moved: AtomicU64,
@@ -88,13 +88,9 @@ impl Table {
         }
         let id = inner.next;
         inner.next += 1;
-        let known = inner
-            .proved
-            .get(&source.address())
-            .is_some_and(|at| now.saturating_duration_since(*at) < REMEMBERED);
         let place = Arc::new(Place {
             id,
-            source,
+            source: Mutex::new(source),
             start: now,
             moved: AtomicU64::new(0),
             bytes: AtomicUsize::new(0),
@@ -103,11 +99,17 @@ impl Table {
             leave: Notify::new(),
         });
         inner.taken.insert(id, place.clone());
-        if known {
-            self.promote(&inner, &place, Standing::Node);
-        }
+        self.recognise(&inner, &place, now);
         drop(inner);
         Some(Seat { table: self.clone(), place })
+    }
+
+    /// A node proved itself at this address lately.
+    fn recognise(&self, inner: &Inner, place: &Place, now: Instant) {
+        let at = inner.proved.get(&place.source().address());
+        if at.is_some_and(|at| now.saturating_duration_since(*at) < REMEMBERED) {
+            self.promote(inner, place, Standing::Node);
+        }
     }
 
     /// Of those that may be disturbed: first those that stand still, then the others.
@@ -118,7 +120,7 @@ impl Table {
             .filter(|place| {
                 place.standing() == Standing::Stranger && place.working.load(Ordering::Relaxed) == 0
             })
-            .map(|place| Holder { id: place.id, source: place.source, weight: 1, idle: place.idle(now) })
+            .map(|place| Holder { id: place.id, source: place.source(), weight: 1, idle: place.idle(now) })
             .collect();
         let still: Vec<_> = candidates.iter().filter(|holder| holder.idle >= STILL).copied().collect();
         first_to_go(if still.is_empty() { candidates } else { still })
@@ -134,10 +136,10 @@ impl Table {
         let (mut all, mut same) = (0, 0);
         for other in inner.taken.values().filter(|other| other.id != place.id && other.standing() == to) {
             all += 1;
-            same += usize::from(other.source == place.source);
+            same += usize::from(other.source() == place.source());
         }
         if all < reserved && same < of_one {
-            *place.standing.lock().unwrap_or_else(PoisonError::into_inner) = to;
+            place.set(&place.standing, to);
         }
     }
 
@@ -153,6 +155,15 @@ impl Seat {
         &self.place
     }
 
+    /// A proxy says where the connection really comes from.
+    pub fn comes_from(&self, source: Source) {
+        let inner = self.table.inner();
+        // What was known is about the proxy.
+        self.place.set(&self.place.standing, Standing::Stranger);
+        self.place.set(&self.place.source, source);
+        self.table.recognise(&inner, &self.place, Instant::now());
+    }
+
     /// The peer proved something. With a node its address is remembered, for its next connections.
     pub fn prove(&self, standing: Standing) {
         let mut inner = self.table.inner();
@@ -162,7 +173,7 @@ impl Seat {
                 inner.proved.retain(|_, at| now.saturating_duration_since(*at) < REMEMBERED);
             }
             if inner.proved.len() < ADDRESSES {
-                inner.proved.insert(self.place.source.address(), now);
+                inner.proved.insert(self.place.source().address(), now);
             }
         }
         // Pushed out already, or proved more before.
@@ -181,7 +192,7 @@ impl Drop for Seat {
 impl Place {
     /// Where the peer is.
     pub fn source(&self) -> Source {
-        self.source
+        *self.source.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// What the peer proved.
@@ -206,6 +217,10 @@ impl Place {
     /// Ends when the place is needed for somebody else.
     pub async fn leave(&self) {
         self.leave.notified().await;
+    }
+
+    fn set<T>(&self, what: &Mutex<T>, value: T) {
+        *what.lock().unwrap_or_else(PoisonError::into_inner) = value;
     }
 
     fn stir(&self) {

@@ -7,7 +7,7 @@ use crate::Failure;
 use crate::api::Refusal;
 use crate::config::Config;
 use crate::keys::fill_random;
-use crate::limit::Rate;
+use crate::limit::{Holder, Rate, Source, SourceRate, first_to_go};
 use crate::store::{By, Db, NewRegistration, StoreError};
 use crate::unix_now;
 use halfkey_evidence::ek::Roots;
@@ -15,7 +15,6 @@ use halfkey_evidence::{credential, registration};
 use halfkey_protocol::wire::{Register, Registered};
 use halfkey_protocol::{NodeId, Reason, half};
 use std::collections::VecDeque;
-use std::net::IpAddr;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 use tracing::{info, warn};
@@ -35,7 +34,7 @@ pub struct Desk {
     roots: Option<Roots>,
     lifetime: Duration,
     unenrolled: u64,
-    by_source: Rate<IpAddr>,
+    by_source: SourceRate,
     overall: Rate<()>,
     refusals: Rate<NodeId>,
     waiting: Mutex<VecDeque<Challenge>>,
@@ -43,6 +42,7 @@ pub struct Desk {
 
 struct Challenge {
     registration: NewRegistration,
+    source: Source,
     secret: Zeroizing<[u8; 32]>,
     until: Instant,
 }
@@ -57,7 +57,7 @@ impl Desk {
             roots: config.ek_roots.as_deref().map(read_roots).transpose()?,
             lifetime: Duration::from_secs(config.lifetimes.activation),
             unenrolled: config.limits.unenrolled,
-            by_source: Rate::per_minute(config.limits.registrations_per_source),
+            by_source: SourceRate::per_minute(config.limits.registrations_per_source),
             overall: Rate::per_minute(config.limits.registrations_per_minute),
             refusals: Rate::per_minute(1),
             waiting: Mutex::default(),
@@ -73,7 +73,7 @@ impl Desk {
         db: &Db,
         mut register: Register,
         version: u32,
-        source: IpAddr,
+        source: Source,
     ) -> Result<Registered, Refusal> {
         self.limit(source)?;
         let checked = registration::check(&register)?;
@@ -93,7 +93,7 @@ impl Desk {
         {
             return Err(self.refuse_ak(db, node, source).await);
         }
-        let secret = self.challenge(new)?;
+        let secret = self.challenge(new, source)?;
         let credential = credential::make_for_ek(checked.ek(), checked.ak_name(), &*secret)?;
         Ok(Registered { version, node_id: node.to_string(), credential })
     }
@@ -102,7 +102,7 @@ impl Desk {
     ///
     /// # Errors
     /// `Activation`, `AkChanged`, `RateLimited`.
-    pub async fn activate(&self, db: &Db, node: NodeId, proof: &[u8], source: IpAddr) -> Result<(), Refusal> {
+    pub async fn activate(&self, db: &Db, node: NodeId, proof: &[u8], source: Source) -> Result<(), Refusal> {
         let Some(new) = self.answered(node, proof) else {
             return Err(Refusal::new(
                 Reason::Activation,
@@ -114,6 +114,7 @@ impl Desk {
         match db.change(node, move |store| store.save_registration(&new, unenrolled, unix_now())).await {
             Ok(saved) => {
                 info!(%node, ?saved, "registered");
+                self.by_source.give_back(source);
                 Ok(())
             }
             Err(StoreError::Refused(Reason::AkChanged, _)) => Err(self.refuse_ak(db, node, source).await),
@@ -121,7 +122,7 @@ impl Desk {
         }
     }
 
-    fn limit(&self, source: IpAddr) -> Result<(), Refusal> {
+    fn limit(&self, source: Source) -> Result<(), Refusal> {
         if self.by_source.take(source) && self.overall.take(()) {
             return Ok(());
         }
@@ -129,7 +130,8 @@ impl Desk {
     }
 
     /// Another AK for a known EK. Recorded, but not for every repetition: anybody can ask.
-    async fn refuse_ak(&self, db: &Db, node: NodeId, source: IpAddr) -> Refusal {
+    async fn refuse_ak(&self, db: &Db, node: NodeId, source: Source) -> Refusal {
+        let source = source.address();
         warn!(%node, %source, "another attestation key for a registered endorsement key");
         if self.refusals.take(node) {
             let detail = format!("another attestation key for this endorsement key, from {source}");
@@ -146,14 +148,14 @@ impl Desk {
 
     /// The secret for this registration. The same keys get the same secret as long as
     /// it waits: a repetition, by the node or by somebody else, breaks nothing.
-    fn challenge(&self, new: NewRegistration) -> Result<Zeroizing<[u8; 32]>, Refusal> {
+    fn challenge(&self, new: NewRegistration, source: Source) -> Result<Zeroizing<[u8; 32]>, Refusal> {
         let mut waiting = self.fresh();
         let same = |challenge: &&mut Challenge| {
             let known = &challenge.registration;
             (known.node, &known.ak_name, &known.srk_name) == (new.node, &new.ak_name, &new.srk_name)
         };
         if let Some(known) = waiting.iter_mut().find(same) {
-            known.registration = new;
+            (known.registration, known.source) = (new, source);
             return Ok(known.secret.clone());
         }
         let of_node = |challenge: &Challenge| challenge.registration.node == new.node;
@@ -161,12 +163,21 @@ impl Desk {
             let oldest = waiting.iter().position(of_node);
             oldest.and_then(|oldest| waiting.remove(oldest));
         } else if waiting.len() >= WAITING {
-            return Err(Refusal::new(Reason::RateLimited, "too many registrations wait for an activation"));
+            let now = Instant::now();
+            // Refusing would let one source keep all others out: the oldest of the one that has most goes.
+            let holders = waiting.iter().enumerate().map(|(index, challenge)| Holder {
+                id: index as u64,
+                source: challenge.source,
+                weight: 1,
+                idle: self.lifetime.saturating_sub(challenge.until.saturating_duration_since(now)),
+            });
+            let gone = first_to_go(holders.collect());
+            gone.and_then(|gone| waiting.remove(gone as usize));
         }
         let mut secret = Zeroizing::new([0; 32]);
         fill_random(&mut *secret)?;
         let until = Instant::now() + self.lifetime;
-        waiting.push_back(Challenge { registration: new, secret: secret.clone(), until });
+        waiting.push_back(Challenge { registration: new, source, secret: secret.clone(), until });
         Ok(secret)
     }
 

@@ -73,12 +73,17 @@ impl SoftNode {
     /// Registers; the tenant enrolls it and allows what it boots. K is not fetched: what a test of the
     /// server needs is a node that boots.
     pub async fn enroll(&self, server: &Client, operator: &Client) {
+        self.enroll_only(server, operator).await;
+        self.node.allow(operator).await;
+    }
+
+    /// The same without a policy: its boots wait for an operator.
+    pub async fn enroll_only(&self, server: &Client, operator: &Client) {
         self.register(server).await.unwrap();
         let id = self.node.id.to_string();
         let (enroll, halves) = self.node.enrollment(operator, &id).await;
         let _: NodeRecord = post(operator, &path(self.node.id, "/enrollment"), &enroll).await.unwrap();
         self.node.prove(server, &halves).await.unwrap();
-        self.node.allow(operator).await;
     }
 
     /// Begin and finish, once.

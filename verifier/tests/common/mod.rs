@@ -5,6 +5,7 @@ pub mod fleet;
 pub mod node;
 #[path = "../../../evidence/tests/common/mod.rs"]
 pub mod rig;
+pub mod siege;
 pub mod software;
 
 use halfkey_protocol::wire::Problem;
@@ -73,15 +74,18 @@ impl Server {
         command(&["init", "--state", state, "--url", "https://127.0.0.1:8420", "--operator", "ada"]);
     }
 
-    /// Replaces values of the settings file: lines of `key = value`.
+    /// Replaces or adds values of the settings file: lines of `key = value`.
     fn settings(&self, lines: &str) {
         let path = self.state.join("halfkey-verifier.toml");
         let mut text = std::fs::read_to_string(&path).unwrap();
         for line in lines.lines().filter(|line| !line.is_empty()) {
             let key = line.split(" = ").next().unwrap();
-            let old = text.lines().find(|old| old.starts_with(&format!("{key} = ")));
-            let old = old.unwrap_or_else(|| panic!("no setting {key}")).to_owned();
-            text = text.replace(&old, line);
+            let old = text.lines().find(|old| old.starts_with(&format!("{key} = "))).map(str::to_owned);
+            text = match old {
+                Some(old) => text.replace(&old, line),
+                // Before the first table.
+                None => format!("{line}\n{text}"),
+            };
         }
         std::fs::write(path, text).unwrap();
     }
