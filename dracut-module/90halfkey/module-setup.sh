@@ -30,9 +30,31 @@ installkernel() {
     hostonly='' instmods tpm_tis tpm_crb tpm_tis_spi dm_crypt virtio_net
 }
 
+# A unit that gives a root shell: what it runs, runs behind the fence. It replaces ExecStart, because an ExecStartPre can be
+# skipped at the console. Each unit has a file of its own: PID 1 does not load a drop-in folder that is a link.
+fence_shell() {
+    local unit=$1 relations=${2-} file from='' command
+    local -a places=("${dracutbasedir:?}"/modules.d/[0-9][0-9]dracut-systemd/"$unit")
+    # dracut installs the one as the other.
+    [[ $unit == rescue.service ]] && places+=("$dracutbasedir"/modules.d/[0-9][0-9]dracut-systemd/emergency.service)
+    places+=("${dracutsysrootdir-}$systemdsystemunitdir/$unit")
+    for file in "${places[@]}"; do
+        [[ -z $from && -e $file ]] && from=$file
+    done
+    [[ $from ]] || return 0
+
+    command=$(sed -n 's|^ExecStart=[-:+!]*/|/|p' "$from" | tail -n 1)
+    [[ ${command%% *} == */bash && ! -e $initdir${command%% *} ]] && command=/bin/sh
+    mkdir -p "$initdir$systemdsystemunitdir/$unit.d"
+    {
+        printf '[Unit]\n%s[Service]\n' "$relations"
+        printf 'ExecStart=\nExecStart=-/usr/bin/halfkey-agent fence --exec %s\n' "${command:-/bin/sh}"
+    } > "$initdir$systemdsystemunitdir/$unit.d/zz-halfkey.conf"
+}
+
 # called by dracut
 install() {
-    local unit
+    local unit relations
 
     inst_simple "$(find_binary "${HALFKEY_AGENT:-halfkey-agent}")" /usr/bin/halfkey-agent
     inst_multiple cryptsetup
@@ -44,13 +66,19 @@ install() {
         || $SYSTEMCTL -q --root "$initdir" add-wants sysinit.target cryptsetup.target
 
     # The fence on every way out: each is a drop-in that runs the agent, so masking our unit changes nothing.
-    inst_simple "$moddir/fence-shell.conf" "$systemdsystemunitdir/emergency.service.d/50-halfkey.conf"
-    for unit in rescue dracut-emergency debug-shell; do
-        ln_r "$systemdsystemunitdir/emergency.service.d" "$systemdsystemunitdir/$unit.service.d"
+    # These may come while the agent runs: it is ended first.
+    relations=$'Conflicts=halfkey-unlock.service\nAfter=halfkey-unlock.service\n'
+    for unit in emergency rescue dracut-emergency; do
+        fence_shell "$unit.service" "$relations"
     done
-    inst_simple "$moddir/fence-passphrase.conf" "$systemdsystemunitdir/systemd-cryptsetup@.service.d/50-halfkey.conf"
+    # These are started in one transaction with the agent, where a conflict would drop one of them.
+    fence_shell debug-shell.service
+    for unit in "${dracutsysrootdir-}$systemdsystemunitdir"/breakpoint-*.service; do
+        fence_shell "${unit##*/}"
+    done
+    inst_simple "$moddir/fence-passphrase.conf" "$systemdsystemunitdir/systemd-cryptsetup@.service.d/zz-halfkey.conf"
     # The root gate, and the last way out.
-    inst_simple "$moddir/gate.conf" "$systemdsystemunitdir/initrd-switch-root.service.d/50-halfkey.conf"
+    inst_simple "$moddir/gate.conf" "$systemdsystemunitdir/initrd-switch-root.service.d/zz-halfkey.conf"
 
     # Credentials from firmware and hypervisor are not measured: no service takes any.
     inst_simple "$moddir/no-credentials.conf" "$systemdsystemunitdir/service.d/50-halfkey.conf"
@@ -59,11 +87,11 @@ install() {
     fi
 
     # Nothing mounts or resumes a system because of what it finds on a disk. A resume image would run before the fence is
-    # extended, so hibernation is off in images with this module.
+    # extended, so hibernation is off in images with this module. A soft reboot would go into another root past the gate.
     mkdir -p "$initdir/etc/systemd/system-generators" "$initdir/etc/systemd/system"
     ln -sfn /dev/null "$initdir/etc/systemd/system-generators/systemd-gpt-auto-generator"
-    for unit in systemd-hibernate-resume@.service systemd-hibernate-resume.service; do
-        [[ -e $systemdsystemunitdir/$unit ]] && ln -sfn /dev/null "$initdir/etc/systemd/system/$unit"
+    for unit in systemd-hibernate-resume@.service systemd-hibernate-resume.service systemd-soft-reboot.service; do
+        [[ -e ${dracutsysrootdir-}$systemdsystemunitdir/$unit ]] && ln -sfn /dev/null "$initdir/etc/systemd/system/$unit"
     done
 
     # DHCP, unless the command line or the image configures the network: theirs sort first.
