@@ -252,6 +252,12 @@ pub fn closed_fence() -> String {
     hex(&fence_sha256(&Sha256::digest(label::FENCE_CLOSED).into()))
 }
 
+/// PCR 15 of a boot that was opened by attestation, so that it was `opened`, and then had a shell of the initramfs.
+pub fn shell_fence(opened: &[u8]) -> String {
+    let event: [u8; 32] = Sha256::digest(label::FENCE_SHELL).into();
+    hex(&Sha256::digest([opened, &event].concat()))
+}
+
 /// Hex digits, lower case.
 pub fn hex(bytes: &[u8]) -> String {
     bytes.iter().map(|byte| format!("{byte:02x}")).collect()

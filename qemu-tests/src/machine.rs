@@ -21,6 +21,10 @@ pub const MOMENT: Duration = Duration::from_secs(300);
 
 /// What systemd-cryptsetup asks.
 pub const PROMPT: &str = "enter passphrase for disk";
+/// What sulogin asks before it gives a shell.
+const MAINTENANCE: &str = "Press Enter for ";
+/// How long a shell may take to answer before Enter is pressed again.
+const LISTENING: Duration = Duration::from_secs(3);
 /// What stands behind it once the terminal does not echo any more.
 const NO_ECHO: &str = "no echo)";
 
@@ -34,6 +38,8 @@ pub struct Machine {
     tap: Option<Tap>,
     /// Whether the network cable is plugged in.
     pub network: bool,
+    /// A word for what the rig has put into the initramfs, at the end of the second disk's first line.
+    pub note: &'static str,
 }
 
 impl Machine {
@@ -57,7 +63,8 @@ impl Machine {
         rig.images.disk(&parts.disk)?;
         rig.manufacturer.make(&parts.tpm)?;
         marker::blank(&parts.spare, 64 << 20)?;
-        let machine = Self { name, parts, accel: rig.accel, boots: 0, tap: rig.tap.clone(), network: true };
+        let machine =
+            Self { name, parts, accel: rig.accel, boots: 0, tap: rig.tap.clone(), network: true, note: "" };
         machine.install(rig, system)?;
         Ok(machine)
     }
@@ -134,7 +141,7 @@ impl Machine {
     /// If QEMU or swtpm can't be started.
     pub fn boot(&mut self) -> Result<Boot> {
         self.boots += 1;
-        let token = format!("{}-{}", self.name, self.boots);
+        let token = format!("{}-{}{}", self.name, self.boots, self.note);
         marker::prepare(&self.parts.marker, &token)?;
         let qemu = Qemu::start(&self.parts, self.accel, self.boots, self.network, self.tap.clone())?;
         Ok(Boot {
@@ -160,8 +167,19 @@ pub enum Reached {
     System,
     /// Someone is asked for the passphrase.
     Prompt,
+    /// Who presses Enter has a root shell of the initramfs.
+    Shell,
     /// The machine switched itself off.
     Off,
+}
+
+/// A serial line of a machine.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Line {
+    /// What people see: ttyS0.
+    Console,
+    /// The rig's own: ttyS1.
+    Second,
 }
 
 /// A machine that is switched on. Going out of scope pulls the plug.
@@ -175,7 +193,7 @@ pub struct Boot {
 }
 
 impl Boot {
-    /// Waits until the boot comes to a stand: system, prompt, or off.
+    /// Waits until the boot comes to a stand: system, prompt, shell, or off.
     ///
     /// # Errors
     /// If none of them happens in time.
@@ -188,6 +206,9 @@ impl Boot {
             }
             if console.find(&[PROMPT]).is_some() {
                 return Some(Reached::Prompt);
+            }
+            if console.find(&[MAINTENANCE]).is_some() {
+                return Some(Reached::Shell);
             }
             (console.is_closed() && shell.is_closed()).then_some(Reached::Off)
         });
@@ -212,6 +233,7 @@ impl Boot {
         let name = |reached| match reached {
             Reached::System => "the system came up",
             Reached::Prompt => "someone was asked for a passphrase",
+            Reached::Shell => "a shell of the initramfs was offered",
             Reached::Off => "the machine switched itself off",
         };
         Err(Error::new(format!(
@@ -248,6 +270,65 @@ impl Boot {
         self.qemu.console.send(format!("{line}\n").as_bytes())
     }
 
+    /// Presses Enter until there is a root shell.
+    ///
+    /// # Errors
+    /// If there is none.
+    pub fn enter_shell(&mut self, line: Line) -> Result<()> {
+        for _ in 0..30 {
+            // What is typed before the shell reads is lost.
+            self.line(line).send(b"\n")?;
+            if self.line(line).expect(&["# "], LISTENING).is_ok() {
+                return Ok(());
+            }
+        }
+        Err(Error::new(format!("{}: no shell after Enter (console: {})", self.name, self.log.display())))
+    }
+
+    /// Runs a short script in the root shell of the initramfs: its output in one line.
+    ///
+    /// # Errors
+    /// If there is no shell that answers.
+    pub fn ask_shell(&mut self, line: Line, script: &str) -> Result<String> {
+        self.line(line).send(format!("echo ANSWER-$((6*7)) $({script})\n").as_bytes())?;
+        self.line(line).expect(&["ANSWER-42 "], MOMENT)?;
+        Ok(crate::wire::plain(&self.line(line).rest_of_line(MOMENT)?))
+    }
+
+    fn line(&mut self, line: Line) -> &mut crate::wire::Wire {
+        match line {
+            Line::Console => &mut self.qemu.console,
+            Line::Second => &mut self.qemu.shell,
+        }
+    }
+
+    /// Presses SysRq with each of these keys in turn, many times, at the serial console.
+    ///
+    /// # Errors
+    /// If the machine is off already.
+    pub fn press_sysrq(&mut self, keys: &[&str]) -> Result<()> {
+        const PRESSED: usize = 40;
+        const PAUSE: Duration = Duration::from_millis(100);
+        for key in keys.iter().cycle().take(PRESSED) {
+            // The break is the SysRq key; what follows within five seconds is its command.
+            self.qemu.monitor.send(b"chardev-send-break serial0\n")?;
+            std::thread::sleep(PAUSE);
+            if self.qemu.console.send(key.as_bytes()).is_err() {
+                break;
+            }
+            std::thread::sleep(PAUSE);
+        }
+        Ok(())
+    }
+
+    /// The third disk fails: from now on it answers with errors only, as one that was pulled.
+    ///
+    /// # Errors
+    /// If the machine is off.
+    pub fn pull_spare(&mut self) -> Result<()> {
+        self.qemu.monitor.send(b"drive_del spare\n")
+    }
+
     /// Lets the third disk announce itself again and again, as a disk can: each time udev looks at it anew, and the last to
     /// be looked at gets the link below /dev/disk/by-uuid.
     ///
@@ -264,6 +345,14 @@ impl Boot {
     /// If none comes in time.
     pub fn wait_console(&mut self, texts: &[&str], deadline: Duration) -> Result<usize> {
         self.qemu.console.expect(texts, deadline)
+    }
+
+    /// The same on the second serial line.
+    ///
+    /// # Errors
+    /// If none comes in time.
+    pub fn wait_second(&mut self, texts: &[&str], deadline: Duration) -> Result<usize> {
+        self.qemu.shell.expect(texts, deadline)
     }
 
     /// Waits for the end of the line that was just matched.

@@ -66,18 +66,12 @@ impl Rig {
 
     /// What the operator approves, on this boot path.
     pub fn system(&self, path: BootPath) -> System {
-        let mut cmdline =
-            format!("{} rd.shell=0 rd.emergency=poweroff systemd.import_credentials=no", cmdline());
+        let mut cmdline = format!("{} systemd.import_credentials=no", cmdline());
         // Without Secure Boot variables of the firmware would be options of systemd.
         if matches!(path, BootPath::Uki | BootPath::Entry) {
             cmdline += " efi=noruntime";
         }
         System::new(path, cmdline)
-    }
-
-    /// The same with the shells of the initramfs.
-    pub fn with_shells(&self) -> System {
-        System::new(BootPath::Uki, cmdline())
     }
 }
 

@@ -109,6 +109,17 @@ pub fn set_root(disk: &Path, root: &Path) -> Result<()> {
     copy_at(root, &mut file, ROOT_START)
 }
 
+/// Overwrites the beginning of what the root volume holds, where its file system has its superblock.
+///
+/// # Errors
+/// If the disk can't be written.
+pub fn destroy_root(disk: &Path) -> Result<()> {
+    let mut file =
+        File::options().write(true).open(disk).context(format_args!("can't open {}", disk.display()))?;
+    file.seek(SeekFrom::Start(ROOT_START + super::luks::HEADER)).context("can't seek")?;
+    file.write_all(&[0xa5; 64 << 10]).context("can't write the disk")
+}
+
 fn copy_at(from: &Path, to: &mut File, offset: u64) -> Result<()> {
     let mut file = File::open(from).context(format_args!("can't open {}", from.display()))?;
     to.seek(SeekFrom::Start(offset)).context("can't seek")?;

@@ -3,6 +3,7 @@
 use crate::error::{Context, Result};
 use crate::process::{run, run_with_input};
 use serde_json::Value;
+use sha2::{Digest, Sha256};
 use std::path::Path;
 use std::process::Command;
 
@@ -56,4 +57,28 @@ pub fn add_keyslot(volume: &Path, passphrase: &str, slot: u32) -> Result<()> {
     let result = run_with_input(&mut add, passphrase.as_bytes());
     super::remove(&new)?;
     result.map(drop)
+}
+
+/// Replaces a text by another of the same length in both copies of the header, and corrects their checksums: whoever has
+/// the disk can.
+///
+/// # Errors
+/// If a copy does not hold it, or the file can't be written.
+pub fn replace(volume: &Path, from: &str, to: &str) -> Result<()> {
+    // Of the binary header (LUKS2 On-Disk Format Specification, 2.1): where its size and its checksum are.
+    const SIZE: std::ops::Range<usize> = 8..16;
+    const CHECKSUM: std::ops::Range<usize> = 448..512;
+    crate::ensure!(from.len() == to.len(), "{from:?} and {to:?} differ in length");
+    let mut bytes = std::fs::read(volume).context("can't read a header")?;
+    let size = bytes[SIZE].try_into().map(u64::from_be_bytes).context("eight bytes")?;
+    let size = usize::try_from(size).context("a header is small")?;
+    for copy in bytes.chunks_mut(size).take(2) {
+        let at = copy.windows(from.len()).position(|window| window == from.as_bytes());
+        let at = at.context(format_args!("the header does not hold {from:?}"))?;
+        copy[at..at + from.len()].copy_from_slice(to.as_bytes());
+        copy[CHECKSUM].fill(0);
+        let checksum = Sha256::digest(&*copy);
+        copy[CHECKSUM][..checksum.len()].copy_from_slice(&checksum);
+    }
+    std::fs::write(volume, bytes).context("can't write a header")
 }
