@@ -73,6 +73,7 @@ mod tests {
             state: NodeState::Enrolled,
             pending: false,
             held: false,
+            cloned: false,
             last_seen: 0,
             last_outcome: None,
             last_code: None,

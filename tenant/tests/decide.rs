@@ -27,6 +27,7 @@ fn record(id: &str, label: &str, pending: Option<PendingBoot>) -> NodeRecord {
             state: NodeState::Enrolled,
             pending: pending.is_some(),
             held: false,
+            cloned: false,
             last_seen: 1,
             last_outcome: None,
             last_code: None,
@@ -48,6 +49,7 @@ fn record(id: &str, label: &str, pending: Option<PendingBoot>) -> NodeRecord {
         policy: None,
         revoked_because: None,
         held: None,
+        tpm_firmware: None,
     }
 }
 

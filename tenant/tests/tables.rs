@@ -22,6 +22,7 @@ fn summary(id: &str, label: &str, state: NodeState) -> NodeSummary {
         state,
         pending: false,
         held: false,
+        cloned: false,
         last_seen: NOW - 200,
         last_outcome: None,
         last_code: None,
@@ -31,6 +32,7 @@ fn summary(id: &str, label: &str, state: NodeState) -> NodeSummary {
 fn node_list() -> NodeList {
     let mut db = summary(A, "db", NodeState::Enrolled);
     db.last_outcome = Some("released".into());
+    db.cloned = true;
     let mut mail = summary("55550000-0000-8000-8000-000000000004", "mail", NodeState::Enrolled);
     mail.held = true;
     mail.last_outcome = Some("denied".into());
@@ -101,7 +103,7 @@ fn pending() -> PendingBoot {
 fn record() -> NodeRecord {
     let empty = Bytes(vec![]);
     NodeRecord {
-        summary: NodeSummary { held: true, ..summary(A, "db", NodeState::Enrolled) },
+        summary: NodeSummary { held: true, cloned: true, ..summary(A, "db", NodeState::Enrolled) },
         registration: Register {
             versions: vec![1],
             ek_public: empty.clone(),
@@ -119,6 +121,11 @@ fn record() -> NodeRecord {
         policy: Some(policy("group:db")),
         revoked_because: None,
         held: Some(Held { by: "alice".into(), because: "the root file system is damaged".into() }),
+        tpm_firmware: Some(TpmFirmware {
+            version: "0x0007005500000010".into(),
+            before: Some("0x000700550000000e".into()),
+            since: NOW - 100,
+        }),
     }
 }
 
@@ -131,6 +138,7 @@ fn evidence() -> EvidenceSummary {
         outcome: "pending".into(),
         code: Some("policy_mismatch".into()),
         message: format!("{} (and 1 more)", findings()[0]),
+        cloned: None,
     }
 }
 
@@ -187,6 +195,7 @@ fn evidence_lists_and_records() {
         outcome: "released".into(),
         code: None,
         message: "as approved".into(),
+        cloned: Some(10),
         at: NOW - 90_000,
         ..evidence()
     };
@@ -215,6 +224,7 @@ fn evidence_lists_and_records() {
         reset_count: Some(7),
         restart_count: Some(0),
         clock: Some(12_345),
+        tpm_firmware: Some("0x0007005500000010".into()),
         expected_fence: Some(vec![9; 32].into()),
         findings: findings(),
     };

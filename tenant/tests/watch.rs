@@ -149,6 +149,7 @@ fn an_event_log_is_saved_raw_and_never_over_another_file() {
                     outcome: "denied".into(),
                     code: Some("signature".into()),
                     message: "m".into(),
+                    cloned: None,
                 },
                 finish: Finish {
                     version: 1,
@@ -171,6 +172,7 @@ fn an_event_log_is_saved_raw_and_never_over_another_file() {
                 reset_count: None,
                 restart_count: None,
                 clock: None,
+                tpm_firmware: None,
                 expected_fence: None,
                 findings: vec![],
             })

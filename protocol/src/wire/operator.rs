@@ -89,6 +89,8 @@ pub struct NodeSummary {
     pub pending: bool,
     /// Whether an operator holds it: its boots are denied.
     pub held: bool,
+    /// Whether its last boot was released twice, with different r: a lost answer, or two machines with one TPM.
+    pub cloned: bool,
     /// When it last registered or attested.
     pub last_seen: u64,
     /// Outcome of the last evidence.
@@ -123,6 +125,8 @@ pub struct NodeRecord {
     pub revoked_because: Option<String>,
     /// Who holds it and why.
     pub held: Option<Held>,
+    /// What its TPM said of its firmware last; none before the first quote.
+    pub tpm_firmware: Option<TpmFirmware>,
 }
 
 /// An operator holds a node: its boots are denied until it is released.
@@ -132,6 +136,17 @@ pub struct Held {
     pub by: String,
     /// Why.
     pub because: String,
+}
+
+/// The version of a TPM's firmware (firmwareVersion of its quotes), in the manufacturer's terms: `0x` and 16 digits.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct TpmFirmware {
+    /// Now.
+    pub version: String,
+    /// The one before, if it ever changed.
+    pub before: Option<String>,
+    /// When it was first seen.
+    pub since: u64,
 }
 
 /// A boot that waits for an operator.
@@ -206,6 +221,8 @@ pub struct EvidenceSummary {
     pub code: Option<String>,
     /// What was expected and what was found.
     pub message: String,
+    /// If released for a boot: number of an earlier release with the same resetCount and another r.
+    pub cloned: Option<u64>,
 }
 
 /// Answer of `GET evidence`.
@@ -228,6 +245,8 @@ pub struct EvidenceRecord {
     pub restart_count: Option<u32>,
     /// Clock of the quote, milliseconds.
     pub clock: Option<u64>,
+    /// firmwareVersion of the quote: `0x` and 16 digits.
+    pub tpm_firmware: Option<String>,
     /// What PCR 15 (SHA-256 bank) must be from the opening on, if this evidence was released for a boot.
     pub expected_fence: Option<Bytes>,
     /// What the policy of that time did not allow.
@@ -244,7 +263,7 @@ pub struct AuditEntry {
     /// The operator's name (common name of the certificate), `node`, or `verifier`.
     pub actor: String,
     /// What happened: `register`, `enroll`, `prove`, `verdict`, `approve`, `deny`, `revoke`, `restore`, `hold`, `release`,
-    /// `refuse`, `policy_apply`, `group_set`, `propose`, `proposal_accept`, `proposal_deny`, `expire` (a registration that no
+    /// `cloned` (a boot was released twice), `tpm_firmware` (its version changed), `refuse`, `policy_apply`, `group_set`, `propose`, `proposal_accept`, `proposal_deny`, `expire` (a registration that no
     /// tenant enrolled), `operator_add`, `operator_remove`.
     pub action: String,
     /// Node id, if it concerns one.

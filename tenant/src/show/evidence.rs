@@ -19,6 +19,10 @@ pub fn evidence_list(list: &EvidenceList, style: &Style, now: u64) -> String {
             Some(code) => format!("{}: {}", clean_short(code, 40), clean_short(&entry.message, 300)),
             None => clean_short(&entry.message, 300),
         };
+        let reason = match entry.cloned {
+            Some(twin) => format!("cloned? evidence {twin} is of the same boot, with another r; {reason}"),
+            None => reason,
+        };
         table.add_row(vec![
             Cell::new(entry.id),
             Cell::new(both(now, entry.at)),
@@ -38,7 +42,7 @@ pub fn evidence(record: &EvidenceRecord, style: &Style, now: u64) -> String {
         log.as_ref().map_or("none".to_owned(), |log| format!("{} bytes", log.len()))
     };
     let mut text = format!("evidence {} of node {}\n", summary.id, clean(&summary.node_id));
-    let list = [
+    let mut list = vec![
         ("when", both(now, summary.at)),
         ("purpose", clean_short(&summary.purpose, 16)),
         ("outcome", paint(style, &clean_short(&summary.outcome, 16), outcome_color(&summary.outcome))),
@@ -53,6 +57,12 @@ pub fn evidence(record: &EvidenceRecord, style: &Style, now: u64) -> String {
         ("systemd's log", size(&finish.userspace_log)),
         ("IMA list", size(&finish.ima_log)),
     ];
+    if let Some(twin) = summary.cloned {
+        list.push(("cloned?", format!("evidence {twin} has the same resetCount and another r")));
+    }
+    if let Some(version) = &record.tpm_firmware {
+        list.push(("TPM firmware", clean_short(version, 18)));
+    }
     text.push_str(&rows("  ", &list));
     if !record.findings.is_empty() {
         text.push_str("not as the policy allows\n");

@@ -31,7 +31,9 @@ pub fn audit_entry(entry: &AuditEntry, style: &Style) -> String {
     let node = entry.node_id.as_deref().map_or("-".to_owned(), |id| clean_short(id, 36));
     let action = format!("{:15}", clean_short(&entry.action, 16));
     let color = match entry.action.as_str() {
-        "refuse" | "revoke" | "hold" | "deny" | "proposal_deny" => Some(Color::Red),
+        "refuse" | "revoke" | "hold" | "deny" | "cloned" | "tpm_firmware" | "proposal_deny" => {
+            Some(Color::Red)
+        }
         "approve" | "restore" | "release" | "enroll" | "policy_apply" | "proposal_accept" => {
             Some(Color::Green)
         }

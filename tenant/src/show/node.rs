@@ -8,7 +8,9 @@ use crate::text::{clean, clean_short};
 use crate::time::{both, relative};
 use comfy_table::{Cell, Color};
 use halfkey_protocol::wire::SignedEnrollment;
-use halfkey_protocol::wire::operator::{Held, NodeList, NodeRecord, NodeState, NodeSummary, PendingBoot};
+use halfkey_protocol::wire::operator::{
+    Held, NodeList, NodeRecord, NodeState, NodeSummary, PendingBoot, TpmFirmware,
+};
 use halfkey_protocol::wire::policies::{NodePolicy, PolicySummary};
 use halfkey_protocol::{NodeId, Reason, identity};
 /// `halfkey nodes`.
@@ -63,6 +65,11 @@ pub fn node(
             format!("by {}: {}; `halfkey release` ends it", clean_short(by, 64), clean(because)),
         ));
     }
+    if summary.cloned {
+        let what = "its last boot was released twice, with different r: an answer got lost, or two machines run \
+                    from one state of this TPM; `halfkey evidence` shows both";
+        list.push(("cloned?", paint(style, what, Some(Color::Red))));
+    }
     list.push(("EK fingerprint", identity::fingerprint(&record.registration.ek_public)));
     list.push((
         "EK certificate",
@@ -86,6 +93,14 @@ pub fn node(
         },
     ));
     list.push(("last seen", both(now, summary.last_seen)));
+    if let Some(TpmFirmware { version, before, since }) = &record.tpm_firmware {
+        let before = before.as_deref().map(|before| format!(", {} before", clean_short(before, 18)));
+        let before = before.unwrap_or_default();
+        list.push((
+            "TPM firmware",
+            format!("{}, since {}{before}", clean_short(version, 18), both(now, *since)),
+        ));
+    }
     if let Some(signed) = &record.enrollment {
         list.push(("enrollment", enrollment(signed, record, key, now)));
     }
@@ -188,11 +203,13 @@ fn distinct_prefix(nodes: &[NodeSummary]) -> usize {
 /// Where it stands, and what an operator has to know besides.
 fn state(node: &NodeSummary) -> String {
     let held = if node.held { ", held" } else { "" };
-    format!("{}{held}", node.state.as_str())
+    let cloned = if node.cloned { ", cloned?" } else { "" };
+    format!("{}{held}{cloned}", node.state.as_str())
 }
 
 fn state_color(node: &NodeSummary) -> Option<Color> {
     match node.state {
+        NodeState::Enrolled | NodeState::Enrolling if node.cloned => Some(Color::Red),
         NodeState::Enrolled if node.held => Some(Color::Yellow),
         NodeState::Enrolled => Some(Color::Green),
         NodeState::Enrolling => Some(Color::Yellow),

@@ -83,6 +83,7 @@ async fn nodes(State(app): State<Arc<App>>) -> Answer<NodeList> {
             state: line.state,
             pending: line.pending,
             held: line.held,
+            cloned: line.cloned,
             last_seen: line.last_seen.max(registered.map_or(0, |summary| summary.last_seen)),
             last_outcome: line.last_outcome,
             last_code: line.last_code,
@@ -405,9 +406,12 @@ pub async fn record(app: &App, node: NodeId) -> Answer<NodeRecord> {
             policy: None,
             revoked_because: None,
             held: None,
+            tpm_firmware: None,
         }));
     };
     let suggested = registered.as_ref().map(|registered| registered_summary(id.clone(), registered));
+    let released = known.current.as_ref().and_then(|current| current.released.as_ref());
+    let cloned = released.is_some_and(|released| released.twin.is_some());
     let (state, enrollment) = (known.state(), known.open.or(known.current));
     let registered = match (registered, &enrollment) {
         (Some(registered), _) => registered,
@@ -424,6 +428,7 @@ pub async fn record(app: &App, node: NodeId) -> Answer<NodeRecord> {
             state,
             pending: pending.is_some(),
             held: known.held.is_some(),
+            cloned,
             last_seen: known.last_seen.max(registered.last_seen),
             last_outcome: known.last_outcome,
             last_code: known.last_code,
@@ -435,6 +440,7 @@ pub async fn record(app: &App, node: NodeId) -> Answer<NodeRecord> {
         policy: policy.map(|policy| policy.summary),
         revoked_because: known.revoked,
         held: known.held,
+        tpm_firmware: known.tpm_firmware,
     }))
 }
 
@@ -445,6 +451,7 @@ fn registered_summary(id: String, registration: &Registration) -> NodeSummary {
         state: NodeState::Registered,
         pending: false,
         held: false,
+        cloned: false,
         last_seen: registration.last_seen,
         last_outcome: None,
         last_code: None,

@@ -28,12 +28,14 @@ pub struct Quoted {
     pub counters: Counters,
     /// They are newer than those before, and become the ones to beat.
     pub newer: bool,
+    /// Version of the TPM's firmware.
+    pub tpm_firmware: u64,
 }
 
 impl Quoted {
     /// Of a quote whose counters were not looked at yet.
     pub fn of(quote: &VerifiedQuote) -> Self {
-        Self { counters: super::counters(quote), newer: false }
+        Self { counters: super::counters(quote), newer: false, tpm_firmware: quote.firmware_version() }
     }
 }
 

@@ -16,7 +16,7 @@ use crate::attest::Ruling;
 use crate::wake::Hub;
 use halfkey_protocol::kdf::Hash;
 use halfkey_protocol::wire::operator::{
-    AuditEntry, EvidenceRecord, EvidenceSummary, Held, NodeState, PendingBoot,
+    AuditEntry, EvidenceRecord, EvidenceSummary, Held, NodeState, PendingBoot, TpmFirmware,
 };
 use halfkey_protocol::wire::policies::{Group, PolicyRecord, PolicySummary, ProposalRecord};
 use halfkey_protocol::wire::{Credential, Finish, Register, SignedEnrollment, Verdict};
@@ -168,6 +168,8 @@ pub struct Node {
     pub revoked: Option<String>,
     /// Who holds it and why, if somebody does: its boots are denied.
     pub held: Option<Held>,
+    /// What its TPM said of its firmware last.
+    pub tpm_firmware: Option<TpmFirmware>,
     /// Proved: serves `boot`.
     pub current: Option<Enrollment>,
     /// Not proved yet: serves `enroll`. The current one stays valid beside it,
@@ -213,6 +215,8 @@ pub struct NodeLine {
     pub pending: bool,
     /// An operator holds it.
     pub held: bool,
+    /// Its last boot was released twice.
+    pub cloned: bool,
     /// Last evidence.
     pub last_seen: u64,
     /// Its outcome.

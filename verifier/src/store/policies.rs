@@ -55,6 +55,8 @@ pub struct ReleasedBoot {
     pub fence: [u8; 32],
     /// Name of the policy's boot that it was; none if an operator approved it.
     pub boot: Option<String>,
+    /// Number of the evidence that was released before it, with the same resetCount and another r.
+    pub twin: Option<u64>,
 }
 
 /// A checked policy to be stored.

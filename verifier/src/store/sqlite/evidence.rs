@@ -30,8 +30,10 @@ pub fn attest(
         None => None,
     };
     let proposals = proposals::accepted(tx, case.node)?;
-    let ruling = rule(&Standing { node, boot, proposals });
-    let id = insert(tx, case, &ruling)?;
+    let standing = Standing { node, boot, proposals };
+    let ruling = rule(&standing);
+    let twin = twin(&standing, &ruling);
+    let id = insert(tx, case, &ruling, twin)?;
     let verdict = ruling.verdict(id);
     if let Some(quoted) = ruling.quoted {
         if quoted.newer {
@@ -45,6 +47,7 @@ pub fn attest(
                     restart: quoted.counters.restart,
                     fence: *release.fence(),
                     boot: release.boot().map(str::to_owned),
+                    twin,
                 };
                 nodes::set_released(tx, &ruling.enrollment_id, &released)?;
                 proposals::booted(tx, case.node, booted)?;
@@ -61,6 +64,7 @@ pub fn attest(
             }
             Decided::Pending { .. } | Decided::Denied { .. } => {}
         }
+        nodes::set_firmware(tx, &standing.node, quoted.tpm_firmware, id, case.now)?;
         boots::record(tx, case.node, id, &ruling, case.now)?;
         tx.prepare_cached(
             "UPDATE nodes SET last_seen = ?2, last_outcome = ?3, last_code = ?4 WHERE node_id = ?1",
@@ -75,7 +79,25 @@ pub fn attest(
     let detail =
         format!("{}: {}{code}: {} (evidence {id})", case.finish.purpose, verdict.outcome, verdict.message);
     audit::append(tx, By { actor: "verifier", now: case.now }, "verdict", Some(case.node), &detail)?;
+    if let Some(twin) = twin {
+        let detail =
+            format!("evidence {id} was released with the resetCount of evidence {twin} and another r");
+        audit::append(tx, By { actor: "verifier", now: case.now }, "cloned", Some(case.node), &detail)?;
+    }
     Ok(verdict)
+}
+
+/// The last release, if this one is of the same boot and yet another: an answer that got lost, or two machines that
+/// run from one state of a TPM.
+fn twin(standing: &Standing, ruling: &Ruling) -> Option<u64> {
+    let last = standing.node.current.as_ref()?.released.as_ref()?;
+    match &ruling.decided {
+        Decided::Released { release, .. } => {
+            let same_boot = ruling.quoted.is_some_and(|quoted| quoted.counters.reset == last.reset);
+            (same_boot && *release.fence() != last.fence).then_some(last.evidence_id)
+        }
+        Decided::Enrolled(_) | Decided::Pending { .. } | Decided::Denied { .. } => None,
+    }
 }
 
 /// Evidence of a node, newest first.
@@ -91,23 +113,31 @@ pub fn of_node(c: &Connection, node: NodeId, limit: u64) -> Result<Vec<EvidenceS
 pub fn one(c: &Connection, id: u64) -> Result<Option<EvidenceRecord>> {
     let sql = format!(
         "SELECT {SUMMARY}, finish, event_log, userspace_log, ima_log, reset_count, restart_count, clock,
-                expected_fence, findings
+                expected_fence, findings, tpm_firmware
          FROM evidence WHERE id = ?1"
     );
     let read = |row: &Row<'_>| {
         let log = |index| row.get::<_, Option<Vec<u8>>>(index).map(|log| log.map(Bytes));
-        let texts: (String, String) = (row.get(7)?, row.get(15)?);
-        let logs = [log(8)?, log(9)?, log(10)?];
-        let clock: Option<i64> = row.get(13)?;
-        let counters: (Option<u32>, Option<u32>) = (row.get(11)?, row.get(12)?);
-        Ok((summary(row)?, texts, logs, counters, clock.map(as_u64), log(14)?))
+        let texts: (String, String) = (row.get(8)?, row.get(16)?);
+        let logs = [log(9)?, log(10)?, log(11)?];
+        let clock: Option<i64> = row.get(14)?;
+        let counters: (Option<u32>, Option<u32>) = (row.get(12)?, row.get(13)?);
+        let firmware: Option<String> = row.get(17)?;
+        Ok((summary(row)?, texts, logs, counters, clock.map(as_u64), log(15)?, firmware))
     };
     let found = c
         .prepare_cached(&sql)
         .and_then(|mut query| query.query_row([number(id)], read).optional())
         .map_err(broken)?;
-    let Some((summary, (finish, findings), logs, (reset_count, restart_count), clock, expected_fence)) =
-        found
+    let Some((
+        summary,
+        (finish, findings),
+        logs,
+        (reset_count, restart_count),
+        clock,
+        expected_fence,
+        tpm_firmware,
+    )) = found
     else {
         return Ok(None);
     };
@@ -115,10 +145,19 @@ pub fn one(c: &Connection, id: u64) -> Result<Option<EvidenceRecord>> {
     let finish = Finish { event_log, userspace_log, ima_log, ..from_json(&finish, "evidence")? };
     let findings = from_json(&findings, "findings")?;
     let summary = known(summary)?;
-    Ok(Some(EvidenceRecord { summary, finish, reset_count, restart_count, clock, expected_fence, findings }))
+    Ok(Some(EvidenceRecord {
+        summary,
+        finish,
+        reset_count,
+        restart_count,
+        clock,
+        tpm_firmware,
+        expected_fence,
+        findings,
+    }))
 }
 
-const SUMMARY: &str = "id, node_id, at, purpose, outcome, code, message";
+const SUMMARY: &str = "id, node_id, at, purpose, outcome, code, message, twin";
 
 fn summary(row: &Row<'_>) -> rusqlite::Result<EvidenceSummary> {
     Ok(EvidenceSummary {
@@ -129,6 +168,7 @@ fn summary(row: &Row<'_>) -> rusqlite::Result<EvidenceSummary> {
         outcome: row.get(4)?,
         code: row.get(5)?,
         message: row.get(6)?,
+        cloned: row.get::<_, Option<i64>>(7)?.map(as_u64),
     })
 }
 
@@ -146,7 +186,7 @@ fn known(summary: EvidenceSummary) -> Result<EvidenceSummary> {
     Ok(summary)
 }
 
-fn insert(tx: &Transaction<'_>, case: &Case<'_>, ruling: &Ruling) -> Result<u64> {
+fn insert(tx: &Transaction<'_>, case: &Case<'_>, ruling: &Ruling, twin: Option<u64>) -> Result<u64> {
     let finish = case.finish;
     // The logs have columns of their own: as bytes, not as base64. Those of a quote
     // that is not the node's could be anything and are not kept.
@@ -179,8 +219,9 @@ fn insert(tx: &Transaction<'_>, case: &Case<'_>, ruling: &Ruling) -> Result<u64>
     let (finish_json, findings) = (json(&without_logs)?, json(&ruling.findings)?);
     tx.prepare_cached(
         "INSERT INTO evidence (node_id, at, purpose, outcome, code, message, authentic, finish, event_log, userspace_log,
-                               ima_log, reset_count, restart_count, clock, expected_fence, findings)
-         VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13, ?14, ?15, ?16)",
+                               ima_log, reset_count, restart_count, clock, expected_fence, findings,
+                               twin, tpm_firmware)
+         VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13, ?14, ?15, ?16, ?17, ?18)",
     )
     .and_then(|mut insert| {
         insert.insert(params![
@@ -200,6 +241,8 @@ fn insert(tx: &Transaction<'_>, case: &Case<'_>, ruling: &Ruling) -> Result<u64>
             counters.map(|counters| number(counters.clock)),
             expected_fence,
             findings,
+            twin.map(number),
+            ruling.quoted.map(|quoted| nodes::firmware(quoted.tpm_firmware)),
         ])
     })
     .map(as_u64)
@@ -340,7 +383,7 @@ mod tests {
         let counters = Counters { reset: 1, restart: 1, clock: 1 };
         let ruling = || Ruling {
             enrollment_id: "first".into(),
-            quoted: Some(Quoted { counters, newer: false }),
+            quoted: Some(Quoted { counters, newer: false, tpm_firmware: 0 }),
             findings: vec![],
             decided: decided.clone(),
         };

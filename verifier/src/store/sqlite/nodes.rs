@@ -8,7 +8,7 @@ use crate::store::{
 use crate::{CLOCK_TOLERANCE, utc};
 use halfkey_protocol::identity::fingerprint;
 use halfkey_protocol::kdf::Hash;
-use halfkey_protocol::wire::operator::Held;
+use halfkey_protocol::wire::operator::{Held, TpmFirmware};
 use halfkey_protocol::wire::{Credential, Enrollment as Document, SignedEnrollment};
 use halfkey_protocol::{Bytes, NodeId, Reason, half};
 use rusqlite::{Connection, OptionalExtension as _, Row, Transaction, params};
@@ -16,7 +16,8 @@ use rusqlite::{Connection, OptionalExtension as _, Row, Transaction, params};
 /// One node.
 pub fn one(c: &Connection, node: NodeId) -> Result<Option<Node>> {
     const SQL: &str = "SELECT label, revoked_because, group_name, last_seen, last_outcome, last_code,
-                              held_by, held_because
+                              held_by, held_because,
+                              tpm_firmware, tpm_firmware_before, tpm_firmware_since
                        FROM nodes WHERE node_id = ?1";
     let found = c.prepare_cached(SQL).and_then(|mut query| {
         let read = |row: &Row<'_>| {
@@ -26,6 +27,7 @@ pub fn one(c: &Connection, node: NodeId) -> Result<Option<Node>> {
                 label: row.get(0)?,
                 revoked: row.get(1)?,
                 held: None,
+                tpm_firmware: None,
                 current: None,
                 open: None,
                 governing: Governing::default(),
@@ -34,17 +36,28 @@ pub fn one(c: &Connection, node: NodeId) -> Result<Option<Node>> {
                 last_code: row.get(5)?,
             };
             let held: (Option<String>, Option<String>) = (row.get(6)?, row.get(7)?);
-            Ok((node, group, held))
+            let firmware: (Option<String>, Option<String>, Option<i64>) =
+                (row.get(8)?, row.get(9)?, row.get(10)?);
+            Ok((node, group, held, firmware))
         };
         query.query_row([id_text(node)], read).optional()
     });
-    let Some((mut found, group, held)) = found.map_err(broken)? else { return Ok(None) };
+    let Some((mut found, group, held, firmware)) = found.map_err(broken)? else { return Ok(None) };
     found.held = match held {
         (Some(by), Some(because)) => Some(Held { by, because }),
         (None, None) => None,
         (Some(_), None) | (None, Some(_)) => {
             return Err(damaged(&format!(
                 "table nodes, {node}: held_by without held_because, or the reverse"
+            )));
+        }
+    };
+    found.tpm_firmware = match firmware {
+        (Some(version), before, Some(since)) => Some(TpmFirmware { version, before, since: as_u64(since) }),
+        (None, None, None) => None,
+        (None, Some(_), _) | (None, _, Some(_)) | (Some(_), _, None) => {
+            return Err(damaged(&format!(
+                "table nodes, {node}: tpm_firmware and since when, not both or none"
             )));
         }
     };
@@ -62,7 +75,9 @@ pub fn all(c: &Connection, now: u64) -> Result<Vec<NodeLine>> {
                     EXISTS (SELECT 1 FROM enrollments e WHERE e.node_id = n.node_id AND e.state = 'open'),
                     EXISTS (SELECT 1 FROM enrollments e WHERE e.node_id = n.node_id AND e.state = 'current'),
                     EXISTS (SELECT 1 FROM boots b WHERE b.node_id = n.node_id AND b.decision IS NULL AND b.expires > ?1),
-                    last_seen, last_outcome, last_code, held_by IS NOT NULL
+                    last_seen, last_outcome, last_code, held_by IS NOT NULL,
+                    EXISTS (SELECT 1 FROM enrollments e WHERE e.node_id = n.node_id AND e.state = 'current'
+                                AND e.released_twin IS NOT NULL)
              FROM nodes n ORDER BY label, node_id",
         )
         .map_err(broken)?;
@@ -77,6 +92,7 @@ pub fn all(c: &Connection, now: u64) -> Result<Vec<NodeLine>> {
                 last_outcome: row.get(7)?,
                 last_code: row.get(8)?,
                 held: row.get(9)?,
+                cloned: row.get(10)?,
             })
         };
         NodeId::parse(&row.get::<_, String>(0)?).map(line).transpose()
@@ -264,16 +280,38 @@ pub fn set_counters(tx: &Transaction<'_>, enrollment: &str, counters: Counters) 
     .map_err(broken)
 }
 
+/// What the node's TPM says of its firmware. A change is recorded: an update by its owner, or another TPM's answers.
+pub fn set_firmware(tx: &Transaction<'_>, node: &Node, version: u64, evidence: u64, now: u64) -> Result<()> {
+    let found = firmware(version);
+    let before = node.tpm_firmware.as_ref().map(|firmware| firmware.version.as_str());
+    if before == Some(found.as_str()) {
+        return Ok(());
+    }
+    tx.execute(
+        "UPDATE nodes SET tpm_firmware = ?2, tpm_firmware_before = ?3, tpm_firmware_since = ?4 WHERE node_id = ?1",
+        params![id_text(node.id), found, before, number(now)],
+    )
+    .map_err(broken)?;
+    let Some(before) = before else { return Ok(()) };
+    let detail = format!("firmware of the TPM: {before} before, {found} now (evidence {evidence})");
+    audit::append(tx, By { actor: "verifier", now }, "tpm_firmware", Some(node.id), &detail)
+}
+
+/// A firmware version as it is recorded and shown.
+pub fn firmware(version: u64) -> String {
+    format!("{version:#018x}")
+}
+
 /// This boot was released.
 pub fn set_released(tx: &Transaction<'_>, enrollment: &str, boot: &ReleasedBoot) -> Result<()> {
     tx.prepare_cached(
         "UPDATE enrollments SET released_evidence = ?2, released_reset = ?3, released_restart = ?4,
-                                released_fence = ?5, released_boot = ?6
+                                released_fence = ?5, released_boot = ?6, released_twin = ?7
          WHERE enrollment_id = ?1",
     )
     .and_then(|mut update| {
-        let evidence = number(boot.evidence_id);
-        update.execute(params![enrollment, evidence, boot.reset, boot.restart, boot.fence, boot.boot])
+        let (evidence, twin) = (number(boot.evidence_id), boot.twin.map(number));
+        update.execute(params![enrollment, evidence, boot.reset, boot.restart, boot.fence, boot.boot, twin])
     })
     .map(|_| ())
     .map_err(broken)
@@ -305,7 +343,8 @@ fn enrollment(c: &Connection, node: NodeId, state: &str) -> Result<Option<Enroll
     const SQL: &str =
         "SELECT enrollment_id, document, tenant_key, signature, registration, bank, c_v_id, c_v_secret,
                               c_u_id, c_u_secret, fetched_by, reset_count, restart_count, clock,
-                              released_evidence, released_reset, released_restart, released_fence, released_boot
+                              released_evidence, released_reset, released_restart, released_fence, released_boot,
+                              released_twin
                        FROM enrollments WHERE node_id = ?1 AND state = ?2";
     let read = |row: &Row<'_>| {
         let bytes = |index| row.get::<_, Vec<u8>>(index).map(Bytes);
@@ -362,5 +401,6 @@ fn released(row: &Row<'_>) -> rusqlite::Result<Option<ReleasedBoot>> {
         restart: row.get(16)?,
         fence: row.get(17)?,
         boot: row.get(18)?,
+        twin: row.get::<_, Option<i64>>(19)?.map(as_u64),
     }))
 }

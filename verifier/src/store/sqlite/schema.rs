@@ -133,6 +133,10 @@ ALTER TABLE nodes ADD COLUMN group_name TEXT;
 -- An operator holds the node: its boots are denied.
 ALTER TABLE nodes ADD COLUMN held_by TEXT;
 ALTER TABLE nodes ADD COLUMN held_because TEXT;
+-- firmwareVersion of the last quote, as 0x and 16 digits; the one before; since when.
+ALTER TABLE nodes ADD COLUMN tpm_firmware TEXT;
+ALTER TABLE nodes ADD COLUMN tpm_firmware_before TEXT;
+ALTER TABLE nodes ADD COLUMN tpm_firmware_since INTEGER;
 CREATE INDEX nodes_by_group ON nodes (group_name, node_id) WHERE group_name IS NOT NULL;
 
 ALTER TABLE boots RENAME COLUMN differing TO findings;
@@ -146,6 +150,10 @@ ALTER TABLE enrollments ADD COLUMN released_reset INTEGER;
 ALTER TABLE enrollments ADD COLUMN released_restart INTEGER;
 ALTER TABLE enrollments ADD COLUMN released_fence BLOB;
 ALTER TABLE enrollments ADD COLUMN released_boot TEXT;
+-- A release before it with the same resetCount and another r.
+ALTER TABLE enrollments ADD COLUMN released_twin INTEGER;
+ALTER TABLE evidence ADD COLUMN twin INTEGER;
+ALTER TABLE evidence ADD COLUMN tpm_firmware TEXT;
 
 -- Every version is kept; one without a name withdraws the policy. The document comes last: most questions don't need it.
 CREATE TABLE policies (
