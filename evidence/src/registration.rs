@@ -2,7 +2,7 @@
 
 use crate::Rejection;
 use crate::attest::{self, Attest, Certify};
-use crate::ek::certificate;
+use crate::ek::{self, certificate};
 use crate::public::{AkPublic, EkPublic, SrkPublic};
 use crate::quote::hex;
 use crate::rejection::refuse;
@@ -28,11 +28,12 @@ pub struct CheckedRegistration {
 /// Checks a registration.
 ///
 /// # Errors
-/// In this order: `TooLarge`, `EkTemplate`, `EkCertificateMalformed`, `EkCertificateMismatch`,
+/// In this order: `TooLarge`, `EkTemplate`, `EkWeak`, `EkCertificateMalformed`, `EkCertificateMismatch`,
 /// `AkTemplate`, `SrkTemplate`, `Certification`.
 pub fn check(register: &Register) -> Result<CheckedRegistration, Rejection> {
     require_sizes(register)?;
     let ek = EkPublic::parse(&register.ek_public)?;
+    ek::require_sound(&ek)?;
     if let Some(der) = &register.ek_certificate {
         certificate::require_key(der, &ek)?;
     }

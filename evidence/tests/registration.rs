@@ -32,6 +32,7 @@ fn registrations_of_a_tpm_are_accepted_and_tampered_ones_refused() {
     accepted(&p256, "ECC P-256");
     chains(&tpm, &rsa, &p384, &p256);
     certificates(&p256);
+    weak(&rsa);
     tampered(&rsa, &p384);
     wrong_keys(&tpm, &rsa);
 }
@@ -180,6 +181,32 @@ impl PublicKeyData for Point {
     fn algorithm(&self) -> &'static SignatureAlgorithm {
         &PKCS_ECDSA_P256_SHA256
     }
+}
+
+/// With another modulus, whatever made it.
+fn with_modulus(register: &Register, modulus: &[u8]) -> Register {
+    let mut other = register.clone();
+    let from = other.ek_public.len() - modulus.len();
+    other.ek_public.0[from..].copy_from_slice(modulus);
+    other
+}
+
+/// The template is as it should be, and the certificate would be genuine.
+fn weak(rsa: &Register) {
+    let digits: String = include_str!("fixtures/roca.hex").split_whitespace().collect();
+    let mut modulus: Vec<u8> =
+        (0..512).step_by(2).map(|at| u8::from_str_radix(&digits[at..at + 2], 16).unwrap()).collect();
+    let rejection = check(&with_modulus(rsa, &modulus)).unwrap_err();
+    assert_eq!(rejection.reason, Reason::EkWeak);
+    assert!(rejection.to_string().contains("CVE-2017-15361"), "{rejection}");
+    assert!(rejection.detail.contains("\nhint: update the firmware of the TPM"), "{rejection}");
+    modulus[9] ^= 1;
+    let rejection = check(&with_modulus(rsa, &modulus)).unwrap_err();
+    assert_eq!(
+        rejection.reason,
+        Reason::EkCertificateMismatch,
+        "any other modulus is only not the certificate's"
+    );
 }
 
 fn tampered(rsa: &Register, p384: &Register) {

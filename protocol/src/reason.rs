@@ -82,6 +82,8 @@ reasons! {
     // Registration
     /// the public area of the EK is not a supported endorsement key
     EkTemplate = "ek_template", Node, false;
+    /// the EK is an RSA key that can be factored
+    EkWeak = "ek_weak", Operator, false;
     /// the EK certificate is not for this EK
     EkCertificateMismatch = "ek_certificate_mismatch", Node, false;
     /// the EK certificate could not be read

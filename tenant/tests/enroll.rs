@@ -58,6 +58,7 @@ impl World {
             state: NodeState::Registered,
             pending: false,
             held: false,
+            cloned: false,
             last_seen: 1,
             last_outcome: None,
             last_code: None,
@@ -71,6 +72,7 @@ impl World {
             policy: None,
             revoked_because: None,
             held: None,
+            tpm_firmware: None,
         };
         let take = |record: &mut NodeRecord, enroll: Enroll| {
             record.enrollment = Some(enroll.signed);
@@ -192,6 +194,18 @@ fn what_a_lying_server_says_is_refused_here() {
         ("another TPM under this id", Box::new(|w| w.record.registration = stolen.clone())),
         ("another node's record", Box::new(|w| w.record.summary.id = evil.node_id().to_string())),
         ("the EK of another TPM", Box::new(|w| w.record.registration.ek_public = stolen.ek_public.clone())),
+        (
+            "an EK that can be factored",
+            Box::new(|w| {
+                let digits: String =
+                    include_str!("../../evidence/tests/fixtures/roca.hex").split_whitespace().collect();
+                let public = &mut w.record.registration.ek_public.0;
+                let from = public.len() - 256;
+                for (byte, at) in public[from..].iter_mut().zip((0..512).step_by(2)) {
+                    *byte = u8::from_str_radix(&digits[at..at + 2], 16).unwrap();
+                }
+            }),
+        ),
         ("the AK of another TPM", Box::new(|w| w.record.registration.ak_public = stolen.ak_public.clone())),
         (
             "an SRK that the AK did not certify",

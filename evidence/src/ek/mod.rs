@@ -1,8 +1,10 @@
 //! Trust in an EK: its certificate leads to a root, or a person compared its fingerprint.
 
 pub mod certificate;
+pub mod roca;
 
 use crate::Rejection;
+use crate::public::{EkKey, EkPublic};
 use crate::quote::clip;
 use crate::registration::CheckedRegistration;
 use crate::rejection::refuse;
@@ -44,6 +46,21 @@ impl TrustedEk {
     /// Why it is trusted.
     pub fn trust(&self) -> &Trust {
         &self.trust
+    }
+}
+
+/// The private half of the EK can't be computed from its public one.
+///
+/// # Errors
+/// `EkWeak`.
+pub fn require_sound(ek: &EkPublic) -> Result<(), Rejection> {
+    match ek.key() {
+        EkKey::Rsa2048(modulus) if roca::is_marked(&modulus[..]) => refuse!(
+            EkWeak,
+            "expected an rsa ek whose factors are secret, found one of CVE-2017-15361 (ROCA): {}\nhint: update the firmware of the TPM and clear it; if it still has this ek, use another TPM",
+            ek.fingerprint()
+        ),
+        EkKey::Rsa2048(_) | EkKey::EccP256(..) | EkKey::EccP384(..) => Ok(()),
     }
 }
 
