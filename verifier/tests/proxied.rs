@@ -3,9 +3,11 @@
 
 mod common;
 
+use common::fleet::{SoftNode, tenant};
 use common::siege::{ALL, From, all_boot_at, fleet, header, siege};
-use common::{Server, refused};
+use common::{Server, get, path, refused};
 use halfkey_protocol::Reason;
+use halfkey_protocol::wire::operator::{AuditList, NodeRecord};
 use halfkey_verifier::client::{Client, ClientError};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::sync::atomic::{AtomicU16, Ordering};
@@ -96,4 +98,34 @@ async fn a_header_is_demanded_of_proxies_and_of_nobody_else() {
     is_served(ask(&balancer(&server, || Some([192, 0, 2, 7].into())).await).await);
     // The true address is what is logged.
     assert!(!server.log().contains("panicked"));
+}
+
+/// Software TPMs by the dozen: a genuine machine registers before and after, and the trail stays readable.
+#[tokio::test]
+async fn software_tpms_keep_no_machine_out_of_the_registrar() {
+    let server = Server::with_settings("proxy_from = [\"127.0.0.1\"]\nunenrolled = 20\n");
+    let site = balancer(&server, || Some([192, 0, 2, 7].into())).await;
+    let networks = AtomicU16::new(0);
+    let attacker = balancer(&server, move || {
+        let network = networks.fetch_add(1, Ordering::Relaxed);
+        Some(Ipv6Addr::new(0x2001, 0xdb8, 0xbad, network, 0, 0, 0, 1).into())
+    })
+    .await;
+    let client = |url: &str| Client::new(url, server.roots(), None).unwrap();
+    let tenant = tenant();
+    let (first, second) = (SoftNode::new(&tenant), SoftNode::new(&tenant));
+    first.register(&client(&site)).await.unwrap();
+    for _ in 0..60 {
+        SoftNode::new(&tenant).register(&client(&attacker)).await.expect("it makes room for itself");
+    }
+    second.register(&client(&site)).await.expect("a genuine machine can always register");
+    let operator = server.at(&site, &server.state().join("operator-ada.bundle"));
+    for node in [&first, &second] {
+        let record: NodeRecord = get(&operator, &path(node.node.id, "")).await.unwrap();
+        assert_eq!(record.summary.label, "soft");
+    }
+    let trail: AuditList = get(&operator, "/v1/operator/audit?after=0&limit=1000").await.unwrap();
+    let entries = |action: &str| trail.entries.iter().filter(|entry| entry.action == action).count();
+    // The next hour may begin in between: then there is one of each source again, and a summary.
+    assert!((2..=5).contains(&entries("register")) && (1..=3).contains(&entries("evict")), "{trail:?}");
 }

@@ -29,6 +29,14 @@ impl Source {
         self.prefix(64)
     }
 
+    /// The widest, for people: an IPv4 address or an IPv6 /48.
+    pub fn site(self) -> String {
+        match self.prefix(48) {
+            IpAddr::V6(v6) => format!("{v6}/48"),
+            IpAddr::V4(v4) => v4.to_string(),
+        }
+    }
+
     /// Its prefixes, widest first.
     pub fn prefixes(self) -> [IpAddr; 3] {
         PREFIXES.map(|bits| self.prefix(bits))

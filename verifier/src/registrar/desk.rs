@@ -87,6 +87,7 @@ impl Desk {
             ak_name: checked.ak_name().to_vec(),
             srk_name: checked.srk_name().to_vec(),
             register,
+            source,
         };
         if let Some(known) = db.read(move |store| store.registration(node)).await?
             && known.register.ak_public != new.register.ak_public
@@ -131,12 +132,12 @@ impl Desk {
 
     /// Another AK for a known EK. Recorded, but not for every repetition: anybody can ask.
     async fn refuse_ak(&self, db: &Db, node: NodeId, source: Source) -> Refusal {
-        let source = source.address();
-        warn!(%node, %source, "another attestation key for a registered endorsement key");
+        let from = source.address();
+        warn!(%node, source = %from, "another attestation key for a registered endorsement key");
         if self.refusals.take(node) {
-            let detail = format!("another attestation key for this endorsement key, from {source}");
+            let detail = format!("another attestation key for this endorsement key, from {from}");
             let noted = db.change(node, move |store| {
-                store.note("refuse", Some(node), &detail, By { actor: "verifier", now: unix_now() })
+                store.count("refuse", source, Some(node), &detail, By { actor: "verifier", now: unix_now() })
             });
             if let Err(e) = noted.await {
                 return e.into();

@@ -13,6 +13,7 @@ pub use policies::{
 };
 
 use crate::attest::Ruling;
+use crate::limit::Source;
 use crate::wake::Hub;
 use halfkey_protocol::kdf::Hash;
 use halfkey_protocol::wire::operator::{
@@ -110,6 +111,8 @@ pub struct NewRegistration {
     pub srk_name: Vec<u8>,
     /// What the node sent.
     pub register: Register,
+    /// Where from.
+    pub source: Source,
 }
 
 /// What storing a registration did.
@@ -351,7 +354,8 @@ pub trait Store: Documents + Send + Sync {
     fn registration(&self, node: NodeId) -> Result<Option<Registration>>;
     /// All, by node id.
     fn registrations(&self) -> Result<Vec<Registration>>;
-    /// Stores what was activated. Refused if the EK has another AK, or at `unenrolled` records that no tenant enrolled.
+    /// Stores what was activated. Refused if the EK has another AK. At `unenrolled` records that no tenant enrolled one
+    /// of them goes.
     fn save_registration(&self, new: &NewRegistration, unenrolled: u64, now: u64) -> Result<Saved>;
     /// A tenant enrolled it: it never expires.
     fn keep_registration(&self, node: NodeId) -> Result<()>;
@@ -421,8 +425,15 @@ pub trait Store: Documents + Send + Sync {
 
     /// Entries after `after`, oldest first; with `after` = `None` the newest `limit`, oldest first.
     fn audit(&self, after: Option<u64>, node: Option<NodeId>, limit: u64) -> Result<Vec<AuditEntry>>;
-    /// Adds an entry that belongs to no other change.
-    fn note(&self, action: &str, node: Option<NodeId>, detail: &str, by: By<'_>) -> Result<()>;
+    /// Counts what anybody can do, and that belongs to no other change.
+    fn count(
+        &self,
+        action: &str,
+        source: Source,
+        node: Option<NodeId>,
+        detail: &str,
+        by: By<'_>,
+    ) -> Result<()>;
 }
 
 /// Runs [`Store`] methods from async code.

@@ -78,11 +78,16 @@ pub fn attest(
     let code = verdict.code.as_deref().map(|code| format!(" {code}")).unwrap_or_default();
     let detail =
         format!("{}: {}{code}: {} (evidence {id})", case.finish.purpose, verdict.outcome, verdict.message);
-    audit::append(tx, By { actor: "verifier", now: case.now }, "verdict", Some(case.node), &detail)?;
+    let by = By { actor: "verifier", now: case.now };
+    match ruling.quoted.is_some() {
+        true => audit::append(tx, by, "verdict", Some(case.node), &detail)?,
+        // Anybody can send it in a node's name.
+        false => audit::count(tx, by, "verdict", &id_text(case.node), Some(case.node), &detail)?,
+    }
     if let Some(twin) = twin {
         let detail =
             format!("evidence {id} was released with the resetCount of evidence {twin} and another r");
-        audit::append(tx, By { actor: "verifier", now: case.now }, "cloned", Some(case.node), &detail)?;
+        audit::append(tx, by, "cloned", Some(case.node), &detail)?;
     }
     Ok(verdict)
 }

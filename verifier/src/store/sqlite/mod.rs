@@ -17,6 +17,7 @@ use super::{
     Standing, Store, StoreError, StoredProposal,
 };
 use crate::attest::Ruling;
+use crate::limit::Source;
 use halfkey_protocol::wire::Verdict;
 use halfkey_protocol::wire::operator::{AuditEntry, EvidenceRecord, EvidenceSummary, PendingBoot};
 use halfkey_protocol::wire::policies::{Group, PolicyRecord, PolicySummary, ProposalRecord, SignedPolicy};
@@ -127,6 +128,7 @@ impl Store for Sqlite {
         self.write(|tx| {
             let expired = registrations::expire(tx, registered_before, now)?;
             boots::expire(tx, now)?;
+            audit::close(tx, now)?;
             Ok(expired)
         })
     }
@@ -308,8 +310,15 @@ impl Store for Sqlite {
         self.read(|tx| audit::list(tx, after, node, limit))
     }
 
-    fn note(&self, action: &str, node: Option<NodeId>, detail: &str, by: By<'_>) -> Result<()> {
-        self.write(|tx| audit::append(tx, by, action, node, detail))
+    fn count(
+        &self,
+        action: &str,
+        source: Source,
+        node: Option<NodeId>,
+        detail: &str,
+        by: By<'_>,
+    ) -> Result<()> {
+        self.write(|tx| audit::count(tx, by, action, &source.site(), node, detail))
     }
 }
 

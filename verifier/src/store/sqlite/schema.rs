@@ -24,12 +24,24 @@ CREATE TABLE registrations (
     node_id       TEXT PRIMARY KEY,
     ak_name       BLOB NOT NULL,
     srk_name      BLOB NOT NULL,
-    register      TEXT NOT NULL,
+    label         TEXT NOT NULL,
+    source        TEXT NOT NULL,
     registered_at INTEGER NOT NULL,
     last_seen     INTEGER NOT NULL,
-    kept          INTEGER NOT NULL DEFAULT 0
+    kept          INTEGER NOT NULL DEFAULT 0,
+    register      TEXT NOT NULL
 ) STRICT;
-CREATE INDEX registrations_unenrolled ON registrations (last_seen) WHERE kept = 0;
+CREATE INDEX registrations_unenrolled ON registrations (source, last_seen) WHERE kept = 0;
+CREATE INDEX registrations_by_label ON registrations (label);
+
+-- What strangers did in an hour, by address or IPv6 /48: in place of an entry of the audit trail for each.
+CREATE TABLE strangers (
+    hour   INTEGER NOT NULL,
+    action TEXT NOT NULL,
+    source TEXT NOT NULL,
+    count  INTEGER NOT NULL,
+    PRIMARY KEY (hour, action, source)
+) STRICT, WITHOUT ROWID;
 
 -- The verifier's part.
 CREATE TABLE nodes (
