@@ -78,6 +78,16 @@ impl Key {
         proof
     }
 
+    /// HMAC-SHA256 over an encoded header ([`crate::header_seal`]).
+    pub(crate) fn header_seal(&self, encoded: &[u8]) -> [u8; 32] {
+        let mut key = [0; KEY_LEN];
+        self.derive(&[], label::HEADER_SEAL, &mut key);
+        let mut mac = Hmac::<Sha256>::new_from_slice(&key).expect("HMAC takes a key of any length");
+        key.zeroize();
+        mac.update(encoded);
+        mac.finalize().into_bytes().into()
+    }
+
     fn derive(&self, salt: &[u8], info: &str, okm: &mut [u8; 32]) {
         Hkdf::<Sha256>::new(Some(salt), &self.0)
             .expand(info.as_bytes(), okm)

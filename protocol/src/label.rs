@@ -13,6 +13,8 @@ pub const POLICY: &str = "halfkey v1 policy";
 pub const VOLUME: &str = "halfkey v1 volume";
 /// HKDF `info` of the proof that the node holds K.
 pub const PROOF: &str = "halfkey v1 proof";
+/// HKDF `info` of the key that seals the header of a volume ([`crate::header_seal`]).
+pub const HEADER_SEAL: &str = "halfkey v1 header seal";
 /// Prefix of the hash that a node id is cut from.
 pub const NODE_ID: &str = "halfkey v1 node id";
 /// Prefix of what the cluster key authenticates in a nonce.

@@ -6,6 +6,7 @@
 //! | [`reason`] | every code a verdict or a refusal can carry, and whose fault it is |
 //! | [`label`] | the labels that keep one derived value from being used as another |
 //! | [`half`] | K = U xor V, and what is derived from K |
+//! | [`header_seal`] | what K authenticates of a LUKS2 volume |
 //! | [`hpke`] | sealing of the released credentials to the quoted ephemeral key |
 //! | [`identity`] | names, fingerprints, the node id |
 //! | [`template`] | the exact public areas of AK, SRK and release key |
@@ -21,6 +22,7 @@
 
 pub mod bytes;
 pub mod half;
+pub mod header_seal;
 pub mod hpke;
 pub mod identity;
 pub mod kdf;
@@ -35,6 +37,7 @@ pub mod wire;
 
 pub use bytes::Bytes;
 pub use half::{Half, Key};
+pub use header_seal::Role;
 pub use identity::NodeId;
 pub use reason::{Fault, Reason};
 
@@ -57,6 +60,9 @@ pub const MAX_ANSWER: usize = 64 << 10;
 
 /// URLs of servers that an enrollment may name; tenant, verifier and agent refuse more.
 pub const MAX_SERVERS: usize = 8;
+
+/// Volumes that one enrollment may have, and enrollments that a node may name at `begin`.
+pub const MAX_VOLUMES: usize = 16;
 
 /// A log (firmware, userspace, IMA) in evidence, in bytes before base64.
 pub const MAX_LOG: usize = 1 << 20;

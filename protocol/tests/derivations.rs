@@ -4,9 +4,10 @@
 #![allow(clippy::unwrap_used)] // a panic is how a test fails
 
 use halfkey_protocol::half::{activation_proof, proof_digest};
+use halfkey_protocol::header_seal::{SealedHeader, SealedKeyslot};
 use halfkey_protocol::kdf::{Hash, kdfa, kdfe};
 use halfkey_protocol::qualify::Qualifier;
-use halfkey_protocol::{Half, Key, NodeId, policy};
+use halfkey_protocol::{Half, Key, NodeId, Role, policy};
 use serde_json::Value;
 
 fn vectors() -> Value {
@@ -80,4 +81,52 @@ fn key_derivation_functions_of_the_tpm() {
     expect("kdfa_sha384_storage_256", kdfa(Hash::Sha384, &key, "STORAGE", &u, &c, 256));
     expect("kdfe_sha256_secret_256", kdfe(Hash::Sha256, &key, "SECRET", &u, &c, 256));
     expect("kdfe_sha384_identity_384", kdfe(Hash::Sha384, &key, "IDENTITY", &u, &c, 384));
+}
+
+#[test]
+fn header_seal() {
+    let all = vectors();
+    let (v, key) = (&all["header_seal"], &all["key"]);
+    let key =
+        Key::combine(&Half::take(&mut hex(&key["u"])).unwrap(), &Half::take(&mut hex(&key["v"])).unwrap());
+    let text = |name: &str| v[name].as_str().unwrap();
+    let number = |name: &str| v[name].as_u64().unwrap();
+    let list = |name: &str| -> Vec<String> {
+        v[name].as_array().unwrap().iter().map(|item| item.as_str().unwrap().to_owned()).collect()
+    };
+    let (volumes, flags, area_sha256) = (list("volumes"), list("flags"), hex32(&v["area_sha256"]));
+    let header = SealedHeader {
+        version: 1,
+        enrollment: text("enrollment"),
+        volumes: &volumes,
+        uuid: text("uuid"),
+        mapping: text("mapping"),
+        role: Role::parse(text("role")).unwrap(),
+        flags: &flags,
+        offset: number("offset"),
+        cipher: text("cipher"),
+        sector_size: number("sector_size"),
+        key_size: number("key_size"),
+        keyslot: SealedKeyslot {
+            kdf: text("kdf"),
+            kdf_hash: text("kdf_hash"),
+            kdf_iterations: number("kdf_iterations"),
+            kdf_salt: text("kdf_salt"),
+            af: text("af"),
+            af_stripes: number("af_stripes"),
+            af_hash: text("af_hash"),
+            area_cipher: text("area_cipher"),
+            area_key_size: number("area_key_size"),
+            area_offset: number("area_offset"),
+            area_size: number("area_size"),
+            area_sha256: &area_sha256,
+        },
+        digest: text("digest"),
+    };
+    assert_eq!(header.encode(), hex(&v["encoded"]));
+    assert_eq!(header.fingerprint(), hex32(&v["fingerprint"]));
+    assert_eq!(header.seal(&key), hex32(&v["seal"]));
+    // A list and what is behind it can't be shifted into one another.
+    let moved = SealedHeader { volumes: &volumes[..1], ..header };
+    assert_ne!(moved.seal(&key), header.seal(&key));
 }
