@@ -31,6 +31,8 @@ pub struct Attester<'a> {
     pub srk_name: &'a [u8],
     /// The bank that must be quoted; none: whichever the verifier names.
     pub bank: Option<Hash>,
+    /// Enrollments that the verifier is to choose from.
+    pub enrollments: &'a [String],
 }
 
 /// What an unlocking commits to, and in part a proposal; empty otherwise.
@@ -59,6 +61,7 @@ impl Attester<'_> {
             versions: halfkey_protocol::VERSIONS.to_vec(),
             node_id: self.node.to_string(),
             purpose: self.purpose.as_str().into(),
+            enrollments: self.enrollments.to_vec(),
         }
     }
 

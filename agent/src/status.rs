@@ -5,7 +5,7 @@ use crate::boot::state::State;
 use crate::console::print;
 use crate::deadline::Deadline;
 use crate::enroll::bind;
-use crate::error::Result;
+use crate::error::{Error, Result};
 use crate::fence::{self, Meaning};
 use crate::luks::{Header, Token};
 use crate::net::{Client, Error as NetError, tls};
@@ -63,7 +63,11 @@ struct VolumeStatus {
     keyslot: Option<u32>,
     node: Option<String>,
     enrollment: Option<String>,
-    /// `enrolled`, `interrupted`, `damaged`, `refused`.
+    /// Name of its mapping, by the token.
+    mapping: Option<String>,
+    /// `root` or `data`.
+    role: Option<String>,
+    /// `enrolled`, `interrupted`, `changed` (since it was sealed), `damaged`, `refused`.
     state: String,
     why: Option<String>,
     other_keyslots: Vec<u32>,
@@ -139,12 +143,12 @@ fn volume_status(
     token: &Result<Token>,
     state: Option<&State>,
 ) -> VolumeStatus {
-    let size = std::fs::File::open(path).and_then(|file| devices::size_of(&file)).unwrap_or(u64::MAX & !4095);
     let (word, why) = match token {
         Err(error) => ("damaged", Some(error.to_string())),
         Ok(token) if !token.complete => ("interrupted", Some("run halfkey-agent enroll again".into())),
-        Ok(token) => match header.check(token.slot, size) {
-            Ok(_) => ("enrolled", None),
+        Ok(token) => match sealed_as_it_is(path, header, token) {
+            Ok(true) => ("enrolled", None),
+            Ok(false) => ("changed", Some(CHANGED.into())),
             Err(error) => ("refused", Some(error.to_string())),
         },
     };
@@ -156,6 +160,8 @@ fn volume_status(
         keyslot: token.map(|token| token.slot),
         node: token.map(|token| token.node.to_string()),
         enrollment: token.map(|token| token.enrollment.clone()),
+        mapping: token.map(|token| token.mapping.clone()),
+        role: token.map(|token| token.role.as_str().into()),
         state: word.into(),
         why,
         other_keyslots: bind::others(header),
@@ -163,6 +169,17 @@ fn volume_status(
             state.volumes.iter().any(|volume| volume.uuid == header.uuid && volume.mapping.is_some())
         }),
     }
+}
+
+const CHANGED: &str = "header or token are not those that were sealed at the enrollment, and the next boot will ask for the passphrase; if that was on purpose, enroll again";
+
+/// Whether the header is still the one that was sealed. Without K only its fingerprint in the token can tell: that finds what
+/// an owner changed, not what an attacker did.
+fn sealed_as_it_is(path: &Path, header: &Header, token: &Token) -> Result<bool> {
+    let file = std::fs::File::open(path).map_err(|e| Error::system(path.display(), e))?;
+    let size = devices::size_of(&file).map_err(|e| Error::system(path.display(), e))?;
+    let copy = header.check(token.slot, size)?.copy(&file, &token.flags)?;
+    Ok(token.seal.as_ref().is_some_and(|seal| seal.fingerprint == copy.sealed(token).fingerprint()))
 }
 
 /// Asks each server of the tokens once. `begin` changes nothing there, and a refusal is an answer.
@@ -177,6 +194,7 @@ fn servers_of(tokens: &[Token]) -> Vec<ServerStatus> {
                 versions: VERSIONS.to_vec(),
                 node_id: token.node.to_string(),
                 purpose: Purpose::Runtime.as_str().into(),
+                enrollments: Vec::new(),
             };
             let why = match tls::config(&token.ca, token.enrolled_at) {
                 Err(error) => Some(error.to_string()),

@@ -30,7 +30,7 @@ fn header(volume: &Volume) -> Header {
 }
 
 fn copy(volume: &Volume, slot: u32) -> halfkey_agent::error::Result<HeaderCopy> {
-    header(volume).check(slot, volume.size())?.copy(&File::open(volume.path()).unwrap())
+    header(volume).check(slot, volume.size())?.copy(&File::open(volume.path()).unwrap(), &[])
 }
 
 fn opens(volume: &Volume, slot: u32, key: &[u8]) -> bool {
@@ -127,7 +127,6 @@ fn headers_outside_the_allow_list_are_refused() {
         ("offset", |j| j["segments"]["0"]["offset"] = json!("16777217")),
         ("offset", |j| j["segments"]["0"]["offset"] = json!("9223372036854775808")),
         ("requirements", |j| j["config"]["requirements"] = json!({"mandatory": ["online-reencrypt-v2"]})),
-        ("flags", |j| j["config"]["flags"] = json!(["unheard-of"])),
         ("type", |j| j["keyslots"]["1"] = json!({"type": "reencrypt", "mode": "encrypt"})),
         ("digests", |j| j["digests"]["1"] = j["digests"]["0"].clone()),
         ("bind", |j| j["digests"]["0"]["keyslots"] = json!([])),
@@ -173,7 +172,7 @@ fn a_reencryption_that_cryptsetup_began_is_refused() {
 fn tokens_and_keyslots_of_the_volume_do_not_reach_the_copy() {
     let volume = Volume::new();
     volume.cryptsetup(&["token", "import", "--json-file", "-"], br#"{"type":"x","keyslots":["0"]}"#).unwrap();
-    let area = header(&volume).check(0, volume.size()).unwrap().header(0);
+    let area = header(&volume).check(0, volume.size()).unwrap().header(0, &[]);
     let text = String::from_utf8_lossy(&area[4096..]).into_owned();
     let json: Value = serde_json::from_str(text.trim_end_matches('\0')).unwrap();
     assert_eq!(json["tokens"], json!({}));

@@ -19,7 +19,7 @@ use std::time::{Duration, Instant};
 const BEGUN: &str = r#"{"version":1,"nonce":"AAAA","bank":"sha256","unknown":{"x":[1]}}"#;
 
 fn begin() -> wire::Begin {
-    wire::Begin { versions: vec![1], node_id: "x".into(), purpose: "boot".into() }
+    wire::Begin { versions: vec![1], node_id: "x".into(), purpose: "boot".into(), enrollments: vec![] }
 }
 
 fn client(server: &TestServer, authority: &Authority) -> Client {

@@ -55,7 +55,7 @@ async fn an_approval_names_every_pcr_but_that_of_ima_and_the_fence() {
 fn a_ticket_is_another_one_when_any_other_pcr_moves() {
     let node = Node::new();
     let ak = AkPublic::parse(&node.register.ak_public).unwrap();
-    let begun = Begun { version: 1, nonce: vec![1; 56].into(), bank: "sha256".into() };
+    let begun = Begun { version: 1, nonce: vec![1; 56].into(), bank: "sha256".into(), enrollment: None };
     let session =
         Session { ephemeral: Ephemeral::generate(), nonce_tpm: vec![2; 32], r_sha256: vec![3; 32], begun };
     let ticket = || {

@@ -320,12 +320,22 @@ async fn an_interrupted_re_enrollment_does_not_lock_out() {
     let (enroll, halves) = node.enrollment(&operator, "second").await;
     let record: NodeRecord = post(&operator, &path(node.id, "/enrollment"), &enroll).await.unwrap();
     assert_eq!(record.summary.state, NodeState::Enrolling);
+    let current = async |named: &[&str]| {
+        node.begin_naming(&anybody, "boot", named).await.map(|session| session.begun.enrollment)
+    };
+    // The node has both on its disk, and is told which counts; a stranger learns no id.
+    assert_eq!(current(&["second", "first"]).await.unwrap().as_deref(), Some("first"));
+    assert_eq!(current(&[]).await.unwrap(), None);
+    assert_eq!(current(&["second", "third"]).await.unwrap(), None);
+    assert_eq!(refused(current(&["x"; 17]).await), Reason::Malformed);
+    assert_eq!(refused(current(&[&"x".repeat(65)]).await), Reason::Malformed);
     let (session, verdict) = node.attest(&anybody, "boot").await.unwrap();
     let old = node.open("boot", &session, &verdict).c_v;
     assert_ne!(old, enroll.c_v);
     let (_, verdict) = node.attest(&anybody, "enroll").await.unwrap();
     assert_eq!(said(&verdict), "released");
     node.prove(&anybody, &halves).await.unwrap();
+    assert_eq!(current(&["second", "first"]).await.unwrap().as_deref(), Some("second"));
     let (session, verdict) = node.attest(&anybody, "boot").await.unwrap();
     assert_eq!(node.open("boot", &session, &verdict).c_v, enroll.c_v);
     let again = post::<NodeRecord>(&operator, &path(node.id, "/enrollment"), &enroll).await;

@@ -88,7 +88,7 @@ async fn bodies_are_bounded_and_read_strictly() {
 async fn strangers_learn_nothing() {
     let server = Server::start();
     let anybody = server.anybody();
-    let begin = Begin { versions: vec![1], node_id: stranger(), purpose: "boot".into() };
+    let begin = Begin { versions: vec![1], node_id: stranger(), purpose: "boot".into(), enrollments: vec![] };
     assert_eq!(refused(post::<serde_json::Value>(&anybody, "/v1/begin", &begin).await), Reason::UnknownNode);
     let runtime = Begin { purpose: "runtime".into(), ..begin.clone() };
     assert_eq!(refused(post::<serde_json::Value>(&anybody, "/v1/begin", &runtime).await), Reason::Conflict);
@@ -96,7 +96,8 @@ async fn strangers_learn_nothing() {
     assert_eq!(refused(post::<serde_json::Value>(&anybody, "/v1/begin", &version).await), Reason::Version);
     let wait = Wait { node_id: stranger(), ticket: None };
     assert_eq!(refused(post::<serde_json::Value>(&anybody, "/v1/wait", &wait).await), Reason::UnknownNode);
-    let propose = Begin { purpose: "propose".into(), versions: vec![1], node_id: stranger() };
+    let propose =
+        Begin { purpose: "propose".into(), versions: vec![1], node_id: stranger(), enrollments: vec![] };
     assert_eq!(
         refused(post::<serde_json::Value>(&anybody, "/v1/begin", &propose).await),
         Reason::UnknownNode
@@ -244,7 +245,7 @@ async fn operators_have_a_door_of_their_own() {
     let operator = server.at(&server.operator_url, &bundle);
     assert!(get::<ServerInfo>(&operator, "/v1/operator/info").await.is_ok());
     assert_eq!(refused(get::<ServerInfo>(&server.operator(), "/v1/operator/info").await), Reason::WrongRole);
-    let begin = Begin { versions: vec![1], node_id: stranger(), purpose: "boot".into() };
+    let begin = Begin { versions: vec![1], node_id: stranger(), purpose: "boot".into(), enrollments: vec![] };
     assert_eq!(refused(post::<serde_json::Value>(&operator, "/v1/begin", &begin).await), Reason::NotFound);
     assert_eq!(
         refused(post::<serde_json::Value>(&server.anybody(), "/v1/begin", &begin).await),
@@ -305,7 +306,7 @@ async fn announced_bodies_hold_up_nobody_else() {
         idle.push(stream);
     }
     let start = Instant::now();
-    let begin = Begin { versions: vec![1], node_id: stranger(), purpose: "boot".into() };
+    let begin = Begin { versions: vec![1], node_id: stranger(), purpose: "boot".into(), enrollments: vec![] };
     assert_eq!(refused(post::<serde_json::Value>(&anybody, "/v1/begin", &begin).await), Reason::UnknownNode);
     for _ in 0..4 {
         assert_eq!(raw(&anybody, "/v1/finish", vec![b' '; MAX_BODY]).await, Reason::Malformed);

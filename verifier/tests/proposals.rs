@@ -352,7 +352,7 @@ async fn every_part_of_a_proposal_counts() {
     opened(&server, &node, &old()).await;
 
     let begun: Begun = {
-        let body = serde_json::json!({"versions": [1], "node_id": node.id.to_string(), "purpose": "propose"});
+        let body = serde_json::json!({"versions": [1], "node_id": node.id.to_string(), "purpose": "propose", "enrollments": []});
         post(&anybody, "/v1/begin", &body).await.unwrap()
     };
     assert_eq!(begun.bank, "sha256");

@@ -92,10 +92,9 @@ impl Settings {
         settings
     }
 
-    /// The name of the mapping of this volume: from the command line, crypttab, or as systemd names it.
-    pub fn mapping(&self, uuid: &str) -> String {
-        let named = self.named.iter().find(|named| named.uuid == uuid);
-        named.and_then(|named| named.name.clone()).unwrap_or_else(|| format!("luks-{uuid}"))
+    /// The name that command line or crypttab give to the mapping of this volume.
+    pub fn name_of(&self, uuid: &str) -> Option<&str> {
+        self.named.iter().find(|named| named.uuid == uuid)?.name.as_deref()
     }
 
     /// What cryptsetup is told for this volume: the options that only concern performance and discards.
@@ -192,8 +191,8 @@ mod tests {
         );
         let settings = Settings::parse(&cmdline, "");
         assert_eq!(settings.timeout, Some(Duration::from_secs(90)));
-        assert_eq!(settings.mapping(A), "root");
-        assert_eq!(settings.mapping(B), format!("luks-{B}"));
+        assert_eq!(settings.name_of(A), Some("root"));
+        assert_eq!(settings.name_of(B), None);
         assert_eq!(settings.named.len(), 2);
         assert_eq!(settings.cryptsetup_options(A), ["--allow-discards"]);
         assert!(settings.cryptsetup_options(B).is_empty() && !settings.off);
@@ -207,8 +206,8 @@ mod tests {
                 "# c\nother UUID={A} none discard\ndata /dev/disk/by-uuid/{B} none luks,discard # x\nswap /dev/sda3 /dev/urandom swap\n"
             ),
         );
-        assert_eq!(settings.mapping(A), "root");
-        assert_eq!(settings.mapping(B), "data");
+        assert_eq!(settings.name_of(A), Some("root"));
+        assert_eq!(settings.name_of(B), Some("data"));
         assert_eq!(settings.cryptsetup_options(B), ["--allow-discards"]);
         assert_eq!(settings.named.len(), 2);
     }
@@ -222,7 +221,7 @@ mod tests {
             "",
         );
         assert!(settings.off && settings.timeout.is_none());
-        assert_eq!(settings.mapping(A), format!("luks-{A}"));
+        assert_eq!(settings.name_of(A), None);
     }
 
     proptest! {
@@ -230,7 +229,7 @@ mod tests {
         fn any_text_gives_harmless_names(cmdline in "(rd\\.luks\\.(uuid|name|options)=[0-9a-f=/.\" -]{0,60} ?){0,4}.{0,60}", crypttab in ".{0,100}") {
             let settings = Settings::parse(&cmdline, &crypttab);
             for named in &settings.named {
-                prop_assert!(is_mapping_name(&settings.mapping(&named.uuid)));
+                prop_assert!(settings.name_of(&named.uuid).is_none_or(is_mapping_name));
             }
         }
     }

@@ -30,10 +30,17 @@ pub struct Volume {
     pub size: u64,
     /// The header as it was read, once.
     pub header: Header,
-    /// Number of the token.
-    pub token_number: u32,
-    /// Its content.
-    pub token: Token,
+    /// Complete tokens and their numbers, newest first; at least one.
+    pub tokens: Vec<(u32, Token)>,
+}
+
+/// What is there.
+#[derive(Default)]
+pub struct Devices {
+    /// Volumes with a complete token.
+    pub volumes: Vec<Volume>,
+    /// LUKS volumes without: device and UUID.
+    pub others: Vec<(PathBuf, String)>,
 }
 
 /// What a look at one device found.
@@ -41,6 +48,7 @@ enum Look {
     Enrolled(Box<Volume>),
     /// A LUKS volume without a usable token: its UUID, and why not if that is worth a line.
     Other {
+        path: PathBuf,
         uuid: Option<String>,
         why: Option<Error>,
     },
@@ -50,27 +58,28 @@ enum Look {
 ///
 /// # Errors
 /// When one of them is not an enrolled LUKS2 volume.
-pub fn explicit(paths: &[PathBuf]) -> Result<Vec<Volume>> {
+pub fn explicit(paths: &[PathBuf]) -> Result<Devices> {
     let enrolled = |path: &PathBuf| match look(path)? {
         Look::Enrolled(volume) => Ok(*volume),
         Look::Other { why, .. } => Err(why.unwrap_or_else(|| {
             not_enrolled(format!("{}: no LUKS2 volume with a halfkey token", path.display()))
         })),
     };
-    paths.iter().map(enrolled).collect()
+    let volumes = paths.iter().map(enrolled).collect::<Result<_>>()?;
+    Ok(Devices { volumes, others: Vec::new() })
 }
 
 /// All enrolled volumes that are there, once those are there that this boot names.
 ///
-/// - Something is named (`rd.luks.*`, crypttab): waits for it. After half of the time it goes on
-///   with what is there, so that time is left for the network.
+/// - Something is named (`rd.luks.*`, crypttab, or the token of a volume that is there: it names all volumes of its
+///   enrollment): waits for it. After half of the time it goes on with what is there, so that time is left for the network.
 /// - Nothing is named: takes what is there when udev has worked through its events. If that is
 ///   nothing, this machine is not enrolled, and its boot must not wait; `rd.halfkey=on` says
 ///   that it is.
 ///
 /// # Errors
 /// [`Kind::NotEnrolled`] when no enrolled volume is or comes.
-pub fn find(settings: &Settings, deadline: Deadline) -> Result<Vec<Volume>> {
+pub fn find(settings: &Settings, deadline: Deadline) -> Result<Devices> {
     let events = Uevents::open().map_err(|e| Error::system("kernel events", e.desc()))?;
     let half = deadline.within(deadline.remaining() / 2);
     let mut looked = BTreeMap::new();
@@ -133,17 +142,19 @@ pub fn all() -> Vec<(PathBuf, Header)> {
     found
 }
 
-fn result(looked: BTreeMap<String, Look>, none: &str) -> Result<Vec<Volume>> {
-    let mut volumes = Vec::new();
+fn result(looked: BTreeMap<String, Look>, none: &str) -> Result<Devices> {
+    let mut found = Devices::default();
     for look in looked.into_values() {
         match look {
             Look::Enrolled(volume) if is_part(&volume.file) => {}
-            Look::Enrolled(volume) => volumes.push(*volume),
-            Look::Other { why: Some(why), .. } => console::complain(&why),
-            Look::Other { .. } => {}
+            Look::Enrolled(volume) => found.volumes.push(*volume),
+            Look::Other { path, uuid, why } => {
+                why.iter().for_each(console::complain);
+                found.others.extend(uuid.map(|uuid| (path, uuid)));
+            }
         }
     }
-    if volumes.is_empty() { Err(not_enrolled(none)) } else { Ok(volumes) }
+    if found.volumes.is_empty() { Err(not_enrolled(none)) } else { Ok(found) }
 }
 
 fn not_enrolled(message: impl Into<String>) -> Error {
@@ -151,14 +162,24 @@ fn not_enrolled(message: impl Into<String>) -> Error {
 }
 
 /// UUIDs that are named and not there.
-fn missing<'a>(settings: &'a Settings, looked: &BTreeMap<String, Look>) -> Vec<&'a str> {
+fn missing(settings: &Settings, looked: &BTreeMap<String, Look>) -> Vec<String> {
     let there = |uuid: &str| {
         looked.values().any(|look| match look {
             Look::Enrolled(volume) => volume.header.uuid == uuid,
             Look::Other { uuid: other, .. } => other.as_deref() == Some(uuid),
         })
     };
-    settings.named.iter().map(|named| named.uuid.as_str()).filter(|uuid| !there(uuid)).collect()
+    // The newest token of each volume says what belongs to its enrollment.
+    let enrolled = looked.values().filter_map(|look| match look {
+        Look::Enrolled(volume) => volume.tokens.first().map(|(_, token)| token.volumes.as_slice()),
+        Look::Other { .. } => None,
+    });
+    let named = settings.named.iter().map(|named| named.uuid.as_str());
+    let named = named.chain(enrolled.flatten().map(String::as_str));
+    let mut missing: Vec<_> = named.filter(|uuid| !there(uuid)).map(str::to_owned).collect();
+    missing.sort_unstable();
+    missing.dedup();
+    missing
 }
 
 /// Looks at every block device that was not looked at before, until the deadline.
@@ -204,36 +225,35 @@ pub fn is_part(file: &File) -> bool {
 fn look(path: &Path) -> Result<Look> {
     let file = File::open(path).map_err(|e| Error::system(path.display(), e))?;
     let at = |error: Error| error.context(path.display());
+    let other = |uuid, why| Look::Other { path: path.to_owned(), uuid, why };
     let header = match Header::read(&file) {
         Ok(Found::Luks2(header)) => *header,
         Ok(Found::Luks1) => {
             let why = not_enrolled(format!("{}: LUKS version 1 has no tokens", path.display()))
                 .hint("convert it: cryptsetup convert --type luks2");
-            return Ok(Look::Other { uuid: Header::claimed_uuid(&file), why: Some(why) });
+            return Ok(other(Header::claimed_uuid(&file), Some(why)));
         }
-        Ok(Found::Nothing) => return Ok(Look::Other { uuid: None, why: None }),
-        Err(error) => return Ok(Look::Other { uuid: Header::claimed_uuid(&file), why: Some(at(error)) }),
+        Ok(Found::Nothing) => return Ok(other(None, None)),
+        Err(error) => return Ok(other(Header::claimed_uuid(&file), Some(at(error)))),
     };
     let size = size_of(&file).map_err(|e| Error::system(path.display(), e))?;
-    // The newest enrollment; while one is being replaced there are two.
-    let mut best: Option<(u32, Token)> = None;
+    // While an enrollment is being replaced there are two.
+    let mut tokens: Vec<(u32, Token)> = Vec::new();
     let mut why = None;
     for (number, token) in header.halfkey_tokens() {
         match token {
             Ok(token) if !token.complete => {
                 why = Some(not_enrolled(format!("{}: the enrollment was interrupted", path.display())));
             }
-            Ok(token) if best.as_ref().is_none_or(|(_, other)| other.enrolled_at < token.enrolled_at) => {
-                best = Some((number, token));
-            }
-            Ok(_) => {}
+            Ok(token) => tokens.push((number, token)),
             Err(error) => why = Some(at(error)),
         }
     }
-    let Some((token_number, token)) = best else {
-        return Ok(Look::Other { uuid: Some(header.uuid), why });
-    };
-    Ok(Look::Enrolled(Box::new(Volume { path: path.to_owned(), file, size, header, token_number, token })))
+    if tokens.is_empty() {
+        return Ok(other(Some(header.uuid), why));
+    }
+    tokens.sort_by_key(|(_, token)| std::cmp::Reverse(token.enrolled_at));
+    Ok(Look::Enrolled(Box::new(Volume { path: path.to_owned(), file, size, header, tokens })))
 }
 
 /// Size of a block device or a file, in bytes.

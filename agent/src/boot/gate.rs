@@ -7,7 +7,7 @@
 
 use super::cmdline::Settings;
 use super::mountinfo::{self, Mount};
-use super::state::{Mapping, State};
+use super::state::{Mapping, Mappings, State};
 use super::teardown;
 use crate::deadline::Deadline;
 use crate::error::{Error, Kind, Result};
@@ -45,7 +45,7 @@ pub fn run(location: &Location, settings: &Settings) -> Result<()> {
         return Err(refuse(location, settings, why));
     }
     let opened = state.mappings();
-    if opened.is_empty() {
+    if opened.all.is_empty() {
         // The keys were released and tested, and what came of it was closed: no data is open that a rogue root could read.
         console::say("gate: no volume could be opened: this boot goes on with its passphrase");
         return Ok(());
@@ -88,14 +88,16 @@ fn refuse(location: &Location, settings: &Settings, why: Error) -> Error {
     if console::in_initramfs() && !settings.off { fence::power_off(&why) } else { why }
 }
 
-/// Whether root and /usr, if it is a mount of its own, end in mappings of `opened`. The
-/// folders are /sys and /dev but for tests.
+/// Whether the root ends in mappings of volumes that were enrolled as the root, and /usr, if it is a mount of its own, in
+/// any that were opened: the volumes of an enrollment vouch for each other, and what /usr is depends on the root, whose
+/// fstab names it. The folders are /sys and /dev but for tests.
 ///
 /// # Errors
 /// Which path does not.
-pub fn check(mounts: &[Mount], sys: &Path, dev: &Path, opened: &[Mapping]) -> Result<(), String> {
+pub fn check(mounts: &[Mount], sys: &Path, dev: &Path, opened: &Mappings) -> Result<(), String> {
     let root = mountinfo::at(mounts, "/sysroot").ok_or("nothing is mounted at /sysroot")?;
-    for mount in [Some(root), mountinfo::at(mounts, "/sysroot/usr")].into_iter().flatten() {
+    let usr = mountinfo::at(mounts, "/sysroot/usr").map(|usr| (usr, &opened.all));
+    for (mount, opened) in [Some((root, &opened.root)), usr].into_iter().flatten() {
         let mut budget = WIDTH;
         for device in devices_of(mount, sys, dev)? {
             descend(&device, opened, DEPTH, &mut budget).map_err(|why| format!("{}: {why}", mount.point))?;
@@ -159,7 +161,9 @@ fn descend(device: &Path, opened: &[Mapping], depth: u32, budget: &mut usize) ->
     }
     let below: Vec<_> = std::fs::read_dir(device.join("slaves")).into_iter().flatten().flatten().collect();
     if below.is_empty() {
-        return Err(format!("it is on {name}, which is not a volume that was opened in this boot"));
+        return Err(format!(
+            "it is on {name}, which is not a volume that was enrolled for it and opened in this boot"
+        ));
     }
     below.iter().try_for_each(|slave| descend(&slave.path(), opened, depth - 1, budget))
 }
@@ -182,8 +186,9 @@ mod tests {
 
     const OPENED: &str = "CRYPT-LUKS2-0afd6329fe844fc3be1cf947e595762f-root";
 
-    fn mappings(number: &str) -> Vec<Mapping> {
-        vec![Mapping { dm_uuid: OPENED.into(), number: number.into() }]
+    fn mappings(number: &str) -> Mappings {
+        let root = vec![Mapping { dm_uuid: OPENED.into(), number: number.into() }];
+        Mappings { all: root.clone(), root }
     }
 
     /// A tree as sysfs has it: LVM (dm-1) on an opened mapping (dm-0) on a partition of vda; vdb plain.
@@ -242,11 +247,26 @@ mod tests {
     fn a_mapping_of_that_name_and_uuid_that_is_another_device_does_not() {
         let sys = sysfs(OPENED);
         let root = mounted(&[ON_OPENED]);
-        let gate = |opened: &[Mapping]| check(&root, sys.path(), Path::new("/dev"), opened);
+        let gate = |opened: &Mappings| check(&root, sys.path(), Path::new("/dev"), opened);
         assert_eq!(gate(&mappings("253:0")), Ok(()));
         // Opened as 253:7, closed, and what is there now was opened by somebody else.
         assert!(gate(&mappings("253:7")).is_err());
-        assert!(gate(&[]).is_err());
+        assert!(gate(&Mappings::default()).is_err());
+    }
+
+    #[test]
+    fn a_data_volume_is_no_root_and_may_hold_usr() {
+        let sys = sysfs(OPENED);
+        let gate =
+            |lines: &[&str], opened: &Mappings| check(&mounted(lines), sys.path(), Path::new("/dev"), opened);
+        let mut both = mappings("253:0");
+        // dm-1 is opened as data; here it stands for a mapping of its own.
+        both.all.push(Mapping { dm_uuid: "LVM-abc".into(), number: "253:1".into() });
+        let usr = "29 28 253:1 / /sysroot/usr ro - ext4 /dev/mapper/usr ro";
+        assert_eq!(gate(&[ON_OPENED, usr], &both), Ok(()));
+        let swapped = Mappings { root: vec![both.all[1].clone()], all: both.all.clone() };
+        let why = gate(&[ON_OPENED], &swapped).unwrap_err();
+        assert!(why.contains("enrolled for it"), "{why}");
     }
 
     #[test]

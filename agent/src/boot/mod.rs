@@ -5,6 +5,8 @@
 //! | [`cmdline`] | the kernel command line and crypttab: which volumes, which deadline |
 //! | [`uevent`] | kernel events about block devices and the TPM |
 //! | [`devices`] | finds the enrolled volumes, waiting for late ones |
+//! | [`route`] | which enrollments the disks have, and where each is asked about |
+//! | [`target`] | the volumes that one release is for, and whether they are what K sealed |
 //! | [`unlock`] | the unlocking, from the first device to the last mapping |
 //! | [`state`] | what `gate` and `status` need to know of it |
 //! | [`gate`] | the root must be on a volume that was opened |
@@ -20,9 +22,11 @@ pub mod dm;
 pub mod gate;
 pub mod mountinfo;
 pub mod processes;
+pub mod route;
 pub mod stack;
 pub mod state;
 pub mod sysrq;
+pub mod target;
 pub mod teardown;
 pub mod uevent;
 pub mod unlock;

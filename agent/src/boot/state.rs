@@ -40,6 +40,8 @@ pub struct Opened {
     pub uuid: String,
     /// Name of its mapping.
     pub name: String,
+    /// Whether it was enrolled as the root.
+    pub root: bool,
     /// The mapping as it was seen when the volume had been opened; none before that.
     pub mapping: Option<Mapping>,
     /// Which keyslot opened.
@@ -56,10 +58,27 @@ pub struct Mapping {
     pub number: String,
 }
 
+/// What may be mounted where.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Mappings {
+    /// Of volumes that were enrolled as the root.
+    pub root: Vec<Mapping>,
+    /// Of all, these included.
+    pub all: Vec<Mapping>,
+}
+
 impl State {
     /// Mappings that attestation opened in this boot.
-    pub fn mappings(&self) -> Vec<Mapping> {
-        self.volumes.iter().filter_map(|volume| volume.mapping.clone()).collect()
+    pub fn mappings(&self) -> Mappings {
+        let mut mappings = Mappings::default();
+        for volume in &self.volumes {
+            let Some(mapping) = &volume.mapping else { continue };
+            mappings.all.push(mapping.clone());
+            if volume.root {
+                mappings.root.push(mapping.clone());
+            }
+        }
+        mappings
     }
 
     /// Writes it, whole or not at all.
@@ -137,6 +156,7 @@ pub(crate) mod tests {
                 device: "/dev/vda2".into(),
                 uuid: "0afd6329-fe84-4fc3-be1c-f947e595762f".into(),
                 name: "root".into(),
+                root: true,
                 mapping: Some(Mapping {
                     dm_uuid: expected_mapping_uuid("0afd6329-fe84-4fc3-be1c-f947e595762f", "root"),
                     number: "253:0".into(),

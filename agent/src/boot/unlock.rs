@@ -1,15 +1,18 @@
-//! The unlocking: find the volumes, attest, test every key, extend the fence, open.
+//! The unlocking: find the volumes, attest, check every seal, test every key, extend the fence, open.
 //!
 //! Whatever fails, the fence is closed before this returns, so that the ordinary passphrase
 //! prompt may appear. See docs/protocol.md, "Opening".
 
 use super::cmdline::{DEFAULT_TIMEOUT, Settings};
-use super::devices::{self, Volume};
+use super::devices::{self, Devices};
+use super::route::{self, Route};
 use super::state::{self, Opened, State, expected_mapping_uuid};
+use super::target::{self, Target};
+use super::teardown;
 use crate::attest::{self, Attested, Attester, Commitments, Failed};
 use crate::deadline::Deadline;
 use crate::error::{Error, Kind, Result};
-use crate::luks::{HeaderCopy, Token, cryptsetup};
+use crate::luks::{Token, cryptsetup};
 use crate::net::race::{Course, Race, Won, pause};
 use crate::net::{self, tls};
 use crate::timing::Timeline;
@@ -17,7 +20,7 @@ use crate::tpm::{self, Location, Object, SealedBlob, Tpm, UnsealSession};
 use crate::{console, fence, notify};
 use halfkey_protocol::kdf::Hash;
 use halfkey_protocol::wire::{Outcome, Purpose};
-use halfkey_protocol::{Half, Key, label, policy};
+use halfkey_protocol::{Half, Key, Role, label, policy};
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 use zeroize::Zeroizing;
@@ -27,9 +30,6 @@ const ROUNDS: u32 = 5;
 
 /// For the volumes and the fence when the deadline is over.
 const AFTER_DEADLINE: Duration = Duration::from_secs(60);
-
-/// For closing what was opened, when one of several volumes can't be.
-const CLOSING: Duration = Duration::from_secs(10);
 
 /// What the command line of the agent says.
 #[derive(Clone, Debug, Default)]
@@ -68,17 +68,13 @@ pub struct Unlock {
     opened: bool,
 }
 
-/// A volume whose header passed the allow-list.
-struct Target {
-    volume: Volume,
-    copy: HeaderCopy,
-}
-
 /// What the TPM has ready before the network is needed.
 struct Keys {
     srk: Object,
     ak: Object,
-    sealed: Object,
+    /// The sealed half, and of which enrollment it is.
+    sealed: Option<Object>,
+    enrollment: String,
 }
 
 /// A release, and the random value that its quote committed to.
@@ -157,34 +153,67 @@ impl Unlock {
     }
 
     fn attempt(&mut self) -> Result<Report> {
-        let volumes = match self.options.devices.as_slice() {
+        let found = match self.options.devices.as_slice() {
             [] => devices::find(&self.settings, self.deadline)?,
             paths => devices::explicit(paths)?,
         };
-        let token = self.choose(&volumes)?;
-        let targets = targets(volumes, &token)?;
+        let routes = route::routes(&found.volumes, &self.settings);
+        let whole = self.deadline;
+        let mut result = Err(Error::new(Kind::NotEnrolled, "no enrolled volume"));
+        for (i, route) in routes.iter().enumerate() {
+            let left = routes.len() - i;
+            self.deadline = whole.within(whole.remaining() / left as u32);
+            result = self.follow(route, &found);
+            match &result {
+                // What was found wrong with a volume or the fence is not made right by another verifier.
+                Err(error) if left > 1 && !matches!(error.kind, Kind::Volume | Kind::Fence) => {
+                    console::complain(error);
+                    console::say("there is another enrollment on these disks: it is tried next");
+                    self.tpm = None;
+                }
+                _ => break,
+            }
+        }
+        self.deadline = whole;
+        result
+    }
 
+    /// Attests for one node at its servers, and opens the volumes of the enrollment that they say is current.
+    fn follow(&mut self, route: &Route, found: &Devices) -> Result<Report> {
+        let preferred = &route.tokens[0];
+        let enrollments = route.enrollments();
         let course = Course {
-            servers: token.servers.clone(),
-            tls: tls::config(&token.ca, token.enrolled_at)?,
-            begin: attester(&token).begin(),
+            servers: route.servers.clone(),
+            tls: tls::config(&route.ca, preferred.enrolled_at)?,
+            begin: Attester { enrollments: &enrollments, ..attester(preferred) }.begin(),
             deadline: self.deadline,
             timeline: self.timeline.clone(),
         };
         // The network may still be coming up: the TPM's work goes on beside it.
         let race = Race::start(&course)?;
-        let mut keys = match self.prepare_keys(&token) {
+        let mut keys = match self.prepare_keys(route) {
             Err(error) if error.kind == Kind::OtherTpm => {
                 // Nothing can be opened here, but whoever runs the verifier wants to know of it.
-                if let Err(unreported) = self.report_other_tpm(&token, race) {
+                if let Err(unreported) = self.report_other_tpm(preferred, race) {
                     console::say(&format!("the verifier could not be told: {unreported}"));
                 }
                 return Err(error);
             }
             keys => keys?,
         };
-        let (release, key) = self.release(&token, &course, race, &mut keys)?;
+        let won = race.winner()?;
+        let token = route.current(&won.begun)?;
+        let targets = target::targets(found, token, &self.settings)?;
+        self.load_half(&mut keys, token)?;
+        let (release, key) = self.release(token, &course, won, &mut keys)?;
+        for target in &targets {
+            target.check_seal(&key)?;
+        }
+        self.open_all(&release, token, &targets, key)
+    }
 
+    /// Tests every key, extends the fence, opens.
+    fn open_all(&mut self, release: &Release, token: &Token, targets: &[Target], key: Key) -> Result<Report> {
         let passphrases: Vec<_> = targets.iter().map(|target| key.volume_key(&target.copy.uuid)).collect();
         drop(key);
         for (target, passphrase) in targets.iter().zip(&passphrases) {
@@ -195,7 +224,7 @@ impl Unlock {
             evidence_id: release.attested.verdict.evidence_id,
             volumes: Vec::new(),
         };
-        let mut state = self.state(&release, &token, &targets);
+        let mut state = self.state(release, token, targets);
         if !self.options.dry_run
             && let Some(target) = targets.iter().find(|target| devices::is_part(&target.volume.file))
         {
@@ -231,7 +260,14 @@ impl Unlock {
     /// attestation opened: the others are closed, and the fence says that a passphrase opens this boot.
     /// Powers off if that can't be had.
     fn take_back(&mut self, state: &mut State, why: Error) -> Error {
-        let taken_back = close_all(state).and_then(|()| {
+        let deadline = Deadline::after(teardown::LIMIT);
+        // In a running system the teardown would take the root away: there, what was opened is closed by name.
+        let closed = if console::in_initramfs() {
+            teardown::close_all(deadline)
+        } else {
+            close_named(state, deadline)
+        };
+        let taken_back = closed.and_then(|()| {
             state.volumes.iter_mut().for_each(|volume| volume.mapping = None);
             state.opening = false;
             state.save()?;
@@ -254,35 +290,49 @@ impl Unlock {
         self.tpm.as_mut().ok_or_else(|| Error::new(Kind::Tpm, "the TPM is not open"))
     }
 
-    /// One enrollment is opened at a time: that of a volume which the boot names, else the newest.
-    fn choose(&self, volumes: &[Volume]) -> Result<Token> {
-        let named =
-            |volume: &&Volume| self.settings.named.iter().any(|named| named.uuid == volume.header.uuid);
-        let newest = |volume: &&Volume| volume.token.enrolled_at;
-        let chosen =
-            volumes.iter().filter(named).max_by_key(newest).or_else(|| volumes.iter().max_by_key(newest));
-        chosen
-            .map(|volume| volume.token.clone())
-            .ok_or_else(|| Error::new(Kind::NotEnrolled, "no enrolled volume"))
-    }
-
     /// SRK, AK, the sealed half: all that needs no network.
-    fn prepare_keys(&mut self, token: &Token) -> Result<Keys> {
+    fn prepare_keys(&mut self, route: &Route) -> Result<Keys> {
         self.tpm = Some(fence::open_tpm(&self.options.tpm, self.deadline)?);
         let tpm = self.tpm()?;
         if !tpm.fence_state()?.is_open() {
             return Err(Error::new(Kind::Fence, "the boot window of this boot is over: PCR 15 is not zero")
                 .hint("volumes are unlocked once, in the initramfs; reboot to try again"));
         }
-        let srk = match tpm.storage_key(Some(&token.srk_name)) {
-            Err(error @ tpm::Error::WrongSrk) => return Err(Error { kind: Kind::OtherTpm, ..error.into() }),
-            srk => srk?,
+        // After a TPM2_Clear there can be enrollments of two SRKs: the TPM has one of them.
+        let mut tokens = route.tokens.iter();
+        let mut result = Err(other_tpm());
+        let token = loop {
+            let Some(token) = tokens.next() else { break &route.tokens[0] };
+            match tpm.storage_key(Some(&token.srk_name)) {
+                Err(tpm::Error::WrongSrk) => {}
+                srk => {
+                    result = srk.map_err(Error::from);
+                    break token;
+                }
+            }
         };
+        let srk = result?;
         let ak = tpm.attestation_key()?;
-        let blob = SealedBlob { public: token.sealed_public.clone(), private: token.sealed_private.clone() };
-        let sealed =
-            tpm.load(&srk, &blob).map_err(|e| Error::from(e).context("the sealed half in the token"))?;
-        Ok(Keys { srk, ak, sealed })
+        let sealed = Some(load(tpm, &srk, token)?);
+        Ok(Keys { srk, ak, sealed, enrollment: token.enrollment.clone() })
+    }
+
+    /// Has the half of this enrollment ready, if another's is.
+    fn load_half(&mut self, keys: &mut Keys, token: &Token) -> Result<()> {
+        if keys.enrollment == token.enrollment {
+            return Ok(());
+        }
+        if keys.srk.name != token.srk_name {
+            return Err(other_tpm());
+        }
+        let tpm = self.tpm()?;
+        // A TPM has room for three objects.
+        if let Some(other) = keys.sealed.take() {
+            tpm.flush(other)?;
+        }
+        keys.sealed = Some(load(tpm, &keys.srk, token)?);
+        keys.enrollment.clone_from(&token.enrollment);
+        Ok(())
     }
 
     /// Sends evidence of this TPM in the name of the enrolled one: refused by its signature, and on record.
@@ -311,17 +361,16 @@ impl Unlock {
         &mut self,
         token: &Token,
         course: &Course,
-        race: Race,
+        mut won: Won,
         keys: &mut Keys,
     ) -> Result<(Release, Key)> {
-        let mut won = race.winner()?;
         for _ in 0..ROUNDS {
             let (release, session) = self.attest(token, course, won, keys)?;
             if let Some(key) = self.combine(token, &release.attested, session, keys)? {
                 return Ok((release, key));
             }
             console::say("PCRs moved between quote and unsealing: once more");
-            won = attest::begin_again(release.won, course)?;
+            won = begin_again(release.won, course, token)?;
         }
         Err(tpm::Error::PcrChanged.into())
     }
@@ -386,7 +435,7 @@ impl Unlock {
                 },
             }
             self.tpm()?.abandon(session)?;
-            won = attest::begin_again(won, course)?;
+            won = begin_again(won, course, token)?;
         }
     }
 
@@ -405,16 +454,12 @@ impl Unlock {
         })?;
         let wrong = || Error::new(Kind::Tpm, "expected halves of 32 bytes, found another length");
         let tpm = self.tpm()?;
+        let sealed =
+            keys.sealed.as_mut().ok_or_else(|| Error::new(Kind::Tpm, "the sealed half is not loaded"))?;
         let mut v = tpm.activate_with_srk(&keys.srk, &keys.ak, &released.c_v)?;
         let v = Half::take(&mut v).ok_or_else(wrong)?;
-        let unsealed = tpm.unseal(
-            session,
-            &mut keys.sealed,
-            token.bank,
-            &token.release_public,
-            &signature,
-            &token.node.0,
-        );
+        let unsealed =
+            tpm.unseal(session, sealed, token.bank, &token.release_public, &signature, &token.node.0);
         let mut u = match unsealed {
             Err(tpm::Error::PcrChanged) => return Ok(None),
             other => other?,
@@ -468,7 +513,8 @@ impl Unlock {
         let opened = |target: &Target| Opened {
             device: target.volume.path.display().to_string(),
             uuid: target.copy.uuid.clone(),
-            name: self.settings.mapping(&target.copy.uuid),
+            name: target.token.mapping.clone(),
+            root: target.token.role == Role::Root,
             mapping: None,
             keyslot: target.copy.slot,
         };
@@ -486,8 +532,7 @@ impl Unlock {
 }
 
 /// Closes every mapping of `state`, those that were opened and what the failed opening may have left.
-fn close_all(state: &State) -> Result<()> {
-    let deadline = Deadline::after(CLOSING);
+fn close_named(state: &State, deadline: Deadline) -> Result<()> {
     for volume in state.volumes.iter().rev() {
         if state::mapping_uuid(&volume.name).is_some() {
             cryptsetup::close(&volume.name, deadline)?;
@@ -497,27 +542,30 @@ fn close_all(state: &State) -> Result<()> {
 }
 
 fn attester(token: &Token) -> Attester<'_> {
-    Attester { node: token.node, purpose: Purpose::Boot, srk_name: &token.srk_name, bank: Some(token.bank) }
+    Attester {
+        node: token.node,
+        purpose: Purpose::Boot,
+        srk_name: &token.srk_name,
+        bank: Some(token.bank),
+        enrollments: std::slice::from_ref(&token.enrollment),
+    }
 }
 
-/// The volumes of this enrollment, each with a checked header. Volumes of other enrollments are
-/// left to their passphrases: another machine's disk must not stop this one.
-fn targets(volumes: Vec<Volume>, token: &Token) -> Result<Vec<Target>> {
-    let mut targets: Vec<Target> = Vec::new();
-    for volume in volumes {
-        let path = volume.path.display().to_string();
-        if (volume.token.node, &volume.token.enrollment) != (token.node, &token.enrollment) {
-            console::say(&format!("{path} belongs to another enrollment and is left alone"));
-            continue;
-        }
-        if let Some(twin) = targets.iter().find(|other| other.copy.uuid == volume.header.uuid) {
-            let other = twin.volume.path.display();
-            return Err(Error::volume(format!("{other} and {path} have the same LUKS UUID"))
-                .hint("one of them is a copy: unplug it, or give it another UUID (cryptsetup luksUUID)"));
-        }
-        let checked = volume.header.check(volume.token.slot, volume.size).map_err(|e| e.context(&path))?;
-        let copy = checked.copy(&volume.file).map_err(|e| e.context(&path))?;
-        targets.push(Target { volume, copy });
+fn other_tpm() -> Error {
+    Error { kind: Kind::OtherTpm, ..tpm::Error::WrongSrk.into() }
+}
+
+fn load(tpm: &mut Tpm, srk: &Object, token: &Token) -> Result<Object> {
+    let blob = SealedBlob { public: token.sealed_public.clone(), private: token.sealed_private.clone() };
+    tpm.load(srk, &blob).map_err(|e| Error::from(e).context("the sealed half in the token"))
+}
+
+/// `begin` once more, which must be about the same enrollment.
+fn begin_again(won: Won, course: &Course, token: &Token) -> Result<Won> {
+    let won = attest::begin_again(won, course)?;
+    if won.begun.enrollment.as_ref() == Some(&token.enrollment) {
+        return Ok(won);
     }
-    Ok(targets)
+    Err(Error::new(Kind::Refused, "the verifier's current enrollment of this node changed while it attested")
+        .hint("reboot"))
 }

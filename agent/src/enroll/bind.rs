@@ -9,9 +9,10 @@ use crate::deadline::Deadline;
 use crate::error::{Error, Kind, Result};
 use crate::luks::cryptsetup::{self, Existing};
 use crate::luks::header::{Found, free};
+use crate::luks::token::Seal;
 use crate::luks::{Header, Token};
 use crate::terminal::ask_passphrase;
-use halfkey_protocol::{Key, NodeId};
+use halfkey_protocol::{Key, MAX_VOLUMES, NodeId};
 use std::fs::File;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -71,10 +72,10 @@ const TOKEN: usize = 2 << 10;
 pub fn check_device(device: &Path, ca: usize) -> Result<()> {
     let open = open(device)?;
     let checked = open.header.check_volume(open.size).and_then(|()| {
-        let mut tokens = open.header.halfkey_tokens().into_iter();
-        // What an interrupted run left is used, or makes room.
-        let interrupted = tokens.any(|(_, token)| token.is_ok_and(|token| !token.complete));
-        if interrupted { Ok(()) } else { open.header.check_room(ca + TOKEN) }
+        let tokens = open.header.halfkey_tokens();
+        // What interrupted runs left is used, or makes room.
+        let interrupted = tokens.iter().any(|(_, token)| token.as_ref().is_ok_and(|token| !token.complete));
+        if interrupted || tokens.len() > 1 { Ok(()) } else { open.header.check_room(ca + TOKEN) }
     });
     checked.map_err(|e| e.context(device.display()))
 }
@@ -92,6 +93,54 @@ pub fn newest_in_use(devices: &[PathBuf], node: NodeId) -> Result<Option<u64>> {
         newest = newest.max(made.max());
     }
     Ok(newest)
+}
+
+/// Enrollments of this node that are complete on one of the volumes, newest first.
+///
+/// # Errors
+/// When a volume can't be read.
+pub fn enrollments(devices: &[PathBuf], node: NodeId) -> Result<Vec<String>> {
+    let mut found: Vec<(u64, String)> = Vec::new();
+    for device in devices {
+        let tokens = open(device)?.header.halfkey_tokens().into_iter().filter_map(|(_, token)| token.ok());
+        let ours = tokens.filter(|token| token.complete && token.node == node);
+        found.extend(ours.map(|token| (token.enrolled_at, token.enrollment)));
+    }
+    found.sort_unstable_by(|a, b| b.cmp(a));
+    found.dedup();
+    found.truncate(MAX_VOLUMES);
+    Ok(found.into_iter().map(|(_, enrollment)| enrollment).collect())
+}
+
+/// Finishes a run that was ended after its proof: `current` is what the verifier releases, so whatever else this node has on the
+/// volumes is of no use. False if there was nothing to do, or `current` is not on all of them.
+///
+/// # Errors
+/// When cryptsetup refuses.
+pub fn finish_removal(
+    devices: &[PathBuf],
+    existing: &[Existing],
+    node: NodeId,
+    current: &str,
+) -> Result<bool> {
+    let mut left = false;
+    let mut bound = Vec::new();
+    for device in devices {
+        let header = open(device)?.header;
+        let tokens: Vec<_> = header
+            .halfkey_tokens()
+            .into_iter()
+            .filter_map(|(number, token)| Some((number, token.ok().filter(|token| token.node == node)?)))
+            .collect();
+        let ours = |(_, token): &&(u32, Token)| token.complete && token.enrollment == current;
+        let Some((number, token)) = tokens.iter().find(ours) else { return Ok(false) };
+        left |= tokens.len() > 1;
+        bound.push(Bound { slot: token.slot, token: *number });
+    }
+    for ((device, existing), bound) in devices.iter().zip(existing).zip(&bound).filter(|_| left) {
+        remove_older(device, existing, bound, node)?;
+    }
+    Ok(left)
 }
 
 /// A way into each volume: the key file, or a passphrase asked for on the terminal (asked once if it opens all).
@@ -145,44 +194,40 @@ fn ask(device: &Path, deadline: Deadline) -> Result<Existing> {
     Err(Error::volume(format!("{}: three passphrases, none right", device.display())))
 }
 
-/// Adds token and keyslot, and tests the key as the boot will: with the checked header copy.
+/// Adds token and keyslot, tests the key as the boot will, with the checked header copy, and seals what was tested. The token
+/// says of the volume what is to be sealed; its slot and seal are set here.
 ///
 /// # Errors
 /// When cryptsetup refuses, or the key does not open what was just made.
 pub fn bind(device: &Path, token: &Token, key: &Key, existing: &Existing) -> Result<Bound> {
     let deadline = Deadline::after(3 * CRYPTSETUP);
+    let token = Token { complete: false, seal: None, ..token.clone() };
     let header = open(device)?.header;
     let passphrase = key.volume_key(&header.uuid);
     let full = |what| Error::volume(format!("{}: all {what} are taken", device.display()));
 
-    if let Some((number, slot)) =
-        interrupted(device, &header, token.node, passphrase.expose(), existing, deadline)?
-    {
-        return finish(
-            device,
-            number,
-            Token { slot, complete: true, ..token.clone() },
-            passphrase.expose(),
-            deadline,
-        );
+    let begun = begun(device, &header, &token, passphrase.expose(), existing, deadline)?;
+    if let Some((number, slot)) = begun {
+        return finish(device, number, Token { slot, ..token }, key, deadline);
     }
     let header = open(device)?.header;
     let mut taken = header.keyslots();
     taken.extend(header.slots_of_tokens(&[]));
     let slot = free(&taken).ok_or_else(|| full("keyslots"))?;
     let number = free(&header.token_numbers()).ok_or_else(|| full("tokens"))?;
-    let token = Token { slot, complete: false, ..token.clone() };
+    let token = Token { slot, ..token };
     cryptsetup::import_token(device, number, &token.to_json(), false, deadline)?;
     cryptsetup::add_key(device, existing, slot, passphrase.expose(), deadline)?;
-    finish(device, number, Token { complete: true, ..token }, passphrase.expose(), deadline)
+    finish(device, number, token, key, deadline)
 }
 
 /// Clears up after an interrupted run. If its keyslot opens with this very key (the same
-/// enrollment), it is kept: its token's number and its slot.
-fn interrupted(
+/// enrollment), it is kept: its token's number and its slot. A complete token of another enrollment is what the
+/// machine boots with.
+fn begun(
     device: &Path,
     header: &Header,
-    node: NodeId,
+    new: &Token,
     passphrase: &[u8],
     existing: &Existing,
     deadline: Deadline,
@@ -190,8 +235,9 @@ fn interrupted(
     let mut kept = None;
     for (number, token) in header.halfkey_tokens() {
         let token = match token {
-            Ok(token) if !token.complete && token.node == node => token,
-            Ok(_) => continue,
+            Ok(token) if token.node != new.node => continue,
+            Ok(token) if token.complete && token.enrollment != new.enrollment => continue,
+            Ok(token) => token,
             Err(error) => {
                 console::complain(&error);
                 cryptsetup::remove_token(device, number, deadline)?;
@@ -227,20 +273,25 @@ fn slot_of(header: &Header, number: u32, token: &Token) -> Option<u32> {
 fn opens(device: &Path, slot: u32, passphrase: &[u8], deadline: Deadline) -> Result<bool> {
     let open = open(device)?;
     let Ok(checked) = open.header.check(slot, open.size) else { return Ok(false) };
-    cryptsetup::test(device, &checked.copy(&open.file)?, passphrase, deadline)
+    cryptsetup::test(device, &checked.copy(&open.file, &[])?, passphrase, deadline)
 }
 
-fn finish(device: &Path, number: u32, token: Token, passphrase: &[u8], deadline: Deadline) -> Result<Bound> {
-    cryptsetup::import_token(device, number, &token.to_json(), true, deadline)?;
+/// The last write: the token with the seal over what was tested.
+fn finish(device: &Path, number: u32, token: Token, key: &Key, deadline: Deadline) -> Result<Bound> {
     let open = open(device)?;
     let checked = open.header.check(token.slot, open.size).map_err(|e| e.context(device.display()))?;
-    if !cryptsetup::test(device, &checked.copy(&open.file)?, passphrase, deadline)? {
+    let copy = checked.copy(&open.file, &token.flags)?;
+    if !cryptsetup::test(device, &copy, key.volume_key(&copy.uuid).expose(), deadline)? {
         return Err(Error::volume(format!(
             "{}: the new keyslot does not open with its key",
             device.display()
         ))
         .hint("run the enrollment again; if this repeats, the disk does not keep what is written"));
     }
+    let sealed = copy.sealed(&token);
+    let seal = Seal { mac: sealed.seal(key), fingerprint: sealed.fingerprint() };
+    let token = Token { complete: true, seal: Some(seal), ..token };
+    cryptsetup::import_token(device, number, &token.to_json(), true, deadline)?;
     Ok(Bound { slot: token.slot, token: number })
 }
 
@@ -268,6 +319,30 @@ pub fn remove_older(device: &Path, existing: &Existing, bound: &Bound, node: Nod
             "warning: {} has no other keyslot: if TPM or verifier are lost, so is the data. hint: cryptsetup luksAddKey",
             device.display()
         ));
+    }
+    Ok(())
+}
+
+/// Removes what runs left that were ended before their proof: enrollments at the same servers that are neither the `new` one nor
+/// the `current` one. Nothing will ever be released for them, and there is room for a few tokens only.
+///
+/// # Errors
+/// When cryptsetup refuses.
+pub fn remove_superseded(
+    device: &Path,
+    existing: &Existing,
+    new: &Token,
+    current: Option<&str>,
+) -> Result<()> {
+    let deadline = Deadline::after(3 * CRYPTSETUP);
+    for (number, token) in open(device)?.header.halfkey_tokens() {
+        let Ok(token) = token else { continue };
+        let same_place = (token.node, &token.servers, &token.ca) == (new.node, &new.servers, &new.ca);
+        let counts = token.enrollment == new.enrollment || Some(token.enrollment.as_str()) == current;
+        if token.complete && same_place && !counts {
+            // Each removal changes the header.
+            remove(device, &open(device)?.header, number, Some(&token), existing, deadline)?;
+        }
     }
     Ok(())
 }

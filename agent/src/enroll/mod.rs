@@ -5,11 +5,13 @@
 //! | --- | --- |
 //! | [`register`] | the TPM introduces itself to the registrar |
 //! | [`document`] | what the tenant signed, checked before anything of it is used |
-//! | [`bind`] | token, keyslot, token again |
+//! | [`plan`] | what each token will say of its volume |
+//! | [`bind`] | token, keyslot, token again with the seal |
 //! | [`root`] | whether the next boot's root would be on an enrolled volume |
 
 pub mod bind;
 pub mod document;
+pub mod plan;
 pub mod register;
 pub mod root;
 
@@ -19,6 +21,7 @@ use crate::deadline::Deadline;
 use crate::error::{Error, Kind, Result};
 use crate::firmware;
 use crate::luks::Token;
+use crate::luks::cryptsetup::Existing;
 use crate::net::race::{Course, Race, Won};
 use crate::net::{self, Server, tls};
 use crate::timing::Timeline;
@@ -26,7 +29,7 @@ use crate::tpm::{Hierarchy, Location, Persistent, Tpm};
 use document::Document;
 use halfkey_protocol::half::proof_digest;
 use halfkey_protocol::wire::{self, Outcome, Purpose};
-use halfkey_protocol::{Half, Key, NodeId, Reason, policy};
+use halfkey_protocol::{Half, Key, NodeId, Reason, Role, policy};
 use std::path::PathBuf;
 use std::process::Command;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
@@ -73,6 +76,7 @@ pub fn run(options: &Options) -> Result<()> {
         bind::check_device(device, options.ca.len())?;
     }
     root::check(&options.devices, options.root_elsewhere)?;
+    let plans = plan::of(&options.devices, options.root_elsewhere)?;
     warn_of_floor(options.root_elsewhere);
     let tls = tls::config(&options.ca, 0)?;
     let mut tpm = Tpm::open(&options.tpm)?;
@@ -87,10 +91,24 @@ pub fn run(options: &Options) -> Result<()> {
     ));
     let existing = bind::ask_existing(&options.devices, options.key_file.as_deref(), deadline)?;
 
-    let attester = Attester { node, purpose: Purpose::Enroll, srk_name: &keys.srk.name.clone(), bank: None };
+    let attester = Attester {
+        node,
+        purpose: Purpose::Enroll,
+        srk_name: &keys.srk.name.clone(),
+        bank: None,
+        enrollments: &[],
+    };
     let course =
         Course { servers: vec![options.server.clone()], tls, begin: attester.begin(), deadline, timeline };
-    let (attested, won) = released(&mut tpm, &keys, &attester, &course)?;
+    let (attested, won) = match released(&mut tpm, &keys, &attester, &course) {
+        Err(error) if error.code.as_deref() == Some(Reason::EnrollmentUsed.code()) => {
+            return match finish_removal(options, &existing, &attester, &course) {
+                Ok(true) => end(options),
+                _ => Err(error),
+            };
+        }
+        released => released?,
+    };
     let (document, key, u) = open(&mut tpm, &keys, node, &attested, options)?;
     // The tenant's desk shows the same one: what was just signed, and nothing from before.
     console::print(&format!("enrollment id:  {}\n", document.enrollment_id));
@@ -106,9 +124,14 @@ pub fn run(options: &Options) -> Result<()> {
     let policy = policy::seal_policy(document.bank, &document.release_name, &node.0);
     let sealed = tpm.seal(&keys.srk, u.expose(), &policy)?;
     drop(u);
-    let token = Token {
+    let common = Token {
         slot: 0,
         complete: false,
+        mapping: String::new(),
+        role: Role::Data,
+        flags: Vec::new(),
+        volumes: Vec::new(),
+        seal: None,
         node,
         enrollment: document.enrollment_id.clone(),
         servers: document.servers.clone(),
@@ -121,8 +144,12 @@ pub fn run(options: &Options) -> Result<()> {
         enrolled_at: document.created,
     };
     let mut bound = Vec::new();
-    for (device, existing) in options.devices.iter().zip(&existing) {
-        bound.push(bind::bind(device, &token, &key, existing)?);
+    let current = current(options, &attester, &course);
+    for ((device, existing), plan) in options.devices.iter().zip(&existing).zip(&plans) {
+        if let Some(current) = &current {
+            bind::remove_superseded(device, existing, &common, current.as_deref())?;
+        }
+        bound.push(bind::bind(device, &plan::token(&common, plan, &plans), &key, existing)?);
     }
     prove(&won, node, &document, &key, deadline)?;
     drop(key);
@@ -131,11 +158,44 @@ pub fn run(options: &Options) -> Result<()> {
         bind::remove_older(device, existing, &bound, node)?;
         console::print(&format!("{}: keyslot {} and token {}\n", device.display(), bound.slot, bound.token));
     }
+    end(options)
+}
+
+fn end(options: &Options) -> Result<()> {
     if options.rebuild_initramfs {
         rebuild_initramfs()?;
     }
     console::print("enrolled; the next boot asks the verifier\n");
     Ok(())
+}
+
+/// There is nothing to enroll any more. If an earlier run was ended after its proof, what it had still to remove is
+/// removed; whether it had come that far, the verifier knows.
+fn finish_removal(
+    options: &Options,
+    existing: &[Existing],
+    attester: &Attester,
+    course: &Course,
+) -> Result<bool> {
+    let newest = bind::enrollments(&options.devices, attester.node)?.into_iter().next();
+    match current(options, attester, course) {
+        // A newer one that is not proved can't be finished any more, and is the tenant's business.
+        Some(Some(current)) if newest.as_ref() == Some(&current) => {
+            bind::finish_removal(&options.devices, existing, attester.node, &current)
+        }
+        _ => Ok(false),
+    }
+}
+
+/// The enrollment on these volumes that the verifier releases at a boot, if one is; `None` if it does not say.
+fn current(options: &Options, attester: &Attester, course: &Course) -> Option<Option<String>> {
+    let enrollments = bind::enrollments(&options.devices, attester.node).ok()?;
+    let asks = Attester { purpose: Purpose::Boot, enrollments: &enrollments, ..*attester };
+    match Race::start(&Course { begin: asks.begin(), ..course.clone() }).ok()?.winner() {
+        Ok(won) => Some(won.begun.enrollment),
+        Err(error) if error.code.as_deref() == Some(Reason::EnrollmentOpen.code()) => Some(None),
+        Err(_) => None,
+    }
 }
 
 /// What no policy could accept is said now, not when the first boot is to be approved.
@@ -178,7 +238,12 @@ fn released(
             Err(error) if waits_for_tenant(error.code.as_deref()) => {
                 let client =
                     net::Client::new(course.servers[0].clone(), course.tls.clone(), course.timeline.clone());
-                let begun = wire::Begun { version: 1, nonce: Vec::new().into(), bank: String::new() };
+                let begun = wire::Begun {
+                    version: 1,
+                    nonce: Vec::new().into(),
+                    bank: String::new(),
+                    enrollment: None,
+                };
                 let current = Won { client, begun };
                 wait_for_tenant(&current, attester.node, None, course, &mut said)?;
                 won = Race::start(course)?.winner();

@@ -2,12 +2,13 @@
 //!
 //! The gate can't ask what was meant: whoever can exchange the disk would answer. So it is asked here.
 
-use crate::boot::state::Mapping;
+use crate::boot::state::{Mapping, Mappings};
 use crate::boot::{gate, mountinfo};
 use crate::error::{Error, Result};
 use crate::luks::Header;
 use crate::luks::header::Found;
 use crate::{bounded, console};
+use halfkey_protocol::Role;
 use std::fs::File;
 use std::os::unix::fs::FileTypeExt;
 use std::path::{Path, PathBuf};
@@ -38,6 +39,30 @@ pub fn check(devices: &[PathBuf], elsewhere: bool) -> Result<()> {
     }
 }
 
+/// What each of `devices` is to the system that boots: the root is on those without which it could not be followed
+/// to its bottom. Where this system's root tells nothing (another system's volumes, plain files), each may be the root.
+pub fn roles(devices: &[PathBuf], elsewhere: bool) -> Vec<Role> {
+    let uuids: Vec<_> = devices.iter().map(|path| uuid_of(path).unwrap_or_default()).collect();
+    let mounts = bounded::read("/proc/self/mountinfo", 4 << 20).unwrap_or_default();
+    let mounts = mountinfo::parse(&String::from_utf8_lossy(&mounts));
+    if elsewhere {
+        return vec![Role::Root; devices.len()];
+    }
+    roles_of(&mounts, Path::new("/sys"), Path::new("/dev"), &uuids)
+}
+
+fn roles_of(mounts: &[mountinfo::Mount], sys: &Path, dev: &Path, uuids: &[String]) -> Vec<Role> {
+    let root: Vec<_> = mountinfo::at(mounts, "/").into_iter().cloned().collect();
+    if would_pass(&root, sys, dev, uuids) != Some(Ok(())) {
+        return vec![Role::Root; uuids.len()];
+    }
+    let is_needed = |uuid: &String| {
+        let others: Vec<_> = uuids.iter().filter(|other| *other != uuid).cloned().collect();
+        would_pass(&root, sys, dev, &others) != Some(Ok(()))
+    };
+    uuids.iter().map(|uuid| if is_needed(uuid) { Role::Root } else { Role::Data }).collect()
+}
+
 fn uuid_of(path: &Path) -> Option<String> {
     match Header::read(&File::open(path).ok()?) {
         Ok(Found::Luks2(header)) => Some(header.uuid),
@@ -62,7 +87,8 @@ fn would_pass(
         Some(mountinfo::Mount { point: there.into(), ..mount.clone() })
     });
     let moved: Vec<_> = moved.collect();
-    let checked = gate::check(&moved, sys, dev, &mappings(sys, uuids));
+    let root = mappings(sys, uuids);
+    let checked = gate::check(&moved, sys, dev, &Mappings { all: root.clone(), root });
     Some(checked.map_err(|why| why.replace("/sysroot/", "/").replace("/sysroot", "/")))
 }
 
@@ -127,6 +153,21 @@ mod tests {
         assert!(passes("28 1 254:32 / / rw - ext4 /dev/vdc rw", &[DATA]).unwrap().is_err());
         assert_eq!(passes("28 1 0:42 / / rw - overlay overlay rw", &[DATA]), None);
         assert_eq!(passes("", &[DATA]), None);
+    }
+
+    #[test]
+    fn the_root_is_on_those_volumes_that_it_can_not_do_without() {
+        let roles = |lines: &str| {
+            let uuids = [ROOT.to_owned(), DATA.to_owned()];
+            roles_of(&mountinfo::parse(lines), sysfs().path(), Path::new("/dev"), &uuids)
+        };
+        let root = "28 1 253:0 / / rw - ext4 /dev/mapper/root rw";
+        assert_eq!(roles(root), [Role::Root, Role::Data]);
+        let usr = format!("{root}\n29 28 253:1 / /usr ro - ext4 /dev/mapper/usr ro");
+        assert_eq!(roles(&usr), [Role::Root, Role::Data]);
+        // A root elsewhere, or on no block device, tells nothing of these volumes.
+        assert_eq!(roles("28 1 254:32 / / rw - ext4 /dev/vdc rw"), [Role::Root, Role::Root]);
+        assert_eq!(roles("28 1 0:42 / / rw - overlay overlay rw"), [Role::Root, Role::Root]);
     }
 
     #[test]

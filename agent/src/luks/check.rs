@@ -9,13 +9,13 @@
 //! and that one, in sealed memory, is all that cryptsetup sees, at the test and at the opening. Two
 //! JSON parsers can't disagree about text that one of them wrote.
 
+use super::fields::{Digest, Fields, Keyslot, STRIPES, Segment};
 use super::header::{BINARY, Header, MAX_SLOTS, free};
 use super::json::{At, Wrong};
 use crate::error::{Error, Result};
 use halfkey_protocol::kdf::Hash;
 use nix::fcntl::{FcntlArg, SealFlag, fcntl};
 use nix::sys::memfd::{MFdFlags, memfd_create};
-use std::fmt::Write as _;
 use std::fs::File;
 use std::os::fd::AsRawFd;
 use std::os::unix::fs::FileExt;
@@ -33,8 +33,6 @@ const FLAGS: &[&str] = &[
     "no-read-workqueue",
     "no-write-workqueue",
 ];
-/// Stripes of the anti-forensic splitter; LUKS2 knows no other number.
-const STRIPES: u64 = 4000;
 /// Sector sizes of dm-crypt.
 const SECTORS: &[u64] = &[512, 1024, 2048, 4096];
 /// PBKDF2 of our keyslot has 1000; much more would only serve to make the boot wait.
@@ -55,11 +53,12 @@ pub struct Checked {
     pub uuid: String,
     /// The keyslot that the copy will hold.
     pub slot: u32,
+    /// Activation flags that the header has and the agent knows, in ascending order.
+    pub flags: Vec<String>,
+    fields: Fields,
     size: u64,
     binary: Vec<u8>,
-    json: String,
-    area: (u64, u64),
-    end_of_keyslots: u64,
+    keyslots_size: u64,
 }
 
 impl Header {
@@ -146,6 +145,17 @@ impl Header {
         Ok((gap.max(end.saturating_sub(at)), needed))
     }
 
+    /// Activation flags that are known, in ascending order.
+    pub fn flags(&self) -> Vec<String> {
+        self.config(&At::root(&self.json)).map(|(_, _, flags)| flags).unwrap_or_default()
+    }
+
+    /// Activation flags that are not.
+    pub fn unknown_flags(&self) -> Vec<&str> {
+        let flags = At::root(&self.json).object("config").and_then(|config| config.texts("flags"));
+        flags.unwrap_or_default().into_iter().filter(|flag| !is_flag(flag)).collect()
+    }
+
     /// Whether a keyslot has the parameters that the agent gives to its own: nobody's typed
     /// passphrase is stretched that little. A token that names another slot does not get it removed.
     pub fn is_unstretched(&self, slot: u32) -> bool {
@@ -158,31 +168,27 @@ impl Header {
         let root = At::root(&self.json);
         let (end_of_keyslots, keyslots_size, flags) = self.config(&root)?;
         let segment = self.segment(&root, end_of_keyslots, device_size)?;
-        let (keyslot, area) = self.keyslot(&root, slot, end_of_keyslots)?;
-        let digest = self.digest(&root, slot)?;
-
-        let flags = if flags.is_empty() {
-            String::new()
-        } else {
-            format!(r#","flags":["{}"]"#, flags.join(r#"",""#))
-        };
-        let json = format!(
-            r#"{{"keyslots":{{"{slot}":{keyslot}}},"tokens":{{}},"segments":{{"0":{segment}}},"digests":{{"0":{digest}}},"config":{{"json_size":"{}","keyslots_size":"{keyslots_size}"{flags}}}}}"#,
-            self.size - BINARY as u64
-        );
+        let keyslot = self.keyslot(&root, slot, end_of_keyslots)?;
+        let digest = the_digest(&root)?;
+        // With a second digest the segment could have a key that the attacker knows, while our keyslot still opens.
+        if !digest.texts("keyslots")?.contains(&slot.to_string().as_str()) {
+            return Err(format!("digests: expected it to bind keyslot {slot} to segment 0"));
+        }
+        let fields = Fields { segment, keyslot, digest: digest_fields(&digest)? };
         Ok(Checked {
             uuid: self.uuid.clone(),
             slot,
+            flags,
+            fields,
             size: self.size,
             binary: self.binary.clone(),
-            json,
-            area,
-            end_of_keyslots,
+            keyslots_size,
         })
     }
 
-    /// Where the area of keyslots ends, its size, and the flags.
-    fn config(&self, root: &At) -> Result<(u64, u64, Vec<&'static str>), Wrong> {
+    /// Where the area of keyslots ends, its size, and the flags that are known. One that is not is not refused: what is opened
+    /// has those that were sealed.
+    fn config(&self, root: &At) -> Result<(u64, u64, Vec<String>), Wrong> {
         root.only(&["keyslots", "tokens", "segments", "digests", "config"])?;
         let config = root.object("config")?;
         config.only(&["json_size", "keyslots_size", "flags", "requirements"])?;
@@ -202,22 +208,18 @@ impl Header {
                 return Err(format!("config.requirements: expected none, found '{}'", first.escape_debug()));
             }
         }
-        let mut flags = Vec::new();
-        for flag in config.texts("flags")? {
-            let known = FLAGS.iter().find(|known| **known == flag);
-            flags.push(*known.ok_or_else(|| {
-                format!("config.flags: expected one of {}, found '{}'", FLAGS.join(", "), flag.escape_debug())
-            })?);
-        }
-
+        let mut flags: Vec<_> = config.texts("flags")?.into_iter().filter(|flag| is_flag(flag)).collect();
+        flags.sort_unstable();
+        flags.dedup();
+        let flags = flags.into_iter().map(str::to_owned).collect();
         for name in root.object("keyslots")?.object.keys() {
             root.object("keyslots")?.object(name)?.one_of("type", &["luks2"])?;
         }
         Ok((2 * self.size + keyslots_size, keyslots_size, flags))
     }
 
-    /// The one data segment, rewritten.
-    fn segment(&self, root: &At, end_of_keyslots: u64, device_size: u64) -> Result<String, Wrong> {
+    /// The one data segment.
+    fn segment(&self, root: &At, end_of_keyslots: u64, device_size: u64) -> Result<Segment, Wrong> {
         let segments = root.object("segments")?;
         if segments.object.len() != 1 {
             return Err(format!("segments: expected exactly one, found {}", segments.object.len()));
@@ -230,10 +232,10 @@ impl Header {
         if !segment.texts("flags")?.is_empty() {
             return Err("segments.0.flags: expected none".into());
         }
-        let encryption = segment.one_of("encryption", CIPHERS)?;
-        let sector = segment.number("sector_size")?;
-        if !SECTORS.contains(&sector) {
-            return Err(format!("segments.0.sector_size: expected 512 to 4096, found {sector}"));
+        let cipher = segment.one_of("encryption", CIPHERS)?;
+        let sector_size = segment.number("sector_size")?;
+        if !SECTORS.contains(&sector_size) {
+            return Err(format!("segments.0.sector_size: expected 512 to 4096, found {sector_size}"));
         }
         let offset = segment.wide("offset")?;
         if offset < end_of_keyslots || offset % 4096 != 0 || offset >= device_size {
@@ -242,19 +244,17 @@ impl Header {
             ));
         }
         // dm-crypt refuses such a mapping, and that must not be found out after the fence says `opened`.
-        if (device_size - offset) % sector != 0 {
+        if !(device_size - offset).is_multiple_of(sector_size) {
             return Err(format!(
-                "segments.0.sector_size: expected one that divides the {} bytes of data, found {sector}",
+                "segments.0.sector_size: expected one that divides the {} bytes of data, found {sector_size}",
                 device_size - offset
             ));
         }
-        Ok(format!(
-            r#"{{"type":"crypt","offset":"{offset}","size":"dynamic","iv_tweak":"0","encryption":"{encryption}","sector_size":{sector}}}"#
-        ))
+        Ok(Segment { offset, cipher, sector_size })
     }
 
-    /// Our keyslot, rewritten, and its area (offset and size).
-    fn keyslot(&self, root: &At, slot: u32, end_of_keyslots: u64) -> Result<(String, (u64, u64)), Wrong> {
+    /// Our keyslot.
+    fn keyslot(&self, root: &At, slot: u32, end_of_keyslots: u64) -> Result<Keyslot, Wrong> {
         let keyslots = root.object("keyslots")?;
         if slot >= MAX_SLOTS {
             return Err(format!("keyslots: expected a number below {MAX_SLOTS}, found {slot}"));
@@ -274,7 +274,7 @@ impl Header {
         let area = keyslot.object("area")?;
         area.only(&["type", "offset", "size", "encryption", "key_size"])?;
         area.one_of("type", &["raw"])?;
-        let encryption = area.one_of("encryption", CIPHERS)?;
+        let area_cipher = area.one_of("encryption", CIPHERS)?;
         let area_key_size = self::key_size(&area)?;
         let (offset, size) = (area.wide("offset")?, area.wide("size")?);
         let end = offset.checked_add(size).ok_or("keyslot area: offset and size overflow")?;
@@ -289,35 +289,23 @@ impl Header {
         kdf.only(&["type", "hash", "iterations", "salt"])?;
         kdf.one_of("type", &["pbkdf2"])?;
         let kdf_hash = kdf.one_of("hash", HASHES)?;
-        let iterations = iterations(&kdf, MAX_ITERATIONS)?;
-        let salt = kdf.base64("salt")?;
-
-        let mut out = String::new();
-        let _ = write!(out, r#"{{"type":"luks2","key_size":{key_size},"#);
-        let _ = write!(out, r#""af":{{"type":"luks1","stripes":4000,"hash":"{af_hash}"}},"#);
-        let _ = write!(
-            out,
-            r#""area":{{"type":"raw","offset":"{offset}","size":"{size}","encryption":"{encryption}","key_size":{area_key_size}}},"#
-        );
-        let _ = write!(
-            out,
-            r#""kdf":{{"type":"pbkdf2","hash":"{kdf_hash}","iterations":{iterations},"salt":"{salt}"}}}}"#
-        );
-        Ok((out, (offset, size)))
+        Ok(Keyslot {
+            key_size,
+            kdf_hash,
+            kdf_iterations: iterations(&kdf, MAX_ITERATIONS)?,
+            kdf_salt: kdf.base64("salt")?.to_owned(),
+            af_hash,
+            area_cipher,
+            area_key_size,
+            area_offset: offset,
+            area_size: size,
+        })
     }
+}
 
-    /// The one digest, rewritten: it must bind our keyslot to the segment. With a second digest
-    /// the segment could have a key that the attacker knows, while our keyslot still opens.
-    fn digest(&self, root: &At, slot: u32) -> Result<String, Wrong> {
-        let digest = the_digest(root)?;
-        let (hash, iterations, salt, value) = digest_fields(&digest)?;
-        if !digest.texts("keyslots")?.contains(&slot.to_string().as_str()) {
-            return Err(format!("digests: expected it to bind keyslot {slot} to segment 0"));
-        }
-        Ok(format!(
-            r#"{{"type":"pbkdf2","keyslots":["{slot}"],"segments":["0"],"hash":"{hash}","iterations":{iterations},"salt":"{salt}","digest":"{value}"}}"#
-        ))
-    }
+/// Whether it is an activation flag that the agent knows.
+pub fn is_flag(text: &str) -> bool {
+    FLAGS.contains(&text)
 }
 
 fn outside(wrong: Wrong) -> Error {
@@ -335,8 +323,8 @@ fn the_digest<'a>(root: &At<'a>) -> Result<At<'a>, Wrong> {
     }
 }
 
-/// Hash, iterations, salt and value of a digest of segment 0.
-fn digest_fields<'a>(digest: &At<'a>) -> Result<(&'static str, u64, &'a str, &'a str), Wrong> {
+/// A digest of segment 0.
+fn digest_fields(digest: &At) -> Result<Digest, Wrong> {
     digest.only(&["type", "keyslots", "segments", "hash", "iterations", "salt", "digest"])?;
     digest.one_of("type", &["pbkdf2"])?;
     let hash = digest.one_of("hash", HASHES)?;
@@ -344,7 +332,8 @@ fn digest_fields<'a>(digest: &At<'a>) -> Result<(&'static str, u64, &'a str, &'a
     if digest.texts("segments")? != ["0"] {
         return Err("digests: expected it to bind keyslots to segment 0".into());
     }
-    Ok((hash, iterations, digest.base64("salt")?, digest.base64("digest")?))
+    let (salt, value) = (digest.base64("salt")?.to_owned(), digest.base64("digest")?.to_owned());
+    Ok(Digest { hash, iterations, salt, value })
 }
 
 fn key_size(at: &At) -> Result<u64, Wrong> {
@@ -362,13 +351,15 @@ fn iterations(at: &At, max: u64) -> Result<u64, Wrong> {
 }
 
 impl Checked {
-    /// The header for cryptsetup: both copies ours, and the area of the one keyslot.
+    /// The header for cryptsetup: both copies ours, and the area of the one keyslot. It is opened with `flags`, of which those
+    /// that the agent does not know are left out.
     ///
     /// # Errors
     /// When the area can't be read or memory can't be had.
-    pub fn copy(&self, device: &File) -> Result<HeaderCopy> {
-        let (offset, size) = self.area;
-        let mut key_material = vec![0; size as usize];
+    pub fn copy(self, device: &File, flags: &[String]) -> Result<HeaderCopy> {
+        let slot = &self.fields.keyslot;
+        let offset = slot.area_offset;
+        let mut key_material = vec![0; slot.area_size as usize];
         device
             .read_exact_at(&mut key_material, offset)
             .map_err(|e| Error::volume(format!("keyslot {}: {e}", self.slot)))?;
@@ -376,24 +367,34 @@ impl Checked {
         // Without close-on-exec: cryptsetup inherits it. There is no secret in it.
         let fd = memfd_create(c"halfkey-header", MFdFlags::MFD_ALLOW_SEALING).map_err(|e| io(e.into()))?;
         let file = File::from(fd);
-        file.set_len(self.end_of_keyslots).map_err(io)?;
+        file.set_len(2 * self.size + self.keyslots_size).map_err(io)?;
         for at in [0, self.size] {
-            file.write_all_at(&self.header(at), at).map_err(io)?;
+            file.write_all_at(&self.header(at, flags), at).map_err(io)?;
         }
         file.write_all_at(&key_material, offset).map_err(io)?;
         let seals =
             SealFlag::F_SEAL_WRITE | SealFlag::F_SEAL_SHRINK | SealFlag::F_SEAL_GROW | SealFlag::F_SEAL_SEAL;
         fcntl(&file, FcntlArg::F_ADD_SEALS(seals)).map_err(|e| io(e.into()))?;
-        Ok(HeaderCopy { uuid: self.uuid.clone(), slot: self.slot, file })
+        let area_sha256 = Hash::Sha256.digest(&[&key_material]).try_into().expect("SHA-256 has 32 bytes");
+        Ok(HeaderCopy {
+            uuid: self.uuid,
+            slot: self.slot,
+            flags: self.flags,
+            fields: self.fields,
+            area_sha256,
+            file,
+        })
     }
 
     /// Binary header and JSON area, as they stand at offset `at`.
-    pub fn header(&self, at: u64) -> Vec<u8> {
+    pub fn header(&self, at: u64, flags: &[String]) -> Vec<u8> {
+        let flags: Vec<_> = flags.iter().map(String::as_str).filter(|flag| is_flag(flag)).collect();
+        let json = self.fields.json(self.slot, self.size - BINARY as u64, self.keyslots_size, &flags);
         let mut out = self.binary.clone();
         out[..6].copy_from_slice(if at == 0 { b"LUKS\xba\xbe" } else { b"SKUL\xba\xbe" });
         out[256..264].copy_from_slice(&at.to_be_bytes());
         out[264..].fill(0);
-        out.extend_from_slice(self.json.as_bytes());
+        out.extend_from_slice(json.as_bytes());
         out.resize(self.size as usize, 0);
         let checksum = Hash::Sha256.digest(&[&out]);
         out[448..480].copy_from_slice(&checksum);
@@ -407,6 +408,11 @@ pub struct HeaderCopy {
     pub uuid: String,
     /// Its only keyslot.
     pub slot: u32,
+    /// Activation flags that the header has, whatever the copy has.
+    pub flags: Vec<String>,
+    pub(super) fields: Fields,
+    /// SHA-256 of the keyslot's area, as it is in the copy.
+    pub(super) area_sha256: [u8; 32],
     file: File,
 }
 

@@ -1,12 +1,18 @@
 //! The LUKS2 token of type `halfkey`: what the initramfs needs to know.
 //!
-//! Unauthenticated by nature. Nothing security-relevant depends on it: a wrong
-//! value can only make the unlocking fail.
+//! What is needed before K is there is unauthenticated by nature, and nothing security-relevant depends on
+//! it: a wrong value can only make the unlocking fail. What is used afterwards (name and role of the mapping,
+//! flags, the set of volumes) is sealed by K, with the header: see [`halfkey_protocol::header_seal`].
 
+use super::HeaderCopy;
+use super::check::is_flag;
+use super::header::is_uuid;
+use crate::boot::cmdline::is_mapping_name;
 use crate::error::{Error, Kind, Result};
 use crate::net::Server;
+use halfkey_protocol::half::equal;
 use halfkey_protocol::kdf::Hash;
-use halfkey_protocol::{Bytes, MAX_SERVERS, NodeId};
+use halfkey_protocol::{Bytes, Key, MAX_SERVERS, MAX_VOLUMES, NodeId, Role};
 
 /// The token's type.
 pub const TYPE: &str = "halfkey";
@@ -18,7 +24,7 @@ pub const VERSION: u32 = 1;
 pub struct Token {
     /// The keyslot; named before it exists.
     pub slot: u32,
-    /// Whether the keyslot exists and is this token's (`keyslots` names it).
+    /// Whether the keyslot exists and is this token's (`keyslots` names it), and the header is sealed.
     pub complete: bool,
     /// Node id.
     pub node: NodeId,
@@ -40,6 +46,25 @@ pub struct Token {
     pub release_public: Vec<u8>,
     /// Seconds since 1970: no certificate can have expired before this.
     pub enrolled_at: u64,
+    /// Name of the mapping that the volume is opened as.
+    pub mapping: String,
+    /// What the volume is to the system.
+    pub role: Role,
+    /// Activation flags that it is opened with, in ascending order.
+    pub flags: Vec<String>,
+    /// UUIDs of all volumes of the enrollment, in ascending order.
+    pub volumes: Vec<String>,
+    /// Written last. None: the enrollment was interrupted.
+    pub seal: Option<Seal>,
+}
+
+/// What the last write of a token adds.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Seal {
+    /// [`halfkey_protocol::header_seal::SealedHeader::seal`].
+    pub mac: [u8; 32],
+    /// Its fingerprint, for `status`, which has no K.
+    pub fingerprint: [u8; 32],
 }
 
 /// The token as JSON, field by field (LUKS2 On-Disk Format, section 3.5).
@@ -60,6 +85,12 @@ struct Raw {
     bank: String,
     release_public: Bytes,
     enrolled_at: u64,
+    mapping: String,
+    role: String,
+    flags: Vec<String>,
+    volumes: Vec<String>,
+    seal: Option<Bytes>,
+    header_sha256: Option<Bytes>,
 }
 
 impl Token {
@@ -86,24 +117,48 @@ impl Token {
         if raw.halfkey_slot >= super::header::MAX_SLOTS {
             return Err(wrong("it names a keyslot that no LUKS2 volume has"));
         }
-        let complete = match raw.keyslots.as_slice() {
+        let named = match raw.keyslots.as_slice() {
             [] => false,
             [slot] if *slot == raw.halfkey_slot.to_string() => true,
             _ => return Err(wrong("keyslots and halfkey_slot differ")),
         };
-        if !crate::luks::header::is_uuid(&raw.enrollment) {
+        if !is_uuid(&raw.enrollment) {
             return Err(wrong("the enrollment is no UUID"));
         }
         if raw.servers.is_empty() || raw.servers.len() > MAX_SERVERS {
             return Err(wrong(&format!("expected 1 to {MAX_SERVERS} servers")));
         }
+        if !is_mapping_name(&raw.mapping) {
+            return Err(wrong("the mapping has no name that device-mapper takes"));
+        }
+        let ascending = |list: &[String]| list.windows(2).all(|pair| pair[0] < pair[1]);
+        if !ascending(&raw.flags) || !raw.flags.iter().all(|flag| is_flag(flag)) {
+            return Err(wrong("expected activation flags that are known, in ascending order"));
+        }
+        let volumes = 1..=MAX_VOLUMES;
+        if !volumes.contains(&raw.volumes.len())
+            || !ascending(&raw.volumes)
+            || !raw.volumes.iter().all(|uuid| is_uuid(uuid))
+        {
+            return Err(wrong(&format!("expected UUIDs of 1 to {MAX_VOLUMES} volumes, in ascending order")));
+        }
+        let seal = match (&raw.seal, &raw.header_sha256) {
+            (None, None) => None,
+            (Some(mac), Some(fingerprint)) => Some(Seal {
+                mac: mac.array().ok_or_else(|| wrong("the seal does not have 32 bytes"))?,
+                fingerprint: fingerprint
+                    .array()
+                    .ok_or_else(|| wrong("header_sha256 does not have 32 bytes"))?,
+            }),
+            _ => return Err(wrong("expected seal and header_sha256, or none of them")),
+        };
         let size = |bytes: &Bytes, what: &str| match bytes.len() {
             1..=1024 => Ok(bytes.0.clone()),
             len => Err(wrong(&format!("{what}: expected 1 to 1024 bytes, found {len}"))),
         };
         Ok(Self {
             slot: raw.halfkey_slot,
-            complete,
+            complete: named && seal.is_some(),
             node: NodeId::parse(&raw.node).ok_or_else(|| wrong("the node id is no UUID"))?,
             enrollment: raw.enrollment,
             servers: raw
@@ -119,7 +174,17 @@ impl Token {
             bank: Hash::from_name(&raw.bank).ok_or_else(|| wrong("the bank is neither sha256 nor sha384"))?,
             release_public: size(&raw.release_public, "release_public")?,
             enrolled_at: raw.enrolled_at,
+            mapping: raw.mapping,
+            role: Role::parse(&raw.role).ok_or_else(|| wrong("the role is neither root nor data"))?,
+            flags: raw.flags,
+            volumes: raw.volumes,
+            seal,
         })
+    }
+
+    /// Whether K sealed this header, with what this token says of the volume. In constant time.
+    pub fn is_sealed_by(&self, key: &Key, copy: &HeaderCopy) -> bool {
+        self.seal.as_ref().is_some_and(|seal| equal(&seal.mac, &copy.sealed(self).seal(key)))
     }
 
     /// The JSON for `cryptsetup token import`.
@@ -139,6 +204,12 @@ impl Token {
             bank: self.bank.name().into(),
             release_public: self.release_public.clone().into(),
             enrolled_at: self.enrolled_at,
+            mapping: self.mapping.clone(),
+            role: self.role.as_str().into(),
+            flags: self.flags.clone(),
+            volumes: self.volumes.clone(),
+            seal: self.seal.as_ref().map(|seal| seal.mac.into()),
+            header_sha256: self.seal.as_ref().map(|seal| seal.fingerprint.into()),
         })
     }
 }
@@ -162,7 +233,35 @@ pub(crate) mod tests {
             bank: Hash::Sha256,
             release_public: vec![4; 88],
             enrolled_at: 1_800_000_000,
+            mapping: "root".into(),
+            role: Role::Root,
+            flags: vec!["allow-discards".into()],
+            volumes: vec!["0afd6329-fe84-4fc3-be1c-f947e595762f".into()],
+            seal: complete.then_some(Seal { mac: [5; 32], fingerprint: [6; 32] }),
         }
+    }
+
+    #[test]
+    fn a_token_without_a_seal_is_not_complete() {
+        let token = Token { seal: None, ..token(1, true) };
+        let read = Token::parse(&token.to_json()).unwrap();
+        assert!(!read.complete && read.seal.is_none());
+    }
+
+    #[test]
+    fn what_is_not_canonical_is_refused() {
+        let refused = |change: &dyn Fn(&mut Token)| {
+            let mut token = token(1, true);
+            change(&mut token);
+            Token::parse(&token.to_json()).is_err()
+        };
+        assert!(!refused(&|_| ()));
+        assert!(refused(&|t| t.mapping = "../x".into()));
+        assert!(refused(&|t| t.flags = vec!["unheard-of".into()]));
+        assert!(refused(&|t| t.flags = vec!["same-cpu-crypt".into(), "allow-discards".into()]));
+        assert!(refused(&|t| t.volumes.clear()));
+        assert!(refused(&|t| t.volumes = vec![t.volumes[0].clone(); 2]));
+        assert!(refused(&|t| t.volumes[0].make_ascii_uppercase()));
     }
 
     proptest! {

@@ -136,8 +136,13 @@ fn send(
     deadline: Deadline,
 ) -> Result<(String, Proposed)> {
     let text: Bytes = miniserde::json::to_string(proposal).into_bytes().into();
-    let attester =
-        Attester { node: token.node, purpose: Purpose::Propose, srk_name: &token.srk_name, bank: None };
+    let attester = Attester {
+        node: token.node,
+        purpose: Purpose::Propose,
+        srk_name: &token.srk_name,
+        bank: None,
+        enrollments: &[],
+    };
     let course = Course {
         servers: token.servers.clone(),
         tls: tls::config(&token.ca, token.enrolled_at)?,

@@ -5,7 +5,7 @@
 use halfkey_agent::luks::Token;
 use halfkey_agent::net::Server;
 use halfkey_protocol::kdf::Hash;
-use halfkey_protocol::{Half, Key, NodeId};
+use halfkey_protocol::{Half, Key, NodeId, Role};
 use serde_json::Value;
 use std::fs::File;
 use std::io::Write;
@@ -145,7 +145,7 @@ pub fn token(enrolled_at: u64) -> Token {
         slot: 0,
         complete: false,
         node: NodeId([0x80; 16]),
-        enrollment: "0afd6329-fe84-4fc3-be1c-f947e595762f".into(),
+        enrollment: format!("{enrolled_at:08x}-fe84-4fc3-be1c-f947e595762f"),
         servers: vec![Server::parse("https://10.0.2.2:8443").unwrap()],
         ca: "-----BEGIN CERTIFICATE-----\n".into(),
         sealed_public: vec![1; 78],
@@ -154,6 +154,11 @@ pub fn token(enrolled_at: u64) -> Token {
         bank: Hash::Sha256,
         release_public: vec![4; 88],
         enrolled_at: 1_800_000_000 + enrolled_at,
+        mapping: "root".into(),
+        role: Role::Root,
+        flags: Vec::new(),
+        volumes: vec!["0afd6329-fe84-4fc3-be1c-f947e595762f".into()],
+        seal: None,
     }
 }
 

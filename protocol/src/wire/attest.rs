@@ -42,6 +42,9 @@ wire! {
         pub node_id: String,
         /// [`Purpose`].
         pub purpose: String,
+        /// Ids of the enrollments of this node that are on its disks, at most [`crate::MAX_VOLUMES`]: while one takes the
+        /// place of another there are two.
+        pub enrollments: Vec<String>,
     }
 
     /// What the quote must contain.
@@ -52,6 +55,8 @@ wire! {
         pub nonce: Bytes,
         /// The bank to quote: `sha256` or `sha384`.
         pub bank: String,
+        /// Which of the enrollments that `begin` named serves this purpose; none if none of them does.
+        pub enrollment: Option<String>,
     }
 
     /// The evidence.

@@ -69,7 +69,12 @@ pub fn read(boot: &mut Boot, script: &str, file: &str) -> Result<Vec<u8>> {
 pub fn attest(boot: &mut Boot, estate: &Estate, srk_name: &[u8]) -> Result<Verdict> {
     let purpose = Purpose::Boot.as_str();
     let node = NodeId::parse(&estate.node).context("a node id is a UUID")?;
-    let begin = Begin { versions: vec![1], node_id: estate.node.clone(), purpose: purpose.into() };
+    let begin = Begin {
+        versions: vec![1],
+        node_id: estate.node.clone(),
+        purpose: purpose.into(),
+        enrollments: vec![],
+    };
     let begun: Begun = post(estate, "begin", &begin)?;
 
     // Nothing will be opened, so fixed values do as ephemeral key, session nonce and SHA-256(r).

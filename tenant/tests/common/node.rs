@@ -32,7 +32,12 @@ impl Node<'_> {
     }
 
     fn finish(&self, ask: &Ask<'_>) -> (Finish, [u8; 32]) {
-        let begin = Begin { versions: vec![1], node_id: self.id(), purpose: ask.purpose.to_owned() };
+        let begin = Begin {
+            versions: vec![1],
+            node_id: self.id(),
+            purpose: ask.purpose.to_owned(),
+            enrollments: vec![],
+        };
         let begun: Begun = self.verifier.post("/v1/begin", &begin);
         let hpke_public = ask.ephemeral.map_or(vec![], |ephemeral| ephemeral.public.to_vec());
         let digest = Qualifier {

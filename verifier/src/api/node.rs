@@ -17,7 +17,7 @@ use halfkey_protocol::wire::{
     Activate, Activated, Begin, Begun, Finish, Propose, Proposed, Prove, Proved, Purpose, Register,
     Registered, Verdict, Wait, Waited,
 };
-use halfkey_protocol::{MAX_BODY, NodeId, Reason};
+use halfkey_protocol::{MAX_BODY, MAX_VOLUMES, NodeId, Reason};
 use std::sync::Arc;
 use std::time::Duration;
 use tracing::{debug, info, warn};
@@ -71,6 +71,13 @@ async fn begin(State(app): State<Arc<App>>, message: Json<Begin>) -> Answer<Begu
         Some(purpose @ (Purpose::Boot | Purpose::Enroll | Purpose::Propose)) => purpose,
         None => return Err(Refusal::new(Reason::Malformed, "expected purpose boot, enroll or propose")),
     };
+    let named = &message.value.enrollments;
+    if named.len() > MAX_VOLUMES || named.iter().any(|id| id.len() > 64) {
+        return Err(Refusal::new(
+            Reason::Malformed,
+            format!("expected at most {MAX_VOLUMES} enrollment ids"),
+        ));
+    }
     // A revoked node may begin: its evidence is recorded before it is denied.
     let known = enrolled_node(&app, node, purpose).await?;
     let enrollment = Claim::enrollment(purpose, &known).map_err(|reason| refuse_state(reason, node))?;
@@ -83,10 +90,15 @@ async fn begin(State(app): State<Arc<App>>, message: Json<Begin>) -> Answer<Begu
         // The tenant checked a copy that came with the enrollment: it serves.
         Err(e) => warn!(%node, error = %e.0, "the registrar can't be asked, going by the enrollment"),
     }
+    // Only one that the caller knows already is said: `begin` authenticates nobody.
+    let current = named.iter().find(|id| **id == enrollment.id).cloned();
+    if current.is_none() && !named.is_empty() {
+        info!(%node, current = %enrollment.id, ?named, "the node's disks have other enrollments than this");
+    }
     let bank = Claim::bank(purpose, enrollment);
     let scope = Scope { version, node, purpose, bank };
     let nonce = nonce::issue(&verifier.cluster, &scope, unix_now())?;
-    Ok(axum::Json(Begun { version, nonce: nonce.into(), bank: bank.name().to_owned() }))
+    Ok(axum::Json(Begun { version, nonce: nonce.into(), bank: bank.name().to_owned(), enrollment: current }))
 }
 
 async fn finish(

@@ -88,8 +88,12 @@ impl SoftNode {
 
     /// Begin and finish, once.
     pub async fn boot(&self, server: &Client) -> Result<Verdict, ClientError> {
-        let begin =
-            Begin { versions: vec![1], node_id: self.node.id.to_string(), purpose: "boot".to_owned() };
+        let begin = Begin {
+            versions: vec![1],
+            node_id: self.node.id.to_string(),
+            purpose: "boot".to_owned(),
+            enrollments: vec![],
+        };
         let session = Session {
             begun: server.post("/v1/begin", &begin).await?,
             ephemeral: Ephemeral::generate(),

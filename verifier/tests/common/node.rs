@@ -145,7 +145,22 @@ impl Node {
     }
 
     pub async fn begin(&self, server: &Client, purpose: &str) -> Result<Session, Problem> {
-        let message = Begin { versions: vec![1], node_id: self.id.to_string(), purpose: purpose.to_owned() };
+        self.begin_naming(server, purpose, &[]).await
+    }
+
+    /// The same, with these enrollments on its disks.
+    pub async fn begin_naming(
+        &self,
+        server: &Client,
+        purpose: &str,
+        enrollments: &[&str],
+    ) -> Result<Session, Problem> {
+        let message = Begin {
+            versions: vec![1],
+            node_id: self.id.to_string(),
+            purpose: purpose.to_owned(),
+            enrollments: enrollments.iter().map(|id| (*id).to_owned()).collect(),
+        };
         let begun: Begun = post(server, "/v1/begin", &message).await?;
         let boot = purpose == "boot";
         Ok(Session {
