@@ -147,6 +147,21 @@ impl Loopback {
         command
     }
 
+    /// Puts this program in the place of `program`, for the agent.
+    ///
+    /// # Errors
+    /// If it can't be mounted there.
+    pub fn interpose(&self, program: &Path, with: &Path) -> Result<()> {
+        let space = format!("/proc/{}/ns", self.namespace.pid());
+        let mut command = Command::new("nsenter");
+        command.arg(format!("--mount={space}/mnt"));
+        if !geteuid().is_root() {
+            command.arg(format!("--user={space}/user")).arg("--preserve-credentials");
+        }
+        run(command.args(["--", "mount", "--bind"]).arg(with).arg(program))?;
+        Ok(())
+    }
+
     /// `halfkey-agent enroll` for these volumes, ready to run.
     ///
     /// # Errors

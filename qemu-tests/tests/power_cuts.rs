@@ -1,0 +1,233 @@
+//! Enrolling and enrolling again, ended at each step: the machine boots as before or asks for the old passphrase, and the next
+//! run finishes the work.
+
+#![allow(clippy::unwrap_used)] // a panic is how a test fails
+
+use halfkey_protocol::wire::operator::NodeState;
+use halfkey_qemu_tests::loopback::{Loopback, text};
+use halfkey_qemu_tests::paths::Paths;
+use serde_json::Value;
+use std::fs;
+use std::os::unix::fs::PermissionsExt;
+use std::os::unix::process::ExitStatusExt;
+use std::path::Path;
+use std::process::{Command, Output, Stdio};
+
+const VOLUMES: &[&str] = &["root", "data"];
+const CRYPTSETUP: &str = "/usr/sbin/cryptsetup";
+
+/// Stands before cryptsetup in the machine's mount namespace. Counts what writes, and at one step ends the agent, as a power cut
+/// would, or fails.
+const WRAPPER: &str = r#"#!/bin/sh
+cd FOLDER
+case "$1" in
+token | luksAddKey | luksKillSlot) ;;
+*) exec ./cryptsetup.real "$@" ;;
+esac
+step=$(($(cat steps) + 1))
+echo $step >steps
+cut=$(cat cut)
+if [ "$cut" = "$step before" ]; then
+    kill -9 $PPID
+    exit 1
+elif [ "$cut" = "$step fail" ]; then
+    echo "no space left on device" >&2
+    exit 1
+fi
+./cryptsetup.real "$@"
+code=$?
+[ "$cut" = "$step after" ] && kill -9 $PPID
+exit $code
+"#;
+
+struct Machine {
+    node: Loopback,
+    id: String,
+    _folder: tempfile::TempDir,
+}
+
+/// How a run of `enroll` ended.
+#[derive(Debug, PartialEq)]
+enum End {
+    Done,
+    Cut,
+    Failed(String),
+}
+
+impl Machine {
+    /// Registered, with two volumes.
+    fn new() -> Self {
+        let paths = Paths::find().unwrap();
+        paths.check_programs().unwrap();
+        let folder = tempfile::tempdir().unwrap();
+        let node = Loopback::new(paths, folder.path()).unwrap();
+        node.volume("data").unwrap();
+        fs::copy(CRYPTSETUP, folder.path().join("cryptsetup.real")).unwrap();
+        let wrapper = folder.path().join("cryptsetup");
+        fs::write(&wrapper, WRAPPER.replace("FOLDER", folder.path().to_str().unwrap())).unwrap();
+        fs::set_permissions(&wrapper, fs::Permissions::from_mode(0o755)).unwrap();
+        fs::write(folder.path().join("steps"), "0").unwrap();
+        fs::write(folder.path().join("cut"), "").unwrap();
+        node.interpose(Path::new(CRYPTSETUP), &wrapper).unwrap();
+        let (mut child, id) = node.register(VOLUMES).unwrap();
+        child.kill().unwrap();
+        child.wait().unwrap();
+        node.flush_tpm().unwrap();
+        Self { node, id, _folder: folder }
+    }
+
+    /// The same, enrolled, and its image approved.
+    fn in_use() -> Self {
+        let mut machine = Self::new();
+        machine.node.tenant_enroll(&machine.id).unwrap();
+        assert_eq!(machine.enroll(""), End::Done);
+        machine.node.power_on("a").unwrap();
+        let child =
+            machine.node.unlock(VOLUMES).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
+        while machine.node.tenant.node(&machine.id).unwrap().pending.is_none() {
+            machine.node.tenant.wait_for("verdict").unwrap();
+        }
+        machine.node.tenant.run(&["approve", &machine.id, "--yes", "--learn"]).unwrap();
+        succeeded(&child.wait_with_output().unwrap());
+        machine
+    }
+
+    /// `halfkey-agent enroll`, with what happens at which step.
+    fn enroll(&self, cut: &str) -> End {
+        fs::write(self.node.folder.join("steps"), "0").unwrap();
+        fs::write(self.node.folder.join("cut"), cut).unwrap();
+        let output = self.node.agent_enroll(VOLUMES).unwrap().output().unwrap();
+        fs::write(self.node.folder.join("cut"), "").unwrap();
+        match (output.status.signal(), output.status.success()) {
+            (Some(9), _) => End::Cut,
+            (None, true) => End::Done,
+            _ => End::Failed(text(&output)),
+        }
+    }
+
+    /// Off and on again; what `unlock` makes of it.
+    fn boot(&mut self) -> Output {
+        self.node.power_on("a").unwrap();
+        // swtpm gives three tries, and each power cut after the EK was used is one. Real TPMs give 32.
+        let mut clear = Command::new("tpm2_dictionarylockout");
+        succeeded(&clear.arg("--clear-lockout").env("TPM2TOOLS_TCTI", self.node.tcti()).output().unwrap());
+        self.node.unlock_now(VOLUMES).unwrap()
+    }
+
+    fn opens_by_passphrase(&self) {
+        for name in VOLUMES {
+            let mut test = Command::new("cryptsetup");
+            test.args(["open", "--test-passphrase", "--key-file"]).arg(self.node.folder.join("passphrase"));
+            succeeded(&test.arg(self.node.device(name)).output().unwrap());
+        }
+    }
+
+    /// Numbers of tokens and keyslots of a volume.
+    fn left(&self, name: &str) -> (usize, usize) {
+        let mut dump = Command::new("cryptsetup");
+        let output =
+            dump.args(["luksDump", "--dump-json-metadata"]).arg(self.node.device(name)).output().unwrap();
+        let json: Value = serde_json::from_slice(&output.stdout).unwrap();
+        let count = |field: &str| json[field].as_object().unwrap().len();
+        (count("tokens"), count("keyslots"))
+    }
+
+    /// Nothing but the one enrollment and the passphrase.
+    fn is_clean(&self) {
+        for name in VOLUMES {
+            assert_eq!(self.left(name), (1, 2), "{name}");
+        }
+        self.opens_by_passphrase();
+    }
+}
+
+fn succeeded(output: &Output) {
+    assert!(output.status.success(), "{}", text(output));
+}
+
+#[test]
+fn a_first_enrollment_can_end_at_any_step() {
+    let mut machine = Machine::new();
+    let mut step = 1;
+    loop {
+        machine.node.tenant_enroll(&machine.id).unwrap();
+        match machine.enroll(&format!("{step} after")) {
+            End::Cut => {}
+            End::Done => break,
+            End::Failed(why) => panic!("step {step}: {why}"),
+        }
+        // In the same boot nothing but the passphrase; and after a reboot as well.
+        machine.opens_by_passphrase();
+        let output = machine.boot();
+        assert!(!output.status.success(), "step {step}: {}", text(&output));
+        machine.opens_by_passphrase();
+        step += 1;
+    }
+    assert!(step > 6, "only {step} steps");
+    machine.is_clean();
+    assert_eq!(machine.node.tenant.node(&machine.id).unwrap().summary.state, NodeState::Enrolled);
+}
+
+#[test]
+fn enrolling_again_can_end_at_any_step_and_the_machine_still_unlocks() {
+    let mut machine = Machine::in_use();
+    let mut step = 1;
+    loop {
+        machine.node.tenant_enroll(&machine.id).unwrap();
+        let end = machine.enroll(&format!("{step} after"));
+        let output = machine.boot();
+        assert!(output.status.success(), "step {step}, {end:?}: {}", text(&output));
+        match end {
+            End::Cut => step += 1,
+            End::Done => break,
+            End::Failed(why) => panic!("step {step}: {why}"),
+        }
+    }
+    assert!(step > 10, "only {step} steps");
+    machine.is_clean();
+}
+
+#[test]
+fn one_volume_bound_and_the_other_not_leaves_the_old_enrollment_in_use() {
+    let mut machine = Machine::in_use();
+    machine.node.tenant_enroll(&machine.id).unwrap();
+    // Token, keyslot and token of the first; then the keyslot of the second.
+    let End::Failed(why) = machine.enroll("5 fail") else { panic!("it did not fail") };
+    assert!(why.contains("no space left on device"), "{why}");
+    assert_eq!(machine.left("root"), (2, 3), "the first has both");
+    succeeded(&machine.boot());
+    // The tenant enrolls once more, and it is finished.
+    machine.node.tenant_enroll(&machine.id).unwrap();
+    assert_eq!(machine.enroll(""), End::Done);
+    machine.is_clean();
+    succeeded(&machine.boot());
+}
+
+#[test]
+fn the_same_run_again_in_the_same_boot_takes_up_what_was_left() {
+    let mut machine = Machine::in_use();
+    machine.node.tenant_enroll(&machine.id).unwrap();
+    let End::Failed(_) = machine.enroll("5 fail") else { panic!("it did not fail") };
+    assert_eq!(machine.enroll(""), End::Done);
+    machine.is_clean();
+    succeeded(&machine.boot());
+}
+
+#[test]
+fn what_was_to_be_removed_after_the_proof_is_removed_by_the_next_run() {
+    let mut machine = Machine::in_use();
+    machine.node.tenant_enroll(&machine.id).unwrap();
+    // Six writes bind both volumes; the seventh would be the first removal.
+    assert_eq!(machine.enroll("7 before"), End::Cut);
+    for name in VOLUMES {
+        assert_eq!(machine.left(name), (2, 3), "{name}");
+    }
+    succeeded(&machine.boot());
+    // Without the tenant: there is nothing to enroll any more.
+    assert_eq!(machine.enroll(""), End::Done);
+    machine.is_clean();
+    succeeded(&machine.boot());
+    // And once more there is nothing to do, which is said.
+    let End::Failed(why) = machine.enroll("") else { panic!("enrolled twice") };
+    assert!(why.contains("enrollment_used") || why.contains("already used"), "{why}");
+}
