@@ -20,8 +20,14 @@ fn around(json: &[u8]) -> Option<Vec<u8>> {
 fn judge(header: &Header) {
     let _ = header.halfkey_tokens();
     let _ = header.check_volume(1 << 30);
+    let _ = header.check_room(4096);
+    let _ = (header.flags(), header.unknown_flags());
     for slot in header.keyslots() {
-        let _ = header.check(slot, 1 << 30);
+        if let Ok(checked) = header.check(slot, 1 << 30) {
+            let flags = checked.flags.clone();
+            // What the agent writes, it reads.
+            assert!(Header::parse(&checked.header(0, &flags), 0).is_ok());
+        }
     }
 }
 
@@ -33,6 +39,8 @@ libfuzzer_sys::fuzz_target!(|bytes: &[u8]| {
         judge(&header);
     }
     if let Ok(text) = std::str::from_utf8(bytes) {
-        let _ = Token::parse(text);
+        if let Ok(token) = Token::parse(text) {
+            assert_eq!(Token::parse(&token.to_json()).ok().as_ref(), Some(&token));
+        }
     }
 });
