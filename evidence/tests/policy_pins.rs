@@ -483,6 +483,8 @@ fn every_word_of_the_floor_is_refused_on_every_path() {
         "rd.systemd.wants=dracut-emergency.service",
         "kgdboc=ttyS0",
         "kgdbwait",
+        "sysrq_always_enabled",
+        "sysrq_always_enabled=1",
         "bootconfig",
         "initrd=/evil.img",
         "initrdmem=0x1000,1",

@@ -20,7 +20,7 @@ const UNIT: &str = "it starts a program or mounts a file system that is in no me
 
 /// What no command line of any policy may have, and why. `*` stands for anything at the end of a word, or at its beginning for
 /// anything before the end of a name.
-pub(super) const FORBIDDEN: [(&str, &str); 32] = [
+pub(super) const FORBIDDEN: [(&str, &str); 33] = [
     ("rdinit=*", "it starts another program in place of the initrd's init, before anything of halfkey"),
     ("init=*", "it starts another program in place of the system's init"),
     ("rd.cmdline*", "dracut would ask for more options at the console, which nobody measures"),
@@ -48,6 +48,7 @@ pub(super) const FORBIDDEN: [(&str, &str); 32] = [
     ("rd.rescue", SHELL),
     ("kgdb*", "whoever holds the console can change the kernel"),
     ("ekgdb*", "whoever holds the console can change the kernel"),
+    ("sysrq_always_enabled*", "whoever holds the console can kill what guards the open disk"),
     ("bootconfig", BOOTCONFIG),
     ("bootconfig=*", BOOTCONFIG),
     ("initrdmem*", "the kernel would take its initrd from memory, where nobody measures it"),
