@@ -37,6 +37,22 @@ fn what_is_learned_from_a_boot_accepts_it_and_no_other() {
 }
 
 #[test]
+fn a_log_without_a_quote_says_nothing_of_the_tpm() {
+    for boot in BOOTS {
+        let text = boot.learned();
+        assert!(!text.contains("[tpm]"), "{text}");
+        let pinned = text.replacen("\n[", "\n[tpm]\nfirmware = [\"0x7\"]\n\n[", 1);
+        let pinned = Policy::parse(&pinned).unwrap_or_else(|problems| panic!("{problems:?}\n{pinned}"));
+        let found = boot.judge(&pinned).findings;
+        let [only] = &found[..] else { panic!("{found:?}") };
+        let said = (only.what.as_str(), only.expected.as_str(), only.found.as_str());
+        assert_eq!(said, ("firmware of the TPM", "0x0000000000000007", "no quote"));
+        let changes = diff(&learned(boot), &pinned);
+        assert!(changes.len() == 1 && changes[0].path == "tpm.firmware", "{changes:?}");
+    }
+}
+
+#[test]
 fn every_event_has_its_rule() {
     for boot in BOOTS {
         let policy = learned(boot);

@@ -4,6 +4,7 @@
 mod common;
 
 use common::node::{Node, said};
+use common::software::Software;
 use common::{Server, get, path, post, refused};
 use halfkey_protocol::Reason;
 use halfkey_protocol::wire::Verdict;
@@ -92,6 +93,28 @@ async fn another_firmware_of_the_tpm_is_shown() {
     assert_eq!((changed.version, changed.before.as_deref()), (firmware.version, Some("0x0000000000000001")));
     let said_so = entries(&operator, &node, "tpm_firmware").await;
     assert!(said_so.len() == 1 && said_so[0].contains("0x0000000000000001 before"), "{said_so:?}");
+}
+
+#[tokio::test]
+async fn a_policy_may_pin_the_firmware_of_the_tpm() {
+    let server = Server::start();
+    let (anybody, operator) = (server.anybody(), server.operator());
+    let node = Node::new();
+    node.register(&anybody).await.unwrap();
+    node.enroll(&anybody, &operator, "first").await;
+    let record: NodeRecord = get(&operator, &path(node.id, "")).await.unwrap();
+    let version = record.tpm_firmware.expect("from the quote that fetched C_U").version;
+    let scope = format!("node:{}", node.id);
+    let pinned = |list: &str| {
+        Software::default().policy("pinned").replacen("\n[", &format!("\n[tpm]\nfirmware = {list}\n\n["), 1)
+    };
+    node.apply(&operator, &scope, 1, &pinned(&format!("[\"0x1\", \"{version}\"]"))).await.unwrap();
+    assert_eq!(said(&node.boot(&anybody).await), "released");
+    node.apply(&operator, &scope, 2, &pinned("[\"0x1\"]")).await.unwrap();
+    let verdict = node.boot(&anybody).await;
+    assert_eq!(said(&verdict), "denied policy_mismatch");
+    let expected = format!("firmware of the TPM: tpm.firmware: expected 0x0000000000000001, found {version}");
+    assert!(verdict.message.contains(&expected), "{verdict:?}");
 }
 
 #[tokio::test]

@@ -22,6 +22,7 @@ pub struct ExplainedLog<'a> {
     userspace: Vec<UserspaceEvent>,
     coverage: Vec<Coverage>,
     quoted: [Digest; QUOTED_PCRS],
+    tpm_firmware: Option<u64>,
 }
 
 /// Proof: the firmware log, and what systemd measured after it, give the PCRs of one quote.
@@ -115,7 +116,14 @@ impl<'a> ReplayedLog<'a> {
         for (pcr, value) in (0..).zip(&mut quoted) {
             value.set(quote.pcr(pcr));
         }
-        let log = ExplainedLog { bank, log: self, userspace, coverage, quoted };
+        let log = ExplainedLog {
+            bank,
+            log: self,
+            userspace,
+            coverage,
+            quoted,
+            tpm_firmware: Some(quote.firmware_version()),
+        };
         Ok(ProvenLog { log, qualifying_data: *quote.qualifying_data() })
     }
 }
@@ -159,7 +167,7 @@ impl<'a> ReplayedLog<'a> {
             let value = &mut quoted[usize::from(event.pcr)];
             *value = self.bank().extend(value, &event.digest);
         }
-        Ok(ExplainedLog { bank, coverage: coverage.into(), quoted, userspace, log: self })
+        Ok(ExplainedLog { bank, coverage: coverage.into(), quoted, userspace, log: self, tpm_firmware: None })
     }
 }
 
@@ -213,6 +221,11 @@ impl<'a> ExplainedLog<'a> {
     /// The bank of log and quote.
     pub fn bank(&self) -> Hash {
         self.bank
+    }
+
+    /// The version of the TPM's firmware, from the quote; none without one.
+    pub fn tpm_firmware(&self) -> Option<u64> {
+        self.tpm_firmware
     }
 
     /// The firmware log.

@@ -107,6 +107,9 @@ fn rules(document: &Document) -> Rules {
             rules.push((path.to_owned(), Values::One(digests(list).collect::<Vec<_>>().join(", "))));
         }
     }
+    if let Some(versions) = &document.tpm_firmware {
+        set(&mut rules, "tpm.firmware", versions.iter().map(|version| tpm_firmware(*version)));
+    }
     for (pcr, list) in &document.pcrs {
         set(&mut rules, &format!("pcr.{pcr}"), digests(list));
     }
@@ -174,6 +177,11 @@ fn boot_rules(rules: &mut Rules, boot: &Boot, path: &str) {
     if !boot.events.is_empty() {
         set(rules, &format!("{path} event"), boot.events.iter().map(event));
     }
+}
+
+/// A version of a TPM's firmware, as a document has it.
+pub(super) fn tpm_firmware(version: u64) -> String {
+    format!("{version:#018x}")
 }
 
 fn set(rules: &mut Rules, path: &str, values: impl Iterator<Item = String>) {

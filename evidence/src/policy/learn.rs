@@ -249,6 +249,7 @@ fn nothing() -> Document {
         ignore: 0,
         secure_boot: SecureBoot { dbx: Some(Dbx::AtLeast(Vec::new())), ..SecureBoot::default() },
         firmware: [None, None],
+        tpm_firmware: None,
         pcrs: Vec::new(),
         command_line: CommandLine::None,
         boots: Vec::new(),

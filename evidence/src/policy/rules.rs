@@ -15,6 +15,8 @@ pub(crate) struct Document {
     pub secure_boot: SecureBoot,
     /// `[firmware]`: PCR 0 and 2, if covered.
     pub firmware: [Option<Vec<Digest>>; 2],
+    /// `[tpm]`: versions that the TPM's firmware may have, if anything is said of them.
+    pub tpm_firmware: Option<Vec<u64>>,
     /// `[pcr]`: allowed values of whole PCRs.
     pub pcrs: Vec<(u8, Vec<Digest>)>,
     /// `[command_line]`

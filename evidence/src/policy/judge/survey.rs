@@ -8,6 +8,7 @@ use super::{Claims, Context};
 use crate::eventlog::content::{Content, GrubText, Tag};
 use crate::eventlog::{Claim, EXPLAINED, ExplainedLog, kind};
 use crate::policy::command_line::{MAX_LINE, Objection, Rule, objection_of_rule};
+use crate::policy::compare::tpm_firmware as version_text;
 use crate::policy::compiled::{load_options, sections_of};
 use crate::policy::rules::{CommandLine, Digest};
 
@@ -68,6 +69,7 @@ pub(in crate::policy) fn survey<'l, S: Sink>(
         used: vec![0; context.rules.limits.len()],
     };
     let mut progress = Progress::default();
+    tpm_firmware(context, sink);
     whole_pcrs(context, sink);
     let mut proofs = Proofs { context, claimed: claims.line(), digests: None };
     for seen in events(context.log) {
@@ -110,6 +112,20 @@ pub(in crate::policy) fn events<'l>(log: &'l ExplainedLog<'l>) -> impl Iterator<
         digest: &event.digest,
     });
     firmware.chain(userspace.filter(|seen| EXPLAINED.contains(&seen.pcr)))
+}
+
+/// `[tpm]`. A log by itself says nothing of the TPM: that is in the quote.
+fn tpm_firmware<S: Sink>(context: &Context<'_, '_>, sink: &mut S) {
+    let Some(versions) = &context.policy.document.tpm_firmware else { return };
+    let found = context.log.tpm_firmware();
+    if found.is_some_and(|found| versions.contains(&found)) {
+        return;
+    }
+    sink.missing(None, "firmware of the TPM", || Why {
+        rule: "tpm.firmware".to_owned(),
+        expected: versions.iter().map(|version| version_text(*version)).collect::<Vec<_>>().join(" or "),
+        found: found.map_or_else(|| "no quote".to_owned(), version_text),
+    });
 }
 
 /// `[pcr]`

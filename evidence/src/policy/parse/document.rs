@@ -15,6 +15,8 @@ use toml::de::DeValue;
 const MAX_BOOTS: usize = 128;
 /// Images of a boot.
 const MAX_IMAGES: usize = 16;
+/// Versions of a TPM's firmware.
+const MAX_VERSIONS: usize = 256;
 /// Events of a table.
 const MAX_EVENTS: usize = 2048;
 /// Digests of a list.
@@ -67,6 +69,7 @@ pub(super) fn policy(table: &mut Table<'_>, problems: &mut Problems<'_>) -> Pars
         ignore: ignore(table, &mut places, problems),
         secure_boot: secure_boot(table, &mut places, problems),
         firmware: firmware(table, &mut places, problems),
+        tpm_firmware: tpm(table, problems),
         pcrs: pcrs(table, &mut places, problems),
         command_line: command_line(table, &mut places, problems),
         boots: boots(table, &mut places, problems),
@@ -190,6 +193,28 @@ fn firmware(
     let lists = ["pcr0", "pcr2"].map(|key| digests(&mut table, key, problems).map(|list| list.value));
     table.finish(problems);
     lists
+}
+
+/// `[tpm]`
+fn tpm(table: &mut Table<'_>, problems: &mut Problems<'_>) -> Option<Vec<u64>> {
+    let mut table = table.table("tpm", problems)?;
+    let what = "versions of a TPM's firmware (0x and 1 to 16 hex digits, as `halfkey node show` has them)";
+    let read = |value: &DeValue<'_>| {
+        let digits = value.as_str()?.strip_prefix("0x")?;
+        // from_str_radix takes a sign as well.
+        let is_number = digits.bytes().all(|byte| byte.is_ascii_hexdigit()) && digits.len() <= 16;
+        u64::from_str_radix(digits, 16).ok().filter(|_| is_number)
+    };
+    let versions = table.list("firmware", what, MAX_VERSIONS, problems, read);
+    match &versions {
+        Some(list) if list.value.is_empty() => {
+            problems.push(list.at, "tpm.firmware: expected at least one version, found none");
+        }
+        Some(_) => {}
+        None => table.missing("firmware", problems),
+    }
+    table.finish(problems);
+    Some(versions?.value.into_iter().map(|version| version.value).collect())
 }
 
 /// `[pcr]`: keys are numbers.

@@ -76,6 +76,29 @@ fn a_whole_document_is_read() {
 }
 
 #[test]
+fn the_firmware_of_the_tpm_may_be_pinned() {
+    let pinned =
+        |list: &str| policy(&GOOD.replace("[firmware]", &format!("[tpm]\nfirmware = {list}\n[firmware]")));
+    let document = pinned("[\"0x0007005500000010\", \"0x20191023\"]").expect("a good policy");
+    assert_eq!(document.tpm_firmware, Some(vec![0x0007_0055_0000_0010, 0x2019_1023]));
+    assert_eq!(policy(GOOD).expect("a good policy").tpm_firmware, None);
+    for (list, message) in [
+        ("[]", "tpm.firmware: expected at least one version"),
+        ("[\"7.85\"]", "versions of a TPM's firmware"),
+        ("[\"0x+7\"]", "versions of a TPM's firmware"),
+        ("[\"0x\"]", "versions of a TPM's firmware"),
+        ("[\"0x00000000000000001\"]", "versions of a TPM's firmware"),
+        ("[7]", "versions of a TPM's firmware"),
+        ("[\"0x7\"]\nvendor = \"x\"", "tpm.vendor"),
+    ] {
+        let problems = pinned(list).map(|_| ()).expect_err(list);
+        assert!(problems.iter().any(|problem| problem.message.contains(message)), "{list}: {problems:?}");
+    }
+    let problems = policy(&GOOD.replace("[firmware]", "[tpm]\n[firmware]")).map(|_| ()).expect_err("empty");
+    assert!(problems.iter().any(|problem| problem.message.contains("firmware")), "{problems:?}");
+}
+
+#[test]
 fn what_is_not_the_schema_is_found_where_it_stands() {
     first("name = \"web servers\"", "name = web", (3, 8), "not toml");
     first("format = 1", "format = 2", (2, 10), "expected 1, found 2");
