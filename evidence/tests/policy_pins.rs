@@ -364,6 +364,44 @@ fn before_a_signed_uki_nothing_may_add_an_initrd() {
     );
 }
 
+#[test]
+fn a_signer_of_more_than_ukis_is_named() {
+    let boot = boot("uki-secure-boot-own-keys");
+    let good = boot.records().iter().find(|record| is_tag(record, INITRD)).unwrap().digest.clone();
+    let pinned = format!("sha256:{}", hex(&good));
+    let also = |roles: &str| format!("signer_also_signs = [{roles}]\n");
+    let with = |role: &str, roles: &str| by_signer(boot, &pinned, &image(role, 0x11), &also(roles));
+    refused(
+        &by_signer(boot, &pinned, &image("loader", 0x11), ""),
+        "must have signed the loader of boot \"ours\" too",
+    );
+    refused(&with("loader", "\"kernel\""), "must have signed the loader");
+    refused(&with("shim", ""), "must have signed the shim");
+    policy(&with("loader", "\"loader\", \"kernel\""));
+    policy(&with("other", ""));
+    // Another boot of the same policy shows it as well.
+    let other = format!(
+        "\n[[boot]]\nname = \"grub\"\ncommand_line = \"systemd.import_credentials=no\"\ninitrd = \"sha256:{0}\"\n{1}{2}[[boot.event]]\npcr = 8\ntext = \"grub_cmd: initrd /i\"\n[[boot.event]]\npcr = 9\ndigest = \"sha256:{0}\"\n",
+        "99".repeat(32),
+        image("loader", 0x12),
+        image("kernel", 0x13),
+    );
+    let signed = by_signer(boot, "signed", "", "");
+    policy(&signed);
+    refused(&format!("{signed}{other}"), "must have signed the loader of boot \"grub\" too");
+    let accepted = by_signer(boot, "signed", "", &also("\"loader\", \"kernel\""));
+    policy(&format!("{accepted}{other}"));
+    // Where another authority may have verified it, nobody knows.
+    let authorities = format!("authorities = [\n  \"sha256:{}\",\n", "77".repeat(32));
+    policy(&format!("{signed}{other}").replace("authorities = [\n", &authorities));
+    // It is said of a signer.
+    let text =
+        boot.learned().replacen("authenticode = ", &format!("{}authenticode = ", also("\"loader\"")), 1);
+    let problems = Policy::parse(&text).map(|_| ()).unwrap_err();
+    assert!(problems[0].message.contains("expected signer beside it"), "{problems:?}");
+    assert!(Policy::parse(&with("loader", "\"uki\"")).is_err());
+}
+
 /// What is in PCR 12 can be added by whatever runs.
 #[test]
 fn a_line_in_pcr_12_is_none_of_a_signed_uki() {

@@ -8,7 +8,7 @@ use super::reader::{At, Problems};
 use crate::policy::Additions;
 use crate::policy::command_line::{Floor, MAX_LINE, NO_CREDENTIALS, NO_RUNTIME, forbids, is_forbidden};
 use crate::policy::pin::{self, Part};
-use crate::policy::rules::{Boot, CommandLine, Document, Role, SecureBoot, Token};
+use crate::policy::rules::{Allowed, Boot, CommandLine, Document, Image, Role, SecureBoot, Token};
 use std::collections::HashSet;
 
 /// PCRs that may be ignored: firmware's data and configuration, and what drivers measure. Code and configuration of the
@@ -16,11 +16,14 @@ use std::collections::HashSet;
 const MAY_BE_IGNORED: [u8; 6] = [0, 1, 2, 3, 5, 6];
 /// PCRs that events of a boot may be in.
 const BOOT_EVENTS: [u8; 6] = [8, 9, 11, 12, 13, 14];
+/// What takes an initramfs from elsewhere, or starts what does.
+const ALSO_SIGNED: [Role; 3] = [Role::Shim, Role::Loader, Role::Kernel];
 
 pub(super) fn policy(parsed: &Parsed, problems: &mut Problems<'_>) {
     let Parsed { document, places } = parsed;
     pcrs(document, places, problems);
     secure_boot(document, places, problems);
+    signers(document, places, problems);
     command_line(document, places, problems);
     boots(&document.boots, places, Some(document), problems);
     events(
@@ -159,6 +162,50 @@ fn secure_boot(document: &Document, places: &Places, problems: &mut Problems<'_>
             "secure_boot.authorities: expected the certificates that may have verified an image, found none and no image with a \
              signer: with Secure Boot on, one of them verified each image",
         );
+    }
+}
+
+/// A signer that also signed what is no UKI, as far as the document shows it: with Secure Boot on somebody has verified each image that
+/// firmware starts, and where one signer is the only one who may have, it was that one.
+fn signers(document: &Document, places: &Places, problems: &mut Problems<'_>) {
+    if !document.secure_boot.required {
+        return;
+    }
+    let named = || {
+        let images = document.boots.iter().flat_map(|boot| &boot.images);
+        images.filter_map(|image| match &image.allowed {
+            Allowed::Signer(signers) => Some(signers.as_slice()),
+            Allowed::Authenticode(_) => None,
+        })
+    };
+    let mut everybody: Vec<_> = named().flatten().chain(&document.secure_boot.authorities).collect();
+    everybody.sort_unstable_by_key(|digest| digest.as_bytes());
+    everybody.dedup();
+    let [only] = everybody.as_slice() else { return };
+    let signed = |image: &Image| image.has_signers();
+    let other = document.boots.iter().flat_map(|boot| {
+        // What comes after a uki is the kernel inside of it.
+        let uki = boot.images.iter().position(|image| image.role == Role::Uki);
+        let images = &boot.images[..uki.unwrap_or(boot.images.len())];
+        images.iter().filter(|image| !signed(image)).map(move |image| (boot, image.role))
+    });
+    let other: Vec<_> = other.filter(|(_, role)| ALSO_SIGNED.contains(role)).collect();
+    for (boot, at) in document.boots.iter().zip(&places.boots) {
+        for (image, at) in boot.images.iter().zip(&at.images).filter(|(image, _)| signed(image)) {
+            if let Some((of, role)) = other.iter().find(|(_, role)| !image.signer_also_signs.contains(role)) {
+                problems.floor(
+                    *at,
+                    format!(
+                        "boot {:?}: expected a signer of ukis alone, found {only}, which must have signed the {role} of boot {:?} too, as nobody else is an \
+                         authority: started in the place of the uki, it takes any initramfs\n\
+                         hint: have a key for ukis alone; or say signer_also_signs = [\"{role}\"], if you know and accept it",
+                        boot.name,
+                        of.name,
+                        role = role.name(),
+                    ),
+                );
+            }
+        }
     }
 }
 
