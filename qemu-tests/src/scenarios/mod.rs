@@ -11,8 +11,8 @@
 //! | 11 | [`rogue`]: another root |
 //! | 13, 14 | [`exits`]: shells of the initramfs, an agent that crashes |
 //! | 15 to 20 | [`updates`]: kernel updates, announced and not |
-//! | 21 to 24 | [`secure_boot`]: images signed by the owner, by others, by nobody |
-//! | 25 to 28 | [`loaders`]: shim and GRUB, systemd-boot |
+//! | 21 to 24, 28 | [`secure_boot`]: images signed by the owner, by others, by nobody |
+//! | 25 to 27 | [`loaders`]: shim and GRUB, systemd-boot |
 
 mod afterwards;
 mod exits;
@@ -266,15 +266,20 @@ pub const ALL: &[Scenario] = &[
         "Secure Boot off and an unsigned image: denied and named",
         secure_boot::unsigned,
     ),
+    SecureBoot.tells(
+        28,
+        "token",
+        "a forbidden word on a signed command line: denied and named",
+        secure_boot::token,
+    ),
     Grub.tells(25, "grub", "shim and GRUB: approved, then unattended", loaders::unattended),
     Grub.tells(26, "grub-command", "another command in grub.cfg: denied and named", loaders::grub_command),
     Entry.tells(
         27,
         "entry",
-        "systemd-boot with a type 1 entry: approved, then unattended",
-        loaders::unattended,
+        "systemd-boot with a type 1 entry: nothing pins its initramfs, so it is not learned",
+        loaders::entry,
     ),
-    Entry.tells(28, "token", "a forbidden word on the command line: denied and named", loaders::token),
 ];
 
 /// The scenario with this name or number.

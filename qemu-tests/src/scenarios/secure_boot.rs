@@ -1,4 +1,4 @@
-//! 21 to 24: Secure Boot with the owner's keys, and a policy that names the signer instead of hashes.
+//! 21 to 24, 28: Secure Boot with the owner's keys, and a policy that names the signer instead of hashes.
 
 use super::World;
 use super::updates::{propose, unattended};
@@ -82,6 +82,37 @@ pub fn unsigned(world: &mut World) -> Result<()> {
     story.proves("denied: the variable SecureBoot and the image are named");
     restore(rig, estate)
 }
+
+/// A policy that allows words of the command line, and forbids one: the signer's own images must keep to it.
+pub fn token(world: &mut World) -> Result<()> {
+    const FORBIDDEN: &str = "panic=1";
+    let World { rig, story, estate, .. } = trusting_signer(world)?;
+    let estate = estate.as_mut().context("there is an enrolled machine")?;
+    let key = FORBIDDEN.split('=').next().unwrap_or_default();
+    story.does(Operator, format!("allows the words of the command line one by one, and forbids {key}="));
+    let before = estate.policy()?;
+    let kept: Vec<&str> = before.lines().filter(|line| !line.starts_with("command_line = ")).collect();
+    let allowed: Vec<_> = estate.system.cmdline.split(' ').filter(|word| *word != REQUIRED).collect();
+    let rules = format!(
+        "[command_line]\nallowed = {allowed:?}\nrequired = [{REQUIRED:?}]\nforbidden = [\"{key}=*\"]\n"
+    );
+    estate.apply(&format!("{}\n\n{rules}", kept.join("\n")))?;
+    story.does(Operator, format!("signs an image with {FORBIDDEN} in its command line"));
+    let cmdline = format!("{} {FORBIDDEN}", estate.system.cmdline);
+    let system = System { cmdline, ..estate.system.clone() };
+    let trust = system.path.trust(&rig.images.keys)?;
+    denied(rig, estate, &system, &trust, &[&["command_line.forbidden", FORBIDDEN]])?;
+    let findings = estate.last_record()?.findings;
+    let other = findings.iter().find(|finding| !finding.to_string().contains(FORBIDDEN));
+    ensure!(other.is_none(), "something else than the forbidden word was found: {other:?}");
+    story.does(Verifier, format!("denies: {}", estate.last_record()?.summary.message));
+    story.proves("denied: the forbidden word is named, and nothing else");
+    estate.apply(&before)?;
+    restore(rig, estate)
+}
+
+/// What the floor wants of every command line.
+const REQUIRED: &str = "systemd.import_credentials=no";
 
 /// The next boot is denied, and the findings name all of this.
 fn denied(rig: &Rig, estate: &mut Estate, system: &System, trust: &Trust, named: &[&[&str]]) -> Result<()> {

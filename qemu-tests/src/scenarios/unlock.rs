@@ -1,11 +1,12 @@
 //! 1 and 2: from a machine that nobody knows to one that unlocks itself.
 
-use super::World;
+use super::{World, loaders};
 use crate::ensure;
 use crate::error::{Context, Result};
 use crate::estate::{Estate, LABEL, closed_fence, found};
 use crate::image::guest::PASSPHRASE;
 use crate::image::header;
+use crate::image::system::BootPath;
 use crate::machine::{BOOT, MOMENT, Reached};
 use crate::story::Who::{Machine, Operator, Verifier};
 use halfkey_protocol::Reason;
@@ -19,6 +20,7 @@ const SHELL: &str = "root@guest:~# ";
 /// is approved, and then the root mounts without anybody typing.
 pub fn enroll(world: &mut World) -> Result<()> {
     let system = world.system();
+    let system_path = system.path;
     let (mut machine, verifier, tenant) = found(&world.rig, &system)?;
     let story = &world.story;
 
@@ -76,8 +78,13 @@ pub fn enroll(world: &mut World) -> Result<()> {
     let pending = wait_for_pending(&estate)?;
     ensure!(pending == Reason::NoPolicy.code(), "the boot is pending because of {pending}");
     story.does(Verifier, "answers `pending`; the machine waits, no prompt yet");
-    story.does(Operator, format!("looks at the boot and runs: halfkey approve {LABEL}"));
-    estate.tenant.run(&["approve", LABEL, "--yes"])?;
+    if system_path == BootPath::Entry {
+        loaders::is_not_learned(story, &estate)?;
+        estate.tenant.run(&["approve", LABEL, "--once", "--yes"])?;
+    } else {
+        story.does(Operator, format!("looks at the boot and runs: halfkey approve {LABEL}"));
+        estate.tenant.run(&["approve", LABEL, "--yes"])?;
+    }
     boot.expect(Reached::System)?;
     estate.was_attested(&boot.marker()?)?;
     story.proves("approved while it waited: the root mounted, nobody typed");
