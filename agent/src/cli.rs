@@ -111,6 +111,8 @@ signature, and adds a keyslot and a token to each LUKS2 volume. Can be run again
   --rebuild-initramfs    run dracut (or update-initramfs) afterwards
   --root-elsewhere       the system that boots from these volumes is not the one that runs;
                          else the volumes of its / and /usr must be among them
+  --others-may-ask       the initramfs opens other LUKS volumes too, without asking anybody
+                         (a key file in it); else enroll refuses such a set
   --owner-password-file FILE, --endorsement-password-file FILE
                          if these hierarchies of the TPM have a password
 ";
@@ -250,7 +252,7 @@ fn seconds(text: &str) -> Result<Duration> {
 fn enroll(parser: &mut lexopt::Parser, mut tpm: Location) -> Result<Command> {
     let (mut server, mut registrar, mut ca, mut tenant_key, mut key_file) = (None, None, None, None, None);
     let (mut timeout, mut rebuild_initramfs) = (Duration::from_secs(3600), false);
-    let mut root_elsewhere = false;
+    let (mut root_elsewhere, mut others_may_ask) = (false, false);
     let (mut devices, mut passwords) = (Vec::new(), Vec::new());
     while let Some(arg) = parser.next()? {
         match arg {
@@ -264,6 +266,7 @@ fn enroll(parser: &mut lexopt::Parser, mut tpm: Location) -> Result<Command> {
             Long("timeout") => timeout = seconds(&parser.value()?.string()?)?,
             Long("rebuild-initramfs") => rebuild_initramfs = true,
             Long("root-elsewhere") => root_elsewhere = true,
+            Long("others-may-ask") => others_may_ask = true,
             Long("owner-password-file") => passwords.push((Hierarchy::Owner, PathBuf::from(parser.value()?))),
             Long("endorsement-password-file") => {
                 passwords.push((Hierarchy::Endorsement, PathBuf::from(parser.value()?)));
@@ -286,6 +289,7 @@ fn enroll(parser: &mut lexopt::Parser, mut tpm: Location) -> Result<Command> {
         timeout,
         rebuild_initramfs,
         root_elsewhere,
+        others_may_ask,
         devices,
         tpm,
         passwords,

@@ -7,11 +7,13 @@
 //! | [`document`] | what the tenant signed, checked before anything of it is used |
 //! | [`plan`] | what each token will say of its volume |
 //! | [`bind`] | token, keyslot, token again with the seal |
+//! | [`prompts`] | whether anything would ask for a passphrase over the opened volumes |
 //! | [`root`] | whether the next boot's root would be on an enrolled volume |
 
 pub mod bind;
 pub mod document;
 pub mod plan;
+pub mod prompts;
 pub mod register;
 pub mod root;
 
@@ -59,6 +61,8 @@ pub struct Options {
     pub devices: Vec<PathBuf>,
     /// Another system boots from the volumes than the one that runs.
     pub root_elsewhere: bool,
+    /// Other volumes that the initramfs opens are opened without a prompt.
+    pub others_may_ask: bool,
     /// Where the TPM is.
     pub tpm: Location,
     /// Passwords of hierarchies that have one.
@@ -77,6 +81,9 @@ pub fn run(options: &Options) -> Result<()> {
     }
     root::check(&options.devices, options.root_elsewhere)?;
     let plans = plan::of(&options.devices, options.root_elsewhere)?;
+    if !options.others_may_ask && !options.root_elsewhere {
+        prompts::check(&options.devices, &plans)?;
+    }
     warn_of_floor(options.root_elsewhere);
     let tls = tls::config(&options.ca, 0)?;
     let mut tpm = Tpm::open(&options.tpm)?;

@@ -103,13 +103,15 @@ fn name_in_crypttab(crypttab: &str, uuid: &str, here: &dyn Fn(&str) -> bool) -> 
 pub(super) struct Entry<'a> {
     pub name: &'a str,
     pub device: &'a str,
+    pub options: &'a str,
 }
 
 /// Lines that have at least a name and a device.
 pub(super) fn entries(crypttab: &str) -> impl Iterator<Item = Entry<'_>> {
     crypttab.lines().filter_map(|line| {
         let mut fields = line.split_whitespace().take_while(|field| !field.starts_with('#'));
-        Some(Entry { name: fields.next()?, device: fields.next()? })
+        let (name, device) = (fields.next()?, fields.next()?);
+        Some(Entry { name, device, options: fields.nth(1).unwrap_or_default() })
     })
 }
 

@@ -1,0 +1,235 @@
+//! Whether the initramfs would ask for the passphrase of a volume that is not enrolled.
+//!
+//! Such a prompt comes after the opening, and none may stand over what attestation opened: the agent would close it again,
+//! and the machine would not boot unattended. So it is said at the enrollment.
+
+use super::plan::{self, Plan};
+use crate::boot::cmdline::Settings;
+use crate::boot::mountinfo;
+use crate::bounded;
+use crate::error::{Error, Result};
+use crate::luks::Header;
+use crate::luks::header::{Found, is_uuid};
+use std::collections::BTreeSet;
+use std::fs::File;
+use std::os::unix::fs::{FileTypeExt, MetadataExt};
+use std::path::{Path, PathBuf};
+
+/// Deeper stacks of block devices do not exist.
+const DEPTH: u32 = 16;
+/// More devices below one do not either.
+const WIDTH: usize = 256;
+
+/// What this system says of its next boot.
+struct System<'a> {
+    cmdline: &'a str,
+    crypttab: &'a str,
+    /// LUKS UUIDs below /, /usr and swap.
+    needed: BTreeSet<String>,
+    /// The LUKS UUID of what stands at a path; none if it is not LUKS.
+    uuid_at: &'a dyn Fn(&str) -> Option<String>,
+    /// All LUKS UUIDs here.
+    all: &'a dyn Fn() -> Vec<String>,
+}
+
+/// Refuses a set of volumes that leaves one for which the initramfs would ask. Plain files tell nothing of this system.
+///
+/// # Errors
+/// Names the volumes that are left.
+pub fn check(devices: &[PathBuf], plans: &[Plan]) -> Result<()> {
+    if !devices.iter().any(|path| path.metadata().is_ok_and(|found| found.file_type().is_block_device())) {
+        return Ok(());
+    }
+    let read =
+        |path: &str, max| String::from_utf8_lossy(&bounded::read(path, max).unwrap_or_default()).into_owned();
+    let mounts = mountinfo::parse(&read("/proc/self/mountinfo", 4 << 20));
+    let system = System {
+        cmdline: &read("/proc/cmdline", 64 << 10),
+        crypttab: &read("/etc/crypttab", 64 << 10),
+        needed: needed(&mounts, &read("/proc/swaps", 64 << 10), Path::new("/sys")),
+        uuid_at: &|path| uuid_of(Path::new(path)),
+        all: &|| {
+            let entries = std::fs::read_dir("/sys/class/block").into_iter().flatten().flatten();
+            entries.filter_map(|entry| uuid_of(&Path::new("/dev").join(entry.file_name()))).collect()
+        },
+    };
+    let left: Vec<_> =
+        asked(&system).into_iter().filter(|uuid| plans.iter().all(|plan| plan.uuid != *uuid)).collect();
+    if left.is_empty() {
+        return Ok(());
+    }
+    Err(Error::volume(format!(
+        "the initramfs would ask for the passphrase of volume {}, and what attestation opened would be closed for it",
+        left.join(", ")
+    ))
+    .hint("enroll it as well; or take it out of the initramfs (rd.luks.* on the kernel command line, x-initrd.attach in /etc/crypttab); if it is opened there without a prompt, add --others-may-ask"))
+}
+
+/// UUIDs of the volumes that an initramfs of this system opens.
+fn asked(system: &System) -> BTreeSet<String> {
+    let words: Vec<&str> = system.cmdline.split_ascii_whitespace().collect();
+    let off = |name: &str| {
+        let prefix = format!("{name}=");
+        let last = words.iter().filter_map(|word| word.strip_prefix(&*prefix)).next_back();
+        matches!(last, Some("0" | "no" | "off"))
+    };
+    let mut asked = BTreeSet::new();
+    if off("rd.luks") || off("luks") {
+        return asked;
+    }
+    asked.extend(Settings::parse(system.cmdline, "").named.into_iter().map(|named| named.uuid));
+    for word in &words {
+        if let Some(partition) = word.strip_prefix("rd.luks.partuuid=") {
+            asked.extend((system.uuid_at)(&plan::path_of(&format!("PARTUUID={partition}"))));
+        }
+    }
+    if words.iter().any(|word| matches!(*word, "rd.auto" | "rd.auto=1" | "rd.auto=yes")) {
+        asked.extend((system.all)());
+    }
+    if !off("rd.luks.crypttab") && !off("luks.crypttab") {
+        for entry in plan::entries(system.crypttab) {
+            let mut options = entry.options.split(',');
+            let attach = options.any(|option| option == "x-initrd.attach");
+            let uuid = (system.uuid_at)(&plan::path_of(entry.device));
+            asked.extend(uuid.filter(|uuid| attach || system.needed.contains(uuid)));
+        }
+    }
+    asked
+}
+
+/// LUKS UUIDs of the mappings below /, /usr and swap: dracut takes their entries of crypttab into the image.
+fn needed(mounts: &[mountinfo::Mount], swaps: &str, sys: &Path) -> BTreeSet<String> {
+    let mut devices: Vec<PathBuf> = Vec::new();
+    for mount in ["/", "/usr"].into_iter().filter_map(|point| mountinfo::at(mounts, point)) {
+        let (major, minor) = mount.device;
+        if major != 0 {
+            devices.push(sys.join(format!("dev/block/{major}:{minor}")));
+        } else if mount.kind == "btrfs" {
+            devices.extend(number_of(Path::new(&mount.source), sys));
+        }
+    }
+    for line in swaps.lines().skip(1) {
+        let path = line.split_whitespace().next().unwrap_or_default();
+        devices.extend(number_of(Path::new(path), sys));
+    }
+    let (mut found, mut budget) = (BTreeSet::new(), WIDTH);
+    devices.iter().for_each(|device| below(device, DEPTH, &mut budget, &mut found));
+    found
+}
+
+fn below(device: &Path, depth: u32, budget: &mut usize, found: &mut BTreeSet<String>) {
+    if depth == 0 || *budget == 0 {
+        return;
+    }
+    *budget -= 1;
+    let text = bounded::read_text(device.join("dm/uuid"), 256).unwrap_or_default();
+    let uuid = text.strip_prefix("CRYPT-LUKS").and_then(|rest| rest.get(2..34)).and_then(dashed);
+    found.extend(uuid);
+    for slave in std::fs::read_dir(device.join("slaves")).into_iter().flatten().flatten() {
+        below(&slave.path(), depth - 1, budget, found);
+    }
+}
+
+/// A UUID as LUKS writes it, from one without dashes.
+fn dashed(hex: &str) -> Option<String> {
+    let part = |from, to| hex.get(from..to);
+    let uuid =
+        format!("{}-{}-{}-{}-{}", part(0, 8)?, part(8, 12)?, part(12, 16)?, part(16, 20)?, part(20, 32)?);
+    is_uuid(&uuid).then_some(uuid)
+}
+
+fn number_of(path: &Path, sys: &Path) -> Option<PathBuf> {
+    use nix::sys::stat::{major, minor};
+    let found = std::fs::metadata(path).ok().filter(|found| found.file_type().is_block_device())?;
+    Some(sys.join(format!("dev/block/{}:{}", major(found.rdev()), minor(found.rdev()))))
+}
+
+fn uuid_of(path: &Path) -> Option<String> {
+    let file = File::open(path).ok()?;
+    match Header::read(&file) {
+        Ok(Found::Luks2(header)) => Some(header.uuid),
+        Ok(Found::Luks1) | Err(_) => Header::claimed_uuid(&file),
+        Ok(Found::Nothing) => None,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+    use std::fs::{create_dir_all, write};
+    use std::os::unix::fs::symlink;
+
+    const A: &str = "0afd6329-fe84-4fc3-be1c-f947e595762f";
+    const B: &str = "1afd6329-fe84-4fc3-be1c-f947e595762f";
+    const C: &str = "2afd6329-fe84-4fc3-be1c-f947e595762f";
+
+    /// /dev/vdb is volume B, and C is here as well.
+    fn of(cmdline: &str, crypttab: &str, needed: &[&str]) -> Vec<String> {
+        let at = |path: &str| {
+            let b = ["/dev/vdb", "/dev/disk/by-partuuid/p-b"].contains(&path) || path.ends_with(B);
+            if b { Some(B.to_owned()) } else { None }
+        };
+        let system = System {
+            cmdline,
+            crypttab,
+            needed: needed.iter().map(|uuid| (*uuid).to_owned()).collect(),
+            uuid_at: &at,
+            all: &|| vec![A.into(), B.into(), C.into()],
+        };
+        asked(&system).into_iter().collect()
+    }
+
+    #[test]
+    fn what_the_command_line_names() {
+        assert!(of("quiet root=/dev/mapper/root", "", &[]).is_empty());
+        assert_eq!(of(&format!("rd.luks.name={A}=root rd.luks.uuid=luks-{B}"), "", &[]), [A, B]);
+        assert_eq!(of("rd.luks.partuuid=p-b", "", &[]), [B]);
+        assert_eq!(of("rd.auto", "", &[]), [A, B, C]);
+        assert!(of(&format!("rd.luks.uuid={B} rd.luks=0"), "", &[]).is_empty());
+    }
+
+    #[test]
+    fn what_crypttab_brings_into_the_image() {
+        let entry = |options: &str| format!("data /dev/vdb none {options}\n");
+        assert!(of("", &entry("luks,discard"), &[]).is_empty());
+        assert_eq!(of("", &entry("luks,x-initrd.attach"), &[]), [B]);
+        // Below swap or /usr.
+        assert_eq!(of("", &entry("luks"), &[B]), [B]);
+        assert_eq!(of("", &format!("data UUID={B} /key x-initrd.attach"), &[]), [B]);
+        assert!(of("rd.luks.crypttab=0", &entry("x-initrd.attach"), &[]).is_empty());
+        assert!(of("", "swap /dev/vdz /dev/urandom swap,x-initrd.attach", &[]).is_empty());
+    }
+
+    #[test]
+    fn what_is_below_the_root() {
+        let top = tempfile::tempdir().unwrap();
+        let block = top.path().join("devices/block");
+        create_dir_all(top.path().join("dev/block")).unwrap();
+        for (name, uuid) in [
+            ("dm-0", format!("CRYPT-LUKS2-{}-root", A.replace('-', ""))),
+            ("dm-1", "LVM-abc".into()),
+            ("dm-2", "CRYPT-LUKS1-short".into()),
+        ] {
+            create_dir_all(block.join(name).join("dm")).unwrap();
+            write(block.join(name).join("dm/uuid"), uuid).unwrap();
+        }
+        create_dir_all(block.join("dm-1/slaves")).unwrap();
+        for slave in ["dm-0", "dm-2"] {
+            symlink(block.join(slave), block.join("dm-1/slaves").join(slave)).unwrap();
+        }
+        symlink(block.join("dm-1"), top.path().join("dev/block/253:1")).unwrap();
+        let mounts = mountinfo::parse("28 1 253:1 / / rw - ext4 /dev/vg/root rw");
+        let found: Vec<_> =
+            needed(&mounts, "Filename Type\n/dev/not-there partition\n", top.path()).into_iter().collect();
+        assert_eq!(found, [A]);
+    }
+
+    proptest! {
+        #[test]
+        fn any_texts_are_read(cmdline in ".{0,100}", crypttab in ".{0,100}", uuid in ".{0,60}") {
+            of(&cmdline, &crypttab, &[]);
+            dashed(&uuid);
+        }
+    }
+}
