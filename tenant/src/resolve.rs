@@ -16,7 +16,12 @@ const SHOWN: usize = 8;
 pub fn resolve(client: &Client, typed: &str) -> Result<NodeId> {
     match NodeId::parse(&typed.to_ascii_lowercase()) {
         Some(id) => Ok(id),
-        None => pick(&client.nodes()?.nodes, typed),
+        // The server would refuse it, and an empty variable in a script is no node.
+        None if typed.trim().is_empty() => pick(&[], typed),
+        None => {
+            let found = client.nodes_named(typed)?;
+            pick_of(&found.nodes, typed, found.next.is_some())
+        }
     }
 }
 
@@ -26,6 +31,11 @@ pub fn resolve(client: &Client, typed: &str) -> Result<NodeId> {
 /// # Errors
 /// When none or several fit.
 pub fn pick(nodes: &[NodeSummary], typed: &str) -> Result<NodeId> {
+    pick_of(nodes, typed, false)
+}
+
+/// The same of a part of the nodes: with `more`, others fit as well.
+fn pick_of(nodes: &[NodeSummary], typed: &str, more: bool) -> Result<NodeId> {
     let prefix = typed.to_ascii_lowercase();
     let is_prefix = !prefix.is_empty() && prefix.bytes().all(|b| b.is_ascii_hexdigit() || b == b'-');
     let fits = |node: &&NodeSummary| {
@@ -38,18 +48,19 @@ pub fn pick(nodes: &[NodeSummary], typed: &str) -> Result<NodeId> {
             format!("no node has the label or an id beginning with `{}`", clean_short(typed, 64)),
         )
         .hint("`halfkey nodes` lists them")),
-        [node] => NodeId::parse(&node.id).ok_or_else(|| {
+        [node] if !more => NodeId::parse(&node.id).ok_or_else(|| {
             Error::untrusted(format!(
                 "the server lists a node with the impossible id `{}`",
                 clean_short(&node.id, 64)
             ))
         }),
-        _ => Err(ambiguous(typed, &candidates)),
+        _ => Err(ambiguous(typed, &candidates, more)),
     }
 }
 
-fn ambiguous(typed: &str, candidates: &[&NodeSummary]) -> Error {
-    let mut message = format!("`{}` fits {} nodes:", clean_short(typed, 64), candidates.len());
+fn ambiguous(typed: &str, candidates: &[&NodeSummary], more: bool) -> Error {
+    let at_least = if more { "at least " } else { "" };
+    let mut message = format!("`{}` fits {at_least}{} nodes:", clean_short(typed, 64), candidates.len());
     for node in candidates.iter().take(SHOWN) {
         let (id, label) = (clean_short(&node.id, 36), clean_short(&node.label, 40));
         message.push_str(&format!("\n  {id}  {label}  ({})", node.state.as_str()));

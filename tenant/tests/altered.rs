@@ -43,7 +43,9 @@ fn answer(request: &Request, shown: &Shown) -> Answer {
         Some("") => json(record),
         Some("/policy") => json(&NodePolicy { group: None, policy: None, additions: None, trusted: vec![] }),
         Some(_) => json(&EvidenceList { evidence: vec![evidence.summary.clone()] }),
-        None if path == "nodes" => json(&NodeList { nodes: vec![record.summary.clone()] }),
+        None if path.starts_with("nodes?name=") => {
+            json(&NodeList { nodes: vec![record.summary.clone()], next: None })
+        }
         None if path.starts_with("evidence/") => json(evidence),
         None => problem(404, "not_found", "no such thing", None),
     }

@@ -79,7 +79,9 @@ fn setup(boot: Option<PendingBoot>) -> (Server, Desk) {
     let server = Server::start(&pki, move |request| {
         let (first, second) = (record(A, "web1", boot.clone()), record(B, "web1", None));
         match request.path.trim_start_matches("/v1/operator/") {
-            "nodes" => json(&NodeList { nodes: vec![first.summary, second.summary] }),
+            path if path.starts_with("nodes?name=") => {
+                json(&NodeList { nodes: vec![first.summary, second.summary], next: None })
+            }
             path if path == format!("nodes/{B}") => json(&second),
             path if path.starts_with(&format!("nodes/{A}")) => json(&first),
             _ => problem(404, "not_found", "no such node", None),

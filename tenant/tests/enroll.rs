@@ -92,7 +92,9 @@ impl World {
     fn answer(&mut self, path: &str, body: &[u8]) -> Answer {
         match path.trim_start_matches("/v1/operator/") {
             "info" => json(&self.info),
-            "nodes" => json(&serde_json::json!({ "nodes": [self.record.summary] })),
+            path if path.starts_with("nodes?name=") => {
+                json(&serde_json::json!({ "nodes": [self.record.summary] }))
+            }
             path if path.ends_with("/enrollment") => {
                 (self.take)(&mut self.record, serde_json::from_slice(body).unwrap());
                 json(&self.record)

@@ -146,7 +146,7 @@ fn answer(request: &Request, held: &mut Held) -> Answer {
             held.policy.as_ref().map_or_else(none, |p| json(&record(p)))
         }
         ("GET", "groups") => json(&GroupList { groups: vec![] }),
-        ("GET", "nodes") => json(&NodeList { nodes: vec![] }),
+        ("GET", path) if path.starts_with("nodes") => json(&NodeList { nodes: vec![], next: None }),
         _ => none(),
     }
 }

@@ -45,7 +45,7 @@ fn node_list() -> NodeList {
     let mut lost = summary(C, "evil\u{1b}[2J\u{202e}label", NodeState::Revoked);
     lost.last_outcome = Some("denied".into());
     lost.last_code = Some("revoked".into());
-    NodeList { nodes: vec![db, web, mail, lost] }
+    NodeList { nodes: vec![db, web, mail, lost], next: None }
 }
 
 fn findings() -> Vec<Finding> {
@@ -147,7 +147,7 @@ fn nodes() {
     let plain = show::nodes(&node_list(), &Style::default(), NOW);
     assert!(plain.lines().all(|line| line == line.trim_end()));
     golden::check("nodes.txt", &plain);
-    assert_eq!(show::nodes(&NodeList { nodes: vec![] }, &Style::default(), NOW), "no nodes");
+    assert_eq!(show::nodes(&NodeList { nodes: vec![], next: None }, &Style::default(), NOW), "no nodes");
 }
 
 #[test]

@@ -13,7 +13,7 @@ use std::sync::mpsc;
 use std::thread;
 
 fn no_nodes() -> (u16, Vec<u8>) {
-    json(&NodeList { nodes: vec![] })
+    json(&NodeList { nodes: vec![], next: None })
 }
 
 #[test]
@@ -24,6 +24,28 @@ fn the_operators_certificate_is_shown_and_tls_is_1_3() {
     assert_eq!(desk.ok(&["nodes"]).stdout, "no nodes\n");
     assert_eq!(server.asked(), ["GET /v1/operator/nodes"]);
     assert!(!server.seen.lock().unwrap()[0].client.is_empty());
+}
+
+#[test]
+fn a_long_list_is_read_page_after_page_and_has_an_end() {
+    const A: &str = "3f2a0000-0000-8000-8000-000000000001";
+    let pki = Pki::new();
+    let page = |next: Option<&str>| json(&NodeList { nodes: vec![], next: next.map(str::to_owned) });
+    let server = Server::start(&pki, move |request| match request.path.as_str() {
+        "/v1/operator/nodes" => page(Some(A)),
+        _ => page(None),
+    });
+    let desk = Desk::logged_in(&pki.bundle(&[server.url()]));
+    desk.ok(&["nodes"]);
+    assert_eq!(
+        server.asked(),
+        ["GET /v1/operator/nodes".to_owned(), format!("GET /v1/operator/nodes?after={A}")]
+    );
+
+    let server = Server::start(&pki, move |_| page(Some("../../x")));
+    let desk = Desk::logged_in(&pki.bundle(&[server.url()]));
+    let (code, said) = desk.error(&["nodes"], server.port);
+    assert!(code == 6 && said.contains("does not end"), "{code} {said}");
 }
 
 #[test]

@@ -38,6 +38,9 @@ enum Command {
         /// Name of the first operator
         #[arg(long, default_value = "admin")]
         operator: String,
+        /// Folder of EK root certificates, for the settings: who has no such TPM can't register
+        #[arg(long, value_name = "DIR")]
+        ek_roots: Option<PathBuf>,
     },
     /// Serve until SIGTERM
     Serve(Serve),
@@ -129,11 +132,17 @@ enum Operator {
 /// What went wrong, for standard error.
 pub fn run(cli: Cli) -> Result<(), Failure> {
     match cli.command {
-        Command::Init { state, urls, sans, operator } => {
+        Command::Init { state, urls, sans, operator, ek_roots } => {
             let state = StateDir::new(state.dir);
-            let bundle = init::init(&state, &Init { urls, sans, operator })?;
+            let any_tpm = ek_roots.is_none();
+            let bundle = init::init(&state, &Init { urls, sans, operator, ek_roots })?;
             println!("{}", bundle.display());
             eprintln!("made {}", state.path().display());
+            if any_tpm {
+                eprintln!(
+                    "any TPM can register, also software; better: --ek-roots DIR with the certificates of its makers"
+                );
+            }
             eprintln!("next: halfkey-verifier serve --state {}", state.path().display());
             eprintln!("then, at the operator's desk: halfkey login {}", bundle.display());
             Ok(())

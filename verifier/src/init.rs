@@ -21,6 +21,8 @@ pub struct Init {
     pub sans: Vec<String>,
     /// The first operator.
     pub operator: String,
+    /// A folder of EK root certificates.
+    pub ek_roots: Option<PathBuf>,
 }
 
 /// What an operator imports with `halfkey login`.
@@ -47,7 +49,7 @@ pub fn init(state: &StateDir, init: &Init) -> Result<PathBuf, Failure> {
         role: Role::All,
         urls: init.urls.clone(),
         registrar: None,
-        ek_roots: None,
+        ek_roots: init.ek_roots.as_deref().map(absolute).transpose()?,
         log_format: LogFormat::Text,
         lifetimes: Lifetimes::default(),
         limits: Limits::default(),
@@ -66,6 +68,11 @@ pub fn init(state: &StateDir, init: &Init) -> Result<PathBuf, Failure> {
         add_operator(state, &ca, &config, &init.operator, None)
     };
     made().inspect_err(|_| clear_folder(state))
+}
+
+/// The server may be started in another folder.
+fn absolute(dir: &Path) -> Result<PathBuf, Failure> {
+    std::fs::canonicalize(dir).map_err(|e| Failure::new(format!("ek_roots {}: {e}", dir.display())))
 }
 
 /// Lists a new operator and writes their bundle, by default into the state folder.

@@ -6,8 +6,9 @@ mod common;
 use common::fleet::{SoftNode, tenant};
 use common::node::said;
 use common::siege::{ALL, Hostile, all_boot, besiege, fleet};
-use common::{Server, get, post};
-use halfkey_protocol::wire::operator::ServerInfo;
+use common::{Server, get, post, refused};
+use halfkey_protocol::Reason;
+use halfkey_protocol::wire::operator::{NodeList, ServerInfo};
 use halfkey_protocol::wire::{Wait, Waited};
 use std::time::Duration;
 use tokio::task::JoinSet;
@@ -96,4 +97,47 @@ async fn a_site_waits_for_its_operator_behind_one_address() {
     while let Some(waited) = waits.join_next().await {
         assert!(!waited.unwrap().unwrap().changed, "it waited until the server was stopped");
     }
+}
+
+/// However many register, a page is a page, and a name is looked up at the server.
+#[tokio::test]
+async fn lists_have_pages_and_names_are_looked_up() {
+    let server = Server::start();
+    let (anybody, operator, tenant) = (server.anybody(), server.operator(), tenant());
+    let mine = SoftNode::new(&tenant);
+    mine.enroll(&anybody, &operator).await;
+    for _ in 0..24 {
+        SoftNode::new(&tenant).register(&anybody).await.unwrap();
+    }
+    let list = async |query: &str| -> NodeList {
+        get(&operator, &format!("/v1/operator/nodes{query}")).await.unwrap()
+    };
+    let all = list("").await;
+    assert_eq!((all.nodes.len(), all.next), (25, None));
+    let (mut ids, mut query) = (Vec::new(), "?limit=7".to_owned());
+    loop {
+        let page = list(&query).await;
+        assert!(page.nodes.len() <= 7);
+        ids.extend(page.nodes.into_iter().map(|node| node.id));
+        match page.next {
+            Some(next) => query = format!("?limit=7&after={next}"),
+            None => break,
+        }
+    }
+    assert_eq!(ids, all.nodes.iter().map(|node| node.id.clone()).collect::<Vec<_>>());
+    assert!(ids.is_sorted());
+
+    assert_eq!(list("?name=soft").await.nodes.len(), 24, "the tenant called one of them web1");
+    let some = list("?name=soft&limit=5").await;
+    assert!(some.nodes.len() == 5 && some.next.is_some());
+    let whole = list(&format!("?name={}", mine.node.id)).await;
+    assert_eq!(whole.nodes.iter().map(|node| &node.id[..]).collect::<Vec<_>>(), [mine.node.id.to_string()]);
+    let mut stranger = SoftNode::new(&tenant);
+    stranger.node.register.label = "web1".to_owned();
+    stranger.register(&anybody).await.unwrap();
+    let both = list("?name=web1").await.nodes;
+    assert_eq!(both.len(), 2, "it can call itself so");
+    assert_eq!(both[0].id, mine.node.id.to_string(), "the tenant's own comes first");
+    let malformed = get::<NodeList>(&operator, "/v1/operator/nodes?after=x").await;
+    assert_eq!(refused(malformed), Reason::Malformed);
 }

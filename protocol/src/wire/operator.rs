@@ -3,7 +3,8 @@
 //! | method and path | request | answer |
 //! | --- | --- | --- |
 //! | `GET /v1/operator/info` | | [`ServerInfo`] |
-//! | `GET /v1/operator/nodes` | | [`NodeList`] |
+//! | `GET /v1/operator/nodes?after=ID&limit=N` | | [`NodeList`] |
+//! | `GET /v1/operator/nodes?name=TEXT&limit=N` | | [`NodeList`]: those with this label, or whose id begins so |
 //! | `GET /v1/operator/nodes/{id}` | | [`NodeRecord`] |
 //! | `POST /v1/operator/nodes/{id}/enrollment` | [`Enroll`] | [`NodeRecord`] |
 //! | `POST /v1/operator/nodes/{id}/approve` | [`Approve`] | [`NodeRecord`] |
@@ -102,8 +103,23 @@ pub struct NodeSummary {
 /// Answer of `GET nodes`.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct NodeList {
-    /// By label, then id.
+    /// By id; by name: first those that a tenant ever did something with.
     pub nodes: Vec<NodeSummary>,
+    /// There are more: those after this id.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub next: Option<String>,
+}
+
+/// A value for a query, percent-encoded.
+pub fn query_value(text: &str) -> String {
+    let mut out = String::with_capacity(text.len());
+    for byte in text.bytes() {
+        match byte {
+            b'A'..=b'Z' | b'a'..=b'z' | b'0'..=b'9' | b'-' | b'_' | b'.' | b'~' => out.push(char::from(byte)),
+            _ => out.push_str(&format!("%{byte:02X}")),
+        }
+    }
+    out
 }
 
 /// All that the verifier knows of a node.

@@ -9,7 +9,8 @@ use crate::text::clean;
 use halfkey_protocol::NodeId;
 use halfkey_protocol::wire::Problem;
 use halfkey_protocol::wire::operator::{
-    Approve, AuditList, Because, Deny, Enroll, EvidenceList, EvidenceRecord, NodeList, NodeRecord, ServerInfo,
+    Approve, AuditList, Because, Deny, Enroll, EvidenceList, EvidenceRecord, NodeList, NodeRecord,
+    ServerInfo, query_value,
 };
 use rustls::{AlertDescription, CertificateError};
 use serde::Serialize;
@@ -22,6 +23,9 @@ use ureq::tls::{Certificate, ClientCert, PrivateKey, RootCerts, TlsConfig, TlsPr
 /// An answer may be this large: three logs of [`halfkey_protocol::MAX_LOG`] in base64, or
 /// some ten thousand nodes.
 const MAX_ANSWER: u64 = 16 << 20;
+
+/// Nodes that a list may have: more than a verifier can serve.
+const MAX_NODES: usize = 200_000;
 
 /// How long to try to connect to one server before the next.
 const CONNECT: Duration = Duration::from_secs(10);
@@ -76,12 +80,38 @@ impl Client {
         self.get("info", Duration::ZERO)
     }
 
-    /// All nodes.
+    /// All nodes, by label, then id: page after page.
+    ///
+    /// # Errors
+    /// As every request, or when the pages don't come to an end.
+    pub fn nodes(&self) -> Result<NodeList> {
+        let mut list: NodeList = self.get("nodes", Duration::ZERO)?;
+        while let Some(next) = list.next.take() {
+            let after = NodeId::parse(&next).filter(|_| list.nodes.len() < MAX_NODES);
+            let after = after.ok_or_else(|| {
+                Error::untrusted(format!(
+                    "the server's list of nodes does not end: after {} nodes it goes on at `{}`",
+                    list.nodes.len(),
+                    clean(&next)
+                ))
+            })?;
+            let page: NodeList = self.get(&format!("nodes?after={after}"), Duration::ZERO)?;
+            if page.nodes.is_empty() {
+                break;
+            }
+            list.nodes.extend(page.nodes);
+            list.next = page.next;
+        }
+        list.nodes.sort_by(|a, b| (&a.label, &a.id).cmp(&(&b.label, &b.id)));
+        Ok(list)
+    }
+
+    /// Some nodes that have this label, or whose id begins so.
     ///
     /// # Errors
     /// As every request.
-    pub fn nodes(&self) -> Result<NodeList> {
-        self.get("nodes", Duration::ZERO)
+    pub fn nodes_named(&self, name: &str) -> Result<NodeList> {
+        self.get(&format!("nodes?name={}", query_value(name)), Duration::ZERO)
     }
 
     /// One node. The record is about that node: a server that answers with another's is refused.

@@ -3,16 +3,18 @@
 //!
 //! | method and path | answer |
 //! | --- | --- |
-//! | `GET /v1/internal/registrations` | [`RegistrationList`] |
+//! | `GET /v1/internal/registrations?after=ID&limit=N`, `?name=TEXT&limit=N`, `?node=ID` | [`RegistrationList`] |
 //! | `GET /v1/internal/registrations/{id}` | [`Registration`] |
 //! | `POST /v1/internal/registrations/{id}/keep` | [`Kept`] |
 
-use super::{Answer, Refusal, node_id};
+use super::list::ListQuery;
+use super::{Answer, Refusal, node_id, parameters};
 use crate::limit::Standing;
 use crate::server::App;
-use crate::store::{ClientKind, Registration};
+use crate::store::{ClientKind, Registration, RegistrationLine};
 use crate::tls::Peer;
-use axum::extract::{Path, Request, State};
+use axum::extract::rejection::QueryRejection;
+use axum::extract::{Path, Query, Request, State};
 use axum::middleware::{Next, from_fn_with_state};
 use axum::response::Response;
 use axum::routing::{get, post};
@@ -21,11 +23,11 @@ use halfkey_protocol::Reason;
 use serde::{Deserialize, Serialize};
 use std::sync::Arc;
 
-/// Every registration.
+/// A page of the list.
 #[derive(Debug, Serialize, Deserialize)]
 pub struct RegistrationList {
     /// By node id.
-    pub registrations: Vec<Registration>,
+    pub registrations: Vec<RegistrationLine>,
 }
 
 /// It never expires.
@@ -81,8 +83,13 @@ pub async fn authenticate(
     }
 }
 
-async fn list(State(app): State<Arc<App>>) -> Answer<RegistrationList> {
-    let registrations = app.db.read(|store| store.registrations()).await?;
+async fn list(
+    State(app): State<Arc<App>>,
+    query: Result<Query<ListQuery>, QueryRejection>,
+) -> Answer<RegistrationList> {
+    let query = parameters(query)?;
+    let (limit, which) = (query.limit(), query.which()?);
+    let registrations = app.db.read(move |store| store.registrations(&which, limit)).await?;
     Ok(axum::Json(RegistrationList { registrations }))
 }
 

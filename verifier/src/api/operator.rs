@@ -2,7 +2,7 @@
 //! actor in the audit trail is the name on the certificate.
 
 use super::internal::{Caller, authenticate};
-use super::{Answer, Json, Refusal, node_id, parameters, plain_text, policies};
+use super::{Answer, Json, Refusal, list, node_id, parameters, plain_text, policies};
 use crate::api::node::LONGEST_WAIT;
 use crate::server::{App, Verifier};
 use crate::store::{Approval, By, ClientKind, NewEnrollment, Registration, Store};
@@ -14,16 +14,14 @@ use axum::middleware::from_fn_with_state;
 use axum::routing::{get, post};
 use axum::{Extension, Router};
 use halfkey_evidence::registration;
-use halfkey_protocol::identity::object_name;
 use halfkey_protocol::kdf::Hash;
 use halfkey_protocol::wire::operator::{
-    Approve, AuditList, Because, Deny, Enroll, EvidenceList, EvidenceRecord, NodeList, NodeRecord, NodeState,
+    Approve, AuditList, Because, Deny, Enroll, EvidenceList, EvidenceRecord, NodeRecord, NodeState,
     NodeSummary, ServerInfo,
 };
 use halfkey_protocol::wire::{Enrollment, Register, credential_digest, signed_bytes};
 use halfkey_protocol::{MAX_SERVERS, NodeId, Reason};
 use serde::Deserialize;
-use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 use tracing::{info, warn};
@@ -37,7 +35,7 @@ const MAX_ENTRIES: u64 = 1000;
 pub fn routes(app: Arc<App>) -> Router<Arc<App>> {
     Router::new()
         .route("/info", get(server_info))
-        .route("/nodes", get(nodes))
+        .route("/nodes", get(list::nodes))
         .route("/nodes/{id}", get(node))
         .route("/nodes/{id}/enrollment", post(enroll))
         .route("/nodes/{id}/approve", post(approve))
@@ -63,36 +61,6 @@ async fn server_info(State(app): State<Arc<App>>) -> Answer<ServerInfo> {
         ca: verifier.ca.clone(),
         servers: app.config.urls.clone(),
     }))
-}
-
-async fn nodes(State(app): State<Arc<App>>) -> Answer<NodeList> {
-    let registrations = app.verifier()?.registrar.list().await?;
-    let mut all: BTreeMap<String, NodeSummary> = BTreeMap::new();
-    for registration in registrations {
-        // It was checked before it was stored; checking thousands of signatures again would take seconds.
-        let Some(ek_name) = object_name(&registration.register.ek_public) else { continue };
-        let id = NodeId::from_ek_name(&ek_name).to_string();
-        all.insert(id.clone(), registered_summary(id, &registration));
-    }
-    for line in app.db.read(|store| store.nodes(unix_now())).await? {
-        let id = line.id.to_string();
-        let registered = all.remove(&id);
-        let summary = NodeSummary {
-            id: id.clone(),
-            label: own_label(&line.label, registered.as_ref()),
-            state: line.state,
-            pending: line.pending,
-            held: line.held,
-            cloned: line.cloned,
-            last_seen: line.last_seen.max(registered.map_or(0, |summary| summary.last_seen)),
-            last_outcome: line.last_outcome,
-            last_code: line.last_code,
-        };
-        all.insert(id, summary);
-    }
-    let mut nodes: Vec<_> = all.into_values().collect();
-    nodes.sort_by(|a, b| (&a.label, &a.id).cmp(&(&b.label, &b.id)));
-    Ok(axum::Json(NodeList { nodes }))
 }
 
 async fn node(State(app): State<Arc<App>>, Path(id): Path<String>) -> Answer<NodeRecord> {

@@ -7,7 +7,7 @@ mod remote;
 pub use desk::Desk;
 pub use remote::Remote;
 
-use crate::store::{Db, Registration};
+use crate::store::{Db, Registration, RegistrationLine, Which};
 use halfkey_protocol::NodeId;
 use std::pin::Pin;
 
@@ -22,8 +22,8 @@ pub struct Unreachable(pub String);
 pub trait Registrar: Send + Sync {
     /// One registration, if the node is known.
     fn registration(&self, node: NodeId) -> Future<'_, Option<Registration>>;
-    /// All of them.
-    fn list(&self) -> Future<'_, Vec<Registration>>;
+    /// Lines of the list, by node id.
+    fn list(&self, which: Which, limit: u64) -> Future<'_, Vec<RegistrationLine>>;
     /// A tenant enrolled this node: its registration never expires.
     fn keep(&self, node: NodeId) -> Future<'_, ()>;
 }
@@ -36,8 +36,10 @@ impl Registrar for Local {
         Box::pin(async move { self.0.read(move |store| store.registration(node)).await.map_err(unreachable) })
     }
 
-    fn list(&self) -> Future<'_, Vec<Registration>> {
-        Box::pin(async move { self.0.read(|store| store.registrations()).await.map_err(unreachable) })
+    fn list(&self, which: Which, limit: u64) -> Future<'_, Vec<RegistrationLine>> {
+        Box::pin(async move {
+            self.0.read(move |store| store.registrations(&which, limit)).await.map_err(unreachable)
+        })
     }
 
     fn keep(&self, node: NodeId) -> Future<'_, ()> {

@@ -3,7 +3,8 @@
 use super::{Future, Registrar, Unreachable};
 use crate::api::internal::{Kept, RegistrationList};
 use crate::client::{Client, ClientError};
-use crate::store::Registration;
+use crate::store::{Registration, RegistrationLine, Which};
+use halfkey_protocol::wire::operator::query_value;
 use halfkey_protocol::{NodeId, Reason};
 
 /// A registrar at an URL.
@@ -22,10 +23,16 @@ impl Registrar for Remote {
         })
     }
 
-    fn list(&self) -> Future<'_, Vec<Registration>> {
+    fn list(&self, which: Which, limit: u64) -> Future<'_, Vec<RegistrationLine>> {
         Box::pin(async move {
-            let list: RegistrationList =
-                self.0.get("/v1/internal/registrations").await.map_err(unreachable)?;
+            let which = match which {
+                Which::After(None) => String::new(),
+                Which::After(Some(id)) => format!("&after={id}"),
+                Which::Named(name) => format!("&name={}", query_value(&name)),
+                Which::One(id) => format!("&node={id}"),
+            };
+            let path = format!("/v1/internal/registrations?limit={limit}{which}");
+            let list: RegistrationList = self.0.get(&path).await.map_err(unreachable)?;
             Ok(list.registrations)
         })
     }

@@ -100,6 +100,47 @@ pub struct Registration {
     pub last_seen: u64,
 }
 
+/// A line of the list of registrations.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct RegistrationLine {
+    /// Its id.
+    pub node_id: String,
+    /// What the node calls itself.
+    pub label: String,
+    /// Last time that it registered, seconds since 1970.
+    pub last_seen: u64,
+}
+
+/// Which lines of a list, by id.
+#[derive(Clone, Debug)]
+pub enum Which {
+    /// Those after this id, or all.
+    After(Option<NodeId>),
+    /// Those with this label, or whose id begins so.
+    Named(String),
+    /// This one.
+    One(NodeId),
+}
+
+impl Which {
+    /// A condition over `node_id` and `label`, and the values of its parameters 1 and 2.
+    pub fn condition(&self) -> (&'static str, String, String) {
+        match self {
+            Self::After(id) => {
+                ("node_id > ?1 AND ?2 = ''", id.map_or_else(String::new, |id| id.to_string()), String::new())
+            }
+            Self::Named(name) => {
+                let prefix = name.to_ascii_lowercase();
+                let of_id = !prefix.is_empty() && prefix.bytes().all(|b| b.is_ascii_hexdigit() || b == b'-');
+                // No id begins with this: an id has digits, a to f, and dashes.
+                let prefix = if of_id { prefix } else { "z".to_owned() };
+                ("(label = ?1 OR node_id >= ?2 AND node_id < ?2 || 'g')", name.clone(), prefix)
+            }
+            Self::One(id) => ("node_id = ?1 AND ?2 = ''", id.to_string(), String::new()),
+        }
+    }
+}
+
 /// A checked registration to be stored.
 #[derive(Clone, Debug)]
 pub struct NewRegistration {
@@ -352,8 +393,8 @@ pub trait Store: Documents + Send + Sync {
 
     /// One registration.
     fn registration(&self, node: NodeId) -> Result<Option<Registration>>;
-    /// All, by node id.
-    fn registrations(&self) -> Result<Vec<Registration>>;
+    /// Lines of the list, by node id.
+    fn registrations(&self, which: &Which, limit: u64) -> Result<Vec<RegistrationLine>>;
     /// Stores what was activated. Refused if the EK has another AK. At `unenrolled` records that no tenant enrolled one
     /// of them goes.
     fn save_registration(&self, new: &NewRegistration, unenrolled: u64, now: u64) -> Result<Saved>;
@@ -362,8 +403,8 @@ pub trait Store: Documents + Send + Sync {
 
     /// One node, if a tenant ever did something with it.
     fn node(&self, node: NodeId) -> Result<Option<Node>>;
-    /// All of them.
-    fn nodes(&self, now: u64) -> Result<Vec<NodeLine>>;
+    /// Lines of the list, by node id.
+    fn nodes(&self, which: &Which, limit: u64, now: u64) -> Result<Vec<NodeLine>>;
     /// The boot of this node that waits for an operator.
     fn pending(&self, node: NodeId, now: u64) -> Result<Option<PendingBoot>>;
     /// A boot by its ticket.

@@ -13,8 +13,8 @@ mod schema;
 
 use super::{
     Approval, Boot, By, Case, Client, ClientKind, Documents, NewEnrollment, NewPolicy, NewRegistration, Node,
-    NodeLine, ProposalCase, ProposalRuling, ProposalStanding, Registration, Result, Reviewer, Saved,
-    Standing, Store, StoreError, StoredProposal,
+    NodeLine, ProposalCase, ProposalRuling, ProposalStanding, Registration, RegistrationLine, Result,
+    Reviewer, Saved, Standing, Store, StoreError, StoredProposal, Which,
 };
 use crate::attest::Ruling;
 use crate::limit::Source;
@@ -184,8 +184,8 @@ impl Store for Sqlite {
         self.read(|tx| registrations::one(tx, node))
     }
 
-    fn registrations(&self) -> Result<Vec<Registration>> {
-        self.read(|tx| registrations::all(tx))
+    fn registrations(&self, which: &Which, limit: u64) -> Result<Vec<RegistrationLine>> {
+        self.read(|tx| registrations::list(tx, which, limit))
     }
 
     fn save_registration(&self, new: &NewRegistration, unenrolled: u64, now: u64) -> Result<Saved> {
@@ -200,8 +200,8 @@ impl Store for Sqlite {
         self.read(|tx| nodes::one(tx, node))
     }
 
-    fn nodes(&self, now: u64) -> Result<Vec<NodeLine>> {
-        self.read(|tx| nodes::all(tx, now))
+    fn nodes(&self, which: &Which, limit: u64, now: u64) -> Result<Vec<NodeLine>> {
+        self.read(|tx| nodes::list(tx, which, limit, now))
     }
 
     fn pending(&self, node: NodeId, now: u64) -> Result<Option<PendingBoot>> {

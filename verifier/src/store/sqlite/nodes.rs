@@ -3,7 +3,7 @@
 use super::{as_u64, audit, broken, damaged, from_json, id_text, json, number, policies};
 use crate::store::{
     By, Counters, Enrollment, Governing, NewEnrollment, Node, NodeLine, ReleasedBoot, Result, StoreError,
-    node_state,
+    Which, node_state,
 };
 use crate::{CLOCK_TOLERANCE, utc};
 use halfkey_protocol::identity::fingerprint;
@@ -67,21 +67,21 @@ pub fn one(c: &Connection, node: NodeId) -> Result<Option<Node>> {
     Ok(Some(found))
 }
 
-/// All of them, by label.
-pub fn all(c: &Connection, now: u64) -> Result<Vec<NodeLine>> {
-    let mut query = c
-        .prepare_cached(
+/// Lines of the list, by node id.
+pub fn list(c: &Connection, which: &Which, limit: u64, now: u64) -> Result<Vec<NodeLine>> {
+    let (condition, first, second) = which.condition();
+    let sql = format!(
             "SELECT node_id, label, revoked_because IS NOT NULL,
                     EXISTS (SELECT 1 FROM enrollments e WHERE e.node_id = n.node_id AND e.state = 'open'),
                     EXISTS (SELECT 1 FROM enrollments e WHERE e.node_id = n.node_id AND e.state = 'current'),
-                    EXISTS (SELECT 1 FROM boots b WHERE b.node_id = n.node_id AND b.decision IS NULL AND b.expires > ?1),
+                    EXISTS (SELECT 1 FROM boots b WHERE b.node_id = n.node_id AND b.decision IS NULL AND b.expires > ?4),
                     last_seen, last_outcome, last_code, held_by IS NOT NULL,
                     EXISTS (SELECT 1 FROM enrollments e WHERE e.node_id = n.node_id AND e.state = 'current'
                                 AND e.released_twin IS NOT NULL)
-             FROM nodes n ORDER BY label, node_id",
-        )
-        .map_err(broken)?;
-    let rows = query.query_map([number(now)], |row| {
+             FROM nodes n WHERE {condition} ORDER BY node_id LIMIT ?3"
+        );
+    let mut query = c.prepare_cached(&sql).map_err(broken)?;
+    let rows = query.query_map(params![first, second, number(limit), number(now)], |row| {
         let line = |id| -> rusqlite::Result<NodeLine> {
             Ok(NodeLine {
                 id,

@@ -2,7 +2,7 @@
 
 use super::{as_u64, audit, broken, damaged, from_json, id_text, json, number};
 use crate::limit::{Holder, Source, first_to_go};
-use crate::store::{By, NewRegistration, Registration, Result, Saved, StoreError};
+use crate::store::{By, NewRegistration, Registration, RegistrationLine, Result, Saved, StoreError, Which};
 use halfkey_protocol::identity::fingerprint;
 use halfkey_protocol::{NodeId, Reason};
 use rusqlite::{Connection, OptionalExtension as _, Row, Transaction, params};
@@ -18,13 +18,17 @@ pub fn one(c: &Connection, node: NodeId) -> Result<Option<Registration>> {
         .transpose()
 }
 
-/// All, by node id.
-pub fn all(c: &Connection) -> Result<Vec<Registration>> {
-    let mut query = c
-        .prepare_cached("SELECT register, registered_at, last_seen FROM registrations ORDER BY node_id")
-        .map_err(broken)?;
-    let rows = query.query_map([], fields).map_err(broken)?;
-    rows.map(|row| row.map_err(broken).and_then(read)).collect()
+/// Lines of the list, by node id: a page never reads what the nodes sent.
+pub fn list(c: &Connection, which: &Which, limit: u64) -> Result<Vec<RegistrationLine>> {
+    let (condition, first, second) = which.condition();
+    let sql = format!(
+        "SELECT node_id, label, last_seen FROM registrations WHERE {condition} ORDER BY node_id LIMIT ?3"
+    );
+    let mut query = c.prepare_cached(&sql).map_err(broken)?;
+    let rows = query.query_map(params![first, second, number(limit)], |row| {
+        Ok(RegistrationLine { node_id: row.get(0)?, label: row.get(1)?, last_seen: as_u64(row.get(2)?) })
+    });
+    rows.and_then(Iterator::collect).map_err(broken)
 }
 
 /// Stores what was activated.
