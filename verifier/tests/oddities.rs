@@ -60,6 +60,46 @@ async fn two_releases_of_one_boot_with_different_r_are_shown() {
     assert_eq!(entries(&operator, &node, "cloned").await.len(), 1);
 }
 
+/// Boots with an r of its own, once its TPM's clock is past what the verifier saw.
+async fn released_with(server: &Client, node: &Node, r: u8) -> Verdict {
+    loop {
+        let mut session = node.begin(server, "boot").await.unwrap();
+        session.r_sha256 = vec![r; 32];
+        let verdict: Verdict = post(server, "/v1/finish", &node.evidence("boot", &session)).await.unwrap();
+        match said(&verdict).as_str() {
+            "denied stale" => {}
+            "released" => return verdict,
+            other => panic!("{other}: {verdict:?}"),
+        }
+    }
+}
+
+#[tokio::test]
+async fn two_machines_with_one_tpm_are_shown_at_each_boot() {
+    let server = Server::with_settings("evidence_per_minute = 1000\n");
+    let (anybody, operator) = (server.anybody(), server.operator());
+    let node = Node::new();
+    node.register(&anybody).await.unwrap();
+    node.enroll(&anybody, &operator, "first").await;
+    node.allow(&operator).await;
+    node.reboot();
+    released_with(&anybody, &node, 1).await;
+
+    // Somebody copied the state of a virtual TPM. From then on both go through the same numbers.
+    let copy = node.copied();
+    node.reboot();
+    for (boot, times) in [(1, 1), (2, 2)] {
+        released_with(&anybody, &node, 10 * boot).await;
+        let twin = released_with(&anybody, &copy, 10 * boot + 1).await;
+        assert!(shown_as_cloned(&operator, &node).await);
+        let said_so = entries(&operator, &node, "cloned").await;
+        assert_eq!(said_so.len(), times, "{said_so:?}");
+        assert!(said_so.iter().any(|said| said.contains(&format!("evidence {}", twin.evidence_id.unwrap()))));
+        node.reboot();
+        copy.reboot();
+    }
+}
+
 #[tokio::test]
 async fn another_firmware_of_the_tpm_is_shown() {
     let mut server = Server::start();

@@ -71,6 +71,15 @@ impl Swtpm {
         Self { dir, port }
     }
 
+    /// Another machine with what this one has on its NV memory, powered on.
+    pub fn copied(&self) -> Self {
+        let dir = tempfile::tempdir_in(env!("CARGO_TARGET_TMPDIR")).expect("a temporary folder");
+        let (from, to) = (self.path("."), dir.path().to_owned());
+        run(Command::new("cp").arg("-a").arg(from).arg(&to));
+        let port = serve(&to.join("state").display().to_string());
+        Self { dir, port }
+    }
+
     /// None: for a machine whose keys a test holds itself.
     pub fn absent() -> Self {
         Self { dir: tempfile::tempdir_in(env!("CARGO_TARGET_TMPDIR")).expect("a temporary folder"), port: 0 }

@@ -57,6 +57,16 @@ impl Node {
         Self { tpm, register, id, tenant, software: Mutex::new(software) }
     }
 
+    /// A machine with a copy of this one's TPM, after it was powered on with the same software.
+    pub fn copied(&self) -> Self {
+        let tpm = self.tpm.copied();
+        tpm.make_keys();
+        let software = self.software.lock().unwrap().clone();
+        software.measure(&tpm);
+        let (register, tenant) = (self.register.clone(), self.tenant.clone());
+        Self { tpm, register, id: self.id, tenant, software: Mutex::new(software) }
+    }
+
     /// With keys that the caller holds: a machine without a TPM, for a test that takes hundreds of them.
     pub fn of_software(register: Register, tenant: Arc<Ed25519KeyPair>) -> Self {
         let id = registration::check(&register).unwrap().node_id();
