@@ -94,15 +94,12 @@ pub fn propose(
             return Ok((ruling, None));
         }
     };
-    let state = match (stand, standing.known.as_ref().map(|known| known.record.state)) {
-        (Stand::Accepted(_), Some(ProposalState::Booted)) => ProposalState::Booted,
+    let booted = |known: &StoredProposal| known.record.state == ProposalState::Booted;
+    let state = match (stand, &standing.known) {
+        (Stand::Accepted(_), Some(known)) if booted(known) => ProposalState::Booted,
         // Trust that it has is not given anew.
-        (Stand::Trusted(_), Some(ProposalState::Booted))
-            if standing.known.as_ref().is_some_and(|known| known.by_trust) =>
-        {
-            ProposalState::Booted
-        }
-        _ => stand.state(),
+        (Stand::Trusted(_), Some(known)) if booted(known) && known.by_trust => ProposalState::Booted,
+        (Stand::Accepted(_) | Stand::Trusted(_) | Stand::Waits(_), Some(_) | None) => stand.state(),
     };
     let by_trust = matches!(stand, Stand::Trusted(_));
     let id = tx
@@ -180,14 +177,15 @@ pub fn deny(tx: &Transaction<'_>, id: u64, because: &str, by: By<'_>) -> Result<
     let Some(found) = one(tx, id)? else {
         return refused(Reason::NotFound, format!("there is no proposal {id}"));
     };
-    match found.record.state {
-        ProposalState::Waiting => {}
-        _ if found.by_trust => {}
-        ProposalState::Accepted | ProposalState::Booted => {
+    match (found.record.state, found.by_trust) {
+        (ProposalState::Waiting, _) | (_, true) => {}
+        (ProposalState::Accepted | ProposalState::Booted, false) => {
             let what = format!("proposal {id} is what the policy allows: {}", found.record.message);
             return refused(Reason::Conflict, what);
         }
-        other => return refused(Reason::Conflict, format!("proposal {id} is {}", other.as_str())),
+        (over @ (ProposalState::Trusted | ProposalState::Denied | ProposalState::Superseded), false) => {
+            return refused(Reason::Conflict, format!("proposal {id} is {}", over.as_str()));
+        }
     }
     tx.execute(
         "UPDATE proposals SET state = 'denied', by_trust = 0, message = ?2 WHERE id = ?1",

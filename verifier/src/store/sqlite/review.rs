@@ -48,7 +48,15 @@ pub fn node(tx: &Transaction<'_>, id: NodeId, reviewer: &dyn Reviewer, by: By<'_
         let after = match (&stand, before) {
             // It has been booted: it stays so, by whatever rule.
             (Stand::Accepted(_) | Stand::Trusted(_), ProposalState::Booted) => ProposalState::Booted,
-            _ => stand.state(),
+            (
+                Stand::Accepted(_) | Stand::Trusted(_) | Stand::Waits(_),
+                ProposalState::Waiting
+                | ProposalState::Accepted
+                | ProposalState::Trusted
+                | ProposalState::Booted
+                | ProposalState::Denied
+                | ProposalState::Superseded,
+            ) => stand.state(),
         };
         proposals::set(tx, number, after, &stand)?;
         if before != after && after == ProposalState::Accepted {
