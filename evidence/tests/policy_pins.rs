@@ -134,6 +134,26 @@ fn an_initrd_that_the_line_names_is_one_that_the_kernel_measures() {
     }
 }
 
+/// What the attack looked like on Linux 6.1.0-56 of Debian 12, recorded when it still got the key: the entry's `options` began with
+/// `initrd=\linux\evil.img`, and a generator in evil.img extended PCR 9 with the digest of the approved initrd and put an event for it
+/// behind the log. Of evil.img there is no trace but its name.
+#[test]
+fn a_kernel_that_does_not_measure_what_it_loads_can_not_be_told_from_one_that_does() {
+    const LOG: &[u8] = include_bytes!("fixtures/systemd-boot-type1-unmeasured-initrd.bin");
+    const LINE: &str = include_str!("fixtures/systemd-boot-type1-unmeasured-initrd.cmdline");
+    let log = replay(LOG, Hash::Sha256).unwrap().explain_unquoted().unwrap();
+    let claims = Claims { command_line: Some(LINE.as_bytes()) };
+    let initrds =
+        log.events().iter().filter(|event| event.pcr == 9 && event.claimed_data().starts_with(&INITRD));
+    assert_eq!(initrds.count(), 1, "the one that evil.img has added");
+    let found = learn(&log, &claims, Assured::default(), "learned", &[]).unwrap_err();
+    denied(&found, "kernel_measures_initrd = true");
+    // To say so of this kernel is to believe whoever writes the entry.
+    let falsely = Assured { kernel_measures_initrd: true };
+    let believed = learn(&log, &claims, falsely, "learned", &[]).unwrap();
+    assert_eq!(evaluate(&policy(&believed), &log, &claims).findings, []);
+}
+
 #[test]
 fn initrd_is_in_no_other_line() {
     let boot = boot("uki-no-secure-boot");
