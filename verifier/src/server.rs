@@ -187,7 +187,7 @@ impl Verifier {
         let registrar: Arc<dyn Registrar> = match (config.role, &config.registrar) {
             (Role::Verifier, Some(url)) => {
                 // A boot does not wait long for it: the copy of the enrollment serves as well.
-                Arc::new(Remote(Client::from_state(state, "peer", url)?.within(Duration::from_secs(2))))
+                Arc::new(Remote::new(Client::from_state(state, "peer", url)?.within(Duration::from_secs(2))))
             }
             (Role::Verifier, None) => {
                 return Err(Failure::new("role verifier: expected `registrar` in the settings, found none")

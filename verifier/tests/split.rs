@@ -5,8 +5,9 @@ mod common;
 
 use common::node::{Node, said};
 use common::{Server, command, get, path, post, refused};
-use halfkey_protocol::Reason;
 use halfkey_protocol::wire::operator::{NodeList, NodeRecord};
+use halfkey_protocol::wire::{Wait, Waited};
+use halfkey_protocol::{NodeId, Reason};
 use tempfile::TempDir;
 
 #[tokio::test]
@@ -44,6 +45,22 @@ async fn a_verifier_asks_its_registrar() {
 
     node.enroll(&verifier.anybody(), &operator, "first").await;
     node.allow(&operator).await;
+    assert_eq!(said(&node.boot(&verifier.anybody()).await), "released");
+
+    // Strangers don't reach through to it: they name nodes, and it is asked about some of them.
+    let (mut unknown, mut limited) = (0, 0);
+    for index in 0..300u32 {
+        let mut id = [0x8a; 16];
+        id[..4].copy_from_slice(&index.to_be_bytes());
+        let wait = Wait { node_id: NodeId(id).to_string(), ticket: None };
+        match refused(post::<Waited>(&verifier.anybody(), "/v1/wait", &wait).await) {
+            Reason::UnknownNode => unknown += 1,
+            Reason::RateLimited => limited += 1,
+            other => panic!("{other:?}"),
+        }
+    }
+    // As many as one address may cause, and what comes back while this goes on.
+    assert!(unknown >= 60 && limited > 0, "{unknown} {limited}");
     assert_eq!(said(&node.boot(&verifier.anybody()).await), "released");
 
     // Without its registrar the verifier still boots what is enrolled.

@@ -60,7 +60,11 @@ async fn activate(
     Ok(axum::Json(Activated { node_id: node.to_string() }))
 }
 
-async fn begin(State(app): State<Arc<App>>, message: Json<Begin>) -> Answer<Begun> {
+async fn begin(
+    State(app): State<Arc<App>>,
+    Extension(peer): Extension<Peer>,
+    message: Json<Begin>,
+) -> Answer<Begun> {
     let verifier = app.verifier()?;
     let version = common_version(&message.value.versions)?;
     let node = node_id(&message.value.node_id)?;
@@ -79,9 +83,9 @@ async fn begin(State(app): State<Arc<App>>, message: Json<Begin>) -> Answer<Begu
         ));
     }
     // A revoked node may begin: its evidence is recorded before it is denied.
-    let known = enrolled_node(&app, node, purpose).await?;
+    let known = enrolled_node(&app, node, purpose, &peer).await?;
     let enrollment = Claim::enrollment(purpose, &known).map_err(|reason| refuse_state(reason, node))?;
-    match verifier.registrar.registration(node).await {
+    match verifier.registrar.lately(node).await {
         Ok(Some(now)) if now.register.srk_public != enrollment.registration.srk_public => {
             return Err(Refusal::new(Reason::SrkChanged, format!("node {node}"))
                 .hint("enroll the node again with `halfkey enroll NODE`"));
@@ -109,7 +113,7 @@ async fn finish(
     let verifier = app.verifier()?.clone();
     let claim = Claim::read(&message.value)?;
     let (node, purpose) = (claim.node, claim.purpose);
-    let known = enrolled_node(&app, node, purpose).await?;
+    let known = enrolled_node(&app, node, purpose, &peer).await?;
     let lifetimes = Lifetimes { nonce: app.config.lifetimes.nonce, pending: app.config.lifetimes.pending };
     let keep = app.config.limits.evidence_kept;
     // Checking and recording go on when the node hangs up, and the memory of the body stays accounted.
@@ -155,7 +159,7 @@ async fn wait(
     };
     // First the seat, then the look: what happens in between wakes.
     let mut waiter = app.hub.wait_for_node(node, known, peer.source.host()).ok_or_else(full)?;
-    let known = known_node(&app, node).await?;
+    let known = known_node(&app, node, &peer).await?;
     let over = match (&message.value.ticket, known) {
         (Some(_), Some(known)) if known.revoked.is_some() || known.held.is_some() => true,
         (Some(ticket), Some(_)) => {
@@ -191,7 +195,7 @@ async fn propose(
 ) -> Answer<Proposed> {
     let verifier = app.verifier()?.clone();
     let node = Claim::read_proposal(&message.value.finish)?.node;
-    let known = enrolled_node(&app, node, Purpose::Propose).await?;
+    let known = enrolled_node(&app, node, Purpose::Propose, &peer).await?;
     let lifetime = app.config.lifetimes.nonce;
     let decide = move |store: &dyn Store| {
         let message = &message.value;
@@ -236,20 +240,23 @@ async fn propose(
 }
 
 /// The node, or `None` if it is registered and no tenant ever did something with it.
-async fn known_node(app: &App, node: NodeId) -> Result<Option<Node>, Refusal> {
+async fn known_node(app: &App, node: NodeId, peer: &Peer) -> Result<Option<Node>, Refusal> {
     if let Some(known) = app.db.read(move |store| store.node(node)).await? {
         return Ok(Some(known));
     }
-    match app.verifier()?.registrar.registration(node).await? {
-        Some(_) => Ok(None),
-        None => Err(Refusal::new(Reason::UnknownNode, format!("node {node}"))
+    match app.verifier()?.registrar.knows(node, peer.source).await? {
+        Some(true) => Ok(None),
+        None => {
+            Err(Refusal::new(Reason::RateLimited, "too many questions about nodes that are not enrolled"))
+        }
+        Some(false) => Err(Refusal::new(Reason::UnknownNode, format!("node {node}"))
             .hint("register it with `halfkey-agent enroll`")),
     }
 }
 
 /// The node, with an enrollment that serves this purpose.
-async fn enrolled_node(app: &App, node: NodeId, purpose: Purpose) -> Result<Node, Refusal> {
-    let known = known_node(app, node).await?.ok_or(Reason::NotEnrolled);
+async fn enrolled_node(app: &App, node: NodeId, purpose: Purpose, peer: &Peer) -> Result<Node, Refusal> {
+    let known = known_node(app, node, peer).await?.ok_or(Reason::NotEnrolled);
     let usable = known.and_then(|known| Claim::enrollment(purpose, &known).map(drop).map(|()| known));
     usable.map_err(|reason| refuse_state(reason, node))
 }

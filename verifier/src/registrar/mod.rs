@@ -7,6 +7,7 @@ mod remote;
 pub use desk::Desk;
 pub use remote::Remote;
 
+use crate::limit::Source;
 use crate::store::{Db, Registration, RegistrationLine, Which};
 use halfkey_protocol::NodeId;
 use std::pin::Pin;
@@ -22,6 +23,12 @@ pub struct Unreachable(pub String);
 pub trait Registrar: Send + Sync {
     /// One registration, if the node is known.
     fn registration(&self, node: NodeId) -> Future<'_, Option<Registration>>;
+    /// The same for a node that begins: anybody can ask for that, so the answer may be that there is none now.
+    fn lately(&self, node: NodeId) -> Future<'_, Option<Registration>> {
+        self.registration(node)
+    }
+    /// Whether the node is registered, for whoever names one from `source`; `None` if that is asked too often.
+    fn knows(&self, node: NodeId, source: Source) -> Future<'_, Option<bool>>;
     /// Lines of the list, by node id.
     fn list(&self, which: Which, limit: u64) -> Future<'_, Vec<RegistrationLine>>;
     /// A tenant enrolled this node: its registration never expires.
@@ -34,6 +41,10 @@ pub struct Local(pub Db);
 impl Registrar for Local {
     fn registration(&self, node: NodeId) -> Future<'_, Option<Registration>> {
         Box::pin(async move { self.0.read(move |store| store.registration(node)).await.map_err(unreachable) })
+    }
+
+    fn knows(&self, node: NodeId, _: Source) -> Future<'_, Option<bool>> {
+        Box::pin(async move { Ok(Some(!self.list(Which::One(node), 1).await?.is_empty())) })
     }
 
     fn list(&self, which: Which, limit: u64) -> Future<'_, Vec<RegistrationLine>> {
