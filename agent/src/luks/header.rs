@@ -16,6 +16,8 @@ pub const BINARY: usize = 4096;
 /// Sizes that a header area may have (section 2.1), and so the places of the second copy. The format
 /// goes up to 4 MiB; cryptsetup makes 16 KiB, and no more than 256 KiB of somebody's JSON are read here.
 const SIZES: [u64; 5] = [0x4000, 0x8000, 0x1_0000, 0x2_0000, 0x4_0000];
+/// Sizes that are as right, and larger.
+const LARGER: [u64; 4] = [0x8_0000, 0x10_0000, 0x20_0000, 0x40_0000];
 /// More keyslots and tokens no LUKS2 header has.
 pub const MAX_SLOTS: u32 = 32;
 
@@ -73,6 +75,7 @@ impl Header {
             (Ok(first), Some(second)) if second.seqid > first.seqid => Ok(Found::Luks2(Box::new(second))),
             (Ok(first), _) => Ok(Found::Luks2(Box::new(first))),
             (Err(_), Some(second)) => Ok(Found::Luks2(Box::new(second))),
+            (Err(error), None) if error.hint.is_some() => Err(error),
             (Err(error), None) => Err(error.hint("cryptsetup repair, or restore a backup of the header")),
         }
     }
@@ -90,9 +93,14 @@ impl Header {
         device.read_exact_at(&mut area, at).map_err(io)?;
         let size = be64(&area, 8);
         if !SIZES.contains(&size) {
-            return Err(Error::volume(format!(
+            let wrong = Error::volume(format!(
                 "LUKS2 header at {at}: expected a size of 16 to 256 KiB (a power of 2), found {size} bytes"
-            )));
+            ));
+            return Err(if LARGER.contains(&size) {
+                wrong.hint("a volume that was made with a larger --luks2-metadata-size can't be enrolled; nothing is wrong with it")
+            } else {
+                wrong
+            });
         }
         area.resize(size as usize, 0);
         device.read_exact_at(&mut area[BINARY..], at + BINARY as u64).map_err(io)?;
