@@ -89,7 +89,7 @@ fn a_denial_looks_as_the_page_shows_it() {
 #[test]
 fn every_key_of_the_schema_is_in_the_table() {
     // The schema's own list of keys, from its messages about unknown ones.
-    let unknown = "x = 1\n[secure_boot]\nx = 1\n[firmware]\nx = 1\n[command_line]\nx = 1\n[trust_root_with_next_boot]\nx = 1\n[[boot]]\nx = 1\n[[boot.image]]\nx = 1\n[[event]]\nx = 1\n";
+    let unknown = "x = 1\n[secure_boot]\nx = 1\n[firmware]\nx = 1\n[tpm]\nx = 1\n[command_line]\nx = 1\n[trust_root_with_next_boot]\nx = 1\n[[boot]]\nx = 1\n[[boot.image]]\nx = 1\n[[event]]\nx = 1\n";
     let problems = Policy::parse(unknown).unwrap_err();
     let mut keys = 0;
     for problem in problems.iter().filter(|problem| problem.message.starts_with("unknown key")) {
