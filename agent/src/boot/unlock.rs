@@ -251,7 +251,10 @@ impl Unlock {
         drop(passphrases);
         if !self.options.dry_run {
             state.opening = false;
-            state.save()?;
+            // What the gate can't know of must not stay open either.
+            if let Err(error) = state.save() {
+                return Err(self.take_back(&mut state, error));
+            }
         }
         Ok(report)
     }
