@@ -12,6 +12,7 @@
 //! | [`signature`] | `TPMT_SIGNATURE` by the AK |
 //! | [`attest`] | `TPMS_ATTEST` |
 //! | [`quote`] | the quote, in a fixed order of checks |
+//! | [`document`] | what a tenant signed: signatures and envelope |
 //! | [`digest`] | digests of PCR banks |
 //! | [`eventlog`] | firmware event log and systemd's log, replayed against the quote |
 //! | [`policy`] | what may be booted, in terms of the events of a log |
@@ -22,6 +23,7 @@
 pub mod attest;
 pub mod credential;
 pub mod digest;
+pub mod document;
 pub mod ek;
 pub mod eventlog;
 pub mod policy;

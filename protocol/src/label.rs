@@ -5,10 +5,8 @@
 pub const QUOTE: &str = "halfkey v1 quote";
 /// HPKE `info` of a release ([`crate::hpke`]).
 pub const RELEASE: &str = "halfkey v1 release";
-/// Prefix of what the tenant key signs over an enrollment.
-pub const ENROLLMENT: &str = "halfkey v1 enrollment";
-/// Prefix of what the tenant key signs over a policy.
-pub const POLICY: &str = "halfkey v1 policy";
+/// Prefix of everything that a tenant key signs ([`crate::document`]).
+pub const DOCUMENT: &str = "halfkey v1 document";
 /// HKDF `info` of the passphrase of one LUKS2 keyslot.
 pub const VOLUME: &str = "halfkey v1 volume";
 /// HKDF `info` of the proof that the node holds K.

@@ -4,6 +4,7 @@
 //! | --- | --- |
 //! | [`wire`] | JSON messages, version 1 |
 //! | [`reason`] | every code a verdict or a refusal can carry, and whose fault it is |
+//! | [`document`] | the envelope of what tenants sign: kinds, scopes, the sequence |
 //! | [`label`] | the labels that keep one derived value from being used as another |
 //! | [`half`] | K = U xor V, and what is derived from K |
 //! | [`header_seal`] | what K authenticates of a LUKS2 volume |
@@ -21,6 +22,7 @@
 //! `serde` (servers) from one definition. Both ignore unknown fields.
 
 pub mod bytes;
+pub mod document;
 pub mod half;
 pub mod header_seal;
 pub mod hpke;

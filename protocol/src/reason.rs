@@ -158,14 +158,18 @@ reasons! {
     OperatorDenied = "operator_denied", Operator, false;
 
     // Policies
-    /// the policy is not signed by the tenant key, or is for something else
+    /// the document is not signed by the tenant key, or is for something else
     PolicySignature = "policy_signature", Operator, false;
     /// the policy could not be read
     PolicyMalformed = "policy_malformed", Operator, false;
     /// the policy allows more than any policy may
     PolicyFloor = "policy_floor", Operator, false;
-    /// the policy is not newer than the last one
-    PolicyVersion = "policy_version", Operator, false;
+    /// the document is not the next one of this deployment's sequence
+    Sequence = "sequence", Operator, false;
+    /// the document is for another deployment
+    Deployment = "deployment", Operator, false;
+    /// the server's database is older than what it has answered before
+    RolledBack = "rolled_back", Operator, false;
 
     // Proposals
     /// the proposal could not be read

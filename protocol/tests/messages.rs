@@ -46,11 +46,12 @@ fn both_stacks_read_and_write_every_message_alike() {
         Propose,
         Proposed,
         Enrollment,
-        SignedEnrollment,
+        SignedDocument,
         Prove,
         Proved,
         Problem
     );
+    seen.push("Document".to_owned());
     seen.sort();
     assert_eq!(seen, vectors().keys().cloned().collect::<Vec<_>>(), "a vector that nobody reads");
 }
@@ -72,4 +73,19 @@ fn padded_or_standard_base64_is_refused_by_both() {
         assert!(serde_json::from_str::<Activate>(text).is_err());
         assert!(miniserde::json::from_str::<Activate>(text).is_err());
     }
+}
+
+/// A server does not take what it can't understand; the agent goes by the format.
+#[test]
+fn a_document_has_no_unknown_field_for_servers() {
+    let mut vector = vectors()["Document"].clone();
+    let by_serde: Document = serde_json::from_value(vector.clone()).unwrap();
+    let by_miniserde: Document = miniserde::json::from_str(&vector.to_string()).unwrap();
+    assert_eq!(by_serde, by_miniserde);
+    assert_eq!(serde_json::to_value(&by_miniserde).unwrap(), vector);
+    let written: Value = serde_json::from_str(&miniserde::json::to_string(&by_serde)).unwrap();
+    assert_eq!(written, vector);
+    vector["field_of_a_newer_version"] = serde_json::json!(1);
+    assert!(serde_json::from_value::<Document>(vector.clone()).is_err());
+    assert!(miniserde::json::from_str::<Document>(&vector.to_string()).is_ok());
 }

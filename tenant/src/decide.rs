@@ -3,6 +3,7 @@
 use crate::app::App;
 use crate::client::Client;
 use crate::error::{Error, Exit, Result};
+use crate::sequence::Line;
 use crate::text::clean;
 use crate::{resolve, show};
 use halfkey_protocol::NodeId;
@@ -30,7 +31,9 @@ pub fn deny(app: &App, node: &str, because: &str) -> Result<()> {
 pub fn revoke(app: &App, node: &str, because: &str) -> Result<()> {
     let because = reason(because)?;
     let (client, id) = find(app, node)?;
-    done(app, &client.revoke(id, &Because { because })?, "revoked")
+    let record = client.revoke(id, &Because { because })?;
+    remember(app, &client);
+    done(app, &record, "revoked")
 }
 
 /// Undoes a revocation.
@@ -40,7 +43,17 @@ pub fn revoke(app: &App, node: &str, because: &str) -> Result<()> {
 pub fn restore(app: &App, node: &str, because: &str) -> Result<()> {
     let because = reason(because)?;
     let (client, id) = find(app, node)?;
-    done(app, &client.restore(id, &Because { because })?, "restored")
+    let record = client.restore(id, &Because { because })?;
+    remember(app, &client);
+    done(app, &record, "restored")
+}
+
+/// It has a place in the sequence: from now on this desk misses it if it is gone. It is done, whatever comes of that.
+fn remember(app: &App, client: &Client) {
+    let look = || Line::fetch(&app.home, &app.home.bundle()?, client).map(drop);
+    if let Err(error) = look() {
+        app.out.note(&format!("warning: {error}"));
+    }
 }
 
 /// Holds a node: its next boots are denied at once and ask for the passphrase, with the disk closed.
@@ -51,6 +64,7 @@ pub fn hold(app: &App, node: &str, because: &str) -> Result<()> {
     let because = reason(because)?;
     let (client, id) = find(app, node)?;
     let record = client.hold(id, &Because { because })?;
+    remember(app, &client);
     done(app, &record, "held until `halfkey release`:")
 }
 
@@ -61,7 +75,9 @@ pub fn hold(app: &App, node: &str, because: &str) -> Result<()> {
 pub fn release(app: &App, node: &str, because: &str) -> Result<()> {
     let because = reason(because)?;
     let (client, id) = find(app, node)?;
-    done(app, &client.release(id, &Because { because })?, "released")
+    let record = client.release(id, &Because { because })?;
+    remember(app, &client);
+    done(app, &record, "released")
 }
 
 pub(crate) fn find(app: &App, node: &str) -> Result<(Client, NodeId)> {

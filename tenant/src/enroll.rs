@@ -5,15 +5,17 @@ use crate::ask::confirm;
 use crate::cli::{Bank, EnrollArgs};
 use crate::error::{Error, Result};
 use crate::key::TenantKey;
+use crate::sequence::Line;
 use crate::text::{clean, clean_short};
 use crate::{checks, resolve, show, time, watch};
 use aws_lc_rs::rand;
 use halfkey_evidence::credential;
 use halfkey_evidence::ek::{Trust, TrustedEk};
 use halfkey_evidence::registration::CheckedRegistration;
+use halfkey_protocol::document::{Kind, Scope};
 use halfkey_protocol::half::{Half, Key, proof_digest};
 use halfkey_protocol::wire::operator::{Enroll, NodeRecord, NodeState};
-use halfkey_protocol::wire::{Enrollment, credential_digest};
+use halfkey_protocol::wire::{Credential, Enrollment, credential_digest};
 use halfkey_protocol::{Bytes, NodeId};
 use zeroize::Zeroizing;
 
@@ -41,12 +43,17 @@ pub fn run(app: &App, args: &EnrollArgs) -> Result<()> {
     }
     // Before the document leaves: a crash in between must not lose what was promised.
     server.pin(&app.home)?;
-    let body = make(&checked, &trusted, &server, &key, &label, args.bank)?;
-    let after = client.enroll(id, &body)?;
-    if after.enrollment.as_ref() != Some(&body.signed) {
-        return Err(Error::untrusted("the server took the enrollment, but shows another one for this node")
-            .hint("someone else may have enrolled it at the same moment: look at `halfkey audit --node` and enroll again"));
-    }
+    let mut line = Line::fetch(&app.home, &bundle, &client)?;
+    let made = make(&checked, &trusted, &server, &label, args.bank)?;
+    let after = line.sign(&key, Kind::Enrollment, &Scope::Enrollment(id), made.document()?, |signed| {
+        let body = Enroll { signed: signed.clone(), c_u: made.c_u.clone(), c_v: made.c_v.clone() };
+        let after = client.enroll(id, &body)?;
+        if after.enrollment.as_ref() != Some(signed) {
+            return Err(Error::untrusted("the server took the enrollment, but shows another one for this node")
+                .hint("someone else may have enrolled it at the same moment: look at `halfkey audit --node` and enroll again"));
+        }
+        Ok(after)
+    })?;
     let after = match args.wait {
         None => after,
         Some(limit) => {
@@ -68,7 +75,20 @@ pub fn run(app: &App, args: &EnrollArgs) -> Result<()> {
     Ok(())
 }
 
-/// Draws K, U and V, makes their credentials, signs. K, U and V are wiped on return.
+/// An enrollment that is to be signed, and the credentials that it names.
+pub struct Made {
+    enrollment: Enrollment,
+    c_u: Credential,
+    c_v: Credential,
+}
+
+impl Made {
+    fn document(&self) -> Result<String> {
+        serde_json::to_string(&self.enrollment).map_err(|e| Error::failed(format!("our bug: {e}")))
+    }
+}
+
+/// Draws K, U and V, makes their credentials. K, U and V are wiped on return.
 ///
 /// Takes the proof that the EK is trusted: an enrollment without one can't be made.
 ///
@@ -78,10 +98,9 @@ pub fn make(
     checked: &CheckedRegistration,
     trusted: &TrustedEk,
     server: &checks::CheckedServer,
-    key: &TenantKey,
     label: &str,
     bank: Bank,
-) -> Result<Enroll> {
+) -> Result<Made> {
     if trusted.node_id() != checked.node_id() {
         return Err(Error::untrusted("the trust in the EK is for another node"));
     }
@@ -92,9 +111,7 @@ pub fn make(
     let c_v = credential::make_for_srk(checked, checked.ak_name(), v.expose())?;
     let proof = Zeroizing::new(Key::combine(&u, &v).proof());
     drop((u, v));
-    let document = Enrollment {
-        version: 1,
-        node_id: checked.node_id().to_string(),
+    let enrollment = Enrollment {
         enrollment_id: random_uuid()?,
         ek_name: Bytes::from(checked.ek_name()),
         ak_name: Bytes::from(checked.ak_name()),
@@ -107,9 +124,8 @@ pub fn make(
         ca: server.ca.clone(),
         servers: server.servers.clone(),
         label: label.to_owned(),
-        created: time::now(),
     };
-    Ok(Enroll { signed: key.sign(&document), c_u, c_v })
+    Ok(Made { enrollment, c_u, c_v })
 }
 
 fn label(given: Option<&str>, record: &NodeRecord) -> Result<String> {

@@ -3,10 +3,11 @@
 use crate::app::App;
 use crate::cli::GroupCommand;
 use crate::error::Result;
+use crate::policy::apply::Desk;
 use crate::policy::scope;
 use crate::{labels, resolve, show};
+use halfkey_protocol::document::{Kind, Scope};
 use halfkey_protocol::wire::operator::NodeRecord;
-use halfkey_protocol::wire::policies::{Scope, SetGroup};
 
 /// Runs `halfkey group`.
 ///
@@ -27,13 +28,16 @@ fn list(app: &App) -> Result<()> {
 
 fn set(app: &App, nodes: &[String], group: Option<&str>) -> Result<()> {
     let group = group.map(scope::group).transpose()?;
-    let client = app.logged_in()?;
+    let desk = Desk::open(app)?;
+    let client = &desk.client;
     // All of them first: a typing error must not leave half of them moved.
-    let ids = nodes.iter().map(|node| resolve::resolve(&client, node)).collect::<Result<Vec<_>>>()?;
-    let body = SetGroup { group: group.clone() };
+    let ids = nodes.iter().map(|node| resolve::resolve(client, node)).collect::<Result<Vec<_>>>()?;
+    let mut line = desk.line()?;
     let mut records: Vec<NodeRecord> = Vec::with_capacity(ids.len());
     for id in ids {
-        let record = client.set_group(id, &body)?;
+        let text = group.clone().unwrap_or_default();
+        let hand_in = |signed: &_| client.set_group(id, signed);
+        let record = line.sign(&desk.key, Kind::Membership, &Scope::Membership(id), text, hand_in)?;
         let own = record.policy.as_ref().is_some_and(|policy| policy.scope == Scope::Node(id).to_string());
         if own && group.is_some() {
             app.out.note(&format!(

@@ -16,6 +16,7 @@ use zeroize::Zeroizing;
 const BUNDLE: &str = "operator.bundle";
 const KEY: &str = "tenant.key";
 const RELEASE_KEYS: &str = "release-keys.json";
+const DEPLOYMENTS: &str = "deployments.json";
 
 /// The folder.
 pub struct Home {
@@ -144,11 +145,34 @@ impl Home {
         self.write(RELEASE_KEYS, &json, Existing::Replace)
     }
 
+    /// The deployment of the server with this CA, as it was at the first use.
+    ///
+    /// # Errors
+    /// When the record can't be read.
+    pub fn deployment(&self, ca_fingerprint: &str) -> Result<Option<String>> {
+        Ok(self.pins(DEPLOYMENTS, "another deployment")?.remove(ca_fingerprint))
+    }
+
+    /// Remembers a server's deployment.
+    ///
+    /// # Errors
+    /// When it can't be written.
+    pub fn pin_deployment(&self, ca_fingerprint: &str, deployment: &str) -> Result<()> {
+        let mut pins = self.pins(DEPLOYMENTS, "another deployment")?;
+        pins.insert(ca_fingerprint.to_owned(), deployment.to_owned());
+        let json = serde_json::to_vec_pretty(&pins).expect("strings have a JSON form");
+        self.write(DEPLOYMENTS, &json, Existing::Replace)
+    }
+
     fn release_keys(&self) -> Result<BTreeMap<String, String>> {
-        let Some(json) = self.read(RELEASE_KEYS, 1 << 20)? else { return Ok(BTreeMap::new()) };
+        self.pins(RELEASE_KEYS, "a changed release key")
+    }
+
+    fn pins(&self, file: &str, what: &str) -> Result<BTreeMap<String, String>> {
+        let Some(json) = self.read(file, 1 << 20)? else { return Ok(BTreeMap::new()) };
         serde_json::from_slice(&json).map_err(|_| {
-            Error::failed(format!("{} is damaged", self.path.join(RELEASE_KEYS).display()))
-                .hint("restore it from a backup; without it a changed release key would go unnoticed")
+            Error::failed(format!("{} is damaged", self.path.join(file).display()))
+                .hint(format!("restore it from a backup; without it {what} would go unnoticed"))
         })
     }
 

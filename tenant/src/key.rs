@@ -1,11 +1,11 @@
-//! The tenant key: Ed25519, signs enrollments and policies.
+//! The tenant key: Ed25519, signs documents.
 
 use crate::error::{Error, Result};
-use aws_lc_rs::signature::{ED25519, Ed25519KeyPair, KeyPair, UnparsedPublicKey};
+use aws_lc_rs::signature::{Ed25519KeyPair, KeyPair};
 use base64ct::{Base64, Encoding};
-use halfkey_protocol::wire::policies::{PolicyEnvelope, SignedPolicy, policy_signed_bytes};
-use halfkey_protocol::wire::{self, Enrollment, SignedEnrollment};
-use halfkey_protocol::{Bytes, identity};
+use halfkey_protocol::document::signed_bytes;
+use halfkey_protocol::identity;
+use halfkey_protocol::wire::{Document, DocumentSignature, SignedDocument};
 use rustls_pki_types::PrivatePkcs8KeyDer;
 use rustls_pki_types::pem::PemObject;
 use zeroize::Zeroizing;
@@ -65,112 +65,35 @@ impl TenantKey {
         identity::fingerprint(self.public())
     }
 
-    /// Signs an enrollment.
-    pub fn sign(&self, enrollment: &Enrollment) -> SignedEnrollment {
-        let document = serde_json::to_vec(enrollment).expect("strings and numbers have a JSON form");
-        let signature = self.0.sign(&wire::signed_bytes(&document));
-        SignedEnrollment {
-            signature: Bytes::from(signature.as_ref()),
-            document: document.into(),
-            tenant_key: Bytes::from(self.public()),
-        }
+    /// Signs a document.
+    pub fn sign(&self, document: &Document) -> SignedDocument {
+        let document = serde_json::to_vec(document).expect("strings and numbers have a JSON form");
+        let signature = self.0.sign(&signed_bytes(&document));
+        let signature = DocumentSignature { key: self.public().into(), signature: signature.as_ref().into() };
+        SignedDocument { document: document.into(), signatures: vec![signature] }
     }
-
-    /// Signs a policy.
-    pub fn sign_policy(&self, envelope: &PolicyEnvelope) -> SignedPolicy {
-        let document = serde_json::to_vec(envelope).expect("strings and numbers have a JSON form");
-        let signature = self.0.sign(&policy_signed_bytes(&document));
-        SignedPolicy {
-            signature: Bytes::from(signature.as_ref()),
-            document: document.into(),
-            tenant_key: Bytes::from(self.public()),
-        }
-    }
-}
-
-/// Why a signed policy has no envelope to look at.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum BadEnvelope {
-    /// The signature is not valid.
-    Signature,
-    /// It is signed, and not in a form that this version knows.
-    Form,
-}
-
-/// The envelope of a policy, if the key inside it signed it. Whose key that is, the caller must
-/// compare.
-///
-/// # Errors
-/// When it was altered, or is of another version.
-pub fn verified_envelope(signed: &SignedPolicy) -> std::result::Result<PolicyEnvelope, BadEnvelope> {
-    UnparsedPublicKey::new(&ED25519, signed.tenant_key.as_ref())
-        .verify(&policy_signed_bytes(&signed.document), &signed.signature)
-        .map_err(|_| BadEnvelope::Signature)?;
-    serde_json::from_slice(&signed.document).map_err(|_| BadEnvelope::Form)
-}
-
-/// The document of an enrollment, if the key inside it signed it. Whose key that is, the caller
-/// must compare.
-pub fn verified_document(signed: &SignedEnrollment) -> Option<Enrollment> {
-    UnparsedPublicKey::new(&ED25519, signed.tenant_key.as_ref())
-        .verify(&wire::signed_bytes(&signed.document), &signed.signature)
-        .ok()?;
-    serde_json::from_slice(&signed.document).ok()
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use halfkey_evidence::document::open;
+    use halfkey_protocol::document::{Deployment, Flaw, Kind, Place, Scope, next};
     use proptest::prelude::*;
-
-    fn enrollment() -> Enrollment {
-        Enrollment {
-            version: 1,
-            node_id: "n".into(),
-            enrollment_id: "e".into(),
-            ek_name: Bytes(vec![1]),
-            ak_name: Bytes(vec![2]),
-            srk_name: Bytes(vec![3]),
-            c_u_sha256: Bytes(vec![4]),
-            c_v_sha256: Bytes(vec![5]),
-            release_public: Bytes(vec![6]),
-            bank: "sha256".into(),
-            proof_sha256: Bytes(vec![7]),
-            ca: "ca".into(),
-            servers: vec!["https://a".into()],
-            label: "l".into(),
-            created: 1,
-        }
-    }
 
     #[test]
     fn a_key_survives_its_file_and_signs_what_verifies() {
         let key = TenantKey::generate().unwrap();
         let again = TenantKey::from_pem(&key.to_pem().unwrap()).unwrap();
         assert_eq!(key.public(), again.public());
-        let mut signed = again.sign(&enrollment());
-        assert_eq!(verified_document(&signed), Some(enrollment()));
+        let scope = Scope::Group("web".into());
+        let document =
+            next(Kind::Policy, &scope, Deployment([5; 16]), &Place::default(), 1, "format = 1".into());
+        let mut signed = again.sign(&document);
+        let opened = open(&signed).unwrap();
+        assert!(opened.is_by(key.public()) && opened.scope == scope);
         signed.document.0[20] ^= 1;
-        assert_eq!(verified_document(&signed), None);
-    }
-
-    #[test]
-    fn a_policy_verifies_as_a_policy_only() {
-        let key = TenantKey::generate().unwrap();
-        let envelope = PolicyEnvelope {
-            format: 1,
-            scope: "group:web".into(),
-            version: 1,
-            created: 1,
-            policy: "format = 1".into(),
-            withdrawn: false,
-        };
-        let mut signed = key.sign_policy(&envelope);
-        assert_eq!(verified_envelope(&signed), Ok(envelope));
-        let SignedPolicy { document, tenant_key, signature } = signed.clone();
-        assert_eq!(verified_document(&SignedEnrollment { document, tenant_key, signature }), None);
-        signed.document.0[20] ^= 1;
-        assert_eq!(verified_envelope(&signed), Err(BadEnvelope::Signature));
+        assert!(matches!(open(&signed), Err(Flaw::Signature(_))));
     }
 
     proptest! {

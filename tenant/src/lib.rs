@@ -10,6 +10,7 @@
 //! | [`client`] | requests to the verifier |
 //! | [`resolve`] | NODE: id, prefix or label |
 //! | [`checks`] | what is checked here, whatever the server says |
+//! | [`sequence`] | where the next document has its place |
 //! | [`roots`] | the folder of TPM manufacturers' roots |
 //! | [`enroll`] | a new key for a node |
 //! | [`approve`] | the boot that waits: once, learn it, replace the policy |
@@ -42,6 +43,7 @@ pub mod policy;
 pub mod proposals;
 pub mod resolve;
 pub mod roots;
+pub mod sequence;
 pub mod show;
 pub mod text;
 pub mod time;

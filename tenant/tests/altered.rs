@@ -12,7 +12,8 @@ use common::verifier::{Verifier, serve_if_asked};
 use common::{Desk, Ran};
 use halfkey::key::TenantKey;
 use halfkey_protocol::Bytes;
-use halfkey_protocol::wire::Enrollment;
+use halfkey_protocol::document::Deployment;
+use halfkey_protocol::wire::Document;
 use halfkey_protocol::wire::operator::*;
 use halfkey_protocol::wire::policies::NodePolicy;
 use std::sync::{Arc, Mutex};
@@ -41,11 +42,25 @@ fn answer(request: &Request, shown: &Shown) -> Answer {
     let node = format!("nodes/{}", record.summary.id);
     match path.strip_prefix(&node) {
         Some("") => json(record),
-        Some("/policy") => json(&NodePolicy { group: None, policy: None, additions: None, trusted: vec![] }),
+        Some("/policy") => json(&NodePolicy {
+            group: None,
+            membership: None,
+            policy: None,
+            additions: None,
+            trusted: vec![],
+        }),
         Some(_) => json(&EvidenceList { evidence: vec![evidence.summary.clone()] }),
         None if path.starts_with("nodes?name=") => {
             json(&NodeList { nodes: vec![record.summary.clone()], next: None })
         }
+        None if path == "info" => json(&ServerInfo {
+            version: "0".into(),
+            deployment: Deployment([5; 16]).to_string(),
+            head: Head { number: 0, sha256: [0; 32].into() },
+            release_public: Bytes::default(),
+            ca: String::new(),
+            servers: vec![],
+        }),
         None if path.starts_with("evidence/") => json(evidence),
         None => problem(404, "not_found", "no such thing", None),
     }
@@ -123,7 +138,7 @@ fn only_what_the_tpm_signed_is_learned() {
     let other = TenantKey::generate().unwrap();
     let theirs = |s: &mut Shown| {
         let signed = s.record.enrollment.as_ref().unwrap();
-        let document: Enrollment = serde_json::from_slice(&signed.document).unwrap();
+        let document: Document = serde_json::from_slice(&signed.document).unwrap();
         s.record.enrollment = Some(other.sign(&document));
     };
     let ran = with(&theirs, &learn);

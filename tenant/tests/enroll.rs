@@ -7,10 +7,13 @@ use common::pki::Pki;
 use common::server::{Answer, Server, json};
 use common::tpm::{ECC_P384, RSA_2048, Tpm, flipped};
 use common::{Desk, golden};
-use halfkey::key::verified_document;
+use halfkey_evidence::document::{open, open_enrollment};
+use halfkey_protocol::document::{Deployment, Scope};
 use halfkey_protocol::half::{Half, Key, proof_digest};
-use halfkey_protocol::wire::operator::{Enroll, NodeRecord, NodeState, NodeSummary, ServerInfo};
-use halfkey_protocol::wire::{Register, credential_digest};
+use halfkey_protocol::wire::operator::{
+    Enroll, Head, NodeRecord, NodeState, NodeSummary, SequencePart, ServerInfo,
+};
+use halfkey_protocol::wire::{Register, SignedDocument, credential_digest};
 use halfkey_protocol::{Bytes, NodeId, template};
 use std::fs;
 use std::sync::{Arc, Mutex};
@@ -21,9 +24,13 @@ struct World {
     id: NodeId,
     info: ServerInfo,
     record: NodeRecord,
+    /// What it took.
+    sequence: Vec<SignedDocument>,
     /// What it does with an enrollment before it answers.
     take: fn(&mut NodeRecord, Enroll),
 }
+
+const HERE: Deployment = Deployment([5; 16]);
 
 /// A point on P-256 as a release key: the generator, or its double.
 fn release_key(double: bool) -> Bytes {
@@ -48,6 +55,8 @@ impl World {
     fn new(pki: &Pki, id: NodeId, registration: Register) -> Self {
         let info = ServerInfo {
             version: "0.1.0".into(),
+            deployment: HERE.to_string(),
+            head: Head { number: 0, sha256: [0; 32].into() },
             release_public: release_key(false),
             ca: pki.ca_pem.clone(),
             servers: vec!["https://verifier.example:8443".into()],
@@ -78,7 +87,7 @@ impl World {
             record.enrollment = Some(enroll.signed);
             record.summary.state = NodeState::Enrolling;
         };
-        Self { id, info, record, take }
+        Self { id, info, record, sequence: vec![], take }
     }
 
     fn serve(self, pki: &Pki) -> (Server, Arc<Mutex<World>>) {
@@ -95,8 +104,16 @@ impl World {
             path if path.starts_with("nodes?name=") => {
                 json(&serde_json::json!({ "nodes": [self.record.summary] }))
             }
+            path if path.starts_with("sequence?after=") => {
+                let after: usize = path["sequence?after=".len()..].parse().unwrap();
+                json(&SequencePart { documents: self.sequence[after..].to_vec() })
+            }
             path if path.ends_with("/enrollment") => {
-                (self.take)(&mut self.record, serde_json::from_slice(body).unwrap());
+                let enroll: Enroll = serde_json::from_slice(body).unwrap();
+                let place = open(&enroll.signed).unwrap().place;
+                self.info.head = Head { number: place.number, sha256: place.sha256.into() };
+                self.sequence.push(enroll.signed.clone());
+                (self.take)(&mut self.record, enroll);
                 json(&self.record)
             }
             path if path == format!("nodes/{}", self.id) => json(&self.record),
@@ -125,11 +142,11 @@ fn the_tpm_and_only_it_gets_both_halves_of_the_signed_key() {
 
     let enroll = posted(&server).remove(0);
     assert_eq!(record.enrollment.as_ref(), Some(&enroll.signed));
-    let document = verified_document(&enroll.signed).unwrap();
+    let (opened, document) = open_enrollment(&enroll.signed).unwrap();
     let key = desk.ok(&["key"]).stdout;
-    assert_eq!(halfkey_protocol::identity::fingerprint(&enroll.signed.tenant_key), key.trim());
-    assert_eq!((document.version, document.label.as_str(), document.bank.as_str()), (1, "Web 1", "sha256"));
-    assert_eq!(document.node_id, tpm.node_id().to_string());
+    assert_eq!(halfkey_protocol::identity::fingerprint(enroll.signed.tenant_key()), key.trim());
+    assert_eq!((document.label.as_str(), document.bank.as_str()), ("Web 1", "sha256"));
+    assert_eq!((opened.scope, opened.deployment), (Scope::Enrollment(tpm.node_id()), HERE));
     assert_eq!((document.ca.as_str(), &document.release_public), (pki.ca_pem.as_str(), &release_key(false)));
     assert_eq!(document.servers, ["https://verifier.example:8443"]);
     assert_eq!(document.c_u_sha256.as_ref(), credential_digest(&enroll.c_u));
@@ -152,7 +169,7 @@ fn the_tpm_and_only_it_gets_both_halves_of_the_signed_key() {
     let ran = desk.ok(&args);
     assert!(ran.stderr.contains("was enrolled before"), "{ran:?}");
     let again = posted(&server).remove(1);
-    let again_document = verified_document(&again.signed).unwrap();
+    let (_, again_document) = open_enrollment(&again.signed).unwrap();
     assert_ne!(again_document.enrollment_id, document.enrollment_id);
     assert_ne!(again_document.proof_sha256, document.proof_sha256);
 }
@@ -167,7 +184,7 @@ fn an_ecc_ek_is_trusted_by_chain_or_by_fingerprint() {
     desk.ok(&["enroll", &id[..9], "--ek-roots", &roots(&tpm), "--yes"]);
     let typed = tpm.fingerprint().to_uppercase();
     desk.ok(&["enroll", &id, "--trust-ek", &typed, "--yes", "--bank", "sha384"]);
-    assert_eq!(verified_document(&posted(&server)[1].signed).unwrap().bank, "sha384");
+    assert_eq!(open_enrollment(&posted(&server)[1].signed).unwrap().1.bank, "sha384");
 
     // Another manufacturer's roots, another machine's fingerprint.
     for args in [["--ek-roots", &roots(&stranger)], ["--trust-ek", &stranger.fingerprint()]] {
@@ -245,7 +262,7 @@ fn what_a_lying_server_says_is_refused_here() {
             "another enrollment in place of ours",
             Box::new(|w| {
                 w.take = |record, mut enroll| {
-                    enroll.signed.signature.0[0] ^= 1;
+                    enroll.signed.signatures[0].signature.0[0] ^= 1;
                     record.enrollment = Some(enroll.signed);
                 }
             }),

@@ -7,9 +7,12 @@ use common::pki::Pki;
 use common::server::{Answer, Request, Server, json, problem};
 use common::{Desk, golden};
 use halfkey::key::TenantKey;
+use halfkey_protocol::Bytes;
+use halfkey_protocol::document::{Deployment, Kind, Place, Scope, next};
 use halfkey_protocol::kdf::Hash;
 use halfkey_protocol::wire::operator::*;
 use halfkey_protocol::wire::policies::*;
+use halfkey_protocol::wire::{Document, SignedDocument};
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex};
 
@@ -42,10 +45,14 @@ const KERNEL: &str = "/usr/lib/systemd/boot/efi/systemd-bootx64.efi";
 /// What the server holds for group:web, and how it answers to an apply.
 #[derive(Default)]
 struct Held {
-    policy: Option<SignedPolicy>,
+    policy: Option<SignedDocument>,
     refuse: bool,
     /// It shows this instead of what it was given.
-    swap: Option<SignedPolicy>,
+    swap: Option<SignedDocument>,
+    /// Everything that it took.
+    sequence: Vec<SignedDocument>,
+    /// Another deployment than before.
+    deployment: Option<Deployment>,
     /// By path: what it answers to other questions.
     others: HashMap<String, serde_json::Value>,
 }
@@ -76,7 +83,7 @@ impl Setup {
         path.to_str().unwrap().to_owned()
     }
 
-    fn show(&self, policy: Option<SignedPolicy>) {
+    fn show(&self, policy: Option<SignedDocument>) {
         self.held.lock().unwrap().policy = policy;
     }
 
@@ -94,30 +101,42 @@ impl Setup {
         (code, said)
     }
 
-    fn posts(&self) -> Vec<PolicyEnvelope> {
+    fn posts(&self) -> Vec<Document> {
         let seen = self.server.seen.lock().unwrap();
         let posts = seen.iter().filter(|request| request.method == "POST");
-        let signed = posts.map(|request| serde_json::from_slice::<SignedPolicy>(&request.body).unwrap());
+        let signed = posts.map(|request| serde_json::from_slice::<SignedDocument>(&request.body).unwrap());
         signed.map(|signed| serde_json::from_slice(&signed.document).unwrap()).collect()
     }
 
     fn versions(&self) -> Vec<u64> {
-        self.posts().iter().map(|envelope| envelope.version).collect()
+        self.posts().iter().map(|document| document.number).collect()
+    }
+
+    /// Puts documents in place of those that the server took.
+    fn rewrite(&self, sequence: &[SignedDocument]) {
+        self.held.lock().unwrap().sequence = sequence.to_vec();
     }
 }
 
-fn envelope(scope: &str, version: u64) -> PolicyEnvelope {
-    PolicyEnvelope {
-        format: 1,
-        scope: scope.into(),
-        version,
-        created: 1,
-        policy: POLICY.into(),
-        withdrawn: false,
-    }
+const HERE: Deployment = Deployment([5; 16]);
+
+/// What somebody else with this key may have signed: after `head`.
+fn after(head: &Place, scope: &str) -> Document {
+    let scope = Scope::parse(scope).unwrap();
+    let kind = if matches!(scope, Scope::Additions(_)) { Kind::Additions } else { Kind::Policy };
+    next(kind, &scope, HERE, head, 1, POLICY.into())
 }
 
-fn record(signed: &SignedPolicy) -> PolicyRecord {
+fn document(scope: &str, number: u64) -> Document {
+    after(&Place { number: number - 1, sha256: [0; 32] }, scope)
+}
+
+fn place(signed: &SignedDocument) -> Place {
+    let number = serde_json::from_slice::<Document>(&signed.document).unwrap().number;
+    Place { number, sha256: Bytes(Hash::Sha256.digest(&[&signed.document])).array().unwrap() }
+}
+
+fn record(signed: &SignedDocument) -> PolicyRecord {
     let summary = PolicySummary {
         scope: "group:web".into(),
         version: 1,
@@ -135,15 +154,30 @@ fn answer(request: &Request, held: &mut Held) -> Answer {
     let none = || problem(404, "not_found", "there is no such thing", None);
     match (request.method.as_str(), request.path.trim_start_matches("/v1/operator/")) {
         ("GET", path) if held.others.contains_key(path) => json(&held.others[path]),
-        ("POST", "policies/group:web") if held.refuse => {
-            problem(409, "policy_version", "older or equal", None)
-        }
+        ("POST", "policies/group:web") if held.refuse => problem(409, "sequence", "another came first", None),
         ("POST", "policies/group:web") => {
             held.policy = Some(serde_json::from_slice(&request.body).unwrap());
+            held.sequence.extend(held.policy.clone());
             json(&record(held.swap.as_ref().or(held.policy.as_ref()).unwrap()))
         }
         ("GET", path) if path.starts_with("policies/group:web") => {
             held.policy.as_ref().map_or_else(none, |p| json(&record(p)))
+        }
+        ("GET", "info") => {
+            let end = held.sequence.last().map(place).unwrap_or_default();
+            json(&ServerInfo {
+                version: "0".into(),
+                deployment: held.deployment.unwrap_or(HERE).to_string(),
+                head: Head { number: end.number, sha256: end.sha256.into() },
+                release_public: Bytes::default(),
+                ca: String::new(),
+                servers: vec![],
+            })
+        }
+        ("GET", path) if path.starts_with("sequence?after=") => {
+            let after: u64 = path["sequence?after=".len()..].parse().unwrap();
+            let documents = held.sequence.iter().filter(|signed| place(signed).number > after).take(2);
+            json(&SequencePart { documents: documents.cloned().collect() })
         }
         ("GET", "groups") => json(&GroupList { groups: vec![] }),
         ("GET", path) if path.starts_with("nodes") => json(&NodeList { nodes: vec![], next: None }),
@@ -155,14 +189,14 @@ fn answer(request: &Request, held: &mut Held) -> Answer {
 fn only_what_this_desk_signed_is_extended() {
     let setup = Setup::new();
     let (mine, other) = (setup.key(), TenantKey::generate().unwrap());
-    let mut altered = mine.sign_policy(&envelope("group:web", 1));
+    let mut altered = mine.sign(&document("group:web", 1));
     altered.document.0[60] ^= 1;
     let mut said = String::new();
     for (what, policy) in [
-        ("another key", other.sign_policy(&envelope("group:web", 1))),
+        ("another key", other.sign(&document("group:web", 1))),
         ("altered", altered),
-        ("for another scope", mine.sign_policy(&envelope("group:db", 1))),
-        ("another format", mine.sign_policy(&PolicyEnvelope { format: 2, ..envelope("group:web", 1) })),
+        ("for another scope", mine.sign(&document("group:db", 1))),
+        ("another format", mine.sign(&Document { format: 2, ..document("group:web", 1) })),
     ] {
         setup.show(Some(policy));
         let (code, stderr) = setup.add();
@@ -176,7 +210,9 @@ fn only_what_this_desk_signed_is_extended() {
     }
     golden::check("lies.txt", &said);
     assert!(setup.posts().is_empty(), "nothing was signed");
-    setup.show(Some(mine.sign_policy(&envelope("group:web", 1))));
+    let first = mine.sign(&document("group:web", 1));
+    setup.rewrite(std::slice::from_ref(&first));
+    setup.show(Some(first));
     let ran = setup.desk.run(&["policy", "predict", "--uki", KERNEL, "--add", "--group", "web", "--yes"]);
     assert!(
         ran.code == 2 && ran.stderr.contains("--secure-boot on or off"),
@@ -184,11 +220,11 @@ fn only_what_this_desk_signed_is_extended() {
     );
     assert_eq!(setup.add(), (0, String::new()));
     assert_eq!(setup.versions(), [2]);
-    assert!(setup.posts()[0].policy.starts_with(POLICY.trim_end()), "its comments and its order are kept");
+    assert!(setup.posts()[0].body.starts_with(POLICY.trim_end()), "its comments and its order are kept");
 }
 
 #[test]
-fn an_older_version_is_noticed_and_no_version_is_signed_twice() {
+fn an_older_version_is_noticed() {
     let setup = Setup::new();
     let file = setup.file(POLICY);
     let apply = ["policy", "apply", &file, "--group", "web", "--yes"];
@@ -204,8 +240,8 @@ fn an_older_version_is_noticed_and_no_version_is_signed_twice() {
         assert!(code == 6 && said.contains("expected version 2 of group:web"), "{said}");
     }
     // The same version again with another text, by another desk with the same key.
-    let twin = PolicyEnvelope { created: 5, ..envelope("group:web", 2) };
-    setup.show(Some(setup.key().sign_policy(&twin)));
+    let twin = Document { created: 5, ..after(&place(first.as_ref().unwrap()), "group:web") };
+    setup.show(Some(setup.key().sign(&twin)));
     let (code, said) = setup.add();
     assert!(code == 6 && said.contains("another version 2 of group:web"), "{said}");
     assert_eq!(setup.versions().len(), 2, "nothing more was signed");
@@ -216,21 +252,21 @@ fn an_older_version_is_noticed_and_no_version_is_signed_twice() {
     assert!(ran.stderr.contains("warning: expected version 2"), "{ran:?}");
     assert_eq!(setup.versions(), [1, 2, 3]);
 
-    // A version that the server refused is not signed again with another text.
+    // Another one came first: nothing is lost by trying again.
     setup.held.lock().unwrap().refuse = true;
     let ran = setup.desk.run(&apply);
-    assert!(ran.code == 1 && ran.stderr.contains("policy_version"), "{ran:?}");
+    assert!(ran.code == 1 && ran.stderr.contains("sequence"), "{ran:?}");
     setup.held.lock().unwrap().refuse = false;
     setup.desk.ok(&apply);
-    assert_eq!(setup.versions(), [1, 2, 3, 4, 5]);
+    assert_eq!(setup.versions(), [1, 2, 3, 4, 4]);
 
     setup.held.lock().unwrap().swap = second;
     let ran = setup.desk.run(&apply);
     assert!(ran.code == 6 && ran.stderr.contains("shows another one"), "{ran:?}");
     // Of all this nothing is lost when the file is damaged.
-    std::fs::write(setup.desk.home().join("policies.json"), "{").unwrap();
+    std::fs::write(setup.desk.home().join("documents.json"), "{").unwrap();
     let ran = setup.desk.run(&apply);
-    assert!(ran.code == 1 && ran.stderr.contains("policies.json is damaged"), "{ran:?}");
+    assert!(ran.code == 1 && ran.stderr.contains("documents.json is damaged"), "{ran:?}");
 }
 
 #[test]
@@ -238,9 +274,11 @@ fn a_policy_that_is_kept_back_is_missed() {
     const ID: &str = "0693542a-1082-8a03-94a9-3b7dd6971fe8";
     let setup = Setup::new();
     let sign = |scope: &str, version: u64, withdrawn: bool| {
-        let policy = if withdrawn { String::new() } else { POLICY.to_owned() };
-        let signed =
-            setup.key().sign_policy(&PolicyEnvelope { policy, withdrawn, ..envelope(scope, version) });
+        let mut document = document(scope, version);
+        if withdrawn {
+            (document.kind, document.body) = ("withdrawal".into(), String::new());
+        }
+        let signed = setup.key().sign(&document);
         let mut record = record(&signed);
         record.summary.scope = scope.into();
         record
@@ -255,7 +293,11 @@ fn a_policy_that_is_kept_back_is_missed() {
     };
     let governed = |policy: &PolicyRecord| {
         let group = Some("web".to_owned());
-        let whole = NodePolicy { group, policy: Some(policy.clone()), additions: None, trusted: vec![] };
+        let member = Scope::parse(&format!("membership:{ID}")).unwrap();
+        let membership = next(Kind::Membership, &member, HERE, &Place::default(), 1, "web".into());
+        let membership = Some(setup.key().sign(&membership));
+        let whole =
+            NodePolicy { group, membership, policy: Some(policy.clone()), additions: None, trusted: vec![] };
         tell(format!("nodes/{ID}/policy"), serde_json::to_value(whole).unwrap());
     };
     let holds = |record: &PolicyRecord| {
@@ -293,6 +335,47 @@ fn a_policy_that_is_kept_back_is_missed() {
     governed(&sign("group:web", 1, false));
     assert_eq!(says("expected version 2 of group:web"), 6);
     assert_eq!(setup.versions(), [1, 2], "nothing else was signed");
+}
+
+#[test]
+fn a_sequence_that_goes_back_or_forks_is_noticed() {
+    let setup = Setup::new();
+    let file = setup.file(POLICY);
+    let apply = ["policy", "apply", &file, "--group", "web", "--yes"];
+    (0..3).for_each(|_| drop(setup.desk.ok(&apply)));
+    let honest = setup.held.lock().unwrap().sequence.clone();
+    let key = setup.key();
+    // The policy that it shows is the newest: it is the sequence that lies.
+    let says = |sequence: &[SignedDocument], what: &str| {
+        setup.rewrite(sequence);
+        let (code, said) = setup.add();
+        assert!(code == 6 && said.contains(what), "{what}: {said}");
+        said
+    };
+    let said = says(
+        &honest[..1],
+        "the server has gone back: its newest document is number 1, and it once had number 3",
+    );
+    assert!(said.contains("missing  document 3 of this desk, for group:web"), "{said}");
+    let twin = key.sign(&Document { created: 5, ..after(&place(&honest[1]), "group:web") });
+    says(&[honest[0].clone(), honest[1].clone(), twin], "document 3 is another one than before");
+    let end = place(&honest[2]);
+    let mut forged = key.sign(&after(&end, "group:db"));
+    forged.signatures[0].signature.0[1] ^= 1;
+    says(&[honest.clone(), vec![forged]].concat(), "not one sequence");
+    let elsewhere = Document { deployment: Deployment([6; 16]).to_string(), ..after(&end, "group:db") };
+    says(&[honest.clone(), vec![key.sign(&elsewhere)]].concat(), "another deployment");
+    let loose = key.sign(&Document { previous: [9; 32].into(), ..after(&end, "group:db") });
+    says(&[honest.clone(), vec![loose]].concat(), "not one sequence");
+    assert_eq!(setup.versions(), [1, 2, 3], "nothing was signed");
+    setup.held.lock().unwrap().deployment = Some(Deployment([6; 16]));
+    says(&honest, "the server is another deployment than before");
+    setup.held.lock().unwrap().deployment = None;
+    // What another desk signed in the meantime is no lie.
+    let other = TenantKey::generate().unwrap().sign(&after(&end, "group:db"));
+    setup.rewrite(&[honest, vec![other]].concat());
+    assert_eq!(setup.add(), (0, String::new()));
+    assert_eq!(setup.versions(), [1, 2, 3, 5]);
 }
 
 #[test]

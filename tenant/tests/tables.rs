@@ -8,7 +8,7 @@ use halfkey::show::{self, Style};
 use halfkey_protocol::Bytes;
 use halfkey_protocol::wire::operator::*;
 use halfkey_protocol::wire::policies::*;
-use halfkey_protocol::wire::{Finish, Register};
+use halfkey_protocol::wire::{Finish, Register, SignedDocument};
 
 const NOW: u64 = 1_795_298_459;
 const A: &str = "3f2a0000-0000-8000-8000-000000000001";
@@ -83,7 +83,7 @@ fn policy(scope: &str) -> PolicySummary {
 
 fn policy_record(scope: &str) -> PolicyRecord {
     let empty = Bytes(vec![]);
-    let signed = SignedPolicy { document: empty.clone(), tenant_key: empty.clone(), signature: empty };
+    let signed = SignedDocument { document: empty, signatures: vec![] };
     PolicyRecord { summary: policy(scope), signed }
 }
 
@@ -164,6 +164,7 @@ fn colours_only_when_wanted() {
 fn a_node_with_a_pending_boot() {
     let judged = NodePolicy {
         group: Some("db".into()),
+        membership: None,
         policy: Some(policy_record("group:db")),
         additions: Some(policy_record(&format!("additions:{A}"))),
         trusted: vec![],

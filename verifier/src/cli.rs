@@ -47,6 +47,13 @@ enum Command {
     /// Add, list and remove operators
     #[command(subcommand)]
     Operator(Operator),
+    /// Accept a database that was restored from a backup: until then nothing is enrolled or unlocked
+    ///
+    /// Policies, revocations and enrollments that came after the backup are gone. Operators' desks that know of later ones say so.
+    AcceptRollback {
+        #[command(flatten)]
+        state: State,
+    },
     /// Renew the server certificate, or make the state folder of a registrar on another host
     Certificate {
         #[command(flatten)]
@@ -149,6 +156,21 @@ pub fn run(cli: Cli) -> Result<(), Failure> {
         }
         Command::Serve(serve) => serve.run(),
         Command::Operator(operator) => operator.run(),
+        Command::AcceptRollback { state } => {
+            match init::accept_rollback(&StateDir::new(state.dir))? {
+                Some((why, now)) => {
+                    eprintln!("accepted, and recorded in the audit trail: {why}");
+                    eprintln!("{now}");
+                    eprintln!(
+                        "next: look at each revocation, policy and group, `halfkey audit` and `halfkey policy list`; start the server"
+                    );
+                }
+                None => {
+                    eprintln!("nothing to accept: the database is the one that this server has answered with")
+                }
+            }
+            Ok(())
+        }
         Command::Certificate { state, sans, role: None, .. } => {
             init::renew(&StateDir::new(state.dir), &sans)?;
             eprintln!("made a new server certificate; restart the server to use it");

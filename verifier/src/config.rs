@@ -221,6 +221,16 @@ impl StateDir {
         self.file("halfkey.db")
     }
 
+    /// The id of the deployment, text. Only where a verifier is.
+    pub fn deployment(&self) -> PathBuf {
+        self.file("deployment.id")
+    }
+
+    /// The state file ([`crate::store::kept`]).
+    pub fn sequence(&self) -> PathBuf {
+        self.file(crate::store::kept::FILE)
+    }
+
     /// The certificate that nodes and operators pin, PEM.
     pub fn ca(&self) -> PathBuf {
         self.file("ca.pem")

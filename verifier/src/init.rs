@@ -2,11 +2,13 @@
 
 use crate::client::host_and_port;
 use crate::config::{Config, Lifetimes, Limits, LogFormat, Role, StateDir};
-use crate::keys::{ClusterKey, write_new, write_secret};
+use crate::keys::{self, ClusterKey, write_new, write_secret};
 use crate::pki::{self, Ca};
+use crate::store::kept::Kept;
 use crate::store::sqlite::Sqlite;
 use crate::store::{Client, ClientKind, Store};
 use crate::{Failure, unix_now};
+use halfkey_protocol::document::Place;
 use serde::Serialize;
 use std::net::{Ipv6Addr, SocketAddr};
 use std::os::unix::fs::DirBuilderExt as _;
@@ -64,6 +66,9 @@ pub fn init(state: &StateDir, init: &Init) -> Result<PathBuf, Failure> {
         let release = rcgen::KeyPair::generate().map_err(|e| Failure::new(format!("release key: {e}")))?;
         let release = Zeroizing::new(release.serialize_pem());
         write_secret(&state.file("release.key"), release.as_bytes())?;
+        let deployment = keys::create_deployment(&state.deployment())?;
+        Kept::create(&state.sequence(), deployment, &Place::default(), 0)
+            .map_err(|e| Failure::new(format!("{}: {e}", state.sequence().display())))?;
         write_new(&state.config_file(), config.render().as_bytes(), 0o644)?;
         add_operator(state, &ca, &config, &init.operator, None)
     };
@@ -167,13 +172,21 @@ pub fn split_registrar(state: &StateDir, out: &StateDir, url: &str, sans: &[Stri
     made().inspect_err(|_| clear_folder(out))
 }
 
+/// Takes the database as it is, after a restore. Gives why it was not accepted before, and what it is now.
+///
+/// # Errors
+/// When there is no verifier here, or a document of the sequence is wrong.
+pub fn accept_rollback(state: &StateDir) -> Result<Option<(String, String)>, Failure> {
+    keys::load_deployment(&state.deployment())?;
+    open_store(state)?.accept_rollback(state, unix_now()).map_err(|e| Failure::new(e.to_string()))
+}
+
 /// The database of a state folder, for a command beside a running server.
 ///
 /// # Errors
 /// When it can't be opened.
 pub fn open_store(state: &StateDir) -> Result<Sqlite, Failure> {
-    let path = state.database();
-    Sqlite::open(&path).map_err(|e| Failure::new(format!("{}: {e}", path.display())))
+    Sqlite::open_in(state).map_err(|e| Failure::new(format!("{}: {e}", state.database().display())))
 }
 
 /// Replaces `NAME.key` and `NAME.pem`. A server that starts in between finds a
@@ -224,6 +237,8 @@ const FILES: &[&str] = &[
     "server.pem",
     "cluster.key",
     "release.key",
+    "deployment.id",
+    "sequence.state",
     "halfkey-verifier.toml",
     "halfkey.db",
     "halfkey.db-wal",

@@ -1,4 +1,4 @@
-//! The two key files of a verifier: the cluster key, which authenticates
+//! The two key files of a verifier, and the id of its deployment: the cluster key, which authenticates
 //! nonces, and the release key, which signs "this TPM session may unseal U now".
 //!
 //! Replicas share both files. Neither is ever in the database: a stolen backup
@@ -7,6 +7,7 @@
 use aws_lc_rs::hmac;
 use aws_lc_rs::rand::SystemRandom;
 use aws_lc_rs::signature::{ECDSA_P256_SHA256_FIXED_SIGNING, EcdsaKeyPair, KeyPair as _};
+use halfkey_protocol::document::Deployment;
 use halfkey_protocol::template;
 use std::io::{Read as _, Write as _};
 use std::os::unix::fs::{MetadataExt as _, OpenOptionsExt as _};
@@ -115,6 +116,30 @@ impl ReleaseKey {
         let signature = signature.map_err(|_| Failure::new("the release key could not sign"))?;
         Ok(signature.as_ref().to_vec())
     }
+}
+
+/// Reads `deployment.id`.
+///
+/// # Errors
+/// When it can't be read or holds no UUID.
+pub fn load_deployment(path: &Path) -> Result<Deployment, Failure> {
+    let text = std::fs::read_to_string(path).map_err(|e| Failure::new(format!("{}: {e}", path.display())))?;
+    Deployment::parse(text.trim_end()).ok_or_else(|| {
+        Failure::new(format!("{}: expected the UUID of the deployment, found something else", path.display()))
+            .hint("put back the file of `halfkey-verifier init`: what tenants signed names this id")
+    })
+}
+
+/// Makes a new deployment's id.
+///
+/// # Errors
+/// When the file exists or can't be written.
+pub fn create_deployment(path: &Path) -> Result<Deployment, Failure> {
+    let mut random = [0; 16];
+    fill_random(&mut random)?;
+    let deployment = Deployment::from_random(random);
+    write_new(path, format!("{deployment}\n").as_bytes(), 0o644)?;
+    Ok(deployment)
 }
 
 /// Fills `buffer` from the kernel.

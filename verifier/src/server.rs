@@ -3,7 +3,7 @@
 use crate::api::{self, Refusal};
 use crate::client::Client;
 use crate::config::{Config, Role, StateDir};
-use crate::keys::{ClusterKey, ReleaseKey};
+use crate::keys::{self, ClusterKey, ReleaseKey};
 use crate::limit::{Pool, Rate, SourceRate, Standing, Table};
 use crate::policies::Library;
 use crate::registrar::{Desk, Local, Registrar, Remote};
@@ -12,6 +12,7 @@ use crate::store::{Db, Store, StoreError};
 use crate::tls::{Door, Peer};
 use crate::wake::Hub;
 use crate::{Failure, pki, tls, unix_now};
+use halfkey_protocol::document::Deployment;
 use halfkey_protocol::{NodeId, Reason};
 use std::io::Write as _;
 use std::net::{Ipv4Addr, SocketAddr};
@@ -19,10 +20,12 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 use tokio::net::TcpListener;
 use tokio::sync::Mutex;
-use tracing::{info, warn};
+use tracing::{error, info, warn};
 
 /// How often what is over is forgotten.
 const SWEEP: Duration = Duration::from_secs(3600);
+/// How often the length of the audit trail is written down.
+const SIZE: Duration = Duration::from_secs(1);
 /// How long the answer of `/healthz` is good for: each probe is a durable write.
 const PROBE: Duration = Duration::from_secs(2);
 /// Open files besides connections: the database, the listeners, the log.
@@ -51,6 +54,8 @@ pub struct App {
 
 /// What the verifier role has.
 pub struct Verifier {
+    /// Which deployment this is.
+    pub deployment: Deployment,
     /// Authenticates nonces.
     pub cluster: ClusterKey,
     /// Signs releases.
@@ -75,7 +80,7 @@ impl App {
     /// # Errors
     /// When something of it is missing, open to others, or can't be used.
     pub fn open(state: &StateDir, config: Config) -> Result<Arc<Self>, Failure> {
-        let store = Sqlite::open(&state.database())
+        let store = Sqlite::open_in(state)
             .map_err(|e| Failure::new(format!("{}: {e}", state.database().display())))?;
         Self::with_store(state, config, Arc::new(store))
     }
@@ -163,6 +168,22 @@ impl App {
     }
 }
 
+/// A database that is put back is noticed by a shorter audit trail: at most a second of it is missed.
+async fn note_sizes(db: Db) {
+    let mut said = false;
+    loop {
+        match db.read(|store| store.note_size()).await {
+            Ok(()) => said = false,
+            Err(e) if !said => {
+                warn!(error = %e, "the length of the audit trail could not be written down");
+                said = true;
+            }
+            Err(_) => {}
+        }
+        tokio::time::sleep(SIZE).await;
+    }
+}
+
 impl Verifier {
     /// Counts a piece of evidence. Only what the node signed counts against it: anybody can name it.
     ///
@@ -200,6 +221,7 @@ impl Verifier {
         let ca = std::fs::read_to_string(state.ca())
             .map_err(|e| Failure::new(format!("{}: {e}", state.ca().display())))?;
         Ok(Self {
+            deployment: keys::load_deployment(&state.deployment())?,
             cluster: ClusterKey::load(&state.file("cluster.key"))?,
             release: ReleaseKey::load(&state.file("release.key"))?,
             library: Arc::default(),
@@ -227,6 +249,12 @@ pub async fn run(state: &StateDir, config: Config) -> Result<(), Failure> {
         let app = app.clone();
         async move { app.sweep().await }
     });
+    let sizes = tokio::spawn(note_sizes(app.db.clone()));
+    if app.verifier.is_some()
+        && let Err(e) = app.db.read(|store| store.require_here()).await
+    {
+        error!(error = %e, "nothing is enrolled or unlocked: the database is not the one that this server has answered with");
+    }
     announce(&app, &doors)?;
     let hub = app.hub.clone();
     let (stopping, stopped) = tokio::sync::watch::channel(false);
@@ -253,6 +281,10 @@ pub async fn run(state: &StateDir, config: Config) -> Result<(), Failure> {
         }
     }
     sweeper.abort();
+    sizes.abort();
+    if let Err(e) = app.db.read(|store| store.note_size()).await {
+        warn!(error = %e, "the length of the audit trail could not be written down");
+    }
     info!("stopped");
     Ok(())
 }

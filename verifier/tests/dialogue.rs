@@ -3,14 +3,14 @@
 
 mod common;
 
-use common::node::{Node, said};
+use common::node::{Line, Node, said};
 use common::software::Software;
 use common::{Server, get, path, post, refused};
 use halfkey_protocol::policy::fence_sha256;
 use halfkey_protocol::wire::operator::{
     AuditList, Because, Deny, EvidenceList, EvidenceRecord, NodeList, NodeRecord, NodeState,
 };
-use halfkey_protocol::wire::{Enrollment, Finish, Verdict, Wait, Waited};
+use halfkey_protocol::wire::{Document, Finish, Verdict, Wait, Waited};
 use halfkey_protocol::{Bytes, Reason};
 use std::time::Duration;
 
@@ -339,6 +339,9 @@ async fn an_interrupted_re_enrollment_does_not_lock_out() {
     let (session, verdict) = node.attest(&anybody, "boot").await.unwrap();
     assert_eq!(node.open("boot", &session, &verdict).c_v, enroll.c_v);
     let again = post::<NodeRecord>(&operator, &path(node.id, "/enrollment"), &enroll).await;
+    assert_eq!(refused(again), Reason::Sequence, "a document is handed in once");
+    let (again, _) = node.enrollment(&operator, "second").await;
+    let again = post::<NodeRecord>(&operator, &path(node.id, "/enrollment"), &again).await;
     assert_eq!(refused(again), Reason::Conflict, "an enrollment id is used once");
 }
 
@@ -412,19 +415,25 @@ async fn an_enrollment_has_to_be_coherent() {
     let (good, _) = node.enrollment(&operator, "first").await;
     let (swapped, _) = other_node.enrollment(&operator, "first").await;
     let mut unsigned = good.clone();
-    unsigned.signed.signature.0[3] ^= 1;
+    unsigned.signed.signatures[0].signature.0[3] ^= 1;
     let mut another_v = good.clone();
     another_v.c_v = swapped.c_v.clone();
     let mut another_u = good.clone();
     another_u.c_u = swapped.c_u.clone();
     node.register(&other.anybody()).await.unwrap();
-    let (another_release_key, _) = node.enrollment(&other.operator(), "first").await;
+    let line = Line::at(&operator).await;
+    let (mut another_release_key, _) = node.enrollment(&other.operator(), "first").await;
+    let elsewhere = another_release_key.clone();
+    let theirs: Document = serde_json::from_slice(&elsewhere.signed.document).unwrap();
+    another_release_key.signed = node.sign(&Document { deployment: line.deployment.to_string(), ..theirs });
     for bad in [unsigned, another_v, another_u, swapped, another_release_key] {
         let answer = post::<NodeRecord>(&operator, &path(node.id, "/enrollment"), &bad).await;
         assert_eq!(refused(answer), Reason::EnrollmentSignature);
     }
+    let answer = post::<NodeRecord>(&operator, &path(node.id, "/enrollment"), &elsewhere).await;
+    assert_eq!(refused(answer), Reason::Deployment);
     let mut future = good.clone();
-    let mut document: Enrollment = serde_json::from_slice(&good.signed.document).unwrap();
+    let mut document: Document = serde_json::from_slice(&good.signed.document).unwrap();
     document.created = halfkey_verifier::unix_now() + 2 * 86_400;
     future.signed = node.sign(&document);
     let answer = post::<NodeRecord>(&operator, &path(node.id, "/enrollment"), &future).await;

@@ -148,9 +148,9 @@ async fn a_policy_may_pin_the_firmware_of_the_tpm() {
     let pinned = |list: &str| {
         Software::default().policy("pinned").replacen("\n[", &format!("\n[tpm]\nfirmware = {list}\n\n["), 1)
     };
-    node.apply(&operator, &scope, 1, &pinned(&format!("[\"0x1\", \"{version}\"]"))).await.unwrap();
+    node.apply(&operator, &scope, &pinned(&format!("[\"0x1\", \"{version}\"]"))).await.unwrap();
     assert_eq!(said(&node.boot(&anybody).await), "released");
-    node.apply(&operator, &scope, 2, &pinned("[\"0x1\"]")).await.unwrap();
+    node.apply(&operator, &scope, &pinned("[\"0x1\"]")).await.unwrap();
     let verdict = node.boot(&anybody).await;
     assert_eq!(said(&verdict), "denied policy_mismatch");
     let expected = format!("firmware of the TPM: tpm.firmware: expected 0x0000000000000001, found {version}");

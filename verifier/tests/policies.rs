@@ -4,27 +4,26 @@
 mod common;
 
 use aws_lc_rs::signature::{Ed25519KeyPair, KeyPair};
-use common::node::{Node, Session, said, sign_policy};
+use common::node::{Line, Node, Session, said, sign, sign_policy};
 use common::rig::hex;
 use common::software::{Software, head};
 use common::{Server, get, path, post, refused};
 use halfkey_evidence::eventlog;
 use halfkey_evidence::policy::{Assured, Claims, learn};
+use halfkey_protocol::Reason;
+use halfkey_protocol::document::{Kind, Scope, signed_bytes};
 use halfkey_protocol::identity::fingerprint;
 use halfkey_protocol::kdf::Hash;
 use halfkey_protocol::wire::operator::{AuditList, NodeRecord};
-use halfkey_protocol::wire::policies::{
-    GroupList, MAX_POLICY, NodePolicy, PolicyEnvelope, PolicyList, PolicyRecord, Scope, SignedPolicy,
-    policy_signed_bytes,
-};
-use halfkey_protocol::wire::{Finish, Problem, Verdict, Wait, Waited};
-use halfkey_protocol::{Bytes, Reason};
+use halfkey_protocol::wire::policies::{GroupList, MAX_POLICY, NodePolicy, PolicyList, PolicyRecord};
+use halfkey_protocol::wire::{Document, Finish, Problem, SignedDocument, Verdict, Wait, Waited};
 use halfkey_verifier::attest::{Assessment, Claim, Lifetimes};
 use halfkey_verifier::client::Client;
+use halfkey_verifier::config::StateDir;
 use halfkey_verifier::keys::{ClusterKey, ReleaseKey};
 use halfkey_verifier::policies::{Library, apply};
 use halfkey_verifier::store::sqlite::Sqlite;
-use halfkey_verifier::store::{By, Case, NewPolicy, Store};
+use halfkey_verifier::store::{By, Case, NewDocument, NewPolicy, Store};
 
 async fn enrolled(server: &Server) -> Node {
     enroll(server, Node::new()).await
@@ -36,7 +35,7 @@ async fn enroll(server: &Server, node: Node) -> Node {
     node
 }
 
-async fn hand_in(operator: &Client, scope: &str, signed: &SignedPolicy) -> Result<PolicyRecord, Problem> {
+async fn hand_in(operator: &Client, scope: &str, signed: &SignedDocument) -> Result<PolicyRecord, Problem> {
     post(operator, &format!("/v1/operator/policies/{scope}"), signed).await
 }
 
@@ -56,45 +55,53 @@ async fn a_policy_has_to_be_the_tenants_and_newer_and_well_formed() {
     let scope = format!("node:{}", node.id);
     let good = old().policy("web servers");
     let refusal =
-        async |signed: &SignedPolicy| hand_in(&operator, &scope, signed).await.expect_err("a refusal");
+        async |signed: &SignedDocument| hand_in(&operator, &scope, signed).await.expect_err("a refusal");
 
-    let mut unsigned = node.sign_policy(&scope, 1, &good);
-    unsigned.signature.0[5] ^= 1;
+    let mut unsigned = node.sign_policy(&operator, &scope, &good).await;
+    let mut twice = unsigned.clone();
+    twice.signatures.push(twice.signatures[0].clone());
+    assert_eq!(refusal(&twice).await.code, "policy_signature");
+    unsigned.signatures[0].signature.0[5] ^= 1;
     assert_eq!(refusal(&unsigned).await.code, "policy_signature");
-    let none = SignedPolicy { signature: Bytes::default(), tenant_key: Bytes::default(), ..unsigned.clone() };
-    assert_eq!(refusal(&none).await.code, "policy_signature");
+    unsigned.signatures.clear();
+    assert_eq!(refusal(&unsigned).await.code, "policy_signature");
     let other = Ed25519KeyPair::generate().unwrap();
-    let problem = refusal(&sign_policy(&other, &scope, 1, &good)).await;
+    let problem = refusal(&sign_policy(&other, &operator, &scope, &good).await).await;
     assert_eq!(problem.code, "policy_signature");
     assert!(problem.message.contains(&fingerprint(node.tenant.public_key().as_ref())), "{problem:?}");
     for foreign in ["group:web", &format!("additions:{}", node.id)] {
-        let problem = refusal(&node.sign_policy(foreign, 1, &good)).await;
+        let problem = refusal(&node.sign_policy(&operator, foreign, &good).await).await;
         assert_eq!(problem.code, "policy_signature", "{problem:?}");
         assert!(problem.message.contains(foreign), "{problem:?}");
     }
 
     // A typo has a place, and so has what is missing.
-    let problem = refusal(&node.sign_policy(&scope, 1, &good.replace("forbidden", "forbiden"))).await;
+    let problem =
+        refusal(&node.sign_policy(&operator, &scope, &good.replace("forbidden", "forbiden")).await).await;
     assert_eq!(problem.code, "policy_malformed");
     assert!(problem.message.contains("line 15, column 1"), "{problem:?}");
-    let problem = refusal(&node.sign_policy(&scope, 1, &head("no boot"))).await;
+    let problem = refusal(&node.sign_policy(&operator, &scope, &head("no boot")).await).await;
     assert_eq!(problem.code, "policy_floor");
     assert!(problem.message.contains("line "), "{problem:?}");
+    let line = Line::at(&operator).await;
     let envelope = |change: &dyn Fn(&mut serde_json::Value)| {
-        let signed = node.sign_policy(&scope, 1, &good);
-        let mut envelope: serde_json::Value = serde_json::from_slice(&signed.document).unwrap();
+        let mut envelope = serde_json::to_value(line.next(Kind::Policy, &scope, &good)).unwrap();
         change(&mut envelope);
         let document = serde_json::to_vec(&envelope).unwrap();
-        let signature = node.tenant.sign(&policy_signed_bytes(&document)).as_ref().into();
-        SignedPolicy { document: document.into(), signature, ..signed }
+        let mut signed = sign(&node.tenant, &line.next(Kind::Policy, &scope, &good));
+        signed.signatures[0].signature = node.tenant.sign(&signed_bytes(&document)).as_ref().into();
+        SignedDocument { document: document.into(), ..signed }
     };
     for (field, value) in [
         ("unknown", serde_json::json!(1)),
         ("format", serde_json::json!(2)),
         ("scope", serde_json::json!("group:Web Servers")),
-        ("version", serde_json::json!(0)),
-        ("version", serde_json::json!(u64::MAX)),
-        ("policy", serde_json::json!("")),
+        ("kind", serde_json::json!("poem")),
+        ("kind", serde_json::json!("additions")),
+        ("number", serde_json::json!(0)),
+        ("number", serde_json::json!(u64::MAX)),
+        ("previous", serde_json::json!("AAAA")),
+        ("body", serde_json::json!("")),
     ] {
         let problem = refusal(&envelope(&|envelope| envelope[field] = value.clone())).await;
         assert_eq!(problem.code, "policy_malformed", "{field} {problem:?}");
@@ -104,15 +111,15 @@ async fn a_policy_has_to_be_the_tenants_and_newer_and_well_formed() {
     assert!(problem.code == "conflict" && problem.hint.is_some(), "{problem:?}");
 
     let large = format!("{good}#{}", "x".repeat(MAX_POLICY));
-    assert_eq!(refusal(&node.sign_policy(&scope, 1, &large)).await.code, "too_large");
+    assert_eq!(refusal(&node.sign_policy(&operator, &scope, &large).await).await.code, "too_large");
     let larger = format!("{good}#{}", "x".repeat(4 * MAX_POLICY));
-    assert_eq!(refusal(&node.sign_policy(&scope, 1, &larger)).await.code, "too_large");
-    let signed = node.sign_policy("nodes:x", 1, &good);
+    assert_eq!(refusal(&node.sign_policy(&operator, &scope, &larger).await).await.code, "too_large");
+    let signed = node.sign_policy(&operator, "nodes:x", &good).await;
     assert_eq!(refused(hand_in(&operator, "nodes:x", &signed).await), Reason::Malformed);
     assert_eq!(refused(hand_in(&server.anybody(), &scope, &signed).await), Reason::Unauthorized);
     let stranger = Node::new();
     let of_stranger = format!("node:{}", stranger.id);
-    let signed = stranger.sign_policy(&of_stranger, 1, &good);
+    let signed = stranger.sign_policy(&operator, &of_stranger, &good).await;
     assert_eq!(refused(hand_in(&operator, &of_stranger, &signed).await), Reason::NotEnrolled);
 
     // Nothing of that was stored.
@@ -121,20 +128,28 @@ async fn a_policy_has_to_be_the_tenants_and_newer_and_well_formed() {
     let missing = get::<PolicyRecord>(&operator, &format!("/v1/operator/policies/{scope}")).await;
     assert_eq!(refused(missing), Reason::NotFound);
 
-    // Compare and set: a version is used once, and none comes after a newer one.
-    let record = node.apply(&operator, &scope, 3, &good).await.unwrap();
+    // Compare and set: a place in the sequence is used once, and each comes right after the one before.
+    let signed = node.sign_policy(&operator, &scope, &good).await;
+    let record = hand_in(&operator, &scope, &signed).await.unwrap();
     let summary = &record.summary;
-    assert_eq!((summary.version, summary.name.as_str(), summary.nodes), (3, "web servers", 1));
-    assert_eq!(summary.applied_by, "ada");
-    for version in [3, 2, 1] {
-        assert_eq!(refused(node.apply(&operator, &scope, version, &good).await), Reason::PolicyVersion);
-    }
-    node.apply(&operator, &scope, 4, &new().policy("newer")).await.unwrap();
+    assert_eq!((summary.name.as_str(), summary.nodes), ("web servers", 1));
+    assert_eq!((summary.version, summary.applied_by.as_str()), (line.head.number + 1, "ada"));
+    assert_eq!(refusal(&signed).await.code, "sequence");
+    let here = Line::at(&operator).await;
+    let after = |change: &dyn Fn(&mut Document)| {
+        let mut document = here.next(Kind::Policy, &scope, &good);
+        change(&mut document);
+        sign(&node.tenant, &document)
+    };
+    assert_eq!(refusal(&after(&|d| d.number += 1)).await.code, "sequence");
+    assert_eq!(refusal(&after(&|d| d.previous = vec![0; 32].into())).await.code, "sequence");
+    node.apply(&operator, &scope, &new().policy("newer")).await.unwrap();
     let at = |version: &str| format!("/v1/operator/policies/{scope}{version}");
-    assert_eq!(get::<PolicyRecord>(&operator, &at("?version=3")).await.unwrap(), record);
+    let first = at(&format!("?version={}", record.summary.version));
+    assert_eq!(get::<PolicyRecord>(&operator, &first).await.unwrap(), record);
     let newest: PolicyRecord = get(&operator, &at("")).await.unwrap();
-    let envelope: PolicyEnvelope = serde_json::from_slice(&newest.signed.document).unwrap();
-    assert_eq!((envelope.version, envelope.policy), (4, new().policy("newer")));
+    let document: Document = serde_json::from_slice(&newest.signed.document).unwrap();
+    assert_eq!((document.number, document.body), (record.summary.version + 1, new().policy("newer")));
     let list: PolicyList = get(&operator, "/v1/operator/policies").await.unwrap();
     assert_eq!(list.policies, std::slice::from_ref(&newest.summary));
     let record: NodeRecord = get(&operator, &path(node.id, "")).await.unwrap();
@@ -151,8 +166,9 @@ async fn a_group_shares_its_policy_and_its_nodes_may_have_more() {
     assert_eq!(said(&node.boot(&anybody).await), "pending no_policy");
 
     // The policy first or the group first: both ways.
-    let record = node.apply(&operator, "group:web", 1, &old().policy("web")).await.unwrap();
+    let record = node.apply(&operator, "group:web", &old().policy("web")).await.unwrap();
     assert_eq!(record.summary.nodes, 0);
+    let record_of_web = record.summary.version;
     let record = node.group(&operator, Some("web")).await.unwrap();
     assert_eq!(
         record.policy.as_ref().map(|policy| (policy.scope.as_str(), policy.nodes)),
@@ -160,8 +176,8 @@ async fn a_group_shares_its_policy_and_its_nodes_may_have_more() {
     );
     assert!(record.pending.is_none(), "it is what the group may boot");
     assert_eq!(said(&node.boot(&anybody).await), "released");
-    for bad in ["", "Web", "a b", &"x".repeat(65)] {
-        assert_eq!(refused(node.group(&operator, Some(bad)).await), Reason::Malformed);
+    for bad in ["Web", "a b", &"x".repeat(65)] {
+        assert_eq!(refused(node.group(&operator, Some(bad)).await), Reason::PolicyMalformed);
     }
 
     node.reboot_into(&new());
@@ -170,9 +186,9 @@ async fn a_group_shares_its_policy_and_its_nodes_may_have_more() {
     assert!(verdict.message.contains("\\vmlinuz-6.1.0-56"), "it names the kernel: {verdict:?}");
     let additions = format!("format = 1\nname = \"more\"\n\n{}", new().boot());
     let scope = format!("additions:{}", node.id);
-    let full = node.apply(&operator, &scope, 1, &new().policy("not additions")).await;
+    let full = node.apply(&operator, &scope, &new().policy("not additions")).await;
     assert_eq!(refused(full), Reason::PolicyMalformed);
-    node.apply(&operator, &scope, 1, &additions).await.unwrap();
+    node.apply(&operator, &scope, &additions).await.unwrap();
     assert_eq!(said(&node.boot(&anybody).await), "released");
     let policy: NodePolicy = get(&operator, &path(node.id, "/policy")).await.unwrap();
     assert_eq!(policy.group.as_deref(), Some("web"));
@@ -180,7 +196,7 @@ async fn a_group_shares_its_policy_and_its_nodes_may_have_more() {
     assert_eq!(policy.additions.map(|policy| policy.summary.scope), Some(scope));
 
     // Its own policy comes before that of the group, and additions go with either.
-    node.apply(&operator, &format!("node:{}", node.id), 1, &old().policy("own")).await.unwrap();
+    node.apply(&operator, &format!("node:{}", node.id), &old().policy("own")).await.unwrap();
     let verdict = node.boot(&anybody).await;
     assert!(said(&verdict) == "released" && verdict.message.contains("node:"), "{verdict:?}");
 
@@ -193,7 +209,7 @@ async fn a_group_shares_its_policy_and_its_nodes_may_have_more() {
     let groups: GroupList = get(&operator, "/v1/operator/groups").await.unwrap();
     let groups: Vec<_> =
         groups.groups.iter().map(|group| (group.name.as_str(), group.version, group.nodes.len())).collect();
-    assert_eq!(groups, [("db", None, 1), ("web", Some(1), 1)]);
+    assert_eq!(groups, [("db", None, 1), ("web", Some(record_of_web), 1)]);
     let list: PolicyList = get(&operator, "/v1/operator/policies").await.unwrap();
     let web = list.policies.iter().find(|policy| policy.scope == "group:web").unwrap();
     assert_eq!(web.nodes, 0, "the one node of it has its own");
@@ -211,21 +227,30 @@ async fn a_node_that_has_no_policy_any_more_is_its_groups() {
     let (anybody, operator) = (server.anybody(), server.operator());
     let node = enrolled(&server).await;
     let scope = format!("node:{}", node.id);
-    let refusal = async |signed: &SignedPolicy, scope: &str| {
+    let refusal = async |signed: &SignedDocument, scope: &str| {
         hand_in(&operator, scope, signed).await.expect_err("a refusal").code
     };
-    assert_eq!(refusal(&node.sign_policy(&scope, 1, ""), &scope).await, "conflict", "there is none");
-    node.apply(&operator, &scope, 1, &old().policy("own")).await.unwrap();
-    node.apply(&operator, "group:web", 1, &new().policy("web")).await.unwrap();
+    assert_eq!(
+        refusal(&node.sign_policy(&operator, &scope, "").await, &scope).await,
+        "conflict",
+        "there is none"
+    );
+    node.apply(&operator, &scope, &old().policy("own")).await.unwrap();
+    node.apply(&operator, "group:web", &new().policy("web")).await.unwrap();
     node.group(&operator, Some("web")).await.unwrap();
     assert_eq!(said(&node.boot(&anybody).await), "released");
 
     // By its tenant, by a later version, and a group always has one.
-    assert_eq!(refusal(&node.sign_policy(&scope, 1, ""), &scope).await, "policy_version");
-    assert_eq!(refusal(&node.sign_policy("group:web", 2, ""), "group:web").await, "policy_malformed");
+    let early = node.sign_policy(&operator, &scope, "").await;
+    node.apply(&operator, "group:web", &new().policy("web")).await.unwrap();
+    assert_eq!(refusal(&early, &scope).await, "sequence");
+    assert_eq!(
+        refusal(&node.sign_policy(&operator, "group:web", "").await, "group:web").await,
+        "policy_malformed"
+    );
     let other = Ed25519KeyPair::generate().unwrap();
-    assert_eq!(refusal(&sign_policy(&other, &scope, 2, ""), &scope).await, "policy_signature");
-    let record = node.apply(&operator, &scope, 2, "").await.unwrap();
+    assert_eq!(refusal(&sign_policy(&other, &operator, &scope, "").await, &scope).await, "policy_signature");
+    let record = node.apply(&operator, &scope, "").await.unwrap();
     assert_eq!((record.summary.name.as_str(), record.summary.nodes), ("", 0));
     let governed: NodePolicy = get(&operator, &path(node.id, "/policy")).await.unwrap();
     assert_eq!(
@@ -233,8 +258,12 @@ async fn a_node_that_has_no_policy_any_more_is_its_groups() {
         Some(("group:web".into(), 1))
     );
     assert_eq!(said(&node.boot(&anybody).await), "denied policy_mismatch");
-    assert_eq!(refusal(&node.sign_policy(&scope, 3, ""), &scope).await, "conflict", "once is enough");
-    node.apply(&operator, &scope, 3, &old().policy("own again")).await.unwrap();
+    assert_eq!(
+        refusal(&node.sign_policy(&operator, &scope, "").await, &scope).await,
+        "conflict",
+        "once is enough"
+    );
+    node.apply(&operator, &scope, &old().policy("own again")).await.unwrap();
     assert_eq!(said(&node.boot(&anybody).await), "released");
     let trail: AuditList = get(&operator, &format!("/v1/operator/audit?node={}", node.id)).await.unwrap();
     assert_eq!(trail.entries.iter().filter(|entry| entry.action == "policy_withdraw").count(), 1);
@@ -245,7 +274,7 @@ async fn only_the_key_that_enrolled_a_node_governs_it() {
     let server = Server::start();
     let (anybody, operator) = (server.anybody(), server.operator());
     let (node, other) = (enrolled(&server).await, enrolled(&server).await);
-    other.apply(&operator, "group:web", 1, &old().policy("of another tenant")).await.unwrap();
+    other.apply(&operator, "group:web", &old().policy("of another tenant")).await.unwrap();
     node.group(&operator, Some("web")).await.unwrap();
     let verdict = node.boot(&anybody).await;
     assert_eq!(said(&verdict), "pending no_policy");
@@ -260,20 +289,25 @@ async fn only_the_key_that_enrolled_a_node_governs_it() {
     assert_eq!(said(&node.boot(&anybody).await), "released");
     let first = std::mem::replace(&mut node.tenant, other.tenant.clone());
     node.enroll(&anybody, &operator, "second").await;
+    assert_eq!(
+        said(&node.boot(&anybody).await),
+        "pending no_policy",
+        "whose word the group was counts as well"
+    );
+    node.group(&operator, Some("web")).await.unwrap();
     let verdict = node.boot(&anybody).await;
     assert!(said(&verdict) == "released" && verdict.message.contains("group:web"), "{verdict:?}");
     let scope = format!("node:{}", node.id);
-    node.apply(&operator, &scope, 1, &old().policy("mine now")).await.unwrap();
-    assert_eq!(refused(node.apply(&operator, &scope, 1, &old().policy("x")).await), Reason::PolicyVersion);
+    node.apply(&operator, &scope, &old().policy("mine now")).await.unwrap();
     let verdict = node.boot(&anybody).await;
     assert!(said(&verdict) == "released" && verdict.message.contains("node:"), "{verdict:?}");
     node.tenant = first;
-    assert_eq!(refused(node.apply(&operator, &scope, 2, &old().policy("x")).await), Reason::PolicySignature);
+    assert_eq!(refused(node.apply(&operator, &scope, &old().policy("x")).await), Reason::PolicySignature);
     // A key that enrolls nothing takes no group's name.
-    let taken = node.apply(&operator, "group:free", 1, &old().policy("mine")).await;
+    let taken = node.apply(&operator, "group:free", &old().policy("mine")).await;
     assert_eq!(refused(taken), Reason::PolicySignature);
     // And the group stays with its key as long as a node of it does.
-    let taken = node.apply(&operator, "group:web", 2, &old().policy("mine now")).await;
+    let taken = node.apply(&operator, "group:web", &old().policy("mine now")).await;
     assert_eq!(refused(taken), Reason::PolicySignature);
 }
 
@@ -287,7 +321,7 @@ async fn a_new_version_releases_what_waits() {
     for node in &nodes {
         node.group(&operator, Some("web")).await.unwrap();
     }
-    nodes[0].apply(&operator, "group:web", 1, &old().policy("web")).await.unwrap();
+    nodes[0].apply(&operator, "group:web", &old().policy("web")).await.unwrap();
     let mut waits = Vec::new();
     for node in &nodes {
         node.reboot_into(&new());
@@ -299,13 +333,13 @@ async fn a_new_version_releases_what_waits() {
     }
     // One that does not allow it leaves it waiting.
     let shell = old().policy("web").replace("\"quiet\"", "\"quiet\", \"splash\"");
-    nodes[0].apply(&operator, "group:web", 2, &shell).await.unwrap();
+    nodes[0].apply(&operator, "group:web", &shell).await.unwrap();
     for node in &nodes {
         let record: NodeRecord = get(&operator, &path(node.id, "")).await.unwrap();
         assert!(record.pending.is_some());
     }
     let both = old().policy("web") + &new().boot();
-    nodes[0].apply(&operator, "group:web", 3, &both).await.unwrap();
+    nodes[0].apply(&operator, "group:web", &both).await.unwrap();
     for wait in waits {
         assert!(wait.await.unwrap().changed);
     }
@@ -328,13 +362,14 @@ async fn a_verdict_is_by_the_policy_of_its_moment() {
     let mut server = Server::start();
     let node = enrolled(&server).await;
     node.allow(&server.operator()).await;
+    let line = Line::at(&server.operator()).await;
     let mut sessions = Vec::new();
     for _ in 0..2 {
         sessions.push(node.begin(&server.anybody(), "boot").await.unwrap());
     }
     server.kill();
 
-    let store = Sqlite::open(&server.state().join("halfkey.db")).unwrap();
+    let store = Sqlite::open_in(&StateDir::new(server.state())).unwrap();
     let cluster = ClusterKey::load(&server.state().join("cluster.key")).unwrap();
     let release = ReleaseKey::load(&server.state().join("release.key")).unwrap();
     let (library, now) = (Library::default(), halfkey_verifier::unix_now());
@@ -352,16 +387,11 @@ async fn a_verdict_is_by_the_policy_of_its_moment() {
     };
     let verdict = judge(&sessions[0], &|| {
         let scope = Scope::Node(node.id);
-        let signed = node.sign_policy(&scope.to_string(), 2, &new().policy("another"));
-        let opened = apply::check(&scope, &signed, now).unwrap();
-        let policy = NewPolicy {
-            scope: &scope.to_string(),
-            node: Some(node.id),
-            version: opened.version,
-            name: opened.name(),
-            sha256: opened.sha256,
-            signed: &signed,
-        };
+        let next = line.next(Kind::Policy, &scope.to_string(), &new().policy("another"));
+        let signed = sign(&node.tenant, &next);
+        let opened = apply::check(&scope, &signed, line.deployment, now).unwrap();
+        let document = NewDocument { opened: &opened.envelope, signed: &signed };
+        let policy = NewPolicy { name: opened.name(), document };
         store.apply(&policy, &library, By { actor: "ada", now }).unwrap();
     });
     assert_eq!(said(&verdict), "denied stale");
@@ -413,7 +443,7 @@ async fn a_policy_learned_from_a_real_boot_allows_just_that() {
     let log = eventlog::replay(SIGNED.log, Hash::Sha256).unwrap().explain_unquoted().unwrap();
     let claims = Claims { command_line: Some(SIGNED.command_line) };
     let learned = learn(&log, &claims, Assured::default(), "learned", &[]).unwrap();
-    node.apply(&operator, &format!("node:{}", node.id), 1, &learned).await.unwrap();
+    node.apply(&operator, &format!("node:{}", node.id), &learned).await.unwrap();
     let record: NodeRecord = get(&operator, &path(node.id, "")).await.unwrap();
     assert!(record.pending.is_none(), "{record:?}");
     let verdict = SIGNED.boot(&anybody, &node).await;
@@ -435,12 +465,12 @@ async fn what_was_not_withdrawn_by_the_tenant_is_none() {
     let mut server = Server::start();
     let node = enrolled(&server).await;
     let scope = format!("node:{}", node.id);
-    node.apply(&server.operator(), &scope, 1, &old().policy("own")).await.unwrap();
-    node.apply(&server.operator(), "group:web", 1, &old().policy("web")).await.unwrap();
+    node.apply(&server.operator(), &scope, &old().policy("own")).await.unwrap();
+    node.apply(&server.operator(), "group:web", &old().policy("web")).await.unwrap();
     node.group(&server.operator(), Some("web")).await.unwrap();
     assert_eq!(said(&node.boot(&server.anybody()).await), "released");
     server.kill();
-    let database = rusqlite::Connection::open(server.state().join("halfkey.db")).unwrap();
+    let database = server.database();
     database.execute("UPDATE policies SET name = '' WHERE scope = ?1", [&scope]).unwrap();
     drop(database);
     server.serve();
@@ -451,38 +481,49 @@ async fn what_was_not_withdrawn_by_the_tenant_is_none() {
 
 /// Who can write the database can take policies away, but not make any.
 #[tokio::test]
-async fn a_policy_that_was_changed_in_the_database_counts_as_none() {
+async fn a_document_that_was_changed_in_the_database_stops_everything() {
     let mut server = Server::start();
     let node = enrolled(&server).await;
     node.allow(&server.operator()).await;
     assert_eq!(said(&node.boot(&server.anybody()).await), "released");
+    let at = Line::at(&server.operator()).await.head.number as i64;
     let other = old().policy("what it boots").replace("quiet", "splash");
-    let signed = node.sign_policy(&format!("node:{}", node.id), 1, &other);
-    let forged = sign_policy(&Ed25519KeyPair::generate().unwrap(), &format!("node:{}", node.id), 1, &other);
-    let hash =
-        |document: &[u8]| aws_lc_rs::digest::digest(&aws_lc_rs::digest::SHA256, document).as_ref().to_vec();
-    let honest = node.sign_policy(&format!("node:{}", node.id), 1, &old().policy("what it boots"));
-    let elsewhere = node.sign_policy("group:web", 1, &old().policy("what it boots"));
-    for (document, signature, key, said_of) in [
-        // The digest is not that of the document.
-        (&signed.document, &honest.signature, &honest.tenant_key, "damaged"),
-        (&signed.document, &honest.signature, &honest.tenant_key, "signature"),
-        (&forged.document, &forged.signature, &forged.tenant_key, "expected the tenant key"),
-        (&elsewhere.document, &elsewhere.signature, &elsewhere.tenant_key, "group:web"),
+    let own = format!("node:{}", node.id);
+    let forged = sign_policy(&Ed25519KeyPair::generate().unwrap(), &server.operator(), &own, &other).await;
+    let key_and_signature = |signed: &SignedDocument| {
+        [signed.signatures[0].key.0.clone(), signed.signatures[0].signature.0.clone()].concat()
+    };
+    let mut database = server.database();
+    let before: (Vec<u8>, Vec<u8>) = database
+        .query_row("SELECT document, signatures FROM documents WHERE number = ?1", [at], |row| {
+            Ok((row.get(0)?, row.get(1)?))
+        })
+        .unwrap();
+    for (document, signatures, said_of) in [
+        (&forged.document.0, key_and_signature(&forged), "expected number"),
+        (&forged.document.0, before.1.clone(), "signature"),
+        (&before.0, key_and_signature(&forged), "signature"),
     ] {
+        drop(database);
         server.kill();
-        let database = rusqlite::Connection::open(server.state().join("halfkey.db")).unwrap();
-        let sha256 = if said_of == "damaged" { vec![7; 32] } else { hash(document) };
-        database
-            .execute(
-                "UPDATE policies SET document = ?1, signature = ?2, tenant_key = ?3, sha256 = ?4",
-                rusqlite::params![document.0, signature.0, key.0, sha256],
-            )
-            .unwrap();
+        database = server.database();
+        let set = "UPDATE documents SET document = ?1, signatures = ?2 WHERE number = ?3";
+        database.execute(set, rusqlite::params![document, signatures, at]).unwrap();
         drop(database);
         server.serve();
-        let verdict = node.boot(&server.anybody()).await;
-        assert_eq!(said(&verdict), "pending no_policy", "{said_of}");
-        assert!(verdict.message.contains(said_of), "{verdict:?}");
+        let problem = node.begin(&server.anybody(), "boot").await.err().expect("nothing is served");
+        assert_eq!(problem.code, "rolled_back");
+        assert!(problem.message.contains(said_of), "{problem:?}");
+        database = server.database();
     }
+    database
+        .execute(
+            "UPDATE documents SET document = ?1, signatures = ?2 WHERE number = ?3",
+            rusqlite::params![before.0, before.1, at],
+        )
+        .unwrap();
+    drop(database);
+    server.kill();
+    server.serve();
+    assert_eq!(said(&node.boot(&server.anybody()).await), "released");
 }

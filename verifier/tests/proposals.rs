@@ -71,12 +71,12 @@ async fn a_hash_that_the_tenant_predicted_is_accepted_unseen() {
     let (anybody, operator) = (server.anybody(), server.operator());
     let node = member(&server, "web").await;
     let policy = old().policy("web") + &new().boot();
-    node.apply(&operator, "group:web", 1, &policy).await.unwrap();
+    node.apply(&operator, "group:web", &policy).await.unwrap();
     opened(&server, &node, &old()).await;
 
     let proposed = node.propose(&anybody, &new()).await;
     assert_eq!(answered(&proposed), "accepted", "{proposed:?}");
-    assert!(proposed.message.contains("boot \"6.1.0-56\" of group:web version 1"), "{proposed:?}");
+    assert!(proposed.message.contains("boot \"6.1.0-56\" of group:web version 3"), "{proposed:?}");
     let before = record(&operator, &proposed).await;
     assert_eq!((before.state, &before.proposal), (ProposalState::Accepted, &new().proposal()));
     // The same again is the same.
@@ -93,10 +93,10 @@ async fn a_hash_that_the_tenant_predicted_is_accepted_unseen() {
     // A policy that takes it back before it was booted: it waits.
     let third = Software::version("6.1.0-57");
     let both = old().policy("web") + &third.boot();
-    node.apply(&operator, "group:web", 2, &both).await.unwrap();
+    node.apply(&operator, "group:web", &both).await.unwrap();
     let proposed = node.propose(&anybody, &third).await;
     assert_eq!(answered(&proposed), "accepted");
-    node.apply(&operator, "group:web", 3, &old().policy("web")).await.unwrap();
+    node.apply(&operator, "group:web", &old().policy("web")).await.unwrap();
     assert_eq!(record(&operator, &proposed).await.state, ProposalState::Waiting);
 }
 
@@ -107,7 +107,7 @@ async fn what_no_rule_accepts_waits_and_a_group_is_accepted_at_once() {
     let first = member(&server, "web").await;
     let second = join(&server, first.sibling(), "web").await;
     let nodes = [first, second];
-    nodes[0].apply(&operator, "group:web", 1, &old().policy("web")).await.unwrap();
+    nodes[0].apply(&operator, "group:web", &old().policy("web")).await.unwrap();
     let mut ids = Vec::new();
     for node in &nodes {
         opened(&server, node, &old()).await;
@@ -133,7 +133,7 @@ async fn what_no_rule_accepts_waits_and_a_group_is_accepted_at_once() {
     );
 
     let both = old().policy("web") + &new().boot();
-    nodes[0].apply(&operator, "group:web", 2, &both).await.unwrap();
+    nodes[0].apply(&operator, "group:web", &both).await.unwrap();
     assert_eq!(waiting(&operator).await, [bad.proposal_id.unwrap()]);
     for (node, id) in nodes.iter().zip(&ids) {
         let path = format!("/v1/operator/proposals/{id}");
@@ -173,13 +173,13 @@ async fn trust_in_the_next_boot_is_limited_in_number_and_time() {
     let (anybody, operator) = (server.anybody(), server.operator());
     let node = member(&server, "web").await;
     let policy = |until: &str, count| head("web") + &trust(until, count) + &old().boot();
-    node.apply(&operator, "group:web", 1, &policy("2000-01-01T00:00:00Z", 2)).await.unwrap();
+    node.apply(&operator, "group:web", &policy("2000-01-01T00:00:00Z", 2)).await.unwrap();
     opened(&server, &node, &old()).await;
     let proposed = node.propose(&anybody, &new()).await;
     assert_eq!(answered(&proposed), "waiting proposal_waits");
     assert!(proposed.message.contains("trust_root_with_next_boot ended"), "{proposed:?}");
 
-    node.apply(&operator, "group:web", 2, &policy("2999-01-01T00:00:00Z", 2)).await.unwrap();
+    node.apply(&operator, "group:web", &policy("2999-01-01T00:00:00Z", 2)).await.unwrap();
     assert_eq!(
         waiting(&operator).await,
         [proposed.proposal_id.unwrap()],
@@ -187,7 +187,7 @@ async fn trust_in_the_next_boot_is_limited_in_number_and_time() {
     );
     let again = node.propose(&anybody, &new()).await;
     assert_eq!((answered(&again).as_str(), again.proposal_id), ("accepted", proposed.proposal_id));
-    assert!(again.message.contains("trust_root_with_next_boot of group:web version 2, 1 of 2"), "{again:?}");
+    assert!(again.message.contains("trust_root_with_next_boot of group:web version 4, 1 of 2"), "{again:?}");
     assert_eq!(record(&operator, &again).await.state, ProposalState::Trusted);
     // A command line that the policy forbids is not what trust is for.
     let shell = node.propose(&anybody, &new().with_command_line("init=/bin/sh")).await;
@@ -231,22 +231,22 @@ async fn a_policy_without_trust_drops_what_was_trusted() {
     let (anybody, operator) = (server.anybody(), server.operator());
     let node = member(&server, "web").await;
     let trusting = head("web") + &trust("2999-01-01T00:00:00Z", 5) + &old().boot();
-    node.apply(&operator, "group:web", 1, &trusting).await.unwrap();
+    node.apply(&operator, "group:web", &trusting).await.unwrap();
     opened(&server, &node, &old()).await;
     let proposed = node.propose(&anybody, &new()).await;
     assert_eq!(answered(&proposed), "accepted");
     // Limits are for what comes: it stays trusted.
     let ended = head("web") + &trust("2000-01-01T00:00:00Z", 1) + &old().boot();
-    node.apply(&operator, "group:web", 2, &ended).await.unwrap();
+    node.apply(&operator, "group:web", &ended).await.unwrap();
     assert_eq!(record(&operator, &proposed).await.state, ProposalState::Trusted);
     opened(&server, &node, &new()).await;
-    node.apply(&operator, "group:web", 3, &old().policy("web")).await.unwrap();
+    node.apply(&operator, "group:web", &old().policy("web")).await.unwrap();
     assert_eq!(record(&operator, &proposed).await.state, ProposalState::Waiting);
     node.reboot();
     assert_eq!(said(&node.boot(&anybody).await), "denied policy_mismatch");
 
     // Denied by an operator while it is trusted: also over.
-    node.apply(&operator, "group:web", 4, &trusting).await.unwrap();
+    node.apply(&operator, "group:web", &trusting).await.unwrap();
     opened(&server, &node, &old()).await;
     let again = node.propose(&anybody, &new()).await;
     assert_eq!((answered(&again).as_str(), again.proposal_id), ("accepted", proposed.proposal_id));
@@ -262,7 +262,7 @@ async fn only_a_boot_that_attestation_opened_may_propose() {
     let (anybody, operator) = (server.anybody(), server.operator());
     let node = member(&server, "web").await;
     let policy = old().policy("web") + &new().boot();
-    node.apply(&operator, "group:web", 1, &policy).await.unwrap();
+    node.apply(&operator, "group:web", &policy).await.unwrap();
     let unattested = async |software: &Software| {
         let proposed = node.propose(&anybody, software).await;
         assert_eq!(answered(&proposed), "refused proposal_unattested", "{proposed:?}");
@@ -348,7 +348,7 @@ async fn every_part_of_a_proposal_counts() {
     let (anybody, operator) = (server.anybody(), server.operator());
     let node = member(&server, "web").await;
     let policy = old().policy("web") + &new().boot();
-    node.apply(&operator, "group:web", 1, &policy).await.unwrap();
+    node.apply(&operator, "group:web", &policy).await.unwrap();
     opened(&server, &node, &old()).await;
 
     let begun: Begun = {
@@ -446,7 +446,7 @@ async fn a_node_keeps_no_more_than_its_share() {
     let server = Server::with_settings("evidence_per_minute = 100000\n");
     let (anybody, operator) = (server.anybody(), server.operator());
     let node = member(&server, "web").await;
-    node.apply(&operator, "group:web", 1, &old().policy("web")).await.unwrap();
+    node.apply(&operator, "group:web", &old().policy("web")).await.unwrap();
     opened(&server, &node, &old()).await;
     let mut ids = Vec::new();
     for number in 0..20 {
@@ -467,7 +467,7 @@ async fn what_was_answered_about_policies_and_proposals_is_there_after_a_kill() 
     server.kill();
     server.serve();
     let policy = head("web") + &trust("2999-01-01T00:00:00Z", 5) + &old().boot();
-    node.apply(&server.operator(), "group:web", 1, &policy).await.unwrap();
+    node.apply(&server.operator(), "group:web", &policy).await.unwrap();
     server.kill();
     server.serve();
     node.reboot();

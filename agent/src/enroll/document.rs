@@ -4,8 +4,9 @@
 use crate::error::{Error, Kind, Result};
 use crate::luks::header::is_uuid;
 use crate::net::{Server, tls};
+use halfkey_protocol::document::{self, Backend, Flaw, Scope};
 use halfkey_protocol::kdf::Hash;
-use halfkey_protocol::wire::{self, Credential, credential_digest, signed_bytes};
+use halfkey_protocol::wire::{self, Credential, credential_digest};
 use halfkey_protocol::{MAX_SERVERS, NodeId, Reason, identity, template};
 
 /// A document whose signature and contents were checked. Can't be had otherwise.
@@ -54,31 +55,46 @@ pub struct Expected<'a> {
 /// How much earlier than the tenant's clock this machine's may be.
 const AHEAD: u64 = 86_400;
 
+/// Largest document, in bytes: it came in an answer.
+const MAX_DOCUMENT: usize = halfkey_protocol::MAX_ANSWER;
+
+struct Agent;
+
+impl Backend for Agent {
+    fn verify(&self, key: &[u8; 32], message: &[u8], signature: &[u8; 64]) -> bool {
+        ring::signature::UnparsedPublicKey::new(&ring::signature::ED25519, key)
+            .verify(message, signature)
+            .is_ok()
+    }
+
+    fn read(&self, text: &str) -> std::result::Result<wire::Document, String> {
+        miniserde::json::from_str(text).map_err(|_| "expected the JSON of a document".into())
+    }
+}
+
 impl Document {
     /// Verifies signer, signature and every field.
     ///
     /// # Errors
     /// [`Kind::Refused`], naming the first that is wrong.
-    pub fn verify(signed: &wire::SignedEnrollment, expected: &Expected) -> Result<Self> {
-        if signed.tenant_key.len() != 32
-            || !identity::fingerprint_matches(expected.tenant_key, &signed.tenant_key)
-        {
-            let found = identity::fingerprint(&signed.tenant_key);
+    pub fn verify(signed: &wire::SignedDocument, expected: &Expected) -> Result<Self> {
+        let key = signed.tenant_key();
+        if key.len() != 32 || !identity::fingerprint_matches(expected.tenant_key, key) {
+            let found = identity::fingerprint(key);
             return Err(refused(format!("signed by another tenant key: {found}"))
                 .hint("compare with what 'halfkey key' prints at the tenant's desk"));
         }
-        ring::signature::UnparsedPublicKey::new(&ring::signature::ED25519, &*signed.tenant_key)
-            .verify(&signed_bytes(&signed.document), &signed.signature)
-            .map_err(|_| refused("the signature is wrong".into()))?;
-
-        let text = std::str::from_utf8(&signed.document).map_err(|_| refused("not UTF-8".into()))?;
-        let document: wire::Enrollment =
-            miniserde::json::from_str(text).map_err(|_| refused("not an enrollment of version 1".into()))?;
-        let wrong = |what: &str| Err(refused(format!("it is about another {what}")));
-        if document.version != 1 {
-            return Err(refused(format!("expected version 1, found {}", document.version)));
+        let opened = document::open(signed, MAX_DOCUMENT, &Agent).map_err(|flaw| match flaw {
+            Flaw::Signature(_) => refused("the signature is wrong".into()),
+            other => refused(other.to_string()),
+        })?;
+        if opened.kind != document::Kind::Enrollment {
+            return Err(refused(format!("it is a {}", opened.kind.as_str())));
         }
-        if document.node_id != expected.node.to_string() {
+        let document: wire::Enrollment = miniserde::json::from_str(&opened.body)
+            .map_err(|_| refused("what it says is no enrollment".into()))?;
+        let wrong = |what: &str| Err(refused(format!("it is about another {what}")));
+        if opened.scope != Scope::Enrollment(expected.node) {
             return wrong("node");
         }
         if *document.ek_name != *expected.ek_name {
@@ -96,7 +112,7 @@ impl Document {
         if *document.c_v_sha256 != credential_digest(expected.c_v) {
             return wrong("C_V");
         }
-        let created = document.created;
+        let created = opened.created;
         // A verifier that kept an earlier enrollment, with halves that were stolen since, could hand it out again.
         if let Some(in_use) = expected.in_use.filter(|in_use| created < *in_use) {
             return Err(refused(format!(
@@ -138,7 +154,7 @@ impl Document {
                 .map_err(|_| field("servers"))?,
             enrollment_id: document.enrollment_id,
             ca: document.ca,
-            created: document.created,
+            created,
         })
     }
 }
@@ -172,21 +188,26 @@ mod tests {
     use ring::signature::{Ed25519KeyPair, KeyPair};
 
     struct Signed {
-        signed: wire::SignedEnrollment,
+        signed: wire::SignedDocument,
         fingerprint: String,
         c_u: Credential,
         c_v: Credential,
     }
 
     fn signed(change: impl FnOnce(&mut wire::Enrollment)) -> Signed {
+        signed_in(change, |_| ())
+    }
+
+    fn signed_in(
+        change: impl FnOnce(&mut wire::Enrollment),
+        envelope: impl FnOnce(&mut wire::Document),
+    ) -> Signed {
         let key = Ed25519KeyPair::from_seed_unchecked(&[7; 32]).unwrap();
         let credential =
             |tag: u8| Credential { id_object: vec![tag; 60].into(), secret: vec![tag; 70].into() };
         let (c_u, c_v) = (credential(1), credential(2));
         let ca = rcgen::generate_simple_self_signed(vec!["ca".into()]).unwrap().cert.pem();
         let mut document = wire::Enrollment {
-            version: 1,
-            node_id: NodeId([0x80; 16]).to_string(),
             enrollment_id: "0afd6329-fe84-4fc3-be1c-f947e595762f".into(),
             ek_name: vec![1; 34].into(),
             ak_name: vec![2; 34].into(),
@@ -199,17 +220,27 @@ mod tests {
             ca,
             servers: vec!["https://v:8443".into()],
             label: "web".into(),
-            created: CREATED,
         };
         change(&mut document);
-        let document = miniserde::json::to_string(&document).into_bytes();
-        let signature = key.sign(&signed_bytes(&document)).as_ref().to_vec();
+        let body = miniserde::json::to_string(&document);
+        let scope = Scope::Enrollment(NodeId([0x80; 16]));
+        let head = document::Place { number: 6, sha256: [1; 32] };
+        let mut outer = document::next(
+            document::Kind::Enrollment,
+            &scope,
+            document::Deployment([5; 16]),
+            &head,
+            CREATED,
+            body,
+        );
+        envelope(&mut outer);
+        let document = miniserde::json::to_string(&outer).into_bytes();
+        let signature = key.sign(&document::signed_bytes(&document)).as_ref().to_vec();
         let tenant_key = key.public_key().as_ref().to_vec();
         let fingerprint = identity::fingerprint(&tenant_key);
-        let signed = wire::SignedEnrollment {
+        let signed = wire::SignedDocument {
             document: document.into(),
-            tenant_key: tenant_key.into(),
-            signature: signature.into(),
+            signatures: vec![wire::DocumentSignature { key: tenant_key.into(), signature: signature.into() }],
         };
         Signed { signed, fingerprint, c_u, c_v }
     }
@@ -255,7 +286,7 @@ mod tests {
         assert!(at(CREATED - 86_400, None).is_ok() && at(CREATED + 9 * 86_400, None).is_ok());
         let ahead = at(CREATED - 86_401, None).unwrap_err();
         assert!(ahead.message.contains("2027-01-14 07:59:59 UTC"), "{ahead}");
-        let last = signed(|d| d.created = u64::MAX);
+        let last = signed_in(|_| (), |outer| outer.created = u64::MAX);
         assert!(verify(&last, &last.fingerprint).is_err());
     }
 
@@ -289,9 +320,7 @@ mod tests {
         std::mem::swap(&mut swapped.c_u, &mut swapped.c_v);
         assert!(verify(&swapped, &swapped.fingerprint).unwrap_err().message.contains("C_U"));
         type Change = (&'static str, fn(&mut wire::Enrollment));
-        let changes: [Change; 11] = [
-            ("version", |d| d.version = 2),
-            ("node", |d| d.node_id = NodeId([0x81; 16]).to_string()),
+        let changes: [Change; 9] = [
             ("EK", |d| d.ek_name.0[0] ^= 1),
             ("AK", |d| d.ak_name.0[0] ^= 1),
             ("SRK", |d| d.srk_name.0[0] ^= 1),
@@ -307,5 +336,25 @@ mod tests {
             let error = verify(&bad, &bad.fingerprint).unwrap_err();
             assert!(error.message.contains(what), "{what}: {error}");
         }
+        type Envelope = (&'static str, fn(&mut wire::Document));
+        let changes: [Envelope; 4] = [
+            ("format", |d| d.format = 2),
+            ("node", |d| d.scope = Scope::Enrollment(NodeId([0x81; 16])).to_string()),
+            ("membership", |d| {
+                d.kind = "membership".into();
+                d.scope = Scope::Membership(NodeId([0x80; 16])).to_string();
+                d.body.clear();
+            }),
+            ("previous", |d| d.previous = vec![1].into()),
+        ];
+        for (what, change) in changes {
+            let bad = signed_in(|_| (), change);
+            let error = verify(&bad, &bad.fingerprint).unwrap_err();
+            assert!(error.message.contains(what), "{what}: {error}");
+        }
+        let twice = |signed: &mut Signed| signed.signed.signatures.push(signed.signed.signatures[0].clone());
+        let mut doubled = signed(|_| ());
+        twice(&mut doubled);
+        assert!(verify(&doubled, &doubled.fingerprint).is_err());
     }
 }

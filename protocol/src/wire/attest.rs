@@ -1,6 +1,6 @@
 //! The attestation exchange: node -> verifier.
 
-use super::{Sealed, SignedEnrollment, wire};
+use super::{Sealed, SignedDocument, wire};
 use crate::Bytes;
 
 /// Why a node attests. On the wire: [`Purpose::as_str`].
@@ -115,7 +115,7 @@ wire! {
         /// key over [`crate::policy::release_digest`].
         pub release_signature: Option<Bytes>,
         /// If released with purpose `enroll`: what the tenant signed.
-        pub enrollment: Option<SignedEnrollment>,
+        pub enrollment: Option<SignedDocument>,
     }
 
     /// Asks to be told when something about the node changed. Held open by the

@@ -1,15 +1,11 @@
 //! Enrollment: what the tenant signs and the node verifies before it uses it.
 
 use super::wire;
-use crate::{Bytes, label};
+use crate::Bytes;
 
 wire! {
-    /// The document that the tenant key signs, as JSON text.
+    /// Body of a document of kind `enrollment`, as JSON text. The envelope names node, deployment and time.
     pub struct Enrollment {
-        /// Version of this document: 1.
-        pub version: u32,
-        /// Node id.
-        pub node_id: String,
         /// A UUID that names this enrollment.
         pub enrollment_id: String,
         /// Name of the EK (nameAlg and digest).
@@ -35,18 +31,6 @@ wire! {
         pub servers: Vec<String>,
         /// Label that the tenant gave.
         pub label: String,
-        /// Seconds since 1970, UTC.
-        pub created: u64,
-    }
-
-    /// An enrollment and the tenant's signature.
-    pub struct SignedEnrollment {
-        /// [`Enrollment`] as JSON text: exactly the signed bytes.
-        pub document: Bytes,
-        /// Ed25519 public key, 32 bytes. Its fingerprint is what an operator gives the node.
-        pub tenant_key: Bytes,
-        /// Ed25519 signature, 64 bytes, over [`signed_bytes`].
-        pub signature: Bytes,
     }
 
     /// The node holds K: the enrollment is complete.
@@ -64,11 +48,6 @@ wire! {
         /// Node id.
         pub node_id: String,
     }
-}
-
-/// What the tenant key signs: label || document.
-pub fn signed_bytes(document: &[u8]) -> Vec<u8> {
-    [label::ENROLLMENT.as_bytes(), document].concat()
 }
 
 /// SHA-256 over a credential's two fields, each with its length before it.

@@ -14,6 +14,7 @@
 //! Missing optional fields and `null` mean the same.
 
 mod attest;
+mod document;
 mod enrollment;
 #[cfg(feature = "serde")]
 pub mod operator;
@@ -23,6 +24,7 @@ mod proposal;
 mod register;
 
 pub use attest::*;
+pub use document::*;
 pub use enrollment::*;
 pub use proposal::*;
 pub use register::*;

@@ -3,6 +3,7 @@
 //! | method and path | request | answer |
 //! | --- | --- | --- |
 //! | `GET /v1/operator/info` | | [`ServerInfo`] |
+//! | `GET /v1/operator/sequence?after=NUMBER` | | [`SequencePart`] |
 //! | `GET /v1/operator/nodes?after=ID&limit=N` | | [`NodeList`] |
 //! | `GET /v1/operator/nodes?name=TEXT&limit=N` | | [`NodeList`]: those with this label, or whose id begins so |
 //! | `GET /v1/operator/nodes/{id}` | | [`NodeRecord`] |
@@ -26,7 +27,7 @@
 //! Times are seconds since 1970, UTC.
 
 use super::policies::{Finding, PolicySummary};
-use super::{Credential, Register, SignedEnrollment};
+use super::{Credential, Register, SignedDocument};
 use crate::Bytes;
 use serde::{Deserialize, Serialize};
 
@@ -35,12 +36,32 @@ use serde::{Deserialize, Serialize};
 pub struct ServerInfo {
     /// Version of the program.
     pub version: String,
+    /// Id of the deployment: a UUID that `halfkey-verifier init` made. Every document names it.
+    pub deployment: String,
+    /// Where its sequence of documents ends.
+    pub head: Head,
     /// `TPMT_PUBLIC` of the release key.
     pub release_public: Bytes,
     /// The CA that nodes must pin, PEM.
     pub ca: String,
     /// URLs at which nodes reach the verifier, best first.
     pub servers: Vec<String>,
+}
+
+/// The newest document of a deployment.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Head {
+    /// Its number; 0 if there is none.
+    pub number: u64,
+    /// Its SHA-256, 32 bytes; zeros if there is none.
+    pub sha256: Bytes,
+}
+
+/// Answer of `GET sequence`.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct SequencePart {
+    /// Consecutive documents, oldest first; empty after the newest.
+    pub documents: Vec<SignedDocument>,
 }
 
 /// Where a node stands.
@@ -132,7 +153,7 @@ pub struct NodeRecord {
     /// When.
     pub registered_at: u64,
     /// The current enrollment.
-    pub enrollment: Option<SignedEnrollment>,
+    pub enrollment: Option<SignedDocument>,
     /// The boot that waits for an operator.
     pub pending: Option<PendingBoot>,
     /// What the node's boots are judged by: its own policy, else that of its group.
@@ -190,7 +211,7 @@ pub struct PendingBoot {
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Enroll {
     /// Document and signature.
-    pub signed: SignedEnrollment,
+    pub signed: SignedDocument,
     /// MakeCredential(EK, name(AK), U).
     pub c_u: Credential,
     /// MakeCredential(SRK, name(AK), V).

@@ -3,10 +3,11 @@
 use super::{Client, about};
 use crate::error::Result;
 use halfkey_protocol::NodeId;
-use halfkey_protocol::wire::operator::{Because, NodeRecord};
+use halfkey_protocol::wire::SignedDocument;
+use halfkey_protocol::wire::operator::{Because, NodeRecord, SequencePart};
 use halfkey_protocol::wire::policies::Scope;
 use halfkey_protocol::wire::policies::{
-    GroupList, NodePolicy, PolicyList, PolicyRecord, ProposalList, ProposalRecord, SetGroup, SignedPolicy,
+    GroupList, NodePolicy, PolicyList, PolicyRecord, ProposalList, ProposalRecord,
 };
 use std::time::Duration;
 
@@ -32,7 +33,7 @@ impl Client {
     ///
     /// # Errors
     /// As every request.
-    pub fn apply(&self, scope: &Scope, body: &SignedPolicy) -> Result<PolicyRecord> {
+    pub fn apply(&self, scope: &Scope, body: &SignedDocument) -> Result<PolicyRecord> {
         self.post(&format!("policies/{scope}"), body)
     }
 
@@ -44,11 +45,19 @@ impl Client {
         self.get(&format!("nodes/{id}/policy"), Duration::ZERO)
     }
 
+    /// Documents after a number. Not checked: see [`crate::sequence`].
+    ///
+    /// # Errors
+    /// As every request.
+    pub fn sequence(&self, after: u64) -> Result<SequencePart> {
+        self.get(&format!("sequence?after={after}"), Duration::ZERO)
+    }
+
     /// Puts a node into a group, or into none.
     ///
     /// # Errors
     /// As every request.
-    pub fn set_group(&self, id: NodeId, body: &SetGroup) -> Result<NodeRecord> {
+    pub fn set_group(&self, id: NodeId, body: &SignedDocument) -> Result<NodeRecord> {
         about(id, self.post(&format!("nodes/{id}/group"), body)?)
     }
 

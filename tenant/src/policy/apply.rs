@@ -12,9 +12,11 @@ use crate::policy::ledger::Ledger;
 use crate::policy::node::Governed;
 use crate::policy::scope;
 use crate::policy::trial::{self, Trial, Tried};
+use crate::sequence::{self, Line};
 use crate::{resolve, show, time};
 use halfkey_evidence::policy::{self, Change, Policy};
-use halfkey_protocol::wire::policies::{MAX_POLICY, PolicyEnvelope, PolicyRecord, Scope};
+use halfkey_protocol::document::Kind;
+use halfkey_protocol::wire::policies::{MAX_POLICY, PolicyRecord, Scope};
 use std::path::Path;
 
 /// What signing needs.
@@ -35,15 +37,25 @@ impl<'a> Desk<'a> {
     /// When one is missing.
     pub fn open(app: &'a App) -> Result<Self> {
         let bundle = app.home.bundle()?;
-        Ok(Self { app, client: app.client(&bundle)?, key: app.home.tenant_key()?, bundle })
+        let (client, key) = (app.client(&bundle)?, app.home.tenant_key()?);
+        Ok(Self { app, client, key, bundle })
     }
 
-    /// What was signed here before.
+    /// What was signed here before for the deployment that the verifier is.
     ///
     /// # Errors
-    /// When the bundle's CA can't be read.
+    /// As [`sequence::deployment`].
     pub fn ledger(&self) -> Result<Ledger<'_>> {
-        Ledger::new(&self.app.home, &self.bundle)
+        let deployment = sequence::deployment(&self.app.home, &self.bundle, &self.client)?;
+        Ok(Ledger::new(&self.app.home, deployment))
+    }
+
+    /// Where the next document has its place.
+    ///
+    /// # Errors
+    /// As [`Line::fetch`].
+    pub fn line(&self) -> Result<Line<'_>> {
+        Line::fetch(&self.app.home, &self.bundle, &self.client)
     }
 }
 
@@ -75,6 +87,14 @@ pub fn run(app: &App, file: &Path, target: &ApplyTarget, yes: bool) -> Result<()
         }
         Err(error) => return Err(error),
     };
+    let mut line = match desk.line() {
+        Ok(line) => line,
+        Err(error) if error.exit == Exit::Untrusted => {
+            app.out.note(&format!("warning: {error}"));
+            Line::as_shown(&app.home, &desk.bundle, &desk.client)?
+        }
+        Err(error) => return Err(error),
+    };
     let change = Proposed::new(&desk, scope, present, source.text)?;
     app.out.note(&change.summary());
     let trials = trial::of_scope(&desk, &change.scope, &change.replaced)?;
@@ -82,7 +102,7 @@ pub fn run(app: &App, file: &Path, target: &ApplyTarget, yes: bool) -> Result<()
     if !yes {
         confirm(&format!("Sign this as {}?", change.scope))?;
     }
-    let record = change.hand_in(&desk)?;
+    let record = change.hand_in_at(&desk, &mut line)?;
     app.out.value(&record, || show::policy::applied(&record))
 }
 
@@ -163,32 +183,38 @@ impl Proposed {
     /// # Errors
     /// As every request; `Untrusted` when the server shows something else than it was given.
     pub fn hand_in(self, desk: &Desk<'_>) -> Result<PolicyRecord> {
-        sign(desk, &self.scope, self.present.map(|own| own.version), Some(self.text))
+        let mut line = desk.line()?;
+        self.hand_in_at(desk, &mut line)
+    }
+
+    fn hand_in_at(self, desk: &Desk<'_>, line: &mut Line<'_>) -> Result<PolicyRecord> {
+        sign(desk, line, &self.scope, Some(self.text))
     }
 }
 
-/// Signs the version after `last` and hands it in. Without a text it is a withdrawal.
+/// Signs the next document and hands it in. Without a text it is a withdrawal.
 ///
 /// # Errors
 /// As [`Proposed::hand_in`].
-pub fn sign(desk: &Desk<'_>, scope: &Scope, last: Option<u64>, text: Option<String>) -> Result<PolicyRecord> {
-    let ledger = desk.ledger()?;
-    let envelope = PolicyEnvelope {
-        format: 1,
-        scope: scope.to_string(),
-        version: ledger.next(scope, last)?,
-        created: time::now(),
-        withdrawn: text.is_none(),
-        policy: text.unwrap_or_default(),
+pub fn sign(
+    desk: &Desk<'_>,
+    line: &mut Line<'_>,
+    scope: &Scope,
+    text: Option<String>,
+) -> Result<PolicyRecord> {
+    let kind = match (scope, &text) {
+        (_, None) => Kind::Withdrawal,
+        (Scope::Additions(_), Some(_)) => Kind::Additions,
+        (_, Some(_)) => Kind::Policy,
     };
-    let signed = desk.key.sign_policy(&envelope);
-    let record = desk.client.apply(scope, &signed)?;
-    if record.signed != signed {
-        return Err(Error::untrusted(format!("the server took the policy, but shows another one for {scope}"))
-            .hint("somebody else may have applied one at the same moment: look at `halfkey audit` and `halfkey policy show`"));
-    }
-    ledger.held(&Own::check(&signed, scope, &desk.key)?)?;
-    Ok(record)
+    line.sign(&desk.key, kind, scope, text.unwrap_or_default(), |signed| {
+        let record = desk.client.apply(scope, signed)?;
+        if record.signed != *signed {
+            return Err(Error::untrusted(format!("the server took the policy, but shows another one for {scope}"))
+                .hint("somebody else may have applied one at the same moment: look at `halfkey audit` and `halfkey policy show`"));
+        }
+        Ok(record)
+    })
 }
 
 /// A document and a block after it, with one empty line between.

@@ -4,13 +4,15 @@
 use crate::checks;
 use crate::client::Client;
 use crate::error::{Error, Exit, Result};
-use crate::key::{TenantKey, verified_document};
+use crate::key::TenantKey;
 use crate::text::{clean, clean_short};
+use halfkey_evidence::document::open_enrollment;
 use halfkey_evidence::eventlog::{self, ProvenLog};
 use halfkey_evidence::policy::Claims;
 use halfkey_evidence::quote::{self, QuoteContext, VerifiedQuote};
 use halfkey_evidence::registration::CheckedRegistration;
 use halfkey_protocol::NodeId;
+use halfkey_protocol::document::Scope;
 use halfkey_protocol::kdf::Hash;
 use halfkey_protocol::qualify::Qualifier;
 use halfkey_protocol::wire::operator::{EvidenceRecord, EvidenceSummary, NodeRecord};
@@ -45,8 +47,9 @@ impl Attester {
         let signed = record.enrollment.as_ref().ok_or_else(|| {
             Error::failed(format!("node {id} is not enrolled")).hint("`halfkey enroll NODE` enrolls it")
         })?;
-        let document = verified_document(signed)
-            .filter(|document| document.node_id == id.to_string())
+        let (opened, document) = open_enrollment(signed)
+            .ok()
+            .filter(|(opened, _)| opened.scope == Scope::Enrollment(id))
             .ok_or_else(|| {
                 Error::untrusted(format!("the enrollment that the server shows for node {id} is not valid"))
             })?;
@@ -64,7 +67,7 @@ impl Attester {
                 clean_short(&document.bank, 16)
             ))
         })?;
-        Ok(Self { id, registration, bank, mine: signed.tenant_key.as_ref() == key.public() })
+        Ok(Self { id, registration, bank, mine: opened.is_by(key.public()) })
     }
 
     /// The node.

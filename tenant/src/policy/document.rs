@@ -2,15 +2,16 @@
 
 use crate::client::Client;
 use crate::error::{Error, Exit, Result};
-use crate::key::{BadEnvelope, TenantKey, verified_envelope};
+use crate::key::TenantKey;
 use crate::policy::ledger::Ledger;
 use crate::policy::problems;
 use crate::text::{clean_short, hex};
+use halfkey_evidence::document;
 use halfkey_evidence::policy::{Additions, Policy};
+use halfkey_protocol::document::{Deployment, Flaw, Kind, Opened, Place, Scope};
 use halfkey_protocol::identity;
-use halfkey_protocol::kdf::Hash;
-use halfkey_protocol::wire::policies::Scope;
-use halfkey_protocol::wire::policies::{MAX_POLICY, PolicyEnvelope, PolicyRecord, SignedPolicy};
+use halfkey_protocol::wire::SignedDocument;
+use halfkey_protocol::wire::policies::{MAX_POLICY, PolicyRecord};
 use std::fs::File;
 use std::io::{self, Read};
 use std::path::Path;
@@ -24,10 +25,13 @@ pub struct Own {
     pub version: u64,
     /// When it was signed.
     pub created: u64,
-    /// TOML; empty if withdrawn.
+    /// For which deployment.
+    pub deployment: Deployment,
+    /// TOML; empty if withdrawn. The name of a group.
     pub text: String,
     /// It says that the scope has no policy any more.
     pub withdrawn: bool,
+    place: Place,
     sha256: String,
 }
 
@@ -36,46 +40,55 @@ impl Own {
     ///
     /// # Errors
     /// `Untrusted` when the signature is not valid, not by `key`, or for another scope.
-    pub fn check(signed: &SignedPolicy, scope: &Scope, key: &TenantKey) -> Result<Self> {
-        let envelope = verified_envelope(signed).map_err(|bad| match bad {
-            BadEnvelope::Signature => Error::untrusted(format!(
+    pub fn check(signed: &SignedDocument, scope: &Scope, key: &TenantKey) -> Result<Self> {
+        let opened = document::open(signed).map_err(|flaw| match flaw {
+            Flaw::Signature(_) => Error::untrusted(format!(
                 "the signature of the policy of {scope} that the server shows is not valid"
             ))
             .hint("somebody altered it; nodes with it wait for an operator. Apply your own copy with `halfkey policy apply`"),
-            BadEnvelope::Form => {
-                Error::untrusted(format!("the policy of {scope} is signed, but not in a form that is known here"))
-                    .hint("this may need a newer version of halfkey")
-            }
+            Flaw::TooLarge(_) | Flaw::Form(_) => Error::untrusted(format!(
+                "the policy of {scope} is signed, but not in a form that is known here ({})",
+                clean_short(&flaw.to_string(), 120)
+            ))
+            .hint("this may need a newer version of halfkey"),
         })?;
-        if signed.tenant_key.as_ref() != key.public() {
+        if !opened.is_by(key.public()) {
             return Err(Error::untrusted(format!(
                 "the policy of {scope} is not signed by the tenant key of this desk\n  expected  {}\n  found     {}",
                 key.fingerprint(),
-                identity::fingerprint(&signed.tenant_key)
+                identity::fingerprint(signed.tenant_key())
             ))
             .hint("a policy counts only for nodes that the same tenant key enrolled; use the desk that has that key"));
         }
-        if envelope.format != 1 {
-            return Err(Error::untrusted(format!(
-                "expected format 1 in the policy of {scope}, found {}",
-                envelope.format
-            ))
-            .hint("this may need a newer version of halfkey"));
-        }
-        if envelope.scope != scope.to_string() {
+        if opened.scope != *scope {
             return Err(Error::untrusted(format!(
                 "asked the server for the policy of {scope}, and it shows one that was signed for {}",
-                clean_short(&envelope.scope, 80)
+                opened.scope
             )));
         }
-        let sha256 = hex(&Hash::Sha256.digest(&[&signed.document]));
-        let PolicyEnvelope { version, created, policy: text, withdrawn, .. } = envelope;
-        Ok(Self { scope: scope.clone(), version, created, text, withdrawn, sha256 })
+        let Opened { kind, deployment, place, created, body: text, .. } = opened;
+        let sha256 = hex(&place.sha256);
+        let withdrawn = kind == Kind::Withdrawal;
+        Ok(Self {
+            scope: scope.clone(),
+            version: place.number,
+            created,
+            deployment,
+            text,
+            withdrawn,
+            place,
+            sha256,
+        })
     }
 
     /// It, if it is a policy, and not a withdrawal.
     pub fn in_force(&self) -> Option<&Self> {
         (!self.withdrawn).then_some(self)
+    }
+
+    /// Its number and SHA-256.
+    pub fn place(&self) -> &Place {
+        &self.place
     }
 
     /// SHA-256 of the signed document, hex.
@@ -108,11 +121,11 @@ pub fn current(client: &Client, scope: &Scope, key: &TenantKey, ledger: &Ledger<
 
 /// What a record of the server is worth, in words.
 pub fn standing(record: &PolicyRecord, scope: &Scope, key: Option<&TenantKey>) -> Result<String> {
-    let whose = identity::fingerprint(&record.signed.tenant_key);
+    let whose = identity::fingerprint(record.signed.tenant_key());
     match key.map(|key| Own::check(&record.signed, scope, key)) {
         Some(Ok(_)) => Ok(format!("signed by this desk's tenant key {whose}")),
         Some(Err(error)) => Err(error),
-        None if verified_envelope(&record.signed).is_ok_and(|e| e.scope == scope.to_string()) => {
+        None if document::open(&record.signed).is_ok_and(|opened| opened.scope == *scope) => {
             Ok(format!("signed by tenant key {whose}; this desk has none to compare with"))
         }
         None => Err(Error::untrusted(format!("the signature of the policy of {scope} is not valid"))),

@@ -1,118 +1,148 @@
-//! What this desk has signed: for each server and scope the last version, so that a server that forgets
-//! one, or shows an old one, is noticed, and no version is signed twice.
+//! What this desk knows of a deployment: where its sequence of documents ended when it was last looked at, and for each scope the
+//! newest document that this desk signed. A server that forgets one, or shows an old one, is noticed.
 
-use crate::bundle::Bundle;
 use crate::error::{Error, Result};
 use crate::home::{Existing, Home};
 use crate::policy::document::Own;
-use halfkey_protocol::wire::policies::Scope;
+use crate::text::hex;
+use halfkey_protocol::document::{Deployment, Place, Scope};
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 
-const FILE: &str = "policies.json";
+const FILE: &str = "documents.json";
 /// Some ten thousand scopes.
 const MAX_FILE: u64 = 4 << 20;
 
-/// One server's scopes.
+/// One deployment.
 pub struct Ledger<'a> {
     home: &'a Home,
-    /// Fingerprint of the server's CA.
-    server: String,
+    deployment: Deployment,
 }
 
-/// What is known of one scope.
+/// What is known of one.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
-struct Entry {
-    /// The highest version that was ever signed here, whether or not the server took it.
-    signed: u64,
-    /// The newest version that the server is known to have had.
-    held: u64,
+struct Known {
+    /// The newest document that was seen there.
+    newest: u64,
+    /// Its SHA-256, hex.
+    sha256: String,
+    /// By scope: what this desk signed and the server took.
+    held: BTreeMap<String, Held>,
+}
+
+/// The newest document of one scope.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Held {
+    /// Its number.
+    version: u64,
     /// SHA-256 of that document, hex.
     sha256: String,
 }
 
-type Servers = BTreeMap<String, BTreeMap<String, Entry>>;
+type Deployments = BTreeMap<String, Known>;
 
 impl<'a> Ledger<'a> {
-    /// The ledger of the bundle's server.
-    ///
-    /// # Errors
-    /// When the bundle's CA can't be read.
-    pub fn new(home: &'a Home, bundle: &Bundle) -> Result<Self> {
-        Ok(Self { home, server: bundle.ca_fingerprint()? })
+    /// The ledger of a deployment.
+    pub fn new(home: &'a Home, deployment: Deployment) -> Self {
+        Self { home, deployment }
     }
 
-    /// Compares the newest policy that the server shows (`None`: that there is none) with what it once had.
+    /// Which deployment it is of.
+    pub fn deployment(&self) -> Deployment {
+        self.deployment
+    }
+
+    /// Compares where a server's sequence ends with where it once ended. Gives what has to be in it.
     ///
     /// # Errors
-    /// `Untrusted` when it is older, or another one of the same version.
+    /// `Untrusted` when it is shorter: with each document of this desk that is missing.
+    pub fn not_before(&self, found: &Place) -> Result<Option<(u64, String)>> {
+        let known = self.known()?;
+        if found.number >= known.newest {
+            return Ok((known.newest > 0).then_some((known.newest, known.sha256)));
+        }
+        let mut what = format!(
+            "the server has gone back: its newest document is number {}, and it once had number {}",
+            found.number, known.newest
+        );
+        for (scope, held) in known.held.iter().filter(|(_, held)| held.version > found.number) {
+            what.push_str(&format!("\n  missing  document {} of this desk, for {scope}", held.version));
+        }
+        Err(Error::untrusted(what).hint(RESTORED))
+    }
+
+    /// Remembers where a server's sequence ends.
+    ///
+    /// # Errors
+    /// When the home folder can't be written.
+    pub fn saw(&self, newest: &Place) -> Result<()> {
+        self.change(|known| (known.newest, known.sha256) = (newest.number, hex(&newest.sha256)))
+    }
+
+    /// Compares the newest document of a scope that the server shows (`None`: that there is none) with what it once had.
+    ///
+    /// # Errors
+    /// `Untrusted` when it is older, another one of the same number, or of another deployment.
     pub fn check(&self, scope: &Scope, served: Option<&Own>) -> Result<()> {
-        let entry = self.entry(scope)?;
+        if let Some(own) = served.filter(|own| own.deployment != self.deployment) {
+            return Err(Error::untrusted(format!(
+                "the server shows a document for {scope} that this desk signed for another deployment\n  expected  {}\n  found     {}",
+                self.deployment, own.deployment
+            )));
+        }
+        let Some(held) = self.known()?.held.remove(&scope.to_string()) else { return Ok(()) };
         let (version, sha256) = served.map_or((0, ""), |own| (own.version, own.sha256()));
-        let again = "if the verifier was restored from a backup, apply the whole policy again with `halfkey policy apply FILE`";
-        if version < entry.held {
+        if version < held.version {
             let found = if served.is_some() { format!("version {version}") } else { "none".to_owned() };
             return Err(Error::untrusted(format!(
                 "expected version {} of {scope} or a later one, the server shows {found}",
-                entry.held
+                held.version
             ))
-            .hint(again));
+            .hint(RESTORED));
         }
-        if version == entry.held && version != 0 && sha256 != entry.sha256 {
+        if version == held.version && sha256 != held.sha256 {
             return Err(Error::untrusted(format!(
                 "the server shows another version {version} of {scope} than before\n  before  {}\n  now     {sha256}",
-                entry.sha256
+                held.sha256
             ))
             .hint("two desks with this tenant key may have signed the same version; compare with the other, then apply the whole policy again with `halfkey policy apply FILE`"));
         }
         Ok(())
     }
 
-    /// The version to sign next. It is used up from now on: a document that left this desk and that the
-    /// server refused, or pretended to refuse, must not get a twin.
-    ///
-    /// # Errors
-    /// When the home folder can't be written.
-    pub fn next(&self, scope: &Scope, served: Option<u64>) -> Result<u64> {
-        let mut next = 0;
-        self.change(scope, |entry| {
-            next = entry.signed.max(entry.held).max(served.unwrap_or(0)).saturating_add(1);
-            entry.signed = next;
-        })?;
-        Ok(next)
-    }
-
     /// Remembers what the server has taken.
     ///
     /// # Errors
     /// When the home folder can't be written.
-    pub fn held(&self, own: &Own) -> Result<()> {
-        self.change(&own.scope, |entry| {
-            entry.held = own.version;
-            entry.sha256 = own.sha256().to_owned();
+    pub fn held(&self, scope: &Scope, place: &Place) -> Result<()> {
+        let sha256 = hex(&place.sha256);
+        self.change(|known| {
+            (known.newest, known.sha256) = (place.number, sha256.clone());
+            known.held.insert(scope.to_string(), Held { version: place.number, sha256 });
         })
     }
 
-    fn entry(&self, scope: &Scope) -> Result<Entry> {
-        let mut servers = self.read()?;
-        let entry = servers.get_mut(&self.server).and_then(|scopes| scopes.remove(&scope.to_string()));
-        Ok(entry.unwrap_or_default())
+    fn known(&self) -> Result<Known> {
+        Ok(self.read()?.remove(&self.deployment.to_string()).unwrap_or_default())
     }
 
-    fn change(&self, scope: &Scope, change: impl FnOnce(&mut Entry)) -> Result<()> {
-        let mut servers = self.read()?;
-        let scopes = servers.entry(self.server.clone()).or_default();
-        change(scopes.entry(scope.to_string()).or_default());
-        let json = serde_json::to_vec_pretty(&servers).expect("strings and numbers have a JSON form");
+    fn change(&self, change: impl FnOnce(&mut Known)) -> Result<()> {
+        let mut deployments = self.read()?;
+        change(deployments.entry(self.deployment.to_string()).or_default());
+        let json = serde_json::to_vec_pretty(&deployments).expect("strings and numbers have a JSON form");
         self.home.write(FILE, &json, Existing::Replace)
     }
 
-    fn read(&self) -> Result<Servers> {
-        let Some(json) = self.home.read(FILE, MAX_FILE)? else { return Ok(Servers::new()) };
+    fn read(&self) -> Result<Deployments> {
+        let Some(json) = self.home.read(FILE, MAX_FILE)? else { return Ok(Deployments::new()) };
         serde_json::from_slice(&json).map_err(|_| {
             Error::failed(format!("{} is damaged", self.home.path().join(FILE).display()))
                 .hint("restore it from a backup; without it an older policy would go unnoticed")
         })
     }
 }
+
+/// What to do when a server has gone back.
+const RESTORED: &str = "if the verifier was restored from a backup, apply the whole policy again with `halfkey policy apply FILE`, and look at groups and revocations; else somebody put its database back";

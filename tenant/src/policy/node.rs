@@ -5,14 +5,17 @@ use crate::error::{Error, Exit, Result};
 use crate::policy::apply::Desk;
 use crate::policy::boot::{Attester, Boot};
 use crate::policy::document::{self, Own, Source};
+use crate::text::clean_short;
 use halfkey_evidence::policy::{self, Assured, Finding, Policy};
 use halfkey_protocol::NodeId;
-use halfkey_protocol::wire::policies::{NodePolicy, ProposalRecord, Scope, is_group_name};
+use halfkey_protocol::wire::policies::{NodePolicy, ProposalRecord, Scope};
 
 /// The documents that govern a node, each signed by this desk.
 pub struct Governed {
     /// Its group.
     pub group: Option<String>,
+    /// What says so.
+    membership: Option<Own>,
     /// Its own policy, else its group's.
     pub policy: Option<Own>,
     /// What it may boot besides.
@@ -34,6 +37,7 @@ impl Governed {
         for own in [policy, additions].into_iter().flatten() {
             ledger.check(&own.scope, Some(own))?;
         }
+        ledger.check(&Scope::Membership(id), governed.membership.as_ref())?;
         // A policy of the node's own outranks its group's; what it may boot besides would be missed as well.
         for (scope, own) in [(Scope::Node(id), policy), (Scope::Additions(id), additions)] {
             if own.as_ref().is_some_and(|own| own.scope == scope) {
@@ -58,9 +62,19 @@ impl Governed {
     /// `Untrusted` as [`Own::check`]; as every request.
     pub fn shown(desk: &Desk<'_>, id: NodeId) -> Result<Self> {
         let (client, key) = (&desk.client, &desk.key);
-        let NodePolicy { group, policy, additions, trusted } = client.node_policy(id)?;
-        if group.as_deref().is_some_and(|name| !is_group_name(name)) {
-            return Err(Error::untrusted("the server names a group that can't be one"));
+        let NodePolicy { group, membership, policy, additions, trusted } = client.node_policy(id)?;
+        let membership =
+            membership.map(|signed| Own::check(&signed, &Scope::Membership(id), key)).transpose()?;
+        let named = membership.as_ref().map(|own| own.text.as_str()).filter(|name| !name.is_empty());
+        if named != group.as_deref() {
+            return Err(Error::untrusted(format!(
+                "the server says that the node is in {}, and this desk has signed that it is in {}",
+                group
+                    .as_deref()
+                    .map_or("no group".to_owned(), |name| format!("group {}", clean_short(name, 64))),
+                named.map_or("no group".to_owned(), |name| format!("group {name}")),
+            ))
+            .hint("`halfkey group set NODE` signs where it belongs"));
         }
         let policy = policy.map(|record| {
             let own = Scope::Node(id);
@@ -80,7 +94,7 @@ impl Governed {
                 own.scope, own.version
             )));
         }
-        Ok(Self { group, policy, additions, trusted })
+        Ok(Self { group, membership, policy, additions, trusted })
     }
 
     /// Both documents as one policy; `None` if there is none.

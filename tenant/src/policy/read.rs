@@ -8,6 +8,8 @@ use crate::policy::scope;
 use crate::text::{clean, clean_lines};
 use crate::{show as tables, time};
 use halfkey_evidence::policy::{Additions, Change, Policy, Problem, diff as compare};
+use halfkey_protocol::document::Kind;
+use halfkey_protocol::wire::Document;
 use halfkey_protocol::wire::policies::Scope;
 use serde::Serialize;
 use std::path::Path;
@@ -138,15 +140,11 @@ pub fn show(app: &App, scope: &str, version: Option<u64>) -> Result<()> {
 
 /// The policy inside of an envelope, whoever signed it, fit for a terminal.
 fn text(document: &[u8]) -> String {
-    #[derive(serde::Deserialize)]
-    struct Inside {
-        policy: String,
-        #[serde(default)]
-        withdrawn: bool,
-    }
-    let policy = match serde_json::from_slice::<Inside>(document) {
-        Ok(Inside { withdrawn: true, .. }) => "# withdrawn: there is no policy".to_owned(),
-        Ok(inside) => inside.policy,
+    let policy = match serde_json::from_slice::<Document>(document) {
+        Ok(inside) if Kind::parse(&inside.kind) == Some(Kind::Withdrawal) => {
+            "# withdrawn: there is no policy".to_owned()
+        }
+        Ok(inside) => inside.body,
         Err(_) => "# this is not a policy".to_owned(),
     };
     // Comments may hold anything that TOML allows.

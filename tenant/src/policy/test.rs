@@ -77,7 +77,12 @@ fn nodes(desk: &Desk<'_>, typed: &str) -> Result<Vec<NodeId>> {
     if typed.contains(':') {
         return match scope::typed(client, typed)? {
             Scope::Group(group) => trial::members(client, &group),
-            Scope::Node(id) | Scope::Additions(id) => Ok(vec![id]),
+            Scope::Node(id)
+            | Scope::Additions(id)
+            | Scope::Membership(id)
+            | Scope::Enrollment(id)
+            | Scope::Revocation(id)
+            | Scope::Hold(id) => Ok(vec![id]),
         };
     }
     let group = client.groups()?.groups.iter().any(|group| group.name == typed);

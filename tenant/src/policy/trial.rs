@@ -75,7 +75,12 @@ impl Trial {
 /// As every request. A boot that can't be used is part of the result.
 pub fn of_scope(desk: &Desk<'_>, scope: &Scope, policy: &Policy) -> Result<Vec<Trial>> {
     let nodes = match scope {
-        Scope::Node(id) | Scope::Additions(id) => vec![*id],
+        Scope::Node(id)
+        | Scope::Additions(id)
+        | Scope::Membership(id)
+        | Scope::Enrollment(id)
+        | Scope::Revocation(id)
+        | Scope::Hold(id) => vec![*id],
         Scope::Group(group) => members(&desk.client, group)?,
     };
     let mut trials = Vec::with_capacity(nodes.len());

@@ -19,10 +19,10 @@ pub fn run(app: &App, node: &str, additions: bool, yes: bool) -> Result<()> {
     let id = resolve::resolve(&desk.client, node)?;
     let scope = if additions { Scope::Additions(id) } else { Scope::Node(id) };
     let present = document::current(&desk.client, &scope, &desk.key, &desk.ledger()?)?;
-    let Some(present) = present.filter(|own| !own.withdrawn) else {
+    if present.is_none_or(|own| own.withdrawn) {
         return Err(Error::failed(format!("{scope} has no policy that could be withdrawn"))
             .hint("`halfkey policy list` lists what there is"));
-    };
+    }
     let governed = Governed::fetch(&desk, id)?;
     let besides = governed.additions.as_ref().filter(|_| !additions);
     match left(&desk, governed.policy, governed.group, additions)? {
@@ -42,7 +42,7 @@ pub fn run(app: &App, node: &str, additions: bool, yes: bool) -> Result<()> {
     if !yes {
         confirm(&format!("Withdraw {scope}?"))?;
     }
-    let record = apply::sign(&desk, &scope, Some(present.version), None)?;
+    let record = apply::sign(&desk, &mut desk.line()?, &scope, None)?;
     app.out.value(&record, || show::policy::withdrawn(&scope, record.summary.version))
 }
 

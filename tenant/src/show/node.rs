@@ -3,11 +3,13 @@
 use super::evidence::findings;
 use super::{Style, name, paint, painted, rows, table};
 use crate::checks;
-use crate::key::{TenantKey, verified_document};
+use crate::key::TenantKey;
 use crate::text::{clean, clean_short};
 use crate::time::{both, relative};
 use comfy_table::{Cell, Color};
-use halfkey_protocol::wire::SignedEnrollment;
+use halfkey_evidence::document::open_enrollment;
+use halfkey_protocol::document::Scope;
+use halfkey_protocol::wire::SignedDocument;
 use halfkey_protocol::wire::operator::{
     Held, NodeList, NodeRecord, NodeState, NodeSummary, PendingBoot, TpmFirmware,
 };
@@ -167,17 +169,18 @@ pub fn pending(record: &NodeRecord, boot: &PendingBoot, now: u64) -> String {
     text.trim_end().to_owned()
 }
 
-fn enrollment(signed: &SignedEnrollment, record: &NodeRecord, key: Option<&TenantKey>, now: u64) -> String {
-    let whose = identity::fingerprint(&signed.tenant_key);
+fn enrollment(signed: &SignedDocument, record: &NodeRecord, key: Option<&TenantKey>, now: u64) -> String {
+    let whose = identity::fingerprint(signed.tenant_key());
     let mine = match key {
-        Some(key) if key.public() == signed.tenant_key.as_ref() => "this desk's tenant key",
+        Some(key) if key.public() == signed.tenant_key() => "this desk's tenant key",
         _ => "another tenant key",
     };
-    let Some(document) = verified_document(signed) else {
+    let Ok((opened, document)) = open_enrollment(signed) else {
         return format!("INVALID: the signature is not that of {whose}");
     };
-    if document.node_id != record.summary.id {
-        return format!("INVALID: it is for node {}", clean_short(&document.node_id, 36));
+    let for_whom = Scope::Enrollment(NodeId::parse(&record.summary.id).unwrap_or(NodeId([0; 16])));
+    if opened.scope != for_whom {
+        return format!("INVALID: it is for {}", opened.scope);
     }
     let srk = identity::object_name(&record.registration.srk_public);
     let changed = if srk.as_deref() == Some(document.srk_name.as_ref()) {
@@ -187,7 +190,7 @@ fn enrollment(signed: &SignedEnrollment, record: &NodeRecord, key: Option<&Tenan
     };
     format!(
         "{}, {}, signed by {mine} {whose}{changed}",
-        both(now, document.created),
+        both(now, opened.created),
         clean_short(&document.bank, 16)
     )
 }

@@ -84,7 +84,8 @@ impl Node<'_> {
         let mut u = self.tpm.activate_with_ek(released.c_u.as_ref().unwrap());
         let mut v = self.tpm.activate_with_srk(&released.c_v);
         let key = Key::combine(&Half::take(&mut u).unwrap(), &Half::take(&mut v).unwrap());
-        let document: Enrollment = serde_json::from_slice(&verdict.enrollment.unwrap().document).unwrap();
+        let document: Document = serde_json::from_slice(&verdict.enrollment.unwrap().document).unwrap();
+        let document: Enrollment = serde_json::from_str(&document.body).unwrap();
         let proof = key.proof().into();
         let prove = Prove { node_id: self.id(), enrollment_id: document.enrollment_id, proof };
         let _: Proved = self.verifier.post("/v1/prove", &prove);

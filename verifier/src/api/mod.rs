@@ -134,7 +134,7 @@ fn status(reason: Reason) -> StatusCode {
         Reason::Malformed | Reason::Version => StatusCode::BAD_REQUEST,
         Reason::TooLarge => StatusCode::PAYLOAD_TOO_LARGE,
         Reason::RateLimited => StatusCode::TOO_MANY_REQUESTS,
-        Reason::Unavailable => StatusCode::SERVICE_UNAVAILABLE,
+        Reason::Unavailable | Reason::RolledBack => StatusCode::SERVICE_UNAVAILABLE,
         Reason::WrongRole => StatusCode::MISDIRECTED_REQUEST,
         Reason::Unauthorized | Reason::Revoked | Reason::Activation | Reason::Proof => StatusCode::FORBIDDEN,
         Reason::NotFound | Reason::UnknownNode => StatusCode::NOT_FOUND,
@@ -144,7 +144,7 @@ fn status(reason: Reason) -> StatusCode {
         | Reason::NotEnrolled
         | Reason::EnrollmentOpen
         | Reason::EnrollmentUsed
-        | Reason::PolicyVersion => StatusCode::CONFLICT,
+        | Reason::Sequence => StatusCode::CONFLICT,
         _ => StatusCode::UNPROCESSABLE_ENTITY,
     }
 }
@@ -173,7 +173,7 @@ impl From<Rejection> for Refusal {
 impl From<StoreError> for Refusal {
     fn from(e: StoreError) -> Self {
         match e {
-            StoreError::Refused(reason, detail) => Self::new(reason, detail),
+            StoreError::Refused(reason, detail) => Rejection::new(reason, detail).into(),
             // The peer learns that it is the server's fault, and no more.
             StoreError::Full(what) => {
                 error!(error = %what, hint = "make room on the disk of the state folder; nothing was answered that is not recorded", "the database is full");

@@ -82,6 +82,7 @@ async fn begin(
             format!("expected at most {MAX_VOLUMES} enrollment ids"),
         ));
     }
+    app.db.read(|store| store.require_here()).await?;
     // A revoked node may begin: its evidence is recorded before it is denied.
     let known = enrolled_node(&app, node, purpose, &peer).await?;
     let enrollment = Claim::enrollment(purpose, &known).map_err(|reason| refuse_state(reason, node))?;

@@ -4,30 +4,30 @@
 use super::internal::{Caller, authenticate};
 use super::{Answer, Json, Refusal, list, node_id, parameters, plain_text, policies};
 use crate::api::node::LONGEST_WAIT;
+use crate::policies::apply::require_here;
 use crate::server::{App, Verifier};
-use crate::store::{Approval, By, ClientKind, NewEnrollment, Registration, Store};
+use crate::store::{Approval, By, ClientKind, NewDocument, NewEnrollment, Registration, Store};
 use crate::{CLOCK_TOLERANCE, unix_now, utc};
-use aws_lc_rs::signature::{ED25519, UnparsedPublicKey};
 use axum::extract::rejection::QueryRejection;
 use axum::extract::{Path, Query, State};
 use axum::middleware::from_fn_with_state;
 use axum::routing::{get, post};
 use axum::{Extension, Router};
+use halfkey_evidence::document::open_enrollment;
 use halfkey_evidence::registration;
+use halfkey_protocol::document::{Opened, Scope};
 use halfkey_protocol::kdf::Hash;
 use halfkey_protocol::wire::operator::{
-    Approve, AuditList, Because, Deny, Enroll, EvidenceList, EvidenceRecord, NodeRecord, NodeState,
-    NodeSummary, ServerInfo,
+    Approve, AuditList, Because, Deny, Enroll, EvidenceList, EvidenceRecord, Head, NodeRecord, NodeState,
+    NodeSummary, SequencePart, ServerInfo,
 };
-use halfkey_protocol::wire::{Enrollment, Register, credential_digest, signed_bytes};
+use halfkey_protocol::wire::{Register, credential_digest};
 use halfkey_protocol::{MAX_SERVERS, NodeId, Reason};
 use serde::Deserialize;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 use tracing::{info, warn};
 
-/// Largest enrollment document, in bytes: it has to fit an answer to the agent.
-const MAX_DOCUMENT: usize = 24 << 10;
 /// Most entries of an answer.
 const MAX_ENTRIES: u64 = 1000;
 
@@ -35,6 +35,7 @@ const MAX_ENTRIES: u64 = 1000;
 pub fn routes(app: Arc<App>) -> Router<Arc<App>> {
     Router::new()
         .route("/info", get(server_info))
+        .route("/sequence", get(sequence))
         .route("/nodes", get(list::nodes))
         .route("/nodes/{id}", get(node))
         .route("/nodes/{id}/enrollment", post(enroll))
@@ -55,12 +56,29 @@ pub fn routes(app: Arc<App>) -> Router<Arc<App>> {
 
 async fn server_info(State(app): State<Arc<App>>) -> Answer<ServerInfo> {
     let verifier = app.verifier()?;
+    let head = app.db.read(|store| store.head()).await?;
     Ok(axum::Json(ServerInfo {
         version: env!("CARGO_PKG_VERSION").to_owned(),
+        deployment: verifier.deployment.to_string(),
+        head: Head { number: head.number, sha256: head.sha256.into() },
         release_public: verifier.release.public().into(),
         ca: verifier.ca.clone(),
         servers: app.config.urls.clone(),
     }))
+}
+
+#[derive(Deserialize)]
+struct After {
+    after: Option<u64>,
+}
+
+async fn sequence(
+    State(app): State<Arc<App>>,
+    query: Result<Query<After>, QueryRejection>,
+) -> Answer<SequencePart> {
+    let after = parameters(query)?.after.unwrap_or(0);
+    let documents = app.db.read(move |store| store.documents_after(after)).await?;
+    Ok(axum::Json(SequencePart { documents }))
 }
 
 async fn node(State(app): State<Arc<App>>, Path(id): Path<String>) -> Answer<NodeRecord> {
@@ -86,13 +104,12 @@ async fn enroll(
             node,
             id: &document.id,
             label: &document.label,
-            signed: &request.signed,
+            document: NewDocument { opened: &document.opened, signed: &request.signed },
             registration: &registered.register,
             bank: document.bank,
             c_v: &request.c_v,
             c_u: &request.c_u,
             proof_sha256: document.proof_sha256,
-            created: document.created,
         };
         store.enroll(&new, By { actor: &caller.0, now: unix_now() })
     });
@@ -273,7 +290,7 @@ struct Document {
     label: String,
     bank: Hash,
     proof_sha256: [u8; 32],
-    created: u64,
+    opened: Opened,
 }
 
 /// Whether the document is signed, and about this node, these keys, these credentials and this verifier.
@@ -283,24 +300,12 @@ fn check_enrollment(
     register: &Register,
     request: &Enroll,
 ) -> Result<Document, Refusal> {
-    let signed = &request.signed;
-    if signed.document.len() > MAX_DOCUMENT {
-        let found = signed.document.len();
-        return Err(Refusal::new(
-            Reason::TooLarge,
-            format!("expected a document of at most {MAX_DOCUMENT} bytes, found {found}"),
-        ));
-    }
     let wrong = |what: &str| Refusal::new(Reason::EnrollmentSignature, what);
-    UnparsedPublicKey::new(&ED25519, &signed.tenant_key)
-        .verify(&signed_bytes(&signed.document), &signed.signature)
-        .map_err(|_| wrong("the signature is not by the tenant key"))?;
-    let document: Enrollment = serde_json::from_slice(&signed.document)
-        .map_err(|e| Refusal::new(Reason::Malformed, format!("enrollment: {e}")))?;
+    let (opened, document) = open_enrollment(&request.signed)?;
+    require_here(&opened, verifier.deployment)?;
     let checked = registration::check(register)?;
     for (what, right) in [
-        ("version", document.version == 1),
-        ("node_id", document.node_id == node.to_string()),
+        ("scope", opened.scope == Scope::Enrollment(node)),
         ("ek_name", *document.ek_name == *checked.ek_name()),
         ("ak_name", *document.ak_name == *checked.ak_name()),
         ("srk_name", *document.srk_name == *checked.srk_name()),
@@ -315,9 +320,9 @@ fn check_enrollment(
         }
     }
     let now = unix_now();
-    if document.created > now.saturating_add(CLOCK_TOLERANCE) {
+    if opened.created > now.saturating_add(CLOCK_TOLERANCE) {
         // It would become the floor of the node's clock: its TLS would refuse this server until then.
-        let (found, here) = (utc(document.created), utc(now));
+        let (found, here) = (utc(opened.created), utc(now));
         let what = format!("the enrollment was created at {found}, and here it is {here}");
         return Err(Refusal::new(Reason::Conflict, what).hint("set the clock of the operator's machine"));
     }
@@ -332,7 +337,7 @@ fn check_enrollment(
         proof_sha256: document.proof_sha256.array().ok_or_else(|| wrong("expected a digest of 32 bytes"))?,
         id: document.enrollment_id,
         label: document.label,
-        created: document.created,
+        opened,
     })
 }
 

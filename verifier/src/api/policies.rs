@@ -5,17 +5,18 @@ use super::operator::record;
 use super::{Answer, Json, Refusal, node_id, parameters, plain_text};
 use crate::policies::apply;
 use crate::server::App;
-use crate::store::{By, NewPolicy, Store};
+use crate::store::{By, NewDocument, NewPolicy, Store};
 use crate::unix_now;
 use axum::extract::rejection::QueryRejection;
 use axum::extract::{Path, Query, State};
 use axum::routing::{get, post};
 use axum::{Extension, Router};
 use halfkey_protocol::Reason;
+use halfkey_protocol::document::Scope;
+use halfkey_protocol::wire::SignedDocument;
 use halfkey_protocol::wire::operator::{Because, NodeRecord};
 use halfkey_protocol::wire::policies::{
-    GroupList, MAX_POLICY, NodePolicy, PolicyList, PolicyRecord, ProposalList, ProposalRecord, Scope,
-    SetGroup, SignedPolicy, is_group_name,
+    GroupList, MAX_POLICY, NodePolicy, PolicyList, PolicyRecord, ProposalList, ProposalRecord,
 };
 use serde::Deserialize;
 use std::sync::Arc;
@@ -68,29 +69,24 @@ async fn apply_policy(
     State(app): State<Arc<App>>,
     Extension(caller): Extension<Caller>,
     Path(scope): Path<String>,
-    message: Json<SignedPolicy, MAX_BODY>,
+    message: Json<SignedDocument, MAX_BODY>,
 ) -> Answer<PolicyRecord> {
-    let library = app.verifier()?.library.clone();
+    let verifier = app.verifier()?;
+    let (library, deployment) = (verifier.library.clone(), verifier.deployment);
     let scope = read_scope(&scope)?;
     let work = move |store: &dyn Store| {
         let signed = &message.value;
         let by = By { actor: &caller.0, now: unix_now() };
-        let opened = match apply::check(&scope, signed, by.now) {
+        let opened = match apply::check(&scope, signed, deployment, by.now) {
             Ok(opened) => opened,
             Err(rejection) => return Ok((Err(rejection), Vec::new())),
         };
-        let name = scope.to_string();
-        let new = NewPolicy {
-            scope: &name,
-            node: scope.node(),
-            version: opened.version,
-            name: opened.name(),
-            sha256: opened.sha256,
-            signed,
-        };
+        let (name, version) = (scope.to_string(), opened.envelope.place.number);
+        let document = NewDocument { opened: &opened.envelope, signed };
+        let new = NewPolicy { name: opened.name(), document };
         let nodes = store.apply(&new, &*library, by)?;
-        info!(scope = %name, version = opened.version, nodes = nodes.len(), withdrawn = opened.name().is_empty(), "policy applied");
-        Ok((Ok((store.policy(&name, Some(opened.version))?, name)), nodes))
+        info!(scope = %name, version, nodes = nodes.len(), withdrawn = opened.name().is_empty(), "policy applied");
+        Ok((Ok((store.policy(&name, Some(version))?, name)), nodes))
     };
     let (record, scope) = app.db.change_some(work).await??;
     record.map(axum::Json).ok_or_else(|| Refusal::new(Reason::Unavailable, format!("policy {scope} is gone")))
@@ -108,6 +104,10 @@ async fn node_policy(State(app): State<Arc<App>>, Path(id): Path<String>) -> Ans
         };
         let mut answer = NodePolicy {
             group: governing.group.clone(),
+            membership: match &governing.membership {
+                Some(membership) => store.signed_document(membership.version)?,
+                None => None,
+            },
             policy: whole(&governing.policy)?,
             additions: whole(&governing.additions)?,
             trusted: Vec::new(),
@@ -123,7 +123,13 @@ async fn node_policy(State(app): State<Arc<App>>, Path(id): Path<String>) -> Ans
         Some(answer) => Ok(axum::Json(answer)),
         // It may be registered and nothing else; else there is no such node.
         None => record(&app, node).await.map(|_| {
-            axum::Json(NodePolicy { group: None, policy: None, additions: None, trusted: Vec::new() })
+            axum::Json(NodePolicy {
+                group: None,
+                membership: None,
+                policy: None,
+                additions: None,
+                trusted: Vec::new(),
+            })
         }),
     }
 }
@@ -132,20 +138,19 @@ async fn set_group(
     State(app): State<Arc<App>>,
     Extension(caller): Extension<Caller>,
     Path(id): Path<String>,
-    message: Json<SetGroup>,
+    message: Json<SignedDocument>,
 ) -> Answer<NodeRecord> {
     let node = node_id(&id)?;
-    let library = app.verifier()?.library.clone();
-    let group = message.value.group;
-    if group.as_deref().is_some_and(|group| !is_group_name(group)) {
-        let what = "expected the name of a group: 1 to 64 of a-z, 0-9, '-', '_' and '.'";
-        return Err(Refusal::new(Reason::Malformed, what));
-    }
+    let verifier = app.verifier()?;
+    let library = verifier.library.clone();
+    let signed = message.value;
+    let opened = apply::check(&Scope::Membership(node), &signed, verifier.deployment, unix_now())?;
     // A node that only registered can be in a group already, and keeps its suggested label.
     let label = record(&app, node).await?.0.summary.label;
     let work = move |store: &dyn Store| {
         let by = By { actor: &caller.0, now: unix_now() };
-        store.set_group(node, &label, group.as_deref(), &*library, by)
+        let document = NewDocument { opened: &opened.envelope, signed: &signed };
+        store.set_group(node, &label, document, &*library, by)
     };
     app.db.change(node, work).await?;
     info!(%node, "group set");
@@ -198,7 +203,7 @@ async fn deny_proposal(
 }
 
 fn read_scope(text: &str) -> Result<Scope, Refusal> {
-    Scope::parse(text).ok_or_else(|| {
+    Scope::parse(text).filter(Scope::is_of_policy).ok_or_else(|| {
         Refusal::new(Reason::Malformed, "expected a scope: node:ID, group:NAME or additions:ID")
     })
 }

@@ -12,7 +12,7 @@ use halfkey_evidence::eventlog::ProvenLog;
 use halfkey_evidence::quote::{Committed, OpenFence, VerifiedQuote};
 use halfkey_protocol::hpke::Released;
 use halfkey_protocol::wire::operator::Held;
-use halfkey_protocol::wire::{Credential, Purpose, Sealed, SignedEnrollment};
+use halfkey_protocol::wire::{Credential, Purpose, Sealed, SignedDocument};
 use halfkey_protocol::{Bytes, NodeId, Reason, hpke, policy};
 
 /// Proof: the policy allows the boot of one quote. Made by [`super::Judgement::of`].
@@ -199,7 +199,7 @@ impl BootRelease {
 #[derive(Clone, Debug)]
 pub struct EnrollRelease {
     pub(super) sealed: Sealed,
-    pub(super) enrollment: SignedEnrollment,
+    pub(super) enrollment: SignedDocument,
     fetched_by: String,
 }
 

@@ -13,10 +13,10 @@ pub mod propose;
 pub mod review;
 
 use crate::store::{Documents, Enrollment, Governing, Node, PolicyRef, Result, StoreError, Trusted};
-use aws_lc_rs::digest::{Context, SHA256, digest};
+use aws_lc_rs::digest::{Context, SHA256};
 use cache::Cache;
 use halfkey_evidence::policy::{Additions, Assured, Finding, Policy, boot_of};
-use halfkey_protocol::Bytes;
+use halfkey_protocol::document::Opened;
 use halfkey_protocol::identity::fingerprint;
 use std::sync::Arc;
 
@@ -53,9 +53,7 @@ pub struct Library {
 /// One signed document that was verified and parsed. What it says of itself is signed, and compared with what it
 /// is used for.
 struct Signed {
-    scope: String,
-    version: u64,
-    tenant_key: Bytes,
+    envelope: Opened,
     content: Content,
 }
 
@@ -64,6 +62,8 @@ enum Content {
     Additions(Additions),
     /// Never governs anything.
     Withdrawn,
+    /// The group of a node; empty for none.
+    Member(String),
 }
 
 /// What the cache keeps.
@@ -80,6 +80,10 @@ impl Library {
     pub fn effective(&self, node: &Node, documents: &dyn Documents) -> Result<Effective> {
         let governing = node.governing.clone();
         let rules = match (&governing.policy, &node.current) {
+            _ if node.damage.is_some() => Err(format!(
+                "the database is not what was signed: {}",
+                node.damage.as_deref().unwrap_or_default()
+            )),
             (None, _) => Err(match &governing.group {
                 Some(group) => format!("neither node {} nor its group {group} has a policy", node.id),
                 None => format!("node {} has no policy and is in no group", node.id),
@@ -97,7 +101,19 @@ impl Library {
         enrollment: &Enrollment,
         documents: &dyn Documents,
     ) -> Result<std::result::Result<Arc<Rules>, String>> {
-        let key = &enrollment.signed.tenant_key;
+        let key = enrollment.signed.tenant_key();
+        // Which group's policy counts is the tenant's word as well.
+        if let Some(group) = policy.scope.strip_prefix("group:") {
+            let Some(reference) = &governing.membership else {
+                return Ok(Err(format!("no document says that the node is in group {group}")));
+            };
+            let membership = self.signed(reference, documents)?;
+            match usable(&membership, reference, key) {
+                Ok(Signed { content: Content::Member(named), .. }) if named == group => {}
+                Ok(_) => return Ok(Err(damaged(reference))),
+                Err(why) => return Ok(Err(why)),
+            }
+        }
         // That the node's own policy does not count any more is the tenant's word, not that of a row.
         if let Some(reference) = &governing.withdrawn {
             let withdrawal = self.signed(reference, documents)?;
@@ -171,21 +187,21 @@ impl Library {
         if let Some(entry) = self.cache.find(&reference.sha256) {
             return Ok(entry);
         }
-        let Some(signed) = documents.signed_policy(&reference.scope, reference.version)? else {
+        let Some(signed) = documents.signed_document(reference.version)? else {
             let what = format!("{} version {} is gone", reference.scope, reference.version);
             return Err(StoreError::Unavailable(what));
         };
-        if digest(&SHA256, &signed.document).as_ref() != reference.sha256 {
-            return Ok(Arc::new(Entry::Signed(Err(damaged(reference)))));
-        }
         let opened = apply::open(&signed)
             .map_err(|rejection| format!("{} version {}: {rejection}", reference.scope, reference.version));
-        let entry = Arc::new(Entry::Signed(opened.map(|opened| Signed {
-            scope: opened.scope.to_string(),
-            version: opened.version,
-            tenant_key: signed.tenant_key.clone(),
-            content: opened.content,
-        })));
+        if opened.as_ref().is_ok_and(|opened| opened.envelope.place.sha256 != reference.sha256) {
+            return Ok(Arc::new(Entry::Signed(Err(damaged(reference)))));
+        }
+        let opened = opened.map(|apply::Opened { mut envelope, content }| {
+            // It was parsed: the text is not needed any more.
+            envelope.body = String::new();
+            Signed { envelope, content }
+        });
+        let entry = Arc::new(Entry::Signed(opened));
         self.cache.keep(reference.sha256, entry.clone(), signed.document.len() + 4096);
         Ok(entry)
     }
@@ -205,7 +221,7 @@ pub fn proposal_of(boot: &str) -> Option<u64> {
 fn usable<'a>(
     entry: &'a Entry,
     reference: &PolicyRef,
-    tenant_key: &Bytes,
+    tenant_key: &[u8],
 ) -> std::result::Result<&'a Signed, String> {
     let PolicyRef { scope, version, .. } = reference;
     let signed = match entry {
@@ -213,17 +229,18 @@ fn usable<'a>(
         Entry::Signed(Err(why)) => return Err(why.clone()),
         Entry::Rules(_) => return Err(damaged(reference)),
     };
-    if (&signed.scope, signed.version) != (scope, *version) {
+    let Opened { scope: found, place, keys, .. } = &signed.envelope;
+    if (found.to_string(), place.number) != (scope.clone(), *version) {
         return Err(format!(
-            "expected {scope} version {version}, found a document for {} version {}",
-            signed.scope, signed.version
+            "expected {scope} version {version}, found a document for {found} version {}",
+            place.number
         ));
     }
-    if signed.tenant_key != *tenant_key {
+    if !signed.envelope.is_by(tenant_key) {
         return Err(format!(
             "{scope} version {version}: expected the tenant key that enrolled the node, {}, found {}",
             fingerprint(tenant_key),
-            fingerprint(&signed.tenant_key)
+            fingerprint(keys.first().map_or(&[], |key| &key[..]))
         ));
     }
     Ok(signed)

@@ -4,23 +4,26 @@
 //! when it returns, what it did is durable, whole, and so is its entry in the
 //! audit trail. Methods block; [`Db`] runs them on threads that may.
 
+pub mod kept;
 pub mod policies;
+mod sequence;
 pub mod sqlite;
 
 pub use policies::{
-    Documents, Governing, NewPolicy, PolicyRef, ProposalCase, ProposalRuling, ProposalStanding, ReleasedBoot,
-    Reviewer, Stand, StoredProposal, Trusted,
+    Documents, Governing, NewDocument, NewPolicy, PolicyRef, ProposalCase, ProposalRuling, ProposalStanding,
+    ReleasedBoot, Reviewer, Stand, StoredProposal, Trusted,
 };
 
 use crate::attest::Ruling;
 use crate::limit::Source;
 use crate::wake::Hub;
+use halfkey_protocol::document::Place;
 use halfkey_protocol::kdf::Hash;
 use halfkey_protocol::wire::operator::{
     AuditEntry, EvidenceRecord, EvidenceSummary, Held, NodeState, PendingBoot, TpmFirmware,
 };
 use halfkey_protocol::wire::policies::{Group, PolicyRecord, PolicySummary, ProposalRecord};
-use halfkey_protocol::wire::{Credential, Finish, Register, SignedEnrollment, Verdict};
+use halfkey_protocol::wire::{Credential, Finish, Register, SignedDocument, Verdict};
 use halfkey_protocol::{NodeId, Reason};
 use serde::{Deserialize, Serialize};
 use std::fmt;
@@ -184,7 +187,11 @@ pub struct Enrollment {
     /// Its UUID.
     pub id: String,
     /// What the tenant signed.
-    pub signed: SignedEnrollment,
+    pub signed: SignedDocument,
+    /// Its place in the sequence.
+    pub document: Place,
+    /// When the tenant made it, seconds since 1970.
+    pub created: u64,
     /// The registration that the tenant checked.
     pub registration: Register,
     /// The bank.
@@ -221,6 +228,8 @@ pub struct Node {
     pub open: Option<Enrollment>,
     /// What its boots are judged by.
     pub governing: Governing,
+    /// Where rows and documents differ: then nothing judges its boots.
+    pub damage: Option<String>,
     /// Last evidence.
     pub last_seen: u64,
     /// Its outcome.
@@ -342,7 +351,7 @@ pub struct NewEnrollment<'a> {
     /// The tenant's label.
     pub label: &'a str,
     /// What the tenant signed.
-    pub signed: &'a SignedEnrollment,
+    pub document: NewDocument<'a>,
     /// The registration that it is for.
     pub registration: &'a Register,
     /// The bank.
@@ -353,8 +362,6 @@ pub struct NewEnrollment<'a> {
     pub c_u: &'a Credential,
     /// SHA-256 of the proof.
     pub proof_sha256: [u8; 32],
-    /// When the tenant made it, seconds since 1970.
-    pub created: u64,
 }
 
 /// Who does something, and when.
@@ -417,6 +424,10 @@ pub trait Store: Documents + Send + Sync {
     fn approve(&self, node: NodeId, approval: &Approval<'_>, by: By<'_>) -> Result<()>;
     /// Denies a boot.
     fn deny(&self, node: NodeId, ticket: &str, because: &str, by: By<'_>) -> Result<()>;
+    /// Refused if the database is not the one that this server has answered with.
+    fn require_here(&self) -> Result<()>;
+    /// Writes down how long the audit trail is: an older database is noticed by it.
+    fn note_size(&self) -> Result<()>;
     /// Nothing is released any more.
     fn revoke(&self, node: NodeId, label: &str, because: &str, by: By<'_>) -> Result<()>;
     /// Takes that back.
@@ -437,15 +448,19 @@ pub trait Store: Documents + Send + Sync {
     fn policies(&self) -> Result<Vec<PolicySummary>>;
     /// A policy; without a version the newest of its scope.
     fn policy(&self, scope: &str, version: Option<u64>) -> Result<Option<PolicyRecord>>;
-    /// Stores a policy and reviews what it governs; gives the nodes that this concerns. Refused unless it is newer
-    /// than any of its scope, and by the key that the scope belongs to.
+    /// Where the sequence of documents ends.
+    fn head(&self) -> Result<Place>;
+    /// Documents after a number, oldest first, up to some bytes.
+    fn documents_after(&self, number: u64) -> Result<Vec<SignedDocument>>;
+    /// Stores a policy and reviews what it governs; gives the nodes that this concerns. Refused unless it is the next of the
+    /// sequence, and by the key that the scope belongs to.
     fn apply(&self, new: &NewPolicy<'_>, reviewer: &dyn Reviewer, by: By<'_>) -> Result<Vec<NodeId>>;
     /// Puts a node into a group, or into none, and reviews what is open. `label` is for a node that only registered.
     fn set_group(
         &self,
         node: NodeId,
         label: &str,
-        group: Option<&str>,
+        document: NewDocument<'_>,
         reviewer: &dyn Reviewer,
         by: By<'_>,
     ) -> Result<()>;

@@ -3,16 +3,18 @@
 use super::{Counters, Node, Result};
 use halfkey_evidence::Rejection;
 use halfkey_protocol::NodeId;
+use halfkey_protocol::document::Opened;
 use halfkey_protocol::wire::Proposal;
+use halfkey_protocol::wire::SignedDocument;
 use halfkey_protocol::wire::operator::EvidenceRecord;
-use halfkey_protocol::wire::policies::{ProposalRecord, ProposalState, SignedPolicy};
+use halfkey_protocol::wire::policies::{ProposalRecord, ProposalState};
 
 /// A version of a policy.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct PolicyRef {
-    /// What it is for: `node:ID`, `group:NAME`, `additions:ID`.
+    /// What it is for: `node:ID`, `group:NAME`, `additions:ID`, `membership:ID`.
     pub scope: String,
-    /// From 1.
+    /// Number of the document in the sequence.
     pub version: u64,
     /// SHA-256 of the signed document.
     pub sha256: [u8; 32],
@@ -32,12 +34,16 @@ pub struct Trusted {
 pub struct Governing {
     /// The node's group.
     pub group: Option<String>,
+    /// The document that says so, or that it is in none.
+    pub membership: Option<PolicyRef>,
     /// The node's own policy, else the group's.
     pub policy: Option<PolicyRef>,
     /// The version by which the node's own policy was withdrawn, if the group's governs it for that reason.
     pub withdrawn: Option<PolicyRef>,
     /// Its additions.
     pub additions: Option<PolicyRef>,
+    /// The document by which they were withdrawn, if it has none for that reason.
+    pub without_additions: Option<PolicyRef>,
     /// Under the scope of this policy; newest first.
     pub trusted: Vec<Trusted>,
 }
@@ -59,20 +65,21 @@ pub struct ReleasedBoot {
     pub twin: Option<u64>,
 }
 
+/// A checked document to be stored.
+#[derive(Clone, Copy)]
+pub struct NewDocument<'a> {
+    /// Its envelope.
+    pub opened: &'a Opened,
+    /// Document and signature.
+    pub signed: &'a SignedDocument,
+}
+
 /// A checked policy to be stored.
 pub struct NewPolicy<'a> {
-    /// What it is for.
-    pub scope: &'a str,
-    /// The node, if it is for one.
-    pub node: Option<NodeId>,
-    /// From 1.
-    pub version: u64,
-    /// The name that it gives itself.
+    /// The name that it gives itself; empty if it is a withdrawal.
     pub name: &'a str,
-    /// SHA-256 of the signed document.
-    pub sha256: [u8; 32],
-    /// Document and signature.
-    pub signed: &'a SignedPolicy,
+    /// What was signed.
+    pub document: NewDocument<'a>,
 }
 
 /// A proposal, as it is kept.
@@ -157,8 +164,8 @@ pub struct ProposalRuling {
 
 /// Where documents come from: the database, or a transaction that has just changed them.
 pub trait Documents {
-    /// A policy as it was signed.
-    fn signed_policy(&self, scope: &str, version: u64) -> Result<Option<SignedPolicy>>;
+    /// What was signed, by its number in the sequence.
+    fn signed_document(&self, number: u64) -> Result<Option<SignedDocument>>;
     /// A proposal.
     fn stored_proposal(&self, id: u64) -> Result<Option<StoredProposal>>;
 }

@@ -22,6 +22,9 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
+/// What one desk signs is one sequence: it signs one document after the other.
+static DESK: tokio::sync::Mutex<()> = tokio::sync::Mutex::const_new(());
+
 /// A machine whose TPM is a few keys in memory.
 pub struct SoftNode {
     pub node: Node,
@@ -74,6 +77,7 @@ impl SoftNode {
     /// server needs is a node that boots.
     pub async fn enroll(&self, server: &Client, operator: &Client) {
         self.enroll_only(server, operator).await;
+        let _turn = DESK.lock().await;
         self.node.allow(operator).await;
     }
 
@@ -81,8 +85,10 @@ impl SoftNode {
     pub async fn enroll_only(&self, server: &Client, operator: &Client) {
         self.register(server).await.unwrap();
         let id = self.node.id.to_string();
+        let turn = DESK.lock().await;
         let (enroll, halves) = self.node.enrollment(operator, &id).await;
         let _: NodeRecord = post(operator, &path(self.node.id, "/enrollment"), &enroll).await.unwrap();
+        drop(turn);
         self.node.prove(server, &halves).await.unwrap();
     }
 

@@ -120,6 +120,11 @@ impl Server {
         &self.state
     }
 
+    /// The database, for who can write it.
+    pub fn database(&self) -> rusqlite::Connection {
+        rusqlite::Connection::open(self.state.join("halfkey.db")).unwrap()
+    }
+
     pub fn pid(&self) -> u32 {
         self.process.as_ref().unwrap().id()
     }

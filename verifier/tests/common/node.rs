@@ -6,16 +6,16 @@ use super::{get, path, post};
 use aws_lc_rs::digest::{SHA256, digest};
 use aws_lc_rs::signature::{Ed25519KeyPair, KeyPair};
 use halfkey_evidence::{credential, registration};
+use halfkey_protocol::document::{Deployment, Kind, Place, Scope, next, signed_bytes};
 use halfkey_protocol::hpke::{Ephemeral, Released};
 use halfkey_protocol::kdf::Hash;
 use halfkey_protocol::qualify::Qualifier;
 use halfkey_protocol::wire::operator::{Approve, Enroll, NodeRecord, ServerInfo};
-use halfkey_protocol::wire::policies::{
-    PolicyEnvelope, PolicyRecord, SetGroup, SignedPolicy, policy_signed_bytes,
-};
+use halfkey_protocol::wire::policies::PolicyRecord;
 use halfkey_protocol::wire::{
-    Activate, Activated, Begin, Begun, Enrollment, Finish, Problem, Proposal, Propose, Proposed, Prove,
-    Proved, Purpose, Register, Registered, SignedEnrollment, Verdict, credential_digest, signed_bytes,
+    Activate, Activated, Begin, Begun, Document, DocumentSignature, Enrollment, Finish, Problem, Proposal,
+    Propose, Proposed, Prove, Proved, Purpose, Register, Registered, SignedDocument, Verdict,
+    credential_digest,
 };
 use halfkey_protocol::{Half, Key, NodeId, half};
 use halfkey_verifier::client::Client;
@@ -101,33 +101,32 @@ impl Node {
         let c_u = credential::make_for_ek(checked.ek(), checked.ak_name(), u.expose()).unwrap();
         let c_v = credential::make_for_srk(&checked, checked.ak_name(), v.expose()).unwrap();
         let document = Enrollment {
-            version: 1,
-            node_id: self.id.to_string(),
             enrollment_id: enrollment_id.to_owned(),
             ek_name: checked.ek_name().into(),
             ak_name: checked.ak_name().into(),
             srk_name: checked.srk_name().into(),
             c_u_sha256: credential_digest(&c_u).into(),
             c_v_sha256: credential_digest(&c_v).into(),
-            release_public: info.release_public,
+            release_public: info.release_public.clone(),
             bank: "sha256".into(),
             proof_sha256: half::proof_digest(&key.proof()).into(),
-            ca: info.ca,
-            servers: info.servers,
+            ca: info.ca.clone(),
+            servers: info.servers.clone(),
             label: "web1".into(),
-            created: 0,
         };
-        let enroll = Enroll { signed: self.sign(&document), c_u, c_v };
+        let signed = self.sign(&self.envelope(&Line::of(&info), &document));
+        let enroll = Enroll { signed, c_u, c_v };
         (enroll, Halves { key, enrollment_id: enrollment_id.to_owned() })
     }
 
-    pub fn sign(&self, document: &Enrollment) -> SignedEnrollment {
-        let document = serde_json::to_vec(document).unwrap();
-        SignedEnrollment {
-            tenant_key: self.tenant.public_key().as_ref().into(),
-            signature: self.tenant.sign(&signed_bytes(&document)).as_ref().into(),
-            document: document.into(),
-        }
+    /// The document of an enrollment.
+    pub fn envelope(&self, line: &Line, enrollment: &Enrollment) -> Document {
+        let body = serde_json::to_string(enrollment).unwrap();
+        Document { created: 0, ..line.next(Kind::Enrollment, &Scope::Enrollment(self.id).to_string(), &body) }
+    }
+
+    pub fn sign(&self, document: &Document) -> SignedDocument {
+        sign(&self.tenant, document)
     }
 
     /// Tenant and node, up to the proof. The node's K is the tenant's.
@@ -252,33 +251,29 @@ impl Node {
         post(operator, &path(self.id, "/approve"), &Approve { ticket }).await
     }
 
-    /// Signs a policy.
-    pub fn sign_policy(&self, scope: &str, version: u64, policy: &str) -> SignedPolicy {
-        sign_policy(&self.tenant, scope, version, policy)
+    /// Signs a policy, additions, or a withdrawal if there is no text: the next document of the server's sequence.
+    pub async fn sign_policy(&self, operator: &Client, scope: &str, policy: &str) -> SignedDocument {
+        sign_policy(&self.tenant, operator, scope, policy).await
     }
 
     /// Applies a policy for a scope.
-    pub async fn apply(
-        &self,
-        operator: &Client,
-        scope: &str,
-        version: u64,
-        policy: &str,
-    ) -> Result<PolicyRecord, Problem> {
-        let signed = self.sign_policy(scope, version, policy);
+    pub async fn apply(&self, operator: &Client, scope: &str, policy: &str) -> Result<PolicyRecord, Problem> {
+        let signed = self.sign_policy(operator, scope, policy).await;
         post(operator, &format!("/v1/operator/policies/{scope}"), &signed).await
     }
 
-    /// Makes what it has booted its policy: the first of the node's own.
+    /// Makes what it has booted its policy: one of the node's own.
     pub async fn allow(&self, operator: &Client) {
         let policy = self.software.lock().unwrap().policy("what it boots");
-        self.apply(operator, &format!("node:{}", self.id), 1, &policy).await.unwrap();
+        self.apply(operator, &format!("node:{}", self.id), &policy).await.unwrap();
     }
 
     /// Puts it into a group.
     pub async fn group(&self, operator: &Client, group: Option<&str>) -> Result<NodeRecord, Problem> {
-        let body = SetGroup { group: group.map(str::to_owned) };
-        post(operator, &path(self.id, "/group"), &body).await
+        let scope = Scope::Membership(self.id).to_string();
+        let line = Line::at(operator).await;
+        let signed = self.sign(&line.next(Kind::Membership, &scope, group.unwrap_or_default()));
+        post(operator, &path(self.id, "/group"), &signed).await
     }
 
     /// A proposal with its quote.
@@ -330,22 +325,52 @@ fn hpke_public<'a>(purpose: &str, session: &'a Session) -> &'a [u8] {
     if purpose == "propose" { &[] } else { &session.ephemeral.public }
 }
 
-/// Signs a policy with any key.
-pub fn sign_policy(key: &Ed25519KeyPair, scope: &str, version: u64, policy: &str) -> SignedPolicy {
-    let envelope = PolicyEnvelope {
-        format: 1,
-        scope: scope.into(),
-        version,
-        created: 1,
-        policy: policy.into(),
-        withdrawn: policy.is_empty(),
-    };
-    let document = serde_json::to_vec(&envelope).unwrap();
-    SignedPolicy {
-        tenant_key: key.public_key().as_ref().into(),
-        signature: key.sign(&policy_signed_bytes(&document)).as_ref().into(),
-        document: document.into(),
+/// Where a server's sequence ends.
+#[derive(Clone, Copy)]
+pub struct Line {
+    pub deployment: Deployment,
+    pub head: Place,
+}
+
+impl Line {
+    pub async fn at(operator: &Client) -> Self {
+        Self::of(&get(operator, "/v1/operator/info").await.unwrap())
     }
+
+    pub fn of(info: &ServerInfo) -> Self {
+        let head = Place { number: info.head.number, sha256: info.head.sha256.array().unwrap() };
+        Self { deployment: Deployment::parse(&info.deployment).unwrap(), head }
+    }
+
+    /// The next document, made long ago.
+    pub fn next(&self, kind: Kind, scope: &str, body: &str) -> Document {
+        let place =
+            next(kind, &Scope::Node(NodeId([0; 16])), self.deployment, &self.head, 1, body.to_owned());
+        Document { scope: scope.to_owned(), ..place }
+    }
+}
+
+/// Signs anything with any key.
+pub fn sign(key: &Ed25519KeyPair, document: &Document) -> SignedDocument {
+    let document = serde_json::to_vec(document).unwrap();
+    let signature = key.sign(&signed_bytes(&document)).as_ref().into();
+    let signature = DocumentSignature { key: key.public_key().as_ref().into(), signature };
+    SignedDocument { document: document.into(), signatures: vec![signature] }
+}
+
+/// Signs a policy with any key.
+pub async fn sign_policy(
+    key: &Ed25519KeyPair,
+    operator: &Client,
+    scope: &str,
+    policy: &str,
+) -> SignedDocument {
+    let kind = match (policy.is_empty(), scope.starts_with("additions:")) {
+        (true, _) => Kind::Withdrawal,
+        (false, true) => Kind::Additions,
+        (false, false) => Kind::Policy,
+    };
+    sign(key, &Line::at(operator).await.next(kind, scope, policy))
 }
 
 /// `outcome code` of a verdict.

@@ -91,6 +91,14 @@ pub fn close(tx: &Transaction<'_>, now: u64) -> Result<()> {
     tx.execute("DELETE FROM strangers WHERE hour < ?1", [hour]).map(drop).map_err(broken)
 }
 
+/// How many entries there are. None is ever deleted.
+pub fn size(c: &Connection) -> Result<u64> {
+    c.prepare_cached("SELECT coalesce(max(seq), 0) FROM audit")
+        .and_then(|mut query| query.query_row([], |row| row.get(0)))
+        .map(as_u64)
+        .map_err(broken)
+}
+
 /// Entries after `after`, or the newest; oldest first.
 pub fn list(c: &Connection, after: Option<u64>, node: Option<NodeId>, limit: u64) -> Result<Vec<AuditEntry>> {
     const FIELDS: &str = "SELECT seq, at, actor, action, node_id, detail FROM audit";

@@ -291,11 +291,17 @@ fn trim(tx: &Transaction<'_>, case: &Case<'_>, ruling: &Ruling) -> Result<()> {
 #[cfg(test)]
 mod tests {
     use crate::attest::{Decided, Quoted, Ruling};
+    use crate::store::NewDocument;
     use crate::store::sqlite::Sqlite;
     use crate::store::{By, Case, Counters, NewEnrollment, NewPending, Store, StoreError};
+    use aws_lc_rs::signature::{Ed25519KeyPair, KeyPair as _};
     use halfkey_evidence::Rejection;
+    use halfkey_protocol::document::{Deployment, Kind, Scope, next, signed_bytes};
     use halfkey_protocol::kdf::Hash;
-    use halfkey_protocol::wire::{Credential, Enrollment, Finish, Outcome, Register, SignedEnrollment};
+    use halfkey_protocol::wire::{
+        Credential, DocumentSignature, Enrollment, Finish, Outcome, Register, SignedDocument,
+        credential_digest,
+    };
     use halfkey_protocol::{Bytes, NodeId, Reason, half};
 
     const NODE: NodeId = NodeId([7; 16]);
@@ -309,28 +315,32 @@ mod tests {
 
     fn enroll(store: &Sqlite, id: &str, created: u64, now: u64) -> Result<(), StoreError> {
         let some = || Bytes(vec![1; 32]);
-        let document = Enrollment {
-            version: 1,
-            node_id: NODE.to_string(),
+        let credential = Credential { id_object: some(), secret: some() };
+        let enrollment = Enrollment {
             enrollment_id: id.into(),
             ek_name: some(),
             ak_name: some(),
             srk_name: some(),
             c_u_sha256: some(),
-            c_v_sha256: some(),
+            c_v_sha256: credential_digest(&credential).into(),
             release_public: some(),
             bank: "sha256".into(),
             proof_sha256: half::proof_digest(&[1; 32]).into(),
             ca: String::new(),
             servers: vec![],
             label: String::new(),
-            created,
         };
-        let signed = SignedEnrollment {
-            document: serde_json::to_vec(&document).unwrap().into(),
-            tenant_key: some(),
-            signature: some(),
+        let key = Ed25519KeyPair::from_seed_unchecked(&[7; 32]).unwrap();
+        let (scope, head) = (Scope::Enrollment(NODE), store.head().unwrap());
+        let body = serde_json::to_string(&enrollment).unwrap();
+        let document = next(Kind::Enrollment, &scope, Deployment([0; 16]), &head, created, body);
+        let document = serde_json::to_vec(&document).unwrap();
+        let signature = DocumentSignature {
+            key: key.public_key().as_ref().into(),
+            signature: key.sign(&signed_bytes(&document)).as_ref().into(),
         };
+        let signed = SignedDocument { document: document.into(), signatures: vec![signature] };
+        let opened = halfkey_evidence::document::open(&signed).unwrap();
         let registration = Register {
             versions: vec![1],
             ek_public: some(),
@@ -342,18 +352,16 @@ mod tests {
             certify_signature: some(),
             label: String::new(),
         };
-        let credential = Credential { id_object: some(), secret: some() };
         let new = NewEnrollment {
             node: NODE,
             id,
             label: "web1",
-            signed: &signed,
+            document: NewDocument { opened: &opened, signed: &signed },
             registration: &registration,
             bank: Hash::Sha256,
             c_v: &credential,
             c_u: &credential,
             proof_sha256: half::proof_digest(&[1; 32]),
-            created,
         };
         store.enroll(&new, By { actor: "ada", now })
     }

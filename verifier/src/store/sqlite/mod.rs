@@ -3,6 +3,7 @@
 
 mod audit;
 mod boots;
+mod documents;
 mod evidence;
 mod nodes;
 mod policies;
@@ -11,21 +12,25 @@ mod registrations;
 mod review;
 mod schema;
 
+use super::sequence::{Index, Sequence};
 use super::{
-    Approval, Boot, By, Case, Client, ClientKind, Documents, NewEnrollment, NewPolicy, NewRegistration, Node,
-    NodeLine, ProposalCase, ProposalRuling, ProposalStanding, Registration, RegistrationLine, Result,
-    Reviewer, Saved, Standing, Store, StoreError, StoredProposal, Which,
+    Approval, Boot, By, Case, Client, ClientKind, Documents, NewDocument, NewEnrollment, NewPolicy,
+    NewRegistration, Node, NodeLine, ProposalCase, ProposalRuling, ProposalStanding, Registration,
+    RegistrationLine, Result, Reviewer, Saved, Standing, Store, StoreError, StoredProposal, Which,
 };
 use crate::attest::Ruling;
+use crate::config::StateDir;
+use crate::keys;
 use crate::limit::Source;
-use halfkey_protocol::wire::Verdict;
+use halfkey_protocol::document::{Deployment, Opened, Place};
 use halfkey_protocol::wire::operator::{AuditEntry, EvidenceRecord, EvidenceSummary, PendingBoot};
-use halfkey_protocol::wire::policies::{Group, PolicyRecord, PolicySummary, ProposalRecord, SignedPolicy};
+use halfkey_protocol::wire::policies::{Group, PolicyRecord, PolicySummary, ProposalRecord};
+use halfkey_protocol::wire::{SignedDocument, Verdict};
 use halfkey_protocol::{NodeId, Reason};
 use rusqlite::{Connection, ErrorCode, OpenFlags, OptionalExtension as _, Transaction, params};
 use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::Path;
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::{Mutex, MutexGuard, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
 use std::time::Duration;
 
 /// How long to wait for another process (`operator add`) that writes.
@@ -33,17 +38,39 @@ const BUSY: Duration = Duration::from_secs(5);
 
 /// The database of one host.
 pub struct Sqlite {
+    // Taken after the writer and before the reader.
+    sequence: RwLock<Sequence>,
     reader: Mutex<Connection>,
     // Closed last: who closes last empties and removes the write-ahead log.
     writer: Mutex<Connection>,
 }
 
 impl Sqlite {
-    /// Opens or makes the database and brings it to this build's schema.
+    /// Opens or makes the database of a state folder. With a deployment it has to be what the state file says; else it opens, and
+    /// serves nothing that depends on it.
+    ///
+    /// # Errors
+    /// As [`Sqlite::open`].
+    pub fn open_in(state: &StateDir) -> Result<Self> {
+        let deployment = match state.deployment().exists() {
+            true => Some(
+                keys::load_deployment(&state.deployment())
+                    .map_err(|e| StoreError::Unavailable(e.to_string()))?,
+            ),
+            false => None,
+        };
+        Self::connect(&state.database(), deployment.map(|deployment| (deployment, state.sequence())))
+    }
+
+    /// Opens or makes the database and brings it to this build's schema. It belongs to no deployment and is compared with no file.
     ///
     /// # Errors
     /// When it can't be opened or was made by a newer build.
     pub fn open(path: &Path) -> Result<Self> {
+        Self::connect(path, None)
+    }
+
+    fn connect(path: &Path, of: Option<(Deployment, std::path::PathBuf)>) -> Result<Self> {
         // SQLite gives its other files the mode of this one.
         let mut options = std::fs::OpenOptions::new();
         options.create(true).append(true).mode(0o600);
@@ -62,7 +89,38 @@ impl Sqlite {
             })?;
         schema::migrate(&mut writer)?;
         let reader = connect(path, OpenFlags::SQLITE_OPEN_READ_ONLY | OpenFlags::SQLITE_OPEN_NO_MUTEX)?;
-        Ok(Self { writer: Mutex::new(writer), reader: Mutex::new(reader) })
+        let deployment = of.as_ref().map_or(Deployment([0; 16]), |(deployment, _)| *deployment);
+        let sequence = sequence(&writer, deployment, of.as_ref().map(|(_, file)| file.as_path()))?;
+        Ok(Self { sequence: RwLock::new(sequence), writer: Mutex::new(writer), reader: Mutex::new(reader) })
+    }
+
+    /// Takes the database as it is, after a restore: the state file says then what it says. Gives what that is, and why it was not
+    /// accepted before.
+    ///
+    /// # Errors
+    /// When a document is wrong; when file or database can't be written.
+    pub fn accept_rollback(&self, state: &StateDir, now: u64) -> Result<Option<(String, String)>> {
+        let before = match super::kept::Kept::load(&state.sequence()) {
+            Ok(kept) => kept.summary(),
+            Err(why) => why,
+        };
+        let trouble = self.require_state();
+        let Err(StoreError::Refused(_, why)) = trouble else { return trouble.map(|()| None) };
+        let deployment = self.sequence().deployment();
+        let mut index = Index::default();
+        let writer = self.writer();
+        documents::each(&writer, |signed| index.read(&signed, deployment).map_err(|what| damaged(&what)))?;
+        drop(writer);
+        let why = why.split("\nhint: ").next().unwrap_or_default().to_owned();
+        let (head, audit) = (index.head(), self.read(|tx| audit::size(tx))?);
+        let detail = format!(
+            "{why}; state file before: {before}; now: document {}, {audit} audit entries",
+            head.number
+        );
+        self.write(|tx| audit::append(tx, By { actor: "verifier", now }, "accept_rollback", None, &detail))?;
+        super::kept::Kept::create(&state.sequence(), deployment, &head, audit + 1)
+            .map_err(|e| StoreError::Unavailable(format!("{}: {e}", state.sequence().display())))?;
+        Ok(Some((why, detail)))
     }
 
     /// Keeps the database from growing beyond this many pages of 4096 bytes.
@@ -71,6 +129,83 @@ impl Sqlite {
     /// When the database can't be asked.
     pub fn limit_pages(&self, pages: u64) -> Result<()> {
         self.writer().pragma_update(None, "max_page_count", number(pages)).map_err(broken)
+    }
+
+    fn sequence(&self) -> RwLockReadGuard<'_, Sequence> {
+        self.sequence.read().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn sequence_mut(&self) -> RwLockWriteGuard<'_, Sequence> {
+        self.sequence.write().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Whether the database is what this server has answered with.
+    fn require_state(&self) -> Result<()> {
+        let sequence = self.sequence();
+        self.read(|tx| sequence.require(&documents::head(tx)?, audit::size(tx)?))
+    }
+
+    /// Whether `accept-rollback` has run since.
+    fn look_again(&self) -> Result<()> {
+        let writer = self.writer();
+        let mut sequence = self.sequence_mut();
+        if let Some(again) =
+            sequence.accepted_since(|deployment, file| self::sequence(&writer, deployment, file))?
+        {
+            *sequence = again;
+        }
+        Ok(())
+    }
+
+    /// One node, compared with what was signed about it.
+    fn checked_node(&self, node: NodeId) -> Result<Option<Node>> {
+        let sequence = self.sequence();
+        self.read(|tx| {
+            let mut found = nodes::one(tx, node)?;
+            if let Some(found) = &mut found {
+                sequence.index().check(found);
+            }
+            Ok(found)
+        })
+    }
+
+    /// A transaction that only the database which this server has answered with may have.
+    fn write_here<T>(&self, work: impl FnOnce(&Transaction<'_>, &Index) -> Result<T>) -> Result<T> {
+        self.write(|tx| {
+            let sequence = self.sequence();
+            sequence.require(&documents::head(tx)?, audit::size(tx)?)?;
+            work(tx, sequence.index())
+        })
+    }
+
+    /// A transaction with a document in it: it is written down before and after.
+    fn write_document<T>(
+        &self,
+        work: impl FnOnce(&Transaction<'_>, Deployment) -> Result<(T, Option<Opened>)>,
+    ) -> Result<T> {
+        let mut connection = self.writer();
+        let behavior = rusqlite::TransactionBehavior::Immediate;
+        let tx = connection.transaction_with_behavior(behavior).map_err(broken)?;
+        let deployment = {
+            let sequence = self.sequence();
+            sequence.require(&documents::head(&tx)?, audit::size(&tx)?)?;
+            sequence.deployment()
+        };
+        let (done, opened) = work(&tx, deployment)?;
+        let Some(opened) = opened else {
+            tx.commit().map_err(broken)?;
+            return Ok(done);
+        };
+        if opened.deployment != deployment {
+            let what = format!("expected a document for {deployment}, found one for {}", opened.deployment);
+            return Err(StoreError::Refused(Reason::Deployment, what));
+        }
+        let audit = audit::size(&tx)?;
+        let mut sequence = self.sequence_mut();
+        sequence.intend(&opened.place)?;
+        tx.commit().map_err(broken)?;
+        sequence.committed(&opened, audit)?;
+        Ok(done)
     }
 
     fn writer(&self) -> MutexGuard<'_, Connection> {
@@ -94,6 +229,18 @@ impl Sqlite {
     }
 }
 
+/// Reads the documents of a database, and compares where they end with the state file.
+fn sequence(c: &Connection, deployment: Deployment, file: Option<&Path>) -> Result<Sequence> {
+    let (mut index, mut wrong) = (Index::default(), None);
+    documents::each(c, |signed| {
+        if wrong.is_none() {
+            wrong = index.read(&signed, deployment).err();
+        }
+        Ok(())
+    })?;
+    Ok(Sequence::open(deployment, index, wrong, file, audit::size(c)?))
+}
+
 fn connect(path: &Path, flags: OpenFlags) -> Result<Connection> {
     let connection = Connection::open_with_flags(path, flags).map_err(broken)?;
     connection.busy_timeout(BUSY).map_err(broken)?;
@@ -109,8 +256,8 @@ fn connect(path: &Path, flags: OpenFlags) -> Result<Connection> {
 }
 
 impl Documents for Sqlite {
-    fn signed_policy(&self, scope: &str, version: u64) -> Result<Option<SignedPolicy>> {
-        self.read(|tx| policies::Within(tx).signed_policy(scope, version))
+    fn signed_document(&self, number: u64) -> Result<Option<SignedDocument>> {
+        self.read(|tx| documents::one(tx, number))
     }
 
     fn stored_proposal(&self, id: u64) -> Result<Option<StoredProposal>> {
@@ -197,7 +344,7 @@ impl Store for Sqlite {
     }
 
     fn node(&self, node: NodeId) -> Result<Option<Node>> {
-        self.read(|tx| nodes::one(tx, node))
+        self.checked_node(node)
     }
 
     fn nodes(&self, which: &Which, limit: u64, now: u64) -> Result<Vec<NodeLine>> {
@@ -213,11 +360,14 @@ impl Store for Sqlite {
     }
 
     fn enroll(&self, new: &NewEnrollment<'_>, by: By<'_>) -> Result<()> {
-        self.write(|tx| nodes::enroll(tx, new, by))
+        self.write_document(|tx, _| {
+            nodes::enroll(tx, new, by)?;
+            Ok(((), Some(new.document.opened.clone())))
+        })
     }
 
     fn prove(&self, node: NodeId, enrollment: &str, proof: &[u8], now: u64) -> Result<()> {
-        self.write(|tx| nodes::prove(tx, node, enrollment, proof, now))?;
+        self.write_here(|tx, _| nodes::prove(tx, node, enrollment, proof, now))?;
         // C_U is in older pages of the log until these are overwritten. Best effort: a
         // reader may hold them, and the next checkpoint gets them.
         let truncated = self.writer().query_row("PRAGMA wal_checkpoint(TRUNCATE)", [], |_| Ok(()));
@@ -236,23 +386,39 @@ impl Store for Sqlite {
     }
 
     fn revoke(&self, node: NodeId, label: &str, because: &str, by: By<'_>) -> Result<()> {
-        self.write(|tx| nodes::revoke(tx, node, label, because, by))
+        self.write_document(|tx, deployment| {
+            let entry = nodes::revoke(tx, node, label, because, deployment, by)?;
+            Ok(((), Some(entry)))
+        })
     }
 
     fn restore(&self, node: NodeId, because: &str, by: By<'_>) -> Result<()> {
-        self.write(|tx| nodes::restore(tx, node, because, by))
+        self.write_document(|tx, deployment| {
+            let revoked = self.sequence().index().is_revoked(node);
+            let entry = nodes::restore(tx, node, because, revoked, deployment, by)?;
+            Ok(((), Some(entry)))
+        })
     }
 
     fn hold(&self, node: NodeId, because: &str, by: By<'_>) -> Result<()> {
-        self.write(|tx| nodes::hold(tx, node, because, by))
+        self.write_document(|tx, deployment| Ok(((), Some(nodes::hold(tx, node, because, deployment, by)?))))
     }
 
     fn release(&self, node: NodeId, because: &str, by: By<'_>) -> Result<()> {
-        self.write(|tx| nodes::release(tx, node, because, by))
+        self.write_document(|tx, deployment| {
+            let held = self.sequence().index().is_held(node);
+            Ok(((), Some(nodes::release(tx, node, because, held, deployment, by)?)))
+        })
     }
 
     fn attest(&self, case: &Case<'_>, rule: &mut dyn FnMut(&Standing) -> Ruling) -> Result<Verdict> {
-        self.write(|tx| evidence::attest(tx, case, rule))
+        self.write_here(|tx, index| {
+            evidence::attest(tx, case, &mut |standing| {
+                let mut standing = standing.clone();
+                index.check(&mut standing.node);
+                rule(&standing)
+            })
+        })
     }
 
     fn evidence_of(&self, node: NodeId, limit: u64) -> Result<Vec<EvidenceSummary>> {
@@ -272,18 +438,47 @@ impl Store for Sqlite {
     }
 
     fn apply(&self, new: &NewPolicy<'_>, reviewer: &dyn Reviewer, by: By<'_>) -> Result<Vec<NodeId>> {
-        self.write(|tx| policies::apply(tx, new, reviewer, by))
+        self.write_document(|tx, _| {
+            Ok((policies::apply(tx, new, reviewer, by)?, Some(new.document.opened.clone())))
+        })
     }
 
     fn set_group(
         &self,
         node: NodeId,
         label: &str,
-        group: Option<&str>,
+        document: NewDocument<'_>,
         reviewer: &dyn Reviewer,
         by: By<'_>,
     ) -> Result<()> {
-        self.write(|tx| policies::set_group(tx, node, label, group, reviewer, by))
+        self.write_document(|tx, _| {
+            policies::set_group(tx, node, label, document, reviewer, by)?;
+            Ok(((), Some(document.opened.clone())))
+        })
+    }
+
+    fn head(&self) -> Result<Place> {
+        self.read(|tx| documents::head(tx))
+    }
+
+    fn documents_after(&self, number: u64) -> Result<Vec<SignedDocument>> {
+        self.read(|tx| documents::after(tx, number))
+    }
+
+    fn require_here(&self) -> Result<()> {
+        if self.sequence().in_trouble() {
+            self.look_again()?;
+        }
+        self.require_state()
+    }
+
+    fn note_size(&self) -> Result<()> {
+        let audit = self.read(|tx| audit::size(tx))?;
+        let mut sequence = self.sequence_mut();
+        if sequence.in_trouble() {
+            return Ok(());
+        }
+        sequence.grown(audit)
     }
 
     fn groups(&self) -> Result<Vec<Group>> {
@@ -295,7 +490,13 @@ impl Store for Sqlite {
         case: &ProposalCase<'_>,
         rule: &mut dyn FnMut(&ProposalStanding, &dyn Documents) -> Result<ProposalRuling>,
     ) -> Result<(ProposalRuling, Option<u64>)> {
-        self.write(|tx| proposals::propose(tx, case, rule))
+        self.write_here(|tx, index| {
+            proposals::propose(tx, case, &mut |standing, documents| {
+                let mut standing = standing.clone();
+                index.check(&mut standing.node);
+                rule(&standing, documents)
+            })
+        })
     }
 
     fn proposals(&self, node: Option<NodeId>, waiting: bool, limit: u64) -> Result<Vec<ProposalRecord>> {

@@ -1,27 +1,28 @@
 //! Nodes and their enrollments.
 
-use super::{as_u64, audit, broken, damaged, from_json, id_text, json, number, policies};
+use super::{as_u64, audit, broken, damaged, documents, from_json, id_text, json, number, policies};
 use crate::store::{
-    By, Counters, Enrollment, Governing, NewEnrollment, Node, NodeLine, ReleasedBoot, Result, StoreError,
-    Which, node_state,
+    By, Counters, Enrollment, Governing, NewDocument, NewEnrollment, Node, NodeLine, ReleasedBoot, Result,
+    StoreError, Which, node_state,
 };
 use crate::{CLOCK_TOLERANCE, utc};
+use halfkey_protocol::document::{self, Deployment, Kind, Opened, Scope};
 use halfkey_protocol::identity::fingerprint;
 use halfkey_protocol::kdf::Hash;
 use halfkey_protocol::wire::operator::{Held, TpmFirmware};
-use halfkey_protocol::wire::{Credential, Enrollment as Document, SignedEnrollment};
-use halfkey_protocol::{Bytes, NodeId, Reason, half};
+use halfkey_protocol::wire::{Credential, SignedDocument, credential_digest};
+use halfkey_protocol::{NodeId, Reason, half};
 use rusqlite::{Connection, OptionalExtension as _, Row, Transaction, params};
 
 /// One node.
 pub fn one(c: &Connection, node: NodeId) -> Result<Option<Node>> {
     const SQL: &str = "SELECT label, revoked_because, group_name, last_seen, last_outcome, last_code,
                               held_by, held_because,
-                              tpm_firmware, tpm_firmware_before, tpm_firmware_since
+                              tpm_firmware, tpm_firmware_before, tpm_firmware_since, group_number
                        FROM nodes WHERE node_id = ?1";
     let found = c.prepare_cached(SQL).and_then(|mut query| {
         let read = |row: &Row<'_>| {
-            let group: Option<String> = row.get(2)?;
+            let group: (Option<String>, Option<i64>) = (row.get(2)?, row.get(11)?);
             let node = Node {
                 id: node,
                 label: row.get(0)?,
@@ -31,6 +32,7 @@ pub fn one(c: &Connection, node: NodeId) -> Result<Option<Node>> {
                 current: None,
                 open: None,
                 governing: Governing::default(),
+                damage: None,
                 last_seen: as_u64(row.get(3)?),
                 last_outcome: row.get(4)?,
                 last_code: row.get(5)?,
@@ -42,7 +44,9 @@ pub fn one(c: &Connection, node: NodeId) -> Result<Option<Node>> {
         };
         query.query_row([id_text(node)], read).optional()
     });
-    let Some((mut found, group, held, firmware)) = found.map_err(broken)? else { return Ok(None) };
+    let Some((mut found, (group, membership), held, firmware)) = found.map_err(broken)? else {
+        return Ok(None);
+    };
     found.held = match held {
         (Some(by), Some(because)) => Some(Held { by, because }),
         (None, None) => None,
@@ -61,7 +65,7 @@ pub fn one(c: &Connection, node: NodeId) -> Result<Option<Node>> {
             )));
         }
     };
-    found.governing = policies::governing(c, node, group)?;
+    found.governing = policies::governing(c, node, group, membership.map(as_u64))?;
     found.current = enrollment(c, node, "current")?;
     found.open = enrollment(c, node, "open")?;
     Ok(Some(found))
@@ -106,7 +110,9 @@ pub fn enroll(tx: &Transaction<'_>, new: &NewEnrollment<'_>, by: By<'_>) -> Resu
     let node = id_text(new.node);
     upsert(tx, new.node, Some(new.label), by.now)?;
     require_not_revoked(tx, new.node)?;
-    require_newer(tx, new, by.now)?;
+    let NewDocument { opened, signed } = new.document;
+    require_newer(tx, new.node, opened.created, by.now)?;
+    documents::append(tx, opened, signed, by)?;
     // An earlier one that the node never proved: its halves are of no more use.
     tx.execute(
         "UPDATE enrollments SET state = 'replaced', c_v_id = NULL, c_v_secret = NULL, c_u_id = NULL, c_u_secret = NULL
@@ -116,15 +122,14 @@ pub fn enroll(tx: &Transaction<'_>, new: &NewEnrollment<'_>, by: By<'_>) -> Resu
     .map_err(broken)?;
     let inserted = tx.execute(
         "INSERT OR IGNORE INTO enrollments
-             (enrollment_id, node_id, state, document, tenant_key, signature, registration, bank,
+             (enrollment_id, node_id, state, number, tenant_key, registration, bank,
               c_v_id, c_v_secret, c_u_id, c_u_secret, proof_sha256, enrolled_at, enrolled_by)
-         VALUES (?1, ?2, 'open', ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13, ?14)",
+         VALUES (?1, ?2, 'open', ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13)",
         params![
             new.id,
             node,
-            new.signed.document.0,
-            new.signed.tenant_key.0,
-            new.signed.signature.0,
+            number(opened.place.number),
+            signed.tenant_key(),
             json(new.registration)?,
             new.bank.name(),
             new.c_v.id_object.0,
@@ -143,7 +148,7 @@ pub fn enroll(tx: &Transaction<'_>, new: &NewEnrollment<'_>, by: By<'_>) -> Resu
     let first_use = tx
         .execute(
             "INSERT OR IGNORE INTO tenant_keys (operator, tenant_key, first_used) VALUES (?1, ?2, ?3)",
-            params![by.actor, new.signed.tenant_key.0, number(by.now)],
+            params![by.actor, signed.tenant_key(), number(by.now)],
         )
         .map_err(broken)?
         == 1;
@@ -151,7 +156,7 @@ pub fn enroll(tx: &Transaction<'_>, new: &NewEnrollment<'_>, by: By<'_>) -> Resu
         "{:?}: enrollment {}, tenant key {}{}",
         new.label,
         new.id,
-        fingerprint(&new.signed.tenant_key),
+        fingerprint(signed.tenant_key()),
         if first_use { " (first use by this operator)" } else { "" }
     );
     audit::append(tx, by, "enroll", Some(new.node), &detail)
@@ -159,12 +164,10 @@ pub fn enroll(tx: &Transaction<'_>, new: &NewEnrollment<'_>, by: By<'_>) -> Resu
 
 /// Its `created` becomes the floor of the node's clock, which must not go backwards. One
 /// that is in the future itself can't be what the next is measured by.
-fn require_newer(tx: &Transaction<'_>, new: &NewEnrollment<'_>, now: u64) -> Result<()> {
-    let Some(current) = enrollment(tx, new.node, "current")? else { return Ok(()) };
-    let current: Document = serde_json::from_slice(&current.signed.document)
-        .map_err(|e| damaged(&format!("document of an enrollment: {e}")))?;
-    if new.created < current.created && current.created <= now.saturating_add(CLOCK_TOLERANCE) {
-        let (found, expected) = (utc(new.created), utc(current.created));
+fn require_newer(tx: &Transaction<'_>, node: NodeId, created: u64, now: u64) -> Result<()> {
+    let Some(current) = enrollment(tx, node, "current")? else { return Ok(()) };
+    if created < current.created && current.created <= now.saturating_add(CLOCK_TOLERANCE) {
+        let (found, expected) = (utc(created), utc(current.created));
         let what = format!(
             "the new enrollment was created at {found}, the current one at {expected}: the clock of one of the clients was wrong"
         );
@@ -218,8 +221,15 @@ pub fn prove(tx: &Transaction<'_>, node: NodeId, enrollment: &str, proof: &[u8],
     audit::append(tx, By { actor: "node", now }, "prove", Some(node), &format!("enrollment {enrollment}"))
 }
 
-/// Nothing is released any more. Approvals are void, also after [`restore`].
-pub fn revoke(tx: &Transaction<'_>, node: NodeId, label: &str, because: &str, by: By<'_>) -> Result<()> {
+/// Nothing is released any more. Approvals are void, also after [`restore`]. Gives the entry of the sequence.
+pub fn revoke(
+    tx: &Transaction<'_>,
+    node: NodeId,
+    label: &str,
+    because: &str,
+    deployment: Deployment,
+    by: By<'_>,
+) -> Result<Opened> {
     upsert(tx, node, None, by.now)?;
     tx.execute(
         "UPDATE nodes SET revoked_because = ?2, label = iif(label = '', ?3, label) WHERE node_id = ?1",
@@ -227,24 +237,57 @@ pub fn revoke(tx: &Transaction<'_>, node: NodeId, label: &str, because: &str, by
     )
     .and_then(|_| tx.execute("DELETE FROM boots WHERE node_id = ?1", [id_text(node)]))
     .map_err(broken)?;
-    audit::append(tx, by, "revoke", Some(node), because)
+    audit::append(tx, by, "revoke", Some(node), because)?;
+    entry(tx, Kind::Revocation, Scope::Revocation(node), because, deployment, by)
 }
 
-/// Takes that back.
-pub fn restore(tx: &Transaction<'_>, node: NodeId, because: &str, by: By<'_>) -> Result<()> {
+/// Takes that back. `revoked` is what the sequence says of the node. Gives the entry of the sequence.
+pub fn restore(
+    tx: &Transaction<'_>,
+    node: NodeId,
+    because: &str,
+    revoked: bool,
+    deployment: Deployment,
+    by: By<'_>,
+) -> Result<Opened> {
     let restored = tx.execute(
         "UPDATE nodes SET revoked_because = NULL WHERE node_id = ?1 AND revoked_because IS NOT NULL",
         [id_text(node)],
     );
-    if restored.map_err(broken)? == 0 {
+    if restored.map_err(broken)? == 0 && !revoked {
         return Err(StoreError::Refused(Reason::Conflict, format!("node {node} is not revoked")));
     }
-    audit::append(tx, by, "restore", Some(node), because)
+    audit::append(tx, by, "restore", Some(node), because)?;
+    entry(tx, Kind::Restoration, Scope::Revocation(node), because, deployment, by)
+}
+
+/// What an operator says takes its place between the documents: else its row could be put back unseen.
+fn entry(
+    tx: &Transaction<'_>,
+    kind: Kind,
+    scope: Scope,
+    because: &str,
+    deployment: Deployment,
+    by: By<'_>,
+) -> Result<Opened> {
+    let body = format!("{}: {because}", by.actor);
+    let text = document::next(kind, &scope, deployment, &documents::head(tx)?, by.now, body);
+    let signed = SignedDocument { document: json(&text)?.into_bytes().into(), signatures: Vec::new() };
+    let opened = halfkey_evidence::document::open(&signed)
+        .map_err(|flaw| StoreError::Unavailable(format!("our bug: {flaw}")))?;
+    documents::append(tx, &opened, &signed, by)?;
+    Ok(opened)
 }
 
 /// Its boots are denied from now on, so that they ask for the passphrase at once and with the disk closed. Somebody
 /// else's hold is taken over: the trail has both.
-pub fn hold(tx: &Transaction<'_>, node: NodeId, because: &str, by: By<'_>) -> Result<()> {
+pub fn hold(
+    tx: &Transaction<'_>,
+    node: NodeId,
+    because: &str,
+    deployment: Deployment,
+    by: By<'_>,
+) -> Result<Opened> {
     let held = tx.execute(
         "UPDATE nodes SET held_by = ?2, held_because = ?3 WHERE node_id = ?1",
         params![id_text(node), by.actor, because],
@@ -252,19 +295,28 @@ pub fn hold(tx: &Transaction<'_>, node: NodeId, because: &str, by: By<'_>) -> Re
     if held.map_err(broken)? == 0 {
         return Err(StoreError::Refused(Reason::NotEnrolled, format!("node {node} has no boots to hold")));
     }
-    audit::append(tx, by, "hold", Some(node), because)
+    audit::append(tx, by, "hold", Some(node), because)?;
+    entry(tx, Kind::Hold, Scope::Hold(node), because, deployment, by)
 }
 
 /// Takes that back.
-pub fn release(tx: &Transaction<'_>, node: NodeId, because: &str, by: By<'_>) -> Result<()> {
+pub fn release(
+    tx: &Transaction<'_>,
+    node: NodeId,
+    because: &str,
+    held: bool,
+    deployment: Deployment,
+    by: By<'_>,
+) -> Result<Opened> {
     let released = tx.execute(
         "UPDATE nodes SET held_by = NULL, held_because = NULL WHERE node_id = ?1 AND held_by IS NOT NULL",
         [id_text(node)],
     );
-    if released.map_err(broken)? == 0 {
+    if released.map_err(broken)? == 0 && !held {
         return Err(StoreError::Refused(Reason::Conflict, format!("node {node} is not held")));
     }
-    audit::append(tx, by, "release", Some(node), because)
+    audit::append(tx, by, "release", Some(node), because)?;
+    entry(tx, Kind::Release, Scope::Hold(node), because, deployment, by)
 }
 
 /// The node's enrollment accepted a quote with these.
@@ -341,13 +393,12 @@ fn require_not_revoked(tx: &Transaction<'_>, node: NodeId) -> Result<()> {
 
 fn enrollment(c: &Connection, node: NodeId, state: &str) -> Result<Option<Enrollment>> {
     const SQL: &str =
-        "SELECT enrollment_id, document, tenant_key, signature, registration, bank, c_v_id, c_v_secret,
+        "SELECT enrollment_id, d.signatures, d.document, d.number, registration, bank, c_v_id, c_v_secret,
                               c_u_id, c_u_secret, fetched_by, reset_count, restart_count, clock,
                               released_evidence, released_reset, released_restart, released_fence, released_boot,
                               released_twin
-                       FROM enrollments WHERE node_id = ?1 AND state = ?2";
+                       FROM enrollments e LEFT JOIN documents d ON d.number = e.number WHERE node_id = ?1 AND state = ?2";
     let read = |row: &Row<'_>| {
-        let bytes = |index| row.get::<_, Vec<u8>>(index).map(Bytes);
         let credential = |index| -> rusqlite::Result<Option<Credential>> {
             let fields: (Option<Vec<u8>>, Option<Vec<u8>>) = (row.get(index)?, row.get(index + 1)?);
             Ok(fields
@@ -356,7 +407,7 @@ fn enrollment(c: &Connection, node: NodeId, state: &str) -> Result<Option<Enroll
                 .map(|(id, secret)| Credential { id_object: id.into(), secret: secret.into() }))
         };
         let counters: (Option<u32>, Option<u32>, Option<i64>) = (row.get(11)?, row.get(12)?, row.get(13)?);
-        let signed = SignedEnrollment { document: bytes(1)?, tenant_key: bytes(2)?, signature: bytes(3)? };
+        let signed = documents::signed(row, 1)?;
         let texts: (String, String, String) = (row.get(0)?, row.get(4)?, row.get(5)?);
         let fetched_by = row.get::<_, Option<String>>(10)?;
         Ok((texts, signed, credential(6)?, credential(8)?, fetched_by, counters, released(row)?))
@@ -380,10 +431,24 @@ fn enrollment(c: &Connection, node: NodeId, state: &str) -> Result<Option<Enroll
             return Err(wrong(format!("counters {reset:?}, {restart:?} and {clock:?}, not all or none")));
         }
     };
+    let bank = Hash::from_name(&bank).ok_or_else(|| wrong(format!("bank {bank:.32?}")))?;
+    // What the row says beside its document counts only if the document says it too.
+    let (opened, said) =
+        halfkey_evidence::document::open_enrollment(&signed).map_err(|e| wrong(format!("document: {e}")))?;
+    let c_v = c_v.ok_or_else(|| wrong("no C_V".to_owned()))?;
+    if opened.scope != Scope::Enrollment(node)
+        || said.enrollment_id != id
+        || said.bank != bank.name()
+        || *said.c_v_sha256 != credential_digest(&c_v)
+    {
+        return Err(wrong("it is not what the tenant signed".to_owned()));
+    }
     Ok(Some(Enrollment {
+        document: opened.place,
+        created: opened.created,
         registration: from_json(&registration, &format!("table enrollments, {id:.64}: registration"))?,
-        bank: Hash::from_name(&bank).ok_or_else(|| wrong(format!("bank {bank:.32?}")))?,
-        c_v: c_v.ok_or_else(|| wrong("no C_V".to_owned()))?,
+        bank,
+        c_v,
         id,
         signed,
         c_u,

@@ -1,11 +1,12 @@
 //! Policies and groups.
 
-use super::{as_u64, audit, broken, damaged, id_text, nodes, number, proposals, review};
+use super::{as_u64, audit, broken, damaged, documents, id_text, nodes, number, proposals, review};
 use crate::store::{
-    By, Documents, Governing, NewPolicy, PolicyRef, Result, Reviewer, StoreError, StoredProposal,
+    By, Documents, Governing, NewDocument, NewPolicy, PolicyRef, Result, Reviewer, StoreError, StoredProposal,
 };
 use halfkey_protocol::identity::fingerprint;
-use halfkey_protocol::wire::policies::{Group, PolicyRecord, PolicySummary, Scope, SignedPolicy};
+use halfkey_protocol::wire::SignedDocument;
+use halfkey_protocol::wire::policies::{Group, PolicyRecord, PolicySummary, Scope};
 use halfkey_protocol::{Bytes, NodeId, Reason};
 use rusqlite::{Connection, OptionalExtension as _, Row, Transaction, params};
 use std::collections::BTreeMap;
@@ -14,14 +15,8 @@ use std::collections::BTreeMap;
 pub struct Within<'a>(pub &'a Connection);
 
 impl Documents for Within<'_> {
-    fn signed_policy(&self, scope: &str, version: u64) -> Result<Option<SignedPolicy>> {
-        const SQL: &str =
-            "SELECT tenant_key, signature, document FROM policies WHERE scope = ?1 AND version = ?2";
-        let read = |row: &Row<'_>| signed(row, 0);
-        self.0
-            .prepare_cached(SQL)
-            .and_then(|mut query| query.query_row(params![scope, number(version)], read).optional())
-            .map_err(broken)
+    fn signed_document(&self, number: u64) -> Result<Option<SignedDocument>> {
+        documents::one(self.0, number)
     }
 
     fn stored_proposal(&self, id: u64) -> Result<Option<StoredProposal>> {
@@ -29,20 +24,37 @@ impl Documents for Within<'_> {
     }
 }
 
-/// What a node's boots are judged by.
-pub fn governing(c: &Connection, node: NodeId, group: Option<String>) -> Result<Governing> {
+/// What a node's boots are judged by, as the rows say.
+pub fn governing(
+    c: &Connection,
+    node: NodeId,
+    group: Option<String>,
+    membership: Option<u64>,
+) -> Result<Governing> {
     let own = last(c, &format!("node:{node}"))?;
     let (policy, withdrawn) = match (own, &group) {
         (Some((own, false)), _) => (Some(own), None),
         (own, Some(group)) => (newest(c, &format!("group:{group}"))?, own.map(|(reference, _)| reference)),
         (_, None) => (None, None),
     };
-    let additions = in_force(c, &format!("additions:{node}"))?;
+    let (additions, without_additions) = match last(c, &format!("additions:{node}"))? {
+        Some((additions, false)) => (Some(additions), None),
+        Some((withdrawal, true)) => (None, Some(withdrawal)),
+        None => (None, None),
+    };
+    let membership = match membership {
+        Some(at) => Some(PolicyRef {
+            scope: Scope::Membership(node).to_string(),
+            version: at,
+            sha256: sha256_of(c, at)?,
+        }),
+        None => None,
+    };
     let trusted = match &policy {
         Some(policy) => proposals::trusted(c, node, &policy.scope)?,
         None => Vec::new(),
     };
-    Ok(Governing { group, policy, withdrawn, additions, trusted })
+    Ok(Governing { group, membership, policy, withdrawn, additions, without_additions, trusted })
 }
 
 /// Stores a policy and reviews what it governs.
@@ -52,30 +64,30 @@ pub fn apply(
     reviewer: &dyn Reviewer,
     by: By<'_>,
 ) -> Result<Vec<NodeId>> {
-    require_newer(tx, new)?;
-    require_key(tx, new)?;
+    let NewDocument { opened, signed } = new.document;
+    let scope = opened.scope.to_string();
+    require_key(tx, &opened.scope, signed.tenant_key())?;
     let withdrawn = new.name.is_empty();
-    if withdrawn && in_force(tx, new.scope)?.is_none() {
-        let what = format!("{} has no policy that could be withdrawn", new.scope);
+    if withdrawn && in_force(tx, &scope)?.is_none() {
+        let what = format!("{scope} has no policy that could be withdrawn");
         return Err(StoreError::Refused(Reason::Conflict, what));
     }
+    documents::append(tx, opened, signed, by)?;
     tx.execute(
-        "INSERT INTO policies (scope, version, name, tenant_key, sha256, applied_at, applied_by, signature, document)
-         VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9)",
+        "INSERT INTO policies (scope, version, name, tenant_key, sha256, applied_at, applied_by)
+         VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7)",
         params![
-            new.scope,
-            number(new.version),
+            scope,
+            number(opened.place.number),
             new.name,
-            new.signed.tenant_key.0,
-            new.sha256,
+            signed.tenant_key(),
+            opened.place.sha256,
             number(by.now),
             by.actor,
-            new.signed.signature.0,
-            new.signed.document.0,
         ],
     )
     .map_err(broken)?;
-    let nodes = match (new.node, new.scope.strip_prefix("group:")) {
+    let nodes = match (opened.scope.node(), scope.strip_prefix("group:")) {
         (Some(node), _) => vec![node],
         (None, Some(group)) => members(tx, group)?,
         (None, None) => Vec::new(),
@@ -86,15 +98,14 @@ pub fn apply(
     }
     let name = if withdrawn { "withdrawn".to_owned() } else { format!("{:?}", new.name) };
     let detail = format!(
-        "{} version {} {name}, document sha256:{}, tenant key {}, {} nodes{reviewed}",
-        new.scope,
-        new.version,
-        crate::hex(&new.sha256),
-        fingerprint(&new.signed.tenant_key),
+        "{scope} version {} {name}, document sha256:{}, tenant key {}, {} nodes{reviewed}",
+        opened.place.number,
+        crate::hex(&opened.place.sha256),
+        fingerprint(signed.tenant_key()),
         nodes.len(),
     );
     let action = if withdrawn { "policy_withdraw" } else { "policy_apply" };
-    audit::append(tx, by, action, new.node, &detail)?;
+    audit::append(tx, by, action, opened.scope.node(), &detail)?;
     Ok(nodes)
 }
 
@@ -103,27 +114,38 @@ pub fn set_group(
     tx: &Transaction<'_>,
     node: NodeId,
     label: &str,
-    group: Option<&str>,
+    document: NewDocument<'_>,
     reviewer: &dyn Reviewer,
     by: By<'_>,
 ) -> Result<()> {
+    let NewDocument { opened, signed } = document;
+    // A node that only registered can be in a group already; whose word that is counts when it is enrolled.
+    match require_key(tx, &opened.scope, signed.tenant_key()) {
+        Err(StoreError::Refused(Reason::NotEnrolled, _)) | Ok(()) => {}
+        Err(e) => return Err(e),
+    }
     nodes::upsert(tx, node, None, by.now)?;
+    documents::append(tx, opened, signed, by)?;
     let id = id_text(node);
     let before: Option<String> = tx
         .query_row("SELECT group_name FROM nodes WHERE node_id = ?1", [&id], |row| row.get(0))
         .map_err(broken)?;
-    if before.as_deref() == group {
-        return Ok(());
-    }
+    let group = Some(opened.body.as_str()).filter(|group| !group.is_empty());
     tx.execute(
-        "UPDATE nodes SET group_name = ?2, label = iif(label = '', ?3, label) WHERE node_id = ?1",
-        params![id, group, label],
+        "UPDATE nodes SET group_name = ?2, group_number = ?4, label = iif(label = '', ?3, label) WHERE node_id = ?1",
+        params![id, group, label, number(opened.place.number)],
     )
     .map_err(broken)?;
     let reviewed = review::node(tx, node, reviewer, by)?;
     let name =
         |group: Option<&str>| group.map_or_else(|| "no group".to_owned(), |name| format!("group {name}"));
-    let detail = format!("{}, before: {}{reviewed}", name(group), name(before.as_deref()));
+    let detail = format!(
+        "{}, before: {}, document {}, tenant key {}{reviewed}",
+        name(group),
+        name(before.as_deref()),
+        opened.place.number,
+        fingerprint(signed.tenant_key())
+    );
     audit::append(tx, by, "group_set", Some(node), &detail)
 }
 
@@ -169,46 +191,35 @@ pub fn all(c: &Connection) -> Result<Vec<PolicySummary>> {
 /// One, whole; without a version the newest.
 pub fn one(c: &Connection, scope: &str, version: Option<u64>) -> Result<Option<PolicyRecord>> {
     let sql = format!(
-        "SELECT {SUMMARY}, p.tenant_key, p.signature, p.document FROM policies p
+        "SELECT {SUMMARY}, d.signatures, d.document FROM policies p JOIN documents d ON d.number = p.version
          WHERE p.scope = ?1 AND p.version = coalesce(?2, p.version) ORDER BY p.version DESC LIMIT 1"
     );
-    let read = |row: &Row<'_>| Ok(PolicyRecord { summary: summary(row)?, signed: signed(row, 8)? });
+    let read =
+        |row: &Row<'_>| Ok(PolicyRecord { summary: summary(row)?, signed: documents::signed(row, 8)? });
     c.prepare_cached(&sql)
         .and_then(|mut query| query.query_row(params![scope, version.map(number)], read).optional())
         .map_err(broken)
 }
 
-/// Compare and set: whoever read an older version has to read again.
-fn require_newer(tx: &Transaction<'_>, new: &NewPolicy<'_>) -> Result<()> {
-    match newest(tx, new.scope)? {
-        Some(last) if new.version <= last.version => {
-            let what =
-                format!("expected a version of {} after {}, found {}", new.scope, last.version, new.version);
-            Err(StoreError::Refused(Reason::PolicyVersion, what))
-        }
-        _ => Ok(()),
-    }
-}
-
 /// The key is that of the enrollment: of the node, or of a node for a group's first version. A group's versions stay with one
 /// key, until none of its nodes is enrolled with it any more.
-fn require_key(tx: &Transaction<'_>, new: &NewPolicy<'_>) -> Result<()> {
-    let key = &new.signed.tenant_key;
-    let (expected, whose) = match new.node {
+fn require_key(tx: &Transaction<'_>, scope: &Scope, key: &[u8]) -> Result<()> {
+    let (expected, whose) = match scope.node() {
         Some(node) => {
             let found = nodes::one(tx, node)?;
             let enrollment = found.and_then(|node| node.current.or(node.open));
             let Some(enrollment) = enrollment else {
                 return Err(StoreError::Refused(Reason::NotEnrolled, format!("node {node}")));
             };
-            (fingerprint(&enrollment.signed.tenant_key), "that enrolled the node")
+            (fingerprint(enrollment.signed.tenant_key()), "that enrolled the node")
         }
         None => {
             const LAST: &str =
                 "SELECT tenant_key FROM policies WHERE scope = ?1 ORDER BY version DESC LIMIT 1";
-            let last = tx.query_row(LAST, [new.scope], |row| row.get(0)).optional().map_err(broken)?;
+            let scope = scope.to_string();
+            let last = tx.query_row(LAST, [&scope], |row| row.get(0)).optional().map_err(broken)?;
             match last.map(Bytes) {
-                Some(last) if last == *key || governs(tx, new.scope, &last)? => {
+                Some(last) if *last == *key || governs(tx, &scope, &last)? => {
                     (fingerprint(&last), "of the earlier versions")
                 }
                 _ if enrolls(tx, key)? => return Ok(()),
@@ -225,10 +236,10 @@ fn require_key(tx: &Transaction<'_>, new: &NewPolicy<'_>) -> Result<()> {
 }
 
 /// Whether any node is enrolled with a key: else an operator without a tenant key could take a group's name for ever.
-fn enrolls(tx: &Transaction<'_>, key: &Bytes) -> Result<bool> {
+fn enrolls(tx: &Transaction<'_>, key: &[u8]) -> Result<bool> {
     const SQL: &str =
         "SELECT EXISTS (SELECT 1 FROM enrollments WHERE state IN ('open', 'current') AND tenant_key = ?1)";
-    tx.query_row(SQL, [&key.0], |row| row.get(0)).map_err(broken)
+    tx.query_row(SQL, [key], |row| row.get(0)).map_err(broken)
 }
 
 /// Whether a node of the group is enrolled with a key.
@@ -242,8 +253,21 @@ fn governs(tx: &Transaction<'_>, scope: &str, key: &Bytes) -> Result<bool> {
 pub fn forget_of_others(tx: &Transaction<'_>, node: NodeId, enrollment: &str) -> Result<()> {
     const SQL: &str = "DELETE FROM policies WHERE scope IN (?1, ?2)
         AND tenant_key != (SELECT tenant_key FROM enrollments WHERE enrollment_id = ?3)";
+    const GROUP: &str = "UPDATE nodes SET group_name = NULL, group_number = NULL WHERE node_id = ?1
+        AND (SELECT substr(signatures, 1, 32) FROM documents WHERE number = group_number)
+            != (SELECT tenant_key FROM enrollments WHERE enrollment_id = ?2)";
     let scopes = [Scope::Node(node), Scope::Additions(node)].map(|scope| scope.to_string());
-    tx.execute(SQL, params![scopes[0], scopes[1], enrollment]).map(|_| ()).map_err(broken)
+    tx.execute(SQL, params![scopes[0], scopes[1], enrollment])
+        .and_then(|_| tx.execute(GROUP, params![id_text(node), enrollment]))
+        .map(|_| ())
+        .map_err(broken)
+}
+
+fn sha256_of(c: &Connection, at: u64) -> Result<[u8; 32]> {
+    c.prepare_cached("SELECT sha256 FROM documents WHERE number = ?1")
+        .and_then(|mut query| query.query_row([number(at)], |row| row.get(0)).optional())
+        .map_err(broken)?
+        .ok_or_else(|| documents::missing(at))
 }
 
 /// The last version, whatever it says.
@@ -287,9 +311,4 @@ fn summary(row: &Row<'_>) -> rusqlite::Result<PolicySummary> {
         applied_by: row.get(6)?,
         nodes: as_u64(row.get(7)?),
     })
-}
-
-fn signed(row: &Row<'_>, first: usize) -> rusqlite::Result<SignedPolicy> {
-    let bytes = |index| row.get::<_, Vec<u8>>(index).map(Bytes);
-    Ok(SignedPolicy { tenant_key: bytes(first)?, signature: bytes(first + 1)?, document: bytes(first + 2)? })
 }

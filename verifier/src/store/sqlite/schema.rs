@@ -5,7 +5,7 @@ use crate::store::{Result, StoreError};
 use rusqlite::{Connection, TransactionBehavior};
 
 /// Step N brings a database of `user_version` N to N + 1.
-const STEPS: &[&str] = &[STEP_0, STEP_1];
+const STEPS: &[&str] = &[STEP_0, STEP_1, STEP_2];
 
 const STEP_0: &str = "
 CREATE TABLE meta (key TEXT PRIMARY KEY, value INTEGER NOT NULL) STRICT;
@@ -203,6 +203,47 @@ CREATE INDEX proposals_by_trust ON proposals (node_id, at) WHERE by_trust = 1;
 CREATE INDEX proposals_counted ON proposals (node_id, trusted_scope) WHERE trusted_scope IS NOT NULL;
 ";
 
+/// One sequence of documents, of which the other tables are views. What was signed before has no place in it: nodes are enrolled again.
+const STEP_2: &str = "
+DELETE FROM evidence;
+DELETE FROM boots;
+DELETE FROM proposals;
+DELETE FROM enrollments;
+DELETE FROM nodes;
+DELETE FROM registrations;
+
+-- Everything that tenants signed, and what operators said that has a place beside it. signatures: key and signature of each signer.
+CREATE TABLE documents (
+    number       INTEGER PRIMARY KEY,
+    scope        TEXT NOT NULL,
+    sha256       BLOB NOT NULL,
+    handed_in_at INTEGER NOT NULL,
+    handed_in_by TEXT NOT NULL,
+    signatures   BLOB NOT NULL,
+    document     BLOB NOT NULL
+) STRICT;
+
+-- The version of a policy is the number of its document.
+DROP TABLE policies;
+CREATE TABLE policies (
+    scope      TEXT NOT NULL,
+    version    INTEGER NOT NULL REFERENCES documents,
+    name       TEXT NOT NULL,
+    tenant_key BLOB NOT NULL,
+    sha256     BLOB NOT NULL,
+    applied_at INTEGER NOT NULL,
+    applied_by TEXT NOT NULL,
+    PRIMARY KEY (scope, version)
+) STRICT;
+
+ALTER TABLE enrollments DROP COLUMN document;
+ALTER TABLE enrollments DROP COLUMN signature;
+ALTER TABLE enrollments ADD COLUMN number INTEGER NOT NULL REFERENCES documents DEFAULT 0;
+
+-- The document that says so; of none if no tenant ever did.
+ALTER TABLE nodes ADD COLUMN group_number INTEGER REFERENCES documents;
+";
+
 /// Brings a database to the schema of this build.
 ///
 /// # Errors
@@ -229,23 +270,21 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_database_with_reference_values_comes_along() {
+    fn an_older_database_comes_along() {
         let mut connection = Connection::open_in_memory().unwrap();
         connection.execute_batch(STEP_0).unwrap();
         connection
             .execute_batch(
                 "INSERT INTO nodes (node_id, label, reference, last_seen) VALUES ('n', 'web1', '{}', 1);
-                 INSERT INTO boots VALUES ('n', 't', 1, 'no_reference', 'm', 1, '[{\"pcr\":4}]', 1, 9, NULL, NULL, NULL, NULL, NULL);
-                 INSERT INTO evidence (node_id, at, purpose, outcome, message, authentic, finish, differing)
-                     VALUES ('n', 1, 'boot', 'pending', 'm', 1, '{}', '[{\"pcr\":4}]');
+                 INSERT INTO audit (at, actor, action, detail) VALUES (1, 'ada', 'enroll', 'web1');
                  PRAGMA user_version = 1;",
             )
             .unwrap();
         migrate(&mut connection).unwrap();
-        let found = |sql: &str| -> String { connection.query_row(sql, [], |row| row.get(0)).unwrap() };
-        assert_eq!(found("SELECT code || findings FROM boots"), "no_policy[]");
-        assert_eq!(found("SELECT outcome || findings FROM evidence"), "pending[]");
-        assert_eq!(found("SELECT label || coalesce(group_name, '') FROM nodes"), "web1");
+        let count = |table: &str| -> i64 {
+            connection.query_row(&format!("SELECT count(*) FROM {table}"), [], |row| row.get(0)).unwrap()
+        };
+        assert_eq!((count("nodes"), count("audit"), count("documents")), (0, 1, 0));
         migrate(&mut connection).expect("once is enough");
     }
 }

@@ -1,0 +1,549 @@
+//! The one envelope of everything that a tenant signs, and of the entries that have a place beside it.
+//!
+//! A deployment is the server that `halfkey-verifier init` made, whatever its certificates become. All its documents are one
+//! sequence: each has the number after that of the document before, and names that one's SHA-256. So nothing can be left out, put
+//! back or carried to another server without being seen by whoever knows a later one.
+//!
+//! What an operator says without a tenant's signature (a revocation, and what takes it back) is an entry of the same sequence:
+//! the same text, and no signature.
+//!
+//! Agent and servers have different libraries for JSON and Ed25519: they give [`Backend`], and everything else is here.
+
+use crate::wire::{Document, SignedDocument};
+use crate::{Bytes, NodeId, label};
+use std::fmt;
+
+/// Version of the envelope.
+pub const FORMAT: u32 = 1;
+/// Most signatures of a document.
+pub const MAX_SIGNATURES: usize = 8;
+/// Largest number. Anything reads it as a number, and it leaves room for the next.
+pub const MAX_NUMBER: u64 = 1 << 53;
+/// Longest name of a group, in bytes: `a-z`, `0-9`, `-`, `_`, `.`.
+pub const MAX_GROUP: usize = 64;
+
+/// What a document is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Kind {
+    /// The policy of a node or a group. Body: TOML, docs/policy.md.
+    Policy,
+    /// What one node may boot besides. Body: TOML.
+    Additions,
+    /// From now on the scope has no policy. Body: empty.
+    Withdrawal,
+    /// Which group a node is in. Body: the group's name, empty for none.
+    Membership,
+    /// A new key for a node. Body: [`crate::wire::Enrollment`] as JSON.
+    Enrollment,
+    /// An operator's: nothing is released to the node any more. Body: who and why.
+    Revocation,
+    /// An operator's: takes a revocation back. Body: who and why.
+    Restoration,
+    /// An operator's: the next boots of the node are denied. Body: who and why.
+    Hold,
+    /// An operator's: takes a hold back. Body: who and why.
+    Release,
+}
+
+impl Kind {
+    const ALL: [Self; 9] = [
+        Self::Policy,
+        Self::Additions,
+        Self::Withdrawal,
+        Self::Membership,
+        Self::Enrollment,
+        Self::Revocation,
+        Self::Restoration,
+        Self::Hold,
+        Self::Release,
+    ];
+
+    /// The name in documents.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Policy => "policy",
+            Self::Additions => "additions",
+            Self::Withdrawal => "withdrawal",
+            Self::Membership => "membership",
+            Self::Enrollment => "enrollment",
+            Self::Revocation => "revocation",
+            Self::Restoration => "restoration",
+            Self::Hold => "hold",
+            Self::Release => "release",
+        }
+    }
+
+    /// From the name.
+    pub fn parse(text: &str) -> Option<Self> {
+        Self::ALL.into_iter().find(|kind| kind.as_str() == text)
+    }
+
+    /// Whether it counts only with a tenant's signature.
+    pub fn is_signed(self) -> bool {
+        match self {
+            Self::Policy | Self::Additions | Self::Withdrawal | Self::Membership | Self::Enrollment => true,
+            Self::Revocation | Self::Restoration | Self::Hold | Self::Release => false,
+        }
+    }
+
+    /// Whether such a document can be for this.
+    fn fits(self, scope: &Scope) -> bool {
+        match scope {
+            Scope::Node(_) => matches!(self, Self::Policy | Self::Withdrawal),
+            Scope::Group(_) => self == Self::Policy,
+            Scope::Additions(_) => matches!(self, Self::Additions | Self::Withdrawal),
+            Scope::Membership(_) => self == Self::Membership,
+            Scope::Enrollment(_) => self == Self::Enrollment,
+            Scope::Revocation(_) => matches!(self, Self::Revocation | Self::Restoration),
+            Scope::Hold(_) => matches!(self, Self::Hold | Self::Release),
+        }
+    }
+}
+
+/// What a document is for: the newest of a scope is the one that counts.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Scope {
+    /// The policy of one node.
+    Node(NodeId),
+    /// The policy of all nodes of a group that have none of their own.
+    Group(String),
+    /// What one node may boot besides.
+    Additions(NodeId),
+    /// The group of a node.
+    Membership(NodeId),
+    /// The enrollment of a node.
+    Enrollment(NodeId),
+    /// Whether a node is revoked.
+    Revocation(NodeId),
+    /// Whether an operator holds a node's boots.
+    Hold(NodeId),
+}
+
+impl Scope {
+    /// Reads the text form; `None` if it is not canonical.
+    pub fn parse(text: &str) -> Option<Self> {
+        match text.split_once(':')? {
+            ("node", id) => NodeId::parse(id).map(Self::Node),
+            ("additions", id) => NodeId::parse(id).map(Self::Additions),
+            ("membership", id) => NodeId::parse(id).map(Self::Membership),
+            ("enrollment", id) => NodeId::parse(id).map(Self::Enrollment),
+            ("revocation", id) => NodeId::parse(id).map(Self::Revocation),
+            ("hold", id) => NodeId::parse(id).map(Self::Hold),
+            ("group", name) => is_group_name(name).then(|| Self::Group(name.to_owned())),
+            _ => None,
+        }
+    }
+
+    /// The node, if it is for one.
+    pub fn node(&self) -> Option<NodeId> {
+        match self {
+            Self::Node(id)
+            | Self::Additions(id)
+            | Self::Membership(id)
+            | Self::Enrollment(id)
+            | Self::Revocation(id)
+            | Self::Hold(id) => Some(*id),
+            Self::Group(_) => None,
+        }
+    }
+
+    /// Whether it is that of a policy, of additions or of a withdrawal of one.
+    pub fn is_of_policy(&self) -> bool {
+        match self {
+            Self::Node(_) | Self::Group(_) | Self::Additions(_) => true,
+            Self::Membership(_) | Self::Enrollment(_) | Self::Revocation(_) | Self::Hold(_) => false,
+        }
+    }
+}
+
+impl fmt::Display for Scope {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Node(id) => write!(f, "node:{id}"),
+            Self::Group(name) => write!(f, "group:{name}"),
+            Self::Additions(id) => write!(f, "additions:{id}"),
+            Self::Membership(id) => write!(f, "membership:{id}"),
+            Self::Enrollment(id) => write!(f, "enrollment:{id}"),
+            Self::Revocation(id) => write!(f, "revocation:{id}"),
+            Self::Hold(id) => write!(f, "hold:{id}"),
+        }
+    }
+}
+
+/// Whether this can be the name of a group: 1 to [`MAX_GROUP`] of `a-z`, `0-9`, `-`, `_`, `.`.
+pub fn is_group_name(name: &str) -> bool {
+    let allowed = |byte: u8| byte.is_ascii_lowercase() || byte.is_ascii_digit() || b"-_.".contains(&byte);
+    (1..=MAX_GROUP).contains(&name.len()) && name.bytes().all(allowed)
+}
+
+/// Id of a deployment: a random UUID that `halfkey-verifier init` makes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct Deployment(pub [u8; 16]);
+
+impl Deployment {
+    /// From 16 random bytes: a UUID of version 4.
+    pub fn from_random(mut random: [u8; 16]) -> Self {
+        random[6] = random[6] & 0x0f | 0x40;
+        random[8] = random[8] & 0x3f | 0x80;
+        Self(random)
+    }
+
+    /// Reads the canonical text form: lower case, with dashes.
+    pub fn parse(text: &str) -> Option<Self> {
+        NodeId::parse(text).map(|NodeId(id)| Self(id))
+    }
+}
+
+impl fmt::Display for Deployment {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        NodeId(self.0).fmt(f)
+    }
+}
+
+/// Where the sequence of a deployment ends.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Place {
+    /// Number of the newest document; 0 if there is none.
+    pub number: u64,
+    /// Its SHA-256; zeros if there is none.
+    pub sha256: [u8; 32],
+}
+
+/// A document whose signatures and form were checked. Whose keys these are, and whether this is its place, is for the caller.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Opened {
+    /// What it is.
+    pub kind: Kind,
+    /// What it is for.
+    pub scope: Scope,
+    /// For which deployment.
+    pub deployment: Deployment,
+    /// Its number and SHA-256.
+    pub place: Place,
+    /// SHA-256 of the document before.
+    pub previous: [u8; 32],
+    /// Seconds since 1970, UTC.
+    pub created: u64,
+    /// As the kind says.
+    pub body: String,
+    /// Who signed. Empty for an operator's entry, and only then.
+    pub keys: Vec<[u8; 32]>,
+}
+
+impl Opened {
+    /// Whether this tenant key signed it.
+    pub fn is_by(&self, key: &[u8]) -> bool {
+        self.keys.iter().any(|signer| signer == key)
+    }
+}
+
+/// Why a document is not one.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Flaw {
+    /// More bytes than allowed.
+    TooLarge(usize),
+    /// A signature is missing, doubled or wrong.
+    Signature(&'static str),
+    /// It is signed, and does not say what it must.
+    Form(String),
+}
+
+impl fmt::Display for Flaw {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::TooLarge(max) => write!(f, "expected a document of at most {max} bytes, found more"),
+            Self::Signature(what) => f.write_str(what),
+            Self::Form(what) => write!(f, "envelope: {what}"),
+        }
+    }
+}
+
+/// What agent and servers do with different libraries.
+pub trait Backend {
+    /// Whether this is an Ed25519 signature (RFC 8032) by `key` over `message`.
+    fn verify(&self, key: &[u8; 32], message: &[u8], signature: &[u8; 64]) -> bool;
+    /// Reads the JSON.
+    ///
+    /// # Errors
+    /// What is wrong with it.
+    fn read(&self, text: &str) -> Result<Document, String>;
+}
+
+/// What a tenant key signs: label || document. The kind is inside.
+pub fn signed_bytes(document: &[u8]) -> Vec<u8> {
+    [label::DOCUMENT.as_bytes(), document].concat()
+}
+
+/// Verifies every signature, then reads the envelope.
+///
+/// # Errors
+/// The first thing that is wrong.
+pub fn open(signed: &SignedDocument, max: usize, backend: &impl Backend) -> Result<Opened, Flaw> {
+    if signed.document.len() > max {
+        return Err(Flaw::TooLarge(max));
+    }
+    if signed.signatures.len() > MAX_SIGNATURES {
+        return Err(Flaw::Signature("expected at most 8 signatures, found more"));
+    }
+    let wrong = || Flaw::Signature("expected a signature by the tenant key, found another");
+    let message = signed_bytes(&signed.document);
+    let mut keys: Vec<[u8; 32]> = Vec::with_capacity(signed.signatures.len());
+    for signature in &signed.signatures {
+        let key = signature.key.array().ok_or_else(wrong)?;
+        if keys.contains(&key) {
+            return Err(Flaw::Signature("expected one signature of each key, found two"));
+        }
+        let bytes = signature.signature.array().ok_or_else(wrong)?;
+        if !backend.verify(&key, &message, &bytes) {
+            return Err(wrong());
+        }
+        keys.push(key);
+    }
+    let opened = read(&signed.document, keys, backend)?;
+    if opened.kind.is_signed() == opened.keys.is_empty() {
+        return Err(Flaw::Signature(match opened.keys.len() {
+            0 => "expected a signature by the tenant key, found none",
+            _ => "expected no signature on an operator's entry, found one",
+        }));
+    }
+    Ok(opened)
+}
+
+fn read(bytes: &Bytes, keys: Vec<[u8; 32]>, backend: &impl Backend) -> Result<Opened, Flaw> {
+    use sha2::{Digest, Sha256};
+    let form = |what: &str| Flaw::Form(what.to_owned());
+    let text = std::str::from_utf8(bytes).map_err(|_| form("expected UTF-8"))?;
+    let document = backend.read(text).map_err(Flaw::Form)?;
+    if document.format != FORMAT {
+        return Err(Flaw::Form(format!("expected format {FORMAT}, found {}", document.format)));
+    }
+    let kind = Kind::parse(&document.kind).ok_or_else(|| form("expected a kind that is known here"))?;
+    let scope = Scope::parse(&document.scope)
+        .ok_or_else(|| form("expected a scope like node:ID, group:NAME or additions:ID"))?;
+    if !kind.fits(&scope) {
+        return Err(Flaw::Form(format!("a {} can't be for {scope}", kind.as_str())));
+    }
+    let deployment =
+        Deployment::parse(&document.deployment).ok_or_else(|| form("expected a deployment id: a UUID"))?;
+    if !(1..=MAX_NUMBER).contains(&document.number) {
+        return Err(Flaw::Form(format!(
+            "expected a number from 1 to {MAX_NUMBER}, found {}",
+            document.number
+        )));
+    }
+    let previous = document.previous.array().ok_or_else(|| form("expected 32 bytes in previous"))?;
+    match kind {
+        Kind::Withdrawal if !document.body.is_empty() => {
+            return Err(form("expected a withdrawal without a text"));
+        }
+        Kind::Membership if !document.body.is_empty() && !is_group_name(&document.body) => {
+            return Err(form("expected the name of a group: 1 to 64 of a-z, 0-9, '-', '_' and '.'"));
+        }
+        Kind::Withdrawal
+        | Kind::Membership
+        | Kind::Policy
+        | Kind::Additions
+        | Kind::Enrollment
+        | Kind::Revocation
+        | Kind::Restoration
+        | Kind::Hold
+        | Kind::Release => {}
+    }
+    let place = Place { number: document.number, sha256: Sha256::digest(bytes).into() };
+    Ok(Opened {
+        kind,
+        scope,
+        deployment,
+        place,
+        previous,
+        created: document.created,
+        body: document.body,
+        keys,
+    })
+}
+
+/// Whether a document comes right after `head` in the sequence of this deployment.
+///
+/// # Errors
+/// What is expected in its place.
+pub fn follows(opened: &Opened, head: &Place) -> Result<(), String> {
+    if opened.place.number != head.number + 1 {
+        return Err(format!("expected number {}, found {}", head.number + 1, opened.place.number));
+    }
+    if opened.previous != head.sha256 {
+        return Err(format!(
+            "number {} is not after the document {} that is here",
+            opened.place.number, head.number
+        ));
+    }
+    Ok(())
+}
+
+/// The envelope of the document after `head`.
+pub fn next(
+    kind: Kind,
+    scope: &Scope,
+    deployment: Deployment,
+    head: &Place,
+    created: u64,
+    body: String,
+) -> Document {
+    Document {
+        format: FORMAT,
+        kind: kind.as_str().to_owned(),
+        scope: scope.to_string(),
+        deployment: deployment.to_string(),
+        number: head.number + 1,
+        previous: head.sha256.into(),
+        created,
+        body,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::wire::DocumentSignature;
+    use proptest::prelude::*;
+
+    /// A signature is right if it begins with its key.
+    struct Plain;
+
+    impl Backend for Plain {
+        fn verify(&self, key: &[u8; 32], _: &[u8], signature: &[u8; 64]) -> bool {
+            signature[..32] == key[..]
+        }
+
+        #[cfg(feature = "serde")]
+        fn read(&self, text: &str) -> Result<Document, String> {
+            serde_json::from_str(text).map_err(|e| e.to_string())
+        }
+
+        #[cfg(not(feature = "serde"))]
+        fn read(&self, _: &str) -> Result<Document, String> {
+            Err("no JSON here".into())
+        }
+    }
+
+    fn by(key: u8) -> DocumentSignature {
+        DocumentSignature { key: vec![key; 32].into(), signature: vec![key; 64].into() }
+    }
+
+    #[test]
+    fn a_scope_has_one_text() {
+        let id = NodeId([7; 16]);
+        for scope in [
+            Scope::Node(id),
+            Scope::Group("web-1.a_b".into()),
+            Scope::Additions(id),
+            Scope::Membership(id),
+            Scope::Enrollment(id),
+            Scope::Revocation(id),
+            Scope::Hold(id),
+        ] {
+            assert_eq!(Scope::parse(&scope.to_string()), Some(scope));
+        }
+        let upper = format!("node:{}", id.to_string().replace("07", "0A"));
+        let long = format!("group:{}", "a".repeat(MAX_GROUP + 1));
+        for text in
+            ["", "group", "group:", "group:Web", "group:a b", "group:a:b", "nodes:x", "node:7", &upper, &long]
+        {
+            assert_eq!(Scope::parse(text), None, "{text}");
+        }
+    }
+
+    #[cfg(feature = "serde")]
+    mod envelopes {
+        use super::*;
+
+        fn document(change: impl FnOnce(&mut Document)) -> Bytes {
+            let scope = Scope::Group("web".into());
+            let mut document =
+                next(Kind::Policy, &scope, Deployment([5; 16]), &Place::default(), 1, "format = 1".into());
+            change(&mut document);
+            serde_json::to_vec(&document).unwrap().into()
+        }
+
+        fn opened(document: Bytes, signatures: Vec<DocumentSignature>) -> Result<Opened, Flaw> {
+            open(&SignedDocument { document, signatures }, 4096, &Plain)
+        }
+
+        #[test]
+        fn signatures_are_one_to_eight_of_different_keys_and_all_right() {
+            let signed = |keys: Vec<DocumentSignature>| opened(document(|_| ()), keys);
+            let one = signed(vec![by(1)]).unwrap();
+            assert!(one.is_by(&[1; 32]) && !one.is_by(&[2; 32]));
+            assert_eq!(signed((0..8).map(by).collect()).unwrap().keys.len(), 8);
+            let wrong = DocumentSignature { signature: vec![9; 64].into(), ..by(2) };
+            let short = DocumentSignature { key: vec![2; 31].into(), ..by(2) };
+            for bad in
+                [vec![], (0..9).map(by).collect(), vec![by(1), by(1)], vec![by(1), wrong], vec![by(1), short]]
+            {
+                assert!(matches!(signed(bad), Err(Flaw::Signature(_))));
+            }
+        }
+
+        #[test]
+        fn an_operators_entry_has_none() {
+            let revocation = || {
+                document(|d| {
+                    (d.kind, d.scope) = ("revocation".into(), Scope::Revocation(NodeId([7; 16])).to_string())
+                })
+            };
+            assert_eq!(opened(revocation(), vec![]).unwrap().kind, Kind::Revocation);
+            assert!(matches!(opened(revocation(), vec![by(1)]), Err(Flaw::Signature(_))));
+        }
+
+        #[test]
+        fn what_an_envelope_says_has_to_fit() {
+            let id = NodeId([7; 16]);
+            type Change = fn(&mut Document);
+            let changes: [Change; 10] = [
+                |d| d.format = 2,
+                |d| d.kind = "poem".into(),
+                |d| d.kind = "enrollment".into(),
+                |d| d.kind = "withdrawal".into(),
+                |d| d.scope = "group:Web".into(),
+                |d| d.deployment = "x".into(),
+                |d| d.number = 0,
+                |d| d.number = u64::MAX,
+                |d| d.previous = vec![0; 31].into(),
+                |d| (d.kind, d.scope) = ("membership".into(), Scope::Membership(NodeId([7; 16])).to_string()),
+            ];
+            for (index, change) in changes.into_iter().enumerate() {
+                let flaw = opened(document(change), vec![by(1)]).unwrap_err();
+                assert!(matches!(flaw, Flaw::Form(_)), "{index}: {flaw}");
+            }
+            for group in ["", "web"] {
+                let member = document(|d| {
+                    (d.kind, d.scope, d.body) =
+                        ("membership".into(), Scope::Membership(id).to_string(), group.into());
+                });
+                assert_eq!(opened(member, vec![by(1)]).unwrap().body, group);
+            }
+            assert_eq!(opened(vec![b' '; 4097].into(), vec![by(1)]), Err(Flaw::TooLarge(4096)));
+        }
+
+        #[test]
+        fn one_comes_after_the_other() {
+            let first = opened(document(|_| ()), vec![by(1)]).unwrap();
+            follows(&first, &Place::default()).unwrap();
+            assert!(follows(&first, &first.place).is_err(), "not twice");
+            let second = |previous: [u8; 32]| {
+                opened(document(|d| (d.number, d.previous) = (2, previous.into())), vec![by(1)]).unwrap()
+            };
+            follows(&second(first.place.sha256), &first.place).unwrap();
+            assert!(follows(&second([1; 32]), &first.place).is_err(), "another one before it");
+            assert!(follows(&second(first.place.sha256), &Place::default()).is_err(), "one is missing");
+        }
+
+        proptest! {
+            #[test]
+            fn any_bytes_are_refused_and_any_body_survives(bytes: Vec<u8>, body in ".{0,200}") {
+                prop_assert!(opened(bytes.into(), vec![by(1)]).is_err());
+                let kept = opened(document(|d| d.body = body.clone()), vec![by(1)]).unwrap();
+                prop_assert_eq!(kept.body, body);
+            }
+        }
+    }
+}

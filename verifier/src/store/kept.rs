@@ -1,0 +1,223 @@
+//! The state file: how far the database had come when this server last answered.
+//!
+//! It is beside the release key and not in the database. A backup of the database that is put back, and one that somebody changed
+//! beside the server, is not what it says. Whoever holds the database and this file can put back both.
+
+use halfkey_protocol::Bytes;
+use halfkey_protocol::document::{Deployment, Place};
+use halfkey_protocol::wire::operator::Head;
+use serde::{Deserialize, Serialize};
+use std::fs::{self, File, OpenOptions};
+use std::io::{self, Write as _};
+use std::os::unix::fs::OpenOptionsExt as _;
+use std::path::{Path, PathBuf};
+
+/// Its name in the state folder.
+pub const FILE: &str = "sequence.state";
+
+/// What it says.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Text {
+    /// 1
+    format: u32,
+    /// Whose.
+    deployment: String,
+    /// The newest document.
+    newest: Head,
+    /// The one that is being written. After a power cut it is there or it is not.
+    next: Option<Head>,
+    /// Entries of the audit trail, at least.
+    audit: u64,
+    /// Epoch of the notices of revocation. None are given yet.
+    epoch: u64,
+}
+
+/// The file, as this process knows it.
+pub struct Kept {
+    path: PathBuf,
+    text: Text,
+}
+
+impl Kept {
+    /// Makes the file of a new deployment, or of a database that is accepted as it is.
+    ///
+    /// # Errors
+    /// When it can't be written.
+    pub fn create(path: &Path, deployment: Deployment, newest: &Place, audit: u64) -> io::Result<Self> {
+        let text = Text {
+            format: 1,
+            deployment: deployment.to_string(),
+            newest: head(newest),
+            next: None,
+            audit,
+            epoch: 0,
+        };
+        let kept = Self { path: path.to_owned(), text };
+        kept.write()?;
+        Ok(kept)
+    }
+
+    /// Reads it.
+    ///
+    /// # Errors
+    /// When it is not there, or damaged, for people.
+    pub fn load(path: &Path) -> Result<Self, String> {
+        let bytes = fs::read(path).map_err(|e| format!("{}: {e}", path.display()))?;
+        let text: Text =
+            serde_json::from_slice(&bytes).map_err(|e| format!("{} is damaged: {e}", path.display()))?;
+        if text.format != 1 {
+            return Err(format!("{}: expected format 1, found {}", path.display(), text.format));
+        }
+        Ok(Self { path: path.to_owned(), text })
+    }
+
+    /// Whether a database is what it says.
+    ///
+    /// # Errors
+    /// What is not, for people.
+    pub fn check(&self, deployment: Deployment, found: &Place, audit: u64) -> Result<(), String> {
+        let Text { newest, next, .. } = &self.text;
+        if self.text.deployment != deployment.to_string() {
+            return Err(format!(
+                "the state file is of deployment {}, this is {deployment}",
+                self.text.deployment
+            ));
+        }
+        let found_head = head(found);
+        if found_head != *newest && Some(&found_head) != next.as_ref() {
+            return Err(if found.number < newest.number {
+                format!(
+                    "its newest document is number {}, and this server has already answered with number {}",
+                    found.number, newest.number
+                )
+            } else {
+                format!(
+                    "it has a document {} that this server did not take; the newest that it took is {}",
+                    found.number, newest.number
+                )
+            });
+        }
+        if audit < self.text.audit {
+            return Err(format!(
+                "its audit trail has {audit} entries, and this server has already written {}",
+                self.text.audit
+            ));
+        }
+        Ok(())
+    }
+
+    /// A document is about to be committed.
+    ///
+    /// # Errors
+    /// When the file can't be written.
+    pub fn intend(&mut self, place: &Place) -> io::Result<()> {
+        self.change(|text| text.next = Some(head(place)))
+    }
+
+    /// The database ends there now.
+    ///
+    /// # Errors
+    /// When the file can't be written.
+    pub fn settle(&mut self, newest: &Place, audit: u64) -> io::Result<()> {
+        self.change(|text| {
+            text.newest = head(newest);
+            text.next = None;
+            text.audit = text.audit.max(audit);
+        })
+    }
+
+    /// The audit trail has grown. A document that was being written when the power failed is there, or it never will be.
+    ///
+    /// # Errors
+    /// When the file can't be written.
+    pub fn grown(&mut self, newest: &Place, audit: u64) -> io::Result<()> {
+        if audit <= self.text.audit && self.text.next.is_none() {
+            return Ok(());
+        }
+        self.settle(newest, audit)
+    }
+
+    /// What it says, for people.
+    pub fn summary(&self) -> String {
+        format!("document {}, {} audit entries", self.text.newest.number, self.text.audit)
+    }
+
+    /// What is not on the disk is not remembered either.
+    fn change(&mut self, change: impl FnOnce(&mut Text)) -> io::Result<()> {
+        let before = self.text.clone();
+        change(&mut self.text);
+        self.write().inspect_err(|_| self.text = before)
+    }
+
+    /// Whole or not at all, and durable.
+    fn write(&self) -> io::Result<()> {
+        let json = serde_json::to_vec_pretty(&self.text).map_err(io::Error::other)?;
+        let temporary = self.path.with_extension("new");
+        let mut file =
+            OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(&temporary)?;
+        file.write_all(&json)?;
+        file.sync_all()?;
+        fs::rename(&temporary, &self.path)?;
+        let folder = self.path.parent().unwrap_or(Path::new("."));
+        File::open(folder)?.sync_all()
+    }
+}
+
+fn head(place: &Place) -> Head {
+    Head { number: place.number, sha256: Bytes::from(place.sha256) }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const HERE: Deployment = Deployment([5; 16]);
+
+    fn at(number: u64) -> Place {
+        Place { number, sha256: [number as u8; 32] }
+    }
+
+    fn file() -> (tempfile::TempDir, Kept) {
+        let dir = tempfile::tempdir().unwrap();
+        let kept = Kept::create(&dir.path().join(FILE), HERE, &at(2), 10).unwrap();
+        (dir, kept)
+    }
+
+    /// Each moment at which the power can fail while document 3 is written.
+    #[test]
+    fn a_power_cut_at_any_moment_leaves_a_database_that_is_served() {
+        let (_dir, mut kept) = file();
+        let after = |kept: &Kept, databases: &[u64]| {
+            let again = Kept::load(&kept.path).unwrap();
+            for number in 1..=4 {
+                let served = again.check(HERE, &at(number), 10).is_ok();
+                assert_eq!(served, databases.contains(&number), "{number}");
+            }
+        };
+        after(&kept, &[2]);
+        kept.intend(&at(3)).unwrap();
+        after(&kept, &[2, 3]);
+        // The commit failed, and another document takes the place.
+        kept.intend(&Place { number: 3, sha256: [9; 32] }).unwrap();
+        after(&kept, &[2]);
+        kept.intend(&at(3)).unwrap();
+        kept.settle(&at(3), 12).unwrap();
+        assert!(Kept::load(&kept.path).unwrap().check(HERE, &at(3), 11).is_err(), "the trail was longer");
+        assert!(Kept::load(&kept.path).unwrap().check(HERE, &at(2), 12).is_err());
+        assert!(Kept::load(&kept.path).unwrap().check(HERE, &at(3), 12).is_ok());
+        assert!(Kept::load(&kept.path).unwrap().check(Deployment([6; 16]), &at(3), 12).is_err());
+    }
+
+    #[test]
+    fn the_trail_only_grows_and_damage_is_no_empty_file() {
+        let (_dir, mut kept) = file();
+        kept.grown(&at(2), 15).unwrap();
+        kept.grown(&at(2), 11).unwrap();
+        assert!(Kept::load(&kept.path).unwrap().check(HERE, &at(2), 14).is_err());
+        fs::write(&kept.path, "").unwrap();
+        assert!(Kept::load(&kept.path).err().unwrap().contains("damaged"));
+        fs::remove_file(&kept.path).unwrap();
+        assert!(Kept::load(&kept.path).is_err());
+    }
+}

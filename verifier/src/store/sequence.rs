@@ -1,0 +1,289 @@
+//! What the sequence of documents says, whatever the rows beside it say.
+//!
+//! The documents name each other by their hashes, from the newest back to the first. At the start they are read once and
+//! checked; from then on it is known which document of each scope is the newest. A row that goes by another one is damage.
+
+use super::kept::Kept;
+use super::{Node, PolicyRef, Result as StoreResult, StoreError};
+use halfkey_evidence::document;
+use halfkey_protocol::document::{Deployment, Kind, Opened, Place, Scope};
+use halfkey_protocol::wire::SignedDocument;
+use halfkey_protocol::wire::operator::Held;
+use halfkey_protocol::{NodeId, Reason};
+use std::collections::HashMap;
+use std::path::{Path, PathBuf};
+
+/// The sequence, without its documents.
+#[derive(Default)]
+pub struct Index {
+    /// By number, from 1.
+    hashes: Vec<[u8; 32]>,
+    /// Number of the newest document of a scope by a tenant key; by no key if it is an operator's.
+    newest: HashMap<(String, [u8; 32]), u64>,
+    /// Nodes whose newest entry is a revocation, and why.
+    revoked: HashMap<NodeId, String>,
+    /// Nodes that are held, by whom and why.
+    held: HashMap<NodeId, Held>,
+}
+
+impl Index {
+    /// Where it ends.
+    pub fn head(&self) -> Place {
+        Place { number: self.hashes.len() as u64, sha256: self.hashes.last().copied().unwrap_or_default() }
+    }
+
+    /// The next document, as it is stored.
+    ///
+    /// # Errors
+    /// When it is not the next of this deployment.
+    pub fn read(&mut self, signed: &SignedDocument, deployment: Deployment) -> Result<(), String> {
+        let at = self.hashes.len() + 1;
+        let opened = document::open(signed).map_err(|flaw| format!("document {at}: {flaw}"))?;
+        if opened.deployment != deployment {
+            return Err(format!(
+                "document {at} is for deployment {}, this is {deployment}",
+                opened.deployment
+            ));
+        }
+        halfkey_protocol::document::follows(&opened, &self.head())
+            .map_err(|why| format!("document {at}: {why}"))?;
+        self.push(&opened);
+        Ok(())
+    }
+
+    /// The next document, which was checked.
+    pub fn push(&mut self, opened: &Opened) {
+        self.hashes.push(opened.place.sha256);
+        let scope = opened.scope.to_string();
+        let (by, because) = opened.body.split_once(": ").unwrap_or(("", &opened.body));
+        match (&opened.scope, opened.kind) {
+            (Scope::Revocation(node), Kind::Revocation) => {
+                self.revoked.insert(*node, because.to_owned());
+            }
+            (Scope::Revocation(node), _) => {
+                self.revoked.remove(node);
+            }
+            (Scope::Hold(node), Kind::Hold) => {
+                self.held.insert(*node, Held { by: by.to_owned(), because: because.to_owned() });
+            }
+            (Scope::Hold(node), _) => {
+                self.held.remove(node);
+            }
+            (
+                Scope::Node(_)
+                | Scope::Group(_)
+                | Scope::Additions(_)
+                | Scope::Membership(_)
+                | Scope::Enrollment(_),
+                _,
+            ) => {}
+        }
+        for key in &opened.keys {
+            self.newest.insert((scope.clone(), *key), opened.place.number);
+        }
+    }
+
+    /// Whether the newest entry of an operator says so.
+    pub fn is_revoked(&self, node: NodeId) -> bool {
+        self.revoked.contains_key(&node)
+    }
+
+    /// The same of a hold.
+    pub fn is_held(&self, node: NodeId) -> bool {
+        self.held.contains_key(&node)
+    }
+
+    /// Compares what rows say of a node with the documents. What differs is noted at the node, and it is revoked if a document
+    /// says so.
+    pub fn check(&self, node: &mut Node) {
+        if node.revoked.is_none() {
+            node.revoked = self.revoked.get(&node.id).cloned();
+        }
+        if node.held.is_none() {
+            node.held = self.held.get(&node.id).cloned();
+        }
+        let enrollments = [&node.current, &node.open].into_iter().flatten();
+        let unknown = enrollments.map(|enrollment| &enrollment.document).find(|place| !self.has(place));
+        if let Some(place) = unknown {
+            node.damage = Some(format!(
+                "the enrollment goes by a document {} that is not of the sequence",
+                place.number
+            ));
+        }
+        let Some(enrollment) = node.current.as_ref().or(node.open.as_ref()) else { return };
+        let Ok(key) = <[u8; 32]>::try_from(enrollment.signed.tenant_key()) else { return };
+        let governing = &node.governing;
+        let own = governing.policy.as_ref().filter(|policy| policy.scope.starts_with("node:"));
+        let own = own.or(governing.withdrawn.as_ref());
+        let mut slots = vec![
+            (Scope::Node(node.id).to_string(), own),
+            (
+                Scope::Additions(node.id).to_string(),
+                governing.additions.as_ref().or(governing.without_additions.as_ref()),
+            ),
+            (Scope::Membership(node.id).to_string(), governing.membership.as_ref()),
+        ];
+        if let Some(group) = governing.policy.as_ref().filter(|policy| policy.scope.starts_with("group:")) {
+            slots.push((group.scope.clone(), Some(group)));
+        }
+        for (scope, row) in slots {
+            let expected = self.newest.get(&(scope.clone(), key)).copied().unwrap_or(0);
+            if let Some(why) = self.differs(expected, row) {
+                node.damage = Some(format!("{scope}: {why}"));
+            }
+        }
+    }
+
+    /// A document of another key may be newer: that it does not count for this node is said later.
+    fn differs(&self, expected: u64, row: Option<&PolicyRef>) -> Option<String> {
+        let found = row.map_or(0, |row| row.version);
+        if found < expected {
+            return Some(format!("the database goes by document {found}, and {expected} is newer"));
+        }
+        let row = row?;
+        let place = Place { number: row.version, sha256: row.sha256 };
+        (!self.has(&place)).then(|| format!("document {found} is not of the sequence"))
+    }
+
+    fn has(&self, place: &Place) -> bool {
+        let index = usize::try_from(place.number).ok().and_then(|number| number.checked_sub(1));
+        index.and_then(|index| self.hashes.get(index)) == Some(&place.sha256)
+    }
+}
+
+/// The sequence of a database, and whether it is what this server has answered before.
+pub struct Sequence {
+    deployment: Deployment,
+    index: Index,
+    file: Option<PathBuf>,
+    kept: Option<Kept>,
+    /// Why nothing is served.
+    trouble: Option<String>,
+    /// The state file that did not fit.
+    seen: Option<Vec<u8>>,
+}
+
+impl Sequence {
+    /// Of a database whose documents were read, up to the one that is wrong.
+    pub fn open(
+        deployment: Deployment,
+        index: Index,
+        wrong: Option<String>,
+        file: Option<&Path>,
+        audit: u64,
+    ) -> Self {
+        let mut opened = Self {
+            deployment,
+            index,
+            file: file.map(Path::to_owned),
+            kept: None,
+            trouble: wrong,
+            seen: None,
+        };
+        if opened.trouble.is_none() {
+            opened.trouble = opened.compare(audit).err();
+        }
+        if opened.trouble.is_some() {
+            opened.seen = file.and_then(|file| std::fs::read(file).ok());
+        }
+        opened
+    }
+
+    fn compare(&mut self, audit: u64) -> Result<(), String> {
+        let Some(file) = &self.file else { return Ok(()) };
+        let kept = Kept::load(file)?;
+        kept.check(self.deployment, &self.index.head(), audit)?;
+        // Not written here: a command beside the server reads it too.
+        self.kept = Some(kept);
+        Ok(())
+    }
+
+    /// Whose.
+    pub fn deployment(&self) -> Deployment {
+        self.deployment
+    }
+
+    /// What the documents say.
+    pub fn index(&self) -> &Index {
+        &self.index
+    }
+
+    /// Nothing is served.
+    pub fn in_trouble(&self) -> bool {
+        self.trouble.is_some()
+    }
+
+    /// Reads everything again if the state file was written since it did not fit.
+    ///
+    /// # Errors
+    /// Those of `read`.
+    pub fn accepted_since(
+        &mut self,
+        read: impl FnOnce(Deployment, Option<&Path>) -> StoreResult<Self>,
+    ) -> StoreResult<Option<Self>> {
+        let Some(file) = &self.file else { return Ok(None) };
+        let seen = std::fs::read(file).ok();
+        if seen == self.seen {
+            return Ok(None);
+        }
+        self.seen = seen;
+        let again = read(self.deployment, Some(file))?;
+        Ok(Some(again))
+    }
+
+    /// Whether a database that ends there is the one that this server has answered with.
+    ///
+    /// # Errors
+    /// `RolledBack`.
+    pub fn require(&self, found: &Place, audit: u64) -> StoreResult<()> {
+        let here = self.index.head();
+        let why = match (&self.trouble, &self.kept) {
+            (Some(why), _) => why.clone(),
+            (None, _) if *found != here => {
+                format!(
+                    "it was changed beside this server: document {} is its newest, not {}",
+                    found.number, here.number
+                )
+            }
+            (None, Some(kept)) => match kept.check(self.deployment, found, audit) {
+                Ok(()) => return Ok(()),
+                Err(why) => why,
+            },
+            (None, None) => return Ok(()),
+        };
+        Err(StoreError::Refused(Reason::RolledBack, format!("{why}\nhint: {HINT}")))
+    }
+
+    /// A document is about to be committed.
+    ///
+    /// # Errors
+    /// When that can't be written down.
+    pub fn intend(&mut self, place: &Place) -> StoreResult<()> {
+        self.kept.as_mut().map_or(Ok(()), |kept| kept.intend(place)).map_err(unwritten)
+    }
+
+    /// It was.
+    ///
+    /// # Errors
+    /// When that can't be written down. It will be accepted all the same, but what was before it as well.
+    pub fn committed(&mut self, opened: &Opened, audit: u64) -> StoreResult<()> {
+        self.index.push(opened);
+        self.kept.as_mut().map_or(Ok(()), |kept| kept.settle(&opened.place, audit)).map_err(unwritten)
+    }
+
+    /// The audit trail has grown. For the server alone: it is the one that writes.
+    ///
+    /// # Errors
+    /// When that can't be written down.
+    pub fn grown(&mut self, audit: u64) -> StoreResult<()> {
+        let head = self.index.head();
+        self.kept.as_mut().map_or(Ok(()), |kept| kept.grown(&head, audit)).map_err(unwritten)
+    }
+}
+
+/// What to do about a database that is older than the state file.
+pub const HINT: &str = "if the database was restored from a backup on purpose, stop the server and run `halfkey-verifier accept-rollback`; else find out who changed it";
+
+fn unwritten(e: std::io::Error) -> StoreError {
+    StoreError::Unavailable(format!("the state file can't be written: {e}"))
+}

@@ -1,0 +1,307 @@
+//! What was put back: in rows, in the database, with and without the state file.
+#![allow(clippy::unwrap_used, reason = "a test ends where it fails")]
+
+mod common;
+
+use common::node::{Line, Node, said};
+use common::software::Software;
+use common::{Server, command, get, output, path, post, refused};
+use halfkey_protocol::Reason;
+use halfkey_protocol::wire::operator::{AuditList, Because, NodeRecord};
+use halfkey_protocol::wire::policies::{NodePolicy, PolicyRecord};
+use rusqlite::Connection;
+use std::path::{Path, PathBuf};
+
+async fn enrolled(server: &Server) -> Node {
+    let node = Node::new();
+    node.register(&server.anybody()).await.unwrap();
+    node.enroll(&server.anybody(), &server.operator(), &node.id.to_string()).await;
+    node
+}
+
+fn lax() -> String {
+    Software::default().policy("lax")
+}
+
+/// Does not allow what the node boots.
+fn strict() -> String {
+    Software::version("6.1.0-56").policy("strict")
+}
+
+async fn revoke(server: &Server, node: &Node, what: &str) {
+    let body = Because { because: "stolen".into() };
+    let _: NodeRecord = post(&server.operator(), &path(node.id, what), &body).await.unwrap();
+}
+
+/// The database of a server that does not run, with everything in one file.
+fn backup(server: &mut Server) -> PathBuf {
+    assert_eq!(server.stop(), Some(0));
+    let copy = server.dir.path().join("backup.db");
+    std::fs::copy(server.state().join("halfkey.db"), &copy).unwrap();
+    server.serve();
+    copy
+}
+
+fn put_back(server: &mut Server, copy: &Path) {
+    server.stop();
+    let path = server.state().join("halfkey.db");
+    for ending in ["-wal", "-shm"] {
+        let _ = std::fs::remove_file(path.with_extension(format!("db{ending}")));
+    }
+    std::fs::copy(copy, path).unwrap();
+}
+
+/// While the server runs, and again after it has started anew.
+async fn both(server: &mut Server, change: impl Fn(&Connection), check: impl AsyncFn(&Server)) {
+    change(&server.database());
+    check(server).await;
+    server.stop();
+    server.serve();
+    check(server).await;
+}
+
+#[tokio::test]
+async fn an_older_policy_put_back_by_sql_is_not_judged_by() {
+    let mut server = Server::start();
+    let node = enrolled(&server).await;
+    let scope = format!("node:{}", node.id);
+    node.apply(&server.operator(), &scope, &lax()).await.unwrap();
+    assert_eq!(said(&node.boot(&server.anybody()).await), "released");
+    node.apply(&server.operator(), &scope, &strict()).await.unwrap();
+    assert_eq!(said(&node.boot(&server.anybody()).await), "denied policy_mismatch");
+    // The view of the policies alone: the newer one is missed.
+    let newest = "version = (SELECT max(version) FROM policies)";
+    let forget = |database: &Connection| {
+        database.execute(&format!("DELETE FROM policies WHERE {newest}"), []).unwrap();
+    };
+    forget(&server.database());
+    for _ in 0..2 {
+        let verdict = node.boot(&server.anybody()).await;
+        assert_eq!(said(&verdict), "pending no_policy");
+        assert!(verdict.message.contains("is newer"), "{verdict:?}");
+        server.stop();
+        server.serve();
+    }
+    // The document itself as well.
+    server
+        .database()
+        .execute("DELETE FROM documents WHERE number = (SELECT max(number) FROM documents)", [])
+        .unwrap();
+    for _ in 0..2 {
+        let problem = node.begin(&server.anybody(), "boot").await.err().unwrap();
+        assert_eq!(problem.code, "rolled_back");
+        assert!(problem.hint.unwrap().contains("accept-rollback"));
+        server.stop();
+        server.serve();
+    }
+}
+
+#[tokio::test]
+async fn a_group_is_what_the_tenant_signed_last() {
+    let mut server = Server::start();
+    let node = enrolled(&server).await;
+    node.apply(&server.operator(), "group:lax", &lax()).await.unwrap();
+    node.apply(&server.operator(), "group:strict", &strict()).await.unwrap();
+    node.group(&server.operator(), Some("lax")).await.unwrap();
+    assert_eq!(said(&node.boot(&server.anybody()).await), "released");
+    let earlier = Line::at(&server.operator()).await.head.number;
+    node.group(&server.operator(), Some("strict")).await.unwrap();
+    assert_eq!(said(&node.boot(&server.anybody()).await), "denied policy_mismatch");
+
+    let check = async |server: &Server| {
+        let verdict = node.boot(&server.anybody()).await;
+        assert_eq!(said(&verdict), "pending no_policy", "{verdict:?}");
+    };
+    // Another name in the row; the earlier membership with it; none at all.
+    let name = |database: &Connection| {
+        database.execute("UPDATE nodes SET group_name = 'lax'", []).unwrap();
+    };
+    both(&mut server, name, check).await;
+    let whole = |database: &Connection| {
+        let set = format!("UPDATE nodes SET group_name = 'lax', group_number = {earlier}");
+        database.execute(&set, []).unwrap();
+    };
+    both(&mut server, whole, check).await;
+    let none = |database: &Connection| {
+        database.execute("UPDATE nodes SET group_name = 'lax', group_number = NULL", []).unwrap();
+    };
+    both(&mut server, none, check).await;
+    // The tenant's word mends it.
+    node.group(&server.operator(), Some("lax")).await.unwrap();
+    assert_eq!(said(&node.boot(&server.anybody()).await), "released");
+    let governed: NodePolicy = get(&server.operator(), &path(node.id, "/policy")).await.unwrap();
+    assert!(governed.group.as_deref() == Some("lax") && governed.membership.is_some());
+}
+
+#[tokio::test]
+async fn a_revocation_is_not_taken_back_by_a_row() {
+    let mut server = Server::start();
+    let node = enrolled(&server).await;
+    node.allow(&server.operator()).await;
+    revoke(&server, &node, "/revoke").await;
+    let check = async |server: &Server| {
+        assert_eq!(said(&node.boot(&server.anybody()).await), "denied revoked");
+    };
+    let forget = |database: &Connection| {
+        database.execute("UPDATE nodes SET revoked_because = NULL", []).unwrap();
+    };
+    both(&mut server, forget, check).await;
+    // An entry that this server did not make, with its right place: only the state file tells.
+    let forge = |database: &Connection| {
+        let (number, sha256): (i64, Vec<u8>) = database
+            .query_row("SELECT number, sha256 FROM documents ORDER BY number DESC LIMIT 1", [], |row| {
+                Ok((row.get(0)?, row.get(1)?))
+            })
+            .unwrap();
+        let last: Vec<u8> = database
+            .query_row("SELECT document FROM documents WHERE number = ?1", [number], |row| row.get(0))
+            .unwrap();
+        let mut forged: serde_json::Value = serde_json::from_slice(&last).unwrap();
+        forged["kind"] = "restoration".into();
+        forged["number"] = (number + 1).into();
+        forged["previous"] = serde_json::to_value(halfkey_protocol::Bytes(sha256)).unwrap();
+        let forged = serde_json::to_vec(&forged).unwrap();
+        let hash = aws_lc_rs::digest::digest(&aws_lc_rs::digest::SHA256, &forged).as_ref().to_vec();
+        database
+            .execute(
+                "INSERT INTO documents SELECT ?1, scope, ?2, handed_in_at, handed_in_by, signatures, ?3
+                 FROM documents WHERE number = ?4",
+                rusqlite::params![number + 1, hash, forged, number],
+            )
+            .unwrap();
+    };
+    forge(&server.database());
+    for _ in 0..2 {
+        assert_eq!(refused(node.begin(&server.anybody(), "boot").await), Reason::RolledBack);
+        server.stop();
+        server.serve();
+    }
+    server
+        .database()
+        .execute("DELETE FROM documents WHERE number = (SELECT max(number) FROM documents)", [])
+        .unwrap();
+    server.stop();
+    server.serve();
+    revoke(&server, &node, "/restore").await;
+    assert_eq!(said(&node.boot(&server.anybody()).await), "released");
+}
+
+#[tokio::test]
+async fn a_database_that_was_put_back_serves_nothing_until_it_is_accepted() {
+    let mut server = Server::start();
+    let node = enrolled(&server).await;
+    node.allow(&server.operator()).await;
+    let copy = backup(&mut server);
+    revoke(&server, &node, "/revoke").await;
+    assert_eq!(said(&node.boot(&server.anybody()).await), "denied revoked");
+    put_back(&mut server, &copy);
+    server.serve();
+    let refusal = |problem: halfkey_protocol::wire::Problem| {
+        assert_eq!(problem.code, "rolled_back", "{problem:?}");
+        assert!(problem.message.contains("already answered"), "{problem:?}");
+    };
+    refusal(node.begin(&server.anybody(), "boot").await.err().unwrap());
+    refusal(node.begin(&server.anybody(), "enroll").await.err().unwrap());
+    let scope = format!("node:{}", node.id);
+    refusal(node.apply(&server.operator(), &scope, &lax()).await.err().unwrap());
+    refusal(node.group(&server.operator(), Some("web")).await.err().unwrap());
+    // Looking is allowed.
+    let _: NodeRecord = get(&server.operator(), &path(node.id, "")).await.unwrap();
+    let _: PolicyRecord = get(&server.operator(), &format!("/v1/operator/policies/{scope}")).await.unwrap();
+    assert!(server.log().contains("nothing is enrolled or unlocked"), "{}", server.log());
+
+    // Also while it runs: it looks at the file again.
+    let state = server.state().to_str().unwrap().to_owned();
+    let accepted = output(&["accept-rollback", "--state", &state]);
+    assert!(accepted.status.success(), "{accepted:?}");
+    assert!(
+        String::from_utf8_lossy(&accepted.stderr).contains("already answered with number 3"),
+        "{accepted:?}"
+    );
+    assert_eq!(
+        said(&node.boot(&server.anybody()).await),
+        "released",
+        "the revocation is lost: that is what was accepted"
+    );
+    let trail: AuditList = get(&server.operator(), "/v1/operator/audit?after=0").await.unwrap();
+    assert!(trail.entries.iter().any(|entry| entry.action == "accept_rollback"), "{trail:?}");
+    let again = output(&["accept-rollback", "--state", &state]);
+    assert!(String::from_utf8_lossy(&again.stderr).contains("nothing to accept"), "{again:?}");
+    server.stop();
+    server.serve();
+    assert_eq!(said(&node.boot(&server.anybody()).await), "released");
+}
+
+/// A shorter audit trail tells of a database without a newer document.
+#[tokio::test]
+async fn lost_verdicts_are_noticed() {
+    let mut server = Server::start();
+    let node = enrolled(&server).await;
+    node.allow(&server.operator()).await;
+    let copy = backup(&mut server);
+    assert_eq!(said(&node.boot(&server.anybody()).await), "released");
+    put_back(&mut server, &copy);
+    server.serve();
+    let problem = node.begin(&server.anybody(), "boot").await.err().unwrap();
+    assert!(problem.code == "rolled_back" && problem.message.contains("audit trail"), "{problem:?}");
+}
+
+/// Who holds both can put back both: the threat model says so.
+#[tokio::test]
+async fn a_state_folder_put_back_whole_is_served() {
+    let mut server = Server::start();
+    let node = enrolled(&server).await;
+    node.allow(&server.operator()).await;
+    let copy = backup(&mut server);
+    let file = server.state().join("sequence.state");
+    let kept = std::fs::read(&file).unwrap();
+    revoke(&server, &node, "/revoke").await;
+    put_back(&mut server, &copy);
+    std::fs::write(&file, kept).unwrap();
+    server.serve();
+    assert_eq!(said(&node.boot(&server.anybody()).await), "released");
+    // Without the file it is no database of this server.
+    server.stop();
+    std::fs::remove_file(&file).unwrap();
+    server.serve();
+    assert_eq!(refused(node.begin(&server.anybody(), "boot").await), Reason::RolledBack);
+    command(&["accept-rollback", "--state", server.state().to_str().unwrap()]);
+    assert_eq!(said(&node.boot(&server.anybody()).await), "released");
+}
+
+#[tokio::test]
+async fn a_kill_while_documents_are_written_locks_nobody_out() {
+    let mut server = Server::start();
+    let node = enrolled(&server).await;
+    let scope = format!("node:{}", node.id);
+    for _ in 0..5 {
+        let (operator, anybody) = (server.operator(), server.anybody());
+        let signed = node.sign_policy(&operator, &scope, &lax()).await;
+        let at = format!("/v1/operator/policies/{scope}");
+        let writing =
+            tokio::spawn(async move { post::<PolicyRecord>(&operator, &at, &signed).await.is_ok() });
+        let _ = anybody.get::<serde_json::Value>("/healthz").await;
+        server.kill();
+        let _ = writing.await;
+        server.serve();
+        node.begin(&server.anybody(), "boot").await.unwrap();
+    }
+}
+
+#[tokio::test]
+async fn a_policy_of_another_deployment_is_none() {
+    let (server, other) = (Server::start(), Server::start());
+    let node = enrolled(&server).await;
+    node.register(&other.anybody()).await.unwrap();
+    node.enroll(&other.anybody(), &other.operator(), &node.id.to_string()).await;
+    let scope = format!("node:{}", node.id);
+    let signed = node.sign_policy(&server.operator(), &scope, &lax()).await;
+    assert_eq!(Line::at(&other.operator()).await.head.number, 1, "the place would be right");
+    let there =
+        post::<PolicyRecord>(&other.operator(), &format!("/v1/operator/policies/{scope}"), &signed).await;
+    let problem = there.unwrap_err();
+    assert_eq!(problem.code, "deployment");
+    assert!(problem.hint.unwrap().contains("halfkey login"));
+    let _: PolicyRecord =
+        post(&server.operator(), &format!("/v1/operator/policies/{scope}"), &signed).await.unwrap();
+}
