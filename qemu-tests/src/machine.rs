@@ -290,9 +290,12 @@ impl Boot {
     /// # Errors
     /// If there is no shell that answers.
     pub fn ask_shell(&mut self, line: Line, script: &str) -> Result<String> {
-        self.line(line).send(format!("echo ANSWER-$((6*7)) $({script})\n").as_bytes())?;
+        self.line(line).send(format!("echo ANSWER-$((6*7)) $({script}) END\n").as_bytes())?;
         self.line(line).expect(&["ANSWER-42 "], MOMENT)?;
-        Ok(crate::wire::plain(&self.line(line).rest_of_line(MOMENT)?))
+        let answer = crate::wire::plain(&self.line(line).rest_of_line(MOMENT)?);
+        let answer =
+            answer.strip_suffix("END").context(format_args!("{}: a cut answer: {answer}", self.name))?;
+        Ok(answer.trim().to_owned())
     }
 
     fn line(&mut self, line: Line) -> &mut crate::wire::Wire {
@@ -302,14 +305,13 @@ impl Boot {
         }
     }
 
-    /// Presses SysRq with each of these keys in turn, many times, at the serial console.
+    /// Presses SysRq with each of these keys in turn, so many times, at the serial console.
     ///
     /// # Errors
     /// If the machine is off already.
-    pub fn press_sysrq(&mut self, keys: &[&str]) -> Result<()> {
-        const PRESSED: usize = 40;
+    pub fn press_sysrq(&mut self, keys: &[&str], times: usize) -> Result<()> {
         const PAUSE: Duration = Duration::from_millis(100);
-        for key in keys.iter().cycle().take(PRESSED) {
+        for key in keys.iter().cycle().take(times) {
             // The break is the SysRq key; what follows within five seconds is its command.
             self.qemu.monitor.send(b"chardev-send-break serial0\n")?;
             std::thread::sleep(PAUSE);

@@ -13,7 +13,9 @@
 //! | 15 to 20 | [`updates`]: kernel updates, announced and not |
 //! | 21 to 24, 28 | [`secure_boot`]: images signed by the owner, by others, by nobody |
 //! | 25 to 27 | [`loaders`]: shim and GRUB, systemd-boot |
+//! | 29 to 31 | [`after_opening`]: a boot that fails after its volumes were opened |
 
+mod after_opening;
 mod afterwards;
 mod exits;
 mod loaders;
@@ -43,6 +45,8 @@ pub enum Group {
     Uki,
     /// The same; it is never enrolled.
     Exits,
+    /// The same, with SysRq, and a gate that can be killed.
+    Fence,
     /// The same with the previous kernel.
     Updates,
     /// Secure Boot with the owner's keys.
@@ -56,7 +60,7 @@ pub enum Group {
 impl Group {
     /// The group that takes longest first.
     pub const ALL: &[Self] =
-        &[Self::Uki, Self::Updates, Self::SecureBoot, Self::Exits, Self::Grub, Self::Entry];
+        &[Self::Uki, Self::Updates, Self::SecureBoot, Self::Fence, Self::Exits, Self::Grub, Self::Entry];
 
     const fn tells(
         self,
@@ -71,7 +75,7 @@ impl Group {
     /// How its machine boots.
     pub fn path(self) -> BootPath {
         match self {
-            Self::Uki | Self::Exits | Self::Updates => BootPath::Uki,
+            Self::Uki | Self::Exits | Self::Fence | Self::Updates => BootPath::Uki,
             Self::SecureBoot => BootPath::SignedUki,
             Self::Grub => BootPath::Grub,
             Self::Entry => BootPath::Entry,
@@ -80,6 +84,9 @@ impl Group {
 
     /// What the operator approves first.
     fn system(self, rig: &Rig) -> System {
+        if self == Self::Fence {
+            return after_opening::system(rig);
+        }
         let release = match self {
             Self::Updates | Self::SecureBoot => Release::Previous,
             _ => Release::Newest,
@@ -173,7 +180,7 @@ pub struct Scenario {
     pub run: fn(&mut World) -> Result<()>,
 }
 
-use Group::{Entry, Exits, Grub, SecureBoot, Uki, Updates};
+use Group::{Entry, Exits, Fence, Grub, SecureBoot, Uki, Updates};
 
 /// All of them.
 pub const ALL: &[Scenario] = &[
@@ -279,6 +286,24 @@ pub const ALL: &[Scenario] = &[
         "entry",
         "systemd-boot with a type 1 entry: nothing pins its initramfs, so it is not learned",
         loaders::entry,
+    ),
+    Fence.tells(
+        29,
+        "damaged",
+        "root damaged and second disk pulled after the opening: no shell over an open volume",
+        after_opening::damaged,
+    ),
+    Fence.tells(
+        30,
+        "sector-size",
+        "another sector size in the header: no shell over an open volume",
+        after_opening::sector_size,
+    ),
+    Fence.tells(
+        31,
+        "gate-killed",
+        "the gate is killed, SysRq is pressed: no shell over an open volume",
+        after_opening::gate_killed,
     ),
 ];
 
