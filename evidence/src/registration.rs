@@ -47,6 +47,8 @@ pub fn check(register: &Register) -> Result<CheckedRegistration, Rejection> {
 pub const MAX_CERTIFICATE: usize = 16 << 10;
 /// Certificates between an EK's and a root.
 pub const MAX_CHAIN: usize = 8;
+/// All of these together, in bytes: real chains have 2 to 6 KiB, and registrations of strangers are stored.
+pub const MAX_CERTIFICATES: usize = 32 << 10;
 /// A suggested label, in bytes: the longest host name, with room.
 pub const MAX_LABEL: usize = 256;
 
@@ -55,6 +57,10 @@ fn require_sizes(register: &Register) -> Result<(), Rejection> {
     let certificates = register.ek_chain.iter().chain(&register.ek_certificate);
     if let Some(large) = certificates.map(|der| der.len()).find(|length| *length > MAX_CERTIFICATE) {
         return refuse!(TooLarge, "expected certificates of at most {MAX_CERTIFICATE} bytes, found {large}");
+    }
+    let all: usize = register.ek_chain.iter().chain(&register.ek_certificate).map(|der| der.len()).sum();
+    if all > MAX_CERTIFICATES {
+        return refuse!(TooLarge, "expected at most {MAX_CERTIFICATES} bytes of certificates, found {all}");
     }
     if register.ek_chain.len() > MAX_CHAIN {
         return refuse!(

@@ -263,6 +263,7 @@ fn tampered(rsa: &Register, p384: &Register) {
 
     refused("large certificate", Reason::TooLarge, &|r| certificate(r, &|der| der.resize(20_000, 0)));
     refused("long chain", Reason::TooLarge, &|r| r.ek_chain = vec![vec![0].into(); 9]);
+    refused("heavy chain", Reason::TooLarge, &|r| r.ek_chain = vec![vec![0; 10_000].into(); 4]);
     refused("long label", Reason::TooLarge, &|r| r.label = "x".repeat(257));
 }
 

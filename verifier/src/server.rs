@@ -297,7 +297,8 @@ async fn doors(
 ) -> Result<Vec<Door>, Failure> {
     let limits = &app.config.limits;
     let files = raise_open_files();
-    let needed = (limits.connections + limits.operator_connections + OTHER_FILES) as u64;
+    let of_operators = app.config.operator_listen.map_or(0, |_| limits.operator_connections);
+    let needed = (limits.connections + of_operators + OTHER_FILES) as u64;
     if files < needed {
         return Err(Failure::new(format!(
             "expected at least {needed} open files to be allowed, found {files}"
