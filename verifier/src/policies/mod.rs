@@ -68,7 +68,7 @@ enum Content {
 
 /// What the cache keeps.
 enum Entry {
-    Signed(std::result::Result<Signed, String>),
+    Signed(std::result::Result<Box<Signed>, String>),
     Rules(Arc<Rules>),
 }
 
@@ -199,7 +199,7 @@ impl Library {
         let opened = opened.map(|apply::Opened { mut envelope, content }| {
             // It was parsed: the text is not needed any more.
             envelope.body = String::new();
-            Signed { envelope, content }
+            Box::new(Signed { envelope, content })
         });
         let entry = Arc::new(Entry::Signed(opened));
         self.cache.keep(reference.sha256, entry.clone(), signed.document.len() + 4096);
