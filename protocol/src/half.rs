@@ -114,11 +114,13 @@ pub fn proof_digest(proof: &[u8]) -> [u8; 32] {
     Sha256::digest(proof).into()
 }
 
-/// HMAC(secret, label || node id): the answer to the credential of a registration.
-pub fn activation_proof(secret: &[u8], node: &[u8; 16]) -> [u8; 32] {
+/// HMAC(secret, label || node id || challenge): the answer to the credential of a registration, and what the node wants to see
+/// in its enrollment. Only its TPM knows the secret, so nobody else can replace the challenge.
+pub fn activation_proof(secret: &[u8], node: &[u8; 16], challenge: &[u8; 32]) -> [u8; 32] {
     let mut mac = Hmac::<Sha256>::new_from_slice(secret).expect("HMAC takes a key of any length");
     mac.update(label::ACTIVATE.as_bytes());
     mac.update(node);
+    mac.update(challenge);
     mac.finalize().into_bytes().into()
 }
 

@@ -18,7 +18,7 @@ pub const NODE_ID: &str = "halfkey v1 node id";
 /// Prefix of what the cluster key authenticates in a nonce.
 pub const NONCE: &str = "halfkey v1 nonce";
 /// Prefix of the HMAC that proves a credential was activated at registration.
-pub const ACTIVATE: &str = "halfkey v1 activate";
+pub const ACTIVATE: &str = "halfkey v2 activate";
 
 /// Event data that closes the fence ([`crate::FENCE_PCR`]) without an attested opening.
 pub const FENCE_CLOSED: &[u8] = b"halfkey v1 fence closed";

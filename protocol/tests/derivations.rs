@@ -40,7 +40,8 @@ fn identity() {
     let v = &vectors()["identity"];
     let node = NodeId::from_ek_name(&hex(&v["ek_name"]));
     assert_eq!(node.to_string(), v["node_id"].as_str().unwrap());
-    let proof = activation_proof(&hex(&v["activation_secret"]), &node.0);
+    let challenge = hex(&v["activation_challenge"]).try_into().unwrap();
+    let proof = activation_proof(&hex(&v["activation_secret"]), &node.0, &challenge);
     assert_eq!(proof.to_vec(), hex(&v["activation_proof"]));
 }
 

@@ -82,6 +82,11 @@ impl Loopback {
         Ok(path)
     }
 
+    /// Where the agent keeps the challenge of an enrollment that is not done.
+    pub fn challenge(&self, node: &str) -> PathBuf {
+        self.folder.join(STATE).join("halfkey").join(format!("challenge-{node}"))
+    }
+
     /// Where the volume `name` is.
     pub fn device(&self, name: &str) -> PathBuf {
         self.folder.join(format!("{name}.luks"))
@@ -198,6 +203,22 @@ impl Loopback {
         }
     }
 
+    /// A node that is enrolled registers anew, as `halfkey-agent enroll` does before the tenant enrolls it again.
+    ///
+    /// # Errors
+    /// If the agent can't be run, or did not register.
+    pub fn register_anew(&self, node: &str, volumes: &[&str]) -> Result<()> {
+        let mut said = String::new();
+        // A run that finds something to finish does that first.
+        for _ in 0..3 {
+            if self.challenge(node).exists() {
+                return Ok(());
+            }
+            said = text(&self.agent_enroll(volumes)?.output().context("can't run the agent")?);
+        }
+        Err(format!("the node has not registered anew:\n{said}").into())
+    }
+
     /// The operator enrolls the node, with the manufacturer's CA as the only root.
     ///
     /// # Errors
@@ -241,7 +262,10 @@ impl Loopback {
 /// The firmware's log in the node's folder.
 const LOG: &str = "firmware.log";
 
-/// A mount namespace in which the node's firmware log and this command line are the machine's.
+/// What is /var/lib for the agent, in the node's folder.
+const STATE: &str = "var-lib";
+
+/// A mount namespace in which the node's firmware log, this command line and a /var/lib of its own are the machine's.
 fn namespace(folder: &Path, cmdline: &Path) -> Result<Guard> {
     let ready = folder.join("namespace");
     let script = "set -e
@@ -249,13 +273,17 @@ fn namespace(folder: &Path, cmdline: &Path) -> Result<Guard> {
         mkdir /sys/kernel/security/tpm0
         ln -s \"$1\" /sys/kernel/security/tpm0/binary_bios_measurements
         mount --bind \"$2\" /proc/cmdline
+        mount --bind \"$4\" /var/lib
         : >\"$3\"
         exec sleep infinity";
     let mut command = Command::new("unshare");
     if !geteuid().is_root() {
         command.arg("--map-root-user");
     }
+    let state = folder.join(STATE);
+    fs::create_dir_all(&state).context(format_args!("can't make {}", state.display()))?;
     command.args(["--mount", "--", "sh", "-c", script, "sh"]).arg(folder.join(LOG)).arg(cmdline).arg(&ready);
+    command.arg(&state);
     let log = folder.join("namespace.log");
     let mut guard = Guard::start("namespace", &mut command, &log)?;
     while !ready.exists() {

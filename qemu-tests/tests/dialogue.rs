@@ -218,6 +218,7 @@ fn the_wrong_tenant_key_is_refused_before_anything_is_written() {
 #[test]
 fn a_new_enrollment_replaces_the_old_one() {
     let (mut node, id) = Node::approved(&["root"]);
+    node.register_anew(&id, &["root"]).unwrap();
     node.tenant_enroll(&id).unwrap();
     // Until the node has finished it, it boots as before.
     node.unlocks();

@@ -92,6 +92,12 @@ impl Machine {
         machine
     }
 
+    /// From the machine to the desk; what was left half done keeps its challenge.
+    fn tenant_enrolls_again(&self) {
+        self.node.register_anew(&self.id, VOLUMES).unwrap();
+        self.node.tenant_enroll(&self.id).unwrap();
+    }
+
     /// `halfkey-agent enroll`, with what happens at which step.
     fn enroll(&self, cut: &str) -> End {
         fs::write(self.node.folder.join("steps"), "0").unwrap();
@@ -173,7 +179,7 @@ fn enrolling_again_can_end_at_any_step_and_the_machine_still_unlocks() {
     let mut machine = Machine::in_use();
     let mut step = 1;
     loop {
-        machine.node.tenant_enroll(&machine.id).unwrap();
+        machine.tenant_enrolls_again();
         let end = machine.enroll(&format!("{step} after"));
         let output = machine.boot();
         assert!(output.status.success(), "step {step}, {end:?}: {}", text(&output));
@@ -190,14 +196,14 @@ fn enrolling_again_can_end_at_any_step_and_the_machine_still_unlocks() {
 #[test]
 fn one_volume_bound_and_the_other_not_leaves_the_old_enrollment_in_use() {
     let mut machine = Machine::in_use();
-    machine.node.tenant_enroll(&machine.id).unwrap();
+    machine.tenant_enrolls_again();
     // Token, keyslot and token of the first; then the keyslot of the second.
     let End::Failed(why) = machine.enroll("5 fail") else { panic!("it did not fail") };
     assert!(why.contains("no space left on device"), "{why}");
     assert_eq!(machine.left("root"), (2, 3), "the first has both");
     succeeded(&machine.boot());
     // The tenant enrolls once more, and it is finished.
-    machine.node.tenant_enroll(&machine.id).unwrap();
+    machine.tenant_enrolls_again();
     assert_eq!(machine.enroll(""), End::Done);
     machine.is_clean();
     succeeded(&machine.boot());
@@ -206,7 +212,7 @@ fn one_volume_bound_and_the_other_not_leaves_the_old_enrollment_in_use() {
 #[test]
 fn the_same_run_again_in_the_same_boot_takes_up_what_was_left() {
     let mut machine = Machine::in_use();
-    machine.node.tenant_enroll(&machine.id).unwrap();
+    machine.tenant_enrolls_again();
     let End::Failed(_) = machine.enroll("5 fail") else { panic!("it did not fail") };
     assert_eq!(machine.enroll(""), End::Done);
     machine.is_clean();
@@ -216,7 +222,7 @@ fn the_same_run_again_in_the_same_boot_takes_up_what_was_left() {
 #[test]
 fn what_was_to_be_removed_after_the_proof_is_removed_by_the_next_run() {
     let mut machine = Machine::in_use();
-    machine.node.tenant_enroll(&machine.id).unwrap();
+    machine.tenant_enrolls_again();
     // Six writes bind both volumes; the seventh would be the first removal.
     assert_eq!(machine.enroll("7 before"), End::Cut);
     for name in VOLUMES {

@@ -30,6 +30,20 @@ pub fn registration(id: NodeId, record: &NodeRecord) -> Result<CheckedRegistrati
     Ok(checked)
 }
 
+/// What the node wants to see in its enrollment. Another one is refused by the node, so nothing is to be gained by a lie.
+///
+/// # Errors
+/// `Failed` when the server shows none.
+pub fn challenge(record: &NodeRecord) -> Result<[u8; 32]> {
+    record.challenge.array().ok_or_else(|| {
+        let length = record.challenge.len();
+        Error::failed(format!(
+            "expected a challenge of the node of 32 bytes, the server shows {length} bytes"
+        ))
+        .hint("run `halfkey-agent enroll` on the machine; and its registrar must answer")
+    })
+}
+
 /// Decides whether the EK is believed: by a chain to the operator's roots, or by the fingerprint.
 ///
 /// # Errors

@@ -10,6 +10,7 @@ use crate::text::{clean, clean_short};
 use crate::{checks, resolve, show, time, watch};
 use aws_lc_rs::rand;
 use halfkey_evidence::credential;
+use halfkey_evidence::document::open_enrollment;
 use halfkey_evidence::ek::{Trust, TrustedEk};
 use halfkey_evidence::registration::CheckedRegistration;
 use halfkey_protocol::document::{Kind, Scope};
@@ -35,6 +36,7 @@ pub fn run(app: &App, args: &EnrollArgs) -> Result<()> {
     let checked = checks::registration(id, &record)?;
     let trusted = checks::trusted_ek(&checked, &record, &args.trust, &app.out)?;
     let server = checks::server(&app.home, &bundle, client.info()?, args.trust_release.as_deref())?;
+    let challenge = checks::challenge(&record)?;
     let label = label(args.label.as_deref(), &record)?;
 
     app.out.note(&introduction(&checked, &trusted, &record, &label, &key));
@@ -44,7 +46,7 @@ pub fn run(app: &App, args: &EnrollArgs) -> Result<()> {
     // Before the document leaves: a crash in between must not lose what was promised.
     server.pin(&app.home)?;
     let mut line = Line::fetch(&app.home, &bundle, &client)?;
-    let made = make(&checked, &trusted, &server, &label, args.bank)?;
+    let made = make(&checked, &trusted, &server, &challenge, &label, args.bank)?;
     let after = line.sign(&key, Kind::Enrollment, &Scope::Enrollment(id), made.document()?, |signed| {
         let body = Enroll { signed: signed.clone(), c_u: made.c_u.clone(), c_v: made.c_v.clone() };
         let after = client.enroll(id, &body)?;
@@ -98,6 +100,7 @@ pub fn make(
     checked: &CheckedRegistration,
     trusted: &TrustedEk,
     server: &checks::CheckedServer,
+    challenge: &[u8; 32],
     label: &str,
     bank: Bank,
 ) -> Result<Made> {
@@ -113,6 +116,7 @@ pub fn make(
     drop((u, v));
     let enrollment = Enrollment {
         enrollment_id: random_uuid()?,
+        challenge: Bytes::from(&challenge[..]),
         ek_name: Bytes::from(checked.ek_name()),
         ak_name: Bytes::from(checked.ak_name()),
         srk_name: Bytes::from(checked.srk_name()),
@@ -145,6 +149,12 @@ fn label(given: Option<&str>, record: &NodeRecord) -> Result<String> {
     Ok(label.to_owned())
 }
 
+/// Whether the enrollment in use answers the challenge that the registrar shows. The machine makes another for the next one.
+fn answered(record: &NodeRecord) -> bool {
+    let enrollment = record.enrollment.as_ref().and_then(|signed| open_enrollment(signed).ok());
+    enrollment.is_some_and(|(_, enrollment)| enrollment.challenge == record.challenge)
+}
+
 fn introduction(
     checked: &CheckedRegistration,
     trusted: &TrustedEk,
@@ -171,6 +181,12 @@ fn introduction(
             "\nwarning: this node was enrolled before. A new enrollment has a new key: the machine asks for its \
              passphrase until `halfkey-agent enroll` has run there again",
         );
+        if record.summary.state == NodeState::Enrolled && answered(record) {
+            text.push_str(
+                "\nwarning: the machine has not registered since, and would refuse this enrollment: run \
+                 `halfkey-agent enroll` there first",
+            );
+        }
     }
     text
 }

@@ -43,6 +43,7 @@ fn record(id: &str, label: &str, pending: Option<PendingBoot>) -> NodeRecord {
             certify_signature: empty,
             label: label.into(),
         },
+        challenge: vec![0x33; 32].into(),
         registered_at: 1,
         enrollment: None,
         pending,

@@ -75,6 +75,7 @@ impl World {
         let record = NodeRecord {
             summary,
             registration,
+            challenge: vec![0x33; 32].into(),
             registered_at: 1,
             enrollment: None,
             pending: None,
@@ -290,6 +291,31 @@ fn what_a_lying_server_says_is_refused_here() {
     }
     let said: String = said.lines().map(|line| format!("{}\n", hide_details(line))).collect();
     golden::check("lying-server.txt", &said);
+}
+
+#[test]
+fn an_enrollment_answers_what_the_machine_asked_last() {
+    let (pki, tpm) = (Pki::new(), Tpm::new(RSA_2048));
+    let (server, world) = World::new(&pki, tpm.node_id(), tpm.register.clone()).serve(&pki);
+    let desk = Desk::logged_in(&pki.bundle(&[server.url()]));
+    let fingerprint = tpm.fingerprint();
+    let args = ["enroll", "web1", "--trust-ek", &fingerprint, "--yes"];
+    for short in [vec![], vec![0x33; 31], vec![0x33; 33]] {
+        world.lock().unwrap().record.challenge = short.into();
+        let ran = desk.run(&args);
+        assert!(ran.code != 0 && ran.stderr.contains("expected a challenge"), "{}", ran.stderr);
+    }
+    assert!(posted(&server).is_empty());
+    for challenge in [[1; 32], [2; 32]] {
+        world.lock().unwrap().record.challenge = challenge.into();
+        let said = desk.ok(&args).stderr;
+        assert!(!said.contains("has not registered since"), "{said}");
+        let (_, enrollment) = open_enrollment(&posted(&server).pop().unwrap().signed).unwrap();
+        assert_eq!(*enrollment.challenge, challenge);
+        world.lock().unwrap().record.summary.state = NodeState::Enrolled;
+    }
+    let said = desk.ok(&args).stderr;
+    assert!(said.contains("has not registered since"), "{said}");
 }
 
 #[test]

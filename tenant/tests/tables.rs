@@ -115,6 +115,7 @@ fn record() -> NodeRecord {
             certify_signature: empty,
             label: "db".into(),
         },
+        challenge: vec![0x33; 32].into(),
         registered_at: NOW - 400_000,
         enrollment: None,
         pending: Some(pending()),

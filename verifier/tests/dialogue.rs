@@ -3,7 +3,7 @@
 
 mod common;
 
-use common::node::{Line, Node, said};
+use common::node::{CHALLENGE, Line, Node, said};
 use common::software::Software;
 use common::{Server, get, path, post, refused};
 use halfkey_protocol::policy::fence_sha256;
@@ -400,7 +400,7 @@ async fn another_attestation_key_for_a_known_ek_is_refused_and_recorded() {
     let registered: halfkey_protocol::wire::Registered =
         post(&anybody, "/v1/register", &forged).await.unwrap();
     assert!(other.tpm.activate(&registered.credential, common::rig::RSA_EK.0, true).is_none());
-    assert_eq!(refused(node.activate(&anybody, &[0; 32]).await), Reason::Activation);
+    assert_eq!(refused(node.activate(&anybody, CHALLENGE, &[0; 32]).await), Reason::Activation);
     node.register(&anybody).await.expect("what a stranger began is not in the way");
 }
 

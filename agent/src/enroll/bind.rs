@@ -6,6 +6,7 @@
 use crate::boot::devices::size_of;
 use crate::console;
 use crate::deadline::Deadline;
+use crate::enroll::challenge::Challenge;
 use crate::error::{Error, Kind, Result};
 use crate::luks::cryptsetup::{self, Existing};
 use crate::luks::header::{Found, free};
@@ -383,7 +384,7 @@ pub fn remove(
     cryptsetup::remove_token(device, number, deadline)
 }
 
-/// `unbind`: removes every halfkey token and keyslot of the volume.
+/// `unbind`: removes every halfkey token and keyslot of the volume, and the challenge of an enrollment that was not done.
 ///
 /// # Errors
 /// When that would remove the last way into the volume, or cryptsetup refuses.
@@ -406,7 +407,11 @@ pub fn unbind(device: &Path, key_file: Option<&Path>) -> Result<()> {
     let deadline = Deadline::after(10 * CRYPTSETUP);
     let existing = ask_existing(&[device], key_file, deadline)?.remove(0);
     for (number, token) in tokens {
-        remove(device, &header, number, token.ok().as_ref(), &existing, deadline)?;
+        let token = token.ok();
+        remove(device, &header, number, token.as_ref(), &existing, deadline)?;
+        if let Some(token) = token {
+            Challenge::forget(token.node);
+        }
         console::print(&format!("{}: removed token {number} and its keyslot\n", device.display()));
     }
     Ok(())

@@ -42,6 +42,8 @@ pub struct Expected<'a> {
     pub ak_name: &'a [u8],
     /// Name of its SRK.
     pub srk_name: &'a [u8],
+    /// What this machine made for this enrollment.
+    pub challenge: &'a [u8; 32],
     /// What came as C_U.
     pub c_u: &'a Credential,
     /// What came as C_V.
@@ -96,6 +98,14 @@ impl Document {
         let wrong = |what: &str| Err(refused(format!("it is about another {what}")));
         if opened.scope != Scope::Enrollment(expected.node) {
             return wrong("node");
+        }
+        // One of before, with halves that may have been stolen since, answers the challenge of then.
+        if *document.challenge != *expected.challenge {
+            return Err(refused("it answers another challenge than this machine's".into()).hint(format!(
+                "this machine registered anew since the tenant enrolled it, or the server serves an old enrollment; \
+                 the tenant runs: halfkey enroll {}; then run this again",
+                expected.node
+            )));
         }
         if *document.ek_name != *expected.ek_name {
             return wrong("EK");
@@ -209,6 +219,7 @@ mod tests {
         let ca = rcgen::generate_simple_self_signed(vec!["ca".into()]).unwrap().cert.pem();
         let mut document = wire::Enrollment {
             enrollment_id: "0afd6329-fe84-4fc3-be1c-f947e595762f".into(),
+            challenge: vec![8; 32].into(),
             ek_name: vec![1; 34].into(),
             ak_name: vec![2; 34].into(),
             srk_name: vec![3; 34].into(),
@@ -258,6 +269,7 @@ mod tests {
             ek_name: &[1; 34],
             ak_name: &[2; 34],
             srk_name: &[3; 34],
+            challenge: &[8; 32],
             c_u: &signed.c_u,
             c_v: &signed.c_v,
             now,
@@ -320,7 +332,9 @@ mod tests {
         std::mem::swap(&mut swapped.c_u, &mut swapped.c_v);
         assert!(verify(&swapped, &swapped.fingerprint).unwrap_err().message.contains("C_U"));
         type Change = (&'static str, fn(&mut wire::Enrollment));
-        let changes: [Change; 9] = [
+        let changes: [Change; 11] = [
+            ("another challenge", |d| d.challenge.0[31] ^= 1),
+            ("another challenge", |d| d.challenge.0.clear()),
             ("EK", |d| d.ek_name.0[0] ^= 1),
             ("AK", |d| d.ak_name.0[0] ^= 1),
             ("SRK", |d| d.srk_name.0[0] ^= 1),

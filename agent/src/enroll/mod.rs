@@ -3,6 +3,7 @@
 //!
 //! | module | what |
 //! | --- | --- |
+//! | [`challenge`] | what the enrollment must answer, kept until it is done |
 //! | [`register`] | the TPM introduces itself to the registrar |
 //! | [`document`] | what the tenant signed, checked before anything of it is used |
 //! | [`plan`] | what each token will say of its volume |
@@ -11,6 +12,7 @@
 //! | [`root`] | whether the next boot's root would be on an enrolled volume |
 
 pub mod bind;
+pub mod challenge;
 pub mod document;
 pub mod plan;
 pub mod prompts;
@@ -28,6 +30,7 @@ use crate::net::race::{Course, Race, Won};
 use crate::net::{self, Server, tls};
 use crate::timing::Timeline;
 use crate::tpm::{Hierarchy, Location, Persistent, Tpm};
+use challenge::Challenge;
 use document::Document;
 use halfkey_protocol::half::proof_digest;
 use halfkey_protocol::wire::{self, Outcome, Purpose};
@@ -91,7 +94,9 @@ pub fn run(options: &Options) -> Result<()> {
     let mut keys = register::Keys::of(&mut tpm)?;
     let timeline = Timeline::default();
     let registrar = options.registrar.as_ref().unwrap_or(&options.server);
-    let node = register::register(&mut tpm, &keys, registrar, tls.clone(), &timeline, deadline)?;
+    let node = keys.node();
+    let challenge = Challenge::of(node)?;
+    register::register(&mut tpm, &keys, challenge.bytes(), registrar, tls.clone(), &timeline, deadline)?;
     console::print(&format!(
         "node id:        {node}\nEK fingerprint: {}\n",
         halfkey_protocol::identity::fingerprint(&keys.ek.object.public)
@@ -110,13 +115,16 @@ pub fn run(options: &Options) -> Result<()> {
     let (attested, won) = match released(&mut tpm, &keys, &attester, &course) {
         Err(error) if error.code.as_deref() == Some(Reason::EnrollmentUsed.code()) => {
             return match finish_removal(options, &existing, &attester, &course) {
-                Ok(true) => end(options),
+                Ok(true) => {
+                    challenge.done();
+                    end(options)
+                }
                 _ => Err(error),
             };
         }
         released => released?,
     };
-    let (document, key, u) = open(&mut tpm, &keys, node, &attested, options)?;
+    let (document, key, u) = open(&mut tpm, &keys, node, challenge.bytes(), &attested, options)?;
     // The tenant's desk shows the same one: what was just signed, and nothing from before.
     console::print(&format!("enrollment id:  {}\n", document.enrollment_id));
 
@@ -160,6 +168,7 @@ pub fn run(options: &Options) -> Result<()> {
     }
     prove(&won, node, &document, &key, deadline)?;
     drop(key);
+    challenge.done();
     // Only now is the older enrollment of no use any more.
     for ((device, existing), bound) in options.devices.iter().zip(&existing).zip(bound) {
         bind::remove_older(device, existing, &bound, node)?;
@@ -319,6 +328,7 @@ fn open(
     tpm: &mut Tpm,
     keys: &register::Keys,
     node: NodeId,
+    challenge: &[u8; 32],
     attested: &Attested,
     options: &Options,
 ) -> Result<(Document, Key, Half)> {
@@ -332,6 +342,7 @@ fn open(
         ek_name: &keys.ek.object.name,
         ak_name: &keys.ak.name,
         srk_name: &keys.srk.name,
+        challenge,
         c_u,
         c_v: &released.c_v,
         now: SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs()),

@@ -1,4 +1,4 @@
-//! Registration: the TPM introduces itself. Repeating it changes nothing.
+//! Registration: the TPM introduces itself, with the challenge of this enrollment. Repeating it changes nothing.
 
 use crate::deadline::Deadline;
 use crate::error::{Error, Kind, Result};
@@ -33,21 +33,26 @@ impl Keys {
     pub fn of(tpm: &mut Tpm) -> Result<Self> {
         Ok(Self { ek: tpm.endorsement_key()?, ak: tpm.attestation_key()?, srk: tpm.storage_key(None)? })
     }
+
+    /// The node id: derived here and not taken from the server.
+    pub fn node(&self) -> NodeId {
+        NodeId::from_ek_name(&self.ek.object.name)
+    }
 }
 
-/// Registers and activates the credential. Returns the node id, derived here and not taken
-/// from the server.
+/// Registers and activates the credential, with what this machine wants to see in its enrollment.
 ///
 /// # Errors
 /// What the registrar, the network or the TPM says.
 pub fn register(
     tpm: &mut Tpm,
     keys: &Keys,
+    challenge: &[u8; 32],
     registrar: &Server,
     tls: Arc<ClientConfig>,
     timeline: &Timeline,
     deadline: Deadline,
-) -> Result<NodeId> {
+) -> Result<()> {
     let client = Client::new(registrar.clone(), tls, timeline.clone());
     let certification = tpm.certify_storage_key(&keys.srk, &keys.ak)?;
     let host = nix::unistd::gethostname().ok().and_then(|name| name.into_string().ok()).unwrap_or_default();
@@ -62,7 +67,7 @@ pub fn register(
         certify_signature: certification.signature.into(),
         label: host,
     };
-    let node = NodeId::from_ek_name(&keys.ek.object.name);
+    let node = keys.node();
     let registered: wire::Registered = post(&client, "/v1/register", &request, deadline)?;
     if !VERSIONS.contains(&registered.version) || registered.node_id != node.to_string() {
         return Err(Error::new(
@@ -72,10 +77,13 @@ pub fn register(
         .hint("is this server a halfkey registrar of the same release?"));
     }
     let secret = tpm.activate_with_ek(&keys.srk, &keys.ek, &keys.ak, &registered.credential)?;
-    let activate =
-        wire::Activate { node_id: node.to_string(), proof: activation_proof(&secret, &node.0).into() };
+    let activate = wire::Activate {
+        node_id: node.to_string(),
+        challenge: (*challenge).into(),
+        proof: activation_proof(&secret, &node.0, challenge).into(),
+    };
     let _: wire::Activated = post(&client, "/v1/activate", &activate, deadline)?;
-    Ok(node)
+    Ok(())
 }
 
 /// One request, again while the network or the server is not there yet.

@@ -8,6 +8,8 @@ wire! {
     pub struct Enrollment {
         /// A UUID that names this enrollment.
         pub enrollment_id: String,
+        /// The node's challenge, 32 bytes: the newest that its TPM activated.
+        pub challenge: Bytes,
         /// Name of the EK (nameAlg and digest).
         pub ek_name: Bytes,
         /// Name of the AK.

@@ -150,6 +150,8 @@ pub struct NodeRecord {
     pub summary: NodeSummary,
     /// What the node sent at registration, for the tenant to check itself.
     pub registration: Register,
+    /// The newest challenge that its TPM activated, for the enrollment; empty while the registrar can't be asked.
+    pub challenge: Bytes,
     /// When.
     pub registered_at: u64,
     /// The current enrollment.

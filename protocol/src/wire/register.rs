@@ -40,7 +40,10 @@ wire! {
     pub struct Activate {
         /// Node id.
         pub node_id: String,
-        /// HMAC-SHA256(secret, label || node id): [`crate::half::activation_proof`].
+        /// 32 random bytes that the node made for this enrollment and keeps until it is done. The tenant signs the newest that
+        /// was activated, so that an enrollment of before is not taken.
+        pub challenge: Bytes,
+        /// HMAC-SHA256(secret, label || node id || challenge): [`crate::half::activation_proof`].
         pub proof: Bytes,
     }
 

@@ -92,8 +92,10 @@ impl Verifier {
         let registered: Registered = self.post("/v1/register", &tpm.register);
         assert_eq!(registered.node_id, tpm.node_id().to_string());
         let secret = tpm.activate_with_ek(&registered.credential);
-        let proof = activation_proof(&secret, &tpm.node_id().0).into();
-        let _: Activated = self.post("/v1/activate", &Activate { node_id: registered.node_id, proof });
+        let challenge = [0x33; 32];
+        let proof = activation_proof(&secret, &tpm.node_id().0, &challenge).into();
+        let activate = Activate { node_id: registered.node_id, challenge: challenge.into(), proof };
+        let _: Activated = self.post("/v1/activate", &activate);
     }
 }
 

@@ -55,8 +55,13 @@ async fn activate(
     Extension(peer): Extension<Peer>,
     message: Json<Activate>,
 ) -> Answer<Activated> {
-    let node = node_id(&message.value.node_id)?;
-    app.registrar()?.activate(&app.db, node, &message.value.proof, peer.source).await?;
+    let Activate { node_id: id, challenge, proof } = message.value;
+    let node = node_id(&id)?;
+    let challenge = challenge.array().ok_or_else(|| {
+        let what = format!("expected a challenge of 32 bytes, found {}", challenge.len());
+        Refusal::new(Reason::Malformed, what)
+    })?;
+    app.registrar()?.activate(&app.db, node, challenge, &proof, peer.source).await?;
     Ok(axum::Json(Activated { node_id: node.to_string() }))
 }
 

@@ -17,12 +17,12 @@ use halfkey_evidence::document::open_enrollment;
 use halfkey_evidence::registration;
 use halfkey_protocol::document::{Opened, Scope};
 use halfkey_protocol::kdf::Hash;
+use halfkey_protocol::wire::credential_digest;
 use halfkey_protocol::wire::operator::{
     Approve, AuditList, Because, Deny, Enroll, EvidenceList, EvidenceRecord, Head, NodeRecord, NodeState,
     NodeSummary, SequencePart, ServerInfo,
 };
-use halfkey_protocol::wire::{Register, credential_digest};
-use halfkey_protocol::{MAX_SERVERS, NodeId, Reason};
+use halfkey_protocol::{Bytes, MAX_SERVERS, NodeId, Reason};
 use serde::Deserialize;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -97,7 +97,7 @@ async fn enroll(
         return Err(Refusal::new(Reason::UnknownNode, format!("node {node}")));
     };
     let request = message.value;
-    let document = check_enrollment(verifier, node, &registered.register, &request)?;
+    let document = check_enrollment(verifier, node, &registered, &request)?;
     verifier.registrar.keep(node).await?;
     let stored = app.db.change(node, move |store| {
         let new = NewEnrollment {
@@ -297,13 +297,13 @@ struct Document {
 fn check_enrollment(
     verifier: &Verifier,
     node: NodeId,
-    register: &Register,
+    registered: &Registration,
     request: &Enroll,
 ) -> Result<Document, Refusal> {
     let wrong = |what: &str| Refusal::new(Reason::EnrollmentSignature, what);
     let (opened, document) = open_enrollment(&request.signed)?;
     require_here(&opened, verifier.deployment)?;
-    let checked = registration::check(register)?;
+    let checked = registration::check(&registered.register)?;
     for (what, right) in [
         ("scope", opened.scope == Scope::Enrollment(node)),
         ("ek_name", *document.ek_name == *checked.ek_name()),
@@ -318,6 +318,11 @@ fn check_enrollment(
         if !right {
             return Err(wrong(&format!("{what} is not that of this node, request or verifier")));
         }
+    }
+    if document.challenge.len() != 32 || document.challenge != registered.challenge {
+        // The node would not take it.
+        let what = "expected the challenge that the node activated last, found another";
+        return Err(wrong(what).hint("the node registered anew meanwhile: enroll it again"));
     }
     let now = unix_now();
     if opened.created > now.saturating_add(CLOCK_TOLERANCE) {
@@ -374,6 +379,7 @@ pub async fn record(app: &App, node: NodeId) -> Answer<NodeRecord> {
             summary: registered_summary(id, &registered),
             registered_at: registered.registered_at,
             registration: registered.register,
+            challenge: registered.challenge,
             enrollment: None,
             pending: None,
             policy: None,
@@ -390,7 +396,8 @@ pub async fn record(app: &App, node: NodeId) -> Answer<NodeRecord> {
         (Some(registered), _) => registered,
         // The registrar does not know it; the copy that the tenant checked is here.
         (None, Some(enrollment)) => {
-            Registration { register: enrollment.registration.clone(), registered_at: 0, last_seen: 0 }
+            let register = enrollment.registration.clone();
+            Registration { register, challenge: Bytes::default(), registered_at: 0, last_seen: 0 }
         }
         (None, None) => return Err(unknown()),
     };
@@ -407,6 +414,7 @@ pub async fn record(app: &App, node: NodeId) -> Answer<NodeRecord> {
             last_code: known.last_code,
         },
         registration: registered.register,
+        challenge: registered.challenge,
         registered_at: registered.registered_at,
         enrollment: enrollment.map(|enrollment| enrollment.signed),
         pending,

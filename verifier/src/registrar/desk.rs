@@ -99,12 +99,20 @@ impl Desk {
         Ok(Registered { version, node_id: node.to_string(), credential })
     }
 
-    /// Stores what the TPM has proved.
+    /// Stores what the TPM has proved, with the node's challenge. An answer is good for one time, so one that is sent again can't
+    /// bring back an earlier challenge.
     ///
     /// # Errors
     /// `Activation`, `AkChanged`, `RateLimited`.
-    pub async fn activate(&self, db: &Db, node: NodeId, proof: &[u8], source: Source) -> Result<(), Refusal> {
-        let Some(new) = self.answered(node, proof) else {
+    pub async fn activate(
+        &self,
+        db: &Db,
+        node: NodeId,
+        challenge: [u8; 32],
+        proof: &[u8],
+        source: Source,
+    ) -> Result<(), Refusal> {
+        let Some(new) = self.answered(node, &challenge, proof) else {
             return Err(Refusal::new(
                 Reason::Activation,
                 format!("no challenge of node {node} has this answer"),
@@ -112,7 +120,10 @@ impl Desk {
             .hint("register again; challenges live for some minutes"));
         };
         let unenrolled = self.unenrolled;
-        match db.change(node, move |store| store.save_registration(&new, unenrolled, unix_now())).await {
+        match db
+            .change(node, move |store| store.save_registration(&new, &challenge, unenrolled, unix_now()))
+            .await
+        {
             Ok(saved) => {
                 info!(%node, ?saved, "registered");
                 self.by_source.give_back(source);
@@ -183,13 +194,13 @@ impl Desk {
     }
 
     /// Takes the registration whose challenge has this answer.
-    fn answered(&self, node: NodeId, proof: &[u8]) -> Option<NewRegistration> {
+    fn answered(&self, node: NodeId, challenge: &[u8; 32], proof: &[u8]) -> Option<NewRegistration> {
         let mut waiting = self.fresh();
-        let index = waiting.iter().position(|challenge| {
-            challenge.registration.node == node
-                && half::equal(proof, &half::activation_proof(&*challenge.secret, &node.0))
+        let index = waiting.iter().position(|ours| {
+            ours.registration.node == node
+                && half::equal(proof, &half::activation_proof(&*ours.secret, &node.0, challenge))
         })?;
-        waiting.remove(index).map(|challenge| challenge.registration)
+        waiting.remove(index).map(|ours| ours.registration)
     }
 
     fn fresh(&self) -> MutexGuard<'_, VecDeque<Challenge>> {

@@ -24,7 +24,7 @@ use halfkey_protocol::wire::operator::{
 };
 use halfkey_protocol::wire::policies::{Group, PolicyRecord, PolicySummary, ProposalRecord};
 use halfkey_protocol::wire::{Credential, Finish, Register, SignedDocument, Verdict};
-use halfkey_protocol::{NodeId, Reason};
+use halfkey_protocol::{Bytes, NodeId, Reason};
 use serde::{Deserialize, Serialize};
 use std::fmt;
 use std::sync::Arc;
@@ -97,6 +97,8 @@ pub struct Client {
 pub struct Registration {
     /// What the node sent.
     pub register: Register,
+    /// The newest challenge that its TPM activated.
+    pub challenge: Bytes,
     /// First.
     pub registered_at: u64,
     /// Last time that it registered.
@@ -402,9 +404,15 @@ pub trait Store: Documents + Send + Sync {
     fn registration(&self, node: NodeId) -> Result<Option<Registration>>;
     /// Lines of the list, by node id.
     fn registrations(&self, which: &Which, limit: u64) -> Result<Vec<RegistrationLine>>;
-    /// Stores what was activated. Refused if the EK has another AK. At `unenrolled` records that no tenant enrolled one
-    /// of them goes.
-    fn save_registration(&self, new: &NewRegistration, unenrolled: u64, now: u64) -> Result<Saved>;
+    /// Stores what was activated, with the challenge that came with the answer. Refused if the EK has another AK. At
+    /// `unenrolled` records that no tenant enrolled one of them goes.
+    fn save_registration(
+        &self,
+        new: &NewRegistration,
+        challenge: &[u8; 32],
+        unenrolled: u64,
+        now: u64,
+    ) -> Result<Saved>;
     /// A tenant enrolled it: it never expires.
     fn keep_registration(&self, node: NodeId) -> Result<()>;
 

@@ -1,7 +1,7 @@
 //! Many machines: their TPMs are software in this process, so that hundreds of them boot within a test.
 //! The server can't tell, as it can't tell any software TPM: it has no EK roots.
 
-use super::node::{Node, R, Session};
+use super::node::{CHALLENGE, Node, R, Session};
 use super::software::Software;
 use super::{path, post};
 use aws_lc_rs::agreement::{self, ECDH_P256, PrivateKey, UnparsedPublicKey};
@@ -70,7 +70,8 @@ impl SoftNode {
     pub async fn register(&self, server: &Client) -> Result<(), Problem> {
         let registered: Registered = post(server, "/v1/register", &self.node.register).await?;
         let secret = self.activate(&registered.credential);
-        self.node.activate(server, &half::activation_proof(&secret, &self.node.id.0)).await
+        let proof = half::activation_proof(&secret, &self.node.id.0, &CHALLENGE);
+        self.node.activate(server, CHALLENGE, &proof).await
     }
 
     /// Registers; the tenant enrolls it and allows what it boots. K is not fetched: what a test of the

@@ -21,6 +21,9 @@ use halfkey_protocol::{Half, Key, NodeId, half};
 use halfkey_verifier::client::Client;
 use std::sync::{Arc, Mutex};
 
+/// What a node wants to see in its enrollment, where a test does not say another.
+pub const CHALLENGE: [u8; 32] = [0x33; 32];
+
 /// A machine: a TPM with keys, and what its agent would do.
 pub struct Node {
     pub tpm: Swtpm,
@@ -80,14 +83,26 @@ impl Node {
 
     /// Register and activate.
     pub async fn register(&self, server: &Client) -> Result<(), Problem> {
+        self.register_with(server, CHALLENGE).await
+    }
+
+    /// The same, with this challenge.
+    pub async fn register_with(&self, server: &Client, challenge: [u8; 32]) -> Result<(), Problem> {
         let registered: Registered = post(server, "/v1/register", &self.register).await?;
         assert_eq!(registered.node_id, self.id.to_string());
         let secret = self.tpm.activate(&registered.credential, RSA_EK.0, true).expect("our own credential");
-        self.activate(server, &half::activation_proof(&secret, &self.id.0)).await
+        let proof = half::activation_proof(&secret, &self.id.0, &challenge);
+        self.activate(server, challenge, &proof).await
     }
 
-    pub async fn activate(&self, server: &Client, proof: &[u8; 32]) -> Result<(), Problem> {
-        let message = Activate { node_id: self.id.to_string(), proof: (*proof).into() };
+    pub async fn activate(
+        &self,
+        server: &Client,
+        challenge: [u8; 32],
+        proof: &[u8; 32],
+    ) -> Result<(), Problem> {
+        let message =
+            Activate { node_id: self.id.to_string(), challenge: challenge.into(), proof: (*proof).into() };
         post::<Activated>(server, "/v1/activate", &message).await.map(|_| ())
     }
 
@@ -102,6 +117,7 @@ impl Node {
         let c_v = credential::make_for_srk(&checked, checked.ak_name(), v.expose()).unwrap();
         let document = Enrollment {
             enrollment_id: enrollment_id.to_owned(),
+            challenge: record.challenge.clone(),
             ek_name: checked.ek_name().into(),
             ak_name: checked.ak_name().into(),
             srk_name: checked.srk_name().into(),

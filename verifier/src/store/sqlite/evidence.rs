@@ -318,6 +318,7 @@ mod tests {
         let credential = Credential { id_object: some(), secret: some() };
         let enrollment = Enrollment {
             enrollment_id: id.into(),
+            challenge: vec![0x33; 32].into(),
             ek_name: some(),
             ak_name: some(),
             srk_name: some(),

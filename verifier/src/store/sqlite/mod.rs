@@ -335,8 +335,14 @@ impl Store for Sqlite {
         self.read(|tx| registrations::list(tx, which, limit))
     }
 
-    fn save_registration(&self, new: &NewRegistration, unenrolled: u64, now: u64) -> Result<Saved> {
-        self.write(|tx| registrations::save(tx, new, unenrolled, now))
+    fn save_registration(
+        &self,
+        new: &NewRegistration,
+        challenge: &[u8; 32],
+        unenrolled: u64,
+        now: u64,
+    ) -> Result<Saved> {
+        self.write(|tx| registrations::save(tx, new, challenge, unenrolled, now))
     }
 
     fn keep_registration(&self, node: NodeId) -> Result<()> {

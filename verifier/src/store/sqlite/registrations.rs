@@ -11,11 +11,13 @@ use std::time::Duration;
 
 /// One registration.
 pub fn one(c: &Connection, node: NodeId) -> Result<Option<Registration>> {
-    c.prepare_cached("SELECT register, registered_at, last_seen FROM registrations WHERE node_id = ?1")
-        .and_then(|mut query| query.query_row([id_text(node)], fields).optional())
-        .map_err(broken)?
-        .map(read)
-        .transpose()
+    c.prepare_cached(
+        "SELECT register, challenge, registered_at, last_seen FROM registrations WHERE node_id = ?1",
+    )
+    .and_then(|mut query| query.query_row([id_text(node)], fields).optional())
+    .map_err(broken)?
+    .map(read)
+    .transpose()
 }
 
 /// Lines of the list, by node id: a page never reads what the nodes sent.
@@ -32,7 +34,13 @@ pub fn list(c: &Connection, which: &Which, limit: u64) -> Result<Vec<Registratio
 }
 
 /// Stores what was activated.
-pub fn save(tx: &Transaction<'_>, new: &NewRegistration, unenrolled: u64, now: u64) -> Result<Saved> {
+pub fn save(
+    tx: &Transaction<'_>,
+    new: &NewRegistration,
+    challenge: &[u8; 32],
+    unenrolled: u64,
+    now: u64,
+) -> Result<Saved> {
     let id = id_text(new.node);
     let known: Option<(Vec<u8>, Vec<u8>, bool)> = tx
         .prepare_cached("SELECT ak_name, srk_name, kept FROM registrations WHERE node_id = ?1")
@@ -55,13 +63,17 @@ pub fn save(tx: &Transaction<'_>, new: &NewRegistration, unenrolled: u64, now: u
     };
     let register = json(&new.register)?;
     tx.prepare_cached(
-        "INSERT INTO registrations (node_id, ak_name, srk_name, register, registered_at, last_seen, label, source)
-         VALUES (?1, ?2, ?3, ?4, ?5, ?5, ?6, ?7)
-         ON CONFLICT (node_id) DO UPDATE SET srk_name = ?3, register = ?4, last_seen = ?5, label = ?6, source = ?7",
+        "INSERT INTO registrations (node_id, ak_name, srk_name, register, registered_at, last_seen, label, source,
+             challenge)
+         VALUES (?1, ?2, ?3, ?4, ?5, ?5, ?6, ?7, ?8)
+         ON CONFLICT (node_id) DO UPDATE SET srk_name = ?3, register = ?4, last_seen = ?5, label = ?6, source = ?7,
+             challenge = ?8",
     )
     .and_then(|mut insert| {
         let (label, source) = (&new.register.label, new.source.host().to_string());
-        insert.execute(params![id, new.ak_name, new.srk_name, register, number(now), label, source])
+        insert.execute(params![
+            id, new.ak_name, new.srk_name, register, number(now), label, source, challenge
+        ])
     })
     .map_err(broken)?;
     if let Some(detail) = detail {
@@ -139,15 +151,16 @@ fn make_room(tx: &Transaction<'_>, unenrolled: u64, now: u64) -> Result<()> {
     audit::count(tx, By { actor: "verifier", now }, "evict", &site, None, &detail)
 }
 
-type Fields = (String, i64, i64);
+type Fields = (String, Vec<u8>, i64, i64);
 
 fn fields(row: &Row<'_>) -> rusqlite::Result<Fields> {
-    Ok((row.get(0)?, row.get(1)?, row.get(2)?))
+    Ok((row.get(0)?, row.get(1)?, row.get(2)?, row.get(3)?))
 }
 
-fn read((register, registered_at, last_seen): Fields) -> Result<Registration> {
+fn read((register, challenge, registered_at, last_seen): Fields) -> Result<Registration> {
     Ok(Registration {
         register: from_json(&register, "registration")?,
+        challenge: challenge.into(),
         registered_at: as_u64(registered_at),
         last_seen: as_u64(last_seen),
     })

@@ -240,6 +240,9 @@ ALTER TABLE enrollments DROP COLUMN document;
 ALTER TABLE enrollments DROP COLUMN signature;
 ALTER TABLE enrollments ADD COLUMN number INTEGER NOT NULL REFERENCES documents DEFAULT 0;
 
+-- What the node wants to see in its enrollment: the newest that its TPM activated.
+ALTER TABLE registrations ADD COLUMN challenge BLOB NOT NULL DEFAULT x'';
+
 -- The document that says so; of none if no tenant ever did.
 ALTER TABLE nodes ADD COLUMN group_number INTEGER REFERENCES documents;
 ";
