@@ -1,0 +1,135 @@
+//! The node's challenge: only an enrollment that was signed for this run of `enroll` is taken.
+
+#![allow(clippy::unwrap_used)] // a panic is how a test fails
+
+use halfkey_protocol::wire::operator::NodeState;
+use halfkey_qemu_tests::loopback::{Loopback, text};
+use halfkey_qemu_tests::paths::Paths;
+use rusqlite::Connection;
+use std::fs;
+use std::os::unix::fs::PermissionsExt;
+use std::process::Output;
+
+struct Machine {
+    node: Loopback,
+    id: String,
+    _folder: tempfile::TempDir,
+}
+
+impl Machine {
+    /// Registered; the agent that waited for the tenant was ended.
+    fn registered() -> Self {
+        let paths = Paths::find().unwrap();
+        paths.check_programs().unwrap();
+        let folder = tempfile::tempdir().unwrap();
+        let node = Loopback::new(paths, folder.path()).unwrap();
+        let (mut child, id) = node.register(&["root"]).unwrap();
+        child.kill().unwrap();
+        child.wait().unwrap();
+        node.flush_tpm().unwrap();
+        Self { node, id, _folder: folder }
+    }
+
+    fn enroll(&self) -> Output {
+        self.node.agent_enroll(&["root"]).unwrap().output().unwrap()
+    }
+
+    fn tenant_enrolls(&self) {
+        self.node.tenant_enroll(&self.id).unwrap();
+    }
+
+    /// What whoever owns the database can do.
+    fn sql(&self, statements: &str) {
+        let database = Connection::open(self.node.verifier.state().join("halfkey.db")).unwrap();
+        database.busy_timeout(std::time::Duration::from_secs(20)).unwrap();
+        database.execute_batch(statements).unwrap();
+    }
+
+    fn unbind(&self) {
+        let mut unbind = self.node.agent(&["unbind", "--key-file"]);
+        unbind.arg(self.node.folder.join("passphrase")).arg(self.node.device("root"));
+        succeeded(&unbind.output().unwrap());
+    }
+}
+
+fn succeeded(output: &Output) {
+    assert!(output.status.success(), "{}", text(output));
+}
+
+/// C_U and C_V, kept before the proof deletes C_U.
+const STEAL: &str = "CREATE TABLE stolen AS SELECT * FROM enrollments";
+
+/// The enrollment is open again, as it was before the node fetched it.
+const PUT_BACK: &str = "
+    UPDATE enrollments SET state = 'open', proved_at = NULL, fetched_by = NULL,
+        reset_count = NULL, restart_count = NULL, clock = NULL,
+        (c_u_id, c_u_secret, c_v_id, c_v_secret) =
+            (SELECT c_u_id, c_u_secret, c_v_id, c_v_secret FROM stolen)
+    WHERE enrollment_id = (SELECT enrollment_id FROM stolen)";
+
+/// Halves of an enrollment of before may be in other hands by now, and the disk without a token does not remember it.
+#[test]
+fn an_enrollment_of_before_is_not_taken_when_it_is_served_again() {
+    let machine = Machine::registered();
+    machine.tenant_enrolls();
+    machine.sql(STEAL);
+    succeeded(&machine.enroll());
+    machine.unbind();
+    let before = fs::read(machine.node.device("root")).unwrap();
+    machine.sql(PUT_BACK);
+    let output = machine.enroll();
+    assert!(!output.status.success(), "the old enrollment was taken:\n{}", text(&output));
+    let said = text(&output);
+    assert!(said.contains("another challenge") && said.contains("halfkey enroll"), "{said}");
+    assert!(before == fs::read(machine.node.device("root")).unwrap(), "the volume was touched");
+    // The tenant's new one is.
+    machine.tenant_enrolls();
+    succeeded(&machine.enroll());
+}
+
+#[test]
+fn a_run_that_was_ended_goes_on_with_its_challenge_and_the_next_enrollment_has_another() {
+    let machine = Machine::registered();
+    let file = machine.node.challenge(&machine.id);
+    assert_eq!(fs::metadata(&file).unwrap().permissions().mode() & 0o777, 0o600);
+    let first = fs::read(&file).unwrap();
+    assert_eq!(*machine.node.tenant.node(&machine.id).unwrap().challenge, first);
+    machine.tenant_enrolls();
+    succeeded(&machine.enroll());
+    assert!(!file.exists(), "it is kept until the enrollment is done");
+    // Enrolling again begins at the machine.
+    let used = machine.enroll();
+    assert!(!used.status.success() && text(&used).contains("halfkey enroll"), "{}", text(&used));
+    let second = fs::read(&file).unwrap();
+    assert_ne!(first, second);
+    assert_eq!(*machine.node.tenant.node(&machine.id).unwrap().challenge, second);
+    machine.tenant_enrolls();
+    succeeded(&machine.enroll());
+    assert!(!file.exists());
+    assert_eq!(machine.node.tenant.node(&machine.id).unwrap().summary.state, NodeState::Enrolled);
+}
+
+/// The tenant enrolled, and the machine registered anew: another run of `enroll`, or its file is lost.
+#[test]
+fn the_enrollment_of_another_run_is_refused_with_what_to_do() {
+    let machine = Machine::registered();
+    machine.tenant_enrolls();
+    fs::remove_file(machine.node.challenge(&machine.id)).unwrap();
+    let refused = text(&machine.enroll());
+    assert!(refused.contains("another challenge"), "{refused}");
+    assert!(refused.contains(&format!("halfkey enroll {}", machine.id)), "{refused}");
+    machine.tenant_enrolls();
+    succeeded(&machine.enroll());
+}
+
+#[test]
+fn unbinding_gives_an_enrollment_up() {
+    let machine = Machine::registered();
+    machine.tenant_enrolls();
+    succeeded(&machine.enroll());
+    machine.enroll();
+    let file = machine.node.challenge(&machine.id);
+    assert!(file.exists());
+    machine.unbind();
+    assert!(!file.exists());
+}

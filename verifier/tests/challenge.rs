@@ -1,0 +1,103 @@
+//! What a node wants to see in its enrollment: the newest challenge that its TPM activated.
+#![allow(clippy::unwrap_used, reason = "a test ends where it fails")]
+
+mod common;
+
+use common::node::{CHALLENGE, Node};
+use common::rig::RSA_EK;
+use common::{Server, get, path, post, refused};
+use halfkey_protocol::wire::operator::{Enroll, NodeRecord, NodeState};
+use halfkey_protocol::wire::{Activate, Document, Enrollment, Problem, Registered};
+use halfkey_protocol::{Bytes, Reason, half};
+use halfkey_verifier::client::Client;
+
+const OTHER: [u8; 32] = [0x44; 32];
+
+async fn record(server: &Server, node: &Node) -> NodeRecord {
+    get(&server.operator(), &path(node.id, "")).await.unwrap()
+}
+
+async fn known(server: &Server, node: &Node) -> Bytes {
+    record(server, node).await.challenge
+}
+
+/// Registers, and returns what only the node's TPM finds out.
+async fn secret(server: &Client, node: &Node) -> Vec<u8> {
+    let registered: Registered = post(server, "/v1/register", &node.register).await.unwrap();
+    node.tpm.activate(&registered.credential, RSA_EK.0, true).unwrap()
+}
+
+async fn hand_in(server: &Server, node: &Node, enroll: &Enroll) -> Result<NodeRecord, Problem> {
+    post(&server.operator(), &path(node.id, "/enrollment"), enroll).await
+}
+
+#[tokio::test]
+async fn the_newest_that_was_activated_counts() {
+    let mut server = Server::start();
+    let (node, anybody) = (Node::new(), server.anybody());
+    node.register(&anybody).await.unwrap();
+    assert_eq!(*known(&server, &node).await, CHALLENGE);
+    // The same keys.
+    node.register_with(&anybody, OTHER).await.unwrap();
+    assert_eq!(*known(&server, &node).await, OTHER);
+    // What is not activated overwrites nothing: anybody can begin a registration with public keys.
+    let ours = secret(&anybody, &node).await;
+    let forged = half::activation_proof(&[7; 32], &node.id.0, &CHALLENGE);
+    assert_eq!(refused(node.activate(&anybody, CHALLENGE, &forged).await), Reason::Activation);
+    // A proof is about one challenge.
+    let proof = half::activation_proof(&ours, &node.id.0, &CHALLENGE);
+    assert_eq!(refused(node.activate(&anybody, [0x55; 32], &proof).await), Reason::Activation);
+    for challenge in [&[][..], &CHALLENGE[1..], &[0x33; 33]] {
+        let activate =
+            Activate { node_id: node.id.to_string(), challenge: challenge.into(), proof: proof.into() };
+        let answer = post::<serde_json::Value>(&anybody, "/v1/activate", &activate).await;
+        assert_eq!(refused(answer), Reason::Malformed);
+    }
+    assert_eq!(*known(&server, &node).await, OTHER);
+    server.stop();
+    server.serve();
+    assert_eq!(*known(&server, &node).await, OTHER);
+}
+
+/// The proof takes the secret of that registration, which is random and good for one answer.
+#[tokio::test]
+async fn an_activation_that_is_sent_again_brings_no_earlier_challenge_back() {
+    let server = Server::start();
+    let (node, anybody) = (Node::new(), server.anybody());
+    let proof = half::activation_proof(&secret(&anybody, &node).await, &node.id.0, &CHALLENGE);
+    node.activate(&anybody, CHALLENGE, &proof).await.unwrap();
+    let again = async || node.activate(&anybody, CHALLENGE, &proof).await;
+    assert_eq!(refused(again().await), Reason::Activation);
+    node.register_with(&anybody, OTHER).await.unwrap();
+    assert_eq!(refused(again().await), Reason::Activation);
+    // Also while another registration waits for its answer.
+    secret(&anybody, &node).await;
+    assert_eq!(refused(again().await), Reason::Activation);
+    assert_eq!(*known(&server, &node).await, OTHER);
+}
+
+#[tokio::test]
+async fn an_enrollment_answers_the_challenge_of_its_node() {
+    let server = Server::start();
+    let (node, neighbour, anybody) = (Node::new(), Node::new(), server.anybody());
+    node.register(&anybody).await.unwrap();
+    neighbour.register_with(&anybody, OTHER).await.unwrap();
+    let (good, _) = node.enrollment(&server.operator(), "first").await;
+    let with = |challenge: Bytes| {
+        let document: Document = serde_json::from_slice(&good.signed.document).unwrap();
+        let enrollment: Enrollment = serde_json::from_str(&document.body).unwrap();
+        let body = serde_json::to_string(&Enrollment { challenge, ..enrollment }).unwrap();
+        Enroll { signed: node.sign(&Document { body, ..document }), ..good.clone() }
+    };
+    for challenge in [known(&server, &neighbour).await, Bytes::default(), CHALLENGE[1..].into()] {
+        let problem = hand_in(&server, &node, &with(challenge)).await.unwrap_err();
+        assert_eq!(problem.code, "enrollment_signature", "{problem:?}");
+        assert!(problem.hint.unwrap().contains("enroll it again"));
+    }
+    // The node began anew while the tenant was at it.
+    node.register_with(&anybody, [0x55; 32]).await.unwrap();
+    assert_eq!(refused(hand_in(&server, &node, &good).await), Reason::EnrollmentSignature);
+    assert_eq!(record(&server, &node).await.summary.state, NodeState::Registered, "nothing was stored");
+    node.register(&anybody).await.unwrap();
+    hand_in(&server, &node, &good).await.unwrap();
+}
