@@ -146,6 +146,14 @@ async fn a_revocation_is_not_taken_back_by_a_row() {
         database.execute("UPDATE nodes SET revoked_because = NULL", []).unwrap();
     };
     both(&mut server, forget, check).await;
+    // Nor is it enrolled again, nor a new enrollment proved.
+    let refusal = async |server: &Server| {
+        let (enroll, halves) = node.enrollment(&server.operator(), "again").await;
+        let answer = post::<NodeRecord>(&server.operator(), &path(node.id, "/enrollment"), &enroll).await;
+        assert_eq!(refused(answer), Reason::Revoked);
+        assert_eq!(refused(node.prove(&server.anybody(), &halves).await), Reason::Revoked);
+    };
+    both(&mut server, forget, refusal).await;
     // An entry that this server did not make, with its right place: only the state file tells.
     let forge = |database: &Connection| {
         let (number, sha256): (i64, Vec<u8>) = database

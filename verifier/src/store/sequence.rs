@@ -88,6 +88,11 @@ impl Index {
         self.revoked.contains_key(&node)
     }
 
+    /// Why, if it is.
+    pub fn revoked(&self, node: NodeId) -> Option<&str> {
+        self.revoked.get(&node).map(String::as_str)
+    }
+
     /// The same of a hold.
     pub fn is_held(&self, node: NodeId) -> bool {
         self.held.contains_key(&node)

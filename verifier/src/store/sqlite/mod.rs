@@ -367,13 +367,14 @@ impl Store for Sqlite {
 
     fn enroll(&self, new: &NewEnrollment<'_>, by: By<'_>) -> Result<()> {
         self.write_document(|tx, _| {
-            nodes::enroll(tx, new, by)?;
+            let revoked = self.sequence().index().revoked(new.node).map(str::to_owned);
+            nodes::enroll(tx, new, revoked.as_deref(), by)?;
             Ok(((), Some(new.document.opened.clone())))
         })
     }
 
     fn prove(&self, node: NodeId, enrollment: &str, proof: &[u8], now: u64) -> Result<()> {
-        self.write_here(|tx, _| nodes::prove(tx, node, enrollment, proof, now))?;
+        self.write_here(|tx, index| nodes::prove(tx, node, enrollment, proof, index.revoked(node), now))?;
         // C_U is in older pages of the log until these are overwritten. Best effort: a
         // reader may hold them, and the next checkpoint gets them.
         let truncated = self.writer().query_row("PRAGMA wal_checkpoint(TRUNCATE)", [], |_| Ok(()));

@@ -105,11 +105,16 @@ pub fn list(c: &Connection, which: &Which, limit: u64, now: u64) -> Result<Vec<N
     rows.into_iter().map(|row| row.ok_or_else(|| damaged("table nodes: a node id that is none"))).collect()
 }
 
-/// Stores an enrollment as open.
-pub fn enroll(tx: &Transaction<'_>, new: &NewEnrollment<'_>, by: By<'_>) -> Result<()> {
+/// Stores an enrollment as open. `revoked` is what the sequence says of the node.
+pub fn enroll(
+    tx: &Transaction<'_>,
+    new: &NewEnrollment<'_>,
+    revoked: Option<&str>,
+    by: By<'_>,
+) -> Result<()> {
     let node = id_text(new.node);
     upsert(tx, new.node, Some(new.label), by.now)?;
-    require_not_revoked(tx, new.node)?;
+    require_not_revoked(tx, new.node, revoked)?;
     let NewDocument { opened, signed } = new.document;
     require_newer(tx, new.node, opened.created, by.now)?;
     documents::append(tx, opened, signed, by)?;
@@ -176,9 +181,16 @@ fn require_newer(tx: &Transaction<'_>, node: NodeId, created: u64, now: u64) -> 
     Ok(())
 }
 
-/// The node holds K.
-pub fn prove(tx: &Transaction<'_>, node: NodeId, enrollment: &str, proof: &[u8], now: u64) -> Result<()> {
-    require_not_revoked(tx, node)?;
+/// The node holds K. `revoked` is what the sequence says of it.
+pub fn prove(
+    tx: &Transaction<'_>,
+    node: NodeId,
+    enrollment: &str,
+    proof: &[u8],
+    revoked: Option<&str>,
+    now: u64,
+) -> Result<()> {
+    require_not_revoked(tx, node, revoked)?;
     let found: Option<(String, Vec<u8>)> = tx
         .prepare_cached(
             "SELECT state, proof_sha256 FROM enrollments WHERE enrollment_id = ?1 AND node_id = ?2",
@@ -380,12 +392,13 @@ pub fn upsert(tx: &Transaction<'_>, node: NodeId, label: Option<&str>, now: u64)
     .map_err(broken)
 }
 
-fn require_not_revoked(tx: &Transaction<'_>, node: NodeId) -> Result<()> {
+/// A row that says less than the sequence takes no revocation back.
+fn require_not_revoked(tx: &Transaction<'_>, node: NodeId, by_sequence: Option<&str>) -> Result<()> {
     let because: Option<Option<String>> = tx
         .prepare_cached("SELECT revoked_because FROM nodes WHERE node_id = ?1")
         .and_then(|mut query| query.query_row([id_text(node)], |row| row.get(0)).optional())
         .map_err(broken)?;
-    match because.flatten() {
+    match because.flatten().or_else(|| by_sequence.map(str::to_owned)) {
         Some(because) => Err(StoreError::Refused(Reason::Revoked, because)),
         None => Ok(()),
     }
