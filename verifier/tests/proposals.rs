@@ -438,7 +438,8 @@ async fn every_part_of_a_proposal_counts() {
         get(&operator, &format!("/v1/operator/audit?node={}&limit=1000", node.id)).await.unwrap();
     let refusals =
         trail.entries.iter().filter(|e| e.action == "propose" && e.detail.starts_with("refused ")).count();
-    assert_eq!(refusals, 9 + 1 + 15, "each is in the trail");
+    // Each of the node's own is in the trail; the 10 that anybody could send are one, or two when an hour began.
+    assert!((16..=17).contains(&refusals), "{refusals}");
 }
 
 #[tokio::test]

@@ -90,7 +90,11 @@ pub fn propose(
         (Ok(_), None) => return Err(StoreError::Unavailable("our bug: a ruling on no proposal".into())),
         (Err(rejection), _) => {
             let detail = format!("refused {}: {rejection}", rejection.reason.code());
-            audit::append(tx, by, "propose", Some(case.node), &detail)?;
+            match ruling.counters.is_some() {
+                true => audit::append(tx, by, "propose", Some(case.node), &detail)?,
+                // Anybody can send it in a node's name, or send again what the node sent.
+                false => audit::count(tx, by, "propose", &id_of_node, Some(case.node), &detail)?,
+            }
             return Ok((ruling, None));
         }
     };
