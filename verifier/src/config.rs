@@ -221,6 +221,11 @@ impl StateDir {
         self.file("halfkey.db")
     }
 
+    /// The cluster key ([`crate::keys::ClusterKey`]).
+    pub fn cluster_key(&self) -> PathBuf {
+        self.file("cluster.key")
+    }
+
     /// The id of the deployment, text. Only where a verifier is.
     pub fn deployment(&self) -> PathBuf {
         self.file("deployment.id")

@@ -62,7 +62,7 @@ pub fn init(state: &StateDir, init: &Init) -> Result<PathBuf, Failure> {
     let made = || {
         let ca = pki::create_ca(state.path())?;
         ca.server(&sans)?.write(state.path(), "server")?;
-        ClusterKey::create(&state.file("cluster.key"))?;
+        ClusterKey::create(&state.cluster_key())?;
         let release = rcgen::KeyPair::generate().map_err(|e| Failure::new(format!("release key: {e}")))?;
         let release = Zeroizing::new(release.serialize_pem());
         write_secret(&state.file("release.key"), release.as_bytes())?;
@@ -159,6 +159,8 @@ pub fn split_registrar(state: &StateDir, out: &StateDir, url: &str, sans: &[Stri
         write_new(&out.ca(), &pem, 0o644)?;
         ca.server(&names)?.write(out.path(), "server")?;
         write_new(&out.config_file(), theirs.render().as_bytes(), 0o644)?;
+        // Another one than the verifier's: it says which rows are this registrar's, and nothing else.
+        ClusterKey::create(&out.cluster_key())?;
         let peer = ca.client("verifier")?;
         let client = Client {
             fingerprint: peer.fingerprint(),

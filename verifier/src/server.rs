@@ -222,7 +222,7 @@ impl Verifier {
             .map_err(|e| Failure::new(format!("{}: {e}", state.ca().display())))?;
         Ok(Self {
             deployment: keys::load_deployment(&state.deployment())?,
-            cluster: ClusterKey::load(&state.file("cluster.key"))?,
+            cluster: ClusterKey::load(&state.cluster_key())?,
             release: ReleaseKey::load(&state.file("release.key"))?,
             library: Arc::default(),
             registrar,

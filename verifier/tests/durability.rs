@@ -8,6 +8,7 @@ use common::{Server, get, path, post, refused};
 use halfkey_protocol::Reason;
 use halfkey_protocol::wire::operator::{AuditList, EvidenceList, NodeRecord, NodeState};
 use halfkey_protocol::wire::{Registered, Verdict, Wait, Waited};
+use halfkey_verifier::keys::ClusterKey;
 use halfkey_verifier::limit::Source;
 use halfkey_verifier::store::sqlite::Sqlite;
 use halfkey_verifier::store::{By, Store, StoreError};
@@ -125,10 +126,14 @@ fn limit_file_size(pid: u32, bytes: u64) {
     assert!(set.success());
 }
 
+fn key() -> ClusterKey {
+    ClusterKey::from_bytes(&[1; 32])
+}
+
 #[test]
 fn strangers_do_not_fill_the_audit_trail() {
     let dir = tempfile::tempdir().unwrap();
-    let store = Sqlite::open(&dir.path().join("db")).unwrap();
+    let store = Sqlite::open(&dir.path().join("db"), key()).unwrap();
     let by = |now| By { actor: "verifier", now };
     for index in 0..1000u16 {
         let source = Source::from(std::net::IpAddr::from([0x2001, 0xdb8, index % 100, 0, 0, 0, 0, index]));
@@ -151,7 +156,7 @@ fn strangers_do_not_fill_the_audit_trail() {
 #[test]
 fn a_full_database_says_so_and_keeps_what_it_has() {
     let dir = tempfile::tempdir().unwrap();
-    let store = Sqlite::open(&dir.path().join("db")).unwrap();
+    let store = Sqlite::open(&dir.path().join("db"), key()).unwrap();
     let by = By { actor: "test", now: 1 };
     let source = Source::from(std::net::IpAddr::from([192, 0, 2, 1]));
     store.count("first", source, None, "", by).unwrap();
@@ -171,9 +176,9 @@ fn a_full_database_says_so_and_keeps_what_it_has() {
 fn a_database_of_a_newer_build_is_not_touched() {
     let dir = tempfile::tempdir().unwrap();
     let path = dir.path().join("db");
-    drop(Sqlite::open(&path).unwrap());
+    drop(Sqlite::open(&path, key()).unwrap());
     rusqlite::Connection::open(&path).unwrap().pragma_update(None, "user_version", 99).unwrap();
-    let refused = Sqlite::open(&path).err().unwrap().to_string();
+    let refused = Sqlite::open(&path, key()).err().unwrap().to_string();
     assert!(refused.contains("99") && refused.contains("newer"), "{refused}");
 }
 

@@ -29,7 +29,7 @@ async fn a_quote_for_another_purpose_releases_nothing() {
     let state = StateDir::new(server.state());
     let cluster = ClusterKey::load(&state.file("cluster.key")).unwrap();
     let release = ReleaseKey::load(&state.file("release.key")).unwrap();
-    let store = Sqlite::open(&state.database()).unwrap();
+    let store = Sqlite::open_in(&state).unwrap();
     let known = store.node(node.id).unwrap().unwrap();
     let enrollment = known.current.as_ref().unwrap();
     let effective = Library::default().effective(&known, &store as &dyn Documents).unwrap();

@@ -159,6 +159,11 @@ impl Library {
         let mut allowed = Vec::new();
         for Trusted { id, base_boot } in trusted {
             let Some(stored) = documents.stored_proposal(*id)? else { continue };
+            // Changed since it was listed.
+            if !stored.by_trust || stored.base_boot != *base_boot {
+                notes.push(format!("proposal {id} is not trusted"));
+                continue;
+            }
             match boot_of(&stored.record.proposal, &with_additions, base_boot.as_deref(), Assured::default())
             {
                 Ok(mut boot) => {

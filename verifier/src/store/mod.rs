@@ -306,6 +306,8 @@ pub struct Boot {
     pub pending: PendingBoot,
     /// What an operator said.
     pub decision: Option<Decision>,
+    /// What the row claims that nobody said.
+    pub damage: Option<String>,
 }
 
 /// What a ruling goes by: read in the transaction that records the ruling.

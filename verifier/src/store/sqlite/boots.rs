@@ -1,6 +1,6 @@
 //! Boots that wait for an operator, and approvals.
 
-use super::{as_u64, audit, broken, damaged, from_json, id_text, json, number};
+use super::{as_u64, audit, broken, damaged, from_json, id_text, json, number, rows};
 use crate::attest::Ruling;
 use crate::store::{Approval, Boot, By, Decision, Result, StoreError};
 use halfkey_protocol::wire::operator::PendingBoot;
@@ -11,7 +11,7 @@ use rusqlite::{Connection, OptionalExtension as _, Row, Transaction, params};
 const KEPT: u32 = 32;
 
 const FIELDS: &str = "ticket, evidence_id, code, message, approvable, findings, since, expires,
-                      decision, decided_by, because, approved_until, used_at IS NOT NULL";
+                      decision, decided_by, because, approved_until, used_at IS NOT NULL, approval_tag";
 
 /// A boot by its ticket.
 pub fn one(c: &Connection, node: NodeId, ticket: &str, now: u64) -> Result<Option<Boot>> {
@@ -19,7 +19,7 @@ pub fn one(c: &Connection, node: NodeId, ticket: &str, now: u64) -> Result<Optio
     c.prepare_cached(&sql)
         .and_then(|mut query| query.query_row(params![id_text(node), ticket, number(now)], fields).optional())
         .map_err(broken)?
-        .map(read)
+        .map(|found| read(c, node, found))
         .transpose()
 }
 
@@ -33,7 +33,7 @@ pub fn waiting(c: &Connection, node: NodeId, now: u64) -> Result<Option<PendingB
         .prepare_cached(&sql)
         .and_then(|mut query| query.query_row(params![id_text(node), number(now)], fields).optional())
         .map_err(broken)?;
-    Ok(found.map(read).transpose()?.map(|boot| boot.pending))
+    Ok(found.map(|found| read(c, node, found)).transpose()?.map(|boot| boot.pending))
 }
 
 /// Remembers that this boot waits.
@@ -46,7 +46,8 @@ pub fn record(tx: &Transaction<'_>, node: NodeId, evidence_id: u64, ruling: &Rul
          ON CONFLICT (node_id, ticket) DO UPDATE SET
              evidence_id = ?3, code = ?4, message = ?5, approvable = ?6, findings = ?7, expires = ?9,
              since = iif(decision IS NULL, since, ?8),
-             decision = NULL, decided_by = NULL, because = NULL, approved_until = NULL, used_at = NULL",
+             decision = NULL, decided_by = NULL, because = NULL, approved_until = NULL, used_at = NULL,
+             approval_tag = NULL",
     )
     .and_then(|mut insert| {
         let code = ruling.decided.reason().map_or("", Reason::code);
@@ -73,10 +74,10 @@ pub fn record(tx: &Transaction<'_>, node: NodeId, evidence_id: u64, ruling: &Rul
     .map_err(broken)
 }
 
-/// This boot used its approval: it is void.
+/// This boot used its approval: it is void, and so is its row without the tag.
 pub fn use_approval(tx: &Transaction<'_>, node: NodeId, ticket: &str, now: u64) -> Result<()> {
     tx.execute(
-        "UPDATE boots SET used_at = ?3 WHERE node_id = ?1 AND ticket = ?2",
+        "UPDATE boots SET used_at = ?3, approval_tag = NULL WHERE node_id = ?1 AND ticket = ?2",
         params![id_text(node), ticket, number(now)],
     )
     .map(|_| ())
@@ -90,10 +91,13 @@ pub fn approve(tx: &Transaction<'_>, node: NodeId, approval: &Approval<'_>, by: 
         let what = format!("a boot that was refused with {} can't be approved", boot.pending.code);
         return Err(StoreError::Refused(Reason::Conflict, what));
     }
+    let until = number(approval.expires);
+    let tag = rows::tag(tx, rows::Kind::Approval, &approved(node, approval.ticket, until, by.actor).each())?;
     tx.execute(
-        "UPDATE boots SET decision = 'approved', decided_by = ?3, approved_until = ?4, used_at = NULL
+        "UPDATE boots SET decision = 'approved', decided_by = ?3, approved_until = ?4, used_at = NULL,
+             approval_tag = ?5
          WHERE node_id = ?1 AND ticket = ?2",
-        params![id_text(node), approval.ticket, by.actor, number(approval.expires)],
+        params![id_text(node), approval.ticket, by.actor, until, tag],
     )
     .map_err(broken)?;
     let detail = format!("boot {} of evidence {}, once", approval.ticket, boot.pending.evidence_id);
@@ -104,7 +108,8 @@ pub fn approve(tx: &Transaction<'_>, node: NodeId, approval: &Approval<'_>, by: 
 pub fn deny(tx: &Transaction<'_>, node: NodeId, ticket: &str, because: &str, by: By<'_>) -> Result<()> {
     let boot = decidable(tx, node, ticket, by.now)?;
     tx.execute(
-        "UPDATE boots SET decision = 'denied', decided_by = ?3, because = ?4, approved_until = NULL
+        "UPDATE boots SET decision = 'denied', decided_by = ?3, because = ?4, approved_until = NULL,
+             approval_tag = NULL
          WHERE node_id = ?1 AND ticket = ?2",
         params![id_text(node), ticket, by.actor, because],
     )
@@ -159,6 +164,7 @@ struct Fields {
     because: Option<String>,
     approved_until: Option<i64>,
     used: bool,
+    tag: Option<Vec<u8>>,
 }
 
 fn fields(row: &Row<'_>) -> rusqlite::Result<Fields> {
@@ -180,15 +186,50 @@ fn fields(row: &Row<'_>) -> rusqlite::Result<Fields> {
         because: row.get(10)?,
         approved_until: row.get(11)?,
         used: row.get(12)?,
+        tag: row.get(13)?,
     })
 }
 
-fn read(fields: Fields) -> Result<Boot> {
-    let Fields { pending, findings, decision, decided_by, because, approved_until, used } = fields;
+/// What the tag of an approval is over.
+struct Approved<'a> {
+    node: NodeId,
+    ticket: &'a str,
+    until: [u8; 8],
+    by: &'a str,
+}
+
+fn approved<'a>(node: NodeId, ticket: &'a str, until: i64, by: &'a str) -> Approved<'a> {
+    Approved { node, ticket, until: until.to_be_bytes(), by }
+}
+
+impl Approved<'_> {
+    fn each(&self) -> [&[u8]; 4] {
+        [&self.node.0, self.ticket.as_bytes(), &self.until, self.by.as_bytes()]
+    }
+}
+
+/// An approval that no operator gave is none: the boot waits, and it is said.
+fn read(c: &Connection, node: NodeId, fields: Fields) -> Result<Boot> {
+    let Fields { pending, findings, decision, decided_by, because, approved_until, used, tag } = fields;
+    let mut damage = None;
     let row = format!("table boots, ticket {:.64}", pending.ticket);
     let decision = match (decision.as_deref(), approved_until, decided_by, because) {
         (None, ..) => None,
-        (Some("approved"), Some(until), ..) => Some(Decision::Approved { expires: as_u64(until), used }),
+        (Some("approved"), Some(until), ..) if used => {
+            Some(Decision::Approved { expires: as_u64(until), used })
+        }
+        (Some("approved"), Some(until), Some(by), _) => {
+            let fields = approved(node, &pending.ticket, until, &by);
+            match rows::is_ours(c, rows::Kind::Approval, &fields.each(), tag.as_deref())? {
+                true => Some(Decision::Approved { expires: as_u64(until), used }),
+                false => {
+                    let what = format!("{row}: an approval that no operator gave");
+                    tracing::error!(%node, "the database was changed beside this server: {what}");
+                    damage = Some(what);
+                    None
+                }
+            }
+        }
         (Some("denied"), _, Some(by), Some(because)) => Some(Decision::Denied { by, because }),
         (Some("approved" | "denied"), ..) => {
             return Err(damaged(&format!("{row}: a decision without its time, or without who made it")));
@@ -196,5 +237,5 @@ fn read(fields: Fields) -> Result<Boot> {
         (Some(other), ..) => return Err(damaged(&format!("{row}: decision {other:.32?}"))),
     };
     let findings = from_json(&findings, &format!("{row}: findings"))?;
-    Ok(Boot { pending: PendingBoot { findings, ..pending }, decision })
+    Ok(Boot { pending: PendingBoot { findings, ..pending }, decision, damage })
 }

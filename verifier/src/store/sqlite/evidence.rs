@@ -2,7 +2,7 @@
 
 use super::{as_u64, audit, boots, broken, damaged, from_json, id_text, json, nodes, number, proposals};
 use crate::attest::{Decided, Ruling};
-use crate::store::{By, Case, ReleasedBoot, Result, Standing, StoreError};
+use crate::store::{Boot, By, Case, ReleasedBoot, Result, Standing, StoreError};
 use halfkey_protocol::wire::operator::{EvidenceRecord, EvidenceSummary};
 use halfkey_protocol::wire::{Finish, Outcome, Purpose, Verdict};
 use halfkey_protocol::{Bytes, NodeId, Reason};
@@ -29,6 +29,10 @@ pub fn attest(
         Some(ticket) => boots::one(tx, case.node, ticket, case.now)?,
         None => None,
     };
+    if let Some(Boot { damage: Some(damage), .. }) = &boot {
+        let by = By { actor: "verifier", now: case.now };
+        audit::append(tx, by, "damage", Some(case.node), damage)?;
+    }
     let proposals = proposals::accepted(tx, case.node)?;
     let standing = Standing { node, boot, proposals };
     let ruling = rule(&standing);
@@ -291,6 +295,7 @@ fn trim(tx: &Transaction<'_>, case: &Case<'_>, ruling: &Ruling) -> Result<()> {
 #[cfg(test)]
 mod tests {
     use crate::attest::{Decided, Quoted, Ruling};
+    use crate::keys::ClusterKey;
     use crate::store::NewDocument;
     use crate::store::sqlite::Sqlite;
     use crate::store::{By, Case, Counters, NewEnrollment, NewPending, Store, StoreError};
@@ -308,7 +313,7 @@ mod tests {
 
     fn store() -> (tempfile::TempDir, Sqlite) {
         let dir = tempfile::tempdir().unwrap();
-        let store = Sqlite::open(&dir.path().join("db")).unwrap();
+        let store = Sqlite::open(&dir.path().join("db"), ClusterKey::from_bytes(&[1; 32])).unwrap();
         enroll(&store, "first", 1000, 1000).unwrap();
         (dir, store)
     }

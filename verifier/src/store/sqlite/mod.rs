@@ -10,6 +10,7 @@ mod policies;
 mod proposals;
 mod registrations;
 mod review;
+mod rows;
 mod schema;
 
 use super::sequence::{Index, Sequence};
@@ -20,7 +21,7 @@ use super::{
 };
 use crate::attest::Ruling;
 use crate::config::StateDir;
-use crate::keys;
+use crate::keys::{self, ClusterKey};
 use crate::limit::Source;
 use halfkey_protocol::document::{Deployment, Opened, Place};
 use halfkey_protocol::wire::operator::{AuditEntry, EvidenceRecord, EvidenceSummary, PendingBoot};
@@ -30,7 +31,7 @@ use halfkey_protocol::{NodeId, Reason};
 use rusqlite::{Connection, ErrorCode, OpenFlags, OptionalExtension as _, Transaction, params};
 use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::Path;
-use std::sync::{Mutex, MutexGuard, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
 use std::time::Duration;
 
 /// How long to wait for another process (`operator add`) that writes.
@@ -50,27 +51,27 @@ impl Sqlite {
     /// serves nothing that depends on it.
     ///
     /// # Errors
-    /// As [`Sqlite::open`].
+    /// As [`Sqlite::open`]; when there is no cluster key.
     pub fn open_in(state: &StateDir) -> Result<Self> {
+        let unusable = |e: crate::Failure| StoreError::Unavailable(e.to_string());
+        let key = ClusterKey::load(&state.cluster_key()).map_err(unusable)?;
         let deployment = match state.deployment().exists() {
-            true => Some(
-                keys::load_deployment(&state.deployment())
-                    .map_err(|e| StoreError::Unavailable(e.to_string()))?,
-            ),
+            true => Some(keys::load_deployment(&state.deployment()).map_err(unusable)?),
             false => None,
         };
-        Self::connect(&state.database(), deployment.map(|deployment| (deployment, state.sequence())))
+        Self::connect(&state.database(), key, deployment.map(|deployment| (deployment, state.sequence())))
     }
 
     /// Opens or makes the database and brings it to this build's schema. It belongs to no deployment and is compared with no file.
+    /// Rows that need a tag have it by this key.
     ///
     /// # Errors
     /// When it can't be opened or was made by a newer build.
-    pub fn open(path: &Path) -> Result<Self> {
-        Self::connect(path, None)
+    pub fn open(path: &Path, key: ClusterKey) -> Result<Self> {
+        Self::connect(path, key, None)
     }
 
-    fn connect(path: &Path, of: Option<(Deployment, std::path::PathBuf)>) -> Result<Self> {
+    fn connect(path: &Path, key: ClusterKey, of: Option<(Deployment, std::path::PathBuf)>) -> Result<Self> {
         // SQLite gives its other files the mode of this one.
         let mut options = std::fs::OpenOptions::new();
         options.create(true).append(true).mode(0o600);
@@ -89,6 +90,9 @@ impl Sqlite {
             })?;
         schema::migrate(&mut writer)?;
         let reader = connect(path, OpenFlags::SQLITE_OPEN_READ_ONLY | OpenFlags::SQLITE_OPEN_NO_MUTEX)?;
+        let key = Arc::new(key);
+        rows::install(&writer, &key)?;
+        rows::install(&reader, &key)?;
         let deployment = of.as_ref().map_or(Deployment([0; 16]), |(deployment, _)| *deployment);
         let sequence = sequence(&writer, deployment, of.as_ref().map(|(_, file)| file.as_path()))?;
         Ok(Self { sequence: RwLock::new(sequence), writer: Mutex::new(writer), reader: Mutex::new(reader) })
@@ -282,29 +286,33 @@ impl Store for Sqlite {
 
     fn client(&self, fingerprint: &str) -> Result<Option<Client>> {
         self.read(|tx| {
-            tx.prepare_cached("SELECT fingerprint, name, kind, added_at FROM clients WHERE fingerprint = ?1")
-                .and_then(|mut query| query.query_row([fingerprint], client).optional())
-                .map_err(broken)?
-                .transpose()
+            tx.prepare_cached(
+                "SELECT fingerprint, name, kind, added_at, tag FROM clients WHERE fingerprint = ?1",
+            )
+            .and_then(|mut query| query.query_row([fingerprint], client_row).optional())
+            .map_err(broken)?
+            .map(|row| client(tx, row))
+            .transpose()
         })
     }
 
     fn clients(&self) -> Result<Vec<Client>> {
         self.read(|tx| {
             let mut query = tx
-                .prepare("SELECT fingerprint, name, kind, added_at FROM clients ORDER BY kind, name")
+                .prepare("SELECT fingerprint, name, kind, added_at, tag FROM clients ORDER BY kind, name")
                 .map_err(broken)?;
-            let rows: Vec<Result<Client>> =
-                query.query_map([], client).and_then(Iterator::collect).map_err(broken)?;
-            rows.into_iter().collect()
+            let rows: Vec<ClientRow> =
+                query.query_map([], client_row).and_then(Iterator::collect).map_err(broken)?;
+            rows.into_iter().map(|row| client(tx, row)).collect()
         })
     }
 
     fn add_client(&self, new: &Client) -> Result<()> {
         self.write(|tx| {
+            let tag = client_tag(tx, &new.fingerprint, new.kind.as_str(), &new.name)?;
             let done = tx.execute(
-                "INSERT OR IGNORE INTO clients (fingerprint, name, kind, added_at) VALUES (?1, ?2, ?3, ?4)",
-                params![new.fingerprint, new.name, new.kind.as_str(), number(new.added_at)],
+                "INSERT OR IGNORE INTO clients (fingerprint, name, kind, added_at, tag) VALUES (?1, ?2, ?3, ?4, ?5)",
+                params![new.fingerprint, new.name, new.kind.as_str(), number(new.added_at), tag],
             );
             if done.map_err(broken)? == 0 {
                 let what = format!("there is a {} named {} already", new.kind.as_str(), new.name);
@@ -531,13 +539,36 @@ impl Store for Sqlite {
 }
 
 /// What a certificate may do is never guessed: a kind that is not known is damage.
-fn client(row: &rusqlite::Row<'_>) -> rusqlite::Result<Result<Client>> {
-    let (fingerprint, name, kind): (String, String, String) = (row.get(0)?, row.get(1)?, row.get(2)?);
-    let added_at = as_u64(row.get(3)?);
-    Ok(match ClientKind::parse(&kind) {
-        Some(kind) => Ok(Client { fingerprint, name, kind, added_at }),
-        None => Err(damaged(&format!("table clients, {name:.64?}: kind {kind:.32?}"))),
-    })
+fn client(c: &Connection, row: ClientRow) -> Result<Client> {
+    let ClientRow { fingerprint, name, kind, added_at, tag } = row;
+    let fields = [fingerprint.as_bytes(), kind.as_bytes(), name.as_bytes()];
+    if !rows::is_ours(c, rows::Kind::Client, &fields, tag.as_deref())? {
+        let what = format!("table clients, {name:.64?}: a {kind:.32} that no halfkey-verifier listed");
+        tracing::error!("the database was changed beside this server: {what}");
+        return Err(damaged(&what));
+    }
+    let Some(kind) = ClientKind::parse(&kind) else {
+        return Err(damaged(&format!("table clients, {name:.64?}: kind {kind:.32?}")));
+    };
+    Ok(Client { fingerprint, name, kind, added_at })
+}
+
+/// A certificate's row, as it was found.
+struct ClientRow {
+    fingerprint: String,
+    name: String,
+    kind: String,
+    added_at: u64,
+    tag: Option<Vec<u8>>,
+}
+
+fn client_row(row: &rusqlite::Row<'_>) -> rusqlite::Result<ClientRow> {
+    let (fingerprint, name, kind) = (row.get(0)?, row.get(1)?, row.get(2)?);
+    Ok(ClientRow { fingerprint, name, kind, added_at: as_u64(row.get(3)?), tag: row.get(4)? })
+}
+
+fn client_tag(c: &Connection, fingerprint: &str, kind: &str, name: &str) -> Result<[u8; 32]> {
+    rows::tag(c, rows::Kind::Client, &[fingerprint.as_bytes(), kind.as_bytes(), name.as_bytes()])
 }
 
 /// What an SQLite error means here.
@@ -581,7 +612,7 @@ mod tests {
 
     fn store() -> (tempfile::TempDir, Sqlite) {
         let dir = tempfile::tempdir().unwrap();
-        let store = Sqlite::open(&dir.path().join("db")).unwrap();
+        let store = Sqlite::open(&dir.path().join("db"), ClusterKey::from_bytes(&[1; 32])).unwrap();
         (dir, store)
     }
 
@@ -597,7 +628,15 @@ mod tests {
         store.add_client(&client("ada", ClientKind::Operator)).unwrap();
         store.add_client(&client("peer", ClientKind::Verifier)).unwrap();
         assert_eq!(store.clients().unwrap().len(), 2);
-        store.writer().execute("UPDATE clients SET kind = 'Operator' WHERE name = 'ada'", []).unwrap();
+        store.writer().execute("UPDATE clients SET kind = 'operator' WHERE name = 'peer'", []).unwrap();
+        for said in [store.client("peer").unwrap_err(), store.clients().unwrap_err()] {
+            let said = said.to_string();
+            assert!(said.contains("table clients, \"peer\": a operator that no"), "{said}");
+        }
+        store.writer().execute("UPDATE clients SET kind = 'verifier' WHERE name = 'peer'", []).unwrap();
+        let tag = client_tag(&store.writer(), "ada", "Operator", "ada").unwrap();
+        let change = "UPDATE clients SET kind = 'Operator', tag = ?1 WHERE name = 'ada'";
+        store.writer().execute(change, [tag]).unwrap();
         for said in [store.client("ada").unwrap_err(), store.clients().unwrap_err()] {
             let said = said.to_string();
             assert!(said.contains("table clients, \"ada\": kind \"Operator\""), "{said}");

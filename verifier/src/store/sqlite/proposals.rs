@@ -1,11 +1,12 @@
 //! What nodes proposed to boot next.
 
 use super::policies::Within;
-use super::{as_u64, audit, broken, damaged, from_json, id_text, json, nodes, number};
+use super::{as_u64, audit, broken, damaged, from_json, id_text, json, nodes, number, rows};
 use crate::store::{
     By, Documents, ProposalCase, ProposalRuling, ProposalStanding, Result, Stand, StoreError, StoredProposal,
     Trusted,
 };
+use aws_lc_rs::digest::{SHA256, digest};
 use halfkey_protocol::wire::Proposal;
 use halfkey_protocol::wire::policies::{ProposalRecord, ProposalState};
 use halfkey_protocol::{NodeId, Reason};
@@ -18,7 +19,7 @@ const KEPT: u32 = 16;
 const KEPT_OVER: u32 = 64;
 
 const FIELDS: &str =
-    "id, node_id, at, state, message, from_evidence, base_boot, by_trust, trusted_scope, proposal";
+    "id, node_id, at, state, message, from_evidence, base_boot, by_trust, trusted_scope, proposal, tag";
 
 /// One.
 pub fn one(c: &Connection, id: u64) -> Result<Option<StoredProposal>> {
@@ -27,14 +28,11 @@ pub fn one(c: &Connection, id: u64) -> Result<Option<StoredProposal>> {
 
 /// Allowed by trust under this scope, newest first.
 pub fn trusted(c: &Connection, node: NodeId, scope: &str) -> Result<Vec<Trusted>> {
-    const SQL: &str =
-        "SELECT id, base_boot FROM proposals WHERE node_id = ?1 AND by_trust = 1 AND trusted_scope = ?2
-                       ORDER BY at DESC, id DESC";
-    let mut query = c.prepare_cached(SQL).map_err(broken)?;
-    let rows = query.query_map([&id_text(node), scope], |row| {
-        Ok(Trusted { id: as_u64(row.get(0)?), base_boot: row.get(1)? })
-    });
-    rows.and_then(Iterator::collect).map_err(broken)
+    let condition = "node_id = ?1 AND by_trust = 1 AND trusted_scope = ?2 ORDER BY at DESC, id DESC";
+    let found = select(c, condition, &[&id_text(node), &scope])?;
+    // Read with its tag: what nobody trusted is not by trust.
+    let trusted = found.into_iter().filter(|stored| stored.by_trust);
+    Ok(trusted.map(|stored| Trusted { id: stored.record.id, base_boot: stored.base_boot }).collect())
 }
 
 /// Accepted or trusted, and not booted yet.
@@ -131,6 +129,14 @@ pub fn propose(
         )
         .map(as_u64)
         .map_err(broken)?;
+    let tag = match (by_trust, &scope) {
+        (true, Some(scope)) => {
+            let text = json(proposal)?;
+            Some(trust_tag(tx, &id_of_node, id, &text, scope, ruling.base_boot.as_deref())?)
+        }
+        (true, None) | (false, _) => None,
+    };
+    tx.execute("UPDATE proposals SET tag = ?2 WHERE id = ?1", params![number(id), tag]).map_err(broken)?;
     let detail = format!(
         "proposal {id} {:?} from evidence {}: {}: {}",
         proposal.name,
@@ -152,7 +158,9 @@ pub fn propose(
 /// Sets where a proposal stands. Trust is never given here: a scope was counted when it was.
 pub fn set(tx: &Transaction<'_>, id: u64, state: ProposalState, stand: &Stand) -> Result<()> {
     tx.execute(
-        "UPDATE proposals SET state = ?2, message = ?3, by_trust = by_trust AND ?4 WHERE id = ?1",
+        "UPDATE proposals SET state = ?2, message = ?3, by_trust = by_trust AND ?4,
+             tag = iif(?4, tag, NULL)
+         WHERE id = ?1",
         params![number(id), state.as_str(), stand.message(), matches!(stand, Stand::Trusted(_))],
     )
     .map(|_| ())
@@ -164,7 +172,8 @@ pub fn booted(tx: &Transaction<'_>, node: NodeId, ids: &[u64]) -> Result<()> {
     for id in ids {
         tx.execute("UPDATE proposals SET state = 'booted' WHERE id = ?1", [number(*id)]).map_err(broken)?;
         tx.execute(
-            "UPDATE proposals SET state = 'superseded', by_trust = 0, message = 'the node booted proposal ' || ?2
+            "UPDATE proposals SET state = 'superseded', by_trust = 0, tag = NULL,
+                 message = 'the node booted proposal ' || ?2
              WHERE node_id = ?1 AND by_trust = 1
                AND EXISTS (SELECT 1 FROM proposals b WHERE b.id = ?2 AND b.by_trust = 1
                                AND (proposals.at, proposals.id) < (b.at, b.id))",
@@ -192,7 +201,7 @@ pub fn deny(tx: &Transaction<'_>, id: u64, because: &str, by: By<'_>) -> Result<
         }
     }
     tx.execute(
-        "UPDATE proposals SET state = 'denied', by_trust = 0, message = ?2 WHERE id = ?1",
+        "UPDATE proposals SET state = 'denied', by_trust = 0, tag = NULL, message = ?2 WHERE id = ?1",
         params![number(id), format!("{}: {because}", by.actor)],
     )
     .map_err(broken)?;
@@ -239,19 +248,50 @@ fn select(c: &Connection, condition: &str, values: &[&dyn rusqlite::ToSql]) -> R
     let mut rows = query.query(values).map_err(broken)?;
     let mut found = Vec::new();
     while let Some(row) = rows.next().map_err(broken)? {
-        found.push(read(row)?);
+        found.push(read(c, row)?);
     }
     Ok(found)
 }
 
-fn read(row: &Row<'_>) -> Result<StoredProposal> {
+fn trust_tag(
+    c: &Connection,
+    node: &str,
+    id: u64,
+    text: &str,
+    scope: &str,
+    base: Option<&str>,
+) -> Result<[u8; 32]> {
+    rows::tag(c, rows::Kind::Trusted, &trust_fields(node, &id.to_be_bytes(), &sha256(text), scope, base))
+}
+
+/// What the tag of a trusted proposal is over.
+fn trust_fields<'a>(
+    node: &'a str,
+    id: &'a [u8],
+    sha256: &'a [u8],
+    scope: &'a str,
+    base: Option<&'a str>,
+) -> [&'a [u8]; 6] {
+    let known: &[u8] = if base.is_some() { &[1] } else { &[0] };
+    [node.as_bytes(), id, sha256, scope.as_bytes(), known, base.unwrap_or_default().as_bytes()]
+}
+
+fn sha256(text: &str) -> [u8; 32] {
+    let mut sum = [0; 32];
+    sum.copy_from_slice(digest(&SHA256, text.as_bytes()).as_ref());
+    sum
+}
+
+/// One that says it is trusted and has no tag for it is not: nothing is allowed by it.
+fn read(c: &Connection, row: &Row<'_>) -> Result<StoredProposal> {
     let texts = || -> rusqlite::Result<(i64, String, String)> {
         Ok((row.get("id")?, row.get("state")?, row.get("proposal")?))
     };
     let (id, state, proposal) = texts().map_err(broken)?;
     let state = ProposalState::parse(&state)
         .ok_or_else(|| damaged(&format!("table proposals, id {id}: state {state:.32?}")))?;
-    let proposal: Proposal = from_json(&proposal, &format!("table proposals, id {id}: proposal"))?;
+    let text = proposal;
+    let proposal: Proposal = from_json(&text, &format!("table proposals, id {id}: proposal"))?;
     let fields = || -> rusqlite::Result<StoredProposal> {
         Ok(StoredProposal {
             record: ProposalRecord {
@@ -268,5 +308,20 @@ fn read(row: &Row<'_>) -> Result<StoredProposal> {
             trusted_scope: row.get("trusted_scope")?,
         })
     };
-    fields().map_err(broken)
+    let mut stored = fields().map_err(broken)?;
+    if stored.by_trust {
+        let found: Option<Vec<u8>> = row.get("tag").map_err(broken)?;
+        let (id, sum) = (stored.record.id.to_be_bytes(), sha256(&text));
+        let scope = stored.trusted_scope.as_deref().unwrap_or_default();
+        let fields = trust_fields(&stored.record.node_id, &id, &sum, scope, stored.base_boot.as_deref());
+        stored.by_trust = rows::is_ours(c, rows::Kind::Trusted, &fields, found.as_deref())?;
+        if !stored.by_trust {
+            tracing::error!(
+                node = stored.record.node_id,
+                "the database was changed beside this server: table proposals, id {}: trust that no policy gave",
+                stored.record.id
+            );
+        }
+    }
+    Ok(stored)
 }

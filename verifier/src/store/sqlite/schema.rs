@@ -5,7 +5,7 @@ use crate::store::{Result, StoreError};
 use rusqlite::{Connection, TransactionBehavior};
 
 /// Step N brings a database of `user_version` N to N + 1.
-const STEPS: &[&str] = &[STEP_0, STEP_1, STEP_2];
+const STEPS: &[&str] = &[STEP_0, STEP_1, STEP_2, STEP_3];
 
 const STEP_0: &str = "
 CREATE TABLE meta (key TEXT PRIMARY KEY, value INTEGER NOT NULL) STRICT;
@@ -245,6 +245,16 @@ ALTER TABLE registrations ADD COLUMN challenge BLOB NOT NULL DEFAULT x'';
 
 -- The document that says so; of none if no tenant ever did.
 ALTER TABLE nodes ADD COLUMN group_number INTEGER REFERENCES documents;
+";
+
+/// Rows that allow something by themselves have a tag by the cluster key. Who was listed before is listed again.
+const STEP_3: &str = "
+DELETE FROM clients;
+ALTER TABLE clients ADD COLUMN tag BLOB;
+-- Of an approval that was not used.
+ALTER TABLE boots ADD COLUMN approval_tag BLOB;
+-- While by_trust.
+ALTER TABLE proposals ADD COLUMN tag BLOB;
 ";
 
 /// Brings a database to the schema of this build.
