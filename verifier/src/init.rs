@@ -67,7 +67,7 @@ pub fn init(state: &StateDir, init: &Init) -> Result<PathBuf, Failure> {
         let release = Zeroizing::new(release.serialize_pem());
         write_secret(&state.file("release.key"), release.as_bytes())?;
         let deployment = keys::create_deployment(&state.deployment())?;
-        Kept::create(&state.sequence(), deployment, &Place::default(), 0)
+        Kept::create(&state.sequence(), deployment, &Place::default(), &Place::default())
             .map_err(|e| Failure::new(format!("{}: {e}", state.sequence().display())))?;
         write_new(&state.config_file(), config.render().as_bytes(), 0o644)?;
         add_operator(state, &ca, &config, &init.operator, None)

@@ -168,7 +168,7 @@ impl App {
     }
 }
 
-/// A database that is put back is noticed by a shorter audit trail: at most a second of it is missed.
+/// A database that is put back is noticed by another audit trail: at most a second of it is missed.
 async fn note_sizes(db: Db) {
     let mut said = false;
     loop {

@@ -96,7 +96,7 @@ async fn a_certificate_is_listed_by_the_command_and_not_by_a_row() {
     for with_tag in [false, true] {
         server.database().execute(again, rusqlite::params![fingerprint, with_tag]).unwrap();
         assert_eq!(refused(nodes(&bob).await), Reason::Unavailable);
-        assert!(server.log().contains("a operator that no halfkey-verifier listed"), "{}", server.log());
+        assert!(server.log().contains("kind operator, which no halfkey-verifier listed"), "{}", server.log());
         let listed = output(&["operator", "list", "--state", state]);
         assert!(!listed.status.success() && String::from_utf8_lossy(&listed.stderr).contains("\"bob\""));
         command(&["operator", "remove", "bob", "--state", state]);

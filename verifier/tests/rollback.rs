@@ -313,3 +313,52 @@ async fn a_policy_of_another_deployment_is_none() {
     let _: PolicyRecord =
         post(&server.operator(), &format!("/v1/operator/policies/{scope}"), &signed).await.unwrap();
 }
+
+/// A database that was put back, and made longer: it is another trail.
+#[tokio::test]
+async fn entries_that_make_up_for_lost_ones_are_noticed() {
+    let mut server = Server::start();
+    let node = Node::new();
+    node.register(&server.anybody()).await.unwrap();
+    let (enroll, halves) = node.enrollment(&server.operator(), "first").await;
+    let _: NodeRecord = post(&server.operator(), &path(node.id, "/enrollment"), &enroll).await.unwrap();
+    let copy = backup(&mut server);
+    node.attest(&server.anybody(), "enroll").await.unwrap();
+    node.prove(&server.anybody(), &halves).await.unwrap();
+    put_back(&mut server, &copy);
+    let database = Connection::open(server.state().join("halfkey.db")).unwrap();
+    for index in 0..20 {
+        let add =
+            "INSERT INTO audit (at, actor, action, detail, hash) VALUES (1, 'verifier', 'verdict', 'x', ?1)";
+        database.execute(add, [(index % 2 == 0).then(|| vec![index; 32])]).unwrap();
+    }
+    drop(database);
+    server.serve();
+    let check = async |server: &Server, what: &str| {
+        for purpose in ["enroll", "boot"] {
+            let problem = node.begin(&server.anybody(), purpose).await.err().unwrap();
+            assert!(problem.code == "rolled_back" && problem.message.contains(what), "{problem:?}");
+        }
+    };
+    check(&server, "is not the one that this server has written").await;
+    command(&["accept-rollback", "--state", server.state().to_str().unwrap()]);
+    node.begin(&server.anybody(), "enroll").await.unwrap();
+
+    // While it runs, and longer: the state file does not go along.
+    let kept = || std::fs::read(server.state().join("sequence.state")).unwrap();
+    let noted = || serde_json::from_slice::<serde_json::Value>(&kept()).unwrap()["audit"]["number"].as_i64();
+    let last = "(SELECT max(seq) FROM audit)";
+    let size = |sql: &str| server.database().query_row(sql, [], |row| row.get::<_, Option<i64>>(0)).unwrap();
+    while noted() != size("SELECT max(seq) FROM audit") {
+        tokio::task::yield_now().await;
+    }
+    let before = kept();
+    server.database().execute(&format!("UPDATE audit SET detail = 'y' WHERE seq = {last}"), []).unwrap();
+    let add = "INSERT INTO audit (at, actor, action, detail) VALUES (1, 'verifier', 'verdict', 'x')";
+    server.database().execute(add, []).unwrap();
+    check(&server, "is not the one that this server has written").await;
+    while !server.log().contains("the length of the audit trail could not be written down") {
+        tokio::task::yield_now().await;
+    }
+    assert_eq!(kept(), before);
+}

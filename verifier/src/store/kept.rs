@@ -27,10 +27,19 @@ struct Text {
     newest: Head,
     /// The one that is being written. After a power cut it is there or it is not.
     next: Option<Head>,
-    /// Entries of the audit trail, at least.
-    audit: u64,
+    /// An entry of the audit trail: it has at least so many.
+    audit: Head,
     /// Epoch of the notices of revocation. None are given yet.
     epoch: u64,
+}
+
+/// The audit trail of a database.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Trail {
+    /// Its last entry.
+    pub end: Place,
+    /// Hash of the entry that the state file names.
+    pub entry: Option<[u8; 32]>,
 }
 
 /// The file, as this process knows it.
@@ -44,13 +53,13 @@ impl Kept {
     ///
     /// # Errors
     /// When it can't be written.
-    pub fn create(path: &Path, deployment: Deployment, newest: &Place, audit: u64) -> io::Result<Self> {
+    pub fn create(path: &Path, deployment: Deployment, newest: &Place, audit: &Place) -> io::Result<Self> {
         let text = Text {
             format: 1,
             deployment: deployment.to_string(),
             newest: head(newest),
             next: None,
-            audit,
+            audit: head(audit),
             epoch: 0,
         };
         let kept = Self { path: path.to_owned(), text };
@@ -72,11 +81,16 @@ impl Kept {
         Ok(Self { path: path.to_owned(), text })
     }
 
-    /// Whether a database is what it says.
+    /// The entry of the audit trail that it names.
+    pub fn entry(&self) -> u64 {
+        self.text.audit.number
+    }
+
+    /// Whether a database is what it says. `trail` has the entry that [`Kept::entry`] names.
     ///
     /// # Errors
     /// What is not, for people.
-    pub fn check(&self, deployment: Deployment, found: &Place, audit: u64) -> Result<(), String> {
+    pub fn check(&self, deployment: Deployment, found: &Place, trail: &Trail) -> Result<(), String> {
         let Text { newest, next, .. } = &self.text;
         if self.text.deployment != deployment.to_string() {
             return Err(format!(
@@ -98,10 +112,16 @@ impl Kept {
                 )
             });
         }
-        if audit < self.text.audit {
+        let Head { number, sha256 } = &self.text.audit;
+        if trail.end.number < *number {
             return Err(format!(
-                "its audit trail has {audit} entries, and this server has already written {}",
-                self.text.audit
+                "its audit trail has {} entries, and this server has already written {number}",
+                trail.end.number
+            ));
+        }
+        if *number > 0 && trail.entry.map(Bytes::from).as_ref() != Some(sha256) {
+            return Err(format!(
+                "entry {number} of its audit trail is not the one that this server has written"
             ));
         }
         Ok(())
@@ -119,11 +139,13 @@ impl Kept {
     ///
     /// # Errors
     /// When the file can't be written.
-    pub fn settle(&mut self, newest: &Place, audit: u64) -> io::Result<()> {
+    pub fn settle(&mut self, newest: &Place, audit: &Place) -> io::Result<()> {
         self.change(|text| {
             text.newest = head(newest);
             text.next = None;
-            text.audit = text.audit.max(audit);
+            if audit.number > text.audit.number {
+                text.audit = head(audit);
+            }
         })
     }
 
@@ -131,8 +153,8 @@ impl Kept {
     ///
     /// # Errors
     /// When the file can't be written.
-    pub fn grown(&mut self, newest: &Place, audit: u64) -> io::Result<()> {
-        if audit <= self.text.audit && self.text.next.is_none() {
+    pub fn grown(&mut self, newest: &Place, audit: &Place) -> io::Result<()> {
+        if audit.number <= self.text.audit.number && self.text.next.is_none() {
             return Ok(());
         }
         self.settle(newest, audit)
@@ -140,7 +162,7 @@ impl Kept {
 
     /// What it says, for people.
     pub fn summary(&self) -> String {
-        format!("document {}, {} audit entries", self.text.newest.number, self.text.audit)
+        format!("document {}, {} audit entries", self.text.newest.number, self.text.audit.number)
     }
 
     /// What is not on the disk is not remembered either.
@@ -178,9 +200,13 @@ mod tests {
         Place { number, sha256: [number as u8; 32] }
     }
 
+    fn trail(end: u64, entry: u64) -> Trail {
+        Trail { end: at(end), entry: Some(at(entry).sha256) }
+    }
+
     fn file() -> (tempfile::TempDir, Kept) {
         let dir = tempfile::tempdir().unwrap();
-        let kept = Kept::create(&dir.path().join(FILE), HERE, &at(2), 10).unwrap();
+        let kept = Kept::create(&dir.path().join(FILE), HERE, &at(2), &at(10)).unwrap();
         (dir, kept)
     }
 
@@ -191,7 +217,7 @@ mod tests {
         let after = |kept: &Kept, databases: &[u64]| {
             let again = Kept::load(&kept.path).unwrap();
             for number in 1..=4 {
-                let served = again.check(HERE, &at(number), 10).is_ok();
+                let served = again.check(HERE, &at(number), &trail(10, 10)).is_ok();
                 assert_eq!(served, databases.contains(&number), "{number}");
             }
         };
@@ -202,19 +228,26 @@ mod tests {
         kept.intend(&Place { number: 3, sha256: [9; 32] }).unwrap();
         after(&kept, &[2]);
         kept.intend(&at(3)).unwrap();
-        kept.settle(&at(3), 12).unwrap();
-        assert!(Kept::load(&kept.path).unwrap().check(HERE, &at(3), 11).is_err(), "the trail was longer");
-        assert!(Kept::load(&kept.path).unwrap().check(HERE, &at(2), 12).is_err());
-        assert!(Kept::load(&kept.path).unwrap().check(HERE, &at(3), 12).is_ok());
-        assert!(Kept::load(&kept.path).unwrap().check(Deployment([6; 16]), &at(3), 12).is_err());
+        kept.settle(&at(3), &at(12)).unwrap();
+        assert!(
+            Kept::load(&kept.path).unwrap().check(HERE, &at(3), &trail(11, 12)).is_err(),
+            "the trail was longer"
+        );
+        assert!(Kept::load(&kept.path).unwrap().check(HERE, &at(2), &trail(12, 12)).is_err());
+        assert!(Kept::load(&kept.path).unwrap().check(HERE, &at(3), &trail(12, 12)).is_ok());
+        assert!(
+            Kept::load(&kept.path).unwrap().check(HERE, &at(3), &trail(99, 11)).is_err(),
+            "another trail"
+        );
+        assert!(Kept::load(&kept.path).unwrap().check(Deployment([6; 16]), &at(3), &trail(12, 12)).is_err());
     }
 
     #[test]
     fn the_trail_only_grows_and_damage_is_no_empty_file() {
         let (_dir, mut kept) = file();
-        kept.grown(&at(2), 15).unwrap();
-        kept.grown(&at(2), 11).unwrap();
-        assert!(Kept::load(&kept.path).unwrap().check(HERE, &at(2), 14).is_err());
+        kept.grown(&at(2), &at(15)).unwrap();
+        kept.grown(&at(2), &at(11)).unwrap();
+        assert!(Kept::load(&kept.path).unwrap().check(HERE, &at(2), &trail(14, 15)).is_err());
         fs::write(&kept.path, "").unwrap();
         assert!(Kept::load(&kept.path).err().unwrap().contains("damaged"));
         fs::remove_file(&kept.path).unwrap();

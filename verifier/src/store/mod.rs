@@ -436,7 +436,7 @@ pub trait Store: Documents + Send + Sync {
     fn deny(&self, node: NodeId, ticket: &str, because: &str, by: By<'_>) -> Result<()>;
     /// Refused if the database is not the one that this server has answered with.
     fn require_here(&self) -> Result<()>;
-    /// Writes down how long the audit trail is: an older database is noticed by it.
+    /// Writes down where the audit trail ends: an older database is noticed by it. Refused if it is not the trail so far.
     fn note_size(&self) -> Result<()>;
     /// Nothing is released any more.
     fn revoke(&self, node: NodeId, label: &str, because: &str, by: By<'_>) -> Result<()>;

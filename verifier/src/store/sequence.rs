@@ -3,7 +3,7 @@
 //! The documents name each other by their hashes, from the newest back to the first. At the start they are read once and
 //! checked; from then on it is known which document of each scope is the newest. A row that goes by another one is damage.
 
-use super::kept::Kept;
+use super::kept::{Kept, Trail};
 use super::{Node, PolicyRef, Result as StoreResult, StoreError};
 use halfkey_evidence::document;
 use halfkey_protocol::document::{Deployment, Kind, Opened, Place, Scope};
@@ -169,13 +169,13 @@ pub struct Sequence {
 }
 
 impl Sequence {
-    /// Of a database whose documents were read, up to the one that is wrong.
+    /// Of a database whose documents were read, up to the one that is wrong. `look` gives its audit trail with one entry.
     pub fn open(
         deployment: Deployment,
         index: Index,
         wrong: Option<String>,
         file: Option<&Path>,
-        audit: u64,
+        look: impl FnOnce(u64) -> StoreResult<Trail>,
     ) -> Self {
         let mut opened = Self {
             deployment,
@@ -186,7 +186,7 @@ impl Sequence {
             seen: None,
         };
         if opened.trouble.is_none() {
-            opened.trouble = opened.compare(audit).err();
+            opened.trouble = opened.compare(look).err();
         }
         if opened.trouble.is_some() {
             opened.seen = file.and_then(|file| std::fs::read(file).ok());
@@ -194,10 +194,11 @@ impl Sequence {
         opened
     }
 
-    fn compare(&mut self, audit: u64) -> Result<(), String> {
+    fn compare(&mut self, look: impl FnOnce(u64) -> StoreResult<Trail>) -> Result<(), String> {
         let Some(file) = &self.file else { return Ok(()) };
         let kept = Kept::load(file)?;
-        kept.check(self.deployment, &self.index.head(), audit)?;
+        let trail = look(kept.entry()).map_err(|e| e.to_string())?;
+        kept.check(self.deployment, &self.index.head(), &trail)?;
         // Not written here: a command beside the server reads it too.
         self.kept = Some(kept);
         Ok(())
@@ -211,6 +212,11 @@ impl Sequence {
     /// What the documents say.
     pub fn index(&self) -> &Index {
         &self.index
+    }
+
+    /// The entry of the audit trail that [`Sequence::require`] wants to see.
+    pub fn entry(&self) -> u64 {
+        self.kept.as_ref().map_or(0, Kept::entry)
     }
 
     /// Nothing is served.
@@ -240,7 +246,7 @@ impl Sequence {
     ///
     /// # Errors
     /// `RolledBack`.
-    pub fn require(&self, found: &Place, audit: u64) -> StoreResult<()> {
+    pub fn require(&self, found: &Place, trail: &Trail) -> StoreResult<()> {
         let here = self.index.head();
         let why = match (&self.trouble, &self.kept) {
             (Some(why), _) => why.clone(),
@@ -250,7 +256,7 @@ impl Sequence {
                     found.number, here.number
                 )
             }
-            (None, Some(kept)) => match kept.check(self.deployment, found, audit) {
+            (None, Some(kept)) => match kept.check(self.deployment, found, trail) {
                 Ok(()) => return Ok(()),
                 Err(why) => why,
             },
@@ -271,7 +277,7 @@ impl Sequence {
     ///
     /// # Errors
     /// When that can't be written down. It will be accepted all the same, but what was before it as well.
-    pub fn committed(&mut self, opened: &Opened, audit: u64) -> StoreResult<()> {
+    pub fn committed(&mut self, opened: &Opened, audit: &Place) -> StoreResult<()> {
         self.index.push(opened);
         self.kept.as_mut().map_or(Ok(()), |kept| kept.settle(&opened.place, audit)).map_err(unwritten)
     }
@@ -280,7 +286,7 @@ impl Sequence {
     ///
     /// # Errors
     /// When that can't be written down.
-    pub fn grown(&mut self, audit: u64) -> StoreResult<()> {
+    pub fn grown(&mut self, audit: &Place) -> StoreResult<()> {
         let head = self.index.head();
         self.kept.as_mut().map_or(Ok(()), |kept| kept.grown(&head, audit)).map_err(unwritten)
     }

@@ -1,11 +1,15 @@
-//! The audit trail: only ever appended to.
+//! The audit trail: only ever appended to. Each entry has a hash over it and the hash of the one before, so that the last one names
+//! them all.
 
 use super::{as_u64, broken, id_text, number};
+use crate::store::kept::Trail;
 use crate::store::{By, Result};
 use crate::utc;
+use aws_lc_rs::digest::{Context, SHA256};
 use halfkey_protocol::NodeId;
+use halfkey_protocol::document::Place;
 use halfkey_protocol::wire::operator::AuditEntry;
-use rusqlite::{Connection, Transaction, params};
+use rusqlite::{Connection, OptionalExtension as _, Transaction, params};
 
 /// Appends an entry, in the transaction of what it tells about.
 pub fn append(
@@ -15,12 +19,47 @@ pub fn append(
     node: Option<NodeId>,
     detail: &str,
 ) -> Result<()> {
-    tx.prepare_cached("INSERT INTO audit (at, actor, action, node_id, detail) VALUES (?1, ?2, ?3, ?4, ?5)")
-        .and_then(|mut insert| {
-            insert.execute(params![number(by.now), by.actor, action, node.map(id_text), detail])
-        })
-        .map(|_| ())
-        .map_err(broken)
+    let before = end(tx)?;
+    let entry = AuditEntry {
+        seq: before.number + 1,
+        at: by.now,
+        actor: by.actor.to_owned(),
+        action: action.to_owned(),
+        node_id: node.map(id_text),
+        detail: detail.to_owned(),
+    };
+    let hash = chained(&before.sha256, &entry);
+    let AuditEntry { seq, at, actor, action, node_id, detail } = entry;
+    tx.prepare_cached(
+        "INSERT INTO audit (seq, at, actor, action, node_id, detail, hash) VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7)",
+    )
+    .and_then(|mut insert| {
+        insert.execute(params![number(seq), number(at), actor, action, node_id, detail, hash])
+    })
+    .map(|_| ())
+    .map_err(broken)
+}
+
+/// SHA-256 over the hash of the entry before, and each field with its length.
+fn chained(before: &[u8; 32], entry: &AuditEntry) -> [u8; 32] {
+    let AuditEntry { seq, at, actor, action, node_id, detail } = entry;
+    let mut context = Context::new(&SHA256);
+    let mut field = |bytes: &[u8]| {
+        context.update(&(bytes.len() as u64).to_be_bytes());
+        context.update(bytes);
+    };
+    field(before);
+    field(&seq.to_be_bytes());
+    field(&at.to_be_bytes());
+    field(actor.as_bytes());
+    field(action.as_bytes());
+    // None and an empty one are not the same.
+    field(&[u8::from(node_id.is_some())]);
+    field(node_id.as_deref().unwrap_or_default().as_bytes());
+    field(detail.as_bytes());
+    let mut hash = [0; 32];
+    hash.copy_from_slice(context.finish().as_ref());
+    hash
 }
 
 /// Sources that are told apart in one hour.
@@ -91,12 +130,32 @@ pub fn close(tx: &Transaction<'_>, now: u64) -> Result<()> {
     tx.execute("DELETE FROM strangers WHERE hour < ?1", [hour]).map(drop).map_err(broken)
 }
 
-/// How many entries there are. None is ever deleted.
-pub fn size(c: &Connection) -> Result<u64> {
-    c.prepare_cached("SELECT coalesce(max(seq), 0) FROM audit")
-        .and_then(|mut query| query.query_row([], |row| row.get(0)))
-        .map(as_u64)
-        .map_err(broken)
+/// Where it ends: the number of the last entry, and its hash. None is ever deleted.
+pub fn end(c: &Connection) -> Result<Place> {
+    let last = c
+        .prepare_cached("SELECT seq, hash FROM audit ORDER BY seq DESC LIMIT 1")
+        .and_then(|mut query| query.query_row([], hashed).optional())
+        .map_err(broken)?;
+    Ok(last
+        .map_or_else(Place::default, |(seq, hash)| Place { number: seq, sha256: hash.unwrap_or_default() }))
+}
+
+/// Where it ends, and the hash of entry `at`, if it is that of what the entry says.
+pub fn trail(c: &Connection, at: u64) -> Result<Trail> {
+    let mut query = c.prepare_cached("SELECT seq, hash FROM audit WHERE seq = ?1").map_err(broken)?;
+    let mut hash = |seq: u64| -> Result<Option<[u8; 32]>> {
+        let found = query.query_row([number(seq)], hashed).optional().map_err(broken)?;
+        Ok(found.and_then(|(_, hash)| hash))
+    };
+    let (before, found) = (hash(at.saturating_sub(1))?.unwrap_or_default(), hash(at)?);
+    let entry = list(c, Some(at.saturating_sub(1)), None, 1)?.pop().filter(|entry| entry.seq == at);
+    let entry = found.zip(entry).filter(|(hash, entry)| chained(&before, entry) == *hash);
+    Ok(Trail { end: end(c)?, entry: entry.map(|(hash, _)| hash) })
+}
+
+fn hashed(row: &rusqlite::Row<'_>) -> rusqlite::Result<(u64, Option<[u8; 32]>)> {
+    let hash: Option<Vec<u8>> = row.get(1)?;
+    Ok((as_u64(row.get(0)?), hash.and_then(|hash| hash.try_into().ok())))
 }
 
 /// Entries after `after`, or the newest; oldest first.

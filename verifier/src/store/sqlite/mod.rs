@@ -116,13 +116,14 @@ impl Sqlite {
         documents::each(&writer, |signed| index.read(&signed, deployment).map_err(|what| damaged(&what)))?;
         drop(writer);
         let why = why.split("\nhint: ").next().unwrap_or_default().to_owned();
-        let (head, audit) = (index.head(), self.read(|tx| audit::size(tx))?);
+        let (head, audit) = (index.head(), self.read(|tx| audit::end(tx))?);
         let detail = format!(
-            "{why}; state file before: {before}; now: document {}, {audit} audit entries",
-            head.number
+            "{why}; state file before: {before}; now: document {}, {} audit entries",
+            head.number, audit.number
         );
         self.write(|tx| audit::append(tx, By { actor: "verifier", now }, "accept_rollback", None, &detail))?;
-        super::kept::Kept::create(&state.sequence(), deployment, &head, audit + 1)
+        let audit = self.read(|tx| audit::end(tx))?;
+        super::kept::Kept::create(&state.sequence(), deployment, &head, &audit)
             .map_err(|e| StoreError::Unavailable(format!("{}: {e}", state.sequence().display())))?;
         Ok(Some((why, detail)))
     }
@@ -146,7 +147,7 @@ impl Sqlite {
     /// Whether the database is what this server has answered with.
     fn require_state(&self) -> Result<()> {
         let sequence = self.sequence();
-        self.read(|tx| sequence.require(&documents::head(tx)?, audit::size(tx)?))
+        self.read(|tx| here(tx, &sequence))
     }
 
     /// Whether `accept-rollback` has run since.
@@ -177,7 +178,7 @@ impl Sqlite {
     fn write_here<T>(&self, work: impl FnOnce(&Transaction<'_>, &Index) -> Result<T>) -> Result<T> {
         self.write(|tx| {
             let sequence = self.sequence();
-            sequence.require(&documents::head(tx)?, audit::size(tx)?)?;
+            here(tx, &sequence)?;
             work(tx, sequence.index())
         })
     }
@@ -192,7 +193,7 @@ impl Sqlite {
         let tx = connection.transaction_with_behavior(behavior).map_err(broken)?;
         let deployment = {
             let sequence = self.sequence();
-            sequence.require(&documents::head(&tx)?, audit::size(&tx)?)?;
+            here(&tx, &sequence)?;
             sequence.deployment()
         };
         let (done, opened) = work(&tx, deployment)?;
@@ -204,11 +205,11 @@ impl Sqlite {
             let what = format!("expected a document for {deployment}, found one for {}", opened.deployment);
             return Err(StoreError::Refused(Reason::Deployment, what));
         }
-        let audit = audit::size(&tx)?;
+        let audit = audit::end(&tx)?;
         let mut sequence = self.sequence_mut();
         sequence.intend(&opened.place)?;
         tx.commit().map_err(broken)?;
-        sequence.committed(&opened, audit)?;
+        sequence.committed(&opened, &audit)?;
         Ok(done)
     }
 
@@ -233,6 +234,11 @@ impl Sqlite {
     }
 }
 
+/// Whether the database is what this server has answered with.
+fn here(c: &Connection, sequence: &Sequence) -> Result<()> {
+    sequence.require(&documents::head(c)?, &audit::trail(c, sequence.entry())?)
+}
+
 /// Reads the documents of a database, and compares where they end with the state file.
 fn sequence(c: &Connection, deployment: Deployment, file: Option<&Path>) -> Result<Sequence> {
     let (mut index, mut wrong) = (Index::default(), None);
@@ -242,7 +248,7 @@ fn sequence(c: &Connection, deployment: Deployment, file: Option<&Path>) -> Resu
         }
         Ok(())
     })?;
-    Ok(Sequence::open(deployment, index, wrong, file, audit::size(c)?))
+    Ok(Sequence::open(deployment, index, wrong, file, |entry| audit::trail(c, entry)))
 }
 
 fn connect(path: &Path, flags: OpenFlags) -> Result<Connection> {
@@ -488,12 +494,16 @@ impl Store for Sqlite {
     }
 
     fn note_size(&self) -> Result<()> {
-        let audit = self.read(|tx| audit::size(tx))?;
+        // No document is committed in between.
         let mut sequence = self.sequence_mut();
         if sequence.in_trouble() {
             return Ok(());
         }
-        sequence.grown(audit)
+        let (head, trail) =
+            self.read(|tx| Ok((documents::head(tx)?, audit::trail(tx, sequence.entry())?)))?;
+        // Another trail that is longer is not written down as if it were ours.
+        sequence.require(&head, &trail)?;
+        sequence.grown(&trail.end)
     }
 
     fn groups(&self) -> Result<Vec<Group>> {
@@ -543,7 +553,7 @@ fn client(c: &Connection, row: ClientRow) -> Result<Client> {
     let ClientRow { fingerprint, name, kind, added_at, tag } = row;
     let fields = [fingerprint.as_bytes(), kind.as_bytes(), name.as_bytes()];
     if !rows::is_ours(c, rows::Kind::Client, &fields, tag.as_deref())? {
-        let what = format!("table clients, {name:.64?}: a {kind:.32} that no halfkey-verifier listed");
+        let what = format!("table clients, {name:.64?}: kind {kind:.32}, which no halfkey-verifier listed");
         tracing::error!("the database was changed beside this server: {what}");
         return Err(damaged(&what));
     }
@@ -631,7 +641,7 @@ mod tests {
         store.writer().execute("UPDATE clients SET kind = 'operator' WHERE name = 'peer'", []).unwrap();
         for said in [store.client("peer").unwrap_err(), store.clients().unwrap_err()] {
             let said = said.to_string();
-            assert!(said.contains("table clients, \"peer\": a operator that no"), "{said}");
+            assert!(said.contains("table clients, \"peer\": kind operator, which no"), "{said}");
         }
         store.writer().execute("UPDATE clients SET kind = 'verifier' WHERE name = 'peer'", []).unwrap();
         let tag = client_tag(&store.writer(), "ada", "Operator", "ada").unwrap();

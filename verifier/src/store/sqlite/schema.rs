@@ -255,6 +255,9 @@ ALTER TABLE clients ADD COLUMN tag BLOB;
 ALTER TABLE boots ADD COLUMN approval_tag BLOB;
 -- While by_trust.
 ALTER TABLE proposals ADD COLUMN tag BLOB;
+
+-- Over the entry and the hash of the one before.
+ALTER TABLE audit ADD COLUMN hash BLOB;
 ";
 
 /// Brings a database to the schema of this build.
