@@ -78,18 +78,24 @@ pub fn wrong_ca(world: &mut World) -> Result<()> {
     world.estate()?;
     let World { rig, story, estate, .. } = world;
     let estate = estate.as_mut().context("there is an enrolled machine")?;
-    story.does(Attacker, "writes another CA into the token on the disk");
+    story.does(Attacker, "writes another CA into the tokens on the disks");
     estate.off()?;
     let other = rig.place("other-verifier");
     let other = verifier::Verifier::init(&rig.paths, &other)?;
     let ca = String::from_utf8_lossy(&other.ca()?).into_owned();
     let kept = estate.machine.keep_disk()?;
+    // The token of one volume is enough to find the verifier.
+    let data = estate.machine.spare().to_owned();
+    let (number, token) = header::token(&data)?;
     let result = (|| {
-        estate.change_header(|file| {
-            let (number, mut token) = header::token(file)?;
-            token["ca"] = ca.into();
-            header::set_token(file, number, &token)
-        })?;
+        for file in [None, Some(&data)] {
+            let change = |file: &std::path::Path| {
+                let (number, mut token) = header::token(file)?;
+                token["ca"] = ca.as_str().into();
+                header::set_token(file, number, &token)
+            };
+            file.map_or_else(|| estate.change_header(change), |file| change(file))?;
+        }
         let mut boot = estate.boot()?;
         boot.expect(Reached::Prompt)?;
         let recorded = estate.recorded()?;
@@ -106,5 +112,6 @@ pub fn wrong_ca(world: &mut World) -> Result<()> {
         Ok(())
     })();
     estate.machine.put_disk_back(&kept)?;
+    header::set_token(&data, number, &token)?;
     result
 }
