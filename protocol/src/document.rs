@@ -1,8 +1,9 @@
 //! The one envelope of everything that a tenant signs, and of the entries that have a place beside it.
 //!
 //! A deployment is the server that `halfkey-verifier init` made, whatever its certificates become. All its documents are one
-//! sequence: each has the number after that of the document before, and names that one's SHA-256. So nothing can be left out, put
-//! back or carried to another server without being seen by whoever knows a later one.
+//! sequence: each has the number after that of the document before, and names that one's [`sha256`], which says who signed it as
+//! well. So nothing can be left out, put back, signed by somebody else or carried to another server without being seen by whoever
+//! knows a later one.
 //!
 //! What an operator says without a tenant's signature (a revocation, and what takes it back) is an entry of the same sequence:
 //! the same text, and no signature.
@@ -205,7 +206,7 @@ impl fmt::Display for Deployment {
 pub struct Place {
     /// Number of the newest document; 0 if there is none.
     pub number: u64,
-    /// Its SHA-256; zeros if there is none.
+    /// What [`sha256`] says of it; zeros if there is none.
     pub sha256: [u8; 32],
 }
 
@@ -220,7 +221,7 @@ pub struct Opened {
     pub deployment: Deployment,
     /// Its number and SHA-256.
     pub place: Place,
-    /// SHA-256 of the document before.
+    /// [`sha256`] of the document before.
     pub previous: [u8; 32],
     /// Seconds since 1970, UTC.
     pub created: u64,
@@ -274,6 +275,21 @@ pub fn signed_bytes(document: &[u8]) -> Vec<u8> {
     [label::DOCUMENT.as_bytes(), document].concat()
 }
 
+/// What the sequence knows a document by: SHA-256(label || its length || document || number of keys || keys), lengths and numbers
+/// in eight bytes, big-endian; `keys` in the order of the signatures. Without the keys, anybody could sign the same text again in
+/// the place of the one who did, and it would be the document of another tenant.
+pub fn sha256(document: &[u8], keys: &[[u8; 32]]) -> [u8; 32] {
+    use sha2::{Digest, Sha256};
+    let length = |items: usize| (items as u64).to_be_bytes();
+    let mut hash = Sha256::new();
+    hash.update(label::PLACE);
+    hash.update(length(document.len()));
+    hash.update(document);
+    hash.update(length(keys.len()));
+    hash.update(keys.concat());
+    hash.finalize().into()
+}
+
 /// Verifies every signature, then reads the envelope.
 ///
 /// # Errors
@@ -310,7 +326,6 @@ pub fn open(signed: &SignedDocument, max: usize, backend: &impl Backend) -> Resu
 }
 
 fn read(bytes: &Bytes, keys: Vec<[u8; 32]>, backend: &impl Backend) -> Result<Opened, Flaw> {
-    use sha2::{Digest, Sha256};
     let form = |what: &str| Flaw::Form(what.to_owned());
     let text = std::str::from_utf8(bytes).map_err(|_| form("expected UTF-8"))?;
     let document = backend.read(text).map_err(Flaw::Form)?;
@@ -349,7 +364,7 @@ fn read(bytes: &Bytes, keys: Vec<[u8; 32]>, backend: &impl Backend) -> Result<Op
         | Kind::Hold
         | Kind::Release => {}
     }
-    let place = Place { number: document.number, sha256: Sha256::digest(bytes).into() };
+    let place = Place { number: document.number, sha256: sha256(bytes, &keys) };
     Ok(Opened {
         kind,
         scope,
@@ -535,6 +550,18 @@ mod tests {
             follows(&second(first.place.sha256), &first.place).unwrap();
             assert!(follows(&second([1; 32]), &first.place).is_err(), "another one before it");
             assert!(follows(&second(first.place.sha256), &Place::default()).is_err(), "one is missing");
+        }
+
+        #[test]
+        fn another_signer_is_another_document() {
+            let signed = |keys: &[u8]| {
+                opened(document(|_| ()), keys.iter().copied().map(by).collect()).unwrap().place.sha256
+            };
+            let all = [signed(&[1]), signed(&[2]), signed(&[1, 2]), signed(&[2, 1])];
+            for (index, place) in all.iter().enumerate() {
+                assert!(!all[..index].contains(place), "{index}");
+            }
+            assert_eq!(signed(&[1]), all[0]);
         }
 
         proptest! {

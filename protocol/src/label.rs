@@ -7,6 +7,8 @@ pub const QUOTE: &str = "halfkey v1 quote";
 pub const RELEASE: &str = "halfkey v1 release";
 /// Prefix of everything that a tenant key signs ([`crate::document`]).
 pub const DOCUMENT: &str = "halfkey v1 document";
+/// Prefix of the hash that a document's place in the sequence is known by ([`crate::document::sha256`]).
+pub const PLACE: &str = "halfkey v1 place";
 /// HKDF `info` of the passphrase of one LUKS2 keyslot.
 pub const VOLUME: &str = "halfkey v1 volume";
 /// HKDF `info` of the proof that the node holds K.

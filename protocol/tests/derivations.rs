@@ -7,7 +7,7 @@ use halfkey_protocol::half::{activation_proof, proof_digest};
 use halfkey_protocol::header_seal::{SealedHeader, SealedKeyslot};
 use halfkey_protocol::kdf::{Hash, kdfa, kdfe};
 use halfkey_protocol::qualify::Qualifier;
-use halfkey_protocol::{Half, Key, NodeId, Role, policy};
+use halfkey_protocol::{Half, Key, NodeId, Role, document, policy};
 use serde_json::Value;
 
 fn vectors() -> Value {
@@ -82,6 +82,14 @@ fn key_derivation_functions_of_the_tpm() {
     expect("kdfa_sha384_storage_256", kdfa(Hash::Sha384, &key, "STORAGE", &u, &c, 256));
     expect("kdfe_sha256_secret_256", kdfe(Hash::Sha256, &key, "SECRET", &u, &c, 256));
     expect("kdfe_sha384_identity_384", kdfe(Hash::Sha384, &key, "IDENTITY", &u, &c, 384));
+}
+
+#[test]
+fn place_in_the_sequence() {
+    let v = &vectors()["place"];
+    let (document, keys) = (hex(&v["document"]), [hex32(&v["keys"][0]), hex32(&v["keys"][1])]);
+    assert_eq!(document::sha256(&document, &[]), hex32(&v["sha256_unsigned"]));
+    assert_eq!(document::sha256(&document, &keys), hex32(&v["sha256_by_both"]));
 }
 
 #[test]

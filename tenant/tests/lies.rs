@@ -9,7 +9,6 @@ use common::{Desk, golden};
 use halfkey::key::TenantKey;
 use halfkey_protocol::Bytes;
 use halfkey_protocol::document::{Deployment, Kind, Place, Scope, next};
-use halfkey_protocol::kdf::Hash;
 use halfkey_protocol::wire::operator::*;
 use halfkey_protocol::wire::policies::*;
 use halfkey_protocol::wire::{Document, SignedDocument};
@@ -133,7 +132,12 @@ fn document(scope: &str, number: u64) -> Document {
 
 fn place(signed: &SignedDocument) -> Place {
     let number = serde_json::from_slice::<Document>(&signed.document).unwrap().number;
-    Place { number, sha256: Bytes(Hash::Sha256.digest(&[&signed.document])).array().unwrap() }
+    Place { number, sha256: sha256_of(signed) }
+}
+
+fn sha256_of(signed: &SignedDocument) -> [u8; 32] {
+    let keys: Vec<[u8; 32]> = signed.signatures.iter().map(|by| by.key.array().unwrap()).collect();
+    halfkey_protocol::document::sha256(&signed.document, &keys)
 }
 
 fn record(signed: &SignedDocument) -> PolicyRecord {
@@ -142,7 +146,7 @@ fn record(signed: &SignedDocument) -> PolicyRecord {
         version: 1,
         name: "web servers".into(),
         tenant_key: "sha256:whatever".into(),
-        sha256: halfkey::text::hex(&Hash::Sha256.digest(&[&signed.document])),
+        sha256: halfkey::text::hex(&sha256_of(signed)),
         applied_at: 1,
         applied_by: "alice".into(),
         nodes: 0,

@@ -169,7 +169,7 @@ async fn a_revocation_is_not_taken_back_by_a_row() {
         forged["number"] = (number + 1).into();
         forged["previous"] = serde_json::to_value(halfkey_protocol::Bytes(sha256)).unwrap();
         let forged = serde_json::to_vec(&forged).unwrap();
-        let hash = aws_lc_rs::digest::digest(&aws_lc_rs::digest::SHA256, &forged).as_ref().to_vec();
+        let hash = halfkey_protocol::document::sha256(&forged, &[]);
         database
             .execute(
                 "INSERT INTO documents SELECT ?1, scope, ?2, handed_in_at, handed_in_by, signatures, ?3
