@@ -127,12 +127,16 @@ impl Kept {
         Ok(())
     }
 
-    /// A document is about to be committed.
+    /// A document is about to be committed, to a database that ends `here`. The one that was written before it may have been
+    /// committed without having been settled: then `here` is what was `next`.
     ///
     /// # Errors
     /// When the file can't be written.
-    pub fn intend(&mut self, place: &Place) -> io::Result<()> {
-        self.change(|text| text.next = Some(head(place)))
+    pub fn intend(&mut self, here: &Place, place: &Place) -> io::Result<()> {
+        self.change(|text| {
+            text.newest = head(here);
+            text.next = Some(head(place));
+        })
     }
 
     /// The database ends there now.
@@ -222,12 +226,16 @@ mod tests {
             }
         };
         after(&kept, &[2]);
-        kept.intend(&at(3)).unwrap();
+        kept.intend(&at(2), &at(3)).unwrap();
         after(&kept, &[2, 3]);
         // The commit failed, and another document takes the place.
-        kept.intend(&Place { number: 3, sha256: [9; 32] }).unwrap();
+        kept.intend(&at(2), &Place { number: 3, sha256: [9; 32] }).unwrap();
         after(&kept, &[2]);
-        kept.intend(&at(3)).unwrap();
+        kept.intend(&at(2), &at(3)).unwrap();
+        // Committed, and the power failed before that was written down; then again while the next one is written.
+        let mut kept = Kept::load(&kept.path).unwrap();
+        kept.intend(&at(3), &at(4)).unwrap();
+        after(&kept, &[3, 4]);
         kept.settle(&at(3), &at(12)).unwrap();
         assert!(
             Kept::load(&kept.path).unwrap().check(HERE, &at(3), &trail(11, 12)).is_err(),

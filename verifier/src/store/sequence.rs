@@ -270,7 +270,8 @@ impl Sequence {
     /// # Errors
     /// When that can't be written down.
     pub fn intend(&mut self, place: &Place) -> StoreResult<()> {
-        self.kept.as_mut().map_or(Ok(()), |kept| kept.intend(place)).map_err(unwritten)
+        let here = self.index.head();
+        self.kept.as_mut().map_or(Ok(()), |kept| kept.intend(&here, place)).map_err(unwritten)
     }
 
     /// It was.
