@@ -5,7 +5,7 @@ mod common;
 
 use common::node::{Node, answered, said};
 use common::software::{Software, head, trust};
-use common::{Server, command, get, output, path, refused};
+use common::{Server, command, get, output, path, post, refused};
 use halfkey_protocol::Reason;
 use halfkey_protocol::wire::operator::{AuditList, NodeList, NodeRecord};
 use halfkey_protocol::wire::policies::NodePolicy;
@@ -153,4 +153,54 @@ async fn trust_is_given_by_a_policy_and_not_by_a_row() {
     assert_eq!(server.database().execute("UPDATE proposals SET proposal = ?1", [text]).unwrap(), 1);
     assert_eq!(said(&node.boot(&anybody).await), "denied policy_mismatch");
     assert_eq!(trusted().await, 0);
+}
+
+/// With C_U, C_V and the TPM nobody needs the server: C_U is never readable in the database.
+#[tokio::test]
+async fn a_copy_of_the_database_from_the_middle_of_an_enrollment_has_no_c_u() {
+    let mut server = Server::start();
+    let nodes = [Node::new(), Node::new()];
+    let mut sealed = Vec::new();
+    for node in &nodes {
+        node.register(&server.anybody()).await.unwrap();
+        let (enroll, halves) = node.enrollment(&server.operator(), &node.id.to_string()).await;
+        let _: NodeRecord = post(&server.operator(), &path(node.id, "/enrollment"), &enroll).await.unwrap();
+        sealed.push((enroll, halves));
+    }
+    server.stop();
+    let copy = std::fs::read(server.state().join("halfkey.db")).unwrap();
+    let has = |bytes: &[u8]| {
+        let base64 = serde_json::to_string(&halfkey_protocol::Bytes::from(bytes)).unwrap();
+        let parts = [bytes[..32].to_vec(), base64.as_bytes()[1..40].to_vec()];
+        parts.iter().any(|part| copy.windows(part.len()).any(|at| at == &part[..]))
+    };
+    for (enroll, _) in &sealed {
+        assert!(has(&enroll.c_v.secret) && has(&enroll.c_v.id_object), "C_V is worth nothing alone");
+        assert!(!has(&enroll.c_u.secret) && !has(&enroll.c_u.id_object));
+    }
+    // The server still has it, for the enrollment that it is of.
+    server.serve();
+    let swap =
+        "UPDATE enrollments SET c_u = (SELECT c_u FROM enrollments e WHERE e.node_id <> enrollments.node_id)
+                WHERE node_id = ?1";
+    let before: Vec<u8> = server
+        .database()
+        .query_row("SELECT c_u FROM enrollments WHERE node_id = ?1", [nodes[0].id.to_string()], |row| {
+            row.get(0)
+        })
+        .unwrap();
+    server.database().execute(swap, [nodes[0].id.to_string()]).unwrap();
+    assert_eq!(refused(nodes[0].begin(&server.anybody(), "enroll").await), Reason::Unavailable);
+    server
+        .database()
+        .execute(
+            "UPDATE enrollments SET c_u = ?2 WHERE node_id = ?1",
+            rusqlite::params![nodes[0].id.to_string(), before],
+        )
+        .unwrap();
+    for (node, (_, halves)) in nodes.iter().zip(&sealed) {
+        let (session, verdict) = node.attest(&server.anybody(), "enroll").await.unwrap();
+        assert!(node.open("enroll", &session, &verdict).c_u.is_some());
+        node.prove(&server.anybody(), halves).await.unwrap();
+    }
 }

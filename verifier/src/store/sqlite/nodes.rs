@@ -1,6 +1,6 @@
 //! Nodes and their enrollments.
 
-use super::{as_u64, audit, broken, damaged, documents, from_json, id_text, json, number, policies};
+use super::{as_u64, audit, broken, damaged, documents, from_json, id_text, json, number, policies, rows};
 use crate::store::{
     By, Counters, Enrollment, Governing, NewDocument, NewEnrollment, Node, NodeLine, ReleasedBoot, Result,
     StoreError, Which, node_state,
@@ -120,7 +120,7 @@ pub fn enroll(
     documents::append(tx, opened, signed, by)?;
     // An earlier one that the node never proved: its halves are of no more use.
     tx.execute(
-        "UPDATE enrollments SET state = 'replaced', c_v_id = NULL, c_v_secret = NULL, c_u_id = NULL, c_u_secret = NULL
+        "UPDATE enrollments SET state = 'replaced', c_v_id = NULL, c_v_secret = NULL, c_u = NULL
          WHERE node_id = ?1 AND state = 'open'",
         [&node],
     )
@@ -128,8 +128,8 @@ pub fn enroll(
     let inserted = tx.execute(
         "INSERT OR IGNORE INTO enrollments
              (enrollment_id, node_id, state, number, tenant_key, registration, bank,
-              c_v_id, c_v_secret, c_u_id, c_u_secret, proof_sha256, enrolled_at, enrolled_by)
-         VALUES (?1, ?2, 'open', ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13)",
+              c_v_id, c_v_secret, c_u, proof_sha256, enrolled_at, enrolled_by)
+         VALUES (?1, ?2, 'open', ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12)",
         params![
             new.id,
             node,
@@ -139,8 +139,7 @@ pub fn enroll(
             new.bank.name(),
             new.c_v.id_object.0,
             new.c_v.secret.0,
-            new.c_u.id_object.0,
-            new.c_u.secret.0,
+            rows::seal(tx, new.node, new.id, new.c_u)?,
             new.proof_sha256,
             number(by.now),
             by.actor,
@@ -223,7 +222,7 @@ pub fn prove(
     )
     .and_then(|_| {
         tx.execute(
-            "UPDATE enrollments SET state = 'current', c_u_id = NULL, c_u_secret = NULL, proved_at = ?2
+            "UPDATE enrollments SET state = 'current', c_u = NULL, proved_at = ?2
              WHERE enrollment_id = ?1",
             params![enrollment, number(now)],
         )
@@ -407,7 +406,7 @@ fn require_not_revoked(tx: &Transaction<'_>, node: NodeId, by_sequence: Option<&
 fn enrollment(c: &Connection, node: NodeId, state: &str) -> Result<Option<Enrollment>> {
     const SQL: &str =
         "SELECT enrollment_id, d.signatures, d.document, d.number, registration, bank, c_v_id, c_v_secret,
-                              c_u_id, c_u_secret, fetched_by, reset_count, restart_count, clock,
+                              c_u, fetched_by, reset_count, restart_count, clock,
                               released_evidence, released_reset, released_restart, released_fence, released_boot,
                               released_twin
                        FROM enrollments e LEFT JOIN documents d ON d.number = e.number WHERE node_id = ?1 AND state = ?2";
@@ -419,11 +418,19 @@ fn enrollment(c: &Connection, node: NodeId, state: &str) -> Result<Option<Enroll
                 .zip(fields.1)
                 .map(|(id, secret)| Credential { id_object: id.into(), secret: secret.into() }))
         };
-        let counters: (Option<u32>, Option<u32>, Option<i64>) = (row.get(11)?, row.get(12)?, row.get(13)?);
+        let counters: (Option<u32>, Option<u32>, Option<i64>) = (row.get(10)?, row.get(11)?, row.get(12)?);
         let signed = documents::signed(row, 1)?;
         let texts: (String, String, String) = (row.get(0)?, row.get(4)?, row.get(5)?);
-        let fetched_by = row.get::<_, Option<String>>(10)?;
-        Ok((texts, signed, credential(6)?, credential(8)?, fetched_by, counters, released(row)?))
+        let fetched_by = row.get::<_, Option<String>>(9)?;
+        Ok((
+            texts,
+            signed,
+            credential(6)?,
+            row.get::<_, Option<Vec<u8>>>(8)?,
+            fetched_by,
+            counters,
+            released(row)?,
+        ))
     };
     let found = c
         .prepare_cached(SQL)
@@ -448,6 +455,13 @@ fn enrollment(c: &Connection, node: NodeId, state: &str) -> Result<Option<Enroll
     // What the row says beside its document counts only if the document says it too.
     let (opened, said) =
         halfkey_evidence::document::open_enrollment(&signed).map_err(|e| wrong(format!("document: {e}")))?;
+    let c_u = match c_u {
+        Some(sealed) => {
+            let opened = rows::open(c, node, &id, &sealed)?;
+            Some(opened.ok_or_else(|| wrong("the C_U is not this server's".to_owned()))?)
+        }
+        None => None,
+    };
     let c_v = c_v.ok_or_else(|| wrong("no C_V".to_owned()))?;
     if opened.scope != Scope::Enrollment(node)
         || said.enrollment_id != id
@@ -472,13 +486,13 @@ fn enrollment(c: &Connection, node: NodeId, state: &str) -> Result<Option<Enroll
 }
 
 fn released(row: &Row<'_>) -> rusqlite::Result<Option<ReleasedBoot>> {
-    let Some(evidence_id) = row.get::<_, Option<i64>>(14)? else { return Ok(None) };
+    let Some(evidence_id) = row.get::<_, Option<i64>>(13)? else { return Ok(None) };
     Ok(Some(ReleasedBoot {
         evidence_id: as_u64(evidence_id),
-        reset: row.get(15)?,
-        restart: row.get(16)?,
-        fence: row.get(17)?,
-        boot: row.get(18)?,
-        twin: row.get::<_, Option<i64>>(19)?.map(as_u64),
+        reset: row.get(14)?,
+        restart: row.get(15)?,
+        fence: row.get(16)?,
+        boot: row.get(17)?,
+        twin: row.get::<_, Option<i64>>(18)?.map(as_u64),
     }))
 }

@@ -1,16 +1,21 @@
 //! Rows that say by themselves what is allowed carry a tag by the cluster key, which is not in the database: who can only write
 //! the database can't make one. A row with its tag that was put back from an older copy is not told by it.
 //!
+//! C_U is encrypted by the same means: whoever has it and C_V and the TPM has K, and no server is asked.
+//!
 //! SQLite keeps the key, as a function of each connection that this process opened. What is tagged is handed over as it was read
 //! or as it will be written; columns, which a trigger or a view in the file could change in between, are not named.
 
-use super::broken;
+use super::{broken, id_text, json};
 use crate::keys::ClusterKey;
-use crate::store::Result;
-use halfkey_protocol::half;
+use crate::store::{Result, StoreError};
+use aws_lc_rs::aead::{AES_256_GCM, Aad, NONCE_LEN, Nonce, RandomizedNonceKey};
+use halfkey_protocol::wire::Credential;
+use halfkey_protocol::{NodeId, half};
 use rusqlite::Connection;
 use rusqlite::functions::FunctionFlags;
 use std::sync::Arc;
+use zeroize::Zeroizing;
 
 /// Of our own, so that no other use of the cluster key makes such a tag.
 const LABEL: &[u8] = b"halfkey database row";
@@ -24,6 +29,8 @@ pub enum Kind {
     Client,
     /// `trust_root_with_next_boot` accepted a proposal: node, id, SHA-256, scope, base boot.
     Trusted,
+    /// No tag but the key of one enrollment's C_U: node, enrollment.
+    HalfKey,
 }
 
 impl Kind {
@@ -32,6 +39,7 @@ impl Kind {
             Self::Approval => b"approval",
             Self::Client => b"client",
             Self::Trusted => b"trusted",
+            Self::HalfKey => b"C_U",
         }
     }
 }
@@ -73,6 +81,40 @@ pub fn is_ours(c: &Connection, kind: Kind, fields: &[&[u8]], found: Option<&[u8]
     Ok(half::equal(&tag(c, kind, fields)?, found))
 }
 
+/// Encrypts C_U for the database.
+///
+/// # Errors
+/// When SQLite fails, or the kernel has no randomness to give.
+pub fn seal(c: &Connection, node: NodeId, enrollment: &str, c_u: &Credential) -> Result<Vec<u8>> {
+    let failed = |_| StoreError::Unavailable("C_U could not be encrypted".to_owned());
+    let mut bytes = json(c_u)?.into_bytes();
+    let key = half_key(c, node, enrollment)?;
+    let nonce = key.seal_in_place_append_tag(named(node, enrollment), &mut bytes).map_err(failed)?;
+    Ok([nonce.as_ref().as_slice(), &bytes].concat())
+}
+
+/// The way back. None if it is not what this server encrypted for this enrollment.
+///
+/// # Errors
+/// When SQLite fails.
+pub fn open(c: &Connection, node: NodeId, enrollment: &str, sealed: &[u8]) -> Result<Option<Credential>> {
+    let Some((nonce, bytes)) = sealed.split_first_chunk::<NONCE_LEN>() else { return Ok(None) };
+    let mut bytes = bytes.to_vec();
+    let key = half_key(c, node, enrollment)?;
+    let opened = key.open_in_place(Nonce::from(nonce), named(node, enrollment), &mut bytes);
+    Ok(opened.ok().and_then(|json| serde_json::from_slice(json).ok()))
+}
+
+fn half_key(c: &Connection, node: NodeId, enrollment: &str) -> Result<RandomizedNonceKey> {
+    let key = Zeroizing::new(tag(c, Kind::HalfKey, &[&node.0, enrollment.as_bytes()])?);
+    RandomizedNonceKey::new(&AES_256_GCM, &*key)
+        .map_err(|_| StoreError::Unavailable("our bug: a key of another length".to_owned()))
+}
+
+fn named(node: NodeId, enrollment: &str) -> Aad<String> {
+    Aad::from(format!("{} {enrollment}", id_text(node)))
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -95,6 +137,30 @@ mod tests {
         assert!(!is(&c, Kind::Client, &fields, Some(&right[..31])));
         assert!(!is(&c, Kind::Client, &fields, None));
         assert!(!is(&other, Kind::Client, &fields, Some(&right)));
+    }
+
+    #[test]
+    fn c_u_is_of_one_enrollment() {
+        let open_with = |key: u8| {
+            let c = Connection::open_in_memory().unwrap();
+            install(&c, &Arc::new(ClusterKey::from_bytes(&[key; 32]))).unwrap();
+            c
+        };
+        let (c, other) = (open_with(1), open_with(2));
+        let (node, another) = (NodeId([7; 16]), NodeId([8; 16]));
+        let c_u = Credential { id_object: vec![1; 50].into(), secret: vec![2; 256].into() };
+        let sealed = seal(&c, node, "first", &c_u).unwrap();
+        assert_ne!(sealed, seal(&c, node, "first", &c_u).unwrap());
+        assert_eq!(open(&c, node, "first", &sealed).unwrap().as_ref(), Some(&c_u));
+        assert!(open(&c, node, "second", &sealed).unwrap().is_none());
+        assert!(open(&c, another, "first", &sealed).unwrap().is_none());
+        assert!(open(&other, node, "first", &sealed).unwrap().is_none());
+        for at in 0..sealed.len() {
+            let mut changed = sealed.clone();
+            changed[at] ^= 1;
+            assert!(open(&c, node, "first", &changed).unwrap().is_none());
+            assert!(open(&c, node, "first", &sealed[..at]).unwrap().is_none());
+        }
     }
 
     #[test]

@@ -256,6 +256,12 @@ ALTER TABLE boots ADD COLUMN approval_tag BLOB;
 -- While by_trust.
 ALTER TABLE proposals ADD COLUMN tag BLOB;
 
+-- C_U, encrypted by the cluster key. What is open is enrolled again.
+DELETE FROM enrollments WHERE state = 'open';
+ALTER TABLE enrollments DROP COLUMN c_u_id;
+ALTER TABLE enrollments DROP COLUMN c_u_secret;
+ALTER TABLE enrollments ADD COLUMN c_u BLOB;
+
 -- Over the entry and the hash of the one before.
 ALTER TABLE audit ADD COLUMN hash BLOB;
 ";
