@@ -9,7 +9,7 @@ use crate::home::Home;
 use crate::output::Out;
 use crate::show::Style;
 use crate::text::clean;
-use crate::{decide, enroll, eventlog, groups, policy, proposals, resolve, show, time, watch};
+use crate::{decide, enroll, eventlog, groups, policy, proposals, resolve, sequence, show, time, watch};
 use clap::CommandFactory;
 use halfkey_evidence::policy::Assured;
 use halfkey_protocol::wire::operator::NodeList;
@@ -83,6 +83,7 @@ pub fn run(cli: Cli) -> Result<()> {
         Command::Eventlog { file } => eventlog::run(&app, &file),
         Command::Evidence { id: Some(number), event_log, .. } => evidence(&app, number, event_log.as_deref()),
         Command::Evidence { node, limit, .. } => evidence_list(&app, &node.unwrap_or_default(), limit),
+        Command::AcceptRollback { yes } => sequence::accept_rollback(&app, yes),
         Command::Audit { node, limit, follow } => audit(&app, node.as_deref(), limit, follow),
         Command::Watch { node, after } => watch_from(&app, node.as_deref(), after),
         Command::Completions { .. } => Ok(()),

@@ -1,8 +1,10 @@
 //! The one sequence of a deployment's documents, as this desk sees it: where the next one has its place.
 
+use crate::app::App;
+use crate::ask::confirm;
 use crate::bundle::Bundle;
 use crate::client::Client;
-use crate::error::{Error, Result};
+use crate::error::{Error, Exit, Result};
 use crate::home::Home;
 use crate::key::TenantKey;
 use crate::policy::ledger::Ledger;
@@ -68,17 +70,8 @@ impl<'a> Line<'a> {
             ledger.saw(&found)?;
             return Ok(Self { ledger, head: found });
         };
-        let head = walk(client, ledger.deployment(), number, &sha256, &found)?;
+        let head = walk(client, ledger.deployment(), Some((number, &sha256)), &found, |_| ())?;
         ledger.saw(&head)?;
-        Ok(Self { ledger, head })
-    }
-
-    /// The same, wherever the sequence ends: after a restore, and only where the operator was told.
-    ///
-    /// # Errors
-    /// `Untrusted` when it is another deployment; as every request.
-    pub fn as_shown(home: &'a Home, bundle: &Bundle, client: &Client) -> Result<Self> {
-        let (ledger, head) = Self::shown(home, bundle, client)?;
         Ok(Self { ledger, head })
     }
 
@@ -118,6 +111,8 @@ impl<'a> Line<'a> {
         body: String,
         hand_in: impl FnOnce(&SignedDocument) -> Result<T>,
     ) -> Result<T> {
+        // What the server took and this desk could not remember would be missed at nothing.
+        self.ledger.require_room(scope)?;
         let signed = key.sign(&self.next(kind, scope, body));
         let answer = hand_in(&signed)?;
         self.took(scope, &signed)?;
@@ -125,13 +120,51 @@ impl<'a> Line<'a> {
     }
 }
 
-/// Follows the sequence from a document that is known to where the server says that it ends.
-fn walk(client: &Client, deployment: Deployment, number: u64, sha256: &str, end: &Place) -> Result<Place> {
+/// `halfkey accept-rollback`: this desk goes by what the server has, and forgets what is missing there.
+///
+/// # Errors
+/// `Untrusted` when it is another deployment, or what it has is not one sequence from the first document on; `Failed` when the
+/// answer is no.
+pub fn accept_rollback(app: &App, yes: bool) -> Result<()> {
+    let bundle = app.home.bundle()?;
+    let client = app.client(&bundle)?;
+    let (ledger, found) = Line::shown(&app.home, &bundle, &client)?;
+    match Line::fetch(&app.home, &bundle, &client) {
+        Ok(_) => {
+            app.out.note("nothing to accept: the server goes on from where this desk last saw it");
+            return Ok(());
+        }
+        Err(error) if error.exit == Exit::Untrusted => app.out.note(&error.to_string()),
+        Err(error) => return Err(error),
+    }
+    let mut hashes = Vec::new();
+    let head = walk(&client, ledger.deployment(), None, &found, |place| hashes.push(hex(&place.sha256)))?;
+    let missing = ledger.missing(&hashes)?;
+    for (scope, number) in &missing {
+        app.out.note(&format!("missing  document {number} of this desk, for {scope}"));
+    }
+    if !yes {
+        confirm(&format!("Go on after document {} and forget what is missing?", head.number))?;
+    }
+    ledger.accept(&head, &missing)?;
+    app.out.note("accepted; next: apply policies and groups again, enroll again, and look at revocations and operators");
+    Ok(())
+}
+
+/// Follows the sequence from a document that is known, or from the first, to where the server says that it ends.
+fn walk(
+    client: &Client,
+    deployment: Deployment,
+    known: Option<(u64, &str)>,
+    end: &Place,
+    mut seen: impl FnMut(&Place),
+) -> Result<Place> {
     let broken = |what: String| {
         Error::untrusted(format!("the documents that the server shows are not one sequence: {what}"))
-            .hint("somebody changed its database, or put back a part of it")
+            .hint("somebody changed its database, or put back a part of it; if it was restored from a backup on purpose, see `halfkey accept-rollback`")
     };
-    let mut last: Option<Place> = None;
+    let (number, sha256) = known.unwrap_or((1, ""));
+    let mut last = known.is_none().then(Place::default);
     while last.is_none_or(|last| last.number < end.number) {
         let part = client.sequence(last.map_or(number - 1, |last| last.number))?.documents;
         if part.is_empty() {
@@ -155,6 +188,7 @@ fn walk(client: &Client, deployment: Deployment, number: u64, sha256: &str, end:
                     )));
                 }
             }
+            seen(&opened.place);
             last = Some(opened.place);
         }
     }

@@ -383,6 +383,97 @@ fn a_sequence_that_goes_back_or_forks_is_noticed() {
 }
 
 #[test]
+fn a_restored_server_is_accepted_by_its_own_command() {
+    let setup = Setup::new();
+    let file = setup.file(POLICY);
+    let apply = ["policy", "apply", &file, "--group", "web", "--yes"];
+    (0..3).for_each(|_| drop(setup.desk.ok(&apply)));
+    let honest = setup.held.lock().unwrap().sequence.clone();
+    let accept = |args: &[&str]| setup.desk.run(&[&["accept-rollback"], args].concat());
+    let ran = accept(&["--yes"]);
+    assert!(ran.code == 0 && ran.stderr.contains("nothing to accept"), "{ran:?}");
+
+    // Restored: everything that signs is refused until that was said.
+    setup.rewrite(&honest[..1]);
+    setup.show(Some(honest[0].clone()));
+    let refused = || {
+        let ran = setup.desk.run(&apply);
+        assert!(ran.code == 6 && ran.stderr.contains("halfkey accept-rollback"), "{ran:?}");
+        let (code, said) = setup.add();
+        assert_eq!(code, 6, "{said}");
+        assert_eq!(setup.versions(), [1, 2, 3], "nothing was signed");
+    };
+    refused();
+    let ran = accept(&[]);
+    assert!(
+        ran.code == 2 && ran.stderr.contains("missing  document 3 of this desk, for group:web"),
+        "{ran:?}"
+    );
+    refused();
+    // What is no sequence is not accepted.
+    let loose =
+        setup.key().sign(&Document { previous: [9; 32].into(), ..after(&place(&honest[0]), "group:db") });
+    setup.rewrite(&[honest[0].clone(), loose]);
+    let ran = accept(&["--yes"]);
+    assert!(ran.code == 6 && ran.stderr.contains("not one sequence"), "{ran:?}");
+    setup.rewrite(&honest[..1]);
+    let ran = accept(&["--yes"]);
+    assert!(ran.code == 0 && ran.stderr.contains("accepted"), "{ran:?}");
+    assert!(accept(&["--yes"]).stderr.contains("nothing to accept"));
+    setup.desk.ok(&apply);
+    assert_eq!(setup.versions(), [1, 2, 3, 2]);
+
+    // Restored, and others have gone on since: as long as before, and another one.
+    let fork = TenantKey::generate().unwrap().sign(&after(&place(&honest[0]), "group:db"));
+    setup.rewrite(&[honest[0].clone(), fork.clone()]);
+    setup.show(None);
+    let ran = setup.desk.run(&apply);
+    assert!(ran.code == 6 && ran.stderr.contains("document 2 is another one than before"), "{ran:?}");
+    let ran = accept(&["--yes"]);
+    assert!(ran.stderr.contains("missing  document 2 of this desk, for group:web"), "{ran:?}");
+    setup.desk.ok(&apply);
+    // To nothing at all.
+    setup.rewrite(&[]);
+    setup.show(None);
+    let ran = accept(&["--yes"]);
+    assert_eq!(ran.code, 0, "{ran:?}");
+    setup.desk.ok(&apply);
+    assert_eq!(setup.versions(), [1, 2, 3, 2, 3, 1]);
+    // Another deployment is not an older one.
+    setup.held.lock().unwrap().deployment = Some(Deployment([6; 16]));
+    assert_eq!(accept(&["--yes"]).code, 6);
+}
+
+#[test]
+fn what_can_not_be_remembered_is_not_signed() {
+    let setup = Setup::new();
+    let file = setup.file(POLICY);
+    let apply = ["policy", "apply", &file, "--group", "web", "--yes"];
+    setup.desk.ok(&["policy", "apply", &file, "--group", "web", "--yes"]);
+    let path = setup.desk.home().join("documents.json");
+    let json = std::fs::read_to_string(&path).unwrap();
+    let with = |entries: &str| {
+        let grown = json.replacen("\"held\": {", &format!("\"held\": {{{entries}"), 1);
+        assert_ne!(grown, json);
+        std::fs::write(&path, grown).unwrap();
+    };
+    let entry =
+        |scope: String| format!("\"{scope}\": {{\"version\": 1, \"sha256\": \"{}\"}},", "a".repeat(64));
+    // As many nodes as filled 4 MiB three times over.
+    with(&(0..100_000).map(|index| entry(format!("enrollment:{index:036}"))).collect::<String>());
+    setup.desk.ok(&apply);
+    assert_eq!(setup.versions(), [1, 2]);
+    // Full, for a scope that is not in it yet.
+    let json = json.replace("group:web", "group:db");
+    let grown =
+        json.replacen("\"held\": {", &format!("\"held\": {{{}", entry("x".repeat((64 << 20) - 1300))), 1);
+    std::fs::write(&path, grown).unwrap();
+    let ran = setup.desk.run(&apply);
+    assert!(ran.code == 1 && ran.stderr.contains("nothing was signed"), "{:.1000}", ran.stderr);
+    assert_eq!(setup.versions(), [1, 2]);
+}
+
+#[test]
 fn what_can_not_be_applied_is_said() {
     let setup = Setup::new();
     let file = setup.file(POLICY);

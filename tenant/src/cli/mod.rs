@@ -217,6 +217,14 @@ pub enum Command {
         #[arg(long, value_name = "FILE", requires = "id", conflicts_with = "node")]
         event_log: Option<PathBuf>,
     },
+    /// Go on with a verifier that was restored from a backup: until then nothing is signed here
+    ///
+    /// Shows which documents are missing there, asks, and forgets them: apply policies, groups and enrollments again.
+    AcceptRollback {
+        /// Do not ask
+        #[arg(long)]
+        yes: bool,
+    },
     /// The audit trail
     Audit {
         /// Only this node

@@ -87,14 +87,7 @@ pub fn run(app: &App, file: &Path, target: &ApplyTarget, yes: bool) -> Result<()
         }
         Err(error) => return Err(error),
     };
-    let mut line = match desk.line() {
-        Ok(line) => line,
-        Err(error) if error.exit == Exit::Untrusted => {
-            app.out.note(&format!("warning: {error}"));
-            Line::as_shown(&app.home, &desk.bundle, &desk.client)?
-        }
-        Err(error) => return Err(error),
-    };
+    let mut line = desk.line()?;
     let change = Proposed::new(&desk, scope, present, source.text)?;
     app.out.note(&change.summary());
     let trials = trial::of_scope(&desk, &change.scope, &change.replaced)?;

@@ -10,8 +10,10 @@ use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 
 const FILE: &str = "documents.json";
-/// Some ten thousand scopes.
-const MAX_FILE: u64 = 4 << 20;
+/// Some hundred thousand scopes.
+const MAX_FILE: u64 = 64 << 20;
+/// More than one entry takes, in bytes.
+const ENTRY: u64 = 1024;
 
 /// One deployment.
 pub struct Ledger<'a> {
@@ -70,7 +72,7 @@ impl<'a> Ledger<'a> {
         for (scope, held) in known.held.iter().filter(|(_, held)| held.version > found.number) {
             what.push_str(&format!("\n  missing  document {} of this desk, for {scope}", held.version));
         }
-        Err(Error::untrusted(what).hint(RESTORED))
+        Err(Error::untrusted(what).hint(GONE_BACK))
     }
 
     /// Remembers where a server's sequence ends.
@@ -79,6 +81,51 @@ impl<'a> Ledger<'a> {
     /// When the home folder can't be written.
     pub fn saw(&self, newest: &Place) -> Result<()> {
         self.change(|known| (known.newest, known.sha256) = (newest.number, hex(&newest.sha256)))
+    }
+
+    /// Scopes whose document is not the one of its number in a sequence, given by its hashes from number 1 on.
+    ///
+    /// # Errors
+    /// When the home folder can't be read.
+    pub fn missing(&self, hashes: &[String]) -> Result<Vec<(String, u64)>> {
+        let there = |held: &Held| {
+            let index = usize::try_from(held.version).ok().and_then(|version| version.checked_sub(1));
+            index.and_then(|index| hashes.get(index)) == Some(&held.sha256)
+        };
+        let held = self.known()?.held.into_iter();
+        Ok(held.filter(|(_, held)| !there(held)).map(|(scope, held)| (scope, held.version)).collect())
+    }
+
+    /// Goes by a sequence that ends at `newest`, without these.
+    ///
+    /// # Errors
+    /// When the home folder can't be written.
+    pub fn accept(&self, newest: &Place, missing: &[(String, u64)]) -> Result<()> {
+        self.change(|known| {
+            (known.newest, known.sha256) = (newest.number, hex(&newest.sha256));
+            for (scope, _) in missing {
+                known.held.remove(scope);
+            }
+        })
+    }
+
+    /// Whether one more document can be remembered: asked before it is handed in.
+    ///
+    /// # Errors
+    /// `Failed` when the file is full.
+    pub fn require_room(&self, scope: &Scope) -> Result<()> {
+        let deployments = self.read()?;
+        let known = deployments.get(&self.deployment.to_string());
+        if known.is_some_and(|known| known.held.contains_key(&scope.to_string())) {
+            return Ok(());
+        }
+        let size = rendered(&deployments).len() as u64;
+        if size + ENTRY <= MAX_FILE {
+            return Ok(());
+        }
+        let path = self.home.path().join(FILE);
+        Err(Error::failed(format!("{} has {size} bytes, of at most {MAX_FILE}: nothing was signed", path.display()))
+            .hint("it has an entry for each node and group; use another desk, with a key of its own, for more nodes"))
     }
 
     /// Compares the newest document of a scope that the server shows (`None`: that there is none) with what it once had.
@@ -130,9 +177,14 @@ impl<'a> Ledger<'a> {
 
     fn change(&self, change: impl FnOnce(&mut Known)) -> Result<()> {
         let mut deployments = self.read()?;
-        change(deployments.entry(self.deployment.to_string()).or_default());
-        let json = serde_json::to_vec_pretty(&deployments).expect("strings and numbers have a JSON form");
-        self.home.write(FILE, &json, Existing::Replace)
+        let known = deployments.entry(self.deployment.to_string()).or_default();
+        let before = known.clone();
+        change(known);
+        // Most commands see what was seen before.
+        if *known == before && before != Known::default() {
+            return Ok(());
+        }
+        self.home.write(FILE, &rendered(&deployments), Existing::Replace)
     }
 
     fn read(&self) -> Result<Deployments> {
@@ -144,5 +196,12 @@ impl<'a> Ledger<'a> {
     }
 }
 
+fn rendered(deployments: &Deployments) -> Vec<u8> {
+    serde_json::to_vec_pretty(deployments).expect("strings and numbers have a JSON form")
+}
+
 /// What to do when a server has gone back.
+const GONE_BACK: &str = "if the verifier was restored from a backup on purpose, `halfkey accept-rollback` goes on from there; else somebody put its database back";
+
+/// What to do when it shows an older document of one scope.
 const RESTORED: &str = "if the verifier was restored from a backup, apply the whole policy again with `halfkey policy apply FILE`, and look at groups and revocations; else somebody put its database back";
