@@ -8,13 +8,11 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 use tokio::sync::Notify;
 
-/// Who has not moved for so long goes before anybody who has.
-const STILL: Duration = Duration::from_secs(2);
 /// Bytes that count as a movement: a byte now and then does not.
 const MOVEMENT: usize = 256;
 /// How long an address is remembered from which a node has proved itself.
 const REMEMBERED: Duration = Duration::from_secs(24 * 3600);
-/// Addresses that are remembered.
+/// Addresses, or IPv6 /64, that are remembered.
 const ADDRESSES: usize = 16_384;
 
 /// What a peer has proved.
@@ -106,13 +104,14 @@ impl Table {
 
     /// A node proved itself at this address lately.
     fn recognise(&self, inner: &Inner, place: &Place, now: Instant) {
-        let at = inner.proved.get(&place.source().address());
+        let at = inner.proved.get(&place.source().host());
         if at.is_some_and(|at| now.saturating_duration_since(*at) < REMEMBERED) {
             self.promote(inner, place, Standing::Node);
         }
     }
 
-    /// Of those that may be disturbed: first those that stand still, then the others.
+    /// Of those that may be disturbed, the longest idle of the source that holds most. To move costs little: it does not excuse
+    /// who holds most, and only counts among their own.
     fn first_to_go(&self, inner: &Inner, now: Instant) -> Option<u64> {
         let candidates: Vec<_> = inner
             .taken
@@ -122,8 +121,7 @@ impl Table {
             })
             .map(|place| Holder { id: place.id, source: place.source(), weight: 1, idle: place.idle(now) })
             .collect();
-        let still: Vec<_> = candidates.iter().filter(|holder| holder.idle >= STILL).copied().collect();
-        first_to_go(if still.is_empty() { candidates } else { still })
+        first_to_go(candidates)
     }
 
     /// Who has proved something keeps its place, within what is reserved, and one address not all of that.
@@ -136,7 +134,7 @@ impl Table {
         let (mut all, mut same) = (0, 0);
         for other in inner.taken.values().filter(|other| other.id != place.id && other.standing() == to) {
             all += 1;
-            same += usize::from(other.source() == place.source());
+            same += usize::from(other.source().host() == place.source().host());
         }
         if all < reserved && same < of_one {
             place.set(&place.standing, to);
@@ -173,7 +171,7 @@ impl Seat {
                 inner.proved.retain(|_, at| now.saturating_duration_since(*at) < REMEMBERED);
             }
             if inner.proved.len() < ADDRESSES {
-                inner.proved.insert(self.place.source().address(), now);
+                inner.proved.insert(self.place.source().host(), now);
             }
         }
         // Pushed out already, or proved more before.
@@ -256,23 +254,36 @@ mod tests {
     fn a_newcomer_gets_the_place_of_who_holds_most() {
         let table = Table::new(3, 0, 0);
         let (a, b, honest) = (table.admit(source(1)), table.admit(source(1)), table.admit(source(2)));
-        let later = Instant::now() + STILL;
+        let later = Instant::now() + Duration::from_secs(2);
         let newcomer = table.admit_at(source(3), later).unwrap();
         assert!(holds(&table, &newcomer) && holds(&table, &honest.unwrap()));
         assert!(!holds(&table, &a.unwrap()) && holds(&table, &b.unwrap()), "its longest idle went");
     }
 
     #[test]
-    fn who_stands_still_goes_before_who_moves() {
-        let table = Table::new(3, 0, 0);
-        let (still, a, b) = (table.admit(source(1)), table.admit(source(2)), table.admit(source(2)));
-        let later = Instant::now() + 2 * STILL;
-        for moving in [&a, &b] {
-            moving.as_ref().unwrap().place.moved.store(3900, Ordering::Relaxed);
+    fn who_holds_most_is_not_excused_by_moving() {
+        let table = Table::new(4, 0, 0);
+        let still = table.admit(source(1)).unwrap();
+        let moving = [(); 3].map(|()| table.admit(source(2)).unwrap());
+        let later = Instant::now() + Duration::from_secs(60);
+        for (seat, moved) in moving.iter().zip([59_900, 58_000, 59_900]) {
+            seat.place.moved.store(moved, Ordering::Relaxed);
         }
-        let newcomer = table.admit_at(source(3), later);
-        assert!(newcomer.is_some() && !holds(&table, &still.unwrap()));
-        drop((a, b));
+        let newcomer = table.admit_at(source(3), later).unwrap();
+        assert!(holds(&table, &newcomer) && holds(&table, &still), "an idle stranger keeps its place");
+        assert_eq!(moving.each_ref().map(|seat| holds(&table, seat)), [true, false, true]);
+    }
+
+    #[test]
+    fn a_network_of_ipv6_addresses_is_one_host() {
+        let of = |last: u16| Source::from(IpAddr::from([0x2001, 0xdb8, 0, 1, 0, 0, 0, last]));
+        let table = Table::new(20, 8, 0);
+        let seats: Vec<_> = (0..4).map(|last| table.admit(of(last)).unwrap()).collect();
+        seats.iter().for_each(|seat| seat.prove(Standing::Node));
+        let proved = seats.iter().filter(|seat| seat.place.standing() == Standing::Node).count();
+        assert_eq!(proved, 2, "a quarter of what is kept for nodes, not one place for each address");
+        drop(seats);
+        assert_eq!(table.admit(of(99)).unwrap().place.standing(), Standing::Node);
     }
 
     #[test]
