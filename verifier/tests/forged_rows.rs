@@ -6,9 +6,11 @@ mod common;
 use aws_lc_rs::signature::{Ed25519KeyPair, KeyPair as _};
 use common::node::{Node, said};
 use common::software::Software;
-use common::{Server, refused};
+use common::{Server, post, refused};
 use halfkey_protocol::Reason;
 use halfkey_protocol::document::signed_bytes;
+use halfkey_protocol::kdf::Hash;
+use halfkey_protocol::wire::{Finish, Register, Verdict};
 
 async fn enrolled(server: &Server) -> Node {
     let node = Node::new();
@@ -50,4 +52,47 @@ async fn a_document_signed_again_by_another_key_is_another_one() {
     server.stop();
     server.serve();
     assert_eq!(refused(node.begin(&server.anybody(), "boot").await), Reason::RolledBack);
+}
+
+/// The quote of another machine, of what is wanted, for a session that the node's own TPM began.
+#[tokio::test]
+async fn a_quote_by_another_ak_than_the_enrolled_is_none() {
+    let mut server = Server::start();
+    let node = enrolled(&server).await;
+    node.allow(&server.operator()).await;
+    node.reboot_into(&Software::version("6.6.6-evil"));
+    assert_eq!(said(&node.boot(&server.anybody()).await), "denied policy_mismatch");
+    let session = node.begin(&server.anybody(), "boot").await.unwrap();
+    let other = Node::new();
+    let database = server.database();
+    let text: String = database
+        .query_row("SELECT registration FROM enrollments WHERE state = 'current'", [], |row| row.get(0))
+        .unwrap();
+    let mut register: Register = serde_json::from_str(&text).unwrap();
+    register.ak_public = other.register.ak_public.clone();
+    database
+        .execute(
+            "UPDATE enrollments SET registration = ?1, reset_count = NULL, restart_count = NULL, clock = NULL
+             WHERE state = 'current'",
+            [serde_json::to_string(&register).unwrap()],
+        )
+        .unwrap();
+    drop(database);
+    let (quote, signature) =
+        other.tpm.quote(&common::rig::all_pcrs(Hash::Sha256), &node.qualifier("boot", &session));
+    let finish = Finish {
+        quote: quote.into(),
+        signature: signature.into(),
+        pcrs: other.tpm.pcrs(Hash::Sha256),
+        event_log: Some(Software::default().log().into()),
+        command_line: Some(Software::default().proc_cmdline().into()),
+        ..node.evidence("boot", &session)
+    };
+    for _ in 0..2 {
+        let problem = post::<Verdict>(&server.anybody(), "/v1/finish", &finish).await.unwrap_err();
+        assert_eq!(problem.code, "unavailable", "{problem:?}");
+        assert!(server.log().contains("it is not what the tenant signed"), "{}", server.log());
+        server.stop();
+        server.serve();
+    }
 }

@@ -109,7 +109,6 @@ async fn enroll(
             bank: document.bank,
             c_v: &request.c_v,
             c_u: &request.c_u,
-            proof_sha256: document.proof_sha256,
         };
         store.enroll(&new, By { actor: &caller.0, now: unix_now() })
     });
@@ -289,7 +288,6 @@ struct Document {
     id: String,
     label: String,
     bank: Hash,
-    proof_sha256: [u8; 32],
     opened: Opened,
 }
 
@@ -312,6 +310,7 @@ fn check_enrollment(
         ("c_u_sha256", *document.c_u_sha256 == credential_digest(&request.c_u)),
         ("c_v_sha256", *document.c_v_sha256 == credential_digest(&request.c_v)),
         ("release_public", *document.release_public == *verifier.release.public()),
+        ("proof_sha256", document.proof_sha256.len() == 32),
         ("servers", (1..=MAX_SERVERS).contains(&document.servers.len())),
         ("ca", document.ca.contains("BEGIN CERTIFICATE")),
     ] {
@@ -339,7 +338,6 @@ fn check_enrollment(
     plain_text("an enrollment id", &document.enrollment_id, 64)?;
     Ok(Document {
         bank: Hash::from_name(&document.bank).ok_or_else(|| wrong("expected bank sha256 or sha384"))?,
-        proof_sha256: document.proof_sha256.array().ok_or_else(|| wrong("expected a digest of 32 bytes"))?,
         id: document.enrollment_id,
         label: document.label,
         opened,

@@ -364,8 +364,6 @@ pub struct NewEnrollment<'a> {
     pub c_v: &'a Credential,
     /// U for the EK.
     pub c_u: &'a Credential,
-    /// SHA-256 of the proof.
-    pub proof_sha256: [u8; 32],
 }
 
 /// Who does something, and when.

@@ -321,13 +321,16 @@ mod tests {
     fn enroll(store: &Sqlite, id: &str, created: u64, now: u64) -> Result<(), StoreError> {
         let some = || Bytes(vec![1; 32]);
         let credential = Credential { id_object: some(), secret: some() };
+        // An ECC key with nameAlg SHA-256, as far as its name needs.
+        let public = Bytes(vec![0x00, 0x23, 0x00, 0x0b]);
+        let name = Bytes([&[0x00, 0x0b][..], &Hash::Sha256.digest(&[&public])].concat());
         let enrollment = Enrollment {
             enrollment_id: id.into(),
             challenge: vec![0x33; 32].into(),
-            ek_name: some(),
-            ak_name: some(),
-            srk_name: some(),
-            c_u_sha256: some(),
+            ek_name: name.clone(),
+            ak_name: name.clone(),
+            srk_name: name,
+            c_u_sha256: credential_digest(&credential).into(),
             c_v_sha256: credential_digest(&credential).into(),
             release_public: some(),
             bank: "sha256".into(),
@@ -349,11 +352,11 @@ mod tests {
         let opened = halfkey_evidence::document::open(&signed).unwrap();
         let registration = Register {
             versions: vec![1],
-            ek_public: some(),
+            ek_public: public.clone(),
             ek_certificate: None,
             ek_chain: vec![],
-            ak_public: some(),
-            srk_public: some(),
+            ak_public: public.clone(),
+            srk_public: public,
             certify_info: some(),
             certify_signature: some(),
             label: String::new(),
@@ -367,7 +370,6 @@ mod tests {
             bank: Hash::Sha256,
             c_v: &credential,
             c_u: &credential,
-            proof_sha256: half::proof_digest(&[1; 32]),
         };
         store.enroll(&new, By { actor: "ada", now })
     }

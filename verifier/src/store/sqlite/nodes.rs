@@ -10,7 +10,7 @@ use halfkey_protocol::document::{self, Deployment, Kind, Opened, Scope};
 use halfkey_protocol::identity::fingerprint;
 use halfkey_protocol::kdf::Hash;
 use halfkey_protocol::wire::operator::{Held, TpmFirmware};
-use halfkey_protocol::wire::{Credential, SignedDocument, credential_digest};
+use halfkey_protocol::wire::{Credential, Register, SignedDocument, credential_digest};
 use halfkey_protocol::{NodeId, Reason, half};
 use rusqlite::{Connection, OptionalExtension as _, Row, Transaction, params};
 
@@ -128,8 +128,8 @@ pub fn enroll(
     let inserted = tx.execute(
         "INSERT OR IGNORE INTO enrollments
              (enrollment_id, node_id, state, number, tenant_key, registration, bank,
-              c_v_id, c_v_secret, c_u, proof_sha256, enrolled_at, enrolled_by)
-         VALUES (?1, ?2, 'open', ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12)",
+              c_v_id, c_v_secret, c_u, enrolled_at, enrolled_by)
+         VALUES (?1, ?2, 'open', ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11)",
         params![
             new.id,
             node,
@@ -140,7 +140,6 @@ pub fn enroll(
             new.c_v.id_object.0,
             new.c_v.secret.0,
             rows::seal(tx, new.node, new.id, new.c_u)?,
-            new.proof_sha256,
             number(by.now),
             by.actor,
         ],
@@ -190,19 +189,27 @@ pub fn prove(
     now: u64,
 ) -> Result<()> {
     require_not_revoked(tx, node, revoked)?;
-    let found: Option<(String, Vec<u8>)> = tx
-        .prepare_cached(
-            "SELECT state, proof_sha256 FROM enrollments WHERE enrollment_id = ?1 AND node_id = ?2",
-        )
+    const SQL: &str = "SELECT state, d.signatures, d.document
+                       FROM enrollments e JOIN documents d ON d.number = e.number
+                       WHERE enrollment_id = ?1 AND node_id = ?2";
+    let found: Option<(String, SignedDocument)> = tx
+        .prepare_cached(SQL)
         .and_then(|mut query| {
-            query.query_row([enrollment, &id_text(node)], |row| Ok((row.get(0)?, row.get(1)?))).optional()
+            let read = |row: &Row<'_>| Ok((row.get(0)?, documents::signed(row, 1)?));
+            query.query_row([enrollment, &id_text(node)], read).optional()
         })
         .map_err(broken)?;
-    let Some((state, digest)) = found else {
+    let Some((state, signed)) = found else {
         let what = format!("node {node} has no enrollment {enrollment}");
         return Err(StoreError::Refused(Reason::NotEnrolled, what));
     };
-    if !half::equal(&half::proof_digest(proof), &digest) {
+    // What the proof is compared with is the tenant's word.
+    let (opened, said) = halfkey_evidence::document::open_enrollment(&signed)
+        .map_err(|e| damaged(&format!("table enrollments, {enrollment:.64}: document: {e}")))?;
+    if opened.scope != Scope::Enrollment(node) || said.enrollment_id != enrollment {
+        return Err(damaged(&format!("table enrollments, {enrollment:.64}: the document is another one's")));
+    }
+    if !half::equal(&half::proof_digest(proof), &said.proof_sha256) {
         return Err(StoreError::Refused(Reason::Proof, format!("of enrollment {enrollment}")));
     }
     match state.as_str() {
@@ -463,17 +470,24 @@ fn enrollment(c: &Connection, node: NodeId, state: &str) -> Result<Option<Enroll
         None => None,
     };
     let c_v = c_v.ok_or_else(|| wrong("no C_V".to_owned()))?;
+    let registration: Register =
+        from_json(&registration, &format!("table enrollments, {id:.64}: registration"))?;
+    // Above all the AK: whose quotes are believed.
     if opened.scope != Scope::Enrollment(node)
         || said.enrollment_id != id
         || said.bank != bank.name()
+        || !is_name_of(&said.ek_name, &registration.ek_public)
+        || !is_name_of(&said.ak_name, &registration.ak_public)
+        || !is_name_of(&said.srk_name, &registration.srk_public)
         || *said.c_v_sha256 != credential_digest(&c_v)
+        || c_u.as_ref().is_some_and(|c_u| *said.c_u_sha256 != credential_digest(c_u))
     {
         return Err(wrong("it is not what the tenant signed".to_owned()));
     }
     Ok(Some(Enrollment {
         document: opened.place,
         created: opened.created,
-        registration: from_json(&registration, &format!("table enrollments, {id:.64}: registration"))?,
+        registration,
         bank,
         c_v,
         id,
@@ -483,6 +497,14 @@ fn enrollment(c: &Connection, node: NodeId, state: &str) -> Result<Option<Enroll
         fetched_by,
         released,
     }))
+}
+
+/// Whether this is the TPM's name of a public area: nameAlg and digest (TPM 2.0 Part 1, section 16).
+fn is_name_of(name: &[u8], public: &[u8]) -> bool {
+    [Hash::Sha256, Hash::Sha384].into_iter().any(|hash| {
+        let alg = hash.alg().to_be_bytes();
+        public.get(2..4) == Some(&alg[..]) && name == [&alg[..], &hash.digest(&[public])].concat()
+    })
 }
 
 fn released(row: &Row<'_>) -> rusqlite::Result<Option<ReleasedBoot>> {

@@ -238,6 +238,7 @@ CREATE TABLE policies (
 
 ALTER TABLE enrollments DROP COLUMN document;
 ALTER TABLE enrollments DROP COLUMN signature;
+ALTER TABLE enrollments DROP COLUMN proof_sha256;
 ALTER TABLE enrollments ADD COLUMN number INTEGER NOT NULL REFERENCES documents DEFAULT 0;
 
 -- What the node wants to see in its enrollment: the newest that its TPM activated.
