@@ -4,8 +4,10 @@
 //! followed through sysfs down to the bottom. Every path must end in a mapping that was opened
 //! in this boot with an attested key. It bites only when something was opened: a machine that
 //! is not enrolled, or fell back to its passphrase, boots as it would without Halfkey.
+//! And PID 1 must be able to start what is there: else it would start a shell instead.
 
 use super::cmdline::Settings;
+use super::init;
 use super::mountinfo::{self, Mount};
 use super::state::{Mapping, Mappings, State};
 use super::teardown;
@@ -17,6 +19,8 @@ use crate::{bounded, console};
 use halfkey_protocol::label;
 use std::path::{Path, PathBuf};
 
+/// The generator that mounts partitions by their type.
+const GPT_AUTO: &str = "systemd-gpt-auto-generator";
 /// Deeper stacks of block devices do not exist.
 const DEPTH: u32 = 16;
 /// More devices below one file system do not either.
@@ -25,7 +29,8 @@ const WIDTH: usize = 256;
 /// Checks this boot's root. On a rogue root: closes the mappings, extends the fence, powers off.
 ///
 /// # Errors
-/// When the root is rogue and the machine could not be powered off.
+/// When the root is rogue and the machine could not be powered off, or is the right one and holds nothing that PID 1 can
+/// start: then nothing is closed yet, which is the business of whatever gives the shell that follows.
 pub fn run(location: &Location, settings: &Settings) -> Result<()> {
     let state = match State::load() {
         Ok(None) => {
@@ -55,7 +60,7 @@ pub fn run(location: &Location, settings: &Settings) -> Result<()> {
     match check(&mounts, Path::new("/sys"), Path::new("/dev"), &opened) {
         Ok(()) => {
             console::say("gate: the root is on a volume that was opened in this boot");
-            Ok(())
+            hand_over(Path::new("/sysroot"), Path::new("/run"))
         }
         Err(why) => {
             let error = Error::new(Kind::Volume, format!("gate: {why}")).hint(
@@ -64,6 +69,29 @@ pub fn run(location: &Location, settings: &Settings) -> Result<()> {
             Err(refuse(location, settings, error))
         }
     }
+}
+
+/// The root is the right one. Where it can't be handed over to, this unit fails, and the shell that follows closes it.
+fn hand_over(root: &Path, run: &Path) -> Result<()> {
+    init::check(root).map_err(|why| {
+        Error::new(Kind::Volume, format!("gate: the system on the root can't be started: {why}"))
+            .hint("the file system is damaged; to repair it with the passphrase: halfkey hold NODE, at the operator's desk")
+    })?;
+    mask_gpt_auto(run).map_err(|e| Error::system(format!("gate: mask {GPT_AUTO}"), e))
+}
+
+/// The running system must not mount what it finds on the disk of the root by its partition type alone: anybody can add a
+/// partition. /run outlives switch-root, and what is there takes precedence over /etc and /usr.
+fn mask_gpt_auto(run: &Path) -> std::io::Result<()> {
+    let folder = run.join("systemd/system-generators");
+    std::fs::create_dir_all(&folder)?;
+    let (link, new) = (folder.join(GPT_AUTO), folder.join(".halfkey.new"));
+    match std::fs::remove_file(&new) {
+        Err(error) if error.kind() != std::io::ErrorKind::NotFound => return Err(error),
+        _ => {}
+    }
+    std::os::unix::fs::symlink("/dev/null", &new)?;
+    std::fs::rename(new, link)
 }
 
 /// The one value that proves that r was never extended: the agent failed after it had written
@@ -267,6 +295,24 @@ mod tests {
         let swapped = Mappings { root: vec![both.all[1].clone()], all: both.all.clone() };
         let why = gate(&[ON_OPENED], &swapped).unwrap_err();
         assert!(why.contains("enrolled for it"), "{why}");
+    }
+
+    #[test]
+    fn the_running_system_mounts_nothing_by_its_partition_type() {
+        let run = tempfile::tempdir().unwrap();
+        let link = run.path().join("systemd/system-generators").join(GPT_AUTO);
+        let masked = || std::fs::read_link(&link).is_ok_and(|to| to == Path::new("/dev/null"));
+        mask_gpt_auto(run.path()).unwrap();
+        assert!(masked());
+        // Whatever was there before.
+        std::fs::remove_file(&link).unwrap();
+        write(&link, "#!/bin/sh\n").unwrap();
+        mask_gpt_auto(run.path()).unwrap();
+        assert!(masked());
+        std::fs::remove_dir_all(run.path().join("systemd")).unwrap();
+        write(run.path().join("systemd"), "").unwrap();
+        assert!(mask_gpt_auto(run.path()).is_err());
+        assert!(hand_over(Path::new("/nowhere"), run.path()).is_err());
     }
 
     #[test]

@@ -10,6 +10,7 @@
 //! | [`unlock`] | the unlocking, from the first device to the last mapping |
 //! | [`state`] | what `gate` and `status` need to know of it |
 //! | [`gate`] | the root must be on a volume that was opened |
+//! | [`init`] | PID 1 must be able to start what is on that root |
 //! | [`mountinfo`] | what is mounted where |
 //! | [`way_out`] | what must be done before a shell or a prompt |
 //! | [`sysrq`] | off while something is open |
@@ -20,6 +21,7 @@ pub mod cmdline;
 pub mod devices;
 pub mod dm;
 pub mod gate;
+pub mod init;
 pub mod mountinfo;
 pub mod processes;
 pub mod route;
