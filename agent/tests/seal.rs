@@ -11,7 +11,7 @@ use halfkey_agent::boot::target;
 use halfkey_agent::deadline::Deadline;
 use halfkey_agent::enroll::bind;
 use halfkey_agent::enroll::plan::{self, Plan};
-use halfkey_agent::error::Result;
+use halfkey_agent::error::{Kind, Result};
 use halfkey_agent::luks::cryptsetup::{self, Existing};
 use halfkey_agent::luks::header::Found;
 use halfkey_agent::luks::{Header, Token};
@@ -243,8 +243,11 @@ fn flags_are_those_that_were_sealed() {
 fn the_volumes_of_an_enrollment_vouch_for_each_other() {
     let volumes = enrolled(2);
     boot(&found(&volumes)).unwrap();
-    // One that is not there at all is no attack that this could stop: the gate and the prompt are.
-    boot(&found(&volumes[..1])).unwrap();
+    // One that is not there could be somebody else's when the running system looks for it.
+    let missing = boot(&found(&volumes[..1])).unwrap_err();
+    assert_eq!(missing.kind, Kind::Volume);
+    assert!(missing.message.contains(&header(volumes[1].path()).uuid), "{missing}");
+    refused(&found(&volumes[1..]), "is not there");
 
     let craft = |at: usize, change: &dyn Fn(&mut Value)| {
         let copies: Vec<_> = volumes.iter().map(Volume::clone_file).collect();

@@ -55,6 +55,7 @@ impl Machine {
             disk: folder.join("disk.raw"),
             marker: folder.join("marker.raw"),
             spare: folder.join("spare.raw"),
+            visitor: folder.join("visitor.raw"),
             firmware: system.path.firmware(),
             variables: folder.join("variables.fd"),
             tpm: folder.join("tpm"),
@@ -63,6 +64,7 @@ impl Machine {
         rig.images.disk(&parts.disk)?;
         rig.manufacturer.make(&parts.tpm)?;
         marker::blank(&parts.spare, 64 << 20)?;
+        marker::blank(&parts.visitor, 64 << 20)?;
         let machine =
             Self { name, parts, accel: rig.accel, boots: 0, tap: rig.tap.clone(), network: true, note: "" };
         machine.install(rig, system)?;
@@ -77,6 +79,11 @@ impl Machine {
     /// Its third disk.
     pub fn spare(&self) -> &Path {
         &self.parts.spare
+    }
+
+    /// Its fourth disk.
+    pub fn visitor(&self) -> &Path {
+        &self.parts.visitor
     }
 
     /// Folder of its logs.
@@ -331,13 +338,13 @@ impl Boot {
         self.qemu.monitor.send(b"drive_del spare\n")
     }
 
-    /// Lets the third disk announce itself again and again, as a disk can: each time udev looks at it anew, and the last to
+    /// Lets the fourth disk announce itself again and again, as a disk can: each time udev looks at it anew, and the last to
     /// be looked at gets the link below /dev/disk/by-uuid.
     ///
     /// # Errors
     /// If the machine is off.
-    pub fn announce_spare(&self) -> Result<()> {
-        let sizes = (0..6000).map(|i| format!("block_resize spare {}K\n", (64 << 10) + 4 * i));
+    pub fn announce_visitor(&self) -> Result<()> {
+        let sizes = (0..6000).map(|i| format!("block_resize visitor {}K\n", (64 << 10) + 4 * i));
         self.qemu.monitor.send_slowly(sizes, Duration::from_millis(300))
     }
 

@@ -122,6 +122,8 @@ pub struct Parts {
     pub marker: PathBuf,
     /// Third disk: empty, or what a scenario puts there. Always plugged, so that firmware measures the same hardware.
     pub spare: PathBuf,
+    /// Fourth disk: as the third.
+    pub visitor: PathBuf,
     /// The firmware.
     pub firmware: Firmware,
     /// Its variables.
@@ -166,12 +168,15 @@ impl Qemu {
         command.arg("-drive").arg(drive("if=pflash,unit=0,readonly=on", Path::new(parts.firmware.code())));
         command.arg("-drive").arg(drive("if=pflash,unit=1", &parts.variables));
         let disks = [(&parts.disk, "boot"), (&parts.marker, "marker"), (&parts.spare, "spare")];
-        for (path, serial) in disks {
+        let plug = |command: &mut Command, path: &Path, serial: &str| {
             // The host's page cache outlives QEMU, so nothing is lost that matters here.
             command
                 .arg("-drive")
                 .arg(drive(&format!("if=none,id={serial},cache=unsafe,discard=unmap"), path));
             command.arg("-device").arg(format!("virtio-blk-pci,drive={serial},serial={serial}"));
+        };
+        for (path, serial) in disks {
+            plug(&mut command, path, serial);
         }
         command.arg("-chardev").arg(format!("socket,id=tpm,path={}", tpm_socket.display()));
         command.args(["-tpmdev", "emulator,id=tpm,chardev=tpm", "-device", "tpm-crb,tpmdev=tpm"]);
@@ -179,6 +184,7 @@ impl Qemu {
         let restrict = if network { "user,id=net" } else { "hubport,id=net,hubid=0" };
         command.args(["-netdev", restrict, "-device", "virtio-net-pci,netdev=net,romfile="]);
         command.args(["-device", "virtio-rng-pci"]);
+        plug(&mut command, &parts.visitor, "visitor");
         let mut listeners = Vec::new();
         for (option, name) in [("-serial", "console"), ("-serial", "shell"), ("-monitor", "monitor")] {
             listeners.push(sockets.listen(name)?);

@@ -15,8 +15,8 @@ use std::time::Duration;
 
 /// How long udev may still be busy when all that is named is there.
 const SETTLE: Duration = Duration::from_secs(5);
-/// Devices that hold no LUKS volume or answer slowly.
-const SKIPPED: &[&str] = &["ram", "zram", "fd", "sr", "nbd"];
+/// Devices that hold no LUKS volume or answer slowly. Optical drives are looked at: what is in one can have any UUID.
+const SKIPPED: &[&str] = &["ram", "zram", "fd", "nbd"];
 /// Where sysfs lists block devices.
 const BLOCK: &str = "/sys/class/block";
 
@@ -72,7 +72,8 @@ pub fn explicit(paths: &[PathBuf]) -> Result<Devices> {
 /// All enrolled volumes that are there, once those are there that this boot names.
 ///
 /// - Something is named (`rd.luks.*`, crypttab, or the token of a volume that is there: it names all volumes of its
-///   enrollment): waits for it. After half of the time it goes on with what is there, so that time is left for the network.
+///   enrollment): waits for it. After half of the time it goes on with what is there, so that time is left for the network: the
+///   enrollment that the verifier says is current may do without what is missing.
 /// - Nothing is named: takes what is there when udev has worked through its events. If that is
 ///   nothing, this machine is not enrolled, and its boot must not wait; `rd.halfkey=on` says
 ///   that it is.

@@ -46,10 +46,11 @@ impl Target<'_> {
 }
 
 /// The volumes of this enrollment, each with a checked header. Volumes of other enrollments are left to their
-/// passphrases: another machine's disk must not stop this one. But none that the seal names, and none that says it is one of these.
+/// passphrases: another machine's disk must not stop this one. But none that the seal names, and none that says it is one of these;
+/// and all that the seal names must be there.
 ///
 /// # Errors
-/// Names the volume that is not as it must be.
+/// Names the volume that is not as it must be, or not there.
 pub fn targets<'a>(found: &'a Devices, current: &Token, settings: &Settings) -> Result<Vec<Target<'a>>> {
     let mut targets: Vec<Target> = Vec::new();
     let mut others: Vec<(&Path, &str)> =
@@ -90,8 +91,9 @@ pub fn targets<'a>(found: &'a Devices, current: &Token, settings: &Settings) -> 
     Ok(targets)
 }
 
-/// Whether all volumes that the enrollment has, as far as they are there, are among `targets`. The lists are authentic once the
-/// seals are checked; until then this can only refuse.
+/// Whether all volumes that the enrollment has are among `targets`. The running system would ask for the passphrase of one that
+/// is not, and take whatever volume then has its UUID, with whatever passphrase opens that. The lists are authentic once the seals
+/// are checked; until then this can only refuse.
 fn complete(targets: &[Target], others: &[(&Path, &str)]) -> Result<()> {
     let Some(first) = targets.first() else {
         return Err(Error::new(Kind::NotEnrolled, "no volume here has a token of the current enrollment")
@@ -117,7 +119,10 @@ fn complete(targets: &[Target], others: &[(&Path, &str)]) -> Result<()> {
             .hint("if its header was changed on purpose, enroll all volumes again; else somebody tampered with the disk"));
         }
         if targets.iter().all(|target| target.copy.uuid != *uuid) {
-            console::say(&format!("warning: volume {uuid} of the enrollment is not there"));
+            return Err(Error::volume(format!(
+                "volume {uuid} of the enrollment is not there, and nothing is opened without it: another could take its place afterwards"
+            ))
+            .hint("look at its disk and cable, and boot with the passphrase; if it is gone for good, enroll again without it"));
         }
     }
     Ok(())

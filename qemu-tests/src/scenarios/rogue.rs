@@ -18,17 +18,17 @@ pub fn run(world: &mut World) -> Result<()> {
     let estate = estate.as_mut().context("there is an enrolled machine")?;
     estate.off()?;
     story.does(Attacker, "plugs in a disk with a plaintext file system that has the root file system's UUID");
-    let spare = estate.machine.spare().to_path_buf();
-    let kept = spare.with_extension("kept");
-    fs::rename(&spare, &kept).context("can't set a disk aside")?;
-    rig.images.plaintext_root("ROGUE-SYSTEM-RUNS", &spare)?;
+    let visitor = estate.machine.visitor().to_path_buf();
+    let kept = visitor.with_extension("kept");
+    fs::rename(&visitor, &kept).context("can't set a disk aside")?;
+    rig.images.plaintext_root("ROGUE-SYSTEM-RUNS", &visitor)?;
 
     // Which device has the link when the root is mounted is a race inside udev. An attacker who loses it, so that the genuine
     // root runs, tries again; his own system must not run even once.
     for _ in 0..TRIES {
         let mut boot = estate.boot()?;
         // A disk that is quiet loses the link to the volume that is opened later.
-        boot.announce_spare()?;
+        boot.announce_visitor()?;
         let reached = boot.reached()?;
         let console = boot.console();
         ensure!(!console.contains("ROGUE-SYSTEM-RUNS"), "the attacker's system ran");
@@ -47,7 +47,7 @@ pub fn run(world: &mut World) -> Result<()> {
         story.does(Machine, "finds another root than the opened one: closes the volumes, powers off");
         story.proves("the key opens nothing for a root that is not the one it opened");
         boot.wait_off()?;
-        return fs::rename(&kept, &spare).context("can't put a disk back");
+        return fs::rename(&kept, &visitor).context("can't put a disk back");
     }
     Err(format!("the rogue file system was not mounted in {TRIES} boots: nothing was shown").into())
 }
