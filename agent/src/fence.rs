@@ -107,13 +107,14 @@ pub fn extend(tpm: &mut Tpm, data: &[u8]) -> Result<FenceState> {
     extend_from(tpm, &before, data)
 }
 
-/// The same for `r`, which is extended into an open fence only: what was closed meanwhile, by
-/// whatever path, stays closed. In the initramfs there is no SysRq from here on.
+/// A fence that was zero in every bank when it was looked at.
+pub struct Window(FenceState);
+
+/// Looks whether the boot window is open. In the initramfs there is no SysRq from here on.
 ///
 /// # Errors
-/// [`Kind::Fence`] if a bank is not zero or shows another value afterwards, [`Kind::System`] if SysRq can't be switched
-/// off; nothing may be opened then.
-pub fn extend_open(tpm: &mut Tpm, r: &[u8]) -> Result<FenceState> {
+/// [`Kind::Fence`] if a bank is not zero, [`Kind::System`] if SysRq can't be switched off; nothing may be opened then.
+pub fn window(tpm: &mut Tpm) -> Result<Window> {
     let before = tpm.fence_state()?;
     if !before.is_open() {
         return Err(Error::new(Kind::Fence, "expected PCR 15 to be zero still, found it extended: the fence was closed while the volumes were unlocked")
@@ -122,7 +123,15 @@ pub fn extend_open(tpm: &mut Tpm, r: &[u8]) -> Result<FenceState> {
     if console::in_initramfs() {
         sysrq::switch_off()?;
     }
-    extend_from(tpm, &before, r)
+    Ok(Window(before))
+}
+
+/// Extends `r` into a fence that was open: what was closed meanwhile, by whatever path, stays closed.
+///
+/// # Errors
+/// [`Kind::Fence`] if a bank shows another value afterwards; nothing may be opened then.
+pub fn extend_open(tpm: &mut Tpm, window: Window, r: &[u8]) -> Result<FenceState> {
+    extend_from(tpm, &window.0, r)
 }
 
 fn extend_from(tpm: &mut Tpm, before: &FenceState, data: &[u8]) -> Result<FenceState> {
@@ -148,7 +157,18 @@ fn extend_from(tpm: &mut Tpm, before: &FenceState, data: &[u8]) -> Result<FenceS
 /// Whether the firmware left traces of a TPM: then a TPM that can't be reached is no reason to go on.
 /// A TPM 1.2 seals nothing of ours and has no fence: it counts as none.
 pub fn firmware_shows_tpm() -> bool {
-    shows_tpm(Path::new("/sys"))
+    may_show_tpm(Path::new("/sys"))
+}
+
+/// Where sysfs is not mounted nothing can be seen, which is no reason to assume that there is no TPM.
+fn may_show_tpm(sys: &Path) -> bool {
+    !is_sysfs(sys) || shows_tpm(sys)
+}
+
+/// Whether sysfs is mounted there.
+pub fn is_sysfs(path: &Path) -> bool {
+    use nix::sys::statfs::{SYSFS_MAGIC, statfs};
+    statfs(path).is_ok_and(|found| found.filesystem_type() == SYSFS_MAGIC)
 }
 
 fn shows_tpm(sys: &Path) -> bool {
@@ -302,6 +322,16 @@ mod tests {
         write("class/tpm/tpm0/tpm_version_major", "1\n");
         write("firmware/acpi/tables/TPM2", "");
         assert!(shows_tpm(sys.path()));
+    }
+
+    #[test]
+    fn without_sysfs_there_may_be_a_tpm() {
+        let empty = tempfile::tempdir().unwrap();
+        assert!(!shows_tpm(empty.path()));
+        assert!(may_show_tpm(empty.path()));
+        assert!(may_show_tpm(Path::new("/nowhere")));
+        assert!(is_sysfs(Path::new("/sys")));
+        assert!(!is_sysfs(Path::new("/proc")));
     }
 
     #[test]

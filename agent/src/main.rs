@@ -123,7 +123,10 @@ fn run_fence(tpm: &Location, passphrase: Option<&str>, exec: &[OsString]) -> Res
     let settings = Settings::of_this_boot();
     let closed = match passphrase {
         Some(mapping) => way_out::before_passphrase(tpm, &settings, mapping),
-        None if exec.is_empty() => fence::ensure_closed(tpm).map(drop),
+        None if exec.is_empty() => {
+            let _alone = way_out::alone();
+            fence::ensure_closed(tpm).map(drop)
+        }
         None => way_out::before_shell(tpm, &settings),
     };
     or_power_off(closed, &settings, !exec.is_empty())?;

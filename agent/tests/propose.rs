@@ -104,7 +104,13 @@ fn the_quote_shows_the_fence_as_it_is() {
     let (r, mut value) = ([7; 32], vec![0; 32]);
     for (step, data) in [(0, &r[..]), (1, label::FENCE_PASSPHRASE)] {
         let mut tpm = machine.swtpm.open();
-        if step == 0 { fence::extend_open(&mut tpm, data) } else { fence::extend(&mut tpm, data) }.unwrap();
+        if step == 0 {
+            let window = fence::window(&mut tpm).unwrap();
+            fence::extend_open(&mut tpm, window, data)
+        } else {
+            fence::extend(&mut tpm, data)
+        }
+        .unwrap();
         drop(tpm);
         value = sha256(&[&value, &sha256(&[data])]);
         assert_eq!(machine.propose(&["--kernel-version", "6.1.0-56"]).code, 0);

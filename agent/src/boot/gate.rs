@@ -10,7 +10,7 @@ use super::cmdline::Settings;
 use super::init;
 use super::mountinfo::{self, Mount};
 use super::state::{Mapping, Mappings, State};
-use super::teardown;
+use super::{teardown, way_out};
 use crate::deadline::Deadline;
 use crate::error::{Error, Kind, Result};
 use crate::fence::{self, Meaning};
@@ -32,6 +32,7 @@ const WIDTH: usize = 256;
 /// When the root is rogue and the machine could not be powered off, or is the right one and holds nothing that PID 1 can
 /// start: then nothing is closed yet, which is the business of whatever gives the shell that follows.
 pub fn run(location: &Location, settings: &Settings) -> Result<()> {
+    let _alone = way_out::alone();
     let state = match State::load() {
         Ok(None) => {
             console::say("gate: nothing was opened by attestation in this boot");

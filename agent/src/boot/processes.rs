@@ -34,6 +34,14 @@ pub fn freeze_udevd() -> Frozen {
     Frozen(mains)
 }
 
+/// Continues a udevd that somebody stopped and was killed before he could continue it: without udevd the boot hangs.
+pub fn continue_udevd() {
+    for process in running().into_iter().filter(|process| process.name == "systemd-udevd" && process.stopped)
+    {
+        let _ = kill(process.pid, Signal::SIGCONT);
+    }
+}
+
 impl Drop for Frozen {
     fn drop(&mut self) {
         for pid in &self.0 {
@@ -71,6 +79,7 @@ struct Process {
     pid: Pid,
     parent: Pid,
     name: String,
+    stopped: bool,
 }
 
 /// All processes but the first, this one, and those of the kernel, which have no parent but kthreadd.
@@ -78,12 +87,13 @@ fn running() -> Vec<Process> {
     let processes = std::fs::read_dir("/proc").into_iter().flatten().flatten().filter_map(|entry| {
         let pid = Pid::from_raw(entry.file_name().to_str()?.parse().ok()?);
         let stat = bounded::read_text(entry.path().join("stat"), 4096).ok()?;
-        let (name, parent) = parse(&stat)?;
+        let (name, state, parent) = parse(&stat)?;
         let kernel = parent == 2 || pid.as_raw() == 2;
         (pid.as_raw() != 1 && pid != getpid() && !kernel).then(|| Process {
             pid,
             parent: Pid::from_raw(parent),
             name: name.to_owned(),
+            stopped: state == "T",
         })
     });
     processes.collect()
@@ -91,12 +101,12 @@ fn running() -> Vec<Process> {
 
 /// `PID (NAME) STATE PARENT ...`, where a name may hold parentheses. One that has ended and was not waited for yet
 /// holds nothing any more.
-fn parse(stat: &str) -> Option<(&str, i32)> {
+fn parse(stat: &str) -> Option<(&str, &str, i32)> {
     let (name, rest) = stat.split_once('(')?.1.rsplit_once(')')?;
     let mut rest = rest.split_ascii_whitespace();
     let state = rest.next()?;
     let parent = rest.next()?.parse().ok()?;
-    (!["Z", "X", "x"].contains(&state)).then_some((name, parent))
+    (!["Z", "X", "x"].contains(&state)).then_some((name, state, parent))
 }
 
 impl Process {
@@ -143,6 +153,7 @@ fn is_on(file: &Metadata, numbers: &[Number]) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use nix::sys::wait::{Id, WaitPidFlag, WaitStatus, waitid};
     use std::process::{Child, Command, Stdio};
 
     /// Killed even if the test fails.
@@ -157,9 +168,27 @@ mod tests {
 
     #[test]
     fn names_may_hold_parentheses() {
-        assert_eq!(parse("42 (a) b (c)) S 7 42 42 0 -1"), Some(("a) b (c)", 7)));
+        assert_eq!(parse("42 (a) b (c)) S 7 42 42 0 -1"), Some(("a) b (c)", "S", 7)));
         assert_eq!(parse("42 (dead) Z 7 42"), None);
         assert_eq!(parse("42"), None);
+    }
+
+    #[test]
+    fn a_udevd_that_was_left_stopped_goes_on() {
+        let folder = tempfile::tempdir().unwrap();
+        // By its name only.
+        let program = folder.path().join("systemd-udevd");
+        std::os::unix::fs::symlink("/bin/cat", &program).unwrap();
+        let child = Command::new(&program).stdin(Stdio::piped()).spawn().map(Sleeping).unwrap();
+        let pid = Pid::from_raw(i32::try_from(child.0.id()).unwrap());
+        let wait = |stopped: bool| {
+            let flags = if stopped { WaitPidFlag::WSTOPPED } else { WaitPidFlag::WCONTINUED };
+            waitid(Id::Pid(pid), flags).unwrap()
+        };
+        kill(pid, Signal::SIGSTOP).unwrap();
+        assert_eq!(wait(true), WaitStatus::Stopped(pid, Signal::SIGSTOP));
+        continue_udevd();
+        assert_eq!(wait(false), WaitStatus::Continued(pid));
     }
 
     #[test]

@@ -10,7 +10,7 @@ use super::processes;
 use super::stack::{self, Device, Kind};
 use crate::deadline::Deadline;
 use crate::error::{Error, Result};
-use crate::{bounded, console};
+use crate::{bounded, console, fence};
 use nix::errno::Errno;
 use nix::libc;
 use nix::mount::{MntFlags, umount2};
@@ -88,9 +88,7 @@ fn run(deadline: Deadline) -> Result<()> {
 }
 
 fn devices() -> Result<Vec<Device>> {
-    use nix::sys::statfs::{SYSFS_MAGIC, statfs};
-    let sysfs = statfs(SYS).is_ok_and(|found| found.filesystem_type() == SYSFS_MAGIC);
-    if !sysfs {
+    if !fence::is_sysfs(Path::new(SYS)) {
         return Err(Error::system(SYS, "sysfs is not mounted there"));
     }
     stack::above_luks(Path::new(SYS)).map_err(|e| Error::system("block devices in sysfs", e))

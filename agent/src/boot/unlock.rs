@@ -233,9 +233,11 @@ impl Unlock {
                 .hint("is it a member of a RAID or multipath device that was assembled late?"));
         }
         if !self.options.dry_run {
+            // Found closed, nothing may be on record: `fence` would take it for open.
+            let window = fence::window(self.tpm()?)?;
             // What is about to be opened is on record before the fence says so: `gate` relies on it.
             state.save()?;
-            fence::extend_open(self.tpm()?, &*release.r)?;
+            fence::extend_open(self.tpm()?, window, &*release.r)?;
             self.opened = true;
         }
         for (i, (target, passphrase)) in targets.iter().zip(&passphrases).enumerate() {
@@ -491,7 +493,8 @@ impl Unlock {
     fn open(&self, target: &Target, passphrase: &[u8], opened: &mut Opened) -> Result<()> {
         let device = &target.volume.path;
         let options = self.settings.cryptsetup_options(&target.copy.uuid);
-        // Beyond the deadline, too: what is released is opened.
+        // Beyond the deadline, too: what is released is opened. Several slow volumes must not add up to the unit's time-out.
+        notify::extend_start(AFTER_DEADLINE);
         let deadline = Deadline::after(Duration::from_secs(30));
         let what = format!("open {}", device.display());
         self.timeline.time("volume", &what, || {

@@ -3,13 +3,17 @@
 
 use super::cmdline::Settings;
 use super::state::{State, mapping_uuid};
-use super::teardown;
+use super::{processes, teardown};
 use crate::deadline::Deadline;
 use crate::error::{Error, Result};
 use crate::fence::{self, Ensured, Meaning};
 use crate::tpm::{Location, Tpm};
 use crate::{console, logs, userspace_log};
 use halfkey_protocol::{FENCE_PCR, label};
+use nix::fcntl::{Flock, FlockArg};
+use std::fs::{DirBuilder, File};
+use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
+use std::path::Path;
 use std::process::{Command, Stdio};
 
 /// What must be done first.
@@ -23,17 +27,65 @@ enum First {
     TearDown,
 }
 
-/// By what PCR 15 says, and whether the agent left a state: it writes one before it opens anything.
-fn first(meaning: Meaning, has_state: bool) -> First {
-    match meaning {
-        Meaning::Open => First::Close,
-        // After the last two everything was closed: whatever is open now, a passphrase opened.
-        Meaning::Closed | Meaning::Shell | Meaning::Passphrase => First::Nothing,
-        Meaning::Opened | Meaning::Rogue => First::TearDown,
-        // Others extend PCR 15 as well, on machines that are not enrolled too.
-        Meaning::Unknown if has_state => First::TearDown,
-        Meaning::Unknown => First::Nothing,
+/// What the agent left about this boot: it writes its state before it opens anything.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Record {
+    /// None.
+    Missing,
+    /// By it, something may be open; or it can't be read.
+    MayBeOpen,
+    /// By it, all that was opened is closed again.
+    AllClosed,
+}
+
+impl Record {
+    fn of(state: &Result<Option<State>>) -> Self {
+        match state {
+            Ok(None) => Self::Missing,
+            Ok(Some(state)) if !state.opening && state.mappings().all.is_empty() => Self::AllClosed,
+            Ok(Some(_)) | Err(_) => Self::MayBeOpen,
+        }
     }
+}
+
+/// By what PCR 15 says, and where that is not known, by what is on record.
+fn first(meaning: Meaning, record: Record) -> First {
+    match (meaning, record) {
+        (Meaning::Open, _) => First::Close,
+        // After the last two everything was closed: whatever is open now, a passphrase opened.
+        (Meaning::Closed | Meaning::Shell | Meaning::Passphrase, _) => First::Nothing,
+        (Meaning::Opened | Meaning::Rogue, _) => First::TearDown,
+        // Others extend PCR 15 as well, on machines that are not enrolled too. And a TPM without the SHA-256 bank says
+        // nothing but this: there, what a prompt has opened since must stay open at the next one.
+        (Meaning::Unknown, Record::MayBeOpen) => First::TearDown,
+        (Meaning::Unknown, Record::Missing | Record::AllClosed) => First::Nothing,
+    }
+}
+
+/// One at a time: prompts for several volumes come at once, and each event is extended once. A udevd that another one
+/// stopped, and was killed before it could continue it, is continued.
+pub fn alone() -> Option<Flock<File>> {
+    let lock = lock(Path::new("/run/halfkey"));
+    if let Err(error) = &lock {
+        // Worse than two at a time would be none.
+        console::complain(&Error::system("/run/halfkey/way-out.lock", error));
+    }
+    processes::continue_udevd();
+    lock.ok()
+}
+
+fn lock(folder: &Path) -> std::io::Result<Flock<File>> {
+    match DirBuilder::new().mode(0o700).create(folder) {
+        Err(error) if error.kind() != std::io::ErrorKind::AlreadyExists => return Err(error),
+        _ => {}
+    }
+    let file = File::options()
+        .write(true)
+        .create(true)
+        .truncate(false)
+        .mode(0o600)
+        .open(folder.join("way-out.lock"))?;
+    Flock::lock(file, FlockArg::LockExclusive).map_err(|(_, errno)| errno.into())
 }
 
 /// A root shell is about to be had at the console. In the running system there is nothing to close for it.
@@ -70,6 +122,7 @@ pub fn before_passphrase(location: &Location, settings: &Settings, mapping: &str
 
 /// The names of the mappings if there was something to tear down; then `event` is extended.
 fn close(location: &Location, settings: &Settings, event: &[u8]) -> Result<Option<Vec<String>>> {
+    let _alone = alone();
     let ensured = fence::ensure_closed(location)?;
     let state = State::load();
     let nothing_opened = match ensured {
@@ -89,7 +142,7 @@ fn close(location: &Location, settings: &Settings, event: &[u8]) -> Result<Optio
         // No such bank, or a state that can't be read: what PCR 15 means is not known.
         (None, _) | (_, Err(_)) => Meaning::Unknown,
     };
-    if first(meaning, !matches!(state, Ok(None))) != First::TearDown {
+    if first(meaning, Record::of(&state)) != First::TearDown {
         return Ok(None);
     }
     teardown::close_all(Deadline::after(teardown::LIMIT)).map_err(|error| {
@@ -143,19 +196,53 @@ fn escaped(name: &str) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::boot::state::tests::state;
 
     #[test]
     fn only_after_an_opening_something_is_closed() {
-        for has_state in [false, true] {
-            assert_eq!(first(Meaning::Open, has_state), First::Close);
-            assert_eq!(first(Meaning::Closed, has_state), First::Nothing);
-            assert_eq!(first(Meaning::Shell, has_state), First::Nothing);
-            assert_eq!(first(Meaning::Passphrase, has_state), First::Nothing);
-            assert_eq!(first(Meaning::Opened, has_state), First::TearDown);
-            assert_eq!(first(Meaning::Rogue, has_state), First::TearDown);
+        for record in [Record::Missing, Record::MayBeOpen, Record::AllClosed] {
+            assert_eq!(first(Meaning::Open, record), First::Close);
+            assert_eq!(first(Meaning::Closed, record), First::Nothing);
+            assert_eq!(first(Meaning::Shell, record), First::Nothing);
+            assert_eq!(first(Meaning::Passphrase, record), First::Nothing);
+            assert_eq!(first(Meaning::Opened, record), First::TearDown);
+            assert_eq!(first(Meaning::Rogue, record), First::TearDown);
         }
-        assert_eq!(first(Meaning::Unknown, true), First::TearDown);
-        assert_eq!(first(Meaning::Unknown, false), First::Nothing);
+        assert_eq!(first(Meaning::Unknown, Record::MayBeOpen), First::TearDown);
+        assert_eq!(first(Meaning::Unknown, Record::Missing), First::Nothing);
+        // Closed for the first prompt of this boot; the second must not close what the first has opened.
+        assert_eq!(first(Meaning::Unknown, Record::AllClosed), First::Nothing);
+    }
+
+    #[test]
+    fn what_may_be_open_by_the_record() {
+        let opened = state();
+        let closed = |opening| {
+            let mut state = state();
+            state.volumes[0].mapping = None;
+            state.opening = opening;
+            Ok(Some(state))
+        };
+        assert_eq!(Record::of(&Ok(None)), Record::Missing);
+        assert_eq!(Record::of(&Ok(Some(opened))), Record::MayBeOpen);
+        assert_eq!(Record::of(&closed(true)), Record::MayBeOpen);
+        assert_eq!(Record::of(&closed(false)), Record::AllClosed);
+        assert_eq!(Record::of(&Err(Error::system("state", "damaged"))), Record::MayBeOpen);
+    }
+
+    #[test]
+    fn one_at_a_time() {
+        let run = tempfile::tempdir().unwrap();
+        let folder = run.path().join("halfkey");
+        let held = lock(&folder).unwrap();
+        let other = || {
+            let file = File::options().write(true).open(folder.join("way-out.lock")).unwrap();
+            Flock::lock(file, FlockArg::LockExclusiveNonblock).map(drop).map_err(|(_, errno)| errno)
+        };
+        assert_eq!(other(), Err(nix::errno::Errno::EWOULDBLOCK));
+        drop(held);
+        assert_eq!(other(), Ok(()));
+        assert!(lock(&folder.join("way-out.lock")).is_err());
     }
 
     #[test]
