@@ -63,8 +63,8 @@ const STEAL: &str = "CREATE TABLE stolen AS SELECT * FROM enrollments";
 const PUT_BACK: &str = "
     UPDATE enrollments SET state = 'open', proved_at = NULL, fetched_by = NULL,
         reset_count = NULL, restart_count = NULL, clock = NULL,
-        (c_u_id, c_u_secret, c_v_id, c_v_secret) =
-            (SELECT c_u_id, c_u_secret, c_v_id, c_v_secret FROM stolen)
+        (c_u, c_v_id, c_v_secret) =
+            (SELECT c_u, c_v_id, c_v_secret FROM stolen)
     WHERE enrollment_id = (SELECT enrollment_id FROM stolen)";
 
 /// Halves of an enrollment of before may be in other hands by now, and the disk without a token does not remember it.
