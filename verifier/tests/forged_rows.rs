@@ -11,6 +11,7 @@ use halfkey_protocol::Reason;
 use halfkey_protocol::document::signed_bytes;
 use halfkey_protocol::kdf::Hash;
 use halfkey_protocol::wire::{Finish, Register, Verdict};
+use std::sync::Arc;
 
 async fn enrolled(server: &Server) -> Node {
     let node = Node::new();
@@ -95,4 +96,41 @@ async fn a_quote_by_another_ak_than_the_enrolled_is_none() {
         server.stop();
         server.serve();
     }
+}
+
+/// Neither does the policy of the tenant before count again, nor an approval.
+#[tokio::test]
+async fn the_enrollment_of_the_tenant_before_is_not_current_again_by_a_row() {
+    let server = Server::start();
+    let mut node = enrolled(&server).await;
+    let scope = format!("node:{}", node.id);
+    node.apply(&server.operator(), &scope, &lax()).await.unwrap();
+    assert_eq!(said(&node.boot(&server.anybody()).await), "released");
+    let database = server.database();
+    database
+        .execute_batch(
+            "CREATE TABLE kept_policies AS SELECT * FROM policies;
+             CREATE TABLE kept_halves AS SELECT enrollment_id, c_v_id, c_v_secret FROM enrollments;",
+        )
+        .unwrap();
+    node.tenant = Arc::new(Ed25519KeyPair::generate().unwrap());
+    node.enroll(&server.anybody(), &server.operator(), "second").await;
+    node.apply(&server.operator(), &scope, &strict()).await.unwrap();
+    assert_eq!(said(&node.boot(&server.anybody()).await), "denied policy_mismatch");
+    database
+        .execute_batch(
+            "UPDATE enrollments SET state = 'replaced' WHERE enrollment_id = 'second';
+             UPDATE enrollments SET state = 'current', c_v_id = k.c_v_id, c_v_secret = k.c_v_secret
+                 FROM kept_halves k WHERE k.enrollment_id = enrollments.enrollment_id;
+             DELETE FROM policies;
+             INSERT INTO policies SELECT * FROM kept_policies;",
+        )
+        .unwrap();
+    let verdict = node.boot(&server.anybody()).await;
+    assert_eq!(said(&verdict), "pending no_policy");
+    assert!(verdict.message.contains("is the newest"), "{verdict:?}");
+    assert!(
+        node.approve(&server.operator()).await.is_err(),
+        "an approval would be the former tenant's release"
+    );
 }

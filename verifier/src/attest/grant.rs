@@ -66,8 +66,8 @@ impl<'a> ReleaseGrant<'a> {
     /// operator who did. A machine that shows no log is released by an operator only.
     ///
     /// # Errors
-    /// `Malformed` (a quote for another purpose, or another node's), `NotEnrolled`, `Revoked`, `Held`, `LogReplay` (the
-    /// log or the judgement is of another quote).
+    /// `Malformed` (a quote for another purpose, or another node's), `NotEnrolled`, `Revoked`, `Held`, `RolledBack` (the
+    /// database is not what was signed), `LogReplay` (the log or the judgement is of another quote).
     pub fn new(
         node: &'a Node,
         fence: OpenFence<'a>,
@@ -78,6 +78,7 @@ impl<'a> ReleaseGrant<'a> {
         require_purpose(quote, node.id, Purpose::Boot)?;
         require_not_revoked(node)?;
         require_not_held(node)?;
+        require_undamaged(node)?;
         let enrollment = node
             .current
             .as_ref()
@@ -228,6 +229,16 @@ pub fn require_not_revoked(node: &Node) -> Result<(), Rejection> {
 pub fn require_not_held(node: &Node) -> Result<(), Rejection> {
     match &node.held {
         Some(Held { by, because }) => Err(Rejection::new(Reason::Held, format!("{by}: {because}"))),
+        None => Ok(()),
+    }
+}
+
+/// What the database says of the node is what was signed: else its enrollment may be another's, and an approval goes by it.
+fn require_undamaged(node: &Node) -> Result<(), Rejection> {
+    match &node.damage {
+        Some(why) => {
+            Err(Rejection::new(Reason::RolledBack, format!("the database is not what was signed: {why}")))
+        }
         None => Ok(()),
     }
 }

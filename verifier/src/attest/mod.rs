@@ -233,7 +233,7 @@ impl<'a> Assessment<'a> {
             }
         };
         let ticket = &checked.ticket;
-        let waiting = self.waiting(ticket, true);
+        let waiting = self.waiting(ticket, standing.node.damage.is_none());
         let (refused, findings) = match judgement {
             Judgement::Allowed(allowed) => return (release(Ground::Policy(allowed)), Vec::new()),
             // An operator may be at hand while the machine is being set up: it waits.

@@ -20,6 +20,8 @@ pub struct Index {
     hashes: Vec<[u8; 32]>,
     /// Number of the newest document of a scope by a tenant key; by no key if it is an operator's.
     newest: HashMap<(String, [u8; 32]), u64>,
+    /// Number of the newest enrollment of a node, whoever signed it.
+    enrolled: HashMap<NodeId, u64>,
     /// Nodes whose newest entry is a revocation, and why.
     revoked: HashMap<NodeId, String>,
     /// Nodes that are held, by whom and why.
@@ -69,14 +71,10 @@ impl Index {
             (Scope::Hold(node), _) => {
                 self.held.remove(node);
             }
-            (
-                Scope::Node(_)
-                | Scope::Group(_)
-                | Scope::Additions(_)
-                | Scope::Membership(_)
-                | Scope::Enrollment(_),
-                _,
-            ) => {}
+            (Scope::Enrollment(node), _) => {
+                self.enrolled.insert(*node, opened.place.number);
+            }
+            (Scope::Node(_) | Scope::Group(_) | Scope::Additions(_) | Scope::Membership(_), _) => {}
         }
         for key in &opened.keys {
             self.newest.insert((scope.clone(), *key), opened.place.number);
@@ -115,6 +113,11 @@ impl Index {
                 place.number
             ));
         }
+        if let Some(why) = self.is_older(node) {
+            node.damage = Some(why);
+            // Nothing goes out for it, and its tenant judges nothing. Who is enrolled is not changed by a row.
+            node.open = None;
+        }
         let Some(enrollment) = node.current.as_ref().or(node.open.as_ref()) else { return };
         let Ok(key) = <[u8; 32]>::try_from(enrollment.signed.tenant_key()) else { return };
         let governing = &node.governing;
@@ -137,6 +140,18 @@ impl Index {
                 node.damage = Some(format!("{scope}: {why}"));
             }
         }
+    }
+
+    /// The newest enrollment of a node is the open one, or if there is none the current one: the others were replaced.
+    fn is_older(&self, node: &Node) -> Option<String> {
+        let newest = self.enrolled.get(&node.id).copied().unwrap_or(0);
+        let found = node.open.as_ref().or(node.current.as_ref())?.document.number;
+        (found != newest).then(|| {
+            format!(
+                "enrollment:{}: the database goes by document {found}, and {newest} is the newest",
+                node.id
+            )
+        })
     }
 
     /// A document of another key may be newer: that it does not count for this node is said later.
