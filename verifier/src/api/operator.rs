@@ -6,7 +6,7 @@ use super::{Answer, Json, Refusal, list, node_id, parameters, plain_text, polici
 use crate::api::node::LONGEST_WAIT;
 use crate::policies::apply::require_here;
 use crate::server::{App, Verifier};
-use crate::store::{Approval, By, ClientKind, NewDocument, NewEnrollment, Registration, Store};
+use crate::store::{Approval, By, ClientKind, NewDocument, NewEnrollment, Registration, Store, StoreError};
 use crate::{CLOCK_TOLERANCE, unix_now, utc};
 use axum::extract::rejection::QueryRejection;
 use axum::extract::{Path, Query, State};
@@ -178,15 +178,10 @@ async fn restore(
     Path(id): Path<String>,
     message: Json<Because>,
 ) -> Answer<NodeRecord> {
-    let node = node_id(&id)?;
-    let because = message.value.because;
-    plain_text("a reason", &because, 512)?;
-    let restored = app
-        .db
-        .change(node, move |store| store.restore(node, &because, By { actor: &caller.0, now: unix_now() }));
-    restored.await?;
-    info!(%node, "restored");
-    record(&app, node).await
+    decide(&app, caller, &id, message, "restored", |store, node, because, by| {
+        store.restore(node, because, by)
+    })
+    .await
 }
 
 async fn hold(
@@ -195,15 +190,7 @@ async fn hold(
     Path(id): Path<String>,
     message: Json<Because>,
 ) -> Answer<NodeRecord> {
-    let node = node_id(&id)?;
-    let because = message.value.because;
-    plain_text("a reason", &because, 512)?;
-    let held = app
-        .db
-        .change(node, move |store| store.hold(node, &because, By { actor: &caller.0, now: unix_now() }));
-    held.await?;
-    info!(%node, "held");
-    record(&app, node).await
+    decide(&app, caller, &id, message, "held", |store, node, because, by| store.hold(node, because, by)).await
 }
 
 async fn release(
@@ -212,15 +199,29 @@ async fn release(
     Path(id): Path<String>,
     message: Json<Because>,
 ) -> Answer<NodeRecord> {
-    let node = node_id(&id)?;
+    decide(&app, caller, &id, message, "released", |store, node, because, by| {
+        store.release(node, because, by)
+    })
+    .await
+}
+
+/// An operator's decision about a node that was enrolled, with its reason; `done` says in the log what it was.
+async fn decide<T: Send + 'static>(
+    app: &App,
+    caller: Caller,
+    id: &str,
+    message: Json<Because>,
+    done: &'static str,
+    decision: impl FnOnce(&dyn Store, NodeId, &str, By<'_>) -> Result<T, StoreError> + Send + 'static,
+) -> Answer<NodeRecord> {
+    let node = node_id(id)?;
     let because = message.value.because;
     plain_text("a reason", &because, 512)?;
-    let released = app
-        .db
-        .change(node, move |store| store.release(node, &because, By { actor: &caller.0, now: unix_now() }));
-    released.await?;
-    info!(%node, "released");
-    record(&app, node).await
+    app.db
+        .change(node, move |store| decision(store, node, &because, By { actor: &caller.0, now: unix_now() }))
+        .await?;
+    info!(%node, "{done}");
+    record(app, node).await
 }
 
 #[derive(Deserialize)]
