@@ -3,20 +3,13 @@
 
 mod common;
 
-use common::node::{Node, answered, said};
+use common::node::{Node, answered, enrolled, said};
 use common::software::{Software, head, trust};
 use common::{Server, command, get, output, path, post, refused};
 use halfkey_protocol::Reason;
 use halfkey_protocol::wire::operator::{AuditList, NodeList, NodeRecord};
 use halfkey_protocol::wire::policies::NodePolicy;
 use halfkey_verifier::client::Client;
-
-async fn enrolled(server: &Server) -> Node {
-    let node = Node::new();
-    node.register(&server.anybody()).await.unwrap();
-    node.enroll(&server.anybody(), &server.operator(), &node.id.to_string()).await;
-    node
-}
 
 async fn damages(operator: &Client) -> usize {
     let trail: AuditList = get(operator, "/v1/operator/audit?after=0&limit=1000").await.unwrap();

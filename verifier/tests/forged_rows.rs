@@ -4,30 +4,14 @@
 mod common;
 
 use aws_lc_rs::signature::{Ed25519KeyPair, KeyPair as _};
-use common::node::{Node, said};
-use common::software::Software;
+use common::node::{Node, enrolled, said};
+use common::software::{Software, lax, strict};
 use common::{Server, post, refused};
 use halfkey_protocol::Reason;
 use halfkey_protocol::document::signed_bytes;
 use halfkey_protocol::kdf::Hash;
 use halfkey_protocol::wire::{Finish, Register, Verdict};
 use std::sync::Arc;
-
-async fn enrolled(server: &Server) -> Node {
-    let node = Node::new();
-    node.register(&server.anybody()).await.unwrap();
-    node.enroll(&server.anybody(), &server.operator(), &node.id.to_string()).await;
-    node
-}
-
-fn lax() -> String {
-    Software::default().policy("lax")
-}
-
-/// Does not allow what the node boots.
-fn strict() -> String {
-    Software::version("6.1.0-56").policy("strict")
-}
 
 /// The newest policy would be nobody's of this node's, and the one before it the newest of its tenant.
 #[tokio::test]

@@ -3,30 +3,14 @@
 
 mod common;
 
-use common::node::{Line, Node, said};
-use common::software::Software;
+use common::node::{Line, Node, enrolled, said};
+use common::software::{lax, strict};
 use common::{Server, command, get, output, path, post, refused};
 use halfkey_protocol::Reason;
 use halfkey_protocol::wire::operator::{AuditList, Because, NodeRecord};
 use halfkey_protocol::wire::policies::{NodePolicy, PolicyRecord};
 use rusqlite::Connection;
 use std::path::{Path, PathBuf};
-
-async fn enrolled(server: &Server) -> Node {
-    let node = Node::new();
-    node.register(&server.anybody()).await.unwrap();
-    node.enroll(&server.anybody(), &server.operator(), &node.id.to_string()).await;
-    node
-}
-
-fn lax() -> String {
-    Software::default().policy("lax")
-}
-
-/// Does not allow what the node boots.
-fn strict() -> String {
-    Software::version("6.1.0-56").policy("strict")
-}
 
 async fn revoke(server: &Server, node: &Node, what: &str) {
     let body = Because { because: "stolen".into() };

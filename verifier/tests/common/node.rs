@@ -2,7 +2,7 @@
 
 use super::rig::{RSA_EK, Swtpm, all_pcrs};
 use super::software::Software;
-use super::{get, path, post};
+use super::{Server, get, path, post};
 use aws_lc_rs::digest::{SHA256, digest};
 use aws_lc_rs::signature::{Ed25519KeyPair, KeyPair};
 use halfkey_evidence::{credential, registration};
@@ -46,6 +46,14 @@ pub struct Session {
 pub struct Halves {
     pub key: Key,
     pub enrollment_id: String,
+}
+
+/// A machine that is enrolled at this server, with its id for a label.
+pub async fn enrolled(server: &Server) -> Node {
+    let node = Node::new();
+    node.register(&server.anybody()).await.unwrap();
+    node.enroll(&server.anybody(), &server.operator(), &node.id.to_string()).await;
+    node
 }
 
 impl Node {

@@ -217,3 +217,13 @@ fn tag(id: u32, data: &[u8]) -> Vec<u8> {
 fn utf16(text: &str) -> Vec<u8> {
     text.encode_utf16().flat_map(u16::to_le_bytes).collect()
 }
+
+/// Allows what a node boots.
+pub fn lax() -> String {
+    Software::default().policy("lax")
+}
+
+/// Does not allow what the node boots.
+pub fn strict() -> String {
+    Software::version("6.1.0-56").policy("strict")
+}
