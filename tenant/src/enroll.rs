@@ -178,8 +178,8 @@ fn introduction(
     );
     if record.enrollment.is_some() {
         text.push_str(
-            "\nwarning: this node was enrolled before. A new enrollment has a new key: the machine asks for its \
-             passphrase until `halfkey-agent enroll` has run there again",
+            "\nwarning: this node was enrolled before. A new enrollment has a new key: the machine boots by the old one \
+             until `halfkey-agent enroll` has run there again",
         );
         if record.summary.state == NodeState::Enrolled && answered(record) {
             text.push_str(
