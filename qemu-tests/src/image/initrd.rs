@@ -5,6 +5,7 @@ use super::packages::Kernel;
 use crate::error::{Context, Result};
 use crate::paths::{Key, Paths};
 use crate::process::run;
+use std::collections::BTreeSet;
 use std::fs;
 use std::os::unix::fs::symlink;
 use std::path::{Path, PathBuf};
@@ -83,24 +84,29 @@ fn basedir(module: &Path, base: &Path) -> Result<()> {
     symlink(module, ours).context("can't link the dracut module")
 }
 
-/// The initramfs with one more file behind it: the kernel unpacks archives in order.
-pub fn with_file(initrd: &[u8], file: &ExtraFile) -> Vec<u8> {
+/// The initramfs with more files behind it: the kernel unpacks archives in order.
+pub fn with_files(initrd: &[u8], files: &[ExtraFile]) -> Vec<u8> {
     let mut out = initrd.to_vec();
     pad(&mut out);
-    out.extend(cpio(file));
+    out.extend(cpio(files));
     out
 }
 
-/// A cpio archive (newc) with one file.
-fn cpio(file: &ExtraFile) -> Vec<u8> {
+/// A cpio archive (newc) with these files.
+fn cpio(files: &[ExtraFile]) -> Vec<u8> {
     let mut out = Vec::new();
+    let folders = files.iter().flat_map(|file| file.path.match_indices('/').map(|(at, _)| &file.path[..at]));
+    // Whatever holds another comes before it.
+    let folders: BTreeSet<_> = folders.collect();
     let mut inode = 1;
-    let folders = file.path.char_indices().filter(|(_, c)| *c == '/').map(|(at, _)| &file.path[..at]);
     for folder in folders {
         entry(&mut out, inode, 0o040_755, folder, &[]);
         inode += 1;
     }
-    entry(&mut out, inode, 0o100_755, &file.path, &file.content);
+    for file in files {
+        entry(&mut out, inode, 0o100_755, &file.path, &file.content);
+        inode += 1;
+    }
     entry(&mut out, 0, 0, "TRAILER!!!", &[]);
     out
 }
@@ -130,9 +136,10 @@ mod tests {
 
     #[test]
     fn cpio_reads_the_archive() {
-        let file = ExtraFile { path: "etc/halfkey-extra/one".into(), content: b"hello\n".to_vec() };
+        let file = |path: &str| ExtraFile { path: path.into(), content: b"hello\n".to_vec() };
+        let files = [file("etc/halfkey-extra/one"), file("etc/two")];
         let names =
-            crate::process::run_with_input(Command::new("cpio").args(["-t", "--quiet"]), &cpio(&file));
-        assert_eq!(names.unwrap(), "etc\netc/halfkey-extra\netc/halfkey-extra/one\n");
+            crate::process::run_with_input(Command::new("cpio").args(["-t", "--quiet"]), &cpio(&files));
+        assert_eq!(names.unwrap(), "etc\netc/halfkey-extra\netc/halfkey-extra/one\netc/two\n");
     }
 }

@@ -1,7 +1,7 @@
 //! What boots on a machine: kernel, initramfs and command line, and the way on which the firmware gets to them.
 
 use super::disk::{Content, EspFile};
-use super::initrd::{ExtraFile, with_file};
+use super::initrd::{ExtraFile, with_files};
 use super::keys::{Keys, Signer, revoked};
 use super::packages::{Kernel, Packages};
 use super::{cached, uki};
@@ -81,7 +81,7 @@ pub struct System {
     /// The kernel's command line.
     pub cmdline: String,
     /// Behind the initramfs.
-    pub extra: Option<ExtraFile>,
+    pub extra: Vec<ExtraFile>,
     /// Who signed the unified kernel image.
     pub signer: Option<Signer>,
     /// A command in GRUB's configuration, before the entries.
@@ -92,7 +92,7 @@ impl System {
     /// The newest kernel with this command line, as the owner of the machine would boot it.
     pub fn new(path: BootPath, cmdline: String) -> Self {
         let signer = (path == BootPath::SignedUki).then_some(Signer::Owner);
-        Self { path, release: Release::Newest, cmdline, extra: None, signer, grub_command: None }
+        Self { path, release: Release::Newest, cmdline, extra: Vec::new(), signer, grub_command: None }
     }
 }
 
@@ -144,13 +144,18 @@ impl Workshop<'_> {
     }
 
     fn initrd(&self, system: &System) -> Result<PathBuf> {
-        let Some(file) = &system.extra else { return Ok(self.initrd.to_path_buf()) };
-        let key = Key::new("initrd with a file 1").text(&self.initrd.to_string_lossy()).text(&file.path);
-        let key = key.text(&String::from_utf8_lossy(&file.content)).hex();
+        if system.extra.is_empty() {
+            return Ok(self.initrd.to_path_buf());
+        }
+        let mut key = Key::new("initrd with files 1").text(&self.initrd.to_string_lossy());
+        for file in &system.extra {
+            key = key.text(&file.path).text(&String::from_utf8_lossy(&file.content));
+        }
+        let key = key.hex();
         cached(self.paths.cache.join(format!("extra-{key}.img")), |partial| {
             let initrd =
                 fs::read(self.initrd).context(format_args!("can't read {}", self.initrd.display()))?;
-            fs::write(partial, with_file(&initrd, file)).context("can't write an initramfs")
+            fs::write(partial, with_files(&initrd, &system.extra)).context("can't write an initramfs")
         })
     }
 

@@ -25,7 +25,7 @@ const GATE: &str = "[Service]\nExecStart=\nExecStart=/bin/sh -c 'case $$(cat /de
 pub fn system(rig: &Rig) -> System {
     let mut system = rig.system(BootPath::Uki);
     let path = "usr/lib/systemd/system/initrd-switch-root.service.d/zzz-test.conf".into();
-    system.extra = Some(ExtraFile { path, content: GATE.as_bytes().to_vec() });
+    system.extra = vec![ExtraFile { path, content: GATE.as_bytes().to_vec() }];
     // Else dracut waits minutes for a file system that is not there.
     system.cmdline += " rd.retry=30 sysctl.kernel.sysrq=1";
     system

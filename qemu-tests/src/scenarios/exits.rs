@@ -72,7 +72,7 @@ pub fn crashes(world: &mut World) -> Result<()> {
     for (what, conf) in CRASHES {
         world.story.does(Who::Machine, format!("the agent {what}"));
         let path = "usr/lib/systemd/system/halfkey-unlock.service.d/99-test.conf".into();
-        let extra = Some(ExtraFile { path, content: conf.as_bytes().to_vec() });
+        let extra = vec![ExtraFile { path, content: conf.as_bytes().to_vec() }];
         let system = System { extra, ..world.rig.system(BootPath::Uki) };
         let mut boot = boot(world, &system)?;
         boot.expect(Reached::Prompt)?;

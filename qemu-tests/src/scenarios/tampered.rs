@@ -60,7 +60,7 @@ pub fn initramfs(world: &mut World) -> Result<()> {
     let estate = estate.as_mut().context("there is an enrolled machine")?;
     story.does(Attacker, "adds one file to the initramfs");
     let file = ExtraFile { path: "usr/lib/halfkey/extra".into(), content: b"#!/bin/sh\n".to_vec() };
-    let system = System { extra: Some(file), ..estate.system.clone() };
+    let system = System { extra: vec![file], ..estate.system.clone() };
     with(rig, estate, &system, |estate| {
         let mut boot = estate.boot()?;
         boot.expect(Reached::Prompt)?;

@@ -188,7 +188,7 @@ fn without_first_boot(policy: &str) -> Result<String> {
 /// The same system with another initramfs.
 fn rebuilt(system: &System, content: &str) -> System {
     let file = ExtraFile { path: "usr/lib/halfkey/rebuilt".into(), content: content.into() };
-    System { extra: Some(file), ..system.clone() }
+    System { extra: vec![file], ..system.clone() }
 }
 
 /// Boots what is not approved (yet).
