@@ -6,8 +6,12 @@ use halfkey_protocol::wire::operator::NodeState;
 use halfkey_qemu_tests::loopback::{Loopback, text};
 use halfkey_qemu_tests::paths::Paths;
 use serde_json::Value;
+use std::io::{Read, Write};
+use std::net::{Shutdown, TcpListener, TcpStream};
 use std::ops::{Deref, DerefMut};
 use std::process::{Child, Command, Output, Stdio};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 
 struct Node {
     inner: Loopback,
@@ -255,4 +259,66 @@ fn another_tpm_opens_nothing_and_the_attempt_is_on_record() {
     failed(&node.unlock_now(&["root"]).unwrap(), "hint:");
     let newest = &node.tenant.evidence(&id).unwrap().evidence[0];
     assert_eq!((newest.outcome.as_str(), newest.code.as_deref()), ("denied", Some("signature")));
+}
+
+/// More than `begin` takes with its handshake, and less than evidence.
+const EVIDENCE: usize = 6000;
+
+/// Passes on what is said to `server` and what it answers, but for its answer to the first evidence: that connection ends instead.
+fn loses_one_answer(server: &str) -> u16 {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let port = listener.local_addr().unwrap().port();
+    let server = server.to_owned();
+    std::thread::spawn(move || {
+        for (number, machine) in listener.incoming().enumerate() {
+            let (machine, server) = (machine.unwrap(), TcpStream::connect(&server).unwrap());
+            let (from_machine, to_server) = (machine.try_clone().unwrap(), server.try_clone().unwrap());
+            let sent = Arc::new(AtomicUsize::new(0));
+            let count = sent.clone();
+            std::thread::spawn(move || {
+                pass(from_machine, to_server, |n| {
+                    count.fetch_add(n, Ordering::SeqCst);
+                    true
+                });
+            });
+            std::thread::spawn(move || {
+                pass(server, machine, |_| number > 0 || sent.load(Ordering::SeqCst) < EVIDENCE);
+            });
+        }
+    });
+    port
+}
+
+/// Until one side ends, or `go_on` says no to what came.
+fn pass(mut from: TcpStream, mut to: TcpStream, go_on: impl Fn(usize) -> bool) {
+    let mut bytes = [0; 4096];
+    while let Ok(n) = from.read(&mut bytes) {
+        if n == 0 || !go_on(n) || to.write_all(&bytes[..n]).is_err() {
+            break;
+        }
+    }
+    let _ = (from.shutdown(Shutdown::Both), to.shutdown(Shutdown::Both));
+}
+
+/// The machine asks again, and is released again: it is still one machine.
+#[test]
+fn an_answer_that_gets_lost_is_not_a_second_machine() {
+    let (mut node, id) = Node::approved(&["root"]);
+    node.power_on("a").unwrap();
+    let server = node.verifier.local_url().replace("https://", "");
+    let relay = format!("127.0.0.1:{}", loses_one_answer(&server));
+    let through = "set -e
+        cryptsetup token export --token-id 0 \"$1\" | sed \"s/$2/$3/\" >\"$1.token\"
+        cryptsetup token remove --token-id 0 \"$1\"
+        cryptsetup token import --token-id 0 --json-file \"$1.token\" \"$1\"";
+    let mut edit = Command::new("sh");
+    edit.args(["-c", through, "sh"]).arg(node.device("root")).args([&server, &relay]);
+    succeeded(&edit.output().unwrap());
+
+    let before = node.tenant.last_evidence(&id).unwrap();
+    node.unlocks();
+    let evidence = node.tenant.evidence(&id).unwrap().evidence;
+    let released = evidence.iter().filter(|one| one.id > before && one.outcome == "released").count();
+    assert_eq!(released, 2, "the answer to the first was lost");
+    assert!(!node.tenant.node(&id).unwrap().summary.cloned);
 }

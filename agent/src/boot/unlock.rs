@@ -369,13 +369,17 @@ impl Unlock {
         mut won: Won,
         keys: &mut Keys,
     ) -> Result<(Release, Key)> {
+        // One for all attempts: an answer that got lost is not to look like a second machine.
+        let mut r = Zeroizing::new([0; 32]);
+        getrandom::fill(&mut *r).map_err(|e| Error::system("random bytes", e))?;
+        let r_sha256 = Hash::Sha256.digest(&[&*r]);
         for _ in 0..ROUNDS {
-            let (release, session) = self.attest(token, course, won, keys)?;
-            if let Some(key) = self.combine(token, &release.attested, session, keys)? {
-                return Ok((release, key));
+            let (attested, session, answered) = self.attest(token, course, won, keys, &r_sha256)?;
+            if let Some(key) = self.combine(token, &attested, session, keys)? {
+                return Ok((Release { attested, r, won: answered }, key));
             }
             console::say("PCRs moved between quote and unsealing: once more");
-            won = begin_again(release.won, course, token)?;
+            won = begin_again(answered, course, token)?;
         }
         Err(tpm::Error::PcrChanged.into())
     }
@@ -387,7 +391,8 @@ impl Unlock {
         course: &Course,
         mut won: Won,
         keys: &Keys,
-    ) -> Result<(Release, UnsealSession)> {
+        r_sha256: &[u8],
+    ) -> Result<(Attested, UnsealSession, Won)> {
         let attester = attester(token);
         let mut rounds = 0;
         let mut said = false;
@@ -395,10 +400,7 @@ impl Unlock {
             let deadline = self.deadline;
             let tpm = self.tpm()?;
             let session = tpm.start_unseal(&keys.srk)?;
-            let mut r = Zeroizing::new([0; 32]);
-            getrandom::fill(&mut *r).map_err(|e| Error::system("random bytes", e))?;
-            let r_sha256 = Hash::Sha256.digest(&[&*r]);
-            let commitments = Commitments { nonce_tpm: &session.nonce_tpm, r_sha256: &r_sha256 };
+            let commitments = Commitments { nonce_tpm: &session.nonce_tpm, r_sha256 };
             match attester.finish(tpm, &keys.ak, &won, commitments, deadline) {
                 Err(Failed::Tpm(error)) => return Err(error),
                 Err(Failed::Net(error)) => {
@@ -412,7 +414,7 @@ impl Unlock {
                     pause(again, None, deadline);
                 }
                 Ok(attested) => match attested.outcome {
-                    Outcome::Released => return Ok((Release { attested, r, won }, session)),
+                    Outcome::Released => return Ok((attested, session, won)),
                     Outcome::Denied if attested.retry() && rounds < ROUNDS => {
                         rounds += 1;
                         console::say(&format!("{}; with a fresh quote", attested.refusal(Kind::Refused)));
