@@ -2,9 +2,9 @@
 
 use crate::boot::devices;
 use crate::boot::state::State;
-use crate::console::print;
+use crate::console::{self, print};
 use crate::deadline::Deadline;
-use crate::enroll::bind;
+use crate::enroll::{bind, root};
 use crate::error::{Error, Result};
 use crate::fence::{self, Meaning};
 use crate::luks::{Header, Token};
@@ -37,6 +37,8 @@ struct BootStatus {
     secure_boot: Option<bool>,
     /// What a policy's floor wants and this boot lacks.
     below_floor: Vec<String>,
+    /// Why the gate would stop the next boot, if the enrolled volumes are those of this system.
+    next_stopped: Option<String>,
 }
 
 #[derive(Debug, Default, miniserde::Serialize)]
@@ -85,7 +87,11 @@ struct ServerStatus {
 /// Looks at everything; nothing is changed. `devices` instead of those that are found.
 pub fn collect(location: &Location, devices: &[PathBuf]) -> Status {
     let state = State::load().ok().flatten();
-    let boot = BootStatus { secure_boot: firmware::secure_boot(), below_floor: firmware::below_floor() };
+    let boot = BootStatus {
+        secure_boot: firmware::secure_boot(),
+        below_floor: firmware::below_floor(),
+        next_stopped: None,
+    };
     let mut status = Status { version: env!("CARGO_PKG_VERSION").into(), boot, ..Status::default() };
     match tpm_status(location, state.as_ref()) {
         Ok(tpm) => status.tpm = Some(tpm),
@@ -103,6 +109,10 @@ pub fn collect(location: &Location, devices: &[PathBuf]) -> Status {
             status.volumes.push(volume_status(path, header, number, &token, state.as_ref()));
             tokens.extend(token.ok());
         }
+    }
+    let enrolled: Vec<_> = status.volumes.iter().map(|volume| volume.uuid.clone()).collect();
+    if !console::in_initramfs() && root::any_open(&enrolled) {
+        status.boot.next_stopped = root::stopped(&enrolled);
     }
     status.servers = servers_of(&tokens);
     status
@@ -261,6 +271,10 @@ impl Status {
         }
         if !self.boot.below_floor.is_empty() {
             line("", &format!("hint: {}", firmware::REMEDY));
+        }
+        if let Some(why) = &self.boot.next_stopped {
+            line("", &format!("warning: the next boot will be stopped before switch-root: {why}"));
+            line("", &format!("hint: {}", root::REMEDY));
         }
         for volume in &self.volumes {
             let slot = volume.keyslot.map(|slot| format!(", keyslot {slot}")).unwrap_or_default();

@@ -88,6 +88,7 @@ install() {
     inst_simple "$moddir/fence-passphrase.conf" "$systemdsystemunitdir/systemd-cryptsetup@.service.d/zz-halfkey.conf"
     # The root gate, and the last way out.
     inst_simple "$moddir/gate.conf" "$systemdsystemunitdir/initrd-switch-root.service.d/zz-halfkey.conf"
+    inst_simple "$moddir/before-gate.conf" "$systemdsystemunitdir/mount.d/50-halfkey.conf"
 
     # Credentials from firmware and hypervisor are not measured: no service takes any.
     inst_simple "$moddir/no-credentials.conf" "$systemdsystemunitdir/service.d/50-halfkey.conf"

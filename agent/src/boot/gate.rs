@@ -1,9 +1,11 @@
 //! The root gate: the key must have opened the disk that is about to run.
 //!
-//! After the root is mounted and before switch-root, each of /sysroot and /sysroot/usr is
+//! After everything is mounted and before switch-root, each mount at /sysroot and below is
 //! followed through sysfs down to the bottom. Every path must end in a mapping that was opened
 //! in this boot with an attested key. It bites only when something was opened: a machine that
 //! is not enrolled, or fell back to its passphrase, boots as it would without Halfkey.
+//! What an fstab marks `x-initrd.mount` is mounted before initrd-fs.target, which switch-root comes after; with `nofail`
+//! that order is missing, and the module's drop-in for all mounts gives it back.
 //! And PID 1 must be able to start what is there: else it would start a shell instead.
 
 use super::cmdline::Settings;
@@ -21,6 +23,28 @@ use std::path::{Path, PathBuf};
 
 /// The generator that mounts partitions by their type.
 const GPT_AUTO: &str = "systemd-gpt-auto-generator";
+/// Where the next root is mounted.
+pub const ROOT: &str = "/sysroot";
+/// File systems of the kernel: what is in them it made itself, or what is measured and the checked root have put there.
+const KERNEL: [&str; 17] = [
+    "bpf",
+    "cgroup",
+    "cgroup2",
+    "configfs",
+    "debugfs",
+    "devpts",
+    "devtmpfs",
+    "efivarfs",
+    "hugetlbfs",
+    "mqueue",
+    "proc",
+    "pstore",
+    "ramfs",
+    "securityfs",
+    "selinuxfs",
+    "sysfs",
+    "tmpfs",
+];
 /// Deeper stacks of block devices do not exist.
 const DEPTH: u32 = 16;
 /// More devices below one file system do not either.
@@ -56,20 +80,20 @@ pub fn run(location: &Location, settings: &Settings) -> Result<()> {
         console::say("gate: no volume could be opened: this boot goes on with its passphrase");
         return Ok(());
     }
-    let mounts = bounded::read("/proc/self/mountinfo", 4 << 20).unwrap_or_default();
-    let mounts = mountinfo::parse(&String::from_utf8_lossy(&mounts));
-    match check(&mounts, Path::new("/sys"), Path::new("/dev"), &opened) {
-        Ok(()) => {
-            console::say("gate: the root is on a volume that was opened in this boot");
-            hand_over(Path::new("/sysroot"), Path::new("/run"))
-        }
-        Err(why) => {
+    let look = || {
+        let checked = check(&mountinfo::now(), Path::new("/sys"), Path::new("/dev"), &opened);
+        checked.map_err(|why| {
             let error = Error::new(Kind::Volume, format!("gate: {why}")).hint(
-                "the disk was tampered with, or root= names a file system outside the enrolled volumes",
+                "the disk was tampered with, or root= or the fstab of the root names a file system outside the enrolled volumes",
             );
-            Err(refuse(location, settings, error))
-        }
-    }
+            refuse(location, settings, error)
+        })
+    };
+    look()?;
+    console::say("gate: the root and all that is mounted in it are on volumes that were opened in this boot");
+    hand_over(Path::new(ROOT), Path::new("/run"))?;
+    // That took its time.
+    look()
 }
 
 /// The root is the right one. Where it can't be handed over to, this unit fails, and the shell that follows closes it.
@@ -117,22 +141,36 @@ fn refuse(location: &Location, settings: &Settings, why: Error) -> Error {
     if console::in_initramfs() && !settings.off { fence::power_off(&why) } else { why }
 }
 
-/// Whether the root ends in mappings of volumes that were enrolled as the root, and /usr, if it is a mount of its own, in
-/// any that were opened: the volumes of an enrollment vouch for each other, and what /usr is depends on the root, whose
-/// fstab names it. The folders are /sys and /dev but for tests.
+/// Whether the root ends in mappings of volumes that were enrolled as the root, and whatever else is mounted in it in any
+/// that were opened: the volumes of an enrollment vouch for each other, and what is mounted where depends on the root,
+/// whose fstab says it. A mount that another one covers counts as well. The folders are /sys and /dev but for tests.
 ///
 /// # Errors
 /// Which path does not.
 pub fn check(mounts: &[Mount], sys: &Path, dev: &Path, opened: &Mappings) -> Result<(), String> {
-    let root = mountinfo::at(mounts, "/sysroot").ok_or("nothing is mounted at /sysroot")?;
-    let usr = mountinfo::at(mounts, "/sysroot/usr").map(|usr| (usr, &opened.all));
-    for (mount, opened) in [Some((root, &opened.root)), usr].into_iter().flatten() {
+    let mut has_root = false;
+    for mount in mounts {
+        let opened = match mount.point.strip_prefix(ROOT) {
+            Some("") => {
+                has_root = true;
+                &opened.root
+            }
+            // What every program is loaded from is on a disk.
+            Some("/usr") => &opened.all,
+            Some(below) if below.starts_with('/') && !is_of_kernel(mount) => &opened.all,
+            _ => continue,
+        };
         let mut budget = WIDTH;
         for device in devices_of(mount, sys, dev)? {
             descend(&device, opened, DEPTH, &mut budget).map_err(|why| format!("{}: {why}", mount.point))?;
         }
     }
-    Ok(())
+    if has_root { Ok(()) } else { Err(format!("nothing is mounted at {ROOT}")) }
+}
+
+/// Whether nothing in this file system can come from a disk, or from elsewhere.
+pub fn is_of_kernel(mount: &Mount) -> bool {
+    mount.device.0 == 0 && KERNEL.contains(&mount.kind.as_str())
 }
 
 /// Folders in sysfs of the block devices that a file system lives on.
@@ -197,7 +235,8 @@ fn descend(device: &Path, opened: &[Mapping], depth: u32, budget: &mut usize) ->
     below.iter().try_for_each(|slave| descend(&slave.path(), opened, depth - 1, budget))
 }
 
-fn device_number(node: &Path) -> Option<(u32, u32)> {
+/// The number of the block device at `node`, if there is one.
+pub fn device_number(node: &Path) -> Option<(u32, u32)> {
     use nix::sys::stat::{major, minor};
     use std::os::unix::fs::{FileTypeExt, MetadataExt};
     let metadata = std::fs::metadata(node).ok()?;
@@ -291,11 +330,65 @@ mod tests {
         let mut both = mappings("253:0");
         // dm-1 is opened as data; here it stands for a mapping of its own.
         both.all.push(Mapping { dm_uuid: "LVM-abc".into(), number: "253:1".into() });
-        let usr = "29 28 253:1 / /sysroot/usr ro - ext4 /dev/mapper/usr ro";
-        assert_eq!(gate(&[ON_OPENED, usr], &both), Ok(()));
+        for point in ["usr", "var"] {
+            let data = format!("29 28 253:1 / /sysroot/{point} ro - ext4 /dev/mapper/data ro");
+            assert_eq!(gate(&[ON_OPENED, &data], &both), Ok(()));
+        }
         let swapped = Mappings { root: vec![both.all[1].clone()], all: both.all.clone() };
         let why = gate(&[ON_OPENED], &swapped).unwrap_err();
         assert!(why.contains("enrolled for it"), "{why}");
+    }
+
+    /// As systemd-fstab-generator has it mounted for an entry of /sysroot/etc/fstab with `x-initrd.mount`.
+    #[test]
+    fn whatever_is_mounted_in_the_root_is_on_an_opened_volume_too() {
+        for point in ["etc", "var", "var/lib/machines", "usr/local", "a b"] {
+            let at = |rest: &str| format!("29 28 {}", rest.replace("AT", &point.replace(' ', "\\040")));
+            let plain = at("254:16 / /sysroot/AT rw,relatime - ext4 /dev/vdb rw");
+            let why = checked(&[ON_OPENED, &plain], OPENED).unwrap_err();
+            assert!(why.starts_with(&format!("/sysroot/{point}: ")) && why.contains("vdb"), "{why}");
+            // In whatever order, and covered by another mount.
+            assert!(checked(&[&plain, ON_OPENED], OPENED).is_err());
+            let covered = at("253:1 / /sysroot/AT rw - ext4 /dev/vg/var rw");
+            assert!(checked(&[ON_OPENED, &plain, &covered], OPENED).is_err());
+            assert_eq!(checked(&[ON_OPENED, &covered], OPENED), Ok(()));
+            // A folder of the root once more.
+            assert_eq!(
+                checked(&[ON_OPENED, &at("253:0 /var /sysroot/AT rw - ext4 /dev/dm-0 rw")], OPENED),
+                Ok(())
+            );
+        }
+        // Outside: what the initramfs itself uses is not what runs afterwards.
+        for point in ["/boot", "/sysroot2", "/run/x", "/sysusr/usr"] {
+            let elsewhere = format!("29 1 254:16 / {point} rw - ext4 /dev/vdb rw");
+            assert_eq!(checked(&[ON_OPENED, &elsewhere], OPENED), Ok(()), "{point}");
+        }
+    }
+
+    #[test]
+    fn what_can_not_be_followed_is_not_mounted_in_the_root() {
+        let var =
+            |kind: &str| checked(&[ON_OPENED, &format!("29 28 0:42 / /sysroot/var rw - {kind} rw")], OPENED);
+        for kind in [
+            "nfs4 10.0.2.2:/",
+            "overlay overlay",
+            "fuse.sshfs x",
+            "autofs systemd-1",
+            "9p x",
+            "virtiofs x",
+            "zfs p/var",
+        ] {
+            let why = var(kind).unwrap_err();
+            assert!(why.starts_with("/sysroot/var: "), "{why}");
+        }
+        for kind in KERNEL {
+            assert_eq!(var(&format!("{kind} {kind}")), Ok(()));
+            // A name that is a file system of the kernel, on a disk.
+            let on_disk = format!("29 28 254:16 / /sysroot/var rw - {kind} /dev/vdb rw");
+            assert!(checked(&[ON_OPENED, &on_disk], OPENED).is_err(), "{kind}");
+            let usr = format!("29 28 0:42 / /sysroot/usr rw - {kind} {kind} rw");
+            assert!(checked(&[ON_OPENED, &usr], OPENED).is_err(), "{kind}");
+        }
     }
 
     #[test]

@@ -1,5 +1,7 @@
 //! /proc/self/mountinfo (proc(5)): what is mounted where.
 
+use std::path::Path;
+
 /// A mount.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Mount {
@@ -11,6 +13,17 @@ pub struct Mount {
     pub kind: String,
     /// What was mounted, as the kernel was told.
     pub source: String,
+}
+
+/// All mounts of this process.
+pub fn now() -> Vec<Mount> {
+    of(Path::new("/proc/self"))
+}
+
+/// All mounts that a process sees, by its folder in /proc; none if they can't be read.
+pub fn of(process: &Path) -> Vec<Mount> {
+    let text = crate::bounded::read(process.join("mountinfo"), 4 << 20).unwrap_or_default();
+    parse(&String::from_utf8_lossy(&text))
 }
 
 /// All mounts, in order; lines that can't be read are skipped.
@@ -39,7 +52,7 @@ pub fn at<'a>(mounts: &'a [Mount], point: &str) -> Option<&'a Mount> {
 }
 
 /// The kernel writes space, tab, line feed and backslash as three octal digits.
-pub(super) fn unescape(text: &str) -> String {
+pub fn unescape(text: &str) -> String {
     let mut out = Vec::with_capacity(text.len());
     let mut rest = text.as_bytes();
     while let Some((first, tail)) = rest.split_first() {

@@ -138,10 +138,7 @@ impl Process {
         if namespace(&self.pid.to_string()) == namespace("self") {
             return false;
         }
-        let mounts = bounded::read(self.folder().join("mountinfo"), 4 << 20).unwrap_or_default();
-        mountinfo::parse(&String::from_utf8_lossy(&mounts))
-            .iter()
-            .any(|mount| numbers.contains(&mount.device))
+        mountinfo::of(&self.folder()).iter().any(|mount| numbers.contains(&mount.device))
     }
 }
 

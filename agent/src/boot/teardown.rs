@@ -99,9 +99,7 @@ fn round(open: &[Device], kill: bool) -> Option<String> {
     let mut busy = None;
     let mut failed = |what: String, errno: Errno| busy = Some(format!("{what}: {}", errno.desc()));
     let numbers: HashSet<Number> = open.iter().map(|device| device.number).collect();
-    let mounts = bounded::read("/proc/self/mountinfo", 4 << 20).unwrap_or_default();
-    let mounts = mountinfo::parse(&String::from_utf8_lossy(&mounts));
-    let (points, mut used) = to_unmount(&mounts, &numbers, block_device);
+    let (points, mut used) = to_unmount(&mountinfo::now(), &numbers, block_device);
     used.extend(open.iter().map(|device| device.number));
     if kill {
         processes::kill_users(&used);

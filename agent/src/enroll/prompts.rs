@@ -5,14 +5,14 @@
 
 use super::plan::{self, Plan};
 use crate::boot::cmdline::Settings;
-use crate::boot::mountinfo;
+use crate::boot::{gate, mountinfo};
 use crate::bounded;
 use crate::error::{Error, Result};
 use crate::luks::Header;
 use crate::luks::header::{Found, is_uuid};
 use std::collections::BTreeSet;
 use std::fs::File;
-use std::os::unix::fs::{FileTypeExt, MetadataExt};
+use std::os::unix::fs::FileTypeExt;
 use std::path::{Path, PathBuf};
 
 /// Deeper stacks of block devices do not exist.
@@ -42,11 +42,10 @@ pub fn check(devices: &[PathBuf], plans: &[Plan]) -> Result<()> {
     }
     let read =
         |path: &str, max| String::from_utf8_lossy(&bounded::read(path, max).unwrap_or_default()).into_owned();
-    let mounts = mountinfo::parse(&read("/proc/self/mountinfo", 4 << 20));
     let system = System {
         cmdline: &read("/proc/cmdline", 64 << 10),
         crypttab: &read("/etc/crypttab", 64 << 10),
-        needed: needed(&mounts, &read("/proc/swaps", 64 << 10), Path::new("/sys")),
+        needed: needed(&mountinfo::now(), &read("/proc/swaps", 64 << 10), Path::new("/sys")),
         uuid_at: &|path| uuid_of(Path::new(path)),
         all: &|| {
             let entries = std::fs::read_dir("/sys/class/block").into_iter().flatten().flatten();
@@ -139,9 +138,7 @@ fn dashed(hex: &str) -> Option<String> {
 }
 
 fn number_of(path: &Path, sys: &Path) -> Option<PathBuf> {
-    use nix::sys::stat::{major, minor};
-    let found = std::fs::metadata(path).ok().filter(|found| found.file_type().is_block_device())?;
-    Some(sys.join(format!("dev/block/{}:{}", major(found.rdev()), minor(found.rdev()))))
+    gate::device_number(path).map(|(major, minor)| sys.join(format!("dev/block/{major}:{minor}")))
 }
 
 fn uuid_of(path: &Path) -> Option<String> {

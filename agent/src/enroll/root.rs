@@ -1,64 +1,76 @@
-//! Whether the next boot could pass the gate: its root must be on a volume that is enrolled.
+//! Whether the next boot could pass the gate: its root, and all that the initramfs mounts in it, must be on volumes that are
+//! enrolled.
 //!
 //! The gate can't ask what was meant: whoever can exchange the disk would answer. So it is asked here.
 
+use super::plan;
+use crate::boot::gate;
+use crate::boot::mountinfo::{self, Mount, unescape};
 use crate::boot::state::{Mapping, Mappings};
-use crate::boot::{gate, mountinfo};
+use crate::bounded;
 use crate::error::{Error, Result};
 use crate::luks::Header;
 use crate::luks::header::Found;
-use crate::{bounded, console};
 use halfkey_protocol::Role;
 use std::fs::File;
 use std::os::unix::fs::FileTypeExt;
 use std::path::{Path, PathBuf};
 
-/// Checks that / and /usr of this system are on `devices`. Plain files, and a root without a block
-/// device (containers, live systems), tell nothing about the next boot and pass.
+/// Checks that the root of this system, its /usr, and what its fstab has the initramfs mount are on `devices`. Plain files
+/// tell nothing about the next boot and pass.
 ///
 /// # Errors
-/// When the gate would refuse this root, unless `elsewhere`: another system boots from these volumes.
+/// When the gate would refuse such a boot, unless `elsewhere`: another system boots from these volumes.
 pub fn check(devices: &[PathBuf], elsewhere: bool) -> Result<()> {
     let block = |path: &&PathBuf| path.metadata().is_ok_and(|found| found.file_type().is_block_device());
     let uuids: Vec<_> = devices.iter().filter(block).filter_map(|path| uuid_of(path)).collect();
     if uuids.is_empty() || elsewhere {
         return Ok(());
     }
-    let mounts = bounded::read("/proc/self/mountinfo", 4 << 20).unwrap_or_default();
-    let mounts = mountinfo::parse(&String::from_utf8_lossy(&mounts));
-    match would_pass(&mounts, Path::new("/sys"), Path::new("/dev"), &uuids) {
-        Some(Err(why)) => Err(Error::volume(format!(
-            "the next boot would be stopped before switch-root, for its root is not on an enrolled volume: {why}"
-        ))
-        .hint("name the root's volume too; if these volumes are of a system that is not running, add --root-elsewhere")),
-        Some(Ok(())) => Ok(()),
-        None => {
-            console::say("warning: this root is on no block device; a boot with such a root is stopped before switch-root");
-            Ok(())
+    match stopped(&uuids) {
+        None => Ok(()),
+        Some(why) => {
+            Err(Error::volume(format!("the next boot would be stopped before switch-root: {why}"))
+                .hint(REMEDY))
         }
     }
+}
+
+/// What helps against [`stopped`].
+pub const REMEDY: &str = "enroll the volumes that it is on as well; what need not be trusted can be mounted later: without x-initrd.mount in /etc/fstab; a root that is an overlay, or on no block device, can't be followed to a volume. For the volumes of a system that is not running: --root-elsewhere";
+
+/// Why the gate would stop a boot into this system, were the volumes with these UUIDs the enrolled ones; `None` if it would not.
+pub fn stopped(uuids: &[String]) -> Option<String> {
+    let fstab = bounded::read("/etc/fstab", 256 << 10).unwrap_or_default();
+    let (sys, dev) = (Path::new("/sys"), Path::new("/dev"));
+    let next = next_boot(&mountinfo::now(), &String::from_utf8_lossy(&fstab));
+    next.and_then(|mounts| would_pass(&mounts, sys, dev, uuids)).err()
+}
+
+/// Whether any of these volumes is open here: else they tell nothing of this system.
+pub fn any_open(uuids: &[String]) -> bool {
+    !mappings(Path::new("/sys"), uuids).is_empty()
 }
 
 /// What each of `devices` is to the system that boots: the root is on those without which it could not be followed
 /// to its bottom. Where this system's root tells nothing (another system's volumes, plain files), each may be the root.
 pub fn roles(devices: &[PathBuf], elsewhere: bool) -> Vec<Role> {
-    let uuids: Vec<_> = devices.iter().map(|path| uuid_of(path).unwrap_or_default()).collect();
-    let mounts = bounded::read("/proc/self/mountinfo", 4 << 20).unwrap_or_default();
-    let mounts = mountinfo::parse(&String::from_utf8_lossy(&mounts));
     if elsewhere {
         return vec![Role::Root; devices.len()];
     }
-    roles_of(&mounts, Path::new("/sys"), Path::new("/dev"), &uuids)
+    let uuids: Vec<_> = devices.iter().map(|path| uuid_of(path).unwrap_or_default()).collect();
+    roles_of(&mountinfo::now(), Path::new("/sys"), Path::new("/dev"), &uuids)
 }
 
-fn roles_of(mounts: &[mountinfo::Mount], sys: &Path, dev: &Path, uuids: &[String]) -> Vec<Role> {
+fn roles_of(mounts: &[Mount], sys: &Path, dev: &Path, uuids: &[String]) -> Vec<Role> {
     let root: Vec<_> = mountinfo::at(mounts, "/").into_iter().cloned().collect();
-    if would_pass(&root, sys, dev, uuids) != Some(Ok(())) {
+    let passes = |uuids: &[String]| would_pass(&root, sys, dev, uuids).is_ok();
+    if !passes(uuids) {
         return vec![Role::Root; uuids.len()];
     }
     let is_needed = |uuid: &String| {
         let others: Vec<_> = uuids.iter().filter(|other| *other != uuid).cloned().collect();
-        would_pass(&root, sys, dev, &others) != Some(Ok(()))
+        !passes(&others)
     };
     uuids.iter().map(|uuid| if is_needed(uuid) { Role::Root } else { Role::Data }).collect()
 }
@@ -70,26 +82,83 @@ fn uuid_of(path: &Path) -> Option<String> {
     }
 }
 
-/// What the gate would say if this system's mounts were those of the next boot. `None` if the root
-/// is on no block device.
-fn would_pass(
-    mounts: &[mountinfo::Mount],
-    sys: &Path,
-    dev: &Path,
-    uuids: &[String],
-) -> Option<Result<(), String>> {
-    let root = mountinfo::at(mounts, "/")?;
-    if root.device.0 == 0 && root.kind != "btrfs" {
-        return None;
+/// What the initramfs of the next boot would mount: the root, /usr, and what fstab marks for it.
+fn next_boot(mounts: &[Mount], fstab: &str) -> Result<Vec<Mount>, String> {
+    let mut next: Vec<Mount> =
+        ["/", "/usr"].into_iter().filter_map(|point| mountinfo::at(mounts, point)).cloned().collect();
+    for entry in fstab.lines().filter_map(initrd_mount) {
+        next.push(entry.as_mounted(mounts)?);
     }
-    let moved = [("/", "/sysroot"), ("/usr", "/sysroot/usr")].into_iter().filter_map(|(here, there)| {
-        let mount = mountinfo::at(mounts, here)?;
-        Some(mountinfo::Mount { point: there.into(), ..mount.clone() })
+    Ok(next)
+}
+
+/// An entry of fstab(5) for the initramfs.
+struct InitrdMount {
+    source: String,
+    point: String,
+    kind: String,
+    /// Mounted only when somebody looks.
+    automount: bool,
+}
+
+/// The root's own entry is none: the command line names the root. /usr is mounted there with or without the mark.
+fn initrd_mount(line: &str) -> Option<InitrdMount> {
+    let mut fields = line.split_ascii_whitespace();
+    let mut field = || fields.next().filter(|field| !field.starts_with('#'));
+    let (source, point, kind) = (field()?, unescape(field()?), field()?);
+    let options: Vec<_> = field()?.split(',').collect();
+    let point = match point.trim_end_matches('/') {
+        "" | "/usr" => return None,
+        point if point.starts_with('/') && kind != "swap" => point.to_owned(),
+        _ => return None,
+    };
+    let automount =
+        ["x-systemd.automount", "comment=systemd.automount"].iter().any(|word| options.contains(word));
+    let entry = InitrdMount { source: unescape(source), point, kind: kind.into(), automount };
+    options.contains(&"x-initrd.mount").then_some(entry)
+}
+
+impl InitrdMount {
+    /// The mount, as it is here, or as it would be made of what is here.
+    fn as_mounted(&self, mounts: &[Mount]) -> Result<Mount, String> {
+        let new = |device, kind: &str| Mount {
+            device,
+            point: self.point.clone(),
+            kind: kind.into(),
+            source: self.source.clone(),
+        };
+        if self.automount {
+            // Whatever comes there later, the gate sees only that.
+            return Ok(new((0, 0), "autofs"));
+        }
+        let real = std::fs::canonicalize(&self.point).unwrap_or_else(|_| self.point.clone().into());
+        if let Some(mount) = real.to_str().and_then(|real| mountinfo::at(mounts, real)) {
+            return Ok(mount.clone());
+        }
+        let unmounted = new((0, 0), &self.kind);
+        if gate::is_of_kernel(&unmounted) {
+            return Ok(unmounted);
+        }
+        let device = gate::device_number(Path::new(&plan::path_of(&self.source)));
+        device.map(|device| new(device, &self.kind)).ok_or_else(|| {
+            format!(
+                "{}: /etc/fstab has the initramfs mount '{}', which is not there",
+                self.point, self.source
+            )
+        })
+    }
+}
+
+/// What the gate would say if these were the mounts of the next boot.
+fn would_pass(mounts: &[Mount], sys: &Path, dev: &Path, uuids: &[String]) -> Result<(), String> {
+    let moved = mounts.iter().map(|mount| {
+        let point = format!("{}{}", gate::ROOT, mount.point.trim_end_matches('/'));
+        Mount { point, ..mount.clone() }
     });
     let moved: Vec<_> = moved.collect();
     let root = mappings(sys, uuids);
     let checked = gate::check(&moved, sys, dev, &Mappings { all: root.clone(), root });
-    Some(checked.map_err(|why| why.replace("/sysroot/", "/").replace("/sysroot", "/")))
+    checked.map_err(|why| why.replace("/sysroot/", "/").replace("/sysroot", "/"))
 }
 
 /// What is open of these volumes.
@@ -109,6 +178,7 @@ fn mappings(sys: &Path, uuids: &[String]) -> Vec<Mapping> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use proptest::prelude::*;
     use std::fs::{create_dir_all, write};
     use std::os::unix::fs::symlink;
 
@@ -136,23 +206,61 @@ mod tests {
         top
     }
 
-    fn passes(lines: &str, uuids: &[&str]) -> Option<Result<(), String>> {
+    fn passes(lines: &str, fstab: &str, uuids: &[&str]) -> Result<(), String> {
         let uuids: Vec<_> = uuids.iter().map(|uuid| (*uuid).to_owned()).collect();
-        would_pass(&mountinfo::parse(lines), sysfs().path(), Path::new("/dev"), &uuids)
+        let next = next_boot(&mountinfo::parse(lines), fstab)?;
+        would_pass(&next, sysfs().path(), Path::new("/dev"), &uuids)
     }
+
+    const ON_ROOT: &str = "28 1 253:0 / / rw - ext4 /dev/mapper/root rw";
 
     #[test]
     fn the_root_must_be_among_the_volumes() {
-        let root = "28 1 253:0 / / rw - ext4 /dev/mapper/root rw";
-        assert_eq!(passes(root, &[ROOT]), Some(Ok(())));
-        assert_eq!(passes(root, &[DATA, ROOT]), Some(Ok(())));
-        let why = passes(root, &[DATA]).unwrap().unwrap_err();
+        assert_eq!(passes(ON_ROOT, "", &[ROOT]), Ok(()));
+        assert_eq!(passes(ON_ROOT, "", &[DATA, ROOT]), Ok(()));
+        let why = passes(ON_ROOT, "", &[DATA]).unwrap_err();
         assert!(why.starts_with("/: ") && why.contains("dm-0"), "{why}");
-        let usr = format!("{root}\n29 28 254:32 / /usr ro - ext4 /dev/vdc ro");
-        assert!(passes(&usr, &[ROOT]).unwrap().unwrap_err().starts_with("/usr: "));
-        assert!(passes("28 1 254:32 / / rw - ext4 /dev/vdc rw", &[DATA]).unwrap().is_err());
-        assert_eq!(passes("28 1 0:42 / / rw - overlay overlay rw", &[DATA]), None);
-        assert_eq!(passes("", &[DATA]), None);
+        let usr = format!("{ON_ROOT}\n29 28 254:32 / /usr ro - ext4 /dev/vdc ro");
+        assert!(passes(&usr, "", &[ROOT]).unwrap_err().starts_with("/usr: "));
+        assert!(passes("28 1 254:32 / / rw - ext4 /dev/vdc rw", "", &[DATA]).is_err());
+    }
+
+    #[test]
+    fn a_root_that_can_not_be_followed_is_none() {
+        for kind in ["overlay overlay", "tmpfs tmpfs", "nfs4 10.0.2.2:/"] {
+            let why = passes(&format!("28 1 0:42 / / rw - {kind} rw"), "", &[ROOT, DATA]).unwrap_err();
+            assert!(why.contains("is not on a block device"), "{why}");
+        }
+        assert!(passes("", "", &[DATA]).is_err());
+    }
+
+    #[test]
+    fn what_fstab_has_the_initramfs_mount_must_be_on_the_volumes_too() {
+        let lines = format!(
+            "{ON_ROOT}\n29 28 253:1 / /srv rw - ext4 /dev/mapper/data rw\n30 28 254:32 / /opt/a\\040b rw - ext4 /dev/vdc rw"
+        );
+        let of = |fstab: &str, uuids: &[&str]| passes(&lines, fstab, uuids);
+        let both: &[&str] = &[ROOT, DATA];
+        for passing in [
+            "/dev/mapper/data /srv ext4 defaults 0 2",
+            "/dev/mapper/data /srv/ ext4 defaults,x-initrd.mount 0 2",
+            "UUID=1 / ext4 x-initrd.mount\n# /dev/vdc /opt/a\\040b ext4 x-initrd.mount",
+            "/dev/vdc none swap x-initrd.mount",
+            "tmpfs /var/tmp tmpfs x-initrd.mount",
+            "/dev/vdc /opt/a\\040b ext4 defaults,x-initrd.mounts,nofail",
+            "",
+        ] {
+            assert_eq!(of(passing, both), Ok(()), "{passing}");
+        }
+        let why = of("/dev/mapper/data /srv ext4 noatime,x-initrd.mount", &[ROOT]).unwrap_err();
+        assert!(why.starts_with("/srv: ") && why.contains("dm-1"), "{why}");
+        let why = of("LABEL=opt /opt/a\\040b auto nofail,x-initrd.mount,x-systemd.device-timeout=5", both)
+            .unwrap_err();
+        assert!(why.starts_with("/opt/a b: ") && why.contains("vdc"), "{why}");
+        let why = of("/dev/not-there /var ext4 x-initrd.mount", both).unwrap_err();
+        assert!(why.starts_with("/var: ") && why.contains("'/dev/not-there'"), "{why}");
+        let why = of("/dev/mapper/data /srv ext4 x-initrd.mount,x-systemd.automount", both).unwrap_err();
+        assert!(why.starts_with("/srv: autofs"), "{why}");
     }
 
     #[test]
@@ -161,13 +269,19 @@ mod tests {
             let uuids = [ROOT.to_owned(), DATA.to_owned()];
             roles_of(&mountinfo::parse(lines), sysfs().path(), Path::new("/dev"), &uuids)
         };
-        let root = "28 1 253:0 / / rw - ext4 /dev/mapper/root rw";
-        assert_eq!(roles(root), [Role::Root, Role::Data]);
-        let usr = format!("{root}\n29 28 253:1 / /usr ro - ext4 /dev/mapper/usr ro");
+        assert_eq!(roles(ON_ROOT), [Role::Root, Role::Data]);
+        let usr = format!("{ON_ROOT}\n29 28 253:1 / /usr ro - ext4 /dev/mapper/usr ro");
         assert_eq!(roles(&usr), [Role::Root, Role::Data]);
         // A root elsewhere, or on no block device, tells nothing of these volumes.
         assert_eq!(roles("28 1 254:32 / / rw - ext4 /dev/vdc rw"), [Role::Root, Role::Root]);
         assert_eq!(roles("28 1 0:42 / / rw - overlay overlay rw"), [Role::Root, Role::Root]);
+    }
+
+    proptest! {
+        #[test]
+        fn any_fstab_is_read(text in "([^\\s]{1,8} /[a-z\\\\0-7]{0,9} [a-z]{1,5} (x-initrd.mount|,|nofail){1,4}\n){0,3}.{0,60}") {
+            let _ = next_boot(&[], &text);
+        }
     }
 
     #[test]

@@ -60,6 +60,12 @@ pub fn shells(world: &mut World) -> Result<()> {
         );
         let bare = units.split(' ').filter(|answer| !answer.ends_with(":yes:yes"));
         open.extend(bare.map(|answer| format!("in the boot with {argument}, PID 1 says {answer}")));
+        let before = boot.ask_shell(*line, "systemctl show -p Before --value sysroot.mount")?;
+        if !before.contains("initrd-switch-root.service") {
+            open.push(format!(
+                "PID 1 would switch to a root before all is mounted that the gate must see: {before}"
+            ));
+        }
         world.story.proves(format!("the shell of {unit} finds the fence at {}...", &fence[..16]));
         boot.pull_plug();
     }
