@@ -8,11 +8,15 @@ AGENT   := target/$(TARGET)/agent/halfkey-agent
 # A static-pie: nothing of the host's C library at run time. --target keeps
 # these flags away from build scripts and proc macros. The agent encrypts a few
 # hundred bytes at each boot: small code is worth more there than vector code.
-# A panic aborts, so nobody reads unwind tables.
+# A panic aborts, so nobody reads unwind tables: ours are not made, those of libraries are left out.
 AGENT_RUSTFLAGS := -C target-feature=+crt-static -C force-unwind-tables=no \
 	-C link-arg=-Wl,-z,pack-relative-relocs \
+	-C link-arg=-Wl,-T,agent/no-unwind.ld -C link-arg=-Wl,--no-eh-frame-hdr \
 	--cfg sha2_backend="soft" --cfg sha2_backend_soft="compact" --cfg chacha20_backend="soft" \
 	--cfg poly1305_backend="soft" --cfg curve25519_dalek_backend="serial"
+
+# What the agent may have at most, in bytes: every initramfs carries it.
+AGENT_MAX := 2900000
 
 # libFuzzer's coverage passes are stable options; no nightly is needed.
 FUZZ_RUSTFLAGS := --cfg fuzzing -C debug-assertions -C passes=sancov-module \
@@ -64,6 +68,8 @@ dist: deps servers
 	@mkdir -p dist
 	@install -m 755 $(AGENT) $(RELEASE)/halfkey-verifier $(RELEASE)/halfkey dist/
 	@rm -rf dist/90halfkey dist/hooks && cp -r dracut-module/90halfkey dracut-module/hooks dist/
+	@size=$$(stat -c %s dist/halfkey-agent); [ "$$size" -le $(AGENT_MAX) ] || { \
+		echo "dist/halfkey-agent: expected at most $(AGENT_MAX) bytes, found $$size" >&2; exit 1; }
 	@ls -l dist | awk 'NR > 1 { printf "dist/%-18s %10d bytes\n", $$9, $$5 }'
 
 servers: deps
