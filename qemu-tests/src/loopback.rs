@@ -55,8 +55,8 @@ impl Loopback {
         verifier.start()?;
         let tenant = Tenant::login(&paths, &verifier, &folder.join("desk"))?;
         fs::write(folder.join("passphrase"), PASSPHRASE).context("can't write the passphrase")?;
-        let cmdline = paths.tree.join(BOOT).with_extension("cmdline");
-        let namespace = namespace(folder, &cmdline)?;
+        fs::write(folder.join(LINE), "").context("can't write a command line")?;
+        let namespace = namespace(folder)?;
         let folder = folder.to_path_buf();
         let mut node = Self { paths, folder, manufacturer, verifier, tenant, tpm: None, namespace };
         node.volume("root")?;
@@ -97,6 +97,21 @@ impl Loopback {
     /// # Errors
     /// If the TPM does not come up.
     pub fn power_on(&mut self, image: &str) -> Result<()> {
+        let recorded = self.paths.tree.join(BOOT);
+        let read = |extension| {
+            let path = recorded.with_extension(extension);
+            fs::read(&path).context(format_args!("can't read {}", path.display()))
+        };
+        let (mut log, line) = (read("bin")?, read("cmdline")?);
+        exchange_image(&mut log, image)?;
+        self.power_on_with(&log, &line)
+    }
+
+    /// The same; the firmware, and what it starts, measures what this log says, and this is the kernel's command line.
+    ///
+    /// # Errors
+    /// If the TPM does not come up, or this is no log.
+    pub fn power_on_with(&mut self, log: &[u8], line: &[u8]) -> Result<()> {
         self.tpm = None;
         let socket = self.folder.join("tpm.sock");
         for path in [socket.clone(), self.folder.join("tpm.sock.ctrl")] {
@@ -104,17 +119,15 @@ impl Loopback {
         }
         self.tpm =
             Some(swtpm::for_programs(&self.folder.join("tpm"), &socket, &self.folder.join("tpm.log"))?);
-        let path = self.paths.tree.join(BOOT).with_extension("bin");
-        let mut log = fs::read(&path).context(format_args!("can't read {}", path.display()))?;
-        exchange_image(&mut log, image)?;
-        let extends: Vec<String> = replay(&log, Hash::Sha256)
-            .context("the recorded boot")?
+        let extends: Vec<String> = replay(log, Hash::Sha256)
+            .context("the boot")?
             .events()
             .iter()
             .filter(|event| !event.digest.is_empty())
             .map(|event| format!("{}:sha256={}", event.pcr, hex(event.digest)))
             .collect();
-        fs::write(self.folder.join(LOG), &log).context("can't write a firmware log")?;
+        fs::write(self.folder.join(LOG), log).context("can't write a firmware log")?;
+        fs::write(self.folder.join(LINE), line).context("can't write a command line")?;
         run(Command::new("tpm2_pcrextend").args(extends).env("TPM2TOOLS_TCTI", self.tcti()))?;
         Ok(())
     }
@@ -259,14 +272,15 @@ impl Loopback {
     }
 }
 
-/// The firmware's log in the node's folder.
+/// The firmware's log and the kernel's command line in the node's folder.
 const LOG: &str = "firmware.log";
+const LINE: &str = "cmdline";
 
 /// What is /var/lib for the agent, in the node's folder.
 const STATE: &str = "var-lib";
 
-/// A mount namespace in which the node's firmware log, this command line and a /var/lib of its own are the machine's.
-fn namespace(folder: &Path, cmdline: &Path) -> Result<Guard> {
+/// A mount namespace in which the node's firmware log and command line, and a /var/lib of its own, are the machine's.
+fn namespace(folder: &Path) -> Result<Guard> {
     let ready = folder.join("namespace");
     let script = "set -e
         mount -t tmpfs none /sys/kernel/security
@@ -282,7 +296,11 @@ fn namespace(folder: &Path, cmdline: &Path) -> Result<Guard> {
     }
     let state = folder.join(STATE);
     fs::create_dir_all(&state).context(format_args!("can't make {}", state.display()))?;
-    command.args(["--mount", "--", "sh", "-c", script, "sh"]).arg(folder.join(LOG)).arg(cmdline).arg(&ready);
+    command
+        .args(["--mount", "--", "sh", "-c", script, "sh"])
+        .arg(folder.join(LOG))
+        .arg(folder.join(LINE))
+        .arg(&ready);
     command.arg(&state);
     let log = folder.join("namespace.log");
     let mut guard = Guard::start("namespace", &mut command, &log)?;
