@@ -74,3 +74,28 @@ async fn a_held_node_boots_with_its_passphrase_until_it_is_released() {
     let of = |action: &str| trail.entries.iter().filter(|e| e.action == action && e.actor == "ada").count();
     assert_eq!((of("hold"), of("release")), (2, 2));
 }
+
+#[tokio::test]
+async fn a_hold_is_not_taken_back_by_a_row() {
+    let mut server = Server::start();
+    let node = Node::new();
+    node.register(&server.anybody()).await.unwrap();
+    node.enroll(&server.anybody(), &server.operator(), "first").await;
+    node.allow(&server.operator()).await;
+    decide(&server.operator(), &node, "/hold").await.unwrap();
+    node.reboot();
+    let forget = "UPDATE nodes SET held_by = NULL, held_because = NULL";
+    assert_eq!(server.database().execute(forget, []).unwrap(), 1);
+    // Beside the server, and read at its start.
+    for _ in 0..2 {
+        let denied = node.boot(&server.anybody()).await;
+        assert_eq!(said(&denied), "denied held");
+        assert!(denied.message.ends_with("ada: the root file system is damaged"), "{denied:?}");
+        server.stop();
+        server.serve();
+    }
+    // Who may end it still can.
+    let record = decide(&server.operator(), &node, "/release").await.unwrap();
+    assert!(!record.summary.held);
+    assert_eq!(said(&node.boot(&server.anybody()).await), "released");
+}
