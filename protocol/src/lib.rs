@@ -16,12 +16,14 @@
 //! | [`kdf`] | KDFa and KDFe of TPM 2.0 Part 1, 11.4.10 |
 //! | [`pe`] | PE images: the digest that firmware measures, and sections |
 //! | [`proposal`] | what booting given files will measure |
+//! | [`command_line`] | the floor of kernel command lines |
 //! | [`bytes`] | byte strings as base64url |
 //!
 //! The wire types derive `miniserde` (feature of the same name; agent) or
 //! `serde` (servers) from one definition. Both ignore unknown fields.
 
 pub mod bytes;
+pub mod command_line;
 pub mod document;
 pub mod half;
 pub mod header_seal;

@@ -1,6 +1,6 @@
 //! A policy from a boot.
 
-use super::command_line::{Floor, normal};
+use super::command_line::{Floor, floor_of, normal};
 use super::compiled::Compiled;
 use super::judge::secure_boot::{fingerprint, name as name_of};
 use super::judge::sink::{Count, Place, Seen};
@@ -139,7 +139,7 @@ impl<'l> Learned<'l> {
         if !lacks.is_empty() {
             return Err(lacks);
         }
-        above_the_floor(&line, Floor::of(&boot, keys.on))?;
+        above_the_floor(&line, floor_of(&boot, keys.on))?;
         Ok(Self { log, survey, line, keys, boot, comments, events })
     }
 

@@ -1,6 +1,6 @@
 //! What a node will boot next: whether a policy accepts it, and the rule that would.
 
-use super::command_line::{Floor, Rule, normal, objection};
+use super::command_line::{Floor, Rule, floor_of, normal, objection};
 use super::pin;
 use super::rules::{Allowed, Boot, CommandLine, Digest, Document, Image, Initrd, Role, Sections};
 use super::write::{Comments, Text};
@@ -144,7 +144,7 @@ impl Comparison<'_> {
             None => Rule::Shared(&self.document.command_line),
         };
         line_finding(
-            Floor::of(self.boot, self.document.secure_boot.required),
+            floor_of(self.boot, self.document.secure_boot.required),
             &[rule],
             line,
             self.boot.command_line.is_some().then(|| self.rule("command_line")),
@@ -299,7 +299,7 @@ fn proposed_line(document: &Document, bases: &[&Boot], proposal: &Proposal) -> O
             "none",
         )),
         Some(line) => {
-            let floor = bases.first().map_or(Floor::of_any(secure_boot), |base| Floor::of(base, secure_boot));
+            let floor = bases.first().map_or(Floor::of_any(secure_boot), |base| floor_of(base, secure_boot));
             line_finding(floor, &rules, Some(line), None)
         }
     }

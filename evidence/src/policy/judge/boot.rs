@@ -14,7 +14,7 @@ use super::sink::{Place, Seen, Sink, Why};
 use super::survey::{Line, Survey};
 use crate::eventlog::content::Tag;
 use crate::eventlog::{Claim, kind};
-use crate::policy::command_line::{Floor, Objection, Rule, objection_of_rule};
+use crate::policy::command_line::{Objection, Rule, floor_of, objection_of_rule};
 use crate::policy::compiled::{BootSteps, Step, StepIs};
 use crate::policy::pin::Path;
 use crate::policy::rules::{
@@ -253,7 +253,7 @@ impl<'l> Judge<'_, 'l> {
 
     fn objection(&self, line: &Line<'l>, text: &str) -> Option<Objection> {
         let document = &self.context.policy.document;
-        let floor = Floor::of(self.boot, document.secure_boot.required);
+        let floor = floor_of(self.boot, document.secure_boot.required);
         floor.objection(text).or_else(|| match &self.boot.command_line {
             Some(own) => objection_of_rule(Rule::Own(own), text),
             None if document.command_line == CommandLine::None => {

@@ -6,7 +6,9 @@
 use super::document::{BootPlaces, Parsed, Places};
 use super::reader::{At, Problems};
 use crate::policy::Additions;
-use crate::policy::command_line::{Floor, MAX_LINE, NO_CREDENTIALS, NO_RUNTIME, forbids, is_forbidden};
+use crate::policy::command_line::{
+    Floor, MAX_LINE, NO_CREDENTIALS, NO_RUNTIME, floor_of, forbids, is_forbidden,
+};
 use crate::policy::pin::{self, Part};
 use crate::policy::rules::{Allowed, Boot, CommandLine, Document, Image, Role, SecureBoot, Token};
 use std::collections::HashSet;
@@ -381,7 +383,7 @@ fn boot_floor(boot: &Boot, at: &BootPlaces, of: Option<&Document>, problems: &mu
     let secure_boot = of.is_none_or(|policy| policy.secure_boot.required);
     match (&boot.command_line, of) {
         (Some(line), _) => {
-            line_floor("boot.command_line", Floor::of(boot, secure_boot), line, at.command_line, problems);
+            line_floor("boot.command_line", floor_of(boot, secure_boot), line, at.command_line, problems);
         }
         (None, Some(Document { command_line: CommandLine::None, .. })) => problems.floor(
             at.table,

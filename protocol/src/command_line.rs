@@ -1,0 +1,264 @@
+//! Kernel command lines: how they are read, and what none may have.
+//!
+//! The kernel, systemd and dracut each read the line in their own way: quotes, backslashes and blanks that are not ASCII are
+//! split or dropped by one and not by another, `-` and `_` are the same to the kernel and to systemd, and in an initrd systemd
+//! takes `rd.systemd.x` for `systemd.x`. What is forbidden is therefore compared in a form that has neither difference. A line
+//! with anything but printable ASCII and spaces is refused altogether, and so is one that the kernel would cut off: what it
+//! cuts off is measured like the rest.
+//!
+//! The verifier judges by this; the agent says it early.
+
+/// Longest line, in bytes: COMMAND_LINE_SIZE of x86 is 2048 with its NUL, and the smallest of those that matter. The kernel
+/// measures a longer one whole, and drops its end.
+pub const MAX_LINE: usize = 2047;
+/// More files than a boot loader passes on.
+const MAX_INITRDS: usize = 16;
+
+const SHELL: &str = "it gives a shell";
+const UNIT: &str = "it starts a program or mounts a file system that is in no measured file";
+
+/// What no command line of any policy may have, and why. `*` stands for anything at the end of a word, or at its beginning for
+/// anything before the end of a name.
+const FORBIDDEN: [(&str, &str); 33] = [
+    ("rdinit=*", "it starts another program in place of the initrd's init, before anything of halfkey"),
+    ("init=*", "it starts another program in place of the system's init"),
+    ("rd.cmdline*", "dracut would ask for more options at the console, which nobody measures"),
+    ("systemd.confirm_spawn*", "systemd would ask at the console which units to skip"),
+    ("SYSTEMD_PROC_CMDLINE*", "it replaces the command line that systemd reads"),
+    ("-*", "the kernel passes it to init as an argument"),
+    ("*.break", SHELL),
+    ("rdbreak", SHELL),
+    ("rdbreak=*", SHELL),
+    ("systemd.debug_shell*", SHELL),
+    ("systemd.crash_shell*", SHELL),
+    ("systemd.mount_extra*", UNIT),
+    ("systemd.swap_extra*", UNIT),
+    ("systemd.run*", UNIT),
+    ("systemd.set_credential*", "systemd's credentials start programs and mount file systems"),
+    ("systemd.setenv*", "it changes the environment of every program"),
+    ("single", SHELL),
+    ("s", SHELL),
+    ("S", SHELL),
+    ("1", SHELL),
+    ("emergency", SHELL),
+    ("rescue", SHELL),
+    ("rd.single", SHELL),
+    ("rd.emergency", SHELL),
+    ("rd.rescue", SHELL),
+    ("kgdb*", "whoever holds the console can change the kernel"),
+    ("ekgdb*", "whoever holds the console can change the kernel"),
+    ("sysrq_always_enabled*", "whoever holds the console can kill what guards the open disk"),
+    ("bootconfig", BOOTCONFIG),
+    ("bootconfig=*", BOOTCONFIG),
+    ("initrdmem*", "the kernel would take its initrd from memory, where nobody measures it"),
+    ("noinitrd", "the kernel would not start its initrd"),
+    ("dm_mod.create*", "the kernel would make block devices before the initrd runs"),
+];
+const BOOTCONFIG: &str = "the kernel would read more options from behind its initrd";
+/// `systemd.unit=` and `systemd.wants=` of what gives a shell.
+const SHELLS: [&str; 6] =
+    ["emergency", "rescue", "debug_shell", "dracut_emergency", "runlevel1.", "breakpoint"];
+
+/// What every command line must have: without it systemd takes credentials from firmware and hypervisor, which nobody
+/// measures.
+pub const NO_CREDENTIALS: &str = "systemd.import_credentials=no";
+/// What it must have unless Secure Boot is required: systemd reads options from EFI variables if Secure Boot is off.
+pub const NO_RUNTIME: &str = "efi=noruntime";
+
+/// What every accepted line must have.
+#[derive(Clone, Copy, Debug)]
+pub struct Floor {
+    /// Secure Boot is required, so [`NO_RUNTIME`] is not.
+    pub secure_boot: bool,
+    /// A loader's names of files may stand at its front: they are measured, whatever they are.
+    pub names_initrds: bool,
+    /// The kernel must not be able to mount the root file system by itself: without an initramfs the boot would look the
+    /// same.
+    pub needs_initrd: bool,
+}
+
+/// Why a line is not accepted.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Objection {
+    /// `floor`; of a policy's rules `required`, `forbidden`, `allowed`, `exact`.
+    pub rule: &'static str,
+    /// What was expected, for people.
+    pub expected: String,
+    /// The words that are something else.
+    pub found: String,
+}
+
+impl Floor {
+    /// What a line must have whatever it is the line of.
+    pub const fn of_any(secure_boot: bool) -> Self {
+        Self { secure_boot, names_initrds: true, needs_initrd: false }
+    }
+
+    fn required(self) -> impl Iterator<Item = &'static str> {
+        [(NO_CREDENTIALS, true), (NO_RUNTIME, !self.secure_boot)]
+            .into_iter()
+            .filter(|(_, on)| *on)
+            .map(|(token, _)| token)
+    }
+
+    /// What keeps a line below the floor, whatever a policy says.
+    pub fn objection(self, line: &str) -> Option<Objection> {
+        if line.len() > MAX_LINE {
+            return Some(Objection {
+                rule: "floor",
+                expected: format!("at most {MAX_LINE} bytes"),
+                found: line.len().to_string(),
+            });
+        }
+        if let Some(expected) = unreadable(line) {
+            return Some(Objection { rule: "floor", expected, found: line.escape_default().to_string() });
+        }
+        let floor = |expected: String, found: &str| {
+            Some(Objection { rule: "floor", expected, found: found.to_owned() })
+        };
+        // The EFI stub of the kernel looks for it anywhere, also inside of words.
+        let rest = if self.names_initrds { parts(line).2 } else { line };
+        if let Some(token) = tokens(rest).find(|token| may_name_initrd(token)) {
+            return floor(
+                "no initrd=: the kernel would load that file, and most kernels do not measure it".to_owned(),
+                token,
+            );
+        }
+        for token in tokens(line) {
+            if let Some(why) = is_forbidden(token) {
+                return floor(format!("no token {token}: {why}"), token);
+            }
+            if self.needs_initrd && is_root_of_kernel(token) {
+                return floor(
+                    "root=UUID=.., root=LABEL=.. or root=/dev/mapper/..: the kernel itself could mount this one, without any initramfs".to_owned(),
+                    token,
+                );
+            }
+        }
+        self.required().find_map(|required| missing_or_contradicted(required, line, "floor"))
+    }
+}
+
+/// What keeps kernel, systemd and dracut from reading a line as it is read here. Blanks at its end are nobody's business.
+fn unreadable(line: &str) -> Option<String> {
+    let line = line.trim_ascii_end();
+    if line.bytes().any(|byte| !matches!(byte, b' '..=b'~')) {
+        return Some("printable ASCII and spaces".to_owned());
+    }
+    let (kernel, initrds, _) = parts(line);
+    // What is left out of the comparison must not take its neighbours along.
+    let escapes = |token: &str| token.contains(['"', '\'']) || token.ends_with('\\');
+    if kernel.is_some_and(escapes) || initrds.split(' ').any(escapes) {
+        return Some("names of files without quotes".to_owned());
+    }
+    (initrds.split(' ').count() > MAX_INITRDS).then(|| format!("at most {MAX_INITRDS} initrds"))
+}
+
+/// Whether a line has a token and none that contradicts it.
+fn missing_or_contradicted(required: &'static str, line: &str, rule: &'static str) -> Option<Objection> {
+    if let Some(other) = tokens(line).find(|token| same_key(required, token) && *token != required) {
+        return Some(Objection {
+            rule,
+            expected: format!("token {required} and no other value"),
+            found: other.to_owned(),
+        });
+    }
+    let missing = !tokens(line).any(|token| token == required);
+    missing.then(|| Objection { rule, expected: format!("token {required}"), found: "none such".to_owned() })
+}
+
+/// The words of a line.
+pub fn tokens(line: &str) -> impl Iterator<Item = &str> {
+    line.split_ascii_whitespace()
+}
+
+/// Without the blanks around it, and without GRUB's word for the kernel's file.
+pub fn normal(line: &str) -> &str {
+    without_kernel(line).1
+}
+
+fn without_kernel(line: &str) -> (Option<&str>, &str) {
+    let line = line.trim_ascii();
+    if !line.starts_with("BOOT_IMAGE=") {
+        return (None, line);
+    }
+    let (kernel, rest) = line.split_once(' ').unwrap_or((line, ""));
+    (Some(kernel), rest.trim_ascii())
+}
+
+/// GRUB's word for the kernel's file; the files at the front that a loader passes on for the EFI stub of the kernel to load; and
+/// the line itself.
+pub fn parts(line: &str) -> (Option<&str>, &str, &str) {
+    let (kernel, line) = without_kernel(line);
+    let mut rest = line;
+    while names_initrd(rest) {
+        rest = rest.split_once(' ').map_or("", |(_, rest)| rest.trim_ascii_start());
+    }
+    (kernel, line[..line.len() - rest.len()].trim_ascii_end(), rest)
+}
+
+/// `initrd=\path`, as systemd-boot writes it for a kernel without LoadFile2: its name follows the kernel's version. Not
+/// `initrd=start,size`, which is memory. Left out only where the kernel measures what it names ([`Floor::names_initrds`]).
+fn names_initrd(token: &str) -> bool {
+    token.strip_prefix("initrd=").is_some_and(|file| file.starts_with(['\\', '/']))
+}
+
+/// Whether kernel, systemd and dracut all read it as what it looks like.
+pub fn is_plain(text: &str) -> bool {
+    text.bytes().all(|byte| matches!(byte, b'!'..=b'~') && !matches!(byte, b'"' | b'\'' | b'\\'))
+}
+
+/// Why no command line may have a token.
+pub fn is_forbidden(token: &str) -> Option<&'static str> {
+    if let Some((_, why)) = FORBIDDEN.iter().find(|(pattern, _)| forbids(pattern, token)) {
+        return Some(why);
+    }
+    let unit = ["systemd.unit=", "systemd.wants="]
+        .iter()
+        .any(|key| SHELLS.iter().any(|shell| forbids(&format!("{key}{shell}*"), token)));
+    unit.then_some(SHELL)
+}
+
+/// Whether the kernel's EFI stub, or what else reads raw bytes, may find `initrd=` in it.
+fn may_name_initrd(token: &str) -> bool {
+    token.contains("initrd=")
+        || canonical(token).collect::<Vec<_>>().windows(7).any(|bytes| bytes == b"initrd=")
+}
+
+/// `root=` of another kind than those that only an initramfs can resolve.
+fn is_root_of_kernel(token: &str) -> bool {
+    let by_initramfs = ["root=UUID=", "root=LABEL=", "root=/dev/mapper/"];
+    same_key("root=", token)
+        && !by_initramfs
+            .iter()
+            .any(|start| token.strip_prefix(start).is_some_and(|name| !name.is_empty() && is_plain(name)))
+}
+
+/// Whether a pattern forbids a token, however it is written.
+pub fn forbids(pattern: &str, token: &str) -> bool {
+    let mut written = canonical(token);
+    if let Some(end) = pattern.strip_prefix('*').filter(|end| !end.is_empty() && !end.ends_with('*')) {
+        let name: Vec<u8> = written.take_while(|byte| *byte != b'=').collect();
+        return name.ends_with(&canonical(end).collect::<Vec<_>>());
+    }
+    match pattern.strip_suffix('*') {
+        Some(prefix) => canonical(prefix).all(|byte| written.next() == Some(byte)),
+        None => canonical(pattern).eq(written),
+    }
+}
+
+/// Whether two tokens are of one parameter.
+pub fn same_key(one: &str, other: &str) -> bool {
+    let key = |token| canonical(token).take_while(|byte| *byte != b'=');
+    key(one).eq(key(other))
+}
+
+/// Without quotes and backslashes, `-` as `_`, and `rd.systemd.` as `systemd.`.
+fn canonical(token: &str) -> impl Iterator<Item = u8> + Clone {
+    let plain = token
+        .bytes()
+        .filter(|byte| !matches!(byte, b'"' | b'\'' | b'\\'))
+        .map(|byte| if byte == b'-' { b'_' } else { byte });
+    let in_initrd = plain.clone().take(11).eq(*b"rd.systemd.");
+    plain.skip(if in_initrd { 3 } else { 0 })
+}
