@@ -1,20 +1,124 @@
-//! What this boot looks like to a policy's floor, told early: a machine whose first boot no policy may accept should learn it
-//! at enrollment, not at its next boot. Only a courtesy: the verifier judges by the event log.
+//! What this boot looks like to a policy, told early: a machine whose first boot no policy may accept should learn it at
+//! enrollment, not at its next boot. Only a courtesy: the verifier judges by the event log, and here nothing of that is proven.
 
 use crate::bounded;
 use halfkey_protocol::MAX_LOG;
+use halfkey_protocol::command_line::Floor;
 
 const EVENT_LOG: &str = "/sys/kernel/security/tpm0/binary_bios_measurements";
 /// Of the variable in efivarfs: four bytes of attributes, then its value.
 const VARIABLE: &str = "/sys/firmware/efi/efivars/SecureBoot-8be4df61-93ca-11d2-aa0d-00e098032b8c";
+/// The first Linux whose EFI stub measures an initrd wherever it comes from (commit c004703ed7ae).
+const MEASURES_INITRD: (u32, u32) = (6, 13);
 
-/// Whether this boot had Secure Boot on: by the event log, else by the variable, which `efi=noruntime` hides. `None` if
-/// neither tells.
+/// What can be told of this boot.
+#[derive(Debug, Default, miniserde::Serialize)]
+pub struct Boot {
+    /// Whether Secure Boot was on; none if neither event log nor variable tells.
+    pub secure_boot: Option<bool>,
+    /// What a policy's floor wants of the command line and this boot lacks.
+    pub below_floor: Vec<String>,
+    /// Why no policy can be learned from it.
+    pub unpinned: Option<String>,
+}
+
+/// How the kernel came to its initramfs, by the event log.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Path {
+    /// Both are in a unified kernel image.
+    Uki,
+    /// GRUB read it.
+    Grub,
+    /// It loaded it itself, or was handed it by another loader.
+    Kernel,
+}
+
+impl Boot {
+    /// Of the running system.
+    pub fn now() -> Self {
+        let line = bounded::read_text("/proc/cmdline", 64 << 10).unwrap_or_default();
+        let release = bounded::read_text("/proc/sys/kernel/osrelease", 256).unwrap_or_default();
+        let log = bounded::read(EVENT_LOG, MAX_LOG).unwrap_or_default();
+        Self::of(&line, &log, secure_boot_by(&log), &release)
+    }
+
+    /// `log` is empty if there is none.
+    fn of(line: &str, log: &[u8], secure_boot: Option<bool>, release: &str) -> Self {
+        let path = if log.is_empty() { None } else { Some(Path::of(log)) };
+        // Whether a kernel measures what is named at the front of its line is said below.
+        let floor = Floor {
+            secure_boot: secure_boot == Some(true),
+            names_initrds: matches!(path, None | Some(Path::Kernel)),
+            needs_initrd: matches!(path, Some(Path::Grub | Path::Kernel)),
+        };
+        let objections = floor.objections(line).into_iter();
+        let below_floor = objections
+            .map(|one| format!("kernel command line: expected {}, found {}", one.expected, one.found))
+            .collect();
+        let unpinned = if path == Some(Path::Kernel) { unpinned(log, release) } else { None };
+        Self { secure_boot, below_floor, unpinned }
+    }
+
+    /// For people: warnings, each kind with its hint.
+    pub fn warnings(&self) -> Vec<String> {
+        let mut lines: Vec<_> = self
+            .below_floor
+            .iter()
+            .map(|what| format!("warning: no policy can accept this boot: {what}"))
+            .collect();
+        if !lines.is_empty() {
+            lines.push("hint: change it before the first boot is approved: in /etc/kernel/cmdline (unified kernel images, systemd-boot) or GRUB_CMDLINE_LINUX of /etc/default/grub, then rebuild and reboot".into());
+        }
+        if let Some(why) = &self.unpinned {
+            lines.push(format!("warning: no policy can be learned from this boot: {why}"));
+            lines.push("hint: boot a unified kernel image (dracut --uefi, ukify) or GRUB; or, if this kernel measures every initrd (commit c004703ed7ae was ported back), approve with --kernel-measures-initrd".into());
+        }
+        lines
+    }
+}
+
+impl Path {
+    fn of(log: &[u8]) -> Self {
+        // The event of systemd's stub for the section: its size, and the name.
+        let section: Vec<u8> = ".linux\0".encode_utf16().flat_map(u16::to_le_bytes).collect();
+        let section = [&14u32.to_le_bytes()[..], &section].concat();
+        if has(log, &section) {
+            Self::Uki
+        } else if has(log, b"grub_cmd: initrd") {
+            Self::Grub
+        } else {
+            Self::Kernel
+        }
+    }
+}
+
+/// Why nothing pins the initramfs of a kernel that loaded it itself.
+fn unpinned(log: &[u8], release: &str) -> Option<String> {
+    let mut numbers = release.split(['.', '-']).map(|part| part.parse().unwrap_or(0));
+    let version: (u32, u32) = (numbers.next().unwrap_or(0), numbers.next().unwrap_or(0));
+    if version < MEASURES_INITRD {
+        return Some(format!(
+            "its kernel {release} loads the initramfs itself, and Linux before {}.{} does not measure one that initrd= names: whoever writes the boot entry would choose it",
+            MEASURES_INITRD.0, MEASURES_INITRD.1
+        ));
+    }
+    // INITRD_EVENT_TAG_ID of the EFI stub.
+    let measured = has(log, &0x8f3b_22ec_u32.to_le_bytes());
+    (!measured).then(|| "nothing in the event log says that an initramfs was measured".into())
+}
+
+fn has(log: &[u8], bytes: &[u8]) -> bool {
+    log.windows(bytes.len()).any(|window| window == bytes)
+}
+
+/// Whether this boot had Secure Boot on: by the event log, else by the variable, which `efi=noruntime` hides. None if neither
+/// tells.
 pub fn secure_boot() -> Option<bool> {
-    bounded::read(EVENT_LOG, MAX_LOG)
-        .ok()
-        .and_then(|log| in_log(&log))
-        .or_else(|| bounded::read(VARIABLE, 16).ok().and_then(|variable| Some(*variable.get(4)? == 1)))
+    secure_boot_by(&bounded::read(EVENT_LOG, MAX_LOG).unwrap_or_default())
+}
+
+fn secure_boot_by(log: &[u8]) -> Option<bool> {
+    in_log(log).or_else(|| bounded::read(VARIABLE, 16).ok().and_then(|variable| Some(*variable.get(4)? == 1)))
 }
 
 /// The value in the event of the variable SecureBoot: a `UEFI_VARIABLE_DATA` (PC Client Platform Firmware Profile, 10.4.2).
@@ -27,46 +131,110 @@ fn in_log(log: &[u8]) -> Option<bool> {
     Some(*log.get(at + event.len())? == 1)
 }
 
-/// What a policy's floor wants of the command line and this boot lacks; each with what to do about it.
-pub fn below_floor() -> Vec<String> {
-    let command_line = bounded::read_text("/proc/cmdline", 64 << 10).unwrap_or_default();
-    lacking(&command_line, secure_boot())
-}
-
-fn lacking(command_line: &str, secure_boot: Option<bool>) -> Vec<String> {
-    let words: Vec<&str> = command_line.split_ascii_whitespace().collect();
-    let mut lacking = Vec::new();
-    if !words.contains(&"systemd.import_credentials=no") {
-        lacking.push("the kernel command line lacks systemd.import_credentials=no".into());
-    }
-    if secure_boot != Some(true) && !words.contains(&"efi=noruntime") {
-        lacking.push("Secure Boot is off, and the kernel command line lacks efi=noruntime".into());
-    }
-    let forbidden = ["rdinit=", "rd.cmdline", "systemd.confirm_spawn"];
-    for word in words.iter().filter(|word| forbidden.iter().any(|prefix| word.starts_with(prefix))) {
-        lacking
-            .push(format!("the kernel command line has {}, which no policy may allow", word.escape_debug()));
-    }
-    lacking
-}
-
-/// Where to change it.
-pub const REMEDY: &str = "change it before the first boot is approved: in /etc/kernel/cmdline (unified kernel images, systemd-boot) or GRUB_CMDLINE_LINUX of /etc/default/grub, then rebuild and reboot";
-
 #[cfg(test)]
 mod tests {
     use super::*;
 
+    const FINE: &str = "root=/dev/mapper/x systemd.import_credentials=no efi=noruntime";
+
+    fn lacking(line: &str, secure_boot: Option<bool>) -> Vec<String> {
+        Boot::of(line, b"", secure_boot, "6.1.0").below_floor
+    }
+
     #[test]
-    fn the_floor_is_told_word_by_word() {
-        let fine = "root=/dev/x systemd.import_credentials=no efi=noruntime";
-        assert!(lacking(fine, None).is_empty() && lacking(fine, Some(false)).is_empty());
+    fn the_whole_floor_is_told() {
+        assert!(lacking(FINE, None).is_empty() && lacking(FINE, Some(false)).is_empty());
         let signed = "root=/dev/x systemd.import_credentials=no";
         assert!(lacking(signed, Some(true)).is_empty());
         assert!(lacking(signed, None)[0].contains("efi=noruntime"));
         assert_eq!(lacking("systemd.import_credentials=yes efi=noruntimes", Some(false)).len(), 2);
-        let shell = format!("{fine} rdinit=/bin/sh rd.cmdline=ask systemd.confirm_spawn");
-        assert_eq!(lacking(&shell, None).len(), 3);
+        // Every word that the verifier refuses, however it is written: each by itself, all named.
+        let words = [
+            "rdinit=/bin/sh",
+            "init=/bin/sh",
+            "rd.cmdline=ask",
+            "systemd.confirm_spawn",
+            "rd.break",
+            "systemd.debug-shell",
+            "rd.systemd.run=x",
+            "systemd.mount-extra=a:b",
+            "systemd.set_credential=a:b",
+            "systemd.unit=rescue.target",
+            "single",
+            "1",
+            "emergency",
+            "kgdboc=ttyS0",
+            "bootconfig",
+            "x\"initrd=/y\"",
+            "noinitrd",
+            "sysrq_always_enabled",
+        ];
+        for word in words {
+            let found = lacking(&format!("{FINE} {word}"), Some(true));
+            assert!(found.len() == 1 && found[0].ends_with(&format!("found {word}")), "{word}: {found:?}");
+        }
+        assert_eq!(lacking(&format!("{FINE} {}", words.join(" ")), None).len(), words.len());
+        assert!(lacking(&format!("{FINE} \u{a0}init=/bin/sh"), None)[0].contains("printable ASCII"));
+    }
+
+    /// The log, the line as the kernel got it.
+    macro_rules! recorded {
+        ($name:literal) => {
+            (
+                &include_bytes!(concat!("../../evidence/tests/fixtures/", $name, ".bin"))[..],
+                include_str!(concat!("../../evidence/tests/fixtures/", $name, ".cmdline")),
+            )
+        };
+    }
+
+    #[test]
+    fn a_boot_that_pins_its_initramfs_is_not_warned_of() {
+        for ((log, line), path) in [
+            (recorded!("uki-no-secure-boot"), Path::Uki),
+            (recorded!("uki-secure-boot-own-keys"), Path::Uki),
+            (recorded!("grub-shim-ms-keys"), Path::Grub),
+        ] {
+            assert_eq!(Path::of(log), path);
+            let boot = Boot::of(line, log, in_log(log), "6.1.0-56-cloud-amd64");
+            assert!(boot.warnings().is_empty(), "{:?}", boot.warnings());
+            // There the kernel would load what nobody measures.
+            let named = format!("initrd=\\x {line}");
+            assert!(Boot::of(&named, log, in_log(log), "7.0").below_floor[0].contains("no initrd="));
+            let by_kernel = format!("{} root=/dev/vda2", line.trim());
+            let found = Boot::of(&by_kernel, log, in_log(log), "7.0").below_floor;
+            assert_eq!(found.is_empty(), path == Path::Uki, "{found:?}");
+        }
+    }
+
+    #[test]
+    fn a_kernel_that_loads_its_initramfs_can_not_be_learned_from() {
+        for (log, line) in
+            [recorded!("systemd-boot-type1"), recorded!("systemd-boot-type1-unmeasured-initrd")]
+        {
+            let of = |release| Boot::of(line, log, in_log(log), release);
+            for release in ["6.1.0-56-cloud-amd64", "5.15", "6.12.9", ""] {
+                let boot = of(release);
+                assert!(boot.below_floor.is_empty(), "{boot:?}");
+                let said = boot.warnings().join("\n");
+                assert!(
+                    said.contains("loads the initramfs itself") && said.contains("hint: boot a unified"),
+                    "{said}"
+                );
+            }
+            for release in ["6.13.0-rc1", "6.13", "7.0.1-generic"] {
+                assert!(of(release).warnings().is_empty(), "{release}");
+            }
+            // Without an initramfs, whatever the kernel can.
+            let none: Vec<u8> = log.iter().map(|byte| if *byte == 0x8f { 0 } else { *byte }).collect();
+            assert!(
+                Boot::of(line, &none, in_log(log), "6.13")
+                    .unpinned
+                    .unwrap()
+                    .contains("nothing in the event log")
+            );
+        }
+        // What is not known is not said.
+        assert!(Boot::of(FINE, b"", None, "6.1").unpinned.is_none());
     }
 
     #[test]

@@ -27,18 +27,11 @@ pub struct Status {
     tpm: Option<TpmStatus>,
     /// Why `tpm` is missing or incomplete.
     tpm_error: Option<String>,
-    boot: BootStatus,
+    boot: firmware::Boot,
+    /// Why the gate would stop the next boot, if the enrolled volumes are those of this system.
+    next_boot_stopped: Option<String>,
     volumes: Vec<VolumeStatus>,
     servers: Vec<ServerStatus>,
-}
-
-#[derive(Debug, Default, miniserde::Serialize)]
-struct BootStatus {
-    secure_boot: Option<bool>,
-    /// What a policy's floor wants and this boot lacks.
-    below_floor: Vec<String>,
-    /// Why the gate would stop the next boot, if the enrolled volumes are those of this system.
-    next_stopped: Option<String>,
 }
 
 #[derive(Debug, Default, miniserde::Serialize)]
@@ -87,11 +80,7 @@ struct ServerStatus {
 /// Looks at everything; nothing is changed. `devices` instead of those that are found.
 pub fn collect(location: &Location, devices: &[PathBuf]) -> Status {
     let state = State::load().ok().flatten();
-    let boot = BootStatus {
-        secure_boot: firmware::secure_boot(),
-        below_floor: firmware::below_floor(),
-        next_stopped: None,
-    };
+    let boot = firmware::Boot::now();
     let mut status = Status { version: env!("CARGO_PKG_VERSION").into(), boot, ..Status::default() };
     match tpm_status(location, state.as_ref()) {
         Ok(tpm) => status.tpm = Some(tpm),
@@ -112,7 +101,7 @@ pub fn collect(location: &Location, devices: &[PathBuf]) -> Status {
     }
     let enrolled: Vec<_> = status.volumes.iter().map(|volume| volume.uuid.clone()).collect();
     if !console::in_initramfs() && root::any_open(&enrolled) {
-        status.boot.next_stopped = root::stopped(&enrolled);
+        status.next_boot_stopped = root::stopped(&enrolled);
     }
     status.servers = servers_of(&tokens);
     status
@@ -266,13 +255,8 @@ impl Status {
             None => "unknown: neither event log nor firmware variable tells",
         };
         line("Secure Boot", secure_boot);
-        for what in &self.boot.below_floor {
-            line("", &format!("warning: no policy can accept this boot: {what}"));
-        }
-        if !self.boot.below_floor.is_empty() {
-            line("", &format!("hint: {}", firmware::REMEDY));
-        }
-        if let Some(why) = &self.boot.next_stopped {
+        self.boot.warnings().iter().for_each(|warning| line("", warning));
+        if let Some(why) = &self.next_boot_stopped {
             line("", &format!("warning: the next boot will be stopped before switch-root: {why}"));
             line("", &format!("hint: {}", root::REMEDY));
         }

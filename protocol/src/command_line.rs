@@ -101,41 +101,39 @@ impl Floor {
             .map(|(token, _)| token)
     }
 
-    /// What keeps a line below the floor, whatever a policy says.
+    /// What keeps a line below the floor first, whatever a policy says.
     pub fn objection(self, line: &str) -> Option<Objection> {
+        self.objections(line).into_iter().next()
+    }
+
+    /// All that keeps a line below the floor.
+    pub fn objections(self, line: &str) -> Vec<Objection> {
+        let floor = |expected: String, found: String| Objection { rule: "floor", expected, found };
         if line.len() > MAX_LINE {
-            return Some(Objection {
-                rule: "floor",
-                expected: format!("at most {MAX_LINE} bytes"),
-                found: line.len().to_string(),
-            });
+            return vec![floor(format!("at most {MAX_LINE} bytes"), line.len().to_string())];
         }
         if let Some(expected) = unreadable(line) {
-            return Some(Objection { rule: "floor", expected, found: line.escape_default().to_string() });
+            return vec![floor(expected, line.escape_default().to_string())];
         }
-        let floor = |expected: String, found: &str| {
-            Some(Objection { rule: "floor", expected, found: found.to_owned() })
-        };
+        let mut objections = Vec::new();
         // The EFI stub of the kernel looks for it anywhere, also inside of words.
         let rest = if self.names_initrds { parts(line).2 } else { line };
         if let Some(token) = tokens(rest).find(|token| may_name_initrd(token)) {
-            return floor(
-                "no initrd=: the kernel would load that file, and most kernels do not measure it".to_owned(),
-                token,
-            );
+            let expected = "no initrd=: the kernel would load that file, and most kernels do not measure it";
+            objections.push(floor(expected.to_owned(), token.to_owned()));
         }
         for token in tokens(line) {
             if let Some(why) = is_forbidden(token) {
-                return floor(format!("no token {token}: {why}"), token);
+                objections.push(floor(format!("no token {token}: {why}"), token.to_owned()));
             }
             if self.needs_initrd && is_root_of_kernel(token) {
-                return floor(
-                    "root=UUID=.., root=LABEL=.. or root=/dev/mapper/..: the kernel itself could mount this one, without any initramfs".to_owned(),
-                    token,
-                );
+                let expected = "root=UUID=.., root=LABEL=.. or root=/dev/mapper/..: the kernel itself could mount this one, without any initramfs";
+                objections.push(floor(expected.to_owned(), token.to_owned()));
             }
         }
-        self.required().find_map(|required| missing_or_contradicted(required, line, "floor"))
+        let missing = |required| missing_or_contradicted(required, line, "floor");
+        objections.extend(self.required().filter_map(missing));
+        objections
     }
 }
 

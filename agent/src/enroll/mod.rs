@@ -216,12 +216,8 @@ fn current(options: &Options, attester: &Attester, course: &Course) -> Option<Op
 
 /// What no policy could accept is said now, not when the first boot is to be approved.
 fn warn_of_floor(root_elsewhere: bool) {
-    let lacking = if root_elsewhere { Vec::new() } else { firmware::below_floor() };
-    for what in &lacking {
-        console::say(&format!("warning: {what}"));
-    }
-    if !lacking.is_empty() {
-        console::say(&format!("hint: {}", firmware::REMEDY));
+    if !root_elsewhere {
+        firmware::Boot::now().warnings().iter().for_each(|line| console::say(line));
     }
 }
 
