@@ -189,22 +189,20 @@ fn devices_of(mount: &Mount, sys: &Path, dev: &Path) -> Result<Vec<PathBuf>, Str
     let source = mount.source.strip_prefix("/dev/").ok_or_else(|| refused("does not name its device"))?;
     let number =
         device_number(&dev.join(source)).ok_or_else(|| refused("names a device that is not there"))?;
-    let node = by_number(number.0, number.1);
-    let name = std::fs::canonicalize(&node)
-        .ok()
-        .and_then(|path| path.file_name().map(ToOwned::to_owned))
-        .ok_or_else(|| refused("names a device that is not there"))?;
-    // It may span several devices: all of them count.
-    let systems =
-        std::fs::read_dir(sys.join("fs/btrfs")).map_err(|_| refused("is not known to the kernel"))?;
-    for system in systems.flatten() {
+    btrfs_members(sys, &by_number(number.0, number.1)).ok_or_else(|| refused("is not known to the kernel"))
+}
+
+/// All devices of the btrfs that this one is a member of: each of them counts.
+fn btrfs_members(sys: &Path, member: &Path) -> Option<Vec<PathBuf>> {
+    let member = std::fs::canonicalize(member).ok()?;
+    for system in std::fs::read_dir(sys.join("fs/btrfs")).ok()?.flatten() {
         let Ok(members) = std::fs::read_dir(system.path().join("devices")) else { continue };
         let members: Vec<_> = members.flatten().collect();
-        if members.iter().any(|member| member.file_name() == name) {
-            return Ok(members.iter().map(std::fs::DirEntry::path).collect());
+        if members.iter().any(|other| Some(other.file_name().as_os_str()) == member.file_name()) {
+            return Some(members.iter().map(std::fs::DirEntry::path).collect());
         }
     }
-    Err(refused("is not known to the kernel"))
+    None
 }
 
 /// Follows a device downwards until a mapping that was opened. A device with nothing
@@ -299,6 +297,33 @@ mod tests {
     fn a_root_on_an_opened_volume_passes_through_lvm_too() {
         assert_eq!(checked(&[ON_OPENED], OPENED), Ok(()));
         assert_eq!(checked(&["28 1 253:1 / /sysroot rw - ext4 /dev/vg/root rw"], OPENED), Ok(()));
+    }
+
+    #[test]
+    fn each_of_several_devices_below_it_counts() {
+        let sys = sysfs(OPENED);
+        let block = sys.path().join("devices/block");
+        let root = mounted(&["28 1 253:1 / /sysroot rw - ext4 /dev/vg/root rw"]);
+        let gate = || check(&root, sys.path(), Path::new("/dev"), &mappings("253:0"));
+        assert_eq!(gate(), Ok(()));
+        // The volume group grows onto a plain disk.
+        symlink(block.join("vdb"), block.join("dm-1/slaves/vdb")).unwrap();
+        assert!(gate().unwrap_err().contains("vdb"));
+
+        // btrfs over both; and another one, which is not asked.
+        for (system, member) in [("a", "vda"), ("b", "dm-0"), ("b", "vdb")] {
+            let devices = sys.path().join("fs/btrfs").join(system).join("devices");
+            create_dir_all(&devices).unwrap();
+            symlink(block.join(member), devices.join(member)).unwrap();
+        }
+        let members = |of: &str| {
+            let mut members = btrfs_members(sys.path(), &sys.path().join("dev/block").join(of))?;
+            members.sort_unstable();
+            Some(members)
+        };
+        let both = ["dm-0", "vdb"].map(|name| sys.path().join("fs/btrfs/b/devices").join(name)).to_vec();
+        assert_eq!((members("253:0"), members("254:16")), (Some(both.clone()), Some(both)));
+        assert_eq!((members("253:1"), members("1:1")), (None, None));
     }
 
     #[test]
@@ -406,7 +431,13 @@ mod tests {
         std::fs::remove_dir_all(run.path().join("systemd")).unwrap();
         write(run.path().join("systemd"), "").unwrap();
         assert!(mask_gpt_auto(run.path()).is_err());
-        assert!(hand_over(Path::new("/nowhere"), run.path()).is_err());
+    }
+
+    #[test]
+    fn a_root_that_can_not_be_started_is_not_handed_over_to() {
+        let (run, root) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+        let error = hand_over(root.path(), run.path()).unwrap_err();
+        assert!(error.message.contains("can't be started") && error.hint.is_some(), "{error}");
     }
 
     #[test]

@@ -45,15 +45,19 @@ pub fn check(devices: &[PathBuf], plans: &[Plan]) -> Result<()> {
     let system = System {
         cmdline: &read("/proc/cmdline", 64 << 10),
         crypttab: &read("/etc/crypttab", 64 << 10),
-        needed: needed(&mountinfo::now(), &read("/proc/swaps", 64 << 10), Path::new("/sys")),
+        needed: needed(
+            &mountinfo::now(),
+            &read("/proc/swaps", 64 << 10),
+            Path::new("/sys"),
+            &gate::device_number,
+        ),
         uuid_at: &|path| uuid_of(Path::new(path)),
         all: &|| {
             let entries = std::fs::read_dir("/sys/class/block").into_iter().flatten().flatten();
             entries.filter_map(|entry| uuid_of(&Path::new("/dev").join(entry.file_name()))).collect()
         },
     };
-    let left: Vec<_> =
-        asked(&system).into_iter().filter(|uuid| plans.iter().all(|plan| plan.uuid != *uuid)).collect();
+    let left = left(&system, plans);
     if left.is_empty() {
         return Ok(());
     }
@@ -62,6 +66,12 @@ pub fn check(devices: &[PathBuf], plans: &[Plan]) -> Result<()> {
         left.join(", ")
     ))
     .hint("enroll it as well; or take it out of the initramfs (rd.luks.* on the kernel command line, x-initrd.attach in /etc/crypttab); if it is opened there without a prompt, add --others-may-ask"))
+}
+
+/// Those that would be asked for and are not enrolled.
+fn left(system: &System, plans: &[Plan]) -> Vec<String> {
+    let enrolled = |uuid: &String| plans.iter().any(|plan| plan.uuid == *uuid);
+    asked(system).into_iter().filter(|uuid| !enrolled(uuid)).collect()
 }
 
 /// UUIDs of the volumes that an initramfs of this system opens.
@@ -97,22 +107,28 @@ fn asked(system: &System) -> BTreeSet<String> {
 }
 
 /// LUKS UUIDs of the mappings below /, /usr and swap: dracut takes their entries of crypttab into the image.
-fn needed(mounts: &[mountinfo::Mount], swaps: &str, sys: &Path) -> BTreeSet<String> {
-    let mut devices: Vec<PathBuf> = Vec::new();
+fn needed(
+    mounts: &[mountinfo::Mount],
+    swaps: &str,
+    sys: &Path,
+    number: &dyn Fn(&Path) -> Option<(u32, u32)>,
+) -> BTreeSet<String> {
+    let mut numbers: Vec<(u32, u32)> = Vec::new();
     for mount in ["/", "/usr"].into_iter().filter_map(|point| mountinfo::at(mounts, point)) {
-        let (major, minor) = mount.device;
-        if major != 0 {
-            devices.push(sys.join(format!("dev/block/{major}:{minor}")));
+        if mount.device.0 != 0 {
+            numbers.push(mount.device);
         } else if mount.kind == "btrfs" {
-            devices.extend(number_of(Path::new(&mount.source), sys));
+            numbers.extend(number(Path::new(&mount.source)));
         }
     }
     for line in swaps.lines().skip(1) {
         let path = line.split_whitespace().next().unwrap_or_default();
-        devices.extend(number_of(Path::new(path), sys));
+        numbers.extend(number(Path::new(path)));
     }
     let (mut found, mut budget) = (BTreeSet::new(), WIDTH);
-    devices.iter().for_each(|device| below(device, DEPTH, &mut budget, &mut found));
+    for (major, minor) in numbers {
+        below(&sys.join(format!("dev/block/{major}:{minor}")), DEPTH, &mut budget, &mut found);
+    }
     found
 }
 
@@ -135,10 +151,6 @@ fn dashed(hex: &str) -> Option<String> {
     let uuid =
         format!("{}-{}-{}-{}-{}", part(0, 8)?, part(8, 12)?, part(12, 16)?, part(16, 20)?, part(20, 32)?);
     is_uuid(&uuid).then_some(uuid)
-}
-
-fn number_of(path: &Path, sys: &Path) -> Option<PathBuf> {
-    gate::device_number(path).map(|(major, minor)| sys.join(format!("dev/block/{major}:{minor}")))
 }
 
 fn uuid_of(path: &Path) -> Option<String> {
@@ -178,6 +190,27 @@ mod tests {
     }
 
     #[test]
+    fn what_is_enrolled_is_not_asked_for() {
+        let plan = |uuid: &str| Plan {
+            uuid: uuid.into(),
+            mapping: "x".into(),
+            role: halfkey_protocol::Role::Data,
+            flags: Vec::new(),
+        };
+        let cmdline = format!("rd.luks.uuid={A} rd.luks.uuid={B}");
+        let system = System {
+            cmdline: &cmdline,
+            crypttab: "",
+            needed: BTreeSet::new(),
+            uuid_at: &|_| None,
+            all: &Vec::new,
+        };
+        assert_eq!(left(&system, &[plan(A)]), [B]);
+        assert_eq!(left(&system, &[plan(C), plan(B)]), [A]);
+        assert!(left(&system, &[plan(B), plan(A)]).is_empty());
+    }
+
+    #[test]
     fn what_the_command_line_names() {
         assert!(of("quiet root=/dev/mapper/root", "", &[]).is_empty());
         assert_eq!(of(&format!("rd.luks.name={A}=root rd.luks.uuid=luks-{B}"), "", &[]), [A, B]);
@@ -207,6 +240,8 @@ mod tests {
             ("dm-0", format!("CRYPT-LUKS2-{}-root", A.replace('-', ""))),
             ("dm-1", "LVM-abc".into()),
             ("dm-2", "CRYPT-LUKS1-short".into()),
+            ("dm-3", format!("CRYPT-LUKS2-{}-swap", B.replace('-', ""))),
+            ("dm-4", format!("CRYPT-LUKS2-{}-pool", C.replace('-', ""))),
         ] {
             create_dir_all(block.join(name).join("dm")).unwrap();
             write(block.join(name).join("dm/uuid"), uuid).unwrap();
@@ -215,11 +250,23 @@ mod tests {
         for slave in ["dm-0", "dm-2"] {
             symlink(block.join(slave), block.join("dm-1/slaves").join(slave)).unwrap();
         }
-        symlink(block.join("dm-1"), top.path().join("dev/block/253:1")).unwrap();
+        for minor in [1, 3, 4] {
+            let node = top.path().join(format!("dev/block/253:{minor}"));
+            symlink(block.join(format!("dm-{minor}")), node).unwrap();
+        }
         let mounts = mountinfo::parse("28 1 253:1 / / rw - ext4 /dev/vg/root rw");
-        let found: Vec<_> =
-            needed(&mounts, "Filename Type\n/dev/not-there partition\n", top.path()).into_iter().collect();
-        assert_eq!(found, [A]);
+        let found = |mounts: &[mountinfo::Mount], swaps: &str| -> Vec<_> {
+            let number = |path: &Path| match path.to_str() {
+                Some("/dev/dm-3") => Some((253, 3)),
+                Some("/dev/mapper/pool") => Some((253, 4)),
+                _ => None,
+            };
+            needed(mounts, swaps, top.path(), &number).into_iter().collect()
+        };
+        assert_eq!(found(&mounts, "Filename Type\n/dev/not-there partition\n"), [A]);
+        assert_eq!(found(&mounts, "Filename Type\n/swapfile file\n/dev/dm-3 partition\n"), [A, B]);
+        let usr = mountinfo::parse("29 1 0:31 / /usr rw - btrfs /dev/mapper/pool rw");
+        assert_eq!(found(&usr, ""), [C]);
     }
 
     proptest! {

@@ -246,6 +246,7 @@ mod tests {
             "/dev/mapper/data /srv/ ext4 defaults,x-initrd.mount 0 2",
             "UUID=1 / ext4 x-initrd.mount\n# /dev/vdc /opt/a\\040b ext4 x-initrd.mount",
             "/dev/vdc none swap x-initrd.mount",
+            "/dev/vdc /opt/a\\040b swap x-initrd.mount",
             "tmpfs /var/tmp tmpfs x-initrd.mount",
             "/dev/vdc /opt/a\\040b ext4 defaults,x-initrd.mounts,nofail",
             "",
