@@ -545,8 +545,18 @@ fn every_word_of_the_floor_is_refused_on_every_path() {
         "sysrq_always_enabled=1",
         "bootconfig",
         "initrd=/evil.img",
+        "bootconfig=1",
         "initrdmem=0x1000,1",
         "dm-mod.create=x",
+        "noinitrd",
+        "rdbreak",
+        "rdbreak=initqueue",
+        "rd.single",
+        "-b",
+        "SYSTEMD_PROC_CMDLINE=x",
+        "ekgdboc=kbd",
+        "systemd.unit=runlevel1.target",
+        "rd.systemd.wants=breakpoint-pre-mount.service",
     ];
     for boot in common::boots::BOOTS {
         let text = boot.learned();
