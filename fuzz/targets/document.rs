@@ -38,6 +38,11 @@ libfuzzer_sys::fuzz_target!(|bytes: &[u8]| {
         assert_eq!(by_agent.as_ref(), Ok(&opened), "the agent reads it otherwise");
         assert_eq!(opened.kind.is_signed(), signers > 0);
         assert_eq!(Scope::parse(&opened.scope.to_string()).as_ref(), Some(&opened.scope));
+        let named = opened.proves();
+        assert_eq!(named.is_some(), opened.kind == Kind::Proof);
+        if let Some(named) = named {
+            assert!(named < opened.place.number && named.to_string() == opened.body);
+        }
         if opened.kind == Kind::Enrollment
             && let Ok(enrollment) = serde_json::from_str::<Enrollment>(&opened.body)
         {

@@ -5,8 +5,8 @@
 //! well. So nothing can be left out, put back, signed by somebody else or carried to another server without being seen by whoever
 //! knows a later one.
 //!
-//! What an operator says without a tenant's signature (a revocation, and what takes it back) is an entry of the same sequence:
-//! the same text, and no signature.
+//! What an operator says without a tenant's signature (a revocation, and what takes it back), and that a node has proved its
+//! enrollment, are entries of the same sequence: the same text, and no signature.
 //!
 //! Agent and servers have different libraries for JSON and Ed25519: they give [`Backend`], and everything else is here.
 
@@ -36,6 +36,9 @@ pub enum Kind {
     Membership,
     /// A new key for a node. Body: [`crate::wire::Enrollment`] as JSON.
     Enrollment,
+    /// The verifier's: the node holds the key of its newest enrollment, which is the one in use from now on. Body: the number of
+    /// that enrollment's document.
+    Proof,
     /// An operator's: nothing is released to the node any more. Body: who and why.
     Revocation,
     /// An operator's: takes a revocation back. Body: who and why.
@@ -47,12 +50,13 @@ pub enum Kind {
 }
 
 impl Kind {
-    const ALL: [Self; 9] = [
+    const ALL: [Self; 10] = [
         Self::Policy,
         Self::Additions,
         Self::Withdrawal,
         Self::Membership,
         Self::Enrollment,
+        Self::Proof,
         Self::Revocation,
         Self::Restoration,
         Self::Hold,
@@ -67,6 +71,7 @@ impl Kind {
             Self::Withdrawal => "withdrawal",
             Self::Membership => "membership",
             Self::Enrollment => "enrollment",
+            Self::Proof => "proof",
             Self::Revocation => "revocation",
             Self::Restoration => "restoration",
             Self::Hold => "hold",
@@ -83,7 +88,7 @@ impl Kind {
     pub fn is_signed(self) -> bool {
         match self {
             Self::Policy | Self::Additions | Self::Withdrawal | Self::Membership | Self::Enrollment => true,
-            Self::Revocation | Self::Restoration | Self::Hold | Self::Release => false,
+            Self::Proof | Self::Revocation | Self::Restoration | Self::Hold | Self::Release => false,
         }
     }
 
@@ -95,6 +100,7 @@ impl Kind {
             Scope::Additions(_) => matches!(self, Self::Additions | Self::Withdrawal),
             Scope::Membership(_) => self == Self::Membership,
             Scope::Enrollment(_) => self == Self::Enrollment,
+            Scope::Proof(_) => self == Self::Proof,
             Scope::Revocation(_) => matches!(self, Self::Revocation | Self::Restoration),
             Scope::Hold(_) => matches!(self, Self::Hold | Self::Release),
         }
@@ -114,6 +120,8 @@ pub enum Scope {
     Membership(NodeId),
     /// The enrollment of a node.
     Enrollment(NodeId),
+    /// Which enrollment of a node was proved.
+    Proof(NodeId),
     /// Whether a node is revoked.
     Revocation(NodeId),
     /// Whether an operator holds a node's boots.
@@ -128,6 +136,7 @@ impl Scope {
             ("additions", id) => NodeId::parse(id).map(Self::Additions),
             ("membership", id) => NodeId::parse(id).map(Self::Membership),
             ("enrollment", id) => NodeId::parse(id).map(Self::Enrollment),
+            ("proof", id) => NodeId::parse(id).map(Self::Proof),
             ("revocation", id) => NodeId::parse(id).map(Self::Revocation),
             ("hold", id) => NodeId::parse(id).map(Self::Hold),
             ("group", name) => is_group_name(name).then(|| Self::Group(name.to_owned())),
@@ -142,6 +151,7 @@ impl Scope {
             | Self::Additions(id)
             | Self::Membership(id)
             | Self::Enrollment(id)
+            | Self::Proof(id)
             | Self::Revocation(id)
             | Self::Hold(id) => Some(*id),
             Self::Group(_) => None,
@@ -152,7 +162,11 @@ impl Scope {
     pub fn is_of_policy(&self) -> bool {
         match self {
             Self::Node(_) | Self::Group(_) | Self::Additions(_) => true,
-            Self::Membership(_) | Self::Enrollment(_) | Self::Revocation(_) | Self::Hold(_) => false,
+            Self::Membership(_)
+            | Self::Enrollment(_)
+            | Self::Proof(_)
+            | Self::Revocation(_)
+            | Self::Hold(_) => false,
         }
     }
 }
@@ -165,6 +179,7 @@ impl fmt::Display for Scope {
             Self::Additions(id) => write!(f, "additions:{id}"),
             Self::Membership(id) => write!(f, "membership:{id}"),
             Self::Enrollment(id) => write!(f, "enrollment:{id}"),
+            Self::Proof(id) => write!(f, "proof:{id}"),
             Self::Revocation(id) => write!(f, "revocation:{id}"),
             Self::Hold(id) => write!(f, "hold:{id}"),
         }
@@ -227,11 +242,16 @@ pub struct Opened {
     pub created: u64,
     /// As the kind says.
     pub body: String,
-    /// Who signed. Empty for an operator's entry, and only then.
+    /// Who signed. Empty for an entry of the server, and only then.
     pub keys: Vec<[u8; 32]>,
 }
 
 impl Opened {
+    /// The number of the enrollment that this proof is of.
+    pub fn proves(&self) -> Option<u64> {
+        if self.kind == Kind::Proof { proved(&self.body, self.place.number) } else { None }
+    }
+
     /// Whether this tenant key signed it.
     pub fn is_by(&self, key: &[u8]) -> bool {
         self.keys.iter().any(|signer| signer == key)
@@ -319,7 +339,7 @@ pub fn open(signed: &SignedDocument, max: usize, backend: &impl Backend) -> Resu
     if opened.kind.is_signed() == opened.keys.is_empty() {
         return Err(Flaw::Signature(match opened.keys.len() {
             0 => "expected a signature by the tenant key, found none",
-            _ => "expected no signature on an operator's entry, found one",
+            _ => "expected no signature on an entry of the server, found one",
         }));
     }
     Ok(opened)
@@ -354,11 +374,15 @@ fn read(bytes: &Bytes, keys: Vec<[u8; 32]>, backend: &impl Backend) -> Result<Op
         Kind::Membership if !document.body.is_empty() && !is_group_name(&document.body) => {
             return Err(form("expected the name of a group: 1 to 64 of a-z, 0-9, '-', '_' and '.'"));
         }
+        Kind::Proof if proved(&document.body, document.number).is_none() => {
+            return Err(form("expected the number of an enrollment before this proof"));
+        }
         Kind::Withdrawal
         | Kind::Membership
         | Kind::Policy
         | Kind::Additions
         | Kind::Enrollment
+        | Kind::Proof
         | Kind::Revocation
         | Kind::Restoration
         | Kind::Hold
@@ -375,6 +399,12 @@ fn read(bytes: &Bytes, keys: Vec<[u8; 32]>, backend: &impl Backend) -> Result<Op
         body: document.body,
         keys,
     })
+}
+
+/// The number that the body of proof `at` names: one before its own, in decimal and in no other form.
+fn proved(body: &str, at: u64) -> Option<u64> {
+    let number: u64 = body.parse().ok()?;
+    ((1..at).contains(&number) && number.to_string() == body).then_some(number)
 }
 
 /// Whether a document comes right after `head` in the sequence of this deployment.
@@ -453,6 +483,7 @@ mod tests {
             Scope::Additions(id),
             Scope::Membership(id),
             Scope::Enrollment(id),
+            Scope::Proof(id),
             Scope::Revocation(id),
             Scope::Hold(id),
         ] {
@@ -507,6 +538,27 @@ mod tests {
             };
             assert_eq!(opened(revocation(), vec![]).unwrap().kind, Kind::Revocation);
             assert!(matches!(opened(revocation(), vec![by(1)]), Err(Flaw::Signature(_))));
+        }
+
+        fn proof(number: u64, body: &str) -> Result<Opened, Flaw> {
+            let id = NodeId([7; 16]);
+            let proof = document(|d| {
+                (d.kind, d.scope) = ("proof".into(), Scope::Proof(id).to_string());
+                (d.number, d.body) = (number, body.into());
+            });
+            opened(proof, vec![])
+        }
+
+        #[test]
+        fn a_proof_names_an_enrollment_before_it() {
+            assert_eq!(proof(9, "8").unwrap().proves(), Some(8));
+            for (number, body) in [(9, "9"), (9, "10"), (9, "0"), (1, "1")] {
+                assert!(matches!(proof(number, body), Err(Flaw::Form(_))), "{number} {body}");
+            }
+            for body in ["", "+8", "08", " 8", "8 ", "8\n", "-8", "8.0", "0x8", "18446744073709551624"] {
+                assert!(matches!(proof(9, body), Err(Flaw::Form(_))), "{body:?}");
+            }
+            assert_eq!(opened(document(|_| ()), vec![by(1)]).unwrap().proves(), None);
         }
 
         #[test]
@@ -565,6 +617,16 @@ mod tests {
         }
 
         proptest! {
+            #[test]
+            fn a_proof_is_of_one_number_or_none(number in 1..=MAX_NUMBER, named: u64, body in "[0-9+ -]{0,20}|.{0,20}") {
+                let named = named % (number + 2);
+                let right = (1..number).contains(&named);
+                prop_assert_eq!(proof(number, &named.to_string()).ok().map(|opened| opened.proves()), right.then_some(Some(named)));
+                if let Ok(opened) = proof(number, &body) {
+                    prop_assert_eq!(opened.proves().map(|named| named.to_string()), Some(body));
+                }
+            }
+
             #[test]
             fn any_bytes_are_refused_and_any_body_survives(bytes: Vec<u8>, body in ".{0,200}") {
                 prop_assert!(opened(bytes.into(), vec![by(1)]).is_err());

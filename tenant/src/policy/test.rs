@@ -81,6 +81,7 @@ fn nodes(desk: &Desk<'_>, typed: &str) -> Result<Vec<NodeId>> {
             | Scope::Additions(id)
             | Scope::Membership(id)
             | Scope::Enrollment(id)
+            | Scope::Proof(id)
             | Scope::Revocation(id)
             | Scope::Hold(id) => Ok(vec![id]),
         };

@@ -79,6 +79,7 @@ pub fn of_scope(desk: &Desk<'_>, scope: &Scope, policy: &Policy) -> Result<Vec<T
         | Scope::Additions(id)
         | Scope::Membership(id)
         | Scope::Enrollment(id)
+        | Scope::Proof(id)
         | Scope::Revocation(id)
         | Scope::Hold(id) => vec![*id],
         Scope::Group(group) => members(&desk.client, group)?,

@@ -90,7 +90,12 @@ fn parse(envelope: Envelope) -> Result<Opened, Rejection> {
         Kind::Additions => Additions::parse(text).map(Content::Additions),
         Kind::Withdrawal => Ok(Content::Withdrawn),
         Kind::Membership => Ok(Content::Member(text.clone())),
-        Kind::Enrollment | Kind::Revocation | Kind::Restoration | Kind::Hold | Kind::Release => {
+        Kind::Enrollment
+        | Kind::Proof
+        | Kind::Revocation
+        | Kind::Restoration
+        | Kind::Hold
+        | Kind::Release => {
             let what = format!("expected a policy, found a {}", envelope.kind.as_str());
             return Err(Rejection::new(Reason::PolicySignature, what));
         }

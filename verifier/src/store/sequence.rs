@@ -74,7 +74,10 @@ impl Index {
             (Scope::Enrollment(node), _) => {
                 self.enrolled.insert(*node, opened.place.number);
             }
-            (Scope::Node(_) | Scope::Group(_) | Scope::Additions(_) | Scope::Membership(_), _) => {}
+            (
+                Scope::Node(_) | Scope::Group(_) | Scope::Additions(_) | Scope::Membership(_) | Scope::Proof(_),
+                _,
+            ) => {}
         }
         for key in &opened.keys {
             self.newest.insert((scope.clone(), *key), opened.place.number);
