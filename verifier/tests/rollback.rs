@@ -207,7 +207,7 @@ async fn a_database_that_was_put_back_serves_nothing_until_it_is_accepted() {
     let accepted = output(&["accept-rollback", "--state", &state]);
     assert!(accepted.status.success(), "{accepted:?}");
     assert!(
-        String::from_utf8_lossy(&accepted.stderr).contains("already answered with number 3"),
+        String::from_utf8_lossy(&accepted.stderr).contains("already answered with number 4"),
         "{accepted:?}"
     );
     assert_eq!(
@@ -288,7 +288,7 @@ async fn a_policy_of_another_deployment_is_none() {
     node.enroll(&other.anybody(), &other.operator(), &node.id.to_string()).await;
     let scope = format!("node:{}", node.id);
     let signed = node.sign_policy(&server.operator(), &scope, &lax()).await;
-    assert_eq!(Line::at(&other.operator()).await.head.number, 1, "the place would be right");
+    assert_eq!(Line::at(&other.operator()).await.head.number, 2, "the place would be right");
     let there =
         post::<PolicyRecord>(&other.operator(), &format!("/v1/operator/policies/{scope}"), &signed).await;
     let problem = there.unwrap_err();
@@ -302,13 +302,11 @@ async fn a_policy_of_another_deployment_is_none() {
 #[tokio::test]
 async fn entries_that_make_up_for_lost_ones_are_noticed() {
     let mut server = Server::start();
-    let node = Node::new();
-    node.register(&server.anybody()).await.unwrap();
-    let (enroll, halves) = node.enrollment(&server.operator(), "first").await;
-    let _: NodeRecord = post(&server.operator(), &path(node.id, "/enrollment"), &enroll).await.unwrap();
+    let node = enrolled(&server).await;
     let copy = backup(&mut server);
-    node.attest(&server.anybody(), "enroll").await.unwrap();
-    node.prove(&server.anybody(), &halves).await.unwrap();
+    for _ in 0..3 {
+        assert_eq!(said(&node.boot(&server.anybody()).await), "pending no_policy");
+    }
     put_back(&mut server, &copy);
     let database = Connection::open(server.state().join("halfkey.db")).unwrap();
     for index in 0..20 {
@@ -326,7 +324,7 @@ async fn entries_that_make_up_for_lost_ones_are_noticed() {
     };
     check(&server, "is not the one that this server has written").await;
     command(&["accept-rollback", "--state", server.state().to_str().unwrap()]);
-    node.begin(&server.anybody(), "enroll").await.unwrap();
+    node.begin(&server.anybody(), "boot").await.unwrap();
 
     // While it runs, and longer: the state file does not go along.
     let kept = || std::fs::read(server.state().join("sequence.state")).unwrap();

@@ -20,7 +20,7 @@ use halfkey_protocol::wire::{
 use halfkey_protocol::{MAX_BODY, MAX_VOLUMES, NodeId, Reason};
 use std::sync::Arc;
 use std::time::Duration;
-use tracing::{debug, info, warn};
+use tracing::{debug, error, info, warn};
 
 /// The longest that a request is held open.
 pub const LONGEST_WAIT: Duration = Duration::from_secs(25);
@@ -90,7 +90,7 @@ async fn begin(
     app.db.read(|store| store.require_here()).await?;
     // A revoked node may begin: its evidence is recorded before it is denied.
     let known = enrolled_node(&app, node, purpose, &peer).await?;
-    let enrollment = Claim::enrollment(purpose, &known).map_err(|reason| refuse_state(reason, node))?;
+    let enrollment = Claim::enrollment(purpose, &known).map_err(refuse_state)?;
     match verifier.registrar.lately(node).await {
         Ok(Some(now)) if now.register.srk_public != enrollment.registration.srk_public => {
             return Err(Refusal::new(Reason::SrkChanged, format!("node {node}"))
@@ -127,8 +127,7 @@ async fn finish(
         let finish = &message.value;
         let refused = |e: Rejection| StoreError::Refused(e.reason, e.detail);
         let claim = Claim::read(finish).map_err(refused)?;
-        let enrollment = Claim::enrollment(purpose, &known)
-            .map_err(|reason| StoreError::Refused(reason, format!("node {node}")))?;
+        let enrollment = Claim::enrollment(purpose, &known).map_err(refused)?;
         let now = unix_now();
         let effective = verifier.library.effective(&known, store)?;
         let assessment = Assessment::of(&claim, enrollment, &effective, &verifier.cluster, lifetimes, now);
@@ -205,10 +204,9 @@ async fn propose(
     let lifetime = app.config.lifetimes.nonce;
     let decide = move |store: &dyn Store| {
         let message = &message.value;
-        let claim = Claim::read_proposal(&message.finish)
-            .map_err(|rejection| StoreError::Refused(rejection.reason, rejection.detail))?;
-        let enrollment = Claim::enrollment(Purpose::Propose, &known)
-            .map_err(|reason| StoreError::Refused(reason, format!("node {node}")))?;
+        let refused = |e: Rejection| StoreError::Refused(e.reason, e.detail);
+        let claim = Claim::read_proposal(&message.finish).map_err(refused)?;
+        let enrollment = Claim::enrollment(Purpose::Propose, &known).map_err(refused)?;
         let now = unix_now();
         let assessment =
             propose::Assessment::of(message, &claim, enrollment, &verifier.cluster, lifetime, now);
@@ -262,19 +260,27 @@ async fn known_node(app: &App, node: NodeId, peer: &Peer) -> Result<Option<Node>
 
 /// The node, with an enrollment that serves this purpose.
 async fn enrolled_node(app: &App, node: NodeId, purpose: Purpose, peer: &Peer) -> Result<Node, Refusal> {
-    let known = known_node(app, node, peer).await?.ok_or(Reason::NotEnrolled);
+    let not_enrolled = || Rejection::new(Reason::NotEnrolled, format!("node {node}"));
+    let known = known_node(app, node, peer).await?.ok_or_else(not_enrolled);
     let usable = known.and_then(|known| Claim::enrollment(purpose, &known).map(drop).map(|()| known));
-    usable.map_err(|reason| refuse_state(reason, node))
+    usable.map_err(refuse_state)
 }
 
-fn refuse_state(reason: Reason, node: NodeId) -> Refusal {
-    let refusal = Refusal::new(reason, format!("node {node}"));
-    match reason {
+fn refuse_state(rejection: Rejection) -> Refusal {
+    if rejection.reason == Reason::RolledBack {
+        error!("{}", rejection.detail);
+    }
+    let refusal = Refusal::new(rejection.reason, rejection.detail);
+    match rejection.reason {
         Reason::NotEnrolled => refusal.hint("a tenant enrolls it with `halfkey enroll NODE`"),
         Reason::EnrollmentOpen => {
             refusal.hint("finish the enrollment on the node with `halfkey-agent enroll`")
         }
         Reason::EnrollmentUsed => refusal.hint("a tenant enrolls it again with `halfkey enroll NODE`"),
+        Reason::RolledBack => match hint(Reason::RolledBack) {
+            Some(hint) => refusal.hint(hint),
+            None => refusal,
+        },
         _ => refusal,
     }
 }

@@ -1,5 +1,6 @@
 //! What evidence says it is, read and within bounds, and the checks that need no policy.
 
+use super::grant::require_enrollments;
 use crate::store::{Enrollment, Node};
 use halfkey_evidence::Rejection;
 use halfkey_evidence::eventlog::{self, ProvenLog};
@@ -108,9 +109,13 @@ impl<'a> Claim<'a> {
     /// The enrollment that serves this purpose.
     ///
     /// # Errors
-    /// `NotEnrolled`, `EnrollmentOpen`, `EnrollmentUsed`.
-    pub fn enrollment(purpose: Purpose, node: &Node) -> Result<&Enrollment, Reason> {
-        match purpose {
+    /// `RolledBack` (the rows are not what the sequence says), `NotEnrolled`, `EnrollmentOpen`, `EnrollmentUsed`.
+    pub fn enrollment(purpose: Purpose, node: &Node) -> Result<&Enrollment, Rejection> {
+        // One that is still there is right. That another is not keeps nobody from enrolling the node again.
+        if purpose != Purpose::Enroll || node.open.is_none() {
+            require_enrollments(node)?;
+        }
+        let found = match purpose {
             Purpose::Enroll => match (&node.open, &node.current) {
                 (Some(open), _) => Ok(open),
                 (None, Some(_)) => Err(Reason::EnrollmentUsed),
@@ -121,7 +126,8 @@ impl<'a> Claim<'a> {
                 (None, Some(_)) => Err(Reason::EnrollmentOpen),
                 (None, None) => Err(Reason::NotEnrolled),
             },
-        }
+        };
+        found.map_err(|reason| Rejection::new(reason, format!("node {}", node.id)))
     }
 
     /// The bank that is quoted for this purpose. A proposal shows the fence, and what that became is known for the

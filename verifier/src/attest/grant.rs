@@ -6,7 +6,7 @@
 
 use super::BootTicket;
 use crate::keys::ReleaseKey;
-use crate::store::{Boot, Decision, Enrollment, Node};
+use crate::store::{Boot, Damage, Decision, Enrollment, Node};
 use halfkey_evidence::Rejection;
 use halfkey_evidence::eventlog::ProvenLog;
 use halfkey_evidence::quote::{Committed, OpenFence, VerifiedQuote};
@@ -140,11 +140,13 @@ impl<'a> EnrollGrant<'a> {
     /// again.
     ///
     /// # Errors
-    /// `Malformed` (a quote for another purpose, or another node's), `Revoked`, `NotEnrolled`, `EnrollmentUsed`.
+    /// `Malformed` (a quote for another purpose, or another node's), `Revoked`, `RolledBack` (its enrollments are not what was
+    /// signed and proved), `NotEnrolled`, `EnrollmentUsed`.
     pub fn new(node: &'a Node, quote: &'a VerifiedQuote, ticket: &'a BootTicket) -> Result<Self, Rejection> {
         require_purpose(quote, node.id, Purpose::Enroll)?;
         require_not_revoked(node)?;
         let Some(enrollment) = &node.open else {
+            require_enrollments(node)?;
             return Err(Rejection::new(Reason::NotEnrolled, format!("node {}", node.id)));
         };
         if enrollment.fetched_by.as_deref().is_some_and(|first| first != ticket.as_str()) {
@@ -236,10 +238,19 @@ pub fn require_not_held(node: &Node) -> Result<(), Rejection> {
 /// What the database says of the node is what was signed: else its enrollment may be another's, and an approval goes by it.
 fn require_undamaged(node: &Node) -> Result<(), Rejection> {
     match &node.damage {
-        Some(why) => {
-            Err(Rejection::new(Reason::RolledBack, format!("the database is not what was signed: {why}")))
-        }
+        Some(damage) => Err(Rejection::new(Reason::RolledBack, damage.to_string())),
         None => Ok(()),
+    }
+}
+
+/// The enrollments of the node are what the sequence says. What governs its boots is another question.
+///
+/// # Errors
+/// `RolledBack`.
+pub fn require_enrollments(node: &Node) -> Result<(), Rejection> {
+    match &node.damage {
+        Some(damage @ Damage::Enrollment(_)) => Err(Rejection::new(Reason::RolledBack, damage.to_string())),
+        Some(Damage::Governing(_)) | None => Ok(()),
     }
 }
 

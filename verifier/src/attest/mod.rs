@@ -324,11 +324,11 @@ pub fn same_enrollment<'a>(
     node: &'a Node,
     checked: &str,
 ) -> Result<&'a Enrollment, Rejection> {
-    match Claim::enrollment(purpose, node) {
-        Ok(enrollment) if enrollment.id == checked => Ok(enrollment),
-        Ok(_) => Err(Rejection::new(Reason::Stale, "the enrollment changed while the quote was checked")),
-        Err(reason) => Err(Rejection::new(reason, format!("node {}", node.id))),
+    let enrollment = Claim::enrollment(purpose, node)?;
+    if enrollment.id == checked {
+        return Ok(enrollment);
     }
+    Err(Rejection::new(Reason::Stale, "the enrollment changed while the quote was checked"))
 }
 
 /// The quote is newer than the last one.
@@ -372,6 +372,9 @@ pub fn hint(reason: Reason) -> Option<&'static str> {
         Reason::Held => "an operator lets it unlock again with `halfkey release NODE`",
         Reason::FenceExtended => "keys are released to the initramfs only: reboot",
         Reason::EnrollmentUsed => "an operator enrolls the node again with `halfkey enroll NODE`",
+        Reason::RolledBack => {
+            "find out who changed the verifier's database; signing again (`halfkey enroll`, `policy apply`, `group set`) mends it"
+        }
         Reason::Bank => "enroll the node again with a bank that the firmware extends",
         Reason::ProposalUnattested => {
             "proposals are taken from a boot that was opened by attestation: reboot without a passphrase, then propose again"

@@ -79,11 +79,10 @@ impl Library {
     /// When the database can't be read.
     pub fn effective(&self, node: &Node, documents: &dyn Documents) -> Result<Effective> {
         let governing = node.governing.clone();
+        if let Some(damage) = &node.damage {
+            return Ok(Effective { governing, rules: Err(damage.to_string()) });
+        }
         let rules = match (&governing.policy, &node.current) {
-            _ if node.damage.is_some() => Err(format!(
-                "the database is not what was signed: {}",
-                node.damage.as_deref().unwrap_or_default()
-            )),
             (None, _) => Err(match &governing.group {
                 Some(group) => format!("neither node {} nor its group {group} has a policy", node.id),
                 None => format!("node {} has no policy and is in no group", node.id),

@@ -230,8 +230,8 @@ pub struct Node {
     pub open: Option<Enrollment>,
     /// What its boots are judged by.
     pub governing: Governing,
-    /// Where rows and documents differ: then nothing judges its boots.
-    pub damage: Option<String>,
+    /// Where rows and documents differ.
+    pub damage: Option<Damage>,
     /// Last evidence.
     pub last_seen: u64,
     /// Its outcome.
@@ -244,6 +244,22 @@ impl Node {
     /// Where it stands. `Enrolling` also while a re-enrollment is open.
     pub fn state(&self) -> NodeState {
         node_state(self.revoked.is_some(), self.open.is_some(), self.current.is_some())
+    }
+}
+
+/// Rows of a node that say otherwise than the documents.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Damage {
+    /// Which enrollment is open or proved: nothing goes out to the node.
+    Enrollment(String),
+    /// What governs it: nothing judges its boots, and nobody can approve them.
+    Governing(String),
+}
+
+impl fmt::Display for Damage {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let (Self::Enrollment(why) | Self::Governing(why)) = self;
+        write!(f, "the database is not what was signed: {why}")
     }
 }
 

@@ -4,11 +4,11 @@
 //! checked; from then on it is known which document of each scope is the newest. A row that goes by another one is damage.
 
 use super::kept::{Kept, Trail};
-use super::{Node, PolicyRef, Result as StoreResult, StoreError};
+use super::{Damage, Enrollment, Node, NodeLine, PolicyRef, Result as StoreResult, StoreError, node_state};
 use halfkey_evidence::document;
 use halfkey_protocol::document::{Deployment, Kind, Opened, Place, Scope};
 use halfkey_protocol::wire::SignedDocument;
-use halfkey_protocol::wire::operator::Held;
+use halfkey_protocol::wire::operator::{Held, NodeState};
 use halfkey_protocol::{NodeId, Reason};
 use std::collections::HashMap;
 use std::path::{Path, PathBuf};
@@ -20,12 +20,43 @@ pub struct Index {
     hashes: Vec<[u8; 32]>,
     /// Number of the newest document of a scope by a tenant key; by no key if it is an operator's.
     newest: HashMap<(String, [u8; 32]), u64>,
-    /// Number of the newest enrollment of a node, whoever signed it.
-    enrolled: HashMap<NodeId, u64>,
+    /// The newest enrollment of a node, whoever signed it.
+    enrolled: HashMap<NodeId, Signed>,
+    /// The enrollment of a node that was proved last.
+    proved: HashMap<NodeId, Proved>,
     /// Nodes whose newest entry is a revocation, and why.
     revoked: HashMap<NodeId, String>,
     /// Nodes that are held, by whom and why.
     held: HashMap<NodeId, Held>,
+}
+
+/// An enrollment.
+#[derive(Clone, Copy)]
+struct Signed {
+    /// Number of its document.
+    number: u64,
+    /// The tenant key that counts.
+    key: [u8; 32],
+}
+
+/// An enrollment that was proved.
+#[derive(Clone, Copy)]
+struct Proved {
+    enrollment: Signed,
+    /// Number of the proof by which the node became this tenant's: what was signed for the node before counts no more. 0 if it was
+    /// never another's.
+    since: u64,
+}
+
+/// Where an enrollment stands.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Stage {
+    /// The newest of its node, and not proved.
+    Open,
+    /// The one that was proved last.
+    Proved,
+    /// A newer one was signed or proved.
+    Replaced,
 }
 
 impl Index {
@@ -37,7 +68,7 @@ impl Index {
     /// The next document, as it is stored.
     ///
     /// # Errors
-    /// When it is not the next of this deployment.
+    /// When it is not the next of this deployment, or proves what was not enrolled.
     pub fn read(&mut self, signed: &SignedDocument, deployment: Deployment) -> Result<(), String> {
         let at = self.hashes.len() + 1;
         let opened = document::open(signed).map_err(|flaw| format!("document {at}: {flaw}"))?;
@@ -49,14 +80,21 @@ impl Index {
         }
         halfkey_protocol::document::follows(&opened, &self.head())
             .map_err(|why| format!("document {at}: {why}"))?;
+        if let (Scope::Proof(node), Some(number)) = (&opened.scope, opened.proves())
+            && self.stage(*node, number) != Stage::Open
+        {
+            return Err(format!(
+                "document {at}: expected a proof of the open enrollment of node {node}, found one of document {number}"
+            ));
+        }
         self.push(&opened);
         Ok(())
     }
 
     /// The next document, which was checked.
     pub fn push(&mut self, opened: &Opened) {
+        let number = opened.place.number;
         self.hashes.push(opened.place.sha256);
-        let scope = opened.scope.to_string();
         let (by, because) = opened.body.split_once(": ").unwrap_or(("", &opened.body));
         match (&opened.scope, opened.kind) {
             (Scope::Revocation(node), Kind::Revocation) => {
@@ -72,15 +110,25 @@ impl Index {
                 self.held.remove(node);
             }
             (Scope::Enrollment(node), _) => {
-                self.enrolled.insert(*node, opened.place.number);
+                let key = opened.keys.first().copied().unwrap_or_default();
+                self.enrolled.insert(*node, Signed { number, key });
             }
-            (
-                Scope::Node(_) | Scope::Group(_) | Scope::Additions(_) | Scope::Membership(_) | Scope::Proof(_),
-                _,
-            ) => {}
+            (Scope::Proof(node), _) => {
+                let named = |enrollment: &Signed| opened.proves() == Some(enrollment.number);
+                if let Some(enrollment) = self.enrolled.get(node).copied().filter(named) {
+                    let since = match self.proved.get(node) {
+                        None => 0,
+                        Some(before) if before.enrollment.key == enrollment.key => before.since,
+                        Some(_) => number,
+                    };
+                    self.proved.insert(*node, Proved { enrollment, since });
+                }
+            }
+            (Scope::Node(_) | Scope::Group(_) | Scope::Additions(_) | Scope::Membership(_), _) => {}
         }
+        let scope = opened.scope.to_string();
         for key in &opened.keys {
-            self.newest.insert((scope.clone(), *key), opened.place.number);
+            self.newest.insert((scope.clone(), *key), number);
         }
     }
 
@@ -99,8 +147,41 @@ impl Index {
         self.held.contains_key(&node)
     }
 
-    /// Compares what rows say of a node with the documents. What differs is noted at the node, and it is revoked if a document
-    /// says so.
+    /// Where the enrollment with this document stands.
+    pub fn stage(&self, node: NodeId, number: u64) -> Stage {
+        let (newest, proved) = (self.enrolled(node), self.proved(node));
+        match number {
+            0 => Stage::Replaced,
+            _ if number == proved => Stage::Proved,
+            _ if number == newest => Stage::Open,
+            _ => Stage::Replaced,
+        }
+    }
+
+    /// A document for one node counts only if it has a number after this: that of the proof by which the node went to its tenant
+    /// from another one, if it ever did.
+    pub fn since(&self, node: NodeId) -> u64 {
+        self.proved.get(&node).map_or(0, |proved| proved.since)
+    }
+
+    /// What the lists say of a node: the sequence, and what a row forbids besides.
+    pub fn amend(&self, line: &mut NodeLine) {
+        let (newest, proved) = (self.enrolled(line.id), self.proved(line.id));
+        let revoked = line.state == NodeState::Revoked || self.is_revoked(line.id);
+        line.state = node_state(revoked, newest != proved, proved != 0);
+        line.held |= self.is_held(line.id);
+    }
+
+    fn enrolled(&self, node: NodeId) -> u64 {
+        self.enrolled.get(&node).map_or(0, |enrollment| enrollment.number)
+    }
+
+    fn proved(&self, node: NodeId) -> u64 {
+        self.proved.get(&node).map_or(0, |proved| proved.enrollment.number)
+    }
+
+    /// Compares what rows say of a node with the documents. What differs is noted at the node, an enrollment that stands otherwise
+    /// is taken away from it, and it is revoked if a document says so.
     pub fn check(&self, node: &mut Node) {
         if node.revoked.is_none() {
             node.revoked = self.revoked.get(&node.id).cloned();
@@ -108,52 +189,54 @@ impl Index {
         if node.held.is_none() {
             node.held = self.held.get(&node.id).cloned();
         }
-        let enrollments = [&node.current, &node.open].into_iter().flatten();
-        let unknown = enrollments.map(|enrollment| &enrollment.document).find(|place| !self.has(place));
-        if let Some(place) = unknown {
-            node.damage = Some(format!(
-                "the enrollment goes by a document {} that is not of the sequence",
-                place.number
-            ));
-        }
-        if let Some(why) = self.is_older(node) {
-            node.damage = Some(why);
-            // Nothing goes out for it, and its tenant judges nothing. Who is enrolled is not changed by a row.
-            node.open = None;
-        }
-        let Some(enrollment) = node.current.as_ref().or(node.open.as_ref()) else { return };
-        let Ok(key) = <[u8; 32]>::try_from(enrollment.signed.tenant_key()) else { return };
-        let governing = &node.governing;
-        let own = governing.policy.as_ref().filter(|policy| policy.scope.starts_with("node:"));
-        let own = own.or(governing.withdrawn.as_ref());
-        let mut slots = vec![
-            (Scope::Node(node.id).to_string(), own),
-            (
-                Scope::Additions(node.id).to_string(),
-                governing.additions.as_ref().or(governing.without_additions.as_ref()),
-            ),
-            (Scope::Membership(node.id).to_string(), governing.membership.as_ref()),
-        ];
-        if let Some(group) = governing.policy.as_ref().filter(|policy| policy.scope.starts_with("group:")) {
-            slots.push((group.scope.clone(), Some(group)));
-        }
-        for (scope, row) in slots {
-            let expected = self.newest.get(&(scope.clone(), key)).copied().unwrap_or(0);
-            if let Some(why) = self.differs(expected, row) {
-                node.damage = Some(format!("{scope}: {why}"));
-            }
+        let newest = self.enrolled(node.id);
+        let proved = self.proved(node.id);
+        let open = if newest == proved { 0 } else { newest };
+        let enrollments = [("open", open, &mut node.open), ("proved", proved, &mut node.current)];
+        let differing = enrollments.map(|(what, expected, row)| self.other_enrollment(what, expected, row));
+        let why = differing.into_iter().flatten().next();
+        node.damage = why.map(|why| Damage::Enrollment(format!("enrollment:{}: {why}", node.id)));
+        if node.damage.is_none() {
+            node.damage = self.other_documents(node).map(Damage::Governing);
         }
     }
 
-    /// The newest enrollment of a node is the open one, or if there is none the current one: the others were replaced.
-    fn is_older(&self, node: &Node) -> Option<String> {
-        let newest = self.enrolled.get(&node.id).copied().unwrap_or(0);
-        let found = node.open.as_ref().or(node.current.as_ref())?.document.number;
-        (found != newest).then(|| {
-            format!(
-                "enrollment:{}: the database goes by document {found}, and {newest} is the newest",
-                node.id
-            )
+    /// The enrollment that was proved last is the current one, and a newer one is the open one.
+    fn other_enrollment(&self, what: &str, expected: u64, row: &mut Option<Enrollment>) -> Option<String> {
+        let place = row.as_ref().map(|row| row.document).unwrap_or_default();
+        if place.number == expected && (expected == 0 || self.has(&place)) {
+            return None;
+        }
+        *row = None;
+        let named = |number| if number == 0 { "none".to_owned() } else { format!("document {number}") };
+        let (found, expected) = (named(place.number), named(expected));
+        Some(format!("the database says that {found} is {what}, and the sequence that {expected} is"))
+    }
+
+    fn other_documents(&self, node: &Node) -> Option<String> {
+        let enrollment = node.current.as_ref().or(node.open.as_ref())?;
+        let key = <[u8; 32]>::try_from(enrollment.signed.tenant_key()).ok()?;
+        let governing = &node.governing;
+        let own = governing.policy.as_ref().filter(|policy| policy.scope.starts_with("node:"));
+        let own = own.or(governing.withdrawn.as_ref());
+        let since = self.since(node.id);
+        let mut slots = vec![
+            (Scope::Node(node.id).to_string(), since, own),
+            (
+                Scope::Additions(node.id).to_string(),
+                since,
+                governing.additions.as_ref().or(governing.without_additions.as_ref()),
+            ),
+            (Scope::Membership(node.id).to_string(), since, governing.membership.as_ref()),
+        ];
+        if let Some(group) = governing.policy.as_ref().filter(|policy| policy.scope.starts_with("group:")) {
+            // Those of a group are of its tenant, whatever became of one node.
+            slots.push((group.scope.clone(), 0, Some(group)));
+        }
+        slots.into_iter().find_map(|(scope, since, row)| {
+            let newest = self.newest.get(&(scope.clone(), key)).copied();
+            let expected = newest.filter(|number| *number > since).unwrap_or(0);
+            self.differs(expected, row).map(|why| format!("{scope}: {why}"))
         })
     }
 

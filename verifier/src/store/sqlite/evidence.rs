@@ -2,6 +2,7 @@
 
 use super::{as_u64, audit, boots, broken, damaged, from_json, id_text, json, nodes, number, proposals};
 use crate::attest::{Decided, Ruling};
+use crate::store::sequence::Index;
 use crate::store::{Boot, By, Case, ReleasedBoot, Result, Standing, StoreError};
 use halfkey_protocol::wire::operator::{EvidenceRecord, EvidenceSummary};
 use halfkey_protocol::wire::{Finish, Outcome, Purpose, Verdict};
@@ -20,9 +21,10 @@ const DENIED_LOGS: u64 = 8 << 20;
 pub fn attest(
     tx: &Transaction<'_>,
     case: &Case<'_>,
+    index: &Index,
     rule: &mut dyn FnMut(&Standing) -> Ruling,
 ) -> Result<Verdict> {
-    let node = nodes::one(tx, case.node)?.ok_or_else(|| {
+    let node = nodes::one(tx, case.node, index)?.ok_or_else(|| {
         StoreError::Refused(Reason::NotEnrolled, format!("node {} is not enrolled", case.node))
     })?;
     let boot = match case.ticket {

@@ -165,13 +165,7 @@ impl Sqlite {
     /// One node, compared with what was signed about it.
     fn checked_node(&self, node: NodeId) -> Result<Option<Node>> {
         let sequence = self.sequence();
-        self.read(|tx| {
-            let mut found = nodes::one(tx, node)?;
-            if let Some(found) = &mut found {
-                sequence.index().check(found);
-            }
-            Ok(found)
-        })
+        self.read(|tx| nodes::one(tx, node, sequence.index()))
     }
 
     /// A transaction that only the database which this server has answered with may have.
@@ -186,17 +180,16 @@ impl Sqlite {
     /// A transaction with a document in it: it is written down before and after.
     fn write_document<T>(
         &self,
-        work: impl FnOnce(&Transaction<'_>, Deployment) -> Result<(T, Option<Opened>)>,
+        work: impl FnOnce(&Transaction<'_>, &Sequence) -> Result<(T, Option<Opened>)>,
     ) -> Result<T> {
         let mut connection = self.writer();
         let behavior = rusqlite::TransactionBehavior::Immediate;
         let tx = connection.transaction_with_behavior(behavior).map_err(broken)?;
-        let deployment = {
+        let (deployment, (done, opened)) = {
             let sequence = self.sequence();
             here(&tx, &sequence)?;
-            sequence.deployment()
+            (sequence.deployment(), work(&tx, &sequence)?)
         };
-        let (done, opened) = work(&tx, deployment)?;
         let Some(opened) = opened else {
             tx.commit().map_err(broken)?;
             return Ok(done);
@@ -368,7 +361,8 @@ impl Store for Sqlite {
     }
 
     fn nodes(&self, which: &Which, limit: u64, now: u64) -> Result<Vec<NodeLine>> {
-        self.read(|tx| nodes::list(tx, which, limit, now))
+        let sequence = self.sequence();
+        self.read(|tx| nodes::list(tx, which, limit, now, sequence.index()))
     }
 
     fn pending(&self, node: NodeId, now: u64) -> Result<Option<PendingBoot>> {
@@ -380,15 +374,16 @@ impl Store for Sqlite {
     }
 
     fn enroll(&self, new: &NewEnrollment<'_>, by: By<'_>) -> Result<()> {
-        self.write_document(|tx, _| {
-            let revoked = self.sequence().index().revoked(new.node).map(str::to_owned);
-            nodes::enroll(tx, new, revoked.as_deref(), by)?;
+        self.write_document(|tx, sequence| {
+            nodes::enroll(tx, new, sequence.index().revoked(new.node), by)?;
             Ok(((), Some(new.document.opened.clone())))
         })
     }
 
     fn prove(&self, node: NodeId, enrollment: &str, proof: &[u8], now: u64) -> Result<()> {
-        self.write_here(|tx, index| nodes::prove(tx, node, enrollment, proof, index.revoked(node), now))?;
+        self.write_document(|tx, sequence| {
+            Ok(((), nodes::prove(tx, node, enrollment, proof, sequence, now)?))
+        })?;
         // C_U is in older pages of the log until these are overwritten. Best effort: a
         // reader may hold them, and the next checkpoint gets them.
         let truncated = self.writer().query_row("PRAGMA wal_checkpoint(TRUNCATE)", [], |_| Ok(()));
@@ -407,39 +402,35 @@ impl Store for Sqlite {
     }
 
     fn revoke(&self, node: NodeId, label: &str, because: &str, by: By<'_>) -> Result<()> {
-        self.write_document(|tx, deployment| {
-            let entry = nodes::revoke(tx, node, label, because, deployment, by)?;
+        self.write_document(|tx, sequence| {
+            let entry = nodes::revoke(tx, node, label, because, sequence.deployment(), by)?;
             Ok(((), Some(entry)))
         })
     }
 
     fn restore(&self, node: NodeId, because: &str, by: By<'_>) -> Result<()> {
-        self.write_document(|tx, deployment| {
-            let revoked = self.sequence().index().is_revoked(node);
-            let entry = nodes::restore(tx, node, because, revoked, deployment, by)?;
+        self.write_document(|tx, sequence| {
+            let revoked = sequence.index().is_revoked(node);
+            let entry = nodes::restore(tx, node, because, revoked, sequence.deployment(), by)?;
             Ok(((), Some(entry)))
         })
     }
 
     fn hold(&self, node: NodeId, because: &str, by: By<'_>) -> Result<()> {
-        self.write_document(|tx, deployment| Ok(((), Some(nodes::hold(tx, node, because, deployment, by)?))))
+        self.write_document(|tx, sequence| {
+            Ok(((), Some(nodes::hold(tx, node, because, sequence.deployment(), by)?)))
+        })
     }
 
     fn release(&self, node: NodeId, because: &str, by: By<'_>) -> Result<()> {
-        self.write_document(|tx, deployment| {
-            let held = self.sequence().index().is_held(node);
-            Ok(((), Some(nodes::release(tx, node, because, held, deployment, by)?)))
+        self.write_document(|tx, sequence| {
+            let held = sequence.index().is_held(node);
+            Ok(((), Some(nodes::release(tx, node, because, held, sequence.deployment(), by)?)))
         })
     }
 
     fn attest(&self, case: &Case<'_>, rule: &mut dyn FnMut(&Standing) -> Ruling) -> Result<Verdict> {
-        self.write_here(|tx, index| {
-            evidence::attest(tx, case, &mut |standing| {
-                let mut standing = standing.clone();
-                index.check(&mut standing.node);
-                rule(&standing)
-            })
-        })
+        self.write_here(|tx, index| evidence::attest(tx, case, index, rule))
     }
 
     fn evidence_of(&self, node: NodeId, limit: u64) -> Result<Vec<EvidenceSummary>> {
@@ -459,8 +450,9 @@ impl Store for Sqlite {
     }
 
     fn apply(&self, new: &NewPolicy<'_>, reviewer: &dyn Reviewer, by: By<'_>) -> Result<Vec<NodeId>> {
-        self.write_document(|tx, _| {
-            Ok((policies::apply(tx, new, reviewer, by)?, Some(new.document.opened.clone())))
+        self.write_document(|tx, sequence| {
+            let nodes = policies::apply(tx, new, reviewer, sequence.index(), by)?;
+            Ok((nodes, Some(new.document.opened.clone())))
         })
     }
 
@@ -472,8 +464,8 @@ impl Store for Sqlite {
         reviewer: &dyn Reviewer,
         by: By<'_>,
     ) -> Result<()> {
-        self.write_document(|tx, _| {
-            policies::set_group(tx, node, label, document, reviewer, by)?;
+        self.write_document(|tx, sequence| {
+            policies::set_group(tx, node, label, document, reviewer, sequence.index(), by)?;
             Ok(((), Some(document.opened.clone())))
         })
     }
@@ -515,13 +507,7 @@ impl Store for Sqlite {
         case: &ProposalCase<'_>,
         rule: &mut dyn FnMut(&ProposalStanding, &dyn Documents) -> Result<ProposalRuling>,
     ) -> Result<(ProposalRuling, Option<u64>)> {
-        self.write_here(|tx, index| {
-            proposals::propose(tx, case, &mut |standing, documents| {
-                let mut standing = standing.clone();
-                index.check(&mut standing.node);
-                rule(&standing, documents)
-            })
-        })
+        self.write_here(|tx, index| proposals::propose(tx, case, index, rule))
     }
 
     fn proposals(&self, node: Option<NodeId>, waiting: bool, limit: u64) -> Result<Vec<ProposalRecord>> {

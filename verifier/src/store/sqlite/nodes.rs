@@ -1,6 +1,7 @@
 //! Nodes and their enrollments.
 
 use super::{as_u64, audit, broken, damaged, documents, from_json, id_text, json, number, policies, rows};
+use crate::store::sequence::{Index, Sequence, Stage};
 use crate::store::{
     By, Counters, Enrollment, Governing, NewDocument, NewEnrollment, Node, NodeLine, ReleasedBoot, Result,
     StoreError, Which, node_state,
@@ -14,8 +15,18 @@ use halfkey_protocol::wire::{Credential, Register, SignedDocument, credential_di
 use halfkey_protocol::{NodeId, Reason, half};
 use rusqlite::{Connection, OptionalExtension as _, Row, Transaction, params};
 
-/// One node.
-pub fn one(c: &Connection, node: NodeId) -> Result<Option<Node>> {
+/// One node, compared with what was signed about it.
+pub fn one(c: &Connection, node: NodeId, index: &Index) -> Result<Option<Node>> {
+    let mut found = unchecked(c, node, index.since(node))?;
+    if let Some(found) = &mut found {
+        index.check(found);
+    }
+    Ok(found)
+}
+
+/// The same as the rows say, for a transaction whose document the sequence has not got yet. Documents for this node up to `since`
+/// are a former tenant's.
+pub fn unchecked(c: &Connection, node: NodeId, since: u64) -> Result<Option<Node>> {
     const SQL: &str = "SELECT label, revoked_because, group_name, last_seen, last_outcome, last_code,
                               held_by, held_because,
                               tpm_firmware, tpm_firmware_before, tpm_firmware_since, group_number
@@ -65,14 +76,14 @@ pub fn one(c: &Connection, node: NodeId) -> Result<Option<Node>> {
             )));
         }
     };
-    found.governing = policies::governing(c, node, group, membership.map(as_u64))?;
+    found.governing = policies::governing(c, node, group, membership.map(as_u64), since)?;
     found.current = enrollment(c, node, "current")?;
     found.open = enrollment(c, node, "open")?;
     Ok(Some(found))
 }
 
-/// Lines of the list, by node id.
-pub fn list(c: &Connection, which: &Which, limit: u64, now: u64) -> Result<Vec<NodeLine>> {
+/// Lines of the list, by node id, with what was signed about them.
+pub fn list(c: &Connection, which: &Which, limit: u64, now: u64, index: &Index) -> Result<Vec<NodeLine>> {
     let (condition, first, second) = which.condition();
     let sql = format!(
             "SELECT node_id, label, revoked_because IS NOT NULL,
@@ -102,7 +113,12 @@ pub fn list(c: &Connection, which: &Which, limit: u64, now: u64) -> Result<Vec<N
         NodeId::parse(&row.get::<_, String>(0)?).map(line).transpose()
     });
     let rows: Vec<Option<NodeLine>> = rows.and_then(Iterator::collect).map_err(broken)?;
-    rows.into_iter().map(|row| row.ok_or_else(|| damaged("table nodes: a node id that is none"))).collect()
+    let line = |row: Option<NodeLine>| {
+        let mut line = row.ok_or_else(|| damaged("table nodes: a node id that is none"))?;
+        index.amend(&mut line);
+        Ok(line)
+    };
+    rows.into_iter().map(line).collect()
 }
 
 /// Stores an enrollment as open. `revoked` is what the sequence says of the node.
@@ -179,16 +195,17 @@ fn require_newer(tx: &Transaction<'_>, node: NodeId, created: u64, now: u64) -> 
     Ok(())
 }
 
-/// The node holds K. `revoked` is what the sequence says of it.
+/// The node holds K: that takes its place in the sequence, as [`entry`] does. Gives nothing if it is there already.
 pub fn prove(
     tx: &Transaction<'_>,
     node: NodeId,
     enrollment: &str,
     proof: &[u8],
-    revoked: Option<&str>,
+    sequence: &Sequence,
     now: u64,
-) -> Result<()> {
-    require_not_revoked(tx, node, revoked)?;
+) -> Result<Option<Opened>> {
+    let index = sequence.index();
+    require_not_revoked(tx, node, index.revoked(node))?;
     const SQL: &str = "SELECT state, d.signatures, d.document
                        FROM enrollments e JOIN documents d ON d.number = e.number
                        WHERE enrollment_id = ?1 AND node_id = ?2";
@@ -212,15 +229,20 @@ pub fn prove(
     if !half::equal(&half::proof_digest(proof), &said.proof_sha256) {
         return Err(StoreError::Refused(Reason::Proof, format!("of enrollment {enrollment}")));
     }
-    match state.as_str() {
-        "open" => {}
+    let number = opened.place.number;
+    match (index.stage(node, number), state.as_str()) {
+        (Stage::Open, "open") => {}
         // The answer was lost and the node asks again.
-        "current" => return Ok(()),
-        "replaced" => {
+        (Stage::Proved, "current") => return Ok(None),
+        (Stage::Replaced, "replaced") => {
             let what = format!("enrollment {enrollment} was replaced by a newer one");
             return Err(StoreError::Refused(Reason::EnrollmentUsed, what));
         }
-        other => return Err(damaged(&format!("table enrollments, {enrollment}: state {other:.32?}"))),
+        (stage @ (Stage::Open | Stage::Proved | Stage::Replaced), other) => {
+            return Err(damaged(&format!(
+                "table enrollments, {enrollment:.64}: state {other:.32?}, and the sequence says {stage:?}"
+            )));
+        }
     }
     tx.execute(
         "UPDATE enrollments SET state = 'replaced', c_v_id = NULL, c_v_secret = NULL
@@ -231,12 +253,14 @@ pub fn prove(
         tx.execute(
             "UPDATE enrollments SET state = 'current', c_u = NULL, proved_at = ?2
              WHERE enrollment_id = ?1",
-            params![enrollment, number(now)],
+            params![enrollment, super::number(now)],
         )
     })
     .map_err(broken)?;
     policies::forget_of_others(tx, node, enrollment)?;
-    audit::append(tx, By { actor: "node", now }, "prove", Some(node), &format!("enrollment {enrollment}"))
+    let by = By { actor: "node", now };
+    audit::append(tx, by, "prove", Some(node), &format!("enrollment {enrollment}"))?;
+    entry(tx, Kind::Proof, Scope::Proof(node), number.to_string(), sequence.deployment(), by).map(Some)
 }
 
 /// Nothing is released any more. Approvals are void, also after [`restore`]. Gives the entry of the sequence.
@@ -256,7 +280,7 @@ pub fn revoke(
     .and_then(|_| tx.execute("DELETE FROM boots WHERE node_id = ?1", [id_text(node)]))
     .map_err(broken)?;
     audit::append(tx, by, "revoke", Some(node), because)?;
-    entry(tx, Kind::Revocation, Scope::Revocation(node), because, deployment, by)
+    entry(tx, Kind::Revocation, Scope::Revocation(node), said(because, by), deployment, by)
 }
 
 /// Takes that back. `revoked` is what the sequence says of the node. Gives the entry of the sequence.
@@ -276,25 +300,30 @@ pub fn restore(
         return Err(StoreError::Refused(Reason::Conflict, format!("node {node} is not revoked")));
     }
     audit::append(tx, by, "restore", Some(node), because)?;
-    entry(tx, Kind::Restoration, Scope::Revocation(node), because, deployment, by)
+    entry(tx, Kind::Restoration, Scope::Revocation(node), said(because, by), deployment, by)
 }
 
-/// What an operator says takes its place between the documents: else its row could be put back unseen.
+/// What an operator says, and that an enrollment was proved, takes its place between the documents: else its row could be put back
+/// unseen.
 fn entry(
     tx: &Transaction<'_>,
     kind: Kind,
     scope: Scope,
-    because: &str,
+    body: String,
     deployment: Deployment,
     by: By<'_>,
 ) -> Result<Opened> {
-    let body = format!("{}: {because}", by.actor);
     let text = document::next(kind, &scope, deployment, &documents::head(tx)?, by.now, body);
     let signed = SignedDocument { document: json(&text)?.into_bytes().into(), signatures: Vec::new() };
     let opened = halfkey_evidence::document::open(&signed)
         .map_err(|flaw| StoreError::Unavailable(format!("our bug: {flaw}")))?;
     documents::append(tx, &opened, &signed, by)?;
     Ok(opened)
+}
+
+/// Who and why, as an entry says it.
+fn said(because: &str, by: By<'_>) -> String {
+    format!("{}: {because}", by.actor)
 }
 
 /// Its boots are denied from now on, so that they ask for the passphrase at once and with the disk closed. Somebody
@@ -314,7 +343,7 @@ pub fn hold(
         return Err(StoreError::Refused(Reason::NotEnrolled, format!("node {node} has no boots to hold")));
     }
     audit::append(tx, by, "hold", Some(node), because)?;
-    entry(tx, Kind::Hold, Scope::Hold(node), because, deployment, by)
+    entry(tx, Kind::Hold, Scope::Hold(node), said(because, by), deployment, by)
 }
 
 /// Takes that back.
@@ -334,7 +363,7 @@ pub fn release(
         return Err(StoreError::Refused(Reason::Conflict, format!("node {node} is not held")));
     }
     audit::append(tx, by, "release", Some(node), because)?;
-    entry(tx, Kind::Release, Scope::Hold(node), because, deployment, by)
+    entry(tx, Kind::Release, Scope::Hold(node), said(because, by), deployment, by)
 }
 
 /// The node's enrollment accepted a quote with these.

@@ -1,8 +1,10 @@
 //! Policies and groups.
 
 use super::{as_u64, audit, broken, damaged, documents, id_text, nodes, number, proposals, review};
+use crate::store::sequence::Index;
 use crate::store::{
-    By, Documents, Governing, NewDocument, NewPolicy, PolicyRef, Result, Reviewer, StoreError, StoredProposal,
+    By, Damage, Documents, Governing, NewDocument, NewPolicy, PolicyRef, Result, Reviewer, StoreError,
+    StoredProposal,
 };
 use halfkey_protocol::identity::fingerprint;
 use halfkey_protocol::wire::SignedDocument;
@@ -24,20 +26,23 @@ impl Documents for Within<'_> {
     }
 }
 
-/// What a node's boots are judged by, as the rows say.
+/// What a node's boots are judged by, as the rows say. Documents for this node up to `since` are a former tenant's.
 pub fn governing(
     c: &Connection,
     node: NodeId,
     group: Option<String>,
     membership: Option<u64>,
+    since: u64,
 ) -> Result<Governing> {
-    let own = last(c, &format!("node:{node}"))?;
+    let membership = membership.filter(|number| *number > since);
+    let group = group.filter(|_| since == 0 || membership.is_some());
+    let own = last_since(c, &format!("node:{node}"), since)?;
     let (policy, withdrawn) = match (own, &group) {
         (Some((own, false)), _) => (Some(own), None),
         (own, Some(group)) => (newest(c, &format!("group:{group}"))?, own.map(|(reference, _)| reference)),
-        (_, None) => (None, None),
+        (own, None) => (None, own.map(|(reference, _)| reference)),
     };
-    let (additions, without_additions) = match last(c, &format!("additions:{node}"))? {
+    let (additions, without_additions) = match last_since(c, &format!("additions:{node}"), since)? {
         Some((additions, false)) => (Some(additions), None),
         Some((withdrawal, true)) => (None, Some(withdrawal)),
         None => (None, None),
@@ -62,11 +67,12 @@ pub fn apply(
     tx: &Transaction<'_>,
     new: &NewPolicy<'_>,
     reviewer: &dyn Reviewer,
+    index: &Index,
     by: By<'_>,
 ) -> Result<Vec<NodeId>> {
     let NewDocument { opened, signed } = new.document;
     let scope = opened.scope.to_string();
-    require_key(tx, &opened.scope, signed.tenant_key())?;
+    require_key(tx, &opened.scope, signed.tenant_key(), index)?;
     let withdrawn = new.name.is_empty();
     if withdrawn && in_force(tx, &scope)?.is_none() {
         let what = format!("{scope} has no policy that could be withdrawn");
@@ -94,7 +100,7 @@ pub fn apply(
     };
     let mut reviewed = review::Reviewed::default();
     for node in &nodes {
-        reviewed += review::node(tx, *node, reviewer, by)?;
+        reviewed += review::node(tx, *node, reviewer, index, by)?;
     }
     let name = if withdrawn { "withdrawn".to_owned() } else { format!("{:?}", new.name) };
     let detail = format!(
@@ -116,11 +122,12 @@ pub fn set_group(
     label: &str,
     document: NewDocument<'_>,
     reviewer: &dyn Reviewer,
+    index: &Index,
     by: By<'_>,
 ) -> Result<()> {
     let NewDocument { opened, signed } = document;
     // A node that only registered can be in a group already; whose word that is counts when it is enrolled.
-    match require_key(tx, &opened.scope, signed.tenant_key()) {
+    match require_key(tx, &opened.scope, signed.tenant_key(), index) {
         Err(StoreError::Refused(Reason::NotEnrolled, _)) | Ok(()) => {}
         Err(e) => return Err(e),
     }
@@ -136,7 +143,7 @@ pub fn set_group(
         params![id, group, label, number(opened.place.number)],
     )
     .map_err(broken)?;
-    let reviewed = review::node(tx, node, reviewer, by)?;
+    let reviewed = review::node(tx, node, reviewer, index, by)?;
     let name =
         |group: Option<&str>| group.map_or_else(|| "no group".to_owned(), |name| format!("group {name}"));
     let detail = format!(
@@ -203,10 +210,14 @@ pub fn one(c: &Connection, scope: &str, version: Option<u64>) -> Result<Option<P
 
 /// The key is that of the enrollment: of the node, or of a node for a group's first version. A group's versions stay with one
 /// key, until none of its nodes is enrolled with it any more.
-fn require_key(tx: &Transaction<'_>, scope: &Scope, key: &[u8]) -> Result<()> {
+fn require_key(tx: &Transaction<'_>, scope: &Scope, key: &[u8], index: &Index) -> Result<()> {
     let (expected, whose) = match scope.node() {
         Some(node) => {
-            let found = nodes::one(tx, node)?;
+            let found = nodes::one(tx, node, index)?;
+            if let Some(damage @ Damage::Enrollment(_)) = found.as_ref().and_then(|node| node.damage.as_ref())
+            {
+                return Err(StoreError::Refused(Reason::RolledBack, damage.to_string()));
+            }
             let enrollment = found.and_then(|node| node.current.or(node.open));
             let Some(enrollment) = enrollment else {
                 return Err(StoreError::Refused(Reason::NotEnrolled, format!("node {node}")));
@@ -281,15 +292,19 @@ fn in_force(c: &Connection, scope: &str) -> Result<Option<PolicyRef>> {
 }
 
 fn last(c: &Connection, scope: &str) -> Result<Option<(PolicyRef, bool)>> {
-    const SQL: &str =
-        "SELECT version, sha256, name = '' FROM policies WHERE scope = ?1 ORDER BY version DESC LIMIT 1";
+    last_since(c, scope, 0)
+}
+
+/// The last version after a number.
+fn last_since(c: &Connection, scope: &str, since: u64) -> Result<Option<(PolicyRef, bool)>> {
+    const SQL: &str = "SELECT version, sha256, name = '' FROM policies WHERE scope = ?1 AND version > ?2 ORDER BY version DESC LIMIT 1";
     c.prepare_cached(SQL)
         .and_then(|mut query| {
             let read = |row: &Row<'_>| {
                 let scope = scope.to_owned();
                 Ok((PolicyRef { scope, version: as_u64(row.get(0)?), sha256: row.get(1)? }, row.get(2)?))
             };
-            query.query_row([scope], read).optional()
+            query.query_row(params![scope, number(since)], read).optional()
         })
         .map_err(broken)
 }

@@ -2,6 +2,7 @@
 
 use super::policies::Within;
 use super::{as_u64, audit, broken, damaged, from_json, id_text, json, nodes, number, rows};
+use crate::store::sequence::Index;
 use crate::store::{
     By, Documents, ProposalCase, ProposalRuling, ProposalStanding, Result, Stand, StoreError, StoredProposal,
     Trusted,
@@ -65,9 +66,10 @@ pub fn list(c: &Connection, node: Option<NodeId>, waiting: bool, limit: u64) -> 
 pub fn propose(
     tx: &Transaction<'_>,
     case: &ProposalCase<'_>,
+    index: &Index,
     rule: &mut dyn FnMut(&ProposalStanding, &dyn Documents) -> Result<ProposalRuling>,
 ) -> Result<(ProposalRuling, Option<u64>)> {
-    let node = nodes::one(tx, case.node)?.ok_or_else(|| {
+    let node = nodes::one(tx, case.node, index)?.ok_or_else(|| {
         StoreError::Refused(Reason::NotEnrolled, format!("node {} is not enrolled", case.node))
     })?;
     let id_of_node = id_text(case.node);

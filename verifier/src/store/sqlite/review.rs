@@ -2,6 +2,7 @@
 
 use super::policies::Within;
 use super::{audit, boots, evidence, nodes, proposals};
+use crate::store::sequence::Index;
 use crate::store::{By, Result, Reviewer, Stand};
 use halfkey_protocol::NodeId;
 use halfkey_protocol::wire::policies::ProposalState;
@@ -33,14 +34,20 @@ impl fmt::Display for Reviewed {
 }
 
 /// Reviews the proposals and the pending boot of one node.
-pub fn node(tx: &Transaction<'_>, id: NodeId, reviewer: &dyn Reviewer, by: By<'_>) -> Result<Reviewed> {
+pub fn node(
+    tx: &Transaction<'_>,
+    id: NodeId,
+    reviewer: &dyn Reviewer,
+    index: &Index,
+    by: By<'_>,
+) -> Result<Reviewed> {
     let mut reviewed = Reviewed::default();
     let (proposals, pending) = (proposals::open(tx, id)?, boots::undecided(tx, id, by.now)?);
     // Most nodes of a large group.
     if proposals.is_empty() && pending.is_none() {
         return Ok(reviewed);
     }
-    let Some(node) = nodes::one(tx, id)? else { return Ok(reviewed) };
+    let Some(node) = nodes::unchecked(tx, id, index.since(id))? else { return Ok(reviewed) };
     let documents = Within(tx);
     for proposal in proposals {
         let stand = reviewer.proposal(&node, &proposal, &documents)?;
@@ -69,7 +76,7 @@ pub fn node(tx: &Transaction<'_>, id: NodeId, reviewer: &dyn Reviewer, by: By<'_
         return Ok(reviewed);
     };
     // Read again: trust may have ended.
-    let Some(node) = nodes::one(tx, id)? else { return Ok(reviewed) };
+    let Some(node) = nodes::unchecked(tx, id, index.since(id))? else { return Ok(reviewed) };
     if reviewer.boot(&node, &record, &documents)? {
         boots::forget_undecided(tx, id)?;
         reviewed.boots += 1;

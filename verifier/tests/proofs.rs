@@ -1,0 +1,216 @@
+//! That an enrollment was proved is an entry of the sequence: no row takes it back, or says it of another.
+#![allow(clippy::unwrap_used, reason = "a test ends where it fails")]
+
+mod common;
+
+use aws_lc_rs::signature::Ed25519KeyPair;
+use common::node::{Halves, Node, enrolled, said};
+use common::software::{Software, lax, strict};
+use common::{Server, get, path, post, refused};
+use halfkey_protocol::Reason;
+use halfkey_protocol::wire::operator::NodeRecord;
+use std::sync::Arc;
+
+/// A node whose enrollment waits for its proof, and that proof.
+async fn half_enrolled(server: &Server) -> (Node, Halves) {
+    let node = Node::new();
+    node.register(&server.anybody()).await.unwrap();
+    let (enroll, halves) = node.enrollment(&server.operator(), "first").await;
+    let _: NodeRecord = post(&server.operator(), &path(node.id, "/enrollment"), &enroll).await.unwrap();
+    (node, halves)
+}
+
+/// Keeps the rows that say which enrollment is open and which is proved, as a copy of the database has them.
+fn keep(server: &Server) {
+    let sql = "CREATE TABLE kept_enrollments AS SELECT * FROM enrollments;
+               CREATE TABLE kept_policies AS SELECT * FROM policies;
+               CREATE TABLE kept_groups AS SELECT node_id, group_name, group_number FROM nodes;";
+    server.database().execute_batch(sql).unwrap();
+}
+
+fn put_back(server: &Server) {
+    let sql = "DELETE FROM enrollments;
+               INSERT INTO enrollments SELECT * FROM kept_enrollments;";
+    server.database().execute_batch(sql).unwrap();
+}
+
+async fn nothing_goes_out(server: &Server, node: &Node) {
+    for purpose in ["enroll", "boot", "propose"] {
+        let problem = node.begin(&server.anybody(), purpose).await.err().expect(purpose);
+        assert_eq!(problem.code, "rolled_back", "{purpose}: {problem:?}");
+        assert!(problem.message.contains("enrollment"), "{problem:?}");
+    }
+}
+
+/// C_U would go out again: to whatever runs on the machine then, without any policy.
+#[tokio::test]
+async fn a_database_from_before_the_proof_is_not_served_although_its_audit_trail_is_right() {
+    let mut server = Server::start();
+    let (node, halves) = half_enrolled(&server).await;
+    assert_eq!(server.stop(), Some(0));
+    let (live, middle, newest) = (
+        server.state().join("halfkey.db"),
+        server.dir.path().join("middle.db"),
+        server.dir.path().join("newest.db"),
+    );
+    std::fs::copy(&live, &middle).unwrap();
+    server.serve();
+    node.prove(&server.anybody(), &halves).await.unwrap();
+    node.allow(&server.operator()).await;
+    assert_eq!(said(&node.boot(&server.anybody()).await), "released");
+    assert_eq!(server.stop(), Some(0));
+    std::fs::copy(&live, &newest).unwrap();
+    std::fs::copy(&middle, &live).unwrap();
+    // Every entry that this server has written, and each document that a tenant signed.
+    let database = server.database();
+    database.execute("ATTACH ?1 AS newest", [newest.to_str().unwrap()]).unwrap();
+    database
+        .execute_batch(
+            "DELETE FROM audit;
+             INSERT INTO audit SELECT * FROM newest.audit;
+             INSERT INTO documents SELECT * FROM newest.documents d
+                 WHERE d.number > (SELECT max(number) FROM documents) AND d.signatures != x'';",
+        )
+        .unwrap();
+    drop(database);
+    server.serve();
+    for purpose in ["enroll", "boot"] {
+        assert_eq!(refused(node.begin(&server.anybody(), purpose).await), Reason::RolledBack, "{purpose}");
+    }
+}
+
+/// The same with one row: the rest of the database is the newest.
+#[tokio::test]
+async fn an_enrollment_that_was_proved_is_not_open_again_by_a_row() {
+    let mut server = Server::start();
+    let (node, halves) = half_enrolled(&server).await;
+    keep(&server);
+    node.prove(&server.anybody(), &halves).await.unwrap();
+    node.allow(&server.operator()).await;
+    assert_eq!(said(&node.boot(&server.anybody()).await), "released");
+    put_back(&server);
+    for _ in 0..2 {
+        nothing_goes_out(&server, &node).await;
+        server.stop();
+        server.serve();
+    }
+    // The tenant's word mends it.
+    node.enroll(&server.anybody(), &server.operator(), "second").await;
+    assert_eq!(said(&node.boot(&server.anybody()).await), "released");
+}
+
+/// The newest enrollment is the open one: that alone says nothing of the other.
+#[tokio::test]
+async fn the_enrollment_of_the_tenant_before_is_not_current_again_beside_an_open_one() {
+    let mut server = Server::start();
+    let mut node = enrolled(&server).await;
+    let scope = format!("node:{}", node.id);
+    node.apply(&server.operator(), &scope, &lax()).await.unwrap();
+    assert_eq!(said(&node.boot(&server.anybody()).await), "released");
+    keep(&server);
+    node.tenant = Arc::new(Ed25519KeyPair::generate().unwrap());
+    node.enroll(&server.anybody(), &server.operator(), "second").await;
+    node.apply(&server.operator(), &scope, &strict()).await.unwrap();
+    assert_eq!(said(&node.boot(&server.anybody()).await), "denied policy_mismatch");
+    server
+        .database()
+        .execute_batch(
+            "UPDATE enrollments SET state = 'open' WHERE enrollment_id = 'second';
+             UPDATE enrollments SET state = 'current', c_v_id = k.c_v_id, c_v_secret = k.c_v_secret
+                 FROM kept_enrollments k WHERE k.enrollment_id = enrollments.enrollment_id AND k.state = 'current';
+             DELETE FROM policies;
+             INSERT INTO policies SELECT * FROM kept_policies;",
+        )
+        .unwrap();
+    for _ in 0..2 {
+        nothing_goes_out(&server, &node).await;
+        server.stop();
+        server.serve();
+    }
+}
+
+/// Its machine would go on as if it were enrolled, and take its old keyslots away.
+#[tokio::test]
+async fn an_enrollment_is_not_proved_by_a_row() {
+    let mut server = Server::start();
+    let node = enrolled(&server).await;
+    node.allow(&server.operator()).await;
+    let (enroll, halves) = node.enrollment(&server.operator(), "second").await;
+    let _: NodeRecord = post(&server.operator(), &path(node.id, "/enrollment"), &enroll).await.unwrap();
+    keep(&server);
+    server
+        .database()
+        .execute_batch(
+            "UPDATE enrollments SET state = 'replaced' WHERE state = 'current';
+             UPDATE enrollments SET state = 'current', c_u = NULL WHERE enrollment_id = 'second';",
+        )
+        .unwrap();
+    for _ in 0..2 {
+        nothing_goes_out(&server, &node).await;
+        assert_eq!(refused(node.prove(&server.anybody(), &halves).await), Reason::Unavailable);
+        server.stop();
+        server.serve();
+    }
+    // As it was, it goes on where it stood.
+    put_back(&server);
+    assert_eq!(said(&node.boot(&server.anybody()).await), "released");
+    node.prove(&server.anybody(), &halves).await.unwrap();
+    node.prove(&server.anybody(), &halves).await.expect("the answer may have been lost");
+    assert_eq!(said(&node.boot(&server.anybody()).await), "released");
+    let record: NodeRecord = get(&server.operator(), &path(node.id, "")).await.unwrap();
+    assert_eq!(record.enrollment, Some(enroll.signed));
+}
+
+/// What the first tenant signed before the second one had the node counts no more, and is not in the way either.
+#[tokio::test]
+async fn a_tenant_that_comes_back_starts_without_a_policy() {
+    let mut server = Server::start();
+    let mut node = enrolled(&server).await;
+    let (anybody, operator) = (server.anybody(), server.operator());
+    let (scope, additions) = (format!("node:{}", node.id), format!("additions:{}", node.id));
+    let more = format!("format = 1\nname = \"more\"\n\n{}", Software::version("6.1.0-56").boot());
+    node.apply(&operator, "group:web", &lax()).await.unwrap();
+    node.apply(&operator, &scope, &lax()).await.unwrap();
+    node.group(&operator, Some("web")).await.unwrap();
+    node.apply(&operator, &additions, &more).await.unwrap();
+    assert_eq!(said(&node.boot(&anybody).await), "released");
+    keep(&server);
+    let first = node.tenant.clone();
+    node.tenant = Arc::new(Ed25519KeyPair::generate().unwrap());
+    node.enroll(&anybody, &operator, "second").await;
+    assert_eq!(said(&node.boot(&anybody).await), "pending no_policy");
+    node.apply(&operator, &scope, &strict()).await.unwrap();
+    assert_eq!(said(&node.boot(&anybody).await), "denied policy_mismatch");
+    node.tenant = first;
+    node.enroll(&anybody, &operator, "third").await;
+
+    let waits = async |server: &Server, node: &Node| {
+        let verdict = node.boot(&server.anybody()).await;
+        assert_eq!(said(&verdict), "pending no_policy", "{verdict:?}");
+        assert!(!verdict.message.contains("not what was signed"), "{verdict:?}");
+        node.approve(&server.operator()).await.unwrap();
+        assert_eq!(said(&node.boot(&server.anybody()).await), "released");
+        node.reboot();
+    };
+    for put_back in [
+        "",
+        "INSERT INTO policies SELECT * FROM kept_policies WHERE scope LIKE 'node:%'",
+        "INSERT INTO policies SELECT * FROM kept_policies WHERE scope LIKE 'additions:%'",
+        "UPDATE nodes SET group_name = k.group_name, group_number = k.group_number
+             FROM kept_groups k WHERE k.node_id = nodes.node_id",
+    ] {
+        server.database().execute_batch(put_back).unwrap();
+        waits(&server, &node).await;
+        server.stop();
+        server.serve();
+        waits(&server, &node).await;
+    }
+    // What is signed now counts, beside those rows.
+    let operator = server.operator();
+    node.apply(&operator, &scope, &strict()).await.unwrap();
+    assert_eq!(said(&node.boot(&server.anybody()).await), "denied policy_mismatch");
+    node.apply(&operator, &scope, "").await.unwrap();
+    waits(&server, &node).await;
+    node.group(&operator, Some("web")).await.unwrap();
+    assert_eq!(said(&node.boot(&server.anybody()).await), "released");
+}
