@@ -10,7 +10,7 @@
 //! | [`client`] | requests to the verifier |
 //! | [`resolve`] | NODE: id, prefix or label |
 //! | [`checks`] | what is checked here, whatever the server says |
-//! | [`sequence`] | where the next document has its place |
+//! | [`sequence`], [`follow`] | where the next document has its place; what came before it |
 //! | [`roots`] | the folder of TPM manufacturers' roots |
 //! | [`enroll`] | a new key for a node |
 //! | [`approve`] | the boot that waits: once, learn it, replace the policy |
@@ -34,6 +34,7 @@ pub mod decide;
 pub mod enroll;
 pub mod error;
 pub mod eventlog;
+pub mod follow;
 pub mod groups;
 pub mod home;
 pub mod key;
