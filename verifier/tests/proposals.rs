@@ -76,7 +76,7 @@ async fn a_hash_that_the_tenant_predicted_is_accepted_unseen() {
 
     let proposed = node.propose(&anybody, &new()).await;
     assert_eq!(answered(&proposed), "accepted", "{proposed:?}");
-    assert!(proposed.message.contains("boot \"6.1.0-56\" of group:web version 3"), "{proposed:?}");
+    assert!(proposed.message.contains("boot \"6.1.0-56\" of group:web version 4"), "{proposed:?}");
     let before = record(&operator, &proposed).await;
     assert_eq!((before.state, &before.proposal), (ProposalState::Accepted, &new().proposal()));
     // The same again is the same.
@@ -187,7 +187,7 @@ async fn trust_in_the_next_boot_is_limited_in_number_and_time() {
     );
     let again = node.propose(&anybody, &new()).await;
     assert_eq!((answered(&again).as_str(), again.proposal_id), ("accepted", proposed.proposal_id));
-    assert!(again.message.contains("trust_root_with_next_boot of group:web version 4, 1 of 2"), "{again:?}");
+    assert!(again.message.contains("trust_root_with_next_boot of group:web version 5, 1 of 2"), "{again:?}");
     assert_eq!(record(&operator, &again).await.state, ProposalState::Trusted);
     // A command line that the policy forbids is not what trust is for.
     let shell = node.propose(&anybody, &new().with_command_line("init=/bin/sh")).await;

@@ -400,3 +400,98 @@ pub const HINT: &str = "if the database was restored from a backup on purpose, s
 fn unwritten(e: std::io::Error) -> StoreError {
     StoreError::Unavailable(format!("the state file can't be written: {e}"))
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use halfkey_protocol::document::next;
+
+    const HERE: Deployment = Deployment([5; 16]);
+    const NODE: NodeId = NodeId([7; 16]);
+    const A: [u8; 32] = [0xa; 32];
+    const B: [u8; 32] = [0xb; 32];
+
+    fn push(index: &mut Index, kind: Kind, scope: Scope, body: &str, keys: &[[u8; 32]]) -> u64 {
+        let number = index.head().number + 1;
+        let place = Place { number, sha256: [number as u8; 32] };
+        let (body, keys) = (body.to_owned(), keys.to_vec());
+        let previous = index.head().sha256;
+        index.push(&Opened { kind, scope, deployment: HERE, place, previous, created: 1, body, keys });
+        number
+    }
+
+    fn enroll(index: &mut Index, key: [u8; 32]) -> u64 {
+        push(index, Kind::Enrollment, Scope::Enrollment(NODE), "", &[key])
+    }
+
+    fn prove(index: &mut Index, enrollment: u64) -> u64 {
+        push(index, Kind::Proof, Scope::Proof(NODE), &enrollment.to_string(), &[])
+    }
+
+    fn stages(index: &Index, numbers: &[u64]) -> Vec<Stage> {
+        numbers.iter().map(|number| index.stage(NODE, *number)).collect()
+    }
+
+    #[test]
+    fn an_enrollment_is_open_then_proved_then_replaced() {
+        let mut index = Index::default();
+        assert_eq!(stages(&index, &[0, 1]), [Stage::Replaced; 2]);
+        let first = enroll(&mut index, A);
+        assert_eq!(stages(&index, &[first]), [Stage::Open]);
+        let second = enroll(&mut index, A);
+        assert_eq!(stages(&index, &[first, second]), [Stage::Replaced, Stage::Open]);
+        let proof = prove(&mut index, second);
+        assert_eq!(
+            stages(&index, &[first, second, proof]),
+            [Stage::Replaced, Stage::Proved, Stage::Replaced]
+        );
+        let third = enroll(&mut index, A);
+        assert_eq!(stages(&index, &[second, third]), [Stage::Proved, Stage::Open]);
+        prove(&mut index, third);
+        assert_eq!(stages(&index, &[second, third]), [Stage::Replaced, Stage::Proved]);
+        // Of one that is not the open one it is none, whoever wrote it.
+        prove(&mut index, second);
+        assert_eq!(stages(&index, &[second, third]), [Stage::Replaced, Stage::Proved]);
+    }
+
+    #[test]
+    fn documents_count_from_the_proof_by_which_the_node_went_to_their_tenant() {
+        let mut index = Index::default();
+        let own = |index: &mut Index, key| push(index, Kind::Policy, Scope::Node(NODE), "", &[key]);
+        let first = enroll(&mut index, A);
+        own(&mut index, A);
+        prove(&mut index, first);
+        assert_eq!(index.since(NODE), 0, "what was signed before the first proof counts");
+        let again = enroll(&mut index, A);
+        prove(&mut index, again);
+        assert_eq!(index.since(NODE), 0);
+        // Not proved: the node is still the first one's.
+        enroll(&mut index, B);
+        assert_eq!(index.since(NODE), 0);
+        let other = enroll(&mut index, B);
+        let went = prove(&mut index, other);
+        assert_eq!(index.since(NODE), went);
+        let back = enroll(&mut index, A);
+        assert_eq!(index.since(NODE), went);
+        let came = prove(&mut index, back);
+        assert_eq!(index.since(NODE), came);
+        let once_more = enroll(&mut index, A);
+        prove(&mut index, once_more);
+        assert_eq!(index.since(NODE), came);
+    }
+
+    #[test]
+    fn a_sequence_with_a_proof_of_nothing_is_none() {
+        let mut index = Index::default();
+        let mut read = |kind, scope: Scope, body: &str| {
+            let text = next(kind, &scope, HERE, &index.head(), 1, body.to_owned());
+            let document = serde_json::to_vec(&text).unwrap().into();
+            index.read(&SignedDocument { document, signatures: vec![] }, HERE)
+        };
+        read(Kind::Revocation, Scope::Revocation(NODE), "ada: stolen").unwrap();
+        let refused = read(Kind::Proof, Scope::Proof(NODE), "1").unwrap_err();
+        assert!(refused.contains("found one of document 1"), "{refused}");
+        read(Kind::Restoration, Scope::Revocation(NODE), "ada: found").unwrap();
+        assert_eq!(index.head().number, 2);
+    }
+}

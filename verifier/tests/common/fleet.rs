@@ -86,10 +86,10 @@ impl SoftNode {
     pub async fn enroll_only(&self, server: &Client, operator: &Client) {
         self.register(server).await.unwrap();
         let id = self.node.id.to_string();
-        let turn = DESK.lock().await;
+        let _turn = DESK.lock().await;
         let (enroll, halves) = self.node.enrollment(operator, &id).await;
         let _: NodeRecord = post(operator, &path(self.node.id, "/enrollment"), &enroll).await.unwrap();
-        drop(turn);
+        // That has a place in the sequence as well.
         self.node.prove(server, &halves).await.unwrap();
     }
 
