@@ -38,12 +38,14 @@ pub struct Error {
     pub message: String,
     /// What to do next.
     pub hint: Option<String>,
+    /// What a server refused with.
+    pub reason: Option<Reason>,
 }
 
 impl Error {
     /// An error without a hint.
     pub fn new(exit: Exit, message: impl Into<String>) -> Self {
-        Self { exit, message: message.into(), hint: None }
+        Self { exit, message: message.into(), hint: None, reason: None }
     }
 
     /// Something on this machine failed.
@@ -75,7 +77,8 @@ impl Error {
 
     /// From what a server said. Its text is hostile until cleaned.
     pub fn from_problem(problem: &Problem) -> Self {
-        let exit = match Reason::from_code(&problem.code) {
+        let reason = Reason::from_code(&problem.code);
+        let exit = match reason {
             Some(Reason::NotFound | Reason::UnknownNode) => Exit::NotFound,
             Some(Reason::RateLimited | Reason::Unavailable) => Exit::Unreachable,
             _ => Exit::Failed,
@@ -84,6 +87,7 @@ impl Error {
             exit,
             message: format!("the server refused: {} ({})", clean(&problem.message), clean(&problem.code)),
             hint: problem.hint.as_deref().map(clean),
+            reason,
         }
     }
 }
@@ -106,7 +110,7 @@ impl From<Rejection> for Error {
             Some((message, hint)) => (message, Some(clean(hint))),
             None => (text.as_str(), None),
         };
-        Self { exit: Exit::Untrusted, message: clean(message), hint: hint.or(theirs) }
+        Self { exit: Exit::Untrusted, message: clean(message), hint: hint.or(theirs), reason: None }
     }
 }
 

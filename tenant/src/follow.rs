@@ -4,7 +4,7 @@ use crate::client::Client;
 use crate::error::{Error, Result};
 use crate::text::hex;
 use halfkey_evidence::document;
-use halfkey_protocol::document::{Deployment, Place, follows};
+use halfkey_protocol::document::{Deployment, Opened, Place, follows};
 
 /// Follows the sequence from a document that is known, or from the first, to where the server says that it ends.
 ///
@@ -15,7 +15,7 @@ pub fn walk(
     deployment: Deployment,
     known: Option<(u64, &str)>,
     end: &Place,
-    mut seen: impl FnMut(&Place),
+    mut seen: impl FnMut(&Opened),
 ) -> Result<Place> {
     let broken = |what: String| {
         Error::untrusted(format!("the documents that the server shows are not one sequence: {what}"))
@@ -46,7 +46,7 @@ pub fn walk(
                     )));
                 }
             }
-            seen(&opened.place);
+            seen(&opened);
             last = Some(opened.place);
         }
     }

@@ -35,7 +35,7 @@ fn set(app: &App, nodes: &[String], group: Option<&str>) -> Result<()> {
     let mut line = desk.line()?;
     let mut records: Vec<NodeRecord> = Vec::with_capacity(ids.len());
     for id in ids {
-        let text = group.clone().unwrap_or_default();
+        let text = group.as_deref().unwrap_or_default();
         let hand_in = |signed: &_| client.set_group(id, signed);
         let record = line.sign(&desk.key, Kind::Membership, &Scope::Membership(id), text, hand_in)?;
         let own = record.policy.as_ref().is_some_and(|policy| policy.scope == Scope::Node(id).to_string());

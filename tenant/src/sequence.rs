@@ -12,6 +12,7 @@ use crate::policy::ledger::Ledger;
 use crate::text::{clean_short, hex};
 use crate::time;
 use halfkey_evidence::document;
+use halfkey_protocol::Reason;
 use halfkey_protocol::document::{Deployment, Kind, Place, Scope, next};
 use halfkey_protocol::wire::operator::ServerInfo;
 use halfkey_protocol::wire::{Document, SignedDocument};
@@ -54,8 +55,14 @@ pub fn pinned(home: &Home, bundle: &Bundle, info: &ServerInfo) -> Result<Deploym
     Ok(found)
 }
 
+/// How often a document is signed in all, each time for the place after what others have handed in meanwhile.
+const TRIES: u32 = 10;
+
 /// Where the next document has its place.
 pub struct Line<'a> {
+    home: &'a Home,
+    bundle: &'a Bundle,
+    client: &'a Client,
     ledger: Ledger<'a>,
     head: Place,
 }
@@ -65,15 +72,16 @@ impl<'a> Line<'a> {
     ///
     /// # Errors
     /// `Untrusted` when the server has gone back, or what comes after is not one sequence; as every request.
-    pub fn fetch(home: &'a Home, bundle: &Bundle, client: &Client) -> Result<Self> {
+    pub fn fetch(home: &'a Home, bundle: &'a Bundle, client: &'a Client) -> Result<Self> {
         let (ledger, found) = Self::shown(home, bundle, client)?;
-        let Some((number, sha256)) = ledger.not_before(&found)? else {
-            ledger.saw(&found)?;
-            return Ok(Self { ledger, head: found });
+        let head = match ledger.not_before(&found)? {
+            None => found,
+            Some((number, sha256)) => {
+                walk(client, ledger.deployment(), Some((number, &sha256)), &found, |_| ())?
+            }
         };
-        let head = walk(client, ledger.deployment(), Some((number, &sha256)), &found, |_| ())?;
         ledger.saw(&head)?;
-        Ok(Self { ledger, head })
+        Ok(Self { home, bundle, client, ledger, head })
     }
 
     fn shown(home: &'a Home, bundle: &Bundle, client: &Client) -> Result<(Ledger<'a>, Place)> {
@@ -100,24 +108,75 @@ impl<'a> Line<'a> {
         self.ledger.held(scope, &opened.place)
     }
 
-    /// Signs the next document and remembers it when `hand_in` says that the server has it.
+    /// Signs the next document and remembers it when `hand_in` says that the server has it. If others came first, it is signed again
+    /// for the place after theirs, unless one of these is for the same scope: then it was written without knowing of that one.
     ///
     /// # Errors
-    /// Those of `hand_in`; when the home folder can't be written.
+    /// Those of `hand_in`; `Failed` when another document of the scope came first, or others always do; as [`Line::fetch`]; when the
+    /// home folder can't be written.
     pub fn sign<T>(
         &mut self,
         key: &TenantKey,
         kind: Kind,
         scope: &Scope,
-        body: String,
-        hand_in: impl FnOnce(&SignedDocument) -> Result<T>,
+        body: &str,
+        hand_in: impl Fn(&SignedDocument) -> Result<T>,
     ) -> Result<T> {
         // What the server took and this desk could not remember would be missed at nothing.
         self.ledger.require_room(scope)?;
-        let signed = key.sign(&self.next(kind, scope, body));
-        let answer = hand_in(&signed)?;
-        self.took(scope, &signed)?;
-        Ok(answer)
+        let mut tries = 0;
+        loop {
+            tries += 1;
+            let signed = key.sign(&self.next(kind, scope, body.to_owned()));
+            match hand_in(&signed) {
+                Ok(answer) => {
+                    self.took(scope, &signed)?;
+                    return Ok(answer);
+                }
+                Err(refused) if refused.reason != Some(Reason::Sequence) => return Err(refused),
+                Err(refused) if tries == TRIES => {
+                    return Err(refused
+                        .hint(format!("others handed in documents {TRIES} times meanwhile: try again")));
+                }
+                Err(refused) => self.after_others(scope, &signed, refused)?,
+            }
+        }
+    }
+
+    /// Goes on to where the sequence ends by now.
+    fn after_others(&mut self, scope: &Scope, signed: &SignedDocument, refused: Error) -> Result<()> {
+        let (ledger, found) = Self::shown(self.home, self.bundle, self.client)?;
+        ledger.not_before(&found)?;
+        if found.number <= self.head.number {
+            return Err(refused);
+        }
+        let hash = hex(&self.head.sha256);
+        let known = (self.head.number > 0).then_some((self.head.number, hash.as_str()));
+        let mut others = Vec::new();
+        let head = walk(self.client, ledger.deployment(), known, &found, |opened| {
+            if opened.place.number > self.head.number && opened.scope == *scope {
+                others.push(opened.place);
+            }
+        })?;
+        ledger.saw(&head)?;
+        let ours = document::open(signed).map(|opened| opened.place);
+        if others.iter().any(|place| ours.as_ref() == Ok(place)) {
+            self.took(scope, signed)?;
+            return Err(Error::failed(format!(
+                "the server has taken document {} for {scope} before, and its answer got lost",
+                self.head.number
+            ))
+            .hint("nothing has to be signed again: look at what is there"));
+        }
+        if let Some(other) = others.last() {
+            return Err(Error::failed(format!(
+                "another document for {scope} came first: number {}. This one was written without it, and was not handed in again",
+                other.number
+            ))
+            .hint("look at what is there now, then run the command again"));
+        }
+        self.head = head;
+        Ok(())
     }
 }
 
@@ -139,7 +198,8 @@ pub fn accept_rollback(app: &App, yes: bool) -> Result<()> {
         Err(error) => return Err(error),
     }
     let mut hashes = Vec::new();
-    let head = walk(&client, ledger.deployment(), None, &found, |place| hashes.push(hex(&place.sha256)))?;
+    let head =
+        walk(&client, ledger.deployment(), None, &found, |opened| hashes.push(hex(&opened.place.sha256)))?;
     let missing = ledger.missing(&hashes)?;
     for (scope, number) in &missing {
         app.out.note(&format!("missing  document {number} of this desk, for {scope}"));

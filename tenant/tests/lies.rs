@@ -50,6 +50,11 @@ struct Held {
     swap: Option<SignedDocument>,
     /// Everything that it took.
     sequence: Vec<SignedDocument>,
+    /// What others hand in first: the next of these scopes, before each document of this desk. With none it is that document itself,
+    /// whose answer gets lost.
+    rivals: Vec<Option<&'static str>>,
+    /// What it shows as the sequence from the next document on, which it refuses.
+    fork: Option<Vec<SignedDocument>>,
     /// Another deployment than before.
     deployment: Option<Deployment>,
     /// By path: what it answers to other questions.
@@ -159,6 +164,18 @@ fn answer(request: &Request, held: &mut Held) -> Answer {
     match (request.method.as_str(), request.path.trim_start_matches("/v1/operator/")) {
         ("GET", path) if held.others.contains_key(path) => json(&held.others[path]),
         ("POST", "policies/group:web") if held.refuse => problem(409, "sequence", "another came first", None),
+        ("POST", "policies/group:web") if held.fork.is_some() => {
+            held.sequence = held.fork.take().unwrap();
+            problem(409, "sequence", "another came first", None)
+        }
+        ("POST", "policies/group:web") if !held.rivals.is_empty() => {
+            let end = held.sequence.last().map(place).unwrap_or_default();
+            held.sequence.push(match held.rivals.remove(0) {
+                Some(scope) => TenantKey::generate().unwrap().sign(&after(&end, scope)),
+                None => serde_json::from_slice(&request.body).unwrap(),
+            });
+            problem(409, "sequence", "another came first", None)
+        }
         ("POST", "policies/group:web") => {
             held.policy = Some(serde_json::from_slice(&request.body).unwrap());
             held.sequence.extend(held.policy.clone());
@@ -380,6 +397,55 @@ fn a_sequence_that_goes_back_or_forks_is_noticed() {
     setup.rewrite(&[honest, vec![other]].concat());
     assert_eq!(setup.add(), (0, String::new()));
     assert_eq!(setup.versions(), [1, 2, 3, 5]);
+}
+
+/// The other desk may be the verifier itself: it writes an entry when a node proves its enrollment.
+#[test]
+fn what_others_hand_in_first_is_followed_and_the_document_signed_again() {
+    let setup = Setup::new();
+    let file = setup.file(POLICY);
+    let apply = ["policy", "apply", &file, "--group", "web", "--yes"];
+    let rivals = |rivals: &[Option<&'static str>]| setup.held.lock().unwrap().rivals = rivals.to_vec();
+    rivals(&[Some("group:db"), Some("group:mail")]);
+    setup.desk.ok(&apply);
+    assert_eq!(setup.versions(), [1, 2, 3]);
+    setup.desk.ok(&apply);
+    assert_eq!(setup.versions(), [1, 2, 3, 4]);
+
+    // What was written without knowing of this one is not handed in over it.
+    rivals(&[Some("group:db"), Some("group:web")]);
+    let ran = setup.desk.run(&apply);
+    assert!(
+        ran.code == 1 && ran.stderr.contains("another document for group:web came first: number 6"),
+        "{ran:?}"
+    );
+    assert_eq!(setup.versions(), [1, 2, 3, 4, 5, 6]);
+    // Its own, of which it did not hear.
+    rivals(&[None]);
+    let ran = setup.desk.run(&apply);
+    assert!(ran.code == 1 && ran.stderr.contains("has taken document 7 for group:web before"), "{ran:?}");
+    setup.desk.ok(&apply);
+    assert_eq!(setup.versions(), [1, 2, 3, 4, 5, 6, 7, 8]);
+
+    // It does not go on for ever, and not where nothing came first.
+    rivals(&[Some("group:db"); 100]);
+    let ran = setup.desk.run(&apply);
+    assert!(ran.code == 1 && ran.stderr.contains("10 times"), "{ran:?}");
+    assert_eq!(setup.versions()[8..], [9, 10, 11, 12, 13, 14, 15, 16, 17, 18]);
+    rivals(&[]);
+    setup.held.lock().unwrap().refuse = true;
+    assert!(setup.desk.run(&apply).stderr.contains("another came first"));
+    assert_eq!(setup.versions()[18..], [19]);
+    // Nor along another sequence.
+    setup.held.lock().unwrap().refuse = false;
+    let whole = setup.held.lock().unwrap().sequence.clone();
+    let end = place(&whole[17]);
+    let loose = Document { previous: [9; 32].into(), ..after(&end, "group:mail") };
+    let lie = [whole, vec![setup.key().sign(&loose)]].concat();
+    setup.held.lock().unwrap().fork = Some(lie);
+    let ran = setup.desk.run(&apply);
+    assert!(ran.code == 6 && ran.stderr.contains("not one sequence"), "{ran:?}");
+    assert_eq!(setup.versions()[19..], [19]);
 }
 
 #[test]

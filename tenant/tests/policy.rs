@@ -115,7 +115,7 @@ fn a_boot_is_learned_and_another_kernel_is_denied_until_it_is_learned_too() {
     let ran = desk.ok(&["approve", "web1", "--kernel-measures-initrd", "--yes"]);
     assert!(ran.stderr.contains("has no policy yet") && ran.stderr.contains("[[boot]]"), "{ran:?}");
     assert_eq!(said(&node.ask_again(&old)), "released");
-    assert_eq!(setup.policies(), [(format!("node:{id}"), 2)]);
+    assert_eq!(setup.policies(), [(format!("node:{id}"), 3)]);
     let ran = desk.ok(&["policy", "explain", "web1"]);
     assert!(ran.stdout.contains("vmlinuz") && ran.stdout.contains("allowed: boot"), "{ran:?}");
     assert_eq!(setup.boot(&old), "released");
@@ -128,12 +128,12 @@ fn a_boot_is_learned_and_another_kernel_is_denied_until_it_is_learned_too() {
     assert!(ran.stdout.contains("vmlinuz") && ran.stdout.contains(&digest), "{ran:?}");
     desk.ok(&["approve", "web1", "--once", "--yes"]);
     assert_eq!(said(&node.ask_again(&new)), "released");
-    assert_eq!(setup.policies()[0].1, 2, "the policy is as it was");
+    assert_eq!(setup.policies()[0].1, 3, "the policy is as it was");
     assert_eq!(setup.boot(&new), "denied policy_mismatch");
     let ran = desk.ok(&["approve", "web1", "--kernel-measures-initrd", "--learn", "--yes", "--json"]);
     let _: NodeRecord = json(&ran.stdout);
     assert_eq!(said(&node.ask_again(&new)), "released");
-    assert_eq!(setup.policies()[0].1, 3);
+    assert_eq!(setup.policies()[0].1, 4);
     assert_eq!((setup.boot(&old), setup.boot(&new)), ("released".into(), "released".into()));
 
     // New firmware is more than another boot. Replaced: the old one is gone, and that is said before.
@@ -142,9 +142,9 @@ fn a_boot_is_learned_and_another_kernel_is_denied_until_it_is_learned_too() {
     let ran = desk.run(&["approve", "web1", "--kernel-measures-initrd", "--learn", "--yes"]);
     assert!(ran.code == 1 && ran.stderr.contains("would still be denied"), "{ran:?}");
     assert!(ran.stderr.contains("firmware.pcr0") && ran.stderr.contains("--replace"), "{ran:?}");
-    assert_eq!(setup.policies()[0].1, 3, "nothing was signed");
+    assert_eq!(setup.policies()[0].1, 4, "nothing was signed");
     let ran = desk.ok(&["approve", "web1", "--kernel-measures-initrd", "--replace", "--yes"]);
-    assert!(ran.stderr.contains("changes to version 3"), "{ran:?}");
+    assert!(ran.stderr.contains("changes to version 4"), "{ran:?}");
     assert_eq!(said(&node.ask_again(&third)), "released");
     assert_eq!((setup.boot(&old), setup.boot(&third)), ("denied policy_mismatch".into(), "released".into()));
 
@@ -163,8 +163,8 @@ fn a_boot_is_learned_and_another_kernel_is_denied_until_it_is_learned_too() {
     desk.ok(&["policy", "check", &file]);
     desk.ok(&["policy", "test", &file, "--against", "web1"]);
     let record: PolicyRecord =
-        json(&desk.ok(&["policy", "show", "node:web1", "--version", "2", "--json"]).stdout);
-    assert_eq!(record.summary.version, 2);
+        json(&desk.ok(&["policy", "show", "node:web1", "--version", "3", "--json"]).stdout);
+    assert_eq!(record.summary.version, 3);
 }
 
 #[test]
@@ -202,14 +202,14 @@ fn a_group_has_one_policy_and_a_node_may_boot_something_besides() {
     desk.ok(&["policy", "apply", &file, "--group", "web", "--yes"]);
     assert_eq!(said(&setup.node().ask_again(&usual)), "released");
     let shown = desk.ok(&["node", "show", "web1"]).stdout;
-    assert!(shown.contains("group:web version 3, \"web servers\""), "{shown}");
+    assert!(shown.contains("group:web version 4, \"web servers\""), "{shown}");
     let groups = desk.ok(&["group", "list"]).stdout;
-    assert!(groups.contains("web1 (") && groups.contains("version 3"), "{groups}");
+    assert!(groups.contains("web1 (") && groups.contains("version 4"), "{groups}");
 
     // What the policy does not allow is learned beside it, for this node alone.
     assert_eq!(setup.boot(&other), "denied policy_mismatch");
     desk.ok(&["approve", "web1", "--kernel-measures-initrd", "--learn", "--yes"]);
-    assert_eq!(setup.policies(), [(format!("additions:{id}"), 4), ("group:web".into(), 3)]);
+    assert_eq!(setup.policies(), [(format!("additions:{id}"), 5), ("group:web".into(), 4)]);
     assert_eq!((setup.boot(&usual), setup.boot(&other)), ("released".into(), "released".into()));
     desk.ok(&["policy", "explain", "web1"]);
 
@@ -250,15 +250,15 @@ fn a_node_with_a_policy_of_its_own_is_given_back_to_its_group() {
     let moved = desk.ok(&["group", "set", "web1", "--group", "web"]);
     assert!(moved.stderr.contains(&format!("hint: `halfkey policy withdraw {id}`")), "{moved:?}");
     let withdrawn = desk.ok(&["policy", "withdraw", "web1", "--yes"]);
-    assert!(withdrawn.stderr.contains("left for the node: group:web version 3"), "{withdrawn:?}");
-    assert_eq!(withdrawn.stdout, format!("withdrew node:{id} by version 5\n"));
+    assert!(withdrawn.stderr.contains("left for the node: group:web version 4"), "{withdrawn:?}");
+    assert_eq!(withdrawn.stdout, format!("withdrew node:{id} by version 6\n"));
     assert_eq!(setup.boot(&usual), "released");
-    assert!(desk.ok(&["node", "show", "web1"]).stdout.contains("group:web version 3"));
+    assert!(desk.ok(&["node", "show", "web1"]).stdout.contains("group:web version 4"));
     assert!(desk.ok(&["policy", "list"]).stdout.contains("(withdrawn)"));
     assert_eq!(desk.ok(&["policy", "show", "node:web1"]).stdout, "# withdrawn: there is no policy\n");
     let ran = desk.run(&["policy", "diff", "node:web1", &file]);
     assert!(ran.code == 1 && ran.stderr.contains("hint: an earlier one is node:web1@N"), "{ran:?}");
-    desk.ok(&["policy", "diff", "node:web1@2", &file]);
+    desk.ok(&["policy", "diff", "node:web1@3", &file]);
     assert_eq!(desk.run(&["policy", "withdraw", "web1", "--yes"]).code, 1, "once is enough");
 
     // The same with additions, and both can come again.
@@ -275,7 +275,7 @@ fn a_node_with_a_policy_of_its_own_is_given_back_to_its_group() {
     assert_eq!(setup.boot(&strange), "denied policy_mismatch");
     desk.ok(&["approve", "web1", "--kernel-measures-initrd", "--replace", "--yes"]);
     assert_eq!(setup.boot(&strange), "released");
-    let policies = [(format!("additions:{id}"), 8), ("group:web".into(), 3), (format!("node:{id}"), 9)];
+    let policies = [(format!("additions:{id}"), 9), ("group:web".into(), 4), (format!("node:{id}"), 10)];
     assert_eq!(setup.policies(), policies);
 }
 
@@ -335,7 +335,7 @@ fn one_command_accepts_what_a_node_proposes() {
     assert_eq!(ran.code, 2, "it asks: {ran:?}");
     let ran = desk.ok(&["proposal", "accept", &number, "--yes"]);
     assert!(ran.stdout.contains(&format!("proposal {number} is accepted")), "{ran:?}");
-    assert_eq!(setup.policies()[0].1, 3);
+    assert_eq!(setup.policies()[0].1, 4);
     assert_eq!(desk.ok(&["proposals"]).stdout, "no proposals\n");
     assert_eq!(setup.boot(&new), "released");
     let ran = desk.run(&["proposal", "accept", &number, "--yes"]);
@@ -389,7 +389,7 @@ fn what_a_whole_group_proposes_is_accepted_at_once() {
         CMDLINE,
     ];
     let ran = desk.ok(&[&files[..], &["--add", "--group", "web", "--yes"]].concat());
-    assert!(ran.stdout.contains("group:web version 7") && ran.stderr.contains("# base: web"), "{ran:?}");
+    assert!(ran.stdout.contains("group:web version 9") && ran.stderr.contains("# base: web"), "{ran:?}");
     assert_eq!((said(&one.boot(&new)), said(&two.boot(&new))), ("released".into(), "released".into()));
 }
 
@@ -444,7 +444,7 @@ fn what_is_predicted_boots_without_an_operator() {
     assert_eq!((&boot["secure_boot"], &boot["missing"]), (&Value::Bool(false), &Value::Array(vec![])));
     // The node that it is added to is the base, and says that Secure Boot is off there.
     let ran = desk.ok(&[&files[..], &["--name", "6.2", "--add", "--node", "web1", "--yes"]].concat());
-    assert!(ran.stdout.contains("version 3") && ran.stderr.contains("# base: web1, evidence"), "{ran:?}");
+    assert!(ran.stdout.contains("version 4") && ran.stderr.contains("# base: web1, evidence"), "{ran:?}");
     let again = desk.ok(&[&files[..], &more, &["--add", "--node", "web1", "--yes"]].concat());
     assert!(again.stdout.contains("nothing to add"), "{again:?}");
 
@@ -464,4 +464,32 @@ fn what_is_predicted_boots_without_an_operator() {
         let expected = if pcr == 11 { continue } else { value["value"].as_str().unwrap() };
         assert_eq!(expected, halfkey::text::hex(&pcrs[pcr]), "PCR {pcr}");
     }
+}
+
+/// One desk after the other, each for its own group: nobody has to run a command again.
+#[test]
+fn two_desks_sign_at_once() {
+    const EACH: u64 = 5;
+    let setup = Setup::new();
+    let other = Desk::logged_in(&setup.verifier.file("operator-alice.bundle"));
+    std::fs::copy(setup.desk.home().join("tenant.key"), other.home().join("tenant.key")).unwrap();
+    let policy = setup.path("policy.toml");
+    setup.boot(&Boot::new("6.1", CMDLINE));
+    let learned = setup.desk.ok(&["policy", "learn", "web1", "--kernel-measures-initrd"]);
+    std::fs::write(&policy, learned.stdout).unwrap();
+    let start = std::sync::Barrier::new(2);
+    std::thread::scope(|scope| {
+        for (desk, group) in [(&setup.desk, "web"), (&other, "db")] {
+            let (start, policy) = (&start, &policy);
+            scope.spawn(move || {
+                start.wait();
+                for _ in 0..EACH {
+                    desk.ok(&["policy", "apply", policy, "--group", group, "--yes"]);
+                }
+            });
+        }
+    });
+    let mut versions: Vec<_> = setup.policies().into_iter().map(|(_, version)| version).collect();
+    versions.sort();
+    assert_eq!(versions.last(), Some(&(2 + 2 * EACH)), "each has its place, after enrollment and proof");
 }

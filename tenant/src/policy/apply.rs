@@ -200,7 +200,7 @@ pub fn sign(
         (Scope::Additions(_), Some(_)) => Kind::Additions,
         (_, Some(_)) => Kind::Policy,
     };
-    line.sign(&desk.key, kind, scope, text.unwrap_or_default(), |signed| {
+    line.sign(&desk.key, kind, scope, text.as_deref().unwrap_or_default(), |signed| {
         let record = desk.client.apply(scope, signed)?;
         if record.signed != *signed {
             return Err(Error::untrusted(format!("the server took the policy, but shows another one for {scope}"))

@@ -33,6 +33,15 @@ struct Known {
     held: BTreeMap<String, Held>,
 }
 
+impl Known {
+    /// Another command of this desk may have seen more.
+    fn saw(&mut self, newest: &Place) {
+        if newest.number >= self.newest {
+            (self.newest, self.sha256) = (newest.number, hex(&newest.sha256));
+        }
+    }
+}
+
 /// The newest document of one scope.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -80,7 +89,7 @@ impl<'a> Ledger<'a> {
     /// # Errors
     /// When the home folder can't be written.
     pub fn saw(&self, newest: &Place) -> Result<()> {
-        self.change(|known| (known.newest, known.sha256) = (newest.number, hex(&newest.sha256)))
+        self.change(|known| known.saw(newest))
     }
 
     /// Scopes whose document is not the one of its number in a sequence, given by its hashes from number 1 on.
@@ -164,10 +173,10 @@ impl<'a> Ledger<'a> {
     /// # Errors
     /// When the home folder can't be written.
     pub fn held(&self, scope: &Scope, place: &Place) -> Result<()> {
-        let sha256 = hex(&place.sha256);
         self.change(|known| {
-            (known.newest, known.sha256) = (place.number, sha256.clone());
-            known.held.insert(scope.to_string(), Held { version: place.number, sha256 });
+            known.saw(place);
+            let held = Held { version: place.number, sha256: hex(&place.sha256) };
+            known.held.insert(scope.to_string(), held);
         })
     }
 
