@@ -50,7 +50,7 @@ pub fn restore(app: &App, node: &str, because: &str) -> Result<()> {
 
 /// It has a place in the sequence: from now on this desk misses it if it is gone. It is done, whatever comes of that.
 fn remember(app: &App, client: &Client) {
-    let look = || Line::fetch(&app.home, &app.home.bundle()?, client).map(drop);
+    let look = || Line::fetch(app, &app.home.bundle()?, client).map(drop);
     if let Err(error) = look() {
         app.out.note(&format!("warning: {error}"));
     }

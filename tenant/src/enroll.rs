@@ -45,7 +45,7 @@ pub fn run(app: &App, args: &EnrollArgs) -> Result<()> {
     }
     // Before the document leaves: a crash in between must not lose what was promised.
     server.pin(&app.home)?;
-    let mut line = Line::fetch(&app.home, &bundle, &client)?;
+    let mut line = Line::fetch(app, &bundle, &client)?;
     let made = make(&checked, &trusted, &server, &challenge, &label, args.bank)?;
     let after = line.sign(&key, Kind::Enrollment, &Scope::Enrollment(id), &made.document()?, |signed| {
         let body = Enroll { signed: signed.clone(), c_u: made.c_u.clone(), c_v: made.c_v.clone() };

@@ -5,7 +5,7 @@ use crate::ask::confirm;
 use crate::bundle::Bundle;
 use crate::client::Client;
 use crate::error::{Error, Exit, Result};
-use crate::follow::walk;
+use crate::follow::{From, Tenancies, walk};
 use crate::home::Home;
 use crate::key::TenantKey;
 use crate::policy::ledger::Ledger;
@@ -13,7 +13,7 @@ use crate::text::{clean_short, hex};
 use crate::time;
 use halfkey_evidence::document;
 use halfkey_protocol::Reason;
-use halfkey_protocol::document::{Deployment, Kind, Place, Scope, next};
+use halfkey_protocol::document::{Deployment, Kind, Opened, Place, Scope, next};
 use halfkey_protocol::wire::operator::ServerInfo;
 use halfkey_protocol::wire::{Document, SignedDocument};
 
@@ -60,7 +60,7 @@ const TRIES: u32 = 10;
 
 /// Where the next document has its place.
 pub struct Line<'a> {
-    home: &'a Home,
+    app: &'a App,
     bundle: &'a Bundle,
     client: &'a Client,
     ledger: Ledger<'a>,
@@ -72,16 +72,22 @@ impl<'a> Line<'a> {
     ///
     /// # Errors
     /// `Untrusted` when the server has gone back, or what comes after is not one sequence; as every request.
-    pub fn fetch(home: &'a Home, bundle: &'a Bundle, client: &'a Client) -> Result<Self> {
-        let (ledger, found) = Self::shown(home, bundle, client)?;
+    pub fn fetch(app: &'a App, bundle: &'a Bundle, client: &'a Client) -> Result<Self> {
+        let (ledger, found) = Self::shown(&app.home, bundle, client)?;
         let head = match ledger.not_before(&found)? {
             None => found,
             Some((number, sha256)) => {
-                walk(client, ledger.deployment(), Some((number, &sha256)), &found, |_| ())?
+                let known = From::Known(number, &sha256);
+                let mut tenancies = Tenancies::default();
+                let note = |opened: &Opened| tenancies.note(opened);
+                let head = walk(client, ledger.deployment(), known, &found, note)?;
+                // First: what was seen is not looked at again.
+                tenancies.remember(app, client, &ledger, known)?;
+                head
             }
         };
         ledger.saw(&head)?;
-        Ok(Self { home, bundle, client, ledger, head })
+        Ok(Self { app, bundle, client, ledger, head })
     }
 
     fn shown(home: &'a Home, bundle: &Bundle, client: &Client) -> Result<(Ledger<'a>, Place)> {
@@ -145,19 +151,24 @@ impl<'a> Line<'a> {
 
     /// Goes on to where the sequence ends by now.
     fn after_others(&mut self, scope: &Scope, signed: &SignedDocument, refused: Error) -> Result<()> {
-        let (ledger, found) = Self::shown(self.home, self.bundle, self.client)?;
+        let (ledger, found) = Self::shown(&self.app.home, self.bundle, self.client)?;
         ledger.not_before(&found)?;
         if found.number <= self.head.number {
             return Err(refused);
         }
         let hash = hex(&self.head.sha256);
-        let known = (self.head.number > 0).then_some((self.head.number, hash.as_str()));
-        let mut others = Vec::new();
+        let known = match self.head.number {
+            0 => From::First,
+            number => From::Known(number, &hash),
+        };
+        let (mut others, mut tenancies) = (Vec::new(), Tenancies::default());
         let head = walk(self.client, ledger.deployment(), known, &found, |opened| {
+            tenancies.note(opened);
             if opened.place.number > self.head.number && opened.scope == *scope {
                 others.push(opened.place);
             }
         })?;
+        tenancies.remember(self.app, self.client, &ledger, known)?;
         ledger.saw(&head)?;
         let ours = document::open(signed).map(|opened| opened.place);
         if others.iter().any(|place| ours.as_ref() == Ok(place)) {
@@ -189,7 +200,7 @@ pub fn accept_rollback(app: &App, yes: bool) -> Result<()> {
     let bundle = app.home.bundle()?;
     let client = app.client(&bundle)?;
     let (ledger, found) = Line::shown(&app.home, &bundle, &client)?;
-    match Line::fetch(&app.home, &bundle, &client) {
+    match Line::fetch(app, &bundle, &client) {
         Ok(_) => {
             app.out.note("nothing to accept: the server goes on from where this desk last saw it");
             return Ok(());
@@ -197,9 +208,11 @@ pub fn accept_rollback(app: &App, yes: bool) -> Result<()> {
         Err(error) if error.exit == Exit::Untrusted => app.out.note(&error.to_string()),
         Err(error) => return Err(error),
     }
-    let mut hashes = Vec::new();
-    let head =
-        walk(&client, ledger.deployment(), None, &found, |opened| hashes.push(hex(&opened.place.sha256)))?;
+    let (mut hashes, mut tenancies) = (Vec::new(), Tenancies::default());
+    let head = walk(&client, ledger.deployment(), From::First, &found, |opened| {
+        hashes.push(hex(&opened.place.sha256));
+        tenancies.note(opened);
+    })?;
     let missing = ledger.missing(&hashes)?;
     for (scope, number) in &missing {
         app.out.note(&format!("missing  document {number} of this desk, for {scope}"));
@@ -208,6 +221,7 @@ pub fn accept_rollback(app: &App, yes: bool) -> Result<()> {
         confirm(&format!("Go on after document {} and forget what is missing?", head.number))?;
     }
     ledger.accept(&head, &missing)?;
+    tenancies.remember(app, &client, &ledger, From::First)?;
     app.out.note("accepted; next: apply policies and groups again, enroll again, and look at revocations and operators");
     Ok(())
 }

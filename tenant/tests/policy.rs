@@ -493,3 +493,46 @@ fn two_desks_sign_at_once() {
     versions.sort();
     assert_eq!(versions.last(), Some(&(2 + 2 * EACH)), "each has its place, after enrollment and proof");
 }
+
+/// What it signed before is not missed, and not believed either.
+#[test]
+fn a_tenant_whose_node_comes_back_begins_anew() {
+    let setup = Setup::new();
+    let (first, id) = (&setup.desk, setup.id.as_str());
+    let boot = Boot::new("6.1", CMDLINE);
+    assert_eq!(setup.boot(&boot), "pending no_policy");
+    first.ok(&["approve", "web1", "--kernel-measures-initrd", "--yes"]);
+    first.ok(&["group", "set", "web1", "--group", "web"]);
+    assert_eq!(setup.boot(&boot), "released");
+
+    let second = Desk::logged_in(&setup.verifier.file("operator-alice.bundle"));
+    let enroll = |desk: &Desk| {
+        desk.ok(&["enroll", id, "--trust-ek", &setup.tpm.fingerprint(), "--yes", "--label", "web1"])
+    };
+    enroll(&second);
+    // The first desk sees this enrollment now, and its proof later.
+    first.ok(&["hold", "web1", "--because", "sold"]);
+    first.ok(&["release", "web1", "--because", "sold"]);
+    setup.node().finish_enrollment();
+    assert_eq!(setup.boot(&boot), "pending no_policy");
+    second.ok(&["approve", "web1", "--kernel-measures-initrd", "--yes"]);
+    assert_eq!(setup.boot(&boot), "released");
+    let ran = enroll(first);
+    setup.node().finish_enrollment();
+    let lost = format!("counts no more (node:{id}, membership:{id})");
+    assert!(
+        ran.stderr.contains("another tenant key than this desk's") && ran.stderr.contains(&lost),
+        "{ran:?}"
+    );
+    let ran = first.run(&["policy", "withdraw", "web1", "--yes"]);
+    assert!(ran.code == 1 && ran.stderr.contains("has no policy that could be withdrawn"), "{ran:?}");
+    assert_eq!(setup.boot(&boot), "pending no_policy");
+    let ran = first.ok(&["approve", "web1", "--kernel-measures-initrd", "--yes"]);
+    assert!(ran.stderr.contains("has no policy yet"), "{ran:?}");
+    assert_eq!(setup.boot(&boot), "released");
+    first.ok(&["policy", "withdraw", "web1", "--yes"]);
+    assert_eq!(setup.boot(&boot), "pending no_policy");
+    // The enrollment that is proved was signed before the second desk looked last.
+    let ran = second.ok(&["revoke", "web1", "--because", "sold"]);
+    assert!(ran.stderr.contains("another tenant key than this desk's"), "{ran:?}");
+}

@@ -55,7 +55,7 @@ impl<'a> Desk<'a> {
     /// # Errors
     /// As [`Line::fetch`].
     pub fn line(&self) -> Result<Line<'_>> {
-        Line::fetch(&self.app.home, &self.bundle, &self.client)
+        Line::fetch(self.app, &self.bundle, &self.client)
     }
 }
 

@@ -5,6 +5,7 @@ use crate::error::{Error, Result};
 use crate::home::{Existing, Home};
 use crate::policy::document::Own;
 use crate::text::hex;
+use halfkey_protocol::NodeId;
 use halfkey_protocol::document::{Deployment, Place, Scope};
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
@@ -50,6 +51,14 @@ struct Held {
     version: u64,
     /// SHA-256 of that document, hex.
     sha256: String,
+    /// It is the proof by which the node went to another tenant key: what was signed here before it counts no more.
+    #[serde(default, skip_serializing_if = "is_false")]
+    ended: bool,
+}
+
+#[allow(clippy::trivially_copy_pass_by_ref, reason = "serde asks so")]
+fn is_false(flag: &bool) -> bool {
+    !flag
 }
 
 type Deployments = BTreeMap<String, Known>;
@@ -150,6 +159,15 @@ impl<'a> Ledger<'a> {
         }
         let Some(held) = self.known()?.held.remove(&scope.to_string()) else { return Ok(()) };
         let (version, sha256) = served.map_or((0, ""), |own| (own.version, own.sha256()));
+        if held.ended {
+            return match served {
+                Some(_) if version <= held.version => Err(Error::untrusted(format!(
+                    "the server shows version {version} of {scope}, which ended when the node was enrolled with another tenant key"
+                ))
+                .hint(RESTORED)),
+                Some(_) | None => Ok(()),
+            };
+        }
         if version < held.version {
             let found = if served.is_some() { format!("version {version}") } else { "none".to_owned() };
             return Err(Error::untrusted(format!(
@@ -175,9 +193,36 @@ impl<'a> Ledger<'a> {
     pub fn held(&self, scope: &Scope, place: &Place) -> Result<()> {
         self.change(|known| {
             known.saw(place);
-            let held = Held { version: place.number, sha256: hex(&place.sha256) };
+            let held = Held { version: place.number, sha256: hex(&place.sha256), ended: false };
             known.held.insert(scope.to_string(), held);
         })
+    }
+
+    /// What this desk signed for one node alone before document `number`, and counts as far as it knows.
+    ///
+    /// # Errors
+    /// When the home folder can't be read.
+    pub fn of_node(&self, node: NodeId, number: u64) -> Result<Vec<String>> {
+        let held = self.known()?.held;
+        let counts =
+            |scope: &String| held.get(scope).is_some_and(|held| !held.ended && held.version < number);
+        let scopes = [Scope::Node(node), Scope::Additions(node), Scope::Membership(node)];
+        Ok(scopes.iter().map(Scope::to_string).filter(counts).collect())
+    }
+
+    /// That ended with this proof. Gives what it was.
+    ///
+    /// # Errors
+    /// When the home folder can't be read or written.
+    pub fn end(&self, node: NodeId, proof: &Place) -> Result<Vec<String>> {
+        let ended = self.of_node(node, proof.number)?;
+        self.change(|known| {
+            for scope in &ended {
+                let held = Held { version: proof.number, sha256: hex(&proof.sha256), ended: true };
+                known.held.insert(scope.clone(), held);
+            }
+        })?;
+        Ok(ended)
     }
 
     fn known(&self) -> Result<Known> {
