@@ -5,7 +5,6 @@
 use halfkey_protocol::wire::operator::NodeState;
 use halfkey_qemu_tests::loopback::{Loopback, text};
 use halfkey_qemu_tests::paths::Paths;
-use rusqlite::Connection;
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
 use std::process::Output;
@@ -38,11 +37,23 @@ impl Machine {
         self.node.tenant_enroll(&self.id).unwrap();
     }
 
-    /// What whoever owns the database can do.
-    fn sql(&self, statements: &str) {
-        let database = Connection::open(self.node.verifier.state().join("halfkey.db")).unwrap();
-        database.busy_timeout(std::time::Duration::from_secs(20)).unwrap();
-        database.execute_batch(statements).unwrap();
+    /// The verifier as it is now, before the proof deletes C_U.
+    fn keep(&mut self) {
+        self.node.verifier.stop().unwrap();
+        for file in STATE {
+            let path = self.node.verifier.state().join(file);
+            fs::copy(&path, path.with_extension("kept")).unwrap();
+        }
+        self.node.verifier.start().unwrap();
+    }
+
+    fn put_back(&mut self) {
+        self.node.verifier.stop().unwrap();
+        for file in STATE {
+            let path = self.node.verifier.state().join(file);
+            fs::copy(path.with_extension("kept"), &path).unwrap();
+        }
+        self.node.verifier.start().unwrap();
     }
 
     fn unbind(&self) {
@@ -56,27 +67,19 @@ fn succeeded(output: &Output) {
     assert!(output.status.success(), "{}", text(output));
 }
 
-/// C_U and C_V, kept before the proof deletes C_U.
-const STEAL: &str = "CREATE TABLE stolen AS SELECT * FROM enrollments";
-
-/// The enrollment is open again, as it was before the node fetched it.
-const PUT_BACK: &str = "
-    UPDATE enrollments SET state = 'open', proved_at = NULL, fetched_by = NULL,
-        reset_count = NULL, restart_count = NULL, clock = NULL,
-        (c_u, c_v_id, c_v_secret) =
-            (SELECT c_u, c_v_id, c_v_secret FROM stolen)
-    WHERE enrollment_id = (SELECT enrollment_id FROM stolen)";
+/// What a verifier goes by: whoever owns it whole can put back all of it.
+const STATE: [&str; 2] = ["halfkey.db", "sequence.state"];
 
 /// Halves of an enrollment of before may be in other hands by now, and the disk without a token does not remember it.
 #[test]
 fn an_enrollment_of_before_is_not_taken_when_it_is_served_again() {
-    let machine = Machine::registered();
+    let mut machine = Machine::registered();
     machine.tenant_enrolls();
-    machine.sql(STEAL);
+    machine.keep();
     succeeded(&machine.enroll());
     machine.unbind();
     let before = fs::read(machine.node.device("root")).unwrap();
-    machine.sql(PUT_BACK);
+    machine.put_back();
     let output = machine.enroll();
     assert!(!output.status.success(), "the old enrollment was taken:\n{}", text(&output));
     let said = text(&output);
