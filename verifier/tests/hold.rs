@@ -91,6 +91,8 @@ async fn a_hold_is_not_taken_back_by_a_row() {
         let denied = node.boot(&server.anybody()).await;
         assert_eq!(said(&denied), "denied held");
         assert!(denied.message.ends_with("ada: the root file system is damaged"), "{denied:?}");
+        let list: NodeList = get(&server.operator(), "/v1/operator/nodes").await.unwrap();
+        assert!(list.nodes[0].held);
         server.stop();
         server.serve();
     }

@@ -8,7 +8,7 @@ use common::node::{Halves, Node, enrolled, said};
 use common::software::{Software, lax, strict};
 use common::{Server, get, path, post, refused};
 use halfkey_protocol::Reason;
-use halfkey_protocol::wire::operator::NodeRecord;
+use halfkey_protocol::wire::operator::{NodeList, NodeRecord, NodeState};
 use std::sync::Arc;
 
 /// A node whose enrollment waits for its proof, and that proof.
@@ -91,6 +91,8 @@ async fn an_enrollment_that_was_proved_is_not_open_again_by_a_row() {
     put_back(&server);
     for _ in 0..2 {
         nothing_goes_out(&server, &node).await;
+        let list: NodeList = get(&server.operator(), "/v1/operator/nodes").await.unwrap();
+        assert_eq!(list.nodes[0].state, NodeState::Enrolled);
         server.stop();
         server.serve();
     }

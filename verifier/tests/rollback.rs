@@ -7,7 +7,7 @@ use common::node::{Line, Node, enrolled, said};
 use common::software::{lax, strict};
 use common::{Server, command, get, output, path, post, refused};
 use halfkey_protocol::Reason;
-use halfkey_protocol::wire::operator::{AuditList, Because, NodeRecord};
+use halfkey_protocol::wire::operator::{AuditList, Because, NodeList, NodeRecord, NodeState};
 use halfkey_protocol::wire::policies::{NodePolicy, PolicyRecord};
 use rusqlite::Connection;
 use std::path::{Path, PathBuf};
@@ -125,6 +125,8 @@ async fn a_revocation_is_not_taken_back_by_a_row() {
     revoke(&server, &node, "/revoke").await;
     let check = async |server: &Server| {
         assert_eq!(said(&node.boot(&server.anybody()).await), "denied revoked");
+        let list: NodeList = get(&server.operator(), "/v1/operator/nodes").await.unwrap();
+        assert_eq!(list.nodes[0].state, NodeState::Revoked);
     };
     let forget = |database: &Connection| {
         database.execute("UPDATE nodes SET revoked_because = NULL", []).unwrap();
