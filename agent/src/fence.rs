@@ -3,13 +3,13 @@
 //! Nothing here trusts the disk, and nothing counts as done before it has been read back.
 
 use crate::boot::cmdline::Settings;
-use crate::boot::state::State;
+use crate::boot::state::{BankValue, State};
 use crate::boot::sysrq;
 use crate::boot::uevent::Uevents;
-use crate::console;
 use crate::deadline::Deadline;
 use crate::error::{Error, Kind, Result};
 use crate::tpm::{FenceState, Location, Tpm};
+use crate::{console, userspace_log};
 use halfkey_protocol::kdf::Hash;
 use halfkey_protocol::{FENCE_PCR, label};
 use nix::sys::reboot::{RebootMode, reboot};
@@ -64,27 +64,55 @@ pub fn extended(bank: Hash, mut value: Vec<u8>, digests: &[Vec<u8>]) -> Vec<u8> 
     value
 }
 
-/// What PCR 15 of the SHA-256 bank means, given what the agent remembers of this boot and the
-/// digests that systemd measured later (see [`crate::userspace_log`]).
-pub fn meaning(value: &[u8; 32], state: Option<&State>, later: &[Vec<u8>]) -> Meaning {
-    let event = |data: &[u8]| Hash::Sha256.digest(&[data]);
-    let after = |start: &[u8], data: &[u8]| extended(Hash::Sha256, start.to_vec(), &[event(data)]);
-    if value.iter().all(|byte| *byte == 0) {
+/// What PCR 15 becomes when `r` opens the boot window, for the record of this boot.
+pub fn opened_with(r: &[u8]) -> Vec<BankValue> {
+    let value =
+        |bank: Hash| BankValue { bank: bank.name().into(), value: after(bank, &zero(bank), r).into() };
+    [Hash::Sha256, Hash::Sha384].map(value).into()
+}
+
+fn zero(bank: Hash) -> Vec<u8> {
+    vec![0; bank.digest_len()]
+}
+
+fn after(bank: Hash, start: &[u8], data: &[u8]) -> Vec<u8> {
+    extended(bank, start.to_vec(), &[bank.digest(&[data])])
+}
+
+/// What PCR 15 means, given what the agent remembers of this boot and systemd's log of what it measured later. Each active
+/// bank whose hash the agent has must say the same: single banks are not extended by anything that is known.
+pub fn meaning(found: &FenceState, record: Option<&State>, log: &[u8]) -> Meaning {
+    if found.is_open() {
         return Meaning::Open;
     }
-    let mut candidates = vec![(Meaning::Closed, after(&[0; 32], label::FENCE_CLOSED))];
-    if let Some(opened) = state.map(|state| state.fence.0.clone()) {
-        let asked = after(&opened, label::FENCE_PASSPHRASE);
-        candidates.push((Meaning::Rogue, after(&opened, label::FENCE_ROGUE)));
-        candidates.push((Meaning::Rogue, after(&asked, label::FENCE_ROGUE)));
-        candidates.push((Meaning::Shell, after(&opened, label::FENCE_SHELL)));
+    let mut meanings = found.known().map(|(bank, value)| {
+        let opened = record.and_then(|state| state.fence.iter().find(|one| one.bank == bank.name()));
+        let later = userspace_log::digests(log, FENCE_PCR, bank);
+        in_bank(bank, value, opened.map(|opened| opened.value.0.clone()), &later)
+    });
+    match meanings.next() {
+        Some(meaning) if meanings.all(|other| other == meaning) => meaning,
+        _ => Meaning::Unknown,
+    }
+}
+
+/// The same in one bank; `opened` is the value that the opening led to.
+fn in_bank(bank: Hash, value: &[u8], opened: Option<Vec<u8>>, later: &[Vec<u8>]) -> Meaning {
+    if value == zero(bank) {
+        return Meaning::Open;
+    }
+    let mut candidates = vec![(Meaning::Closed, after(bank, &zero(bank), label::FENCE_CLOSED))];
+    if let Some(opened) = opened {
+        let asked = after(bank, &opened, label::FENCE_PASSPHRASE);
+        candidates.push((Meaning::Rogue, after(bank, &opened, label::FENCE_ROGUE)));
+        candidates.push((Meaning::Rogue, after(bank, &asked, label::FENCE_ROGUE)));
+        candidates.push((Meaning::Shell, after(bank, &opened, label::FENCE_SHELL)));
         candidates.push((Meaning::Passphrase, asked));
         candidates.push((Meaning::Opened, opened));
     }
     // Newer systemd extends PCR 15 later, in the running system.
     let leads = |start: &Vec<u8>| {
-        start == value
-            || (1..=later.len()).any(|n| extended(Hash::Sha256, start.clone(), &later[..n]) == value)
+        start == value || (1..=later.len()).any(|n| extended(bank, start.clone(), &later[..n]) == value)
     };
     candidates.into_iter().find(|(_, start)| leads(start)).map_or(Meaning::Unknown, |(meaning, _)| meaning)
 }
@@ -300,10 +328,6 @@ mod tests {
     use super::*;
     use crate::boot::state::tests::state;
 
-    fn after(start: &[u8], data: &[u8]) -> Vec<u8> {
-        extended(Hash::Sha256, start.to_vec(), &[Hash::Sha256.digest(&[data])])
-    }
-
     #[test]
     fn a_tpm_of_version_1_is_none() {
         let sys = tempfile::tempdir().unwrap();
@@ -347,22 +371,58 @@ mod tests {
         assert_eq!(Unconfirmed::of(&on, false, false), Unconfirmed::Fail);
     }
 
+    const R: &[u8] = b"r of this boot";
+
+    /// PCR 15 in these banks, with SHA-1 beside them, after these events.
+    fn fence(banks: &[Hash], events: &[&[u8]]) -> FenceState {
+        let value = |bank: &Hash| {
+            let digests: Vec<_> = events.iter().map(|event| bank.digest(&[event])).collect();
+            (bank.alg(), extended(*bank, zero(*bank), &digests))
+        };
+        let sha1 = (4, vec![u8::from(!events.is_empty()); 20]);
+        FenceState { values: std::iter::once(sha1).chain(banks.iter().map(value)).collect() }
+    }
+
     #[test]
-    fn every_way_through_a_boot_has_its_meaning() {
-        let opened = after(&[0; 32], b"r of this boot");
-        let mut state = state();
-        state.fence = opened.clone().into();
-        let of = |value: &[u8], later: &[Vec<u8>]| meaning(value.try_into().unwrap(), Some(&state), later);
-        assert_eq!(of(&[0; 32], &[]), Meaning::Open);
-        assert_eq!(of(&opened, &[]), Meaning::Opened);
-        assert_eq!(of(&after(&[0; 32], label::FENCE_CLOSED), &[]), Meaning::Closed);
-        let asked = after(&opened, label::FENCE_PASSPHRASE);
-        assert_eq!(of(&asked, &[]), Meaning::Passphrase);
-        assert_eq!(of(&after(&asked, label::FENCE_ROGUE), &[]), Meaning::Rogue);
-        assert_eq!(of(&after(&opened, label::FENCE_SHELL), &[]), Meaning::Shell);
-        assert_eq!(of(&after(&[0; 32], b"r of another boot"), &[]), Meaning::Unknown);
-        let machine_id = Hash::Sha256.digest(&[b"machine-id:..."]);
-        assert_eq!(of(&after(&opened, b"machine-id:..."), &[]), Meaning::Unknown);
-        assert_eq!(of(&after(&opened, b"machine-id:..."), &[machine_id]), Meaning::Opened);
+    fn every_way_through_a_boot_has_its_meaning_in_each_bank() {
+        let state = state();
+        let record = |bank: Hash, data: &[u8]| {
+            let hex: String = bank.digest(&[data]).iter().map(|byte| format!("{byte:02x}")).collect();
+            format!("{{\"hashAlg\":\"{}\",\"digest\":\"{hex}\"}}", bank.name())
+        };
+        let both = [Hash::Sha256, Hash::Sha384].map(|bank| record(bank, b"machine-id:...")).join(",");
+        let log = format!("\u{1e}{{\"pcr\":15,\"digests\":[{both}]}}\n");
+        for banks in [&[Hash::Sha256][..], &[Hash::Sha384], &[Hash::Sha256, Hash::Sha384]] {
+            let of =
+                |events: &[&[u8]], log: &str| meaning(&fence(banks, events), Some(&state), log.as_bytes());
+            assert_eq!(of(&[], ""), Meaning::Open);
+            assert_eq!(of(&[R], ""), Meaning::Opened);
+            assert_eq!(of(&[label::FENCE_CLOSED], ""), Meaning::Closed);
+            assert_eq!(of(&[R, label::FENCE_PASSPHRASE], ""), Meaning::Passphrase);
+            assert_eq!(of(&[R, label::FENCE_PASSPHRASE, label::FENCE_ROGUE], ""), Meaning::Rogue);
+            assert_eq!(of(&[R, label::FENCE_ROGUE], ""), Meaning::Rogue);
+            assert_eq!(of(&[R, label::FENCE_SHELL], ""), Meaning::Shell);
+            assert_eq!(of(&[b"r of another boot"], ""), Meaning::Unknown);
+            assert_eq!(of(&[R, b"machine-id:..."], ""), Meaning::Unknown);
+            assert_eq!(of(&[R, b"machine-id:..."], &log), Meaning::Opened);
+            assert_eq!(meaning(&fence(banks, &[R]), None, b""), Meaning::Unknown);
+        }
+        assert_eq!(meaning(&fence(&[], &[R]), Some(&state), b""), Meaning::Unknown);
+    }
+
+    #[test]
+    fn banks_that_disagree_mean_nothing() {
+        let state = state();
+        let mixed = |one: &[&[u8]], other: &[&[u8]]| {
+            let mut found = fence(&[Hash::Sha256], one);
+            found.values.extend(fence(&[Hash::Sha384], other).values.into_iter().skip(1));
+            meaning(&found, Some(&state), b"")
+        };
+        assert_eq!(mixed(&[R], &[R]), Meaning::Opened);
+        for (one, other) in [(R, label::FENCE_CLOSED), (label::FENCE_CLOSED, R), (R, &b"x"[..])] {
+            assert_eq!(mixed(&[one], &[other]), Meaning::Unknown);
+        }
+        assert_eq!(mixed(&[R], &[]), Meaning::Unknown);
+        assert_eq!(mixed(&[], &[label::FENCE_CLOSED]), Meaning::Unknown);
     }
 }

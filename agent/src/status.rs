@@ -6,14 +6,14 @@ use crate::console::{self, print};
 use crate::deadline::Deadline;
 use crate::enroll::{bind, root};
 use crate::error::{Error, Result};
-use crate::fence::{self, Meaning};
+use crate::fence;
 use crate::luks::{Header, Token};
 use crate::net::{Client, Error as NetError, tls};
 use crate::timing::Timeline;
 use crate::tpm::{Location, Tpm};
-use crate::{firmware, logs, userspace_log};
+use crate::{firmware, logs};
 use halfkey_protocol::wire::{self, Purpose};
-use halfkey_protocol::{FENCE_PCR, NodeId, VERSIONS, identity};
+use halfkey_protocol::{NodeId, VERSIONS, identity};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -44,10 +44,18 @@ struct TpmStatus {
     ek_fingerprint: Option<String>,
     ek_certificate: Option<bool>,
     fence: String,
-    fence_sha256: Option<String>,
+    /// PCR 15 in the banks whose hash the agent has.
+    fence_pcr: Vec<BankStatus>,
     /// Whether U could be unsealed at all now: only while the fence is open.
     can_unseal: bool,
     evidence_id: Option<u64>,
+}
+
+#[derive(Debug, Default, miniserde::Serialize)]
+struct BankStatus {
+    bank: String,
+    /// Hex.
+    value: String,
 }
 
 #[derive(Debug, Default, miniserde::Serialize)]
@@ -111,13 +119,7 @@ fn tpm_status(location: &Location, state: Option<&State>) -> Result<TpmStatus> {
     let mut tpm = Tpm::open(location)?;
     let description = tpm.description()?;
     let fence = tpm.fence_state()?;
-    let value = fence.sha256();
-    let later = userspace_log::sha256_digests(&logs::userspace(), FENCE_PCR);
-    let meaning = match value {
-        Some(value) => fence::meaning(&value, state, &later),
-        None if fence.is_open() => Meaning::Open,
-        None => Meaning::Unknown,
-    };
+    let meaning = fence::meaning(&fence, state, &logs::userspace());
     // A TPM whose EK can't be had still has a fence worth showing.
     let ek = tpm.endorsement_key().ok();
     Ok(TpmStatus {
@@ -129,7 +131,13 @@ fn tpm_status(location: &Location, state: Option<&State>) -> Result<TpmStatus> {
         ek_fingerprint: ek.as_ref().map(|ek| identity::fingerprint(&ek.object.public)),
         ek_certificate: ek.as_ref().map(|ek| ek.certificate.is_some()),
         fence: meaning.as_str().into(),
-        fence_sha256: value.map(|value| value.iter().map(|byte| format!("{byte:02x}")).collect()),
+        fence_pcr: fence
+            .known()
+            .map(|(bank, value)| BankStatus {
+                bank: bank.name().into(),
+                value: value.iter().map(|byte| format!("{byte:02x}")).collect(),
+            })
+            .collect(),
         can_unseal: fence.is_open(),
         evidence_id: state.and_then(|state| state.evidence_id),
     })
@@ -244,7 +252,9 @@ impl Status {
                 _ => "fence extended: by something that the agent does not know",
             };
             line("fence", fence);
-            line("PCR 15 sha256", tpm.fence_sha256.as_deref().unwrap_or("no such bank"));
+            for bank in &tpm.fence_pcr {
+                line(&format!("PCR 15 {}", bank.bank), &bank.value);
+            }
         }
         if let Some(error) = &self.tpm_error {
             line("tpm", error);

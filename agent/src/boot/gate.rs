@@ -122,8 +122,8 @@ fn mask_gpt_auto(run: &Path) -> std::io::Result<()> {
 /// The one value that proves that r was never extended: the agent failed after it had written
 /// its state. Anything else, and a TPM that does not answer, counts as opened.
 fn is_closed(location: &Location, state: &State) -> bool {
-    let value = Tpm::open(location).ok().and_then(|mut tpm| tpm.fence_state().ok()?.sha256());
-    value.is_some_and(|value| fence::meaning(&value, Some(state), &[]) == Meaning::Closed)
+    let found = Tpm::open(location).ok().and_then(|mut tpm| tpm.fence_state().ok());
+    found.is_some_and(|found| fence::meaning(&found, Some(state), &[]) == Meaning::Closed)
 }
 
 fn refuse(location: &Location, settings: &Settings, why: Error) -> Error {

@@ -20,8 +20,8 @@ pub struct State {
     pub node: String,
     /// Number of the evidence at the verifier.
     pub evidence_id: Option<u64>,
-    /// PCR 15 of the SHA-256 bank after the opening.
-    pub fence: Bytes,
+    /// PCR 15 after the opening, in each bank whose hash the agent has, whether it is active or not.
+    pub fence: Vec<BankValue>,
     /// Which server released.
     pub server: String,
     /// Written before the fence says that volumes are opened, cleared when that has ended, well or not. Found
@@ -29,6 +29,15 @@ pub struct State {
     pub opening: bool,
     /// The volumes that were tested: which of them are open, says their mapping.
     pub volumes: Vec<Opened>,
+}
+
+/// The value of a PCR in one bank.
+#[derive(Clone, Debug, PartialEq, miniserde::Serialize, miniserde::Deserialize)]
+pub struct BankValue {
+    /// `sha256`, `sha384`
+    pub bank: String,
+    /// The value.
+    pub value: Bytes,
 }
 
 /// A volume whose key was tested.
@@ -149,7 +158,7 @@ pub(crate) mod tests {
             version: 1,
             node: "80808080-8080-8080-8080-808080808080".into(),
             evidence_id: Some(7),
-            fence: vec![1; 32].into(),
+            fence: crate::fence::opened_with(b"r of this boot"),
             server: "https://10.0.2.2:8443".into(),
             opening: false,
             volumes: vec![Opened {

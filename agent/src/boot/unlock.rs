@@ -20,7 +20,7 @@ use crate::tpm::{self, Location, Object, SealedBlob, Tpm, UnsealSession};
 use crate::{console, fence, notify};
 use halfkey_protocol::kdf::Hash;
 use halfkey_protocol::wire::{Outcome, Purpose};
-use halfkey_protocol::{Half, Key, Role, label, policy};
+use halfkey_protocol::{Half, Key, Role, label};
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 use zeroize::Zeroizing;
@@ -516,8 +516,6 @@ impl Unlock {
     }
 
     fn state(&self, release: &Release, token: &Token, targets: &[Target]) -> State {
-        let r_sha256: [u8; 32] =
-            Hash::Sha256.digest(&[&*release.r]).try_into().expect("SHA-256 has 32 bytes");
         let opened = |target: &Target| Opened {
             device: target.volume.path.display().to_string(),
             uuid: target.copy.uuid.clone(),
@@ -530,7 +528,7 @@ impl Unlock {
             version: 1,
             node: token.node.to_string(),
             evidence_id: release.attested.verdict.evidence_id,
-            fence: policy::fence_sha256(&r_sha256).into(),
+            fence: fence::opened_with(&*release.r),
             server: release.won.client.server().to_string(),
             // A crash in the middle of the opening must not look as if nothing had been opened.
             opening: true,

@@ -8,8 +8,8 @@ use crate::deadline::Deadline;
 use crate::error::{Error, Result};
 use crate::fence::{self, Ensured, Meaning};
 use crate::tpm::{Location, Tpm};
-use crate::{console, logs, userspace_log};
-use halfkey_protocol::{FENCE_PCR, label};
+use crate::{console, logs};
+use halfkey_protocol::label;
 use nix::fcntl::{Flock, FlockArg};
 use std::fs::{DirBuilder, File};
 use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
@@ -55,7 +55,7 @@ fn first(meaning: Meaning, record: Record) -> First {
         // After the last two everything was closed: whatever is open now, a passphrase opened.
         (Meaning::Closed | Meaning::Shell | Meaning::Passphrase, _) => First::Nothing,
         (Meaning::Opened | Meaning::Rogue, _) => First::TearDown,
-        // Others extend PCR 15 as well, on machines that are not enrolled too. And a TPM without the SHA-256 bank says
+        // Others extend PCR 15 as well, on machines that are not enrolled too. And a TPM with neither bank says
         // nothing but this: there, what a prompt has opened since must stay open at the next one.
         (Meaning::Unknown, Record::MayBeOpen) => First::TearDown,
         (Meaning::Unknown, Record::Missing | Record::AllClosed) => First::Nothing,
@@ -136,11 +136,10 @@ fn close(location: &Location, settings: &Settings, event: &[u8]) -> Result<Optio
         return Ok(None);
     }
     let mut tpm = Tpm::open(location)?;
-    let later = userspace_log::sha256_digests(&logs::userspace(), FENCE_PCR);
-    let meaning = match (tpm.fence_state()?.sha256(), &state) {
-        (Some(value), Ok(state)) => fence::meaning(&value, state.as_ref(), &later),
-        // No such bank, or a state that can't be read: what PCR 15 means is not known.
-        (None, _) | (_, Err(_)) => Meaning::Unknown,
+    let meaning = match &state {
+        Ok(state) => fence::meaning(&tpm.fence_state()?, state.as_ref(), &logs::userspace()),
+        // A state that can't be read: what PCR 15 means is not known.
+        Err(_) => Meaning::Unknown,
     };
     if first(meaning, Record::of(&state)) != First::TearDown {
         return Ok(None);

@@ -39,10 +39,9 @@ impl FenceState {
         self.values.iter().all(|(_, value)| value.iter().any(|byte| *byte != 0))
     }
 
-    /// The value of the SHA-256 bank, if that is active.
-    pub fn sha256(&self) -> Option<[u8; 32]> {
-        let (_, value) = self.values.iter().find(|(bank, _)| *bank == Hash::Sha256.alg())?;
-        value.as_slice().try_into().ok()
+    /// Of the banks whose hash the agent has.
+    pub fn known(&self) -> impl Iterator<Item = (Hash, &[u8])> {
+        self.values.iter().filter_map(|(alg, value)| Some((Hash::from_alg(*alg)?, value.as_slice())))
     }
 }
 
@@ -195,6 +194,6 @@ mod tests {
     fn single_banks_neither_open_nor_close_the_fence() {
         let half = FenceState { values: vec![(4, vec![0; 20]), (11, vec![1; 32])] };
         assert!(!half.is_open() && !half.is_closed());
-        assert_eq!(half.sha256(), Some([1; 32]));
+        assert_eq!(half.known().collect::<Vec<_>>(), [(Hash::Sha256, &[1; 32][..])]);
     }
 }
