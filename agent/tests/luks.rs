@@ -48,6 +48,8 @@ fn the_copy_opens_with_the_right_key_only() {
 fn the_copy_is_what_was_checked_whatever_becomes_of_the_device() {
     let volume = Volume::new();
     let copy = copy(&volume, 0).unwrap();
+    let writable = File::options().write(true).open(copy.path()).unwrap();
+    assert!(writable.write_all_at(b"x", 0).is_err() && writable.set_len(0).is_err());
     // A header with another key takes the place of the checked one.
     let other = Volume::with(&["--uuid", &header(&volume).uuid], b"attacker");
     std::fs::copy(other.path(), volume.path()).unwrap();
@@ -64,6 +66,32 @@ fn the_second_copy_serves_when_the_first_is_damaged() {
     assert!(opens(&volume, 0, PASSPHRASE));
     volume.damage(0x4000 + 5000);
     assert!(Header::read(&File::open(volume.path()).unwrap()).is_err());
+}
+
+#[test]
+fn the_newer_of_two_copies_counts() {
+    let volume = Volume::new();
+    let mut old = vec![0; 0x4000];
+    let file = File::options().read(true).write(true).open(volume.path()).unwrap();
+    file.read_exact_at(&mut old, 0).unwrap();
+    volume.cryptsetup(&["config", "--label", "newer"], b"").unwrap();
+    assert_eq!(header(&volume).label(), "newer");
+    // A power cut between the two writes.
+    file.write_all_at(&old, 0).unwrap();
+    assert_eq!(header(&volume).label(), "newer");
+}
+
+#[test]
+fn a_copy_stands_where_it_says() {
+    let volume = Volume::new();
+    let mut area = vec![0; 0x4000];
+    File::open(volume.path()).unwrap().read_exact_at(&mut area, 0).unwrap();
+    assert!(Header::parse(&area, 0).is_ok());
+    // A header of another place, with the right checksum.
+    area[256..264].copy_from_slice(&0x4000u64.to_be_bytes());
+    volume::mend(&mut area);
+    let error = Header::parse(&area, 0).err().unwrap();
+    assert!(error.message.contains("stands elsewhere"), "{error}");
 }
 
 #[test]
@@ -145,6 +173,31 @@ fn headers_outside_the_allow_list_are_refused() {
         ("keyslots_size", |j| j["config"]["keyslots_size"] = json!("17179869184")),
         ("opal", |j| j["opal"] = json!({})),
         ("salt", |j| j["keyslots"]["0"]["kdf"]["salt"] = json!("\",\"x\":\"")),
+        // What is not understood is not opened.
+        ("config: expected only", |j| j["config"]["x"] = json!(1)),
+        ("config.requirements: expected only", |j| j["config"]["requirements"] = json!({"optional": []})),
+        ("segments.0: expected only", |j| j["segments"]["0"]["x"] = json!(1)),
+        ("keyslots.0: expected only", |j| j["keyslots"]["0"]["x"] = json!(1)),
+        ("keyslots.0.af: expected only", |j| j["keyslots"]["0"]["af"]["x"] = json!(1)),
+        ("keyslots.0.area: expected only", |j| j["keyslots"]["0"]["area"]["x"] = json!(1)),
+        ("keyslots.0.kdf: expected only", |j| j["keyslots"]["0"]["kdf"]["x"] = json!(1)),
+        ("digests.0: expected only", |j| j["digests"]["0"]["x"] = json!(1)),
+        ("af.type", |j| j["keyslots"]["0"]["af"]["type"] = json!("luks2")),
+        ("af.hash", |j| j["keyslots"]["0"]["af"]["hash"] = json!("sha1")),
+        ("area.type", |j| j["keyslots"]["0"]["area"]["type"] = json!("none")),
+        ("area.key_size", |j| j["keyslots"]["0"]["area"]["key_size"] = json!(1)),
+        ("kdf.hash", |j| j["keyslots"]["0"]["kdf"]["hash"] = json!("sha1")),
+        ("kdf.iterations", |j| j["keyslots"]["0"]["kdf"]["iterations"] = json!(999)),
+        ("digests.0.type", |j| j["digests"]["0"]["type"] = json!("argon2id")),
+        ("digests.0.hash", |j| j["digests"]["0"]["hash"] = json!("sha1")),
+        ("digests.0.iterations", |j| j["digests"]["0"]["iterations"] = json!(10_000_001)),
+        ("digests.0.salt", |j| j["digests"]["0"]["salt"] = json!("\",\"x\":\"")),
+        ("digests.0.digest", |j| j["digests"]["0"]["digest"] = json!("\",\"x\":\"")),
+        // Of an area of 16 MiB from 32 KiB.
+        ("area: expected it between", |j| j["keyslots"]["0"]["area"]["offset"] = json!("33280")),
+        ("area: expected it between", |j| j["keyslots"]["0"]["area"]["offset"] = json!("28672")),
+        ("area: expected it between", |j| j["keyslots"]["0"]["area"]["offset"] = json!("16769024")),
+        ("area: expected it between", |j| j["keyslots"]["0"]["area"]["size"] = json!("1052672")),
     ];
     let volume = Volume::new();
     for (what, change) in changes {
@@ -154,6 +207,10 @@ fn headers_outside_the_allow_list_are_refused() {
             header(&crafted).check(0, crafted.size()).err().unwrap_or_else(|| panic!("{what} passed"));
         assert!(error.message.contains("allow-list") && error.message.contains(what), "{what}: {error}");
     }
+    let beyond = volume.clone_file();
+    beyond.rewrite(&|j| j["keyslots"]["32"] = j["keyslots"]["0"].clone());
+    let error = header(&beyond).check(32, beyond.size()).err().unwrap();
+    assert!(error.message.contains("expected a number below 32"), "{error}");
     let same = volume.clone_file();
     same.rewrite(&|_| ());
     assert!(opens(&same, 0, PASSPHRASE));
@@ -320,6 +377,13 @@ fn what_unlock_would_refuse_or_has_no_room_is_said_before_anything_is_written() 
                 j["keyslots"][slot.to_string()] = j["keyslots"]["0"].clone();
             }
         }),
+        // The last one is named by a token whose keyslot is still to come.
+        ("keyslots are taken", |j| {
+            for slot in 1..31 {
+                j["keyslots"][slot.to_string()] = j["keyslots"]["0"].clone();
+            }
+            j["tokens"]["0"] = json!({"type": "x", "keyslots": ["31"]});
+        }),
         ("tokens are taken", |j| {
             for number in 0..32 {
                 j["tokens"][number.to_string()] = json!({"type": "x", "keyslots": []});
@@ -333,6 +397,9 @@ fn what_unlock_would_refuse_or_has_no_room_is_said_before_anything_is_written() 
     for (what, change) in changes {
         let crafted = volume.clone_file();
         crafted.rewrite(change);
+        // Also where an interrupted run has left room.
+        let refused = header(&crafted).check_volume(crafted.size()).is_err();
+        assert_eq!(refused, ["hash", "iterations", "key_size"].contains(what), "{what}");
         let before = std::fs::read(crafted.path()).unwrap();
         let error = bind::check_device(crafted.path(), 1000).err().unwrap_or_else(|| panic!("{what} passed"));
         assert!(error.message.contains(what) && error.hint.is_some(), "{what}: {error}");

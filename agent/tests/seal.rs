@@ -138,6 +138,16 @@ fn each_sealed_field_that_is_changed_breaks_the_seal() {
     let area = volume.clone_file();
     area.damage(290_816 + 100_000);
     assert!(!holds(&area).unwrap(), "content of the area");
+    // The same content, in another place: that of keyslot 0.
+    let moved = volume.clone_file();
+    let file = File::options().read(true).write(true).open(moved.path()).unwrap();
+    let mut content = vec![0; 258_048];
+    file.read_exact_at(&mut content, 290_816).unwrap();
+    file.write_all_at(&content, 32_768).unwrap();
+    moved.rewrite(&|j| {
+        j["keyslots"]["1"]["area"]["offset"] = j["keyslots"]["0"]["area"]["offset"].clone();
+    });
+    assert!(!holds(&moved).unwrap(), "place of the area");
     let renamed = volume.clone_file();
     renamed.cryptsetup(&["luksUUID", "--batch-mode", "--uuid", OTHER_UUID], b"").unwrap();
     assert!(!holds(&renamed).unwrap(), "UUID");
@@ -261,6 +271,15 @@ fn the_volumes_of_an_enrollment_vouch_for_each_other() {
     refused(&found(&swapped), "not those that were sealed");
     let roles = craft(1, &|j| j["tokens"]["0"]["role"] = json!("root"));
     refused(&found(&roles), "not those that were sealed");
+
+    // A copy of one beside it, and lists that do not fit.
+    let copies = [volumes[0].clone_file(), volumes[0].clone_file(), volumes[1].clone_file()];
+    refused(&found(&copies), "have the same LUKS UUID");
+    let second = header(volumes[1].path()).uuid;
+    let alone = craft(1, &|j| j["tokens"]["0"]["volumes"] = json!([second]));
+    refused(&found(&alone), "names other volumes");
+    let foreign = craft(0, &|j| j["tokens"]["0"]["volumes"] = json!([OTHER_UUID]));
+    refused(&found(&foreign[..1]), "names other volumes");
 
     // The other's token is gone: as a volume without one, or as one of another enrollment.
     let uuid = header(volumes[1].path()).uuid;
