@@ -7,11 +7,11 @@ use common::pki::Pki;
 use common::server::{Answer, Request, Server, json, problem};
 use common::{Desk, golden};
 use halfkey::key::TenantKey;
-use halfkey_protocol::Bytes;
 use halfkey_protocol::document::{Deployment, Kind, Place, Scope, next};
 use halfkey_protocol::wire::operator::*;
 use halfkey_protocol::wire::policies::*;
 use halfkey_protocol::wire::{Document, SignedDocument};
+use halfkey_protocol::{Bytes, NodeId};
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex};
 
@@ -446,6 +446,58 @@ fn what_others_hand_in_first_is_followed_and_the_document_signed_again() {
     let ran = setup.desk.run(&apply);
     assert!(ran.code == 6 && ran.stderr.contains("not one sequence"), "{ran:?}");
     assert_eq!(setup.versions()[19..], [19]);
+}
+
+/// By its number: it may be older than what this desk looks at.
+#[test]
+fn whose_enrollment_was_proved_is_followed_back() {
+    const ID: &str = "0693542a-1082-8a03-94a9-3b7dd6971fe8";
+    let id = NodeId::parse(ID).unwrap();
+    let setup = Setup::new();
+    let file = setup.file(POLICY);
+    let apply = ["policy", "apply", &file, "--group", "web", "--yes"];
+    let enrolled = |key: &TenantKey| {
+        key.sign(&next(Kind::Enrollment, &Scope::Enrollment(id), HERE, &Place::default(), 1, "{}".into()))
+    };
+    let enrollment = enrolled(&TenantKey::generate().unwrap());
+    setup.rewrite(std::slice::from_ref(&enrollment));
+    setup.desk.ok(&apply);
+    // It signed for the node as well.
+    let path = setup.desk.home().join("documents.json");
+    let json = std::fs::read_to_string(&path).unwrap();
+    let own = format!("\"held\": {{\"node:{ID}\": {{\"version\": 1, \"sha256\": \"{}\"}},", "a".repeat(64));
+    std::fs::write(&path, json.replacen("\"held\": {", &own, 1)).unwrap();
+    let signed = setup.held.lock().unwrap().sequence[1].clone();
+    let proof = |of: u64| {
+        let proof = next(Kind::Proof, &Scope::Proof(id), HERE, &place(&signed), 1, of.to_string());
+        SignedDocument { document: serde_json::to_vec(&proof).unwrap().into(), signatures: vec![] }
+    };
+    let shows = |first: Option<SignedDocument>, of: u64| {
+        let mut held = setup.held.lock().unwrap();
+        held.others.clear();
+        held.sequence = vec![enrollment.clone(), signed.clone(), proof(of)];
+        if let Some(first) = first {
+            let documents = vec![first, signed.clone(), proof(of)];
+            let part = serde_json::to_value(SequencePart { documents }).unwrap();
+            held.others.insert("sequence?after=0".to_owned(), part);
+        }
+    };
+    for (first, of, what) in [
+        (Some(enrolled(&setup.key())), 1, "number 2 is not after the document 1"),
+        (Some(enrolled(&TenantKey::generate().unwrap())), 1, "number 2 is not after the document 1"),
+        (Some(signed.clone()), 1, "expected document 1, found 2"),
+        (None, 2, "document 2 is proved, and is no enrollment"),
+    ] {
+        shows(first, of);
+        let ran = setup.desk.run(&apply);
+        assert!(ran.code == 6 && ran.stderr.contains(what), "{what}: {ran:?}");
+        assert_eq!(setup.versions(), [2], "nothing was signed");
+    }
+    shows(None, 1);
+    let note = format!("what was signed here for it alone counts no more (node:{ID})");
+    assert!(setup.desk.ok(&apply).stderr.contains(&note));
+    assert!(!setup.desk.ok(&apply).stderr.contains(&note), "once");
+    assert_eq!(setup.versions(), [2, 4, 5]);
 }
 
 #[test]
