@@ -5,7 +5,7 @@ use crate::ask::confirm;
 use crate::bundle::Bundle;
 use crate::client::Client;
 use crate::error::{Error, Exit, Result};
-use crate::follow::{From, Tenancies, walk};
+use crate::follow::{self, Tenancies, walk};
 use crate::home::Home;
 use crate::key::TenantKey;
 use crate::policy::ledger::Ledger;
@@ -16,18 +16,6 @@ use halfkey_protocol::Reason;
 use halfkey_protocol::document::{Deployment, Kind, Opened, Place, Scope, next};
 use halfkey_protocol::wire::operator::ServerInfo;
 use halfkey_protocol::wire::{Document, SignedDocument};
-
-/// The deployment of the bundle's server, pinned at the first use.
-///
-/// # Errors
-/// When the pin can't be read or written; as every request at the first use.
-pub fn deployment(home: &Home, bundle: &Bundle, client: &Client) -> Result<Deployment> {
-    match home.deployment(&bundle.ca_fingerprint()?)? {
-        Some(pinned) => Deployment::parse(&pinned)
-            .ok_or_else(|| Error::failed("deployments.json is damaged: expected UUIDs of deployments")),
-        None => pinned(home, bundle, &client.info()?),
-    }
-}
 
 /// Compares what a server says of itself with the pin, and pins it at the first use.
 ///
@@ -77,7 +65,7 @@ impl<'a> Line<'a> {
         let head = match ledger.not_before(&found)? {
             None => found,
             Some((number, sha256)) => {
-                let known = From::Known(number, &sha256);
+                let known = follow::From::Known(number, &sha256);
                 let mut tenancies = Tenancies::default();
                 let note = |opened: &Opened| tenancies.note(opened);
                 let head = walk(client, ledger.deployment(), known, &found, note)?;
@@ -158,8 +146,8 @@ impl<'a> Line<'a> {
         }
         let hash = hex(&self.head.sha256);
         let known = match self.head.number {
-            0 => From::First,
-            number => From::Known(number, &hash),
+            0 => follow::From::First,
+            number => follow::From::Known(number, &hash),
         };
         let (mut others, mut tenancies) = (Vec::new(), Tenancies::default());
         let head = walk(self.client, ledger.deployment(), known, &found, |opened| {
@@ -191,6 +179,12 @@ impl<'a> Line<'a> {
     }
 }
 
+impl<'a> From<Line<'a>> for Ledger<'a> {
+    fn from(line: Line<'a>) -> Self {
+        line.ledger
+    }
+}
+
 /// `halfkey accept-rollback`: this desk goes by what the server has, and forgets what is missing there.
 ///
 /// # Errors
@@ -209,7 +203,7 @@ pub fn accept_rollback(app: &App, yes: bool) -> Result<()> {
         Err(error) => return Err(error),
     }
     let (mut hashes, mut tenancies) = (Vec::new(), Tenancies::default());
-    let head = walk(&client, ledger.deployment(), From::First, &found, |opened| {
+    let head = walk(&client, ledger.deployment(), follow::From::First, &found, |opened| {
         hashes.push(hex(&opened.place.sha256));
         tenancies.note(opened);
     })?;
@@ -221,7 +215,7 @@ pub fn accept_rollback(app: &App, yes: bool) -> Result<()> {
         confirm(&format!("Go on after document {} and forget what is missing?", head.number))?;
     }
     ledger.accept(&head, &missing)?;
-    tenancies.remember(app, &client, &ledger, From::First)?;
+    tenancies.remember(app, &client, &ledger, follow::From::First)?;
     app.out.note("accepted; next: apply policies and groups again, enroll again, and look at revocations and operators");
     Ok(())
 }

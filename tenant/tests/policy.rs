@@ -501,7 +501,14 @@ fn a_tenant_whose_node_comes_back_begins_anew() {
     let (first, id) = (&setup.desk, setup.id.as_str());
     let boot = Boot::new("6.1", CMDLINE);
     assert_eq!(setup.boot(&boot), "pending no_policy");
-    first.ok(&["approve", "web1", "--kernel-measures-initrd", "--yes"]);
+    // Another desk with the same key; each has signed for the node.
+    let beside = Desk::logged_in(&setup.verifier.file("operator-alice.bundle"));
+    std::fs::copy(first.home().join("tenant.key"), beside.home().join("tenant.key")).unwrap();
+    beside.ok(&["approve", "web1", "--kernel-measures-initrd", "--yes"]);
+    assert_eq!(setup.boot(&boot), "released");
+    let file = setup.path("own.toml");
+    first.ok(&["policy", "learn", "web1", "--kernel-measures-initrd", "-o", &file]);
+    first.ok(&["policy", "apply", &file, "--node", "web1", "--yes"]);
     first.ok(&["group", "set", "web1", "--group", "web"]);
     assert_eq!(setup.boot(&boot), "released");
 
@@ -524,8 +531,10 @@ fn a_tenant_whose_node_comes_back_begins_anew() {
         ran.stderr.contains("another tenant key than this desk's") && ran.stderr.contains(&lost),
         "{ran:?}"
     );
-    let ran = first.run(&["policy", "withdraw", "web1", "--yes"]);
-    assert!(ran.code == 1 && ran.stderr.contains("has no policy that could be withdrawn"), "{ran:?}");
+    for desk in [first, &beside] {
+        let ran = desk.run(&["policy", "withdraw", "web1", "--yes"]);
+        assert!(ran.code == 1 && ran.stderr.contains("has no policy that could be withdrawn"), "{ran:?}");
+    }
     assert_eq!(setup.boot(&boot), "pending no_policy");
     let ran = first.ok(&["approve", "web1", "--kernel-measures-initrd", "--yes"]);
     assert!(ran.stderr.contains("has no policy yet"), "{ran:?}");

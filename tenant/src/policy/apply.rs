@@ -12,7 +12,7 @@ use crate::policy::ledger::Ledger;
 use crate::policy::node::Governed;
 use crate::policy::scope;
 use crate::policy::trial::{self, Trial, Tried};
-use crate::sequence::{self, Line};
+use crate::sequence::Line;
 use crate::{resolve, show, time};
 use halfkey_evidence::policy::{self, Change, Policy};
 use halfkey_protocol::document::Kind;
@@ -41,13 +41,12 @@ impl<'a> Desk<'a> {
         Ok(Self { app, client, key, bundle })
     }
 
-    /// What was signed here before for the deployment that the verifier is.
+    /// What was signed here before for the deployment that the verifier is, as far as it counts by now.
     ///
     /// # Errors
-    /// As [`sequence::deployment`].
+    /// As [`Line::fetch`].
     pub fn ledger(&self) -> Result<Ledger<'_>> {
-        let deployment = sequence::deployment(&self.app.home, &self.bundle, &self.client)?;
-        Ok(Ledger::new(&self.app.home, deployment))
+        Ok(self.line()?.into())
     }
 
     /// Where the next document has its place.
