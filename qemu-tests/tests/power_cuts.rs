@@ -17,7 +17,7 @@ const VOLUMES: &[&str] = &["root", "data"];
 const CRYPTSETUP: &str = "/usr/sbin/cryptsetup";
 
 /// Stands before cryptsetup in the machine's mount namespace. Counts what writes, and at one step ends the agent, as a power cut
-/// would, or fails.
+/// would, or fails, or lets something else happen.
 const WRAPPER: &str = r#"#!/bin/sh
 cd FOLDER
 case "$1" in
@@ -37,6 +37,7 @@ fi
 ./cryptsetup.real "$@"
 code=$?
 [ "$cut" = "$step after" ] && kill -9 $PPID
+[ "$cut" = "$step then" ] && sh ./then >then.log 2>&1
 exit $code
 "#;
 
@@ -217,6 +218,45 @@ fn the_same_run_again_in_the_same_boot_takes_up_what_was_left() {
     assert_eq!(machine.enroll(""), End::Done);
     machine.is_clean();
     succeeded(&machine.boot());
+}
+
+#[test]
+fn a_proof_that_is_refused_is_made_by_the_next_run() {
+    let machine = Machine::new();
+    machine.node.tenant_enroll(&machine.id).unwrap();
+    let (folder, desk) = (&machine.node.folder, Paths::find().unwrap().tenant);
+    let revoke =
+        format!("'{}' --home '{}/desk' revoke {} --because x", desk.display(), folder.display(), machine.id);
+    fs::write(folder.join("then"), revoke).unwrap();
+    // Six writes bind both volumes; the proof comes after them.
+    let End::Failed(why) = machine.enroll("6 then") else { panic!("it did not fail") };
+    assert!(why.contains("revoked"), "{why}{}", fs::read_to_string(folder.join("then.log")).unwrap());
+    machine.opens_by_passphrase();
+    machine.node.tenant.run(&["restore", &machine.id, "--because", "x"]).unwrap();
+    // What it had made for this enrollment it still has: the tenant need not come again.
+    assert_eq!(machine.enroll(""), End::Done);
+    machine.is_clean();
+    assert_eq!(machine.node.tenant.node(&machine.id).unwrap().summary.state, NodeState::Enrolled);
+}
+
+#[test]
+fn a_keyslot_that_does_not_open_is_not_sealed() {
+    let machine = Machine::new();
+    machine.node.tenant_enroll(&machine.id).unwrap();
+    let device = machine.node.device("root");
+    let device = device.display();
+    let other = format!(
+        "./cryptsetup.real luksKillSlot --batch-mode --key-file passphrase {device} 1 && echo other | \
+         ./cryptsetup.real luksAddKey --batch-mode --key-file passphrase --key-slot 1 --pbkdf pbkdf2 \
+         --pbkdf-force-iterations 1000 {device} -"
+    );
+    fs::write(machine.node.folder.join("then"), other).unwrap();
+    // Token, then the keyslot: it holds another key than the one that was written.
+    let End::Failed(why) = machine.enroll("2 then") else { panic!("it did not fail") };
+    let log = fs::read_to_string(machine.node.folder.join("then.log")).unwrap();
+    assert!(why.contains("does not open with its key"), "{why}{log}");
+    assert_eq!(machine.enroll(""), End::Done);
+    machine.is_clean();
 }
 
 #[test]
