@@ -9,6 +9,7 @@ use common::{Server, command, get, output, path, post, refused};
 use halfkey_protocol::Reason;
 use halfkey_protocol::wire::operator::{AuditList, Because, NodeList, NodeRecord, NodeState};
 use halfkey_protocol::wire::policies::{NodePolicy, PolicyRecord};
+use halfkey_protocol::wire::{Prove, Proved};
 use rusqlite::Connection;
 use std::path::{Path, PathBuf};
 
@@ -279,6 +280,33 @@ async fn a_kill_while_documents_are_written_locks_nobody_out() {
         let _ = writing.await;
         server.serve();
         node.begin(&server.anybody(), "boot").await.unwrap();
+    }
+}
+
+/// The node asks again until it has the answer: with its proof written or not.
+#[tokio::test]
+async fn a_kill_while_a_proof_is_written_leaves_an_enrollment_that_can_be_proved() {
+    let mut server = Server::start();
+    let node = enrolled(&server).await;
+    node.allow(&server.operator()).await;
+    for round in 0..5 {
+        let (enroll, halves) = node.enrollment(&server.operator(), &format!("round {round}")).await;
+        let _: NodeRecord = post(&server.operator(), &path(node.id, "/enrollment"), &enroll).await.unwrap();
+        let message = Prove {
+            node_id: node.id.to_string(),
+            enrollment_id: halves.enrollment_id.clone(),
+            proof: halves.key.proof().into(),
+        };
+        let anybody = server.anybody();
+        let proving =
+            tokio::spawn(async move { post::<Proved>(&anybody, "/v1/prove", &message).await.is_ok() });
+        let _ = server.anybody().get::<serde_json::Value>("/healthz").await;
+        server.kill();
+        let _ = proving.await;
+        server.serve();
+        assert_eq!(said(&node.boot(&server.anybody()).await), "released");
+        node.prove(&server.anybody(), &halves).await.unwrap();
+        assert_eq!(said(&node.boot(&server.anybody()).await), "released");
     }
 }
 
