@@ -1,12 +1,12 @@
 //! A machine: disk, TPM and firmware variables that survive its boots, and a boot of it.
 
 use crate::error::{Context, Error, Result};
-use crate::image::system::System;
+use crate::image::system::{Entry, System};
 use crate::image::{disk, guest};
 use crate::marker::{self, Marker};
 use crate::qemu::{Accel, Parts, Qemu};
 use crate::rig::Rig;
-use crate::variables::{self, Trust};
+use crate::variables::{self, BootEntry, Trust};
 use crate::wire::Tap;
 use std::fs;
 use std::io::Write;
@@ -56,6 +56,7 @@ impl Machine {
             marker: folder.join("marker.raw"),
             spare: folder.join("spare.raw"),
             visitor: folder.join("visitor.raw"),
+            nvme: false,
             firmware: system.path.firmware(),
             variables: folder.join("variables.fd"),
             tpm: folder.join("tpm"),
@@ -86,6 +87,11 @@ impl Machine {
         &self.parts.visitor
     }
 
+    /// Plugs the fourth disk in as an NVMe disk, or as it was.
+    pub fn plug_as_nvme(&mut self, nvme: bool) {
+        self.parts.nvme = nvme;
+    }
+
     /// Folder of its logs.
     pub fn logs(&self) -> &Path {
         &self.parts.logs
@@ -107,8 +113,16 @@ impl Machine {
         let files = rig.images.files(system)?;
         disk::install(&self.parts.disk, &files)?;
         let first = files.first().context("nothing boots")?;
-        let path = format!("\\{}", first.path.replace('/', "\\"));
-        variables::write(trust, &disk::ESP, &path, &self.parts.variables)
+        let entry = |path: &str, options: &str| BootEntry {
+            path: format!("\\{}", path.replace('/', "\\")),
+            options: options.into(),
+        };
+        let mut entries = vec![entry(&first.path, "")];
+        if let Entry::Fails(options) = &system.entry {
+            let kernel = files.iter().find(|file| file.path.starts_with("linux/vmlinuz"));
+            entries.push(entry(&kernel.context("there is no kernel")?.path, options));
+        }
+        variables::write(trust, &disk::ESP, &entries, &self.parts.variables)
     }
 
     /// Exchanges its TPM for another one, or back: the disk in another machine.

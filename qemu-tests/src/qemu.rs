@@ -13,6 +13,9 @@ use std::time::Duration;
 
 const PROGRAM: &str = "qemu-system-x86_64";
 
+/// How disks are plugged in.
+const VIRTIO: &str = "virtio-blk-pci";
+
 /// A build of OVMF.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Firmware {
@@ -53,8 +56,8 @@ impl Accel {
     fn options(self) -> [&'static str; 4] {
         match self {
             Self::Kvm => ["-accel", "kvm", "-cpu", "host"],
-            // Every memory access would walk one more level of page tables.
-            Self::Tcg => ["-accel", "tcg,thread=multi", "-cpu", "max,la57=off"],
+            // Every memory access would walk one more level of page tables; and cmpxchg16b of QEMU 7.2 panics kernels from 6.12 on.
+            Self::Tcg => ["-accel", "tcg,thread=multi", "-cpu", "max,la57=off,cx16=off"],
         }
     }
 
@@ -124,6 +127,8 @@ pub struct Parts {
     pub spare: PathBuf,
     /// Fourth disk: as the third.
     pub visitor: PathBuf,
+    /// Whether that is an NVMe disk, whose driver is part of newer kernels.
+    pub nvme: bool,
     /// The firmware.
     pub firmware: Firmware,
     /// Its variables.
@@ -168,15 +173,15 @@ impl Qemu {
         command.arg("-drive").arg(drive("if=pflash,unit=0,readonly=on", Path::new(parts.firmware.code())));
         command.arg("-drive").arg(drive("if=pflash,unit=1", &parts.variables));
         let disks = [(&parts.disk, "boot"), (&parts.marker, "marker"), (&parts.spare, "spare")];
-        let plug = |command: &mut Command, path: &Path, serial: &str| {
+        let plug = |command: &mut Command, path: &Path, serial: &str, driver: &str| {
             // The host's page cache outlives QEMU, so nothing is lost that matters here.
             command
                 .arg("-drive")
                 .arg(drive(&format!("if=none,id={serial},cache=unsafe,discard=unmap"), path));
-            command.arg("-device").arg(format!("virtio-blk-pci,drive={serial},serial={serial}"));
+            command.arg("-device").arg(format!("{driver},drive={serial},serial={serial}"));
         };
         for (path, serial) in disks {
-            plug(&mut command, path, serial);
+            plug(&mut command, path, serial, VIRTIO);
         }
         command.arg("-chardev").arg(format!("socket,id=tpm,path={}", tpm_socket.display()));
         command.args(["-tpmdev", "emulator,id=tpm,chardev=tpm", "-device", "tpm-crb,tpmdev=tpm"]);
@@ -184,7 +189,7 @@ impl Qemu {
         let restrict = if network { "user,id=net" } else { "hubport,id=net,hubid=0" };
         command.args(["-netdev", restrict, "-device", "virtio-net-pci,netdev=net,romfile="]);
         command.args(["-device", "virtio-rng-pci"]);
-        plug(&mut command, &parts.visitor, "visitor");
+        plug(&mut command, &parts.visitor, "visitor", if parts.nvme { "nvme" } else { VIRTIO });
         let mut listeners = Vec::new();
         for (option, name) in [("-serial", "console"), ("-serial", "shell"), ("-monitor", "monitor")] {
             listeners.push(sockets.listen(name)?);

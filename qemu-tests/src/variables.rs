@@ -49,11 +49,20 @@ pub enum Trust {
     Microsoft(Vec<[u8; 32]>),
 }
 
-/// Writes the store: whom the firmware trusts, and one boot entry, `path` (with backslashes) on the partition.
+/// A boot entry: a path (with backslashes) on the partition, and the options of what is there.
+#[derive(Clone, Debug)]
+pub struct BootEntry {
+    /// From the top of the partition.
+    pub path: String,
+    /// Empty: none.
+    pub options: String,
+}
+
+/// Writes the store: whom the firmware trusts, and the boot entries, in order.
 ///
 /// # Errors
 /// If the distribution's store is not what this module knows, or a file can't be read or written.
-pub fn write(trust: &Trust, partition: &Partition, path: &str, to: &Path) -> Result<()> {
+pub fn write(trust: &Trust, partition: &Partition, entries: &[BootEntry], to: &Path) -> Result<()> {
     let mut store = Store::read(Path::new(EMPTY))?;
     let secure = |store: &mut Store, variables: [(&str, Vec<u8>); 4]| -> Result<()> {
         for (name, data) in variables {
@@ -77,8 +86,12 @@ pub fn write(trust: &Trust, partition: &Partition, path: &str, to: &Path) -> Res
             secure(&mut store, [("PK", pk), ("KEK", kek), ("db", db), ("dbx", hashes(revoked))])?;
         }
     }
-    store.set("Boot0000", GLOBAL, RUNTIME, &partition.load_option(path))?;
-    store.set("BootOrder", GLOBAL, RUNTIME, &0u16.to_le_bytes())?;
+    let mut order = Vec::new();
+    for (number, entry) in (0u16..).zip(entries) {
+        store.set(&format!("Boot{number:04X}"), GLOBAL, RUNTIME, &partition.load_option(entry))?;
+        order.extend(number.to_le_bytes());
+    }
+    store.set("BootOrder", GLOBAL, RUNTIME, &order)?;
     fs::write(to, store.image).context(format_args!("can't write {}", to.display()))
 }
 
@@ -94,7 +107,7 @@ pub struct Partition {
 
 impl Partition {
     /// EFI_LOAD_OPTION, UEFI 2.10 section 3.1.3.
-    fn load_option(&self, path: &str) -> Vec<u8> {
+    fn load_option(&self, entry: &BootEntry) -> Vec<u8> {
         let mut device = Vec::new();
         // Media device path, hard drive: number, place, GPT, signed by its GUID.
         device.extend([4, 1, 42, 0]);
@@ -103,7 +116,7 @@ impl Partition {
         device.extend(self.size.to_le_bytes());
         device.extend(self.guid);
         device.extend([2, 2]);
-        let name = utf16(path);
+        let name = utf16(&entry.path);
         device.extend([4, 4]);
         device.extend(u16::try_from(4 + name.len()).expect("a path is short").to_le_bytes());
         device.extend(&name);
@@ -113,6 +126,9 @@ impl Partition {
         option.extend(u16::try_from(device.len()).expect("a path is short").to_le_bytes());
         option.extend(utf16("Linux"));
         option.extend(device);
+        if !entry.options.is_empty() {
+            option.extend(utf16(&entry.options));
+        }
         option
     }
 }

@@ -59,6 +59,21 @@ pub fn create(root: &Path, to: &Path) -> Result<()> {
     copy_at(root, &mut disk, ROOT_START)
 }
 
+/// Writes a disk with one partition, which holds the file system `from`. Returns the partition's UUID.
+///
+/// # Errors
+/// If a tool fails or the host's disk is full.
+pub fn single(from: &Path, to: &Path) -> Result<&'static str> {
+    const UUID: &str = "5a1f0e7c-33a4-4e5b-9b6e-0c1d2e3f4a60";
+    let size = fs::metadata(from).context(format_args!("can't read {}", from.display()))?.len();
+    let mut disk = File::create(to).context(format_args!("can't make {}", to.display()))?;
+    disk.set_len(size + 2 * MIB).context(format_args!("can't make {}", to.display()))?;
+    let table = format!("label: gpt\nstart={}, size={}, type=L, uuid={UUID}\n", MIB / 512, size / 512);
+    run_with_input(Command::new("/sbin/sfdisk").arg("--quiet").arg(to), table.as_bytes())?;
+    copy_at(from, &mut disk, MIB)?;
+    Ok(UUID)
+}
+
 /// Makes these the only files on the EFI system partition of a disk that no machine runs from.
 ///
 /// # Errors

@@ -158,18 +158,16 @@ fn populate(paths: &Paths, packages: &Packages, tree: &Path) -> Result<()> {
     Ok(())
 }
 
-/// The least that systemd takes for a root file system: os-release and an init, here a static busybox.
-pub(super) fn plaintext(tree: &Path, says: &str) -> Result<()> {
+/// The least that systemd takes for a root file system: os-release and this init, for a static busybox.
+pub(super) fn plaintext(tree: &Path, init: &str) -> Result<()> {
     super::remove(tree)?;
-    for folder in ["bin", "etc", "sbin", "usr/lib", "proc", "sys", "dev", "run", "tmp"] {
+    for folder in ["bin", "etc", "sbin", "usr/lib", "proc", "sys", "dev", "run", "tmp", "mnt"] {
         fs::create_dir_all(tree.join(folder)).context("can't make a folder")?;
     }
     fs::copy("/bin/busybox", tree.join("bin/busybox")).context("can't copy busybox\nhint: make deps")?;
     symlink("busybox", tree.join("bin/sh")).context("can't link a shell")?;
     let release = "ID=rogue\nNAME=\"Rogue\"\n";
-    let init = format!("#!/bin/sh\necho {says} >/dev/console\nexec /bin/busybox sleep 3600\n");
-    for (path, content) in
-        [("etc/os-release", release), ("usr/lib/os-release", release), ("sbin/init", &init)]
+    for (path, content) in [("etc/os-release", release), ("usr/lib/os-release", release), ("sbin/init", init)]
     {
         fs::write(tree.join(path), content).context("can't write a file")?;
     }

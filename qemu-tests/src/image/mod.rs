@@ -24,12 +24,15 @@ pub mod xts;
 
 use crate::error::{Context, Result};
 use crate::paths::Paths;
-use disk::EspFile;
+use crate::process::run;
+use disk::{Content, EspFile};
 use keys::Keys;
 use packages::{Kernel, Packages};
 use std::fs::{self, File};
+use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::process::Command;
+use std::sync::OnceLock;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::{Duration, SystemTime};
 use system::{Release, System, Workshop};
@@ -40,6 +43,8 @@ pub struct Images {
     packages: Packages,
     /// Of the previous and of the newest kernel.
     initrds: [PathBuf; 2],
+    /// A kernel that measures each initrd, with its initramfs, once somebody asked for it: few scenarios need it.
+    measuring: OnceLock<Result<(Kernel, PathBuf), String>>,
     root: PathBuf,
     /// Of Secure Boot.
     pub keys: Keys,
@@ -55,14 +60,35 @@ impl Images {
         let initrds =
             [initrd::build(paths, &packages.previous, say)?, initrd::build(paths, &packages.newest, say)?];
         let root = guest::build(paths, &packages, guest::PASSPHRASE, say)?;
-        Ok(Self { paths: paths.clone(), packages, initrds, root, keys: Keys::get(paths)? })
+        let (measuring, keys) = (OnceLock::new(), Keys::get(paths)?);
+        Ok(Self { paths: paths.clone(), packages, initrds, measuring, root, keys })
     }
 
     /// A kernel.
-    pub fn kernel(&self, release: Release) -> &Kernel {
+    ///
+    /// # Errors
+    /// If it is not to be had.
+    pub fn kernel(&self, release: Release) -> Result<&Kernel> {
+        self.of(release).map(|(kernel, _)| kernel)
+    }
+
+    /// A kernel with its initramfs.
+    fn of(&self, release: Release) -> Result<(&Kernel, &Path)> {
         match release {
-            Release::Previous => &self.packages.previous,
-            Release::Newest => &self.packages.newest,
+            Release::Previous => Ok((&self.packages.previous, &self.initrds[0])),
+            Release::Newest => Ok((&self.packages.newest, &self.initrds[1])),
+            Release::Measuring => {
+                let made = self.measuring.get_or_init(|| {
+                    let kernel = Kernel::that_measures(&self.paths, &mut |_| ());
+                    let with = |kernel| {
+                        let initrd = initrd::build(&self.paths, &kernel, &mut |_| ())?;
+                        Ok((kernel, initrd))
+                    };
+                    kernel.and_then(with).map_err(|error| error.to_string())
+                });
+                let (kernel, initrd) = made.as_ref().map_err(|error| error.as_str())?;
+                Ok((kernel, initrd))
+            }
         }
     }
 
@@ -71,7 +97,7 @@ impl Images {
     /// # Errors
     /// If objcopy or sbsign fails.
     pub fn uki(&self, system: &System) -> Result<PathBuf> {
-        self.workshop(system).uki(system)
+        self.workshop(system)?.uki(system)
     }
 
     /// What is on the EFI system partition of a system; the first file is what the firmware starts.
@@ -79,16 +105,24 @@ impl Images {
     /// # Errors
     /// If a part can't be built.
     pub fn files(&self, system: &System) -> Result<Vec<EspFile>> {
-        self.workshop(system).files(system)
+        self.workshop(system)?.files(system)
     }
 
-    fn workshop(&self, system: &System) -> Workshop<'_> {
-        let initrd = match system.release {
-            Release::Previous => &self.initrds[0],
-            Release::Newest => &self.initrds[1],
-        };
-        let kernel = self.kernel(system.release);
-        Workshop { paths: &self.paths, packages: &self.packages, keys: &self.keys, kernel, initrd }
+    /// The content of one of these files.
+    ///
+    /// # Errors
+    /// If there is none with this path, or it can't be read.
+    pub fn file(&self, system: &System, path: &str) -> Result<Vec<u8>> {
+        let file = self.files(system)?.into_iter().find(|file| file.path == path);
+        match file.context(format_args!("no file {path}"))?.content {
+            Content::File(from) => fs::read(&from).context(format_args!("can't read {}", from.display())),
+            Content::Text(text) => Ok(text.into_bytes()),
+        }
+    }
+
+    fn workshop(&self, system: &System) -> Result<Workshop<'_>> {
+        let (kernel, initrd) = self.of(system.release)?;
+        Ok(Workshop { paths: &self.paths, packages: &self.packages, keys: &self.keys, kernel, initrd })
     }
 
     /// A LUKS2 volume that looks like the root volume, with another volume key and this passphrase only.
@@ -116,9 +150,32 @@ impl Images {
     /// If it can't be built.
     pub fn plaintext_root(&self, says: &str, to: &Path) -> Result<()> {
         let tree = to.with_extension("tree");
-        guest::plaintext(&tree, says)?;
+        let init = format!("#!/bin/sh\necho {says} >/dev/console\nexec /bin/busybox sleep 3600\n");
+        guest::plaintext(&tree, &init)?;
         luks::ext4(Command::new("/sbin/mkfs.ext4"), Some(&tree), guest::ROOT_FS, 32 << 20, to)?;
         remove(&tree)
+    }
+
+    /// Writes a disk whose one partition the kernel can mount by itself: its init goes on in the initramfs of a system, with the file
+    /// that this has besides as that one's /init. Returns the partition's UUID.
+    ///
+    /// # Errors
+    /// If it can't be built, or there is no such file.
+    pub fn bare_root(&self, system: &System, to: &Path) -> Result<&'static str> {
+        let init = system.extra.first().context("no other /init")?;
+        let (_, initrd) = self.of(system.release)?;
+        let (tree, ext4) = (to.with_extension("tree"), to.with_extension("ext4"));
+        guest::plaintext(&tree, include_str!("../../guest/bare.sh"))?;
+        let pretend = tree.join("pretend");
+        fs::write(&pretend, &init.content).context("can't write a file")?;
+        fs::set_permissions(&pretend, fs::Permissions::from_mode(0o755)).context("can't set a mode")?;
+        let mut unpack = Command::new("zstd");
+        run(unpack.args(["-q", "-d"]).arg(initrd).arg("-o").arg(tree.join("initramfs.cpio")))?;
+        luks::ext4(Command::new("/sbin/mkfs.ext4"), Some(&tree), guest::ROOT_FS, 256 << 20, &ext4)?;
+        remove(&tree)?;
+        let partition = disk::single(&ext4, to)?;
+        remove(&ext4)?;
+        Ok(partition)
     }
 
     /// Writes a fresh disk; nothing boots from it yet.

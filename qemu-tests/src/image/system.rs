@@ -69,6 +69,23 @@ pub enum Release {
     Previous,
     /// The newest.
     Newest,
+    /// One that measures each initrd, wherever it comes from; of another suite, if the host's own has none.
+    Measuring,
+}
+
+/// A boot loader entry of type 1, and who wrote it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Entry {
+    /// The owner.
+    Owners,
+    /// Somebody who took its line `initrd` away: the options begin with `initrd=`, and here, from the top of the partition, is the
+    /// initramfs.
+    Names(String),
+    /// Somebody who did the same without an initramfs.
+    Bare,
+    /// Somebody who names a file that is no kernel, so that the loader gives up; a second entry of the firmware starts the
+    /// kernel with these options.
+    Fails(String),
 }
 
 /// What boots.
@@ -86,13 +103,16 @@ pub struct System {
     pub signer: Option<Signer>,
     /// A command in GRUB's configuration, before the entries.
     pub grub_command: Option<String>,
+    /// What systemd-boot reads.
+    pub entry: Entry,
 }
 
 impl System {
     /// The newest kernel with this command line, as the owner of the machine would boot it.
     pub fn new(path: BootPath, cmdline: String) -> Self {
         let signer = (path == BootPath::SignedUki).then_some(Signer::Owner);
-        Self { path, release: Release::Newest, cmdline, extra: Vec::new(), signer, grub_command: None }
+        let (release, entry) = (Release::Newest, Entry::Owners);
+        Self { path, release, cmdline, extra: Vec::new(), signer, grub_command: None, entry }
     }
 }
 
@@ -105,6 +125,7 @@ pub(super) struct Workshop<'a> {
     pub initrd: &'a Path,
 }
 
+const LOADER_CONF: &str = "loader/loader.conf";
 const SYSTEMD_BOOT: &str = "/usr/lib/systemd/boot/efi/systemd-bootx64.efi";
 
 impl Workshop<'_> {
@@ -133,13 +154,20 @@ impl Workshop<'_> {
                 file(&kernel, &self.kernel.image),
                 file(&initrd, &self.initrd(system)?),
             ],
-            BootPath::Entry => vec![
-                file("EFI/systemd/systemd-bootx64.efi", Path::new(SYSTEMD_BOOT)),
-                text("loader/loader.conf", "timeout 0\n".into()),
-                text("loader/entries/linux.conf", self.entry(system, &kernel, &initrd)),
-                file(&kernel, &self.kernel.image),
-                file(&initrd, &self.initrd(system)?),
-            ],
+            BootPath::Entry => {
+                let mut files = vec![
+                    file("EFI/systemd/systemd-bootx64.efi", Path::new(SYSTEMD_BOOT)),
+                    text(LOADER_CONF, "timeout 0\n".into()),
+                    text("loader/entries/linux.conf", self.entry(system, &kernel, &initrd)),
+                    file(&kernel, &self.kernel.image),
+                ];
+                match &system.entry {
+                    Entry::Owners | Entry::Fails(_) => files.push(file(&initrd, &self.initrd(system)?)),
+                    Entry::Names(path) => files.push(file(path, &self.initrd(system)?)),
+                    Entry::Bare => {}
+                }
+                files
+            }
         })
     }
 
@@ -171,6 +199,17 @@ impl Workshop<'_> {
 
     fn entry(&self, system: &System, kernel: &str, initrd: &str) -> String {
         let (version, options) = (&self.kernel.version, &system.cmdline);
-        format!("title Debian\nversion {version}\nlinux /{kernel}\ninitrd /{initrd}\noptions {options}\n")
+        let rest = match &system.entry {
+            Entry::Owners | Entry::Fails(_) => format!("initrd /{initrd}\noptions {options}"),
+            Entry::Names(path) => format!("options {} {options}", names_initrd(path)),
+            Entry::Bare => format!("options {options}"),
+        };
+        let linux = if matches!(system.entry, Entry::Fails(_)) { LOADER_CONF } else { kernel };
+        format!("title Debian\nversion {version}\nlinux /{linux}\n{rest}\n")
     }
+}
+
+/// What systemd-boot puts before the options for the `initrd` line of an entry, and the kernel's EFI stub looks for.
+pub fn names_initrd(path: &str) -> String {
+    format!("initrd=\\{}", path.replace('/', "\\"))
 }

@@ -76,7 +76,7 @@ pub fn unsigned(world: &mut World) -> Result<()> {
         "clears the firmware's keys, so that Secure Boot is off, and boots an unsigned image",
     );
     let system = System { signer: None, ..estate.system.clone() };
-    let version = &rig.images.kernel(system.release).version;
+    let version = &rig.images.kernel(system.release)?.version;
     denied(rig, estate, &system, &Trust::Nobody, &[&["pcr 7", "SecureBoot"], &["pcr 4", version]])?;
     story.does(Verifier, format!("denies: {}", estate.last_record()?.summary.message));
     story.proves("denied: the variable SecureBoot and the image are named");

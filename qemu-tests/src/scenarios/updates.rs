@@ -32,7 +32,7 @@ fn surprised(world: &mut World) -> Result<Boot> {
     let World { rig, story, estate, .. } = world;
     let estate = estate.as_mut().context("there is an enrolled machine")?;
     let newest = System { release: Release::Newest, ..estate.system.clone() };
-    let version = &rig.images.kernel(Release::Newest).version;
+    let version = &rig.images.kernel(Release::Newest)?.version;
     story.does(Machine, format!("gets a new kernel, {version}; nobody tells the verifier"));
     let mut boot = boot_other(rig, estate, &newest)?;
     boot.expect(Reached::Prompt)?;
@@ -80,7 +80,7 @@ pub fn predicted(world: &mut World) -> Result<()> {
     let uki = rig.images.uki(&newest)?;
     story.does(Operator, format!("runs: halfkey policy predict --uki FILE --add --node {LABEL}"));
     let file = uki.to_string_lossy();
-    let version = &rig.images.kernel(Release::Newest).version;
+    let version = &rig.images.kernel(Release::Newest)?.version;
     let predict = ["policy", "predict", "--uki", &file, "--name", version];
     estate.tenant.run(&[&predict[..], &["--add", "--node", LABEL, "--yes"]].concat())?;
     let fence = unattended(rig, estate, newest)?;
@@ -101,7 +101,7 @@ pub fn rollback(world: &mut World) -> Result<()> {
     let estate = estate.as_mut().context("there is an enrolled machine")?;
     let newest = estate.system.clone();
     let previous = System { release: Release::Previous, ..newest.clone() };
-    let version = &rig.images.kernel(Release::Previous).version;
+    let version = &rig.images.kernel(Release::Previous)?.version;
     story.does(Machine, format!("goes back to {version}, which the policy still allows"));
     unattended(rig, estate, previous.clone())?;
     story.proves("within the policy a rollback boots unattended");
