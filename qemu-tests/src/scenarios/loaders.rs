@@ -1,13 +1,10 @@
-//! 25 to 27: boot paths with a loader: shim and GRUB under Microsoft's keys, systemd-boot with an entry of type 1.
+//! 25 and 26: shim and GRUB under Microsoft's keys; 27: any boot path with a loader.
 
 use super::{World, updates};
-use crate::ensure;
 use crate::error::{Context, Result};
-use crate::estate::{Estate, LABEL};
 use crate::image::system::System;
 use crate::machine::Reached;
-use crate::story::Story;
-use crate::story::Who::{Attacker, Machine, Operator, Verifier};
+use crate::story::Who::{Attacker, Machine, Verifier};
 use halfkey_protocol::Reason;
 
 /// Approved once, then unattended.
@@ -37,32 +34,8 @@ pub fn grub_command(world: &mut World) -> Result<()> {
     Ok(())
 }
 
-/// The kernel of Debian 12 does not measure an initrd that its command line names: no policy can be made of such a boot.
-pub(super) fn is_not_learned(story: &Story, estate: &Estate) -> Result<()> {
-    story.does(Operator, format!("looks at the boot and runs: halfkey approve {LABEL}"));
-    let (code, said) = estate.tenant.try_run(&["approve", LABEL, "--yes"])?;
-    let texts = ["kernel_measures_initrd = true, a uki, or the events of grub", "hint: boot a uki"];
-    let unsaid = texts.iter().find(|text| !said.contains(**text));
-    ensure!(code != 0, "a boot whose initramfs nothing pins was learned:\n{said}");
-    ensure!(unsaid.is_none(), "the refusal does not say {unsaid:?}:\n{said}");
-    story.proves("refused, with the reason and what to do: nothing pins the initramfs on this path");
-    story.does(Operator, "releases this one boot: halfkey approve --once");
-    Ok(())
-}
-
-/// A boot entry can be approved for once; every boot asks again.
-pub fn entry(world: &mut World) -> Result<()> {
-    world.estate()?;
-    let World { story, estate, .. } = world;
-    let estate = estate.as_mut().context("there is an enrolled machine")?;
-    let (code, said) = estate.tenant.try_run(&["policy", "show", &format!("node:{LABEL}")])?;
-    ensure!(code != 0, "the machine has a policy that nobody could have made:\n{said}");
-    story.proves("approved for once it is unlocked; there is no policy, so the next boot waits again");
-    Ok(())
-}
-
 /// The next boot is changed, and denied; the findings name all of this. Returns the verdict's message.
-fn denied(
+pub(super) fn denied(
     world: &mut World,
     does: &str,
     change: impl FnOnce(&mut System),

@@ -14,9 +14,11 @@
 //! | 21 to 24, 28 | [`secure_boot`]: images signed by the owner, by others, by nobody |
 //! | 25 to 27 | [`loaders`]: shim and GRUB, systemd-boot |
 //! | 29 to 31 | [`after_opening`]: a boot that fails after its volumes were opened |
+//! | 32 to 34 | [`entries`]: boot entries that somebody has changed |
 
 mod after_opening;
 mod afterwards;
+mod entries;
 mod exits;
 mod loaders;
 mod rogue;
@@ -88,6 +90,7 @@ impl Group {
             return after_opening::system(rig);
         }
         let release = match self {
+            Self::Entry => Release::Measuring,
             Self::Updates | Self::SecureBoot => Release::Previous,
             _ => Release::Newest,
         };
@@ -284,8 +287,26 @@ pub const ALL: &[Scenario] = &[
     Entry.tells(
         27,
         "entry",
-        "systemd-boot with a type 1 entry: nothing pins its initramfs, so it is not learned",
-        loaders::entry,
+        "systemd-boot with a type 1 entry: learned only on the operator's word, then unattended",
+        loaders::unattended,
+    ),
+    Entry.tells(
+        32,
+        "initrd-option",
+        "initrd= in the options of the entry, and a forged log: denied, the initramfs is named",
+        entries::named,
+    ),
+    Entry.tells(
+        33,
+        "no-initrd",
+        "no initramfs, a root that the kernel mounts, and a forged log: denied",
+        entries::bare,
+    ),
+    Entry.tells(
+        34,
+        "loader-fails",
+        "the loader gives up, the next boot entry starts the kernel: denied",
+        entries::fails,
     ),
     Fence.tells(
         29,

@@ -1,6 +1,6 @@
 //! 1 and 2: from a machine that nobody knows to one that unlocks itself.
 
-use super::{World, loaders};
+use super::{World, entries};
 use crate::ensure;
 use crate::error::{Context, Result};
 use crate::estate::{Estate, LABEL, closed_fence, found};
@@ -79,8 +79,7 @@ pub fn enroll(world: &mut World) -> Result<()> {
     ensure!(pending == Reason::NoPolicy.code(), "the boot is pending because of {pending}");
     story.does(Verifier, "answers `pending`; the machine waits, no prompt yet");
     if system_path == BootPath::Entry {
-        loaders::is_not_learned(story, &estate)?;
-        estate.tenant.run(&["approve", LABEL, "--once", "--yes"])?;
+        entries::learn(story, &estate)?;
     } else {
         story.does(Operator, format!("looks at the boot and runs: halfkey approve {LABEL}"));
         estate.tenant.run(&["approve", LABEL, "--yes"])?;
