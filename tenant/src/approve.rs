@@ -113,6 +113,7 @@ fn allow(
     let attester = Attester::of(id, record, &desk.key)?;
     attester.require_mine()?;
     let boot = attester.boot(&desk.client, pending.evidence_id)?;
+    let line = desk.line()?;
     let governed = Governed::fetch(desk, id)?;
     let (block, change) = match (how, &governed.policy) {
         (How::Learn, Some(_)) => added(desk, id, record, &boot, approval.assured, &governed)?,
@@ -135,7 +136,7 @@ fn allow(
     if !approval.yes {
         confirm(&format!("Sign this as {}, and release the boot?", change.scope))?;
     }
-    let applied = change.hand_in(desk)?;
+    let applied = change.hand_in(desk, line)?;
     desk.app.out.note(&show::policy::applied(&applied));
     let what = if how == How::Learn { "learned the boot of" } else { "replaced the policy of" };
     decide::done(desk.app, &desk.client.node(id)?, what)

@@ -32,6 +32,8 @@ pub fn run(app: &App, args: &EnrollArgs) -> Result<()> {
     let client = app.client(&bundle)?;
     let key = app.home.tenant_key()?;
     let id = resolve::resolve(&client, &args.node)?;
+    // Before the record: what others sign for the node while the question is on the screen is not signed over.
+    let mut line = Line::fetch(app, &bundle, &client)?;
     let record = client.node(id)?;
     let checked = checks::registration(id, &record)?;
     let trusted = checks::trusted_ek(&checked, &record, &args.trust, &app.out)?;
@@ -45,7 +47,6 @@ pub fn run(app: &App, args: &EnrollArgs) -> Result<()> {
     }
     // Before the document leaves: a crash in between must not lose what was promised.
     server.pin(&app.home)?;
-    let mut line = Line::fetch(app, &bundle, &client)?;
     let made = make(&checked, &trusted, &server, &challenge, &label, args.bank)?;
     let after = line.sign(&key, Kind::Enrollment, &Scope::Enrollment(id), &made.document()?, |signed| {
         let body = Enroll { signed: signed.clone(), c_u: made.c_u.clone(), c_v: made.c_v.clone() };

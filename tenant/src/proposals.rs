@@ -83,6 +83,7 @@ fn accept(app: &App, number: u64, yes: bool) -> Result<()> {
         return Err(Error::failed(format!("proposal {number} does not wait: {}", record.state.as_str()))
             .hint("`halfkey proposals` lists those that do"));
     }
+    let line = desk.line()?;
     let Prepared { block, change } = prepare(&desk, &record, id)?;
     app.out.note(&format!(
         "{}\nto be added to {}\n\n{}\n\n{}",
@@ -98,7 +99,7 @@ fn accept(app: &App, number: u64, yes: bool) -> Result<()> {
         )?;
     }
     let before: Vec<u64> = waiting(&desk)?;
-    let applied = change.hand_in(&desk)?;
+    let applied = change.hand_in(&desk, line)?;
     let after = waiting(&desk)?;
     let also: Vec<u64> =
         before.into_iter().filter(|other| *other != number && !after.contains(other)).collect();

@@ -87,6 +87,11 @@ impl<'a> Line<'a> {
         Ok((Ledger::new(home, deployment), Place { number: info.head.number, sha256 }))
     }
 
+    /// What was signed here, as far as it counts at this place.
+    pub const fn ledger(&self) -> &Ledger<'a> {
+        &self.ledger
+    }
+
     /// The envelope of the next document.
     pub fn next(&self, kind: Kind, scope: &Scope, body: String) -> Document {
         next(kind, scope, self.ledger.deployment(), &self.head, time::now(), body)
@@ -103,7 +108,7 @@ impl<'a> Line<'a> {
     }
 
     /// Signs the next document and remembers it when `hand_in` says that the server has it. If others came first, it is signed again
-    /// for the place after theirs, unless one of these is for the same scope: then it was written without knowing of that one.
+    /// for the place after theirs, unless one of these concerns it: then it was written without knowing of that one.
     ///
     /// # Errors
     /// Those of `hand_in`; `Failed` when another document of the scope came first, or others always do; as [`Line::fetch`]; when the
@@ -152,7 +157,7 @@ impl<'a> Line<'a> {
         let (mut others, mut tenancies) = (Vec::new(), Tenancies::default());
         let head = walk(self.client, ledger.deployment(), known, &found, |opened| {
             tenancies.note(opened);
-            if opened.place.number > self.head.number && opened.scope == *scope {
+            if opened.place.number > self.head.number && concerns(&opened.scope, scope) {
                 others.push(opened.place);
             }
         })?;
@@ -176,6 +181,15 @@ impl<'a> Line<'a> {
         }
         self.head = head;
         Ok(())
+    }
+}
+
+/// Whether a document that came first is one that ours had to be written with.
+fn concerns(first: &Scope, ours: &Scope) -> bool {
+    match (first, ours) {
+        // The machine is done with the challenge that ours answers.
+        (Scope::Proof(proved), Scope::Enrollment(node)) => proved == node,
+        _ => first == ours,
     }
 }
 
@@ -214,8 +228,9 @@ pub fn accept_rollback(app: &App, yes: bool) -> Result<()> {
     if !yes {
         confirm(&format!("Go on after document {} and forget what is missing?", head.number))?;
     }
-    ledger.accept(&head, &missing)?;
+    // First: once it is accepted, what leads there is not looked at again.
     tenancies.remember(app, &client, &ledger, follow::From::First)?;
+    ledger.accept(&head, &missing)?;
     app.out.note("accepted; next: apply policies and groups again, enroll again, and look at revocations and operators");
     Ok(())
 }

@@ -545,3 +545,43 @@ fn a_tenant_whose_node_comes_back_begins_anew() {
     let ran = second.ok(&["revoke", "web1", "--because", "sold"]);
     assert!(ran.stderr.contains("another tenant key than this desk's"), "{ran:?}");
 }
+
+/// The question shows what was there when it was asked: what another desk has signed since is not signed over.
+#[test]
+fn what_came_while_the_question_was_open_is_not_signed_over() {
+    let setup = Setup::new();
+    let (desk, id) = (&setup.desk, setup.id.as_str());
+    let other = Desk::logged_in(&setup.verifier.file("operator-alice.bundle"));
+    std::fs::copy(desk.home().join("tenant.key"), other.home().join("tenant.key")).unwrap();
+    let (old, new) = (Boot::new("6.1", CMDLINE), Boot::new("6.2", CMDLINE));
+    assert_eq!(setup.boot(&old), "pending no_policy");
+    desk.ok(&["approve", "web1", "--kernel-measures-initrd", "--yes"]);
+    assert_eq!(setup.boot(&old), "released");
+    assert_eq!(setup.boot(&new), "denied policy_mismatch");
+
+    // The other desk takes 6.1 out.
+    let shown = desk.ok(&["policy", "show", &format!("node:{id}"), "--json"]).stdout;
+    let document: Value = serde_json::from_slice(&json::<PolicyRecord>(&shown).signed.document).unwrap();
+    let digest = halfkey::text::hex(&old.kernel);
+    let text = document["body"].as_str().unwrap().replace(&digest, &"00".repeat(32));
+    let strict = setup.path("strict.toml");
+    let apply = |number: usize| {
+        std::fs::write(&strict, format!("{text}\n# {number}\n")).unwrap();
+        other.ok(&["policy", "apply", &strict, "--node", "web1", "--yes"]);
+    };
+    let own = setup.path("own.toml");
+    std::fs::write(&own, document["body"].as_str().unwrap()).unwrap();
+    let commands: [&[&str]; 3] = [
+        &["approve", "web1", "--learn", "--kernel-measures-initrd"],
+        &["policy", "apply", &own, "--node", "web1"],
+        &["policy", "withdraw", "web1"],
+    ];
+    for (number, command) in commands.into_iter().enumerate() {
+        let ran = desk.answered_after(command, || apply(number));
+        assert!(ran.code == 1 && ran.stderr.contains("came first"), "{command:?}: {ran:?}");
+    }
+    assert_eq!(setup.boot(&old), "denied policy_mismatch");
+    // Asked again, it shows what there is now.
+    let ran = desk.answered_after(&["policy", "withdraw", "web1"], || ());
+    assert_eq!(ran.code, 0, "{ran:?}");
+}

@@ -76,9 +76,9 @@ pub fn run(app: &App, file: &Path, target: &ApplyTarget, yes: bool) -> Result<()
         (.., Some(node)) => Scope::Additions(resolve::resolve(&desk.client, node)?),
         _ => return Err(Error::usage("none of --group, --node and --additions is given")),
     };
+    let line = desk.line()?;
     // A whole document from the operator: the remedy when the server shows an old one, so that is only said.
-    let ledger = desk.ledger()?;
-    let present = match document::current(&desk.client, &scope, &desk.key, &ledger) {
+    let present = match document::current(&desk.client, &scope, &desk.key, line.ledger()) {
         Ok(present) => present,
         Err(error) if error.exit == Exit::Untrusted => {
             app.out.note(&format!("warning: {error}"));
@@ -86,7 +86,6 @@ pub fn run(app: &App, file: &Path, target: &ApplyTarget, yes: bool) -> Result<()
         }
         Err(error) => return Err(error),
     };
-    let mut line = desk.line()?;
     let change = Proposed::new(&desk, scope, present, source.text)?;
     app.out.note(&change.summary());
     let trials = trial::of_scope(&desk, &change.scope, &change.replaced)?;
@@ -94,7 +93,7 @@ pub fn run(app: &App, file: &Path, target: &ApplyTarget, yes: bool) -> Result<()
     if !yes {
         confirm(&format!("Sign this as {}?", change.scope))?;
     }
-    let record = change.hand_in_at(&desk, &mut line)?;
+    let record = change.hand_in(&desk, line)?;
     app.out.value(&record, || show::policy::applied(&record))
 }
 
@@ -170,16 +169,13 @@ impl Proposed {
         }
     }
 
-    /// Signs the next version and hands it in.
+    /// Signs the next version and hands it in. `line` is from before anything was read that the document, or the question that was
+    /// answered, goes by: what somebody else has handed in for the scope since is not signed over.
     ///
     /// # Errors
-    /// As every request; `Untrusted` when the server shows something else than it was given.
-    pub fn hand_in(self, desk: &Desk<'_>) -> Result<PolicyRecord> {
-        let mut line = desk.line()?;
-        self.hand_in_at(desk, &mut line)
-    }
-
-    fn hand_in_at(self, desk: &Desk<'_>, line: &mut Line<'_>) -> Result<PolicyRecord> {
+    /// As every request; `Failed` if there is such a document; `Untrusted` when the server shows something else than it was
+    /// given.
+    pub fn hand_in(self, desk: &Desk<'_>, line: Line<'_>) -> Result<PolicyRecord> {
         sign(desk, line, &self.scope, Some(self.text))
     }
 }
@@ -190,7 +186,7 @@ impl Proposed {
 /// As [`Proposed::hand_in`].
 pub fn sign(
     desk: &Desk<'_>,
-    line: &mut Line<'_>,
+    mut line: Line<'_>,
     scope: &Scope,
     text: Option<String>,
 ) -> Result<PolicyRecord> {

@@ -10,6 +10,7 @@ use crate::policy::machine::{self, Machine, only_way};
 use crate::policy::measure::{self, Base, Expected, Value};
 use crate::policy::node::{Governed, extendable};
 use crate::policy::{package, scope, trial};
+use crate::sequence::Line;
 use crate::text::clean;
 use crate::{proposals, resolve, show};
 use halfkey_evidence::policy::rules::{Allowed, Boot, Digest, Image, Initrd, Role, Sections};
@@ -70,10 +71,13 @@ pub fn run(app: &App, args: &PredictArgs) -> Result<()> {
         None => None,
     };
     let target = match &desk {
-        Some(desk) if args.add => Some(target(desk, args)?),
+        Some(desk) if args.add => {
+            let line = desk.line()?;
+            Some((target(desk, args)?, line))
+        }
         _ => None,
     };
-    let scope_policy = target.as_ref().map(|own| Source::from(own).policy()).transpose()?;
+    let scope_policy = target.as_ref().map(|(own, _)| Source::from(own).policy()).transpose()?;
     let from = scope_policy.as_ref().or(machine.as_ref().and_then(|machine| machine.policy.as_ref()));
 
     let bank = machine.as_ref().map_or(args.bank.hash(), |machine| machine.boot.bank());
@@ -92,13 +96,13 @@ pub fn run(app: &App, args: &PredictArgs) -> Result<()> {
         let assured = args.kernel_measures_initrd;
         boots.push(predict(path, proposal, bank, secure_boot, from, machine.as_ref(), assured)?);
     }
-    let (Some(desk), Some(own)) = (desk, target) else {
+    let (Some(desk), Some((own, line))) = (&desk, target) else {
         let result = Predicted { base, boots, applied: None };
         return app.out.value(&result, || show::predict::all(&result));
     };
     let mut result = Predicted { base, boots, applied: None };
     app.out.note(&show::predict::all(&result));
-    result.applied = add(&desk, own, &result.boots, args.yes)?;
+    result.applied = add(desk, own, line, &result.boots, args.yes)?;
     app.out.value(&result, || match &result.applied {
         Some(record) => show::policy::applied(record),
         None => "nothing to add: the policy allows all of it already".to_owned(),
@@ -244,7 +248,13 @@ fn alone(proposal: &Proposal, kernel_measures_initrd: bool) -> Result<Boot> {
 }
 
 /// Adds what is new to the policy, all in one version.
-fn add(desk: &Desk<'_>, own: Own, boots: &[Prediction], yes: bool) -> Result<Option<PolicyRecord>> {
+fn add(
+    desk: &Desk<'_>,
+    own: Own,
+    line: Line<'_>,
+    boots: &[Prediction],
+    yes: bool,
+) -> Result<Option<PolicyRecord>> {
     if let Some(boot) = boots.iter().find(|boot| !boot.missing.is_empty()) {
         return Err(Error::usage(format!(
             "{} can't be added: missing {}",
@@ -278,5 +288,5 @@ fn add(desk: &Desk<'_>, own: Own, boots: &[Prediction], yes: bool) -> Result<Opt
     if !yes {
         confirm(&format!("Sign this as {}?", change.scope))?;
     }
-    change.hand_in(desk).map(Some)
+    change.hand_in(desk, line).map(Some)
 }

@@ -18,7 +18,8 @@ pub fn run(app: &App, node: &str, additions: bool, yes: bool) -> Result<()> {
     let desk = Desk::open(app)?;
     let id = resolve::resolve(&desk.client, node)?;
     let scope = if additions { Scope::Additions(id) } else { Scope::Node(id) };
-    let present = document::current(&desk.client, &scope, &desk.key, &desk.ledger()?)?;
+    let line = desk.line()?;
+    let present = document::current(&desk.client, &scope, &desk.key, line.ledger())?;
     if present.is_none_or(|own| own.withdrawn) {
         return Err(Error::failed(format!("{scope} has no policy that could be withdrawn"))
             .hint("`halfkey policy list` lists what there is"));
@@ -42,7 +43,7 @@ pub fn run(app: &App, node: &str, additions: bool, yes: bool) -> Result<()> {
     if !yes {
         confirm(&format!("Withdraw {scope}?"))?;
     }
-    let record = apply::sign(&desk, &mut desk.line()?, &scope, None)?;
+    let record = apply::sign(&desk, line, &scope, None)?;
     app.out.value(&record, || show::policy::withdrawn(&scope, record.summary.version))
 }
 

@@ -9,6 +9,7 @@ pub mod server;
 pub mod tpm;
 pub mod verifier;
 
+use std::io::{Read as _, Write as _};
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output, Stdio};
 
@@ -69,6 +70,41 @@ impl Desk {
         let ran = self.run(args);
         assert_eq!(ran.code, 0, "{args:?}: {ran:?}");
         ran
+    }
+
+    /// Runs on a terminal. `meanwhile` happens while its question is on the screen; then it is answered with yes.
+    pub fn answered_after(&self, args: &[&str], meanwhile: impl FnOnce()) -> Ran {
+        let quoted: Vec<_> = args.iter().map(|arg| format!("'{arg}'")).collect();
+        let line = format!("'{}' {}", env!("CARGO_BIN_EXE_halfkey"), quoted.join(" "));
+        let mut terminal = Command::new("script");
+        terminal
+            .env_clear()
+            .env("HALFKEY_HOME", self.home())
+            .env("HOME", "/nonexistent")
+            .env("SHELL", "/bin/sh");
+        terminal.args(["--quiet", "--return", "--command", &line, "/dev/null"]);
+        let mut child = terminal.stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().unwrap();
+        let (mut stdout, mut shown) = (child.stdout.take().unwrap(), Vec::new());
+        let mut byte = [0];
+        while !shown.ends_with(b"[y/N] ") {
+            assert_eq!(
+                stdout.read(&mut byte).unwrap(),
+                1,
+                "no question: {}",
+                String::from_utf8_lossy(&shown)
+            );
+            shown.extend(byte);
+        }
+        meanwhile();
+        child.stdin.as_mut().unwrap().write_all(b"y\n").unwrap();
+        stdout.read_to_end(&mut shown).unwrap();
+        let status = child.wait().unwrap();
+        // A terminal has one stream.
+        Ran {
+            code: status.code().unwrap_or(-1),
+            stdout: String::new(),
+            stderr: String::from_utf8_lossy(&shown).into_owned(),
+        }
     }
 
     /// What an error says, without the parts that differ from run to run.
