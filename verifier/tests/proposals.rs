@@ -3,6 +3,7 @@
 
 mod common;
 
+use aws_lc_rs::signature::Ed25519KeyPair;
 use common::node::{Node, answered, said};
 use common::rig::hex;
 use common::software::{Software, head, trust};
@@ -14,6 +15,7 @@ use halfkey_protocol::wire::{Begun, Finish, Proposal, Propose, Proposed, Verdict
 use halfkey_protocol::{Bytes, Reason, label};
 use halfkey_verifier::client::Client;
 use std::collections::BTreeMap;
+use std::sync::Arc;
 
 fn old() -> Software {
     Software::default()
@@ -490,4 +492,65 @@ async fn what_was_answered_about_policies_and_proposals_is_there_after_a_kill() 
     server.kill();
     server.serve();
     assert_eq!(record(&server.operator(), &proposed).await.state, ProposalState::Booted);
+}
+
+/// Neither by a policy of the node's own, nor by that of a group whose name the new tenant took over; and what the one before
+/// used up is no number of the new one's.
+#[tokio::test]
+async fn trust_by_the_tenant_before_is_none_of_the_new_one() {
+    for in_group in [false, true] {
+        let server = Server::start();
+        let (anybody, operator) = (server.anybody(), server.operator());
+        let mut node = member(&server, "web").await;
+        let scope = if in_group { "group:web".to_owned() } else { format!("node:{}", node.id) };
+        let evil = Software::version("evil");
+        let policy = |until, count| head("web") + &trust(until, count) + &old().boot();
+        node.apply(&operator, &scope, &policy("2999-01-01T00:00:00Z", 5)).await.unwrap();
+        opened(&server, &node, &old()).await;
+        let proposed = node.propose(&anybody, &evil).await;
+        assert_eq!(answered(&proposed), "accepted");
+        let waits = node.propose(&anybody, &evil.with_command_line("init=/bin/sh")).await;
+        assert_eq!(answered(&waits), "waiting proposal_waits");
+        let database = server.database();
+        database.execute("CREATE TABLE kept AS SELECT * FROM proposals", []).unwrap();
+
+        node.tenant = Arc::new(Ed25519KeyPair::generate().unwrap());
+        node.enroll(&anybody, &operator, "second").await;
+        // The policy first: no review in between finds the node without one.
+        node.apply(&operator, &scope, &policy("2000-01-01T00:00:00Z", 1)).await.unwrap();
+        if in_group {
+            node.group(&operator, Some("web")).await.unwrap();
+        }
+        node.reboot_into(&evil);
+        let denied = async |why: &str| {
+            let verdict = node.boot(&anybody).await;
+            assert_eq!(said(&verdict), "denied policy_mismatch", "{why}: {verdict:?}");
+            let policy: NodePolicy = get(&operator, &path(node.id, "/policy")).await.unwrap();
+            assert!(policy.trusted.is_empty(), "{why}");
+        };
+        denied("after the proof").await;
+        for proposed in [&proposed, &waits] {
+            let record = record(&operator, proposed).await;
+            assert_eq!(record.state, ProposalState::Superseded, "{record:?}");
+            assert!(record.message.contains("another tenant"), "{record:?}");
+        }
+        // The row of then, with its tag; the same as if it had been given since.
+        database.execute_batch("DELETE FROM proposals; INSERT INTO proposals SELECT * FROM kept").unwrap();
+        denied("the row as it was").await;
+        let proof = "(SELECT max(number) FROM documents WHERE scope LIKE 'proof:%')";
+        database.execute(&format!("UPDATE proposals SET trusted_since = {proof}"), []).unwrap();
+        denied("the row with another number").await;
+        database.execute_batch("DELETE FROM proposals; INSERT INTO proposals SELECT * FROM kept").unwrap();
+
+        node.apply(&operator, &scope, &policy("2999-01-01T00:00:00Z", 1)).await.unwrap();
+        denied("trust that is given from now on").await;
+        opened(&server, &node, &old()).await;
+        let proposed = node.propose(&anybody, &new()).await;
+        assert_eq!(answered(&proposed), "accepted", "{proposed:?}");
+        let proposed = node.propose(&anybody, &evil).await;
+        assert_eq!(answered(&proposed), "waiting proposal_waits", "{proposed:?}");
+        let message = record(&operator, &proposed).await.message;
+        assert!(message.contains("has accepted 1 of 1"), "{message}");
+        opened(&server, &node, &new()).await;
+    }
 }

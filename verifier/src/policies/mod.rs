@@ -159,7 +159,10 @@ impl Library {
         for Trusted { id, base_boot } in trusted {
             let Some(stored) = documents.stored_proposal(*id)? else { continue };
             // Changed since it was listed.
-            if !stored.by_trust || stored.base_boot != *base_boot {
+            if !stored.by_trust
+                || stored.base_boot != *base_boot
+                || stored.trusted_under != governing.trusting()
+            {
                 notes.push(format!("proposal {id} is not trusted"));
                 continue;
             }

@@ -306,8 +306,8 @@ pub fn keeps(known: &StoredProposal, effective: &Effective) -> bool {
 }
 
 fn counted(known: &StoredProposal, effective: &Effective) -> bool {
-    let scope = effective.governing.policy.as_ref().map(|policy| policy.scope.as_str());
-    scope.is_some() && known.trusted_scope.as_deref() == scope
+    let here = effective.governing.trusting();
+    here.is_some() && known.trusted_under == here
 }
 
 /// The signed policy's boot that the machine runs: where shim and boot loader of the proposal come from.

@@ -11,7 +11,7 @@ pub mod sqlite;
 
 pub use policies::{
     Documents, Governing, NewDocument, NewPolicy, PolicyRef, ProposalCase, ProposalRuling, ProposalStanding,
-    ReleasedBoot, Reviewer, Stand, StoredProposal, Trusted,
+    ReleasedBoot, Reviewer, Stand, StoredProposal, Trusted, TrustedUnder,
 };
 
 use crate::attest::Ruling;

@@ -29,9 +29,28 @@ pub struct Trusted {
     pub base_boot: Option<String>,
 }
 
+/// Where trust was given. It counts nowhere else.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct TrustedUnder {
+    /// The scope of the policy that gave it.
+    pub scope: String,
+    /// [`Governing::since`] of then: whose policy that was.
+    pub since: u64,
+}
+
+impl Governing {
+    /// Where trust that is given now counts, if a policy governs the node.
+    pub fn trusting(&self) -> Option<TrustedUnder> {
+        let policy = self.policy.as_ref()?;
+        Some(TrustedUnder { scope: policy.scope.clone(), since: self.since })
+    }
+}
+
 /// What a node's boots are judged by. Two that are equal allow the same.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Governing {
+    /// Number of the proof by which the node went to its tenant from another one, 0 if it never did: trust of before counts no more.
+    pub since: u64,
     /// The node's group.
     pub group: Option<String>,
     /// The document that says so, or that it is in none.
@@ -44,7 +63,7 @@ pub struct Governing {
     pub additions: Option<PolicyRef>,
     /// The document by which they were withdrawn, if it has none for that reason.
     pub without_additions: Option<PolicyRef>,
-    /// Under the scope of this policy; newest first.
+    /// Under the scope of this policy and since then; newest first.
     pub trusted: Vec<Trusted>,
 }
 
@@ -91,8 +110,8 @@ pub struct StoredProposal {
     pub base_boot: Option<String>,
     /// It is allowed because `trust_root_with_next_boot` accepted it, and for no other reason.
     pub by_trust: bool,
-    /// The scope under which that ever happened: it counts there once.
-    pub trusted_scope: Option<String>,
+    /// Where that ever happened: it counts there once.
+    pub trusted_under: Option<TrustedUnder>,
 }
 
 /// Where a proposal stands by a policy.
@@ -143,7 +162,7 @@ pub struct ProposalStanding {
     pub node: Node,
     /// The same proposal, if it was made before.
     pub known: Option<StoredProposal>,
-    /// How many **other** proposals of the node were ever trusted under the scope of its policy.
+    /// How many **other** proposals of the node were ever trusted under the scope of its policy, since it is its tenant's.
     pub trusted_before: u64,
 }
 

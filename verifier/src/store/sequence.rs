@@ -116,11 +116,7 @@ impl Index {
             (Scope::Proof(node), _) => {
                 let named = |enrollment: &Signed| opened.proves() == Some(enrollment.number);
                 if let Some(enrollment) = self.enrolled.get(node).copied().filter(named) {
-                    let since = match self.proved.get(node) {
-                        None => 0,
-                        Some(before) if before.enrollment.key == enrollment.key => before.since,
-                        Some(_) => number,
-                    };
+                    let since = if self.goes_to_another(*node) { number } else { self.since(*node) };
                     self.proved.insert(*node, Proved { enrollment, since });
                 }
             }
@@ -162,6 +158,14 @@ impl Index {
     /// from another one, if it ever did.
     pub fn since(&self, node: NodeId) -> u64 {
         self.proved.get(&node).map_or(0, |proved| proved.since)
+    }
+
+    /// Whether a proof of the open enrollment makes the node another tenant's than it was.
+    pub fn goes_to_another(&self, node: NodeId) -> bool {
+        match (self.proved.get(&node), self.enrolled.get(&node)) {
+            (Some(before), Some(open)) => before.enrollment.key != open.key,
+            (None, _) | (_, None) => false,
+        }
     }
 
     /// What the lists say of a node: the sequence, and what a row forbids besides.

@@ -1,6 +1,8 @@
 //! Nodes and their enrollments.
 
-use super::{as_u64, audit, broken, damaged, documents, from_json, id_text, json, number, policies, rows};
+use super::{
+    as_u64, audit, broken, damaged, documents, from_json, id_text, json, number, policies, proposals, rows,
+};
 use crate::store::sequence::{Index, Sequence, Stage};
 use crate::store::{
     By, Counters, Enrollment, Governing, NewDocument, NewEnrollment, Node, NodeLine, ReleasedBoot, Result,
@@ -258,6 +260,9 @@ pub fn prove(
     })
     .map_err(broken)?;
     policies::forget_of_others(tx, node, enrollment)?;
+    if index.goes_to_another(node) {
+        proposals::forget_of_others(tx, node)?;
+    }
     let by = By { actor: "node", now };
     audit::append(tx, by, "prove", Some(node), &format!("enrollment {enrollment}"))?;
     entry(tx, Kind::Proof, Scope::Proof(node), number.to_string(), sequence.deployment(), by).map(Some)

@@ -4,7 +4,7 @@ use super::{as_u64, audit, broken, damaged, documents, id_text, nodes, number, p
 use crate::store::sequence::Index;
 use crate::store::{
     By, Damage, Documents, Governing, NewDocument, NewPolicy, PolicyRef, Result, Reviewer, StoreError,
-    StoredProposal,
+    StoredProposal, TrustedUnder,
 };
 use halfkey_protocol::identity::fingerprint;
 use halfkey_protocol::wire::SignedDocument;
@@ -56,10 +56,10 @@ pub fn governing(
         None => None,
     };
     let trusted = match &policy {
-        Some(policy) => proposals::trusted(c, node, &policy.scope)?,
+        Some(policy) => proposals::trusted(c, node, &TrustedUnder { scope: policy.scope.clone(), since })?,
         None => Vec::new(),
     };
-    Ok(Governing { group, membership, policy, withdrawn, additions, without_additions, trusted })
+    Ok(Governing { since, group, membership, policy, withdrawn, additions, without_additions, trusted })
 }
 
 /// Stores a policy and reviews what it governs.

@@ -5,7 +5,7 @@ use super::{as_u64, audit, broken, damaged, from_json, id_text, json, nodes, num
 use crate::store::sequence::Index;
 use crate::store::{
     By, Documents, ProposalCase, ProposalRuling, ProposalStanding, Result, Stand, StoreError, StoredProposal,
-    Trusted,
+    Trusted, TrustedUnder,
 };
 use aws_lc_rs::digest::{SHA256, digest};
 use halfkey_protocol::wire::Proposal;
@@ -19,18 +19,18 @@ const KEPT: u32 = 16;
 /// Proposals of a node that are over and still shown.
 const KEPT_OVER: u32 = 64;
 
-const FIELDS: &str =
-    "id, node_id, at, state, message, from_evidence, base_boot, by_trust, trusted_scope, proposal, tag";
+const FIELDS: &str = "id, node_id, at, state, message, from_evidence, base_boot, by_trust, trusted_scope, trusted_since, proposal, tag";
 
 /// One.
 pub fn one(c: &Connection, id: u64) -> Result<Option<StoredProposal>> {
     Ok(select(c, "id = ?1", &[&number(id)])?.pop())
 }
 
-/// Allowed by trust under this scope, newest first.
-pub fn trusted(c: &Connection, node: NodeId, scope: &str) -> Result<Vec<Trusted>> {
-    let condition = "node_id = ?1 AND by_trust = 1 AND trusted_scope = ?2 ORDER BY at DESC, id DESC";
-    let found = select(c, condition, &[&id_text(node), &scope])?;
+/// Allowed by trust that was given here, newest first.
+pub fn trusted(c: &Connection, node: NodeId, under: &TrustedUnder) -> Result<Vec<Trusted>> {
+    let condition = "node_id = ?1 AND by_trust = 1 AND trusted_scope = ?2 AND trusted_since = ?3
+                     ORDER BY at DESC, id DESC";
+    let found = select(c, condition, &[&id_text(node), &under.scope, &number(under.since)])?;
     // Read with its tag: what nobody trusted is not by trust.
     let trusted = found.into_iter().filter(|stored| stored.by_trust);
     Ok(trusted.map(|stored| Trusted { id: stored.record.id, base_boot: stored.base_boot }).collect())
@@ -74,11 +74,11 @@ pub fn propose(
     })?;
     let id_of_node = id_text(case.node);
     let known = select(tx, "node_id = ?1 AND sha256 = ?2", &[&id_of_node, &case.sha256])?.pop();
-    let trusted_before = match &node.governing.policy {
-        Some(policy) => trusted_under(tx, &id_of_node, &policy.scope, &case.sha256)?,
+    let under = node.governing.trusting();
+    let trusted_before = match &under {
+        Some(under) => trusted_under(tx, &id_of_node, under, &case.sha256)?,
         None => 0,
     };
-    let scope = node.governing.policy.as_ref().map(|policy| policy.scope.clone());
     let standing = ProposalStanding { node, known, trusted_before };
     let ruling = rule(&standing, &Within(tx))?;
     if let Some(counters) = ruling.counters {
@@ -109,11 +109,11 @@ pub fn propose(
     let id = tx
         .query_row(
             "INSERT INTO proposals (node_id, sha256, at, state, message, from_evidence, base_boot, by_trust,
-                                    trusted_scope, proposal)
-             VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, iif(?8, ?9, NULL), ?10)
+                                    trusted_scope, trusted_since, proposal)
+             VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, iif(?8, ?9, NULL), iif(?8, ?10, NULL), ?11)
              ON CONFLICT (node_id, sha256) DO UPDATE SET
                  at = ?3, state = ?4, message = ?5, from_evidence = ?6, base_boot = ?7, by_trust = ?8,
-                 trusted_scope = iif(?8, ?9, trusted_scope)
+                 trusted_scope = iif(?8, ?9, trusted_scope), trusted_since = iif(?8, ?10, trusted_since)
              RETURNING id",
             params![
                 id_of_node,
@@ -124,17 +124,21 @@ pub fn propose(
                 number(ruling.from_evidence),
                 ruling.base_boot,
                 by_trust,
-                scope,
+                under.as_ref().map(|under| &under.scope),
+                under.as_ref().map(|under| number(under.since)),
                 json(proposal)?,
             ],
             |row| row.get(0),
         )
         .map(as_u64)
         .map_err(broken)?;
-    let tag = match (by_trust, &scope) {
-        (true, Some(scope)) => {
-            let text = json(proposal)?;
-            Some(trust_tag(tx, &id_of_node, id, &text, scope, ruling.base_boot.as_deref())?)
+    let tag = match (by_trust, &under) {
+        (true, Some(under)) => {
+            let sum = sha256(&json(proposal)?);
+            let (id, since) = (id.to_be_bytes(), under.since.to_be_bytes());
+            let base = ruling.base_boot.as_deref();
+            let fields = trust_fields(&id_of_node, &id, &sum, &under.scope, &since, base);
+            Some(rows::tag(tx, rows::Kind::Trusted, &fields)?)
         }
         (true, None) | (false, _) => None,
     };
@@ -213,12 +217,26 @@ pub fn deny(tx: &Transaction<'_>, id: u64, because: &str, by: By<'_>) -> Result<
     Ok(node)
 }
 
-/// How many others were ever trusted under this scope.
-fn trusted_under(c: &Connection, node: &str, scope: &str, but: &[u8; 32]) -> Result<u64> {
-    const SQL: &str =
-        "SELECT count(*) FROM proposals WHERE node_id = ?1 AND trusted_scope = ?2 AND sha256 <> ?3";
+/// The node has gone to another tenant: what was proposed to the one before is over, and so is his trust.
+pub fn forget_of_others(tx: &Transaction<'_>, node: NodeId) -> Result<()> {
+    const OPEN: &str =
+        "UPDATE proposals SET state = 'superseded', message = 'the node went to another tenant'
+        WHERE node_id = ?1 AND (state IN ('waiting', 'accepted', 'trusted') OR by_trust = 1)";
+    const TRUST: &str =
+        "UPDATE proposals SET by_trust = 0, tag = NULL, trusted_scope = NULL, trusted_since = NULL
+        WHERE node_id = ?1";
+    let id = id_text(node);
+    tx.execute(OPEN, [&id]).and_then(|_| tx.execute(TRUST, [&id])).map(|_| ()).map_err(broken)
+}
+
+/// How many others were ever trusted here.
+fn trusted_under(c: &Connection, node: &str, under: &TrustedUnder, but: &[u8; 32]) -> Result<u64> {
+    const SQL: &str = "SELECT count(*) FROM proposals
+        WHERE node_id = ?1 AND trusted_scope = ?2 AND trusted_since = ?3 AND sha256 <> ?4";
     c.prepare_cached(SQL)
-        .and_then(|mut query| query.query_row(params![node, scope, but], |row| row.get(0)))
+        .and_then(|mut query| {
+            query.query_row(params![node, under.scope, number(under.since), but], |row| row.get(0))
+        })
         .map(as_u64)
         .map_err(broken)
 }
@@ -255,27 +273,17 @@ fn select(c: &Connection, condition: &str, values: &[&dyn rusqlite::ToSql]) -> R
     Ok(found)
 }
 
-fn trust_tag(
-    c: &Connection,
-    node: &str,
-    id: u64,
-    text: &str,
-    scope: &str,
-    base: Option<&str>,
-) -> Result<[u8; 32]> {
-    rows::tag(c, rows::Kind::Trusted, &trust_fields(node, &id.to_be_bytes(), &sha256(text), scope, base))
-}
-
 /// What the tag of a trusted proposal is over.
 fn trust_fields<'a>(
     node: &'a str,
     id: &'a [u8],
     sha256: &'a [u8],
     scope: &'a str,
+    since: &'a [u8],
     base: Option<&'a str>,
-) -> [&'a [u8]; 6] {
+) -> [&'a [u8]; 7] {
     let known: &[u8] = if base.is_some() { &[1] } else { &[0] };
-    [node.as_bytes(), id, sha256, scope.as_bytes(), known, base.unwrap_or_default().as_bytes()]
+    [node.as_bytes(), id, sha256, scope.as_bytes(), since, known, base.unwrap_or_default().as_bytes()]
 }
 
 fn sha256(text: &str) -> [u8; 32] {
@@ -295,6 +303,7 @@ fn read(c: &Connection, row: &Row<'_>) -> Result<StoredProposal> {
     let text = proposal;
     let proposal: Proposal = from_json(&text, &format!("table proposals, id {id}: proposal"))?;
     let fields = || -> rusqlite::Result<StoredProposal> {
+        let under: (Option<String>, Option<i64>) = (row.get("trusted_scope")?, row.get("trusted_since")?);
         Ok(StoredProposal {
             record: ProposalRecord {
                 id: as_u64(row.get("id")?),
@@ -307,16 +316,25 @@ fn read(c: &Connection, row: &Row<'_>) -> Result<StoredProposal> {
             },
             base_boot: row.get("base_boot")?,
             by_trust: row.get("by_trust")?,
-            trusted_scope: row.get("trusted_scope")?,
+            trusted_under: under
+                .0
+                .zip(under.1)
+                .map(|(scope, since)| TrustedUnder { scope, since: as_u64(since) }),
         })
     };
     let mut stored = fields().map_err(broken)?;
     if stored.by_trust {
         let found: Option<Vec<u8>> = row.get("tag").map_err(broken)?;
         let (id, sum) = (stored.record.id.to_be_bytes(), sha256(&text));
-        let scope = stored.trusted_scope.as_deref().unwrap_or_default();
-        let fields = trust_fields(&stored.record.node_id, &id, &sum, scope, stored.base_boot.as_deref());
-        stored.by_trust = rows::is_ours(c, rows::Kind::Trusted, &fields, found.as_deref())?;
+        let base = stored.base_boot.as_deref();
+        stored.by_trust = match &stored.trusted_under {
+            Some(TrustedUnder { scope, since }) => {
+                let since = since.to_be_bytes();
+                let fields = trust_fields(&stored.record.node_id, &id, &sum, scope, &since, base);
+                rows::is_ours(c, rows::Kind::Trusted, &fields, found.as_deref())?
+            }
+            None => false,
+        };
         if !stored.by_trust {
             tracing::error!(
                 node = stored.record.node_id,

@@ -27,7 +27,7 @@ pub enum Kind {
     Approval,
     /// A certificate is accepted: fingerprint, kind, name.
     Client,
-    /// `trust_root_with_next_boot` accepted a proposal: node, id, SHA-256, scope, base boot.
+    /// `trust_root_with_next_boot` accepted a proposal: node, id, SHA-256, scope, since when, base boot.
     Trusted,
     /// No tag but the key of one enrollment's C_U: node, enrollment.
     HalfKey,

@@ -256,6 +256,8 @@ ALTER TABLE clients ADD COLUMN tag BLOB;
 ALTER TABLE boots ADD COLUMN approval_tag BLOB;
 -- While by_trust.
 ALTER TABLE proposals ADD COLUMN tag BLOB;
+-- Of whose tenant's time trusted_scope is: that of the proof by which the node became its tenant's.
+ALTER TABLE proposals ADD COLUMN trusted_since INTEGER;
 
 -- C_U, encrypted by the cluster key. What is open is enrolled again.
 DELETE FROM enrollments WHERE state = 'open';
