@@ -227,6 +227,42 @@ async fn a_database_that_was_put_back_serves_nothing_until_it_is_accepted() {
     assert_eq!(said(&node.boot(&server.anybody()).await), "released");
 }
 
+/// Of a database from the middle of an enrollment nobody knows whether it was proved since: C_U would go to the running system, after
+/// the boot that it was for.
+#[tokio::test]
+async fn an_enrollment_that_was_open_in_the_accepted_database_is_used() {
+    let mut server = Server::start();
+    let node = Node::new();
+    node.register(&server.anybody()).await.unwrap();
+    let (enroll, halves) = node.enrollment(&server.operator(), "first").await;
+    let _: NodeRecord = post(&server.operator(), &path(node.id, "/enrollment"), &enroll).await.unwrap();
+    let middle = backup(&mut server);
+    let (_, verdict) = node.attest(&server.anybody(), "enroll").await.unwrap();
+    assert_eq!(said(&verdict), "released");
+    node.prove(&server.anybody(), &halves).await.unwrap();
+    put_back(&mut server, &middle);
+    let accepted = output(&["accept-rollback", "--state", server.state().to_str().unwrap()]);
+    assert!(accepted.status.success(), "{accepted:?}");
+    server.serve();
+    node.reboot();
+    node.open_fence();
+    let (_, verdict) = node.attest(&server.anybody(), "enroll").await.unwrap();
+    assert_eq!(said(&verdict), "denied enrollment_used", "{verdict:?}");
+    let left: i64 = server
+        .database()
+        .query_row("SELECT count(*) FROM enrollments WHERE c_u IS NOT NULL", [], |row| row.get(0))
+        .unwrap();
+    assert_eq!(left, 0);
+    let said_so = String::from_utf8_lossy(&accepted.stderr);
+    assert!(said_so.contains("1 open enrollment"), "{said_so}");
+    // The tenant enrolls once more, and all is well.
+    node.register(&server.anybody()).await.unwrap();
+    node.enroll(&server.anybody(), &server.operator(), "second").await;
+    node.allow(&server.operator()).await;
+    node.reboot();
+    assert_eq!(said(&node.boot(&server.anybody()).await), "released");
+}
+
 /// A shorter audit trail tells of a database without a newer document.
 #[tokio::test]
 async fn lost_verdicts_are_noticed() {

@@ -150,7 +150,10 @@ impl<'a> EnrollGrant<'a> {
             return Err(Rejection::new(Reason::NotEnrolled, format!("node {}", node.id)));
         };
         if enrollment.fetched_by.as_deref().is_some_and(|first| first != ticket.as_str()) {
-            let what = format!("enrollment {} was fetched in another boot", enrollment.id);
+            let what = format!(
+                "enrollment {} was fetched in another boot, or before a backup was restored",
+                enrollment.id
+            );
             return Err(Rejection::new(Reason::EnrollmentUsed, what));
         }
         Ok(Self { quote, enrollment, ticket })

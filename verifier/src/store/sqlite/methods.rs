@@ -143,12 +143,7 @@ impl Store for Sqlite {
         self.write_document(|tx, sequence| {
             Ok(((), nodes::prove(tx, node, enrollment, proof, sequence, now)?))
         })?;
-        // C_U is in older pages of the log until these are overwritten. Best effort: a
-        // reader may hold them, and the next checkpoint gets them.
-        let truncated = self.writer().query_row("PRAGMA wal_checkpoint(TRUNCATE)", [], |_| Ok(()));
-        if let Err(e) = truncated {
-            tracing::warn!(error = %e, "the write-ahead log could not be emptied after an enrollment");
-        }
+        self.forget_deleted();
         Ok(())
     }
 

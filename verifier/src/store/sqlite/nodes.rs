@@ -308,6 +308,14 @@ pub fn restore(
     entry(tx, Kind::Restoration, Scope::Revocation(node), said(because, by), deployment, by)
 }
 
+/// No boot gets C_U of an open enrollment any more: the tenant enrolls again. Gives how many there were.
+pub fn use_up_open(tx: &Transaction<'_>) -> Result<usize> {
+    // No boot's ticket.
+    const SQL: &str =
+        "UPDATE enrollments SET c_u = NULL, fetched_by = 'accept-rollback' WHERE state = 'open'";
+    tx.execute(SQL, []).map_err(broken)
+}
+
 /// What an operator says, and that an enrollment was proved, takes its place between the documents: else its row could be put back
 /// unseen.
 fn entry(

@@ -1,6 +1,6 @@
 //! Opening the database: its schema, the keys that its rows need, and whether it is the one that the state file knows.
 
-use super::{Sqlite, audit, broken, damaged, documents, number, rows, schema};
+use super::{Sqlite, audit, broken, damaged, documents, nodes, number, rows, schema};
 use crate::config::StateDir;
 use crate::keys::{self, ClusterKey};
 use crate::store::kept::Kept;
@@ -68,8 +68,8 @@ impl Sqlite {
         Ok(Self { sequence: RwLock::new(sequence), writer: Mutex::new(writer), reader: Mutex::new(reader) })
     }
 
-    /// Takes the database as it is, after a restore: the state file says then what it says. Gives what that is, and why it was not
-    /// accepted before.
+    /// Takes the database as it is, after a restore: the state file says then what it says. Open enrollments are used up: whether
+    /// they were proved after the backup is not known. Gives what that is, and why it was not accepted before.
     ///
     /// # Errors
     /// When a document is wrong; when file or database can't be written.
@@ -87,11 +87,18 @@ impl Sqlite {
         drop(writer);
         let why = why.split("\nhint: ").next().unwrap_or_default().to_owned();
         let (head, audit) = (index.head(), self.read(|tx| audit::end(tx))?);
-        let detail = format!(
-            "{why}; state file before: {before}; now: document {}, {} audit entries",
-            head.number, audit.number
-        );
-        self.write(|tx| audit::append(tx, By { actor: "verifier", now }, "accept_rollback", None, &detail))?;
+        let detail = self.write(|tx| {
+            let used = nodes::use_up_open(tx)?;
+            let detail = format!(
+                "{why}; state file before: {before}; now: document {}, {} audit entries; {used} open enrollment{} used up",
+                head.number,
+                audit.number,
+                if used == 1 { "" } else { "s" }
+            );
+            audit::append(tx, By { actor: "verifier", now }, "accept_rollback", None, &detail)?;
+            Ok(detail)
+        })?;
+        self.forget_deleted();
         let audit = self.read(|tx| audit::end(tx))?;
         Kept::create(&state.sequence(), deployment, &head, &audit)
             .map_err(|e| StoreError::Unavailable(format!("{}: {e}", state.sequence().display())))?;

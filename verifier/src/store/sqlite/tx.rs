@@ -84,6 +84,15 @@ impl Sqlite {
         Ok(done)
     }
 
+    /// C_U that was deleted is in older pages of the log until these are overwritten. Best effort: a reader may hold them, and the
+    /// next checkpoint gets them.
+    pub(super) fn forget_deleted(&self) {
+        let truncated = self.writer().query_row("PRAGMA wal_checkpoint(TRUNCATE)", [], |_| Ok(()));
+        if let Err(e) = truncated {
+            tracing::warn!(error = %e, "the write-ahead log could not be emptied after an enrollment");
+        }
+    }
+
     pub(super) fn writer(&self) -> MutexGuard<'_, Connection> {
         // A panic in a transaction rolled it back: the connection is as good as before.
         self.writer.lock().unwrap_or_else(PoisonError::into_inner)
