@@ -132,6 +132,9 @@ fn an_initrd_that_the_line_names_is_one_that_the_kernel_measures() {
     ] {
         denied(&findings(&policy, &with_line(boot, &line), &line), "expected no initrd=");
     }
+    // What stands at the front is any file's name, but not one in which the stub finds another kind of file.
+    let line = format!("initrd=\\good.imgdtb=\\evil.dtb {line}");
+    denied(&findings(&policy, &with_line(boot, &line), &line), "the kernel would load that device tree");
 }
 
 /// What the attack looked like on Linux 6.1.0-56 of Debian 12, recorded when it still got the key: the entry's `options` began with
@@ -549,6 +552,12 @@ fn every_word_of_the_floor_is_refused_on_every_path() {
         "initrdmem=0x1000,1",
         "dm-mod.create=x",
         "noinitrd",
+        "systemd.pull=tar,sysext,verify=no::https://a.example/b.tar.gz",
+        "rd.systemd.pull=raw,machine,verify=no,blockdev:image:https://a.example/b.raw",
+        "systemd.pull.success_action=exit",
+        "dtb=/evil.dtb",
+        // The kernel's stub finds it inside of a word as well.
+        "xdtb=/evil.dtb",
         "rdbreak",
         "rdbreak=initqueue",
         "rd.single",

@@ -19,7 +19,7 @@ const UNIT: &str = "it starts a program or mounts a file system that is in no me
 
 /// What no command line of any policy may have, and why. `*` stands for anything at the end of a word, or at its beginning for
 /// anything before the end of a name.
-const FORBIDDEN: [(&str, &str); 33] = [
+const FORBIDDEN: [(&str, &str); 34] = [
     ("rdinit=*", "it starts another program in place of the initrd's init, before anything of halfkey"),
     ("init=*", "it starts another program in place of the system's init"),
     ("rd.cmdline*", "dracut would ask for more options at the console, which nobody measures"),
@@ -34,6 +34,10 @@ const FORBIDDEN: [(&str, &str); 33] = [
     ("systemd.mount_extra*", UNIT),
     ("systemd.swap_extra*", UNIT),
     ("systemd.run*", UNIT),
+    (
+        "systemd.pull*",
+        "systemd would fetch an image from the network, with or without a check, and mount or start what is in it",
+    ),
     ("systemd.set_credential*", "systemd's credentials start programs and mount file systems"),
     ("systemd.setenv*", "it changes the environment of every program"),
     ("single", SHELL),
@@ -54,6 +58,13 @@ const FORBIDDEN: [(&str, &str); 33] = [
     ("noinitrd", "the kernel would not start its initrd"),
     ("dm_mod.create*", "the kernel would make block devices before the initrd runs"),
 ];
+/// What the kernel's EFI stub (Linux 5.8 and later, `find_file_option`) looks for anywhere in the line, also inside of words.
+const INITRD: &str = "initrd=";
+/// On ARM and RISC-V, unless Secure Boot is on.
+const DEVICE_TREE: (&str, &str) = (
+    "dtb=",
+    "the kernel would load that device tree and believe what it says of the machine, and nobody measures it",
+);
 const BOOTCONFIG: &str = "the kernel would read more options from behind its initrd";
 /// `systemd.unit=` and `systemd.wants=` of what gives a shell.
 const SHELLS: [&str; 6] =
@@ -116,9 +127,8 @@ impl Floor {
             return vec![floor(expected, line.escape_default().to_string())];
         }
         let mut objections = Vec::new();
-        // The EFI stub of the kernel looks for it anywhere, also inside of words.
         let rest = if self.names_initrds { parts(line).2 } else { line };
-        if let Some(token) = tokens(rest).find(|token| may_name_initrd(token)) {
+        if let Some(token) = tokens(rest).find(|token| may_hold(INITRD, token)) {
             let expected = "no initrd=: the kernel would load that file, and most kernels do not measure it";
             objections.push(floor(expected.to_owned(), token.to_owned()));
         }
@@ -211,16 +221,19 @@ pub fn is_forbidden(token: &str) -> Option<&'static str> {
     if let Some((_, why)) = FORBIDDEN.iter().find(|(pattern, _)| forbids(pattern, token)) {
         return Some(why);
     }
+    if may_hold(DEVICE_TREE.0, token) {
+        return Some(DEVICE_TREE.1);
+    }
     let unit = ["systemd.unit=", "systemd.wants="]
         .iter()
         .any(|key| SHELLS.iter().any(|shell| forbids(&format!("{key}{shell}*"), token)));
     unit.then_some(SHELL)
 }
 
-/// Whether the kernel's EFI stub, or what else reads raw bytes, may find `initrd=` in it.
-fn may_name_initrd(token: &str) -> bool {
-    token.contains("initrd=")
-        || canonical(token).collect::<Vec<_>>().windows(7).any(|bytes| bytes == b"initrd=")
+/// Whether the kernel's EFI stub, or what else reads raw bytes, may find `name` in it.
+fn may_hold(name: &str, token: &str) -> bool {
+    let written: Vec<u8> = canonical(token).collect();
+    token.contains(name) || written.windows(name.len()).any(|bytes| bytes == name.as_bytes())
 }
 
 /// `root=` of another kind than those that only an initramfs can resolve.
