@@ -24,6 +24,7 @@ use halfkey_verifier::keys::{ClusterKey, ReleaseKey};
 use halfkey_verifier::policies::{Library, apply};
 use halfkey_verifier::store::sqlite::Sqlite;
 use halfkey_verifier::store::{By, Case, NewDocument, NewPolicy, Store};
+use std::sync::Arc;
 
 async fn enrolled(server: &Server) -> Node {
     enroll(server, Node::new()).await
@@ -219,6 +220,50 @@ async fn a_group_shares_its_policy_and_its_nodes_may_have_more() {
     assert!(verdict.message.contains("in no group"), "{verdict:?}");
     let trail: AuditList = get(&operator, &format!("/v1/operator/audit?node={}", second.id)).await.unwrap();
     assert_eq!(trail.entries.iter().filter(|entry| entry.action == "group_set").count(), 2);
+}
+
+/// Whose word it is that puts a node which only registered into a group, is known when it is enrolled: what others said is not in the
+/// way, in whatever order.
+#[tokio::test]
+async fn the_group_of_a_new_node_is_what_the_tenant_said_that_enrolls_it() {
+    let mut server = Server::start();
+    let (anybody, operator) = (server.anybody(), server.operator());
+    let mut node = Node::new();
+    node.register(&anybody).await.unwrap();
+    let ours = node.tenant.clone();
+    node.group(&operator, Some("before")).await.unwrap();
+    node.group(&operator, Some("web")).await.unwrap();
+    let web = Line::at(&operator).await.head.number;
+    node.tenant = Arc::new(Ed25519KeyPair::generate().unwrap());
+    node.group(&operator, Some("other")).await.unwrap();
+    node.tenant = ours;
+    node.enroll(&anybody, &operator, "first").await;
+    node.apply(&operator, "group:web", &old().policy("web")).await.unwrap();
+    let released = async |server: &Server| {
+        node.reboot();
+        let verdict = node.boot(&server.anybody()).await;
+        assert_eq!(said(&verdict), "released", "{verdict:?}");
+        let governed: NodePolicy = get(&server.operator(), &path(node.id, "/policy")).await.unwrap();
+        assert_eq!(governed.group.as_deref(), Some("web"));
+    };
+    released(&server).await;
+    let membership: i64 =
+        server.database().query_row("SELECT group_number FROM nodes", [], |row| row.get(0)).unwrap();
+    assert_eq!(u64::try_from(membership).unwrap(), web);
+    server.stop();
+    server.serve();
+    released(&server).await;
+
+    // One that said nothing has it in none.
+    let (anybody, operator) = (server.anybody(), server.operator());
+    let mut second = Node::new();
+    second.register(&anybody).await.unwrap();
+    second.group(&operator, Some("web")).await.unwrap();
+    second.tenant = node.tenant.clone();
+    second.enroll(&anybody, &operator, "second").await;
+    let verdict = second.boot(&anybody).await;
+    assert_eq!(said(&verdict), "pending no_policy");
+    assert!(verdict.message.contains("in no group"), "{verdict:?}");
 }
 
 #[tokio::test]

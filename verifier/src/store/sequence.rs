@@ -168,6 +168,17 @@ impl Index {
         }
     }
 
+    /// Number of the document by which the tenant of the open enrollment says last which group the node is in, if that will count
+    /// when the enrollment is proved.
+    pub fn membership_at_proof(&self, node: NodeId) -> Option<u64> {
+        let open = self.enrolled.get(&node).filter(|_| !self.goes_to_another(node))?;
+        self.newest_since(&Scope::Membership(node), &open.key, self.since(node))
+    }
+
+    fn newest_since(&self, scope: &Scope, key: &[u8; 32], since: u64) -> Option<u64> {
+        self.newest.get(&(scope.to_string(), *key)).copied().filter(|number| *number > since)
+    }
+
     /// What the lists say of a node: the sequence, and what a row forbids besides.
     pub fn amend(&self, line: &mut NodeLine) {
         let (newest, proved) = (self.enrolled(line.id), self.proved(line.id));

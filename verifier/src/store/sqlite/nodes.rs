@@ -259,7 +259,7 @@ pub fn prove(
         )
     })
     .map_err(broken)?;
-    policies::forget_of_others(tx, node, enrollment)?;
+    policies::forget_of_others(tx, node, enrollment, index)?;
     if index.goes_to_another(node) {
         proposals::forget_of_others(tx, node)?;
     }

@@ -260,16 +260,20 @@ fn governs(tx: &Transaction<'_>, scope: &str, key: &Bytes) -> Result<bool> {
     tx.query_row(SQL, params![scope, key.0], |row| row.get(0)).map_err(broken)
 }
 
-/// The node belongs to another tenant now: what the one before signed for it alone counts no longer, nor do its versions.
-pub fn forget_of_others(tx: &Transaction<'_>, node: NodeId, enrollment: &str) -> Result<()> {
+/// The open enrollment is proved, and the node belongs to the tenant that signed it: what others signed for it alone counts no longer,
+/// nor do their versions. Its group is what this tenant said last, if that counts; others may have said something since.
+pub fn forget_of_others(tx: &Transaction<'_>, node: NodeId, enrollment: &str, index: &Index) -> Result<()> {
     const SQL: &str = "DELETE FROM policies WHERE scope IN (?1, ?2)
         AND tenant_key != (SELECT tenant_key FROM enrollments WHERE enrollment_id = ?3)";
-    const GROUP: &str = "UPDATE nodes SET group_name = NULL, group_number = NULL WHERE node_id = ?1
-        AND (SELECT substr(signatures, 1, 32) FROM documents WHERE number = group_number)
-            != (SELECT tenant_key FROM enrollments WHERE enrollment_id = ?2)";
+    const GROUP: &str = "UPDATE nodes SET group_name = ?2, group_number = ?3 WHERE node_id = ?1";
+    let membership = index.membership_at_proof(node);
+    let said = membership.map(|at| documents::one(tx, at)).transpose()?.flatten();
+    // One that can't be read is in no group, and damage when it is compared with the sequence.
+    let said = said.and_then(|signed| halfkey_evidence::document::open(&signed).ok());
+    let group = said.map(|said| said.body).filter(|group| !group.is_empty());
     let scopes = [Scope::Node(node), Scope::Additions(node)].map(|scope| scope.to_string());
     tx.execute(SQL, params![scopes[0], scopes[1], enrollment])
-        .and_then(|_| tx.execute(GROUP, params![id_text(node), enrollment]))
+        .and_then(|_| tx.execute(GROUP, params![id_text(node), group, membership.map(number)]))
         .map(|_| ())
         .map_err(broken)
 }
