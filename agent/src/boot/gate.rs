@@ -26,7 +26,8 @@ const GPT_AUTO: &str = "systemd-gpt-auto-generator";
 /// Where the next root is mounted.
 pub const ROOT: &str = "/sysroot";
 /// File systems of the kernel: what is in them it made itself, or what is measured and the checked root have put there.
-const KERNEL: [&str; 17] = [
+const KERNEL: [&str; 23] = [
+    "binfmt_misc",
     "bpf",
     "cgroup",
     "cgroup2",
@@ -35,15 +36,20 @@ const KERNEL: [&str; 17] = [
     "devpts",
     "devtmpfs",
     "efivarfs",
+    "fusectl",
     "hugetlbfs",
     "mqueue",
     "proc",
     "pstore",
     "ramfs",
+    "resctrl",
+    "rpc_pipefs",
     "securityfs",
     "selinuxfs",
+    "smackfs",
     "sysfs",
     "tmpfs",
+    "tracefs",
 ];
 /// Deeper stacks of block devices do not exist.
 const DEPTH: u32 = 16;
@@ -413,6 +419,19 @@ mod tests {
             assert!(checked(&[ON_OPENED, &on_disk], OPENED).is_err(), "{kind}");
             let usr = format!("29 28 0:42 / /sysroot/usr rw - {kind} {kind} rw");
             assert!(checked(&[ON_OPENED, &usr], OPENED).is_err(), "{kind}");
+        }
+    }
+
+    /// The initramfs mounts it, and hands it to the root just before the gate, wherever it has dracut's module for NFS.
+    #[test]
+    fn what_an_initramfs_that_knows_nfs_binds_into_the_root_is_of_the_kernel() {
+        let bound =
+            "41 28 0:37 / /sysroot/var/lib/nfs/rpc_pipefs rw,relatime shared:9 - rpc_pipefs rpc_pipefs rw";
+        assert_eq!(checked(&[ON_OPENED, bound], OPENED), Ok(()));
+        // What they stand for is elsewhere: the content of these is another's.
+        for other in ["nfsd nfsd", "nfs4 10.0.2.2:/", "autofs systemd-1"] {
+            let other = bound.replace("rpc_pipefs rpc_pipefs", other);
+            assert!(checked(&[ON_OPENED, &other], OPENED).is_err(), "{other}");
         }
     }
 
