@@ -113,6 +113,8 @@ fn allow(
     let attester = Attester::of(id, record, &desk.key)?;
     attester.require_mine()?;
     let boot = attester.boot(&desk.client, pending.evidence_id)?;
+    // Of the boot the attester says which node's it is; of the label nobody has said anything yet.
+    desk.node(approval.node)?;
     let line = desk.line()?;
     let governed = Governed::fetch(desk, id)?;
     let (block, change) = match (how, &governed.policy) {

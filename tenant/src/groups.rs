@@ -5,7 +5,7 @@ use crate::cli::GroupCommand;
 use crate::error::Result;
 use crate::policy::apply::Desk;
 use crate::policy::scope;
-use crate::{labels, resolve, show};
+use crate::{labels, show};
 use halfkey_protocol::document::{Kind, Scope};
 use halfkey_protocol::wire::operator::NodeRecord;
 
@@ -31,7 +31,7 @@ fn set(app: &App, nodes: &[String], group: Option<&str>) -> Result<()> {
     let desk = Desk::open(app)?;
     let client = &desk.client;
     // All of them first: a typing error must not leave half of them moved.
-    let ids = nodes.iter().map(|node| resolve::resolve(client, node)).collect::<Result<Vec<_>>>()?;
+    let ids = nodes.iter().map(|node| desk.node(node)).collect::<Result<Vec<_>>>()?;
     let mut line = desk.line()?;
     let mut records: Vec<NodeRecord> = Vec::with_capacity(ids.len());
     for id in ids {

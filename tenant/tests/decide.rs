@@ -6,8 +6,6 @@ mod common;
 use common::pki::Pki;
 use common::server::{Server, json, problem};
 use common::{Desk, Ran, golden};
-use halfkey_protocol::Bytes;
-use halfkey_protocol::wire::Register;
 use halfkey_protocol::wire::operator::*;
 use halfkey_protocol::wire::policies::Finding;
 use std::fs::File;
@@ -19,38 +17,11 @@ const A: &str = "3f2a0000-0000-8000-8000-000000000001";
 const B: &str = "3f2b0000-0000-8000-8000-000000000002";
 
 fn record(id: &str, label: &str, pending: Option<PendingBoot>) -> NodeRecord {
-    let empty = Bytes(vec![]);
+    let record = common::record::node(id, label);
     NodeRecord {
-        summary: NodeSummary {
-            id: id.into(),
-            label: label.into(),
-            state: NodeState::Enrolled,
-            pending: pending.is_some(),
-            held: false,
-            cloned: false,
-            last_seen: 1,
-            last_outcome: None,
-            last_code: None,
-        },
-        registration: Register {
-            versions: vec![1],
-            ek_public: empty.clone(),
-            ek_certificate: None,
-            ek_chain: vec![],
-            ak_public: empty.clone(),
-            srk_public: empty.clone(),
-            certify_info: empty.clone(),
-            certify_signature: empty,
-            label: label.into(),
-        },
-        challenge: vec![0x33; 32].into(),
-        registered_at: 1,
-        enrollment: None,
+        summary: NodeSummary { pending: pending.is_some(), ..record.summary.clone() },
         pending,
-        policy: None,
-        revoked_because: None,
-        held: None,
-        tpm_firmware: None,
+        ..record
     }
 }
 

@@ -635,3 +635,48 @@ fn what_can_not_be_applied_is_said() {
     golden::check("policy-errors.txt", &said);
     assert!(setup.posts().is_empty());
 }
+
+/// Whose a label is: another operator, or who writes the database, could exchange a strict machine's and a lax one's.
+#[test]
+fn a_label_is_of_the_node_that_was_enrolled_with_it() {
+    let setup = Setup::new();
+    let id = "3f2a0000-0000-8000-8000-000000000001";
+    let scope = Scope::Enrollment(NodeId::parse(id).unwrap());
+    let signed = |key: &TenantKey, scope: &Scope, label: &str| {
+        let body = serde_json::to_string(&common::record::enrollment(label)).unwrap();
+        key.sign(&next(Kind::Enrollment, scope, HERE, &Place::default(), 1, body))
+    };
+    let (mine, other) = (setup.key(), TenantKey::generate().unwrap());
+    let elsewhere = Scope::Enrollment(NodeId::parse("3f2b0000-0000-8000-8000-000000000002").unwrap());
+    let show = |enrollment: Option<SignedDocument>| {
+        let record = NodeRecord { enrollment, ..common::record::node(id, "test-1") };
+        let list = NodeList { nodes: vec![record.summary.clone()], next: None };
+        let others = &mut setup.held.lock().unwrap().others;
+        for name in ["test-1", "3f2a"] {
+            others.insert(format!("nodes?name={name}"), serde_json::to_value(&list).unwrap());
+        }
+        others.insert(format!("nodes/{id}"), serde_json::to_value(record).unwrap());
+    };
+    for enrollment in [
+        None,
+        Some(signed(&mine, &scope, "prod-1")),
+        Some(signed(&other, &scope, "test-1")),
+        Some(signed(&mine, &elsewhere, "test-1")),
+    ] {
+        show(enrollment);
+        for command in [
+            &["group", "set", "test-1", "--group", "lax"][..],
+            &["policy", "apply", &setup.file(POLICY), "--node", "test-1", "--yes"],
+            &["policy", "withdraw", "test-1", "--yes"],
+        ] {
+            let ran = setup.desk.run(command);
+            assert!(ran.code == 6 && ran.stderr.contains("name it by its id"), "{command:?}: {ran:?}");
+        }
+    }
+    // The server here has no nodes to set: it gets that far.
+    show(Some(signed(&mine, &scope, "test-1")));
+    for node in ["test-1", id, "3f2a"] {
+        let ran = setup.desk.run(&["group", "set", node, "--group", "lax"]);
+        assert!(ran.code != 6 && !ran.stderr.contains("name it by its id"), "{ran:?}");
+    }
+}

@@ -13,8 +13,11 @@ use crate::policy::node::Governed;
 use crate::policy::scope;
 use crate::policy::trial::{self, Trial, Tried};
 use crate::sequence::Line;
+use crate::text::clean_short;
 use crate::{resolve, show, time};
+use halfkey_evidence::document::open_enrollment;
 use halfkey_evidence::policy::{self, Change, Policy};
+use halfkey_protocol::NodeId;
 use halfkey_protocol::document::Kind;
 use halfkey_protocol::wire::policies::{MAX_POLICY, PolicyRecord, Scope};
 use std::path::Path;
@@ -39,6 +42,34 @@ impl<'a> Desk<'a> {
         let bundle = app.home.bundle()?;
         let (client, key) = (app.client(&bundle)?, app.home.tenant_key()?);
         Ok(Self { app, client, key, bundle })
+    }
+
+    /// The node that `typed` means, for what is signed. Whose a label is, is the server's word and any operator's: it counts where an
+    /// enrollment by this desk's key says so.
+    ///
+    /// # Errors
+    /// As [`resolve::resolve`]; `Untrusted` when no such enrollment has this label.
+    pub fn node(&self, typed: &str) -> Result<NodeId> {
+        let id = resolve::resolve(&self.client, typed)?;
+        if id.to_string().starts_with(&typed.to_ascii_lowercase()) {
+            return Ok(id);
+        }
+        let record = self.client.node(id)?;
+        let mine = record.enrollment.as_ref().and_then(|signed| open_enrollment(signed).ok()).filter(
+            |(opened, enrollment)| {
+                opened.scope == Scope::Enrollment(id)
+                    && opened.is_by(self.key.public())
+                    && enrollment.label == typed
+            },
+        );
+        match mine {
+            Some(_) => Ok(id),
+            None => Err(Error::untrusted(format!(
+                "the server says that `{}` is node {id}, and no enrollment by this desk's tenant key says so",
+                clean_short(typed, 64)
+            ))
+            .hint("look at it (`halfkey node show`), and name it by its id")),
+        }
     }
 
     /// What was signed here before for the deployment that the verifier is, as far as it counts by now.
@@ -72,8 +103,8 @@ pub fn run(app: &App, file: &Path, target: &ApplyTarget, yes: bool) -> Result<()
     let desk = Desk::open(app)?;
     let scope = match (&target.group, &target.node, &target.additions) {
         (Some(name), ..) => Scope::Group(scope::group(name)?),
-        (_, Some(node), _) => Scope::Node(resolve::resolve(&desk.client, node)?),
-        (.., Some(node)) => Scope::Additions(resolve::resolve(&desk.client, node)?),
+        (_, Some(node), _) => Scope::Node(desk.node(node)?),
+        (.., Some(node)) => Scope::Additions(desk.node(node)?),
         _ => return Err(Error::usage("none of --group, --node and --additions is given")),
     };
     let line = desk.line()?;

@@ -12,7 +12,7 @@ use crate::policy::node::{Governed, extendable};
 use crate::policy::{package, scope, trial};
 use crate::sequence::Line;
 use crate::text::clean;
-use crate::{proposals, resolve, show};
+use crate::{proposals, show};
 use halfkey_evidence::policy::rules::{Allowed, Boot, Digest, Image, Initrd, Role, Sections};
 use halfkey_evidence::policy::{self, Cover, Policy};
 use halfkey_protocol::Bytes;
@@ -113,7 +113,7 @@ fn target(desk: &Desk<'_>, args: &PredictArgs) -> Result<Own> {
     let scope = match (&args.target.group, &args.target.node) {
         (Some(name), _) => Scope::Group(scope::group(name)?),
         (None, Some(node)) => {
-            let id = resolve::resolve(&desk.client, node)?;
+            let id = desk.node(node)?;
             let governed = Governed::fetch(desk, id)?;
             return extendable(desk, governed.to_extend(id)?);
         }

@@ -7,7 +7,7 @@ use crate::policy::apply::{self, Desk};
 use crate::policy::document::{self, Own, Source};
 use crate::policy::node::Governed;
 use crate::policy::trial;
-use crate::{resolve, show};
+use crate::show;
 use halfkey_protocol::wire::policies::Scope;
 
 /// Shows what the node is judged by then, and signs the withdrawal.
@@ -16,7 +16,7 @@ use halfkey_protocol::wire::policies::Scope;
 /// `Failed` if there is nothing to withdraw; as [`apply::sign`].
 pub fn run(app: &App, node: &str, additions: bool, yes: bool) -> Result<()> {
     let desk = Desk::open(app)?;
-    let id = resolve::resolve(&desk.client, node)?;
+    let id = desk.node(node)?;
     let scope = if additions { Scope::Additions(id) } else { Scope::Node(id) };
     let line = desk.line()?;
     let present = document::current(&desk.client, &scope, &desk.key, line.ledger())?;

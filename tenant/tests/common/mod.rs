@@ -5,6 +5,7 @@ pub mod golden;
 pub mod log;
 pub mod node;
 pub mod pki;
+pub mod record;
 pub mod server;
 pub mod tpm;
 pub mod verifier;
