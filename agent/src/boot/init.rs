@@ -4,9 +4,14 @@
 //! console, over the open volumes, and no unit and no drop-in is involved any more. A program whose ELF interpreter is not
 //! there counts as not there itself, so one damaged block in a file on the disk is enough. Nothing but the kernel knows
 //! better whether it will execute a program than the kernel: it is asked to, in the root as it is mounted now.
+//!
+//! Before that it takes /sys, /dev, /run and /proc along. One that has no folder to go to ends the switch-root half-way, in
+//! the initramfs, without those that were moved already.
 
 use nix::errno::Errno;
+use nix::fcntl::{OFlag, OpenHow, ResolveFlag, openat2};
 use nix::libc;
+use nix::sys::stat::{Mode, mkdirat};
 use nix::unistd::geteuid;
 use std::ffi::CString;
 use std::io;
@@ -24,19 +29,41 @@ const LIMIT: Duration = Duration::from_secs(10);
 const SYSTEMD: [&str; 2] = ["/usr/lib/systemd/systemd", "/lib/systemd/systemd"];
 /// What it executes then.
 const INIT: &str = "/sbin/init";
+/// What it moves into the new root before, or binds there.
+const TAKEN_ALONG: [&str; 4] = ["sys", "dev", "run", "proc"];
 
-/// Whether PID 1 would find something to execute below `root`, whichever of the two paths it was built with.
+/// Whether PID 1 could take its mounts along to `root`, and would find something to execute there, whichever of the two
+/// paths it was built with.
 ///
 /// # Errors
-/// Which program can't be executed and why, or that there was no answer within 10 s.
+/// Which folder is not there, which program can't be executed and why, or that there was no answer within 10 s.
 pub fn check(root: &Path) -> Result<(), String> {
     let root = root.to_owned();
     let (done, result) = mpsc::channel();
     thread::Builder::new()
         .name("init".into())
-        .spawn(move || done.send(any_starts(&root)))
+        .spawn(move || done.send(folders(&root).and_then(|()| any_starts(&root))))
         .map_err(|e| format!("thread: {e}"))?;
     result.recv_timeout(LIMIT).map_err(|_| format!("no answer within {} s", LIMIT.as_secs()))?
+}
+
+/// One that is missing is made here, as PID 1 would: where that fails it fails there, too.
+fn folders(root: &Path) -> Result<(), String> {
+    let path = OFlag::O_PATH | OFlag::O_DIRECTORY | OFlag::O_CLOEXEC;
+    let open = |from: &_, name: &str| {
+        openat2(from, name, OpenHow::new().flags(path).resolve(ResolveFlag::RESOLVE_IN_ROOT))
+    };
+    let root = nix::fcntl::open(root, path, Mode::empty()).map_err(|e| e.desc().to_owned())?;
+    for name in TAKEN_ALONG {
+        let found = match open(&root, name) {
+            Err(Errno::ENOENT) => {
+                mkdirat(&root, name, Mode::from_bits_truncate(0o755)).and_then(|()| open(&root, name))
+            }
+            found => found,
+        };
+        found.map_err(|e| format!("/{name}: expected a folder, found: {}", e.desc()))?;
+    }
+    Ok(())
 }
 
 fn any_starts(root: &Path) -> Result<(), String> {
@@ -189,5 +216,30 @@ mod tests {
         fs::remove_file(root.at("usr/sbin/init")).unwrap();
         symlink("/bin/true", root.at("usr/sbin/init")).unwrap();
         assert!(root.check().is_err(), "a link counts from the root");
+    }
+
+    #[test]
+    fn each_mount_of_the_initramfs_has_a_folder_to_go_to() {
+        let missing = Root::new();
+        assert_eq!(missing.check(), Ok(()));
+        for name in TAKEN_ALONG {
+            // PID 1 would have made it.
+            assert!(missing.at(name).is_dir());
+
+            let root = Root::new();
+            fs::write(root.at(name), "").unwrap();
+            let why = root.check().unwrap_err();
+            assert!(why.starts_with(&format!("/{name}: expected a folder")), "{why}");
+
+            // Links count from the root.
+            fs::remove_file(root.at(name)).unwrap();
+            symlink("/usr/elsewhere", root.at(name)).unwrap();
+            assert!(root.check().is_err(), "it leads nowhere");
+            fs::create_dir(root.at("usr/elsewhere")).unwrap();
+            assert_eq!(root.check(), Ok(()));
+            fs::remove_file(root.at(name)).unwrap();
+            symlink(name, root.at(name)).unwrap();
+            assert!(root.check().is_err(), "it leads to itself");
+        }
     }
 }

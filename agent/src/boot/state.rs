@@ -1,15 +1,23 @@
 //! What this boot's unlocking leaves behind for `gate`, `fence`, `status`: /run/halfkey/state.json.
 //!
 //! No secret is in it. It lives in memory (tmpfs) and survives switch-root with /run.
+//!
+//! A switch-root that fails half-way can take /run along and go on in the initramfs with an empty one: systemd 252 moves
+//! /sys, /dev, /run and /proc into the new root one after the other, and one damaged inode there stops it. What was opened
+//! must be known then too, so the initramfs has a second copy in its own root, which no mount is moved from and which a
+//! switch-root that succeeds deletes with all else.
 
+use crate::console;
 use crate::error::{Error, Result};
 use halfkey_protocol::Bytes;
 use std::fs::{DirBuilder, File};
-use std::io::Write;
+use std::io::{self, Write};
 use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 
 const FOLDER: &str = "/run/halfkey";
+/// The second copy.
+const IN_INITRAMFS: &str = "/halfkey-state.json";
 
 /// What was opened, and what PCR 15 became by it.
 #[derive(Clone, Debug, PartialEq, miniserde::Serialize, miniserde::Deserialize)]
@@ -90,21 +98,27 @@ impl State {
         mappings
     }
 
-    /// Writes it, whole or not at all.
+    /// Writes it, each copy whole or not at all.
     ///
     /// # Errors
-    /// When /run can't be written.
+    /// When /run, or the root of the initramfs, can't be written.
     pub fn save(&self) -> Result<()> {
-        let io = |e| Error::system(format!("{FOLDER}/state.json"), e);
         match DirBuilder::new().mode(0o700).create(FOLDER) {
-            Err(e) if e.kind() != std::io::ErrorKind::AlreadyExists => return Err(io(e)),
+            Err(e) if e.kind() != io::ErrorKind::AlreadyExists => return Err(Error::system(FOLDER, e)),
             _ => {}
         }
-        let (path, new) = (file(), PathBuf::from(FOLDER).join("state.json.new"));
-        let mut out =
-            File::options().write(true).create(true).truncate(true).mode(0o600).open(&new).map_err(io)?;
-        out.write_all(miniserde::json::to_string(self).as_bytes()).map_err(io)?;
-        std::fs::rename(new, path).map_err(io)
+        self.save_to(&places())
+    }
+
+    fn save_to(&self, places: &[PathBuf]) -> Result<()> {
+        let text = miniserde::json::to_string(self);
+        let write = |path: &Path| {
+            let new = path.with_extension("json.new");
+            let mut out = File::options().write(true).create(true).truncate(true).mode(0o600).open(&new)?;
+            out.write_all(text.as_bytes())?;
+            std::fs::rename(new, path)
+        };
+        places.iter().try_for_each(|path| write(path).map_err(|e| Error::system(path.display(), e)))
     }
 
     /// What this boot left; `None` if it opened nothing.
@@ -112,18 +126,31 @@ impl State {
     /// # Errors
     /// When there is something that can't be read: that is no reason to assume nothing.
     pub fn load() -> Result<Option<Self>> {
-        let text = match crate::bounded::read(file(), 64 << 10) {
-            Ok(bytes) => String::from_utf8_lossy(&bytes).into_owned(),
-            Err(e) if e.kind() == std::io::ErrorKind::NotFound => return Ok(None),
-            Err(e) => return Err(Error::system(file().display(), e)),
-        };
-        let state = miniserde::json::from_str::<Self>(&text);
-        state.map(Some).map_err(|_| Error::system(file().display(), "not what the agent wrote"))
+        Self::load_from(&places())
+    }
+
+    /// By the first copy that is there.
+    fn load_from(places: &[PathBuf]) -> Result<Option<Self>> {
+        for path in places {
+            let text = match crate::bounded::read(path, 64 << 10) {
+                Ok(bytes) => String::from_utf8_lossy(&bytes).into_owned(),
+                Err(e) if e.kind() == io::ErrorKind::NotFound => continue,
+                Err(e) => return Err(Error::system(path.display(), e)),
+            };
+            let state = miniserde::json::from_str::<Self>(&text);
+            return state.map(Some).map_err(|_| Error::system(path.display(), "not what the agent wrote"));
+        }
+        Ok(None)
     }
 }
 
-fn file() -> PathBuf {
-    Path::new(FOLDER).join("state.json")
+/// Where it is kept. The second place is the initramfs's alone: in the running system that path is anybody's.
+fn places() -> Vec<PathBuf> {
+    let mut places = vec![Path::new(FOLDER).join("state.json")];
+    if console::in_initramfs() {
+        places.push(IN_INITRAMFS.into());
+    }
+    places
 }
 
 /// The UUID that cryptsetup gives to the mapping `name` of the volume `uuid`.
@@ -179,5 +206,29 @@ pub(crate) mod tests {
     fn the_state_survives_its_json() {
         let text = miniserde::json::to_string(&state());
         assert_eq!(miniserde::json::from_str::<State>(&text).unwrap(), state());
+    }
+
+    #[test]
+    fn a_switch_root_that_takes_run_along_takes_no_knowledge_of_what_is_open() {
+        let (run, root) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+        let places = [run.path().join("state.json"), root.path().join("halfkey-state.json")];
+        assert_eq!(State::load_from(&places).unwrap(), None);
+        state().save_to(&places).unwrap();
+        // A fresh /run.
+        std::fs::remove_file(&places[0]).unwrap();
+        assert_eq!(State::load_from(&places).unwrap(), Some(state()));
+        // What was closed then is closed by both.
+        let mut closed = state();
+        closed.volumes[0].mapping = None;
+        closed.save_to(&places).unwrap();
+        for place in &places {
+            assert_eq!(State::load_from(std::slice::from_ref(place)).unwrap(), Some(closed.clone()));
+        }
+        // One that can't be read is no reason to take the other, or none.
+        std::fs::write(&places[0], "").unwrap();
+        assert!(State::load_from(&places).is_err());
+        // A copy that can't be written: nothing may be opened.
+        let nowhere = [places[0].clone(), root.path().join("nowhere/halfkey-state.json")];
+        assert!(state().save_to(&nowhere).is_err());
     }
 }

@@ -48,8 +48,18 @@ impl Record {
     }
 }
 
-/// By what PCR 15 says, and where that is not known, by what is on record.
-fn first(meaning: Meaning, record: Record) -> First {
+/// What comes next.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Next {
+    /// A root shell.
+    Shell,
+    /// A prompt for a passphrase.
+    Prompt,
+}
+
+/// By what PCR 15 says, and where that is not known, by what is on record. `over_open`: a shell comes, and a LUKS mapping
+/// is there.
+fn first(meaning: Meaning, record: Record, over_open: bool) -> First {
     match (meaning, record) {
         (Meaning::Open, _) => First::Close,
         // After the last two everything was closed: whatever is open now, a passphrase opened.
@@ -58,6 +68,8 @@ fn first(meaning: Meaning, record: Record) -> First {
         // Others extend PCR 15 as well, on machines that are not enrolled too. And a TPM with neither bank says
         // nothing but this: there, what a prompt has opened since must stay open at the next one.
         (Meaning::Unknown, Record::MayBeOpen) => First::TearDown,
+        // A shell can have the key of whatever is open, and without a record nobody knows who opened it.
+        (Meaning::Unknown, Record::Missing) if over_open => First::TearDown,
         (Meaning::Unknown, Record::Missing | Record::AllClosed) => First::Nothing,
     }
 }
@@ -93,7 +105,7 @@ fn lock(folder: &Path) -> std::io::Result<Flock<File>> {
 /// # Errors
 /// When the fence could not be confirmed, or something may still be open.
 pub fn before_shell(location: &Location, settings: &Settings) -> Result<()> {
-    if let Some(closed) = close(location, settings, label::FENCE_SHELL)? {
+    if let Some(closed) = close(location, settings, Next::Shell)? {
         console::say("what attestation opened is closed; this boot counts as attested no more");
         // When the shell ends they are started again, and ask.
         units("stop", &closed);
@@ -110,7 +122,7 @@ pub fn before_passphrase(location: &Location, settings: &Settings, mapping: &str
     if mapping_uuid(mapping).is_some() {
         return Ok(());
     }
-    if let Some(closed) = close(location, settings, label::FENCE_PASSPHRASE)? {
+    if let Some(closed) = close(location, settings, Next::Prompt)? {
         console::say(&format!(
             "'{mapping}' is not enrolled and asks for its passphrase after the others were opened: they are closed again"
         ));
@@ -120,8 +132,8 @@ pub fn before_passphrase(location: &Location, settings: &Settings, mapping: &str
     Ok(())
 }
 
-/// The names of the mappings if there was something to tear down; then `event` is extended.
-fn close(location: &Location, settings: &Settings, event: &[u8]) -> Result<Option<Vec<String>>> {
+/// The names of the mappings if there was something to tear down; then the fence says what comes next.
+fn close(location: &Location, settings: &Settings, next: Next) -> Result<Option<Vec<String>>> {
     let _alone = alone();
     let ensured = fence::ensure_closed(location)?;
     let state = State::load();
@@ -141,7 +153,8 @@ fn close(location: &Location, settings: &Settings, event: &[u8]) -> Result<Optio
         // A state that can't be read: what PCR 15 means is not known.
         Err(_) => Meaning::Unknown,
     };
-    if first(meaning, Record::of(&state)) != First::TearDown {
+    let over_open = next == Next::Shell && teardown::anything_open();
+    if first(meaning, Record::of(&state), over_open) != First::TearDown {
         return Ok(None);
     }
     teardown::close_all(Deadline::after(teardown::LIMIT)).map_err(|error| {
@@ -156,6 +169,10 @@ fn close(location: &Location, settings: &Settings, event: &[u8]) -> Result<Optio
         state.opening = false;
         state.save()?;
     }
+    let event = match next {
+        Next::Shell => label::FENCE_SHELL,
+        Next::Prompt => label::FENCE_PASSPHRASE,
+    };
     fence::extend(&mut tpm, event)?;
     Ok(Some(names))
 }
@@ -199,18 +216,22 @@ mod tests {
 
     #[test]
     fn only_after_an_opening_something_is_closed() {
-        for record in [Record::Missing, Record::MayBeOpen, Record::AllClosed] {
-            assert_eq!(first(Meaning::Open, record), First::Close);
-            assert_eq!(first(Meaning::Closed, record), First::Nothing);
-            assert_eq!(first(Meaning::Shell, record), First::Nothing);
-            assert_eq!(first(Meaning::Passphrase, record), First::Nothing);
-            assert_eq!(first(Meaning::Opened, record), First::TearDown);
-            assert_eq!(first(Meaning::Rogue, record), First::TearDown);
+        for over_open in [false, true] {
+            for record in [Record::Missing, Record::MayBeOpen, Record::AllClosed] {
+                assert_eq!(first(Meaning::Open, record, over_open), First::Close);
+                assert_eq!(first(Meaning::Closed, record, over_open), First::Nothing);
+                assert_eq!(first(Meaning::Shell, record, over_open), First::Nothing);
+                assert_eq!(first(Meaning::Passphrase, record, over_open), First::Nothing);
+                assert_eq!(first(Meaning::Opened, record, over_open), First::TearDown);
+                assert_eq!(first(Meaning::Rogue, record, over_open), First::TearDown);
+            }
+            assert_eq!(first(Meaning::Unknown, Record::MayBeOpen, over_open), First::TearDown);
+            // Closed for the first prompt of this boot; the second must not close what the first has opened.
+            assert_eq!(first(Meaning::Unknown, Record::AllClosed, over_open), First::Nothing);
         }
-        assert_eq!(first(Meaning::Unknown, Record::MayBeOpen), First::TearDown);
-        assert_eq!(first(Meaning::Unknown, Record::Missing), First::Nothing);
-        // Closed for the first prompt of this boot; the second must not close what the first has opened.
-        assert_eq!(first(Meaning::Unknown, Record::AllClosed), First::Nothing);
+        assert_eq!(first(Meaning::Unknown, Record::Missing, false), First::Nothing);
+        // Whoever made the record disappear gets no shell over what is open.
+        assert_eq!(first(Meaning::Unknown, Record::Missing, true), First::TearDown);
     }
 
     #[test]
