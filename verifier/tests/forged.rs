@@ -183,7 +183,7 @@ async fn a_copy_of_the_database_from_the_middle_of_an_enrollment_has_no_c_u() {
         })
         .unwrap();
     server.database().execute(swap, [nodes[0].id.to_string()]).unwrap();
-    assert_eq!(refused(nodes[0].begin(&server.anybody(), "enroll").await), Reason::Unavailable);
+    assert_eq!(refused(nodes[0].begin(&server.anybody(), "enroll").await), Reason::RolledBack);
     server
         .database()
         .execute(

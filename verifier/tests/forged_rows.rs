@@ -6,10 +6,11 @@ mod common;
 use aws_lc_rs::signature::{Ed25519KeyPair, KeyPair as _};
 use common::node::{Node, enrolled, said};
 use common::software::{Software, lax, strict};
-use common::{Server, post, refused};
+use common::{Server, get, path, post, refused};
 use halfkey_protocol::Reason;
 use halfkey_protocol::document::signed_bytes;
 use halfkey_protocol::kdf::Hash;
+use halfkey_protocol::wire::operator::{Because, NodeRecord, NodeState};
 use halfkey_protocol::wire::{Finish, Register, Verdict};
 use std::sync::Arc;
 
@@ -75,8 +76,8 @@ async fn a_quote_by_another_ak_than_the_enrolled_is_none() {
     };
     for _ in 0..2 {
         let problem = post::<Verdict>(&server.anybody(), "/v1/finish", &finish).await.unwrap_err();
-        assert_eq!(problem.code, "unavailable", "{problem:?}");
-        assert!(server.log().contains("it is not what the tenant signed"), "{}", server.log());
+        assert_eq!(problem.code, "rolled_back", "{problem:?}");
+        assert!(problem.message.contains("it is not what the tenant signed"), "{problem:?}");
         server.stop();
         server.serve();
     }
@@ -114,4 +115,96 @@ async fn the_enrollment_of_the_tenant_before_is_not_current_again_by_a_row() {
         let problem = node.begin(&server.anybody(), purpose).await.err().unwrap();
         assert!(problem.code == "rolled_back" && problem.message.contains("is proved"), "{problem:?}");
     }
+}
+
+/// Who can write the database could else keep a stolen machine from being revoked, and put the byte back later.
+#[tokio::test]
+async fn a_damaged_row_is_in_the_way_of_nobody_who_revokes_or_enrolls_again() {
+    let server = Server::start();
+    let (anybody, operator) = (server.anybody(), server.operator());
+    let node = enrolled(&server).await;
+    node.allow(&operator).await;
+    let database = server.database();
+    let decide = async |what: &str, damage: &str| -> NodeState {
+        let because = Because { because: "stolen".into() };
+        let record: Result<NodeRecord, _> = post(&operator, &path(node.id, what), &because).await;
+        record.unwrap_or_else(|problem| panic!("{what} after {damage}: {problem:?}")).summary.state
+    };
+    for (at, damage) in [
+        "UPDATE enrollments SET c_v_secret = x'00' WHERE state = 'current'",
+        "UPDATE enrollments SET c_v_id = NULL WHERE state = 'current'",
+        "UPDATE enrollments SET c_u = x'00' WHERE state = 'current'",
+        "UPDATE enrollments SET bank = 'sha1' WHERE state = 'current'",
+        "UPDATE enrollments SET registration = '{' WHERE state = 'current'",
+        "UPDATE enrollments SET reset_count = 5000000000 WHERE state = 'current'",
+        "UPDATE enrollments SET clock = NULL, reset_count = 1 WHERE state = 'current'",
+        "UPDATE enrollments SET number = 999 WHERE state = 'current'",
+        "UPDATE enrollments SET number = number - 1 WHERE state = 'current'",
+        "UPDATE nodes SET group_name = 'x', group_number = 999",
+        "UPDATE nodes SET held_by = 'x'",
+        "UPDATE nodes SET tpm_firmware_before = 'x', tpm_firmware = NULL",
+    ]
+    .into_iter()
+    .enumerate()
+    {
+        assert_eq!(said(&node.boot(&anybody).await), "released", "before {damage}");
+        database
+            .execute_batch(
+                "DROP TABLE IF EXISTS kept_enrollments; DROP TABLE IF EXISTS kept_nodes;
+                 CREATE TABLE kept_enrollments AS SELECT * FROM enrollments;
+                 CREATE TABLE kept_nodes AS SELECT * FROM nodes;",
+            )
+            .unwrap();
+        let put_back = || {
+            database
+                .execute_batch(
+                    "PRAGMA foreign_keys = OFF;
+                     DELETE FROM enrollments; INSERT INTO enrollments SELECT * FROM kept_enrollments;
+                     DELETE FROM nodes; INSERT INTO nodes SELECT * FROM kept_nodes;",
+                )
+                .unwrap();
+        };
+        database.execute_batch("PRAGMA foreign_keys = OFF").unwrap();
+        assert_eq!(database.execute(damage, []).unwrap(), 1, "{damage}");
+        match node.attest(&anybody, "boot").await {
+            Ok((_, verdict)) => assert_ne!(verdict.outcome, "released", "{damage}: {verdict:?}"),
+            Err(problem) => assert_eq!(problem.code, "rolled_back", "{damage}: {problem:?}"),
+        }
+        let _: NodeRecord = get(&operator, &path(node.id, "")).await.expect(damage);
+        decide("/hold", damage).await;
+        decide("/release", damage).await;
+        assert_eq!(decide("/revoke", damage).await, NodeState::Revoked);
+        put_back();
+        assert_eq!(said(&node.boot(&anybody).await), "denied revoked", "{damage}");
+        decide("/restore", damage).await;
+        assert_eq!(database.execute(damage, []).unwrap(), 1, "{damage}");
+        // It is mended by the tenant, as after any loss.
+        node.enroll(&anybody, &operator, &format!("after {at}")).await;
+        if damage.contains("UPDATE nodes") {
+            put_back();
+            node.enroll(&anybody, &operator, &format!("once more {at}")).await;
+        }
+    }
+    assert_eq!(said(&node.boot(&anybody).await), "released");
+}
+
+/// What was damaged and is right again counts, without a restart.
+#[tokio::test]
+async fn a_document_that_was_put_right_is_read_again() {
+    let server = Server::start();
+    let node = enrolled(&server).await;
+    let record = node.apply(&server.operator(), &format!("node:{}", node.id), &lax()).await.unwrap();
+    let database = server.database();
+    let number = record.summary.version.to_string();
+    let signatures: Vec<u8> = database
+        .query_row("SELECT signatures FROM documents WHERE number = ?1", [&number], |row| row.get(0))
+        .unwrap();
+    let set = |signatures: &[u8]| {
+        let sql = "UPDATE documents SET signatures = ?2 WHERE number = ?1";
+        assert_eq!(database.execute(sql, rusqlite::params![number, signatures]).unwrap(), 1);
+    };
+    set(&[0; 96]);
+    assert_eq!(said(&node.boot(&server.anybody()).await), "pending no_policy");
+    set(&signatures);
+    assert_eq!(said(&node.boot(&server.anybody()).await), "released");
 }

@@ -121,6 +121,11 @@ impl Refusal {
         Self { status: status(reason), problem }
     }
 
+    /// It is this server or its registrar that can't do its work, not the request.
+    fn is_ours(&self) -> bool {
+        self.status == StatusCode::SERVICE_UNAVAILABLE
+    }
+
     /// Adds what to do about it.
     #[must_use]
     pub fn hint(mut self, hint: impl Into<String>) -> Self {
@@ -179,7 +184,7 @@ impl From<StoreError> for Refusal {
                 error!(error = %what, hint = "make room on the disk of the state folder; nothing was answered that is not recorded", "the database is full");
                 Self::new(Reason::Unavailable, "its disk is full")
             }
-            StoreError::Unavailable(what) => {
+            StoreError::Unavailable(what) | StoreError::Damaged(what) => {
                 error!(error = %what, "the database can't do its work");
                 Self::new(Reason::Unavailable, "its database does not answer")
             }

@@ -163,13 +163,18 @@ async fn revoke(
     let because = message.value.because;
     plain_text("a reason", &because, 512)?;
     // A node that only registered can be revoked too, and keeps its suggested label.
-    let label = record(&app, node).await?.0.summary.label;
+    // Whatever is wrong with its record keeps nobody from revoking it.
+    let label = match record(&app, node).await {
+        Ok(record) => record.0.summary.label,
+        Err(refusal) if refusal.is_ours() => String::new(),
+        Err(refusal) => return Err(refusal),
+    };
     let revoked = app.db.change(node, move |store| {
         store.revoke(node, &label, &because, By { actor: &caller.0, now: unix_now() })
     });
     revoked.await?;
     info!(%node, "revoked");
-    record(&app, node).await
+    decided(&app, node).await
 }
 
 async fn restore(
@@ -221,7 +226,14 @@ async fn decide<T: Send + 'static>(
         .change(node, move |store| decision(store, node, &because, By { actor: &caller.0, now: unix_now() }))
         .await?;
     info!(%node, "{done}");
-    record(app, node).await
+    decided(app, node).await
+}
+
+/// What a node's record is after a decision, which stands although its record can't be shown.
+async fn decided(app: &App, node: NodeId) -> Answer<NodeRecord> {
+    record(app, node)
+        .await
+        .map_err(|refusal| refusal.hint("the decision is recorded; only the node's record can't be shown"))
 }
 
 #[derive(Deserialize)]
@@ -354,10 +366,10 @@ pub async fn record(app: &App, node: NodeId) -> Answer<NodeRecord> {
         let known = store.node(node)?;
         let governing = known.as_ref().and_then(|known| known.governing.policy.as_ref());
         let policy = match governing {
-            Some(policy) => store.policy(&policy.scope, Some(policy.version))?,
+            Some(policy) => legible(store.policy(&policy.scope, Some(policy.version)))?,
             None => None,
         };
-        Ok((known, policy, store.pending(node, unix_now())?))
+        Ok((known, policy, legible(store.pending(node, unix_now()))?))
     };
     let (known, policy, pending) = app.db.read(look).await?;
     let copied = known.as_ref().is_some_and(|known| known.open.is_some() || known.current.is_some());
@@ -422,6 +434,17 @@ pub async fn record(app: &App, node: NodeId) -> Answer<NodeRecord> {
         held: known.held,
         tpm_firmware: known.tpm_firmware,
     }))
+}
+
+/// None if its row is damaged: the others are shown all the same.
+fn legible<T>(found: Result<Option<T>, StoreError>) -> Result<Option<T>, StoreError> {
+    match found {
+        Err(StoreError::Damaged(why)) => {
+            warn!("the database is damaged: {why}");
+            Ok(None)
+        }
+        found => found,
+    }
 }
 
 fn registered_summary(id: String, registration: &Registration) -> NodeSummary {

@@ -36,6 +36,8 @@ pub enum StoreError {
     Full(String),
     /// The database can't do its work, for another reason.
     Unavailable(String),
+    /// A row that this program can't have written.
+    Damaged(String),
     /// The state of the record does not allow it.
     Refused(Reason, String),
 }
@@ -48,6 +50,7 @@ impl fmt::Display for StoreError {
         match self {
             Self::Full(what) => write!(f, "no room for the database: {what}"),
             Self::Unavailable(what) => write!(f, "database: {what}"),
+            Self::Damaged(what) => write!(f, "the database is damaged: {what}"),
             Self::Refused(reason, what) => write!(f, "{reason}: {what}"),
         }
     }

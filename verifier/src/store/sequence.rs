@@ -210,10 +210,12 @@ impl Index {
         let enrollments = [("open", open, &mut node.open), ("proved", proved, &mut node.current)];
         let differing = enrollments.map(|(what, expected, row)| self.other_enrollment(what, expected, row));
         let why = differing.into_iter().flatten().next();
-        node.damage = why.map(|why| Damage::Enrollment(format!("enrollment:{}: {why}", node.id)));
-        if node.damage.is_none() {
-            node.damage = self.other_documents(node).map(Damage::Governing);
-        }
+        let differing = why.map(|why| Damage::Enrollment(format!("enrollment:{}: {why}", node.id)));
+        // What a row itself shows says more than that its document is missing.
+        node.damage = match node.damage.take() {
+            Some(damage @ Damage::Enrollment(_)) => Some(damage),
+            found => differing.or(found).or_else(|| self.other_documents(node).map(Damage::Governing)),
+        };
     }
 
     /// The enrollment that was proved last is the current one, and a newer one is the open one.

@@ -34,15 +34,27 @@ pub struct Sqlite {
 
 /// What an SQLite error means here.
 fn broken(e: rusqlite::Error) -> StoreError {
-    match e.sqlite_error_code() {
-        Some(ErrorCode::DiskFull) => StoreError::Full(e.to_string()),
+    match e {
+        rusqlite::Error::FromSqlConversionFailure(..)
+        | rusqlite::Error::IntegralValueOutOfRange(..)
+        | rusqlite::Error::InvalidColumnType(..) => StoreError::Damaged(e.to_string()),
+        _ if e.sqlite_error_code() == Some(ErrorCode::DiskFull) => StoreError::Full(e.to_string()),
         _ => StoreError::Unavailable(e.to_string()),
     }
 }
 
 /// A row that this program can't have written.
 fn damaged(what: &str) -> StoreError {
-    StoreError::Unavailable(format!("the database is damaged: {what}"))
+    StoreError::Damaged(what.to_owned())
+}
+
+/// The default, and why, where a row is damaged: what it says is missing then, and what does not need it goes on.
+fn legible<T: Default>(read: Result<T>) -> Result<(T, Option<String>)> {
+    match read {
+        Ok(found) => Ok((found, None)),
+        Err(StoreError::Damaged(why)) => Ok((T::default(), Some(why))),
+        Err(e) => Err(e),
+    }
 }
 
 /// SQLite's integers are signed. Times and counts here are far below 2^63.

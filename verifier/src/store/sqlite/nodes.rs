@@ -1,12 +1,13 @@
 //! Nodes and their enrollments.
 
 use super::{
-    as_u64, audit, broken, damaged, documents, from_json, id_text, json, number, policies, proposals, rows,
+    as_u64, audit, broken, damaged, documents, from_json, id_text, json, legible, number, policies,
+    proposals, rows,
 };
 use crate::store::sequence::{Index, Sequence, Stage};
 use crate::store::{
-    By, Counters, Enrollment, Governing, NewDocument, NewEnrollment, Node, NodeLine, ReleasedBoot, Result,
-    StoreError, Which, node_state,
+    By, Counters, Damage, Enrollment, Governing, NewDocument, NewEnrollment, Node, NodeLine, ReleasedBoot,
+    Result, StoreError, Which, node_state,
 };
 use crate::{CLOCK_TOLERANCE, utc};
 use halfkey_protocol::document::{self, Deployment, Kind, Opened, Scope};
@@ -61,27 +62,28 @@ pub fn unchecked(c: &Connection, node: NodeId, since: u64) -> Result<Option<Node
         return Ok(None);
     };
     found.held = match held {
-        (Some(by), Some(because)) => Some(Held { by, because }),
         (None, None) => None,
-        (Some(_), None) | (None, Some(_)) => {
-            return Err(damaged(&format!(
-                "table nodes, {node}: held_by without held_because, or the reverse"
-            )));
-        }
+        // Half of a hold is one.
+        (by, because) => Some(Held { by: by.unwrap_or_default(), because: because.unwrap_or_default() }),
     };
+    let mut damage = None;
     found.tpm_firmware = match firmware {
         (Some(version), before, Some(since)) => Some(TpmFirmware { version, before, since: as_u64(since) }),
         (None, None, None) => None,
         (None, Some(_), _) | (None, _, Some(_)) | (Some(_), _, None) => {
-            return Err(damaged(&format!(
-                "table nodes, {node}: tpm_firmware and since when, not both or none"
-            )));
+            let why = format!("table nodes, {node}: tpm_firmware and since when, not both or none");
+            damage = Some(Damage::Governing(why));
+            None
         }
     };
-    found.governing = policies::governing(c, node, group, membership.map(as_u64), since)?;
-    found.current = enrollment(c, node, "current")?;
-    found.open = enrollment(c, node, "open")?;
-    Ok(Some(found))
+    // A damaged row allows nothing. Nor does it forbid: who wrote it must not keep others from revoking the node or enrolling it again.
+    let (governing, why) = legible(policies::governing(c, node, group, membership.map(as_u64), since))?;
+    damage = why.map(Damage::Governing).or(damage);
+    let (current, why) = legible(enrollment(c, node, "current"))?;
+    damage = why.map(Damage::Enrollment).or(damage);
+    let (open, why) = legible(enrollment(c, node, "open"))?;
+    damage = why.map(Damage::Enrollment).or(damage);
+    Ok(Some(Node { governing, current, open, damage, ..found }))
 }
 
 /// Lines of the list, by node id, with what was signed about them.
@@ -186,7 +188,8 @@ pub fn enroll(
 /// Its `created` becomes the floor of the node's clock, which must not go backwards. One
 /// that is in the future itself can't be what the next is measured by.
 fn require_newer(tx: &Transaction<'_>, node: NodeId, created: u64, now: u64) -> Result<()> {
-    let Some(current) = enrollment(tx, node, "current")? else { return Ok(()) };
+    // From a damaged one nothing is known, and this one mends it.
+    let (Some(current), _) = legible(enrollment(tx, node, "current"))? else { return Ok(()) };
     if created < current.created && current.created <= now.saturating_add(CLOCK_TOLERANCE) {
         let (found, expected) = (utc(created), utc(current.created));
         let what = format!(
@@ -369,7 +372,8 @@ pub fn release(
     by: By<'_>,
 ) -> Result<Opened> {
     let released = tx.execute(
-        "UPDATE nodes SET held_by = NULL, held_because = NULL WHERE node_id = ?1 AND held_by IS NOT NULL",
+        "UPDATE nodes SET held_by = NULL, held_because = NULL
+         WHERE node_id = ?1 AND coalesce(held_by, held_because) IS NOT NULL",
         [id_text(node)],
     );
     if released.map_err(broken)? == 0 && !held {
