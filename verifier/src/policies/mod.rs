@@ -203,12 +203,14 @@ impl Library {
         if opened.as_ref().is_ok_and(|opened| opened.envelope.place.sha256 != reference.sha256) {
             return Ok(Arc::new(Entry::Signed(Err(damaged(reference)))));
         }
-        let opened = opened.map(|apply::Opened { mut envelope, content }| {
-            // It was parsed: the text is not needed any more.
-            envelope.body = String::new();
-            Box::new(Signed { envelope, content })
-        });
-        let entry = Arc::new(Entry::Signed(opened));
+        let apply::Opened { mut envelope, content } = match opened {
+            Ok(opened) => opened,
+            // Not kept: nothing says that these bytes have this digest, and the row may be put right.
+            Err(why) => return Ok(Arc::new(Entry::Signed(Err(why)))),
+        };
+        // It was parsed: the text is not needed any more.
+        envelope.body = String::new();
+        let entry = Arc::new(Entry::Signed(Ok(Box::new(Signed { envelope, content }))));
         self.cache.keep(reference.sha256, entry.clone(), signed.document.len() + 4096);
         Ok(entry)
     }
