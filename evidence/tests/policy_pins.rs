@@ -7,7 +7,7 @@ mod common;
 
 use common::boots::{Boot, Record, boot, log_of};
 use halfkey_evidence::eventlog::{kind, replay};
-use halfkey_evidence::policy::{Assured, Claims, Finding, Policy, Problem, evaluate, learn};
+use halfkey_evidence::policy::{Assured, Claims, Finding, Policy, Problem, evaluate, learn, learn_boot};
 use halfkey_protocol::kdf::Hash;
 
 const RETURNING: &[u8] = b"Returning from EFI Application from Boot Option";
@@ -100,13 +100,7 @@ fn an_entry_is_learned_only_if_its_kernel_measures_every_initrd() {
     );
     // What was said of a kernel once holds for its other command lines.
     let policy = policy(&text);
-    let more = halfkey_evidence::policy::learn_boot(
-        &policy,
-        &boot.log(),
-        &boot.claims(),
-        Assured::default(),
-        "more",
-    );
+    let more = learn_boot(&policy, &boot.log(), &boot.claims(), Assured::default(), "more");
     assert!(more.unwrap().contains("kernel_measures_initrd = true"));
 }
 
@@ -152,7 +146,7 @@ fn a_kernel_that_does_not_measure_what_it_loads_can_not_be_told_from_one_that_do
     let found = learn(&log, &claims, Assured::default(), "learned", &[]).unwrap_err();
     denied(&found, "kernel_measures_initrd = true");
     // To say so of this kernel is to believe whoever writes the entry.
-    let falsely = Assured { kernel_measures_initrd: true };
+    let falsely = Assured { kernel_measures_initrd: true, ..Assured::default() };
     let believed = learn(&log, &claims, falsely, "learned", &[]).unwrap();
     assert_eq!(evaluate(&policy(&believed), &log, &claims).findings, []);
 }
@@ -262,11 +256,68 @@ fn what_came_back_to_the_firmware_is_no_part_of_the_path() {
             "77".repeat(32)
         );
         assert_eq!(findings(&Policy::parse(&rule).unwrap(), &before, boot.line()), []);
-        // It counts for nothing: the path itself must be whole.
+        // It is no part of the path, which must be whole by itself.
         let mut counted = before.clone();
         let first = images[0] + 2;
         counted.swap(images[0], first);
         denied(&findings(&Policy::parse(&rule).unwrap(), &counted, boot.line()), "came back to the firmware");
+    }
+}
+
+/// A UEFI shell that was left with `exit`, in front of each boot. The next time it need not come back: it can measure that it did, and
+/// all that follows, with the same PCRs and the same log. No policy tells that apart, so it is not learned by itself.
+#[test]
+fn what_came_back_is_learned_by_the_owners_word_only() {
+    let because = "whatever this image can be made to do has the key";
+    let digest = format!("\"sha256:{}\"", "77".repeat(32));
+    for boot in common::boots::BOOTS {
+        let known = policy(&boot.learned());
+        let mut records = boot.records();
+        let started = |record: &Record| record.kind == kind::EFI_BOOT_SERVICES_APPLICATION;
+        let first = records.iter().position(started).unwrap();
+        records.insert(first, Record::of(4, kind::EFI_ACTION, RETURNING));
+        let learned = |records: &[Record], assured| {
+            let bytes = log_of(records);
+            let log = replay(&bytes, Hash::Sha256).unwrap().explain_unquoted().unwrap();
+            learn(&log, &boot.claims(), assured, "learned", &[])
+        };
+        let added = |policy: &Policy, records: &[Record], assured| {
+            let bytes = log_of(records);
+            let log = replay(&bytes, Hash::Sha256).unwrap().explain_unquoted().unwrap();
+            learn_boot(policy, &log, &boot.claims(), assured, "more")
+        };
+        // A network boot that found nothing has started nothing.
+        assert!(!learned(&records, boot.assured()).unwrap().contains(because));
+        assert!(added(&known, &records, boot.assured()).is_ok());
+
+        let shell = Record { digest: vec![0x77; 32], ..records[first + 1].clone() };
+        records.insert(first, shell.clone());
+        for found in [learned(&records, boot.assured()), added(&known, &records, boot.assured())] {
+            let found = found.expect_err(boot.name);
+            assert!(found.len() == 1 && found[0].rule == "boot path", "{found:?}");
+            denied(&found, "came back to the firmware");
+            denied(&found, digest.trim_matches('"'));
+        }
+        // What is said of kernels says nothing of it, and both are found at once.
+        let found = learned(&records, Assured { kernel_measures_initrd: true, ..Assured::default() });
+        assert!(found.is_err());
+        let found = learned(&records, Assured::default()).unwrap_err();
+        assert_eq!(found.len(), 1 + usize::from(boot.assured().kernel_measures_initrd), "{found:?}");
+
+        let trusting = Assured { trust_returned_images: true, ..boot.assured() };
+        let event = |text: &str| {
+            let at = text.find(&digest).unwrap_or_else(|| panic!("{text}"));
+            text[at..].lines().nth(1).unwrap_or_default().to_owned()
+        };
+        let text = learned(&records, trusting).unwrap();
+        assert!(event(&text).starts_with("because = ") && event(&text).contains(because), "{text}");
+        assert_eq!(findings(&policy(&text), &records, boot.line()), []);
+        assert!(event(&added(&known, &records, trusting).unwrap()).contains(because));
+        // Said once, for one event: the same image once more needs it again.
+        let more = added(&policy(&text), &records, boot.assured()).unwrap();
+        assert!(!more.contains(&digest), "{more}");
+        records.insert(first, shell);
+        assert!(added(&policy(&text), &records, boot.assured()).is_err());
     }
 }
 

@@ -66,9 +66,18 @@ pub fn run(cli: Cli) -> Result<()> {
         Command::Nodes { pending } => nodes(&app, pending),
         Command::Node { command: NodeCommand::Show { node } } => node_show(&app, &node),
         Command::Enroll(args) => enroll::run(&app, &args),
-        Command::Approve { node, once, learn, replace, kernel_measures_initrd, wait, yes } => {
+        Command::Approve {
+            node,
+            once,
+            learn,
+            replace,
+            kernel_measures_initrd,
+            trust_returned_images,
+            wait,
+            yes,
+        } => {
             let how = How::of(once, learn, replace);
-            let assured = Assured { kernel_measures_initrd };
+            let assured = Assured { kernel_measures_initrd, trust_returned_images };
             approve::run(&app, &Approval { node: &node, how, assured, wait, yes })
         }
         Command::Deny { node, because } => decide::deny(&app, &node, &because),

@@ -173,7 +173,7 @@ pub fn boot(
     base: Option<&str>,
     kernel_measures_initrd: bool,
 ) -> Result<Boot> {
-    let assured = Assured { kernel_measures_initrd };
+    let assured = Assured { kernel_measures_initrd, ..Assured::default() };
     let mut boot = policy::boot_of(proposal, from, base, assured).map_err(|found| {
         Error::failed(format!("the policy's own rules forbid it\n{}", show::findings(&found).trim_end()))
             .hint("change these rules first, with `halfkey policy show` and `policy apply`, if it is what you want")

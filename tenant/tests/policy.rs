@@ -167,6 +167,65 @@ fn a_boot_is_learned_and_another_kernel_is_denied_until_it_is_learned_too() {
     assert_eq!(record.summary.version, 3);
 }
 
+/// A UEFI shell in front of the boot is learned only if the operator says so, each by itself, and the policy says what that means.
+#[test]
+fn what_came_back_to_the_firmware_is_learned_if_the_operator_says_so() {
+    const HAS_THE_KEY: &str = "whatever this image can be made to do has the key";
+    let setup = Setup::new();
+    let (desk, node) = (&setup.desk, setup.node());
+    let shell = vec![0x77; 32];
+    let first = Boot { returned: vec![shell.clone()], ..Boot::new("6.1", CMDLINE) };
+
+    assert_eq!(setup.boot(&first), "pending no_policy");
+    // Both are asked for at once.
+    let ran = desk.run(&["approve", "web1", "--yes"]);
+    for said in ["it would be below the floor", "--kernel-measures-initrd; and", "--trust-returned-images"] {
+        assert!(ran.code == 1 && ran.stderr.contains(said), "{said}: {ran:?}");
+    }
+    let learn = ["policy", "learn", "web1", "--kernel-measures-initrd"];
+    for args in [
+        &learn[..],
+        &["approve", "web1", "--kernel-measures-initrd", "--yes"],
+        &["approve", "web1", "--kernel-measures-initrd", "--replace", "--yes"],
+    ] {
+        let ran = desk.run(args);
+        for said in
+            ["came back to the firmware", "shellx64.efi", "hint: mend the order", "--trust-returned-images"]
+        {
+            assert!(ran.code == 1 && ran.stderr.contains(said), "{said}: {ran:?}");
+        }
+        assert!(!ran.stderr.contains("below the floor"), "{ran:?}");
+    }
+    assert_eq!(setup.policies(), [], "nothing was signed");
+    let ran = desk.run(&["approve", "web1", "--once", "--trust-returned-images"]);
+    assert_eq!(ran.code, 2, "{ran:?}");
+
+    let trusting = [&learn[..], &["--trust-returned-images"]].concat();
+    let file = setup.path("learned.toml");
+    desk.ok(&[&trusting[..], &["-o", &file]].concat());
+    let ran = desk.ok(&["policy", "check", &file]);
+    assert!(ran.stderr.contains("warning: 1 [[event]] of pcr 4"), "{ran:?}");
+    let checked: Value = json(&desk.ok(&["policy", "check", &file, "--json"]).stdout);
+    assert!(checked["warnings"][0].as_str().unwrap().contains("has the key"), "{checked}");
+    let ran = desk.ok(&["approve", "web1", "--kernel-measures-initrd", "--trust-returned-images", "--yes"]);
+    assert!(ran.stderr.contains(&halfkey::text::hex(&shell)) && ran.stderr.contains(HAS_THE_KEY), "{ran:?}");
+    assert_eq!(said(&node.ask_again(&first)), "released");
+    assert_eq!(setup.boot(&first), "released");
+
+    // The next kernel, behind the same shell, needs a word for itself only; another shell needs one.
+    let next = Boot { returned: vec![shell.clone()], ..Boot::new("6.2", CMDLINE) };
+    assert_eq!(setup.boot(&next), "denied policy_mismatch");
+    desk.ok(&["approve", "web1", "--kernel-measures-initrd", "--learn", "--yes"]);
+    assert_eq!(said(&node.ask_again(&next)), "released");
+    let other = Boot { returned: vec![shell, vec![0x78; 32]], ..next };
+    assert_eq!(setup.boot(&other), "denied policy_mismatch");
+    let ran = desk.run(&["approve", "web1", "--learn", "--yes"]);
+    assert!(ran.code == 1 && ran.stderr.contains("--trust-returned-images"), "{ran:?}");
+    assert!(ran.stderr.contains(&"78".repeat(32)) && !ran.stderr.contains(&"77".repeat(32)), "{ran:?}");
+    desk.ok(&["approve", "web1", "--learn", "--trust-returned-images", "--yes"]);
+    assert_eq!(said(&node.ask_again(&other)), "released");
+}
+
 #[test]
 fn a_boot_below_the_floor_can_be_approved_once_but_not_learned() {
     let setup = Setup::new();

@@ -23,7 +23,13 @@ pub struct Assured {
     /// The kernel measures its initrd wherever it comes from (Linux c004703ed7ae). Without effect on a UKI and on GRUB, where
     /// another pins it.
     pub kernel_measures_initrd: bool,
+    /// What was started before this boot and came back to the firmware is believed like an image of the boot path: it was in
+    /// charge first, and could have done and measured all that followed.
+    pub trust_returned_images: bool,
 }
+
+/// Stands at each image that was learned by the owner's word for it.
+const RETURNED: &str = "came back to the firmware; whatever this image can be made to do has the key";
 
 /// Writes the tightest policy that accepts this boot, with comments that say what each value is. `name` is that of the
 /// policy; `notes` become comments at its head.
@@ -38,6 +44,7 @@ pub fn learn(
     notes: &[&str],
 ) -> Result<String, Vec<Finding>> {
     let learned = Learned::new(log, claims, assured)?;
+    learned.may_be_allowed(assured)?;
     let boot = learned.boot_name().unwrap_or_else(|| name.to_owned());
     let text = learned.policy(name, &boot, notes);
     check(&text, log, claims)?;
@@ -56,9 +63,13 @@ pub fn learn_boot(
     assured: Assured,
     name: &str,
 ) -> Result<String, Vec<Finding>> {
-    let mut learned = Learned::new(log, claims, policy.assured_of(log, assured))?;
-    check(&learned.policy(name, name, &[]), log, claims)?;
+    let assured = policy.assured_of(log, assured);
+    let mut learned = Learned::new(log, claims, assured)?;
+    let whole = learned.policy(name, name, &[]);
+    // What the policy names already needs no other word.
     learned.leave_out(policy);
+    learned.may_be_allowed(assured)?;
+    check(&whole, log, claims)?;
     let mut out = Text::default();
     learned.write_boot(name, &mut out);
     Ok(out.0)
@@ -95,6 +106,8 @@ struct Learned<'l> {
     comments: Comments,
     /// `[[event]]`, and what each is.
     events: Vec<(EventRule, String)>,
+    /// The same, for what came back to the firmware before the boot.
+    returned: Vec<(EventRule, String)>,
 }
 
 /// Digests with what they are.
@@ -123,7 +136,7 @@ impl Policy {
             .iter()
             .filter(|boot| boot.kernel_measures_initrd)
             .any(|boot| boot.images.iter().any(|image| image.role == Role::Kernel && started(image)));
-        Assured { kernel_measures_initrd: assured.kernel_measures_initrd || known }
+        Assured { kernel_measures_initrd: assured.kernel_measures_initrd || known, ..assured }
     }
 }
 
@@ -135,12 +148,22 @@ impl<'l> Learned<'l> {
         let (keys, mut events) = keys(log);
         let line = proven_line(&survey)?;
         let (boot, comments) = boot(log, &survey, &line, assured, &mut events);
-        let lacks: Vec<_> = pin::lacks(&boot).iter().map(|lack| lack.finding("floor".to_owned())).collect();
-        if !lacks.is_empty() {
-            return Err(lacks);
+        let returned = survey.returned.iter().filter_map(|seen| by_digest(log, seen)).map(believed).collect();
+        Ok(Self { log, survey, line, keys, boot, comments, events, returned })
+    }
+
+    /// What no policy should allow, or the owner has to say.
+    fn may_be_allowed(&self, assured: Assured) -> Result<(), Vec<Finding>> {
+        let mut lacks: Vec<_> =
+            pin::lacks(&self.boot).iter().map(|lack| lack.finding("floor".to_owned())).collect();
+        if !assured.trust_returned_images {
+            lacks.extend(self.returned.iter().map(|(event, what)| unbelieved(event, what)));
         }
-        above_the_floor(&line, floor_of(&boot, keys.on))?;
-        Ok(Self { log, survey, line, keys, boot, comments, events })
+        if lacks.is_empty() {
+            above_the_floor(&self.line, floor_of(&self.boot, self.keys.on))
+        } else {
+            Err(lacks)
+        }
     }
 
     /// The file that was booted, if the log has a name for it.
@@ -205,7 +228,7 @@ impl<'l> Learned<'l> {
     fn leave_out(&mut self, policy: &Policy) {
         let rules = policy.compiled.bank(self.log.bank());
         let mut left = rules.limits.clone();
-        self.events.retain(|(event, _)| {
+        let mut is_new = |(event, _): &(EventRule, String)| {
             let EventIs::Digest(digest) = &event.is else { return true };
             let slot = rules.event(event.pcr, digest.as_bytes()).map(|index| &mut left[index]);
             match slot.filter(|left| **left > 0) {
@@ -215,13 +238,15 @@ impl<'l> Learned<'l> {
                 }
                 None => true,
             }
-        });
+        };
+        self.events.retain(&mut is_new);
+        self.returned.retain(is_new);
     }
 
     fn write_boot(&self, name: &str, out: &mut Text) {
         let boot = Boot { name: name.to_owned(), command_line: Some(self.line.clone()), ..self.boot.clone() };
         out.boot(&boot, &self.comments);
-        for (event, what) in &self.events {
+        for (event, what) in self.events.iter().chain(&self.returned) {
             out.event("event", event, what);
         }
     }
@@ -331,6 +356,25 @@ fn above_the_floor(line: &str, floor: Floor) -> Result<(), Vec<Finding>> {
     }
 }
 
+/// With what it means to allow it.
+fn believed((event, what): (EventRule, String)) -> (EventRule, String) {
+    (EventRule { because: Some(RETURNED.to_owned()), ..event }, what)
+}
+
+fn unbelieved(event: &EventRule, what: &str) -> Finding {
+    Finding {
+        pcr: Some(event.pcr),
+        event: None,
+        what: what.to_owned(),
+        rule: "boot path".to_owned(),
+        expected: "nothing that was started and came back to the firmware, but what the owner trusts like the boot loader".to_owned(),
+        found: match &event.is {
+            EventIs::Digest(digest) => format!("authenticode {digest}"),
+            EventIs::Text(text) => text.clone(),
+        },
+    }
+}
+
 /// Images, initrd, sections and the events that belong to them.
 fn boot(
     log: &ExplainedLog<'_>,
@@ -343,7 +387,7 @@ fn boot(
     let sections = sections(log, &survey.rest[11]);
     let after_sections = 2 * sections.len();
     let (images, others): (Vec<_>, Vec<_>) = survey.images.iter().partition(|seen| is_image(log, seen));
-    shared.extend(others.into_iter().chain(&survey.returned).filter_map(|seen| by_digest(log, seen)));
+    shared.extend(others.into_iter().filter_map(|seen| by_digest(log, seen)));
     let mut boot = Boot {
         name: String::new(),
         command_line: Some(line.to_owned()),

@@ -87,6 +87,12 @@ impl Policy {
     pub fn boots(&self) -> &[Boot] {
         &self.compiled.document.boots
     }
+
+    /// How many `[[event]]`s of PCR 4 it has. What they name may have been in charge before the boot, and then it could have done and
+    /// measured all that followed.
+    pub fn images_beside_boots(&self) -> usize {
+        images(&self.compiled.document.events)
+    }
 }
 
 /// What one node of a group may boot besides: `format`, `name`, `[[boot]]`, `[[event]]` and `command_line.allowed`.
@@ -116,4 +122,13 @@ impl Additions {
     pub fn boots(&self) -> &[Boot] {
         &self.boots
     }
+
+    /// As [`Policy::images_beside_boots`].
+    pub fn images_beside_boots(&self) -> usize {
+        images(&self.events)
+    }
+}
+
+fn images(events: &[rules::EventRule]) -> usize {
+    events.iter().filter(|event| event.pcr == 4).count()
 }

@@ -66,7 +66,7 @@ impl Boot {
     }
 
     pub fn assured(&self) -> Assured {
-        Assured { kernel_measures_initrd: self.name == "systemd-boot-type1" }
+        Assured { kernel_measures_initrd: self.name == "systemd-boot-type1", ..Assured::default() }
     }
 
     pub fn judge(&self, policy: &Policy) -> Evaluation {

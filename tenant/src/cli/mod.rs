@@ -123,6 +123,10 @@ pub enum Command {
         /// later)
         #[arg(long, conflicts_with = "once")]
         kernel_measures_initrd: bool,
+        /// Allow also the images that were started before this boot and came back to the firmware (a UEFI shell, a network
+        /// boot program): whatever they can be made to do has the key
+        #[arg(long, conflicts_with = "once")]
+        trust_returned_images: bool,
         /// Wait this long for a boot to become pending
         #[arg(long, value_name = "SECONDS", value_parser = seconds)]
         wait: Option<Duration>,

@@ -33,6 +33,10 @@ pub enum PolicyCommand {
         /// and without GRUB, and nothing in a log proves it
         #[arg(long)]
         kernel_measures_initrd: bool,
+        /// Allow also the images that were started before this boot and came back to the firmware (a UEFI shell, a network
+        /// boot program): whatever they can be made to do has the key
+        #[arg(long)]
+        trust_returned_images: bool,
     },
     /// Compute what the next boot will measure, and the block that allows it
     #[command(after_help = PREDICT_HELP)]

@@ -69,7 +69,7 @@ pub fn whole(boot: &Boot, record: &NodeRecord, assured: Assured, name: &str) -> 
     ];
     let notes: Vec<_> = notes.iter().map(String::as_str).collect();
     let made = policy::learn(&*boot.log()?, &boot.claims(), assured, &title(name), &notes);
-    made.map_err(|found| below_the_floor(boot.number(), &found))
+    made.map_err(|found| not_learned(boot.number(), &found))
 }
 
 /// The block that allows this boot, for the policy that governs it.
@@ -80,7 +80,7 @@ pub fn block(boot: &Boot, record: &NodeRecord, assured: Assured, policy: &Policy
     let log = boot.log()?;
     let name = format!("evidence {}", boot.number());
     let made = policy::learn_boot(policy, &log, &boot.claims(), assured, &name);
-    let block = made.map_err(|found| below_the_floor(boot.number(), &found))?;
+    let block = made.map_err(|found| not_learned(boot.number(), &found))?;
     Ok(format!("# learned from {}\n{block}", boot::origin(&boot.record, &record.summary.label)))
 }
 
@@ -89,17 +89,37 @@ fn title(name: &str) -> String {
     clean_short(name, 64)
 }
 
-fn below_the_floor(number: u64, found: &[Finding]) -> Error {
-    let unpinned = found.iter().any(|finding| finding.expected.contains("kernel_measures_initrd"));
-    let hint = if unpinned {
-        "boot a uki (`dracut --uefi`, `ukify`); only if this kernel measures every initrd (Linux 6.13 and later, commit c004703ed7ae), give \
-         --kernel-measures-initrd"
+/// Something is below the floor, or the operator has to say that it is wanted.
+fn not_learned(number: u64, found: &[Finding]) -> Error {
+    let returned = |finding: &Finding| finding.rule == "boot path";
+    let why = if found.iter().all(returned) {
+        "what was started before it came back to the firmware, and could have done and measured all that followed"
     } else {
-        "change how the machine boots as the expected values say, boot it, and learn from that"
+        "it would be below the floor"
     };
-    Error::failed(format!(
-        "no policy can be learned from evidence {number}: it would be below the floor\n{}",
+    let error = Error::failed(format!(
+        "no policy can be learned from evidence {number}: {why}\n{}",
         show::findings(found).trim_end()
-    ))
-    .hint(hint)
+    ));
+    error.hint(hint(found, returned))
+}
+
+fn hint(found: &[Finding], returned: impl Fn(&Finding) -> bool) -> String {
+    let mut hints = Vec::new();
+    if found.iter().any(|finding| finding.expected.contains("kernel_measures_initrd")) {
+        hints.push(
+            "boot a uki (`dracut --uefi`, `ukify`); only if this kernel measures every initrd (Linux 6.13 and later, commit c004703ed7ae), give \
+             --kernel-measures-initrd",
+        );
+    }
+    if found.iter().any(returned) {
+        hints.push(
+            "mend the order of the boot entries, boot it, and learn from that; only if you trust what came back like the boot loader, \
+             whatever somebody at the machine can make it do, give --trust-returned-images",
+        );
+    }
+    if hints.is_empty() {
+        hints.push("change how the machine boots as the expected values say, boot it, and learn from that");
+    }
+    hints.join("; and ")
 }

@@ -43,8 +43,8 @@ use halfkey_evidence::policy::Assured;
 /// With the exit code and the message for the operator.
 pub fn run(app: &App, command: PolicyCommand) -> Result<()> {
     match command {
-        PolicyCommand::Learn { node, boot, name, output, kernel_measures_initrd } => {
-            let assured = Assured { kernel_measures_initrd };
+        PolicyCommand::Learn { node, boot, name, output, kernel_measures_initrd, trust_returned_images } => {
+            let assured = Assured { kernel_measures_initrd, trust_returned_images };
             learn::run(app, &node, boot, assured, name.as_deref(), output.as_deref())
         }
         PolicyCommand::Predict(args) => predict::run(app, &args),

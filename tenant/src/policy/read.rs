@@ -20,6 +20,8 @@ struct Checked<'a> {
     file: &'a str,
     name: Option<&'a str>,
     problems: Vec<Located<'a>>,
+    /// What it may have, and should not have without a reason.
+    warnings: Vec<String>,
 }
 
 #[derive(Serialize)]
@@ -52,18 +54,30 @@ struct Differs {
 /// With every problem.
 pub fn check(app: &App, file: &Path, additions: bool) -> Result<()> {
     let source = Source::file(file)?;
-    let parsed: std::result::Result<(String, String), Vec<Problem>> = if additions {
-        Additions::parse(&source.text)
-            .map(|parsed| (parsed.name().to_owned(), format!("additions, {}", boots(parsed.boots().len()))))
+    let parsed: std::result::Result<(String, String, usize), Vec<Problem>> = if additions {
+        Additions::parse(&source.text).map(|parsed| {
+            let what = format!("additions, {}", boots(parsed.boots().len()));
+            (parsed.name().to_owned(), what, parsed.images_beside_boots())
+        })
     } else {
-        Policy::parse(&source.text)
-            .map(|parsed| (parsed.name().to_owned(), format!("a policy, {}", boots(parsed.boots().len()))))
+        Policy::parse(&source.text).map(|parsed| {
+            let what = format!("a policy, {}", boots(parsed.boots().len()));
+            (parsed.name().to_owned(), what, parsed.images_beside_boots())
+        })
     };
     let found = parsed.as_ref().err().map_or(&[][..], Vec::as_slice);
-    let name = parsed.as_ref().ok().map(|(name, _)| name.as_str());
-    let result = Checked { file: &source.name, name, problems: found.iter().map(Located::of).collect() };
+    let name = parsed.as_ref().ok().map(|(name, ..)| name.as_str());
+    let result = Checked {
+        file: &source.name,
+        name,
+        problems: found.iter().map(Located::of).collect(),
+        warnings: parsed.as_ref().ok().and_then(|(.., images)| beside_boots(*images)).into_iter().collect(),
+    };
     match &parsed {
-        Ok((name, what)) => {
+        Ok((name, what, _)) => {
+            for warning in &result.warnings {
+                app.out.note(&format!("{}: warning: {warning}", source.name));
+            }
             app.out.value(&result, || format!("{}: good; \"{}\", {what}", source.name, clean(name)))
         }
         Err(found) => {
@@ -74,6 +88,15 @@ pub fn check(app: &App, file: &Path, additions: bool) -> Result<()> {
             Err(problems::refuse(&source, found))
         }
     }
+}
+
+fn beside_boots(images: usize) -> Option<String> {
+    (images > 0).then(|| {
+        format!(
+            "{images} [[event]] of pcr 4: an image that came back to the firmware could have done and measured all that followed, so \
+             whatever it can be made to do has the key"
+        )
+    })
 }
 
 fn boots(count: usize) -> String {

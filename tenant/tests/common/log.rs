@@ -20,6 +20,8 @@ pub struct Boot {
     pub cmdline: String,
     /// What the firmware is measured as.
     pub firmware: Vec<u8>,
+    /// Authenticode digests of what was started before the kernel, and came back to the firmware.
+    pub returned: Vec<Vec<u8>>,
 }
 
 impl Boot {
@@ -30,6 +32,7 @@ impl Boot {
             initrd: digest("initrd"),
             cmdline: cmdline.to_owned(),
             firmware: sha256(b"firmware"),
+            returned: Vec::new(),
         }
     }
 
@@ -50,6 +53,10 @@ impl Boot {
         log.data(4, ACTION, b"Calling EFI Application from Boot Option");
         for pcr in 0..8 {
             log.data(pcr, SEPARATOR, &[0; 4]);
+        }
+        for returned in &self.returned {
+            log.digest(4, APPLICATION, returned, &image("\\shellx64.efi"));
+            log.data(4, ACTION, b"Returning from EFI Application from Boot Option");
         }
         log.digest(4, APPLICATION, &self.kernel, &image("\\EFI\\debian\\vmlinuz"));
         let options = utf16(&format!("{}\0", self.cmdline));

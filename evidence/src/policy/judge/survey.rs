@@ -213,7 +213,8 @@ impl<'l> Survey<'l> {
         }
     }
 
-    /// What came back to the firmware was in charge before: it counts for nothing, and needs a rule of its own.
+    /// What came back to the firmware was in charge before, and could have done and measured all that followed: it is no part of
+    /// the path, and needs a rule of its own.
     fn returned<S: Sink>(&mut self, context: &Context<'_, 'l>, sink: &mut S) {
         let Self { returned, used, .. } = self;
         for seen in returned.iter() {
