@@ -20,6 +20,8 @@ pub struct Boot {
     pub below_floor: Vec<String>,
     /// Why no policy can be learned from it.
     pub unpinned: Option<String>,
+    /// Something was started before it and came back to the firmware.
+    pub returned: bool,
 }
 
 /// How the kernel came to its initramfs, by the event log.
@@ -56,7 +58,7 @@ impl Boot {
             .map(|one| format!("kernel command line: expected {}, found {}", one.expected, one.found))
             .collect();
         let unpinned = if path == Some(Path::Kernel) { unpinned(log, release) } else { None };
-        Self { secure_boot, below_floor, unpinned }
+        Self { secure_boot, below_floor, unpinned, returned: returned(log) }
     }
 
     /// For people: warnings, each kind with its hint.
@@ -72,6 +74,10 @@ impl Boot {
         if let Some(why) = &self.unpinned {
             lines.push(format!("warning: no policy can be learned from this boot: {why}"));
             lines.push("hint: boot a unified kernel image (dracut --uefi, ukify) or GRUB; or, if this kernel measures every initrd (commit c004703ed7ae was ported back), approve with --kernel-measures-initrd".into());
+        }
+        if self.returned {
+            lines.push("warning: no policy is learned from this boot by itself: something was started before it and came back to the firmware, and could have done and measured all that followed".into());
+            lines.push("hint: mend the order of the boot entries (efibootmgr) and boot again; or, if you trust it like the boot loader, whatever somebody at the machine can make it do, approve with --trust-returned-images".into());
         }
         lines
     }
@@ -105,6 +111,14 @@ fn unpinned(log: &[u8], release: &str) -> Option<String> {
     // INITRD_EVENT_TAG_ID of the EFI stub.
     let measured = has(log, &0x8f3b_22ec_u32.to_le_bytes());
     (!measured).then(|| "nothing in the event log says that an initramfs was measured".into())
+}
+
+/// Whether firmware said that an image came back, after one was started. A network boot that found none has started none.
+fn returned(log: &[u8]) -> bool {
+    // PCR 4, EV_EFI_BOOT_SERVICES_APPLICATION.
+    let started = [4u32.to_le_bytes(), 0x8000_0003_u32.to_le_bytes()].concat();
+    let first = log.windows(started.len()).position(|window| window == started);
+    first.is_some_and(|at| has(&log[at..], b"Returning from EFI Application from Boot Option"))
 }
 
 fn has(log: &[u8], bytes: &[u8]) -> bool {
@@ -235,6 +249,22 @@ mod tests {
         }
         // What is not known is not said.
         assert!(Boot::of(FINE, b"", None, "6.1").unpinned.is_none());
+    }
+
+    #[test]
+    fn what_came_back_to_the_firmware_is_warned_of() {
+        let (log, line) = recorded!("uki-no-secure-boot");
+        let returning = b"Returning from EFI Application from Boot Option";
+        // Between events nothing is looked at but what these events have.
+        let first = [log, &returning[..]].concat();
+        let said = Boot::of(line, &first, in_log(log), "6.1").warnings().join("\n");
+        assert!(
+            said.contains("came back to the firmware") && said.contains("--trust-returned-images"),
+            "{said}"
+        );
+        // Nothing was started before it.
+        let found_nothing = [&returning[..], log].concat();
+        assert!(Boot::of(line, &found_nothing, in_log(log), "6.1").warnings().is_empty());
     }
 
     #[test]
