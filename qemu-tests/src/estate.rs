@@ -2,7 +2,7 @@
 
 use crate::error::{Context, Result};
 use crate::image::system::System;
-use crate::image::{disk, header};
+use crate::image::{disk, guest, header};
 use crate::machine::{Boot, Machine, Reached};
 use crate::marker::Marker;
 use crate::rig::Rig;
@@ -35,12 +35,14 @@ pub struct Estate {
     running: Option<Boot>,
     /// Number of the last evidence before the current boot.
     before: u64,
+    /// See [`Estate::interpreter`].
+    interpreter: Option<u64>,
 }
 
 impl Estate {
     /// From its parts; the machine is off.
     pub fn new(machine: Machine, verifier: Verifier, tenant: Tenant, system: System, node: String) -> Self {
-        Self { machine, verifier, tenant, system, node, running: None, before: 0 }
+        Self { machine, verifier, tenant, system, node, running: None, before: 0, interpreter: None }
     }
 
     /// Switches the machine off if it runs, and on again.
@@ -51,6 +53,17 @@ impl Estate {
         self.off()?;
         self.before = self.tenant.last_evidence(&self.node)?;
         self.machine.boot()
+    }
+
+    /// The same, with a note for what the rig has put into the initramfs.
+    ///
+    /// # Errors
+    /// If it can't be switched.
+    pub fn boot_noting(&mut self, note: &'static str) -> Result<Boot> {
+        self.machine.note = note;
+        let boot = self.boot();
+        self.machine.note = "";
+        boot
     }
 
     /// The same while the verifier is down.
@@ -90,6 +103,29 @@ impl Estate {
         self.running()?;
         let boot = self.running.take().expect("it runs");
         Ok((boot, self))
+    }
+
+    /// Where in the root file system the first 16 bytes are of the path that systemd names as its ELF interpreter. The running
+    /// machine is asked once.
+    ///
+    /// # Errors
+    /// If it does not come up by itself, or can't tell.
+    pub fn interpreter(&mut self) -> Result<u64> {
+        /// The file's place in the file system, in blocks of 4 KiB, and the path's place in the file, in bytes.
+        const ASK: &str = "f=/usr/lib/systemd/systemd; filefrag -b4096 -v $f | awk '$1 == \"0:\" { print $4 + 0 }'; \
+            grep -abom1 /lib64/ld-linux $f | cut -d: -f1";
+        if let Some(known) = self.interpreter {
+            return Ok(known);
+        }
+        let said = self.running()?.run(ASK)?;
+        let mut numbers = said.split_whitespace().map(str::parse::<u64>);
+        let (Some(Ok(block)), Some(Ok(at @ 0..4096))) = (numbers.next(), numbers.next()) else {
+            return Err(format!("the guest can't tell where systemd is on its disk: {said}").into());
+        };
+        // Whole blocks of the cipher.
+        let found = block * 4096 + at / 16 * 16;
+        self.interpreter = Some(found);
+        Ok(found)
     }
 
     /// Shuts the machine down, if it runs.
@@ -254,8 +290,17 @@ pub fn closed_fence() -> String {
 
 /// PCR 15 of a boot that was opened by attestation, so that it was `opened`, and then had a shell of the initramfs.
 pub fn shell_fence(opened: &[u8]) -> String {
-    let event: [u8; 32] = Sha256::digest(label::FENCE_SHELL).into();
-    hex(&Sha256::digest([opened, &event].concat()))
+    extended(opened, label::FENCE_SHELL)
+}
+
+/// The same of one that then had a prompt for a passphrase.
+pub fn passphrase_fence(opened: &[u8]) -> String {
+    extended(opened, label::FENCE_PASSPHRASE)
+}
+
+fn extended(pcr: &[u8], event: &[u8]) -> String {
+    let event: [u8; 32] = Sha256::digest(event).into();
+    hex(&Sha256::digest([pcr, &event].concat()))
 }
 
 /// Hex digits, lower case.
@@ -269,7 +314,7 @@ pub fn hex(bytes: &[u8]) -> String {
 /// If one of them can't be made.
 pub fn found(rig: &Rig, system: &System) -> Result<(Machine, Verifier, Tenant)> {
     let machine = Machine::new(rig, system)?;
-    rig.images.data(machine.spare())?;
+    rig.images.volume(guest::DATA_LUKS, machine.spare())?;
     let mut verifier = Verifier::init(&rig.paths, &rig.place("verifier"))?;
     verifier.start()?;
     let tenant = Tenant::login(&rig.paths, &verifier, &rig.place("desk"))?;

@@ -4,7 +4,7 @@ use crate::error::{Context, Error, Result};
 use crate::image::system::{Entry, System};
 use crate::image::{disk, guest};
 use crate::marker::{self, Marker};
-use crate::qemu::{Accel, Parts, Qemu};
+use crate::qemu::{Accel, Parts, Plugged, Qemu};
 use crate::rig::Rig;
 use crate::variables::{self, BootEntry, Trust};
 use crate::wire::Tap;
@@ -36,8 +36,8 @@ pub struct Machine {
     accel: Accel,
     boots: u32,
     tap: Option<Tap>,
-    /// Whether the network cable is plugged in.
-    pub network: bool,
+    /// What is plugged in at the next boot.
+    pub plugged: Plugged,
     /// A word for what the rig has put into the initramfs, at the end of the second disk's first line.
     pub note: &'static str,
 }
@@ -66,8 +66,9 @@ impl Machine {
         rig.manufacturer.make(&parts.tpm)?;
         marker::blank(&parts.spare, 64 << 20)?;
         marker::blank(&parts.visitor, 64 << 20)?;
+        let plugged = Plugged { network: true, spare: true };
         let machine =
-            Self { name, parts, accel: rig.accel, boots: 0, tap: rig.tap.clone(), network: true, note: "" };
+            Self { name, parts, accel: rig.accel, boots: 0, tap: rig.tap.clone(), plugged, note: "" };
         machine.install(rig, system)?;
         Ok(machine)
     }
@@ -164,7 +165,7 @@ impl Machine {
         self.boots += 1;
         let token = format!("{}-{}{}", self.name, self.boots, self.note);
         marker::prepare(&self.parts.marker, &token)?;
-        let qemu = Qemu::start(&self.parts, self.accel, self.boots, self.network, self.tap.clone())?;
+        let qemu = Qemu::start(&self.parts, self.accel, self.boots, self.plugged, self.tap.clone())?;
         Ok(Boot {
             qemu,
             token,
@@ -344,12 +345,20 @@ impl Boot {
         Ok(())
     }
 
-    /// The third disk fails: from now on it answers with errors only, as one that was pulled.
+    /// The third disk fails: from now on it answers with errors only.
     ///
     /// # Errors
     /// If the machine is off.
-    pub fn pull_spare(&mut self) -> Result<()> {
+    pub fn break_spare(&mut self) -> Result<()> {
         self.qemu.monitor.send(b"drive_del spare\n")
+    }
+
+    /// Pulls the third disk out: the guest is told, lets go of it, and has it no more.
+    ///
+    /// # Errors
+    /// If the machine is off.
+    pub fn unplug_spare(&mut self) -> Result<()> {
+        self.qemu.monitor.send(b"device_del spare-disk\n")
     }
 
     /// Lets the fourth disk announce itself again and again, as a disk can: each time udev looks at it anew, and the last to

@@ -123,7 +123,8 @@ pub struct Parts {
     pub disk: PathBuf,
     /// Second disk: where the guest leaves its marker.
     pub marker: PathBuf,
-    /// Third disk: empty, or what a scenario puts there. Always plugged, so that firmware measures the same hardware.
+    /// Third disk: empty, or what a scenario puts there. It is always there, so that firmware measures the same hardware, but
+    /// where that it is missing is the point.
     pub spare: PathBuf,
     /// Fourth disk: as the third.
     pub visitor: PathBuf,
@@ -137,6 +138,15 @@ pub struct Parts {
     pub tpm: PathBuf,
     /// Folder for logs.
     pub logs: PathBuf,
+}
+
+/// What is plugged in when it is switched on.
+#[derive(Clone, Copy, Debug)]
+pub struct Plugged {
+    /// The network cable. The card is always there.
+    pub network: bool,
+    /// The third disk.
+    pub spare: bool,
 }
 
 /// A machine that is switched on.
@@ -160,7 +170,13 @@ impl Qemu {
     ///
     /// # Errors
     /// If QEMU or swtpm can't be started.
-    pub fn start(parts: &Parts, accel: Accel, number: u32, network: bool, tap: Option<Tap>) -> Result<Self> {
+    pub fn start(
+        parts: &Parts,
+        accel: Accel,
+        number: u32,
+        plugged: Plugged,
+        tap: Option<Tap>,
+    ) -> Result<Self> {
         let sockets = Sockets::new()?;
         let log = |name: &str| parts.logs.join(format!("{number:02}-{name}.log"));
         let tpm_socket = sockets.path("tpm");
@@ -172,24 +188,31 @@ impl Qemu {
         let drive = |options: &str, path: &Path| format!("{options},format=raw,file={}", path.display());
         command.arg("-drive").arg(drive("if=pflash,unit=0,readonly=on", Path::new(parts.firmware.code())));
         command.arg("-drive").arg(drive("if=pflash,unit=1", &parts.variables));
-        let disks = [(&parts.disk, "boot"), (&parts.marker, "marker"), (&parts.spare, "spare")];
-        let plug = |command: &mut Command, path: &Path, serial: &str, driver: &str| {
+        let plug = |command: &mut Command, path: &Path, serial: &str, driver: &str, bus: &str| {
             // The host's page cache outlives QEMU, so nothing is lost that matters here.
             command
                 .arg("-drive")
                 .arg(drive(&format!("if=none,id={serial},cache=unsafe,discard=unmap"), path));
-            command.arg("-device").arg(format!("{driver},drive={serial},serial={serial}"));
+            let device = format!("{driver},id={serial}-disk,drive={serial},serial={serial},bus={bus}");
+            command.arg("-device").arg(device);
         };
-        for (path, serial) in disks {
-            plug(&mut command, path, serial, VIRTIO);
+        plug(&mut command, &parts.disk, "boot", VIRTIO, "pcie.0");
+        plug(&mut command, &parts.marker, "marker", VIRTIO, "pcie.0");
+        // What is behind a port of its own can be pulled, and comes after the others.
+        for (chassis, port) in ["spare-port", "visitor-port"].into_iter().enumerate() {
+            command.arg("-device").arg(format!("pcie-root-port,id={port},chassis={}", chassis + 1));
+        }
+        if plugged.spare {
+            plug(&mut command, &parts.spare, "spare", VIRTIO, "spare-port");
         }
         command.arg("-chardev").arg(format!("socket,id=tpm,path={}", tpm_socket.display()));
         command.args(["-tpmdev", "emulator,id=tpm,chardev=tpm", "-device", "tpm-crb,tpmdev=tpm"]);
         // No network still has the network card: a cable that is not plugged in.
-        let restrict = if network { "user,id=net" } else { "hubport,id=net,hubid=0" };
+        let restrict = if plugged.network { "user,id=net" } else { "hubport,id=net,hubid=0" };
         command.args(["-netdev", restrict, "-device", "virtio-net-pci,netdev=net,romfile="]);
         command.args(["-device", "virtio-rng-pci"]);
-        plug(&mut command, &parts.visitor, "visitor", if parts.nvme { "nvme" } else { VIRTIO });
+        let (driver, bus) = if parts.nvme { ("nvme", "pcie.0") } else { (VIRTIO, "visitor-port") };
+        plug(&mut command, &parts.visitor, "visitor", driver, bus);
         let mut listeners = Vec::new();
         for (option, name) in [("-serial", "console"), ("-serial", "shell"), ("-monitor", "monitor")] {
             listeners.push(sockets.listen(name)?);

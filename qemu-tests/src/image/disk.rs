@@ -124,15 +124,39 @@ pub fn set_root(disk: &Path, root: &Path) -> Result<()> {
     copy_at(root, &mut file, ROOT_START)
 }
 
-/// Overwrites the beginning of what the root volume holds, where its file system has its superblock.
+/// Overwrites what the root volume holds from `offset` on, without its key: what is read there is noise.
 ///
 /// # Errors
 /// If the disk can't be written.
-pub fn destroy_root(disk: &Path) -> Result<()> {
+pub fn damage_root(disk: &Path, offset: u64, size: usize) -> Result<()> {
     let mut file =
         File::options().write(true).open(disk).context(format_args!("can't open {}", disk.display()))?;
-    file.seek(SeekFrom::Start(ROOT_START + super::luks::HEADER)).context("can't seek")?;
-    file.write_all(&[0xa5; 64 << 10]).context("can't write the disk")
+    file.seek(SeekFrom::Start(ROOT_START + super::luks::HEADER + offset)).context("can't seek")?;
+    file.write_all(&vec![0xa5; size]).context("can't write the disk")
+}
+
+/// Adds a partition behind the others whose type says swap, with a swap area in it.
+///
+/// # Errors
+/// If a tool fails or the disk can't be written.
+pub fn add_swap(disk: &Path) -> Result<()> {
+    const SIZE: u64 = 16 * MIB;
+    let mut file =
+        File::options().write(true).open(disk).context(format_args!("can't open {}", disk.display()))?;
+    let end = file.metadata().context("can't read the disk's size")?.len();
+    file.set_len(end + SIZE).context("can't enlarge the disk")?;
+    // The last MiB was that of the second copy of the partition table, which moves.
+    let start = end - MIB;
+    let sfdisk = || Command::new("/sbin/sfdisk");
+    run(sfdisk().args(["--quiet", "--relocate", "gpt-bak-std"]).arg(disk))?;
+    let partition = format!("start={}, size={}, type=S, name=swap\n", start / 512, SIZE / 512);
+    run_with_input(sfdisk().args(["--quiet", "--append"]).arg(disk), partition.as_bytes())?;
+    let area = disk.with_extension("swap");
+    let made = File::create(&area).and_then(|area| area.set_len(SIZE));
+    made.context(format_args!("can't make {}", area.display()))?;
+    run(Command::new("/sbin/mkswap").arg(&area))?;
+    copy_at(&area, &mut file, start)?;
+    fs::remove_file(&area).context("can't remove a temporary file")
 }
 
 fn copy_at(from: &Path, to: &mut File, offset: u64) -> Result<()> {

@@ -17,6 +17,8 @@ pub const ROOT_LUKS: &str = "0b5f4c0e-6d1b-4f0a-9f2d-1d0c7a5e0001";
 pub const ROOT_FS: &str = "0b5f4c0e-6d1b-4f0a-9f2d-1d0c7a5e0002";
 /// UUID of the LUKS2 volume on the third disk.
 pub const DATA_LUKS: &str = "0b5f4c0e-6d1b-4f0a-9f2d-1d0c7a5e0003";
+/// UUID of a LUKS2 volume that no enrollment knows.
+pub const OTHER_LUKS: &str = "0b5f4c0e-6d1b-4f0a-9f2d-1d0c7a5e0004";
 /// The passphrase in keyslot 0, as a person would type it.
 pub const PASSPHRASE: &str = "correct horse battery staple";
 

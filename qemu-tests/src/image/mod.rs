@@ -133,15 +133,25 @@ impl Images {
         guest::build(&self.paths, &self.packages, passphrase, &mut |_| ())
     }
 
-    /// Writes an empty LUKS2 volume for the third disk.
+    /// Writes a LUKS2 volume with this UUID that holds an empty file system.
     ///
     /// # Errors
     /// If it can't be built.
-    pub fn data(&self, to: &Path) -> Result<()> {
+    pub fn volume(&self, uuid: &str, to: &Path) -> Result<()> {
         let ext4 = to.with_extension("ext4");
-        luks::ext4(Command::new("/sbin/mkfs.ext4"), None, guest::DATA_LUKS, 16 << 20, &ext4)?;
-        luks::create(&ext4, guest::DATA_LUKS, guest::PASSPHRASE, to)?;
+        luks::ext4(Command::new("/sbin/mkfs.ext4"), None, uuid, 16 << 20, &ext4)?;
+        luks::create(&ext4, uuid, guest::PASSPHRASE, to)?;
         remove(&ext4)
+    }
+
+    /// Writes an empty plaintext file system with this label.
+    ///
+    /// # Errors
+    /// If it can't be built.
+    pub fn plaintext(&self, label: &str, to: &Path) -> Result<()> {
+        let mut mkfs = Command::new("/sbin/mkfs.ext4");
+        mkfs.args(["-L", label]);
+        luks::ext4(mkfs, None, guest::OTHER_LUKS, 16 << 20, to)
     }
 
     /// Writes a plaintext file system with the UUID of the root file system, and an init that says `says`.

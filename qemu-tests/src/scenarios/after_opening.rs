@@ -36,12 +36,12 @@ pub fn damaged(world: &mut World) -> Result<()> {
     attack(world, |story, estate| {
         story.does(
             Attacker,
-            "overwrites the superblock in the root volume, and pulls the second disk after the opening",
+            "overwrites the superblock in the root volume; the second disk answers with errors after the opening",
         );
-        disk::destroy_root(estate.machine.disk())?;
+        disk::damage_root(estate.machine.disk(), 0, 64 << 10)?;
         let mut boot = estate.boot()?;
         boot.wait_console(&["opened /dev/vdc as "], BOOT)?;
-        boot.pull_spare()?;
+        boot.break_spare()?;
         Ok(boot)
     })
 }
