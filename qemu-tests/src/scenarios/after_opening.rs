@@ -1,35 +1,16 @@
-//! 29 to 31: somebody with the disk makes a boot fail after its volumes were opened, and presses Enter. Kernel, initramfs and
-//! command line are the genuine ones, so the verifier releases.
+//! 29 to 31, 37, 38: somebody with the disk makes a boot fail after its volumes were opened, and presses Enter. Kernel, initramfs
+//! and command line are the genuine ones, so the verifier releases.
 
 use super::World;
+use super::notes::{KILL_THE_GATE, SECOND_DISK_GOES, SOMETHING_STAYS};
 use crate::ensure;
 use crate::error::{Context, Result};
 use crate::estate::{Estate, shell_fence};
 use crate::image::guest::ROOT_LUKS;
-use crate::image::initrd::ExtraFile;
-use crate::image::system::{BootPath, System};
 use crate::image::{disk, header};
-use crate::machine::{BOOT, Boot, Line, Reached};
-use crate::rig::Rig;
+use crate::machine::{BOOT, Boot, Line, MOMENT, Reached};
 use crate::story::Story;
 use crate::story::Who::{Attacker, Machine, Verifier};
-
-/// On the second disk: the gate is to be killed in this boot.
-const KILL: &str = " kill-the-gate";
-
-/// A gate that is killed before it has done anything, if the second disk says so: nothing that is measured differs.
-const GATE: &str = "[Service]\nExecStart=\nExecStart=/bin/sh -c 'case $$(cat /dev/vdb) in *kill-the-gate*) kill -KILL $$$$ ;; esac; \
-    exec /usr/bin/halfkey-agent gate --exec /usr/bin/systemctl --no-block switch-root /sysroot'\n";
-
-/// What the operator approves. The owner of this machine has SysRq, which the agent must see to.
-pub fn system(rig: &Rig) -> System {
-    let mut system = rig.system(BootPath::Uki);
-    let path = "usr/lib/systemd/system/initrd-switch-root.service.d/zzz-test.conf".into();
-    system.extra = vec![ExtraFile { path, content: GATE.as_bytes().to_vec() }];
-    // Else dracut waits minutes for a file system that is not there.
-    system.cmdline += " rd.retry=30 sysctl.kernel.sysrq=1";
-    system
-}
 
 /// The root's superblock is overwritten, and the disk of the second volume stops answering.
 pub fn damaged(world: &mut World) -> Result<()> {
@@ -59,10 +40,7 @@ pub fn sector_size(world: &mut World) -> Result<()> {
 pub fn gate_killed(world: &mut World) -> Result<()> {
     attack(world, |story, estate| {
         story.does(Attacker, "kills the gate, and presses SysRq-e and SysRq-i from the opening on");
-        estate.machine.note = KILL;
-        let boot = estate.boot();
-        estate.machine.note = "";
-        let mut boot = boot?;
+        let mut boot = estate.boot_noting(KILL_THE_GATE)?;
         // That SysRq is there at all is seen before the opening.
         boot.wait_console(&["dracut initqueue hook"], BOOT)?;
         boot.press_sysrq(&["h"], 4)?;
@@ -73,6 +51,42 @@ pub fn gate_killed(world: &mut World) -> Result<()> {
         for done in ["sysrq: Terminate All Tasks", "sysrq: Kill All Tasks"] {
             ensure!(!console.contains(done), "after the opening: {done}");
         }
+        Ok(boot)
+    })
+}
+
+/// 16 bytes of the path of systemd's ELF interpreter are noise, so that PID 1 would find nothing to execute but its last resort,
+/// a shell; and the second disk is unplugged after the opening.
+pub fn interpreter(world: &mut World) -> Result<()> {
+    let at = world.estate()?.interpreter()?;
+    attack(world, |story, estate| {
+        story.does(
+            Attacker,
+            format!("overwrites 16 bytes at {at} in the root volume, and unplugs the second disk after the opening"),
+        );
+        disk::damage_root(estate.machine.disk(), at, 16)?;
+        let mut boot = estate.boot_noting(SECOND_DISK_GOES)?;
+        boot.wait_console(&["opened /dev/vdc as "], BOOT)?;
+        boot.unplug_spare()?;
+        boot.wait_console(&["RIG: the second disk is gone"], MOMENT)?;
+        let said = ["gate: the system on the root can't be started", "Failed to execute /sbin/init", "\n# "];
+        let which = boot.wait_console(&said, MOMENT)?;
+        ensure!(which == 0, "PID 1 looks for something else to execute in the root");
+        story.does(Machine, "finds that PID 1 could not start the system, and does not hand over to it");
+        Ok(boot)
+    })
+}
+
+/// The kernel itself holds an opened volume, so that nothing can close it, and the gate fails: there is no shell at all.
+pub fn something_stays(world: &mut World) -> Result<()> {
+    attack(world, |story, estate| {
+        story.does(Machine, "has a loop device over its second volume, and its gate fails");
+        let mut boot = estate.boot_noting(SOMETHING_STAYS)?;
+        boot.wait_console(&["RIG: a loop device is over"], BOOT)?;
+        boot.expect(Reached::Off)?;
+        let console = boot.console();
+        ensure!(console.contains("expected no open volume, found "), "it does not say what stays open");
+        ensure!(console.contains("hint: for a boot with the disk closed"), "it does not say what to do");
         Ok(boot)
     })
 }

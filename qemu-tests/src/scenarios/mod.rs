@@ -13,14 +13,17 @@
 //! | 15 to 20 | [`updates`]: kernel updates, announced and not |
 //! | 21 to 24, 28 | [`secure_boot`]: images signed by the owner, by others, by nobody |
 //! | 25 to 27 | [`loaders`]: shim and GRUB, systemd-boot |
-//! | 29 to 31 | [`after_opening`]: a boot that fails after its volumes were opened |
+//! | 29 to 31, 37, 38 | [`after_opening`]: a boot that fails after its volumes were opened; [`notes`] has its initramfs |
 //! | 32 to 34 | [`entries`]: boot entries that somebody has changed |
+//! | 39, 40 | [`prompts`]: a prompt after an opening |
 
 mod after_opening;
 mod afterwards;
 mod entries;
 mod exits;
 mod loaders;
+mod notes;
+mod prompts;
 mod rogue;
 mod second_agent;
 mod secure_boot;
@@ -62,7 +65,7 @@ pub enum Group {
 impl Group {
     /// The group that takes longest first.
     pub const ALL: &[Self] =
-        &[Self::Uki, Self::Updates, Self::SecureBoot, Self::Fence, Self::Exits, Self::Grub, Self::Entry];
+        &[Self::Uki, Self::Fence, Self::Updates, Self::SecureBoot, Self::Entry, Self::Exits, Self::Grub];
 
     const fn tells(
         self,
@@ -87,7 +90,7 @@ impl Group {
     /// What the operator approves first.
     fn system(self, rig: &Rig) -> System {
         if self == Self::Fence {
-            return after_opening::system(rig);
+            return notes::system(rig);
         }
         let release = match self {
             Self::Entry => Release::Measuring,
@@ -325,6 +328,30 @@ pub const ALL: &[Scenario] = &[
         "gate-killed",
         "the gate is killed, SysRq is pressed: no shell over an open volume",
         after_opening::gate_killed,
+    ),
+    Fence.tells(
+        37,
+        "interpreter",
+        "systemd's interpreter damaged, second disk unplugged: no shell over an open volume",
+        after_opening::interpreter,
+    ),
+    Fence.tells(
+        38,
+        "stays-open",
+        "something that can't be closed is over an opened volume: powered off",
+        after_opening::something_stays,
+    ),
+    Fence.tells(
+        39,
+        "take-back",
+        "one of two volumes can't be opened: the other is closed before the prompt",
+        prompts::take_back,
+    ),
+    Fence.tells(
+        40,
+        "other-asks",
+        "a volume that is not enrolled asks after the opening: all is closed first",
+        prompts::other_volume,
     ),
 ];
 
