@@ -8,13 +8,14 @@
 //! | 4, 5, 9, 12 | [`tampered`]: command line, initramfs, TPM, header |
 //! | 6, 7, 8 | [`server`]: revoked, down, impersonated |
 //! | 10 | [`volumes`]: several volumes |
-//! | 11 | [`rogue`]: another root |
+//! | 11, 36 | [`rogue`]: another root, another /var |
 //! | 13, 14 | [`exits`]: shells of the initramfs, an agent that crashes |
 //! | 15 to 20 | [`updates`]: kernel updates, announced and not |
 //! | 21 to 24, 28 | [`secure_boot`]: images signed by the owner, by others, by nobody |
 //! | 25 to 27 | [`loaders`]: shim and GRUB, systemd-boot |
 //! | 29 to 31, 37, 38 | [`after_opening`]: a boot that fails after its volumes were opened; [`notes`] has its initramfs |
 //! | 32 to 34 | [`entries`]: boot entries that somebody has changed |
+//! | 35 | [`repair`]: held, repaired, released, a disk missing |
 //! | 39, 40 | [`prompts`]: a prompt after an opening |
 
 mod after_opening;
@@ -24,6 +25,7 @@ mod exits;
 mod loaders;
 mod notes;
 mod prompts;
+mod repair;
 mod rogue;
 mod second_agent;
 mod secure_boot;
@@ -328,6 +330,18 @@ pub const ALL: &[Scenario] = &[
         "gate-killed",
         "the gate is killed, SysRq is pressed: no shell over an open volume",
         after_opening::gate_killed,
+    ),
+    Fence.tells(
+        35,
+        "repair",
+        "held: a shell, nothing open; released: asks if a disk is missing, else unlocks, and leaves an added swap area alone",
+        repair::run,
+    ),
+    Fence.tells(
+        36,
+        "var",
+        "/var in the initramfs from a disk without encryption: powered off",
+        rogue::var,
     ),
     Fence.tells(
         37,

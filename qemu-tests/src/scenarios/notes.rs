@@ -12,6 +12,8 @@ pub const KILL_THE_GATE: &str = " kill-the-gate";
 pub const SOMETHING_STAYS: &str = " something-stays";
 /// The gate begins when the third disk is gone.
 pub const SECOND_DISK_GOES: &str = " second-disk-goes";
+/// The gate begins when /var of the root is mounted.
+pub const MOUNTED_IN_ROOT: &str = " mounted-in-root";
 /// Another mapping has the name of the second volume.
 pub const TAKE_THE_NAME: &str = " take-the-name";
 /// When the agent has opened its volumes, the fourth disk is to be opened as `other`.

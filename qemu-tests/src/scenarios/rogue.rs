@@ -1,6 +1,7 @@
-//! 11: the key must open the disk that then runs.
+//! 11 and 36: the key must open the disk that then runs, and all that is mounted in it.
 
 use super::World;
+use super::notes::MOUNTED_IN_ROOT;
 use crate::ensure;
 use crate::error::{Context, Result};
 use crate::machine::Reached;
@@ -9,6 +10,8 @@ use std::fs;
 
 /// Boots that the attacker takes at most to get his file system mounted.
 const TRIES: u32 = 4;
+/// Label of the attacker's file system for /var.
+const VAR: &str = "rig-var";
 
 /// A plaintext file system that carries the UUID of the root file system, on a disk that keeps calling for attention so that
 /// /dev/disk/by-uuid names it when the root is mounted. Nothing that is measured changes.
@@ -50,4 +53,33 @@ pub fn run(world: &mut World) -> Result<()> {
         return fs::rename(&kept, &visitor).context("can't put a disk back");
     }
     Err(format!("the rogue file system was not mounted in {TRIES} boots: nothing was shown").into())
+}
+
+/// The fstab of the root has the initramfs mount /var from a file system that is not encrypted, by its label.
+pub fn var(world: &mut World) -> Result<()> {
+    world.estate()?;
+    let World { rig, story, estate, .. } = world;
+    let estate = estate.as_mut().context("there is an enrolled machine")?;
+    story.does(Machine, "has /var on a partition without encryption, mounted by the initramfs");
+    let line = format!("LABEL={VAR} /var ext4 nofail,x-initrd.mount 0 0");
+    estate.running()?.run(&format!("echo '{line}' >>/etc/fstab && sync"))?;
+    estate.off()?;
+    let visitor = estate.machine.visitor().to_path_buf();
+    let kept = visitor.with_extension("kept");
+    fs::rename(&visitor, &kept).context("can't set a disk aside")?;
+    rig.images.plaintext(VAR, &visitor)?;
+    story.does(Attacker, "has that partition in his hands");
+    let mut boot = estate.boot_noting(MOUNTED_IN_ROOT)?;
+    let reached = boot.reached()?;
+    let record = estate.last_record()?;
+    ensure!(record.summary.outcome == "released", "the boot is genuine so far: {:?}", record.summary);
+    story.does(Verifier, "releases: what was booted is what was approved");
+    ensure!(reached == Reached::Off, "expected that the machine switches itself off, but {reached:?}");
+    ensure!(!boot.has_marker()?, "a system came up");
+    let console = boot.console();
+    ensure!(console.contains("RIG: /sysroot/var is mounted"), "it was not mounted: nothing was shown");
+    ensure!(console.contains("gate: /sysroot/var"), "the gate did not say why it powered off");
+    story.proves("nothing runs with a part of its system from elsewhere");
+    boot.wait_off()?;
+    fs::rename(&kept, &visitor).context("can't put a disk back")
 }
