@@ -51,7 +51,7 @@ pub fn run(app: &App, args: &EnrollArgs) -> Result<()> {
     let after = line.sign(&key, Kind::Enrollment, &Scope::Enrollment(id), &made.document()?, |signed| {
         let body = Enroll { signed: signed.clone(), c_u: made.c_u.clone(), c_v: made.c_v.clone() };
         let after = client.enroll(id, &body)?;
-        if after.enrollment.as_ref() != Some(signed) {
+        if after.newest() != Some(signed) {
             return Err(Error::untrusted("the server took the enrollment, but shows another one for this node")
                 .hint("someone else may have enrolled it at the same moment: look at `halfkey audit --node` and enroll again"));
         }
@@ -152,7 +152,7 @@ fn label(given: Option<&str>, record: &NodeRecord) -> Result<String> {
 
 /// Whether the enrollment in use answers the challenge that the registrar shows. The machine makes another for the next one.
 fn answered(record: &NodeRecord) -> bool {
-    let enrollment = record.enrollment.as_ref().and_then(|signed| open_enrollment(signed).ok());
+    let enrollment = record.newest().and_then(|signed| open_enrollment(signed).ok());
     enrollment.is_some_and(|(_, enrollment)| enrollment.challenge == record.challenge)
 }
 

@@ -78,6 +78,7 @@ impl World {
             challenge: vec![0x33; 32].into(),
             registered_at: 1,
             enrollment: None,
+            open: None,
             pending: None,
             policy: None,
             revoked_because: None,

@@ -118,6 +118,7 @@ fn record() -> NodeRecord {
         challenge: vec![0x33; 32].into(),
         registered_at: NOW - 400_000,
         enrollment: None,
+        open: None,
         pending: Some(pending()),
         policy: Some(policy("group:db")),
         revoked_because: None,

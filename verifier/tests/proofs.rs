@@ -8,7 +8,9 @@ use common::node::{Halves, Node, enrolled, said};
 use common::software::{Software, lax, strict};
 use common::{Server, get, path, post, refused};
 use halfkey_protocol::Reason;
-use halfkey_protocol::wire::operator::{NodeList, NodeRecord, NodeState};
+use halfkey_protocol::wire::Document;
+use halfkey_protocol::wire::operator::{Enroll, NodeList, NodeRecord, NodeState};
+use halfkey_verifier::client::Client;
 use std::sync::Arc;
 
 /// A node whose enrollment waits for its proof, and that proof.
@@ -215,4 +217,74 @@ async fn a_tenant_that_comes_back_starts_without_a_policy() {
     waits(&server, &node).await;
     node.group(&operator, Some("web")).await.unwrap();
     assert_eq!(said(&node.boot(&server.anybody()).await), "released");
+}
+
+/// Signed with this label by the node's tenant, and handed in.
+async fn enroll_as(node: &Node, operator: &Client, id: &str, label: &str) -> (NodeRecord, Halves) {
+    let (Enroll { signed, c_u, c_v }, halves) = node.enrollment(operator, id).await;
+    let mut document: Document = serde_json::from_slice(&signed.document).unwrap();
+    document.body = document.body.replace("\"label\":\"web1\"", &format!("\"label\":\"{label}\""));
+    let enroll = Enroll { signed: node.sign(&document), c_u, c_v };
+    (post(operator, &path(node.id, "/enrollment"), &enroll).await.unwrap(), halves)
+}
+
+/// Another operator, or who writes the database, could else have a desk revoke, learn from or approve another node than it names.
+#[tokio::test]
+async fn a_label_is_that_of_the_enrollment_that_was_proved() {
+    let mut server = Server::start();
+    let mut node = enrolled(&server).await;
+    let (id, ours) = (node.id, node.tenant.clone());
+    common::command(&["operator", "add", "bob", "--state", server.state().to_str().unwrap()]);
+    let of_bob = server.state().join("operator-bob.bundle");
+    let first: NodeRecord = get(&server.operator(), &path(node.id, "")).await.unwrap();
+    let named = async |server: &Server, name: &str| -> usize {
+        let list: NodeList =
+            get(&server.operator(), &format!("/v1/operator/nodes?name={name}")).await.unwrap();
+        list.nodes.len()
+    };
+    let is_called = async |server: &Server, label: &str| {
+        for name in ["web1", "test-1", "db1"] {
+            assert_eq!(named(server, name).await, usize::from(name == label), "{name}, and it is {label}");
+        }
+        let list: NodeList = get(&server.operator(), "/v1/operator/nodes").await.unwrap();
+        assert_eq!(list.nodes[0].label, label);
+        let record: NodeRecord = get(&server.operator(), &path(id, "")).await.unwrap();
+        assert_eq!(record.summary.label, label);
+    };
+    is_called(&server, "web1").await;
+
+    // What nobody proves.
+    node.tenant = Arc::new(Ed25519KeyPair::generate().unwrap());
+    let (record, _) = enroll_as(&node, &server.with_bundle(&of_bob), "bobs", "test-1").await;
+    assert_eq!(record.summary.state, NodeState::Enrolling);
+    node.tenant = ours;
+    for _ in 0..2 {
+        is_called(&server, "web1").await;
+        server.stop();
+        server.serve();
+    }
+    // A row.
+    server.database().execute("UPDATE nodes SET label = 'test-1'", []).unwrap();
+    assert_eq!(named(&server, "test-1").await, 0);
+    let record: NodeRecord = get(&server.operator(), &path(node.id, "")).await.unwrap();
+    assert_eq!(record.summary.label, "web1");
+    assert_eq!(record.enrollment, first.enrollment, "what the desk goes by is what was proved");
+    server.database().execute("UPDATE nodes SET label = 'web1'", []).unwrap();
+
+    // The tenant's own new name counts with the proof.
+    node.register(&server.anybody()).await.unwrap();
+    let (record, halves) = enroll_as(&node, &server.operator(), "renamed", "db1").await;
+    assert!(record.open.is_some() && record.open == record.newest().cloned());
+    is_called(&server, "web1").await;
+    let (_, verdict) = node.attest(&server.anybody(), "enroll").await.unwrap();
+    assert_eq!(said(&verdict), "released");
+    node.prove(&server.anybody(), &halves).await.unwrap();
+    is_called(&server, "db1").await;
+    // Of one that was never proved, the open one says it.
+    let other = node.sibling();
+    other.register(&server.anybody()).await.unwrap();
+    let (record, _) = enroll_as(&other, &server.operator(), "other", "test-1").await;
+    assert_eq!((record.summary.label.as_str(), record.open), ("test-1", None));
+    assert!(record.enrollment.is_some());
+    assert_eq!(named(&server, "test-1").await, 1);
 }

@@ -154,8 +154,10 @@ pub struct NodeRecord {
     pub challenge: Bytes,
     /// When.
     pub registered_at: u64,
-    /// The current enrollment.
+    /// The current enrollment; the open one if the node has proved none.
     pub enrollment: Option<SignedDocument>,
+    /// The open one beside the current one: the node has not proved it yet, and it may be another tenant's.
+    pub open: Option<SignedDocument>,
     /// The boot that waits for an operator.
     pub pending: Option<PendingBoot>,
     /// What the node's boots are judged by: its own policy, else that of its group.
@@ -166,6 +168,13 @@ pub struct NodeRecord {
     pub held: Option<Held>,
     /// What its TPM said of its firmware last; none before the first quote.
     pub tpm_firmware: Option<TpmFirmware>,
+}
+
+impl NodeRecord {
+    /// The enrollment that was handed in last.
+    pub fn newest(&self) -> Option<&SignedDocument> {
+        self.open.as_ref().or(self.enrollment.as_ref())
+    }
 }
 
 /// An operator holds a node: its boots are denied until it is released.

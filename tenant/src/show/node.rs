@@ -106,6 +106,9 @@ pub fn node(
     if let Some(signed) = &record.enrollment {
         list.push(("enrollment", enrollment(signed, record, key, now)));
     }
+    if let Some(signed) = &record.open {
+        list.push(("not proved yet", enrollment(signed, record, key, now)));
+    }
     if let Some(group) = judged.and_then(|judged| judged.group.as_deref()) {
         list.push(("group", clean_short(group, 64)));
     }

@@ -33,6 +33,7 @@ pub fn node(id: &str, label: &str) -> NodeRecord {
         challenge: vec![0x33; 32].into(),
         registered_at: 1,
         enrollment: None,
+        open: None,
         pending: None,
         policy: None,
         revoked_because: None,

@@ -392,6 +392,7 @@ pub async fn record(app: &App, node: NodeId) -> Answer<NodeRecord> {
             registration: registered.register,
             challenge: registered.challenge,
             enrollment: None,
+            open: None,
             pending: None,
             policy: None,
             revoked_because: None,
@@ -402,7 +403,11 @@ pub async fn record(app: &App, node: NodeId) -> Answer<NodeRecord> {
     let suggested = registered.as_ref().map(|registered| registered_summary(id.clone(), registered));
     let released = known.current.as_ref().and_then(|current| current.released.as_ref());
     let cloned = released.is_some_and(|released| released.twin.is_some());
-    let (state, enrollment) = (known.state(), known.open.or(known.current));
+    let state = known.state();
+    let (enrollment, open) = match (known.current, known.open) {
+        (Some(current), open) => (Some(current), open),
+        (None, open) => (open, None),
+    };
     let registered = match (registered, &enrollment) {
         (Some(registered), _) => registered,
         // The registrar does not know it; the copy that the tenant checked is here.
@@ -428,6 +433,7 @@ pub async fn record(app: &App, node: NodeId) -> Answer<NodeRecord> {
         challenge: registered.challenge,
         registered_at: registered.registered_at,
         enrollment: enrollment.map(|enrollment| enrollment.signed),
+        open: open.map(|open| open.signed),
         pending,
         policy: policy.map(|policy| policy.summary),
         revoked_because: known.revoked,

@@ -7,8 +7,8 @@ use super::kept::{Kept, Trail};
 use super::{Damage, Enrollment, Node, NodeLine, PolicyRef, Result as StoreResult, StoreError, node_state};
 use halfkey_evidence::document;
 use halfkey_protocol::document::{Deployment, Kind, Opened, Place, Scope};
-use halfkey_protocol::wire::SignedDocument;
 use halfkey_protocol::wire::operator::{Held, NodeState};
+use halfkey_protocol::wire::{self, SignedDocument};
 use halfkey_protocol::{NodeId, Reason};
 use std::collections::HashMap;
 use std::path::{Path, PathBuf};
@@ -31,16 +31,17 @@ pub struct Index {
 }
 
 /// An enrollment.
-#[derive(Clone, Copy)]
+#[derive(Clone)]
 struct Signed {
     /// Number of its document.
     number: u64,
     /// The tenant key that counts.
     key: [u8; 32],
+    /// What the tenant calls the node.
+    label: String,
 }
 
 /// An enrollment that was proved.
-#[derive(Clone, Copy)]
 struct Proved {
     enrollment: Signed,
     /// Number of the proof by which the node became this tenant's: what was signed for the node before counts no more. 0 if it was
@@ -111,11 +112,13 @@ impl Index {
             }
             (Scope::Enrollment(node), _) => {
                 let key = opened.keys.first().copied().unwrap_or_default();
-                self.enrolled.insert(*node, Signed { number, key });
+                let said = serde_json::from_str::<wire::Enrollment>(&opened.body);
+                let label = said.map(|said| said.label).unwrap_or_default();
+                self.enrolled.insert(*node, Signed { number, key, label });
             }
             (Scope::Proof(node), _) => {
                 let named = |enrollment: &Signed| opened.proves() == Some(enrollment.number);
-                if let Some(enrollment) = self.enrolled.get(node).copied().filter(named) {
+                if let Some(enrollment) = self.enrolled.get(node).filter(|e| named(e)).cloned() {
                     let since = if self.goes_to_another(*node) { number } else { self.since(*node) };
                     self.proved.insert(*node, Proved { enrollment, since });
                 }
@@ -185,6 +188,21 @@ impl Index {
         let revoked = line.state == NodeState::Revoked || self.is_revoked(line.id);
         line.state = node_state(revoked, newest != proved, proved != 0);
         line.held |= self.is_held(line.id);
+        if let Some(label) = self.label(line.id) {
+            line.label = label.to_owned();
+        }
+    }
+
+    /// What the tenant calls the node: by the enrollment that was proved, else by the open one. Anybody can sign one that is never
+    /// proved.
+    pub fn label(&self, node: NodeId) -> Option<&str> {
+        let proved = self.proved.get(&node).map(|proved| &proved.enrollment);
+        proved.or_else(|| self.enrolled.get(&node)).map(|enrollment| enrollment.label.as_str())
+    }
+
+    /// Whether any enrollment of the node was ever proved.
+    pub fn is_proved(&self, node: NodeId) -> bool {
+        self.proved.contains_key(&node)
     }
 
     fn enrolled(&self, node: NodeId) -> u64 {
@@ -200,6 +218,9 @@ impl Index {
     pub fn check(&self, node: &mut Node) {
         if node.revoked.is_none() {
             node.revoked = self.revoked.get(&node.id).cloned();
+        }
+        if let Some(label) = self.label(node.id) {
+            node.label = label.to_owned();
         }
         if node.held.is_none() {
             node.held = self.held.get(&node.id).cloned();

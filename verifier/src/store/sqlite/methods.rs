@@ -134,7 +134,7 @@ impl Store for Sqlite {
 
     fn enroll(&self, new: &NewEnrollment<'_>, by: By<'_>) -> Result<()> {
         self.write_document(|tx, sequence| {
-            nodes::enroll(tx, new, sequence.index().revoked(new.node), by)?;
+            nodes::enroll(tx, new, sequence.index(), by)?;
             Ok(((), Some(new.document.opened.clone())))
         })
     }

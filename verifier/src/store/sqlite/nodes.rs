@@ -125,16 +125,12 @@ pub fn list(c: &Connection, which: &Which, limit: u64, now: u64, index: &Index) 
     rows.into_iter().map(line).collect()
 }
 
-/// Stores an enrollment as open. `revoked` is what the sequence says of the node.
-pub fn enroll(
-    tx: &Transaction<'_>,
-    new: &NewEnrollment<'_>,
-    revoked: Option<&str>,
-    by: By<'_>,
-) -> Result<()> {
+/// Stores an enrollment as open. The node is called as it says if none was proved yet.
+pub fn enroll(tx: &Transaction<'_>, new: &NewEnrollment<'_>, index: &Index, by: By<'_>) -> Result<()> {
     let node = id_text(new.node);
-    upsert(tx, new.node, Some(new.label), by.now)?;
-    require_not_revoked(tx, new.node, revoked)?;
+    let label = Some(new.label).filter(|_| !index.is_proved(new.node));
+    upsert(tx, new.node, label, by.now)?;
+    require_not_revoked(tx, new.node, index.revoked(new.node))?;
     let NewDocument { opened, signed } = new.document;
     require_newer(tx, new.node, opened.created, by.now)?;
     documents::append(tx, opened, signed, by)?;
@@ -262,6 +258,7 @@ pub fn prove(
         )
     })
     .map_err(broken)?;
+    upsert(tx, node, Some(&said.label), now)?;
     policies::forget_of_others(tx, node, enrollment, index)?;
     if index.goes_to_another(node) {
         proposals::forget_of_others(tx, node)?;
