@@ -98,9 +98,11 @@ install() {
 
     # Nothing mounts or resumes a system because of what it finds on a disk. A resume image would run before the fence is
     # extended, so hibernation is off in images with this module. A soft reboot would go into another root past the gate.
+    # Extensions laid over /sysroot are files of no volume that was opened, as the gate sees it: the running system merges them.
     mkdir -p "$initdir/etc/systemd/system-generators" "$initdir/etc/systemd/system"
     ln -sfn /dev/null "$initdir/etc/systemd/system-generators/systemd-gpt-auto-generator"
-    for unit in systemd-hibernate-resume@.service systemd-hibernate-resume.service systemd-soft-reboot.service; do
+    for unit in systemd-hibernate-resume@.service systemd-hibernate-resume.service systemd-soft-reboot.service \
+        systemd-sysext-sysroot.service systemd-confext-sysroot.service; do
         [[ -e ${dracutsysrootdir-}$systemdsystemunitdir/$unit ]] && ln -sfn /dev/null "$initdir/etc/systemd/system/$unit"
     done
 

@@ -84,12 +84,19 @@ fn uuid_of(path: &Path) -> Option<String> {
 
 /// What the initramfs of the next boot would mount: the root, /usr, and what fstab marks for it.
 fn next_boot(mounts: &[Mount], fstab: &str) -> Result<Vec<Mount>, String> {
+    let mounts: Vec<Mount> = mounts.iter().filter(|mount| !is_of_extensions(mount)).cloned().collect();
     let mut next: Vec<Mount> =
-        ["/", "/usr"].into_iter().filter_map(|point| mountinfo::at(mounts, point)).cloned().collect();
+        ["/", "/usr"].into_iter().filter_map(|point| mountinfo::at(&mounts, point)).cloned().collect();
     for entry in fstab.lines().filter_map(initrd_mount) {
-        next.push(entry.as_mounted(mounts)?);
+        next.push(entry.as_mounted(&mounts)?);
     }
     Ok(next)
+}
+
+/// What systemd-sysext and systemd-confext lay over /usr, /opt and /etc of the running system, by the names that they give
+/// it. In the initramfs of an image with this module they do not.
+fn is_of_extensions(mount: &Mount) -> bool {
+    mount.kind == "overlay" && ["sysext", "confext"].contains(&mount.source.as_str())
 }
 
 /// An entry of fstab(5) for the initramfs.
@@ -223,6 +230,28 @@ mod tests {
         let usr = format!("{ON_ROOT}\n29 28 254:32 / /usr ro - ext4 /dev/vdc ro");
         assert!(passes(&usr, "", &[ROOT]).unwrap_err().starts_with("/usr: "));
         assert!(passes("28 1 254:32 / / rw - ext4 /dev/vdc rw", "", &[DATA]).is_err());
+    }
+
+    #[test]
+    fn extensions_of_the_running_system_are_not_mounted_by_the_initramfs() {
+        let over = |lines: &str, point: &str, name: &str| {
+            format!(
+                "{lines}\n40 28 0:50 / {point} ro,nodev shared:1 - overlay {name} ro,lowerdir=/run/x:{point}"
+            )
+        };
+        let merged = over(&over(ON_ROOT, "/usr", "sysext"), "/etc", "confext");
+        assert_eq!(passes(&merged, "", &[ROOT]), Ok(()));
+        // What is below them counts.
+        let own = format!(
+            "{ON_ROOT}\n29 28 253:1 / /usr ro - ext4 /dev/mapper/usr ro\n30 28 253:1 /etc /etc rw - ext4 /dev/mapper/usr rw"
+        );
+        let merged = over(&over(&own, "/usr", "sysext"), "/etc", "confext");
+        let fstab = "/dev/mapper/usr /etc ext4 x-initrd.mount";
+        assert_eq!(passes(&merged, fstab, &[ROOT, DATA]), Ok(()));
+        assert!(passes(&merged, fstab, &[ROOT]).unwrap_err().starts_with("/usr: "));
+        // Another overlay can be the initramfs's work.
+        let why = passes(&over(ON_ROOT, "/usr", "overlay"), "", &[ROOT]).unwrap_err();
+        assert!(why.starts_with("/usr: overlay"), "{why}");
     }
 
     #[test]
