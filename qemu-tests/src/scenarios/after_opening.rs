@@ -12,7 +12,7 @@ use crate::machine::{BOOT, Boot, Line, MOMENT, Reached};
 use crate::story::Story;
 use crate::story::Who::{Attacker, Machine, Verifier};
 
-/// The root's superblock is overwritten, and the disk of the second volume stops answering.
+/// The root's superblock is overwritten, and the disk of the second volume answers with errors.
 pub fn damaged(world: &mut World) -> Result<()> {
     attack(world, |story, estate| {
         story.does(

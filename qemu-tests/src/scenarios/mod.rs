@@ -316,7 +316,7 @@ pub const ALL: &[Scenario] = &[
     Fence.tells(
         29,
         "damaged",
-        "root damaged and second disk pulled after the opening: no shell over an open volume",
+        "root damaged, second disk answers with errors after the opening: no shell over an open volume",
         after_opening::damaged,
     ),
     Fence.tells(
