@@ -43,6 +43,11 @@ pub enum Command {
         /// Become this program if the root passes.
         exec: Vec<OsString>,
     },
+    /// Look at what is mounted of the root so far.
+    FirstLook {
+        /// Where the TPM is.
+        tpm: Location,
+    },
     /// Show what there is.
     Status {
         /// Where the TPM is.
@@ -147,11 +152,12 @@ the fence can't be confirmed, unless rd.halfkey=off is on the kernel command lin
 ";
 
 const GATE: &str = "\
-usage: halfkey-agent gate [--exec COMMAND [ARGUMENT...]]
+usage: halfkey-agent gate [--look | --exec COMMAND [ARGUMENT...]]
 
 If volumes were opened by attestation in this boot, /sysroot (and /sysroot/usr) must be on
 them; else closes them, extends the fence as rogue and powers off.
 
+  --look                 look only, at what is mounted so far
   --exec COMMAND...      close the boot window, check the root, then become that program
 ";
 
@@ -344,10 +350,15 @@ fn fence_exec(parser: &mut lexopt::Parser, tpm: Location) -> Result<Command> {
 }
 
 fn gate(parser: &mut lexopt::Parser, mut tpm: Location) -> Result<Command> {
+    let mut look = false;
     while let Some(arg) = parser.next()? {
         match arg {
             Long("help") | Short('h') => return Ok(Command::Print(GATE)),
             Long("tpm") => tpm = location(&parser.value()?.string()?)?,
+            Long("look") => look = true,
+            Long("exec") if look => {
+                return Err(Error::usage("expected one of --look and --exec, found both"));
+            }
             Long("exec") => {
                 let exec: Vec<OsString> = parser.raw_args()?.collect();
                 if exec.is_empty() {
@@ -358,7 +369,7 @@ fn gate(parser: &mut lexopt::Parser, mut tpm: Location) -> Result<Command> {
             other => return Err(other.unexpected().into()),
         }
     }
-    Ok(Command::Gate { tpm, exec: Vec::new() })
+    if look { Ok(Command::FirstLook { tpm }) } else { Ok(Command::Gate { tpm, exec: Vec::new() }) }
 }
 
 fn status(parser: &mut lexopt::Parser, mut tpm: Location) -> Result<Command> {
@@ -474,7 +485,9 @@ mod tests {
             parsed("--tpm swtpm:127.0.0.1:2321 gate"),
             Ok(Command::Gate { tpm: Location::Tcp(_), .. })
         ));
+        assert!(matches!(parsed("gate --look"), Ok(Command::FirstLook { .. })));
         for line in [
+            "gate --look --exec true",
             "unlock x",
             "enroll",
             "fence-exec",

@@ -36,6 +36,7 @@ fn run(command: Command) -> Result<ExitCode> {
         }
         Command::Fence { tpm, passphrase, exec } => run_fence(&tpm, passphrase.as_deref(), &exec)?,
         Command::Gate { tpm, exec } => run_gate(&tpm, &exec)?,
+        Command::FirstLook { tpm } => gate::first_look(&tpm, &Settings::of_this_boot())?,
         Command::Status { tpm, devices, json } => {
             let status = status::collect(&tpm, &devices);
             if json { status.print_json() } else { status.print() }

@@ -86,7 +86,13 @@ install() {
         fence_shell "${unit##*/}"
     done
     inst_simple "$moddir/fence-passphrase.conf" "$systemdsystemunitdir/systemd-cryptsetup@.service.d/zz-halfkey.conf"
-    # The root gate, and the last way out.
+    # The root gate: first looks before the root is used, and the last one, which is the last way out. A drop-in for a unit
+    # that is not there changes nothing.
+    inst_simple "$moddir/halfkey-gate.service" "$systemdsystemunitdir/halfkey-gate.service"
+    $SYSTEMCTL -q --root "$initdir" add-requires initrd-root-fs.target halfkey-gate.service
+    for unit in dracut-pre-pivot initrd-parse-etc plymouth-switch-root systemd-repart; do
+        inst_simple "$moddir/first-look.conf" "$systemdsystemunitdir/$unit.service.d/zz-halfkey.conf"
+    done
     inst_simple "$moddir/gate.conf" "$systemdsystemunitdir/initrd-switch-root.service.d/zz-halfkey.conf"
     inst_simple "$moddir/before-gate.conf" "$systemdsystemunitdir/mount.d/50-halfkey.conf"
 

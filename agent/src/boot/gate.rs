@@ -6,6 +6,8 @@
 //! is not enrolled, or fell back to its passphrase, boots as it would without Halfkey.
 //! What an fstab marks `x-initrd.mount` is mounted before initrd-fs.target, which switch-root comes after; with `nofail`
 //! that order is missing, and the module's drop-in for all mounts gives it back.
+//! Programs of the initramfs use the mounted root before switch-root: they read its fstab, execute files of it, load modules
+//! from it. So there are first looks, as soon as it is mounted and before each of those that are known.
 //! And PID 1 must be able to start what is there: else it would start a shell instead.
 
 use super::cmdline::Settings;
@@ -76,9 +78,7 @@ pub fn run(location: &Location, settings: &Settings) -> Result<()> {
         Err(error) => return Err(refuse(location, settings, error)),
     };
     if state.opening {
-        let why = Error::new(Kind::Volume, "gate: the unlocking ended in the middle of the opening")
-            .hint("what it opened is not known; reboot");
-        return Err(refuse(location, settings, why));
+        return Err(refuse(location, settings, unfinished()));
     }
     let opened = state.mappings();
     if opened.all.is_empty() {
@@ -88,18 +88,66 @@ pub fn run(location: &Location, settings: &Settings) -> Result<()> {
     }
     let look = || {
         let checked = check(&mountinfo::now(), Path::new("/sys"), Path::new("/dev"), &opened);
-        checked.map_err(|why| {
-            let error = Error::new(Kind::Volume, format!("gate: {why}")).hint(
-                "the disk was tampered with, or root= or the fstab of the root names a file system outside the enrolled volumes",
-            );
-            refuse(location, settings, error)
-        })
+        checked.map_err(|why| refuse(location, settings, rogue(&why)))
     };
     look()?;
     console::say("gate: the root and all that is mounted in it are on volumes that were opened in this boot");
     hand_over(Path::new(ROOT), Path::new("/run"))?;
     // That took its time.
     look()
+}
+
+/// Looks at what is mounted at /sysroot by now, before something there is used. What is mounted later is seen by [`run`].
+/// On a rogue root: as there.
+///
+/// # Errors
+/// When the root is rogue and the machine could not be powered off.
+pub fn first_look(location: &Location, settings: &Settings) -> Result<()> {
+    let look = |state: &Result<Option<State>>| {
+        suspicion(state, &mountinfo::now(), Path::new("/sys"), Path::new("/dev"))
+    };
+    if look(&State::load()).is_none() {
+        return Ok(());
+    }
+    // Somebody may just be closing what was opened. And only now is there something to ask the TPM for.
+    let _alone = way_out::alone();
+    let state = State::load();
+    match (look(&state), &state) {
+        (None, _) => Ok(()),
+        (Some(_), Ok(Some(state))) if is_closed(location, state) => Ok(()),
+        (Some(why), _) => Err(refuse(location, settings, why)),
+    }
+}
+
+/// Why what is mounted so far must not be used, unless the fence says closed.
+fn suspicion(state: &Result<Option<State>>, mounts: &[Mount], sys: &Path, dev: &Path) -> Option<Error> {
+    match state {
+        Ok(None) => None,
+        Ok(Some(state)) if state.opening => Some(unfinished()),
+        Ok(Some(state)) => {
+            let opened = state.mappings();
+            if opened.all.is_empty() {
+                return None;
+            }
+            // The initramfs itself is among them: else they could not be read.
+            if mounts.is_empty() {
+                return Some(rogue("what is mounted can't be seen"));
+            }
+            check_mounted(mounts, sys, dev, &opened).err().map(|why| rogue(&why))
+        }
+        Err(error) => Some(Error::new(Kind::Volume, format!("gate: {error}"))),
+    }
+}
+
+fn unfinished() -> Error {
+    Error::new(Kind::Volume, "gate: the unlocking ended in the middle of the opening")
+        .hint("what it opened is not known; reboot")
+}
+
+fn rogue(why: &str) -> Error {
+    Error::new(Kind::Volume, format!("gate: {why}")).hint(
+        "the disk was tampered with, or root= or the fstab of the root names a file system outside the enrolled volumes",
+    )
 }
 
 /// The root is the right one. Where it can't be handed over to, this unit fails, and the shell that follows closes it.
@@ -154,6 +202,15 @@ fn refuse(location: &Location, settings: &Settings, why: Error) -> Error {
 /// # Errors
 /// Which path does not.
 pub fn check(mounts: &[Mount], sys: &Path, dev: &Path, opened: &Mappings) -> Result<(), String> {
+    if check_mounted(mounts, sys, dev, opened)? {
+        Ok(())
+    } else {
+        Err(format!("nothing is mounted at {ROOT}"))
+    }
+}
+
+/// The same for what is mounted so far; whether a root is.
+fn check_mounted(mounts: &[Mount], sys: &Path, dev: &Path, opened: &Mappings) -> Result<bool, String> {
     let mut has_root = false;
     for mount in mounts {
         let opened = match mount.point.strip_prefix(ROOT) {
@@ -171,7 +228,7 @@ pub fn check(mounts: &[Mount], sys: &Path, dev: &Path, opened: &Mappings) -> Res
             descend(&device, opened, DEPTH, &mut budget).map_err(|why| format!("{}: {why}", mount.point))?;
         }
     }
-    if has_root { Ok(()) } else { Err(format!("nothing is mounted at {ROOT}")) }
+    Ok(has_root)
 }
 
 /// Whether nothing in this file system can come from a disk, or from elsewhere.
@@ -303,6 +360,36 @@ mod tests {
     fn a_root_on_an_opened_volume_passes_through_lvm_too() {
         assert_eq!(checked(&[ON_OPENED], OPENED), Ok(()));
         assert_eq!(checked(&["28 1 253:1 / /sysroot rw - ext4 /dev/vg/root rw"], OPENED), Ok(()));
+    }
+
+    #[test]
+    fn a_first_look_sees_a_rogue_root_as_soon_as_it_is_mounted() {
+        let sys = sysfs(OPENED);
+        let mut state = crate::boot::state::tests::state();
+        state.volumes[0].mapping = Some(Mapping { dm_uuid: OPENED.into(), number: "253:0".into() });
+        let look = |state: Result<Option<State>>, lines: &[&str]| {
+            let why = suspicion(&state, &mounted(lines), sys.path(), Path::new("/dev"));
+            why.map(|error| error.message)
+        };
+        let rogue = "28 1 254:2 / /sysroot rw - ext4 /dev/vda2 rw";
+        let why = look(Ok(Some(state.clone())), &[rogue]).unwrap();
+        assert!(why.contains("/sysroot: it is on vda"), "{why}");
+        let usr = "29 28 254:2 / /sysroot/usr ro - ext4 /dev/vda2 ro";
+        assert!(look(Ok(Some(state.clone())), &[ON_OPENED, usr]).is_some());
+        assert!(look(Ok(Some(state.clone())), &[usr]).is_some());
+        assert!(look(Ok(Some(state.clone())), &[]).is_some(), "what is mounted can't be seen");
+        // Nothing is mounted yet, or the right one.
+        assert_eq!(look(Ok(Some(state.clone())), &["1 1 0:2 / / rw - rootfs rootfs rw"]), None);
+        assert_eq!(look(Ok(Some(state.clone())), &[ON_OPENED]), None);
+        // Nothing was opened, or nothing is open any more: a boot by passphrase.
+        assert_eq!(look(Ok(None), &[rogue]), None);
+        let mut closed = state.clone();
+        closed.volumes[0].mapping = None;
+        assert_eq!(look(Ok(Some(closed.clone())), &[rogue]), None);
+        // Nobody knows.
+        closed.opening = true;
+        assert!(look(Ok(Some(closed)), &[]).is_some());
+        assert!(look(Err(Error::system("state", "damaged")), &[]).is_some());
     }
 
     #[test]

@@ -154,14 +154,17 @@ impl Images {
         luks::ext4(mkfs, None, guest::OTHER_LUKS, 16 << 20, to)
     }
 
-    /// Writes a plaintext file system with the UUID of the root file system, and an init that says `says`.
+    /// Writes a plaintext file system with the UUID of the root file system, and an init that says `says`; and a file
+    /// with a command for the shell that says something else.
     ///
     /// # Errors
     /// If it can't be built.
-    pub fn plaintext_root(&self, says: &str, to: &Path) -> Result<()> {
+    pub fn plaintext_root(&self, says: &str, file: (&str, &str), to: &Path) -> Result<()> {
         let tree = to.with_extension("tree");
         let init = format!("#!/bin/sh\necho {says} >/dev/console\nexec /bin/busybox sleep 3600\n");
         guest::plaintext(&tree, &init)?;
+        let (path, command) = (tree.join(file.0), format!("echo {} >/dev/console\n", file.1));
+        fs::write(path, command).context("can't write a file")?;
         luks::ext4(Command::new("/sbin/mkfs.ext4"), Some(&tree), guest::ROOT_FS, 32 << 20, to)?;
         remove(&tree)
     }

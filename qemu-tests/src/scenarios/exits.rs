@@ -29,6 +29,13 @@ const ASK_PID_1: &str = "for f in /usr/lib/systemd/system/*.service; do while re
     case $(systemctl show -p ExecStart --value $u) in *'halfkey-agent fence --exec'*) e=yes;; esac; \
     echo $u:$d:$e; break;; esac; done < $f; done";
 
+/// Asks PID 1 which of the units that use the mounted root have it looked at first.
+const ASK_FOR_LOOKS: &str = "case $(systemctl show -p Requires --value initrd-root-fs.target) in *halfkey-gate.service*) echo required;; \
+    esac; for u in halfkey-gate:ExecStart initrd-parse-etc:ExecStartPre dracut-pre-pivot:ExecStartPre; do \
+    case $(systemctl show -p ${u#*:} --value ${u%:*}.service) in *'halfkey-agent gate --look'*) echo ${u%:*};; esac; done";
+/// What it answers.
+const LOOKING: &str = "required halfkey-gate initrd-parse-etc dracut-pre-pivot";
+
 /// What happens to the agent, as a drop-in for its unit.
 const CRASHES: &[(&str, &str)] = &[
     ("is killed", "[Service]\nExecStart=\nExecStart=/bin/sh -c 'kill -KILL $$$$'\n"),
@@ -65,6 +72,10 @@ pub fn shells(world: &mut World) -> Result<()> {
             open.push(format!(
                 "PID 1 would switch to a root before all is mounted that the gate must see: {before}"
             ));
+        }
+        let looks = boot.ask_shell(*line, ASK_FOR_LOOKS)?;
+        if looks != LOOKING {
+            open.push(format!("PID 1 would have the root used before the gate looks: {looks}"));
         }
         world.story.proves(format!("the shell of {unit} finds the fence at {}...", &fence[..16]));
         boot.pull_plug();

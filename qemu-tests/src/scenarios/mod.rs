@@ -91,8 +91,10 @@ impl Group {
 
     /// What the operator approves first.
     fn system(self, rig: &Rig) -> System {
-        if self == Self::Fence {
-            return notes::system(rig);
+        match self {
+            Self::Fence => return notes::system(rig),
+            Self::Uki => return rogue::system(rig),
+            _ => {}
         }
         let release = match self {
             Self::Entry => Release::Measuring,
@@ -215,7 +217,7 @@ pub const ALL: &[Scenario] = &[
     Uki.tells(
         11,
         "rogue-root",
-        "a plaintext root with the right UUID: powered off before it runs",
+        "a plaintext root with the right UUID: powered off before any of it runs",
         rogue::run,
     ),
     Uki.tells(

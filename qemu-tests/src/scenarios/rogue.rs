@@ -1,10 +1,14 @@
-//! 11 and 36: the key must open the disk that then runs, and all that is mounted in it.
+//! 11 and 36: the key must open the disk that then runs, and all that is mounted in it; and no file of another is executed
+//! before that is known.
 
 use super::World;
 use super::notes::MOUNTED_IN_ROOT;
 use crate::ensure;
 use crate::error::{Context, Result};
+use crate::image::initrd::ExtraFile;
+use crate::image::system::{BootPath, System};
 use crate::machine::Reached;
+use crate::rig::Rig;
 use crate::story::Who::{Attacker, Machine, Verifier};
 use std::fs;
 
@@ -13,18 +17,34 @@ const TRIES: u32 = 4;
 /// Label of the attacker's file system for /var.
 const VAR: &str = "rig-var";
 
+/// What the hook says each time.
+const LOOKS: &str = "hook: looks into the root";
+/// What it would say by the attacker's file.
+const CODE_RUNS: &str = "ROGUE-CODE-RUNS";
+
+/// What is approved. As several of dracut's modules do (selinux, integrity, masterkey, ecryptfs), a hook of this initramfs
+/// executes a file of the mounted root before switch-root: of the genuine root, by the owner's will.
+pub fn system(rig: &Rig) -> System {
+    let path = "usr/lib/dracut/hooks/pre-pivot/60-owner.sh".into();
+    let hook = format!(
+        "#!/bin/sh\necho '{LOOKS}' >/dev/console\n[ ! -r \"$NEWROOT/etc/owner.sh\" ] || . \"$NEWROOT/etc/owner.sh\"\n"
+    );
+    System { extra: vec![ExtraFile { path, content: hook.into_bytes() }], ..rig.system(BootPath::Uki) }
+}
+
 /// A plaintext file system that carries the UUID of the root file system, on a disk that keeps calling for attention so that
 /// /dev/disk/by-uuid names it when the root is mounted. Nothing that is measured changes.
 pub fn run(world: &mut World) -> Result<()> {
     world.estate()?;
     let World { rig, story, estate, .. } = world;
     let estate = estate.as_mut().context("there is an enrolled machine")?;
+    ensure!(estate.running()?.console().contains(LOOKS), "the hook that would execute a file did not run");
     estate.off()?;
     story.does(Attacker, "plugs in a disk with a plaintext file system that has the root file system's UUID");
     let visitor = estate.machine.visitor().to_path_buf();
     let kept = visitor.with_extension("kept");
     fs::rename(&visitor, &kept).context("can't set a disk aside")?;
-    rig.images.plaintext_root("ROGUE-SYSTEM-RUNS", &visitor)?;
+    rig.images.plaintext_root("ROGUE-SYSTEM-RUNS", ("etc/owner.sh", CODE_RUNS), &visitor)?;
 
     // Which device has the link when the root is mounted is a race inside udev. An attacker who loses it, so that the genuine
     // root runs, tries again; his own system must not run even once.
@@ -35,6 +55,7 @@ pub fn run(world: &mut World) -> Result<()> {
         let reached = boot.reached()?;
         let console = boot.console();
         ensure!(!console.contains("ROGUE-SYSTEM-RUNS"), "the attacker's system ran");
+        ensure!(!console.contains(CODE_RUNS), "a file of the attacker's was executed before the gate looked");
         let record = estate.last_record()?;
         ensure!(record.summary.outcome == "released", "the boot is genuine so far: {:?}", record.summary);
         story.does(Verifier, "releases: what was booted is what was approved");
@@ -48,7 +69,10 @@ pub fn run(world: &mut World) -> Result<()> {
         ensure!(!boot.has_marker()?, "a system came up");
         ensure!(console.contains("gate: "), "the gate did not say why it powered off");
         story.does(Machine, "finds another root than the opened one: closes the volumes, powers off");
-        story.proves("the key opens nothing for a root that is not the one it opened");
+        ensure!(!console.contains(LOOKS), "the boot went on to the hook with the attacker's root");
+        story.proves(
+            "the key opens nothing for a root that is not the one it opened, and no file of it was executed",
+        );
         boot.wait_off()?;
         return fs::rename(&kept, &visitor).context("can't put a disk back");
     }
@@ -77,7 +101,7 @@ pub fn var(world: &mut World) -> Result<()> {
     ensure!(reached == Reached::Off, "expected that the machine switches itself off, but {reached:?}");
     ensure!(!boot.has_marker()?, "a system came up");
     let console = boot.console();
-    ensure!(console.contains("RIG: /sysroot/var is mounted"), "it was not mounted: nothing was shown");
+    // What the gate names it has seen mounted, in whichever of its looks.
     ensure!(console.contains("gate: /sysroot/var"), "the gate did not say why it powered off");
     story.proves("nothing runs with a part of its system from elsewhere");
     boot.wait_off()?;
