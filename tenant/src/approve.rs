@@ -114,7 +114,12 @@ fn allow(
     attester.require_mine()?;
     let boot = attester.boot(&desk.client, pending.evidence_id)?;
     // Of the boot the attester says which node's it is; of the label nobody has said anything yet.
-    desk.node(approval.node)?;
+    if desk.node(approval.node)? != id {
+        return Err(Error::untrusted(format!(
+            "the server said that this boot is of node {id}, and now that the node is another"
+        ))
+        .hint("name it by its id"));
+    }
     let line = desk.line()?;
     let governed = Governed::fetch(desk, id)?;
     let (block, change) = match (how, &governed.policy) {

@@ -189,6 +189,11 @@ fn concerns(first: &Scope, ours: &Scope) -> bool {
     match (first, ours) {
         // The machine is done with the challenge that ours answers.
         (Scope::Proof(proved), Scope::Enrollment(node)) => proved == node,
+        // Together they say what the node may boot.
+        (
+            Scope::Node(one) | Scope::Additions(one) | Scope::Membership(one),
+            Scope::Node(node) | Scope::Additions(node) | Scope::Membership(node),
+        ) => one == node,
         _ => first == ours,
     }
 }
@@ -230,7 +235,8 @@ pub fn accept_rollback(app: &App, yes: bool) -> Result<()> {
     }
     // First: once it is accepted, what leads there is not looked at again.
     tenancies.remember(app, &client, &ledger, follow::From::First)?;
-    ledger.accept(&head, &missing)?;
+    // What that has ended is not missed, and is to stay known.
+    ledger.accept(&head, &ledger.missing(&hashes)?)?;
     app.out.note("accepted; next: apply policies and groups again, enroll again, and look at revocations and operators");
     Ok(())
 }

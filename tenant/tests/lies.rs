@@ -652,7 +652,7 @@ fn a_label_is_of_the_node_that_was_enrolled_with_it() {
         let record = NodeRecord { enrollment, ..common::record::node(id, "test-1") };
         let list = NodeList { nodes: vec![record.summary.clone()], next: None };
         let others = &mut setup.held.lock().unwrap().others;
-        for name in ["test-1", "3f2a"] {
+        for name in ["test-1", "3f2a0000"] {
             others.insert(format!("nodes?name={name}"), serde_json::to_value(&list).unwrap());
         }
         others.insert(format!("nodes/{id}"), serde_json::to_value(record).unwrap());
@@ -675,7 +675,7 @@ fn a_label_is_of_the_node_that_was_enrolled_with_it() {
     }
     // The server here has no nodes to set: it gets that far.
     show(Some(signed(&mine, &scope, "test-1")));
-    for node in ["test-1", id, "3f2a"] {
+    for node in ["test-1", id, "3f2a0000"] {
         let ran = setup.desk.run(&["group", "set", node, "--group", "lax"]);
         assert!(ran.code != 6 && !ran.stderr.contains("name it by its id"), "{ran:?}");
     }

@@ -266,6 +266,8 @@ async fn a_label_is_that_of_the_enrollment_that_was_proved() {
     // A row.
     server.database().execute("UPDATE nodes SET label = 'test-1'", []).unwrap();
     assert_eq!(named(&server, "test-1").await, 0);
+    // Nor is its name to be had: whoever calls itself so would be revoked in its place.
+    is_called(&server, "web1").await;
     let record: NodeRecord = get(&server.operator(), &path(node.id, "")).await.unwrap();
     assert_eq!(record.summary.label, "web1");
     assert_eq!(record.enrollment, first.enrollment, "what the desk goes by is what was proved");

@@ -50,8 +50,10 @@ impl<'a> Desk<'a> {
     /// # Errors
     /// As [`resolve::resolve`]; `Untrusted` when no such enrollment has this label.
     pub fn node(&self, typed: &str) -> Result<NodeId> {
+        const DIGITS: usize = 8;
         let id = resolve::resolve(&self.client, typed)?;
-        if id.to_string().starts_with(&typed.to_ascii_lowercase()) {
+        // Few digits are a label as well: `cafe`.
+        if typed.len() >= DIGITS && id.to_string().starts_with(&typed.to_ascii_lowercase()) {
             return Ok(id);
         }
         let record = self.client.node(id)?;
@@ -68,7 +70,7 @@ impl<'a> Desk<'a> {
                 "the server says that `{}` is node {id}, and no enrollment by this desk's tenant key says so",
                 clean_short(typed, 64)
             ))
-            .hint("look at it (`halfkey node show`), and name it by its id")),
+            .hint("look at it (`halfkey node show`), and name it by its id, or the first 8 digits of it")),
         }
     }
 

@@ -200,6 +200,11 @@ impl Index {
         proved.or_else(|| self.enrolled.get(&node)).map(|enrollment| enrollment.label.as_str())
     }
 
+    /// The nodes with this label.
+    pub fn called(&self, label: &str) -> impl Iterator<Item = NodeId> {
+        self.enrolled.keys().copied().filter(move |node| self.label(*node) == Some(label))
+    }
+
     /// Whether any enrollment of the node was ever proved.
     pub fn is_proved(&self, node: NodeId) -> bool {
         self.proved.contains_key(&node)

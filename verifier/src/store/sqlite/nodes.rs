@@ -122,7 +122,18 @@ pub fn list(c: &Connection, which: &Which, limit: u64, now: u64, index: &Index) 
         index.amend(&mut line);
         Ok(line)
     };
-    rows.into_iter().map(line).collect()
+    let mut lines: Vec<NodeLine> = rows.into_iter().map(line).collect::<Result<_>>()?;
+    let Which::Named(name) = which else { return Ok(lines) };
+    // The rows that call themselves so were found. What is called so by a document is found whatever its row says: else another
+    // could take its name.
+    let room = usize::try_from(limit).unwrap_or(usize::MAX);
+    for node in index.called(name) {
+        if lines.len() < room && lines.iter().all(|line| line.id != node) {
+            let found = list(c, &Which::One(node), 1, now, index)?.pop();
+            lines.push(found.ok_or_else(|| damaged(&format!("table nodes: no row of node {node}")))?);
+        }
+    }
+    Ok(lines)
 }
 
 /// Stores an enrollment as open. The node is called as it says if none was proved yet.
@@ -308,11 +319,12 @@ pub fn restore(
     entry(tx, Kind::Restoration, Scope::Revocation(node), said(because, by), deployment, by)
 }
 
-/// No boot gets C_U of an open enrollment any more: the tenant enrolls again. Gives how many there were.
+/// No boot gets C_U of an open enrollment any more: the tenant enrolls again. Gives how many there were. Whatever a row says of
+/// itself: it could say that it is open afterwards.
 pub fn use_up_open(tx: &Transaction<'_>) -> Result<usize> {
     // No boot's ticket.
-    const SQL: &str =
-        "UPDATE enrollments SET c_u = NULL, fetched_by = 'accept-rollback' WHERE state = 'open'";
+    const SQL: &str = "UPDATE enrollments SET c_u = NULL, fetched_by = 'accept-rollback'
+         WHERE state = 'open' OR c_u IS NOT NULL";
     tx.execute(SQL, []).map_err(broken)
 }
 
