@@ -54,6 +54,24 @@ pub fn above_luks(sys: &Path) -> io::Result<Vec<Device>> {
     Ok(found.devices)
 }
 
+/// The names of the mappings that cryptsetup made of LUKS volumes, however they were opened.
+///
+/// # Errors
+/// As [`above_luks`].
+pub fn luks_mappings(sys: &Path) -> io::Result<Vec<String>> {
+    let mut names = Vec::new();
+    for entry in std::fs::read_dir(sys.join("class/block"))? {
+        let folder = entry?.path().join("dm");
+        let read = |file| bounded::read_text(folder.join(file), 256);
+        match read("uuid").and_then(|uuid| Ok(uuid.starts_with("CRYPT-LUKS").then_some(read("name")?))) {
+            Ok(name) => names.extend(name),
+            Err(error) if gone(&error) => {}
+            Err(error) => return Err(error),
+        }
+    }
+    Ok(names)
+}
+
 fn gone(error: &io::Error) -> bool {
     use nix::libc::{ENODEV, ENOENT, ENOTDIR, ENXIO};
     error.raw_os_error().is_some_and(|code| [ENODEV, ENOENT, ENOTDIR, ENXIO].contains(&code))
@@ -134,6 +152,7 @@ mod tests {
                 Some(("dm", uuid)) => {
                     create_dir_all(folder.join("dm")).unwrap();
                     write(folder.join("dm/uuid"), format!("{uuid}\n")).unwrap();
+                    write(folder.join("dm/name"), format!("name-of-{name}\n")).unwrap();
                 }
                 Some(("part", disk)) => {
                     write(folder.join("partition"), "1\n").unwrap();
@@ -152,6 +171,22 @@ mod tests {
 
     fn names_of(top: &tempfile::TempDir) -> Vec<String> {
         above_luks(top.path()).unwrap().into_iter().map(|device| device.name).collect()
+    }
+
+    #[test]
+    fn mappings_of_luks_are_known_by_their_names() {
+        let top = sysfs(&[
+            ("vda2", "254:2", "disk", &["dm-0"]),
+            ("dm-0", "253:0", "dm=CRYPT-LUKS2-aa-root", &[]),
+            ("dm-1", "253:1", "dm=CRYPT-LUKS1-bb-old", &[]),
+            ("dm-2", "253:2", "dm=CRYPT-VERITY-cc-usr", &[]),
+            ("dm-3", "253:3", "dm=CRYPT-PLAIN-swap", &[]),
+            ("dm-4", "253:4", "dm=LVM-dd", &[]),
+        ]);
+        let mut names = luks_mappings(top.path()).unwrap();
+        names.sort();
+        assert_eq!(names, ["name-of-dm-0", "name-of-dm-1"]);
+        assert!(luks_mappings(&top.path().join("nowhere")).is_err(), "what can't be seen is not nothing");
     }
 
     #[test]

@@ -54,11 +54,6 @@ pub fn close_all(deadline: Deadline) -> Result<()> {
     result.recv_timeout(deadline.remaining() + Duration::from_millis(200)).map_err(late)?
 }
 
-/// Whether there is a LUKS mapping now; when that can't be seen, there is.
-pub fn anything_open() -> bool {
-    devices().map_or(true, |devices| !devices.is_empty())
-}
-
 fn run(deadline: Deadline) -> Result<()> {
     if devices()?.is_empty() && !processes::has_openers() {
         return Ok(());

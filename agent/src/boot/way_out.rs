@@ -3,7 +3,7 @@
 
 use super::cmdline::Settings;
 use super::state::{State, mapping_uuid};
-use super::{processes, teardown};
+use super::{processes, stack, teardown};
 use crate::deadline::Deadline;
 use crate::error::{Error, Result};
 use crate::fence::{self, Ensured, Meaning};
@@ -153,7 +153,9 @@ fn close(location: &Location, settings: &Settings, next: Next) -> Result<Option<
         // A state that can't be read: what PCR 15 means is not known.
         Err(_) => Meaning::Unknown,
     };
-    let over_open = next == Next::Shell && teardown::anything_open();
+    let open = stack::luks_mappings(Path::new("/sys"));
+    // When that can't be seen, there is one.
+    let over_open = next == Next::Shell && open.as_ref().map_or(true, |open| !open.is_empty());
     if first(meaning, Record::of(&state), over_open) != First::TearDown {
         return Ok(None);
     }
@@ -162,8 +164,10 @@ fn close(location: &Location, settings: &Settings, next: Next) -> Result<Option<
             "for a boot with the disk closed, a passphrase and a shell: halfkey hold NODE, at the operator's desk",
         )
     })?;
-    let mut names = Vec::new();
+    // systemd takes these for open, whoever has opened them. A boot without a record can be one that a passphrase opened.
+    let mut names = open.unwrap_or_default();
     if let Ok(Some(mut state)) = state {
+        names.clear();
         names.extend(state.volumes.iter().map(|volume| volume.name.clone()));
         state.volumes.iter_mut().for_each(|volume| volume.mapping = None);
         state.opening = false;
