@@ -19,6 +19,10 @@ async fn half_enrolled(server: &Server) -> (Node, Halves) {
     node.register(&server.anybody()).await.unwrap();
     let (enroll, halves) = node.enrollment(&server.operator(), "first").await;
     let _: NodeRecord = post(&server.operator(), &path(node.id, "/enrollment"), &enroll).await.unwrap();
+    // Another operator, who has signed one with a K of his own, could else take the node from its tenant without the machine.
+    assert_eq!(refused(node.prove(&server.anybody(), &halves).await), Reason::Proof);
+    let (_, verdict) = node.attest(&server.anybody(), "enroll").await.unwrap();
+    assert_eq!(said(&verdict), "released");
     (node, halves)
 }
 
@@ -141,6 +145,7 @@ async fn an_enrollment_is_not_proved_by_a_row() {
     node.allow(&server.operator()).await;
     let (enroll, halves) = node.enrollment(&server.operator(), "second").await;
     let _: NodeRecord = post(&server.operator(), &path(node.id, "/enrollment"), &enroll).await.unwrap();
+    node.attest(&server.anybody(), "enroll").await.unwrap();
     keep(&server);
     server
         .database()

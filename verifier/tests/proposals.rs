@@ -554,3 +554,32 @@ async fn trust_by_the_tenant_before_is_none_of_the_new_one() {
         opened(&server, &node, &new()).await;
     }
 }
+
+/// Who writes the database could else keep a group on the policy that it has.
+#[tokio::test]
+async fn damaged_rows_keep_no_policy_from_a_group() {
+    let server = Server::start();
+    let (anybody, operator) = (server.anybody(), server.operator());
+    let node = member(&server, "web").await;
+    let other = join(&server, node.sibling(), "web").await;
+    node.apply(&operator, "group:web", &(old().policy("web") + &new().boot())).await.unwrap();
+    opened(&server, &node, &old()).await;
+    let proposed = node.propose(&anybody, &Software::version("6.1.0-57")).await;
+    assert_eq!(answered(&proposed), "waiting proposal_waits", "{proposed:?}");
+    for damage in [
+        "UPDATE proposals SET proposal = '{'",
+        "INSERT INTO nodes (node_id, label, last_seen, group_name) VALUES ('x', '', 0, 'web')",
+    ] {
+        assert_eq!(server.database().execute(damage, []).unwrap(), 1);
+    }
+    // One kernel is taken out.
+    node.apply(&operator, "group:web", &old().policy("web")).await.unwrap();
+    for node in [&node, &other] {
+        node.reboot_into(&new());
+        let verdict = node.boot(&anybody).await;
+        assert_ne!(verdict.outcome, "released", "{verdict:?}");
+    }
+    let trail: AuditList = get(&operator, "/v1/operator/audit?after=0&limit=1000").await.unwrap();
+    let applied = trail.entries.iter().rfind(|entry| entry.action == "policy_apply").unwrap();
+    assert!(applied.detail.contains("1 nodes with damaged rows not looked at"), "{applied:?}");
+}

@@ -328,6 +328,7 @@ async fn a_kill_while_a_proof_is_written_leaves_an_enrollment_that_can_be_proved
     for round in 0..5 {
         let (enroll, halves) = node.enrollment(&server.operator(), &format!("round {round}")).await;
         let _: NodeRecord = post(&server.operator(), &path(node.id, "/enrollment"), &enroll).await.unwrap();
+        node.attest(&server.anybody(), "enroll").await.unwrap();
         let message = Prove {
             node_id: node.id.to_string(),
             enrollment_id: halves.enrollment_id.clone(),

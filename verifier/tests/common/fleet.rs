@@ -74,7 +74,7 @@ impl SoftNode {
         self.node.activate(server, CHALLENGE, &proof).await
     }
 
-    /// Registers; the tenant enrolls it and allows what it boots. K is not fetched: what a test of the
+    /// Registers; the tenant enrolls it and allows what it boots. K is not put together: what a test of the
     /// server needs is a node that boots.
     pub async fn enroll(&self, server: &Client, operator: &Client) {
         self.enroll_only(server, operator).await;
@@ -89,25 +89,31 @@ impl SoftNode {
         let _turn = DESK.lock().await;
         let (enroll, halves) = self.node.enrollment(operator, &id).await;
         let _: NodeRecord = post(operator, &path(self.node.id, "/enrollment"), &enroll).await.unwrap();
+        assert_eq!(self.attest(server, "enroll").await.unwrap().outcome, "released");
         // That has a place in the sequence as well.
         self.node.prove(server, &halves).await.unwrap();
     }
 
     /// Begin and finish, once.
     pub async fn boot(&self, server: &Client) -> Result<Verdict, ClientError> {
+        self.attest(server, "boot").await
+    }
+
+    async fn attest(&self, server: &Client, purpose: &str) -> Result<Verdict, ClientError> {
         let begin = Begin {
             versions: vec![1],
             node_id: self.node.id.to_string(),
-            purpose: "boot".to_owned(),
+            purpose: purpose.to_owned(),
             enrollments: vec![],
         };
         let session = Session {
             begun: server.post("/v1/begin", &begin).await?,
             ephemeral: Ephemeral::generate(),
-            nonce_tpm: vec![4; 32],
-            r_sha256: digest(&SHA256, R).as_ref().to_vec(),
+            // What only a boot commits to.
+            nonce_tpm: if purpose == "boot" { vec![4; 32] } else { Vec::new() },
+            r_sha256: if purpose == "boot" { digest(&SHA256, R).as_ref().to_vec() } else { Vec::new() },
         };
-        server.post("/v1/finish", &self.evidence(&session)).await
+        server.post("/v1/finish", &self.evidence_for(purpose, &session)).await
     }
 
     /// Asks again, as an agent does, until there is a verdict.
@@ -126,6 +132,10 @@ impl SoftNode {
     }
 
     pub fn evidence(&self, session: &Session) -> Finish {
+        self.evidence_for("boot", session)
+    }
+
+    fn evidence_for(&self, purpose: &str, session: &Session) -> Finish {
         let bank = Hash::from_name(&session.begun.bank).unwrap();
         let pcrs = self.software.pcrs(bank);
         let values: Vec<&[u8]> = pcrs.iter().map(|pcr| &pcr[..]).collect();
@@ -133,12 +143,12 @@ impl SoftNode {
         let quoted = [selection, sized(&Hash::Sha256.digest(&values))].concat();
         let ak_name = object_name(&self.node.register.ak_public).unwrap();
         let clock = self.clock.fetch_add(1, Ordering::Relaxed);
-        let qualifier = self.node.qualifier("boot", session);
+        let qualifier = self.node.qualifier(purpose, session);
         let quote = attest(0x8018, &qualified(0x4000_000b, &ak_name), &qualifier, clock, &quoted);
         Finish {
             version: session.begun.version,
             node_id: self.node.id.to_string(),
-            purpose: "boot".to_owned(),
+            purpose: purpose.to_owned(),
             nonce: session.begun.nonce.clone(),
             hpke_public: session.ephemeral.public.into(),
             nonce_tpm: session.nonce_tpm.clone().into(),

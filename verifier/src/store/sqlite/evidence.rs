@@ -428,18 +428,25 @@ mod tests {
         assert!(log(denied[29]).is_some(), "the newest");
     }
 
+    /// The node has fetched and proved it.
+    fn prove(store: &Sqlite, enrollment: &str, now: u64) {
+        let fetched = "UPDATE enrollments SET fetched_by = 'a ticket' WHERE enrollment_id = ?1";
+        store.writer().execute(fetched, [enrollment]).unwrap();
+        store.prove(NODE, enrollment, &[1; 32], now).unwrap();
+    }
+
     #[test]
     fn an_enrollment_is_not_older_than_the_current_one() {
         let (_dir, store) = store();
         enroll(&store, "before it is proved", 10, 2000).unwrap();
-        store.prove(NODE, "before it is proved", &[1; 32], 2000).unwrap();
+        prove(&store, "before it is proved", 2000);
         let refused = enroll(&store, "older", 9, 2000).unwrap_err();
         assert!(matches!(&refused, StoreError::Refused(Reason::Conflict, _)), "{refused}");
         let said = refused.to_string();
         assert!(said.contains("Jan  1 00:00:09 1970") && said.contains("Jan  1 00:00:10 1970"), "{said}");
         enroll(&store, "same", 10, 2000).unwrap();
         enroll(&store, "far", 1 << 40, 2000).unwrap();
-        store.prove(NODE, "far", &[1; 32], 2000).unwrap();
+        prove(&store, "far", 2000);
         enroll(&store, "again", 11, 2000).expect("a future one of the past does not lock the node out");
     }
 
@@ -447,7 +454,7 @@ mod tests {
     fn words_and_counters_that_nothing_here_writes_are_damage() {
         let (_dir, store) = store();
         let id = attest(&store, Outcome::Denied, 1);
-        store.prove(NODE, "first", &[1; 32], 1000).unwrap();
+        prove(&store, "first", 1000);
         for (statement, expected) in [
             (
                 "UPDATE evidence SET outcome = 'allowed'",

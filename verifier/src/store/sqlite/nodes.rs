@@ -218,17 +218,17 @@ pub fn prove(
 ) -> Result<Option<Opened>> {
     let index = sequence.index();
     require_not_revoked(tx, node, index.revoked(node))?;
-    const SQL: &str = "SELECT state, d.signatures, d.document
+    const SQL: &str = "SELECT state, d.signatures, d.document, fetched_by IS NOT NULL
                        FROM enrollments e JOIN documents d ON d.number = e.number
                        WHERE enrollment_id = ?1 AND node_id = ?2";
-    let found: Option<(String, SignedDocument)> = tx
+    let found: Option<(String, SignedDocument, bool)> = tx
         .prepare_cached(SQL)
         .and_then(|mut query| {
-            let read = |row: &Row<'_>| Ok((row.get(0)?, documents::signed(row, 1)?));
+            let read = |row: &Row<'_>| Ok((row.get(0)?, documents::signed(row, 1)?, row.get(3)?));
             query.query_row([enrollment, &id_text(node)], read).optional()
         })
         .map_err(broken)?;
-    let Some((state, signed)) = found else {
+    let Some((state, signed, fetched)) = found else {
         let what = format!("node {node} has no enrollment {enrollment}");
         return Err(StoreError::Refused(Reason::NotEnrolled, what));
     };
@@ -243,7 +243,12 @@ pub fn prove(
     }
     let number = opened.place.number;
     match (index.stage(node, number), state.as_str()) {
-        (Stage::Open, "open") => {}
+        (Stage::Open, "open") if fetched => {}
+        // Whoever signed it knows K as well: it is the machine's word only once its TPM was given the halves.
+        (Stage::Open, "open") => {
+            let what = format!("of enrollment {enrollment}, which the node has not fetched");
+            return Err(StoreError::Refused(Reason::Proof, what));
+        }
         // The answer was lost and the node asks again.
         (Stage::Proved, "current") => return Ok(None),
         (Stage::Replaced, "replaced") => {

@@ -1,6 +1,6 @@
 //! Policies and groups.
 
-use super::{as_u64, audit, broken, damaged, documents, id_text, nodes, number, proposals, review};
+use super::{as_u64, audit, broken, documents, id_text, nodes, number, proposals, review};
 use crate::store::sequence::Index;
 use crate::store::{
     By, Damage, Documents, Governing, NewDocument, NewPolicy, PolicyRef, Result, Reviewer, StoreError,
@@ -316,7 +316,8 @@ fn last_since(c: &Connection, scope: &str, since: u64) -> Result<Option<(PolicyR
 fn members(c: &Connection, group: &str) -> Result<Vec<NodeId>> {
     let mut query = c.prepare_cached("SELECT node_id FROM nodes WHERE group_name = ?1").map_err(broken)?;
     let rows = query.query_map([group], |row| row.get::<_, String>(0)).map_err(broken)?;
-    rows.map(|id| NodeId::parse(&id.map_err(broken)?).ok_or_else(|| damaged("a node id"))).collect()
+    // A row whose id is none is no node's.
+    rows.filter_map(|id| id.map_err(broken).map(|id| NodeId::parse(&id)).transpose()).collect()
 }
 
 fn summary(row: &Row<'_>) -> rusqlite::Result<PolicySummary> {

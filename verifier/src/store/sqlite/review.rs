@@ -3,7 +3,7 @@
 use super::policies::Within;
 use super::{audit, boots, evidence, nodes, proposals};
 use crate::store::sequence::Index;
-use crate::store::{By, Result, Reviewer, Stand};
+use crate::store::{By, Result, Reviewer, Stand, StoreError};
 use halfkey_protocol::NodeId;
 use halfkey_protocol::wire::policies::ProposalState;
 use rusqlite::Transaction;
@@ -16,25 +16,49 @@ pub struct Reviewed {
     boots: usize,
     /// Proposals that became accepted.
     accepted: usize,
+    /// Nodes of which something is damaged, and was not looked at.
+    damaged: usize,
 }
 
 impl std::ops::AddAssign for Reviewed {
     fn add_assign(&mut self, other: Self) {
         self.boots += other.boots;
         self.accepted += other.accepted;
+        self.damaged += other.damaged;
     }
 }
 
 /// The end of an audit entry.
 impl fmt::Display for Reviewed {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self { boots, accepted } = self;
-        write!(f, "; {boots} boots wait no longer, {accepted} proposals accepted")
+        let Self { boots, accepted, damaged } = self;
+        write!(f, "; {boots} boots wait no longer, {accepted} proposals accepted")?;
+        match damaged {
+            0 => Ok(()),
+            count => write!(f, ", {count} nodes with damaged rows not looked at"),
+        }
     }
 }
 
-/// Reviews the proposals and the pending boot of one node.
+/// Reviews the proposals and the pending boot of one node. A damaged row is in nobody's way: what is signed must count, whoever has
+/// damaged a row of one of its nodes. What was not looked at stays as it was, and is judged by the new policy all the same.
 pub fn node(
+    tx: &Transaction<'_>,
+    id: NodeId,
+    reviewer: &dyn Reviewer,
+    index: &Index,
+    by: By<'_>,
+) -> Result<Reviewed> {
+    match look(tx, id, reviewer, index, by) {
+        Err(StoreError::Damaged(why)) => {
+            tracing::error!(node = %id, why, "not reviewed");
+            Ok(Reviewed { damaged: 1, ..Reviewed::default() })
+        }
+        other => other,
+    }
+}
+
+fn look(
     tx: &Transaction<'_>,
     id: NodeId,
     reviewer: &dyn Reviewer,
