@@ -253,6 +253,19 @@ async fn an_enrollment_that_was_open_in_the_accepted_database_is_used() {
         .query_row("SELECT count(*) FROM enrollments WHERE c_u IS NOT NULL", [], |row| row.get(0))
         .unwrap();
     assert_eq!(left, 0);
+    // Nor if who writes the database puts its row back.
+    let database = server.database();
+    database.execute("ATTACH ?1 AS middle", [middle.to_str().unwrap()]).unwrap();
+    let back =
+        "UPDATE main.enrollments SET (c_u, fetched_by) = (SELECT c_u, fetched_by FROM middle.enrollments)";
+    assert_eq!(database.execute(back, []).unwrap(), 1);
+    drop(database);
+    for _ in 0..2 {
+        let (_, verdict) = node.attest(&server.anybody(), "enroll").await.unwrap();
+        assert_eq!(said(&verdict), "denied enrollment_used", "{verdict:?}");
+        server.stop();
+        server.serve();
+    }
     let said_so = String::from_utf8_lossy(&accepted.stderr);
     assert!(said_so.contains("1 open enrollment"), "{said_so}");
     // The tenant enrolls once more, and all is well.

@@ -31,6 +31,8 @@ struct Text {
     audit: Head,
     /// Epoch of the notices of revocation. None are given yet.
     epoch: u64,
+    /// The newest document of the database that was accepted last after a restore, or 0.
+    accepted: u64,
 }
 
 /// The audit trail of a database.
@@ -54,6 +56,8 @@ impl Kept {
     /// # Errors
     /// When it can't be written.
     pub fn create(path: &Path, deployment: Deployment, newest: &Place, audit: &Place) -> io::Result<Self> {
+        // A new deployment has no document.
+        let accepted = newest.number;
         let text = Text {
             format: 1,
             deployment: deployment.to_string(),
@@ -61,6 +65,7 @@ impl Kept {
             next: None,
             audit: head(audit),
             epoch: 0,
+            accepted,
         };
         let kept = Self { path: path.to_owned(), text };
         kept.write()?;
@@ -79,6 +84,11 @@ impl Kept {
             return Err(format!("{}: expected format 1, found {}", path.display(), text.format));
         }
         Ok(Self { path: path.to_owned(), text })
+    }
+
+    /// The newest document of the database that was accepted last after a restore, or 0.
+    pub fn accepted(&self) -> u64 {
+        self.text.accepted
     }
 
     /// The entry of the audit trail that it names.

@@ -28,6 +28,8 @@ pub struct Index {
     revoked: HashMap<NodeId, String>,
     /// Nodes that are held, by whom and why.
     held: HashMap<NodeId, Held>,
+    /// Enrollments up to this document that were not proved are used up: a restored database was accepted then.
+    accepted: u64,
 }
 
 /// An enrollment.
@@ -237,6 +239,11 @@ impl Index {
         let differing = enrollments.map(|(what, expected, row)| self.other_enrollment(what, expected, row));
         let why = differing.into_iter().flatten().next();
         let differing = why.map(|why| Damage::Enrollment(format!("enrollment:{}: {why}", node.id)));
+        // Whether it was proved before the restore nobody knows. What its row has is deleted; it could be put back.
+        if let Some(open) = node.open.as_mut().filter(|open| open.document.number <= self.accepted) {
+            open.c_u = None;
+            open.fetched_by = Some("accept-rollback".to_owned());
+        }
         // What a row itself shows says more than that its document is missing.
         node.damage = match node.damage.take() {
             Some(damage @ Damage::Enrollment(_)) => Some(damage),
@@ -343,6 +350,7 @@ impl Sequence {
         let kept = Kept::load(file)?;
         let trail = look(kept.entry()).map_err(|e| e.to_string())?;
         kept.check(self.deployment, &self.index.head(), &trail)?;
+        self.index.accepted = kept.accepted();
         // Not written here: a command beside the server reads it too.
         self.kept = Some(kept);
         Ok(())
