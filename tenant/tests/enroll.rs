@@ -61,30 +61,9 @@ impl World {
             ca: pki.ca_pem.clone(),
             servers: vec!["https://verifier.example:8443".into()],
         };
-        let summary = NodeSummary {
-            id: id.to_string(),
-            label: registration.label.clone(),
-            state: NodeState::Registered,
-            pending: false,
-            held: false,
-            cloned: false,
-            last_seen: 1,
-            last_outcome: None,
-            last_code: None,
-        };
-        let record = NodeRecord {
-            summary,
-            registration,
-            challenge: vec![0x33; 32].into(),
-            registered_at: 1,
-            enrollment: None,
-            open: None,
-            pending: None,
-            policy: None,
-            revoked_because: None,
-            held: None,
-            tpm_firmware: None,
-        };
+        let made = common::record::node(&id.to_string(), &registration.label);
+        let summary = NodeSummary { state: NodeState::Registered, ..made.summary.clone() };
+        let record = NodeRecord { summary, registration, ..made };
         let take = |record: &mut NodeRecord, enroll: Enroll| {
             record.enrollment = Some(enroll.signed);
             record.summary.state = NodeState::Enrolling;

@@ -8,7 +8,7 @@ use halfkey::show::{self, Style};
 use halfkey_protocol::Bytes;
 use halfkey_protocol::wire::operator::*;
 use halfkey_protocol::wire::policies::*;
-use halfkey_protocol::wire::{Finish, Register, SignedDocument};
+use halfkey_protocol::wire::{Finish, SignedDocument};
 
 const NOW: u64 = 1_795_298_459;
 const A: &str = "3f2a0000-0000-8000-8000-000000000001";
@@ -101,33 +101,19 @@ fn pending() -> PendingBoot {
 }
 
 fn record() -> NodeRecord {
-    let empty = Bytes(vec![]);
+    let made = common::record::node(A, "db");
     NodeRecord {
         summary: NodeSummary { held: true, cloned: true, ..summary(A, "db", NodeState::Enrolled) },
-        registration: Register {
-            versions: vec![1],
-            ek_public: empty.clone(),
-            ek_certificate: None,
-            ek_chain: vec![],
-            ak_public: empty.clone(),
-            srk_public: empty.clone(),
-            certify_info: empty.clone(),
-            certify_signature: empty,
-            label: "db".into(),
-        },
-        challenge: vec![0x33; 32].into(),
         registered_at: NOW - 400_000,
-        enrollment: None,
-        open: None,
         pending: Some(pending()),
         policy: Some(policy("group:db")),
-        revoked_because: None,
         held: Some(Held { by: "alice".into(), because: "the root file system is damaged".into() }),
         tpm_firmware: Some(TpmFirmware {
             version: "0x0007005500000010".into(),
             before: Some("0x000700550000000e".into()),
             since: NOW - 100,
         }),
+        ..made
     }
 }
 
