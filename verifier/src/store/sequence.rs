@@ -177,11 +177,11 @@ impl Index {
     /// when the enrollment is proved.
     pub fn membership_at_proof(&self, node: NodeId) -> Option<u64> {
         let open = self.enrolled.get(&node).filter(|_| !self.goes_to_another(node))?;
-        self.newest_since(&Scope::Membership(node), &open.key, self.since(node))
+        self.newest_since(&Scope::Membership(node).to_string(), &open.key, self.since(node))
     }
 
-    fn newest_since(&self, scope: &Scope, key: &[u8; 32], since: u64) -> Option<u64> {
-        self.newest.get(&(scope.to_string(), *key)).copied().filter(|number| *number > since)
+    fn newest_since(&self, scope: &str, key: &[u8; 32], since: u64) -> Option<u64> {
+        self.newest.get(&(scope.to_owned(), *key)).copied().filter(|number| *number > since)
     }
 
     /// What the lists say of a node: the sequence, and what a row forbids besides.
@@ -284,8 +284,7 @@ impl Index {
             slots.push((group.scope.clone(), 0, Some(group)));
         }
         slots.into_iter().find_map(|(scope, since, row)| {
-            let newest = self.newest.get(&(scope.clone(), key)).copied();
-            let expected = newest.filter(|number| *number > since).unwrap_or(0);
+            let expected = self.newest_since(&scope, &key, since).unwrap_or(0);
             self.differs(expected, row).map(|why| format!("{scope}: {why}"))
         })
     }
