@@ -4,6 +4,8 @@ use halfkey_evidence::eventlog::userspace;
 use halfkey_protocol::kdf::Hash;
 
 libfuzzer_sys::fuzz_target!(|bytes: &[u8]| {
-    let _ = userspace::parse(bytes, Hash::Sha256);
-    let _ = halfkey_agent::userspace_log::sha256_digests(bytes, 15);
+    for hash in [Hash::Sha256, Hash::Sha384] {
+        let _ = userspace::parse(bytes, hash);
+        let _ = halfkey_agent::userspace_log::digests(bytes, 15, hash);
+    }
 });
