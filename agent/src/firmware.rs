@@ -2,8 +2,8 @@
 //! enrollment, not at its next boot. Only a courtesy: the verifier judges by the event log, and here nothing of that is proven.
 
 use crate::bounded;
+use halfkey_measure::command_line::Floor;
 use halfkey_protocol::MAX_LOG;
-use halfkey_protocol::command_line::Floor;
 
 const EVENT_LOG: &str = "/sys/kernel/security/tpm0/binary_bios_measurements";
 /// Of the variable in efivarfs: four bytes of attributes, then its value.

@@ -13,8 +13,8 @@ mod volume;
 
 use common::swtpm::Swtpm;
 use halfkey_agent::fence;
+use halfkey_measure::pe::Image;
 use halfkey_protocol::kdf::Hash;
-use halfkey_protocol::pe::Image;
 use halfkey_protocol::{Bytes, label};
 use proposing::{Machine, STUB, Verifier, accepted, agent, refused};
 use serde_json::{Value, json};

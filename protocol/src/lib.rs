@@ -14,16 +14,12 @@
 //! | [`policy`] | the authorization policy of the sealed half, and what the release key signs |
 //! | [`qualify`] | the qualifying data of a quote |
 //! | [`kdf`] | KDFa and KDFe of TPM 2.0 Part 1, 11.4.10 |
-//! | [`pe`] | PE images: the digest that firmware measures, and sections |
-//! | [`proposal`] | what booting given files will measure |
-//! | [`command_line`] | the floor of kernel command lines |
 //! | [`bytes`] | byte strings as base64url |
 //!
 //! The wire types derive `miniserde` (feature of the same name; agent) or
 //! `serde` (servers) from one definition. Both ignore unknown fields.
 
 pub mod bytes;
-pub mod command_line;
 pub mod document;
 pub mod half;
 pub mod header_seal;
@@ -31,9 +27,7 @@ pub mod hpke;
 pub mod identity;
 pub mod kdf;
 pub mod label;
-pub mod pe;
 pub mod policy;
-pub mod proposal;
 pub mod qualify;
 pub mod reason;
 pub mod template;

@@ -3,8 +3,8 @@
 use super::find::Source;
 use crate::error::{Error, Kind, Result};
 use crate::firmware;
+use halfkey_measure::predict::{self, Circumstances, ProposalError};
 use halfkey_protocol::kdf::Hash;
-use halfkey_protocol::proposal::{self, Circumstances, ProposalError};
 use halfkey_protocol::wire::Proposal;
 use std::fs::File;
 use std::io::Read;
@@ -28,21 +28,21 @@ impl Source {
 pub fn measure(source: &Source, name: &str, bank: Hash) -> Result<Proposal> {
     let about = Circumstances { name, bank, secure_boot: firmware::secure_boot() == Some(true) };
     match source {
-        Source::Uki(path) => proposal::from_uki(&whole(path)?, &path.display().to_string(), &about)
+        Source::Uki(path) => predict::from_uki(&whole(path)?, &path.display().to_string(), &about)
             .map_err(|error| refused(path, &error)),
         Source::Kernel { kernel, initrds, command_line } => {
             let image = whole(kernel)?;
             let initrds = initrds.iter().map(|path| whole(path)).collect::<Result<Vec<_>>>()?;
             let initrds: Vec<&[u8]> = initrds.iter().map(Vec::as_slice).collect();
             let path = kernel.display().to_string();
-            if proposal::is_uki(&image) {
+            if predict::is_uki(&image) {
                 return Err(Error::new(
                     Kind::System,
                     format!("{path}: expected a kernel, found a unified kernel image"),
                 )
                 .hint("propose it with --uki"));
             }
-            proposal::from_kernel(&image, &path, &initrds, command_line.as_deref(), &about)
+            predict::from_kernel(&image, &path, &initrds, command_line.as_deref(), &about)
                 .map_err(|error| refused(kernel, &error))
         }
     }

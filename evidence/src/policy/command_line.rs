@@ -1,12 +1,12 @@
-//! Rules for kernel command lines, beside their floor ([`halfkey_protocol::command_line`]). What is read differently by different
+//! Rules for kernel command lines, beside their floor ([`halfkey_measure::command_line`]). What is read differently by different
 //! programs, a wildcard never stands for.
 
 use super::pin::Path;
 use super::rules::{Boot, CommandLine, Token};
-pub(super) use halfkey_protocol::command_line::{
+pub(super) use halfkey_measure::command_line::{
     Floor, MAX_LINE, NO_CREDENTIALS, NO_RUNTIME, Objection, forbids, is_forbidden, normal,
 };
-use halfkey_protocol::command_line::{is_plain, parts, same_key, tokens};
+use halfkey_measure::command_line::{is_plain, parts, same_key, tokens};
 
 /// The floor of the lines of a boot.
 pub(super) fn floor_of(boot: &Boot, secure_boot: bool) -> Floor {

@@ -8,8 +8,8 @@ use super::{Assured, Finding, Policy};
 use crate::Rejection;
 use crate::quote::clip;
 use crate::rejection::refuse;
+use halfkey_measure::predict::MAX_COMMAND_LINE;
 use halfkey_protocol::kdf::Hash;
-use halfkey_protocol::proposal::MAX_COMMAND_LINE;
 use halfkey_protocol::wire::{Proposal, ProposedImage};
 
 /// Largest proposal, in bytes of JSON.

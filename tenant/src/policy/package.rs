@@ -1,7 +1,7 @@
 //! Images in a Debian package. It is unpacked, nothing of it is run.
 
 use crate::error::{Error, Result};
-use halfkey_protocol::proposal::is_uki;
+use halfkey_measure::predict::is_uki;
 use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};

@@ -9,9 +9,9 @@
 //! What the stub does depends on its version (systemd 252 to 258 were read) and on Secure Boot. What comes from beside
 //! the image (credentials, extensions, addons, options of the boot entry) can't be foretold from it.
 
-use crate::kdf::Hash;
 use crate::pe::{Extent, Image, PeError};
-use crate::wire::{Proposal, ProposedImage, ProposedSection};
+use halfkey_protocol::kdf::Hash;
+use halfkey_protocol::wire::{Proposal, ProposedImage, ProposedSection};
 use std::fmt;
 
 /// Version of [`Proposal`].
