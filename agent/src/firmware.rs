@@ -195,8 +195,8 @@ mod tests {
     macro_rules! recorded {
         ($name:literal) => {
             (
-                &include_bytes!(concat!("../../evidence/tests/fixtures/", $name, ".bin"))[..],
-                include_str!(concat!("../../evidence/tests/fixtures/", $name, ".cmdline")),
+                &include_bytes!(concat!("../../testkit/boots/", $name, ".bin"))[..],
+                include_str!(concat!("../../testkit/boots/", $name, ".cmdline")),
             )
         };
     }
@@ -269,8 +269,8 @@ mod tests {
 
     #[test]
     fn the_event_log_tells() {
-        let off = include_bytes!("../../evidence/tests/fixtures/uki-no-secure-boot.bin");
-        let on = include_bytes!("../../evidence/tests/fixtures/uki-secure-boot-own-keys.bin");
+        let off = include_bytes!("../../testkit/boots/uki-no-secure-boot.bin");
+        let on = include_bytes!("../../testkit/boots/uki-secure-boot-own-keys.bin");
         assert_eq!((in_log(off), in_log(on)), (Some(false), Some(true)));
         let name: Vec<u8> = "SecureBoot".encode_utf16().flat_map(u16::to_le_bytes).collect();
         let value = on.windows(name.len()).position(|window| window == name).unwrap() + name.len();

@@ -23,7 +23,7 @@ impl Boot {
     fn read(name: &str) -> Self {
         let file = |kind: &str| {
             let path =
-                Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures").join(format!("{name}.{kind}"));
+                Path::new(env!("CARGO_MANIFEST_DIR")).join("../testkit/boots").join(format!("{name}.{kind}"));
             std::fs::read(&path).unwrap_or_else(|error| panic!("{}: {error}", path.display()))
         };
         let text = |kind| String::from_utf8(file(kind)).unwrap();

@@ -4,7 +4,7 @@
 
 mod common;
 
-use common::boots::{BOOTS, Boot, Record};
+use common::boots::{Appraised as _, BOOTS, Boot, Record};
 use halfkey_evidence::eventlog::{EXPLAINED, ExplainedLog, kind, replay};
 use halfkey_evidence::policy::rules::Digest;
 use halfkey_evidence::policy::{

@@ -4,6 +4,7 @@
 
 mod common;
 
+use common::boots::Appraised as _;
 use halfkey_evidence::policy::{Additions, Policy};
 
 const PAGE: &str = include_str!("../../docs/policy.md");

@@ -5,10 +5,11 @@
 
 mod common;
 
-use common::boots::{Boot, Record, boot, log_of};
+use common::boots::{Appraised as _, Boot, Record, boot, log_of};
 use halfkey_evidence::eventlog::{kind, replay};
 use halfkey_evidence::policy::{Assured, Claims, Finding, Policy, Problem, evaluate, learn, learn_boot};
 use halfkey_protocol::kdf::Hash;
+use halfkey_testkit::recorded::UNMEASURED_INITRD;
 
 const RETURNING: &[u8] = b"Returning from EFI Application from Boot Option";
 const ROOT: &str = "root=UUID=0b5f4c0e-6d1b-4f0a-9f2d-1d0c7a5e0002";
@@ -136,10 +137,7 @@ fn an_initrd_that_the_line_names_is_one_that_the_kernel_measures() {
 /// behind the log. Of evil.img there is no trace but its name.
 #[test]
 fn a_kernel_that_does_not_measure_what_it_loads_can_not_be_told_from_one_that_does() {
-    const LOG: &[u8] = include_bytes!("fixtures/systemd-boot-type1-unmeasured-initrd.bin");
-    const LINE: &str = include_str!("fixtures/systemd-boot-type1-unmeasured-initrd.cmdline");
-    let log = replay(LOG, Hash::Sha256).unwrap().explain_unquoted().unwrap();
-    let claims = Claims { command_line: Some(LINE.as_bytes()) };
+    let (log, claims) = (UNMEASURED_INITRD.log(), UNMEASURED_INITRD.claims());
     let initrds =
         log.events().iter().filter(|event| event.pcr == 9 && event.claimed_data().starts_with(&INITRD));
     assert_eq!(initrds.count(), 1, "the one that evil.img has added");

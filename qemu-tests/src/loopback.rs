@@ -39,7 +39,7 @@ pub struct Loopback {
 }
 
 /// The recorded boot: a unified kernel image, without Secure Boot.
-const BOOT: &str = "evidence/tests/fixtures/uki-no-secure-boot";
+const BOOT: &str = "testkit/boots/uki-no-secure-boot";
 
 impl Loopback {
     /// A node that was never registered; powered on with image `a`.

@@ -2,14 +2,12 @@
 //! the real verifier judges it. Where no virtual machine of the lab comes to such a boot, or not in a minute.
 
 #![allow(clippy::unwrap_used)] // a panic is how a test fails
-#![allow(dead_code, reason = "of shared files a part is used")]
+#![allow(dead_code, unused_imports, reason = "of shared files a part is used")]
 
 #[path = "../../evidence/tests/common/boots.rs"]
 mod boots;
-#[path = "../../evidence/tests/common/log.rs"]
-mod log;
 
-use boots::{Record, boot, log_of};
+use boots::{Appraised as _, Record, boot, log_of};
 use halfkey_evidence::eventlog::kind;
 use halfkey_qemu_tests::loopback::{Loopback, text};
 use halfkey_qemu_tests::paths::Paths;

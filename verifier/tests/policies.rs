@@ -451,12 +451,12 @@ struct Recorded {
 }
 
 const SIGNED: Recorded = Recorded {
-    log: include_bytes!("../../evidence/tests/fixtures/uki-secure-boot-own-keys.bin"),
-    command_line: include_bytes!("../../evidence/tests/fixtures/uki-secure-boot-own-keys.cmdline"),
+    log: include_bytes!("../../testkit/boots/uki-secure-boot-own-keys.bin"),
+    command_line: include_bytes!("../../testkit/boots/uki-secure-boot-own-keys.cmdline"),
 };
 const UNSIGNED: Recorded = Recorded {
-    log: include_bytes!("../../evidence/tests/fixtures/uki-no-secure-boot.bin"),
-    command_line: include_bytes!("../../evidence/tests/fixtures/uki-no-secure-boot.cmdline"),
+    log: include_bytes!("../../testkit/boots/uki-no-secure-boot.bin"),
+    command_line: include_bytes!("../../testkit/boots/uki-no-secure-boot.cmdline"),
 };
 
 impl Recorded {

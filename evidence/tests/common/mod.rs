@@ -1,8 +1,7 @@
 //! A real TPM (swtpm) and what a node would send, made with tpm2-tools.
-#![allow(dead_code, reason = "each test file uses a part of the rig")]
+#![allow(dead_code, unused_imports, reason = "each test file uses a part")]
 
 pub mod boots;
-pub mod log;
 
 use halfkey_evidence::public::AkPublic;
 use halfkey_evidence::quote::QuoteContext;
@@ -16,6 +15,8 @@ use std::os::unix::fs::{MetadataExt, PermissionsExt};
 use std::path::PathBuf;
 use std::process::Command;
 use tempfile::TempDir;
+
+pub use halfkey_testkit::{hex, log};
 
 /// A TPM of its own, with an RSA-2048 and an ECC P-384 EK certified by a CA of its own.
 pub struct Swtpm {
@@ -378,8 +379,4 @@ impl Exchange {
 
 pub fn all_pcrs(bank: Hash) -> String {
     format!("{}:0,1,2,3,4,5,6,7,8,9,10,11,12,13,14,15", bank.name())
-}
-
-pub fn hex(bytes: &[u8]) -> String {
-    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
 }

@@ -244,7 +244,7 @@ mod tests {
 
     #[test]
     fn events_are_those_that_a_recorded_boot_had() {
-        let folder = concat!(env!("CARGO_MANIFEST_DIR"), "/../evidence/tests/fixtures");
+        let folder = concat!(env!("CARGO_MANIFEST_DIR"), "/../testkit/boots");
         for name in ["uki-no-secure-boot", "uki-secure-boot-own-keys"] {
             let bytes = std::fs::read(format!("{folder}/{name}.bin")).unwrap();
             let cmdline = std::fs::read_to_string(format!("{folder}/{name}.cmdline")).unwrap();

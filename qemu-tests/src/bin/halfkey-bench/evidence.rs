@@ -47,7 +47,7 @@ const BANK: Hash = Hash::Sha256;
 /// Has a TPM of its own quote a recorded boot, learns a policy from it, and counts.
 pub fn measure(dir: &Path, paths: &Paths) -> Result<Rates> {
     let fixture = |kind: &str| {
-        let path = paths.tree.join(format!("evidence/tests/fixtures/{BOOT}.{kind}"));
+        let path = paths.tree.join(format!("testkit/boots/{BOOT}.{kind}"));
         fs::read(&path).map_err(|error| format!("{}: {error}", path.display()))
     };
     let log = with_longer_dbx(&fixture("bin")?)?;
