@@ -10,6 +10,7 @@
 //! the image (credentials, extensions, addons, options of the boot entry) can't be foretold from it.
 
 use crate::pe::{Extent, Image, PeError};
+use crate::stub::{Archive, CHOSEN_AT_BOOT, FIRST_STUB, MEASURED, STUB_HANDS_OVER_OSREL, STUB_LOADS_KERNEL};
 use halfkey_protocol::kdf::Hash;
 use halfkey_protocol::wire::{Proposal, ProposedImage, ProposedSection};
 use std::fmt;
@@ -18,32 +19,6 @@ use std::fmt;
 pub const VERSION: u32 = 1;
 /// Longest command line, in bytes; the kernel takes 2048 on x86.
 pub const MAX_COMMAND_LINE: usize = 16 << 10;
-
-/// The systemd whose stub first measured into PCR 11.
-const FIRST_STUB: u32 = 252;
-/// From here on the stub starts the kernel itself: the firmware does not see, hence not measure, it.
-const STUB_LOADS_KERNEL: u32 = 258;
-/// From here on `.osrel` and `.profile` are also handed over in the initrd.
-const STUB_HANDS_OVER_OSREL: u32 = 257;
-
-/// The sections that a stub measures, in this order, and the version that began to.
-const MEASURED: &[(&str, u32)] = &[
-    (".linux", 252),
-    (".osrel", 252),
-    (".cmdline", 252),
-    (".initrd", 252),
-    (".ucode", 256),
-    (".splash", 252),
-    (".dtb", 252),
-    (".uname", 254),
-    (".sbat", 254),
-    (".pcrpkey", 252),
-    (".profile", 257),
-    (".hwids", 257),
-];
-
-/// Sections of which the stub chooses one that fits the hardware.
-const CHOSEN_AT_BOOT: &[&str] = &[".dtbauto", ".efifw"];
 
 /// Why there is no telling what will be measured.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -248,35 +223,6 @@ impl<'f> Uki<'_, 'f> {
     }
 }
 
-/// What the stub writes around the content of a section that it hands over as file `/.extra/NAME` (cpio, `newc`).
-struct Archive {
-    before: Vec<u8>,
-    after: Vec<u8>,
-}
-
-impl Archive {
-    fn around(name: &str, size: usize) -> Self {
-        let mut before = cpio_header(1, 0o040_555, 0, ".extra");
-        before.extend(cpio_header(2, 0o100_444, size, &format!(".extra/{name}")));
-        // The stub's trailer has upper case digits, and no mode.
-        let after = cpio_header(0, 0, 0, "TRAILER!!!").to_ascii_uppercase();
-        Self { before, after }
-    }
-}
-
-fn cpio_header(inode: u32, mode: u32, size: usize, name: &str) -> Vec<u8> {
-    let links = 1;
-    let words = [inode, mode, 0, 0, links, 0, size as u32, 0, 0, 0, 0, name.len() as u32 + 1, 0];
-    let mut header = b"070701".to_vec();
-    for word in words {
-        header.extend(format!("{word:08x}").into_bytes());
-    }
-    header.extend(name.as_bytes());
-    header.push(0);
-    header.resize(header.len().next_multiple_of(4), 0);
-    header
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -376,19 +322,6 @@ mod tests {
         // A newer one starts the kernel without asking the firmware.
         let newer = from_uki(&uki(MAGIC_258, sections), "a", &about(false)).unwrap();
         assert_eq!((newer.images.len(), names(&newer)), (1, names(&proposal)));
-    }
-    /// As cpio(1) writes it in the format newc, with the numbers that the stub gives.
-    #[test]
-    fn archives_are_cpio() {
-        let archive = Archive::around("os-release", 5);
-        let text = |bytes: &[u8]| String::from_utf8(bytes.to_vec()).unwrap();
-        let words = |text: &str| text.replace(' ', "");
-        let directory = "070701 00000001 0000416d 00000000 00000000 00000001 00000000 00000000 00000000 00000000 00000000 00000000 00000007 00000000";
-        let file = "070701 00000002 00008124 00000000 00000000 00000001 00000000 00000005 00000000 00000000 00000000 00000000 00000012 00000000";
-        let trailer = "070701 00000000 00000000 00000000 00000000 00000001 00000000 00000000 00000000 00000000 00000000 00000000 0000000B 00000000";
-        let before = words(directory) + ".extra\0\0\0\0" + &words(file) + ".extra/os-release\0";
-        assert_eq!(text(&archive.before), before);
-        assert_eq!(text(&archive.after), words(trailer) + "TRAILER!!!\0\0\0\0");
     }
 
     #[test]
