@@ -3,13 +3,14 @@
 
 use crate::bounded;
 use halfkey_measure::command_line::Floor;
+use halfkey_measure::efi_stub::{INITRD_TAG, MEASURES_INITRD, measures_initrd, utf16};
+use halfkey_measure::firmware::{APPLICATION, RETURNING};
+use halfkey_measure::{grub, stub};
 use halfkey_protocol::MAX_LOG;
 
 const EVENT_LOG: &str = "/sys/kernel/security/tpm0/binary_bios_measurements";
 /// Of the variable in efivarfs: four bytes of attributes, then its value.
 const VARIABLE: &str = "/sys/firmware/efi/efivars/SecureBoot-8be4df61-93ca-11d2-aa0d-00e098032b8c";
-/// The first Linux whose EFI stub measures an initrd wherever it comes from (commit c004703ed7ae).
-const MEASURES_INITRD: (u32, u32) = (6, 13);
 
 /// What can be told of this boot.
 #[derive(Debug, Default, miniserde::Serialize)]
@@ -85,12 +86,9 @@ impl Boot {
 
 impl Path {
     fn of(log: &[u8]) -> Self {
-        // The event of systemd's stub for the section: its size, and the name.
-        let section: Vec<u8> = ".linux\0".encode_utf16().flat_map(u16::to_le_bytes).collect();
-        let section = [&14u32.to_le_bytes()[..], &section].concat();
-        if has(log, &section) {
+        if has(log, &stub::section_event(stub::LINUX)) {
             Self::Uki
-        } else if has(log, b"grub_cmd: initrd") {
+        } else if has(log, grub::INITRD_COMMAND.as_bytes()) {
             Self::Grub
         } else {
             Self::Kernel
@@ -100,25 +98,22 @@ impl Path {
 
 /// Why nothing pins the initramfs of a kernel that loaded it itself.
 fn unpinned(log: &[u8], release: &str) -> Option<String> {
-    let mut numbers = release.split(['.', '-']).map(|part| part.parse().unwrap_or(0));
-    let version: (u32, u32) = (numbers.next().unwrap_or(0), numbers.next().unwrap_or(0));
-    if version < MEASURES_INITRD {
+    if !measures_initrd(release) {
         return Some(format!(
             "its kernel {release} loads the initramfs itself, and Linux before {}.{} does not measure one that initrd= names: whoever writes the boot entry would choose it",
             MEASURES_INITRD.0, MEASURES_INITRD.1
         ));
     }
-    // INITRD_EVENT_TAG_ID of the EFI stub.
-    let measured = has(log, &0x8f3b_22ec_u32.to_le_bytes());
+    let measured = has(log, &INITRD_TAG.to_le_bytes());
     (!measured).then(|| "nothing in the event log says that an initramfs was measured".into())
 }
 
 /// Whether firmware said that an image came back, after one was started. A network boot that found none has started none.
 fn returned(log: &[u8]) -> bool {
-    // PCR 4, EV_EFI_BOOT_SERVICES_APPLICATION.
-    let started = [4u32.to_le_bytes(), 0x8000_0003_u32.to_le_bytes()].concat();
+    // PCR 4, and the type.
+    let started = [4u32.to_le_bytes(), APPLICATION.to_le_bytes()].concat();
     let first = log.windows(started.len()).position(|window| window == started);
-    first.is_some_and(|at| has(&log[at..], b"Returning from EFI Application from Boot Option"))
+    first.is_some_and(|at| has(&log[at..], RETURNING.as_bytes()))
 }
 
 fn has(log: &[u8], bytes: &[u8]) -> bool {
@@ -140,7 +135,7 @@ fn in_log(log: &[u8]) -> Option<bool> {
     let mut event = b"\x61\xdf\xe4\x8b\xca\x93\xd2\x11\xaa\x0d\x00\xe0\x98\x03\x2b\x8c".to_vec();
     event.extend(10u64.to_le_bytes());
     event.extend(1u64.to_le_bytes());
-    event.extend("SecureBoot".encode_utf16().flat_map(u16::to_le_bytes));
+    event.extend(utf16("SecureBoot"));
     let at = log.windows(event.len()).position(|window| window == event)?;
     Some(*log.get(at + event.len())? == 1)
 }

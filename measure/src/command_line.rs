@@ -8,6 +8,8 @@
 //!
 //! The verifier judges by this; the agent says it early.
 
+use crate::grub::BOOT_IMAGE;
+
 /// Longest line, in bytes: COMMAND_LINE_SIZE of x86 is 2048 with its NUL, and the smallest of those that matter. The kernel
 /// measures a longer one whole, and drops its end.
 pub const MAX_LINE: usize = 2047;
@@ -187,7 +189,7 @@ pub fn normal(line: &str) -> &str {
 
 fn without_kernel(line: &str) -> (Option<&str>, &str) {
     let line = line.trim_ascii();
-    if !line.starts_with("BOOT_IMAGE=") {
+    if !line.starts_with(BOOT_IMAGE) {
         return (None, line);
     }
     let (kernel, rest) = line.split_once(' ').unwrap_or((line, ""));

@@ -4,11 +4,19 @@
 //! | module | what |
 //! | --- | --- |
 //! | [`pe`] | PE images: the digest that firmware measures, and sections |
+//! | [`firmware`] | separators and actions of UEFI firmware |
+//! | [`grub`] | commands, command lines and files that GRUB measures |
+//! | [`efi_stub`] | the EFI stub of Linux: initrd and load options |
+//! | [`systemd`] | phases and boundaries that systemd measures |
 //! | [`stub`] | systemd's stub: sections and what it hands over |
 //! | [`command_line`] | kernel command lines: how they are read, and their floor |
 //! | [`predict`] | what booting given files will measure |
 
 pub mod command_line;
+pub mod efi_stub;
+pub mod firmware;
+pub mod grub;
 pub mod pe;
 pub mod predict;
 pub mod stub;
+pub mod systemd;

@@ -1,5 +1,15 @@
 //! systemd's stub: what it measures, and what it hands over to the kernel.
 
+use crate::command_line::normal;
+use crate::efi_stub::utf16;
+
+/// The kernel: what has it is a unified kernel image.
+pub const LINUX: &str = ".linux";
+/// The initrd that is in the image.
+pub const INITRD: &str = ".initrd";
+/// The command line that is in the image.
+pub const COMMAND_LINE: &str = ".cmdline";
+
 /// The systemd whose stub first measured into PCR 11.
 pub(crate) const FIRST_STUB: u32 = 252;
 /// From here on the stub starts the kernel itself: the firmware does not see, hence not measure, it.
@@ -25,6 +35,33 @@ pub(crate) const MEASURED: &[(&str, u32)] = &[
 
 /// Sections of which the stub chooses one that fits the hardware.
 pub(crate) const CHOSEN_AT_BOOT: &[&str] = &[".dtbauto", ".efifw"];
+
+/// Names of all sections that a stub may measure.
+pub fn sections() -> impl Iterator<Item = &'static str> {
+    MEASURED.iter().map(|(name, _)| *name).chain(CHOSEN_AT_BOOT.iter().copied())
+}
+
+/// The name of a section as the stub measures it, before the section: ASCII with its NUL.
+pub fn section_name(name: &str) -> Vec<u8> {
+    [name.as_bytes(), &[0]].concat()
+}
+
+/// The data of the event for a section in the log: its size, and the name as UTF-16 with its NUL.
+pub fn section_event(name: &str) -> Vec<u8> {
+    let name = utf16(&format!("{name}\0"));
+    [&(name.len() as u32).to_le_bytes()[..], &name].concat()
+}
+
+/// What may be in the section that a command line came from: build tools write blanks around it, and end it with a line feed or a
+/// NUL.
+pub fn command_line_sections(line: &str) -> impl Iterator<Item = Vec<u8>> {
+    let line = normal(line);
+    ["", " "].into_iter().flat_map(move |before| {
+        ["", "\0", "\n", "\n\0", " ", " \0", " \n", " \n\0"]
+            .into_iter()
+            .map(move |after| [before, line, after].concat().into_bytes())
+    })
+}
 
 /// What the stub writes around the content of a section that it hands over as file `/.extra/NAME` (cpio, `newc`).
 pub(crate) struct Archive {

@@ -10,6 +10,7 @@
 
 use crate::bounded;
 use crate::error::{Error, Kind, Result};
+use halfkey_measure::grub::BOOT_IMAGE;
 use std::path::{Path, PathBuf};
 use std::time::SystemTime;
 
@@ -139,13 +140,13 @@ impl System {
     }
 
     fn boot_image(&self) -> Option<&str> {
-        self.command_line.split_ascii_whitespace().find(|word| word.starts_with("BOOT_IMAGE="))
+        self.command_line.split_ascii_whitespace().find(|word| word.starts_with(BOOT_IMAGE))
     }
 
     /// The command line as the boot loader will pass it: GRUB puts the name of the kernel before the options, systemd-boot
     /// those of the initrds. `options` of an entry; without one those of the running system.
     fn passed(&self, version: &str, options: Option<&str>, initrds: &[String]) -> String {
-        let own = |word: &&str| !word.starts_with("BOOT_IMAGE=") && !word.starts_with("initrd=");
+        let own = |word: &&str| !word.starts_with(BOOT_IMAGE) && !word.starts_with("initrd=");
         let running = || self.command_line.split_ascii_whitespace().filter(own).collect::<Vec<_>>().join(" ");
         let options = options.map_or_else(running, str::to_owned);
         let before: Vec<String> = match self.boot_image() {

@@ -5,6 +5,7 @@ use super::guid::Guid;
 use super::partitions::PartitionTable;
 use super::text::{self, Utf16};
 use super::variable::{Authority, Value, Variable};
+use halfkey_measure::{efi_stub, grub};
 use std::fmt::{self, Write};
 
 /// How far the log's word for an event can be relied on.
@@ -158,9 +159,9 @@ pub struct Tag<'a> {
 
 impl Tag<'_> {
     /// The EFI stub of Linux: an initrd (`INITRD_EVENT_TAG_ID`).
-    pub const INITRD: u32 = 0x8f3b_22ec;
+    pub const INITRD: u32 = efi_stub::INITRD_TAG;
     /// The EFI stub of Linux: its command line as UTF-16LE with a NUL (`LOAD_OPTIONS_EVENT_TAG_ID`).
-    pub const LOAD_OPTIONS: u32 = 0x8f3b_22ed;
+    pub const LOAD_OPTIONS: u32 = efi_stub::LOAD_OPTIONS_TAG;
 }
 
 /// What an event that extends nothing says.
@@ -221,9 +222,9 @@ impl GrubText {
     /// What GRUB writes before the text.
     pub(crate) fn prefix(self) -> &'static [u8] {
         match self {
-            Self::Command => b"grub_cmd: ",
-            Self::KernelCommandLine => b"kernel_cmdline: ",
-            Self::ModuleCommandLine => b"module_cmdline: ",
+            Self::Command => grub::COMMAND.as_bytes(),
+            Self::KernelCommandLine => grub::KERNEL_LINE.as_bytes(),
+            Self::ModuleCommandLine => grub::MODULE_LINE.as_bytes(),
         }
     }
 

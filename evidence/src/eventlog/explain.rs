@@ -1,11 +1,12 @@
 //! Comparison of the logs with a quote.
 
-use super::userspace::{self, PHASE_PCR, PHASES, UserspaceEvent};
+use super::userspace::{self, UserspaceEvent};
 use super::{Event, PCRS, ReplayedLog};
 use crate::Rejection;
 use crate::digest::{Bank, Digest};
 use crate::quote::{VerifiedQuote, hex};
 use crate::rejection::refuse;
+use halfkey_measure::systemd::{PHASE_PCR, PHASES};
 use halfkey_protocol::QUOTED_PCRS;
 use halfkey_protocol::kdf::Hash;
 

@@ -43,7 +43,7 @@ pub const EFI_VARIABLE_DRIVER_CONFIG: u32 = 0x8000_0001;
 /// A UEFI variable of the boot manager.
 pub const EFI_VARIABLE_BOOT: u32 = 0x8000_0002;
 /// An application, as a boot loader or kernel: its Authenticode digest.
-pub const EFI_BOOT_SERVICES_APPLICATION: u32 = 0x8000_0003;
+pub const EFI_BOOT_SERVICES_APPLICATION: u32 = halfkey_measure::firmware::APPLICATION;
 /// A boot services driver: its Authenticode digest.
 pub const EFI_BOOT_SERVICES_DRIVER: u32 = 0x8000_0004;
 /// A runtime driver: its Authenticode digest.

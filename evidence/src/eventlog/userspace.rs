@@ -9,6 +9,7 @@ use super::text;
 use crate::Rejection;
 use crate::digest::{Bank, Digest};
 use crate::rejection::refuse;
+use halfkey_measure::systemd::PHASE_PCR;
 use halfkey_protocol::MAX_LOG;
 use halfkey_protocol::kdf::Hash;
 use serde::Deserialize;
@@ -72,13 +73,6 @@ impl UserspaceEvent {
         })
     }
 }
-
-/// The words that systemd-pcrphase extends PCR 11 with, in the order of a boot
-/// (systemd-pcrphase.service(8)). A word is measured without a terminating NUL.
-pub static PHASES: [&str; 4] = ["enter-initrd", "leave-initrd", "sysinit", "ready"];
-
-/// The PCR of [`PHASES`].
-pub const PHASE_PCR: u8 = 11;
 
 #[derive(Deserialize)]
 struct Record {

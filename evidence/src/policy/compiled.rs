@@ -1,8 +1,10 @@
 //! A document made ready for a bank: every text that can be compared as a digest is one.
 
-use super::command_line::normal;
 use super::pin::{self, Lack, Path};
 use super::rules::{CommandLine, Digest, Document, EventIs, EventRule, Sections};
+use halfkey_measure::efi_stub::{self, utf16};
+use halfkey_measure::stub::{self, section_name};
+use halfkey_measure::{firmware, grub, systemd};
 use halfkey_protocol::kdf::Hash;
 use std::collections::{HashMap, HashSet};
 use std::sync::{OnceLock, RwLock};
@@ -171,8 +173,7 @@ fn digests(is: &EventIs, bank: Hash) -> Vec<Digest> {
     match is {
         EventIs::Digest(digest) => vec![*digest],
         EventIs::Text(text) => {
-            let grub = ["grub_cmd: ", "kernel_cmdline: ", "module_cmdline: "];
-            if let Some(rest) = grub.iter().find_map(|word| text.strip_prefix(word)) {
+            if let Some(rest) = grub::measured(text) {
                 return vec![Digest::of(bank, rest.as_bytes())];
             }
             let with_nul = format!("{text}\0");
@@ -183,39 +184,14 @@ fn digests(is: &EventIs, bank: Hash) -> Vec<Digest> {
     }
 }
 
-/// The stub measures the name as ASCII with its NUL.
-pub(super) fn section_name(name: &str) -> Vec<u8> {
-    [name.as_bytes(), &[0]].concat()
-}
-
-fn utf16(text: &str) -> Vec<u8> {
-    text.encode_utf16().flat_map(u16::to_le_bytes).collect()
-}
-
-/// What the kernel's EFI stub may measure for a command line: UTF-16, as its loader passed it on. GRUB's word for the kernel's file is
-/// part of it from GRUB 2.12 on.
+/// What the kernel's EFI stub may measure for a command line.
 pub(super) fn load_options(line: &str, bank: Hash) -> [Digest; 6] {
-    let (whole, line) = (line.trim_ascii(), normal(line));
-    [
-        format!("{line}\0"),
-        line.to_owned(),
-        format!("{line} \0"),
-        format!("{whole}\0"),
-        whole.to_owned(),
-        format!("{whole} \0"),
-    ]
-    .map(|line| Digest::of(bank, &utf16(&line)))
+    efi_stub::forms_of(line).map(|bytes| Digest::of(bank, &bytes))
 }
 
-/// What systemd's stub may measure for the section `.cmdline` that a command line came from: build tools write blanks
-/// around it, and end it with a line feed or a NUL.
+/// What systemd's stub may measure for the section `.cmdline` that a command line came from.
 pub(super) fn sections_of(line: &str, bank: Hash) -> impl Iterator<Item = Digest> {
-    let line = normal(line);
-    ["", " "].into_iter().flat_map(move |before| {
-        ["", "\0", "\n", "\n\0", " ", " \0", " \n", " \n\0"]
-            .into_iter()
-            .map(move |after| Digest::of(bank, [before, line, after].concat().as_bytes()))
-    })
+    stub::command_line_sections(line).map(move |bytes| Digest::of(bank, &bytes))
 }
 
 /// Events that need no rule, by digest.
@@ -246,27 +222,18 @@ impl BuiltIn {
     }
 
     fn new(bank: Hash) -> Self {
-        const RETURNING: &str = "Returning from EFI Application from Boot Option";
-        const ACTIONS: [(u8, &str); 5] = [
-            (4, "Calling EFI Application from Boot Option"),
-            (4, RETURNING),
-            (5, "Exit Boot Services Invocation"),
-            (5, "Exit Boot Services Returned with Success"),
-            (5, "Exit Boot Services Returned with Failure"),
-        ];
-        const SECTIONS: [&str; 14] = [
-            ".linux", ".osrel", ".cmdline", ".initrd", ".ucode", ".splash", ".dtb", ".uname", ".sbat",
-            ".pcrpkey", ".profile", ".dtbauto", ".hwids", ".efifw",
-        ];
         Self {
-            separators: [[0; 4], [0xff; 4]].map(|data| Digest::of(bank, &data)),
-            actions: ACTIONS.iter().map(|(pcr, text)| (*pcr, Digest::of(bank, text.as_bytes()))).collect(),
-            returning: Digest::of(bank, RETURNING.as_bytes()),
-            enter_initrd: Digest::of(bank, b"enter-initrd"),
-            os_separator: Digest::of(bank, b"os-separator"),
-            nvpcr_separator: Digest::of(bank, b"nvpcr-separator"),
-            section_names: SECTIONS.iter().map(|name| Digest::of(bank, &section_name(name))).collect(),
-            command_line_section: Digest::of(bank, &section_name(".cmdline")),
+            separators: firmware::SEPARATORS.map(|data| Digest::of(bank, &data)),
+            actions: firmware::ACTIONS
+                .iter()
+                .map(|(pcr, text)| (*pcr, Digest::of(bank, text.as_bytes())))
+                .collect(),
+            returning: Digest::of(bank, firmware::RETURNING.as_bytes()),
+            enter_initrd: Digest::of(bank, systemd::ENTER_INITRD.as_bytes()),
+            os_separator: Digest::of(bank, systemd::OS_SEPARATOR.as_bytes()),
+            nvpcr_separator: Digest::of(bank, systemd::NVPCR_SEPARATOR.as_bytes()),
+            section_names: stub::sections().map(|name| Digest::of(bank, &section_name(name))).collect(),
+            command_line_section: Digest::of(bank, &section_name(stub::COMMAND_LINE)),
         }
     }
 }

@@ -11,6 +11,7 @@
 
 use super::Finding;
 use super::rules::{Allowed, Boot, EventIs, Image, Initrd, Role, Sections};
+use halfkey_measure::{grub, stub};
 use std::fmt;
 
 /// How a kernel comes to its initramfs.
@@ -76,16 +77,13 @@ impl Part {
     }
 }
 
-/// What GRUB's command for an initrd is measured as: `initrd`, `initrdefi`, `initrd16`.
-const GRUB_INITRD: &str = "grub_cmd: initrd";
-const INITRD_SECTION: &str = ".initrd";
-
 impl Path {
     pub fn of(boot: &Boot) -> Self {
         if boot.images.iter().any(|image| image.role == Role::Uki) {
             return Self::Uki;
         }
-        let by_grub = |is: &EventIs| matches!(is, EventIs::Text(text) if text.starts_with(GRUB_INITRD));
+        let by_grub =
+            |is: &EventIs| matches!(is, EventIs::Text(text) if text.starts_with(grub::INITRD_COMMAND));
         if boot.events.iter().any(|event| event.pcr == 8 && by_grub(&event.is)) {
             return Self::Grub;
         }
@@ -174,7 +172,7 @@ fn uki(boot: &Boot, lack: &mut impl FnMut(Part, &'static str, &str)) {
         Some(Sections::Signed) if !signed => {
             lack(Part::Sections, "digests", "\"signed\": the uki has no signer that could vouch for them");
         }
-        Some(Sections::Digests(list)) if !list.iter().any(|(name, _)| name == INITRD_SECTION) => lack(
+        Some(Sections::Digests(list)) if !list.iter().any(|(name, _)| name == stub::INITRD) => lack(
             Part::Sections,
             ".initrd among them",
             "none: a kernel without an initramfs starts what its root file system has",

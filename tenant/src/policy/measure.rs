@@ -5,6 +5,9 @@ use crate::text::{clean, hex};
 use halfkey_evidence::eventlog::content::Tag;
 use halfkey_evidence::eventlog::variable::Known;
 use halfkey_evidence::eventlog::{Claim, Content, Event, ExplainedLog, kind};
+use halfkey_measure::efi_stub::load_options;
+use halfkey_measure::stub::section_name;
+use halfkey_measure::systemd::ENTER_INITRD;
 use halfkey_protocol::Bytes;
 use halfkey_protocol::kdf::Hash;
 use halfkey_protocol::wire::Proposal;
@@ -42,9 +45,6 @@ pub struct Base<'a> {
     pub before: Option<usize>,
 }
 
-/// The phase that systemd measures before the agent runs.
-const PHASE: &str = "enter-initrd";
-
 /// The events that a boot of these files will have, in the order of each PCR.
 pub fn events(proposal: &Proposal, bank: Hash) -> Vec<Expected> {
     let expected = |pcr, what: String, digest: &[u8]| Expected {
@@ -59,14 +59,14 @@ pub fn events(proposal: &Proposal, bank: Hash) -> Vec<Expected> {
         expected(
             9,
             "command line, as the kernel's EFI stub measures it".to_owned(),
-            &load_options(text, bank),
+            &bank.digest(&[&load_options(text)]),
         )
     });
     let initrd = proposal.initrd.iter().map(|digest| expected(9, "initrd".to_owned(), digest));
     let sections = proposal.sections.iter().flat_map(|section| {
         let name = clean(&section.name);
         [
-            expected(11, format!("name of section {name}"), &section_name(&section.name, bank)),
+            expected(11, format!("name of section {name}"), &bank.digest(&[&section_name(&section.name)])),
             expected(11, format!("section {name}"), &section.digest),
         ]
     });
@@ -76,7 +76,7 @@ pub fn events(proposal: &Proposal, bank: Hash) -> Vec<Expected> {
 /// PCRs after such a boot. Without a base only what does not depend on the machine.
 pub fn values(proposal: &Proposal, bank: Hash, base: Option<&Base<'_>>) -> Vec<Value> {
     let Some(base) = base else {
-        let phases = [bank.digest(&[PHASE.as_bytes()])];
+        let phases = [bank.digest(&[ENTER_INITRD.as_bytes()])];
         let value = sections(proposal, bank, phases.iter().map(Vec::as_slice));
         return vec![known(11, &value, "sections, and systemd's phase enter-initrd")];
     };
@@ -158,7 +158,7 @@ fn initrd(proposal: &Proposal, bank: Hash, base: &Base<'_>) -> Value {
                 None => return unknown(9, "the initrd is not known"),
             },
             (Claim::Tag(Tag { id: Tag::LOAD_OPTIONS, .. }), _) => match &proposal.command_line {
-                Some(text) => load_options(text, bank),
+                Some(text) => bank.digest(&[&load_options(text)]),
                 None => return unknown(9, "the command line is not known"),
             },
             _ => return unknown(9, "the boot loader measures the files that it reads there"),
@@ -176,7 +176,7 @@ fn initrd(proposal: &Proposal, bank: Hash, base: &Base<'_>) -> Value {
 fn sections<'a>(proposal: &Proposal, bank: Hash, then: impl Iterator<Item = &'a [u8]>) -> Vec<u8> {
     let mut value = zero(bank);
     for section in &proposal.sections {
-        value = bank.digest(&[&value, &section_name(&section.name, bank)]);
+        value = bank.digest(&[&value, &bank.digest(&[&section_name(&section.name)])]);
         value = bank.digest(&[&value, &section.digest]);
     }
     then.fold(value, |value, digest| bank.digest(&[&value, digest]))
@@ -184,17 +184,6 @@ fn sections<'a>(proposal: &Proposal, bank: Hash, then: impl Iterator<Item = &'a 
 
 fn extends<'a>(base: &'a Base<'_>, pcr: u32) -> impl Iterator<Item = &'a Event<'a>> {
     base.log.log().events().iter().filter(move |event| event.pcr == pcr && !event.digest.is_empty())
-}
-
-/// systemd's stub measures the name as ASCII with a NUL.
-fn section_name(name: &str, bank: Hash) -> Vec<u8> {
-    bank.digest(&[name.as_bytes(), &[0]])
-}
-
-/// The EFI stub of Linux measures LoadOptions: UTF-16LE with a NUL.
-fn load_options(text: &str, bank: Hash) -> Vec<u8> {
-    let utf16: Vec<u8> = text.encode_utf16().chain([0]).flat_map(u16::to_le_bytes).collect();
-    bank.digest(&[&utf16])
 }
 
 fn zero(bank: Hash) -> Vec<u8> {
@@ -262,7 +251,7 @@ mod tests {
                     .collect();
                 assert!(!expected.is_empty() && found.ends_with(&expected), "{name}, PCR {pcr}: {found:?}");
             }
-            let phase = Hash::Sha256.digest(&[PHASE.as_bytes()]);
+            let phase = Hash::Sha256.digest(&[ENTER_INITRD.as_bytes()]);
             let value = Hash::Sha256.digest(&[log.pcr(11).unwrap(), &phase]);
             assert_eq!(values(&proposal, Hash::Sha256, None)[0].value, Some(hex(&value)));
         }

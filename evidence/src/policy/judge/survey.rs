@@ -11,6 +11,7 @@ use crate::policy::command_line::{MAX_LINE, Objection, Rule, objection_of_rule};
 use crate::policy::compare::tpm_firmware as version_text;
 use crate::policy::compiled::{load_options, sections_of};
 use crate::policy::rules::{CommandLine, Digest};
+use halfkey_measure::{grub, systemd};
 
 /// More command lines in PCR 12 than any boot has.
 const MAX_LINES: usize = 16;
@@ -269,7 +270,7 @@ fn is_boundary(context: &Context<'_, '_>, seen: &Seen<'_>) -> bool {
         9 if built_in.nvpcr_separator.as_bytes() == seen.digest => true,
         9 if context.log.userspace()[index]
             .measured_text()
-            .is_some_and(|text| text.starts_with("nvpcr-init:")) =>
+            .is_some_and(|text| text.starts_with(systemd::NVPCR_INIT)) =>
         {
             true
         }
@@ -293,9 +294,9 @@ impl<'l> Proofs<'_, 'l> {
         let event = seen.event(self.context.log)?;
         match (seen.pcr, seen.kind?) {
             // GRUB measures each command as well: those that it does not call a command line are compared as they are.
-            (8, kind::IPL) if is_grub_line(event.claimed_data()) => match event.content() {
+            (8, kind::IPL) if grub::is_line(event.claimed_data()) => match event.content() {
                 Content::Grub { claimed: GrubText::Command, .. } => None,
-                Content::Grub { text, .. } => Some(str::from_utf8(text).ok().map(as_passed_by_grub)),
+                Content::Grub { text, .. } => Some(str::from_utf8(text).ok().map(grub::as_passed)),
                 _ => Some(None),
             },
             (12, kind::IPL) => match event.content() {
@@ -320,15 +321,6 @@ impl<'l> Proofs<'_, 'l> {
         let digests = self.digests.get_or_insert_with(|| load_options(claimed, bank));
         digests.contains(&digest).then(|| claimed.to_owned())
     }
-}
-
-fn is_grub_line(data: &[u8]) -> bool {
-    data.starts_with(b"kernel_cmdline: ") || data.starts_with(b"module_cmdline: ")
-}
-
-/// GRUB's line begins with the kernel's file, which is measured itself, and reaches the kernel with a word before it.
-fn as_passed_by_grub(line: &str) -> String {
-    format!("BOOT_IMAGE={line}")
 }
 
 /// The event after the name `.cmdline` in PCR 11, if what the node says, or the document has, fits its digest.
