@@ -52,8 +52,8 @@ unit: deps dist
 	$(CARGO) test --workspace --locked
 
 fuzz: deps
-	RUSTFLAGS='$(FUZZ_RUSTFLAGS)' $(CARGO) build --release --locked --manifest-path fuzz/Cargo.toml --target $(TARGET)
-	fuzz/smoke fuzz/target/$(TARGET)/release $(FUZZ_RUNS) $(FUZZ_SECONDS)
+	RUSTFLAGS='$(FUZZ_RUSTFLAGS)' $(CARGO) build --profile fuzz --locked -p halfkey-fuzz --target $(TARGET)
+	fuzz/smoke target/$(TARGET)/fuzz $(FUZZ_RUNS) $(FUZZ_SECONDS)
 
 scenarios: deps dist
 	$(RELEASE)/halfkey-qemu-tests run all
@@ -80,4 +80,4 @@ deps:
 
 clean:
 	$(CARGO) clean
-	rm -rf dist fuzz/target
+	rm -rf dist

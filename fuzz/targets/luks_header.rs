@@ -38,9 +38,9 @@ libfuzzer_sys::fuzz_target!(|bytes: &[u8]| {
     if let Some(Ok(header)) = around(bytes).map(|area| Header::parse(&area, 0)) {
         judge(&header);
     }
-    if let Ok(text) = std::str::from_utf8(bytes) {
-        if let Ok(token) = Token::parse(text) {
-            assert_eq!(Token::parse(&token.to_json()).ok().as_ref(), Some(&token));
-        }
+    if let Ok(text) = std::str::from_utf8(bytes)
+        && let Ok(token) = Token::parse(text)
+    {
+        assert_eq!(Token::parse(&token.to_json()).ok().as_ref(), Some(&token));
     }
 });
