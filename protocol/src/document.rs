@@ -36,8 +36,8 @@ pub enum Kind {
     Membership,
     /// A new key for a node. Body: [`crate::wire::Enrollment`] as JSON.
     Enrollment,
-    /// The verifier's: the node holds the key of its newest enrollment, which is the one in use from now on. Body: the number of
-    /// that enrollment's document.
+    /// The verifier's: the node holds the key of its newest enrollment, which is the one in use from now on. Body: that enrollment's
+    /// document, as [`proof_of`] says it.
     Proof,
     /// An operator's: nothing is released to the node any more. Body: who and why.
     Revocation,
@@ -247,8 +247,8 @@ pub struct Opened {
 }
 
 impl Opened {
-    /// The number of the enrollment that this proof is of.
-    pub fn proves(&self) -> Option<u64> {
+    /// The enrollment that this proof is of.
+    pub fn proves(&self) -> Option<Place> {
         if self.kind == Kind::Proof { proved(&self.body, self.place.number) } else { None }
     }
 
@@ -375,7 +375,7 @@ fn read(bytes: &Bytes, keys: Vec<[u8; 32]>, backend: &impl Backend) -> Result<Op
             return Err(form("expected the name of a group: 1 to 64 of a-z, 0-9, '-', '_' and '.'"));
         }
         Kind::Proof if proved(&document.body, document.number).is_none() => {
-            return Err(form("expected the number of an enrollment before this proof"));
+            return Err(form("expected number and SHA-256 of an enrollment before this proof"));
         }
         Kind::Withdrawal
         | Kind::Membership
@@ -401,10 +401,29 @@ fn read(bytes: &Bytes, keys: Vec<[u8; 32]>, backend: &impl Backend) -> Result<Op
     })
 }
 
-/// The number that the body of proof `at` names: one before its own, in decimal and in no other form.
-fn proved(body: &str, at: u64) -> Option<u64> {
-    let number: u64 = body.parse().ok()?;
-    ((1..at).contains(&number) && number.to_string() == body).then_some(number)
+/// The body of a proof of this enrollment: its number in decimal, a space, its [`sha256`] in lower case hex.
+pub fn proof_of(enrollment: &Place) -> String {
+    use fmt::Write as _;
+    let mut body = format!("{} ", enrollment.number);
+    for byte in enrollment.sha256 {
+        let _ = write!(body, "{byte:02x}");
+    }
+    body
+}
+
+/// What the body of proof `at` names: a document before its own, in no other form than that of [`proof_of`].
+fn proved(body: &str, at: u64) -> Option<Place> {
+    let (number, hex) = body.split_once(' ')?;
+    let (number, hex) = (number.parse().ok()?, hex.as_bytes());
+    let mut sha256 = [0; 32];
+    if hex.len() != 2 * sha256.len() || !(1..at).contains(&number) {
+        return None;
+    }
+    for (byte, digits) in sha256.iter_mut().zip(hex.chunks(2)) {
+        *byte = u8::from_str_radix(std::str::from_utf8(digits).ok()?, 16).ok()?;
+    }
+    let place = Place { number, sha256 };
+    (proof_of(&place) == body).then_some(place)
 }
 
 /// Whether a document comes right after `head` in the sequence of this deployment.
@@ -551,13 +570,28 @@ mod tests {
 
         #[test]
         fn a_proof_names_an_enrollment_before_it() {
-            assert_eq!(proof(9, "8").unwrap().proves(), Some(8));
-            for (number, body) in [(9, "9"), (9, "10"), (9, "0"), (1, "1")] {
-                assert!(matches!(proof(number, body), Err(Flaw::Form(_))), "{number} {body}");
+            let (eighth, hash) = (Place { number: 8, sha256: [0xa7; 32] }, "a7".repeat(32));
+            assert_eq!(proof_of(&eighth), format!("8 {hash}"));
+            assert_eq!(proof(9, &format!("8 {hash}")).unwrap().proves(), Some(eighth));
+            for (number, named) in [(9, "9"), (9, "10"), (9, "0"), (1, "1")] {
+                let body = format!("{named} {hash}");
+                assert!(matches!(proof(number, &body), Err(Flaw::Form(_))), "{number} {body}");
             }
-            for body in ["", "+8", "08", " 8", "8 ", "8\n", "-8", "8.0", "0x8", "18446744073709551624"] {
-                assert!(matches!(proof(9, body), Err(Flaw::Form(_))), "{body:?}");
+            for named in ["", "+8", "08", " 8", "8 ", "8\n", "-8", "8.0", "0x8", "18446744073709551624"] {
+                let body = format!("{named} {hash}");
+                assert!(matches!(proof(9, &body), Err(Flaw::Form(_))), "{body:?}");
             }
+            for hash in
+                ["", " ", &hash[1..], &hash[2..], &hash.replace('a', "A"), &hash.replacen("a7", "+7", 1)]
+            {
+                let body = format!("8 {hash}");
+                assert!(matches!(proof(9, &body), Err(Flaw::Form(_))), "{body:?}");
+            }
+            for more in ["0", "a7", " ", "\n"] {
+                let body = format!("8 {hash}{more}");
+                assert!(matches!(proof(9, &body), Err(Flaw::Form(_))), "{body:?}");
+            }
+            assert!(matches!(proof(9, "8"), Err(Flaw::Form(_))), "a number alone is any document's");
             assert_eq!(opened(document(|_| ()), vec![by(1)]).unwrap().proves(), None);
         }
 
@@ -618,12 +652,12 @@ mod tests {
 
         proptest! {
             #[test]
-            fn a_proof_is_of_one_number_or_none(number in 1..=MAX_NUMBER, named: u64, body in "[0-9+ -]{0,20}|.{0,20}") {
-                let named = named % (number + 2);
-                let right = (1..number).contains(&named);
-                prop_assert_eq!(proof(number, &named.to_string()).ok().map(|opened| opened.proves()), right.then_some(Some(named)));
+            fn a_proof_is_of_one_document_or_none(number in 1..=MAX_NUMBER, named: u64, sha256: [u8; 32], body in "[0-9+-]{0,20} [0-9a-fA-F+]{64}|.{0,80}") {
+                let named = Place { number: named % (number + 2), sha256 };
+                let right = (1..number).contains(&named.number);
+                prop_assert_eq!(proof(number, &proof_of(&named)).ok().map(|opened| opened.proves()), right.then_some(Some(named)));
                 if let Ok(opened) = proof(number, &body) {
-                    prop_assert_eq!(opened.proves().map(|named| named.to_string()), Some(body));
+                    prop_assert_eq!(opened.proves().map(|named| proof_of(&named)), Some(body));
                 }
             }
 

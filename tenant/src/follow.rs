@@ -91,15 +91,14 @@ fn broken(what: &str) -> Error {
 /// Enrollments and proofs of a part of the sequence.
 #[derive(Default)]
 pub struct Tenancies {
-    /// By number: who signed it first.
-    enrollments: HashMap<u64, (NodeId, [u8; 32])>,
+    /// By number: its SHA-256, and who signed it first.
+    enrollments: HashMap<u64, ([u8; 32], NodeId, [u8; 32])>,
     proofs: Vec<Proof>,
 }
 
 struct Proof {
     node: NodeId,
-    /// Number of the enrollment.
-    enrollment: u64,
+    enrollment: Place,
     place: Place,
 }
 
@@ -107,7 +106,7 @@ impl Tenancies {
     /// Notes a document.
     pub fn note(&mut self, opened: &Opened) {
         if let (Scope::Enrollment(node), Some(key)) = (&opened.scope, opened.keys.first()) {
-            self.enrollments.insert(opened.place.number, (*node, *key));
+            self.enrollments.insert(opened.place.number, (opened.place.sha256, *node, *key));
         }
         if let (Scope::Proof(node), Some(enrollment)) = (&opened.scope, opened.proves()) {
             self.proofs.push(Proof { node: *node, enrollment, place: opened.place });
@@ -124,11 +123,20 @@ impl Tenancies {
             if ledger.of_node(proof.node, proof.place.number)?.is_empty() {
                 continue;
             }
-            let enrollment = match self.enrollments.get(&proof.enrollment) {
+            let enrollment = match self.enrollments.get(&proof.enrollment.number) {
                 Some(enrollment) => *enrollment,
-                None => before(client, ledger.deployment(), proof.enrollment, known)?,
+                None => before(client, ledger.deployment(), proof.enrollment.number, known)?,
             };
-            let (node, key) = enrollment;
+            let (sha256, node, key) = enrollment;
+            if sha256 != proof.enrollment.sha256 {
+                return Err(broken(&format!(
+                    "document {} proves another enrollment {} than there is\n  proved  {}\n  there   {}",
+                    proof.place.number,
+                    proof.enrollment.number,
+                    hex(&proof.enrollment.sha256),
+                    hex(&sha256)
+                )));
+            }
             if node != proof.node {
                 return Err(broken(&format!(
                     "document {} proves another node's enrollment",
@@ -154,17 +162,18 @@ fn before(
     deployment: Deployment,
     number: u64,
     known: From<'_>,
-) -> Result<(NodeId, [u8; 32])> {
+) -> Result<([u8; 32], NodeId, [u8; 32])> {
     let wrong = || broken(&format!("document {number} is proved, and is no enrollment of it"));
     let From::Known(end, sha256) = known else { return Err(wrong()) };
     let (mut first, mut arrived) = (None, false);
     let end = Place { number: end, ..Place::default() };
     walk(client, deployment, From::Number(number), &end, |opened| {
-        first.get_or_insert_with(|| (opened.scope.clone(), opened.keys.first().copied()));
+        first
+            .get_or_insert_with(|| (opened.scope.clone(), opened.place.sha256, opened.keys.first().copied()));
         arrived |= is(&opened.place, end.number, sha256);
     })?;
     match first {
-        Some((Scope::Enrollment(node), Some(key))) if arrived => Ok((node, key)),
+        Some((Scope::Enrollment(node), sha256, Some(key))) if arrived => Ok((sha256, node, key)),
         _ => Err(wrong()),
     }
 }

@@ -7,7 +7,7 @@ use common::pki::Pki;
 use common::server::{Answer, Request, Server, json, problem};
 use common::{Desk, golden};
 use halfkey::key::TenantKey;
-use halfkey_protocol::document::{Deployment, Kind, Place, Scope, next};
+use halfkey_protocol::document::{Deployment, Kind, Place, Scope, next, proof_of};
 use halfkey_protocol::wire::operator::*;
 use halfkey_protocol::wire::policies::*;
 use halfkey_protocol::wire::{Document, SignedDocument};
@@ -468,11 +468,11 @@ fn whose_enrollment_was_proved_is_followed_back() {
     let own = format!("\"held\": {{\"node:{ID}\": {{\"version\": 1, \"sha256\": \"{}\"}},", "a".repeat(64));
     std::fs::write(&path, json.replacen("\"held\": {", &own, 1)).unwrap();
     let signed = setup.held.lock().unwrap().sequence[1].clone();
-    let proof = |of: u64| {
-        let proof = next(Kind::Proof, &Scope::Proof(id), HERE, &place(&signed), 1, of.to_string());
+    let proof = |of: Place| {
+        let proof = next(Kind::Proof, &Scope::Proof(id), HERE, &place(&signed), 1, proof_of(&of));
         SignedDocument { document: serde_json::to_vec(&proof).unwrap().into(), signatures: vec![] }
     };
-    let shows = |first: Option<SignedDocument>, of: u64| {
+    let shows = |first: Option<SignedDocument>, of: Place| {
         let mut held = setup.held.lock().unwrap();
         held.others.clear();
         held.sequence = vec![enrollment.clone(), signed.clone(), proof(of)];
@@ -482,18 +482,21 @@ fn whose_enrollment_was_proved_is_followed_back() {
             held.others.insert("sequence?after=0".to_owned(), part);
         }
     };
-    for (first, of, what) in [
-        (Some(enrolled(&setup.key())), 1, "number 2 is not after the document 1"),
-        (Some(enrolled(&TenantKey::generate().unwrap())), 1, "number 2 is not after the document 1"),
-        (Some(signed.clone()), 1, "expected document 1, found 2"),
-        (None, 2, "document 2 is proved, and is no enrollment"),
+    let first = place(&enrollment);
+    let other = Place { sha256: [9; 32], ..first };
+    for (shown, of, what) in [
+        (Some(enrolled(&setup.key())), first, "number 2 is not after the document 1"),
+        (Some(enrolled(&TenantKey::generate().unwrap())), first, "number 2 is not after the document 1"),
+        (Some(signed.clone()), first, "expected document 1, found 2"),
+        (None, place(&signed), "document 2 is proved, and is no enrollment"),
+        (None, other, "document 3 proves another enrollment 1 than there is"),
     ] {
-        shows(first, of);
+        shows(shown, of);
         let ran = setup.desk.run(&apply);
         assert!(ran.code == 6 && ran.stderr.contains(what), "{what}: {ran:?}");
         assert_eq!(setup.versions(), [2], "nothing was signed");
     }
-    shows(None, 1);
+    shows(None, first);
     let note = format!("what was signed here for it alone counts no more (node:{ID})");
     assert!(setup.desk.ok(&apply).stderr.contains(&note));
     assert!(!setup.desk.ok(&apply).stderr.contains(&note), "once");

@@ -4,12 +4,13 @@
 mod common;
 
 use aws_lc_rs::signature::Ed25519KeyPair;
-use common::node::{Halves, Node, enrolled, said};
+use common::node::{Halves, Node, enrolled, said, sign};
 use common::software::{Software, lax, strict};
 use common::{Server, get, path, post, refused};
-use halfkey_protocol::Reason;
-use halfkey_protocol::wire::Document;
-use halfkey_protocol::wire::operator::{Enroll, NodeList, NodeRecord, NodeState};
+use halfkey_evidence::document::open;
+use halfkey_protocol::wire::operator::{Enroll, NodeList, NodeRecord, NodeState, SequencePart};
+use halfkey_protocol::wire::{Document, Enrollment, Prove, Proved, SignedDocument};
+use halfkey_protocol::{Reason, half};
 use halfkey_verifier::client::Client;
 use std::sync::Arc;
 
@@ -168,6 +169,47 @@ async fn an_enrollment_is_not_proved_by_a_row() {
     assert_eq!(said(&node.boot(&server.anybody()).await), "released");
     let record: NodeRecord = get(&server.operator(), &path(node.id, "")).await.unwrap();
     assert_eq!(record.enrollment, Some(enroll.signed));
+}
+
+/// In its place in the database, with a K of whoever wrote it there: the machine's own enrollment would end.
+#[tokio::test]
+async fn another_document_of_the_number_of_an_enrollment_is_not_proved() {
+    let mut server = Server::start();
+    let (node, halves) = half_enrolled(&server).await;
+    let record: NodeRecord = get(&server.operator(), &path(node.id, "")).await.unwrap();
+    let signed = record.enrollment.unwrap();
+    let mut document: Document = serde_json::from_slice(&signed.document).unwrap();
+    let mut enrollment: Enrollment = serde_json::from_str(&document.body).unwrap();
+    let proof = [6; 32];
+    enrollment.proof_sha256 = half::proof_digest(&proof).into();
+    document.body = serde_json::to_string(&enrollment).unwrap();
+    let stranger = Ed25519KeyPair::generate().unwrap();
+    let forged = sign(&stranger, &document);
+    let put = |signed: &SignedDocument| {
+        let by = &signed.signatures[0];
+        let packed = [&by.key[..], &by.signature[..]].concat();
+        let sql = "UPDATE documents SET document = ?2, signatures = ?3 WHERE number = ?1";
+        let row = rusqlite::params![i64::try_from(document.number).unwrap(), signed.document.0, packed];
+        assert_eq!(server.database().execute(sql, row).unwrap(), 1);
+    };
+    put(&forged);
+    let message = Prove {
+        node_id: node.id.to_string(),
+        enrollment_id: halves.enrollment_id.clone(),
+        proof: proof.as_slice().into(),
+    };
+    let refused_as: Result<Proved, _> = post(&server.anybody(), "/v1/prove", &message).await;
+    assert_eq!(refused(refused_as), Reason::Unavailable);
+    put(&signed);
+    node.prove(&server.anybody(), &halves).await.unwrap();
+    // The entry says which one it was.
+    let part: SequencePart = get(&server.operator(), "/v1/operator/sequence").await.unwrap();
+    let opened: Vec<_> = part.documents.iter().map(|signed| open(signed).unwrap()).collect();
+    assert_eq!(opened.last().unwrap().proves(), Some(opened[opened.len() - 2].place));
+    server.stop();
+    server.serve();
+    node.allow(&server.operator()).await;
+    assert_eq!(said(&node.boot(&server.anybody()).await), "released");
 }
 
 /// What the first tenant signed before the second one had the node counts no more, and is not in the way either.

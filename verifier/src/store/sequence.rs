@@ -83,11 +83,13 @@ impl Index {
         }
         halfkey_protocol::document::follows(&opened, &self.head())
             .map_err(|why| format!("document {at}: {why}"))?;
-        if let (Scope::Proof(node), Some(number)) = (&opened.scope, opened.proves())
-            && self.stage(*node, number) != Stage::Open
+        if let (Scope::Proof(node), Some(named)) = (&opened.scope, opened.proves())
+            && self.stage(*node, &named) != Some(Stage::Open)
         {
             return Err(format!(
-                "document {at}: expected a proof of the open enrollment of node {node}, found one of document {number}"
+                "document {at}: expected a proof of the open enrollment of node {node}, found one of document {}, {}",
+                named.number,
+                crate::hex(&named.sha256)
             ));
         }
         self.push(&opened);
@@ -119,8 +121,8 @@ impl Index {
                 self.enrolled.insert(*node, Signed { number, key, label });
             }
             (Scope::Proof(node), _) => {
-                let named = |enrollment: &Signed| opened.proves() == Some(enrollment.number);
-                if let Some(enrollment) = self.enrolled.get(node).filter(|e| named(e)).cloned() {
+                let named = opened.proves().filter(|named| self.stage(*node, named) == Some(Stage::Open));
+                if let Some(enrollment) = named.and_then(|_| self.enrolled.get(node)).cloned() {
                     let since = if self.goes_to_another(*node) { number } else { self.since(*node) };
                     self.proved.insert(*node, Proved { enrollment, since });
                 }
@@ -148,15 +150,14 @@ impl Index {
         self.held.contains_key(&node)
     }
 
-    /// Where the enrollment with this document stands.
-    pub fn stage(&self, node: NodeId, number: u64) -> Stage {
+    /// Where the enrollment with this document stands. `None`: the sequence has another document of that number, or none.
+    pub fn stage(&self, node: NodeId, document: &Place) -> Option<Stage> {
         let (newest, proved) = (self.enrolled(node), self.proved(node));
-        match number {
-            0 => Stage::Replaced,
-            _ if number == proved => Stage::Proved,
-            _ if number == newest => Stage::Open,
+        self.has(document).then_some(match document.number {
+            number if number == proved => Stage::Proved,
+            number if number == newest => Stage::Open,
             _ => Stage::Replaced,
-        }
+        })
     }
 
     /// A document for one node counts only if it has a number after this: that of the proof by which the node went to its tenant
@@ -454,7 +455,7 @@ fn unwritten(e: std::io::Error) -> StoreError {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use halfkey_protocol::document::next;
+    use halfkey_protocol::document::{next, proof_of};
 
     const HERE: Deployment = Deployment([5; 16]);
     const NODE: NodeId = NodeId([7; 16]);
@@ -463,7 +464,7 @@ mod tests {
 
     fn push(index: &mut Index, kind: Kind, scope: Scope, body: &str, keys: &[[u8; 32]]) -> u64 {
         let number = index.head().number + 1;
-        let place = Place { number, sha256: [number as u8; 32] };
+        let place = at(number);
         let (body, keys) = (body.to_owned(), keys.to_vec());
         let previous = index.head().sha256;
         index.push(&Opened { kind, scope, deployment: HERE, place, previous, created: 1, body, keys });
@@ -475,17 +476,22 @@ mod tests {
     }
 
     fn prove(index: &mut Index, enrollment: u64) -> u64 {
-        push(index, Kind::Proof, Scope::Proof(NODE), &enrollment.to_string(), &[])
+        push(index, Kind::Proof, Scope::Proof(NODE), &proof_of(&at(enrollment)), &[])
+    }
+
+    /// Where [`push`] has put it.
+    fn at(number: u64) -> Place {
+        Place { number, sha256: [number as u8; 32] }
     }
 
     fn stages(index: &Index, numbers: &[u64]) -> Vec<Stage> {
-        numbers.iter().map(|number| index.stage(NODE, *number)).collect()
+        numbers.iter().filter_map(|number| index.stage(NODE, &at(*number))).collect()
     }
 
     #[test]
     fn an_enrollment_is_open_then_proved_then_replaced() {
         let mut index = Index::default();
-        assert_eq!(stages(&index, &[0, 1]), [Stage::Replaced; 2]);
+        assert_eq!(stages(&index, &[0, 1]), []);
         let first = enroll(&mut index, A);
         assert_eq!(stages(&index, &[first]), [Stage::Open]);
         let second = enroll(&mut index, A);
@@ -496,6 +502,10 @@ mod tests {
             [Stage::Replaced, Stage::Proved, Stage::Replaced]
         );
         let third = enroll(&mut index, A);
+        // Nobody enrolled another document of its number.
+        let other = Place { sha256: [9; 32], ..at(third) };
+        assert_eq!(index.stage(NODE, &other), None);
+        push(&mut index, Kind::Proof, Scope::Proof(NODE), &proof_of(&other), &[]);
         assert_eq!(stages(&index, &[second, third]), [Stage::Proved, Stage::Open]);
         prove(&mut index, third);
         assert_eq!(stages(&index, &[second, third]), [Stage::Replaced, Stage::Proved]);
@@ -533,15 +543,22 @@ mod tests {
     #[test]
     fn a_sequence_with_a_proof_of_nothing_is_none() {
         let mut index = Index::default();
-        let mut read = |kind, scope: Scope, body: &str| {
+        fn read(index: &mut Index, kind: Kind, scope: Scope, body: &str) -> Result<(), String> {
             let text = next(kind, &scope, HERE, &index.head(), 1, body.to_owned());
             let document = serde_json::to_vec(&text).unwrap().into();
             index.read(&SignedDocument { document, signatures: vec![] }, HERE)
-        };
-        read(Kind::Revocation, Scope::Revocation(NODE), "ada: stolen").unwrap();
-        let refused = read(Kind::Proof, Scope::Proof(NODE), "1").unwrap_err();
+        }
+        read(&mut index, Kind::Revocation, Scope::Revocation(NODE), "ada: stolen").unwrap();
+        let head = index.head();
+        let refused = read(&mut index, Kind::Proof, Scope::Proof(NODE), &proof_of(&head)).unwrap_err();
         assert!(refused.contains("found one of document 1"), "{refused}");
-        read(Kind::Restoration, Scope::Revocation(NODE), "ada: found").unwrap();
-        assert_eq!(index.head().number, 2);
+        read(&mut index, Kind::Restoration, Scope::Revocation(NODE), "ada: found").unwrap();
+        // An enrollment, and a proof of another one of its number.
+        enroll(&mut index, A);
+        let other = proof_of(&Place { sha256: [9; 32], ..at(3) });
+        let refused = read(&mut index, Kind::Proof, Scope::Proof(NODE), &other).unwrap_err();
+        assert!(refused.contains(&"09".repeat(32)), "{refused}");
+        read(&mut index, Kind::Proof, Scope::Proof(NODE), &proof_of(&at(3))).unwrap();
+        assert_eq!((index.head().number, stages(&index, &[3])), (4, vec![Stage::Proved]));
     }
 }

@@ -241,8 +241,15 @@ pub fn prove(
     if !half::equal(&half::proof_digest(proof), &said.proof_sha256) {
         return Err(StoreError::Refused(Reason::Proof, format!("of enrollment {enrollment}")));
     }
-    let number = opened.place.number;
-    match (index.stage(node, number), state.as_str()) {
+    // Another document of its number would be proved by whoever wrote it there.
+    let stage = index.stage(node, &opened.place).ok_or_else(|| {
+        damaged(&format!(
+            "table documents, {}: it is another one than in the sequence\n  found  {}",
+            opened.place.number,
+            crate::hex(&opened.place.sha256)
+        ))
+    })?;
+    match (stage, state.as_str()) {
         (Stage::Open, "open") if fetched => {}
         // Whoever signed it knows K as well: it is the machine's word only once its TPM was given the halves.
         (Stage::Open, "open") => {
@@ -281,7 +288,8 @@ pub fn prove(
     }
     let by = By { actor: "node", now };
     audit::append(tx, by, "prove", Some(node), &format!("enrollment {enrollment}"))?;
-    entry(tx, Kind::Proof, Scope::Proof(node), number.to_string(), sequence.deployment(), by).map(Some)
+    let body = document::proof_of(&opened.place);
+    entry(tx, Kind::Proof, Scope::Proof(node), body, sequence.deployment(), by).map(Some)
 }
 
 /// Nothing is released any more. Approvals are void, also after [`restore`]. Gives the entry of the sequence.
