@@ -6,7 +6,9 @@ use super::{Answer, Json, Refusal, list, node_id, parameters, plain_text, polici
 use crate::api::node::LONGEST_WAIT;
 use crate::policies::apply::require_here;
 use crate::server::{App, Verifier};
-use crate::store::{Approval, By, ClientKind, NewDocument, NewEnrollment, Registration, Store, StoreError};
+use crate::store::{
+    Approval, By, ClientKind, NewDocument, NewEnrollment, Registration, Store, StoreError, legible,
+};
 use crate::{CLOCK_TOLERANCE, unix_now, utc};
 use axum::extract::rejection::QueryRejection;
 use axum::extract::{Path, Query, State};
@@ -365,11 +367,16 @@ pub async fn record(app: &App, node: NodeId) -> Answer<NodeRecord> {
     let look = move |store: &dyn Store| {
         let known = store.node(node)?;
         let governing = known.as_ref().and_then(|known| known.governing.policy.as_ref());
-        let policy = match governing {
+        // None of what is damaged: the rest is shown all the same.
+        let (policy, of_policy) = match governing {
             Some(policy) => legible(store.policy(&policy.scope, Some(policy.version)))?,
-            None => None,
+            None => (None, None),
         };
-        Ok((known, policy, legible(store.pending(node, unix_now()))?))
+        let (pending, of_pending) = legible(store.pending(node, unix_now()))?;
+        for why in [of_policy, of_pending].into_iter().flatten() {
+            warn!(%node, "the database is damaged: {why}");
+        }
+        Ok((known, policy, pending))
     };
     let (known, policy, pending) = app.db.read(look).await?;
     let copied = known.as_ref().is_some_and(|known| known.open.is_some() || known.current.is_some());
@@ -440,17 +447,6 @@ pub async fn record(app: &App, node: NodeId) -> Answer<NodeRecord> {
         held: known.held,
         tpm_firmware: known.tpm_firmware,
     }))
-}
-
-/// None if its row is damaged: the others are shown all the same.
-fn legible<T>(found: Result<Option<T>, StoreError>) -> Result<Option<T>, StoreError> {
-    match found {
-        Err(StoreError::Damaged(why)) => {
-            warn!("the database is damaged: {why}");
-            Ok(None)
-        }
-        found => found,
-    }
 }
 
 fn registered_summary(id: String, registration: &Registration) -> NodeSummary {

@@ -58,6 +58,18 @@ impl fmt::Display for StoreError {
 
 impl std::error::Error for StoreError {}
 
+/// The default, and why, where a row is damaged: what it says is missing then, and what does not need it goes on.
+///
+/// # Errors
+/// Every other one.
+pub fn legible<T: Default>(read: Result<T>) -> Result<(T, Option<String>)> {
+    match read {
+        Ok(found) => Ok((found, None)),
+        Err(StoreError::Damaged(why)) => Ok((T::default(), Some(why))),
+        Err(e) => Err(e),
+    }
+}
+
 /// What a client certificate may do.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum ClientKind {

@@ -48,15 +48,6 @@ fn damaged(what: &str) -> StoreError {
     StoreError::Damaged(what.to_owned())
 }
 
-/// The default, and why, where a row is damaged: what it says is missing then, and what does not need it goes on.
-fn legible<T: Default>(read: Result<T>) -> Result<(T, Option<String>)> {
-    match read {
-        Ok(found) => Ok((found, None)),
-        Err(StoreError::Damaged(why)) => Ok((T::default(), Some(why))),
-        Err(e) => Err(e),
-    }
-}
-
 /// SQLite's integers are signed. Times and counts here are far below 2^63.
 fn number(value: u64) -> i64 {
     i64::try_from(value).unwrap_or(i64::MAX)

@@ -1,13 +1,12 @@
 //! Nodes and their enrollments.
 
 use super::{
-    as_u64, audit, broken, damaged, documents, from_json, id_text, json, legible, number, policies,
-    proposals, rows,
+    as_u64, audit, broken, damaged, documents, from_json, id_text, json, number, policies, proposals, rows,
 };
 use crate::store::sequence::{Index, Sequence, Stage};
 use crate::store::{
     By, Counters, Damage, Enrollment, Governing, NewDocument, NewEnrollment, Node, NodeLine, ReleasedBoot,
-    Result, StoreError, Which, node_state,
+    Result, StoreError, Which, legible, node_state,
 };
 use crate::{CLOCK_TOLERANCE, utc};
 use halfkey_protocol::document::{self, Deployment, Kind, Opened, Scope};
