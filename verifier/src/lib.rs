@@ -46,6 +46,11 @@ pub fn hex(bytes: &[u8]) -> String {
     bytes.iter().map(|byte| format!("{byte:02x}")).collect()
 }
 
+/// So many of something: `1 node`, `2 nodes`.
+pub fn counted(count: usize, what: &str) -> String {
+    format!("{count} {what}{}", if count == 1 { "" } else { "s" })
+}
+
 /// How far ahead the clock of an operator's machine may be, in seconds.
 pub const CLOCK_TOLERANCE: u64 = 86_400;
 

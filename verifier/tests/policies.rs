@@ -396,7 +396,7 @@ async fn a_new_version_releases_what_waits() {
     let trail: AuditList = get(&operator, "/v1/operator/audit").await.unwrap();
     let applied = trail.entries.iter().rfind(|entry| entry.action == "policy_apply").unwrap();
     assert!(
-        applied.detail.contains("2 nodes") && applied.detail.contains("2 boots wait no longer"),
+        applied.detail.contains(", 2 nodes; ") && applied.detail.contains("2 boots wait no longer"),
         "{applied:?}"
     );
 }

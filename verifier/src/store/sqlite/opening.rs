@@ -90,10 +90,10 @@ impl Sqlite {
         let detail = self.write(|tx| {
             let used = nodes::use_up_open(tx)?;
             let detail = format!(
-                "{why}; state file before: {before}; now: document {}, {} audit entries; {used} open enrollment{} used up",
+                "{why}; state file before: {before}; now: document {}, {} audit entries; {} used up",
                 head.number,
                 audit.number,
-                if used == 1 { "" } else { "s" }
+                crate::counted(used, "open enrollment")
             );
             audit::append(tx, By { actor: "verifier", now }, "accept_rollback", None, &detail)?;
             Ok(detail)

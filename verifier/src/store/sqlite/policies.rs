@@ -104,11 +104,11 @@ pub fn apply(
     }
     let name = if withdrawn { "withdrawn".to_owned() } else { format!("{:?}", new.name) };
     let detail = format!(
-        "{scope} version {} {name}, document sha256:{}, tenant key {}, {} nodes{reviewed}",
+        "{scope} version {} {name}, document sha256:{}, tenant key {}, {}{reviewed}",
         opened.place.number,
         crate::hex(&opened.place.sha256),
         fingerprint(signed.tenant_key()),
-        nodes.len(),
+        crate::counted(nodes.len(), "node"),
     );
     let action = if withdrawn { "policy_withdraw" } else { "policy_apply" };
     audit::append(tx, by, action, opened.scope.node(), &detail)?;

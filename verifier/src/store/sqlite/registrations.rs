@@ -107,7 +107,8 @@ pub fn expire(tx: &Transaction<'_>, before: u64, now: u64) -> Result<u64> {
         .and_then(|mut delete| delete.query_map([number(before)], |row| row.get(0))?.collect())
         .map_err(broken)?;
     if let [first, ..] = &expired[..] {
-        let detail = format!("{} registrations that no tenant enrolled, the first {first}", expired.len());
+        let registrations = crate::counted(expired.len(), "registration");
+        let detail = format!("{registrations} that no tenant enrolled, the first {first}");
         audit::append(tx, By { actor: "verifier", now }, "expire", None, &detail)?;
     }
     Ok(expired.len() as u64)

@@ -2,6 +2,7 @@
 
 use super::policies::Within;
 use super::{audit, boots, evidence, nodes, proposals};
+use crate::counted;
 use crate::store::sequence::Index;
 use crate::store::{By, Result, Reviewer, Stand, StoreError};
 use halfkey_protocol::NodeId;
@@ -32,10 +33,14 @@ impl std::ops::AddAssign for Reviewed {
 impl fmt::Display for Reviewed {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let Self { boots, accepted, damaged } = self;
-        write!(f, "; {boots} boots wait no longer, {accepted} proposals accepted")?;
+        let boots = match boots {
+            1 => "1 boot waits".to_owned(),
+            boots => format!("{boots} boots wait"),
+        };
+        write!(f, "; {boots} no longer, {} accepted", counted(*accepted, "proposal"))?;
         match damaged {
             0 => Ok(()),
-            count => write!(f, ", {count} nodes with damaged rows not looked at"),
+            damaged => write!(f, ", {} with damaged rows not looked at", counted(*damaged, "node")),
         }
     }
 }
