@@ -7,11 +7,11 @@ use aws_lc_rs::signature::{Ed25519KeyPair, KeyPair as _};
 use common::node::{Node, enrolled, said};
 use common::software::{Software, lax, strict};
 use common::{Server, get, path, post, refused};
-use halfkey_protocol::Reason;
 use halfkey_protocol::document::signed_bytes;
 use halfkey_protocol::kdf::Hash;
 use halfkey_protocol::wire::operator::{Because, NodeRecord, NodeState};
-use halfkey_protocol::wire::{Finish, Register, Verdict};
+use halfkey_protocol::wire::{Finish, Problem, Register, Verdict};
+use halfkey_protocol::{NodeId, Reason};
 use std::sync::Arc;
 
 /// The newest policy would be nobody's of this node's, and the one before it the newest of its tenant.
@@ -186,6 +186,63 @@ async fn a_damaged_row_is_in_the_way_of_nobody_who_revokes_or_enrolls_again() {
         }
     }
     assert_eq!(said(&node.boot(&anybody).await), "released");
+}
+
+/// Gone now, and put back when it boots: what the sequence says of a node is there, whatever became of its rows.
+#[tokio::test]
+async fn a_node_whose_rows_were_deleted_is_held_and_revoked_by_its_id() {
+    let mut server = Server::start();
+    let node = enrolled(&server).await;
+    node.allow(&server.operator()).await;
+    server
+        .database()
+        .execute_batch(
+            "CREATE TABLE kept_nodes AS SELECT * FROM nodes;
+             CREATE TABLE kept_enrollments AS SELECT * FROM enrollments;
+             CREATE TABLE kept_registrations AS SELECT * FROM registrations;",
+        )
+        .unwrap();
+    let put_back = "PRAGMA foreign_keys = OFF;
+         DELETE FROM enrollments; INSERT INTO enrollments SELECT * FROM kept_enrollments;
+         DELETE FROM registrations; INSERT INTO registrations SELECT * FROM kept_registrations;
+         DELETE FROM nodes; INSERT INTO nodes SELECT * FROM kept_nodes;";
+    let decide = async |server: &Server, id: NodeId, what: &str| -> Result<NodeRecord, Problem> {
+        let because = Because { because: "stolen".into() };
+        post(&server.operator(), &path(id, what), &because).await
+    };
+    for gone in [
+        "DELETE FROM nodes",
+        "DELETE FROM nodes; DELETE FROM enrollments",
+        "DELETE FROM nodes; DELETE FROM enrollments; DELETE FROM registrations",
+    ] {
+        for (what, code, back) in [("/hold", "held", "/release"), ("/revoke", "revoked", "/restore")] {
+            let delete = format!("PRAGMA foreign_keys = OFF; {gone}");
+            server.database().execute_batch(&delete).unwrap();
+            // Of nothing at all there is no record to show.
+            match decide(&server, node.id, what).await {
+                Ok(record) => assert_eq!(record.summary.label, "web1", "{what} after {gone}"),
+                Err(problem) => {
+                    let stands = problem.hint.as_deref().is_some_and(|hint| hint.contains("is recorded"));
+                    assert!(stands && gone.contains("registrations"), "{what} after {gone}: {problem:?}");
+                }
+            }
+            for _ in 0..2 {
+                server.database().execute_batch(put_back).unwrap();
+                assert_eq!(said(&node.boot(&server.anybody()).await), format!("denied {code}"), "{gone}");
+                server.stop();
+                server.serve();
+            }
+            server.database().execute_batch(&delete).unwrap();
+            let _ = decide(&server, node.id, back).await;
+            server.database().execute_batch(put_back).unwrap();
+            assert_eq!(said(&node.boot(&server.anybody()).await), "released", "{back} after {gone}");
+        }
+    }
+    // Nor is there more to decide about than the sequence or a row names.
+    for what in ["/hold", "/revoke"] {
+        let problem = decide(&server, NodeId([7; 16]), what).await.unwrap_err();
+        assert!(["not_enrolled", "not_found"].contains(&&*problem.code), "{what}: {problem:?}");
+    }
 }
 
 /// What was damaged and is right again counts, without a restart.

@@ -126,6 +126,11 @@ impl Refusal {
         self.status == StatusCode::SERVICE_UNAVAILABLE
     }
 
+    /// There is no such thing.
+    fn is_missing(&self) -> bool {
+        self.status == StatusCode::NOT_FOUND
+    }
+
     /// Adds what to do about it.
     #[must_use]
     pub fn hint(mut self, hint: impl Into<String>) -> Self {

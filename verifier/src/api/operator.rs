@@ -167,12 +167,13 @@ async fn revoke(
     // A node that only registered can be revoked too, and keeps its suggested label.
     // Whatever is wrong with its record keeps nobody from revoking it.
     let label = match record(&app, node).await {
-        Ok(record) => record.0.summary.label,
-        Err(refusal) if refusal.is_ours() => String::new(),
+        Ok(record) => Some(record.0.summary.label),
+        Err(refusal) if refusal.is_ours() => Some(String::new()),
+        Err(refusal) if refusal.is_missing() => None,
         Err(refusal) => return Err(refusal),
     };
     let revoked = app.db.change(node, move |store| {
-        store.revoke(node, &label, &because, By { actor: &caller.0, now: unix_now() })
+        store.revoke(node, label.as_deref(), &because, By { actor: &caller.0, now: unix_now() })
     });
     revoked.await?;
     info!(%node, "revoked");

@@ -467,8 +467,8 @@ pub trait Store: Documents + Send + Sync {
     fn require_here(&self) -> Result<()>;
     /// Writes down where the audit trail ends: an older database is noticed by it. Refused if it is not the trail so far.
     fn note_size(&self) -> Result<()>;
-    /// Nothing is released any more.
-    fn revoke(&self, node: NodeId, label: &str, because: &str, by: By<'_>) -> Result<()>;
+    /// Nothing is released any more. Without a label: of a node of which nothing is known but by the sequence.
+    fn revoke(&self, node: NodeId, label: Option<&str>, because: &str, by: By<'_>) -> Result<()>;
     /// Takes that back.
     fn restore(&self, node: NodeId, because: &str, by: By<'_>) -> Result<()>;
     /// Its boots are denied from now on.

@@ -208,6 +208,11 @@ impl Index {
         self.enrolled.keys().copied().filter(move |node| self.label(*node) == Some(label))
     }
 
+    /// Whether any enrollment of the node was ever signed.
+    pub fn is_enrolled(&self, node: NodeId) -> bool {
+        self.enrolled.contains_key(&node)
+    }
+
     /// Whether any enrollment of the node was ever proved.
     pub fn is_proved(&self, node: NodeId) -> bool {
         self.proved.contains_key(&node)

@@ -155,8 +155,11 @@ impl Store for Sqlite {
         self.write(|tx| boots::deny(tx, node, ticket, because, by))
     }
 
-    fn revoke(&self, node: NodeId, label: &str, because: &str, by: By<'_>) -> Result<()> {
+    fn revoke(&self, node: NodeId, label: Option<&str>, because: &str, by: By<'_>) -> Result<()> {
         self.write_document(|tx, sequence| {
+            let label = label
+                .or_else(|| sequence.index().label(node))
+                .ok_or_else(|| StoreError::Refused(Reason::NotFound, format!("there is no node {node}")))?;
             let entry = nodes::revoke(tx, node, label, because, sequence.deployment(), by)?;
             Ok(((), Some(entry)))
         })
@@ -172,7 +175,8 @@ impl Store for Sqlite {
 
     fn hold(&self, node: NodeId, because: &str, by: By<'_>) -> Result<()> {
         self.write_document(|tx, sequence| {
-            Ok(((), Some(nodes::hold(tx, node, because, sequence.deployment(), by)?)))
+            let enrolled = sequence.index().is_enrolled(node);
+            Ok(((), Some(nodes::hold(tx, node, because, enrolled, sequence.deployment(), by)?)))
         })
     }
 

@@ -364,14 +364,19 @@ fn said(because: &str, by: By<'_>) -> String {
 }
 
 /// Its boots are denied from now on, so that they ask for the passphrase at once and with the disk closed. Somebody
-/// else's hold is taken over: the trail has both.
+/// else's hold is taken over: the trail has both. `enrolled` is what the sequence says of the node: then its row may be gone, and
+/// come back.
 pub fn hold(
     tx: &Transaction<'_>,
     node: NodeId,
     because: &str,
+    enrolled: bool,
     deployment: Deployment,
     by: By<'_>,
 ) -> Result<Opened> {
+    if enrolled {
+        upsert(tx, node, None, by.now)?;
+    }
     let held = tx.execute(
         "UPDATE nodes SET held_by = ?2, held_because = ?3 WHERE node_id = ?1",
         params![id_text(node), by.actor, because],
