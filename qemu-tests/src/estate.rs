@@ -11,6 +11,7 @@ use crate::verifier::Verifier;
 use halfkey_protocol::label;
 use halfkey_protocol::policy::fence_sha256;
 use halfkey_protocol::wire::operator::{EvidenceRecord, EvidenceSummary};
+use halfkey_testkit::hex;
 use serde_json::Value;
 use sha2::{Digest, Sha256};
 use std::fs;
@@ -303,11 +304,6 @@ fn extended(pcr: &[u8], event: &[u8]) -> String {
     hex(&Sha256::digest([pcr, &event].concat()))
 }
 
-/// Hex digits, lower case.
-pub fn hex(bytes: &[u8]) -> String {
-    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
-}
-
 /// Makes what [`Estate`] needs before there is anything to enroll: machine, verifier and desk.
 ///
 /// # Errors
@@ -315,8 +311,8 @@ pub fn hex(bytes: &[u8]) -> String {
 pub fn found(rig: &Rig, system: &System) -> Result<(Machine, Verifier, Tenant)> {
     let machine = Machine::new(rig, system)?;
     rig.images.volume(guest::DATA_LUKS, machine.spare())?;
-    let mut verifier = Verifier::init(&rig.paths, &rig.place("verifier"))?;
+    let mut verifier = Verifier::init(&rig.paths.programs, &rig.place("verifier"))?;
     verifier.start()?;
-    let tenant = Tenant::login(&rig.paths, &verifier, &rig.place("desk"))?;
+    let tenant = Tenant::login(&rig.paths.programs, &verifier, &rig.place("desk"))?;
     Ok((machine, verifier, tenant))
 }

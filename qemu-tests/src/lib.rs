@@ -11,32 +11,27 @@
 //! | [`image`] | disks from Debian packages, cached |
 //! | [`machine`] | disk, TPM and firmware variables that survive boots; a boot |
 //! | [`marker`] | what the guest left on its second disk |
-//! | [`qemu`], [`swtpm`], [`variables`] | virtual hardware |
+//! | [`qemu`], [`variables`] | virtual hardware |
 //! | [`wire`] | the guest's serial lines |
-//! | [`loopback`] | a node without a virtual machine, for the protocol tests and for measuring |
-//! | [`verifier`], [`tenant`] | the server and the operator's desk, on this host |
-//! | [`process`], [`jobs`] | child processes; work at the same time |
-//! | [`paths`], [`error`] | where things are; what went wrong |
+//! | [`jobs`] | work at the same time |
+//! | [`paths`] | where things are |
+//!
+//! TPMs, the programs under test as processes, and errors are those of `halfkey-testkit`.
 
-pub mod error;
 pub mod estate;
 pub mod image;
 pub mod jobs;
-pub mod loopback;
 pub mod machine;
 pub mod marker;
 pub mod paths;
-pub mod process;
 pub mod qemu;
 pub mod record;
 pub mod report;
 pub mod rig;
 pub mod scenarios;
 pub mod story;
-pub mod swtpm;
-pub mod tenant;
 pub mod variables;
-pub mod verifier;
 pub mod wire;
 
 pub use error::{Error, Result};
+pub use halfkey_testkit::{ensure, error, loopback, process, swtpm, tenant, verifier};

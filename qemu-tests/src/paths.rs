@@ -1,6 +1,7 @@
 //! Where things are: the work tree, the cache, and the programs under test.
 
-use crate::error::{Context, Error, Result};
+use crate::error::{Context, Result};
+use halfkey_testkit::programs::{Programs, target, tree};
 use sha2::{Digest, Sha256};
 use std::env;
 use std::fs;
@@ -15,12 +16,8 @@ pub struct Paths {
     pub cache: PathBuf,
     /// Logs and disks of this run.
     pub run: PathBuf,
-    /// The static agent that goes into initramfs and root file system.
-    pub agent: PathBuf,
-    /// `halfkey-verifier`, run on this host.
-    pub verifier: PathBuf,
-    /// `halfkey`, run on this host.
-    pub tenant: PathBuf,
+    /// The programs under test.
+    pub programs: Programs,
     /// The dracut module's folder.
     pub module: PathBuf,
 }
@@ -32,16 +29,7 @@ impl Paths {
     /// # Errors
     /// If a folder can't be made. Programs that are missing are only reported when they are used.
     pub fn find() -> Result<Self> {
-        let tree = Path::new(env!("CARGO_MANIFEST_DIR")).parent().context("the crate has a parent folder")?;
-        let target = env::var_os("CARGO_TARGET_DIR").map_or_else(|| tree.join("target"), PathBuf::from);
-        let program = |variable: &str, name: &str| -> PathBuf {
-            let places = [tree.join("dist").join(name), target.join("release").join(name)];
-            env::var_os(variable).map(PathBuf::from).unwrap_or_else(|| {
-                // The newer one, so that a build of either kind is what gets tested.
-                let age = |path: &Path| fs::metadata(path).and_then(|meta| meta.modified()).ok();
-                places.iter().max_by_key(|path| age(path)).expect("there are two places").clone()
-            })
-        };
+        let (tree, target) = (tree(), target());
         let cache =
             env::var_os("HALFKEY_QEMU_CACHE").map_or_else(|| target.join("qemu-cache"), PathBuf::from);
         let run = env::var_os("HALFKEY_QEMU_RUN").map_or_else(|| target.join("qemu-run"), PathBuf::from);
@@ -49,29 +37,12 @@ impl Paths {
             fs::create_dir_all(folder).context(format_args!("can't make {}", folder.display()))?;
         }
         Ok(Self {
-            agent: env::var_os("HALFKEY_AGENT")
-                .map_or_else(|| tree.join("dist/halfkey-agent"), PathBuf::from),
-            verifier: program("HALFKEY_VERIFIER", "halfkey-verifier"),
-            tenant: program("HALFKEY_TENANT", "halfkey"),
+            programs: Programs::released(),
             module: tree.join("dracut-module/90halfkey"),
             tree: tree.to_path_buf(),
             cache,
             run,
         })
-    }
-
-    /// Checks that the programs under test were built.
-    ///
-    /// # Errors
-    /// Names the first that is missing, and how to build it.
-    pub fn check_programs(&self) -> Result<()> {
-        for program in [&self.agent, &self.verifier, &self.tenant] {
-            if !program.is_file() {
-                let text = format!("{} is missing\nhint: make dist", program.display());
-                return Err(Error::new(text));
-            }
-        }
-        Ok(())
     }
 }
 

@@ -1,12 +1,12 @@
 //! What real boots measure, as files for other tests.
 
 use crate::error::{Context, Error, Result};
-use crate::estate::hex;
 use crate::jobs;
 use crate::paths::Paths;
 use crate::rig::Rig;
 use crate::scenarios::{Group, World};
 use crate::story::Story;
+use halfkey_testkit::hex;
 use std::fs;
 use std::path::Path;
 use std::sync::{Arc, Mutex, PoisonError};

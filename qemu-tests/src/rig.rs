@@ -36,7 +36,7 @@ impl Rig {
     /// # Errors
     /// If something can't be built.
     pub fn new(paths: Paths, say: &mut dyn FnMut(&str), tap: Option<Tap>) -> Result<Self> {
-        paths.check_programs()?;
+        paths.programs.check()?;
         let accel = Accel::probe(&paths.cache, say)?;
         let images = Images::build(&paths, say)?;
         let folder = run_folder(&paths.run)?;

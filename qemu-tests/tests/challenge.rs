@@ -3,8 +3,8 @@
 #![allow(clippy::unwrap_used)] // a panic is how a test fails
 
 use halfkey_protocol::wire::operator::NodeState;
-use halfkey_qemu_tests::loopback::{Loopback, text};
-use halfkey_qemu_tests::paths::Paths;
+use halfkey_testkit::loopback::{Loopback, text};
+use halfkey_testkit::programs::Programs;
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
 use std::process::Output;
@@ -18,10 +18,10 @@ struct Machine {
 impl Machine {
     /// Registered; the agent that waited for the tenant was ended.
     fn registered() -> Self {
-        let paths = Paths::find().unwrap();
-        paths.check_programs().unwrap();
+        let programs = Programs::released();
+        programs.check().unwrap();
         let folder = tempfile::tempdir().unwrap();
-        let node = Loopback::new(paths, folder.path()).unwrap();
+        let node = Loopback::new(programs, folder.path()).unwrap();
         let (mut child, id) = node.register(&["root"]).unwrap();
         child.kill().unwrap();
         child.wait().unwrap();

@@ -3,8 +3,8 @@
 #![allow(clippy::unwrap_used)] // a panic is how a test fails
 
 use halfkey_protocol::wire::operator::NodeState;
-use halfkey_qemu_tests::loopback::{Loopback, text};
-use halfkey_qemu_tests::paths::Paths;
+use halfkey_testkit::loopback::{Loopback, text};
+use halfkey_testkit::programs::Programs;
 use serde_json::Value;
 use std::io::{Read, Write};
 use std::net::{Shutdown, TcpListener, TcpStream};
@@ -34,10 +34,10 @@ impl DerefMut for Node {
 impl Node {
     /// Never registered.
     fn new() -> Self {
-        let paths = Paths::find().unwrap();
-        paths.check_programs().unwrap();
+        let programs = Programs::released();
+        programs.check().unwrap();
         let folder = tempfile::tempdir().unwrap();
-        Self { inner: Loopback::new(paths, folder.path()).unwrap(), _folder: folder }
+        Self { inner: Loopback::new(programs, folder.path()).unwrap(), _folder: folder }
     }
 
     /// Booted once with image `a`, and approved.

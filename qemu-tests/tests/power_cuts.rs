@@ -4,8 +4,8 @@
 #![allow(clippy::unwrap_used)] // a panic is how a test fails
 
 use halfkey_protocol::wire::operator::NodeState;
-use halfkey_qemu_tests::loopback::{Loopback, text};
-use halfkey_qemu_tests::paths::Paths;
+use halfkey_testkit::loopback::{Loopback, text};
+use halfkey_testkit::programs::Programs;
 use serde_json::Value;
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
@@ -58,10 +58,10 @@ enum End {
 impl Machine {
     /// Registered, with two volumes.
     fn new() -> Self {
-        let paths = Paths::find().unwrap();
-        paths.check_programs().unwrap();
+        let programs = Programs::released();
+        programs.check().unwrap();
         let folder = tempfile::tempdir().unwrap();
-        let node = Loopback::new(paths, folder.path()).unwrap();
+        let node = Loopback::new(programs, folder.path()).unwrap();
         node.volume("data").unwrap();
         fs::copy(CRYPTSETUP, folder.path().join("cryptsetup.real")).unwrap();
         let wrapper = folder.path().join("cryptsetup");
@@ -224,7 +224,7 @@ fn the_same_run_again_in_the_same_boot_takes_up_what_was_left() {
 fn a_proof_that_is_refused_is_made_by_the_next_run() {
     let machine = Machine::new();
     machine.node.tenant_enroll(&machine.id).unwrap();
-    let (folder, desk) = (&machine.node.folder, Paths::find().unwrap().tenant);
+    let (folder, desk) = (&machine.node.folder, Programs::released().tenant);
     let revoke =
         format!("'{}' --home '{}/desk' revoke {} --because x", desk.display(), folder.display(), machine.id);
     fs::write(folder.join("then"), revoke).unwrap();

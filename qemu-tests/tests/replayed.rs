@@ -9,8 +9,8 @@ mod boots;
 
 use boots::{Appraised as _, Record, boot, log_of};
 use halfkey_evidence::eventlog::kind;
-use halfkey_qemu_tests::loopback::{Loopback, text};
-use halfkey_qemu_tests::paths::Paths;
+use halfkey_testkit::loopback::{Loopback, text};
+use halfkey_testkit::programs::Programs;
 use std::process::Stdio;
 
 /// A machine that boots as this one did.
@@ -24,10 +24,10 @@ struct Node {
 
 impl Node {
     fn enrolled(name: &str) -> Self {
-        let paths = Paths::find().unwrap();
-        paths.check_programs().unwrap();
+        let programs = Programs::released();
+        programs.check().unwrap();
         let folder = tempfile::tempdir().unwrap();
-        let node = Loopback::new(paths, folder.path()).unwrap();
+        let node = Loopback::new(programs, folder.path()).unwrap();
         let id = node.enroll(&["root"]).unwrap();
         let (line, records) = (boot(name).line().to_owned(), boot(name).records());
         Self { node, id, line, records, _folder: folder }

@@ -4,11 +4,24 @@
 //! | --- | --- |
 //! | [`log`] | firmware event logs that a test writes |
 //! | [`recorded`] | boots of real machines, and what an attacker makes of them |
+//! | [`swtpm`] | TPMs |
+//! | [`programs`], [`process`] | the programs under test; child processes that never outlive a test |
+//! | [`verifier`], [`tenant`] | the server, and the operator's desk |
+//! | [`loopback`] | a node without a virtual machine |
 
 #![allow(clippy::unwrap_used, reason = "a test that fails here should say where")]
 
+pub mod error;
 pub mod log;
+pub mod loopback;
+pub mod process;
+pub mod programs;
 pub mod recorded;
+pub mod swtpm;
+pub mod tenant;
+pub mod verifier;
+
+pub use error::{Error, Result};
 
 /// Lower case.
 pub fn hex(bytes: &[u8]) -> String {

@@ -95,7 +95,7 @@ pub fn build(
     for (path, _, content) in FILES {
         key = key.text(path).text(content);
     }
-    let key = key.text(&format!("{SIZE} {ENABLED:?} {MASKED:?}")).file(&paths.agent)?.hex();
+    let key = key.text(&format!("{SIZE} {ENABLED:?} {MASKED:?}")).file(&paths.programs.agent)?.hex();
     cached(paths.cache.join(format!("root-{key}.luks")), |partial| {
         say("encrypting the root file system");
         let tree = partial.with_extension("tree");
@@ -139,7 +139,7 @@ fn populate(paths: &Paths, packages: &Packages, tree: &Path) -> Result<()> {
     for unit in MASKED {
         symlink("/dev/null", place(&format!("etc/systemd/system/{unit}"))?).context("can't mask a unit")?;
     }
-    fs::copy(&paths.agent, place("usr/sbin/halfkey-agent")?).context("can't copy the agent")?;
+    fs::copy(&paths.programs.agent, place("usr/sbin/halfkey-agent")?).context("can't copy the agent")?;
 
     // -h: usr-merge links of the tree stay.
     let archive = extra.with_extension("extra.tar");

@@ -40,7 +40,7 @@ pub fn build(paths: &Paths, kernel: &Kernel, say: &mut dyn FnMut(&str)) -> Resul
         .text(OMIT)
         .text(OMIT_DRIVERS)
         .text(&dracut.unwrap_or_default())
-        .file(&paths.agent)?
+        .file(&paths.programs.agent)?
         .folder(&paths.module)?
         .hex();
     cached(paths.cache.join(format!("initrd-{key}.img")), |partial| {
@@ -49,7 +49,7 @@ pub fn build(paths: &Paths, kernel: &Kernel, say: &mut dyn FnMut(&str)) -> Resul
         basedir(&paths.module, &base)?;
         let result = run(Command::new("dracut")
             .env("dracutbasedir", &base)
-            .env("HALFKEY_AGENT", &paths.agent)
+            .env("HALFKEY_AGENT", &paths.programs.agent)
             .args(["--force", "--quiet", "--no-hostonly", "--no-hostonly-cmdline", "--no-early-microcode"])
             .args(["--reproducible", "--zstd", "--filesystems", "ext4", "--add", "halfkey"])
             .args(["--omit", OMIT, "--omit-drivers", OMIT_DRIVERS, "--conf", "/dev/null"])

@@ -91,7 +91,7 @@ pub fn attest(boot: &mut Boot, estate: &Estate, srk_name: &[u8]) -> Result<Verdi
     };
     primary(boot, "ak", "e", "ecc256:ecdsa-sha256:null", "sign")?;
     let selection = "sha256:0,1,2,3,4,5,6,7,8,9,10,11,12,13,14,15";
-    let qualifying = crate::estate::hex(&qualifier.digest());
+    let qualifying = halfkey_testkit::hex(&qualifier.digest());
     let quote = format!(
         "tpm2_quote -Q -c ak.ctx -l {selection} -q {qualifying} -m quote -s signature -f tss
          tpm2_pcrread -Q {selection} -o pcrs"

@@ -4,7 +4,7 @@ use super::World;
 use super::updates::{propose, unattended};
 use crate::ensure;
 use crate::error::{Context, Result};
-use crate::estate::{Estate, LABEL, hex};
+use crate::estate::{Estate, LABEL};
 use crate::image::keys::Signer;
 use crate::image::system::{REVOKED, Release, System};
 use crate::machine::Reached;
@@ -12,6 +12,7 @@ use crate::rig::Rig;
 use crate::story::Who::{Attacker, Machine, Operator, Verifier};
 use crate::variables::Trust;
 use halfkey_protocol::Reason;
+use halfkey_testkit::hex;
 use sha2::{Digest, Sha256};
 
 /// A policy by signer: the new kernel needs nobody's decision.

@@ -81,7 +81,7 @@ pub fn wrong_ca(world: &mut World) -> Result<()> {
     story.does(Attacker, "writes another CA into the tokens on the disks");
     estate.off()?;
     let other = rig.place("other-verifier");
-    let other = verifier::Verifier::init(&rig.paths, &other)?;
+    let other = verifier::Verifier::init(&rig.paths.programs, &other)?;
     let ca = String::from_utf8_lossy(&other.ca()?).into_owned();
     let kept = estate.machine.keep_disk()?;
     // The token of one volume is enough to find the verifier.

@@ -158,7 +158,7 @@ fn lookalike(
     ensure!(marker.fence == closed_fence(), "the fence is {}, expected closed", marker.fence);
     let expected = record.expected_fence.context("the verifier expects no fence value for this boot")?;
     ensure!(
-        marker.fence != crate::estate::hex(&expected),
+        marker.fence != halfkey_testkit::hex(&expected),
         "the attacker's system has the fence of an attested boot"
     );
     story.proves("the attacker's system runs, but with a closed fence: no verifier takes it for the machine");

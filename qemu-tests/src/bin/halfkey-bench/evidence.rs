@@ -17,6 +17,7 @@ use halfkey_protocol::{Bytes, QUOTED_PCRS, template};
 use halfkey_qemu_tests::paths::Paths;
 use halfkey_qemu_tests::process::{Guard, run};
 use halfkey_qemu_tests::swtpm::{self, Manufacturer};
+use halfkey_testkit::hex;
 use nix::time::{ClockId, clock_gettime};
 use std::fs;
 use std::hint::black_box;
@@ -250,10 +251,6 @@ impl Tpm {
         };
         Ok((self.read("ak.pub")?, finish))
     }
-}
-
-fn hex(bytes: &[u8]) -> String {
-    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
 }
 
 /// The same boot on a machine whose dbx has more image hashes: the recorded one is short, because the rig forbids

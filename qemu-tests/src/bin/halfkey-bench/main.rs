@@ -24,13 +24,13 @@ fn main() -> ExitCode {
 
 fn bench() -> Result<()> {
     let paths = Paths::find()?;
-    paths.check_programs()?;
+    paths.programs.check()?;
     let dist = paths.tree.join("dist");
     let cache = paths.cache.join("bench");
     std::fs::create_dir_all(&cache)?;
     let work = tempfile::tempdir()?;
 
-    let agent_bytes = std::fs::metadata(&paths.agent)?.len();
+    let agent_bytes = std::fs::metadata(&paths.programs.agent)?.len();
     eprintln!("checking evidence ...");
     let rates = evidence::measure(work.path(), &paths)?;
     let (hostile, hostile_time) = hostile::measure()?;

@@ -27,7 +27,7 @@ pub struct Costs {
 
 /// Enrolls a node in `dir` and measures.
 pub fn measure(dir: &Path, paths: Paths) -> Result<Costs> {
-    let mut node = Loopback::new(paths, &dir.join("node"))?;
+    let mut node = Loopback::new(paths.programs, &dir.join("node"))?;
     approved(&mut node)?;
     let tcti = node.tcti();
 

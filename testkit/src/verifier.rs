@@ -1,8 +1,8 @@
 //! `halfkey-verifier` on this host's loopback, where guests reach it through QEMU's user network.
 
 use crate::error::{Context, Error, Result};
-use crate::paths::Paths;
 use crate::process::{Guard, run, tail_of};
+use crate::programs::Programs;
 use std::fs::{self, File};
 use std::io::{BufRead, BufReader};
 use std::net::TcpListener;
@@ -24,19 +24,19 @@ impl Verifier {
     ///
     /// # Errors
     /// If `init` fails.
-    pub fn init(paths: &Paths, state: &Path) -> Result<Self> {
-        Self::init_at(paths, state, "10.0.2.2")
+    pub fn init(programs: &Programs, state: &Path) -> Result<Self> {
+        Self::init_at(programs, state, "10.0.2.2")
     }
 
     /// The same with the address at which nodes reach it.
     ///
     /// # Errors
     /// If `init` fails.
-    pub fn init_at(paths: &Paths, state: &Path, host: &str) -> Result<Self> {
+    pub fn init_at(programs: &Programs, state: &Path, host: &str) -> Result<Self> {
         let port = TcpListener::bind("127.0.0.1:0").and_then(|listener| listener.local_addr());
         let port = port.context("no free port")?.port();
         let verifier = Self {
-            program: paths.verifier.clone(),
+            program: programs.verifier.clone(),
             state: state.to_path_buf(),
             host: host.into(),
             port,

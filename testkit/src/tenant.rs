@@ -1,8 +1,8 @@
 //! The operator's desk: `halfkey --json` on this host.
 
 use crate::error::{Context, Result};
-use crate::paths::Paths;
 use crate::process::{Guard, run};
+use crate::programs::Programs;
 use crate::verifier::Verifier;
 use halfkey_protocol::wire::operator::{
     AuditEntry, AuditList, EvidenceList, EvidenceRecord, NodeList, NodeRecord,
@@ -25,8 +25,8 @@ impl Tenant {
     ///
     /// # Errors
     /// If `halfkey login` fails.
-    pub fn login(paths: &Paths, verifier: &Verifier, home: &Path) -> Result<Self> {
-        let tenant = Self { program: paths.tenant.clone(), home: home.to_path_buf() };
+    pub fn login(programs: &Programs, verifier: &Verifier, home: &Path) -> Result<Self> {
+        let tenant = Self { program: programs.tenant.clone(), home: home.to_path_buf() };
         run(tenant.command(&["login"]).arg(verifier.bundle()?))?;
         Ok(tenant)
     }

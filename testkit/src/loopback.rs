@@ -5,16 +5,15 @@
 //! looks for its own, in a mount namespace.
 
 use crate::error::{Context, Result};
-use crate::estate::hex;
-use crate::paths::Paths;
+use crate::hex;
+use crate::log::read;
 use crate::process::{Guard, run, run_with_input};
+use crate::programs::{Programs, tree};
 use crate::swtpm::{self, Manufacturer};
 use crate::tenant::Tenant;
 use crate::verifier::Verifier;
-use halfkey_evidence::eventlog::{kind, replay};
 use halfkey_protocol::kdf::Hash;
 use nix::unistd::geteuid;
-use sha2::{Digest, Sha256};
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Output, Stdio};
@@ -25,7 +24,7 @@ pub const PASSPHRASE: &str = "correct horse battery staple";
 /// One node, one verifier, one desk.
 pub struct Loopback {
     /// The programs under test.
-    pub paths: Paths,
+    pub programs: Programs,
     /// State and logs.
     pub folder: PathBuf,
     /// Who made the TPM.
@@ -46,19 +45,19 @@ impl Loopback {
     ///
     /// # Errors
     /// If one of the parts can't be made.
-    pub fn new(paths: Paths, folder: &Path) -> Result<Self> {
+    pub fn new(programs: Programs, folder: &Path) -> Result<Self> {
         fs::create_dir_all(folder).context(format_args!("can't make {}", folder.display()))?;
         let manufacturer = Manufacturer::new(&folder.join("manufacturer"))?;
         manufacturer.make(&folder.join("tpm"))?;
         manufacturer.roots(&folder.join("roots"))?;
-        let mut verifier = Verifier::init_at(&paths, &folder.join("verifier"), "127.0.0.1")?;
+        let mut verifier = Verifier::init_at(&programs, &folder.join("verifier"), "127.0.0.1")?;
         verifier.start()?;
-        let tenant = Tenant::login(&paths, &verifier, &folder.join("desk"))?;
+        let tenant = Tenant::login(&programs, &verifier, &folder.join("desk"))?;
         fs::write(folder.join("passphrase"), PASSPHRASE).context("can't write the passphrase")?;
         fs::write(folder.join(LINE), "").context("can't write a command line")?;
         let namespace = namespace(folder)?;
         let folder = folder.to_path_buf();
-        let mut node = Self { paths, folder, manufacturer, verifier, tenant, tpm: None, namespace };
+        let mut node = Self { programs, folder, manufacturer, verifier, tenant, tpm: None, namespace };
         node.volume("root")?;
         node.power_on("a")?;
         Ok(node)
@@ -97,7 +96,7 @@ impl Loopback {
     /// # Errors
     /// If the TPM does not come up.
     pub fn power_on(&mut self, image: &str) -> Result<()> {
-        let recorded = self.paths.tree.join(BOOT);
+        let recorded = tree().join(BOOT);
         let read = |extension| {
             let path = recorded.with_extension(extension);
             fs::read(&path).context(format_args!("can't read {}", path.display()))
@@ -119,12 +118,10 @@ impl Loopback {
         }
         self.tpm =
             Some(swtpm::for_programs(&self.folder.join("tpm"), &socket, &self.folder.join("tpm.log"))?);
-        let extends: Vec<String> = replay(log, Hash::Sha256)
-            .context("the boot")?
-            .events()
+        let extends: Vec<String> = read(log)
             .iter()
             .filter(|event| !event.digest.is_empty())
-            .map(|event| format!("{}:sha256={}", event.pcr, hex(event.digest)))
+            .map(|event| format!("{}:sha256={}", event.pcr, hex(&event.digest)))
             .collect();
         fs::write(self.folder.join(LOG), log).context("can't write a firmware log")?;
         fs::write(self.folder.join(LINE), line).context("can't write a command line")?;
@@ -161,7 +158,12 @@ impl Loopback {
         if !geteuid().is_root() {
             command.arg(format!("--user={space}/user")).arg("--preserve-credentials");
         }
-        command.arg("--").arg(&self.paths.agent).args(["--tpm", &self.tpm()]).args(args).stdin(Stdio::null());
+        command
+            .arg("--")
+            .arg(&self.programs.agent)
+            .args(["--tpm", &self.tpm()])
+            .args(args)
+            .stdin(Stdio::null());
         command
     }
 
@@ -314,16 +316,18 @@ fn namespace(folder: &Path) -> Result<Guard> {
     Ok(guard)
 }
 
+/// `EV_EFI_BOOT_SERVICES_APPLICATION`
+const APPLICATION: u32 = 0x8000_0003;
+
 /// Puts the digest of another image in the place of the first that was started.
 fn exchange_image(log: &mut [u8], image: &str) -> Result<()> {
     let digest = {
-        let replayed = replay(log, Hash::Sha256).context("the recorded boot")?;
-        let first = replayed.events().iter().find(|event| event.kind == kind::EFI_BOOT_SERVICES_APPLICATION);
-        first.context("the recorded boot started nothing")?.digest.to_vec()
+        let first = read(log).into_iter().find(|record| record.kind == APPLICATION);
+        first.context("the recorded boot started nothing")?.digest
     };
     let at = log.windows(digest.len()).position(|window| window == digest);
     let at = at.context("a digest is in its log")?;
-    log[at..at + digest.len()].copy_from_slice(&Sha256::digest(image));
+    log[at..at + digest.len()].copy_from_slice(&Hash::Sha256.digest(&[image.as_bytes()]));
     Ok(())
 }
 

@@ -1,0 +1,61 @@
+//! The programs under test.
+
+use crate::error::{Error, Result};
+use std::path::{Path, PathBuf};
+use std::{env, fs};
+
+/// Where they are.
+#[derive(Clone, Debug)]
+pub struct Programs {
+    /// `halfkey-agent`: the static one, as it goes into initramfs and root file system.
+    pub agent: PathBuf,
+    /// `halfkey-verifier`
+    pub verifier: PathBuf,
+    /// `halfkey`
+    pub tenant: PathBuf,
+}
+
+/// Root of the work tree.
+pub fn tree() -> &'static Path {
+    Path::new(env!("CARGO_MANIFEST_DIR")).parent().expect("the crate has a parent folder")
+}
+
+/// Where cargo builds.
+pub fn target() -> PathBuf {
+    env::var_os("CARGO_TARGET_DIR").map_or_else(|| tree().join("target"), PathBuf::from)
+}
+
+impl Programs {
+    /// What `make dist` made. `HALFKEY_AGENT`, `HALFKEY_VERIFIER` and `HALFKEY_TENANT` take precedence over `dist/` and
+    /// `target/release/`.
+    pub fn released() -> Self {
+        let program = |variable: &str, name: &str| -> PathBuf {
+            let places = [tree().join("dist").join(name), target().join("release").join(name)];
+            env::var_os(variable).map(PathBuf::from).unwrap_or_else(|| {
+                // The newer one, so that a build of either kind is what gets tested.
+                let age = |path: &Path| fs::metadata(path).and_then(|meta| meta.modified()).ok();
+                places.iter().max_by_key(|path| age(path)).expect("there are two places").clone()
+            })
+        };
+        Self {
+            agent: env::var_os("HALFKEY_AGENT")
+                .map_or_else(|| tree().join("dist/halfkey-agent"), PathBuf::from),
+            verifier: program("HALFKEY_VERIFIER", "halfkey-verifier"),
+            tenant: program("HALFKEY_TENANT", "halfkey"),
+        }
+    }
+
+    /// Checks that they were built.
+    ///
+    /// # Errors
+    /// Names the first that is missing, and how to build it.
+    pub fn check(&self) -> Result<()> {
+        for program in [&self.agent, &self.verifier, &self.tenant] {
+            if !program.is_file() {
+                let text = format!("{} is missing\nhint: make dist", program.display());
+                return Err(Error::new(text));
+            }
+        }
+        Ok(())
+    }
+}
