@@ -9,7 +9,7 @@ use common::software::{Software, lax, strict};
 use common::{Server, get, path, post, refused};
 use halfkey_protocol::document::signed_bytes;
 use halfkey_protocol::kdf::Hash;
-use halfkey_protocol::wire::operator::{Because, NodeRecord, NodeState};
+use halfkey_protocol::wire::operator::{Because, NodeList, NodeRecord, NodeState};
 use halfkey_protocol::wire::{Finish, Problem, Register, Verdict};
 use halfkey_protocol::{NodeId, Reason};
 use std::sync::Arc;
@@ -186,6 +186,38 @@ async fn a_damaged_row_is_in_the_way_of_nobody_who_revokes_or_enrolls_again() {
         }
     }
     assert_eq!(said(&node.boot(&anybody).await), "released");
+}
+
+/// Texts that are no UTF-8, a decision and a proposal that can't be read: what is only shown, or allows something, forbids nothing.
+#[tokio::test]
+async fn a_damaged_row_of_what_is_only_shown_or_allows_more_keeps_no_node_from_booting() {
+    let server = Server::start();
+    let (anybody, operator) = (server.anybody(), server.operator());
+    let node = enrolled(&server).await;
+    node.allow(&operator).await;
+    assert_eq!(said(&node.boot(&anybody).await), "released");
+    // What waits has a row of this boot.
+    node.reboot_into(&Software::version("6.1.0-2"));
+    assert_eq!(said(&node.boot(&anybody).await), "denied policy_mismatch");
+    let damages = [
+        "UPDATE nodes SET label = CAST(x'ff' AS TEXT), last_code = CAST(x'ff' AS TEXT)",
+        "UPDATE boots SET findings = '{', message = CAST(x'ff' AS TEXT)",
+        "INSERT INTO proposals (node_id, sha256, at, state, message, from_evidence, by_trust, proposal)
+             SELECT node_id, x'00', 1, 'accepted', '', 0, 0, '{' FROM nodes",
+        "INSERT INTO proposals (node_id, sha256, at, state, message, from_evidence, by_trust, proposal, trusted_scope, trusted_since)
+             SELECT node_id, x'01', 1, 'trusted', '', 0, 1, '{', 'node:' || node_id, 0 FROM nodes",
+    ];
+    for damage in damages {
+        assert_eq!(server.database().execute(damage, []).unwrap(), 1, "{damage}");
+        assert_eq!(said(&node.boot(&anybody).await), "denied policy_mismatch", "{damage}");
+    }
+    node.allow(&operator).await;
+    assert_eq!(said(&node.boot(&anybody).await), "released");
+    let list: NodeList = get(&operator, "/v1/operator/nodes").await.unwrap();
+    assert_eq!(list.nodes[0].label, "web1");
+    let _: NodeRecord = get(&operator, &path(node.id, "")).await.unwrap();
+    let _: serde_json::Value = get(&operator, "/v1/operator/proposals").await.unwrap();
+    node.enroll(&anybody, &operator, "second").await;
 }
 
 /// Gone now, and put back when it boots: what the sequence says of a node is there, whatever became of its rows.

@@ -14,7 +14,7 @@ use halfkey_protocol::Reason;
 use halfkey_protocol::document::{Kind, Scope, signed_bytes};
 use halfkey_protocol::identity::fingerprint;
 use halfkey_protocol::kdf::Hash;
-use halfkey_protocol::wire::operator::{AuditList, NodeRecord};
+use halfkey_protocol::wire::operator::{AuditList, Because, NodeRecord};
 use halfkey_protocol::wire::policies::{GroupList, MAX_POLICY, NodePolicy, PolicyList, PolicyRecord};
 use halfkey_protocol::wire::{Document, Finish, Problem, SignedDocument, Verdict, Wait, Waited};
 use halfkey_verifier::attest::{Assessment, Claim, Lifetimes};
@@ -354,6 +354,39 @@ async fn only_the_key_that_enrolled_a_node_governs_it() {
     // And the group stays with its key as long as a node of it does.
     let taken = node.apply(&operator, "group:web", &old().policy("mine now")).await;
     assert_eq!(refused(taken), Reason::PolicySignature);
+}
+
+/// Else another operator could take the name, and the nodes of the group would be left without a policy: before the first of them is in
+/// it, or by a row.
+#[tokio::test]
+async fn the_name_of_a_group_is_its_tenants_before_it_has_nodes_and_whatever_rows_say() {
+    let server = Server::start();
+    let (anybody, operator) = (server.anybody(), server.operator());
+    let (node, other) = (enrolled(&server).await, enrolled(&server).await);
+    node.apply(&operator, "group:web", &old().policy("web")).await.unwrap();
+    let taken = other.apply(&operator, "group:web", &new().policy("mine")).await;
+    assert_eq!(refused(taken), Reason::PolicySignature);
+    node.group(&operator, Some("web")).await.unwrap();
+    assert_eq!(said(&node.boot(&anybody).await), "released");
+    let rows = "UPDATE enrollments SET tenant_key = x'00' WHERE node_id = ?1";
+    server.database().execute(rows, [node.id.to_string()]).unwrap();
+    server.database().execute("UPDATE policies SET tenant_key = x'00'", []).unwrap();
+    let taken = other.apply(&operator, "group:web", &new().policy("mine")).await;
+    assert_eq!(refused(taken), Reason::PolicySignature);
+    // Taken when none of the tenant's nodes was left, it is still the tenant's for those that are back.
+    let decide = async |what: &str| {
+        let because = Because { because: "retired".into() };
+        let _: NodeRecord = post(&operator, &path(node.id, what), &because).await.unwrap();
+    };
+    decide("/revoke").await;
+    other.apply(&operator, "group:web", &new().policy("mine")).await.unwrap();
+    other.group(&operator, Some("web")).await.unwrap();
+    assert_eq!(said(&other.boot(&anybody).await), "denied policy_mismatch");
+    decide("/restore").await;
+    let key = node.tenant.public_key().as_ref().to_vec();
+    let rows = "UPDATE policies SET tenant_key = ?1 WHERE version = (SELECT min(version) FROM policies)";
+    server.database().execute(rows, [key]).unwrap();
+    assert_eq!(said(&node.boot(&anybody).await), "released");
 }
 
 #[tokio::test]

@@ -294,7 +294,8 @@ async fn a_label_is_that_of_the_enrollment_that_was_proved() {
             assert_eq!(named(server, name).await, usize::from(name == label), "{name}, and it is {label}");
         }
         let list: NodeList = get(&server.operator(), "/v1/operator/nodes").await.unwrap();
-        assert_eq!(list.nodes[0].label, label);
+        let line = list.nodes.iter().find(|line| line.id == id.to_string());
+        assert_eq!(line.unwrap().label, label);
         let record: NodeRecord = get(&server.operator(), &path(id, "")).await.unwrap();
         assert_eq!(record.summary.label, label);
     };
@@ -318,7 +319,23 @@ async fn a_label_is_that_of_the_enrollment_that_was_proved() {
     let record: NodeRecord = get(&server.operator(), &path(node.id, "")).await.unwrap();
     assert_eq!(record.summary.label, "web1");
     assert_eq!(record.enrollment, first.enrollment, "what the desk goes by is what was proved");
-    server.database().execute("UPDATE nodes SET label = 'web1'", []).unwrap();
+    // Not even if rows that call themselves so fill the answer.
+    let decoy = node.sibling();
+    decoy.register(&server.anybody()).await.unwrap();
+    let (_, halves) = enroll_as(&decoy, &server.operator(), "decoy", "db7").await;
+    decoy.attest(&server.anybody(), "enroll").await.unwrap();
+    decoy.prove(&server.anybody(), &halves).await.unwrap();
+    let rows = "UPDATE nodes SET label = iif(node_id = ?1, 'x', 'web1')";
+    server.database().execute(rows, [node.id.to_string()]).unwrap();
+    let list: NodeList = get(&server.operator(), "/v1/operator/nodes?name=web1&limit=1").await.unwrap();
+    assert_eq!(list.nodes[0].id, node.id.to_string());
+    assert!(list.next.is_some(), "that there is no other is not known");
+    // Nor if its row is gone.
+    let gone = "PRAGMA foreign_keys = OFF; CREATE TABLE kept AS SELECT * FROM nodes; DELETE FROM nodes";
+    server.database().execute_batch(gone).unwrap();
+    assert_eq!(named(&server, "web1").await, 1);
+    let put_back = "INSERT INTO nodes SELECT * FROM kept; UPDATE nodes SET label = 'web1'";
+    server.database().execute_batch(put_back).unwrap();
 
     // The tenant's own new name counts with the proof.
     node.register(&server.anybody()).await.unwrap();

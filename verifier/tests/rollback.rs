@@ -227,6 +227,22 @@ async fn a_database_that_was_put_back_serves_nothing_until_it_is_accepted() {
     assert_eq!(said(&node.boot(&server.anybody()).await), "released");
 }
 
+/// Bytes in the audit trail that are no text are another entry than the one that was answered: a damaged database can be accepted too.
+#[tokio::test]
+async fn a_trail_that_is_no_text_can_be_accepted() {
+    let mut server = Server::start();
+    let node = enrolled(&server).await;
+    node.allow(&server.operator()).await;
+    server.database().execute("UPDATE audit SET detail = CAST(x'ff' AS TEXT)", []).unwrap();
+    assert_eq!(refused(node.begin(&server.anybody(), "boot").await), Reason::RolledBack);
+    server.stop();
+    let accepted = output(&["accept-rollback", "--state", server.state().to_str().unwrap()]);
+    assert!(accepted.status.success(), "{accepted:?}");
+    server.serve();
+    assert_eq!(said(&node.boot(&server.anybody()).await), "released");
+    let _: AuditList = get(&server.operator(), "/v1/operator/audit").await.unwrap();
+}
+
 /// Of a database from the middle of an enrollment nobody knows whether it was proved since: C_U would go to the running system, after
 /// the boot that it was for.
 #[tokio::test]

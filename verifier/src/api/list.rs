@@ -88,8 +88,10 @@ async fn named(app: &App, name: String, limit: u64) -> Result<(Vec<NodeSummary>,
         }
         Ok(known)
     });
-    let full = registered.len() as u64 >= limit;
-    let mut all = merge(known.await?, registered);
+    let known = known.await?;
+    // A full answer is not known to be all: whoever registers, or writes rows, can fill it.
+    let full = registered.len() as u64 >= limit || known.len() as u64 >= limit;
+    let mut all = merge(known, registered);
     let prefix = name.to_ascii_lowercase();
     all.retain(|node| node.label == name || node.id.starts_with(&prefix));
     all.sort_by_key(|node| node.state == NodeState::Registered);

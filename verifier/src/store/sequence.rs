@@ -218,6 +218,19 @@ impl Index {
         self.proved.contains_key(&node)
     }
 
+    /// Whose the newest document of a scope is.
+    pub fn owner(&self, scope: &str) -> Option<&[u8; 32]> {
+        let of_scope = self.newest.iter().filter(|((of, _), _)| of == scope);
+        of_scope.max_by_key(|(_, number)| **number).map(|((_, key), _)| key)
+    }
+
+    /// Whether any node that is not revoked is enrolled with a key, proved or not.
+    pub fn enrolls(&self, key: &[u8]) -> bool {
+        let proved = self.proved.iter().map(|(node, proved)| (node, &proved.enrollment));
+        let mut all = self.enrolled.iter().chain(proved);
+        all.any(|(node, enrollment)| enrollment.key == key && !self.is_revoked(*node))
+    }
+
     fn enrolled(&self, node: NodeId) -> u64 {
         self.enrolled.get(&node).map_or(0, |enrollment| enrollment.number)
     }
@@ -285,9 +298,13 @@ impl Index {
             ),
             (Scope::Membership(node.id).to_string(), since, governing.membership.as_ref()),
         ];
-        if let Some(group) = governing.policy.as_ref().filter(|policy| policy.scope.starts_with("group:")) {
-            // Those of a group are of its tenant, whatever became of one node.
-            slots.push((group.scope.clone(), 0, Some(group)));
+        // Those of a group are of its tenant, whatever became of one node.
+        match (&governing.policy, &governing.group) {
+            (Some(policy), _) if policy.scope.starts_with("group:") => {
+                slots.push((policy.scope.clone(), 0, Some(policy)));
+            }
+            (None, Some(group)) => slots.push((format!("group:{group}"), 0, None)),
+            (Some(_), _) | (None, None) => {}
         }
         slots.into_iter().find_map(|(scope, since, row)| {
             let expected = self.newest_since(&scope, &key, since).unwrap_or(0);

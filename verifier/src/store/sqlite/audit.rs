@@ -1,7 +1,7 @@
 //! The audit trail: only ever appended to. Each entry has a hash over it and the hash of the one before, so that the last one names
 //! them all.
 
-use super::{as_u64, broken, id_text, number};
+use super::{as_u64, broken, id_text, number, shown};
 use crate::store::kept::Trail;
 use crate::store::{By, Result};
 use crate::utc;
@@ -173,10 +173,11 @@ pub fn list(c: &Connection, after: Option<u64>, node: Option<NodeId>, limit: u64
         Ok(AuditEntry {
             seq: as_u64(row.get(0)?),
             at: as_u64(row.get(1)?),
-            actor: row.get(2)?,
-            action: row.get(3)?,
-            node_id: row.get(4)?,
-            detail: row.get(5)?,
+            // One that is no UTF-8 is another text than its hash is over.
+            actor: shown(row, 2)?.unwrap_or_default(),
+            action: shown(row, 3)?.unwrap_or_default(),
+            node_id: shown(row, 4)?,
+            detail: shown(row, 5)?.unwrap_or_default(),
         })
     });
     let mut entries: Vec<_> = rows.and_then(Iterator::collect).map_err(broken)?;

@@ -3,7 +3,7 @@
 use super::{as_u64, audit, boots, broken, damaged, from_json, id_text, json, nodes, number, proposals};
 use crate::attest::{Decided, Ruling};
 use crate::store::sequence::Index;
-use crate::store::{Boot, By, Case, ReleasedBoot, Result, Standing, StoreError};
+use crate::store::{By, Case, ReleasedBoot, Result, Standing, StoreError, legible};
 use halfkey_protocol::wire::operator::{EvidenceRecord, EvidenceSummary};
 use halfkey_protocol::wire::{Finish, Outcome, Purpose, Verdict};
 use halfkey_protocol::{Bytes, NodeId, Reason};
@@ -27,11 +27,13 @@ pub fn attest(
     let node = nodes::one(tx, case.node, index)?.ok_or_else(|| {
         StoreError::Refused(Reason::NotEnrolled, format!("node {} is not enrolled", case.node))
     })?;
-    let boot = match case.ticket {
-        Some(ticket) => boots::one(tx, case.node, ticket, case.now)?,
-        None => None,
+    // A decision that can't be read is none.
+    let (boot, damage) = match case.ticket {
+        Some(ticket) => legible(boots::one(tx, case.node, ticket, case.now))?,
+        None => (None, None),
     };
-    if let Some(Boot { damage: Some(damage), .. }) = &boot {
+    let in_row = boot.as_ref().and_then(|boot| boot.damage.as_ref());
+    if let Some(damage) = in_row.or(damage.as_ref()) {
         let by = By { actor: "verifier", now: case.now };
         audit::append(tx, by, "damage", Some(case.node), damage)?;
     }

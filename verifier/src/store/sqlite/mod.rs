@@ -20,7 +20,8 @@ mod tx;
 use super::sequence::Sequence;
 use super::{Result, StoreError};
 use halfkey_protocol::NodeId;
-use rusqlite::{Connection, ErrorCode};
+use rusqlite::types::{FromSql, FromSqlError, FromSqlResult, ValueRef};
+use rusqlite::{Connection, ErrorCode, Row};
 use std::sync::{Mutex, RwLock};
 
 /// The database of one host.
@@ -37,7 +38,8 @@ fn broken(e: rusqlite::Error) -> StoreError {
     match e {
         rusqlite::Error::FromSqlConversionFailure(..)
         | rusqlite::Error::IntegralValueOutOfRange(..)
-        | rusqlite::Error::InvalidColumnType(..) => StoreError::Damaged(e.to_string()),
+        | rusqlite::Error::InvalidColumnType(..)
+        | rusqlite::Error::Utf8Error(..) => StoreError::Damaged(e.to_string()),
         _ if e.sqlite_error_code() == Some(ErrorCode::DiskFull) => StoreError::Full(e.to_string()),
         _ => StoreError::Unavailable(e.to_string()),
     }
@@ -46,6 +48,22 @@ fn broken(e: rusqlite::Error) -> StoreError {
 /// A row that this program can't have written.
 fn damaged(what: &str) -> StoreError {
     StoreError::Damaged(what.to_owned())
+}
+
+/// A text that is only shown, or compared with what was signed: bytes that are no UTF-8 make it another text, and no reason to give up.
+struct Shown(String);
+
+impl FromSql for Shown {
+    fn column_result(value: ValueRef<'_>) -> FromSqlResult<Self> {
+        match value {
+            ValueRef::Text(bytes) => Ok(Self(String::from_utf8_lossy(bytes).into_owned())),
+            _ => Err(FromSqlError::InvalidType),
+        }
+    }
+}
+
+fn shown(row: &Row<'_>, column: usize) -> rusqlite::Result<Option<String>> {
+    Ok(row.get::<_, Option<Shown>>(column)?.map(|Shown(text)| text))
 }
 
 /// SQLite's integers are signed. Times and counts here are far below 2^63.

@@ -2,6 +2,7 @@
 
 use super::{
     as_u64, audit, broken, damaged, documents, from_json, id_text, json, number, policies, proposals, rows,
+    shown,
 };
 use crate::store::sequence::{Index, Sequence, Stage};
 use crate::store::{
@@ -35,11 +36,11 @@ pub fn unchecked(c: &Connection, node: NodeId, since: u64) -> Result<Option<Node
                        FROM nodes WHERE node_id = ?1";
     let found = c.prepare_cached(SQL).and_then(|mut query| {
         let read = |row: &Row<'_>| {
-            let group: (Option<String>, Option<i64>) = (row.get(2)?, row.get(11)?);
+            let group: (Option<String>, Option<i64>) = (shown(row, 2)?, row.get(11)?);
             let node = Node {
                 id: node,
-                label: row.get(0)?,
-                revoked: row.get(1)?,
+                label: shown(row, 0)?.unwrap_or_default(),
+                revoked: shown(row, 1)?,
                 held: None,
                 tpm_firmware: None,
                 current: None,
@@ -47,12 +48,12 @@ pub fn unchecked(c: &Connection, node: NodeId, since: u64) -> Result<Option<Node
                 governing: Governing::default(),
                 damage: None,
                 last_seen: as_u64(row.get(3)?),
-                last_outcome: row.get(4)?,
-                last_code: row.get(5)?,
+                last_outcome: shown(row, 4)?,
+                last_code: shown(row, 5)?,
             };
-            let held: (Option<String>, Option<String>) = (row.get(6)?, row.get(7)?);
+            let held: (Option<String>, Option<String>) = (shown(row, 6)?, shown(row, 7)?);
             let firmware: (Option<String>, Option<String>, Option<i64>) =
-                (row.get(8)?, row.get(9)?, row.get(10)?);
+                (shown(row, 8)?, shown(row, 9)?, row.get(10)?);
             Ok((node, group, held, firmware))
         };
         query.query_row([id_text(node)], read).optional()
@@ -76,17 +77,61 @@ pub fn unchecked(c: &Connection, node: NodeId, since: u64) -> Result<Option<Node
         }
     };
     // A damaged row allows nothing. Nor does it forbid: who wrote it must not keep others from revoking the node or enrolling it again.
-    let (governing, why) = legible(policies::governing(c, node, group, membership.map(as_u64), since))?;
+    let (current, why_current) = legible(enrollment(c, node, "current"))?;
+    let (open, why_open) = legible(enrollment(c, node, "open"))?;
+    let key = current.as_ref().or(open.as_ref()).map(|enrollment| enrollment.signed.tenant_key());
+    let governing = policies::governing(c, node, group, membership.map(as_u64), since, key);
+    let (governing, why) = legible(governing)?;
     damage = why.map(Damage::Governing).or(damage);
-    let (current, why) = legible(enrollment(c, node, "current"))?;
-    damage = why.map(Damage::Enrollment).or(damage);
-    let (open, why) = legible(enrollment(c, node, "open"))?;
-    damage = why.map(Damage::Enrollment).or(damage);
+    damage = why_open.or(why_current).map(Damage::Enrollment).or(damage);
     Ok(Some(Node { governing, current, open, damage, ..found }))
 }
 
-/// Lines of the list, by node id, with what was signed about them.
+/// Lines of the list, by node id, with what was signed about them. Those with a name: first what documents call so, else rows could
+/// hide it; of these, first what was proved, which not every operator can sign.
 pub fn list(c: &Connection, which: &Which, limit: u64, now: u64, index: &Index) -> Result<Vec<NodeLine>> {
+    let rows = lines(c, which, limit, now, index)?;
+    let Which::Named(name) = which else {
+        let none = || damaged("table nodes: a node id that is none");
+        return rows.into_iter().map(|row| row.ok_or_else(none)).collect();
+    };
+    let mut called: Vec<NodeId> = index.called(name).collect();
+    called.sort_by_key(|node| (!index.is_proved(*node), *node));
+    let mut found = Vec::new();
+    for node in called.into_iter().take(usize::try_from(limit).unwrap_or(usize::MAX)) {
+        let row = lines(c, &Which::One(node), 1, now, index)?.pop().flatten();
+        found.push(row.unwrap_or_else(|| without_row(node, index)));
+    }
+    // A row whose id is none is no node's.
+    found.extend(rows.into_iter().flatten().filter(|row| index.label(row.id) != Some(name)));
+    Ok(found)
+}
+
+/// What documents say of a node whose row was deleted.
+fn without_row(id: NodeId, index: &Index) -> NodeLine {
+    let mut line = NodeLine {
+        id,
+        label: String::new(),
+        state: node_state(false, false, false),
+        pending: false,
+        held: false,
+        cloned: false,
+        last_seen: 0,
+        last_outcome: None,
+        last_code: None,
+    };
+    index.amend(&mut line);
+    line
+}
+
+/// Lines as the rows are found; none where the id of one is none.
+fn lines(
+    c: &Connection,
+    which: &Which,
+    limit: u64,
+    now: u64,
+    index: &Index,
+) -> Result<Vec<Option<NodeLine>>> {
     let (condition, first, second) = which.condition();
     let sql = format!(
             "SELECT node_id, label, revoked_because IS NOT NULL,
@@ -103,35 +148,20 @@ pub fn list(c: &Connection, which: &Which, limit: u64, now: u64, index: &Index) 
         let line = |id| -> rusqlite::Result<NodeLine> {
             Ok(NodeLine {
                 id,
-                label: row.get(1)?,
+                label: shown(row, 1)?.unwrap_or_default(),
                 state: node_state(row.get(2)?, row.get(3)?, row.get(4)?),
                 pending: row.get(5)?,
                 last_seen: as_u64(row.get(6)?),
-                last_outcome: row.get(7)?,
-                last_code: row.get(8)?,
+                last_outcome: shown(row, 7)?,
+                last_code: shown(row, 8)?,
                 held: row.get(9)?,
                 cloned: row.get(10)?,
             })
         };
-        NodeId::parse(&row.get::<_, String>(0)?).map(line).transpose()
+        NodeId::parse(&shown(row, 0)?.unwrap_or_default()).map(line).transpose()
     });
-    let rows: Vec<Option<NodeLine>> = rows.and_then(Iterator::collect).map_err(broken)?;
-    let line = |row: Option<NodeLine>| {
-        let mut line = row.ok_or_else(|| damaged("table nodes: a node id that is none"))?;
-        index.amend(&mut line);
-        Ok(line)
-    };
-    let mut lines: Vec<NodeLine> = rows.into_iter().map(line).collect::<Result<_>>()?;
-    let Which::Named(name) = which else { return Ok(lines) };
-    // The rows that call themselves so were found. What is called so by a document is found whatever its row says: else another
-    // could take its name.
-    let room = usize::try_from(limit).unwrap_or(usize::MAX);
-    for node in index.called(name) {
-        if lines.len() < room && lines.iter().all(|line| line.id != node) {
-            let found = list(c, &Which::One(node), 1, now, index)?.pop();
-            lines.push(found.ok_or_else(|| damaged(&format!("table nodes: no row of node {node}")))?);
-        }
-    }
+    let mut lines: Vec<Option<NodeLine>> = rows.and_then(Iterator::collect).map_err(broken)?;
+    lines.iter_mut().flatten().for_each(|line| index.amend(line));
     Ok(lines)
 }
 

@@ -9,7 +9,7 @@ use crate::store::{
 use halfkey_protocol::identity::fingerprint;
 use halfkey_protocol::wire::SignedDocument;
 use halfkey_protocol::wire::policies::{Group, PolicyRecord, PolicySummary, Scope};
-use halfkey_protocol::{Bytes, NodeId, Reason};
+use halfkey_protocol::{NodeId, Reason};
 use rusqlite::{Connection, OptionalExtension as _, Row, Transaction, params};
 use std::collections::BTreeMap;
 
@@ -26,20 +26,22 @@ impl Documents for Within<'_> {
     }
 }
 
-/// What a node's boots are judged by, as the rows say. Documents for this node up to `since` are a former tenant's.
+/// What a node's boots are judged by, as the rows say. Documents for this node up to `since` are a former tenant's, and a group's
+/// count by the tenant key that the node is enrolled with.
 pub fn governing(
     c: &Connection,
     node: NodeId,
     group: Option<String>,
     membership: Option<u64>,
     since: u64,
+    key: Option<&[u8]>,
 ) -> Result<Governing> {
     let membership = membership.filter(|number| *number > since);
     let group = group.filter(|_| since == 0 || membership.is_some());
     let own = last_since(c, &format!("node:{node}"), since)?;
     let (policy, withdrawn) = match (own, &group) {
         (Some((own, false)), _) => (Some(own), None),
-        (own, Some(group)) => (newest(c, &format!("group:{group}"))?, own.map(|(reference, _)| reference)),
+        (own, Some(group)) => (newest_of_group(c, group, key)?, own.map(|(reference, _)| reference)),
         (own, None) => (None, own.map(|(reference, _)| reference)),
     };
     let (additions, without_additions) = match last_since(c, &format!("additions:{node}"), since)? {
@@ -208,8 +210,8 @@ pub fn one(c: &Connection, scope: &str, version: Option<u64>) -> Result<Option<P
         .map_err(broken)
 }
 
-/// The key is that of the enrollment: of the node, or of a node for a group's first version. A group's versions stay with one
-/// key, until none of its nodes is enrolled with it any more.
+/// The key is that of the enrollment: of the node, or of any node for a group's first version. A group's versions stay with one
+/// key as long as any node is enrolled with it. Whose that is the documents say; rows could give the name away.
 fn require_key(tx: &Transaction<'_>, scope: &Scope, key: &[u8], index: &Index) -> Result<()> {
     let (expected, whose) = match scope.node() {
         Some(node) => {
@@ -224,19 +226,14 @@ fn require_key(tx: &Transaction<'_>, scope: &Scope, key: &[u8], index: &Index) -
             };
             (fingerprint(enrollment.signed.tenant_key()), "that enrolled the node")
         }
-        None => {
-            const LAST: &str =
-                "SELECT tenant_key FROM policies WHERE scope = ?1 ORDER BY version DESC LIMIT 1";
-            let scope = scope.to_string();
-            let last = tx.query_row(LAST, [&scope], |row| row.get(0)).optional().map_err(broken)?;
-            match last.map(Bytes) {
-                Some(last) if *last == *key || governs(tx, &scope, &last)? => {
-                    (fingerprint(&last), "of the earlier versions")
-                }
-                _ if enrolls(tx, key)? => return Ok(()),
-                _ => ("one that a node is enrolled with".to_owned(), "of the group"),
+        None => match index.owner(&scope.to_string()) {
+            Some(owner) if owner == key || index.enrolls(owner) => {
+                (fingerprint(owner), "of the earlier versions")
             }
-        }
+            // Else an operator without a tenant key could take any group's name.
+            _ if index.enrolls(key) => return Ok(()),
+            _ => ("one that a node is enrolled with".to_owned(), "of the group"),
+        },
     };
     let found = fingerprint(key);
     if expected == found {
@@ -244,20 +241,6 @@ fn require_key(tx: &Transaction<'_>, scope: &Scope, key: &[u8], index: &Index) -
     }
     let what = format!("expected the tenant key {whose}, {expected}, found {found}");
     Err(StoreError::Refused(Reason::PolicySignature, what))
-}
-
-/// Whether any node is enrolled with a key: else an operator without a tenant key could take a group's name for ever.
-fn enrolls(tx: &Transaction<'_>, key: &[u8]) -> Result<bool> {
-    const SQL: &str =
-        "SELECT EXISTS (SELECT 1 FROM enrollments WHERE state IN ('open', 'current') AND tenant_key = ?1)";
-    tx.query_row(SQL, [key], |row| row.get(0)).map_err(broken)
-}
-
-/// Whether a node of the group is enrolled with a key.
-fn governs(tx: &Transaction<'_>, scope: &str, key: &Bytes) -> Result<bool> {
-    const SQL: &str = "SELECT EXISTS (SELECT 1 FROM nodes n JOIN enrollments e ON e.node_id = n.node_id
-        WHERE n.group_name = substr(?1, 7) AND e.state IN ('open', 'current') AND e.tenant_key = ?2)";
-    tx.query_row(SQL, params![scope, key.0], |row| row.get(0)).map_err(broken)
 }
 
 /// The open enrollment is proved, and the node belongs to the tenant that signed it: what others signed for it alone counts no longer,
@@ -285,9 +268,19 @@ fn sha256_of(c: &Connection, at: u64) -> Result<[u8; 32]> {
         .ok_or_else(|| documents::missing(at))
 }
 
-/// The last version, whatever it says.
-fn newest(c: &Connection, scope: &str) -> Result<Option<PolicyRef>> {
-    Ok(last(c, scope)?.map(|(reference, _)| reference))
+/// The last version of a group's policy by a key, whatever it says; if there is none, the last of anybody, which does not count.
+fn newest_of_group(c: &Connection, group: &str, key: Option<&[u8]>) -> Result<Option<PolicyRef>> {
+    const SQL: &str = "SELECT version, sha256 FROM policies WHERE scope = ?1
+                       ORDER BY tenant_key IS ?2 DESC, version DESC LIMIT 1";
+    let scope = format!("group:{group}");
+    c.prepare_cached(SQL)
+        .and_then(|mut query| {
+            let read = |row: &Row<'_>| {
+                Ok(PolicyRef { scope: scope.clone(), version: as_u64(row.get(0)?), sha256: row.get(1)? })
+            };
+            query.query_row(params![scope, key], read).optional()
+        })
+        .map_err(broken)
 }
 
 /// The policy of a scope, unless it was withdrawn.

@@ -30,7 +30,7 @@ pub fn one(c: &Connection, id: u64) -> Result<Option<StoredProposal>> {
 pub fn trusted(c: &Connection, node: NodeId, under: &TrustedUnder) -> Result<Vec<Trusted>> {
     let condition = "node_id = ?1 AND by_trust = 1 AND trusted_scope = ?2 AND trusted_since = ?3
                      ORDER BY at DESC, id DESC";
-    let found = select(c, condition, &[&id_text(node), &under.scope, &number(under.since)])?;
+    let found = readable(c, condition, &[&id_text(node), &under.scope, &number(under.since)])?;
     // Read with its tag: what nobody trusted is not by trust.
     let trusted = found.into_iter().filter(|stored| stored.by_trust);
     Ok(trusted.map(|stored| Trusted { id: stored.record.id, base_boot: stored.base_boot }).collect())
@@ -38,7 +38,7 @@ pub fn trusted(c: &Connection, node: NodeId, under: &TrustedUnder) -> Result<Vec
 
 /// Accepted or trusted, and not booted yet.
 pub fn accepted(c: &Connection, node: NodeId) -> Result<Vec<StoredProposal>> {
-    select(c, "node_id = ?1 AND state IN ('accepted', 'trusted') ORDER BY at, id", &[&id_text(node)])
+    readable(c, "node_id = ?1 AND state IN ('accepted', 'trusted') ORDER BY at, id", &[&id_text(node)])
 }
 
 /// Those whose standing a policy can change.
@@ -59,7 +59,7 @@ pub fn list(c: &Connection, node: Option<NodeId>, waiting: bool, limit: u64) -> 
         (None, true) => "?1 IS NULL AND state = 'waiting' ORDER BY id DESC LIMIT ?2",
         (None, false) => "?1 IS NULL ORDER BY id DESC LIMIT ?2",
     };
-    Ok(select(c, condition, &[&node, &limit])?.into_iter().map(|proposal| proposal.record).collect())
+    Ok(readable(c, condition, &[&node, &limit])?.into_iter().map(|proposal| proposal.record).collect())
 }
 
 /// Decides on a proposal and records everything, or nothing.
@@ -263,12 +263,35 @@ fn trim(tx: &Transaction<'_>, node: &str) -> Result<()> {
 }
 
 fn select(c: &Connection, condition: &str, values: &[&dyn rusqlite::ToSql]) -> Result<Vec<StoredProposal>> {
+    rows_of(c, condition, values, Err)
+}
+
+/// Without those that are damaged: a row that can't be read allows nothing, and keeps nobody from anything.
+fn readable(c: &Connection, condition: &str, values: &[&dyn rusqlite::ToSql]) -> Result<Vec<StoredProposal>> {
+    rows_of(c, condition, values, |e| match e {
+        StoreError::Damaged(why) => {
+            tracing::error!("the database is damaged: {why}");
+            Ok(())
+        }
+        e => Err(e),
+    })
+}
+
+fn rows_of(
+    c: &Connection,
+    condition: &str,
+    values: &[&dyn rusqlite::ToSql],
+    pass: impl Fn(StoreError) -> Result<()>,
+) -> Result<Vec<StoredProposal>> {
     let sql = format!("SELECT {FIELDS} FROM proposals WHERE {condition}");
     let mut query = c.prepare_cached(&sql).map_err(broken)?;
     let mut rows = query.query(values).map_err(broken)?;
     let mut found = Vec::new();
     while let Some(row) = rows.next().map_err(broken)? {
-        found.push(read(c, row)?);
+        match read(c, row) {
+            Ok(proposal) => found.push(proposal),
+            Err(e) => pass(e)?,
+        }
     }
     Ok(found)
 }
