@@ -12,6 +12,7 @@
 //! | [`signature`] | `TPMT_SIGNATURE` by the AK |
 //! | [`attest`] | `TPMS_ATTEST` |
 //! | [`quote`] | the quote, in a fixed order of checks |
+//! | [`ticket`] | the name of a boot |
 //! | [`document`] | what a tenant signed: signatures and envelope |
 //! | [`digest`] | digests of PCR banks |
 //! | [`eventlog`] | firmware event log and systemd's log, replayed against the quote |
@@ -32,6 +33,7 @@ pub mod quote;
 pub mod registration;
 pub mod rejection;
 pub mod signature;
+pub mod ticket;
 mod tpm;
 
 pub use rejection::Rejection;

@@ -9,12 +9,12 @@ use common::{Server, path, post};
 use halfkey_evidence::public::AkPublic;
 use halfkey_evidence::quote::{self, QuoteContext};
 use halfkey_evidence::registration;
+use halfkey_evidence::ticket::BootTicket;
 use halfkey_protocol::hpke::Ephemeral;
 use halfkey_protocol::kdf::Hash;
 use halfkey_protocol::qualify::Qualifier;
 use halfkey_protocol::wire::operator::NodeRecord;
 use halfkey_protocol::wire::{Begun, Purpose};
-use halfkey_verifier::attest::BootTicket;
 
 #[tokio::test]
 async fn an_approval_names_every_pcr_but_that_of_ima_and_the_fence() {

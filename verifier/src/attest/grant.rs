@@ -4,12 +4,12 @@
 //! and by no other way. What a constructor asks for can't be had without the check that it stands for, and what goes out
 //! is taken from what the quote commits to, not from the message.
 
-use super::BootTicket;
 use crate::keys::ReleaseKey;
 use crate::store::{Boot, Damage, Decision, Enrollment, Node};
 use halfkey_evidence::Rejection;
 use halfkey_evidence::eventlog::ProvenLog;
 use halfkey_evidence::quote::{Committed, OpenFence, VerifiedQuote};
+use halfkey_evidence::ticket::BootTicket;
 use halfkey_protocol::hpke::Released;
 use halfkey_protocol::wire::operator::Held;
 use halfkey_protocol::wire::{Credential, Purpose, Sealed, SignedDocument};

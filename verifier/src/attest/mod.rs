@@ -11,12 +11,10 @@
 mod claim;
 mod grant;
 mod ruling;
-mod ticket;
 
 pub use claim::Claim;
 pub use grant::{AllowedBoot, ApprovedBoot, BootRelease, EnrollGrant, EnrollRelease, Ground, ReleaseGrant};
 pub use ruling::{Decided, Quoted, Ruling};
-pub use ticket::BootTicket;
 
 use crate::keys::{ClusterKey, ReleaseKey};
 use crate::nonce::{self, Scope};
@@ -27,6 +25,7 @@ use halfkey_evidence::Rejection;
 use halfkey_evidence::eventlog::ProvenLog;
 use halfkey_evidence::policy::{Claims, Finding, evaluate};
 use halfkey_evidence::quote::{self, VerifiedQuote};
+use halfkey_evidence::ticket::BootTicket;
 use halfkey_protocol::Reason;
 use halfkey_protocol::wire::Purpose;
 

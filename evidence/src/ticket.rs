@@ -1,9 +1,8 @@
 //! The name of a boot.
 
-use crate::hex;
+use crate::eventlog::EXPLAINED;
+use crate::quote::{VerifiedQuote, hex};
 use aws_lc_rs::digest::{Context, SHA256};
-use halfkey_evidence::eventlog::EXPLAINED;
-use halfkey_evidence::quote::VerifiedQuote;
 use std::fmt;
 
 /// Names one boot of one node, by what a quote says: bank, resetCount, restartCount and the values of PCR 0 to 9 and
