@@ -3,17 +3,18 @@
 
 mod common;
 
-use common::node::{Node, Session, said};
+use common::node::{Node, Session, enrolled, said};
 use common::software::Software;
-use common::{Server, path, post};
+use common::{Server, get, path, post, refused};
 use halfkey_evidence::public::AkPublic;
 use halfkey_evidence::quote::{self, QuoteContext};
 use halfkey_evidence::registration;
 use halfkey_evidence::ticket::BootTicket;
+use halfkey_protocol::Reason;
 use halfkey_protocol::hpke::Ephemeral;
 use halfkey_protocol::kdf::Hash;
 use halfkey_protocol::qualify::Qualifier;
-use halfkey_protocol::wire::operator::NodeRecord;
+use halfkey_protocol::wire::operator::{Approve, NodeRecord, PendingBoot};
 use halfkey_protocol::wire::{Begun, Purpose};
 
 #[tokio::test]
@@ -81,4 +82,76 @@ fn a_ticket_is_another_one_when_any_other_pcr_moves() {
         assert_eq!(after == before, pcr == 10 || pcr == 15, "pcr {pcr}");
         before = after;
     }
+}
+
+/// Who writes the database could else show an honest update beside the ticket of an image of their own.
+#[tokio::test]
+async fn what_is_approved_is_the_boot_that_is_shown() {
+    let server = Server::start();
+    let (anybody, operator) = (server.anybody(), server.operator());
+    let node = enrolled(&server).await;
+    node.allow(&operator).await;
+    let waiting = async || -> Option<PendingBoot> {
+        get::<NodeRecord>(&operator, &path(node.id, "")).await.unwrap().pending
+    };
+    node.reboot_into(&Software::version("6.1.0-99"));
+    assert_eq!(said(&node.boot(&anybody).await), "denied policy_mismatch");
+    let update = waiting().await.unwrap();
+    node.reboot_into(&Software::version("6.6.6-evil"));
+    assert_eq!(said(&node.boot(&anybody).await), "denied policy_mismatch");
+    let evil = waiting().await.unwrap();
+    assert_ne!((&evil.ticket, &evil.message), (&update.ticket, &update.message));
+    let database = server.database();
+    let change = |sql: &str| assert_eq!(database.execute(sql, [&evil.ticket]).unwrap(), 1, "{sql}");
+    let approve = async || -> Result<NodeRecord, _> {
+        post(&operator, &path(node.id, "/approve"), &Approve { ticket: evil.ticket.clone() }).await
+    };
+
+    // The words of a row are not what is shown.
+    change("UPDATE boots SET message = 'harmless', code = 'no_policy', findings = '[]' WHERE ticket = ?1");
+    assert_eq!(waiting().await, Some(evil.clone()));
+
+    // Nor is another boot's evidence. The update itself does not wait any longer.
+    database.execute("UPDATE boots SET expires = 1 WHERE ticket = ?1", [&update.ticket]).unwrap();
+    let (theirs, ours) = (evil.evidence_id, update.evidence_id);
+    let of_update = format!(
+        "UPDATE boots SET (evidence_id, message, findings, since) =
+             (SELECT evidence_id, message, findings, since FROM boots WHERE evidence_id = {ours})
+         WHERE ticket = ?1"
+    );
+    let as_it_was = format!("UPDATE boots SET evidence_id = {theirs} WHERE ticket = ?1");
+    change(&of_update);
+    assert_eq!(waiting().await, None);
+    assert_eq!(refused(approve().await), Reason::Conflict);
+    assert_eq!(said(&node.boot(&anybody).await), "denied policy_mismatch");
+    change(&as_it_was);
+    assert_eq!(waiting().await.map(|boot| boot.ticket), Some(evil.ticket.clone()));
+
+    // Nor what was put in the place of its own evidence.
+    let columns = "finish, event_log, userspace_log";
+    database.execute_batch("CREATE TABLE kept AS SELECT * FROM evidence").unwrap();
+    for put in [
+        format!("({columns}) = (SELECT {columns} FROM kept WHERE id = {ours})"),
+        format!("event_log = (SELECT event_log FROM kept WHERE id = {ours})"),
+        "event_log = x'00'".to_owned(),
+        "finish = replace(finish, '\"purpose\":\"boot\"', '\"purpose\":\"enroll\"')".to_owned(),
+    ] {
+        let sql = format!("UPDATE evidence SET {put} WHERE id = {theirs}");
+        assert_eq!(database.execute(&sql, []).unwrap(), 1, "{sql}");
+        assert_eq!(waiting().await, None, "{put}");
+        assert_eq!(refused(approve().await), Reason::Conflict, "{put}");
+        let back = format!(
+            "UPDATE evidence SET ({columns}) = (SELECT {columns} FROM kept k WHERE k.id = evidence.id)"
+        );
+        database.execute(&back, []).unwrap();
+    }
+    // A log that is no longer there is said, not passed over.
+    database.execute(&format!("UPDATE evidence SET event_log = NULL WHERE id = {theirs}"), []).unwrap();
+    let without = waiting().await.unwrap();
+    assert!(without.message.contains("event log") && without.ticket == evil.ticket, "{without:?}");
+
+    // What is shown as it is can be approved.
+    assert_eq!(said(&node.boot(&anybody).await), "denied policy_mismatch");
+    node.approve(&operator).await.unwrap();
+    assert_eq!(said(&node.boot(&anybody).await), "released");
 }

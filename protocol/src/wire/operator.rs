@@ -200,7 +200,7 @@ pub struct TpmFirmware {
 /// A boot that waits for an operator.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct PendingBoot {
-    /// Names this boot: PCR digest, resetCount and restartCount.
+    /// Names this boot: of its quote, as docs/protocol.md says.
     pub ticket: String,
     /// Its evidence.
     pub evidence_id: u64,

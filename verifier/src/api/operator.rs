@@ -128,10 +128,11 @@ async fn approve(
     let node = node_id(&id)?;
     let Approve { ticket } = message.value;
     let lifetime = app.config.lifetimes.approval;
+    let library = app.verifier()?.library.clone();
     let approved = app.db.change(node, move |store| {
         let by = By { actor: &caller.0, now: unix_now() };
         let approval = Approval { ticket: &ticket, expires: by.now.saturating_add(lifetime) };
-        store.approve(node, &approval, by)
+        store.approve(node, &approval, &*library, by)
     });
     approved.await?;
     info!(%node, "boot approved");
@@ -365,6 +366,7 @@ fn check_enrollment(
 /// # Errors
 /// `NotFound`; those of the database and the registrar.
 pub async fn record(app: &App, node: NodeId) -> Answer<NodeRecord> {
+    let library = app.verifier()?.library.clone();
     let look = move |store: &dyn Store| {
         let known = store.node(node)?;
         let governing = known.as_ref().and_then(|known| known.governing.policy.as_ref());
@@ -373,7 +375,7 @@ pub async fn record(app: &App, node: NodeId) -> Answer<NodeRecord> {
             Some(policy) => legible(store.policy(&policy.scope, Some(policy.version)))?,
             None => (None, None),
         };
-        let (pending, of_pending) = legible(store.pending(node, unix_now()))?;
+        let (pending, of_pending) = legible(store.pending(node, &*library, unix_now()))?;
         for why in [of_policy, of_pending].into_iter().flatten() {
             warn!(%node, "the database is damaged: {why}");
         }

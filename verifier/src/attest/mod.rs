@@ -10,10 +10,12 @@
 
 mod claim;
 mod grant;
+mod recorded;
 mod ruling;
 
 pub use claim::Claim;
 pub use grant::{AllowedBoot, ApprovedBoot, BootRelease, EnrollGrant, EnrollRelease, Ground, ReleaseGrant};
+pub use recorded::RecordedBoot;
 pub use ruling::{Decided, Quoted, Ruling};
 
 use crate::keys::{ClusterKey, ReleaseKey};

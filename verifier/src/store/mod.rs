@@ -11,7 +11,7 @@ pub mod sqlite;
 
 pub use policies::{
     Documents, Governing, NewDocument, NewPolicy, PolicyRef, ProposalCase, ProposalRuling, ProposalStanding,
-    ReleasedBoot, Reviewer, Stand, StoredProposal, Trusted, TrustedUnder,
+    ReleasedBoot, Reviewer, Stand, StoredProposal, Trusted, TrustedUnder, Waiting,
 };
 
 use crate::attest::Ruling;
@@ -451,16 +451,22 @@ pub trait Store: Documents + Send + Sync {
     fn node(&self, node: NodeId) -> Result<Option<Node>>;
     /// Lines of the list, by node id.
     fn nodes(&self, which: &Which, limit: u64, now: u64) -> Result<Vec<NodeLine>>;
-    /// The boot of this node that waits for an operator.
-    fn pending(&self, node: NodeId, now: u64) -> Result<Option<PendingBoot>>;
+    /// The boot of this node that waits for an operator, as its evidence says.
+    fn pending(&self, node: NodeId, reviewer: &dyn Reviewer, now: u64) -> Result<Option<PendingBoot>>;
     /// A boot by its ticket.
     fn boot(&self, node: NodeId, ticket: &str, now: u64) -> Result<Option<Boot>>;
     /// Stores an enrollment as open; the node proves it later.
     fn enroll(&self, new: &NewEnrollment<'_>, by: By<'_>) -> Result<()>;
     /// The node holds K: the open enrollment becomes the current one and C_U is deleted.
     fn prove(&self, node: NodeId, enrollment: &str, proof: &[u8], now: u64) -> Result<()>;
-    /// Approves a boot.
-    fn approve(&self, node: NodeId, approval: &Approval<'_>, by: By<'_>) -> Result<()>;
+    /// Approves a boot, if its evidence is of that boot.
+    fn approve(
+        &self,
+        node: NodeId,
+        approval: &Approval<'_>,
+        reviewer: &dyn Reviewer,
+        by: By<'_>,
+    ) -> Result<()>;
     /// Denies a boot.
     fn deny(&self, node: NodeId, ticket: &str, because: &str, by: By<'_>) -> Result<()>;
     /// Refused if the database is not the one that this server has answered with.

@@ -6,7 +6,7 @@ use halfkey_protocol::NodeId;
 use halfkey_protocol::document::Opened;
 use halfkey_protocol::wire::Proposal;
 use halfkey_protocol::wire::SignedDocument;
-use halfkey_protocol::wire::operator::EvidenceRecord;
+use halfkey_protocol::wire::operator::{EvidenceRecord, PendingBoot};
 use halfkey_protocol::wire::policies::{ProposalRecord, ProposalState};
 
 /// A version of a policy.
@@ -189,10 +189,29 @@ pub trait Documents {
     fn stored_proposal(&self, id: u64) -> Result<Option<StoredProposal>>;
 }
 
-/// Looks again at what is open after what governs a node has changed.
+/// What a row says that waits, and its evidence.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Waiting {
+    /// As the evidence says.
+    Shown(PendingBoot),
+    /// It waits no longer: the policy allows it.
+    Allowed,
+    /// The evidence is not of that boot, or shows none: why.
+    Unproven(String),
+}
+
+/// Looks at recorded boots and at proposals by what governs a node now.
 pub trait Reviewer {
     /// Whether the policy now allows this recorded boot.
     fn boot(&self, node: &Node, record: &EvidenceRecord, documents: &dyn Documents) -> Result<bool>;
+    /// What an operator is shown of a boot that waits. `record` is the evidence that the row names.
+    fn waiting(
+        &self,
+        node: &Node,
+        row: PendingBoot,
+        record: &EvidenceRecord,
+        documents: &dyn Documents,
+    ) -> Result<Waiting>;
     /// Where this proposal now stands. Trust is not given here, only kept.
     fn proposal(&self, node: &Node, proposal: &StoredProposal, documents: &dyn Documents) -> Result<Stand>;
 }

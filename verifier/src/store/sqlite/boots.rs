@@ -1,8 +1,10 @@
 //! Boots that wait for an operator, and approvals.
 
-use super::{as_u64, audit, broken, damaged, from_json, id_text, json, number, rows};
+use super::policies::Within;
+use super::{as_u64, audit, broken, damaged, evidence, from_json, id_text, json, nodes, number, rows};
 use crate::attest::Ruling;
-use crate::store::{Approval, Boot, By, Decision, Result, StoreError};
+use crate::store::sequence::Index;
+use crate::store::{Approval, Boot, By, Decision, Result, Reviewer, StoreError, Waiting};
 use halfkey_protocol::wire::operator::PendingBoot;
 use halfkey_protocol::{NodeId, Reason};
 use rusqlite::{Connection, OptionalExtension as _, Row, Transaction, params};
@@ -23,8 +25,14 @@ pub fn one(c: &Connection, node: NodeId, ticket: &str, now: u64) -> Result<Optio
         .transpose()
 }
 
-/// The newest boot that nobody decided on.
-pub fn waiting(c: &Connection, node: NodeId, now: u64) -> Result<Option<PendingBoot>> {
+/// The newest boot that nobody decided on, as its evidence says.
+pub fn waiting(
+    c: &Connection,
+    node: NodeId,
+    reviewer: &dyn Reviewer,
+    index: &Index,
+    now: u64,
+) -> Result<Option<PendingBoot>> {
     let sql = format!(
         "SELECT {FIELDS} FROM boots WHERE node_id = ?1 AND expires > ?2 AND decision IS NULL
          ORDER BY evidence_id DESC LIMIT 1"
@@ -33,7 +41,33 @@ pub fn waiting(c: &Connection, node: NodeId, now: u64) -> Result<Option<PendingB
         .prepare_cached(&sql)
         .and_then(|mut query| query.query_row(params![id_text(node), number(now)], fields).optional())
         .map_err(broken)?;
-    Ok(found.map(|found| read(c, node, found)).transpose()?.map(|boot| boot.pending))
+    let Some(boot) = found.map(|found| read(c, node, found)).transpose()? else { return Ok(None) };
+    Ok(match shown(c, node, boot.pending, reviewer, index)? {
+        Waiting::Shown(boot) => Some(boot),
+        Waiting::Allowed => None,
+        Waiting::Unproven(why) => {
+            tracing::error!(%node, "a boot that waits is not shown: {why}");
+            None
+        }
+    })
+}
+
+/// What a row says that waits, by the evidence that it names.
+fn shown(
+    c: &Connection,
+    node: NodeId,
+    row: PendingBoot,
+    reviewer: &dyn Reviewer,
+    index: &Index,
+) -> Result<Waiting> {
+    let (ticket, number) = (row.ticket.clone(), row.evidence_id);
+    let unproven = |why: &str| Waiting::Unproven(format!("boot {ticket:.64}, evidence {number}: {why}"));
+    let Some(known) = nodes::one(c, node, index)? else { return Ok(unproven("the node is not enrolled")) };
+    let Some(record) = evidence::one(c, number)? else { return Ok(unproven("it is gone")) };
+    Ok(match reviewer.waiting(&known, row, &record, &Within(c))? {
+        Waiting::Unproven(why) => unproven(&why),
+        found @ (Waiting::Shown(_) | Waiting::Allowed) => found,
+    })
 }
 
 /// Remembers that this boot waits.
@@ -84,12 +118,32 @@ pub fn use_approval(tx: &Transaction<'_>, node: NodeId, ticket: &str, now: u64) 
     .map_err(broken)
 }
 
-/// Approves a boot, this one time.
-pub fn approve(tx: &Transaction<'_>, node: NodeId, approval: &Approval<'_>, by: By<'_>) -> Result<()> {
-    let boot = decidable(tx, node, approval.ticket, by.now)?;
-    if !boot.pending.approvable {
-        let what = format!("a boot that was refused with {} can't be approved", boot.pending.code);
-        return Err(StoreError::Refused(Reason::Conflict, what));
+/// Approves a boot, this one time: the one that the evidence of its row is of.
+pub fn approve(
+    tx: &Transaction<'_>,
+    node: NodeId,
+    approval: &Approval<'_>,
+    reviewer: &dyn Reviewer,
+    index: &Index,
+    by: By<'_>,
+) -> Result<()> {
+    let conflict = |what: String| Err(StoreError::Refused(Reason::Conflict, what));
+    let row = decidable(tx, node, approval.ticket, by.now)?.pending;
+    let boot = match shown(tx, node, row, reviewer, index)? {
+        Waiting::Shown(boot) => boot,
+        Waiting::Allowed => {
+            let ticket = approval.ticket;
+            return conflict(format!(
+                "the policy allows boot {ticket} by now: it is released when it asks again"
+            ));
+        }
+        Waiting::Unproven(why) => {
+            tracing::error!(%node, "not approved: {why}");
+            return conflict(format!("what waits is not what is recorded: {why}"));
+        }
+    };
+    if !boot.approvable {
+        return conflict(format!("a boot that was refused with {} can't be approved", boot.code));
     }
     let until = number(approval.expires);
     let tag = rows::tag(tx, rows::Kind::Approval, &approved(node, approval.ticket, until, by.actor).each())?;
@@ -100,7 +154,7 @@ pub fn approve(tx: &Transaction<'_>, node: NodeId, approval: &Approval<'_>, by: 
         params![id_text(node), approval.ticket, by.actor, until, tag],
     )
     .map_err(broken)?;
-    let detail = format!("boot {} of evidence {}, once", approval.ticket, boot.pending.evidence_id);
+    let detail = format!("boot {} of evidence {}, once", approval.ticket, boot.evidence_id);
     audit::append(tx, by, "approve", Some(node), &detail)
 }
 

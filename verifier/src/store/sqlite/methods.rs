@@ -124,8 +124,9 @@ impl Store for Sqlite {
         self.read(|tx| nodes::list(tx, which, limit, now, sequence.index()))
     }
 
-    fn pending(&self, node: NodeId, now: u64) -> Result<Option<PendingBoot>> {
-        self.read(|tx| boots::waiting(tx, node, now))
+    fn pending(&self, node: NodeId, reviewer: &dyn Reviewer, now: u64) -> Result<Option<PendingBoot>> {
+        let sequence = self.sequence();
+        self.read(|tx| boots::waiting(tx, node, reviewer, sequence.index(), now))
     }
 
     fn boot(&self, node: NodeId, ticket: &str, now: u64) -> Result<Option<Boot>> {
@@ -147,8 +148,14 @@ impl Store for Sqlite {
         Ok(())
     }
 
-    fn approve(&self, node: NodeId, approval: &Approval<'_>, by: By<'_>) -> Result<()> {
-        self.write(|tx| boots::approve(tx, node, approval, by))
+    fn approve(
+        &self,
+        node: NodeId,
+        approval: &Approval<'_>,
+        reviewer: &dyn Reviewer,
+        by: By<'_>,
+    ) -> Result<()> {
+        self.write_here(|tx, index| boots::approve(tx, node, approval, reviewer, index, by))
     }
 
     fn deny(&self, node: NodeId, ticket: &str, because: &str, by: By<'_>) -> Result<()> {

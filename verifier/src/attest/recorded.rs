@@ -1,0 +1,83 @@
+//! Recorded evidence of a boot, judged again. What is said of a boot that waits is said of its quote: a row can be written by
+//! whoever writes the database.
+
+use super::{Claim, Judgement, counters, require_newer};
+use crate::policies::Effective;
+use crate::store::{Node, Waiting};
+use halfkey_evidence::Rejection;
+use halfkey_evidence::quote::{VerifiedQuote, require_open_fence};
+use halfkey_evidence::ticket::BootTicket;
+use halfkey_protocol::wire::Purpose;
+use halfkey_protocol::wire::operator::{EvidenceRecord, PendingBoot};
+use halfkey_protocol::{NodeId, Reason};
+
+/// A recorded boot of a node, by what its AK signed.
+pub struct RecordedBoot {
+    quote: VerifiedQuote,
+    judgement: Judgement,
+}
+
+impl RecordedBoot {
+    /// Checks the quote by the enrolled AK and its fence, replays the logs to it, and judges them.
+    ///
+    /// # Errors
+    /// Those of [`Claim`] and of the quote, and `Malformed` when it is of another node or purpose.
+    pub fn of(node: &Node, record: &EvidenceRecord, effective: &Effective) -> Result<Self, Rejection> {
+        let claim = Claim::read(&record.finish)?;
+        require_boot_of(&claim, node.id)?;
+        let quote = claim.quote(Claim::enrollment(Purpose::Boot, node)?)?;
+        require_open_fence(&quote)?;
+        let judgement = {
+            let log = claim.log(&quote)?;
+            Judgement::of(effective, log.as_ref(), claim.command_line())
+        };
+        Ok(Self { quote, judgement })
+    }
+
+    /// Whether the policy allows it by now.
+    pub fn is_allowed(&self) -> bool {
+        match self.judgement {
+            Judgement::Allowed(_) => true,
+            Judgement::NoPolicy(_) | Judgement::Against { .. } => false,
+        }
+    }
+
+    /// What an operator is shown of the boot that waits by this row, and may approve: the row says which one, since when and until
+    /// when; which boot that is, and what is against it, the quote and its logs.
+    pub fn waiting(&self, node: &Node, row: PendingBoot) -> Waiting {
+        let ticket = BootTicket::of(&self.quote);
+        if ticket.as_str() != row.ticket {
+            return Waiting::Unproven(format!("it is of boot {ticket}"));
+        }
+        let (because, findings) = match (&self.judgement, self.rolled_back(node)) {
+            // Nothing but the counters keeps one from being approved whose node is as it was signed.
+            (_, Some(because)) if !row.approvable => (because, Vec::new()),
+            (Judgement::Allowed(_), _) => return Waiting::Allowed,
+            (Judgement::NoPolicy(why), _) => (Rejection::new(Reason::NoPolicy, why.as_str()), Vec::new()),
+            (Judgement::Against { findings, message }, _) => {
+                (Rejection::new(Reason::PolicyMismatch, message.as_str()), findings.clone())
+            }
+        };
+        let (code, message) = (because.reason.code().to_owned(), because.to_string());
+        let approvable = row.approvable && node.damage.is_none();
+        Waiting::Shown(PendingBoot { code, message, findings, approvable, ..row })
+    }
+
+    fn rolled_back(&self, node: &Node) -> Option<Rejection> {
+        let because = require_newer(node.current.as_ref()?, counters(&self.quote)).err()?;
+        (because.reason == Reason::CounterRollback).then_some(because)
+    }
+}
+
+fn require_boot_of(claim: &Claim<'_>, node: NodeId) -> Result<(), Rejection> {
+    match claim.purpose {
+        Purpose::Boot if claim.node == node => Ok(()),
+        Purpose::Boot | Purpose::Enroll | Purpose::Runtime | Purpose::Propose => {
+            let found = format!("one of node {} for {}", claim.node, claim.purpose.as_str());
+            Err(Rejection::new(
+                Reason::Malformed,
+                format!("expected evidence of a boot of node {node}, found {found}"),
+            ))
+        }
+    }
+}
