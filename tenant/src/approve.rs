@@ -4,14 +4,15 @@ use crate::app::App;
 use crate::ask::{choose, confirm};
 use crate::error::{Error, Result};
 use crate::policy::apply::{Desk, Proposed, joined};
-use crate::policy::boot::{Attester, Boot};
+use crate::policy::boot::Boot;
 use crate::policy::node::{self, Governed, extendable};
+use crate::policy::waiting::WaitingBoot;
 use crate::policy::{document, learn};
 use crate::text::{clean, clean_lines, clean_short};
 use crate::{decide, resolve, show, time, watch};
 use halfkey_evidence::policy::Assured;
 use halfkey_protocol::NodeId;
-use halfkey_protocol::wire::operator::{Approve, NodeRecord, PendingBoot};
+use halfkey_protocol::wire::operator::{Approve, NodeRecord};
 use halfkey_protocol::wire::policies::Scope;
 use std::time::Duration;
 
@@ -49,11 +50,11 @@ impl How {
     }
 }
 
-/// Shows the boot that waits, asks, approves exactly that one.
+/// Checks the boot that waits, shows it, asks, approves exactly that one.
 ///
 /// # Errors
-/// `NothingPending` when no boot waits; `Failed` when it can't be approved or the answer is no; `Untrusted` when it is to
-/// be learned and does not pass the checks here.
+/// `NothingPending` when no boot waits; `Failed` when it can't be approved or the answer is no; `Untrusted` when it does not
+/// pass the checks here.
 pub fn run(app: &App, approval: &Approval<'_>) -> Result<()> {
     let desk = Desk::open(app)?;
     let id = resolve::resolve(&desk.client, approval.node)?;
@@ -67,19 +68,21 @@ pub fn run(app: &App, approval: &Approval<'_>) -> Result<()> {
         }
     };
     let pending = record.pending.as_ref().ok_or_else(|| decide::nothing_pending(id))?;
-    app.out.note(&show::pending(&record, pending, time::now()));
     if !pending.approvable {
+        app.out.note(&show::pending(&record, pending, time::now()));
         return Err(Error::failed(format!("this boot can't be approved: {}", clean(&pending.code)))
             .hint("only what a policy does not allow can be; see the message above"));
     }
+    let waiting = WaitingBoot::fetch(&desk, approval.node, id, &record, pending)?;
+    app.out.note(&show::pending(&waiting.labelled(&record), waiting.shown(), time::now()));
     let how = match approval.how {
         Some(how) => how,
         None if approval.yes => How::Learn,
         None => ask()?,
     };
     match how {
-        How::Once => once(&desk, id, pending, approval.yes || approval.how.is_none()),
-        how => allow(&desk, id, &record, pending, how, approval),
+        How::Once => once(&desk, id, &waiting, approval.yes || approval.how.is_none()),
+        how => allow(&desk, id, &record, waiting.boot(), how, approval),
     }
 }
 
@@ -92,12 +95,12 @@ fn ask() -> Result<How> {
     })
 }
 
-fn once(desk: &Desk<'_>, id: NodeId, pending: &PendingBoot, asked: bool) -> Result<()> {
+fn once(desk: &Desk<'_>, id: NodeId, waiting: &WaitingBoot, asked: bool) -> Result<()> {
     if !asked {
         confirm("Release this boot once, and leave the policy as it is?")?;
     }
-    // The ticket names the boot that was shown: one that came in between is not meant.
-    let after = desk.client.approve(id, &Approve { ticket: pending.ticket.clone() })?;
+    // That of the quote that was checked: neither one that came in between is meant, nor one that the server would like.
+    let after = desk.client.approve(id, &Approve { ticket: waiting.shown().ticket.clone() })?;
     decide::done(desk.app, &after, "approved once:")
 }
 
@@ -106,27 +109,17 @@ fn allow(
     desk: &Desk<'_>,
     id: NodeId,
     record: &NodeRecord,
-    pending: &PendingBoot,
+    boot: &Boot,
     how: How,
     approval: &Approval<'_>,
 ) -> Result<()> {
-    let attester = Attester::of(id, record, &desk.key)?;
-    attester.require_mine()?;
-    let boot = attester.boot(&desk.client, pending.evidence_id)?;
-    // Of the boot the attester says which node's it is; of the label nobody has said anything yet.
-    if desk.node(approval.node)? != id {
-        return Err(Error::untrusted(format!(
-            "the server said that this boot is of node {id}, and now that the node is another"
-        ))
-        .hint("name it by its id"));
-    }
     let line = desk.line()?;
     let governed = Governed::fetch(desk, id)?;
     let (block, change) = match (how, &governed.policy) {
-        (How::Learn, Some(_)) => added(desk, id, record, &boot, approval.assured, &governed)?,
-        _ => whole(desk, id, record, &boot, approval.assured)?,
+        (How::Learn, Some(_)) => added(desk, id, record, boot, approval.assured, &governed)?,
+        _ => whole(desk, id, record, boot, approval.assured)?,
     };
-    let left = node::findings(change.policy(), &boot)?;
+    let left = node::findings(change.policy(), boot)?;
     if !left.is_empty() {
         return Err(Error::failed(format!(
             "this boot would still be denied: what differs is not only the boot\n{}",

@@ -11,6 +11,7 @@ use halfkey_evidence::eventlog::{self, ProvenLog};
 use halfkey_evidence::policy::Claims;
 use halfkey_evidence::quote::{self, QuoteContext, VerifiedQuote};
 use halfkey_evidence::registration::CheckedRegistration;
+use halfkey_evidence::ticket::BootTicket;
 use halfkey_protocol::NodeId;
 use halfkey_protocol::document::Scope;
 use halfkey_protocol::kdf::Hash;
@@ -26,6 +27,7 @@ pub struct Attester {
     id: NodeId,
     registration: CheckedRegistration,
     bank: Hash,
+    label: String,
     mine: bool,
 }
 
@@ -67,7 +69,7 @@ impl Attester {
                 clean_short(&document.bank, 16)
             ))
         })?;
-        Ok(Self { id, registration, bank, mine: opened.is_by(key.public()) })
+        Ok(Self { id, registration, bank, label: document.label, mine: opened.is_by(key.public()) })
     }
 
     /// The node.
@@ -75,12 +77,17 @@ impl Attester {
         self.id
     }
 
+    /// The label that it was enrolled with.
+    pub fn label(&self) -> &str {
+        &self.label
+    }
+
     /// The enrolled bank.
     pub fn bank(&self) -> Hash {
         self.bank
     }
 
-    /// The enrollment is by the tenant key of this desk: only then a policy by this desk counts.
+    /// The enrollment is by the tenant key of this desk: only then it says whose quotes are the node's, and a policy by this desk counts.
     ///
     /// # Errors
     /// `Untrusted` when it is not.
@@ -89,7 +96,7 @@ impl Attester {
             return Ok(());
         }
         Err(Error::untrusted(format!(
-            "node {} is enrolled by another tenant key; a policy that this desk signs would not count for it",
+            "node {} is enrolled by another tenant key: this desk does not know its TPM, and a policy that it signs would not count",
             self.id
         ))
         .hint("use the desk that enrolled it, or enroll it again from here"))
@@ -184,6 +191,11 @@ impl Boot {
         eventlog::replay(log, self.bank())
             .and_then(|log| log.explain(&self.quote, userspace))
             .map_err(|e| Error::from(e).context(format!("the logs of evidence {number}")))
+    }
+
+    /// Its name: that of what the TPM quoted, whatever the server calls it.
+    pub fn ticket(&self) -> BootTicket {
+        BootTicket::of(&self.quote)
     }
 
     /// What the node said besides.

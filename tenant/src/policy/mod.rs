@@ -7,6 +7,7 @@
 //! | [`problems`] | what is wrong with one, with line and column |
 //! | [`ledger`] | the versions that were signed here |
 //! | [`boot`] | stored boots, checked here |
+//! | [`waiting`] | the boot that waits for an operator, checked here |
 //! | [`node`] | what a node is judged by |
 //! | [`apply`], [`withdraw`] | signing and handing in |
 //! | [`trial`] | a policy on stored boots |
@@ -30,6 +31,7 @@ pub mod read;
 pub mod scope;
 pub mod test;
 pub mod trial;
+pub mod waiting;
 pub mod withdraw;
 
 use crate::app::App;

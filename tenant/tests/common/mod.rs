@@ -7,9 +7,11 @@ pub mod node;
 pub mod pki;
 pub mod record;
 pub mod server;
+pub mod shown;
 pub mod tpm;
 pub mod verifier;
 
+use std::fs::File;
 use std::io::{Read as _, Write as _};
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output, Stdio};
@@ -71,6 +73,15 @@ impl Desk {
         let ran = self.run(args);
         assert_eq!(ran.code, 0, "{args:?}: {ran:?}");
         ran
+    }
+
+    /// With a terminal as standard input on which this was typed.
+    pub fn typing(&self, args: &[&str], typed: &str) -> Ran {
+        let pty = nix::pty::openpty(None, None).unwrap();
+        File::from(pty.master.try_clone().unwrap()).write_all(typed.as_bytes()).unwrap();
+        let mut command = self.command(args);
+        command.stdin(pty.slave).stdout(Stdio::piped()).stderr(Stdio::piped());
+        Ran::from(command.output().unwrap())
     }
 
     /// Runs on a terminal. `meanwhile` happens while its question is on the screen; then it is answered with yes.

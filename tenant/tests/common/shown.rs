@@ -1,0 +1,83 @@
+//! Boots that wait at a real verifier, by a real TPM, and a server that shows them as a test likes.
+
+use super::Desk;
+use super::log::Boot;
+use super::node::Node;
+use super::pki::Pki;
+use super::server::{Answer, Request, Server, json, problem};
+use super::tpm::{RSA_2048, Tpm};
+use super::verifier::Verifier;
+use halfkey_protocol::Bytes;
+use halfkey_protocol::document::Deployment;
+use halfkey_protocol::wire::operator::*;
+use halfkey_protocol::wire::policies::NodePolicy;
+use std::sync::{Arc, Mutex};
+
+const CMDLINE: &str = "root=/dev/mapper/root quiet efi=noruntime systemd.import_credentials=no";
+
+/// What a server shows of one node.
+#[derive(Clone)]
+pub struct Shown {
+    pub record: NodeRecord,
+    pub evidence: EvidenceRecord,
+}
+
+pub fn answer(request: &Request, shown: &Shown) -> Answer {
+    let Shown { record, evidence } = shown;
+    let path = request.path.trim_start_matches("/v1/operator/");
+    let node = format!("nodes/{}", record.summary.id);
+    match path.strip_prefix(&node) {
+        Some("" | "/approve") => json(record),
+        Some("/policy") => json(&NodePolicy {
+            group: None,
+            membership: None,
+            policy: None,
+            additions: None,
+            trusted: vec![],
+        }),
+        Some(_) => json(&EvidenceList { evidence: vec![evidence.summary.clone()] }),
+        None if path.starts_with("nodes?name=") => {
+            json(&NodeList { nodes: vec![record.summary.clone()], next: None })
+        }
+        None if path == "info" => json(&ServerInfo {
+            version: "0".into(),
+            deployment: Deployment([5; 16]).to_string(),
+            head: Head { number: 0, sha256: [0; 32].into() },
+            release_public: Bytes::default(),
+            ca: String::new(),
+            servers: vec![],
+        }),
+        None if path.starts_with("evidence/") => json(evidence),
+        None => problem(404, "not_found", "no such thing", None),
+    }
+}
+
+/// Boots of one machine that wait, as the verifier stored them, and the desk that enrolled it.
+pub fn waiting(kernels: &[&str]) -> (Desk, Vec<Shown>) {
+    let (verifier, tpm) = (Verifier::start(), Tpm::new(RSA_2048));
+    let desk = Desk::logged_in(&verifier.file("operator-alice.bundle"));
+    verifier.register(&tpm);
+    Boot::new("6.0", CMDLINE).measure().0.iter().for_each(|(pcr, digest)| tpm.extend(*pcr, digest));
+    desk.ok(&["enroll", "web1", "--trust-ek", &tpm.fingerprint(), "--yes"]);
+    let node = Node { tpm: &tpm, verifier: &verifier };
+    node.finish_enrollment();
+    let boots = kernels.iter().map(|kernel| {
+        assert_eq!(node.boot(&Boot::new(kernel, CMDLINE)).outcome, "pending");
+        let record: NodeRecord =
+            serde_json::from_str(&desk.ok(&["node", "show", "web1", "--json"]).stdout).unwrap();
+        let number = record.pending.as_ref().unwrap().evidence_id.to_string();
+        let evidence = desk.ok(&["evidence", "--id", &number, "--json"]).stdout;
+        Shown { record, evidence: serde_json::from_str(&evidence).unwrap() }
+    });
+    let boots = boots.collect();
+    (desk, boots)
+}
+
+/// A desk with the same tenant key as `other`, at a server that shows what is in the mutex.
+pub fn lying(other: &Desk, shown: &Arc<Mutex<Shown>>) -> (Server, Desk) {
+    let (pki, shown) = (Pki::new(), shown.clone());
+    let server = Server::start(&pki, move |request| answer(request, &shown.lock().unwrap()));
+    let desk = Desk::logged_in(&pki.bundle(&[server.url()]));
+    std::fs::copy(other.home().join("tenant.key"), desk.home().join("tenant.key")).unwrap();
+    (server, desk)
+}
