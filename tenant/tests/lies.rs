@@ -13,6 +13,7 @@ use halfkey_protocol::wire::policies::*;
 use halfkey_protocol::wire::{Document, SignedDocument};
 use halfkey_protocol::{Bytes, NodeId};
 use std::collections::HashMap;
+use std::os::unix::fs::PermissionsExt as _;
 use std::sync::{Arc, Mutex};
 
 const POLICY: &str = r#"format = 1
@@ -676,6 +677,39 @@ fn a_label_is_of_the_node_that_was_enrolled_with_it() {
             assert!(ran.code == 6 && ran.stderr.contains("name it by its id"), "{command:?}: {ran:?}");
         }
     }
+    // One of another deployment, and one that this desk has enrolled anew since: the machine is `prod-1` by now.
+    let enrollment = |deployment, head: &Place, label: &str| {
+        let body = serde_json::to_string(&common::record::enrollment(label)).unwrap();
+        mine.sign(&next(Kind::Enrollment, &scope, deployment, head, 1, body))
+    };
+    let elsewhere = enrollment(Deployment([9; 16]), &Place::default(), "test-1");
+    let before = enrollment(HERE, &Place::default(), "test-1");
+    let now = enrollment(HERE, &place(&before), "prod-1");
+    let end = place(&now);
+    setup.rewrite(&[before.clone(), now]);
+    let known = serde_json::json!({ "version": end.number, "sha256": halfkey::text::hex(&end.sha256) });
+    let ledger = serde_json::json!({ HERE.to_string(): {
+        "newest": end.number, "sha256": known["sha256"], "held": { scope.to_string(): known }
+    } });
+    let file = setup.desk.home().join("documents.json");
+    std::fs::write(&file, ledger.to_string()).unwrap();
+    std::fs::set_permissions(&file, std::fs::Permissions::from_mode(0o600)).unwrap();
+    for (enrollment, why) in
+        [(elsewhere, "for another deployment"), (before, "expected version 2 of enrollment:3f2a0000")]
+    {
+        show(Some(enrollment));
+        for command in [
+            &["group", "set", "test-1", "--group", "lax"][..],
+            &["policy", "apply", &setup.file(POLICY), "--node", "test-1", "--yes"],
+        ] {
+            let ran = setup.desk.run(command);
+            assert!(ran.code == 6 && ran.stderr.contains("name it by its id"), "{command:?}: {ran:?}");
+            assert!(ran.stderr.contains(why), "{command:?}: {ran:?}");
+        }
+    }
+    assert!(setup.posts().is_empty(), "nothing was signed");
+    setup.rewrite(&[]);
+    std::fs::remove_file(file).unwrap();
     // The server here has no nodes to set: it gets that far.
     show(Some(signed(&mine, &scope, "test-1")));
     for node in ["test-1", id, "3f2a0000"] {

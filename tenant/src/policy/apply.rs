@@ -45,10 +45,11 @@ impl<'a> Desk<'a> {
     }
 
     /// The node that `typed` means, for what is signed. Whose a label is, is the server's word and any operator's: it counts where an
-    /// enrollment by this desk's key says so.
+    /// enrollment by this desk's key says so, for this deployment, and the newest that the desk knows of: a machine may have had the
+    /// label in a laboratory, and be another one today.
     ///
     /// # Errors
-    /// As [`resolve::resolve`]; `Untrusted` when no such enrollment has this label.
+    /// As [`resolve::resolve`] and [`Desk::ledger`]; `Untrusted` when no such enrollment has this label.
     pub fn node(&self, typed: &str) -> Result<NodeId> {
         const DIGITS: usize = 8;
         let id = resolve::resolve(&self.client, typed)?;
@@ -57,20 +58,25 @@ impl<'a> Desk<'a> {
             return Ok(id);
         }
         let record = self.client.node(id)?;
-        let mine = record.enrollment.as_ref().and_then(|signed| open_enrollment(signed).ok()).filter(
-            |(opened, enrollment)| {
-                opened.scope == Scope::Enrollment(id)
-                    && opened.is_by(self.key.public())
-                    && enrollment.label == typed
-            },
-        );
-        match mine {
-            Some(_) => Ok(id),
-            None => Err(Error::untrusted(format!(
-                "the server says that `{}` is node {id}, and no enrollment by this desk's tenant key says so",
-                clean_short(typed, 64)
-            ))
-            .hint("look at it (`halfkey node show`), and name it by its id, or the first 8 digits of it")),
+        let unnamed = |why: &str| {
+            let typed = clean_short(typed, 64);
+            Error::untrusted(format!("the server says that `{typed}` is node {id}, and {why}"))
+                .hint("look at it (`halfkey node show`), and name it by its id, or the first 8 digits of it")
+        };
+        let scope = Scope::Enrollment(id);
+        let mine = [&record.enrollment, &record.open].into_iter().flatten();
+        let mine = mine.filter_map(|signed| open_enrollment(signed).ok());
+        let mine = mine.filter(|(opened, _)| opened.scope == scope && opened.is_by(self.key.public()));
+        let newest = mine.max_by_key(|(opened, _)| opened.place.number);
+        let Some((opened, _)) = newest.filter(|(_, enrollment)| enrollment.label == typed) else {
+            return Err(unnamed("no enrollment by this desk's tenant key says so"));
+        };
+        match self.ledger()?.check_place(&scope, Some((opened.deployment, &opened.place))) {
+            Ok(()) => Ok(id),
+            Err(error) if error.exit == Exit::Untrusted => {
+                Err(unnamed(&format!("an enrollment that does not count says so: {}", error.message)))
+            }
+            Err(error) => Err(error),
         }
     }
 

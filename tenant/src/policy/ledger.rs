@@ -151,14 +151,23 @@ impl<'a> Ledger<'a> {
     /// # Errors
     /// `Untrusted` when it is older, another one of the same number, or of another deployment.
     pub fn check(&self, scope: &Scope, served: Option<&Own>) -> Result<()> {
-        if let Some(own) = served.filter(|own| own.deployment != self.deployment) {
+        self.check_place(scope, served.map(|own| (own.deployment, own.place())))
+    }
+
+    /// The same, of any document: for which deployment it is, and its place there.
+    ///
+    /// # Errors
+    /// As [`Ledger::check`].
+    pub fn check_place(&self, scope: &Scope, served: Option<(Deployment, &Place)>) -> Result<()> {
+        if let Some((found, _)) = served.filter(|(deployment, _)| *deployment != self.deployment) {
             return Err(Error::untrusted(format!(
-                "the server shows a document for {scope} that this desk signed for another deployment\n  expected  {}\n  found     {}",
-                self.deployment, own.deployment
+                "the server shows a document for {scope} that this desk signed for another deployment\n  expected  {}\n  found     {found}",
+                self.deployment
             )));
         }
         let Some(held) = self.known()?.held.remove(&scope.to_string()) else { return Ok(()) };
-        let (version, sha256) = served.map_or((0, ""), |own| (own.version, own.sha256()));
+        let (version, sha256) =
+            served.map_or((0, String::new()), |(_, place)| (place.number, hex(&place.sha256)));
         if held.ended {
             return match served {
                 Some(_) if version <= held.version => Err(Error::untrusted(format!(
