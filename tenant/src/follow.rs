@@ -25,10 +25,11 @@ pub enum From<'a> {
 /// Follows the sequence to where the server says that it ends.
 ///
 /// # Errors
-/// `Untrusted` when what the server shows is not one sequence of this deployment; as every request.
+/// `Untrusted` when what the server shows is not one sequence of the ledger's deployment, or another one than before; as every
+/// request.
 pub fn walk(
     client: &Client,
-    deployment: Deployment,
+    ledger: &Ledger<'_>,
     from: From<'_>,
     end: &Place,
     mut seen: impl FnMut(&Opened),
@@ -46,15 +47,18 @@ pub fn walk(
             )));
         }
         for signed in &part {
-            let opened = read(signed, deployment)?;
+            let opened = read(signed, ledger.deployment())?;
             match (&last, from) {
                 (Some(before), _) => follows(&opened, before).map_err(|what| broken(&what))?,
                 (None, From::Number(_) | From::First) if opened.place.number == number => {}
                 (None, From::Known(_, sha256)) if is(&opened.place, number, sha256) => {}
                 (None, From::Known(_, sha256)) => {
+                    if opened.place.number == number {
+                        return Err(ledger.forked(number, sha256, &opened.place));
+                    }
                     return Err(broken(&format!(
-                        "document {number} is another one than before\n  before  {sha256}\n  now     {}",
-                        hex(&opened.place.sha256)
+                        "expected document {number}, found {}",
+                        opened.place.number
                     )));
                 }
                 (None, From::Number(_) | From::First) => {
@@ -125,7 +129,7 @@ impl Tenancies {
             }
             let enrollment = match self.enrollments.get(&proof.enrollment.number) {
                 Some(enrollment) => *enrollment,
-                None => before(client, ledger.deployment(), proof.enrollment.number, known)?,
+                None => before(client, ledger, proof.enrollment.number, known)?,
             };
             let (sha256, node, key) = enrollment;
             if sha256 != proof.enrollment.sha256 {
@@ -159,7 +163,7 @@ impl Tenancies {
 /// An enrollment that is not after `known`: what leads from it to there is followed again.
 fn before(
     client: &Client,
-    deployment: Deployment,
+    ledger: &Ledger<'_>,
     number: u64,
     known: From<'_>,
 ) -> Result<([u8; 32], NodeId, [u8; 32])> {
@@ -167,7 +171,7 @@ fn before(
     let From::Known(end, sha256) = known else { return Err(wrong()) };
     let (mut first, mut arrived) = (None, false);
     let end = Place { number: end, ..Place::default() };
-    walk(client, deployment, From::Number(number), &end, |opened| {
+    walk(client, ledger, From::Number(number), &end, |opened| {
         first
             .get_or_insert_with(|| (opened.scope.clone(), opened.place.sha256, opened.keys.first().copied()));
         arrived |= is(&opened.place, end.number, sha256);

@@ -17,6 +17,8 @@ const BUNDLE: &str = "operator.bundle";
 const KEY: &str = "tenant.key";
 const RELEASE_KEYS: &str = "release-keys.json";
 const DEPLOYMENTS: &str = "deployments.json";
+/// Held while what is remembered changes.
+const LOCK: &str = "lock";
 
 /// The folder.
 pub struct Home {
@@ -188,6 +190,20 @@ impl Home {
         let meta = fs::metadata(&self.path)
             .map_err(|e| Error::failed(format!("can't look at {}: {e}", self.path.display())))?;
         private(&self.path, &meta, "700")
+    }
+
+    /// Nobody else changes what is remembered here meanwhile.
+    pub(crate) fn alone(&self) -> Result<File> {
+        let fail = |e| Error::failed(format!("can't lock {}: {e}", self.path.display()));
+        let file = OpenOptions::new()
+            .write(true)
+            .create(true)
+            .truncate(false)
+            .mode(0o600)
+            .open(self.path.join(LOCK));
+        let file = file.map_err(fail)?;
+        file.lock().map_err(fail)?;
+        Ok(file)
     }
 
     /// A file of the folder, whole; `None` if it is not there.

@@ -53,6 +53,8 @@ pub struct Line<'a> {
     client: &'a Client,
     ledger: Ledger<'a>,
     head: Place,
+    /// What is signed here is written with the newest document of this scope as well.
+    beside: Option<Scope>,
 }
 
 impl<'a> Line<'a> {
@@ -61,21 +63,34 @@ impl<'a> Line<'a> {
     /// # Errors
     /// `Untrusted` when the server has gone back, or what comes after is not one sequence; as every request.
     pub fn fetch(app: &'a App, bundle: &'a Bundle, client: &'a Client) -> Result<Self> {
-        let (ledger, found) = Self::shown(&app.home, bundle, client)?;
-        let head = match ledger.not_before(&found)? {
-            None => found,
-            Some((number, sha256)) => {
-                let known = follow::From::Known(number, &sha256);
-                let mut tenancies = Tenancies::default();
-                let note = |opened: &Opened| tenancies.note(opened);
-                let head = walk(client, ledger.deployment(), known, &found, note)?;
-                // First: what was seen is not looked at again.
-                tenancies.remember(app, client, &ledger, known)?;
-                head
+        for _ in 0..TRIES {
+            let (ledger, found) = Self::shown(&app.home, bundle, client)?;
+            let mut part = Vec::new();
+            match ledger.not_before(&found)? {
+                None => part.push(found),
+                Some((number, sha256)) => {
+                    let known = follow::From::Known(number, &sha256);
+                    let mut tenancies = Tenancies::default();
+                    let note = |opened: &Opened| {
+                        tenancies.note(opened);
+                        part.push(opened.place);
+                    };
+                    walk(client, &ledger, known, &found, note)?;
+                    // First: what was seen is not looked at again.
+                    tenancies.remember(app, client, &ledger, known)?;
+                }
             }
-        };
-        ledger.saw(&head)?;
-        Ok(Self { app, bundle, client, ledger, head })
+            let head = part.last().copied().unwrap_or_default();
+            if ledger.saw(&part)? {
+                return Ok(Self { app, bundle, client, ledger, head, beside: None });
+            }
+        }
+        Err(Error::failed(format!("other commands at this desk saw more {TRIES} times meanwhile: try again")))
+    }
+
+    /// What is signed here is written with the newest document of this scope as well: one that comes first is not signed over.
+    pub fn written_with(&mut self, scope: &Scope) {
+        self.beside = Some(scope.clone());
     }
 
     fn shown(home: &'a Home, bundle: &Bundle, client: &Client) -> Result<(Ledger<'a>, Place)> {
@@ -103,8 +118,8 @@ impl<'a> Line<'a> {
     /// When the home folder can't be written.
     pub fn took(&mut self, scope: &Scope, signed: &SignedDocument) -> Result<()> {
         let opened = document::open(signed).map_err(|flaw| Error::failed(format!("our bug: {flaw}")))?;
-        self.head = opened.place;
-        self.ledger.held(scope, &opened.place)
+        let before = std::mem::replace(&mut self.head, opened.place);
+        self.ledger.held(scope, &before, &opened.place)
     }
 
     /// Signs the next document and remembers it when `hand_in` says that the server has it. If others came first, it is signed again
@@ -154,17 +169,21 @@ impl<'a> Line<'a> {
             0 => follow::From::First,
             number => follow::From::Known(number, &hash),
         };
-        let (mut others, mut tenancies) = (Vec::new(), Tenancies::default());
-        let head = walk(self.client, ledger.deployment(), known, &found, |opened| {
+        let (mut part, mut others, mut tenancies) = (Vec::new(), Vec::new(), Tenancies::default());
+        let beside = self.beside.as_ref();
+        let head = walk(self.client, &ledger, known, &found, |opened| {
             tenancies.note(opened);
-            if opened.place.number > self.head.number && concerns(&opened.scope, scope) {
-                others.push(opened.place);
+            part.push(opened.place);
+            let concerned = concerns(&opened.scope, scope) || beside == Some(&opened.scope);
+            if opened.place.number > self.head.number && concerned {
+                others.push((opened.place, opened.scope.clone()));
             }
         })?;
         tenancies.remember(self.app, self.client, &ledger, known)?;
-        ledger.saw(&head)?;
+        // Not where another command has seen more: the next one compares it.
+        ledger.saw(&part)?;
         let ours = document::open(signed).map(|opened| opened.place);
-        if others.iter().any(|place| ours.as_ref() == Ok(place)) {
+        if others.iter().any(|(place, _)| ours.as_ref() == Ok(place)) {
             self.took(scope, signed)?;
             return Err(Error::failed(format!(
                 "the server has taken document {} for {scope} before, and its answer got lost",
@@ -172,9 +191,9 @@ impl<'a> Line<'a> {
             ))
             .hint("nothing has to be signed again: look at what is there"));
         }
-        if let Some(other) = others.last() {
+        if let Some((other, of)) = others.last() {
             return Err(Error::failed(format!(
-                "another document for {scope} came first: number {}. This one was written without it, and was not handed in again",
+                "another document for {of} came first: number {}. This one was written without it, and was not handed in again",
                 other.number
             ))
             .hint("look at what is there now, then run the command again"));
@@ -222,7 +241,7 @@ pub fn accept_rollback(app: &App, yes: bool) -> Result<()> {
         Err(error) => return Err(error),
     }
     let (mut hashes, mut tenancies) = (Vec::new(), Tenancies::default());
-    let head = walk(&client, ledger.deployment(), follow::From::First, &found, |opened| {
+    let head = walk(&client, &ledger, follow::From::First, &found, |opened| {
         hashes.push(hex(&opened.place.sha256));
         tenancies.note(opened);
     })?;

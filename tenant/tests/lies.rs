@@ -380,7 +380,17 @@ fn a_sequence_that_goes_back_or_forks_is_noticed() {
     );
     assert!(said.contains("missing  document 3 of this desk, for group:web"), "{said}");
     let twin = key.sign(&Document { created: 5, ..after(&place(&honest[1]), "group:web") });
-    says(&[honest[0].clone(), honest[1].clone(), twin], "document 3 is another one than before");
+    let (before, now) = (halfkey::text::hex(&sha256_of(&honest[2])), halfkey::text::hex(&sha256_of(&twin)));
+    let forked = [honest[0].clone(), honest[1].clone(), twin];
+    let said = says(&forked, "document 3 is another one than before");
+    assert!(said.contains(&before) && said.contains(&now), "{said}");
+    // It stays, whatever the server shows next, until the owner has looked.
+    let said = says(&honest, "document 3 is another one than before");
+    assert!(said.contains(&before) && said.contains(&now), "{said}");
+    assert_eq!(setup.desk.run(&["accept-rollback"]).code, 2);
+    says(&honest, "document 3 is another one than before");
+    let ran = setup.desk.ok(&["accept-rollback", "--yes"]);
+    assert!(ran.stderr.contains(&before) && !ran.stderr.contains("missing"), "{ran:?}");
     let end = place(&honest[2]);
     let mut forged = key.sign(&after(&end, "group:db"));
     forged.signatures[0].signature.0[1] ^= 1;
@@ -398,6 +408,43 @@ fn a_sequence_that_goes_back_or_forks_is_noticed() {
     setup.rewrite(&[honest, vec![other]].concat());
     assert_eq!(setup.add(), (0, String::new()));
     assert_eq!(setup.versions(), [1, 2, 3, 5]);
+}
+
+/// One command of a desk has seen a document, and another one that began before is shown another document in its place.
+#[test]
+fn what_one_command_has_seen_is_not_replaced_by_what_another_is_shown() {
+    let setup = Setup::new();
+    let file = setup.file(POLICY);
+    let apply = ["policy", "apply", &file, "--group", "web"];
+    let yes = [&apply[..], &["--yes"]].concat();
+    setup.desk.ok(&yes);
+    let first = setup.held.lock().unwrap().sequence[0].clone();
+    let mut seen = None;
+    let ran = setup.desk.answered_after(&apply, || {
+        setup.desk.ok(&yes);
+        let mut held = setup.held.lock().unwrap();
+        seen = held.sequence.last().cloned();
+        let stranger = TenantKey::generate().unwrap();
+        let other = stranger.sign(&after(&place(&first), "group:db"));
+        let more = stranger.sign(&after(&place(&other), "group:mail"));
+        held.fork = Some(vec![first.clone(), other, more]);
+    });
+    let hash = |signed: &SignedDocument| halfkey::text::hex(&sha256_of(signed));
+    let (before, now) = (hash(&seen.unwrap()), hash(&setup.held.lock().unwrap().sequence[1]));
+    assert_eq!(ran.code, 6, "{ran:?}");
+    let stays = || {
+        let ran = setup.desk.run(&yes);
+        assert!(ran.code == 6 && ran.stderr.contains("document 2 is another one than before"), "{ran:?}");
+        assert!(ran.stderr.contains(&before) && ran.stderr.contains(&now), "{ran:?}");
+    };
+    stays();
+    stays();
+    assert_eq!(setup.versions(), [1, 2, 2], "nothing more was signed");
+    let ran = setup.desk.ok(&["accept-rollback", "--yes"]);
+    assert!(ran.stderr.contains("missing  document 2 of this desk, for group:web"), "{ran:?}");
+    setup.show(None);
+    setup.desk.ok(&yes);
+    assert_eq!(setup.versions(), [1, 2, 2, 4]);
 }
 
 /// The other desk may be the verifier itself: it writes an entry when a node proves its enrollment.

@@ -32,14 +32,48 @@ struct Known {
     sha256: String,
     /// By scope: what this desk signed and the server took.
     held: BTreeMap<String, Held>,
+    /// The server has shown two documents of one number: nothing is signed until the owner has looked.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    fork: Option<Fork>,
+}
+
+/// Two documents of one number, by their SHA-256, hex.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Fork {
+    number: u64,
+    before: String,
+    now: String,
+}
+
+impl Fork {
+    fn error(&self) -> Error {
+        Error::untrusted(format!(
+            "the documents that the server shows are not one sequence: document {} is another one than before\n  before  {}\n  now     {}",
+            self.number, self.before, self.now
+        ))
+        .hint(FORKED)
+    }
 }
 
 impl Known {
-    /// Another command of this desk may have seen more.
-    fn saw(&mut self, newest: &Place) {
-        if newest.number >= self.newest {
-            (self.newest, self.sha256) = (newest.number, hex(&newest.sha256));
+    /// Takes a part of the sequence that was followed. Another command of this desk may have seen more meanwhile, and something else:
+    /// what was seen is not replaced by another document of its number. Whether it could be compared.
+    fn saw(&mut self, part: &[Place]) -> bool {
+        let Some(end) = part.last() else { return true };
+        match part.iter().find(|place| self.newest > 0 && place.number == self.newest) {
+            Some(place) if hex(&place.sha256) != self.sha256 => {
+                let (before, now) = (self.sha256.clone(), hex(&place.sha256));
+                self.fork.get_or_insert(Fork { number: self.newest, before, now });
+                return true;
+            }
+            Some(_) => {}
+            None if end.number < self.newest => return true,
+            None if self.newest > 0 => return false,
+            None => {}
         }
+        (self.newest, self.sha256) = (end.number, hex(&end.sha256));
+        true
     }
 }
 
@@ -77,9 +111,12 @@ impl<'a> Ledger<'a> {
     /// Compares where a server's sequence ends with where it once ended. Gives what has to be in it.
     ///
     /// # Errors
-    /// `Untrusted` when it is shorter: with each document of this desk that is missing.
+    /// `Untrusted` when it is shorter: with each document of this desk that is missing; when it has forked before.
     pub fn not_before(&self, found: &Place) -> Result<Option<(u64, String)>> {
         let known = self.known()?;
+        if let Some(fork) = &known.fork {
+            return Err(fork.error());
+        }
         if found.number >= known.newest {
             return Ok((known.newest > 0).then_some((known.newest, known.sha256)));
         }
@@ -93,12 +130,28 @@ impl<'a> Ledger<'a> {
         Err(Error::untrusted(what).hint(GONE_BACK))
     }
 
-    /// Remembers where a server's sequence ends.
+    /// Remembers a part of a server's sequence that was followed to where it ends. False if another command has seen another part
+    /// meanwhile: then it has to be followed from there.
     ///
     /// # Errors
-    /// When the home folder can't be written.
-    pub fn saw(&self, newest: &Place) -> Result<()> {
-        self.change(|known| known.saw(newest))
+    /// `Untrusted` when another command has seen another document of a number of it; when the home folder can't be written.
+    pub fn saw(&self, part: &[Place]) -> Result<bool> {
+        let (mut compared, mut fork) = (true, None);
+        self.change(|known| {
+            compared = known.saw(part);
+            fork.clone_from(&known.fork);
+        })?;
+        fork.map_or(Ok(compared), |fork| Err(fork.error()))
+    }
+
+    /// The server shows another document of a number than before. Gives the error, which stays until the owner has said
+    /// `halfkey accept-rollback`.
+    pub fn forked(&self, number: u64, before: &str, now: &Place) -> Error {
+        let fork = Fork { number, before: before.to_owned(), now: hex(&now.sha256) };
+        let remembered = self.change(|known| {
+            known.fork.get_or_insert_with(|| fork.clone());
+        });
+        remembered.err().unwrap_or_else(|| fork.error())
     }
 
     /// Scopes whose document is not the one of its number in a sequence, given by its hashes from number 1 on.
@@ -121,6 +174,7 @@ impl<'a> Ledger<'a> {
     pub fn accept(&self, newest: &Place, missing: &[(String, u64)]) -> Result<()> {
         self.change(|known| {
             (known.newest, known.sha256) = (newest.number, hex(&newest.sha256));
+            known.fork = None;
             for (scope, _) in missing {
                 known.held.remove(scope);
             }
@@ -195,16 +249,18 @@ impl<'a> Ledger<'a> {
         Ok(())
     }
 
-    /// Remembers what the server has taken.
+    /// Remembers what the server has taken, after `head`.
     ///
     /// # Errors
-    /// When the home folder can't be written.
-    pub fn held(&self, scope: &Scope, place: &Place) -> Result<()> {
+    /// As [`Ledger::saw`].
+    pub fn held(&self, scope: &Scope, head: &Place, place: &Place) -> Result<()> {
         self.change(|known| {
-            known.saw(place);
+            // What another command has seen beyond `head` is compared by the next one.
+            known.saw(&[*head, *place]);
             let held = Held { version: place.number, sha256: hex(&place.sha256), ended: false };
             known.held.insert(scope.to_string(), held);
-        })
+        })?;
+        self.known()?.fork.map_or(Ok(()), |fork| Err(fork.error()))
     }
 
     /// What this desk signed for one node alone before document `number`, and counts as far as it knows.
@@ -239,6 +295,8 @@ impl<'a> Ledger<'a> {
     }
 
     fn change(&self, change: impl FnOnce(&mut Known)) -> Result<()> {
+        // Two commands at a time would each forget what the other has seen.
+        let _alone = self.home.alone()?;
         let mut deployments = self.read()?;
         let known = deployments.entry(self.deployment.to_string()).or_default();
         let before = known.clone();
@@ -265,6 +323,9 @@ fn rendered(deployments: &Deployments) -> Vec<u8> {
 
 /// What to do when a server has gone back.
 const GONE_BACK: &str = "if the verifier was restored from a backup on purpose, `halfkey accept-rollback` goes on from there; else somebody put its database back";
+
+/// What to do when it has shown two documents of one number.
+const FORKED: &str = "somebody changed its database, or put back a part of it, or it shows each desk another one: compare with other desks; if it was restored from a backup on purpose, `halfkey accept-rollback` goes on from what it has";
 
 /// What to do when it shows an older document of one scope.
 const RESTORED: &str = "if the verifier was restored from a backup, apply the whole policy again with `halfkey policy apply FILE`, and look at groups and revocations; else somebody put its database back";
