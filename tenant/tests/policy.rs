@@ -644,3 +644,44 @@ fn what_came_while_the_question_was_open_is_not_signed_over() {
     let ran = desk.answered_after(&["policy", "withdraw", "web1"], || ());
     assert_eq!(ran.code, 0, "{ran:?}");
 }
+
+/// What a node may boot besides goes with the policy of its group.
+#[test]
+fn what_came_for_the_group_while_the_question_was_open_is_not_signed_over() {
+    let setup = Setup::new();
+    let desk = &setup.desk;
+    let other = Desk::logged_in(&setup.verifier.file("operator-alice.bundle"));
+    std::fs::copy(desk.home().join("tenant.key"), other.home().join("tenant.key")).unwrap();
+    let (old, new) = (Boot::new("6.1", CMDLINE), Boot::new("6.2", CMDLINE));
+    assert_eq!(setup.boot(&old), "pending no_policy");
+    let (group, additions) = (setup.path("web.toml"), setup.path("more.toml"));
+    let text = desk.ok(&["policy", "learn", "web1", "--kernel-measures-initrd"]).stdout;
+    let apply = |name: &str, number: usize| {
+        std::fs::write(&group, format!("{text}\n# {number}\n")).unwrap();
+        other.ok(&["policy", "apply", &group, "--group", name, "--yes"]);
+    };
+    apply("web", 0);
+    desk.ok(&["group", "set", "web1", "--group", "web"]);
+    assert_eq!(setup.boot(&new), "denied policy_mismatch");
+    let learn: &[&str] = &["approve", "web1", "--learn", "--kernel-measures-initrd"];
+    let withdraw: &[&str] = &["policy", "withdraw", "web1", "--additions"];
+    let file: &[&str] = &["policy", "apply", &additions, "--additions", "web1"];
+    let passes_over = |command: &[&str], number| {
+        let ran = desk.answered_after(command, || apply("web", number));
+        let first = ran.stderr.contains("another document for group:web came first");
+        assert!(ran.code == 1 && first, "{command:?}: {ran:?}");
+    };
+    passes_over(learn, 1);
+    assert_eq!(setup.boot(&new), "denied policy_mismatch");
+    // That of another group is no reason to ask again.
+    let ran = desk.answered_after(learn, || apply("db", 2));
+    assert_eq!(ran.code, 0, "{ran:?}");
+    assert_eq!(setup.boot(&new), "released");
+    let shown = desk.ok(&["policy", "show", &format!("additions:{}", setup.id), "--json"]).stdout;
+    let document: Value = serde_json::from_slice(&json::<PolicyRecord>(&shown).signed.document).unwrap();
+    std::fs::write(&additions, document["body"].as_str().unwrap()).unwrap();
+    passes_over(file, 3);
+    passes_over(withdraw, 4);
+    assert_eq!(desk.answered_after(withdraw, || ()).code, 0);
+    assert_eq!(setup.boot(&new), "denied policy_mismatch");
+}

@@ -145,6 +145,8 @@ pub struct Proposed {
     changes: Vec<Change>,
     /// What governs the scope's nodes from then on.
     replaced: Policy,
+    /// The policy of which group it was written beside.
+    beside: Option<Scope>,
 }
 
 impl Proposed {
@@ -161,11 +163,14 @@ impl Proposed {
         }
         let source = Source { name: format!("the new policy of {scope}"), text };
         let before = present.as_ref().and_then(Own::in_force).map(Source::from);
+        let mut beside = None;
         let (before, replaced) = match &scope {
             Scope::Additions(id) => {
                 let additions = source.additions()?;
                 let governed = Governed::shown(desk, *id)?;
-                let base = Source::from(governed.to_extend(*id)?).policy()?;
+                let extended = governed.to_extend(*id)?;
+                beside = Some(extended.scope.clone());
+                let base = Source::from(extended).policy()?;
                 let before = before.map(|before| before.additions()).transpose()?;
                 let after = base.with(&additions);
                 (Some(before.map_or(base.clone(), |before| base.with(&before))), after)
@@ -173,7 +178,7 @@ impl Proposed {
             _ => (before.map(|before| before.policy()).transpose()?, source.policy()?),
         };
         let changes = before.map(|before| policy::diff(&before, &replaced)).unwrap_or_default();
-        Ok(Self { scope, present, text: source.text, changes, replaced })
+        Ok(Self { scope, present, text: source.text, changes, replaced, beside })
     }
 
     /// A document that is extended by text at its end. It is parsed like any other before it is signed.
@@ -209,12 +214,16 @@ impl Proposed {
     }
 
     /// Signs the next version and hands it in. `line` is from before anything was read that the document, or the question that was
-    /// answered, goes by: what somebody else has handed in for the scope since is not signed over.
+    /// answered, goes by: what somebody else has handed in since for the scope, or for the group whose policy it goes with, is not
+    /// signed over.
     ///
     /// # Errors
     /// As every request; `Failed` if there is such a document; `Untrusted` when the server shows something else than it was
     /// given.
-    pub fn hand_in(self, desk: &Desk<'_>, line: Line<'_>) -> Result<PolicyRecord> {
+    pub fn hand_in(self, desk: &Desk<'_>, mut line: Line<'_>) -> Result<PolicyRecord> {
+        if let Some(beside) = &self.beside {
+            line.written_with(beside);
+        }
         sign(desk, line, &self.scope, Some(self.text))
     }
 }

@@ -18,7 +18,7 @@ pub fn run(app: &App, node: &str, additions: bool, yes: bool) -> Result<()> {
     let desk = Desk::open(app)?;
     let id = desk.node(node)?;
     let scope = if additions { Scope::Additions(id) } else { Scope::Node(id) };
-    let line = desk.line()?;
+    let mut line = desk.line()?;
     let present = document::current(&desk.client, &scope, &desk.key, line.ledger())?;
     if present.is_none_or(|own| own.withdrawn) {
         return Err(Error::failed(format!("{scope} has no policy that could be withdrawn"))
@@ -28,6 +28,7 @@ pub fn run(app: &App, node: &str, additions: bool, yes: bool) -> Result<()> {
     let besides = governed.additions.as_ref().filter(|_| !additions);
     match left(&desk, governed.policy, governed.group, additions)? {
         Some(own) => {
+            line.written_with(&own.scope);
             let besides = besides.map(|own| format!(" with version {} of its additions", own.version));
             app.out.note(&format!(
                 "left for the node: {} version {}{}",
