@@ -35,12 +35,12 @@ pub struct Attester<'a> {
     pub enrollments: &'a [String],
 }
 
-/// What an unlocking commits to, and in part a proposal; empty otherwise.
+/// What an unlocking commits to, and in part a proposal and an enrollment; empty otherwise.
 #[derive(Clone, Copy, Default)]
 pub struct Commitments<'a> {
     /// nonceTPM of the session that will unseal U.
     pub nonce_tpm: &'a [u8],
-    /// SHA-256(r), or SHA-256 of what is proposed.
+    /// SHA-256(r), SHA-256 of what is proposed, or which enrollment is wanted.
     pub r_sha256: &'a [u8],
 }
 

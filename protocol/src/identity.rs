@@ -20,22 +20,40 @@ pub fn object_name(public: &[u8]) -> Option<Vec<u8>> {
 /// What two people compare: `sha256:` and 64 hex digits over `bytes` (the
 /// `TPMT_PUBLIC` of an EK, the 32 bytes of a tenant key).
 pub fn fingerprint(bytes: &[u8]) -> String {
+    fingerprint_of(&sha256(bytes))
+}
+
+/// The digest that a fingerprint shows.
+pub fn sha256(bytes: &[u8]) -> [u8; 32] {
+    Sha256::digest(bytes).into()
+}
+
+/// The fingerprint with this digest.
+pub fn fingerprint_of(sha256: &[u8; 32]) -> String {
     let mut text = String::from("sha256:");
-    for byte in Sha256::digest(bytes) {
+    for byte in sha256 {
         text.push_str(&format!("{byte:02x}"));
     }
     text
 }
 
-/// Whether a typed fingerprint names these bytes. The prefix may be missing;
+/// The digest of a typed fingerprint; `None` if it is none. The prefix may be missing;
 /// colons, dashes, spaces and case do not matter.
+pub fn read_fingerprint(typed: &str) -> Option<[u8; 32]> {
+    let lower = typed.trim().to_ascii_lowercase();
+    let digits = lower.strip_prefix("sha256:").unwrap_or(&lower);
+    let mut digits = digits.chars().filter(|c| !matches!(c, ':' | '-' | ' '));
+    let mut sha256 = [0; 32];
+    for byte in &mut sha256 {
+        let (high, low) = (digits.next()?.to_digit(16)?, digits.next()?.to_digit(16)?);
+        *byte = (high * 16 + low) as u8;
+    }
+    digits.next().is_none().then_some(sha256)
+}
+
+/// Whether a typed fingerprint names these bytes.
 pub fn fingerprint_matches(typed: &str, bytes: &[u8]) -> bool {
-    let plain = |text: &str| -> String {
-        let lower = text.trim().to_ascii_lowercase();
-        let digits = lower.strip_prefix("sha256:").unwrap_or(&lower);
-        digits.chars().filter(|c| !matches!(c, ':' | '-' | ' ')).collect()
-    };
-    plain(typed) == plain(&fingerprint(bytes))
+    read_fingerprint(typed) == Some(sha256(bytes))
 }
 
 /// A node's id: a UUID (version 8) cut from SHA-256(label || EK name). It can't be chosen.
@@ -113,5 +131,8 @@ mod tests {
         assert!(fingerprint_matches(&typed, b"key"));
         assert!(!fingerprint_matches(&typed, b"yek"));
         assert!(!fingerprint_matches("", b"key"));
+        assert!(!fingerprint_matches(&format!("{typed}0"), b"key"));
+        let sha256 = read_fingerprint(&typed).unwrap();
+        assert_eq!(fingerprint_of(&sha256), fingerprint(b"key"));
     }
 }

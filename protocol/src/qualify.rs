@@ -22,7 +22,7 @@ pub struct Qualifier<'a> {
     pub nonce_tpm: &'a [u8],
     /// Name of the SRK.
     pub srk_name: &'a [u8],
-    /// SHA-256(r): what the fence will be extended with.
+    /// SHA-256(r): what the fence will be extended with; SHA-256 of a proposal; [`Wanted::bytes`] if the purpose is `enroll`.
     pub r_sha256: &'a [u8],
 }
 
@@ -47,5 +47,32 @@ impl Qualifier<'_> {
             hash.update(field);
         }
         hash.finalize().into()
+    }
+}
+
+/// The enrollment that a node takes. Its quote for `enroll` commits to that, so that no other one counts as fetched by the machine.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Wanted {
+    /// SHA-256 of the tenant key, 32 bytes: what the machine's operator typed.
+    pub tenant_key: [u8; 32],
+    /// The challenge that the node made for it.
+    pub challenge: [u8; 32],
+}
+
+impl Wanted {
+    /// What the quote commits to in the place of SHA-256(r): both, one after the other.
+    pub fn bytes(&self) -> [u8; 64] {
+        let mut bytes = [0; 64];
+        let (tenant_key, challenge) = bytes.split_at_mut(32);
+        tenant_key.copy_from_slice(&self.tenant_key);
+        challenge.copy_from_slice(&self.challenge);
+        bytes
+    }
+
+    /// Reads that; `None` if it does not have 64 bytes.
+    pub fn read(bytes: &[u8]) -> Option<Self> {
+        let bytes: &[u8; 64] = bytes.try_into().ok()?;
+        let (tenant_key, challenge) = bytes.split_at(32);
+        Some(Self { tenant_key: tenant_key.try_into().ok()?, challenge: challenge.try_into().ok()? })
     }
 }

@@ -5,8 +5,9 @@
 
 use halfkey_protocol::half::{activation_proof, proof_digest};
 use halfkey_protocol::header_seal::{SealedHeader, SealedKeyslot};
+use halfkey_protocol::identity::sha256;
 use halfkey_protocol::kdf::{Hash, kdfa, kdfe};
-use halfkey_protocol::qualify::Qualifier;
+use halfkey_protocol::qualify::{Qualifier, Wanted};
 use halfkey_protocol::{Half, Key, NodeId, Role, document, policy};
 use serde_json::Value;
 
@@ -59,6 +60,17 @@ fn qualifying_data() {
         r_sha256: &hex(&v["r_sha256"]),
     };
     assert_eq!(qualifier.digest().to_vec(), hex(&v["qualifying_data"]));
+
+    let enroll = &v["enroll"];
+    let wanted =
+        Wanted { tenant_key: sha256(&hex(&enroll["tenant_key"])), challenge: hex32(&enroll["challenge"]) };
+    let bytes = wanted.bytes();
+    assert_eq!(bytes.to_vec(), hex(&enroll["wanted"]));
+    assert_eq!(Wanted::read(&bytes), Some(wanted));
+    assert_eq!(Wanted::read(&bytes[1..]), None);
+    let purpose = halfkey_protocol::wire::Purpose::Enroll;
+    let qualifier = Qualifier { purpose, nonce_tpm: &[], r_sha256: &bytes, ..qualifier };
+    assert_eq!(qualifier.digest().to_vec(), hex(&enroll["qualifying_data"]));
 }
 
 #[test]

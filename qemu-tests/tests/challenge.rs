@@ -5,6 +5,7 @@
 use halfkey_protocol::wire::operator::NodeState;
 use halfkey_testkit::loopback::{Loopback, text};
 use halfkey_testkit::programs::Programs;
+use halfkey_testkit::tenant::Tenant;
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
 use std::process::Output;
@@ -120,7 +121,35 @@ fn the_enrollment_of_another_run_is_refused_with_what_to_do() {
     fs::remove_file(machine.node.challenge(&machine.id)).unwrap();
     let refused = text(&machine.enroll());
     assert!(refused.contains("another challenge"), "{refused}");
-    assert!(refused.contains(&format!("halfkey enroll {}", machine.id)), "{refused}");
+    assert!(refused.contains("halfkey enroll"), "{refused}");
+    machine.tenant_enrolls();
+    succeeded(&machine.enroll());
+}
+
+/// Any operator can leave an enrollment with a K of his own. That the machine came across it must not pass for its word.
+#[test]
+fn another_operators_enrollment_is_refused_and_the_machine_stays_its_tenants() {
+    let machine = Machine::registered();
+    machine.tenant_enrolls();
+    succeeded(&machine.enroll());
+    machine.node.register_anew(&machine.id, &["root"]).unwrap();
+    let (programs, roots) = (Programs::released(), machine.node.folder.join("roots"));
+    let bob = Tenant::login(&programs, &machine.node.verifier, &machine.node.folder.join("bob")).unwrap();
+    bob.run(&["enroll", &machine.id, "--yes", "--ek-roots", roots.to_str().unwrap()]).unwrap();
+    let before = fs::read(machine.node.device("root")).unwrap();
+    for _ in 0..2 {
+        let output = machine.enroll();
+        let said = text(&output);
+        assert!(!output.status.success() && said.contains("another tenant key"), "{said}");
+        for key in [bob.key().unwrap(), machine.node.tenant.key().unwrap()] {
+            assert!(said.contains(&key), "{said}");
+        }
+        assert!(before == fs::read(machine.node.device("root")).unwrap(), "the volume was touched");
+    }
+    // The verifier gave nothing out.
+    let last = machine.node.tenant.last_evidence(&machine.id).unwrap();
+    let record = machine.node.tenant.record(last).unwrap();
+    assert_eq!((record.summary.purpose.as_str(), record.summary.outcome.as_str()), ("enroll", "denied"));
     machine.tenant_enrolls();
     succeeded(&machine.enroll());
 }

@@ -42,7 +42,7 @@ fn enrolled(verifier: &Verifier, desk: &Desk, label: &str) -> Tpm {
     }
     let id = tpm.node_id().to_string();
     desk.ok(&["enroll", &id, "--trust-ek", &tpm.fingerprint(), "--yes", "--label", label]);
-    Node { tpm: &tpm, verifier }.finish_enrollment();
+    Node { tpm: &tpm, verifier }.finish_enrollment(desk);
     tpm
 }
 
@@ -579,12 +579,12 @@ fn a_tenant_whose_node_comes_back_begins_anew() {
     // The first desk sees this enrollment now, and its proof later.
     first.ok(&["hold", "web1", "--because", "sold"]);
     first.ok(&["release", "web1", "--because", "sold"]);
-    setup.node().finish_enrollment();
+    setup.node().finish_enrollment(&second);
     assert_eq!(setup.boot(&boot), "pending no_policy");
     second.ok(&["approve", "web1", "--kernel-measures-initrd", "--yes"]);
     assert_eq!(setup.boot(&boot), "released");
     let ran = enroll(first);
-    setup.node().finish_enrollment();
+    setup.node().finish_enrollment(first);
     let lost = format!("counts no more (node:{id}, membership:{id})");
     assert!(
         ran.stderr.contains("another tenant key than this desk's") && ran.stderr.contains(&lost),

@@ -262,7 +262,7 @@ async fn every_part_of_the_evidence_counts() {
     let other = Finish {
         purpose: "enroll".into(),
         nonce_tpm: Bytes::default(),
-        r_sha256: Bytes::default(),
+        r_sha256: node.commits("enroll").into(),
         ..node.evidence("boot", &session)
     };
     assert_eq!(refused(post::<Verdict>(&anybody, "/v1/finish", &other).await), Reason::EnrollmentUsed);

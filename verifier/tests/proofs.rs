@@ -3,11 +3,12 @@
 
 mod common;
 
-use aws_lc_rs::signature::Ed25519KeyPair;
+use aws_lc_rs::signature::{Ed25519KeyPair, KeyPair as _};
 use common::node::{Halves, Node, enrolled, said, sign};
 use common::software::{Software, lax, strict};
 use common::{Server, get, path, post, refused};
 use halfkey_evidence::document::open;
+use halfkey_protocol::identity::fingerprint;
 use halfkey_protocol::wire::operator::{Enroll, NodeList, NodeRecord, NodeState, SequencePart};
 use halfkey_protocol::wire::{Document, Enrollment, Prove, Proved, SignedDocument};
 use halfkey_protocol::{Reason, half};
@@ -353,4 +354,50 @@ async fn a_label_is_that_of_the_enrollment_that_was_proved() {
     assert_eq!((record.summary.label.as_str(), record.open), ("test-1", None));
     assert!(record.enrollment.is_some());
     assert_eq!(named(&server, "test-1").await, 1);
+}
+
+/// Whoever has an operator's certificate can leave an enrollment with a K of his own: the machine's fetch would pass for its word that
+/// it took it, and he would prove it without the machine. The node's own tenant would be replaced.
+#[tokio::test]
+async fn an_enrollment_that_the_machine_does_not_want_is_neither_fetched_nor_proved() {
+    let mut server = Server::start();
+    let mut node = enrolled(&server).await;
+    node.allow(&server.operator()).await;
+    let ada = node.tenant.clone();
+    let bob = Arc::new(Ed25519KeyPair::generate().unwrap());
+    let hand_in = async |server: &Server, node: &Node, id: &str| {
+        let (enroll, halves) = node.enrollment(&server.operator(), id).await;
+        let _: NodeRecord = post(&server.operator(), &path(node.id, "/enrollment"), &enroll).await.unwrap();
+        halves
+    };
+    let refuses = async |server: &Server, node: &Node, what: &str| {
+        let (_, verdict) = node.attest(&server.anybody(), "enroll").await.unwrap();
+        assert_eq!(said(&verdict), "denied enrollment_signature", "{verdict:?}");
+        assert!(verdict.sealed.is_none() && verdict.message.contains(what), "{verdict:?}");
+        assert!(verdict.hint.unwrap().contains("halfkey enroll"));
+    };
+
+    // Ada's machine begins to enroll again, and Bob is first.
+    node.register_with(&server.anybody(), [9; 32]).await.unwrap();
+    node.tenant = bob.clone();
+    let bobs = hand_in(&server, &node, "bobs").await;
+    node.tenant = ada.clone();
+    for _ in 0..2 {
+        refuses(&server, &node, &fingerprint(bob.public_key().as_ref())).await;
+        assert_eq!(refused(node.prove(&server.anybody(), &bobs).await), Reason::Proof);
+        node.reboot();
+        assert_eq!(said(&node.boot(&server.anybody()).await), "released");
+        server.stop();
+        server.serve();
+    }
+    // Her own, which the machine does not wait for any more: nobody knows who has its halves by now.
+    let before = hand_in(&server, &node, "before").await;
+    node.register_with(&server.anybody(), [10; 32]).await.unwrap();
+    refuses(&server, &node, "another challenge").await;
+    assert_eq!(refused(node.prove(&server.anybody(), &before).await), Reason::Proof);
+    // And the one that it waits for.
+    node.enroll(&server.anybody(), &server.operator(), "hers").await;
+    assert_eq!(refused(node.prove(&server.anybody(), &bobs).await), Reason::EnrollmentUsed);
+    node.reboot();
+    assert_eq!(said(&node.boot(&server.anybody()).await), "released");
 }

@@ -33,8 +33,9 @@ use crate::tpm::{Hierarchy, Location, Persistent, Tpm};
 use challenge::Challenge;
 use document::Document;
 use halfkey_protocol::half::proof_digest;
+use halfkey_protocol::qualify::Wanted;
 use halfkey_protocol::wire::{self, Outcome, Purpose};
-use halfkey_protocol::{Half, Key, NodeId, Reason, Role, policy};
+use halfkey_protocol::{Half, Key, NodeId, Reason, Role, identity, policy};
 use std::path::PathBuf;
 use std::process::Command;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
@@ -88,6 +89,10 @@ pub fn run(options: &Options) -> Result<()> {
         prompts::check(&options.devices, &plans)?;
     }
     warn_of_floor(options.root_elsewhere);
+    let tenant_key = identity::read_fingerprint(&options.tenant_key).ok_or_else(|| {
+        Error::new(Kind::Usage, "expected a fingerprint in --tenant-key, found something else")
+            .hint("'halfkey key' prints it at the tenant's desk: sha256: and 64 hex digits")
+    })?;
     let tls = tls::config(&options.ca, 0)?;
     let mut tpm = Tpm::open(&options.tpm)?;
     supply_passwords(&mut tpm, &options.passwords)?;
@@ -112,8 +117,9 @@ pub fn run(options: &Options) -> Result<()> {
     };
     let course =
         Course { servers: vec![options.server.clone()], tls, begin: attester.begin(), deadline, timeline };
-    let (attested, won) = match released(&mut tpm, &keys, &attester, &course) {
-        Err(error) if error.code.as_deref() == Some(Reason::EnrollmentUsed.code()) => {
+    let wanted = Wanted { tenant_key, challenge: *challenge.bytes() };
+    let (attested, won) = match released(&mut tpm, &keys, &attester, wanted, &course) {
+        Err(error) if nothing_is_open(error.code.as_deref()) => {
             return match finish_removal(options, &existing, &attester, &course) {
                 Ok(true) => {
                     challenge.done();
@@ -238,8 +244,11 @@ fn released(
     tpm: &mut Tpm,
     keys: &register::Keys,
     attester: &Attester,
+    wanted: Wanted,
     course: &Course,
 ) -> Result<(Attested, Won)> {
+    let wanted = wanted.bytes();
+    let commitments = Commitments { nonce_tpm: &[], r_sha256: &wanted };
     let mut won = Race::start(course)?.winner();
     let mut rounds = 0;
     let mut said = false;
@@ -263,7 +272,7 @@ fn released(
             }
             Err(error) => return Err(error),
         };
-        match attester.finish(tpm, &keys.ak, &current, Commitments::default(), course.deadline) {
+        match attester.finish(tpm, &keys.ak, &current, commitments, course.deadline) {
             Ok(attested) if attested.outcome == Outcome::Released => return Ok((attested, current)),
             Ok(attested)
                 if attested.outcome == Outcome::Pending
@@ -291,6 +300,11 @@ fn released(
         }
         won = attest::begin_again(current, course);
     }
+}
+
+/// No enrollment waits for this machine, or another tenant's does, which this machine can't finish.
+fn nothing_is_open(code: Option<&str>) -> bool {
+    [Reason::EnrollmentUsed, Reason::EnrollmentSignature].iter().any(|reason| code == Some(reason.code()))
 }
 
 fn waits_for_tenant(code: Option<&str>) -> bool {

@@ -73,7 +73,8 @@ wire! {
         pub hpke_public: Bytes,
         /// nonceTPM of the policy session that will unseal U; empty unless the purpose is `boot`.
         pub nonce_tpm: Bytes,
-        /// SHA-256(r), 32 bytes: what the fence will be extended with. Empty unless the purpose is `boot`.
+        /// SHA-256(r), 32 bytes: what the fence will be extended with, if the purpose is `boot`; SHA-256 of a proposal;
+        /// [`crate::qualify::Wanted::bytes`], 64 bytes, if it is `enroll`.
         pub r_sha256: Bytes,
         /// `TPMS_ATTEST`, as signed.
         pub quote: Bytes,

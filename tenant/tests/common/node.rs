@@ -1,11 +1,12 @@
 //! A machine: a TPM, and what its agent says to the verifier.
 
+use super::Desk;
 use super::log::Boot;
 use super::tpm::Tpm;
-use super::verifier::Verifier;
+use super::verifier::{CHALLENGE, Verifier};
 use halfkey_protocol::hpke::Ephemeral;
 use halfkey_protocol::kdf::Hash;
-use halfkey_protocol::qualify::Qualifier;
+use halfkey_protocol::qualify::{Qualifier, Wanted};
 use halfkey_protocol::wire::*;
 use halfkey_protocol::{Bytes, Half, Key, identity};
 
@@ -73,11 +74,18 @@ impl Node<'_> {
         (finish, digest)
     }
 
-    /// The machine's side of an enrollment.
-    pub fn finish_enrollment(&self) {
+    /// The machine's side of an enrollment by this desk.
+    pub fn finish_enrollment(&self, desk: &Desk) {
         let ephemeral = Ephemeral::generate();
-        let ask =
-            Ask { purpose: "enroll", ephemeral: Some(&ephemeral), nonce_tpm: &[], r_sha256: &[], boot: None };
+        let tenant_key = identity::read_fingerprint(desk.ok(&["key"]).stdout.trim()).unwrap();
+        let wanted = Wanted { tenant_key, challenge: CHALLENGE }.bytes();
+        let ask = Ask {
+            purpose: "enroll",
+            ephemeral: Some(&ephemeral),
+            nonce_tpm: &[],
+            r_sha256: &wanted,
+            boot: None,
+        };
         let (finish, aad) = self.finish(&ask);
         let verdict: Verdict = self.verifier.post("/v1/finish", &finish);
         let released = ephemeral.open(verdict.sealed.as_ref().expect("released"), &aad).unwrap();

@@ -60,7 +60,7 @@ pub fn waiting(kernels: &[&str]) -> (Desk, Vec<Shown>) {
     Boot::new("6.0", CMDLINE).measure().0.iter().for_each(|(pcr, digest)| tpm.extend(*pcr, digest));
     desk.ok(&["enroll", "web1", "--trust-ek", &tpm.fingerprint(), "--yes"]);
     let node = Node { tpm: &tpm, verifier: &verifier };
-    node.finish_enrollment();
+    node.finish_enrollment(&desk);
     let boots = kernels.iter().map(|kernel| {
         assert_eq!(node.boot(&Boot::new(kernel, CMDLINE)).outcome, "pending");
         let record: NodeRecord =

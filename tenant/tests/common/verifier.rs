@@ -34,6 +34,9 @@ pub fn verifier(args: &[&str]) {
     run(cli).unwrap_or_else(|e| panic!("{args:?}: {e}"));
 }
 
+/// What a machine wants to see in its enrollment.
+pub const CHALLENGE: [u8; 32] = [0x33; 32];
+
 pub struct Verifier {
     pub dir: tempfile::TempDir,
     child: Child,
@@ -92,9 +95,8 @@ impl Verifier {
         let registered: Registered = self.post("/v1/register", &tpm.register);
         assert_eq!(registered.node_id, tpm.node_id().to_string());
         let secret = tpm.activate_with_ek(&registered.credential);
-        let challenge = [0x33; 32];
-        let proof = activation_proof(&secret, &tpm.node_id().0, &challenge).into();
-        let activate = Activate { node_id: registered.node_id, challenge: challenge.into(), proof };
+        let proof = activation_proof(&secret, &tpm.node_id().0, &CHALLENGE).into();
+        let activate = Activate { node_id: registered.node_id, challenge: CHALLENGE.into(), proof };
         let _: Activated = self.post("/v1/activate", &activate);
     }
 }

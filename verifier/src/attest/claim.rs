@@ -66,7 +66,8 @@ impl<'a> Claim<'a> {
         let (hpke_public, nonce_tpm, r_sha256) = match purpose {
             Purpose::Boot => (32, 16..=64, 32),
             Purpose::Propose => (0, 0..=0, 32),
-            Purpose::Enroll | Purpose::Runtime => (32, 0..=0, 0),
+            Purpose::Enroll => (32, 0..=0, 64),
+            Purpose::Runtime => (32, 0..=0, 0),
         };
         for (name, len, allowed) in [
             ("hpke_public", finish.hpke_public.len(), hpke_public..=hpke_public),

@@ -11,6 +11,8 @@ use halfkey_evidence::eventlog::ProvenLog;
 use halfkey_evidence::quote::{Committed, OpenFence, VerifiedQuote};
 use halfkey_evidence::ticket::BootTicket;
 use halfkey_protocol::hpke::Released;
+use halfkey_protocol::identity::fingerprint_of;
+use halfkey_protocol::qualify::Wanted;
 use halfkey_protocol::wire::operator::Held;
 use halfkey_protocol::wire::{Credential, Purpose, Sealed, SignedDocument};
 use halfkey_protocol::{Bytes, NodeId, Reason, hpke, policy};
@@ -136,12 +138,13 @@ pub struct EnrollGrant<'a> {
 }
 
 impl<'a> EnrollGrant<'a> {
-    /// From a quote of purpose `enroll`, an open enrollment, and the boot that fetches it: the first one, or the same
-    /// again.
+    /// From a quote of purpose `enroll`, the open enrollment, if it is the one that the quote asks for, and the boot that fetches
+    /// it: the first one, or the same again.
     ///
     /// # Errors
     /// `Malformed` (a quote for another purpose, or another node's), `Revoked`, `RolledBack` (its enrollments are not what was
-    /// signed and proved), `NotEnrolled`, `EnrollmentUsed`.
+    /// signed and proved), `NotEnrolled`, `EnrollmentSignature` (another tenant's is open, or one for another challenge),
+    /// `EnrollmentUsed`.
     pub fn new(node: &'a Node, quote: &'a VerifiedQuote, ticket: &'a BootTicket) -> Result<Self, Rejection> {
         require_purpose(quote, node.id, Purpose::Enroll)?;
         require_not_revoked(node)?;
@@ -149,6 +152,7 @@ impl<'a> EnrollGrant<'a> {
             require_enrollments(node)?;
             return Err(Rejection::new(Reason::NotEnrolled, format!("node {}", node.id)));
         };
+        require_wanted(quote, enrollment)?;
         if enrollment.fetched_by.as_deref().is_some_and(|first| first != ticket.as_str()) {
             let what = format!(
                 "enrollment {} was fetched in another boot, or before a backup was restored",
@@ -255,6 +259,27 @@ pub fn require_enrollments(node: &Node) -> Result<(), Rejection> {
         Some(damage @ Damage::Enrollment(_)) => Err(Rejection::new(Reason::RolledBack, damage.to_string())),
         Some(Damage::Governing(_)) | None => Ok(()),
     }
+}
+
+/// The enrollment is by the tenant key that the machine was told, and for the challenge that it made. Any operator can leave another
+/// one at the server, and knows its K: what goes out to the node is the node's word for it, see [`crate::store::Store::prove`].
+fn require_wanted(quote: &VerifiedQuote, enrollment: &Enrollment) -> Result<(), Rejection> {
+    let Some(wanted) = Wanted::read(&quote.committed().r_sha256) else {
+        let what = "expected a tenant key's SHA-256 and a challenge in r_sha256, found another length";
+        return Err(Rejection::new(Reason::Malformed, what));
+    };
+    let (id, found) = (&enrollment.id, enrollment.answers);
+    let what = if found.tenant_key != wanted.tenant_key {
+        let (expected, found) = (fingerprint_of(&wanted.tenant_key), fingerprint_of(&found.tenant_key));
+        format!(
+            "enrollment {id} is open and signed by another tenant key: expected {expected}, found {found}"
+        )
+    } else if found.challenge != wanted.challenge {
+        format!("enrollment {id} is open and answers another challenge than this machine's")
+    } else {
+        return Ok(());
+    };
+    Err(Rejection::new(Reason::EnrollmentSignature, what))
 }
 
 fn require_purpose(quote: &VerifiedQuote, node: NodeId, expected: Purpose) -> Result<(), Rejection> {

@@ -373,6 +373,9 @@ pub fn hint(reason: Reason) -> Option<&'static str> {
         Reason::Held => "an operator lets it unlock again with `halfkey release NODE`",
         Reason::FenceExtended => "keys are released to the initramfs only: reboot",
         Reason::EnrollmentUsed => "an operator enrolls the node again with `halfkey enroll NODE`",
+        Reason::EnrollmentSignature => {
+            "if that is your tenant's key, give it with --tenant-key; else the tenant runs `halfkey enroll NODE`, whose enrollment takes the place of this one, and the machine then runs `halfkey-agent enroll` again"
+        }
         Reason::RolledBack => {
             "find out who changed the verifier's database; signing again (`halfkey enroll`, `policy apply`, `group set`) mends it"
         }

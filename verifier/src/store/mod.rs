@@ -19,6 +19,7 @@ use crate::limit::Source;
 use crate::wake::Hub;
 use halfkey_protocol::document::Place;
 use halfkey_protocol::kdf::Hash;
+use halfkey_protocol::qualify::Wanted;
 use halfkey_protocol::wire::operator::{
     AuditEntry, EvidenceRecord, EvidenceSummary, Held, NodeState, PendingBoot, TpmFirmware,
 };
@@ -205,6 +206,8 @@ pub struct Enrollment {
     pub id: String,
     /// What the tenant signed.
     pub signed: SignedDocument,
+    /// Whose it is, and which challenge it answers: a node that wants another one does not get it.
+    pub answers: Wanted,
     /// Its place in the sequence.
     pub document: Place,
     /// When the tenant made it, seconds since 1970.

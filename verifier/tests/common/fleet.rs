@@ -1,7 +1,7 @@
 //! Many machines: their TPMs are software in this process, so that hundreds of them boot within a test.
 //! The server can't tell, as it can't tell any software TPM: it has no EK roots.
 
-use super::node::{CHALLENGE, Node, R, Session};
+use super::node::{CHALLENGE, Node, Session};
 use super::software::Software;
 use super::{path, post};
 use aws_lc_rs::agreement::{self, ECDH_P256, PrivateKey, UnparsedPublicKey};
@@ -111,7 +111,7 @@ impl SoftNode {
             ephemeral: Ephemeral::generate(),
             // What only a boot commits to.
             nonce_tpm: if purpose == "boot" { vec![4; 32] } else { Vec::new() },
-            r_sha256: if purpose == "boot" { digest(&SHA256, R).as_ref().to_vec() } else { Vec::new() },
+            r_sha256: self.node.commits(purpose),
         };
         server.post("/v1/finish", &self.evidence_for(purpose, &session)).await
     }

@@ -8,8 +8,9 @@ use aws_lc_rs::signature::{Ed25519KeyPair, KeyPair};
 use halfkey_evidence::{credential, registration};
 use halfkey_protocol::document::{Deployment, Kind, Place, Scope, next, signed_bytes};
 use halfkey_protocol::hpke::{Ephemeral, Released};
+use halfkey_protocol::identity::sha256;
 use halfkey_protocol::kdf::Hash;
-use halfkey_protocol::qualify::Qualifier;
+use halfkey_protocol::qualify::{Qualifier, Wanted};
 use halfkey_protocol::wire::operator::{Approve, Enroll, NodeRecord, ServerInfo};
 use halfkey_protocol::wire::policies::PolicyRecord;
 use halfkey_protocol::wire::{
@@ -30,6 +31,8 @@ pub struct Node {
     pub register: Register,
     pub id: NodeId,
     pub tenant: Arc<Ed25519KeyPair>,
+    /// What it made for the enrollment that it waits for.
+    challenge: Mutex<[u8; 32]>,
     /// What it has booted.
     software: Mutex<Software>,
 }
@@ -65,7 +68,7 @@ impl Node {
         let register = tpm.register(RSA_EK.0, Some(RSA_EK.1));
         let id = registration::check(&register).unwrap().node_id();
         let tenant = Arc::new(Ed25519KeyPair::generate().unwrap());
-        Self { tpm, register, id, tenant, software: Mutex::new(software) }
+        Self { tpm, register, id, tenant, software: Mutex::new(software), challenge: Mutex::new(CHALLENGE) }
     }
 
     /// A machine with a copy of this one's TPM, after it was powered on with the same software.
@@ -75,13 +78,27 @@ impl Node {
         let software = self.software.lock().unwrap().clone();
         software.measure(&tpm);
         let (register, tenant) = (self.register.clone(), self.tenant.clone());
-        Self { tpm, register, id: self.id, tenant, software: Mutex::new(software) }
+        Self {
+            tpm,
+            register,
+            id: self.id,
+            tenant,
+            software: Mutex::new(software),
+            challenge: Mutex::new(CHALLENGE),
+        }
     }
 
     /// With keys that the caller holds: a machine without a TPM, for a test that takes hundreds of them.
     pub fn of_software(register: Register, tenant: Arc<Ed25519KeyPair>) -> Self {
         let id = registration::check(&register).unwrap().node_id();
-        Self { tpm: Swtpm::absent(), register, id, tenant, software: Mutex::default() }
+        Self {
+            tpm: Swtpm::absent(),
+            register,
+            id,
+            tenant,
+            software: Mutex::default(),
+            challenge: Mutex::new(CHALLENGE),
+        }
     }
 
     /// One more machine of this one's tenant.
@@ -100,7 +117,9 @@ impl Node {
         assert_eq!(registered.node_id, self.id.to_string());
         let secret = self.tpm.activate(&registered.credential, RSA_EK.0, true).expect("our own credential");
         let proof = half::activation_proof(&secret, &self.id.0, &challenge);
-        self.activate(server, challenge, &proof).await
+        self.activate(server, challenge, &proof).await?;
+        *self.challenge.lock().unwrap() = challenge;
+        Ok(())
     }
 
     pub async fn activate(
@@ -199,9 +218,21 @@ impl Node {
         Ok(Session {
             ephemeral: Ephemeral::generate(),
             nonce_tpm: if boot { vec![4; 32] } else { vec![] },
-            r_sha256: if boot { digest(&SHA256, R).as_ref().to_vec() } else { vec![] },
+            r_sha256: self.commits(purpose),
             begun,
         })
+    }
+
+    /// The last thing that a quote commits to: r, or which enrollment the node wants. Its operator told it its tenant's key.
+    pub fn commits(&self, purpose: &str) -> Vec<u8> {
+        match purpose {
+            "boot" => sha256(R).to_vec(),
+            "enroll" => {
+                let tenant_key = sha256(self.tenant.public_key().as_ref());
+                Wanted { tenant_key, challenge: *self.challenge.lock().unwrap() }.bytes().to_vec()
+            }
+            _ => Vec::new(),
+        }
     }
 
     /// Extends the fence as an agent does that opened its volumes.

@@ -11,8 +11,9 @@ use crate::store::{
 };
 use crate::{CLOCK_TOLERANCE, utc};
 use halfkey_protocol::document::{self, Deployment, Kind, Opened, Scope};
-use halfkey_protocol::identity::fingerprint;
+use halfkey_protocol::identity::{self, fingerprint};
 use halfkey_protocol::kdf::Hash;
+use halfkey_protocol::qualify::Wanted;
 use halfkey_protocol::wire::operator::{Held, TpmFirmware};
 use halfkey_protocol::wire::{Credential, Register, SignedDocument, credential_digest};
 use halfkey_protocol::{NodeId, Reason, half};
@@ -586,7 +587,10 @@ fn enrollment(c: &Connection, node: NodeId, state: &str) -> Result<Option<Enroll
     {
         return Err(wrong("it is not what the tenant signed".to_owned()));
     }
+    let challenge = said.challenge.array().ok_or_else(|| wrong("a challenge that is none".to_owned()))?;
+    let answers = Wanted { tenant_key: identity::sha256(signed.tenant_key()), challenge };
     Ok(Some(Enrollment {
+        answers,
         document: opened.place,
         created: opened.created,
         registration,
