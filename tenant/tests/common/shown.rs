@@ -8,7 +8,7 @@ use super::server::{Answer, Request, Server, json, problem};
 use super::tpm::{RSA_2048, Tpm};
 use super::verifier::Verifier;
 use halfkey_protocol::Bytes;
-use halfkey_protocol::document::Deployment;
+use halfkey_protocol::wire::Document;
 use halfkey_protocol::wire::operator::*;
 use halfkey_protocol::wire::policies::NodePolicy;
 use std::sync::{Arc, Mutex};
@@ -20,10 +20,12 @@ const CMDLINE: &str = "root=/dev/mapper/root quiet efi=noruntime systemd.import_
 pub struct Shown {
     pub record: NodeRecord,
     pub evidence: EvidenceRecord,
+    /// The deployment that the node is enrolled at.
+    pub deployment: String,
 }
 
 pub fn answer(request: &Request, shown: &Shown) -> Answer {
-    let Shown { record, evidence } = shown;
+    let Shown { record, evidence, deployment } = shown;
     let path = request.path.trim_start_matches("/v1/operator/");
     let node = format!("nodes/{}", record.summary.id);
     match path.strip_prefix(&node) {
@@ -41,7 +43,7 @@ pub fn answer(request: &Request, shown: &Shown) -> Answer {
         }
         None if path == "info" => json(&ServerInfo {
             version: "0".into(),
-            deployment: Deployment([5; 16]).to_string(),
+            deployment: deployment.clone(),
             head: Head { number: 0, sha256: [0; 32].into() },
             release_public: Bytes::default(),
             ca: String::new(),
@@ -67,7 +69,10 @@ pub fn waiting(kernels: &[&str]) -> (Desk, Vec<Shown>) {
             serde_json::from_str(&desk.ok(&["node", "show", "web1", "--json"]).stdout).unwrap();
         let number = record.pending.as_ref().unwrap().evidence_id.to_string();
         let evidence = desk.ok(&["evidence", "--id", &number, "--json"]).stdout;
-        Shown { record, evidence: serde_json::from_str(&evidence).unwrap() }
+        let enrollment: Document =
+            serde_json::from_slice(&record.enrollment.as_ref().unwrap().document).unwrap();
+        let deployment = enrollment.deployment;
+        Shown { record, evidence: serde_json::from_str(&evidence).unwrap(), deployment }
     });
     let boots = boots.collect();
     (desk, boots)
