@@ -7,23 +7,33 @@ use crate::error::{Error, Result};
 use crate::key::TenantKey;
 use halfkey_protocol::identity;
 use std::collections::BTreeMap;
-use std::fs::{self, DirBuilder, File, OpenOptions};
+use std::fs::{self, DirBuilder, File, OpenOptions, TryLockError};
 use std::io::{self, Read, Write};
 use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt, PermissionsExt};
 use std::path::{Path, PathBuf};
+use std::thread;
+use std::time::{Duration, Instant};
 use zeroize::Zeroizing;
 
 const BUNDLE: &str = "operator.bundle";
 const KEY: &str = "tenant.key";
 const RELEASE_KEYS: &str = "release-keys.json";
 const DEPLOYMENTS: &str = "deployments.json";
-/// Held while what is remembered changes.
 const LOCK: &str = "lock";
+
+/// How long another command may hold the lock. None holds it longer than it takes to write one file.
+const LOCK_WAIT: Duration = Duration::from_secs(10);
+/// Between two looks at it.
+const LOCK_LOOK: Duration = Duration::from_millis(10);
 
 /// The folder.
 pub struct Home {
     path: PathBuf,
 }
+
+/// Held while a file of the folder is read, changed and written: two commands at once would each write what it has read, and one
+/// lose what the other remembers. The kernel lets go of it when the program ends, however it does.
+pub(crate) struct Lock(#[expect(dead_code, reason = "closing it is what unlocks")] File);
 
 /// How the release key of a server compares with the one seen before.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -141,6 +151,7 @@ impl Home {
     /// # Errors
     /// When it can't be written.
     pub fn pin_release(&self, ca_fingerprint: &str, release_public: &[u8]) -> Result<()> {
+        let _lock = self.lock()?;
         let mut keys = self.release_keys()?;
         keys.insert(ca_fingerprint.to_owned(), identity::fingerprint(release_public));
         let json = serde_json::to_vec_pretty(&keys).expect("strings have a JSON form");
@@ -160,6 +171,7 @@ impl Home {
     /// # Errors
     /// When it can't be written.
     pub fn pin_deployment(&self, ca_fingerprint: &str, deployment: &str) -> Result<()> {
+        let _lock = self.lock()?;
         let mut pins = self.pins(DEPLOYMENTS, "another deployment")?;
         pins.insert(ca_fingerprint.to_owned(), deployment.to_owned());
         let json = serde_json::to_vec_pretty(&pins).expect("strings have a JSON form");
@@ -192,18 +204,35 @@ impl Home {
         private(&self.path, &meta, "700")
     }
 
-    /// Nobody else changes what is remembered here meanwhile.
-    pub(crate) fn alone(&self) -> Result<File> {
-        let fail = |e| Error::failed(format!("can't lock {}: {e}", self.path.display()));
-        let file = OpenOptions::new()
-            .write(true)
-            .create(true)
-            .truncate(false)
-            .mode(0o600)
-            .open(self.path.join(LOCK));
-        let file = file.map_err(fail)?;
-        file.lock().map_err(fail)?;
-        Ok(file)
+    /// Waits until no other command changes a file of the folder.
+    ///
+    /// # Errors
+    /// `Failed` when another holds it for longer than 10 s, or the folder can't be used.
+    pub(crate) fn lock(&self) -> Result<Lock> {
+        self.lock_within(LOCK_WAIT)
+    }
+
+    fn lock_within(&self, wait: Duration) -> Result<Lock> {
+        let path = self.path.join(LOCK);
+        let fail = |e: io::Error| Error::failed(format!("can't lock {}: {e}", path.display()));
+        self.check_folder()?;
+        let file = OpenOptions::new().append(true).create(true).mode(0o600).open(&path).map_err(fail)?;
+        let until = Instant::now() + wait;
+        loop {
+            match file.try_lock() {
+                Ok(()) => return Ok(Lock(file)),
+                Err(TryLockError::WouldBlock) if Instant::now() < until => thread::sleep(LOCK_LOOK),
+                Err(TryLockError::WouldBlock) => {
+                    return Err(Error::failed(format!(
+                        "another command has held {} for {} s",
+                        path.display(),
+                        wait.as_secs()
+                    ))
+                    .hint(format!("`fuser {}` says which; end it and try again", path.display())));
+                }
+                Err(TryLockError::Error(e)) => return Err(fail(e)),
+            }
+        }
     }
 
     /// A file of the folder, whole; `None` if it is not there.
@@ -323,6 +352,19 @@ mod tests {
         home.write(KEY, b"garbage", Existing::Replace).unwrap();
         assert!(home.tenant_key_or_new().is_err());
         assert_eq!(fs::read(home.path().join(KEY)).unwrap(), b"garbage");
+    }
+
+    #[test]
+    fn a_lock_that_another_holds_is_not_waited_for_without_end() {
+        let (_dir, home) = home();
+        home.create().unwrap();
+        let held = home.lock().unwrap();
+        let error = home.lock_within(Duration::ZERO).err().unwrap();
+        assert!(error.message.contains("another command has held"), "{error}");
+        assert!(error.hint.unwrap().contains("fuser"));
+        drop(held);
+        home.lock_within(Duration::ZERO).unwrap();
+        assert_eq!(mode(&home.path().join(LOCK)), 0o600);
     }
 
     #[test]

@@ -296,7 +296,7 @@ impl<'a> Ledger<'a> {
 
     fn change(&self, change: impl FnOnce(&mut Known)) -> Result<()> {
         // Two commands at a time would each forget what the other has seen.
-        let _alone = self.home.alone()?;
+        let _lock = self.home.lock()?;
         let mut deployments = self.read()?;
         let known = deployments.entry(self.deployment.to_string()).or_default();
         let before = known.clone();
@@ -329,3 +329,37 @@ const FORKED: &str = "somebody changed its database, or put back a part of it, o
 
 /// What to do when it shows an older document of one scope.
 const RESTORED: &str = "if the verifier was restored from a backup, apply the whole policy again with `halfkey policy apply FILE`, and look at groups and revocations; else somebody put its database back";
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::thread;
+
+    /// Each command would else write what it has read, without what another has remembered since.
+    #[test]
+    fn what_commands_remember_at_once_is_all_remembered() {
+        const COMMANDS: u8 = 8;
+        const DOCUMENTS: u64 = 10;
+        let dir = tempfile::tempdir().unwrap();
+        let home = Home::locate(Some(dir.path().join("home"))).unwrap();
+        home.create().unwrap();
+        let deployment = Deployment([5; 16]);
+        thread::scope(|scope| {
+            for node in 0..COMMANDS {
+                let home = &home;
+                scope.spawn(move || {
+                    for number in 1..=DOCUMENTS {
+                        let [head, place] =
+                            [number - 1, number].map(|number| Place { number, sha256: [0; 32] });
+                        let id = NodeId([node; 16]);
+                        Ledger::new(home, deployment).held(&Scope::Node(id), &head, &place).unwrap();
+                        Ledger::new(home, deployment).held(&Scope::Membership(id), &head, &place).unwrap();
+                    }
+                });
+            }
+        });
+        let known = Ledger::new(&home, deployment).known().unwrap();
+        assert_eq!(known.held.len(), 2 * usize::from(COMMANDS), "{known:?}");
+        assert!(known.held.values().all(|held| held.version == DOCUMENTS), "{known:?}");
+    }
+}
