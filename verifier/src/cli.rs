@@ -53,6 +53,10 @@ enum Command {
     AcceptRollback {
         #[command(flatten)]
         state: State,
+        /// A backup was restored, whatever the state file says: it may have come from the backup as well. Enrollments that were
+        /// open in it are used up. Stop the server first
+        #[arg(long)]
+        restored: bool,
     },
     /// Renew the server certificate, or make the state folder of a registrar on another host
     Certificate {
@@ -156,8 +160,8 @@ pub fn run(cli: Cli) -> Result<(), Failure> {
         }
         Command::Serve(serve) => serve.run(),
         Command::Operator(operator) => operator.run(),
-        Command::AcceptRollback { state } => {
-            match init::accept_rollback(&StateDir::new(state.dir))? {
+        Command::AcceptRollback { state, restored } => {
+            match init::accept_rollback(&StateDir::new(state.dir), restored)? {
                 Some((why, now)) => {
                     eprintln!("accepted, and recorded in the audit trail: {why}");
                     eprintln!("{now}");
@@ -166,7 +170,10 @@ pub fn run(cli: Cli) -> Result<(), Failure> {
                     );
                 }
                 None => {
-                    eprintln!("nothing to accept: the database is the one that this server has answered with")
+                    eprintln!("nothing to accept: the database is the one that the state file names");
+                    eprintln!(
+                        "hint: if both were restored from a backup: accept-rollback --restored; enrollments that were open in it may have been proved since"
+                    );
                 }
             }
             Ok(())
@@ -193,6 +200,7 @@ pub fn run(cli: Cli) -> Result<(), Failure> {
 impl Serve {
     fn run(self) -> Result<(), Failure> {
         let state = StateDir::new(self.state.dir);
+        let _serving = state.lock_serving()?;
         let mut config = Config::load(&state)?;
         config.listen = self.listen.unwrap_or(config.listen);
         config.operator_listen = self.operator_listen.or(config.operator_listen);

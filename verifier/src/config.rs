@@ -2,6 +2,7 @@
 
 use crate::Failure;
 use serde::{Deserialize, Serialize};
+use std::fs::{File, TryLockError};
 use std::net::{IpAddr, SocketAddr};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -204,6 +205,39 @@ impl StateDir {
     /// The folder.
     pub fn path(&self) -> &Path {
         &self.0
+    }
+
+    /// Marks the folder as that of a running server, as long as the answer lives.
+    ///
+    /// # Errors
+    /// When it can't be opened; while a command has it that needs the server stopped.
+    pub fn lock_serving(&self) -> Result<File, Failure> {
+        self.lock(
+            File::try_lock_shared,
+            "a command that needs it stopped is at work: start it again afterwards",
+        )
+    }
+
+    /// Keeps servers away from the folder, as long as the answer lives.
+    ///
+    /// # Errors
+    /// When it can't be opened; while a server runs.
+    pub fn lock_stopped(&self) -> Result<File, Failure> {
+        self.lock(File::try_lock, "stop the server first")
+    }
+
+    fn lock(
+        &self,
+        lock: impl FnOnce(&File) -> Result<(), TryLockError>,
+        hint: &str,
+    ) -> Result<File, Failure> {
+        let failed = |e: &dyn std::fmt::Display| Failure::new(format!("{}: {e}", self.0.display()));
+        let folder = File::open(&self.0).map_err(|e| failed(&e))?;
+        match lock(&folder) {
+            Ok(()) => Ok(folder),
+            Err(TryLockError::WouldBlock) => Err(failed(&"it is in use").hint(hint)),
+            Err(TryLockError::Error(e)) => Err(failed(&e)),
+        }
     }
 
     /// A file in it.

@@ -174,13 +174,16 @@ pub fn split_registrar(state: &StateDir, out: &StateDir, url: &str, sans: &[Stri
     made().inspect_err(|_| clear_folder(out))
 }
 
-/// Takes the database as it is, after a restore. Gives why it was not accepted before, and what it is now.
+/// Takes the database as it is, after a restore. Gives why it was not accepted before, and what it is now. `restored`: also if the
+/// state file fits, because it was restored as well.
 ///
 /// # Errors
-/// When there is no verifier here, or a document of the sequence is wrong.
-pub fn accept_rollback(state: &StateDir) -> Result<Option<(String, String)>, Failure> {
+/// When there is no verifier here, or a document of the sequence is wrong; with `restored` when a server runs here: it goes by
+/// what it read at its start, and writes the state file.
+pub fn accept_rollback(state: &StateDir, restored: bool) -> Result<Option<(String, String)>, Failure> {
     keys::load_deployment(&state.deployment())?;
-    open_store(state)?.accept_rollback(state, unix_now()).map_err(|e| Failure::new(e.to_string()))
+    let _stopped = if restored { Some(state.lock_stopped()?) } else { None };
+    open_store(state)?.accept_rollback(state, restored, unix_now()).map_err(|e| Failure::new(e.to_string()))
 }
 
 /// The database of a state folder, for a command beside a running server.

@@ -3,6 +3,7 @@
 
 mod common;
 
+use aws_lc_rs::signature::Ed25519KeyPair;
 use common::node::{Line, Node, enrolled, said};
 use common::software::{lax, strict};
 use common::{Server, command, get, output, path, post, refused};
@@ -12,6 +13,7 @@ use halfkey_protocol::wire::policies::{NodePolicy, PolicyRecord};
 use halfkey_protocol::wire::{Prove, Proved};
 use rusqlite::Connection;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 async fn revoke(server: &Server, node: &Node, what: &str) {
     let body = Because { because: "stolen".into() };
@@ -290,6 +292,83 @@ async fn an_enrollment_that_was_open_in_the_accepted_database_is_used() {
     node.allow(&server.operator()).await;
     node.reboot();
     assert_eq!(said(&node.boot(&server.anybody()).await), "released");
+}
+
+/// Nor does accepting a database pass for the machine's word: whoever signed the open enrollment would prove it without the machine.
+#[tokio::test]
+async fn an_enrollment_that_was_open_in_the_accepted_database_is_not_proved() {
+    let mut server = Server::start();
+    let mut node = enrolled(&server).await;
+    node.allow(&server.operator()).await;
+    let ours = node.tenant.clone();
+    node.tenant = Arc::new(Ed25519KeyPair::generate().unwrap());
+    let (enroll, halves) = node.enrollment(&server.operator(), "theirs").await;
+    let _: NodeRecord = post(&server.operator(), &path(node.id, "/enrollment"), &enroll).await.unwrap();
+    node.tenant = ours;
+    let copy = backup(&mut server);
+    assert_eq!(said(&node.boot(&server.anybody()).await), "released");
+    put_back(&mut server, &copy);
+    command(&["accept-rollback", "--state", server.state().to_str().unwrap()]);
+    server.serve();
+    for fetched in ["NULL", "'a ticket'"] {
+        let set = format!("UPDATE enrollments SET fetched_by = {fetched} WHERE state = 'open'");
+        assert_eq!(server.database().execute(&set, []).unwrap(), 1);
+        assert_eq!(refused(node.prove(&server.anybody(), &halves).await), Reason::EnrollmentUsed);
+        node.reboot();
+        assert_eq!(said(&node.boot(&server.anybody()).await), "released");
+        server.stop();
+        server.serve();
+    }
+}
+
+/// By the book: the database and its state file, of one moment. The file fits, and nobody sees that a proof came after it.
+#[tokio::test]
+async fn a_state_folder_that_was_restored_gives_out_no_open_enrollment_again() {
+    let mut server = Server::start();
+    let node = Node::new();
+    node.register(&server.anybody()).await.unwrap();
+    let (enroll, halves) = node.enrollment(&server.operator(), "first").await;
+    let _: NodeRecord = post(&server.operator(), &path(node.id, "/enrollment"), &enroll).await.unwrap();
+    let middle = backup(&mut server);
+    server.stop();
+    let file = server.state().join("sequence.state");
+    let kept = std::fs::read(&file).unwrap();
+    server.serve();
+    assert_eq!(said(&node.attest(&server.anybody(), "enroll").await.unwrap().1), "released");
+    node.prove(&server.anybody(), &halves).await.unwrap();
+    node.allow(&server.operator()).await;
+    put_back(&mut server, &middle);
+    std::fs::write(&file, kept).unwrap();
+
+    let state = server.state().to_str().unwrap().to_owned();
+    let said_so = |args: &[&str]| {
+        let done = output(&[&["accept-rollback", "--state", &state], args].concat());
+        (done.status.success(), String::from_utf8_lossy(&done.stderr).into_owned())
+    };
+    let (done, text) = said_so(&[]);
+    assert!(done && text.contains("nothing to accept") && text.contains("--restored"), "{text}");
+    let (done, text) = said_so(&["--restored"]);
+    assert!(done && text.contains("together with its state file") && text.contains("1 open"), "{text}");
+    let (done, text) = said_so(&["--restored"]);
+    assert!(done && text.contains("0 open"), "once more: {text}");
+    server.serve();
+    // A server that runs would write its own file over it.
+    let (done, text) = said_so(&["--restored"]);
+    assert!(!done && text.contains("stop the server"), "{text}");
+    node.reboot();
+    node.open_fence();
+    for _ in 0..2 {
+        let (_, verdict) = node.attest(&server.anybody(), "enroll").await.unwrap();
+        assert_eq!(said(&verdict), "denied enrollment_used", "{verdict:?}");
+        assert!(verdict.sealed.is_none());
+        assert_eq!(refused(node.prove(&server.anybody(), &halves).await), Reason::EnrollmentUsed);
+        server.stop();
+        server.serve();
+    }
+    let trail: AuditList = get(&server.operator(), "/v1/operator/audit?after=0").await.unwrap();
+    assert!(trail.entries.iter().any(|entry| entry.action == "accept_rollback"), "{trail:?}");
+    node.register(&server.anybody()).await.unwrap();
+    node.enroll(&server.anybody(), &server.operator(), "second").await;
 }
 
 /// A shorter audit trail tells of a database without a newer document.

@@ -5,6 +5,7 @@
 //! is taken from what the quote commits to, not from the message.
 
 use crate::keys::ReleaseKey;
+use crate::store::sequence::Stage;
 use crate::store::{Boot, Damage, Decision, Enrollment, Node};
 use halfkey_evidence::Rejection;
 use halfkey_evidence::eventlog::ProvenLog;
@@ -153,12 +154,18 @@ impl<'a> EnrollGrant<'a> {
             return Err(Rejection::new(Reason::NotEnrolled, format!("node {}", node.id)));
         };
         require_wanted(quote, enrollment)?;
+        let id = &enrollment.id;
+        let used = |how: &str| Rejection::new(Reason::EnrollmentUsed, format!("enrollment {id} was {how}"));
+        match enrollment.stage {
+            Some(Stage::Open) => {}
+            Some(Stage::UsedUp) => return Err(used("open in a database that was restored since")),
+            Some(Stage::Proved | Stage::Replaced) | None => {
+                let what = format!("enrollment {id} is not the open one of the sequence");
+                return Err(Rejection::new(Reason::RolledBack, what));
+            }
+        }
         if enrollment.fetched_by.as_deref().is_some_and(|first| first != ticket.as_str()) {
-            let what = format!(
-                "enrollment {} was fetched in another boot, or before a backup was restored",
-                enrollment.id
-            );
-            return Err(Rejection::new(Reason::EnrollmentUsed, what));
+            return Err(used("fetched in another boot"));
         }
         Ok(Self { quote, enrollment, ticket })
     }

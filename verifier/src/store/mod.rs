@@ -6,7 +6,7 @@
 
 pub mod kept;
 pub mod policies;
-mod sequence;
+pub mod sequence;
 pub mod sqlite;
 
 pub use policies::{
@@ -26,6 +26,7 @@ use halfkey_protocol::wire::operator::{
 use halfkey_protocol::wire::policies::{Group, PolicyRecord, PolicySummary, ProposalRecord};
 use halfkey_protocol::wire::{Credential, Finish, Register, SignedDocument, Verdict};
 use halfkey_protocol::{Bytes, NodeId, Reason};
+use sequence::Stage;
 use serde::{Deserialize, Serialize};
 use std::fmt;
 use std::sync::Arc;
@@ -222,6 +223,8 @@ pub struct Enrollment {
     pub c_u: Option<Credential>,
     /// Of the last quote that was accepted.
     pub counters: Option<Counters>,
+    /// Where it stands by the sequence; none as long as nobody has compared it.
+    pub stage: Option<Stage>,
     /// Ticket of the boot that fetched C_U first.
     pub fetched_by: Option<String>,
     /// The last boot that was released.

@@ -56,6 +56,9 @@ struct Proved {
 pub enum Stage {
     /// The newest of its node, and not proved.
     Open,
+    /// The same, and it was that when a restored database was accepted: whether it was proved before the restore nobody knows, so
+    /// nothing of it goes out, and nobody can prove it.
+    UsedUp,
     /// The one that was proved last.
     Proved,
     /// A newer one was signed or proved.
@@ -155,9 +158,16 @@ impl Index {
         let (newest, proved) = (self.enrolled(node), self.proved(node));
         self.has(document).then_some(match document.number {
             number if number == proved => Stage::Proved,
+            number if number == newest && number <= self.accepted => Stage::UsedUp,
             number if number == newest => Stage::Open,
             _ => Stage::Replaced,
         })
+    }
+
+    /// How many enrollments are open, and not used up by a database that was accepted up to this document.
+    pub fn open_after(&self, accepted: u64) -> usize {
+        let waits = |node: &NodeId, newest: u64| newest > accepted && newest != self.proved(*node);
+        self.enrolled.iter().filter(|(node, newest)| waits(node, newest.number)).count()
     }
 
     /// A document for one node counts only if it has a number after this: that of the proof by which the node went to its tenant
@@ -258,10 +268,12 @@ impl Index {
         let differing = enrollments.map(|(what, expected, row)| self.other_enrollment(what, expected, row));
         let why = differing.into_iter().flatten().next();
         let differing = why.map(|why| Damage::Enrollment(format!("enrollment:{}: {why}", node.id)));
-        // Whether it was proved before the restore nobody knows. What its row has is deleted; it could be put back.
-        if let Some(open) = node.open.as_mut().filter(|open| open.document.number <= self.accepted) {
-            open.c_u = None;
-            open.fetched_by = Some("accept-rollback".to_owned());
+        for enrollment in [&mut node.open, &mut node.current].into_iter().flatten() {
+            enrollment.stage = self.stage(node.id, &enrollment.document);
+            if enrollment.stage == Some(Stage::UsedUp) {
+                // Its row has none any more. It could be put back.
+                enrollment.c_u = None;
+            }
         }
         // What a row itself shows says more than that its document is missing.
         node.damage = match node.damage.take() {
@@ -534,6 +546,26 @@ mod tests {
         // Of one that is not the open one it is none, whoever wrote it.
         prove(&mut index, second);
         assert_eq!(stages(&index, &[second, third]), [Stage::Replaced, Stage::Proved]);
+    }
+
+    /// By the document's number: no row says otherwise.
+    #[test]
+    fn what_is_open_in_a_database_that_is_accepted_is_used_up() {
+        let mut index = Index::default();
+        let first = enroll(&mut index, A);
+        prove(&mut index, first);
+        let second = enroll(&mut index, A);
+        assert_eq!((index.open_after(0), index.open_after(second)), (1, 0));
+        index.accepted = index.head().number;
+        assert_eq!(stages(&index, &[first, second]), [Stage::Proved, Stage::UsedUp]);
+        // Not by a proof either.
+        prove(&mut index, second);
+        assert_eq!(stages(&index, &[first, second]), [Stage::Proved, Stage::UsedUp]);
+        let third = enroll(&mut index, A);
+        assert_eq!(stages(&index, &[first, second, third]), [Stage::Proved, Stage::Replaced, Stage::Open]);
+        assert_eq!(index.open_after(index.accepted), 1);
+        prove(&mut index, third);
+        assert_eq!(stages(&index, &[first, third]), [Stage::Replaced, Stage::Proved]);
     }
 
     #[test]

@@ -288,11 +288,15 @@ pub fn prove(
         }
         // The answer was lost and the node asks again.
         (Stage::Proved, "current") => return Ok(None),
+        (Stage::UsedUp, "open") => {
+            let what = format!("enrollment {enrollment} was open in a database that was restored since");
+            return Err(StoreError::Refused(Reason::EnrollmentUsed, what));
+        }
         (Stage::Replaced, "replaced") => {
             let what = format!("enrollment {enrollment} was replaced by a newer one");
             return Err(StoreError::Refused(Reason::EnrollmentUsed, what));
         }
-        (stage @ (Stage::Open | Stage::Proved | Stage::Replaced), other) => {
+        (stage @ (Stage::Open | Stage::UsedUp | Stage::Proved | Stage::Replaced), other) => {
             return Err(damaged(&format!(
                 "table enrollments, {enrollment:.64}: state {other:.32?}, and the sequence says {stage:?}"
             )));
@@ -362,13 +366,10 @@ pub fn restore(
     entry(tx, Kind::Restoration, Scope::Revocation(node), said(because, by), deployment, by)
 }
 
-/// No boot gets C_U of an open enrollment any more: the tenant enrolls again. Gives how many there were. Whatever a row says of
-/// itself: it could say that it is open afterwards.
-pub fn use_up_open(tx: &Transaction<'_>) -> Result<usize> {
-    // No boot's ticket.
-    const SQL: &str = "UPDATE enrollments SET c_u = NULL, fetched_by = 'accept-rollback'
-         WHERE state = 'open' OR c_u IS NOT NULL";
-    tx.execute(SQL, []).map_err(broken)
+/// Deletes C_U of whatever enrollment has one, whatever its row says of itself. That they are used up is the state file's word
+/// ([`Stage::UsedUp`]).
+pub fn delete_c_u(tx: &Transaction<'_>) -> Result<()> {
+    tx.execute("UPDATE enrollments SET c_u = NULL WHERE c_u IS NOT NULL", []).map(|_| ()).map_err(broken)
 }
 
 /// What an operator says, and that an enrollment was proved, takes its place between the documents: else its row could be put back
@@ -600,6 +601,7 @@ fn enrollment(c: &Connection, node: NodeId, state: &str) -> Result<Option<Enroll
         signed,
         c_u,
         counters,
+        stage: None,
         fetched_by,
         released,
     }))

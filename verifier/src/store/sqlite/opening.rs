@@ -69,17 +69,28 @@ impl Sqlite {
     }
 
     /// Takes the database as it is, after a restore: the state file says then what it says. Open enrollments are used up: whether
-    /// they were proved after the backup is not known. Gives what that is, and why it was not accepted before.
+    /// they were proved after the backup is not known. Gives what that is, and why it was not accepted before. Where the state file
+    /// fits there is nothing to accept, unless the caller knows that both were `restored`: no server may run then.
     ///
     /// # Errors
     /// When a document is wrong; when file or database can't be written.
-    pub fn accept_rollback(&self, state: &StateDir, now: u64) -> Result<Option<(String, String)>> {
-        let before = match Kept::load(&state.sequence()) {
-            Ok(kept) => kept.summary(),
-            Err(why) => why,
+    pub fn accept_rollback(
+        &self,
+        state: &StateDir,
+        restored: bool,
+        now: u64,
+    ) -> Result<Option<(String, String)>> {
+        let (before, accepted) = match Kept::load(&state.sequence()) {
+            Ok(kept) => (kept.summary(), kept.accepted()),
+            Err(why) => (why, 0),
         };
-        let trouble = self.require_state();
-        let Err(StoreError::Refused(_, why)) = trouble else { return trouble.map(|()| None) };
+        let why = match self.require_state() {
+            Err(StoreError::Refused(_, why)) => why,
+            Ok(()) if restored => {
+                "it was restored together with its state file, says who ran this".to_owned()
+            }
+            other => return other.map(|()| None),
+        };
         let deployment = self.sequence().deployment();
         let mut index = Index::default();
         let writer = self.writer();
@@ -87,8 +98,9 @@ impl Sqlite {
         drop(writer);
         let why = why.split("\nhint: ").next().unwrap_or_default().to_owned();
         let (head, audit) = (index.head(), self.read(|tx| audit::end(tx))?);
+        let used = index.open_after(accepted);
         let detail = self.write(|tx| {
-            let used = nodes::use_up_open(tx)?;
+            nodes::delete_c_u(tx)?;
             let detail = format!(
                 "{why}; state file before: {before}; now: document {}, {} audit entries; {} used up",
                 head.number,
