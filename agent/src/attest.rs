@@ -3,7 +3,7 @@
 use crate::deadline::Deadline;
 use crate::error::{Error, Kind, Result};
 use crate::logs::Logs;
-use crate::net::race::{Course, Race, Won};
+use crate::net::race::{Connection, Race, RaceConfig};
 use crate::net::{self, client::printable};
 use crate::tpm::{Object, Tpm};
 use halfkey_protocol::hpke::{Ephemeral, Released};
@@ -73,14 +73,15 @@ impl Attester<'_> {
         &self,
         tpm: &mut Tpm,
         ak: &Object,
-        won: &Won,
+        connection: &Connection,
         commitments: Commitments,
         deadline: Deadline,
     ) -> std::result::Result<Attested, Failed> {
         let ephemeral = Ephemeral::generate();
-        let (finish, qualifying) = self.evidence(tpm, ak, &won.begun, &ephemeral.public, commitments)?;
+        let (finish, qualifying) =
+            self.evidence(tpm, ak, &connection.begun, &ephemeral.public, commitments)?;
         let verdict: wire::Verdict =
-            won.client.post("/v1/finish", &finish, FINISH, deadline).map_err(Failed::Net)?;
+            connection.client.post("/v1/finish", &finish, FINISH, deadline).map_err(Failed::Net)?;
         let outcome = Outcome::parse(&verdict.outcome).ok_or_else(|| {
             let found = printable(&verdict.outcome, 32);
             Failed::Net(net::Error::Malformed(format!("expected a verdict, found '{found}'")))
@@ -96,15 +97,15 @@ impl Attester<'_> {
         &self,
         tpm: &mut Tpm,
         ak: &Object,
-        won: &Won,
+        connection: &Connection,
         proposal: &Bytes,
         deadline: Deadline,
     ) -> std::result::Result<wire::Proposed, Failed> {
         let r_sha256 = Hash::Sha256.digest(&[proposal]);
         let commitments = Commitments { nonce_tpm: &[], r_sha256: &r_sha256 };
-        let (finish, _) = self.evidence(tpm, ak, &won.begun, &[], commitments)?;
+        let (finish, _) = self.evidence(tpm, ak, &connection.begun, &[], commitments)?;
         let message = wire::Propose { finish, proposal: proposal.clone() };
-        won.client.post("/v1/propose", &message, FINISH, deadline).map_err(Failed::Net)
+        connection.client.post("/v1/propose", &message, FINISH, deadline).map_err(Failed::Net)
     }
 
     /// The quote that `begun` asks for, the logs, and the qualifying data.
@@ -215,12 +216,14 @@ impl Attested {
 ///
 /// # Errors
 /// As [`Race::winner`].
-pub fn begin_again(won: Won, course: &Course) -> Result<Won> {
-    let begun = won.client.post("/v1/begin", &course.begin, Duration::from_secs(10), course.deadline);
+pub fn begin_again(connection: Connection, config: &RaceConfig) -> Result<Connection> {
+    let begun = connection.client.post("/v1/begin", &config.begin, Duration::from_secs(10), config.deadline);
     match begun {
-        Ok(begun) => Ok(Won { client: won.client, begun }),
-        Err(error) if error.again() == net::Again::Never => Err(error.at(won.client.server().as_str())),
-        Err(_) => Race::start(course)?.winner(),
+        Ok(begun) => Ok(Connection { client: connection.client, begun }),
+        Err(error) if error.again() == net::Again::Never => {
+            Err(error.at(connection.client.server().as_str()))
+        }
+        Err(_) => Race::start(config)?.winner(),
     }
 }
 
@@ -229,14 +232,14 @@ pub fn begin_again(won: Won, course: &Course) -> Result<Won> {
 ///
 /// # Errors
 /// When the server refuses to let this node wait.
-pub fn wait(won: &Won, node: NodeId, ticket: Option<&str>, deadline: Deadline) -> Result<()> {
+pub fn wait(connection: &Connection, node: NodeId, ticket: Option<&str>, deadline: Deadline) -> Result<()> {
     let request = wire::Wait { node_id: node.to_string(), ticket: ticket.map(str::to_owned) };
     let started = Instant::now();
-    let answer = won.client.post::<_, wire::Waited>("/v1/wait", &request, WAIT, deadline);
+    let answer = connection.client.post::<_, wire::Waited>("/v1/wait", &request, WAIT, deadline);
     let changed = match answer {
         Ok(waited) => waited.changed,
         Err(error) if error.again() == net::Again::Never && error.reason() != Some(Reason::NotFound) => {
-            return Err(error.at(won.client.server().as_str()));
+            return Err(error.at(connection.client.server().as_str()));
         }
         Err(_) => false,
     };

@@ -6,7 +6,7 @@
 mod server;
 
 use halfkey_agent::deadline::Deadline;
-use halfkey_agent::net::race::{Course, Race};
+use halfkey_agent::net::race::{Race, RaceConfig};
 use halfkey_agent::net::{Again, Client, Error, Server, tls};
 use halfkey_agent::timing::Timeline;
 use halfkey_protocol::{MAX_ANSWER, wire};
@@ -279,8 +279,8 @@ fn names_and_ports_that_do_not_answer_are_told_apart() {
     assert!(matches!(ask("https://no-such-host.invalid:8443"), Error::Name(_)));
 }
 
-fn course(urls: &[String], authority: &Authority, seconds: u64) -> Course {
-    Course {
+fn config(urls: &[String], authority: &Authority, seconds: u64) -> RaceConfig {
+    RaceConfig {
         servers: urls.iter().map(|url| Server::parse(url).unwrap()).collect(),
         tls: tls::config(&authority.pem(), 0).unwrap(),
         begin: begin(),
@@ -295,17 +295,17 @@ fn the_first_server_that_answers_wins() {
     let silent = TestServer::start(&authority, "127.0.0.1", Answer::Silence);
     let broken = TestServer::start(&authority, "127.0.0.1", Answer::Status(500, String::new()));
     let good = TestServer::start(&authority, "127.0.0.1", ok(BEGUN));
-    let course = course(&[silent.url(), broken.url(), good.url()], &authority, 20);
-    let won = Race::start(&course).unwrap().winner().unwrap();
-    assert_eq!(won.client.server().as_str(), good.url());
+    let config = config(&[silent.url(), broken.url(), good.url()], &authority, 20);
+    let connection = Race::start(&config).unwrap().winner().unwrap();
+    assert_eq!(connection.client.server().as_str(), good.url());
 }
 
 #[test]
 fn a_server_that_starts_late_is_found() {
     let authority = Authority::new();
     let port = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
-    let course = course(&[format!("https://127.0.0.1:{port}")], &authority, 20);
-    let race = Race::start(&course).unwrap();
+    let config = config(&[format!("https://127.0.0.1:{port}")], &authority, 20);
+    let race = Race::start(&config).unwrap();
     let server = TestServer::start_at(&authority, "127.0.0.1", port, ok(BEGUN));
     race.winner().unwrap();
     assert_eq!(server.requests(), 1);
@@ -316,12 +316,12 @@ fn a_race_that_nobody_wins_ends_at_the_deadline_with_the_reason() {
     let authority = Authority::new();
     let silent = TestServer::start(&authority, "127.0.0.1", Answer::Silence);
     let start = Instant::now();
-    let error = Race::start(&course(&[silent.url()], &authority, 2)).unwrap().winner().err().unwrap();
+    let error = Race::start(&config(&[silent.url()], &authority, 2)).unwrap().winner().err().unwrap();
     assert!(error.message.contains("no answer in time"), "{error}");
     assert!(start.elapsed() < Duration::from_secs(5));
     // One that refuses for good is not asked again.
     let other = TestServer::start(&Authority::new(), "127.0.0.1", ok(BEGUN));
     let start = Instant::now();
-    let error = Race::start(&course(&[other.url()], &authority, 20)).unwrap().winner().err().unwrap();
+    let error = Race::start(&config(&[other.url()], &authority, 20)).unwrap().winner().err().unwrap();
     assert!(error.message.contains("pins") && start.elapsed() < Duration::from_secs(10), "{error}");
 }

@@ -13,7 +13,7 @@ use crate::attest::{self, Attested, Attester, Commitments, Failed};
 use crate::deadline::Deadline;
 use crate::error::{Error, Kind, Result};
 use crate::luks::{Token, cryptsetup};
-use crate::net::race::{Course, Race, Won, pause};
+use crate::net::race::{Connection, Race, RaceConfig, pause};
 use crate::net::{self, tls};
 use crate::timing::Timeline;
 use crate::tpm::{self, Location, Object, SealedBlob, Tpm, UnsealSession};
@@ -81,7 +81,7 @@ struct Keys {
 struct Release {
     attested: Attested,
     r: Zeroizing<[u8; 32]>,
-    won: Won,
+    connection: Connection,
 }
 
 impl Unlock {
@@ -182,7 +182,7 @@ impl Unlock {
     fn follow(&mut self, route: &Route, found: &Devices) -> Result<Report> {
         let preferred = &route.tokens[0];
         let enrollments = route.enrollments();
-        let course = Course {
+        let config = RaceConfig {
             servers: route.servers.clone(),
             tls: tls::config(&route.ca, preferred.enrolled_at)?,
             begin: Attester { enrollments: &enrollments, ..attester(preferred) }.begin(),
@@ -190,7 +190,7 @@ impl Unlock {
             timeline: self.timeline.clone(),
         };
         // The network may still be coming up: the TPM's work goes on beside it.
-        let race = Race::start(&course)?;
+        let race = Race::start(&config)?;
         let mut keys = match self.prepare_keys(route) {
             Err(error) if error.kind == Kind::OtherTpm => {
                 // Nothing can be opened here, but whoever runs the verifier wants to know of it.
@@ -201,11 +201,11 @@ impl Unlock {
             }
             keys => keys?,
         };
-        let won = race.winner()?;
-        let token = route.current(&won.begun)?;
+        let connection = race.winner()?;
+        let token = route.current(&connection.begun)?;
         let targets = target::targets(found, token, &self.settings)?;
         self.load_half(&mut keys, token)?;
-        let (release, key) = self.release(token, &course, won, &mut keys)?;
+        let (release, key) = self.release(token, &config, connection, &mut keys)?;
         for target in &targets {
             target.check_seal(&key)?;
         }
@@ -220,7 +220,7 @@ impl Unlock {
             self.test(target, passphrase.expose())?;
         }
         let mut report = Report {
-            server: release.won.client.server().to_string(),
+            server: release.connection.client.server().to_string(),
             evidence_id: release.attested.verdict.evidence_id,
             volumes: Vec::new(),
         };
@@ -342,14 +342,14 @@ impl Unlock {
 
     /// Sends evidence of this TPM in the name of the enrolled one: refused by its signature, and on record.
     fn report_other_tpm(&mut self, token: &Token, race: Race) -> Result<()> {
-        let won = race.winner()?;
+        let connection = race.winner()?;
         let deadline = self.deadline;
         let tpm = self.tpm()?;
         let srk = tpm.storage_key(None)?;
         let ak = tpm.attestation_key()?;
         let session = tpm.start_unseal(&srk)?;
         let commitments = Commitments { nonce_tpm: &session.nonce_tpm, r_sha256: &[0; 32] };
-        let answer = attester(token).finish(tpm, &ak, &won, commitments, deadline);
+        let answer = attester(token).finish(tpm, &ak, &connection, commitments, deadline);
         tpm.abandon(session)?;
         match answer {
             Ok(attested) => {
@@ -357,7 +357,7 @@ impl Unlock {
                 Ok(())
             }
             Err(Failed::Tpm(error)) => Err(error),
-            Err(Failed::Net(error)) => Err(error.at(won.client.server().as_str())),
+            Err(Failed::Net(error)) => Err(error.at(connection.client.server().as_str())),
         }
     }
 
@@ -365,8 +365,8 @@ impl Unlock {
     fn release(
         &mut self,
         token: &Token,
-        course: &Course,
-        mut won: Won,
+        config: &RaceConfig,
+        mut connection: Connection,
         keys: &mut Keys,
     ) -> Result<(Release, Key)> {
         // One for all attempts: an answer that got lost is not to look like a second machine.
@@ -374,12 +374,12 @@ impl Unlock {
         getrandom::fill(&mut *r).map_err(|e| Error::system("random bytes", e))?;
         let r_sha256 = Hash::Sha256.digest(&[&*r]);
         for _ in 0..ROUNDS {
-            let (attested, session, answered) = self.attest(token, course, won, keys, &r_sha256)?;
+            let (attested, session, answered) = self.attest(token, config, connection, keys, &r_sha256)?;
             if let Some(key) = self.combine(token, &attested, session, keys)? {
-                return Ok((Release { attested, r, won: answered }, key));
+                return Ok((Release { attested, r, connection: answered }, key));
             }
             console::say("PCRs moved between quote and unsealing: once more");
-            won = begin_again(answered, course, token)?;
+            connection = begin_again(answered, config, token)?;
         }
         Err(tpm::Error::PcrChanged.into())
     }
@@ -388,11 +388,11 @@ impl Unlock {
     fn attest(
         &mut self,
         token: &Token,
-        course: &Course,
-        mut won: Won,
+        config: &RaceConfig,
+        mut connection: Connection,
         keys: &Keys,
         r_sha256: &[u8],
-    ) -> Result<(Attested, UnsealSession, Won)> {
+    ) -> Result<(Attested, UnsealSession, Connection)> {
         let attester = attester(token);
         let mut rounds = 0;
         let mut said = false;
@@ -401,11 +401,11 @@ impl Unlock {
             let tpm = self.tpm()?;
             let session = tpm.start_unseal(&keys.srk)?;
             let commitments = Commitments { nonce_tpm: &session.nonce_tpm, r_sha256 };
-            match attester.finish(tpm, &keys.ak, &won, commitments, deadline) {
+            match attester.finish(tpm, &keys.ak, &connection, commitments, deadline) {
                 Err(Failed::Tpm(error)) => return Err(error),
                 Err(Failed::Net(error)) => {
                     let again = error.again();
-                    let error = error.at(won.client.server().as_str());
+                    let error = error.at(connection.client.server().as_str());
                     rounds += u32::from(again == net::Again::AtOnce);
                     if again == net::Again::Never || deadline.is_over() || rounds > ROUNDS {
                         return Err(error);
@@ -414,7 +414,7 @@ impl Unlock {
                     pause(again, None, deadline);
                 }
                 Ok(attested) => match attested.outcome {
-                    Outcome::Released => return Ok((attested, session, won)),
+                    Outcome::Released => return Ok((attested, session, connection)),
                     Outcome::Denied if attested.retry() && rounds < ROUNDS => {
                         rounds += 1;
                         console::say(&format!("{}; with a fresh quote", attested.refusal(Kind::Refused)));
@@ -434,7 +434,7 @@ impl Unlock {
                             ));
                             said = true;
                         }
-                        attest::wait(&won, token.node, attested.verdict.ticket.as_deref(), deadline)?;
+                        attest::wait(&connection, token.node, attested.verdict.ticket.as_deref(), deadline)?;
                         if deadline.is_over() {
                             return Err(refusal);
                         }
@@ -442,7 +442,7 @@ impl Unlock {
                 },
             }
             self.tpm()?.abandon(session)?;
-            won = begin_again(won, course, token)?;
+            connection = begin_again(connection, config, token)?;
         }
     }
 
@@ -529,7 +529,7 @@ impl Unlock {
             node: token.node.to_string(),
             evidence_id: release.attested.verdict.evidence_id,
             fence: fence::opened_with(&*release.r),
-            server: release.won.client.server().to_string(),
+            server: release.connection.client.server().to_string(),
             // A crash in the middle of the opening must not look as if nothing had been opened.
             opening: true,
             volumes: targets.iter().map(opened).collect(),
@@ -567,10 +567,10 @@ fn load(tpm: &mut Tpm, srk: &Object, token: &Token) -> Result<Object> {
 }
 
 /// `begin` once more, which must be about the same enrollment.
-fn begin_again(won: Won, course: &Course, token: &Token) -> Result<Won> {
-    let won = attest::begin_again(won, course)?;
-    if won.begun.enrollment.as_ref() == Some(&token.enrollment) {
-        return Ok(won);
+fn begin_again(connection: Connection, config: &RaceConfig, token: &Token) -> Result<Connection> {
+    let connection = attest::begin_again(connection, config)?;
+    if connection.begun.enrollment.as_ref() == Some(&token.enrollment) {
+        return Ok(connection);
     }
     Err(Error::new(Kind::Refused, "the verifier's current enrollment of this node changed while it attested")
         .hint("reboot"))

@@ -26,7 +26,7 @@ use crate::error::{Error, Kind, Result};
 use crate::firmware;
 use crate::luks::Token;
 use crate::luks::cryptsetup::Existing;
-use crate::net::race::{Course, Race, Won};
+use crate::net::race::{Connection, Race, RaceConfig};
 use crate::net::{self, Server, tls};
 use crate::timing::Timeline;
 use crate::tpm::{Hierarchy, Location, Persistent, Tpm};
@@ -115,12 +115,17 @@ pub fn run(options: &Options) -> Result<()> {
         bank: None,
         enrollments: &[],
     };
-    let course =
-        Course { servers: vec![options.server.clone()], tls, begin: attester.begin(), deadline, timeline };
+    let config = RaceConfig {
+        servers: vec![options.server.clone()],
+        tls,
+        begin: attester.begin(),
+        deadline,
+        timeline,
+    };
     let wanted = Wanted { tenant_key, challenge: *challenge.bytes() };
-    let (attested, won) = match released(&mut tpm, &keys, &attester, wanted, &course) {
+    let (attested, connection) = match released(&mut tpm, &keys, &attester, wanted, &config) {
         Err(error) if nothing_is_open(error.code.as_deref()) => {
-            return match finish_removal(options, &existing, &attester, &course) {
+            return match finish_removal(options, &existing, &attester, &config) {
                 Ok(true) => {
                     challenge.done();
                     end(options)
@@ -165,14 +170,14 @@ pub fn run(options: &Options) -> Result<()> {
         enrolled_at: document.created,
     };
     let mut bound = Vec::new();
-    let current = current(options, &attester, &course);
+    let current = current(options, &attester, &config);
     for ((device, existing), plan) in options.devices.iter().zip(&existing).zip(&plans) {
         if let Some(current) = &current {
             bind::remove_superseded(device, existing, &common, current.as_deref())?;
         }
         bound.push(bind::bind(device, &plan::token(&common, plan, &plans), &key, existing)?);
     }
-    prove(&won, node, &document, &key, deadline)?;
+    prove(&connection, node, &document, &key, deadline)?;
     drop(key);
     challenge.done();
     // Only now is the older enrollment of no use any more.
@@ -197,10 +202,10 @@ fn finish_removal(
     options: &Options,
     existing: &[Existing],
     attester: &Attester,
-    course: &Course,
+    config: &RaceConfig,
 ) -> Result<bool> {
     let newest = bind::enrollments(&options.devices, attester.node)?.into_iter().next();
-    match current(options, attester, course) {
+    match current(options, attester, config) {
         // A newer one that is not proved can't be finished any more, and is the tenant's business.
         Some(Some(current)) if newest.as_ref() == Some(&current) => {
             bind::finish_removal(&options.devices, existing, attester.node, &current)
@@ -210,11 +215,11 @@ fn finish_removal(
 }
 
 /// The enrollment on these volumes that the verifier releases at a boot, if one is; `None` if it does not say.
-fn current(options: &Options, attester: &Attester, course: &Course) -> Option<Option<String>> {
+fn current(options: &Options, attester: &Attester, config: &RaceConfig) -> Option<Option<String>> {
     let enrollments = bind::enrollments(&options.devices, attester.node).ok()?;
     let asks = Attester { purpose: Purpose::Boot, enrollments: &enrollments, ..*attester };
-    match Race::start(&Course { begin: asks.begin(), ..course.clone() }).ok()?.winner() {
-        Ok(won) => Some(won.begun.enrollment),
+    match Race::start(&RaceConfig { begin: asks.begin(), ..config.clone() }).ok()?.winner() {
+        Ok(connection) => Some(connection.begun.enrollment),
         Err(error) if error.code.as_deref() == Some(Reason::EnrollmentOpen.code()) => Some(None),
         Err(_) => None,
     }
@@ -245,60 +250,60 @@ fn released(
     keys: &register::Keys,
     attester: &Attester,
     wanted: Wanted,
-    course: &Course,
-) -> Result<(Attested, Won)> {
+    config: &RaceConfig,
+) -> Result<(Attested, Connection)> {
     let wanted = wanted.bytes();
     let commitments = Commitments { nonce_tpm: &[], r_sha256: &wanted };
-    let mut won = Race::start(course)?.winner();
+    let mut connection = Race::start(config)?.winner();
     let mut rounds = 0;
     let mut said = false;
     loop {
-        let current = match won {
+        let current = match connection {
             Ok(current) => current,
             // A verifier that has not heard of the node says so at `begin`.
             Err(error) if waits_for_tenant(error.code.as_deref()) => {
                 let client =
-                    net::Client::new(course.servers[0].clone(), course.tls.clone(), course.timeline.clone());
+                    net::Client::new(config.servers[0].clone(), config.tls.clone(), config.timeline.clone());
                 let begun = wire::Begun {
                     version: 1,
                     nonce: Vec::new().into(),
                     bank: String::new(),
                     enrollment: None,
                 };
-                let current = Won { client, begun };
-                wait_for_tenant(&current, attester.node, None, course, &mut said)?;
-                won = Race::start(course)?.winner();
+                let current = Connection { client, begun };
+                wait_for_tenant(&current, attester.node, None, config, &mut said)?;
+                connection = Race::start(config)?.winner();
                 continue;
             }
             Err(error) => return Err(error),
         };
-        match attester.finish(tpm, &keys.ak, &current, commitments, course.deadline) {
+        match attester.finish(tpm, &keys.ak, &current, commitments, config.deadline) {
             Ok(attested) if attested.outcome == Outcome::Released => return Ok((attested, current)),
             Ok(attested)
                 if attested.outcome == Outcome::Pending
                     || waits_for_tenant(attested.verdict.code.as_deref()) =>
             {
                 let ticket = attested.verdict.ticket.clone();
-                wait_for_tenant(&current, attester.node, ticket.as_deref(), course, &mut said)?;
+                wait_for_tenant(&current, attester.node, ticket.as_deref(), config, &mut said)?;
             }
             Ok(attested) if attested.retry() && rounds < 5 => rounds += 1,
             Ok(attested) => return Err(attested.refusal(Kind::Refused)),
             Err(Failed::Tpm(error)) => return Err(error),
             Err(Failed::Net(error)) if waits_for_tenant(error.reason().map(Reason::code)) => {
-                wait_for_tenant(&current, attester.node, None, course, &mut said)?;
+                wait_for_tenant(&current, attester.node, None, config, &mut said)?;
             }
             Err(Failed::Net(error)) => {
                 let again = error.again();
                 rounds += u32::from(again == net::Again::AtOnce);
                 let error = error.at(current.client.server().as_str());
-                if again == net::Again::Never || course.deadline.is_over() || rounds > 5 {
+                if again == net::Again::Never || config.deadline.is_over() || rounds > 5 {
                     return Err(error);
                 }
                 console::say(&format!("{error}; trying again"));
-                net::race::pause(again, None, course.deadline);
+                net::race::pause(again, None, config.deadline);
             }
         }
-        won = attest::begin_again(current, course);
+        connection = attest::begin_again(current, config);
     }
 }
 
@@ -312,25 +317,25 @@ fn waits_for_tenant(code: Option<&str>) -> bool {
 }
 
 fn wait_for_tenant(
-    won: &Won,
+    connection: &Connection,
     node: NodeId,
     ticket: Option<&str>,
-    course: &Course,
+    config: &RaceConfig,
     said: &mut bool,
 ) -> Result<()> {
-    if course.deadline.is_over() {
+    if config.deadline.is_over() {
         return Err(Error::new(Kind::Pending, "the tenant did not enroll this node in time")
             .hint(format!("run this again; the tenant runs: halfkey enroll {node}")));
     }
     if !*said {
         console::say(&format!(
             "waiting for the tenant, {} s at most: halfkey enroll {node}",
-            course.deadline.seconds()
+            config.deadline.seconds()
         ));
         console::say("the tenant must see the EK fingerprint that stands above");
         *said = true;
     }
-    attest::wait(won, node, ticket, course.deadline)
+    attest::wait(connection, node, ticket, config.deadline)
 }
 
 /// Checks the tenant's document, and only then uses what came with it: K and U.
@@ -370,20 +375,26 @@ fn open(
 }
 
 /// Proves K: from now on the purpose `boot` is open. Asked again while the server is not well.
-fn prove(won: &Won, node: NodeId, document: &Document, key: &Key, deadline: Deadline) -> Result<()> {
+fn prove(
+    connection: &Connection,
+    node: NodeId,
+    document: &Document,
+    key: &Key,
+    deadline: Deadline,
+) -> Result<()> {
     let request = wire::Prove {
         node_id: node.to_string(),
         enrollment_id: document.enrollment_id.clone(),
         proof: key.proof().into(),
     };
     loop {
-        match won.client.post::<_, wire::Proved>("/v1/prove", &request, REQUEST, deadline) {
+        match connection.client.post::<_, wire::Proved>("/v1/prove", &request, REQUEST, deadline) {
             Ok(_) => return Ok(()),
             Err(error) if error.again() != net::Again::Never && !deadline.is_over() => {
-                console::say(&format!("{}: {error}; trying again", won.client.server()));
+                console::say(&format!("{}: {error}; trying again", connection.client.server()));
                 net::race::pause(net::Again::AfterPause, None, deadline);
             }
-            Err(error) => return Err(error.at(won.client.server().as_str())),
+            Err(error) => return Err(error.at(connection.client.server().as_str())),
         }
     }
 }

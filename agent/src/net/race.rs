@@ -25,7 +25,7 @@ const STACK: usize = 512 << 10;
 
 /// What every attempt needs.
 #[derive(Clone)]
-pub struct Course {
+pub struct RaceConfig {
     /// At least one.
     pub servers: Vec<Server>,
     /// With the pinned CA.
@@ -40,14 +40,14 @@ pub struct Course {
 
 /// A running race. Dropping it ends it.
 pub struct Race {
-    results: mpsc::Receiver<Result<Won, error::Error>>,
+    results: mpsc::Receiver<Result<Connection, error::Error>>,
     over: Arc<AtomicBool>,
     deadline: Deadline,
     runners: usize,
 }
 
 /// The first answer, and the connection it came over.
-pub struct Won {
+pub struct Connection {
     /// Further requests go to the same server.
     pub client: Client,
     /// Its answer.
@@ -59,34 +59,34 @@ impl Race {
     ///
     /// # Errors
     /// When the system has no thread to give.
-    pub fn start(course: &Course) -> error::Result<Self> {
+    pub fn start(config: &RaceConfig) -> error::Result<Self> {
         let (sender, results) = mpsc::channel();
         let over = Arc::new(AtomicBool::new(false));
-        for server in &course.servers {
-            let (course, server, sender, over) =
-                (course.clone(), server.clone(), sender.clone(), over.clone());
+        for server in &config.servers {
+            let (config, server, sender, over) =
+                (config.clone(), server.clone(), sender.clone(), over.clone());
             let run = move || {
-                let client = Client::new(server, course.tls.clone(), course.timeline.clone());
-                let _ = sender.send(attempt(client, &course, &over));
+                let client = Client::new(server, config.tls.clone(), config.timeline.clone());
+                let _ = sender.send(attempt(client, &config, &over));
             };
             thread::Builder::new()
                 .stack_size(STACK)
                 .spawn(run)
                 .map_err(|e| error::Error::system("thread", e))?;
         }
-        Ok(Self { results, over, deadline: course.deadline, runners: course.servers.len() })
+        Ok(Self { results, over, deadline: config.deadline, runners: config.servers.len() })
     }
 
     /// The first that answered; if none did by the deadline, the error of the last.
     ///
     /// # Errors
     /// As [`Error::at`] tells them.
-    pub fn winner(self) -> error::Result<Won> {
+    pub fn winner(self) -> error::Result<Connection> {
         let mut last = None;
         for _ in 0..self.runners {
             // A moment longer than the runners, so that their own words are heard.
             match self.results.recv_timeout(self.deadline.remaining() + PAUSE) {
-                Ok(Ok(won)) => return Ok(won),
+                Ok(Ok(connection)) => return Ok(connection),
                 Ok(Err(error)) => {
                     if self.runners > 1 {
                         console::say(&format!("{error}"));
@@ -108,31 +108,31 @@ impl Drop for Race {
 }
 
 /// Attempts `begin` until it works, can't work, or the deadline has come.
-fn attempt(client: Client, course: &Course, over: &AtomicBool) -> error::Result<Won> {
+fn attempt(client: Client, config: &RaceConfig, over: &AtomicBool) -> error::Result<Connection> {
     let events = NetworkEvents::open();
     let mut waits_for = String::new();
     loop {
         // networkd may have learned a name server meanwhile.
         resolv::provide();
-        let error = match client.post::<_, wire::Begun>("/v1/begin", &course.begin, BEGIN, course.deadline) {
+        let error = match client.post::<_, wire::Begun>("/v1/begin", &config.begin, BEGIN, config.deadline) {
             Ok(begun) => match acceptable(&begun) {
-                Ok(()) => return Ok(Won { client, begun }),
+                Ok(()) => return Ok(Connection { client, begun }),
                 Err(error) => error,
             },
             Err(error) => error,
         };
         let again = error.again();
-        if again == Again::Never || course.deadline.is_over() || over.load(Ordering::Relaxed) {
+        if again == Again::Never || config.deadline.is_over() || over.load(Ordering::Relaxed) {
             return Err(error.at(client.server().as_str()));
         }
         let what = error.to_string();
         if what != waits_for {
-            let left = course.deadline.seconds();
+            let left = config.deadline.seconds();
             console::say(&format!("{}: {what}; trying again for {left} s", client.server()));
             waits_for = what;
         }
-        pause(again, events.as_ref().ok(), course.deadline);
-        if course.deadline.is_over() {
+        pause(again, events.as_ref().ok(), config.deadline);
+        if config.deadline.is_over() {
             return Err(error.at(client.server().as_str()));
         }
     }

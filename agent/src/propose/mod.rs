@@ -19,7 +19,7 @@ use crate::enroll::bind;
 use crate::error::{Error, Kind, Result};
 use crate::luks::{Header, Token};
 use crate::net::client::printable;
-use crate::net::race::{Course, Race, Won};
+use crate::net::race::{Connection, Race, RaceConfig};
 use crate::net::{self, tls};
 use crate::timing::Timeline;
 use crate::tpm::{self, Location, Tpm};
@@ -143,42 +143,42 @@ fn send(
         bank: None,
         enrollments: &[],
     };
-    let course = Course {
+    let config = RaceConfig {
         servers: token.servers.clone(),
         tls: tls::config(&token.ca, token.enrolled_at)?,
         begin: attester.begin(),
         deadline,
         timeline: Timeline::default(),
     };
-    let race = Race::start(&course)?;
+    let race = Race::start(&config)?;
     let mut tpm = Tpm::open(location)?;
     match tpm.storage_key(Some(&token.srk_name)) {
         Err(error @ tpm::Error::WrongSrk) => return Err(Error { kind: Kind::OtherTpm, ..error.into() }),
         srk => drop(srk?),
     }
     let ak = tpm.attestation_key()?;
-    let mut won: Won = race.winner()?;
+    let mut connection: Connection = race.winner()?;
     let mut rounds = 0;
     loop {
-        let error = match attester.propose(&mut tpm, &ak, &won, &text, deadline) {
+        let error = match attester.propose(&mut tpm, &ak, &connection, &text, deadline) {
             Ok(proposed) if again(&proposed) && rounds < ROUNDS && !deadline.is_over() => {
                 rounds += 1;
-                won = attest::begin_again(won, &course)?;
+                connection = attest::begin_again(connection, &config)?;
                 continue;
             }
-            Ok(proposed) => return Ok((won.client.server().to_string(), proposed)),
+            Ok(proposed) => return Ok((connection.client.server().to_string(), proposed)),
             Err(Failed::Tpm(error)) => return Err(error),
             Err(Failed::Net(error)) => error,
         };
         let again = error.again();
-        let error = error.at(won.client.server().as_str());
+        let error = error.at(connection.client.server().as_str());
         rounds += u32::from(again == net::Again::AtOnce);
         if again == net::Again::Never || deadline.is_over() || rounds > ROUNDS {
             return Err(error);
         }
         console::say(&format!("{error}; trying again"));
         net::race::pause(again, None, deadline);
-        won = attest::begin_again(won, &course)?;
+        connection = attest::begin_again(connection, &config)?;
     }
 }
 
