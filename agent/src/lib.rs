@@ -9,7 +9,7 @@
 //! | [`propose`] | the next boot, measured and told to the verifier before it happens |
 //! | [`firmware`] | whether this boot could pass a policy's floor |
 //! | [`status`], [`report`] | what people and programs get to see |
-//! | [`attest`] | one attestation, shared by `enroll`, `unlock` and `propose` |
+//! | [`exchange`] | an attestation, shared by `enroll`, `unlock` and `propose` |
 //! | [`logs`], [`userspace_log`] | the logs that travel with a quote |
 //! | [`luks`] | headers, the allow-list, tokens, cryptsetup |
 //! | [`net`] | HTTPS to the servers, and kernel events about the network |
@@ -17,7 +17,6 @@
 //! | [`error`], [`console`], [`terminal`] | how it says what went wrong, and asks |
 //! | [`hardening`], [`deadline`], [`timing`], [`bounded`], [`notify`] | small things used everywhere |
 
-pub mod attest;
 pub mod boot;
 pub mod bounded;
 pub mod cli;
@@ -25,6 +24,7 @@ pub mod console;
 pub mod deadline;
 pub mod enroll;
 pub mod error;
+pub mod exchange;
 pub mod fence;
 pub mod firmware;
 pub mod hardening;

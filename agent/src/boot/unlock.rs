@@ -9,9 +9,9 @@ use super::route::{self, Route};
 use super::state::{self, Opened, State, expected_mapping_uuid};
 use super::target::{self, Target};
 use super::teardown;
-use crate::attest::{self, Attested, Attester, Commitments, Failed};
 use crate::deadline::Deadline;
 use crate::error::{Error, Kind, Result};
+use crate::exchange::{self, Attested, Attester, Commitments, Failed};
 use crate::luks::{Token, cryptsetup};
 use crate::net::race::{Connection, Race, RaceConfig, pause};
 use crate::net::{self, tls};
@@ -434,7 +434,12 @@ impl Unlock {
                             ));
                             said = true;
                         }
-                        attest::wait(&connection, token.node, attested.verdict.ticket.as_deref(), deadline)?;
+                        exchange::wait(
+                            &connection,
+                            token.node,
+                            attested.verdict.ticket.as_deref(),
+                            deadline,
+                        )?;
                         if deadline.is_over() {
                             return Err(refusal);
                         }
@@ -568,7 +573,7 @@ fn load(tpm: &mut Tpm, srk: &Object, token: &Token) -> Result<Object> {
 
 /// `begin` once more, which must be about the same enrollment.
 fn begin_again(connection: Connection, config: &RaceConfig, token: &Token) -> Result<Connection> {
-    let connection = attest::begin_again(connection, config)?;
+    let connection = exchange::begin_again(connection, config)?;
     if connection.begun.enrollment.as_ref() == Some(&token.enrollment) {
         return Ok(connection);
     }

@@ -19,10 +19,10 @@ pub mod prompts;
 pub mod register;
 pub mod root;
 
-use crate::attest::{self, Attested, Attester, Commitments, Failed};
 use crate::console;
 use crate::deadline::Deadline;
 use crate::error::{Error, Kind, Result};
+use crate::exchange::{self, Attested, Attester, Commitments, Failed};
 use crate::firmware;
 use crate::luks::Token;
 use crate::luks::cryptsetup::Existing;
@@ -303,7 +303,7 @@ fn released(
                 net::race::pause(again, None, config.deadline);
             }
         }
-        connection = attest::begin_again(current, config);
+        connection = exchange::begin_again(current, config);
     }
 }
 
@@ -335,7 +335,7 @@ fn wait_for_tenant(
         console::say("the tenant must see the EK fingerprint that stands above");
         *said = true;
     }
-    attest::wait(connection, node, ticket, config.deadline)
+    exchange::wait(connection, node, ticket, config.deadline)
 }
 
 /// Checks the tenant's document, and only then uses what came with it: K and U.

@@ -11,12 +11,12 @@
 pub mod find;
 pub mod measure;
 
-use crate::attest::{self, Attester, Failed};
 use crate::boot::devices;
 use crate::console;
 use crate::deadline::Deadline;
 use crate::enroll::bind;
 use crate::error::{Error, Kind, Result};
+use crate::exchange::{self, Attester, Failed};
 use crate::luks::{Header, Token};
 use crate::net::client::printable;
 use crate::net::race::{Connection, Race, RaceConfig};
@@ -163,7 +163,7 @@ fn send(
         let error = match attester.propose(&mut tpm, &ak, &connection, &text, deadline) {
             Ok(proposed) if again(&proposed) && rounds < ROUNDS && !deadline.is_over() => {
                 rounds += 1;
-                connection = attest::begin_again(connection, &config)?;
+                connection = exchange::begin_again(connection, &config)?;
                 continue;
             }
             Ok(proposed) => return Ok((connection.client.server().to_string(), proposed)),
@@ -178,7 +178,7 @@ fn send(
         }
         console::say(&format!("{error}; trying again"));
         net::race::pause(again, None, deadline);
-        connection = attest::begin_again(connection, &config)?;
+        connection = exchange::begin_again(connection, &config)?;
     }
 }
 

@@ -1,9 +1,9 @@
-//! One attestation: quote what `begin` asked for, send the evidence, read the verdict.
+//! One attempt: quote what `begin` asked for, send the evidence, read the verdict.
 
 use crate::deadline::Deadline;
 use crate::error::{Error, Kind, Result};
 use crate::logs::Logs;
-use crate::net::race::{Connection, Race, RaceConfig};
+use crate::net::race::Connection;
 use crate::net::{self, client::printable};
 use crate::tpm::{Object, Tpm};
 use halfkey_protocol::hpke::{Ephemeral, Released};
@@ -11,14 +11,10 @@ use halfkey_protocol::kdf::Hash;
 use halfkey_protocol::qualify::Qualifier;
 use halfkey_protocol::wire::{self, Outcome, Purpose};
 use halfkey_protocol::{Bytes, NodeId, Reason};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 /// The verifier replays logs and writes to its disk before it answers.
 const FINISH: Duration = Duration::from_secs(20);
-/// A little longer than a server holds a wait open.
-const WAIT: Duration = Duration::from_secs(30);
-/// Between two waits that end at once: nobody is hammered.
-const PAUSE: Duration = Duration::from_secs(1);
 
 /// Who attests, and what for.
 #[derive(Clone, Copy)]
@@ -210,43 +206,4 @@ impl Attested {
             code: Some(code),
         }
     }
-}
-
-/// `begin` on the connection that is there already; if it broke, at all servers again.
-///
-/// # Errors
-/// As [`Race::winner`].
-pub fn begin_again(connection: Connection, config: &RaceConfig) -> Result<Connection> {
-    let begun = connection.client.post("/v1/begin", &config.begin, Duration::from_secs(10), config.deadline);
-    match begun {
-        Ok(begun) => Ok(Connection { client: connection.client, begun }),
-        Err(error) if error.again() == net::Again::Never => {
-            Err(error.at(connection.client.server().as_str()))
-        }
-        Err(_) => Race::start(config)?.winner(),
-    }
-}
-
-/// Waits until the server says that something about the node changed, it is worth asking
-/// anyway, or the deadline. The server holds the request open; nobody polls.
-///
-/// # Errors
-/// When the server refuses to let this node wait.
-pub fn wait(connection: &Connection, node: NodeId, ticket: Option<&str>, deadline: Deadline) -> Result<()> {
-    let request = wire::Wait { node_id: node.to_string(), ticket: ticket.map(str::to_owned) };
-    let started = Instant::now();
-    let answer = connection.client.post::<_, wire::Waited>("/v1/wait", &request, WAIT, deadline);
-    let changed = match answer {
-        Ok(waited) => waited.changed,
-        Err(error) if error.again() == net::Again::Never && error.reason() != Some(Reason::NotFound) => {
-            return Err(error.at(connection.client.server().as_str()));
-        }
-        Err(_) => false,
-    };
-    // A server that answers at once, whatever it answers, is not asked more than once a second.
-    if !changed || started.elapsed() < PAUSE {
-        let rest = PAUSE.saturating_sub(started.elapsed());
-        std::thread::park_timeout(deadline.within(rest).remaining());
-    }
-    Ok(())
 }
