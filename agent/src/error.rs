@@ -49,7 +49,7 @@ impl Kind {
 }
 
 /// What went wrong. Displayed in lower case, without the hint.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub struct Error {
     /// Whose turn it is.
     pub kind: Kind,

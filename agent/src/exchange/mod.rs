@@ -3,8 +3,12 @@
 //! | module | what |
 //! | --- | --- |
 //! | [`evidence`] | one attempt: the quote, the logs, the answer |
+//! | [`rules`] | what follows from what came of it |
+//! | [`words`] | what is said meanwhile |
 
 pub mod evidence;
+pub mod rules;
+pub mod words;
 
 pub use evidence::{Attested, Attester, Commitments, Failed};
 
