@@ -203,6 +203,26 @@ fn enrolling_can_be_interrupted_and_repeated() {
     succeeded(&test.arg(node.device("root")).output().unwrap());
 }
 
+/// Exit code 7 says that somebody has not come, and the last word says who.
+#[test]
+fn a_tenant_who_does_not_come_in_time_is_named() {
+    let node = Node::new();
+    let enroll = node.agent_enroll(&["root"]).unwrap();
+    let mut short = Command::new(enroll.get_program());
+    for arg in enroll.get_args() {
+        // In place of its 120 seconds.
+        short.arg(if arg == "120" { "3".as_ref() } else { arg });
+    }
+    let output = short.stdin(Stdio::null()).output().unwrap();
+    assert_eq!(output.status.code(), Some(7), "{}", text(&output));
+    assert!(
+        text(&output).contains("error: the tenant did not enroll this node in time"),
+        "{}",
+        text(&output)
+    );
+    assert!(text(&output).contains("waiting for the tenant, "), "{}", text(&output));
+}
+
 #[test]
 fn the_wrong_tenant_key_is_refused_before_anything_is_written() {
     let node = Node::new();

@@ -11,22 +11,20 @@ use super::target::{self, Target};
 use super::teardown;
 use crate::deadline::Deadline;
 use crate::error::{Error, Kind, Result};
-use crate::exchange::{self, Attested, Attester, Commitments, Failed};
+use crate::exchange::rules::{Came, ROUNDS};
+use crate::exchange::{self, Ask, Attested, Attester, Commitments, Failed};
 use crate::luks::{Token, cryptsetup};
-use crate::net::race::{Connection, Race, RaceConfig, pause};
-use crate::net::{self, tls};
+use crate::net::race::{Connection, Race, RaceConfig};
+use crate::net::tls;
 use crate::timing::Timeline;
 use crate::tpm::{self, Location, Object, SealedBlob, Tpm, UnsealSession};
 use crate::{console, fence, notify};
 use halfkey_protocol::kdf::Hash;
-use halfkey_protocol::wire::{Outcome, Purpose};
+use halfkey_protocol::wire::{Begun, Outcome, Purpose};
 use halfkey_protocol::{Half, Key, Role, label};
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 use zeroize::Zeroizing;
-
-/// Exchanges that end with a refusal that a fresh quote can turn.
-const ROUNDS: u32 = 5;
 
 /// For the volumes and the fence when the deadline is over.
 const AFTER_DEADLINE: Duration = Duration::from_secs(60);
@@ -81,7 +79,7 @@ struct Keys {
 struct Release {
     attested: Attested,
     r: Zeroizing<[u8; 32]>,
-    connection: Connection,
+    server: String,
 }
 
 impl Unlock {
@@ -220,7 +218,7 @@ impl Unlock {
             self.test(target, passphrase.expose())?;
         }
         let mut report = Report {
-            server: release.connection.client.server().to_string(),
+            server: release.server.clone(),
             evidence_id: release.attested.verdict.evidence_id,
             volumes: Vec::new(),
         };
@@ -353,7 +351,7 @@ impl Unlock {
         tpm.abandon(session)?;
         match answer {
             Ok(attested) => {
-                console::say(&format!("the verifier was told: {}", attested.refusal(Kind::Refused)));
+                console::say(&format!("the verifier was told: {}", attested.refusal()));
                 Ok(())
             }
             Err(Failed::Tpm(error)) => Err(error),
@@ -366,89 +364,27 @@ impl Unlock {
         &mut self,
         token: &Token,
         config: &RaceConfig,
-        mut connection: Connection,
+        connection: Connection,
         keys: &mut Keys,
     ) -> Result<(Release, Key)> {
+        let mut connection = Ok(connection);
         // One for all attempts: an answer that got lost is not to look like a second machine.
         let mut r = Zeroizing::new([0; 32]);
         getrandom::fill(&mut *r).map_err(|e| Error::system("random bytes", e))?;
         let r_sha256 = Hash::Sha256.digest(&[&*r]);
         for _ in 0..ROUNDS {
-            let (attested, session, answered) = self.attest(token, config, connection, keys, &r_sha256)?;
+            let mut ask = AskForHalves { tpm: self.tpm()?, token, keys, r_sha256: &r_sha256 };
+            let (attested, session, client) = match exchange::run(&mut ask, config, connection)? {
+                (Answer::Released(attested, session), client) => (attested, session, client),
+                (Answer::Refused(attested), _) => return Err(attested.refusal()),
+            };
             if let Some(key) = self.combine(token, &attested, session, keys)? {
-                return Ok((Release { attested, r, connection: answered }, key));
+                return Ok((Release { attested, r, server: client.server().to_string() }, key));
             }
             console::say("PCRs moved between quote and unsealing: once more");
-            connection = begin_again(answered, config, token)?;
+            connection = exchange::begin_again(client, config);
         }
         Err(tpm::Error::PcrChanged.into())
-    }
-
-    /// Attests until the verifier releases or refuses for good.
-    fn attest(
-        &mut self,
-        token: &Token,
-        config: &RaceConfig,
-        mut connection: Connection,
-        keys: &Keys,
-        r_sha256: &[u8],
-    ) -> Result<(Attested, UnsealSession, Connection)> {
-        let attester = attester(token);
-        let mut rounds = 0;
-        let mut said = false;
-        loop {
-            let deadline = self.deadline;
-            let tpm = self.tpm()?;
-            let session = tpm.start_unseal(&keys.srk)?;
-            let commitments = Commitments { nonce_tpm: &session.nonce_tpm, r_sha256 };
-            match attester.finish(tpm, &keys.ak, &connection, commitments, deadline) {
-                Err(Failed::Tpm(error)) => return Err(error),
-                Err(Failed::Net(error)) => {
-                    let again = error.again();
-                    let error = error.at(connection.client.server().as_str());
-                    rounds += u32::from(again == net::Again::AtOnce);
-                    if again == net::Again::Never || deadline.is_over() || rounds > ROUNDS {
-                        return Err(error);
-                    }
-                    console::say(&format!("{error}; trying again for {} s", deadline.seconds()));
-                    pause(again, None, deadline);
-                }
-                Ok(attested) => match attested.outcome {
-                    Outcome::Released => return Ok((attested, session, connection)),
-                    Outcome::Denied if attested.retry() && rounds < ROUNDS => {
-                        rounds += 1;
-                        console::say(&format!("{}; with a fresh quote", attested.refusal(Kind::Refused)));
-                    }
-                    Outcome::Denied => return Err(attested.refusal(Kind::Refused)),
-                    Outcome::Pending => {
-                        let refusal = attested.refusal(Kind::Pending);
-                        if deadline.is_over() {
-                            return Err(refusal);
-                        }
-                        if !said {
-                            console::say(&refusal.message);
-                            console::say(&format!(
-                                "waiting {} s for an operator: halfkey approve {}",
-                                deadline.seconds(),
-                                token.node
-                            ));
-                            said = true;
-                        }
-                        exchange::wait(
-                            &connection,
-                            token.node,
-                            attested.verdict.ticket.as_deref(),
-                            deadline,
-                        )?;
-                        if deadline.is_over() {
-                            return Err(refusal);
-                        }
-                    }
-                },
-            }
-            self.tpm()?.abandon(session)?;
-            connection = begin_again(connection, config, token)?;
-        }
     }
 
     /// K from what was released; `None` if PCRs moved and it takes a new session.
@@ -534,11 +470,82 @@ impl Unlock {
             node: token.node.to_string(),
             evidence_id: release.attested.verdict.evidence_id,
             fence: fence::opened_with(&*release.r),
-            server: release.connection.client.server().to_string(),
+            server: release.server.clone(),
             // A crash in the middle of the opening must not look as if nothing had been opened.
             opening: true,
             volumes: targets.iter().map(opened).collect(),
         }
+    }
+}
+
+/// Attests with purpose `boot`; each attempt with a session of its own.
+struct AskForHalves<'a> {
+    tpm: &'a mut Tpm,
+    token: &'a Token,
+    keys: &'a Keys,
+    r_sha256: &'a [u8],
+}
+
+/// A verdict; what is released can be unsealed in the session that it was quoted with.
+enum Answer {
+    Released(Attested, UnsealSession),
+    Refused(Attested),
+}
+
+impl Answer {
+    fn attested(&self) -> &Attested {
+        match self {
+            Self::Released(attested, _) | Self::Refused(attested) => attested,
+        }
+    }
+}
+
+impl Ask for AskForHalves<'_> {
+    type Answer = Answer;
+
+    fn attester(&self) -> Attester<'_> {
+        attester(self.token)
+    }
+
+    /// The volumes and the sealed half are those of one enrollment: it must stay the same.
+    fn accepts(&self, begun: &Begun) -> Result<()> {
+        if begun.enrollment.as_ref() == Some(&self.token.enrollment) {
+            return Ok(());
+        }
+        let changed = "the verifier's current enrollment of this node changed while it attested";
+        Err(Error::new(Kind::Refused, changed).hint("reboot"))
+    }
+
+    fn attempt(
+        &mut self,
+        connection: &Connection,
+        deadline: Deadline,
+    ) -> std::result::Result<Answer, Failed> {
+        let failed = |error: tpm::Error| Failed::Tpm(error.into());
+        let session = self.tpm.start_unseal(&self.keys.srk).map_err(failed)?;
+        let commitments = Commitments { nonce_tpm: &session.nonce_tpm, r_sha256: self.r_sha256 };
+        let attester = attester(self.token);
+        match attester.finish(self.tpm, &self.keys.ak, connection, commitments, deadline) {
+            Ok(attested) if attested.outcome == Outcome::Released => Ok(Answer::Released(attested, session)),
+            Err(Failed::Tpm(error)) => Err(Failed::Tpm(error)),
+            // A TPM has room for three sessions, and the next attempt may be long in coming.
+            other => {
+                self.tpm.abandon(session).map_err(failed)?;
+                other.map(Answer::Refused)
+            }
+        }
+    }
+
+    fn came(answer: &Answer) -> Came {
+        answer.attested().came()
+    }
+
+    fn ticket(answer: &Answer) -> Option<&str> {
+        answer.attested().verdict.ticket.as_deref()
+    }
+
+    fn refusal(answer: &Answer) -> Error {
+        answer.attested().refusal()
     }
 }
 
@@ -569,14 +576,4 @@ fn other_tpm() -> Error {
 fn load(tpm: &mut Tpm, srk: &Object, token: &Token) -> Result<Object> {
     let blob = SealedBlob { public: token.sealed_public.clone(), private: token.sealed_private.clone() };
     tpm.load(srk, &blob).map_err(|e| Error::from(e).context("the sealed half in the token"))
-}
-
-/// `begin` once more, which must be about the same enrollment.
-fn begin_again(connection: Connection, config: &RaceConfig, token: &Token) -> Result<Connection> {
-    let connection = exchange::begin_again(connection, config)?;
-    if connection.begun.enrollment.as_ref() == Some(&token.enrollment) {
-        return Ok(connection);
-    }
-    Err(Error::new(Kind::Refused, "the verifier's current enrollment of this node changed while it attested")
-        .hint("reboot"))
 }

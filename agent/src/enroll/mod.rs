@@ -22,19 +22,20 @@ pub mod root;
 use crate::console;
 use crate::deadline::Deadline;
 use crate::error::{Error, Kind, Result};
-use crate::exchange::{self, Attested, Attester, Commitments, Failed};
+use crate::exchange::rules::Came;
+use crate::exchange::{self, Ask, Attested, Attester, Commitments, Failed};
 use crate::firmware;
 use crate::luks::Token;
 use crate::luks::cryptsetup::Existing;
 use crate::net::race::{Connection, Race, RaceConfig};
-use crate::net::{self, Server, tls};
+use crate::net::{self, Client, Server, tls};
 use crate::timing::Timeline;
-use crate::tpm::{Hierarchy, Location, Persistent, Tpm};
+use crate::tpm::{Hierarchy, Location, Object, Persistent, Tpm};
 use challenge::Challenge;
 use document::Document;
 use halfkey_protocol::half::proof_digest;
 use halfkey_protocol::qualify::Wanted;
-use halfkey_protocol::wire::{self, Outcome, Purpose};
+use halfkey_protocol::wire::{self, Purpose};
 use halfkey_protocol::{Half, Key, NodeId, Reason, Role, identity, policy};
 use std::path::PathBuf;
 use std::process::Command;
@@ -123,7 +124,7 @@ pub fn run(options: &Options) -> Result<()> {
         timeline,
     };
     let wanted = Wanted { tenant_key, challenge: *challenge.bytes() };
-    let (attested, connection) = match released(&mut tpm, &keys, &attester, wanted, &config) {
+    let (attested, client) = match released(&mut tpm, &keys, attester, wanted, &config) {
         Err(error) if nothing_is_open(error.code.as_deref()) => {
             return match finish_removal(options, &existing, &attester, &config) {
                 Ok(true) => {
@@ -177,7 +178,7 @@ pub fn run(options: &Options) -> Result<()> {
         }
         bound.push(bind::bind(device, &plan::token(&common, plan, &plans), &key, existing)?);
     }
-    prove(&connection, node, &document, &key, deadline)?;
+    prove(&client, node, &document, &key, deadline)?;
     drop(key);
     challenge.done();
     // Only now is the older enrollment of no use any more.
@@ -244,98 +245,59 @@ fn supply_passwords(tpm: &mut Tpm, passwords: &[(Hierarchy, PathBuf)]) -> Result
     Ok(())
 }
 
-/// Attests with purpose `enroll` until the tenant has enrolled the node and the verifier released.
+/// Attests with purpose `enroll`.
+struct AskForEnrollment<'a> {
+    attester: Attester<'a>,
+    tpm: &'a mut Tpm,
+    ak: &'a Object,
+    wanted: Wanted,
+}
+
+impl Ask for AskForEnrollment<'_> {
+    type Answer = Attested;
+
+    fn attester(&self) -> Attester<'_> {
+        self.attester
+    }
+
+    fn attempt(
+        &mut self,
+        connection: &Connection,
+        deadline: Deadline,
+    ) -> std::result::Result<Attested, Failed> {
+        let commitments = Commitments { nonce_tpm: &[], r_sha256: &self.wanted.bytes() };
+        self.attester.finish(self.tpm, self.ak, connection, commitments, deadline)
+    }
+
+    fn came(attested: &Attested) -> Came {
+        attested.came()
+    }
+
+    fn ticket(attested: &Attested) -> Option<&str> {
+        attested.verdict.ticket.as_deref()
+    }
+
+    fn refusal(attested: &Attested) -> Error {
+        attested.refusal()
+    }
+}
+
+/// Attests until the tenant has enrolled the node and the verifier released.
 fn released(
     tpm: &mut Tpm,
     keys: &register::Keys,
-    attester: &Attester,
+    attester: Attester,
     wanted: Wanted,
     config: &RaceConfig,
-) -> Result<(Attested, Connection)> {
-    let wanted = wanted.bytes();
-    let commitments = Commitments { nonce_tpm: &[], r_sha256: &wanted };
-    let mut connection = Race::start(config)?.winner();
-    let mut rounds = 0;
-    let mut said = false;
-    loop {
-        let current = match connection {
-            Ok(current) => current,
-            // A verifier that has not heard of the node says so at `begin`.
-            Err(error) if waits_for_tenant(error.code.as_deref()) => {
-                let client =
-                    net::Client::new(config.servers[0].clone(), config.tls.clone(), config.timeline.clone());
-                let begun = wire::Begun {
-                    version: 1,
-                    nonce: Vec::new().into(),
-                    bank: String::new(),
-                    enrollment: None,
-                };
-                let current = Connection { client, begun };
-                wait_for_tenant(&current, attester.node, None, config, &mut said)?;
-                connection = Race::start(config)?.winner();
-                continue;
-            }
-            Err(error) => return Err(error),
-        };
-        match attester.finish(tpm, &keys.ak, &current, commitments, config.deadline) {
-            Ok(attested) if attested.outcome == Outcome::Released => return Ok((attested, current)),
-            Ok(attested)
-                if attested.outcome == Outcome::Pending
-                    || waits_for_tenant(attested.verdict.code.as_deref()) =>
-            {
-                let ticket = attested.verdict.ticket.clone();
-                wait_for_tenant(&current, attester.node, ticket.as_deref(), config, &mut said)?;
-            }
-            Ok(attested) if attested.retry() && rounds < 5 => rounds += 1,
-            Ok(attested) => return Err(attested.refusal(Kind::Refused)),
-            Err(Failed::Tpm(error)) => return Err(error),
-            Err(Failed::Net(error)) if waits_for_tenant(error.reason().map(Reason::code)) => {
-                wait_for_tenant(&current, attester.node, None, config, &mut said)?;
-            }
-            Err(Failed::Net(error)) => {
-                let again = error.again();
-                rounds += u32::from(again == net::Again::AtOnce);
-                let error = error.at(current.client.server().as_str());
-                if again == net::Again::Never || config.deadline.is_over() || rounds > 5 {
-                    return Err(error);
-                }
-                console::say(&format!("{error}; trying again"));
-                net::race::pause(again, None, config.deadline);
-            }
-        }
-        connection = exchange::begin_again(current, config);
-    }
+) -> Result<(Attested, Client)> {
+    let connection = Race::start(config)?.winner();
+    let mut ask = AskForEnrollment { attester, tpm, ak: &keys.ak, wanted };
+    exchange::run(&mut ask, config, connection)
 }
 
 /// No enrollment waits for this machine, or another tenant's does, which this machine can't finish.
 fn nothing_is_open(code: Option<&str>) -> bool {
     [Reason::EnrollmentUsed, Reason::EnrollmentSignature].iter().any(|reason| code == Some(reason.code()))
-}
-
-fn waits_for_tenant(code: Option<&str>) -> bool {
-    code == Some(Reason::NotEnrolled.code())
-}
-
-fn wait_for_tenant(
-    connection: &Connection,
-    node: NodeId,
-    ticket: Option<&str>,
-    config: &RaceConfig,
-    said: &mut bool,
-) -> Result<()> {
-    if config.deadline.is_over() {
-        return Err(Error::new(Kind::Pending, "the tenant did not enroll this node in time")
-            .hint(format!("run this again; the tenant runs: halfkey enroll {node}")));
-    }
-    if !*said {
-        console::say(&format!(
-            "waiting for the tenant, {} s at most: halfkey enroll {node}",
-            config.deadline.seconds()
-        ));
-        console::say("the tenant must see the EK fingerprint that stands above");
-        *said = true;
-    }
-    exchange::wait(connection, node, ticket, config.deadline)
 }
 
 /// Checks the tenant's document, and only then uses what came with it: K and U.
@@ -375,26 +337,20 @@ fn open(
 }
 
 /// Proves K: from now on the purpose `boot` is open. Asked again while the server is not well.
-fn prove(
-    connection: &Connection,
-    node: NodeId,
-    document: &Document,
-    key: &Key,
-    deadline: Deadline,
-) -> Result<()> {
+fn prove(client: &Client, node: NodeId, document: &Document, key: &Key, deadline: Deadline) -> Result<()> {
     let request = wire::Prove {
         node_id: node.to_string(),
         enrollment_id: document.enrollment_id.clone(),
         proof: key.proof().into(),
     };
     loop {
-        match connection.client.post::<_, wire::Proved>("/v1/prove", &request, REQUEST, deadline) {
+        match client.post::<_, wire::Proved>("/v1/prove", &request, REQUEST, deadline) {
             Ok(_) => return Ok(()),
             Err(error) if error.again() != net::Again::Never && !deadline.is_over() => {
-                console::say(&format!("{}: {error}; trying again", connection.client.server()));
+                console::say(&format!("{}: {error}; trying again", client.server()));
                 net::race::pause(net::Again::AfterPause, None, deadline);
             }
-            Err(error) => return Err(error.at(connection.client.server().as_str())),
+            Err(error) => return Err(error.at(client.server().as_str())),
         }
     }
 }

@@ -1,5 +1,6 @@
 //! One attempt: quote what `begin` asked for, send the evidence, read the verdict.
 
+use super::rules::Came;
 use crate::deadline::Deadline;
 use crate::error::{Error, Kind, Result};
 use crate::logs::Logs;
@@ -180,24 +181,23 @@ impl Attested {
             .ok_or_else(|| wrong("and what is in it was not sealed to this quote"))
     }
 
-    /// Whether the same exchange with a fresh quote can have another answer.
-    pub fn retry(&self) -> bool {
-        self.reason().is_some_and(Reason::retry)
-    }
-
-    /// The reason, if this agent knows it.
-    pub fn reason(&self) -> Option<Reason> {
-        self.verdict.code.as_deref().and_then(Reason::from_code)
+    /// What it decides in the loop.
+    pub fn came(&self) -> Came {
+        match self.outcome {
+            Outcome::Released => Came::Answered,
+            Outcome::Pending => Came::Pending,
+            Outcome::Denied => Came::Denied(self.verdict.code.as_deref().and_then(Reason::from_code)),
+        }
     }
 
     /// The refusal, for the console.
-    pub fn refusal(&self, kind: Kind) -> Error {
+    pub fn refusal(&self) -> Error {
         let verdict = &self.verdict;
         let code = printable(verdict.code.as_deref().unwrap_or("no code"), 64);
         let record = verdict.evidence_id.map(|id| format!(", evidence {id}")).unwrap_or_default();
         let outcome = self.outcome.as_str();
         Error {
-            kind,
+            kind: Kind::Refused,
             message: format!(
                 "the verifier says {outcome}: {} [{code}{record}]",
                 printable(&verdict.message, 500)

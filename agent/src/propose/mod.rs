@@ -16,20 +16,18 @@ use crate::console;
 use crate::deadline::Deadline;
 use crate::enroll::bind;
 use crate::error::{Error, Kind, Result};
-use crate::exchange::{self, Attester, Failed};
+use crate::exchange::rules::Came;
+use crate::exchange::{self, Ask, Attester, Failed};
 use crate::luks::{Header, Token};
 use crate::net::client::printable;
 use crate::net::race::{Connection, Race, RaceConfig};
-use crate::net::{self, tls};
+use crate::net::tls;
 use crate::timing::Timeline;
-use crate::tpm::{self, Location, Tpm};
+use crate::tpm::{self, Location, Object, Tpm};
 use halfkey_protocol::wire::{Proposal, Proposed, Purpose};
 use halfkey_protocol::{Bytes, Reason};
 use std::path::PathBuf;
 use std::time::Duration;
-
-/// Exchanges that end with a refusal that a fresh quote can turn.
-const ROUNDS: u32 = 5;
 
 /// Which boot.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -157,34 +155,57 @@ fn send(
         srk => drop(srk?),
     }
     let ak = tpm.attestation_key()?;
-    let mut connection: Connection = race.winner()?;
-    let mut rounds = 0;
-    loop {
-        let error = match attester.propose(&mut tpm, &ak, &connection, &text, deadline) {
-            Ok(proposed) if again(&proposed) && rounds < ROUNDS && !deadline.is_over() => {
-                rounds += 1;
-                connection = exchange::begin_again(connection, &config)?;
-                continue;
-            }
-            Ok(proposed) => return Ok((connection.client.server().to_string(), proposed)),
-            Err(Failed::Tpm(error)) => return Err(error),
-            Err(Failed::Net(error)) => error,
-        };
-        let again = error.again();
-        let error = error.at(connection.client.server().as_str());
-        rounds += u32::from(again == net::Again::AtOnce);
-        if again == net::Again::Never || deadline.is_over() || rounds > ROUNDS {
-            return Err(error);
-        }
-        console::say(&format!("{error}; trying again"));
-        net::race::pause(again, None, deadline);
-        connection = exchange::begin_again(connection, &config)?;
-    }
+    let connection = race.winner();
+    let mut ask = AskToAccept { attester, tpm, ak, proposal: text };
+    let (proposed, client) = exchange::run(&mut ask, &config, connection)?;
+    Ok((client.server().to_string(), proposed))
 }
 
-fn again(proposed: &Proposed) -> bool {
-    proposed.outcome == "refused"
-        && proposed.code.as_deref().and_then(Reason::from_code).is_some_and(Reason::retry)
+/// One proposal, for as many quotes as it takes.
+struct AskToAccept<'a> {
+    attester: Attester<'a>,
+    tpm: Tpm,
+    ak: Object,
+    proposal: Bytes,
+}
+
+impl Ask for AskToAccept<'_> {
+    type Answer = Proposed;
+
+    fn attester(&self) -> Attester<'_> {
+        self.attester
+    }
+
+    fn attempt(
+        &mut self,
+        connection: &Connection,
+        deadline: Deadline,
+    ) -> std::result::Result<Proposed, Failed> {
+        self.attester.propose(&mut self.tpm, &self.ak, connection, &self.proposal, deadline)
+    }
+
+    fn came(proposed: &Proposed) -> Came {
+        match proposed.outcome.as_str() {
+            "refused" => Came::Denied(proposed.code.as_deref().and_then(Reason::from_code)),
+            // Accepted, waiting, or what no verifier says: an answer.
+            _ => Came::Answered,
+        }
+    }
+
+    fn ticket(_: &Proposed) -> Option<&str> {
+        None
+    }
+
+    fn refusal(proposed: &Proposed) -> Error {
+        let code = printable(proposed.code.as_deref().unwrap_or("no code"), 64);
+        let message = printable(&proposed.message, 500);
+        Error::new(Kind::Refused, format!("the verifier refuses the proposal: {message} [{code}]"))
+    }
+
+    /// That it was refused is an answer as well.
+    fn denied(proposed: Proposed) -> Result<Proposed> {
+        Ok(proposed)
+    }
 }
 
 /// What follows from a proposal that was not accepted, for people.
