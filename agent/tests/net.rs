@@ -6,6 +6,7 @@
 mod server;
 
 use halfkey_agent::deadline::Deadline;
+use halfkey_agent::exchange;
 use halfkey_agent::net::race::{Race, RaceConfig};
 use halfkey_agent::net::{Again, Client, Error, Server, tls};
 use halfkey_agent::timing::Timeline;
@@ -324,4 +325,23 @@ fn a_race_that_nobody_wins_ends_at_the_deadline_with_the_reason() {
     let start = Instant::now();
     let error = Race::start(&config(&[other.url()], &authority, 20)).unwrap().winner().err().unwrap();
     assert!(error.message.contains("pins") && start.elapsed() < Duration::from_secs(10), "{error}");
+}
+
+/// Another attempt begins on the connection that is there, and not with less care than the first.
+#[test]
+fn a_second_begin_is_checked_as_the_first() {
+    let authority = Authority::new();
+    for (body, says) in [
+        (r#"{"version":2,"nonce":"AAAA","bank":"sha256"}"#, "expected protocol version 1, found 2"),
+        (r#"{"version":1,"nonce":"","bank":"sha256"}"#, "expected a nonce of 1 to 128 bytes, found 0"),
+    ] {
+        let server = TestServer::start(&authority, "127.0.0.1", ok(body));
+        let config = config(&[server.url()], &authority, 20);
+        for begun in [
+            Race::start(&config).unwrap().winner(),
+            exchange::begin_again(client(&server, &authority), &config),
+        ] {
+            assert!(begun.err().unwrap().message.contains(says), "{says}");
+        }
+    }
 }

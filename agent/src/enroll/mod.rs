@@ -22,13 +22,14 @@ pub mod root;
 use crate::console;
 use crate::deadline::Deadline;
 use crate::error::{Error, Kind, Result};
+use crate::exchange::repeat::until_answered;
 use crate::exchange::rules::Came;
 use crate::exchange::{self, Ask, Attested, Attester, Commitments, Failed};
 use crate::firmware;
 use crate::luks::Token;
 use crate::luks::cryptsetup::Existing;
 use crate::net::race::{Connection, Race, RaceConfig};
-use crate::net::{self, Client, Server, tls};
+use crate::net::{Client, Server, tls};
 use crate::timing::Timeline;
 use crate::tpm::{Hierarchy, Location, Object, Persistent, Tpm};
 use challenge::Challenge;
@@ -41,9 +42,6 @@ use std::path::PathBuf;
 use std::process::Command;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use zeroize::Zeroizing;
-
-/// For requests that only need the server's database.
-const REQUEST: Duration = Duration::from_secs(20);
 
 /// What the command line says.
 #[derive(Clone, Debug)]
@@ -343,16 +341,7 @@ fn prove(client: &Client, node: NodeId, document: &Document, key: &Key, deadline
         enrollment_id: document.enrollment_id.clone(),
         proof: key.proof().into(),
     };
-    loop {
-        match client.post::<_, wire::Proved>("/v1/prove", &request, REQUEST, deadline) {
-            Ok(_) => return Ok(()),
-            Err(error) if error.again() != net::Again::Never && !deadline.is_over() => {
-                console::say(&format!("{}: {error}; trying again", client.server()));
-                net::race::pause(net::Again::AfterPause, None, deadline);
-            }
-            Err(error) => return Err(error.at(client.server().as_str())),
-        }
-    }
+    until_answered::<_, wire::Proved>(client, "/v1/prove", &request, deadline).map(drop)
 }
 
 /// Runs what this system builds its initramfs with.

@@ -2,18 +2,14 @@
 
 use crate::deadline::Deadline;
 use crate::error::{Error, Kind, Result};
-use crate::net::race::pause;
-use crate::net::wait::NetworkEvents;
-use crate::net::{Again, Client, Server};
+use crate::exchange::repeat::until_answered;
+use crate::net::{Client, Server};
 use crate::timing::Timeline;
 use crate::tpm::{Ek, Object, Tpm};
 use halfkey_protocol::half::activation_proof;
 use halfkey_protocol::{NodeId, VERSIONS, wire};
 use rustls::ClientConfig;
 use std::sync::Arc;
-use std::time::Duration;
-
-const REQUEST: Duration = Duration::from_secs(20);
 
 /// The three keys that make a node.
 pub struct Keys {
@@ -68,7 +64,7 @@ pub fn register(
         label: host,
     };
     let node = keys.node();
-    let registered: wire::Registered = post(&client, "/v1/register", &request, deadline)?;
+    let registered: wire::Registered = until_answered(&client, "/v1/register", &request, deadline)?;
     if !VERSIONS.contains(&registered.version) || registered.node_id != node.to_string() {
         return Err(Error::new(
             Kind::Network,
@@ -82,37 +78,6 @@ pub fn register(
         challenge: (*challenge).into(),
         proof: activation_proof(&secret, &node.0, challenge).into(),
     };
-    let _: wire::Activated = post(&client, "/v1/activate", &activate, deadline)?;
+    let _: wire::Activated = until_answered(&client, "/v1/activate", &activate, deadline)?;
     Ok(())
-}
-
-/// One request, again while the network or the server is not there yet.
-fn post<Q: miniserde::Serialize, A: miniserde::Deserialize>(
-    client: &Client,
-    path: &str,
-    request: &Q,
-    deadline: Deadline,
-) -> Result<A> {
-    let events = NetworkEvents::open();
-    let mut said = false;
-    loop {
-        match client.post(path, request, REQUEST, deadline) {
-            Ok(answer) => return Ok(answer),
-            Err(error)
-                if matches!(error.again(), Again::OnNetworkChange | Again::AfterPause)
-                    && !deadline.is_over() =>
-            {
-                if !said {
-                    crate::console::say(&format!(
-                        "{}: {error}; trying again for {} s",
-                        client.server(),
-                        deadline.seconds()
-                    ));
-                    said = true;
-                }
-                pause(error.again(), events.as_ref().ok(), deadline);
-            }
-            Err(error) => return Err(error.at(client.server().as_str())),
-        }
-    }
 }

@@ -5,10 +5,12 @@
 //! | [`evidence`] | one attempt: the quote, the logs, the answer |
 //! | [`rules`] | what follows from what came of it |
 //! | [`words`] | what is said meanwhile |
+//! | [`repeat`] | a request beside it that can be repeated |
 //!
 //! [`run`] is the loop around them. A purpose brings an [`Ask`]: how its attempt is made and what its answer means.
 
 pub mod evidence;
+pub mod repeat;
 pub mod rules;
 pub mod words;
 
@@ -17,7 +19,7 @@ pub use evidence::{Attested, Attester, Commitments, Failed};
 use crate::console;
 use crate::deadline::Deadline;
 use crate::error::{Error, Result};
-use crate::net::race::{Connection, Race, RaceConfig, pause};
+use crate::net::race::{BEGIN, Connection, Race, RaceConfig, acceptable, pause};
 use crate::net::{self, Client};
 use halfkey_protocol::wire;
 use halfkey_protocol::{NodeId, Reason};
@@ -143,8 +145,8 @@ pub fn run<A: Ask>(
 /// # Errors
 /// As [`Race::winner`].
 pub fn begin_again(client: Client, config: &RaceConfig) -> Result<Connection> {
-    let begun = client.post("/v1/begin", &config.begin, Duration::from_secs(10), config.deadline);
-    match begun {
+    let begun = client.post("/v1/begin", &config.begin, BEGIN, config.deadline);
+    match begun.and_then(|begun: wire::Begun| acceptable(&begun).map(|()| begun)) {
         Ok(begun) => Ok(Connection { client, begun }),
         Err(error) if error.again() == net::Again::Never => Err(error.at(client.server().as_str())),
         Err(_) => Race::start(config)?.winner(),

@@ -17,7 +17,7 @@ use std::thread;
 use std::time::Duration;
 
 /// A server that takes longer for a nonce is not healthy: another attempt is.
-const BEGIN: Duration = Duration::from_secs(10);
+pub const BEGIN: Duration = Duration::from_secs(10);
 /// Between attempts when no event can tell that the server is back.
 const PAUSE: Duration = Duration::from_secs(1);
 /// Enough for TLS and JSON, and it counts as locked memory.
@@ -152,7 +152,11 @@ pub fn pause(again: Again, events: Option<&NetworkEvents>, deadline: Deadline) {
     }
 }
 
-fn acceptable(begun: &wire::Begun) -> Result<(), Error> {
+/// Whether an answer to `begin` can be gone on with.
+///
+/// # Errors
+/// [`Error::Malformed`]
+pub fn acceptable(begun: &wire::Begun) -> Result<(), Error> {
     if !VERSIONS.contains(&begun.version) {
         return Err(Error::Malformed(format!("expected protocol version 1, found {}", begun.version)));
     }
