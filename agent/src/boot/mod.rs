@@ -7,6 +7,7 @@
 //! | [`devices`] | finds the enrolled volumes, waiting for late ones |
 //! | [`route`] | which enrollments the disks have, and where each is asked about |
 //! | [`target`] | the volumes that one release is for, and whether they are what K sealed |
+//! | [`flow`] | the steps of an unlocking, and what it means when one fails |
 //! | [`unlock`] | the unlocking, from the first device to the last mapping |
 //! | [`state`] | what `gate` and `status` need to know of it |
 //! | [`gate`] | the root must be on a volume that was opened |
@@ -20,6 +21,7 @@
 pub mod cmdline;
 pub mod devices;
 pub mod dm;
+pub mod flow;
 pub mod gate;
 pub mod init;
 pub mod mountinfo;
