@@ -5,6 +5,7 @@
 
 use super::cmdline::{DEFAULT_TIMEOUT, Settings};
 use super::devices::{self, Devices};
+use super::flow::{Failure, Step, Walk, WayOut};
 use super::route::{self, Route};
 use super::state::{self, Opened, State, expected_mapping_uuid};
 use super::target::{self, Target};
@@ -19,6 +20,7 @@ use crate::net::tls;
 use crate::timing::Timeline;
 use crate::tpm::{self, Location, Object, SealedBlob, Tpm, UnsealSession};
 use crate::{console, fence, notify};
+use halfkey_protocol::half::VolumeKey;
 use halfkey_protocol::kdf::Hash;
 use halfkey_protocol::wire::{Begun, Outcome, Purpose};
 use halfkey_protocol::{Half, Key, Role, label};
@@ -62,8 +64,9 @@ pub struct Unlock {
     /// Durations of network and volume steps.
     pub timeline: Timeline,
     tpm: Option<Tpm>,
-    /// The fence carries r: there is nothing left to close.
-    opened: bool,
+    walk: Walk,
+    /// What is on record, from [`Step::Record`] on.
+    recorded: Option<State>,
 }
 
 /// What the TPM has ready before the network is needed.
@@ -91,7 +94,8 @@ impl Unlock {
             started: Instant::now(),
             timeline: Timeline::default(),
             tpm: None,
-            opened: false,
+            walk: Walk::new(options.dry_run),
+            recorded: None,
             options,
             settings,
         }
@@ -105,17 +109,23 @@ impl Unlock {
     pub fn run(&mut self) -> Result<Report> {
         // What follows the deadline, opening or closing, takes its time too.
         notify::extend_start(self.deadline.remaining() + AFTER_DEADLINE);
-        let result = self.attempt();
-        if let Err(error) = &result {
-            if self.options.dry_run {
-                return result;
-            }
-            console::complain(error);
-            if !self.opened {
+        let error = match self.attempt() {
+            Ok(report) => return Ok(report),
+            Err(error) => error,
+        };
+        match self.walk.way_out() {
+            WayOut::Report => Err(error),
+            WayOut::CloseFence => {
+                console::complain(&error);
                 self.close_fence()?;
+                Err(error)
+            }
+            WayOut::TakeBack => {
+                let error = self.take_back(error);
+                console::complain(&error);
+                Err(error)
             }
         }
-        result
     }
 
     /// Commands and durations of the TPM so far.
@@ -162,14 +172,16 @@ impl Unlock {
             let left = routes.len() - i;
             self.deadline = whole.within(whole.remaining() / left as u32);
             result = self.follow(route, &found);
-            match &result {
-                // What was found wrong with a volume or the fence is not made right by another verifier.
-                Err(error) if left > 1 && !matches!(error.kind, Kind::Volume | Kind::Fence) => {
+            let Err(error) = &result else { break };
+            match self.walk.failure(error.kind, left > 1) {
+                Failure::OtherEnrollment => {
                     console::complain(error);
                     console::say("there is another enrollment on these disks: it is tried next");
                     self.tpm = None;
+                    self.walk.start_over();
                 }
-                _ => break,
+                // That was done where the keys were prepared.
+                Failure::TellVerifier | Failure::Last(_) => break,
             }
         }
         self.deadline = whole;
@@ -178,6 +190,7 @@ impl Unlock {
 
     /// Attests for one node at its servers, and opens the volumes of the enrollment that they say is current.
     fn follow(&mut self, route: &Route, found: &Devices) -> Result<Report> {
+        self.walk.enter(Step::PrepareKeys)?;
         let preferred = &route.tokens[0];
         let enrollments = route.enrollments();
         let config = RaceConfig {
@@ -190,7 +203,8 @@ impl Unlock {
         // The network may still be coming up: the TPM's work goes on beside it.
         let race = Race::start(&config)?;
         let mut keys = match self.prepare_keys(route) {
-            Err(error) if error.kind == Kind::OtherTpm => {
+            Err(error) if self.walk.failure(error.kind, false) == Failure::TellVerifier => {
+                self.walk.enter(Step::TellOfOtherTpm)?;
                 // Nothing can be opened here, but whoever runs the verifier wants to know of it.
                 if let Err(unreported) = self.report_other_tpm(preferred, race) {
                     console::say(&format!("the verifier could not be told: {unreported}"));
@@ -199,83 +213,97 @@ impl Unlock {
             }
             keys => keys?,
         };
+        self.walk.enter(Step::ChooseEnrollment)?;
         let connection = race.winner()?;
         let token = route.current(&connection.begun)?;
+        self.walk.enter(Step::CheckVolumes)?;
         let targets = target::targets(found, token, &self.settings)?;
+        self.walk.enter(Step::LoadHalf)?;
         self.load_half(&mut keys, token)?;
+        self.walk.enter(Step::Attest)?;
         let (release, key) = self.release(token, &config, connection, &mut keys)?;
+        self.walk.enter(Step::CheckSeals)?;
         for target in &targets {
             target.check_seal(&key)?;
         }
-        self.open_all(&release, token, &targets, key)
-    }
-
-    /// Tests every key, extends the fence, opens.
-    fn open_all(&mut self, release: &Release, token: &Token, targets: &[Target], key: Key) -> Result<Report> {
+        self.walk.enter(Step::TestKeys)?;
         let passphrases: Vec<_> = targets.iter().map(|target| key.volume_key(&target.copy.uuid)).collect();
         drop(key);
         for (target, passphrase) in targets.iter().zip(&passphrases) {
             self.test(target, passphrase.expose())?;
         }
-        let mut report = Report {
+        let state = self.state(&release, token, &targets);
+        let report = Report {
             server: release.server.clone(),
             evidence_id: release.attested.verdict.evidence_id,
-            volumes: Vec::new(),
+            volumes: state
+                .volumes
+                .iter()
+                .map(|volume| (volume.device.clone(), volume.uuid.clone(), volume.keyslot))
+                .collect(),
         };
-        let mut state = self.state(release, token, targets);
-        if !self.options.dry_run
-            && let Some(target) = targets.iter().find(|target| devices::is_part(&target.volume.file))
-        {
+        if !self.options.dry_run {
+            self.open_all(&release, &targets, passphrases, state)?;
+        }
+        Ok(report)
+    }
+
+    /// Extends the fence, opens.
+    fn open_all(
+        &mut self,
+        release: &Release,
+        targets: &[Target],
+        passphrases: Vec<VolumeKey>,
+        state: State,
+    ) -> Result<()> {
+        self.walk.enter(Step::CheckMembers)?;
+        if let Some(target) = targets.iter().find(|target| devices::is_part(&target.volume.file)) {
             let path = target.volume.path.display();
             return Err(Error::volume(format!("{path} has become a part of another device meanwhile"))
                 .hint("is it a member of a RAID or multipath device that was assembled late?"));
         }
-        if !self.options.dry_run {
-            // Found closed, nothing may be on record: `fence` would take it for open.
-            let window = fence::window(self.tpm()?)?;
-            // What is about to be opened is on record before the fence says so: `gate` relies on it.
-            state.save()?;
-            fence::extend_open(self.tpm()?, window, &*release.r)?;
-            self.opened = true;
-        }
-        for (i, (target, passphrase)) in targets.iter().zip(&passphrases).enumerate() {
-            let opened = &mut state.volumes[i];
-            if !self.options.dry_run
-                && let Err(error) = self.open(target, passphrase.expose(), opened)
-            {
-                return Err(self.take_back(&mut state, error));
-            }
-            let opened = &state.volumes[i];
-            report.volumes.push((opened.device.clone(), opened.uuid.clone(), opened.keyslot));
+        self.walk.enter(Step::LookAtFence)?;
+        // Found closed, nothing may be on record: `fence` would take it for open.
+        let window = fence::window(self.tpm()?)?;
+        self.walk.enter(Step::Record)?;
+        // What is about to be opened is on record before the fence says so: `gate` relies on it.
+        state.save()?;
+        let mut state = self.recorded.insert(state).clone();
+        self.walk.enter(Step::ExtendFence)?;
+        fence::extend_open(self.tpm()?, window, &*release.r)?;
+        self.walk.enter(Step::Open)?;
+        for ((target, passphrase), opened) in targets.iter().zip(&passphrases).zip(&mut state.volumes) {
+            self.open(target, passphrase.expose(), opened)?;
         }
         drop(passphrases);
-        if !self.options.dry_run {
-            state.opening = false;
-            // What the gate can't know of must not stay open either.
-            if let Err(error) = state.save() {
-                return Err(self.take_back(&mut state, error));
-            }
-        }
-        Ok(report)
+        self.walk.enter(Step::RecordOpened)?;
+        state.opening = false;
+        // What the gate can't know of must not stay open either.
+        state.save()
     }
 
     /// One of the volumes could not be opened, and a prompt for it is about to come. None may stand over what
     /// attestation opened: the others are closed, and the fence says that a passphrase opens this boot.
     /// Powers off if that can't be had.
-    fn take_back(&mut self, state: &mut State, why: Error) -> Error {
+    fn take_back(&mut self, why: Error) -> Error {
         let deadline = Deadline::after(teardown::LIMIT);
-        // In a running system the teardown would take the root away: there, what was opened is closed by name.
-        let closed = if console::in_initramfs() {
-            teardown::close_all(deadline)
-        } else {
-            close_named(state, deadline)
+        let taken_back = match self.recorded.take() {
+            None => Err(Error::system("unlock", "expected a record of what is open, found none")),
+            Some(mut state) => {
+                // In a running system the teardown would take the root away: there, what was opened is closed by name.
+                let closed = if console::in_initramfs() {
+                    teardown::close_all(deadline)
+                } else {
+                    close_named(&state, deadline)
+                };
+                closed.and_then(|()| {
+                    state.volumes.iter_mut().for_each(|volume| volume.mapping = None);
+                    state.opening = false;
+                    state.save()?;
+                    fence::extend(self.tpm()?, label::FENCE_PASSPHRASE).map(drop)
+                })
+            }
         };
-        let taken_back = closed.and_then(|()| {
-            state.volumes.iter_mut().for_each(|volume| volume.mapping = None);
-            state.opening = false;
-            state.save()?;
-            fence::extend(self.tpm()?, label::FENCE_PASSPHRASE).map(drop)
-        });
         match taken_back {
             Ok(()) => {
                 console::say("what was open is closed again: all volumes ask for their passphrases");
