@@ -8,7 +8,7 @@
 //! | [`enroll`] | registration, the tenant's document, binding of volumes |
 //! | [`propose`] | the next boot, measured and told to the verifier before it happens |
 //! | [`firmware`] | whether this boot could pass a policy's floor |
-//! | [`status`], [`report`] | what people and programs get to see |
+//! | [`commands`] | what each command does with these, and how it is shown |
 //! | [`exchange`] | an attestation, shared by `enroll`, `unlock` and `propose` |
 //! | [`logs`], [`userspace_log`] | the logs that travel with a quote |
 //! | [`luks`] | headers, the allow-list, tokens, cryptsetup |
@@ -20,6 +20,7 @@
 pub mod boot;
 pub mod bounded;
 pub mod cli;
+pub mod commands;
 pub mod console;
 pub mod deadline;
 pub mod enroll;
@@ -33,8 +34,6 @@ pub mod luks;
 pub mod net;
 pub mod notify;
 pub mod propose;
-pub mod report;
-pub mod status;
 pub mod terminal;
 pub mod timing;
 pub mod tpm;

@@ -1,0 +1,22 @@
+//! `gate`: before switch-root.
+
+use super::{exec_into, or_power_off};
+use crate::boot::cmdline::Settings;
+use crate::boot::gate;
+use crate::error::Result;
+use crate::fence;
+use crate::tpm::Location;
+use std::ffi::OsString;
+
+/// Checks the mounted root. With `exec`, the boot window ends here, also where nothing was enrolled.
+///
+/// # Errors
+/// When it must not be booted, or `exec` is not there.
+pub fn run(tpm: &Location, exec: &[OsString]) -> Result<()> {
+    let settings = Settings::of_this_boot();
+    if !exec.is_empty() {
+        or_power_off(fence::ensure_closed(tpm).map(drop), &settings, true)?;
+    }
+    gate::run(tpm, &settings)?;
+    exec_into(exec)
+}
