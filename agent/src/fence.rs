@@ -10,6 +10,8 @@ use crate::deadline::Deadline;
 use crate::error::{Error, Kind, Result};
 use crate::tpm::{FenceState, Location, Tpm};
 use crate::{console, userspace_log};
+use halfkey_protocol::fence;
+pub use halfkey_protocol::fence::Meaning;
 use halfkey_protocol::kdf::Hash;
 use halfkey_protocol::{FENCE_PCR, label};
 use nix::sys::reboot::{RebootMode, reboot};
@@ -22,61 +24,10 @@ const DRIVER: Duration = Duration::from_secs(15);
 /// How long the disks may take to write what they have, before the machine is switched off.
 const SYNC: Duration = Duration::from_secs(3);
 
-/// What PCR 15 says of this boot.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Meaning {
-    /// Zero: the boot window is open.
-    Open,
-    /// A passphrase boot, or no boot of ours.
-    Closed,
-    /// The enrolled volumes were opened in this boot, by the state that the agent left.
-    Opened,
-    /// The same; they were closed again, and a passphrase was asked for.
-    Passphrase,
-    /// The same; they were closed again, and there was a shell of the initramfs.
-    Shell,
-    /// The mounted root was not on a volume that was opened.
-    Rogue,
-    /// A value that nothing known leads to.
-    Unknown,
-}
-
-impl Meaning {
-    /// For people and for `--json`.
-    pub fn as_str(self) -> &'static str {
-        match self {
-            Self::Open => "open",
-            Self::Closed => "closed",
-            Self::Opened => "opened",
-            Self::Passphrase => "passphrase",
-            Self::Shell => "shell",
-            Self::Rogue => "rogue",
-            Self::Unknown => "unknown",
-        }
-    }
-}
-
-/// What a bank's PCR becomes when events with these digests are extended into `value` one after the other.
-pub fn extended(bank: Hash, mut value: Vec<u8>, digests: &[Vec<u8>]) -> Vec<u8> {
-    for digest in digests {
-        value = bank.digest(&[&value, digest]);
-    }
-    value
-}
-
 /// What PCR 15 becomes when `r` opens the boot window, for the record of this boot.
 pub fn opened_with(r: &[u8]) -> Vec<BankValue> {
-    let value =
-        |bank: Hash| BankValue { bank: bank.name().into(), value: after(bank, &zero(bank), r).into() };
+    let value = |bank: Hash| BankValue { bank: bank.name().into(), value: fence::opened(bank, r).into() };
     [Hash::Sha256, Hash::Sha384].map(value).into()
-}
-
-fn zero(bank: Hash) -> Vec<u8> {
-    vec![0; bank.digest_len()]
-}
-
-fn after(bank: Hash, start: &[u8], data: &[u8]) -> Vec<u8> {
-    extended(bank, start.to_vec(), &[bank.digest(&[data])])
 }
 
 /// What PCR 15 means, given what the agent remembers of this boot and systemd's log of what it measured later. Each active
@@ -88,33 +39,12 @@ pub fn meaning(found: &FenceState, record: Option<&State>, log: &[u8]) -> Meanin
     let mut meanings = found.known().map(|(bank, value)| {
         let opened = record.and_then(|state| state.fence.iter().find(|one| one.bank == bank.name()));
         let later = userspace_log::digests(log, FENCE_PCR, bank);
-        in_bank(bank, value, opened.map(|opened| opened.value.0.clone()), &later)
+        fence::meaning(bank, value, opened.map(|opened| &*opened.value.0), &later)
     });
     match meanings.next() {
         Some(meaning) if meanings.all(|other| other == meaning) => meaning,
         _ => Meaning::Unknown,
     }
-}
-
-/// The same in one bank; `opened` is the value that the opening led to.
-fn in_bank(bank: Hash, value: &[u8], opened: Option<Vec<u8>>, later: &[Vec<u8>]) -> Meaning {
-    if value == zero(bank) {
-        return Meaning::Open;
-    }
-    let mut candidates = vec![(Meaning::Closed, after(bank, &zero(bank), label::FENCE_CLOSED))];
-    if let Some(opened) = opened {
-        let asked = after(bank, &opened, label::FENCE_PASSPHRASE);
-        candidates.push((Meaning::Rogue, after(bank, &opened, label::FENCE_ROGUE)));
-        candidates.push((Meaning::Rogue, after(bank, &asked, label::FENCE_ROGUE)));
-        candidates.push((Meaning::Shell, after(bank, &opened, label::FENCE_SHELL)));
-        candidates.push((Meaning::Passphrase, asked));
-        candidates.push((Meaning::Opened, opened));
-    }
-    // Newer systemd extends PCR 15 later, in the running system.
-    let leads = |start: &Vec<u8>| {
-        start == value || (1..=later.len()).any(|n| extended(bank, start.clone(), &later[..n]) == value)
-    };
-    candidates.into_iter().find(|(_, start)| leads(start)).map_or(Meaning::Unknown, |(meaning, _)| meaning)
 }
 
 /// Extends the fence as closed, unless it is extended already. Confirmed by reading it back.
@@ -169,7 +99,7 @@ fn extend_from(tpm: &mut Tpm, before: &FenceState, data: &[u8]) -> Result<FenceS
         && before.values.iter().zip(&after.values).all(|((bank, old), (same, new))| {
             bank == same
                 && match Hash::from_alg(*bank) {
-                    Some(hash) => *new == extended(hash, old.clone(), &[hash.digest(&[data])]),
+                    Some(hash) => *new == fence::after(hash, old, data),
                     // A bank whose hash we do not have (SHA-1): that it moved must do.
                     None => new != old && new.iter().any(|byte| *byte != 0),
                 }
@@ -376,8 +306,8 @@ mod tests {
     /// PCR 15 in these banks, with SHA-1 beside them, after these events.
     fn fence(banks: &[Hash], events: &[&[u8]]) -> FenceState {
         let value = |bank: &Hash| {
-            let digests: Vec<_> = events.iter().map(|event| bank.digest(&[event])).collect();
-            (bank.alg(), extended(*bank, zero(*bank), &digests))
+            let zero = fence::zero(*bank);
+            (bank.alg(), events.iter().fold(zero, |value, event| fence::after(*bank, &value, event)))
         };
         let sha1 = (4, vec![u8::from(!events.is_empty()); 20]);
         FenceState { values: std::iter::once(sha1).chain(banks.iter().map(value)).collect() }

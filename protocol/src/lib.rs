@@ -11,6 +11,7 @@
 //! | [`hpke`] | sealing of the released credentials to the quoted ephemeral key |
 //! | [`identity`] | names, fingerprints, the node id |
 //! | [`template`] | the exact public areas of AK, SRK and release key |
+//! | [`fence`] | what PCR 15 says of a boot |
 //! | [`policy`] | the authorization policy of the sealed half, and what the release key signs |
 //! | [`qualify`] | the qualifying data of a quote |
 //! | [`kdf`] | KDFa and KDFe of TPM 2.0 Part 1, 11.4.10 |
@@ -21,6 +22,7 @@
 
 pub mod bytes;
 pub mod document;
+pub mod fence;
 pub mod half;
 pub mod header_seal;
 pub mod hpke;

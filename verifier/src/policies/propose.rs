@@ -17,10 +17,11 @@ use halfkey_evidence::Rejection;
 use halfkey_evidence::eventlog::{ExplainedLog, userspace};
 use halfkey_evidence::policy::{Assured, Cover, Trust, boot_of, check_proposal, covers};
 use halfkey_evidence::quote::VerifiedQuote;
+use halfkey_protocol::fence::{self, Event, NotOpened};
 use halfkey_protocol::kdf::Hash;
 use halfkey_protocol::wire::policies::ProposalState;
 use halfkey_protocol::wire::{Proposal, Propose, Purpose};
-use halfkey_protocol::{FENCE_PCR, Reason, label};
+use halfkey_protocol::{FENCE_PCR, Reason};
 
 /// A proposal with the outcome of every check that needs no database.
 pub struct Assessment<'a> {
@@ -186,52 +187,29 @@ fn require_opened<'a>(
     }
 }
 
-/// What the agent extends the fence with besides r, and what it means that it did.
-const NOT_OPENED: [(&[u8], &str); 4] = [
-    (label::FENCE_CLOSED, "found it closed: no attestation opened the volumes"),
-    (label::FENCE_PASSPHRASE, "found that a passphrase was asked for"),
-    (label::FENCE_ROGUE, "found a root that is not on a volume that was opened"),
-    (label::FENCE_SHELL, "found that a shell was given"),
-];
-
-/// PCR 15 is what the opening made of it, extended by nothing but what the log has; and nothing in the log is one of
-/// our own events.
+/// That PCR 15 is what the opening made of it, extended by nothing but what the log has.
 ///
 /// # Errors
 /// What was found in its place.
 fn only_opened(opened: &[u8; 32], quoted: &[u8], later: &[&[u8]]) -> std::result::Result<(), String> {
-    let zero = [0; 32];
-    if *quoted == zero {
-        return Err("found zero: nothing was opened yet".to_owned());
+    fence::only_opened(Hash::Sha256, opened, quoted, later).map_err(|found| match found {
+        NotOpened::Zero => "found zero: nothing was opened yet".to_owned(),
+        NotOpened::By(event) => in_its_place(event).to_owned(),
+        NotOpened::Unknown => format!(
+            "found {}, where {} was expected and systemd's log does not lead from one to the other",
+            hex(quoted),
+            hex(opened)
+        ),
+    })
+}
+
+fn in_its_place(event: Event) -> &'static str {
+    match event {
+        Event::Closed => "found it closed: no attestation opened the volumes",
+        Event::Passphrase => "found that a passphrase was asked for",
+        Event::Rogue => "found a root that is not on a volume that was opened",
+        Event::Shell => "found that a shell was given",
     }
-    let ours = NOT_OPENED.map(|(event, what)| (Hash::Sha256.digest(&[event]), what));
-    let leads_to_quote = |value: &[u8]| {
-        ours.iter().find(|(event, _)| Hash::Sha256.digest(&[value, event]) == quoted).map(|(_, what)| *what)
-    };
-    if let Some(what) = leads_to_quote(&zero) {
-        return Err(what.to_owned());
-    }
-    let mut value = opened.to_vec();
-    let mut events = later.iter();
-    loop {
-        if value == quoted {
-            return Ok(());
-        }
-        // Without a record of it, it shows all the same.
-        if let Some(what) = leads_to_quote(&value) {
-            return Err(what.to_owned());
-        }
-        let Some(event) = events.next() else { break };
-        if let Some((_, what)) = ours.iter().find(|(own, _)| own[..] == **event) {
-            return Err((*what).to_owned());
-        }
-        value = Hash::Sha256.digest(&[&value, event]).to_vec();
-    }
-    Err(format!(
-        "found {}, where {} was expected and systemd's log does not lead from one to the other",
-        hex(quoted),
-        hex(opened)
-    ))
 }
 
 /// Whether `trust_root_with_next_boot` may accept a proposal.
@@ -352,8 +330,8 @@ mod tests {
     #[test]
     fn our_own_events_are_told_with_and_without_a_log() {
         let systemd = Hash::Sha256.digest(&[b"machine-id:1"]);
-        for (event, what) in NOT_OPENED {
-            let own = Hash::Sha256.digest(&[event]);
+        for event in Event::ALL {
+            let (what, own) = (in_its_place(event), event.digest(Hash::Sha256));
             let closed = Hash::Sha256.digest(&[&[0; 32], &own]);
             for (quoted, log) in [
                 (closed.to_vec(), vec![]),
