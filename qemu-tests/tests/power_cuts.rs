@@ -6,6 +6,7 @@
 use halfkey_protocol::wire::operator::NodeState;
 use halfkey_testkit::loopback::{Loopback, text};
 use halfkey_testkit::programs::Programs;
+use halfkey_testkit::tenant::Tenant;
 use serde_json::Value;
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
@@ -276,4 +277,22 @@ fn what_was_to_be_removed_after_the_proof_is_removed_by_the_next_run() {
     // And once more there is nothing to do, which is said.
     let End::Failed(why) = machine.enroll("") else { panic!("enrolled twice") };
     assert!(why.contains("enrollment_used") || why.contains("already used"), "{why}");
+}
+
+/// What another operator left open meanwhile can't be finished by this machine, and keeps it from nothing.
+#[test]
+fn what_was_to_be_removed_is_removed_beside_another_operators_enrollment() {
+    let mut machine = Machine::in_use();
+    machine.tenant_enrolls_again();
+    assert_eq!(machine.enroll("7 before"), End::Cut);
+    let node = &machine.node;
+    let bob = Tenant::login(&Programs::released(), &node.verifier, &node.folder.join("bob")).unwrap();
+    let roots = node.folder.join("roots");
+    bob.run(&["enroll", &machine.id, "--yes", "--ek-roots", roots.to_str().unwrap()]).unwrap();
+    succeeded(&machine.boot());
+    assert_eq!(machine.enroll(""), End::Done);
+    machine.is_clean();
+    let End::Failed(why) = machine.enroll("") else { panic!("enrolled by another tenant") };
+    assert!(why.contains("another tenant key"), "{why}");
+    succeeded(&machine.boot());
 }
