@@ -1,40 +1,16 @@
-//! systemd's log of its own measurements (/run/log/systemd/tpm2-measure.log): JSON texts, each
-//! with a record separator before it (RFC 7464). Only what `status` needs: digests for PCR 15.
+//! systemd's log of its own measurements ([`halfkey_measure::systemd`]). Only what `status` needs: digests for PCR 15.
 
+use halfkey_measure::systemd::{self, Record};
 use halfkey_protocol::kdf::Hash;
-
-#[derive(miniserde::Deserialize)]
-struct Record {
-    pcr: Option<u64>,
-    digests: Option<Vec<Digest>>,
-}
-
-#[derive(miniserde::Deserialize)]
-struct Digest {
-    #[serde(rename = "hashAlg")]
-    hash_alg: String,
-    digest: String,
-}
 
 /// The digests that systemd extended into `pcr` of this bank, in order. Records that can't be read are skipped.
 pub fn digests(log: &[u8], pcr: u8, bank: Hash) -> Vec<Vec<u8>> {
-    log.split(|byte| *byte == 0x1e)
+    systemd::records(log)
         .filter_map(|record| miniserde::json::from_str::<Record>(std::str::from_utf8(record).ok()?).ok())
         .filter(|record| record.pcr == Some(pcr.into()))
-        .filter_map(|record| {
-            let digests = record.digests?;
-            let own = digests.iter().find(|digest| digest.hash_alg == bank.name())?;
-            hex(&own.digest, bank.digest_len())
-        })
+        .filter_map(|record| record.digest(bank).ok())
         .take(64)
         .collect()
-}
-
-fn hex(text: &str, bytes: usize) -> Option<Vec<u8>> {
-    if text.len() != 2 * bytes || !text.is_ascii() {
-        return None;
-    }
-    (0..bytes).map(|i| u8::from_str_radix(&text[2 * i..2 * i + 2], 16).ok()).collect()
 }
 
 #[cfg(test)]

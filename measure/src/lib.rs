@@ -7,7 +7,7 @@
 //! | [`firmware`] | separators and actions of UEFI firmware |
 //! | [`grub`] | commands, command lines and files that GRUB measures |
 //! | [`efi_stub`] | the EFI stub of Linux: initrd and load options |
-//! | [`systemd`] | phases and boundaries that systemd measures |
+//! | [`systemd`] | phases and boundaries that systemd measures, and its log |
 //! | [`stub`] | systemd's stub: sections and what it hands over |
 //! | [`command_line`] | kernel command lines: how they are read, and their floor |
 //! | [`predict`] | what booting given files will measure |

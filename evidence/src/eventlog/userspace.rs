@@ -1,18 +1,14 @@
-//! What systemd measures after the firmware: its log, `/run/log/systemd/tpm2-measure.log`
-//! (systemd 255 and later), and the boot phases, which older ones measure without a log.
-//!
-//! The log is a JSON text sequence (RFC 7464) of records as in the TCG Canonical Event
-//! Log: `{"pcr":11,"digests":[{"hashAlg":"sha256","digest":"..."}],"content":{..}}`.
+//! What systemd measures after the firmware: its log ([`halfkey_measure::systemd`]), and the boot phases, which versions before 255
+//! measure without a log.
 
 use super::content::Standing;
 use super::text;
 use crate::Rejection;
 use crate::digest::{Bank, Digest};
 use crate::rejection::refuse;
-use halfkey_measure::systemd::PHASE_PCR;
-use halfkey_protocol::MAX_LOG;
+use halfkey_measure::systemd::{self, NoDigest, PHASE_PCR, Record};
 use halfkey_protocol::kdf::Hash;
-use serde::Deserialize;
+use halfkey_protocol::{MAX_LOG, Reason};
 
 /// What systemd extended a PCR with, in one bank.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -74,29 +70,6 @@ impl UserspaceEvent {
     }
 }
 
-#[derive(Deserialize)]
-struct Record {
-    /// Absent in records about NV indices that systemd uses as PCRs.
-    pcr: Option<u32>,
-    #[serde(default)]
-    digests: Vec<RecordDigest>,
-    content: Option<Content>,
-}
-
-#[derive(Deserialize)]
-struct RecordDigest {
-    #[serde(rename = "hashAlg")]
-    alg: String,
-    digest: String,
-}
-
-#[derive(Deserialize)]
-struct Content {
-    #[serde(rename = "eventType")]
-    kind: Option<String>,
-    string: Option<String>,
-}
-
 /// Parses systemd's log for one bank. Records that are not about PCRs are left out.
 ///
 /// # Errors
@@ -106,7 +79,7 @@ pub fn parse(log: &[u8], bank: Hash) -> Result<Vec<UserspaceEvent>, Rejection> {
     if log.len() > MAX_LOG {
         return refuse!(TooLarge, "expected a log of at most {MAX_LOG} bytes, found {}", log.len());
     }
-    let mut records = log.split(|byte| *byte == 0x1e);
+    let mut records = systemd::records(log);
     if records.next().is_some_and(|before| !before.is_empty()) {
         return refuse!(
             LogMalformed,
@@ -138,37 +111,29 @@ fn event(number: usize, pcr: u32, record: Record, bank: Hash) -> Result<Userspac
             "expected pcr 0 to 23 in record {number} of systemd's log, found {pcr}"
         );
     }
-    let mut digests = record.digests.iter().filter(|digest| digest.alg == bank.name());
-    let (Some(digest), None) = (digests.next(), digests.next()) else {
-        return refuse!(
-            LogMalformed,
-            "expected one {} digest in record {number} of systemd's log, found none or several",
-            bank.name()
-        );
+    let digest = match record.digest(bank) {
+        Ok(digest) => digest,
+        Err(NoDigest::NotOne) => {
+            return refuse!(
+                LogMalformed,
+                "expected one {} digest in record {number} of systemd's log, found none or several",
+                bank.name()
+            );
+        }
+        Err(NoDigest::NotHex) => {
+            return refuse!(
+                LogMalformed,
+                "expected {} bytes as hex in record {number} of systemd's log, found something else",
+                bank.digest_len()
+            );
+        }
     };
-    let Some(digest) = unhex(&digest.digest, bank) else {
-        return refuse!(
-            LogMalformed,
-            "expected {} bytes as hex in record {number} of systemd's log, found something else",
-            bank.digest_len()
-        );
-    };
+    let digest = Digest::from_bytes(&digest).ok_or_else(|| {
+        Rejection::new(Reason::LogMalformed, format!("digest of {} bytes in record {number}", digest.len()))
+    })?;
     let (kind, text) = record.content.map_or((None, None), |content| (content.kind, content.string));
     let measured = text.as_ref().is_some_and(|text| Bank::from(bank).digest(text.as_bytes()) == digest);
     Ok(UserspaceEvent { pcr: pcr as u8, digest, logged: true, kind, text, measured })
-}
-
-fn unhex(text: &str, bank: Hash) -> Option<Digest> {
-    let digit = |byte: u8| char::from(byte).to_digit(16);
-    let (pairs, []) = text.as_bytes().as_chunks::<2>() else { return None };
-    if pairs.len() != bank.digest_len() {
-        return None;
-    }
-    let mut bytes = [0; 48];
-    for (byte, [high, low]) in bytes.iter_mut().zip(pairs) {
-        *byte = (digit(*high)? << 4 | digit(*low)?) as u8;
-    }
-    Digest::from_bytes(&bytes[..pairs.len()])
 }
 
 #[cfg(test)]
