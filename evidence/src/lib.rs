@@ -4,6 +4,7 @@
 //!
 //! | module | what |
 //! | --- | --- |
+//! | [`appraise`] | the appraisal of evidence: quote, logs and policy, for whoever looks at a boot |
 //! | [`rejection`] | the one error type: a reason code and what was expected and found |
 //! | [`public`] | public areas: EK, AK, SRK |
 //! | [`registration`] | all that a node sends when it registers |
@@ -21,6 +22,7 @@
 //! Proof types can't be built outside their check: [`registration::CheckedRegistration`],
 //! [`ek::TrustedEk`], [`quote::VerifiedQuote`], [`eventlog::ReplayedLog`], [`eventlog::ProvenLog`].
 
+pub mod appraise;
 pub mod attest;
 pub mod credential;
 pub mod digest;

@@ -8,6 +8,7 @@ use common::node::{Line, Node, Session, said, sign, sign_policy};
 use common::rig::hex;
 use common::software::{Software, head};
 use common::{Server, get, path, post, refused};
+use halfkey_evidence::appraise::Evidence;
 use halfkey_evidence::eventlog;
 use halfkey_evidence::policy::{Assured, Claims, learn};
 use halfkey_protocol::Reason;
@@ -17,7 +18,7 @@ use halfkey_protocol::kdf::Hash;
 use halfkey_protocol::wire::operator::{AuditList, Because, NodeRecord};
 use halfkey_protocol::wire::policies::{GroupList, MAX_POLICY, NodePolicy, PolicyList, PolicyRecord};
 use halfkey_protocol::wire::{Document, Finish, Problem, SignedDocument, Verdict, Wait, Waited};
-use halfkey_verifier::attest::{Assessment, Claim, Lifetimes};
+use halfkey_verifier::attest::{Assessment, Lifetimes};
 use halfkey_verifier::client::Client;
 use halfkey_verifier::config::StateDir;
 use halfkey_verifier::keys::{ClusterKey, ReleaseKey};
@@ -453,12 +454,12 @@ async fn a_verdict_is_by_the_policy_of_its_moment() {
     let (library, now) = (Library::default(), halfkey_verifier::unix_now());
     let judge = |session: &Session, before_ruling: &dyn Fn()| {
         let finish = node.evidence("boot", session);
-        let claim = Claim::read(&finish).unwrap();
+        let evidence = Evidence::read(&finish).unwrap();
         let known = store.node(node.id).unwrap().unwrap();
         let effective = library.effective(&known, &store).unwrap();
         let lifetimes = Lifetimes { nonce: 120, pending: 100 };
         let enrollment = known.current.as_ref().unwrap();
-        let assessment = Assessment::of(&claim, enrollment, &effective, &cluster, lifetimes, now);
+        let assessment = Assessment::of(&evidence, enrollment, &effective, &cluster, lifetimes, now);
         before_ruling();
         let case = Case { node: node.id, now, ticket: assessment.ticket(), finish: &finish, keep: 9 };
         store.attest(&case, &mut |standing| assessment.rule(standing, &release)).unwrap()

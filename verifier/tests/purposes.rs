@@ -5,9 +5,10 @@ mod common;
 
 use common::Server;
 use common::node::{Node, Session};
+use halfkey_evidence::appraise::Evidence;
 use halfkey_protocol::hpke::Ephemeral;
 use halfkey_protocol::wire::{Begun, Purpose};
-use halfkey_verifier::attest::{Assessment, Claim, Lifetimes};
+use halfkey_verifier::attest::{Assessment, Lifetimes};
 use halfkey_verifier::config::StateDir;
 use halfkey_verifier::keys::{ClusterKey, ReleaseKey};
 use halfkey_verifier::nonce::{self, Scope};
@@ -37,7 +38,7 @@ async fn a_quote_for_another_purpose_releases_nothing() {
 
     // As if `begin` had given a nonce for it, and the first look at `finish` had let it pass.
     for purpose in [Purpose::Runtime, Purpose::Propose] {
-        let bank = Claim::bank(purpose, enrollment);
+        let bank = halfkey_verifier::attest::bank(purpose, enrollment);
         let scope = Scope { version: 1, node: node.id, purpose, bank };
         let nonce = nonce::issue(&cluster, &scope, unix_now()).unwrap();
         let session = Session {
@@ -47,8 +48,8 @@ async fn a_quote_for_another_purpose_releases_nothing() {
             begun: Begun { version: 1, nonce: nonce.into(), bank: bank.name().to_owned(), enrollment: None },
         };
         let finish = node.evidence(purpose.as_str(), &session);
-        let claim = Claim { finish: &finish, node: node.id, purpose };
-        let assessment = Assessment::of(&claim, enrollment, &effective, &cluster, lifetimes, unix_now());
+        let evidence = Evidence { finish: &finish, node: node.id, purpose };
+        let assessment = Assessment::of(&evidence, enrollment, &effective, &cluster, lifetimes, unix_now());
         let standing = Standing { node: known.clone(), boot: None, proposals: vec![] };
         let verdict = assessment.rule(&standing, &release).verdict(1);
         assert_eq!(verdict.outcome, "denied", "{purpose:?}: {verdict:?}");

@@ -1,7 +1,7 @@
 //! What nodes ask. They have no certificate: their TPM speaks for them.
 
 use super::{Answer, Json, Refusal, common_version, node_id};
-use crate::attest::{Assessment, Claim, Lifetimes, hint};
+use crate::attest::{self, Assessment, Lifetimes, hint};
 use crate::nonce::{self, Scope};
 use crate::policies::propose;
 use crate::server::App;
@@ -13,6 +13,7 @@ use axum::extract::State;
 use axum::routing::post;
 use axum::{Extension, Router};
 use halfkey_evidence::Rejection;
+use halfkey_evidence::appraise::Evidence;
 use halfkey_protocol::wire::{
     Activate, Activated, Begin, Begun, Finish, Propose, Proposed, Prove, Proved, Purpose, Register,
     Registered, Verdict, Wait, Waited,
@@ -90,7 +91,7 @@ async fn begin(
     app.db.read(|store| store.require_here()).await?;
     // A revoked node may begin: its evidence is recorded before it is denied.
     let known = enrolled_node(&app, node, purpose, &peer).await?;
-    let enrollment = Claim::enrollment(purpose, &known).map_err(refuse_state)?;
+    let enrollment = attest::enrollment(purpose, &known).map_err(refuse_state)?;
     match verifier.registrar.lately(node).await {
         Ok(Some(now)) if now.register.srk_public != enrollment.registration.srk_public => {
             return Err(Refusal::new(Reason::SrkChanged, format!("node {node}"))
@@ -105,7 +106,7 @@ async fn begin(
     if current.is_none() && !named.is_empty() {
         info!(%node, current = %enrollment.id, ?named, "the node's disks have other enrollments than this");
     }
-    let bank = Claim::bank(purpose, enrollment);
+    let bank = attest::bank(purpose, enrollment);
     let scope = Scope { version, node, purpose, bank };
     let nonce = nonce::issue(&verifier.cluster, &scope, unix_now())?;
     Ok(axum::Json(Begun { version, nonce: nonce.into(), bank: bank.name().to_owned(), enrollment: current }))
@@ -117,8 +118,8 @@ async fn finish(
     message: Json<Finish, MAX_BODY>,
 ) -> Answer<Verdict> {
     let verifier = app.verifier()?.clone();
-    let claim = Claim::read(&message.value)?;
-    let (node, purpose) = (claim.node, claim.purpose);
+    let evidence = Evidence::read(&message.value)?;
+    let (node, purpose) = (evidence.node, evidence.purpose);
     let known = enrolled_node(&app, node, purpose, &peer).await?;
     let lifetimes = Lifetimes { nonce: app.config.lifetimes.nonce, pending: app.config.lifetimes.pending };
     let keep = app.config.limits.evidence_kept;
@@ -126,11 +127,11 @@ async fn finish(
     let judge = move |store: &dyn Store| {
         let finish = &message.value;
         let refused = |e: Rejection| StoreError::Refused(e.reason, e.detail);
-        let claim = Claim::read(finish).map_err(refused)?;
-        let enrollment = Claim::enrollment(purpose, &known).map_err(refused)?;
+        let evidence = Evidence::read(finish).map_err(refused)?;
+        let enrollment = attest::enrollment(purpose, &known).map_err(refused)?;
         let now = unix_now();
         let effective = verifier.library.effective(&known, store)?;
-        let assessment = Assessment::of(&claim, enrollment, &effective, &verifier.cluster, lifetimes, now);
+        let assessment = Assessment::of(&evidence, enrollment, &effective, &verifier.cluster, lifetimes, now);
         verifier.admit(node, assessment.authentic(), &peer)?;
         let case = Case { node, now, ticket: assessment.ticket(), finish, keep };
         store.attest(&case, &mut |standing| assessment.rule(standing, &verifier.release))
@@ -199,17 +200,17 @@ async fn propose(
     message: Json<Propose, MAX_BODY>,
 ) -> Answer<Proposed> {
     let verifier = app.verifier()?.clone();
-    let node = Claim::read_proposal(&message.value.finish)?.node;
+    let node = Evidence::read_proposal(&message.value.finish)?.node;
     let known = enrolled_node(&app, node, Purpose::Propose, &peer).await?;
     let lifetime = app.config.lifetimes.nonce;
     let decide = move |store: &dyn Store| {
         let message = &message.value;
         let refused = |e: Rejection| StoreError::Refused(e.reason, e.detail);
-        let claim = Claim::read_proposal(&message.finish).map_err(refused)?;
-        let enrollment = Claim::enrollment(Purpose::Propose, &known).map_err(refused)?;
+        let evidence = Evidence::read_proposal(&message.finish).map_err(refused)?;
+        let enrollment = attest::enrollment(Purpose::Propose, &known).map_err(refused)?;
         let now = unix_now();
         let assessment =
-            propose::Assessment::of(message, &claim, enrollment, &verifier.cluster, lifetime, now);
+            propose::Assessment::of(message, &evidence, enrollment, &verifier.cluster, lifetime, now);
         verifier.admit(node, assessment.authentic(), &peer)?;
         let case = ProposalCase { node, now, sha256: assessment.sha256(), proposal: assessment.proposal() };
         store.propose(&case, &mut |standing, documents| {
@@ -262,7 +263,7 @@ async fn known_node(app: &App, node: NodeId, peer: &Peer) -> Result<Option<Node>
 async fn enrolled_node(app: &App, node: NodeId, purpose: Purpose, peer: &Peer) -> Result<Node, Refusal> {
     let not_enrolled = || Rejection::new(Reason::NotEnrolled, format!("node {node}"));
     let known = known_node(app, node, peer).await?.ok_or_else(not_enrolled);
-    let usable = known.and_then(|known| Claim::enrollment(purpose, &known).map(drop).map(|()| known));
+    let usable = known.and_then(|known| attest::enrollment(purpose, &known).map(drop).map(|()| known));
     usable.map_err(refuse_state)
 }
 

@@ -8,12 +8,12 @@
 //! The order of the checks is that of docs/protocol.md, each with its own reason. What is released
 //! is made from proofs, by a [`ReleaseGrant`] or an [`EnrollGrant`], and by nothing else.
 
-mod claim;
+pub(crate) mod enrolled;
 mod grant;
 mod recorded;
 mod ruling;
 
-pub use claim::Claim;
+pub use enrolled::{bank, enrollment};
 pub use grant::{AllowedBoot, ApprovedBoot, BootRelease, EnrollGrant, EnrollRelease, Ground, ReleaseGrant};
 pub use recorded::RecordedBoot;
 pub use ruling::{Decided, Quoted, Ruling};
@@ -24,6 +24,7 @@ use crate::policies::propose::is_booted;
 use crate::policies::{Effective, proposal_of, summary};
 use crate::store::{Counters, Decision, Enrollment, Governing, NewPending, Node, Standing};
 use halfkey_evidence::Rejection;
+use halfkey_evidence::appraise::Evidence;
 use halfkey_evidence::eventlog::ProvenLog;
 use halfkey_evidence::policy::{Claims, Finding, evaluate};
 use halfkey_evidence::quote::{self, VerifiedQuote};
@@ -120,19 +121,19 @@ impl Judgement {
 impl<'a> Assessment<'a> {
     /// Checks evidence against an enrollment and a policy.
     pub fn of(
-        claim: &'a Claim<'a>,
+        evidence: &'a Evidence<'a>,
         enrollment: &Enrollment,
         effective: &Effective,
         cluster: &ClusterKey,
         lifetimes: Lifetimes,
         now: u64,
     ) -> Self {
-        let checked = check_quote(claim, enrollment, cluster, lifetimes.nonce, now).and_then(|quote| {
+        let checked = check_quote(evidence, enrollment, cluster, lifetimes.nonce, now).and_then(|quote| {
             let asks = match quote.committed().purpose {
                 Purpose::Boot => {
-                    let log = claim.log(&quote).map(|log| log.map(Box::new));
+                    let log = enrolled::log(evidence, &quote).map(|log| log.map(Box::new));
                     let judgement = match &log {
-                        Ok(log) => Judgement::of(effective, log.as_deref(), claim.command_line()),
+                        Ok(log) => Judgement::of(effective, log.as_deref(), evidence.command_line()),
                         Err(rejection) => Judgement::NoPolicy(rejection.to_string()),
                     };
                     Asks::Boot { log, judgement }
@@ -302,18 +303,18 @@ fn booted(standing: &Standing, boot: Option<&str>, log: Option<&ProvenLog<'_>>) 
 /// # Errors
 /// `NonceForeign`, `NonceExpired`, and those of [`quote::verify`].
 pub fn check_quote(
-    claim: &Claim<'_>,
+    evidence: &Evidence<'_>,
     enrollment: &Enrollment,
     cluster: &ClusterKey,
     lifetime: u64,
     now: u64,
 ) -> Result<VerifiedQuote, Rejection> {
-    let finish = claim.finish;
-    let bank = Claim::bank(claim.purpose, enrollment);
-    let scope = Scope { version: finish.version, node: claim.node, purpose: claim.purpose, bank };
+    let finish = evidence.finish;
+    let bank = bank(evidence.purpose, enrollment);
+    let scope = Scope { version: finish.version, node: evidence.node, purpose: evidence.purpose, bank };
     nonce::check(cluster, &scope, &finish.nonce, now, lifetime)
         .map_err(|reason| Rejection::new(reason, format!("of {} bytes", finish.nonce.len())))?;
-    claim.quote(enrollment)
+    enrolled::verify(evidence, enrollment)
 }
 
 /// The enrollment that the quote was checked by, if it is still the one.
@@ -325,7 +326,7 @@ pub fn same_enrollment<'a>(
     node: &'a Node,
     checked: &str,
 ) -> Result<&'a Enrollment, Rejection> {
-    let enrollment = Claim::enrollment(purpose, node)?;
+    let enrollment = enrollment(purpose, node)?;
     if enrollment.id == checked {
         return Ok(enrollment);
     }

@@ -1,10 +1,11 @@
 //! Recorded evidence of a boot, judged again. What is said of a boot that waits is said of its quote: a row can be written by
 //! whoever writes the database.
 
-use super::{Claim, Judgement, counters, require_newer};
+use super::{Judgement, counters, enrolled, enrollment, require_newer};
 use crate::policies::Effective;
 use crate::store::{Node, Waiting};
 use halfkey_evidence::Rejection;
+use halfkey_evidence::appraise::Evidence;
 use halfkey_evidence::quote::{VerifiedQuote, require_open_fence};
 use halfkey_evidence::ticket::BootTicket;
 use halfkey_protocol::wire::Purpose;
@@ -21,15 +22,15 @@ impl RecordedBoot {
     /// Checks the quote by the enrolled AK and its fence, replays the logs to it, and judges them.
     ///
     /// # Errors
-    /// Those of [`Claim`] and of the quote, and `Malformed` when it is of another node or purpose.
+    /// Those of [`Evidence::read`] and of the quote, and `Malformed` when it is of another node or purpose.
     pub fn of(node: &Node, record: &EvidenceRecord, effective: &Effective) -> Result<Self, Rejection> {
-        let claim = Claim::read(&record.finish)?;
-        require_boot_of(&claim, node.id)?;
-        let quote = claim.quote(Claim::enrollment(Purpose::Boot, node)?)?;
+        let evidence = Evidence::read(&record.finish)?;
+        require_boot_of(&evidence, node.id)?;
+        let quote = enrolled::verify(&evidence, enrollment(Purpose::Boot, node)?)?;
         require_open_fence(&quote)?;
         let judgement = {
-            let log = claim.log(&quote)?;
-            Judgement::of(effective, log.as_ref(), claim.command_line())
+            let log = enrolled::log(&evidence, &quote)?;
+            Judgement::of(effective, log.as_ref(), evidence.command_line())
         };
         Ok(Self { quote, judgement })
     }
@@ -69,11 +70,11 @@ impl RecordedBoot {
     }
 }
 
-fn require_boot_of(claim: &Claim<'_>, node: NodeId) -> Result<(), Rejection> {
-    match claim.purpose {
-        Purpose::Boot if claim.node == node => Ok(()),
+fn require_boot_of(evidence: &Evidence<'_>, node: NodeId) -> Result<(), Rejection> {
+    match evidence.purpose {
+        Purpose::Boot if evidence.node == node => Ok(()),
         Purpose::Boot | Purpose::Enroll | Purpose::Runtime | Purpose::Propose => {
-            let found = format!("one of node {} for {}", claim.node, claim.purpose.as_str());
+            let found = format!("one of node {} for {}", evidence.node, evidence.purpose.as_str());
             Err(Rejection::new(
                 Reason::Malformed,
                 format!("expected evidence of a boot of node {node}, found {found}"),

@@ -5,7 +5,7 @@
 //! transaction that records it.
 
 use super::{Effective, Library, Rules, proposal_of, summary};
-use crate::attest::{Claim, check_quote, counters, require_newer, same_enrollment};
+use crate::attest::{check_quote, counters, require_newer, same_enrollment};
 use crate::keys::ClusterKey;
 use crate::store::{
     Documents, Enrollment, Node, ProposalRuling, ProposalStanding, ReleasedBoot, Result, Stand,
@@ -14,6 +14,7 @@ use crate::store::{
 use crate::{hex, utc};
 use aws_lc_rs::digest::{SHA256, digest};
 use halfkey_evidence::Rejection;
+use halfkey_evidence::appraise::Evidence;
 use halfkey_evidence::eventlog::{ExplainedLog, userspace};
 use halfkey_evidence::policy::{Assured, Cover, Trust, boot_of, check_proposal, covers};
 use halfkey_evidence::quote::VerifiedQuote;
@@ -37,13 +38,13 @@ impl<'a> Assessment<'a> {
     /// Checks a proposal against an enrollment.
     pub fn of(
         message: &'a Propose,
-        claim: &Claim<'_>,
+        evidence: &Evidence<'_>,
         enrollment: &Enrollment,
         cluster: &ClusterKey,
         lifetime: u64,
         now: u64,
     ) -> Self {
-        let quote = check_quote(claim, enrollment, cluster, lifetime, now).and_then(|quote| {
+        let quote = check_quote(evidence, enrollment, cluster, lifetime, now).and_then(|quote| {
             require_committed(message)?;
             Ok(quote)
         });

@@ -1,19 +1,12 @@
-//! What evidence says it is, read and within bounds, and the checks that need no policy.
+//! The appraisal of evidence (RFC 9334): what a node sent, read and within bounds; what its TPM vouches for; what a policy says of that.
 
-use super::grant::require_enrollments;
-use crate::store::{Enrollment, Node};
-use halfkey_evidence::Rejection;
-use halfkey_evidence::eventlog::{self, ProvenLog};
-use halfkey_evidence::public::{AkPublic, SrkPublic};
-use halfkey_evidence::quote::{self, QuoteContext, VerifiedQuote};
+use crate::Rejection;
 use halfkey_measure::predict::MAX_COMMAND_LINE;
-use halfkey_protocol::kdf::Hash;
-use halfkey_protocol::qualify::Qualifier;
 use halfkey_protocol::wire::{Finish, Purpose};
 use halfkey_protocol::{MAX_LOG, NodeId, Reason, VERSIONS};
 
 /// Evidence that is within bounds.
-pub struct Claim<'a> {
+pub struct Evidence<'a> {
     /// The message.
     pub finish: &'a Finish,
     /// Whose.
@@ -22,7 +15,7 @@ pub struct Claim<'a> {
     pub purpose: Purpose,
 }
 
-impl<'a> Claim<'a> {
+impl<'a> Evidence<'a> {
     /// Reads evidence for a verdict: purpose `boot` or `enroll`.
     ///
     /// # Errors
@@ -42,7 +35,7 @@ impl<'a> Claim<'a> {
     /// Reads evidence that comes with a proposal.
     ///
     /// # Errors
-    /// As [`Claim::read`].
+    /// As [`Evidence::read`].
     pub fn read_proposal(finish: &'a Finish) -> Result<Self, Rejection> {
         match Purpose::parse(&finish.purpose) {
             Some(Purpose::Propose) => Self::within_bounds(finish, Purpose::Propose),
@@ -107,74 +100,8 @@ impl<'a> Claim<'a> {
         Ok(Self { finish, node, purpose })
     }
 
-    /// The enrollment that serves this purpose.
-    ///
-    /// # Errors
-    /// `RolledBack` (the rows are not what the sequence says), `NotEnrolled`, `EnrollmentOpen`, `EnrollmentUsed`.
-    pub fn enrollment(purpose: Purpose, node: &Node) -> Result<&Enrollment, Rejection> {
-        // One that is still there is right. That another is not keeps nobody from enrolling the node again.
-        if purpose != Purpose::Enroll || node.open.is_none() {
-            require_enrollments(node)?;
-        }
-        let found = match purpose {
-            Purpose::Enroll => match (&node.open, &node.current) {
-                (Some(open), _) => Ok(open),
-                (None, Some(_)) => Err(Reason::EnrollmentUsed),
-                (None, None) => Err(Reason::NotEnrolled),
-            },
-            Purpose::Boot | Purpose::Runtime | Purpose::Propose => match (&node.current, &node.open) {
-                (Some(current), _) => Ok(current),
-                (None, Some(_)) => Err(Reason::EnrollmentOpen),
-                (None, None) => Err(Reason::NotEnrolled),
-            },
-        };
-        found.map_err(|reason| Rejection::new(reason, format!("node {}", node.id)))
-    }
-
-    /// The bank that is quoted for this purpose. A proposal shows the fence, and what that became is known for the
-    /// SHA-256 bank.
-    pub fn bank(purpose: Purpose, enrollment: &Enrollment) -> Hash {
-        match purpose {
-            Purpose::Propose => Hash::Sha256,
-            Purpose::Boot | Purpose::Enroll | Purpose::Runtime => enrollment.bank,
-        }
-    }
-
-    /// Checks the quote.
-    ///
-    /// # Errors
-    /// Those of [`quote::verify`].
-    pub fn quote(&self, enrollment: &Enrollment) -> Result<VerifiedQuote, Rejection> {
-        let finish = self.finish;
-        let ak = AkPublic::parse(&enrollment.registration.ak_public)?;
-        let srk = SrkPublic::parse(&enrollment.registration.srk_public)?;
-        let qualifier = Qualifier {
-            version: finish.version,
-            node: &self.node.0,
-            purpose: self.purpose,
-            nonce: &finish.nonce,
-            hpke_public: &finish.hpke_public,
-            nonce_tpm: &finish.nonce_tpm,
-            srk_name: srk.name(),
-            r_sha256: &finish.r_sha256,
-        };
-        let context = QuoteContext { ak: &ak, qualifier, bank: Self::bank(self.purpose, enrollment) };
-        quote::verify(&context, finish)
-    }
-
     /// What the kernel says its command line is.
     pub fn command_line(&self) -> Option<&'a [u8]> {
         self.finish.command_line.as_ref().map(|text| text.as_ref())
-    }
-
-    /// The firmware's log, replayed to the quote; none if the machine has none to show.
-    ///
-    /// # Errors
-    /// `LogMalformed`, `LogReplay`.
-    pub fn log(&self, quote: &VerifiedQuote) -> Result<Option<ProvenLog<'a>>, Rejection> {
-        let finish: &'a Finish = self.finish;
-        let Some(log) = &finish.event_log else { return Ok(None) };
-        let userspace = finish.userspace_log.as_ref().map(|log| log.as_ref());
-        eventlog::replay(log, quote.bank())?.explain(quote, userspace).map(Some)
     }
 }
