@@ -31,7 +31,7 @@ libfuzzer_sys::fuzz_target!(|bytes: &[u8]| {
     let claims = Claims { command_line: Some(text.as_bytes()) };
     for bank in [Hash::Sha256, Hash::Sha384] {
         let Ok(replayed) = eventlog::replay(log, bank) else { continue };
-        let Ok(explained) = replayed.explain_unquoted() else { continue };
+        let Ok(explained) = replayed.assume() else { continue };
         let verdict = evaluate(policy, &explained, &claims);
         let explanation = explain(policy, &explained, &claims);
         assert_eq!(verdict.accepted(), explanation.accepted);

@@ -519,7 +519,7 @@ async fn a_policy_learned_from_a_real_boot_allows_just_that() {
     let (anybody, operator) = (server.anybody(), server.operator());
     let node = enrolled(&server).await;
     assert_eq!(said(&SIGNED.boot(&anybody, &node).await), "pending no_policy");
-    let log = eventlog::replay(SIGNED.log, Hash::Sha256).unwrap().explain_unquoted().unwrap();
+    let log = eventlog::replay(SIGNED.log, Hash::Sha256).unwrap().assume().unwrap();
     let claims = Claims { command_line: Some(SIGNED.command_line) };
     let learned = learn(&log, &claims, Assured::default(), "learned", &[]).unwrap();
     node.apply(&operator, &format!("node:{}", node.id), &learned).await.unwrap();

@@ -15,7 +15,7 @@ use halfkey_protocol::kdf::Hash;
 pub const EXPLAINED: [u8; 14] = [0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 11, 12, 13, 14];
 
 /// PCR values with the firmware log, and what systemd measured after it, that give them. By itself it proves nothing:
-/// the values may be those of a quote ([`ProvenLog`]), or taken from the log itself.
+/// the values may be those of a quote ([`ProvenLog`]), or taken from the log itself ([`AssumedLog`]).
 #[derive(Clone, Debug)]
 pub struct ExplainedLog<'a> {
     bank: Hash,
@@ -50,6 +50,19 @@ impl<'a> std::ops::Deref for ProvenLog<'a> {
 
     fn deref(&self) -> &ExplainedLog<'a> {
         &self.log
+    }
+}
+
+/// **No proof**: a log that is taken at its word, as if a quote had just the values that it replays to. For trying a policy on a log
+/// from a file. Nothing is released for it: what may be asks for a [`ProvenLog`].
+#[derive(Clone, Debug)]
+pub struct AssumedLog<'a>(ExplainedLog<'a>);
+
+impl<'a> std::ops::Deref for AssumedLog<'a> {
+    type Target = ExplainedLog<'a>;
+
+    fn deref(&self) -> &ExplainedLog<'a> {
+        &self.0
     }
 }
 
@@ -130,20 +143,19 @@ impl<'a> ReplayedLog<'a> {
 }
 
 impl<'a> ReplayedLog<'a> {
-    /// **No proof**: takes the log at its word, as if a quote had just the values that it replays to. For trying a
-    /// policy on a log from a file. A verdict takes a [`ProvenLog`].
+    /// Takes the log at its word.
     ///
     /// # Errors
     /// `LogReplay`: no quote is over this bank.
-    pub fn explain_unquoted(self) -> Result<ExplainedLog<'a>, Rejection> {
-        self.explain_unquoted_with(None)
+    pub fn assume(self) -> Result<AssumedLog<'a>, Rejection> {
+        self.assume_with(None)
     }
 
-    /// **No proof**: the same with systemd's log, every record of it.
+    /// The same with systemd's log, every record of it.
     ///
     /// # Errors
-    /// As [`Self::explain_unquoted`]; as [`userspace::parse`].
-    pub fn explain_unquoted_with(self, userspace_log: Option<&[u8]>) -> Result<ExplainedLog<'a>, Rejection> {
+    /// As [`Self::assume`]; as [`userspace::parse`].
+    pub fn assume_with(self, userspace_log: Option<&[u8]>) -> Result<AssumedLog<'a>, Rejection> {
         let Some(bank) = Hash::from_alg(self.bank().alg()) else {
             return refuse!(
                 LogReplay,
@@ -168,7 +180,8 @@ impl<'a> ReplayedLog<'a> {
             let value = &mut quoted[usize::from(event.pcr)];
             *value = self.bank().extend(value, &event.digest);
         }
-        Ok(ExplainedLog { bank, coverage: coverage.into(), quoted, userspace, log: self, tpm_firmware: None })
+        let coverage = coverage.into();
+        Ok(AssumedLog(ExplainedLog { bank, coverage, quoted, userspace, log: self, tpm_firmware: None }))
     }
 }
 

@@ -35,7 +35,7 @@ pub mod variable;
 
 pub use content::{Claim, Content, Standing};
 pub use event::Event;
-pub use explain::{Coverage, EXPLAINED, ExplainedLog, ProvenLog};
+pub use explain::{AssumedLog, Coverage, EXPLAINED, ExplainedLog, ProvenLog};
 pub use parse::{FirmwareEvent, FirmwareLog, Format, MAX_EVENTS, MAX_FILE, parse};
 pub use replay::{AllBanks, ReplayedLog, replay, replay_all};
 pub use text::Utf16;

@@ -1,6 +1,6 @@
 //! What the policy makes of boots that were recorded.
 
-use halfkey_evidence::eventlog::{ExplainedLog, replay};
+use halfkey_evidence::eventlog::{AssumedLog, replay};
 use halfkey_evidence::policy::{Assured, Claims, Evaluation, Finding, Policy, evaluate, learn};
 use halfkey_protocol::kdf::Hash;
 pub use halfkey_testkit::log::{Record, log_of};
@@ -8,7 +8,7 @@ pub use halfkey_testkit::recorded::{BOOTS, Boot, boot};
 
 /// The questions of these tests to a recorded boot.
 pub trait Appraised {
-    fn log(&self) -> ExplainedLog<'_>;
+    fn log(&self) -> AssumedLog<'_>;
     fn claims(&self) -> Claims<'_>;
     /// The policy that is learned from it. Of its kernel (Linux 6.1) the owner should not say what this says for the boot by
     /// systemd-boot: that is what the tests of that path need.
@@ -22,8 +22,8 @@ pub trait Appraised {
 }
 
 impl Appraised for Boot {
-    fn log(&self) -> ExplainedLog<'_> {
-        replay(self.log, Hash::Sha256).unwrap().explain_unquoted().unwrap()
+    fn log(&self) -> AssumedLog<'_> {
+        replay(self.log, Hash::Sha256).unwrap().assume().unwrap()
     }
 
     fn claims(&self) -> Claims<'_> {
@@ -49,7 +49,7 @@ impl Appraised for Boot {
 
     fn findings_of(&self, policy: &Policy, records: &[Record]) -> Option<Vec<Finding>> {
         let bytes = log_of(records);
-        let log = replay(&bytes, Hash::Sha256).ok()?.explain_unquoted().ok()?;
+        let log = replay(&bytes, Hash::Sha256).ok()?.assume().ok()?;
         Some(evaluate(policy, &log, &self.claims()).findings)
     }
 }

@@ -62,7 +62,7 @@ fn on_log(policy: &Policy, path: &Path, cmdline: Option<&Path>, bank: Bank) -> R
     // /proc/cmdline ends with a newline that the kernel did not get.
     let command_line = command_line.as_deref().map(|text| text.strip_suffix(b"\n").unwrap_or(text));
     let explained = eventlog::replay(&log, bank.hash())
-        .and_then(|log| log.explain_unquoted())
+        .and_then(|log| log.assume())
         .map_err(|e| Error { exit: Exit::Failed, ..Error::from(e).context(path.display()) })?;
     let found = policy::evaluate(policy, &explained, &Claims { command_line });
     Ok(Trial::found(None, &path.display().to_string(), None, found.findings))
