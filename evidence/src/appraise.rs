@@ -1,7 +1,25 @@
 //! The appraisal of evidence (RFC 9334): what a node sent, read and within bounds; what its TPM vouches for; what a policy says of that.
+//!
+//! [`appraise`] is the one function that judges a boot, whoever asks: the verifier when it comes in, and again when a policy has changed;
+//! the operator's command when it looks at a stored one, tries a policy on it or learns from it. Nonce, counters, revocation and
+//! approvals are for those who keep them.
+//!
+//! | type | proves |
+//! | --- | --- |
+//! | [`Evidence`] | nothing: a message within bounds |
+//! | [`VerifiedQuote`] | the enrolled TPM signed these PCR values for this exchange |
+//! | [`Appraisal`] | and the logs of the same evidence were held against this very quote |
+//! | [`AttestedBoot`] | and they replay to it, and PCR 15 was zero |
 
 use crate::Rejection;
+use crate::eventlog::{self, AssumedLog, ProvenLog};
+use crate::policy::{Claims, Evaluation, Finding, Policy, evaluate};
+use crate::public::{AkPublic, SrkPublic};
+use crate::quote::{self, QuoteContext, VerifiedQuote};
+use crate::registration::CheckedRegistration;
 use halfkey_measure::predict::MAX_COMMAND_LINE;
+use halfkey_protocol::kdf::Hash;
+use halfkey_protocol::qualify::Qualifier;
 use halfkey_protocol::wire::{Finish, Purpose};
 use halfkey_protocol::{MAX_LOG, NodeId, Reason, VERSIONS};
 
@@ -100,8 +118,183 @@ impl<'a> Evidence<'a> {
         Ok(Self { finish, node, purpose })
     }
 
-    /// What the kernel says its command line is.
-    pub fn command_line(&self) -> Option<&'a [u8]> {
-        self.finish.command_line.as_ref().map(|text| text.as_ref())
+    /// What the node says besides.
+    pub fn claims(&self) -> Claims<'a> {
+        let finish: &'a Finish = self.finish;
+        Claims { command_line: finish.command_line.as_ref().map(|text| text.as_ref()) }
+    }
+
+    /// The firmware's log, replayed to the quote; none if the machine has none to show.
+    fn log(&self, quote: &VerifiedQuote) -> Result<Option<ProvenLog<'a>>, Rejection> {
+        let finish: &'a Finish = self.finish;
+        let Some(log) = &finish.event_log else { return Ok(None) };
+        let userspace = finish.userspace_log.as_ref().map(|log| log.as_ref());
+        eventlog::replay(log, quote.bank())?.explain(quote, userspace).map(Some)
+    }
+}
+
+/// What an enrollment says of the TPM that evidence must be of.
+#[derive(Clone, Debug)]
+pub struct Enrolled {
+    ak: AkPublic,
+    srk_name: Vec<u8>,
+    bank: Hash,
+}
+
+impl Enrolled {
+    /// From the public areas (`TPMT_PUBLIC`) that were registered, and the bank that is to be quoted.
+    ///
+    /// # Errors
+    /// `AkTemplate`, `SrkTemplate`.
+    pub fn parse(ak: &[u8], srk: &[u8], bank: Hash) -> Result<Self, Rejection> {
+        let (ak, srk) = (AkPublic::parse(ak)?, SrkPublic::parse(srk)?);
+        Ok(Self { ak, srk_name: srk.name().to_vec(), bank })
+    }
+
+    /// From a registration that was checked.
+    pub fn of(registration: &CheckedRegistration, bank: Hash) -> Self {
+        Self { ak: registration.ak().clone(), srk_name: registration.srk_name().to_vec(), bank }
+    }
+
+    /// The bank that is to be quoted.
+    pub fn bank(&self) -> Hash {
+        self.bank
+    }
+}
+
+/// Checks the quote of evidence, whatever it is for.
+///
+/// # Errors
+/// Those of [`quote::verify`].
+pub fn verify(evidence: &Evidence<'_>, enrolled: &Enrolled) -> Result<VerifiedQuote, Rejection> {
+    let finish = evidence.finish;
+    let qualifier = Qualifier {
+        version: finish.version,
+        node: &evidence.node.0,
+        purpose: evidence.purpose,
+        nonce: &finish.nonce,
+        hpke_public: &finish.hpke_public,
+        nonce_tpm: &finish.nonce_tpm,
+        srk_name: &enrolled.srk_name,
+        r_sha256: &finish.r_sha256,
+    };
+    quote::verify(&QuoteContext { ak: &enrolled.ak, qualifier, bank: enrolled.bank }, finish)
+}
+
+/// Evidence of a boot whose quote is genuine, with what came of its logs and of a policy. Made by [`appraise`] only, so that quote, logs
+/// and result are of the same evidence.
+#[derive(Clone, Debug)]
+pub struct Appraisal<'a> {
+    quote: VerifiedQuote,
+    log: Result<Option<Box<ProvenLog<'a>>>, Rejection>,
+    result: Option<Evaluation>,
+}
+
+/// Appraises the evidence of a boot, by a policy if there is one.
+///
+/// # Errors
+/// `Malformed` (it is for another purpose), and those of [`quote::verify`]: then nothing that the message says is of the node. What
+/// is wrong with its logs is part of the result.
+pub fn appraise<'a>(
+    evidence: &Evidence<'a>,
+    enrolled: &Enrolled,
+    policy: Option<&Policy>,
+) -> Result<Appraisal<'a>, Rejection> {
+    let quote = verify(evidence, enrolled)?;
+    match quote.committed().purpose {
+        Purpose::Boot => {}
+        // Nothing is decided for these by what was booted.
+        purpose @ (Purpose::Enroll | Purpose::Runtime | Purpose::Propose) => {
+            let what = format!("expected purpose boot, found {}", purpose.as_str());
+            return Err(Rejection::new(Reason::Malformed, what));
+        }
+    }
+    let log = evidence.log(&quote).map(|log| log.map(Box::new));
+    let result = match (&log, policy) {
+        (Ok(Some(log)), Some(policy)) => Some(evaluate(policy, log, &evidence.claims())),
+        // Without a log there is nothing that a policy could allow.
+        (Ok(None), Some(_)) => Some(Evaluation { boot: None, findings: vec![no_log()] }),
+        (Ok(_), None) | (Err(_), _) => None,
+    };
+    Ok(Appraisal { quote, log, result })
+}
+
+/// Tries a policy on a log that nobody vouches for. Nothing may be released for what it says.
+pub fn assume(log: &AssumedLog<'_>, claims: &Claims<'_>, policy: &Policy) -> Evaluation {
+    evaluate(policy, log, claims)
+}
+
+fn no_log() -> Finding {
+    Finding {
+        pcr: None,
+        event: None,
+        what: "event log".to_owned(),
+        rule: "each boot".to_owned(),
+        expected: "the firmware's log".to_owned(),
+        found: "none".to_owned(),
+    }
+}
+
+impl<'a> Appraisal<'a> {
+    /// What the TPM signed.
+    pub fn quote(&self) -> &VerifiedQuote {
+        &self.quote
+    }
+
+    /// The logs, replayed to the quote; none if the machine sent none.
+    ///
+    /// # Errors
+    /// `LogMalformed`, `LogReplay`, `TooLarge`.
+    pub fn log(&self) -> Result<Option<&ProvenLog<'a>>, Rejection> {
+        self.log.as_ref().map(Option::as_deref).map_err(Clone::clone)
+    }
+
+    /// The logs alone, as [`Appraisal::log`].
+    ///
+    /// # Errors
+    /// As there.
+    pub fn into_log(self) -> Result<Option<ProvenLog<'a>>, Rejection> {
+        self.log.map(|log| log.map(|log| *log))
+    }
+
+    /// What the policy says; none without a policy, or if the logs don't replay.
+    pub fn result(&self) -> Option<&Evaluation> {
+        self.result.as_ref()
+    }
+
+    /// The boot, if its logs replay and its fence is open.
+    ///
+    /// # Errors
+    /// `LogMalformed`, `LogReplay`, `TooLarge`; `FenceExtended`.
+    pub fn attested(&self) -> Result<AttestedBoot<'_>, Rejection> {
+        let log = self.log()?;
+        quote::require_open_fence(&self.quote)?;
+        Ok(AttestedBoot { quote: &self.quote, log, result: self.result.as_ref() })
+    }
+}
+
+/// Proof: the TPM signed these PCRs for this exchange with PCR 15 at zero, and the logs, if the machine has any, replay to just
+/// this quote.
+#[derive(Clone, Copy, Debug)]
+pub struct AttestedBoot<'b> {
+    quote: &'b VerifiedQuote,
+    log: Option<&'b ProvenLog<'b>>,
+    result: Option<&'b Evaluation>,
+}
+
+impl<'b> AttestedBoot<'b> {
+    /// What the TPM signed.
+    pub fn quote(&self) -> &'b VerifiedQuote {
+        self.quote
+    }
+
+    /// What replays to it; none if the machine sent no log.
+    pub fn log(&self) -> Option<&'b ProvenLog<'b>> {
+        self.log
+    }
+
+    /// The policy allows it: by its log, and by which of its boots.
+    pub fn allowed(&self) -> Option<&'b Evaluation> {
+        self.result.filter(|result| self.log.is_some() && result.accepted())
     }
 }

@@ -20,7 +20,8 @@
 //! | [`policy`] | what may be booted, in terms of the events of a log |
 //!
 //! Proof types can't be built outside their check: [`registration::CheckedRegistration`],
-//! [`ek::TrustedEk`], [`quote::VerifiedQuote`], [`eventlog::ReplayedLog`], [`eventlog::ProvenLog`].
+//! [`ek::TrustedEk`], [`quote::VerifiedQuote`], [`eventlog::ReplayedLog`], [`eventlog::ProvenLog`],
+//! [`appraise::Appraisal`], [`appraise::AttestedBoot`].
 
 pub mod appraise;
 pub mod attest;

@@ -6,16 +6,15 @@ use crate::client::Client;
 use crate::error::{Error, Exit, Result};
 use crate::key::TenantKey;
 use crate::text::{clean, clean_short};
+use halfkey_evidence::appraise::{self, Appraisal, Enrolled, Evidence, appraise};
 use halfkey_evidence::document::open_enrollment;
-use halfkey_evidence::eventlog::{self, ProvenLog};
-use halfkey_evidence::policy::Claims;
-use halfkey_evidence::quote::{self, QuoteContext, VerifiedQuote};
-use halfkey_evidence::registration::CheckedRegistration;
+use halfkey_evidence::eventlog::ProvenLog;
+use halfkey_evidence::policy::{Claims, Evaluation, Policy};
+use halfkey_evidence::quote::{self, VerifiedQuote};
 use halfkey_evidence::ticket::BootTicket;
 use halfkey_protocol::NodeId;
 use halfkey_protocol::document::Scope;
 use halfkey_protocol::kdf::Hash;
-use halfkey_protocol::qualify::Qualifier;
 use halfkey_protocol::wire::operator::{EvidenceRecord, EvidenceSummary, NodeRecord};
 use halfkey_protocol::wire::{Outcome, Purpose};
 
@@ -25,8 +24,7 @@ const LOOK_BACK: u32 = 200;
 /// Whose quotes: the keys of a node's registration, and what its enrollment says.
 pub struct Attester {
     id: NodeId,
-    registration: CheckedRegistration,
-    bank: Hash,
+    enrolled: Enrolled,
     label: String,
     mine: bool,
 }
@@ -35,6 +33,7 @@ pub struct Attester {
 pub struct Boot {
     /// As the server stored it.
     pub record: EvidenceRecord,
+    enrolled: Enrolled,
     quote: VerifiedQuote,
 }
 
@@ -69,7 +68,8 @@ impl Attester {
                 clean_short(&document.bank, 16)
             ))
         })?;
-        Ok(Self { id, registration, bank, label: document.label, mine: opened.is_by(key.public()) })
+        let enrolled = Enrolled::of(&registration, bank);
+        Ok(Self { id, enrolled, label: document.label, mine: opened.is_by(key.public()) })
     }
 
     /// The node.
@@ -84,7 +84,7 @@ impl Attester {
 
     /// The enrolled bank.
     pub fn bank(&self) -> Hash {
-        self.bank
+        self.enrolled.bank()
     }
 
     /// The enrollment is by the tenant key of this desk: only then it says whose quotes are the node's, and a policy by this desk counts.
@@ -138,25 +138,15 @@ impl Attester {
             ))
             .hint("`halfkey evidence NODE` lists what a node sent"));
         }
-        let qualifier = Qualifier {
-            version: finish.version,
-            node: &self.id.0,
-            purpose: Purpose::Boot,
-            nonce: &finish.nonce,
-            hpke_public: &finish.hpke_public,
-            nonce_tpm: &finish.nonce_tpm,
-            srk_name: self.registration.srk_name(),
-            r_sha256: &finish.r_sha256,
-        };
-        let context = QuoteContext { ak: self.registration.ak(), qualifier, bank: self.bank };
-        let quote = quote::verify(&context, finish)
+        let quote = Evidence::read(finish)
+            .and_then(|evidence| appraise::verify(&evidence, &self.enrolled))
             .and_then(|quote| quote::require_open_fence(&quote).map(drop).map(|()| quote))
             .map_err(|e| {
                 Error::from(e)
                     .context(format!("evidence {number} did not pass the check of its quote here"))
                     .hint("it may be of an earlier enrollment, or altered by the server; take another boot with --boot")
             })?;
-        Ok(Boot { record, quote })
+        Ok(Boot { record, enrolled: self.enrolled.clone(), quote })
     }
 }
 
@@ -176,21 +166,38 @@ impl Boot {
         &self.quote
     }
 
+    /// Appraises it, as the verifier does.
+    fn appraise(&self, policy: Option<&Policy>) -> Result<Appraisal<'_>> {
+        let number = self.number();
+        let appraisal = Evidence::read(&self.record.finish)
+            .and_then(|evidence| appraise(&evidence, &self.enrolled, policy))
+            .map_err(|e| Error::from(e).context(format!("evidence {number}")))?;
+        let log = appraisal.log();
+        match log.map_err(|e| Error::from(e).context(format!("the logs of evidence {number}")))? {
+            Some(_) => Ok(appraisal),
+            None => Err(Error::new(Exit::NotFound, format!("evidence {number} has no event log of the firmware")).hint(
+                "the machine's firmware keeps none, or the verifier has trimmed it; a policy speaks of events and needs one",
+            )),
+        }
+    }
+
+    /// What a policy says of it.
+    ///
+    /// # Errors
+    /// As [`Boot::log`].
+    pub fn by(&self, policy: &Policy) -> Result<Evaluation> {
+        let appraisal = self.appraise(Some(policy))?;
+        let unjudged = || Error::untrusted(format!("evidence {} can't be judged", self.number()));
+        appraisal.result().cloned().ok_or_else(unjudged)
+    }
+
     /// Its logs, replayed to the quoted values.
     ///
     /// # Errors
     /// `Untrusted` when they don't replay; `NotFound` when the machine sent none.
     pub fn log(&self) -> Result<ProvenLog<'_>> {
-        let (number, finish) = (self.number(), &self.record.finish);
-        let log = finish.event_log.as_ref().ok_or_else(|| {
-            Error::new(Exit::NotFound, format!("evidence {number} has no event log of the firmware")).hint(
-                "the machine's firmware keeps none, or the verifier has trimmed it; a policy speaks of events and needs one",
-            )
-        })?;
-        let userspace = finish.userspace_log.as_ref().map(|log| log.as_ref());
-        eventlog::replay(log, self.bank())
-            .and_then(|log| log.explain(&self.quote, userspace))
-            .map_err(|e| Error::from(e).context(format!("the logs of evidence {number}")))
+        let log = self.appraise(None)?.into_log()?;
+        log.ok_or_else(|| Error::new(Exit::NotFound, "no event log of the firmware"))
     }
 
     /// Its name: that of what the TPM quoted, whatever the server calls it.

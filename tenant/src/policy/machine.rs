@@ -9,9 +9,8 @@ use crate::policy::node::Governed;
 use crate::policy::trial;
 use crate::resolve;
 use crate::text::clean_short;
-use halfkey_evidence::eventlog::ExplainedLog;
+use halfkey_evidence::policy::Policy;
 use halfkey_evidence::policy::rules::{self, Role};
-use halfkey_evidence::policy::{self, Policy};
 use halfkey_protocol::NodeId;
 
 /// The machine.
@@ -64,11 +63,14 @@ impl Machine {
         Ok(Self { label: clean_short(&record.summary.label, 64), boot, policy })
     }
 
-    /// How many images it starts before its kernel or UKI, by its own policy.
-    pub fn before(&self, log: &ExplainedLog<'_>) -> Option<usize> {
-        let policy = self.policy.as_ref()?;
-        let name = policy::evaluate(policy, log, &self.boot.claims()).boot?;
-        policy.boots().iter().find(|boot| boot.name == name).map(before)
+    /// How many images it starts before its kernel or UKI, by its own policy; none if that does not allow its boot.
+    ///
+    /// # Errors
+    /// As [`Boot::by`].
+    pub fn before(&self) -> Result<Option<usize>> {
+        let Some(policy) = &self.policy else { return Ok(None) };
+        let Some(name) = self.boot.by(policy)?.boot else { return Ok(None) };
+        Ok(policy.boots().iter().find(|boot| boot.name == name).map(before))
     }
 }
 

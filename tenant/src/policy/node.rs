@@ -171,11 +171,7 @@ pub fn base_boot(
     evidence: u64,
     policy: &Policy,
 ) -> Result<Option<String>> {
-    let found = attester.boot(client, evidence).and_then(|boot| {
-        let log = boot.log()?;
-        Ok(policy::evaluate(policy, &log, &boot.claims()).boot)
-    });
-    match found {
+    match attester.boot(client, evidence).and_then(|boot| Ok(boot.by(policy)?.boot)) {
         Err(error) if error.exit == Exit::NotFound => Ok(None),
         found => found,
     }
@@ -186,5 +182,5 @@ pub fn base_boot(
 /// # Errors
 /// When the boot's logs don't replay.
 pub fn findings(policy: &Policy, boot: &Boot) -> Result<Vec<Finding>> {
-    Ok(policy::evaluate(policy, &*boot.log()?, &boot.claims()).findings)
+    Ok(boot.by(policy)?.findings)
 }

@@ -174,13 +174,13 @@ fn predict(
 ) -> Result<Prediction> {
     let log = machine.map(|machine| machine.boot.log()).transpose()?;
     // What the policy calls the machine's boot: its images before the kernel stay.
-    let running = match (machine, &log, from) {
-        (Some(machine), Some(log), Some(from)) => policy::evaluate(from, log, &machine.boot.claims()).boot,
+    let running = match (machine, from) {
+        (Some(machine), Some(from)) => machine.boot.by(from)?.boot,
         _ => None,
     };
     let base_name = running.or_else(|| from.and_then(only_way).map(|boot| boot.name.clone()));
     let base = match (machine, &log) {
-        (Some(machine), Some(log)) => Some(Base { boot: &machine.boot, log, before: machine.before(log) }),
+        (Some(machine), Some(log)) => Some(Base { boot: &machine.boot, log, before: machine.before()? }),
         _ => None,
     };
     let mut missing = Vec::new();

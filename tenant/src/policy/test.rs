@@ -9,8 +9,9 @@ use crate::policy::scope;
 use crate::policy::trial::{self, Trial};
 use crate::text::clean_short;
 use crate::{resolve, show};
+use halfkey_evidence::appraise;
 use halfkey_evidence::eventlog::{self, MAX_FILE};
-use halfkey_evidence::policy::{self, Claims, Policy};
+use halfkey_evidence::policy::{Claims, Policy};
 use halfkey_protocol::NodeId;
 use halfkey_protocol::wire::policies::Scope;
 use serde::Serialize;
@@ -61,10 +62,10 @@ fn on_log(policy: &Policy, path: &Path, cmdline: Option<&Path>, bank: Bank) -> R
     let command_line = cmdline.map(|path| document::read(path, MAX_COMMAND_LINE)).transpose()?;
     // /proc/cmdline ends with a newline that the kernel did not get.
     let command_line = command_line.as_deref().map(|text| text.strip_suffix(b"\n").unwrap_or(text));
-    let explained = eventlog::replay(&log, bank.hash())
+    let assumed = eventlog::replay(&log, bank.hash())
         .and_then(|log| log.assume())
         .map_err(|e| Error { exit: Exit::Failed, ..Error::from(e).context(path.display()) })?;
-    let found = policy::evaluate(policy, &explained, &Claims { command_line });
+    let found = appraise::assume(&assumed, &Claims { command_line }, policy);
     Ok(Trial::found(None, &path.display().to_string(), None, found.findings))
 }
 

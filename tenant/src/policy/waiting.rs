@@ -5,7 +5,6 @@ use crate::policy::apply::Desk;
 use crate::policy::boot::{Attester, Boot};
 use crate::policy::node::Governed;
 use crate::text::{clean, clean_short};
-use halfkey_evidence::policy;
 use halfkey_protocol::wire::operator::{NodeRecord, PendingBoot};
 use halfkey_protocol::wire::policies::Finding;
 use halfkey_protocol::{NodeId, Reason};
@@ -93,10 +92,10 @@ fn against(
     boot: &Boot,
     said: &PendingBoot,
 ) -> Result<(String, String, Vec<Finding>)> {
-    let log = match boot.log() {
-        Ok(log) => Some(log),
+    let kept = match boot.log() {
+        Ok(_) => true,
         // There is none; one that is not of the quote is another matter.
-        Err(error) if error.exit == Exit::NotFound => None,
+        Err(error) if error.exit == Exit::NotFound => false,
         Err(error) => return Err(error),
     };
     let governed = Governed::fetch(desk, attester.id())?;
@@ -105,10 +104,7 @@ fn against(
         return Ok((why.code().to_owned(), why.summary().to_owned(), Vec::new()));
     };
     let by = format!("{} version {}", own.scope, own.version);
-    let findings = match log {
-        Some(log) => policy::evaluate(&policy, &*log, &boot.claims()).findings,
-        None => vec![no_log()],
-    };
+    let findings = if kept { boot.by(&policy)?.findings } else { vec![no_log()] };
     let why = Reason::PolicyMismatch;
     Ok(match findings.len() {
         0 => {

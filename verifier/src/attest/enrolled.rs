@@ -1,16 +1,12 @@
-//! Which enrollment evidence is checked by, and the checks that need no policy.
+//! Which enrollment evidence is checked by.
 
 use super::grant::require_enrollments;
 use crate::store::{Enrollment, Node};
 use halfkey_evidence::Rejection;
-use halfkey_evidence::appraise::Evidence;
-use halfkey_evidence::eventlog::{self, ProvenLog};
-use halfkey_evidence::public::{AkPublic, SrkPublic};
-use halfkey_evidence::quote::{self, QuoteContext, VerifiedQuote};
+use halfkey_evidence::appraise::Enrolled;
 use halfkey_protocol::Reason;
 use halfkey_protocol::kdf::Hash;
-use halfkey_protocol::qualify::Qualifier;
-use halfkey_protocol::wire::{Finish, Purpose};
+use halfkey_protocol::wire::Purpose;
 
 /// The enrollment that serves this purpose.
 ///
@@ -45,35 +41,11 @@ pub fn bank(purpose: Purpose, enrollment: &Enrollment) -> Hash {
     }
 }
 
-/// Checks the quote.
+/// Whose quote evidence for this purpose must have.
 ///
 /// # Errors
-/// Those of [`quote::verify`].
-pub fn verify(evidence: &Evidence<'_>, enrollment: &Enrollment) -> Result<VerifiedQuote, Rejection> {
-    let finish = evidence.finish;
-    let ak = AkPublic::parse(&enrollment.registration.ak_public)?;
-    let srk = SrkPublic::parse(&enrollment.registration.srk_public)?;
-    let qualifier = Qualifier {
-        version: finish.version,
-        node: &evidence.node.0,
-        purpose: evidence.purpose,
-        nonce: &finish.nonce,
-        hpke_public: &finish.hpke_public,
-        nonce_tpm: &finish.nonce_tpm,
-        srk_name: srk.name(),
-        r_sha256: &finish.r_sha256,
-    };
-    let context = QuoteContext { ak: &ak, qualifier, bank: bank(evidence.purpose, enrollment) };
-    quote::verify(&context, finish)
-}
-
-/// The firmware's log, replayed to the quote; none if the machine has none to show.
-///
-/// # Errors
-/// `LogMalformed`, `LogReplay`.
-pub fn log<'a>(evidence: &Evidence<'a>, quote: &VerifiedQuote) -> Result<Option<ProvenLog<'a>>, Rejection> {
-    let finish: &'a Finish = evidence.finish;
-    let Some(log) = &finish.event_log else { return Ok(None) };
-    let userspace = finish.userspace_log.as_ref().map(|log| log.as_ref());
-    eventlog::replay(log, quote.bank())?.explain(quote, userspace).map(Some)
+/// `AkTemplate`, `SrkTemplate`.
+pub fn keys(purpose: Purpose, enrollment: &Enrollment) -> Result<Enrolled, Rejection> {
+    let registration = &enrollment.registration;
+    Enrolled::parse(&registration.ak_public, &registration.srk_public, bank(purpose, enrollment))
 }

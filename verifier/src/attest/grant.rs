@@ -8,8 +8,9 @@ use crate::keys::ReleaseKey;
 use crate::store::sequence::Stage;
 use crate::store::{Boot, Damage, Decision, Enrollment, Node};
 use halfkey_evidence::Rejection;
-use halfkey_evidence::eventlog::ProvenLog;
-use halfkey_evidence::quote::{Committed, OpenFence, VerifiedQuote};
+use halfkey_evidence::appraise::AttestedBoot;
+use halfkey_evidence::policy::Evaluation;
+use halfkey_evidence::quote::{Committed, VerifiedQuote};
 use halfkey_evidence::ticket::BootTicket;
 use halfkey_protocol::hpke::Released;
 use halfkey_protocol::identity::fingerprint_of;
@@ -17,20 +18,6 @@ use halfkey_protocol::qualify::Wanted;
 use halfkey_protocol::wire::operator::Held;
 use halfkey_protocol::wire::{Credential, Purpose, Sealed, SignedDocument};
 use halfkey_protocol::{Bytes, NodeId, Reason, hpke, policy};
-
-/// Proof: the policy allows the boot of one quote. Made by [`super::Judgement::of`].
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct AllowedBoot {
-    policy: String,
-    boot: Option<String>,
-    qualifying_data: [u8; 32],
-}
-
-impl AllowedBoot {
-    pub(super) fn new(policy: String, boot: Option<String>, log: &ProvenLog<'_>) -> Self {
-        Self { policy, boot, qualifying_data: *log.qualifying_data() }
-    }
-}
 
 /// Proof: an operator approved this boot, and that approval is neither used nor expired.
 pub struct ApprovedBoot<'a>(&'a BootTicket);
@@ -50,9 +37,9 @@ impl<'a> ApprovedBoot<'a> {
 }
 
 /// Why a boot may be released.
-pub enum Ground<'a> {
-    /// By the policy that governs the node.
-    Policy(&'a AllowedBoot),
+enum Ground<'a> {
+    /// By a policy that allows it: which, for people, and by which of its boots.
+    Policy { policy: &'a str, allowed: &'a Evaluation },
     /// By an operator, this one time.
     Approval(ApprovedBoot<'a>),
 }
@@ -65,19 +52,32 @@ pub struct ReleaseGrant<'a> {
 }
 
 impl<'a> ReleaseGrant<'a> {
-    /// From a quote of purpose `boot` with an open fence, the log that it proves and a policy that allows it or an
-    /// operator who did. A machine that shows no log is released by an operator only.
+    /// For a boot that its policy allows. `policy` is that policy's name, for people. A machine that shows no log is allowed by none.
     ///
     /// # Errors
-    /// `Malformed` (a quote for another purpose, or another node's), `NotEnrolled`, `Revoked`, `Held`, `RolledBack` (the
-    /// database is not what was signed), `LogReplay` (the log or the judgement is of another quote).
-    pub fn new(
+    /// `PolicyMismatch` (it is not allowed); `Malformed` (a quote for another purpose, or another node's), `Revoked`, `Held`,
+    /// `RolledBack` (the database is not what was signed), `NotEnrolled`.
+    pub fn by_policy(node: &'a Node, boot: AttestedBoot<'a>, policy: &'a str) -> Result<Self, Rejection> {
+        let allowed = boot.allowed().ok_or_else(|| {
+            Rejection::new(Reason::PolicyMismatch, "expected a boot that the policy allows, found another")
+        })?;
+        Self::new(node, boot, Ground::Policy { policy, allowed })
+    }
+
+    /// For a boot that an operator approved.
+    ///
+    /// # Errors
+    /// As [`ReleaseGrant::by_policy`], but for the policy's.
+    pub fn by_approval(
         node: &'a Node,
-        fence: OpenFence<'a>,
-        log: Option<&ProvenLog<'_>>,
-        ground: Ground<'a>,
+        boot: AttestedBoot<'a>,
+        approved: ApprovedBoot<'a>,
     ) -> Result<Self, Rejection> {
-        let quote = fence.quote();
+        Self::new(node, boot, Ground::Approval(approved))
+    }
+
+    fn new(node: &'a Node, boot: AttestedBoot<'a>, ground: Ground<'a>) -> Result<Self, Rejection> {
+        let quote = boot.quote();
         require_purpose(quote, node.id, Purpose::Boot)?;
         require_not_revoked(node)?;
         require_not_held(node)?;
@@ -86,14 +86,6 @@ impl<'a> ReleaseGrant<'a> {
             .current
             .as_ref()
             .ok_or_else(|| Rejection::new(Reason::NotEnrolled, format!("node {}", node.id)))?;
-        let of_this = log.is_none_or(|log| log.is_of(quote));
-        let judged = match &ground {
-            Ground::Policy(allowed) => log.is_some() && allowed.qualifying_data == *quote.qualifying_data(),
-            Ground::Approval(_) => true,
-        };
-        if !(of_this && judged) {
-            return Err(Rejection::new(Reason::LogReplay, "expected the log of this quote, found another's"));
-        }
         Ok(Self { quote, enrollment, ground })
     }
 
@@ -115,7 +107,7 @@ impl<'a> ReleaseGrant<'a> {
         let signature =
             key.sign_release(&self).map_err(|e| Rejection::new(Reason::Unavailable, e.to_string()))?.into();
         let (message, boot, approval) = match self.ground {
-            Ground::Policy(AllowedBoot { policy, boot, .. }) => {
+            Ground::Policy { policy, allowed: Evaluation { boot, .. } } => {
                 let message = match boot {
                     Some(boot) => format!("released: boot {boot:?} of {policy}"),
                     None => format!("released: {policy}"),

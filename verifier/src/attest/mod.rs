@@ -10,30 +10,29 @@
 
 pub(crate) mod enrolled;
 mod grant;
+mod judgement;
 mod recorded;
 mod ruling;
 
 pub use enrolled::{bank, enrollment};
-pub use grant::{AllowedBoot, ApprovedBoot, BootRelease, EnrollGrant, EnrollRelease, Ground, ReleaseGrant};
+pub use grant::{ApprovedBoot, BootRelease, EnrollGrant, EnrollRelease, ReleaseGrant};
+pub use judgement::Judgement;
 pub use recorded::RecordedBoot;
 pub use ruling::{Decided, Quoted, Ruling};
 
 use crate::keys::{ClusterKey, ReleaseKey};
 use crate::nonce::{self, Scope};
 use crate::policies::propose::is_booted;
-use crate::policies::{Effective, proposal_of, summary};
-use crate::store::{Counters, Decision, Enrollment, Governing, NewPending, Node, Standing};
+use crate::policies::{Effective, proposal_of};
+use crate::store::{Counters, Decision, Enrollment, NewPending, Node, Standing};
 use halfkey_evidence::Rejection;
-use halfkey_evidence::appraise::Evidence;
+use halfkey_evidence::appraise::{self, Appraisal, Evidence, appraise};
 use halfkey_evidence::eventlog::ProvenLog;
-use halfkey_evidence::policy::{Claims, Finding, evaluate};
-use halfkey_evidence::quote::{self, VerifiedQuote};
+use halfkey_evidence::policy::Finding;
+use halfkey_evidence::quote::VerifiedQuote;
 use halfkey_evidence::ticket::BootTicket;
 use halfkey_protocol::Reason;
 use halfkey_protocol::wire::Purpose;
-
-/// Findings that are recorded of one boot.
-const MAX_FINDINGS: usize = 100;
 
 /// How long nonces and boots live, in seconds.
 #[derive(Clone, Copy)]
@@ -48,14 +47,13 @@ pub struct Lifetimes {
 pub struct Assessment<'a> {
     checked: Result<Checked<'a>, Rejection>,
     enrollment_id: String,
-    governing: Governing,
+    effective: &'a Effective,
     expires: u64,
     now: u64,
 }
 
 /// A quote by the node's AK and for this exchange.
 struct Checked<'a> {
-    quote: VerifiedQuote,
     ticket: BootTicket,
     asks: Asks<'a>,
 }
@@ -63,58 +61,17 @@ struct Checked<'a> {
 /// What it asks for.
 enum Asks<'a> {
     /// To unlock, with what was booted.
-    Boot { log: Result<Option<Box<ProvenLog<'a>>>, Rejection>, judgement: Judgement },
+    Boot(Box<Appraisal<'a>>),
     /// To finish an enrollment.
-    Enroll,
+    Enroll(Box<VerifiedQuote>),
 }
 
-/// What a policy says of a boot.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Judgement {
-    /// Nothing: there is none, and why.
-    NoPolicy(String),
-    /// It is allowed.
-    Allowed(AllowedBoot),
-    /// It is not.
-    Against {
-        /// Why, at least one.
-        findings: Vec<Finding>,
-        /// The same for people, with what was left out of the policy.
-        message: String,
-    },
-}
-
-impl Judgement {
-    /// Judges a boot by its log. Without one there is nothing that a policy could allow.
-    pub fn of(effective: &Effective, log: Option<&ProvenLog<'_>>, command_line: Option<&[u8]>) -> Self {
-        let rules = match &effective.rules {
-            Ok(rules) => rules,
-            Err(why) => return Self::NoPolicy(why.clone()),
-        };
-        let mut findings = match log {
-            Some(log) => {
-                let evaluation = evaluate(&rules.policy, log, &Claims { command_line });
-                if evaluation.accepted() {
-                    return Self::Allowed(AllowedBoot::new(rules.name.clone(), evaluation.boot, log));
-                }
-                evaluation.findings
-            }
-            None => vec![Finding {
-                pcr: None,
-                event: None,
-                what: "event log".to_owned(),
-                rule: "each boot".to_owned(),
-                expected: "the firmware's log".to_owned(),
-                found: "none".to_owned(),
-            }],
-        };
-        let mut message = format!("{}: {}", rules.name, summary(&findings));
-        for note in &rules.notes {
-            message.push_str("; left out: ");
-            message.push_str(note);
+impl Asks<'_> {
+    fn quote(&self) -> &VerifiedQuote {
+        match self {
+            Self::Boot(appraisal) => appraisal.quote(),
+            Self::Enroll(quote) => quote,
         }
-        findings.truncate(MAX_FINDINGS);
-        Self::Against { findings, message }
     }
 }
 
@@ -123,35 +80,35 @@ impl<'a> Assessment<'a> {
     pub fn of(
         evidence: &'a Evidence<'a>,
         enrollment: &Enrollment,
-        effective: &Effective,
+        effective: &'a Effective,
         cluster: &ClusterKey,
         lifetimes: Lifetimes,
         now: u64,
     ) -> Self {
-        let checked = check_quote(evidence, enrollment, cluster, lifetimes.nonce, now).and_then(|quote| {
-            let asks = match quote.committed().purpose {
+        let check = || {
+            check_nonce(evidence, enrollment, cluster, lifetimes.nonce, now)?;
+            let keys = enrolled::keys(evidence.purpose, enrollment)?;
+            let asks = match evidence.purpose {
                 Purpose::Boot => {
-                    let log = enrolled::log(evidence, &quote).map(|log| log.map(Box::new));
-                    let judgement = match &log {
-                        Ok(log) => Judgement::of(effective, log.as_deref(), evidence.command_line()),
-                        Err(rejection) => Judgement::NoPolicy(rejection.to_string()),
-                    };
-                    Asks::Boot { log, judgement }
+                    let policy = effective.rules.as_ref().ok().map(|rules| &rules.policy);
+                    Asks::Boot(Box::new(appraise(evidence, &keys, policy)?))
                 }
-                Purpose::Enroll => Asks::Enroll,
+                Purpose::Enroll => Asks::Enroll(Box::new(appraise::verify(evidence, &keys)?)),
                 // Nothing is released to these, whatever brought them here.
                 Purpose::Runtime | Purpose::Propose => {
-                    let found = quote.committed().purpose.as_str();
-                    let what = format!("expected purpose boot or enroll, found {found}");
+                    appraise::verify(evidence, &keys)?;
+                    let what =
+                        format!("expected purpose boot or enroll, found {}", evidence.purpose.as_str());
                     return Err(Rejection::new(Reason::Malformed, what));
                 }
             };
-            Ok(Checked { ticket: BootTicket::of(&quote), quote, asks })
-        });
+            Ok(Checked { ticket: BootTicket::of(asks.quote()), asks })
+        };
+        let checked = check();
         Self {
             checked,
             enrollment_id: enrollment.id.clone(),
-            governing: effective.governing.clone(),
+            effective,
             expires: now.saturating_add(lifetimes.pending),
             now,
         }
@@ -180,12 +137,12 @@ impl<'a> Assessment<'a> {
             Ok(checked) => checked,
             Err(because) => return ruling(None, Vec::new(), Decided::denied(because.clone())),
         };
-        let purpose = checked.quote.committed().purpose;
+        let purpose = checked.asks.quote().committed().purpose;
         let enrollment = match same_enrollment(purpose, &standing.node, &self.enrollment_id) {
             Ok(enrollment) => enrollment,
             Err(because) => return ruling(None, Vec::new(), Decided::denied(because)),
         };
-        let mut quoted = Quoted::of(&checked.quote);
+        let mut quoted = Quoted::of(checked.asks.quote());
         if let Err(because) = require_newer(enrollment, quoted.counters) {
             let decided = if because.reason == Reason::CounterRollback {
                 Decided::Pending { because, waiting: self.waiting(&checked.ticket, false) }
@@ -196,10 +153,10 @@ impl<'a> Assessment<'a> {
         }
         quoted.newer = true;
         let (decided, findings) = match &checked.asks {
-            Asks::Boot { log, judgement } => self.boot(checked, log, judgement, standing, key),
-            Asks::Enroll => {
-                let granted = EnrollGrant::new(&standing.node, &checked.quote, &checked.ticket)
-                    .and_then(EnrollGrant::release);
+            Asks::Boot(appraisal) => self.boot(&checked.ticket, appraisal, standing, key),
+            Asks::Enroll(quote) => {
+                let granted =
+                    EnrollGrant::new(&standing.node, quote, &checked.ticket).and_then(EnrollGrant::release);
                 (granted.map_or_else(Decided::denied, Decided::Enrolled), Vec::new())
             }
         };
@@ -209,48 +166,42 @@ impl<'a> Assessment<'a> {
     /// Log, fence, revocation, hold; then the policy, or an operator's approval of this very boot.
     fn boot(
         &self,
-        checked: &Checked<'_>,
-        log: &Result<Option<Box<ProvenLog<'_>>>, Rejection>,
-        judgement: &Judgement,
+        ticket: &BootTicket,
+        appraisal: &Appraisal<'_>,
         standing: &Standing,
         key: &ReleaseKey,
     ) -> (Decided, Vec<Finding>) {
-        let before_policy = log.as_ref().map_err(Clone::clone).and_then(|log| {
-            let fence = quote::require_open_fence(&checked.quote)?;
+        let attested = appraisal.attested().and_then(|boot| {
             self.require_standing(&standing.node)?;
-            Ok((log.as_deref(), fence))
+            Ok(boot)
         });
-        let (log, fence) = match before_policy {
-            Ok(checked) => checked,
+        let boot = match attested {
+            Ok(boot) => boot,
             Err(because) => return (Decided::denied(because), Vec::new()),
         };
-        let release = |ground| {
-            let released = ReleaseGrant::new(&standing.node, fence, log, ground);
-            match released.and_then(|grant| grant.release(key)) {
-                Ok(release) => {
-                    let booted = booted(standing, release.boot(), log);
-                    Decided::Released { release, booted }
-                }
-                Err(because) => Decided::denied(because),
+        let release = |granted: Result<ReleaseGrant<'_>, Rejection>| match granted
+            .and_then(|grant| grant.release(key))
+        {
+            Ok(release) => {
+                let booted = booted(standing, release.boot(), boot.log());
+                Decided::Released { release, booted }
             }
+            Err(because) => Decided::denied(because),
         };
-        let ticket = &checked.ticket;
         let waiting = self.waiting(ticket, standing.node.damage.is_none());
-        let (refused, findings) = match judgement {
-            Judgement::Allowed(allowed) => return (release(Ground::Policy(allowed)), Vec::new()),
-            // An operator may be at hand while the machine is being set up: it waits.
-            Judgement::NoPolicy(why) => {
-                let because = Rejection::new(Reason::NoPolicy, why.as_str());
-                (Decided::Pending { because, waiting }, Vec::new())
+        let (refused, findings) = match Judgement::of(self.effective, appraisal) {
+            Judgement::Allowed { policy } => {
+                return (release(ReleaseGrant::by_policy(&standing.node, boot, policy)), Vec::new());
             }
+            // An operator may be at hand while the machine is being set up: it waits.
+            Judgement::NoPolicy(because) => (Decided::Pending { because, waiting }, Vec::new()),
             // The passphrase prompt has to appear at once.
-            Judgement::Against { findings, message } => {
-                let because = Rejection::new(Reason::PolicyMismatch, message.as_str());
-                (Decided::Denied { because, waiting: Some(waiting) }, findings.clone())
+            Judgement::Against(because, findings) => {
+                (Decided::Denied { because, waiting: Some(waiting) }, findings)
             }
         };
         let decided = match self.approval(standing, ticket) {
-            Ok(Some(approved)) => release(Ground::Approval(approved)),
+            Ok(Some(approved)) => release(ReleaseGrant::by_approval(&standing.node, boot, approved)),
             Ok(None) => refused,
             Err(because) => Decided::denied(because),
         };
@@ -261,7 +212,7 @@ impl<'a> Assessment<'a> {
     fn require_standing(&self, node: &Node) -> Result<(), Rejection> {
         grant::require_not_revoked(node)?;
         grant::require_not_held(node)?;
-        if node.governing == self.governing {
+        if node.governing == self.effective.governing {
             return Ok(());
         }
         Err(Rejection::new(Reason::Stale, "the policy changed while the evidence was checked"))
@@ -301,7 +252,7 @@ fn booted(standing: &Standing, boot: Option<&str>, log: Option<&ProvenLog<'_>>) 
 /// Nonce, signature, magic and type, qualifying data, pcrSelect, PCR digest, bank.
 ///
 /// # Errors
-/// `NonceForeign`, `NonceExpired`, and those of [`quote::verify`].
+/// `NonceForeign`, `NonceExpired`, and those of [`appraise::verify`].
 pub fn check_quote(
     evidence: &Evidence<'_>,
     enrollment: &Enrollment,
@@ -309,12 +260,22 @@ pub fn check_quote(
     lifetime: u64,
     now: u64,
 ) -> Result<VerifiedQuote, Rejection> {
-    let finish = evidence.finish;
-    let bank = bank(evidence.purpose, enrollment);
-    let scope = Scope { version: finish.version, node: evidence.node, purpose: evidence.purpose, bank };
+    check_nonce(evidence, enrollment, cluster, lifetime, now)?;
+    appraise::verify(evidence, &enrolled::keys(evidence.purpose, enrollment)?)
+}
+
+fn check_nonce(
+    evidence: &Evidence<'_>,
+    enrollment: &Enrollment,
+    cluster: &ClusterKey,
+    lifetime: u64,
+    now: u64,
+) -> Result<(), Rejection> {
+    let (finish, purpose) = (evidence.finish, evidence.purpose);
+    let scope =
+        Scope { version: finish.version, node: evidence.node, purpose, bank: bank(purpose, enrollment) };
     nonce::check(cluster, &scope, &finish.nonce, now, lifetime)
-        .map_err(|reason| Rejection::new(reason, format!("of {} bytes", finish.nonce.len())))?;
-    enrolled::verify(evidence, enrollment)
+        .map_err(|reason| Rejection::new(reason, format!("of {} bytes", finish.nonce.len())))
 }
 
 /// The enrollment that the quote was checked by, if it is still the one.

@@ -5,59 +5,55 @@ use super::{Judgement, counters, enrolled, enrollment, require_newer};
 use crate::policies::Effective;
 use crate::store::{Node, Waiting};
 use halfkey_evidence::Rejection;
-use halfkey_evidence::appraise::Evidence;
-use halfkey_evidence::quote::{VerifiedQuote, require_open_fence};
+use halfkey_evidence::appraise::{Appraisal, Evidence, appraise};
 use halfkey_evidence::ticket::BootTicket;
 use halfkey_protocol::wire::Purpose;
 use halfkey_protocol::wire::operator::{EvidenceRecord, PendingBoot};
 use halfkey_protocol::{NodeId, Reason};
 
 /// A recorded boot of a node, by what its AK signed.
-pub struct RecordedBoot {
-    quote: VerifiedQuote,
-    judgement: Judgement,
+pub struct RecordedBoot<'a> {
+    appraisal: Appraisal<'a>,
+    judgement: Judgement<'a>,
 }
 
-impl RecordedBoot {
+impl<'a> RecordedBoot<'a> {
     /// Checks the quote by the enrolled AK and its fence, replays the logs to it, and judges them.
     ///
     /// # Errors
     /// Those of [`Evidence::read`] and of the quote, and `Malformed` when it is of another node or purpose.
-    pub fn of(node: &Node, record: &EvidenceRecord, effective: &Effective) -> Result<Self, Rejection> {
+    pub fn of(node: &Node, record: &'a EvidenceRecord, effective: &'a Effective) -> Result<Self, Rejection> {
         let evidence = Evidence::read(&record.finish)?;
         require_boot_of(&evidence, node.id)?;
-        let quote = enrolled::verify(&evidence, enrollment(Purpose::Boot, node)?)?;
-        require_open_fence(&quote)?;
-        let judgement = {
-            let log = enrolled::log(&evidence, &quote)?;
-            Judgement::of(effective, log.as_ref(), evidence.command_line())
-        };
-        Ok(Self { quote, judgement })
+        let keys = enrolled::keys(Purpose::Boot, enrollment(Purpose::Boot, node)?)?;
+        let policy = effective.rules.as_ref().ok().map(|rules| &rules.policy);
+        let appraisal = appraise(&evidence, &keys, policy)?;
+        appraisal.attested()?;
+        let judgement = Judgement::of(effective, &appraisal);
+        Ok(Self { appraisal, judgement })
     }
 
     /// Whether the policy allows it by now.
     pub fn is_allowed(&self) -> bool {
         match self.judgement {
-            Judgement::Allowed(_) => true,
-            Judgement::NoPolicy(_) | Judgement::Against { .. } => false,
+            Judgement::Allowed { .. } => true,
+            Judgement::NoPolicy(_) | Judgement::Against(..) => false,
         }
     }
 
     /// What an operator is shown of the boot that waits by this row, and may approve: the row says which one, since when and until
     /// when; which boot that is, and what is against it, the quote and its logs.
     pub fn waiting(&self, node: &Node, row: PendingBoot) -> Waiting {
-        let ticket = BootTicket::of(&self.quote);
+        let ticket = BootTicket::of(self.appraisal.quote());
         if ticket.as_str() != row.ticket {
             return Waiting::Unproven(format!("it is of boot {ticket}"));
         }
         let (because, findings) = match (&self.judgement, self.rolled_back(node)) {
             // Nothing but the counters keeps one from being approved whose node is as it was signed.
             (_, Some(because)) if !row.approvable => (because, Vec::new()),
-            (Judgement::Allowed(_), _) => return Waiting::Allowed,
-            (Judgement::NoPolicy(why), _) => (Rejection::new(Reason::NoPolicy, why.as_str()), Vec::new()),
-            (Judgement::Against { findings, message }, _) => {
-                (Rejection::new(Reason::PolicyMismatch, message.as_str()), findings.clone())
-            }
+            (Judgement::Allowed { .. }, _) => return Waiting::Allowed,
+            (Judgement::NoPolicy(because), _) => (because.clone(), Vec::new()),
+            (Judgement::Against(because, findings), _) => (because.clone(), findings.clone()),
         };
         let (code, message) = (because.reason.code().to_owned(), because.to_string());
         let approvable = row.approvable && node.damage.is_none();
@@ -65,7 +61,7 @@ impl RecordedBoot {
     }
 
     fn rolled_back(&self, node: &Node) -> Option<Rejection> {
-        let because = require_newer(node.current.as_ref()?, counters(&self.quote)).err()?;
+        let because = require_newer(node.current.as_ref()?, counters(self.appraisal.quote())).err()?;
         (because.reason == Reason::CounterRollback).then_some(because)
     }
 }

@@ -50,9 +50,9 @@ pub struct Evaluation {
 }
 
 impl Evaluation {
-    /// Whether the boot is what the policy allows.
+    /// Whether the boot is what the policy allows: it is one of its boots, and nothing is against it.
     pub fn accepted(&self) -> bool {
-        self.findings.is_empty()
+        self.boot.is_some() && self.findings.is_empty()
     }
 }
 
