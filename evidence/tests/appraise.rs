@@ -99,7 +99,7 @@ fn what_is_allowed_is_attested_and_of_one_quote() {
 
     let appraisal = appraise(&evidence, &enrolled, Some(&policy)).unwrap();
     let attested = appraisal.attested().unwrap();
-    assert_eq!(attested.allowed().unwrap().boot.as_deref(), Some(policy.boots()[0].name.as_str()));
+    assert_eq!(attested.allowed().unwrap().boot.as_ref().unwrap().name, policy.boots()[0].name);
     assert!(attested.log().unwrap().is_of(attested.quote()));
     // Without a policy nothing is allowed, and nothing is found.
     let without = appraise(&evidence, &enrolled, None).unwrap();

@@ -28,7 +28,7 @@ fn what_is_learned_from_a_boot_accepts_it_and_no_other() {
             let found = boot.judge(policy);
             if of.name == boot.name {
                 assert_eq!(found.findings, [], "{}", boot.name);
-                assert_eq!(found.boot.as_deref(), Some(policy.boots()[0].name.as_str()));
+                assert_eq!(found.boot.unwrap().name, policy.boots()[0].name);
             } else {
                 assert!(!found.findings.is_empty(), "{} by the policy of {}", boot.name, of.name);
             }
@@ -331,7 +331,7 @@ fn a_signer_vouches_for_image_initrd_and_sections() {
     let boot = common::boots::boot("uki-secure-boot-own-keys");
     let policy = Policy::parse(&by_signer(boot)).unwrap();
     assert_eq!(boot.judge(&policy).findings, []);
-    assert_eq!(boot.judge(&policy).boot.as_deref(), Some("ours"));
+    assert_eq!(boot.judge(&policy).boot.unwrap().name, "ours");
     let records = boot.records();
     let find =
         |pcr, kind| records.iter().position(|record| record.pcr == pcr && record.kind == kind).unwrap();

@@ -2,7 +2,9 @@
 
 #![allow(clippy::unwrap_used, reason = "a test that can't go on panics")]
 
-use halfkey_evidence::policy::{Assured, Cover, Policy, boot_of, boot_toml, check_proposal, covers};
+use halfkey_evidence::policy::{
+    Assured, Cover, Effective, Matched, Origin, Policy, boot_of, boot_toml, check_proposal, covers,
+};
 use halfkey_protocol::Reason;
 use proptest::prelude::*;
 use serde_json::{Value, json};
@@ -89,6 +91,44 @@ fn what_a_policy_allows_is_covered() {
     // The boot that a proposal makes accepts it.
     let boot = boot_of(&read(other.clone()), &policy, Some("6.1.0-55"), Assured::default()).unwrap();
     assert_eq!(covers(&policy.with_boots(&[boot]), &read(other)), Cover::Hash("6.1.0-56".to_owned()));
+}
+
+#[test]
+fn what_is_in_effect_says_where_each_boot_comes_from() {
+    let read = |value: Value| check_proposal(value.to_string().as_bytes()).unwrap();
+    let mut next = uki();
+    next["images"][0]["authenticode"] = digest(0x56);
+    let mut forbidden = uki();
+    forbidden["command_line"] = json!("init=/bin/sh systemd.import_credentials=no");
+    // A tenant may name a boot as a trusted proposal's is shown.
+    let text = include_str!("../../fuzz/corpus/policy/policy.toml")
+        .replace("\"6.1.0-55\"", "\"6.1.0-56 (proposal 7)\"");
+    let mut effective = Effective::new(&Policy::parse(&text).unwrap(), None);
+    let base = Some("6.1.0-56 (proposal 7)");
+    let (next, forbidden) = (read(next), read(forbidden));
+    effective.trust_all([(7, &next, base), (8, &forbidden, base)]);
+
+    let origins: Vec<_> =
+        effective.policy().boots().iter().map(|boot| (boot.name.as_str(), boot.origin)).collect();
+    let shown = "6.1.0-56 (proposal 7)";
+    assert_eq!(origins, [(shown, Origin::Document), (shown, Origin::Proposal(7))]);
+    assert_eq!(effective.signed().boots().len(), 1);
+    assert_eq!(effective.trusted().collect::<Vec<_>>(), [7]);
+    let [left_out] = effective.left_out() else { panic!("the forbidden one") };
+    assert_eq!((left_out.id, left_out.findings[0].found.as_str()), (8, "init=/bin/sh"));
+    // What stands behind a boot is what was signed, whatever it is called.
+    let running = |origin| Matched { name: shown.to_owned(), origin };
+    for origin in [Origin::Document, Origin::Proposal(7)] {
+        assert_eq!(effective.base_of(&running(origin)), base);
+    }
+    assert_eq!(effective.base_of(&running(Origin::Proposal(8))), None);
+    assert_eq!(effective.base_of(&Matched { name: "6.1.0-55".to_owned(), origin: Origin::Document }), None);
+
+    // Without the table nothing is trusted, whoever says so.
+    let (without, _) = text.split_once("[trust_root_with_next_boot]").unwrap();
+    let mut effective = Effective::new(&Policy::parse(without).unwrap(), None);
+    effective.trust(7, &next, base);
+    assert!(effective.policy().boots().len() == 1 && effective.trusted().next().is_none());
 }
 
 proptest! {

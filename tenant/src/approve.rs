@@ -167,7 +167,7 @@ fn added(
 ) -> Result<(String, Proposed)> {
     let own = governed.to_extend(id)?;
     let effective = governed.effective()?.ok_or_else(|| Error::failed("no policy governs the node"))?;
-    let block = learn::block(boot, record, assured, &effective)?;
+    let block = learn::block(boot, record, assured, effective.policy())?;
     let change = match &own.scope {
         Scope::Node(_) => Proposed::extended(desk, extendable(desk, own)?, &block)?,
         _ => {

@@ -150,7 +150,7 @@ fn prepare(desk: &Desk<'_>, record: &ProposalRecord, id: NodeId) -> Result<Prepa
     let effective = governed.with_trusted(&desk.client, &attester)?;
     let effective = effective.ok_or_else(|| Error::failed("no policy governs the node"))?;
     let base = base_boot(&desk.client, &attester, record.from_evidence, &effective)?;
-    let boot = boot(&record.proposal, &effective, base.as_deref(), false)?;
+    let boot = boot(&record.proposal, effective.policy(), base.as_deref(), false)?;
     let block = format!(
         "# proposal {} of {}, {}\n{}",
         record.id,

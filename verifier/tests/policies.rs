@@ -456,10 +456,10 @@ async fn a_verdict_is_by_the_policy_of_its_moment() {
         let finish = node.evidence("boot", session);
         let evidence = Evidence::read(&finish).unwrap();
         let known = store.node(node.id).unwrap().unwrap();
-        let effective = library.effective(&known, &store).unwrap();
+        let governed = library.governed(&known, &store).unwrap();
         let lifetimes = Lifetimes { nonce: 120, pending: 100 };
         let enrollment = known.current.as_ref().unwrap();
-        let assessment = Assessment::of(&evidence, enrollment, &effective, &cluster, lifetimes, now);
+        let assessment = Assessment::of(&evidence, enrollment, &governed, &cluster, lifetimes, now);
         before_ruling();
         let case = Case { node: node.id, now, ticket: assessment.ticket(), finish: &finish, keep: 9 };
         store.attest(&case, &mut |standing| assessment.rule(standing, &release)).unwrap()

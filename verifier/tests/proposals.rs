@@ -583,3 +583,29 @@ async fn damaged_rows_keep_no_policy_from_a_group() {
     let applied = trail.entries.iter().rfind(|entry| entry.action == "policy_apply").unwrap();
     assert!(applied.detail.ends_with("1 node with damaged rows not looked at"), "{applied:?}");
 }
+
+/// The name of a boot is the tenant's to choose. That it reads like a trusted proposal's makes it none.
+#[tokio::test]
+async fn a_boot_that_is_called_like_a_trusted_proposal_is_none() {
+    let server = Server::start();
+    let (anybody, operator) = (server.anybody(), server.operator());
+    let node = member(&server, "web").await;
+    let policy = head("web") + &trust("2999-01-01T00:00:00Z", 5) + &old().boot();
+    node.apply(&operator, "group:web", &policy).await.unwrap();
+    opened(&server, &node, &old()).await;
+    let proposed = node.propose(&anybody, &Software::version("6.1.0-57")).await;
+    assert_eq!(record(&operator, &proposed).await.state, ProposalState::Trusted);
+
+    let named = format!("name = \"6.1.0-56 (proposal {})\"", proposed.proposal_id.unwrap());
+    let other = new().boot().replace("name = \"6.1.0-56\"", &named);
+    assert!(other.contains(&named), "{other}");
+    node.apply(&operator, "group:web", &(policy + &other)).await.unwrap();
+    opened(&server, &node, &new()).await;
+    assert_eq!(record(&operator, &proposed).await.state, ProposalState::Trusted, "it was not booted");
+    // What it proposes next stands upon the boot that it runs.
+    let next = node.propose(&anybody, &Software::version("6.1.0-58")).await;
+    assert_eq!(record(&operator, &next).await.state, ProposalState::Trusted);
+    node.reboot_into(&Software::version("6.1.0-58"));
+    assert_eq!(said(&node.boot(&anybody).await), "released");
+    assert_eq!(record(&operator, &next).await.state, ProposalState::Booted);
+}

@@ -33,7 +33,7 @@ async fn a_quote_for_another_purpose_releases_nothing() {
     let store = Sqlite::open_in(&state).unwrap();
     let known = store.node(node.id).unwrap().unwrap();
     let enrollment = known.current.as_ref().unwrap();
-    let effective = Library::default().effective(&known, &store as &dyn Documents).unwrap();
+    let governed = Library::default().governed(&known, &store as &dyn Documents).unwrap();
     let lifetimes = Lifetimes { nonce: 300, pending: 300 };
 
     // As if `begin` had given a nonce for it, and the first look at `finish` had let it pass.
@@ -49,7 +49,7 @@ async fn a_quote_for_another_purpose_releases_nothing() {
         };
         let finish = node.evidence(purpose.as_str(), &session);
         let evidence = Evidence { finish: &finish, node: node.id, purpose };
-        let assessment = Assessment::of(&evidence, enrollment, &effective, &cluster, lifetimes, unix_now());
+        let assessment = Assessment::of(&evidence, enrollment, &governed, &cluster, lifetimes, unix_now());
         let standing = Standing { node: known.clone(), boot: None, proposals: vec![] };
         let verdict = assessment.rule(&standing, &release).verdict(1);
         assert_eq!(verdict.outcome, "denied", "{purpose:?}: {verdict:?}");

@@ -8,8 +8,8 @@ use super::judge::survey::{Survey, events, survey};
 use super::judge::{Context, evaluate};
 use super::pin::{self, Path};
 use super::rules::{
-    Allowed, Boot, CommandLine, Dbx, Digest, Document, EventIs, EventRule, Image, Initrd, Role, Sections,
-    SecureBoot,
+    Allowed, Boot, CommandLine, Dbx, Digest, Document, EventIs, EventRule, Image, Initrd, Origin, Role,
+    Sections, SecureBoot,
 };
 use super::write::{Comments, Text, quoted};
 use super::{Claims, Finding, Policy};
@@ -396,6 +396,7 @@ fn boot(
         images: Vec::new(),
         events: Vec::new(),
         kernel_measures_initrd: false,
+        origin: Origin::Document,
     };
     for (index, seen) in images.iter().enumerate() {
         let role = role(log, &images, index, boot.sections.is_some());

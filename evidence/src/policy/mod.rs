@@ -8,7 +8,7 @@
 //! | --- | --- |
 //! | [`rules`] | what a document says, typed |
 //!
-//! [`evaluate`] judges a boot, [`explain`] says why, event by event; [`learn`] writes the policy that a boot is accepted by.
+//! [`Effective`] is what governs a node; [`evaluate`] judges a boot, [`explain`] says why, event by event; [`learn`] writes the policy that a boot is accepted by.
 
 pub mod rules;
 
@@ -16,6 +16,7 @@ mod command_line;
 
 mod compare;
 mod compiled;
+mod effective;
 mod judge;
 mod learn;
 mod parse;
@@ -24,12 +25,13 @@ mod proposal;
 mod write;
 
 pub use compare::{Change, diff};
+pub use effective::{Effective, LeftOut};
 pub use halfkey_protocol::wire::policies::{Finding, MAX_POLICY};
-pub use judge::{Claims, Evaluation, ExplainedEvent, Explanation, evaluate, explain};
+pub use judge::{Claims, Evaluation, ExplainedEvent, Explanation, Matched, evaluate, explain};
 pub use learn::{Assured, learn, learn_boot};
 pub use parse::Problem;
 pub use proposal::{Cover, boot_of, boot_toml, check_proposal, covers};
-pub use rules::{Boot, Trust};
+pub use rules::{Boot, Origin, Trust};
 
 use compiled::Compiled;
 use rules::Document;
@@ -71,7 +73,6 @@ impl Policy {
     }
 
     /// The policy with more boots: those of trusted proposals.
-    #[must_use]
     pub fn with_boots(&self, boots: &[Boot]) -> Self {
         let mut document = self.compiled.document.clone();
         document.boots.extend(boots.iter().cloned());

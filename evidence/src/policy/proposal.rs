@@ -2,7 +2,7 @@
 
 use super::command_line::{Floor, Rule, floor_of, normal, objection};
 use super::pin;
-use super::rules::{Allowed, Boot, CommandLine, Digest, Document, Image, Initrd, Role, Sections};
+use super::rules::{Allowed, Boot, CommandLine, Digest, Document, Image, Initrd, Origin, Role, Sections};
 use super::write::{Comments, Text};
 use super::{Assured, Finding, Policy};
 use crate::Rejection;
@@ -272,6 +272,7 @@ pub fn boot_of(
         images,
         events: kept_events(base).cloned().collect(),
         kernel_measures_initrd: !uki && (base.kernel_measures_initrd || assured.kernel_measures_initrd),
+        origin: Origin::Document,
     };
     let lacks: Vec<_> = pin::lacks(&boot).iter().map(|lack| lack.finding("floor".to_owned())).collect();
     if !lacks.is_empty() {

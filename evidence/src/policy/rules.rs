@@ -159,6 +159,18 @@ pub struct Boot {
     pub events: Vec<EventRule>,
     /// Its kernel measures the initrd wherever it comes from (Linux c004703ed7ae): the owner's word.
     pub kernel_measures_initrd: bool,
+    /// Who says so. No document can say that of itself.
+    pub origin: Origin,
+}
+
+/// Where a `[[boot]]` comes from.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Origin {
+    /// A document that the tenant signed, or will sign.
+    #[default]
+    Document,
+    /// The node's proposal of this number, which `[trust_root_with_next_boot]` accepted.
+    Proposal(u64),
 }
 
 /// The rule for the initrd.

@@ -36,12 +36,12 @@ pub fn run(app: &App, node: &str, number: Option<u64>) -> Result<()> {
     };
     let boot = attester.boot(&desk.client, number)?;
     let governed = Governed::fetch(&desk, id)?;
-    let (Some(policy), Some(own)) = (governed.with_trusted(&desk.client, &attester)?, &governed.policy)
+    let (Some(effective), Some(own)) = (governed.with_trusted(&desk.client, &attester)?, &governed.policy)
     else {
         return Err(Error::failed(format!("no policy governs node {id}: there is nothing to explain"))
             .hint("`halfkey policy learn NODE` shows what one would say"));
     };
-    let explanation = policy::explain(&policy, &*boot.log()?, &boot.claims());
+    let explanation = policy::explain(effective.policy(), &*boot.log()?, &boot.claims());
     let explained = Explained {
         node_id: id.to_string(),
         evidence_id: number,

@@ -59,7 +59,8 @@ impl Machine {
         let boot = attester.boot(&desk.client, number)?;
         // Looked at once here, so that one that does not replay is skipped.
         drop(boot.log()?);
-        let policy = Governed::fetch(desk, id)?.with_trusted(&desk.client, &attester)?;
+        let effective = Governed::fetch(desk, id)?.with_trusted(&desk.client, &attester)?;
+        let policy = effective.map(|effective| effective.policy().clone());
         Ok(Self { label: clean_short(&record.summary.label, 64), boot, policy })
     }
 
@@ -69,8 +70,8 @@ impl Machine {
     /// As [`Boot::by`].
     pub fn before(&self) -> Result<Option<usize>> {
         let Some(policy) = &self.policy else { return Ok(None) };
-        let Some(name) = self.boot.by(policy)?.boot else { return Ok(None) };
-        Ok(policy.boots().iter().find(|boot| boot.name == name).map(before))
+        let Some(running) = self.boot.by(policy)?.boot else { return Ok(None) };
+        Ok(policy.boots().iter().find(|boot| boot.name == running.name).map(before))
     }
 }
 

@@ -6,7 +6,7 @@ use crate::policy::apply::Desk;
 use crate::policy::boot::{Attester, Boot};
 use crate::policy::document::{self, Own, Source};
 use crate::text::clean_short;
-use halfkey_evidence::policy::{self, Assured, Finding, Policy};
+use halfkey_evidence::policy::{Effective, Finding, Policy};
 use halfkey_protocol::NodeId;
 use halfkey_protocol::wire::policies::{NodePolicy, ProposalRecord, Scope};
 
@@ -97,42 +97,36 @@ impl Governed {
         Ok(Self { group, membership, policy, additions, trusted })
     }
 
-    /// Both documents as one policy; `None` if there is none.
+    /// What the tenant signed, as one policy; `None` if there is none.
     ///
     /// # Errors
     /// When a document of this desk can't be read any more.
-    pub fn effective(&self) -> Result<Option<Policy>> {
+    pub fn effective(&self) -> Result<Option<Effective>> {
         let Some(own) = &self.policy else { return Ok(None) };
         let policy = Source::from(own).policy()?;
-        Ok(Some(match &self.additions {
-            Some(additions) => policy.with(&Source::from(additions).additions()?),
-            None => policy,
-        }))
+        let additions = match &self.additions {
+            Some(additions) => Some(Source::from(additions).additions()?),
+            None => None,
+        };
+        Ok(Some(Effective::new(&policy, additions.as_ref())))
     }
 
     /// The same, and with the proposals that the server says count.
     ///
     /// # Errors
     /// As [`Governed::effective`].
-    pub fn with_trusted(&self, client: &Client, attester: &Attester) -> Result<Option<Policy>> {
-        let Some(policy) = self.effective()? else { return Ok(None) };
-        // Without the table the verifier ignores them too.
-        if policy.trust().is_none() {
-            return Ok(Some(policy));
+    pub fn with_trusted(&self, client: &Client, attester: &Attester) -> Result<Option<Effective>> {
+        let Some(mut effective) = self.effective()? else { return Ok(None) };
+        if !effective.trusts() {
+            return Ok(Some(effective));
         }
-        let mut policy = policy;
         // Oldest first: a machine may have proposed while it ran what was trusted before.
         for record in self.trusted.iter().rev() {
-            let base = base_boot(client, attester, record.from_evidence, &policy)?;
+            let base = base_boot(client, attester, record.from_evidence, &effective)?;
             // One that the policy's rules forbid by now counts for nothing.
-            if let Ok(mut boot) =
-                policy::boot_of(&record.proposal, &policy, base.as_deref(), Assured::default())
-            {
-                boot.name = format!("{} (proposal {})", boot.name, record.id);
-                policy = policy.with_boots(&[boot]);
-            }
+            effective.trust(record.id, &record.proposal, base.as_deref());
         }
-        Ok(Some(policy))
+        Ok(Some(effective))
     }
 
     /// The document that a new `[[boot]]` belongs to: the policy that governs the node.
@@ -160,8 +154,8 @@ pub fn extendable(desk: &Desk<'_>, shown: &Own) -> Result<Own> {
     }
 }
 
-/// The `[[boot]]` of a policy by which a stored boot was released; `None` if none fits any more, or the verifier has
-/// trimmed its logs.
+/// The signed `[[boot]]` by which, or by a proposal upon which, a stored boot was released; `None` if none fits any more, or the verifier
+/// has trimmed its logs.
 ///
 /// # Errors
 /// When that boot does not pass the checks here; as every request.
@@ -169,11 +163,11 @@ pub fn base_boot(
     client: &Client,
     attester: &Attester,
     evidence: u64,
-    policy: &Policy,
+    effective: &Effective,
 ) -> Result<Option<String>> {
-    match attester.boot(client, evidence).and_then(|boot| Ok(boot.by(policy)?.boot)) {
+    match attester.boot(client, evidence).and_then(|boot| Ok(boot.by(effective.policy())?.boot)) {
         Err(error) if error.exit == Exit::NotFound => Ok(None),
-        found => found,
+        running => Ok(running?.and_then(|running| effective.base_of(&running).map(str::to_owned))),
     }
 }
 

@@ -13,7 +13,7 @@ use crate::policy::{package, scope, trial};
 use crate::sequence::Line;
 use crate::text::clean;
 use crate::{proposals, show};
-use halfkey_evidence::policy::rules::{Allowed, Boot, Digest, Image, Initrd, Role, Sections};
+use halfkey_evidence::policy::rules::{Allowed, Boot, Digest, Image, Initrd, Origin, Role, Sections};
 use halfkey_evidence::policy::{self, Cover, Policy};
 use halfkey_measure::predict::{Circumstances, from_kernel, from_uki};
 use halfkey_protocol::Bytes;
@@ -175,7 +175,7 @@ fn predict(
     let log = machine.map(|machine| machine.boot.log()).transpose()?;
     // What the policy calls the machine's boot: its images before the kernel stay.
     let running = match (machine, from) {
-        (Some(machine), Some(from)) => machine.boot.by(from)?.boot,
+        (Some(machine), Some(from)) => machine.boot.by(from)?.boot.map(|running| running.name),
         _ => None,
     };
     let base_name = running.or_else(|| from.and_then(only_way).map(|boot| boot.name.clone()));
@@ -244,6 +244,7 @@ fn alone(proposal: &Proposal, kernel_measures_initrd: bool) -> Result<Boot> {
         images: proposal.images.iter().map(image).collect::<Result<_>>()?,
         events: Vec::new(),
         kernel_measures_initrd,
+        origin: Origin::Document,
     })
 }
 

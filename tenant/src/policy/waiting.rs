@@ -99,12 +99,13 @@ fn against(
         Err(error) => return Err(error),
     };
     let governed = Governed::fetch(desk, attester.id())?;
-    let (Some(policy), Some(own)) = (governed.with_trusted(&desk.client, attester)?, &governed.policy) else {
+    let (Some(effective), Some(own)) = (governed.with_trusted(&desk.client, attester)?, &governed.policy)
+    else {
         let why = Reason::NoPolicy;
         return Ok((why.code().to_owned(), why.summary().to_owned(), Vec::new()));
     };
     let by = format!("{} version {}", own.scope, own.version);
-    let findings = if kept { boot.by(&policy)?.findings } else { vec![no_log()] };
+    let findings = if kept { boot.by(effective.policy())?.findings } else { vec![no_log()] };
     let why = Reason::PolicyMismatch;
     Ok(match findings.len() {
         0 => {

@@ -130,8 +130,8 @@ async fn finish(
         let evidence = Evidence::read(finish).map_err(refused)?;
         let enrollment = attest::enrollment(purpose, &known).map_err(refused)?;
         let now = unix_now();
-        let effective = verifier.library.effective(&known, store)?;
-        let assessment = Assessment::of(&evidence, enrollment, &effective, &verifier.cluster, lifetimes, now);
+        let governed = verifier.library.governed(&known, store)?;
+        let assessment = Assessment::of(&evidence, enrollment, &governed, &verifier.cluster, lifetimes, now);
         verifier.admit(node, assessment.authentic(), &peer)?;
         let case = Case { node, now, ticket: assessment.ticket(), finish, keep };
         store.attest(&case, &mut |standing| assessment.rule(standing, &verifier.release))

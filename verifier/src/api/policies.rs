@@ -112,9 +112,9 @@ async fn node_policy(State(app): State<Arc<App>>, Path(id): Path<String>) -> Ans
             additions: whole(&governing.additions)?,
             trusted: Vec::new(),
         };
-        if let Ok(rules) = library.effective(&known, store)?.rules {
-            for id in &rules.trusted {
-                answer.trusted.extend(store.stored_proposal(*id)?.map(|stored| stored.record));
+        if let Ok(rules) = library.governed(&known, store)?.rules {
+            for id in rules.effective.trusted() {
+                answer.trusted.extend(store.stored_proposal(id)?.map(|stored| stored.record));
             }
         }
         Ok(Some(answer))

@@ -9,7 +9,7 @@ use crate::store::sequence::Stage;
 use crate::store::{Boot, Damage, Decision, Enrollment, Node};
 use halfkey_evidence::Rejection;
 use halfkey_evidence::appraise::AttestedBoot;
-use halfkey_evidence::policy::Evaluation;
+use halfkey_evidence::policy::{Evaluation, Matched};
 use halfkey_evidence::quote::{Committed, VerifiedQuote};
 use halfkey_evidence::ticket::BootTicket;
 use halfkey_protocol::hpke::Released;
@@ -109,7 +109,7 @@ impl<'a> ReleaseGrant<'a> {
         let (message, boot, approval) = match self.ground {
             Ground::Policy { policy, allowed: Evaluation { boot, .. } } => {
                 let message = match boot {
-                    Some(boot) => format!("released: boot {boot:?} of {policy}"),
+                    Some(boot) => format!("released: boot {:?} of {policy}", boot.name),
                     None => format!("released: {policy}"),
                 };
                 (message, boot.clone(), None)
@@ -183,7 +183,7 @@ pub struct BootRelease {
     pub(super) signature: Bytes,
     pub(super) message: String,
     fence: [u8; 32],
-    boot: Option<String>,
+    boot: Option<Matched>,
     approval: Option<String>,
 }
 
@@ -193,9 +193,9 @@ impl BootRelease {
         &self.fence
     }
 
-    /// Name of the policy's boot that this one is; none if an operator approved it.
-    pub fn boot(&self) -> Option<&str> {
-        self.boot.as_deref()
+    /// The policy's boot that this one is; none if an operator approved it.
+    pub fn boot(&self) -> Option<&Matched> {
+        self.boot.as_ref()
     }
 
     /// Ticket of the approval that this used.

@@ -1,6 +1,6 @@
 //! What the policy in effect says of a boot, for people as well.
 
-use crate::policies::{Effective, Rules, summary};
+use crate::policies::{Governed, Rules, summary};
 use halfkey_evidence::Rejection;
 use halfkey_evidence::appraise::Appraisal;
 use halfkey_evidence::policy::{Evaluation, Finding};
@@ -25,8 +25,8 @@ pub enum Judgement<'a> {
 
 impl<'a> Judgement<'a> {
     /// Of a boot that was appraised by just this policy. One whose logs don't replay is not allowed.
-    pub fn of(effective: &'a Effective, appraisal: &Appraisal<'_>) -> Self {
-        match &effective.rules {
+    pub fn of(governed: &'a Governed, appraisal: &Appraisal<'_>) -> Self {
+        match &governed.rules {
             Err(why) => Self::NoPolicy(Rejection::new(Reason::NoPolicy, why.as_str())),
             Ok(rules) => match appraisal.result() {
                 Some(result) if result.accepted() => Self::Allowed { policy: &rules.name },

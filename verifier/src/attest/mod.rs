@@ -22,13 +22,13 @@ pub use ruling::{Decided, Quoted, Ruling};
 
 use crate::keys::{ClusterKey, ReleaseKey};
 use crate::nonce::{self, Scope};
+use crate::policies::Governed;
 use crate::policies::propose::is_booted;
-use crate::policies::{Effective, proposal_of};
 use crate::store::{Counters, Decision, Enrollment, NewPending, Node, Standing};
 use halfkey_evidence::Rejection;
 use halfkey_evidence::appraise::{self, Appraisal, Evidence, appraise};
 use halfkey_evidence::eventlog::ProvenLog;
-use halfkey_evidence::policy::Finding;
+use halfkey_evidence::policy::{Finding, Matched, Origin};
 use halfkey_evidence::quote::VerifiedQuote;
 use halfkey_evidence::ticket::BootTicket;
 use halfkey_protocol::Reason;
@@ -47,7 +47,7 @@ pub struct Lifetimes {
 pub struct Assessment<'a> {
     checked: Result<Checked<'a>, Rejection>,
     enrollment_id: String,
-    effective: &'a Effective,
+    governed: &'a Governed,
     expires: u64,
     now: u64,
 }
@@ -80,7 +80,7 @@ impl<'a> Assessment<'a> {
     pub fn of(
         evidence: &'a Evidence<'a>,
         enrollment: &Enrollment,
-        effective: &'a Effective,
+        governed: &'a Governed,
         cluster: &ClusterKey,
         lifetimes: Lifetimes,
         now: u64,
@@ -90,7 +90,7 @@ impl<'a> Assessment<'a> {
             let keys = enrolled::keys(evidence.purpose, enrollment)?;
             let asks = match evidence.purpose {
                 Purpose::Boot => {
-                    let policy = effective.rules.as_ref().ok().map(|rules| &rules.policy);
+                    let policy = governed.rules.as_ref().ok().map(|rules| rules.effective.policy());
                     Asks::Boot(Box::new(appraise(evidence, &keys, policy)?))
                 }
                 Purpose::Enroll => Asks::Enroll(Box::new(appraise::verify(evidence, &keys)?)),
@@ -108,7 +108,7 @@ impl<'a> Assessment<'a> {
         Self {
             checked,
             enrollment_id: enrollment.id.clone(),
-            effective,
+            governed,
             expires: now.saturating_add(lifetimes.pending),
             now,
         }
@@ -189,7 +189,7 @@ impl<'a> Assessment<'a> {
             Err(because) => Decided::denied(because),
         };
         let waiting = self.waiting(ticket, standing.node.damage.is_none());
-        let (refused, findings) = match Judgement::of(self.effective, appraisal) {
+        let (refused, findings) = match Judgement::of(self.governed, appraisal) {
             Judgement::Allowed { policy } => {
                 return (release(ReleaseGrant::by_policy(&standing.node, boot, policy)), Vec::new());
             }
@@ -212,7 +212,7 @@ impl<'a> Assessment<'a> {
     fn require_standing(&self, node: &Node) -> Result<(), Rejection> {
         grant::require_not_revoked(node)?;
         grant::require_not_held(node)?;
-        if node.governing == self.effective.governing {
+        if node.governing == self.governed.governing {
             return Ok(());
         }
         Err(Rejection::new(Reason::Stale, "the policy changed while the evidence was checked"))
@@ -240,10 +240,10 @@ impl<'a> Assessment<'a> {
 }
 
 /// Proposals that a released boot is of.
-fn booted(standing: &Standing, boot: Option<&str>, log: Option<&ProvenLog<'_>>) -> Vec<u64> {
+fn booted(standing: &Standing, boot: Option<&Matched>, log: Option<&ProvenLog<'_>>) -> Vec<u64> {
     let Some(log) = log else { return Vec::new() };
     let of_this = standing.proposals.iter().filter(|stored| match boot {
-        Some(boot) if stored.by_trust => proposal_of(boot) == Some(stored.record.id),
+        Some(boot) if stored.by_trust => boot.origin == Origin::Proposal(stored.record.id),
         Some(_) | None => is_booted(&stored.record.proposal, log),
     });
     of_this.map(|stored| stored.record.id).collect()

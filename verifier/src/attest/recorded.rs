@@ -2,7 +2,7 @@
 //! whoever writes the database.
 
 use super::{Judgement, counters, enrolled, enrollment, require_newer};
-use crate::policies::Effective;
+use crate::policies::Governed;
 use crate::store::{Node, Waiting};
 use halfkey_evidence::Rejection;
 use halfkey_evidence::appraise::{Appraisal, Evidence, appraise};
@@ -22,14 +22,14 @@ impl<'a> RecordedBoot<'a> {
     ///
     /// # Errors
     /// Those of [`Evidence::read`] and of the quote, and `Malformed` when it is of another node or purpose.
-    pub fn of(node: &Node, record: &'a EvidenceRecord, effective: &'a Effective) -> Result<Self, Rejection> {
+    pub fn of(node: &Node, record: &'a EvidenceRecord, governed: &'a Governed) -> Result<Self, Rejection> {
         let evidence = Evidence::read(&record.finish)?;
         require_boot_of(&evidence, node.id)?;
         let keys = enrolled::keys(Purpose::Boot, enrollment(Purpose::Boot, node)?)?;
-        let policy = effective.rules.as_ref().ok().map(|rules| &rules.policy);
+        let policy = governed.rules.as_ref().ok().map(|rules| rules.effective.policy());
         let appraisal = appraise(&evidence, &keys, policy)?;
         appraisal.attested()?;
-        let judgement = Judgement::of(effective, &appraisal);
+        let judgement = Judgement::of(governed, &appraisal);
         Ok(Self { appraisal, judgement })
     }
 

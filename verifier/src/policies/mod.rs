@@ -2,7 +2,7 @@
 //!
 //! | module | what |
 //! | --- | --- |
-//! | [`Library`] | from signed documents to an [`Effective`] policy, with a bounded cache |
+//! | [`Library`] | from signed documents to what governs a node ([`Governed`]), with a bounded cache |
 //! | [`apply`] | what is checked before a policy is stored |
 //! | [`propose`] | what a proposal is worth |
 //! | [`review`] | what is open, judged again when a policy changed |
@@ -15,31 +15,27 @@ pub mod review;
 use crate::store::{Documents, Enrollment, Governing, Node, PolicyRef, Result, StoreError, Trusted};
 use aws_lc_rs::digest::{Context, SHA256};
 use cache::Cache;
-use halfkey_evidence::policy::{Additions, Assured, Finding, Policy, boot_of};
+use halfkey_evidence::policy::{Additions, Effective, Finding, LeftOut, Policy};
 use halfkey_protocol::document::Opened;
 use halfkey_protocol::identity::fingerprint;
 use std::sync::Arc;
 
 /// What a node's boots are judged by, at the moment that it was read.
 #[derive(Clone, Debug)]
-pub struct Effective {
+pub struct Governed {
     /// From which documents. A ruling holds only while the node is governed by just these.
     pub governing: Governing,
     /// The rules; or why there are none, for people.
     pub rules: std::result::Result<Arc<Rules>, String>,
 }
 
-/// A policy with additions and trusted proposals.
+/// The policy in effect, with what people are told about it.
 #[derive(Debug)]
 pub struct Rules {
-    /// Scope and version of the policy, for people.
+    /// Scope and version of the policy.
     pub name: String,
-    /// Without the trusted proposals.
-    pub signed: Policy,
-    /// With them: this judges boots.
-    pub policy: Policy,
-    /// The proposals whose boots are in `policy`.
-    pub trusted: Vec<u64>,
+    /// What it allows.
+    pub effective: Effective,
     /// What was left out, and why.
     pub notes: Vec<String>,
 }
@@ -77,10 +73,10 @@ impl Library {
     ///
     /// # Errors
     /// When the database can't be read.
-    pub fn effective(&self, node: &Node, documents: &dyn Documents) -> Result<Effective> {
+    pub fn governed(&self, node: &Node, documents: &dyn Documents) -> Result<Governed> {
         let governing = node.governing.clone();
         if let Some(damage) = &node.damage {
-            return Ok(Effective { governing, rules: Err(damage.to_string()) });
+            return Ok(Governed { governing, rules: Err(damage.to_string()) });
         }
         let rules = match (&governing.policy, &node.current) {
             (None, _) => Err(match &governing.group {
@@ -90,7 +86,7 @@ impl Library {
             (Some(_), None) => Err(format!("node {} is not enrolled", node.id)),
             (Some(policy), Some(enrollment)) => self.rules(policy, &governing, enrollment, documents)?,
         };
-        Ok(Effective { governing, rules })
+        Ok(Governed { governing, rules })
     }
 
     fn rules(
@@ -142,20 +138,21 @@ impl Library {
             return Ok(Ok(rules.clone()));
         }
         let mut notes = Vec::new();
-        let mut with_additions = signed_policy.clone();
-        if let Some((reference, entry)) = &added {
-            match usable(entry, reference, key) {
-                Ok(Signed { content: Content::Additions(additions), .. }) => {
-                    with_additions = with_additions.with(additions);
-                }
+        let additions = match &added {
+            None => None,
+            Some((reference, entry)) => match usable(entry, reference, key) {
+                Ok(Signed { content: Content::Additions(additions), .. }) => Some(additions),
                 Ok(_) => {
-                    notes.push(format!("{} version {} is no additions", reference.scope, reference.version))
+                    notes.push(format!("{} version {} is no additions", reference.scope, reference.version));
+                    None
                 }
-                Err(why) => notes.push(why),
-            }
-        }
-        let mut boots = Vec::new();
-        let mut allowed = Vec::new();
+                Err(why) => {
+                    notes.push(why);
+                    None
+                }
+            },
+        };
+        let mut proposals = Vec::new();
         for Trusted { id, base_boot } in trusted {
             let Some(stored) = documents.stored_proposal(*id)? else { continue };
             // Changed since it was listed.
@@ -166,26 +163,17 @@ impl Library {
                 notes.push(format!("proposal {id} is not trusted"));
                 continue;
             }
-            match boot_of(&stored.record.proposal, &with_additions, base_boot.as_deref(), Assured::default())
-            {
-                Ok(mut boot) => {
-                    // Unique, and told from what the tenant has signed.
-                    boot.name = trusted_name(&boot.name, *id);
-                    boots.push(boot);
-                    allowed.push(*id);
-                }
-                Err(findings) => notes.push(format!("proposal {id}: {}", summary(&findings))),
-            }
+            proposals.push((*id, stored.record.proposal, base_boot.as_deref()));
         }
-        let rules = Arc::new(Rules {
-            name: format!("{} version {}", policy.scope, policy.version),
-            policy: with_additions.with_boots(&boots),
-            signed: with_additions,
-            trusted: allowed,
-            notes,
-        });
+        let mut effective = Effective::new(signed_policy, additions);
+        effective.trust_all(proposals.iter().map(|(id, proposal, base)| (*id, proposal, *base)));
+        let left_out = effective.left_out().iter();
+        notes
+            .extend(left_out.map(|LeftOut { id, findings }| format!("proposal {id}: {}", summary(findings))));
+        let name = format!("{} version {}", policy.scope, policy.version);
+        let rules = Arc::new(Rules { name, effective, notes });
         // About as large as the documents that it was made from.
-        let weight = 4096 * (1 + signed_policy.boots().len() + boots.len());
+        let weight = 4096 * (1 + rules.effective.policy().boots().len());
         self.cache.keep(cached, Arc::new(Entry::Rules(rules.clone())), weight);
         Ok(Ok(rules))
     }
@@ -214,16 +202,6 @@ impl Library {
         self.cache.keep(reference.sha256, entry.clone(), signed.document.len() + 4096);
         Ok(entry)
     }
-}
-
-/// The name of a trusted proposal's boot.
-fn trusted_name(boot: &str, proposal: u64) -> String {
-    format!("{boot} (proposal {proposal})")
-}
-
-/// The proposal that a boot of this name comes from, unless the tenant named it so.
-pub fn proposal_of(boot: &str) -> Option<u64> {
-    boot.strip_suffix(')')?.rsplit_once(" (proposal ")?.1.parse().ok()
 }
 
 /// The document, if it is what it is used for and the node's own tenant has signed it.

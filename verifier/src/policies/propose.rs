@@ -4,7 +4,7 @@
 //! In the same two steps as a verdict: [`Assessment::of`] needs no database, [`Assessment::rule`] decides in the
 //! transaction that records it.
 
-use super::{Effective, Library, Rules, proposal_of, summary};
+use super::{Governed, Library, Rules, summary};
 use crate::attest::{check_quote, counters, require_newer, same_enrollment};
 use crate::keys::ClusterKey;
 use crate::store::{
@@ -16,7 +16,7 @@ use aws_lc_rs::digest::{SHA256, digest};
 use halfkey_evidence::Rejection;
 use halfkey_evidence::appraise::Evidence;
 use halfkey_evidence::eventlog::{ExplainedLog, userspace};
-use halfkey_evidence::policy::{Assured, Cover, Trust, boot_of, check_proposal, covers};
+use halfkey_evidence::policy::{Assured, Cover, Origin, Trust, boot_of, check_proposal, covers};
 use halfkey_evidence::quote::VerifiedQuote;
 use halfkey_protocol::fence::{self, Event, NotOpened};
 use halfkey_protocol::kdf::Hash;
@@ -102,19 +102,19 @@ impl<'a> Assessment<'a> {
                 return Ok(ruling);
             }
         };
-        let effective = library.effective(&standing.node, documents)?;
+        let governed = library.governed(&standing.node, documents)?;
         ruling.from_evidence = released.evidence_id;
-        ruling.base_boot = match &effective.rules {
+        ruling.base_boot = match &governed.rules {
             Ok(rules) => base_boot(&standing.node, released, rules, documents)?,
             Err(_) => None,
         };
         let trust = Trusting::Given {
-            kept: standing.known.as_ref().is_some_and(|known| keeps(known, &effective)),
-            counted: standing.known.as_ref().is_some_and(|known| counted(known, &effective)),
+            kept: standing.known.as_ref().is_some_and(|known| keeps(known, &governed)),
+            counted: standing.known.as_ref().is_some_and(|known| counted(known, &governed)),
             before: standing.trusted_before,
             now: self.now,
         };
-        ruling.stand = Ok(weigh(&effective, proposal, ruling.base_boot.as_deref(), trust));
+        ruling.stand = Ok(weigh(&governed, proposal, ruling.base_boot.as_deref(), trust));
         Ok(ruling)
     }
 
@@ -232,18 +232,13 @@ pub enum Trusting {
 }
 
 /// Where a proposal stands by a policy.
-pub fn weigh(
-    effective: &Effective,
-    proposal: &Proposal,
-    base_boot: Option<&str>,
-    trusting: Trusting,
-) -> Stand {
-    let rules = match &effective.rules {
+pub fn weigh(governed: &Governed, proposal: &Proposal, base_boot: Option<&str>, trusting: Trusting) -> Stand {
+    let rules = match &governed.rules {
         Ok(rules) => rules,
         Err(why) => return Stand::Waits(why.clone()),
     };
     let policy = &rules.name;
-    let against = match covers(&rules.signed, proposal) {
+    let against = match covers(rules.effective.signed(), proposal) {
         Cover::Hash(boot) => return Stand::Accepted(format!("boot {boot:?} of {policy}")),
         Cover::Signer(boot) => {
             return Stand::Accepted(format!(
@@ -252,10 +247,10 @@ pub fn weigh(
         }
         Cover::No(findings) => format!("{policy}: {}", summary(&findings)),
     };
-    let Some(trust) = rules.signed.trust() else { return Stand::Waits(against) };
+    let Some(trust) = rules.effective.signed().trust() else { return Stand::Waits(against) };
     match trusts(trust, trusting) {
         Err(why) => Stand::Waits(format!("{against}; trust_root_with_next_boot {why}")),
-        Ok(how) => match boot_of(proposal, &rules.signed, base_boot, Assured::default()) {
+        Ok(how) => match boot_of(proposal, rules.effective.signed(), base_boot, Assured::default()) {
             Ok(_) => Stand::Trusted(format!("trust_root_with_next_boot of {policy}{how}")),
             Err(findings) => {
                 Stand::Waits(format!("{against}; trust_root_with_next_boot: {}", summary(&findings)))
@@ -280,12 +275,12 @@ fn trusts(trust: &Trust, trusting: Trusting) -> std::result::Result<String, Stri
 }
 
 /// Trusted before, under the policy that governs the node now.
-pub fn keeps(known: &StoredProposal, effective: &Effective) -> bool {
-    known.by_trust && counted(known, effective)
+pub fn keeps(known: &StoredProposal, governed: &Governed) -> bool {
+    known.by_trust && counted(known, governed)
 }
 
-fn counted(known: &StoredProposal, effective: &Effective) -> bool {
-    let here = effective.governing.trusting();
+fn counted(known: &StoredProposal, governed: &Governed) -> bool {
+    let here = governed.governing.trusting();
     here.is_some() && known.trusted_under == here
 }
 
@@ -296,14 +291,16 @@ fn base_boot(
     rules: &Rules,
     documents: &dyn Documents,
 ) -> Result<Option<String>> {
-    let Some(name) = &released.boot else { return Ok(None) };
-    if rules.signed.boots().iter().any(|boot| boot.name == *name) {
-        return Ok(Some(name.clone()));
+    let Some(running) = &released.boot else { return Ok(None) };
+    match running.origin {
+        Origin::Document => Ok(rules.effective.base_of(running).map(str::to_owned)),
+        // It runs what was trusted before: that took them from a boot of the policy.
+        Origin::Proposal(earlier) => {
+            let earlier = documents.stored_proposal(earlier)?;
+            let own = earlier.filter(|earlier| earlier.record.node_id == node.id.to_string());
+            Ok(own.and_then(|earlier| earlier.base_boot))
+        }
     }
-    // It runs what was trusted before: that took them from a boot of the policy.
-    let Some(earlier) = proposal_of(name) else { return Ok(None) };
-    let earlier = documents.stored_proposal(earlier)?;
-    Ok(earlier.filter(|earlier| earlier.record.node_id == node.id.to_string()).and_then(|e| e.base_boot))
 }
 
 /// Whether everything that was proposed is in a boot's log.

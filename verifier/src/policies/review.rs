@@ -8,9 +8,9 @@ use halfkey_protocol::wire::operator::{EvidenceRecord, PendingBoot};
 
 impl Reviewer for Library {
     fn boot(&self, node: &Node, record: &EvidenceRecord, documents: &dyn Documents) -> Result<bool> {
-        let effective = self.effective(node, documents)?;
+        let governed = self.governed(node, documents)?;
         // By what the AK signed, not by what a row says. A log that is no longer kept allows nothing.
-        Ok(RecordedBoot::of(node, record, &effective).is_ok_and(|boot| boot.is_allowed()))
+        Ok(RecordedBoot::of(node, record, &governed).is_ok_and(|boot| boot.is_allowed()))
     }
 
     fn waiting(
@@ -20,16 +20,16 @@ impl Reviewer for Library {
         record: &EvidenceRecord,
         documents: &dyn Documents,
     ) -> Result<Waiting> {
-        let effective = self.effective(node, documents)?;
-        Ok(match RecordedBoot::of(node, record, &effective) {
+        let governed = self.governed(node, documents)?;
+        Ok(match RecordedBoot::of(node, record, &governed) {
             Ok(boot) => boot.waiting(node, row),
             Err(because) => Waiting::Unproven(because.to_string()),
         })
     }
 
     fn proposal(&self, node: &Node, proposal: &StoredProposal, documents: &dyn Documents) -> Result<Stand> {
-        let effective = self.effective(node, documents)?;
-        let trusting = Trusting::Kept(keeps(proposal, &effective));
-        Ok(weigh(&effective, &proposal.record.proposal, proposal.base_boot.as_deref(), trusting))
+        let governed = self.governed(node, documents)?;
+        let trusting = Trusting::Kept(keeps(proposal, &governed));
+        Ok(weigh(&governed, &proposal.record.proposal, proposal.base_boot.as_deref(), trusting))
     }
 }

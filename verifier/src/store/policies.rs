@@ -2,6 +2,7 @@
 
 use super::{Counters, Node, Result};
 use halfkey_evidence::Rejection;
+use halfkey_evidence::policy::Matched;
 use halfkey_protocol::NodeId;
 use halfkey_protocol::document::Opened;
 use halfkey_protocol::wire::Proposal;
@@ -78,8 +79,8 @@ pub struct ReleasedBoot {
     pub restart: u32,
     /// What PCR 15 of the SHA-256 bank became with it.
     pub fence: [u8; 32],
-    /// Name of the policy's boot that it was; none if an operator approved it.
-    pub boot: Option<String>,
+    /// The policy's boot that it was; none if an operator approved it.
+    pub boot: Option<Matched>,
     /// Number of the evidence that was released before it, with the same resetCount and another r.
     pub twin: Option<u64>,
 }

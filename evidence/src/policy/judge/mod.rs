@@ -16,7 +16,7 @@ pub(super) mod survey;
 
 use super::command_line::MAX_LINE;
 use super::compiled::{BankRules, Compiled};
-use super::rules::Digest;
+use super::rules::{Digest, Origin};
 use super::{Finding, Policy};
 use crate::eventlog::{ExplainedLog, Standing};
 use crate::quote::hex;
@@ -43,10 +43,19 @@ impl<'a> Claims<'a> {
 /// The result of [`evaluate`].
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Evaluation {
-    /// Name of the `[[boot]]` that matched.
-    pub boot: Option<String>,
+    /// The `[[boot]]` that matched.
+    pub boot: Option<Matched>,
     /// What is against the boot: none, and it is accepted.
     pub findings: Vec<Finding>,
+}
+
+/// Which `[[boot]]` of a policy a boot is.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Matched {
+    /// Its name, for people.
+    pub name: String,
+    /// Where it comes from.
+    pub origin: Origin,
 }
 
 impl Evaluation {
@@ -99,10 +108,9 @@ pub fn evaluate(policy: &Policy, log: &ExplainedLog<'_>, claims: &Claims<'_>) ->
         && let Some(index) =
             (0..context.rules.boots.len()).find(|index| context.refused(&surveyed, *index) == 0)
     {
-        return Evaluation {
-            boot: Some(context.policy.document.boots[index].name.clone()),
-            findings: Vec::new(),
-        };
+        let boot = &context.policy.document.boots[index];
+        let matched = Matched { name: boot.name.clone(), origin: boot.origin };
+        return Evaluation { boot: Some(matched), findings: Vec::new() };
     }
     let (_, record) = record(&context, claims);
     Evaluation { boot: None, findings: record.findings.into_iter().map(|(_, finding)| finding).collect() }

@@ -5,8 +5,8 @@ use super::trust;
 use crate::policy::Additions;
 use crate::policy::command_line::MAX_LINE;
 use crate::policy::rules::{
-    Allowed, Boot, CommandLine, Dbx, Digest, Document, EventIs, EventRule, Image, Initrd, Role, Sections,
-    SecureBoot, Token,
+    Allowed, Boot, CommandLine, Dbx, Digest, Document, EventIs, EventRule, Image, Initrd, Origin, Role,
+    Sections, SecureBoot, Token,
 };
 use halfkey_protocol::kdf::Hash;
 use toml::de::DeValue;
@@ -358,6 +358,7 @@ fn boot(table: &mut Table<'_>, places: &mut Places, problems: &mut Problems<'_>)
         images,
         events,
         kernel_measures_initrd,
+        origin: Origin::Document,
     }
 }
 

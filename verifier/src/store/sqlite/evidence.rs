@@ -54,7 +54,7 @@ pub fn attest(
                     reset: quoted.counters.reset,
                     restart: quoted.counters.restart,
                     fence: *release.fence(),
-                    boot: release.boot().map(str::to_owned),
+                    boot: release.boot().cloned(),
                     twin,
                 };
                 nodes::set_released(tx, &ruling.enrollment_id, &released)?;

@@ -10,6 +10,7 @@ use crate::store::{
     Result, StoreError, Which, legible, node_state,
 };
 use crate::{CLOCK_TOLERANCE, utc};
+use halfkey_evidence::policy::{Matched, Origin};
 use halfkey_protocol::document::{self, Deployment, Kind, Opened, Scope};
 use halfkey_protocol::identity::{self, fingerprint};
 use halfkey_protocol::kdf::Hash;
@@ -480,12 +481,19 @@ pub fn firmware(version: u64) -> String {
 pub fn set_released(tx: &Transaction<'_>, enrollment: &str, boot: &ReleasedBoot) -> Result<()> {
     tx.prepare_cached(
         "UPDATE enrollments SET released_evidence = ?2, released_reset = ?3, released_restart = ?4,
-                                released_fence = ?5, released_boot = ?6, released_twin = ?7
+                                released_fence = ?5, released_boot = ?6, released_twin = ?7,
+                                released_proposal = ?8
          WHERE enrollment_id = ?1",
     )
     .and_then(|mut update| {
         let (evidence, twin) = (number(boot.evidence_id), boot.twin.map(number));
-        update.execute(params![enrollment, evidence, boot.reset, boot.restart, boot.fence, boot.boot, twin])
+        let name = boot.boot.as_ref().map(|matched| matched.name.as_str());
+        let proposal = boot.boot.as_ref().and_then(|matched| match matched.origin {
+            Origin::Document => None,
+            Origin::Proposal(id) => Some(number(id)),
+        });
+        let ReleasedBoot { reset, restart, fence, .. } = boot;
+        update.execute(params![enrollment, evidence, reset, restart, fence, name, twin, proposal])
     })
     .map(|_| ())
     .map_err(broken)
@@ -519,7 +527,7 @@ fn enrollment(c: &Connection, node: NodeId, state: &str) -> Result<Option<Enroll
         "SELECT enrollment_id, d.signatures, d.document, d.number, registration, bank, c_v_id, c_v_secret,
                               c_u, fetched_by, reset_count, restart_count, clock,
                               released_evidence, released_reset, released_restart, released_fence, released_boot,
-                              released_twin
+                              released_twin, released_proposal
                        FROM enrollments e LEFT JOIN documents d ON d.number = e.number WHERE node_id = ?1 AND state = ?2";
     let read = |row: &Row<'_>| {
         let credential = |index| -> rusqlite::Result<Option<Credential>> {
@@ -617,12 +625,14 @@ fn is_name_of(name: &[u8], public: &[u8]) -> bool {
 
 fn released(row: &Row<'_>) -> rusqlite::Result<Option<ReleasedBoot>> {
     let Some(evidence_id) = row.get::<_, Option<i64>>(13)? else { return Ok(None) };
+    let origin = row.get::<_, Option<i64>>(19)?.map_or(Origin::Document, |id| Origin::Proposal(as_u64(id)));
+    let boot = row.get::<_, Option<String>>(17)?.map(|name| Matched { name, origin });
     Ok(Some(ReleasedBoot {
         evidence_id: as_u64(evidence_id),
         reset: row.get(14)?,
         restart: row.get(15)?,
         fence: row.get(16)?,
-        boot: row.get(17)?,
+        boot,
         twin: row.get::<_, Option<i64>>(18)?.map(as_u64),
     }))
 }

@@ -162,6 +162,8 @@ ALTER TABLE enrollments ADD COLUMN released_reset INTEGER;
 ALTER TABLE enrollments ADD COLUMN released_restart INTEGER;
 ALTER TABLE enrollments ADD COLUMN released_fence BLOB;
 ALTER TABLE enrollments ADD COLUMN released_boot TEXT;
+-- The proposal that this boot of the policy comes from, if it was trusted.
+ALTER TABLE enrollments ADD COLUMN released_proposal INTEGER;
 -- A release before it with the same resetCount and another r.
 ALTER TABLE enrollments ADD COLUMN released_twin INTEGER;
 ALTER TABLE evidence ADD COLUMN twin INTEGER;
