@@ -2,18 +2,20 @@
 //! verification, which no check can do without.
 
 use crate::run::Result;
-use aws_lc_rs::signature::{ECDSA_P256_SHA256_FIXED, ParsedPublicKey};
+use aws_lc_rs::signature::{
+    ECDSA_P256_SHA256_FIXED, ECDSA_P256_SHA256_FIXED_SIGNING, EcdsaKeyPair, KeyPair, ParsedPublicKey,
+};
+use halfkey_evidence::appraise::{Enrolled, Evidence, appraise};
 use halfkey_evidence::digest::Bank;
 use halfkey_evidence::eventlog::variable::Known;
 use halfkey_evidence::eventlog::{Content, Event, replay};
-use halfkey_evidence::policy::{Assured, Claims, Policy, evaluate, learn};
-use halfkey_evidence::public::AkPublic;
-use halfkey_evidence::quote::{QuoteContext, verify};
+use halfkey_evidence::policy::{Assured, Policy, learn};
+use halfkey_evidence::public::SrkPublic;
 use halfkey_evidence::signature;
 use halfkey_protocol::kdf::Hash;
 use halfkey_protocol::qualify::Qualifier;
 use halfkey_protocol::wire::{Finish, Purpose};
-use halfkey_protocol::{Bytes, QUOTED_PCRS, template};
+use halfkey_protocol::{Bytes, NodeId, QUOTED_PCRS, template};
 use halfkey_qemu_tests::paths::Paths;
 use halfkey_qemu_tests::process::{Guard, run};
 use halfkey_qemu_tests::swtpm::{self, Manufacturer};
@@ -54,9 +56,11 @@ pub fn measure(dir: &Path, paths: &Paths) -> Result<Rates> {
     let log = with_longer_dbx(&fixture("bin")?)?;
     let command_line = fixture("cmdline")?;
     let tpm = Tpm::start(dir)?;
-    let exchange = Exchange::default();
+    let exchange = Exchange::new()?;
     let (ak, finish) = tpm.boot(&log, &exchange)?;
-    let check = Check { ak: AkPublic::parse(&ak)?, finish, exchange, log, command_line };
+    let enrolled = Enrolled::parse(&ak, &exchange.srk, BANK)?;
+    let finish = Finish { event_log: Some(log.into()), command_line: Some(command_line.into()), ..finish };
+    let check = Check { enrolled, finish, exchange };
     let learned = check.learn()?;
     let policy = || Policy::parse(&learned).map_err(|problems| format!("the learned policy: {problems:?}"));
 
@@ -76,8 +80,8 @@ pub fn measure(dir: &Path, paths: &Paths) -> Result<Rates> {
     fresh.try_for_each(|policy| check.run(&policy))?;
     let first_checks = FIRST as f64 / (cpu_time()? - first).as_secs_f64();
     Ok(Rates {
-        log_bytes: check.log.len(),
-        log_events: replay(&check.log, BANK)?.events().len(),
+        log_bytes: check.log().len(),
+        log_events: replay(check.log(), BANK)?.events().len(),
         checks: median(&mut checks),
         first_checks,
         p256: median(&mut p256),
@@ -117,58 +121,59 @@ fn median(values: &mut [f64]) -> f64 {
 
 /// What the verifier has when evidence comes in.
 struct Check {
-    ak: AkPublic,
+    enrolled: Enrolled,
     finish: Finish,
     exchange: Exchange,
-    log: Vec<u8>,
-    command_line: Vec<u8>,
 }
 
 impl Check {
     /// All that does not need a database.
     fn run(&self, policy: &Policy) -> Result<()> {
-        let quote = verify(&self.context(), &self.finish)?;
-        let log = replay(black_box(&self.log), BANK)?.explain(&quote, None)?;
-        let evaluation = evaluate(policy, &log, &self.claims());
-        match evaluation.findings.first() {
-            None => Ok(()),
-            Some(finding) => Err(format!("the learned policy does not accept the boot: {finding}").into()),
+        let appraisal = appraise(black_box(&self.evidence()), &self.enrolled, Some(policy))?;
+        if appraisal.attested()?.allowed().is_some() {
+            return Ok(());
         }
+        let finding = appraisal.result().and_then(|result| result.findings.first());
+        let why = finding.map_or_else(String::new, ToString::to_string);
+        Err(format!("the learned policy does not accept the boot: {why}").into())
     }
 
     fn learn(&self) -> Result<String> {
-        let quote = verify(&self.context(), &self.finish)?;
-        let log = replay(&self.log, BANK)?.explain(&quote, None)?;
-        learn(&log, &self.claims(), Assured::default(), "bench", &[]).map_err(|findings| {
+        let appraisal = appraise(&self.evidence(), &self.enrolled, None)?;
+        let log = appraisal.log()?.ok_or("evidence without a log")?;
+        learn(log, &self.evidence().claims(), Assured::default(), "bench", &[]).map_err(|findings| {
             let why = findings.first().map_or_else(String::new, ToString::to_string);
             format!("no policy can be learned from the boot: {why}").into()
         })
     }
 
-    fn context(&self) -> QuoteContext<'_> {
-        QuoteContext { ak: &self.ak, qualifier: self.exchange.qualifier(), bank: BANK }
+    fn evidence(&self) -> Evidence<'_> {
+        Evidence { finish: &self.finish, node: NodeId(self.exchange.node), purpose: Purpose::Boot }
     }
 
-    fn claims(&self) -> Claims<'_> {
-        Claims { command_line: Some(&self.command_line) }
+    fn log(&self) -> &[u8] {
+        self.finish.event_log.as_ref().map_or(&[], |log| log.as_ref())
     }
 }
 
-/// What both sides of an exchange know; any values will do.
+/// What both sides of an exchange know; any values will do, but for the storage key's, which must be one.
 struct Exchange {
     node: [u8; 16],
     nonce: [u8; 48],
     key: [u8; 32],
-    srk_name: [u8; 34],
-}
-
-impl Default for Exchange {
-    fn default() -> Self {
-        Self { node: [1; 16], nonce: [2; 48], key: [3; 32], srk_name: [4; 34] }
-    }
+    srk: Vec<u8>,
+    srk_name: Vec<u8>,
 }
 
 impl Exchange {
+    fn new() -> Result<Self> {
+        let pair = EcdsaKeyPair::generate(&ECDSA_P256_SHA256_FIXED_SIGNING)?;
+        let point = pair.public_key().as_ref();
+        let srk = template::SRK.public(point[1..33].try_into()?, point[33..].try_into()?);
+        let srk_name = SrkPublic::parse(&srk)?.name().to_vec();
+        Ok(Self { node: [1; 16], nonce: [2; 48], key: [3; 32], srk, srk_name })
+    }
+
     fn qualifier(&self) -> Qualifier<'_> {
         Qualifier {
             version: 1,
