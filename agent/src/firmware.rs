@@ -176,6 +176,7 @@ mod tests {
             "bootconfig",
             "x\"initrd=/y\"",
             "noinitrd",
+            "efivar_ssdt=Ssdt",
             "sysrq_always_enabled",
         ];
         for word in words {

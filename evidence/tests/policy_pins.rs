@@ -601,6 +601,8 @@ fn every_word_of_the_floor_is_refused_on_every_path() {
         "initrdmem=0x1000,1",
         "dm-mod.create=x",
         "noinitrd",
+        "efivar_ssdt=Ssdt",
+        "efivar-ssdt=Ssdt",
         "systemd.pull=tar,sysext,verify=no::https://a.example/b.tar.gz",
         "rd.systemd.pull=raw,machine,verify=no,blockdev:image:https://a.example/b.raw",
         "systemd.pull.success_action=exit",

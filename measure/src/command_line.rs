@@ -21,7 +21,7 @@ const UNIT: &str = "it starts a program or mounts a file system that is in no me
 
 /// What no command line of any policy may have, and why. `*` stands for anything at the end of a word, or at its beginning for
 /// anything before the end of a name.
-const FORBIDDEN: [(&str, &str); 34] = [
+const FORBIDDEN: [(&str, &str); 35] = [
     ("rdinit=*", "it starts another program in place of the initrd's init, before anything of halfkey"),
     ("init=*", "it starts another program in place of the system's init"),
     ("rd.cmdline*", "dracut would ask for more options at the console, which nobody measures"),
@@ -58,6 +58,7 @@ const FORBIDDEN: [(&str, &str); 34] = [
     ("bootconfig=*", BOOTCONFIG),
     ("initrdmem*", "the kernel would take its initrd from memory, where nobody measures it"),
     ("noinitrd", "the kernel would not start its initrd"),
+    ("efivar_ssdt*", "the kernel would run ACPI code of an EFI variable, which nobody measures"),
     ("dm_mod.create*", "the kernel would make block devices before the initrd runs"),
 ];
 /// What the kernel's EFI stub (Linux 5.8 and later, `find_file_option`) looks for anywhere in the line, also inside of words.
