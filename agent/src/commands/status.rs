@@ -4,7 +4,7 @@ use crate::boot::devices;
 use crate::boot::state::State;
 use crate::console::{self, print};
 use crate::deadline::Deadline;
-use crate::enroll::{bind, root};
+use crate::enroll::{bind, root, running};
 use crate::error::{Error, Result};
 use crate::fence;
 use crate::luks::{Header, Token};
@@ -30,6 +30,8 @@ pub struct Status {
     boot: firmware::Boot,
     /// Why the gate would stop the next boot, if the enrolled volumes are those of this system.
     next_boot_stopped: Option<String>,
+    /// What the running system would take from outside the enrolled volumes.
+    warnings: Vec<running::Warning>,
     volumes: Vec<VolumeStatus>,
     servers: Vec<ServerStatus>,
 }
@@ -110,6 +112,7 @@ pub fn collect(location: &Location, devices: &[PathBuf]) -> Status {
     let enrolled: Vec<_> = status.volumes.iter().map(|volume| volume.uuid.clone()).collect();
     if !console::in_initramfs() && root::any_open(&enrolled) {
         status.next_boot_stopped = root::stopped(&enrolled);
+        status.warnings = running::warnings(&enrolled);
     }
     status.servers = servers_of(&tokens);
     status
@@ -270,6 +273,7 @@ impl Status {
             line("", &format!("warning: the next boot will be stopped before switch-root: {why}"));
             line("", &format!("hint: {}", root::REMEDY));
         }
+        self.warnings.iter().flat_map(running::Warning::lines).for_each(|text| line("", &text));
         for volume in &self.volumes {
             let slot = volume.keyslot.map(|slot| format!(", keyslot {slot}")).unwrap_or_default();
             let opened = if volume.opened { ", opened in this boot" } else { "" };

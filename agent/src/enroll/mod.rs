@@ -10,6 +10,7 @@
 //! | [`bind`] | token, keyslot, token again with the seal |
 //! | [`prompts`] | whether anything would ask for a passphrase over the opened volumes |
 //! | [`root`] | whether the next boot's root would be on an enrolled volume |
+//! | [`running`] | what the running system would take from elsewhere |
 
 pub mod bind;
 pub mod challenge;
@@ -18,6 +19,7 @@ pub mod plan;
 pub mod prompts;
 pub mod register;
 pub mod root;
+pub mod running;
 
 use crate::console;
 use crate::deadline::Deadline;
@@ -92,6 +94,10 @@ pub fn run(options: &Options) -> Result<()> {
         Error::new(Kind::Usage, "expected a fingerprint in --tenant-key, found something else")
             .hint("'halfkey key' prints it at the tenant's desk: sha256: and 64 hex digits")
     })?;
+    if !options.root_elsewhere {
+        let warnings = running::warnings_of(&options.devices);
+        warnings.iter().flat_map(running::Warning::lines).for_each(|line| console::say(&line));
+    }
     let tls = tls::config(&options.ca, 0)?;
     let mut tpm = Tpm::open(&options.tpm)?;
     supply_passwords(&mut tpm, &options.passwords)?;

@@ -75,7 +75,8 @@ fn roles_of(mounts: &[Mount], sys: &Path, dev: &Path, uuids: &[String]) -> Vec<R
     uuids.iter().map(|uuid| if is_needed(uuid) { Role::Root } else { Role::Data }).collect()
 }
 
-fn uuid_of(path: &Path) -> Option<String> {
+/// The UUID of the LUKS2 volume at `path`, if there is one.
+pub(super) fn uuid_of(path: &Path) -> Option<String> {
     match Header::read(&File::open(path).ok()?) {
         Ok(Found::Luks2(header)) => Some(header.uuid),
         _ => None,
@@ -157,7 +158,7 @@ impl InitrdMount {
 }
 
 /// What the gate would say if these were the mounts of the next boot.
-fn would_pass(mounts: &[Mount], sys: &Path, dev: &Path, uuids: &[String]) -> Result<(), String> {
+pub(super) fn would_pass(mounts: &[Mount], sys: &Path, dev: &Path, uuids: &[String]) -> Result<(), String> {
     let moved = mounts.iter().map(|mount| {
         let point = format!("{}{}", gate::ROOT, mount.point.trim_end_matches('/'));
         Mount { point, ..mount.clone() }
