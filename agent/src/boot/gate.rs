@@ -11,6 +11,7 @@
 //! And PID 1 must be able to start what is there: else it would start a shell instead.
 
 use super::cmdline::Settings;
+use super::exitrd;
 use super::init;
 use super::mountinfo::{self, Mount};
 use super::state::{Mapping, Mappings, State};
@@ -156,21 +157,14 @@ fn hand_over(root: &Path, run: &Path) -> Result<()> {
         Error::new(Kind::Volume, format!("gate: the system on the root can't be started: {why}"))
             .hint("the file system is damaged; to repair it with the passphrase: halfkey hold NODE, at the operator's desk")
     })?;
+    exitrd::forbid(run).map_err(|e| Error::system("gate: see that no exitrd is executed at shutdown", e))?;
     mask_gpt_auto(run).map_err(|e| Error::system(format!("gate: mask {GPT_AUTO}"), e))
 }
 
 /// The running system must not mount what it finds on the disk of the root by its partition type alone: anybody can add a
 /// partition. /run outlives switch-root, and what is there takes precedence over /etc and /usr.
 fn mask_gpt_auto(run: &Path) -> std::io::Result<()> {
-    let folder = run.join("systemd/system-generators");
-    std::fs::create_dir_all(&folder)?;
-    let (link, new) = (folder.join(GPT_AUTO), folder.join(".halfkey.new"));
-    match std::fs::remove_file(&new) {
-        Err(error) if error.kind() != std::io::ErrorKind::NotFound => return Err(error),
-        _ => {}
-    }
-    std::os::unix::fs::symlink("/dev/null", &new)?;
-    std::fs::rename(new, link)
+    exitrd::mask(&run.join("systemd/system-generators"), GPT_AUTO)
 }
 
 /// The one value that proves that r was never extended: the agent failed after it had written

@@ -12,6 +12,7 @@
 //! | [`state`] | what `gate` and `status` need to know of it |
 //! | [`gate`] | the root must be on a volume that was opened |
 //! | [`init`] | PID 1 must be able to start what is on that root |
+//! | [`exitrd`] | what the running system must not execute when it shuts down |
 //! | [`mountinfo`] | what is mounted where |
 //! | [`way_out`] | what must be done before a shell or a prompt |
 //! | [`sysrq`] | off while something is open |
@@ -21,6 +22,7 @@
 pub mod cmdline;
 pub mod devices;
 pub mod dm;
+pub mod exitrd;
 pub mod flow;
 pub mod gate;
 pub mod init;
