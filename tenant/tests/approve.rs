@@ -19,6 +19,9 @@ fn as_verifier() {
     serve_if_asked();
 }
 
+/// What the server alters, how; then the boots that it says and shows.
+type Case<'a> = (&'a str, &'a dyn Fn(&mut Shown), &'a str, &'a str);
+
 /// Tickets that were approved.
 fn approved(server: &Server) -> Vec<String> {
     let seen = server.seen.lock().unwrap();
@@ -48,7 +51,7 @@ fn what_is_shown_of_one_boot_approves_no_other() {
         shown.evidence = evil.evidence.clone();
         shown.evidence.summary.id = number;
     };
-    let cases: [(&str, &dyn Fn(&mut Shown), &str, &str); 2] =
+    let cases: [Case<'_>; 2] =
         [("ticket", &other_ticket, &theirs, &ours), ("evidence", &other_evidence, &ours, &theirs)];
     for (what, lie, waits, evidence) in cases {
         let mut altered = update.clone();
