@@ -180,8 +180,8 @@ fn entry(line: &str) -> Option<Entry> {
 
 /// The last assignment counts, as in the shell that reads it.
 fn loads_kexec(settings: &str) -> bool {
-    let values = settings.lines().filter_map(|line| line.trim().strip_prefix("LOAD_KEXEC="));
-    values.last().is_some_and(|value| {
+    let mut values = settings.lines().filter_map(|line| line.trim().strip_prefix("LOAD_KEXEC="));
+    values.next_back().is_some_and(|value| {
         let value = value.split_ascii_whitespace().next().unwrap_or_default();
         value.trim_matches(['"', '\'', ';']) == "true"
     })
