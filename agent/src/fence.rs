@@ -21,6 +21,13 @@ use std::time::Duration;
 /// How long a TPM whose driver is a module may take to appear. It was there when the firmware ran.
 const DRIVER: Duration = Duration::from_secs(15);
 
+/// How long a TPM that does not do what it is asked for is asked again: no honest machine is powered off for a moment.
+const AGAIN: Duration = Duration::from_secs(20);
+/// How long what extended PCR 15 may take to write its log.
+const LOGGING: Duration = Duration::from_secs(3);
+/// Between two questions. Neither the TPM nor that log has an event for it.
+const PAUSE: Duration = Duration::from_millis(200);
+
 /// How long the disks may take to write what they have, before the machine is switched off.
 const SYNC: Duration = Duration::from_secs(3);
 
@@ -183,15 +190,58 @@ pub enum Ensured {
 /// calls [`power_off`]; see [`must_power_off`].
 pub fn ensure_closed(location: &Location) -> Result<Ensured> {
     let opened = open_tpm(location, Deadline::after(DRIVER));
-    let mut tpm = match opened {
+    let tpm = match opened {
         Ok(tpm) => tpm,
         Err(_) if !firmware_shows_tpm() && is_absent(location) => return Ok(Ensured::NoTpm),
         Err(error) => return Err(error),
     };
-    if tpm.fence_state()?.is_closed() {
-        return Ok(Ensured::Already);
+    insist(location, Some(tpm), |tpm| {
+        if tpm.fence_state()?.is_closed() {
+            return Ok(Ensured::Already);
+        }
+        close(tpm).map(|_| Ensured::Closed)
+    })
+}
+
+/// Asks the TPM until it has done it, on a new handle each time: after a command that was not answered nothing is on the old one.
+fn insist<T>(
+    location: &Location,
+    mut handle: Option<Tpm>,
+    mut ask: impl FnMut(&mut Tpm) -> Result<T>,
+) -> Result<T> {
+    let until = Deadline::after(AGAIN);
+    let mut said = false;
+    loop {
+        let tpm = handle.take().map_or_else(|| Tpm::open(location).map_err(Error::from), Ok);
+        match tpm.and_then(|mut tpm| ask(&mut tpm)) {
+            // Another value than the one that was extended is none that it would change.
+            Err(error) if error.kind == Kind::Tpm && !until.is_over() => {
+                if !said {
+                    console::say(&format!("{error}; asking again for {} s", until.seconds()));
+                    said = true;
+                }
+                std::thread::sleep(PAUSE);
+            }
+            other => return other,
+        }
     }
-    close(&mut tpm).map(|_| Ensured::Closed)
+}
+
+/// Whether PCR 15 proves that r was never extended in this boot: the agent failed after it had written its state, and nothing was
+/// opened. `log` gives systemd's log of what it has measured: it extends PCR 15 for volumes that a passphrase opened, and writes
+/// down what only afterwards. What that says leads from `closed` to this value or to another; none leads there from r.
+///
+/// # Errors
+/// When the TPM can't be asked.
+pub fn proves_closed(location: &Location, state: &State, log: impl Fn() -> Vec<u8>) -> Result<bool> {
+    let until = Deadline::after(LOGGING);
+    loop {
+        let found = insist(location, None, |tpm| Ok(tpm.fence_state()?))?;
+        match meaning(&found, Some(state), &log()) {
+            Meaning::Unknown if !until.is_over() => std::thread::sleep(PAUSE),
+            meaning => return Ok(meaning == Meaning::Closed),
+        }
+    }
 }
 
 fn is_absent(location: &Location) -> bool {

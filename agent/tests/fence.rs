@@ -4,6 +4,7 @@
 
 mod common;
 
+use common::interposer::{CC_PCR_EVENT, CC_PCR_READ, Interposer, code};
 use common::swtpm::Swtpm;
 use halfkey_agent::boot::state::State;
 use halfkey_agent::error::Kind;
@@ -34,17 +35,21 @@ fn an_open_fence_takes_r_and_then_a_passphrase() {
     assert!(fence::extend(&mut tpm, label::FENCE_PASSPHRASE).unwrap().values != opened.values);
 }
 
-#[test]
-fn a_tpm_of_one_bank_tells_what_became_of_its_boot() {
-    let state = |r: &[u8]| State {
+/// What the agent left of a boot that this r opened, or would have.
+fn state(r: &[u8]) -> State {
+    State {
         version: 1,
         node: "80808080-8080-8080-8080-808080808080".into(),
         evidence_id: None,
         fence: fence::opened_with(r),
         server: "https://10.0.2.2:8443".into(),
-        opening: false,
+        opening: true,
         volumes: Vec::new(),
-    };
+    }
+}
+
+#[test]
+fn a_tpm_of_one_bank_tells_what_became_of_its_boot() {
     for (banks, only) in [("sha256:none+sha384:all", Hash::Sha384), ("sha256:all+sha384:none", Hash::Sha256)]
     {
         let mut swtpm = Swtpm::start();
@@ -73,4 +78,65 @@ fn a_window_that_was_closed_meanwhile_takes_nothing_back() {
     let refused = fence::extend_open(&mut tpm, window, &[7; 32]).err().unwrap();
     assert_eq!(refused.kind, Kind::Fence);
     assert!(fence::window(&mut tpm).is_err());
+}
+
+/// A command is not answered; another one is refused for a moment. Neither is a reason to power an honest machine off.
+#[test]
+fn a_tpm_that_was_busy_is_asked_again() {
+    for lost in [CC_PCR_EVENT, CC_PCR_READ] {
+        let swtpm = Swtpm::start();
+        let mut busy = true;
+        let bus = Interposer::opened(2, &swtpm.location(), move |bus, command| {
+            // What was sent was done, and nobody knows.
+            let answer = bus.ask(command);
+            (code(command) != lost || !std::mem::take(&mut busy)).then_some(answer)
+        });
+        fence::ensure_closed(&bus.location()).unwrap();
+        bus.traffic();
+        let found = swtpm.open().fence_state().unwrap();
+        assert_eq!(fence::meaning(&found, None, b""), Meaning::Closed, "extended once");
+    }
+}
+
+/// r could not be extended, the fence was closed, and systemd measured a volume that a passphrase opened.
+#[test]
+fn a_closed_fence_is_closed_whatever_systemd_measured_later() {
+    const MEASURED: &[u8] = b"cryptsetup:root:uuid";
+    let log = |measured: &[u8]| {
+        let digest = |bank: Hash| {
+            let hex: String = bank.digest(&[measured]).iter().map(|byte| format!("{byte:02x}")).collect();
+            format!("{{\"hashAlg\":\"{}\",\"digest\":\"{hex}\"}}", bank.name())
+        };
+        let digests = [Hash::Sha256, Hash::Sha384].map(digest).join(",");
+        format!("\u{1e}{{\"pcr\":15,\"digests\":[{digests}]}}\n").into_bytes()
+    };
+    for (first, measured, closed) in [
+        (label::FENCE_CLOSED, None, true),
+        (label::FENCE_CLOSED, Some(MEASURED), true),
+        (label::FENCE_CLOSED, Some(&b"something else"[..]), false),
+        (&[7; 32], None, false),
+        (&[7; 32], Some(MEASURED), false),
+        (&[7; 32], Some(label::FENCE_CLOSED), false),
+    ] {
+        let swtpm = Swtpm::start();
+        let mut tpm = swtpm.open();
+        fence::extend(&mut tpm, first).unwrap();
+        if let Some(measured) = measured {
+            fence::extend(&mut tpm, measured).unwrap();
+        }
+        drop(tpm);
+        // It is written after the TPM was asked the first time, which is not answered.
+        let mut busy = true;
+        let bus = Interposer::opened(100, &swtpm.location(), move |bus, command| {
+            let answer = bus.ask(command);
+            (code(command) != CC_PCR_READ || !std::mem::take(&mut busy)).then_some(answer)
+        });
+        let looked = std::cell::Cell::new(0);
+        let written = || {
+            looked.set(looked.get() + 1);
+            if looked.get() > 1 { log(MEASURED) } else { Vec::new() }
+        };
+        let says = fence::proves_closed(&bus.location(), &state(&[7; 32]), written).unwrap();
+        assert_eq!(says, closed, "{measured:?}");
+    }
 }

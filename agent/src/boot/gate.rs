@@ -18,9 +18,9 @@ use super::state::{Mapping, Mappings, State};
 use super::{teardown, way_out};
 use crate::deadline::Deadline;
 use crate::error::{Error, Kind, Result};
-use crate::fence::{self, Meaning};
+use crate::fence;
 use crate::tpm::{Location, Tpm};
-use crate::{bounded, console};
+use crate::{bounded, console, logs};
 use halfkey_protocol::label;
 use std::path::{Path, PathBuf};
 
@@ -107,7 +107,8 @@ pub fn first_look(location: &Location, settings: &Settings) -> Result<()> {
     let look = |state: &Result<Option<State>>| {
         suspicion(state, &mountinfo::now(), Path::new("/sys"), Path::new("/dev"))
     };
-    if look(&State::load()).is_none() {
+    let state = State::load();
+    if look(&state).is_none() {
         return Ok(());
     }
     // Somebody may just be closing what was opened. And only now is there something to ask the TPM for.
@@ -167,11 +168,15 @@ fn mask_gpt_auto(run: &Path) -> std::io::Result<()> {
     exitrd::mask(&run.join("systemd/system-generators"), GPT_AUTO)
 }
 
-/// The one value that proves that r was never extended: the agent failed after it had written
-/// its state. Anything else, and a TPM that does not answer, counts as opened.
+/// Whether PCR 15 proves that nothing was opened. Anything else, and a TPM that does not answer, counts as opened.
 fn is_closed(location: &Location, state: &State) -> bool {
-    let found = Tpm::open(location).ok().and_then(|mut tpm| tpm.fence_state().ok());
-    found.is_some_and(|found| fence::meaning(&found, Some(state), &[]) == Meaning::Closed)
+    match fence::proves_closed(location, state, logs::userspace) {
+        Ok(closed) => closed,
+        Err(error) => {
+            console::complain(&error.context("gate: whether the fence says closed"));
+            false
+        }
+    }
 }
 
 fn refuse(location: &Location, settings: &Settings, why: Error) -> Error {

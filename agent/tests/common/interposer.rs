@@ -37,6 +37,8 @@ pub fn code(command: &[u8]) -> u32 {
     u32::from_be_bytes(command[6..10].try_into().unwrap())
 }
 
+pub const CC_PCR_EVENT: u32 = 0x13c;
+pub const CC_PCR_READ: u32 = 0x17e;
 pub const CC_QUOTE: u32 = 0x158;
 pub const CC_UNSEAL: u32 = 0x15e;
 pub const CC_START_AUTH_SESSION: u32 = 0x176;
@@ -60,15 +62,28 @@ impl Interposer {
         let Location::Tcp(tpm) = *tpm else { panic!("a TCP location") };
         let mut tpm = TcpStream::connect(tpm).unwrap();
         tpm.set_nodelay(true).unwrap();
-        Self::serve(act, move |act, command| act(&mut Bus { tpm: &mut tpm }, command))
+        Self::serve(1, act, move |act, command| act(&mut Bus { tpm: &mut tpm }, command))
+    }
+
+    /// The same for an agent that opens the TPM so many times, one after the other.
+    pub fn opened(
+        times: usize,
+        tpm: &Location,
+        act: impl FnMut(&mut Bus, &[u8]) -> Option<Vec<u8>> + Send + 'static,
+    ) -> Self {
+        let Location::Tcp(tpm) = *tpm else { panic!("a TCP location") };
+        let mut tpm = TcpStream::connect(tpm).unwrap();
+        tpm.set_nodelay(true).unwrap();
+        Self::serve(times, act, move |act, command| act(&mut Bus { tpm: &mut tpm }, command))
     }
 
     /// A peer with no TPM behind it.
     pub fn alone(mut act: impl FnMut(&[u8]) -> Option<Vec<u8>> + Send + 'static) -> Self {
-        Self::serve((), move |(), command| act(command))
+        Self::serve(1, (), move |(), command| act(command))
     }
 
     fn serve<A: Send + 'static>(
+        times: usize,
         mut act: A,
         mut answer: impl FnMut(&mut A, &[u8]) -> Option<Vec<u8>> + Send + 'static,
     ) -> Self {
@@ -77,26 +92,33 @@ impl Interposer {
         let traffic = Arc::new(Mutex::new(Vec::new()));
         let seen = Arc::clone(&traffic);
         let thread = std::thread::spawn(move || {
-            let (mut agent, _) = listener.accept().unwrap();
-            agent.set_nodelay(true).unwrap();
-            while let Some(command) = read_frame(&mut agent) {
-                let Some(bytes) = answer(&mut act, &command) else { break };
-                let mut seen = seen.lock().unwrap();
-                seen.extend(&command);
-                seen.extend(&bytes);
-                // A frame that is not whole is the last one: hang up behind it.
-                let whole = bytes.get(2..6).is_some_and(|size| size == (bytes.len() as u32).to_be_bytes());
-                if agent.write_all(&bytes).is_err() || !whole {
-                    break;
+            for _ in 0..times {
+                let (mut agent, _) = listener.accept().unwrap();
+                agent.set_nodelay(true).unwrap();
+                while let Some(command) = read_frame(&mut agent) {
+                    let Some(bytes) = answer(&mut act, &command) else { break };
+                    let mut seen = seen.lock().unwrap();
+                    seen.extend(&command);
+                    seen.extend(&bytes);
+                    // A frame that is not whole is the last one: hang up behind it.
+                    let whole =
+                        bytes.get(2..6).is_some_and(|size| size == (bytes.len() as u32).to_be_bytes());
+                    if agent.write_all(&bytes).is_err() || !whole {
+                        break;
+                    }
                 }
+                let _ = agent.shutdown(Shutdown::Both);
             }
-            let _ = agent.shutdown(Shutdown::Both);
         });
         Self { address, traffic, thread: Some(thread) }
     }
 
     pub fn open(&self) -> Tpm {
-        Tpm::open(&Location::Tcp(self.address)).unwrap()
+        Tpm::open(&self.location()).unwrap()
+    }
+
+    pub fn location(&self) -> Location {
+        Location::Tcp(self.address)
     }
 
     /// All that crossed the bus, after the agent has gone.
