@@ -10,11 +10,14 @@ use crate::fence::{self, Ensured, Meaning};
 use crate::tpm::{Location, Tpm};
 use crate::{console, logs};
 use halfkey_protocol::label;
+use nix::errno::Errno;
 use nix::fcntl::{Flock, FlockArg};
 use std::fs::{DirBuilder, File};
+use std::io::ErrorKind;
 use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
 use std::path::Path;
 use std::process::{Command, Stdio};
+use std::time::Duration;
 
 /// What must be done first.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -74,30 +77,56 @@ fn first(meaning: Meaning, record: Record, over_open: bool) -> First {
     }
 }
 
+/// Longer than a teardown, and shorter than the 60 s of the units that look at the root.
+const OTHERS: Duration = Duration::from_secs(30);
+/// A lock has no event that could be waited for with a deadline.
+const PAUSE: Duration = Duration::from_millis(50);
+
 /// One at a time: prompts for several volumes come at once, and each event is extended once. A udevd that another one
 /// stopped, and was killed before it could continue it, is continued.
 pub fn alone() -> Option<Flock<File>> {
-    let lock = lock(Path::new("/run/halfkey"));
+    let lock = lock(Path::new("/run/halfkey"), Deadline::after(OTHERS));
     if let Err(error) = &lock {
         // Worse than two at a time would be none.
-        console::complain(&Error::system("/run/halfkey/way-out.lock", error));
+        console::complain(
+            &Error::system("/run/halfkey/way-out.lock", error).context("going on beside another"),
+        );
     }
-    processes::continue_udevd();
+    // Who holds the lock continues it himself.
+    if !matches!(&lock, Err(error) if error.kind() == ErrorKind::WouldBlock) {
+        processes::continue_udevd();
+    }
     lock.ok()
 }
 
-fn lock(folder: &Path) -> std::io::Result<Flock<File>> {
+fn lock(folder: &Path, until: Deadline) -> std::io::Result<Flock<File>> {
     match DirBuilder::new().mode(0o700).create(folder) {
         Err(error) if error.kind() != std::io::ErrorKind::AlreadyExists => return Err(error),
         _ => {}
     }
-    let file = File::options()
+    let mut file = File::options()
         .write(true)
         .create(true)
         .truncate(false)
         .mode(0o600)
         .open(folder.join("way-out.lock"))?;
-    Flock::lock(file, FlockArg::LockExclusive).map_err(|(_, errno)| errno.into())
+    let mut said = false;
+    loop {
+        match Flock::lock(file, FlockArg::LockExclusiveNonblock) {
+            Err((again, Errno::EWOULDBLOCK)) if !until.is_over() => {
+                if !said {
+                    console::say(&format!(
+                        "another halfkey-agent is at work: waiting for it, {} s at most",
+                        until.seconds()
+                    ));
+                    said = true;
+                }
+                file = again;
+                std::thread::sleep(PAUSE);
+            }
+            other => return other.map_err(|(_, errno)| errno.into()),
+        }
+    }
 }
 
 /// A root shell is about to be had at the console. In the running system there is nothing to close for it.
@@ -258,15 +287,25 @@ mod tests {
     fn one_at_a_time() {
         let run = tempfile::tempdir().unwrap();
         let folder = run.path().join("halfkey");
-        let held = lock(&folder).unwrap();
+        let at_once = || Deadline::after(Duration::ZERO);
+        let held = lock(&folder, at_once()).unwrap();
         let other = || {
             let file = File::options().write(true).open(folder.join("way-out.lock")).unwrap();
             Flock::lock(file, FlockArg::LockExclusiveNonblock).map(drop).map_err(|(_, errno)| errno)
         };
-        assert_eq!(other(), Err(nix::errno::Errno::EWOULDBLOCK));
-        drop(held);
+        assert_eq!(other(), Err(Errno::EWOULDBLOCK));
+        // One that does not end keeps nobody for ever.
+        assert_eq!(lock(&folder, at_once()).unwrap_err().kind(), ErrorKind::WouldBlock);
+        let begin = Deadline::after(Duration::from_millis(200));
+        assert_eq!(lock(&folder, begin).unwrap_err().kind(), ErrorKind::WouldBlock);
+        assert!(begin.is_over(), "and is waited for");
+        std::thread::scope(|scope| {
+            let waits = scope.spawn(|| lock(&folder, Deadline::after(OTHERS)).map(drop));
+            drop(held);
+            waits.join().unwrap().unwrap();
+        });
         assert_eq!(other(), Ok(()));
-        assert!(lock(&folder.join("way-out.lock")).is_err());
+        assert!(lock(&folder.join("way-out.lock"), at_once()).is_err());
     }
 
     #[test]
