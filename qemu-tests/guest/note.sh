@@ -12,6 +12,10 @@ before:*take-the-name*)
     # Another mapping has the name that the second volume is to get.
     dmsetup create $data --table '0 8 error'
     ;;
+opened:*second-disk-goes*)
+    # As systemd-sysctl would, started again.
+    echo 1 >/proc/sys/kernel/sysrq
+    ;;
 opened:*other-volume-asks*)
     systemctl --no-block start systemd-cryptsetup@other.service
     ;;

@@ -15,7 +15,7 @@ use super::exitrd;
 use super::init;
 use super::mountinfo::{self, Mount};
 use super::state::{Mapping, Mappings, State};
-use super::{teardown, way_out};
+use super::{sysrq, teardown, way_out};
 use crate::deadline::Deadline;
 use crate::error::{Error, Kind, Result};
 use crate::fence;
@@ -87,6 +87,7 @@ pub fn run(location: &Location, settings: &Settings) -> Result<()> {
         console::say("gate: no volume could be opened: this boot goes on with its passphrase");
         return Ok(());
     }
+    sysrq::stays_off()?;
     let look = || {
         let checked = check(&mountinfo::now(), Path::new("/sys"), Path::new("/dev"), &opened);
         checked.map_err(|why| refuse(location, settings, rogue(&why)))
@@ -108,6 +109,9 @@ pub fn first_look(location: &Location, settings: &Settings) -> Result<()> {
         suspicion(state, &mountinfo::now(), Path::new("/sys"), Path::new("/dev"))
     };
     let state = State::load();
+    if !matches!(&state, Ok(None)) {
+        sysrq::stays_off()?;
+    }
     if look(&state).is_none() {
         return Ok(());
     }

@@ -3,7 +3,7 @@
 
 use super::cmdline::Settings;
 use super::state::{State, mapping_uuid};
-use super::{processes, stack, teardown};
+use super::{processes, stack, sysrq, teardown};
 use crate::deadline::Deadline;
 use crate::error::{Error, Result};
 use crate::fence::{self, Ensured, Meaning};
@@ -187,6 +187,10 @@ fn close(location: &Location, settings: &Settings, next: Next) -> Result<Option<
     let over_open = next == Next::Shell && open.as_ref().map_or(true, |open| !open.is_empty());
     if first(meaning, Record::of(&state), over_open) != First::TearDown {
         return Ok(None);
+    }
+    // What closes it must not be killed.
+    if let Err(error) = sysrq::stays_off() {
+        console::complain(&error);
     }
     teardown::close_all(Deadline::after(teardown::LIMIT)).map_err(|error| {
         error.context("no shell and no prompt may come over an open volume").hint(

@@ -56,7 +56,7 @@ pub fn gate_killed(world: &mut World) -> Result<()> {
 }
 
 /// 16 bytes of the path of systemd's ELF interpreter are noise, so that PID 1 would find nothing to execute but its last resort,
-/// a shell; and the second disk is unplugged after the opening.
+/// a shell; and the second disk is unplugged after the opening. Something has switched SysRq on again.
 pub fn interpreter(world: &mut World) -> Result<()> {
     let at = world.estate()?.interpreter()?;
     attack(world, |story, estate| {
@@ -69,6 +69,10 @@ pub fn interpreter(world: &mut World) -> Result<()> {
         boot.wait_console(&["opened /dev/vdc as "], BOOT)?;
         boot.unplug_spare()?;
         boot.wait_console(&["RIG: the second disk is gone"], MOMENT)?;
+        ensure!(
+            boot.console().contains("SysRq was switched on again after the opening: it is off"),
+            "SysRq is on after the first look"
+        );
         let said = ["gate: the system on the root can't be started", "Failed to execute /sbin/init", "\n# "];
         let which = boot.wait_console(&said, MOMENT)?;
         ensure!(which == 0, "PID 1 looks for something else to execute in the root");
