@@ -90,7 +90,7 @@ install() {
     # that is not there changes nothing.
     inst_simple "$moddir/halfkey-gate.service" "$systemdsystemunitdir/halfkey-gate.service"
     $SYSTEMCTL -q --root "$initdir" add-requires initrd-root-fs.target halfkey-gate.service
-    for unit in dracut-pre-pivot initrd-parse-etc plymouth-switch-root systemd-repart; do
+    for unit in dracut-pre-pivot initrd-parse-etc plymouth-switch-root systemd-repart ostree-prepare-root bootc-root-setup; do
         inst_simple "$moddir/first-look.conf" "$systemdsystemunitdir/$unit.service.d/zz-halfkey.conf"
     done
     inst_simple "$moddir/gate.conf" "$systemdsystemunitdir/initrd-switch-root.service.d/zz-halfkey.conf"

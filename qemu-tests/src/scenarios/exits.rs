@@ -29,12 +29,18 @@ const ASK_PID_1: &str = "for f in /usr/lib/systemd/system/*.service; do while re
     case $(systemctl show -p ExecStart --value $u) in *'halfkey-agent fence --exec'*) e=yes;; esac; \
     echo $u:$d:$e; break;; esac; done < $f; done";
 
-/// Asks PID 1 which of the units that use the mounted root have it looked at first.
+/// Units of other images that use the root as soon as it is mounted, or change it: each after it and before the target.
+const USERS: &[&str] = &["ostree-prepare-root", "bootc-root-setup", "systemd-repart"];
+
+/// Asks PID 1 which of the units that use the mounted root have it looked at first, and which of them come after the first look.
 const ASK_FOR_LOOKS: &str = "case $(systemctl show -p Requires --value initrd-root-fs.target) in *halfkey-gate.service*) echo required;; \
-    esac; for u in halfkey-gate:ExecStart initrd-parse-etc:ExecStartPre dracut-pre-pivot:ExecStartPre; do \
-    case $(systemctl show -p ${u#*:} --value ${u%:*}.service) in *'halfkey-agent gate --look'*) echo ${u%:*};; esac; done";
+    esac; for u in halfkey-gate:ExecStart initrd-parse-etc:ExecStartPre dracut-pre-pivot:ExecStartPre \
+    ostree-prepare-root:ExecStartPre bootc-root-setup:ExecStartPre systemd-repart:ExecStartPre; do \
+    case $(systemctl show -p ${u#*:} --value ${u%:*}.service) in *'halfkey-agent gate --look'*) echo ${u%:*};; esac; \
+    case $(systemctl show -p After --value ${u%:*}.service) in *halfkey-gate.service*) echo later;; esac; done";
 /// What it answers.
-const LOOKING: &str = "required halfkey-gate initrd-parse-etc dracut-pre-pivot";
+const LOOKING: &str = "required halfkey-gate initrd-parse-etc later dracut-pre-pivot later ostree-prepare-root later \
+    bootc-root-setup later systemd-repart later";
 
 /// What happens to the agent, as a drop-in for its unit.
 const CRASHES: &[(&str, &str)] = &[
@@ -49,6 +55,15 @@ pub fn shells(world: &mut World) -> Result<()> {
         world.story.does(Who::Attacker, format!("boots with {argument} {MASKED}"));
         let mut system = world.rig.system(BootPath::Uki);
         system.cmdline = format!("{} {MASKED} {argument}", system.cmdline);
+        system.extra.extend(USERS.iter().map(|unit| {
+            ExtraFile {
+                path: format!("usr/lib/systemd/system/{unit}.service"),
+                content:
+                    b"[Unit]\nDefaultDependencies=no\nAfter=sysroot.mount\nBefore=initrd-root-fs.target\n\
+                [Service]\nType=oneshot\nExecStart=/bin/true\n"
+                        .to_vec(),
+            }
+        }));
         let mut boot = boot(world, &system)?;
         if *line == Line::Console {
             boot.expect(Reached::Shell)?;
