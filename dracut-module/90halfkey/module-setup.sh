@@ -61,6 +61,19 @@ fence_shell() {
     } > "$initdir$systemdsystemunitdir/$unit.d/zz-halfkey.conf"
 }
 
+# The gate waits for a root, which waits for systemd-repart where that makes it. Nothing here tells whether there will be one: the
+# same definition lets a root grow that is there.
+warn_of_repart() {
+    local conf
+    [[ -e $initdir$systemdsystemunitdir/systemd-repart.service ]] || return 0
+    for conf in "$initdir"/{etc,usr/local/lib,usr/lib}/repart.d/*.conf; do
+        if [[ -e $conf ]] && grep -qsE '^[[:blank:]]*Type[[:blank:]]*=[[:blank:]]*(root|usr)(-[a-z0-9-]+)?[[:blank:]]*$' "$conf"; then
+            dwarn "halfkey: ${conf#"$initdir"} is for a root that systemd-repart can make in the initramfs"
+            dwarn "hint: a machine on which it is not there yet does not boot: leave halfkey out of that image, and add it once the root is there"
+        fi
+    done
+}
+
 # called by dracut
 install() {
     local unit relations
@@ -117,4 +130,5 @@ install() {
 
     # The initqueue must not give up while the agent still waits.
     inst_hook initqueue/settled 01 "$moddir/halfkey-wait.sh"
+    warn_of_repart
 }
