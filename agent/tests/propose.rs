@@ -170,7 +170,7 @@ fn files_that_are_not_what_they_must_be_are_named() {
     }
     assert_eq!(verifier.server.connections(), 0);
     // The machine has another TPM than the one that was enrolled.
-    let other = Machine { swtpm: Swtpm::of(common::swtpm::Machine::Second), ..machine };
+    let other = Machine { swtpm: Swtpm::start(), ..machine };
     let ended = other.propose(&["--kernel-version", "6.1.0-56"]);
     assert_eq!(ended.code, 4, "{}", ended.err);
     assert!(verifier.proposed.lock().unwrap().is_empty());

@@ -4,7 +4,7 @@
 
 mod common;
 
-use common::swtpm::{Machine, Swtpm};
+use common::swtpm::Swtpm;
 use halfkey_agent::tpm::{Ek, Error, Hierarchy, Object, quoted_digest};
 use halfkey_protocol::kdf::Hash;
 use halfkey_protocol::template;
@@ -120,7 +120,7 @@ fn credentials_of_the_oracle_are_activated_with_the_srk() {
     let (ak, srk) = (tpm.attestation_key().unwrap(), tpm.storage_key(None).unwrap());
     drop(tpm);
     let good = make_credential(&swtpm, &srk, &ak.name, &SECRET);
-    let elsewhere = Swtpm::of(Machine::Second);
+    let elsewhere = Swtpm::start();
     for (swtpm, opens) in [(&swtpm, true), (&elsewhere, false)] {
         let mut tpm = swtpm.open();
         let (ak, srk) = (tpm.attestation_key().unwrap(), tpm.storage_key(None).unwrap());

@@ -4,7 +4,7 @@
 
 mod common;
 
-use common::swtpm::{Machine, Swtpm};
+use common::swtpm::Swtpm;
 use halfkey_agent::tpm::{Error, Hierarchy, Persistent, Tpm};
 use halfkey_protocol::template;
 use tss_esapi::interface_types::resource_handles::Hierarchy as OracleHierarchy;
@@ -50,7 +50,7 @@ fn keys_survive_a_reboot_and_differ_between_machines() {
     let first = names(&swtpm);
     swtpm.reboot();
     assert_eq!(names(&swtpm), first);
-    let second = names(&Swtpm::of(Machine::Second));
+    let second = names(&Swtpm::start());
     for (a, b) in first.iter().zip(&second) {
         assert_ne!(a, b);
     }
@@ -67,7 +67,7 @@ fn the_certified_p384_key_is_preferred_and_fits_its_certificate() {
     let name = ek.object.name;
     drop(tpm);
     swtpm.tool("tpm2_nvread 0x1c00016 -o certificate");
-    let told = std::fs::read(swtpm.state.path().join("certificate")).unwrap();
+    let told = std::fs::read(swtpm.path("certificate")).unwrap();
     assert!(told.starts_with(&certificate));
     // The same key when somebody has evicted it: recreated by template H-3.
     swtpm.tool("tpm2_evictcontrol -C o -c 0x81010016");
@@ -129,7 +129,7 @@ fn without_certificates_a_persistent_ek_is_used_else_p256_is_made() {
     swtpm.tool("tpm2_flushcontext -t");
     let told = swtpm.told("tpm2_loadexternal -C n -u ek.pub -n name -c loaded");
     assert!(told.contains("name"));
-    assert_eq!(std::fs::read(swtpm.state.path().join("name")).unwrap(), name);
+    assert_eq!(std::fs::read(swtpm.path("name")).unwrap(), name);
 }
 
 #[test]
@@ -138,7 +138,7 @@ fn a_chain_in_nv_is_read_over_several_indices() {
     let certificate = |byte: u8| [&[0x30, 0x82, 3, 0][..], &[byte; 768]].concat();
     let all = [certificate(1), certificate(2)].concat();
     for (index, part) in ["0x1c00100", "0x1c00101"].iter().zip(all.chunks(1000)) {
-        std::fs::write(swtpm.state.path().join("part"), part).unwrap();
+        std::fs::write(swtpm.path("part"), part).unwrap();
         let attributes = "ownerread|ownerwrite|authread";
         swtpm.tool(&format!("tpm2_nvdefine -C o -s {} -a {attributes} {index}", part.len()));
         swtpm.tool(&format!("tpm2_nvwrite -C o -i part {index}"));
@@ -151,7 +151,7 @@ fn a_chain_in_nv_is_read_over_several_indices() {
 fn unreadable_nv_is_as_good_as_none() {
     let swtpm = Swtpm::start();
     swtpm.tool("tpm2_nvdefine -C o -s 8 -a ownerread|ownerwrite|authread -p secret 0x1500001");
-    std::fs::write(swtpm.state.path().join("data"), [5; 8]).unwrap();
+    std::fs::write(swtpm.path("data"), [5; 8]).unwrap();
     swtpm.tool("tpm2_nvwrite -C o -i data 0x1500001");
     swtpm.tool("tpm2_nvdefine -C o -s 8 -a ownerread|ownerwrite 0x1500002");
     swtpm.tool("tpm2_nvwrite -C o -i data 0x1500002");

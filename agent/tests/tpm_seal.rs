@@ -5,7 +5,7 @@
 mod common;
 
 use common::release::ReleaseKey;
-use common::swtpm::{Machine, Swtpm};
+use common::swtpm::Swtpm;
 use halfkey_agent::tpm::{Error, SealedBlob, Tpm};
 use halfkey_protocol::kdf::Hash;
 use tss_esapi::attributes::{ObjectAttributesBuilder, SessionAttributesBuilder};
@@ -184,7 +184,7 @@ fn another_tpm_or_a_damaged_blob_is_refused_in_words() {
     let mut tpm = swtpm.open();
     let mut blob = seal(&mut tpm, &release, BANK);
     drop(tpm);
-    let elsewhere = Swtpm::of(Machine::Second);
+    let elsewhere = Swtpm::start();
     let error = unseal(&mut elsewhere.open(), &blob, &release).unwrap_err();
     assert!(error.to_string().contains("made by another TPM"), "{error}");
     assert!(error.hint().unwrap().contains("enroll again"));
@@ -222,7 +222,7 @@ fn a_locked_tpm_still_unseals_and_says_when_it_is_locked() {
     // A key that counts failed tries, and three of them.
     swtpm.tool("tpm2_dictionarylockout -s -n 1 -t 600 -l 60");
     swtpm.tool("tpm2_nvdefine -C o -s 8 -a authread|authwrite -p secret 0x1500001");
-    std::fs::write(swtpm.state.path().join("data"), [5; 8]).unwrap();
+    std::fs::write(swtpm.path("data"), [5; 8]).unwrap();
     swtpm.tool("tpm2_nvwrite -C 0x1500001 -P secret -i data 0x1500001");
     let mut tpm = swtpm.open();
     assert_eq!(tpm.nv_read(0x0150_0001).unwrap(), None); // this was the try

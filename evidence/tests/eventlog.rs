@@ -47,7 +47,7 @@ fn logs_explain_quotes_of_a_tpm() {
     let explain = |log: &[u8], userspace: Option<&[u8]>| summary(log, userspace, &quote());
     for (pcr, kind, measured, _) in boot() {
         if kind != kind::NO_ACTION {
-            tpm.extend(pcr as u8, measured);
+            tpm.measure(pcr as u8, measured);
         }
     }
     let log = crypto_agile(&boot());
@@ -128,10 +128,10 @@ fn phases_and_systemd_log(tpm: &Swtpm, log: &[u8], quote: &dyn Fn() -> VerifiedQ
         )
     };
     assert_eq!(phases(None).unwrap(), (0, vec![]));
-    tpm.extend(11, b"enter-initrd");
+    tpm.measure(11, b"enter-initrd");
     assert_eq!(phases(None).unwrap(), (0, vec!["enter-initrd"]));
     assert_eq!(explain(None).unwrap().2, ["systemd phase enter-initrd"]);
-    tpm.extend(11, b"leave-initrd");
+    tpm.measure(11, b"leave-initrd");
     assert_eq!(phases(None).unwrap(), (0, vec!["enter-initrd", "leave-initrd"]));
 
     let recorded = record(11, "enter-initrd") + &record(11, "leave-initrd");
@@ -144,12 +144,12 @@ fn phases_and_systemd_log(tpm: &Swtpm, log: &[u8], quote: &dyn Fn() -> VerifiedQ
     assert_eq!(phases(Some(b"{}")).unwrap_err().reason, Reason::LogMalformed);
 
     // Not a phase: nothing explains it.
-    tpm.extend(11, b"rogue");
+    tpm.measure(11, b"rogue");
     assert_eq!(phases(None).unwrap_err().reason, Reason::LogReplay);
     let with_rogue = recorded + &record(11, "rogue");
     assert_eq!(phases(Some(with_rogue.as_bytes())).unwrap(), (3, vec![]));
     // A log that is not a phase's PCR's own has no excuse.
-    tpm.extend(12, b"sysinit");
+    tpm.measure(12, b"sysinit");
     assert!(explain(Some(with_rogue.as_bytes())).unwrap_err().detail.contains("pcr 12"));
 }
 

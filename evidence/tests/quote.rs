@@ -40,9 +40,9 @@ fn verify(ak: &AkPublic, exchange: &Exchange, finish: &Finish) -> Result<quote::
 /// Ends with PCR 0 to 7 extended.
 fn unextended_bank(tpm: &Swtpm, ak: &AkPublic, exchange: &Exchange) {
     assert_eq!(verify(ak, exchange, &tpm.finish(exchange, Hash::Sha256)).unwrap_err(), Reason::Bank);
-    (0..7).for_each(|pcr| tpm.extend(pcr, &[0; 4]));
+    (0..7).for_each(|pcr| tpm.measure(pcr, &[0; 4]));
     assert_eq!(verify(ak, exchange, &tpm.finish(exchange, Hash::Sha256)).unwrap_err(), Reason::Bank);
-    tpm.extend(7, &[0; 4]);
+    tpm.measure(7, &[0; 4]);
 }
 
 fn accepted(tpm: &Swtpm, ak: &AkPublic, exchange: &Exchange, bank: Hash) {
@@ -158,7 +158,7 @@ fn other_signed_structures(tpm: &Swtpm, ak: &AkPublic, exchange: &Exchange, good
 }
 
 fn fence(tpm: &Swtpm, ak: &AkPublic, exchange: &Exchange) {
-    tpm.extend(15, label::FENCE_CLOSED);
+    tpm.measure(15, label::FENCE_CLOSED);
     let closed = verify(ak, exchange, &tpm.finish(exchange, Hash::Sha256)).unwrap();
     assert_eq!(quote::require_open_fence(&closed).unwrap_err().reason, Reason::FenceExtended);
     let event: [u8; 32] = Hash::Sha256.digest(&[label::FENCE_CLOSED]).try_into().unwrap();

@@ -5,6 +5,7 @@
 use halfkey_protocol::wire::operator::NodeState;
 use halfkey_testkit::loopback::{Loopback, text};
 use halfkey_testkit::programs::Programs;
+use halfkey_testkit::swtpm::Swtpm;
 use serde_json::Value;
 use std::io::{Read, Write};
 use std::net::{Shutdown, TcpListener, TcpStream};
@@ -270,11 +271,8 @@ fn a_late_verifier_is_waited_for() {
 #[test]
 fn another_tpm_opens_nothing_and_the_attempt_is_on_record() {
     let (mut node, id) = Node::approved(&["root"]);
-    let place = |name: &str| node.folder.join(name);
-    node.manufacturer.make(&place("tpm-other")).unwrap();
     // The volume moves to a machine with another TPM.
-    std::fs::rename(place("tpm"), place("tpm-mine")).unwrap();
-    std::fs::rename(place("tpm-other"), place("tpm")).unwrap();
+    let _mine = std::mem::replace(&mut node.tpm, Swtpm::start());
     node.power_on("a").unwrap();
     failed(&node.unlock_now(&["root"]).unwrap(), "hint:");
     let newest = &node.tenant.evidence(&id).unwrap().evidence[0];

@@ -118,7 +118,9 @@ impl Machine {
         self.node.power_on("a").unwrap();
         // swtpm gives three tries, and each power cut after the EK was used is one. Real TPMs give 32.
         let mut clear = Command::new("tpm2_dictionarylockout");
-        succeeded(&clear.arg("--clear-lockout").env("TPM2TOOLS_TCTI", self.node.tcti()).output().unwrap());
+        succeeded(
+            &clear.arg("--clear-lockout").env("TPM2TOOLS_TCTI", self.node.tpm.tcti()).output().unwrap(),
+        );
         self.node.unlock_now(VOLUMES).unwrap()
     }
 

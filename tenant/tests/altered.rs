@@ -3,10 +3,9 @@
 
 mod common;
 
-use common::Ran;
 use common::shown::{Shown, lying, waiting};
-use common::tpm::flipped;
 use common::verifier::serve_if_asked;
+use common::{Ran, flipped};
 use halfkey::key::TenantKey;
 use halfkey_protocol::Bytes;
 use halfkey_protocol::wire::Document;

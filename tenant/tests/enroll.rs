@@ -5,8 +5,7 @@ mod common;
 
 use common::pki::Pki;
 use common::server::{Answer, Server, json};
-use common::tpm::{ECC_P384, RSA_2048, Tpm, flipped};
-use common::{Desk, golden};
+use common::{Desk, flipped, golden};
 use halfkey_evidence::document::{open, open_enrollment};
 use halfkey_protocol::document::{Deployment, Scope};
 use halfkey_protocol::half::{Half, Key, proof_digest};
@@ -15,6 +14,7 @@ use halfkey_protocol::wire::operator::{
 };
 use halfkey_protocol::wire::{Register, SignedDocument, credential_digest};
 use halfkey_protocol::{Bytes, NodeId, template};
+use halfkey_testkit::tpm::{ECC_P384, RSA_2048, Tpm};
 use std::fs;
 use std::sync::{Arc, Mutex};
 
@@ -113,7 +113,7 @@ fn the_tpm_and_only_it_gets_both_halves_of_the_signed_key() {
     let (pki, tpm) = (Pki::new(), Tpm::new(RSA_2048));
     let (server, _) = World::new(&pki, tpm.node_id(), tpm.register.clone()).serve(&pki);
     let desk = Desk::logged_in(&pki.bundle(&[server.url()]));
-    let roots = tpm.roots();
+    let roots = tpm.ca();
     let args =
         ["enroll", "web1", "--ek-roots", roots.to_str().unwrap(), "--label", "Web 1", "--yes", "--json"];
     let ran = desk.ok(&args);
@@ -161,7 +161,7 @@ fn an_ecc_ek_is_trusted_by_chain_or_by_fingerprint() {
     let id = tpm.node_id().to_string();
     let (server, _) = World::new(&pki, tpm.node_id(), tpm.register.clone()).serve(&pki);
     let desk = Desk::logged_in(&pki.bundle(&[server.url()]));
-    let roots = |tpm: &Tpm| tpm.roots().to_str().unwrap().to_owned();
+    let roots = |tpm: &Tpm| tpm.ca().to_str().unwrap().to_owned();
     desk.ok(&["enroll", &id[..9], "--ek-roots", &roots(&tpm), "--yes"]);
     let typed = tpm.fingerprint().to_uppercase();
     desk.ok(&["enroll", &id, "--trust-ek", &typed, "--yes", "--bank", "sha384"]);
@@ -249,7 +249,7 @@ fn what_a_lying_server_says_is_refused_here() {
             }),
         ),
     ];
-    let roots = tpm.roots();
+    let roots = tpm.ca();
     let mut said = String::new();
     for (title, lie) in lies {
         let mut world = honest.clone();
@@ -310,7 +310,7 @@ fn with_the_ak_and_srk_of_another_tpm_u_opens_nowhere() {
     };
     let (server, _) = World::new(&pki, tpm.node_id(), register).serve(&pki);
     let desk = Desk::logged_in(&pki.bundle(&[server.url()]));
-    desk.ok(&["enroll", "web1", "--ek-roots", tpm.roots().to_str().unwrap(), "--yes"]);
+    desk.ok(&["enroll", "web1", "--ek-roots", tpm.ca().to_str().unwrap(), "--yes"]);
     let enroll = posted(&server).remove(0);
     assert!(tpm.try_with_ek(&enroll.c_u).is_err());
     assert!(evil.try_with_ek(&enroll.c_u).is_err());

@@ -4,9 +4,9 @@
 mod common;
 
 use common::Desk;
-use common::tpm::{RSA_2048, Tpm};
 use common::verifier::{Verifier, serve_if_asked, verifier};
 use halfkey_protocol::wire::operator::{AuditEntry, Held, NodeList, NodeRecord, NodeState};
+use halfkey_testkit::tpm::{RSA_2048, Tpm};
 use std::io::{BufRead, BufReader};
 use std::process::Stdio;
 
@@ -36,7 +36,7 @@ fn a_node_is_found_enrolled_revoked_and_restored() {
     let mut seen = BufReader::new(watch.stdout.take().unwrap()).lines();
     let mut next = || serde_json::from_str::<AuditEntry>(&seen.next().unwrap().unwrap()).unwrap();
 
-    let roots = tpm.roots();
+    let roots = tpm.ca();
     let args =
         ["enroll", "web1", "--ek-roots", roots.to_str().unwrap(), "--yes", "--label", "Web 1", "--json"];
     let enrolled = record(&desk.ok(&args).stdout);

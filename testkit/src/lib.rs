@@ -4,7 +4,7 @@
 //! | --- | --- |
 //! | [`log`] | firmware event logs that a test writes |
 //! | [`recorded`] | boots of real machines, and what an attacker makes of them |
-//! | [`swtpm`] | TPMs |
+//! | [`swtpm`], [`tpm`] | TPMs; one with the keys of a node |
 //! | [`programs`], [`process`] | the programs under test; child processes that never outlive a test |
 //! | [`verifier`], [`tenant`] | the server, and the operator's desk |
 //! | [`loopback`] | a node without a virtual machine |
@@ -19,6 +19,7 @@ pub mod programs;
 pub mod recorded;
 pub mod swtpm;
 pub mod tenant;
+pub mod tpm;
 pub mod verifier;
 
 pub use error::{Error, Result};

@@ -78,20 +78,42 @@ impl Record {
     pub fn of(pcr: u32, kind: u32, data: &[u8]) -> Self {
         Self { pcr, kind, digest: Hash::Sha256.digest(&[data]), data: data.to_vec() }
     }
+
+    /// What this bank is extended with; nothing if the event extends nothing. Where more was measured than the event data holds,
+    /// the digest of its SHA-256 digest stands for it.
+    pub fn digest_in(&self, bank: Hash) -> Option<Vec<u8>> {
+        if self.kind == NO_ACTION {
+            None
+        } else if bank == Hash::Sha256 {
+            Some(self.digest.clone())
+        } else if self.digest == Hash::Sha256.digest(&[&self.data]) {
+            Some(bank.digest(&[&self.data]))
+        } else {
+            Some(bank.digest(&[&self.digest]))
+        }
+    }
 }
 
 /// `EV_NO_ACTION`
-const NO_ACTION: u32 = 3;
+pub const NO_ACTION: u32 = 3;
 
 /// A crypto-agile log with SHA-256 only.
 pub fn log_of(records: &[Record]) -> Vec<u8> {
-    let mut log = head(&[(Hash::Sha256.alg(), 32)]);
+    write(records, &[Hash::Sha256])
+}
+
+/// A crypto-agile log with these banks.
+pub fn write(records: &[Record], banks: &[Hash]) -> Vec<u8> {
+    let sizes: Vec<_> = banks.iter().map(|bank| (bank.alg(), bank.digest_len() as u16)).collect();
+    let mut log = head(&sizes);
     for record in records {
         log.extend(record.pcr.to_le_bytes());
         log.extend(record.kind.to_le_bytes());
-        log.extend(1u32.to_le_bytes());
-        log.extend(Hash::Sha256.alg().to_le_bytes());
-        log.extend(if record.kind == NO_ACTION { vec![0; 32] } else { record.digest.clone() });
+        log.extend((banks.len() as u32).to_le_bytes());
+        for bank in banks {
+            log.extend(bank.alg().to_le_bytes());
+            log.extend(record.digest_in(*bank).unwrap_or_else(|| vec![0; bank.digest_len()]));
+        }
         log.extend((record.data.len() as u32).to_le_bytes());
         log.extend(&record.data);
     }

@@ -5,11 +5,10 @@
 //! looks for its own, in a mount namespace.
 
 use crate::error::{Context, Result};
-use crate::hex;
 use crate::log::read;
 use crate::process::{Guard, run, run_with_input};
 use crate::programs::{Programs, tree};
-use crate::swtpm::{self, Manufacturer};
+use crate::swtpm::Swtpm;
 use crate::tenant::Tenant;
 use crate::verifier::Verifier;
 use halfkey_protocol::kdf::Hash;
@@ -27,13 +26,12 @@ pub struct Loopback {
     pub programs: Programs,
     /// State and logs.
     pub folder: PathBuf,
-    /// Who made the TPM.
-    pub manufacturer: Manufacturer,
+    /// The TPM; is on.
+    pub tpm: Swtpm,
     /// The verifier; runs.
     pub verifier: Verifier,
     /// The desk.
     pub tenant: Tenant,
-    tpm: Option<Guard>,
     namespace: Guard,
 }
 
@@ -47,9 +45,7 @@ impl Loopback {
     /// If one of the parts can't be made.
     pub fn new(programs: Programs, folder: &Path) -> Result<Self> {
         fs::create_dir_all(folder).context(format_args!("can't make {}", folder.display()))?;
-        let manufacturer = Manufacturer::new(&folder.join("manufacturer"))?;
-        manufacturer.make(&folder.join("tpm"))?;
-        manufacturer.roots(&folder.join("roots"))?;
+        let tpm = Swtpm::start();
         let mut verifier = Verifier::init_at(&programs, &folder.join("verifier"), "127.0.0.1")?;
         verifier.start()?;
         let tenant = Tenant::login(&programs, &verifier, &folder.join("desk"))?;
@@ -57,7 +53,7 @@ impl Loopback {
         fs::write(folder.join(LINE), "").context("can't write a command line")?;
         let namespace = namespace(folder)?;
         let folder = folder.to_path_buf();
-        let mut node = Self { programs, folder, manufacturer, verifier, tenant, tpm: None, namespace };
+        let mut node = Self { programs, folder, verifier, tenant, tpm, namespace };
         node.volume("root")?;
         node.power_on("a")?;
         Ok(node)
@@ -111,22 +107,10 @@ impl Loopback {
     /// # Errors
     /// If the TPM does not come up, or this is no log.
     pub fn power_on_with(&mut self, log: &[u8], line: &[u8]) -> Result<()> {
-        self.tpm = None;
-        let socket = self.folder.join("tpm.sock");
-        for path in [socket.clone(), self.folder.join("tpm.sock.ctrl")] {
-            let _ = fs::remove_file(path);
-        }
-        self.tpm =
-            Some(swtpm::for_programs(&self.folder.join("tpm"), &socket, &self.folder.join("tpm.log"))?);
-        let extends: Vec<String> = read(log)
-            .iter()
-            .filter(|event| !event.digest.is_empty())
-            .map(|event| format!("{}:sha256={}", event.pcr, hex(&event.digest)))
-            .collect();
+        self.tpm.power_on()?;
+        self.tpm.replay(&read(log), &[Hash::Sha256, Hash::Sha384]);
         fs::write(self.folder.join(LOG), log).context("can't write a firmware log")?;
-        fs::write(self.folder.join(LINE), line).context("can't write a command line")?;
-        run(Command::new("tpm2_pcrextend").args(extends).env("TPM2TOOLS_TCTI", self.tcti()))?;
-        Ok(())
+        fs::write(self.folder.join(LINE), line).context("can't write a command line")
     }
 
     /// Forgets what a killed program left in the TPM.
@@ -135,19 +119,9 @@ impl Loopback {
     /// If tpm2-tools fail.
     pub fn flush_tpm(&self) -> Result<()> {
         for kind in ["--transient-object", "--loaded-session"] {
-            run(Command::new("tpm2_flushcontext").arg(kind).env("TPM2TOOLS_TCTI", self.tcti()))?;
+            run(&mut self.tpm.tool_command("tpm2_flushcontext", &[kind]))?;
         }
         Ok(())
-    }
-
-    /// For tpm2-tools.
-    pub fn tcti(&self) -> String {
-        format!("swtpm:path={}", self.folder.join("tpm.sock").display())
-    }
-
-    /// For the agent.
-    pub fn tpm(&self) -> String {
-        format!("swtpm:unix:{}", self.folder.join("tpm.sock").display())
     }
 
     /// `halfkey-agent` with its TPM.
@@ -161,7 +135,7 @@ impl Loopback {
         command
             .arg("--")
             .arg(&self.programs.agent)
-            .args(["--tpm", &self.tpm()])
+            .args(["--tpm", &self.tpm.location()])
             .args(args)
             .stdin(Stdio::null());
         command
@@ -239,7 +213,7 @@ impl Loopback {
     /// # Errors
     /// If `halfkey enroll` fails.
     pub fn tenant_enroll(&self, node: &str) -> Result<String> {
-        let roots = self.folder.join("roots");
+        let roots = self.tpm.ca();
         let roots = roots.to_str().context("the folder's name is no text")?;
         self.tenant.run(&["enroll", node, "--label", "node", "--yes", "--ek-roots", roots])
     }

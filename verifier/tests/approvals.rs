@@ -29,26 +29,26 @@ async fn an_approval_names_every_pcr_but_that_of_ima_and_the_fence() {
     node.reboot();
     assert_eq!(said(&node.boot(&anybody).await), "pending no_policy");
     node.approve(&operator).await.unwrap();
-    node.tpm.extend(10, b"a file that was run");
+    node.tpm.measure(10, b"a file that was run");
     assert_eq!(said(&node.boot(&anybody).await), "released");
 
     // The same when the policy says no.
     node.allow(&operator).await;
     node.reboot_into(&Software::version("6.1.0-99"));
     assert_eq!(said(&node.boot(&anybody).await), "denied policy_mismatch");
-    node.tpm.extend(10, b"a file that was run");
+    node.tpm.measure(10, b"a file that was run");
     assert_eq!(said(&node.boot(&anybody).await), "denied policy_mismatch");
     node.approve(&operator).await.unwrap();
-    node.tpm.extend(10, b"another file");
+    node.tpm.measure(10, b"another file");
     assert_eq!(said(&node.boot(&anybody).await), "released");
 
     // Enrolling takes two quotes in one boot of a running system.
     let (enroll, _) = node.enrollment(&operator, "second").await;
     let _: NodeRecord = post(&operator, &path(node.id, "/enrollment"), &enroll).await.unwrap();
     assert_eq!(said(&node.attest(&anybody, "enroll").await.unwrap().1), "released");
-    node.tpm.extend(10, b"a third file");
+    node.tpm.measure(10, b"a third file");
     assert_eq!(said(&node.attest(&anybody, "enroll").await.unwrap().1), "released");
-    node.tpm.extend(14, b"anything else");
+    node.tpm.measure(14, b"anything else");
     assert_eq!(said(&node.attest(&anybody, "enroll").await.unwrap().1), "denied enrollment_used");
 }
 
@@ -77,7 +77,7 @@ fn a_ticket_is_another_one_when_any_other_pcr_moves() {
     };
     let mut before = ticket();
     for pcr in 0..16 {
-        node.tpm.extend(pcr, b"moved");
+        node.tpm.measure(pcr, b"moved");
         let after = ticket();
         assert_eq!(after == before, pcr == 10 || pcr == 15, "pcr {pcr}");
         before = after;

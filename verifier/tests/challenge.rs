@@ -4,7 +4,6 @@
 mod common;
 
 use common::node::{CHALLENGE, Node};
-use common::rig::RSA_EK;
 use common::{Server, get, path, post, refused};
 use halfkey_protocol::wire::operator::{Enroll, NodeRecord, NodeState};
 use halfkey_protocol::wire::{Activate, Document, Enrollment, Problem, Registered};
@@ -24,7 +23,7 @@ async fn known(server: &Server, node: &Node) -> Bytes {
 /// Registers, and returns what only the node's TPM finds out.
 async fn secret(server: &Client, node: &Node) -> Vec<u8> {
     let registered: Registered = post(server, "/v1/register", &node.register).await.unwrap();
-    node.tpm.activate(&registered.credential, RSA_EK.0, true).unwrap()
+    node.tpm.activate_with_ek(&registered.credential)
 }
 
 async fn hand_in(server: &Server, node: &Node, enroll: &Enroll) -> Result<NodeRecord, Problem> {

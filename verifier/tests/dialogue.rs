@@ -10,7 +10,7 @@ use halfkey_protocol::policy::fence_sha256;
 use halfkey_protocol::wire::operator::{
     AuditList, Because, Deny, EvidenceList, EvidenceRecord, NodeList, NodeRecord, NodeState,
 };
-use halfkey_protocol::wire::{Document, Finish, Verdict, Wait, Waited};
+use halfkey_protocol::wire::{Document, Finish, Register, Verdict, Wait, Waited};
 use halfkey_protocol::{Bytes, Reason};
 use std::time::Duration;
 
@@ -79,7 +79,7 @@ async fn a_node_registers_enrolls_boots_and_is_revoked() {
     assert_eq!(said(&verdict), "released");
     let released = node.open("boot", &session, &verdict);
     assert!(released.c_u.is_none());
-    assert!(node.tpm.activate(&released.c_v, "srk.ctx", false).is_some());
+    node.tpm.activate_with_srk(&released.c_v);
     assert_eq!(verdict.release_signature.as_ref().map(|s| s.len()), Some(64));
     let evidence: EvidenceRecord =
         get(&operator, &format!("/v1/operator/evidence/{}", verdict.evidence_id.unwrap())).await.unwrap();
@@ -110,7 +110,7 @@ async fn a_node_registers_enrolls_boots_and_is_revoked() {
     );
 
     // The fence is extended: too late.
-    node.tpm.extend(15, b"closed");
+    node.tpm.measure(15, b"closed");
     assert_eq!(said(&node.boot(&anybody).await), "denied fence_extended");
 
     // All of it is in the trail, in order, and a reader can wait for more.
@@ -151,9 +151,9 @@ async fn what_was_booted_decides() {
     assert_eq!(said(&node.boot(&anybody).await), "released");
 
     // PCR 10 is IMA's and nobody's here. What the log does not explain is refused before any policy.
-    node.tpm.extend(10, b"a file that was run");
+    node.tpm.measure(10, b"a file that was run");
     assert_eq!(said(&node.boot(&anybody).await), "released");
-    node.tpm.extend(9, b"not in the log");
+    node.tpm.measure(9, b"not in the log");
     assert_eq!(said(&node.boot(&anybody).await), "denied log_replay");
 
     let shell = Software::default().with_command_line("init=/bin/sh");
@@ -358,14 +358,14 @@ async fn a_cleared_tpm_needs_a_new_enrollment() {
 
     // The clock starts again as well. Before it registers, that is all that can be told.
     node.tpm.tool("tpm2_clear", &["-c", "p"]);
-    let ek = common::rig::RSA_EK.0;
-    node.tpm.tool("tpm2_createek", &["-G", "rsa", "-c", ek, "-u", "ek.pub"]);
+    node.tpm.tool("tpm2_createek", &["-G", "rsa", "-c", "0x81010001", "-u", "ek.pub"]);
     node.tpm.make_keys();
     let verdict = node.boot(&anybody).await;
     assert_eq!(said(&verdict), "pending counter_rollback");
     assert_eq!(refused(node.approve(&operator).await), Reason::Conflict);
 
-    let before = std::mem::replace(&mut node.register, node.tpm.register(ek, None));
+    let before =
+        std::mem::replace(&mut node.register, Register { ek_certificate: None, ..node.tpm.register.clone() });
     assert_eq!((&node.register.ak_public, &node.register.ek_public), (&before.ak_public, &before.ek_public));
     assert_ne!(node.register.srk_public, before.srk_public);
     node.register(&anybody).await.unwrap();
@@ -399,7 +399,7 @@ async fn another_attestation_key_for_a_known_ek_is_refused_and_recorded() {
     let anybody = server.anybody();
     let registered: halfkey_protocol::wire::Registered =
         post(&anybody, "/v1/register", &forged).await.unwrap();
-    assert!(other.tpm.activate(&registered.credential, common::rig::RSA_EK.0, true).is_none());
+    assert!(other.tpm.try_with_ek(&registered.credential).is_err());
     assert_eq!(refused(node.activate(&anybody, CHALLENGE, &[0; 32]).await), Reason::Activation);
     node.register(&anybody).await.expect("what a stranger began is not in the way");
 }

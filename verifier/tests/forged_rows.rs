@@ -64,8 +64,7 @@ async fn a_quote_by_another_ak_than_the_enrolled_is_none() {
         )
         .unwrap();
     drop(database);
-    let (quote, signature) =
-        other.tpm.quote(&common::rig::all_pcrs(Hash::Sha256), &node.qualifier("boot", &session));
+    let (quote, signature) = other.tpm.quote(Hash::Sha256, &node.qualifier("boot", &session));
     let finish = Finish {
         quote: quote.into(),
         signature: signature.into(),

@@ -5,7 +5,6 @@ mod common;
 
 use aws_lc_rs::signature::{Ed25519KeyPair, KeyPair};
 use common::node::{Line, Node, Session, said, sign, sign_policy};
-use common::rig::hex;
 use common::software::{Software, head};
 use common::{Server, get, path, post, refused};
 use halfkey_evidence::appraise::Evidence;
@@ -498,10 +497,8 @@ impl Recorded {
         node.power_cycle();
         let replayed = eventlog::replay(self.log, Hash::Sha256).unwrap();
         let extending = replayed.events().iter().filter(|event| !event.digest.is_empty());
-        let specs: Vec<_> =
-            extending.map(|event| format!("{}:sha256={}", event.pcr, hex(event.digest))).collect();
-        for few in specs.chunks(8) {
-            node.tpm.tool("tpm2_pcrextend", &few.iter().map(String::as_str).collect::<Vec<_>>());
+        for event in extending {
+            node.tpm.extend(event.pcr as u8, &[(Hash::Sha256, event.digest.to_vec())]);
         }
         let session = node.begin(server, "boot").await.unwrap();
         let evidence = Finish {

@@ -5,7 +5,6 @@ mod common;
 
 use aws_lc_rs::signature::Ed25519KeyPair;
 use common::node::{Node, answered, said};
-use common::rig::hex;
 use common::software::{Software, head, trust};
 use common::{Server, get, path, post, refused};
 use halfkey_protocol::kdf::Hash;
@@ -13,6 +12,7 @@ use halfkey_protocol::wire::operator::{AuditList, Because, NodeRecord};
 use halfkey_protocol::wire::policies::{NodePolicy, ProposalList, ProposalRecord, ProposalState};
 use halfkey_protocol::wire::{Begun, Finish, Proposal, Propose, Proposed, Verdict};
 use halfkey_protocol::{Bytes, Reason, label};
+use halfkey_testkit::hex;
 use halfkey_verifier::client::Client;
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -276,13 +276,13 @@ async fn only_a_boot_that_attestation_opened_may_propose() {
     // Released, but the agent closed the fence: a passphrase opened it.
     assert_eq!(said(&node.boot(&anybody).await), "released");
     assert!(unattested(&new()).await.contains("pcr 15"), "the fence is still open");
-    node.tpm.extend(15, label::FENCE_CLOSED);
+    node.tpm.measure(15, label::FENCE_CLOSED);
     assert!(unattested(&new()).await.contains("found it closed"));
 
     // Opened, then a passphrase was asked for as well; a log that admits it does not help.
     opened(&server, &node, &old()).await;
     assert_eq!(answered(&node.propose(&anybody, &new()).await), "accepted");
-    node.tpm.extend(15, label::FENCE_PASSPHRASE);
+    node.tpm.measure(15, label::FENCE_PASSPHRASE);
     unattested(&new()).await;
     let message = with_userspace_log(&anybody, &node, &[label::FENCE_PASSPHRASE]).await;
     let proposed = send(&server, &message).await;
@@ -291,7 +291,7 @@ async fn only_a_boot_that_attestation_opened_may_propose() {
 
     // Opened, then a shell was given: whoever sat there is root and has a log that calls it systemd's.
     opened(&server, &node, &old()).await;
-    node.tpm.extend(15, label::FENCE_SHELL);
+    node.tpm.measure(15, label::FENCE_SHELL);
     assert!(unattested(&new()).await.contains("a shell was given"));
     let message = with_userspace_log(&anybody, &node, &[label::FENCE_SHELL]).await;
     let proposed = send(&server, &message).await;
@@ -300,7 +300,7 @@ async fn only_a_boot_that_attestation_opened_may_propose() {
 
     // Later systemd measures into the same PCR: its log explains that, and nothing else does.
     opened(&server, &node, &old()).await;
-    node.tpm.extend(15, b"machine-id:1");
+    node.tpm.measure(15, b"machine-id:1");
     unattested(&new()).await;
     let message = with_userspace_log(&anybody, &node, &[b"machine-id:2"]).await;
     assert_eq!(answered(&send(&server, &message).await), "refused proposal_unattested");

@@ -10,101 +10,30 @@ use halfkey_protocol::qualify::Qualifier;
 use halfkey_protocol::wire::{Credential, Finish, Purpose, Register};
 use halfkey_protocol::{Bytes, template};
 use std::fs;
-use std::net::TcpListener;
-use std::os::unix::fs::{MetadataExt, PermissionsExt};
-use std::path::PathBuf;
-use std::process::Command;
-use tempfile::TempDir;
+use std::ops::Deref;
 
+use halfkey_testkit::swtpm;
 pub use halfkey_testkit::{hex, log};
 
-/// A TPM of its own, with an RSA-2048 and an ECC P-384 EK certified by a CA of its own.
-pub struct Swtpm {
-    dir: TempDir,
-    port: u16,
+/// A TPM, and what tpm2-tools make of it: another implementation than the one under test.
+pub struct Swtpm(swtpm::Swtpm);
+
+impl Deref for Swtpm {
+    type Target = swtpm::Swtpm;
+    fn deref(&self) -> &swtpm::Swtpm {
+        &self.0
+    }
 }
 
 impl Swtpm {
     pub fn start() -> Self {
-        let dir = tempfile::tempdir_in(env!("CARGO_TARGET_TMPDIR")).expect("a temporary folder");
-        let path = |name: &str| dir.path().join(name).display().to_string();
-        for folder in ["state", "ca"] {
-            fs::create_dir(path(folder)).unwrap();
-            fs::set_permissions(path(folder), fs::Permissions::from_mode(0o700)).unwrap();
-        }
-        let ca = path("ca");
-        fs::write(
-            path("ca.conf"),
-            format!(
-                "statedir = {ca}\nsigningkey = {ca}/signkey.pem\nissuercert = {ca}/issuercert.pem\ncertserial = {ca}/certserial\n"
-            ),
-        )
-        .unwrap();
-        fs::write(path("ca.options"), "").unwrap();
-        let tool = Command::new("sh").args(["-c", "command -v swtpm_localca"]).output().unwrap();
-        let tool = String::from_utf8(tool.stdout).unwrap();
-        fs::write(
-            path("setup.conf"),
-            format!(
-                "create_certs_tool = {}\ncreate_certs_tool_config = {}\ncreate_certs_tool_options = {}\n",
-                tool.trim(),
-                path("ca.conf"),
-                path("ca.options")
-            ),
-        )
-        .unwrap();
-        let mut setup = Command::new("swtpm_setup");
-        setup.args([
-            "--tpm2",
-            "--tpmstate",
-            &path("state"),
-            "--create-ek-cert",
-            "--config",
-            &path("setup.conf"),
-        ]);
-        setup.args(["--pcr-banks", "sha1,sha256,sha384"]);
-        if fs::metadata(path("state")).unwrap().uid() == 0 {
-            // Else it becomes the user tss, who may not write here.
-            setup.args(["--runas", "root"]);
-        }
-        run(&mut setup);
-        let port = serve(&path("state"));
-        Self { dir, port }
-    }
-
-    /// Another machine with what this one has on its NV memory, powered on.
-    pub fn copied(&self) -> Self {
-        let dir = tempfile::tempdir_in(env!("CARGO_TARGET_TMPDIR")).expect("a temporary folder");
-        let (from, to) = (self.path("."), dir.path().to_owned());
-        run(Command::new("cp").arg("-a").arg(from).arg(&to));
-        let port = serve(&to.join("state").display().to_string());
-        Self { dir, port }
-    }
-
-    /// None: for a machine whose keys a test holds itself.
-    pub fn absent() -> Self {
-        Self { dir: tempfile::tempdir_in(env!("CARGO_TARGET_TMPDIR")).expect("a temporary folder"), port: 0 }
+        Self(swtpm::Swtpm::start())
     }
 
     /// Runs one of tpm2-tools in the TPM's folder.
     pub fn tool(&self, name: &str, args: &[&str]) {
-        self.command("tpm2_flushcontext", &["-t"]);
-        self.command(name, args);
-    }
-
-    fn command(&self, name: &str, args: &[&str]) {
-        let mut command = Command::new(name);
-        command.args(args).current_dir(self.dir.path());
-        command.env("TPM2TOOLS_TCTI", format!("swtpm:host=127.0.0.1,port={}", self.port));
-        run(&mut command);
-    }
-
-    pub fn path(&self, name: &str) -> PathBuf {
-        self.dir.path().join(name)
-    }
-
-    pub fn read(&self, name: &str) -> Vec<u8> {
-        fs::read(self.path(name)).unwrap_or_else(|error| panic!("{name}: {error}"))
+        self.0.tool("tpm2_flushcontext", &["-t"]);
+        self.0.tool(name, args);
     }
 
     /// `TPMT_PUBLIC` of a context file or persistent handle.
@@ -197,30 +126,17 @@ impl Swtpm {
             self.tool("tpm2_policysecret", &["-S", "session.ctx", "-c", "e"]);
             args.extend(["-P", "session:session.ctx"]);
         }
-        self.command("tpm2_flushcontext", &["-t"]);
-        let mut command = Command::new("tpm2_activatecredential");
-        command.args(args).current_dir(self.dir.path());
-        command.env("TPM2TOOLS_TCTI", format!("swtpm:host=127.0.0.1,port={}", self.port));
-        let opened = command.output().unwrap().status.success();
+        self.0.tool("tpm2_flushcontext", &["-t"]);
+        let opened = self.tool_command("tpm2_activatecredential", &args).output().unwrap().status.success();
         if policy {
-            self.command("tpm2_flushcontext", &["session.ctx"]);
+            self.0.tool("tpm2_flushcontext", &["session.ctx"]);
         }
         opened.then(|| self.read("secret"))
     }
 
-    /// Extends a PCR in both banks with the digests of `data`.
-    pub fn extend(&self, pcr: u8, data: &[u8]) {
-        let digests: Vec<_> = [Hash::Sha256, Hash::Sha384].map(|bank| bank.digest(&[data])).into();
-        self.extend_digests(pcr, &digests[0], &digests[1]);
-    }
-
-    pub fn extend_digests(&self, pcr: u8, sha256: &[u8], sha384: &[u8]) {
-        self.command("tpm2_pcrextend", &[&format!("{pcr}:sha256={},sha384={}", hex(sha256), hex(sha384))]);
-    }
-
     /// What firmware does at the least: a separator in each of PCR 0 to 7.
     pub fn separators(&self) {
-        (0..8).for_each(|pcr| self.extend(pcr, &[0; 4]));
+        (0..8).for_each(|pcr| self.measure(pcr, &[0; 4]));
     }
 
     /// A quote over a selection as tpm2-tools writes it.
@@ -247,7 +163,7 @@ impl Swtpm {
 
     /// PCR 0 to 15.
     pub fn pcrs(&self, bank: Hash) -> Vec<Bytes> {
-        self.command("tpm2_pcrread", &["-o", "pcrs", &all_pcrs(bank)]);
+        self.0.tool("tpm2_pcrread", &["-o", "pcrs", &all_pcrs(bank)]);
         self.read("pcrs").chunks(bank.digest_len()).map(Bytes::from).collect()
     }
 
@@ -284,47 +200,6 @@ impl Swtpm {
         }
         roots
     }
-}
-
-impl Drop for Swtpm {
-    fn drop(&mut self) {
-        if self.port == 0 {
-            return;
-        }
-        let control = format!("127.0.0.1:{}", self.port + 1);
-        let _ = Command::new("swtpm_ioctl").args(["--tcp", &control, "-s"]).output();
-    }
-}
-
-/// Starts the TPM on a free pair of ports; with --daemon it returns once it listens.
-fn serve(state: &str) -> u16 {
-    for _ in 0..50 {
-        let port = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
-        if port == u16::MAX {
-            continue;
-        }
-        let started = Command::new("swtpm")
-            .args(["socket", "--tpm2", "--daemon", "--flags", "not-need-init,startup-clear"])
-            .args(["--tpmstate", &format!("dir={state}")])
-            .args(["--server", &format!("type=tcp,port={port},disconnect")])
-            .args(["--ctrl", &format!("type=tcp,port={}", port + 1)])
-            .output()
-            .expect("swtpm is installed");
-        if started.status.success() {
-            return port;
-        }
-    }
-    panic!("no free pair of ports for swtpm");
-}
-
-fn run(command: &mut Command) {
-    let output = command.output().unwrap_or_else(|error| panic!("{command:?}: {error}"));
-    assert!(
-        output.status.success(),
-        "{command:?}: {}{}",
-        String::from_utf8_lossy(&output.stdout),
-        String::from_utf8_lossy(&output.stderr)
-    );
 }
 
 pub const AK_ALG: &str = "ecc256:ecdsa-sha256:null";

@@ -8,9 +8,9 @@ pub mod pki;
 pub mod record;
 pub mod server;
 pub mod shown;
-pub mod tpm;
 pub mod verifier;
 
+use halfkey_protocol::Bytes;
 use std::fs::File;
 use std::io::{Read as _, Write as _};
 use std::path::{Path, PathBuf};
@@ -140,4 +140,11 @@ impl From<Output> for Ran {
 pub fn mode(path: &Path) -> u32 {
     use std::os::unix::fs::PermissionsExt;
     std::fs::metadata(path).unwrap().permissions().mode() & 0o7777
+}
+
+/// A changed copy.
+pub fn flipped(bytes: &Bytes, at: usize) -> Bytes {
+    let mut bytes = bytes.clone();
+    bytes.0[at] ^= 1;
+    bytes
 }

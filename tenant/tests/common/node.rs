@@ -2,13 +2,13 @@
 
 use super::Desk;
 use super::log::Boot;
-use super::tpm::Tpm;
 use super::verifier::{CHALLENGE, Verifier};
 use halfkey_protocol::hpke::Ephemeral;
 use halfkey_protocol::kdf::Hash;
 use halfkey_protocol::qualify::{Qualifier, Wanted};
 use halfkey_protocol::wire::*;
 use halfkey_protocol::{Bytes, Half, Key, identity};
+use halfkey_testkit::tpm::Tpm;
 
 /// SHA-256(r): what the fence is extended with. The verifier never sees r.
 const R_SHA256: [u8; 32] = [6; 32];
@@ -52,7 +52,7 @@ impl Node<'_> {
             r_sha256: ask.r_sha256,
         }
         .digest();
-        let (quote, signature) = self.tpm.quote(&digest);
+        let (quote, signature) = self.tpm.quote(Hash::Sha256, &digest);
         let finish = Finish {
             version: begun.version,
             node_id: self.id(),
@@ -64,7 +64,7 @@ impl Node<'_> {
             quote: quote.into(),
             signature: signature.into(),
             bank: "sha256".into(),
-            pcrs: self.tpm.pcrs(),
+            pcrs: self.tpm.pcrs(Hash::Sha256),
             event_log: ask.boot.map(|boot| boot.measure().1.into()),
             userspace_log: None,
             ima_log: None,
@@ -103,7 +103,7 @@ impl Node<'_> {
     pub fn boot(&self, boot: &Boot) -> Verdict {
         self.tpm.reset();
         for (pcr, digest) in boot.measure().0 {
-            self.tpm.extend(pcr, &digest);
+            self.tpm.extend(pcr, &[(Hash::Sha256, digest)]);
         }
         self.ask_again(boot)
     }
@@ -120,7 +120,7 @@ impl Node<'_> {
         };
         let verdict: Verdict = self.verifier.post("/v1/finish", &self.finish(&ask).0);
         if verdict.outcome == "released" {
-            self.tpm.extend(15, &R_SHA256);
+            self.tpm.extend(15, &[(Hash::Sha256, R_SHA256.to_vec())]);
         }
         verdict
     }

@@ -5,12 +5,13 @@ use super::log::Boot;
 use super::node::Node;
 use super::pki::Pki;
 use super::server::{Answer, Request, Server, json, problem};
-use super::tpm::{RSA_2048, Tpm};
 use super::verifier::Verifier;
 use halfkey_protocol::Bytes;
+use halfkey_protocol::kdf::Hash;
 use halfkey_protocol::wire::Document;
 use halfkey_protocol::wire::operator::*;
 use halfkey_protocol::wire::policies::NodePolicy;
+use halfkey_testkit::tpm::{RSA_2048, Tpm};
 use std::sync::{Arc, Mutex};
 
 const CMDLINE: &str = "root=/dev/mapper/root quiet efi=noruntime systemd.import_credentials=no";
@@ -59,7 +60,11 @@ pub fn waiting(kernels: &[&str]) -> (Desk, Vec<Shown>) {
     let (verifier, tpm) = (Verifier::start(), Tpm::new(RSA_2048));
     let desk = Desk::logged_in(&verifier.file("operator-alice.bundle"));
     verifier.register(&tpm);
-    Boot::new("6.0", CMDLINE).measure().0.iter().for_each(|(pcr, digest)| tpm.extend(*pcr, digest));
+    Boot::new("6.0", CMDLINE)
+        .measure()
+        .0
+        .iter()
+        .for_each(|(pcr, digest)| tpm.extend(*pcr, &[(Hash::Sha256, digest.clone())]));
     desk.ok(&["enroll", "web1", "--trust-ek", &tpm.fingerprint(), "--yes"]);
     let node = Node { tpm: &tpm, verifier: &verifier };
     node.finish_enrollment(&desk);

@@ -5,10 +5,10 @@
 //! fn as_verifier() { common::verifier::serve_if_asked(); }
 //! ```
 
-use super::tpm::Tpm;
 use clap::Parser;
 use halfkey_protocol::half::activation_proof;
 use halfkey_protocol::wire::{Activate, Activated, Registered};
+use halfkey_testkit::tpm::Tpm;
 use halfkey_verifier::cli::{Cli, run};
 use serde::Serialize;
 use serde::de::DeserializeOwned;

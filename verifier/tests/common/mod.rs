@@ -3,8 +3,6 @@
 
 pub mod fleet;
 pub mod node;
-#[path = "../../../evidence/tests/common/mod.rs"]
-pub mod rig;
 pub mod siege;
 pub mod software;
 

@@ -1,6 +1,5 @@
 //! The dialogue of a node and its tenant, with a real TPM.
 
-use super::rig::{RSA_EK, Swtpm, all_pcrs};
 use super::software::Software;
 use super::{Server, get, path, post};
 use aws_lc_rs::digest::{SHA256, digest};
@@ -19,6 +18,7 @@ use halfkey_protocol::wire::{
     credential_digest,
 };
 use halfkey_protocol::{Half, Key, NodeId, half};
+use halfkey_testkit::tpm::{RSA_2048, Tpm};
 use halfkey_verifier::client::Client;
 use std::sync::{Arc, Mutex};
 
@@ -27,7 +27,7 @@ pub const CHALLENGE: [u8; 32] = [0x33; 32];
 
 /// A machine: a TPM with keys, and what its agent would do.
 pub struct Node {
-    pub tpm: Swtpm,
+    pub tpm: Tpm,
     pub register: Register,
     pub id: NodeId,
     pub tenant: Arc<Ed25519KeyPair>,
@@ -61,11 +61,11 @@ pub async fn enrolled(server: &Server) -> Node {
 
 impl Node {
     pub fn new() -> Self {
-        let tpm = Swtpm::start();
-        tpm.make_keys();
+        let mut tpm = Tpm::new(RSA_2048);
+        tpm.register.label = "node".into();
         let software = Software::default();
         software.measure(&tpm);
-        let register = tpm.register(RSA_EK.0, Some(RSA_EK.1));
+        let register = tpm.register.clone();
         let id = registration::check(&register).unwrap().node_id();
         let tenant = Arc::new(Ed25519KeyPair::generate().unwrap());
         Self { tpm, register, id, tenant, software: Mutex::new(software), challenge: Mutex::new(CHALLENGE) }
@@ -74,7 +74,6 @@ impl Node {
     /// A machine with a copy of this one's TPM, after it was powered on with the same software.
     pub fn copied(&self) -> Self {
         let tpm = self.tpm.copied();
-        tpm.make_keys();
         let software = self.software.lock().unwrap().clone();
         software.measure(&tpm);
         let (register, tenant) = (self.register.clone(), self.tenant.clone());
@@ -92,7 +91,7 @@ impl Node {
     pub fn of_software(register: Register, tenant: Arc<Ed25519KeyPair>) -> Self {
         let id = registration::check(&register).unwrap().node_id();
         Self {
-            tpm: Swtpm::absent(),
+            tpm: Tpm::absent(register.clone()),
             register,
             id,
             tenant,
@@ -115,7 +114,7 @@ impl Node {
     pub async fn register_with(&self, server: &Client, challenge: [u8; 32]) -> Result<(), Problem> {
         let registered: Registered = post(server, "/v1/register", &self.register).await?;
         assert_eq!(registered.node_id, self.id.to_string());
-        let secret = self.tpm.activate(&registered.credential, RSA_EK.0, true).expect("our own credential");
+        let secret = self.tpm.activate_with_ek(&registered.credential);
         let proof = half::activation_proof(&secret, &self.id.0, &challenge);
         self.activate(server, challenge, &proof).await?;
         *self.challenge.lock().unwrap() = challenge;
@@ -179,8 +178,8 @@ impl Node {
         let (session, verdict) = self.attest(server, "enroll").await.unwrap();
         assert_eq!(verdict.outcome, "released", "{verdict:?}");
         let released = self.open("enroll", &session, &verdict);
-        let mut u = self.tpm.activate(released.c_u.as_ref().unwrap(), RSA_EK.0, true).unwrap();
-        let mut v = self.tpm.activate(&released.c_v, "srk.ctx", false).unwrap();
+        let mut u = self.tpm.activate_with_ek(released.c_u.as_ref().unwrap());
+        let mut v = self.tpm.activate_with_srk(&released.c_v);
         let key = Key::combine(&Half::take(&mut u).unwrap(), &Half::take(&mut v).unwrap());
         assert_eq!(key.proof(), halves.key.proof());
         self.prove(server, &halves).await.unwrap();
@@ -237,14 +236,14 @@ impl Node {
 
     /// Extends the fence as an agent does that opened its volumes.
     pub fn open_fence(&self) {
-        self.tpm.extend(15, R);
+        self.tpm.measure(15, R);
     }
 
     /// Evidence for a session.
     pub fn evidence(&self, purpose: &str, session: &Session) -> Finish {
         let bank = Hash::from_name(&session.begun.bank).unwrap();
         let digest = self.qualifier(purpose, session);
-        let (quote, signature) = self.tpm.quote(&all_pcrs(bank), &digest);
+        let (quote, signature) = self.tpm.quote(bank, &digest);
         let software = self.software.lock().unwrap();
         Finish {
             version: session.begun.version,
@@ -363,13 +362,9 @@ impl Node {
         *self.software.lock().unwrap() = software.clone();
     }
 
-    /// PCRs are zero, resetCount grows, transient keys are made again.
+    /// PCRs are zero, resetCount grows.
     pub fn power_cycle(&self) {
-        // The control channel of swtpm is the port after the TPM's own.
-        let reset = "tpm2_shutdown -c && port=${TPM2TOOLS_TCTI##*=} \
-            && swtpm_ioctl --tcp 127.0.0.1:$((port + 1)) -i && tpm2_startup -c";
-        self.tpm.tool("sh", &["-c", reset]);
-        self.tpm.make_keys();
+        self.tpm.reset();
     }
 }
 

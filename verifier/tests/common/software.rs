@@ -1,9 +1,10 @@
 //! What a machine boots: a firmware log, the policy that allows it, the proposal that announces it.
 
-use super::rig::{Swtpm, hex, log};
 use halfkey_protocol::Bytes;
 use halfkey_protocol::kdf::Hash;
 use halfkey_protocol::wire::{Proposal, ProposedImage};
+use halfkey_testkit::swtpm::Swtpm;
+use halfkey_testkit::{hex, log};
 
 /// A kernel with its EFI stub, started by firmware without Secure Boot.
 #[derive(Clone, Debug)]
@@ -101,16 +102,8 @@ impl Software {
 
     /// Measures what the log says.
     pub fn measure(&self, tpm: &Swtpm) {
-        let digests =
-            |measured: &[u8]| [Hash::Sha256, Hash::Sha384].map(|bank| hex(&bank.digest(&[measured])));
-        let specs: Vec<_> = (self.events().iter())
-            .map(|(pcr, _, measured, _)| {
-                let [sha256, sha384] = digests(measured);
-                format!("{pcr}:sha256={sha256},sha384={sha384}")
-            })
-            .collect();
-        for few in specs.chunks(8) {
-            tpm.tool("tpm2_pcrextend", &few.iter().map(String::as_str).collect::<Vec<_>>());
+        for (pcr, _, measured, _) in self.events() {
+            tpm.measure(pcr as u8, &measured);
         }
     }
 

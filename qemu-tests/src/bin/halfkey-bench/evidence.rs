@@ -15,16 +15,13 @@ use halfkey_evidence::signature;
 use halfkey_protocol::kdf::Hash;
 use halfkey_protocol::qualify::Qualifier;
 use halfkey_protocol::wire::{Finish, Purpose};
-use halfkey_protocol::{Bytes, NodeId, QUOTED_PCRS, template};
+use halfkey_protocol::{NodeId, template};
 use halfkey_qemu_tests::paths::Paths;
-use halfkey_qemu_tests::process::{Guard, run};
-use halfkey_qemu_tests::swtpm::{self, Manufacturer};
-use halfkey_testkit::hex;
+use halfkey_testkit::log::read;
+use halfkey_testkit::tpm::{RSA_2048, Tpm};
 use nix::time::{ClockId, clock_gettime};
 use std::fs;
 use std::hint::black_box;
-use std::path::{Path, PathBuf};
-use std::process::Command;
 use std::time::Duration;
 
 /// What was measured.
@@ -48,16 +45,16 @@ const LOG_BYTES: usize = 40_000;
 const BANK: Hash = Hash::Sha256;
 
 /// Has a TPM of its own quote a recorded boot, learns a policy from it, and counts.
-pub fn measure(dir: &Path, paths: &Paths) -> Result<Rates> {
+pub fn measure(paths: &Paths) -> Result<Rates> {
     let fixture = |kind: &str| {
         let path = paths.tree.join(format!("testkit/boots/{BOOT}.{kind}"));
         fs::read(&path).map_err(|error| format!("{}: {error}", path.display()))
     };
     let log = with_longer_dbx(&fixture("bin")?)?;
     let command_line = fixture("cmdline")?;
-    let tpm = Tpm::start(dir)?;
+    let tpm = Tpm::new(RSA_2048);
     let exchange = Exchange::new()?;
-    let (ak, finish) = tpm.boot(&log, &exchange)?;
+    let (ak, finish) = boot(&tpm, &log, &exchange);
     let enrolled = Enrolled::parse(&ak, &exchange.srk, BANK)?;
     let finish = Finish { event_log: Some(log.into()), command_line: Some(command_line.into()), ..finish };
     let check = Check { enrolled, finish, exchange };
@@ -188,74 +185,29 @@ impl Exchange {
     }
 }
 
-/// A TPM that was just powered on.
-struct Tpm {
-    folder: PathBuf,
-    _running: Guard,
-}
-
-impl Tpm {
-    fn start(dir: &Path) -> Result<Self> {
-        let folder = dir.join("quoting");
-        fs::create_dir_all(&folder)?;
-        Manufacturer::new(&folder.join("manufacturer"))?.make(&folder.join("tpm"))?;
-        let running =
-            swtpm::for_programs(&folder.join("tpm"), &folder.join("tpm.sock"), &folder.join("tpm.log"))?;
-        Ok(Self { folder, _running: running })
-    }
-
-    fn tool(&self, name: &str, args: &[&str]) -> Result<()> {
-        let tcti = format!("swtpm:path={}", self.folder.join("tpm.sock").display());
-        run(Command::new(name).args(args).current_dir(&self.folder).env("TPM2TOOLS_TCTI", tcti))?;
-        Ok(())
-    }
-
-    fn read(&self, name: &str) -> Result<Vec<u8>> {
-        Ok(fs::read(self.folder.join(name))?)
-    }
-
-    /// Extends its PCRs as the log says, and quotes them: the public area of the AK, and the evidence.
-    fn boot(&self, log: &[u8], exchange: &Exchange) -> Result<(Vec<u8>, Finish)> {
-        let log = replay(log, BANK)?;
-        let extended = |event: &&Event<'_>| !event.digest.is_empty() && (event.pcr as usize) < QUOTED_PCRS;
-        let extend = |event: &Event<'_>| format!("{}:{}={}", event.pcr, BANK.name(), hex(event.digest));
-        let extends: Vec<String> = log.events().iter().filter(extended).map(extend).collect();
-        for some in extends.chunks(16) {
-            self.tool("tpm2_pcrextend", &some.iter().map(String::as_str).collect::<Vec<_>>())?;
-        }
-        let attributes = "fixedtpm|fixedparent|sensitivedataorigin|userwithauth|noda|restricted|sign";
-        let alg = "ecc256:ecdsa-sha256:null";
-        self.tool("tpm2_createprimary", &["-C", "e", "-G", alg, "-a", attributes, "-c", "ak"])?;
-        self.tool("tpm2_flushcontext", &["-t"])?;
-        self.tool("tpm2_readpublic", &["-c", "ak", "-f", "tpmt", "-o", "ak.pub"])?;
-        self.tool("tpm2_flushcontext", &["-t"])?;
-        let all = format!("{}:0,1,2,3,4,5,6,7,8,9,10,11,12,13,14,15", BANK.name());
-        let qualifying = hex(&exchange.qualifier().digest());
-        self.tool(
-            "tpm2_quote",
-            &["-c", "ak", "-l", &all, "-q", &qualifying, "-g", "sha256", "-m", "att", "-s", "sig"],
-        )?;
-        self.tool("tpm2_pcrread", &["-o", "pcrs", &all])?;
-        let finish = Finish {
-            version: 1,
-            node_id: String::new(),
-            purpose: "boot".to_owned(),
-            nonce: exchange.nonce.into(),
-            hpke_public: exchange.key.into(),
-            nonce_tpm: exchange.key.into(),
-            r_sha256: exchange.key.into(),
-            quote: self.read("att")?.into(),
-            signature: self.read("sig")?.into(),
-            bank: BANK.name().to_owned(),
-            pcrs: self.read("pcrs")?.chunks(BANK.digest_len()).map(Bytes::from).collect(),
-            event_log: None,
-            userspace_log: None,
-            ima_log: None,
-            command_line: None,
-            agent: "bench".to_owned(),
-        };
-        Ok((self.read("ak.pub")?, finish))
-    }
+/// Has a TPM that was just powered on boot as the log says, and quotes it: the public area of the AK, and the evidence.
+fn boot(tpm: &Tpm, log: &[u8], exchange: &Exchange) -> (Vec<u8>, Finish) {
+    tpm.replay(&read(log), &[BANK]);
+    let (quote, signature) = tpm.quote(BANK, &exchange.qualifier().digest());
+    let finish = Finish {
+        version: 1,
+        node_id: String::new(),
+        purpose: "boot".to_owned(),
+        nonce: exchange.nonce.into(),
+        hpke_public: exchange.key.into(),
+        nonce_tpm: exchange.key.into(),
+        r_sha256: exchange.key.into(),
+        quote: quote.into(),
+        signature: signature.into(),
+        bank: BANK.name().to_owned(),
+        pcrs: tpm.pcrs(BANK),
+        event_log: None,
+        userspace_log: None,
+        ima_log: None,
+        command_line: None,
+        agent: "bench".to_owned(),
+    };
+    (tpm.register.ak_public.to_vec(), finish)
 }
 
 /// The same boot on a machine whose dbx has more image hashes: the recorded one is short, because the rig forbids

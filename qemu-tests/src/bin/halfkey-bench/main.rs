@@ -32,7 +32,7 @@ fn bench() -> Result<()> {
 
     let agent_bytes = std::fs::metadata(&paths.programs.agent)?.len();
     eprintln!("checking evidence ...");
-    let rates = evidence::measure(work.path(), &paths)?;
+    let rates = evidence::measure(&paths)?;
     let (hostile, hostile_time) = hostile::measure()?;
     eprintln!("building three initramfs images ...");
     let packages = Packages::get(&paths, &mut |what| eprintln!("{what} ..."))?;

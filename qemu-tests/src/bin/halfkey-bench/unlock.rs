@@ -29,7 +29,7 @@ pub struct Costs {
 pub fn measure(dir: &Path, paths: Paths) -> Result<Costs> {
     let mut node = Loopback::new(paths.programs, &dir.join("node"))?;
     approved(&mut node)?;
-    let tcti = node.tcti();
+    let tcti = node.tpm.tcti();
 
     let secret = b"0123456789abcdef0123456789abcdef0123456789abcdef0123456789abcdef";
     let tang = Tang::start(dir)?;
