@@ -48,8 +48,10 @@ check: deps
 	$(CARGO) clippy --workspace --all-targets --locked -- -D warnings
 	.ci/deny
 
+# Tests that run the programs run those of dist.
 unit: deps dist
-	$(CARGO) test --workspace --locked
+	HALFKEY_AGENT=$(CURDIR)/dist/halfkey-agent HALFKEY_VERIFIER=$(CURDIR)/dist/halfkey-verifier \
+		HALFKEY_TENANT=$(CURDIR)/dist/halfkey $(CARGO) test --workspace --locked
 
 fuzz: deps
 	RUSTFLAGS='$(FUZZ_RUSTFLAGS)' $(CARGO) build --profile fuzz --locked -p halfkey-fuzz --target $(TARGET)

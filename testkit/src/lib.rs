@@ -2,12 +2,41 @@
 //!
 //! | module | what |
 //! | --- | --- |
-//! | [`log`] | firmware event logs that a test writes |
-//! | [`recorded`] | boots of real machines, and what an attacker makes of them |
-//! | [`swtpm`], [`tpm`] | TPMs; one with the keys of a node |
+//! | [`swtpm`] | a TPM with an identity and EK certificates of its own: power, banks, PCRs, tpm2-tools |
+//! | [`tpm`] | a TPM with the keys of a node, and what an agent has it do: register, quote, activate |
+//! | [`log`] | firmware event logs that a test writes, reads or changes |
+//! | [`recorded`] | boots of real machines, as files |
+//! | [`replay`] | a machine that boots without a VM, about a dozen kinds of boots, and what an attacker makes of them |
+//! | [`loopback`] | what is below it: the real agent with TPM, volumes in files and a mount namespace, verifier and workstation |
 //! | [`programs`], [`process`] | the programs under test; child processes that never outlive a test |
-//! | [`verifier`], [`tenant`] | the server, and the operator's desk |
-//! | [`loopback`] | a node without a virtual machine |
+//! | [`verifier`], [`tenant`] | the server and the operator's workstation, as processes |
+//!
+//! # How to write a test
+//! What a policy, a proposal or an explanation makes of a boot, with all programs, in a few seconds
+//! (`cargo test -p halfkey-testkit` builds them; `HALFKEY_AGENT`, `HALFKEY_VERIFIER` and `HALFKEY_TENANT` name others):
+//!
+//! ```no_run
+//! use halfkey_testkit::replay::{self, Machine};
+//!
+//! // Enrolled; this boot was learned, and is unlocked with nobody there.
+//! let mut machine = Machine::that_learned(&replay::uki(), &[]);
+//! // Another image is denied for this reason, and the finding says this.
+//! machine.denied(&replay::uki().with_other_image(), "policy_mismatch", &["pcr 4"]);
+//! ```
+//!
+//! What one crate makes of a TPM, without the other programs:
+//!
+//! ```no_run
+//! use halfkey_testkit::tpm::{RSA_2048, Tpm};
+//!
+//! let tpm = Tpm::new(RSA_2048);
+//! tpm.measure(4, b"a boot loader");
+//! let (attest, signature) = tpm.quote(halfkey_protocol::kdf::Hash::Sha256, &[7; 32]);
+//! tpm.reset();
+//! ```
+//!
+//! It depends on nothing but `halfkey-protocol`, because the crates under test use it: what they make of a log or a quote stays
+//! in their own tests.
 
 #![allow(clippy::unwrap_used, reason = "a test that fails here should say where")]
 
@@ -17,6 +46,7 @@ pub mod loopback;
 pub mod process;
 pub mod programs;
 pub mod recorded;
+pub mod replay;
 pub mod swtpm;
 pub mod tenant;
 pub mod tpm;

@@ -109,7 +109,20 @@ impl Loopback {
     pub fn power_on_with(&mut self, log: &[u8], line: &[u8]) -> Result<()> {
         self.tpm.power_on()?;
         self.tpm.replay(&read(log), &[Hash::Sha256, Hash::Sha384]);
-        fs::write(self.folder.join(LOG), log).context("can't write a firmware log")?;
+        self.show(Some(log), line)
+    }
+
+    /// What the agent finds: `binary_bios_measurements`, if there is such a file, and `/proc/cmdline`.
+    ///
+    /// # Errors
+    /// If a file can't be written.
+    pub(crate) fn show(&self, log: Option<&[u8]>, line: &[u8]) -> Result<()> {
+        let path = self.folder.join(LOG);
+        match log {
+            Some(log) => fs::write(path, log).context("can't write a firmware log")?,
+            // It may be that there was none before.
+            None => drop(fs::remove_file(path)),
+        }
         fs::write(self.folder.join(LINE), line).context("can't write a command line")
     }
 
@@ -213,9 +226,17 @@ impl Loopback {
     /// # Errors
     /// If `halfkey enroll` fails.
     pub fn tenant_enroll(&self, node: &str) -> Result<String> {
+        self.tenant_enroll_with(node, &[])
+    }
+
+    /// The same with more flags.
+    ///
+    /// # Errors
+    /// If `halfkey enroll` fails.
+    pub fn tenant_enroll_with(&self, node: &str, flags: &[&str]) -> Result<String> {
         let roots = self.tpm.ca();
         let roots = roots.to_str().context("the folder's name is no text")?;
-        self.tenant.run(&["enroll", node, "--label", "node", "--yes", "--ek-roots", roots])
+        self.tenant.run(&[&["enroll", node, "--label", "node", "--yes", "--ek-roots", roots], flags].concat())
     }
 
     /// Registers and enrolls the node and binds its volumes; returns its id.
@@ -223,8 +244,16 @@ impl Loopback {
     /// # Errors
     /// If one of the programs fails.
     pub fn enroll(&self, volumes: &[&str]) -> Result<String> {
+        self.enroll_with(volumes, &[])
+    }
+
+    /// The same with more flags of `halfkey enroll`.
+    ///
+    /// # Errors
+    /// If one of the programs fails.
+    pub fn enroll_with(&self, volumes: &[&str], flags: &[&str]) -> Result<String> {
         let (child, node) = self.register(volumes)?;
-        self.tenant_enroll(&node)?;
+        self.tenant_enroll_with(&node, flags)?;
         let output = child.wait_with_output().context("can't wait for the agent")?;
         crate::ensure!(output.status.success(), "enroll failed:\n{}", text(&output));
         Ok(node)

@@ -1,7 +1,10 @@
 //! The programs under test.
 
 use crate::error::{Error, Result};
+use crate::process::run;
 use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::sync::OnceLock;
 use std::{env, fs};
 
 /// Where they are.
@@ -26,6 +29,31 @@ pub fn target() -> PathBuf {
 }
 
 impl Programs {
+    /// For tests of this tree: what `HALFKEY_AGENT`, `HALFKEY_VERIFIER` and `HALFKEY_TENANT` name; cargo builds those that are
+    /// not named.
+    ///
+    /// # Errors
+    /// If one does not build.
+    pub fn find() -> Result<Self> {
+        static BUILT: OnceLock<Result<(), String>> = OnceLock::new();
+        let named = |variable: &str| env::var_os(variable).map(PathBuf::from);
+        let program = |variable: &str, name: &str| -> Result<PathBuf> {
+            named(variable).map_or_else(
+                || {
+                    let built = BUILT.get_or_init(|| build().map_err(|error| error.to_string()));
+                    built.clone().map_err(Error::new)?;
+                    Ok(target().join("debug").join(name))
+                },
+                Ok,
+            )
+        };
+        Ok(Self {
+            agent: program("HALFKEY_AGENT", "halfkey-agent")?,
+            verifier: program("HALFKEY_VERIFIER", "halfkey-verifier")?,
+            tenant: program("HALFKEY_TENANT", "halfkey")?,
+        })
+    }
+
     /// What `make dist` made. `HALFKEY_AGENT`, `HALFKEY_VERIFIER` and `HALFKEY_TENANT` take precedence over `dist/` and
     /// `target/release/`.
     pub fn released() -> Self {
@@ -58,4 +86,13 @@ impl Programs {
         }
         Ok(())
     }
+}
+
+/// The programs of this tree, unoptimized.
+fn build() -> Result<()> {
+    let cargo = env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
+    let mut command = Command::new(cargo);
+    command.current_dir(tree()).args(["build", "--locked", "--quiet"]);
+    run(command.args(["-p", "halfkey-agent", "-p", "halfkey-verifier", "-p", "halfkey", "--bins"]))?;
+    Ok(())
 }

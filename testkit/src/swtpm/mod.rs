@@ -197,6 +197,11 @@ impl Swtpm {
         }
     }
 
+    /// From the next time it is powered on it has these banks, as tpm2_pcrallocate names them.
+    pub fn allocate_banks(&self, banks: &str) {
+        self.tool("tpm2_pcrallocate", &[banks]);
+    }
+
     /// Extends a PCR of each of these banks.
     pub fn extend(&self, pcr: u8, digests: &[(Hash, Vec<u8>)]) {
         let mut extend = vec![0x80, 2, 0, 0, 0, 0, 0, 0, 1, 0x82, 0, 0, 0, pcr];

@@ -1,0 +1,360 @@
+//! Boots without a virtual machine: what a machine measures is extended into a real TPM, and shown, with the kernel's command
+//! line, to the real agent in a mount namespace. That runs `unlock --dry-run` against a real verifier. About a second each.
+//!
+//! [`ReplayedBoot`] is what is measured and what can be read of it. The functions that make one are kinds of machines; its
+//! methods make another machine of it, or what an attacker would. [`Machine`] is enrolled and boots it.
+
+use crate::error::Result;
+use crate::log::{Record, sha1, write};
+use crate::loopback::{Loopback, text};
+use crate::programs::Programs;
+use crate::recorded::{self, boot};
+use halfkey_protocol::kdf::Hash;
+use std::process::{Child, Output, Stdio};
+
+/// Event types of the TCG's firmware profile.
+pub mod kind {
+    /// The end of the firmware's part of a PCR.
+    pub const SEPARATOR: u32 = 0x4;
+    /// What the kernel's EFI stub measures.
+    pub const EVENT_TAG: u32 = 0x6;
+    /// A variable of Secure Boot.
+    pub const VARIABLE: u32 = 0x8000_0001;
+    /// A boot application: its Authenticode digest.
+    pub const APPLICATION: u32 = 0x8000_0003;
+    /// A driver of an option ROM.
+    pub const DRIVER: u32 = 0x8000_0004;
+    /// A string that says what happened.
+    pub const ACTION: u32 = 0x8000_0007;
+    /// The certificate that vouched for an image.
+    pub const AUTHORITY: u32 = 0x8000_00e0;
+}
+
+/// What a machine measures until the agent runs, and what can be read of it.
+#[derive(Clone)]
+pub struct ReplayedBoot {
+    /// What firmware, loaders and kernel extend, in order.
+    pub measured: Vec<Record>,
+    /// The banks that its TPM has.
+    pub banks: Vec<Hash>,
+    /// `binary_bios_measurements`; none if there is no such file.
+    pub log: Option<Vec<u8>>,
+    /// What the kernel calls its command line.
+    pub command_line: String,
+    /// PCR and data of what is measured behind the log, as IMA does.
+    pub afterwards: Vec<(u8, Vec<u8>)>,
+}
+
+/// The tag of the kernel's command line.
+const LOAD_OPTIONS: u32 = 0x8f3b_22ed;
+
+/// A unified kernel image that the firmware starts; Secure Boot is off.
+pub fn uki() -> ReplayedBoot {
+    ReplayedBoot::recorded(boot("uki-no-secure-boot"))
+}
+
+/// The same with Secure Boot and keys of the owner's own.
+pub fn uki_with_own_keys() -> ReplayedBoot {
+    ReplayedBoot::recorded(boot("uki-secure-boot-own-keys"))
+}
+
+/// A unified kernel image that systemd-boot starts; Secure Boot is off.
+pub fn uki_by_systemd_boot() -> ReplayedBoot {
+    let entry = boot("systemd-boot-type1").records();
+    let loader = entry.into_iter().find(|record| record.kind == kind::APPLICATION).unwrap();
+    uki().changed(|measured| {
+        let at = measured.iter().position(|record| record.kind == kind::APPLICATION).unwrap();
+        measured.insert(at, loader);
+    })
+}
+
+/// An entry of systemd-boot with kernel, initrd and options; Secure Boot is off. The kernel is Debian 12's, 6.1; what a kernel
+/// that measures its initrd (6.13 and later) measures looks the same.
+pub fn entry() -> ReplayedBoot {
+    ReplayedBoot::recorded(boot("systemd-boot-type1"))
+}
+
+/// Shim and GRUB with Secure Boot and the keys of Microsoft.
+pub fn shim_and_grub() -> ReplayedBoot {
+    ReplayedBoot::recorded(boot("grub-shim-ms-keys"))
+}
+
+/// GRUB that the firmware starts; Secure Boot is off.
+pub fn grub() -> ReplayedBoot {
+    let off: Vec<Record> =
+        uki().measured.into_iter().filter(|record| record.kind == kind::VARIABLE).collect();
+    // Without Secure Boot variables of the firmware would be options of systemd.
+    shim_and_grub().with_option("efi=noruntime").changed(|measured| {
+        let variables = measured.iter().position(|record| record.kind == kind::VARIABLE).unwrap();
+        let shim = measured.iter().position(|record| record.kind == kind::APPLICATION).unwrap();
+        measured.remove(shim);
+        measured
+            .retain(|record| !matches!(record.kind, kind::VARIABLE | kind::AUTHORITY) && record.pcr != 14);
+        measured.splice(variables..variables, off);
+    })
+}
+
+/// Secure Boot is off, and firmware starts the option ROM of a card, with this content, before everything else.
+pub fn uki_behind_option_rom(content: &[u8]) -> ReplayedBoot {
+    uki().changed(|measured| {
+        let image = measured.iter().find(|record| record.kind == kind::APPLICATION).unwrap();
+        let digest = Hash::Sha256.digest(&[content]);
+        let rom = Record { pcr: 2, kind: kind::DRIVER, digest, ..image.clone() };
+        let at = measured.iter().position(|record| record.pcr == 2).unwrap();
+        measured.insert(at, rom);
+    })
+}
+
+impl ReplayedBoot {
+    /// As it was recorded.
+    pub fn recorded(boot: &recorded::Boot) -> Self {
+        let banks = vec![Hash::Sha256, Hash::Sha384];
+        let measured = boot.records();
+        let log = Some(write(&measured, &banks));
+        Self { measured, banks, log, command_line: boot.line().to_owned(), afterwards: Vec::new() }
+    }
+
+    /// Another boot, with its own log.
+    #[must_use]
+    pub fn changed(mut self, change: impl FnOnce(&mut Vec<Record>)) -> Self {
+        change(&mut self.measured);
+        self.log = Some(write(&self.measured, &self.banks));
+        self
+    }
+
+    /// The last image that was started is another.
+    #[must_use]
+    pub fn with_other_image(self) -> Self {
+        self.changed(|measured| {
+            let mut images = measured.iter_mut().filter(|record| record.kind == kind::APPLICATION);
+            images.next_back().unwrap().digest = vec![0x33; 32];
+        })
+    }
+
+    /// The kernel's command line has one option more, wherever the text of it is measured.
+    #[must_use]
+    pub fn with_option(mut self, option: &str) -> Self {
+        let old = self.command_line.clone();
+        self.command_line = format!("{old} {option}");
+        // GRUB's is that without the file.
+        let common = old.split_once(" root=").map_or(old.clone(), |(_, rest)| format!(" root={rest}"));
+        let (common, options) = (common.into_bytes(), format!(" {option}").into_bytes());
+        let load_options: Vec<u8> =
+            self.command_line.encode_utf16().chain([0]).flat_map(u16::to_le_bytes).collect();
+        self.changed(|measured| {
+            for record in measured {
+                let is_load_options = record.pcr == 9 && record.kind == kind::EVENT_TAG;
+                if is_load_options && record.data.starts_with(&LOAD_OPTIONS.to_le_bytes()) {
+                    record.digest = Hash::Sha256.digest(&[&load_options]);
+                }
+                let found = record.data.windows(common.len()).position(|window| window == common);
+                let Some(at) = found.filter(|_| record.pcr == 8) else { continue };
+                // The event data says what it is before the text that is measured.
+                let digest_of = |data: &[u8], from: usize| {
+                    Hash::Sha256.digest(&[data[from..].split(|byte| *byte == 0).next().unwrap()])
+                };
+                let from = (0..at).find(|from| digest_of(&record.data, *from) == record.digest).unwrap();
+                record.data.splice(at + common.len()..at + common.len(), options.iter().copied());
+                record.digest = digest_of(&record.data, from);
+            }
+        })
+    }
+
+    /// On a TPM with these banks only.
+    #[must_use]
+    pub fn in_banks(mut self, banks: &[Hash]) -> Self {
+        self.banks = banks.to_vec();
+        self.changed(|_| ())
+    }
+
+    /// The same measurements; the log says what `change` makes of it.
+    #[must_use]
+    pub fn with_log(mut self, change: impl FnOnce(Vec<u8>) -> Option<Vec<u8>>) -> Self {
+        self.log = self.log.and_then(change);
+        self
+    }
+
+    /// The same measurements; firmware keeps the log of TPM 1.2, which has SHA-1 only.
+    #[must_use]
+    pub fn with_log_of_1_2(self) -> Self {
+        let events: Vec<_> =
+            self.measured.iter().map(|record| (record.pcr, record.kind, record.data.clone())).collect();
+        let events: Vec<_> = events.iter().map(|(pcr, kind, data)| (*pcr, *kind, &data[..])).collect();
+        self.with_log(|_| Some(sha1(&events)))
+    }
+
+    /// This is measured as well, and is not in the log.
+    #[must_use]
+    pub fn then(mut self, pcr: u8, data: &[u8]) -> Self {
+        self.afterwards.push((pcr, data.to_vec()));
+        self
+    }
+}
+
+/// A machine that is enrolled, its verifier, and its tenant's desk.
+pub struct Machine {
+    /// The programs, volumes and the TPM.
+    pub node: Loopback,
+    /// Its id.
+    pub id: String,
+    volumes: &'static [&'static str],
+    _folder: tempfile::TempDir,
+}
+
+/// How `unlock` ended.
+#[derive(Debug)]
+pub struct Unlocked {
+    /// The exit code.
+    pub code: i32,
+    /// All that the agent said.
+    pub said: String,
+}
+
+impl From<Output> for Unlocked {
+    fn from(output: Output) -> Self {
+        Self { code: output.status.code().unwrap_or(-1), said: text(&output) }
+    }
+}
+
+impl Machine {
+    /// With one volume, and no policy.
+    pub fn enrolled() -> Self {
+        Self::with_volumes(&["root"])
+    }
+
+    /// With these.
+    pub fn with_volumes(volumes: &'static [&'static str]) -> Self {
+        let (node, folder) = new();
+        for volume in volumes.iter().filter(|name| **name != "root") {
+            node.volume(volume).unwrap();
+        }
+        let id = node.enroll(volumes).unwrap();
+        Self { node, id, volumes, _folder: folder }
+    }
+
+    /// Whose TPM has one bank, for which it is enrolled.
+    pub fn with_bank(bank: Hash) -> Self {
+        let (mut node, folder) = new();
+        let others = ["sha1", "sha256", "sha384"].iter().filter(|name| **name != bank.name());
+        let banks: String = others.map(|name| format!("{name}:none+")).collect();
+        node.tpm.allocate_banks(&format!("{banks}{}:all", bank.name()));
+        node.replay(&uki().in_banks(&[bank])).unwrap();
+        let volumes = &["root"];
+        let id = node.enroll_with(volumes, &["--bank", bank.name()]).unwrap();
+        Self { node, id, volumes, _folder: folder }
+    }
+
+    /// The same; this boot was learned with these flags of `halfkey approve`, and is unlocked unattended.
+    pub fn that_learned(boot: &ReplayedBoot, flags: &[&str]) -> Self {
+        let mut machine = Self::enrolled();
+        machine.learns(boot, flags);
+        machine.unlocks(boot);
+        machine
+    }
+
+    /// Off and on again, up to where the agent runs.
+    pub fn power_on(&mut self, boot: &ReplayedBoot) {
+        self.node.replay(boot).unwrap();
+    }
+
+    /// Boots and unlocks.
+    pub fn boots(&mut self, boot: &ReplayedBoot) -> Unlocked {
+        self.power_on(boot);
+        self.unlock()
+    }
+
+    /// `unlock` in this boot.
+    pub fn unlock(&self) -> Unlocked {
+        self.node.unlock_now(self.volumes).unwrap().into()
+    }
+
+    /// Boots, and is unlocked with nobody there.
+    #[track_caller]
+    pub fn unlocks(&mut self, boot: &ReplayedBoot) {
+        let unlocked = self.boots(boot);
+        assert_eq!(unlocked.code, 0, "{}", unlocked.said);
+    }
+
+    /// Boots, and waits for an operator.
+    pub fn waits(&mut self, boot: &ReplayedBoot) -> Child {
+        self.power_on(boot);
+        let mut agent = self.node.unlock(self.volumes);
+        let mut agent = agent.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
+        while self.node.tenant.node(&self.id).unwrap().pending.is_none() {
+            if agent.try_wait().unwrap().is_some() {
+                panic!("it does not wait: {}", text(&agent.wait_with_output().unwrap()));
+            }
+        }
+        agent
+    }
+
+    /// `halfkey approve` with these flags: exit code, and what it says.
+    pub fn approve(&self, flags: &[&str]) -> (i32, String) {
+        self.node.tenant.try_run(&[&["approve", &self.id, "--yes"], flags].concat()).unwrap()
+    }
+
+    /// Boots, and an operator lets it learn this boot.
+    #[track_caller]
+    pub fn learns(&mut self, boot: &ReplayedBoot, flags: &[&str]) {
+        let agent = self.waits(boot);
+        let (code, said) = self.approve(&[&["--learn"], flags].concat());
+        assert_eq!(code, 0, "{said}");
+        let unlocked = Unlocked::from(agent.wait_with_output().unwrap());
+        assert_eq!(unlocked.code, 0, "{}", unlocked.said);
+    }
+
+    /// `halfkey policy apply` for this node: exit code, and what it says.
+    pub fn apply(&self, policy: &str) -> (i32, String) {
+        let file = self.node.folder.join("policy.toml");
+        std::fs::write(&file, policy).unwrap();
+        let file = file.to_str().unwrap();
+        self.node.tenant.try_run(&["policy", "apply", file, "--node", &self.id, "--yes"]).unwrap()
+    }
+
+    /// Boots, and gets nothing for this reason; these words are in one finding.
+    #[track_caller]
+    pub fn denied(&mut self, boot: &ReplayedBoot, reason: &str, named: &[&str]) -> Unlocked {
+        let unlocked = self.boots(boot);
+        assert_ne!(unlocked.code, 0, "{}", unlocked.said);
+        assert_eq!(self.reason().as_deref(), Some(reason), "{}", unlocked.said);
+        let findings = self.findings();
+        let found = |finding: &String| named.iter().all(|name| finding.contains(name));
+        assert!(named.is_empty() || findings.iter().any(found), "{named:?}: {findings:#?}");
+        unlocked
+    }
+
+    /// The reason on record for the newest evidence.
+    pub fn reason(&self) -> Option<String> {
+        self.node.tenant.evidence(&self.id).unwrap().evidence[0].code.clone()
+    }
+
+    /// What was found in the newest evidence.
+    pub fn findings(&self) -> Vec<String> {
+        let newest = self.node.tenant.evidence(&self.id).unwrap().evidence[0].id;
+        self.node.tenant.record(newest).unwrap().findings.iter().map(ToString::to_string).collect()
+    }
+}
+
+/// Never registered.
+fn new() -> (Loopback, tempfile::TempDir) {
+    let folder = tempfile::tempdir().unwrap();
+    (Loopback::new(Programs::find().unwrap(), folder.path()).unwrap(), folder)
+}
+
+impl Loopback {
+    /// Switches the machine off, if it is on, and on again, up to where the agent runs.
+    ///
+    /// # Errors
+    /// If the TPM does not come up.
+    pub fn replay(&mut self, boot: &ReplayedBoot) -> Result<()> {
+        self.tpm.power_on()?;
+        self.tpm.replay(&boot.measured, &boot.banks);
+        for (pcr, data) in &boot.afterwards {
+            self.tpm.extend(
+                *pcr,
+                &boot.banks.iter().map(|bank| (*bank, bank.digest(&[data]))).collect::<Vec<_>>(),
+            );
+        }
+        self.show(boot.log.as_deref(), format!("{}\n", boot.command_line).as_bytes())
+    }
+}
