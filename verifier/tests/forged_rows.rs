@@ -200,6 +200,7 @@ async fn a_damaged_row_of_what_is_only_shown_or_allows_more_keeps_no_node_from_b
     assert_eq!(said(&node.boot(&anybody).await), "denied policy_mismatch");
     let damages = [
         "UPDATE nodes SET label = CAST(x'ff' AS TEXT), last_code = CAST(x'ff' AS TEXT)",
+        "UPDATE registrations SET label = CAST(x'ff' AS TEXT)",
         "UPDATE boots SET findings = '{', message = CAST(x'ff' AS TEXT)",
         "INSERT INTO proposals (node_id, sha256, at, state, message, from_evidence, by_trust, proposal)
              SELECT node_id, x'00', 1, 'accepted', '', 0, 0, '{' FROM nodes",
@@ -216,6 +217,12 @@ async fn a_damaged_row_of_what_is_only_shown_or_allows_more_keeps_no_node_from_b
     assert_eq!(list.nodes[0].label, "web1");
     let _: NodeRecord = get(&operator, &path(node.id, "")).await.unwrap();
     let _: serde_json::Value = get(&operator, "/v1/operator/proposals").await.unwrap();
+    // What the book says mends it.
+    let group = "UPDATE nodes SET group_name = CAST(x'ff' AS TEXT)";
+    server.database().execute(group, []).unwrap();
+    let _: serde_json::Value = get(&operator, "/v1/operator/groups").await.unwrap();
+    node.group(&operator, None).await.unwrap();
+    assert_eq!(said(&node.boot(&anybody).await), "released");
     node.enroll(&anybody, &operator, "second").await;
 }
 

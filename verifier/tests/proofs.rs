@@ -335,6 +335,13 @@ async fn a_label_is_that_of_the_enrollment_that_was_proved() {
     let gone = "PRAGMA foreign_keys = OFF; CREATE TABLE kept AS SELECT * FROM nodes; DELETE FROM nodes";
     server.database().execute_batch(gone).unwrap();
     assert_eq!(named(&server, "web1").await, 1);
+    // The first digits of its id are another's as well.
+    let digits = &node.id.to_string()[..8];
+    assert_eq!(named(&server, digits).await, 1);
+    let twin = "INSERT INTO nodes (node_id, label, last_seen) VALUES (?1 || substr('-0000-0000-0000-000000000000', 1), 'web1', 0)";
+    server.database().execute(twin, [digits]).unwrap();
+    assert_eq!(named(&server, digits).await, 2, "nobody is revoked in its place");
+    server.database().execute("DELETE FROM nodes", []).unwrap();
     let put_back = "INSERT INTO nodes SELECT * FROM kept; UPDATE nodes SET label = 'web1'";
     server.database().execute_batch(put_back).unwrap();
 

@@ -114,7 +114,7 @@ pub fn enrollments(devices: &[PathBuf], node: NodeId) -> Result<Vec<String>> {
 }
 
 /// Finishes a run that was ended after its proof: `current` is what the verifier releases, so whatever else this node has on the
-/// volumes is of no use. False if there was nothing to do, or `current` is not on all of them.
+/// volumes is of no use. False if there was nothing to do, `current` is not on all of them, or a newer one was begun on one.
 ///
 /// # Errors
 /// When cryptsetup refuses.
@@ -135,6 +135,10 @@ pub fn finish_removal(
             .collect();
         let ours = |(_, token): &&(u32, Token)| token.complete && token.enrollment == current;
         let Some((number, token)) = tokens.iter().find(ours) else { return Ok(false) };
+        // A renewal that was cut short, which nobody may be told is done: it is enrolled once more.
+        if tokens.iter().any(|(_, other)| other.enrolled_at > token.enrolled_at) {
+            return Ok(false);
+        }
         left |= tokens.len() > 1;
         bound.push(Bound { slot: token.slot, token: *number });
     }

@@ -213,9 +213,13 @@ impl Index {
         proved.or_else(|| self.enrolled.get(&node)).map(|enrollment| enrollment.label.as_str())
     }
 
-    /// The nodes with this label.
-    pub fn called(&self, label: &str) -> impl Iterator<Item = NodeId> {
-        self.enrolled.keys().copied().filter(move |node| self.label(*node) == Some(label))
+    /// The nodes with this label, and those whose ids begin so.
+    pub fn named(&self, typed: &str) -> impl Iterator<Item = NodeId> {
+        let prefix = typed.to_ascii_lowercase();
+        let fits = move |node: &NodeId| {
+            self.label(*node) == Some(typed) || !prefix.is_empty() && node.to_string().starts_with(&prefix)
+        };
+        self.enrolled.keys().copied().filter(fits)
     }
 
     /// Whether any enrollment of the node was ever signed.

@@ -89,23 +89,24 @@ pub fn unchecked(c: &Connection, node: NodeId, since: u64) -> Result<Option<Node
     Ok(Some(Node { governing, current, open, damage, ..found }))
 }
 
-/// Lines of the list, by node id, with what was signed about them. Those with a name: first what documents call so, else rows could
-/// hide it; of these, first what was proved, which not every operator can sign.
+/// Lines of the list, by node id, with what was signed about them. Those with a name or an id that begins so: first what
+/// documents name, else rows could hide it; of these, first what is called so and was proved, which not every operator can sign.
 pub fn list(c: &Connection, which: &Which, limit: u64, now: u64, index: &Index) -> Result<Vec<NodeLine>> {
     let rows = lines(c, which, limit, now, index)?;
     let Which::Named(name) = which else {
         let none = || damaged("table nodes: a node id that is none");
         return rows.into_iter().map(|row| row.ok_or_else(none)).collect();
     };
-    let mut called: Vec<NodeId> = index.called(name).collect();
-    called.sort_by_key(|node| (!index.is_proved(*node), *node));
+    let mut named: Vec<NodeId> = index.named(name).collect();
+    named.sort_by_key(|node| (index.label(*node) != Some(name), !index.is_proved(*node), *node));
+    named.truncate(usize::try_from(limit).unwrap_or(usize::MAX));
     let mut found = Vec::new();
-    for node in called.into_iter().take(usize::try_from(limit).unwrap_or(usize::MAX)) {
-        let row = lines(c, &Which::One(node), 1, now, index)?.pop().flatten();
-        found.push(row.unwrap_or_else(|| without_row(node, index)));
+    for node in &named {
+        let row = lines(c, &Which::One(*node), 1, now, index)?.pop().flatten();
+        found.push(row.unwrap_or_else(|| without_row(*node, index)));
     }
     // A row whose id is none is no node's.
-    found.extend(rows.into_iter().flatten().filter(|row| index.label(row.id) != Some(name)));
+    found.extend(rows.into_iter().flatten().filter(|row| !named.contains(&row.id)));
     Ok(found)
 }
 
@@ -514,7 +515,7 @@ pub fn upsert(tx: &Transaction<'_>, node: NodeId, label: Option<&str>, now: u64)
 fn require_not_revoked(tx: &Transaction<'_>, node: NodeId, by_sequence: Option<&str>) -> Result<()> {
     let because: Option<Option<String>> = tx
         .prepare_cached("SELECT revoked_because FROM nodes WHERE node_id = ?1")
-        .and_then(|mut query| query.query_row([id_text(node)], |row| row.get(0)).optional())
+        .and_then(|mut query| query.query_row([id_text(node)], |row| shown(row, 0)).optional())
         .map_err(broken)?;
     match because.flatten().or_else(|| by_sequence.map(str::to_owned)) {
         Some(because) => Err(StoreError::Refused(Reason::Revoked, because)),

@@ -1,6 +1,6 @@
 //! Policies and groups.
 
-use super::{as_u64, audit, broken, documents, id_text, nodes, number, proposals, review};
+use super::{as_u64, audit, broken, documents, id_text, nodes, number, proposals, review, shown};
 use crate::store::sequence::Index;
 use crate::store::{
     By, Damage, Documents, Governing, NewDocument, NewPolicy, PolicyRef, Result, Reviewer, StoreError,
@@ -137,7 +137,7 @@ pub fn set_group(
     documents::append(tx, opened, signed, by)?;
     let id = id_text(node);
     let before: Option<String> = tx
-        .query_row("SELECT group_name FROM nodes WHERE node_id = ?1", [&id], |row| row.get(0))
+        .query_row("SELECT group_name FROM nodes WHERE node_id = ?1", [&id], |row| shown(row, 0))
         .map_err(broken)?;
     let group = Some(opened.body.as_str()).filter(|group| !group.is_empty());
     tx.execute(
@@ -171,7 +171,8 @@ pub fn groups(c: &Connection) -> Result<Vec<Group>> {
         groups.entry(scope["group:".len()..].to_owned()).or_default().0 = Some(version);
     }
     let mut query = c.prepare_cached(NODES).map_err(broken)?;
-    let rows = query.query_map([], |row| Ok((row.get::<_, String>(0)?, row.get::<_, String>(1)?)));
+    let rows = query
+        .query_map([], |row| Ok((shown(row, 0)?.unwrap_or_default(), shown(row, 1)?.unwrap_or_default())));
     for row in rows.map_err(broken)? {
         let (group, node) = row.map_err(broken)?;
         groups.entry(group).or_default().1.push(node);
@@ -308,7 +309,7 @@ fn last_since(c: &Connection, scope: &str, since: u64) -> Result<Option<(PolicyR
 
 fn members(c: &Connection, group: &str) -> Result<Vec<NodeId>> {
     let mut query = c.prepare_cached("SELECT node_id FROM nodes WHERE group_name = ?1").map_err(broken)?;
-    let rows = query.query_map([group], |row| row.get::<_, String>(0)).map_err(broken)?;
+    let rows = query.query_map([group], |row| Ok(shown(row, 0)?.unwrap_or_default())).map_err(broken)?;
     // A row whose id is none is no node's.
     rows.filter_map(|id| id.map_err(broken).map(|id| NodeId::parse(&id)).transpose()).collect()
 }

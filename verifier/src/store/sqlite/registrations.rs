@@ -1,6 +1,6 @@
 //! The registrar's records.
 
-use super::{as_u64, audit, broken, damaged, from_json, id_text, json, number};
+use super::{as_u64, audit, broken, damaged, from_json, id_text, json, number, shown};
 use crate::limit::{Holder, Source, first_to_go};
 use crate::store::{By, NewRegistration, Registration, RegistrationLine, Result, Saved, StoreError, Which};
 use halfkey_protocol::identity::fingerprint;
@@ -28,7 +28,11 @@ pub fn list(c: &Connection, which: &Which, limit: u64) -> Result<Vec<Registratio
     );
     let mut query = c.prepare_cached(&sql).map_err(broken)?;
     let rows = query.query_map(params![first, second, number(limit)], |row| {
-        Ok(RegistrationLine { node_id: row.get(0)?, label: row.get(1)?, last_seen: as_u64(row.get(2)?) })
+        Ok(RegistrationLine {
+            node_id: shown(row, 0)?.unwrap_or_default(),
+            label: shown(row, 1)?.unwrap_or_default(),
+            last_seen: as_u64(row.get(2)?),
+        })
     });
     rows.and_then(Iterator::collect).map_err(broken)
 }
