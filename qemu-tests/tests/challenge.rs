@@ -133,7 +133,7 @@ fn another_operators_enrollment_is_refused_and_the_machine_stays_its_tenants() {
     machine.tenant_enrolls();
     succeeded(&machine.enroll());
     machine.node.register_anew(&machine.id, &["root"]).unwrap();
-    let (programs, roots) = (Programs::released(), machine.node.folder.join("roots"));
+    let (programs, roots) = (Programs::released(), machine.node.tpm.ca());
     let bob = Tenant::login(&programs, &machine.node.verifier, &machine.node.folder.join("bob")).unwrap();
     bob.run(&["enroll", &machine.id, "--yes", "--ek-roots", roots.to_str().unwrap()]).unwrap();
     let before = fs::read(machine.node.device("root")).unwrap();

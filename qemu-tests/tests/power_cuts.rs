@@ -223,6 +223,23 @@ fn the_same_run_again_in_the_same_boot_takes_up_what_was_left() {
     succeeded(&machine.boot());
 }
 
+/// Whoever renews K because somebody had root must not read that it is done when it is not.
+#[test]
+fn a_renewal_that_was_cut_short_is_not_said_to_be_done() {
+    let mut machine = Machine::in_use();
+    machine.tenant_enrolls_again();
+    assert_eq!(machine.enroll("1 after"), End::Cut);
+    succeeded(&machine.boot());
+    // C_U was given out in the boot before, and is not again.
+    let End::Failed(why) = machine.enroll("") else { panic!("enrolled without a proof") };
+    assert!(why.contains("enrollment_used"), "{why}");
+    // The tenant comes once more, and not twice.
+    machine.node.tenant_enroll(&machine.id).unwrap();
+    assert_eq!(machine.enroll(""), End::Done);
+    machine.is_clean();
+    succeeded(&machine.boot());
+}
+
 #[test]
 fn a_proof_that_is_refused_is_made_by_the_next_run() {
     let machine = Machine::new();
@@ -289,7 +306,7 @@ fn what_was_to_be_removed_is_removed_beside_another_operators_enrollment() {
     assert_eq!(machine.enroll("7 before"), End::Cut);
     let node = &machine.node;
     let bob = Tenant::login(&Programs::released(), &node.verifier, &node.folder.join("bob")).unwrap();
-    let roots = node.folder.join("roots");
+    let roots = node.tpm.ca();
     bob.run(&["enroll", &machine.id, "--yes", "--ek-roots", roots.to_str().unwrap()]).unwrap();
     succeeded(&machine.boot());
     assert_eq!(machine.enroll(""), End::Done);
