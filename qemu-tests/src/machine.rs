@@ -487,6 +487,20 @@ impl Boot {
         self.qemu.wait_off(MOMENT)
     }
 
+    /// Does what the kernel does when somebody presses Ctrl-Alt-Del, and waits until the system has shut itself down: what it said
+    /// until then.
+    ///
+    /// # Errors
+    /// If it stays on.
+    pub fn press_ctrl_alt_del(mut self) -> Result<String> {
+        self.qemu.shell.send((base64(b"kill -INT 1") + "\n").as_bytes())?;
+        self.qemu.wait_off(BOOT)?;
+        let (bell, console) = (self.qemu.bell.clone(), &self.qemu.console);
+        let whole = bell.wait(MOMENT, || console.is_closed().then_some(()));
+        whole.context(format_args!("{}: the console did not end with the machine", self.name))?;
+        Ok(self.qemu.console.text())
+    }
+
     /// Waits until it goes off by itself.
     ///
     /// # Errors

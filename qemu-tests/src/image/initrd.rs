@@ -93,7 +93,7 @@ pub fn with_files(initrd: &[u8], files: &[ExtraFile]) -> Vec<u8> {
 }
 
 /// A cpio archive (newc) with these files.
-fn cpio(files: &[ExtraFile]) -> Vec<u8> {
+pub fn cpio(files: &[ExtraFile]) -> Vec<u8> {
     let mut out = Vec::new();
     let folders = files.iter().flat_map(|file| file.path.match_indices('/').map(|(at, _)| &file.path[..at]));
     // Whatever holds another comes before it.

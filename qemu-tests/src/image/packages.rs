@@ -9,7 +9,7 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 
 /// What goes into the guest's root file system besides the essential packages.
-const INCLUDE: &str = "systemd,systemd-sysv,udev,dbus,kmod,iproute2,cryptsetup-bin,tpm2-tools";
+const INCLUDE: &str = "systemd,systemd-sysv,udev,dbus,kmod,iproute2,cryptsetup-bin,tpm2-tools,dracut-core";
 /// Stands for the newest kernel that is small and has virtio and TPM drivers.
 const KERNEL: &str = "linux-image-cloud-amd64";
 /// What the names of such kernels end with.

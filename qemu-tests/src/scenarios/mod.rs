@@ -17,10 +17,12 @@
 //! | 32 to 34 | [`entries`]: boot entries that somebody has changed |
 //! | 35 | [`repair`]: held, repaired, released, a disk missing |
 //! | 39, 40 | [`prompts`]: a prompt after an opening |
+//! | 41 | [`exitrd`]: the shutdown of the running system |
 
 mod after_opening;
 mod afterwards;
 mod entries;
+mod exitrd;
 mod exits;
 mod loaders;
 mod notes;
@@ -368,6 +370,12 @@ pub const ALL: &[Scenario] = &[
         "other-asks",
         "a volume that is not enrolled asks after the opening: all is closed first",
         prompts::other_volume,
+    ),
+    Uki.tells(
+        41,
+        "exitrd",
+        "an initramfs of somebody else on /boot, Ctrl-Alt-Del is pressed: it does not get the open root",
+        exitrd::run,
     ),
 ];
 

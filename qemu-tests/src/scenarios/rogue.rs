@@ -23,11 +23,12 @@ const LOOKS: &str = "hook: looks into the root";
 const CODE_RUNS: &str = "ROGUE-CODE-RUNS";
 
 /// What is approved. As several of dracut's modules do (selinux, integrity, masterkey, ecryptfs), a hook of this initramfs
-/// executes a file of the mounted root before switch-root: of the genuine root, by the owner's will.
+/// executes a file of the mounted root before switch-root: of the genuine root, by the owner's will. And it wants an exitrd.
 pub fn system(rig: &Rig) -> System {
     let path = "usr/lib/dracut/hooks/pre-pivot/60-owner.sh".into();
     let hook = format!(
-        "#!/bin/sh\necho '{LOOKS}' >/dev/console\n[ ! -r \"$NEWROOT/etc/owner.sh\" ] || . \"$NEWROOT/etc/owner.sh\"\n"
+        "#!/bin/sh\necho '{LOOKS}' >/dev/console\n[ ! -r \"$NEWROOT/etc/owner.sh\" ] || . \"$NEWROOT/etc/owner.sh\"\n{}",
+        super::exitrd::WANTED
     );
     System { extra: vec![ExtraFile { path, content: hook.into_bytes() }], ..rig.system(BootPath::Uki) }
 }
