@@ -313,15 +313,21 @@ fn a_policy_that_is_kept_back_is_missed() {
     let tell = |path: String, what: serde_json::Value| {
         setup.held.lock().unwrap().others.insert(path, what);
     };
-    let governed = |policy: &PolicyRecord| {
+    let governed_by = |policy: Option<&PolicyRecord>, additions: Option<&PolicyRecord>| {
         let group = Some("web".to_owned());
         let member = Scope::parse(&format!("membership:{ID}")).unwrap();
         let membership = next(Kind::Membership, &member, HERE, &Place::default(), 1, "web".into());
         let membership = Some(setup.key().sign(&membership));
-        let whole =
-            NodePolicy { group, membership, policy: Some(policy.clone()), additions: None, trusted: vec![] };
+        let whole = NodePolicy {
+            group,
+            membership,
+            policy: policy.cloned(),
+            additions: additions.cloned(),
+            trusted: vec![],
+        };
         tell(format!("nodes/{ID}/policy"), serde_json::to_value(whole).unwrap());
     };
+    let governed = |policy: &PolicyRecord| governed_by(Some(policy), None);
     let holds = |record: &PolicyRecord| {
         tell(format!("policies/{}", record.summary.scope), serde_json::to_value(record).unwrap());
     };
@@ -333,6 +339,13 @@ fn a_policy_that_is_kept_back_is_missed() {
         assert!(ran.code != 0 && ran.stderr.contains(what), "{what}: {ran:?}");
         ran.code
     };
+
+    // The group's: a policy of the node's own, signed in its place, would outrank it for good.
+    governed_by(None, Some(&sign(&additions, 1, false)));
+    assert_eq!(
+        says("version 1 of group:web, and says that the node, which is in that group, has no policy"),
+        6
+    );
 
     // The group's in place of the node's own, or without what it may boot besides.
     governed(&sign("group:web", 1, false));

@@ -286,6 +286,13 @@ fn a_group_has_one_policy_and_a_node_may_boot_something_besides() {
     }
     let ran = desk.run(&["policy", "apply", &strict_file, "--group", "web"]);
     assert!(ran.code == 2 && ran.stderr.contains("would deny the last released boot of 1 of 1"), "{ran:?}");
+    // What the server can't read of one node, and a row of none, keep no policy from the group: a bad kernel is taken out all the same.
+    let damage = "UPDATE evidence SET outcome = 'x';
+                  INSERT INTO nodes (node_id, label, last_seen, group_name) VALUES ('x', '', 0, 'web');";
+    setup.verifier.database().execute_batch(damage).unwrap();
+    let ran = desk.ok(&["policy", "apply", &strict_file, "--group", "web", "--yes"]);
+    assert!(ran.stderr.contains("1 of 1"), "what could not be tried is said: {ran:?}");
+    assert_eq!(setup.boot(&usual), "denied policy_mismatch");
     desk.ok(&["group", "set", "web1", "--none"]);
     assert_eq!(setup.boot(&usual), "pending no_policy");
 }

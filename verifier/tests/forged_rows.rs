@@ -213,7 +213,12 @@ async fn a_damaged_row_of_what_is_only_shown_or_allows_more_keeps_no_node_from_b
     }
     node.allow(&operator).await;
     assert_eq!(said(&node.boot(&anybody).await), "released");
-    let list: NodeList = get(&operator, "/v1/operator/nodes").await.unwrap();
+    for id in ["'x'", "'0'", "CAST(x'ff' AS TEXT)"] {
+        let row =
+            format!("INSERT INTO nodes (node_id, label, last_seen, group_name) VALUES ({id}, '', 0, 'g')");
+        server.database().execute(&row, []).unwrap();
+    }
+    let list: NodeList = get(&operator, "/v1/operator/nodes?limit=1").await.unwrap();
     assert_eq!(list.nodes[0].label, "web1");
     let _: NodeRecord = get(&operator, &path(node.id, "")).await.unwrap();
     let _: serde_json::Value = get(&operator, "/v1/operator/proposals").await.unwrap();

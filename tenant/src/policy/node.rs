@@ -10,6 +10,9 @@ use halfkey_evidence::policy::{Effective, Finding, Policy};
 use halfkey_protocol::NodeId;
 use halfkey_protocol::wire::policies::{NodePolicy, ProposalRecord, Scope};
 
+/// What an answer that contradicts another may come from.
+const AGAIN: &str = "somebody may be applying one at this moment: try again";
+
 /// The documents that govern a node, each signed by this desk.
 pub struct Governed {
     /// Its group.
@@ -50,7 +53,20 @@ impl Governed {
                     "the server has version {} of {scope}, and says that it does not govern the node",
                     own.version
                 ))
-                .hint("somebody may be applying one at this moment: try again"));
+                .hint(AGAIN));
+            }
+        }
+        // Else a policy of the node's own would be signed in its place.
+        if let (None, Some(group)) = (policy, &governed.group) {
+            let scope = Scope::Group(group.clone());
+            if let Some(own) = document::current(&desk.client, &scope, &desk.key, &ledger)?
+                && !own.withdrawn
+            {
+                return Err(Error::untrusted(format!(
+                    "the server has version {} of {scope}, and says that the node, which is in that group, has no policy",
+                    own.version
+                ))
+                .hint(AGAIN));
             }
         }
         Ok(governed)

@@ -8,9 +8,9 @@ use crate::policy::document::{Own, Source};
 use crate::policy::node;
 use crate::text::clean_short;
 use halfkey_evidence::policy::{Finding, Policy};
-use halfkey_protocol::NodeId;
 use halfkey_protocol::wire::operator::NodeState;
 use halfkey_protocol::wire::policies::{PolicyRecord, Scope};
+use halfkey_protocol::{NodeId, Reason};
 use serde::Serialize;
 
 /// One boot against a policy.
@@ -86,9 +86,21 @@ pub fn of_scope(desk: &Desk<'_>, scope: &Scope, policy: &Policy) -> Result<Vec<T
     };
     let mut trials = Vec::with_capacity(nodes.len());
     for id in nodes {
-        trials.extend(of_node(desk, id, scope, policy)?);
+        trials.extend(of_node(desk, id, scope, policy).or_else(|error| without_record(id, error))?);
     }
     Ok(trials)
+}
+
+/// What the server can't read of one node keeps no policy from the others.
+fn without_record(id: NodeId, error: Error) -> Result<Option<Trial>> {
+    match error.reason {
+        Some(Reason::Unavailable) => Ok(Some(Trial {
+            result: Tried::Unusable,
+            message: Some(error.message),
+            ..Trial::found(Some(id), "", None, Vec::new())
+        })),
+        _ => Err(error),
+    }
 }
 
 /// A policy on the last released boot of each node, as if it were the node's own.
@@ -98,7 +110,8 @@ pub fn of_scope(desk: &Desk<'_>, scope: &Scope, policy: &Policy) -> Result<Vec<T
 pub fn of_nodes(desk: &Desk<'_>, nodes: &[NodeId], policy: &Policy) -> Result<Vec<Trial>> {
     let mut trials = Vec::with_capacity(nodes.len());
     for id in nodes {
-        trials.extend(of_node(desk, *id, &Scope::Node(*id), policy)?);
+        let tried = of_node(desk, *id, &Scope::Node(*id), policy);
+        trials.extend(tried.or_else(|error| without_record(*id, error))?);
     }
     Ok(trials)
 }

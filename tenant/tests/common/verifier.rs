@@ -70,6 +70,12 @@ impl Verifier {
         std::fs::read_to_string(self.dir.path().join("state").join(name)).unwrap()
     }
 
+    /// As who can write the database does.
+    pub fn database(&self) -> rusqlite::Connection {
+        let state = halfkey_verifier::config::StateDir::new(self.dir.path().join("state"));
+        rusqlite::Connection::open(state.database()).unwrap()
+    }
+
     /// What a node posts.
     pub fn post<T: DeserializeOwned>(&self, path: &str, body: &impl Serialize) -> T {
         let ca = Certificate::from_pem(self.file("ca.pem").as_bytes()).unwrap();

@@ -93,20 +93,16 @@ pub fn unchecked(c: &Connection, node: NodeId, since: u64) -> Result<Option<Node
 /// documents name, else rows could hide it; of these, first what is called so and was proved, which not every operator can sign.
 pub fn list(c: &Connection, which: &Which, limit: u64, now: u64, index: &Index) -> Result<Vec<NodeLine>> {
     let rows = lines(c, which, limit, now, index)?;
-    let Which::Named(name) = which else {
-        let none = || damaged("table nodes: a node id that is none");
-        return rows.into_iter().map(|row| row.ok_or_else(none)).collect();
-    };
+    let Which::Named(name) = which else { return Ok(rows) };
     let mut named: Vec<NodeId> = index.named(name).collect();
     named.sort_by_key(|node| (index.label(*node) != Some(name), !index.is_proved(*node), *node));
     named.truncate(usize::try_from(limit).unwrap_or(usize::MAX));
     let mut found = Vec::new();
     for node in &named {
-        let row = lines(c, &Which::One(*node), 1, now, index)?.pop().flatten();
+        let row = lines(c, &Which::One(*node), 1, now, index)?.pop();
         found.push(row.unwrap_or_else(|| without_row(*node, index)));
     }
-    // A row whose id is none is no node's.
-    found.extend(rows.into_iter().flatten().filter(|row| !named.contains(&row.id)));
+    found.extend(rows.into_iter().filter(|row| !named.contains(&row.id)));
     Ok(found)
 }
 
@@ -127,14 +123,8 @@ fn without_row(id: NodeId, index: &Index) -> NodeLine {
     line
 }
 
-/// Lines as the rows are found; none where the id of one is none.
-fn lines(
-    c: &Connection,
-    which: &Which,
-    limit: u64,
-    now: u64,
-    index: &Index,
-) -> Result<Vec<Option<NodeLine>>> {
+/// Lines as the rows are found. One whose id is none is no node's, and on no page.
+fn lines(c: &Connection, which: &Which, limit: u64, now: u64, index: &Index) -> Result<Vec<NodeLine>> {
     let (condition, first, second) = which.condition();
     let sql = format!(
             "SELECT node_id, label, revoked_because IS NOT NULL,
@@ -144,7 +134,8 @@ fn lines(
                     last_seen, last_outcome, last_code, held_by IS NOT NULL,
                     EXISTS (SELECT 1 FROM enrollments e WHERE e.node_id = n.node_id AND e.state = 'current'
                                 AND e.released_twin IS NOT NULL)
-             FROM nodes n WHERE {condition} ORDER BY node_id LIMIT ?3"
+             FROM nodes n WHERE {condition} AND node_id GLOB '{}' ORDER BY node_id LIMIT ?3",
+            [8, 4, 4, 4, 12].map(|digits| "[0-9a-f]".repeat(digits)).join("-")
         );
     let mut query = c.prepare_cached(&sql).map_err(broken)?;
     let rows = query.query_map(params![first, second, number(limit), number(now)], |row| {
@@ -163,8 +154,9 @@ fn lines(
         };
         NodeId::parse(&shown(row, 0)?.unwrap_or_default()).map(line).transpose()
     });
-    let mut lines: Vec<Option<NodeLine>> = rows.and_then(Iterator::collect).map_err(broken)?;
-    lines.iter_mut().flatten().for_each(|line| index.amend(line));
+    let found: Vec<Option<NodeLine>> = rows.and_then(Iterator::collect).map_err(broken)?;
+    let mut lines: Vec<NodeLine> = found.into_iter().flatten().collect();
+    lines.iter_mut().for_each(|line| index.amend(line));
     Ok(lines)
 }
 

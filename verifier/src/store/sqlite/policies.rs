@@ -175,7 +175,10 @@ pub fn groups(c: &Connection) -> Result<Vec<Group>> {
         .query_map([], |row| Ok((shown(row, 0)?.unwrap_or_default(), shown(row, 1)?.unwrap_or_default())));
     for row in rows.map_err(broken)? {
         let (group, node) = row.map_err(broken)?;
-        groups.entry(group).or_default().1.push(node);
+        // A row whose id is none is no node's.
+        if NodeId::parse(&node).is_some() {
+            groups.entry(group).or_default().1.push(node);
+        }
     }
     Ok(groups.into_iter().map(|(name, (version, nodes))| Group { name, version, nodes }).collect())
 }
