@@ -20,6 +20,7 @@ use std::fs;
 use std::io::{Read, Write};
 use std::net::{TcpListener, TcpStream};
 use std::os::unix::net::UnixStream;
+use std::os::unix::process::CommandExt as _;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::sync::{Mutex, PoisonError};
@@ -125,6 +126,16 @@ impl Swtpm {
         let mut command = Command::new("swtpm");
         command.args(["socket", "--tpm2", "--server", server, "--ctrl", control, "--flags", flags]);
         command.args(["--tpmstate", &format!("dir={},mode=0600", self.path("state").display())]);
+        // The TSS of another test leaves its sockets open over an exec: held by this TPM, a connection to that one would never end.
+        // SAFETY: close_range is a system call and nothing else, as it must be between fork and exec; it takes no memory of ours.
+        unsafe {
+            command.pre_exec(|| {
+                match libc::syscall(libc::SYS_close_range, 3, u32::MAX, libc::CLOSE_RANGE_CLOEXEC) {
+                    0 => Ok(()),
+                    _ => Err(std::io::Error::last_os_error()),
+                }
+            });
+        }
         // With --daemon it returns when the sockets are there.
         run(command.args(["--daemon", "--pid", &format!("file={}", pid.display())]))?;
         let text = fs::read_to_string(&pid).context("swtpm has not written its pid")?;
