@@ -42,7 +42,7 @@ pub enum Error {
 /// When another attempt makes sense.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Again {
-    /// When the kernel reports a change of addresses or routes.
+    /// When the kernel reports a change of addresses or routes, or some seconds later.
     OnNetworkChange,
     /// After a pause, or when the network changes.
     AfterPause,

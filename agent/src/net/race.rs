@@ -20,6 +20,8 @@ use std::time::Duration;
 pub const BEGIN: Duration = Duration::from_secs(10);
 /// Between attempts when no event can tell that the server is back.
 const PAUSE: Duration = Duration::from_secs(1);
+/// Between attempts when the kernel said that there is no way to the server, and tells when addresses or routes change.
+const QUIET: Duration = Duration::from_secs(5);
 /// Enough for TLS and JSON, and it counts as locked memory.
 const STACK: usize = 512 << 10;
 
@@ -138,13 +140,23 @@ fn attempt(client: Client, config: &RaceConfig, over: &AtomicBool) -> error::Res
     }
 }
 
+/// How long an attempt is worth waiting for, if nothing is heard of the network.
+fn patience(again: Again, hears_events: bool) -> Duration {
+    match (again, hears_events) {
+        (Again::AtOnce, _) => Duration::ZERO,
+        // That a host is there again, which a router said was not, comes with no event here.
+        (Again::OnNetworkChange, true) => QUIET,
+        (Again::OnNetworkChange, false) | (Again::AfterPause | Again::Never, _) => PAUSE,
+    }
+}
+
 /// Sleeps until another attempt is worth it.
 pub fn pause(again: Again, events: Option<&NetworkEvents>, deadline: Deadline) {
-    let until = match (again, events) {
-        (Again::AtOnce, _) => return,
-        (Again::OnNetworkChange, Some(_)) => deadline,
-        _ => deadline.within(PAUSE),
-    };
+    let patience = patience(again, events.is_some());
+    if patience.is_zero() {
+        return;
+    }
+    let until = deadline.within(patience);
     match events {
         Some(events) => drop(events.wait(until)),
         // Without netlink a pause is the best there is.
@@ -167,4 +179,20 @@ pub fn acceptable(begun: &wire::Begun) -> Result<(), Error> {
         )));
     }
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// After a power cut of a whole site the router says so of each verifier that is not up yet.
+    #[test]
+    fn a_host_that_was_not_there_is_asked_again_although_nothing_changes_here() {
+        for (again, expected) in
+            [(Again::OnNetworkChange, QUIET), (Again::AfterPause, PAUSE), (Again::AtOnce, Duration::ZERO)]
+        {
+            assert_eq!(patience(again, true), expected, "{again:?}");
+        }
+        assert_eq!(patience(Again::OnNetworkChange, false), PAUSE);
+    }
 }
