@@ -1,8 +1,8 @@
 //! Commands and flags.
 
 use crate::config::{Config, LogFormat, Role, StateDir};
+use crate::domain::{ClientKind, Store as _};
 use crate::init::{self, Init};
-use crate::store::{ClientKind, Store as _};
 use crate::{Failure, pki, server, unix_now};
 use clap::{Args, Parser, Subcommand};
 use std::net::SocketAddr;
@@ -224,7 +224,7 @@ impl Serve {
 
 impl Operator {
     fn run(self) -> Result<(), Failure> {
-        let refused = |e: crate::store::StoreError| Failure::new(e.to_string());
+        let refused = |e: crate::domain::StoreError| Failure::new(e.to_string());
         match self {
             Self::Add { name, state, out } => {
                 let state = StateDir::new(state.dir);

@@ -265,9 +265,9 @@ impl StateDir {
         self.file("deployment.id")
     }
 
-    /// The state file ([`crate::store::kept`]).
+    /// The state file ([`crate::domain::kept`]).
     pub fn sequence(&self) -> PathBuf {
-        self.file(crate::store::kept::FILE)
+        self.file(crate::domain::kept::FILE)
     }
 
     /// The certificate that nodes and operators pin, PEM.

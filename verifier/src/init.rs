@@ -2,11 +2,11 @@
 
 use crate::client::host_and_port;
 use crate::config::{Config, Lifetimes, Limits, LogFormat, Role, StateDir};
+use crate::domain::kept::Kept;
+use crate::domain::sqlite::Sqlite;
+use crate::domain::{Client, ClientKind, Store};
 use crate::keys::{self, ClusterKey, write_new, write_secret};
 use crate::pki::{self, Ca};
-use crate::store::kept::Kept;
-use crate::store::sqlite::Sqlite;
-use crate::store::{Client, ClientKind, Store};
 use crate::{Failure, unix_now};
 use halfkey_protocol::document::Place;
 use serde::Serialize;

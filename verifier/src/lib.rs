@@ -11,7 +11,7 @@
 //! | [`attest`] | what a piece of evidence is worth: the order of checks |
 //! | [`policies`] | what governs a node; proposals |
 //! | [`nonce`] | stateless nonces |
-//! | [`store`] | what is remembered; every change is one durable transaction |
+//! | [`domain`] | what is remembered, and decided by it; every change is one durable transaction |
 //! | [`wake`], [`limit`] | held-open requests; rates |
 
 pub mod api;
@@ -19,6 +19,7 @@ pub mod attest;
 pub mod cli;
 pub mod client;
 pub mod config;
+pub mod domain;
 pub mod failure;
 pub mod init;
 pub mod keys;
@@ -29,7 +30,6 @@ pub mod policies;
 pub mod proxy;
 pub mod registrar;
 pub mod server;
-pub mod store;
 pub mod tls;
 pub mod wake;
 pub mod watched;

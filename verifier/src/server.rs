@@ -3,12 +3,12 @@
 use crate::api::{self, Refusal};
 use crate::client::Client;
 use crate::config::{Config, Role, StateDir};
+use crate::domain::sqlite::Sqlite;
+use crate::domain::{Db, Store, StoreError};
 use crate::keys::{self, ClusterKey, ReleaseKey};
 use crate::limit::{Pool, Rate, SourceRate, Standing, Table};
 use crate::policies::Library;
 use crate::registrar::{Desk, Local, Registrar, Remote};
-use crate::store::sqlite::Sqlite;
-use crate::store::{Db, Store, StoreError};
 use crate::tls::{Door, Peer};
 use crate::wake::Hub;
 use crate::{Failure, pki, tls, unix_now};

@@ -8,10 +8,10 @@ use common::{Server, get, path, post, refused};
 use halfkey_protocol::Reason;
 use halfkey_protocol::wire::operator::{AuditList, EvidenceList, NodeRecord, NodeState};
 use halfkey_protocol::wire::{Registered, Verdict, Wait, Waited};
+use halfkey_verifier::domain::sqlite::Sqlite;
+use halfkey_verifier::domain::{By, Store, StoreError};
 use halfkey_verifier::keys::ClusterKey;
 use halfkey_verifier::limit::Source;
-use halfkey_verifier::store::sqlite::Sqlite;
-use halfkey_verifier::store::{By, Store, StoreError};
 use std::time::{Duration, Instant};
 
 #[tokio::test]

@@ -20,10 +20,10 @@ use halfkey_protocol::wire::{Document, Finish, Problem, SignedDocument, Verdict,
 use halfkey_verifier::attest::{Assessment, Lifetimes};
 use halfkey_verifier::client::Client;
 use halfkey_verifier::config::StateDir;
+use halfkey_verifier::domain::sqlite::Sqlite;
+use halfkey_verifier::domain::{By, Case, NewDocument, NewPolicy, Store};
 use halfkey_verifier::keys::{ClusterKey, ReleaseKey};
 use halfkey_verifier::policies::{Library, apply};
-use halfkey_verifier::store::sqlite::Sqlite;
-use halfkey_verifier::store::{By, Case, NewDocument, NewPolicy, Store};
 use std::sync::Arc;
 
 async fn enrolled(server: &Server) -> Node {

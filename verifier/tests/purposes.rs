@@ -10,11 +10,11 @@ use halfkey_protocol::hpke::Ephemeral;
 use halfkey_protocol::wire::{Begun, Purpose};
 use halfkey_verifier::attest::{Assessment, Lifetimes};
 use halfkey_verifier::config::StateDir;
+use halfkey_verifier::domain::sqlite::Sqlite;
+use halfkey_verifier::domain::{Documents, Standing, Store};
 use halfkey_verifier::keys::{ClusterKey, ReleaseKey};
 use halfkey_verifier::nonce::{self, Scope};
 use halfkey_verifier::policies::Library;
-use halfkey_verifier::store::sqlite::Sqlite;
-use halfkey_verifier::store::{Documents, Standing, Store};
 use halfkey_verifier::unix_now;
 
 #[tokio::test]

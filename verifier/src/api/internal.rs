@@ -9,9 +9,9 @@
 
 use super::list::ListQuery;
 use super::{Answer, Refusal, node_id, parameters};
+use crate::domain::{ClientKind, Registration, RegistrationLine};
 use crate::limit::Standing;
 use crate::server::App;
-use crate::store::{ClientKind, Registration, RegistrationLine};
 use crate::tls::Peer;
 use axum::extract::rejection::QueryRejection;
 use axum::extract::{Path, Query, Request, State};

@@ -2,8 +2,8 @@
 //! registrations, at the registrar. Both can be long: strangers register as well.
 
 use super::{Answer, Refusal, node_id, parameters, plain_text};
+use crate::domain::{NodeLine, RegistrationLine, Which};
 use crate::server::App;
-use crate::store::{NodeLine, RegistrationLine, Which};
 use crate::unix_now;
 use axum::extract::rejection::QueryRejection;
 use axum::extract::{Query, State};

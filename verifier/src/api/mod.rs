@@ -8,10 +8,10 @@ pub mod operator;
 pub mod policies;
 
 use crate::config::Limits;
+use crate::domain::StoreError;
 use crate::limit::{Full, Share, Work};
 use crate::registrar::Unreachable;
 use crate::server::App;
-use crate::store::StoreError;
 use crate::tls::Peer;
 use axum::Router;
 use axum::body::Body;

@@ -2,10 +2,10 @@
 
 use super::{Answer, Json, Refusal, common_version, node_id};
 use crate::attest::{self, Assessment, Lifetimes, hint};
+use crate::domain::{Case, Node, ProposalCase, Stand, Store, StoreError};
 use crate::nonce::{self, Scope};
 use crate::policies::propose;
 use crate::server::App;
-use crate::store::{Case, Node, ProposalCase, Stand, Store, StoreError};
 use crate::tls::Peer;
 use crate::unix_now;
 use crate::wake::Known;

@@ -4,11 +4,11 @@
 use super::internal::{Caller, authenticate};
 use super::{Answer, Json, Refusal, list, node_id, parameters, plain_text, policies};
 use crate::api::node::LONGEST_WAIT;
-use crate::policies::apply::require_here;
-use crate::server::{App, Verifier};
-use crate::store::{
+use crate::domain::{
     Approval, By, ClientKind, NewDocument, NewEnrollment, Registration, Store, StoreError, legible,
 };
+use crate::policies::apply::require_here;
+use crate::server::{App, Verifier};
 use crate::{CLOCK_TOLERANCE, unix_now, utc};
 use axum::extract::rejection::QueryRejection;
 use axum::extract::{Path, Query, State};

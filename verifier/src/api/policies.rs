@@ -3,9 +3,9 @@
 use super::internal::Caller;
 use super::operator::record;
 use super::{Answer, Json, Refusal, node_id, parameters, plain_text};
+use crate::domain::{By, NewDocument, NewPolicy, Store};
 use crate::policies::apply;
 use crate::server::App;
-use crate::store::{By, NewDocument, NewPolicy, Store};
 use crate::unix_now;
 use axum::extract::rejection::QueryRejection;
 use axum::extract::{Path, Query, State};
@@ -98,7 +98,7 @@ async fn node_policy(State(app): State<Arc<App>>, Path(id): Path<String>) -> Ans
     let look = move |store: &dyn Store| {
         let Some(known) = store.node(node)? else { return Ok(None) };
         let governing = &known.governing;
-        let whole = |policy: &Option<crate::store::PolicyRef>| match policy {
+        let whole = |policy: &Option<crate::domain::PolicyRef>| match policy {
             Some(policy) => store.policy(&policy.scope, Some(policy.version)),
             None => Ok(None),
         };

@@ -1,7 +1,7 @@
 //! Which enrollment evidence is checked by.
 
 use super::grant::require_enrollments;
-use crate::store::{Enrollment, Node};
+use crate::domain::{Enrollment, Node};
 use halfkey_evidence::Rejection;
 use halfkey_evidence::appraise::Enrolled;
 use halfkey_protocol::Reason;

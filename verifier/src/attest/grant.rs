@@ -4,9 +4,9 @@
 //! and by no other way. What a constructor asks for can't be had without the check that it stands for, and what goes out
 //! is taken from what the quote commits to, not from the message.
 
+use crate::domain::sequence::Stage;
+use crate::domain::{Boot, Damage, Decision, Enrollment, Node};
 use crate::keys::ReleaseKey;
-use crate::store::sequence::Stage;
-use crate::store::{Boot, Damage, Decision, Enrollment, Node};
 use halfkey_evidence::Rejection;
 use halfkey_evidence::appraise::AttestedBoot;
 use halfkey_evidence::policy::{Evaluation, Matched};
@@ -261,7 +261,7 @@ pub fn require_enrollments(node: &Node) -> Result<(), Rejection> {
 }
 
 /// The enrollment is by the tenant key that the machine was told, and for the challenge that it made. Any operator can leave another
-/// one at the server, and knows its K: what goes out to the node is the node's word for it, see [`crate::store::Store::prove`].
+/// one at the server, and knows its K: what goes out to the node is the node's word for it, see [`crate::domain::Store::prove`].
 fn require_wanted(quote: &VerifiedQuote, enrollment: &Enrollment) -> Result<(), Rejection> {
     let Some(wanted) = Wanted::read(&quote.committed().r_sha256) else {
         let what = "expected a tenant key's SHA-256 and a challenge in r_sha256, found another length";

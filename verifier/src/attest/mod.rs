@@ -20,11 +20,11 @@ pub use judgement::Judgement;
 pub use recorded::RecordedBoot;
 pub use ruling::{Decided, Quoted, Ruling};
 
+use crate::domain::{Counters, Decision, Enrollment, NewPending, Node, Standing};
 use crate::keys::{ClusterKey, ReleaseKey};
 use crate::nonce::{self, Scope};
 use crate::policies::Governed;
 use crate::policies::propose::is_booted;
-use crate::store::{Counters, Decision, Enrollment, NewPending, Node, Standing};
 use halfkey_evidence::Rejection;
 use halfkey_evidence::appraise::{self, Appraisal, Evidence, appraise};
 use halfkey_evidence::eventlog::ProvenLog;

@@ -2,8 +2,8 @@
 //! whoever writes the database.
 
 use super::{Judgement, counters, enrolled, enrollment, require_newer};
+use crate::domain::{Node, Waiting};
 use crate::policies::Governed;
-use crate::store::{Node, Waiting};
 use halfkey_evidence::Rejection;
 use halfkey_evidence::appraise::{Appraisal, Evidence, appraise};
 use halfkey_evidence::ticket::BootTicket;

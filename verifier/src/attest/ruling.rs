@@ -1,7 +1,7 @@
 //! What was decided about a piece of evidence.
 
 use super::{BootRelease, EnrollRelease, hint};
-use crate::store::{Counters, NewPending};
+use crate::domain::{Counters, NewPending};
 use halfkey_evidence::Rejection;
 use halfkey_evidence::quote::VerifiedQuote;
 use halfkey_protocol::Reason;

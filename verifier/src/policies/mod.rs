@@ -12,7 +12,7 @@ mod cache;
 pub mod propose;
 pub mod review;
 
-use crate::store::{Documents, Enrollment, Governing, Node, PolicyRef, Result, StoreError, Trusted};
+use crate::domain::{Documents, Enrollment, Governing, Node, PolicyRef, Result, StoreError, Trusted};
 use aws_lc_rs::digest::{Context, SHA256};
 use cache::Cache;
 use halfkey_evidence::policy::{Additions, Effective, Finding, LeftOut, Policy};

@@ -6,11 +6,11 @@
 
 use super::{Governed, Library, Rules, summary};
 use crate::attest::{check_quote, counters, require_newer, same_enrollment};
-use crate::keys::ClusterKey;
-use crate::store::{
+use crate::domain::{
     Documents, Enrollment, Node, ProposalRuling, ProposalStanding, ReleasedBoot, Result, Stand,
     StoredProposal,
 };
+use crate::keys::ClusterKey;
 use crate::{hex, utc};
 use aws_lc_rs::digest::{SHA256, digest};
 use halfkey_evidence::Rejection;

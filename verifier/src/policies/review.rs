@@ -3,7 +3,7 @@
 use super::Library;
 use super::propose::{Trusting, keeps, weigh};
 use crate::attest::RecordedBoot;
-use crate::store::{Documents, Node, Result, Reviewer, Stand, StoredProposal, Waiting};
+use crate::domain::{Documents, Node, Result, Reviewer, Stand, StoredProposal, Waiting};
 use halfkey_protocol::wire::operator::{EvidenceRecord, PendingBoot};
 
 impl Reviewer for Library {

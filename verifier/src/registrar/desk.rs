@@ -6,9 +6,9 @@
 use crate::Failure;
 use crate::api::Refusal;
 use crate::config::Config;
+use crate::domain::{By, Db, NewRegistration, StoreError};
 use crate::keys::fill_random;
 use crate::limit::{Holder, Rate, Source, SourceRate, first_to_go};
-use crate::store::{By, Db, NewRegistration, StoreError};
 use crate::unix_now;
 use halfkey_evidence::ek::Roots;
 use halfkey_evidence::{credential, registration};

@@ -7,8 +7,8 @@ mod remote;
 pub use desk::Desk;
 pub use remote::Remote;
 
+use crate::domain::{Db, Registration, RegistrationLine, Which};
 use crate::limit::Source;
-use crate::store::{Db, Registration, RegistrationLine, Which};
 use halfkey_protocol::NodeId;
 use std::pin::Pin;
 
@@ -60,6 +60,6 @@ impl Registrar for Local {
     }
 }
 
-fn unreachable(e: crate::store::StoreError) -> Unreachable {
+fn unreachable(e: crate::domain::StoreError) -> Unreachable {
     Unreachable(e.to_string())
 }

@@ -3,8 +3,8 @@
 use super::{Future, Registrar, Unreachable};
 use crate::api::internal::{Kept, RegistrationList};
 use crate::client::{Client, ClientError};
+use crate::domain::{Registration, RegistrationLine, Which};
 use crate::limit::{Rate, Source, SourceRate};
-use crate::store::{Registration, RegistrationLine, Which};
 use halfkey_protocol::wire::operator::query_value;
 use halfkey_protocol::{NodeId, Reason};
 use std::collections::HashMap;

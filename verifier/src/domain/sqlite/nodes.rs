@@ -4,8 +4,8 @@ use super::{
     as_u64, audit, broken, damaged, documents, from_json, id_text, json, number, policies, proposals, rows,
     shown,
 };
-use crate::store::sequence::{Index, Sequence, Stage};
-use crate::store::{
+use crate::domain::sequence::{Index, Sequence, Stage};
+use crate::domain::{
     By, Counters, Damage, Enrollment, Governing, NewDocument, NewEnrollment, Node, NodeLine, ReleasedBoot,
     Result, StoreError, Which, legible, node_state,
 };

@@ -2,8 +2,8 @@
 //! them all.
 
 use super::{as_u64, broken, id_text, number, shown};
-use crate::store::kept::Trail;
-use crate::store::{By, Result};
+use crate::domain::kept::Trail;
+use crate::domain::{By, Result};
 use crate::utc;
 use aws_lc_rs::digest::{Context, SHA256};
 use halfkey_protocol::NodeId;

@@ -2,8 +2,8 @@
 
 use super::policies::Within;
 use super::{as_u64, audit, broken, damaged, from_json, id_text, json, nodes, number, rows};
-use crate::store::sequence::Index;
-use crate::store::{
+use crate::domain::sequence::Index;
+use crate::domain::{
     By, Documents, ProposalCase, ProposalRuling, ProposalStanding, Result, Stand, StoreError, StoredProposal,
     Trusted, TrustedUnder,
 };

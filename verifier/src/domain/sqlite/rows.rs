@@ -7,8 +7,8 @@
 //! or as it will be written; columns, which a trigger or a view in the file could change in between, are not named.
 
 use super::{broken, id_text, json};
+use crate::domain::{Result, StoreError};
 use crate::keys::ClusterKey;
-use crate::store::{Result, StoreError};
 use aws_lc_rs::aead::{AES_256_GCM, Aad, NONCE_LEN, Nonce, RandomizedNonceKey};
 use halfkey_protocol::wire::Credential;
 use halfkey_protocol::{NodeId, half};

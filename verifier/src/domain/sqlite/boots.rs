@@ -3,8 +3,8 @@
 use super::policies::Within;
 use super::{as_u64, audit, broken, damaged, evidence, from_json, id_text, json, nodes, number, rows};
 use crate::attest::Ruling;
-use crate::store::sequence::Index;
-use crate::store::{Approval, Boot, By, Decision, Result, Reviewer, StoreError, Waiting};
+use crate::domain::sequence::Index;
+use crate::domain::{Approval, Boot, By, Decision, Result, Reviewer, StoreError, Waiting};
 use halfkey_protocol::wire::operator::PendingBoot;
 use halfkey_protocol::{NodeId, Reason};
 use rusqlite::{Connection, OptionalExtension as _, Row, Transaction, params};

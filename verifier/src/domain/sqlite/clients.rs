@@ -1,7 +1,7 @@
 //! Certificates that are accepted.
 
 use super::{as_u64, damaged, rows};
-use crate::store::{Client, ClientKind, Result};
+use crate::domain::{Client, ClientKind, Result};
 use rusqlite::Connection;
 
 /// What a certificate may do is never guessed: a kind that is not known is damage.
@@ -41,8 +41,8 @@ pub fn client_tag(c: &Connection, fingerprint: &str, kind: &str, name: &str) -> 
 mod tests {
     use super::super::Sqlite;
     use super::*;
+    use crate::domain::Store as _;
     use crate::keys::ClusterKey;
-    use crate::store::Store as _;
 
     fn store() -> (tempfile::TempDir, Sqlite) {
         let dir = tempfile::tempdir().unwrap();

@@ -1,7 +1,7 @@
 //! The sequence of documents: only ever appended to.
 
 use super::{broken, damaged, number};
-use crate::store::{By, Result, StoreError};
+use crate::domain::{By, Result, StoreError};
 use halfkey_protocol::document::{self, Opened, Place};
 use halfkey_protocol::wire::{DocumentSignature, SignedDocument};
 use halfkey_protocol::{Bytes, Reason};

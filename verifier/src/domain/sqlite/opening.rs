@@ -2,10 +2,10 @@
 
 use super::{Sqlite, audit, broken, damaged, documents, nodes, number, rows, schema};
 use crate::config::StateDir;
+use crate::domain::kept::Kept;
+use crate::domain::sequence::{Index, Sequence};
+use crate::domain::{By, Result, StoreError};
 use crate::keys::{self, ClusterKey};
-use crate::store::kept::Kept;
-use crate::store::sequence::{Index, Sequence};
-use crate::store::{By, Result, StoreError};
 use halfkey_protocol::document::Deployment;
 use rusqlite::{Connection, OpenFlags};
 use std::os::unix::fs::OpenOptionsExt as _;

@@ -1,8 +1,8 @@
 //! Policies and groups.
 
 use super::{as_u64, audit, broken, documents, id_text, nodes, number, proposals, review, shown};
-use crate::store::sequence::Index;
-use crate::store::{
+use crate::domain::sequence::Index;
+use crate::domain::{
     By, Damage, Documents, Governing, NewDocument, NewPolicy, PolicyRef, Result, Reviewer, StoreError,
     StoredProposal, TrustedUnder,
 };

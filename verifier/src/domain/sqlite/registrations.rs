@@ -1,8 +1,8 @@
 //! The registrar's records.
 
 use super::{as_u64, audit, broken, damaged, from_json, id_text, json, number, shown};
+use crate::domain::{By, NewRegistration, Registration, RegistrationLine, Result, Saved, StoreError, Which};
 use crate::limit::{Holder, Source, first_to_go};
-use crate::store::{By, NewRegistration, Registration, RegistrationLine, Result, Saved, StoreError, Which};
 use halfkey_protocol::identity::fingerprint;
 use halfkey_protocol::{NodeId, Reason};
 use rusqlite::{Connection, OptionalExtension as _, Row, Transaction, params};

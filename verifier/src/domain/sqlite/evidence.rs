@@ -2,8 +2,8 @@
 
 use super::{as_u64, audit, boots, broken, damaged, from_json, id_text, json, nodes, number, proposals};
 use crate::attest::{Decided, Ruling};
-use crate::store::sequence::Index;
-use crate::store::{By, Case, ReleasedBoot, Result, Standing, StoreError, legible};
+use crate::domain::sequence::Index;
+use crate::domain::{By, Case, ReleasedBoot, Result, Standing, StoreError, legible};
 use halfkey_protocol::wire::operator::{EvidenceRecord, EvidenceSummary};
 use halfkey_protocol::wire::{Finish, Outcome, Purpose, Verdict};
 use halfkey_protocol::{Bytes, NodeId, Reason};
@@ -299,10 +299,10 @@ fn trim(tx: &Transaction<'_>, case: &Case<'_>, ruling: &Ruling) -> Result<()> {
 #[cfg(test)]
 mod tests {
     use crate::attest::{Decided, Quoted, Ruling};
+    use crate::domain::NewDocument;
+    use crate::domain::sqlite::Sqlite;
+    use crate::domain::{By, Case, Counters, NewEnrollment, NewPending, Store, StoreError};
     use crate::keys::ClusterKey;
-    use crate::store::NewDocument;
-    use crate::store::sqlite::Sqlite;
-    use crate::store::{By, Case, Counters, NewEnrollment, NewPending, Store, StoreError};
     use aws_lc_rs::signature::{Ed25519KeyPair, KeyPair as _};
     use halfkey_evidence::Rejection;
     use halfkey_protocol::document::{Deployment, Kind, Scope, next, signed_bytes};

@@ -3,8 +3,8 @@
 
 use super::opening;
 use super::{Sqlite, audit, broken, documents, nodes};
-use crate::store::sequence::{Index, Sequence};
-use crate::store::{Node, Result, StoreError};
+use crate::domain::sequence::{Index, Sequence};
+use crate::domain::{Node, Result, StoreError};
 use halfkey_protocol::document::Opened;
 use halfkey_protocol::{NodeId, Reason};
 use rusqlite::{Connection, Transaction};

@@ -4,12 +4,12 @@ use super::broken;
 use super::clients::{ClientRow, client, client_row, client_tag};
 use super::{Sqlite, audit, boots, documents, evidence, nodes, number, policies, proposals, registrations};
 use crate::attest::Ruling;
-use crate::limit::Source;
-use crate::store::{
+use crate::domain::{
     Approval, Boot, By, Case, Client, ClientKind, Documents, NewDocument, NewEnrollment, NewPolicy,
     NewRegistration, Node, NodeLine, ProposalCase, ProposalRuling, ProposalStanding, Registration,
     RegistrationLine, Result, Reviewer, Saved, Standing, Store, StoreError, StoredProposal, Which,
 };
+use crate::limit::Source;
 use halfkey_protocol::document::Place;
 use halfkey_protocol::wire::operator::{AuditEntry, EvidenceRecord, EvidenceSummary, PendingBoot};
 use halfkey_protocol::wire::policies::{Group, PolicyRecord, PolicySummary, ProposalRecord};

@@ -3,8 +3,8 @@
 use super::policies::Within;
 use super::{audit, boots, evidence, nodes, proposals};
 use crate::counted;
-use crate::store::sequence::Index;
-use crate::store::{By, Result, Reviewer, Stand, StoreError};
+use crate::domain::sequence::Index;
+use crate::domain::{By, Result, Reviewer, Stand, StoreError};
 use halfkey_protocol::NodeId;
 use halfkey_protocol::wire::policies::ProposalState;
 use rusqlite::Transaction;

@@ -1,7 +1,7 @@
 //! The schema, as steps. A step that was released is never changed; a new one is added.
 
 use super::broken;
-use crate::store::{Result, StoreError};
+use crate::domain::{Result, StoreError};
 use rusqlite::{Connection, TransactionBehavior};
 
 /// Step N brings a database of `user_version` N to N + 1.
