@@ -1,6 +1,7 @@
 //! The policy in effect for a node: what its tenant signed, and what `[trust_root_with_next_boot]` accepted besides.
 //!
-//! Which documents these are, and that they are signed, in their place and for this node, is checked before.
+//! Which documents these are, and that they are signed and for this node, [`super::TenantNode`] says before; that they are in their
+//! place, whoever keeps them.
 
 use super::proposal::boot_of;
 use super::rules::Origin;

@@ -8,7 +8,7 @@
 //! | --- | --- |
 //! | [`rules`] | what a document says, typed |
 //!
-//! [`Effective`] is what governs a node; [`evaluate`] judges a boot, [`explain`] says why, event by event; [`learn`] writes the policy that a boot is accepted by.
+//! [`TenantNode`] says which documents govern a node, [`Effective`] is what they come to; [`evaluate`] judges a boot, [`explain`] says why, event by event; [`learn`] writes the policy that a boot is accepted by.
 
 pub mod rules;
 
@@ -17,6 +17,7 @@ mod command_line;
 mod compare;
 mod compiled;
 mod effective;
+mod governing;
 mod judge;
 mod learn;
 mod parse;
@@ -26,6 +27,7 @@ mod write;
 
 pub use compare::{Change, diff};
 pub use effective::{Effective, LeftOut};
+pub use governing::{TenantNode, Unfit, signed_for};
 pub use halfkey_protocol::wire::policies::{Finding, MAX_POLICY};
 pub use judge::{Claims, Evaluation, ExplainedEvent, Explanation, Matched, evaluate, explain};
 pub use learn::{Assured, learn, learn_boot};

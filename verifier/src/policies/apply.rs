@@ -20,7 +20,7 @@ impl Opened {
     /// The name that it gives itself; none if it says that there is no policy any more.
     pub fn name(&self) -> &str {
         match &self.content {
-            Content::Withdrawn | Content::Member(_) => "",
+            Content::Withdrawn | Content::Member => "",
             Content::Policy(policy) => policy.name(),
             Content::Additions(additions) => additions.name(),
         }
@@ -89,7 +89,7 @@ fn parse(envelope: Envelope) -> Result<Opened, Rejection> {
         Kind::Policy => Policy::parse(text).map(Content::Policy),
         Kind::Additions => Additions::parse(text).map(Content::Additions),
         Kind::Withdrawal => Ok(Content::Withdrawn),
-        Kind::Membership => Ok(Content::Member(text.clone())),
+        Kind::Membership => Ok(Content::Member),
         Kind::Enrollment
         | Kind::Proof
         | Kind::Revocation

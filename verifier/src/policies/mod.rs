@@ -12,12 +12,11 @@ mod cache;
 pub mod propose;
 pub mod review;
 
-use crate::domain::{Documents, Enrollment, Governing, Node, PolicyRef, Result, StoreError, Trusted};
+use crate::domain::{Documents, Governing, Node, PolicyRef, Result, StoreError, Trusted};
 use aws_lc_rs::digest::{Context, SHA256};
 use cache::Cache;
-use halfkey_evidence::policy::{Additions, Effective, Finding, LeftOut, Policy};
-use halfkey_protocol::document::Opened;
-use halfkey_protocol::identity::fingerprint;
+use halfkey_evidence::policy::{Additions, Effective, Finding, LeftOut, Policy, TenantNode, Unfit};
+use halfkey_protocol::document::{Kind, Opened};
 use std::sync::Arc;
 
 /// What a node's boots are judged by, at the moment that it was read.
@@ -58,8 +57,8 @@ enum Content {
     Additions(Additions),
     /// Never governs anything.
     Withdrawn,
-    /// The group of a node; empty for none.
-    Member(String),
+    /// The envelope's text says which group the node is in.
+    Member,
 }
 
 /// What the cache keeps.
@@ -84,7 +83,10 @@ impl Library {
                 None => format!("node {} has no policy and is in no group", node.id),
             }),
             (Some(_), None) => Err(format!("node {} is not enrolled", node.id)),
-            (Some(policy), Some(enrollment)) => self.rules(policy, &governing, enrollment, documents)?,
+            (Some(policy), Some(enrollment)) => {
+                let node = TenantNode { id: node.id, tenant_key: enrollment.signed.tenant_key() };
+                self.rules(policy, &governing, node, documents)?
+            }
         };
         Ok(Governed { governing, rules })
     }
@@ -93,45 +95,44 @@ impl Library {
         &self,
         policy: &PolicyRef,
         governing: &Governing,
-        enrollment: &Enrollment,
+        node: TenantNode<'_>,
         documents: &dyn Documents,
     ) -> Result<std::result::Result<Arc<Rules>, String>> {
-        let key = enrollment.signed.tenant_key();
         // Which group's policy counts is the tenant's word as well.
-        if let Some(group) = policy.scope.strip_prefix("group:") {
-            let Some(reference) = &governing.membership else {
-                return Ok(Err(format!("no document says that the node is in group {group}")));
-            };
-            let membership = self.signed(reference, documents)?;
-            match usable(&membership, reference, key) {
-                Ok(Signed { content: Content::Member(named), .. }) if named == group => {}
-                Ok(_) => return Ok(Err(damaged(reference))),
+        let mut group = None;
+        let membership = match &governing.membership {
+            Some(reference) if policy.scope.starts_with("group:") => {
+                Some((reference, self.signed(reference, documents)?))
+            }
+            Some(_) | None => None,
+        };
+        if let Some((reference, entry)) = &membership {
+            match usable(entry, reference, |document| node.group(document)) {
+                Ok((_, named)) => group = named,
                 Err(why) => return Ok(Err(why)),
             }
         }
         // That the node's own policy does not count any more is the tenant's word, not that of a row.
         if let Some(reference) = &governing.withdrawn {
             let withdrawal = self.signed(reference, documents)?;
-            match usable(&withdrawal, reference, key) {
-                Ok(Signed { content: Content::Withdrawn, .. }) => {}
-                Ok(_) => return Ok(Err(damaged(reference))),
-                Err(why) => return Ok(Err(why)),
+            if let Err(why) = usable(&withdrawal, reference, |document| node.withdrawal(document)) {
+                return Ok(Err(why));
             }
         }
         let signed = self.signed(policy, documents)?;
-        let signed = match usable(&signed, policy, key) {
-            Ok(signed) => signed,
+        let signed = match usable(&signed, policy, |document| node.policy(document, group)) {
+            Ok((signed, ())) => signed,
             Err(why) => return Ok(Err(why)),
         };
         let Content::Policy(signed_policy) = &signed.content else {
-            return Ok(Err(format!("{} version {} is no policy", policy.scope, policy.version)));
+            return Ok(Err(damaged(policy)));
         };
         let added = match &governing.additions {
             Some(additions) => Some((additions, self.signed(additions, documents)?)),
             None => None,
         };
         let trusted: &[Trusted] = if signed_policy.trust().is_some() { &governing.trusted } else { &[] };
-        let cached = combined_key(policy, governing.additions.as_ref(), trusted, key);
+        let cached = combined_key(policy, governing.additions.as_ref(), trusted, node.tenant_key);
         if let Some(entry) = self.cache.find(&cached)
             && let Entry::Rules(rules) = &*entry
         {
@@ -140,10 +141,10 @@ impl Library {
         let mut notes = Vec::new();
         let additions = match &added {
             None => None,
-            Some((reference, entry)) => match usable(entry, reference, key) {
-                Ok(Signed { content: Content::Additions(additions), .. }) => Some(additions),
+            Some((reference, entry)) => match usable(entry, reference, |document| node.additions(document)) {
+                Ok((Signed { content: Content::Additions(additions), .. }, ())) => Some(additions),
                 Ok(_) => {
-                    notes.push(format!("{} version {} is no additions", reference.scope, reference.version));
+                    notes.push(damaged(reference));
                     None
                 }
                 Err(why) => {
@@ -196,41 +197,43 @@ impl Library {
             // Not kept: nothing says that these bytes have this digest, and the row may be put right.
             Err(why) => return Ok(Arc::new(Entry::Signed(Err(why)))),
         };
-        // It was parsed: the text is not needed any more.
-        envelope.body = String::new();
+        // It was parsed: the text is not needed any more. That of a membership is a name.
+        if envelope.kind != Kind::Membership {
+            envelope.body = String::new();
+        }
         let entry = Arc::new(Entry::Signed(Ok(Box::new(Signed { envelope, content }))));
         self.cache.keep(reference.sha256, entry.clone(), signed.document.len() + 4096);
         Ok(entry)
     }
 }
 
-/// The document, if it is what it is used for and the node's own tenant has signed it.
-fn usable<'a>(
+/// The document, if it is the one that the row names, and `rule` says that it governs the node; and what the rule says of it.
+fn usable<'a, T>(
     entry: &'a Entry,
     reference: &PolicyRef,
-    tenant_key: &[u8],
-) -> std::result::Result<&'a Signed, String> {
+    rule: impl FnOnce(&'a Opened) -> std::result::Result<T, Unfit>,
+) -> std::result::Result<(&'a Signed, T), String> {
     let PolicyRef { scope, version, .. } = reference;
     let signed = match entry {
         Entry::Signed(Ok(signed)) => signed,
         Entry::Signed(Err(why)) => return Err(why.clone()),
         Entry::Rules(_) => return Err(damaged(reference)),
     };
-    let Opened { scope: found, place, keys, .. } = &signed.envelope;
+    let Opened { scope: found, place, .. } = &signed.envelope;
     if (found.to_string(), place.number) != (scope.clone(), *version) {
         return Err(format!(
             "expected {scope} version {version}, found a document for {found} version {}",
             place.number
         ));
     }
-    if !signed.envelope.is_by(tenant_key) {
-        return Err(format!(
-            "{scope} version {version}: expected the tenant key that enrolled the node, {}, found {}",
-            fingerprint(tenant_key),
-            fingerprint(keys.first().map_or(&[], |key| &key[..]))
-        ));
-    }
-    Ok(signed)
+    let said = rule(&signed.envelope).map_err(|unfit| match unfit {
+        // A row that says so.
+        Unfit::Kind { .. } => damaged(reference),
+        Unfit::Scope { .. } | Unfit::Signer { .. } | Unfit::NotMember(_) => {
+            format!("{scope} version {version}: {unfit}")
+        }
+    })?;
+    Ok((signed, said))
 }
 
 fn damaged(reference: &PolicyRef) -> String {
