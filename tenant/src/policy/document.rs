@@ -7,7 +7,7 @@ use crate::policy::ledger::Ledger;
 use crate::policy::problems;
 use crate::text::{clean_short, hex};
 use halfkey_evidence::document;
-use halfkey_evidence::policy::{Additions, Policy};
+use halfkey_evidence::policy::{Additions, Policy, Unfit, signed_for};
 use halfkey_protocol::document::{Deployment, Flaw, Kind, Opened, Place, Scope};
 use halfkey_protocol::identity;
 use halfkey_protocol::wire::SignedDocument;
@@ -31,7 +31,7 @@ pub struct Own {
     pub text: String,
     /// It says that the scope has no policy any more.
     pub withdrawn: bool,
-    place: Place,
+    document: Opened,
     sha256: String,
 }
 
@@ -52,32 +52,26 @@ impl Own {
             ))
             .hint("this may need a newer version of halfkey"),
         })?;
-        if !opened.is_by(key.public()) {
-            return Err(Error::untrusted(format!(
-                "the policy of {scope} is not signed by the tenant key of this desk\n  expected  {}\n  found     {}",
-                key.fingerprint(),
-                identity::fingerprint(signed.tenant_key())
+        signed_for(&opened, scope, key.public()).map_err(|unfit| match unfit {
+            Unfit::Signer { expected, found } => Error::untrusted(format!(
+                "the policy of {scope} is not signed by the tenant key of this desk\n  expected  {expected}\n  found     {}",
+                found.unwrap_or_else(|| "no signature".to_owned())
             ))
-            .hint("a policy counts only for nodes that the same tenant key enrolled; use the desk that has that key"));
-        }
-        if opened.scope != *scope {
-            return Err(Error::untrusted(format!(
+            .hint("a policy counts only for nodes that the same tenant key enrolled; use the desk that has that key"),
+            Unfit::Scope { .. } | Unfit::Kind { .. } | Unfit::NotMember(_) => Error::untrusted(format!(
                 "asked the server for the policy of {scope}, and it shows one that was signed for {}",
                 opened.scope
-            )));
-        }
-        let Opened { kind, deployment, place, created, body: text, .. } = opened;
-        let sha256 = hex(&place.sha256);
-        let withdrawn = kind == Kind::Withdrawal;
+            )),
+        })?;
         Ok(Self {
             scope: scope.clone(),
-            version: place.number,
-            created,
-            deployment,
-            text,
-            withdrawn,
-            place,
-            sha256,
+            version: opened.place.number,
+            created: opened.created,
+            deployment: opened.deployment,
+            text: opened.body.clone(),
+            withdrawn: opened.kind == Kind::Withdrawal,
+            sha256: hex(&opened.place.sha256),
+            document: opened,
         })
     }
 
@@ -88,7 +82,12 @@ impl Own {
 
     /// Its number and SHA-256.
     pub fn place(&self) -> &Place {
-        &self.place
+        &self.document.place
+    }
+
+    /// The document, as it was opened.
+    pub fn document(&self) -> &Opened {
+        &self.document
     }
 
     /// SHA-256 of the signed document, hex.

@@ -6,7 +6,7 @@ use crate::policy::apply::Desk;
 use crate::policy::boot::{Attester, Boot};
 use crate::policy::document::{self, Own, Source};
 use crate::text::clean_short;
-use halfkey_evidence::policy::{Effective, Finding, Policy};
+use halfkey_evidence::policy::{Effective, Finding, Policy, TenantNode, Unfit};
 use halfkey_protocol::NodeId;
 use halfkey_protocol::wire::policies::{NodePolicy, ProposalRecord, Scope};
 
@@ -81,7 +81,9 @@ impl Governed {
         let NodePolicy { group, membership, policy, additions, trusted } = client.node_policy(id)?;
         let membership =
             membership.map(|signed| Own::check(&signed, &Scope::Membership(id), key)).transpose()?;
-        let named = membership.as_ref().map(|own| own.text.as_str()).filter(|name| !name.is_empty());
+        let node = TenantNode { id, tenant_key: key.public() };
+        let named = membership.as_ref().map(|own| node.group(own.document())).transpose();
+        let named = named.map_err(|unfit| ungoverned(&unfit))?.flatten();
         if named != group.as_deref() {
             return Err(Error::untrusted(format!(
                 "the server says that the node is in {}, and this desk has signed that it is in {}",
@@ -110,6 +112,10 @@ impl Governed {
                 own.scope, own.version
             )));
         }
+        // The same rule as the verifier's.
+        let policy_fits = policy.as_ref().map_or(Ok(()), |own| node.policy(own.document(), named));
+        let additions_fit = additions.as_ref().map_or(Ok(()), |own| node.additions(own.document()));
+        policy_fits.and(additions_fit).map_err(|unfit| ungoverned(&unfit))?;
         Ok(Self { group, membership, policy, additions, trusted })
     }
 
@@ -155,6 +161,11 @@ impl Governed {
                 .hint("make its first with `halfkey approve NODE --learn` or `halfkey policy learn NODE` and `policy apply`")
         })
     }
+}
+
+/// What the server shows is not what governs the node.
+fn ungoverned(unfit: &Unfit) -> Error {
+    Error::untrusted(format!("the server says that a document governs the node, which does not: {unfit}"))
 }
 
 /// The newest document of a scope, to be extended: not older than this desk knows, and the one that the server showed
