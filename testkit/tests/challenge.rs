@@ -19,8 +19,7 @@ struct Machine {
 impl Machine {
     /// Registered; the agent that waited for the tenant was ended.
     fn registered() -> Self {
-        let programs = Programs::released();
-        programs.check().unwrap();
+        let programs = Programs::find().unwrap();
         let folder = tempfile::tempdir().unwrap();
         let node = Loopback::new(programs, folder.path()).unwrap();
         let (mut child, id) = node.register(&["root"]).unwrap();
@@ -133,7 +132,7 @@ fn another_operators_enrollment_is_refused_and_the_machine_stays_its_tenants() {
     machine.tenant_enrolls();
     succeeded(&machine.enroll());
     machine.node.register_anew(&machine.id, &["root"]).unwrap();
-    let (programs, roots) = (Programs::released(), machine.node.tpm.ca());
+    let (programs, roots) = (Programs::find().unwrap(), machine.node.tpm.ca());
     let bob = Tenant::login(&programs, &machine.node.verifier, &machine.node.folder.join("bob")).unwrap();
     bob.run(&["enroll", &machine.id, "--yes", "--ek-roots", roots.to_str().unwrap()]).unwrap();
     let before = fs::read(machine.node.device("root")).unwrap();

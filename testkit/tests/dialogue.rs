@@ -35,8 +35,7 @@ impl DerefMut for Node {
 impl Node {
     /// Never registered.
     fn new() -> Self {
-        let programs = Programs::released();
-        programs.check().unwrap();
+        let programs = Programs::find().unwrap();
         let folder = tempfile::tempdir().unwrap();
         Self { inner: Loopback::new(programs, folder.path()).unwrap(), _folder: folder }
     }

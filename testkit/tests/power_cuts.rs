@@ -59,8 +59,7 @@ enum End {
 impl Machine {
     /// Registered, with two volumes.
     fn new() -> Self {
-        let programs = Programs::released();
-        programs.check().unwrap();
+        let programs = Programs::find().unwrap();
         let folder = tempfile::tempdir().unwrap();
         let node = Loopback::new(programs, folder.path()).unwrap();
         node.volume("data").unwrap();
@@ -244,7 +243,7 @@ fn a_renewal_that_was_cut_short_is_not_said_to_be_done() {
 fn a_proof_that_is_refused_is_made_by_the_next_run() {
     let machine = Machine::new();
     machine.node.tenant_enroll(&machine.id).unwrap();
-    let (folder, desk) = (&machine.node.folder, Programs::released().tenant);
+    let (folder, desk) = (&machine.node.folder, Programs::find().unwrap().tenant);
     let revoke =
         format!("'{}' --home '{}/desk' revoke {} --because x", desk.display(), folder.display(), machine.id);
     fs::write(folder.join("then"), revoke).unwrap();
@@ -305,7 +304,7 @@ fn what_was_to_be_removed_is_removed_beside_another_operators_enrollment() {
     machine.tenant_enrolls_again();
     assert_eq!(machine.enroll("7 before"), End::Cut);
     let node = &machine.node;
-    let bob = Tenant::login(&Programs::released(), &node.verifier, &node.folder.join("bob")).unwrap();
+    let bob = Tenant::login(&Programs::find().unwrap(), &node.verifier, &node.folder.join("bob")).unwrap();
     let roots = node.tpm.ca();
     bob.run(&["enroll", &machine.id, "--yes", "--ek-roots", roots.to_str().unwrap()]).unwrap();
     succeeded(&machine.boot());
