@@ -3,32 +3,20 @@
 use crate::approve::{self, Approval, How};
 use crate::bundle::{Bundle, MAX_BUNDLE};
 use crate::cli::{Cli, Color, Command, NodeCommand};
-use crate::client::Client;
+use crate::context::{App, create};
 use crate::error::{Error, Exit, Result};
 use crate::home::Home;
 use crate::output::Out;
-use crate::show::Style;
 use crate::text::clean;
 use crate::{decide, enroll, eventlog, groups, policy, proposals, resolve, sequence, show, time, watch};
 use clap::CommandFactory;
 use halfkey_evidence::policy::Assured;
 use halfkey_protocol::wire::operator::NodeList;
 use serde::Serialize;
-use std::fs::{self, OpenOptions};
-use std::io::{self, Read, Write};
-use std::os::unix::fs::OpenOptionsExt;
+use std::fs;
+use std::io::{Read, Write};
 use std::path::Path;
-use std::time::Duration;
 use zeroize::Zeroizing;
-
-/// What commands share.
-pub struct App {
-    /// The operator's files.
-    pub home: Home,
-    /// Where results go.
-    pub out: Out,
-    timeout: Duration,
-}
 
 /// `halfkey login --json`.
 #[derive(Serialize)]
@@ -59,7 +47,7 @@ pub fn run(cli: Cli) -> Result<()> {
     if let Command::Completions { shell } = cli.command {
         return completions(shell);
     }
-    let app = App { home: Home::locate(cli.global.home)?, out, timeout: cli.global.timeout };
+    let app = App::new(Home::locate(cli.global.home)?, out, cli.global.timeout);
     match cli.command {
         Command::Login { bundle, replace } => login(&app, &bundle, replace),
         Command::Key => key(&app),
@@ -96,29 +84,6 @@ pub fn run(cli: Cli) -> Result<()> {
         Command::Audit { node, limit, follow } => audit(&app, node.as_deref(), limit, follow),
         Command::Watch { node, after } => watch_from(&app, node.as_deref(), after),
         Command::Completions { .. } => Ok(()),
-    }
-}
-
-impl App {
-    /// A client for the bundle's servers.
-    ///
-    /// # Errors
-    /// When the bundle can't be used.
-    pub fn client(&self, bundle: &Bundle) -> Result<Client> {
-        Client::new(bundle, self.timeout)
-    }
-
-    /// How tables look.
-    pub fn style(&self) -> Style {
-        *self.out.style()
-    }
-
-    /// A client for the imported bundle.
-    ///
-    /// # Errors
-    /// When there is none, or it can't be used.
-    pub fn logged_in(&self) -> Result<Client> {
-        self.client(&self.home.bundle()?)
     }
 }
 
@@ -205,24 +170,6 @@ fn evidence(app: &App, number: u64, event_log: Option<&Path>) -> Result<()> {
         app.out.note(&format!("saved {} bytes to {}", log.len(), path.display()));
     }
     app.out.value(&record, || show::evidence(&record, &app.style(), time::now()))
-}
-
-/// Writes a new file.
-///
-/// # Errors
-/// When it is there already, or can't be written.
-pub fn create(path: &Path, bytes: &[u8]) -> Result<()> {
-    let failed = |e: io::Error| Error::failed(format!("can't write {}: {e}", path.display()));
-    let file = OpenOptions::new().write(true).create_new(true).mode(0o600).open(path);
-    let mut file = file.map_err(|e| match e.kind() {
-        io::ErrorKind::AlreadyExists => failed(e).hint("give a file that does not exist"),
-        _ => failed(e),
-    })?;
-    file.write_all(bytes).map_err(|e| {
-        // Half a document must not be taken for one. That it can't be removed either changes nothing.
-        let _ = fs::remove_file(path);
-        failed(e)
-    })
 }
 
 fn audit(app: &App, node: Option<&str>, limit: u32, follow: bool) -> Result<()> {

@@ -1,7 +1,7 @@
 //! `halfkey approve`: the boot that waits, once, as part of the policy, or as the whole of it.
 
-use crate::app::App;
 use crate::ask::{choose, confirm};
+use crate::context::App;
 use crate::error::{Error, Result};
 use crate::policy::apply::{Desk, Proposed, joined};
 use crate::policy::boot::Boot;

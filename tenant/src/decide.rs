@@ -1,7 +1,7 @@
 //! `deny`, `revoke`, `restore`, `hold`, `release`: what an operator decides about a node. `approve` is in [`crate::approve`].
 
-use crate::app::App;
 use crate::client::Client;
+use crate::context::App;
 use crate::error::{Error, Exit, Result};
 use crate::sequence::Line;
 use crate::text::clean;

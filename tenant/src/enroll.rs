@@ -1,8 +1,8 @@
 //! `halfkey enroll`: a new key for a node whose TPM was checked here.
 
-use crate::app::App;
 use crate::ask::confirm;
 use crate::cli::{Bank, EnrollArgs};
+use crate::context::App;
 use crate::error::{Error, Result};
 use crate::key::TenantKey;
 use crate::sequence::Line;

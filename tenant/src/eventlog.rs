@@ -1,6 +1,6 @@
 //! `halfkey eventlog`: a firmware event log from a file, read and replayed without asking anybody.
 
-use crate::app::App;
+use crate::context::App;
 use crate::error::{Error, Exit, Result};
 use crate::policy::document;
 use crate::show;

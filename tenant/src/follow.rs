@@ -1,7 +1,7 @@
 //! Following the sequence that a server shows, and what it says of this desk's own documents.
 
-use crate::app::App;
 use crate::client::Client;
+use crate::context::App;
 use crate::error::{Error, Result};
 use crate::policy::ledger::Ledger;
 use crate::text::hex;

@@ -1,7 +1,7 @@
 //! `halfkey group`: nodes with one policy.
 
-use crate::app::App;
 use crate::cli::GroupCommand;
+use crate::context::App;
 use crate::error::Result;
 use crate::policy::apply::Desk;
 use crate::policy::scope;

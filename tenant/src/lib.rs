@@ -4,6 +4,7 @@
 //! | --- | --- |
 //! | [`cli`] | the command line and its help |
 //! | [`app`] | runs a command |
+//! | [`context`] | what commands share |
 //! | [`bundle`] | the operator bundle: identity, servers, CA |
 //! | [`home`] | the operator's folder |
 //! | [`key`] | the tenant key |
@@ -30,6 +31,7 @@ pub mod bundle;
 pub mod checks;
 pub mod cli;
 pub mod client;
+pub mod context;
 pub mod decide;
 pub mod enroll;
 pub mod error;

@@ -3,9 +3,9 @@
 //! A proposal is what a node says, handed on by the server. Root on that node could lie, and so could the server: what
 //! becomes part of a policy is shown before it is signed, and the policy that it is added to is one of this desk's own.
 
-use crate::app::App;
 use crate::ask::confirm;
 use crate::cli::ProposalCommand;
+use crate::context::App;
 use crate::decide;
 use crate::error::{Error, Result};
 use crate::policy::apply::{self, Desk, Proposed};

@@ -1,9 +1,9 @@
 //! The one sequence of a deployment's documents, as this desk sees it: where the next one has its place.
 
-use crate::app::App;
 use crate::ask::confirm;
 use crate::bundle::Bundle;
 use crate::client::Client;
+use crate::context::App;
 use crate::error::{Error, Exit, Result};
 use crate::follow::{self, Tenancies, walk};
 use crate::home::Home;

@@ -1,7 +1,7 @@
 //! The audit trail as it grows.
 
-use crate::app::App;
 use crate::client::{Client, HOLD};
+use crate::context::App;
 use crate::error::{Error, Exit, Result};
 use crate::show;
 use halfkey_protocol::NodeId;

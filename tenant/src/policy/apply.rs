@@ -1,10 +1,10 @@
 //! Signing a document and handing it in: one place, whoever wrote the document.
 
-use crate::app::App;
 use crate::ask::confirm;
 use crate::bundle::Bundle;
 use crate::cli::ApplyTarget;
 use crate::client::Client;
+use crate::context::App;
 use crate::error::{Error, Exit, Result};
 use crate::key::TenantKey;
 use crate::policy::document::{self, Own, Source};

@@ -1,6 +1,6 @@
 //! `halfkey policy explain`: why a boot is allowed or denied.
 
-use crate::app::App;
+use crate::context::App;
 use crate::error::{Error, Exit, Result};
 use crate::policy::apply::Desk;
 use crate::policy::boot::{self, Attester};

@@ -1,11 +1,11 @@
 //! `halfkey policy learn`: a policy from a boot that was checked here.
 
-use crate::app::App;
+use crate::context::App;
 use crate::error::{Error, Result};
 use crate::policy::apply::Desk;
 use crate::policy::boot::{self, Attester, Boot};
 use crate::text::clean_short;
-use crate::{app, resolve, show};
+use crate::{context, resolve, show};
 use halfkey_evidence::policy::{self, Assured, Finding, Policy};
 use halfkey_protocol::wire::operator::NodeRecord;
 use serde::Serialize;
@@ -48,7 +48,7 @@ pub fn run(
     let name = name.unwrap_or(&record.summary.label);
     let text = whole(&boot, &record, assured, name)?;
     if let Some(path) = output {
-        app::create(path, text.as_bytes())?;
+        context::create(path, text.as_bytes())?;
         app.out.note(&format!("wrote {} from evidence {number}", path.display()));
         if !app.out.is_json() {
             return Ok(());

@@ -34,8 +34,8 @@ pub mod trial;
 pub mod waiting;
 pub mod withdraw;
 
-use crate::app::App;
 use crate::cli::PolicyCommand;
+use crate::context::App;
 use crate::error::Result;
 use halfkey_evidence::policy::Assured;
 

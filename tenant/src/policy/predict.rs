@@ -1,8 +1,8 @@
 //! `halfkey policy predict`: what the next boot will measure, before it happens.
 
-use crate::app::App;
 use crate::ask::confirm;
 use crate::cli::{PredictArgs, Switch};
+use crate::context::App;
 use crate::error::{Error, Result};
 use crate::policy::apply::{self, Desk, Proposed};
 use crate::policy::document::{self, Own, Source};

@@ -1,6 +1,6 @@
 //! `halfkey policy check`, `diff`, `show`, `list`: nothing is changed.
 
-use crate::app::App;
+use crate::context::App;
 use crate::error::{Error, Result};
 use crate::policy::document::{self, Own, Source};
 use crate::policy::problems;

@@ -1,7 +1,7 @@
 //! `halfkey policy test`: a dry run over stored boots.
 
-use crate::app::App;
 use crate::cli::Bank;
+use crate::context::App;
 use crate::error::{Error, Exit, Result};
 use crate::policy::apply::Desk;
 use crate::policy::document::{self, Source};

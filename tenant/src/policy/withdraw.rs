@@ -1,7 +1,7 @@
 //! `halfkey policy withdraw`: a node without a policy of its own, or without its additions.
 
-use crate::app::App;
 use crate::ask::confirm;
+use crate::context::App;
 use crate::error::{Error, Result};
 use crate::policy::apply::{self, Desk};
 use crate::policy::document::{self, Own, Source};
