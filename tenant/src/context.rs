@@ -1,11 +1,11 @@
 //! What commands share: the operator's files, where results go, requests to the verifier.
 
-use crate::bundle::Bundle;
 use crate::client::Client;
 use crate::error::{Error, Result};
 use crate::home::Home;
+use crate::home::bundle::Bundle;
 use crate::output::Out;
-use crate::show::Style;
+use crate::render::Style;
 use std::fs::{self, OpenOptions};
 use std::io::{self, Write};
 use std::os::unix::fs::OpenOptionsExt;

@@ -1,6 +1,6 @@
 //! What went wrong, what the caller's program can tell from the exit code, and what to do about it.
 
-use crate::text::clean;
+use crate::render::text::clean;
 use halfkey_evidence::Rejection;
 use halfkey_protocol::Reason;
 use halfkey_protocol::wire::Problem;

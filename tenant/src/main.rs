@@ -2,14 +2,14 @@
 
 use anstream::eprintln;
 use clap::Parser;
-use halfkey::app;
 use halfkey::cli::Cli;
+use halfkey::commands;
 use halfkey::error::Exit;
 use owo_colors::OwoColorize;
 use std::process::ExitCode;
 
 fn main() -> ExitCode {
-    let Err(error) = app::run(Cli::parse()) else { return ExitCode::SUCCESS };
+    let Err(error) = commands::run(Cli::parse()) else { return ExitCode::SUCCESS };
     if error.exit != Exit::Done {
         eprintln!("{} {error}", "error:".red().bold());
         if let Some(hint) = &error.hint {

@@ -1,7 +1,7 @@
 //! Data on standard output, all else on standard error.
 
 use crate::error::{Error, Exit, Result};
-use crate::show::Style;
+use crate::render::Style;
 use serde::Serialize;
 use std::io::{self, IsTerminal, Write};
 

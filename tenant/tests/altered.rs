@@ -6,7 +6,7 @@ mod common;
 use common::shown::{Shown, lying, waiting};
 use common::verifier::serve_if_asked;
 use common::{Ran, flipped};
-use halfkey::key::TenantKey;
+use halfkey::home::key::TenantKey;
 use halfkey_protocol::Bytes;
 use halfkey_protocol::wire::Document;
 use std::sync::{Arc, Mutex};

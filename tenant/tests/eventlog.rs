@@ -44,7 +44,7 @@ fn a_log_is_read_and_replayed() {
     }
     let pcrs = json["banks"][0]["pcrs"].as_array().unwrap();
     let value = pcrs.iter().find(|pcr| pcr["pcr"] == 4).unwrap()["value"].as_str().unwrap();
-    assert_eq!(value, halfkey::text::hex(&pcr4));
+    assert_eq!(value, halfkey::render::text::hex(&pcr4));
 }
 
 #[test]

@@ -6,7 +6,7 @@ mod common;
 use common::pki::Pki;
 use common::server::{Answer, Request, Server, json, problem};
 use common::{Desk, golden};
-use halfkey::key::TenantKey;
+use halfkey::home::key::TenantKey;
 use halfkey_protocol::document::{Deployment, Kind, Place, Scope, next, proof_of};
 use halfkey_protocol::wire::operator::*;
 use halfkey_protocol::wire::policies::*;
@@ -152,7 +152,7 @@ fn record(signed: &SignedDocument) -> PolicyRecord {
         version: 1,
         name: "web servers".into(),
         tenant_key: "sha256:whatever".into(),
-        sha256: halfkey::text::hex(&sha256_of(signed)),
+        sha256: halfkey::render::text::hex(&sha256_of(signed)),
         applied_at: 1,
         applied_by: "alice".into(),
         nodes: 0,
@@ -393,7 +393,8 @@ fn a_sequence_that_goes_back_or_forks_is_noticed() {
     );
     assert!(said.contains("missing  document 3 of this desk, for group:web"), "{said}");
     let twin = key.sign(&Document { created: 5, ..after(&place(&honest[1]), "group:web") });
-    let (before, now) = (halfkey::text::hex(&sha256_of(&honest[2])), halfkey::text::hex(&sha256_of(&twin)));
+    let (before, now) =
+        (halfkey::render::text::hex(&sha256_of(&honest[2])), halfkey::render::text::hex(&sha256_of(&twin)));
     let forked = [honest[0].clone(), honest[1].clone(), twin];
     let said = says(&forked, "document 3 is another one than before");
     assert!(said.contains(&before) && said.contains(&now), "{said}");
@@ -442,7 +443,7 @@ fn what_one_command_has_seen_is_not_replaced_by_what_another_is_shown() {
         let more = stranger.sign(&after(&place(&other), "group:mail"));
         held.fork = Some(vec![first.clone(), other, more]);
     });
-    let hash = |signed: &SignedDocument| halfkey::text::hex(&sha256_of(signed));
+    let hash = |signed: &SignedDocument| halfkey::render::text::hex(&sha256_of(signed));
     let (before, now) = (hash(&seen.unwrap()), hash(&setup.held.lock().unwrap().sequence[1]));
     assert_eq!(ran.code, 6, "{ran:?}");
     let stays = || {
@@ -747,7 +748,8 @@ fn a_label_is_of_the_node_that_was_enrolled_with_it() {
     let now = enrollment(HERE, &place(&before), "prod-1");
     let end = place(&now);
     setup.rewrite(&[before.clone(), now]);
-    let known = serde_json::json!({ "version": end.number, "sha256": halfkey::text::hex(&end.sha256) });
+    let known =
+        serde_json::json!({ "version": end.number, "sha256": halfkey::render::text::hex(&end.sha256) });
     let ledger = serde_json::json!({ HERE.to_string(): {
         "newest": end.number, "sha256": known["sha256"], "held": { scope.to_string(): known }
     } });

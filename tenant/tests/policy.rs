@@ -125,7 +125,7 @@ fn a_boot_is_learned_and_another_kernel_is_denied_until_it_is_learned_too() {
     assert_eq!(setup.boot(&new), "denied policy_mismatch");
     let ran = desk.run(&["policy", "explain", "web1"]);
     assert_eq!(ran.code, 1, "{ran:?}");
-    let digest = halfkey::text::hex(&new.kernel);
+    let digest = halfkey::render::text::hex(&new.kernel);
     assert!(ran.stdout.contains("vmlinuz") && ran.stdout.contains(&digest), "{ran:?}");
     desk.ok(&["approve", "web1", "--once", "--yes"]);
     assert_eq!(said(&node.ask_again(&new)), "released");
@@ -209,7 +209,10 @@ fn what_came_back_to_the_firmware_is_learned_if_the_operator_says_so() {
     let checked: Value = json(&desk.ok(&["policy", "check", &file, "--json"]).stdout);
     assert!(checked["warnings"][0].as_str().unwrap().contains("has the key"), "{checked}");
     let ran = desk.ok(&["approve", "web1", "--kernel-measures-initrd", "--trust-returned-images", "--yes"]);
-    assert!(ran.stderr.contains(&halfkey::text::hex(&shell)) && ran.stderr.contains(HAS_THE_KEY), "{ran:?}");
+    assert!(
+        ran.stderr.contains(&halfkey::render::text::hex(&shell)) && ran.stderr.contains(HAS_THE_KEY),
+        "{ran:?}"
+    );
     assert_eq!(said(&node.ask_again(&first)), "released");
     assert_eq!(setup.boot(&first), "released");
 
@@ -274,8 +277,9 @@ fn a_group_has_one_policy_and_a_node_may_boot_something_besides() {
     desk.ok(&["policy", "explain", "web1"]);
 
     // A policy that forbids the last boot says so before it is signed, and `test` exits with 1.
-    let strict =
-        std::fs::read_to_string(&file).unwrap().replace(&halfkey::text::hex(&usual.kernel), &"ab".repeat(32));
+    let strict = std::fs::read_to_string(&file)
+        .unwrap()
+        .replace(&halfkey::render::text::hex(&usual.kernel), &"ab".repeat(32));
     let strict_file = setup.path("strict.toml");
     std::fs::write(&strict_file, strict).unwrap();
     assert_eq!(setup.boot(&usual), "released");
@@ -529,7 +533,7 @@ fn what_is_predicted_boots_without_an_operator() {
         let pcr = value["pcr"].as_u64().unwrap() as usize;
         // No systemd ran here.
         let expected = if pcr == 11 { continue } else { value["value"].as_str().unwrap() };
-        assert_eq!(expected, halfkey::text::hex(&pcrs[pcr]), "PCR {pcr}");
+        assert_eq!(expected, halfkey::render::text::hex(&pcrs[pcr]), "PCR {pcr}");
     }
 }
 
@@ -629,7 +633,7 @@ fn what_came_while_the_question_was_open_is_not_signed_over() {
     // The other desk takes 6.1 out.
     let shown = desk.ok(&["policy", "show", &format!("node:{id}"), "--json"]).stdout;
     let document: Value = serde_json::from_slice(&json::<PolicyRecord>(&shown).signed.document).unwrap();
-    let digest = halfkey::text::hex(&old.kernel);
+    let digest = halfkey::render::text::hex(&old.kernel);
     let text = document["body"].as_str().unwrap().replace(&digest, &"00".repeat(32));
     let strict = setup.path("strict.toml");
     let apply = |number: usize| {

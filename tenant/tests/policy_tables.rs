@@ -4,8 +4,8 @@
 mod common;
 
 use common::golden;
-use halfkey::policy::trial::{Trial, Tried};
-use halfkey::show::{self, Style};
+use halfkey::documents::trial::{Trial, Tried};
+use halfkey::render::{self, Style};
 use halfkey_evidence::policy::{Change, ExplainedEvent, Explanation};
 use halfkey_protocol::wire::policies::*;
 use halfkey_protocol::wire::{Proposal, ProposedImage, ProposedSection};
@@ -56,11 +56,11 @@ fn policies_and_groups() {
         ],
     };
     let parts = [
-        show::policy::list(&list, &style, NOW),
-        show::policy::summary(&summary("group:web", 3), "signed by this desk's tenant key sha256:aa", NOW),
-        show::policy::groups(&groups, &style, label),
-        show::policy::list(&PolicyList { policies: vec![] }, &style, NOW),
-        show::policy::groups(&GroupList { groups: vec![] }, &style, label),
+        render::policy::list(&list, &style, NOW),
+        render::policy::summary(&summary("group:web", 3), "signed by this desk's tenant key sha256:aa", NOW),
+        render::policy::groups(&groups, &style, label),
+        render::policy::list(&PolicyList { policies: vec![] }, &style, NOW),
+        render::policy::groups(&GroupList { groups: vec![] }, &style, label),
     ];
     golden::check("policies.txt", &parts.join("\n\n"));
 }
@@ -98,10 +98,10 @@ fn changes_and_trials() {
         trial(None, "/tmp/log.bin", Tried::Allowed),
     ];
     let parts = [
-        show::policy::changes(&changes),
-        show::policy::changes(&[]),
-        show::policy::trials(&trials, &Style::default()),
-        show::policy::denied(&[&denied]),
+        render::policy::changes(&changes),
+        render::policy::changes(&[]),
+        render::policy::trials(&trials, &Style::default()),
+        render::policy::denied(&[&denied]),
     ];
     golden::check("trials.txt", &parts.join("\n\n"));
 }
@@ -141,10 +141,10 @@ fn proposals() {
         ],
     };
     let parts = [
-        show::proposal::list(&list, &Style::default(), label, NOW),
-        show::proposal::one(&waiting, &label(A), NOW),
-        show::proposal::one(&bare, &label(A), NOW),
-        show::proposal::list(&ProposalList { proposals: vec![] }, &Style::default(), label, NOW),
+        render::proposal::list(&list, &Style::default(), label, NOW),
+        render::proposal::one(&waiting, &label(A), NOW),
+        render::proposal::one(&bare, &label(A), NOW),
+        render::proposal::list(&ProposalList { proposals: vec![] }, &Style::default(), label, NOW),
     ];
     golden::check("proposals.txt", &parts.join("\n\n"));
 }
@@ -172,10 +172,10 @@ fn explanations() {
         ],
         findings: vec![finding()],
     };
-    let denied = show::boot::explanation(&explanation, &Style::default());
+    let denied = render::boot::explanation(&explanation, &Style::default());
     explanation.accepted = true;
     explanation.findings.clear();
     explanation.events.remove(2);
-    let allowed = show::boot::explanation(&explanation, &Style::default());
+    let allowed = render::boot::explanation(&explanation, &Style::default());
     golden::check("explanations.txt", &[denied, allowed].join("\n\n"));
 }

@@ -60,7 +60,8 @@ fn a_kernel_with_all_its_parts_gives_a_block_that_a_policy_takes() {
     let args = [&files[..], &["--kernel-measures-initrd"]].concat();
     let boots = predicted(&desk, &args);
     assert_eq!(boots[0]["missing"], Value::Array(vec![]));
-    let digest = format!("sha256:{}", halfkey::text::hex(&Hash::Sha256.digest(&[b"first", b"second"])));
+    let digest =
+        format!("sha256:{}", halfkey::render::text::hex(&Hash::Sha256.digest(&[b"first", b"second"])));
     let events = boots[0]["events"].as_array().unwrap();
     assert!(
         events.iter().any(|event| event["what"] == "initrd" && event["digest"] == digest.as_str()),

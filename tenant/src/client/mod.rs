@@ -2,10 +2,12 @@
 //! the operator's certificate, a limit on every wait and every answer.
 
 mod policies;
+pub mod resolve;
+pub mod scope;
 
-use crate::bundle::Bundle;
 use crate::error::{Error, Exit, Result};
-use crate::text::clean;
+use crate::home::bundle::Bundle;
+use crate::render::text::clean;
 use halfkey_protocol::NodeId;
 use halfkey_protocol::wire::Problem;
 use halfkey_protocol::wire::operator::{

@@ -20,7 +20,7 @@ impl Client {
         self.get("policies", Duration::ZERO)
     }
 
-    /// A policy; without a version the newest. Not checked: see [`crate::policy::document`].
+    /// A policy; without a version the newest. Not checked: see [`crate::documents::signed`].
     ///
     /// # Errors
     /// As every request.
@@ -45,7 +45,7 @@ impl Client {
         self.get(&format!("nodes/{id}/policy"), Duration::ZERO)
     }
 
-    /// Documents after a number. Not checked: see [`crate::sequence`].
+    /// Documents after a number. Not checked: see [`crate::trust::sequence`].
     ///
     /// # Errors
     /// As every request.

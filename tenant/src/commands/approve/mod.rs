@@ -1,0 +1,196 @@
+//! `halfkey approve`: the boot that waits, once, as part of the policy, or as the whole of it.
+
+pub mod waiting;
+
+use crate::ask::{choose, confirm};
+use crate::client::resolve;
+use crate::commands::approve::waiting::WaitingBoot;
+use crate::commands::policy::apply::{Desk, Proposed, joined};
+use crate::commands::policy::learn;
+use crate::commands::{audit, decide};
+use crate::context::App;
+use crate::documents::governed::{self, Governed, extendable};
+use crate::documents::signed;
+use crate::error::{Error, Result};
+use crate::render::text::{clean, clean_lines, clean_short};
+use crate::render::{self, time};
+use crate::trust::boot::Boot;
+use halfkey_evidence::policy::Assured;
+use halfkey_protocol::NodeId;
+use halfkey_protocol::wire::operator::{Approve, NodeRecord};
+use halfkey_protocol::wire::policies::Scope;
+use std::time::Duration;
+
+/// `halfkey approve`.
+pub struct Approval<'a> {
+    /// NODE
+    pub node: &'a str,
+    /// What it means for later boots.
+    pub how: Option<How>,
+    /// What no log proves.
+    pub assured: Assured,
+    /// Wait for a boot.
+    pub wait: Option<Duration>,
+    /// Do not ask.
+    pub yes: bool,
+}
+
+/// What an approval means for later boots.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum How {
+    /// Nothing.
+    Once,
+    /// This boot is allowed besides what is.
+    Learn,
+    /// This boot is allowed, and nothing else.
+    Replace,
+}
+
+impl How {
+    /// From the options, at most one of which is given.
+    pub fn of(once: bool, learn: bool, replace: bool) -> Option<Self> {
+        [(once, Self::Once), (learn, Self::Learn), (replace, Self::Replace)]
+            .into_iter()
+            .find_map(|(given, how)| given.then_some(how))
+    }
+}
+
+/// Checks the boot that waits, shows it, asks, approves exactly that one.
+///
+/// # Errors
+/// `NothingPending` when no boot waits; `Failed` when it can't be approved or the answer is no; `Untrusted` when it does not
+/// pass the checks here.
+pub fn run(app: &App, approval: &Approval<'_>) -> Result<()> {
+    let desk = Desk::open(app)?;
+    let id = resolve::resolve(&desk.client, approval.node)?;
+    let record = match approval.wait {
+        None => desk.client.node(id)?,
+        Some(limit) => {
+            app.out
+                .note(&format!("waiting for a boot of node {id} that waits, {} s at most", limit.as_secs()));
+            audit::wait_for(&desk.client, id, limit, |record| record.pending.is_some())?
+                .ok_or_else(|| decide::nothing_pending(id))?
+        }
+    };
+    let pending = record.pending.as_ref().ok_or_else(|| decide::nothing_pending(id))?;
+    if !pending.approvable {
+        app.out.note(&render::pending(&record, pending, time::now()));
+        return Err(Error::failed(format!("this boot can't be approved: {}", clean(&pending.code)))
+            .hint("only what a policy does not allow can be; see the message above"));
+    }
+    let waiting = WaitingBoot::fetch(&desk, approval.node, id, &record, pending)?;
+    app.out.note(&render::pending(&waiting.labelled(&record), waiting.shown(), time::now()));
+    let how = match approval.how {
+        Some(how) => how,
+        None if approval.yes => How::Learn,
+        None => ask()?,
+    };
+    match how {
+        How::Once => once(&desk, id, &waiting, approval.yes || approval.how.is_none()),
+        how => allow(&desk, id, &record, waiting.boot(), how, approval),
+    }
+}
+
+fn ask() -> Result<How> {
+    let question = "Release this boot once, learn it (later boots like this are allowed too), or replace the policy by it?";
+    Ok(match choose(question, &["once", "learn", "replace"])? {
+        "once" => How::Once,
+        "learn" => How::Learn,
+        _ => How::Replace,
+    })
+}
+
+fn once(desk: &Desk<'_>, id: NodeId, waiting: &WaitingBoot, asked: bool) -> Result<()> {
+    if !asked {
+        confirm("Release this boot once, and leave the policy as it is?")?;
+    }
+    // That of the quote that was checked: neither one that came in between is meant, nor one that the server would like.
+    let after = desk.client.approve(id, &Approve { ticket: waiting.shown().ticket.clone() })?;
+    decide::done(desk.app, &after, "approved once:")
+}
+
+/// Makes this boot part of a policy. The machine asks again by itself, and is released by that policy.
+fn allow(
+    desk: &Desk<'_>,
+    id: NodeId,
+    record: &NodeRecord,
+    boot: &Boot,
+    how: How,
+    approval: &Approval<'_>,
+) -> Result<()> {
+    let line = desk.line()?;
+    let governed = Governed::fetch(desk, id)?;
+    let (block, change) = match (how, &governed.policy) {
+        (How::Learn, Some(_)) => added(desk, id, record, boot, approval.assured, &governed)?,
+        _ => whole(desk, id, record, boot, approval.assured)?,
+    };
+    let left = governed::findings(change.policy(), boot)?;
+    if !left.is_empty() {
+        return Err(Error::failed(format!(
+            "this boot would still be denied: what differs is not only the boot\n{}",
+            render::findings(&left).trim_end()
+        ))
+        .hint("edit the policy (`halfkey policy show`, `policy apply`), or take this boot as a new one with --replace"));
+    }
+    desk.app.out.note(&format!(
+        "learned for {}\n\n{}\n\n{}",
+        change.scope,
+        clean_lines(&block),
+        change.summary()
+    ));
+    if !approval.yes {
+        confirm(&format!("Sign this as {}, and release the boot?", change.scope))?;
+    }
+    let applied = change.hand_in(desk, line)?;
+    desk.app.out.note(&render::policy::applied(&applied));
+    let what = if how == How::Learn { "learned the boot of" } else { "replaced the policy of" };
+    decide::done(desk.app, &desk.client.node(id)?, what)
+}
+
+/// The first policy of a node, or a new one of its own.
+fn whole(
+    desk: &Desk<'_>,
+    id: NodeId,
+    record: &NodeRecord,
+    boot: &Boot,
+    assured: Assured,
+) -> Result<(String, Proposed)> {
+    let scope = Scope::Node(id);
+    let text = learn::whole(boot, record, assured, &record.summary.label)?;
+    let present = signed::current(&desk.client, &scope, &desk.key, &desk.ledger()?)?;
+    Ok((text.clone(), Proposed::new(desk, scope, present, text)?))
+}
+
+/// A boot besides those that are allowed: in the node's own policy, or beside that of its group.
+fn added(
+    desk: &Desk<'_>,
+    id: NodeId,
+    record: &NodeRecord,
+    boot: &Boot,
+    assured: Assured,
+    governed: &Governed,
+) -> Result<(String, Proposed)> {
+    let own = governed.to_extend(id)?;
+    let effective = governed.effective()?.ok_or_else(|| Error::failed("no policy governs the node"))?;
+    let block = learn::block(boot, record, assured, effective.policy())?;
+    let change = match &own.scope {
+        Scope::Node(_) => Proposed::extended(desk, extendable(desk, own)?, &block)?,
+        _ => {
+            let scope = Scope::Additions(id);
+            match signed::current(&desk.client, &scope, &desk.key, &desk.ledger()?)? {
+                Some(present) if !present.withdrawn => Proposed::extended(desk, present, &block)?,
+                present => {
+                    let name = toml_string(&clean_short(&record.summary.label, 64));
+                    let text = joined(&format!("format = 1\nname = {name}"), &block);
+                    Proposed::new(desk, scope, present, text)?
+                }
+            }
+        }
+    };
+    Ok((block, change))
+}
+
+/// A basic string of TOML: a label may have quotes in it.
+fn toml_string(text: &str) -> String {
+    format!("\"{}\"", text.replace('\\', "\\\\").replace('"', "\\\""))
+}

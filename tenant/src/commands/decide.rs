@@ -1,0 +1,109 @@
+//! `deny`, `revoke`, `restore`, `hold`, `release`: what an operator decides about a node. `approve` is in [`crate::commands::approve`].
+
+use crate::client::{Client, resolve};
+use crate::context::App;
+use crate::error::{Error, Exit, Result};
+use crate::render;
+use crate::render::text::clean;
+use crate::trust::sequence::Line;
+use halfkey_protocol::NodeId;
+use halfkey_protocol::wire::operator::{Because, Deny, NodeRecord, PendingBoot};
+
+/// A reason is one line of an audit trail.
+const MAX_BECAUSE: usize = 500;
+
+/// Denies the boot that waits.
+///
+/// # Errors
+/// `NothingPending` when no boot waits.
+pub fn deny(app: &App, node: &str, because: &str) -> Result<()> {
+    let because = reason(because)?;
+    let (client, id) = find(app, node)?;
+    let record = client.node(id)?;
+    let PendingBoot { ticket, .. } = record.pending.ok_or_else(|| nothing_pending(id))?;
+    done(app, &client.deny(id, &Deny { ticket, because })?, "denied")
+}
+
+/// Revokes a node.
+///
+/// # Errors
+/// As every request.
+pub fn revoke(app: &App, node: &str, because: &str) -> Result<()> {
+    let because = reason(because)?;
+    let (client, id) = find(app, node)?;
+    let record = client.revoke(id, &Because { because })?;
+    remember(app, &client);
+    done(app, &record, "revoked")
+}
+
+/// Undoes a revocation.
+///
+/// # Errors
+/// As every request.
+pub fn restore(app: &App, node: &str, because: &str) -> Result<()> {
+    let because = reason(because)?;
+    let (client, id) = find(app, node)?;
+    let record = client.restore(id, &Because { because })?;
+    remember(app, &client);
+    done(app, &record, "restored")
+}
+
+/// It has a place in the sequence: from now on this desk misses it if it is gone. It is done, whatever comes of that.
+fn remember(app: &App, client: &Client) {
+    let look = || Line::fetch(app, &app.home.bundle()?, client).map(drop);
+    if let Err(error) = look() {
+        app.out.note(&format!("warning: {error}"));
+    }
+}
+
+/// Holds a node: its next boots are denied at once and ask for the passphrase, with the disk closed.
+///
+/// # Errors
+/// As every request.
+pub fn hold(app: &App, node: &str, because: &str) -> Result<()> {
+    let because = reason(because)?;
+    let (client, id) = find(app, node)?;
+    let record = client.hold(id, &Because { because })?;
+    remember(app, &client);
+    done(app, &record, "held until `halfkey release`:")
+}
+
+/// Undoes a hold.
+///
+/// # Errors
+/// As every request.
+pub fn release(app: &App, node: &str, because: &str) -> Result<()> {
+    let because = reason(because)?;
+    let (client, id) = find(app, node)?;
+    let record = client.release(id, &Because { because })?;
+    remember(app, &client);
+    done(app, &record, "released")
+}
+
+pub(crate) fn find(app: &App, node: &str) -> Result<(Client, NodeId)> {
+    let client = app.client(&app.home.bundle()?)?;
+    let id = resolve::resolve(&client, node)?;
+    Ok((client, id))
+}
+
+pub(crate) fn done(app: &App, record: &NodeRecord, what: &str) -> Result<()> {
+    app.out.value(record, || format!("{what} {}", render::name(&record.summary)))
+}
+
+/// A reason as it goes into the audit trail.
+///
+/// # Errors
+/// `Usage` when it is not one line.
+pub fn reason(text: &str) -> Result<String> {
+    if text.trim().is_empty() || text.chars().count() > MAX_BECAUSE || clean(text) != text {
+        return Err(Error::usage(format!("expected a reason of one line, at most {MAX_BECAUSE} characters"))
+            .hint("--because 'stolen on 21 November'"));
+    }
+    Ok(text.trim().to_owned())
+}
+
+pub(crate) fn nothing_pending(id: NodeId) -> Error {
+    Error::new(Exit::NothingPending, format!("no boot of node {id} waits for an operator")).hint(
+        "`halfkey evidence` shows how its last boots were judged; `halfkey approve --wait SECONDS` waits for one",
+    )
+}

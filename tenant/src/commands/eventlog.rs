@@ -1,0 +1,123 @@
+//! `halfkey eventlog`: a firmware event log from a file, read and replayed without asking anybody.
+
+use crate::context::App;
+use crate::documents::signed;
+use crate::error::{Error, Exit, Result};
+use crate::render;
+use crate::render::text::hex;
+use halfkey_evidence::eventlog::{self, AllBanks, Event, Format, MAX_FILE, PCRS, Standing};
+use serde::Serialize;
+use std::path::Path;
+
+/// `halfkey eventlog --json`.
+#[derive(Serialize)]
+pub struct Log {
+    /// `sha1` (TPM 1.2) or `crypto_agile`.
+    pub format: &'static str,
+    /// Each event once, with its digests in all banks.
+    pub events: Vec<Line>,
+    /// What the PCRs become, of each bank.
+    pub banks: Vec<Bank>,
+    /// `TPM_ALG_ID`s in the log that can't be replayed.
+    pub unknown_algorithms: Vec<u16>,
+}
+
+/// One event.
+#[derive(Serialize)]
+pub struct Line {
+    /// Its number in the log, from 0.
+    pub number: u32,
+    /// Which PCR.
+    pub pcr: u32,
+    /// Event type: as the log claims.
+    pub kind: String,
+    /// What it is, for people; claims included.
+    pub what: String,
+    /// `verified`: the digest is that of what it says. `opaque`: only the digest is proven. `informational`: extends nothing.
+    pub standing: &'static str,
+    /// `sha256:<hex>`, one of each bank.
+    pub digests: Vec<String>,
+}
+
+/// One bank.
+#[derive(Serialize)]
+pub struct Bank {
+    /// `sha256`
+    pub bank: &'static str,
+    /// PCR 0 to 23, hex, those that an event extends.
+    pub pcrs: Vec<Pcr>,
+}
+
+/// One PCR.
+#[derive(Serialize)]
+pub struct Pcr {
+    /// Its number.
+    pub pcr: u8,
+    /// Its value, hex.
+    pub value: String,
+    /// How many events extend it.
+    pub events: usize,
+}
+
+/// Reads a log.
+///
+/// # Errors
+/// `Usage` when there is no such file; `Failed` when it is not well formed.
+pub fn run(app: &App, path: &Path) -> Result<()> {
+    let bytes = signed::read(path, MAX_FILE as u64)?;
+    let log = read(&bytes).map_err(|e| e.context(path.display()))?;
+    app.out.value(&log, || render::boot::log(&log, &app.style()))
+}
+
+/// Replays a log in all its banks.
+///
+/// # Errors
+/// `Failed` when it is not well formed.
+pub fn read(bytes: &[u8]) -> Result<Log> {
+    let all = eventlog::replay_all(bytes).map_err(|e| Error { exit: Exit::Failed, ..Error::from(e) })?;
+    // Type and data are those of the log, the same in each bank; the strongest says what is verified.
+    let best = all.banks.iter().enumerate().max_by_key(|(_, log)| log.bank().digest_len());
+    let (best, events) = best.map_or((0, &[][..]), |(index, log)| (index, log.events()));
+    let format = match all.banks.get(best).map(|log| log.format()) {
+        Some(Format::Sha1) => "sha1",
+        _ => "crypto_agile",
+    };
+    let events = events.iter().enumerate().map(|(index, event)| line(&all, index, event)).collect();
+    Ok(Log {
+        format,
+        events,
+        banks: all.banks.iter().map(bank).collect(),
+        unknown_algorithms: all.unknown.clone(),
+    })
+}
+
+fn line(all: &AllBanks<'_>, index: usize, event: &Event<'_>) -> Line {
+    let digest = |log: &eventlog::ReplayedLog<'_>| {
+        let event = log.events().get(index).filter(|event| !event.digest.is_empty())?;
+        Some(format!("{}:{}", log.bank().name(), hex(event.digest)))
+    };
+    Line {
+        number: event.number,
+        pcr: event.pcr,
+        kind: eventlog::kind::name(event.kind).map_or(format!("{:#x}", event.kind), str::to_owned),
+        what: event.what(),
+        standing: match event.standing() {
+            Standing::Verified => "verified",
+            Standing::Opaque => "opaque",
+            Standing::Informational => "informational",
+        },
+        digests: all.banks.iter().filter_map(digest).collect(),
+    }
+}
+
+fn bank(log: &eventlog::ReplayedLog<'_>) -> Bank {
+    let mut count = [0; PCRS];
+    for event in log.events().iter().filter(|event| !event.digest.is_empty()) {
+        if let Some(count) = count.get_mut(event.pcr as usize) {
+            *count += 1;
+        }
+    }
+    let pcr = |(pcr, events): (u8, usize)| Some(Pcr { pcr, value: hex(log.pcr(pcr)?), events });
+    let extended = (0u8..).zip(count).filter(|(_, events)| *events > 0);
+    Bank { bank: log.bank().name(), pcrs: extended.filter_map(pcr).collect() }
+}

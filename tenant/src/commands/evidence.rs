@@ -1,0 +1,98 @@
+//! Evidence and findings.
+
+use crate::render::text::{clean, clean_short, hex};
+use crate::render::time::both;
+use crate::render::words;
+use crate::render::{Style, outcome_color, paint, painted, rows, table};
+use comfy_table::Cell;
+use halfkey_protocol::wire::operator::{EvidenceList, EvidenceRecord};
+use halfkey_protocol::wire::policies::Finding;
+use std::fmt::Write;
+/// `halfkey evidence NODE`.
+pub fn evidence_list(list: &EvidenceList, style: &Style, now: u64) -> String {
+    if list.evidence.is_empty() {
+        return "no evidence".to_owned();
+    }
+    let mut table = table(style, &["NUMBER", "WHEN", "PURPOSE", "OUTCOME", "REASON"]);
+    for entry in &list.evidence {
+        let reason = match &entry.code {
+            Some(code) => format!("{}: {}", clean_short(code, 40), clean_short(&entry.message, 300)),
+            None => clean_short(&entry.message, 300),
+        };
+        let reason = match entry.cloned {
+            Some(twin) => format!("cloned? evidence {twin} is of the same boot, with another r; {reason}"),
+            None => reason,
+        };
+        table.add_row(vec![
+            Cell::new(entry.id),
+            Cell::new(both(now, entry.at)),
+            Cell::new(clean_short(&entry.purpose, 16)),
+            painted(style, &clean_short(&entry.outcome, 16), outcome_color(&entry.outcome)),
+            Cell::new(reason),
+        ]);
+    }
+    table.trim_fmt()
+}
+
+/// `halfkey evidence --id N`.
+pub fn evidence(record: &EvidenceRecord, style: &Style, now: u64) -> String {
+    let (summary, finish) = (&record.summary, &record.finish);
+    let number = |value: Option<u64>| value.map_or("unreadable".to_owned(), |value| value.to_string());
+    let size = |log: &Option<halfkey_protocol::Bytes>| {
+        log.as_ref().map_or("none".to_owned(), |log| format!("{} bytes", log.len()))
+    };
+    let mut text = format!("evidence {} of node {}\n", summary.id, clean(&summary.node_id));
+    let mut list = vec![
+        ("when", both(now, summary.at)),
+        ("purpose", clean_short(&summary.purpose, 16)),
+        ("outcome", paint(style, &clean_short(&summary.outcome, 16), outcome_color(&summary.outcome))),
+        ("code", summary.code.as_deref().map_or("-".to_owned(), |code| clean_short(code, 40))),
+        ("message", clean(&summary.message)),
+        ("agent", clean_short(&finish.agent, 64)),
+        ("resetCount", number(record.reset_count.map(u64::from))),
+        ("restartCount", number(record.restart_count.map(u64::from))),
+        ("clock", record.clock.map_or("unreadable".to_owned(), |ms| format!("{ms} ms"))),
+        ("PCR 15 after opening", record.expected_fence.as_ref().map_or("-".to_owned(), |value| hex(value))),
+        ("event log", size(&finish.event_log)),
+        ("systemd's log", size(&finish.userspace_log)),
+        ("IMA list", size(&finish.ima_log)),
+    ];
+    if let Some(twin) = summary.cloned {
+        list.push(("cloned?", format!("evidence {twin} has the same resetCount and another r")));
+    }
+    if let Some(version) = &record.tpm_firmware {
+        list.push(("TPM firmware", clean_short(version, 18)));
+    }
+    text.push_str(&rows("  ", &list));
+    if !record.findings.is_empty() {
+        text.push_str("not as the policy allows\n");
+        text.push_str(&findings(&record.findings));
+    }
+    writeln!(text, "PCRs, bank {}", clean_short(&finish.bank, 16)).expect("a String takes everything");
+    for (pcr, value) in finish.pcrs.iter().take(24).enumerate() {
+        let meaning = words::pcr(u8::try_from(pcr).unwrap_or(u8::MAX));
+        writeln!(text, "  {pcr:2}  {}  {meaning}", hex(value)).expect("a String takes everything");
+    }
+    text.trim_end().to_owned()
+}
+
+/// What a policy does not allow, a paragraph each.
+pub fn findings(findings: &[Finding]) -> String {
+    findings.iter().fold(String::new(), |mut text, finding| {
+        let event = finding.event.map(|event| format!(", event {event}")).unwrap_or_default();
+        let place = match finding.pcr {
+            Some(pcr) => format!("PCR {pcr} ({}){event}: ", words::pcr(pcr)),
+            None => String::new(),
+        };
+        writeln!(
+            text,
+            "  {place}{}\n    rule      {}\n    expected  {}\n    found     {}",
+            clean(&finding.what),
+            clean(&finding.rule),
+            clean(&finding.expected),
+            clean(&finding.found)
+        )
+        .expect("a String takes everything");
+        text
+    })
+}

@@ -1,0 +1,55 @@
+//! `halfkey group`: nodes with one policy.
+
+use crate::cli::GroupCommand;
+use crate::client::scope;
+use crate::commands::policy::apply::Desk;
+use crate::context::App;
+use crate::error::Result;
+use crate::render::{self, labels};
+use halfkey_protocol::document::{Kind, Scope};
+use halfkey_protocol::wire::operator::NodeRecord;
+
+/// Runs `halfkey group`.
+///
+/// # Errors
+/// With the exit code and the message for the operator.
+pub fn run(app: &App, command: &GroupCommand) -> Result<()> {
+    match command {
+        GroupCommand::List => list(app),
+        GroupCommand::Set { nodes, target } => set(app, nodes, target.group.as_deref()),
+    }
+}
+
+fn list(app: &App) -> Result<()> {
+    let client = app.logged_in()?;
+    let (list, labels) = (client.groups()?, labels::all(&client)?);
+    app.out.value(&list, || render::policy::groups(&list, &app.style(), |id| labels.short(id)))
+}
+
+fn set(app: &App, nodes: &[String], group: Option<&str>) -> Result<()> {
+    let group = group.map(scope::group).transpose()?;
+    let desk = Desk::open(app)?;
+    let client = &desk.client;
+    // All of them first: a typing error must not leave half of them moved.
+    let ids = nodes.iter().map(|node| desk.node(node)).collect::<Result<Vec<_>>>()?;
+    let mut line = desk.line()?;
+    let mut records: Vec<NodeRecord> = Vec::with_capacity(ids.len());
+    for id in ids {
+        let text = group.as_deref().unwrap_or_default();
+        let hand_in = |signed: &_| client.set_group(id, signed);
+        let record = line.sign(&desk.key, Kind::Membership, &Scope::Membership(id), text, hand_in)?;
+        let own = record.policy.as_ref().is_some_and(|policy| policy.scope == Scope::Node(id).to_string());
+        if own && group.is_some() {
+            app.out.note(&format!(
+                "note: {} has a policy of its own, which outranks that of its group\nhint: `halfkey policy withdraw {id}` leaves the node to its group's",
+                render::name(&record.summary)
+            ));
+        }
+        records.push(record);
+    }
+    app.out.value(&records, || {
+        let to = group.as_ref().map_or("out of its group".to_owned(), |group| format!("in group {group}"));
+        let line = |record: &NodeRecord| format!("{} is now {to}", render::name(&record.summary));
+        records.iter().map(line).collect::<Vec<_>>().join("\n")
+    })
+}

@@ -1,0 +1,225 @@
+//! Nodes.
+
+use crate::commands::evidence::findings;
+use crate::home::key::TenantKey;
+use crate::render::text::{clean, clean_short};
+use crate::render::time::{both, relative};
+use crate::render::{Style, name, paint, painted, rows, table};
+use crate::trust::checks;
+use comfy_table::{Cell, Color};
+use halfkey_evidence::document::open_enrollment;
+use halfkey_protocol::document::Scope;
+use halfkey_protocol::wire::SignedDocument;
+use halfkey_protocol::wire::operator::{
+    Held, NodeList, NodeRecord, NodeState, NodeSummary, PendingBoot, TpmFirmware,
+};
+use halfkey_protocol::wire::policies::{NodePolicy, PolicySummary};
+use halfkey_protocol::{NodeId, Reason, identity};
+/// `halfkey nodes`.
+pub fn nodes(list: &NodeList, style: &Style, now: u64) -> String {
+    if list.nodes.is_empty() {
+        return "no nodes".to_owned();
+    }
+    let digits = distinct_prefix(&list.nodes);
+    let mut table = table(style, &["ID", "LABEL", "STATE", "LAST SEEN", "LAST VERDICT", "WAITS"]);
+    for node in &list.nodes {
+        let verdict = match (&node.last_outcome, &node.last_code) {
+            (Some(outcome), Some(code)) => {
+                format!("{} ({})", clean_short(outcome, 16), clean_short(code, 32))
+            }
+            (Some(outcome), None) => clean_short(outcome, 16),
+            _ => "-".to_owned(),
+        };
+        let denied = node.last_outcome.as_deref() == Some("denied");
+        table.add_row(vec![
+            Cell::new(clean_short(&node.id, 36).chars().take(digits).collect::<String>()),
+            Cell::new(clean_short(&node.label, 40)),
+            painted(style, &state(node), state_color(node)),
+            Cell::new(relative(now, node.last_seen)),
+            painted(style, &verdict, denied.then_some(Color::Red)),
+            if node.pending { painted(style, "for you", Some(Color::Yellow)) } else { Cell::new("-") },
+        ]);
+    }
+    table.trim_fmt()
+}
+
+/// `halfkey node show`, and the result of an enrollment. `judged` is what its boots are judged by, if that was asked for;
+/// `key` is this desk's tenant key, to say whose an enrollment is.
+pub fn node(
+    record: &NodeRecord,
+    judged: Option<&NodePolicy>,
+    key: Option<&TenantKey>,
+    style: &Style,
+    now: u64,
+) -> String {
+    let summary = &record.summary;
+    let mut list = vec![
+        ("id", clean(&summary.id)),
+        ("label", clean_short(&summary.label, 200)),
+        ("state", paint(style, &state(summary), state_color(summary))),
+    ];
+    if let Some(because) = &record.revoked_because {
+        list.push(("revoked because", clean(because)));
+    }
+    if let Some(Held { by, because }) = &record.held {
+        list.push((
+            "held",
+            format!("by {}: {}; `halfkey release` ends it", clean_short(by, 64), clean(because)),
+        ));
+    }
+    if summary.cloned {
+        let what = "its last boot was released twice, with different r: an answer got lost, or two machines run \
+                    from one state of this TPM; `halfkey evidence` shows both";
+        list.push(("cloned?", paint(style, what, Some(Color::Red))));
+    }
+    list.push(("EK fingerprint", identity::fingerprint(&record.registration.ek_public)));
+    list.push((
+        "EK certificate",
+        match &record.registration.ek_certificate {
+            Some(der) => format!("{} bytes", der.len()),
+            None => "none".to_owned(),
+        },
+    ));
+    list.push((
+        "checked here",
+        match check(record) {
+            Ok(()) => "templates of EK, AK and SRK; the AK certified the SRK; the id is this EK's".to_owned(),
+            Err(why) => paint(style, &format!("FAILED: {why}"), Some(Color::Red)),
+        },
+    ));
+    list.push((
+        "registered",
+        match record.registered_at {
+            0 => "the registrar has forgotten it; this is the verifier's copy".to_owned(),
+            at => both(now, at),
+        },
+    ));
+    list.push(("last seen", both(now, summary.last_seen)));
+    if let Some(TpmFirmware { version, before, since }) = &record.tpm_firmware {
+        let before = before.as_deref().map(|before| format!(", {} before", clean_short(before, 18)));
+        let before = before.unwrap_or_default();
+        list.push((
+            "TPM firmware",
+            format!("{}, since {}{before}", clean_short(version, 18), both(now, *since)),
+        ));
+    }
+    if let Some(signed) = &record.enrollment {
+        list.push(("enrollment", enrollment(signed, record, key, now)));
+    }
+    if let Some(signed) = &record.open {
+        list.push(("not proved yet", enrollment(signed, record, key, now)));
+    }
+    if let Some(group) = judged.and_then(|judged| judged.group.as_deref()) {
+        list.push(("group", clean_short(group, 64)));
+    }
+    let additions = judged.and_then(|judged| judged.additions.as_ref());
+    match &record.policy {
+        Some(summary) => list.push(("policy", policy(summary, now))),
+        None if record.enrollment.is_some() => {
+            list.push(("policy", "none: every boot waits for an operator".to_owned()));
+        }
+        None => {}
+    }
+    if let Some(record) = additions {
+        list.push(("additions", policy(&record.summary, now)));
+    }
+    let trusted = judged.map_or(&[][..], |judged| &judged.trusted);
+    if !trusted.is_empty() {
+        let numbers: Vec<_> = trusted.iter().map(|proposal| proposal.id.to_string()).collect();
+        list.push(("trusted unseen", format!("proposals {}: `halfkey proposal show N`", numbers.join(", "))));
+    }
+    let mut text = rows("", &list);
+    if let Some(boot) = &record.pending {
+        text.push('\n');
+        text.push_str(&pending(record, boot, now));
+    }
+    text.trim_end().to_owned()
+}
+
+fn policy(summary: &PolicySummary, now: u64) -> String {
+    format!(
+        "{} version {}, \"{}\", applied by {} {}",
+        clean_short(&summary.scope, 80),
+        summary.version,
+        clean_short(&summary.name, 64),
+        clean_short(&summary.applied_by, 64),
+        both(now, summary.applied_at)
+    )
+}
+
+/// What was found wrong with a record here, if anything.
+pub fn check(record: &NodeRecord) -> Result<(), String> {
+    let id = NodeId::parse(&record.summary.id).ok_or("the id is not one")?;
+    checks::registration(id, record).map(drop).map_err(|e| e.message)
+}
+
+/// The boot that waits for an operator.
+pub fn pending(record: &NodeRecord, boot: &PendingBoot, now: u64) -> String {
+    let mut text = format!(
+        "a boot of {} waits\n  reason     {} ({})\n  evidence   {}\n  since      {}\n  expires    {}\n  approvable {}\n",
+        name(&record.summary),
+        clean(&boot.message),
+        clean_short(&boot.code, 40),
+        boot.evidence_id,
+        both(now, boot.since),
+        both(now, boot.expires),
+        if boot.approvable { "yes" } else { "no" },
+    );
+    if boot.code == Reason::NoPolicy.code() {
+        text.push_str("  no policy governs this node yet: there is nothing to compare with\n");
+    }
+    text.push_str(&findings(&boot.findings));
+    text.trim_end().to_owned()
+}
+
+fn enrollment(signed: &SignedDocument, record: &NodeRecord, key: Option<&TenantKey>, now: u64) -> String {
+    let whose = identity::fingerprint(signed.tenant_key());
+    let mine = match key {
+        Some(key) if key.public() == signed.tenant_key() => "this desk's tenant key",
+        _ => "another tenant key",
+    };
+    let Ok((opened, document)) = open_enrollment(signed) else {
+        return format!("INVALID: the signature is not that of {whose}");
+    };
+    let for_whom = Scope::Enrollment(NodeId::parse(&record.summary.id).unwrap_or(NodeId([0; 16])));
+    if opened.scope != for_whom {
+        return format!("INVALID: it is for {}", opened.scope);
+    }
+    let srk = identity::object_name(&record.registration.srk_public);
+    let changed = if srk.as_deref() == Some(document.srk_name.as_ref()) {
+        ""
+    } else {
+        "; the SRK changed since then (TPM cleared?): enroll again"
+    };
+    format!(
+        "{}, {}, signed by {mine} {whose}{changed}",
+        both(now, opened.created),
+        clean_short(&document.bank, 16)
+    )
+}
+
+/// How many digits of the ids tell these nodes apart: at least 8.
+fn distinct_prefix(nodes: &[NodeSummary]) -> usize {
+    let mut ids: Vec<&str> = nodes.iter().map(|node| node.id.as_str()).collect();
+    ids.sort_unstable();
+    let common = |pair: &[&str]| pair[0].bytes().zip(pair[1].bytes()).take_while(|(a, b)| a == b).count() + 1;
+    ids.windows(2).map(common).max().unwrap_or(0).clamp(8, 36)
+}
+
+/// Where it stands, and what an operator has to know besides.
+fn state(node: &NodeSummary) -> String {
+    let held = if node.held { ", held" } else { "" };
+    let cloned = if node.cloned { ", cloned?" } else { "" };
+    format!("{}{held}{cloned}", node.state.as_str())
+}
+
+fn state_color(node: &NodeSummary) -> Option<Color> {
+    match node.state {
+        NodeState::Enrolled | NodeState::Enrolling if node.cloned => Some(Color::Red),
+        NodeState::Enrolled if node.held => Some(Color::Yellow),
+        NodeState::Enrolled => Some(Color::Green),
+        NodeState::Enrolling => Some(Color::Yellow),
+        NodeState::Revoked => Some(Color::Red),
+        NodeState::Registered => None,
+    }
+}

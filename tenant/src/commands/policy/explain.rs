@@ -1,0 +1,66 @@
+//! `halfkey policy explain`: why a boot is allowed or denied.
+
+use crate::client::resolve;
+use crate::commands::policy::apply::Desk;
+use crate::context::App;
+use crate::documents::governed::Governed;
+use crate::error::{Error, Exit, Result};
+use crate::render;
+use crate::render::text::clean;
+use crate::trust::boot::{self, Attester};
+use halfkey_evidence::policy::{self, Explanation};
+use serde::Serialize;
+
+/// `halfkey policy explain --json`.
+#[derive(Serialize)]
+struct Explained {
+    node_id: String,
+    evidence_id: u64,
+    /// Scope and version of the policy.
+    policy: String,
+    #[serde(flatten)]
+    explanation: Explanation,
+}
+
+/// Explains a boot by the policy that governs the node now.
+///
+/// # Errors
+/// `Failed` without a message of its own when the boot is denied: the explanation says it.
+pub fn run(app: &App, node: &str, number: Option<u64>) -> Result<()> {
+    let desk = Desk::open(app)?;
+    let id = resolve::resolve(&desk.client, node)?;
+    let record = desk.client.node(id)?;
+    let attester = Attester::of(id, &record, &desk.key)?;
+    let number = match number {
+        Some(number) => number,
+        None => boot::last(&desk.client, id, "boot", |_| true)?,
+    };
+    let boot = attester.boot(&desk.client, number)?;
+    let governed = Governed::fetch(&desk, id)?;
+    let (Some(effective), Some(own)) = (governed.with_trusted(&desk.client, &attester)?, &governed.policy)
+    else {
+        return Err(Error::failed(format!("no policy governs node {id}: there is nothing to explain"))
+            .hint("`halfkey policy learn NODE` shows what one would say"));
+    };
+    let explanation = policy::explain(effective.policy(), &*boot.log()?, &boot.claims());
+    let explained = Explained {
+        node_id: id.to_string(),
+        evidence_id: number,
+        policy: format!("{}@{}", own.scope, own.version),
+        explanation,
+    };
+    app.out.value(&explained, || {
+        format!(
+            "evidence {number} of {}, {} then, by {} version {}\n\n{}",
+            render::name(&record.summary),
+            clean(&boot.record.summary.outcome),
+            own.scope,
+            own.version,
+            render::boot::explanation(&explained.explanation, &app.style())
+        )
+    })?;
+    if explained.explanation.accepted {
+        return Ok(());
+    }
+    Err(Error::new(Exit::Failed, "this boot is not what the policy allows"))
+}

@@ -1,0 +1,299 @@
+//! `halfkey policy predict`: what the next boot will measure, before it happens.
+
+pub mod machine;
+pub mod package;
+pub mod values;
+
+use crate::ask::confirm;
+use crate::cli::{PredictArgs, Switch};
+use crate::client::scope;
+use crate::commands::policy::apply::{self, Desk, Proposed};
+use crate::commands::policy::predict::machine::{Machine, only_way};
+use crate::commands::policy::predict::values::{Base, Expected, Value};
+use crate::commands::proposal;
+use crate::context::App;
+use crate::documents::governed::{Governed, extendable};
+use crate::documents::signed::{self, Own, Source};
+use crate::documents::trial;
+use crate::error::{Error, Result};
+use crate::render;
+use crate::render::text::clean;
+use crate::trust::sequence::Line;
+use halfkey_evidence::policy::rules::{Allowed, Boot, Digest, Image, Initrd, Origin, Role, Sections};
+use halfkey_evidence::policy::{self, Cover, Policy};
+use halfkey_measure::predict::{Circumstances, from_kernel, from_uki};
+use halfkey_protocol::Bytes;
+use halfkey_protocol::kdf::Hash;
+use halfkey_protocol::wire::Proposal;
+use halfkey_protocol::wire::policies::{PolicyRecord, Scope};
+use serde::Serialize;
+use std::path::Path;
+
+/// Kernels have some ten MiB, UKIs and initrds up to some hundred.
+const MAX_IMAGE: u64 = 1 << 30;
+
+/// `halfkey policy predict --json`.
+#[derive(Serialize)]
+pub struct Predicted {
+    /// The machine whose last boot was taken for what is not in the files, and that boot.
+    pub base: Option<String>,
+    /// One of each image.
+    pub boots: Vec<Prediction>,
+    /// The policy that they were added to.
+    pub applied: Option<PolicyRecord>,
+}
+
+/// One boot.
+#[derive(Serialize)]
+pub struct Prediction {
+    /// Name of the boot.
+    pub name: String,
+    /// The image.
+    pub path: String,
+    /// What would have to be given besides.
+    pub missing: Vec<&'static str>,
+    /// Whether it was computed for machines with Secure Boot on.
+    pub secure_boot: bool,
+    /// Its events.
+    pub events: Vec<Expected>,
+    /// PCRs, as far as they can be known.
+    pub pcrs: Vec<Value>,
+    /// The `[[boot]]`, unless something is missing.
+    pub block: Option<String>,
+    /// The `[[boot]]` that allows it already.
+    pub allowed_by: Option<String>,
+    #[serde(skip)]
+    proposal: Proposal,
+}
+
+/// Predicts, prints, and perhaps adds.
+///
+/// # Errors
+/// `Usage` for files that can't be used; `Failed` when something is missing for --add, or the answer is no.
+pub fn run(app: &App, args: &PredictArgs) -> Result<()> {
+    let desk = (args.base.is_some() || args.add).then(|| Desk::open(app)).transpose()?;
+    let machine = match &desk {
+        Some(desk) => Machine::of(desk, args)?,
+        None => None,
+    };
+    let target = match &desk {
+        Some(desk) if args.add => {
+            let line = desk.line()?;
+            Some((target(desk, args)?, line))
+        }
+        _ => None,
+    };
+    let scope_policy = target.as_ref().map(|(own, _)| Source::from(own).policy()).transpose()?;
+    let from = scope_policy.as_ref().or(machine.as_ref().and_then(|machine| machine.policy.as_ref()));
+
+    let bank = machine.as_ref().map_or(args.bank.hash(), |machine| machine.boot.bank());
+    let secure_boot = match (args.secure_boot, &machine) {
+        (Some(switch), _) => switch == Switch::On,
+        (None, Some(machine)) => values::secure_boot(&*machine.boot.log()?),
+        // To look at, it is said beside the result; what is signed is not guessed.
+        (None, None) if args.add => return Err(machine::unknown_secure_boot()),
+        (None, None) => true,
+    };
+    let base =
+        machine.as_ref().map(|machine| format!("{}, evidence {}", machine.label, machine.boot.number()));
+    let files = read(args, bank, secure_boot)?;
+    let mut boots = Vec::with_capacity(files.len());
+    for (path, proposal) in files {
+        let assured = args.kernel_measures_initrd;
+        boots.push(predict(path, proposal, bank, secure_boot, from, machine.as_ref(), assured)?);
+    }
+    let (Some(desk), Some((own, line))) = (&desk, target) else {
+        let result = Predicted { base, boots, applied: None };
+        return app.out.value(&result, || render::predict::all(&result));
+    };
+    let mut result = Predicted { base, boots, applied: None };
+    app.out.note(&render::predict::all(&result));
+    result.applied = add(desk, own, line, &result.boots, args.yes)?;
+    app.out.value(&result, || match &result.applied {
+        Some(record) => render::policy::applied(record),
+        None => "nothing to add: the policy allows all of it already".to_owned(),
+    })
+}
+
+fn target(desk: &Desk<'_>, args: &PredictArgs) -> Result<Own> {
+    let scope = match (&args.target.group, &args.target.node) {
+        (Some(name), _) => Scope::Group(scope::group(name)?),
+        (None, Some(node)) => {
+            let id = desk.node(node)?;
+            let governed = Governed::fetch(desk, id)?;
+            return extendable(desk, governed.to_extend(id)?);
+        }
+        (None, None) => return Err(Error::usage("--add needs --group or --node")),
+    };
+    let own = signed::current(&desk.client, &scope, &desk.key, &desk.ledger()?)?;
+    own.filter(|own| !own.withdrawn).ok_or_else(|| {
+        Error::failed(format!("{scope} has no policy that this could be added to"))
+            .hint("make its first with `halfkey policy learn NODE` and `policy apply`")
+    })
+}
+
+/// Each image with what it will measure.
+fn read(args: &PredictArgs, bank: Hash, secure_boot: bool) -> Result<Vec<(String, Proposal)>> {
+    let initrds: Vec<Vec<u8>> =
+        args.initrd.iter().map(|path| signed::read(path, MAX_IMAGE)).collect::<Result<_>>()?;
+    let one = |path: &str, name: &str, content: &[u8], uki: bool| {
+        let name = args.name.as_deref().unwrap_or(name);
+        let about = Circumstances { name, bank, secure_boot };
+        let made = if uki {
+            from_uki(content, path, &about)
+        } else {
+            let initrds: Vec<_> = initrds.iter().map(Vec::as_slice).collect();
+            from_kernel(content, path, &initrds, args.cmdline.as_deref(), &about)
+        };
+        made.map(|proposal| (path.to_owned(), proposal)).map_err(|e| Error::usage(format!("{path}: {e}")))
+    };
+    let file = |path: &Path, uki: bool| -> Result<Vec<(String, Proposal)>> {
+        let name = path.file_name().map_or_else(String::new, |name| name.to_string_lossy().into_owned());
+        let name = name.trim_end_matches(".efi").trim_start_matches("vmlinuz-");
+        Ok(vec![one(&path.display().to_string(), name, &signed::read(path, MAX_IMAGE)?, uki)?])
+    };
+    match (&args.files.uki, &args.files.kernel, &args.files.package) {
+        (Some(path), ..) => file(path, true),
+        (_, Some(path), _) => file(path, false),
+        (.., Some(path)) => {
+            let images = package::images(path, MAX_IMAGE)?;
+            if args.name.is_some() && images.len() > 1 {
+                return Err(Error::usage(format!(
+                    "--name is for one boot, the package has {} images",
+                    images.len()
+                )));
+            }
+            images.iter().map(|image| one(&image.path, &image.name, &image.content, image.uki)).collect()
+        }
+        _ => Err(Error::usage("none of --uki, --kernel and --package is given")),
+    }
+}
+
+fn predict(
+    path: String,
+    proposal: Proposal,
+    bank: Hash,
+    secure_boot: bool,
+    from: Option<&Policy>,
+    machine: Option<&Machine>,
+    assured: bool,
+) -> Result<Prediction> {
+    let log = machine.map(|machine| machine.boot.log()).transpose()?;
+    // What the policy calls the machine's boot: its images before the kernel stay.
+    let running = match (machine, from) {
+        (Some(machine), Some(from)) => machine.boot.by(from)?.boot.map(|running| running.name),
+        _ => None,
+    };
+    let base_name = running.or_else(|| from.and_then(only_way).map(|boot| boot.name.clone()));
+    let base = match (machine, &log) {
+        (Some(machine), Some(log)) => Some(Base { boot: &machine.boot, log, before: machine.before()? }),
+        _ => None,
+    };
+    let mut missing = Vec::new();
+    if proposal.initrd.is_none() {
+        missing.push("the initrd (--initrd FILE)");
+    }
+    if proposal.command_line.is_none() && from.is_none() {
+        missing.push("the command line (--cmdline TEXT)");
+    }
+    if from.is_none() && !assured && proposal.images.iter().all(|image| image.role != Role::Uki.name()) {
+        missing.push("whether the kernel measures every initrd (--kernel-measures-initrd)");
+    }
+    let allowed_by = from.and_then(|from| match policy::covers(from, &proposal) {
+        Cover::Hash(name) | Cover::Signer(name) => Some(name),
+        Cover::No(_) => None,
+    });
+    let block = match from {
+        _ if !missing.is_empty() => None,
+        Some(_) if allowed_by.is_some() => None,
+        Some(from) => {
+            Some(policy::boot_toml(&proposal::boot(&proposal, from, base_name.as_deref(), assured)?))
+        }
+        None => Some(policy::boot_toml(&alone(&proposal, assured)?)),
+    };
+    Ok(Prediction {
+        name: proposal.name.clone(),
+        path,
+        missing,
+        secure_boot,
+        events: values::events(&proposal, bank),
+        pcrs: values::values(&proposal, bank, base.as_ref()),
+        block,
+        allowed_by,
+        proposal,
+    })
+}
+
+/// A boot that starts with these images: firmware loads them itself.
+fn alone(proposal: &Proposal, kernel_measures_initrd: bool) -> Result<Boot> {
+    let digest = |bytes: &Bytes| {
+        Digest::new(bytes)
+            .ok_or_else(|| Error::failed("expected digests of 32 or 48 bytes in what was predicted"))
+    };
+    let image = |image: &halfkey_protocol::wire::ProposedImage| -> Result<Image> {
+        let role = Role::from_name(&image.role).unwrap_or(Role::Other);
+        Ok(Image {
+            role,
+            allowed: Allowed::Authenticode(vec![digest(&image.authenticode)?]),
+            signer_also_signs: Vec::new(),
+        })
+    };
+    let sections =
+        proposal.sections.iter().map(|section| Ok((section.name.clone(), digest(&section.digest)?)));
+    let sections = sections.collect::<Result<Vec<_>>>()?;
+    let initrd = proposal.initrd.as_ref().ok_or_else(|| Error::failed("the initrd is not known"))?;
+    Ok(Boot {
+        name: proposal.name.clone(),
+        command_line: proposal.command_line.clone(),
+        initrd: Initrd::Digest(digest(initrd)?),
+        sections: (!sections.is_empty()).then_some(Sections::Digests(sections)),
+        images: proposal.images.iter().map(image).collect::<Result<_>>()?,
+        events: Vec::new(),
+        kernel_measures_initrd,
+        origin: Origin::Document,
+    })
+}
+
+/// Adds what is new to the policy, all in one version.
+fn add(
+    desk: &Desk<'_>,
+    own: Own,
+    line: Line<'_>,
+    boots: &[Prediction],
+    yes: bool,
+) -> Result<Option<PolicyRecord>> {
+    if let Some(boot) = boots.iter().find(|boot| !boot.missing.is_empty()) {
+        return Err(Error::usage(format!(
+            "{} can't be added: missing {}",
+            boot.path,
+            boot.missing.join(", ")
+        )));
+    }
+    let blocks: Vec<_> = boots
+        .iter()
+        // Names in a package are the package's: one with a newline must not end the comment.
+        .filter_map(|boot| {
+            Some(format!("# predicted from {}\n{}", clean(&boot.path), boot.block.as_ref()?.trim()))
+        })
+        .collect();
+    if blocks.is_empty() {
+        return Ok(None);
+    }
+    let change = Proposed::extended(desk, own, &blocks.join("\n\n"))?;
+    // It must accept what it was made for.
+    for boot in boots {
+        if let Cover::No(found) = policy::covers(change.policy(), &boot.proposal) {
+            return Err(Error::failed(format!(
+                "the policy would still not allow {}\n{}",
+                boot.path,
+                render::findings(&found).trim_end()
+            )));
+        }
+    }
+    desk.app.out.note(&change.summary());
+    apply::warn(desk.app, &trial::of_scope(desk, &change.scope, change.policy())?);
+    if !yes {
+        confirm(&format!("Sign this as {}?", change.scope))?;
+    }
+    change.hand_in(desk, line).map(Some)
+}

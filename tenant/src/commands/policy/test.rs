@@ -1,0 +1,97 @@
+//! `halfkey policy test`: a dry run over stored boots.
+
+use crate::cli::Bank;
+use crate::client::{resolve, scope};
+use crate::commands::policy::apply::Desk;
+use crate::context::App;
+use crate::documents::signed::{self, Source};
+use crate::documents::trial::{self, Trial};
+use crate::error::{Error, Exit, Result};
+use crate::render;
+use crate::render::text::clean_short;
+use halfkey_evidence::appraise;
+use halfkey_evidence::eventlog::{self, MAX_FILE};
+use halfkey_evidence::policy::{Claims, Policy};
+use halfkey_protocol::NodeId;
+use halfkey_protocol::wire::policies::Scope;
+use serde::Serialize;
+use std::path::Path;
+
+/// Longest command line of a kernel that is worth reading.
+const MAX_COMMAND_LINE: u64 = 64 << 10;
+
+/// `halfkey policy test --json`.
+#[derive(Serialize)]
+struct Tests {
+    policy: String,
+    trials: Vec<Trial>,
+}
+
+/// Tries a policy and says which boots it would deny.
+///
+/// # Errors
+/// `Failed` when it would deny one.
+pub fn run(app: &App, file: &Path, against: &str, cmdline: Option<&Path>, bank: Bank) -> Result<()> {
+    let source = Source::file(file)?;
+    let policy = source.policy()?;
+    let log = Path::new(against);
+    let trials = if against.contains('/') || log.is_file() {
+        vec![on_log(&policy, log, cmdline, bank)?]
+    } else if cmdline.is_some() {
+        return Err(Error::usage(format!(
+            "--cmdline is for a LOG, and {} is no file",
+            clean_short(against, 64)
+        )));
+    } else {
+        let desk = Desk::open(app)?;
+        let nodes = nodes(&desk, against)?;
+        trial::of_nodes(&desk, &nodes, &policy)?
+    };
+    let denied = trials.iter().filter(|trial| trial.denied()).count();
+    let result = Tests { policy: source.name, trials };
+    app.out.value(&result, || render::policy::trials(&result.trials, &app.style()))?;
+    match (denied, result.trials.len()) {
+        (0, _) => Ok(()),
+        (denied, of) => Err(Error::new(Exit::Failed, format!("{denied} of {of} boots would be denied"))),
+    }
+}
+
+/// A log that nobody vouches for.
+fn on_log(policy: &Policy, path: &Path, cmdline: Option<&Path>, bank: Bank) -> Result<Trial> {
+    let log = signed::read(path, MAX_FILE as u64)?;
+    let command_line = cmdline.map(|path| signed::read(path, MAX_COMMAND_LINE)).transpose()?;
+    // /proc/cmdline ends with a newline that the kernel did not get.
+    let command_line = command_line.as_deref().map(|text| text.strip_suffix(b"\n").unwrap_or(text));
+    let assumed = eventlog::replay(&log, bank.hash())
+        .and_then(|log| log.assume())
+        .map_err(|e| Error { exit: Exit::Failed, ..Error::from(e).context(path.display()) })?;
+    let found = appraise::assume(&assumed, &Claims { command_line }, policy);
+    Ok(Trial::found(None, &path.display().to_string(), None, found.findings))
+}
+
+/// `all`, a group or a node. A name that both a group and a node have is refused.
+fn nodes(desk: &Desk<'_>, typed: &str) -> Result<Vec<NodeId>> {
+    let client = &desk.client;
+    if typed == "all" {
+        return trial::enrolled(client);
+    }
+    if typed.contains(':') {
+        return match scope::typed(client, typed)? {
+            Scope::Group(group) => trial::members(client, &group),
+            Scope::Node(id)
+            | Scope::Additions(id)
+            | Scope::Membership(id)
+            | Scope::Enrollment(id)
+            | Scope::Proof(id)
+            | Scope::Revocation(id)
+            | Scope::Hold(id) => Ok(vec![id]),
+        };
+    }
+    let group = client.groups()?.groups.iter().any(|group| group.name == typed);
+    match (group, resolve::resolve(client, typed)) {
+        (true, Err(error)) if error.exit == Exit::NotFound => trial::members(client, typed),
+        (true, Ok(id)) => Err(Error::usage(format!("`{typed}` is a group and a node"))
+            .hint(format!("say group:{typed} or node:{id}"))),
+        (_, found) => Ok(vec![found?]),
+    }
+}

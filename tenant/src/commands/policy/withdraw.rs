@@ -1,0 +1,60 @@
+//! `halfkey policy withdraw`: a node without a policy of its own, or without its additions.
+
+use crate::ask::confirm;
+use crate::commands::policy::apply::{self, Desk};
+use crate::context::App;
+use crate::documents::governed::Governed;
+use crate::documents::signed::{self, Own, Source};
+use crate::documents::trial;
+use crate::error::{Error, Result};
+use crate::render;
+use halfkey_protocol::wire::policies::Scope;
+
+/// Shows what the node is judged by then, and signs the withdrawal.
+///
+/// # Errors
+/// `Failed` if there is nothing to withdraw; as [`apply::sign`].
+pub fn run(app: &App, node: &str, additions: bool, yes: bool) -> Result<()> {
+    let desk = Desk::open(app)?;
+    let id = desk.node(node)?;
+    let scope = if additions { Scope::Additions(id) } else { Scope::Node(id) };
+    let mut line = desk.line()?;
+    let present = signed::current(&desk.client, &scope, &desk.key, line.ledger())?;
+    if present.is_none_or(|own| own.withdrawn) {
+        return Err(Error::failed(format!("{scope} has no policy that could be withdrawn"))
+            .hint("`halfkey policy list` lists what there is"));
+    }
+    let governed = Governed::fetch(&desk, id)?;
+    let besides = governed.additions.as_ref().filter(|_| !additions);
+    match left(&desk, governed.policy, governed.group, additions)? {
+        Some(own) => {
+            line.written_with(&own.scope);
+            let besides = besides.map(|own| format!(" with version {} of its additions", own.version));
+            app.out.note(&format!(
+                "left for the node: {} version {}{}",
+                own.scope,
+                own.version,
+                besides.unwrap_or_default()
+            ));
+            let trials = trial::of_scope(&desk, &scope, &Source::from(&own).policy()?)?;
+            apply::warn(app, &trials);
+        }
+        None => app.out.note("warning: nothing is left: the node's next boot waits for an operator"),
+    }
+    if !yes {
+        confirm(&format!("Withdraw {scope}?"))?;
+    }
+    let record = apply::sign(&desk, line, &scope, None)?;
+    app.out.value(&record, || render::policy::withdrawn(&scope, record.summary.version))
+}
+
+/// The policy that governs the node afterwards.
+fn left(desk: &Desk<'_>, policy: Option<Own>, group: Option<String>, additions: bool) -> Result<Option<Own>> {
+    match (additions, group) {
+        (true, _) => Ok(policy),
+        (false, Some(group)) => {
+            signed::current(&desk.client, &Scope::Group(group), &desk.key, &desk.ledger()?)
+        }
+        (false, None) => Ok(None),
+    }
+}

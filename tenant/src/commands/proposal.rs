@@ -1,0 +1,188 @@
+//! `halfkey proposals` and `proposal`: what nodes want to boot next.
+//!
+//! A proposal is what a node says, handed on by the server. Root on that node could lie, and so could the server: what
+//! becomes part of a policy is shown before it is signed, and the policy that it is added to is one of this desk's own.
+
+use crate::ask::confirm;
+use crate::cli::ProposalCommand;
+use crate::client::resolve;
+use crate::commands::decide;
+use crate::commands::policy::apply::{self, Desk, Proposed};
+use crate::context::App;
+use crate::documents::governed::{Governed, base_boot, extendable};
+use crate::documents::trial;
+use crate::error::{Error, Result};
+use crate::render::text::{clean_lines, clean_short, hex};
+use crate::render::{self, labels, time};
+use crate::trust::boot::Attester;
+use halfkey_evidence::policy::{self, Assured, Boot, Policy};
+use halfkey_protocol::NodeId;
+use halfkey_protocol::wire::Proposal;
+use halfkey_protocol::wire::operator::Because;
+use halfkey_protocol::wire::policies::{PolicyRecord, ProposalRecord, ProposalState};
+use serde::Serialize;
+
+/// `halfkey proposal accept --json`.
+#[derive(Serialize)]
+struct Accepted {
+    /// As it stands now.
+    proposal: ProposalRecord,
+    /// The policy that accepts it.
+    policy: PolicyRecord,
+    /// Other proposals that wait no longer.
+    also: Vec<u64>,
+}
+
+/// Lists proposals.
+///
+/// # Errors
+/// As every request.
+pub fn list(app: &App, node: Option<&str>, all: bool) -> Result<()> {
+    let client = app.logged_in()?;
+    let node = node.map(|node| resolve::resolve(&client, node)).transpose()?;
+    let list = client.proposals(node, !all)?;
+    let labels = labels::all(&client)?;
+    app.out.value(&list, || render::proposal::list(&list, &app.style(), |id| labels.short(id), time::now()))
+}
+
+/// Runs `halfkey proposal`.
+///
+/// # Errors
+/// With the exit code and the message for the operator.
+pub fn run(app: &App, command: &ProposalCommand) -> Result<()> {
+    match command {
+        ProposalCommand::Show { id } => show_one(app, *id),
+        ProposalCommand::Accept { id, yes } => accept(app, *id, *yes),
+        ProposalCommand::Deny { id, because } => deny(app, *id, because),
+    }
+}
+
+fn show_one(app: &App, number: u64) -> Result<()> {
+    let desk = Desk::open(app)?;
+    let (record, id) = fetch(&desk, number)?;
+    let labels = labels::all(&desk.client)?;
+    app.out.value(&record, || render::proposal::one(&record, &labels.short(&record.node_id), time::now()))?;
+    if record.state != ProposalState::Waiting || app.out.is_json() {
+        return Ok(());
+    }
+    // What can't be made is no failure of looking at it.
+    match prepare(&desk, &record, id) {
+        Ok(prepared) => {
+            let block = clean_lines(&prepared.block);
+            app.out.note(&format!("`halfkey proposal accept {number}` would add\n\n{block}"));
+        }
+        Err(error) => app.out.note(&format!("it can't be accepted as it is: {error}")),
+    }
+    Ok(())
+}
+
+/// One command for a whole group: the policy that accepts it accepts every node's that is the same.
+fn accept(app: &App, number: u64, yes: bool) -> Result<()> {
+    let desk = Desk::open(app)?;
+    let (record, id) = fetch(&desk, number)?;
+    if record.state != ProposalState::Waiting {
+        return Err(Error::failed(format!("proposal {number} does not wait: {}", record.state.as_str()))
+            .hint("`halfkey proposals` lists those that do"));
+    }
+    let line = desk.line()?;
+    let Prepared { block, change } = prepare(&desk, &record, id)?;
+    app.out.note(&format!(
+        "{}\nto be added to {}\n\n{}\n\n{}",
+        render::proposal::one(&record, &clean_short(&record.node_id, 36), time::now()),
+        change.scope,
+        clean_lines(&block),
+        change.summary()
+    ));
+    apply::warn(app, &trial::of_scope(&desk, &change.scope, change.policy())?);
+    if !yes {
+        confirm(
+            "A proposal is what the node says. Is this what it shall boot, and shall the policy be signed?",
+        )?;
+    }
+    let before: Vec<u64> = waiting(&desk)?;
+    let applied = change.hand_in(&desk, line)?;
+    let after = waiting(&desk)?;
+    let also: Vec<u64> =
+        before.into_iter().filter(|other| *other != number && !after.contains(other)).collect();
+    let result = Accepted { proposal: desk.client.proposal(number)?, policy: applied, also };
+    app.out.value(&result, || {
+        let also: Vec<_> = result.also.iter().map(u64::to_string).collect();
+        let also = if also.is_empty() { String::new() } else { format!("; so are {}", also.join(", ")) };
+        format!(
+            "{}\nproposal {number} is {}{also}",
+            render::policy::applied(&result.policy),
+            result.proposal.state.as_str()
+        )
+    })
+}
+
+fn deny(app: &App, number: u64, because: &str) -> Result<()> {
+    let because = decide::reason(because)?;
+    let record = app.logged_in()?.deny_proposal(number, &Because { because })?;
+    app.out.value(&record, || format!("denied proposal {number} of {}", clean_short(&record.node_id, 36)))
+}
+
+fn waiting(desk: &Desk<'_>) -> Result<Vec<u64>> {
+    Ok(desk.client.proposals(None, true)?.proposals.iter().map(|record| record.id).collect())
+}
+
+fn fetch(desk: &Desk<'_>, number: u64) -> Result<(ProposalRecord, NodeId)> {
+    let record = desk.client.proposal(number)?;
+    match NodeId::parse(&record.node_id) {
+        Some(id) if record.id == number => Ok((record, id)),
+        _ => {
+            Err(Error::untrusted(format!("asked the server for proposal {number}, and it shows another one")))
+        }
+    }
+}
+
+/// A block and the policy with it.
+struct Prepared {
+    block: String,
+    change: Proposed,
+}
+
+fn prepare(desk: &Desk<'_>, record: &ProposalRecord, id: NodeId) -> Result<Prepared> {
+    let node = desk.client.node(id)?;
+    let attester = Attester::of(id, &node, &desk.key)?;
+    attester.require_mine()?;
+    let governed = Governed::fetch(desk, id)?;
+    let present = extendable(desk, governed.to_extend(id)?)?;
+    let effective = governed.with_trusted(&desk.client, &attester)?;
+    let effective = effective.ok_or_else(|| Error::failed("no policy governs the node"))?;
+    let base = base_boot(&desk.client, &attester, record.from_evidence, &effective)?;
+    let boot = boot(&record.proposal, effective.policy(), base.as_deref(), false)?;
+    let block = format!(
+        "# proposal {} of {}, {}\n{}",
+        record.id,
+        clean_short(&node.summary.label, 64),
+        time::rfc3339(record.at),
+        policy::boot_toml(&boot).trim()
+    );
+    let change = Proposed::extended(desk, present, &block)?;
+    Ok(Prepared { block, change })
+}
+
+/// The boot that a proposal speaks of, as a policy says it, under a name that the policy does not have yet. What is said of its kernel
+/// here is besides what the policy says of the one that the boot is based on.
+///
+/// # Errors
+/// `Failed` with what the policy's rules forbid.
+pub fn boot(
+    proposal: &Proposal,
+    from: &Policy,
+    base: Option<&str>,
+    kernel_measures_initrd: bool,
+) -> Result<Boot> {
+    let assured = Assured { kernel_measures_initrd, ..Assured::default() };
+    let mut boot = policy::boot_of(proposal, from, base, assured).map_err(|found| {
+        Error::failed(format!("the policy's own rules forbid it\n{}", render::findings(&found).trim_end()))
+            .hint("change these rules first, with `halfkey policy show` and `policy apply`, if it is what you want")
+    })?;
+    if from.boots().iter().any(|known| known.name == boot.name) {
+        // The same version built again: told apart by its first image.
+        let digest = proposal.images.first().map(|image| hex(&image.authenticode)).unwrap_or_default();
+        boot.name = format!("{} ({})", boot.name, &digest[..digest.len().min(12)]);
+    }
+    Ok(boot)
+}

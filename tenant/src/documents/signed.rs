@@ -1,0 +1,197 @@
+//! Policy documents: from files, and from the server if this desk signed them.
+
+use crate::client::Client;
+use crate::documents::problems;
+use crate::error::{Error, Exit, Result};
+use crate::home::key::TenantKey;
+use crate::render::text::{clean_short, hex};
+use crate::trust::ledger::Ledger;
+use halfkey_evidence::document;
+use halfkey_evidence::policy::{Additions, Policy, Unfit, signed_for};
+use halfkey_protocol::document::{Deployment, Flaw, Kind, Opened, Place, Scope};
+use halfkey_protocol::identity;
+use halfkey_protocol::wire::SignedDocument;
+use halfkey_protocol::wire::policies::{MAX_POLICY, PolicyRecord};
+use std::fs::File;
+use std::io::{self, Read};
+use std::path::Path;
+
+/// Proof: the tenant key of this desk signed this text for this scope.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Own {
+    /// What it is for.
+    pub scope: Scope,
+    /// Its version.
+    pub version: u64,
+    /// When it was signed.
+    pub created: u64,
+    /// For which deployment.
+    pub deployment: Deployment,
+    /// TOML; empty if withdrawn. The name of a group.
+    pub text: String,
+    /// It says that the scope has no policy any more.
+    pub withdrawn: bool,
+    document: Opened,
+    sha256: String,
+}
+
+impl Own {
+    /// Checks what a server shows.
+    ///
+    /// # Errors
+    /// `Untrusted` when the signature is not valid, not by `key`, or for another scope.
+    pub fn check(signed: &SignedDocument, scope: &Scope, key: &TenantKey) -> Result<Self> {
+        let opened = document::open(signed).map_err(|flaw| match flaw {
+            Flaw::Signature(_) => Error::untrusted(format!(
+                "the signature of the policy of {scope} that the server shows is not valid"
+            ))
+            .hint("somebody altered it; nodes with it wait for an operator. Apply your own copy with `halfkey policy apply`"),
+            Flaw::TooLarge(_) | Flaw::Form(_) => Error::untrusted(format!(
+                "the policy of {scope} is signed, but not in a form that is known here ({})",
+                clean_short(&flaw.to_string(), 120)
+            ))
+            .hint("this may need a newer version of halfkey"),
+        })?;
+        signed_for(&opened, scope, key.public()).map_err(|unfit| match unfit {
+            Unfit::Signer { expected, found } => Error::untrusted(format!(
+                "the policy of {scope} is not signed by the tenant key of this desk\n  expected  {expected}\n  found     {}",
+                found.unwrap_or_else(|| "no signature".to_owned())
+            ))
+            .hint("a policy counts only for nodes that the same tenant key enrolled; use the desk that has that key"),
+            Unfit::Scope { .. } | Unfit::Kind { .. } | Unfit::NotMember(_) => Error::untrusted(format!(
+                "asked the server for the policy of {scope}, and it shows one that was signed for {}",
+                opened.scope
+            )),
+        })?;
+        Ok(Self {
+            scope: scope.clone(),
+            version: opened.place.number,
+            created: opened.created,
+            deployment: opened.deployment,
+            text: opened.body.clone(),
+            withdrawn: opened.kind == Kind::Withdrawal,
+            sha256: hex(&opened.place.sha256),
+            document: opened,
+        })
+    }
+
+    /// It, if it is a policy, and not a withdrawal.
+    pub fn in_force(&self) -> Option<&Self> {
+        (!self.withdrawn).then_some(self)
+    }
+
+    /// Its number and SHA-256.
+    pub fn place(&self) -> &Place {
+        &self.document.place
+    }
+
+    /// The document, as it was opened.
+    pub fn document(&self) -> &Opened {
+        &self.document
+    }
+
+    /// SHA-256 of the signed document, hex.
+    pub fn sha256(&self) -> &str {
+        &self.sha256
+    }
+}
+
+/// The newest policy of a scope, if there is one.
+///
+/// # Errors
+/// As [`Own::check`] and every request.
+pub fn newest(client: &Client, scope: &Scope, key: &TenantKey) -> Result<Option<Own>> {
+    match client.policy(scope, None) {
+        Ok(record) => Own::check(&record.signed, scope, key).map(Some),
+        Err(error) if error.exit == Exit::NotFound => Ok(None),
+        Err(error) => Err(error),
+    }
+}
+
+/// The same, and not older than what this desk knows: what may be extended.
+///
+/// # Errors
+/// As [`newest`] and [`Ledger::check`].
+pub fn current(client: &Client, scope: &Scope, key: &TenantKey, ledger: &Ledger<'_>) -> Result<Option<Own>> {
+    let own = newest(client, scope, key)?;
+    ledger.check(scope, own.as_ref())?;
+    Ok(own)
+}
+
+/// What a record of the server is worth, in words.
+pub fn standing(record: &PolicyRecord, scope: &Scope, key: Option<&TenantKey>) -> Result<String> {
+    let whose = identity::fingerprint(record.signed.tenant_key());
+    match key.map(|key| Own::check(&record.signed, scope, key)) {
+        Some(Ok(_)) => Ok(format!("signed by this desk's tenant key {whose}")),
+        Some(Err(error)) => Err(error),
+        None if document::open(&record.signed).is_ok_and(|opened| opened.scope == *scope) => {
+            Ok(format!("signed by tenant key {whose}; this desk has none to compare with"))
+        }
+        None => Err(Error::untrusted(format!("the signature of the policy of {scope} is not valid"))),
+    }
+}
+
+/// A document as it came: where from, and its text.
+#[derive(Clone, Debug)]
+pub struct Source {
+    /// File name or scope.
+    pub name: String,
+    /// TOML.
+    pub text: String,
+}
+
+impl Source {
+    /// Reads a file; `-` is standard input.
+    ///
+    /// # Errors
+    /// `Usage` when it can't be read, is too large or no text.
+    pub fn file(path: &Path) -> Result<Self> {
+        let name = path.display().to_string();
+        let bytes = read(path, MAX_POLICY as u64)?;
+        let text = String::from_utf8(bytes).map_err(|e| {
+            Error::usage(format!("{name} is not text: byte {} is not UTF-8", e.utf8_error().valid_up_to()))
+        })?;
+        Ok(Self { name, text })
+    }
+
+    /// As a policy.
+    ///
+    /// # Errors
+    /// With every problem, each with line and column.
+    pub fn policy(&self) -> Result<Policy> {
+        Policy::parse(&self.text).map_err(|found| problems::refuse(self, &found))
+    }
+
+    /// As additions to a group's policy.
+    ///
+    /// # Errors
+    /// With every problem, each with line and column.
+    pub fn additions(&self) -> Result<Additions> {
+        Additions::parse(&self.text).map_err(|found| problems::refuse(self, &found))
+    }
+}
+
+impl From<&Own> for Source {
+    fn from(own: &Own) -> Self {
+        Self { name: format!("{} version {}", own.scope, own.version), text: own.text.clone() }
+    }
+}
+
+/// A file of at most `max` bytes, whole; `-` is standard input.
+///
+/// # Errors
+/// `Usage` when it can't be read or is larger.
+pub fn read(path: &Path, max: u64) -> Result<Vec<u8>> {
+    let fail = |e: io::Error| Error::usage(format!("can't read {}: {e}", path.display()));
+    let mut bytes = Vec::new();
+    let limit = max + 1;
+    if path == Path::new("-") {
+        io::stdin().lock().take(limit).read_to_end(&mut bytes).map_err(fail)?;
+    } else {
+        File::open(path).map_err(fail)?.take(limit).read_to_end(&mut bytes).map_err(fail)?;
+    }
+    if bytes.len() as u64 > max {
+        return Err(Error::usage(format!("expected at most {max} bytes in {}, found more", path.display())));
+    }
+    Ok(bytes)
+}

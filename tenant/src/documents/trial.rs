@@ -1,0 +1,180 @@
+//! A policy tried on stored boots: what would have happened.
+
+use crate::client::Client;
+use crate::commands::policy::apply::Desk;
+use crate::documents::governed;
+use crate::documents::signed::{Own, Source};
+use crate::error::{Error, Exit, Result};
+use crate::render::text::clean_short;
+use crate::trust::boot::{self, Attester};
+use halfkey_evidence::policy::{Finding, Policy};
+use halfkey_protocol::wire::operator::NodeState;
+use halfkey_protocol::wire::policies::{PolicyRecord, Scope};
+use halfkey_protocol::{NodeId, Reason};
+use serde::Serialize;
+
+/// One boot against a policy.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct Trial {
+    /// Node id; none for a log from a file.
+    pub node_id: Option<String>,
+    /// Its label, or the file's name.
+    pub label: String,
+    /// The evidence that was tried.
+    pub evidence_id: Option<u64>,
+    /// What would happen.
+    pub result: Tried,
+    /// Why it could not be tried.
+    pub message: Option<String>,
+    /// What the policy does not allow.
+    pub findings: Vec<Finding>,
+}
+
+/// What would happen to a boot.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Tried {
+    /// Released.
+    Allowed,
+    /// Denied.
+    Denied,
+    /// There is no released boot to try.
+    NoBoot,
+    /// There is one, but it did not pass a check made here.
+    Unusable,
+}
+
+impl Trial {
+    /// Whether the boot would be denied.
+    pub fn denied(&self) -> bool {
+        self.result == Tried::Denied
+    }
+
+    /// From what a policy found.
+    pub fn found(
+        node_id: Option<NodeId>,
+        label: &str,
+        evidence_id: Option<u64>,
+        findings: Vec<Finding>,
+    ) -> Self {
+        let result = if findings.is_empty() { Tried::Allowed } else { Tried::Denied };
+        Self {
+            node_id: node_id.map(|id| id.to_string()),
+            label: label.to_owned(),
+            evidence_id,
+            result,
+            message: None,
+            findings,
+        }
+    }
+}
+
+/// A policy on the last released boots of all nodes that it is for.
+///
+/// # Errors
+/// As every request. A boot that can't be used is part of the result.
+pub fn of_scope(desk: &Desk<'_>, scope: &Scope, policy: &Policy) -> Result<Vec<Trial>> {
+    let nodes = match scope {
+        Scope::Node(id)
+        | Scope::Additions(id)
+        | Scope::Membership(id)
+        | Scope::Enrollment(id)
+        | Scope::Proof(id)
+        | Scope::Revocation(id)
+        | Scope::Hold(id) => vec![*id],
+        Scope::Group(group) => members(&desk.client, group)?,
+    };
+    let mut trials = Vec::with_capacity(nodes.len());
+    for id in nodes {
+        trials.extend(of_node(desk, id, scope, policy).or_else(|error| without_record(id, error))?);
+    }
+    Ok(trials)
+}
+
+/// What the server can't read of one node keeps no policy from the others.
+fn without_record(id: NodeId, error: Error) -> Result<Option<Trial>> {
+    match error.reason {
+        Some(Reason::Unavailable) => Ok(Some(Trial {
+            result: Tried::Unusable,
+            message: Some(error.message),
+            ..Trial::found(Some(id), "", None, Vec::new())
+        })),
+        _ => Err(error),
+    }
+}
+
+/// A policy on the last released boot of each node, as if it were the node's own.
+///
+/// # Errors
+/// As [`of_scope`].
+pub fn of_nodes(desk: &Desk<'_>, nodes: &[NodeId], policy: &Policy) -> Result<Vec<Trial>> {
+    let mut trials = Vec::with_capacity(nodes.len());
+    for id in nodes {
+        let tried = of_node(desk, *id, &Scope::Node(*id), policy);
+        trials.extend(tried.or_else(|error| without_record(*id, error))?);
+    }
+    Ok(trials)
+}
+
+/// `None` if a policy of that scope does not govern the node: it has one of its own.
+fn of_node(desk: &Desk<'_>, id: NodeId, scope: &Scope, policy: &Policy) -> Result<Option<Trial>> {
+    let client = &desk.client;
+    let judged = client.node_policy(id)?;
+    let own = |record: PolicyRecord| record.summary.scope == Scope::Node(id).to_string();
+    if matches!(scope, Scope::Group(_)) && judged.policy.is_some_and(own) {
+        return Ok(None);
+    }
+    let record = client.node(id)?;
+    let label = record.summary.label.clone();
+    let Some(number) = boot::find_last(client, id, boot::released)? else {
+        return Ok(Some(Trial { result: Tried::NoBoot, ..Trial::found(Some(id), &label, None, Vec::new()) }));
+    };
+    let try_it = || -> Result<Vec<Finding>> {
+        let attester = Attester::of(id, &record, &desk.key)?;
+        // Whatever it says of the boot: it would count as none.
+        attester.require_mine()?;
+        let boot = attester.boot(client, number)?;
+        match (scope, &judged.additions) {
+            // What the node may boot besides stays allowed.
+            (Scope::Group(_) | Scope::Node(_), Some(record)) => {
+                let own = Own::check(&record.signed, &Scope::Additions(id), &desk.key)?;
+                governed::findings(&policy.with(&Source::from(&own).additions()?), &boot)
+            }
+            _ => governed::findings(policy, &boot),
+        }
+    };
+    match try_it() {
+        Ok(findings) => Ok(Some(Trial::found(Some(id), &label, Some(number), findings))),
+        Err(error) if error.exit == Exit::Unreachable => Err(error),
+        Err(error) => Ok(Some(Trial {
+            result: Tried::Unusable,
+            message: Some(error.message),
+            ..Trial::found(Some(id), &label, Some(number), Vec::new())
+        })),
+    }
+}
+
+/// The nodes of a group; none if it does not exist.
+///
+/// # Errors
+/// As every request.
+pub fn members(client: &Client, name: &str) -> Result<Vec<NodeId>> {
+    let groups = client.groups()?.groups;
+    let Some(group) = groups.into_iter().find(|group| group.name == name) else { return Ok(Vec::new()) };
+    group.nodes.iter().map(|id| parse(id)).collect()
+}
+
+/// All nodes that boot: enrolled ones.
+///
+/// # Errors
+/// As every request.
+pub fn enrolled(client: &Client) -> Result<Vec<NodeId>> {
+    let nodes = client.nodes()?.nodes;
+    nodes.iter().filter(|node| node.state == NodeState::Enrolled).map(|node| parse(&node.id)).collect()
+}
+
+fn parse(id: &str) -> Result<NodeId> {
+    NodeId::parse(id).ok_or_else(|| {
+        Error::untrusted(format!("the server lists a node with the impossible id `{}`", clean_short(id, 64)))
+    })
+}

@@ -1,0 +1,261 @@
+//! The one sequence of a deployment's documents, as this desk sees it: where the next one has its place.
+
+use crate::ask::confirm;
+use crate::client::Client;
+use crate::context::App;
+use crate::error::{Error, Exit, Result};
+use crate::home::Home;
+use crate::home::bundle::Bundle;
+use crate::home::key::TenantKey;
+use crate::render::text::{clean_short, hex};
+use crate::render::time;
+use crate::trust::follow::{self, Tenancies, walk};
+use crate::trust::ledger::Ledger;
+use halfkey_evidence::document;
+use halfkey_protocol::Reason;
+use halfkey_protocol::document::{Deployment, Kind, Opened, Place, Scope, next};
+use halfkey_protocol::wire::operator::ServerInfo;
+use halfkey_protocol::wire::{Document, SignedDocument};
+
+/// Compares what a server says of itself with the pin, and pins it at the first use.
+///
+/// # Errors
+/// `Untrusted` when it is another deployment.
+pub fn pinned(home: &Home, bundle: &Bundle, info: &ServerInfo) -> Result<Deployment> {
+    let found = Deployment::parse(&info.deployment).ok_or_else(|| {
+        Error::untrusted(format!(
+            "expected the UUID of a deployment, the server says {}",
+            clean_short(&info.deployment, 40)
+        ))
+    })?;
+    let ca = bundle.ca_fingerprint()?;
+    match home.deployment(&ca)? {
+        None => home.pin_deployment(&ca, &found.to_string())?,
+        Some(before) if before == found.to_string() => {}
+        Some(before) => {
+            return Err(Error::untrusted(format!(
+                "the server is another deployment than before\n  before  {}\n  now     {found}",
+                clean_short(&before, 40)
+            ))
+            .hint("a verifier that was set up anew has a new bundle: import it with `halfkey login`; else its files were exchanged"));
+        }
+    }
+    Ok(found)
+}
+
+/// How often a document is signed in all, each time for the place after what others have handed in meanwhile.
+const TRIES: u32 = 10;
+
+/// Where the next document has its place.
+pub struct Line<'a> {
+    app: &'a App,
+    bundle: &'a Bundle,
+    client: &'a Client,
+    ledger: Ledger<'a>,
+    head: Place,
+    /// What is signed here is written with the newest document of this scope as well.
+    beside: Option<Scope>,
+}
+
+impl<'a> Line<'a> {
+    /// Asks the server where its sequence ends, and checks that it goes on from where this desk last saw it.
+    ///
+    /// # Errors
+    /// `Untrusted` when the server has gone back, or what comes after is not one sequence; as every request.
+    pub fn fetch(app: &'a App, bundle: &'a Bundle, client: &'a Client) -> Result<Self> {
+        for _ in 0..TRIES {
+            let (ledger, found) = Self::shown(&app.home, bundle, client)?;
+            let mut part = Vec::new();
+            match ledger.not_before(&found)? {
+                None => part.push(found),
+                Some((number, sha256)) => {
+                    let known = follow::From::Known(number, &sha256);
+                    let mut tenancies = Tenancies::default();
+                    let note = |opened: &Opened| {
+                        tenancies.note(opened);
+                        part.push(opened.place);
+                    };
+                    walk(client, &ledger, known, &found, note)?;
+                    // First: what was seen is not looked at again.
+                    tenancies.remember(app, client, &ledger, known)?;
+                }
+            }
+            let head = part.last().copied().unwrap_or_default();
+            if ledger.saw(&part)? {
+                return Ok(Self { app, bundle, client, ledger, head, beside: None });
+            }
+        }
+        Err(Error::failed(format!("other commands at this desk saw more {TRIES} times meanwhile: try again")))
+    }
+
+    /// What is signed here is written with the newest document of this scope as well: one that comes first is not signed over.
+    pub fn written_with(&mut self, scope: &Scope) {
+        self.beside = Some(scope.clone());
+    }
+
+    fn shown(home: &'a Home, bundle: &Bundle, client: &Client) -> Result<(Ledger<'a>, Place)> {
+        let info = client.info()?;
+        let deployment = pinned(home, bundle, &info)?;
+        let sha256 = info.head.sha256.array().filter(|_| info.head.number < u64::MAX);
+        let sha256 =
+            sha256.ok_or_else(|| Error::untrusted("the server does not say where its sequence ends"))?;
+        Ok((Ledger::new(home, deployment), Place { number: info.head.number, sha256 }))
+    }
+
+    /// What was signed here, as far as it counts at this place.
+    pub const fn ledger(&self) -> &Ledger<'a> {
+        &self.ledger
+    }
+
+    /// The envelope of the next document.
+    pub fn next(&self, kind: Kind, scope: &Scope, body: String) -> Document {
+        next(kind, scope, self.ledger.deployment(), &self.head, time::now(), body)
+    }
+
+    /// The server has taken what was signed: the next one comes after it.
+    ///
+    /// # Errors
+    /// When the home folder can't be written.
+    pub fn took(&mut self, scope: &Scope, signed: &SignedDocument) -> Result<()> {
+        let opened = document::open(signed).map_err(|flaw| Error::failed(format!("our bug: {flaw}")))?;
+        let before = std::mem::replace(&mut self.head, opened.place);
+        self.ledger.held(scope, &before, &opened.place)
+    }
+
+    /// Signs the next document and remembers it when `hand_in` says that the server has it. If others came first, it is signed again
+    /// for the place after theirs, unless one of these concerns it: then it was written without knowing of that one.
+    ///
+    /// # Errors
+    /// Those of `hand_in`; `Failed` when another document of the scope came first, or others always do; as [`Line::fetch`]; when the
+    /// home folder can't be written.
+    pub fn sign<T>(
+        &mut self,
+        key: &TenantKey,
+        kind: Kind,
+        scope: &Scope,
+        body: &str,
+        hand_in: impl Fn(&SignedDocument) -> Result<T>,
+    ) -> Result<T> {
+        // What the server took and this desk could not remember would be missed at nothing.
+        self.ledger.require_room(scope)?;
+        let mut tries = 0;
+        loop {
+            tries += 1;
+            let signed = key.sign(&self.next(kind, scope, body.to_owned()));
+            match hand_in(&signed) {
+                Ok(answer) => {
+                    self.took(scope, &signed)?;
+                    return Ok(answer);
+                }
+                Err(refused) if refused.reason != Some(Reason::Sequence) => return Err(refused),
+                Err(refused) if tries == TRIES => {
+                    return Err(refused
+                        .hint(format!("others handed in documents {TRIES} times meanwhile: try again")));
+                }
+                Err(refused) => self.after_others(scope, &signed, refused)?,
+            }
+        }
+    }
+
+    /// Goes on to where the sequence ends by now.
+    fn after_others(&mut self, scope: &Scope, signed: &SignedDocument, refused: Error) -> Result<()> {
+        let (ledger, found) = Self::shown(&self.app.home, self.bundle, self.client)?;
+        ledger.not_before(&found)?;
+        if found.number <= self.head.number {
+            return Err(refused);
+        }
+        let hash = hex(&self.head.sha256);
+        let known = match self.head.number {
+            0 => follow::From::First,
+            number => follow::From::Known(number, &hash),
+        };
+        let (mut part, mut others, mut tenancies) = (Vec::new(), Vec::new(), Tenancies::default());
+        let beside = self.beside.as_ref();
+        let head = walk(self.client, &ledger, known, &found, |opened| {
+            tenancies.note(opened);
+            part.push(opened.place);
+            let concerned = concerns(&opened.scope, scope) || beside == Some(&opened.scope);
+            if opened.place.number > self.head.number && concerned {
+                others.push((opened.place, opened.scope.clone()));
+            }
+        })?;
+        tenancies.remember(self.app, self.client, &ledger, known)?;
+        // Not where another command has seen more: the next one compares it.
+        ledger.saw(&part)?;
+        let ours = document::open(signed).map(|opened| opened.place);
+        if others.iter().any(|(place, _)| ours.as_ref() == Ok(place)) {
+            self.took(scope, signed)?;
+            return Err(Error::failed(format!(
+                "the server has taken document {} for {scope} before, and its answer got lost",
+                self.head.number
+            ))
+            .hint("nothing has to be signed again: look at what is there"));
+        }
+        if let Some((other, of)) = others.last() {
+            return Err(Error::failed(format!(
+                "another document for {of} came first: number {}. This one was written without it, and was not handed in again",
+                other.number
+            ))
+            .hint("look at what is there now, then run the command again"));
+        }
+        self.head = head;
+        Ok(())
+    }
+}
+
+/// Whether a document that came first is one that ours had to be written with.
+fn concerns(first: &Scope, ours: &Scope) -> bool {
+    match (first, ours) {
+        // The machine is done with the challenge that ours answers.
+        (Scope::Proof(proved), Scope::Enrollment(node)) => proved == node,
+        // Together they say what the node may boot.
+        (
+            Scope::Node(one) | Scope::Additions(one) | Scope::Membership(one),
+            Scope::Node(node) | Scope::Additions(node) | Scope::Membership(node),
+        ) => one == node,
+        _ => first == ours,
+    }
+}
+
+impl<'a> From<Line<'a>> for Ledger<'a> {
+    fn from(line: Line<'a>) -> Self {
+        line.ledger
+    }
+}
+
+/// `halfkey accept-rollback`: this desk goes by what the server has, and forgets what is missing there.
+///
+/// # Errors
+/// `Untrusted` when it is another deployment, or what it has is not one sequence from the first document on; `Failed` when the
+/// answer is no.
+pub fn accept_rollback(app: &App, yes: bool) -> Result<()> {
+    let bundle = app.home.bundle()?;
+    let client = app.client(&bundle)?;
+    let (ledger, found) = Line::shown(&app.home, &bundle, &client)?;
+    match Line::fetch(app, &bundle, &client) {
+        Ok(_) => {
+            app.out.note("nothing to accept: the server goes on from where this desk last saw it");
+            return Ok(());
+        }
+        Err(error) if error.exit == Exit::Untrusted => app.out.note(&error.to_string()),
+        Err(error) => return Err(error),
+    }
+    let (mut hashes, mut tenancies) = (Vec::new(), Tenancies::default());
+    let head = walk(&client, &ledger, follow::From::First, &found, |opened| {
+        hashes.push(hex(&opened.place.sha256));
+        tenancies.note(opened);
+    })?;
+    let missing = ledger.missing(&hashes)?;
+    for (scope, number) in &missing {
+        app.out.note(&format!("missing  document {number} of this desk, for {scope}"));
+    }
+    if !yes {
+        confirm(&format!("Go on after document {} and forget what is missing?", head.number))?;
+    }
+    // First: once it is accepted, what leads there is not looked at again.
+    tenancies.remember(app, &client, &ledger, follow::From::First)?;
+    // What that has ended is not missed, and is to stay known.
+    ledger.accept(&head, &ledger.missing(&hashes)?)?;
+    app.out.note("accepted; next: apply policies and groups again, enroll again, and look at revocations and operators");
+    Ok(())
+}
