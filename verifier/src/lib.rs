@@ -6,6 +6,7 @@
 //! | [`config`] | the settings file and the state folder |
 //! | [`init`], [`pki`], [`keys`] | making a state folder: CA, certificates, key files |
 //! | [`server`], [`tls`], [`client`] | what `serve` puts together; TLS in and out |
+//! | [`clock`] | the time |
 //! | [`api`] | HTTP: nodes, operators, the verifier asking its registrar |
 //! | [`registrar`] | registrations, here or on another host |
 //! | [`attest`] | what a piece of evidence is worth: the order of checks |
@@ -18,6 +19,7 @@ pub mod api;
 pub mod attest;
 pub mod cli;
 pub mod client;
+pub mod clock;
 pub mod config;
 pub mod domain;
 pub mod failure;
@@ -34,6 +36,7 @@ pub mod tls;
 pub mod wake;
 pub mod watched;
 
+pub use clock::Clock;
 pub use failure::Failure;
 
 /// Seconds since 1970, UTC.

@@ -11,7 +11,7 @@ use crate::policies::Library;
 use crate::registrar::{Desk, Local, Registrar, Remote};
 use crate::tls::{Door, Peer};
 use crate::wake::Hub;
-use crate::{Failure, pki, tls, unix_now};
+use crate::{Clock, Failure, pki, tls};
 use halfkey_protocol::document::Deployment;
 use halfkey_protocol::{NodeId, Reason};
 use std::io::Write as _;
@@ -37,6 +37,8 @@ const EXPIRY_WARNING_DAYS: i64 = 60;
 pub struct App {
     /// The settings.
     pub config: Config,
+    /// The time.
+    pub clock: Clock,
     /// The database.
     pub db: Db,
     /// Who waits.
@@ -79,20 +81,25 @@ impl App {
     ///
     /// # Errors
     /// When something of it is missing, open to others, or can't be used.
-    pub fn open(state: &StateDir, config: Config) -> Result<Arc<Self>, Failure> {
+    pub fn open(state: &StateDir, config: Config, clock: Clock) -> Result<Arc<Self>, Failure> {
         let store = Sqlite::open_in(state)
             .map_err(|e| Failure::new(format!("{}: {e}", state.database().display())))?;
-        Self::with_store(state, config, Arc::new(store))
+        Self::with_store(state, config, Arc::new(store), clock)
     }
 
     /// The same over a store that is open already.
     ///
     /// # Errors
     /// When something is missing, open to others, or can't be used.
-    pub fn with_store(state: &StateDir, config: Config, store: Arc<dyn Store>) -> Result<Arc<Self>, Failure> {
+    pub fn with_store(
+        state: &StateDir,
+        config: Config,
+        store: Arc<dyn Store>,
+        clock: Clock,
+    ) -> Result<Arc<Self>, Failure> {
         let hub = Hub::new(config.limits.waiters);
         let db = Db::new(store, hub.clone());
-        let registrar = config.role.registers().then(|| Desk::new(&config)).transpose()?;
+        let registrar = config.role.registers().then(|| Desk::new(&config, clock.clone())).transpose()?;
         let verifier = config.role.verifies().then(|| Verifier::open(state, &config, &db)).transpose()?;
         Ok(Arc::new(Self {
             bodies: Pool::new(config.limits.body_bytes),
@@ -102,6 +109,7 @@ impl App {
             registrar,
             hub,
             db,
+            clock,
             config,
         }))
     }
@@ -150,15 +158,17 @@ impl App {
             return Ok(());
         }
         *probed = None;
-        self.db.read(|store| store.probe(unix_now())).await?;
+        let now = self.clock.now();
+        self.db.read(move |store| store.probe(now)).await?;
         *probed = Some(Instant::now());
         Ok(())
     }
 
     async fn sweep(&self) {
         loop {
-            let before = unix_now().saturating_sub(self.config.lifetimes.registration);
-            match self.db.read(move |store| store.expire(before, unix_now())).await {
+            let now = self.clock.now();
+            let before = now.saturating_sub(self.config.lifetimes.registration);
+            match self.db.read(move |store| store.expire(before, now)).await {
                 Ok(0) => {}
                 Ok(expired) => info!(expired, "registrations that no tenant enrolled expired"),
                 Err(e) => warn!(error = %e, "what is over could not be forgotten"),
@@ -241,52 +251,80 @@ impl Verifier {
 pub async fn run(state: &StateDir, config: Config) -> Result<(), Failure> {
     // Before anything is announced: a signal from now on means a graceful end.
     let stop = stop_signal()?;
-    let tls = tls::server_config(state)?;
-    warn_of_expiry(state);
-    let app = App::open(state, config)?;
-    let doors = doors(state, &app, tls).await?;
-    let sweeper = tokio::spawn({
-        let app = app.clone();
-        async move { app.sweep().await }
-    });
-    let sizes = tokio::spawn(note_sizes(app.db.clone()));
-    if app.verifier.is_some()
-        && let Err(e) = app.db.read(|store| store.require_here()).await
-    {
-        error!(error = %e, "nothing is enrolled or unlocked: the database is not the one that this server has answered with");
+    let server = Listening::open(state, config, Clock::system()).await?;
+    announce(&server.app, &server.doors)?;
+    server.serve(stop).await;
+    Ok(())
+}
+
+/// A server whose listeners are bound: who connects from now on is answered as soon as it serves.
+pub struct Listening {
+    app: Arc<App>,
+    doors: Vec<Door>,
+}
+
+impl Listening {
+    /// Opens a state folder and binds what the settings name.
+    ///
+    /// # Errors
+    /// When something of it is missing, open to others, or can't be used.
+    pub async fn open(state: &StateDir, config: Config, clock: Clock) -> Result<Self, Failure> {
+        let tls = tls::server_config(state)?;
+        warn_of_expiry(state, clock.now());
+        let app = App::open(state, config, clock)?;
+        let doors = doors(state, &app, tls).await?;
+        if app.verifier.is_some()
+            && let Err(e) = app.db.read(|store| store.require_here()).await
+        {
+            error!(error = %e, "nothing is enrolled or unlocked: the database is not the one that this server has answered with");
+        }
+        Ok(Self { app, doors })
     }
-    announce(&app, &doors)?;
-    let hub = app.hub.clone();
-    let (stopping, stopped) = tokio::sync::watch::channel(false);
-    let stop = async move {
+
+    /// Where it listens: for everybody, then for operators if they have a listener of their own.
+    ///
+    /// # Errors
+    /// When the operating system can't say.
+    pub fn addresses(&self) -> std::io::Result<Vec<SocketAddr>> {
+        self.doors.iter().map(|door| door.listener.local_addr()).collect()
+    }
+
+    /// Serves until `stop` says why not any longer; requests in flight are finished.
+    pub async fn serve(self, stop: impl Future<Output = &'static str>) {
+        let Self { app, doors } = self;
+        let sweeper = tokio::spawn({
+            let app = app.clone();
+            async move { app.sweep().await }
+        });
+        let sizes = tokio::spawn(note_sizes(app.db.clone()));
+        let hub = app.hub.clone();
+        let (stopping, stopped) = tokio::sync::watch::channel(false);
+        let serving: Vec<_> = doors
+            .into_iter()
+            .map(|door| {
+                let (app, mut stopped) = (app.clone(), stopped.clone());
+                tokio::spawn(async move {
+                    let stop = async move { drop(stopped.wait_for(|stopped| *stopped).await) };
+                    tls::serve(door, &app.config.limits, stop).await;
+                })
+            })
+            .collect();
         let signal = stop.await;
         info!(signal, "stopping: requests in flight are finished");
         hub.stop();
         let _ = stopping.send(true);
-    };
-    let serving: Vec<_> = doors
-        .into_iter()
-        .map(|door| {
-            let (app, mut stopped) = (app.clone(), stopped.clone());
-            tokio::spawn(async move {
-                let stop = async move { drop(stopped.wait_for(|stopped| *stopped).await) };
-                tls::serve(door, &app.config.limits, stop).await;
-            })
-        })
-        .collect();
-    stop.await;
-    for door in serving {
-        if let Err(e) = door.await {
-            warn!(error = %e, "a listener ended early");
+        for door in serving {
+            if let Err(e) = door.await {
+                warn!(error = %e, "a listener ended early");
+            }
         }
+        sweeper.abort();
+        sizes.abort();
+        if let Err(e) = app.db.read(|store| store.note_size()).await {
+            warn!(error = %e, "the length of the audit trail could not be written down");
+        }
+        info!("stopped");
     }
-    sweeper.abort();
-    sizes.abort();
-    if let Err(e) = app.db.read(|store| store.note_size()).await {
-        warn!(error = %e, "the length of the audit trail could not be written down");
-    }
-    info!("stopped");
-    Ok(())
 }
 
 /// What is served, and where.
@@ -378,8 +416,8 @@ fn stop_signal() -> Result<impl Future<Output = &'static str>, Failure> {
     })
 }
 
-fn warn_of_expiry(state: &StateDir) {
-    let days = std::fs::read(state.file("server.pem")).ok().and_then(|pem| pki::days_left(&pem, unix_now()));
+fn warn_of_expiry(state: &StateDir, now: u64) {
+    let days = std::fs::read(state.file("server.pem")).ok().and_then(|pem| pki::days_left(&pem, now));
     if let Some(days) = days.filter(|days| *days < EXPIRY_WARNING_DAYS) {
         warn!(
             days,

@@ -4,7 +4,6 @@
 use super::{Answer, Refusal, node_id, parameters, plain_text};
 use crate::domain::{NodeLine, RegistrationLine, Which};
 use crate::server::App;
-use crate::unix_now;
 use axum::extract::rejection::QueryRejection;
 use axum::extract::{Query, State};
 use halfkey_protocol::NodeId;
@@ -66,7 +65,8 @@ pub async fn nodes(
 /// Merges a page of each list: what comes after the shorter one's end is not complete.
 async fn page(app: &App, which: Which, limit: u64) -> Result<(Vec<NodeSummary>, bool), Refusal> {
     let registered = app.verifier()?.registrar.list(which.clone(), limit).await?;
-    let known = app.db.read(move |store| store.nodes(&which, limit, unix_now())).await?;
+    let now = app.clock.now();
+    let known = app.db.read(move |store| store.nodes(&which, limit, now)).await?;
     let mut all = merge(known, registered);
     let more = all.len() as u64 >= limit;
     all.truncate(limit as usize);
@@ -78,12 +78,13 @@ async fn named(app: &App, name: String, limit: u64) -> Result<(Vec<NodeSummary>,
     let which = Which::Named(name.clone());
     let registered = app.verifier()?.registrar.list(which.clone(), limit).await?;
     let suggested: Vec<_> = registered.iter().filter_map(|line| NodeId::parse(&line.node_id)).collect();
+    let now = app.clock.now();
     let known = app.db.read(move |store| {
-        let mut known = store.nodes(&which, limit, unix_now())?;
+        let mut known = store.nodes(&which, limit, now)?;
         // What the tenant calls a node counts, and not what it calls itself.
         for node in suggested {
             if known.iter().all(|line| line.id != node) {
-                known.extend(store.nodes(&Which::One(node), 1, unix_now())?);
+                known.extend(store.nodes(&Which::One(node), 1, now)?);
             }
         }
         Ok(known)

@@ -7,7 +7,6 @@ use crate::nonce::{self, Scope};
 use crate::policies::propose;
 use crate::server::App;
 use crate::tls::Peer;
-use crate::unix_now;
 use crate::wake::Known;
 use axum::extract::State;
 use axum::routing::post;
@@ -108,7 +107,7 @@ async fn begin(
     }
     let bank = attest::bank(purpose, enrollment);
     let scope = Scope { version, node, purpose, bank };
-    let nonce = nonce::issue(&verifier.cluster, &scope, unix_now())?;
+    let nonce = nonce::issue(&verifier.cluster, &scope, app.clock.now())?;
     Ok(axum::Json(Begun { version, nonce: nonce.into(), bank: bank.name().to_owned(), enrollment: current }))
 }
 
@@ -122,14 +121,14 @@ async fn finish(
     let (node, purpose) = (evidence.node, evidence.purpose);
     let known = enrolled_node(&app, node, purpose, &peer).await?;
     let lifetimes = Lifetimes { nonce: app.config.lifetimes.nonce, pending: app.config.lifetimes.pending };
-    let keep = app.config.limits.evidence_kept;
+    let (keep, clock) = (app.config.limits.evidence_kept, app.clock.clone());
     // Checking and recording go on when the node hangs up, and the memory of the body stays accounted.
     let judge = move |store: &dyn Store| {
         let finish = &message.value;
         let refused = |e: Rejection| StoreError::Refused(e.reason, e.detail);
         let evidence = Evidence::read(finish).map_err(refused)?;
         let enrollment = attest::enrollment(purpose, &known).map_err(refused)?;
-        let now = unix_now();
+        let now = clock.now();
         let governed = verifier.library.governed(&known, store)?;
         let assessment = Assessment::of(&evidence, enrollment, &governed, &verifier.cluster, lifetimes, now);
         verifier.admit(node, assessment.authentic(), &peer)?;
@@ -156,8 +155,9 @@ async fn wait(
 ) -> Answer<Waited> {
     let node = node_id(&message.value.node_id)?;
     let full = || Refusal::new(Reason::RateLimited, "too many waiting requests");
+    let now = app.clock.now();
     let known = match message.value.ticket.clone() {
-        Some(ticket) => match app.db.read(move |store| store.boot(node, &ticket, unix_now())).await? {
+        Some(ticket) => match app.db.read(move |store| store.boot(node, &ticket, now)).await? {
             Some(_) => Known::Boot,
             None => Known::Id,
         },
@@ -170,7 +170,7 @@ async fn wait(
         (Some(_), Some(known)) if known.revoked.is_some() || known.held.is_some() => true,
         (Some(ticket), Some(_)) => {
             let ticket = ticket.clone();
-            let boot = app.db.read(move |store| store.boot(node, &ticket, unix_now())).await?;
+            let boot = app.db.read(move |store| store.boot(node, &ticket, now)).await?;
             boot.is_none_or(|boot| boot.decision.is_some())
         }
         (Some(_), None) => true,
@@ -189,7 +189,8 @@ async fn prove(State(app): State<Arc<App>>, message: Json<Prove>) -> Answer<Prov
         return Err(Refusal::new(Reason::Malformed, "expected a proof of 32 bytes and an enrollment id"));
     }
     let (enrollment_id, proof) = (enrollment_id.clone(), proof.clone());
-    app.db.change(node, move |store| store.prove(node, &enrollment_id, &proof, unix_now())).await?;
+    let clock = app.clock.clone();
+    app.db.change(node, move |store| store.prove(node, &enrollment_id, &proof, clock.now())).await?;
     info!(%node, "enrollment proved");
     Ok(axum::Json(Proved { node_id: node.to_string() }))
 }
@@ -202,13 +203,13 @@ async fn propose(
     let verifier = app.verifier()?.clone();
     let node = Evidence::read_proposal(&message.value.finish)?.node;
     let known = enrolled_node(&app, node, Purpose::Propose, &peer).await?;
-    let lifetime = app.config.lifetimes.nonce;
+    let (lifetime, clock) = (app.config.lifetimes.nonce, app.clock.clone());
     let decide = move |store: &dyn Store| {
         let message = &message.value;
         let refused = |e: Rejection| StoreError::Refused(e.reason, e.detail);
         let evidence = Evidence::read_proposal(&message.finish).map_err(refused)?;
         let enrollment = attest::enrollment(Purpose::Propose, &known).map_err(refused)?;
-        let now = unix_now();
+        let now = clock.now();
         let assessment =
             propose::Assessment::of(message, &evidence, enrollment, &verifier.cluster, lifetime, now);
         verifier.admit(node, assessment.authentic(), &peer)?;

@@ -9,7 +9,7 @@ use crate::domain::{
 };
 use crate::policies::apply::require_here;
 use crate::server::{App, Verifier};
-use crate::{CLOCK_TOLERANCE, unix_now, utc};
+use crate::{CLOCK_TOLERANCE, utc};
 use axum::extract::rejection::QueryRejection;
 use axum::extract::{Path, Query, State};
 use axum::middleware::from_fn_with_state;
@@ -99,8 +99,9 @@ async fn enroll(
         return Err(Refusal::new(Reason::UnknownNode, format!("node {node}")));
     };
     let request = message.value;
-    let document = check_enrollment(verifier, node, &registered, &request)?;
+    let document = check_enrollment(verifier, node, &registered, &request, app.clock.now())?;
     verifier.registrar.keep(node).await?;
+    let clock = app.clock.clone();
     let stored = app.db.change(node, move |store| {
         let new = NewEnrollment {
             node,
@@ -112,7 +113,7 @@ async fn enroll(
             c_v: &request.c_v,
             c_u: &request.c_u,
         };
-        store.enroll(&new, By { actor: &caller.0, now: unix_now() })
+        store.enroll(&new, By { actor: &caller.0, now: clock.now() })
     });
     stored.await?;
     info!(%node, "enrolled, waiting for the node's proof");
@@ -128,9 +129,9 @@ async fn approve(
     let node = node_id(&id)?;
     let Approve { ticket } = message.value;
     let lifetime = app.config.lifetimes.approval;
-    let library = app.verifier()?.library.clone();
+    let (library, clock) = (app.verifier()?.library.clone(), app.clock.clone());
     let approved = app.db.change(node, move |store| {
-        let by = By { actor: &caller.0, now: unix_now() };
+        let by = By { actor: &caller.0, now: clock.now() };
         let approval = Approval { ticket: &ticket, expires: by.now.saturating_add(lifetime) };
         store.approve(node, &approval, &*library, by)
     });
@@ -148,8 +149,9 @@ async fn deny(
     let node = node_id(&id)?;
     let Deny { ticket, because } = message.value;
     plain_text("a reason", &because, 512)?;
+    let clock = app.clock.clone();
     let denied = app.db.change(node, move |store| {
-        store.deny(node, &ticket, &because, By { actor: &caller.0, now: unix_now() })
+        store.deny(node, &ticket, &because, By { actor: &caller.0, now: clock.now() })
     });
     denied.await?;
     info!(%node, "boot denied");
@@ -173,8 +175,9 @@ async fn revoke(
         Err(refusal) if refusal.is_missing() => None,
         Err(refusal) => return Err(refusal),
     };
+    let clock = app.clock.clone();
     let revoked = app.db.change(node, move |store| {
-        store.revoke(node, label.as_deref(), &because, By { actor: &caller.0, now: unix_now() })
+        store.revoke(node, label.as_deref(), &because, By { actor: &caller.0, now: clock.now() })
     });
     revoked.await?;
     info!(%node, "revoked");
@@ -226,8 +229,9 @@ async fn decide<T: Send + 'static>(
     let node = node_id(id)?;
     let because = message.value.because;
     plain_text("a reason", &because, 512)?;
+    let clock = app.clock.clone();
     app.db
-        .change(node, move |store| decision(store, node, &because, By { actor: &caller.0, now: unix_now() }))
+        .change(node, move |store| decision(store, node, &because, By { actor: &caller.0, now: clock.now() }))
         .await?;
     info!(%node, "{done}");
     decided(app, node).await
@@ -314,6 +318,7 @@ fn check_enrollment(
     node: NodeId,
     registered: &Registration,
     request: &Enroll,
+    now: u64,
 ) -> Result<Document, Refusal> {
     let wrong = |what: &str| Refusal::new(Reason::EnrollmentSignature, what);
     let (opened, document) = open_enrollment(&request.signed)?;
@@ -340,7 +345,6 @@ fn check_enrollment(
         let what = "expected the challenge that the node activated last, found another";
         return Err(wrong(what).hint("the node registered anew meanwhile: enroll it again"));
     }
-    let now = unix_now();
     if opened.created > now.saturating_add(CLOCK_TOLERANCE) {
         // It would become the floor of the node's clock: its TLS would refuse this server until then.
         let (found, here) = (utc(opened.created), utc(now));
@@ -366,7 +370,7 @@ fn check_enrollment(
 /// # Errors
 /// `NotFound`; those of the database and the registrar.
 pub async fn record(app: &App, node: NodeId) -> Answer<NodeRecord> {
-    let library = app.verifier()?.library.clone();
+    let (library, now) = (app.verifier()?.library.clone(), app.clock.now());
     let look = move |store: &dyn Store| {
         let known = store.node(node)?;
         let governing = known.as_ref().and_then(|known| known.governing.policy.as_ref());
@@ -375,7 +379,7 @@ pub async fn record(app: &App, node: NodeId) -> Answer<NodeRecord> {
             Some(policy) => legible(store.policy(&policy.scope, Some(policy.version)))?,
             None => (None, None),
         };
-        let (pending, of_pending) = legible(store.pending(node, &*library, unix_now()))?;
+        let (pending, of_pending) = legible(store.pending(node, &*library, now))?;
         for why in [of_policy, of_pending].into_iter().flatten() {
             warn!(%node, "the database is damaged: {why}");
         }

@@ -6,7 +6,6 @@ use super::{Answer, Json, Refusal, node_id, parameters, plain_text};
 use crate::domain::{By, NewDocument, NewPolicy, Store};
 use crate::policies::apply;
 use crate::server::App;
-use crate::unix_now;
 use axum::extract::rejection::QueryRejection;
 use axum::extract::{Path, Query, State};
 use axum::routing::{get, post};
@@ -72,11 +71,11 @@ async fn apply_policy(
     message: Json<SignedDocument, MAX_BODY>,
 ) -> Answer<PolicyRecord> {
     let verifier = app.verifier()?;
-    let (library, deployment) = (verifier.library.clone(), verifier.deployment);
+    let (library, deployment, clock) = (verifier.library.clone(), verifier.deployment, app.clock.clone());
     let scope = read_scope(&scope)?;
     let work = move |store: &dyn Store| {
         let signed = &message.value;
-        let by = By { actor: &caller.0, now: unix_now() };
+        let by = By { actor: &caller.0, now: clock.now() };
         let opened = match apply::check(&scope, signed, deployment, by.now) {
             Ok(opened) => opened,
             Err(rejection) => return Ok((Err(rejection), Vec::new())),
@@ -142,13 +141,13 @@ async fn set_group(
 ) -> Answer<NodeRecord> {
     let node = node_id(&id)?;
     let verifier = app.verifier()?;
-    let library = verifier.library.clone();
+    let (library, clock) = (verifier.library.clone(), app.clock.clone());
     let signed = message.value;
-    let opened = apply::check(&Scope::Membership(node), &signed, verifier.deployment, unix_now())?;
+    let opened = apply::check(&Scope::Membership(node), &signed, verifier.deployment, clock.now())?;
     // A node that only registered can be in a group already, and keeps its suggested label.
     let label = record(&app, node).await?.0.summary.label;
     let work = move |store: &dyn Store| {
-        let by = By { actor: &caller.0, now: unix_now() };
+        let by = By { actor: &caller.0, now: clock.now() };
         let document = NewDocument { opened: &opened.envelope, signed: &signed };
         store.set_group(node, &label, document, &*library, by)
     };
@@ -193,8 +192,9 @@ async fn deny_proposal(
     let id = read_number(&number)?;
     let because = message.value.because;
     plain_text("a reason", &because, 512)?;
+    let clock = app.clock.clone();
     let work = move |store: &dyn Store| {
-        let node = store.deny_proposal(id, &because, By { actor: &caller.0, now: unix_now() })?;
+        let node = store.deny_proposal(id, &because, By { actor: &caller.0, now: clock.now() })?;
         Ok((store.stored_proposal(id)?, vec![node]))
     };
     let found = app.db.change_some(work).await?;

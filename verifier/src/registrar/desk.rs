@@ -3,13 +3,12 @@
 //! Nothing is stored before the TPM has activated the credential. What waits
 //! is in memory, bounded, and gone after a restart: the node registers again.
 
-use crate::Failure;
 use crate::api::Refusal;
 use crate::config::Config;
 use crate::domain::{By, Db, NewRegistration, StoreError};
 use crate::keys::fill_random;
 use crate::limit::{Holder, Rate, Source, SourceRate, first_to_go};
-use crate::unix_now;
+use crate::{Clock, Failure};
 use halfkey_evidence::ek::Roots;
 use halfkey_evidence::{credential, registration};
 use halfkey_protocol::wire::{Register, Registered};
@@ -31,6 +30,7 @@ const MAX_LABEL: usize = 64;
 
 /// Registers nodes.
 pub struct Desk {
+    clock: Clock,
     roots: Option<Roots>,
     lifetime: Duration,
     unenrolled: u64,
@@ -52,8 +52,9 @@ impl Desk {
     ///
     /// # Errors
     /// When the folder of EK roots can't be read or holds none.
-    pub fn new(config: &Config) -> Result<Self, Failure> {
+    pub fn new(config: &Config, clock: Clock) -> Result<Self, Failure> {
         Ok(Self {
+            clock,
             roots: config.ek_roots.as_deref().map(read_roots).transpose()?,
             lifetime: Duration::from_secs(config.lifetimes.activation),
             unenrolled: config.limits.unenrolled,
@@ -79,7 +80,7 @@ impl Desk {
         let checked = registration::check(&register)?;
         let node = checked.node_id();
         if let Some(roots) = &self.roots {
-            roots.verify(&checked, &register, unix_now())?;
+            roots.verify(&checked, &register, self.clock.now())?;
         }
         register.label = clean_label(&register.label);
         let new = NewRegistration {
@@ -119,9 +120,9 @@ impl Desk {
             )
             .hint("register again; challenges live for some minutes"));
         };
-        let unenrolled = self.unenrolled;
+        let (unenrolled, clock) = (self.unenrolled, self.clock.clone());
         match db
-            .change(node, move |store| store.save_registration(&new, &challenge, unenrolled, unix_now()))
+            .change(node, move |store| store.save_registration(&new, &challenge, unenrolled, clock.now()))
             .await
         {
             Ok(saved) => {
@@ -147,8 +148,9 @@ impl Desk {
         warn!(%node, source = %from, "another attestation key for a registered endorsement key");
         if self.refusals.take(node) {
             let detail = format!("another attestation key for this endorsement key, from {from}");
+            let clock = self.clock.clone();
             let noted = db.change(node, move |store| {
-                store.count("refuse", source, Some(node), &detail, By { actor: "verifier", now: unix_now() })
+                store.count("refuse", source, Some(node), &detail, By { actor: "verifier", now: clock.now() })
             });
             if let Err(e) = noted.await {
                 return e.into();
