@@ -20,27 +20,27 @@ use crate::registration::CheckedRegistration;
 use halfkey_measure::predict::MAX_COMMAND_LINE;
 use halfkey_protocol::kdf::Hash;
 use halfkey_protocol::qualify::Qualifier;
-use halfkey_protocol::wire::{Finish, Purpose};
+use halfkey_protocol::wire::{Evidence, Purpose};
 use halfkey_protocol::{MAX_LOG, NodeId, Reason, VERSIONS};
 
 /// Evidence that is within bounds.
-pub struct Evidence<'a> {
+pub struct BoundedEvidence<'a> {
     /// The message.
-    pub finish: &'a Finish,
+    pub sent: &'a Evidence,
     /// Whose.
     pub node: NodeId,
     /// What for.
     pub purpose: Purpose,
 }
 
-impl<'a> Evidence<'a> {
+impl<'a> BoundedEvidence<'a> {
     /// Reads evidence for a verdict: purpose `boot` or `enroll`.
     ///
     /// # Errors
     /// `Version`, `Malformed`, `TooLarge`.
-    pub fn read(finish: &'a Finish) -> Result<Self, Rejection> {
-        match Purpose::parse(&finish.purpose) {
-            Some(purpose @ (Purpose::Boot | Purpose::Enroll)) => Self::within_bounds(finish, purpose),
+    pub fn read(sent: &'a Evidence) -> Result<Self, Rejection> {
+        match Purpose::parse(&sent.purpose) {
+            Some(purpose @ (Purpose::Boot | Purpose::Enroll)) => Self::within_bounds(sent, purpose),
             Some(Purpose::Runtime) => {
                 Err(Rejection::new(Reason::Malformed, "purpose runtime is not served by this version"))
             }
@@ -53,25 +53,22 @@ impl<'a> Evidence<'a> {
     /// Reads evidence that comes with a proposal.
     ///
     /// # Errors
-    /// As [`Evidence::read`].
-    pub fn read_proposal(finish: &'a Finish) -> Result<Self, Rejection> {
-        match Purpose::parse(&finish.purpose) {
-            Some(Purpose::Propose) => Self::within_bounds(finish, Purpose::Propose),
+    /// As [`BoundedEvidence::read`].
+    pub fn read_proposal(sent: &'a Evidence) -> Result<Self, Rejection> {
+        match Purpose::parse(&sent.purpose) {
+            Some(Purpose::Propose) => Self::within_bounds(sent, Purpose::Propose),
             Some(Purpose::Boot | Purpose::Enroll | Purpose::Runtime) | None => {
                 Err(Rejection::new(Reason::Malformed, "expected purpose propose"))
             }
         }
     }
 
-    fn within_bounds(finish: &'a Finish, purpose: Purpose) -> Result<Self, Rejection> {
+    fn within_bounds(sent: &'a Evidence, purpose: Purpose) -> Result<Self, Rejection> {
         let refuse = |reason, what: String| Err(Rejection::new(reason, what));
-        if !VERSIONS.contains(&finish.version) {
-            return refuse(
-                Reason::Version,
-                format!("expected one of {VERSIONS:?}, found {}", finish.version),
-            );
+        if !VERSIONS.contains(&sent.version) {
+            return refuse(Reason::Version, format!("expected one of {VERSIONS:?}, found {}", sent.version));
         }
-        let Some(node) = NodeId::parse(&finish.node_id) else {
+        let Some(node) = NodeId::parse(&sent.node_id) else {
             return refuse(Reason::Malformed, "expected a node id: a UUID in lower case".into());
         };
         let (hpke_public, nonce_tpm, r_sha256) = match purpose {
@@ -81,11 +78,11 @@ impl<'a> Evidence<'a> {
             Purpose::Runtime => (32, 0..=0, 0),
         };
         for (name, len, allowed) in [
-            ("hpke_public", finish.hpke_public.len(), hpke_public..=hpke_public),
-            ("nonce_tpm", finish.nonce_tpm.len(), nonce_tpm),
-            ("r_sha256", finish.r_sha256.len(), r_sha256..=r_sha256),
-            ("pcrs", finish.pcrs.len(), 16..=16),
-            ("agent", finish.agent.len(), 0..=64),
+            ("hpke_public", sent.hpke_public.len(), hpke_public..=hpke_public),
+            ("nonce_tpm", sent.nonce_tpm.len(), nonce_tpm),
+            ("r_sha256", sent.r_sha256.len(), r_sha256..=r_sha256),
+            ("pcrs", sent.pcrs.len(), 16..=16),
+            ("agent", sent.agent.len(), 0..=64),
         ] {
             if !allowed.contains(&len) {
                 let what = format!(
@@ -98,15 +95,15 @@ impl<'a> Evidence<'a> {
         }
         let length = |log: &Option<halfkey_protocol::Bytes>| log.as_ref().map_or(0, |log| log.len());
         for (name, len, limit) in [
-            ("quote", finish.quote.len(), 2048),
-            ("signature", finish.signature.len(), 2048),
-            ("nonce", finish.nonce.len(), 128),
-            ("bank", finish.bank.len(), 16),
-            ("pcrs", finish.pcrs.iter().map(|pcr| pcr.len()).max().unwrap_or(0), 64),
-            ("event_log", length(&finish.event_log), MAX_LOG),
-            ("userspace_log", length(&finish.userspace_log), MAX_LOG),
-            ("ima_log", length(&finish.ima_log), MAX_LOG),
-            ("command_line", length(&finish.command_line), MAX_COMMAND_LINE),
+            ("quote", sent.quote.len(), 2048),
+            ("signature", sent.signature.len(), 2048),
+            ("nonce", sent.nonce.len(), 128),
+            ("bank", sent.bank.len(), 16),
+            ("pcrs", sent.pcrs.iter().map(|pcr| pcr.len()).max().unwrap_or(0), 64),
+            ("event_log", length(&sent.event_log), MAX_LOG),
+            ("userspace_log", length(&sent.userspace_log), MAX_LOG),
+            ("ima_log", length(&sent.ima_log), MAX_LOG),
+            ("command_line", length(&sent.command_line), MAX_COMMAND_LINE),
         ] {
             if len > limit {
                 return refuse(
@@ -115,20 +112,20 @@ impl<'a> Evidence<'a> {
                 );
             }
         }
-        Ok(Self { finish, node, purpose })
+        Ok(Self { sent, node, purpose })
     }
 
     /// What the node says besides.
     pub fn claims(&self) -> Claims<'a> {
-        let finish: &'a Finish = self.finish;
-        Claims { command_line: finish.command_line.as_ref().map(|text| text.as_ref()) }
+        let sent: &'a Evidence = self.sent;
+        Claims { command_line: sent.command_line.as_ref().map(|text| text.as_ref()) }
     }
 
     /// The firmware's log, replayed to the quote; none if the machine has none to show.
     fn log(&self, quote: &VerifiedQuote) -> Result<Option<ProvenLog<'a>>, Rejection> {
-        let finish: &'a Finish = self.finish;
-        let Some(log) = &finish.event_log else { return Ok(None) };
-        let userspace = finish.userspace_log.as_ref().map(|log| log.as_ref());
+        let sent: &'a Evidence = self.sent;
+        let Some(log) = &sent.event_log else { return Ok(None) };
+        let userspace = sent.userspace_log.as_ref().map(|log| log.as_ref());
         eventlog::replay(log, quote.bank())?.explain(quote, userspace).map(Some)
     }
 }
@@ -166,19 +163,19 @@ impl Enrolled {
 ///
 /// # Errors
 /// Those of [`quote::verify`].
-pub fn verify(evidence: &Evidence<'_>, enrolled: &Enrolled) -> Result<VerifiedQuote, Rejection> {
-    let finish = evidence.finish;
+pub fn verify(evidence: &BoundedEvidence<'_>, enrolled: &Enrolled) -> Result<VerifiedQuote, Rejection> {
+    let sent = evidence.sent;
     let qualifier = Qualifier {
-        version: finish.version,
+        version: sent.version,
         node: &evidence.node.0,
         purpose: evidence.purpose,
-        nonce: &finish.nonce,
-        hpke_public: &finish.hpke_public,
-        nonce_tpm: &finish.nonce_tpm,
+        nonce: &sent.nonce,
+        hpke_public: &sent.hpke_public,
+        nonce_tpm: &sent.nonce_tpm,
         srk_name: &enrolled.srk_name,
-        r_sha256: &finish.r_sha256,
+        r_sha256: &sent.r_sha256,
     };
-    quote::verify(&QuoteContext { ak: &enrolled.ak, qualifier, bank: enrolled.bank }, finish)
+    quote::verify(&QuoteContext { ak: &enrolled.ak, qualifier, bank: enrolled.bank }, sent)
 }
 
 /// Evidence of a boot whose quote is genuine, with what came of its logs and of a policy. Made by [`appraise`] only, so that quote, logs
@@ -196,7 +193,7 @@ pub struct Appraisal<'a> {
 /// `Malformed` (it is for another purpose), and those of [`quote::verify`]: then nothing that the message says is of the node. What
 /// is wrong with its logs is part of the result.
 pub fn appraise<'a>(
-    evidence: &Evidence<'a>,
+    evidence: &BoundedEvidence<'a>,
     enrolled: &Enrolled,
     policy: Option<&Policy>,
 ) -> Result<Appraisal<'a>, Rejection> {

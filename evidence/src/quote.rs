@@ -8,7 +8,7 @@ use crate::rejection::refuse;
 use crate::signature;
 use halfkey_protocol::kdf::Hash;
 use halfkey_protocol::qualify::Qualifier;
-use halfkey_protocol::wire::{Finish, Purpose};
+use halfkey_protocol::wire::{Evidence, Purpose};
 use halfkey_protocol::{Bytes, FENCE_PCR, NodeId, QUOTED_PCRS, Reason};
 
 /// What a quote must be.
@@ -67,13 +67,13 @@ impl<'q> OpenFence<'q> {
 /// In this order: `Signature`, `NotAQuote`, `Qualifier`, `PcrSelection`, `Bank` (the
 /// message names another), `Malformed` (not 16 values of the bank's length),
 /// `PcrDigest`, `Bank` (not extended by firmware).
-pub fn verify(context: &QuoteContext<'_>, finish: &Finish) -> Result<VerifiedQuote, Rejection> {
-    signature::verify(context.ak, &finish.quote, &finish.signature, Reason::Signature)?;
-    let attest = parse_attest(&finish.quote)?;
+pub fn verify(context: &QuoteContext<'_>, evidence: &Evidence) -> Result<VerifiedQuote, Rejection> {
+    signature::verify(context.ak, &evidence.quote, &evidence.signature, Reason::Signature)?;
+    let attest = parse_attest(&evidence.quote)?;
     let qualifying_data = context.qualifier.digest();
     require_qualifier(&attest, &qualifying_data)?;
     require_selection(&attest, context.bank)?;
-    let pcrs = read_pcrs(finish, context.bank)?;
+    let pcrs = read_pcrs(evidence, context.bank)?;
     require_digest(&attest, &pcrs)?;
     require_extended(&pcrs, context.bank)?;
     let Qualifier { purpose, node, hpke_public, nonce_tpm, r_sha256, .. } = context.qualifier;
@@ -141,22 +141,22 @@ fn require_selection(attest: &Attest<attest::Quote>, bank: Hash) -> Result<(), R
 
 /// Number and length before the digest: it is over the concatenation, which does
 /// not tell where a value ends.
-fn read_pcrs(finish: &Finish, bank: Hash) -> Result<Vec<u8>, Rejection> {
-    if finish.bank != bank.name() {
-        return refuse!(Bank, "expected values of bank {}, found {:?}", bank.name(), clip(&finish.bank));
+fn read_pcrs(evidence: &Evidence, bank: Hash) -> Result<Vec<u8>, Rejection> {
+    if evidence.bank != bank.name() {
+        return refuse!(Bank, "expected values of bank {}, found {:?}", bank.name(), clip(&evidence.bank));
     }
-    if finish.pcrs.len() != QUOTED_PCRS {
-        return refuse!(Malformed, "expected {QUOTED_PCRS} pcr values, found {}", finish.pcrs.len());
+    if evidence.pcrs.len() != QUOTED_PCRS {
+        return refuse!(Malformed, "expected {QUOTED_PCRS} pcr values, found {}", evidence.pcrs.len());
     }
-    if let Some(at) = finish.pcrs.iter().position(|value| value.len() != bank.digest_len()) {
+    if let Some(at) = evidence.pcrs.iter().position(|value| value.len() != bank.digest_len()) {
         return refuse!(
             Malformed,
             "expected {} bytes in pcr {at}, found {}",
             bank.digest_len(),
-            finish.pcrs[at].len()
+            evidence.pcrs[at].len()
         );
     }
-    Ok(finish.pcrs.iter().map(Bytes::as_ref).collect::<Vec<_>>().concat())
+    Ok(evidence.pcrs.iter().map(Bytes::as_ref).collect::<Vec<_>>().concat())
 }
 
 /// The digest uses the hash of the signing scheme, SHA-256, whatever the bank.

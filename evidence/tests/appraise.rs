@@ -7,11 +7,11 @@ mod common;
 use aws_lc_rs::rand::SystemRandom;
 use aws_lc_rs::signature::{ECDSA_P256_SHA256_FIXED_SIGNING, EcdsaKeyPair, KeyPair};
 use common::boots::{Appraised, Boot, boot};
-use halfkey_evidence::appraise::{Enrolled, Evidence, appraise};
+use halfkey_evidence::appraise::{BoundedEvidence, Enrolled, appraise};
 use halfkey_evidence::policy::Policy;
 use halfkey_protocol::kdf::Hash;
 use halfkey_protocol::qualify::Qualifier;
-use halfkey_protocol::wire::{Finish, Purpose};
+use halfkey_protocol::wire::{Evidence, Purpose};
 use halfkey_protocol::{Bytes, NodeId, Reason, template};
 
 /// A machine whose AK this test holds.
@@ -38,7 +38,7 @@ impl Machine {
     }
 
     /// A quote over these values, with what the boot has to show.
-    fn finish(&self, purpose: Purpose, pcrs: &[Vec<u8>], boot: &Boot) -> Finish {
+    fn evidence(&self, purpose: Purpose, pcrs: &[Vec<u8>], boot: &Boot) -> Evidence {
         let (sx, sy) = point(&self.srk);
         let srk_name = [&[0, 0x0b][..], &Hash::Sha256.digest(&[&template::SRK.public(&sx, &sy)])].concat();
         let key = [3; 32];
@@ -63,7 +63,7 @@ impl Machine {
         attest.extend(Hash::Sha256.digest(&[&pcrs.concat()]));
         let rs = self.ak.sign(&SystemRandom::new(), &attest).unwrap();
         let (r, s) = rs.as_ref().split_at(32);
-        Finish {
+        Evidence {
             version: 1,
             node_id: node.to_string(),
             purpose: purpose.as_str().to_owned(),
@@ -94,8 +94,8 @@ fn what_is_allowed_is_attested_and_of_one_quote() {
     let policy = Policy::parse(&boot.learned()).unwrap();
     let pcrs = values(boot);
     let enrolled = machine.enrolled();
-    let finish = machine.finish(Purpose::Boot, &pcrs, boot);
-    let evidence = Evidence::read(&finish).unwrap();
+    let sent = machine.evidence(Purpose::Boot, &pcrs, boot);
+    let evidence = BoundedEvidence::read(&sent).unwrap();
 
     let appraisal = appraise(&evidence, &enrolled, Some(&policy)).unwrap();
     let attested = appraisal.attested().unwrap();
@@ -106,16 +106,16 @@ fn what_is_allowed_is_attested_and_of_one_quote() {
     assert!(without.attested().unwrap().allowed().is_none() && without.result().is_none());
 
     // A log that leaves events out, or says more than was measured: the policy is not even asked.
-    let mut other = finish.clone();
+    let mut other = sent.clone();
     other.event_log = Some(common::boots::boot("uki-secure-boot-own-keys").log.into());
-    let appraisal = appraise(&Evidence::read(&other).unwrap(), &enrolled, Some(&policy)).unwrap();
+    let appraisal = appraise(&BoundedEvidence::read(&other).unwrap(), &enrolled, Some(&policy)).unwrap();
     assert_eq!(appraisal.attested().unwrap_err().reason, Reason::LogReplay);
     assert!(appraisal.result().is_none());
 
     // No log: an operator may still approve it, a policy never allows it.
-    let mut silent = finish.clone();
+    let mut silent = sent.clone();
     silent.event_log = None;
-    let appraisal = appraise(&Evidence::read(&silent).unwrap(), &enrolled, Some(&policy)).unwrap();
+    let appraisal = appraise(&BoundedEvidence::read(&silent).unwrap(), &enrolled, Some(&policy)).unwrap();
     let attested = appraisal.attested().unwrap();
     assert!(attested.allowed().is_none() && attested.log().is_none());
     assert_eq!(appraisal.result().unwrap().findings[0].what, "event log");
@@ -127,14 +127,15 @@ fn nothing_is_attested_behind_the_fence_or_by_another_key() {
     let policy = Policy::parse(&boot.learned()).unwrap();
     let mut pcrs = values(boot);
     pcrs[15] = vec![7; 32];
-    let finish = machine.finish(Purpose::Boot, &pcrs, boot);
-    let appraisal = appraise(&Evidence::read(&finish).unwrap(), &machine.enrolled(), Some(&policy)).unwrap();
+    let sent = machine.evidence(Purpose::Boot, &pcrs, boot);
+    let appraisal =
+        appraise(&BoundedEvidence::read(&sent).unwrap(), &machine.enrolled(), Some(&policy)).unwrap();
     // What was booted is what the policy allows, and it comes too late.
     assert!(appraisal.result().unwrap().accepted());
     assert_eq!(appraisal.attested().unwrap_err().reason, Reason::FenceExtended);
 
-    let finish = machine.finish(Purpose::Boot, &values(boot), boot);
-    let evidence = Evidence::read(&finish).unwrap();
+    let sent = machine.evidence(Purpose::Boot, &values(boot), boot);
+    let evidence = BoundedEvidence::read(&sent).unwrap();
     let refused = appraise(&evidence, &Machine::new().enrolled(), Some(&policy)).unwrap_err();
     assert_eq!(refused.reason, Reason::Signature);
 }
@@ -143,13 +144,13 @@ fn nothing_is_attested_behind_the_fence_or_by_another_key() {
 fn evidence_for_another_purpose_is_no_boot() {
     let (machine, boot) = (Machine::new(), boot("uki-no-secure-boot"));
     for purpose in [Purpose::Enroll, Purpose::Runtime, Purpose::Propose] {
-        let finish = machine.finish(purpose, &values(boot), boot);
+        let sent = machine.evidence(purpose, &values(boot), boot);
         // As if the first look had let it pass.
-        let evidence = Evidence { finish: &finish, node: NodeId([0x11; 16]), purpose };
+        let evidence = BoundedEvidence { sent: &sent, node: NodeId([0x11; 16]), purpose };
         let refused = appraise(&evidence, &machine.enrolled(), None).unwrap_err();
         assert_eq!(refused.reason, Reason::Malformed, "{purpose:?}");
         // Called a boot, it is not what was quoted.
-        let evidence = Evidence { purpose: Purpose::Boot, ..evidence };
+        let evidence = BoundedEvidence { purpose: Purpose::Boot, ..evidence };
         let refused = appraise(&evidence, &machine.enrolled(), None).unwrap_err();
         assert_eq!(refused.reason, Reason::Qualifier, "{purpose:?}");
     }

@@ -42,7 +42,7 @@ fn logs_explain_quotes_of_a_tpm() {
     tpm.make_keys();
     let ak = AkPublic::parse(&tpm.public("ak.ctx")).unwrap();
     let exchange = Exchange::new();
-    let quoted = |bank| quote::verify(&exchange.context(&ak, bank), &tpm.finish(&exchange, bank)).unwrap();
+    let quoted = |bank| quote::verify(&exchange.context(&ak, bank), &tpm.evidence(&exchange, bank)).unwrap();
     let quote = || quoted(Hash::Sha256);
     let explain = |log: &[u8], userspace: Option<&[u8]>| summary(log, userspace, &quote());
     for (pcr, kind, measured, _) in boot() {

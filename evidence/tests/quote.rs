@@ -8,7 +8,7 @@ use common::{Exchange, Swtpm};
 use halfkey_evidence::public::AkPublic;
 use halfkey_evidence::quote;
 use halfkey_protocol::kdf::Hash;
-use halfkey_protocol::wire::Finish;
+use halfkey_protocol::wire::Evidence;
 use halfkey_protocol::{Bytes, Reason, label, policy as seal};
 
 #[test]
@@ -22,16 +22,16 @@ fn quotes_of_a_tpm_are_verified_and_tampered_ones_refused() {
     for bank in [Hash::Sha256, Hash::Sha384] {
         accepted(&tpm, &ak, &exchange, bank);
     }
-    let finish = tpm.finish(&exchange, Hash::Sha256);
-    tampered(&finish, &ak, &exchange);
-    other_qualifiers(&finish, &ak, &exchange);
+    let evidence = tpm.evidence(&exchange, Hash::Sha256);
+    tampered(&evidence, &ak, &exchange);
+    other_qualifiers(&evidence, &ak, &exchange);
     other_selections(&tpm, &ak, &exchange);
-    other_signed_structures(&tpm, &ak, &exchange, &finish);
+    other_signed_structures(&tpm, &ak, &exchange, &evidence);
     fence(&tpm, &ak, &exchange);
 }
 
-fn verify(ak: &AkPublic, exchange: &Exchange, finish: &Finish) -> Result<quote::VerifiedQuote, Reason> {
-    quote::verify(&exchange.context(ak, Hash::Sha256), finish).map_err(|rejection| {
+fn verify(ak: &AkPublic, exchange: &Exchange, evidence: &Evidence) -> Result<quote::VerifiedQuote, Reason> {
+    quote::verify(&exchange.context(ak, Hash::Sha256), evidence).map_err(|rejection| {
         assert!(!rejection.detail.is_empty());
         rejection.reason
     })
@@ -39,28 +39,28 @@ fn verify(ak: &AkPublic, exchange: &Exchange, finish: &Finish) -> Result<quote::
 
 /// Ends with PCR 0 to 7 extended.
 fn unextended_bank(tpm: &Swtpm, ak: &AkPublic, exchange: &Exchange) {
-    assert_eq!(verify(ak, exchange, &tpm.finish(exchange, Hash::Sha256)).unwrap_err(), Reason::Bank);
+    assert_eq!(verify(ak, exchange, &tpm.evidence(exchange, Hash::Sha256)).unwrap_err(), Reason::Bank);
     (0..7).for_each(|pcr| tpm.measure(pcr, &[0; 4]));
-    assert_eq!(verify(ak, exchange, &tpm.finish(exchange, Hash::Sha256)).unwrap_err(), Reason::Bank);
+    assert_eq!(verify(ak, exchange, &tpm.evidence(exchange, Hash::Sha256)).unwrap_err(), Reason::Bank);
     tpm.measure(7, &[0; 4]);
 }
 
 fn accepted(tpm: &Swtpm, ak: &AkPublic, exchange: &Exchange, bank: Hash) {
-    let finish = tpm.finish(exchange, bank);
-    let verified = quote::verify(&exchange.context(ak, bank), &finish).unwrap();
+    let evidence = tpm.evidence(exchange, bank);
+    let verified = quote::verify(&exchange.context(ak, bank), &evidence).unwrap();
     assert_eq!(verified.bank(), bank);
-    for (index, value) in finish.pcrs.iter().enumerate() {
+    for (index, value) in evidence.pcrs.iter().enumerate() {
         assert_eq!(verified.pcr(index as u8), &value[..]);
     }
     assert_eq!(
         verified.pcr_digest(),
-        Hash::Sha256.digest(&[&finish.pcrs.iter().flat_map(|v| v.0.clone()).collect::<Vec<_>>()])
+        Hash::Sha256.digest(&[&evidence.pcrs.iter().flat_map(|v| v.0.clone()).collect::<Vec<_>>()])
     );
     assert_eq!(verified.qualifying_data(), &exchange.qualifier().digest());
     quote::require_open_fence(&verified).unwrap();
 
     // In the endorsement hierarchy counters and firmware version are in the clear.
-    let later = quote::verify(&exchange.context(ak, bank), &tpm.finish(exchange, bank)).unwrap();
+    let later = quote::verify(&exchange.context(ak, bank), &tpm.evidence(exchange, bank)).unwrap();
     assert!(later.clock() >= verified.clock());
     assert_eq!(
         (later.reset_count(), later.restart_count()),
@@ -70,11 +70,11 @@ fn accepted(tpm: &Swtpm, ak: &AkPublic, exchange: &Exchange, bank: Hash) {
     assert_ne!(verified.firmware_version(), 0);
 }
 
-fn tampered(good: &Finish, ak: &AkPublic, exchange: &Exchange) {
-    let refused = |what: &str, reason: Reason, change: &dyn Fn(&mut Finish)| {
-        let mut finish = good.clone();
-        change(&mut finish);
-        assert_eq!(verify(ak, exchange, &finish).expect_err(what), reason, "{what}");
+fn tampered(good: &Evidence, ak: &AkPublic, exchange: &Exchange) {
+    let refused = |what: &str, reason: Reason, change: &dyn Fn(&mut Evidence)| {
+        let mut evidence = good.clone();
+        change(&mut evidence);
+        assert_eq!(verify(ak, exchange, &evidence).expect_err(what), reason, "{what}");
     };
     for at in 0..good.quote.len() {
         refused("quote", Reason::Signature, &|f| f.quote.0[at] ^= 1);
@@ -105,7 +105,7 @@ fn tampered(good: &Finish, ak: &AkPublic, exchange: &Exchange) {
 }
 
 /// The quote is for exactly this exchange.
-fn other_qualifiers(finish: &Finish, ak: &AkPublic, exchange: &Exchange) {
+fn other_qualifiers(evidence: &Evidence, ak: &AkPublic, exchange: &Exchange) {
     let changes: [&dyn Fn(&mut Exchange); 6] = [
         &|e| e.node[0] ^= 1,
         &|e| e.nonce[0] ^= 1,
@@ -117,19 +117,19 @@ fn other_qualifiers(finish: &Finish, ak: &AkPublic, exchange: &Exchange) {
     for change in changes {
         let mut other = exchange.clone();
         change(&mut other);
-        assert_eq!(verify(ak, &other, finish).unwrap_err(), Reason::Qualifier);
+        assert_eq!(verify(ak, &other, evidence).unwrap_err(), Reason::Qualifier);
     }
     let mut context = exchange.context(ak, Hash::Sha256);
     context.qualifier.purpose = halfkey_protocol::wire::Purpose::Enroll;
-    assert_eq!(quote::verify(&context, finish).unwrap_err().reason, Reason::Qualifier);
+    assert_eq!(quote::verify(&context, evidence).unwrap_err().reason, Reason::Qualifier);
     context = exchange.context(ak, Hash::Sha256);
     context.qualifier.version = 2;
-    assert_eq!(quote::verify(&context, finish).unwrap_err().reason, Reason::Qualifier);
+    assert_eq!(quote::verify(&context, evidence).unwrap_err().reason, Reason::Qualifier);
 }
 
 /// Signed by the AK for this exchange, with the right values beside it, but over others.
 fn other_selections(tpm: &Swtpm, ak: &AkPublic, exchange: &Exchange) {
-    let good = tpm.finish(exchange, Hash::Sha256);
+    let good = tpm.evidence(exchange, Hash::Sha256);
     for selection in [
         "sha384:0,1,2,3,4,5,6,7,8,9,10,11,12,13,14,15",
         "sha1:0,1,2,3,4,5,6,7,8,9,10,11,12,13,14,15",
@@ -140,16 +140,16 @@ fn other_selections(tpm: &Swtpm, ak: &AkPublic, exchange: &Exchange) {
         "sha256:0",
     ] {
         let (quote, signature) = tpm.quote(selection, &exchange.qualifier().digest());
-        let finish = Finish { quote: quote.into(), signature: signature.into(), ..good.clone() };
-        assert_eq!(verify(ak, exchange, &finish).unwrap_err(), Reason::PcrSelection, "{selection}");
+        let evidence = Evidence { quote: quote.into(), signature: signature.into(), ..good.clone() };
+        assert_eq!(verify(ak, exchange, &evidence).unwrap_err(), Reason::PcrSelection, "{selection}");
     }
 }
 
-fn other_signed_structures(tpm: &Swtpm, ak: &AkPublic, exchange: &Exchange, good: &Finish) {
+fn other_signed_structures(tpm: &Swtpm, ak: &AkPublic, exchange: &Exchange, good: &Evidence) {
     // By the AK, but not a quote.
     let (info, signature) = tpm.certify("srk.ctx", "ak.ctx");
-    let finish = Finish { quote: info.into(), signature: signature.into(), ..good.clone() };
-    assert_eq!(verify(ak, exchange, &finish).unwrap_err(), Reason::NotAQuote);
+    let evidence = Evidence { quote: info.into(), signature: signature.into(), ..good.clone() };
+    assert_eq!(verify(ak, exchange, &evidence).unwrap_err(), Reason::NotAQuote);
 
     // A quote, but by another key: same template, other hierarchy.
     tpm.primary("o", common::AK_ALG, common::AK_ATTRIBUTES, "other.ctx");
@@ -159,7 +159,7 @@ fn other_signed_structures(tpm: &Swtpm, ak: &AkPublic, exchange: &Exchange, good
 
 fn fence(tpm: &Swtpm, ak: &AkPublic, exchange: &Exchange) {
     tpm.measure(15, label::FENCE_CLOSED);
-    let closed = verify(ak, exchange, &tpm.finish(exchange, Hash::Sha256)).unwrap();
+    let closed = verify(ak, exchange, &tpm.evidence(exchange, Hash::Sha256)).unwrap();
     assert_eq!(quote::require_open_fence(&closed).unwrap_err().reason, Reason::FenceExtended);
     let event: [u8; 32] = Hash::Sha256.digest(&[label::FENCE_CLOSED]).try_into().unwrap();
     assert_eq!(closed.pcr(15), seal::fence_sha256(&event));

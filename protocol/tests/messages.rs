@@ -38,7 +38,7 @@ fn both_stacks_read_and_write_every_message_alike() {
         Activated,
         Begin,
         Begun,
-        Finish,
+        Evidence,
         Verdict,
         Wait,
         Waited,
@@ -59,11 +59,11 @@ fn both_stacks_read_and_write_every_message_alike() {
 #[test]
 fn optional_fields_may_be_missing_and_others_may_not() {
     for (missing, valid) in [("event_log", true), ("quote", false)] {
-        let mut finish = vectors()["Finish"].clone();
-        finish.as_object_mut().unwrap().remove(missing);
-        let text = finish.to_string();
-        assert_eq!(serde_json::from_str::<Finish>(&text).is_ok(), valid, "serde, {missing}");
-        assert_eq!(miniserde::json::from_str::<Finish>(&text).is_ok(), valid, "miniserde, {missing}");
+        let mut evidence = vectors()["Evidence"].clone();
+        evidence.as_object_mut().unwrap().remove(missing);
+        let text = evidence.to_string();
+        assert_eq!(serde_json::from_str::<Evidence>(&text).is_ok(), valid, "serde, {missing}");
+        assert_eq!(miniserde::json::from_str::<Evidence>(&text).is_ok(), valid, "miniserde, {missing}");
     }
 }
 

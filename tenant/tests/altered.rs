@@ -37,25 +37,27 @@ fn only_what_the_tpm_signed_is_learned() {
     let ran = with(&|_| {}, &learn);
     assert!(ran.code == 0 && ran.stdout.contains("[[boot]]") && ran.stderr.is_empty(), "{ran:?}");
 
-    let log = |shown: &mut Shown| shown.evidence.finish.event_log.clone().unwrap();
+    let log = |shown: &mut Shown| shown.evidence.evidence.event_log.clone().unwrap();
     let cases: [Case<'_>; 10] = [
-        (6, "signature", &|s| s.evidence.finish.quote = flipped(&s.evidence.finish.quote, 30)),
-        (6, "pcr values with digest", &|s| s.evidence.finish.pcrs[4] = vec![7; 32].into()),
-        (6, "qualifying data", &|s| s.evidence.finish.r_sha256 = vec![7; 32].into()),
-        (6, "bank", &|s| s.evidence.finish.bank = "sha384".into()),
+        (6, "signature", &|s| s.evidence.evidence.quote = flipped(&s.evidence.evidence.quote, 30)),
+        (6, "pcr values with digest", &|s| s.evidence.evidence.pcrs[4] = vec![7; 32].into()),
+        (6, "qualifying data", &|s| s.evidence.evidence.r_sha256 = vec![7; 32].into()),
+        (6, "bank", &|s| s.evidence.evidence.bank = "sha384".into()),
         (6, "could not be read", &|s| {
             let whole = log(s);
-            s.evidence.finish.event_log = Some(whole[..whole.len() - 5].into());
+            s.evidence.evidence.event_log = Some(whole[..whole.len() - 5].into());
         }),
         (6, "replay", &|s| {
             // The digest of the first event: after the Spec ID event, PCR, type, count and algorithm.
             let whole = log(s);
-            s.evidence.finish.event_log = Some(flipped(&whole, 32 + 33 + 14));
+            s.evidence.evidence.event_log = Some(flipped(&whole, 32 + 33 + 14));
         }),
-        (3, "no event log", &|s| s.evidence.finish.event_log = None),
+        (3, "no event log", &|s| s.evidence.evidence.event_log = None),
         (6, "shows 999", &|s| s.evidence.summary.id = 999),
-        (1, "is of node", &|s| s.evidence.finish.node_id = "00000000-0000-8000-8000-000000000000".into()),
-        (1, "command line", &|s| s.evidence.finish.command_line = Some(Bytes::from(&b"rdinit=/bin/sh"[..]))),
+        (1, "is of node", &|s| s.evidence.evidence.node_id = "00000000-0000-8000-8000-000000000000".into()),
+        (1, "command line", &|s| {
+            s.evidence.evidence.command_line = Some(Bytes::from(&b"rdinit=/bin/sh"[..]))
+        }),
     ];
     for (code, needle, change) in cases {
         let ran = with(change, &learn);

@@ -8,7 +8,7 @@ use halfkey::render::{self, Style};
 use halfkey_protocol::Bytes;
 use halfkey_protocol::wire::operator::*;
 use halfkey_protocol::wire::policies::*;
-use halfkey_protocol::wire::{Finish, SignedDocument};
+use halfkey_protocol::wire::{Evidence, SignedDocument};
 
 const NOW: u64 = 1_795_298_459;
 const A: &str = "3f2a0000-0000-8000-8000-000000000001";
@@ -192,7 +192,7 @@ fn evidence_lists_and_records() {
     let empty = Bytes(vec![]);
     let record = EvidenceRecord {
         summary: evidence(),
-        finish: Finish {
+        evidence: Evidence {
             version: 1,
             node_id: A.into(),
             purpose: "boot".into(),

@@ -7,7 +7,7 @@ use common::pki::Pki;
 use common::server::{Server, json, problem};
 use common::{Desk, mode};
 use halfkey_protocol::Bytes;
-use halfkey_protocol::wire::Finish;
+use halfkey_protocol::wire::Evidence;
 use halfkey_protocol::wire::operator::*;
 use std::io::{BufRead, BufReader};
 use std::process::Stdio;
@@ -151,7 +151,7 @@ fn an_event_log_is_saved_raw_and_never_over_another_file() {
                     message: "m".into(),
                     cloned: None,
                 },
-                finish: Finish {
+                evidence: Evidence {
                     version: 1,
                     node_id: A.into(),
                     purpose: "boot".into(),

@@ -60,20 +60,20 @@ fn a_ticket_is_another_one_when_any_other_pcr_moves() {
     let session =
         Session { ephemeral: Ephemeral::generate(), nonce_tpm: vec![2; 32], r_sha256: vec![3; 32], begun };
     let ticket = || {
-        let finish = node.evidence("boot", &session);
+        let evidence = node.evidence("boot", &session);
         let checked = registration::check(&node.register).unwrap();
         let qualifier = Qualifier {
-            version: finish.version,
+            version: evidence.version,
             node: &node.id.0,
             purpose: Purpose::Boot,
-            nonce: &finish.nonce,
-            hpke_public: &finish.hpke_public,
-            nonce_tpm: &finish.nonce_tpm,
+            nonce: &evidence.nonce,
+            hpke_public: &evidence.hpke_public,
+            nonce_tpm: &evidence.nonce_tpm,
             srk_name: checked.srk_name(),
-            r_sha256: &finish.r_sha256,
+            r_sha256: &evidence.r_sha256,
         };
         let context = QuoteContext { ak: &ak, qualifier, bank: Hash::Sha256 };
-        BootTicket::of(&quote::verify(&context, &finish).unwrap())
+        BootTicket::of(&quote::verify(&context, &evidence).unwrap())
     };
     let mut before = ticket();
     for pcr in 0..16 {
@@ -128,13 +128,13 @@ async fn what_is_approved_is_the_boot_that_is_shown() {
     assert_eq!(waiting().await.map(|boot| boot.ticket), Some(evil.ticket.clone()));
 
     // Nor what was put in the place of its own evidence.
-    let columns = "finish, event_log, userspace_log";
+    let columns = "evidence, event_log, userspace_log";
     database.execute_batch("CREATE TABLE kept AS SELECT * FROM evidence").unwrap();
     for put in [
         format!("({columns}) = (SELECT {columns} FROM kept WHERE id = {ours})"),
         format!("event_log = (SELECT event_log FROM kept WHERE id = {ours})"),
         "event_log = x'00'".to_owned(),
-        "finish = replace(finish, '\"purpose\":\"boot\"', '\"purpose\":\"enroll\"')".to_owned(),
+        "evidence = replace(evidence, '\"purpose\":\"boot\"', '\"purpose\":\"enroll\"')".to_owned(),
     ] {
         let sql = format!("UPDATE evidence SET {put} WHERE id = {theirs}");
         assert_eq!(database.execute(&sql, []).unwrap(), 1, "{sql}");

@@ -10,12 +10,12 @@ use halfkey_protocol::policy::fence_sha256;
 use halfkey_protocol::wire::operator::{
     AuditList, Because, Deny, EvidenceList, EvidenceRecord, NodeList, NodeRecord, NodeState,
 };
-use halfkey_protocol::wire::{Document, Finish, Register, Verdict, Wait, Waited};
+use halfkey_protocol::wire::{Document, Evidence, Register, Verdict, Wait, Waited};
 use halfkey_protocol::{Bytes, Reason};
 use std::time::Duration;
 
 /// Evidence that never reached the verifier in this form.
-async fn finish(server: &Server, evidence: &Finish) -> String {
+async fn finish(server: &Server, evidence: &Evidence) -> String {
     said(&post::<Verdict>(&server.anybody(), "/v1/finish", evidence).await.unwrap())
 }
 
@@ -204,7 +204,7 @@ async fn what_was_booted_decides() {
     // Without a log there is nothing that a policy could allow, whatever the PCRs.
     node.reboot_into(&Software::default());
     let session = node.begin(&anybody, "boot").await.unwrap();
-    let bare = Finish { event_log: None, ..node.evidence("boot", &session) };
+    let bare = Evidence { event_log: None, ..node.evidence("boot", &session) };
     let verdict: Verdict = post(&anybody, "/v1/finish", &bare).await.unwrap();
     assert_eq!(said(&verdict), "denied policy_mismatch");
     assert!(verdict.message.contains("event log"), "{verdict:?}");
@@ -239,16 +239,16 @@ async fn every_part_of_the_evidence_counts() {
         bytes
     };
     for (bad, expected) in [
-        (Finish { nonce: flip(&good.nonce, 0), ..good.clone() }, "denied nonce_foreign"),
-        (Finish { nonce: Bytes::default(), ..good.clone() }, "denied nonce_foreign"),
-        (Finish { signature: flip(&good.signature, 20), ..good.clone() }, "denied signature"),
-        (Finish { quote: flip(&good.quote, 60), ..good.clone() }, "denied signature"),
-        (Finish { hpke_public: flip(&good.hpke_public, 1), ..good.clone() }, "denied qualifier"),
-        (Finish { nonce_tpm: flip(&good.nonce_tpm, 1), ..good.clone() }, "denied qualifier"),
-        (Finish { r_sha256: flip(&good.r_sha256, 1), ..good.clone() }, "denied qualifier"),
-        (Finish { pcrs: vec![flip(&good.pcrs[0], 0); 16], ..good.clone() }, "denied pcr_digest"),
-        (Finish { bank: "sha384".into(), ..good.clone() }, "denied bank"),
-        (Finish { event_log: Some(Bytes::from(&b"no log"[..])), ..good.clone() }, "denied log_malformed"),
+        (Evidence { nonce: flip(&good.nonce, 0), ..good.clone() }, "denied nonce_foreign"),
+        (Evidence { nonce: Bytes::default(), ..good.clone() }, "denied nonce_foreign"),
+        (Evidence { signature: flip(&good.signature, 20), ..good.clone() }, "denied signature"),
+        (Evidence { quote: flip(&good.quote, 60), ..good.clone() }, "denied signature"),
+        (Evidence { hpke_public: flip(&good.hpke_public, 1), ..good.clone() }, "denied qualifier"),
+        (Evidence { nonce_tpm: flip(&good.nonce_tpm, 1), ..good.clone() }, "denied qualifier"),
+        (Evidence { r_sha256: flip(&good.r_sha256, 1), ..good.clone() }, "denied qualifier"),
+        (Evidence { pcrs: vec![flip(&good.pcrs[0], 0); 16], ..good.clone() }, "denied pcr_digest"),
+        (Evidence { bank: "sha384".into(), ..good.clone() }, "denied bank"),
+        (Evidence { event_log: Some(Bytes::from(&b"no log"[..])), ..good.clone() }, "denied log_malformed"),
     ] {
         assert_eq!(finish(&server, &bad).await, expected);
     }
@@ -259,7 +259,7 @@ async fn every_part_of_the_evidence_counts() {
 
     // A nonce of another purpose.
     let session = node.begin(&anybody, "boot").await.unwrap();
-    let other = Finish {
+    let other = Evidence {
         purpose: "enroll".into(),
         nonce_tpm: Bytes::default(),
         r_sha256: node.commits("enroll").into(),
@@ -267,15 +267,15 @@ async fn every_part_of_the_evidence_counts() {
     };
     assert_eq!(refused(post::<Verdict>(&anybody, "/v1/finish", &other).await), Reason::EnrollmentUsed);
     for bad in [
-        Finish { hpke_public: Bytes(vec![1; 31]), ..good.clone() },
-        Finish { nonce_tpm: Bytes::default(), ..good.clone() },
-        Finish { pcrs: vec![], ..good.clone() },
-        Finish { purpose: "runtime".into(), ..good.clone() },
-        Finish { node_id: node.id.to_string().to_uppercase(), ..good.clone() },
+        Evidence { hpke_public: Bytes(vec![1; 31]), ..good.clone() },
+        Evidence { nonce_tpm: Bytes::default(), ..good.clone() },
+        Evidence { pcrs: vec![], ..good.clone() },
+        Evidence { purpose: "runtime".into(), ..good.clone() },
+        Evidence { node_id: node.id.to_string().to_uppercase(), ..good.clone() },
     ] {
         assert_eq!(refused(post::<Verdict>(&anybody, "/v1/finish", &bad).await), Reason::Malformed);
     }
-    let bad = Finish { version: 9, ..good.clone() };
+    let bad = Evidence { version: 9, ..good.clone() };
     assert_eq!(refused(post::<Verdict>(&anybody, "/v1/finish", &bad).await), Reason::Version);
 
     // Every verdict is on record, forged ones without logs.

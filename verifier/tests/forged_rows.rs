@@ -10,7 +10,7 @@ use common::{Server, get, path, post, refused};
 use halfkey_protocol::document::signed_bytes;
 use halfkey_protocol::kdf::Hash;
 use halfkey_protocol::wire::operator::{Because, NodeList, NodeRecord, NodeState};
-use halfkey_protocol::wire::{Finish, Problem, Register, Verdict};
+use halfkey_protocol::wire::{Evidence, Problem, Register, Verdict};
 use halfkey_protocol::{NodeId, Reason};
 use std::sync::Arc;
 
@@ -65,7 +65,7 @@ async fn a_quote_by_another_ak_than_the_enrolled_is_none() {
         .unwrap();
     drop(database);
     let (quote, signature) = other.tpm.quote(Hash::Sha256, &node.qualifier("boot", &session));
-    let finish = Finish {
+    let evidence = Evidence {
         quote: quote.into(),
         signature: signature.into(),
         pcrs: other.tpm.pcrs(Hash::Sha256),
@@ -74,7 +74,7 @@ async fn a_quote_by_another_ak_than_the_enrolled_is_none() {
         ..node.evidence("boot", &session)
     };
     for _ in 0..2 {
-        let problem = post::<Verdict>(&server.anybody(), "/v1/finish", &finish).await.unwrap_err();
+        let problem = post::<Verdict>(&server.anybody(), "/v1/finish", &evidence).await.unwrap_err();
         assert_eq!(problem.code, "rolled_back", "{problem:?}");
         assert!(problem.message.contains("it is not what the tenant signed"), "{problem:?}");
         server.stop();

@@ -5,7 +5,7 @@ mod common;
 
 use common::{Server, command, get, output, post, problem, refused};
 use halfkey_protocol::wire::operator::{NodeList, ServerInfo};
-use halfkey_protocol::wire::{Begin, Finish, Prove, Register, Wait};
+use halfkey_protocol::wire::{Begin, Evidence, Prove, Register, Wait};
 use halfkey_protocol::{Bytes, MAX_BODY, NodeId, Reason, template};
 use halfkey_verifier::client::{Client, ClientError};
 use hyper::Method;
@@ -104,7 +104,7 @@ async fn strangers_learn_nothing() {
     );
     let prove = Prove { node_id: stranger(), enrollment_id: "x".into(), proof: Bytes(vec![0; 32]) };
     assert_eq!(refused(post::<serde_json::Value>(&anybody, "/v1/prove", &prove).await), Reason::NotEnrolled);
-    let finish = Finish {
+    let evidence = Evidence {
         version: 1,
         node_id: stranger(),
         purpose: "boot".into(),
@@ -123,10 +123,10 @@ async fn strangers_learn_nothing() {
         agent: "x".into(),
     };
     assert_eq!(
-        refused(post::<serde_json::Value>(&anybody, "/v1/finish", &finish).await),
+        refused(post::<serde_json::Value>(&anybody, "/v1/finish", &evidence).await),
         Reason::UnknownNode
     );
-    let log = Finish { event_log: Some(Bytes(vec![0; (1 << 20) + 1])), ..finish };
+    let log = Evidence { event_log: Some(Bytes(vec![0; (1 << 20) + 1])), ..evidence };
     assert_eq!(refused(post::<serde_json::Value>(&anybody, "/v1/finish", &log).await), Reason::TooLarge);
     assert_eq!(refused(get::<serde_json::Value>(&anybody, "/v1/nothing").await), Reason::NotFound);
     assert_eq!(refused(get::<serde_json::Value>(&anybody, "/v1/begin").await), Reason::Malformed);

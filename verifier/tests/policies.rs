@@ -7,7 +7,7 @@ use aws_lc_rs::signature::{Ed25519KeyPair, KeyPair};
 use common::node::{Line, Node, Session, said, sign, sign_policy};
 use common::software::{Software, head};
 use common::{Server, get, path, post, refused};
-use halfkey_evidence::appraise::Evidence;
+use halfkey_evidence::appraise::BoundedEvidence;
 use halfkey_evidence::eventlog;
 use halfkey_evidence::policy::{Assured, Claims, learn};
 use halfkey_protocol::Reason;
@@ -16,7 +16,7 @@ use halfkey_protocol::identity::fingerprint;
 use halfkey_protocol::kdf::Hash;
 use halfkey_protocol::wire::operator::{AuditList, Because, NodeRecord};
 use halfkey_protocol::wire::policies::{GroupList, MAX_POLICY, NodePolicy, PolicyList, PolicyRecord};
-use halfkey_protocol::wire::{Document, Finish, Problem, SignedDocument, Verdict, Wait, Waited};
+use halfkey_protocol::wire::{Document, Evidence, Problem, SignedDocument, Verdict, Wait, Waited};
 use halfkey_verifier::attest::{Assessment, Lifetimes};
 use halfkey_verifier::client::Client;
 use halfkey_verifier::config::StateDir;
@@ -452,15 +452,15 @@ async fn a_verdict_is_by_the_policy_of_its_moment() {
     let release = ReleaseKey::load(&server.state().join("release.key")).unwrap();
     let (library, now) = (Library::default(), halfkey_verifier::unix_now());
     let judge = |session: &Session, before_ruling: &dyn Fn()| {
-        let finish = node.evidence("boot", session);
-        let evidence = Evidence::read(&finish).unwrap();
+        let sent = node.evidence("boot", session);
+        let evidence = BoundedEvidence::read(&sent).unwrap();
         let known = store.node(node.id).unwrap().unwrap();
         let governed = library.governed(&known, &store).unwrap();
         let lifetimes = Lifetimes { nonce: 120, pending: 100 };
         let enrollment = known.current.as_ref().unwrap();
         let assessment = Assessment::of(&evidence, enrollment, &governed, &cluster, lifetimes, now);
         before_ruling();
-        let case = Case { node: node.id, now, ticket: assessment.ticket(), finish: &finish, keep: 9 };
+        let case = Case { node: node.id, now, ticket: assessment.ticket(), evidence: &sent, keep: 9 };
         store.attest(&case, &mut |standing| assessment.rule(standing, &release)).unwrap()
     };
     let verdict = judge(&sessions[0], &|| {
@@ -501,7 +501,7 @@ impl Recorded {
             node.tpm.extend(event.pcr as u8, &[(Hash::Sha256, event.digest.to_vec())]);
         }
         let session = node.begin(server, "boot").await.unwrap();
-        let evidence = Finish {
+        let evidence = Evidence {
             event_log: Some(self.log.into()),
             command_line: Some(self.command_line.into()),
             ..node.evidence("boot", &session)

@@ -10,7 +10,7 @@ use common::{Server, get, path, post, refused};
 use halfkey_protocol::kdf::Hash;
 use halfkey_protocol::wire::operator::{AuditList, Because, NodeRecord};
 use halfkey_protocol::wire::policies::{NodePolicy, ProposalList, ProposalRecord, ProposalState};
-use halfkey_protocol::wire::{Begun, Finish, Proposal, Propose, Proposed, Verdict};
+use halfkey_protocol::wire::{Begun, Evidence, Proposal, Propose, Proposed, Verdict};
 use halfkey_protocol::{Bytes, Reason, label};
 use halfkey_testkit::hex;
 use halfkey_verifier::client::Client;
@@ -307,7 +307,7 @@ async fn only_a_boot_that_attestation_opened_may_propose() {
     let message = with_userspace_log(&anybody, &node, &[b"machine-id:1", b"not yet in the quote"]).await;
     assert_eq!(answered(&send(&server, &message).await), "accepted");
     let mut broken = with_userspace_log(&anybody, &node, &[b"machine-id:1"]).await;
-    broken.finish.userspace_log = Some(Bytes::from(&b"\x1e{"[..]));
+    broken.evidence.userspace_log = Some(Bytes::from(&b"\x1e{"[..]));
     assert_eq!(answered(&send(&server, &broken).await), "refused log_malformed");
 
     // A boot that was not released, although the one before was.
@@ -340,7 +340,7 @@ async fn with_userspace_log(server: &Client, node: &Node, events: &[&[u8]]) -> P
     };
     let log: String = events.iter().map(record).collect();
     let mut message = node.proposal(server, &new().proposal()).await.unwrap();
-    message.finish.userspace_log = Some(log.into_bytes().into());
+    message.evidence.userspace_log = Some(log.into_bytes().into());
     message
 }
 
@@ -364,19 +364,19 @@ async fn every_part_of_a_proposal_counts() {
         bytes.0[at] ^= 1;
         bytes
     };
-    let finish = |finish: Finish| Propose { finish, proposal: good.proposal.clone() };
-    let of = good.finish.clone();
+    let with = |evidence: Evidence| Propose { evidence, proposal: good.proposal.clone() };
+    let of = good.evidence.clone();
     let boot = node.begin(&anybody, "boot").await.unwrap();
     for (bad, expected) in [
-        (finish(Finish { nonce: flip(&of.nonce, 0), ..of.clone() }), "refused nonce_foreign"),
-        (finish(Finish { nonce: boot.begun.nonce.clone(), ..of.clone() }), "refused nonce_foreign"),
-        (finish(Finish { signature: flip(&of.signature, 20), ..of.clone() }), "refused signature"),
-        (finish(Finish { quote: flip(&of.quote, 60), ..of.clone() }), "refused signature"),
-        (finish(Finish { r_sha256: flip(&of.r_sha256, 3), ..of.clone() }), "refused qualifier"),
-        (finish(Finish { pcrs: vec![flip(&of.pcrs[0], 0); 16], ..of.clone() }), "refused pcr_digest"),
-        (finish(Finish { bank: "sha384".into(), ..of.clone() }), "refused bank"),
-        (Propose { proposal: flip(&good.proposal, 30), finish: of.clone() }, "refused qualifier"),
-        (Propose { proposal: Bytes::default(), finish: of.clone() }, "refused qualifier"),
+        (with(Evidence { nonce: flip(&of.nonce, 0), ..of.clone() }), "refused nonce_foreign"),
+        (with(Evidence { nonce: boot.begun.nonce.clone(), ..of.clone() }), "refused nonce_foreign"),
+        (with(Evidence { signature: flip(&of.signature, 20), ..of.clone() }), "refused signature"),
+        (with(Evidence { quote: flip(&of.quote, 60), ..of.clone() }), "refused signature"),
+        (with(Evidence { r_sha256: flip(&of.r_sha256, 3), ..of.clone() }), "refused qualifier"),
+        (with(Evidence { pcrs: vec![flip(&of.pcrs[0], 0); 16], ..of.clone() }), "refused pcr_digest"),
+        (with(Evidence { bank: "sha384".into(), ..of.clone() }), "refused bank"),
+        (Propose { proposal: flip(&good.proposal, 30), evidence: of.clone() }, "refused qualifier"),
+        (Propose { proposal: Bytes::default(), evidence: of.clone() }, "refused qualifier"),
     ] {
         assert_eq!(answered(&send(&server, &bad).await), expected);
     }
@@ -385,13 +385,13 @@ async fn every_part_of_a_proposal_counts() {
     assert_eq!(answered(&send(&server, &good).await), "refused stale");
 
     for bad in [
-        Finish { purpose: "boot".into(), ..of.clone() },
-        Finish { hpke_public: Bytes(vec![1; 32]), ..of.clone() },
-        Finish { nonce_tpm: Bytes(vec![1; 32]), ..of.clone() },
-        Finish { r_sha256: Bytes::default(), ..of.clone() },
-        Finish { pcrs: vec![], ..of.clone() },
+        Evidence { purpose: "boot".into(), ..of.clone() },
+        Evidence { hpke_public: Bytes(vec![1; 32]), ..of.clone() },
+        Evidence { nonce_tpm: Bytes(vec![1; 32]), ..of.clone() },
+        Evidence { r_sha256: Bytes::default(), ..of.clone() },
+        Evidence { pcrs: vec![], ..of.clone() },
     ] {
-        let answer = post::<Proposed>(&anybody, "/v1/propose", &finish(bad)).await;
+        let answer = post::<Proposed>(&anybody, "/v1/propose", &with(bad)).await;
         assert_eq!(refused(answer), Reason::Malformed);
     }
     let answer = post::<Verdict>(&anybody, "/v1/finish", &of).await;

@@ -5,7 +5,7 @@ mod common;
 
 use common::Server;
 use common::node::{Node, Session};
-use halfkey_evidence::appraise::Evidence;
+use halfkey_evidence::appraise::BoundedEvidence;
 use halfkey_protocol::hpke::Ephemeral;
 use halfkey_protocol::wire::{Begun, Purpose};
 use halfkey_verifier::attest::{Assessment, Lifetimes};
@@ -47,8 +47,8 @@ async fn a_quote_for_another_purpose_releases_nothing() {
             r_sha256: vec![],
             begun: Begun { version: 1, nonce: nonce.into(), bank: bank.name().to_owned(), enrollment: None },
         };
-        let finish = node.evidence(purpose.as_str(), &session);
-        let evidence = Evidence { finish: &finish, node: node.id, purpose };
+        let sent = node.evidence(purpose.as_str(), &session);
+        let evidence = BoundedEvidence { sent: &sent, node: node.id, purpose };
         let assessment = Assessment::of(&evidence, enrollment, &governed, &cluster, lifetimes, unix_now());
         let standing = Standing { node: known.clone(), boot: None, proposals: vec![] };
         let verdict = assessment.rule(&standing, &release).verdict(1);

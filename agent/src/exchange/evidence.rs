@@ -75,10 +75,10 @@ impl Attester<'_> {
         deadline: Deadline,
     ) -> std::result::Result<Attested, Failed> {
         let ephemeral = Ephemeral::generate();
-        let (finish, qualifying) =
+        let (evidence, qualifying) =
             self.evidence(tpm, ak, &connection.begun, &ephemeral.public, commitments)?;
         let verdict: wire::Verdict =
-            connection.client.post("/v1/finish", &finish, FINISH, deadline).map_err(Failed::Net)?;
+            connection.client.post("/v1/finish", &evidence, FINISH, deadline).map_err(Failed::Net)?;
         let outcome = Outcome::parse(&verdict.outcome).ok_or_else(|| {
             let found = printable(&verdict.outcome, 32);
             Failed::Net(net::Error::Malformed(format!("expected a verdict, found '{found}'")))
@@ -100,8 +100,8 @@ impl Attester<'_> {
     ) -> std::result::Result<wire::Proposed, Failed> {
         let r_sha256 = Hash::Sha256.digest(&[proposal]);
         let commitments = Commitments { nonce_tpm: &[], r_sha256: &r_sha256 };
-        let (finish, _) = self.evidence(tpm, ak, &connection.begun, &[], commitments)?;
-        let message = wire::Propose { finish, proposal: proposal.clone() };
+        let (evidence, _) = self.evidence(tpm, ak, &connection.begun, &[], commitments)?;
+        let message = wire::Propose { evidence, proposal: proposal.clone() };
         connection.client.post("/v1/propose", &message, FINISH, deadline).map_err(Failed::Net)
     }
 
@@ -113,7 +113,7 @@ impl Attester<'_> {
         begun: &wire::Begun,
         hpke_public: &[u8],
         commitments: Commitments,
-    ) -> std::result::Result<(wire::Finish, [u8; 32]), Failed> {
+    ) -> std::result::Result<(wire::Evidence, [u8; 32]), Failed> {
         let named = Hash::from_name(&begun.bank);
         let bank = match (named, self.bank) {
             (Some(named), Some(enrolled)) if named != enrolled => None,
@@ -138,7 +138,7 @@ impl Attester<'_> {
         let quote = tpm.quote(ak, &qualifying, bank).map_err(|e| Failed::Tpm(e.into()))?;
         // After the quote: a log may be ahead of the PCRs, never behind.
         let logs = Logs::read();
-        let finish = wire::Finish {
+        let evidence = wire::Evidence {
             version: begun.version,
             node_id: self.node.to_string(),
             purpose: self.purpose.as_str().into(),
@@ -156,7 +156,7 @@ impl Attester<'_> {
             command_line: logs.command_line,
             agent: env!("CARGO_PKG_VERSION").into(),
         };
-        Ok((finish, qualifying))
+        Ok((evidence, qualifying))
     }
 }
 

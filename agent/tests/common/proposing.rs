@@ -146,7 +146,7 @@ impl Verifier {
     pub fn checked(&self, machine: &Machine) -> (Value, Vec<u8>) {
         let message = self.proposed.lock().unwrap().last().unwrap().clone();
         let bytes = |value: &Value| Bytes::decode(value.as_str().unwrap()).unwrap().0;
-        let (finish, proposal) = (&message["finish"], bytes(&message["proposal"]));
+        let (evidence, proposal) = (&message["evidence"], bytes(&message["proposal"]));
         let qualifying = Qualifier {
             version: 1,
             node: &machine.node.0,
@@ -157,15 +157,15 @@ impl Verifier {
             srk_name: &machine.srk_name,
             r_sha256: &Hash::Sha256.digest(&[&proposal]),
         };
-        let quote = bytes(&finish["quote"]);
-        assert!(machine.swtpm.oracle_accepts(&machine.ak, &quote, &bytes(&finish["signature"])));
+        let quote = bytes(&evidence["quote"]);
+        assert!(machine.swtpm.oracle_accepts(&machine.ak, &quote, &bytes(&evidence["signature"])));
         assert!(quote.windows(32).any(|part| part == qualifying.digest()));
-        assert_eq!(bytes(&finish["r_sha256"]), Hash::Sha256.digest(&[&proposal]));
+        assert_eq!(bytes(&evidence["r_sha256"]), Hash::Sha256.digest(&[&proposal]));
         assert_eq!(
-            (&finish["bank"], &finish["hpke_public"], &finish["nonce_tpm"]),
+            (&evidence["bank"], &evidence["hpke_public"], &evidence["nonce_tpm"]),
             (&json!("sha256"), &json!(""), &json!(""))
         );
-        (serde_json::from_slice(&proposal).unwrap(), bytes(&finish["pcrs"][15]))
+        (serde_json::from_slice(&proposal).unwrap(), bytes(&evidence["pcrs"][15]))
     }
 }
 

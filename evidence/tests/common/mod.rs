@@ -7,7 +7,7 @@ use halfkey_evidence::public::AkPublic;
 use halfkey_evidence::quote::QuoteContext;
 use halfkey_protocol::kdf::Hash;
 use halfkey_protocol::qualify::Qualifier;
-use halfkey_protocol::wire::{Credential, Finish, Purpose, Register};
+use halfkey_protocol::wire::{Credential, Evidence, Purpose, Register};
 use halfkey_protocol::{Bytes, template};
 use std::fs;
 use std::ops::Deref;
@@ -168,9 +168,9 @@ impl Swtpm {
     }
 
     /// Evidence for an exchange.
-    pub fn finish(&self, exchange: &Exchange, bank: Hash) -> Finish {
+    pub fn evidence(&self, exchange: &Exchange, bank: Hash) -> Evidence {
         let (quote, signature) = self.quote(&all_pcrs(bank), &exchange.qualifier().digest());
-        Finish {
+        Evidence {
             version: 1,
             node_id: String::new(),
             purpose: "boot".to_owned(),

@@ -60,7 +60,7 @@ wire! {
     }
 
     /// The evidence.
-    pub struct Finish {
+    pub struct Evidence {
         /// Protocol version of the exchange.
         pub version: u32,
         /// Node id.

@@ -5,7 +5,7 @@
 //! | [`Register`] | [`Registered`] | `POST /v1/register` |
 //! | [`Activate`] | [`Activated`] | `POST /v1/activate` |
 //! | [`Begin`] | [`Begun`] | `POST /v1/begin` |
-//! | [`Finish`] | [`Verdict`] | `POST /v1/finish` |
+//! | [`Evidence`] | [`Verdict`] | `POST /v1/finish` |
 //! | [`Wait`] | [`Waited`] | `POST /v1/wait` |
 //! | [`Prove`] | [`Proved`] | `POST /v1/prove` |
 //! | [`Propose`] | [`Proposed`] | `POST /v1/propose` |

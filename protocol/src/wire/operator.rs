@@ -286,7 +286,7 @@ pub struct EvidenceRecord {
     /// The same as in the list.
     pub summary: EvidenceSummary,
     /// What the node sent.
-    pub finish: super::Finish,
+    pub evidence: super::Evidence,
     /// resetCount of the quote, if it could be read.
     pub reset_count: Option<u32>,
     /// restartCount of the quote.

@@ -1,6 +1,6 @@
 //! Proposals: node -> verifier, in the running system, about its next boot.
 
-use super::{Finish, wire};
+use super::{Evidence, wire};
 use crate::Bytes;
 
 wire! {
@@ -46,7 +46,7 @@ wire! {
     pub struct Propose {
         /// A quote of the running system: purpose `propose`, bank `sha256` whatever the enrolled one, no HPKE key, no
         /// nonceTPM, and as `r_sha256` the SHA-256 of `proposal`.
-        pub finish: Finish,
+        pub evidence: Evidence,
         /// [`Proposal`] as JSON text.
         pub proposal: Bytes,
     }

@@ -62,10 +62,13 @@ pub fn named(world: &mut World) -> Result<()> {
         let record = world.estate()?.last_record()?;
         pretended(&record, &event)?;
         let line =
-            String::from_utf8_lossy(record.finish.command_line.as_ref().context("no line")?).into_owned();
+            String::from_utf8_lossy(record.evidence.command_line.as_ref().context("no line")?).into_owned();
         ensure!(line.starts_with(&names_initrd(&path)), "another entry was booted: {line}");
         if path == same {
-            ensure!(record.finish.command_line == honest.finish.command_line, "the line has changed: {line}");
+            ensure!(
+                record.evidence.command_line == honest.evidence.command_line,
+                "the line has changed: {line}"
+            );
         }
         world.story.proves(format!("denied: {message}"));
     }
@@ -105,7 +108,7 @@ pub fn bare(world: &mut World) -> Result<()> {
 /// The loader gives up, and the firmware's next boot entry starts the kernel: what is in PCR 4 is loader, return, kernel.
 pub fn fails(world: &mut World) -> Result<()> {
     let estate = world.estate()?;
-    let line = released(estate)?.finish.command_line.context("the agent sent no command line")?;
+    let line = released(estate)?.evidence.command_line.context("the agent sent no command line")?;
     let options = String::from_utf8_lossy(&line).trim_end().to_string();
     let message = denied(
         world,
@@ -126,7 +129,7 @@ fn released(estate: &Estate) -> Result<EvidenceRecord> {
 
 /// An attacker's /init, with the event of the genuine initramfs as it stands in the firmware's log.
 fn pretender(world: &mut World) -> Result<(ExtraFile, Vec<u8>)> {
-    let log = released(world.estate()?)?.finish.event_log.context("the agent sent no firmware log")?;
+    let log = released(world.estate()?)?.evidence.event_log.context("the agent sent no firmware log")?;
     let log = parse(&log).context("the log of a boot that was released")?;
     let genuine = log.events().find(|event| event.pcr == STUB && event.data.starts_with(&INITRD));
     let genuine = genuine.context("the kernel has measured no initrd")?;
@@ -172,7 +175,7 @@ fn octal(bytes: &[u8]) -> String {
 
 /// The attacker's /init ran, and the agent took the log that it wrote.
 fn pretended(record: &EvidenceRecord, event: &[u8]) -> Result<()> {
-    let log = record.finish.event_log.as_ref().context("the agent sent no firmware log")?;
+    let log = record.evidence.event_log.as_ref().context("the agent sent no firmware log")?;
     ensure!(log.ends_with(event), "the attacker's event is not in the log that the agent sent");
     Ok(())
 }

@@ -43,7 +43,7 @@ use crate::image::system::{BootPath, Release, System};
 use crate::machine::Boot;
 use crate::rig::Rig;
 use crate::story::Story;
-use halfkey_protocol::wire::Finish;
+use halfkey_protocol::wire::Evidence;
 use std::path::PathBuf;
 use std::sync::Arc;
 
@@ -146,10 +146,10 @@ impl World {
     ///
     /// # Errors
     /// If it does not come up by itself.
-    pub fn attested(&mut self) -> Result<(Finish, String)> {
+    pub fn attested(&mut self) -> Result<(Evidence, String)> {
         let estate = self.estate()?;
         let marker = estate.running()?.marker()?;
-        Ok((estate.last_record()?.finish, marker.cmdline))
+        Ok((estate.last_record()?.evidence, marker.cmdline))
     }
 
     /// After a failure nobody knows what state the machine is in: the next scenario gets another one.

@@ -7,7 +7,7 @@ use crate::machine::{Boot, unbase64};
 use crate::process::run_with_input;
 use halfkey_protocol::identity::object_name;
 use halfkey_protocol::qualify::Qualifier;
-use halfkey_protocol::wire::{Begin, Begun, Finish, Purpose, Verdict};
+use halfkey_protocol::wire::{Begin, Begun, Evidence, Purpose, Verdict};
 use halfkey_protocol::{NodeId, QUOTED_PCRS};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
@@ -98,7 +98,7 @@ pub fn attest(boot: &mut Boot, estate: &Estate, srk_name: &[u8]) -> Result<Verdi
     );
     let pcrs = read(boot, &quote, "pcrs")?;
     crate::ensure!(pcrs.len() == QUOTED_PCRS * 32, "tpm2_pcrread wrote {} bytes", pcrs.len());
-    let finish = Finish {
+    let evidence = Evidence {
         version: begun.version,
         node_id: estate.node.clone(),
         purpose: purpose.into(),
@@ -116,7 +116,7 @@ pub fn attest(boot: &mut Boot, estate: &Estate, srk_name: &[u8]) -> Result<Verdi
         command_line: None,
         agent: "tpm2-tools".into(),
     };
-    post(estate, "finish", &finish)
+    post(estate, "finish", &evidence)
 }
 
 fn post<T: DeserializeOwned>(estate: &Estate, path: &str, message: &impl Serialize) -> Result<T> {

@@ -36,7 +36,7 @@ pub fn evidence_list(list: &EvidenceList, style: &Style, now: u64) -> String {
 
 /// `halfkey evidence --id N`.
 pub fn evidence(record: &EvidenceRecord, style: &Style, now: u64) -> String {
-    let (summary, finish) = (&record.summary, &record.finish);
+    let (summary, evidence) = (&record.summary, &record.evidence);
     let number = |value: Option<u64>| value.map_or("unreadable".to_owned(), |value| value.to_string());
     let size = |log: &Option<halfkey_protocol::Bytes>| {
         log.as_ref().map_or("none".to_owned(), |log| format!("{} bytes", log.len()))
@@ -48,14 +48,14 @@ pub fn evidence(record: &EvidenceRecord, style: &Style, now: u64) -> String {
         ("outcome", paint(style, &clean_short(&summary.outcome, 16), outcome_color(&summary.outcome))),
         ("code", summary.code.as_deref().map_or("-".to_owned(), |code| clean_short(code, 40))),
         ("message", clean(&summary.message)),
-        ("agent", clean_short(&finish.agent, 64)),
+        ("agent", clean_short(&evidence.agent, 64)),
         ("resetCount", number(record.reset_count.map(u64::from))),
         ("restartCount", number(record.restart_count.map(u64::from))),
         ("clock", record.clock.map_or("unreadable".to_owned(), |ms| format!("{ms} ms"))),
         ("PCR 15 after opening", record.expected_fence.as_ref().map_or("-".to_owned(), |value| hex(value))),
-        ("event log", size(&finish.event_log)),
-        ("systemd's log", size(&finish.userspace_log)),
-        ("IMA list", size(&finish.ima_log)),
+        ("event log", size(&evidence.event_log)),
+        ("systemd's log", size(&evidence.userspace_log)),
+        ("IMA list", size(&evidence.ima_log)),
     ];
     if let Some(twin) = summary.cloned {
         list.push(("cloned?", format!("evidence {twin} has the same resetCount and another r")));
@@ -68,8 +68,8 @@ pub fn evidence(record: &EvidenceRecord, style: &Style, now: u64) -> String {
         text.push_str("not as the policy allows\n");
         text.push_str(&findings(&record.findings));
     }
-    writeln!(text, "PCRs, bank {}", clean_short(&finish.bank, 16)).expect("a String takes everything");
-    for (pcr, value) in finish.pcrs.iter().take(24).enumerate() {
+    writeln!(text, "PCRs, bank {}", clean_short(&evidence.bank, 16)).expect("a String takes everything");
+    for (pcr, value) in evidence.pcrs.iter().take(24).enumerate() {
         let meaning = words::pcr(u8::try_from(pcr).unwrap_or(u8::MAX));
         writeln!(text, "  {pcr:2}  {}  {meaning}", hex(value)).expect("a String takes everything");
     }

@@ -187,7 +187,7 @@ fn evidence_list(app: &App, node: &str, limit: u32) -> Result<()> {
 fn evidence(app: &App, number: u64, event_log: Option<&Path>) -> Result<()> {
     let record = app.logged_in()?.evidence(number)?;
     if let Some(path) = event_log {
-        let log = record.finish.event_log.as_ref().ok_or_else(|| {
+        let log = record.evidence.event_log.as_ref().ok_or_else(|| {
             Error::new(Exit::NotFound, format!("evidence {number} has no event log of the firmware"))
         })?;
         create(path, log)?;

@@ -6,7 +6,7 @@ use crate::error::{Error, Exit, Result};
 use crate::home::key::TenantKey;
 use crate::render::text::{clean, clean_short};
 use crate::trust::checks;
-use halfkey_evidence::appraise::{self, Appraisal, Enrolled, Evidence, appraise};
+use halfkey_evidence::appraise::{self, Appraisal, BoundedEvidence, Enrolled, appraise};
 use halfkey_evidence::document::open_enrollment;
 use halfkey_evidence::eventlog::ProvenLog;
 use halfkey_evidence::policy::{Claims, Evaluation, Policy};
@@ -122,23 +122,23 @@ impl Attester {
     /// # Errors
     /// `Untrusted` with the check that failed; `Failed` when it is no boot of this node.
     pub fn check(&self, record: EvidenceRecord) -> Result<Boot> {
-        let (number, finish) = (record.summary.id, &record.finish);
+        let (number, sent) = (record.summary.id, &record.evidence);
         let id = self.id.to_string();
-        if finish.node_id != id || record.summary.node_id != id {
+        if sent.node_id != id || record.summary.node_id != id {
             return Err(Error::failed(format!(
                 "evidence {number} is of node {}, not of {id}",
-                clean_short(&finish.node_id, 36)
+                clean_short(&sent.node_id, 36)
             ))
             .hint("`halfkey evidence NODE` lists what a node sent"));
         }
-        if finish.purpose != Purpose::Boot.as_str() {
+        if sent.purpose != Purpose::Boot.as_str() {
             return Err(Error::failed(format!(
                 "evidence {number} is not of a boot: its purpose is {}",
-                clean_short(&finish.purpose, 16)
+                clean_short(&sent.purpose, 16)
             ))
             .hint("`halfkey evidence NODE` lists what a node sent"));
         }
-        let quote = Evidence::read(finish)
+        let quote = BoundedEvidence::read(sent)
             .and_then(|evidence| appraise::verify(&evidence, &self.enrolled))
             .and_then(|quote| quote::require_open_fence(&quote).map(drop).map(|()| quote))
             .map_err(|e| {
@@ -169,7 +169,7 @@ impl Boot {
     /// Appraises it, as the verifier does.
     fn appraise(&self, policy: Option<&Policy>) -> Result<Appraisal<'_>> {
         let number = self.number();
-        let appraisal = Evidence::read(&self.record.finish)
+        let appraisal = BoundedEvidence::read(&self.record.evidence)
             .and_then(|evidence| appraise(&evidence, &self.enrolled, policy))
             .map_err(|e| Error::from(e).context(format!("evidence {number}")))?;
         let log = appraisal.log();
@@ -207,7 +207,7 @@ impl Boot {
 
     /// What the node said besides.
     pub fn claims(&self) -> Claims<'_> {
-        Claims { command_line: self.record.finish.command_line.as_ref().map(|text| text.as_ref()) }
+        Claims { command_line: self.record.evidence.command_line.as_ref().map(|text| text.as_ref()) }
     }
 }
 

@@ -32,7 +32,7 @@ impl Node<'_> {
         self.tpm.node_id().to_string()
     }
 
-    fn finish(&self, ask: &Ask<'_>) -> (Finish, [u8; 32]) {
+    fn evidence(&self, ask: &Ask<'_>) -> (Evidence, [u8; 32]) {
         let begin = Begin {
             versions: vec![1],
             node_id: self.id(),
@@ -53,7 +53,7 @@ impl Node<'_> {
         }
         .digest();
         let (quote, signature) = self.tpm.quote(Hash::Sha256, &digest);
-        let finish = Finish {
+        let evidence = Evidence {
             version: begun.version,
             node_id: self.id(),
             purpose: ask.purpose.to_owned(),
@@ -71,7 +71,7 @@ impl Node<'_> {
             command_line: ask.boot.map(|boot| Bytes::from(boot.cmdline.as_bytes())),
             agent: "test".into(),
         };
-        (finish, digest)
+        (evidence, digest)
     }
 
     /// The machine's side of an enrollment by this desk.
@@ -86,8 +86,8 @@ impl Node<'_> {
             r_sha256: &wanted,
             boot: None,
         };
-        let (finish, aad) = self.finish(&ask);
-        let verdict: Verdict = self.verifier.post("/v1/finish", &finish);
+        let (evidence, aad) = self.evidence(&ask);
+        let verdict: Verdict = self.verifier.post("/v1/finish", &evidence);
         let released = ephemeral.open(verdict.sealed.as_ref().expect("released"), &aad).unwrap();
         let mut u = self.tpm.activate_with_ek(released.c_u.as_ref().unwrap());
         let mut v = self.tpm.activate_with_srk(&released.c_v);
@@ -118,7 +118,7 @@ impl Node<'_> {
             r_sha256: &R_SHA256,
             boot: Some(boot),
         };
-        let verdict: Verdict = self.verifier.post("/v1/finish", &self.finish(&ask).0);
+        let verdict: Verdict = self.verifier.post("/v1/finish", &self.evidence(&ask).0);
         if verdict.outcome == "released" {
             self.tpm.extend(15, &[(Hash::Sha256, R_SHA256.to_vec())]);
         }
@@ -131,7 +131,7 @@ impl Node<'_> {
         let r_sha256 = Hash::Sha256.digest(&[&proposal]);
         let ask =
             Ask { purpose: "propose", ephemeral: None, nonce_tpm: &[], r_sha256: &r_sha256, boot: None };
-        let finish = self.finish(&ask).0;
-        self.verifier.post("/v1/propose", &Propose { finish, proposal: proposal.into() })
+        let evidence = self.evidence(&ask).0;
+        self.verifier.post("/v1/propose", &Propose { evidence, proposal: proposal.into() })
     }
 }

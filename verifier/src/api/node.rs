@@ -12,9 +12,9 @@ use axum::extract::State;
 use axum::routing::post;
 use axum::{Extension, Router};
 use halfkey_evidence::Rejection;
-use halfkey_evidence::appraise::Evidence;
+use halfkey_evidence::appraise::BoundedEvidence;
 use halfkey_protocol::wire::{
-    Activate, Activated, Begin, Begun, Finish, Propose, Proposed, Prove, Proved, Purpose, Register,
+    Activate, Activated, Begin, Begun, Evidence, Propose, Proposed, Prove, Proved, Purpose, Register,
     Registered, Verdict, Wait, Waited,
 };
 use halfkey_protocol::{MAX_BODY, MAX_VOLUMES, NodeId, Reason};
@@ -114,25 +114,25 @@ async fn begin(
 async fn finish(
     State(app): State<Arc<App>>,
     Extension(peer): Extension<Peer>,
-    message: Json<Finish, MAX_BODY>,
+    message: Json<Evidence, MAX_BODY>,
 ) -> Answer<Verdict> {
     let verifier = app.verifier()?.clone();
-    let evidence = Evidence::read(&message.value)?;
+    let evidence = BoundedEvidence::read(&message.value)?;
     let (node, purpose) = (evidence.node, evidence.purpose);
     let known = enrolled_node(&app, node, purpose, &peer).await?;
     let lifetimes = Lifetimes { nonce: app.config.lifetimes.nonce, pending: app.config.lifetimes.pending };
     let (keep, clock) = (app.config.limits.evidence_kept, app.clock.clone());
     // Checking and recording go on when the node hangs up, and the memory of the body stays accounted.
     let judge = move |store: &dyn Store| {
-        let finish = &message.value;
+        let sent = &message.value;
         let refused = |e: Rejection| StoreError::Refused(e.reason, e.detail);
-        let evidence = Evidence::read(finish).map_err(refused)?;
+        let evidence = BoundedEvidence::read(sent).map_err(refused)?;
         let enrollment = attest::enrollment(purpose, &known).map_err(refused)?;
         let now = clock.now();
         let governed = verifier.library.governed(&known, store)?;
         let assessment = Assessment::of(&evidence, enrollment, &governed, &verifier.cluster, lifetimes, now);
         verifier.admit(node, assessment.authentic(), &peer)?;
-        let case = Case { node, now, ticket: assessment.ticket(), finish, keep };
+        let case = Case { node, now, ticket: assessment.ticket(), evidence: sent, keep };
         store.attest(&case, &mut |standing| assessment.rule(standing, &verifier.release))
     };
     let verdict = app.db.change(node, judge).await?;
@@ -201,13 +201,13 @@ async fn propose(
     message: Json<Propose, MAX_BODY>,
 ) -> Answer<Proposed> {
     let verifier = app.verifier()?.clone();
-    let node = Evidence::read_proposal(&message.value.finish)?.node;
+    let node = BoundedEvidence::read_proposal(&message.value.evidence)?.node;
     let known = enrolled_node(&app, node, Purpose::Propose, &peer).await?;
     let (lifetime, clock) = (app.config.lifetimes.nonce, app.clock.clone());
     let decide = move |store: &dyn Store| {
         let message = &message.value;
         let refused = |e: Rejection| StoreError::Refused(e.reason, e.detail);
-        let evidence = Evidence::read_proposal(&message.finish).map_err(refused)?;
+        let evidence = BoundedEvidence::read_proposal(&message.evidence).map_err(refused)?;
         let enrollment = attest::enrollment(Purpose::Propose, &known).map_err(refused)?;
         let now = clock.now();
         let assessment =

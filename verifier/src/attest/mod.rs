@@ -26,7 +26,7 @@ use crate::nonce::{self, Scope};
 use crate::policies::Governed;
 use crate::policies::propose::is_booted;
 use halfkey_evidence::Rejection;
-use halfkey_evidence::appraise::{self, Appraisal, Evidence, appraise};
+use halfkey_evidence::appraise::{self, Appraisal, BoundedEvidence, appraise};
 use halfkey_evidence::eventlog::ProvenLog;
 use halfkey_evidence::policy::{Finding, Matched, Origin};
 use halfkey_evidence::quote::VerifiedQuote;
@@ -78,7 +78,7 @@ impl Asks<'_> {
 impl<'a> Assessment<'a> {
     /// Checks evidence against an enrollment and a policy.
     pub fn of(
-        evidence: &'a Evidence<'a>,
+        evidence: &'a BoundedEvidence<'a>,
         enrollment: &Enrollment,
         governed: &'a Governed,
         cluster: &ClusterKey,
@@ -254,7 +254,7 @@ fn booted(standing: &Standing, boot: Option<&Matched>, log: Option<&ProvenLog<'_
 /// # Errors
 /// `NonceForeign`, `NonceExpired`, and those of [`appraise::verify`].
 pub fn check_quote(
-    evidence: &Evidence<'_>,
+    evidence: &BoundedEvidence<'_>,
     enrollment: &Enrollment,
     cluster: &ClusterKey,
     lifetime: u64,
@@ -265,17 +265,17 @@ pub fn check_quote(
 }
 
 fn check_nonce(
-    evidence: &Evidence<'_>,
+    evidence: &BoundedEvidence<'_>,
     enrollment: &Enrollment,
     cluster: &ClusterKey,
     lifetime: u64,
     now: u64,
 ) -> Result<(), Rejection> {
-    let (finish, purpose) = (evidence.finish, evidence.purpose);
+    let (sent, purpose) = (evidence.sent, evidence.purpose);
     let scope =
-        Scope { version: finish.version, node: evidence.node, purpose, bank: bank(purpose, enrollment) };
-    nonce::check(cluster, &scope, &finish.nonce, now, lifetime)
-        .map_err(|reason| Rejection::new(reason, format!("of {} bytes", finish.nonce.len())))
+        Scope { version: sent.version, node: evidence.node, purpose, bank: bank(purpose, enrollment) };
+    nonce::check(cluster, &scope, &sent.nonce, now, lifetime)
+        .map_err(|reason| Rejection::new(reason, format!("of {} bytes", sent.nonce.len())))
 }
 
 /// The enrollment that the quote was checked by, if it is still the one.

@@ -5,7 +5,7 @@ use super::{Judgement, counters, enrolled, enrollment, require_newer};
 use crate::domain::{Node, Waiting};
 use crate::policies::Governed;
 use halfkey_evidence::Rejection;
-use halfkey_evidence::appraise::{Appraisal, Evidence, appraise};
+use halfkey_evidence::appraise::{Appraisal, BoundedEvidence, appraise};
 use halfkey_evidence::ticket::BootTicket;
 use halfkey_protocol::wire::Purpose;
 use halfkey_protocol::wire::operator::{EvidenceRecord, PendingBoot};
@@ -21,9 +21,9 @@ impl<'a> RecordedBoot<'a> {
     /// Checks the quote by the enrolled AK and its fence, replays the logs to it, and judges them.
     ///
     /// # Errors
-    /// Those of [`Evidence::read`] and of the quote, and `Malformed` when it is of another node or purpose.
+    /// Those of [`BoundedEvidence::read`] and of the quote, and `Malformed` when it is of another node or purpose.
     pub fn of(node: &Node, record: &'a EvidenceRecord, governed: &'a Governed) -> Result<Self, Rejection> {
-        let evidence = Evidence::read(&record.finish)?;
+        let evidence = BoundedEvidence::read(&record.evidence)?;
         require_boot_of(&evidence, node.id)?;
         let keys = enrolled::keys(Purpose::Boot, enrollment(Purpose::Boot, node)?)?;
         let policy = governed.rules.as_ref().ok().map(|rules| rules.effective.policy());
@@ -66,7 +66,7 @@ impl<'a> RecordedBoot<'a> {
     }
 }
 
-fn require_boot_of(evidence: &Evidence<'_>, node: NodeId) -> Result<(), Rejection> {
+fn require_boot_of(evidence: &BoundedEvidence<'_>, node: NodeId) -> Result<(), Rejection> {
     match evidence.purpose {
         Purpose::Boot if evidence.node == node => Ok(()),
         Purpose::Boot | Purpose::Enroll | Purpose::Runtime | Purpose::Propose => {

@@ -24,7 +24,7 @@ use halfkey_protocol::wire::operator::{
     AuditEntry, EvidenceRecord, EvidenceSummary, Held, NodeState, PendingBoot, TpmFirmware,
 };
 use halfkey_protocol::wire::policies::{Group, PolicyRecord, PolicySummary, ProposalRecord};
-use halfkey_protocol::wire::{Credential, Finish, Register, SignedDocument, Verdict};
+use halfkey_protocol::wire::{Credential, Evidence, Register, SignedDocument, Verdict};
 use halfkey_protocol::{Bytes, NodeId, Reason};
 use sequence::Stage;
 use serde::{Deserialize, Serialize};
@@ -378,7 +378,7 @@ pub struct Case<'a> {
     /// Names the boot, if the quote is authentic.
     pub ticket: Option<&'a str>,
     /// What the node sent.
-    pub finish: &'a Finish,
+    pub evidence: &'a Evidence,
     /// Records kept per node, of each outcome.
     pub keep: u64,
 }

@@ -14,7 +14,7 @@ use crate::keys::ClusterKey;
 use crate::{hex, utc};
 use aws_lc_rs::digest::{SHA256, digest};
 use halfkey_evidence::Rejection;
-use halfkey_evidence::appraise::Evidence;
+use halfkey_evidence::appraise::BoundedEvidence;
 use halfkey_evidence::eventlog::{ExplainedLog, userspace};
 use halfkey_evidence::policy::{Assured, Cover, Origin, Trust, boot_of, check_proposal, covers};
 use halfkey_evidence::quote::VerifiedQuote;
@@ -38,7 +38,7 @@ impl<'a> Assessment<'a> {
     /// Checks a proposal against an enrollment.
     pub fn of(
         message: &'a Propose,
-        evidence: &Evidence<'_>,
+        evidence: &BoundedEvidence<'_>,
         enrollment: &Enrollment,
         cluster: &ClusterKey,
         lifetime: u64,
@@ -133,7 +133,7 @@ impl<'a> Assessment<'a> {
         if let Some(because) = &node.revoked {
             return Err(Rejection::new(Reason::Revoked, because.clone()));
         }
-        let log = self.message.finish.userspace_log.as_ref().map(|log| log.as_ref());
+        let log = self.message.evidence.userspace_log.as_ref().map(|log| log.as_ref());
         let released = require_opened(enrollment.released.as_ref(), quote, log)?;
         let proposal = self.content.as_ref().map_err(Clone::clone)?;
         match &standing.known {
@@ -148,10 +148,10 @@ impl<'a> Assessment<'a> {
 /// The quote is about just this proposal.
 fn require_committed(message: &Propose) -> std::result::Result<(), Rejection> {
     let expected = digest(&SHA256, &message.proposal);
-    if *message.finish.r_sha256 == *expected.as_ref() {
+    if *message.evidence.r_sha256 == *expected.as_ref() {
         return Ok(());
     }
-    let (expected, found) = (hex(expected.as_ref()), hex(&message.finish.r_sha256));
+    let (expected, found) = (hex(expected.as_ref()), hex(&message.evidence.r_sha256));
     let what = format!("expected r_sha256 to be that of the proposal, {expected}, found {found}");
     Err(Rejection::new(Reason::Qualifier, what))
 }

@@ -15,7 +15,7 @@ use halfkey_protocol::hpke::Ephemeral;
 use halfkey_protocol::identity::object_name;
 use halfkey_protocol::kdf::{Hash, kdfa, kdfe};
 use halfkey_protocol::wire::operator::NodeRecord;
-use halfkey_protocol::wire::{Begin, Credential, Finish, Problem, Register, Registered, Verdict};
+use halfkey_protocol::wire::{Begin, Credential, Evidence, Problem, Register, Registered, Verdict};
 use halfkey_protocol::{Reason, half, template};
 use halfkey_verifier::client::{Client, ClientError};
 use std::sync::Arc;
@@ -131,11 +131,11 @@ impl SoftNode {
         }
     }
 
-    pub fn evidence(&self, session: &Session) -> Finish {
+    pub fn evidence(&self, session: &Session) -> Evidence {
         self.evidence_for("boot", session)
     }
 
-    fn evidence_for(&self, purpose: &str, session: &Session) -> Finish {
+    fn evidence_for(&self, purpose: &str, session: &Session) -> Evidence {
         let bank = Hash::from_name(&session.begun.bank).unwrap();
         let pcrs = self.software.pcrs(bank);
         let values: Vec<&[u8]> = pcrs.iter().map(|pcr| &pcr[..]).collect();
@@ -145,7 +145,7 @@ impl SoftNode {
         let clock = self.clock.fetch_add(1, Ordering::Relaxed);
         let qualifier = self.node.qualifier(purpose, session);
         let quote = attest(0x8018, &qualified(0x4000_000b, &ak_name), &qualifier, clock, &quoted);
-        Finish {
+        Evidence {
             version: session.begun.version,
             node_id: self.node.id.to_string(),
             purpose: purpose.to_owned(),

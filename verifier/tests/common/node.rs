@@ -13,7 +13,7 @@ use halfkey_protocol::qualify::{Qualifier, Wanted};
 use halfkey_protocol::wire::operator::{Approve, Enroll, NodeRecord, ServerInfo};
 use halfkey_protocol::wire::policies::PolicyRecord;
 use halfkey_protocol::wire::{
-    Activate, Activated, Begin, Begun, Document, DocumentSignature, Enrollment, Finish, Problem, Proposal,
+    Activate, Activated, Begin, Begun, Document, DocumentSignature, Enrollment, Evidence, Problem, Proposal,
     Propose, Proposed, Prove, Proved, Purpose, Register, Registered, SignedDocument, Verdict,
     credential_digest,
 };
@@ -240,12 +240,12 @@ impl Node {
     }
 
     /// Evidence for a session.
-    pub fn evidence(&self, purpose: &str, session: &Session) -> Finish {
+    pub fn evidence(&self, purpose: &str, session: &Session) -> Evidence {
         let bank = Hash::from_name(&session.begun.bank).unwrap();
         let digest = self.qualifier(purpose, session);
         let (quote, signature) = self.tpm.quote(bank, &digest);
         let software = self.software.lock().unwrap();
-        Finish {
+        Evidence {
             version: session.begun.version,
             node_id: self.id.to_string(),
             purpose: purpose.to_owned(),
@@ -339,8 +339,8 @@ impl Node {
     pub async fn proposal_bytes(&self, server: &Client, proposal: Vec<u8>) -> Result<Propose, Problem> {
         let mut session = self.begin(server, "propose").await?;
         session.r_sha256 = digest(&SHA256, &proposal).as_ref().to_vec();
-        let finish = Finish { event_log: None, command_line: None, ..self.evidence("propose", &session) };
-        Ok(Propose { finish, proposal: proposal.into() })
+        let evidence = Evidence { event_log: None, command_line: None, ..self.evidence("propose", &session) };
+        Ok(Propose { evidence, proposal: proposal.into() })
     }
 
     /// Proposes what to boot next.

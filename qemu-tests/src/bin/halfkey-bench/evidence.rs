@@ -5,7 +5,7 @@ use crate::run::Result;
 use aws_lc_rs::signature::{
     ECDSA_P256_SHA256_FIXED, ECDSA_P256_SHA256_FIXED_SIGNING, EcdsaKeyPair, KeyPair, ParsedPublicKey,
 };
-use halfkey_evidence::appraise::{Enrolled, Evidence, appraise};
+use halfkey_evidence::appraise::{BoundedEvidence, Enrolled, appraise};
 use halfkey_evidence::digest::Bank;
 use halfkey_evidence::eventlog::variable::Known;
 use halfkey_evidence::eventlog::{Content, Event, replay};
@@ -14,7 +14,7 @@ use halfkey_evidence::public::SrkPublic;
 use halfkey_evidence::signature;
 use halfkey_protocol::kdf::Hash;
 use halfkey_protocol::qualify::Qualifier;
-use halfkey_protocol::wire::{Finish, Purpose};
+use halfkey_protocol::wire::{Evidence, Purpose};
 use halfkey_protocol::{NodeId, template};
 use halfkey_qemu_tests::paths::Paths;
 use halfkey_testkit::log::read;
@@ -54,23 +54,23 @@ pub fn measure(paths: &Paths) -> Result<Rates> {
     let command_line = fixture("cmdline")?;
     let tpm = Tpm::new(RSA_2048);
     let exchange = Exchange::new()?;
-    let (ak, finish) = boot(&tpm, &log, &exchange);
+    let (ak, sent) = boot(&tpm, &log, &exchange);
     let enrolled = Enrolled::parse(&ak, &exchange.srk, BANK)?;
-    let finish = Finish { event_log: Some(log.into()), command_line: Some(command_line.into()), ..finish };
-    let check = Check { enrolled, finish, exchange };
+    let sent = Evidence { event_log: Some(log.into()), command_line: Some(command_line.into()), ..sent };
+    let check = Check { enrolled, sent, exchange };
     let learned = check.learn()?;
     let policy = || Policy::parse(&learned).map_err(|problems| format!("the learned policy: {problems:?}"));
 
     let known = policy()?;
     let (x, y) = template::AK.point(&ak).ok_or("an ak of another template")?;
     let key = ParsedPublicKey::new(&ECDSA_P256_SHA256_FIXED, [&[4][..], &x, &y].concat())?;
-    let signed = signature::parse(&check.finish.signature)?;
+    let signed = signature::parse(&check.sent.signature)?;
     let (mut checks, mut p256) = (Vec::new(), Vec::new());
     check.run(&known)?;
     // In turn, so that what else the machine does hits both alike.
     for _ in 0..ROUNDS {
         checks.push(rate(|| check.run(&known))?);
-        p256.push(rate(|| Ok(key.verify_sig(black_box(&check.finish.quote), &signed)?))?);
+        p256.push(rate(|| Ok(key.verify_sig(black_box(&check.sent.quote), &signed)?))?);
     }
     let mut fresh = (0..FIRST).map(|_| policy()).collect::<std::result::Result<Vec<_>, _>>()?.into_iter();
     let first = cpu_time()?;
@@ -119,7 +119,7 @@ fn median(values: &mut [f64]) -> f64 {
 /// What the verifier has when evidence comes in.
 struct Check {
     enrolled: Enrolled,
-    finish: Finish,
+    sent: Evidence,
     exchange: Exchange,
 }
 
@@ -144,12 +144,12 @@ impl Check {
         })
     }
 
-    fn evidence(&self) -> Evidence<'_> {
-        Evidence { finish: &self.finish, node: NodeId(self.exchange.node), purpose: Purpose::Boot }
+    fn evidence(&self) -> BoundedEvidence<'_> {
+        BoundedEvidence { sent: &self.sent, node: NodeId(self.exchange.node), purpose: Purpose::Boot }
     }
 
     fn log(&self) -> &[u8] {
-        self.finish.event_log.as_ref().map_or(&[], |log| log.as_ref())
+        self.sent.event_log.as_ref().map_or(&[], |log| log.as_ref())
     }
 }
 
@@ -186,10 +186,10 @@ impl Exchange {
 }
 
 /// Has a TPM that was just powered on boot as the log says, and quotes it: the public area of the AK, and the evidence.
-fn boot(tpm: &Tpm, log: &[u8], exchange: &Exchange) -> (Vec<u8>, Finish) {
+fn boot(tpm: &Tpm, log: &[u8], exchange: &Exchange) -> (Vec<u8>, Evidence) {
     tpm.replay(&read(log), &[BANK]);
     let (quote, signature) = tpm.quote(BANK, &exchange.qualifier().digest());
-    let finish = Finish {
+    let sent = Evidence {
         version: 1,
         node_id: String::new(),
         purpose: "boot".to_owned(),
@@ -207,7 +207,7 @@ fn boot(tpm: &Tpm, log: &[u8], exchange: &Exchange) -> (Vec<u8>, Finish) {
         command_line: None,
         agent: "bench".to_owned(),
     };
-    (tpm.register.ak_public.to_vec(), finish)
+    (tpm.register.ak_public.to_vec(), sent)
 }
 
 /// The same boot on a machine whose dbx has more image hashes: the recorded one is short, because the rig forbids

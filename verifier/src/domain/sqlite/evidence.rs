@@ -5,7 +5,7 @@ use crate::attest::{Decided, Ruling};
 use crate::domain::sequence::Index;
 use crate::domain::{By, Case, ReleasedBoot, Result, Standing, StoreError, legible};
 use halfkey_protocol::wire::operator::{EvidenceRecord, EvidenceSummary};
-use halfkey_protocol::wire::{Finish, Outcome, Purpose, Verdict};
+use halfkey_protocol::wire::{Evidence, Outcome, Purpose, Verdict};
 use halfkey_protocol::{Bytes, NodeId, Reason};
 use rusqlite::{Connection, OptionalExtension as _, Row, Transaction, params};
 
@@ -85,7 +85,7 @@ pub fn attest(
     trim(tx, case, &ruling)?;
     let code = verdict.code.as_deref().map(|code| format!(" {code}")).unwrap_or_default();
     let detail =
-        format!("{}: {}{code}: {} (evidence {id})", case.finish.purpose, verdict.outcome, verdict.message);
+        format!("{}: {}{code}: {} (evidence {id})", case.evidence.purpose, verdict.outcome, verdict.message);
     let by = By { actor: "verifier", now: case.now };
     match ruling.quoted.is_some() {
         true => audit::append(tx, by, "verdict", Some(case.node), &detail)?,
@@ -125,7 +125,7 @@ pub fn of_node(c: &Connection, node: NodeId, limit: u64) -> Result<Vec<EvidenceS
 /// One record.
 pub fn one(c: &Connection, id: u64) -> Result<Option<EvidenceRecord>> {
     let sql = format!(
-        "SELECT {SUMMARY}, finish, event_log, userspace_log, ima_log, reset_count, restart_count, clock,
+        "SELECT {SUMMARY}, evidence, event_log, userspace_log, ima_log, reset_count, restart_count, clock,
                 expected_fence, findings, tpm_firmware
          FROM evidence WHERE id = ?1"
     );
@@ -144,7 +144,7 @@ pub fn one(c: &Connection, id: u64) -> Result<Option<EvidenceRecord>> {
         .map_err(broken)?;
     let Some((
         summary,
-        (finish, findings),
+        (evidence, findings),
         logs,
         (reset_count, restart_count),
         clock,
@@ -155,12 +155,12 @@ pub fn one(c: &Connection, id: u64) -> Result<Option<EvidenceRecord>> {
         return Ok(None);
     };
     let [event_log, userspace_log, ima_log] = logs;
-    let finish = Finish { event_log, userspace_log, ima_log, ..from_json(&finish, "evidence")? };
+    let evidence = Evidence { event_log, userspace_log, ima_log, ..from_json(&evidence, "evidence")? };
     let findings = from_json(&findings, "findings")?;
     let summary = known(summary)?;
     Ok(Some(EvidenceRecord {
         summary,
-        finish,
+        evidence,
         reset_count,
         restart_count,
         clock,
@@ -200,28 +200,28 @@ fn known(summary: EvidenceSummary) -> Result<EvidenceSummary> {
 }
 
 fn insert(tx: &Transaction<'_>, case: &Case<'_>, ruling: &Ruling, twin: Option<u64>) -> Result<u64> {
-    let finish = case.finish;
+    let evidence = case.evidence;
     // The logs have columns of their own: as bytes, not as base64. Those of a quote
     // that is not the node's could be anything and are not kept.
-    let logs = [&finish.event_log, &finish.userspace_log, &finish.ima_log]
+    let logs = [&evidence.event_log, &evidence.userspace_log, &evidence.ima_log]
         .map(|log| log.as_ref().filter(|_| ruling.quoted.is_some()).map(|log| log.as_ref()));
-    let without_logs = Finish {
-        node_id: finish.node_id.clone(),
-        purpose: finish.purpose.clone(),
-        nonce: finish.nonce.clone(),
-        hpke_public: finish.hpke_public.clone(),
-        nonce_tpm: finish.nonce_tpm.clone(),
-        r_sha256: finish.r_sha256.clone(),
-        quote: finish.quote.clone(),
-        signature: finish.signature.clone(),
-        bank: finish.bank.clone(),
-        pcrs: finish.pcrs.clone(),
-        agent: finish.agent.clone(),
-        version: finish.version,
+    let without_logs = Evidence {
+        node_id: evidence.node_id.clone(),
+        purpose: evidence.purpose.clone(),
+        nonce: evidence.nonce.clone(),
+        hpke_public: evidence.hpke_public.clone(),
+        nonce_tpm: evidence.nonce_tpm.clone(),
+        r_sha256: evidence.r_sha256.clone(),
+        quote: evidence.quote.clone(),
+        signature: evidence.signature.clone(),
+        bank: evidence.bank.clone(),
+        pcrs: evidence.pcrs.clone(),
+        agent: evidence.agent.clone(),
+        version: evidence.version,
         event_log: None,
         userspace_log: None,
         ima_log: None,
-        command_line: finish.command_line.clone(),
+        command_line: evidence.command_line.clone(),
     };
     let decided = &ruling.decided;
     let expected_fence = match decided {
@@ -231,7 +231,7 @@ fn insert(tx: &Transaction<'_>, case: &Case<'_>, ruling: &Ruling, twin: Option<u
     let counters = ruling.quoted.map(|quoted| quoted.counters);
     let (finish_json, findings) = (json(&without_logs)?, json(&ruling.findings)?);
     tx.prepare_cached(
-        "INSERT INTO evidence (node_id, at, purpose, outcome, code, message, authentic, finish, event_log, userspace_log,
+        "INSERT INTO evidence (node_id, at, purpose, outcome, code, message, authentic, evidence, event_log, userspace_log,
                                ima_log, reset_count, restart_count, clock, expected_fence, findings,
                                twin, tpm_firmware)
          VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13, ?14, ?15, ?16, ?17, ?18)",
@@ -240,7 +240,7 @@ fn insert(tx: &Transaction<'_>, case: &Case<'_>, ruling: &Ruling, twin: Option<u
         insert.insert(params![
             id_text(case.node),
             number(case.now),
-            finish.purpose,
+            evidence.purpose,
             decided.outcome().as_str(),
             decided.reason().map(Reason::code),
             decided.message(),
@@ -308,7 +308,7 @@ mod tests {
     use halfkey_protocol::document::{Deployment, Kind, Scope, next, signed_bytes};
     use halfkey_protocol::kdf::Hash;
     use halfkey_protocol::wire::{
-        Credential, DocumentSignature, Enrollment, Finish, Outcome, Register, SignedDocument,
+        Credential, DocumentSignature, Enrollment, Evidence, Outcome, Register, SignedDocument,
         credential_digest,
     };
     use halfkey_protocol::{Bytes, NodeId, Reason, half};
@@ -380,7 +380,7 @@ mod tests {
 
     fn attest(store: &Sqlite, outcome: Outcome, log: usize) -> u64 {
         let some = || Bytes(vec![1; 32]);
-        let finish = Finish {
+        let evidence = Evidence {
             version: 1,
             node_id: NODE.to_string(),
             purpose: "boot".into(),
@@ -412,7 +412,7 @@ mod tests {
             findings: vec![],
             decided: decided.clone(),
         };
-        let case = Case { node: NODE, now: 1, ticket: None, finish: &finish, keep: 20 };
+        let case = Case { node: NODE, now: 1, ticket: None, evidence: &evidence, keep: 20 };
         store.attest(&case, &mut |_| ruling()).unwrap().evidence_id.unwrap()
     }
 
@@ -423,7 +423,7 @@ mod tests {
         let denied: Vec<_> = (0..30).map(|_| attest(&store, Outcome::Denied, 1 << 20)).collect();
         let kept = store.evidence_of(NODE, 100).unwrap();
         assert_eq!(kept.len(), 21, "twenty and the one that waits");
-        let log = |id: u64| store.evidence(id).unwrap().unwrap().finish.event_log;
+        let log = |id: u64| store.evidence(id).unwrap().unwrap().evidence.event_log;
         assert!(log(pending).is_some_and(|log| log.len() == 1000));
         let with_logs = denied[10..].iter().filter(|id| log(**id).is_some()).count();
         assert_eq!(with_logs as u64, super::DENIED_LOGS >> 20);

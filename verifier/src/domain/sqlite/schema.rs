@@ -115,7 +115,7 @@ CREATE TABLE evidence (
     code           TEXT,
     message        TEXT NOT NULL,
     authentic      INTEGER NOT NULL,
-    finish         TEXT NOT NULL,
+    evidence       TEXT NOT NULL,
     event_log      BLOB,
     userspace_log  BLOB,
     ima_log        BLOB,
