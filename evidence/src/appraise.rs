@@ -19,7 +19,7 @@ use crate::quote::{self, QuoteContext, VerifiedQuote};
 use crate::registration::CheckedRegistration;
 use halfkey_measure::predict::MAX_COMMAND_LINE;
 use halfkey_protocol::kdf::Hash;
-use halfkey_protocol::qualify::Qualifier;
+use halfkey_protocol::qualifying_data::QualifyingData;
 use halfkey_protocol::wire::{Evidence, Purpose};
 use halfkey_protocol::{MAX_LOG, NodeId, Reason, VERSIONS};
 
@@ -71,7 +71,7 @@ impl<'a> BoundedEvidence<'a> {
         let Some(node) = NodeId::parse(&sent.node_id) else {
             return refuse(Reason::Malformed, "expected a node id: a UUID in lower case".into());
         };
-        let (hpke_public, nonce_tpm, r_sha256) = match purpose {
+        let (hpke_public, nonce_tpm, purpose_data) = match purpose {
             Purpose::Boot => (32, 16..=64, 32),
             Purpose::Propose => (0, 0..=0, 32),
             Purpose::Enroll => (32, 0..=0, 64),
@@ -80,7 +80,7 @@ impl<'a> BoundedEvidence<'a> {
         for (name, len, allowed) in [
             ("hpke_public", sent.hpke_public.len(), hpke_public..=hpke_public),
             ("nonce_tpm", sent.nonce_tpm.len(), nonce_tpm),
-            ("r_sha256", sent.r_sha256.len(), r_sha256..=r_sha256),
+            ("purpose_data", sent.purpose_data.len(), purpose_data..=purpose_data),
             ("pcrs", sent.pcrs.len(), 16..=16),
             ("agent", sent.agent.len(), 0..=64),
         ] {
@@ -165,7 +165,7 @@ impl Enrolled {
 /// Those of [`quote::verify`].
 pub fn verify(evidence: &BoundedEvidence<'_>, enrolled: &Enrolled) -> Result<VerifiedQuote, Rejection> {
     let sent = evidence.sent;
-    let qualifier = Qualifier {
+    let qualifying_data = QualifyingData {
         version: sent.version,
         node: &evidence.node.0,
         purpose: evidence.purpose,
@@ -173,9 +173,9 @@ pub fn verify(evidence: &BoundedEvidence<'_>, enrolled: &Enrolled) -> Result<Ver
         hpke_public: &sent.hpke_public,
         nonce_tpm: &sent.nonce_tpm,
         srk_name: &enrolled.srk_name,
-        r_sha256: &sent.r_sha256,
+        purpose_data: &sent.purpose_data,
     };
-    quote::verify(&QuoteContext { ak: &enrolled.ak, qualifier, bank: enrolled.bank }, sent)
+    quote::verify(&QuoteContext { ak: &enrolled.ak, qualifying_data, bank: enrolled.bank }, sent)
 }
 
 /// Evidence of a boot whose quote is genuine, with what came of its logs and of a policy. Made by [`appraise`] only, so that quote, logs

@@ -7,7 +7,7 @@ use crate::public::AkPublic;
 use crate::rejection::refuse;
 use crate::signature;
 use halfkey_protocol::kdf::Hash;
-use halfkey_protocol::qualify::Qualifier;
+use halfkey_protocol::qualifying_data::QualifyingData;
 use halfkey_protocol::wire::{Evidence, Purpose};
 use halfkey_protocol::{Bytes, FENCE_PCR, NodeId, QUOTED_PCRS, Reason};
 
@@ -18,7 +18,7 @@ pub struct QuoteContext<'a> {
     pub ak: &'a AkPublic,
     /// What the quote must commit to. Node and SRK name are those of the record,
     /// not those of the message.
-    pub qualifier: Qualifier<'a>,
+    pub qualifying_data: QualifyingData<'a>,
     /// The enrolled bank.
     pub bank: Hash,
 }
@@ -46,7 +46,7 @@ pub struct Committed {
     /// nonceTPM of the session that will unseal U.
     pub nonce_tpm: Vec<u8>,
     /// SHA-256(r), or of a proposal.
-    pub r_sha256: Vec<u8>,
+    pub purpose_data: Vec<u8>,
 }
 
 /// Proof: PCR 15 was zero in this quote.
@@ -64,25 +64,25 @@ impl<'q> OpenFence<'q> {
 /// logs, fence and policy come after.
 ///
 /// # Errors
-/// In this order: `Signature`, `NotAQuote`, `Qualifier`, `PcrSelection`, `Bank` (the
+/// In this order: `Signature`, `NotAQuote`, `QualifyingData`, `PcrSelection`, `Bank` (the
 /// message names another), `Malformed` (not 16 values of the bank's length),
 /// `PcrDigest`, `Bank` (not extended by firmware).
 pub fn verify(context: &QuoteContext<'_>, evidence: &Evidence) -> Result<VerifiedQuote, Rejection> {
     signature::verify(context.ak, &evidence.quote, &evidence.signature, Reason::Signature)?;
     let attest = parse_attest(&evidence.quote)?;
-    let qualifying_data = context.qualifier.digest();
+    let qualifying_data = context.qualifying_data.digest();
     require_qualifier(&attest, &qualifying_data)?;
     require_selection(&attest, context.bank)?;
     let pcrs = read_pcrs(evidence, context.bank)?;
     require_digest(&attest, &pcrs)?;
     require_extended(&pcrs, context.bank)?;
-    let Qualifier { purpose, node, hpke_public, nonce_tpm, r_sha256, .. } = context.qualifier;
+    let QualifyingData { purpose, node, hpke_public, nonce_tpm, purpose_data, .. } = context.qualifying_data;
     let committed = Committed {
         purpose,
         node: NodeId(*node),
         hpke_public: hpke_public.to_vec(),
         nonce_tpm: nonce_tpm.to_vec(),
-        r_sha256: r_sha256.to_vec(),
+        purpose_data: purpose_data.to_vec(),
     };
     Ok(VerifiedQuote { bank: context.bank, pcrs, committed, qualifying_data, attest })
 }
@@ -112,7 +112,7 @@ fn require_qualifier(attest: &Attest<attest::Quote>, expected: &[u8; 32]) -> Res
         return Ok(());
     }
     refuse!(
-        Qualifier,
+        QualifyingData,
         "expected qualifying data {} (of this node, exchange, storage key and session), found {}",
         hex(expected),
         hex(&attest.extra_data)

@@ -10,7 +10,7 @@ use common::boots::{Appraised, Boot, boot};
 use halfkey_evidence::appraise::{BoundedEvidence, Enrolled, appraise};
 use halfkey_evidence::policy::Policy;
 use halfkey_protocol::kdf::Hash;
-use halfkey_protocol::qualify::Qualifier;
+use halfkey_protocol::qualifying_data::QualifyingData;
 use halfkey_protocol::wire::{Evidence, Purpose};
 use halfkey_protocol::{Bytes, NodeId, Reason, template};
 
@@ -43,7 +43,7 @@ impl Machine {
         let srk_name = [&[0, 0x0b][..], &Hash::Sha256.digest(&[&template::SRK.public(&sx, &sy)])].concat();
         let key = [3; 32];
         let node = NodeId([0x11; 16]);
-        let qualifier = Qualifier {
+        let qualifying_data = QualifyingData {
             version: 1,
             node: &node.0,
             purpose,
@@ -51,11 +51,11 @@ impl Machine {
             hpke_public: &key,
             nonce_tpm: &key,
             srk_name: &srk_name,
-            r_sha256: &key,
+            purpose_data: &key,
         };
         // magic, type QUOTE, signer, extraData, clock info, firmware, PCR 0 to 15 of the SHA-256 bank, digest
         let mut attest = vec![0xff, b'T', b'C', b'G', 0x80, 0x18, 0, 2, 1, 2, 0, 32];
-        attest.extend(qualifier.digest());
+        attest.extend(qualifying_data.digest());
         attest.extend(9u64.to_be_bytes());
         attest.extend([0, 0, 0, 4, 0, 0, 0, 5, 1]);
         attest.extend(11u64.to_be_bytes());
@@ -70,7 +70,7 @@ impl Machine {
             nonce: [2; 48].into(),
             hpke_public: key.into(),
             nonce_tpm: key.into(),
-            r_sha256: key.into(),
+            purpose_data: key.into(),
             quote: attest.into(),
             signature: [&[0, 0x18, 0, 0x0b, 0, 32], r, &[0, 32], s].concat().into(),
             bank: "sha256".to_owned(),
@@ -152,6 +152,6 @@ fn evidence_for_another_purpose_is_no_boot() {
         // Called a boot, it is not what was quoted.
         let evidence = BoundedEvidence { purpose: Purpose::Boot, ..evidence };
         let refused = appraise(&evidence, &machine.enrolled(), None).unwrap_err();
-        assert_eq!(refused.reason, Reason::Qualifier, "{purpose:?}");
+        assert_eq!(refused.reason, Reason::QualifyingData, "{purpose:?}");
     }
 }

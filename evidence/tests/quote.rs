@@ -56,7 +56,7 @@ fn accepted(tpm: &Swtpm, ak: &AkPublic, exchange: &Exchange, bank: Hash) {
         verified.pcr_digest(),
         Hash::Sha256.digest(&[&evidence.pcrs.iter().flat_map(|v| v.0.clone()).collect::<Vec<_>>()])
     );
-    assert_eq!(verified.qualifying_data(), &exchange.qualifier().digest());
+    assert_eq!(verified.qualifying_data(), &exchange.qualifying_data().digest());
     quote::require_open_fence(&verified).unwrap();
 
     // In the endorsement hierarchy counters and firmware version are in the clear.
@@ -112,19 +112,19 @@ fn other_qualifiers(evidence: &Evidence, ak: &AkPublic, exchange: &Exchange) {
         &|e| e.hpke_public[0] ^= 1,
         &|e| e.nonce_tpm[0] ^= 1,
         &|e| e.srk_name[33] ^= 1,
-        &|e| e.r_sha256[0] ^= 1,
+        &|e| e.purpose_data[0] ^= 1,
     ];
     for change in changes {
         let mut other = exchange.clone();
         change(&mut other);
-        assert_eq!(verify(ak, &other, evidence).unwrap_err(), Reason::Qualifier);
+        assert_eq!(verify(ak, &other, evidence).unwrap_err(), Reason::QualifyingData);
     }
     let mut context = exchange.context(ak, Hash::Sha256);
-    context.qualifier.purpose = halfkey_protocol::wire::Purpose::Enroll;
-    assert_eq!(quote::verify(&context, evidence).unwrap_err().reason, Reason::Qualifier);
+    context.qualifying_data.purpose = halfkey_protocol::wire::Purpose::Enroll;
+    assert_eq!(quote::verify(&context, evidence).unwrap_err().reason, Reason::QualifyingData);
     context = exchange.context(ak, Hash::Sha256);
-    context.qualifier.version = 2;
-    assert_eq!(quote::verify(&context, evidence).unwrap_err().reason, Reason::Qualifier);
+    context.qualifying_data.version = 2;
+    assert_eq!(quote::verify(&context, evidence).unwrap_err().reason, Reason::QualifyingData);
 }
 
 /// Signed by the AK for this exchange, with the right values beside it, but over others.
@@ -139,7 +139,7 @@ fn other_selections(tpm: &Swtpm, ak: &AkPublic, exchange: &Exchange) {
         "sha256:0,1,2,3,4,5,6,7,8,9,10,11,12,13,14,15+sha384:0",
         "sha256:0",
     ] {
-        let (quote, signature) = tpm.quote(selection, &exchange.qualifier().digest());
+        let (quote, signature) = tpm.quote(selection, &exchange.qualifying_data().digest());
         let evidence = Evidence { quote: quote.into(), signature: signature.into(), ..good.clone() };
         assert_eq!(verify(ak, exchange, &evidence).unwrap_err(), Reason::PcrSelection, "{selection}");
     }

@@ -1,7 +1,7 @@
 //! Domain separation. Each label is used in one place only; a new use gets a
 //! new label, a changed meaning a new version.
 
-/// First field of the qualifying data of a quote ([`crate::qualify`]).
+/// First field of the qualifying data of a quote ([`crate::qualifying_data`]).
 pub const QUOTE: &str = "halfkey v1 quote";
 /// HPKE `info` of a release ([`crate::hpke`]).
 pub const RELEASE: &str = "halfkey v1 release";

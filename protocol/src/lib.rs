@@ -13,7 +13,7 @@
 //! | [`template`] | the exact public areas of AK, SRK and release key |
 //! | [`fence`] | what PCR 15 says of a boot |
 //! | [`policy`] | the authorization policy of the sealed half, and what the release key signs |
-//! | [`qualify`] | the qualifying data of a quote |
+//! | [`qualifying_data`] | the qualifying data of a quote |
 //! | [`kdf`] | KDFa and KDFe of TPM 2.0 Part 1, 11.4.10 |
 //! | [`bytes`] | byte strings as base64url |
 //!
@@ -30,7 +30,7 @@ pub mod identity;
 pub mod kdf;
 pub mod label;
 pub mod policy;
-pub mod qualify;
+pub mod qualifying_data;
 pub mod reason;
 pub mod template;
 pub mod wire;

@@ -129,7 +129,7 @@ reasons! {
     /// the signed structure is not a TPM-generated quote
     NotAQuote = "not_a_quote", Node, false;
     /// the quote is for other qualifying data
-    Qualifier = "qualifier", Node, false;
+    QualifyingData = "qualifying_data", Node, false;
     /// the quote does not cover PCR 0 to 15 of the enrolled bank
     PcrSelection = "pcr_selection", Node, false;
     /// the PCR values are not those of the quote

@@ -7,7 +7,7 @@ use halfkey_protocol::half::{activation_proof, proof_digest};
 use halfkey_protocol::header_seal::{SealedHeader, SealedKeyslot};
 use halfkey_protocol::identity::sha256;
 use halfkey_protocol::kdf::{Hash, kdfa, kdfe};
-use halfkey_protocol::qualify::{Qualifier, Wanted};
+use halfkey_protocol::qualifying_data::{QualifyingData, Wanted};
 use halfkey_protocol::{Half, Key, NodeId, Role, document, policy};
 use serde_json::Value;
 
@@ -49,7 +49,7 @@ fn identity() {
 #[test]
 fn qualifying_data() {
     let v = &vectors()["quote"];
-    let qualifier = Qualifier {
+    let qualifying_data = QualifyingData {
         version: 1,
         node: &NodeId::parse(v["node_id"].as_str().unwrap()).unwrap().0,
         purpose: halfkey_protocol::wire::Purpose::parse(v["purpose"].as_str().unwrap()).unwrap(),
@@ -57,9 +57,9 @@ fn qualifying_data() {
         hpke_public: &hex(&v["hpke_public"]),
         nonce_tpm: &hex(&v["nonce_tpm"]),
         srk_name: &hex(&v["srk_name"]),
-        r_sha256: &hex(&v["r_sha256"]),
+        purpose_data: &hex(&v["purpose_data"]),
     };
-    assert_eq!(qualifier.digest().to_vec(), hex(&v["qualifying_data"]));
+    assert_eq!(qualifying_data.digest().to_vec(), hex(&v["qualifying_data"]));
 
     let enroll = &v["enroll"];
     let wanted =
@@ -69,8 +69,8 @@ fn qualifying_data() {
     assert_eq!(Wanted::read(&bytes), Some(wanted));
     assert_eq!(Wanted::read(&bytes[1..]), None);
     let purpose = halfkey_protocol::wire::Purpose::Enroll;
-    let qualifier = Qualifier { purpose, nonce_tpm: &[], r_sha256: &bytes, ..qualifier };
-    assert_eq!(qualifier.digest().to_vec(), hex(&enroll["qualifying_data"]));
+    let qualifying_data = QualifyingData { purpose, nonce_tpm: &[], purpose_data: &bytes, ..qualifying_data };
+    assert_eq!(qualifying_data.digest().to_vec(), hex(&enroll["qualifying_data"]));
 }
 
 #[test]

@@ -41,7 +41,7 @@ fn only_what_the_tpm_signed_is_learned() {
     let cases: [Case<'_>; 10] = [
         (6, "signature", &|s| s.evidence.evidence.quote = flipped(&s.evidence.evidence.quote, 30)),
         (6, "pcr values with digest", &|s| s.evidence.evidence.pcrs[4] = vec![7; 32].into()),
-        (6, "qualifying data", &|s| s.evidence.evidence.r_sha256 = vec![7; 32].into()),
+        (6, "qualifying data", &|s| s.evidence.evidence.purpose_data = vec![7; 32].into()),
         (6, "bank", &|s| s.evidence.evidence.bank = "sha384".into()),
         (6, "could not be read", &|s| {
             let whole = log(s);

@@ -199,7 +199,7 @@ fn evidence_lists_and_records() {
             nonce: empty.clone(),
             hpke_public: empty.clone(),
             nonce_tpm: empty.clone(),
-            r_sha256: empty.clone(),
+            purpose_data: empty.clone(),
             quote: empty.clone(),
             signature: empty,
             bank: "sha256".into(),

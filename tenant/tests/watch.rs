@@ -158,7 +158,7 @@ fn an_event_log_is_saved_raw_and_never_over_another_file() {
                     nonce: empty.clone(),
                     hpke_public: empty.clone(),
                     nonce_tpm: empty.clone(),
-                    r_sha256: empty.clone(),
+                    purpose_data: empty.clone(),
                     quote: empty.clone(),
                     signature: empty,
                     bank: "sha256".into(),

@@ -13,7 +13,7 @@ use halfkey_evidence::ticket::BootTicket;
 use halfkey_protocol::Reason;
 use halfkey_protocol::hpke::Ephemeral;
 use halfkey_protocol::kdf::Hash;
-use halfkey_protocol::qualify::Qualifier;
+use halfkey_protocol::qualifying_data::QualifyingData;
 use halfkey_protocol::wire::operator::{Approve, NodeRecord, PendingBoot};
 use halfkey_protocol::wire::{Begun, Purpose};
 
@@ -57,12 +57,16 @@ fn a_ticket_is_another_one_when_any_other_pcr_moves() {
     let node = Node::new();
     let ak = AkPublic::parse(&node.register.ak_public).unwrap();
     let begun = Begun { version: 1, nonce: vec![1; 56].into(), bank: "sha256".into(), enrollment: None };
-    let session =
-        Session { ephemeral: Ephemeral::generate(), nonce_tpm: vec![2; 32], r_sha256: vec![3; 32], begun };
+    let session = Session {
+        ephemeral: Ephemeral::generate(),
+        nonce_tpm: vec![2; 32],
+        purpose_data: vec![3; 32],
+        begun,
+    };
     let ticket = || {
         let evidence = node.evidence("boot", &session);
         let checked = registration::check(&node.register).unwrap();
-        let qualifier = Qualifier {
+        let qualifying_data = QualifyingData {
             version: evidence.version,
             node: &node.id.0,
             purpose: Purpose::Boot,
@@ -70,9 +74,9 @@ fn a_ticket_is_another_one_when_any_other_pcr_moves() {
             hpke_public: &evidence.hpke_public,
             nonce_tpm: &evidence.nonce_tpm,
             srk_name: checked.srk_name(),
-            r_sha256: &evidence.r_sha256,
+            purpose_data: &evidence.purpose_data,
         };
-        let context = QuoteContext { ak: &ak, qualifier, bank: Hash::Sha256 };
+        let context = QuoteContext { ak: &ak, qualifying_data, bank: Hash::Sha256 };
         BootTicket::of(&quote::verify(&context, &evidence).unwrap())
     };
     let mut before = ticket();

@@ -83,7 +83,7 @@ async fn a_node_registers_enrolls_boots_and_is_revoked() {
     assert_eq!(verdict.release_signature.as_ref().map(|s| s.len()), Some(64));
     let evidence: EvidenceRecord =
         get(&operator, &format!("/v1/operator/evidence/{}", verdict.evidence_id.unwrap())).await.unwrap();
-    let r_sha256 = session.r_sha256.as_slice().try_into().unwrap();
+    let r_sha256 = session.purpose_data.as_slice().try_into().unwrap();
     assert_eq!(evidence.expected_fence, Some(Bytes::from(fence_sha256(&r_sha256))));
     assert!(evidence.reset_count.is_some() && evidence.findings.is_empty());
 
@@ -243,9 +243,9 @@ async fn every_part_of_the_evidence_counts() {
         (Evidence { nonce: Bytes::default(), ..good.clone() }, "denied nonce_foreign"),
         (Evidence { signature: flip(&good.signature, 20), ..good.clone() }, "denied signature"),
         (Evidence { quote: flip(&good.quote, 60), ..good.clone() }, "denied signature"),
-        (Evidence { hpke_public: flip(&good.hpke_public, 1), ..good.clone() }, "denied qualifier"),
-        (Evidence { nonce_tpm: flip(&good.nonce_tpm, 1), ..good.clone() }, "denied qualifier"),
-        (Evidence { r_sha256: flip(&good.r_sha256, 1), ..good.clone() }, "denied qualifier"),
+        (Evidence { hpke_public: flip(&good.hpke_public, 1), ..good.clone() }, "denied qualifying_data"),
+        (Evidence { nonce_tpm: flip(&good.nonce_tpm, 1), ..good.clone() }, "denied qualifying_data"),
+        (Evidence { purpose_data: flip(&good.purpose_data, 1), ..good.clone() }, "denied qualifying_data"),
         (Evidence { pcrs: vec![flip(&good.pcrs[0], 0); 16], ..good.clone() }, "denied pcr_digest"),
         (Evidence { bank: "sha384".into(), ..good.clone() }, "denied bank"),
         (Evidence { event_log: Some(Bytes::from(&b"no log"[..])), ..good.clone() }, "denied log_malformed"),
@@ -262,7 +262,7 @@ async fn every_part_of_the_evidence_counts() {
     let other = Evidence {
         purpose: "enroll".into(),
         nonce_tpm: Bytes::default(),
-        r_sha256: node.commits("enroll").into(),
+        purpose_data: node.commits("enroll").into(),
         ..node.evidence("boot", &session)
     };
     assert_eq!(refused(post::<Verdict>(&anybody, "/v1/finish", &other).await), Reason::EnrollmentUsed);
@@ -280,7 +280,9 @@ async fn every_part_of_the_evidence_counts() {
 
     // Every verdict is on record, forged ones without logs.
     let list: EvidenceList = get(&operator, &path(node.id, "/evidence?limit=100")).await.unwrap();
-    for code in ["nonce_foreign", "signature", "qualifier", "pcr_digest", "bank", "log_malformed", "stale"] {
+    for code in
+        ["nonce_foreign", "signature", "qualifying_data", "pcr_digest", "bank", "log_malformed", "stale"]
+    {
         assert!(list.evidence.iter().any(|e| e.code.as_deref() == Some(code)), "{code}");
     }
     let summary: NodeRecord = get(&operator, &path(node.id, "")).await.unwrap();

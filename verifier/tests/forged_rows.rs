@@ -64,7 +64,7 @@ async fn a_quote_by_another_ak_than_the_enrolled_is_none() {
         )
         .unwrap();
     drop(database);
-    let (quote, signature) = other.tpm.quote(Hash::Sha256, &node.qualifier("boot", &session));
+    let (quote, signature) = other.tpm.quote(Hash::Sha256, &node.qualifying_data("boot", &session));
     let evidence = Evidence {
         quote: quote.into(),
         signature: signature.into(),

@@ -111,7 +111,7 @@ async fn strangers_learn_nothing() {
         nonce: Bytes(vec![0; 56]),
         hpke_public: Bytes(vec![0; 32]),
         nonce_tpm: Bytes(vec![0; 32]),
-        r_sha256: Bytes(vec![0; 32]),
+        purpose_data: Bytes(vec![0; 32]),
         quote: Bytes(vec![0; 100]),
         signature: Bytes(vec![0; 72]),
         bank: "sha256".into(),

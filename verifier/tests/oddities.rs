@@ -43,7 +43,7 @@ async fn two_releases_of_one_boot_with_different_r_are_shown() {
 
     // What a second machine with a copy of this TPM's state would send.
     let mut session = node.begin(&anybody, "boot").await.unwrap();
-    session.r_sha256 = vec![9; 32];
+    session.purpose_data = vec![9; 32];
     let twin: Verdict = post(&anybody, "/v1/finish", &node.evidence("boot", &session)).await.unwrap();
     assert_eq!(said(&twin), "released");
     assert!(shown_as_cloned(&operator, &node).await);
@@ -64,7 +64,7 @@ async fn two_releases_of_one_boot_with_different_r_are_shown() {
 async fn released_with(server: &Client, node: &Node, r: u8) -> Verdict {
     loop {
         let mut session = node.begin(server, "boot").await.unwrap();
-        session.r_sha256 = vec![r; 32];
+        session.purpose_data = vec![r; 32];
         let verdict: Verdict = post(server, "/v1/finish", &node.evidence("boot", &session)).await.unwrap();
         match said(&verdict).as_str() {
             "denied stale" => {}

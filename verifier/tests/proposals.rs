@@ -372,11 +372,11 @@ async fn every_part_of_a_proposal_counts() {
         (with(Evidence { nonce: boot.begun.nonce.clone(), ..of.clone() }), "refused nonce_foreign"),
         (with(Evidence { signature: flip(&of.signature, 20), ..of.clone() }), "refused signature"),
         (with(Evidence { quote: flip(&of.quote, 60), ..of.clone() }), "refused signature"),
-        (with(Evidence { r_sha256: flip(&of.r_sha256, 3), ..of.clone() }), "refused qualifier"),
+        (with(Evidence { purpose_data: flip(&of.purpose_data, 3), ..of.clone() }), "refused qualifying_data"),
         (with(Evidence { pcrs: vec![flip(&of.pcrs[0], 0); 16], ..of.clone() }), "refused pcr_digest"),
         (with(Evidence { bank: "sha384".into(), ..of.clone() }), "refused bank"),
-        (Propose { proposal: flip(&good.proposal, 30), evidence: of.clone() }, "refused qualifier"),
-        (Propose { proposal: Bytes::default(), evidence: of.clone() }, "refused qualifier"),
+        (Propose { proposal: flip(&good.proposal, 30), evidence: of.clone() }, "refused qualifying_data"),
+        (Propose { proposal: Bytes::default(), evidence: of.clone() }, "refused qualifying_data"),
     ] {
         assert_eq!(answered(&send(&server, &bad).await), expected);
     }
@@ -388,7 +388,7 @@ async fn every_part_of_a_proposal_counts() {
         Evidence { purpose: "boot".into(), ..of.clone() },
         Evidence { hpke_public: Bytes(vec![1; 32]), ..of.clone() },
         Evidence { nonce_tpm: Bytes(vec![1; 32]), ..of.clone() },
-        Evidence { r_sha256: Bytes::default(), ..of.clone() },
+        Evidence { purpose_data: Bytes::default(), ..of.clone() },
         Evidence { pcrs: vec![], ..of.clone() },
     ] {
         let answer = post::<Proposed>(&anybody, "/v1/propose", &with(bad)).await;

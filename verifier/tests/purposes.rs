@@ -44,7 +44,7 @@ async fn a_quote_for_another_purpose_releases_nothing() {
         let session = Session {
             ephemeral: Ephemeral::generate(),
             nonce_tpm: vec![],
-            r_sha256: vec![],
+            purpose_data: vec![],
             begun: Begun { version: 1, nonce: nonce.into(), bank: bank.name().to_owned(), enrollment: None },
         };
         let sent = node.evidence(purpose.as_str(), &session);

@@ -374,7 +374,7 @@ impl Unlock {
         let srk = tpm.storage_key(None)?;
         let ak = tpm.attestation_key()?;
         let session = tpm.start_unseal(&srk)?;
-        let commitments = Commitments { nonce_tpm: &session.nonce_tpm, r_sha256: &[0; 32] };
+        let commitments = Commitments { nonce_tpm: &session.nonce_tpm, purpose_data: &[0; 32] };
         let answer = attester(token).finish(tpm, &ak, &connection, commitments, deadline);
         tpm.abandon(session)?;
         match answer {
@@ -551,7 +551,7 @@ impl Ask for AskForHalves<'_> {
     ) -> std::result::Result<Answer, Failed> {
         let failed = |error: tpm::Error| Failed::Tpm(error.into());
         let session = self.tpm.start_unseal(&self.keys.srk).map_err(failed)?;
-        let commitments = Commitments { nonce_tpm: &session.nonce_tpm, r_sha256: self.r_sha256 };
+        let commitments = Commitments { nonce_tpm: &session.nonce_tpm, purpose_data: self.r_sha256 };
         let attester = attester(self.token);
         match attester.finish(self.tpm, &self.keys.ak, connection, commitments, deadline) {
             Ok(attested) if attested.outcome == Outcome::Released => Ok(Answer::Released(attested, session)),

@@ -37,7 +37,7 @@ use crate::tpm::{Hierarchy, Location, Object, Persistent, Tpm};
 use challenge::Challenge;
 use document::Document;
 use halfkey_protocol::half::proof_digest;
-use halfkey_protocol::qualify::Wanted;
+use halfkey_protocol::qualifying_data::Wanted;
 use halfkey_protocol::wire::{self, Purpose};
 use halfkey_protocol::{Half, Key, NodeId, Reason, Role, identity, policy};
 use std::path::PathBuf;
@@ -269,7 +269,7 @@ impl Ask for AskForEnrollment<'_> {
         connection: &Connection,
         deadline: Deadline,
     ) -> std::result::Result<Attested, Failed> {
-        let commitments = Commitments { nonce_tpm: &[], r_sha256: &self.wanted.bytes() };
+        let commitments = Commitments { nonce_tpm: &[], purpose_data: &self.wanted.bytes() };
         self.attester.finish(self.tpm, self.ak, connection, commitments, deadline)
     }
 

@@ -9,7 +9,7 @@ use crate::net::{self, client::printable};
 use crate::tpm::{Object, Tpm};
 use halfkey_protocol::hpke::{Ephemeral, Released};
 use halfkey_protocol::kdf::Hash;
-use halfkey_protocol::qualify::Qualifier;
+use halfkey_protocol::qualifying_data::QualifyingData;
 use halfkey_protocol::wire::{self, Outcome, Purpose};
 use halfkey_protocol::{Bytes, NodeId, Reason};
 use std::time::Duration;
@@ -38,7 +38,7 @@ pub struct Commitments<'a> {
     /// nonceTPM of the session that will unseal U.
     pub nonce_tpm: &'a [u8],
     /// SHA-256(r), SHA-256 of what is proposed, or which enrollment is wanted.
-    pub r_sha256: &'a [u8],
+    pub purpose_data: &'a [u8],
 }
 
 /// An answer to evidence.
@@ -98,8 +98,8 @@ impl Attester<'_> {
         proposal: &Bytes,
         deadline: Deadline,
     ) -> std::result::Result<wire::Proposed, Failed> {
-        let r_sha256 = Hash::Sha256.digest(&[proposal]);
-        let commitments = Commitments { nonce_tpm: &[], r_sha256: &r_sha256 };
+        let purpose_data = Hash::Sha256.digest(&[proposal]);
+        let commitments = Commitments { nonce_tpm: &[], purpose_data: &purpose_data };
         let (evidence, _) = self.evidence(tpm, ak, &connection.begun, &[], commitments)?;
         let message = wire::Propose { evidence, proposal: proposal.clone() };
         connection.client.post("/v1/propose", &message, FINISH, deadline).map_err(Failed::Net)
@@ -124,7 +124,7 @@ impl Attester<'_> {
             let found = printable(&begun.bank, 32);
             Failed::Net(net::Error::Malformed(format!("expected PCR bank {expected}, found '{found}'")))
         })?;
-        let qualifying = Qualifier {
+        let qualifying = QualifyingData {
             version: begun.version,
             node: &self.node.0,
             purpose: self.purpose,
@@ -132,7 +132,7 @@ impl Attester<'_> {
             hpke_public,
             nonce_tpm: commitments.nonce_tpm,
             srk_name: self.srk_name,
-            r_sha256: commitments.r_sha256,
+            purpose_data: commitments.purpose_data,
         }
         .digest();
         let quote = tpm.quote(ak, &qualifying, bank).map_err(|e| Failed::Tpm(e.into()))?;
@@ -145,7 +145,7 @@ impl Attester<'_> {
             nonce: begun.nonce.clone(),
             hpke_public: hpke_public.into(),
             nonce_tpm: commitments.nonce_tpm.into(),
-            r_sha256: commitments.r_sha256.into(),
+            purpose_data: commitments.purpose_data.into(),
             quote: quote.attest.into(),
             signature: quote.signature.into(),
             bank: bank.name().into(),

@@ -10,7 +10,7 @@ use halfkey_agent::luks::Token;
 use halfkey_agent::luks::cryptsetup::Existing;
 use halfkey_agent::net::Server;
 use halfkey_protocol::kdf::Hash;
-use halfkey_protocol::qualify::Qualifier;
+use halfkey_protocol::qualifying_data::QualifyingData;
 use halfkey_protocol::{Bytes, NodeId};
 use serde_json::{Value, json};
 use std::path::PathBuf;
@@ -147,7 +147,7 @@ impl Verifier {
         let message = self.proposed.lock().unwrap().last().unwrap().clone();
         let bytes = |value: &Value| Bytes::decode(value.as_str().unwrap()).unwrap().0;
         let (evidence, proposal) = (&message["evidence"], bytes(&message["proposal"]));
-        let qualifying = Qualifier {
+        let qualifying = QualifyingData {
             version: 1,
             node: &machine.node.0,
             purpose: halfkey_protocol::wire::Purpose::Propose,
@@ -155,12 +155,12 @@ impl Verifier {
             hpke_public: &[],
             nonce_tpm: &[],
             srk_name: &machine.srk_name,
-            r_sha256: &Hash::Sha256.digest(&[&proposal]),
+            purpose_data: &Hash::Sha256.digest(&[&proposal]),
         };
         let quote = bytes(&evidence["quote"]);
         assert!(machine.swtpm.oracle_accepts(&machine.ak, &quote, &bytes(&evidence["signature"])));
         assert!(quote.windows(32).any(|part| part == qualifying.digest()));
-        assert_eq!(bytes(&evidence["r_sha256"]), Hash::Sha256.digest(&[&proposal]));
+        assert_eq!(bytes(&evidence["purpose_data"]), Hash::Sha256.digest(&[&proposal]));
         assert_eq!(
             (&evidence["bank"], &evidence["hpke_public"], &evidence["nonce_tpm"]),
             (&json!("sha256"), &json!(""), &json!(""))

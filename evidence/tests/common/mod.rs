@@ -6,7 +6,7 @@ pub mod boots;
 use halfkey_evidence::public::AkPublic;
 use halfkey_evidence::quote::QuoteContext;
 use halfkey_protocol::kdf::Hash;
-use halfkey_protocol::qualify::Qualifier;
+use halfkey_protocol::qualifying_data::QualifyingData;
 use halfkey_protocol::wire::{Credential, Evidence, Purpose, Register};
 use halfkey_protocol::{Bytes, template};
 use std::fs;
@@ -169,7 +169,7 @@ impl Swtpm {
 
     /// Evidence for an exchange.
     pub fn evidence(&self, exchange: &Exchange, bank: Hash) -> Evidence {
-        let (quote, signature) = self.quote(&all_pcrs(bank), &exchange.qualifier().digest());
+        let (quote, signature) = self.quote(&all_pcrs(bank), &exchange.qualifying_data().digest());
         Evidence {
             version: 1,
             node_id: String::new(),
@@ -177,7 +177,7 @@ impl Swtpm {
             nonce: exchange.nonce.into(),
             hpke_public: exchange.hpke_public.into(),
             nonce_tpm: exchange.nonce_tpm.into(),
-            r_sha256: exchange.r_sha256.into(),
+            purpose_data: exchange.purpose_data.into(),
             quote: quote.into(),
             signature: signature.into(),
             bank: bank.name().to_owned(),
@@ -219,7 +219,7 @@ pub struct Exchange {
     pub hpke_public: [u8; 32],
     pub nonce_tpm: [u8; 32],
     pub srk_name: Vec<u8>,
-    pub r_sha256: [u8; 32],
+    pub purpose_data: [u8; 32],
 }
 
 impl Exchange {
@@ -230,12 +230,12 @@ impl Exchange {
             hpke_public: [3; 32],
             nonce_tpm: [4; 32],
             srk_name: vec![5; 34],
-            r_sha256: [6; 32],
+            purpose_data: [6; 32],
         }
     }
 
-    pub fn qualifier(&self) -> Qualifier<'_> {
-        Qualifier {
+    pub fn qualifying_data(&self) -> QualifyingData<'_> {
+        QualifyingData {
             version: 1,
             node: &self.node,
             purpose: Purpose::Boot,
@@ -243,12 +243,12 @@ impl Exchange {
             hpke_public: &self.hpke_public,
             nonce_tpm: &self.nonce_tpm,
             srk_name: &self.srk_name,
-            r_sha256: &self.r_sha256,
+            purpose_data: &self.purpose_data,
         }
     }
 
     pub fn context<'a>(&'a self, ak: &'a AkPublic, bank: Hash) -> QuoteContext<'a> {
-        QuoteContext { ak, qualifier: self.qualifier(), bank }
+        QuoteContext { ak, qualifying_data: self.qualifying_data(), bank }
     }
 }
 

@@ -73,9 +73,8 @@ wire! {
         pub hpke_public: Bytes,
         /// nonceTPM of the policy session that will unseal U; empty unless the purpose is `boot`.
         pub nonce_tpm: Bytes,
-        /// SHA-256(r), 32 bytes: what the fence will be extended with, if the purpose is `boot`; SHA-256 of a proposal;
-        /// [`crate::qualify::Wanted::bytes`], 64 bytes, if it is `enroll`.
-        pub r_sha256: Bytes,
+        /// What this purpose is about: see [`crate::qualifying_data::QualifyingData::purpose_data`].
+        pub purpose_data: Bytes,
         /// `TPMS_ATTEST`, as signed.
         pub quote: Bytes,
         /// `TPMT_SIGNATURE`.

@@ -45,7 +45,7 @@ wire! {
     /// Body of `POST /v1/propose`.
     pub struct Propose {
         /// A quote of the running system: purpose `propose`, bank `sha256` whatever the enrolled one, no HPKE key, no
-        /// nonceTPM, and as `r_sha256` the SHA-256 of `proposal`.
+        /// nonceTPM, and as `purpose_data` the SHA-256 of `proposal`.
         pub evidence: Evidence,
         /// [`Proposal`] as JSON text.
         pub proposal: Bytes,

@@ -6,7 +6,7 @@ use crate::estate::Estate;
 use crate::machine::{Boot, unbase64};
 use crate::process::run_with_input;
 use halfkey_protocol::identity::object_name;
-use halfkey_protocol::qualify::Qualifier;
+use halfkey_protocol::qualifying_data::QualifyingData;
 use halfkey_protocol::wire::{Begin, Begun, Evidence, Purpose, Verdict};
 use halfkey_protocol::{NodeId, QUOTED_PCRS};
 use serde::Serialize;
@@ -79,7 +79,7 @@ pub fn attest(boot: &mut Boot, estate: &Estate, srk_name: &[u8]) -> Result<Verdi
 
     // Nothing will be opened, so fixed values do as ephemeral key, session nonce and SHA-256(r).
     let (hpke_public, nonce_tpm, r_sha256) = ([9; 32], [2; 32], [3; 32]);
-    let qualifier = Qualifier {
+    let qualifying_data = QualifyingData {
         version: begun.version,
         node: &node.0,
         purpose: Purpose::Boot,
@@ -87,11 +87,11 @@ pub fn attest(boot: &mut Boot, estate: &Estate, srk_name: &[u8]) -> Result<Verdi
         hpke_public: &hpke_public,
         nonce_tpm: &nonce_tpm,
         srk_name,
-        r_sha256: &r_sha256,
+        purpose_data: &r_sha256,
     };
     primary(boot, "ak", "e", "ecc256:ecdsa-sha256:null", "sign")?;
     let selection = "sha256:0,1,2,3,4,5,6,7,8,9,10,11,12,13,14,15";
-    let qualifying = halfkey_testkit::hex(&qualifier.digest());
+    let qualifying = halfkey_testkit::hex(&qualifying_data.digest());
     let quote = format!(
         "tpm2_quote -Q -c ak.ctx -l {selection} -q {qualifying} -m quote -s signature -f tss
          tpm2_pcrread -Q {selection} -o pcrs"
@@ -105,7 +105,7 @@ pub fn attest(boot: &mut Boot, estate: &Estate, srk_name: &[u8]) -> Result<Verdi
         nonce: begun.nonce.clone(),
         hpke_public: hpke_public.to_vec().into(),
         nonce_tpm: nonce_tpm.to_vec().into(),
-        r_sha256: r_sha256.to_vec().into(),
+        purpose_data: r_sha256.to_vec().into(),
         quote: read(boot, "", "quote")?.into(),
         signature: read(boot, "", "signature")?.into(),
         bank: begun.bank,

@@ -5,7 +5,7 @@ use super::log::Boot;
 use super::verifier::{CHALLENGE, Verifier};
 use halfkey_protocol::hpke::Ephemeral;
 use halfkey_protocol::kdf::Hash;
-use halfkey_protocol::qualify::{Qualifier, Wanted};
+use halfkey_protocol::qualifying_data::{QualifyingData, Wanted};
 use halfkey_protocol::wire::*;
 use halfkey_protocol::{Bytes, Half, Key, identity};
 use halfkey_testkit::tpm::Tpm;
@@ -23,7 +23,7 @@ struct Ask<'a> {
     purpose: &'a str,
     ephemeral: Option<&'a Ephemeral>,
     nonce_tpm: &'a [u8],
-    r_sha256: &'a [u8],
+    purpose_data: &'a [u8],
     boot: Option<&'a Boot>,
 }
 
@@ -41,7 +41,7 @@ impl Node<'_> {
         };
         let begun: Begun = self.verifier.post("/v1/begin", &begin);
         let hpke_public = ask.ephemeral.map_or(vec![], |ephemeral| ephemeral.public.to_vec());
-        let digest = Qualifier {
+        let digest = QualifyingData {
             version: begun.version,
             node: &self.tpm.node_id().0,
             purpose: Purpose::parse(ask.purpose).unwrap(),
@@ -49,7 +49,7 @@ impl Node<'_> {
             hpke_public: &hpke_public,
             nonce_tpm: ask.nonce_tpm,
             srk_name: &identity::object_name(&self.tpm.register.srk_public).unwrap(),
-            r_sha256: ask.r_sha256,
+            purpose_data: ask.purpose_data,
         }
         .digest();
         let (quote, signature) = self.tpm.quote(Hash::Sha256, &digest);
@@ -60,7 +60,7 @@ impl Node<'_> {
             nonce: begun.nonce,
             hpke_public: hpke_public.into(),
             nonce_tpm: ask.nonce_tpm.into(),
-            r_sha256: ask.r_sha256.into(),
+            purpose_data: ask.purpose_data.into(),
             quote: quote.into(),
             signature: signature.into(),
             bank: "sha256".into(),
@@ -83,7 +83,7 @@ impl Node<'_> {
             purpose: "enroll",
             ephemeral: Some(&ephemeral),
             nonce_tpm: &[],
-            r_sha256: &wanted,
+            purpose_data: &wanted,
             boot: None,
         };
         let (evidence, aad) = self.evidence(&ask);
@@ -115,7 +115,7 @@ impl Node<'_> {
             purpose: "boot",
             ephemeral: Some(&ephemeral),
             nonce_tpm: &[4; 32],
-            r_sha256: &R_SHA256,
+            purpose_data: &R_SHA256,
             boot: Some(boot),
         };
         let verdict: Verdict = self.verifier.post("/v1/finish", &self.evidence(&ask).0);
@@ -128,9 +128,14 @@ impl Node<'_> {
     /// In the running system: what will be booted next.
     pub fn propose(&self, proposal: &Proposal) -> Proposed {
         let proposal = serde_json::to_vec(proposal).unwrap();
-        let r_sha256 = Hash::Sha256.digest(&[&proposal]);
-        let ask =
-            Ask { purpose: "propose", ephemeral: None, nonce_tpm: &[], r_sha256: &r_sha256, boot: None };
+        let purpose_data = Hash::Sha256.digest(&[&proposal]);
+        let ask = Ask {
+            purpose: "propose",
+            ephemeral: None,
+            nonce_tpm: &[],
+            purpose_data: &purpose_data,
+            boot: None,
+        };
         let evidence = self.evidence(&ask).0;
         self.verifier.post("/v1/propose", &Propose { evidence, proposal: proposal.into() })
     }

@@ -14,7 +14,7 @@ use halfkey_evidence::quote::{Committed, VerifiedQuote};
 use halfkey_evidence::ticket::BootTicket;
 use halfkey_protocol::hpke::Released;
 use halfkey_protocol::identity::fingerprint_of;
-use halfkey_protocol::qualify::Wanted;
+use halfkey_protocol::qualifying_data::Wanted;
 use halfkey_protocol::wire::operator::Held;
 use halfkey_protocol::wire::{Credential, Purpose, Sealed, SignedDocument};
 use halfkey_protocol::{Bytes, NodeId, Reason, hpke, policy};
@@ -100,8 +100,8 @@ impl<'a> ReleaseGrant<'a> {
     /// # Errors
     /// `Malformed`: the quoted key is no X25519 point, or there is no SHA-256(r). `Unavailable`: no randomness.
     pub fn release(self, key: &ReleaseKey) -> Result<BootRelease, Rejection> {
-        let r_sha256: [u8; 32] = self.quote.committed().r_sha256.as_slice().try_into().map_err(|_| {
-            Rejection::new(Reason::Malformed, "expected 32 bytes in r_sha256, found another length")
+        let r_sha256: [u8; 32] = self.quote.committed().purpose_data.as_slice().try_into().map_err(|_| {
+            Rejection::new(Reason::Malformed, "expected 32 bytes in purpose_data, found another length")
         })?;
         let sealed = seal(self.quote, &self.enrollment.c_v, None)?;
         let signature =
@@ -263,8 +263,8 @@ pub fn require_enrollments(node: &Node) -> Result<(), Rejection> {
 /// The enrollment is by the tenant key that the machine was told, and for the challenge that it made. Any operator can leave another
 /// one at the server, and knows its K: what goes out to the node is the node's word for it, see [`crate::domain::Store::prove`].
 fn require_wanted(quote: &VerifiedQuote, enrollment: &Enrollment) -> Result<(), Rejection> {
-    let Some(wanted) = Wanted::read(&quote.committed().r_sha256) else {
-        let what = "expected a tenant key's SHA-256 and a challenge in r_sha256, found another length";
+    let Some(wanted) = Wanted::read(&quote.committed().purpose_data) else {
+        let what = "expected a tenant key's SHA-256 and a challenge in purpose_data, found another length";
         return Err(Rejection::new(Reason::Malformed, what));
     };
     let (id, found) = (&enrollment.id, enrollment.answers);

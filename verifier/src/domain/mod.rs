@@ -19,7 +19,7 @@ use crate::limit::Source;
 use crate::wake::Hub;
 use halfkey_protocol::document::Place;
 use halfkey_protocol::kdf::Hash;
-use halfkey_protocol::qualify::Wanted;
+use halfkey_protocol::qualifying_data::Wanted;
 use halfkey_protocol::wire::operator::{
     AuditEntry, EvidenceRecord, EvidenceSummary, Held, NodeState, PendingBoot, TpmFirmware,
 };

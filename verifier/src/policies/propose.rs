@@ -148,12 +148,12 @@ impl<'a> Assessment<'a> {
 /// The quote is about just this proposal.
 fn require_committed(message: &Propose) -> std::result::Result<(), Rejection> {
     let expected = digest(&SHA256, &message.proposal);
-    if *message.evidence.r_sha256 == *expected.as_ref() {
+    if *message.evidence.purpose_data == *expected.as_ref() {
         return Ok(());
     }
-    let (expected, found) = (hex(expected.as_ref()), hex(&message.evidence.r_sha256));
-    let what = format!("expected r_sha256 to be that of the proposal, {expected}, found {found}");
-    Err(Rejection::new(Reason::Qualifier, what))
+    let (expected, found) = (hex(expected.as_ref()), hex(&message.evidence.purpose_data));
+    let what = format!("expected purpose_data to be that of the proposal, {expected}, found {found}");
+    Err(Rejection::new(Reason::QualifyingData, what))
 }
 
 /// The machine runs the boot that was released last, and its fence says that this opened it. A passphrase that was

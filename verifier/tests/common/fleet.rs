@@ -111,7 +111,7 @@ impl SoftNode {
             ephemeral: Ephemeral::generate(),
             // What only a boot commits to.
             nonce_tpm: if purpose == "boot" { vec![4; 32] } else { Vec::new() },
-            r_sha256: self.node.commits(purpose),
+            purpose_data: self.node.commits(purpose),
         };
         server.post("/v1/finish", &self.evidence_for(purpose, &session)).await
     }
@@ -143,8 +143,8 @@ impl SoftNode {
         let quoted = [selection, sized(&Hash::Sha256.digest(&values))].concat();
         let ak_name = object_name(&self.node.register.ak_public).unwrap();
         let clock = self.clock.fetch_add(1, Ordering::Relaxed);
-        let qualifier = self.node.qualifier(purpose, session);
-        let quote = attest(0x8018, &qualified(0x4000_000b, &ak_name), &qualifier, clock, &quoted);
+        let qualifying_data = self.node.qualifying_data(purpose, session);
+        let quote = attest(0x8018, &qualified(0x4000_000b, &ak_name), &qualifying_data, clock, &quoted);
         Evidence {
             version: session.begun.version,
             node_id: self.node.id.to_string(),
@@ -152,7 +152,7 @@ impl SoftNode {
             nonce: session.begun.nonce.clone(),
             hpke_public: session.ephemeral.public.into(),
             nonce_tpm: session.nonce_tpm.clone().into(),
-            r_sha256: session.r_sha256.clone().into(),
+            purpose_data: session.purpose_data.clone().into(),
             signature: sign(&self.ak, &quote).into(),
             quote: quote.into(),
             bank: bank.name().to_owned(),

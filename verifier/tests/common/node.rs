@@ -9,7 +9,7 @@ use halfkey_protocol::document::{Deployment, Kind, Place, Scope, next, signed_by
 use halfkey_protocol::hpke::{Ephemeral, Released};
 use halfkey_protocol::identity::sha256;
 use halfkey_protocol::kdf::Hash;
-use halfkey_protocol::qualify::{Qualifier, Wanted};
+use halfkey_protocol::qualifying_data::{QualifyingData, Wanted};
 use halfkey_protocol::wire::operator::{Approve, Enroll, NodeRecord, ServerInfo};
 use halfkey_protocol::wire::policies::PolicyRecord;
 use halfkey_protocol::wire::{
@@ -41,7 +41,7 @@ pub struct Node {
 pub struct Session {
     pub ephemeral: Ephemeral,
     pub nonce_tpm: Vec<u8>,
-    pub r_sha256: Vec<u8>,
+    pub purpose_data: Vec<u8>,
     pub begun: Begun,
 }
 
@@ -217,7 +217,7 @@ impl Node {
         Ok(Session {
             ephemeral: Ephemeral::generate(),
             nonce_tpm: if boot { vec![4; 32] } else { vec![] },
-            r_sha256: self.commits(purpose),
+            purpose_data: self.commits(purpose),
             begun,
         })
     }
@@ -242,7 +242,7 @@ impl Node {
     /// Evidence for a session.
     pub fn evidence(&self, purpose: &str, session: &Session) -> Evidence {
         let bank = Hash::from_name(&session.begun.bank).unwrap();
-        let digest = self.qualifier(purpose, session);
+        let digest = self.qualifying_data(purpose, session);
         let (quote, signature) = self.tpm.quote(bank, &digest);
         let software = self.software.lock().unwrap();
         Evidence {
@@ -252,7 +252,7 @@ impl Node {
             nonce: session.begun.nonce.clone(),
             hpke_public: hpke_public(purpose, session).into(),
             nonce_tpm: session.nonce_tpm.clone().into(),
-            r_sha256: session.r_sha256.clone().into(),
+            purpose_data: session.purpose_data.clone().into(),
             quote: quote.into(),
             signature: signature.into(),
             bank: bank.name().to_owned(),
@@ -265,9 +265,9 @@ impl Node {
         }
     }
 
-    pub fn qualifier(&self, purpose: &str, session: &Session) -> [u8; 32] {
+    pub fn qualifying_data(&self, purpose: &str, session: &Session) -> [u8; 32] {
         let checked = registration::check(&self.register).unwrap();
-        Qualifier {
+        QualifyingData {
             version: session.begun.version,
             node: &self.id.0,
             purpose: Purpose::parse(purpose).unwrap(),
@@ -275,7 +275,7 @@ impl Node {
             hpke_public: hpke_public(purpose, session),
             nonce_tpm: &session.nonce_tpm,
             srk_name: checked.srk_name(),
-            r_sha256: &session.r_sha256,
+            purpose_data: &session.purpose_data,
         }
         .digest()
     }
@@ -294,7 +294,7 @@ impl Node {
     }
 
     pub fn open(&self, purpose: &str, session: &Session, verdict: &Verdict) -> Released {
-        let aad = self.qualifier(purpose, session);
+        let aad = self.qualifying_data(purpose, session);
         session.ephemeral.open(verdict.sealed.as_ref().unwrap(), &aad).expect("sealed to this session")
     }
 
@@ -338,7 +338,7 @@ impl Node {
     /// The same with any bytes.
     pub async fn proposal_bytes(&self, server: &Client, proposal: Vec<u8>) -> Result<Propose, Problem> {
         let mut session = self.begin(server, "propose").await?;
-        session.r_sha256 = digest(&SHA256, &proposal).as_ref().to_vec();
+        session.purpose_data = digest(&SHA256, &proposal).as_ref().to_vec();
         let evidence = Evidence { event_log: None, command_line: None, ..self.evidence("propose", &session) };
         Ok(Propose { evidence, proposal: proposal.into() })
     }

@@ -13,7 +13,7 @@ use halfkey_evidence::policy::{Assured, Policy, learn};
 use halfkey_evidence::public::SrkPublic;
 use halfkey_evidence::signature;
 use halfkey_protocol::kdf::Hash;
-use halfkey_protocol::qualify::Qualifier;
+use halfkey_protocol::qualifying_data::QualifyingData;
 use halfkey_protocol::wire::{Evidence, Purpose};
 use halfkey_protocol::{NodeId, template};
 use halfkey_qemu_tests::paths::Paths;
@@ -171,8 +171,8 @@ impl Exchange {
         Ok(Self { node: [1; 16], nonce: [2; 48], key: [3; 32], srk, srk_name })
     }
 
-    fn qualifier(&self) -> Qualifier<'_> {
-        Qualifier {
+    fn qualifying_data(&self) -> QualifyingData<'_> {
+        QualifyingData {
             version: 1,
             node: &self.node,
             purpose: Purpose::Boot,
@@ -180,7 +180,7 @@ impl Exchange {
             hpke_public: &self.key,
             nonce_tpm: &self.key,
             srk_name: &self.srk_name,
-            r_sha256: &self.key,
+            purpose_data: &self.key,
         }
     }
 }
@@ -188,7 +188,7 @@ impl Exchange {
 /// Has a TPM that was just powered on boot as the log says, and quotes it: the public area of the AK, and the evidence.
 fn boot(tpm: &Tpm, log: &[u8], exchange: &Exchange) -> (Vec<u8>, Evidence) {
     tpm.replay(&read(log), &[BANK]);
-    let (quote, signature) = tpm.quote(BANK, &exchange.qualifier().digest());
+    let (quote, signature) = tpm.quote(BANK, &exchange.qualifying_data().digest());
     let sent = Evidence {
         version: 1,
         node_id: String::new(),
@@ -196,7 +196,7 @@ fn boot(tpm: &Tpm, log: &[u8], exchange: &Exchange) -> (Vec<u8>, Evidence) {
         nonce: exchange.nonce.into(),
         hpke_public: exchange.key.into(),
         nonce_tpm: exchange.key.into(),
-        r_sha256: exchange.key.into(),
+        purpose_data: exchange.key.into(),
         quote: quote.into(),
         signature: signature.into(),
         bank: BANK.name().to_owned(),

@@ -14,7 +14,7 @@ use halfkey_evidence::policy::{Matched, Origin};
 use halfkey_protocol::document::{self, Deployment, Kind, Opened, Scope};
 use halfkey_protocol::identity::{self, fingerprint};
 use halfkey_protocol::kdf::Hash;
-use halfkey_protocol::qualify::Wanted;
+use halfkey_protocol::qualifying_data::Wanted;
 use halfkey_protocol::wire::operator::{Held, TpmFirmware};
 use halfkey_protocol::wire::{Credential, Register, SignedDocument, credential_digest};
 use halfkey_protocol::{NodeId, Reason, half};

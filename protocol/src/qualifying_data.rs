@@ -7,7 +7,7 @@ use sha2::{Digest, Sha256};
 /// All that a quote commits to. Every field is hashed with its length before
 /// it, so no two different sets of fields give the same digest.
 #[derive(Clone, Copy, Debug)]
-pub struct Qualifier<'a> {
+pub struct QualifyingData<'a> {
     /// Protocol version, negotiated at `begin`.
     pub version: u32,
     /// Node id, 16 bytes.
@@ -22,11 +22,12 @@ pub struct Qualifier<'a> {
     pub nonce_tpm: &'a [u8],
     /// Name of the SRK.
     pub srk_name: &'a [u8],
-    /// SHA-256(r): what the fence will be extended with; SHA-256 of a proposal; [`Wanted::bytes`] if the purpose is `enroll`.
-    pub r_sha256: &'a [u8],
+    /// What this purpose is about: SHA-256(r) for `boot` (32 bytes; r is what the fence will be extended with), SHA-256 of the proposal for
+    /// `propose` (32 bytes), [`Wanted::bytes`] for `enroll` (64 bytes), empty for `runtime`.
+    pub purpose_data: &'a [u8],
 }
 
-impl Qualifier<'_> {
+impl QualifyingData<'_> {
     /// The 32 bytes for TPM2_Quote's qualifyingData.
     pub fn digest(&self) -> [u8; 32] {
         let version = self.version.to_be_bytes();
@@ -39,7 +40,7 @@ impl Qualifier<'_> {
             self.hpke_public,
             self.nonce_tpm,
             self.srk_name,
-            self.r_sha256,
+            self.purpose_data,
         ];
         let mut hash = Sha256::new();
         for field in fields {
