@@ -10,10 +10,11 @@ use crate::deadline::Deadline;
 use crate::error::{Error, Kind, Result};
 use crate::tpm::{FenceState, Location, Tpm};
 use crate::{console, userspace_log};
-use halfkey_protocol::fence;
-pub use halfkey_protocol::fence::Meaning;
-use halfkey_protocol::kdf::Hash;
-use halfkey_protocol::{FENCE_PCR, label};
+use halfkey_protocol::FENCE_PCR;
+use halfkey_protocol::keys::label;
+use halfkey_protocol::tpm::fence;
+pub use halfkey_protocol::tpm::fence::Meaning;
+use halfkey_protocol::tpm::kdf::Hash;
 use nix::sys::reboot::{RebootMode, reboot};
 use std::path::Path;
 use std::time::Duration;
@@ -393,7 +394,7 @@ mod tests {
     #[test]
     fn what_is_on_record_is_what_the_verifier_expects() {
         let r_sha256: [u8; 32] = Hash::Sha256.digest(&[R]).try_into().unwrap();
-        let expected = halfkey_protocol::policy::fence_sha256(&r_sha256);
+        let expected = halfkey_protocol::tpm::seal_policy::fence_sha256(&r_sha256);
         assert_eq!((opened_with(R)[0].bank.as_str(), &*opened_with(R)[0].value.0), ("sha256", &expected[..]));
     }
 

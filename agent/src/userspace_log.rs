@@ -1,7 +1,7 @@
 //! systemd's log of its own measurements ([`halfkey_measure::systemd`]). Only what `status` needs: digests for PCR 15.
 
 use halfkey_measure::systemd::{self, Record};
-use halfkey_protocol::kdf::Hash;
+use halfkey_protocol::tpm::kdf::Hash;
 
 /// The digests that systemd extended into `pcr` of this bank, in order. Records that can't be read are skipped.
 pub fn digests(log: &[u8], pcr: u8, bank: Hash) -> Vec<Vec<u8>> {

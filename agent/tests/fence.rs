@@ -10,8 +10,8 @@ use halfkey_agent::boot::state::State;
 use halfkey_agent::error::Kind;
 use halfkey_agent::fence::{self, Meaning};
 use halfkey_agent::tpm::Tpm;
-use halfkey_protocol::kdf::Hash;
-use halfkey_protocol::label;
+use halfkey_protocol::keys::label;
+use halfkey_protocol::tpm::kdf::Hash;
 
 #[test]
 fn r_goes_into_an_open_fence_only() {

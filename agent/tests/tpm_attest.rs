@@ -6,8 +6,8 @@ mod common;
 
 use common::swtpm::Swtpm;
 use halfkey_agent::tpm::{Ek, Error, Hierarchy, Object, quoted_digest};
-use halfkey_protocol::kdf::Hash;
-use halfkey_protocol::template;
+use halfkey_protocol::tpm::kdf::Hash;
+use halfkey_protocol::tpm::template;
 use halfkey_protocol::wire::Credential;
 use tss_esapi::interface_types::algorithm::HashingAlgorithm;
 use tss_esapi::interface_types::resource_handles::Hierarchy as OracleHierarchy;

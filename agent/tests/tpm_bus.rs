@@ -10,7 +10,7 @@ use common::interposer::{
 use common::release::ReleaseKey;
 use common::swtpm::Swtpm;
 use halfkey_agent::tpm::{Error, SealedBlob, Tpm, parse_answer, quoted_digest};
-use halfkey_protocol::kdf::Hash;
+use halfkey_protocol::tpm::kdf::Hash;
 use proptest::prelude::*;
 
 const NODE: [u8; 16] = [7; 16];

@@ -6,7 +6,7 @@ mod common;
 
 use common::swtpm::Swtpm;
 use halfkey_agent::tpm::{Error, Hierarchy, Persistent, Tpm};
-use halfkey_protocol::template;
+use halfkey_protocol::tpm::template;
 use tss_esapi::interface_types::resource_handles::Hierarchy as OracleHierarchy;
 use tss_esapi::structures::Public;
 use tss_esapi::traits::{Marshall, UnMarshall};

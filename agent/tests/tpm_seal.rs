@@ -7,7 +7,7 @@ mod common;
 use common::release::ReleaseKey;
 use common::swtpm::Swtpm;
 use halfkey_agent::tpm::{Error, SealedBlob, Tpm};
-use halfkey_protocol::kdf::Hash;
+use halfkey_protocol::tpm::kdf::Hash;
 use tss_esapi::attributes::{ObjectAttributesBuilder, SessionAttributesBuilder};
 use tss_esapi::constants::SessionType;
 use tss_esapi::interface_types::algorithm::{HashingAlgorithm, PublicAlgorithm};
@@ -71,7 +71,7 @@ fn the_half_comes_back_in_every_bank_until_the_fence_is_extended() {
         assert!(fence.is_closed() && !fence.is_open());
         assert_eq!(fence.values.len(), 3);
         let event = ring::digest::digest(&ring::digest::SHA256, b"closed").as_ref().try_into().unwrap();
-        let expected = halfkey_protocol::policy::fence_sha256(&event);
+        let expected = halfkey_protocol::tpm::seal_policy::fence_sha256(&event);
         assert!(fence.known().any(|found| found == (Hash::Sha256, &expected[..])));
         let error = open(&mut tpm).unwrap_err();
         assert!(matches!(error, Error::FenceExtended), "{error}");
@@ -125,7 +125,7 @@ fn an_empty_password_does_not_open_it() {
     drop(tpm);
     let mut oracle = swtpm.oracle();
     let result = oracle.execute_with_nullauth_session(|oracle| {
-        let srk = Public::unmarshall(&halfkey_protocol::template::SRK.template())?;
+        let srk = Public::unmarshall(&halfkey_protocol::tpm::template::SRK.template())?;
         let srk = oracle.create_primary(Hierarchy::Owner, srk, None, None, None, None)?.key_handle;
         let private = Private::try_from(blob.private.clone())?;
         let sealed = oracle.load(srk, private, Public::unmarshall(&blob.public)?)?;
@@ -251,7 +251,7 @@ fn what_the_oracle_sealed_is_unsealed() {
     let mut oracle = swtpm.oracle();
     let blob = oracle
         .execute_with_nullauth_session(|oracle| {
-            let srk = Public::unmarshall(&halfkey_protocol::template::SRK.template())?;
+            let srk = Public::unmarshall(&halfkey_protocol::tpm::template::SRK.template())?;
             let srk = oracle.create_primary(Hierarchy::Owner, srk, None, None, None, None)?.key_handle;
             let attributes = ObjectAttributesBuilder::new()
                 .with_fixed_tpm(true)
@@ -345,7 +345,7 @@ fn what_we_sealed_is_unsealed_by_the_oracle() {
     assert_eq!(digest.value(), release.policy(BANK, &NODE));
     let sealed = oracle
         .execute_with_nullauth_session(|oracle| {
-            let srk = Public::unmarshall(&halfkey_protocol::template::SRK.template())?;
+            let srk = Public::unmarshall(&halfkey_protocol::tpm::template::SRK.template())?;
             let srk = oracle.create_primary(Hierarchy::Owner, srk, None, None, None, None)?.key_handle;
             let private = Private::try_from(blob.private.clone())?;
             oracle.load(srk, private, Public::unmarshall(&blob.public)?)

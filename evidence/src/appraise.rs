@@ -18,8 +18,8 @@ use crate::public::{AkPublic, SrkPublic};
 use crate::quote::{self, QuoteContext, VerifiedQuote};
 use crate::registration::CheckedRegistration;
 use halfkey_measure::predict::MAX_COMMAND_LINE;
-use halfkey_protocol::kdf::Hash;
-use halfkey_protocol::qualifying_data::QualifyingData;
+use halfkey_protocol::tpm::kdf::Hash;
+use halfkey_protocol::tpm::qualifying_data::QualifyingData;
 use halfkey_protocol::wire::{Evidence, Purpose};
 use halfkey_protocol::{MAX_LOG, NodeId, Reason, VERSIONS};
 

@@ -14,7 +14,7 @@ use aws_lc_rs::rsa::{
     OAEP_SHA256_MGF1SHA256, OaepPublicEncryptingKey, PublicEncryptingKey, PublicKeyComponents,
 };
 use halfkey_protocol::Reason;
-use halfkey_protocol::kdf::{Hash, kdfa, kdfe};
+use halfkey_protocol::tpm::kdf::{Hash, kdfa, kdfe};
 use halfkey_protocol::wire::Credential;
 use zeroize::Zeroizing;
 

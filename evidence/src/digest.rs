@@ -1,7 +1,7 @@
 //! Digests of the banks of a TPM, without an allocation each.
 
 use aws_lc_rs::digest;
-use halfkey_protocol::kdf::Hash;
+use halfkey_protocol::tpm::kdf::Hash;
 use std::fmt;
 use std::ops::Deref;
 

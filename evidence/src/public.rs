@@ -7,9 +7,10 @@ use crate::Rejection;
 use crate::rejection::refuse;
 use crate::tpm::{exact, id};
 use aws_lc_rs::signature::{ECDSA_P256_SHA256_FIXED, ECDSA_P384_SHA384_FIXED, ParsedPublicKey};
-use halfkey_protocol::identity::{fingerprint, object_name};
-use halfkey_protocol::kdf::Hash;
-use halfkey_protocol::template;
+use halfkey_protocol::identity::fingerprint;
+use halfkey_protocol::tpm::kdf::Hash;
+use halfkey_protocol::tpm::name::object_name;
+use halfkey_protocol::tpm::template;
 use tpm2_protocol::data::{TpmtPublic, TpmuPublicId};
 
 /// The key of an EK.

@@ -6,8 +6,8 @@ use crate::attest::{self, Attest};
 use crate::public::AkPublic;
 use crate::rejection::refuse;
 use crate::signature;
-use halfkey_protocol::kdf::Hash;
-use halfkey_protocol::qualifying_data::QualifyingData;
+use halfkey_protocol::tpm::kdf::Hash;
+use halfkey_protocol::tpm::qualifying_data::QualifyingData;
 use halfkey_protocol::wire::{Evidence, Purpose};
 use halfkey_protocol::{Bytes, FENCE_PCR, NodeId, QUOTED_PCRS, Reason};
 

@@ -8,7 +8,7 @@ use crate::quote::hex;
 use crate::rejection::refuse;
 use crate::signature;
 use crate::tpm::id;
-use halfkey_protocol::kdf::Hash;
+use halfkey_protocol::tpm::kdf::Hash;
 use halfkey_protocol::wire::Register;
 use halfkey_protocol::{NodeId, Reason};
 

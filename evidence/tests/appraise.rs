@@ -9,10 +9,11 @@ use aws_lc_rs::signature::{ECDSA_P256_SHA256_FIXED_SIGNING, EcdsaKeyPair, KeyPai
 use common::boots::{Appraised, Boot, boot};
 use halfkey_evidence::appraise::{BoundedEvidence, Enrolled, appraise};
 use halfkey_evidence::policy::Policy;
-use halfkey_protocol::kdf::Hash;
-use halfkey_protocol::qualifying_data::QualifyingData;
+use halfkey_protocol::tpm::kdf::Hash;
+use halfkey_protocol::tpm::qualifying_data::QualifyingData;
+use halfkey_protocol::tpm::template;
 use halfkey_protocol::wire::{Evidence, Purpose};
-use halfkey_protocol::{Bytes, NodeId, Reason, template};
+use halfkey_protocol::{Bytes, NodeId, Reason};
 
 /// A machine whose AK this test holds.
 struct Machine {

@@ -11,7 +11,7 @@ use halfkey_evidence::eventlog::guid::{GLOBAL_VARIABLE, Guid, IMAGE_SECURITY, SH
 use halfkey_evidence::eventlog::signatures::Signature;
 use halfkey_evidence::eventlog::variable::{Known, Value};
 use halfkey_evidence::eventlog::{Event, Standing, kind, quirks, replay};
-use halfkey_protocol::kdf::Hash;
+use halfkey_protocol::tpm::kdf::Hash;
 use proptest::prelude::*;
 
 /// The one event of a log, replayed in SHA-384, which has no special cases.

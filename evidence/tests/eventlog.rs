@@ -13,7 +13,7 @@ use halfkey_evidence::eventlog::{
 use halfkey_evidence::public::AkPublic;
 use halfkey_evidence::quote::{self, VerifiedQuote};
 use halfkey_protocol::Reason;
-use halfkey_protocol::kdf::Hash;
+use halfkey_protocol::tpm::kdf::Hash;
 use proptest::prelude::*;
 
 const EV_IPL: u32 = 0xd;

@@ -8,7 +8,7 @@ use halfkey_evidence::eventlog::content::{Claim, Content, GrubText, Image, Tag};
 use halfkey_evidence::eventlog::variable::{Known, Value};
 use halfkey_evidence::eventlog::{Event, Format, ReplayedLog, Standing, kind, parse, replay};
 use halfkey_protocol::Reason;
-use halfkey_protocol::kdf::Hash;
+use halfkey_protocol::tpm::kdf::Hash;
 use std::path::Path;
 
 /// A boot that was recorded.

@@ -11,7 +11,7 @@ use halfkey_evidence::policy::{
     Additions, Assured, Cover, Finding, Policy, boot_of, boot_toml, covers, diff, evaluate, explain,
     learn_boot,
 };
-use halfkey_protocol::kdf::Hash;
+use halfkey_protocol::tpm::kdf::Hash;
 use halfkey_protocol::wire::{Proposal, ProposedImage, ProposedSection};
 use proptest::prelude::*;
 

@@ -7,7 +7,7 @@ mod common;
 use common::boots::{Record, boot, log_of};
 use halfkey_evidence::eventlog::{kind, replay};
 use halfkey_evidence::policy::{Assured, Claims, Finding, Policy, evaluate, learn, learn_boot};
-use halfkey_protocol::kdf::Hash;
+use halfkey_protocol::tpm::kdf::Hash;
 
 const LINE: &str = "root=/dev/mapper/root ro quiet systemd.import_credentials=no";
 

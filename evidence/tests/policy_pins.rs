@@ -8,7 +8,7 @@ mod common;
 use common::boots::{Appraised as _, Boot, Record, boot, log_of};
 use halfkey_evidence::eventlog::{kind, replay};
 use halfkey_evidence::policy::{Assured, Claims, Finding, Policy, Problem, evaluate, learn, learn_boot};
-use halfkey_protocol::kdf::Hash;
+use halfkey_protocol::tpm::kdf::Hash;
 use halfkey_testkit::recorded::UNMEASURED_INITRD;
 
 const RETURNING: &[u8] = b"Returning from EFI Application from Boot Option";

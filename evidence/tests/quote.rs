@@ -7,9 +7,11 @@ mod common;
 use common::{Exchange, Swtpm};
 use halfkey_evidence::public::AkPublic;
 use halfkey_evidence::quote;
-use halfkey_protocol::kdf::Hash;
+use halfkey_protocol::keys::label;
+use halfkey_protocol::tpm::kdf::Hash;
+use halfkey_protocol::tpm::seal_policy as seal;
 use halfkey_protocol::wire::Evidence;
-use halfkey_protocol::{Bytes, Reason, label, policy as seal};
+use halfkey_protocol::{Bytes, Reason};
 
 #[test]
 fn quotes_of_a_tpm_are_verified_and_tampered_ones_refused() {

@@ -8,8 +8,9 @@ use common::{AK_ALG, AK_ATTRIBUTES, P384_EK, RSA_EK, SRK_ALG, SRK_ATTRIBUTES, Sw
 use halfkey_evidence::ek::{self, Roots, Trust};
 use halfkey_evidence::public::{EkKey, EkPublic};
 use halfkey_evidence::registration::check;
+use halfkey_protocol::tpm::name;
 use halfkey_protocol::wire::Register;
-use halfkey_protocol::{NodeId, Reason, identity};
+use halfkey_protocol::{NodeId, Reason};
 use rcgen::{
     BasicConstraints, CertificateParams, CustomExtension, DnType, ExtendedKeyUsagePurpose, IsCa, Issuer,
     KeyPair, PKCS_ECDSA_P256_SHA256, PublicKeyData, SignatureAlgorithm, date_time_ymd,
@@ -41,9 +42,9 @@ fn accepted(register: &Register, kind: &str) {
     let checked = check(register).unwrap();
     assert_eq!(checked.ek().kind(), kind);
     assert_eq!(checked.node_id(), NodeId::from_ek_name(checked.ek_name()));
-    assert_eq!(Some(checked.ek_name()), identity::object_name(&register.ek_public).as_deref());
-    assert_eq!(Some(checked.ak_name()), identity::object_name(&register.ak_public).as_deref());
-    assert_eq!(Some(checked.srk_name()), identity::object_name(&register.srk_public).as_deref());
+    assert_eq!(Some(checked.ek_name()), name::object_name(&register.ek_public).as_deref());
+    assert_eq!(Some(checked.ak_name()), name::object_name(&register.ak_public).as_deref());
+    assert_eq!(Some(checked.srk_name()), name::object_name(&register.srk_public).as_deref());
 }
 
 fn chains(tpm: &Swtpm, rsa: &Register, p384: &Register, p256: &Register) {

@@ -3,7 +3,7 @@
 use halfkey_evidence::eventlog::content::{Claim, Content, Standing};
 use halfkey_evidence::eventlog::variable::{Value, Variable};
 use halfkey_evidence::eventlog::{self, Event};
-use halfkey_protocol::kdf::Hash;
+use halfkey_protocol::tpm::kdf::Hash;
 
 libfuzzer_sys::fuzz_target!(|bytes: &[u8]| {
     let _ = eventlog::replay(bytes, Hash::Sha256);

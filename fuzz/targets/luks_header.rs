@@ -1,7 +1,7 @@
 //! A LUKS2 header and the token in it, as the agent finds them on a disk.
 #![no_main]
 use halfkey_agent::luks::{Header, Token};
-use halfkey_protocol::kdf::Hash;
+use halfkey_protocol::tpm::kdf::Hash;
 
 /// A header around this JSON text, with a checksum that lets mutations reach it.
 fn around(json: &[u8]) -> Option<Vec<u8>> {

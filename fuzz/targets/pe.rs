@@ -2,7 +2,7 @@
 #![no_main]
 use halfkey_measure::pe::Image;
 use halfkey_measure::predict::{Circumstances, from_kernel, from_uki};
-use halfkey_protocol::kdf::Hash;
+use halfkey_protocol::tpm::kdf::Hash;
 
 /// A UKI whose `.linux` is the input, so that mutations reach the image within the image.
 fn around(content: &[u8]) -> Vec<u8> {

@@ -4,7 +4,7 @@
 #![no_main]
 use halfkey_evidence::eventlog;
 use halfkey_evidence::policy::{Additions, Assured, Claims, Policy, diff, evaluate, explain, learn};
-use halfkey_protocol::kdf::Hash;
+use halfkey_protocol::tpm::kdf::Hash;
 use std::sync::OnceLock;
 
 /// A policy that is always there, so that logs are judged while no document is found that parses.

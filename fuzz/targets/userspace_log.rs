@@ -1,7 +1,7 @@
 //! systemd's log of its own measurements, as verifier and agent read it.
 #![no_main]
 use halfkey_evidence::eventlog::userspace;
-use halfkey_protocol::kdf::Hash;
+use halfkey_protocol::tpm::kdf::Hash;
 
 libfuzzer_sys::fuzz_target!(|bytes: &[u8]| {
     for hash in [Hash::Sha256, Hash::Sha384] {

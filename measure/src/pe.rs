@@ -4,7 +4,7 @@
 //! Where the texts leave a choice, this does what EDK2 does when it measures (`MeasurePeImageAndExtend`): that value is in
 //! the event log. In particular it hashes the file as it is, where signing tools first pad it to 8 bytes: sign, then measure.
 
-use halfkey_protocol::kdf::Hash;
+use halfkey_protocol::tpm::kdf::Hash;
 use std::fmt;
 
 /// Sections of an image; a UKI has about fifteen, one with many profiles some hundreds.

@@ -11,7 +11,7 @@
 
 use crate::pe::{Extent, Image, PeError};
 use crate::stub::{Archive, CHOSEN_AT_BOOT, FIRST_STUB, MEASURED, STUB_HANDS_OVER_OSREL, STUB_LOADS_KERNEL};
-use halfkey_protocol::kdf::Hash;
+use halfkey_protocol::tpm::kdf::Hash;
 use halfkey_protocol::wire::{Proposal, ProposedImage, ProposedSection};
 use std::fmt;
 

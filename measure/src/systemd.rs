@@ -4,7 +4,7 @@
 //! The log is a JSON text sequence (RFC 7464) of records as in the TCG Canonical Event Log:
 //! `{"pcr":11,"digests":[{"hashAlg":"sha256","digest":"..."}],"content":{..}}`.
 
-use halfkey_protocol::kdf::Hash;
+use halfkey_protocol::tpm::kdf::Hash;
 
 /// The words that systemd-pcrphase extends [`PHASE_PCR`] with, in the order of a boot (systemd-pcrphase.service(8)). A word is
 /// measured without a terminating NUL.

@@ -10,8 +10,9 @@
 //!
 //! Agent and servers have different libraries for JSON and Ed25519: they give [`Backend`], and everything else is here.
 
+use crate::keys::label;
 use crate::wire::{Document, SignedDocument};
-use crate::{Bytes, NodeId, label};
+use crate::{Bytes, NodeId};
 use std::fmt;
 
 /// Version of the envelope.

@@ -5,16 +5,9 @@
 //! | [`wire`] | JSON messages, version 1 |
 //! | [`reason`] | every code a verdict or a refusal can carry, and whose fault it is |
 //! | [`document`] | the envelope of what tenants sign: kinds, scopes, the sequence |
-//! | [`label`] | the labels that keep one derived value from being used as another |
-//! | [`half`] | K = U xor V, and what is derived from K |
-//! | [`header_seal`] | what K authenticates of a LUKS2 volume |
-//! | [`hpke`] | sealing of the released credentials to the quoted ephemeral key |
-//! | [`identity`] | names, fingerprints, the node id |
-//! | [`template`] | the exact public areas of AK, SRK and release key |
-//! | [`fence`] | what PCR 15 says of a boot |
-//! | [`policy`] | the authorization policy of the sealed half, and what the release key signs |
-//! | [`qualifying_data`] | the qualifying data of a quote |
-//! | [`kdf`] | KDFa and KDFe of TPM 2.0 Part 1, 11.4.10 |
+//! | [`identity`] | fingerprints that people compare, the node id |
+//! | [`keys`] | the disk key and its halves, HPKE, the seal over a volume's header, labels |
+//! | [`tpm`] | templates, names, qualifying data, the seal's policy, the fence, KDFs |
 //! | [`bytes`] | byte strings as base64url |
 //!
 //! The wire types derive `miniserde` (feature of the same name; agent) or
@@ -22,23 +15,16 @@
 
 pub mod bytes;
 pub mod document;
-pub mod fence;
-pub mod half;
-pub mod header_seal;
-pub mod hpke;
 pub mod identity;
-pub mod kdf;
-pub mod label;
-pub mod policy;
-pub mod qualifying_data;
+pub mod keys;
 pub mod reason;
-pub mod template;
+pub mod tpm;
 pub mod wire;
 
 pub use bytes::Bytes;
-pub use half::{Half, Key};
-pub use header_seal::Role;
 pub use identity::NodeId;
+pub use keys::half::{Half, Key};
+pub use keys::header_seal::Role;
 pub use reason::{Fault, Reason};
 
 /// The protocol versions this build speaks, in order of preference.

@@ -8,12 +8,13 @@ use common::server::{Answer, Server, json};
 use common::{Desk, flipped, golden};
 use halfkey_evidence::document::{open, open_enrollment};
 use halfkey_protocol::document::{Deployment, Scope};
-use halfkey_protocol::half::{Half, Key, proof_digest};
+use halfkey_protocol::keys::half::{Half, Key, proof_digest};
+use halfkey_protocol::tpm::template;
 use halfkey_protocol::wire::operator::{
     Enroll, Head, NodeRecord, NodeState, NodeSummary, SequencePart, ServerInfo,
 };
 use halfkey_protocol::wire::{Register, SignedDocument, credential_digest};
-use halfkey_protocol::{Bytes, NodeId, template};
+use halfkey_protocol::{Bytes, NodeId};
 use halfkey_testkit::tpm::{ECC_P384, RSA_2048, Tpm};
 use std::fs;
 use std::sync::{Arc, Mutex};
@@ -137,7 +138,7 @@ fn the_tpm_and_only_it_gets_both_halves_of_the_signed_key() {
         (&document.ak_name, &tpm.register.ak_public),
         (&document.srk_name, &tpm.register.srk_public),
     ] {
-        assert_eq!(Some(name.to_vec()), halfkey_protocol::identity::object_name(public));
+        assert_eq!(Some(name.to_vec()), halfkey_protocol::tpm::name::object_name(public));
     }
 
     // The TPM itself opens both, and together they are the key that was signed.

@@ -40,7 +40,7 @@ fn a_log_is_read_and_replayed() {
     for (_, digest) in
         Boot::new("6.1", "root=/dev/mapper/root quiet").measure().0.iter().filter(|(pcr, _)| *pcr == 4)
     {
-        pcr4 = halfkey_protocol::kdf::Hash::Sha256.digest(&[&pcr4, digest]);
+        pcr4 = halfkey_protocol::tpm::kdf::Hash::Sha256.digest(&[&pcr4, digest]);
     }
     let pcrs = json["banks"][0]["pcrs"].as_array().unwrap();
     let value = pcrs.iter().find(|pcr| pcr["pcr"] == 4).unwrap()["value"].as_str().unwrap();

@@ -7,7 +7,7 @@ use common::Desk;
 use common::log::Boot;
 use common::node::Node;
 use common::verifier::{Verifier, serve_if_asked};
-use halfkey_protocol::kdf::Hash;
+use halfkey_protocol::tpm::kdf::Hash;
 use halfkey_protocol::wire::operator::NodeRecord;
 use halfkey_protocol::wire::policies::{PolicyList, PolicyRecord, ProposalList, ProposalState};
 use halfkey_protocol::wire::{Proposal, ProposedImage};

@@ -4,7 +4,7 @@
 mod common;
 
 use common::Desk;
-use halfkey_protocol::kdf::Hash;
+use halfkey_protocol::tpm::kdf::Hash;
 use serde_json::Value;
 use std::fs;
 use std::process::Command;

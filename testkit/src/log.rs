@@ -1,6 +1,6 @@
 //! Writes firmware event logs.
 
-use halfkey_protocol::kdf::Hash;
+use halfkey_protocol::tpm::kdf::Hash;
 
 /// PCR, event type, what is measured, event data.
 pub type Measured<'a> = (u32, u32, &'a [u8], &'a [u8]);

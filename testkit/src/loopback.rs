@@ -11,7 +11,7 @@ use crate::programs::{Programs, tree};
 use crate::swtpm::Swtpm;
 use crate::tenant::Tenant;
 use crate::verifier::Verifier;
-use halfkey_protocol::kdf::Hash;
+use halfkey_protocol::tpm::kdf::Hash;
 use nix::unistd::geteuid;
 use std::fs;
 use std::path::{Path, PathBuf};

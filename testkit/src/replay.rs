@@ -9,7 +9,7 @@ use crate::log::{Record, sha1, write};
 use crate::loopback::{Loopback, text};
 use crate::programs::Programs;
 use crate::recorded::{self, boot};
-use halfkey_protocol::kdf::Hash;
+use halfkey_protocol::tpm::kdf::Hash;
 use std::process::{Child, Output, Stdio};
 
 /// Event types of the TCG's firmware profile.

@@ -1,8 +1,9 @@
 //! A TPM with the keys of a node, spoken to directly: what an agent would have it do, without an agent.
 
 use crate::swtpm::Swtpm;
-use halfkey_protocol::kdf::Hash;
-use halfkey_protocol::template;
+use halfkey_protocol::tpm::kdf::Hash;
+use halfkey_protocol::tpm::name;
+use halfkey_protocol::tpm::template;
 use halfkey_protocol::wire::{Credential, Register};
 use halfkey_protocol::{Bytes, NodeId, identity};
 use std::ops::{Deref, DerefMut};
@@ -124,7 +125,7 @@ impl Tpm {
 
     /// By its EK.
     pub fn node_id(&self) -> NodeId {
-        NodeId::from_ek_name(&identity::object_name(&self.register.ek_public).unwrap())
+        NodeId::from_ek_name(&name::object_name(&self.register.ek_public).unwrap())
     }
 
     /// Of its EK, as the operator compares it.

@@ -8,7 +8,7 @@ use aws_lc_rs::hmac;
 use aws_lc_rs::rand::SystemRandom;
 use aws_lc_rs::signature::{ECDSA_P256_SHA256_FIXED_SIGNING, EcdsaKeyPair, KeyPair as _};
 use halfkey_protocol::document::Deployment;
-use halfkey_protocol::template;
+use halfkey_protocol::tpm::template;
 use std::io::{Read as _, Write as _};
 use std::os::unix::fs::{MetadataExt as _, OpenOptionsExt as _};
 use std::path::Path;
@@ -100,7 +100,7 @@ impl ReleaseKey {
         &self.public
     }
 
-    /// ECDSA (r || s, 64 bytes) over [`halfkey_protocol::policy::release_digest`]. The key signs nothing else.
+    /// ECDSA (r || s, 64 bytes) over [`halfkey_protocol::tpm::seal_policy::release_digest`]. The key signs nothing else.
     ///
     /// # Errors
     /// When the kernel has no randomness to give.
@@ -195,7 +195,7 @@ pub fn write_new(path: &Path, bytes: &[u8], mode: u32) -> Result<(), Failure> {
 mod tests {
     use super::*;
     use aws_lc_rs::signature::{ECDSA_P256_SHA256_FIXED, UnparsedPublicKey};
-    use halfkey_protocol::policy::release_digest;
+    use halfkey_protocol::tpm::seal_policy::release_digest;
     use std::os::unix::fs::PermissionsExt as _;
 
     #[test]

@@ -6,9 +6,12 @@
 
 use crate::Failure;
 use crate::keys::{ClusterKey, fill_random};
-use halfkey_protocol::kdf::Hash;
+use halfkey_protocol::keys::half;
+use halfkey_protocol::keys::label;
+use halfkey_protocol::tpm::kdf::Hash;
+use halfkey_protocol::tpm::seal_policy;
 use halfkey_protocol::wire::Purpose;
-use halfkey_protocol::{NodeId, Reason, half, label, policy};
+use halfkey_protocol::{NodeId, Reason};
 
 /// Length in bytes.
 pub const LEN: usize = 56;
@@ -65,7 +68,7 @@ pub fn check(key: &ClusterKey, scope: &Scope, nonce: &[u8], now: u64, lifetime: 
 
 impl Scope {
     fn tag(&self, key: &ClusterKey, stamp: &[u8]) -> [u8; 32] {
-        let selection = policy::pcr_selection(self.bank, 0xffff);
+        let selection = seal_policy::pcr_selection(self.bank, 0xffff);
         key.tag(&[
             label::NONCE.as_bytes(),
             &self.version.to_be_bytes(),

@@ -11,9 +11,9 @@ use halfkey_evidence::quote::{self, QuoteContext};
 use halfkey_evidence::registration;
 use halfkey_evidence::ticket::BootTicket;
 use halfkey_protocol::Reason;
-use halfkey_protocol::hpke::Ephemeral;
-use halfkey_protocol::kdf::Hash;
-use halfkey_protocol::qualifying_data::QualifyingData;
+use halfkey_protocol::keys::hpke::Ephemeral;
+use halfkey_protocol::tpm::kdf::Hash;
+use halfkey_protocol::tpm::qualifying_data::QualifyingData;
 use halfkey_protocol::wire::operator::{Approve, NodeRecord, PendingBoot};
 use halfkey_protocol::wire::{Begun, Purpose};
 

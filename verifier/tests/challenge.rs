@@ -5,9 +5,10 @@ mod common;
 
 use common::node::{CHALLENGE, Node};
 use common::{Server, get, path, post, refused};
+use halfkey_protocol::keys::half;
 use halfkey_protocol::wire::operator::{Enroll, NodeRecord, NodeState};
 use halfkey_protocol::wire::{Activate, Document, Enrollment, Problem, Registered};
-use halfkey_protocol::{Bytes, Reason, half};
+use halfkey_protocol::{Bytes, Reason};
 use halfkey_verifier::client::Client;
 
 const OTHER: [u8; 32] = [0x44; 32];

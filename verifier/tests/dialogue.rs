@@ -6,7 +6,7 @@ mod common;
 use common::node::{CHALLENGE, Line, Node, said};
 use common::software::Software;
 use common::{Server, get, path, post, refused};
-use halfkey_protocol::policy::fence_sha256;
+use halfkey_protocol::tpm::seal_policy::fence_sha256;
 use halfkey_protocol::wire::operator::{
     AuditList, Because, Deny, EvidenceList, EvidenceRecord, NodeList, NodeRecord, NodeState,
 };

@@ -8,7 +8,7 @@ use common::node::{Node, enrolled, said};
 use common::software::{Software, lax, strict};
 use common::{Server, get, path, post, refused};
 use halfkey_protocol::document::signed_bytes;
-use halfkey_protocol::kdf::Hash;
+use halfkey_protocol::tpm::kdf::Hash;
 use halfkey_protocol::wire::operator::{Because, NodeList, NodeRecord, NodeState};
 use halfkey_protocol::wire::{Evidence, Problem, Register, Verdict};
 use halfkey_protocol::{NodeId, Reason};

@@ -4,9 +4,10 @@
 mod common;
 
 use common::{Server, command, get, output, post, problem, refused};
+use halfkey_protocol::tpm::template;
 use halfkey_protocol::wire::operator::{NodeList, ServerInfo};
 use halfkey_protocol::wire::{Begin, Evidence, Prove, Register, Wait};
-use halfkey_protocol::{Bytes, MAX_BODY, NodeId, Reason, template};
+use halfkey_protocol::{Bytes, MAX_BODY, NodeId, Reason};
 use halfkey_verifier::client::{Client, ClientError};
 use hyper::Method;
 use std::io::Read as _;

@@ -13,7 +13,7 @@ use halfkey_evidence::policy::{Assured, Claims, learn};
 use halfkey_protocol::Reason;
 use halfkey_protocol::document::{Kind, Scope, signed_bytes};
 use halfkey_protocol::identity::fingerprint;
-use halfkey_protocol::kdf::Hash;
+use halfkey_protocol::tpm::kdf::Hash;
 use halfkey_protocol::wire::operator::{AuditList, Because, NodeRecord};
 use halfkey_protocol::wire::policies::{GroupList, MAX_POLICY, NodePolicy, PolicyList, PolicyRecord};
 use halfkey_protocol::wire::{Document, Evidence, Problem, SignedDocument, Verdict, Wait, Waited};

@@ -8,10 +8,11 @@ use common::node::{Halves, Node, enrolled, said, sign};
 use common::software::{Software, lax, strict};
 use common::{Server, get, path, post, refused};
 use halfkey_evidence::document::open;
+use halfkey_protocol::Reason;
 use halfkey_protocol::identity::fingerprint;
+use halfkey_protocol::keys::half;
 use halfkey_protocol::wire::operator::{Enroll, NodeList, NodeRecord, NodeState, SequencePart};
 use halfkey_protocol::wire::{Document, Enrollment, Prove, Proved, SignedDocument};
-use halfkey_protocol::{Reason, half};
 use halfkey_verifier::client::Client;
 use std::sync::Arc;
 

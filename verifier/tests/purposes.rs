@@ -6,7 +6,7 @@ mod common;
 use common::Server;
 use common::node::{Node, Session};
 use halfkey_evidence::appraise::BoundedEvidence;
-use halfkey_protocol::hpke::Ephemeral;
+use halfkey_protocol::keys::hpke::Ephemeral;
 use halfkey_protocol::wire::{Begun, Purpose};
 use halfkey_verifier::attest::{Assessment, Lifetimes};
 use halfkey_verifier::config::StateDir;

@@ -21,7 +21,7 @@ use crate::error::{Error, Kind, Result};
 use crate::fence;
 use crate::tpm::{Location, Tpm};
 use crate::{bounded, console, logs};
-use halfkey_protocol::label;
+use halfkey_protocol::keys::label;
 use std::path::{Path, PathBuf};
 
 /// The generator that mounts partitions by their type.

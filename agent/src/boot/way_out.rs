@@ -9,7 +9,7 @@ use crate::error::{Error, Result};
 use crate::fence::{self, Ensured, Meaning};
 use crate::tpm::{Location, Tpm};
 use crate::{console, logs};
-use halfkey_protocol::label;
+use halfkey_protocol::keys::label;
 use nix::errno::Errno;
 use nix::fcntl::{Flock, FlockArg};
 use std::fs::{DirBuilder, File};

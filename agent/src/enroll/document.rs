@@ -5,9 +5,11 @@ use crate::error::{Error, Kind, Result};
 use crate::luks::header::is_uuid;
 use crate::net::{Server, tls};
 use halfkey_protocol::document::{self, Backend, Flaw, Scope};
-use halfkey_protocol::kdf::Hash;
+use halfkey_protocol::tpm::kdf::Hash;
+use halfkey_protocol::tpm::name;
+use halfkey_protocol::tpm::template;
 use halfkey_protocol::wire::{self, Credential, credential_digest};
-use halfkey_protocol::{MAX_SERVERS, NodeId, Reason, identity, template};
+use halfkey_protocol::{MAX_SERVERS, NodeId, Reason, identity};
 
 /// A document whose signature and contents were checked. Can't be had otherwise.
 #[derive(Debug)]
@@ -151,7 +153,7 @@ impl Document {
             return Err(field("enrollment_id"));
         }
         Ok(Self {
-            release_name: identity::object_name(&document.release_public)
+            release_name: name::object_name(&document.release_public)
                 .ok_or_else(|| field("release_public"))?,
             release_public: document.release_public.0,
             bank: Hash::from_name(&document.bank).ok_or_else(|| field("bank"))?,

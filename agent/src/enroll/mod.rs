@@ -36,10 +36,11 @@ use crate::timing::Timeline;
 use crate::tpm::{Hierarchy, Location, Object, Persistent, Tpm};
 use challenge::Challenge;
 use document::Document;
-use halfkey_protocol::half::proof_digest;
-use halfkey_protocol::qualifying_data::Wanted;
+use halfkey_protocol::keys::half::proof_digest;
+use halfkey_protocol::tpm::qualifying_data::Wanted;
+use halfkey_protocol::tpm::seal_policy;
 use halfkey_protocol::wire::{self, Purpose};
-use halfkey_protocol::{Half, Key, NodeId, Reason, Role, identity, policy};
+use halfkey_protocol::{Half, Key, NodeId, Reason, Role, identity};
 use std::path::PathBuf;
 use std::process::Command;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
@@ -152,7 +153,7 @@ pub fn run(options: &Options) -> Result<()> {
     if permanent.owner_auth {
         keys.srk = tpm.persist(Persistent::Srk, &keys.srk)?;
     }
-    let policy = policy::seal_policy(document.bank, &document.release_name, &node.0);
+    let policy = seal_policy::seal_policy(document.bank, &document.release_name, &node.0);
     let sealed = tpm.seal(&keys.srk, u.expose(), &policy)?;
     drop(u);
     let common = Token {

@@ -6,7 +6,7 @@ use crate::exchange::repeat::until_answered;
 use crate::net::{Client, Server};
 use crate::timing::Timeline;
 use crate::tpm::{Ek, Object, Tpm};
-use halfkey_protocol::half::activation_proof;
+use halfkey_protocol::keys::half::activation_proof;
 use halfkey_protocol::{NodeId, VERSIONS, wire};
 use rustls::ClientConfig;
 use std::sync::Arc;

@@ -13,7 +13,7 @@ use super::fields::{Digest, Fields, Keyslot, STRIPES, Segment};
 use super::header::{BINARY, Header, MAX_SLOTS, free};
 use super::json::{At, Wrong};
 use crate::error::{Error, Result};
-use halfkey_protocol::kdf::Hash;
+use halfkey_protocol::tpm::kdf::Hash;
 use nix::fcntl::{FcntlArg, SealFlag, fcntl};
 use nix::sys::memfd::{MFdFlags, memfd_create};
 use std::fs::File;

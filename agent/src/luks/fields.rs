@@ -2,7 +2,7 @@
 
 use super::check::HeaderCopy;
 use super::token::{Token, VERSION};
-use halfkey_protocol::header_seal::{SealedHeader, SealedKeyslot};
+use halfkey_protocol::keys::header_seal::{SealedHeader, SealedKeyslot};
 use std::fmt::Write as _;
 
 /// Stripes of the anti-forensic splitter; LUKS2 knows no other number.

@@ -6,7 +6,7 @@
 use super::json::At;
 use super::token::Token;
 use crate::error::{Error, Result};
-use halfkey_protocol::kdf::Hash;
+use halfkey_protocol::tpm::kdf::Hash;
 use miniserde::json::{Object, Value};
 use std::fs::File;
 use std::os::unix::fs::FileExt;

@@ -2,7 +2,7 @@
 //!
 //! What is needed before K is there is unauthenticated by nature, and nothing security-relevant depends on
 //! it: a wrong value can only make the unlocking fail. What is used afterwards (name and role of the mapping,
-//! flags, the set of volumes) is sealed by K, with the header: see [`halfkey_protocol::header_seal`].
+//! flags, the set of volumes) is sealed by K, with the header: see [`halfkey_protocol::keys::header_seal`].
 
 use super::HeaderCopy;
 use super::check::is_flag;
@@ -10,8 +10,8 @@ use super::header::is_uuid;
 use crate::boot::cmdline::is_mapping_name;
 use crate::error::{Error, Kind, Result};
 use crate::net::Server;
-use halfkey_protocol::half::equal;
-use halfkey_protocol::kdf::Hash;
+use halfkey_protocol::keys::half::equal;
+use halfkey_protocol::tpm::kdf::Hash;
 use halfkey_protocol::{Bytes, Key, MAX_SERVERS, MAX_VOLUMES, NodeId, Role};
 
 /// The token's type.
@@ -61,7 +61,7 @@ pub struct Token {
 /// What the last write of a token adds.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Seal {
-    /// [`halfkey_protocol::header_seal::SealedHeader::seal`].
+    /// [`halfkey_protocol::keys::header_seal::SealedHeader::seal`].
     pub mac: [u8; 32],
     /// Its fingerprint, for `status`, which has no K.
     pub fingerprint: [u8; 32],

@@ -4,7 +4,7 @@ use super::find::Source;
 use crate::error::{Error, Kind, Result};
 use crate::firmware;
 use halfkey_measure::predict::{self, Circumstances, ProposalError};
-use halfkey_protocol::kdf::Hash;
+use halfkey_protocol::tpm::kdf::Hash;
 use halfkey_protocol::wire::Proposal;
 use std::fs::File;
 use std::io::Read;

@@ -5,7 +5,7 @@ use super::codec::{Reader, Writer};
 use super::session::{Auth, authorize, check};
 use super::transport::{HEADER, MAX_FRAME};
 use super::{Error, Object, Timing, Tpm, rc};
-use halfkey_protocol::identity::object_name;
+use halfkey_protocol::tpm::name::object_name;
 use std::time::{Duration, Instant};
 use tpm2_protocol::data::TpmCc;
 use zeroize::Zeroizing;

@@ -6,7 +6,7 @@ use super::command::Answer;
 use super::object::{Hierarchy, RH_ENDORSEMENT};
 use super::session::{Auth, DECRYPT, ENCRYPT, Kind};
 use super::{Ek, Error, Object, Tpm, command};
-use halfkey_protocol::kdf::Hash;
+use halfkey_protocol::tpm::kdf::Hash;
 use halfkey_protocol::wire::Credential;
 use zeroize::Zeroizing;
 

@@ -8,7 +8,7 @@
 
 use super::object::{Hierarchy, Object, is_named};
 use super::{Error, Tpm};
-use halfkey_protocol::template;
+use halfkey_protocol::tpm::template;
 
 const AK_HANDLE: u32 = 0x8101_8001;
 const SRK_HANDLE: u32 = 0x8100_0001;
@@ -280,7 +280,7 @@ fn head(kind: u16, name_alg: u16, attributes: u32, policy: &str, aes: u16) -> su
 #[cfg(test)]
 mod tests {
     use super::*;
-    use halfkey_protocol::kdf::Hash;
+    use halfkey_protocol::tpm::kdf::Hash;
     use proptest::prelude::*;
 
     /// The policies follow from the profile's definition, not from a table.

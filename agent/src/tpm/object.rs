@@ -5,8 +5,8 @@ use super::codec::Writer;
 use super::command::{self, checked_name};
 use super::session::{Auth, Kind};
 use super::{Error, Tpm, rc};
-use halfkey_protocol::identity::object_name;
-use halfkey_protocol::kdf::Hash;
+use halfkey_protocol::tpm::kdf::Hash;
+use halfkey_protocol::tpm::name::object_name;
 
 pub(super) const RH_OWNER: u32 = 0x4000_0001;
 pub(super) const RH_NULL: u32 = 0x4000_0007;

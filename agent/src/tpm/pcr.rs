@@ -3,9 +3,9 @@
 use super::codec::{Reader, Writer};
 use super::session::Auth;
 use super::{Error, Object, Tpm, command};
-use halfkey_protocol::half::equal;
-use halfkey_protocol::kdf::Hash;
-use halfkey_protocol::policy::pcr_selection;
+use halfkey_protocol::keys::half::equal;
+use halfkey_protocol::tpm::kdf::Hash;
+use halfkey_protocol::tpm::seal_policy::pcr_selection;
 use halfkey_protocol::{FENCE_PCR, QUOTED_PCRS};
 
 /// How often PCRs may move between reading and quoting before somebody is to blame.

@@ -20,8 +20,8 @@ use super::credential::only_field;
 use super::session::{Auth, DECRYPT, ENCRYPT, Kind, Session};
 use super::{Error, Object, Tpm, rc};
 use halfkey_protocol::FENCE_PCR;
-use halfkey_protocol::kdf::Hash;
-use halfkey_protocol::policy::pcr_selection;
+use halfkey_protocol::tpm::kdf::Hash;
+use halfkey_protocol::tpm::seal_policy::pcr_selection;
 use zeroize::Zeroizing;
 
 /// How often a PCR may move between PolicyPCR and Unseal.
@@ -102,7 +102,7 @@ impl Tpm {
     }
 
     /// Unseals the half. `release_public` is a `TPMT_PUBLIC`, `signature` is r || s over
-    /// [`halfkey_protocol::policy::release_digest`]. `sealed` may get another handle.
+    /// [`halfkey_protocol::tpm::seal_policy::release_digest`]. `sealed` may get another handle.
     ///
     /// # Errors
     /// [`Error::FenceExtended`]; [`Error::PcrChanged`] (begin again with a new session);

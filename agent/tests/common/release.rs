@@ -1,10 +1,10 @@
 //! A release key, as the verifier holds it.
 #![allow(dead_code)] // each test file uses a part
 
-use halfkey_protocol::identity::object_name;
-use halfkey_protocol::kdf::Hash;
-use halfkey_protocol::policy::seal_policy;
-use halfkey_protocol::template;
+use halfkey_protocol::tpm::kdf::Hash;
+use halfkey_protocol::tpm::name::object_name;
+use halfkey_protocol::tpm::seal_policy::seal_policy;
+use halfkey_protocol::tpm::template;
 use ring::rand::SystemRandom;
 use ring::signature::{ECDSA_P256_SHA256_FIXED_SIGNING, EcdsaKeyPair, KeyPair};
 

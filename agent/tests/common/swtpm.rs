@@ -5,7 +5,7 @@
 #![allow(dead_code)] // each test file uses a part
 
 use halfkey_agent::tpm::{Location, Tpm};
-use halfkey_protocol::kdf::Hash;
+use halfkey_protocol::tpm::kdf::Hash;
 use halfkey_testkit::swtpm;
 use std::ops::{Deref, DerefMut};
 use tss_esapi::Context;

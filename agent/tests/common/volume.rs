@@ -4,7 +4,7 @@
 
 use halfkey_agent::luks::Token;
 use halfkey_agent::net::Server;
-use halfkey_protocol::kdf::Hash;
+use halfkey_protocol::tpm::kdf::Hash;
 use halfkey_protocol::{Half, Key, NodeId, Role};
 use serde_json::Value;
 use std::fs::File;

@@ -8,7 +8,7 @@ use crate::quote::{VerifiedQuote, hex};
 use crate::rejection::refuse;
 use halfkey_measure::systemd::{PHASE_PCR, PHASES};
 use halfkey_protocol::QUOTED_PCRS;
-use halfkey_protocol::kdf::Hash;
+use halfkey_protocol::tpm::kdf::Hash;
 
 /// PCRs that the logs must explain. Not 10: that is the IMA list's. Not 15: that is
 /// the fence, which has its own check.

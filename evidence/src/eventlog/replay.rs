@@ -7,7 +7,7 @@ use crate::Rejection;
 use crate::digest::{Bank, Digest};
 use crate::quote::hex;
 use crate::rejection::refuse;
-use halfkey_protocol::kdf::Hash;
+use halfkey_protocol::tpm::kdf::Hash;
 
 /// Proof: this is what the PCRs of one bank become by the events of a firmware log.
 #[derive(Clone, Debug)]

@@ -7,7 +7,7 @@ use crate::Rejection;
 use crate::digest::{Bank, Digest};
 use crate::rejection::refuse;
 use halfkey_measure::systemd::{self, NoDigest, PHASE_PCR, Record};
-use halfkey_protocol::kdf::Hash;
+use halfkey_protocol::tpm::kdf::Hash;
 use halfkey_protocol::{MAX_LOG, Reason};
 
 /// What systemd extended a PCR with, in one bank.

@@ -5,7 +5,7 @@ use super::rules::{CommandLine, Digest, Document, EventIs, EventRule, Sections};
 use halfkey_measure::efi_stub::{self, utf16};
 use halfkey_measure::stub::{self, section_name};
 use halfkey_measure::{firmware, grub, systemd};
-use halfkey_protocol::kdf::Hash;
+use halfkey_protocol::tpm::kdf::Hash;
 use std::collections::{HashMap, HashSet};
 use std::sync::{OnceLock, RwLock};
 

@@ -9,7 +9,7 @@ use crate::Rejection;
 use crate::quote::clip;
 use crate::rejection::refuse;
 use halfkey_measure::predict::MAX_COMMAND_LINE;
-use halfkey_protocol::kdf::Hash;
+use halfkey_protocol::tpm::kdf::Hash;
 use halfkey_protocol::wire::{Proposal, ProposedImage};
 
 /// Largest proposal, in bytes of JSON.

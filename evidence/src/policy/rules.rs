@@ -1,7 +1,7 @@
 //! What a policy document says, typed. Digests are bytes here; the texts are gone.
 
 use crate::digest::Bank;
-use halfkey_protocol::kdf::Hash;
+use halfkey_protocol::tpm::kdf::Hash;
 use std::fmt;
 
 /// The whole document.

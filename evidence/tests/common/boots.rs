@@ -2,7 +2,7 @@
 
 use halfkey_evidence::eventlog::{AssumedLog, replay};
 use halfkey_evidence::policy::{Assured, Claims, Evaluation, Finding, Policy, evaluate, learn};
-use halfkey_protocol::kdf::Hash;
+use halfkey_protocol::tpm::kdf::Hash;
 pub use halfkey_testkit::log::{Record, log_of};
 pub use halfkey_testkit::recorded::{BOOTS, Boot, boot};
 

@@ -5,10 +5,11 @@ pub mod boots;
 
 use halfkey_evidence::public::AkPublic;
 use halfkey_evidence::quote::QuoteContext;
-use halfkey_protocol::kdf::Hash;
-use halfkey_protocol::qualifying_data::QualifyingData;
+use halfkey_protocol::Bytes;
+use halfkey_protocol::tpm::kdf::Hash;
+use halfkey_protocol::tpm::qualifying_data::QualifyingData;
+use halfkey_protocol::tpm::template;
 use halfkey_protocol::wire::{Credential, Evidence, Purpose, Register};
-use halfkey_protocol::{Bytes, template};
 use std::fs;
 use std::ops::Deref;
 

@@ -73,7 +73,7 @@ wire! {
         pub hpke_public: Bytes,
         /// nonceTPM of the policy session that will unseal U; empty unless the purpose is `boot`.
         pub nonce_tpm: Bytes,
-        /// What this purpose is about: see [`crate::qualifying_data::QualifyingData::purpose_data`].
+        /// What this purpose is about: see [`crate::tpm::qualifying_data::QualifyingData::purpose_data`].
         pub purpose_data: Bytes,
         /// `TPMS_ATTEST`, as signed.
         pub quote: Bytes,
@@ -109,10 +109,10 @@ wire! {
         pub evidence_id: Option<u64>,
         /// If pending: names this pending boot, for [`Wait`] and for the operator.
         pub ticket: Option<String>,
-        /// If released: [`crate::hpke::Released`], sealed to the quoted key; the AAD is the qualifying data.
+        /// If released: [`crate::keys::hpke::Released`], sealed to the quoted key; the AAD is the qualifying data.
         pub sealed: Option<Sealed>,
         /// If released with purpose `boot`: ECDSA P-256 (r || s, 64 bytes) by the release
-        /// key over [`crate::policy::release_digest`].
+        /// key over [`crate::tpm::seal_policy::release_digest`].
         pub release_signature: Option<Bytes>,
         /// If released with purpose `enroll`: what the tenant signed.
         pub enrollment: Option<SignedDocument>,

@@ -43,7 +43,7 @@ wire! {
         /// 32 random bytes that the node made for this enrollment and keeps until it is done. The tenant signs the newest that
         /// was activated, so that an enrollment of before is not taken.
         pub challenge: Bytes,
-        /// HMAC-SHA256(secret, label || node id || challenge): [`crate::half::activation_proof`].
+        /// HMAC-SHA256(secret, label || node id || challenge): [`crate::keys::half::activation_proof`].
         pub proof: Bytes,
     }
 

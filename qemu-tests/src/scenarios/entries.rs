@@ -11,7 +11,7 @@ use crate::image::system::{Entry, System, names_initrd};
 use crate::story::Story;
 use crate::story::Who::{Attacker, Operator};
 use halfkey_evidence::eventlog::{kind, parse};
-use halfkey_protocol::kdf::Hash;
+use halfkey_protocol::tpm::kdf::Hash;
 use halfkey_protocol::wire::operator::EvidenceRecord;
 use halfkey_testkit::hex;
 use sha2::{Digest, Sha256};

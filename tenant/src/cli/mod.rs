@@ -9,7 +9,7 @@ pub use policy::{
 
 use clap::{ArgGroup, Args, Parser, Subcommand, ValueEnum};
 use clap_complete::Shell;
-use halfkey_protocol::kdf::Hash;
+use halfkey_protocol::tpm::kdf::Hash;
 use std::path::PathBuf;
 use std::time::Duration;
 

@@ -17,7 +17,7 @@ use halfkey_evidence::document::open_enrollment;
 use halfkey_evidence::ek::{Trust, TrustedEk};
 use halfkey_evidence::registration::CheckedRegistration;
 use halfkey_protocol::document::{Kind, Scope};
-use halfkey_protocol::half::{Half, Key, proof_digest};
+use halfkey_protocol::keys::half::{Half, Key, proof_digest};
 use halfkey_protocol::wire::operator::{Enroll, NodeRecord, NodeState};
 use halfkey_protocol::wire::{Credential, Enrollment, credential_digest};
 use halfkey_protocol::{Bytes, NodeId};

@@ -9,6 +9,7 @@ use crate::trust::checks;
 use comfy_table::{Cell, Color};
 use halfkey_evidence::document::open_enrollment;
 use halfkey_protocol::document::Scope;
+use halfkey_protocol::tpm::name;
 use halfkey_protocol::wire::SignedDocument;
 use halfkey_protocol::wire::operator::{
     Held, NodeList, NodeRecord, NodeState, NodeSummary, PendingBoot, TpmFirmware,
@@ -185,7 +186,7 @@ fn enrollment(signed: &SignedDocument, record: &NodeRecord, key: Option<&TenantK
     if opened.scope != for_whom {
         return format!("INVALID: it is for {}", opened.scope);
     }
-    let srk = identity::object_name(&record.registration.srk_public);
+    let srk = name::object_name(&record.registration.srk_public);
     let changed = if srk.as_deref() == Some(document.srk_name.as_ref()) {
         ""
     } else {

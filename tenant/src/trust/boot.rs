@@ -14,7 +14,7 @@ use halfkey_evidence::quote::{self, VerifiedQuote};
 use halfkey_evidence::ticket::BootTicket;
 use halfkey_protocol::NodeId;
 use halfkey_protocol::document::Scope;
-use halfkey_protocol::kdf::Hash;
+use halfkey_protocol::tpm::kdf::Hash;
 use halfkey_protocol::wire::operator::{EvidenceRecord, EvidenceSummary, NodeRecord};
 use halfkey_protocol::wire::{Outcome, Purpose};
 

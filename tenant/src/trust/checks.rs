@@ -11,8 +11,9 @@ use crate::trust::roots;
 use aws_lc_rs::signature::{ECDSA_P256_SHA256_FIXED, ParsedPublicKey};
 use halfkey_evidence::ek::{self, TrustedEk};
 use halfkey_evidence::registration::{self, CheckedRegistration};
+use halfkey_protocol::tpm::template;
 use halfkey_protocol::wire::operator::{NodeRecord, ServerInfo};
-use halfkey_protocol::{Bytes, MAX_SERVERS, NodeId, identity, template};
+use halfkey_protocol::{Bytes, MAX_SERVERS, NodeId, identity};
 
 /// Checks a record's registration: templates, certification, and that the id is this EK's.
 ///

@@ -1,6 +1,6 @@
 //! Firmware event logs of machines that never were: UEFI without Secure Boot, a kernel with its EFI stub.
 
-use halfkey_protocol::kdf::Hash;
+use halfkey_protocol::tpm::kdf::Hash;
 
 const SEPARATOR: u32 = 0x4;
 const EVENT_TAG: u32 = 0x6;

@@ -3,9 +3,10 @@
 use super::Desk;
 use super::log::Boot;
 use super::verifier::{CHALLENGE, Verifier};
-use halfkey_protocol::hpke::Ephemeral;
-use halfkey_protocol::kdf::Hash;
-use halfkey_protocol::qualifying_data::{QualifyingData, Wanted};
+use halfkey_protocol::keys::hpke::Ephemeral;
+use halfkey_protocol::tpm::kdf::Hash;
+use halfkey_protocol::tpm::name;
+use halfkey_protocol::tpm::qualifying_data::{QualifyingData, Wanted};
 use halfkey_protocol::wire::*;
 use halfkey_protocol::{Bytes, Half, Key, identity};
 use halfkey_testkit::tpm::Tpm;
@@ -48,7 +49,7 @@ impl Node<'_> {
             nonce: &begun.nonce,
             hpke_public: &hpke_public,
             nonce_tpm: ask.nonce_tpm,
-            srk_name: &identity::object_name(&self.tpm.register.srk_public).unwrap(),
+            srk_name: &name::object_name(&self.tpm.register.srk_public).unwrap(),
             purpose_data: ask.purpose_data,
         }
         .digest();

@@ -7,7 +7,7 @@ use super::pki::Pki;
 use super::server::{Answer, Request, Server, json, problem};
 use super::verifier::Verifier;
 use halfkey_protocol::Bytes;
-use halfkey_protocol::kdf::Hash;
+use halfkey_protocol::tpm::kdf::Hash;
 use halfkey_protocol::wire::Document;
 use halfkey_protocol::wire::operator::*;
 use halfkey_protocol::wire::policies::NodePolicy;

@@ -6,7 +6,7 @@
 //! ```
 
 use clap::Parser;
-use halfkey_protocol::half::activation_proof;
+use halfkey_protocol::keys::half::activation_proof;
 use halfkey_protocol::wire::{Activate, Activated, Registered};
 use halfkey_testkit::tpm::Tpm;
 use halfkey_verifier::cli::{Cli, run};

@@ -11,7 +11,7 @@ use crate::error::{Context, Result};
 use crate::log::{NO_ACTION, Record};
 use crate::process::{Guard, run};
 use crate::programs;
-use halfkey_protocol::kdf::Hash;
+use halfkey_protocol::tpm::kdf::Hash;
 use manufacturer::Identity;
 use nix::libc;
 use nix::sys::signal::{Signal, kill};

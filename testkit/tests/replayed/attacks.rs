@@ -2,7 +2,7 @@
 
 use halfkey_evidence::eventlog::replay as replay_log;
 use halfkey_evidence::policy::{Assured, Claims, learn};
-use halfkey_protocol::kdf::Hash;
+use halfkey_protocol::tpm::kdf::Hash;
 use halfkey_testkit::log::{Record, log_of};
 use halfkey_testkit::replay::{self, Machine, kind};
 

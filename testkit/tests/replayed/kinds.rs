@@ -1,7 +1,7 @@
 //! Each kind of machine: its first boot waits and is learned, the next is unlocked with nobody there, another image is denied by
 //! name.
 
-use halfkey_protocol::kdf::Hash;
+use halfkey_protocol::tpm::kdf::Hash;
 use halfkey_testkit::replay::{self, Machine, ReplayedBoot};
 
 /// Learned with these flags of `halfkey approve`; the denial of another image says this.

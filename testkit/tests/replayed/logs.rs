@@ -71,7 +71,7 @@ fn pcr_10_moves_and_a_boot_is_still_the_same() {
 #[test]
 fn a_kernel_that_was_started_by_kexec_gets_nothing() {
     let mut machine = machine();
-    machine.node.tpm.measure(15, halfkey_protocol::label::FENCE_CLOSED);
+    machine.node.tpm.measure(15, halfkey_protocol::keys::label::FENCE_CLOSED);
     let unlocked = machine.unlock();
     assert_ne!(unlocked.code, 0, "{}", unlocked.said);
     // The log of the boot before, and the TPM was reset in between.

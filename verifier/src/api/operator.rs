@@ -18,7 +18,7 @@ use axum::{Extension, Router};
 use halfkey_evidence::document::open_enrollment;
 use halfkey_evidence::registration;
 use halfkey_protocol::document::{Opened, Scope};
-use halfkey_protocol::kdf::Hash;
+use halfkey_protocol::tpm::kdf::Hash;
 use halfkey_protocol::wire::credential_digest;
 use halfkey_protocol::wire::operator::{
     Approve, AuditList, Because, Deny, Enroll, EvidenceList, EvidenceRecord, Head, NodeRecord, NodeState,

@@ -5,7 +5,7 @@ use crate::domain::{Enrollment, Node};
 use halfkey_evidence::Rejection;
 use halfkey_evidence::appraise::Enrolled;
 use halfkey_protocol::Reason;
-use halfkey_protocol::kdf::Hash;
+use halfkey_protocol::tpm::kdf::Hash;
 use halfkey_protocol::wire::Purpose;
 
 /// The enrollment that serves this purpose.

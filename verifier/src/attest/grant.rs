@@ -12,12 +12,14 @@ use halfkey_evidence::appraise::AttestedBoot;
 use halfkey_evidence::policy::{Evaluation, Matched};
 use halfkey_evidence::quote::{Committed, VerifiedQuote};
 use halfkey_evidence::ticket::BootTicket;
-use halfkey_protocol::hpke::Released;
 use halfkey_protocol::identity::fingerprint_of;
-use halfkey_protocol::qualifying_data::Wanted;
+use halfkey_protocol::keys::hpke;
+use halfkey_protocol::keys::hpke::Released;
+use halfkey_protocol::tpm::qualifying_data::Wanted;
+use halfkey_protocol::tpm::seal_policy;
 use halfkey_protocol::wire::operator::Held;
 use halfkey_protocol::wire::{Credential, Purpose, Sealed, SignedDocument};
-use halfkey_protocol::{Bytes, NodeId, Reason, hpke, policy};
+use halfkey_protocol::{Bytes, NodeId, Reason};
 
 /// Proof: an operator approved this boot, and that approval is neither used nor expired.
 pub struct ApprovedBoot<'a>(&'a BootTicket);
@@ -118,7 +120,7 @@ impl<'a> ReleaseGrant<'a> {
                 ("released: an operator approved this boot".to_owned(), None, Some(ticket.to_string()))
             }
         };
-        let fence = policy::fence_sha256(&r_sha256);
+        let fence = seal_policy::fence_sha256(&r_sha256);
         Ok(BootRelease { sealed, signature, fence, message, boot, approval })
     }
 }

@@ -18,8 +18,8 @@ use crate::attest::Ruling;
 use crate::limit::Source;
 use crate::wake::Hub;
 use halfkey_protocol::document::Place;
-use halfkey_protocol::kdf::Hash;
-use halfkey_protocol::qualifying_data::Wanted;
+use halfkey_protocol::tpm::kdf::Hash;
+use halfkey_protocol::tpm::qualifying_data::Wanted;
 use halfkey_protocol::wire::operator::{
     AuditEntry, EvidenceRecord, EvidenceSummary, Held, NodeState, PendingBoot, TpmFirmware,
 };

@@ -6,10 +6,11 @@ use aws_lc_rs::digest::{SHA256, digest};
 use aws_lc_rs::signature::{Ed25519KeyPair, KeyPair};
 use halfkey_evidence::{credential, registration};
 use halfkey_protocol::document::{Deployment, Kind, Place, Scope, next, signed_bytes};
-use halfkey_protocol::hpke::{Ephemeral, Released};
 use halfkey_protocol::identity::sha256;
-use halfkey_protocol::kdf::Hash;
-use halfkey_protocol::qualifying_data::{QualifyingData, Wanted};
+use halfkey_protocol::keys::half;
+use halfkey_protocol::keys::hpke::{Ephemeral, Released};
+use halfkey_protocol::tpm::kdf::Hash;
+use halfkey_protocol::tpm::qualifying_data::{QualifyingData, Wanted};
 use halfkey_protocol::wire::operator::{Approve, Enroll, NodeRecord, ServerInfo};
 use halfkey_protocol::wire::policies::PolicyRecord;
 use halfkey_protocol::wire::{
@@ -17,7 +18,7 @@ use halfkey_protocol::wire::{
     Propose, Proposed, Prove, Proved, Purpose, Register, Registered, SignedDocument, Verdict,
     credential_digest,
 };
-use halfkey_protocol::{Half, Key, NodeId, half};
+use halfkey_protocol::{Half, Key, NodeId};
 use halfkey_testkit::tpm::{RSA_2048, Tpm};
 use halfkey_verifier::client::Client;
 use std::sync::{Arc, Mutex};

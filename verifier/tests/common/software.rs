@@ -1,7 +1,7 @@
 //! What a machine boots: a firmware log, the policy that allows it, the proposal that announces it.
 
 use halfkey_protocol::Bytes;
-use halfkey_protocol::kdf::Hash;
+use halfkey_protocol::tpm::kdf::Hash;
 use halfkey_protocol::wire::{Proposal, ProposedImage};
 use halfkey_testkit::swtpm::Swtpm;
 use halfkey_testkit::{hex, log};

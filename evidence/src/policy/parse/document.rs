@@ -8,7 +8,7 @@ use crate::policy::rules::{
     Allowed, Boot, CommandLine, Dbx, Digest, Document, EventIs, EventRule, Image, Initrd, Origin, Role,
     Sections, SecureBoot, Token,
 };
-use halfkey_protocol::kdf::Hash;
+use halfkey_protocol::tpm::kdf::Hash;
 use toml::de::DeValue;
 
 /// Alternatives of a policy.

@@ -306,12 +306,13 @@ mod tests {
     use aws_lc_rs::signature::{Ed25519KeyPair, KeyPair as _};
     use halfkey_evidence::Rejection;
     use halfkey_protocol::document::{Deployment, Kind, Scope, next, signed_bytes};
-    use halfkey_protocol::kdf::Hash;
+    use halfkey_protocol::keys::half;
+    use halfkey_protocol::tpm::kdf::Hash;
     use halfkey_protocol::wire::{
         Credential, DocumentSignature, Enrollment, Evidence, Outcome, Register, SignedDocument,
         credential_digest,
     };
-    use halfkey_protocol::{Bytes, NodeId, Reason, half};
+    use halfkey_protocol::{Bytes, NodeId, Reason};
 
     const NODE: NodeId = NodeId([7; 16]);
 

@@ -13,11 +13,12 @@ use crate::{CLOCK_TOLERANCE, utc};
 use halfkey_evidence::policy::{Matched, Origin};
 use halfkey_protocol::document::{self, Deployment, Kind, Opened, Scope};
 use halfkey_protocol::identity::{self, fingerprint};
-use halfkey_protocol::kdf::Hash;
-use halfkey_protocol::qualifying_data::Wanted;
+use halfkey_protocol::keys::half;
+use halfkey_protocol::tpm::kdf::Hash;
+use halfkey_protocol::tpm::qualifying_data::Wanted;
 use halfkey_protocol::wire::operator::{Held, TpmFirmware};
 use halfkey_protocol::wire::{Credential, Register, SignedDocument, credential_digest};
-use halfkey_protocol::{NodeId, Reason, half};
+use halfkey_protocol::{NodeId, Reason};
 use rusqlite::{Connection, OptionalExtension as _, Row, Transaction, params};
 
 /// One node, compared with what was signed about it.

@@ -23,7 +23,7 @@ use halfkey_evidence::policy::rules::{Allowed, Boot, Digest, Image, Initrd, Orig
 use halfkey_evidence::policy::{self, Cover, Policy};
 use halfkey_measure::predict::{Circumstances, from_kernel, from_uki};
 use halfkey_protocol::Bytes;
-use halfkey_protocol::kdf::Hash;
+use halfkey_protocol::tpm::kdf::Hash;
 use halfkey_protocol::wire::Proposal;
 use halfkey_protocol::wire::policies::{PolicyRecord, Scope};
 use serde::Serialize;

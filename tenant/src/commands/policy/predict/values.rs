@@ -9,7 +9,7 @@ use halfkey_measure::efi_stub::load_options;
 use halfkey_measure::stub::section_name;
 use halfkey_measure::systemd::ENTER_INITRD;
 use halfkey_protocol::Bytes;
-use halfkey_protocol::kdf::Hash;
+use halfkey_protocol::tpm::kdf::Hash;
 use halfkey_protocol::wire::Proposal;
 use serde::Serialize;
 

@@ -1,9 +1,9 @@
 //! Domain separation. Each label is used in one place only; a new use gets a
 //! new label, a changed meaning a new version.
 
-/// First field of the qualifying data of a quote ([`crate::qualifying_data`]).
+/// First field of the qualifying data of a quote ([`crate::tpm::qualifying_data`]).
 pub const QUOTE: &str = "halfkey v1 quote";
-/// HPKE `info` of a release ([`crate::hpke`]).
+/// HPKE `info` of a release ([`crate::keys::hpke`]).
 pub const RELEASE: &str = "halfkey v1 release";
 /// Prefix of everything that a tenant key signs ([`crate::document`]).
 pub const DOCUMENT: &str = "halfkey v1 document";
@@ -13,7 +13,7 @@ pub const PLACE: &str = "halfkey v1 place";
 pub const VOLUME: &str = "halfkey v1 volume";
 /// HKDF `info` of the proof that the node holds K.
 pub const PROOF: &str = "halfkey v1 proof";
-/// HKDF `info` of the key that seals the header of a volume ([`crate::header_seal`]).
+/// HKDF `info` of the key that seals the header of a volume ([`crate::keys::header_seal`]).
 pub const HEADER_SEAL: &str = "halfkey v1 header seal";
 /// Prefix of the hash that a node id is cut from.
 pub const NODE_ID: &str = "halfkey v1 node id";

@@ -1,6 +1,6 @@
 //! Qualifying data of a quote: what the signature of the AK covers besides the PCRs.
 
-use crate::label;
+use crate::keys::label;
 use crate::wire::Purpose;
 use sha2::{Digest, Sha256};
 

@@ -5,7 +5,7 @@
 //! (TPM 2.0 Part 1, section 19.7; Part 3, PolicyPCR and PolicySigned).
 
 use crate::FENCE_PCR;
-use crate::kdf::Hash;
+use crate::tpm::kdf::Hash;
 use sha2::{Digest, Sha256};
 
 const CC_POLICY_PCR: u32 = 0x0000_017f;

@@ -123,7 +123,7 @@ impl SealedHeader<'_> {
         out.0
     }
 
-    /// The seal under this key. Compare with [`crate::half::equal`].
+    /// The seal under this key. Compare with [`crate::keys::half::equal`].
     pub fn seal(&self, key: &Key) -> [u8; 32] {
         key.header_seal(&self.encode())
     }

@@ -1,10 +1,10 @@
 //! What PCR 15, the fence, says of a boot. The machine and the verifier read it by the same list.
 //!
 //! It is zero while the boot window is open. r opens it, [`Event::Closed`] closes it; what comes afterwards says that the
-//! opening counts no more. Later systemd measures into the same PCR, and keeps a log of that ([`crate::systemd_log`]).
+//! opening counts no more. Later systemd measures into the same PCR, and keeps a log of that.
 
-use crate::kdf::Hash;
-use crate::label;
+use crate::keys::label;
+use crate::tpm::kdf::Hash;
 
 /// What the agent extends the fence with besides r.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -212,7 +212,7 @@ mod tests {
     #[test]
     fn what_opens_it_is_what_the_verifier_expects() {
         let r_sha256 = Hash::Sha256.digest(&[b"r"]).try_into().expect("32 bytes");
-        assert_eq!(opened(Hash::Sha256, b"r"), crate::policy::fence_sha256(&r_sha256));
+        assert_eq!(opened(Hash::Sha256, b"r"), crate::tpm::seal_policy::fence_sha256(&r_sha256));
     }
 
     proptest! {

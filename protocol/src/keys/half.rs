@@ -1,6 +1,6 @@
 //! The disk key and its two halves.
 
-use crate::label;
+use crate::keys::label;
 use hkdf::Hkdf;
 use hmac::{Hmac, KeyInit, Mac};
 use sha2::{Digest, Sha256};
@@ -78,7 +78,7 @@ impl Key {
         proof
     }
 
-    /// HMAC-SHA256 over an encoded header ([`crate::header_seal`]).
+    /// HMAC-SHA256 over an encoded header ([`crate::keys::header_seal`]).
     pub(crate) fn header_seal(&self, encoded: &[u8]) -> [u8; 32] {
         let mut key = [0; KEY_LEN];
         self.derive(&[], label::HEADER_SEAL, &mut key);

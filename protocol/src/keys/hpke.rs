@@ -2,7 +2,7 @@
 //! ChaCha20-Poly1305. Seals what a verdict releases to the ephemeral key that
 //! the quote commits to: no relay, proxy or replica in between can read it.
 
-use crate::label;
+use crate::keys::label;
 use crate::wire::{Credential, Sealed};
 use hpke::aead::ChaCha20Poly1305;
 use hpke::kdf::HkdfSha256;
@@ -124,7 +124,8 @@ mod tests {
 
     #[test]
     fn opens_what_another_implementation_sealed() {
-        let v: serde_json::Value = serde_json::from_str(include_str!("../vectors/derivations.json")).unwrap();
+        let v: serde_json::Value =
+            serde_json::from_str(include_str!("../../vectors/derivations.json")).unwrap();
         let hex = |name: &str| -> Vec<u8> {
             let text = v["hpke"][name].as_str().unwrap();
             (0..text.len()).step_by(2).map(|i| u8::from_str_radix(&text[i..i + 2], 16).unwrap()).collect()

@@ -1,0 +1,13 @@
+//! Keys that are made from others, and what they seal.
+//!
+//! | module | what |
+//! | --- | --- |
+//! | [`half`] | K = U xor V, and what is derived from K |
+//! | [`header_seal`] | what K authenticates of a LUKS2 volume |
+//! | [`hpke`] | sealing of the released credentials to the quoted ephemeral key |
+//! | [`label`] | the labels that keep one derived value from being used as another |
+
+pub mod half;
+pub mod header_seal;
+pub mod hpke;
+pub mod label;
