@@ -12,9 +12,9 @@ use crate::tpm::{FenceState, Location, Tpm};
 use crate::{console, userspace_log};
 use halfkey_protocol::FENCE_PCR;
 use halfkey_protocol::keys::label;
+use halfkey_protocol::tpm::bank::PcrBank;
 use halfkey_protocol::tpm::fence;
 pub use halfkey_protocol::tpm::fence::Meaning;
-use halfkey_protocol::tpm::kdf::Hash;
 use nix::sys::reboot::{RebootMode, reboot};
 use std::path::Path;
 use std::time::Duration;
@@ -34,8 +34,8 @@ const SYNC: Duration = Duration::from_secs(3);
 
 /// What PCR 15 becomes when `r` opens the boot window, for the record of this boot.
 pub fn opened_with(r: &[u8]) -> Vec<BankValue> {
-    let value = |bank: Hash| BankValue { bank: bank.name().into(), value: fence::opened(bank, r).into() };
-    [Hash::Sha256, Hash::Sha384].map(value).into()
+    let value = |bank: PcrBank| BankValue { bank: bank.name().into(), value: fence::opened(bank, r).into() };
+    PcrBank::ALL.map(value).into()
 }
 
 /// What PCR 15 means, given what the agent remembers of this boot and systemd's log of what it measured later. Each active
@@ -106,7 +106,7 @@ fn extend_from(tpm: &mut Tpm, before: &FenceState, data: &[u8]) -> Result<FenceS
     let confirmed = before.values.len() == after.values.len()
         && before.values.iter().zip(&after.values).all(|((bank, old), (same, new))| {
             bank == same
-                && match Hash::from_alg(*bank) {
+                && match PcrBank::from_alg(*bank) {
                     Some(hash) => *new == fence::after(hash, old, data),
                     // A bank whose hash we do not have (SHA-1): that it moved must do.
                     None => new != old && new.iter().any(|byte| *byte != 0),
@@ -308,6 +308,7 @@ pub fn power_off(why: &Error) -> Error {
 mod tests {
     use super::*;
     use crate::boot::state::tests::state;
+    use halfkey_protocol::tpm::kdf::Hash;
 
     #[test]
     fn a_tpm_of_version_1_is_none() {
@@ -355,8 +356,8 @@ mod tests {
     const R: &[u8] = b"r of this boot";
 
     /// PCR 15 in these banks, with SHA-1 beside them, after these events.
-    fn fence(banks: &[Hash], events: &[&[u8]]) -> FenceState {
-        let value = |bank: &Hash| {
+    fn fence(banks: &[PcrBank], events: &[&[u8]]) -> FenceState {
+        let value = |bank: &PcrBank| {
             let zero = fence::zero(*bank);
             (bank.alg(), events.iter().fold(zero, |value, event| fence::after(*bank, &value, event)))
         };
@@ -367,13 +368,13 @@ mod tests {
     #[test]
     fn every_way_through_a_boot_has_its_meaning_in_each_bank() {
         let state = state();
-        let record = |bank: Hash, data: &[u8]| {
+        let record = |bank: PcrBank, data: &[u8]| {
             let hex: String = bank.digest(&[data]).iter().map(|byte| format!("{byte:02x}")).collect();
             format!("{{\"hashAlg\":\"{}\",\"digest\":\"{hex}\"}}", bank.name())
         };
-        let both = [Hash::Sha256, Hash::Sha384].map(|bank| record(bank, b"machine-id:...")).join(",");
+        let both = PcrBank::ALL.map(|bank| record(bank, b"machine-id:...")).join(",");
         let log = format!("\u{1e}{{\"pcr\":15,\"digests\":[{both}]}}\n");
-        for banks in [&[Hash::Sha256][..], &[Hash::Sha384], &[Hash::Sha256, Hash::Sha384]] {
+        for banks in [&[PcrBank::Sha256][..], &[PcrBank::Sha384], &PcrBank::ALL] {
             let of =
                 |events: &[&[u8]], log: &str| meaning(&fence(banks, events), Some(&state), log.as_bytes());
             assert_eq!(of(&[], ""), Meaning::Open);
@@ -402,8 +403,8 @@ mod tests {
     fn banks_that_disagree_mean_nothing() {
         let state = state();
         let mixed = |one: &[&[u8]], other: &[&[u8]]| {
-            let mut found = fence(&[Hash::Sha256], one);
-            found.values.extend(fence(&[Hash::Sha384], other).values.into_iter().skip(1));
+            let mut found = fence(&[PcrBank::Sha256], one);
+            found.values.extend(fence(&[PcrBank::Sha384], other).values.into_iter().skip(1));
             meaning(&found, Some(&state), b"")
         };
         assert_eq!(mixed(&[R], &[R]), Meaning::Opened);

@@ -1,10 +1,10 @@
 //! systemd's log of its own measurements ([`halfkey_measure::systemd`]). Only what `status` needs: digests for PCR 15.
 
 use halfkey_measure::systemd::{self, Record};
-use halfkey_protocol::tpm::kdf::Hash;
+use halfkey_protocol::tpm::bank::PcrBank;
 
 /// The digests that systemd extended into `pcr` of this bank, in order. Records that can't be read are skipped.
-pub fn digests(log: &[u8], pcr: u8, bank: Hash) -> Vec<Vec<u8>> {
+pub fn digests(log: &[u8], pcr: u8, bank: PcrBank) -> Vec<Vec<u8>> {
     systemd::records(log)
         .filter_map(|record| miniserde::json::from_str::<Record>(std::str::from_utf8(record).ok()?).ok())
         .filter(|record| record.pcr == Some(pcr.into()))
@@ -29,14 +29,14 @@ mod tests {
             )
         };
         let log = [record(11, 'a'), record(15, 'b'), "\u{1e}damaged".into(), record(15, 'c')].concat();
-        assert_eq!(digests(log.as_bytes(), 15, Hash::Sha256), [vec![0xbb; 32], vec![0xcc; 32]]);
-        assert_eq!(digests(log.as_bytes(), 15, Hash::Sha384), [vec![0xbb; 48], vec![0xcc; 48]]);
+        assert_eq!(digests(log.as_bytes(), 15, PcrBank::Sha256), [vec![0xbb; 32], vec![0xcc; 32]]);
+        assert_eq!(digests(log.as_bytes(), 15, PcrBank::Sha384), [vec![0xbb; 48], vec![0xcc; 48]]);
     }
 
     proptest! {
         #[test]
         fn any_log_is_read(log in proptest::collection::vec(any::<u8>(), 0..300)) {
-            digests(&log, 15, Hash::Sha384);
+            digests(&log, 15, PcrBank::Sha384);
         }
     }
 }

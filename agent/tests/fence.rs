@@ -11,7 +11,7 @@ use halfkey_agent::error::Kind;
 use halfkey_agent::fence::{self, Meaning};
 use halfkey_agent::tpm::Tpm;
 use halfkey_protocol::keys::label;
-use halfkey_protocol::tpm::kdf::Hash;
+use halfkey_protocol::tpm::bank::PcrBank;
 
 #[test]
 fn r_goes_into_an_open_fence_only() {
@@ -50,7 +50,8 @@ fn state(r: &[u8]) -> State {
 
 #[test]
 fn a_tpm_of_one_bank_tells_what_became_of_its_boot() {
-    for (banks, only) in [("sha256:none+sha384:all", Hash::Sha384), ("sha256:all+sha384:none", Hash::Sha256)]
+    for (banks, only) in
+        [("sha256:none+sha384:all", PcrBank::Sha384), ("sha256:all+sha384:none", PcrBank::Sha256)]
     {
         let mut swtpm = Swtpm::start();
         swtpm.told(&format!("tpm2_pcrallocate sha1:none+{banks}"));
@@ -103,11 +104,11 @@ fn a_tpm_that_was_busy_is_asked_again() {
 fn a_closed_fence_is_closed_whatever_systemd_measured_later() {
     const MEASURED: &[u8] = b"cryptsetup:root:uuid";
     let log = |measured: &[u8]| {
-        let digest = |bank: Hash| {
+        let digest = |bank: PcrBank| {
             let hex: String = bank.digest(&[measured]).iter().map(|byte| format!("{byte:02x}")).collect();
             format!("{{\"hashAlg\":\"{}\",\"digest\":\"{hex}\"}}", bank.name())
         };
-        let digests = [Hash::Sha256, Hash::Sha384].map(digest).join(",");
+        let digests = PcrBank::ALL.map(digest).join(",");
         format!("\u{1e}{{\"pcr\":15,\"digests\":[{digests}]}}\n").into_bytes()
     };
     for (first, measured, closed) in [

@@ -10,7 +10,7 @@ use common::interposer::{
 use common::release::ReleaseKey;
 use common::swtpm::Swtpm;
 use halfkey_agent::tpm::{Error, SealedBlob, Tpm, parse_answer, quoted_digest};
-use halfkey_protocol::tpm::kdf::Hash;
+use halfkey_protocol::tpm::bank::PcrBank;
 use proptest::prelude::*;
 
 const NODE: [u8; 16] = [7; 16];
@@ -18,7 +18,7 @@ const SECRET: [u8; 32] = [0xa5; 32];
 
 fn seal(tpm: &mut Tpm, release: &ReleaseKey) -> SealedBlob {
     let srk = tpm.storage_key(None).unwrap();
-    let blob = tpm.seal(&srk, &SECRET, &release.policy(Hash::Sha256, &NODE)).unwrap();
+    let blob = tpm.seal(&srk, &SECRET, &release.policy(PcrBank::Sha256, &NODE)).unwrap();
     tpm.flush(srk).unwrap();
     blob
 }
@@ -28,7 +28,7 @@ fn unseal(tpm: &mut Tpm, blob: &SealedBlob, release: &ReleaseKey) -> Result<Vec<
     let mut sealed = tpm.load(&srk, blob)?;
     let session = tpm.start_unseal(&srk)?;
     let signature = release.sign(&session.nonce_tpm, &NODE);
-    let secret = tpm.unseal(session, &mut sealed, Hash::Sha256, &release.public(), &signature, &NODE)?;
+    let secret = tpm.unseal(session, &mut sealed, PcrBank::Sha256, &release.public(), &signature, &NODE)?;
     Ok(secret.to_vec())
 }
 
@@ -84,7 +84,7 @@ fn pcrs_that_move_before_a_quote_are_read_again() {
         });
         let mut tpm = bus.open();
         let ak = tpm.attestation_key().unwrap();
-        match tpm.quote(&ak, &[3; 32], Hash::Sha256) {
+        match tpm.quote(&ak, &[3; 32], PcrBank::Sha256) {
             Ok(quote) => assert!(fits && quote.pcrs[11] != [0; 32]),
             Err(error) => assert!(!fits && matches!(error, Error::PcrChanged), "{error}"),
         }

@@ -7,7 +7,7 @@ mod common;
 use common::release::ReleaseKey;
 use common::swtpm::Swtpm;
 use halfkey_agent::tpm::{Error, SealedBlob, Tpm};
-use halfkey_protocol::tpm::kdf::Hash;
+use halfkey_protocol::tpm::bank::PcrBank;
 use tss_esapi::attributes::{ObjectAttributesBuilder, SessionAttributesBuilder};
 use tss_esapi::constants::SessionType;
 use tss_esapi::interface_types::algorithm::{HashingAlgorithm, PublicAlgorithm};
@@ -21,9 +21,9 @@ use tss_esapi::traits::{Marshall, UnMarshall};
 
 const NODE: [u8; 16] = [7; 16];
 const SECRET: [u8; 32] = [0xa5; 32];
-const BANK: Hash = Hash::Sha256;
+const BANK: PcrBank = PcrBank::Sha256;
 
-fn seal(tpm: &mut Tpm, release: &ReleaseKey, bank: Hash) -> SealedBlob {
+fn seal(tpm: &mut Tpm, release: &ReleaseKey, bank: PcrBank) -> SealedBlob {
     let srk = tpm.storage_key(None).unwrap();
     let blob = tpm.seal(&srk, &SECRET, &release.policy(bank, &NODE)).unwrap();
     tpm.flush(srk).unwrap();
@@ -35,7 +35,7 @@ fn unseal_with(
     tpm: &mut Tpm,
     blob: &SealedBlob,
     release: &ReleaseKey,
-    bank: Hash,
+    bank: PcrBank,
     node: &[u8; 16],
     sign: impl Fn(&[u8]) -> [u8; 64],
 ) -> Result<Vec<u8>, Error> {
@@ -57,7 +57,7 @@ fn unseal(tpm: &mut Tpm, blob: &SealedBlob, release: &ReleaseKey) -> Result<Vec<
 fn the_half_comes_back_in_every_bank_until_the_fence_is_extended() {
     let mut swtpm = Swtpm::start();
     let release = ReleaseKey::new();
-    for bank in [Hash::Sha256, Hash::Sha384] {
+    for bank in PcrBank::ALL {
         let mut tpm = swtpm.open();
         let blob = seal(&mut tpm, &release, bank);
         let open = |tpm: &mut Tpm| {
@@ -72,7 +72,7 @@ fn the_half_comes_back_in_every_bank_until_the_fence_is_extended() {
         assert_eq!(fence.values.len(), 3);
         let event = ring::digest::digest(&ring::digest::SHA256, b"closed").as_ref().try_into().unwrap();
         let expected = halfkey_protocol::tpm::seal_policy::fence_sha256(&event);
-        assert!(fence.known().any(|found| found == (Hash::Sha256, &expected[..])));
+        assert!(fence.known().any(|found| found == (PcrBank::Sha256, &expected[..])));
         let error = open(&mut tpm).unwrap_err();
         assert!(matches!(error, Error::FenceExtended), "{error}");
         drop(tpm);
@@ -111,7 +111,7 @@ fn other_signatures_do_not_open_it() {
     refused(unseal_with(&mut tpm, &blob, &other, BANK, &NODE, others), "TPM_RC_POLICY_FAIL");
     // Another bank.
     let good = |nonce: &[u8]| release.sign(nonce, &NODE);
-    refused(unseal_with(&mut tpm, &blob, &release, Hash::Sha384, &NODE, good), "TPM_RC_POLICY_FAIL");
+    refused(unseal_with(&mut tpm, &blob, &release, PcrBank::Sha384, &NODE, good), "TPM_RC_POLICY_FAIL");
     // None of this counted as a failed authorization, and the right one still opens.
     assert!(!tpm.permanent().unwrap().in_lockout);
     assert_eq!(unseal(&mut tpm, &blob, &release).unwrap(), SECRET);

@@ -18,7 +18,7 @@ use crate::public::{AkPublic, SrkPublic};
 use crate::quote::{self, QuoteContext, VerifiedQuote};
 use crate::registration::CheckedRegistration;
 use halfkey_measure::predict::MAX_COMMAND_LINE;
-use halfkey_protocol::tpm::kdf::Hash;
+use halfkey_protocol::tpm::bank::PcrBank;
 use halfkey_protocol::tpm::qualifying_data::QualifyingData;
 use halfkey_protocol::wire::{Evidence, Purpose};
 use halfkey_protocol::{MAX_LOG, NodeId, Reason, VERSIONS};
@@ -135,7 +135,7 @@ impl<'a> BoundedEvidence<'a> {
 pub struct Enrolled {
     ak: AkPublic,
     srk_name: Vec<u8>,
-    bank: Hash,
+    bank: PcrBank,
 }
 
 impl Enrolled {
@@ -143,18 +143,18 @@ impl Enrolled {
     ///
     /// # Errors
     /// `AkTemplate`, `SrkTemplate`.
-    pub fn parse(ak: &[u8], srk: &[u8], bank: Hash) -> Result<Self, Rejection> {
+    pub fn parse(ak: &[u8], srk: &[u8], bank: PcrBank) -> Result<Self, Rejection> {
         let (ak, srk) = (AkPublic::parse(ak)?, SrkPublic::parse(srk)?);
         Ok(Self { ak, srk_name: srk.name().to_vec(), bank })
     }
 
     /// From a registration that was checked.
-    pub fn of(registration: &CheckedRegistration, bank: Hash) -> Self {
+    pub fn of(registration: &CheckedRegistration, bank: PcrBank) -> Self {
         Self { ak: registration.ak().clone(), srk_name: registration.srk_name().to_vec(), bank }
     }
 
     /// The bank that is to be quoted.
-    pub fn bank(&self) -> Hash {
+    pub fn bank(&self) -> PcrBank {
         self.bank
     }
 }

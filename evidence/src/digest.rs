@@ -1,7 +1,7 @@
 //! Digests of the banks of a TPM, without an allocation each.
 
 use aws_lc_rs::digest;
-use halfkey_protocol::tpm::kdf::Hash;
+use halfkey_protocol::tpm::bank::PcrBank;
 use std::fmt;
 use std::ops::Deref;
 
@@ -101,17 +101,17 @@ impl Bank {
     }
 }
 
-impl From<Hash> for Bank {
-    fn from(hash: Hash) -> Self {
-        match hash {
-            Hash::Sha256 => Self::Sha256,
-            Hash::Sha384 => Self::Sha384,
+impl From<PcrBank> for Bank {
+    fn from(bank: PcrBank) -> Self {
+        match bank {
+            PcrBank::Sha256 => Self::Sha256,
+            PcrBank::Sha384 => Self::Sha384,
         }
     }
 }
 
-impl PartialEq<Hash> for Bank {
-    fn eq(&self, other: &Hash) -> bool {
+impl PartialEq<PcrBank> for Bank {
+    fn eq(&self, other: &PcrBank) -> bool {
         *self == Self::from(*other)
     }
 }
@@ -173,7 +173,7 @@ mod tests {
 
     #[test]
     fn digests_are_those_of_the_other_library() {
-        for hash in [Hash::Sha256, Hash::Sha384] {
+        for hash in PcrBank::ALL {
             let bank = Bank::from(hash);
             assert_eq!(bank.digest(b"abc").to_vec(), hash.digest(&[b"abc"]));
             assert_eq!(bank.digest_parts(&[b"a", b"", b"bc"]), bank.digest(b"abc"));

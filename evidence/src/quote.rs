@@ -6,6 +6,7 @@ use crate::attest::{self, Attest};
 use crate::public::AkPublic;
 use crate::rejection::refuse;
 use crate::signature;
+use halfkey_protocol::tpm::bank::PcrBank;
 use halfkey_protocol::tpm::kdf::Hash;
 use halfkey_protocol::tpm::qualifying_data::QualifyingData;
 use halfkey_protocol::wire::{Evidence, Purpose};
@@ -20,13 +21,13 @@ pub struct QuoteContext<'a> {
     /// not those of the message.
     pub qualifying_data: QualifyingData<'a>,
     /// The enrolled bank.
-    pub bank: Hash,
+    pub bank: PcrBank,
 }
 
 /// Proof: the AK signed these PCR values for this exchange.
 #[derive(Clone, Debug)]
 pub struct VerifiedQuote {
-    bank: Hash,
+    bank: PcrBank,
     /// PCR 0 to 15, one after the other.
     pcrs: Vec<u8>,
     committed: Committed,
@@ -121,7 +122,7 @@ fn require_qualifier(attest: &Attest<attest::Quote>, expected: &[u8; 32]) -> Res
 
 /// The selection inside the signed structure: the message's own word for it can be
 /// changed, and values of harmless PCRs then pass for those of others.
-fn require_selection(attest: &Attest<attest::Quote>, bank: Hash) -> Result<(), Rejection> {
+fn require_selection(attest: &Attest<attest::Quote>, bank: PcrBank) -> Result<(), Rejection> {
     let selection = &attest.attested.selection;
     if let [(alg, mask)] = selection.as_slice()
         && *alg == bank.alg()
@@ -141,7 +142,7 @@ fn require_selection(attest: &Attest<attest::Quote>, bank: Hash) -> Result<(), R
 
 /// Number and length before the digest: it is over the concatenation, which does
 /// not tell where a value ends.
-fn read_pcrs(evidence: &Evidence, bank: Hash) -> Result<Vec<u8>, Rejection> {
+fn read_pcrs(evidence: &Evidence, bank: PcrBank) -> Result<Vec<u8>, Rejection> {
     if evidence.bank != bank.name() {
         return refuse!(Bank, "expected values of bank {}, found {:?}", bank.name(), clip(&evidence.bank));
     }
@@ -178,7 +179,7 @@ fn require_digest(attest: &Attest<attest::Quote>, pcrs: &[u8]) -> Result<(), Rej
 /// knows it extends **each** of PCR 0 to 7, with EV_SEPARATOR at the latest (TCG PC
 /// Client Platform Firmware Profile, section 3.3.4; OVMF does), so one of them at
 /// zero is enough to refuse.
-fn require_extended(pcrs: &[u8], bank: Hash) -> Result<(), Rejection> {
+fn require_extended(pcrs: &[u8], bank: PcrBank) -> Result<(), Rejection> {
     let unextended = |value: &[u8]| value.iter().all(|byte| *byte == 0);
     match pcrs.chunks_exact(bank.digest_len()).take(8).position(unextended) {
         None => Ok(()),
@@ -192,7 +193,7 @@ fn require_extended(pcrs: &[u8], bank: Hash) -> Result<(), Rejection> {
 
 impl VerifiedQuote {
     /// The bank.
-    pub fn bank(&self) -> Hash {
+    pub fn bank(&self) -> PcrBank {
         self.bank
     }
 
@@ -278,19 +279,19 @@ mod tests {
         let parsed = parse_attest(&attest(&[0xff, 0xff, 0])).expect("a quote");
         assert_eq!((parsed.clock, parsed.reset_count, parsed.restart_count, parsed.safe), (9, 4, 5, true));
         assert_eq!((parsed.extra_data.as_slice(), parsed.firmware_version), ([7, 7, 7].as_slice(), 11));
-        assert!(require_selection(&parsed, Hash::Sha256).is_ok());
+        assert!(require_selection(&parsed, PcrBank::Sha256).is_ok());
     }
 
     #[test]
     fn only_pcr_0_to_15_of_the_one_bank_will_do() {
         for mask in [&[0xff, 0xff, 1][..], &[0xff, 0x7f, 0], &[0xff, 0xff], &[0xff, 0xff, 0, 0], &[]] {
             if let Ok(parsed) = parse_attest(&attest(mask)) {
-                let rejection = require_selection(&parsed, Hash::Sha256).expect_err("another selection");
+                let rejection = require_selection(&parsed, PcrBank::Sha256).expect_err("another selection");
                 assert_eq!(rejection.reason, Reason::PcrSelection);
             }
         }
         let parsed = parse_attest(&attest(&[0xff, 0xff, 0])).expect("a quote");
-        assert!(require_selection(&parsed, Hash::Sha384).is_err());
+        assert!(require_selection(&parsed, PcrBank::Sha384).is_err());
     }
 
     proptest! {

@@ -9,6 +9,7 @@ use aws_lc_rs::signature::{ECDSA_P256_SHA256_FIXED_SIGNING, EcdsaKeyPair, KeyPai
 use common::boots::{Appraised, Boot, boot};
 use halfkey_evidence::appraise::{BoundedEvidence, Enrolled, appraise};
 use halfkey_evidence::policy::Policy;
+use halfkey_protocol::tpm::bank::PcrBank;
 use halfkey_protocol::tpm::kdf::Hash;
 use halfkey_protocol::tpm::qualifying_data::QualifyingData;
 use halfkey_protocol::tpm::template;
@@ -34,7 +35,7 @@ impl Machine {
 
     fn enrolled(&self) -> Enrolled {
         let ((ax, ay), (sx, sy)) = (point(&self.ak), point(&self.srk));
-        Enrolled::parse(&template::AK.public(&ax, &ay), &template::SRK.public(&sx, &sy), Hash::Sha256)
+        Enrolled::parse(&template::AK.public(&ax, &ay), &template::SRK.public(&sx, &sy), PcrBank::Sha256)
             .unwrap()
     }
 

@@ -11,13 +11,13 @@ use halfkey_evidence::eventlog::guid::{GLOBAL_VARIABLE, Guid, IMAGE_SECURITY, SH
 use halfkey_evidence::eventlog::signatures::Signature;
 use halfkey_evidence::eventlog::variable::{Known, Value};
 use halfkey_evidence::eventlog::{Event, Standing, kind, quirks, replay};
-use halfkey_protocol::tpm::kdf::Hash;
+use halfkey_protocol::tpm::bank::PcrBank;
 use proptest::prelude::*;
 
 /// The one event of a log, replayed in SHA-384, which has no special cases.
 fn event(pcr: u32, kind: u32, measured: &[u8], data: &[u8]) -> Event<'static> {
     let log = crypto_agile(&[(pcr, kind, measured, data) as Measured<'_>]).leak();
-    replay(log, Hash::Sha384).unwrap().events()[0]
+    replay(log, PcrBank::Sha384).unwrap().events()[0]
 }
 
 /// An event whose digest is that of its data.

@@ -13,6 +13,7 @@ use halfkey_evidence::eventlog::{
 use halfkey_evidence::public::AkPublic;
 use halfkey_evidence::quote::{self, VerifiedQuote};
 use halfkey_protocol::Reason;
+use halfkey_protocol::tpm::bank::PcrBank;
 use halfkey_protocol::tpm::kdf::Hash;
 use proptest::prelude::*;
 
@@ -43,7 +44,7 @@ fn logs_explain_quotes_of_a_tpm() {
     let ak = AkPublic::parse(&tpm.public("ak.ctx")).unwrap();
     let exchange = Exchange::new();
     let quoted = |bank| quote::verify(&exchange.context(&ak, bank), &tpm.evidence(&exchange, bank)).unwrap();
-    let quote = || quoted(Hash::Sha256);
+    let quote = || quoted(PcrBank::Sha256);
     let explain = |log: &[u8], userspace: Option<&[u8]>| summary(log, userspace, &quote());
     for (pcr, kind, measured, _) in boot() {
         if kind != kind::NO_ACTION {
@@ -52,14 +53,14 @@ fn logs_explain_quotes_of_a_tpm() {
     }
     let log = crypto_agile(&boot());
 
-    for bank in [Hash::Sha256, Hash::Sha384] {
+    for bank in PcrBank::ALL {
         let explained = replay(&log, bank).unwrap().explain(&quoted(bank), None).unwrap();
         let of_pcr = |pcr| explained.coverage().iter().find(|c| c.pcr == pcr).unwrap();
         assert_eq!((of_pcr(4).firmware, of_pcr(11).firmware, of_pcr(8).firmware), (2, 2, 0));
         assert_eq!(explained.log().events().len(), boot().len());
     }
     // A log of one bank is not about another.
-    let other = replay(&log, Hash::Sha384).unwrap().explain(&quoted(Hash::Sha256), None);
+    let other = replay(&log, PcrBank::Sha384).unwrap().explain(&quoted(PcrBank::Sha256), None);
     assert_eq!(other.unwrap_err().reason, Reason::LogReplay);
 
     // Without any one of its events the log names the PCR that it no longer explains.
@@ -106,7 +107,7 @@ fn logs_explain_quotes_of_a_tpm() {
 type Summary = (usize, Vec<&'static str>, Vec<String>);
 
 fn summary(log: &[u8], userspace: Option<&[u8]>, quote: &VerifiedQuote) -> Result<Summary, Rejection> {
-    let explained: ProvenLog<'_> = replay(log, Hash::Sha256)?.explain(quote, userspace)?;
+    let explained: ProvenLog<'_> = replay(log, PcrBank::Sha256)?.explain(quote, userspace)?;
     let pcr11 = explained.coverage().iter().find(|coverage| coverage.pcr == 11).unwrap();
     // Each record or phase is there to be judged, and together with the firmware's events gives the quoted value.
     let mut value = explained.log().pcr(11).unwrap().to_vec();
@@ -163,7 +164,7 @@ fn both_formats_are_parsed() {
     let log = sha1(&[(0, 8, b"version"), (4, 4, &[0; 4])]);
     let parsed = parse(&log).unwrap();
     assert_eq!((parsed.format(), parsed.len()), (Format::Sha1, 2));
-    assert_eq!(replay(&log, Hash::Sha256).unwrap_err().reason, Reason::LogReplay);
+    assert_eq!(replay(&log, PcrBank::Sha256).unwrap_err().reason, Reason::LogReplay);
 }
 
 #[test]
@@ -196,7 +197,7 @@ fn all_banks_of_a_log_are_replayed() {
 #[test]
 fn pcr_0_starts_with_the_locality() {
     let first = |events: &[common::log::Measured<'_>]| {
-        replay(&crypto_agile(events), Hash::Sha256).map(|log| log.pcr(0).unwrap().to_vec())
+        replay(&crypto_agile(events), PcrBank::Sha256).map(|log| log.pcr(0).unwrap().to_vec())
     };
     let mut start = vec![0; 32];
     start[31] = 3;
@@ -223,7 +224,7 @@ fn pcr_0_starts_with_the_locality() {
 #[test]
 fn only_measured_data_counts() {
     let log = crypto_agile(&boot());
-    let replayed = replay(&log, Hash::Sha256).unwrap();
+    let replayed = replay(&log, PcrBank::Sha256).unwrap();
     let find = |kind| replayed.events().iter().find(|event| event.kind == kind).unwrap();
     assert_eq!(find(8).measured_data(), Some(&b"version"[..]));
     assert_eq!(find(EV_BOOT_APPLICATION).measured_data(), None);
@@ -232,9 +233,9 @@ fn only_measured_data_counts() {
 
     // Something else under the name of a separator; and firmware's own error value.
     let disguised = crypto_agile(&[(4, kind::SEPARATOR, b"rogue", &[0; 4])]);
-    assert_eq!(replay(&disguised, Hash::Sha256).unwrap_err().reason, Reason::LogReplay);
+    assert_eq!(replay(&disguised, PcrBank::Sha256).unwrap_err().reason, Reason::LogReplay);
     let failed = crypto_agile(&[(4, kind::SEPARATOR, &1u32.to_le_bytes(), b"why")]);
-    assert!(replay(&failed, Hash::Sha256).is_ok());
+    assert!(replay(&failed, PcrBank::Sha256).is_ok());
 }
 
 /// The shortest that there is: 16 bytes.
@@ -245,7 +246,7 @@ fn event_without_digest() -> Vec<u8> {
 #[test]
 fn damaged_logs_are_refused() {
     let refused = |what: &str, reason: Reason, log: &[u8]| {
-        let rejection = replay(log, Hash::Sha256).expect_err(what);
+        let rejection = replay(log, PcrBank::Sha256).expect_err(what);
         assert_eq!(rejection.reason, reason, "{what}: {rejection}");
     };
     let malformed = Reason::LogMalformed;
@@ -257,10 +258,10 @@ fn damaged_logs_are_refused() {
     refused("too large", Reason::TooLarge, &vec![0; MAX_FILE + 1]);
     let many = [head(&[(0x0b, 32)]), event_without_digest().repeat(MAX_EVENTS + 1)].concat();
     refused("too many events", Reason::TooLarge, &many);
-    assert!(replay(&many[..many.len() - 16], Hash::Sha256).is_ok());
+    assert!(replay(&many[..many.len() - 16], PcrBank::Sha256).is_ok());
     refused("zeros", malformed, &[0; 31]);
     refused("pcr 24", malformed, &crypto_agile(&[(24, EV_IPL, b"", b"")]));
-    assert!(replay(&crypto_agile(&[(u32::MAX, kind::NO_ACTION, b"", b"")]), Hash::Sha256).is_ok());
+    assert!(replay(&crypto_agile(&[(u32::MAX, kind::NO_ACTION, b"", b"")]), PcrBank::Sha256).is_ok());
 
     for padding in 1..80 {
         refused("padded", malformed, &[&good[..], &vec![0; padding]].concat());
@@ -291,8 +292,8 @@ fn damaged_logs_are_refused() {
 proptest! {
     #[test]
     fn any_bytes_do_not_panic(bytes in proptest::collection::vec(any::<u8>(), 0..300)) {
-        let _ = replay(&bytes, Hash::Sha256);
-        let _ = replay(&[head(&[(0x0b, 32)]), bytes].concat(), Hash::Sha256);
+        let _ = replay(&bytes, PcrBank::Sha256);
+        let _ = replay(&[head(&[(0x0b, 32)]), bytes].concat(), PcrBank::Sha256);
     }
 
     #[test]
@@ -303,7 +304,7 @@ proptest! {
             log[at] = to;
         }
         log.truncate(log.len() - cut % 64);
-        let _ = replay(&log, Hash::Sha256);
+        let _ = replay(&log, PcrBank::Sha256);
     }
 
     /// Any log that is written is read back, and replays as the definition says.
@@ -315,7 +316,7 @@ proptest! {
         let log = crypto_agile(&measured);
         let parsed = parse(&log).unwrap();
         prop_assert_eq!(parsed.len(), events.len());
-        let replayed = replay(&log, Hash::Sha384).unwrap();
+        let replayed = replay(&log, PcrBank::Sha384).unwrap();
         for index in 0..17 {
             let mut value = vec![0; 48];
             for (pcr, _, data) in &events {

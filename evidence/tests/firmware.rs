@@ -8,6 +8,7 @@ use halfkey_evidence::eventlog::content::{Claim, Content, GrubText, Image, Tag};
 use halfkey_evidence::eventlog::variable::{Known, Value};
 use halfkey_evidence::eventlog::{Event, Format, ReplayedLog, Standing, kind, parse, replay};
 use halfkey_protocol::Reason;
+use halfkey_protocol::tpm::bank::PcrBank;
 use halfkey_protocol::tpm::kdf::Hash;
 use std::path::Path;
 
@@ -43,7 +44,7 @@ impl Boot {
     /// Replays it, and compares with the quote and with what each event should be.
     fn replay(&self) -> ReplayedLog<'_> {
         assert_eq!(parse(&self.log).unwrap().format(), Format::CryptoAgile);
-        let log = replay(&self.log, Hash::Sha256).unwrap();
+        let log = replay(&self.log, PcrBank::Sha256).unwrap();
         // 11 goes on with what systemd measures in the initramfs, without a log; 10 is IMA's.
         for (pcr, value) in (0u8..).zip(&self.pcrs).filter(|(pcr, _)| !matches!(pcr, 10 | 11 | 15)) {
             assert_eq!(log.pcr(pcr).unwrap(), value, "pcr {pcr}");
@@ -214,7 +215,7 @@ fn cut_anywhere_a_log_is_refused_or_says_less() {
     let boot = Boot::read("uki-no-secure-boot");
     let whole = boot.replay().events().len();
     for end in 0..boot.log.len() {
-        match replay(&boot.log[..end], Hash::Sha256) {
+        match replay(&boot.log[..end], PcrBank::Sha256) {
             Ok(log) => assert!(log.events().len() < whole, "{end} bytes"),
             Err(rejection) => {
                 assert!(matches!(rejection.reason, Reason::LogMalformed | Reason::LogReplay), "{rejection}");
@@ -240,7 +241,7 @@ fn no_changed_byte_gives_other_verified_content() {
     for at in 0..boot.log.len() {
         let mut changed = boot.log.clone();
         changed[at] ^= 0x20;
-        let Ok(log) = replay(&changed, Hash::Sha256) else { continue };
+        let Ok(log) = replay(&changed, PcrBank::Sha256) else { continue };
         if (0..16).any(|pcr| log.pcr(pcr) != honest.pcr(pcr)) || log.events().len() != honest.events().len() {
             continue;
         }

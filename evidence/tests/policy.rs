@@ -11,6 +11,7 @@ use halfkey_evidence::policy::{
     Additions, Assured, Cover, Finding, Policy, boot_of, boot_toml, covers, diff, evaluate, explain,
     learn_boot,
 };
+use halfkey_protocol::tpm::bank::PcrBank;
 use halfkey_protocol::tpm::kdf::Hash;
 use halfkey_protocol::wire::{Proposal, ProposedImage, ProposedSection};
 use proptest::prelude::*;
@@ -526,7 +527,7 @@ proptest! {
         let mut bytes = common::boots::log_of(&boot.records());
         let at = at.index(bytes.len());
         bytes[at] = to;
-        if let Ok(log) = replay(&bytes, Hash::Sha256).and_then(|log| log.assume())
+        if let Ok(log) = replay(&bytes, PcrBank::Sha256).and_then(|log| log.assume())
             && evaluate(&policy, &log, &boot.claims()).accepted()
         {
             // Accepted: then it has nothing in the covered PCRs but what was learned, in its order. What an event would be that

@@ -7,6 +7,7 @@ mod common;
 use common::boots::{Record, boot, log_of};
 use halfkey_evidence::eventlog::{kind, replay};
 use halfkey_evidence::policy::{Assured, Claims, Finding, Policy, evaluate, learn, learn_boot};
+use halfkey_protocol::tpm::bank::PcrBank;
 use halfkey_protocol::tpm::kdf::Hash;
 
 const LINE: &str = "root=/dev/mapper/root ro quiet systemd.import_credentials=no";
@@ -58,14 +59,14 @@ fn records(kernel: &str, line: &str) -> Vec<Record> {
 
 fn findings(policy: &Policy, records: &[Record]) -> Vec<Finding> {
     let bytes = log_of(records);
-    let log = replay(&bytes, Hash::Sha256).unwrap().assume().unwrap();
+    let log = replay(&bytes, PcrBank::Sha256).unwrap().assume().unwrap();
     let line = format!("BOOT_IMAGE=/vmlinuz-6.1 {LINE}\n");
     evaluate(policy, &log, &Claims { command_line: Some(line.as_bytes()) }).findings
 }
 
 fn learned(records: &[Record]) -> String {
     let bytes = log_of(records);
-    let log = replay(&bytes, Hash::Sha256).unwrap().assume().unwrap();
+    let log = replay(&bytes, PcrBank::Sha256).unwrap().assume().unwrap();
     learn(&log, &Claims::default(), Assured::default(), "grub", &[])
         .unwrap_or_else(|findings| panic!("{findings:?}"))
 }
@@ -153,7 +154,7 @@ fn another_kernel_is_named_and_can_be_added() {
     assert!(found.iter().any(|finding| finding.what
         == "grub command: linux /vmlinuz-6.2 root=/dev/mapper/root ro quiet systemd.import_credentials=no"));
     let bytes = log_of(&update);
-    let log = replay(&bytes, Hash::Sha256).unwrap().assume().unwrap();
+    let log = replay(&bytes, PcrBank::Sha256).unwrap().assume().unwrap();
     let more =
         learn_boot(&Policy::parse(&text).unwrap(), &log, &Claims::default(), Assured::default(), "6.2")
             .unwrap();

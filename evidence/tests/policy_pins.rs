@@ -8,6 +8,7 @@ mod common;
 use common::boots::{Appraised as _, Boot, Record, boot, log_of};
 use halfkey_evidence::eventlog::{kind, replay};
 use halfkey_evidence::policy::{Assured, Claims, Finding, Policy, Problem, evaluate, learn, learn_boot};
+use halfkey_protocol::tpm::bank::PcrBank;
 use halfkey_protocol::tpm::kdf::Hash;
 use halfkey_testkit::recorded::UNMEASURED_INITRD;
 
@@ -20,7 +21,7 @@ const LOAD_OPTIONS: [u8; 4] = 0x8f3b_22ed_u32.to_le_bytes();
 /// The verdict over this log, as if the TPM had quoted what it replays to, and over systemd's log.
 fn judge(policy: &Policy, records: &[Record], systemd: Option<&[u8]>, line: &str) -> Vec<Finding> {
     let bytes = log_of(records);
-    let log = replay(&bytes, Hash::Sha256).unwrap().assume_with(systemd).unwrap();
+    let log = replay(&bytes, PcrBank::Sha256).unwrap().assume_with(systemd).unwrap();
     evaluate(policy, &log, &Claims { command_line: Some(line.as_bytes()) }).findings
 }
 
@@ -276,12 +277,12 @@ fn what_came_back_is_learned_by_the_owners_word_only() {
         records.insert(first, Record::of(4, kind::EFI_ACTION, RETURNING));
         let learned = |records: &[Record], assured| {
             let bytes = log_of(records);
-            let log = replay(&bytes, Hash::Sha256).unwrap().assume().unwrap();
+            let log = replay(&bytes, PcrBank::Sha256).unwrap().assume().unwrap();
             learn(&log, &boot.claims(), assured, "learned", &[])
         };
         let added = |policy: &Policy, records: &[Record], assured| {
             let bytes = log_of(records);
-            let log = replay(&bytes, Hash::Sha256).unwrap().assume().unwrap();
+            let log = replay(&bytes, PcrBank::Sha256).unwrap().assume().unwrap();
             learn_boot(policy, &log, &boot.claims(), assured, "more")
         };
         // A network boot that found nothing has started nothing.

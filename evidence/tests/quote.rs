@@ -8,6 +8,7 @@ use common::{Exchange, Swtpm};
 use halfkey_evidence::public::AkPublic;
 use halfkey_evidence::quote;
 use halfkey_protocol::keys::label;
+use halfkey_protocol::tpm::bank::PcrBank;
 use halfkey_protocol::tpm::kdf::Hash;
 use halfkey_protocol::tpm::seal_policy as seal;
 use halfkey_protocol::wire::Evidence;
@@ -21,10 +22,10 @@ fn quotes_of_a_tpm_are_verified_and_tampered_ones_refused() {
     let exchange = Exchange::new();
 
     unextended_bank(&tpm, &ak, &exchange);
-    for bank in [Hash::Sha256, Hash::Sha384] {
+    for bank in PcrBank::ALL {
         accepted(&tpm, &ak, &exchange, bank);
     }
-    let evidence = tpm.evidence(&exchange, Hash::Sha256);
+    let evidence = tpm.evidence(&exchange, PcrBank::Sha256);
     tampered(&evidence, &ak, &exchange);
     other_qualifiers(&evidence, &ak, &exchange);
     other_selections(&tpm, &ak, &exchange);
@@ -33,7 +34,7 @@ fn quotes_of_a_tpm_are_verified_and_tampered_ones_refused() {
 }
 
 fn verify(ak: &AkPublic, exchange: &Exchange, evidence: &Evidence) -> Result<quote::VerifiedQuote, Reason> {
-    quote::verify(&exchange.context(ak, Hash::Sha256), evidence).map_err(|rejection| {
+    quote::verify(&exchange.context(ak, PcrBank::Sha256), evidence).map_err(|rejection| {
         assert!(!rejection.detail.is_empty());
         rejection.reason
     })
@@ -41,13 +42,13 @@ fn verify(ak: &AkPublic, exchange: &Exchange, evidence: &Evidence) -> Result<quo
 
 /// Ends with PCR 0 to 7 extended.
 fn unextended_bank(tpm: &Swtpm, ak: &AkPublic, exchange: &Exchange) {
-    assert_eq!(verify(ak, exchange, &tpm.evidence(exchange, Hash::Sha256)).unwrap_err(), Reason::Bank);
+    assert_eq!(verify(ak, exchange, &tpm.evidence(exchange, PcrBank::Sha256)).unwrap_err(), Reason::Bank);
     (0..7).for_each(|pcr| tpm.measure(pcr, &[0; 4]));
-    assert_eq!(verify(ak, exchange, &tpm.evidence(exchange, Hash::Sha256)).unwrap_err(), Reason::Bank);
+    assert_eq!(verify(ak, exchange, &tpm.evidence(exchange, PcrBank::Sha256)).unwrap_err(), Reason::Bank);
     tpm.measure(7, &[0; 4]);
 }
 
-fn accepted(tpm: &Swtpm, ak: &AkPublic, exchange: &Exchange, bank: Hash) {
+fn accepted(tpm: &Swtpm, ak: &AkPublic, exchange: &Exchange, bank: PcrBank) {
     let evidence = tpm.evidence(exchange, bank);
     let verified = quote::verify(&exchange.context(ak, bank), &evidence).unwrap();
     assert_eq!(verified.bank(), bank);
@@ -121,17 +122,17 @@ fn other_qualifiers(evidence: &Evidence, ak: &AkPublic, exchange: &Exchange) {
         change(&mut other);
         assert_eq!(verify(ak, &other, evidence).unwrap_err(), Reason::QualifyingData);
     }
-    let mut context = exchange.context(ak, Hash::Sha256);
+    let mut context = exchange.context(ak, PcrBank::Sha256);
     context.qualifying_data.purpose = halfkey_protocol::wire::Purpose::Enroll;
     assert_eq!(quote::verify(&context, evidence).unwrap_err().reason, Reason::QualifyingData);
-    context = exchange.context(ak, Hash::Sha256);
+    context = exchange.context(ak, PcrBank::Sha256);
     context.qualifying_data.version = 2;
     assert_eq!(quote::verify(&context, evidence).unwrap_err().reason, Reason::QualifyingData);
 }
 
 /// Signed by the AK for this exchange, with the right values beside it, but over others.
 fn other_selections(tpm: &Swtpm, ak: &AkPublic, exchange: &Exchange) {
-    let good = tpm.evidence(exchange, Hash::Sha256);
+    let good = tpm.evidence(exchange, PcrBank::Sha256);
     for selection in [
         "sha384:0,1,2,3,4,5,6,7,8,9,10,11,12,13,14,15",
         "sha1:0,1,2,3,4,5,6,7,8,9,10,11,12,13,14,15",
@@ -161,7 +162,7 @@ fn other_signed_structures(tpm: &Swtpm, ak: &AkPublic, exchange: &Exchange, good
 
 fn fence(tpm: &Swtpm, ak: &AkPublic, exchange: &Exchange) {
     tpm.measure(15, label::FENCE_CLOSED);
-    let closed = verify(ak, exchange, &tpm.evidence(exchange, Hash::Sha256)).unwrap();
+    let closed = verify(ak, exchange, &tpm.evidence(exchange, PcrBank::Sha256)).unwrap();
     assert_eq!(quote::require_open_fence(&closed).unwrap_err().reason, Reason::FenceExtended);
     let event: [u8; 32] = Hash::Sha256.digest(&[label::FENCE_CLOSED]).try_into().unwrap();
     assert_eq!(closed.pcr(15), seal::fence_sha256(&event));

@@ -3,11 +3,11 @@
 use halfkey_evidence::eventlog::content::{Claim, Content, Standing};
 use halfkey_evidence::eventlog::variable::{Value, Variable};
 use halfkey_evidence::eventlog::{self, Event};
-use halfkey_protocol::tpm::kdf::Hash;
+use halfkey_protocol::tpm::bank::PcrBank;
 
 libfuzzer_sys::fuzz_target!(|bytes: &[u8]| {
-    let _ = eventlog::replay(bytes, Hash::Sha256);
-    let _ = eventlog::replay(bytes, Hash::Sha384);
+    let _ = eventlog::replay(bytes, PcrBank::Sha256);
+    let _ = eventlog::replay(bytes, PcrBank::Sha384);
     let Ok(all) = eventlog::replay_all(bytes) else { return };
     for log in &all.banks {
         log.events().iter().for_each(walk);

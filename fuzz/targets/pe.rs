@@ -2,6 +2,7 @@
 #![no_main]
 use halfkey_measure::pe::Image;
 use halfkey_measure::predict::{Circumstances, from_kernel, from_uki};
+use halfkey_protocol::tpm::bank::PcrBank;
 use halfkey_protocol::tpm::kdf::Hash;
 
 /// A UKI whose `.linux` is the input, so that mutations reach the image within the image.
@@ -34,7 +35,7 @@ fn around(content: &[u8]) -> Vec<u8> {
 }
 
 libfuzzer_sys::fuzz_target!(|bytes: &[u8]| {
-    let about = Circumstances { name: "", bank: Hash::Sha256, secure_boot: false };
+    let about = Circumstances { name: "", bank: PcrBank::Sha256, secure_boot: false };
     if let Ok(image) = Image::parse(bytes) {
         image.authenticode(Hash::Sha384);
     }

@@ -4,7 +4,7 @@
 #![no_main]
 use halfkey_evidence::eventlog;
 use halfkey_evidence::policy::{Additions, Assured, Claims, Policy, diff, evaluate, explain, learn};
-use halfkey_protocol::tpm::kdf::Hash;
+use halfkey_protocol::tpm::bank::PcrBank;
 use std::sync::OnceLock;
 
 /// A policy that is always there, so that logs are judged while no document is found that parses.
@@ -29,7 +29,7 @@ libfuzzer_sys::fuzz_target!(|bytes: &[u8]| {
     let policy = parsed.as_ref().unwrap_or_else(|_| known());
     assert!(diff(policy, policy).is_empty());
     let claims = Claims { command_line: Some(text.as_bytes()) };
-    for bank in [Hash::Sha256, Hash::Sha384] {
+    for bank in PcrBank::ALL {
         let Ok(replayed) = eventlog::replay(log, bank) else { continue };
         let Ok(explained) = replayed.assume() else { continue };
         let verdict = evaluate(policy, &explained, &claims);

@@ -11,7 +11,7 @@
 
 use crate::pe::{Extent, Image, PeError};
 use crate::stub::{Archive, CHOSEN_AT_BOOT, FIRST_STUB, MEASURED, STUB_HANDS_OVER_OSREL, STUB_LOADS_KERNEL};
-use halfkey_protocol::tpm::kdf::Hash;
+use halfkey_protocol::tpm::bank::PcrBank;
 use halfkey_protocol::wire::{Proposal, ProposedImage, ProposedSection};
 use std::fmt;
 
@@ -62,7 +62,7 @@ pub struct Circumstances<'a> {
     /// For people: the kernel's version.
     pub name: &'a str,
     /// The bank.
-    pub bank: Hash,
+    pub bank: PcrBank,
     /// Whether the machine will boot with Secure Boot on. Then the stub keeps the firmware's verifier away from the kernel
     /// inside a UKI, and with it the firmware's measuring.
     pub secure_boot: bool,
@@ -87,7 +87,7 @@ pub fn from_uki(file: &[u8], path: &str, about: &Circumstances) -> Result<Propos
     let mut images = vec![ProposedImage {
         role: "uki".into(),
         path: path.into(),
-        authenticode: image.authenticode(bank).into(),
+        authenticode: image.authenticode(bank.hash()).into(),
     }];
     if stub < STUB_LOADS_KERNEL && !about.secure_boot {
         let kernel = Image::within(linux).map_err(|e| ProposalError::Image("the kernel in the UKI", e))?;
@@ -95,7 +95,7 @@ pub fn from_uki(file: &[u8], path: &str, about: &Circumstances) -> Result<Propos
         images.push(ProposedImage {
             role: "kernel".into(),
             path,
-            authenticode: kernel.authenticode(bank).into(),
+            authenticode: kernel.authenticode(bank.hash()).into(),
         });
     }
     let mut sections = Vec::new();
@@ -103,7 +103,8 @@ pub fn from_uki(file: &[u8], path: &str, about: &Circumstances) -> Result<Propos
         if stub >= *since
             && let Some(content) = uki.section(name)?
         {
-            sections.push(ProposedSection { name: (*name).into(), digest: content.digest(bank).into() });
+            sections
+                .push(ProposedSection { name: (*name).into(), digest: content.digest(bank.hash()).into() });
         }
     }
     Ok(Proposal {
@@ -141,7 +142,7 @@ pub fn from_kernel(
         images: vec![ProposedImage {
             role: "kernel".into(),
             path: path.into(),
-            authenticode: image.authenticode(bank).into(),
+            authenticode: image.authenticode(bank.hash()).into(),
         }],
         sections: Vec::new(),
         initrd: (!initrds.is_empty()).then(|| bank.digest(initrds).into()),
@@ -188,7 +189,7 @@ impl<'f> Uki<'_, 'f> {
     }
 
     /// Digest of the initrd that the stub hands to the kernel: what there is of these, in this order.
-    fn initrd(&self, stub: u32, bank: Hash) -> Result<Option<Vec<u8>>, ProposalError> {
+    fn initrd(&self, stub: u32, bank: PcrBank) -> Result<Option<Vec<u8>>, ProposalError> {
         let mut parts: Vec<(Extent<'f>, Option<Archive>)> = Vec::new();
         let sections: [(&str, u32, Option<&str>); 6] = [
             (".ucode", 256, None),
@@ -227,6 +228,7 @@ impl<'f> Uki<'_, 'f> {
 mod tests {
     use super::*;
     use crate::pe::tests::image;
+    use halfkey_protocol::tpm::kdf::Hash;
     use proptest::prelude::*;
 
     const MAGIC_252: &[u8] = b"#### LoaderInfo: systemd-stub 252.39-1~deb12u2 ####";
@@ -234,7 +236,7 @@ mod tests {
     const MAGIC_258: &[u8] = b"#### LoaderInfo: systemd-stub 258~rc1 ####";
 
     fn about(secure_boot: bool) -> Circumstances<'static> {
-        Circumstances { name: "6.1.0", bank: Hash::Sha256, secure_boot }
+        Circumstances { name: "6.1.0", bank: PcrBank::Sha256, secure_boot }
     }
 
     fn kernel() -> Vec<u8> {
@@ -344,7 +346,7 @@ mod tests {
 
     #[test]
     fn a_kernel_with_its_initrds() {
-        let about = Circumstances { name: "6.1.0", bank: Hash::Sha384, secure_boot: true };
+        let about = Circumstances { name: "6.1.0", bank: PcrBank::Sha384, secure_boot: true };
         let proposal =
             from_kernel(&kernel(), "/boot/vmlinuz", &[b"one", b"two"], Some("quiet"), &about).unwrap();
         assert_eq!(proposal.initrd.as_deref(), Some(&Hash::Sha384.digest(&[b"onetwo"])[..]));

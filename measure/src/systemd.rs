@@ -4,7 +4,7 @@
 //! The log is a JSON text sequence (RFC 7464) of records as in the TCG Canonical Event Log:
 //! `{"pcr":11,"digests":[{"hashAlg":"sha256","digest":"..."}],"content":{..}}`.
 
-use halfkey_protocol::tpm::kdf::Hash;
+use halfkey_protocol::tpm::bank::PcrBank;
 
 /// The words that systemd-pcrphase extends [`PHASE_PCR`] with, in the order of a boot (systemd-pcrphase.service(8)). A word is
 /// measured without a terminating NUL.
@@ -81,7 +81,7 @@ impl Record {
     ///
     /// # Errors
     /// Why it is not known.
-    pub fn digest(&self, bank: Hash) -> Result<Vec<u8>, NoDigest> {
+    pub fn digest(&self, bank: PcrBank) -> Result<Vec<u8>, NoDigest> {
         let all = self.digests.as_deref().unwrap_or_default();
         let mut own = all.iter().filter(|digest| digest.alg == bank.name());
         let (Some(digest), None) = (own.next(), own.next()) else { return Err(NoDigest::NotOne) };

@@ -6,6 +6,7 @@
 use halfkey_protocol::identity::sha256;
 use halfkey_protocol::keys::half::{activation_proof, proof_digest};
 use halfkey_protocol::keys::header_seal::{SealedHeader, SealedKeyslot};
+use halfkey_protocol::tpm::bank::PcrBank;
 use halfkey_protocol::tpm::kdf::{Hash, kdfa, kdfe};
 use halfkey_protocol::tpm::qualifying_data::{QualifyingData, Wanted};
 use halfkey_protocol::tpm::seal_policy;
@@ -79,8 +80,8 @@ fn seal_policy_release_and_fence() {
     let v = &vectors()["policy"];
     let node = NodeId::parse(v["node_id"].as_str().unwrap()).unwrap().0;
     let release = hex(&v["release_name"]);
-    assert_eq!(seal_policy::seal_policy(Hash::Sha256, &release, &node), hex32(&v["seal_sha256"]));
-    assert_eq!(seal_policy::seal_policy(Hash::Sha384, &release, &node), hex32(&v["seal_sha384"]));
+    assert_eq!(seal_policy::seal_policy(PcrBank::Sha256, &release, &node), hex32(&v["seal_sha256"]));
+    assert_eq!(seal_policy::seal_policy(PcrBank::Sha384, &release, &node), hex32(&v["seal_sha384"]));
     assert_eq!(seal_policy::release_digest(&hex(&v["nonce_tpm"]), &node), hex32(&v["release_digest"]));
     assert_eq!(seal_policy::fence_sha256(&hex32(&v["r_sha256"])), hex32(&v["fence_sha256"]));
 }

@@ -7,7 +7,7 @@ use common::Desk;
 use common::log::Boot;
 use common::node::Node;
 use common::verifier::{Verifier, serve_if_asked};
-use halfkey_protocol::tpm::kdf::Hash;
+use halfkey_protocol::tpm::bank::PcrBank;
 use halfkey_protocol::wire::operator::NodeRecord;
 use halfkey_protocol::wire::policies::{PolicyList, PolicyRecord, ProposalList, ProposalState};
 use halfkey_protocol::wire::{Proposal, ProposedImage};
@@ -39,7 +39,7 @@ fn enrolled(verifier: &Verifier, desk: &Desk, label: &str) -> Tpm {
     verifier.register(&tpm);
     tpm.reset();
     for (pcr, digest) in Boot::new("6.0", CMDLINE).measure().0 {
-        tpm.extend(pcr, &[(Hash::Sha256, digest)]);
+        tpm.extend(pcr, &[(PcrBank::Sha256, digest)]);
     }
     let id = tpm.node_id().to_string();
     desk.ok(&["enroll", &id, "--trust-ek", &tpm.fingerprint(), "--yes", "--label", label]);
@@ -528,7 +528,7 @@ fn what_is_predicted_boots_without_an_operator() {
     let next = Boot { kernel: digest(4, "kernel"), initrd: digest(9, "initrd"), ..old.clone() };
     assert_eq!(setup.boot(&next), "released");
     // The fence is extended by now; everything else is as it was predicted.
-    let pcrs = setup.tpm.pcrs(Hash::Sha256);
+    let pcrs = setup.tpm.pcrs(PcrBank::Sha256);
     for value in boot["pcrs"].as_array().unwrap() {
         let pcr = value["pcr"].as_u64().unwrap() as usize;
         // No systemd ran here.

@@ -31,7 +31,7 @@
 //!
 //! let tpm = Tpm::new(RSA_2048);
 //! tpm.measure(4, b"a boot loader");
-//! let (attest, signature) = tpm.quote(halfkey_protocol::tpm::kdf::Hash::Sha256, &[7; 32]);
+//! let (attest, signature) = tpm.quote(halfkey_protocol::tpm::bank::PcrBank::Sha256, &[7; 32]);
 //! tpm.reset();
 //! ```
 //!

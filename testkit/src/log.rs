@@ -1,5 +1,6 @@
 //! Writes firmware event logs.
 
+use halfkey_protocol::tpm::bank::PcrBank;
 use halfkey_protocol::tpm::kdf::Hash;
 
 /// PCR, event type, what is measured, event data.
@@ -37,7 +38,7 @@ pub fn event(pcr: u32, kind: u32, measured: &[u8], data: &[u8]) -> Vec<u8> {
     log.extend(3u32.to_le_bytes());
     log.extend(4u16.to_le_bytes());
     log.extend([0; 20]);
-    for bank in [Hash::Sha256, Hash::Sha384] {
+    for bank in PcrBank::ALL {
         log.extend(bank.alg().to_le_bytes());
         // Information extends nothing: its digests are zero.
         log.extend(if kind == 3 { vec![0; bank.digest_len()] } else { bank.digest(&[measured]) });
@@ -81,10 +82,10 @@ impl Record {
 
     /// What this bank is extended with; nothing if the event extends nothing. Where more was measured than the event data holds,
     /// the digest of its SHA-256 digest stands for it.
-    pub fn digest_in(&self, bank: Hash) -> Option<Vec<u8>> {
+    pub fn digest_in(&self, bank: PcrBank) -> Option<Vec<u8>> {
         if self.kind == NO_ACTION {
             None
-        } else if bank == Hash::Sha256 {
+        } else if bank == PcrBank::Sha256 {
             Some(self.digest.clone())
         } else if self.digest == Hash::Sha256.digest(&[&self.data]) {
             Some(bank.digest(&[&self.data]))
@@ -99,11 +100,11 @@ pub const NO_ACTION: u32 = 3;
 
 /// A crypto-agile log with SHA-256 only.
 pub fn log_of(records: &[Record]) -> Vec<u8> {
-    write(records, &[Hash::Sha256])
+    write(records, &[PcrBank::Sha256])
 }
 
 /// A crypto-agile log with these banks.
-pub fn write(records: &[Record], banks: &[Hash]) -> Vec<u8> {
+pub fn write(records: &[Record], banks: &[PcrBank]) -> Vec<u8> {
     let sizes: Vec<_> = banks.iter().map(|bank| (bank.alg(), bank.digest_len() as u16)).collect();
     let mut log = head(&sizes);
     for record in records {

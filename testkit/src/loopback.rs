@@ -11,6 +11,7 @@ use crate::programs::{Programs, tree};
 use crate::swtpm::Swtpm;
 use crate::tenant::Tenant;
 use crate::verifier::Verifier;
+use halfkey_protocol::tpm::bank::PcrBank;
 use halfkey_protocol::tpm::kdf::Hash;
 use nix::unistd::geteuid;
 use std::fs;
@@ -108,7 +109,7 @@ impl Loopback {
     /// If the TPM does not come up, or this is no log.
     pub fn power_on_with(&mut self, log: &[u8], line: &[u8]) -> Result<()> {
         self.tpm.power_on()?;
-        self.tpm.replay(&read(log), &[Hash::Sha256, Hash::Sha384]);
+        self.tpm.replay(&read(log), &PcrBank::ALL);
         self.show(Some(log), line)
     }
 

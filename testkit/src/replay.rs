@@ -9,6 +9,7 @@ use crate::log::{Record, sha1, write};
 use crate::loopback::{Loopback, text};
 use crate::programs::Programs;
 use crate::recorded::{self, boot};
+use halfkey_protocol::tpm::bank::PcrBank;
 use halfkey_protocol::tpm::kdf::Hash;
 use std::process::{Child, Output, Stdio};
 
@@ -36,7 +37,7 @@ pub struct ReplayedBoot {
     /// What firmware, loaders and kernel extend, in order.
     pub measured: Vec<Record>,
     /// The banks that its TPM has.
-    pub banks: Vec<Hash>,
+    pub banks: Vec<PcrBank>,
     /// `binary_bios_measurements`; none if there is no such file.
     pub log: Option<Vec<u8>>,
     /// What the kernel calls its command line.
@@ -108,7 +109,7 @@ pub fn uki_behind_option_rom(content: &[u8]) -> ReplayedBoot {
 impl ReplayedBoot {
     /// As it was recorded.
     pub fn recorded(boot: &recorded::Boot) -> Self {
-        let banks = vec![Hash::Sha256, Hash::Sha384];
+        let banks = PcrBank::ALL.to_vec();
         let measured = boot.records();
         let log = Some(write(&measured, &banks));
         Self { measured, banks, log, command_line: boot.line().to_owned(), afterwards: Vec::new() }
@@ -162,7 +163,7 @@ impl ReplayedBoot {
 
     /// On a TPM with these banks only.
     #[must_use]
-    pub fn in_banks(mut self, banks: &[Hash]) -> Self {
+    pub fn in_banks(mut self, banks: &[PcrBank]) -> Self {
         self.banks = banks.to_vec();
         self.changed(|_| ())
     }
@@ -233,7 +234,7 @@ impl Machine {
     }
 
     /// Whose TPM has one bank, for which it is enrolled.
-    pub fn with_bank(bank: Hash) -> Self {
+    pub fn with_bank(bank: PcrBank) -> Self {
         let (mut node, folder) = new();
         let others = ["sha1", "sha256", "sha384"].iter().filter(|name| **name != bank.name());
         let banks: String = others.map(|name| format!("{name}:none+")).collect();

@@ -1,7 +1,7 @@
 //! A TPM with the keys of a node, spoken to directly: what an agent would have it do, without an agent.
 
 use crate::swtpm::Swtpm;
-use halfkey_protocol::tpm::kdf::Hash;
+use halfkey_protocol::tpm::bank::PcrBank;
 use halfkey_protocol::tpm::name;
 use halfkey_protocol::tpm::template;
 use halfkey_protocol::wire::{Credential, Register};
@@ -165,7 +165,7 @@ impl Tpm {
     }
 
     /// PCR 0 to 15 of a bank.
-    pub fn pcrs(&self, bank: Hash) -> Vec<Bytes> {
+    pub fn pcrs(&self, bank: PcrBank) -> Vec<Bytes> {
         let mut values = Vec::new();
         for select in [[0xff, 0, 0], [0, 0xff, 0]] {
             let params = [&[0, 0, 0, 1][..], &bank.alg().to_be_bytes(), &[3], &select].concat();
@@ -182,7 +182,7 @@ impl Tpm {
     }
 
     /// TPM2_Quote of PCR 0 to 15 by the AK: `TPMS_ATTEST` and `TPMT_SIGNATURE`.
-    pub fn quote(&self, bank: Hash, qualifying: &[u8; 32]) -> (Vec<u8>, Vec<u8>) {
+    pub fn quote(&self, bank: PcrBank, qualifying: &[u8; 32]) -> (Vec<u8>, Vec<u8>) {
         let selection = [&[0, 0, 0, 1][..], &bank.alg().to_be_bytes(), &[3, 0xff, 0xff, 0]].concat();
         let params = [tpm2b(qualifying), vec![0, 0x10], selection].concat();
         let answer = self.run(CC_QUOTE, &[AK], &[PASSWORD], &params);

@@ -8,7 +8,7 @@ use crate::Failure;
 use crate::keys::{ClusterKey, fill_random};
 use halfkey_protocol::keys::half;
 use halfkey_protocol::keys::label;
-use halfkey_protocol::tpm::kdf::Hash;
+use halfkey_protocol::tpm::bank::PcrBank;
 use halfkey_protocol::tpm::seal_policy;
 use halfkey_protocol::wire::Purpose;
 use halfkey_protocol::{NodeId, Reason};
@@ -29,7 +29,7 @@ pub struct Scope {
     /// What for.
     pub purpose: Purpose,
     /// The bank it was told to quote.
-    pub bank: Hash,
+    pub bank: PcrBank,
 }
 
 /// A nonce for this scope; `now` in seconds since 1970.
@@ -86,7 +86,7 @@ mod tests {
     use proptest::prelude::*;
 
     fn scope() -> Scope {
-        Scope { version: 1, node: NodeId([7; 16]), purpose: Purpose::Boot, bank: Hash::Sha256 }
+        Scope { version: 1, node: NodeId([7; 16]), purpose: Purpose::Boot, bank: PcrBank::Sha256 }
     }
 
     #[test]
@@ -103,7 +103,7 @@ mod tests {
             Scope { version: 2, ..scope() },
             Scope { node: NodeId([8; 16]), ..scope() },
             Scope { purpose: Purpose::Enroll, ..scope() },
-            Scope { bank: Hash::Sha384, ..scope() },
+            Scope { bank: PcrBank::Sha384, ..scope() },
         ] {
             assert_eq!(check(&key, &other, 1000), Err(Reason::NonceForeign));
         }

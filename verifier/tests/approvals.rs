@@ -12,7 +12,7 @@ use halfkey_evidence::registration;
 use halfkey_evidence::ticket::BootTicket;
 use halfkey_protocol::Reason;
 use halfkey_protocol::keys::hpke::Ephemeral;
-use halfkey_protocol::tpm::kdf::Hash;
+use halfkey_protocol::tpm::bank::PcrBank;
 use halfkey_protocol::tpm::qualifying_data::QualifyingData;
 use halfkey_protocol::wire::operator::{Approve, NodeRecord, PendingBoot};
 use halfkey_protocol::wire::{Begun, Purpose};
@@ -76,7 +76,7 @@ fn a_ticket_is_another_one_when_any_other_pcr_moves() {
             srk_name: checked.srk_name(),
             purpose_data: &evidence.purpose_data,
         };
-        let context = QuoteContext { ak: &ak, qualifying_data, bank: Hash::Sha256 };
+        let context = QuoteContext { ak: &ak, qualifying_data, bank: PcrBank::Sha256 };
         BootTicket::of(&quote::verify(&context, &evidence).unwrap())
     };
     let mut before = ticket();

@@ -8,7 +8,7 @@ use common::node::{Node, enrolled, said};
 use common::software::{Software, lax, strict};
 use common::{Server, get, path, post, refused};
 use halfkey_protocol::document::signed_bytes;
-use halfkey_protocol::tpm::kdf::Hash;
+use halfkey_protocol::tpm::bank::PcrBank;
 use halfkey_protocol::wire::operator::{Because, NodeList, NodeRecord, NodeState};
 use halfkey_protocol::wire::{Evidence, Problem, Register, Verdict};
 use halfkey_protocol::{NodeId, Reason};
@@ -64,11 +64,11 @@ async fn a_quote_by_another_ak_than_the_enrolled_is_none() {
         )
         .unwrap();
     drop(database);
-    let (quote, signature) = other.tpm.quote(Hash::Sha256, &node.qualifying_data("boot", &session));
+    let (quote, signature) = other.tpm.quote(PcrBank::Sha256, &node.qualifying_data("boot", &session));
     let evidence = Evidence {
         quote: quote.into(),
         signature: signature.into(),
-        pcrs: other.tpm.pcrs(Hash::Sha256),
+        pcrs: other.tpm.pcrs(PcrBank::Sha256),
         event_log: Some(Software::default().log().into()),
         command_line: Some(Software::default().proc_cmdline().into()),
         ..node.evidence("boot", &session)

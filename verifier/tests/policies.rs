@@ -13,7 +13,7 @@ use halfkey_evidence::policy::{Assured, Claims, learn};
 use halfkey_protocol::Reason;
 use halfkey_protocol::document::{Kind, Scope, signed_bytes};
 use halfkey_protocol::identity::fingerprint;
-use halfkey_protocol::tpm::kdf::Hash;
+use halfkey_protocol::tpm::bank::PcrBank;
 use halfkey_protocol::wire::operator::{AuditList, Because, NodeRecord};
 use halfkey_protocol::wire::policies::{GroupList, MAX_POLICY, NodePolicy, PolicyList, PolicyRecord};
 use halfkey_protocol::wire::{Document, Evidence, Problem, SignedDocument, Verdict, Wait, Waited};
@@ -495,10 +495,10 @@ const UNSIGNED: Recorded = Recorded {
 impl Recorded {
     async fn boot(&self, server: &Client, node: &Node) -> Verdict {
         node.power_cycle();
-        let replayed = eventlog::replay(self.log, Hash::Sha256).unwrap();
+        let replayed = eventlog::replay(self.log, PcrBank::Sha256).unwrap();
         let extending = replayed.events().iter().filter(|event| !event.digest.is_empty());
         for event in extending {
-            node.tpm.extend(event.pcr as u8, &[(Hash::Sha256, event.digest.to_vec())]);
+            node.tpm.extend(event.pcr as u8, &[(PcrBank::Sha256, event.digest.to_vec())]);
         }
         let session = node.begin(server, "boot").await.unwrap();
         let evidence = Evidence {
@@ -516,7 +516,7 @@ async fn a_policy_learned_from_a_real_boot_allows_just_that() {
     let (anybody, operator) = (server.anybody(), server.operator());
     let node = enrolled(&server).await;
     assert_eq!(said(&SIGNED.boot(&anybody, &node).await), "pending no_policy");
-    let log = eventlog::replay(SIGNED.log, Hash::Sha256).unwrap().assume().unwrap();
+    let log = eventlog::replay(SIGNED.log, PcrBank::Sha256).unwrap().assume().unwrap();
     let claims = Claims { command_line: Some(SIGNED.command_line) };
     let learned = learn(&log, &claims, Assured::default(), "learned", &[]).unwrap();
     node.apply(&operator, &format!("node:{}", node.id), &learned).await.unwrap();

@@ -5,7 +5,7 @@ use crate::error::{Error, Kind, Result};
 use crate::luks::header::is_uuid;
 use crate::net::{Server, tls};
 use halfkey_protocol::document::{self, Backend, Flaw, Scope};
-use halfkey_protocol::tpm::kdf::Hash;
+use halfkey_protocol::tpm::bank::PcrBank;
 use halfkey_protocol::tpm::name;
 use halfkey_protocol::tpm::template;
 use halfkey_protocol::wire::{self, Credential, credential_digest};
@@ -17,7 +17,7 @@ pub struct Document {
     /// Which enrollment.
     pub enrollment_id: String,
     /// PCR bank.
-    pub bank: Hash,
+    pub bank: PcrBank,
     /// `TPMT_PUBLIC` of the release key.
     pub release_public: Vec<u8>,
     /// Its name.
@@ -156,7 +156,7 @@ impl Document {
             release_name: name::object_name(&document.release_public)
                 .ok_or_else(|| field("release_public"))?,
             release_public: document.release_public.0,
-            bank: Hash::from_name(&document.bank).ok_or_else(|| field("bank"))?,
+            bank: PcrBank::from_name(&document.bank).ok_or_else(|| field("bank"))?,
             proof_sha256: document.proof_sha256.array().ok_or_else(|| field("proof_sha256"))?,
             servers: document
                 .servers

@@ -8,6 +8,7 @@ use crate::net::race::Connection;
 use crate::net::{self, client::printable};
 use crate::tpm::{Object, Tpm};
 use halfkey_protocol::keys::hpke::{Ephemeral, Released};
+use halfkey_protocol::tpm::bank::PcrBank;
 use halfkey_protocol::tpm::kdf::Hash;
 use halfkey_protocol::tpm::qualifying_data::QualifyingData;
 use halfkey_protocol::wire::{self, Outcome, Purpose};
@@ -27,7 +28,7 @@ pub struct Attester<'a> {
     /// Name of the SRK.
     pub srk_name: &'a [u8],
     /// The bank that must be quoted; none: whichever the verifier names.
-    pub bank: Option<Hash>,
+    pub bank: Option<PcrBank>,
     /// Enrollments that the verifier is to choose from.
     pub enrollments: &'a [String],
 }
@@ -114,13 +115,13 @@ impl Attester<'_> {
         hpke_public: &[u8],
         commitments: Commitments,
     ) -> std::result::Result<(wire::Evidence, [u8; 32]), Failed> {
-        let named = Hash::from_name(&begun.bank);
+        let named = PcrBank::from_name(&begun.bank);
         let bank = match (named, self.bank) {
             (Some(named), Some(enrolled)) if named != enrolled => None,
             (named, _) => named,
         };
         let bank = bank.ok_or_else(|| {
-            let expected = self.bank.map_or("sha256 or sha384", Hash::name);
+            let expected = self.bank.map_or("sha256 or sha384", PcrBank::name);
             let found = printable(&begun.bank, 32);
             Failed::Net(net::Error::Malformed(format!("expected PCR bank {expected}, found '{found}'")))
         })?;

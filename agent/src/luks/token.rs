@@ -11,7 +11,7 @@ use crate::boot::cmdline::is_mapping_name;
 use crate::error::{Error, Kind, Result};
 use crate::net::Server;
 use halfkey_protocol::keys::half::equal;
-use halfkey_protocol::tpm::kdf::Hash;
+use halfkey_protocol::tpm::bank::PcrBank;
 use halfkey_protocol::{Bytes, Key, MAX_SERVERS, MAX_VOLUMES, NodeId, Role};
 
 /// The token's type.
@@ -41,7 +41,7 @@ pub struct Token {
     /// Name of the SRK that it is sealed under.
     pub srk_name: Vec<u8>,
     /// PCR bank.
-    pub bank: Hash,
+    pub bank: PcrBank,
     /// `TPMT_PUBLIC` of the release key. U's policy binds its name.
     pub release_public: Vec<u8>,
     /// Seconds since 1970: no certificate can have expired before this.
@@ -171,7 +171,8 @@ impl Token {
             sealed_public: size(&raw.sealed_public, "sealed_public")?,
             sealed_private: size(&raw.sealed_private, "sealed_private")?,
             srk_name: size(&raw.srk_name, "srk_name")?,
-            bank: Hash::from_name(&raw.bank).ok_or_else(|| wrong("the bank is neither sha256 nor sha384"))?,
+            bank: PcrBank::from_name(&raw.bank)
+                .ok_or_else(|| wrong("the bank is neither sha256 nor sha384"))?,
             release_public: size(&raw.release_public, "release_public")?,
             enrolled_at: raw.enrolled_at,
             mapping: raw.mapping,
@@ -230,7 +231,7 @@ pub(crate) mod tests {
             sealed_public: vec![1; 78],
             sealed_private: vec![2; 160],
             srk_name: vec![3; 34],
-            bank: Hash::Sha256,
+            bank: PcrBank::Sha256,
             release_public: vec![4; 88],
             enrolled_at: 1_800_000_000,
             mapping: "root".into(),

@@ -4,7 +4,7 @@ use super::find::Source;
 use crate::error::{Error, Kind, Result};
 use crate::firmware;
 use halfkey_measure::predict::{self, Circumstances, ProposalError};
-use halfkey_protocol::tpm::kdf::Hash;
+use halfkey_protocol::tpm::bank::PcrBank;
 use halfkey_protocol::wire::Proposal;
 use std::fs::File;
 use std::io::Read;
@@ -25,7 +25,7 @@ impl Source {
 ///
 /// # Errors
 /// When a file can't be read, or is not what it must be.
-pub fn measure(source: &Source, name: &str, bank: Hash) -> Result<Proposal> {
+pub fn measure(source: &Source, name: &str, bank: PcrBank) -> Result<Proposal> {
     let about = Circumstances { name, bank, secure_boot: firmware::secure_boot() == Some(true) };
     match source {
         Source::Uki(path) => predict::from_uki(&whole(path)?, &path.display().to_string(), &about)

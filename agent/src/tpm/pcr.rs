@@ -4,6 +4,7 @@ use super::codec::{Reader, Writer};
 use super::session::Auth;
 use super::{Error, Object, Tpm, command};
 use halfkey_protocol::keys::half::equal;
+use halfkey_protocol::tpm::bank::PcrBank;
 use halfkey_protocol::tpm::kdf::Hash;
 use halfkey_protocol::tpm::seal_policy::pcr_selection;
 use halfkey_protocol::{FENCE_PCR, QUOTED_PCRS};
@@ -40,8 +41,8 @@ impl FenceState {
     }
 
     /// Of the banks whose hash the agent has.
-    pub fn known(&self) -> impl Iterator<Item = (Hash, &[u8])> {
-        self.values.iter().filter_map(|(alg, value)| Some((Hash::from_alg(*alg)?, value.as_slice())))
+    pub fn known(&self) -> impl Iterator<Item = (PcrBank, &[u8])> {
+        self.values.iter().filter_map(|(alg, value)| Some((PcrBank::from_alg(*alg)?, value.as_slice())))
     }
 }
 
@@ -108,7 +109,7 @@ impl Tpm {
     ///
     /// # Errors
     /// [`Error::PcrChanged`] if they never do; else [`Error`] from the TPM.
-    pub fn quote(&mut self, ak: &Object, qualifying: &[u8; 32], bank: Hash) -> Result<Quote, Error> {
+    pub fn quote(&mut self, ak: &Object, qualifying: &[u8; 32], bank: PcrBank) -> Result<Quote, Error> {
         let mask = (1 << QUOTED_PCRS) - 1;
         for _ in 0..QUOTE_TRIES {
             let pcrs = self.pcr_read(bank.alg(), mask)?;
@@ -194,6 +195,6 @@ mod tests {
     fn single_banks_neither_open_nor_close_the_fence() {
         let half = FenceState { values: vec![(4, vec![0; 20]), (11, vec![1; 32])] };
         assert!(!half.is_open() && !half.is_closed());
-        assert_eq!(half.known().collect::<Vec<_>>(), [(Hash::Sha256, &[1; 32][..])]);
+        assert_eq!(half.known().collect::<Vec<_>>(), [(PcrBank::Sha256, &[1; 32][..])]);
     }
 }

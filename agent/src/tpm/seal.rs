@@ -20,6 +20,7 @@ use super::credential::only_field;
 use super::session::{Auth, DECRYPT, ENCRYPT, Kind, Session};
 use super::{Error, Object, Tpm, rc};
 use halfkey_protocol::FENCE_PCR;
+use halfkey_protocol::tpm::bank::PcrBank;
 use halfkey_protocol::tpm::kdf::Hash;
 use halfkey_protocol::tpm::seal_policy::pcr_selection;
 use zeroize::Zeroizing;
@@ -112,7 +113,7 @@ impl Tpm {
         &mut self,
         unseal: UnsealSession,
         sealed: &mut Object,
-        bank: Hash,
+        bank: PcrBank,
         release_public: &[u8],
         signature: &[u8; 64],
         node: &[u8; 16],
@@ -126,7 +127,7 @@ impl Tpm {
         &mut self,
         session: &mut Session,
         sealed: &mut Object,
-        bank: Hash,
+        bank: PcrBank,
         release_public: &[u8],
         signature: &[u8; 64],
         node: &[u8; 16],
@@ -146,7 +147,7 @@ impl Tpm {
     }
 
     /// PolicyPCR: PCR 15 of the bank is zero now.
-    fn policy_fence(&mut self, session: u32, bank: Hash) -> Result<(), Error> {
+    fn policy_fence(&mut self, session: u32, bank: PcrBank) -> Result<(), Error> {
         // The digest of the selected PCRs uses the session's hash, not the bank's.
         let open = Hash::Sha256.digest(&[&vec![0; bank.digest_len()]]);
         let parameters = Writer::default().sized(&open).bytes(&pcr_selection(bank, 1 << FENCE_PCR));

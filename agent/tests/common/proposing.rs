@@ -9,6 +9,7 @@ use halfkey_agent::enroll::bind;
 use halfkey_agent::luks::Token;
 use halfkey_agent::luks::cryptsetup::Existing;
 use halfkey_agent::net::Server;
+use halfkey_protocol::tpm::bank::PcrBank;
 use halfkey_protocol::tpm::kdf::Hash;
 use halfkey_protocol::tpm::qualifying_data::QualifyingData;
 use halfkey_protocol::{Bytes, NodeId};
@@ -50,7 +51,7 @@ impl Machine {
             servers: vec![Server::parse(url).unwrap()],
             ca: ca.into(),
             srk_name: srk.name.clone(),
-            bank: Hash::Sha384,
+            bank: PcrBank::Sha384,
             ..volume::token(0)
         };
         bind::bind(volume.path(), &token, &volume::key(), &Existing::File(volume.key_file())).unwrap();

@@ -1,7 +1,7 @@
 //! A release key, as the verifier holds it.
 #![allow(dead_code)] // each test file uses a part
 
-use halfkey_protocol::tpm::kdf::Hash;
+use halfkey_protocol::tpm::bank::PcrBank;
 use halfkey_protocol::tpm::name::object_name;
 use halfkey_protocol::tpm::seal_policy::seal_policy;
 use halfkey_protocol::tpm::template;
@@ -32,7 +32,7 @@ impl ReleaseKey {
     }
 
     /// The policy under which U is sealed for this node.
-    pub fn policy(&self, bank: Hash, node: &[u8; 16]) -> [u8; 32] {
+    pub fn policy(&self, bank: PcrBank, node: &[u8; 16]) -> [u8; 32] {
         seal_policy(bank, &object_name(&self.public()).unwrap(), node)
     }
 }

@@ -4,6 +4,7 @@
 
 use halfkey_agent::luks::Token;
 use halfkey_agent::net::Server;
+use halfkey_protocol::tpm::bank::PcrBank;
 use halfkey_protocol::tpm::kdf::Hash;
 use halfkey_protocol::{Half, Key, NodeId, Role};
 use serde_json::Value;
@@ -151,7 +152,7 @@ pub fn token(enrolled_at: u64) -> Token {
         sealed_public: vec![1; 78],
         sealed_private: vec![2; 160],
         srk_name: vec![3; 34],
-        bank: Hash::Sha256,
+        bank: PcrBank::Sha256,
         release_public: vec![4; 88],
         enrolled_at: 1_800_000_000 + enrolled_at,
         mapping: "root".into(),

@@ -8,7 +8,7 @@ use crate::quote::{VerifiedQuote, hex};
 use crate::rejection::refuse;
 use halfkey_measure::systemd::{PHASE_PCR, PHASES};
 use halfkey_protocol::QUOTED_PCRS;
-use halfkey_protocol::tpm::kdf::Hash;
+use halfkey_protocol::tpm::bank::PcrBank;
 
 /// PCRs that the logs must explain. Not 10: that is the IMA list's. Not 15: that is
 /// the fence, which has its own check.
@@ -18,7 +18,7 @@ pub const EXPLAINED: [u8; 14] = [0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 11, 12, 13, 14];
 /// the values may be those of a quote ([`ProvenLog`]), or taken from the log itself ([`AssumedLog`]).
 #[derive(Clone, Debug)]
 pub struct ExplainedLog<'a> {
-    bank: Hash,
+    bank: PcrBank,
     log: ReplayedLog<'a>,
     userspace: Vec<UserspaceEvent>,
     coverage: Vec<Coverage>,
@@ -156,7 +156,7 @@ impl<'a> ReplayedLog<'a> {
     /// # Errors
     /// As [`Self::assume`]; as [`userspace::parse`].
     pub fn assume_with(self, userspace_log: Option<&[u8]>) -> Result<AssumedLog<'a>, Rejection> {
-        let Some(bank) = Hash::from_alg(self.bank().alg()) else {
+        let Some(bank) = PcrBank::from_alg(self.bank().alg()) else {
             return refuse!(
                 LogReplay,
                 "expected a log in bank sha256 or sha384, found {}",
@@ -233,7 +233,7 @@ fn unlogged_phases(bank: Bank, start: &Digest, quoted: &[u8]) -> Option<&'static
 
 impl<'a> ExplainedLog<'a> {
     /// The bank of log and quote.
-    pub fn bank(&self) -> Hash {
+    pub fn bank(&self) -> PcrBank {
         self.bank
     }
 

@@ -7,7 +7,7 @@ use crate::Rejection;
 use crate::digest::{Bank, Digest};
 use crate::quote::hex;
 use crate::rejection::refuse;
-use halfkey_protocol::tpm::kdf::Hash;
+use halfkey_protocol::tpm::bank::PcrBank;
 
 /// Proof: this is what the PCRs of one bank become by the events of a firmware log.
 #[derive(Clone, Debug)]
@@ -31,7 +31,7 @@ pub struct AllBanks<'a> {
 ///
 /// # Errors
 /// `TooLarge`, `LogMalformed`, `LogReplay` (the log has no digests of this bank).
-pub fn replay(log: &[u8], bank: Hash) -> Result<ReplayedLog<'_>, Rejection> {
+pub fn replay(log: &[u8], bank: PcrBank) -> Result<ReplayedLog<'_>, Rejection> {
     let log = parse(log)?;
     let bank = Bank::from(bank);
     if !log.algorithms().iter().any(|(alg, _)| *alg == bank.alg()) {

@@ -7,7 +7,7 @@ use crate::Rejection;
 use crate::digest::{Bank, Digest};
 use crate::rejection::refuse;
 use halfkey_measure::systemd::{self, NoDigest, PHASE_PCR, Record};
-use halfkey_protocol::tpm::kdf::Hash;
+use halfkey_protocol::tpm::bank::PcrBank;
 use halfkey_protocol::{MAX_LOG, Reason};
 
 /// What systemd extended a PCR with, in one bank.
@@ -75,7 +75,7 @@ impl UserspaceEvent {
 /// # Errors
 /// `TooLarge`: more than [`MAX_LOG`] bytes. `LogMalformed`: not a JSON text sequence,
 /// or a record without a digest of the bank.
-pub fn parse(log: &[u8], bank: Hash) -> Result<Vec<UserspaceEvent>, Rejection> {
+pub fn parse(log: &[u8], bank: PcrBank) -> Result<Vec<UserspaceEvent>, Rejection> {
     if log.len() > MAX_LOG {
         return refuse!(TooLarge, "expected a log of at most {MAX_LOG} bytes, found {}", log.len());
     }
@@ -104,7 +104,7 @@ pub fn parse(log: &[u8], bank: Hash) -> Result<Vec<UserspaceEvent>, Rejection> {
     Ok(events)
 }
 
-fn event(number: usize, pcr: u32, record: Record, bank: Hash) -> Result<UserspaceEvent, Rejection> {
+fn event(number: usize, pcr: u32, record: Record, bank: PcrBank) -> Result<UserspaceEvent, Rejection> {
     if pcr as usize >= super::PCRS {
         return refuse!(
             LogMalformed,
@@ -151,19 +151,19 @@ mod tests {
     #[test]
     fn records_of_systemd_are_read() {
         let log = record(11, &"ab".repeat(32)) + "\x1e{\"nv_index_name\":\"cryptsetup\",\"digests\":[]}\n";
-        let events = parse(log.as_bytes(), Hash::Sha256).expect("two records");
+        let events = parse(log.as_bytes(), PcrBank::Sha256).expect("two records");
         assert_eq!(events.len(), 1);
         assert_eq!((events[0].pcr, &*events[0].digest), (11, &[0xab; 32][..]));
         // Another digest than that of the text.
         assert_eq!((events[0].measured_text(), events[0].claimed_text()), (None, Some("ready")));
         assert_eq!(events[0].what(), "systemd phase ready (claimed)");
         let honest = record(11, &Bank::Sha256.digest(b"ready").to_string());
-        let events = parse(honest.as_bytes(), Hash::Sha256).expect("a record");
+        let events = parse(honest.as_bytes(), PcrBank::Sha256).expect("a record");
         assert_eq!(
             (events[0].measured_text(), events[0].what().as_str()),
             (Some("ready"), "systemd phase ready")
         );
-        assert!(parse(b"", Hash::Sha256).expect("an empty log").is_empty());
+        assert!(parse(b"", PcrBank::Sha256).expect("an empty log").is_empty());
     }
 
     #[test]
@@ -178,9 +178,9 @@ mod tests {
             record(11, &"zz".repeat(32)),
             record(11, &"a".repeat(63)),
         ] {
-            assert!(parse(log.as_bytes(), Hash::Sha256).is_err(), "{log}");
+            assert!(parse(log.as_bytes(), PcrBank::Sha256).is_err(), "{log}");
         }
-        assert!(parse(good.as_bytes(), Hash::Sha384).is_err());
+        assert!(parse(good.as_bytes(), PcrBank::Sha384).is_err());
     }
 
     proptest! {
@@ -196,7 +196,7 @@ mod tests {
             if let Some(byte) = log.get_mut(at) {
                 *byte = to;
             }
-            if let Ok(events) = parse(&log, Hash::Sha256) {
+            if let Ok(events) = parse(&log, PcrBank::Sha256) {
                 prop_assert!(events.iter().all(|event| event.pcr < 24 && event.digest.len() == 32));
             }
         }

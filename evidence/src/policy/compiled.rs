@@ -5,7 +5,7 @@ use super::rules::{CommandLine, Digest, Document, EventIs, EventRule, Sections};
 use halfkey_measure::efi_stub::{self, utf16};
 use halfkey_measure::stub::{self, section_name};
 use halfkey_measure::{firmware, grub, systemd};
-use halfkey_protocol::tpm::kdf::Hash;
+use halfkey_protocol::tpm::bank::PcrBank;
 use std::collections::{HashMap, HashSet};
 use std::sync::{OnceLock, RwLock};
 
@@ -85,17 +85,17 @@ impl Compiled {
     }
 
     /// The rules for a bank; made when a log of that bank comes first.
-    pub fn bank(&self, bank: Hash) -> &BankRules {
+    pub fn bank(&self, bank: PcrBank) -> &BankRules {
         let index = match bank {
-            Hash::Sha256 => 0,
-            Hash::Sha384 => 1,
+            PcrBank::Sha256 => 0,
+            PcrBank::Sha384 => 1,
         };
         self.banks[index].get_or_init(|| BankRules::new(&self.document, bank))
     }
 }
 
 impl BankRules {
-    fn new(document: &Document, bank: Hash) -> Self {
+    fn new(document: &Document, bank: PcrBank) -> Self {
         let mut rules = Self {
             built_in: BuiltIn::of(bank),
             events: HashMap::new(),
@@ -120,7 +120,7 @@ impl BankRules {
     }
 
     /// The same rule twice accepts two events.
-    fn add_event(&mut self, event: &EventRule, bank: Hash) {
+    fn add_event(&mut self, event: &EventRule, bank: PcrBank) {
         let digests = digests(&event.is, bank);
         let known = digests.iter().find_map(|digest| self.events.get(&(event.pcr, *digest)).copied());
         let slot = known.unwrap_or_else(|| {
@@ -143,7 +143,7 @@ impl BankRules {
 }
 
 impl BootSteps {
-    fn new(boot: &super::Boot, bank: Hash) -> Self {
+    fn new(boot: &super::Boot, bank: PcrBank) -> Self {
         let mut steps = Self { path: Path::of(boot), lacks: pin::lacks(boot), by_pcr: Default::default() };
         if let Some(Sections::Digests(sections)) = &boot.sections {
             for (index, (name, digest)) in sections.iter().enumerate() {
@@ -169,7 +169,7 @@ impl Step {
 
 /// What an event rule's digest can be. Text is measured in one of a few ways: with or without a NUL, as UTF-16, and GRUB
 /// leaves out the word that it writes before it.
-fn digests(is: &EventIs, bank: Hash) -> Vec<Digest> {
+fn digests(is: &EventIs, bank: PcrBank) -> Vec<Digest> {
     match is {
         EventIs::Digest(digest) => vec![*digest],
         EventIs::Text(text) => {
@@ -185,12 +185,12 @@ fn digests(is: &EventIs, bank: Hash) -> Vec<Digest> {
 }
 
 /// What the kernel's EFI stub may measure for a command line.
-pub(super) fn load_options(line: &str, bank: Hash) -> [Digest; 6] {
+pub(super) fn load_options(line: &str, bank: PcrBank) -> [Digest; 6] {
     efi_stub::forms_of(line).map(|bytes| Digest::of(bank, &bytes))
 }
 
 /// What systemd's stub may measure for the section `.cmdline` that a command line came from.
-pub(super) fn sections_of(line: &str, bank: Hash) -> impl Iterator<Item = Digest> {
+pub(super) fn sections_of(line: &str, bank: PcrBank) -> impl Iterator<Item = Digest> {
     stub::command_line_sections(line).map(move |bytes| Digest::of(bank, &bytes))
 }
 
@@ -216,12 +216,12 @@ pub(super) struct BuiltIn {
 }
 
 impl BuiltIn {
-    fn of(bank: Hash) -> &'static Self {
+    fn of(bank: PcrBank) -> &'static Self {
         static BUILT_IN: [OnceLock<BuiltIn>; 2] = [OnceLock::new(), OnceLock::new()];
-        BUILT_IN[usize::from(bank == Hash::Sha384)].get_or_init(|| Self::new(bank))
+        BUILT_IN[usize::from(bank == PcrBank::Sha384)].get_or_init(|| Self::new(bank))
     }
 
-    fn new(bank: Hash) -> Self {
+    fn new(bank: PcrBank) -> Self {
         Self {
             separators: firmware::SEPARATORS.map(|data| Digest::of(bank, &data)),
             actions: firmware::ACTIONS

@@ -9,7 +9,7 @@ use crate::Rejection;
 use crate::quote::clip;
 use crate::rejection::refuse;
 use halfkey_measure::predict::MAX_COMMAND_LINE;
-use halfkey_protocol::tpm::kdf::Hash;
+use halfkey_protocol::tpm::bank::PcrBank;
 use halfkey_protocol::wire::{Proposal, ProposedImage};
 
 /// Largest proposal, in bytes of JSON.
@@ -339,7 +339,7 @@ pub fn check_proposal(json: &[u8]) -> Result<Proposal, Rejection> {
     if proposal.version != 1 {
         return refuse!(ProposalMalformed, "expected a proposal of version 1, found {}", proposal.version);
     }
-    let Some(bank) = Hash::from_name(&proposal.bank) else {
+    let Some(bank) = PcrBank::from_name(&proposal.bank) else {
         return refuse!(
             ProposalMalformed,
             "expected bank sha256 or sha384, found {:?}",
@@ -403,7 +403,7 @@ fn check_count(what: &str, count: usize, min: usize, max: usize) -> Result<(), R
     Ok(())
 }
 
-fn check_digest(what: &str, bytes: &[u8], bank: Hash) -> Result<(), Rejection> {
+fn check_digest(what: &str, bytes: &[u8], bank: PcrBank) -> Result<(), Rejection> {
     if bytes.len() != bank.digest_len() {
         return refuse!(
             ProposalMalformed,

@@ -1,7 +1,7 @@
 //! What a policy document says, typed. Digests are bytes here; the texts are gone.
 
 use crate::digest::Bank;
-use halfkey_protocol::tpm::kdf::Hash;
+use halfkey_protocol::tpm::bank::PcrBank;
 use std::fmt;
 
 /// The whole document.
@@ -40,16 +40,16 @@ impl Digest {
     }
 
     /// The digest of `data`.
-    pub fn of(hash: Hash, data: &[u8]) -> Self {
-        Self(Bank::from(hash).digest(data))
+    pub fn of(bank: PcrBank, data: &[u8]) -> Self {
+        Self(Bank::from(bank).digest(data))
     }
 
     /// From `sha256:<64 hex digits>` or `sha384:<96 hex digits>`, lower case.
     pub fn parse(text: &str) -> Option<Self> {
         let (name, digits) = text.split_once(':')?;
-        let hash = Hash::from_name(name)?;
+        let bank = PcrBank::from_name(name)?;
         let digits = digits.as_bytes();
-        if digits.len() != hash.digest_len() * 2 {
+        if digits.len() != bank.digest_len() * 2 {
             return None;
         }
         let digit = |byte: u8| match byte {
@@ -61,7 +61,7 @@ impl Digest {
         for (byte, pair) in bytes.iter_mut().zip(digits.chunks_exact(2)) {
             *byte = digit(pair[0])? << 4 | digit(pair[1])?;
         }
-        Self::new(&bytes[..hash.digest_len()])
+        Self::new(&bytes[..bank.digest_len()])
     }
 
     /// The bytes.
@@ -69,9 +69,9 @@ impl Digest {
         &self.0
     }
 
-    /// The hash that it is of.
-    pub fn hash(&self) -> Hash {
-        if self.0.len() == 32 { Hash::Sha256 } else { Hash::Sha384 }
+    /// The bank that it is of, by its length.
+    pub fn bank(&self) -> PcrBank {
+        if self.0.len() == 32 { PcrBank::Sha256 } else { PcrBank::Sha384 }
     }
 }
 
@@ -84,7 +84,7 @@ impl std::hash::Hash for Digest {
 /// As in a document: `sha256:<hex>`.
 impl fmt::Display for Digest {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{}:{}", self.hash().name(), self.0)
+        write!(f, "{}:{}", self.bank().name(), self.0)
     }
 }
 

@@ -2,7 +2,7 @@
 
 use halfkey_evidence::eventlog::{AssumedLog, replay};
 use halfkey_evidence::policy::{Assured, Claims, Evaluation, Finding, Policy, evaluate, learn};
-use halfkey_protocol::tpm::kdf::Hash;
+use halfkey_protocol::tpm::bank::PcrBank;
 pub use halfkey_testkit::log::{Record, log_of};
 pub use halfkey_testkit::recorded::{BOOTS, Boot, boot};
 
@@ -23,7 +23,7 @@ pub trait Appraised {
 
 impl Appraised for Boot {
     fn log(&self) -> AssumedLog<'_> {
-        replay(self.log, Hash::Sha256).unwrap().assume().unwrap()
+        replay(self.log, PcrBank::Sha256).unwrap().assume().unwrap()
     }
 
     fn claims(&self) -> Claims<'_> {
@@ -49,7 +49,7 @@ impl Appraised for Boot {
 
     fn findings_of(&self, policy: &Policy, records: &[Record]) -> Option<Vec<Finding>> {
         let bytes = log_of(records);
-        let log = replay(&bytes, Hash::Sha256).ok()?.assume().ok()?;
+        let log = replay(&bytes, PcrBank::Sha256).ok()?.assume().ok()?;
         Some(evaluate(policy, &log, &self.claims()).findings)
     }
 }

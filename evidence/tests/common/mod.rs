@@ -6,7 +6,7 @@ pub mod boots;
 use halfkey_evidence::public::AkPublic;
 use halfkey_evidence::quote::QuoteContext;
 use halfkey_protocol::Bytes;
-use halfkey_protocol::tpm::kdf::Hash;
+use halfkey_protocol::tpm::bank::PcrBank;
 use halfkey_protocol::tpm::qualifying_data::QualifyingData;
 use halfkey_protocol::tpm::template;
 use halfkey_protocol::wire::{Credential, Evidence, Purpose, Register};
@@ -163,13 +163,13 @@ impl Swtpm {
     }
 
     /// PCR 0 to 15.
-    pub fn pcrs(&self, bank: Hash) -> Vec<Bytes> {
+    pub fn pcrs(&self, bank: PcrBank) -> Vec<Bytes> {
         self.0.tool("tpm2_pcrread", &["-o", "pcrs", &all_pcrs(bank)]);
         self.read("pcrs").chunks(bank.digest_len()).map(Bytes::from).collect()
     }
 
     /// Evidence for an exchange.
-    pub fn evidence(&self, exchange: &Exchange, bank: Hash) -> Evidence {
+    pub fn evidence(&self, exchange: &Exchange, bank: PcrBank) -> Evidence {
         let (quote, signature) = self.quote(&all_pcrs(bank), &exchange.qualifying_data().digest());
         Evidence {
             version: 1,
@@ -248,11 +248,11 @@ impl Exchange {
         }
     }
 
-    pub fn context<'a>(&'a self, ak: &'a AkPublic, bank: Hash) -> QuoteContext<'a> {
+    pub fn context<'a>(&'a self, ak: &'a AkPublic, bank: PcrBank) -> QuoteContext<'a> {
         QuoteContext { ak, qualifying_data: self.qualifying_data(), bank }
     }
 }
 
-pub fn all_pcrs(bank: Hash) -> String {
+pub fn all_pcrs(bank: PcrBank) -> String {
     format!("{}:0,1,2,3,4,5,6,7,8,9,10,11,12,13,14,15", bank.name())
 }

@@ -4,7 +4,7 @@
 //! opening counts no more. Later systemd measures into the same PCR, and keeps a log of that.
 
 use crate::keys::label;
-use crate::tpm::kdf::Hash;
+use crate::tpm::bank::PcrBank;
 
 /// What the agent extends the fence with besides r.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -34,7 +34,7 @@ impl Event {
     }
 
     /// What that extends a bank with.
-    pub fn digest(self, bank: Hash) -> Vec<u8> {
+    pub fn digest(self, bank: PcrBank) -> Vec<u8> {
         bank.digest(&[self.data()])
     }
 }
@@ -74,23 +74,23 @@ impl Meaning {
 }
 
 /// The value of an open boot window.
-pub fn zero(bank: Hash) -> Vec<u8> {
+pub fn zero(bank: PcrBank) -> Vec<u8> {
     vec![0; bank.digest_len()]
 }
 
 /// What a bank's PCR becomes when an event with this data is extended into `value`.
-pub fn after(bank: Hash, value: &[u8], data: &[u8]) -> Vec<u8> {
+pub fn after(bank: PcrBank, value: &[u8], data: &[u8]) -> Vec<u8> {
     bank.digest(&[value, &bank.digest(&[data])])
 }
 
 /// What the fence becomes when `r` opens it.
-pub fn opened(bank: Hash, r: &[u8]) -> Vec<u8> {
+pub fn opened(bank: PcrBank, r: &[u8]) -> Vec<u8> {
     after(bank, &zero(bank), r)
 }
 
 /// What the fence means where it stands, on the machine itself. `opened` is the value that the opening of this boot led to,
 /// if one is on record; `later` has the digests of what systemd measured into the PCR afterwards, in order.
-pub fn meaning(bank: Hash, value: &[u8], opened: Option<&[u8]>, later: &[impl AsRef<[u8]>]) -> Meaning {
+pub fn meaning(bank: PcrBank, value: &[u8], opened: Option<&[u8]>, later: &[impl AsRef<[u8]>]) -> Meaning {
     if value == zero(bank) {
         return Meaning::Open;
     }
@@ -134,7 +134,7 @@ pub enum NotOpened {
 /// # Errors
 /// What was found in its place.
 pub fn only_opened(
-    bank: Hash,
+    bank: PcrBank,
     opened: &[u8],
     quoted: &[u8],
     later: &[impl AsRef<[u8]>],
@@ -171,9 +171,10 @@ pub fn only_opened(
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::tpm::kdf::Hash;
     use proptest::prelude::*;
 
-    const BANKS: [Hash; 2] = [Hash::Sha256, Hash::Sha384];
+    const BANKS: [PcrBank; 2] = PcrBank::ALL;
 
     #[test]
     fn machine_and_verifier_name_the_same_thing() {
@@ -212,7 +213,7 @@ mod tests {
     #[test]
     fn what_opens_it_is_what_the_verifier_expects() {
         let r_sha256 = Hash::Sha256.digest(&[b"r"]).try_into().expect("32 bytes");
-        assert_eq!(opened(Hash::Sha256, b"r"), crate::tpm::seal_policy::fence_sha256(&r_sha256));
+        assert_eq!(opened(PcrBank::Sha256, b"r"), crate::tpm::seal_policy::fence_sha256(&r_sha256));
     }
 
     proptest! {
@@ -222,7 +223,7 @@ mod tests {
             extended in proptest::collection::vec(0usize..7, 0..5),
             logged in proptest::collection::vec(0usize..7, 0..5),
         ) {
-            let bank = Hash::Sha256;
+            let bank = PcrBank::Sha256;
             let digest = |n: &usize| match Event::ALL.get(*n) {
                 Some(event) => event.digest(bank),
                 None => bank.digest(&[&[*n as u8]]),

@@ -3,7 +3,7 @@
 use hmac::{Hmac, KeyInit, Mac};
 use sha2::{Digest, Sha256, Sha384};
 
-/// A hash that a TPM object or session uses. SHA-1 is not among them on purpose.
+/// A hash that a TPM object or session uses; for a PCR bank see [`super::bank::PcrBank`]. SHA-1 is not among them on purpose.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Hash {
     /// `TPM_ALG_SHA256`
@@ -27,23 +27,6 @@ impl Hash {
         match self {
             Self::Sha256 => 0x000b,
             Self::Sha384 => 0x000c,
-        }
-    }
-
-    /// The bank name on the wire: `sha256` or `sha384`.
-    pub fn name(self) -> &'static str {
-        match self {
-            Self::Sha256 => "sha256",
-            Self::Sha384 => "sha384",
-        }
-    }
-
-    /// From the bank name on the wire.
-    pub fn from_name(name: &str) -> Option<Self> {
-        match name {
-            "sha256" => Some(Self::Sha256),
-            "sha384" => Some(Self::Sha384),
-            _ => None,
         }
     }
 

@@ -2,6 +2,7 @@
 //!
 //! | module | what |
 //! | --- | --- |
+//! | [`bank`] | the PCR banks that are quoted |
 //! | [`template`] | the exact public areas of AK, SRK and release key |
 //! | [`name`] | the name of a TPM object |
 //! | [`qualifying_data`] | the qualifying data of a quote |
@@ -9,6 +10,7 @@
 //! | [`fence`] | what PCR 15 says of a boot |
 //! | [`kdf`] | KDFa and KDFe of TPM 2.0 Part 1, 11.4.10 |
 
+pub mod bank;
 pub mod fence;
 pub mod kdf;
 pub mod name;

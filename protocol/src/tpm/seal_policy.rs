@@ -5,14 +5,14 @@
 //! (TPM 2.0 Part 1, section 19.7; Part 3, PolicyPCR and PolicySigned).
 
 use crate::FENCE_PCR;
-use crate::tpm::kdf::Hash;
+use crate::tpm::bank::PcrBank;
 use sha2::{Digest, Sha256};
 
 const CC_POLICY_PCR: u32 = 0x0000_017f;
 const CC_POLICY_SIGNED: u32 = 0x0000_0160;
 
 /// `TPML_PCR_SELECTION` of one bank, marshalled: `pcrs` is a bit mask, bit 0 = PCR 0.
-pub fn pcr_selection(bank: Hash, pcrs: u32) -> Vec<u8> {
+pub fn pcr_selection(bank: PcrBank, pcrs: u32) -> Vec<u8> {
     let mask = pcrs.to_le_bytes();
     let mut selection = 1u32.to_be_bytes().to_vec();
     selection.extend(bank.alg().to_be_bytes());
@@ -23,7 +23,7 @@ pub fn pcr_selection(bank: Hash, pcrs: u32) -> Vec<u8> {
 
 /// authPolicy of the sealed U: a session whose bank `bank` shows PCR 15 = 0 and
 /// that the release key signed for this node. The policy session uses SHA-256.
-pub fn seal_policy(bank: Hash, release_name: &[u8], node: &[u8; 16]) -> [u8; 32] {
+pub fn seal_policy(bank: PcrBank, release_name: &[u8], node: &[u8; 16]) -> [u8; 32] {
     let zero = vec![0; bank.digest_len()];
     // The digest of the selected PCRs uses the session's hash, not the bank's.
     let pcr_digest = Sha256::digest(zero);

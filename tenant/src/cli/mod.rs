@@ -9,7 +9,7 @@ pub use policy::{
 
 use clap::{ArgGroup, Args, Parser, Subcommand, ValueEnum};
 use clap_complete::Shell;
-use halfkey_protocol::tpm::kdf::Hash;
+use halfkey_protocol::tpm::bank::PcrBank;
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -322,11 +322,11 @@ impl Bank {
         }
     }
 
-    /// The hash.
-    pub fn hash(self) -> Hash {
+    /// The bank, as agent and servers have it.
+    pub fn pcr_bank(self) -> PcrBank {
         match self {
-            Self::Sha256 => Hash::Sha256,
-            Self::Sha384 => Hash::Sha384,
+            Self::Sha256 => PcrBank::Sha256,
+            Self::Sha384 => PcrBank::Sha384,
         }
     }
 }

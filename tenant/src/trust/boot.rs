@@ -14,7 +14,7 @@ use halfkey_evidence::quote::{self, VerifiedQuote};
 use halfkey_evidence::ticket::BootTicket;
 use halfkey_protocol::NodeId;
 use halfkey_protocol::document::Scope;
-use halfkey_protocol::tpm::kdf::Hash;
+use halfkey_protocol::tpm::bank::PcrBank;
 use halfkey_protocol::wire::operator::{EvidenceRecord, EvidenceSummary, NodeRecord};
 use halfkey_protocol::wire::{Outcome, Purpose};
 
@@ -62,7 +62,7 @@ impl Attester {
             ))
             .hint("if its TPM was cleared, enroll it again; otherwise the record was altered"));
         }
-        let bank = Hash::from_name(&document.bank).ok_or_else(|| {
+        let bank = PcrBank::from_name(&document.bank).ok_or_else(|| {
             Error::untrusted(format!(
                 "expected bank sha256 or sha384, found {}",
                 clean_short(&document.bank, 16)
@@ -83,7 +83,7 @@ impl Attester {
     }
 
     /// The enrolled bank.
-    pub fn bank(&self) -> Hash {
+    pub fn bank(&self) -> PcrBank {
         self.enrolled.bank()
     }
 
@@ -157,7 +157,7 @@ impl Boot {
     }
 
     /// The bank of its quote.
-    pub fn bank(&self) -> Hash {
+    pub fn bank(&self) -> PcrBank {
         self.quote.bank()
     }
 

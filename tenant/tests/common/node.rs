@@ -4,6 +4,7 @@ use super::Desk;
 use super::log::Boot;
 use super::verifier::{CHALLENGE, Verifier};
 use halfkey_protocol::keys::hpke::Ephemeral;
+use halfkey_protocol::tpm::bank::PcrBank;
 use halfkey_protocol::tpm::kdf::Hash;
 use halfkey_protocol::tpm::name;
 use halfkey_protocol::tpm::qualifying_data::{QualifyingData, Wanted};
@@ -53,7 +54,7 @@ impl Node<'_> {
             purpose_data: ask.purpose_data,
         }
         .digest();
-        let (quote, signature) = self.tpm.quote(Hash::Sha256, &digest);
+        let (quote, signature) = self.tpm.quote(PcrBank::Sha256, &digest);
         let evidence = Evidence {
             version: begun.version,
             node_id: self.id(),
@@ -65,7 +66,7 @@ impl Node<'_> {
             quote: quote.into(),
             signature: signature.into(),
             bank: "sha256".into(),
-            pcrs: self.tpm.pcrs(Hash::Sha256),
+            pcrs: self.tpm.pcrs(PcrBank::Sha256),
             event_log: ask.boot.map(|boot| boot.measure().1.into()),
             userspace_log: None,
             ima_log: None,
@@ -104,7 +105,7 @@ impl Node<'_> {
     pub fn boot(&self, boot: &Boot) -> Verdict {
         self.tpm.reset();
         for (pcr, digest) in boot.measure().0 {
-            self.tpm.extend(pcr, &[(Hash::Sha256, digest)]);
+            self.tpm.extend(pcr, &[(PcrBank::Sha256, digest)]);
         }
         self.ask_again(boot)
     }
@@ -121,7 +122,7 @@ impl Node<'_> {
         };
         let verdict: Verdict = self.verifier.post("/v1/finish", &self.evidence(&ask).0);
         if verdict.outcome == "released" {
-            self.tpm.extend(15, &[(Hash::Sha256, R_SHA256.to_vec())]);
+            self.tpm.extend(15, &[(PcrBank::Sha256, R_SHA256.to_vec())]);
         }
         verdict
     }

@@ -7,7 +7,7 @@ use super::pki::Pki;
 use super::server::{Answer, Request, Server, json, problem};
 use super::verifier::Verifier;
 use halfkey_protocol::Bytes;
-use halfkey_protocol::tpm::kdf::Hash;
+use halfkey_protocol::tpm::bank::PcrBank;
 use halfkey_protocol::wire::Document;
 use halfkey_protocol::wire::operator::*;
 use halfkey_protocol::wire::policies::NodePolicy;
@@ -64,7 +64,7 @@ pub fn waiting(kernels: &[&str]) -> (Desk, Vec<Shown>) {
         .measure()
         .0
         .iter()
-        .for_each(|(pcr, digest)| tpm.extend(*pcr, &[(Hash::Sha256, digest.clone())]));
+        .for_each(|(pcr, digest)| tpm.extend(*pcr, &[(PcrBank::Sha256, digest.clone())]));
     desk.ok(&["enroll", "web1", "--trust-ek", &tpm.fingerprint(), "--yes"]);
     let node = Node { tpm: &tpm, verifier: &verifier };
     node.finish_enrollment(&desk);

@@ -11,7 +11,7 @@ use crate::error::{Context, Result};
 use crate::log::{NO_ACTION, Record};
 use crate::process::{Guard, run};
 use crate::programs;
-use halfkey_protocol::tpm::kdf::Hash;
+use halfkey_protocol::tpm::bank::PcrBank;
 use manufacturer::Identity;
 use nix::libc;
 use nix::sys::signal::{Signal, kill};
@@ -214,7 +214,7 @@ impl Swtpm {
     }
 
     /// Extends a PCR of each of these banks.
-    pub fn extend(&self, pcr: u8, digests: &[(Hash, Vec<u8>)]) {
+    pub fn extend(&self, pcr: u8, digests: &[(PcrBank, Vec<u8>)]) {
         let mut extend = vec![0x80, 2, 0, 0, 0, 0, 0, 0, 1, 0x82, 0, 0, 0, pcr];
         // An empty password.
         extend.extend([0, 0, 0, 9, 0x40, 0, 0, 9, 0, 0, 0, 0, 0]);
@@ -230,11 +230,11 @@ impl Swtpm {
 
     /// Extends a PCR of the banks SHA-256 and SHA-384 with the digests of `data`.
     pub fn measure(&self, pcr: u8, data: &[u8]) {
-        self.extend(pcr, &[Hash::Sha256, Hash::Sha384].map(|bank| (bank, bank.digest(&[data]))));
+        self.extend(pcr, &PcrBank::ALL.map(|bank| (bank, bank.digest(&[data]))));
     }
 
     /// Extends these banks with what a log says.
-    pub fn replay(&self, records: &[Record], banks: &[Hash]) {
+    pub fn replay(&self, records: &[Record], banks: &[PcrBank]) {
         for record in records.iter().filter(|record| record.kind != NO_ACTION) {
             let digests: Vec<_> =
                 banks.iter().filter_map(|bank| Some((*bank, record.digest_in(*bank)?))).collect();

@@ -2,6 +2,7 @@
 
 use halfkey_evidence::eventlog::replay as replay_log;
 use halfkey_evidence::policy::{Assured, Claims, learn};
+use halfkey_protocol::tpm::bank::PcrBank;
 use halfkey_protocol::tpm::kdf::Hash;
 use halfkey_testkit::log::{Record, log_of};
 use halfkey_testkit::replay::{self, Machine, kind};
@@ -11,7 +12,7 @@ use halfkey_testkit::replay::{self, Machine, kind};
 fn an_option_rom_that_no_rule_explains_is_denied() {
     let mut machine = Machine::that_learned(&replay::uki(), &[]);
     let (measured, line) = (log_of(&replay::uki().measured), replay::uki().command_line);
-    let log = replay_log(&measured, Hash::Sha256).unwrap().assume().unwrap();
+    let log = replay_log(&measured, PcrBank::Sha256).unwrap().assume().unwrap();
     let claims = Claims { command_line: Some(line.as_bytes()) };
     let policy = learn(&log, &claims, Assured::default(), "learned", &[]).unwrap();
     let start = policy.find("pcr2 = [").unwrap();

@@ -1,6 +1,7 @@
 //! Each kind of machine: its first boot waits and is learned, the next is unlocked with nobody there, another image is denied by
 //! name.
 
+use halfkey_protocol::tpm::bank::PcrBank;
 use halfkey_protocol::tpm::kdf::Hash;
 use halfkey_testkit::replay::{self, Machine, ReplayedBoot};
 
@@ -75,8 +76,8 @@ fn an_option_rom_without_secure_boot() {
 /// nothing is learned from this.
 #[test]
 fn a_tpm_with_sha_384_only() {
-    let boot = replay::uki().in_banks(&[Hash::Sha384]);
-    let mut machine = Machine::with_bank(Hash::Sha384);
+    let boot = replay::uki().in_banks(&[PcrBank::Sha384]);
+    let mut machine = Machine::with_bank(PcrBank::Sha384);
     let agent = machine.waits(&boot);
     assert_eq!(machine.reason().as_deref(), Some("no_policy"));
     let (code, said) = machine.approve(&["--once"]);
@@ -92,7 +93,7 @@ fn a_tpm_with_sha_384_only() {
 fn a_bank_that_was_switched_off_is_named() {
     let mut machine = Machine::that_learned(&replay::uki(), &[]);
     machine.node.tpm.allocate_banks("sha1:none+sha256:none+sha384:all");
-    let unlocked = machine.boots(&replay::uki().in_banks(&[Hash::Sha384]));
+    let unlocked = machine.boots(&replay::uki().in_banks(&[PcrBank::Sha384]));
     assert_eq!(unlocked.code, 4, "{}", unlocked.said);
     assert!(unlocked.said.contains("the TPM's PCR bank is not active"), "{}", unlocked.said);
 }

@@ -18,7 +18,7 @@ use axum::{Extension, Router};
 use halfkey_evidence::document::open_enrollment;
 use halfkey_evidence::registration;
 use halfkey_protocol::document::{Opened, Scope};
-use halfkey_protocol::tpm::kdf::Hash;
+use halfkey_protocol::tpm::bank::PcrBank;
 use halfkey_protocol::wire::credential_digest;
 use halfkey_protocol::wire::operator::{
     Approve, AuditList, Because, Deny, Enroll, EvidenceList, EvidenceRecord, Head, NodeRecord, NodeState,
@@ -308,7 +308,7 @@ async fn audit(
 struct Document {
     id: String,
     label: String,
-    bank: Hash,
+    bank: PcrBank,
     opened: Opened,
 }
 
@@ -358,7 +358,7 @@ fn check_enrollment(
     plain_text("a label", &document.label, 128)?;
     plain_text("an enrollment id", &document.enrollment_id, 64)?;
     Ok(Document {
-        bank: Hash::from_name(&document.bank).ok_or_else(|| wrong("expected bank sha256 or sha384"))?,
+        bank: PcrBank::from_name(&document.bank).ok_or_else(|| wrong("expected bank sha256 or sha384"))?,
         id: document.enrollment_id,
         label: document.label,
         opened,

@@ -5,7 +5,7 @@ use crate::domain::{Enrollment, Node};
 use halfkey_evidence::Rejection;
 use halfkey_evidence::appraise::Enrolled;
 use halfkey_protocol::Reason;
-use halfkey_protocol::tpm::kdf::Hash;
+use halfkey_protocol::tpm::bank::PcrBank;
 use halfkey_protocol::wire::Purpose;
 
 /// The enrollment that serves this purpose.
@@ -34,9 +34,9 @@ pub fn enrollment(purpose: Purpose, node: &Node) -> Result<&Enrollment, Rejectio
 
 /// The bank that is quoted for this purpose. A proposal shows the fence, and what that became is known for the
 /// SHA-256 bank.
-pub fn bank(purpose: Purpose, enrollment: &Enrollment) -> Hash {
+pub fn bank(purpose: Purpose, enrollment: &Enrollment) -> PcrBank {
     match purpose {
-        Purpose::Propose => Hash::Sha256,
+        Purpose::Propose => PcrBank::Sha256,
         Purpose::Boot | Purpose::Enroll | Purpose::Runtime => enrollment.bank,
     }
 }

@@ -18,7 +18,7 @@ use crate::attest::Ruling;
 use crate::limit::Source;
 use crate::wake::Hub;
 use halfkey_protocol::document::Place;
-use halfkey_protocol::tpm::kdf::Hash;
+use halfkey_protocol::tpm::bank::PcrBank;
 use halfkey_protocol::tpm::qualifying_data::Wanted;
 use halfkey_protocol::wire::operator::{
     AuditEntry, EvidenceRecord, EvidenceSummary, Held, NodeState, PendingBoot, TpmFirmware,
@@ -216,7 +216,7 @@ pub struct Enrollment {
     /// The registration that the tenant checked.
     pub registration: Register,
     /// The bank.
-    pub bank: Hash,
+    pub bank: PcrBank,
     /// V for the SRK.
     pub c_v: Credential,
     /// U for the EK, until the node proved.
@@ -396,7 +396,7 @@ pub struct NewEnrollment<'a> {
     /// The registration that it is for.
     pub registration: &'a Register,
     /// The bank.
-    pub bank: Hash,
+    pub bank: PcrBank,
     /// V for the SRK.
     pub c_v: &'a Credential,
     /// U for the EK.

@@ -18,8 +18,8 @@ use halfkey_evidence::appraise::BoundedEvidence;
 use halfkey_evidence::eventlog::{ExplainedLog, userspace};
 use halfkey_evidence::policy::{Assured, Cover, Origin, Trust, boot_of, check_proposal, covers};
 use halfkey_evidence::quote::VerifiedQuote;
+use halfkey_protocol::tpm::bank::PcrBank;
 use halfkey_protocol::tpm::fence::{self, Event, NotOpened};
-use halfkey_protocol::tpm::kdf::Hash;
 use halfkey_protocol::wire::policies::ProposalState;
 use halfkey_protocol::wire::{Proposal, Propose, Purpose};
 use halfkey_protocol::{FENCE_PCR, Reason};
@@ -176,7 +176,7 @@ fn require_opened<'a>(
         ));
     }
     // Later systemd measures into the same PCR; its log is hearsay until it leads to the quote.
-    let mut later = userspace::parse(userspace_log.unwrap_or_default(), Hash::Sha256)?;
+    let mut later = userspace::parse(userspace_log.unwrap_or_default(), PcrBank::Sha256)?;
     later.retain(|event| event.pcr == FENCE_PCR);
     let later: Vec<_> = later.iter().map(|event| &*event.digest).collect();
     match only_opened(&released.fence, quote.pcr(FENCE_PCR), &later) {
@@ -193,7 +193,7 @@ fn require_opened<'a>(
 /// # Errors
 /// What was found in its place.
 fn only_opened(opened: &[u8; 32], quoted: &[u8], later: &[&[u8]]) -> std::result::Result<(), String> {
-    fence::only_opened(Hash::Sha256, opened, quoted, later).map_err(|found| match found {
+    fence::only_opened(PcrBank::Sha256, opened, quoted, later).map_err(|found| match found {
         NotOpened::Zero => "found zero: nothing was opened yet".to_owned(),
         NotOpened::By(event) => in_its_place(event).to_owned(),
         NotOpened::Unknown => format!(
@@ -317,6 +317,7 @@ pub fn is_booted(proposal: &Proposal, log: &ExplainedLog) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use halfkey_protocol::tpm::kdf::Hash;
     use proptest::prelude::*;
 
     const OPENED: [u8; 32] = [7; 32];
@@ -329,7 +330,7 @@ mod tests {
     fn our_own_events_are_told_with_and_without_a_log() {
         let systemd = Hash::Sha256.digest(&[b"machine-id:1"]);
         for event in Event::ALL {
-            let (what, own) = (in_its_place(event), event.digest(Hash::Sha256));
+            let (what, own) = (in_its_place(event), event.digest(PcrBank::Sha256));
             let closed = Hash::Sha256.digest(&[&[0; 32], &own]);
             for (quoted, log) in [
                 (closed.to_vec(), vec![]),

@@ -14,6 +14,7 @@ use aws_lc_rs::signature::{ECDSA_P256_SHA256_FIXED_SIGNING, EcdsaKeyPair, Ed2551
 use halfkey_protocol::Reason;
 use halfkey_protocol::keys::half;
 use halfkey_protocol::keys::hpke::Ephemeral;
+use halfkey_protocol::tpm::bank::PcrBank;
 use halfkey_protocol::tpm::kdf::{Hash, kdfa, kdfe};
 use halfkey_protocol::tpm::name::object_name;
 use halfkey_protocol::tpm::template;
@@ -138,7 +139,7 @@ impl SoftNode {
     }
 
     fn evidence_for(&self, purpose: &str, session: &Session) -> Evidence {
-        let bank = Hash::from_name(&session.begun.bank).unwrap();
+        let bank = PcrBank::from_name(&session.begun.bank).unwrap();
         let pcrs = self.software.pcrs(bank);
         let values: Vec<&[u8]> = pcrs.iter().map(|pcr| &pcr[..]).collect();
         let selection = [&[0, 0, 0, 1][..], &bank.alg().to_be_bytes(), &[3, 0xff, 0xff, 0]].concat();

@@ -9,7 +9,7 @@ use halfkey_protocol::document::{Deployment, Kind, Place, Scope, next, signed_by
 use halfkey_protocol::identity::sha256;
 use halfkey_protocol::keys::half;
 use halfkey_protocol::keys::hpke::{Ephemeral, Released};
-use halfkey_protocol::tpm::kdf::Hash;
+use halfkey_protocol::tpm::bank::PcrBank;
 use halfkey_protocol::tpm::qualifying_data::{QualifyingData, Wanted};
 use halfkey_protocol::wire::operator::{Approve, Enroll, NodeRecord, ServerInfo};
 use halfkey_protocol::wire::policies::PolicyRecord;
@@ -242,7 +242,7 @@ impl Node {
 
     /// Evidence for a session.
     pub fn evidence(&self, purpose: &str, session: &Session) -> Evidence {
-        let bank = Hash::from_name(&session.begun.bank).unwrap();
+        let bank = PcrBank::from_name(&session.begun.bank).unwrap();
         let digest = self.qualifying_data(purpose, session);
         let (quote, signature) = self.tpm.quote(bank, &digest);
         let software = self.software.lock().unwrap();

@@ -1,6 +1,7 @@
 //! What a machine boots: a firmware log, the policy that allows it, the proposal that announces it.
 
 use halfkey_protocol::Bytes;
+use halfkey_protocol::tpm::bank::PcrBank;
 use halfkey_protocol::tpm::kdf::Hash;
 use halfkey_protocol::wire::{Proposal, ProposedImage};
 use halfkey_testkit::swtpm::Swtpm;
@@ -86,7 +87,7 @@ impl Software {
     }
 
     /// PCR 0 to 15 after it.
-    pub fn pcrs(&self, bank: Hash) -> Vec<Bytes> {
+    pub fn pcrs(&self, bank: PcrBank) -> Vec<Bytes> {
         let mut pcrs = vec![vec![0; bank.digest_len()]; 16];
         for (pcr, _, measured, _) in self.events() {
             let pcr = &mut pcrs[pcr as usize];

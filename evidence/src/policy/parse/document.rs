@@ -8,7 +8,7 @@ use crate::policy::rules::{
     Allowed, Boot, CommandLine, Dbx, Digest, Document, EventIs, EventRule, Image, Initrd, Origin, Role,
     Sections, SecureBoot, Token,
 };
-use halfkey_protocol::tpm::kdf::Hash;
+use halfkey_protocol::tpm::bank::PcrBank;
 use toml::de::DeValue;
 
 /// Alternatives of a policy.
@@ -173,7 +173,7 @@ fn fingerprints(
     problems: &mut Problems<'_>,
 ) -> Option<At<Vec<Digest>>> {
     let what = "fingerprints (sha256: and 64 lower-case hex digits)";
-    let read = |value: &DeValue<'_>| digest(value).filter(|digest| digest.hash() == Hash::Sha256);
+    let read = |value: &DeValue<'_>| digest(value).filter(|digest| digest.bank() == PcrBank::Sha256);
     let list = table.list(key, what, MAX_DIGESTS, problems, read)?;
     Some(At { value: list.value.into_iter().map(|digest| digest.value).collect(), at: list.at })
 }
@@ -378,7 +378,7 @@ fn initrd(table: &mut Table<'_>, at: &mut BootPlaces, problems: &mut Problems<'_
                     clip(&text.value)
                 ),
             );
-            Initrd::Digest(Digest::of(Hash::Sha256, b""))
+            Initrd::Digest(Digest::of(PcrBank::Sha256, b""))
         }
     }
 }

@@ -13,7 +13,7 @@ use halfkey_evidence::policy::{Assured, Policy, learn};
 use halfkey_evidence::public::SrkPublic;
 use halfkey_evidence::signature;
 use halfkey_protocol::NodeId;
-use halfkey_protocol::tpm::kdf::Hash;
+use halfkey_protocol::tpm::bank::PcrBank;
 use halfkey_protocol::tpm::qualifying_data::QualifyingData;
 use halfkey_protocol::tpm::template;
 use halfkey_protocol::wire::{Evidence, Purpose};
@@ -43,7 +43,7 @@ pub struct Rates {
 const BOOT: &str = "grub-shim-ms-keys";
 /// As long as the log of a machine with the keys and the revocation list that Microsoft hands out.
 const LOG_BYTES: usize = 40_000;
-const BANK: Hash = Hash::Sha256;
+const BANK: PcrBank = PcrBank::Sha256;
 
 /// Has a TPM of its own quote a recorded boot, learns a policy from it, and counts.
 pub fn measure(paths: &Paths) -> Result<Rates> {

@@ -62,7 +62,7 @@ fn on_log(policy: &Policy, path: &Path, cmdline: Option<&Path>, bank: Bank) -> R
     let command_line = cmdline.map(|path| signed::read(path, MAX_COMMAND_LINE)).transpose()?;
     // /proc/cmdline ends with a newline that the kernel did not get.
     let command_line = command_line.as_deref().map(|text| text.strip_suffix(b"\n").unwrap_or(text));
-    let assumed = eventlog::replay(&log, bank.hash())
+    let assumed = eventlog::replay(&log, bank.pcr_bank())
         .and_then(|log| log.assume())
         .map_err(|e| Error { exit: Exit::Failed, ..Error::from(e).context(path.display()) })?;
     let found = appraise::assume(&assumed, &Claims { command_line }, policy);

@@ -307,6 +307,7 @@ mod tests {
     use halfkey_evidence::Rejection;
     use halfkey_protocol::document::{Deployment, Kind, Scope, next, signed_bytes};
     use halfkey_protocol::keys::half;
+    use halfkey_protocol::tpm::bank::PcrBank;
     use halfkey_protocol::tpm::kdf::Hash;
     use halfkey_protocol::wire::{
         Credential, DocumentSignature, Enrollment, Evidence, Outcome, Register, SignedDocument,
@@ -372,7 +373,7 @@ mod tests {
             label: "web1",
             document: NewDocument { opened: &opened, signed: &signed },
             registration: &registration,
-            bank: Hash::Sha256,
+            bank: PcrBank::Sha256,
             c_v: &credential,
             c_u: &credential,
         };

@@ -14,7 +14,7 @@ use halfkey_evidence::policy::{Matched, Origin};
 use halfkey_protocol::document::{self, Deployment, Kind, Opened, Scope};
 use halfkey_protocol::identity::{self, fingerprint};
 use halfkey_protocol::keys::half;
-use halfkey_protocol::tpm::kdf::Hash;
+use halfkey_protocol::tpm::bank::PcrBank;
 use halfkey_protocol::tpm::qualifying_data::Wanted;
 use halfkey_protocol::wire::operator::{Held, TpmFirmware};
 use halfkey_protocol::wire::{Credential, Register, SignedDocument, credential_digest};
@@ -564,7 +564,7 @@ fn enrollment(c: &Connection, node: NodeId, state: &str) -> Result<Option<Enroll
             return Err(wrong(format!("counters {reset:?}, {restart:?} and {clock:?}, not all or none")));
         }
     };
-    let bank = Hash::from_name(&bank).ok_or_else(|| wrong(format!("bank {bank:.32?}")))?;
+    let bank = PcrBank::from_name(&bank).ok_or_else(|| wrong(format!("bank {bank:.32?}")))?;
     // What the row says beside its document counts only if the document says it too.
     let (opened, said) =
         halfkey_evidence::document::open_enrollment(&signed).map_err(|e| wrong(format!("document: {e}")))?;
@@ -611,7 +611,7 @@ fn enrollment(c: &Connection, node: NodeId, state: &str) -> Result<Option<Enroll
 
 /// Whether this is the TPM's name of a public area: nameAlg and digest (TPM 2.0 Part 1, section 16).
 fn is_name_of(name: &[u8], public: &[u8]) -> bool {
-    [Hash::Sha256, Hash::Sha384].into_iter().any(|hash| {
+    PcrBank::ALL.into_iter().any(|hash| {
         let alg = hash.alg().to_be_bytes();
         public.get(2..4) == Some(&alg[..]) && name == [&alg[..], &hash.digest(&[public])].concat()
     })

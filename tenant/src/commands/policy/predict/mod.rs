@@ -23,7 +23,7 @@ use halfkey_evidence::policy::rules::{Allowed, Boot, Digest, Image, Initrd, Orig
 use halfkey_evidence::policy::{self, Cover, Policy};
 use halfkey_measure::predict::{Circumstances, from_kernel, from_uki};
 use halfkey_protocol::Bytes;
-use halfkey_protocol::tpm::kdf::Hash;
+use halfkey_protocol::tpm::bank::PcrBank;
 use halfkey_protocol::wire::Proposal;
 use halfkey_protocol::wire::policies::{PolicyRecord, Scope};
 use serde::Serialize;
@@ -86,7 +86,7 @@ pub fn run(app: &App, args: &PredictArgs) -> Result<()> {
     let scope_policy = target.as_ref().map(|(own, _)| Source::from(own).policy()).transpose()?;
     let from = scope_policy.as_ref().or(machine.as_ref().and_then(|machine| machine.policy.as_ref()));
 
-    let bank = machine.as_ref().map_or(args.bank.hash(), |machine| machine.boot.bank());
+    let bank = machine.as_ref().map_or(args.bank.pcr_bank(), |machine| machine.boot.bank());
     let secure_boot = match (args.secure_boot, &machine) {
         (Some(switch), _) => switch == Switch::On,
         (None, Some(machine)) => values::secure_boot(&*machine.boot.log()?),
@@ -133,7 +133,7 @@ fn target(desk: &Desk<'_>, args: &PredictArgs) -> Result<Own> {
 }
 
 /// Each image with what it will measure.
-fn read(args: &PredictArgs, bank: Hash, secure_boot: bool) -> Result<Vec<(String, Proposal)>> {
+fn read(args: &PredictArgs, bank: PcrBank, secure_boot: bool) -> Result<Vec<(String, Proposal)>> {
     let initrds: Vec<Vec<u8>> =
         args.initrd.iter().map(|path| signed::read(path, MAX_IMAGE)).collect::<Result<_>>()?;
     let one = |path: &str, name: &str, content: &[u8], uki: bool| {
@@ -172,7 +172,7 @@ fn read(args: &PredictArgs, bank: Hash, secure_boot: bool) -> Result<Vec<(String
 fn predict(
     path: String,
     proposal: Proposal,
-    bank: Hash,
+    bank: PcrBank,
     secure_boot: bool,
     from: Option<&Policy>,
     machine: Option<&Machine>,

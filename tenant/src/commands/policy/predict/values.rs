@@ -9,7 +9,7 @@ use halfkey_measure::efi_stub::load_options;
 use halfkey_measure::stub::section_name;
 use halfkey_measure::systemd::ENTER_INITRD;
 use halfkey_protocol::Bytes;
-use halfkey_protocol::tpm::kdf::Hash;
+use halfkey_protocol::tpm::bank::PcrBank;
 use halfkey_protocol::wire::Proposal;
 use serde::Serialize;
 
@@ -46,7 +46,7 @@ pub struct Base<'a> {
 }
 
 /// The events that a boot of these files will have, in the order of each PCR.
-pub fn events(proposal: &Proposal, bank: Hash) -> Vec<Expected> {
+pub fn events(proposal: &Proposal, bank: PcrBank) -> Vec<Expected> {
     let expected = |pcr, what: String, digest: &[u8]| Expected {
         pcr,
         what,
@@ -74,7 +74,7 @@ pub fn events(proposal: &Proposal, bank: Hash) -> Vec<Expected> {
 }
 
 /// PCRs after such a boot. Without a base only what does not depend on the machine.
-pub fn values(proposal: &Proposal, bank: Hash, base: Option<&Base<'_>>) -> Vec<Value> {
+pub fn values(proposal: &Proposal, bank: PcrBank, base: Option<&Base<'_>>) -> Vec<Value> {
     let Some(base) = base else {
         let phases = [bank.digest(&[ENTER_INITRD.as_bytes()])];
         let value = sections(proposal, bank, phases.iter().map(Vec::as_slice));
@@ -109,7 +109,7 @@ pub fn secure_boot(log: &ExplainedLog<'_>) -> bool {
 }
 
 /// What comes before the kernel stays; the images are the new ones.
-fn images(proposal: &Proposal, bank: Hash, base: &Base<'_>) -> Value {
+fn images(proposal: &Proposal, bank: PcrBank, base: &Base<'_>) -> Value {
     let Some(before) = base.before else {
         return unknown(4, "no policy says which of the machine's images come before its kernel");
     };
@@ -148,7 +148,7 @@ fn images(proposal: &Proposal, bank: Hash, base: &Base<'_>) -> Value {
 }
 
 /// The events that the kernel's EFI stub makes, in the order that the machine's kernel makes them.
-fn initrd(proposal: &Proposal, bank: Hash, base: &Base<'_>) -> Value {
+fn initrd(proposal: &Proposal, bank: PcrBank, base: &Base<'_>) -> Value {
     let mut value = zero(bank);
     for event in extends(base, 9) {
         let digest = match (event.claimed_content(), event.content()) {
@@ -173,7 +173,7 @@ fn initrd(proposal: &Proposal, bank: Hash, base: &Base<'_>) -> Value {
 }
 
 /// PCR 11 begins with zeros: names and contents of sections, then what systemd says.
-fn sections<'a>(proposal: &Proposal, bank: Hash, then: impl Iterator<Item = &'a [u8]>) -> Vec<u8> {
+fn sections<'a>(proposal: &Proposal, bank: PcrBank, then: impl Iterator<Item = &'a [u8]>) -> Vec<u8> {
     let mut value = zero(bank);
     for section in &proposal.sections {
         value = bank.digest(&[&value, &bank.digest(&[&section_name(&section.name)])]);
@@ -186,7 +186,7 @@ fn extends<'a>(base: &'a Base<'_>, pcr: u32) -> impl Iterator<Item = &'a Event<'
     base.log.log().events().iter().filter(move |event| event.pcr == pcr && !event.digest.is_empty())
 }
 
-fn zero(bank: Hash) -> Vec<u8> {
+fn zero(bank: PcrBank) -> Vec<u8> {
     vec![0; bank.digest_len()]
 }
 
@@ -202,6 +202,7 @@ fn unknown(pcr: u8, why: &str) -> Value {
 mod tests {
     use super::*;
     use halfkey_evidence::eventlog;
+    use halfkey_protocol::tpm::kdf::Hash;
     use halfkey_protocol::wire::{ProposedImage, ProposedSection};
 
     /// What a recorded boot of OVMF and systemd's stub measured, told as if it were proposed.
@@ -237,9 +238,9 @@ mod tests {
         for name in ["uki-no-secure-boot", "uki-secure-boot-own-keys"] {
             let bytes = std::fs::read(format!("{folder}/{name}.bin")).unwrap();
             let cmdline = std::fs::read_to_string(format!("{folder}/{name}.cmdline")).unwrap();
-            let log = eventlog::replay(&bytes, Hash::Sha256).unwrap();
+            let log = eventlog::replay(&bytes, PcrBank::Sha256).unwrap();
             let proposal = recorded(&log, &cmdline);
-            let expected = events(&proposal, Hash::Sha256);
+            let expected = events(&proposal, PcrBank::Sha256);
             for pcr in [4, 9, 11] {
                 // The firmware's own events in PCR 4 come first.
                 let found = log.events().iter().filter(|event| event.pcr == u32::from(pcr));
@@ -253,7 +254,7 @@ mod tests {
             }
             let phase = Hash::Sha256.digest(&[ENTER_INITRD.as_bytes()]);
             let value = Hash::Sha256.digest(&[log.pcr(11).unwrap(), &phase]);
-            assert_eq!(values(&proposal, Hash::Sha256, None)[0].value, Some(hex(&value)));
+            assert_eq!(values(&proposal, PcrBank::Sha256, None)[0].value, Some(hex(&value)));
         }
     }
 }
