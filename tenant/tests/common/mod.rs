@@ -7,6 +7,7 @@ pub mod node;
 pub mod pki;
 pub mod record;
 pub mod server;
+pub mod setup;
 pub mod shown;
 pub mod verifier;
 
