@@ -3,13 +3,14 @@
 use crate::client::Client;
 use crate::context::App;
 use crate::error::{Error, Result};
+use crate::home::key::TenantKey;
 use crate::render::text::hex;
 use crate::trust::ledger::Ledger;
 use halfkey_evidence::document;
 use halfkey_protocol::NodeId;
 use halfkey_protocol::document::{Deployment, Opened, Place, Scope, follows};
 use halfkey_protocol::wire::SignedDocument;
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 
 /// Where to begin.
 #[derive(Clone, Copy)]
@@ -92,9 +93,12 @@ fn broken(what: &str) -> Error {
         .hint("somebody changed its database, or put back a part of it; if it was restored from a backup on purpose, see `halfkey accept-rollback`")
 }
 
-/// Enrollments and proofs of a part of the sequence.
-#[derive(Default)]
+/// What a part of the sequence says of this desk's own documents: which its tenant key signed, whichever desk that was, and where a
+/// node went to another key.
 pub struct Tenancies {
+    key: TenantKey,
+    /// By scope: the newest.
+    own: BTreeMap<String, Place>,
     /// By number: its SHA-256, and who signed it first.
     enrollments: HashMap<u64, ([u8; 32], NodeId, [u8; 32])>,
     proofs: Vec<Proof>,
@@ -107,8 +111,16 @@ struct Proof {
 }
 
 impl Tenancies {
+    /// Of the desk with this key.
+    pub fn of(key: TenantKey) -> Self {
+        Self { key, own: BTreeMap::new(), enrollments: HashMap::new(), proofs: Vec::new() }
+    }
+
     /// Notes a document.
     pub fn note(&mut self, opened: &Opened) {
+        if opened.kind.is_signed() && opened.is_by(self.key.public()) {
+            self.own.insert(opened.scope.to_string(), opened.place);
+        }
         if let (Scope::Enrollment(node), Some(key)) = (&opened.scope, opened.keys.first()) {
             self.enrollments.insert(opened.place.number, (opened.place.sha256, *node, *key));
         }
@@ -117,12 +129,20 @@ impl Tenancies {
         }
     }
 
-    /// Remembers where a node went to another tenant key: what this desk signed for that node alone counts no more, and is not
-    /// missed. `known` is the document before the part.
+    /// Remembers them. Where a node went to another tenant key, what this desk's key signed for that node alone counts no more, and is
+    /// not missed. `known` is the document before the part; what is `missing` is remembered no longer where there is another one.
     ///
     /// # Errors
     /// `Untrusted` when an enrollment is not of the sequence; when the home folder can't be read or written; as every request.
-    pub fn remember(&self, app: &App, client: &Client, ledger: &Ledger<'_>, known: From<'_>) -> Result<()> {
+    pub fn remember(
+        &self,
+        app: &App,
+        client: &Client,
+        ledger: &Ledger<'_>,
+        known: From<'_>,
+        missing: &[(String, u64)],
+    ) -> Result<()> {
+        ledger.signed(&self.own, missing)?;
         for proof in &self.proofs {
             if ledger.of_node(proof.node, proof.place.number)?.is_empty() {
                 continue;
@@ -147,7 +167,7 @@ impl Tenancies {
                     proof.place.number
                 )));
             }
-            if key == app.home.tenant_key()?.public() {
+            if key == self.key.public() {
                 continue;
             }
             let ended = ledger.end(node, &proof.place)?;

@@ -1,5 +1,5 @@
 //! What this desk knows of a deployment: where its sequence of documents ended when it was last looked at, and for each scope the
-//! newest document that this desk signed. A server that forgets one, or shows an old one, is noticed.
+//! newest document that its tenant key signed, here or at another desk. A server that forgets one, or shows an old one, is noticed.
 
 use crate::documents::signed::Own;
 use crate::error::{Error, Result};
@@ -30,7 +30,7 @@ struct Known {
     newest: u64,
     /// Its SHA-256, hex.
     sha256: String,
-    /// By scope: what this desk signed and the server took.
+    /// By scope: what this desk's tenant key signed and the server took.
     held: BTreeMap<String, Held>,
     /// The server has shown two documents of one number: nothing is signed until the owner has looked.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -125,7 +125,7 @@ impl<'a> Ledger<'a> {
             found.number, known.newest
         );
         for (scope, held) in known.held.iter().filter(|(_, held)| held.version > found.number) {
-            what.push_str(&format!("\n  missing  document {} of this desk, for {scope}", held.version));
+            what.push_str(&format!("\n  missing  document {} of this desk's key, for {scope}", held.version));
         }
         Err(Error::untrusted(what).hint(GONE_BACK))
     }
@@ -192,12 +192,13 @@ impl<'a> Ledger<'a> {
             return Ok(());
         }
         let size = rendered(&deployments).len() as u64;
-        if size + ENTRY <= MAX_FILE {
-            return Ok(());
-        }
+        if size + ENTRY <= MAX_FILE { Ok(()) } else { Err(self.full(size)) }
+    }
+
+    fn full(&self, size: u64) -> Error {
         let path = self.home.path().join(FILE);
-        Err(Error::failed(format!("{} has {size} bytes, of at most {MAX_FILE}: nothing was signed", path.display()))
-            .hint("it has an entry for each node and group; use another desk, with a key of its own, for more nodes"))
+        Error::failed(format!("{} has {size} bytes, of at most {MAX_FILE}: nothing was signed", path.display()))
+            .hint("it has an entry for each node and group; use another desk, with a key of its own, for more nodes")
     }
 
     /// Compares the newest document of a scope that the server shows (`None`: that there is none) with what it once had.
@@ -263,7 +264,25 @@ impl<'a> Ledger<'a> {
         self.known()?.fork.map_or(Ok(()), |fork| Err(fork.error()))
     }
 
-    /// What this desk signed for one node alone before document `number`, and counts as far as it knows.
+    /// Remembers what a part of the sequence has by this desk's tenant key, whichever desk signed it: the newest of each scope. What is
+    /// `missing` from the whole sequence makes room for an older one.
+    ///
+    /// # Errors
+    /// `Failed` when the file is full; when the home folder can't be written.
+    pub fn signed(&self, own: &BTreeMap<String, Place>, missing: &[(String, u64)]) -> Result<()> {
+        self.change(|known| {
+            for (scope, place) in own {
+                let before = known.held.get(scope);
+                let newer = before.is_none_or(|held| held.version < place.number);
+                if newer || missing.iter().any(|(gone, _)| gone == scope) {
+                    let held = Held { version: place.number, sha256: hex(&place.sha256), ended: false };
+                    known.held.insert(scope.clone(), held);
+                }
+            }
+        })
+    }
+
+    /// What this desk's key signed for one node alone before document `number`, and counts as far as it knows.
     ///
     /// # Errors
     /// When the home folder can't be read.
@@ -305,7 +324,12 @@ impl<'a> Ledger<'a> {
         if *known == before && before != Known::default() {
             return Ok(());
         }
-        self.home.write(FILE, &rendered(&deployments), Existing::Replace)
+        let text = rendered(&deployments);
+        // It could not be read again.
+        if text.len() as u64 > MAX_FILE {
+            return Err(self.full(text.len() as u64));
+        }
+        self.home.write(FILE, &text, Existing::Replace)
     }
 
     fn read(&self) -> Result<Deployments> {

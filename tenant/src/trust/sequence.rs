@@ -58,7 +58,8 @@ pub struct Line<'a> {
 }
 
 impl<'a> Line<'a> {
-    /// Asks the server where its sequence ends, and checks that it goes on from where this desk last saw it.
+    /// Asks the server where its sequence ends, and checks that it goes on from where this desk last saw it. At the first look it is
+    /// followed from its beginning.
     ///
     /// # Errors
     /// `Untrusted` when the server has gone back, or what comes after is not one sequence; as every request.
@@ -66,20 +67,20 @@ impl<'a> Line<'a> {
         for _ in 0..TRIES {
             let (ledger, found) = Self::shown(&app.home, bundle, client)?;
             let mut part = Vec::new();
-            match ledger.not_before(&found)? {
-                None => part.push(found),
-                Some((number, sha256)) => {
-                    let known = follow::From::Known(number, &sha256);
-                    let mut tenancies = Tenancies::default();
-                    let note = |opened: &Opened| {
-                        tenancies.note(opened);
-                        part.push(opened.place);
-                    };
-                    walk(client, &ledger, known, &found, note)?;
-                    // First: what was seen is not looked at again.
-                    tenancies.remember(app, client, &ledger, known)?;
-                }
-            }
+            let before = ledger.not_before(&found)?;
+            // At the first look all of it: another desk may have signed with this key before.
+            let known = match &before {
+                None => follow::From::First,
+                Some((number, sha256)) => follow::From::Known(*number, sha256),
+            };
+            let mut tenancies = Tenancies::of(app.home.tenant_key()?);
+            let note = |opened: &Opened| {
+                tenancies.note(opened);
+                part.push(opened.place);
+            };
+            walk(client, &ledger, known, &found, note)?;
+            // First: what was seen is not looked at again.
+            tenancies.remember(app, client, &ledger, known, &[])?;
             let head = part.last().copied().unwrap_or_default();
             if ledger.saw(&part)? {
                 return Ok(Self { app, bundle, client, ledger, head, beside: None });
@@ -169,7 +170,8 @@ impl<'a> Line<'a> {
             0 => follow::From::First,
             number => follow::From::Known(number, &hash),
         };
-        let (mut part, mut others, mut tenancies) = (Vec::new(), Vec::new(), Tenancies::default());
+        let mut tenancies = Tenancies::of(self.app.home.tenant_key()?);
+        let (mut part, mut others) = (Vec::new(), Vec::new());
         let beside = self.beside.as_ref();
         let head = walk(self.client, &ledger, known, &found, |opened| {
             tenancies.note(opened);
@@ -179,7 +181,7 @@ impl<'a> Line<'a> {
                 others.push((opened.place, opened.scope.clone()));
             }
         })?;
-        tenancies.remember(self.app, self.client, &ledger, known)?;
+        tenancies.remember(self.app, self.client, &ledger, known, &[])?;
         // Not where another command has seen more: the next one compares it.
         ledger.saw(&part)?;
         let ours = document::open(signed).map(|opened| opened.place);
@@ -240,20 +242,20 @@ pub fn accept_rollback(app: &App, yes: bool) -> Result<()> {
         Err(error) if error.exit == Exit::Untrusted => app.out.note(&error.to_string()),
         Err(error) => return Err(error),
     }
-    let (mut hashes, mut tenancies) = (Vec::new(), Tenancies::default());
+    let (mut hashes, mut tenancies) = (Vec::new(), Tenancies::of(app.home.tenant_key()?));
     let head = walk(&client, &ledger, follow::From::First, &found, |opened| {
         hashes.push(hex(&opened.place.sha256));
         tenancies.note(opened);
     })?;
     let missing = ledger.missing(&hashes)?;
     for (scope, number) in &missing {
-        app.out.note(&format!("missing  document {number} of this desk, for {scope}"));
+        app.out.note(&format!("missing  document {number} of this desk's key, for {scope}"));
     }
     if !yes {
         confirm(&format!("Go on after document {} and forget what is missing?", head.number))?;
     }
     // First: once it is accepted, what leads there is not looked at again.
-    tenancies.remember(app, &client, &ledger, follow::From::First)?;
+    tenancies.remember(app, &client, &ledger, follow::From::First, &missing)?;
     // What that has ended is not missed, and is to stay known.
     ledger.accept(&head, &ledger.missing(&hashes)?)?;
     app.out.note("accepted; next: apply policies and groups again, enroll again, and look at revocations and operators");

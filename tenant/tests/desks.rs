@@ -1,0 +1,82 @@
+//! Workstations with one tenant key: what one has signed, the others know as soon as they follow the sequence past it.
+#![allow(missing_docs, clippy::unwrap_used)]
+
+mod common;
+
+use common::Desk;
+use common::log::Boot;
+use common::setup::{CMDLINE, KERNEL, Setup, said};
+use common::verifier::serve_if_asked;
+
+/// Not a test of its own: the verifier, run as a child of the tests below.
+#[test]
+fn as_verifier() {
+    serve_if_asked();
+}
+
+/// Another workstation of the same tenant.
+fn beside(setup: &Setup) -> Desk {
+    let desk = Desk::logged_in(&setup.verifier.file("operator-alice.bundle"));
+    std::fs::copy(setup.desk.home().join("tenant.key"), desk.home().join("tenant.key")).unwrap();
+    desk
+}
+
+/// A machine in group web, with a policy that allows its boot; and one, in a file, that does not.
+fn grouped() -> (Setup, Boot, String) {
+    let setup = Setup::new();
+    let usual = Boot::new("6.1", CMDLINE);
+    assert_eq!(setup.boot(&usual), "pending no_policy");
+    let file = setup.path("web.toml");
+    setup.desk.ok(&[
+        "policy",
+        "learn",
+        "web1",
+        "--kernel-measures-initrd",
+        "--name",
+        "web servers",
+        "-o",
+        &file,
+    ]);
+    setup.desk.ok(&["group", "set", "web1", "--group", "web"]);
+    setup.desk.ok(&["policy", "apply", &file, "--group", "web", "--yes"]);
+    assert_eq!(said(&setup.node().ask_again(&usual)), "released");
+    let strict = std::fs::read_to_string(&file).unwrap();
+    let strict = strict.replace(&halfkey::render::text::hex(&usual.kernel), &"ab".repeat(32));
+    let file = setup.path("strict.toml");
+    std::fs::write(&file, strict).unwrap();
+    (setup, usual, file)
+}
+
+fn newest(setup: &Setup) -> i64 {
+    let sql = "SELECT max(version) FROM policies";
+    setup.verifier.database().query_row(sql, [], |row| row.get(0)).unwrap()
+}
+
+fn add<'a>(initrd: &'a str, target: &[&'a str; 2]) -> Vec<&'a str> {
+    let files = ["policy", "predict", "--kernel", KERNEL, "--initrd", initrd, "--cmdline", CMDLINE];
+    let how = ["--secure-boot", "off", "--kernel-measures-initrd", "--add", "--yes"];
+    [&files[..], &how, target].concat()
+}
+
+/// The documents stay; who writes the database deletes the row by which the newest counts.
+#[test]
+fn what_another_signed_is_not_forgotten() {
+    let (setup, usual, strict) = grouped();
+    // The one was there before, and looked; the other is new.
+    let (second, third) = (beside(&setup), beside(&setup));
+    second.ok(&["policy", "apply", &strict, "--group", "web", "--yes"]);
+    let version = newest(&setup);
+    assert_eq!(setup.boot(&usual), "denied policy_mismatch");
+    setup.verifier.database().execute("DELETE FROM policies WHERE version = ?1", [version]).unwrap();
+
+    let initrd = setup.path("initrd");
+    std::fs::write(&initrd, b"an initrd").unwrap();
+    let missed = format!("expected version {version} of group:web or a later one");
+    for desk in [&setup.desk, &third] {
+        for target in [["--group", "web"], ["--node", "web1"]] {
+            let ran = desk.run(&add(&initrd, &target));
+            assert!(ran.code == 6 && ran.stderr.contains(&missed), "{target:?}: {ran:?}");
+        }
+    }
+    assert_ne!(setup.boot(&usual), "released");
+}
