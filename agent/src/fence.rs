@@ -9,7 +9,7 @@ use crate::boot::uevent::Uevents;
 use crate::deadline::Deadline;
 use crate::error::{Error, Kind, Result};
 use crate::tpm::{FenceState, Location, Tpm};
-use crate::{console, userspace_log};
+use crate::{console, logs};
 use halfkey_protocol::FENCE_PCR;
 use halfkey_protocol::keys::label;
 use halfkey_protocol::tpm::bank::PcrBank;
@@ -46,7 +46,7 @@ pub fn meaning(found: &FenceState, record: Option<&State>, log: &[u8]) -> Meanin
     }
     let mut meanings = found.known().map(|(bank, value)| {
         let opened = record.and_then(|state| state.fence.iter().find(|one| one.bank == bank.name()));
-        let later = userspace_log::digests(log, FENCE_PCR, bank);
+        let later = logs::systemd_digests(log, FENCE_PCR, bank);
         fence::meaning(bank, value, opened.map(|opened| &*opened.value.0), &later)
     });
     match meanings.next() {

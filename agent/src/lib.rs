@@ -10,7 +10,7 @@
 //! | [`firmware`] | whether this boot could pass a policy's floor |
 //! | [`commands`] | what each command does with these, and how it is shown |
 //! | [`exchange`] | an attestation, shared by `enroll`, `unlock` and `propose` |
-//! | [`logs`], [`userspace_log`] | the logs that travel with a quote |
+//! | [`logs`] | the logs that travel with a quote |
 //! | [`luks`] | headers, the allow-list, tokens, cryptsetup |
 //! | [`net`] | HTTPS to the servers, and kernel events about the network |
 //! | [`tpm`] | commands, sessions and keys of the TPM |
@@ -37,4 +37,3 @@ pub mod propose;
 pub mod terminal;
 pub mod timing;
 pub mod tpm;
-pub mod userspace_log;

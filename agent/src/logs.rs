@@ -2,13 +2,15 @@
 //! says whether it can do without.
 
 use crate::{bounded, console};
+use halfkey_measure::systemd::{self, Record};
+use halfkey_protocol::tpm::bank::PcrBank;
 use halfkey_protocol::{Bytes, MAX_LOG};
 
 const FIRMWARE: &str = "/sys/kernel/security/tpm0/binary_bios_measurements";
-const USERSPACE: &str = "/run/log/systemd/tpm2-measure.log";
+const SYSTEMD: &str = "/run/log/systemd/tpm2-measure.log";
 const IMA: &str = "/sys/kernel/security/ima/binary_runtime_measurements";
 /// systemd writes a few lines.
-const MAX_USERSPACE: usize = 128 << 10;
+const MAX_SYSTEMD: usize = 128 << 10;
 /// COMMAND_LINE_SIZE of x86-64, twice.
 const MAX_COMMAND_LINE: usize = 4096;
 /// In the initramfs the list is short; all of it in memory several times over is not worth more.
@@ -19,8 +21,8 @@ const MAX_IMA: usize = 512 << 10;
 pub struct Logs {
     /// The firmware's event log.
     pub firmware: Option<Bytes>,
-    /// systemd's.
-    pub userspace: Option<Bytes>,
+    /// systemd's measurement log: what it extended PCRs with since the kernel started (JSON records).
+    pub systemd: Option<Bytes>,
     /// The IMA list.
     pub ima: Option<Bytes>,
     /// The kernel command line, without the newline that the kernel shows behind it.
@@ -33,7 +35,7 @@ impl Logs {
         mount_securityfs();
         Self {
             firmware: log(FIRMWARE, MAX_LOG),
-            userspace: log(USERSPACE, MAX_USERSPACE),
+            systemd: log(SYSTEMD, MAX_SYSTEMD),
             ima: log(IMA, MAX_IMA),
             command_line: command_line(),
         }
@@ -72,7 +74,46 @@ fn log(path: &str, max: usize) -> Option<Bytes> {
     }
 }
 
-/// Where systemd's log is, for [`crate::userspace_log`].
-pub fn userspace() -> Vec<u8> {
-    bounded::read(USERSPACE, MAX_USERSPACE).unwrap_or_default()
+/// systemd's measurement log as it is now; empty if there is none.
+pub fn systemd() -> Vec<u8> {
+    bounded::read(SYSTEMD, MAX_SYSTEMD).unwrap_or_default()
+}
+
+/// The digests that systemd extended into `pcr` of this bank, in the order of its measurement log; at most 64. Records that
+/// can't be read are skipped.
+pub fn systemd_digests(log: &[u8], pcr: u8, bank: PcrBank) -> Vec<Vec<u8>> {
+    systemd::records(log)
+        .filter_map(|record| miniserde::json::from_str::<Record>(std::str::from_utf8(record).ok()?).ok())
+        .filter(|record| record.pcr == Some(pcr.into()))
+        .filter_map(|record| record.digest(bank).ok())
+        .take(64)
+        .collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    #[test]
+    fn the_records_of_one_pcr_in_order() {
+        let digest = |c: char, bytes: usize| c.to_string().repeat(2 * bytes);
+        let record = |pcr, c| {
+            format!(
+                "\u{1e}{{\"pcr\":{pcr},\"digests\":[{{\"hashAlg\":\"sha1\",\"digest\":\"00\"}},{{\"hashAlg\":\"sha256\",\"digest\":\"{}\"}},{{\"hashAlg\":\"sha384\",\"digest\":\"{}\"}}],\"content_type\":\"systemd\"}}\n",
+                digest(c, 32),
+                digest(c, 48)
+            )
+        };
+        let log = [record(11, 'a'), record(15, 'b'), "\u{1e}damaged".into(), record(15, 'c')].concat();
+        assert_eq!(systemd_digests(log.as_bytes(), 15, PcrBank::Sha256), [vec![0xbb; 32], vec![0xcc; 32]]);
+        assert_eq!(systemd_digests(log.as_bytes(), 15, PcrBank::Sha384), [vec![0xbb; 48], vec![0xcc; 48]]);
+    }
+
+    proptest! {
+        #[test]
+        fn any_log_is_read(log in proptest::collection::vec(any::<u8>(), 0..300)) {
+            systemd_digests(&log, 15, PcrBank::Sha384);
+        }
+    }
 }

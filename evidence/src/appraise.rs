@@ -101,7 +101,7 @@ impl<'a> BoundedEvidence<'a> {
             ("bank", sent.bank.len(), 16),
             ("pcrs", sent.pcrs.iter().map(|pcr| pcr.len()).max().unwrap_or(0), 64),
             ("event_log", length(&sent.event_log), MAX_LOG),
-            ("userspace_log", length(&sent.userspace_log), MAX_LOG),
+            ("systemd_log", length(&sent.systemd_log), MAX_LOG),
             ("ima_log", length(&sent.ima_log), MAX_LOG),
             ("command_line", length(&sent.command_line), MAX_COMMAND_LINE),
         ] {
@@ -125,8 +125,8 @@ impl<'a> BoundedEvidence<'a> {
     fn log(&self, quote: &VerifiedQuote) -> Result<Option<ProvenLog<'a>>, Rejection> {
         let sent: &'a Evidence = self.sent;
         let Some(log) = &sent.event_log else { return Ok(None) };
-        let userspace = sent.userspace_log.as_ref().map(|log| log.as_ref());
-        eventlog::replay(log, quote.bank())?.explain(quote, userspace).map(Some)
+        let systemd = sent.systemd_log.as_ref().map(|log| log.as_ref());
+        eventlog::replay(log, quote.bank())?.explain(quote, systemd).map(Some)
     }
 }
 

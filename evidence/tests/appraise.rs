@@ -78,7 +78,7 @@ impl Machine {
             bank: "sha256".to_owned(),
             pcrs: pcrs.iter().map(|value| Bytes::from(&value[..])).collect(),
             event_log: Some(boot.log.into()),
-            userspace_log: None,
+            systemd_log: None,
             ima_log: None,
             command_line: Some(boot.proc_cmdline().into()),
             agent: "test".to_owned(),

@@ -45,7 +45,7 @@ fn logs_explain_quotes_of_a_tpm() {
     let exchange = Exchange::new();
     let quoted = |bank| quote::verify(&exchange.context(&ak, bank), &tpm.evidence(&exchange, bank)).unwrap();
     let quote = || quoted(PcrBank::Sha256);
-    let explain = |log: &[u8], userspace: Option<&[u8]>| summary(log, userspace, &quote());
+    let explain = |log: &[u8], systemd: Option<&[u8]>| summary(log, systemd, &quote());
     for (pcr, kind, measured, _) in boot() {
         if kind != kind::NO_ACTION {
             tpm.measure(pcr as u8, measured);
@@ -106,22 +106,22 @@ fn logs_explain_quotes_of_a_tpm() {
 /// Records of PCR 11, phases of PCR 11 that no log has, and all that systemd measured.
 type Summary = (usize, Vec<&'static str>, Vec<String>);
 
-fn summary(log: &[u8], userspace: Option<&[u8]>, quote: &VerifiedQuote) -> Result<Summary, Rejection> {
-    let explained: ProvenLog<'_> = replay(log, PcrBank::Sha256)?.explain(quote, userspace)?;
+fn summary(log: &[u8], systemd: Option<&[u8]>, quote: &VerifiedQuote) -> Result<Summary, Rejection> {
+    let explained: ProvenLog<'_> = replay(log, PcrBank::Sha256)?.explain(quote, systemd)?;
     let pcr11 = explained.coverage().iter().find(|coverage| coverage.pcr == 11).unwrap();
     // Each record or phase is there to be judged, and together with the firmware's events gives the quoted value.
     let mut value = explained.log().pcr(11).unwrap().to_vec();
-    for event in explained.userspace().iter().filter(|event| event.pcr == 11) {
+    for event in explained.systemd().iter().filter(|event| event.pcr == 11) {
         value = Hash::Sha256.digest(&[&value, &event.digest]);
     }
     assert_eq!((value.as_slice(), explained.bank()), (explained.pcr(11), quote.bank()));
-    let words = explained.userspace().iter().map(|event| event.what()).collect();
-    Ok((pcr11.userspace, pcr11.phases.to_vec(), words))
+    let words = explained.systemd().iter().map(|event| event.what()).collect();
+    Ok((pcr11.systemd, pcr11.phases.to_vec(), words))
 }
 
 fn phases_and_systemd_log(tpm: &Swtpm, log: &[u8], quote: &dyn Fn() -> VerifiedQuote) {
-    let explain = |userspace: Option<&[u8]>| summary(log, userspace, &quote());
-    let phases = |userspace: Option<&[u8]>| explain(userspace).map(|(records, phases, _)| (records, phases));
+    let explain = |systemd: Option<&[u8]>| summary(log, systemd, &quote());
+    let phases = |systemd: Option<&[u8]>| explain(systemd).map(|(records, phases, _)| (records, phases));
     let record = |pcr: u32, word: &str| {
         let digest = hex(&Hash::Sha256.digest(&[word.as_bytes()]));
         format!(

@@ -50,5 +50,5 @@ pub const MAX_SERVERS: usize = 8;
 /// Volumes that one enrollment may have, and enrollments that a node may name at `begin`.
 pub const MAX_VOLUMES: usize = 16;
 
-/// A log (firmware, userspace, IMA) in evidence, in bytes before base64.
+/// A log (firmware, systemd's, IMA) in evidence, in bytes before base64.
 pub const MAX_LOG: usize = 1 << 20;

@@ -31,7 +31,7 @@ pub fn groups(names: &[&str]) -> Result<Vec<Group>> {
 }
 
 /// Enrolls a machine of each kind and writes what its first attested boot sent: `NAME.bin` is the firmware's log, `NAME.pcrs`
-/// has a line for each PCR of the SHA-256 bank as it was quoted, `NAME.cmdline` is /proc/cmdline, and `NAME.userspace` is
+/// has a line for each PCR of the SHA-256 bank as it was quoted, `NAME.cmdline` is /proc/cmdline, and `NAME.systemd` is
 /// systemd's log if it kept one.
 ///
 /// # Errors
@@ -62,5 +62,5 @@ fn record(rig: &Arc<Rig>, group: Group, folder: &Path) -> Result<()> {
         sent.pcrs.iter().enumerate().map(|(number, value)| format!("{number} {}\n", hex(value))).collect();
     write("pcrs", pcrs.as_bytes())?;
     write("cmdline", format!("{cmdline}\n").as_bytes())?;
-    sent.userspace_log.map_or(Ok(()), |log| write("userspace", &log))
+    sent.systemd_log.map_or(Ok(()), |log| write("systemd", &log))
 }

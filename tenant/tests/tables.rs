@@ -205,7 +205,7 @@ fn evidence_lists_and_records() {
             bank: "sha256".into(),
             pcrs: (0..16).map(|pcr| vec![pcr; 32].into()).collect(),
             event_log: Some(vec![0; 41_000].into()),
-            userspace_log: None,
+            systemd_log: None,
             ima_log: None,
             command_line: None,
             agent: "halfkey-agent 0.1.0".into(),

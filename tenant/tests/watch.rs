@@ -164,7 +164,7 @@ fn an_event_log_is_saved_raw_and_never_over_another_file() {
                     bank: "sha256".into(),
                     pcrs: vec![],
                     event_log: log,
-                    userspace_log: None,
+                    systemd_log: None,
                     ima_log: None,
                     command_line: None,
                     agent: "a".into(),

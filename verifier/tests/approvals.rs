@@ -132,7 +132,7 @@ async fn what_is_approved_is_the_boot_that_is_shown() {
     assert_eq!(waiting().await.map(|boot| boot.ticket), Some(evil.ticket.clone()));
 
     // Nor what was put in the place of its own evidence.
-    let columns = "evidence, event_log, userspace_log";
+    let columns = "evidence, event_log, systemd_log";
     database.execute_batch("CREATE TABLE kept AS SELECT * FROM evidence").unwrap();
     for put in [
         format!("({columns}) = (SELECT {columns} FROM kept WHERE id = {ours})"),

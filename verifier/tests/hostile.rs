@@ -118,7 +118,7 @@ async fn strangers_learn_nothing() {
         bank: "sha256".into(),
         pcrs: vec![Bytes(vec![0; 32]); 16],
         event_log: Some(Bytes(vec![0; 1 << 20])),
-        userspace_log: None,
+        systemd_log: None,
         ima_log: None,
         command_line: None,
         agent: "x".into(),

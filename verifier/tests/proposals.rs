@@ -285,7 +285,7 @@ async fn only_a_boot_that_attestation_opened_may_propose() {
     assert_eq!(answered(&node.propose(&anybody, &new()).await), "accepted");
     node.tpm.measure(15, label::FENCE_PASSPHRASE);
     unattested(&new()).await;
-    let message = with_userspace_log(&anybody, &node, &[label::FENCE_PASSPHRASE]).await;
+    let message = with_systemd_log(&anybody, &node, &[label::FENCE_PASSPHRASE]).await;
     let proposed = send(&server, &message).await;
     assert_eq!(answered(&proposed), "refused proposal_unattested");
     assert!(proposed.message.contains("a passphrase was asked for"), "{proposed:?}");
@@ -294,7 +294,7 @@ async fn only_a_boot_that_attestation_opened_may_propose() {
     opened(&server, &node, &old()).await;
     node.tpm.measure(15, label::FENCE_SHELL);
     assert!(unattested(&new()).await.contains("a shell was given"));
-    let message = with_userspace_log(&anybody, &node, &[label::FENCE_SHELL]).await;
+    let message = with_systemd_log(&anybody, &node, &[label::FENCE_SHELL]).await;
     let proposed = send(&server, &message).await;
     assert_eq!(answered(&proposed), "refused proposal_unattested");
     assert!(proposed.message.contains("a shell was given"), "{proposed:?}");
@@ -303,12 +303,12 @@ async fn only_a_boot_that_attestation_opened_may_propose() {
     opened(&server, &node, &old()).await;
     node.tpm.measure(15, b"machine-id:1");
     unattested(&new()).await;
-    let message = with_userspace_log(&anybody, &node, &[b"machine-id:2"]).await;
+    let message = with_systemd_log(&anybody, &node, &[b"machine-id:2"]).await;
     assert_eq!(answered(&send(&server, &message).await), "refused proposal_unattested");
-    let message = with_userspace_log(&anybody, &node, &[b"machine-id:1", b"not yet in the quote"]).await;
+    let message = with_systemd_log(&anybody, &node, &[b"machine-id:1", b"not yet in the quote"]).await;
     assert_eq!(answered(&send(&server, &message).await), "accepted");
-    let mut broken = with_userspace_log(&anybody, &node, &[b"machine-id:1"]).await;
-    broken.evidence.userspace_log = Some(Bytes::from(&b"\x1e{"[..]));
+    let mut broken = with_systemd_log(&anybody, &node, &[b"machine-id:1"]).await;
+    broken.evidence.systemd_log = Some(Bytes::from(&b"\x1e{"[..]));
     assert_eq!(answered(&send(&server, &broken).await), "refused log_malformed");
 
     // A boot that was not released, although the one before was.
@@ -332,7 +332,7 @@ async fn only_a_boot_that_attestation_opened_may_propose() {
 }
 
 /// A proposal with systemd's log of PCR 15.
-async fn with_userspace_log(server: &Client, node: &Node, events: &[&[u8]]) -> Propose {
+async fn with_systemd_log(server: &Client, node: &Node, events: &[&[u8]]) -> Propose {
     let record = |event: &&[u8]| {
         let digest = hex(&Hash::Sha256.digest(&[event]));
         format!(
@@ -341,7 +341,7 @@ async fn with_userspace_log(server: &Client, node: &Node, events: &[&[u8]]) -> P
     };
     let log: String = events.iter().map(record).collect();
     let mut message = node.proposal(server, &new().proposal()).await.unwrap();
-    message.evidence.userspace_log = Some(log.into_bytes().into());
+    message.evidence.systemd_log = Some(log.into_bytes().into());
     message
 }
 

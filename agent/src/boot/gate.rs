@@ -174,7 +174,7 @@ fn mask_gpt_auto(run: &Path) -> std::io::Result<()> {
 
 /// Whether PCR 15 proves that nothing was opened. Anything else, and a TPM that does not answer, counts as opened.
 fn is_closed(location: &Location, state: &State) -> bool {
-    match fence::proves_closed(location, state, logs::userspace) {
+    match fence::proves_closed(location, state, logs::systemd) {
         Ok(closed) => closed,
         Err(error) => {
             console::complain(&error.context("gate: whether the fence says closed"));

@@ -178,7 +178,7 @@ fn close(location: &Location, settings: &Settings, next: Next) -> Result<Option<
     }
     let mut tpm = Tpm::open(location)?;
     let meaning = match &state {
-        Ok(state) => fence::meaning(&tpm.fence_state()?, state.as_ref(), &logs::userspace()),
+        Ok(state) => fence::meaning(&tpm.fence_state()?, state.as_ref(), &logs::systemd()),
         // A state that can't be read: what PCR 15 means is not known.
         Err(_) => Meaning::Unknown,
     };

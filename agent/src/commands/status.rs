@@ -122,7 +122,7 @@ fn tpm_status(location: &Location, state: Option<&State>) -> Result<TpmStatus> {
     let mut tpm = Tpm::open(location)?;
     let description = tpm.description()?;
     let fence = tpm.fence_state()?;
-    let meaning = fence::meaning(&fence, state, &logs::userspace());
+    let meaning = fence::meaning(&fence, state, &logs::systemd());
     // A TPM whose EK can't be had still has a fence worth showing.
     let ek = tpm.endorsement_key().ok();
     Ok(TpmStatus {

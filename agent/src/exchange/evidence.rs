@@ -152,7 +152,7 @@ impl Attester<'_> {
             bank: bank.name().into(),
             pcrs: quote.pcrs.into_iter().map(Into::into).collect(),
             event_log: logs.firmware,
-            userspace_log: logs.userspace,
+            systemd_log: logs.systemd,
             ima_log: logs.ima,
             command_line: logs.command_line,
             agent: env!("CARGO_PKG_VERSION").into(),

@@ -1,6 +1,6 @@
 //! Comparison of the logs with a quote.
 
-use super::userspace::{self, UserspaceEvent};
+use super::systemd_log::{self, SystemdEvent};
 use super::{Event, PCRS, ReplayedLog};
 use crate::Rejection;
 use crate::digest::{Bank, Digest};
@@ -20,7 +20,7 @@ pub const EXPLAINED: [u8; 14] = [0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 11, 12, 13, 14];
 pub struct ExplainedLog<'a> {
     bank: PcrBank,
     log: ReplayedLog<'a>,
-    userspace: Vec<UserspaceEvent>,
+    systemd: Vec<SystemdEvent>,
     coverage: Vec<Coverage>,
     quoted: [Digest; QUOTED_PCRS],
     tpm_firmware: Option<u64>,
@@ -74,7 +74,7 @@ pub struct Coverage {
     /// How many events of the firmware log.
     pub firmware: usize,
     /// How many records of systemd's log after them.
-    pub userspace: usize,
+    pub systemd: usize,
     /// Phases after them that no log has, but that are the ones that systemd measures.
     pub phases: &'static [&'static str],
 }
@@ -92,7 +92,7 @@ impl<'a> ReplayedLog<'a> {
     pub fn explain(
         self,
         quote: &VerifiedQuote,
-        userspace_log: Option<&[u8]>,
+        systemd_log: Option<&[u8]>,
     ) -> Result<ProvenLog<'a>, Rejection> {
         let bank = quote.bank();
         if self.bank() != bank {
@@ -103,12 +103,12 @@ impl<'a> ReplayedLog<'a> {
                 self.bank().name()
             );
         }
-        let recorded = match userspace_log {
-            Some(log) => userspace::parse(log, bank)?,
+        let recorded = match systemd_log {
+            Some(log) => systemd_log::parse(log, bank)?,
             None => Vec::new(),
         };
         // Sorted once by PCR, so that the work is linear in the logs.
-        let mut of_pcr: [Vec<UserspaceEvent>; PCRS] = Default::default();
+        let mut of_pcr: [Vec<SystemdEvent>; PCRS] = Default::default();
         for event in recorded {
             of_pcr[usize::from(event.pcr)].push(event);
         }
@@ -116,15 +116,15 @@ impl<'a> ReplayedLog<'a> {
         for event in self.events().iter().filter(|event| !event.digest.is_empty()) {
             firmware[event.pcr as usize] += 1;
         }
-        let mut userspace = Vec::new();
+        let mut systemd = Vec::new();
         let mut coverage = Vec::with_capacity(EXPLAINED.len());
         for pcr in EXPLAINED {
             let index = usize::from(pcr);
             let recorded = std::mem::take(&mut of_pcr[index]);
             let (used, phases) = explain_pcr(self.bank(), pcr, self.value(index), &recorded, quote.pcr(pcr))?;
-            userspace.extend(recorded.into_iter().take(used));
-            userspace.extend(phases.iter().map(|phase| UserspaceEvent::phase(self.bank(), phase)));
-            coverage.push(Coverage { pcr, firmware: firmware[index], userspace: used, phases });
+            systemd.extend(recorded.into_iter().take(used));
+            systemd.extend(phases.iter().map(|phase| SystemdEvent::phase(self.bank(), phase)));
+            coverage.push(Coverage { pcr, firmware: firmware[index], systemd: used, phases });
         }
         let mut quoted = [Digest::filled(bank.into(), 0); QUOTED_PCRS];
         for (pcr, value) in (0..).zip(&mut quoted) {
@@ -133,7 +133,7 @@ impl<'a> ReplayedLog<'a> {
         let log = ExplainedLog {
             bank,
             log: self,
-            userspace,
+            systemd,
             coverage,
             quoted,
             tpm_firmware: Some(quote.firmware_version()),
@@ -154,8 +154,8 @@ impl<'a> ReplayedLog<'a> {
     /// The same with systemd's log, every record of it.
     ///
     /// # Errors
-    /// As [`Self::assume`]; as [`userspace::parse`].
-    pub fn assume_with(self, userspace_log: Option<&[u8]>) -> Result<AssumedLog<'a>, Rejection> {
+    /// As [`Self::assume`]; as [`systemd_log::parse`].
+    pub fn assume_with(self, systemd_log: Option<&[u8]>) -> Result<AssumedLog<'a>, Rejection> {
         let Some(bank) = PcrBank::from_alg(self.bank().alg()) else {
             return refuse!(
                 LogReplay,
@@ -163,25 +163,25 @@ impl<'a> ReplayedLog<'a> {
                 self.bank().name()
             );
         };
-        let mut userspace = userspace_log.map_or(Ok(Vec::new()), |log| userspace::parse(log, bank))?;
-        userspace.retain(|event| EXPLAINED.contains(&event.pcr));
-        userspace.sort_by_key(|event| event.pcr);
+        let mut systemd = systemd_log.map_or(Ok(Vec::new()), |log| systemd_log::parse(log, bank))?;
+        systemd.retain(|event| EXPLAINED.contains(&event.pcr));
+        systemd.sort_by_key(|event| event.pcr);
         let firmware =
             |pcr| self.events().iter().filter(|e| !e.digest.is_empty() && e.pcr == u32::from(pcr)).count();
-        let recorded = |pcr| userspace.iter().filter(|event| event.pcr == pcr).count();
+        let recorded = |pcr| systemd.iter().filter(|event| event.pcr == pcr).count();
         let coverage = EXPLAINED.map(|pcr| Coverage {
             pcr,
             firmware: firmware(pcr),
-            userspace: recorded(pcr),
+            systemd: recorded(pcr),
             phases: &[],
         });
         let mut quoted: [Digest; QUOTED_PCRS] = std::array::from_fn(|pcr| *self.value(pcr));
-        for event in &userspace {
+        for event in &systemd {
             let value = &mut quoted[usize::from(event.pcr)];
             *value = self.bank().extend(value, &event.digest);
         }
         let coverage = coverage.into();
-        Ok(AssumedLog(ExplainedLog { bank, coverage, quoted, userspace, log: self, tpm_firmware: None }))
+        Ok(AssumedLog(ExplainedLog { bank, coverage, quoted, systemd, log: self, tpm_firmware: None }))
     }
 }
 
@@ -190,7 +190,7 @@ fn explain_pcr(
     bank: Bank,
     pcr: u8,
     firmware: &Digest,
-    recorded: &[UserspaceEvent],
+    recorded: &[SystemdEvent],
     quoted: &[u8],
 ) -> Result<(usize, &'static [&'static str]), Rejection> {
     let mut value = *firmware;
@@ -254,8 +254,8 @@ impl<'a> ExplainedLog<'a> {
 
     /// What systemd measured into the quoted values, by PCR and in order: the records of its log, and
     /// phases that no log has.
-    pub fn userspace(&self) -> &[UserspaceEvent] {
-        &self.userspace
+    pub fn systemd(&self) -> &[SystemdEvent] {
+        &self.systemd
     }
 
     /// What explains each PCR of [`EXPLAINED`], in order.

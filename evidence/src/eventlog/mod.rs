@@ -15,7 +15,7 @@
 //! | [`device_path`], [`partitions`] | where an image came from |
 //! | [`kind`] | event types |
 //! | [`quirks`] | where logs depart from the specification |
-//! | [`userspace`] | systemd's log and the boot phases that it measures |
+//! | [`systemd_log`] | systemd's log and the boot phases that it measures |
 
 pub mod content;
 mod cursor;
@@ -29,8 +29,8 @@ pub mod partitions;
 pub mod quirks;
 mod replay;
 pub mod signatures;
+pub mod systemd_log;
 mod text;
-pub mod userspace;
 pub mod variable;
 
 pub use content::{Claim, Content, Standing};

@@ -1,11 +1,11 @@
 //! A policy from a boot.
 
+use super::appraise::recorder::{Count, EventIndex, MeasuredEvent};
+use super::appraise::secure_boot::{fingerprint, name as name_of};
+use super::appraise::survey::{Survey, events, survey};
+use super::appraise::{Context, evaluate};
 use super::command_line::{Floor, floor_of, normal};
 use super::compiled::Compiled;
-use super::judge::secure_boot::{fingerprint, name as name_of};
-use super::judge::sink::{Count, Place, Seen};
-use super::judge::survey::{Survey, events, survey};
-use super::judge::{Context, evaluate};
 use super::pin::{self, Path};
 use super::rules::{
     Allowed, Boot, CommandLine, Dbx, Digest, Document, EventIs, EventRule, Image, Initrd, Origin, Role,
@@ -175,7 +175,7 @@ impl<'l> Learned<'l> {
         };
         let kernel = grub_texts(self.log)
             .find_map(|text| text.strip_prefix("linux ")?.split_ascii_whitespace().next());
-        let image = |seen: &Seen<'l>| seen.event(self.log).and_then(image_file);
+        let image = |seen: &MeasuredEvent<'l>| seen.event(self.log).and_then(image_file);
         kernel.and_then(file).or_else(|| file(&self.survey.images.iter().rev().find_map(image)?))
     }
 
@@ -424,12 +424,12 @@ fn boot(
             _ => &survey.rest[pcr],
         };
         for seen in all.iter().skip(skip) {
-            if pcr == 9 && !by_grub && !listed && initrd.is_some_and(|initrd| initrd.place == seen.place) {
+            if pcr == 9 && !by_grub && !listed && initrd.is_some_and(|initrd| initrd.index == seen.index) {
                 listed = true;
                 continue;
             }
             // A phase that belongs to a later time: what is then found is that this boot is not one that can be learned.
-            if pcr == 11 && matches!(seen.place, Place::Userspace(_)) {
+            if pcr == 11 && matches!(seen.index, EventIndex::Systemd(_)) {
                 continue;
             }
             if let Some((event, what)) = by_text(log, seen).or_else(|| by_digest(log, seen)) {
@@ -443,20 +443,20 @@ fn boot(
 }
 
 /// Pairs of name and section, as a stub measures them first of all.
-fn sections(log: &ExplainedLog<'_>, events: &[Seen<'_>]) -> Vec<(String, Digest)> {
-    let pair = |pair: &[Seen<'_>]| {
+fn sections(log: &ExplainedLog<'_>, events: &[MeasuredEvent<'_>]) -> Vec<(String, Digest)> {
+    let pair = |pair: &[MeasuredEvent<'_>]| {
         let Content::SectionName(name) = pair[0].event(log)?.content() else { return None };
         Some((name.to_string(), Digest::new(pair[1].digest)?))
     };
     events.chunks_exact(2).map_while(pair).collect()
 }
 
-fn is_image(log: &ExplainedLog<'_>, seen: &Seen<'_>) -> bool {
+fn is_image(log: &ExplainedLog<'_>, seen: &MeasuredEvent<'_>) -> bool {
     matches!(seen.event(log).map(Event::claimed_content), Some(Claim::Image(_)))
 }
 
 /// What an image probably is: its name for people, and of no weight, but that one must be a kernel.
-fn role(log: &ExplainedLog<'_>, images: &[&Seen<'_>], index: usize, stub: bool) -> Role {
+fn role(log: &ExplainedLog<'_>, images: &[&MeasuredEvent<'_>], index: usize, stub: bool) -> Role {
     let file = images[index].event(log).and_then(image_file).unwrap_or_default().to_ascii_lowercase();
     let driver = matches!(
         images[index].event(log).map(Event::claimed_content),
@@ -486,10 +486,13 @@ fn image_file(event: &Event<'_>) -> Option<String> {
 }
 
 /// The initrd as the kernel measured it, else the file that GRUB was told to load as one.
-fn initrd<'s, 'l>(log: &'l ExplainedLog<'l>, events: &'s [Seen<'l>]) -> Option<&'s Seen<'l>> {
+fn initrd<'s, 'l>(
+    log: &'l ExplainedLog<'l>,
+    events: &'s [MeasuredEvent<'l>],
+) -> Option<&'s MeasuredEvent<'l>> {
     let by_kernel =
-        |seen: &&Seen<'_>| matches!(claim(log, seen), Some(Claim::Tag(Tag { id: Tag::INITRD, .. })));
-    let named = |seen: &&Seen<'_>| match claim(log, seen) {
+        |seen: &&MeasuredEvent<'_>| matches!(claim(log, seen), Some(Claim::Tag(Tag { id: Tag::INITRD, .. })));
+    let named = |seen: &&MeasuredEvent<'_>| match claim(log, seen) {
         Some(Claim::Name(name)) => grub_texts(log)
             .filter_map(|text| text.strip_prefix("initrd "))
             .any(|files| files.split_ascii_whitespace().any(|file| file.as_bytes() == name)),
@@ -498,7 +501,7 @@ fn initrd<'s, 'l>(log: &'l ExplainedLog<'l>, events: &'s [Seen<'l>]) -> Option<&
     events.iter().find(by_kernel).or_else(|| events.iter().rev().find(named))
 }
 
-fn claim<'l>(log: &'l ExplainedLog<'l>, seen: &Seen<'l>) -> Option<Claim<'l>> {
+fn claim<'l>(log: &'l ExplainedLog<'l>, seen: &MeasuredEvent<'l>) -> Option<Claim<'l>> {
     seen.event(log).map(Event::claimed_content)
 }
 
@@ -510,7 +513,7 @@ fn grub_texts<'l>(log: &'l ExplainedLog<'l>) -> impl Iterator<Item = &'l str> {
     })
 }
 
-fn by_text(log: &ExplainedLog<'_>, seen: &Seen<'_>) -> Option<(EventRule, String)> {
+fn by_text(log: &ExplainedLog<'_>, seen: &MeasuredEvent<'_>) -> Option<(EventRule, String)> {
     let Content::Grub { claimed, text } = seen.event(log)?.content() else { return None };
     let text = str::from_utf8(text)
         .ok()
@@ -520,14 +523,14 @@ fn by_text(log: &ExplainedLog<'_>, seen: &Seen<'_>) -> Option<(EventRule, String
     Some((EventRule { pcr: seen.pcr, is, because: None }, String::new()))
 }
 
-fn by_digest(log: &ExplainedLog<'_>, seen: &Seen<'_>) -> Option<(EventRule, String)> {
+fn by_digest(log: &ExplainedLog<'_>, seen: &MeasuredEvent<'_>) -> Option<(EventRule, String)> {
     let is = EventIs::Digest(Digest::new(seen.digest)?);
     Some((EventRule { pcr: seen.pcr, is, because: None }, what(log, seen)))
 }
 
-fn what(log: &ExplainedLog<'_>, seen: &Seen<'_>) -> String {
-    match seen.place {
-        Place::Firmware(index) => log.events()[index].what(),
-        Place::Userspace(index) => log.userspace()[index].what(),
+fn what(log: &ExplainedLog<'_>, seen: &MeasuredEvent<'_>) -> String {
+    match seen.index {
+        EventIndex::Firmware(index) => log.events()[index].what(),
+        EventIndex::Systemd(index) => log.systemd()[index].what(),
     }
 }

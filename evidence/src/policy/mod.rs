@@ -14,22 +14,22 @@ pub mod rules;
 
 mod command_line;
 
+mod appraise;
 mod compare;
 mod compiled;
 mod effective;
 mod governing;
-mod judge;
 mod learn;
 mod parse;
 mod pin;
 mod proposal;
 mod write;
 
+pub use appraise::{Claims, Evaluation, ExplainedEvent, Explanation, Matched, evaluate, explain};
 pub use compare::{Change, diff};
 pub use effective::{Effective, LeftOut};
 pub use governing::{TenantNode, Unfit, signed_for};
 pub use halfkey_protocol::wire::policies::{Finding, MAX_POLICY};
-pub use judge::{Claims, Evaluation, ExplainedEvent, Explanation, Matched, evaluate, explain};
 pub use learn::{Assured, learn, learn_boot};
 pub use parse::Problem;
 pub use proposal::{Cover, boot_of, boot_toml, check_proposal, covers};

@@ -184,7 +184,7 @@ impl Swtpm {
             bank: bank.name().to_owned(),
             pcrs: self.pcrs(bank),
             event_log: None,
-            userspace_log: None,
+            systemd_log: None,
             ima_log: None,
             command_line: None,
             agent: "test".to_owned(),

@@ -86,7 +86,7 @@ wire! {
         /// The firmware's event log (`binary_bios_measurements`).
         pub event_log: Option<Bytes>,
         /// systemd's log (`/run/log/systemd/tpm2-measure.log`).
-        pub userspace_log: Option<Bytes>,
+        pub systemd_log: Option<Bytes>,
         /// The IMA list (`binary_runtime_measurements`).
         pub ima_log: Option<Bytes>,
         /// What the kernel says its command line is. A claim: it counts where an event has the digest of just this text.

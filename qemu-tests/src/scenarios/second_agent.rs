@@ -111,7 +111,7 @@ pub fn attest(boot: &mut Boot, estate: &Estate, srk_name: &[u8]) -> Result<Verdi
         bank: begun.bank,
         pcrs: pcrs.chunks(32).map(|pcr| pcr.to_vec().into()).collect(),
         event_log: Some(read(boot, "", "/sys/kernel/security/tpm0/binary_bios_measurements")?.into()),
-        userspace_log: None,
+        systemd_log: None,
         ima_log: None,
         command_line: None,
         agent: "tpm2-tools".into(),

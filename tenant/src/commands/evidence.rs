@@ -54,7 +54,7 @@ pub fn evidence(record: &EvidenceRecord, style: &Style, now: u64) -> String {
         ("clock", record.clock.map_or("unreadable".to_owned(), |ms| format!("{ms} ms"))),
         ("PCR 15 after opening", record.expected_fence.as_ref().map_or("-".to_owned(), |value| hex(value))),
         ("event log", size(&evidence.event_log)),
-        ("systemd's log", size(&evidence.userspace_log)),
+        ("systemd's log", size(&evidence.systemd_log)),
         ("IMA list", size(&evidence.ima_log)),
     ];
     if let Some(twin) = summary.cloned {

@@ -68,7 +68,7 @@ impl Node<'_> {
             bank: "sha256".into(),
             pcrs: self.tpm.pcrs(PcrBank::Sha256),
             event_log: ask.boot.map(|boot| boot.measure().1.into()),
-            userspace_log: None,
+            systemd_log: None,
             ima_log: None,
             command_line: ask.boot.map(|boot| Bytes::from(boot.cmdline.as_bytes())),
             agent: "test".into(),

@@ -15,7 +15,7 @@ use crate::{hex, utc};
 use aws_lc_rs::digest::{SHA256, digest};
 use halfkey_evidence::Rejection;
 use halfkey_evidence::appraise::BoundedEvidence;
-use halfkey_evidence::eventlog::{ExplainedLog, userspace};
+use halfkey_evidence::eventlog::{ExplainedLog, systemd_log};
 use halfkey_evidence::policy::{Assured, Cover, Origin, Trust, boot_of, check_proposal, covers};
 use halfkey_evidence::quote::VerifiedQuote;
 use halfkey_protocol::tpm::bank::PcrBank;
@@ -133,7 +133,7 @@ impl<'a> Assessment<'a> {
         if let Some(because) = &node.revoked {
             return Err(Rejection::new(Reason::Revoked, because.clone()));
         }
-        let log = self.message.evidence.userspace_log.as_ref().map(|log| log.as_ref());
+        let log = self.message.evidence.systemd_log.as_ref().map(|log| log.as_ref());
         let released = require_opened(enrollment.released.as_ref(), quote, log)?;
         let proposal = self.content.as_ref().map_err(Clone::clone)?;
         match &standing.known {
@@ -161,7 +161,7 @@ fn require_committed(message: &Propose) -> std::result::Result<(), Rejection> {
 fn require_opened<'a>(
     released: Option<&'a ReleasedBoot>,
     quote: &VerifiedQuote,
-    userspace_log: Option<&[u8]>,
+    systemd_log: Option<&[u8]>,
 ) -> std::result::Result<&'a ReleasedBoot, Rejection> {
     let refuse = |what: String| Err(Rejection::new(Reason::ProposalUnattested, what));
     let Some(released) = released else {
@@ -176,7 +176,7 @@ fn require_opened<'a>(
         ));
     }
     // Later systemd measures into the same PCR; its log is hearsay until it leads to the quote.
-    let mut later = userspace::parse(userspace_log.unwrap_or_default(), PcrBank::Sha256)?;
+    let mut later = systemd_log::parse(systemd_log.unwrap_or_default(), PcrBank::Sha256)?;
     later.retain(|event| event.pcr == FENCE_PCR);
     let later: Vec<_> = later.iter().map(|event| &*event.digest).collect();
     match only_opened(&released.fence, quote.pcr(FENCE_PCR), &later) {

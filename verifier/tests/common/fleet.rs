@@ -161,7 +161,7 @@ impl SoftNode {
             bank: bank.name().to_owned(),
             pcrs,
             event_log: Some(self.software.log().into()),
-            userspace_log: None,
+            systemd_log: None,
             // As large as evidence is in the field.
             ima_log: Some(vec![b'i'; 150_000].into()),
             command_line: Some(self.software.proc_cmdline().into()),

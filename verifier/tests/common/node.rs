@@ -259,7 +259,7 @@ impl Node {
             bank: bank.name().to_owned(),
             pcrs: self.tpm.pcrs(bank),
             event_log: Some(software.log().into()),
-            userspace_log: None,
+            systemd_log: None,
             ima_log: None,
             command_line: Some(software.proc_cmdline().into()),
             agent: "test".to_owned(),

@@ -203,7 +203,7 @@ fn boot(tpm: &Tpm, log: &[u8], exchange: &Exchange) -> (Vec<u8>, Evidence) {
         bank: BANK.name().to_owned(),
         pcrs: tpm.pcrs(BANK),
         event_log: None,
-        userspace_log: None,
+        systemd_log: None,
         ima_log: None,
         command_line: None,
         agent: "bench".to_owned(),

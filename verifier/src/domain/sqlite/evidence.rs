@@ -125,7 +125,7 @@ pub fn of_node(c: &Connection, node: NodeId, limit: u64) -> Result<Vec<EvidenceS
 /// One record.
 pub fn one(c: &Connection, id: u64) -> Result<Option<EvidenceRecord>> {
     let sql = format!(
-        "SELECT {SUMMARY}, evidence, event_log, userspace_log, ima_log, reset_count, restart_count, clock,
+        "SELECT {SUMMARY}, evidence, event_log, systemd_log, ima_log, reset_count, restart_count, clock,
                 expected_fence, findings, tpm_firmware
          FROM evidence WHERE id = ?1"
     );
@@ -154,8 +154,8 @@ pub fn one(c: &Connection, id: u64) -> Result<Option<EvidenceRecord>> {
     else {
         return Ok(None);
     };
-    let [event_log, userspace_log, ima_log] = logs;
-    let evidence = Evidence { event_log, userspace_log, ima_log, ..from_json(&evidence, "evidence")? };
+    let [event_log, systemd_log, ima_log] = logs;
+    let evidence = Evidence { event_log, systemd_log, ima_log, ..from_json(&evidence, "evidence")? };
     let findings = from_json(&findings, "findings")?;
     let summary = known(summary)?;
     Ok(Some(EvidenceRecord {
@@ -203,7 +203,7 @@ fn insert(tx: &Transaction<'_>, case: &Case<'_>, ruling: &Ruling, twin: Option<u
     let evidence = case.evidence;
     // The logs have columns of their own: as bytes, not as base64. Those of a quote
     // that is not the node's could be anything and are not kept.
-    let logs = [&evidence.event_log, &evidence.userspace_log, &evidence.ima_log]
+    let logs = [&evidence.event_log, &evidence.systemd_log, &evidence.ima_log]
         .map(|log| log.as_ref().filter(|_| ruling.quoted.is_some()).map(|log| log.as_ref()));
     let without_logs = Evidence {
         node_id: evidence.node_id.clone(),
@@ -219,7 +219,7 @@ fn insert(tx: &Transaction<'_>, case: &Case<'_>, ruling: &Ruling, twin: Option<u
         agent: evidence.agent.clone(),
         version: evidence.version,
         event_log: None,
-        userspace_log: None,
+        systemd_log: None,
         ima_log: None,
         command_line: evidence.command_line.clone(),
     };
@@ -231,7 +231,7 @@ fn insert(tx: &Transaction<'_>, case: &Case<'_>, ruling: &Ruling, twin: Option<u
     let counters = ruling.quoted.map(|quoted| quoted.counters);
     let (finish_json, findings) = (json(&without_logs)?, json(&ruling.findings)?);
     tx.prepare_cached(
-        "INSERT INTO evidence (node_id, at, purpose, outcome, code, message, authentic, evidence, event_log, userspace_log,
+        "INSERT INTO evidence (node_id, at, purpose, outcome, code, message, authentic, evidence, event_log, systemd_log,
                                ima_log, reset_count, restart_count, clock, expected_fence, findings,
                                twin, tpm_firmware)
          VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13, ?14, ?15, ?16, ?17, ?18)",
@@ -284,9 +284,9 @@ fn trim(tx: &Transaction<'_>, case: &Case<'_>, ruling: &Ruling) -> Result<()> {
         Outcome::Released | Outcome::Pending => LOGS,
     };
     tx.prepare_cached(
-        "UPDATE evidence SET event_log = NULL, userspace_log = NULL, ima_log = NULL WHERE id IN
+        "UPDATE evidence SET event_log = NULL, systemd_log = NULL, ima_log = NULL WHERE id IN
              (SELECT id FROM (SELECT id, bytes, sum(bytes) OVER (ORDER BY id DESC) AS total FROM
-                  (SELECT id, coalesce(length(event_log), 0) + coalesce(length(userspace_log), 0)
+                  (SELECT id, coalesce(length(event_log), 0) + coalesce(length(systemd_log), 0)
                               + coalesce(length(ima_log), 0) AS bytes
                    FROM evidence WHERE node_id = ?1 AND authentic = ?2 AND outcome = ?3))
               WHERE bytes > 0 AND total > ?4)",
@@ -395,7 +395,7 @@ mod tests {
             bank: "sha256".into(),
             pcrs: vec![],
             event_log: Some(Bytes(vec![7; log])),
-            userspace_log: None,
+            systemd_log: None,
             ima_log: None,
             command_line: None,
             agent: "test".into(),

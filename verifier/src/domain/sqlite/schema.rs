@@ -117,7 +117,7 @@ CREATE TABLE evidence (
     authentic      INTEGER NOT NULL,
     evidence       TEXT NOT NULL,
     event_log      BLOB,
-    userspace_log  BLOB,
+    systemd_log  BLOB,
     ima_log        BLOB,
     reset_count    INTEGER,
     restart_count  INTEGER,

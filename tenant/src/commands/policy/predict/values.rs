@@ -87,7 +87,7 @@ pub fn values(proposal: &Proposal, bank: PcrBank, base: Option<&Base<'_>>) -> Ve
             4 => images(proposal, bank, base),
             9 => initrd(proposal, bank, base),
             11 => {
-                let phases = base.log.userspace().iter().filter(|event| event.pcr == pcr);
+                let phases = base.log.systemd().iter().filter(|event| event.pcr == pcr);
                 let value = sections(proposal, bank, phases.map(|event| event.digest.as_ref()));
                 known(pcr, &value, &format!("sections, and what systemd measured in evidence {number}"))
             }

@@ -6,12 +6,12 @@
 //! | [`secure_boot`] | PCR 7 |
 //! | [`boot`] | images, initrd, sections, command line of one `[[boot]]` |
 //! | [`sequence`] | events that must come in an order |
-//! | [`sink`] | where judgements go |
+//! | [`recorder`] | who takes down what is accepted and what is refused |
 
 mod boot;
+pub(super) mod recorder;
 pub(super) mod secure_boot;
 mod sequence;
-pub(super) mod sink;
 pub(super) mod survey;
 
 use super::command_line::MAX_LINE;
@@ -20,9 +20,9 @@ use super::rules::{Digest, Origin};
 use super::{Finding, Policy};
 use crate::eventlog::{ExplainedLog, Standing};
 use crate::quote::hex;
-use boot::Judge;
+use boot::Appraiser;
+use recorder::{Count, EventIndex, MeasuredEvent, Mismatch, Record, Recorder};
 use serde::Serialize;
-use sink::{Count, Place, Record, Seen, Sink, Why};
 use std::collections::HashMap;
 use survey::{Survey, survey};
 
@@ -97,7 +97,7 @@ pub struct ExplainedEvent {
     pub finding: Option<Finding>,
 }
 
-/// Judges a boot.
+/// Appraises a boot.
 ///
 /// An accepted boot costs no text and, once its Secure Boot variables have been seen, no hashing of more than a command line.
 pub fn evaluate(policy: &Policy, log: &ExplainedLog<'_>, claims: &Claims<'_>) -> Evaluation {
@@ -116,20 +116,21 @@ pub fn evaluate(policy: &Policy, log: &ExplainedLog<'_>, claims: &Claims<'_>) ->
     Evaluation { boot: None, findings: record.findings.into_iter().map(|(_, finding)| finding).collect() }
 }
 
-/// Judges a boot, and says of every event why.
+/// Appraises a boot, and says of every event why.
 pub fn explain(policy: &Policy, log: &ExplainedLog<'_>, claims: &Claims<'_>) -> Explanation {
     let context = Context::new(&policy.compiled, log);
     let (boot, record) = record(&context, claims);
     let bank = log.bank().name();
-    let findings: HashMap<Place, &Finding> =
-        record.findings.iter().filter_map(|(place, finding)| Some(((*place)?, finding))).collect();
-    let rules: HashMap<Place, &String> = record.accepted.iter().map(|(place, rule)| (*place, rule)).collect();
-    let outcome = |place: Place| match findings.get(&place) {
+    let findings: HashMap<EventIndex, &Finding> =
+        record.findings.iter().filter_map(|(index, finding)| Some(((*index)?, finding))).collect();
+    let rules: HashMap<EventIndex, &String> =
+        record.accepted.iter().map(|(index, rule)| (*index, rule)).collect();
+    let outcome = |index: EventIndex| match findings.get(&index) {
         Some(finding) => (None, Some(Finding::clone(finding))),
-        None => (rules.get(&place).map(|rule| String::clone(rule)), None),
+        None => (rules.get(&index).map(|rule| String::clone(rule)), None),
     };
     let firmware = log.events().iter().enumerate().map(|(index, event)| {
-        let (rule, finding) = outcome(Place::Firmware(index));
+        let (rule, finding) = outcome(EventIndex::Firmware(index));
         let standing = event.standing();
         ExplainedEvent {
             pcr: event.pcr,
@@ -145,8 +146,8 @@ pub fn explain(policy: &Policy, log: &ExplainedLog<'_>, claims: &Claims<'_>) -> 
             finding,
         }
     });
-    let userspace = log.userspace().iter().enumerate().map(|(index, event)| {
-        let (rule, finding) = outcome(Place::Userspace(index));
+    let systemd = log.systemd().iter().enumerate().map(|(index, event)| {
+        let (rule, finding) = outcome(EventIndex::Systemd(index));
         ExplainedEvent {
             pcr: event.pcr.into(),
             event: None,
@@ -157,7 +158,7 @@ pub fn explain(policy: &Policy, log: &ExplainedLog<'_>, claims: &Claims<'_>) -> 
             finding,
         }
     });
-    let events = firmware.chain(userspace).collect();
+    let events = firmware.chain(systemd).collect();
     let findings: Vec<Finding> = record.findings.iter().map(|(_, finding)| finding.clone()).collect();
     Explanation { boot, accepted: findings.is_empty(), events, findings }
 }
@@ -170,25 +171,25 @@ fn name(standing: Standing) -> &'static str {
     }
 }
 
-/// The whole judgement in words, for the boot that fits best: of several the last, which is the newest.
+/// The whole appraisal in words, for the boot that fits best: of several the last, which is the newest.
 fn record<'l>(context: &Context<'_, 'l>, claims: &Claims<'l>) -> (Option<String>, Record<'l>) {
     let mut record = Record::new(context.log);
     let surveyed = survey(context, claims, &mut record);
     let boots = &context.policy.document.boots;
     let best = (0..boots.len()).rev().min_by_key(|index| context.refused(&surveyed, *index));
     if let Some(index) = best {
-        context.judge(&surveyed, index).run(&mut record);
+        context.appraiser(&surveyed, index).run(&mut record);
     }
     // In the order of the boot, so that the first of them is where it left the path; what is missing comes last.
-    record.findings.sort_by_key(|(place, _)| match place {
-        Some(Place::Firmware(index)) => (0, *index),
-        Some(Place::Userspace(index)) => (1, *index),
+    record.findings.sort_by_key(|(index, _)| match index {
+        Some(EventIndex::Firmware(index)) => (0, *index),
+        Some(EventIndex::Systemd(index)) => (1, *index),
         None => (2, 0),
     });
     (best.map(|index| boots[index].name.clone()), record)
 }
 
-/// What every part of a judgement looks at.
+/// What every part of an appraisal looks at.
 pub(super) struct Context<'c, 'l> {
     policy: &'c Compiled,
     rules: &'c BankRules,
@@ -217,22 +218,22 @@ impl<'c, 'l> Context<'c, 'l> {
     }
 
     /// Whether an `[[event]]` accepts it, and has not accepted all that it may.
-    fn shared(&self, seen: &Seen<'_>, used: &mut [u32]) -> bool {
+    fn shared(&self, seen: &MeasuredEvent<'_>, used: &mut [u32]) -> bool {
         let Some(index) = self.rules.event(seen.pcr, seen.digest) else { return false };
         used[index] += 1;
         used[index] <= self.rules.limits[index]
     }
 
     /// An event that no rule of its PCR accepts.
-    fn otherwise<S: Sink>(&self, seen: &Seen<'_>, used: &mut [u32], sink: &mut S) {
+    fn otherwise<S: Recorder>(&self, seen: &MeasuredEvent<'_>, used: &mut [u32], recorder: &mut S) {
         if self.shared(seen, used) {
-            return sink.accept(seen, || "event".to_owned());
+            return recorder.accept(seen, || "event".to_owned());
         }
         match self.value(seen.pcr) {
-            Some(true) => sink.accept(seen, || format!("pcr.{}", seen.pcr)),
+            Some(true) => recorder.accept(seen, || format!("pcr.{}", seen.pcr)),
             // The value is a finding already; which of its events is to blame, nobody knows.
             Some(false) => {}
-            None => sink.refuse(seen, || Why {
+            None => recorder.refuse(seen, || Mismatch {
                 rule: "no rule".to_owned(),
                 expected: "no such event".to_owned(),
                 found: Digest::new(seen.digest).map_or_else(String::new, |digest| digest.to_string()),
@@ -240,8 +241,8 @@ impl<'c, 'l> Context<'c, 'l> {
         }
     }
 
-    fn judge<'a>(&'a self, survey: &'a Survey<'l>, index: usize) -> Judge<'a, 'l> {
-        Judge {
+    fn appraiser<'a>(&'a self, survey: &'a Survey<'l>, index: usize) -> Appraiser<'a, 'l> {
+        Appraiser {
             context: self,
             survey,
             boot: &self.policy.document.boots[index],
@@ -251,7 +252,7 @@ impl<'c, 'l> Context<'c, 'l> {
 
     fn refused(&self, survey: &Survey<'l>, index: usize) -> usize {
         let mut refused = Count::default();
-        self.judge(survey, index).run(&mut refused);
+        self.appraiser(survey, index).run(&mut refused);
         refused.0
     }
 }

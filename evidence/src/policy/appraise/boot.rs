@@ -1,4 +1,4 @@
-//! The part of a judgement that is about one `[[boot]]`: who verified, images, initrd, sections, command line, the rest.
+//! The part of an appraisal that is about one `[[boot]]`: who verified, images, initrd, sections, command line, the rest.
 //!
 //! What a signer proves, and what not. Secure Boot was on with just the keys that the policy lists, so firmware started
 //! nothing that one of them did not verify; every certificate that verified anything is an authority of the policy or a signer of
@@ -8,9 +8,9 @@
 //! authority, no image of another runs at all.
 
 use super::Context;
+use super::recorder::{EventIndex, MeasuredEvent, Mismatch, Recorder};
 use super::secure_boot::Authority;
 use super::sequence::{Accepts, in_order};
-use super::sink::{Place, Seen, Sink, Why};
 use super::survey::{Line, Survey};
 use crate::eventlog::content::Tag;
 use crate::eventlog::{Claim, kind};
@@ -22,33 +22,33 @@ use crate::policy::rules::{
 };
 
 /// One `[[boot]]` against what was surveyed.
-pub(super) struct Judge<'a, 'l> {
+pub(super) struct Appraiser<'a, 'l> {
     pub context: &'a Context<'a, 'l>,
     pub survey: &'a Survey<'l>,
     pub boot: &'a Boot,
     pub steps: &'a BootSteps,
 }
 
-impl<'l> Judge<'_, 'l> {
-    pub fn run<S: Sink>(&self, sink: &mut S) {
+impl<'l> Appraiser<'_, 'l> {
+    pub fn run<S: Recorder>(&self, recorder: &mut S) {
         // An event that firmware measured is not there once more for the boot.
         let mut used = self.survey.used.clone();
-        self.pinned(sink);
-        self.authorities(&mut used, sink);
-        self.images(&mut used, sink);
+        self.pinned(recorder);
+        self.authorities(&mut used, recorder);
+        self.images(&mut used, recorder);
         for pcr in [8u8, 9, 11, 12, 13, 14] {
             let events = &self.survey.rest[usize::from(pcr)];
             match pcr {
                 // All that GRUB reads and does, in its order.
                 8 | 9 if self.steps.path == Path::Grub => {
-                    self.in_order(pcr, &self.survey.whole[usize::from(pcr == 9)], &mut used, sink);
+                    self.in_order(pcr, &self.survey.whole[usize::from(pcr == 9)], &mut used, recorder);
                 }
-                9 => self.in_order(pcr, &self.without_initrd(events, sink), &mut used, sink),
-                11 => self.in_order(pcr, self.without_signed_sections(events, sink), &mut used, sink),
-                _ => self.in_order(pcr, events, &mut used, sink),
+                9 => self.in_order(pcr, &self.without_initrd(events, recorder), &mut used, recorder),
+                11 => self.in_order(pcr, self.without_signed_sections(events, recorder), &mut used, recorder),
+                _ => self.in_order(pcr, events, &mut used, recorder),
             }
         }
-        self.command_line(&mut used, sink);
+        self.command_line(&mut used, recorder);
     }
 
     fn name(&self, part: &str) -> String {
@@ -56,9 +56,9 @@ impl<'l> Judge<'_, 'l> {
     }
 
     /// Documents are checked when they are read; a boot that was made otherwise must pin its initramfs as well.
-    fn pinned<S: Sink>(&self, sink: &mut S) {
+    fn pinned<S: Recorder>(&self, recorder: &mut S) {
         for lack in &self.steps.lacks {
-            sink.missing(None, "boot path", || Why {
+            recorder.missing(None, "boot path", || Mismatch {
                 rule: self.name("floor"),
                 expected: lack.expected.to_owned(),
                 found: lack.found.split('\n').next().unwrap_or_default().to_owned(),
@@ -66,19 +66,19 @@ impl<'l> Judge<'_, 'l> {
         }
     }
 
-    fn authorities<S: Sink>(&self, used: &mut [u32], sink: &mut S) {
+    fn authorities<S: Recorder>(&self, used: &mut [u32], recorder: &mut S) {
         let listed = &self.context.policy.keys.authorities;
         for Authority { seen, signer } in &self.survey.secure_boot.authorities {
             if listed.contains(signer) {
-                sink.accept(seen, || "secure_boot.authorities".to_owned());
+                recorder.accept(seen, || "secure_boot.authorities".to_owned());
             } else if self.boot.images.iter().any(|image| image.has_signer(signer)) {
-                sink.accept(seen, || self.name("signer"));
+                recorder.accept(seen, || self.name("signer"));
             } else if self.context.shared(seen, used) {
-                sink.accept(seen, || "event".to_owned());
+                recorder.accept(seen, || "event".to_owned());
             } else if self.context.value(7) == Some(true) {
-                sink.accept(seen, || "pcr.7".to_owned());
+                recorder.accept(seen, || "pcr.7".to_owned());
             } else {
-                sink.refuse(seen, || Why {
+                recorder.refuse(seen, || Mismatch {
                     rule: "secure_boot.authorities".to_owned(),
                     expected: match listed.len() {
                         1 => listed.iter().map(Digest::to_string).collect(),
@@ -92,15 +92,22 @@ impl<'l> Judge<'_, 'l> {
         }
     }
 
-    fn images<S: Sink>(&self, used: &mut [u32], sink: &mut S) {
-        let rules: Vec<_> = self.boot.images.iter().map(|image| ImageRule { image, judge: self }).collect();
+    fn images<S: Recorder>(&self, used: &mut [u32], recorder: &mut S) {
+        let rules: Vec<_> =
+            self.boot.images.iter().map(|image| ImageRule { image, appraiser: self }).collect();
         let name = |rule: &ImageRule<'_, '_, 'l>, index: usize| {
             self.name(&format!("image {} ({})", index + 1, rule.image.role.name()))
         };
-        in_order(&rules, &self.survey.images, 4, self.context, used, name, sink);
+        in_order(&rules, &self.survey.images, 4, self.context, used, name, recorder);
     }
 
-    fn in_order<S: Sink>(&self, pcr: u8, events: &[Seen<'l>], used: &mut [u32], sink: &mut S) {
+    fn in_order<S: Recorder>(
+        &self,
+        pcr: u8,
+        events: &[MeasuredEvent<'l>],
+        used: &mut [u32],
+        recorder: &mut S,
+    ) {
         let name = |step: &Step, _| match (step.is, &self.boot.sections) {
             (StepIs::Section(index), Some(Sections::Digests(list))) => {
                 self.name(&format!("section {}", list[index].0))
@@ -117,17 +124,21 @@ impl<'l> Judge<'_, 'l> {
             }
             _ => self.name("sections"),
         };
-        in_order(&self.steps.by_pcr[usize::from(pcr)], events, pcr, self.context, used, name, sink);
+        in_order(&self.steps.by_pcr[usize::from(pcr)], events, pcr, self.context, used, name, recorder);
     }
 
     /// Takes out the initrd as the kernel has measured it, once: whatever else is there needs another rule.
-    fn without_initrd<S: Sink>(&self, events: &[Seen<'l>], sink: &mut S) -> Vec<Seen<'l>> {
+    fn without_initrd<S: Recorder>(
+        &self,
+        events: &[MeasuredEvent<'l>],
+        recorder: &mut S,
+    ) -> Vec<MeasuredEvent<'l>> {
         let mut found_it = false;
         let mut rest = Vec::with_capacity(events.len());
         for seen in events {
             if !found_it && self.is_initrd(seen) {
                 found_it = true;
-                sink.accept(seen, || self.name("initrd"));
+                recorder.accept(seen, || self.name("initrd"));
             } else {
                 rest.push(*seen);
             }
@@ -137,20 +148,20 @@ impl<'l> Judge<'_, 'l> {
                 Initrd::Digest(digest) => digest.to_string(),
                 Initrd::Signed | Initrd::InUki => "one that the kernel measured".to_owned(),
             };
-            let why = |found| Why { rule: self.name("initrd"), expected, found };
+            let why = |found| Mismatch { rule: self.name("initrd"), expected, found };
             // The initrd that was booted in its place, if it is to be seen: that says more than that one is missing.
             match rest.iter().position(|seen| self.is_initrd_of_kernel(seen)) {
                 Some(index) => {
                     let seen = rest.remove(index);
-                    sink.refuse(&seen, || why(found(&seen)));
+                    recorder.refuse(&seen, || why(found(&seen)));
                 }
-                None => sink.missing(Some(9), "initrd", || why("none".to_owned())),
+                None => recorder.missing(Some(9), "initrd", || why("none".to_owned())),
             }
         }
         rest
     }
 
-    fn is_initrd(&self, seen: &Seen<'l>) -> bool {
+    fn is_initrd(&self, seen: &MeasuredEvent<'l>) -> bool {
         self.is_initrd_of_kernel(seen)
             && match &self.boot.initrd {
                 Initrd::Digest(digest) => digest.as_bytes() == seen.digest,
@@ -159,7 +170,7 @@ impl<'l> Judge<'_, 'l> {
     }
 
     /// In the firmware's log: systemd's is of what the initrd itself has measured.
-    fn is_initrd_of_kernel(&self, seen: &Seen<'l>) -> bool {
+    fn is_initrd_of_kernel(&self, seen: &MeasuredEvent<'l>) -> bool {
         let claim = |event: &crate::eventlog::Event<'l>| event.claimed_content();
         seen.kind == Some(kind::EVENT_TAG)
             && matches!(
@@ -169,7 +180,11 @@ impl<'l> Judge<'_, 'l> {
     }
 
     /// Takes pairs of name and section from the front, each name once, if the image's signer vouches for them.
-    fn without_signed_sections<'e, S: Sink>(&self, events: &'e [Seen<'l>], sink: &mut S) -> &'e [Seen<'l>] {
+    fn without_signed_sections<'e, S: Recorder>(
+        &self,
+        events: &'e [MeasuredEvent<'l>],
+        recorder: &mut S,
+    ) -> &'e [MeasuredEvent<'l>] {
         if self.boot.sections != Some(Sections::Signed) {
             return events;
         }
@@ -177,18 +192,18 @@ impl<'l> Judge<'_, 'l> {
         let mut left: Vec<&Digest> = names.iter().collect();
         let mut rest = events;
         while let [name, section, after @ ..] = rest
-            && let (Place::Firmware(_), Place::Firmware(_)) = (name.place, section.place)
+            && let (EventIndex::Firmware(_), EventIndex::Firmware(_)) = (name.index, section.index)
             && let Some(index) = left.iter().position(|known| known.as_bytes() == name.digest)
         {
             left.swap_remove(index);
-            sink.accept(name, || self.name("sections, by signer"));
-            sink.accept(section, || self.name("sections, by signer"));
+            recorder.accept(name, || self.name("sections, by signer"));
+            recorder.accept(section, || self.name("sections, by signer"));
             rest = after;
         }
         rest
     }
 
-    fn command_line<S: Sink>(&self, used: &mut [u32], sink: &mut S) {
+    fn command_line<S: Recorder>(&self, used: &mut [u32], recorder: &mut S) {
         let mut proven = false;
         for line in &self.survey.lines {
             let objection = match &line.text {
@@ -203,16 +218,16 @@ impl<'l> Judge<'_, 'l> {
             match objection {
                 None => {
                     proven |= self.proves(line);
-                    sink.accept(&line.seen, || self.line_rule(""));
+                    recorder.accept(&line.seen, || self.line_rule(""));
                 }
                 // A part of a line, as an addon of a UKI has it, is known by its digest only.
                 Some(_) if self.context.shared(&line.seen, used) => {
-                    sink.accept(&line.seen, || "event".to_owned())
+                    recorder.accept(&line.seen, || "event".to_owned())
                 }
                 Some(Objection { rule, expected, found }) => {
                     // What is not accepted needs not be found missing as well.
                     proven = true;
-                    sink.refuse(&line.seen, || Why { rule: self.line_rule(rule), expected, found });
+                    recorder.refuse(&line.seen, || Mismatch { rule: self.line_rule(rule), expected, found });
                 }
             }
         }
@@ -221,10 +236,10 @@ impl<'l> Judge<'_, 'l> {
                 if let Some(Objection { rule, expected, found }) =
                     self.objection(line, line.text.as_deref().unwrap_or_default())
                 {
-                    sink.refuse(&line.seen, || Why { rule: self.line_rule(rule), expected, found });
+                    recorder.refuse(&line.seen, || Mismatch { rule: self.line_rule(rule), expected, found });
                 }
             }
-            None if !proven => sink.missing(None, "command line", || Why {
+            None if !proven => recorder.missing(None, "command line", || Mismatch {
                 rule: self.line_rule(""),
                 expected: "an event that proves it".to_owned(),
                 found: "no proven command line".to_owned(),
@@ -272,20 +287,20 @@ impl<'l> Judge<'_, 'l> {
     }
 }
 
-fn found(seen: &Seen<'_>) -> String {
+fn found(seen: &MeasuredEvent<'_>) -> String {
     Digest::new(seen.digest).map_or_else(String::new, |digest| digest.to_string())
 }
 
-/// A `[[boot.image]]` with what it takes to judge a signer.
+/// A `[[boot.image]]` with what it takes to appraise a signer.
 struct ImageRule<'a, 'j, 'l> {
     image: &'a Image,
-    judge: &'a Judge<'j, 'l>,
+    appraiser: &'a Appraiser<'j, 'l>,
 }
 
 impl Accepts for ImageRule<'_, '_, '_> {
     const WHAT: &'static str = "image";
 
-    fn accepts(&self, seen: &Seen<'_>) -> bool {
+    fn accepts(&self, seen: &MeasuredEvent<'_>) -> bool {
         match &self.image.allowed {
             Allowed::Authenticode(digests) => digests.iter().any(|digest| digest.as_bytes() == seen.digest),
             Allowed::Signer(signers) => {
@@ -297,14 +312,14 @@ impl Accepts for ImageRule<'_, '_, '_> {
                             | kind::EFI_RUNTIME_SERVICES_DRIVER
                     )
                 );
-                let state = &self.judge.survey.secure_boot;
-                let before = |authority: &Authority<'_>| match (authority.seen.place, seen.place) {
-                    (Place::Firmware(verified), Place::Firmware(started)) => verified < started,
+                let state = &self.appraiser.survey.secure_boot;
+                let before = |authority: &Authority<'_>| match (authority.seen.index, seen.index) {
+                    (EventIndex::Firmware(verified), EventIndex::Firmware(started)) => verified < started,
                     _ => false,
                 };
                 image
                     && state.on
-                    && self.judge.context.policy.document.secure_boot.required
+                    && self.appraiser.context.policy.document.secure_boot.required
                     && state.authorities.iter().any(|found| before(found) && signers.contains(&found.signer))
             }
         }
@@ -322,7 +337,7 @@ impl Accepts for ImageRule<'_, '_, '_> {
         }
     }
 
-    fn found(&self, seen: &Seen<'_>) -> String {
+    fn found(&self, seen: &MeasuredEvent<'_>) -> String {
         format!("authenticode {}", found(seen))
     }
 }

@@ -12,7 +12,7 @@ use halfkey_protocol::{MAX_LOG, Reason};
 
 /// What systemd extended a PCR with, in one bank.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct UserspaceEvent {
+pub struct SystemdEvent {
     /// Which PCR, 0 to 23.
     pub pcr: u8,
     /// What it was extended with.
@@ -24,7 +24,7 @@ pub struct UserspaceEvent {
     measured: bool,
 }
 
-impl UserspaceEvent {
+impl SystemdEvent {
     /// A phase that no log has.
     pub(super) fn phase(bank: Bank, phase: &str) -> Self {
         Self {
@@ -75,7 +75,7 @@ impl UserspaceEvent {
 /// # Errors
 /// `TooLarge`: more than [`MAX_LOG`] bytes. `LogMalformed`: not a JSON text sequence,
 /// or a record without a digest of the bank.
-pub fn parse(log: &[u8], bank: PcrBank) -> Result<Vec<UserspaceEvent>, Rejection> {
+pub fn parse(log: &[u8], bank: PcrBank) -> Result<Vec<SystemdEvent>, Rejection> {
     if log.len() > MAX_LOG {
         return refuse!(TooLarge, "expected a log of at most {MAX_LOG} bytes, found {}", log.len());
     }
@@ -104,7 +104,7 @@ pub fn parse(log: &[u8], bank: PcrBank) -> Result<Vec<UserspaceEvent>, Rejection
     Ok(events)
 }
 
-fn event(number: usize, pcr: u32, record: Record, bank: PcrBank) -> Result<UserspaceEvent, Rejection> {
+fn event(number: usize, pcr: u32, record: Record, bank: PcrBank) -> Result<SystemdEvent, Rejection> {
     if pcr as usize >= super::PCRS {
         return refuse!(
             LogMalformed,
@@ -133,7 +133,7 @@ fn event(number: usize, pcr: u32, record: Record, bank: PcrBank) -> Result<Users
     })?;
     let (kind, text) = record.content.map_or((None, None), |content| (content.kind, content.string));
     let measured = text.as_ref().is_some_and(|text| Bank::from(bank).digest(text.as_bytes()) == digest);
-    Ok(UserspaceEvent { pcr: pcr as u8, digest, logged: true, kind, text, measured })
+    Ok(SystemdEvent { pcr: pcr as u8, digest, logged: true, kind, text, measured })
 }
 
 #[cfg(test)]

@@ -5,7 +5,7 @@
 //! comes later can extend the PCR with another `SecureBoot`, but can't take the first away.
 
 use super::Context;
-use super::sink::{Seen, Sink, Why};
+use super::recorder::{MeasuredEvent, Mismatch, Recorder};
 use crate::eventlog::content::Content;
 use crate::eventlog::kind;
 use crate::eventlog::signatures::{Entry, Signature, SignatureLists};
@@ -34,14 +34,19 @@ pub(in crate::policy) struct State<'l> {
 /// Who verified an image.
 #[derive(Debug)]
 pub(in crate::policy) struct Authority<'l> {
-    pub seen: Seen<'l>,
+    pub seen: MeasuredEvent<'l>,
     /// Certificate or hash.
     pub signer: Digest,
 }
 
 impl<'l> State<'l> {
     /// An event of PCR 7 that is not built in. False: it is nothing of this.
-    pub fn event<S: Sink>(&mut self, context: &Context<'_, 'l>, seen: &Seen<'l>, sink: &mut S) -> bool {
+    pub fn event<S: Recorder>(
+        &mut self,
+        context: &Context<'_, 'l>,
+        seen: &MeasuredEvent<'l>,
+        recorder: &mut S,
+    ) -> bool {
         if seen.kind == Some(kind::EFI_VARIABLE_AUTHORITY) && self.separated {
             let Some(signer) = authority(context, seen) else { return false };
             self.authorities.push(Authority { seen: *seen, signer });
@@ -52,7 +57,7 @@ impl<'l> State<'l> {
         }
         let judged = match context.policy.memo.get(TakenFor::Variable, seen.digest) {
             Some(Judged::Variable(index, on)) => Ok((index, on)),
-            _ => match judge_variable(context, seen) {
+            _ => match appraise_variable(context, seen) {
                 Some(judged) => judged,
                 None => return false,
             },
@@ -60,7 +65,7 @@ impl<'l> State<'l> {
         let (Ok((index, _)) | Err((index, _))) = judged;
         self.times[index] += 1;
         if self.times[index] > 1 {
-            sink.refuse(seen, || Why {
+            recorder.refuse(seen, || Mismatch {
                 rule: RULES[index].to_owned(),
                 expected: format!("{} once", VARIABLES[index]),
                 found: "it again".to_owned(),
@@ -70,17 +75,17 @@ impl<'l> State<'l> {
         match judged {
             Ok((index, on)) => {
                 self.on |= on;
-                sink.accept(seen, || RULES[index].to_owned());
+                recorder.accept(seen, || RULES[index].to_owned());
             }
-            Err((_, why)) => sink.refuse(seen, || why),
+            Err((_, why)) => recorder.refuse(seen, || why),
         }
         true
     }
 
     /// After the last event: what is not there.
-    pub fn finish<S: Sink>(&self, required: bool, sink: &mut S) {
+    pub fn finish<S: Recorder>(&self, required: bool, recorder: &mut S) {
         if required && self.on && self.authorities.is_empty() {
-            sink.missing(Some(7), "authority", || Why {
+            recorder.missing(Some(7), "authority", || Mismatch {
                 rule: "secure_boot.authorities".to_owned(),
                 expected: "an event that says who has verified an image".to_owned(),
                 found: "none".to_owned(),
@@ -90,7 +95,7 @@ impl<'l> State<'l> {
         let keys = required || self.times[1..].iter().any(|times| *times > 0);
         for index in 0..if keys { 5 } else { 1 } {
             if self.times[index] == 0 {
-                sink.missing(Some(7), &format!("variable {}", VARIABLES[index]), || Why {
+                recorder.missing(Some(7), &format!("variable {}", VARIABLES[index]), || Mismatch {
                     rule: RULES[index].to_owned(),
                     expected: "an event with verified content before the separator".to_owned(),
                     found: "none".to_owned(),
@@ -101,10 +106,10 @@ impl<'l> State<'l> {
 }
 
 /// Which variable, and whether it is SecureBoot and on; or what is wrong with it.
-type Outcome = Result<(usize, bool), (usize, Why)>;
+type Outcome = Result<(usize, bool), (usize, Mismatch)>;
 
 /// `None`: not proven to be one of the five.
-fn judge_variable(context: &Context<'_, '_>, seen: &Seen<'_>) -> Option<Outcome> {
+fn appraise_variable(context: &Context<'_, '_>, seen: &MeasuredEvent<'_>) -> Option<Outcome> {
     let Content::Variable(variable) = seen.event(context.log)?.content() else { return None };
     let index = match variable.known() {
         Known::SecureBoot => 0,
@@ -123,13 +128,13 @@ fn judge_variable(context: &Context<'_, '_>, seen: &Seen<'_>) -> Option<Outcome>
             context.policy.memo.put(TakenFor::Variable, seen.digest, Judged::Variable(index, on));
             Ok((index, on))
         }
-        Err((expected, found)) => Err((index, Why { rule: RULES[index].to_owned(), expected, found })),
+        Err((expected, found)) => Err((index, Mismatch { rule: RULES[index].to_owned(), expected, found })),
     })
 }
 
-type Mismatch = (String, String);
+type ExpectedFound = (String, String);
 
-fn secure_boot(required: bool, variable: &Variable<'_>) -> Result<bool, Mismatch> {
+fn secure_boot(required: bool, variable: &Variable<'_>) -> Result<bool, ExpectedFound> {
     match variable.value() {
         Value::Flag(true) => Ok(true),
         _ if !required => Ok(false),
@@ -137,7 +142,7 @@ fn secure_boot(required: bool, variable: &Variable<'_>) -> Result<bool, Mismatch
     }
 }
 
-fn signatures(context: &Context<'_, '_>, index: usize, variable: &Variable<'_>) -> Result<(), Mismatch> {
+fn signatures(context: &Context<'_, '_>, index: usize, variable: &Variable<'_>) -> Result<(), ExpectedFound> {
     let Value::Signatures(lists) = variable.value() else {
         return Err(("signature lists".to_owned(), "something else".to_owned()));
     };
@@ -156,7 +161,7 @@ fn signatures(context: &Context<'_, '_>, index: usize, variable: &Variable<'_>) 
 }
 
 /// Every entry is listed.
-fn only(allowed: &HashSet<Digest>, lists: SignatureLists<'_>) -> Result<(), Mismatch> {
+fn only(allowed: &HashSet<Digest>, lists: SignatureLists<'_>) -> Result<(), ExpectedFound> {
     for Entry { signature, .. } in lists.entries() {
         let fingerprint = fingerprint(&signature);
         if !fingerprint.is_some_and(|fingerprint| allowed.contains(&fingerprint)) {
@@ -172,7 +177,7 @@ fn only(allowed: &HashSet<Digest>, lists: SignatureLists<'_>) -> Result<(), Mism
 }
 
 /// Every listed entry is there.
-fn at_least(wanted: &[Digest], lists: SignatureLists<'_>) -> Result<(), Mismatch> {
+fn at_least(wanted: &[Digest], lists: SignatureLists<'_>) -> Result<(), ExpectedFound> {
     let found: HashSet<Digest> = lists.entries().filter_map(|entry| fingerprint(&entry.signature)).collect();
     match wanted.iter().find(|wanted| !found.contains(wanted)) {
         None => Ok(()),
@@ -181,7 +186,7 @@ fn at_least(wanted: &[Digest], lists: SignatureLists<'_>) -> Result<(), Mismatch
 }
 
 /// Which certificate or hash has verified an image; `None`: not proven.
-fn authority(context: &Context<'_, '_>, seen: &Seen<'_>) -> Option<Digest> {
+fn authority(context: &Context<'_, '_>, seen: &MeasuredEvent<'_>) -> Option<Digest> {
     if let Some(Judged::Authority(signer)) = context.policy.memo.get(TakenFor::Authority, seen.digest) {
         return Some(signer);
     }

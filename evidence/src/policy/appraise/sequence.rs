@@ -1,7 +1,7 @@
 //! Events that must come in an order, and be complete.
 
 use super::Context;
-use super::sink::{Seen, Sink, Why};
+use super::recorder::{MeasuredEvent, Mismatch, Recorder};
 use crate::policy::compiled::Step;
 use crate::policy::rules::Digest;
 
@@ -10,11 +10,11 @@ pub(super) trait Accepts {
     /// What is missing if nothing takes the place.
     const WHAT: &'static str;
 
-    fn accepts(&self, seen: &Seen<'_>) -> bool;
+    fn accepts(&self, seen: &MeasuredEvent<'_>) -> bool;
     /// For people.
     fn expected(&self) -> String;
     /// The event in the same terms.
-    fn found(&self, seen: &Seen<'_>) -> String {
+    fn found(&self, seen: &MeasuredEvent<'_>) -> String {
         Digest::new(seen.digest).map_or_else(String::new, |digest| digest.to_string())
     }
 }
@@ -22,7 +22,7 @@ pub(super) trait Accepts {
 impl Accepts for Step {
     const WHAT: &'static str = "event";
 
-    fn accepts(&self, seen: &Seen<'_>) -> bool {
+    fn accepts(&self, seen: &MeasuredEvent<'_>) -> bool {
         self.allows(seen.digest)
     }
 
@@ -36,7 +36,7 @@ impl Accepts for Step {
 impl Accepts for Digest {
     const WHAT: &'static str = "event";
 
-    fn accepts(&self, seen: &Seen<'_>) -> bool {
+    fn accepts(&self, seen: &MeasuredEvent<'_>) -> bool {
         self.as_bytes() == seen.digest
     }
 
@@ -50,19 +50,19 @@ const LOOK_AHEAD: usize = 16;
 
 /// Compares events with rules, one by one. An event that is not the next takes an `[[event]]`, or is refused; so is
 /// what is left out.
-pub(super) fn in_order<A: Accepts, S: Sink>(
+pub(super) fn in_order<A: Accepts, S: Recorder>(
     rules: &[A],
-    events: &[Seen<'_>],
+    events: &[MeasuredEvent<'_>],
     pcr: u8,
     context: &Context<'_, '_>,
     used: &mut [u32],
     name: impl Fn(&A, usize) -> String,
-    sink: &mut S,
+    recorder: &mut S,
 ) {
     let mut next = 0;
-    let missing = |index: usize, sink: &mut S| {
+    let missing = |index: usize, recorder: &mut S| {
         let rule = &rules[index];
-        sink.missing(Some(pcr), A::WHAT, || Why {
+        recorder.missing(Some(pcr), A::WHAT, || Mismatch {
             rule: name(rule, index),
             expected: rule.expected(),
             found: "none".to_owned(),
@@ -71,18 +71,18 @@ pub(super) fn in_order<A: Accepts, S: Sink>(
     for (index, seen) in events.iter().enumerate() {
         let rest = &rules[next..];
         if rest.first().is_some_and(|rule| rule.accepts(seen)) {
-            sink.accept(seen, || name(&rules[next], next));
+            recorder.accept(seen, || name(&rules[next], next));
             next += 1;
             continue;
         }
         if context.shared(seen, used) {
-            sink.accept(seen, || "event".to_owned());
+            recorder.accept(seen, || "event".to_owned());
             continue;
         }
         if let Some(skipped) = rest.iter().take(LOOK_AHEAD).position(|rule| rule.accepts(seen)) {
-            (next..next + skipped).for_each(|index| missing(index, sink));
+            (next..next + skipped).for_each(|index| missing(index, recorder));
             next += skipped;
-            sink.accept(seen, || name(&rules[next], next));
+            recorder.accept(seen, || name(&rules[next], next));
             next += 1;
             continue;
         }
@@ -90,15 +90,15 @@ pub(super) fn in_order<A: Accepts, S: Sink>(
             |rule: &A| events[index + 1..].iter().take(LOOK_AHEAD).any(|later| rule.accepts(later));
         match rest.first() {
             Some(rule) if !fits_later(rule) => {
-                sink.refuse(seen, || Why {
+                recorder.refuse(seen, || Mismatch {
                     rule: name(rule, next),
                     expected: rule.expected(),
                     found: rule.found(seen),
                 });
                 next += 1;
             }
-            _ => context.otherwise(seen, used, sink),
+            _ => context.otherwise(seen, used, recorder),
         }
     }
-    (next..rules.len()).for_each(|index| missing(index, sink));
+    (next..rules.len()).for_each(|index| missing(index, recorder));
 }

@@ -1,9 +1,9 @@
-//! The part of a judgement that is the same whatever was booted: firmware, Secure Boot, what is built in. What depends on
+//! The part of an appraisal that is the same whatever was booted: firmware, Secure Boot, what is built in. What depends on
 //! the `[[boot]]` is sorted out for later.
 
+use super::recorder::{EventIndex, MeasuredEvent, Mismatch, Recorder};
 use super::secure_boot::State;
 use super::sequence;
-use super::sink::{Place, Seen, Sink, Why};
 use super::{Claims, Context};
 use crate::eventlog::content::{Content, GrubText, Tag};
 use crate::eventlog::{Claim, EXPLAINED, ExplainedLog, kind};
@@ -21,13 +21,13 @@ const MAX_LINES: usize = 16;
 pub(in crate::policy) struct Survey<'l> {
     pub secure_boot: State<'l>,
     /// PCR 4, after the last time that something came back to the firmware.
-    pub images: Vec<Seen<'l>>,
+    pub images: Vec<MeasuredEvent<'l>>,
     /// PCR 4, before it.
-    pub returned: Vec<Seen<'l>>,
+    pub returned: Vec<MeasuredEvent<'l>>,
     /// PCR 8, 9 and 11 to 14, by their number, without command lines.
-    pub rest: [Vec<Seen<'l>>; 15],
+    pub rest: [Vec<MeasuredEvent<'l>>; 15],
     /// PCR 8 and 9 with the command lines, as firmware's log has them in order.
-    pub whole: [Vec<Seen<'l>>; 2],
+    pub whole: [Vec<MeasuredEvent<'l>>; 2],
     /// Events that carry a command line.
     pub lines: Vec<Line<'l>>,
     /// The command line of a UKI's section, if no event carries one that is proven.
@@ -39,7 +39,7 @@ pub(in crate::policy) struct Survey<'l> {
 /// An event that carries a command line.
 #[derive(Debug)]
 pub(in crate::policy) struct Line<'l> {
-    pub seen: Seen<'l>,
+    pub seen: MeasuredEvent<'l>,
     /// The line, if the digest proves it.
     pub text: Option<String>,
     /// What `[command_line]` has against it; the floor depends on the boot.
@@ -50,14 +50,14 @@ pub(in crate::policy) struct Line<'l> {
 #[derive(Default)]
 struct Progress<'l> {
     separators: [u32; 8],
-    firmware: [Vec<Seen<'l>>; 2],
+    firmware: [Vec<MeasuredEvent<'l>>; 2],
     phases: u32,
 }
 
-pub(in crate::policy) fn survey<'l, S: Sink>(
+pub(in crate::policy) fn survey<'l, S: Recorder>(
     context: &Context<'_, 'l>,
     claims: &Claims<'l>,
-    sink: &mut S,
+    recorder: &mut S,
 ) -> Survey<'l> {
     let mut survey = Survey {
         secure_boot: State::default(),
@@ -70,23 +70,31 @@ pub(in crate::policy) fn survey<'l, S: Sink>(
         used: vec![0; context.rules.limits.len()],
     };
     let mut progress = Progress::default();
-    tpm_firmware(context, sink);
-    whole_pcrs(context, sink);
+    tpm_firmware(context, recorder);
+    whole_pcrs(context, recorder);
     let mut proofs = Proofs { context, claimed: claims.line(), digests: None };
     for seen in events(context.log) {
-        survey.sort(context, &mut progress, &mut proofs, seen, sink);
+        survey.sort(context, &mut progress, &mut proofs, seen, recorder);
     }
     for (index, pcr) in [0u8, 2].into_iter().enumerate() {
         if let Some(list) = &context.policy.document.firmware[index] {
             let name = |_: &Digest, index: usize| format!("firmware.pcr{pcr} entry {}", index + 1);
-            sequence::in_order(list, &progress.firmware[index], pcr, context, &mut survey.used, name, sink);
+            sequence::in_order(
+                list,
+                &progress.firmware[index],
+                pcr,
+                context,
+                &mut survey.used,
+                name,
+                recorder,
+            );
         }
     }
-    missing_separators(context, &progress, sink);
-    survey.returned(context, sink);
+    missing_separators(context, &progress, recorder);
+    survey.returned(context, recorder);
     let required = context.policy.document.secure_boot.required;
     if context.value(7).is_none() || required {
-        survey.secure_boot.finish(required, sink);
+        survey.secure_boot.finish(required, recorder);
     }
     // A line in PCR 12 may be but an addon's.
     if !survey.lines.iter().any(|line| line.text.is_some() && line.seen.pcr != 12) {
@@ -96,33 +104,35 @@ pub(in crate::policy) fn survey<'l, S: Sink>(
 }
 
 /// All events of PCRs that policies speak of: the firmware's, then systemd's.
-pub(in crate::policy) fn events<'l>(log: &'l ExplainedLog<'l>) -> impl Iterator<Item = Seen<'l>> + use<'l> {
+pub(in crate::policy) fn events<'l>(
+    log: &'l ExplainedLog<'l>,
+) -> impl Iterator<Item = MeasuredEvent<'l>> + use<'l> {
     let firmware = log.events().iter().enumerate().filter_map(|(index, event)| {
         let pcr = u8::try_from(event.pcr).ok().filter(|pcr| EXPLAINED.contains(pcr))?;
-        (!event.digest.is_empty()).then_some(Seen {
-            place: Place::Firmware(index),
+        (!event.digest.is_empty()).then_some(MeasuredEvent {
+            index: EventIndex::Firmware(index),
             pcr,
             kind: Some(event.kind),
             digest: event.digest,
         })
     });
-    let userspace = log.userspace().iter().enumerate().map(|(index, event)| Seen {
-        place: Place::Userspace(index),
+    let systemd = log.systemd().iter().enumerate().map(|(index, event)| MeasuredEvent {
+        index: EventIndex::Systemd(index),
         pcr: event.pcr,
         kind: None,
         digest: &event.digest,
     });
-    firmware.chain(userspace.filter(|seen| EXPLAINED.contains(&seen.pcr)))
+    firmware.chain(systemd.filter(|seen| EXPLAINED.contains(&seen.pcr)))
 }
 
 /// `[tpm]`. A log by itself says nothing of the TPM: that is in the quote.
-fn tpm_firmware<S: Sink>(context: &Context<'_, '_>, sink: &mut S) {
+fn tpm_firmware<S: Recorder>(context: &Context<'_, '_>, recorder: &mut S) {
     let Some(versions) = &context.policy.document.tpm_firmware else { return };
     let found = context.log.tpm_firmware();
     if found.is_some_and(|found| versions.contains(&found)) {
         return;
     }
-    sink.missing(None, "firmware of the TPM", || Why {
+    recorder.missing(None, "firmware of the TPM", || Mismatch {
         rule: "tpm.firmware".to_owned(),
         expected: versions.iter().map(|version| version_text(*version)).collect::<Vec<_>>().join(" or "),
         found: found.map_or_else(|| "no quote".to_owned(), version_text),
@@ -130,10 +140,10 @@ fn tpm_firmware<S: Sink>(context: &Context<'_, '_>, sink: &mut S) {
 }
 
 /// `[pcr]`
-fn whole_pcrs<S: Sink>(context: &Context<'_, '_>, sink: &mut S) {
+fn whole_pcrs<S: Recorder>(context: &Context<'_, '_>, recorder: &mut S) {
     for (pcr, values) in &context.policy.document.pcrs {
         if context.value(*pcr) == Some(false) {
-            sink.missing(Some(*pcr), "value of the pcr", || Why {
+            recorder.missing(Some(*pcr), "value of the pcr", || Mismatch {
                 rule: format!("pcr.{pcr}"),
                 expected: values.iter().map(Digest::to_string).collect::<Vec<_>>().join(" or "),
                 found: Digest::new(context.log.pcr(*pcr)).map_or_else(String::new, |value| value.to_string()),
@@ -142,11 +152,11 @@ fn whole_pcrs<S: Sink>(context: &Context<'_, '_>, sink: &mut S) {
     }
 }
 
-fn missing_separators<S: Sink>(context: &Context<'_, '_>, progress: &Progress<'_>, sink: &mut S) {
+fn missing_separators<S: Recorder>(context: &Context<'_, '_>, progress: &Progress<'_>, recorder: &mut S) {
     for pcr in 0..8u8 {
         if progress.separators[usize::from(pcr)] == 0 && !context.ignored(pcr) && context.value(pcr).is_none()
         {
-            sink.missing(Some(pcr), "separator", || Why {
+            recorder.missing(Some(pcr), "separator", || Mismatch {
                 rule: "built in".to_owned(),
                 expected: "one that ends the firmware's part".to_owned(),
                 found: "none".to_owned(),
@@ -156,22 +166,22 @@ fn missing_separators<S: Sink>(context: &Context<'_, '_>, progress: &Progress<'_
 }
 
 impl<'l> Survey<'l> {
-    fn sort<S: Sink>(
+    fn sort<S: Recorder>(
         &mut self,
         context: &Context<'_, 'l>,
         progress: &mut Progress<'l>,
         proofs: &mut Proofs<'_, 'l>,
-        seen: Seen<'l>,
-        sink: &mut S,
+        seen: MeasuredEvent<'l>,
+        recorder: &mut S,
     ) {
         if context.ignored(seen.pcr) {
-            return sink.accept(&seen, || "ignored".to_owned());
+            return recorder.accept(&seen, || "ignored".to_owned());
         }
         if seen.pcr == 4 && context.rules.built_in.returning.as_bytes() == seen.digest {
             self.returned.append(&mut self.images);
         }
         if self.built_in(context, progress, &seen) {
-            return sink.accept(&seen, || "built in".to_owned());
+            return recorder.accept(&seen, || "built in".to_owned());
         }
         if let 8 | 9 = seen.pcr {
             self.whole[usize::from(seen.pcr == 9)].push(seen);
@@ -179,18 +189,23 @@ impl<'l> Survey<'l> {
         match seen.pcr {
             0 if context.policy.document.firmware[0].is_some() => progress.firmware[0].push(seen),
             2 if context.policy.document.firmware[1].is_some() => progress.firmware[1].push(seen),
-            7 if self.secure_boot.event(context, &seen, sink) => {}
+            7 if self.secure_boot.event(context, &seen, recorder) => {}
             4 => self.images.push(seen),
             8 | 9 | 12 => match proofs.line(&seen) {
-                Some(text) => self.line(context, seen, text, sink),
+                Some(text) => self.line(context, seen, text, recorder),
                 None => self.rest[usize::from(seen.pcr)].push(seen),
             },
             11 | 13 | 14 => self.rest[usize::from(seen.pcr)].push(seen),
-            _ => context.otherwise(&seen, &mut self.used, sink),
+            _ => context.otherwise(&seen, &mut self.used, recorder),
         }
     }
 
-    fn built_in(&mut self, context: &Context<'_, 'l>, progress: &mut Progress<'l>, seen: &Seen<'l>) -> bool {
+    fn built_in(
+        &mut self,
+        context: &Context<'_, 'l>,
+        progress: &mut Progress<'l>,
+        seen: &MeasuredEvent<'l>,
+    ) -> bool {
         let built_in = context.rules.built_in;
         match seen.kind {
             Some(kind::SEPARATOR) if seen.pcr < 8 => {
@@ -216,15 +231,15 @@ impl<'l> Survey<'l> {
 
     /// What came back to the firmware was in charge before, and could have done and measured all that followed: it is no part of
     /// the path, and needs a rule of its own.
-    fn returned<S: Sink>(&mut self, context: &Context<'_, 'l>, sink: &mut S) {
+    fn returned<S: Recorder>(&mut self, context: &Context<'_, 'l>, recorder: &mut S) {
         let Self { returned, used, .. } = self;
         for seen in returned.iter() {
             if context.shared(seen, used) {
-                sink.accept(seen, || "event".to_owned());
+                recorder.accept(seen, || "event".to_owned());
             } else if context.value(4) == Some(true) {
-                sink.accept(seen, || "pcr.4".to_owned());
+                recorder.accept(seen, || "pcr.4".to_owned());
             } else {
-                sink.refuse(seen, || Why {
+                recorder.refuse(seen, || Mismatch {
                     rule: "boot path".to_owned(),
                     expected: "nothing that was started and came back to the firmware, but what an [[event]] of pcr 4 names".to_owned(),
                     found: Digest::new(seen.digest).map_or_else(String::new, |digest| format!("authenticode {digest}")),
@@ -233,17 +248,17 @@ impl<'l> Survey<'l> {
         }
     }
 
-    fn line<S: Sink>(
+    fn line<S: Recorder>(
         &mut self,
         context: &Context<'_, 'l>,
-        seen: Seen<'l>,
+        seen: MeasuredEvent<'l>,
         text: Option<String>,
-        sink: &mut S,
+        recorder: &mut S,
     ) {
         // GRUB and the kernel each measure one; loader and stub may both measure theirs into PCR 12.
         let max = if seen.pcr == 12 { MAX_LINES } else { 1 };
         if self.lines.iter().filter(|line| line.seen.pcr == seen.pcr).count() >= max {
-            return sink.refuse(&seen, || Why {
+            return recorder.refuse(&seen, || Mismatch {
                 rule: "command_line".to_owned(),
                 expected: format!("at most {max} with a command line"),
                 found: "one more".to_owned(),
@@ -263,12 +278,12 @@ fn shared_objection(context: &Context<'_, '_>, text: Option<&str>) -> Option<Obj
 
 /// What systemd measures at the border between initrd and system. It says nothing, and is the digest of nothing else that a rule could
 /// ask for; the initrd as well as whatever comes later may add it.
-fn is_boundary(context: &Context<'_, '_>, seen: &Seen<'_>) -> bool {
-    let Place::Userspace(index) = seen.place else { return false };
+fn is_boundary(context: &Context<'_, '_>, seen: &MeasuredEvent<'_>) -> bool {
+    let EventIndex::Systemd(index) = seen.index else { return false };
     let built_in = context.rules.built_in;
     match seen.pcr {
         9 if built_in.nvpcr_separator.as_bytes() == seen.digest => true,
-        9 if context.log.userspace()[index]
+        9 if context.log.systemd()[index]
             .measured_text()
             .is_some_and(|text| text.starts_with(systemd::NVPCR_INIT)) =>
         {
@@ -290,7 +305,7 @@ struct Proofs<'c, 'l> {
 
 impl<'l> Proofs<'_, 'l> {
     /// `None`: the event carries no command line. `Some(None)`: it carries one that is not proven.
-    fn line(&mut self, seen: &Seen<'l>) -> Option<Option<String>> {
+    fn line(&mut self, seen: &MeasuredEvent<'l>) -> Option<Option<String>> {
         let event = seen.event(self.context.log)?;
         match (seen.pcr, seen.kind?) {
             // GRUB measures each command as well: those that it does not call a command line are compared as they are.
@@ -326,7 +341,7 @@ impl<'l> Proofs<'_, 'l> {
 /// The event after the name `.cmdline` in PCR 11, if what the node says, or the document has, fits its digest.
 fn section_line<'l>(
     context: &Context<'_, 'l>,
-    events: &[Seen<'l>],
+    events: &[MeasuredEvent<'l>],
     claimed: Option<&str>,
 ) -> Option<Line<'l>> {
     let name = &context.rules.built_in.command_line_section;
