@@ -6,7 +6,13 @@ mod common;
 use common::Desk;
 use common::log::Boot;
 use common::setup::{CMDLINE, KERNEL, Setup, said};
+use common::shown::{Shown, lying, ungoverned};
 use common::verifier::serve_if_asked;
+use halfkey::client::Client;
+use halfkey::home::bundle::Bundle;
+use halfkey_protocol::wire::policies::NodePolicy;
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
 
 /// Not a test of its own: the verifier, run as a child of the tests below.
 #[test]
@@ -79,4 +85,69 @@ fn what_another_signed_is_not_forgotten() {
         }
     }
     assert_ne!(setup.boot(&usual), "released");
+}
+
+/// A verifier says that the node is in no group, or that its group has no policy, to a desk that signed neither: what the desk would
+/// sign for the node alone would outrank the group's for good.
+#[test]
+fn what_another_signed_for_the_group_is_missed() {
+    let (setup, _, _) = grouped();
+    let other = Boot::new("6.6.6-evil", CMDLINE);
+    assert_eq!(setup.boot(&other), "denied policy_mismatch");
+    let bundle = Bundle::parse(setup.verifier.file("operator-alice.bundle").as_bytes()).unwrap();
+    let client = Client::new(&bundle, Duration::from_secs(30)).unwrap();
+    let id = setup.tpm.node_id();
+    let mut record = client.node(id).unwrap();
+    let number = record.pending.as_ref().unwrap().evidence_id;
+    let governed = client.node_policy(id).unwrap();
+    record.policy = None;
+    let shown = Shown {
+        record,
+        evidence: client.evidence(number).unwrap(),
+        deployment: client.info().unwrap().deployment,
+        governed: ungoverned(),
+        sequence: client.sequence(0).unwrap().documents,
+    };
+    for (governed, missed) in [
+        (ungoverned(), format!("of membership:{id} or a later one, the server shows none")),
+        (
+            NodePolicy { policy: None, ..governed },
+            "of group:web or a later one, the server shows none".into(),
+        ),
+    ] {
+        let shown = Arc::new(Mutex::new(Shown { governed, ..shown.clone() }));
+        let (server, desk) = lying(&setup.desk, &shown);
+        for how in [
+            &["--learn", "--kernel-measures-initrd"][..],
+            &["--replace", "--kernel-measures-initrd"],
+            &["--once"],
+        ] {
+            let ran = desk.run(&[&["approve", "web1", "--yes"], how].concat());
+            assert!(ran.code == 6 && ran.stderr.contains(&missed), "{how:?}: {ran:?}");
+        }
+        let seen = server.seen.lock().unwrap();
+        assert!(seen.iter().all(|request| request.method == "GET"), "nothing was handed in");
+    }
+}
+
+/// The group's first policy comes while the question is on the screen.
+#[test]
+fn a_policy_of_the_group_that_comes_first_is_not_outranked() {
+    let setup = Setup::new();
+    let boot = Boot::new("6.1", CMDLINE);
+    assert_eq!(setup.boot(&boot), "pending no_policy");
+    let file = setup.path("web.toml");
+    setup.desk.ok(&["policy", "learn", "web1", "--kernel-measures-initrd", "-o", &file]);
+    let strict = std::fs::read_to_string(&file).unwrap();
+    std::fs::write(&file, strict.replace(&halfkey::render::text::hex(&boot.kernel), &"ab".repeat(32)))
+        .unwrap();
+    setup.desk.ok(&["group", "set", "web1", "--group", "web"]);
+    let second = beside(&setup);
+    for how in ["--learn", "--replace"] {
+        let approve = ["approve", "web1", "--kernel-measures-initrd", how];
+        let apply = ["policy", "apply", &file, "--group", "web", "--yes"];
+        let ran = setup.desk.answered_after(&approve, || drop(second.ok(&apply)));
+        assert!(ran.code == 1 && ran.stderr.contains("another document for group:web came first"), "{ran:?}");
+        assert_eq!(setup.policies().len(), 1, "only the group's");
+    }
 }

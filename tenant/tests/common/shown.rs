@@ -8,9 +8,9 @@ use super::server::{Answer, Request, Server, json, problem};
 use super::verifier::Verifier;
 use halfkey_protocol::Bytes;
 use halfkey_protocol::tpm::bank::PcrBank;
-use halfkey_protocol::wire::Document;
 use halfkey_protocol::wire::operator::*;
 use halfkey_protocol::wire::policies::NodePolicy;
+use halfkey_protocol::wire::{Document, SignedDocument};
 use halfkey_testkit::tpm::{RSA_2048, Tpm};
 use std::sync::{Arc, Mutex};
 
@@ -23,21 +23,17 @@ pub struct Shown {
     pub evidence: EvidenceRecord,
     /// The deployment that the node is enrolled at.
     pub deployment: String,
+    pub governed: NodePolicy,
+    pub sequence: Vec<SignedDocument>,
 }
 
 pub fn answer(request: &Request, shown: &Shown) -> Answer {
-    let Shown { record, evidence, deployment } = shown;
+    let Shown { record, evidence, deployment, governed, sequence } = shown;
     let path = request.path.trim_start_matches("/v1/operator/");
     let node = format!("nodes/{}", record.summary.id);
     match path.strip_prefix(&node) {
         Some("" | "/approve") => json(record),
-        Some("/policy") => json(&NodePolicy {
-            group: None,
-            membership: None,
-            policy: None,
-            additions: None,
-            trusted: vec![],
-        }),
+        Some("/policy") => json(governed),
         Some(_) => json(&EvidenceList { evidence: vec![evidence.summary.clone()] }),
         None if path.starts_with("nodes?name=") => {
             json(&NodeList { nodes: vec![record.summary.clone()], next: None })
@@ -45,14 +41,29 @@ pub fn answer(request: &Request, shown: &Shown) -> Answer {
         None if path == "info" => json(&ServerInfo {
             version: "0".into(),
             deployment: deployment.clone(),
-            head: Head { number: 0, sha256: [0; 32].into() },
+            head: sequence.last().map(head).unwrap_or(Head { number: 0, sha256: [0; 32].into() }),
             release_public: Bytes::default(),
             ca: String::new(),
             servers: vec![],
         }),
+        None if path.starts_with("sequence?after=") => {
+            let after = path["sequence?after=".len()..].parse().unwrap();
+            json(&SequencePart { documents: sequence.iter().skip(after).cloned().collect() })
+        }
         None if path.starts_with("evidence/") => json(evidence),
         None => problem(404, "not_found", "no such thing", None),
     }
+}
+
+fn head(signed: &SignedDocument) -> Head {
+    let keys: Vec<[u8; 32]> = signed.signatures.iter().map(|by| by.key.array().unwrap()).collect();
+    let number = serde_json::from_slice::<Document>(&signed.document).unwrap().number;
+    Head { number, sha256: halfkey_protocol::document::sha256(&signed.document, &keys).into() }
+}
+
+/// What governs a node that is in no group and has no policy.
+pub fn ungoverned() -> NodePolicy {
+    NodePolicy { group: None, membership: None, policy: None, additions: None, trusted: vec![] }
 }
 
 /// Boots of one machine that wait, as the verifier stored them, and the desk that enrolled it.
@@ -77,7 +88,8 @@ pub fn waiting(kernels: &[&str]) -> (Desk, Vec<Shown>) {
         let enrollment: Document =
             serde_json::from_slice(&record.enrollment.as_ref().unwrap().document).unwrap();
         let deployment = enrollment.deployment;
-        Shown { record, evidence: serde_json::from_str(&evidence).unwrap(), deployment }
+        let evidence = serde_json::from_str(&evidence).unwrap();
+        Shown { record, evidence, deployment, governed: ungoverned(), sequence: vec![] }
     });
     let boots = boots.collect();
     (desk, boots)

@@ -122,7 +122,7 @@ fn allow(
     let governed = Governed::fetch(desk, id)?;
     let (block, change) = match (how, &governed.policy) {
         (How::Learn, Some(_)) => added(desk, id, record, boot, approval.assured, &governed)?,
-        _ => whole(desk, id, record, boot, approval.assured)?,
+        _ => whole(desk, id, record, boot, approval.assured, &governed)?,
     };
     let left = governed::findings(change.policy(), boot)?;
     if !left.is_empty() {
@@ -154,11 +154,17 @@ fn whole(
     record: &NodeRecord,
     boot: &Boot,
     assured: Assured,
+    governed: &Governed,
 ) -> Result<(String, Proposed)> {
     let scope = Scope::Node(id);
     let text = learn::whole(boot, record, assured, &record.summary.label)?;
     let present = signed::current(&desk.client, &scope, &desk.key, &desk.ledger()?)?;
-    Ok((text.clone(), Proposed::new(desk, scope, present, text)?))
+    let mut change = Proposed::new(desk, scope, present, text.clone())?;
+    if let Some(group) = &governed.group {
+        // It would outrank the group's.
+        change.written_with(Scope::Group(group.clone()));
+    }
+    Ok((text, change))
 }
 
 /// A boot besides those that are allowed: in the node's own policy, or beside that of its group.

@@ -144,7 +144,7 @@ pub struct Proposed {
     changes: Vec<Change>,
     /// What governs the scope's nodes from then on.
     replaced: Policy,
-    /// The policy of which group it was written beside.
+    /// The policy of which group it goes by.
     beside: Option<Scope>,
 }
 
@@ -187,6 +187,11 @@ impl Proposed {
     pub fn extended(desk: &Desk<'_>, present: Own, block: &str) -> Result<Self> {
         let text = joined(&present.text, block);
         Self::new(desk, present.scope.clone(), Some(present), text)
+    }
+
+    /// It goes by what this group's policy was: one that comes first is not signed over.
+    pub fn written_with(&mut self, group: Scope) {
+        self.beside = Some(group);
     }
 
     /// The policy of the scope's nodes from then on.
