@@ -4,6 +4,7 @@
 mod policies;
 pub mod resolve;
 pub mod scope;
+pub mod wait;
 
 use crate::error::{Error, Exit, Result};
 use crate::home::bundle::Bundle;

@@ -1,19 +1,56 @@
-//! The audit trail as it grows.
+//! `halfkey audit` and `watch`: the audit trail, as it is and as it grows.
 
+use crate::client::resolve;
+use crate::client::wait::{AT_MOST_EVERY, newest};
 use crate::client::{Client, HOLD};
 use crate::context::App;
-use crate::error::{Error, Exit, Result};
-use crate::render;
+use crate::error::{Exit, Result};
+use crate::render::text::{clean, clean_short};
+use crate::render::time::rfc3339;
+use crate::render::{Style, paint};
+use comfy_table::Color;
 use halfkey_protocol::NodeId;
-use halfkey_protocol::wire::operator::{AuditEntry, NodeRecord};
+use halfkey_protocol::wire::operator::AuditEntry;
 use std::thread;
 use std::time::{Duration, Instant};
 
 /// Between two attempts to reach a server that went away, at most.
 const SLOWEST: Duration = Duration::from_secs(30);
 
-/// A server that answers at once although it should hold the request is not asked more often than this.
-const AT_MOST_EVERY: Duration = Duration::from_secs(1);
+/// The newest entries of the audit trail; with `follow` also those that come.
+///
+/// # Errors
+/// As every request.
+pub fn audit(app: &App, node: Option<&str>, limit: u32, follow: bool) -> Result<()> {
+    let client = app.logged_in()?;
+    let node = node.map(|node| resolve::resolve(&client, node)).transpose()?;
+    let list = client.audit(node, limit)?;
+    if !follow {
+        return app.out.value(&list, || {
+            let lines: Vec<_> = list.entries.iter().map(|entry| audit_entry(entry, &app.style())).collect();
+            if lines.is_empty() { "no entries".to_owned() } else { lines.join("\n") }
+        });
+    }
+    for entry in &list.entries {
+        print(app, entry)?;
+    }
+    self::follow(app, &client, node, newest(&list.entries).unwrap_or(0))
+}
+
+/// Entries as they come, after a number or from now on.
+///
+/// # Errors
+/// As every request.
+pub fn watch(app: &App, node: Option<&str>, after: Option<u64>) -> Result<()> {
+    let client = app.logged_in()?;
+    let node = node.map(|node| resolve::resolve(&client, node)).transpose()?;
+    let after = match after {
+        Some(after) => after,
+        None => newest(&client.audit(None, 1)?.entries).unwrap_or(0),
+    };
+    app.out.note(&format!("watching from entry {after} on"));
+    self::follow(app, &client, node, after)
+}
 
 /// Prints entries as they come, until the reader goes away. A server that goes away is
 /// waited for: a watch that ends in the night has watched nothing.
@@ -50,42 +87,28 @@ pub fn follow(app: &App, client: &Client, node: Option<NodeId>, mut after: u64) 
 /// # Errors
 /// When output can't be written.
 pub fn print(app: &App, entry: &AuditEntry) -> Result<()> {
-    app.out.line(entry, || render::audit_entry(entry, &app.style()))
+    app.out.line(entry, || audit_entry(entry, &app.style()))
 }
 
-/// The number of the last entry.
-pub fn newest(entries: &[AuditEntry]) -> Option<u64> {
-    entries.iter().map(|entry| entry.seq).max()
-}
-
-/// Waits until a node's record is as wanted; `None` when the time is over.
-///
-/// # Errors
-/// As every request.
-pub fn wait_for(
-    client: &Client,
-    id: NodeId,
-    limit: Duration,
-    wanted: impl Fn(&NodeRecord) -> bool,
-) -> Result<Option<NodeRecord>> {
-    let deadline =
-        Instant::now().checked_add(limit).ok_or_else(|| Error::usage("expected a shorter wait"))?;
-    // The trail's end first, then the record: a change in between is not missed.
-    let mut after = newest(&client.audit(None, 1)?.entries).unwrap_or(0);
-    loop {
-        let record = client.node(id)?;
-        if wanted(&record) {
-            return Ok(Some(record));
+/// One line of the audit trail.
+pub fn audit_entry(entry: &AuditEntry, style: &Style) -> String {
+    let node = entry.node_id.as_deref().map_or("-".to_owned(), |id| clean_short(id, 36));
+    let action = format!("{:15}", clean_short(&entry.action, 16));
+    let color = match entry.action.as_str() {
+        "refuse" | "revoke" | "hold" | "deny" | "cloned" | "tpm_firmware" | "proposal_deny" => {
+            Some(Color::Red)
         }
-        let left = deadline.saturating_duration_since(Instant::now());
-        if left.is_zero() {
-            return Ok(None);
+        "approve" | "restore" | "release" | "enroll" | "policy_apply" | "proposal_accept" => {
+            Some(Color::Green)
         }
-        let asked = Instant::now();
-        let list = client.audit_after(Some(id), after, left.max(AT_MOST_EVERY))?;
-        if list.entries.is_empty() && asked.elapsed() < AT_MOST_EVERY {
-            thread::sleep(AT_MOST_EVERY.min(left));
-        }
-        after = newest(&list.entries).unwrap_or(after).max(after);
-    }
+        _ => None,
+    };
+    format!(
+        "{:6}  {}  {}  {node:36}  {}: {}",
+        entry.seq,
+        rfc3339(entry.at),
+        paint(style, &action, color),
+        clean_short(&entry.actor, 64),
+        clean(&entry.detail)
+    )
 }

@@ -2,13 +2,13 @@
 
 use crate::ask::confirm;
 use crate::cli::{Bank, EnrollArgs};
-use crate::client::resolve;
-use crate::commands::audit;
+use crate::client::{resolve, wait};
+use crate::commands::node;
 use crate::context::App;
 use crate::error::{Error, Result};
 use crate::home::key::TenantKey;
 use crate::render::text::{clean, clean_short};
-use crate::render::{self, time};
+use crate::render::time;
 use crate::trust::checks;
 use crate::trust::sequence::Line;
 use aws_lc_rs::rand;
@@ -64,7 +64,7 @@ pub fn run(app: &App, args: &EnrollArgs) -> Result<()> {
         None => after,
         Some(limit) => {
             app.out.note("enrolled; waiting for the machine to finish its side");
-            audit::wait_for(&client, id, limit, |record| record.summary.state == NodeState::Enrolled)?
+            wait::wait_for(&client, id, limit, |record| record.summary.state == NodeState::Enrolled)?
                 .ok_or_else(|| {
                     Error::failed(format!(
                         "the node is enrolled here, but the machine did not finish within {} s",
@@ -74,7 +74,7 @@ pub fn run(app: &App, args: &EnrollArgs) -> Result<()> {
                 })?
         }
     };
-    app.out.value(&after, || render::node(&after, None, Some(&key), &app.style(), time::now()))?;
+    app.out.value(&after, || node::node(&after, None, Some(&key), &app.style(), time::now()))?;
     if after.summary.state != NodeState::Enrolled {
         app.out.note(&format!("next: {}", next_step(&key)));
     }

@@ -1,13 +1,44 @@
-//! Evidence and findings.
+//! `halfkey evidence`: what a node sent and how it was judged.
 
+use crate::client::resolve;
+use crate::context::{App, create};
+use crate::error::{Error, Exit, Result};
+use crate::render::findings;
 use crate::render::text::{clean, clean_short, hex};
-use crate::render::time::both;
+use crate::render::time::{self, both};
 use crate::render::words;
-use crate::render::{Style, outcome_color, paint, painted, rows, table};
-use comfy_table::Cell;
+use crate::render::{Style, paint, painted, rows, table};
+use comfy_table::{Cell, Color};
 use halfkey_protocol::wire::operator::{EvidenceList, EvidenceRecord};
-use halfkey_protocol::wire::policies::Finding;
 use std::fmt::Write;
+use std::path::Path;
+
+/// Lists the newest evidence of a node.
+///
+/// # Errors
+/// As every request.
+pub fn list(app: &App, node: &str, limit: u32) -> Result<()> {
+    let client = app.logged_in()?;
+    let list = client.evidence_of(resolve::resolve(&client, node)?, limit)?;
+    app.out.value(&list, || evidence_list(&list, &app.style(), time::now()))
+}
+
+/// Shows one record; perhaps saves its event log.
+///
+/// # Errors
+/// `NotFound` when there is no such record, or no event log to save; as every request.
+pub fn one(app: &App, number: u64, event_log: Option<&Path>) -> Result<()> {
+    let record = app.logged_in()?.evidence(number)?;
+    if let Some(path) = event_log {
+        let log = record.evidence.event_log.as_ref().ok_or_else(|| {
+            Error::new(Exit::NotFound, format!("evidence {number} has no event log of the firmware"))
+        })?;
+        create(path, log)?;
+        app.out.note(&format!("saved {} bytes to {}", log.len(), path.display()));
+    }
+    app.out.value(&record, || evidence(&record, &app.style(), time::now()))
+}
+
 /// `halfkey evidence NODE`.
 pub fn evidence_list(list: &EvidenceList, style: &Style, now: u64) -> String {
     if list.evidence.is_empty() {
@@ -76,23 +107,11 @@ pub fn evidence(record: &EvidenceRecord, style: &Style, now: u64) -> String {
     text.trim_end().to_owned()
 }
 
-/// What a policy does not allow, a paragraph each.
-pub fn findings(findings: &[Finding]) -> String {
-    findings.iter().fold(String::new(), |mut text, finding| {
-        let event = finding.event.map(|event| format!(", event {event}")).unwrap_or_default();
-        let place = match finding.pcr {
-            Some(pcr) => format!("PCR {pcr} ({}){event}: ", words::pcr(pcr)),
-            None => String::new(),
-        };
-        writeln!(
-            text,
-            "  {place}{}\n    rule      {}\n    expected  {}\n    found     {}",
-            clean(&finding.what),
-            clean(&finding.rule),
-            clean(&finding.expected),
-            clean(&finding.found)
-        )
-        .expect("a String takes everything");
-        text
-    })
+fn outcome_color(outcome: &str) -> Option<Color> {
+    match outcome {
+        "released" => Some(Color::Green),
+        "pending" => Some(Color::Yellow),
+        "denied" => Some(Color::Red),
+        _ => None,
+    }
 }

@@ -1,9 +1,12 @@
-//! Nodes.
+//! `halfkey nodes` and `node`.
 
-use crate::commands::evidence::findings;
+use crate::client::resolve;
+use crate::context::App;
+use crate::error::{Error, Result};
 use crate::home::key::TenantKey;
+use crate::render::findings;
 use crate::render::text::{clean, clean_short};
-use crate::render::time::{both, relative};
+use crate::render::time::{self, both, relative};
 use crate::render::{Style, name, paint, painted, rows, table};
 use crate::trust::checks;
 use comfy_table::{Cell, Color};
@@ -16,6 +19,35 @@ use halfkey_protocol::wire::operator::{
 };
 use halfkey_protocol::wire::policies::{NodePolicy, PolicySummary};
 use halfkey_protocol::{NodeId, Reason, identity};
+
+/// Lists the nodes; with `pending` those whose boot waits.
+///
+/// # Errors
+/// As every request.
+pub fn list(app: &App, pending: bool) -> Result<()> {
+    let mut list: NodeList = app.logged_in()?.nodes()?;
+    list.nodes.retain(|node| node.pending || !pending);
+    app.out.value(&list, || nodes(&list, &app.style(), time::now()))
+}
+
+/// Shows one node, and what was checked of it here.
+///
+/// # Errors
+/// `Untrusted`, after it was shown, when its record does not pass the checks here; as every request.
+pub fn show(app: &App, typed: &str) -> Result<()> {
+    let client = app.logged_in()?;
+    let id = resolve::resolve(&client, typed)?;
+    let record = client.node(id)?;
+    let judged = record.enrollment.is_some().then(|| client.node_policy(id)).transpose()?;
+    // A desk without a tenant key can still look.
+    let key = app.home.tenant_key().ok();
+    app.out.value(&record, || node(&record, judged.as_ref(), key.as_ref(), &app.style(), time::now()))?;
+    check(&record).map_err(|why| {
+        Error::untrusted(why)
+            .hint("this record can't come from an honest node and an honest server; do not enroll it")
+    })
+}
+
 /// `halfkey nodes`.
 pub fn nodes(list: &NodeList, style: &Style, now: u64) -> String {
     if list.nodes.is_empty() {
@@ -149,7 +181,7 @@ fn policy(summary: &PolicySummary, now: u64) -> String {
 }
 
 /// What was found wrong with a record here, if anything.
-pub fn check(record: &NodeRecord) -> Result<(), String> {
+pub fn check(record: &NodeRecord) -> std::result::Result<(), String> {
     let id = NodeId::parse(&record.summary.id).ok_or("the id is not one")?;
     checks::registration(id, record).map(drop).map_err(|e| e.message)
 }

@@ -1,6 +1,7 @@
 //! Tables and lines for people. What comes from nodes and servers is cleaned here.
 
 pub mod boot;
+mod findings;
 pub mod labels;
 pub mod policy;
 pub mod predict;
@@ -9,13 +10,11 @@ pub mod text;
 pub mod time;
 pub mod words;
 
-pub use crate::commands::evidence::{evidence, evidence_list, findings};
-pub use crate::commands::node::{check, node, nodes, pending};
+pub use findings::findings;
 
-use crate::render::text::{clean, clean_short};
-use crate::render::time::rfc3339;
+use crate::render::text::clean_short;
 use comfy_table::{Attribute, Cell, Color, ContentArrangement, Table, presets};
-use halfkey_protocol::wire::operator::{AuditEntry, NodeSummary};
+use halfkey_protocol::wire::operator::NodeSummary;
 use owo_colors::OwoColorize;
 use std::fmt::Write;
 
@@ -26,29 +25,6 @@ pub struct Style {
     pub terminal: bool,
     /// Colours are wanted.
     pub color: bool,
-}
-
-/// One line of the audit trail.
-pub fn audit_entry(entry: &AuditEntry, style: &Style) -> String {
-    let node = entry.node_id.as_deref().map_or("-".to_owned(), |id| clean_short(id, 36));
-    let action = format!("{:15}", clean_short(&entry.action, 16));
-    let color = match entry.action.as_str() {
-        "refuse" | "revoke" | "hold" | "deny" | "cloned" | "tpm_firmware" | "proposal_deny" => {
-            Some(Color::Red)
-        }
-        "approve" | "restore" | "release" | "enroll" | "policy_apply" | "proposal_accept" => {
-            Some(Color::Green)
-        }
-        _ => None,
-    };
-    format!(
-        "{:6}  {}  {}  {node:36}  {}: {}",
-        entry.seq,
-        rfc3339(entry.at),
-        paint(style, &action, color),
-        clean_short(&entry.actor, 64),
-        clean(&entry.detail)
-    )
 }
 
 /// `label (id)`.
@@ -99,14 +75,5 @@ pub(crate) fn paint(style: &Style, text: &str, color: Option<Color>) -> String {
         Some(Color::Green) if style.color => text.green().to_string(),
         Some(Color::Yellow) if style.color => text.yellow().to_string(),
         _ => text.to_owned(),
-    }
-}
-
-pub(crate) fn outcome_color(outcome: &str) -> Option<Color> {
-    match outcome {
-        "released" => Some(Color::Green),
-        "pending" => Some(Color::Yellow),
-        "denied" => Some(Color::Red),
-        _ => None,
     }
 }

@@ -1,9 +1,8 @@
 //! The one sequence of a deployment's documents, as this desk sees it: where the next one has its place.
 
-use crate::ask::confirm;
 use crate::client::Client;
 use crate::context::App;
-use crate::error::{Error, Exit, Result};
+use crate::error::{Error, Result};
 use crate::home::Home;
 use crate::home::bundle::Bundle;
 use crate::home::key::TenantKey;
@@ -94,7 +93,11 @@ impl<'a> Line<'a> {
         self.beside = Some(scope.clone());
     }
 
-    fn shown(home: &'a Home, bundle: &Bundle, client: &Client) -> Result<(Ledger<'a>, Place)> {
+    /// What the server says of itself, compared with the pin; and where it says that its sequence ends.
+    ///
+    /// # Errors
+    /// `Untrusted` when it is another deployment; as every request.
+    pub fn shown(home: &'a Home, bundle: &Bundle, client: &Client) -> Result<(Ledger<'a>, Place)> {
         let info = client.info()?;
         let deployment = pinned(home, bundle, &info)?;
         let sha256 = info.head.sha256.array().filter(|_| info.head.number < u64::MAX);
@@ -223,41 +226,4 @@ impl<'a> From<Line<'a>> for Ledger<'a> {
     fn from(line: Line<'a>) -> Self {
         line.ledger
     }
-}
-
-/// `halfkey accept-rollback`: this desk goes by what the server has, and forgets what is missing there.
-///
-/// # Errors
-/// `Untrusted` when it is another deployment, or what it has is not one sequence from the first document on; `Failed` when the
-/// answer is no.
-pub fn accept_rollback(app: &App, yes: bool) -> Result<()> {
-    let bundle = app.home.bundle()?;
-    let client = app.client(&bundle)?;
-    let (ledger, found) = Line::shown(&app.home, &bundle, &client)?;
-    match Line::fetch(app, &bundle, &client) {
-        Ok(_) => {
-            app.out.note("nothing to accept: the server goes on from where this desk last saw it");
-            return Ok(());
-        }
-        Err(error) if error.exit == Exit::Untrusted => app.out.note(&error.to_string()),
-        Err(error) => return Err(error),
-    }
-    let (mut hashes, mut tenancies) = (Vec::new(), Tenancies::of(app.home.tenant_key()?));
-    let head = walk(&client, &ledger, follow::From::First, &found, |opened| {
-        hashes.push(hex(&opened.place.sha256));
-        tenancies.note(opened);
-    })?;
-    let missing = ledger.missing(&hashes)?;
-    for (scope, number) in &missing {
-        app.out.note(&format!("missing  document {number} of this desk's key, for {scope}"));
-    }
-    if !yes {
-        confirm(&format!("Go on after document {} and forget what is missing?", head.number))?;
-    }
-    // First: once it is accepted, what leads there is not looked at again.
-    tenancies.remember(app, &client, &ledger, follow::From::First, &missing)?;
-    // What that has ended is not missed, and is to stay known.
-    ledger.accept(&head, &ledger.missing(&hashes)?)?;
-    app.out.note("accepted; next: apply policies and groups again, enroll again, and look at revocations and operators");
-    Ok(())
 }

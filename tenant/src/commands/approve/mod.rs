@@ -3,11 +3,11 @@
 pub mod waiting;
 
 use crate::ask::{choose, confirm};
-use crate::client::resolve;
+use crate::client::{resolve, wait};
 use crate::commands::approve::waiting::WaitingBoot;
 use crate::commands::policy::apply::{Desk, Proposed, joined};
 use crate::commands::policy::learn;
-use crate::commands::{audit, decide};
+use crate::commands::{decide, node};
 use crate::context::App;
 use crate::documents::governed::{self, Governed, extendable};
 use crate::documents::signed;
@@ -68,18 +68,18 @@ pub fn run(app: &App, approval: &Approval<'_>) -> Result<()> {
         Some(limit) => {
             app.out
                 .note(&format!("waiting for a boot of node {id} that waits, {} s at most", limit.as_secs()));
-            audit::wait_for(&desk.client, id, limit, |record| record.pending.is_some())?
+            wait::wait_for(&desk.client, id, limit, |record| record.pending.is_some())?
                 .ok_or_else(|| decide::nothing_pending(id))?
         }
     };
     let pending = record.pending.as_ref().ok_or_else(|| decide::nothing_pending(id))?;
     if !pending.approvable {
-        app.out.note(&render::pending(&record, pending, time::now()));
+        app.out.note(&node::pending(&record, pending, time::now()));
         return Err(Error::failed(format!("this boot can't be approved: {}", clean(&pending.code)))
             .hint("only what a policy does not allow can be; see the message above"));
     }
     let waiting = WaitingBoot::fetch(&desk, approval.node, id, &record, pending)?;
-    app.out.note(&render::pending(&waiting.labelled(&record), waiting.shown(), time::now()));
+    app.out.note(&node::pending(&waiting.labelled(&record), waiting.shown(), time::now()));
     let how = match approval.how {
         Some(how) => how,
         None if approval.yes => How::Learn,
