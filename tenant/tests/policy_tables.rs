@@ -4,7 +4,9 @@
 mod common;
 
 use common::golden;
-use halfkey::documents::trial::{Trial, Tried};
+use halfkey::commands::policy::{explain, list, show, test};
+use halfkey::commands::{group, proposal};
+use halfkey::documents::trial::{self, Trial, Tried};
 use halfkey::render::{self, Style};
 use halfkey_evidence::policy::{Change, ExplainedEvent, Explanation};
 use halfkey_protocol::wire::policies::*;
@@ -56,11 +58,11 @@ fn policies_and_groups() {
         ],
     };
     let parts = [
-        render::policy::list(&list, &style, NOW),
-        render::policy::summary(&summary("group:web", 3), "signed by this desk's tenant key sha256:aa", NOW),
-        render::policy::groups(&groups, &style, label),
-        render::policy::list(&PolicyList { policies: vec![] }, &style, NOW),
-        render::policy::groups(&GroupList { groups: vec![] }, &style, label),
+        list::shown(&list, &style, NOW),
+        show::summary(&summary("group:web", 3), "signed by this desk's tenant key sha256:aa", NOW),
+        group::groups(&groups, &style, label),
+        list::shown(&PolicyList { policies: vec![] }, &style, NOW),
+        group::groups(&GroupList { groups: vec![] }, &style, label),
     ];
     golden::check("policies.txt", &parts.join("\n\n"));
 }
@@ -98,10 +100,10 @@ fn changes_and_trials() {
         trial(None, "/tmp/log.bin", Tried::Allowed),
     ];
     let parts = [
-        render::policy::changes(&changes),
-        render::policy::changes(&[]),
-        render::policy::trials(&trials, &Style::default()),
-        render::policy::denied(&[&denied]),
+        render::changes(&changes),
+        render::changes(&[]),
+        test::trials(&trials, &Style::default()),
+        trial::list_of(&[&denied]),
     ];
     golden::check("trials.txt", &parts.join("\n\n"));
 }
@@ -141,10 +143,10 @@ fn proposals() {
         ],
     };
     let parts = [
-        render::proposal::list(&list, &Style::default(), label, NOW),
-        render::proposal::one(&waiting, &label(A), NOW),
-        render::proposal::one(&bare, &label(A), NOW),
-        render::proposal::list(&ProposalList { proposals: vec![] }, &Style::default(), label, NOW),
+        proposal::listed(&list, &Style::default(), label, NOW),
+        proposal::one(&waiting, &label(A), NOW),
+        proposal::one(&bare, &label(A), NOW),
+        proposal::listed(&ProposalList { proposals: vec![] }, &Style::default(), label, NOW),
     ];
     golden::check("proposals.txt", &parts.join("\n\n"));
 }
@@ -172,10 +174,10 @@ fn explanations() {
         ],
         findings: vec![finding()],
     };
-    let denied = render::boot::explanation(&explanation, &Style::default());
+    let denied = explain::explanation(&explanation, &Style::default());
     explanation.accepted = true;
     explanation.findings.clear();
     explanation.events.remove(2);
-    let allowed = render::boot::explanation(&explanation, &Style::default());
+    let allowed = explain::explanation(&explanation, &Style::default());
     golden::check("explanations.txt", &[denied, allowed].join("\n\n"));
 }

@@ -3,10 +3,12 @@
 use crate::context::App;
 use crate::documents::signed;
 use crate::error::{Error, Exit, Result};
-use crate::render;
-use crate::render::text::hex;
+use crate::render::text::{clean, hex, short_digest};
+use crate::render::{Style, table, words};
+use comfy_table::Cell;
 use halfkey_evidence::eventlog::{self, AllBanks, Event, Format, MAX_FILE, PCRS, Standing};
 use serde::Serialize;
+use std::fmt::Write;
 use std::path::Path;
 
 /// `halfkey eventlog --json`.
@@ -66,7 +68,7 @@ pub struct Pcr {
 pub fn run(app: &App, path: &Path) -> Result<()> {
     let bytes = signed::read(path, MAX_FILE as u64)?;
     let log = read(&bytes).map_err(|e| e.context(path.display()))?;
-    app.out.value(&log, || render::boot::log(&log, &app.style()))
+    app.out.value(&log, || shown(&log, &app.style()))
 }
 
 /// Replays a log in all its banks.
@@ -120,4 +122,38 @@ fn bank(log: &eventlog::ReplayedLog<'_>) -> Bank {
     let pcr = |(pcr, events): (u8, usize)| Some(Pcr { pcr, value: hex(log.pcr(pcr)?), events });
     let extended = (0u8..).zip(count).filter(|(_, events)| *events > 0);
     Bank { bank: log.bank().name(), pcrs: extended.filter_map(pcr).collect() }
+}
+
+/// `halfkey eventlog`.
+pub fn shown(log: &Log, style: &Style) -> String {
+    let mut table = table(style, &["EVENT", "PCR", "TYPE", "WHAT", "STANDING", "DIGEST"]);
+    for event in &log.events {
+        // The longest one: the bank that said what is verified.
+        let digest = event.digests.iter().max_by_key(|digest| digest.len());
+        table.add_row(vec![
+            Cell::new(event.number),
+            Cell::new(if event.digests.is_empty() { "-".to_owned() } else { event.pcr.to_string() }),
+            Cell::new(clean(event.kind.strip_prefix("EV_").unwrap_or(&event.kind))),
+            Cell::new(clean(&event.what)),
+            Cell::new(event.standing),
+            Cell::new(digest.map_or("-".to_owned(), |digest| short_digest(digest))),
+        ]);
+    }
+    let mut text = table.trim_fmt();
+    let count = log.events.len();
+    write!(text, "\n\n{count} events, format {}", log.format).expect("a String takes everything");
+    for bank in &log.banks {
+        write!(text, "\n\nPCRs, bank {}", bank.bank).expect("a String takes everything");
+        for pcr in &bank.pcrs {
+            let events =
+                if pcr.events == 1 { "1 event".to_owned() } else { format!("{} events", pcr.events) };
+            write!(text, "\n  {:2}  {}  {}, {events}", pcr.pcr, pcr.value, words::pcr(pcr.pcr))
+                .expect("a String takes everything");
+        }
+    }
+    for alg in &log.unknown_algorithms {
+        write!(text, "\n\nbank of algorithm {alg:#06x}: not replayed, the algorithm is not known")
+            .expect("a String takes everything");
+    }
+    text
 }

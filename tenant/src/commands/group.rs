@@ -5,9 +5,13 @@ use crate::client::scope;
 use crate::commands::policy::apply::Desk;
 use crate::context::App;
 use crate::error::Result;
+use crate::render::text::clean_short;
 use crate::render::{self, labels};
+use crate::render::{Style, table};
+use comfy_table::Cell;
 use halfkey_protocol::document::{Kind, Scope};
 use halfkey_protocol::wire::operator::NodeRecord;
+use halfkey_protocol::wire::policies::GroupList;
 
 /// Runs `halfkey group`.
 ///
@@ -23,7 +27,7 @@ pub fn run(app: &App, command: &GroupCommand) -> Result<()> {
 fn list(app: &App) -> Result<()> {
     let client = app.logged_in()?;
     let (list, labels) = (client.groups()?, labels::all(&client)?);
-    app.out.value(&list, || render::policy::groups(&list, &app.style(), |id| labels.short(id)))
+    app.out.value(&list, || groups(&list, &app.style(), |id| labels.short(id)))
 }
 
 fn set(app: &App, nodes: &[String], group: Option<&str>) -> Result<()> {
@@ -52,4 +56,21 @@ fn set(app: &App, nodes: &[String], group: Option<&str>) -> Result<()> {
         let line = |record: &NodeRecord| format!("{} is now {to}", render::name(&record.summary));
         records.iter().map(line).collect::<Vec<_>>().join("\n")
     })
+}
+
+/// `halfkey group list`.
+pub fn groups(list: &GroupList, style: &Style, label: impl Fn(&str) -> String) -> String {
+    if list.groups.is_empty() {
+        return "no groups".to_owned();
+    }
+    let mut table = table(style, &["GROUP", "POLICY", "NODES"]);
+    for group in &list.groups {
+        let nodes: Vec<_> = group.nodes.iter().map(|id| label(id)).collect();
+        table.add_row(vec![
+            Cell::new(clean_short(&group.name, 64)),
+            Cell::new(group.version.map_or("none".to_owned(), |version| format!("version {version}"))),
+            Cell::new(if nodes.is_empty() { "-".to_owned() } else { nodes.join(", ") }),
+        ]);
+    }
+    table.trim_fmt()
 }

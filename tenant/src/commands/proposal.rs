@@ -12,15 +12,21 @@ use crate::context::App;
 use crate::documents::governed::{Governed, base_boot, extendable};
 use crate::documents::trial;
 use crate::error::{Error, Result};
-use crate::render::text::{clean_lines, clean_short, hex};
+use crate::render::text::{clean, clean_lines, clean_short, hex};
+use crate::render::time::{both, relative};
 use crate::render::{self, labels, time};
+use crate::render::{Style, painted, rows, table};
 use crate::trust::boot::Attester;
+use comfy_table::{Cell, Color};
 use halfkey_evidence::policy::{self, Assured, Boot, Policy};
+use halfkey_protocol::Bytes;
 use halfkey_protocol::NodeId;
 use halfkey_protocol::wire::Proposal;
 use halfkey_protocol::wire::operator::Because;
+use halfkey_protocol::wire::policies::ProposalList;
 use halfkey_protocol::wire::policies::{PolicyRecord, ProposalRecord, ProposalState};
 use serde::Serialize;
+use std::fmt::Write;
 
 /// `halfkey proposal accept --json`.
 #[derive(Serialize)]
@@ -42,7 +48,7 @@ pub fn list(app: &App, node: Option<&str>, all: bool) -> Result<()> {
     let node = node.map(|node| resolve::resolve(&client, node)).transpose()?;
     let list = client.proposals(node, !all)?;
     let labels = labels::all(&client)?;
-    app.out.value(&list, || render::proposal::list(&list, &app.style(), |id| labels.short(id), time::now()))
+    app.out.value(&list, || listed(&list, &app.style(), |id| labels.short(id), time::now()))
 }
 
 /// Runs `halfkey proposal`.
@@ -61,7 +67,7 @@ fn show_one(app: &App, number: u64) -> Result<()> {
     let desk = Desk::open(app)?;
     let (record, id) = fetch(&desk, number)?;
     let labels = labels::all(&desk.client)?;
-    app.out.value(&record, || render::proposal::one(&record, &labels.short(&record.node_id), time::now()))?;
+    app.out.value(&record, || one(&record, &labels.short(&record.node_id), time::now()))?;
     if record.state != ProposalState::Waiting || app.out.is_json() {
         return Ok(());
     }
@@ -88,12 +94,12 @@ fn accept(app: &App, number: u64, yes: bool) -> Result<()> {
     let Prepared { block, change } = prepare(&desk, &record, id)?;
     app.out.note(&format!(
         "{}\nto be added to {}\n\n{}\n\n{}",
-        render::proposal::one(&record, &clean_short(&record.node_id, 36), time::now()),
+        one(&record, &clean_short(&record.node_id, 36), time::now()),
         change.scope,
         clean_lines(&block),
         change.summary()
     ));
-    apply::warn(app, &trial::of_scope(&desk, &change.scope, change.policy())?);
+    trial::warn(app, &trial::of_scope(&desk, &change.scope, change.policy())?);
     if !yes {
         confirm(
             "A proposal is what the node says. Is this what it shall boot, and shall the policy be signed?",
@@ -110,7 +116,7 @@ fn accept(app: &App, number: u64, yes: bool) -> Result<()> {
         let also = if also.is_empty() { String::new() } else { format!("; so are {}", also.join(", ")) };
         format!(
             "{}\nproposal {number} is {}{also}",
-            render::policy::applied(&result.policy),
+            apply::applied(&result.policy),
             result.proposal.state.as_str()
         )
     })
@@ -185,4 +191,66 @@ pub fn boot(
         boot.name = format!("{} ({})", boot.name, &digest[..digest.len().min(12)]);
     }
     Ok(boot)
+}
+
+/// `halfkey proposals`.
+pub fn listed(list: &ProposalList, style: &Style, label: impl Fn(&str) -> String, now: u64) -> String {
+    if list.proposals.is_empty() {
+        return "no proposals".to_owned();
+    }
+    let mut table = table(style, &["NUMBER", "NODE", "WHEN", "STATE", "BOOT", "WHY"]);
+    for record in &list.proposals {
+        table.add_row(vec![
+            Cell::new(record.id),
+            Cell::new(label(&record.node_id)),
+            Cell::new(relative(now, record.at)),
+            painted(style, record.state.as_str(), color(record.state)),
+            Cell::new(clean_short(&record.proposal.name, 40)),
+            Cell::new(clean_short(&record.message, 300)),
+        ]);
+    }
+    table.trim_fmt()
+}
+
+/// One proposal.
+pub fn one(record: &ProposalRecord, label: &str, now: u64) -> String {
+    let list = [
+        ("node", label.to_owned()),
+        ("proposed", both(now, record.at)),
+        ("state", record.state.as_str().to_owned()),
+        ("why", clean(&record.message)),
+        ("from the boot", format!("evidence {}", record.from_evidence)),
+    ];
+    let mut text = format!("proposal {}\n{}", record.id, rows("  ", &list));
+    text.push_str(&content(&record.proposal));
+    text.trim_end().to_owned()
+}
+
+/// What would be booted.
+pub fn content(proposal: &Proposal) -> String {
+    let bank = clean_short(&proposal.bank, 16);
+    let digest = |bytes: &Bytes| format!("{bank}:{}", hex(bytes));
+    let mut text = format!("boot {}\n", clean_short(&proposal.name, 128));
+    for image in &proposal.images {
+        let (role, path) = (clean_short(&image.role, 16), clean_short(&image.path, 200));
+        writeln!(text, "  {role:6}  {path}\n          authenticode {}", digest(&image.authenticode))
+            .expect("a String takes everything");
+    }
+    for section in &proposal.sections {
+        writeln!(text, "  section {:9}  {}", clean_short(&section.name, 16), digest(&section.digest))
+            .expect("a String takes everything");
+    }
+    let initrd = proposal.initrd.as_ref().map_or("not known".to_owned(), digest);
+    let command_line = proposal.command_line.as_deref().map_or("not known".to_owned(), clean);
+    text.push_str(&rows("  ", &[("initrd", initrd), ("command line", command_line)]));
+    text
+}
+
+fn color(state: ProposalState) -> Option<Color> {
+    match state {
+        ProposalState::Waiting | ProposalState::Trusted => Some(Color::Yellow),
+        ProposalState::Accepted | ProposalState::Booted => Some(Color::Green),
+        ProposalState::Denied => Some(Color::Red),
+        ProposalState::Superseded => None,
+    }
 }

@@ -2,10 +2,11 @@
 
 use crate::client::Client;
 use crate::commands::policy::apply::Desk;
+use crate::context::App;
 use crate::documents::governed;
 use crate::documents::signed::{Own, Source};
 use crate::error::{Error, Exit, Result};
-use crate::render::text::clean_short;
+use crate::render::text::{clean, clean_short};
 use crate::trust::boot::{self, Attester};
 use halfkey_evidence::policy::{Finding, Policy};
 use halfkey_protocol::wire::operator::NodeState;
@@ -177,4 +178,41 @@ fn parse(id: &str) -> Result<NodeId> {
     NodeId::parse(id).ok_or_else(|| {
         Error::untrusted(format!("the server lists a node with the impossible id `{}`", clean_short(id, 64)))
     })
+}
+
+/// Says which last boots a policy would deny.
+pub fn warn(app: &App, trials: &[Trial]) {
+    let denied: Vec<_> = trials.iter().filter(|trial| trial.denied()).collect();
+    if !denied.is_empty() {
+        app.out.note(&format!(
+            "warning: this would deny the last released boot of {} of {} nodes\n{}",
+            denied.len(),
+            trials.len(),
+            list_of(&denied)
+        ));
+    }
+    let untried =
+        trials.iter().filter(|trial| matches!(trial.result, Tried::NoBoot | Tried::Unusable)).count();
+    if untried > 0 {
+        app.out.note(&format!(
+            "note: {untried} of {} nodes have no stored boot that it could be tried on",
+            trials.len()
+        ));
+    }
+}
+
+/// The nodes of a trial that would be denied, a line each.
+pub fn list_of(trials: &[&Trial]) -> String {
+    let line = |trial: &&Trial| format!("  {}: {}", clean_short(&trial.label, 40), why(trial));
+    trials.iter().map(line).collect::<Vec<_>>().join("\n")
+}
+
+/// Why a boot would be denied, or could not be tried: one line.
+pub fn why(trial: &Trial) -> String {
+    let message = trial.message.as_deref().map(clean).unwrap_or_default();
+    match &trial.findings[..] {
+        [] => message,
+        [only] => clean(&only.to_string()),
+        [first, rest @ ..] => format!("{} (and {} more)", clean(&first.to_string()), rest.len()),
+    }
 }

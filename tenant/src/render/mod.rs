@@ -1,15 +1,13 @@
 //! Tables and lines for people. What comes from nodes and servers is cleaned here.
 
-pub mod boot;
+mod changes;
 mod findings;
 pub mod labels;
-pub mod policy;
-pub mod predict;
-pub mod proposal;
 pub mod text;
 pub mod time;
 pub mod words;
 
+pub use changes::changes;
 pub use findings::findings;
 
 use crate::render::text::clean_short;

@@ -50,6 +50,16 @@ pub fn hex(bytes: &[u8]) -> String {
     })
 }
 
+/// The algorithm and the first 8 bytes: enough to tell digests apart, `--json` has all of it.
+pub fn short_digest(digest: &str) -> String {
+    match digest.split_once(':') {
+        Some((name, digits)) if digits.len() > 16 => {
+            format!("{name}:{}…", clean(&digits.chars().take(16).collect::<String>()))
+        }
+        _ => clean(digest),
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

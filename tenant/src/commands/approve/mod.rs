@@ -5,7 +5,7 @@ pub mod waiting;
 use crate::ask::{choose, confirm};
 use crate::client::{resolve, wait};
 use crate::commands::approve::waiting::WaitingBoot;
-use crate::commands::policy::apply::{Desk, Proposed, joined};
+use crate::commands::policy::apply::{Desk, Proposed, applied, joined};
 use crate::commands::policy::learn;
 use crate::commands::{decide, node};
 use crate::context::App;
@@ -141,8 +141,8 @@ fn allow(
     if !approval.yes {
         confirm(&format!("Sign this as {}, and release the boot?", change.scope))?;
     }
-    let applied = change.hand_in(desk, line)?;
-    desk.app.out.note(&render::policy::applied(&applied));
+    let record = change.hand_in(desk, line)?;
+    desk.app.out.note(&applied(&record));
     let what = if how == How::Learn { "learned the boot of" } else { "replaced the policy of" };
     decide::done(desk.app, &desk.client.node(id)?, what)
 }

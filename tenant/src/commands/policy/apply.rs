@@ -6,7 +6,7 @@ use crate::client::{Client, resolve, scope};
 use crate::context::App;
 use crate::documents::governed::Governed;
 use crate::documents::signed::{self, Own, Source};
-use crate::documents::trial::{self, Trial, Tried};
+use crate::documents::trial;
 use crate::error::{Error, Exit, Result};
 use crate::home::bundle::Bundle;
 use crate::home::key::TenantKey;
@@ -127,12 +127,12 @@ pub fn run(app: &App, file: &Path, target: &ApplyTarget, yes: bool) -> Result<()
     let change = Proposed::new(&desk, scope, present, source.text)?;
     app.out.note(&change.summary());
     let trials = trial::of_scope(&desk, &change.scope, &change.replaced)?;
-    warn(app, &trials);
+    trial::warn(app, &trials);
     if !yes {
         confirm(&format!("Sign this as {}?", change.scope))?;
     }
     let record = change.hand_in(&desk, line)?;
-    app.out.value(&record, || render::policy::applied(&record))
+    app.out.value(&record, || applied(&record))
 }
 
 /// A document for a scope that was parsed, with what it changes.
@@ -212,7 +212,7 @@ impl Proposed {
                 present.version,
                 self.scope,
                 time::rfc3339(present.created),
-                render::policy::changes(&self.changes)
+                render::changes(&self.changes)
             ),
         }
     }
@@ -262,23 +262,9 @@ pub fn joined(document: &str, block: &str) -> String {
     format!("{}\n\n{}\n", document.trim_end(), block.trim())
 }
 
-/// Says which last boots a policy would deny.
-pub fn warn(app: &App, trials: &[Trial]) {
-    let denied: Vec<_> = trials.iter().filter(|trial| trial.denied()).collect();
-    if !denied.is_empty() {
-        app.out.note(&format!(
-            "warning: this would deny the last released boot of {} of {} nodes\n{}",
-            denied.len(),
-            trials.len(),
-            render::policy::denied(&denied)
-        ));
-    }
-    let untried =
-        trials.iter().filter(|trial| matches!(trial.result, Tried::NoBoot | Tried::Unusable)).count();
-    if untried > 0 {
-        app.out.note(&format!(
-            "note: {untried} of {} nodes have no stored boot that it could be tried on",
-            trials.len()
-        ));
-    }
+/// The result of an apply.
+pub fn applied(record: &PolicyRecord) -> String {
+    let policy = &record.summary;
+    let nodes = if policy.nodes == 1 { "1 node".to_owned() } else { format!("{} nodes", policy.nodes) };
+    format!("applied {} version {}; it governs {nodes}", clean_short(&policy.scope, 80), policy.version)
 }

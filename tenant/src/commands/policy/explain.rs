@@ -6,10 +6,13 @@ use crate::context::App;
 use crate::documents::governed::Governed;
 use crate::error::{Error, Exit, Result};
 use crate::render;
-use crate::render::text::clean;
+use crate::render::text::{clean, short_digest};
+use crate::render::{Style, findings, painted, table};
 use crate::trust::boot::{self, Attester};
-use halfkey_evidence::policy::{self, Explanation};
+use comfy_table::{Cell, Color};
+use halfkey_evidence::policy::{self, ExplainedEvent, Explanation};
 use serde::Serialize;
+use std::fmt::Write;
 
 /// `halfkey policy explain --json`.
 #[derive(Serialize)]
@@ -56,11 +59,49 @@ pub fn run(app: &App, node: &str, number: Option<u64>) -> Result<()> {
             clean(&boot.record.summary.outcome),
             own.scope,
             own.version,
-            render::boot::explanation(&explained.explanation, &app.style())
+            self::explanation(&explained.explanation, &app.style())
         )
     })?;
     if explained.explanation.accepted {
         return Ok(());
     }
     Err(Error::new(Exit::Failed, "this boot is not what the policy allows"))
+}
+
+/// `halfkey policy explain`.
+pub fn explanation(explanation: &Explanation, style: &Style) -> String {
+    let mut table = table(style, &["EVENT", "PCR", "WHAT", "STANDING", "DIGEST", "RULE"]);
+    for event in &explanation.events {
+        let (rule, color) = match (&event.rule, &event.finding) {
+            (_, Some(_)) => ("NO RULE".to_owned(), Some(Color::Red)),
+            (Some(rule), None) => (clean(rule), None),
+            (None, None) => ("-".to_owned(), None),
+        };
+        table.add_row(vec![
+            Cell::new(event.event.map_or("-".to_owned(), |number| number.to_string())),
+            Cell::new(pcr(event)),
+            Cell::new(clean(&event.what)),
+            Cell::new(event.standing),
+            Cell::new(short_digest(&event.digest)),
+            painted(style, &rule, color),
+        ]);
+    }
+    let mut text = table.trim_fmt();
+    let boot = explanation.boot.as_deref().map_or("none".to_owned(), clean);
+    match (explanation.accepted, explanation.findings.len()) {
+        (true, _) => write!(text, "\n\nallowed: boot \"{boot}\""),
+        (false, count) => write!(
+            text,
+            "\n\ndenied, {count} finding{}; the boot of the policy that fits best: {boot}\n{}",
+            if count == 1 { "" } else { "s" },
+            findings(&explanation.findings)
+        ),
+    }
+    .expect("a String takes everything");
+    text.trim_end().to_owned()
+}
+
+/// Information extends no PCR.
+fn pcr(event: &ExplainedEvent) -> String {
+    if event.digest.is_empty() { "-".to_owned() } else { event.pcr.to_string() }
 }

@@ -4,13 +4,16 @@
 //! | --- | --- |
 //! | [`apply`], [`withdraw`] | signing and handing in |
 //! | [`learn`], [`explain`], [`mod@test`], [`predict`] | the commands of these names |
-//! | [`read`] | `check`, `diff`, `show`, `list` |
+//! | [`check`], [`diff`], [`show`], [`list`] | nothing is changed |
 
 pub mod apply;
+pub mod check;
+pub mod diff;
 pub mod explain;
 pub mod learn;
+pub mod list;
 pub mod predict;
-pub mod read;
+pub mod show;
 pub mod test;
 pub mod withdraw;
 
@@ -30,10 +33,10 @@ pub fn run(app: &App, command: PolicyCommand) -> Result<()> {
             learn::run(app, &node, boot, assured, name.as_deref(), output.as_deref())
         }
         PolicyCommand::Predict(args) => predict::run(app, &args),
-        PolicyCommand::Check { file, additions } => read::check(app, &file, additions),
-        PolicyCommand::Diff { before, after } => read::diff(app, &before, &after),
-        PolicyCommand::Show { scope, version } => read::show(app, &scope, version),
-        PolicyCommand::List => read::list(app),
+        PolicyCommand::Check { file, additions } => check::run(app, &file, additions),
+        PolicyCommand::Diff { before, after } => diff::run(app, &before, &after),
+        PolicyCommand::Show { scope, version } => show::run(app, &scope, version),
+        PolicyCommand::List => list::run(app),
         PolicyCommand::Apply { file, target, yes } => apply::run(app, &file, &target, yes),
         PolicyCommand::Withdraw { node, additions, yes } => withdraw::run(app, &node, additions, yes),
         PolicyCommand::Test { file, against, cmdline, bank } => {

@@ -5,10 +5,11 @@ use crate::client::{resolve, scope};
 use crate::commands::policy::apply::Desk;
 use crate::context::App;
 use crate::documents::signed::{self, Source};
-use crate::documents::trial::{self, Trial};
+use crate::documents::trial::{self, Trial, Tried};
 use crate::error::{Error, Exit, Result};
-use crate::render;
 use crate::render::text::clean_short;
+use crate::render::{Style, painted, table};
+use comfy_table::{Cell, Color};
 use halfkey_evidence::appraise;
 use halfkey_evidence::eventlog::{self, MAX_FILE};
 use halfkey_evidence::policy::{Claims, Policy};
@@ -35,7 +36,7 @@ pub fn run(app: &App, file: &Path, against: &str, cmdline: Option<&Path>, bank: 
     let source = Source::file(file)?;
     let policy = source.policy()?;
     let log = Path::new(against);
-    let trials = if against.contains('/') || log.is_file() {
+    let tried = if against.contains('/') || log.is_file() {
         vec![on_log(&policy, log, cmdline, bank)?]
     } else if cmdline.is_some() {
         return Err(Error::usage(format!(
@@ -47,9 +48,9 @@ pub fn run(app: &App, file: &Path, against: &str, cmdline: Option<&Path>, bank: 
         let nodes = nodes(&desk, against)?;
         trial::of_nodes(&desk, &nodes, &policy)?
     };
-    let denied = trials.iter().filter(|trial| trial.denied()).count();
-    let result = Tests { policy: source.name, trials };
-    app.out.value(&result, || render::policy::trials(&result.trials, &app.style()))?;
+    let denied = tried.iter().filter(|trial| trial.denied()).count();
+    let result = Tests { policy: source.name, trials: tried };
+    app.out.value(&result, || trials(&result.trials, &app.style()))?;
     match (denied, result.trials.len()) {
         (0, _) => Ok(()),
         (denied, of) => Err(Error::new(Exit::Failed, format!("{denied} of {of} boots would be denied"))),
@@ -94,4 +95,33 @@ fn nodes(desk: &Desk<'_>, typed: &str) -> Result<Vec<NodeId>> {
             .hint(format!("say group:{typed} or node:{id}"))),
         (_, found) => Ok(vec![found?]),
     }
+}
+
+/// `halfkey policy test`.
+pub fn trials(trials: &[Trial], style: &Style) -> String {
+    if trials.is_empty() {
+        return "no nodes".to_owned();
+    }
+    let mut table = table(style, &["NODE", "LABEL", "EVIDENCE", "RESULT", "WHY"]);
+    for trial in trials {
+        let (result, color) = match trial.result {
+            Tried::Allowed => ("allowed", Some(Color::Green)),
+            Tried::Denied => ("denied", Some(Color::Red)),
+            Tried::NoBoot => ("no boot", None),
+            Tried::Unusable => ("unusable", Some(Color::Yellow)),
+        };
+        table.add_row(vec![
+            Cell::new(trial.node_id.as_deref().map_or("-".to_owned(), digits)),
+            Cell::new(clean_short(&trial.label, 40)),
+            Cell::new(trial.evidence_id.map_or("-".to_owned(), |id| id.to_string())),
+            painted(style, result, color),
+            Cell::new(trial::why(trial)),
+        ]);
+    }
+    table.trim_fmt()
+}
+
+/// The first digits of an id.
+fn digits(id: &str) -> String {
+    clean_short(id, 36).chars().take(8).collect()
 }

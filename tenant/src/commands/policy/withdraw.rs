@@ -7,7 +7,6 @@ use crate::documents::governed::Governed;
 use crate::documents::signed::{self, Own, Source};
 use crate::documents::trial;
 use crate::error::{Error, Result};
-use crate::render;
 use halfkey_protocol::wire::policies::Scope;
 
 /// Shows what the node is judged by then, and signs the withdrawal.
@@ -37,7 +36,7 @@ pub fn run(app: &App, node: &str, additions: bool, yes: bool) -> Result<()> {
                 besides.unwrap_or_default()
             ));
             let trials = trial::of_scope(&desk, &scope, &Source::from(&own).policy()?)?;
-            apply::warn(app, &trials);
+            trial::warn(app, &trials);
         }
         None => app.out.note("warning: nothing is left: the node's next boot waits for an operator"),
     }
@@ -45,7 +44,7 @@ pub fn run(app: &App, node: &str, additions: bool, yes: bool) -> Result<()> {
         confirm(&format!("Withdraw {scope}?"))?;
     }
     let record = apply::sign(&desk, line, &scope, None)?;
-    app.out.value(&record, || render::policy::withdrawn(&scope, record.summary.version))
+    app.out.value(&record, || withdrawn(&scope, record.summary.version))
 }
 
 /// The policy that governs the node afterwards.
@@ -57,4 +56,9 @@ fn left(desk: &Desk<'_>, policy: Option<Own>, group: Option<String>, additions: 
         }
         (false, None) => Ok(None),
     }
+}
+
+/// The result of a withdrawal.
+pub fn withdrawn(scope: &Scope, version: u64) -> String {
+    format!("withdrew {scope} by version {version}")
 }

@@ -18,6 +18,7 @@ use crate::documents::trial;
 use crate::error::{Error, Result};
 use crate::render;
 use crate::render::text::clean;
+use crate::render::words;
 use crate::trust::sequence::Line;
 use halfkey_evidence::policy::rules::{Allowed, Boot, Digest, Image, Initrd, Origin, Role, Sections};
 use halfkey_evidence::policy::{self, Cover, Policy};
@@ -27,6 +28,7 @@ use halfkey_protocol::tpm::bank::PcrBank;
 use halfkey_protocol::wire::Proposal;
 use halfkey_protocol::wire::policies::{PolicyRecord, Scope};
 use serde::Serialize;
+use std::fmt::Write;
 use std::path::Path;
 
 /// Kernels have some ten MiB, UKIs and initrds up to some hundred.
@@ -104,13 +106,13 @@ pub fn run(app: &App, args: &PredictArgs) -> Result<()> {
     }
     let (Some(desk), Some((own, line))) = (&desk, target) else {
         let result = Predicted { base, boots, applied: None };
-        return app.out.value(&result, || render::predict::all(&result));
+        return app.out.value(&result, || shown(&result));
     };
     let mut result = Predicted { base, boots, applied: None };
-    app.out.note(&render::predict::all(&result));
+    app.out.note(&shown(&result));
     result.applied = add(desk, own, line, &result.boots, args.yes)?;
     app.out.value(&result, || match &result.applied {
-        Some(record) => render::policy::applied(record),
+        Some(record) => apply::applied(record),
         None => "nothing to add: the policy allows all of it already".to_owned(),
     })
 }
@@ -291,9 +293,39 @@ fn add(
         }
     }
     desk.app.out.note(&change.summary());
-    apply::warn(desk.app, &trial::of_scope(desk, &change.scope, change.policy())?);
+    trial::warn(desk.app, &trial::of_scope(desk, &change.scope, change.policy())?);
     if !yes {
         confirm(&format!("Sign this as {}?", change.scope))?;
     }
     change.hand_in(desk, line).map(Some)
+}
+
+/// `halfkey policy predict`: comments and blocks, fit to be appended to a policy.
+fn shown(predicted: &Predicted) -> String {
+    let base = predicted.base.as_ref().map(|base| format!("# base: {}\n", clean(base))).unwrap_or_default();
+    base + &predicted.boots.iter().map(shown_boot).collect::<Vec<_>>().join("\n\n")
+}
+
+fn shown_boot(boot: &Prediction) -> String {
+    let secure = if boot.secure_boot { "on" } else { "off" };
+    let mut text = format!("# {}: {}, Secure Boot {secure}\n", clean(&boot.path), clean(&boot.name));
+    let mut line = |line: String| writeln!(text, "# {line}").expect("a String takes everything");
+    for event in &boot.events {
+        line(format!("  PCR {:<2}  {}  {}", event.pcr, event.digest, event.what));
+    }
+    for pcr in &boot.pcrs {
+        let value = pcr.value.as_deref().unwrap_or("not known");
+        line(format!("PCR {:<2}  {value}  {}: {}", pcr.pcr, words::pcr(pcr.pcr), pcr.why));
+    }
+    for missing in &boot.missing {
+        line(format!("missing: {missing}"));
+    }
+    if let Some(name) = &boot.allowed_by {
+        line(format!("allowed already by boot \"{}\"", clean(name)));
+    }
+    if let Some(block) = &boot.block {
+        text.push('\n');
+        text.push_str(block.trim_end());
+    }
+    text.trim_end().to_owned()
 }
