@@ -1,7 +1,7 @@
 //! `halfkey eventlog`: a firmware event log from a file, read and replayed without asking anybody.
 
 use crate::context::App;
-use crate::documents::signed;
+use crate::documents::source;
 use crate::error::{Error, Exit, Result};
 use crate::render::text::{clean, hex, short_digest};
 use crate::render::{Style, table, words};
@@ -66,7 +66,7 @@ pub struct Pcr {
 /// # Errors
 /// `Usage` when there is no such file; `Failed` when it is not well formed.
 pub fn run(app: &App, path: &Path) -> Result<()> {
-    let bytes = signed::read(path, MAX_FILE as u64)?;
+    let bytes = source::read(path, MAX_FILE as u64)?;
     let log = read(&bytes).map_err(|e| e.context(path.display()))?;
     app.out.value(&log, || shown(&log, &app.style()))
 }

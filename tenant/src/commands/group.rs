@@ -2,8 +2,8 @@
 
 use crate::cli::GroupCommand;
 use crate::client::scope;
-use crate::commands::policy::apply::Desk;
 use crate::context::App;
+use crate::documents::signing::Desk;
 use crate::error::Result;
 use crate::render::text::clean_short;
 use crate::render::{self, labels};

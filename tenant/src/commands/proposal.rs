@@ -7,18 +7,21 @@ use crate::ask::confirm;
 use crate::cli::ProposalCommand;
 use crate::client::resolve;
 use crate::commands::decide;
-use crate::commands::policy::apply::{self, Desk, Proposed};
+use crate::commands::policy::apply;
 use crate::context::App;
+use crate::documents::change::Proposed;
+use crate::documents::draft;
 use crate::documents::governed::{Governed, base_boot, extendable};
+use crate::documents::signing::Desk;
 use crate::documents::trial;
 use crate::error::{Error, Result};
 use crate::render::text::{clean, clean_lines, clean_short, hex};
 use crate::render::time::{both, relative};
-use crate::render::{self, labels, time};
 use crate::render::{Style, painted, rows, table};
+use crate::render::{labels, time};
 use crate::trust::boot::Attester;
 use comfy_table::{Cell, Color};
-use halfkey_evidence::policy::{self, Assured, Boot, Policy};
+use halfkey_evidence::policy;
 use halfkey_protocol::Bytes;
 use halfkey_protocol::NodeId;
 use halfkey_protocol::wire::Proposal;
@@ -157,7 +160,7 @@ fn prepare(desk: &Desk<'_>, record: &ProposalRecord, id: NodeId) -> Result<Prepa
     let effective = governed.with_trusted(&desk.client, &attester)?;
     let effective = effective.ok_or_else(|| Error::failed("no policy governs the node"))?;
     let base = base_boot(&desk.client, &attester, record.from_evidence, &effective)?;
-    let boot = boot(&record.proposal, effective.policy(), base.as_deref(), false)?;
+    let boot = draft::proposed(&record.proposal, effective.policy(), base.as_deref(), false)?;
     let block = format!(
         "# proposal {} of {}, {}\n{}",
         record.id,
@@ -167,30 +170,6 @@ fn prepare(desk: &Desk<'_>, record: &ProposalRecord, id: NodeId) -> Result<Prepa
     );
     let change = Proposed::extended(desk, present, &block)?;
     Ok(Prepared { block, change })
-}
-
-/// The boot that a proposal speaks of, as a policy says it, under a name that the policy does not have yet. What is said of its kernel
-/// here is besides what the policy says of the one that the boot is based on.
-///
-/// # Errors
-/// `Failed` with what the policy's rules forbid.
-pub fn boot(
-    proposal: &Proposal,
-    from: &Policy,
-    base: Option<&str>,
-    kernel_measures_initrd: bool,
-) -> Result<Boot> {
-    let assured = Assured { kernel_measures_initrd, ..Assured::default() };
-    let mut boot = policy::boot_of(proposal, from, base, assured).map_err(|found| {
-        Error::failed(format!("the policy's own rules forbid it\n{}", render::findings(&found).trim_end()))
-            .hint("change these rules first, with `halfkey policy show` and `policy apply`, if it is what you want")
-    })?;
-    if from.boots().iter().any(|known| known.name == boot.name) {
-        // The same version built again: told apart by its first image.
-        let digest = proposal.images.first().map(|image| hex(&image.authenticode)).unwrap_or_default();
-        boot.name = format!("{} ({})", boot.name, &digest[..digest.len().min(12)]);
-    }
-    Ok(boot)
 }
 
 /// `halfkey proposals`.

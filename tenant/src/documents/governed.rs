@@ -1,8 +1,9 @@
 //! What a node is judged by, checked against the tenant key of this desk.
 
 use crate::client::Client;
-use crate::commands::policy::apply::Desk;
-use crate::documents::signed::{self, Own, Source};
+use crate::documents::signed::{self, Own};
+use crate::documents::signing::Desk;
+use crate::documents::source::Source;
 use crate::error::{Error, Exit, Result};
 use crate::render::text::clean_short;
 use crate::trust::boot::{Attester, Boot};

@@ -2,12 +2,20 @@
 //!
 //! | module | what |
 //! | --- | --- |
-//! | [`signed`] | documents from files, and those that this desk signed |
+//! | [`source`] | documents as they come: from files, from standard input |
 //! | [`problems`] | what is wrong with one, with line and column |
+//! | [`draft`] | texts that are learned from a boot, or made of a proposal |
+//! | [`signed`] | documents that this desk signed, as a server shows them |
 //! | [`governed`] | what a node is judged by |
 //! | [`trial`] | a policy on stored boots |
+//! | [`signing`] | what signing needs |
+//! | [`change`] | a document that is to be signed: what it changes, and handing it in |
 
+pub mod change;
+pub mod draft;
 pub mod governed;
 pub mod problems;
 pub mod signed;
+pub mod signing;
+pub mod source;
 pub mod trial;

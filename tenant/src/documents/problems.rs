@@ -1,6 +1,6 @@
 //! What is wrong with a document, line and column first, as compilers say it.
 
-use crate::documents::signed::Source;
+use crate::documents::source::Source;
 use crate::error::Error;
 use crate::render::text::clean_lines;
 use halfkey_evidence::policy::Problem;

@@ -1,20 +1,17 @@
-//! Policy documents: from files, and from the server if this desk signed them.
+//! Documents that this desk signed, as a server shows them.
 
 use crate::client::Client;
-use crate::documents::problems;
+use crate::documents::source::Source;
 use crate::error::{Error, Exit, Result};
 use crate::home::key::TenantKey;
 use crate::render::text::{clean_short, hex};
 use crate::trust::ledger::Ledger;
 use halfkey_evidence::document;
-use halfkey_evidence::policy::{Additions, Policy, Unfit, signed_for};
+use halfkey_evidence::policy::{Unfit, signed_for};
 use halfkey_protocol::document::{Deployment, Flaw, Kind, Opened, Place, Scope};
 use halfkey_protocol::identity;
 use halfkey_protocol::wire::SignedDocument;
-use halfkey_protocol::wire::policies::{MAX_POLICY, PolicyRecord};
-use std::fs::File;
-use std::io::{self, Read};
-use std::path::Path;
+use halfkey_protocol::wire::policies::PolicyRecord;
 
 /// Proof: the tenant key of this desk signed this text for this scope.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -96,6 +93,12 @@ impl Own {
     }
 }
 
+impl From<&Own> for Source {
+    fn from(own: &Own) -> Self {
+        Self { name: format!("{} version {}", own.scope, own.version), text: own.text.clone() }
+    }
+}
+
 /// The newest policy of a scope, if there is one.
 ///
 /// # Errors
@@ -129,69 +132,4 @@ pub fn standing(record: &PolicyRecord, scope: &Scope, key: Option<&TenantKey>) -
         }
         None => Err(Error::untrusted(format!("the signature of the policy of {scope} is not valid"))),
     }
-}
-
-/// A document as it came: where from, and its text.
-#[derive(Clone, Debug)]
-pub struct Source {
-    /// File name or scope.
-    pub name: String,
-    /// TOML.
-    pub text: String,
-}
-
-impl Source {
-    /// Reads a file; `-` is standard input.
-    ///
-    /// # Errors
-    /// `Usage` when it can't be read, is too large or no text.
-    pub fn file(path: &Path) -> Result<Self> {
-        let name = path.display().to_string();
-        let bytes = read(path, MAX_POLICY as u64)?;
-        let text = String::from_utf8(bytes).map_err(|e| {
-            Error::usage(format!("{name} is not text: byte {} is not UTF-8", e.utf8_error().valid_up_to()))
-        })?;
-        Ok(Self { name, text })
-    }
-
-    /// As a policy.
-    ///
-    /// # Errors
-    /// With every problem, each with line and column.
-    pub fn policy(&self) -> Result<Policy> {
-        Policy::parse(&self.text).map_err(|found| problems::refuse(self, &found))
-    }
-
-    /// As additions to a group's policy.
-    ///
-    /// # Errors
-    /// With every problem, each with line and column.
-    pub fn additions(&self) -> Result<Additions> {
-        Additions::parse(&self.text).map_err(|found| problems::refuse(self, &found))
-    }
-}
-
-impl From<&Own> for Source {
-    fn from(own: &Own) -> Self {
-        Self { name: format!("{} version {}", own.scope, own.version), text: own.text.clone() }
-    }
-}
-
-/// A file of at most `max` bytes, whole; `-` is standard input.
-///
-/// # Errors
-/// `Usage` when it can't be read or is larger.
-pub fn read(path: &Path, max: u64) -> Result<Vec<u8>> {
-    let fail = |e: io::Error| Error::usage(format!("can't read {}: {e}", path.display()));
-    let mut bytes = Vec::new();
-    let limit = max + 1;
-    if path == Path::new("-") {
-        io::stdin().lock().take(limit).read_to_end(&mut bytes).map_err(fail)?;
-    } else {
-        File::open(path).map_err(fail)?.take(limit).read_to_end(&mut bytes).map_err(fail)?;
-    }
-    if bytes.len() as u64 > max {
-        return Err(Error::usage(format!("expected at most {max} bytes in {}, found more", path.display())));
-    }
-    Ok(bytes)
 }

@@ -1,10 +1,11 @@
 //! A policy tried on stored boots: what would have happened.
 
 use crate::client::Client;
-use crate::commands::policy::apply::Desk;
 use crate::context::App;
 use crate::documents::governed;
-use crate::documents::signed::{Own, Source};
+use crate::documents::signed::Own;
+use crate::documents::signing::Desk;
+use crate::documents::source::Source;
 use crate::error::{Error, Exit, Result};
 use crate::render::text::{clean, clean_short};
 use crate::trust::boot::{self, Attester};

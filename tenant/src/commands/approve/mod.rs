@@ -5,12 +5,14 @@ pub mod waiting;
 use crate::ask::{choose, confirm};
 use crate::client::{resolve, wait};
 use crate::commands::approve::waiting::WaitingBoot;
-use crate::commands::policy::apply::{Desk, Proposed, applied, joined};
-use crate::commands::policy::learn;
+use crate::commands::policy::apply::applied;
 use crate::commands::{decide, node};
 use crate::context::App;
+use crate::documents::change::{Proposed, joined};
+use crate::documents::draft;
 use crate::documents::governed::{self, Governed, extendable};
 use crate::documents::signed;
+use crate::documents::signing::Desk;
 use crate::error::{Error, Result};
 use crate::render::text::{clean, clean_lines, clean_short};
 use crate::render::{self, time};
@@ -157,7 +159,7 @@ fn whole(
     governed: &Governed,
 ) -> Result<(String, Proposed)> {
     let scope = Scope::Node(id);
-    let text = learn::whole(boot, record, assured, &record.summary.label)?;
+    let text = draft::whole(boot, record, assured, &record.summary.label)?;
     let present = signed::current(&desk.client, &scope, &desk.key, &desk.ledger()?)?;
     let mut change = Proposed::new(desk, scope, present, text.clone())?;
     if let Some(group) = &governed.group {
@@ -178,7 +180,7 @@ fn added(
 ) -> Result<(String, Proposed)> {
     let own = governed.to_extend(id)?;
     let effective = governed.effective()?.ok_or_else(|| Error::failed("no policy governs the node"))?;
-    let block = learn::block(boot, record, assured, effective.policy())?;
+    let block = draft::block(boot, record, assured, effective.policy())?;
     let change = match &own.scope {
         Scope::Node(_) => Proposed::extended(desk, extendable(desk, own)?, &block)?,
         _ => {

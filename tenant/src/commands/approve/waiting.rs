@@ -1,7 +1,7 @@
 //! A boot that waits, by what its TPM quoted: what a server says of it is not what is shown, and not what is approved.
 
-use crate::commands::policy::apply::Desk;
 use crate::documents::governed::Governed;
+use crate::documents::signing::Desk;
 use crate::error::{Error, Exit, Result};
 use crate::render::text::{clean, clean_short};
 use crate::trust::boot::{Attester, Boot};

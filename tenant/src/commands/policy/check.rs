@@ -2,7 +2,7 @@
 
 use crate::context::App;
 use crate::documents::problems;
-use crate::documents::signed::Source;
+use crate::documents::source::Source;
 use crate::error::{Error, Result};
 use crate::render::text::clean;
 use halfkey_evidence::policy::{Additions, Policy, Problem};

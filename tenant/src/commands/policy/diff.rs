@@ -2,7 +2,8 @@
 
 use crate::client::scope;
 use crate::context::App;
-use crate::documents::signed::{Own, Source};
+use crate::documents::signed::Own;
+use crate::documents::source::Source;
 use crate::error::{Error, Result};
 use crate::render;
 use halfkey_evidence::policy::{Change, diff as compare};

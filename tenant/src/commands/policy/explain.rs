@@ -1,9 +1,9 @@
 //! `halfkey policy explain`: why a boot is allowed or denied.
 
 use crate::client::resolve;
-use crate::commands::policy::apply::Desk;
 use crate::context::App;
 use crate::documents::governed::Governed;
+use crate::documents::signing::Desk;
 use crate::error::{Error, Exit, Result};
 use crate::render;
 use crate::render::text::{clean, short_digest};

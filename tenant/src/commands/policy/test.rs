@@ -2,9 +2,9 @@
 
 use crate::cli::Bank;
 use crate::client::{resolve, scope};
-use crate::commands::policy::apply::Desk;
 use crate::context::App;
-use crate::documents::signed::{self, Source};
+use crate::documents::signing::Desk;
+use crate::documents::source::{self, Source};
 use crate::documents::trial::{self, Trial, Tried};
 use crate::error::{Error, Exit, Result};
 use crate::render::text::clean_short;
@@ -59,8 +59,8 @@ pub fn run(app: &App, file: &Path, against: &str, cmdline: Option<&Path>, bank: 
 
 /// A log that nobody vouches for.
 fn on_log(policy: &Policy, path: &Path, cmdline: Option<&Path>, bank: Bank) -> Result<Trial> {
-    let log = signed::read(path, MAX_FILE as u64)?;
-    let command_line = cmdline.map(|path| signed::read(path, MAX_COMMAND_LINE)).transpose()?;
+    let log = source::read(path, MAX_FILE as u64)?;
+    let command_line = cmdline.map(|path| source::read(path, MAX_COMMAND_LINE)).transpose()?;
     // /proc/cmdline ends with a newline that the kernel did not get.
     let command_line = command_line.as_deref().map(|text| text.strip_suffix(b"\n").unwrap_or(text));
     let assumed = eventlog::replay(&log, bank.pcr_bank())

@@ -1,10 +1,12 @@
 //! `halfkey policy withdraw`: a node without a policy of its own, or without its additions.
 
 use crate::ask::confirm;
-use crate::commands::policy::apply::{self, Desk};
 use crate::context::App;
+use crate::documents::change;
 use crate::documents::governed::Governed;
-use crate::documents::signed::{self, Own, Source};
+use crate::documents::signed::{self, Own};
+use crate::documents::signing::Desk;
+use crate::documents::source::Source;
 use crate::documents::trial;
 use crate::error::{Error, Result};
 use halfkey_protocol::wire::policies::Scope;
@@ -12,7 +14,7 @@ use halfkey_protocol::wire::policies::Scope;
 /// Shows what the node is judged by then, and signs the withdrawal.
 ///
 /// # Errors
-/// `Failed` if there is nothing to withdraw; as [`apply::sign`].
+/// `Failed` if there is nothing to withdraw; as [`change::sign`].
 pub fn run(app: &App, node: &str, additions: bool, yes: bool) -> Result<()> {
     let desk = Desk::open(app)?;
     let id = desk.node(node)?;
@@ -43,7 +45,7 @@ pub fn run(app: &App, node: &str, additions: bool, yes: bool) -> Result<()> {
     if !yes {
         confirm(&format!("Withdraw {scope}?"))?;
     }
-    let record = apply::sign(&desk, line, &scope, None)?;
+    let record = change::sign(&desk, line, &scope, None)?;
     app.out.value(&record, || withdrawn(&scope, record.summary.version))
 }
 

@@ -3,8 +3,8 @@
 
 use crate::cli::PredictArgs;
 use crate::client::resolve;
-use crate::commands::policy::apply::Desk;
 use crate::documents::governed::Governed;
+use crate::documents::signing::Desk;
 use crate::documents::trial;
 use crate::error::{Error, Exit, Result};
 use crate::render::text::clean_short;

@@ -7,13 +7,16 @@ pub mod values;
 use crate::ask::confirm;
 use crate::cli::{PredictArgs, Switch};
 use crate::client::scope;
-use crate::commands::policy::apply::{self, Desk, Proposed};
+use crate::commands::policy::apply;
 use crate::commands::policy::predict::machine::{Machine, only_way};
 use crate::commands::policy::predict::values::{Base, Expected, Value};
-use crate::commands::proposal;
 use crate::context::App;
+use crate::documents::change::Proposed;
+use crate::documents::draft;
 use crate::documents::governed::{Governed, extendable};
-use crate::documents::signed::{self, Own, Source};
+use crate::documents::signed::{self, Own};
+use crate::documents::signing::Desk;
+use crate::documents::source::{self, Source};
 use crate::documents::trial;
 use crate::error::{Error, Result};
 use crate::render;
@@ -137,7 +140,7 @@ fn target(desk: &Desk<'_>, args: &PredictArgs) -> Result<Own> {
 /// Each image with what it will measure.
 fn read(args: &PredictArgs, bank: PcrBank, secure_boot: bool) -> Result<Vec<(String, Proposal)>> {
     let initrds: Vec<Vec<u8>> =
-        args.initrd.iter().map(|path| signed::read(path, MAX_IMAGE)).collect::<Result<_>>()?;
+        args.initrd.iter().map(|path| source::read(path, MAX_IMAGE)).collect::<Result<_>>()?;
     let one = |path: &str, name: &str, content: &[u8], uki: bool| {
         let name = args.name.as_deref().unwrap_or(name);
         let about = Circumstances { name, bank, secure_boot };
@@ -152,7 +155,7 @@ fn read(args: &PredictArgs, bank: PcrBank, secure_boot: bool) -> Result<Vec<(Str
     let file = |path: &Path, uki: bool| -> Result<Vec<(String, Proposal)>> {
         let name = path.file_name().map_or_else(String::new, |name| name.to_string_lossy().into_owned());
         let name = name.trim_end_matches(".efi").trim_start_matches("vmlinuz-");
-        Ok(vec![one(&path.display().to_string(), name, &signed::read(path, MAX_IMAGE)?, uki)?])
+        Ok(vec![one(&path.display().to_string(), name, &source::read(path, MAX_IMAGE)?, uki)?])
     };
     match (&args.files.uki, &args.files.kernel, &args.files.package) {
         (Some(path), ..) => file(path, true),
@@ -209,7 +212,7 @@ fn predict(
         _ if !missing.is_empty() => None,
         Some(_) if allowed_by.is_some() => None,
         Some(from) => {
-            Some(policy::boot_toml(&proposal::boot(&proposal, from, base_name.as_deref(), assured)?))
+            Some(policy::boot_toml(&draft::proposed(&proposal, from, base_name.as_deref(), assured)?))
         }
         None => Some(policy::boot_toml(&alone(&proposal, assured)?)),
     };

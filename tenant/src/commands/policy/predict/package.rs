@@ -53,7 +53,7 @@ pub fn images(package: &Path, max: u64) -> Result<Vec<Packaged>> {
     for file in files {
         let inside = file.strip_prefix(folder.path()).unwrap_or(&file);
         let Some(name) = version(inside) else { continue };
-        let content = crate::documents::signed::read(&file, max)?;
+        let content = crate::documents::source::read(&file, max)?;
         let uki = is_uki(&content);
         if uki || !efi(inside) {
             found.push(Packaged { path: format!("/{}", inside.display()), name, uki, content });

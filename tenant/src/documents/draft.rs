@@ -1,0 +1,100 @@
+//! Texts for policies, before anybody signs them: learned from a boot, or made of a proposal.
+
+use crate::error::{Error, Result};
+use crate::render::findings;
+use crate::render::text::{clean_short, hex};
+use crate::trust::boot::{self, Boot};
+use halfkey_evidence::policy::{self, Assured, Finding, Policy, rules};
+use halfkey_protocol::wire::Proposal;
+use halfkey_protocol::wire::operator::NodeRecord;
+
+/// A policy that allows this boot and nothing else.
+///
+/// # Errors
+/// `Failed` with what keeps the boot below the floor.
+pub fn whole(boot: &Boot, record: &NodeRecord, assured: Assured, name: &str) -> Result<String> {
+    let notes = [
+        format!("learned from {}", boot::origin(&boot.record, &record.summary.label)),
+        format!("node {}", clean_short(&record.summary.id, 36)),
+    ];
+    let notes: Vec<_> = notes.iter().map(String::as_str).collect();
+    let made = policy::learn(&*boot.log()?, &boot.claims(), assured, &title(name), &notes);
+    made.map_err(|found| not_learned(boot.number(), &found))
+}
+
+/// The block that allows this boot, for the policy that governs it.
+///
+/// # Errors
+/// As [`whole`].
+pub fn block(boot: &Boot, record: &NodeRecord, assured: Assured, policy: &Policy) -> Result<String> {
+    let log = boot.log()?;
+    let name = format!("evidence {}", boot.number());
+    let made = policy::learn_boot(policy, &log, &boot.claims(), assured, &name);
+    let block = made.map_err(|found| not_learned(boot.number(), &found))?;
+    Ok(format!("# learned from {}\n{block}", boot::origin(&boot.record, &record.summary.label)))
+}
+
+/// A name as it stands in a document: one line of it.
+fn title(name: &str) -> String {
+    clean_short(name, 64)
+}
+
+/// Something is below the floor, or the operator has to say that it is wanted.
+fn not_learned(number: u64, found: &[Finding]) -> Error {
+    let returned = |finding: &Finding| finding.rule == "boot path";
+    let why = if found.iter().all(returned) {
+        "what was started before it came back to the firmware, and could have done and measured all that followed"
+    } else {
+        "it would be below the floor"
+    };
+    let error = Error::failed(format!(
+        "no policy can be learned from evidence {number}: {why}\n{}",
+        findings(found).trim_end()
+    ));
+    error.hint(hint(found, returned))
+}
+
+fn hint(found: &[Finding], returned: impl Fn(&Finding) -> bool) -> String {
+    let mut hints = Vec::new();
+    if found.iter().any(|finding| finding.expected.contains("kernel_measures_initrd")) {
+        hints.push(
+            "boot a uki (`dracut --uefi`, `ukify`); only if this kernel measures every initrd (Linux 6.13 and later, commit c004703ed7ae), give \
+             --kernel-measures-initrd",
+        );
+    }
+    if found.iter().any(returned) {
+        hints.push(
+            "mend the order of the boot entries, boot it, and learn from that; only if you trust what came back like the boot loader, \
+             whatever somebody at the machine can make it do, give --trust-returned-images",
+        );
+    }
+    if hints.is_empty() {
+        hints.push("change how the machine boots as the expected values say, boot it, and learn from that");
+    }
+    hints.join("; and ")
+}
+
+/// The boot that a proposal speaks of, as a policy says it, under a name that the policy does not have yet. What is said of its kernel
+/// here is besides what the policy says of the one that the boot is based on.
+///
+/// # Errors
+/// `Failed` with what the policy's rules forbid.
+pub fn proposed(
+    proposal: &Proposal,
+    from: &Policy,
+    base: Option<&str>,
+    kernel_measures_initrd: bool,
+) -> Result<rules::Boot> {
+    let assured = Assured { kernel_measures_initrd, ..Assured::default() };
+    let mut boot = policy::boot_of(proposal, from, base, assured).map_err(|found| {
+        Error::failed(format!("the policy's own rules forbid it\n{}", findings(&found).trim_end())).hint(
+            "change these rules first, with `halfkey policy show` and `policy apply`, if it is what you want",
+        )
+    })?;
+    if from.boots().iter().any(|known| known.name == boot.name) {
+        // The same version built again: told apart by its first image.
+        let digest = proposal.images.first().map(|image| hex(&image.authenticode)).unwrap_or_default();
+        boot.name = format!("{} ({})", boot.name, &digest[..digest.len().min(12)]);
+    }
+    Ok(boot)
+}
