@@ -5,8 +5,9 @@ use crate::client::scope;
 use crate::context::App;
 use crate::documents::signing::Desk;
 use crate::error::Result;
+use crate::render;
+use crate::render::labels::Labels;
 use crate::render::text::clean_short;
-use crate::render::{self, labels};
 use crate::render::{Style, table};
 use comfy_table::Cell;
 use halfkey_protocol::document::{Kind, Scope};
@@ -26,7 +27,7 @@ pub fn run(app: &App, command: &GroupCommand) -> Result<()> {
 
 fn list(app: &App) -> Result<()> {
     let client = app.logged_in()?;
-    let (list, labels) = (client.groups()?, labels::all(&client)?);
+    let (list, labels) = (client.groups()?, Labels::of(client.nodes()?));
     app.out.value(&list, || groups(&list, &app.style(), |id| labels.short(id)))
 }
 

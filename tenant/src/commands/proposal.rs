@@ -15,10 +15,11 @@ use crate::documents::governed::{Governed, base_boot, extendable};
 use crate::documents::signing::Desk;
 use crate::documents::trial;
 use crate::error::{Error, Result};
+use crate::render::labels::Labels;
 use crate::render::text::{clean, clean_lines, clean_short, hex};
+use crate::render::time;
 use crate::render::time::{both, relative};
 use crate::render::{Style, painted, rows, table};
-use crate::render::{labels, time};
 use crate::trust::boot::Attester;
 use comfy_table::{Cell, Color};
 use halfkey_evidence::policy;
@@ -50,7 +51,7 @@ pub fn list(app: &App, node: Option<&str>, all: bool) -> Result<()> {
     let client = app.logged_in()?;
     let node = node.map(|node| resolve::resolve(&client, node)).transpose()?;
     let list = client.proposals(node, !all)?;
-    let labels = labels::all(&client)?;
+    let labels = Labels::of(client.nodes()?);
     app.out.value(&list, || listed(&list, &app.style(), |id| labels.short(id), time::now()))
 }
 
@@ -69,7 +70,7 @@ pub fn run(app: &App, command: &ProposalCommand) -> Result<()> {
 fn show_one(app: &App, number: u64) -> Result<()> {
     let desk = Desk::open(app)?;
     let (record, id) = fetch(&desk, number)?;
-    let labels = labels::all(&desk.client)?;
+    let labels = Labels::of(desk.client.nodes()?);
     app.out.value(&record, || one(&record, &labels.short(&record.node_id), time::now()))?;
     if record.state != ProposalState::Waiting || app.out.is_json() {
         return Ok(());

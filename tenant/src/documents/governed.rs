@@ -39,9 +39,9 @@ impl Governed {
         let governed = Self::shown(desk, id)?;
         let Self { policy, additions, .. } = &governed;
         for own in [policy, additions].into_iter().flatten() {
-            ledger.check(&own.scope, Some(own))?;
+            ledger.check(&own.scope, Some(own.at()))?;
         }
-        ledger.check(&Scope::Membership(id), governed.membership.as_ref())?;
+        ledger.check(&Scope::Membership(id), governed.membership.as_ref().map(Own::at))?;
         // A policy of the node's own outranks its group's; what it may boot besides would be missed as well.
         for (scope, own) in [(Scope::Node(id), policy), (Scope::Additions(id), additions)] {
             if own.as_ref().is_some_and(|own| own.scope == scope) {

@@ -1,28 +1,27 @@
 //! What is wrong with a document, line and column first, as compilers say it.
 
-use crate::documents::source::Source;
 use crate::error::Error;
 use crate::render::text::clean_lines;
 use halfkey_evidence::policy::Problem;
 use std::fmt::Write;
 
 /// Every problem, one line each: `web.toml:3:1: message`.
-pub fn lines(source: &Source, problems: &[Problem]) -> String {
+pub fn lines(name: &str, problems: &[Problem]) -> String {
     problems.iter().fold(String::new(), |mut text, problem| {
         let floor = if problem.floor { "below the floor: " } else { "" };
         let message = clean_lines(&problem.message).replace('\n', "\n  ");
-        writeln!(text, "{}:{}:{}: {floor}{message}", source.name, problem.line, problem.column)
+        writeln!(text, "{}:{}:{}: {floor}{message}", name, problem.line, problem.column)
             .expect("a String takes everything");
         text
     })
 }
 
 /// The same as an error.
-pub fn refuse(source: &Source, problems: &[Problem]) -> Error {
+pub fn refuse(name: &str, problems: &[Problem]) -> Error {
     let count = match problems.len() {
         1 => "1 problem".to_owned(),
         n => format!("{n} problems"),
     };
-    let text = lines(source, problems);
-    Error::failed(format!("{} has {count}\n{}", source.name, text.trim_end()))
+    let text = lines(name, problems);
+    Error::failed(format!("{} has {count}\n{}", name, text.trim_end()))
 }

@@ -77,9 +77,9 @@ impl Own {
         (!self.withdrawn).then_some(self)
     }
 
-    /// Its number and SHA-256.
-    pub fn place(&self) -> &Place {
-        &self.document.place
+    /// For which deployment it is, and its place there: what a [`Ledger`] compares.
+    pub fn at(&self) -> (Deployment, &Place) {
+        (self.document.deployment, &self.document.place)
     }
 
     /// The document, as it was opened.
@@ -117,7 +117,7 @@ pub fn newest(client: &Client, scope: &Scope, key: &TenantKey) -> Result<Option<
 /// As [`newest`] and [`Ledger::check`].
 pub fn current(client: &Client, scope: &Scope, key: &TenantKey, ledger: &Ledger<'_>) -> Result<Option<Own>> {
     let own = newest(client, scope, key)?;
-    ledger.check(scope, own.as_ref())?;
+    ledger.check(scope, own.as_ref().map(Own::at))?;
     Ok(own)
 }
 

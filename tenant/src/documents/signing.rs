@@ -61,7 +61,7 @@ impl<'a> Desk<'a> {
         let Some((opened, _)) = newest.filter(|(_, enrollment)| enrollment.label == typed) else {
             return Err(unnamed("no enrollment by this desk's tenant key says so"));
         };
-        match self.ledger()?.check_place(&scope, Some((opened.deployment, &opened.place))) {
+        match self.ledger()?.check(&scope, Some((opened.deployment, &opened.place))) {
             Ok(()) => Ok(id),
             Err(error) if error.exit == Exit::Untrusted => {
                 Err(unnamed(&format!("an enrollment that does not count says so: {}", error.message)))

@@ -36,7 +36,7 @@ impl Source {
     /// # Errors
     /// With every problem, each with line and column.
     pub fn policy(&self) -> Result<Policy> {
-        Policy::parse(&self.text).map_err(|found| problems::refuse(self, &found))
+        Policy::parse(&self.text).map_err(|found| problems::refuse(&self.name, &found))
     }
 
     /// As additions to a group's policy.
@@ -44,7 +44,7 @@ impl Source {
     /// # Errors
     /// With every problem, each with line and column.
     pub fn additions(&self) -> Result<Additions> {
-        Additions::parse(&self.text).map_err(|found| problems::refuse(self, &found))
+        Additions::parse(&self.text).map_err(|found| problems::refuse(&self.name, &found))
     }
 }
 

@@ -1,22 +1,18 @@
 //! Labels of nodes, where a table shows more than ids.
 
-use crate::client::Client;
-use crate::error::Result;
 use crate::render::text::clean_short;
+use halfkey_protocol::wire::operator::NodeList;
 use std::collections::HashMap;
 
 /// Labels by id.
 pub struct Labels(HashMap<String, String>);
 
-/// All of them.
-///
-/// # Errors
-/// As every request.
-pub fn all(client: &Client) -> Result<Labels> {
-    Ok(Labels(client.nodes()?.nodes.into_iter().map(|node| (node.id, node.label)).collect()))
-}
-
 impl Labels {
+    /// Those of all nodes.
+    pub fn of(list: NodeList) -> Self {
+        Self(list.nodes.into_iter().map(|node| (node.id, node.label)).collect())
+    }
+
     /// `label (first digits of the id)`.
     pub fn short(&self, id: &str) -> String {
         let digits = clean_short(id, 36).chars().take(8).collect::<String>();

@@ -1,7 +1,6 @@
 //! What this desk knows of a deployment: where its sequence of documents ended when it was last looked at, and for each scope the
 //! newest document that its tenant key signed, here or at another desk. A server that forgets one, or shows an old one, is noticed.
 
-use crate::documents::signed::Own;
 use crate::error::{Error, Result};
 use crate::home::{Existing, Home};
 use crate::render::text::hex;
@@ -201,19 +200,12 @@ impl<'a> Ledger<'a> {
             .hint("it has an entry for each node and group; use another desk, with a key of its own, for more nodes")
     }
 
-    /// Compares the newest document of a scope that the server shows (`None`: that there is none) with what it once had.
+    /// Compares the newest document of a scope that the server shows (for which deployment it is, and its place there; `None`: that
+    /// there is none) with what it once had.
     ///
     /// # Errors
     /// `Untrusted` when it is older, another one of the same number, or of another deployment.
-    pub fn check(&self, scope: &Scope, served: Option<&Own>) -> Result<()> {
-        self.check_place(scope, served.map(|own| (own.deployment, own.place())))
-    }
-
-    /// The same, of any document: for which deployment it is, and its place there.
-    ///
-    /// # Errors
-    /// As [`Ledger::check`].
-    pub fn check_place(&self, scope: &Scope, served: Option<(Deployment, &Place)>) -> Result<()> {
+    pub fn check(&self, scope: &Scope, served: Option<(Deployment, &Place)>) -> Result<()> {
         if let Some((found, _)) = served.filter(|(deployment, _)| *deployment != self.deployment) {
             return Err(Error::untrusted(format!(
                 "the server shows a document for {scope} that this desk signed for another deployment\n  expected  {}\n  found     {found}",

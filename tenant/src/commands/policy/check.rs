@@ -72,7 +72,7 @@ pub fn run(app: &App, file: &Path, additions: bool) -> Result<()> {
                 app.out.value(&result, String::new)?;
                 return Err(Error::failed(format!("{} can't be used", source.name)));
             }
-            Err(problems::refuse(&source, found))
+            Err(problems::refuse(&source.name, found))
         }
     }
 }
