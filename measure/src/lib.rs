@@ -11,11 +11,13 @@
 //! | [`stub`] | systemd's stub: sections and what it hands over |
 //! | [`command_line`] | kernel command lines: how they are read, and their floor |
 //! | [`predict`] | what booting given files will measure |
+//! | [`pcrs`] | what PCRs become by that |
 
 pub mod command_line;
 pub mod efi_stub;
 pub mod firmware;
 pub mod grub;
+pub mod pcrs;
 pub mod pe;
 pub mod predict;
 pub mod stub;

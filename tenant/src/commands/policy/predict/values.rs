@@ -1,14 +1,13 @@
-//! What a boot will measure: its own events, and the PCRs that they make on a machine whose last boot is known.
+//! What a boot will measure, in words: its own events, and the PCRs that they make on a machine whose last boot was checked here.
+//! How they come about is in [`halfkey_measure::pcrs`].
 
 use crate::render::text::{clean, hex};
 use crate::trust::boot::Boot;
 use halfkey_evidence::eventlog::content::Tag;
 use halfkey_evidence::eventlog::variable::Known;
 use halfkey_evidence::eventlog::{Claim, Content, Event, ExplainedLog, kind};
-use halfkey_measure::efi_stub::load_options;
-use halfkey_measure::stub::section_name;
+use halfkey_measure::pcrs::{self, Event as Foreseen, Measured, Pcr9, Unforeseen};
 use halfkey_measure::systemd::ENTER_INITRD;
-use halfkey_protocol::Bytes;
 use halfkey_protocol::tpm::bank::PcrBank;
 use halfkey_protocol::wire::Proposal;
 use serde::Serialize;
@@ -47,37 +46,25 @@ pub struct Base<'a> {
 
 /// The events that a boot of these files will have, in the order of each PCR.
 pub fn events(proposal: &Proposal, bank: PcrBank) -> Vec<Expected> {
-    let expected = |pcr, what: String, digest: &[u8]| Expected {
-        pcr,
-        what,
-        digest: format!("{}:{}", bank.name(), hex(digest)),
+    let expected = |event: Foreseen<'_>| Expected {
+        pcr: event.pcr,
+        what: match event.what {
+            Measured::Image(image) => format!("{} {}", clean(&image.role), clean(&image.path)),
+            Measured::CommandLine => "command line, as the kernel's EFI stub measures it".to_owned(),
+            Measured::Initrd => "initrd".to_owned(),
+            Measured::SectionName(name) => format!("name of section {}", clean(name)),
+            Measured::Section(name) => format!("section {}", clean(name)),
+        },
+        digest: format!("{}:{}", bank.name(), hex(&event.digest)),
     };
-    let images = proposal.images.iter().map(|image| {
-        expected(4, format!("{} {}", clean(&image.role), clean(&image.path)), &image.authenticode)
-    });
-    let options = proposal.command_line.iter().map(|text| {
-        expected(
-            9,
-            "command line, as the kernel's EFI stub measures it".to_owned(),
-            &bank.digest(&[&load_options(text)]),
-        )
-    });
-    let initrd = proposal.initrd.iter().map(|digest| expected(9, "initrd".to_owned(), digest));
-    let sections = proposal.sections.iter().flat_map(|section| {
-        let name = clean(&section.name);
-        [
-            expected(11, format!("name of section {name}"), &bank.digest(&[&section_name(&section.name)])),
-            expected(11, format!("section {name}"), &section.digest),
-        ]
-    });
-    images.chain(options).chain(initrd).chain(sections).collect()
+    pcrs::events(proposal, bank).into_iter().map(expected).collect()
 }
 
 /// PCRs after such a boot. Without a base only what does not depend on the machine.
 pub fn values(proposal: &Proposal, bank: PcrBank, base: Option<&Base<'_>>) -> Vec<Value> {
     let Some(base) = base else {
         let phases = [bank.digest(&[ENTER_INITRD.as_bytes()])];
-        let value = sections(proposal, bank, phases.iter().map(Vec::as_slice));
+        let value = pcrs::sections(proposal, bank, phases.iter().map(Vec::as_slice));
         return vec![known(11, &value, "sections, and systemd's phase enter-initrd")];
     };
     let number = base.boot.number();
@@ -88,7 +75,7 @@ pub fn values(proposal: &Proposal, bank: PcrBank, base: Option<&Base<'_>>) -> Ve
             9 => initrd(proposal, bank, base),
             11 => {
                 let phases = base.log.systemd().iter().filter(|event| event.pcr == pcr);
-                let value = sections(proposal, bank, phases.map(|event| event.digest.as_ref()));
+                let value = pcrs::sections(proposal, bank, phases.map(|event| event.digest.as_ref()));
                 known(pcr, &value, &format!("sections, and what systemd measured in evidence {number}"))
             }
             8 | 12 if base.boot.quote().pcr(pcr).iter().any(|byte| *byte != 0) => {
@@ -108,7 +95,7 @@ pub fn secure_boot(log: &ExplainedLog<'_>) -> bool {
     log.log().events().iter().any(|event| event.pcr == 7 && is_on(event))
 }
 
-/// What comes before the kernel stays; the images are the new ones.
+/// PCR 4.
 fn images(proposal: &Proposal, bank: PcrBank, base: &Base<'_>) -> Value {
     let Some(before) = base.before else {
         return unknown(4, "no policy says which of the machine's images come before its kernel");
@@ -122,72 +109,33 @@ fn images(proposal: &Proposal, bank: PcrBank, base: &Base<'_>) -> Value {
                 | kind::EFI_RUNTIME_SERVICES_DRIVER
         )
     };
-    let (mut value, mut seen, mut replaced) = (zero(bank), 0, false);
-    for event in extends(base, 4) {
-        if is_image(event) && seen >= before {
-            replaced = true;
-            continue;
-        }
-        if replaced {
-            return unknown(4, "the machine measures more after its kernel");
-        }
-        seen += usize::from(is_image(event));
-        value = bank.digest(&[&value, event.digest]);
-    }
-    if !replaced {
-        return unknown(4, "the machine's last boot has no image where this one would be");
-    }
-    for image in &proposal.images {
-        value = bank.digest(&[&value, &image.authenticode]);
-    }
-    known(
-        4,
-        &value,
-        &format!("what evidence {} has before its kernel, then these images", base.boot.number()),
-    )
+    let last = extends(base, 4).map(|event| (is_image(event), event.digest));
+    let why = format!("what evidence {} has before its kernel, then these images", base.boot.number());
+    foreseen(4, pcrs::boot_path(proposal, bank, last, before), &why)
 }
 
-/// The events that the kernel's EFI stub makes, in the order that the machine's kernel makes them.
+/// PCR 9.
 fn initrd(proposal: &Proposal, bank: PcrBank, base: &Base<'_>) -> Value {
-    let mut value = zero(bank);
-    for event in extends(base, 9) {
-        let digest = match (event.claimed_content(), event.content()) {
-            (_, Content::Separator(_)) => event.digest.to_vec(),
-            (Claim::Tag(Tag { id: Tag::INITRD, .. }), _) => match &proposal.initrd {
-                Some(Bytes(digest)) => digest.clone(),
-                None => return unknown(9, "the initrd is not known"),
-            },
-            (Claim::Tag(Tag { id: Tag::LOAD_OPTIONS, .. }), _) => match &proposal.command_line {
-                Some(text) => bank.digest(&[&load_options(text)]),
-                None => return unknown(9, "the command line is not known"),
-            },
-            _ => return unknown(9, "the boot loader measures the files that it reads there"),
-        };
-        value = bank.digest(&[&value, &digest]);
-    }
-    known(
-        9,
-        &value,
-        &format!("command line and initrd, as the kernel of evidence {} measures them", base.boot.number()),
-    )
-}
-
-/// PCR 11 begins with zeros: names and contents of sections, then what systemd says.
-fn sections<'a>(proposal: &Proposal, bank: PcrBank, then: impl Iterator<Item = &'a [u8]>) -> Vec<u8> {
-    let mut value = zero(bank);
-    for section in &proposal.sections {
-        value = bank.digest(&[&value, &bank.digest(&[&section_name(&section.name)])]);
-        value = bank.digest(&[&value, &section.digest]);
-    }
-    then.fold(value, |value, digest| bank.digest(&[&value, digest]))
+    let last = extends(base, 9).map(|event| match (event.claimed_content(), event.content()) {
+        (_, Content::Separator(_)) => Pcr9::Separator(event.digest),
+        (Claim::Tag(Tag { id: Tag::INITRD, .. }), _) => Pcr9::Initrd,
+        (Claim::Tag(Tag { id: Tag::LOAD_OPTIONS, .. }), _) => Pcr9::LoadOptions,
+        _ => Pcr9::Other,
+    });
+    let number = base.boot.number();
+    let why = format!("command line and initrd, as the kernel of evidence {number} measures them");
+    foreseen(9, pcrs::efi_stub(proposal, bank, last), &why)
 }
 
 fn extends<'a>(base: &'a Base<'_>, pcr: u32) -> impl Iterator<Item = &'a Event<'a>> {
     base.log.log().events().iter().filter(move |event| event.pcr == pcr && !event.digest.is_empty())
 }
 
-fn zero(bank: PcrBank) -> Vec<u8> {
-    vec![0; bank.digest_len()]
+fn foreseen(pcr: u8, value: Result<Vec<u8>, Unforeseen>, why: &str) -> Value {
+    match value {
+        Ok(value) => known(pcr, &value, why),
+        Err(unforeseen) => unknown(pcr, &unforeseen.to_string()),
+    }
 }
 
 fn known(pcr: u8, value: &[u8], why: &str) -> Value {
@@ -202,7 +150,7 @@ fn unknown(pcr: u8, why: &str) -> Value {
 mod tests {
     use super::*;
     use halfkey_evidence::eventlog;
-    use halfkey_protocol::tpm::kdf::Hash;
+    use halfkey_protocol::Bytes;
     use halfkey_protocol::wire::{ProposedImage, ProposedSection};
 
     /// What a recorded boot of OVMF and systemd's stub measured, told as if it were proposed.
@@ -252,8 +200,8 @@ mod tests {
                     .collect();
                 assert!(!expected.is_empty() && found.ends_with(&expected), "{name}, PCR {pcr}: {found:?}");
             }
-            let phase = Hash::Sha256.digest(&[ENTER_INITRD.as_bytes()]);
-            let value = Hash::Sha256.digest(&[log.pcr(11).unwrap(), &phase]);
+            let phase = PcrBank::Sha256.digest(&[ENTER_INITRD.as_bytes()]);
+            let value = PcrBank::Sha256.digest(&[log.pcr(11).unwrap(), &phase]);
             assert_eq!(values(&proposal, PcrBank::Sha256, None)[0].value, Some(hex(&value)));
         }
     }
