@@ -4,12 +4,15 @@
 //! | --- | --- |
 //! | [`swtpm`] | a TPM with an identity and EK certificates of its own: power, banks, PCRs, tpm2-tools |
 //! | [`tpm`] | a TPM with the keys of a node, and what an agent has it do: register, quote, activate |
+//! | [`node`] | a node without an agent: what it says to registrar and verifier |
 //! | [`log`] | firmware event logs that a test writes, reads or changes |
+//! | [`software`] | a boot that a test writes: its log, the policy that allows it, the proposal that announces it |
 //! | [`recorded`] | boots of real machines, as files |
 //! | [`replay`] | a machine that boots without a VM, about a dozen kinds of boots, and what an attacker makes of them |
 //! | [`loopback`] | what is below it: the real agent with TPM, volumes in files and a mount namespace, verifier and workstation |
 //! | [`programs`], [`process`] | the programs under test; child processes that never outlive a test |
 //! | [`verifier`], [`tenant`] | the server and the operator's workstation, as processes |
+//! | [`pki`], [`port`], [`clock`] | certificates; ports that are known before anybody listens there; a clock that tests turn |
 //!
 //! # How to write a test
 //! What a policy, a proposal or an explanation makes of a boot, with all programs, in a few seconds
@@ -40,13 +43,18 @@
 
 #![allow(clippy::unwrap_used, reason = "a test that fails here should say where")]
 
+pub mod clock;
 pub mod error;
 pub mod log;
 pub mod loopback;
+pub mod node;
+pub mod pki;
+pub mod port;
 pub mod process;
 pub mod programs;
 pub mod recorded;
 pub mod replay;
+pub mod software;
 pub mod swtpm;
 pub mod tenant;
 pub mod tpm;

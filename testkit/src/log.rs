@@ -3,6 +3,28 @@
 use halfkey_protocol::tpm::bank::PcrBank;
 use halfkey_protocol::tpm::kdf::Hash;
 
+/// Event types of the TCG's firmware profile.
+pub mod kind {
+    /// The end of the firmware's part of a PCR.
+    pub const SEPARATOR: u32 = 0x4;
+    /// What the kernel's EFI stub measures.
+    pub const EVENT_TAG: u32 = 0x6;
+    /// The version of the firmware's first code.
+    pub const S_CRTM_VERSION: u32 = 0x8;
+    /// A variable of Secure Boot.
+    pub const VARIABLE: u32 = 0x8000_0001;
+    /// A boot application: its Authenticode digest.
+    pub const APPLICATION: u32 = 0x8000_0003;
+    /// A driver of an option ROM.
+    pub const DRIVER: u32 = 0x8000_0004;
+    /// A string that says what happened.
+    pub const ACTION: u32 = 0x8000_0007;
+    /// A part of the firmware.
+    pub const FIRMWARE_BLOB: u32 = 0x8000_0008;
+    /// The certificate that vouched for an image.
+    pub const AUTHORITY: u32 = 0x8000_00e0;
+}
+
 /// PCR, event type, what is measured, event data.
 pub type Measured<'a> = (u32, u32, &'a [u8], &'a [u8]);
 

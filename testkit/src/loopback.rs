@@ -47,7 +47,7 @@ impl Loopback {
     pub fn new(programs: Programs, folder: &Path) -> Result<Self> {
         fs::create_dir_all(folder).context(format_args!("can't make {}", folder.display()))?;
         let tpm = Swtpm::start();
-        let mut verifier = Verifier::init_at(&programs, &folder.join("verifier"), "127.0.0.1")?;
+        let mut verifier = Verifier::init_here(&programs, &folder.join("verifier"))?;
         verifier.start()?;
         let tenant = Tenant::login(&programs, &verifier, &folder.join("desk"))?;
         fs::write(folder.join("passphrase"), PASSPHRASE).context("can't write the passphrase")?;

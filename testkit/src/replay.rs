@@ -5,6 +5,7 @@
 //! methods make another machine of it, or what an attacker would. [`Machine`] is enrolled and boots it.
 
 use crate::error::Result;
+pub use crate::log::kind;
 use crate::log::{Record, sha1, write};
 use crate::loopback::{Loopback, text};
 use crate::programs::Programs;
@@ -12,24 +13,6 @@ use crate::recorded::{self, boot};
 use halfkey_protocol::tpm::bank::PcrBank;
 use halfkey_protocol::tpm::kdf::Hash;
 use std::process::{Child, Output, Stdio};
-
-/// Event types of the TCG's firmware profile.
-pub mod kind {
-    /// The end of the firmware's part of a PCR.
-    pub const SEPARATOR: u32 = 0x4;
-    /// What the kernel's EFI stub measures.
-    pub const EVENT_TAG: u32 = 0x6;
-    /// A variable of Secure Boot.
-    pub const VARIABLE: u32 = 0x8000_0001;
-    /// A boot application: its Authenticode digest.
-    pub const APPLICATION: u32 = 0x8000_0003;
-    /// A driver of an option ROM.
-    pub const DRIVER: u32 = 0x8000_0004;
-    /// A string that says what happened.
-    pub const ACTION: u32 = 0x8000_0007;
-    /// The certificate that vouched for an image.
-    pub const AUTHORITY: u32 = 0x8000_00e0;
-}
 
 /// What a machine measures until the agent runs, and what can be read of it.
 #[derive(Clone)]

@@ -43,7 +43,7 @@ pub const ECC_P384: EkKind = EkKind { handle: 0x8101_0016, certificate: 0x01c0_0
 
 /// A [`Swtpm`] with AK and SRK.
 pub struct Tpm {
-    swtpm: Option<Swtpm>,
+    swtpm: Swtpm,
     ek: EkKind,
     /// What its agent would send.
     pub register: Register,
@@ -52,20 +52,20 @@ pub struct Tpm {
 impl Deref for Tpm {
     type Target = Swtpm;
     fn deref(&self) -> &Swtpm {
-        self.swtpm.as_ref().expect("a machine with a TPM")
+        &self.swtpm
     }
 }
 
 impl DerefMut for Tpm {
     fn deref_mut(&mut self) -> &mut Swtpm {
-        self.swtpm.as_mut().expect("a machine with a TPM")
+        &mut self.swtpm
     }
 }
 
 impl Tpm {
     /// Powered on, with this EK.
     pub fn new(ek: EkKind) -> Self {
-        let mut tpm = Self::absent(Register {
+        let register = Register {
             versions: vec![1],
             ek_public: Bytes(vec![]),
             ek_certificate: None,
@@ -75,21 +75,16 @@ impl Tpm {
             certify_info: Bytes(vec![]),
             certify_signature: Bytes(vec![]),
             label: "web1".into(),
-        });
-        (tpm.swtpm, tpm.ek) = (Some(Swtpm::start()), ek);
+        };
+        let mut tpm = Self { swtpm: Swtpm::start(), ek, register };
         tpm.make_keys();
         tpm.register.ek_certificate = Some(tpm.read_nv(ek.certificate).into());
         tpm
     }
 
-    /// None: for a machine whose keys a test holds itself.
-    pub fn absent(register: Register) -> Self {
-        Self { swtpm: None, ek: RSA_2048, register }
-    }
-
     /// Another machine's, with a copy of what this one has in its NV memory.
     pub fn copied(&self) -> Self {
-        Self { swtpm: Some(Swtpm::copied(self)), ek: self.ek, register: self.register.clone() }
+        Self { swtpm: Swtpm::copied(self), ek: self.ek, register: self.register.clone() }
     }
 
     /// Makes AK and SRK, anew if the TPM was cleared.

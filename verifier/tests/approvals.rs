@@ -4,7 +4,6 @@
 mod common;
 
 use common::node::{Node, Session, enrolled, said};
-use common::software::Software;
 use common::{Server, get, path, post, refused};
 use halfkey_evidence::public::AkPublic;
 use halfkey_evidence::quote::{self, QuoteContext};
@@ -16,6 +15,7 @@ use halfkey_protocol::tpm::bank::PcrBank;
 use halfkey_protocol::tpm::qualifying_data::QualifyingData;
 use halfkey_protocol::wire::operator::{Approve, NodeRecord, PendingBoot};
 use halfkey_protocol::wire::{Begun, Purpose};
+use halfkey_testkit::software::Software;
 
 #[tokio::test]
 async fn an_approval_names_every_pcr_but_that_of_ima_and_the_fence() {

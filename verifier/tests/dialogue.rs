@@ -4,7 +4,6 @@
 mod common;
 
 use common::node::{CHALLENGE, Line, Node, said};
-use common::software::Software;
 use common::{Server, get, path, post, refused};
 use halfkey_protocol::tpm::seal_policy::fence_sha256;
 use halfkey_protocol::wire::operator::{
@@ -12,6 +11,7 @@ use halfkey_protocol::wire::operator::{
 };
 use halfkey_protocol::wire::{Document, Evidence, Register, Verdict, Wait, Waited};
 use halfkey_protocol::{Bytes, Reason};
+use halfkey_testkit::software::Software;
 use std::time::Duration;
 
 /// Evidence that never reached the verifier in this form.
@@ -262,7 +262,7 @@ async fn every_part_of_the_evidence_counts() {
     let other = Evidence {
         purpose: "enroll".into(),
         nonce_tpm: Bytes::default(),
-        purpose_data: node.commits("enroll").into(),
+        purpose_data: node.commits("enroll", &node.tenant_key()).into(),
         ..node.evidence("boot", &session)
     };
     assert_eq!(refused(post::<Verdict>(&anybody, "/v1/finish", &other).await), Reason::EnrollmentUsed);
@@ -366,8 +366,8 @@ async fn a_cleared_tpm_needs_a_new_enrollment() {
     assert_eq!(said(&verdict), "pending counter_rollback");
     assert_eq!(refused(node.approve(&operator).await), Reason::Conflict);
 
-    let before =
-        std::mem::replace(&mut node.register, Register { ek_certificate: None, ..node.tpm.register.clone() });
+    let register = Register { ek_certificate: None, ..node.tpm.register.clone() };
+    let before = std::mem::replace(&mut node.register, register);
     assert_eq!((&node.register.ak_public, &node.register.ek_public), (&before.ak_public, &before.ek_public));
     assert_ne!(node.register.srk_public, before.srk_public);
     node.register(&anybody).await.unwrap();

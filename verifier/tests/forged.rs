@@ -4,11 +4,11 @@
 mod common;
 
 use common::node::{Node, answered, enrolled, said};
-use common::software::{Software, head, trust};
 use common::{Server, command, get, output, path, post, refused};
 use halfkey_protocol::Reason;
 use halfkey_protocol::wire::operator::{AuditList, NodeList, NodeRecord};
 use halfkey_protocol::wire::policies::NodePolicy;
+use halfkey_testkit::software::{Software, policy_head, trust};
 use halfkey_verifier::client::Client;
 
 async fn damages(operator: &Client) -> usize {
@@ -109,7 +109,7 @@ async fn trust_is_given_by_a_policy_and_not_by_a_row() {
     let (good, evil) = (Software::version("6.1.0-56"), Software::version("6.6.6-evil"));
     let node = enrolled(&server).await;
     let scope = format!("node:{}", node.id);
-    let policy = head("web") + &trust("2999-01-01T00:00:00Z", 1) + &Software::default().boot();
+    let policy = policy_head("web") + &trust("2999-01-01T00:00:00Z", 1) + &Software::default().boot();
     node.apply(&operator, &scope, &policy).await.unwrap();
     let opened = async |software: &Software| {
         node.reboot_into(software);

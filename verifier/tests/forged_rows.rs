@@ -5,13 +5,13 @@ mod common;
 
 use aws_lc_rs::signature::{Ed25519KeyPair, KeyPair as _};
 use common::node::{Node, enrolled, said};
-use common::software::{Software, lax, strict};
 use common::{Server, get, path, post, refused};
 use halfkey_protocol::document::signed_bytes;
 use halfkey_protocol::tpm::bank::PcrBank;
 use halfkey_protocol::wire::operator::{Because, NodeList, NodeRecord, NodeState};
 use halfkey_protocol::wire::{Evidence, Problem, Register, Verdict};
 use halfkey_protocol::{NodeId, Reason};
+use halfkey_testkit::software::{Software, lax, strict};
 use std::sync::Arc;
 
 /// The newest policy would be nobody's of this node's, and the one before it the newest of its tenant.

@@ -4,11 +4,11 @@
 mod common;
 
 use common::node::{Node, said};
-use common::software::Software;
 use common::{Server, get, path, post, refused};
 use halfkey_protocol::Reason;
 use halfkey_protocol::wire::Verdict;
 use halfkey_protocol::wire::operator::{AuditList, EvidenceList, EvidenceRecord, NodeList, NodeRecord};
+use halfkey_testkit::software::Software;
 use halfkey_verifier::client::Client;
 use rusqlite::Connection;
 

@@ -5,7 +5,6 @@ mod common;
 
 use aws_lc_rs::signature::{Ed25519KeyPair, KeyPair};
 use common::node::{Line, Node, Session, said, sign, sign_policy};
-use common::software::{Software, head};
 use common::{Server, get, path, post, refused};
 use halfkey_evidence::appraise::BoundedEvidence;
 use halfkey_evidence::eventlog;
@@ -17,6 +16,7 @@ use halfkey_protocol::tpm::bank::PcrBank;
 use halfkey_protocol::wire::operator::{AuditList, Because, NodeRecord};
 use halfkey_protocol::wire::policies::{GroupList, MAX_POLICY, NodePolicy, PolicyList, PolicyRecord};
 use halfkey_protocol::wire::{Document, Evidence, Problem, SignedDocument, Verdict, Wait, Waited};
+use halfkey_testkit::software::{Software, policy_head};
 use halfkey_verifier::attest::{Assessment, Lifetimes};
 use halfkey_verifier::client::Client;
 use halfkey_verifier::config::StateDir;
@@ -81,7 +81,7 @@ async fn a_policy_has_to_be_the_tenants_and_newer_and_well_formed() {
         refusal(&node.sign_policy(&operator, &scope, &good.replace("forbidden", "forbiden")).await).await;
     assert_eq!(problem.code, "policy_malformed");
     assert!(problem.message.contains("line 15, column 1"), "{problem:?}");
-    let problem = refusal(&node.sign_policy(&operator, &scope, &head("no boot")).await).await;
+    let problem = refusal(&node.sign_policy(&operator, &scope, &policy_head("no boot")).await).await;
     assert_eq!(problem.code, "policy_floor");
     assert!(problem.message.contains("line "), "{problem:?}");
     let line = Line::at(&operator).await;
@@ -494,7 +494,7 @@ const UNSIGNED: Recorded = Recorded {
 
 impl Recorded {
     async fn boot(&self, server: &Client, node: &Node) -> Verdict {
-        node.power_cycle();
+        node.tpm.reset();
         let replayed = eventlog::replay(self.log, PcrBank::Sha256).unwrap();
         let extending = replayed.events().iter().filter(|event| !event.digest.is_empty());
         for event in extending {

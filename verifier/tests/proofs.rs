@@ -5,7 +5,6 @@ mod common;
 
 use aws_lc_rs::signature::{Ed25519KeyPair, KeyPair as _};
 use common::node::{Halves, Node, enrolled, said, sign};
-use common::software::{Software, lax, strict};
 use common::{Server, get, path, post, refused};
 use halfkey_evidence::document::open;
 use halfkey_protocol::Reason;
@@ -13,6 +12,7 @@ use halfkey_protocol::identity::fingerprint;
 use halfkey_protocol::keys::half;
 use halfkey_protocol::wire::operator::{Enroll, NodeList, NodeRecord, NodeState, SequencePart};
 use halfkey_protocol::wire::{Document, Enrollment, Prove, Proved, SignedDocument};
+use halfkey_testkit::software::{Software, lax, strict};
 use halfkey_verifier::client::Client;
 use std::sync::Arc;
 

@@ -5,7 +5,6 @@ mod common;
 
 use aws_lc_rs::signature::Ed25519KeyPair;
 use common::node::{Node, answered, said};
-use common::software::{Software, head, trust};
 use common::{Server, get, path, post, refused};
 use halfkey_protocol::keys::label;
 use halfkey_protocol::tpm::kdf::Hash;
@@ -14,6 +13,7 @@ use halfkey_protocol::wire::policies::{NodePolicy, ProposalList, ProposalRecord,
 use halfkey_protocol::wire::{Begun, Evidence, Proposal, Propose, Proposed, Verdict};
 use halfkey_protocol::{Bytes, Reason};
 use halfkey_testkit::hex;
+use halfkey_testkit::software::{Software, policy_head, trust};
 use halfkey_verifier::client::Client;
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -175,7 +175,7 @@ async fn trust_in_the_next_boot_is_limited_in_number_and_time() {
     let server = Server::start();
     let (anybody, operator) = (server.anybody(), server.operator());
     let node = member(&server, "web").await;
-    let policy = |until: &str, count| head("web") + &trust(until, count) + &old().boot();
+    let policy = |until: &str, count| policy_head("web") + &trust(until, count) + &old().boot();
     node.apply(&operator, "group:web", &policy("2000-01-01T00:00:00Z", 2)).await.unwrap();
     opened(&server, &node, &old()).await;
     let proposed = node.propose(&anybody, &new()).await;
@@ -233,13 +233,13 @@ async fn a_policy_without_trust_drops_what_was_trusted() {
     let server = Server::start();
     let (anybody, operator) = (server.anybody(), server.operator());
     let node = member(&server, "web").await;
-    let trusting = head("web") + &trust("2999-01-01T00:00:00Z", 5) + &old().boot();
+    let trusting = policy_head("web") + &trust("2999-01-01T00:00:00Z", 5) + &old().boot();
     node.apply(&operator, "group:web", &trusting).await.unwrap();
     opened(&server, &node, &old()).await;
     let proposed = node.propose(&anybody, &new()).await;
     assert_eq!(answered(&proposed), "accepted");
     // Limits are for what comes: it stays trusted.
-    let ended = head("web") + &trust("2000-01-01T00:00:00Z", 1) + &old().boot();
+    let ended = policy_head("web") + &trust("2000-01-01T00:00:00Z", 1) + &old().boot();
     node.apply(&operator, "group:web", &ended).await.unwrap();
     assert_eq!(record(&operator, &proposed).await.state, ProposalState::Trusted);
     opened(&server, &node, &new()).await;
@@ -470,7 +470,7 @@ async fn what_was_answered_about_policies_and_proposals_is_there_after_a_kill() 
     let node = member(&server, "web").await;
     server.kill();
     server.serve();
-    let policy = head("web") + &trust("2999-01-01T00:00:00Z", 5) + &old().boot();
+    let policy = policy_head("web") + &trust("2999-01-01T00:00:00Z", 5) + &old().boot();
     node.apply(&server.operator(), "group:web", &policy).await.unwrap();
     server.kill();
     server.serve();
@@ -505,7 +505,7 @@ async fn trust_by_the_tenant_before_is_none_of_the_new_one() {
         let mut node = member(&server, "web").await;
         let scope = if in_group { "group:web".to_owned() } else { format!("node:{}", node.id) };
         let evil = Software::version("evil");
-        let policy = |until, count| head("web") + &trust(until, count) + &old().boot();
+        let policy = |until, count| policy_head("web") + &trust(until, count) + &old().boot();
         node.apply(&operator, &scope, &policy("2999-01-01T00:00:00Z", 5)).await.unwrap();
         opened(&server, &node, &old()).await;
         let proposed = node.propose(&anybody, &evil).await;
@@ -591,7 +591,7 @@ async fn a_boot_that_is_called_like_a_trusted_proposal_is_none() {
     let server = Server::start();
     let (anybody, operator) = (server.anybody(), server.operator());
     let node = member(&server, "web").await;
-    let policy = head("web") + &trust("2999-01-01T00:00:00Z", 5) + &old().boot();
+    let policy = policy_head("web") + &trust("2999-01-01T00:00:00Z", 5) + &old().boot();
     node.apply(&operator, "group:web", &policy).await.unwrap();
     opened(&server, &node, &old()).await;
     let proposed = node.propose(&anybody, &Software::version("6.1.0-57")).await;

@@ -5,12 +5,12 @@ mod common;
 
 use aws_lc_rs::signature::Ed25519KeyPair;
 use common::node::{Line, Node, enrolled, said};
-use common::software::{lax, strict};
 use common::{Server, command, get, output, path, post, refused};
 use halfkey_protocol::Reason;
 use halfkey_protocol::wire::operator::{AuditList, Because, NodeList, NodeRecord, NodeState};
 use halfkey_protocol::wire::policies::{NodePolicy, PolicyRecord};
 use halfkey_protocol::wire::{Prove, Proved};
+use halfkey_testkit::software::{lax, strict};
 use rusqlite::Connection;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;

@@ -167,7 +167,7 @@ impl World {
         }
         let Some(mut estate) = self.estate.take() else { return Ok(()) };
         estate.off()?;
-        estate.verifier.stop()
+        estate.verifier.stop().map(drop)
     }
 
     /// Where the logs of the current machine are.

@@ -1,8 +1,7 @@
 //! Many machines: their TPMs are software in this process, so that hundreds of them boot within a test.
 //! The server can't tell, as it can't tell any software TPM: it has no EK roots.
 
-use super::node::{CHALLENGE, Node, Session};
-use super::software::Software;
+use super::node::Node;
 use super::{path, post};
 use aws_lc_rs::agreement::{self, ECDH_P256, PrivateKey, UnparsedPublicKey};
 use aws_lc_rs::cipher::{AES_128, DecryptingKey, DecryptionContext, UnboundCipherKey};
@@ -11,15 +10,15 @@ use aws_lc_rs::error::Unspecified;
 use aws_lc_rs::iv::FixedLength;
 use aws_lc_rs::rand::SystemRandom;
 use aws_lc_rs::signature::{ECDSA_P256_SHA256_FIXED_SIGNING, EcdsaKeyPair, Ed25519KeyPair, KeyPair as _};
-use halfkey_protocol::Reason;
-use halfkey_protocol::keys::half;
-use halfkey_protocol::keys::hpke::Ephemeral;
 use halfkey_protocol::tpm::bank::PcrBank;
 use halfkey_protocol::tpm::kdf::{Hash, kdfa, kdfe};
 use halfkey_protocol::tpm::name::object_name;
 use halfkey_protocol::tpm::template;
 use halfkey_protocol::wire::operator::NodeRecord;
-use halfkey_protocol::wire::{Begin, Credential, Evidence, Problem, Register, Registered, Verdict};
+use halfkey_protocol::wire::{Credential, Evidence, Problem, Register, Verdict};
+use halfkey_protocol::{Bytes, Reason};
+use halfkey_testkit::node::{Attester, SimulatedNode};
+use halfkey_testkit::software::Software;
 use halfkey_verifier::client::{Client, ClientError};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -30,9 +29,14 @@ static DESK: tokio::sync::Mutex<()> = tokio::sync::Mutex::const_new(());
 
 /// A machine whose TPM is a few keys in memory.
 pub struct SoftNode {
-    pub node: Node,
+    pub node: Node<SoftTpm>,
+}
+
+/// A few keys, and what this software would extend.
+pub struct SoftTpm {
     ek: PrivateKey,
     ak: EcdsaKeyPair,
+    ak_name: Vec<u8>,
     clock: AtomicU64,
     software: Software,
 }
@@ -65,16 +69,15 @@ impl SoftNode {
             certify_signature: signature.into(),
             label: "soft".to_owned(),
         };
-        let node = Node::of_software(register, tenant.clone());
-        Self { node, ek, ak: ak_key, clock: AtomicU64::new(1000), software: Software::default() }
+        let software = Software::default();
+        let tpm =
+            SoftTpm { ek, ak: ak_key, ak_name, clock: AtomicU64::new(1000), software: software.clone() };
+        Self { node: Node::with(tpm, register, &software, tenant.clone()) }
     }
 
     /// Register and activate.
     pub async fn register(&self, server: &Client) -> Result<(), Problem> {
-        let registered: Registered = post(server, "/v1/register", &self.node.register).await?;
-        let secret = self.activate(&registered.credential);
-        let proof = half::activation_proof(&secret, &self.node.id.0, &CHALLENGE);
-        self.node.activate(server, CHALLENGE, &proof).await
+        self.node.register(server).await
     }
 
     /// Registers; the tenant enrolls it and allows what it boots. K is not put together: what a test of the
@@ -103,20 +106,11 @@ impl SoftNode {
     }
 
     async fn attest(&self, server: &Client, purpose: &str) -> Result<Verdict, ClientError> {
-        let begin = Begin {
-            versions: vec![1],
-            node_id: self.node.id.to_string(),
-            purpose: purpose.to_owned(),
-            enrollments: vec![],
-        };
-        let session = Session {
-            begun: server.post("/v1/begin", &begin).await?,
-            ephemeral: Ephemeral::generate(),
-            // What only a boot commits to.
-            nonce_tpm: if purpose == "boot" { vec![4; 32] } else { Vec::new() },
-            purpose_data: self.node.commits(purpose),
-        };
-        server.post("/v1/finish", &self.evidence_for(purpose, &session)).await
+        let begun = server.post("/v1/begin", &SimulatedNode::begin(&self.node, purpose, &[])).await?;
+        let session = self.node.session(purpose, begun, &self.node.tenant_key());
+        // As large as evidence is in the field.
+        let ima_log = Some(vec![b'i'; 150_000].into());
+        server.post("/v1/finish", &Evidence { ima_log, ..self.node.evidence(purpose, &session) }).await
     }
 
     /// Asks again, as an agent does, until there is a verdict.
@@ -133,52 +127,32 @@ impl SoftNode {
             tokio::time::sleep(Duration::from_millis(200)).await;
         }
     }
+}
 
-    pub fn evidence(&self, session: &Session) -> Evidence {
-        self.evidence_for("boot", session)
-    }
-
-    fn evidence_for(&self, purpose: &str, session: &Session) -> Evidence {
-        let bank = PcrBank::from_name(&session.begun.bank).unwrap();
-        let pcrs = self.software.pcrs(bank);
+impl Attester for SoftTpm {
+    fn quote(&self, bank: PcrBank, qualifying: &[u8; 32]) -> (Vec<u8>, Vec<u8>) {
+        let pcrs = self.pcrs(bank);
         let values: Vec<&[u8]> = pcrs.iter().map(|pcr| &pcr[..]).collect();
         let selection = [&[0, 0, 0, 1][..], &bank.alg().to_be_bytes(), &[3, 0xff, 0xff, 0]].concat();
         let quoted = [selection, sized(&Hash::Sha256.digest(&values))].concat();
-        let ak_name = object_name(&self.node.register.ak_public).unwrap();
         let clock = self.clock.fetch_add(1, Ordering::Relaxed);
-        let qualifying_data = self.node.qualifying_data(purpose, session);
-        let quote = attest(0x8018, &qualified(0x4000_000b, &ak_name), &qualifying_data, clock, &quoted);
-        Evidence {
-            version: session.begun.version,
-            node_id: self.node.id.to_string(),
-            purpose: purpose.to_owned(),
-            nonce: session.begun.nonce.clone(),
-            hpke_public: session.ephemeral.public.into(),
-            nonce_tpm: session.nonce_tpm.clone().into(),
-            purpose_data: session.purpose_data.clone().into(),
-            signature: sign(&self.ak, &quote).into(),
-            quote: quote.into(),
-            bank: bank.name().to_owned(),
-            pcrs,
-            event_log: Some(self.software.log().into()),
-            systemd_log: None,
-            // As large as evidence is in the field.
-            ima_log: Some(vec![b'i'; 150_000].into()),
-            command_line: Some(self.software.proc_cmdline().into()),
-            agent: "test".to_owned(),
-        }
+        let quote = attest(0x8018, &qualified(0x4000_000b, &self.ak_name), qualifying, clock, &quoted);
+        let signature = sign(&self.ak, &quote);
+        (quote, signature)
     }
 
-    /// TPM2_ActivateCredential with the EK.
-    fn activate(&self, credential: &Credential) -> Vec<u8> {
+    fn pcrs(&self, bank: PcrBank) -> Vec<Bytes> {
+        self.software.pcrs(bank)
+    }
+
+    fn activate_with_ek(&self, credential: &Credential) -> Vec<u8> {
         let (ours, _) = point(self.ek.compute_public_key().unwrap().as_ref());
         let (x, y) = (&credential.secret[2..34], &credential.secret[36..68]);
         let theirs = UnparsedPublicKey::new(&ECDH_P256, [&[4], x, y].concat());
         let seed = agreement::agree(&self.ek, &theirs, Unspecified, |z| {
             Ok(kdfe(Hash::Sha256, z, "IDENTITY", x, &ours, 256))
         });
-        let name = object_name(&self.node.register.ak_public).unwrap();
-        let key = kdfa(Hash::Sha256, &seed.unwrap(), "STORAGE", &name, &[], 128);
+        let key = kdfa(Hash::Sha256, &seed.unwrap(), "STORAGE", &self.ak_name, &[], 128);
         let key = UnboundCipherKey::new(&AES_128, &key).unwrap();
         // TPM2B_DIGEST of the MAC, then the encrypted identity.
         let mut identity = credential.id_object[34..].to_vec();

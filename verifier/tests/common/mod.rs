@@ -4,33 +4,30 @@
 pub mod fleet;
 pub mod node;
 pub mod siege;
-pub mod software;
 
 use halfkey_protocol::wire::Problem;
 use halfkey_protocol::{NodeId, Reason};
+use halfkey_testkit::verifier::Verifier;
 use halfkey_verifier::client::{Client, ClientError};
 use rustls::RootCertStore;
 use rustls_pki_types::pem::PemObject;
 use rustls_pki_types::{CertificateDer, PrivateKeyDer};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
-use std::io::{BufRead, BufReader};
-use std::path::{Path, PathBuf};
-use std::process::{Child, Command, Output, Stdio};
+use std::path::Path;
+use std::process::{Command, Output};
 use std::time::Duration;
 use tempfile::TempDir;
 
 pub const BINARY: &str = env!("CARGO_BIN_EXE_halfkey-verifier");
 
-/// A state folder and the process that serves it.
+/// A verifier's process, its folder, and clients for it.
 pub struct Server {
     pub dir: TempDir,
-    state: PathBuf,
-    extra: Vec<String>,
+    process: Verifier,
     pub url: String,
     /// With `--operator-listen`.
     pub operator_url: String,
-    process: Option<Child>,
 }
 
 impl Server {
@@ -46,102 +43,58 @@ impl Server {
     /// With settings and more flags.
     pub fn with(settings: &str, extra: &[&str]) -> Self {
         let dir = tempfile::tempdir().unwrap();
-        let state = dir.path().join("state");
-        Self::init(&state);
-        let mut server = Self::stopped(dir, &state, extra);
-        server.settings(settings);
-        server.serve();
-        server
+        let process = Self::init(&dir.path().join("state"));
+        process.settings(settings).unwrap();
+        Self::serving(dir, process, extra)
     }
 
     /// For a state folder that exists, with more flags.
     pub fn on(dir: TempDir, state: &Path, extra: &[&str]) -> Self {
-        let mut server = Self::stopped(dir, state, extra);
+        Self::serving(dir, Verifier::on(Path::new(BINARY), state), extra)
+    }
+
+    fn serving(dir: TempDir, process: Verifier, extra: &[&str]) -> Self {
+        let process = process.with_flags(&["--log-level", "debug"]).with_flags(extra);
+        let mut server = Self { dir, url: process.local_url(), operator_url: String::new(), process };
         server.serve();
         server
     }
 
-    fn stopped(dir: TempDir, state: &Path, extra: &[&str]) -> Self {
-        let extra = extra.iter().map(|flag| (*flag).to_owned()).collect();
-        let (url, operator_url) = (String::new(), String::new());
-        Self { dir, state: state.to_owned(), extra, url, operator_url, process: None }
-    }
-
-    pub fn init(state: &Path) {
-        let state = state.to_str().unwrap();
-        command(&["init", "--state", state, "--url", "https://127.0.0.1:8420", "--operator", "ada"]);
-    }
-
-    /// Replaces or adds values of the settings file: lines of `key = value`.
-    fn settings(&self, lines: &str) {
-        let path = self.state.join("halfkey-verifier.toml");
-        let mut text = std::fs::read_to_string(&path).unwrap();
-        for line in lines.lines().filter(|line| !line.is_empty()) {
-            let key = line.split(" = ").next().unwrap();
-            let old = text.lines().find(|old| old.starts_with(&format!("{key} = "))).map(str::to_owned);
-            text = match old {
-                Some(old) => text.replace(&old, line),
-                // Before the first table.
-                None => format!("{line}\n{text}"),
-            };
-        }
-        std::fs::write(path, text).unwrap();
+    /// A state folder that nobody serves yet.
+    pub fn init(state: &Path) -> Verifier {
+        Verifier::init_at(Path::new(BINARY), state, "127.0.0.1", "ada").unwrap()
     }
 
     pub fn serve(&mut self) {
-        let log =
-            std::fs::OpenOptions::new().create(true).append(true).open(self.dir.path().join("log")).unwrap();
-        // Writing beyond RLIMIT_FSIZE shall fail and not kill: a test plays a full disk.
-        let mut child = Command::new("sh")
-            .args(["-c", "trap '' XFSZ; exec \"$0\" \"$@\"", BINARY])
-            .args(["serve", "--state", self.state.to_str().unwrap(), "--listen", "127.0.0.1:0"])
-            .args(["--log-level", "debug"])
-            .args(&self.extra)
-            .stdout(Stdio::piped())
-            .stderr(log)
-            .spawn()
-            .unwrap();
-        let mut lines = BufReader::new(child.stdout.take().unwrap()).lines();
-        let mut url = |prefix: &str| {
-            let line = lines.next().transpose().unwrap().unwrap_or_default();
-            let url = line.strip_prefix(prefix).map(str::to_owned);
-            url.unwrap_or_else(|| panic!("{line:?}\n{}", self.log()))
-        };
-        let first = url("listening on ");
-        let apart = self.extra.iter().any(|flag| flag == "--operator-listen");
-        let second = apart.then(|| url("listening for operators on "));
-        (self.url, self.operator_url) = (first, second.unwrap_or_default());
-        self.process = Some(child);
+        self.process.start().unwrap();
+        self.operator_url = self.process.operator_url().unwrap_or_default().to_owned();
     }
 
     pub fn state(&self) -> &Path {
-        &self.state
+        self.process.state()
     }
 
     /// The database, for who can write it.
     pub fn database(&self) -> rusqlite::Connection {
-        rusqlite::Connection::open(self.state.join("halfkey.db")).unwrap()
+        rusqlite::Connection::open(self.process.database()).unwrap()
     }
 
     pub fn pid(&self) -> u32 {
-        self.process.as_ref().unwrap().id()
+        self.process.pid().unwrap()
     }
 
     pub fn log(&self) -> String {
-        std::fs::read_to_string(self.dir.path().join("log")).unwrap()
+        std::fs::read_to_string(self.process.log()).unwrap()
     }
 
     /// SIGKILL.
     pub fn kill(&mut self) {
-        let mut child = self.process.take().unwrap();
-        child.kill().unwrap();
-        child.wait().unwrap();
+        self.process.kill();
     }
 
     /// SIGTERM; gives the exit code.
     pub fn stop(&mut self) -> Option<i32> {
-        self.signal_stop();
-        self.process.take().unwrap().wait().unwrap().code()
+        self.process.stop().unwrap()
     }
 
     pub fn signal_stop(&self) {
@@ -155,7 +108,7 @@ impl Server {
 
     pub fn roots(&self) -> RootCertStore {
         let mut roots = RootCertStore::empty();
-        roots.add(CertificateDer::from_pem_file(self.state.join("ca.pem")).unwrap()).unwrap();
+        roots.add(CertificateDer::from_pem_file(self.state().join("ca.pem")).unwrap()).unwrap();
         roots
     }
 
@@ -166,7 +119,7 @@ impl Server {
 
     /// With the first operator's bundle.
     pub fn operator(&self) -> Client {
-        self.with_bundle(&self.state.join("operator-ada.bundle"))
+        self.with_bundle(&self.state().join("operator-ada.bundle"))
     }
 
     pub fn with_bundle(&self, path: &Path) -> Client {
@@ -187,10 +140,6 @@ impl Server {
 
 impl Drop for Server {
     fn drop(&mut self) {
-        if let Some(child) = &mut self.process {
-            let _ = child.kill();
-            let _ = child.wait();
-        }
         if std::thread::panicking() {
             eprintln!("{}", self.log());
         }

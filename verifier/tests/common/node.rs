@@ -1,49 +1,43 @@
 //! The dialogue of a node and its tenant, with a real TPM.
 
-use super::software::Software;
 use super::{Server, get, path, post};
-use aws_lc_rs::digest::{SHA256, digest};
 use aws_lc_rs::signature::{Ed25519KeyPair, KeyPair};
 use halfkey_evidence::{credential, registration};
 use halfkey_protocol::document::{Deployment, Kind, Place, Scope, next, signed_bytes};
 use halfkey_protocol::identity::sha256;
 use halfkey_protocol::keys::half;
-use halfkey_protocol::keys::hpke::{Ephemeral, Released};
-use halfkey_protocol::tpm::bank::PcrBank;
-use halfkey_protocol::tpm::qualifying_data::{QualifyingData, Wanted};
 use halfkey_protocol::wire::operator::{Approve, Enroll, NodeRecord, ServerInfo};
 use halfkey_protocol::wire::policies::PolicyRecord;
 use halfkey_protocol::wire::{
-    Activate, Activated, Begin, Begun, Document, DocumentSignature, Enrollment, Evidence, Problem, Proposal,
-    Propose, Proposed, Prove, Proved, Purpose, Register, Registered, SignedDocument, Verdict,
-    credential_digest,
+    Activated, Document, DocumentSignature, Enrollment, Problem, Proposal, Propose, Proposed, Proved,
+    Register, Registered, SignedDocument, Verdict, credential_digest,
 };
 use halfkey_protocol::{Half, Key, NodeId};
+use halfkey_testkit::node::{Attester, SimulatedNode};
+pub use halfkey_testkit::node::{CHALLENGE, Session};
+use halfkey_testkit::software::Software;
 use halfkey_testkit::tpm::{RSA_2048, Tpm};
 use halfkey_verifier::client::Client;
-use std::sync::{Arc, Mutex};
+use std::ops::{Deref, DerefMut};
+use std::sync::Arc;
 
-/// What a node wants to see in its enrollment, where a test does not say another.
-pub const CHALLENGE: [u8; 32] = [0x33; 32];
-
-/// A machine: a TPM with keys, and what its agent would do.
-pub struct Node {
-    pub tpm: Tpm,
-    pub register: Register,
-    pub id: NodeId,
+/// A machine and its tenant.
+pub struct Node<T = Tpm> {
+    machine: SimulatedNode<T>,
     pub tenant: Arc<Ed25519KeyPair>,
-    /// What it made for the enrollment that it waits for.
-    challenge: Mutex<[u8; 32]>,
-    /// What it has booted.
-    software: Mutex<Software>,
 }
 
-/// What one attestation needs besides the TPM.
-pub struct Session {
-    pub ephemeral: Ephemeral,
-    pub nonce_tpm: Vec<u8>,
-    pub purpose_data: Vec<u8>,
-    pub begun: Begun,
+impl<T> Deref for Node<T> {
+    type Target = SimulatedNode<T>;
+    fn deref(&self) -> &SimulatedNode<T> {
+        &self.machine
+    }
+}
+
+impl<T> DerefMut for Node<T> {
+    fn deref_mut(&mut self) -> &mut SimulatedNode<T> {
+        &mut self.machine
+    }
 }
 
 /// K with what it was made from, for the checks of a test only.
@@ -64,46 +58,39 @@ impl Node {
     pub fn new() -> Self {
         let mut tpm = Tpm::new(RSA_2048);
         tpm.register.label = "node".into();
-        let software = Software::default();
-        software.measure(&tpm);
-        let register = tpm.register.clone();
-        let id = registration::check(&register).unwrap().node_id();
         let tenant = Arc::new(Ed25519KeyPair::generate().unwrap());
-        Self { tpm, register, id, tenant, software: Mutex::new(software), challenge: Mutex::new(CHALLENGE) }
+        Self { machine: SimulatedNode::booted(tpm, &Software::default()), tenant }
     }
 
     /// A machine with a copy of this one's TPM, after it was powered on with the same software.
     pub fn copied(&self) -> Self {
-        let tpm = self.tpm.copied();
-        let software = self.software.lock().unwrap().clone();
-        software.measure(&tpm);
-        let (register, tenant) = (self.register.clone(), self.tenant.clone());
-        Self {
-            tpm,
-            register,
-            id: self.id,
-            tenant,
-            software: Mutex::new(software),
-            challenge: Mutex::new(CHALLENGE),
-        }
-    }
-
-    /// With keys that the caller holds: a machine without a TPM, for a test that takes hundreds of them.
-    pub fn of_software(register: Register, tenant: Arc<Ed25519KeyPair>) -> Self {
-        let id = registration::check(&register).unwrap().node_id();
-        Self {
-            tpm: Tpm::absent(register.clone()),
-            register,
-            id,
-            tenant,
-            software: Mutex::default(),
-            challenge: Mutex::new(CHALLENGE),
-        }
+        Self { machine: self.machine.copied(), tenant: self.tenant.clone() }
     }
 
     /// One more machine of this one's tenant.
     pub fn sibling(&self) -> Self {
         Self { tenant: self.tenant.clone(), ..Self::new() }
+    }
+
+    /// Tenant and node, up to the proof. The node's K is the tenant's.
+    pub async fn enroll(&self, server: &Client, operator: &Client, enrollment_id: &str) -> Halves {
+        let (enroll, halves) = self.enrollment(operator, enrollment_id).await;
+        let _: NodeRecord = post(operator, &path(self.id, "/enrollment"), &enroll).await.unwrap();
+        let (session, verdict) = self.attest(server, "enroll").await.unwrap();
+        assert_eq!(verdict.outcome, "released", "{verdict:?}");
+        let key = self.key(&self.open("enroll", &session, &verdict));
+        assert_eq!(key.proof(), halves.key.proof());
+        self.prove(server, &halves).await.unwrap();
+        halves
+    }
+}
+
+impl<T: Attester> Node<T> {
+    /// A machine with these keys, whose TPM has booted this.
+    pub fn with(tpm: T, register: Register, software: &Software, tenant: Arc<Ed25519KeyPair>) -> Self {
+        let machine = SimulatedNode::new(tpm, register);
+        machine.has_booted(software);
+        Self { machine, tenant }
     }
 
     /// Register and activate.
@@ -114,22 +101,20 @@ impl Node {
     /// The same, with this challenge.
     pub async fn register_with(&self, server: &Client, challenge: [u8; 32]) -> Result<(), Problem> {
         let registered: Registered = post(server, "/v1/register", &self.register).await?;
-        assert_eq!(registered.node_id, self.id.to_string());
-        let secret = self.tpm.activate_with_ek(&registered.credential);
-        let proof = half::activation_proof(&secret, &self.id.0, &challenge);
-        self.activate(server, challenge, &proof).await?;
-        *self.challenge.lock().unwrap() = challenge;
+        let message = self.activation(&registered, challenge);
+        post::<Activated>(server, "/v1/activate", &message).await?;
+        self.wants(challenge);
         Ok(())
     }
 
+    /// Answers a registrar's challenge with this proof.
     pub async fn activate(
         &self,
         server: &Client,
         challenge: [u8; 32],
         proof: &[u8; 32],
     ) -> Result<(), Problem> {
-        let message =
-            Activate { node_id: self.id.to_string(), challenge: challenge.into(), proof: (*proof).into() };
+        let message = self.machine.activate(challenge, proof);
         post::<Activated>(server, "/v1/activate", &message).await.map(|_| ())
     }
 
@@ -172,28 +157,8 @@ impl Node {
         sign(&self.tenant, document)
     }
 
-    /// Tenant and node, up to the proof. The node's K is the tenant's.
-    pub async fn enroll(&self, server: &Client, operator: &Client, enrollment_id: &str) -> Halves {
-        let (enroll, halves) = self.enrollment(operator, enrollment_id).await;
-        let _: NodeRecord = post(operator, &path(self.id, "/enrollment"), &enroll).await.unwrap();
-        let (session, verdict) = self.attest(server, "enroll").await.unwrap();
-        assert_eq!(verdict.outcome, "released", "{verdict:?}");
-        let released = self.open("enroll", &session, &verdict);
-        let mut u = self.tpm.activate_with_ek(released.c_u.as_ref().unwrap());
-        let mut v = self.tpm.activate_with_srk(&released.c_v);
-        let key = Key::combine(&Half::take(&mut u).unwrap(), &Half::take(&mut v).unwrap());
-        assert_eq!(key.proof(), halves.key.proof());
-        self.prove(server, &halves).await.unwrap();
-        halves
-    }
-
     pub async fn prove(&self, server: &Client, halves: &Halves) -> Result<Proved, Problem> {
-        let message = Prove {
-            node_id: self.id.to_string(),
-            enrollment_id: halves.enrollment_id.clone(),
-            proof: halves.key.proof().into(),
-        };
-        post(server, "/v1/prove", &message).await
+        post(server, "/v1/prove", &self.proves(&halves.enrollment_id, &halves.key)).await
     }
 
     pub async fn begin(&self, server: &Client, purpose: &str) -> Result<Session, Problem> {
@@ -207,78 +172,13 @@ impl Node {
         purpose: &str,
         enrollments: &[&str],
     ) -> Result<Session, Problem> {
-        let message = Begin {
-            versions: vec![1],
-            node_id: self.id.to_string(),
-            purpose: purpose.to_owned(),
-            enrollments: enrollments.iter().map(|id| (*id).to_owned()).collect(),
-        };
-        let begun: Begun = post(server, "/v1/begin", &message).await?;
-        let boot = purpose == "boot";
-        Ok(Session {
-            ephemeral: Ephemeral::generate(),
-            nonce_tpm: if boot { vec![4; 32] } else { vec![] },
-            purpose_data: self.commits(purpose),
-            begun,
-        })
+        let begun = post(server, "/v1/begin", &self.machine.begin(purpose, enrollments)).await?;
+        Ok(self.session(purpose, begun, &self.tenant_key()))
     }
 
-    /// The last thing that a quote commits to: r, or which enrollment the node wants. Its operator told it its tenant's key.
-    pub fn commits(&self, purpose: &str) -> Vec<u8> {
-        match purpose {
-            "boot" => sha256(R).to_vec(),
-            "enroll" => {
-                let tenant_key = sha256(self.tenant.public_key().as_ref());
-                Wanted { tenant_key, challenge: *self.challenge.lock().unwrap() }.bytes().to_vec()
-            }
-            _ => Vec::new(),
-        }
-    }
-
-    /// Extends the fence as an agent does that opened its volumes.
-    pub fn open_fence(&self) {
-        self.tpm.measure(15, R);
-    }
-
-    /// Evidence for a session.
-    pub fn evidence(&self, purpose: &str, session: &Session) -> Evidence {
-        let bank = PcrBank::from_name(&session.begun.bank).unwrap();
-        let digest = self.qualifying_data(purpose, session);
-        let (quote, signature) = self.tpm.quote(bank, &digest);
-        let software = self.software.lock().unwrap();
-        Evidence {
-            version: session.begun.version,
-            node_id: self.id.to_string(),
-            purpose: purpose.to_owned(),
-            nonce: session.begun.nonce.clone(),
-            hpke_public: hpke_public(purpose, session).into(),
-            nonce_tpm: session.nonce_tpm.clone().into(),
-            purpose_data: session.purpose_data.clone().into(),
-            quote: quote.into(),
-            signature: signature.into(),
-            bank: bank.name().to_owned(),
-            pcrs: self.tpm.pcrs(bank),
-            event_log: Some(software.log().into()),
-            systemd_log: None,
-            ima_log: None,
-            command_line: Some(software.proc_cmdline().into()),
-            agent: "test".to_owned(),
-        }
-    }
-
-    pub fn qualifying_data(&self, purpose: &str, session: &Session) -> [u8; 32] {
-        let checked = registration::check(&self.register).unwrap();
-        QualifyingData {
-            version: session.begun.version,
-            node: &self.id.0,
-            purpose: Purpose::parse(purpose).unwrap(),
-            nonce: &session.begun.nonce,
-            hpke_public: hpke_public(purpose, session),
-            nonce_tpm: &session.nonce_tpm,
-            srk_name: checked.srk_name(),
-            purpose_data: &session.purpose_data,
-        }
-        .digest()
+    /// SHA-256 of its tenant's key, as its operator told it.
+    pub fn tenant_key(&self) -> [u8; 32] {
+        sha256(self.tenant.public_key().as_ref())
     }
 
     /// Begin and finish.
@@ -292,11 +192,6 @@ impl Node {
     /// A boot's verdict.
     pub async fn boot(&self, server: &Client) -> Verdict {
         self.attest(server, "boot").await.unwrap().1
-    }
-
-    pub fn open(&self, purpose: &str, session: &Session, verdict: &Verdict) -> Released {
-        let aad = self.qualifying_data(purpose, session);
-        session.ephemeral.open(verdict.sealed.as_ref().unwrap(), &aad).expect("sealed to this session")
     }
 
     /// Approves what waits.
@@ -319,7 +214,7 @@ impl Node {
 
     /// Makes what it has booted its policy: one of the node's own.
     pub async fn allow(&self, operator: &Client) {
-        let policy = self.software.lock().unwrap().policy("what it boots");
+        let policy = self.software().expect("it has booted something").policy("what it boots");
         self.apply(operator, &format!("node:{}", self.id), &policy).await.unwrap();
     }
 
@@ -338,10 +233,7 @@ impl Node {
 
     /// The same with any bytes.
     pub async fn proposal_bytes(&self, server: &Client, proposal: Vec<u8>) -> Result<Propose, Problem> {
-        let mut session = self.begin(server, "propose").await?;
-        session.purpose_data = digest(&SHA256, &proposal).as_ref().to_vec();
-        let evidence = Evidence { event_log: None, command_line: None, ..self.evidence("propose", &session) };
-        Ok(Propose { evidence, proposal: proposal.into() })
+        Ok(self.proposes(self.begin(server, "propose").await?, proposal))
     }
 
     /// Proposes what to boot next.
@@ -349,31 +241,6 @@ impl Node {
         let message = self.proposal(server, &software.proposal()).await.unwrap();
         post(server, "/v1/propose", &message).await.unwrap()
     }
-
-    /// Power off and on, with the same software.
-    pub fn reboot(&self) {
-        let same = self.software.lock().unwrap().clone();
-        self.reboot_into(&same);
-    }
-
-    /// Power off and on, with this software.
-    pub fn reboot_into(&self, software: &Software) {
-        self.power_cycle();
-        software.measure(&self.tpm);
-        *self.software.lock().unwrap() = software.clone();
-    }
-
-    /// PCRs are zero, resetCount grows.
-    pub fn power_cycle(&self) {
-        self.tpm.reset();
-    }
-}
-
-/// What the fence of every boot is extended with.
-pub const R: &[u8] = &[6; 32];
-
-fn hpke_public<'a>(purpose: &str, session: &'a Session) -> &'a [u8] {
-    if purpose == "propose" { &[] } else { &session.ephemeral.public }
 }
 
 /// Where a server's sequence ends.
