@@ -3,21 +3,15 @@
 
 mod common;
 
+use common::Desk;
 use common::server::{Server, json};
 use common::shown::{Shown, answer, lying, waiting};
-use common::verifier::serve_if_asked;
-use common::{Desk, pki::Pki};
 use halfkey_protocol::wire::operator::*;
 use halfkey_protocol::wire::policies::Finding;
+use halfkey_testkit::pki::Pki;
 use std::sync::{Arc, Mutex};
 
 const ONCE: [&str; 4] = ["approve", "web1", "--once", "--yes"];
-
-/// Not a test of its own: the verifier, run as a child of the tests below.
-#[test]
-fn as_verifier() {
-    serve_if_asked();
-}
 
 /// What the server alters, how; then the boots that it says and shows.
 type Case<'a> = (&'a str, &'a dyn Fn(&mut Shown), &'a str, &'a str);

@@ -3,11 +3,11 @@
 
 mod common;
 
-use common::pki::Pki;
 use common::server::{Server, json, problem};
 use common::{Desk, golden};
 use halfkey_protocol::wire::operator::*;
 use halfkey_protocol::wire::policies::Finding;
+use halfkey_testkit::pki::Pki;
 
 const A: &str = "3f2a0000-0000-8000-8000-000000000001";
 const B: &str = "3f2b0000-0000-8000-8000-000000000002";

@@ -4,21 +4,15 @@
 mod common;
 
 use common::Desk;
-use common::log::Boot;
+use common::node::software;
 use common::setup::{CMDLINE, KERNEL, Setup, said};
 use common::shown::{Shown, lying, ungoverned};
-use common::verifier::serve_if_asked;
 use halfkey::client::Client;
 use halfkey::home::bundle::Bundle;
 use halfkey_protocol::wire::policies::NodePolicy;
+use halfkey_testkit::software::Software;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
-
-/// Not a test of its own: the verifier, run as a child of the tests below.
-#[test]
-fn as_verifier() {
-    serve_if_asked();
-}
 
 /// Another workstation of the same tenant.
 fn beside(setup: &Setup) -> Desk {
@@ -28,9 +22,9 @@ fn beside(setup: &Setup) -> Desk {
 }
 
 /// A machine in group web, with a policy that allows its boot; and one, in a file, that does not.
-fn grouped() -> (Setup, Boot, String) {
+fn grouped() -> (Setup, Software, String) {
     let setup = Setup::new();
-    let usual = Boot::new("6.1", CMDLINE);
+    let usual = software("6.1", CMDLINE);
     assert_eq!(setup.boot(&usual), "pending no_policy");
     let file = setup.path("web.toml");
     setup.desk.ok(&[
@@ -45,7 +39,7 @@ fn grouped() -> (Setup, Boot, String) {
     ]);
     setup.desk.ok(&["group", "set", "web1", "--group", "web"]);
     setup.desk.ok(&["policy", "apply", &file, "--group", "web", "--yes"]);
-    assert_eq!(said(&setup.node().ask_again(&usual)), "released");
+    assert_eq!(said(&setup.node().ask_again()), "released");
     let strict = std::fs::read_to_string(&file).unwrap();
     let strict = strict.replace(&halfkey::render::text::hex(&usual.kernel), &"ab".repeat(32));
     let file = setup.path("strict.toml");
@@ -92,11 +86,11 @@ fn what_another_signed_is_not_forgotten() {
 #[test]
 fn what_another_signed_for_the_group_is_missed() {
     let (setup, _, _) = grouped();
-    let other = Boot::new("6.6.6-evil", CMDLINE);
+    let other = software("6.6.6-evil", CMDLINE);
     assert_eq!(setup.boot(&other), "denied policy_mismatch");
     let bundle = Bundle::parse(setup.verifier.file("operator-alice.bundle").as_bytes()).unwrap();
     let client = Client::new(&bundle, Duration::from_secs(30)).unwrap();
-    let id = setup.tpm.node_id();
+    let id = setup.machine.id;
     let mut record = client.node(id).unwrap();
     let number = record.pending.as_ref().unwrap().evidence_id;
     let governed = client.node_policy(id).unwrap();
@@ -134,7 +128,7 @@ fn what_another_signed_for_the_group_is_missed() {
 #[test]
 fn a_policy_of_the_group_that_comes_first_is_not_outranked() {
     let setup = Setup::new();
-    let boot = Boot::new("6.1", CMDLINE);
+    let boot = software("6.1", CMDLINE);
     assert_eq!(setup.boot(&boot), "pending no_policy");
     let file = setup.path("web.toml");
     setup.desk.ok(&["policy", "learn", "web1", "--kernel-measures-initrd", "-o", &file]);

@@ -3,7 +3,6 @@
 
 mod common;
 
-use common::pki::Pki;
 use common::server::{Answer, Server, json};
 use common::{Desk, flipped, golden};
 use halfkey_evidence::document::{open, open_enrollment};
@@ -15,6 +14,7 @@ use halfkey_protocol::wire::operator::{
 };
 use halfkey_protocol::wire::{Register, SignedDocument, credential_digest};
 use halfkey_protocol::{Bytes, NodeId};
+use halfkey_testkit::pki::Pki;
 use halfkey_testkit::tpm::{ECC_P384, RSA_2048, Tpm};
 use std::fs;
 use std::sync::{Arc, Mutex};

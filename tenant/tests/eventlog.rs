@@ -3,14 +3,22 @@
 
 mod common;
 
-use common::log::Boot;
+use common::node::software;
 use common::{Desk, golden};
+use halfkey_testkit::log::{Record, log_of};
+use halfkey_testkit::software::Software;
 use serde_json::Value;
 use std::io::Write;
 use std::process::Stdio;
 
+fn records() -> Vec<Record> {
+    let software = software("6.1", "root=/dev/mapper/root quiet");
+    Software { path: "\\EFI\\debian\\vmlinuz".into(), ..software }.records()
+}
+
+/// With SHA-256 only.
 fn log() -> Vec<u8> {
-    Boot::new("6.1", "root=/dev/mapper/root quiet").measure().1
+    log_of(&records())
 }
 
 fn saved(desk: &Desk, name: &str, bytes: &[u8]) -> String {
@@ -37,10 +45,8 @@ fn a_log_is_read_and_replayed() {
     assert_eq!(kernel["kind"], "EV_EFI_BOOT_SERVICES_APPLICATION");
     // What a replay gives is what a TPM would have.
     let mut pcr4 = vec![0; 32];
-    for (_, digest) in
-        Boot::new("6.1", "root=/dev/mapper/root quiet").measure().0.iter().filter(|(pcr, _)| *pcr == 4)
-    {
-        pcr4 = halfkey_protocol::tpm::kdf::Hash::Sha256.digest(&[&pcr4, digest]);
+    for record in records().iter().filter(|record| record.pcr == 4) {
+        pcr4 = halfkey_protocol::tpm::kdf::Hash::Sha256.digest(&[&pcr4, &record.digest]);
     }
     let pcrs = json["banks"][0]["pcrs"].as_array().unwrap();
     let value = pcrs.iter().find(|pcr| pcr["pcr"] == 4).unwrap()["value"].as_str().unwrap();

@@ -3,7 +3,6 @@
 
 mod common;
 
-use common::pki::Pki;
 use common::server::{Answer, Request, Server, json, problem};
 use common::{Desk, golden};
 use halfkey::home::key::TenantKey;
@@ -12,6 +11,7 @@ use halfkey_protocol::wire::operator::*;
 use halfkey_protocol::wire::policies::*;
 use halfkey_protocol::wire::{Document, SignedDocument};
 use halfkey_protocol::{Bytes, NodeId};
+use halfkey_testkit::pki::Pki;
 use std::collections::HashMap;
 use std::os::unix::fs::PermissionsExt as _;
 use std::sync::{Arc, Mutex};

@@ -3,8 +3,8 @@
 
 mod common;
 
-use common::pki::Pki;
 use common::{Desk, golden, mode};
+use halfkey_testkit::pki::Pki;
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
 use std::process::Command;

@@ -4,43 +4,24 @@
 mod common;
 
 use common::Desk;
-use common::log::Boot;
-use common::node::Node;
+use common::node::{Node, software};
 use common::setup::{CMDLINE, KERNEL, Setup, enrolled, json, said};
-use common::verifier::serve_if_asked;
 use halfkey_protocol::tpm::bank::PcrBank;
+use halfkey_protocol::wire::Proposal;
 use halfkey_protocol::wire::operator::NodeRecord;
 use halfkey_protocol::wire::policies::{PolicyRecord, ProposalList, ProposalState};
-use halfkey_protocol::wire::{Proposal, ProposedImage};
+use halfkey_testkit::software::Software;
 use serde_json::Value;
 
-/// Not a test of its own: the verifier, run as a child of the tests below.
-#[test]
-fn as_verifier() {
-    serve_if_asked();
-}
-
-fn proposal(boot: &Boot, name: &str) -> Proposal {
-    Proposal {
-        version: 1,
-        name: name.into(),
-        bank: "sha256".into(),
-        images: vec![ProposedImage {
-            role: "kernel".into(),
-            path: "/boot/vmlinuz".into(),
-            authenticode: boot.kernel.clone().into(),
-        }],
-        sections: vec![],
-        initrd: Some(boot.initrd.clone().into()),
-        command_line: Some(boot.cmdline.clone()),
-    }
+fn proposal(boot: &Software, name: &str) -> Proposal {
+    Software { version: name.into(), path: "/boot/vmlinuz".into(), ..boot.clone() }.proposal()
 }
 
 #[test]
 fn a_boot_is_learned_and_another_kernel_is_denied_until_it_is_learned_too() {
     let setup = Setup::new();
     let (desk, node, id) = (&setup.desk, setup.node(), setup.id.as_str());
-    let (old, new) = (Boot::new("6.1", CMDLINE), Boot::new("6.2", CMDLINE));
+    let (old, new) = (software("6.1", CMDLINE), software("6.2", CMDLINE));
 
     // The first boot waits, and becomes the first policy: if somebody says that nobody else chooses its initrd.
     assert_eq!(setup.boot(&old), "pending no_policy");
@@ -51,7 +32,7 @@ fn a_boot_is_learned_and_another_kernel_is_denied_until_it_is_learned_too() {
     assert!(ran.code == 1 && ran.stderr.contains("no policy governs node"), "{ran:?}");
     let ran = desk.ok(&["approve", "web1", "--kernel-measures-initrd", "--yes"]);
     assert!(ran.stderr.contains("has no policy yet") && ran.stderr.contains("[[boot]]"), "{ran:?}");
-    assert_eq!(said(&node.ask_again(&old)), "released");
+    assert_eq!(said(&node.ask_again()), "released");
     assert_eq!(setup.policies(), [(format!("node:{id}"), 3)]);
     let ran = desk.ok(&["policy", "explain", "web1"]);
     assert!(ran.stdout.contains("vmlinuz") && ran.stdout.contains("allowed: boot"), "{ran:?}");
@@ -64,17 +45,17 @@ fn a_boot_is_learned_and_another_kernel_is_denied_until_it_is_learned_too() {
     let digest = halfkey::render::text::hex(&new.kernel);
     assert!(ran.stdout.contains("vmlinuz") && ran.stdout.contains(&digest), "{ran:?}");
     desk.ok(&["approve", "web1", "--once", "--yes"]);
-    assert_eq!(said(&node.ask_again(&new)), "released");
+    assert_eq!(said(&node.ask_again()), "released");
     assert_eq!(setup.policies()[0].1, 3, "the policy is as it was");
     assert_eq!(setup.boot(&new), "denied policy_mismatch");
     let ran = desk.ok(&["approve", "web1", "--kernel-measures-initrd", "--learn", "--yes", "--json"]);
     let _: NodeRecord = json(&ran.stdout);
-    assert_eq!(said(&node.ask_again(&new)), "released");
+    assert_eq!(said(&node.ask_again()), "released");
     assert_eq!(setup.policies()[0].1, 4);
     assert_eq!((setup.boot(&old), setup.boot(&new)), ("released".into(), "released".into()));
 
     // New firmware is more than another boot. Replaced: the old one is gone, and that is said before.
-    let third = Boot { firmware: vec![7; 32], ..Boot::new("6.3", CMDLINE) };
+    let third = Software { firmware: Some(vec![7; 32]), ..software("6.3", CMDLINE) };
     assert_eq!(setup.boot(&third), "denied policy_mismatch");
     let ran = desk.run(&["approve", "web1", "--kernel-measures-initrd", "--learn", "--yes"]);
     assert!(ran.code == 1 && ran.stderr.contains("would still be denied"), "{ran:?}");
@@ -82,7 +63,7 @@ fn a_boot_is_learned_and_another_kernel_is_denied_until_it_is_learned_too() {
     assert_eq!(setup.policies()[0].1, 4, "nothing was signed");
     let ran = desk.ok(&["approve", "web1", "--kernel-measures-initrd", "--replace", "--yes"]);
     assert!(ran.stderr.contains("changes to version 4"), "{ran:?}");
-    assert_eq!(said(&node.ask_again(&third)), "released");
+    assert_eq!(said(&node.ask_again()), "released");
     assert_eq!((setup.boot(&old), setup.boot(&third)), ("denied policy_mismatch".into(), "released".into()));
 
     // The versions, and what they say.
@@ -111,7 +92,7 @@ fn what_came_back_to_the_firmware_is_learned_if_the_operator_says_so() {
     let setup = Setup::new();
     let (desk, node) = (&setup.desk, setup.node());
     let shell = vec![0x77; 32];
-    let first = Boot { returned: vec![shell.clone()], ..Boot::new("6.1", CMDLINE) };
+    let first = Software { returned: vec![shell.clone()], ..software("6.1", CMDLINE) };
 
     assert_eq!(setup.boot(&first), "pending no_policy");
     // Both are asked for at once.
@@ -149,28 +130,28 @@ fn what_came_back_to_the_firmware_is_learned_if_the_operator_says_so() {
         ran.stderr.contains(&halfkey::render::text::hex(&shell)) && ran.stderr.contains(HAS_THE_KEY),
         "{ran:?}"
     );
-    assert_eq!(said(&node.ask_again(&first)), "released");
+    assert_eq!(said(&node.ask_again()), "released");
     assert_eq!(setup.boot(&first), "released");
 
     // The next kernel, behind the same shell, needs a word for itself only; another shell needs one.
-    let next = Boot { returned: vec![shell.clone()], ..Boot::new("6.2", CMDLINE) };
+    let next = Software { returned: vec![shell.clone()], ..software("6.2", CMDLINE) };
     assert_eq!(setup.boot(&next), "denied policy_mismatch");
     desk.ok(&["approve", "web1", "--kernel-measures-initrd", "--learn", "--yes"]);
-    assert_eq!(said(&node.ask_again(&next)), "released");
-    let other = Boot { returned: vec![shell, vec![0x78; 32]], ..next };
+    assert_eq!(said(&node.ask_again()), "released");
+    let other = Software { returned: vec![shell, vec![0x78; 32]], ..next };
     assert_eq!(setup.boot(&other), "denied policy_mismatch");
     let ran = desk.run(&["approve", "web1", "--learn", "--yes"]);
     assert!(ran.code == 1 && ran.stderr.contains("--trust-returned-images"), "{ran:?}");
     assert!(ran.stderr.contains(&"78".repeat(32)) && !ran.stderr.contains(&"77".repeat(32)), "{ran:?}");
     desk.ok(&["approve", "web1", "--learn", "--trust-returned-images", "--yes"]);
-    assert_eq!(said(&node.ask_again(&other)), "released");
+    assert_eq!(said(&node.ask_again()), "released");
 }
 
 #[test]
 fn a_boot_below_the_floor_can_be_approved_once_but_not_learned() {
     let setup = Setup::new();
     // Nothing keeps credentials of the hypervisor out.
-    let boot = Boot::new("6.1", "root=/dev/mapper/root quiet");
+    let boot = software("6.1", "root=/dev/mapper/root quiet");
     assert_eq!(setup.boot(&boot), "pending no_policy");
     for args in [
         &["approve", "web1", "--kernel-measures-initrd", "--yes"][..],
@@ -181,14 +162,14 @@ fn a_boot_below_the_floor_can_be_approved_once_but_not_learned() {
         assert!(ran.stdout.is_empty() && ran.stderr.contains("hint:"), "{ran:?}");
     }
     setup.desk.ok(&["approve", "web1", "--once", "--yes"]);
-    assert_eq!(said(&setup.node().ask_again(&boot)), "released");
+    assert_eq!(said(&setup.node().ask_again()), "released");
 }
 
 #[test]
 fn a_group_has_one_policy_and_a_node_may_boot_something_besides() {
     let setup = Setup::new();
     let (desk, id) = (&setup.desk, setup.id.as_str());
-    let (usual, other) = (Boot::new("6.1", CMDLINE), Boot::new("6.2", CMDLINE));
+    let (usual, other) = (software("6.1", CMDLINE), software("6.2", CMDLINE));
     assert_eq!(setup.boot(&usual), "pending no_policy");
     let file = setup.path("web.toml");
     desk.ok(&["policy", "learn", "web1", "--kernel-measures-initrd", "--name", "web servers", "-o", &file]);
@@ -199,7 +180,7 @@ fn a_group_has_one_policy_and_a_node_may_boot_something_besides() {
     assert_eq!(ran.code, 3, "{ran:?}");
     desk.ok(&["group", "set", "web1", "--group", "web"]);
     desk.ok(&["policy", "apply", &file, "--group", "web", "--yes"]);
-    assert_eq!(said(&setup.node().ask_again(&usual)), "released");
+    assert_eq!(said(&setup.node().ask_again()), "released");
     let shown = desk.ok(&["node", "show", "web1"]).stdout;
     assert!(shown.contains("group:web version 4, \"web servers\""), "{shown}");
     let groups = desk.ok(&["group", "list"]).stdout;
@@ -241,7 +222,7 @@ fn a_group_has_one_policy_and_a_node_may_boot_something_besides() {
 fn a_node_with_a_policy_of_its_own_is_given_back_to_its_group() {
     let setup = Setup::new();
     let (desk, id) = (&setup.desk, setup.id.as_str());
-    let (usual, other) = (Boot::new("6.1", CMDLINE), Boot::new("6.2", CMDLINE));
+    let (usual, other) = (software("6.1", CMDLINE), software("6.2", CMDLINE));
     setup.boot(&usual);
     desk.ok(&["approve", "web1", "--kernel-measures-initrd", "--learn", "--yes"]);
     assert_eq!(setup.boot(&usual), "released");
@@ -278,7 +259,7 @@ fn a_node_with_a_policy_of_its_own_is_given_back_to_its_group() {
     desk.ok(&["approve", "web1", "--kernel-measures-initrd", "--learn", "--yes"]);
     assert_eq!(setup.boot(&other), "released");
     assert_eq!(setup.boot(&usual), "released");
-    let strange = Boot::new("6.3", CMDLINE);
+    let strange = software("6.3", CMDLINE);
     assert_eq!(setup.boot(&strange), "denied policy_mismatch");
     desk.ok(&["approve", "web1", "--kernel-measures-initrd", "--replace", "--yes"]);
     assert_eq!(setup.boot(&strange), "released");
@@ -290,7 +271,7 @@ fn a_node_with_a_policy_of_its_own_is_given_back_to_its_group() {
 fn a_log_from_a_file_is_tried_too() {
     let desk = Desk::new();
     let setup = Setup::new();
-    let boot = Boot::new("6.1", CMDLINE);
+    let boot = software("6.1", CMDLINE);
     assert_eq!(setup.boot(&boot), "pending no_policy");
     let file = setup.path("web.toml");
     setup.desk.ok(&["policy", "learn", "web1", "--kernel-measures-initrd", "-o", &file]);
@@ -300,7 +281,7 @@ fn a_log_from_a_file_is_tried_too() {
         path
     };
     let cmdline = at("cmdline", format!("{CMDLINE}\n").as_bytes());
-    let log = at("log.bin", &boot.measure().1);
+    let log = at("log.bin", &boot.log());
     // Without a login.
     desk.ok(&["policy", "test", &file, "--against", &log, "--cmdline", &cmdline]);
     // Where the words of the command line are judged they have to be known.
@@ -311,11 +292,11 @@ fn a_log_from_a_file_is_tried_too() {
     desk.ok(&["policy", "test", &words, "--against", &log, "--cmdline", &cmdline]);
     let ran = desk.run(&["policy", "test", &words, "--against", &log]);
     assert!(ran.code == 1 && ran.stdout.contains("command line"), "{ran:?}");
-    let log = at("other.bin", &Boot::new("6.2", CMDLINE).measure().1);
+    let log = at("other.bin", &software("6.2", CMDLINE).log());
     let ran = desk.run(&["policy", "test", &file, "--against", &log, "--cmdline", &cmdline, "--json"]);
     assert_eq!(ran.code, 1, "{ran:?}");
     assert_eq!(json::<Value>(&ran.stdout)["trials"][0]["result"], "denied");
-    let cut = boot.measure().1;
+    let cut = boot.log();
     let log = at("cut.bin", &cut[..cut.len() - 3]);
     let ran = desk.run(&["policy", "test", &file, "--against", &log]);
     assert!(ran.code == 1 && ran.stderr.contains("cut.bin") && ran.stdout.is_empty(), "{ran:?}");
@@ -325,10 +306,10 @@ fn a_log_from_a_file_is_tried_too() {
 fn one_command_accepts_what_a_node_proposes() {
     let setup = Setup::new();
     let (desk, node) = (&setup.desk, setup.node());
-    let (old, new) = (Boot::new("6.1", CMDLINE), Boot::new("6.2", CMDLINE));
+    let (old, new) = (software("6.1", CMDLINE), software("6.2", CMDLINE));
     assert_eq!(setup.boot(&old), "pending no_policy");
     desk.ok(&["approve", "web1", "--kernel-measures-initrd", "--yes"]);
-    assert_eq!(said(&node.ask_again(&old)), "released");
+    assert_eq!(said(&node.ask_again()), "released");
     assert_eq!(desk.ok(&["proposals"]).stdout, "no proposals\n");
 
     let answer = node.propose(&proposal(&new, "6.2"));
@@ -348,7 +329,7 @@ fn one_command_accepts_what_a_node_proposes() {
     let ran = desk.run(&["proposal", "accept", &number, "--yes"]);
     assert!(ran.code == 1 && ran.stderr.contains("does not wait"), "{ran:?}");
 
-    let answer = node.propose(&proposal(&Boot::new("6.3", CMDLINE), "6.3"));
+    let answer = node.propose(&proposal(&software("6.3", CMDLINE), "6.3"));
     let number = answer.proposal_id.unwrap().to_string();
     desk.ok(&["proposal", "deny", &number, "--because", "not tested"]);
     let list: ProposalList = json(&desk.ok(&["proposals", "--all", "--json"]).stdout);
@@ -362,8 +343,8 @@ fn what_a_whole_group_proposes_is_accepted_at_once() {
     let setup = Setup::new();
     let (desk, one) = (&setup.desk, setup.node());
     let second = enrolled(&setup.verifier, desk, "web2");
-    let two = Node { tpm: &second, verifier: &setup.verifier };
-    let (old, new) = (Boot::new("6.1", CMDLINE), Boot::new("6.2", CMDLINE));
+    let two = Node { machine: &second, verifier: &setup.verifier };
+    let (old, new) = (software("6.1", CMDLINE), software("6.2", CMDLINE));
     desk.ok(&["group", "set", "web1", "web2", "--group", "web"]);
     assert_eq!(
         (said(&one.boot(&old)), said(&two.boot(&old))),
@@ -372,10 +353,7 @@ fn what_a_whole_group_proposes_is_accepted_at_once() {
     let file = setup.path("web.toml");
     desk.ok(&["policy", "learn", "web1", "--kernel-measures-initrd", "--name", "web servers", "-o", &file]);
     desk.ok(&["policy", "apply", &file, "--group", "web", "--yes"]);
-    assert_eq!(
-        (said(&one.ask_again(&old)), said(&two.ask_again(&old))),
-        ("released".into(), "released".into())
-    );
+    assert_eq!((said(&one.ask_again()), said(&two.ask_again())), ("released".into(), "released".into()));
     let numbers = [&one, &two].map(|node| node.propose(&proposal(&new, "6.2")).proposal_id.unwrap());
     let ran = desk.ok(&["proposal", "accept", &numbers[0].to_string(), "--yes", "--json"]);
     let accepted: Value = json(&ran.stdout);
@@ -404,7 +382,7 @@ fn what_a_whole_group_proposes_is_accepted_at_once() {
 fn what_was_trusted_unseen_is_explained_as_it_was_judged() {
     let setup = Setup::new();
     let (desk, node) = (&setup.desk, setup.node());
-    let (old, new) = (Boot::new("6.1", CMDLINE), Boot::new("6.2", CMDLINE));
+    let (old, new) = (software("6.1", CMDLINE), software("6.2", CMDLINE));
     assert_eq!(setup.boot(&old), "pending no_policy");
     let file = setup.path("web.toml");
     desk.ok(&["policy", "learn", "web1", "--kernel-measures-initrd", "-o", &file]);
@@ -412,7 +390,7 @@ fn what_was_trusted_unseen_is_explained_as_it_was_judged() {
     text.push_str("\n[trust_root_with_next_boot]\nuntil = 2100-01-01T00:00:00Z\ncount = 3\n");
     std::fs::write(&file, text).unwrap();
     desk.ok(&["policy", "apply", &file, "--node", "web1", "--yes"]);
-    assert_eq!(said(&node.ask_again(&old)), "released");
+    assert_eq!(said(&node.ask_again()), "released");
     assert_eq!(node.propose(&proposal(&new, "6.2")).outcome, "accepted");
     let shown = desk.ok(&["node", "show", "web1"]).stdout;
     assert!(shown.contains("trusted unseen  proposals 1:"), "{shown}");
@@ -427,10 +405,10 @@ fn what_was_trusted_unseen_is_explained_as_it_was_judged() {
 fn what_is_predicted_boots_without_an_operator() {
     let setup = Setup::new();
     let (desk, node) = (&setup.desk, setup.node());
-    let old = Boot::new("6.1", CMDLINE);
+    let old = software("6.1", CMDLINE);
     assert_eq!(setup.boot(&old), "pending no_policy");
     desk.ok(&["approve", "web1", "--kernel-measures-initrd", "--yes"]);
-    assert_eq!(said(&node.ask_again(&old)), "released");
+    assert_eq!(said(&node.ask_again()), "released");
 
     let initrd = setup.path("initrd");
     std::fs::write(&initrd, b"an initrd").unwrap();
@@ -461,10 +439,10 @@ fn what_is_predicted_boots_without_an_operator() {
         let digest = event.unwrap()["digest"].as_str().unwrap().strip_prefix("sha256:").unwrap();
         (0..32).map(|i| u8::from_str_radix(&digest[2 * i..2 * i + 2], 16).unwrap()).collect::<Vec<_>>()
     };
-    let next = Boot { kernel: digest(4, "kernel"), initrd: digest(9, "initrd"), ..old.clone() };
+    let next = Software { kernel: digest(4, "kernel"), initrd: digest(9, "initrd"), ..old.clone() };
     assert_eq!(setup.boot(&next), "released");
     // The fence is extended by now; everything else is as it was predicted.
-    let pcrs = setup.tpm.pcrs(PcrBank::Sha256);
+    let pcrs = setup.machine.tpm.pcrs(PcrBank::Sha256);
     for value in boot["pcrs"].as_array().unwrap() {
         let pcr = value["pcr"].as_u64().unwrap() as usize;
         // No systemd ran here.
@@ -481,7 +459,7 @@ fn two_desks_sign_at_once() {
     let other = Desk::logged_in(&setup.verifier.file("operator-alice.bundle"));
     std::fs::copy(setup.desk.home().join("tenant.key"), other.home().join("tenant.key")).unwrap();
     let policy = setup.path("policy.toml");
-    setup.boot(&Boot::new("6.1", CMDLINE));
+    setup.boot(&software("6.1", CMDLINE));
     let learned = setup.desk.ok(&["policy", "learn", "web1", "--kernel-measures-initrd"]);
     std::fs::write(&policy, learned.stdout).unwrap();
     let start = std::sync::Barrier::new(2);
@@ -506,7 +484,7 @@ fn two_desks_sign_at_once() {
 fn a_tenant_whose_node_comes_back_begins_anew() {
     let setup = Setup::new();
     let (first, id) = (&setup.desk, setup.id.as_str());
-    let boot = Boot::new("6.1", CMDLINE);
+    let boot = software("6.1", CMDLINE);
     assert_eq!(setup.boot(&boot), "pending no_policy");
     // Another desk with the same key; each has signed for the node.
     let beside = Desk::logged_in(&setup.verifier.file("operator-alice.bundle"));
@@ -521,7 +499,7 @@ fn a_tenant_whose_node_comes_back_begins_anew() {
 
     let second = Desk::logged_in(&setup.verifier.file("operator-alice.bundle"));
     let enroll = |desk: &Desk| {
-        desk.ok(&["enroll", id, "--trust-ek", &setup.tpm.fingerprint(), "--yes", "--label", "web1"])
+        desk.ok(&["enroll", id, "--trust-ek", &setup.machine.tpm.fingerprint(), "--yes", "--label", "web1"])
     };
     enroll(&second);
     // The first desk sees this enrollment now, and its proof later.
@@ -560,7 +538,7 @@ fn what_came_while_the_question_was_open_is_not_signed_over() {
     let (desk, id) = (&setup.desk, setup.id.as_str());
     let other = Desk::logged_in(&setup.verifier.file("operator-alice.bundle"));
     std::fs::copy(desk.home().join("tenant.key"), other.home().join("tenant.key")).unwrap();
-    let (old, new) = (Boot::new("6.1", CMDLINE), Boot::new("6.2", CMDLINE));
+    let (old, new) = (software("6.1", CMDLINE), software("6.2", CMDLINE));
     assert_eq!(setup.boot(&old), "pending no_policy");
     desk.ok(&["approve", "web1", "--kernel-measures-initrd", "--yes"]);
     assert_eq!(setup.boot(&old), "released");
@@ -600,7 +578,7 @@ fn what_came_for_the_group_while_the_question_was_open_is_not_signed_over() {
     let desk = &setup.desk;
     let other = Desk::logged_in(&setup.verifier.file("operator-alice.bundle"));
     std::fs::copy(desk.home().join("tenant.key"), other.home().join("tenant.key")).unwrap();
-    let (old, new) = (Boot::new("6.1", CMDLINE), Boot::new("6.2", CMDLINE));
+    let (old, new) = (software("6.1", CMDLINE), software("6.2", CMDLINE));
     assert_eq!(setup.boot(&old), "pending no_policy");
     let (group, additions) = (setup.path("web.toml"), setup.path("more.toml"));
     let text = desk.ok(&["policy", "learn", "web1", "--kernel-measures-initrd"]).stdout;

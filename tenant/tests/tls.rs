@@ -3,10 +3,10 @@
 
 mod common;
 
-use common::pki::Pki;
 use common::server::{Server, json, problem};
 use common::{Desk, golden};
 use halfkey_protocol::wire::operator::NodeList;
+use halfkey_testkit::pki::Pki;
 use std::io::Read;
 use std::net::TcpListener;
 use std::sync::mpsc;

@@ -4,17 +4,12 @@
 mod common;
 
 use common::Desk;
-use common::verifier::{Verifier, serve_if_asked, verifier};
+use common::verifier::Verifier;
 use halfkey_protocol::wire::operator::{AuditEntry, Held, NodeList, NodeRecord, NodeState};
+use halfkey_testkit::node::SimulatedNode;
 use halfkey_testkit::tpm::{RSA_2048, Tpm};
 use std::io::{BufRead, BufReader};
 use std::process::Stdio;
-
-/// Not a test of its own: the verifier, run as a child of the tests below.
-#[test]
-fn as_verifier() {
-    serve_if_asked();
-}
 
 fn record(json: &str) -> NodeRecord {
     serde_json::from_str(json).unwrap()
@@ -22,10 +17,11 @@ fn record(json: &str) -> NodeRecord {
 
 #[test]
 fn a_node_is_found_enrolled_revoked_and_restored() {
-    let (verifier, tpm) = (Verifier::start(), Tpm::new(RSA_2048));
+    let (verifier, machine) = (Verifier::start(), SimulatedNode::powered_on(Tpm::new(RSA_2048)));
+    let tpm = &machine.tpm;
     let desk = Desk::logged_in(&verifier.file("operator-alice.bundle"));
     assert_eq!(desk.ok(&["nodes"]).stdout, "no nodes\n");
-    verifier.register(&tpm);
+    verifier.register(&machine);
     let list: NodeList = serde_json::from_str(&desk.ok(&["nodes", "--json"]).stdout).unwrap();
     assert_eq!((list.nodes.len(), list.nodes[0].state), (1, NodeState::Registered));
 
@@ -83,8 +79,7 @@ fn a_removed_operator_is_told_so() {
     let server = Verifier::start();
     let desk = Desk::logged_in(&server.file("operator-alice.bundle"));
     desk.ok(&["nodes"]);
-    let state = server.dir.path().join("state");
-    verifier(&["operator", "remove", "alice", "--state", state.to_str().unwrap()]);
+    server.command(&["operator", "remove", "alice"]);
     let ran = desk.run(&["nodes"]);
     assert!(
         ran.code == 1 && ran.stderr.contains("(unauthorized)") && ran.stderr.contains("hint:"),

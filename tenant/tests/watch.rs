@@ -3,12 +3,12 @@
 
 mod common;
 
-use common::pki::Pki;
 use common::server::{Server, json, problem};
 use common::{Desk, mode};
 use halfkey_protocol::Bytes;
 use halfkey_protocol::wire::Evidence;
 use halfkey_protocol::wire::operator::*;
+use halfkey_testkit::pki::Pki;
 use std::io::{BufRead, BufReader};
 use std::process::Stdio;
 use std::sync::{Arc, Condvar, Mutex};

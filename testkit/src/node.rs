@@ -72,10 +72,15 @@ pub struct Session {
 }
 
 impl SimulatedNode {
-    /// Whose TPM was reset, and has booted this.
-    pub fn booted(tpm: Tpm, software: &Software) -> Self {
+    /// That has measured nothing.
+    pub fn powered_on(tpm: Tpm) -> Self {
         let register = tpm.register.clone();
-        let node = Self::new(tpm, register);
+        Self::new(tpm, register)
+    }
+
+    /// Whose TPM was reset, and that has booted this.
+    pub fn booted(tpm: Tpm, software: &Software) -> Self {
+        let node = Self::powered_on(tpm);
         software.measure(&node.tpm);
         node.has_booted(software);
         node

@@ -2,9 +2,10 @@
 
 use crate::error::{Error, Result};
 use crate::process::run;
+use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 use std::process::Command;
-use std::sync::OnceLock;
+use std::sync::{Mutex, PoisonError};
 use std::{env, fs};
 
 /// Where they are.
@@ -35,23 +36,19 @@ impl Programs {
     /// # Errors
     /// If one does not build.
     pub fn find() -> Result<Self> {
-        static BUILT: OnceLock<Result<(), String>> = OnceLock::new();
-        let named = |variable: &str| env::var_os(variable).map(PathBuf::from);
-        let program = |variable: &str, name: &str| -> Result<PathBuf> {
-            named(variable).map_or_else(
-                || {
-                    let built = BUILT.get_or_init(|| build().map_err(|error| error.to_string()));
-                    built.clone().map_err(Error::new)?;
-                    Ok(target().join("debug").join(name))
-                },
-                Ok,
-            )
-        };
         Ok(Self {
-            agent: program("HALFKEY_AGENT", "halfkey-agent")?,
-            verifier: program("HALFKEY_VERIFIER", "halfkey-verifier")?,
-            tenant: program("HALFKEY_TENANT", "halfkey")?,
+            agent: named_or_built("HALFKEY_AGENT", "halfkey-agent", ALL)?,
+            verifier: named_or_built("HALFKEY_VERIFIER", "halfkey-verifier", ALL)?,
+            tenant: named_or_built("HALFKEY_TENANT", "halfkey", ALL)?,
         })
+    }
+
+    /// The verifier only.
+    ///
+    /// # Errors
+    /// If it does not build.
+    pub fn verifier() -> Result<PathBuf> {
+        named_or_built("HALFKEY_VERIFIER", "halfkey-verifier", &["halfkey-verifier"])
     }
 
     /// What `make dist` made. `HALFKEY_AGENT`, `HALFKEY_VERIFIER` and `HALFKEY_TENANT` take precedence over `dist/` and
@@ -88,11 +85,22 @@ impl Programs {
     }
 }
 
-/// The programs of this tree, unoptimized.
-fn build() -> Result<()> {
-    let cargo = env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
-    let mut command = Command::new(cargo);
-    command.current_dir(tree()).args(["build", "--locked", "--quiet"]);
-    run(command.args(["-p", "halfkey-agent", "-p", "halfkey-verifier", "-p", "halfkey", "--bins"]))?;
-    Ok(())
+/// Packages of the programs.
+const ALL: &[&str] = &["halfkey-agent", "halfkey-verifier", "halfkey"];
+
+/// What the variable names; else this tree's, unoptimized, after cargo built these packages once.
+fn named_or_built(variable: &str, name: &str, packages: &'static [&'static str]) -> Result<PathBuf> {
+    static BUILT: Mutex<BTreeSet<&[&str]>> = Mutex::new(BTreeSet::new());
+    if let Some(named) = env::var_os(variable) {
+        return Ok(named.into());
+    }
+    let mut built = BUILT.lock().unwrap_or_else(PoisonError::into_inner);
+    if !built.contains(packages) {
+        let cargo = env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
+        let mut command = Command::new(cargo);
+        command.current_dir(tree()).args(["build", "--locked", "--quiet", "--bins"]);
+        run(command.args(packages.iter().flat_map(|package| ["-p", package])))?;
+        built.insert(packages);
+    }
+    Ok(target().join("debug").join(name))
 }

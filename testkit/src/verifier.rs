@@ -166,6 +166,13 @@ impl Verifier {
         Ok(here)
     }
 
+    /// Another command of the program, for this state folder.
+    pub fn command(&self, args: &[&str]) -> Command {
+        let mut command = Command::new(&self.program);
+        command.args(args).arg("--state").arg(&self.state);
+        command
+    }
+
     /// Starts it and waits until it listens.
     ///
     /// # Errors

@@ -2,9 +2,7 @@
 #![allow(dead_code)]
 
 pub mod golden;
-pub mod log;
 pub mod node;
-pub mod pki;
 pub mod record;
 pub mod server;
 pub mod setup;

@@ -1,6 +1,6 @@
 //! A server that says what a test wants it to say, over real TLS with client certificates.
 
-use super::pki::{Leaf, Pki};
+use halfkey_testkit::pki::{Leaf, Pki};
 use rustls::pki_types::CertificateDer;
 use rustls::server::WebPkiClientVerifier;
 use rustls::{RootCertStore, ServerConfig, ServerConnection, StreamOwned, SupportedProtocolVersion};

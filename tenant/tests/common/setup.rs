@@ -1,11 +1,11 @@
 //! A verifier, an operator's workstation and a machine.
 
 use super::Desk;
-use super::log::Boot;
-use super::node::Node;
+use super::node::{Node, software};
 use super::verifier::Verifier;
-use halfkey_protocol::tpm::bank::PcrBank;
 use halfkey_protocol::wire::policies::PolicyList;
+use halfkey_testkit::node::SimulatedNode;
+use halfkey_testkit::software::Software;
 use halfkey_testkit::tpm::{RSA_2048, Tpm};
 
 pub const CMDLINE: &str = "root=/dev/mapper/root quiet efi=noruntime systemd.import_credentials=no";
@@ -17,40 +17,36 @@ pub const KERNEL: &str = "/usr/lib/systemd/boot/efi/systemd-bootx64.efi";
 pub struct Setup {
     pub verifier: Verifier,
     pub desk: Desk,
-    pub tpm: Tpm,
+    pub machine: SimulatedNode,
     pub id: String,
 }
 
 /// A machine, enrolled.
-pub fn enrolled(verifier: &Verifier, desk: &Desk, label: &str) -> Tpm {
-    let tpm = Tpm::new(RSA_2048);
-    verifier.register(&tpm);
-    tpm.reset();
-    for (pcr, digest) in Boot::new("6.0", CMDLINE).measure().0 {
-        tpm.extend(pcr, &[(PcrBank::Sha256, digest)]);
-    }
-    let id = tpm.node_id().to_string();
-    desk.ok(&["enroll", &id, "--trust-ek", &tpm.fingerprint(), "--yes", "--label", label]);
-    Node { tpm: &tpm, verifier }.finish_enrollment(desk);
-    tpm
+pub fn enrolled(verifier: &Verifier, desk: &Desk, label: &str) -> SimulatedNode {
+    let machine = SimulatedNode::booted(Tpm::new(RSA_2048), &software("6.0", CMDLINE));
+    verifier.register(&machine);
+    let (id, fingerprint) = (machine.id.to_string(), machine.tpm.fingerprint());
+    desk.ok(&["enroll", &id, "--trust-ek", &fingerprint, "--yes", "--label", label]);
+    Node { machine: &machine, verifier }.finish_enrollment(desk);
+    machine
 }
 
 impl Setup {
     pub fn new() -> Self {
         let verifier = Verifier::start();
         let desk = Desk::logged_in(&verifier.file("operator-alice.bundle"));
-        let tpm = enrolled(&verifier, &desk, "web1");
-        let id = tpm.node_id().to_string();
-        Self { verifier, desk, tpm, id }
+        let machine = enrolled(&verifier, &desk, "web1");
+        let id = machine.id.to_string();
+        Self { verifier, desk, machine, id }
     }
 
     pub fn node(&self) -> Node<'_> {
-        Node { tpm: &self.tpm, verifier: &self.verifier }
+        Node { machine: &self.machine, verifier: &self.verifier }
     }
 
     /// Boots, and says `outcome code`.
-    pub fn boot(&self, boot: &Boot) -> String {
-        said(&self.node().boot(boot))
+    pub fn boot(&self, software: &Software) -> String {
+        said(&self.node().boot(software))
     }
 
     pub fn policies(&self) -> Vec<(String, u64)> {

@@ -1,16 +1,15 @@
 //! Boots that wait at a real verifier, by a real TPM, and a server that shows them as a test likes.
 
 use super::Desk;
-use super::log::Boot;
-use super::node::Node;
-use super::pki::Pki;
+use super::node::{Node, software};
 use super::server::{Answer, Request, Server, json, problem};
 use super::verifier::Verifier;
 use halfkey_protocol::Bytes;
-use halfkey_protocol::tpm::bank::PcrBank;
 use halfkey_protocol::wire::operator::*;
 use halfkey_protocol::wire::policies::NodePolicy;
 use halfkey_protocol::wire::{Document, SignedDocument};
+use halfkey_testkit::node::SimulatedNode;
+use halfkey_testkit::pki::Pki;
 use halfkey_testkit::tpm::{RSA_2048, Tpm};
 use std::sync::{Arc, Mutex};
 
@@ -68,19 +67,15 @@ pub fn ungoverned() -> NodePolicy {
 
 /// Boots of one machine that wait, as the verifier stored them, and the desk that enrolled it.
 pub fn waiting(kernels: &[&str]) -> (Desk, Vec<Shown>) {
-    let (verifier, tpm) = (Verifier::start(), Tpm::new(RSA_2048));
+    let verifier = Verifier::start();
+    let machine = SimulatedNode::booted(Tpm::new(RSA_2048), &software("6.0", CMDLINE));
     let desk = Desk::logged_in(&verifier.file("operator-alice.bundle"));
-    verifier.register(&tpm);
-    Boot::new("6.0", CMDLINE)
-        .measure()
-        .0
-        .iter()
-        .for_each(|(pcr, digest)| tpm.extend(*pcr, &[(PcrBank::Sha256, digest.clone())]));
-    desk.ok(&["enroll", "web1", "--trust-ek", &tpm.fingerprint(), "--yes"]);
-    let node = Node { tpm: &tpm, verifier: &verifier };
+    verifier.register(&machine);
+    desk.ok(&["enroll", "web1", "--trust-ek", &machine.tpm.fingerprint(), "--yes"]);
+    let node = Node { machine: &machine, verifier: &verifier };
     node.finish_enrollment(&desk);
     let boots = kernels.iter().map(|kernel| {
-        assert_eq!(node.boot(&Boot::new(kernel, CMDLINE)).outcome, "pending");
+        assert_eq!(node.boot(&software(kernel, CMDLINE)).outcome, "pending");
         let record: NodeRecord =
             serde_json::from_str(&desk.ok(&["node", "show", "web1", "--json"]).stdout).unwrap();
         let number = record.pending.as_ref().unwrap().evidence_id.to_string();
