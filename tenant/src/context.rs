@@ -13,7 +13,7 @@ use std::path::Path;
 use std::time::Duration;
 
 /// What commands share.
-pub struct App {
+pub struct Context {
     /// The operator's files.
     pub home: Home,
     /// Where results go.
@@ -21,7 +21,7 @@ pub struct App {
     timeout: Duration,
 }
 
-impl App {
+impl Context {
     /// From the options of every command.
     pub fn new(home: Home, out: Out, timeout: Duration) -> Self {
         Self { home, out, timeout }

@@ -3,7 +3,7 @@
 use crate::client::resolve;
 use crate::client::wait::{AT_MOST_EVERY, newest};
 use crate::client::{Client, HOLD};
-use crate::context::App;
+use crate::context::Context;
 use crate::error::{Exit, Result};
 use crate::render::text::{clean, clean_short};
 use crate::render::time::rfc3339;
@@ -21,35 +21,36 @@ const SLOWEST: Duration = Duration::from_secs(30);
 ///
 /// # Errors
 /// As every request.
-pub fn audit(app: &App, node: Option<&str>, limit: u32, follow: bool) -> Result<()> {
-    let client = app.logged_in()?;
+pub fn audit(context: &Context, node: Option<&str>, limit: u32, follow: bool) -> Result<()> {
+    let client = context.logged_in()?;
     let node = node.map(|node| resolve::resolve(&client, node)).transpose()?;
     let list = client.audit(node, limit)?;
     if !follow {
-        return app.out.value(&list, || {
-            let lines: Vec<_> = list.entries.iter().map(|entry| audit_entry(entry, &app.style())).collect();
+        return context.out.value(&list, || {
+            let lines: Vec<_> =
+                list.entries.iter().map(|entry| audit_entry(entry, &context.style())).collect();
             if lines.is_empty() { "no entries".to_owned() } else { lines.join("\n") }
         });
     }
     for entry in &list.entries {
-        print(app, entry)?;
+        print(context, entry)?;
     }
-    self::follow(app, &client, node, newest(&list.entries).unwrap_or(0))
+    self::follow(context, &client, node, newest(&list.entries).unwrap_or(0))
 }
 
 /// Entries as they come, after a number or from now on.
 ///
 /// # Errors
 /// As every request.
-pub fn watch(app: &App, node: Option<&str>, after: Option<u64>) -> Result<()> {
-    let client = app.logged_in()?;
+pub fn watch(context: &Context, node: Option<&str>, after: Option<u64>) -> Result<()> {
+    let client = context.logged_in()?;
     let node = node.map(|node| resolve::resolve(&client, node)).transpose()?;
     let after = match after {
         Some(after) => after,
         None => newest(&client.audit(None, 1)?.entries).unwrap_or(0),
     };
-    app.out.note(&format!("watching from entry {after} on"));
-    self::follow(app, &client, node, after)
+    context.out.note(&format!("watching from entry {after} on"));
+    self::follow(context, &client, node, after)
 }
 
 /// Prints entries as they come, until the reader goes away. A server that goes away is
@@ -57,7 +58,7 @@ pub fn watch(app: &App, node: Option<&str>, after: Option<u64>) -> Result<()> {
 ///
 /// # Errors
 /// When the server refuses, or is not the right one any more, or output can't be written.
-pub fn follow(app: &App, client: &Client, node: Option<NodeId>, mut after: u64) -> Result<()> {
+pub fn follow(context: &Context, client: &Client, node: Option<NodeId>, mut after: u64) -> Result<()> {
     let mut pause = AT_MOST_EVERY;
     loop {
         let asked = Instant::now();
@@ -68,12 +69,12 @@ pub fn follow(app: &App, client: &Client, node: Option<NodeId>, mut after: u64) 
                     thread::sleep(AT_MOST_EVERY);
                 }
                 for entry in &list.entries {
-                    print(app, entry)?;
+                    print(context, entry)?;
                 }
                 after = newest(&list.entries).unwrap_or(after).max(after);
             }
             Err(error) if error.exit == Exit::Unreachable => {
-                app.out.note(&format!("{error}; trying again in {} s", pause.as_secs()));
+                context.out.note(&format!("{error}; trying again in {} s", pause.as_secs()));
                 thread::sleep(pause);
                 pause = (pause * 2).min(SLOWEST);
             }
@@ -86,8 +87,8 @@ pub fn follow(app: &App, client: &Client, node: Option<NodeId>, mut after: u64) 
 ///
 /// # Errors
 /// When output can't be written.
-pub fn print(app: &App, entry: &AuditEntry) -> Result<()> {
-    app.out.line(entry, || audit_entry(entry, &app.style()))
+pub fn print(context: &Context, entry: &AuditEntry) -> Result<()> {
+    context.out.line(entry, || audit_entry(entry, &context.style()))
 }
 
 /// One line of the audit trail.

@@ -1,7 +1,7 @@
 //! `deny`, `revoke`, `restore`, `hold`, `release`: what an operator decides about a node. `approve` is in [`crate::commands::approve`].
 
 use crate::client::{Client, resolve};
-use crate::context::App;
+use crate::context::Context;
 use crate::error::{Error, Exit, Result};
 use crate::render;
 use crate::render::text::clean;
@@ -16,43 +16,43 @@ const MAX_BECAUSE: usize = 500;
 ///
 /// # Errors
 /// `NothingPending` when no boot waits.
-pub fn deny(app: &App, node: &str, because: &str) -> Result<()> {
+pub fn deny(context: &Context, node: &str, because: &str) -> Result<()> {
     let because = reason(because)?;
-    let (client, id) = find(app, node)?;
+    let (client, id) = find(context, node)?;
     let record = client.node(id)?;
     let PendingBoot { ticket, .. } = record.pending.ok_or_else(|| nothing_pending(id))?;
-    done(app, &client.deny(id, &Deny { ticket, because })?, "denied")
+    done(context, &client.deny(id, &Deny { ticket, because })?, "denied")
 }
 
 /// Revokes a node.
 ///
 /// # Errors
 /// As every request.
-pub fn revoke(app: &App, node: &str, because: &str) -> Result<()> {
+pub fn revoke(context: &Context, node: &str, because: &str) -> Result<()> {
     let because = reason(because)?;
-    let (client, id) = find(app, node)?;
+    let (client, id) = find(context, node)?;
     let record = client.revoke(id, &Because { because })?;
-    remember(app, &client);
-    done(app, &record, "revoked")
+    remember(context, &client);
+    done(context, &record, "revoked")
 }
 
 /// Undoes a revocation.
 ///
 /// # Errors
 /// As every request.
-pub fn restore(app: &App, node: &str, because: &str) -> Result<()> {
+pub fn restore(context: &Context, node: &str, because: &str) -> Result<()> {
     let because = reason(because)?;
-    let (client, id) = find(app, node)?;
+    let (client, id) = find(context, node)?;
     let record = client.restore(id, &Because { because })?;
-    remember(app, &client);
-    done(app, &record, "restored")
+    remember(context, &client);
+    done(context, &record, "restored")
 }
 
 /// It has a place in the sequence: from now on this desk misses it if it is gone. It is done, whatever comes of that.
-fn remember(app: &App, client: &Client) {
-    let look = || Line::fetch(app, &app.home.bundle()?, client).map(drop);
+fn remember(context: &Context, client: &Client) {
+    let look = || Line::fetch(context, &context.home.bundle()?, client).map(drop);
     if let Err(error) = look() {
-        app.out.note(&format!("warning: {error}"));
+        context.out.note(&format!("warning: {error}"));
     }
 }
 
@@ -60,34 +60,34 @@ fn remember(app: &App, client: &Client) {
 ///
 /// # Errors
 /// As every request.
-pub fn hold(app: &App, node: &str, because: &str) -> Result<()> {
+pub fn hold(context: &Context, node: &str, because: &str) -> Result<()> {
     let because = reason(because)?;
-    let (client, id) = find(app, node)?;
+    let (client, id) = find(context, node)?;
     let record = client.hold(id, &Because { because })?;
-    remember(app, &client);
-    done(app, &record, "held until `halfkey release`:")
+    remember(context, &client);
+    done(context, &record, "held until `halfkey release`:")
 }
 
 /// Undoes a hold.
 ///
 /// # Errors
 /// As every request.
-pub fn release(app: &App, node: &str, because: &str) -> Result<()> {
+pub fn release(context: &Context, node: &str, because: &str) -> Result<()> {
     let because = reason(because)?;
-    let (client, id) = find(app, node)?;
+    let (client, id) = find(context, node)?;
     let record = client.release(id, &Because { because })?;
-    remember(app, &client);
-    done(app, &record, "released")
+    remember(context, &client);
+    done(context, &record, "released")
 }
 
-pub(crate) fn find(app: &App, node: &str) -> Result<(Client, NodeId)> {
-    let client = app.client(&app.home.bundle()?)?;
+pub(crate) fn find(context: &Context, node: &str) -> Result<(Client, NodeId)> {
+    let client = context.client(&context.home.bundle()?)?;
     let id = resolve::resolve(&client, node)?;
     Ok((client, id))
 }
 
-pub(crate) fn done(app: &App, record: &NodeRecord, what: &str) -> Result<()> {
-    app.out.value(record, || format!("{what} {}", render::name(&record.summary)))
+pub(crate) fn done(context: &Context, record: &NodeRecord, what: &str) -> Result<()> {
+    context.out.value(record, || format!("{what} {}", render::name(&record.summary)))
 }
 
 /// A reason as it goes into the audit trail.

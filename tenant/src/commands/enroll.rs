@@ -4,7 +4,7 @@ use crate::ask::confirm;
 use crate::cli::{Bank, EnrollArgs};
 use crate::client::{resolve, wait};
 use crate::commands::node;
-use crate::context::App;
+use crate::context::Context;
 use crate::error::{Error, Result};
 use crate::home::key::TenantKey;
 use crate::render::text::{clean, clean_short};
@@ -30,26 +30,26 @@ const MAX_LABEL: usize = 64;
 ///
 /// # Errors
 /// `Untrusted` when a check fails; see [`crate::error::Exit`] for the rest.
-pub fn run(app: &App, args: &EnrollArgs) -> Result<()> {
-    let bundle = app.home.bundle()?;
-    let client = app.client(&bundle)?;
-    let key = app.home.tenant_key()?;
+pub fn run(context: &Context, args: &EnrollArgs) -> Result<()> {
+    let bundle = context.home.bundle()?;
+    let client = context.client(&bundle)?;
+    let key = context.home.tenant_key()?;
     let id = resolve::resolve(&client, &args.node)?;
     // Before the record: what others sign for the node while the question is on the screen is not signed over.
-    let mut line = Line::fetch(app, &bundle, &client)?;
+    let mut line = Line::fetch(context, &bundle, &client)?;
     let record = client.node(id)?;
     let checked = checks::registration(id, &record)?;
-    let trusted = checks::trusted_ek(&checked, &record, &args.trust, &app.out)?;
-    let server = checks::server(&app.home, &bundle, client.info()?, args.trust_release.as_deref())?;
+    let trusted = checks::trusted_ek(&checked, &record, &args.trust, &context.out)?;
+    let server = checks::server(&context.home, &bundle, client.info()?, args.trust_release.as_deref())?;
     let challenge = checks::challenge(&record)?;
     let label = label(args.label.as_deref(), &record)?;
 
-    app.out.note(&introduction(&checked, &trusted, &record, &label, &key));
+    context.out.note(&introduction(&checked, &trusted, &record, &label, &key));
     if !args.yes {
         confirm("Is this the EK fingerprint on the machine's console, and shall the node be enrolled?")?;
     }
     // Before the document leaves: a crash in between must not lose what was promised.
-    server.pin(&app.home)?;
+    server.pin(&context.home)?;
     let made = make(&checked, &trusted, &server, &challenge, &label, args.bank)?;
     let after = line.sign(&key, Kind::Enrollment, &Scope::Enrollment(id), &made.document()?, |signed| {
         let body = Enroll { signed: signed.clone(), c_u: made.c_u.clone(), c_v: made.c_v.clone() };
@@ -63,7 +63,7 @@ pub fn run(app: &App, args: &EnrollArgs) -> Result<()> {
     let after = match args.wait {
         None => after,
         Some(limit) => {
-            app.out.note("enrolled; waiting for the machine to finish its side");
+            context.out.note("enrolled; waiting for the machine to finish its side");
             wait::wait_for(&client, id, limit, |record| record.summary.state == NodeState::Enrolled)?
                 .ok_or_else(|| {
                     Error::failed(format!(
@@ -74,9 +74,9 @@ pub fn run(app: &App, args: &EnrollArgs) -> Result<()> {
                 })?
         }
     };
-    app.out.value(&after, || node::node(&after, None, Some(&key), &app.style(), time::now()))?;
+    context.out.value(&after, || node::node(&after, None, Some(&key), &context.style(), time::now()))?;
     if after.summary.state != NodeState::Enrolled {
-        app.out.note(&format!("next: {}", next_step(&key)));
+        context.out.note(&format!("next: {}", next_step(&key)));
     }
     Ok(())
 }

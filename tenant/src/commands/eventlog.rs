@@ -1,6 +1,6 @@
 //! `halfkey eventlog`: a firmware event log from a file, read and replayed without asking anybody.
 
-use crate::context::App;
+use crate::context::Context;
 use crate::documents::source;
 use crate::error::{Error, Exit, Result};
 use crate::render::text::{clean, hex, short_digest};
@@ -65,10 +65,10 @@ pub struct Pcr {
 ///
 /// # Errors
 /// `Usage` when there is no such file; `Failed` when it is not well formed.
-pub fn run(app: &App, path: &Path) -> Result<()> {
+pub fn run(context: &Context, path: &Path) -> Result<()> {
     let bytes = source::read(path, MAX_FILE as u64)?;
     let log = read(&bytes).map_err(|e| e.context(path.display()))?;
-    app.out.value(&log, || shown(&log, &app.style()))
+    context.out.value(&log, || shown(&log, &context.style()))
 }
 
 /// Replays a log in all its banks.

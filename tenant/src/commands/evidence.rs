@@ -1,7 +1,7 @@
 //! `halfkey evidence`: what a node sent and how it was judged.
 
 use crate::client::resolve;
-use crate::context::{App, create};
+use crate::context::{Context, create};
 use crate::error::{Error, Exit, Result};
 use crate::render::findings;
 use crate::render::text::{clean, clean_short, hex};
@@ -17,26 +17,26 @@ use std::path::Path;
 ///
 /// # Errors
 /// As every request.
-pub fn list(app: &App, node: &str, limit: u32) -> Result<()> {
-    let client = app.logged_in()?;
+pub fn list(context: &Context, node: &str, limit: u32) -> Result<()> {
+    let client = context.logged_in()?;
     let list = client.evidence_of(resolve::resolve(&client, node)?, limit)?;
-    app.out.value(&list, || evidence_list(&list, &app.style(), time::now()))
+    context.out.value(&list, || evidence_list(&list, &context.style(), time::now()))
 }
 
 /// Shows one record; perhaps saves its event log.
 ///
 /// # Errors
 /// `NotFound` when there is no such record, or no event log to save; as every request.
-pub fn one(app: &App, number: u64, event_log: Option<&Path>) -> Result<()> {
-    let record = app.logged_in()?.evidence(number)?;
+pub fn one(context: &Context, number: u64, event_log: Option<&Path>) -> Result<()> {
+    let record = context.logged_in()?.evidence(number)?;
     if let Some(path) = event_log {
         let log = record.evidence.event_log.as_ref().ok_or_else(|| {
             Error::new(Exit::NotFound, format!("evidence {number} has no event log of the firmware"))
         })?;
         create(path, log)?;
-        app.out.note(&format!("saved {} bytes to {}", log.len(), path.display()));
+        context.out.note(&format!("saved {} bytes to {}", log.len(), path.display()));
     }
-    app.out.value(&record, || evidence(&record, &app.style(), time::now()))
+    context.out.value(&record, || evidence(&record, &context.style(), time::now()))
 }
 
 /// `halfkey evidence NODE`.

@@ -2,7 +2,7 @@
 
 use crate::cli::GroupCommand;
 use crate::client::scope;
-use crate::context::App;
+use crate::context::Context;
 use crate::documents::signing::Desk;
 use crate::error::Result;
 use crate::render;
@@ -18,22 +18,22 @@ use halfkey_protocol::wire::policies::GroupList;
 ///
 /// # Errors
 /// With the exit code and the message for the operator.
-pub fn run(app: &App, command: &GroupCommand) -> Result<()> {
+pub fn run(context: &Context, command: &GroupCommand) -> Result<()> {
     match command {
-        GroupCommand::List => list(app),
-        GroupCommand::Set { nodes, target } => set(app, nodes, target.group.as_deref()),
+        GroupCommand::List => list(context),
+        GroupCommand::Set { nodes, target } => set(context, nodes, target.group.as_deref()),
     }
 }
 
-fn list(app: &App) -> Result<()> {
-    let client = app.logged_in()?;
+fn list(context: &Context) -> Result<()> {
+    let client = context.logged_in()?;
     let (list, labels) = (client.groups()?, Labels::of(client.nodes()?));
-    app.out.value(&list, || groups(&list, &app.style(), |id| labels.short(id)))
+    context.out.value(&list, || groups(&list, &context.style(), |id| labels.short(id)))
 }
 
-fn set(app: &App, nodes: &[String], group: Option<&str>) -> Result<()> {
+fn set(context: &Context, nodes: &[String], group: Option<&str>) -> Result<()> {
     let group = group.map(scope::group).transpose()?;
-    let desk = Desk::open(app)?;
+    let desk = Desk::open(context)?;
     let client = &desk.client;
     // All of them first: a typing error must not leave half of them moved.
     let ids = nodes.iter().map(|node| desk.node(node)).collect::<Result<Vec<_>>>()?;
@@ -45,14 +45,14 @@ fn set(app: &App, nodes: &[String], group: Option<&str>) -> Result<()> {
         let record = line.sign(&desk.key, Kind::Membership, &Scope::Membership(id), text, hand_in)?;
         let own = record.policy.as_ref().is_some_and(|policy| policy.scope == Scope::Node(id).to_string());
         if own && group.is_some() {
-            app.out.note(&format!(
+            context.out.note(&format!(
                 "note: {} has a policy of its own, which outranks that of its group\nhint: `halfkey policy withdraw {id}` leaves the node to its group's",
                 render::name(&record.summary)
             ));
         }
         records.push(record);
     }
-    app.out.value(&records, || {
+    context.out.value(&records, || {
         let to = group.as_ref().map_or("out of its group".to_owned(), |group| format!("in group {group}"));
         let line = |record: &NodeRecord| format!("{} is now {to}", render::name(&record.summary));
         records.iter().map(line).collect::<Vec<_>>().join("\n")

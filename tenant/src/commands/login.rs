@@ -1,6 +1,6 @@
 //! `halfkey login` and `key`: the operator bundle, and the tenant key.
 
-use crate::context::App;
+use crate::context::Context;
 use crate::error::{Error, Result};
 use crate::home::bundle::{Bundle, MAX_BUNDLE};
 use crate::render::text::clean;
@@ -29,7 +29,7 @@ struct Fingerprint {
 ///
 /// # Errors
 /// `Failed` when the bundle or the home folder can't be used, or another server's bundle is there.
-pub fn login(app: &App, path: &Path, replace: bool) -> Result<()> {
+pub fn login(context: &Context, path: &Path, replace: bool) -> Result<()> {
     let fail = |e| {
         Error::failed(format!("can't read {}: {e}", path.display()))
             .hint("give the file operator-NAME.bundle that `halfkey-verifier init` made")
@@ -45,22 +45,22 @@ pub fn login(app: &App, path: &Path, replace: bool) -> Result<()> {
         )));
     }
     let bundle = Bundle::parse(&json)?;
-    app.home.import(&bundle, replace)?;
-    let (key, new) = app.home.tenant_key_or_new()?;
+    context.home.import(&bundle, replace)?;
+    let (key, new) = context.home.tenant_key_or_new()?;
     if new {
-        app.out.note(&format!(
+        context.out.note(&format!(
             "created the tenant key: back up {}, nodes must be enrolled again without it",
-            app.home.path().join("tenant.key").display()
+            context.home.path().join("tenant.key").display()
         ));
     }
-    app.out.note(&format!("imported; {} holds a private key and is no longer needed", path.display()));
+    context.out.note(&format!("imported; {} holds a private key and is no longer needed", path.display()));
     let result = LoggedIn {
         operator: &bundle.name,
         servers: &bundle.servers,
-        home: app.home.path(),
+        home: context.home.path(),
         tenant_key: key.fingerprint(),
     };
-    app.out.value(&result, || {
+    context.out.value(&result, || {
         format!(
             "operator    {}\nservers     {}\ntenant key  {}",
             clean(&bundle.name),
@@ -74,7 +74,7 @@ pub fn login(app: &App, path: &Path, replace: bool) -> Result<()> {
 ///
 /// # Errors
 /// `Failed` when there is none.
-pub fn key(app: &App) -> Result<()> {
-    let result = Fingerprint { tenant_key: app.home.tenant_key()?.fingerprint() };
-    app.out.value(&result, || result.tenant_key.clone())
+pub fn key(context: &Context) -> Result<()> {
+    let result = Fingerprint { tenant_key: context.home.tenant_key()?.fingerprint() };
+    context.out.value(&result, || result.tenant_key.clone())
 }

@@ -30,7 +30,7 @@ pub mod rollback;
 
 use crate::cli::{Cli, Color, Command, NodeCommand};
 use crate::commands::approve::{Approval, How};
-use crate::context::App;
+use crate::context::Context;
 use crate::error::Result;
 use crate::home::Home;
 use crate::output::Out;
@@ -50,13 +50,13 @@ pub fn run(cli: Cli) -> Result<()> {
     if let Command::Completions { shell } = cli.command {
         return completions::run(shell);
     }
-    let app = App::new(Home::locate(cli.global.home)?, out, cli.global.timeout);
+    let context = Context::new(Home::locate(cli.global.home)?, out, cli.global.timeout);
     match cli.command {
-        Command::Login { bundle, replace } => login::login(&app, &bundle, replace),
-        Command::Key => login::key(&app),
-        Command::Nodes { pending } => node::list(&app, pending),
-        Command::Node { command: NodeCommand::Show { node } } => node::show(&app, &node),
-        Command::Enroll(args) => enroll::run(&app, &args),
+        Command::Login { bundle, replace } => login::login(&context, &bundle, replace),
+        Command::Key => login::key(&context),
+        Command::Nodes { pending } => node::list(&context, pending),
+        Command::Node { command: NodeCommand::Show { node } } => node::show(&context, &node),
+        Command::Enroll(args) => enroll::run(&context, &args),
         Command::Approve {
             node,
             once,
@@ -69,25 +69,25 @@ pub fn run(cli: Cli) -> Result<()> {
         } => {
             let how = How::of(once, learn, replace);
             let assured = Assured { kernel_measures_initrd, trust_returned_images };
-            approve::run(&app, &Approval { node: &node, how, assured, wait, yes })
+            approve::run(&context, &Approval { node: &node, how, assured, wait, yes })
         }
-        Command::Deny { node, because } => decide::deny(&app, &node, &because),
-        Command::Revoke { node, because } => decide::revoke(&app, &node, &because),
-        Command::Restore { node, because } => decide::restore(&app, &node, &because),
-        Command::Hold { node, because } => decide::hold(&app, &node, &because),
-        Command::Release { node, because } => decide::release(&app, &node, &because),
-        Command::Policy { command } => policy::run(&app, command),
-        Command::Proposals { node, all } => proposal::list(&app, node.as_deref(), all),
-        Command::Proposal { command } => proposal::run(&app, &command),
-        Command::Group { command } => group::run(&app, &command),
-        Command::Eventlog { file } => eventlog::run(&app, &file),
+        Command::Deny { node, because } => decide::deny(&context, &node, &because),
+        Command::Revoke { node, because } => decide::revoke(&context, &node, &because),
+        Command::Restore { node, because } => decide::restore(&context, &node, &because),
+        Command::Hold { node, because } => decide::hold(&context, &node, &because),
+        Command::Release { node, because } => decide::release(&context, &node, &because),
+        Command::Policy { command } => policy::run(&context, command),
+        Command::Proposals { node, all } => proposal::list(&context, node.as_deref(), all),
+        Command::Proposal { command } => proposal::run(&context, &command),
+        Command::Group { command } => group::run(&context, &command),
+        Command::Eventlog { file } => eventlog::run(&context, &file),
         Command::Evidence { id: Some(number), event_log, .. } => {
-            evidence::one(&app, number, event_log.as_deref())
+            evidence::one(&context, number, event_log.as_deref())
         }
-        Command::Evidence { node, limit, .. } => evidence::list(&app, &node.unwrap_or_default(), limit),
-        Command::AcceptRollback { yes } => rollback::accept_rollback(&app, yes),
-        Command::Audit { node, limit, follow } => audit::audit(&app, node.as_deref(), limit, follow),
-        Command::Watch { node, after } => audit::watch(&app, node.as_deref(), after),
+        Command::Evidence { node, limit, .. } => evidence::list(&context, &node.unwrap_or_default(), limit),
+        Command::AcceptRollback { yes } => rollback::accept_rollback(&context, yes),
+        Command::Audit { node, limit, follow } => audit::audit(&context, node.as_deref(), limit, follow),
+        Command::Watch { node, after } => audit::watch(&context, node.as_deref(), after),
         Command::Completions { .. } => Ok(()),
     }
 }

@@ -1,7 +1,7 @@
 //! `halfkey nodes` and `node`.
 
 use crate::client::resolve;
-use crate::context::App;
+use crate::context::Context;
 use crate::error::{Error, Result};
 use crate::home::key::TenantKey;
 use crate::render::findings;
@@ -24,24 +24,26 @@ use halfkey_protocol::{NodeId, Reason, identity};
 ///
 /// # Errors
 /// As every request.
-pub fn list(app: &App, pending: bool) -> Result<()> {
-    let mut list: NodeList = app.logged_in()?.nodes()?;
+pub fn list(context: &Context, pending: bool) -> Result<()> {
+    let mut list: NodeList = context.logged_in()?.nodes()?;
     list.nodes.retain(|node| node.pending || !pending);
-    app.out.value(&list, || nodes(&list, &app.style(), time::now()))
+    context.out.value(&list, || nodes(&list, &context.style(), time::now()))
 }
 
 /// Shows one node, and what was checked of it here.
 ///
 /// # Errors
 /// `Untrusted`, after it was shown, when its record does not pass the checks here; as every request.
-pub fn show(app: &App, typed: &str) -> Result<()> {
-    let client = app.logged_in()?;
+pub fn show(context: &Context, typed: &str) -> Result<()> {
+    let client = context.logged_in()?;
     let id = resolve::resolve(&client, typed)?;
     let record = client.node(id)?;
     let judged = record.enrollment.is_some().then(|| client.node_policy(id)).transpose()?;
     // A desk without a tenant key can still look.
-    let key = app.home.tenant_key().ok();
-    app.out.value(&record, || node(&record, judged.as_ref(), key.as_ref(), &app.style(), time::now()))?;
+    let key = context.home.tenant_key().ok();
+    context
+        .out
+        .value(&record, || node(&record, judged.as_ref(), key.as_ref(), &context.style(), time::now()))?;
     check(&record).map_err(|why| {
         Error::untrusted(why)
             .hint("this record can't come from an honest node and an honest server; do not enroll it")

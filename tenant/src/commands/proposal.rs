@@ -8,7 +8,7 @@ use crate::cli::ProposalCommand;
 use crate::client::resolve;
 use crate::commands::decide;
 use crate::commands::policy::apply;
-use crate::context::App;
+use crate::context::Context;
 use crate::documents::change::Proposed;
 use crate::documents::draft;
 use crate::documents::governed::{Governed, base_boot, extendable};
@@ -47,48 +47,48 @@ struct Accepted {
 ///
 /// # Errors
 /// As every request.
-pub fn list(app: &App, node: Option<&str>, all: bool) -> Result<()> {
-    let client = app.logged_in()?;
+pub fn list(context: &Context, node: Option<&str>, all: bool) -> Result<()> {
+    let client = context.logged_in()?;
     let node = node.map(|node| resolve::resolve(&client, node)).transpose()?;
     let list = client.proposals(node, !all)?;
     let labels = Labels::of(client.nodes()?);
-    app.out.value(&list, || listed(&list, &app.style(), |id| labels.short(id), time::now()))
+    context.out.value(&list, || listed(&list, &context.style(), |id| labels.short(id), time::now()))
 }
 
 /// Runs `halfkey proposal`.
 ///
 /// # Errors
 /// With the exit code and the message for the operator.
-pub fn run(app: &App, command: &ProposalCommand) -> Result<()> {
+pub fn run(context: &Context, command: &ProposalCommand) -> Result<()> {
     match command {
-        ProposalCommand::Show { id } => show_one(app, *id),
-        ProposalCommand::Accept { id, yes } => accept(app, *id, *yes),
-        ProposalCommand::Deny { id, because } => deny(app, *id, because),
+        ProposalCommand::Show { id } => show_one(context, *id),
+        ProposalCommand::Accept { id, yes } => accept(context, *id, *yes),
+        ProposalCommand::Deny { id, because } => deny(context, *id, because),
     }
 }
 
-fn show_one(app: &App, number: u64) -> Result<()> {
-    let desk = Desk::open(app)?;
+fn show_one(context: &Context, number: u64) -> Result<()> {
+    let desk = Desk::open(context)?;
     let (record, id) = fetch(&desk, number)?;
     let labels = Labels::of(desk.client.nodes()?);
-    app.out.value(&record, || one(&record, &labels.short(&record.node_id), time::now()))?;
-    if record.state != ProposalState::Waiting || app.out.is_json() {
+    context.out.value(&record, || one(&record, &labels.short(&record.node_id), time::now()))?;
+    if record.state != ProposalState::Waiting || context.out.is_json() {
         return Ok(());
     }
     // What can't be made is no failure of looking at it.
     match prepare(&desk, &record, id) {
         Ok(prepared) => {
             let block = clean_lines(&prepared.block);
-            app.out.note(&format!("`halfkey proposal accept {number}` would add\n\n{block}"));
+            context.out.note(&format!("`halfkey proposal accept {number}` would add\n\n{block}"));
         }
-        Err(error) => app.out.note(&format!("it can't be accepted as it is: {error}")),
+        Err(error) => context.out.note(&format!("it can't be accepted as it is: {error}")),
     }
     Ok(())
 }
 
 /// One command for a whole group: the policy that accepts it accepts every node's that is the same.
-fn accept(app: &App, number: u64, yes: bool) -> Result<()> {
-    let desk = Desk::open(app)?;
+fn accept(context: &Context, number: u64, yes: bool) -> Result<()> {
+    let desk = Desk::open(context)?;
     let (record, id) = fetch(&desk, number)?;
     if record.state != ProposalState::Waiting {
         return Err(Error::failed(format!("proposal {number} does not wait: {}", record.state.as_str()))
@@ -96,14 +96,14 @@ fn accept(app: &App, number: u64, yes: bool) -> Result<()> {
     }
     let line = desk.line()?;
     let Prepared { block, change } = prepare(&desk, &record, id)?;
-    app.out.note(&format!(
+    context.out.note(&format!(
         "{}\nto be added to {}\n\n{}\n\n{}",
         one(&record, &clean_short(&record.node_id, 36), time::now()),
         change.scope,
         clean_lines(&block),
         change.summary()
     ));
-    trial::warn(app, &trial::of_scope(&desk, &change.scope, change.policy())?);
+    trial::warn(context, &trial::of_scope(&desk, &change.scope, change.policy())?);
     if !yes {
         confirm(
             "A proposal is what the node says. Is this what it shall boot, and shall the policy be signed?",
@@ -115,7 +115,7 @@ fn accept(app: &App, number: u64, yes: bool) -> Result<()> {
     let also: Vec<u64> =
         before.into_iter().filter(|other| *other != number && !after.contains(other)).collect();
     let result = Accepted { proposal: desk.client.proposal(number)?, policy: applied, also };
-    app.out.value(&result, || {
+    context.out.value(&result, || {
         let also: Vec<_> = result.also.iter().map(u64::to_string).collect();
         let also = if also.is_empty() { String::new() } else { format!("; so are {}", also.join(", ")) };
         format!(
@@ -126,10 +126,10 @@ fn accept(app: &App, number: u64, yes: bool) -> Result<()> {
     })
 }
 
-fn deny(app: &App, number: u64, because: &str) -> Result<()> {
+fn deny(context: &Context, number: u64, because: &str) -> Result<()> {
     let because = decide::reason(because)?;
-    let record = app.logged_in()?.deny_proposal(number, &Because { because })?;
-    app.out.value(&record, || format!("denied proposal {number} of {}", clean_short(&record.node_id, 36)))
+    let record = context.logged_in()?.deny_proposal(number, &Because { because })?;
+    context.out.value(&record, || format!("denied proposal {number} of {}", clean_short(&record.node_id, 36)))
 }
 
 fn waiting(desk: &Desk<'_>) -> Result<Vec<u64>> {

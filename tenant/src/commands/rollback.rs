@@ -1,7 +1,7 @@
 //! `halfkey accept-rollback`: going on with a verifier that was restored from a backup.
 
 use crate::ask::confirm;
-use crate::context::App;
+use crate::context::Context;
 use crate::error::{Exit, Result};
 use crate::render::text::hex;
 use crate::trust::follow::{self, Tenancies, walk};
@@ -12,34 +12,34 @@ use crate::trust::sequence::Line;
 /// # Errors
 /// `Untrusted` when it is another deployment, or what it has is not one sequence from the first document on; `Failed` when the
 /// answer is no.
-pub fn accept_rollback(app: &App, yes: bool) -> Result<()> {
-    let bundle = app.home.bundle()?;
-    let client = app.client(&bundle)?;
-    let (ledger, found) = Line::shown(&app.home, &bundle, &client)?;
-    match Line::fetch(app, &bundle, &client) {
+pub fn accept_rollback(context: &Context, yes: bool) -> Result<()> {
+    let bundle = context.home.bundle()?;
+    let client = context.client(&bundle)?;
+    let (ledger, found) = Line::shown(&context.home, &bundle, &client)?;
+    match Line::fetch(context, &bundle, &client) {
         Ok(_) => {
-            app.out.note("nothing to accept: the server goes on from where this desk last saw it");
+            context.out.note("nothing to accept: the server goes on from where this desk last saw it");
             return Ok(());
         }
-        Err(error) if error.exit == Exit::Untrusted => app.out.note(&error.to_string()),
+        Err(error) if error.exit == Exit::Untrusted => context.out.note(&error.to_string()),
         Err(error) => return Err(error),
     }
-    let (mut hashes, mut tenancies) = (Vec::new(), Tenancies::of(app.home.tenant_key()?));
+    let (mut hashes, mut tenancies) = (Vec::new(), Tenancies::of(context.home.tenant_key()?));
     let head = walk(&client, &ledger, follow::From::First, &found, |opened| {
         hashes.push(hex(&opened.place.sha256));
         tenancies.note(opened);
     })?;
     let missing = ledger.missing(&hashes)?;
     for (scope, number) in &missing {
-        app.out.note(&format!("missing  document {number} of this desk's key, for {scope}"));
+        context.out.note(&format!("missing  document {number} of this desk's key, for {scope}"));
     }
     if !yes {
         confirm(&format!("Go on after document {} and forget what is missing?", head.number))?;
     }
     // First: once it is accepted, what leads there is not looked at again.
-    tenancies.remember(app, &client, &ledger, follow::From::First, &missing)?;
+    tenancies.remember(context, &client, &ledger, follow::From::First, &missing)?;
     // What that has ended is not missed, and is to stay known.
     ledger.accept(&head, &ledger.missing(&hashes)?)?;
-    app.out.note("accepted; next: apply policies and groups again, enroll again, and look at revocations and operators");
+    context.out.note("accepted; next: apply policies and groups again, enroll again, and look at revocations and operators");
     Ok(())
 }

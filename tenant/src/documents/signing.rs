@@ -1,7 +1,7 @@
 //! What signing needs: a verifier, a tenant key, and where the next document has its place.
 
 use crate::client::{Client, resolve};
-use crate::context::App;
+use crate::context::Context;
 use crate::error::{Error, Exit, Result};
 use crate::home::bundle::Bundle;
 use crate::home::key::TenantKey;
@@ -15,7 +15,7 @@ use halfkey_protocol::document::Scope;
 /// What signing needs.
 pub struct Desk<'a> {
     /// The program.
-    pub app: &'a App,
+    pub context: &'a Context,
     /// The verifier.
     pub client: Client,
     /// The tenant key.
@@ -28,10 +28,10 @@ impl<'a> Desk<'a> {
     ///
     /// # Errors
     /// When one is missing.
-    pub fn open(app: &'a App) -> Result<Self> {
-        let bundle = app.home.bundle()?;
-        let (client, key) = (app.client(&bundle)?, app.home.tenant_key()?);
-        Ok(Self { app, client, key, bundle })
+    pub fn open(context: &'a Context) -> Result<Self> {
+        let bundle = context.home.bundle()?;
+        let (client, key) = (context.client(&bundle)?, context.home.tenant_key()?);
+        Ok(Self { context, client, key, bundle })
     }
 
     /// The node that `typed` means, for what is signed. Whose a label is, is the server's word and any operator's: it counts where an
@@ -83,6 +83,6 @@ impl<'a> Desk<'a> {
     /// # Errors
     /// As [`Line::fetch`].
     pub fn line(&self) -> Result<Line<'_>> {
-        Line::fetch(self.app, &self.bundle, &self.client)
+        Line::fetch(self.context, &self.bundle, &self.client)
     }
 }

@@ -1,7 +1,7 @@
 //! A policy tried on stored boots: what would have happened.
 
 use crate::client::Client;
-use crate::context::App;
+use crate::context::Context;
 use crate::documents::governed;
 use crate::documents::signed::Own;
 use crate::documents::signing::Desk;
@@ -182,10 +182,10 @@ fn parse(id: &str) -> Result<NodeId> {
 }
 
 /// Says which last boots a policy would deny.
-pub fn warn(app: &App, trials: &[Trial]) {
+pub fn warn(context: &Context, trials: &[Trial]) {
     let denied: Vec<_> = trials.iter().filter(|trial| trial.denied()).collect();
     if !denied.is_empty() {
-        app.out.note(&format!(
+        context.out.note(&format!(
             "warning: this would deny the last released boot of {} of {} nodes\n{}",
             denied.len(),
             trials.len(),
@@ -195,7 +195,7 @@ pub fn warn(app: &App, trials: &[Trial]) {
     let untried =
         trials.iter().filter(|trial| matches!(trial.result, Tried::NoBoot | Tried::Unusable)).count();
     if untried > 0 {
-        app.out.note(&format!(
+        context.out.note(&format!(
             "note: {untried} of {} nodes have no stored boot that it could be tried on",
             trials.len()
         ));

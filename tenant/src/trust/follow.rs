@@ -1,7 +1,7 @@
 //! Following the sequence that a server shows, and what it says of this desk's own documents.
 
 use crate::client::Client;
-use crate::context::App;
+use crate::context::Context;
 use crate::error::{Error, Result};
 use crate::home::key::TenantKey;
 use crate::render::text::hex;
@@ -136,7 +136,7 @@ impl Tenancies {
     /// `Untrusted` when an enrollment is not of the sequence; when the home folder can't be read or written; as every request.
     pub fn remember(
         &self,
-        app: &App,
+        context: &Context,
         client: &Client,
         ledger: &Ledger<'_>,
         known: From<'_>,
@@ -171,7 +171,7 @@ impl Tenancies {
                 continue;
             }
             let ended = ledger.end(node, &proof.place)?;
-            app.out.note(&format!(
+            context.out.note(&format!(
                 "note: node {node} is enrolled with another tenant key than this desk's: what was signed here for it alone counts no more ({})",
                 ended.join(", ")
             ));

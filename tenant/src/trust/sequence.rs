@@ -1,7 +1,7 @@
 //! The one sequence of a deployment's documents, as this desk sees it: where the next one has its place.
 
 use crate::client::Client;
-use crate::context::App;
+use crate::context::Context;
 use crate::error::{Error, Result};
 use crate::home::Home;
 use crate::home::bundle::Bundle;
@@ -47,7 +47,7 @@ const TRIES: u32 = 10;
 
 /// Where the next document has its place.
 pub struct Line<'a> {
-    app: &'a App,
+    context: &'a Context,
     bundle: &'a Bundle,
     client: &'a Client,
     ledger: Ledger<'a>,
@@ -62,9 +62,9 @@ impl<'a> Line<'a> {
     ///
     /// # Errors
     /// `Untrusted` when the server has gone back, or what comes after is not one sequence; as every request.
-    pub fn fetch(app: &'a App, bundle: &'a Bundle, client: &'a Client) -> Result<Self> {
+    pub fn fetch(context: &'a Context, bundle: &'a Bundle, client: &'a Client) -> Result<Self> {
         for _ in 0..TRIES {
-            let (ledger, found) = Self::shown(&app.home, bundle, client)?;
+            let (ledger, found) = Self::shown(&context.home, bundle, client)?;
             let mut part = Vec::new();
             let before = ledger.not_before(&found)?;
             // At the first look all of it: another desk may have signed with this key before.
@@ -72,17 +72,17 @@ impl<'a> Line<'a> {
                 None => follow::From::First,
                 Some((number, sha256)) => follow::From::Known(*number, sha256),
             };
-            let mut tenancies = Tenancies::of(app.home.tenant_key()?);
+            let mut tenancies = Tenancies::of(context.home.tenant_key()?);
             let note = |opened: &Opened| {
                 tenancies.note(opened);
                 part.push(opened.place);
             };
             walk(client, &ledger, known, &found, note)?;
             // First: what was seen is not looked at again.
-            tenancies.remember(app, client, &ledger, known, &[])?;
+            tenancies.remember(context, client, &ledger, known, &[])?;
             let head = part.last().copied().unwrap_or_default();
             if ledger.saw(&part)? {
-                return Ok(Self { app, bundle, client, ledger, head, beside: None });
+                return Ok(Self { context, bundle, client, ledger, head, beside: None });
             }
         }
         Err(Error::failed(format!("other commands at this desk saw more {TRIES} times meanwhile: try again")))
@@ -163,7 +163,7 @@ impl<'a> Line<'a> {
 
     /// Goes on to where the sequence ends by now.
     fn after_others(&mut self, scope: &Scope, signed: &SignedDocument, refused: Error) -> Result<()> {
-        let (ledger, found) = Self::shown(&self.app.home, self.bundle, self.client)?;
+        let (ledger, found) = Self::shown(&self.context.home, self.bundle, self.client)?;
         ledger.not_before(&found)?;
         if found.number <= self.head.number {
             return Err(refused);
@@ -173,7 +173,7 @@ impl<'a> Line<'a> {
             0 => follow::From::First,
             number => follow::From::Known(number, &hash),
         };
-        let mut tenancies = Tenancies::of(self.app.home.tenant_key()?);
+        let mut tenancies = Tenancies::of(self.context.home.tenant_key()?);
         let (mut part, mut others) = (Vec::new(), Vec::new());
         let beside = self.beside.as_ref();
         let head = walk(self.client, &ledger, known, &found, |opened| {
@@ -184,7 +184,7 @@ impl<'a> Line<'a> {
                 others.push((opened.place, opened.scope.clone()));
             }
         })?;
-        tenancies.remember(self.app, self.client, &ledger, known, &[])?;
+        tenancies.remember(self.context, self.client, &ledger, known, &[])?;
         // Not where another command has seen more: the next one compares it.
         ledger.saw(&part)?;
         let ours = document::open(signed).map(|opened| opened.place);

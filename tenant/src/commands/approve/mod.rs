@@ -7,7 +7,7 @@ use crate::client::{resolve, wait};
 use crate::commands::approve::waiting::WaitingBoot;
 use crate::commands::policy::apply::applied;
 use crate::commands::{decide, node};
-use crate::context::App;
+use crate::context::Context;
 use crate::documents::change::{Proposed, joined};
 use crate::documents::draft;
 use crate::documents::governed::{self, Governed, extendable};
@@ -62,13 +62,14 @@ impl How {
 /// # Errors
 /// `NothingPending` when no boot waits; `Failed` when it can't be approved or the answer is no; `Untrusted` when it does not
 /// pass the checks here.
-pub fn run(app: &App, approval: &Approval<'_>) -> Result<()> {
-    let desk = Desk::open(app)?;
+pub fn run(context: &Context, approval: &Approval<'_>) -> Result<()> {
+    let desk = Desk::open(context)?;
     let id = resolve::resolve(&desk.client, approval.node)?;
     let record = match approval.wait {
         None => desk.client.node(id)?,
         Some(limit) => {
-            app.out
+            context
+                .out
                 .note(&format!("waiting for a boot of node {id} that waits, {} s at most", limit.as_secs()));
             wait::wait_for(&desk.client, id, limit, |record| record.pending.is_some())?
                 .ok_or_else(|| decide::nothing_pending(id))?
@@ -76,12 +77,12 @@ pub fn run(app: &App, approval: &Approval<'_>) -> Result<()> {
     };
     let pending = record.pending.as_ref().ok_or_else(|| decide::nothing_pending(id))?;
     if !pending.approvable {
-        app.out.note(&node::pending(&record, pending, time::now()));
+        context.out.note(&node::pending(&record, pending, time::now()));
         return Err(Error::failed(format!("this boot can't be approved: {}", clean(&pending.code)))
             .hint("only what a policy does not allow can be; see the message above"));
     }
     let waiting = WaitingBoot::fetch(&desk, approval.node, id, &record, pending)?;
-    app.out.note(&node::pending(&waiting.labelled(&record), waiting.shown(), time::now()));
+    context.out.note(&node::pending(&waiting.labelled(&record), waiting.shown(), time::now()));
     let how = match approval.how {
         Some(how) => how,
         None if approval.yes => How::Learn,
@@ -108,7 +109,7 @@ fn once(desk: &Desk<'_>, id: NodeId, waiting: &WaitingBoot, asked: bool) -> Resu
     }
     // That of the quote that was checked: neither one that came in between is meant, nor one that the server would like.
     let after = desk.client.approve(id, &Approve { ticket: waiting.shown().ticket.clone() })?;
-    decide::done(desk.app, &after, "approved once:")
+    decide::done(desk.context, &after, "approved once:")
 }
 
 /// Makes this boot part of a policy. The machine asks again by itself, and is released by that policy.
@@ -134,7 +135,7 @@ fn allow(
         ))
         .hint("edit the policy (`halfkey policy show`, `policy apply`), or take this boot as a new one with --replace"));
     }
-    desk.app.out.note(&format!(
+    desk.context.out.note(&format!(
         "learned for {}\n\n{}\n\n{}",
         change.scope,
         clean_lines(&block),
@@ -144,9 +145,9 @@ fn allow(
         confirm(&format!("Sign this as {}, and release the boot?", change.scope))?;
     }
     let record = change.hand_in(desk, line)?;
-    desk.app.out.note(&applied(&record));
+    desk.context.out.note(&applied(&record));
     let what = if how == How::Learn { "learned the boot of" } else { "replaced the policy of" };
-    decide::done(desk.app, &desk.client.node(id)?, what)
+    decide::done(desk.context, &desk.client.node(id)?, what)
 }
 
 /// The first policy of a node, or a new one of its own.

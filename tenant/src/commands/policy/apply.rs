@@ -3,7 +3,7 @@
 use crate::ask::confirm;
 use crate::cli::ApplyTarget;
 use crate::client::scope;
-use crate::context::App;
+use crate::context::Context;
 use crate::documents::change::Proposed;
 use crate::documents::signed;
 use crate::documents::signing::Desk;
@@ -18,14 +18,14 @@ use std::path::Path;
 ///
 /// # Errors
 /// With every problem of the document; `Failed` when the answer is no or the server refuses.
-pub fn run(app: &App, file: &Path, target: &ApplyTarget, yes: bool) -> Result<()> {
+pub fn run(context: &Context, file: &Path, target: &ApplyTarget, yes: bool) -> Result<()> {
     let source = Source::file(file)?;
     // Before anything is asked of a server, and with the file's own name.
     match target.additions {
         Some(_) => drop(source.additions()?),
         None => drop(source.policy()?),
     }
-    let desk = Desk::open(app)?;
+    let desk = Desk::open(context)?;
     let scope = match (&target.group, &target.node, &target.additions) {
         (Some(name), ..) => Scope::Group(scope::group(name)?),
         (_, Some(node), _) => Scope::Node(desk.node(node)?),
@@ -37,20 +37,20 @@ pub fn run(app: &App, file: &Path, target: &ApplyTarget, yes: bool) -> Result<()
     let present = match signed::current(&desk.client, &scope, &desk.key, line.ledger()) {
         Ok(present) => present,
         Err(error) if error.exit == Exit::Untrusted => {
-            app.out.note(&format!("warning: {error}"));
+            context.out.note(&format!("warning: {error}"));
             signed::newest(&desk.client, &scope, &desk.key).unwrap_or(None)
         }
         Err(error) => return Err(error),
     };
     let change = Proposed::new(&desk, scope, present, source.text)?;
-    app.out.note(&change.summary());
+    context.out.note(&change.summary());
     let trials = trial::of_scope(&desk, &change.scope, change.policy())?;
-    trial::warn(app, &trials);
+    trial::warn(context, &trials);
     if !yes {
         confirm(&format!("Sign this as {}?", change.scope))?;
     }
     let record = change.hand_in(&desk, line)?;
-    app.out.value(&record, || applied(&record))
+    context.out.value(&record, || applied(&record))
 }
 
 /// The result of an apply.

@@ -1,6 +1,6 @@
 //! `halfkey policy check`: what is wrong with a policy.
 
-use crate::context::App;
+use crate::context::Context;
 use crate::documents::problems;
 use crate::documents::source::Source;
 use crate::error::{Error, Result};
@@ -39,7 +39,7 @@ impl<'a> Located<'a> {
 ///
 /// # Errors
 /// With every problem.
-pub fn run(app: &App, file: &Path, additions: bool) -> Result<()> {
+pub fn run(context: &Context, file: &Path, additions: bool) -> Result<()> {
     let source = Source::file(file)?;
     let parsed: std::result::Result<(String, String, usize), Vec<Problem>> = if additions {
         Additions::parse(&source.text).map(|parsed| {
@@ -63,13 +63,13 @@ pub fn run(app: &App, file: &Path, additions: bool) -> Result<()> {
     match &parsed {
         Ok((name, what, _)) => {
             for warning in &result.warnings {
-                app.out.note(&format!("{}: warning: {warning}", source.name));
+                context.out.note(&format!("{}: warning: {warning}", source.name));
             }
-            app.out.value(&result, || format!("{}: good; \"{}\", {what}", source.name, clean(name)))
+            context.out.value(&result, || format!("{}: good; \"{}\", {what}", source.name, clean(name)))
         }
         Err(found) => {
-            if app.out.is_json() {
-                app.out.value(&result, String::new)?;
+            if context.out.is_json() {
+                context.out.value(&result, String::new)?;
                 return Err(Error::failed(format!("{} can't be used", source.name)));
             }
             Err(problems::refuse(&source.name, found))

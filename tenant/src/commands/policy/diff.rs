@@ -1,7 +1,7 @@
 //! `halfkey policy diff`: what one policy allows and another does not.
 
 use crate::client::scope;
-use crate::context::App;
+use crate::context::Context;
 use crate::documents::signed::Own;
 use crate::documents::source::Source;
 use crate::error::{Error, Result};
@@ -23,11 +23,11 @@ struct Differs {
 ///
 /// # Errors
 /// When one can't be had or read.
-pub fn run(app: &App, before: &str, after: &str) -> Result<()> {
-    let (before, after) = (source(app, before)?, source(app, after)?);
+pub fn run(context: &Context, before: &str, after: &str) -> Result<()> {
+    let (before, after) = (source(context, before)?, source(context, after)?);
     let changes = compare(&before.policy()?, &after.policy()?);
     let result = Differs { before: before.name, after: after.name, changes };
-    app.out.value(&result, || {
+    context.out.value(&result, || {
         if result.changes.is_empty() {
             return "no difference: both allow the same".to_owned();
         }
@@ -36,19 +36,19 @@ pub fn run(app: &App, before: &str, after: &str) -> Result<()> {
 }
 
 /// A file, or a policy of the verifier. A file wins: it is what is at hand.
-fn source(app: &App, typed: &str) -> Result<Source> {
+fn source(context: &Context, typed: &str) -> Result<Source> {
     let path = Path::new(typed);
     if typed == "-" || path.exists() || !typed.contains(':') {
         return Source::file(path);
     }
-    let client = app.logged_in()?;
+    let client = context.logged_in()?;
     let (scope, version) = scope::typed_version(&client, typed)?;
     if matches!(scope, Scope::Additions(_)) {
         return Err(Error::usage("additions are no policy of their own: there is nothing to compare")
             .hint("`halfkey policy show additions:NODE` prints them"));
     }
     let record = client.policy(&scope, version)?;
-    let own = Own::check(&record.signed, &scope, &app.home.tenant_key()?)?;
+    let own = Own::check(&record.signed, &scope, &context.home.tenant_key()?)?;
     own.in_force().map(Source::from).ok_or_else(|| {
         Error::failed(format!(
             "{scope} was withdrawn by version {}: there is nothing to compare",

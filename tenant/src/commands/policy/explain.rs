@@ -1,7 +1,7 @@
 //! `halfkey policy explain`: why a boot is allowed or denied.
 
 use crate::client::resolve;
-use crate::context::App;
+use crate::context::Context;
 use crate::documents::governed::Governed;
 use crate::documents::signing::Desk;
 use crate::error::{Error, Exit, Result};
@@ -29,8 +29,8 @@ struct Explained {
 ///
 /// # Errors
 /// `Failed` without a message of its own when the boot is denied: the explanation says it.
-pub fn run(app: &App, node: &str, number: Option<u64>) -> Result<()> {
-    let desk = Desk::open(app)?;
+pub fn run(context: &Context, node: &str, number: Option<u64>) -> Result<()> {
+    let desk = Desk::open(context)?;
     let id = resolve::resolve(&desk.client, node)?;
     let record = desk.client.node(id)?;
     let attester = Attester::of(id, &record, &desk.key)?;
@@ -52,14 +52,14 @@ pub fn run(app: &App, node: &str, number: Option<u64>) -> Result<()> {
         policy: format!("{}@{}", own.scope, own.version),
         explanation,
     };
-    app.out.value(&explained, || {
+    context.out.value(&explained, || {
         format!(
             "evidence {number} of {}, {} then, by {} version {}\n\n{}",
             render::name(&record.summary),
             clean(&boot.record.summary.outcome),
             own.scope,
             own.version,
-            self::explanation(&explained.explanation, &app.style())
+            self::explanation(&explained.explanation, &context.style())
         )
     })?;
     if explained.explanation.accepted {

@@ -1,7 +1,7 @@
 //! `halfkey policy learn`: a policy from a boot that was checked here.
 
 use crate::client::resolve;
-use crate::context::{self, App};
+use crate::context::{self, Context};
 use crate::documents::draft;
 use crate::documents::signing::Desk;
 use crate::error::Result;
@@ -24,19 +24,19 @@ struct Learned<'a> {
 /// # Errors
 /// `Untrusted` when the boot does not pass the checks here; `Failed` when no policy can be made from it.
 pub fn run(
-    app: &App,
+    context: &Context,
     node: &str,
     number: Option<u64>,
     assured: Assured,
     name: Option<&str>,
     output: Option<&Path>,
 ) -> Result<()> {
-    let desk = Desk::open(app)?;
+    let desk = Desk::open(context)?;
     let id = resolve::resolve(&desk.client, node)?;
     let record = desk.client.node(id)?;
     let attester = Attester::of(id, &record, &desk.key)?;
     if let Err(error) = attester.require_mine() {
-        app.out.note(&format!("warning: {error}"));
+        context.out.note(&format!("warning: {error}"));
     }
     let number = match (number, &record.pending) {
         (Some(number), _) => number,
@@ -48,11 +48,11 @@ pub fn run(
     let text = draft::whole(&boot, &record, assured, name)?;
     if let Some(path) = output {
         context::create(path, text.as_bytes())?;
-        app.out.note(&format!("wrote {} from evidence {number}", path.display()));
-        if !app.out.is_json() {
+        context.out.note(&format!("wrote {} from evidence {number}", path.display()));
+        if !context.out.is_json() {
             return Ok(());
         }
     }
     let learned = Learned { node_id: id.to_string(), evidence_id: number, name, policy: &text };
-    app.out.value(&learned, || text.trim_end().to_owned())
+    context.out.value(&learned, || text.trim_end().to_owned())
 }

@@ -1,6 +1,6 @@
 //! `halfkey policy list`.
 
-use crate::context::App;
+use crate::context::Context;
 use crate::error::Result;
 use crate::render::text::clean_short;
 use crate::render::time::{self, relative};
@@ -12,9 +12,9 @@ use halfkey_protocol::wire::policies::{PolicyList, PolicySummary};
 ///
 /// # Errors
 /// As every request.
-pub fn run(app: &App) -> Result<()> {
-    let list = app.logged_in()?.policies()?;
-    app.out.value(&list, || shown(&list, &app.style(), time::now()))
+pub fn run(context: &Context) -> Result<()> {
+    let list = context.logged_in()?.policies()?;
+    context.out.value(&list, || shown(&list, &context.style(), time::now()))
 }
 
 /// `halfkey policy list`.

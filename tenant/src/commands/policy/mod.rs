@@ -18,7 +18,7 @@ pub mod test;
 pub mod withdraw;
 
 use crate::cli::PolicyCommand;
-use crate::context::App;
+use crate::context::Context;
 use crate::error::Result;
 use halfkey_evidence::policy::Assured;
 
@@ -26,22 +26,22 @@ use halfkey_evidence::policy::Assured;
 ///
 /// # Errors
 /// With the exit code and the message for the operator.
-pub fn run(app: &App, command: PolicyCommand) -> Result<()> {
+pub fn run(context: &Context, command: PolicyCommand) -> Result<()> {
     match command {
         PolicyCommand::Learn { node, boot, name, output, kernel_measures_initrd, trust_returned_images } => {
             let assured = Assured { kernel_measures_initrd, trust_returned_images };
-            learn::run(app, &node, boot, assured, name.as_deref(), output.as_deref())
+            learn::run(context, &node, boot, assured, name.as_deref(), output.as_deref())
         }
-        PolicyCommand::Predict(args) => predict::run(app, &args),
-        PolicyCommand::Check { file, additions } => check::run(app, &file, additions),
-        PolicyCommand::Diff { before, after } => diff::run(app, &before, &after),
-        PolicyCommand::Show { scope, version } => show::run(app, &scope, version),
-        PolicyCommand::List => list::run(app),
-        PolicyCommand::Apply { file, target, yes } => apply::run(app, &file, &target, yes),
-        PolicyCommand::Withdraw { node, additions, yes } => withdraw::run(app, &node, additions, yes),
+        PolicyCommand::Predict(args) => predict::run(context, &args),
+        PolicyCommand::Check { file, additions } => check::run(context, &file, additions),
+        PolicyCommand::Diff { before, after } => diff::run(context, &before, &after),
+        PolicyCommand::Show { scope, version } => show::run(context, &scope, version),
+        PolicyCommand::List => list::run(context),
+        PolicyCommand::Apply { file, target, yes } => apply::run(context, &file, &target, yes),
+        PolicyCommand::Withdraw { node, additions, yes } => withdraw::run(context, &node, additions, yes),
         PolicyCommand::Test { file, against, cmdline, bank } => {
-            test::run(app, &file, &against, cmdline.as_deref(), bank)
+            test::run(context, &file, &against, cmdline.as_deref(), bank)
         }
-        PolicyCommand::Explain { node, boot } => explain::run(app, &node, boot),
+        PolicyCommand::Explain { node, boot } => explain::run(context, &node, boot),
     }
 }

@@ -2,7 +2,7 @@
 
 use crate::client::scope;
 use crate::commands::policy::list::name;
-use crate::context::App;
+use crate::context::Context;
 use crate::documents::signed;
 use crate::error::Result;
 use crate::render::rows;
@@ -16,15 +16,15 @@ use halfkey_protocol::wire::policies::PolicySummary;
 ///
 /// # Errors
 /// `Untrusted`, after printing, when it is not signed by the tenant key of this desk.
-pub fn run(app: &App, scope: &str, version: Option<u64>) -> Result<()> {
-    let client = app.logged_in()?;
+pub fn run(context: &Context, scope: &str, version: Option<u64>) -> Result<()> {
+    let client = context.logged_in()?;
     let scope = scope::typed(&client, scope)?;
     let record = client.policy(&scope, version)?;
     // A desk without a tenant key can still look.
-    let standing = signed::standing(&record, &scope, app.home.tenant_key().ok().as_ref());
+    let standing = signed::standing(&record, &scope, context.home.tenant_key().ok().as_ref());
     let signed = standing.as_deref().unwrap_or("NOT TRUSTED, see below");
-    app.out.note(&summary(&record.summary, signed, time::now()));
-    app.out.value(&record, || text(&record.signed.document))?;
+    context.out.note(&summary(&record.summary, signed, time::now()));
+    context.out.value(&record, || text(&record.signed.document))?;
     standing.map(drop)
 }
 

@@ -2,7 +2,7 @@
 
 use crate::cli::Bank;
 use crate::client::{resolve, scope};
-use crate::context::App;
+use crate::context::Context;
 use crate::documents::signing::Desk;
 use crate::documents::source::{self, Source};
 use crate::documents::trial::{self, Trial, Tried};
@@ -32,7 +32,7 @@ struct Tests {
 ///
 /// # Errors
 /// `Failed` when it would deny one.
-pub fn run(app: &App, file: &Path, against: &str, cmdline: Option<&Path>, bank: Bank) -> Result<()> {
+pub fn run(context: &Context, file: &Path, against: &str, cmdline: Option<&Path>, bank: Bank) -> Result<()> {
     let source = Source::file(file)?;
     let policy = source.policy()?;
     let log = Path::new(against);
@@ -44,13 +44,13 @@ pub fn run(app: &App, file: &Path, against: &str, cmdline: Option<&Path>, bank: 
             clean_short(against, 64)
         )));
     } else {
-        let desk = Desk::open(app)?;
+        let desk = Desk::open(context)?;
         let nodes = nodes(&desk, against)?;
         trial::of_nodes(&desk, &nodes, &policy)?
     };
     let denied = tried.iter().filter(|trial| trial.denied()).count();
     let result = Tests { policy: source.name, trials: tried };
-    app.out.value(&result, || trials(&result.trials, &app.style()))?;
+    context.out.value(&result, || trials(&result.trials, &context.style()))?;
     match (denied, result.trials.len()) {
         (0, _) => Ok(()),
         (denied, of) => Err(Error::new(Exit::Failed, format!("{denied} of {of} boots would be denied"))),

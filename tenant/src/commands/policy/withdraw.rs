@@ -1,7 +1,7 @@
 //! `halfkey policy withdraw`: a node without a policy of its own, or without its additions.
 
 use crate::ask::confirm;
-use crate::context::App;
+use crate::context::Context;
 use crate::documents::change;
 use crate::documents::governed::Governed;
 use crate::documents::signed::{self, Own};
@@ -15,8 +15,8 @@ use halfkey_protocol::wire::policies::Scope;
 ///
 /// # Errors
 /// `Failed` if there is nothing to withdraw; as [`change::sign`].
-pub fn run(app: &App, node: &str, additions: bool, yes: bool) -> Result<()> {
-    let desk = Desk::open(app)?;
+pub fn run(context: &Context, node: &str, additions: bool, yes: bool) -> Result<()> {
+    let desk = Desk::open(context)?;
     let id = desk.node(node)?;
     let scope = if additions { Scope::Additions(id) } else { Scope::Node(id) };
     let mut line = desk.line()?;
@@ -31,22 +31,22 @@ pub fn run(app: &App, node: &str, additions: bool, yes: bool) -> Result<()> {
         Some(own) => {
             line.written_with(&own.scope);
             let besides = besides.map(|own| format!(" with version {} of its additions", own.version));
-            app.out.note(&format!(
+            context.out.note(&format!(
                 "left for the node: {} version {}{}",
                 own.scope,
                 own.version,
                 besides.unwrap_or_default()
             ));
             let trials = trial::of_scope(&desk, &scope, &Source::from(&own).policy()?)?;
-            trial::warn(app, &trials);
+            trial::warn(context, &trials);
         }
-        None => app.out.note("warning: nothing is left: the node's next boot waits for an operator"),
+        None => context.out.note("warning: nothing is left: the node's next boot waits for an operator"),
     }
     if !yes {
         confirm(&format!("Withdraw {scope}?"))?;
     }
     let record = change::sign(&desk, line, &scope, None)?;
-    app.out.value(&record, || withdrawn(&scope, record.summary.version))
+    context.out.value(&record, || withdrawn(&scope, record.summary.version))
 }
 
 /// The policy that governs the node afterwards.

@@ -47,7 +47,7 @@ impl Machine {
                 Ok(machine) => return Ok(Some(machine)),
                 Err(error) if error.exit == Exit::Unreachable => return Err(error),
                 // Another one will do.
-                Err(error) => desk.app.out.note(&format!("skipped as base: {error}")),
+                Err(error) => desk.context.out.note(&format!("skipped as base: {error}")),
             }
         }
         Ok(None)

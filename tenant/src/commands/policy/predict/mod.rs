@@ -10,7 +10,7 @@ use crate::client::scope;
 use crate::commands::policy::apply;
 use crate::commands::policy::predict::machine::{Machine, only_way};
 use crate::commands::policy::predict::values::{Base, Expected, Value};
-use crate::context::App;
+use crate::context::Context;
 use crate::documents::change::Proposed;
 use crate::documents::draft;
 use crate::documents::governed::{Governed, extendable};
@@ -75,8 +75,8 @@ pub struct Prediction {
 ///
 /// # Errors
 /// `Usage` for files that can't be used; `Failed` when something is missing for --add, or the answer is no.
-pub fn run(app: &App, args: &PredictArgs) -> Result<()> {
-    let desk = (args.base.is_some() || args.add).then(|| Desk::open(app)).transpose()?;
+pub fn run(context: &Context, args: &PredictArgs) -> Result<()> {
+    let desk = (args.base.is_some() || args.add).then(|| Desk::open(context)).transpose()?;
     let machine = match &desk {
         Some(desk) => Machine::of(desk, args)?,
         None => None,
@@ -109,12 +109,12 @@ pub fn run(app: &App, args: &PredictArgs) -> Result<()> {
     }
     let (Some(desk), Some((own, line))) = (&desk, target) else {
         let result = Predicted { base, boots, applied: None };
-        return app.out.value(&result, || shown(&result));
+        return context.out.value(&result, || shown(&result));
     };
     let mut result = Predicted { base, boots, applied: None };
-    app.out.note(&shown(&result));
+    context.out.note(&shown(&result));
     result.applied = add(desk, own, line, &result.boots, args.yes)?;
-    app.out.value(&result, || match &result.applied {
+    context.out.value(&result, || match &result.applied {
         Some(record) => apply::applied(record),
         None => "nothing to add: the policy allows all of it already".to_owned(),
     })
@@ -295,8 +295,8 @@ fn add(
             )));
         }
     }
-    desk.app.out.note(&change.summary());
-    trial::warn(desk.app, &trial::of_scope(desk, &change.scope, change.policy())?);
+    desk.context.out.note(&change.summary());
+    trial::warn(desk.context, &trial::of_scope(desk, &change.scope, change.policy())?);
     if !yes {
         confirm(&format!("Sign this as {}?", change.scope))?;
     }
