@@ -1,4 +1,4 @@
-//! The operator's desk.
+//! The operator's command, at the operator's workstation.
 //!
 //! | module | what |
 //! | --- | --- |

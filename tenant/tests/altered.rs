@@ -1,4 +1,4 @@
-//! A boot that the server altered is neither learned nor approved: what a TPM signed is checked at the desk.
+//! A boot that the server altered is neither learned nor approved: what a TPM signed is checked at the workstation.
 #![allow(missing_docs, clippy::unwrap_used)]
 
 mod common;
@@ -67,7 +67,7 @@ fn only_what_the_tpm_signed_is_learned() {
         }
     }
 
-    // An enrollment by somebody else: a policy by this desk would not count.
+    // An enrollment by somebody else: a policy by this workstation would not count.
     let other = TenantKey::generate().unwrap();
     let theirs = |s: &mut Shown| {
         let signed = s.record.enrollment.as_ref().unwrap();

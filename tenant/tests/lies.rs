@@ -51,7 +51,7 @@ struct Held {
     swap: Option<SignedDocument>,
     /// Everything that it took.
     sequence: Vec<SignedDocument>,
-    /// What others hand in first: the next of these scopes, before each document of this desk. With none it is that document itself,
+    /// What others hand in first: the next of these scopes, before each document of this workstation. With none it is that document itself,
     /// whose answer gets lost.
     rivals: Vec<Option<&'static str>>,
     /// What it shows as the sequence from the next document on, which it refuses.
@@ -261,7 +261,7 @@ fn an_older_version_is_noticed() {
         let (code, said) = setup.add();
         assert!(code == 6 && said.contains("expected version 2 of group:web"), "{said}");
     }
-    // The same version again with another text, by another desk with the same key.
+    // The same version again with another text, by another workstation with the same key.
     let twin = Document { created: 5, ..after(&place(first.as_ref().unwrap()), "group:web") };
     setup.show(Some(setup.key().sign(&twin)));
     let (code, said) = setup.add();
@@ -362,7 +362,7 @@ fn a_policy_that_is_kept_back_is_missed() {
     // One that was withdrawn.
     governed(&sign(&own, 2, true));
     assert_eq!(says("version 2 governs the node, which was withdrawn"), 6);
-    // An older one of the group than this desk has signed.
+    // An older one of the group than this workstation has signed.
     setup.held.lock().unwrap().others.remove("policies/group:web");
     let file = setup.file(POLICY);
     setup.desk.ok(&["policy", "apply", &file, "--group", "web", "--yes"]);
@@ -391,7 +391,7 @@ fn a_sequence_that_goes_back_or_forks_is_noticed() {
         &honest[..1],
         "the server has gone back: its newest document is number 1, and it once had number 3",
     );
-    assert!(said.contains("missing  document 3 of this desk's key, for group:web"), "{said}");
+    assert!(said.contains("missing  document 3 of this workstation's key, for group:web"), "{said}");
     let twin = key.sign(&Document { created: 5, ..after(&place(&honest[1]), "group:web") });
     let (before, now) =
         (halfkey::render::text::hex(&sha256_of(&honest[2])), halfkey::render::text::hex(&sha256_of(&twin)));
@@ -417,14 +417,14 @@ fn a_sequence_that_goes_back_or_forks_is_noticed() {
     setup.held.lock().unwrap().deployment = Some(Deployment([6; 16]));
     says(&honest, "the server is another deployment than before");
     setup.held.lock().unwrap().deployment = None;
-    // What another desk signed in the meantime is no lie.
+    // What another workstation signed in the meantime is no lie.
     let other = TenantKey::generate().unwrap().sign(&after(&end, "group:db"));
     setup.rewrite(&[honest, vec![other]].concat());
     assert_eq!(setup.add(), (0, String::new()));
     assert_eq!(setup.versions(), [1, 2, 3, 5]);
 }
 
-/// One command of a desk has seen a document, and another one that began before is shown another document in its place.
+/// One command of a workstation has seen a document, and another one that began before is shown another document in its place.
 #[test]
 fn what_one_command_has_seen_is_not_replaced_by_what_another_is_shown() {
     let setup = Setup::new();
@@ -455,13 +455,13 @@ fn what_one_command_has_seen_is_not_replaced_by_what_another_is_shown() {
     stays();
     assert_eq!(setup.versions(), [1, 2, 2], "nothing more was signed");
     let ran = setup.desk.ok(&["accept-rollback", "--yes"]);
-    assert!(ran.stderr.contains("missing  document 2 of this desk's key, for group:web"), "{ran:?}");
+    assert!(ran.stderr.contains("missing  document 2 of this workstation's key, for group:web"), "{ran:?}");
     setup.show(None);
     setup.desk.ok(&yes);
     assert_eq!(setup.versions(), [1, 2, 2, 4]);
 }
 
-/// The other desk may be the verifier itself: it writes an entry when a node proves its enrollment.
+/// The other workstation may be the verifier itself: it writes an entry when a node proves its enrollment.
 #[test]
 fn what_others_hand_in_first_is_followed_and_the_document_signed_again() {
     let setup = Setup::new();
@@ -474,7 +474,7 @@ fn what_others_hand_in_first_is_followed_and_the_document_signed_again() {
     setup.desk.ok(&apply);
     assert_eq!(setup.versions(), [1, 2, 3, 4]);
 
-    // What was written without knowing of this one is not handed in over it.
+    // What was written without knowing of this one is not submitted over it.
     rivals(&[Some("group:db"), Some("group:web")]);
     let ran = setup.desk.run(&apply);
     assert!(
@@ -510,7 +510,7 @@ fn what_others_hand_in_first_is_followed_and_the_document_signed_again() {
     assert_eq!(setup.versions()[19..], [19]);
 }
 
-/// By its number: it may be older than what this desk looks at.
+/// By its number: it may be older than what this workstation looks at.
 #[test]
 fn whose_enrollment_was_proved_is_followed_back() {
     const ID: &str = "0693542a-1082-8a03-94a9-3b7dd6971fe8";
@@ -589,7 +589,7 @@ fn a_restored_server_is_accepted_by_its_own_command() {
     refused();
     let ran = accept(&[]);
     assert!(
-        ran.code == 2 && ran.stderr.contains("missing  document 3 of this desk's key, for group:web"),
+        ran.code == 2 && ran.stderr.contains("missing  document 3 of this workstation's key, for group:web"),
         "{ran:?}"
     );
     refused();
@@ -613,7 +613,7 @@ fn a_restored_server_is_accepted_by_its_own_command() {
     let ran = setup.desk.run(&apply);
     assert!(ran.code == 6 && ran.stderr.contains("document 2 is another one than before"), "{ran:?}");
     let ran = accept(&["--yes"]);
-    assert!(ran.stderr.contains("missing  document 2 of this desk's key, for group:web"), "{ran:?}");
+    assert!(ran.stderr.contains("missing  document 2 of this workstation's key, for group:web"), "{ran:?}");
     setup.desk.ok(&apply);
     // To nothing at all.
     setup.rewrite(&[]);
@@ -740,7 +740,7 @@ fn a_label_is_of_the_node_that_was_enrolled_with_it() {
             assert!(ran.code == 6 && ran.stderr.contains("name it by its id"), "{command:?}: {ran:?}");
         }
     }
-    // One of another deployment, and one that this desk has enrolled anew since: the machine is `prod-1` by now.
+    // One of another deployment, and one that this workstation has enrolled anew since: the machine is `prod-1` by now.
     let enrollment = |deployment, head: &Place, label: &str| {
         let body = serde_json::to_string(&common::record::enrollment(label)).unwrap();
         mine.sign(&next(Kind::Enrollment, &scope, deployment, head, 1, body))

@@ -75,7 +75,7 @@ fn a_boot_is_learned_and_another_kernel_is_denied_until_it_is_learned_too() {
         Value::Array(vec![])
     );
     let shown = desk.ok(&["policy", "show", "node:web1"]);
-    assert!(shown.stderr.contains("signed by this desk's tenant key"), "{shown:?}");
+    assert!(shown.stderr.contains("signed by this workstation's tenant key"), "{shown:?}");
     let file = setup.path("shown.toml");
     std::fs::write(&file, &shown.stdout).unwrap();
     desk.ok(&["policy", "check", &file]);
@@ -451,7 +451,7 @@ fn what_is_predicted_boots_without_an_operator() {
     }
 }
 
-/// One desk after the other, each for its own group: nobody has to run a command again.
+/// One workstation after the other, each for its own group: nobody has to run a command again.
 #[test]
 fn two_desks_sign_at_once() {
     const EACH: u64 = 5;
@@ -486,7 +486,7 @@ fn a_tenant_whose_node_comes_back_begins_anew() {
     let (first, id) = (&setup.desk, setup.id.as_str());
     let boot = software("6.1", CMDLINE);
     assert_eq!(setup.boot(&boot), "pending no_policy");
-    // Another desk with the same key; each has signed for the node.
+    // Another workstation with the same key; each has signed for the node.
     let beside = Desk::logged_in(&setup.verifier.file("operator-alice.bundle"));
     std::fs::copy(first.home().join("tenant.key"), beside.home().join("tenant.key")).unwrap();
     beside.ok(&["approve", "web1", "--kernel-measures-initrd", "--yes"]);
@@ -502,7 +502,7 @@ fn a_tenant_whose_node_comes_back_begins_anew() {
         desk.ok(&["enroll", id, "--trust-ek", &setup.machine.tpm.fingerprint(), "--yes", "--label", "web1"])
     };
     enroll(&second);
-    // The first desk sees this enrollment now, and its proof later.
+    // The first workstation sees this enrollment now, and its proof later.
     first.ok(&["hold", "web1", "--because", "sold"]);
     first.ok(&["release", "web1", "--because", "sold"]);
     setup.node().finish_enrollment(&second);
@@ -513,7 +513,7 @@ fn a_tenant_whose_node_comes_back_begins_anew() {
     setup.node().finish_enrollment(first);
     let lost = format!("counts no more (node:{id}, membership:{id})");
     assert!(
-        ran.stderr.contains("another tenant key than this desk's") && ran.stderr.contains(&lost),
+        ran.stderr.contains("another tenant key than this workstation's") && ran.stderr.contains(&lost),
         "{ran:?}"
     );
     for desk in [first, &beside] {
@@ -526,12 +526,12 @@ fn a_tenant_whose_node_comes_back_begins_anew() {
     assert_eq!(setup.boot(&boot), "released");
     first.ok(&["policy", "withdraw", "web1", "--yes"]);
     assert_eq!(setup.boot(&boot), "pending no_policy");
-    // The enrollment that is proved was signed before the second desk looked last.
+    // The enrollment that is proved was signed before the second workstation looked last.
     let ran = second.ok(&["revoke", "web1", "--because", "sold"]);
-    assert!(ran.stderr.contains("another tenant key than this desk's"), "{ran:?}");
+    assert!(ran.stderr.contains("another tenant key than this workstation's"), "{ran:?}");
 }
 
-/// The question shows what was there when it was asked: what another desk has signed since is not signed over.
+/// The question shows what was there when it was asked: what another workstation has signed since is not signed over.
 #[test]
 fn what_came_while_the_question_was_open_is_not_signed_over() {
     let setup = Setup::new();
@@ -544,7 +544,7 @@ fn what_came_while_the_question_was_open_is_not_signed_over() {
     assert_eq!(setup.boot(&old), "released");
     assert_eq!(setup.boot(&new), "denied policy_mismatch");
 
-    // The other desk takes 6.1 out.
+    // The other workstation takes 6.1 out.
     let shown = desk.ok(&["policy", "show", &format!("node:{id}"), "--json"]).stdout;
     let document: Value = serde_json::from_slice(&json::<PolicyRecord>(&shown).signed.document).unwrap();
     let digest = halfkey::render::text::hex(&old.kernel);

@@ -59,7 +59,7 @@ fn policies_and_groups() {
     };
     let parts = [
         list::shown(&list, &style, NOW),
-        show::summary(&summary("group:web", 3), "signed by this desk's tenant key sha256:aa", NOW),
+        show::summary(&summary("group:web", 3), "signed by this workstation's tenant key sha256:aa", NOW),
         group::groups(&groups, &style, label),
         list::shown(&PolicyList { policies: vec![] }, &style, NOW),
         group::groups(&GroupList { groups: vec![] }, &style, label),

@@ -1,4 +1,4 @@
-//! The desk and the real verifier, with a real TPM as the node.
+//! The workstation and the real verifier, with a real TPM as the node.
 #![allow(missing_docs, clippy::unwrap_used)]
 
 mod common;
@@ -50,7 +50,7 @@ fn a_node_is_found_enrolled_revoked_and_restored() {
     assert_eq!(desk.run(&["evidence", "--id", "1"]).code, 3);
     assert_eq!(desk.run(&["node", "show", "00000000-0000-8000-8000-000000000000"]).code, 3);
     let shown = desk.ok(&["node", "show", "Web 1"]).stdout;
-    assert!(shown.contains(&tpm.fingerprint()) && shown.contains("this desk's tenant key"), "{shown}");
+    assert!(shown.contains(&tpm.fingerprint()) && shown.contains("this workstation's tenant key"), "{shown}");
 
     let revoked = record(&desk.ok(&["revoke", &id[..8], "--because", "stolen", "--json"]).stdout);
     assert_eq!(

@@ -66,7 +66,7 @@ pub enum PolicyCommand {
     },
     /// List the policies of the verifier
     List,
-    /// Sign a policy and hand it in
+    /// Sign a policy and submit it
     Apply {
         /// TOML
         file: PathBuf,
@@ -157,7 +157,7 @@ pub struct PredictArgs {
     /// PCR bank of the machines
     #[arg(long, default_value = "sha256")]
     pub bank: Bank,
-    /// Add the block to the policy of --group or --node, sign it and hand it in
+    /// Add the block to the policy of --group or --node, sign it and submit it
     #[arg(long, requires = "AddTarget")]
     pub add: bool,
     /// Where to add it.
@@ -212,7 +212,7 @@ pub enum ProposalCommand {
         /// Its number
         id: u64,
     },
-    /// Add it to the policy of the node or its group, sign that and hand it in
+    /// Add it to the policy of the node or its group, sign that and submit it
     Accept {
         /// Its number
         id: u64,

@@ -125,7 +125,7 @@ impl Client {
         about(id, self.get(&format!("nodes/{id}"), Duration::ZERO)?)
     }
 
-    /// Hands in an enrollment.
+    /// Submits an enrollment.
     ///
     /// # Errors
     /// As every request.

@@ -29,7 +29,7 @@ impl Client {
         self.get(&format!("policies/{scope}{version}"), Duration::ZERO)
     }
 
-    /// Hands in a policy.
+    /// Submits a policy.
     ///
     /// # Errors
     /// As every request.

@@ -5,7 +5,7 @@ use crate::context::Context;
 use crate::error::{Error, Exit, Result};
 use crate::render;
 use crate::render::text::clean;
-use crate::trust::sequence::Line;
+use crate::trust::sequence::SequenceHead;
 use halfkey_protocol::NodeId;
 use halfkey_protocol::wire::operator::{Because, Deny, NodeRecord, PendingBoot};
 
@@ -48,9 +48,9 @@ pub fn restore(context: &Context, node: &str, because: &str) -> Result<()> {
     done(context, &record, "restored")
 }
 
-/// It has a place in the sequence: from now on this desk misses it if it is gone. It is done, whatever comes of that.
+/// It has a place in the sequence: from now on this workstation misses it if it is gone. It is done, whatever comes of that.
 fn remember(context: &Context, client: &Client) {
-    let look = || Line::fetch(context, &context.home.bundle()?, client).map(drop);
+    let look = || SequenceHead::fetch(context, &context.home.bundle()?, client).map(drop);
     if let Err(error) = look() {
         context.out.note(&format!("warning: {error}"));
     }

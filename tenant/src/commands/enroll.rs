@@ -10,7 +10,7 @@ use crate::home::key::TenantKey;
 use crate::render::text::{clean, clean_short};
 use crate::render::time;
 use crate::trust::checks;
-use crate::trust::sequence::Line;
+use crate::trust::sequence::SequenceHead;
 use aws_lc_rs::rand;
 use halfkey_evidence::credential;
 use halfkey_evidence::document::open_enrollment;
@@ -36,7 +36,7 @@ pub fn run(context: &Context, args: &EnrollArgs) -> Result<()> {
     let key = context.home.tenant_key()?;
     let id = resolve::resolve(&client, &args.node)?;
     // Before the record: what others sign for the node while the question is on the screen is not signed over.
-    let mut line = Line::fetch(context, &bundle, &client)?;
+    let mut head = SequenceHead::fetch(context, &bundle, &client)?;
     let record = client.node(id)?;
     let checked = checks::registration(id, &record)?;
     let trusted = checks::trusted_ek(&checked, &record, &args.trust, &context.out)?;
@@ -51,7 +51,7 @@ pub fn run(context: &Context, args: &EnrollArgs) -> Result<()> {
     // Before the document leaves: a crash in between must not lose what was promised.
     server.pin(&context.home)?;
     let made = make(&checked, &trusted, &server, &challenge, &label, args.bank)?;
-    let after = line.sign(&key, Kind::Enrollment, &Scope::Enrollment(id), &made.document()?, |signed| {
+    let after = head.sign(&key, Kind::Enrollment, &Scope::Enrollment(id), &made.document()?, |signed| {
         let body = Enroll { signed: signed.clone(), c_u: made.c_u.clone(), c_v: made.c_v.clone() };
         let after = client.enroll(id, &body)?;
         if after.newest() != Some(signed) {

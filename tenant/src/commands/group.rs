@@ -3,7 +3,7 @@
 use crate::cli::GroupCommand;
 use crate::client::scope;
 use crate::context::Context;
-use crate::documents::signing::Desk;
+use crate::documents::signing::SigningContext;
 use crate::error::Result;
 use crate::render;
 use crate::render::labels::Labels;
@@ -33,16 +33,16 @@ fn list(context: &Context) -> Result<()> {
 
 fn set(context: &Context, nodes: &[String], group: Option<&str>) -> Result<()> {
     let group = group.map(scope::group).transpose()?;
-    let desk = Desk::open(context)?;
-    let client = &desk.client;
+    let signing = SigningContext::open(context)?;
+    let client = &signing.client;
     // All of them first: a typing error must not leave half of them moved.
-    let ids = nodes.iter().map(|node| desk.node(node)).collect::<Result<Vec<_>>>()?;
-    let mut line = desk.line()?;
+    let ids = nodes.iter().map(|node| signing.node(node)).collect::<Result<Vec<_>>>()?;
+    let mut head = signing.head()?;
     let mut records: Vec<NodeRecord> = Vec::with_capacity(ids.len());
     for id in ids {
         let text = group.as_deref().unwrap_or_default();
-        let hand_in = |signed: &_| client.set_group(id, signed);
-        let record = line.sign(&desk.key, Kind::Membership, &Scope::Membership(id), text, hand_in)?;
+        let submit = |signed: &_| client.set_group(id, signed);
+        let record = head.sign(&signing.key, Kind::Membership, &Scope::Membership(id), text, submit)?;
         let own = record.policy.as_ref().is_some_and(|policy| policy.scope == Scope::Node(id).to_string());
         if own && group.is_some() {
             context.out.note(&format!(

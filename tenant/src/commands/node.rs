@@ -39,7 +39,7 @@ pub fn show(context: &Context, typed: &str) -> Result<()> {
     let id = resolve::resolve(&client, typed)?;
     let record = client.node(id)?;
     let judged = record.enrollment.is_some().then(|| client.node_policy(id)).transpose()?;
-    // A desk without a tenant key can still look.
+    // A workstation without a tenant key can still look.
     let key = context.home.tenant_key().ok();
     context
         .out
@@ -79,7 +79,7 @@ pub fn nodes(list: &NodeList, style: &Style, now: u64) -> String {
 }
 
 /// `halfkey node show`, and the result of an enrollment. `judged` is what its boots are judged by, if that was asked for;
-/// `key` is this desk's tenant key, to say whose an enrollment is.
+/// `key` is this workstation's tenant key, to say whose an enrollment is.
 pub fn node(
     record: &NodeRecord,
     judged: Option<&NodePolicy>,
@@ -210,7 +210,7 @@ pub fn pending(record: &NodeRecord, boot: &PendingBoot, now: u64) -> String {
 fn enrollment(signed: &SignedDocument, record: &NodeRecord, key: Option<&TenantKey>, now: u64) -> String {
     let whose = identity::fingerprint(signed.tenant_key());
     let mine = match key {
-        Some(key) if key.public() == signed.tenant_key() => "this desk's tenant key",
+        Some(key) if key.public() == signed.tenant_key() => "this workstation's tenant key",
         _ => "another tenant key",
     };
     let Ok((opened, document)) = open_enrollment(signed) else {

@@ -1,7 +1,7 @@
 //! `halfkey proposals` and `proposal`: what nodes want to boot next.
 //!
 //! A proposal is what a node says, handed on by the server. Root on that node could lie, and so could the server: what
-//! becomes part of a policy is shown before it is signed, and the policy that it is added to is one of this desk's own.
+//! becomes part of a policy is shown before it is signed, and the policy that it is added to is one of this workstation's own.
 
 use crate::ask::confirm;
 use crate::cli::ProposalCommand;
@@ -9,10 +9,10 @@ use crate::client::resolve;
 use crate::commands::decide;
 use crate::commands::policy::apply;
 use crate::context::Context;
-use crate::documents::change::Proposed;
+use crate::documents::change::PolicyChange;
 use crate::documents::draft;
 use crate::documents::governed::{Governed, base_boot, extendable};
-use crate::documents::signing::Desk;
+use crate::documents::signing::SigningContext;
 use crate::documents::trial;
 use crate::error::{Error, Result};
 use crate::render::labels::Labels;
@@ -68,15 +68,15 @@ pub fn run(context: &Context, command: &ProposalCommand) -> Result<()> {
 }
 
 fn show_one(context: &Context, number: u64) -> Result<()> {
-    let desk = Desk::open(context)?;
-    let (record, id) = fetch(&desk, number)?;
-    let labels = Labels::of(desk.client.nodes()?);
+    let signing = SigningContext::open(context)?;
+    let (record, id) = fetch(&signing, number)?;
+    let labels = Labels::of(signing.client.nodes()?);
     context.out.value(&record, || one(&record, &labels.short(&record.node_id), time::now()))?;
     if record.state != ProposalState::Waiting || context.out.is_json() {
         return Ok(());
     }
     // What can't be made is no failure of looking at it.
-    match prepare(&desk, &record, id) {
+    match prepare(&signing, &record, id) {
         Ok(prepared) => {
             let block = clean_lines(&prepared.block);
             context.out.note(&format!("`halfkey proposal accept {number}` would add\n\n{block}"));
@@ -88,14 +88,14 @@ fn show_one(context: &Context, number: u64) -> Result<()> {
 
 /// One command for a whole group: the policy that accepts it accepts every node's that is the same.
 fn accept(context: &Context, number: u64, yes: bool) -> Result<()> {
-    let desk = Desk::open(context)?;
-    let (record, id) = fetch(&desk, number)?;
+    let signing = SigningContext::open(context)?;
+    let (record, id) = fetch(&signing, number)?;
     if record.state != ProposalState::Waiting {
         return Err(Error::failed(format!("proposal {number} does not wait: {}", record.state.as_str()))
             .hint("`halfkey proposals` lists those that do"));
     }
-    let line = desk.line()?;
-    let Prepared { block, change } = prepare(&desk, &record, id)?;
+    let head = signing.head()?;
+    let Prepared { block, change } = prepare(&signing, &record, id)?;
     context.out.note(&format!(
         "{}\nto be added to {}\n\n{}\n\n{}",
         one(&record, &clean_short(&record.node_id, 36), time::now()),
@@ -103,18 +103,18 @@ fn accept(context: &Context, number: u64, yes: bool) -> Result<()> {
         clean_lines(&block),
         change.summary()
     ));
-    trial::warn(context, &trial::of_scope(&desk, &change.scope, change.policy())?);
+    trial::warn(context, &trial::of_scope(&signing, &change.scope, change.policy())?);
     if !yes {
         confirm(
             "A proposal is what the node says. Is this what it shall boot, and shall the policy be signed?",
         )?;
     }
-    let before: Vec<u64> = waiting(&desk)?;
-    let applied = change.hand_in(&desk, line)?;
-    let after = waiting(&desk)?;
+    let before: Vec<u64> = waiting(&signing)?;
+    let applied = change.submit(&signing, head)?;
+    let after = waiting(&signing)?;
     let also: Vec<u64> =
         before.into_iter().filter(|other| *other != number && !after.contains(other)).collect();
-    let result = Accepted { proposal: desk.client.proposal(number)?, policy: applied, also };
+    let result = Accepted { proposal: signing.client.proposal(number)?, policy: applied, also };
     context.out.value(&result, || {
         let also: Vec<_> = result.also.iter().map(u64::to_string).collect();
         let also = if also.is_empty() { String::new() } else { format!("; so are {}", also.join(", ")) };
@@ -132,12 +132,12 @@ fn deny(context: &Context, number: u64, because: &str) -> Result<()> {
     context.out.value(&record, || format!("denied proposal {number} of {}", clean_short(&record.node_id, 36)))
 }
 
-fn waiting(desk: &Desk<'_>) -> Result<Vec<u64>> {
-    Ok(desk.client.proposals(None, true)?.proposals.iter().map(|record| record.id).collect())
+fn waiting(signing: &SigningContext<'_>) -> Result<Vec<u64>> {
+    Ok(signing.client.proposals(None, true)?.proposals.iter().map(|record| record.id).collect())
 }
 
-fn fetch(desk: &Desk<'_>, number: u64) -> Result<(ProposalRecord, NodeId)> {
-    let record = desk.client.proposal(number)?;
+fn fetch(signing: &SigningContext<'_>, number: u64) -> Result<(ProposalRecord, NodeId)> {
+    let record = signing.client.proposal(number)?;
     match NodeId::parse(&record.node_id) {
         Some(id) if record.id == number => Ok((record, id)),
         _ => {
@@ -149,18 +149,18 @@ fn fetch(desk: &Desk<'_>, number: u64) -> Result<(ProposalRecord, NodeId)> {
 /// A block and the policy with it.
 struct Prepared {
     block: String,
-    change: Proposed,
+    change: PolicyChange,
 }
 
-fn prepare(desk: &Desk<'_>, record: &ProposalRecord, id: NodeId) -> Result<Prepared> {
-    let node = desk.client.node(id)?;
-    let attester = Attester::of(id, &node, &desk.key)?;
+fn prepare(signing: &SigningContext<'_>, record: &ProposalRecord, id: NodeId) -> Result<Prepared> {
+    let node = signing.client.node(id)?;
+    let attester = Attester::of(id, &node, &signing.key)?;
     attester.require_mine()?;
-    let governed = Governed::fetch(desk, id)?;
-    let present = extendable(desk, governed.to_extend(id)?)?;
-    let effective = governed.with_trusted(&desk.client, &attester)?;
+    let governed = Governed::fetch(signing, id)?;
+    let present = extendable(signing, governed.to_extend(id)?)?;
+    let effective = governed.with_trusted(&signing.client, &attester)?;
     let effective = effective.ok_or_else(|| Error::failed("no policy governs the node"))?;
-    let base = base_boot(&desk.client, &attester, record.from_evidence, &effective)?;
+    let base = base_boot(&signing.client, &attester, record.from_evidence, &effective)?;
     let boot = draft::proposed(&record.proposal, effective.policy(), base.as_deref(), false)?;
     let block = format!(
         "# proposal {} of {}, {}\n{}",
@@ -169,7 +169,7 @@ fn prepare(desk: &Desk<'_>, record: &ProposalRecord, id: NodeId) -> Result<Prepa
         time::rfc3339(record.at),
         policy::boot_toml(&boot).trim()
     );
-    let change = Proposed::extended(desk, present, &block)?;
+    let change = PolicyChange::extended(signing, present, &block)?;
     Ok(Prepared { block, change })
 }
 

@@ -5,9 +5,9 @@ use crate::context::Context;
 use crate::error::{Exit, Result};
 use crate::render::text::hex;
 use crate::trust::follow::{self, Tenancies, walk};
-use crate::trust::sequence::Line;
+use crate::trust::sequence::SequenceHead;
 
-/// `halfkey accept-rollback`: this desk goes by what the server has, and forgets what is missing there.
+/// `halfkey accept-rollback`: this workstation goes by what the server has, and forgets what is missing there.
 ///
 /// # Errors
 /// `Untrusted` when it is another deployment, or what it has is not one sequence from the first document on; `Failed` when the
@@ -15,10 +15,10 @@ use crate::trust::sequence::Line;
 pub fn accept_rollback(context: &Context, yes: bool) -> Result<()> {
     let bundle = context.home.bundle()?;
     let client = context.client(&bundle)?;
-    let (ledger, found) = Line::shown(&context.home, &bundle, &client)?;
-    match Line::fetch(context, &bundle, &client) {
+    let (ledger, found) = SequenceHead::shown(&context.home, &bundle, &client)?;
+    match SequenceHead::fetch(context, &bundle, &client) {
         Ok(_) => {
-            context.out.note("nothing to accept: the server goes on from where this desk last saw it");
+            context.out.note("nothing to accept: the server goes on from where this workstation last saw it");
             return Ok(());
         }
         Err(error) if error.exit == Exit::Untrusted => context.out.note(&error.to_string()),
@@ -31,7 +31,7 @@ pub fn accept_rollback(context: &Context, yes: bool) -> Result<()> {
     })?;
     let missing = ledger.missing(&hashes)?;
     for (scope, number) in &missing {
-        context.out.note(&format!("missing  document {number} of this desk's key, for {scope}"));
+        context.out.note(&format!("missing  document {number} of this workstation's key, for {scope}"));
     }
     if !yes {
         confirm(&format!("Go on after document {} and forget what is missing?", head.number))?;

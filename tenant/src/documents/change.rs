@@ -1,21 +1,21 @@
-//! A document that is to be signed: what it changes, and handing it in. One place, whoever wrote the document.
+//! A document that is to be signed: what it changes, and submitting it. One place, whoever wrote the document.
 
 use crate::documents::governed::Governed;
-use crate::documents::signed::Own;
-use crate::documents::signing::Desk;
+use crate::documents::signed::SignedByUs;
+use crate::documents::signing::SigningContext;
 use crate::documents::source::Source;
 use crate::error::{Error, Result};
 use crate::render::{self, time};
-use crate::trust::sequence::Line;
+use crate::trust::sequence::SequenceHead;
 use halfkey_evidence::policy::{self, Change, Policy};
 use halfkey_protocol::document::Kind;
 use halfkey_protocol::wire::policies::{MAX_POLICY, PolicyRecord, Scope};
 
 /// A document for a scope that was parsed, with what it changes.
-pub struct Proposed {
+pub struct PolicyChange {
     /// What it is for.
     pub scope: Scope,
-    present: Option<Own>,
+    present: Option<SignedByUs>,
     text: String,
     changes: Vec<Change>,
     /// What governs the scope's nodes from then on.
@@ -24,12 +24,17 @@ pub struct Proposed {
     beside: Option<Scope>,
 }
 
-impl Proposed {
-    /// Parses the document. `present` is what this desk signed last for that scope.
+impl PolicyChange {
+    /// Parses the document. `present` is what this workstation signed last for that scope.
     ///
     /// # Errors
     /// With every problem; `Failed` for additions to a policy that isn't there.
-    pub fn new(desk: &Desk<'_>, scope: Scope, present: Option<Own>, text: String) -> Result<Self> {
+    pub fn new(
+        signing: &SigningContext<'_>,
+        scope: Scope,
+        present: Option<SignedByUs>,
+        text: String,
+    ) -> Result<Self> {
         if text.len() > MAX_POLICY {
             return Err(Error::failed(format!(
                 "expected at most {MAX_POLICY} bytes in a policy, found {}",
@@ -37,12 +42,12 @@ impl Proposed {
             )));
         }
         let source = Source { name: format!("the new policy of {scope}"), text };
-        let before = present.as_ref().and_then(Own::in_force).map(Source::from);
+        let before = present.as_ref().and_then(SignedByUs::in_force).map(Source::from);
         let mut beside = None;
         let (before, replaced) = match &scope {
             Scope::Additions(id) => {
                 let additions = source.additions()?;
-                let governed = Governed::shown(desk, *id)?;
+                let governed = Governed::shown(signing, *id)?;
                 let extended = governed.to_extend(*id)?;
                 beside = Some(extended.scope.clone());
                 let base = Source::from(extended).policy()?;
@@ -59,10 +64,10 @@ impl Proposed {
     /// A document that is extended by text at its end. It is parsed like any other before it is signed.
     ///
     /// # Errors
-    /// As [`Proposed::new`].
-    pub fn extended(desk: &Desk<'_>, present: Own, block: &str) -> Result<Self> {
+    /// As [`PolicyChange::new`].
+    pub fn extended(signing: &SigningContext<'_>, present: SignedByUs, block: &str) -> Result<Self> {
         let text = joined(&present.text, block);
-        Self::new(desk, present.scope.clone(), Some(present), text)
+        Self::new(signing, present.scope.clone(), Some(present), text)
     }
 
     /// It goes by what this group's policy was: one that comes first is not signed over.
@@ -93,28 +98,28 @@ impl Proposed {
         }
     }
 
-    /// Signs the next version and hands it in. `line` is from before anything was read that the document, or the question that was
-    /// answered, goes by: what somebody else has handed in since for the scope, or for the group whose policy it goes with, is not
+    /// Signs the next version and submits it. `head` is from before anything was read that the document, or the question that was
+    /// answered, goes by: what somebody else has submitted since for the scope, or for the group whose policy it goes with, is not
     /// signed over.
     ///
     /// # Errors
     /// As every request; `Failed` if there is such a document; `Untrusted` when the server shows something else than it was
     /// given.
-    pub fn hand_in(self, desk: &Desk<'_>, mut line: Line<'_>) -> Result<PolicyRecord> {
+    pub fn submit(self, signing: &SigningContext<'_>, mut head: SequenceHead<'_>) -> Result<PolicyRecord> {
         if let Some(beside) = &self.beside {
-            line.written_with(beside);
+            head.written_with(beside);
         }
-        sign(desk, line, &self.scope, Some(self.text))
+        sign(signing, head, &self.scope, Some(self.text))
     }
 }
 
-/// Signs the next document and hands it in. Without a text it is a withdrawal.
+/// Signs the next document and submits it. Without a text it is a withdrawal.
 ///
 /// # Errors
-/// As [`Proposed::hand_in`].
+/// As [`PolicyChange::submit`].
 pub fn sign(
-    desk: &Desk<'_>,
-    mut line: Line<'_>,
+    signing: &SigningContext<'_>,
+    mut head: SequenceHead<'_>,
     scope: &Scope,
     text: Option<String>,
 ) -> Result<PolicyRecord> {
@@ -123,8 +128,8 @@ pub fn sign(
         (Scope::Additions(_), Some(_)) => Kind::Additions,
         (_, Some(_)) => Kind::Policy,
     };
-    line.sign(&desk.key, kind, scope, text.as_deref().unwrap_or_default(), |signed| {
-        let record = desk.client.apply(scope, signed)?;
+    head.sign(&signing.key, kind, scope, text.as_deref().unwrap_or_default(), |signed| {
+        let record = signing.client.apply(scope, signed)?;
         if record.signed != *signed {
             return Err(Error::untrusted(format!("the server took the policy, but shows another one for {scope}"))
                 .hint("somebody else may have applied one at the same moment: look at `halfkey audit` and `halfkey policy show`"));

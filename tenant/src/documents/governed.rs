@@ -1,8 +1,8 @@
-//! What a node is judged by, checked against the tenant key of this desk.
+//! What a node is judged by, checked against the tenant key of this workstation.
 
 use crate::client::Client;
-use crate::documents::signed::{self, Own};
-use crate::documents::signing::Desk;
+use crate::documents::signed::{self, SignedByUs};
+use crate::documents::signing::SigningContext;
 use crate::documents::source::Source;
 use crate::error::{Error, Exit, Result};
 use crate::render::text::clean_short;
@@ -14,40 +14,40 @@ use halfkey_protocol::wire::policies::{NodePolicy, ProposalRecord, Scope};
 /// What an answer that contradicts another may come from.
 const AGAIN: &str = "somebody may be applying one at this moment: try again";
 
-/// The documents that govern a node, each signed by this desk.
+/// The documents that govern a node, each signed by this workstation.
 pub struct Governed {
     /// Its group.
     pub group: Option<String>,
     /// What says so.
-    membership: Option<Own>,
+    membership: Option<SignedByUs>,
     /// Its own policy, else its group's.
-    pub policy: Option<Own>,
+    pub policy: Option<SignedByUs>,
     /// What it may boot besides.
-    pub additions: Option<Own>,
+    pub additions: Option<SignedByUs>,
     /// Proposals that count without an operator. The server's word: shown, never signed.
     pub trusted: Vec<ProposalRecord>,
 }
 
 impl Governed {
-    /// Asks the server, and checks what it says: that each document is this desk's, the newest that the desk knows of, and
+    /// Asks the server, and checks what it says: that each document is this workstation's, the newest that the workstation knows of, and
     /// that none is kept back.
     ///
     /// # Errors
-    /// `Untrusted` as [`Own::check`] and [`signed::current`]; as every request.
-    pub fn fetch(desk: &Desk<'_>, id: NodeId) -> Result<Self> {
-        let ledger = desk.ledger()?;
-        let governed = Self::shown(desk, id)?;
+    /// `Untrusted` as [`SignedByUs::check`] and [`signed::current`]; as every request.
+    pub fn fetch(signing: &SigningContext<'_>, id: NodeId) -> Result<Self> {
+        let ledger = signing.ledger()?;
+        let governed = Self::shown(signing, id)?;
         let Self { policy, additions, .. } = &governed;
         for own in [policy, additions].into_iter().flatten() {
             ledger.check(&own.scope, Some(own.at()))?;
         }
-        ledger.check(&Scope::Membership(id), governed.membership.as_ref().map(Own::at))?;
+        ledger.check(&Scope::Membership(id), governed.membership.as_ref().map(SignedByUs::at))?;
         // A policy of the node's own outranks its group's; what it may boot besides would be missed as well.
         for (scope, own) in [(Scope::Node(id), policy), (Scope::Additions(id), additions)] {
             if own.as_ref().is_some_and(|own| own.scope == scope) {
                 continue;
             }
-            if let Some(own) = signed::current(&desk.client, &scope, &desk.key, &ledger)?
+            if let Some(own) = signed::current(&signing.client, &scope, &signing.key, &ledger)?
                 && !own.withdrawn
             {
                 return Err(Error::untrusted(format!(
@@ -60,7 +60,7 @@ impl Governed {
         // Else a policy of the node's own would be signed in its place.
         if let (None, Some(group)) = (policy, &governed.group) {
             let scope = Scope::Group(group.clone());
-            if let Some(own) = signed::current(&desk.client, &scope, &desk.key, &ledger)?
+            if let Some(own) = signed::current(&signing.client, &scope, &signing.key, &ledger)?
                 && !own.withdrawn
             {
                 return Err(Error::untrusted(format!(
@@ -73,21 +73,21 @@ impl Governed {
         Ok(governed)
     }
 
-    /// The same, but older documents than the desk knows of pass: to apply a whole one is the remedy for these.
+    /// The same, but older documents than the workstation knows of pass: to apply a whole one is the remedy for these.
     ///
     /// # Errors
-    /// `Untrusted` as [`Own::check`]; as every request.
-    pub fn shown(desk: &Desk<'_>, id: NodeId) -> Result<Self> {
-        let (client, key) = (&desk.client, &desk.key);
+    /// `Untrusted` as [`SignedByUs::check`]; as every request.
+    pub fn shown(signing: &SigningContext<'_>, id: NodeId) -> Result<Self> {
+        let (client, key) = (&signing.client, &signing.key);
         let NodePolicy { group, membership, policy, additions, trusted } = client.node_policy(id)?;
         let membership =
-            membership.map(|signed| Own::check(&signed, &Scope::Membership(id), key)).transpose()?;
+            membership.map(|signed| SignedByUs::check(&signed, &Scope::Membership(id), key)).transpose()?;
         let node = TenantNode { id, tenant_key: key.public() };
         let named = membership.as_ref().map(|own| node.group(own.document())).transpose();
         let named = named.map_err(|unfit| ungoverned(&unfit))?.flatten();
         if named != group.as_deref() {
             return Err(Error::untrusted(format!(
-                "the server says that the node is in {}, and this desk has signed that it is in {}",
+                "the server says that the node is in {}, and this workstation has signed that it is in {}",
                 group
                     .as_deref()
                     .map_or("no group".to_owned(), |name| format!("group {}", clean_short(name, 64))),
@@ -102,11 +102,12 @@ impl Governed {
                 Some(group) if record.summary.scope != own.to_string() => Scope::Group(group.clone()),
                 _ => own,
             };
-            Own::check(&record.signed, &scope, key)
+            SignedByUs::check(&record.signed, &scope, key)
         });
         let policy = policy.transpose()?;
-        let additions =
-            additions.map(|record| Own::check(&record.signed, &Scope::Additions(id), key)).transpose()?;
+        let additions = additions
+            .map(|record| SignedByUs::check(&record.signed, &Scope::Additions(id), key))
+            .transpose()?;
         if let Some(own) = [&policy, &additions].into_iter().flatten().find(|own| own.withdrawn) {
             return Err(Error::untrusted(format!(
                 "the server says that {} version {} governs the node, which was withdrawn",
@@ -123,7 +124,7 @@ impl Governed {
     /// What the tenant signed, as one policy; `None` if there is none.
     ///
     /// # Errors
-    /// When a document of this desk can't be read any more.
+    /// When a document of this workstation can't be read any more.
     pub fn effective(&self) -> Result<Option<Effective>> {
         let Some(own) = &self.policy else { return Ok(None) };
         let policy = Source::from(own).policy()?;
@@ -156,7 +157,7 @@ impl Governed {
     ///
     /// # Errors
     /// `Failed` if there is none.
-    pub fn to_extend(&self, id: NodeId) -> Result<&Own> {
+    pub fn to_extend(&self, id: NodeId) -> Result<&SignedByUs> {
         self.policy.as_ref().ok_or_else(|| {
             Error::failed(format!("node {id} has no policy that this could be added to"))
                 .hint("make its first with `halfkey approve NODE --learn` or `halfkey policy learn NODE` and `policy apply`")
@@ -169,13 +170,13 @@ fn ungoverned(unfit: &Unfit) -> Error {
     Error::untrusted(format!("the server says that a document governs the node, which does not: {unfit}"))
 }
 
-/// The newest document of a scope, to be extended: not older than this desk knows, and the one that the server showed
+/// The newest document of a scope, to be extended: not older than this workstation knows, and the one that the server showed
 /// beside the node.
 ///
 /// # Errors
 /// `Untrusted` when it is not; as every request.
-pub fn extendable(desk: &Desk<'_>, shown: &Own) -> Result<Own> {
-    match signed::current(&desk.client, &shown.scope, &desk.key, &desk.ledger()?)? {
+pub fn extendable(signing: &SigningContext<'_>, shown: &SignedByUs) -> Result<SignedByUs> {
+    match signed::current(&signing.client, &shown.scope, &signing.key, &signing.ledger()?)? {
         Some(own) if own == *shown => Ok(own),
         _ => Err(Error::untrusted(format!("the server shows different policies for {}", shown.scope))
             .hint("somebody may be applying one at this moment: try again")),

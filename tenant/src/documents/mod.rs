@@ -5,11 +5,11 @@
 //! | [`source`] | documents as they come: from files, from standard input |
 //! | [`problems`] | what is wrong with one, with line and column |
 //! | [`draft`] | texts that are learned from a boot, or made of a proposal |
-//! | [`signed`] | documents that this desk signed, as a server shows them |
+//! | [`signed`] | documents that this workstation signed, as a server shows them |
 //! | [`governed`] | what a node is judged by |
 //! | [`trial`] | a policy on stored boots |
 //! | [`signing`] | what signing needs |
-//! | [`change`] | a document that is to be signed: what it changes, and handing it in |
+//! | [`change`] | a document that is to be signed: what it changes, and submitting it |
 
 pub mod change;
 pub mod draft;

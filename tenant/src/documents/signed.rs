@@ -1,4 +1,4 @@
-//! Documents that this desk signed, as a server shows them.
+//! Documents that this workstation signed, as a server shows them.
 
 use crate::client::Client;
 use crate::documents::source::Source;
@@ -13,9 +13,9 @@ use halfkey_protocol::identity;
 use halfkey_protocol::wire::SignedDocument;
 use halfkey_protocol::wire::policies::PolicyRecord;
 
-/// Proof: the tenant key of this desk signed this text for this scope.
+/// Proof: the tenant key of this workstation signed this text for this scope.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Own {
+pub struct SignedByUs {
     /// What it is for.
     pub scope: Scope,
     /// Its version.
@@ -32,7 +32,7 @@ pub struct Own {
     sha256: String,
 }
 
-impl Own {
+impl SignedByUs {
     /// Checks what a server shows.
     ///
     /// # Errors
@@ -51,10 +51,10 @@ impl Own {
         })?;
         signed_for(&opened, scope, key.public()).map_err(|unfit| match unfit {
             Unfit::Signer { expected, found } => Error::untrusted(format!(
-                "the policy of {scope} is not signed by the tenant key of this desk\n  expected  {expected}\n  found     {}",
+                "the policy of {scope} is not signed by the tenant key of this workstation\n  expected  {expected}\n  found     {}",
                 found.unwrap_or_else(|| "no signature".to_owned())
             ))
-            .hint("a policy counts only for nodes that the same tenant key enrolled; use the desk that has that key"),
+            .hint("a policy counts only for nodes that the same tenant key enrolled; use the workstation that has that key"),
             Unfit::Scope { .. } | Unfit::Kind { .. } | Unfit::NotMember(_) => Error::untrusted(format!(
                 "asked the server for the policy of {scope}, and it shows one that was signed for {}",
                 opened.scope
@@ -93,8 +93,8 @@ impl Own {
     }
 }
 
-impl From<&Own> for Source {
-    fn from(own: &Own) -> Self {
+impl From<&SignedByUs> for Source {
+    fn from(own: &SignedByUs) -> Self {
         Self { name: format!("{} version {}", own.scope, own.version), text: own.text.clone() }
     }
 }
@@ -102,33 +102,38 @@ impl From<&Own> for Source {
 /// The newest policy of a scope, if there is one.
 ///
 /// # Errors
-/// As [`Own::check`] and every request.
-pub fn newest(client: &Client, scope: &Scope, key: &TenantKey) -> Result<Option<Own>> {
+/// As [`SignedByUs::check`] and every request.
+pub fn newest(client: &Client, scope: &Scope, key: &TenantKey) -> Result<Option<SignedByUs>> {
     match client.policy(scope, None) {
-        Ok(record) => Own::check(&record.signed, scope, key).map(Some),
+        Ok(record) => SignedByUs::check(&record.signed, scope, key).map(Some),
         Err(error) if error.exit == Exit::NotFound => Ok(None),
         Err(error) => Err(error),
     }
 }
 
-/// The same, and not older than what this desk knows: what may be extended.
+/// The same, and not older than what this workstation knows: what may be extended.
 ///
 /// # Errors
 /// As [`newest`] and [`Ledger::check`].
-pub fn current(client: &Client, scope: &Scope, key: &TenantKey, ledger: &Ledger<'_>) -> Result<Option<Own>> {
+pub fn current(
+    client: &Client,
+    scope: &Scope,
+    key: &TenantKey,
+    ledger: &Ledger<'_>,
+) -> Result<Option<SignedByUs>> {
     let own = newest(client, scope, key)?;
-    ledger.check(scope, own.as_ref().map(Own::at))?;
+    ledger.check(scope, own.as_ref().map(SignedByUs::at))?;
     Ok(own)
 }
 
 /// What a record of the server is worth, in words.
 pub fn standing(record: &PolicyRecord, scope: &Scope, key: Option<&TenantKey>) -> Result<String> {
     let whose = identity::fingerprint(record.signed.tenant_key());
-    match key.map(|key| Own::check(&record.signed, scope, key)) {
-        Some(Ok(_)) => Ok(format!("signed by this desk's tenant key {whose}")),
+    match key.map(|key| SignedByUs::check(&record.signed, scope, key)) {
+        Some(Ok(_)) => Ok(format!("signed by this workstation's tenant key {whose}")),
         Some(Err(error)) => Err(error),
         None if document::open(&record.signed).is_ok_and(|opened| opened.scope == *scope) => {
-            Ok(format!("signed by tenant key {whose}; this desk has none to compare with"))
+            Ok(format!("signed by tenant key {whose}; this workstation has none to compare with"))
         }
         None => Err(Error::untrusted(format!("the signature of the policy of {scope} is not valid"))),
     }

@@ -7,13 +7,13 @@ use crate::home::bundle::Bundle;
 use crate::home::key::TenantKey;
 use crate::render::text::clean_short;
 use crate::trust::ledger::Ledger;
-use crate::trust::sequence::Line;
+use crate::trust::sequence::SequenceHead;
 use halfkey_evidence::document::open_enrollment;
 use halfkey_protocol::NodeId;
 use halfkey_protocol::document::Scope;
 
 /// What signing needs.
-pub struct Desk<'a> {
+pub struct SigningContext<'a> {
     /// The program.
     pub context: &'a Context,
     /// The verifier.
@@ -23,7 +23,7 @@ pub struct Desk<'a> {
     bundle: Bundle,
 }
 
-impl<'a> Desk<'a> {
+impl<'a> SigningContext<'a> {
     /// Logged in, with a tenant key.
     ///
     /// # Errors
@@ -35,11 +35,11 @@ impl<'a> Desk<'a> {
     }
 
     /// The node that `typed` means, for what is signed. Whose a label is, is the server's word and any operator's: it counts where an
-    /// enrollment by this desk's key says so, for this deployment, and the newest that the desk knows of: a machine may have had the
-    /// label in a laboratory, and be another one today.
+    /// enrollment by this workstation's key says so, for this deployment, and the newest that the workstation knows of: a machine
+    /// may have had the label in a laboratory, and be another one today.
     ///
     /// # Errors
-    /// As [`resolve::resolve`] and [`Desk::ledger`]; `Untrusted` when no such enrollment has this label.
+    /// As [`resolve::resolve`] and [`SigningContext::ledger`]; `Untrusted` when no such enrollment has this label.
     pub fn node(&self, typed: &str) -> Result<NodeId> {
         const DIGITS: usize = 8;
         let id = resolve::resolve(&self.client, typed)?;
@@ -59,7 +59,7 @@ impl<'a> Desk<'a> {
         let mine = mine.filter(|(opened, _)| opened.scope == scope && opened.is_by(self.key.public()));
         let newest = mine.max_by_key(|(opened, _)| opened.place.number);
         let Some((opened, _)) = newest.filter(|(_, enrollment)| enrollment.label == typed) else {
-            return Err(unnamed("no enrollment by this desk's tenant key says so"));
+            return Err(unnamed("no enrollment by this workstation's tenant key says so"));
         };
         match self.ledger()?.check(&scope, Some((opened.deployment, &opened.place))) {
             Ok(()) => Ok(id),
@@ -73,16 +73,16 @@ impl<'a> Desk<'a> {
     /// What was signed here before for the deployment that the verifier is, as far as it counts by now.
     ///
     /// # Errors
-    /// As [`Line::fetch`].
+    /// As [`SequenceHead::fetch`].
     pub fn ledger(&self) -> Result<Ledger<'_>> {
-        Ok(self.line()?.into())
+        Ok(self.head()?.into())
     }
 
     /// Where the next document has its place.
     ///
     /// # Errors
-    /// As [`Line::fetch`].
-    pub fn line(&self) -> Result<Line<'_>> {
-        Line::fetch(self.context, &self.bundle, &self.client)
+    /// As [`SequenceHead::fetch`].
+    pub fn head(&self) -> Result<SequenceHead<'_>> {
+        SequenceHead::fetch(self.context, &self.bundle, &self.client)
     }
 }

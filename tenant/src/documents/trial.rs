@@ -3,8 +3,8 @@
 use crate::client::Client;
 use crate::context::Context;
 use crate::documents::governed;
-use crate::documents::signed::Own;
-use crate::documents::signing::Desk;
+use crate::documents::signed::SignedByUs;
+use crate::documents::signing::SigningContext;
 use crate::documents::source::Source;
 use crate::error::{Error, Exit, Result};
 use crate::render::text::{clean, clean_short};
@@ -75,7 +75,7 @@ impl Trial {
 ///
 /// # Errors
 /// As every request. A boot that can't be used is part of the result.
-pub fn of_scope(desk: &Desk<'_>, scope: &Scope, policy: &Policy) -> Result<Vec<Trial>> {
+pub fn of_scope(signing: &SigningContext<'_>, scope: &Scope, policy: &Policy) -> Result<Vec<Trial>> {
     let nodes = match scope {
         Scope::Node(id)
         | Scope::Additions(id)
@@ -84,11 +84,11 @@ pub fn of_scope(desk: &Desk<'_>, scope: &Scope, policy: &Policy) -> Result<Vec<T
         | Scope::Proof(id)
         | Scope::Revocation(id)
         | Scope::Hold(id) => vec![*id],
-        Scope::Group(group) => members(&desk.client, group)?,
+        Scope::Group(group) => members(&signing.client, group)?,
     };
     let mut trials = Vec::with_capacity(nodes.len());
     for id in nodes {
-        trials.extend(of_node(desk, id, scope, policy).or_else(|error| without_record(id, error))?);
+        trials.extend(of_node(signing, id, scope, policy).or_else(|error| without_record(id, error))?);
     }
     Ok(trials)
 }
@@ -109,18 +109,23 @@ fn without_record(id: NodeId, error: Error) -> Result<Option<Trial>> {
 ///
 /// # Errors
 /// As [`of_scope`].
-pub fn of_nodes(desk: &Desk<'_>, nodes: &[NodeId], policy: &Policy) -> Result<Vec<Trial>> {
+pub fn of_nodes(signing: &SigningContext<'_>, nodes: &[NodeId], policy: &Policy) -> Result<Vec<Trial>> {
     let mut trials = Vec::with_capacity(nodes.len());
     for id in nodes {
-        let tried = of_node(desk, *id, &Scope::Node(*id), policy);
+        let tried = of_node(signing, *id, &Scope::Node(*id), policy);
         trials.extend(tried.or_else(|error| without_record(*id, error))?);
     }
     Ok(trials)
 }
 
 /// `None` if a policy of that scope does not govern the node: it has one of its own.
-fn of_node(desk: &Desk<'_>, id: NodeId, scope: &Scope, policy: &Policy) -> Result<Option<Trial>> {
-    let client = &desk.client;
+fn of_node(
+    signing: &SigningContext<'_>,
+    id: NodeId,
+    scope: &Scope,
+    policy: &Policy,
+) -> Result<Option<Trial>> {
+    let client = &signing.client;
     let judged = client.node_policy(id)?;
     let own = |record: PolicyRecord| record.summary.scope == Scope::Node(id).to_string();
     if matches!(scope, Scope::Group(_)) && judged.policy.is_some_and(own) {
@@ -132,14 +137,14 @@ fn of_node(desk: &Desk<'_>, id: NodeId, scope: &Scope, policy: &Policy) -> Resul
         return Ok(Some(Trial { result: Tried::NoBoot, ..Trial::found(Some(id), &label, None, Vec::new()) }));
     };
     let try_it = || -> Result<Vec<Finding>> {
-        let attester = Attester::of(id, &record, &desk.key)?;
+        let attester = Attester::of(id, &record, &signing.key)?;
         // Whatever it says of the boot: it would count as none.
         attester.require_mine()?;
         let boot = attester.boot(client, number)?;
         match (scope, &judged.additions) {
             // What the node may boot besides stays allowed.
             (Scope::Group(_) | Scope::Node(_), Some(record)) => {
-                let own = Own::check(&record.signed, &Scope::Additions(id), &desk.key)?;
+                let own = SignedByUs::check(&record.signed, &Scope::Additions(id), &signing.key)?;
                 governed::findings(&policy.with(&Source::from(&own).additions()?), &boot)
             }
             _ => governed::findings(policy, &boot),

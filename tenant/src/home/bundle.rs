@@ -35,7 +35,7 @@ impl Bundle {
     /// With what is missing or wrong; the file as given is at fault.
     pub fn parse(json: &[u8]) -> Result<Self> {
         let bundle: Self = serde_json::from_slice(json).map_err(|e| {
-            // Line and column only: the error's own text may quote the file.
+            // SequenceHead and column only: the error's own text may quote the file.
             bad(format!("it is not the JSON of a bundle (line {}, column {})", e.line(), e.column()))
         })?;
         if bundle.version != 1 {

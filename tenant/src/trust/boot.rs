@@ -87,7 +87,8 @@ impl Attester {
         self.enrolled.bank()
     }
 
-    /// The enrollment is by the tenant key of this desk: only then it says whose quotes are the node's, and a policy by this desk counts.
+    /// The enrollment is by the tenant key of this workstation: only then it says whose quotes are the node's, and a policy by this
+    /// workstation counts.
     ///
     /// # Errors
     /// `Untrusted` when it is not.
@@ -96,10 +97,10 @@ impl Attester {
             return Ok(());
         }
         Err(Error::untrusted(format!(
-            "node {} is enrolled by another tenant key: this desk does not know its TPM, and a policy that it signs would not count",
+            "node {} is enrolled by another tenant key: this workstation does not know its TPM, and a policy that it signs would not count",
             self.id
         ))
-        .hint("use the desk that enrolled it, or enroll it again from here"))
+        .hint("use the workstation that enrolled it, or enroll it again from here"))
     }
 
     /// Fetches a boot and checks it.

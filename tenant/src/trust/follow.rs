@@ -1,4 +1,4 @@
-//! Following the sequence that a server shows, and what it says of this desk's own documents.
+//! Following the sequence that a server shows, and what it says of this workstation's own documents.
 
 use crate::client::Client;
 use crate::context::Context;
@@ -93,8 +93,8 @@ fn broken(what: &str) -> Error {
         .hint("somebody changed its database, or put back a part of it; if it was restored from a backup on purpose, see `halfkey accept-rollback`")
 }
 
-/// What a part of the sequence says of this desk's own documents: which its tenant key signed, whichever desk that was, and where a
-/// node went to another key.
+/// What a part of the sequence says of this workstation's own documents: which its tenant key signed, whichever workstation that
+/// was, and where a node went to another key.
 pub struct Tenancies {
     key: TenantKey,
     /// By scope: the newest.
@@ -111,7 +111,7 @@ struct Proof {
 }
 
 impl Tenancies {
-    /// Of the desk with this key.
+    /// Of the workstation with this key.
     pub fn of(key: TenantKey) -> Self {
         Self { key, own: BTreeMap::new(), enrollments: HashMap::new(), proofs: Vec::new() }
     }
@@ -129,8 +129,9 @@ impl Tenancies {
         }
     }
 
-    /// Remembers them. Where a node went to another tenant key, what this desk's key signed for that node alone counts no more, and is
-    /// not missed. `known` is the document before the part; what is `missing` is remembered no longer where there is another one.
+    /// Remembers them. Where a node went to another tenant key, what this workstation's key signed for that node alone counts no
+    /// more, and is not missed. `known` is the document before the part; what is `missing` is remembered no longer where there is
+    /// another one.
     ///
     /// # Errors
     /// `Untrusted` when an enrollment is not of the sequence; when the home folder can't be read or written; as every request.
@@ -172,7 +173,7 @@ impl Tenancies {
             }
             let ended = ledger.end(node, &proof.place)?;
             context.out.note(&format!(
-                "note: node {node} is enrolled with another tenant key than this desk's: what was signed here for it alone counts no more ({})",
+                "note: node {node} is enrolled with another tenant key than this workstation's: what was signed here for it alone counts no more ({})",
                 ended.join(", ")
             ));
         }

@@ -1,5 +1,5 @@
-//! What this desk knows of a deployment: where its sequence of documents ended when it was last looked at, and for each scope the
-//! newest document that its tenant key signed, here or at another desk. A server that forgets one, or shows an old one, is noticed.
+//! What this workstation knows of a deployment: where its sequence of documents ended when it was last looked at, and for each scope the
+//! newest document that its tenant key signed, here or at another workstation. A server that forgets one, or shows an old one, is noticed.
 
 use crate::error::{Error, Result};
 use crate::home::{Existing, Home};
@@ -29,7 +29,7 @@ struct Known {
     newest: u64,
     /// Its SHA-256, hex.
     sha256: String,
-    /// By scope: what this desk's tenant key signed and the server took.
+    /// By scope: what this workstation's tenant key signed and the server took.
     held: BTreeMap<String, Held>,
     /// The server has shown two documents of one number: nothing is signed until the owner has looked.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -56,8 +56,8 @@ impl Fork {
 }
 
 impl Known {
-    /// Takes a part of the sequence that was followed. Another command of this desk may have seen more meanwhile, and something else:
-    /// what was seen is not replaced by another document of its number. Whether it could be compared.
+    /// Takes a part of the sequence that was followed. Another command of this workstation may have seen more meanwhile, and
+    /// something else: what was seen is not replaced by another document of its number. Whether it could be compared.
     fn saw(&mut self, part: &[Place]) -> bool {
         let Some(end) = part.last() else { return true };
         match part.iter().find(|place| self.newest > 0 && place.number == self.newest) {
@@ -110,7 +110,7 @@ impl<'a> Ledger<'a> {
     /// Compares where a server's sequence ends with where it once ended. Gives what has to be in it.
     ///
     /// # Errors
-    /// `Untrusted` when it is shorter: with each document of this desk that is missing; when it has forked before.
+    /// `Untrusted` when it is shorter: with each document of this workstation that is missing; when it has forked before.
     pub fn not_before(&self, found: &Place) -> Result<Option<(u64, String)>> {
         let known = self.known()?;
         if let Some(fork) = &known.fork {
@@ -124,7 +124,10 @@ impl<'a> Ledger<'a> {
             found.number, known.newest
         );
         for (scope, held) in known.held.iter().filter(|(_, held)| held.version > found.number) {
-            what.push_str(&format!("\n  missing  document {} of this desk's key, for {scope}", held.version));
+            what.push_str(&format!(
+                "\n  missing  document {} of this workstation's key, for {scope}",
+                held.version
+            ));
         }
         Err(Error::untrusted(what).hint(GONE_BACK))
     }
@@ -180,7 +183,7 @@ impl<'a> Ledger<'a> {
         })
     }
 
-    /// Whether one more document can be remembered: asked before it is handed in.
+    /// Whether one more document can be remembered: asked before it is submitted.
     ///
     /// # Errors
     /// `Failed` when the file is full.
@@ -197,7 +200,7 @@ impl<'a> Ledger<'a> {
     fn full(&self, size: u64) -> Error {
         let path = self.home.path().join(FILE);
         Error::failed(format!("{} has {size} bytes, of at most {MAX_FILE}: nothing was signed", path.display()))
-            .hint("it has an entry for each node and group; use another desk, with a key of its own, for more nodes")
+            .hint("it has an entry for each node and group; use another workstation, with a key of its own, for more nodes")
     }
 
     /// Compares the newest document of a scope that the server shows (for which deployment it is, and its place there; `None`: that
@@ -208,7 +211,7 @@ impl<'a> Ledger<'a> {
     pub fn check(&self, scope: &Scope, served: Option<(Deployment, &Place)>) -> Result<()> {
         if let Some((found, _)) = served.filter(|(deployment, _)| *deployment != self.deployment) {
             return Err(Error::untrusted(format!(
-                "the server shows a document for {scope} that this desk signed for another deployment\n  expected  {}\n  found     {found}",
+                "the server shows a document for {scope} that this workstation signed for another deployment\n  expected  {}\n  found     {found}",
                 self.deployment
             )));
         }
@@ -237,7 +240,7 @@ impl<'a> Ledger<'a> {
                 "the server shows another version {version} of {scope} than before\n  before  {}\n  now     {sha256}",
                 held.sha256
             ))
-            .hint("two desks with this tenant key may have signed the same version; compare with the other, then apply the whole policy again with `halfkey policy apply FILE`"));
+            .hint("two workstations with this tenant key may have signed the same version; compare with the other, then apply the whole policy again with `halfkey policy apply FILE`"));
         }
         Ok(())
     }
@@ -256,7 +259,8 @@ impl<'a> Ledger<'a> {
         self.known()?.fork.map_or(Ok(()), |fork| Err(fork.error()))
     }
 
-    /// Remembers what a part of the sequence has by this desk's tenant key, whichever desk signed it: the newest of each scope. What is
+    /// Remembers what a part of the sequence has by this workstation's tenant key, whichever workstation signed it: the newest of
+    /// each scope. What is
     /// `missing` from the whole sequence makes room for an older one.
     ///
     /// # Errors
@@ -274,7 +278,7 @@ impl<'a> Ledger<'a> {
         })
     }
 
-    /// What this desk's key signed for one node alone before document `number`, and counts as far as it knows.
+    /// What this workstation's key signed for one node alone before document `number`, and counts as far as it knows.
     ///
     /// # Errors
     /// When the home folder can't be read.
@@ -341,7 +345,7 @@ fn rendered(deployments: &Deployments) -> Vec<u8> {
 const GONE_BACK: &str = "if the verifier was restored from a backup on purpose, `halfkey accept-rollback` goes on from there; else somebody put its database back";
 
 /// What to do when it has shown two documents of one number.
-const FORKED: &str = "somebody changed its database, or put back a part of it, or it shows each desk another one: compare with other desks; if it was restored from a backup on purpose, `halfkey accept-rollback` goes on from what it has";
+const FORKED: &str = "somebody changed its database, or put back a part of it, or it shows each workstation another one: compare with other workstations; if it was restored from a backup on purpose, `halfkey accept-rollback` goes on from what it has";
 
 /// What to do when it shows an older document of one scope.
 const RESTORED: &str = "if the verifier was restored from a backup, apply the whole policy again with `halfkey policy apply FILE`, and look at groups and revocations; else somebody put its database back";

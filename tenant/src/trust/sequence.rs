@@ -1,4 +1,4 @@
-//! The one sequence of a deployment's documents, as this desk sees it: where the next one has its place.
+//! The one sequence of a deployment's documents, as this workstation sees it: where the next one has its place.
 
 use crate::client::Client;
 use crate::context::Context;
@@ -42,11 +42,11 @@ pub fn pinned(home: &Home, bundle: &Bundle, info: &ServerInfo) -> Result<Deploym
     Ok(found)
 }
 
-/// How often a document is signed in all, each time for the place after what others have handed in meanwhile.
+/// How often a document is signed in all, each time for the place after what others have submitted meanwhile.
 const TRIES: u32 = 10;
 
 /// Where the next document has its place.
-pub struct Line<'a> {
+pub struct SequenceHead<'a> {
     context: &'a Context,
     bundle: &'a Bundle,
     client: &'a Client,
@@ -56,8 +56,8 @@ pub struct Line<'a> {
     beside: Option<Scope>,
 }
 
-impl<'a> Line<'a> {
-    /// Asks the server where its sequence ends, and checks that it goes on from where this desk last saw it. At the first look it is
+impl<'a> SequenceHead<'a> {
+    /// Asks the server where its sequence ends, and checks that it goes on from where this workstation last saw it. At the first look it is
     /// followed from its beginning.
     ///
     /// # Errors
@@ -67,7 +67,7 @@ impl<'a> Line<'a> {
             let (ledger, found) = Self::shown(&context.home, bundle, client)?;
             let mut part = Vec::new();
             let before = ledger.not_before(&found)?;
-            // At the first look all of it: another desk may have signed with this key before.
+            // At the first look all of it: another workstation may have signed with this key before.
             let known = match &before {
                 None => follow::From::First,
                 Some((number, sha256)) => follow::From::Known(*number, sha256),
@@ -85,7 +85,9 @@ impl<'a> Line<'a> {
                 return Ok(Self { context, bundle, client, ledger, head, beside: None });
             }
         }
-        Err(Error::failed(format!("other commands at this desk saw more {TRIES} times meanwhile: try again")))
+        Err(Error::failed(format!(
+            "other commands at this workstation saw more {TRIES} times meanwhile: try again"
+        )))
     }
 
     /// What is signed here is written with the newest document of this scope as well: one that comes first is not signed over.
@@ -126,11 +128,11 @@ impl<'a> Line<'a> {
         self.ledger.held(scope, &before, &opened.place)
     }
 
-    /// Signs the next document and remembers it when `hand_in` says that the server has it. If others came first, it is signed again
+    /// Signs the next document and remembers it when `submit` says that the server has it. If others came first, it is signed again
     /// for the place after theirs, unless one of these concerns it: then it was written without knowing of that one.
     ///
     /// # Errors
-    /// Those of `hand_in`; `Failed` when another document of the scope came first, or others always do; as [`Line::fetch`]; when the
+    /// Those of `submit`; `Failed` when another document of the scope came first, or others always do; as [`SequenceHead::fetch`]; when the
     /// home folder can't be written.
     pub fn sign<T>(
         &mut self,
@@ -138,15 +140,15 @@ impl<'a> Line<'a> {
         kind: Kind,
         scope: &Scope,
         body: &str,
-        hand_in: impl Fn(&SignedDocument) -> Result<T>,
+        submit: impl Fn(&SignedDocument) -> Result<T>,
     ) -> Result<T> {
-        // What the server took and this desk could not remember would be missed at nothing.
+        // What the server took and this workstation could not remember would be missed at nothing.
         self.ledger.require_room(scope)?;
         let mut tries = 0;
         loop {
             tries += 1;
             let signed = key.sign(&self.next(kind, scope, body.to_owned()));
-            match hand_in(&signed) {
+            match submit(&signed) {
                 Ok(answer) => {
                     self.took(scope, &signed)?;
                     return Ok(answer);
@@ -154,7 +156,7 @@ impl<'a> Line<'a> {
                 Err(refused) if refused.reason != Some(Reason::Sequence) => return Err(refused),
                 Err(refused) if tries == TRIES => {
                     return Err(refused
-                        .hint(format!("others handed in documents {TRIES} times meanwhile: try again")));
+                        .hint(format!("others submitted documents {TRIES} times meanwhile: try again")));
                 }
                 Err(refused) => self.after_others(scope, &signed, refused)?,
             }
@@ -198,7 +200,7 @@ impl<'a> Line<'a> {
         }
         if let Some((other, of)) = others.last() {
             return Err(Error::failed(format!(
-                "another document for {of} came first: number {}. This one was written without it, and was not handed in again",
+                "another document for {of} came first: number {}. This one was written without it, and was not submitted again",
                 other.number
             ))
             .hint("look at what is there now, then run the command again"));
@@ -222,8 +224,8 @@ fn concerns(first: &Scope, ours: &Scope) -> bool {
     }
 }
 
-impl<'a> From<Line<'a>> for Ledger<'a> {
-    fn from(line: Line<'a>) -> Self {
-        line.ledger
+impl<'a> From<SequenceHead<'a>> for Ledger<'a> {
+    fn from(head: SequenceHead<'a>) -> Self {
+        head.ledger
     }
 }

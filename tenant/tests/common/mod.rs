@@ -15,7 +15,7 @@ use std::io::{Read as _, Write as _};
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output, Stdio};
 
-/// A desk: a home folder and a way to run the program there.
+/// A workstation: a home folder and a way to run the program there.
 pub struct Desk {
     pub dir: tempfile::TempDir,
 }
@@ -33,7 +33,7 @@ impl Desk {
         Self { dir: tempfile::tempdir().unwrap() }
     }
 
-    /// A desk that is logged in with this bundle.
+    /// A workstation that is logged in with this bundle.
     pub fn logged_in(bundle: &str) -> Self {
         let desk = Self::new();
         let ran = desk.login(bundle, &[]);

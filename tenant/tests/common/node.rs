@@ -24,7 +24,7 @@ impl Node<'_> {
         self.machine.session(purpose, begun, tenant_key)
     }
 
-    /// The machine's side of an enrollment by this desk.
+    /// The machine's side of an enrollment by this workstation.
     pub fn finish_enrollment(&self, desk: &Desk) {
         let tenant_key = identity::read_fingerprint(desk.ok(&["key"]).stdout.trim()).unwrap();
         let session = self.begin("enroll", &tenant_key);

@@ -13,7 +13,7 @@ pub const CMDLINE: &str = "root=/dev/mapper/root quiet efi=noruntime systemd.imp
 /// Any PE image will do as a kernel.
 pub const KERNEL: &str = "/usr/lib/systemd/boot/efi/systemd-bootx64.efi";
 
-/// A verifier, a desk and a machine that is enrolled.
+/// A verifier, a workstation and a machine that is enrolled.
 pub struct Setup {
     pub verifier: Verifier,
     pub desk: Desk,

@@ -65,7 +65,7 @@ pub fn ungoverned() -> NodePolicy {
     NodePolicy { group: None, membership: None, policy: None, additions: None, trusted: vec![] }
 }
 
-/// Boots of one machine that wait, as the verifier stored them, and the desk that enrolled it.
+/// Boots of one machine that wait, as the verifier stored them, and the workstation that enrolled it.
 pub fn waiting(kernels: &[&str]) -> (Desk, Vec<Shown>) {
     let verifier = Verifier::start();
     let machine = SimulatedNode::booted(Tpm::new(RSA_2048), &software("6.0", CMDLINE));
@@ -90,7 +90,7 @@ pub fn waiting(kernels: &[&str]) -> (Desk, Vec<Shown>) {
     (desk, boots)
 }
 
-/// A desk with the same tenant key as `other`, at a server that shows what is in the mutex.
+/// A workstation with the same tenant key as `other`, at a server that shows what is in the mutex.
 pub fn lying(other: &Desk, shown: &Arc<Mutex<Shown>>) -> (Server, Desk) {
     let (pki, shown) = (Pki::new(), shown.clone());
     let server = Server::start(&pki, move |request| answer(request, &shown.lock().unwrap()));

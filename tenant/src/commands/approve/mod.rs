@@ -8,11 +8,11 @@ use crate::commands::approve::waiting::WaitingBoot;
 use crate::commands::policy::apply::applied;
 use crate::commands::{decide, node};
 use crate::context::Context;
-use crate::documents::change::{Proposed, joined};
+use crate::documents::change::{PolicyChange, joined};
 use crate::documents::draft;
 use crate::documents::governed::{self, Governed, extendable};
 use crate::documents::signed;
-use crate::documents::signing::Desk;
+use crate::documents::signing::SigningContext;
 use crate::error::{Error, Result};
 use crate::render::text::{clean, clean_lines, clean_short};
 use crate::render::{self, time};
@@ -63,15 +63,15 @@ impl How {
 /// `NothingPending` when no boot waits; `Failed` when it can't be approved or the answer is no; `Untrusted` when it does not
 /// pass the checks here.
 pub fn run(context: &Context, approval: &Approval<'_>) -> Result<()> {
-    let desk = Desk::open(context)?;
-    let id = resolve::resolve(&desk.client, approval.node)?;
+    let signing = SigningContext::open(context)?;
+    let id = resolve::resolve(&signing.client, approval.node)?;
     let record = match approval.wait {
-        None => desk.client.node(id)?,
+        None => signing.client.node(id)?,
         Some(limit) => {
             context
                 .out
                 .note(&format!("waiting for a boot of node {id} that waits, {} s at most", limit.as_secs()));
-            wait::wait_for(&desk.client, id, limit, |record| record.pending.is_some())?
+            wait::wait_for(&signing.client, id, limit, |record| record.pending.is_some())?
                 .ok_or_else(|| decide::nothing_pending(id))?
         }
     };
@@ -81,7 +81,7 @@ pub fn run(context: &Context, approval: &Approval<'_>) -> Result<()> {
         return Err(Error::failed(format!("this boot can't be approved: {}", clean(&pending.code)))
             .hint("only what a policy does not allow can be; see the message above"));
     }
-    let waiting = WaitingBoot::fetch(&desk, approval.node, id, &record, pending)?;
+    let waiting = WaitingBoot::fetch(&signing, approval.node, id, &record, pending)?;
     context.out.note(&node::pending(&waiting.labelled(&record), waiting.shown(), time::now()));
     let how = match approval.how {
         Some(how) => how,
@@ -89,8 +89,8 @@ pub fn run(context: &Context, approval: &Approval<'_>) -> Result<()> {
         None => ask()?,
     };
     match how {
-        How::Once => once(&desk, id, &waiting, approval.yes || approval.how.is_none()),
-        how => allow(&desk, id, &record, waiting.boot(), how, approval),
+        How::Once => once(&signing, id, &waiting, approval.yes || approval.how.is_none()),
+        how => allow(&signing, id, &record, waiting.boot(), how, approval),
     }
 }
 
@@ -103,29 +103,29 @@ fn ask() -> Result<How> {
     })
 }
 
-fn once(desk: &Desk<'_>, id: NodeId, waiting: &WaitingBoot, asked: bool) -> Result<()> {
+fn once(signing: &SigningContext<'_>, id: NodeId, waiting: &WaitingBoot, asked: bool) -> Result<()> {
     if !asked {
         confirm("Release this boot once, and leave the policy as it is?")?;
     }
     // That of the quote that was checked: neither one that came in between is meant, nor one that the server would like.
-    let after = desk.client.approve(id, &Approve { ticket: waiting.shown().ticket.clone() })?;
-    decide::done(desk.context, &after, "approved once:")
+    let after = signing.client.approve(id, &Approve { ticket: waiting.shown().ticket.clone() })?;
+    decide::done(signing.context, &after, "approved once:")
 }
 
 /// Makes this boot part of a policy. The machine asks again by itself, and is released by that policy.
 fn allow(
-    desk: &Desk<'_>,
+    signing: &SigningContext<'_>,
     id: NodeId,
     record: &NodeRecord,
     boot: &Boot,
     how: How,
     approval: &Approval<'_>,
 ) -> Result<()> {
-    let line = desk.line()?;
-    let governed = Governed::fetch(desk, id)?;
+    let head = signing.head()?;
+    let governed = Governed::fetch(signing, id)?;
     let (block, change) = match (how, &governed.policy) {
-        (How::Learn, Some(_)) => added(desk, id, record, boot, approval.assured, &governed)?,
-        _ => whole(desk, id, record, boot, approval.assured, &governed)?,
+        (How::Learn, Some(_)) => added(signing, id, record, boot, approval.assured, &governed)?,
+        _ => whole(signing, id, record, boot, approval.assured, &governed)?,
     };
     let left = governed::findings(change.policy(), boot)?;
     if !left.is_empty() {
@@ -135,7 +135,7 @@ fn allow(
         ))
         .hint("edit the policy (`halfkey policy show`, `policy apply`), or take this boot as a new one with --replace"));
     }
-    desk.context.out.note(&format!(
+    signing.context.out.note(&format!(
         "learned for {}\n\n{}\n\n{}",
         change.scope,
         clean_lines(&block),
@@ -144,25 +144,25 @@ fn allow(
     if !approval.yes {
         confirm(&format!("Sign this as {}, and release the boot?", change.scope))?;
     }
-    let record = change.hand_in(desk, line)?;
-    desk.context.out.note(&applied(&record));
+    let record = change.submit(signing, head)?;
+    signing.context.out.note(&applied(&record));
     let what = if how == How::Learn { "learned the boot of" } else { "replaced the policy of" };
-    decide::done(desk.context, &desk.client.node(id)?, what)
+    decide::done(signing.context, &signing.client.node(id)?, what)
 }
 
 /// The first policy of a node, or a new one of its own.
 fn whole(
-    desk: &Desk<'_>,
+    signing: &SigningContext<'_>,
     id: NodeId,
     record: &NodeRecord,
     boot: &Boot,
     assured: Assured,
     governed: &Governed,
-) -> Result<(String, Proposed)> {
+) -> Result<(String, PolicyChange)> {
     let scope = Scope::Node(id);
     let text = draft::whole(boot, record, assured, &record.summary.label)?;
-    let present = signed::current(&desk.client, &scope, &desk.key, &desk.ledger()?)?;
-    let mut change = Proposed::new(desk, scope, present, text.clone())?;
+    let present = signed::current(&signing.client, &scope, &signing.key, &signing.ledger()?)?;
+    let mut change = PolicyChange::new(signing, scope, present, text.clone())?;
     if let Some(group) = &governed.group {
         // It would outrank the group's.
         change.written_with(Scope::Group(group.clone()));
@@ -172,26 +172,26 @@ fn whole(
 
 /// A boot besides those that are allowed: in the node's own policy, or beside that of its group.
 fn added(
-    desk: &Desk<'_>,
+    signing: &SigningContext<'_>,
     id: NodeId,
     record: &NodeRecord,
     boot: &Boot,
     assured: Assured,
     governed: &Governed,
-) -> Result<(String, Proposed)> {
+) -> Result<(String, PolicyChange)> {
     let own = governed.to_extend(id)?;
     let effective = governed.effective()?.ok_or_else(|| Error::failed("no policy governs the node"))?;
     let block = draft::block(boot, record, assured, effective.policy())?;
     let change = match &own.scope {
-        Scope::Node(_) => Proposed::extended(desk, extendable(desk, own)?, &block)?,
+        Scope::Node(_) => PolicyChange::extended(signing, extendable(signing, own)?, &block)?,
         _ => {
             let scope = Scope::Additions(id);
-            match signed::current(&desk.client, &scope, &desk.key, &desk.ledger()?)? {
-                Some(present) if !present.withdrawn => Proposed::extended(desk, present, &block)?,
+            match signed::current(&signing.client, &scope, &signing.key, &signing.ledger()?)? {
+                Some(present) if !present.withdrawn => PolicyChange::extended(signing, present, &block)?,
                 present => {
                     let name = toml_string(&clean_short(&record.summary.label, 64));
                     let text = joined(&format!("format = 1\nname = {name}"), &block);
-                    Proposed::new(desk, scope, present, text)?
+                    PolicyChange::new(signing, scope, present, text)?
                 }
             }
         }

@@ -1,7 +1,7 @@
 //! A boot that waits, by what its TPM quoted: what a server says of it is not what is shown, and not what is approved.
 
 use crate::documents::governed::Governed;
-use crate::documents::signing::Desk;
+use crate::documents::signing::SigningContext;
 use crate::error::{Error, Exit, Result};
 use crate::render::text::{clean, clean_short};
 use crate::trust::boot::{Attester, Boot};
@@ -9,7 +9,7 @@ use halfkey_protocol::wire::operator::{NodeRecord, PendingBoot};
 use halfkey_protocol::wire::policies::Finding;
 use halfkey_protocol::{NodeId, Reason};
 
-/// Proof: the node that this desk enrolled quoted this boot, and it is the one that the server says waits.
+/// Proof: the node that this workstation enrolled quoted this boot, and it is the one that the server says waits.
 pub struct WaitingBoot {
     boot: Boot,
     shown: PendingBoot,
@@ -17,31 +17,31 @@ pub struct WaitingBoot {
 }
 
 impl WaitingBoot {
-    /// Fetches the evidence of the boot that waits and checks it by the AK that this desk enrolled. `typed` is NODE as the operator
+    /// Fetches the evidence of the boot that waits and checks it by the AK that this workstation enrolled. `typed` is NODE as the operator
     /// named it.
     ///
     /// # Errors
-    /// `Untrusted` when the enrollment is not by this desk's key or has not that label, when the evidence does not pass the checks, or
+    /// `Untrusted` when the enrollment is not by this workstation's key or has not that label, when the evidence does not pass the checks, or
     /// when it is of another boot than the server says; as every request.
     pub fn fetch(
-        desk: &Desk<'_>,
+        signing: &SigningContext<'_>,
         typed: &str,
         id: NodeId,
         record: &NodeRecord,
         said: &PendingBoot,
     ) -> Result<Self> {
-        let attester = Attester::of(id, record, &desk.key)?;
+        let attester = Attester::of(id, record, &signing.key)?;
         attester.require_mine()?;
-        let boot = attester.boot(&desk.client, said.evidence_id)?;
+        let boot = attester.boot(&signing.client, said.evidence_id)?;
         require_same(&boot, said)?;
         // Of the boot the attester says which node's it is; of the label nobody has said anything yet.
-        if desk.node(typed)? != id {
+        if signing.node(typed)? != id {
             return Err(Error::untrusted(format!(
                 "the server said that this boot is of node {id}, and now that the node is another"
             ))
             .hint("name it by its id"));
         }
-        let (code, message, findings) = against(desk, &attester, &boot, said)?;
+        let (code, message, findings) = against(signing, &attester, &boot, said)?;
         let shown = PendingBoot {
             ticket: boot.ticket().to_string(),
             evidence_id: boot.number(),
@@ -85,9 +85,9 @@ fn require_same(boot: &Boot, said: &PendingBoot) -> Result<()> {
     .hint("nothing was approved; somebody may have changed the verifier's database to have another boot approved than the one it shows"))
 }
 
-/// Why it waits, as far as this desk can tell by what it has signed.
+/// Why it waits, as far as this workstation can tell by what it has signed.
 fn against(
-    desk: &Desk<'_>,
+    signing: &SigningContext<'_>,
     attester: &Attester,
     boot: &Boot,
     said: &PendingBoot,
@@ -98,8 +98,8 @@ fn against(
         Err(error) if error.exit == Exit::NotFound => false,
         Err(error) => return Err(error),
     };
-    let governed = Governed::fetch(desk, attester.id())?;
-    let (Some(effective), Some(own)) = (governed.with_trusted(&desk.client, attester)?, &governed.policy)
+    let governed = Governed::fetch(signing, attester.id())?;
+    let (Some(effective), Some(own)) = (governed.with_trusted(&signing.client, attester)?, &governed.policy)
     else {
         let why = Reason::NoPolicy;
         return Ok((why.code().to_owned(), why.summary().to_owned(), Vec::new()));
@@ -109,7 +109,7 @@ fn against(
     let why = Reason::PolicyMismatch;
     Ok(match findings.len() {
         0 => {
-            let here = format!("{by} allows it, as this desk sees it");
+            let here = format!("{by} allows it, as this workstation sees it");
             (said.code.clone(), format!("{here}; the server says: {}", clean(&said.message)), findings)
         }
         1 => (why.code().to_owned(), format!("{}: {by}, 1 finding", why.summary()), findings),

@@ -1,12 +1,12 @@
-//! `halfkey policy apply`: signs a policy and hands it in.
+//! `halfkey policy apply`: signs a policy and submits it.
 
 use crate::ask::confirm;
 use crate::cli::ApplyTarget;
 use crate::client::scope;
 use crate::context::Context;
-use crate::documents::change::Proposed;
+use crate::documents::change::PolicyChange;
 use crate::documents::signed;
-use crate::documents::signing::Desk;
+use crate::documents::signing::SigningContext;
 use crate::documents::source::Source;
 use crate::documents::trial;
 use crate::error::{Error, Exit, Result};
@@ -25,31 +25,31 @@ pub fn run(context: &Context, file: &Path, target: &ApplyTarget, yes: bool) -> R
         Some(_) => drop(source.additions()?),
         None => drop(source.policy()?),
     }
-    let desk = Desk::open(context)?;
+    let signing = SigningContext::open(context)?;
     let scope = match (&target.group, &target.node, &target.additions) {
         (Some(name), ..) => Scope::Group(scope::group(name)?),
-        (_, Some(node), _) => Scope::Node(desk.node(node)?),
-        (.., Some(node)) => Scope::Additions(desk.node(node)?),
+        (_, Some(node), _) => Scope::Node(signing.node(node)?),
+        (.., Some(node)) => Scope::Additions(signing.node(node)?),
         _ => return Err(Error::usage("none of --group, --node and --additions is given")),
     };
-    let line = desk.line()?;
+    let head = signing.head()?;
     // A whole document from the operator: the remedy when the server shows an old one, so that is only said.
-    let present = match signed::current(&desk.client, &scope, &desk.key, line.ledger()) {
+    let present = match signed::current(&signing.client, &scope, &signing.key, head.ledger()) {
         Ok(present) => present,
         Err(error) if error.exit == Exit::Untrusted => {
             context.out.note(&format!("warning: {error}"));
-            signed::newest(&desk.client, &scope, &desk.key).unwrap_or(None)
+            signed::newest(&signing.client, &scope, &signing.key).unwrap_or(None)
         }
         Err(error) => return Err(error),
     };
-    let change = Proposed::new(&desk, scope, present, source.text)?;
+    let change = PolicyChange::new(&signing, scope, present, source.text)?;
     context.out.note(&change.summary());
-    let trials = trial::of_scope(&desk, &change.scope, change.policy())?;
+    let trials = trial::of_scope(&signing, &change.scope, change.policy())?;
     trial::warn(context, &trials);
     if !yes {
         confirm(&format!("Sign this as {}?", change.scope))?;
     }
-    let record = change.hand_in(&desk, line)?;
+    let record = change.submit(&signing, head)?;
     context.out.value(&record, || applied(&record))
 }
 

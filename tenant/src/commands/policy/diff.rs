@@ -2,7 +2,7 @@
 
 use crate::client::scope;
 use crate::context::Context;
-use crate::documents::signed::Own;
+use crate::documents::signed::SignedByUs;
 use crate::documents::source::Source;
 use crate::error::{Error, Result};
 use crate::render;
@@ -48,7 +48,7 @@ fn source(context: &Context, typed: &str) -> Result<Source> {
             .hint("`halfkey policy show additions:NODE` prints them"));
     }
     let record = client.policy(&scope, version)?;
-    let own = Own::check(&record.signed, &scope, &context.home.tenant_key()?)?;
+    let own = SignedByUs::check(&record.signed, &scope, &context.home.tenant_key()?)?;
     own.in_force().map(Source::from).ok_or_else(|| {
         Error::failed(format!(
             "{scope} was withdrawn by version {}: there is nothing to compare",

@@ -3,7 +3,7 @@
 use crate::client::resolve;
 use crate::context::Context;
 use crate::documents::governed::Governed;
-use crate::documents::signing::Desk;
+use crate::documents::signing::SigningContext;
 use crate::error::{Error, Exit, Result};
 use crate::render;
 use crate::render::text::{clean, short_digest};
@@ -30,17 +30,17 @@ struct Explained {
 /// # Errors
 /// `Failed` without a message of its own when the boot is denied: the explanation says it.
 pub fn run(context: &Context, node: &str, number: Option<u64>) -> Result<()> {
-    let desk = Desk::open(context)?;
-    let id = resolve::resolve(&desk.client, node)?;
-    let record = desk.client.node(id)?;
-    let attester = Attester::of(id, &record, &desk.key)?;
+    let signing = SigningContext::open(context)?;
+    let id = resolve::resolve(&signing.client, node)?;
+    let record = signing.client.node(id)?;
+    let attester = Attester::of(id, &record, &signing.key)?;
     let number = match number {
         Some(number) => number,
-        None => boot::last(&desk.client, id, "boot", |_| true)?,
+        None => boot::last(&signing.client, id, "boot", |_| true)?,
     };
-    let boot = attester.boot(&desk.client, number)?;
-    let governed = Governed::fetch(&desk, id)?;
-    let (Some(effective), Some(own)) = (governed.with_trusted(&desk.client, &attester)?, &governed.policy)
+    let boot = attester.boot(&signing.client, number)?;
+    let governed = Governed::fetch(&signing, id)?;
+    let (Some(effective), Some(own)) = (governed.with_trusted(&signing.client, &attester)?, &governed.policy)
     else {
         return Err(Error::failed(format!("no policy governs node {id}: there is nothing to explain"))
             .hint("`halfkey policy learn NODE` shows what one would say"));

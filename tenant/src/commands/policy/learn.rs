@@ -3,7 +3,7 @@
 use crate::client::resolve;
 use crate::context::{self, Context};
 use crate::documents::draft;
-use crate::documents::signing::Desk;
+use crate::documents::signing::SigningContext;
 use crate::error::Result;
 use crate::trust::boot::{self, Attester};
 use halfkey_evidence::policy::Assured;
@@ -31,19 +31,19 @@ pub fn run(
     name: Option<&str>,
     output: Option<&Path>,
 ) -> Result<()> {
-    let desk = Desk::open(context)?;
-    let id = resolve::resolve(&desk.client, node)?;
-    let record = desk.client.node(id)?;
-    let attester = Attester::of(id, &record, &desk.key)?;
+    let signing = SigningContext::open(context)?;
+    let id = resolve::resolve(&signing.client, node)?;
+    let record = signing.client.node(id)?;
+    let attester = Attester::of(id, &record, &signing.key)?;
     if let Err(error) = attester.require_mine() {
         context.out.note(&format!("warning: {error}"));
     }
     let number = match (number, &record.pending) {
         (Some(number), _) => number,
         (None, Some(pending)) => pending.evidence_id,
-        (None, None) => boot::last(&desk.client, id, "released boot", boot::released)?,
+        (None, None) => boot::last(&signing.client, id, "released boot", boot::released)?,
     };
-    let boot = attester.boot(&desk.client, number)?;
+    let boot = attester.boot(&signing.client, number)?;
     let name = name.unwrap_or(&record.summary.label);
     let text = draft::whole(&boot, &record, assured, name)?;
     if let Some(path) = output {

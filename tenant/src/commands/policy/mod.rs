@@ -2,7 +2,7 @@
 //!
 //! | module | what |
 //! | --- | --- |
-//! | [`apply`], [`withdraw`] | signing and handing in |
+//! | [`apply`], [`withdraw`] | signing and submitting |
 //! | [`learn`], [`explain`], [`mod@test`], [`predict`] | the commands of these names |
 //! | [`check`], [`diff`], [`show`], [`list`] | nothing is changed |
 

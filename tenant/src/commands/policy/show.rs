@@ -15,12 +15,12 @@ use halfkey_protocol::wire::policies::PolicySummary;
 /// Prints a policy of the verifier; what stands beside it goes to standard error.
 ///
 /// # Errors
-/// `Untrusted`, after printing, when it is not signed by the tenant key of this desk.
+/// `Untrusted`, after printing, when it is not signed by the tenant key of this workstation.
 pub fn run(context: &Context, scope: &str, version: Option<u64>) -> Result<()> {
     let client = context.logged_in()?;
     let scope = scope::typed(&client, scope)?;
     let record = client.policy(&scope, version)?;
-    // A desk without a tenant key can still look.
+    // A workstation without a tenant key can still look.
     let standing = signed::standing(&record, &scope, context.home.tenant_key().ok().as_ref());
     let signed = standing.as_deref().unwrap_or("NOT TRUSTED, see below");
     context.out.note(&summary(&record.summary, signed, time::now()));

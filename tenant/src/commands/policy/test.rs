@@ -3,7 +3,7 @@
 use crate::cli::Bank;
 use crate::client::{resolve, scope};
 use crate::context::Context;
-use crate::documents::signing::Desk;
+use crate::documents::signing::SigningContext;
 use crate::documents::source::{self, Source};
 use crate::documents::trial::{self, Trial, Tried};
 use crate::error::{Error, Exit, Result};
@@ -44,9 +44,9 @@ pub fn run(context: &Context, file: &Path, against: &str, cmdline: Option<&Path>
             clean_short(against, 64)
         )));
     } else {
-        let desk = Desk::open(context)?;
-        let nodes = nodes(&desk, against)?;
-        trial::of_nodes(&desk, &nodes, &policy)?
+        let signing = SigningContext::open(context)?;
+        let nodes = nodes(&signing, against)?;
+        trial::of_nodes(&signing, &nodes, &policy)?
     };
     let denied = tried.iter().filter(|trial| trial.denied()).count();
     let result = Tests { policy: source.name, trials: tried };
@@ -71,8 +71,8 @@ fn on_log(policy: &Policy, path: &Path, cmdline: Option<&Path>, bank: Bank) -> R
 }
 
 /// `all`, a group or a node. A name that both a group and a node have is refused.
-fn nodes(desk: &Desk<'_>, typed: &str) -> Result<Vec<NodeId>> {
-    let client = &desk.client;
+fn nodes(signing: &SigningContext<'_>, typed: &str) -> Result<Vec<NodeId>> {
+    let client = &signing.client;
     if typed == "all" {
         return trial::enrolled(client);
     }

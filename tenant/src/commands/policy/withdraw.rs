@@ -4,8 +4,8 @@ use crate::ask::confirm;
 use crate::context::Context;
 use crate::documents::change;
 use crate::documents::governed::Governed;
-use crate::documents::signed::{self, Own};
-use crate::documents::signing::Desk;
+use crate::documents::signed::{self, SignedByUs};
+use crate::documents::signing::SigningContext;
 use crate::documents::source::Source;
 use crate::documents::trial;
 use crate::error::{Error, Result};
@@ -16,20 +16,20 @@ use halfkey_protocol::wire::policies::Scope;
 /// # Errors
 /// `Failed` if there is nothing to withdraw; as [`change::sign`].
 pub fn run(context: &Context, node: &str, additions: bool, yes: bool) -> Result<()> {
-    let desk = Desk::open(context)?;
-    let id = desk.node(node)?;
+    let signing = SigningContext::open(context)?;
+    let id = signing.node(node)?;
     let scope = if additions { Scope::Additions(id) } else { Scope::Node(id) };
-    let mut line = desk.line()?;
-    let present = signed::current(&desk.client, &scope, &desk.key, line.ledger())?;
+    let mut head = signing.head()?;
+    let present = signed::current(&signing.client, &scope, &signing.key, head.ledger())?;
     if present.is_none_or(|own| own.withdrawn) {
         return Err(Error::failed(format!("{scope} has no policy that could be withdrawn"))
             .hint("`halfkey policy list` lists what there is"));
     }
-    let governed = Governed::fetch(&desk, id)?;
+    let governed = Governed::fetch(&signing, id)?;
     let besides = governed.additions.as_ref().filter(|_| !additions);
-    match left(&desk, governed.policy, governed.group, additions)? {
+    match left(&signing, governed.policy, governed.group, additions)? {
         Some(own) => {
-            line.written_with(&own.scope);
+            head.written_with(&own.scope);
             let besides = besides.map(|own| format!(" with version {} of its additions", own.version));
             context.out.note(&format!(
                 "left for the node: {} version {}{}",
@@ -37,7 +37,7 @@ pub fn run(context: &Context, node: &str, additions: bool, yes: bool) -> Result<
                 own.version,
                 besides.unwrap_or_default()
             ));
-            let trials = trial::of_scope(&desk, &scope, &Source::from(&own).policy()?)?;
+            let trials = trial::of_scope(&signing, &scope, &Source::from(&own).policy()?)?;
             trial::warn(context, &trials);
         }
         None => context.out.note("warning: nothing is left: the node's next boot waits for an operator"),
@@ -45,16 +45,21 @@ pub fn run(context: &Context, node: &str, additions: bool, yes: bool) -> Result<
     if !yes {
         confirm(&format!("Withdraw {scope}?"))?;
     }
-    let record = change::sign(&desk, line, &scope, None)?;
+    let record = change::sign(&signing, head, &scope, None)?;
     context.out.value(&record, || withdrawn(&scope, record.summary.version))
 }
 
 /// The policy that governs the node afterwards.
-fn left(desk: &Desk<'_>, policy: Option<Own>, group: Option<String>, additions: bool) -> Result<Option<Own>> {
+fn left(
+    signing: &SigningContext<'_>,
+    policy: Option<SignedByUs>,
+    group: Option<String>,
+    additions: bool,
+) -> Result<Option<SignedByUs>> {
     match (additions, group) {
         (true, _) => Ok(policy),
         (false, Some(group)) => {
-            signed::current(&desk.client, &Scope::Group(group), &desk.key, &desk.ledger()?)
+            signed::current(&signing.client, &Scope::Group(group), &signing.key, &signing.ledger()?)
         }
         (false, None) => Ok(None),
     }

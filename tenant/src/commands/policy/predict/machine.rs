@@ -4,7 +4,7 @@
 use crate::cli::PredictArgs;
 use crate::client::resolve;
 use crate::documents::governed::Governed;
-use crate::documents::signing::Desk;
+use crate::documents::signing::SigningContext;
 use crate::documents::trial;
 use crate::error::{Error, Exit, Result};
 use crate::render::text::clean_short;
@@ -29,37 +29,37 @@ impl Machine {
     /// # Errors
     /// `Untrusted` when the boot of --base or --node does not pass the checks here; as every request. `None` when there is no
     /// released boot of any of them, except of --base.
-    pub fn of(desk: &Desk<'_>, args: &PredictArgs) -> Result<Option<Self>> {
+    pub fn of(signing: &SigningContext<'_>, args: &PredictArgs) -> Result<Option<Self>> {
         if let Some(node) = &args.base {
-            let id = resolve::resolve(&desk.client, node)?;
-            let number = boot::last(&desk.client, id, "released boot", boot::released)?;
-            return Self::at(desk, id, number).map(Some);
+            let id = resolve::resolve(&signing.client, node)?;
+            let number = boot::last(&signing.client, id, "released boot", boot::released)?;
+            return Self::at(signing, id, number).map(Some);
         }
         if let Some(node) = &args.target.node {
-            let id = resolve::resolve(&desk.client, node)?;
-            let number = boot::find_last(&desk.client, id, boot::released)?;
-            return number.map(|number| Self::at(desk, id, number)).transpose();
+            let id = resolve::resolve(&signing.client, node)?;
+            let number = boot::find_last(&signing.client, id, boot::released)?;
+            return number.map(|number| Self::at(signing, id, number)).transpose();
         }
         let Some(group) = &args.target.group else { return Ok(None) };
-        for id in trial::members(&desk.client, group)? {
-            let Some(number) = boot::find_last(&desk.client, id, boot::released)? else { continue };
-            match Self::at(desk, id, number) {
+        for id in trial::members(&signing.client, group)? {
+            let Some(number) = boot::find_last(&signing.client, id, boot::released)? else { continue };
+            match Self::at(signing, id, number) {
                 Ok(machine) => return Ok(Some(machine)),
                 Err(error) if error.exit == Exit::Unreachable => return Err(error),
                 // Another one will do.
-                Err(error) => desk.context.out.note(&format!("skipped as base: {error}")),
+                Err(error) => signing.context.out.note(&format!("skipped as base: {error}")),
             }
         }
         Ok(None)
     }
 
-    fn at(desk: &Desk<'_>, id: NodeId, number: u64) -> Result<Self> {
-        let record = desk.client.node(id)?;
-        let attester = Attester::of(id, &record, &desk.key)?;
-        let boot = attester.boot(&desk.client, number)?;
+    fn at(signing: &SigningContext<'_>, id: NodeId, number: u64) -> Result<Self> {
+        let record = signing.client.node(id)?;
+        let attester = Attester::of(id, &record, &signing.key)?;
+        let boot = attester.boot(&signing.client, number)?;
         // Looked at once here, so that one that does not replay is skipped.
         drop(boot.log()?);
-        let effective = Governed::fetch(desk, id)?.with_trusted(&desk.client, &attester)?;
+        let effective = Governed::fetch(signing, id)?.with_trusted(&signing.client, &attester)?;
         let policy = effective.map(|effective| effective.policy().clone());
         Ok(Self { label: clean_short(&record.summary.label, 64), boot, policy })
     }

@@ -11,18 +11,18 @@ use crate::commands::policy::apply;
 use crate::commands::policy::predict::machine::{Machine, only_way};
 use crate::commands::policy::predict::values::{Base, Expected, Value};
 use crate::context::Context;
-use crate::documents::change::Proposed;
+use crate::documents::change::PolicyChange;
 use crate::documents::draft;
 use crate::documents::governed::{Governed, extendable};
-use crate::documents::signed::{self, Own};
-use crate::documents::signing::Desk;
+use crate::documents::signed::{self, SignedByUs};
+use crate::documents::signing::SigningContext;
 use crate::documents::source::{self, Source};
 use crate::documents::trial;
 use crate::error::{Error, Result};
 use crate::render;
 use crate::render::text::clean;
 use crate::render::words;
-use crate::trust::sequence::Line;
+use crate::trust::sequence::SequenceHead;
 use halfkey_evidence::policy::rules::{Allowed, Boot, Digest, Image, Initrd, Origin, Role, Sections};
 use halfkey_evidence::policy::{self, Cover, Policy};
 use halfkey_measure::predict::{Circumstances, from_kernel, from_uki};
@@ -76,15 +76,15 @@ pub struct Prediction {
 /// # Errors
 /// `Usage` for files that can't be used; `Failed` when something is missing for --add, or the answer is no.
 pub fn run(context: &Context, args: &PredictArgs) -> Result<()> {
-    let desk = (args.base.is_some() || args.add).then(|| Desk::open(context)).transpose()?;
-    let machine = match &desk {
-        Some(desk) => Machine::of(desk, args)?,
+    let signing = (args.base.is_some() || args.add).then(|| SigningContext::open(context)).transpose()?;
+    let machine = match &signing {
+        Some(signing) => Machine::of(signing, args)?,
         None => None,
     };
-    let target = match &desk {
-        Some(desk) if args.add => {
-            let line = desk.line()?;
-            Some((target(desk, args)?, line))
+    let target = match &signing {
+        Some(signing) if args.add => {
+            let head = signing.head()?;
+            Some((target(signing, args)?, head))
         }
         _ => None,
     };
@@ -107,30 +107,30 @@ pub fn run(context: &Context, args: &PredictArgs) -> Result<()> {
         let assured = args.kernel_measures_initrd;
         boots.push(predict(path, proposal, bank, secure_boot, from, machine.as_ref(), assured)?);
     }
-    let (Some(desk), Some((own, line))) = (&desk, target) else {
+    let (Some(signing), Some((own, head))) = (&signing, target) else {
         let result = Predicted { base, boots, applied: None };
         return context.out.value(&result, || shown(&result));
     };
     let mut result = Predicted { base, boots, applied: None };
     context.out.note(&shown(&result));
-    result.applied = add(desk, own, line, &result.boots, args.yes)?;
+    result.applied = add(signing, own, head, &result.boots, args.yes)?;
     context.out.value(&result, || match &result.applied {
         Some(record) => apply::applied(record),
         None => "nothing to add: the policy allows all of it already".to_owned(),
     })
 }
 
-fn target(desk: &Desk<'_>, args: &PredictArgs) -> Result<Own> {
+fn target(signing: &SigningContext<'_>, args: &PredictArgs) -> Result<SignedByUs> {
     let scope = match (&args.target.group, &args.target.node) {
         (Some(name), _) => Scope::Group(scope::group(name)?),
         (None, Some(node)) => {
-            let id = desk.node(node)?;
-            let governed = Governed::fetch(desk, id)?;
-            return extendable(desk, governed.to_extend(id)?);
+            let id = signing.node(node)?;
+            let governed = Governed::fetch(signing, id)?;
+            return extendable(signing, governed.to_extend(id)?);
         }
         (None, None) => return Err(Error::usage("--add needs --group or --node")),
     };
-    let own = signed::current(&desk.client, &scope, &desk.key, &desk.ledger()?)?;
+    let own = signed::current(&signing.client, &scope, &signing.key, &signing.ledger()?)?;
     own.filter(|own| !own.withdrawn).ok_or_else(|| {
         Error::failed(format!("{scope} has no policy that this could be added to"))
             .hint("make its first with `halfkey policy learn NODE` and `policy apply`")
@@ -261,9 +261,9 @@ fn alone(proposal: &Proposal, kernel_measures_initrd: bool) -> Result<Boot> {
 
 /// Adds what is new to the policy, all in one version.
 fn add(
-    desk: &Desk<'_>,
-    own: Own,
-    line: Line<'_>,
+    signing: &SigningContext<'_>,
+    own: SignedByUs,
+    head: SequenceHead<'_>,
     boots: &[Prediction],
     yes: bool,
 ) -> Result<Option<PolicyRecord>> {
@@ -284,7 +284,7 @@ fn add(
     if blocks.is_empty() {
         return Ok(None);
     }
-    let change = Proposed::extended(desk, own, &blocks.join("\n\n"))?;
+    let change = PolicyChange::extended(signing, own, &blocks.join("\n\n"))?;
     // It must accept what it was made for.
     for boot in boots {
         if let Cover::No(found) = policy::covers(change.policy(), &boot.proposal) {
@@ -295,12 +295,12 @@ fn add(
             )));
         }
     }
-    desk.context.out.note(&change.summary());
-    trial::warn(desk.context, &trial::of_scope(desk, &change.scope, change.policy())?);
+    signing.context.out.note(&change.summary());
+    trial::warn(signing.context, &trial::of_scope(signing, &change.scope, change.policy())?);
     if !yes {
         confirm(&format!("Sign this as {}?", change.scope))?;
     }
-    change.hand_in(desk, line).map(Some)
+    change.submit(signing, head).map(Some)
 }
 
 /// `halfkey policy predict`: comments and blocks, fit to be appended to a policy.

@@ -81,8 +81,8 @@ fn what_another_signed_is_not_forgotten() {
     assert_ne!(setup.boot(&usual), "released");
 }
 
-/// A verifier says that the node is in no group, or that its group has no policy, to a desk that signed neither: what the desk would
-/// sign for the node alone would outrank the group's for good.
+/// A verifier says that the node is in no group, or that its group has no policy, to a workstation that signed neither: what the
+/// workstation would sign for the node alone would outrank the group's for good.
 #[test]
 fn what_another_signed_for_the_group_is_missed() {
     let (setup, _, _) = grouped();
