@@ -32,7 +32,21 @@ pub enum Kind {
 }
 
 impl Kind {
-    /// The exit code of the process. `halfkey-agent --help` lists them.
+    /// All of them.
+    pub const ALL: [Self; 10] = [
+        Self::Usage,
+        Self::NotEnrolled,
+        Self::Tpm,
+        Self::OtherTpm,
+        Self::Network,
+        Self::Refused,
+        Self::Pending,
+        Self::Volume,
+        Self::Fence,
+        Self::System,
+    ];
+
+    /// The exit code of the process; [`crate::cli::defs::EXIT_CODES`] says in words what each means.
     pub fn exit_code(self) -> u8 {
         match self {
             Self::System => 1,

@@ -31,7 +31,7 @@ use std::process::ExitCode;
 /// Each with its exit code ([`crate::error::Kind`]).
 pub fn run(command: Command) -> Result<ExitCode> {
     match command {
-        Command::Print(text) => console::print(text),
+        Command::Print(text) => console::print(&text),
         Command::Enroll(options) => {
             harden();
             enroll::run(&options)?;
