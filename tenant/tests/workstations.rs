@@ -5,12 +5,11 @@ mod common;
 
 use common::Desk;
 use common::node::software;
-use common::setup::{CMDLINE, KERNEL, Setup, said};
+use common::setup::{CMDLINE, KERNEL, Setup, grouped};
 use common::shown::{Shown, lying, ungoverned};
 use halfkey::client::Client;
 use halfkey::home::bundle::Bundle;
 use halfkey_protocol::wire::policies::NodePolicy;
-use halfkey_testkit::software::Software;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
@@ -19,32 +18,6 @@ fn beside(setup: &Setup) -> Desk {
     let desk = Desk::logged_in(&setup.verifier.file("operator-alice.bundle"));
     std::fs::copy(setup.desk.home().join("tenant.key"), desk.home().join("tenant.key")).unwrap();
     desk
-}
-
-/// A machine in group web, with a policy that allows its boot; and one, in a file, that does not.
-fn grouped() -> (Setup, Software, String) {
-    let setup = Setup::new();
-    let usual = software("6.1", CMDLINE);
-    assert_eq!(setup.boot(&usual), "pending no_policy");
-    let file = setup.path("web.toml");
-    setup.desk.ok(&[
-        "policy",
-        "learn",
-        "web1",
-        "--kernel-measures-initrd",
-        "--name",
-        "web servers",
-        "-o",
-        &file,
-    ]);
-    setup.desk.ok(&["group", "set", "web1", "--group", "web"]);
-    setup.desk.ok(&["policy", "apply", &file, "--group", "web", "--yes"]);
-    assert_eq!(said(&setup.node().ask_again()), "released");
-    let strict = std::fs::read_to_string(&file).unwrap();
-    let strict = strict.replace(&halfkey::render::text::hex(&usual.kernel), &"ab".repeat(32));
-    let file = setup.path("strict.toml");
-    std::fs::write(&file, strict).unwrap();
-    (setup, usual, file)
 }
 
 fn newest(setup: &Setup) -> i64 {

@@ -9,10 +9,11 @@ use crate::documents::source::Source;
 use crate::error::{Error, Exit, Result};
 use crate::render::text::{clean, clean_short};
 use crate::trust::boot::{self, Attester};
-use halfkey_evidence::policy::{Finding, Policy};
+use halfkey_evidence::policy::{Finding, Policy, TenantNode};
+use halfkey_protocol::NodeId;
+use halfkey_protocol::wire::SignedDocument;
 use halfkey_protocol::wire::operator::NodeState;
 use halfkey_protocol::wire::policies::{PolicyRecord, Scope};
-use halfkey_protocol::{NodeId, Reason};
 use serde::Serialize;
 
 /// One boot against a policy.
@@ -87,21 +88,38 @@ pub fn of_scope(signing: &SigningContext<'_>, scope: &Scope, policy: &Policy) ->
         Scope::Group(group) => members(&signing.client, group)?,
     };
     let mut trials = Vec::with_capacity(nodes.len());
+    let among = matches!(scope, Scope::Group(_));
     for id in nodes {
-        trials.extend(of_node(signing, id, scope, policy).or_else(|error| without_record(id, error))?);
+        let tried = of_node(signing, id, scope, policy);
+        trials.extend(tried.or_else(|error| untried(&signing.client, id, among, error).map(Some))?);
     }
     Ok(trials)
 }
 
-/// What the server can't read of one node keeps no policy from the others.
-fn without_record(id: NodeId, error: Error) -> Result<Option<Trial>> {
-    match error.reason {
-        Some(Reason::Unavailable) => Ok(Some(Trial {
-            result: Tried::Unusable,
-            message: Some(error.message),
-            ..Trial::found(Some(id), "", None, Vec::new())
-        })),
-        _ => Err(error),
+/// What the server can't say of one node `among` others keeps no policy from these. One that was named alone has to be there.
+fn untried(client: &Client, id: NodeId, among: bool, error: Error) -> Result<Trial> {
+    if !among && error.exit == Exit::NotFound {
+        return Err(error);
+    }
+    Ok(unusable(id, "", None, about_one(client, error)?))
+}
+
+fn unusable(id: NodeId, label: &str, number: Option<u64>, error: Error) -> Trial {
+    Trial {
+        result: Tried::Unusable,
+        message: Some(error.message),
+        ..Trial::found(Some(id), label, number, Vec::new())
+    }
+}
+
+/// The error, if it can be about one node: the server answers something else.
+///
+/// # Errors
+/// The error, if it does not.
+pub fn about_one(client: &Client, error: Error) -> Result<Error> {
+    match client.info() {
+        Ok(_) => Ok(error),
+        Err(_) => Err(error),
     }
 }
 
@@ -113,7 +131,8 @@ pub fn of_nodes(signing: &SigningContext<'_>, nodes: &[NodeId], policy: &Policy)
     let mut trials = Vec::with_capacity(nodes.len());
     for id in nodes {
         let tried = of_node(signing, *id, &Scope::Node(*id), policy);
-        trials.extend(tried.or_else(|error| without_record(*id, error))?);
+        let among = nodes.len() > 1;
+        trials.extend(tried.or_else(|error| untried(&signing.client, *id, among, error).map(Some))?);
     }
     Ok(trials)
 }
@@ -128,8 +147,15 @@ fn of_node(
     let client = &signing.client;
     let judged = client.node_policy(id)?;
     let own = |record: PolicyRecord| record.summary.scope == Scope::Node(id).to_string();
-    if matches!(scope, Scope::Group(_)) && judged.policy.is_some_and(own) {
-        return Ok(None);
+    if let Scope::Group(group) = scope {
+        if !is_member(signing, id, group, judged.membership.as_ref()) {
+            let what =
+                format!("nothing that this workstation's key has signed says that it is in group {group}");
+            return Ok(Some(unusable(id, "", None, Error::untrusted(what))));
+        }
+        if judged.policy.is_some_and(own) {
+            return Ok(None);
+        }
     }
     let record = client.node(id)?;
     let label = record.summary.label.clone();
@@ -152,13 +178,21 @@ fn of_node(
     };
     match try_it() {
         Ok(findings) => Ok(Some(Trial::found(Some(id), &label, Some(number), findings))),
-        Err(error) if error.exit == Exit::Unreachable => Err(error),
-        Err(error) => Ok(Some(Trial {
-            result: Tried::Unusable,
-            message: Some(error.message),
-            ..Trial::found(Some(id), &label, Some(number), Vec::new())
-        })),
+        Err(error) => Ok(Some(unusable(id, &label, Some(number), about_one(client, error)?))),
     }
+}
+
+/// The server lists whom any operator, or a row, has put into the group. Its policy governs whom its tenant has.
+fn is_member(
+    signing: &SigningContext<'_>,
+    id: NodeId,
+    group: &str,
+    membership: Option<&SignedDocument>,
+) -> bool {
+    let own =
+        membership.and_then(|signed| SignedByUs::check(signed, &Scope::Membership(id), &signing.key).ok());
+    let node = TenantNode { id, tenant_key: signing.key.public() };
+    own.is_some_and(|own| node.group(own.document()) == Ok(Some(group)))
 }
 
 /// The nodes of a group; none if it does not exist.
@@ -201,8 +235,9 @@ pub fn warn(context: &Context, trials: &[Trial]) {
         trials.iter().filter(|trial| matches!(trial.result, Tried::NoBoot | Tried::Unusable)).count();
     if untried > 0 {
         context.out.note(&format!(
-            "note: {untried} of {} nodes have no stored boot that it could be tried on",
-            trials.len()
+            "note: {untried} of {} nodes have no stored boot that it could be tried on{}",
+            trials.len(),
+            unusable_ones(trials)
         ));
     }
 }
@@ -211,6 +246,21 @@ pub fn warn(context: &Context, trials: &[Trial]) {
 pub fn list_of(trials: &[&Trial]) -> String {
     let line = |trial: &&Trial| format!("  {}: {}", clean_short(&trial.label, 40), why(trial));
     trials.iter().map(line).collect::<Vec<_>>().join("\n")
+}
+
+/// The nodes of a trial whose boot could not be used, each in a line of its own.
+fn unusable_ones(trials: &[Trial]) -> String {
+    const SHOWN: usize = 8;
+    let found: Vec<_> = trials.iter().filter(|trial| trial.result == Tried::Unusable).collect();
+    let mut text = String::new();
+    for trial in found.iter().take(SHOWN) {
+        let (id, label) = (trial.node_id.as_deref().unwrap_or_default(), clean_short(&trial.label, 40));
+        text.push_str(&format!("\n  {} {label}: {}", clean_short(id, 36), clean_short(&why(trial), 200)));
+    }
+    if found.len() > SHOWN {
+        text.push_str(&format!("\n  ... and {} more", found.len() - SHOWN));
+    }
+    text
 }
 
 /// Why a boot would be denied, or could not be tried: one line.

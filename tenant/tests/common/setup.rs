@@ -59,6 +59,32 @@ impl Setup {
     }
 }
 
+/// A machine in group web, with a policy that allows its boot; and one, in a file, that does not.
+pub fn grouped() -> (Setup, Software, String) {
+    let setup = Setup::new();
+    let usual = software("6.1", CMDLINE);
+    assert_eq!(setup.boot(&usual), "pending no_policy");
+    let file = setup.path("web.toml");
+    setup.desk.ok(&[
+        "policy",
+        "learn",
+        "web1",
+        "--kernel-measures-initrd",
+        "--name",
+        "web servers",
+        "-o",
+        &file,
+    ]);
+    setup.desk.ok(&["group", "set", "web1", "--group", "web"]);
+    setup.desk.ok(&["policy", "apply", &file, "--group", "web", "--yes"]);
+    assert_eq!(said(&setup.node().ask_again()), "released");
+    let strict = std::fs::read_to_string(&file).unwrap();
+    let strict = strict.replace(&halfkey::render::text::hex(&usual.kernel), &"ab".repeat(32));
+    let file = setup.path("strict.toml");
+    std::fs::write(&file, strict).unwrap();
+    (setup, usual, file)
+}
+
 pub fn said(verdict: &halfkey_protocol::wire::Verdict) -> String {
     let code = verdict.code.as_deref().map(|code| format!(" {code}")).unwrap_or_default();
     format!("{}{code}", verdict.outcome)

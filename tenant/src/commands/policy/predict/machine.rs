@@ -6,7 +6,7 @@ use crate::client::resolve;
 use crate::documents::governed::Governed;
 use crate::documents::signing::SigningContext;
 use crate::documents::trial;
-use crate::error::{Error, Exit, Result};
+use crate::error::{Error, Result};
 use crate::render::text::clean_short;
 use crate::trust::boot::{self, Attester, Boot};
 use halfkey_evidence::policy::Policy;
@@ -42,12 +42,15 @@ impl Machine {
         }
         let Some(group) = &args.target.group else { return Ok(None) };
         for id in trial::members(&signing.client, group)? {
-            let Some(number) = boot::find_last(&signing.client, id, boot::released)? else { continue };
-            match Self::at(signing, id, number) {
-                Ok(machine) => return Ok(Some(machine)),
-                Err(error) if error.exit == Exit::Unreachable => return Err(error),
+            let number = boot::find_last(&signing.client, id, boot::released);
+            match number.and_then(|number| number.map(|number| Self::at(signing, id, number)).transpose()) {
+                Ok(Some(machine)) => return Ok(Some(machine)),
+                Ok(None) => {}
                 // Another one will do.
-                Err(error) => signing.context.out.note(&format!("skipped as base: {error}")),
+                Err(error) => {
+                    let error = trial::about_one(&signing.client, error)?;
+                    signing.context.out.note(&format!("skipped as base: {error}"));
+                }
             }
         }
         Ok(None)

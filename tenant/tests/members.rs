@@ -1,0 +1,80 @@
+//! What rows, or another operator, say of one node keeps no policy from its group.
+#![allow(missing_docs, clippy::unwrap_used)]
+
+mod common;
+
+use common::Desk;
+use common::node::software;
+use common::setup::{CMDLINE, Setup, grouped};
+use halfkey_testkit::node::SimulatedNode;
+use halfkey_testkit::tpm::{RSA_2048, Tpm};
+
+const GHOST: &str = "0693542a-1082-8a03-94a9-3b7dd6971fe8";
+
+/// A policy that the group has not got yet is applied, and which member it could not be tried on is said. Each other command that
+/// looks at all members works as well.
+fn applies(setup: &Setup, strict: &str, id: &str, why: &str) {
+    let said = format!("  {id} ");
+    let ran = setup.desk.run(&["policy", "test", strict, "--against", "group:web"]);
+    assert!(ran.code == 1 && ran.stdout.contains(&id[..8]), "{ran:?}");
+    assert!(ran.stderr.contains("1 of 2 boots would be denied"), "{ran:?}");
+    let ran = setup.desk.ok(&["policy", "apply", strict, "--group", "web", "--yes"]);
+    assert!(ran.stderr.contains(&said) && ran.stderr.contains(why), "{ran:?}");
+    assert!(ran.stderr.contains("would deny the last released boot of 1 of 2 nodes"), "{ran:?}");
+}
+
+#[test]
+fn a_row_of_a_node_that_nobody_registered() {
+    let (setup, usual, strict) = grouped();
+    let sql = "INSERT INTO nodes (node_id, label, last_seen, group_name) VALUES (?1, '', 0, 'web')";
+    setup.verifier.database().execute(sql, [GHOST]).unwrap();
+    applies(&setup, &strict, GHOST, "says that it is in group web");
+    assert_eq!(setup.boot(&usual), "denied policy_mismatch");
+}
+
+/// With a document for the membership, that this tenant signed: only what the server has of the node is missing.
+#[test]
+fn a_member_whose_registration_is_gone() {
+    let (setup, usual, strict) = grouped();
+    let id = registered(&setup);
+    setup.desk.ok(&["group", "set", &id, "--group", "web"]);
+    forget_strangers(&setup);
+    let ran = setup.desk.ok(&["policy", "apply", &strict, "--group", "web", "--yes"]);
+    assert!(ran.stderr.contains("1 of 2 nodes have no stored boot"), "{ran:?}");
+    assert_eq!(setup.boot(&usual), "denied policy_mismatch");
+}
+
+/// Another operator puts software TPMs into the group, with any key, without the database.
+#[test]
+fn a_member_that_another_operator_named() {
+    let (setup, usual, strict) = grouped();
+    setup.verifier.command(&["operator", "add", "bob"]);
+    let bob = Desk::logged_in(&setup.verifier.file("operator-bob.bundle"));
+    let id = registered(&setup);
+    bob.ok(&["group", "set", &id, "--group", "web"]);
+    forget_strangers(&setup);
+    applies(&setup, &strict, &id, "says that it is in group web");
+    assert_eq!(setup.boot(&usual), "denied policy_mismatch");
+}
+
+/// A machine that only registered.
+fn registered(setup: &Setup) -> String {
+    let machine = SimulatedNode::booted(Tpm::new(RSA_2048), &software("6.0", CMDLINE));
+    setup.verifier.register(&machine);
+    machine.id.to_string()
+}
+
+/// What time, or a full registrar, does.
+fn forget_strangers(setup: &Setup) {
+    setup.verifier.database().execute_batch("DELETE FROM registrations WHERE kept = 0").unwrap();
+}
+
+#[test]
+fn more_bytes_than_an_answer_may_have() {
+    let (setup, usual, strict) = grouped();
+    setup.verifier.database().execute("UPDATE nodes SET last_code = hex(zeroblob(8500000))", []).unwrap();
+    let ran = setup.desk.ok(&["policy", "apply", &strict, "--group", "web", "--yes"]);
+    assert!(ran.stderr.contains("1 of 1 nodes") && ran.stderr.contains(&setup.id), "{ran:?}");
+    assert!(ran.stderr.contains("is larger than"), "{ran:?}");
+    assert_eq!(setup.boot(&usual), "denied policy_mismatch");
+}
