@@ -395,7 +395,7 @@ mod tests {
     #[test]
     fn what_is_on_record_is_what_the_verifier_expects() {
         let r_sha256: [u8; 32] = Hash::Sha256.digest(&[R]).try_into().unwrap();
-        let expected = halfkey_protocol::tpm::seal_policy::fence_sha256(&r_sha256);
+        let expected = halfkey_protocol::tpm::fence::opened_by(&r_sha256);
         assert_eq!((opened_with(R)[0].bank.as_str(), &*opened_with(R)[0].value.0), ("sha256", &expected[..]));
     }
 

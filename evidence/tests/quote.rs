@@ -10,7 +10,7 @@ use halfkey_evidence::quote;
 use halfkey_protocol::keys::label;
 use halfkey_protocol::tpm::bank::PcrBank;
 use halfkey_protocol::tpm::kdf::Hash;
-use halfkey_protocol::tpm::seal_policy as seal;
+use halfkey_protocol::tpm::fence;
 use halfkey_protocol::wire::Evidence;
 use halfkey_protocol::{Bytes, Reason};
 
@@ -165,5 +165,5 @@ fn fence(tpm: &Swtpm, ak: &AkPublic, exchange: &Exchange) {
     let closed = verify(ak, exchange, &tpm.evidence(exchange, PcrBank::Sha256)).unwrap();
     assert_eq!(quote::require_open_fence(&closed).unwrap_err().reason, Reason::FenceExtended);
     let event: [u8; 32] = Hash::Sha256.digest(&[label::FENCE_CLOSED]).try_into().unwrap();
-    assert_eq!(closed.pcr(15), seal::fence_sha256(&event));
+    assert_eq!(closed.pcr(15), fence::opened_by(&event));
 }

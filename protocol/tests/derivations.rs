@@ -9,7 +9,7 @@ use halfkey_protocol::keys::header_seal::{SealedHeader, SealedKeyslot};
 use halfkey_protocol::tpm::bank::PcrBank;
 use halfkey_protocol::tpm::kdf::{Hash, kdfa, kdfe};
 use halfkey_protocol::tpm::qualifying_data::{QualifyingData, Wanted};
-use halfkey_protocol::tpm::seal_policy;
+use halfkey_protocol::tpm::{fence, seal_policy};
 use halfkey_protocol::{Half, Key, NodeId, Role, document};
 use serde_json::Value;
 
@@ -83,7 +83,7 @@ fn seal_policy_release_and_fence() {
     assert_eq!(seal_policy::seal_policy(PcrBank::Sha256, &release, &node), hex32(&v["seal_sha256"]));
     assert_eq!(seal_policy::seal_policy(PcrBank::Sha384, &release, &node), hex32(&v["seal_sha384"]));
     assert_eq!(seal_policy::release_digest(&hex(&v["nonce_tpm"]), &node), hex32(&v["release_digest"]));
-    assert_eq!(seal_policy::fence_sha256(&hex32(&v["r_sha256"])), hex32(&v["fence_sha256"]));
+    assert_eq!(fence::opened_by(&hex32(&v["r_sha256"])), hex32(&v["fence_sha256"]));
 }
 
 #[test]

@@ -9,7 +9,7 @@ use crate::rig::Rig;
 use crate::tenant::Tenant;
 use crate::verifier::Verifier;
 use halfkey_protocol::keys::label;
-use halfkey_protocol::tpm::seal_policy::fence_sha256;
+use halfkey_protocol::tpm::fence;
 use halfkey_protocol::wire::operator::{EvidenceRecord, EvidenceSummary};
 use halfkey_testkit::hex;
 use serde_json::Value;
@@ -286,7 +286,7 @@ impl Estate {
 
 /// PCR 15 of a boot whose fence was closed without an attested opening.
 pub fn closed_fence() -> String {
-    hex(&fence_sha256(&Sha256::digest(label::FENCE_CLOSED).into()))
+    hex(&fence::opened_by(&Sha256::digest(label::FENCE_CLOSED).into()))
 }
 
 /// PCR 15 of a boot that was opened by attestation, so that it was `opened`, and then had a shell of the initramfs.

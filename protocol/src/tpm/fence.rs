@@ -80,12 +80,25 @@ pub fn zero(bank: PcrBank) -> Vec<u8> {
 
 /// What a bank's PCR becomes when an event with this data is extended into `value`.
 pub fn after(bank: PcrBank, value: &[u8], data: &[u8]) -> Vec<u8> {
-    bank.digest(&[value, &bank.digest(&[data])])
+    extended(bank, value, &bank.digest(&[data]))
+}
+
+/// TPM2_PCR_Extend.
+fn extended(bank: PcrBank, value: &[u8], digest: &[u8]) -> Vec<u8> {
+    bank.digest(&[value, digest])
 }
 
 /// What the fence becomes when `r` opens it.
 pub fn opened(bank: PcrBank, r: &[u8]) -> Vec<u8> {
     after(bank, &zero(bank), r)
+}
+
+/// The same in the SHA-256 bank, by the digest of r: a verifier knows no more of it.
+pub fn opened_by(r_sha256: &[u8; 32]) -> [u8; 32] {
+    let mut value = [0; 32];
+    let opened = extended(PcrBank::Sha256, &value, r_sha256);
+    value.copy_from_slice(&opened);
+    value
 }
 
 /// What the fence means where it stands, on the machine itself. `opened` is the value that the opening of this boot led to,
@@ -108,7 +121,7 @@ pub fn meaning(bank: PcrBank, value: &[u8], opened: Option<&[u8]>, later: &[impl
         // Newer systemd extends PCR 15 later, in the running system.
         at == value
             || later.iter().any(|digest| {
-                at = bank.digest(&[&at, digest.as_ref()]);
+                at = extended(bank, &at, digest.as_ref());
                 at == value
             })
     };
@@ -145,7 +158,7 @@ pub fn only_opened(
     }
     let ours = Event::ALL.map(|event| (event, event.digest(bank)));
     let leads_to_quote = |value: &[u8]| {
-        ours.iter().find(|(_, digest)| bank.digest(&[value, digest]) == quoted).map(|(event, _)| *event)
+        ours.iter().find(|(_, digest)| extended(bank, value, digest) == quoted).map(|(event, _)| *event)
     };
     if let Some(event) = leads_to_quote(&zero) {
         return Err(NotOpened::By(event));
@@ -164,7 +177,7 @@ pub fn only_opened(
         if let Some((event, _)) = ours.iter().find(|(_, own)| own[..] == *digest) {
             return Err(NotOpened::By(*event));
         }
-        value = bank.digest(&[&value, digest]);
+        value = extended(bank, &value, digest);
     }
 }
 
@@ -213,7 +226,7 @@ mod tests {
     #[test]
     fn what_opens_it_is_what_the_verifier_expects() {
         let r_sha256 = Hash::Sha256.digest(&[b"r"]).try_into().expect("32 bytes");
-        assert_eq!(opened(PcrBank::Sha256, b"r"), crate::tpm::seal_policy::fence_sha256(&r_sha256));
+        assert_eq!(opened(PcrBank::Sha256, b"r"), opened_by(&r_sha256));
     }
 
     proptest! {

@@ -56,12 +56,3 @@ pub fn release_digest(nonce_tpm: &[u8], node: &[u8; 16]) -> [u8; 32] {
     hash.update(node);
     hash.finalize().into()
 }
-
-/// What the fence must become when `r` is extended into a zero PCR with
-/// TPM2_PCR_Event, in the SHA-256 bank.
-pub fn fence_sha256(r_sha256: &[u8; 32]) -> [u8; 32] {
-    let mut hash = Sha256::new();
-    hash.update([0; 32]);
-    hash.update(r_sha256);
-    hash.finalize().into()
-}

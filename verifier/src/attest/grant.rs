@@ -16,7 +16,7 @@ use halfkey_protocol::identity::fingerprint_of;
 use halfkey_protocol::keys::hpke;
 use halfkey_protocol::keys::hpke::Released;
 use halfkey_protocol::tpm::qualifying_data::Wanted;
-use halfkey_protocol::tpm::seal_policy;
+use halfkey_protocol::tpm::fence;
 use halfkey_protocol::wire::operator::Held;
 use halfkey_protocol::wire::{Credential, Purpose, Sealed, SignedDocument};
 use halfkey_protocol::{Bytes, NodeId, Reason};
@@ -120,7 +120,7 @@ impl<'a> ReleaseGrant<'a> {
                 ("released: an operator approved this boot".to_owned(), None, Some(ticket.to_string()))
             }
         };
-        let fence = seal_policy::fence_sha256(&r_sha256);
+        let fence = fence::opened_by(&r_sha256);
         Ok(BootRelease { sealed, signature, fence, message, boot, approval })
     }
 }
