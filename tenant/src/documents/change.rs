@@ -49,7 +49,7 @@ impl PolicyChange {
                 let additions = source.additions()?;
                 let governed = Governed::shown(signing, *id)?;
                 let extended = governed.to_extend(*id)?;
-                beside = Some(extended.scope.clone());
+                beside = Some(extended.scope().clone());
                 let base = Source::from(extended).policy()?;
                 let before = before.map(|before| before.additions()).transpose()?;
                 let after = base.with(&additions);
@@ -66,8 +66,8 @@ impl PolicyChange {
     /// # Errors
     /// As [`PolicyChange::new`].
     pub fn extended(signing: &SigningContext<'_>, present: SignedByUs, block: &str) -> Result<Self> {
-        let text = joined(&present.text, block);
-        Self::new(signing, present.scope.clone(), Some(present), text)
+        let text = joined(present.text(), block);
+        Self::new(signing, present.scope().clone(), Some(present), text)
     }
 
     /// It goes by what this group's policy was: one that comes first is not signed over.
@@ -82,17 +82,17 @@ impl PolicyChange {
 
     /// What changes, for people.
     pub fn summary(&self) -> String {
-        match self.present.as_ref().map(|own| (own, own.withdrawn)) {
+        match self.present.as_ref().map(|own| (own, own.withdrawn())) {
             None => format!("{} has no policy yet: this is its first", self.scope),
             Some((present, true)) => {
-                let when = time::rfc3339(present.created);
+                let when = time::rfc3339(present.created());
                 format!("{} has no policy now: the last was withdrawn here {when}", self.scope)
             }
             Some((present, false)) => format!(
                 "changes to version {} of {}, signed here {}\n{}",
-                present.version,
+                present.version(),
                 self.scope,
-                time::rfc3339(present.created),
+                time::rfc3339(present.created()),
                 render::changes(&self.changes)
             ),
         }

@@ -39,20 +39,20 @@ impl Governed {
         let governed = Self::shown(signing, id)?;
         let Self { policy, additions, .. } = &governed;
         for own in [policy, additions].into_iter().flatten() {
-            ledger.check(&own.scope, Some(own.at()))?;
+            ledger.check(own.scope(), Some(own.at()))?;
         }
         ledger.check(&Scope::Membership(id), governed.membership.as_ref().map(SignedByUs::at))?;
         // A policy of the node's own outranks its group's; what it may boot besides would be missed as well.
         for (scope, own) in [(Scope::Node(id), policy), (Scope::Additions(id), additions)] {
-            if own.as_ref().is_some_and(|own| own.scope == scope) {
+            if own.as_ref().is_some_and(|own| *own.scope() == scope) {
                 continue;
             }
             if let Some(own) = signed::current(&signing.client, &scope, &signing.key, &ledger)?
-                && !own.withdrawn
+                && !own.withdrawn()
             {
                 return Err(Error::untrusted(format!(
                     "the server has version {} of {scope}, and says that it does not govern the node",
-                    own.version
+                    own.version()
                 ))
                 .hint(AGAIN));
             }
@@ -61,11 +61,11 @@ impl Governed {
         if let (None, Some(group)) = (policy, &governed.group) {
             let scope = Scope::Group(group.clone());
             if let Some(own) = signed::current(&signing.client, &scope, &signing.key, &ledger)?
-                && !own.withdrawn
+                && !own.withdrawn()
             {
                 return Err(Error::untrusted(format!(
                     "the server has version {} of {scope}, and says that the node, which is in that group, has no policy",
-                    own.version
+                    own.version()
                 ))
                 .hint(AGAIN));
             }
@@ -108,10 +108,11 @@ impl Governed {
         let additions = additions
             .map(|record| SignedByUs::check(&record.signed, &Scope::Additions(id), key))
             .transpose()?;
-        if let Some(own) = [&policy, &additions].into_iter().flatten().find(|own| own.withdrawn) {
+        if let Some(own) = [&policy, &additions].into_iter().flatten().find(|own| own.withdrawn()) {
             return Err(Error::untrusted(format!(
                 "the server says that {} version {} governs the node, which was withdrawn",
-                own.scope, own.version
+                own.scope(),
+                own.version()
             )));
         }
         // The same rule as the verifier's.
@@ -176,9 +177,9 @@ fn ungoverned(unfit: &Unfit) -> Error {
 /// # Errors
 /// `Untrusted` when it is not; as every request.
 pub fn extendable(signing: &SigningContext<'_>, shown: &SignedByUs) -> Result<SignedByUs> {
-    match signed::current(&signing.client, &shown.scope, &signing.key, &signing.ledger()?)? {
+    match signed::current(&signing.client, shown.scope(), &signing.key, &signing.ledger()?)? {
         Some(own) if own == *shown => Ok(own),
-        _ => Err(Error::untrusted(format!("the server shows different policies for {}", shown.scope))
+        _ => Err(Error::untrusted(format!("the server shows different policies for {}", shown.scope()))
             .hint("somebody may be applying one at this moment: try again")),
     }
 }

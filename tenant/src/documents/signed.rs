@@ -4,7 +4,7 @@ use crate::client::Client;
 use crate::documents::source::Source;
 use crate::error::{Error, Exit, Result};
 use crate::home::key::TenantKey;
-use crate::render::text::{clean_short, hex};
+use crate::render::text::clean_short;
 use crate::trust::ledger::Ledger;
 use halfkey_evidence::document;
 use halfkey_evidence::policy::{Unfit, signed_for};
@@ -13,23 +13,10 @@ use halfkey_protocol::identity;
 use halfkey_protocol::wire::SignedDocument;
 use halfkey_protocol::wire::policies::PolicyRecord;
 
-/// Proof: the tenant key of this workstation signed this text for this scope.
+/// Proof: the tenant key of this workstation signed this document, and for the scope that was asked for.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct SignedByUs {
-    /// What it is for.
-    pub scope: Scope,
-    /// Its version.
-    pub version: u64,
-    /// When it was signed.
-    pub created: u64,
-    /// For which deployment.
-    pub deployment: Deployment,
-    /// TOML; empty if withdrawn. The name of a group.
-    pub text: String,
-    /// It says that the scope has no policy any more.
-    pub withdrawn: bool,
     document: Opened,
-    sha256: String,
 }
 
 impl SignedByUs {
@@ -60,21 +47,37 @@ impl SignedByUs {
                 opened.scope
             )),
         })?;
-        Ok(Self {
-            scope: scope.clone(),
-            version: opened.place.number,
-            created: opened.created,
-            deployment: opened.deployment,
-            text: opened.body.clone(),
-            withdrawn: opened.kind == Kind::Withdrawal,
-            sha256: hex(&opened.place.sha256),
-            document: opened,
-        })
+        Ok(Self { document: opened })
+    }
+
+    /// What it is for.
+    pub fn scope(&self) -> &Scope {
+        &self.document.scope
+    }
+
+    /// Its version: its number in the sequence of the deployment.
+    pub fn version(&self) -> u64 {
+        self.document.place.number
+    }
+
+    /// When it was signed, by the clock of the workstation that did: seconds since 1970, UTC.
+    pub fn created(&self) -> u64 {
+        self.document.created
+    }
+
+    /// TOML of a policy or additions; the name of a group; empty for a withdrawal.
+    pub fn text(&self) -> &str {
+        &self.document.body
+    }
+
+    /// Whether it says that the scope has no policy any more.
+    pub fn withdrawn(&self) -> bool {
+        self.document.kind == Kind::Withdrawal
     }
 
     /// It, if it is a policy, and not a withdrawal.
     pub fn in_force(&self) -> Option<&Self> {
-        (!self.withdrawn).then_some(self)
+        (!self.withdrawn()).then_some(self)
     }
 
     /// For which deployment it is, and its place there: what a [`Ledger`] compares.
@@ -86,16 +89,11 @@ impl SignedByUs {
     pub fn document(&self) -> &Opened {
         &self.document
     }
-
-    /// SHA-256 of the signed document, hex.
-    pub fn sha256(&self) -> &str {
-        &self.sha256
-    }
 }
 
 impl From<&SignedByUs> for Source {
     fn from(own: &SignedByUs) -> Self {
-        Self { name: format!("{} version {}", own.scope, own.version), text: own.text.clone() }
+        Self { name: format!("{} version {}", own.scope(), own.version()), text: own.text().to_owned() }
     }
 }
 

@@ -182,12 +182,12 @@ fn added(
     let own = governed.to_extend(id)?;
     let effective = governed.effective()?.ok_or_else(|| Error::failed("no policy governs the node"))?;
     let block = draft::block(boot, record, assured, effective.policy())?;
-    let change = match &own.scope {
+    let change = match own.scope() {
         Scope::Node(_) => PolicyChange::extended(signing, extendable(signing, own)?, &block)?,
         _ => {
             let scope = Scope::Additions(id);
             match signed::current(&signing.client, &scope, &signing.key, &signing.ledger()?)? {
-                Some(present) if !present.withdrawn => PolicyChange::extended(signing, present, &block)?,
+                Some(present) if !present.withdrawn() => PolicyChange::extended(signing, present, &block)?,
                 present => {
                     let name = toml_string(&clean_short(&record.summary.label, 64));
                     let text = joined(&format!("format = 1\nname = {name}"), &block);

@@ -104,7 +104,7 @@ fn against(
         let why = Reason::NoPolicy;
         return Ok((why.code().to_owned(), why.summary().to_owned(), Vec::new()));
     };
-    let by = format!("{} version {}", own.scope, own.version);
+    let by = format!("{} version {}", own.scope(), own.version());
     let findings = if kept { boot.by(effective.policy())?.findings } else { vec![no_log()] };
     let why = Reason::PolicyMismatch;
     Ok(match findings.len() {

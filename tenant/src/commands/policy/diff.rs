@@ -52,7 +52,7 @@ fn source(context: &Context, typed: &str) -> Result<Source> {
     own.in_force().map(Source::from).ok_or_else(|| {
         Error::failed(format!(
             "{scope} was withdrawn by version {}: there is nothing to compare",
-            own.version
+            own.version()
         ))
         .hint(format!(
             "an earlier one is {typed}@N",

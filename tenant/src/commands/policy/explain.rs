@@ -49,7 +49,7 @@ pub fn run(context: &Context, node: &str, number: Option<u64>) -> Result<()> {
     let explained = Explained {
         node_id: id.to_string(),
         evidence_id: number,
-        policy: format!("{}@{}", own.scope, own.version),
+        policy: format!("{}@{}", own.scope(), own.version()),
         explanation,
     };
     context.out.value(&explained, || {
@@ -57,8 +57,8 @@ pub fn run(context: &Context, node: &str, number: Option<u64>) -> Result<()> {
             "evidence {number} of {}, {} then, by {} version {}\n\n{}",
             render::name(&record.summary),
             clean(&boot.record.summary.outcome),
-            own.scope,
-            own.version,
+            own.scope(),
+            own.version(),
             self::explanation(&explained.explanation, &context.style())
         )
     })?;

@@ -21,7 +21,7 @@ pub fn run(context: &Context, node: &str, additions: bool, yes: bool) -> Result<
     let scope = if additions { Scope::Additions(id) } else { Scope::Node(id) };
     let mut head = signing.head()?;
     let present = signed::current(&signing.client, &scope, &signing.key, head.ledger())?;
-    if present.is_none_or(|own| own.withdrawn) {
+    if present.is_none_or(|own| own.withdrawn()) {
         return Err(Error::failed(format!("{scope} has no policy that could be withdrawn"))
             .hint("`halfkey policy list` lists what there is"));
     }
@@ -29,12 +29,12 @@ pub fn run(context: &Context, node: &str, additions: bool, yes: bool) -> Result<
     let besides = governed.additions.as_ref().filter(|_| !additions);
     match left(&signing, governed.policy, governed.group, additions)? {
         Some(own) => {
-            head.written_with(&own.scope);
-            let besides = besides.map(|own| format!(" with version {} of its additions", own.version));
+            head.written_with(own.scope());
+            let besides = besides.map(|own| format!(" with version {} of its additions", own.version()));
             context.out.note(&format!(
                 "left for the node: {} version {}{}",
-                own.scope,
-                own.version,
+                own.scope(),
+                own.version(),
                 besides.unwrap_or_default()
             ));
             let trials = trial::of_scope(&signing, &scope, &Source::from(&own).policy()?)?;

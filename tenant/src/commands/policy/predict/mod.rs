@@ -131,7 +131,7 @@ fn target(signing: &SigningContext<'_>, args: &PredictArgs) -> Result<SignedByUs
         (None, None) => return Err(Error::usage("--add needs --group or --node")),
     };
     let own = signed::current(&signing.client, &scope, &signing.key, &signing.ledger()?)?;
-    own.filter(|own| !own.withdrawn).ok_or_else(|| {
+    own.filter(|own| !own.withdrawn()).ok_or_else(|| {
         Error::failed(format!("{scope} has no policy that this could be added to"))
             .hint("make its first with `halfkey policy learn NODE` and `policy apply`")
     })
