@@ -12,11 +12,11 @@ use std::os::unix::fs::OpenOptionsExt;
 use std::path::Path;
 use std::time::Duration;
 
-/// What commands share.
+/// What a command needs besides its own arguments.
 pub struct Context {
-    /// The operator's files.
+    /// The operator's folder: bundle, tenant key, pins.
     pub home: Home,
-    /// Where results go.
+    /// Standard output and error, in the form that was asked for.
     pub out: Out,
     timeout: Duration,
 }

@@ -37,6 +37,11 @@ const CONNECT: Duration = Duration::from_secs(10);
 pub const HOLD: Duration = Duration::from_secs(25);
 
 /// The operator API of one verifier, at one or more URLs.
+///
+/// # Errors
+/// Those of every request: `Unreachable` when no server answers in time, or none can work at the moment; `Untrusted` when a server's
+/// certificate, or whom or what its answer is about, does not pass the checks here; `NotFound` when there is no such record; `Failed`
+/// when a server refuses, with its reason, or its answer can't be read.
 pub struct Client {
     agent: ureq::Agent,
     servers: Vec<String>,

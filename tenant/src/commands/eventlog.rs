@@ -29,7 +29,7 @@ pub struct Log {
 pub struct Line {
     /// Its number in the log, from 0.
     pub number: u32,
-    /// Which PCR.
+    /// Number of the PCR, 0 to 23; as the log claims.
     pub pcr: u32,
     /// Event type: as the log claims.
     pub kind: String,
@@ -44,7 +44,7 @@ pub struct Line {
 /// One bank.
 #[derive(Serialize)]
 pub struct Bank {
-    /// `sha256`
+    /// Its name: `sha1`, `sha256`, ...
     pub bank: &'static str,
     /// PCR 0 to 23, hex, those that an event extends.
     pub pcrs: Vec<Pcr>,
@@ -53,7 +53,7 @@ pub struct Bank {
 /// One PCR.
 #[derive(Serialize)]
 pub struct Pcr {
-    /// Its number.
+    /// Its number, 0 to 23.
     pub pcr: u8,
     /// Its value, hex.
     pub value: String,

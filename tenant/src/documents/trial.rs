@@ -21,9 +21,9 @@ use serde::Serialize;
 pub struct Trial {
     /// Node id; none for a log from a file.
     pub node_id: Option<String>,
-    /// Its label, or the file's name.
+    /// Label of the node, as the verifier says it; or the name of the file.
     pub label: String,
-    /// The evidence that was tried.
+    /// Number of the evidence that was tried; none if there is no boot, or for a file.
     pub evidence_id: Option<u64>,
     /// What would happen.
     pub result: Tried,

@@ -29,7 +29,7 @@ const LOCK_WAIT: Duration = Duration::from_secs(10);
 /// Between two looks at it.
 const LOCK_LOOK: Duration = Duration::from_millis(10);
 
-/// The folder.
+/// The operator's folder on this machine. Nobody else may read or write it.
 pub struct Home {
     path: PathBuf,
 }
@@ -68,7 +68,7 @@ impl Home {
         Ok(Self { path })
     }
 
-    /// Where it is.
+    /// Its path, as it was given or found.
     pub fn path(&self) -> &Path {
         &self.path
     }
@@ -107,7 +107,7 @@ impl Home {
         Bundle::parse(&json).map_err(|e| e.context(self.path.join(BUNDLE).display()))
     }
 
-    /// The tenant key.
+    /// The tenant key, from `tenant.key`.
     ///
     /// # Errors
     /// When there is none, or others can read it, or it is damaged.
@@ -290,9 +290,9 @@ impl Home {
 
 /// What to do with a file that is there.
 pub(crate) enum Existing {
-    /// The new one counts.
+    /// The new file takes its place.
     Replace,
-    /// The old one counts.
+    /// It stays, and the new file is dropped.
     Keep,
 }
 

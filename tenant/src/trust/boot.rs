@@ -72,7 +72,7 @@ impl Attester {
         Ok(Self { id, enrolled, label: document.label, mine: opened.is_by(key.public()) })
     }
 
-    /// The node.
+    /// The node whose keys these are.
     pub fn id(&self) -> NodeId {
         self.id
     }
@@ -152,7 +152,7 @@ impl Attester {
 }
 
 impl Boot {
-    /// Its number.
+    /// Number of its evidence at the verifier.
     pub fn number(&self) -> u64 {
         self.record.summary.id
     }
@@ -242,7 +242,7 @@ pub fn find_last(
     Ok(list.evidence.iter().find(boot).map(|entry| entry.id))
 }
 
-/// Whether it was released.
+/// Whether the verifier says that this boot was released.
 pub fn released(entry: &EvidenceSummary) -> bool {
     entry.outcome == Outcome::Released.as_str()
 }

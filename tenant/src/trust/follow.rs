@@ -12,7 +12,7 @@ use halfkey_protocol::document::{Deployment, Opened, Place, Scope, follows};
 use halfkey_protocol::wire::SignedDocument;
 use std::collections::{BTreeMap, HashMap};
 
-/// Where to begin.
+/// From which document on a sequence is followed.
 #[derive(Clone, Copy)]
 pub enum From<'a> {
     /// At the first document.

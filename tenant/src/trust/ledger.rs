@@ -15,7 +15,7 @@ const MAX_FILE: u64 = 64 << 20;
 /// More than one entry takes, in bytes.
 const ENTRY: u64 = 1024;
 
-/// One deployment.
+/// The memory of one deployment, in `documents.json` of the home folder.
 pub struct Ledger<'a> {
     home: &'a Home,
     deployment: Deployment,
@@ -80,7 +80,7 @@ impl Known {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 struct Held {
-    /// Its number.
+    /// Its number in the sequence.
     version: u64,
     /// SHA-256 of that document, hex.
     sha256: String,

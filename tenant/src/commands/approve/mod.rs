@@ -25,15 +25,15 @@ use std::time::Duration;
 
 /// `halfkey approve`.
 pub struct Approval<'a> {
-    /// NODE
+    /// NODE, as the operator typed it.
     pub node: &'a str,
-    /// What it means for later boots.
+    /// What it means for later boots; none is asked for.
     pub how: Option<How>,
-    /// What no log proves.
+    /// What no log proves, and the operator says.
     pub assured: Assured,
-    /// Wait for a boot.
+    /// For how long to wait for a boot that waits; none does not wait.
     pub wait: Option<Duration>,
-    /// Do not ask.
+    /// Whether nothing is asked on the terminal.
     pub yes: bool,
 }
 

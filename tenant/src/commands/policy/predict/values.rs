@@ -15,18 +15,18 @@ use serde::Serialize;
 /// An event of the next boot.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct Expected {
-    /// Which PCR.
+    /// Number of the PCR, 0 to 23.
     pub pcr: u8,
-    /// What it is.
+    /// What is measured, for people.
     pub what: String,
-    /// `sha256:<hex>`
+    /// What extends the PCR: `sha256:<hex>`, by the name of the bank.
     pub digest: String,
 }
 
 /// A PCR after the next boot.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct Value {
-    /// Which one.
+    /// Number of the PCR, 0 to 23.
     pub pcr: u8,
     /// Hex; none if it can't be known.
     pub value: Option<String>,
