@@ -9,8 +9,8 @@ use halfkey_evidence::public::AkPublic;
 use halfkey_evidence::quote;
 use halfkey_protocol::keys::label;
 use halfkey_protocol::tpm::bank::PcrBank;
-use halfkey_protocol::tpm::kdf::Hash;
 use halfkey_protocol::tpm::fence;
+use halfkey_protocol::tpm::kdf::Hash;
 use halfkey_protocol::wire::Evidence;
 use halfkey_protocol::{Bytes, Reason};
 

@@ -9,7 +9,7 @@ use crate::error::{Error, Result};
 use crate::home::key::TenantKey;
 use crate::render::text::{clean, clean_short};
 use crate::render::time;
-use crate::trust::checks;
+use crate::trust::checks::{self, EkTrust};
 use crate::trust::sequence::SequenceHead;
 use aws_lc_rs::rand;
 use halfkey_evidence::credential;
@@ -39,7 +39,7 @@ pub fn run(context: &Context, args: &EnrollArgs) -> Result<()> {
     let mut head = SequenceHead::fetch(context, &bundle, &client)?;
     let record = client.node(id)?;
     let checked = checks::registration(id, &record)?;
-    let trusted = checks::trusted_ek(&checked, &record, &args.trust, &context.out)?;
+    let trusted = checks::trusted_ek(&checked, &record, ek_trust(args)?, &context.out)?;
     let server = checks::server(&context.home, &bundle, client.info()?, args.trust_release.as_deref())?;
     let challenge = checks::challenge(&record)?;
     let label = label(args.label.as_deref(), &record)?;
@@ -79,6 +79,14 @@ pub fn run(context: &Context, args: &EnrollArgs) -> Result<()> {
         context.out.note(&format!("next: {}", next_step(&key)));
     }
     Ok(())
+}
+
+fn ek_trust(args: &EnrollArgs) -> Result<EkTrust<'_>> {
+    match (&args.trust.ek_roots, &args.trust.trust_ek) {
+        (Some(folder), _) => Ok(EkTrust::Roots(folder)),
+        (None, Some(typed)) => Ok(EkTrust::Fingerprint(typed)),
+        (None, None) => Err(Error::usage("neither --ek-roots nor --trust-ek is given")),
+    }
 }
 
 /// An enrollment that is to be signed, and the credentials that it names.

@@ -1,6 +1,5 @@
 //! What is checked here, whatever the server says. The proof types can't be built elsewhere.
 
-use crate::cli::Trust;
 use crate::error::{Error, Result};
 use crate::home::bundle::{Bundle, check_url, single_certificate};
 use crate::home::{Home, ReleasePin};
@@ -14,6 +13,7 @@ use halfkey_evidence::registration::{self, CheckedRegistration};
 use halfkey_protocol::tpm::template;
 use halfkey_protocol::wire::operator::{NodeRecord, ServerInfo};
 use halfkey_protocol::{Bytes, MAX_SERVERS, NodeId, identity};
+use std::path::Path;
 
 /// Checks a record's registration: templates, certification, and that the id is this EK's.
 ///
@@ -46,29 +46,37 @@ pub fn challenge(record: &NodeRecord) -> Result<[u8; 32]> {
     })
 }
 
-/// Decides whether the EK is believed: by a chain to the operator's roots, or by the fingerprint.
+/// Why the operator believes an EK.
+#[derive(Clone, Copy)]
+pub enum EkTrust<'a> {
+    /// By its certificate, with a chain to one of this folder.
+    Roots(&'a Path),
+    /// By this fingerprint, which was compared with the machine's console.
+    Fingerprint(&'a str),
+}
+
+/// Decides whether the EK is believed.
 ///
 /// # Errors
 /// `Untrusted` when it is not; `Usage` when the folder of roots can't be used.
 pub fn trusted_ek(
     checked: &CheckedRegistration,
     record: &NodeRecord,
-    trust: &Trust,
+    trust: EkTrust<'_>,
     out: &Out,
 ) -> Result<TrustedEk> {
-    let trusted = match (&trust.ek_roots, &trust.trust_ek) {
-        (Some(folder), _) => {
+    let trusted = match trust {
+        EkTrust::Roots(folder) => {
             let folder = roots::read(folder)?;
             for (path, why) in &folder.skipped {
                 out.note(&format!("skipped {}: {why}", path.display()));
             }
             folder.roots.verify(checked, &record.registration, time::now())?
         }
-        (None, Some(typed)) => ek::pin(checked, typed).map_err(|e| {
+        EkTrust::Fingerprint(typed) => ek::pin(checked, typed).map_err(|e| {
             Error::from(e)
                 .hint("if the console shows another fingerprint than the server, do not enroll this node")
         })?,
-        (None, None) => return Err(Error::usage("neither --ek-roots nor --trust-ek is given")),
     };
     if trusted.node_id() != checked.node_id() {
         return Err(Error::untrusted("the trust in the EK is for another node"));
