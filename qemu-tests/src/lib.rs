@@ -6,8 +6,8 @@
 //! | [`scenarios`] | the stories |
 //! | [`story`], [`report`] | what a run tells while it goes on, and at its end |
 //! | [`record`] | what boots measure, as files for other tests |
-//! | [`estate`] | an enrolled machine with its verifier and its operator |
-//! | [`rig`] | what all scenarios of a run share |
+//! | [`lab`] | an enrolled machine with its verifier and its operator |
+//! | [`test_env`] | what all scenarios of a run share |
 //! | [`image`] | disks from Debian packages, cached |
 //! | [`machine`] | disk, TPM and firmware variables that survive boots; a boot |
 //! | [`marker`] | what the guest left on its second disk |
@@ -18,18 +18,18 @@
 //!
 //! TPMs, the programs under test as processes, and errors are those of `halfkey-testkit`.
 
-pub mod estate;
 pub mod image;
 pub mod jobs;
+pub mod lab;
 pub mod machine;
 pub mod marker;
 pub mod paths;
 pub mod qemu;
 pub mod record;
 pub mod report;
-pub mod rig;
 pub mod scenarios;
 pub mod story;
+pub mod test_env;
 pub mod variables;
 pub mod wire;
 

@@ -5,7 +5,7 @@ use crate::image::system::{Entry, System};
 use crate::image::{disk, guest};
 use crate::marker::{self, Marker};
 use crate::qemu::{Accel, Parts, Plugged, Qemu};
-use crate::rig::Rig;
+use crate::test_env::TestEnv;
 use crate::variables::{self, BootEntry, Trust};
 use crate::wire::Tap;
 use std::fs;
@@ -38,7 +38,7 @@ pub struct Machine {
     tap: Option<Tap>,
     /// What is plugged in at the next boot.
     pub plugged: Plugged,
-    /// A word for what the rig has put into the initramfs, at the end of the second disk's first line.
+    /// A word for what the test has put into the initramfs, at the end of the second disk's first line.
     pub note: &'static str,
 }
 
@@ -47,8 +47,8 @@ impl Machine {
     ///
     /// # Errors
     /// If a part can't be made.
-    pub fn new(rig: &Rig, system: &System) -> Result<Self> {
-        let folder = rig.place("machine");
+    pub fn new(env: &TestEnv, system: &System) -> Result<Self> {
+        let folder = env.place("machine");
         fs::create_dir_all(&folder).context(format_args!("can't make {}", folder.display()))?;
         let name = folder.file_name().unwrap_or_default().to_string_lossy().into_owned();
         let parts = Parts {
@@ -62,14 +62,14 @@ impl Machine {
             tpm: folder.join("tpm"),
             logs: folder,
         };
-        rig.images.disk(&parts.disk)?;
-        rig.manufacturer.make(&parts.tpm)?;
+        env.images.disk(&parts.disk)?;
+        env.manufacturer.make(&parts.tpm)?;
         marker::blank(&parts.spare, 64 << 20)?;
         marker::blank(&parts.visitor, 64 << 20)?;
         let plugged = Plugged { network: true, spare: true };
         let machine =
-            Self { name, parts, accel: rig.accel, boots: 0, tap: rig.tap.clone(), plugged, note: "" };
-        machine.install(rig, system)?;
+            Self { name, parts, accel: env.accel, boots: 0, tap: env.tap.clone(), plugged, note: "" };
+        machine.install(env, system)?;
         Ok(machine)
     }
 
@@ -102,16 +102,16 @@ impl Machine {
     ///
     /// # Errors
     /// If disk or variables can't be written.
-    pub fn install(&self, rig: &Rig, system: &System) -> Result<()> {
-        self.install_trusting(rig, system, &system.path.trust(&rig.images.keys)?)
+    pub fn install(&self, env: &TestEnv, system: &System) -> Result<()> {
+        self.install_trusting(env, system, &system.path.trust(&env.images.keys)?)
     }
 
     /// The same, and exchanges the keys of Secure Boot, as someone at the firmware's setup can.
     ///
     /// # Errors
     /// If disk or variables can't be written.
-    pub fn install_trusting(&self, rig: &Rig, system: &System, trust: &Trust) -> Result<()> {
-        let files = rig.images.files(system)?;
+    pub fn install_trusting(&self, env: &TestEnv, system: &System, trust: &Trust) -> Result<()> {
+        let files = env.images.files(system)?;
         disk::install(&self.parts.disk, &files)?;
         let first = files.first().context("nothing boots")?;
         let entry = |path: &str, options: &str| BootEntry {
@@ -200,7 +200,7 @@ pub enum Reached {
 pub enum Line {
     /// What people see: ttyS0.
     Console,
-    /// The rig's own: ttyS1.
+    /// The tests' own: ttyS1.
     Second,
 }
 

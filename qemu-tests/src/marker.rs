@@ -14,7 +14,7 @@ const OFFSET: u64 = 4096;
 /// What `guest/marker.sh` writes.
 #[derive(Clone, Debug, Deserialize)]
 pub struct Marker {
-    /// The rig's name for this boot.
+    /// The tests' name for this boot.
     pub token: String,
     /// The kernel's name for this boot.
     pub boot_id: String,

@@ -157,7 +157,7 @@ pub struct Qemu {
     _sockets: Sockets,
     /// What a person at the machine sees (ttyS0).
     pub console: Wire,
-    /// The rig's own line (ttyS1).
+    /// The tests' own line (ttyS1).
     pub shell: Wire,
     /// QEMU's own console: what a hand at the hardware could do.
     pub monitor: Wire,

@@ -1,11 +1,11 @@
 //! What real boots measure, as files for other tests.
 
-use crate::error::{Context, Error, Result};
+use crate::error::{Context as _, Error, Result};
 use crate::jobs;
 use crate::paths::Paths;
-use crate::rig::Rig;
-use crate::scenarios::{Group, World};
+use crate::scenarios::{Context, Group};
 use crate::story::Story;
+use crate::test_env::TestEnv;
 use halfkey_testkit::hex;
 use std::fs;
 use std::path::Path;
@@ -38,10 +38,10 @@ pub fn groups(names: &[&str]) -> Result<Vec<Group>> {
 /// If a machine can't be enrolled or a file can't be written.
 pub fn run(paths: Paths, folder: &Path, groups: Vec<Group>, jobs: usize) -> Result<()> {
     fs::create_dir_all(folder).context(format_args!("can't make {}", folder.display()))?;
-    let rig = Arc::new(Rig::new(paths, &mut |text| eprintln!("{text} ..."), None)?);
+    let env = Arc::new(TestEnv::new(paths, &mut |text| eprintln!("{text} ..."), None)?);
     let failures = Mutex::new(Vec::new());
     jobs::each(jobs, groups, |group| {
-        if let Err(error) = record(&rig, group, folder) {
+        if let Err(error) = record(&env, group, folder) {
             failures.lock().unwrap_or_else(PoisonError::into_inner).push(format!("{group:?}: {error}"));
         }
     });
@@ -49,10 +49,10 @@ pub fn run(paths: Paths, folder: &Path, groups: Vec<Group>, jobs: usize) -> Resu
     if failures.is_empty() { Ok(()) } else { Err(Error::new(failures.join("\n"))) }
 }
 
-fn record(rig: &Arc<Rig>, group: Group, folder: &Path) -> Result<()> {
-    let mut world = World::new(Arc::clone(rig), Story::new(Box::new(|_| ())), group);
-    let (sent, cmdline) = world.attested()?;
-    world.end()?;
+fn record(env: &Arc<TestEnv>, group: Group, folder: &Path) -> Result<()> {
+    let mut context = Context::new(Arc::clone(env), Story::new(Box::new(|_| ())), group);
+    let (sent, cmdline) = context.attested()?;
+    context.end()?;
     let write = |kind: &str, content: &[u8]| {
         let file = folder.join(format!("{}.{kind}", group.path().name()));
         fs::write(&file, content).context(format_args!("can't write {}", file.display()))

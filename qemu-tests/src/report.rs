@@ -5,9 +5,9 @@ use crate::jobs;
 use crate::machine::PROMPT;
 use crate::paths::Paths;
 use crate::process::tail_of;
-use crate::rig::Rig;
-use crate::scenarios::{Group, Scenario, World};
+use crate::scenarios::{Context, Group, Scenario};
 use crate::story::{Story, Told};
+use crate::test_env::TestEnv;
 use crate::wire::Tap;
 use std::cell::RefCell;
 use std::collections::BTreeMap;
@@ -42,10 +42,10 @@ impl Outcome {
 /// passed.
 ///
 /// # Errors
-/// If the rig can't be built.
+/// If the test can't be built.
 pub fn run(paths: Paths, scenarios: &[&'static Scenario], jobs: usize) -> Result<bool> {
-    let rig = Arc::new(Rig::new(paths, &mut |text| eprintln!("{text} ..."), None)?);
-    println!("logs: {}", rig.folder.display());
+    let env = Arc::new(TestEnv::new(paths, &mut |text| eprintln!("{text} ..."), None)?);
+    println!("logs: {}", env.folder.display());
     let began = Instant::now();
     let groups: Vec<(Group, Vec<&Scenario>)> = Group::ALL
         .iter()
@@ -56,13 +56,13 @@ pub fn run(paths: Paths, scenarios: &[&'static Scenario], jobs: usize) -> Result
         .collect();
     let printer = Mutex::new(Printer::new(scenarios));
     jobs::each(jobs, groups, |(group, scenarios)| {
-        let mut world = World::new(Arc::clone(&rig), log_of(&rig, group, began), group);
+        let mut context = Context::new(Arc::clone(&env), log_of(&env, group, began), group);
         let heard = |outcome| printer.lock().unwrap_or_else(PoisonError::into_inner).hear(outcome);
-        tell(&mut world, &scenarios, |_| (), heard);
+        tell(&mut context, &scenarios, |_| (), heard);
     });
     let failed = printer.into_inner().unwrap_or_else(PoisonError::into_inner).failed();
     if failed == 0 {
-        rig.delete_disks()?;
+        env.delete_disks()?;
     }
     let (passed, seconds) = (scenarios.len() - failed, began.elapsed().as_secs());
     println!("{passed} passed, {failed} failed, {seconds} s");
@@ -103,8 +103,8 @@ impl<'a> Printer<'a> {
 }
 
 /// The story of a group goes to a file.
-fn log_of(rig: &Rig, group: Group, began: Instant) -> Story {
-    let log = File::create(rig.folder.join(format!("story-{group:?}.log").to_lowercase()));
+fn log_of(env: &TestEnv, group: Group, began: Instant) -> Story {
+    let log = File::create(env.folder.join(format!("story-{group:?}.log").to_lowercase()));
     Story::new(Box::new(move |told| {
         let line = match told {
             Told::Does(who, what) => format!("{}: {what}", who.name()),
@@ -119,7 +119,7 @@ fn log_of(rig: &Rig, group: Group, began: Instant) -> Story {
 }
 
 fn tell(
-    world: &mut World,
+    context: &mut Context,
     scenarios: &[&'static Scenario],
     before: impl Fn(&Scenario),
     heard: impl Fn(Outcome),
@@ -128,14 +128,14 @@ fn tell(
     for (index, scenario) in scenarios.iter().enumerate() {
         before(scenario);
         let began = Instant::now();
-        let mut result = (scenario.run)(world);
+        let mut result = (scenario.run)(context);
         let mut logs = Vec::new();
         if result.is_err() {
-            logs = world.logs();
-            world.forget();
+            logs = context.logs();
+            context.forget();
         }
         if index + 1 == count && result.is_ok() {
-            result = world.end();
+            result = context.end();
         }
         heard(Outcome { scenario, result, took: began.elapsed(), logs });
     }
@@ -144,7 +144,7 @@ fn tell(
 /// Tells scenarios step by step. `true` if all passed.
 ///
 /// # Errors
-/// If the rig can't be built.
+/// If the test can't be built.
 pub fn demo(paths: Paths, scenarios: &[&'static Scenario]) -> Result<bool> {
     let began = Instant::now();
     let colour = std::io::stdout().is_terminal() && std::env::var_os("NO_COLOR").is_none();
@@ -162,25 +162,25 @@ pub fn demo(paths: Paths, scenarios: &[&'static Scenario]) -> Result<bool> {
         "Halfkey: a Debian with an encrypted root unlocks itself once its TPM has proved what it booted."
     );
     println!("Everything is real: UEFI firmware, TPM (swtpm), dracut, LUKS2, verifier, operator's desk.\n");
-    let rig = Rig::new(paths, &mut |text| println!("{}   {text} ...", clock()), Some(tap))?;
-    let accel = format!("{:?}", rig.accel).to_uppercase();
+    let env = TestEnv::new(paths, &mut |text| println!("{}   {text} ...", clock()), Some(tap))?;
+    let accel = format!("{:?}", env.accel).to_uppercase();
     println!(
         "{}   the machine is ready (QEMU with {accel}); a boot takes a minute or more without KVM",
         clock()
     );
-    println!("        logs: {}", rig.folder.display());
+    println!("        logs: {}", env.folder.display());
     let story = Story::new(Box::new(move |told| match told {
         Told::Does(who, what) => println!("{} {} {what}", clock(), paint("1", &format!("{:<8}", who.name()))),
         Told::Proves(what) => println!("{} {} {what}", clock(), paint("1;32", "proved  ")),
         Told::Prepares(what) => println!("{} {what} ...", clock()),
     }));
-    let rig = Arc::new(rig);
-    let mut world = World::new(Arc::clone(&rig), story, Group::Uki);
+    let env = Arc::new(env);
+    let mut context = Context::new(Arc::clone(&env), story, Group::Uki);
     let heading = |scenario: &Scenario| {
         println!("\n{}", paint("1;4", &format!("{}. {}", scenario.number, scenario.title)));
     };
     let outcomes = RefCell::new(Vec::new());
-    tell(&mut world, scenarios, heading, |outcome| {
+    tell(&mut context, scenarios, heading, |outcome| {
         outcome.explain();
         outcomes.borrow_mut().push(outcome);
     });
@@ -192,7 +192,7 @@ pub fn demo(paths: Paths, scenarios: &[&'static Scenario]) -> Result<bool> {
     }
     let failed = outcomes.iter().filter(|outcome| outcome.result.is_err()).count();
     if failed == 0 {
-        rig.delete_disks()?;
+        env.delete_disks()?;
     }
     println!("{} passed, {failed} failed, {} s", outcomes.len() - failed, began.elapsed().as_secs());
     Ok(failed == 0)

@@ -1,4 +1,4 @@
-//! The firmware's variables: OVMF's store, written by the rig before a boot as a hand at the hardware (or a firmware setup)
+//! The firmware's variables: OVMF's store, written by the test before a boot as a hand at the hardware (or a firmware setup)
 //! could. UEFI PI 1.7 volume 3, "Variable Storage" of edk2's VariableFormat.h; UEFI 2.10 section 32.4.1 for signature lists.
 
 use crate::error::{Context, Result};
@@ -15,7 +15,7 @@ const SECURITY_DATABASE: [u8; 16] = guid(0xd719_b2cb, 0x3d3a, 0x4596, *b"\xa3\xb
 const SECURE_BOOT_ENABLE: [u8; 16] = guid(0xf0a3_0bc7, 0xaf08, 0x4556, *b"\x99\xc4\x00\x10\x09\xc9\x3a\x44");
 const CERTIFICATE: [u8; 16] = guid(0xa5c0_59a1, 0x94e4, 0x4aa7, *b"\x87\xb5\xab\x15\x5c\x2b\xf0\x72");
 const SHA256: [u8; 16] = guid(0xc1c4_1626, 0x504c, 0x4092, *b"\xac\xa9\x41\xf9\x36\x93\x43\x28");
-/// Who wrote the signature lists: the rig.
+/// Who wrote the signature lists: the test.
 const OWNER: [u8; 16] = guid(0x4841_4c46, 0x4b45, 0x5900, *b"halfkey\0");
 
 /// Non-volatile, for the firmware only.

@@ -1,4 +1,4 @@
-//! The guest's root file system: a small real Debian, the agent, and what the rig needs in it.
+//! The guest's root file system: a small real Debian, the agent, and what the test needs in it.
 
 use super::packages::Packages;
 use super::{cached, luks};

@@ -1,4 +1,4 @@
-//! Keys of Secure Boot that are the rig's own, and signatures by them.
+//! Keys of Secure Boot that are the tests' own, and signatures by them.
 
 use super::cached;
 use crate::error::{Context, Result};

@@ -1,26 +1,26 @@
 //! 29 to 31, 37, 38: somebody with the disk makes a boot fail after its volumes were opened, and presses Enter. Kernel, initramfs
 //! and command line are the genuine ones, so the verifier releases.
 
-use super::World;
+use super::Context;
 use super::notes::{KILL_THE_GATE, SECOND_DISK_GOES, SOMETHING_STAYS};
 use crate::ensure;
-use crate::error::{Context, Result};
-use crate::estate::{Estate, shell_fence};
+use crate::error::{Context as _, Result};
 use crate::image::guest::ROOT_LUKS;
 use crate::image::{disk, header};
+use crate::lab::{Lab, shell_fence};
 use crate::machine::{BOOT, Boot, Line, MOMENT, Reached};
 use crate::story::Story;
 use crate::story::Who::{Attacker, Machine, Verifier};
 
 /// The root's superblock is overwritten, and the disk of the second volume answers with errors.
-pub fn damaged(world: &mut World) -> Result<()> {
-    attack(world, |story, estate| {
+pub fn damaged(context: &mut Context) -> Result<()> {
+    attack(context, |story, lab| {
         story.does(
             Attacker,
             "overwrites the superblock in the root volume; the second disk answers with errors after the opening",
         );
-        disk::damage_root(estate.machine.disk(), 0, 64 << 10)?;
-        let mut boot = estate.boot()?;
+        disk::damage_root(lab.machine.disk(), 0, 64 << 10)?;
+        let mut boot = lab.boot()?;
         boot.wait_console(&["opened /dev/vdc as "], BOOT)?;
         boot.break_spare()?;
         Ok(boot)
@@ -28,19 +28,19 @@ pub fn damaged(world: &mut World) -> Result<()> {
 }
 
 /// The header says another sector size: the key opens the volume, and what is in it is noise.
-pub fn sector_size(world: &mut World) -> Result<()> {
-    attack(world, |story, estate| {
+pub fn sector_size(context: &mut Context) -> Result<()> {
+    attack(context, |story, lab| {
         story.does(Attacker, "changes the sector size in the header of the root volume");
-        estate.change_header(|file| header::replace(file, "\"sector_size\":4096", "\"sector_size\":512 "))?;
-        estate.boot()
+        lab.change_header(|file| header::replace(file, "\"sector_size\":4096", "\"sector_size\":512 "))?;
+        lab.boot()
     })
 }
 
 /// The gate is killed, and SysRq is pressed to kill what closes the volumes.
-pub fn gate_killed(world: &mut World) -> Result<()> {
-    attack(world, |story, estate| {
+pub fn gate_killed(context: &mut Context) -> Result<()> {
+    attack(context, |story, lab| {
         story.does(Attacker, "kills the gate, and presses SysRq-e and SysRq-i from the opening on");
-        let mut boot = estate.boot_noting(KILL_THE_GATE)?;
+        let mut boot = lab.boot_noting(KILL_THE_GATE)?;
         // That SysRq is there at all is seen before the opening.
         boot.wait_console(&["dracut initqueue hook"], BOOT)?;
         boot.press_sysrq(&["h"], 4)?;
@@ -57,15 +57,15 @@ pub fn gate_killed(world: &mut World) -> Result<()> {
 
 /// 16 bytes of the path of systemd's ELF interpreter are noise, so that PID 1 would find nothing to execute but its last resort,
 /// a shell; and the second disk is unplugged after the opening. Something has switched SysRq on again.
-pub fn interpreter(world: &mut World) -> Result<()> {
-    let at = world.estate()?.interpreter()?;
-    attack(world, |story, estate| {
+pub fn interpreter(context: &mut Context) -> Result<()> {
+    let at = context.lab()?.interpreter()?;
+    attack(context, |story, lab| {
         story.does(
             Attacker,
             format!("overwrites 16 bytes at {at} in the root volume, and unplugs the second disk after the opening"),
         );
-        disk::damage_root(estate.machine.disk(), at, 16)?;
-        let mut boot = estate.boot_noting(SECOND_DISK_GOES)?;
+        disk::damage_root(lab.machine.disk(), at, 16)?;
+        let mut boot = lab.boot_noting(SECOND_DISK_GOES)?;
         boot.wait_console(&["opened /dev/vdc as "], BOOT)?;
         boot.unplug_spare()?;
         boot.wait_console(&["RIG: the second disk is gone"], MOMENT)?;
@@ -82,10 +82,10 @@ pub fn interpreter(world: &mut World) -> Result<()> {
 }
 
 /// The kernel itself holds an opened volume, so that nothing can close it, and the gate fails: there is no shell at all.
-pub fn something_stays(world: &mut World) -> Result<()> {
-    attack(world, |story, estate| {
+pub fn something_stays(context: &mut Context) -> Result<()> {
+    attack(context, |story, lab| {
         story.does(Machine, "has a loop device over its second volume, and its gate fails");
-        let mut boot = estate.boot_noting(SOMETHING_STAYS)?;
+        let mut boot = lab.boot_noting(SOMETHING_STAYS)?;
         boot.wait_console(&["RIG: a loop device is over"], BOOT)?;
         boot.expect(Reached::Off)?;
         let console = boot.console();
@@ -96,20 +96,20 @@ pub fn something_stays(world: &mut World) -> Result<()> {
 }
 
 /// Boots after an attack, presses Enter, and looks what is open.
-fn attack(world: &mut World, run: impl FnOnce(&Story, &mut Estate) -> Result<Boot>) -> Result<()> {
-    world.estate()?;
-    let World { story, estate, .. } = world;
-    let estate = estate.as_mut().context("there is an enrolled machine")?;
-    estate.off()?;
-    let kept = estate.machine.keep_disk()?;
-    let result = run(story, estate).and_then(|boot| nothing_open(story, estate, boot));
-    estate.machine.put_disk_back(&kept)?;
+fn attack(context: &mut Context, run: impl FnOnce(&Story, &mut Lab) -> Result<Boot>) -> Result<()> {
+    context.lab()?;
+    let Context { story, lab, .. } = context;
+    let lab = lab.as_mut().context("there is an enrolled machine")?;
+    lab.off()?;
+    let kept = lab.machine.keep_disk()?;
+    let result = run(story, lab).and_then(|boot| nothing_open(story, lab, boot));
+    lab.machine.put_disk_back(&kept)?;
     result
 }
 
-fn nothing_open(story: &Story, estate: &Estate, mut boot: Boot) -> Result<()> {
+fn nothing_open(story: &Story, lab: &Lab, mut boot: Boot) -> Result<()> {
     let reached = boot.reached()?;
-    let record = estate.last_record()?;
+    let record = lab.last_record()?;
     ensure!(record.summary.outcome == "released", "what booted is genuine: {:?}", record.summary);
     story.does(Verifier, "releases: what was booted is what was approved");
     let opened = boot.console().contains("opened /dev/vda2 as ");

@@ -1,10 +1,10 @@
 //! 3: whoever breaks into the running system comes too late.
 
-use super::World;
+use super::Context;
 use super::second_agent::{FOLDER, attest, guest, primary, read};
 use crate::ensure;
-use crate::error::{Context, Result};
-use crate::estate::Estate;
+use crate::error::{Context as _, Result};
+use crate::lab::Lab;
 use crate::machine::Boot;
 use crate::process::run as run_here;
 use crate::story::Who::Attacker;
@@ -15,12 +15,12 @@ use std::process::Command;
 
 /// As root in the guest: U can't be unsealed (also not with a release signature recorded from an earlier session), V is not
 /// released, and `status` says so. The attacker uses tpm2-tools, so nothing here depends on the agent's own TPM layer.
-pub fn run(world: &mut World) -> Result<()> {
-    world.estate()?;
-    let World { story, estate, .. } = world;
-    let estate = estate.as_mut().context("there is an enrolled machine")?;
-    let (mut boot, estate) = estate.lend()?;
-    let token = estate.token()?;
+pub fn run(context: &mut Context) -> Result<()> {
+    context.lab()?;
+    let Context { story, lab, .. } = context;
+    let lab = lab.as_mut().context("there is an enrolled machine")?;
+    let (mut boot, lab) = lab.lend()?;
+    let token = lab.token()?;
 
     let status = boot.run("halfkey-agent status --json")?;
     let status: Value = serde_json::from_str(&status).context("halfkey-agent status --json")?;
@@ -36,7 +36,7 @@ pub fn run(world: &mut World) -> Result<()> {
     );
     let srk = primary(&mut boot, "srk", "o", "ecc256:aes128cfb", "decrypt")?;
     ensure!(srk == field_of(&token, "srk_name")?, "tpm2-tools made another storage key than the agent");
-    let verdict = attest(&mut boot, estate, &srk)?;
+    let verdict = attest(&mut boot, lab, &srk)?;
     ensure!(
         verdict.outcome == "denied" && verdict.code.as_deref() == Some(Reason::FenceExtended.code()),
         "expected a refusal, found {} ({:?}): {}",
@@ -45,26 +45,26 @@ pub fn run(world: &mut World) -> Result<()> {
         verdict.message
     );
     ensure!(verdict.sealed.is_none() && verdict.release_signature.is_none(), "the refusal holds a release");
-    let recorded = estate.last_record()?.summary;
+    let recorded = lab.last_record()?.summary;
     ensure!(Some(recorded.id) == verdict.evidence_id, "the refusal is not on record");
     story.proves("V is not released: the quote shows that the fence is extended");
 
     story.does(Attacker, "has the sealed blob and the storage key, and talks to the TPM");
-    unseal(&mut boot, estate, &token)?;
+    unseal(&mut boot, lab, &token)?;
     story.proves(
         "U is not unsealed: not by password, not with an earlier signature, not even with a fresh one",
     );
     boot.run(&format!("rm -r {FOLDER}"))?;
-    estate.keep_running(boot);
+    lab.keep_running(boot);
     Ok(())
 }
 
-fn unseal(boot: &mut Boot, estate: &Estate, token: &Value) -> Result<()> {
+fn unseal(boot: &mut Boot, lab: &Lab, token: &Value) -> Result<()> {
     for (file, field) in [("pub", "sealed_public"), ("priv", "sealed_private"), ("release", "release_public")]
     {
         boot.write_file(&format!("{FOLDER}/{file}"), &sized(&field_of(token, field)?))?;
     }
-    let node = NodeId::parse(&estate.node).context("a node id is a UUID")?;
+    let node = NodeId::parse(&lab.node).context("a node id is a UUID")?;
     boot.write_file(&format!("{FOLDER}/node"), &node.0)?;
     guest(
         boot,
@@ -74,7 +74,7 @@ fn unseal(boot: &mut Boot, estate: &Estate, token: &Value) -> Result<()> {
     fails(boot, "tpm2_unseal -c u.ctx", "authPolicy is not available")?;
 
     // Signed for a session that is over.
-    let earlier = sign(estate, &begin_session(boot)?)?;
+    let earlier = sign(lab, &begin_session(boot)?)?;
     guest(boot, "tpm2_flushcontext session")?;
     begin_session(boot)?;
     boot.write_file(&format!("{FOLDER}/signature"), &earlier)?;
@@ -82,7 +82,7 @@ fn unseal(boot: &mut Boot, estate: &Estate, token: &Value) -> Result<()> {
 
     // As if the release key itself had been stolen.
     guest(boot, "tpm2_flushcontext session")?;
-    let fresh = sign(estate, &begin_session(boot)?)?;
+    let fresh = sign(lab, &begin_session(boot)?)?;
     boot.write_file(&format!("{FOLDER}/signature"), &fresh)?;
     guest(boot, POLICY_SIGNED)?;
     fails(boot, "tpm2_unseal -c u.ctx -p session:session", "policy check failed")
@@ -103,14 +103,14 @@ fn begin_session(boot: &mut Boot) -> Result<Vec<u8>> {
 }
 
 /// Signs as the verifier would.
-fn sign(estate: &Estate, message: &[u8]) -> Result<Vec<u8>> {
-    let file = estate.verifier.state().with_extension("to-sign");
+fn sign(lab: &Lab, message: &[u8]) -> Result<Vec<u8>> {
+    let file = lab.verifier.state().with_extension("to-sign");
     let signature = file.with_extension("signature");
     fs::write(&file, message).context("can't write a file")?;
     run_here(
         Command::new("openssl")
             .args(["dgst", "-sha256", "-sign"])
-            .arg(estate.verifier.state().join("release.key"))
+            .arg(lab.verifier.state().join("release.key"))
             .arg("-out")
             .arg(&signature)
             .arg(&file),

@@ -1,13 +1,13 @@
 //! 27, 32 to 34: systemd-boot with an entry of type 1, whose kernel measures each initrd; and what somebody who can write the
 //! EFI system partition makes of it.
 
-use super::World;
+use super::Context;
 use super::loaders::denied;
 use crate::ensure;
-use crate::error::{Context, Result};
-use crate::estate::{Estate, LABEL};
+use crate::error::{Context as _, Result};
 use crate::image::initrd::ExtraFile;
 use crate::image::system::{Entry, System, names_initrd};
+use crate::lab::{LABEL, Lab};
 use crate::story::Story;
 use crate::story::Who::{Attacker, Operator};
 use halfkey_evidence::eventlog::{kind, parse};
@@ -23,26 +23,26 @@ const STUB: u32 = 9;
 const INITRD: [u8; 4] = 0x8f3b_22ec_u32.to_le_bytes();
 
 /// No log says whether a kernel measures each initrd: the operator must.
-pub(super) fn learn(story: &Story, estate: &Estate) -> Result<()> {
+pub(super) fn learn(story: &Story, lab: &Lab) -> Result<()> {
     story.does(Operator, format!("looks at the boot and runs: halfkey approve {LABEL}"));
-    let (code, said) = estate.tenant.try_run(&["approve", LABEL, "--yes"])?;
+    let (code, said) = lab.tenant.try_run(&["approve", LABEL, "--yes"])?;
     let texts = ["kernel_measures_initrd = true, a uki, or the events of grub", "hint: boot a uki"];
     let unsaid = texts.iter().find(|text| !said.contains(**text));
     ensure!(code != 0, "a boot whose initramfs nothing pins was learned:\n{said}");
     ensure!(unsaid.is_none(), "the refusal does not say {unsaid:?}:\n{said}");
     story.proves("refused, with the reason and what to do: nothing pins the initramfs on this path");
     story.does(Operator, "knows that this kernel does: halfkey approve --learn --kernel-measures-initrd");
-    estate.tenant.run(&["approve", LABEL, "--learn", "--kernel-measures-initrd", "--yes"])?;
+    lab.tenant.run(&["approve", LABEL, "--learn", "--kernel-measures-initrd", "--yes"])?;
     Ok(())
 }
 
 /// The entry's `initrd` line goes, and its options name the initramfs: another file, or the same one with another content.
 /// A kernel before 6.13 measures neither.
-pub fn named(world: &mut World) -> Result<()> {
-    let (pretend, event) = pretender(world)?;
-    let estate = world.estate()?;
-    let honest = released(estate)?;
-    let version = world.rig.images.kernel(world.system().release)?.version.clone();
+pub fn named(context: &mut Context) -> Result<()> {
+    let (pretend, event) = pretender(context)?;
+    let lab = context.lab()?;
+    let honest = released(lab)?;
+    let version = context.env.images.kernel(context.system().release)?.version.clone();
     let other = "evil.img".to_string();
     let same = format!("linux/initrd.img-{version}");
     for (path, does) in [
@@ -52,14 +52,14 @@ pub fn named(world: &mut World) -> Result<()> {
         let evil = System {
             extra: vec![pretend.clone()],
             entry: Entry::Names(path.clone()),
-            ..world.estate()?.system.clone()
+            ..context.lab()?.system.clone()
         };
-        let digest = hex(&Sha256::digest(world.rig.images.file(&evil, &path)?));
-        let message = denied(world, does, |system| *system = evil, &[&["pcr 9", &digest]])?;
-        world
+        let digest = hex(&Sha256::digest(context.env.images.file(&evil, &path)?));
+        let message = denied(context, does, |system| *system = evil, &[&["pcr 9", &digest]])?;
+        context
             .story
             .does(Attacker, "had his /init add the event of the genuine initramfs to PCR 9 and to the log");
-        let record = world.estate()?.last_record()?;
+        let record = context.lab()?.last_record()?;
         pretended(&record, &event)?;
         let line =
             String::from_utf8_lossy(record.evidence.command_line.as_ref().context("no line")?).into_owned();
@@ -70,66 +70,66 @@ pub fn named(world: &mut World) -> Result<()> {
                 "the line has changed: {line}"
             );
         }
-        world.story.proves(format!("denied: {message}"));
+        context.story.proves(format!("denied: {message}"));
     }
     Ok(())
 }
 
 /// No initramfs at all: the kernel mounts a file system of the attacker's, on a disk whose driver it has built in.
-pub fn bare(world: &mut World) -> Result<()> {
-    let (pretend, event) = pretender(world)?;
-    let estate = world.estate()?;
-    let before = estate.policy()?;
-    world.story.does(Operator, "allows any root= on the command line");
-    let estate = world.estate()?;
-    estate.apply(&any_root(&before, &estate.system.cmdline))?;
-    let evil = System { extra: vec![pretend], entry: Entry::Bare, ..estate.system.clone() };
-    let visitor = estate.machine.visitor().to_path_buf();
+pub fn bare(context: &mut Context) -> Result<()> {
+    let (pretend, event) = pretender(context)?;
+    let lab = context.lab()?;
+    let before = lab.policy()?;
+    context.story.does(Operator, "allows any root= on the command line");
+    let lab = context.lab()?;
+    lab.apply(&any_root(&before, &lab.system.cmdline))?;
+    let evil = System { extra: vec![pretend], entry: Entry::Bare, ..lab.system.clone() };
+    let visitor = lab.machine.visitor().to_path_buf();
     let kept = visitor.with_extension("kept");
-    estate.off()?;
+    lab.off()?;
     fs::rename(&visitor, &kept).context("can't set a disk aside")?;
-    let World { rig, .. } = world;
-    let partition = rig.images.bare_root(&evil, &visitor)?;
+    let Context { env, .. } = context;
+    let partition = env.images.bare_root(&evil, &visitor)?;
     let root = format!("root=PARTUUID={partition}");
     let words = evil.cmdline.split(' ').map(|word| if word.starts_with("root=") { &root } else { word });
     let cmdline = words.collect::<Vec<_>>().join(" ");
-    world.estate()?.machine.plug_as_nvme(true);
+    context.lab()?.machine.plug_as_nvme(true);
     let does = "removes the initramfs from the entry and lets the kernel mount a root of his own";
     let found = [&["command_line", "the kernel itself could mount this one"][..]];
-    let message = denied(world, does, |system| *system = System { cmdline, ..evil }, &found)?;
-    pretended(&world.estate()?.last_record()?, &event)?;
-    world.story.proves(format!("denied: {message}"));
-    let estate = world.estate()?;
-    estate.machine.plug_as_nvme(false);
+    let message = denied(context, does, |system| *system = System { cmdline, ..evil }, &found)?;
+    pretended(&context.lab()?.last_record()?, &event)?;
+    context.story.proves(format!("denied: {message}"));
+    let lab = context.lab()?;
+    lab.machine.plug_as_nvme(false);
     fs::rename(&kept, &visitor).context("can't put a disk back")?;
-    estate.apply(&before)
+    lab.apply(&before)
 }
 
 /// The loader gives up, and the firmware's next boot entry starts the kernel: what is in PCR 4 is loader, return, kernel.
-pub fn fails(world: &mut World) -> Result<()> {
-    let estate = world.estate()?;
-    let line = released(estate)?.evidence.command_line.context("the agent sent no command line")?;
+pub fn fails(context: &mut Context) -> Result<()> {
+    let lab = context.lab()?;
+    let line = released(lab)?.evidence.command_line.context("the agent sent no command line")?;
     let options = String::from_utf8_lossy(&line).trim_end().to_string();
     let message = denied(
-        world,
+        context,
         "has systemd-boot fail; the firmware's next boot entry is the kernel, with the same options",
         |system| system.entry = Entry::Fails(options),
         &[&["pcr 4", "came back to the firmware"]],
     )?;
-    world.story.proves(format!("denied: {message}"));
+    context.story.proves(format!("denied: {message}"));
     Ok(())
 }
 
 /// The last boot that was released.
-fn released(estate: &Estate) -> Result<EvidenceRecord> {
-    let list = estate.tenant.evidence(&estate.node)?.evidence;
+fn released(lab: &Lab) -> Result<EvidenceRecord> {
+    let list = lab.tenant.evidence(&lab.node)?.evidence;
     let last = list.into_iter().find(|summary| summary.outcome == "released");
-    estate.tenant.record(last.context("no boot was released")?.id)
+    lab.tenant.record(last.context("no boot was released")?.id)
 }
 
 /// An attacker's /init, with the event of the genuine initramfs as it stands in the firmware's log.
-fn pretender(world: &mut World) -> Result<(ExtraFile, Vec<u8>)> {
-    let log = released(world.estate()?)?.evidence.event_log.context("the agent sent no firmware log")?;
+fn pretender(context: &mut Context) -> Result<(ExtraFile, Vec<u8>)> {
+    let log = released(context.lab()?)?.evidence.event_log.context("the agent sent no firmware log")?;
     let log = parse(&log).context("the log of a boot that was released")?;
     let genuine = log.events().find(|event| event.pcr == STUB && event.data.starts_with(&INITRD));
     let genuine = genuine.context("the kernel has measured no initrd")?;

@@ -1,8 +1,8 @@
 //! 41: what a running system executes when it shuts down must not be what somebody left on a disk that is not encrypted.
 
-use super::World;
+use super::Context;
 use crate::ensure;
-use crate::error::{Context, Result};
+use crate::error::{Context as _, Result};
 use crate::image::initrd::{ExtraFile, cpio, with_files};
 use crate::story::Who::{Attacker, Machine};
 use std::fs;
@@ -24,11 +24,11 @@ const INSTALLED: &str = "cd /usr/lib/systemd/system && test -x /usr/lib/dracut/d
 
 /// /boot is not encrypted, and an initramfs of the attacker's is on it. Without an attested boot's care, dracut unpacks it at
 /// shutdown, and PID 1 goes on in it.
-pub fn run(world: &mut World) -> Result<()> {
-    world.estate()?;
-    let World { story, estate, .. } = world;
-    let estate = estate.as_mut().context("there is an enrolled machine")?;
-    let archive = estate.machine.logs().join("exitrd.cpio");
+pub fn run(context: &mut Context) -> Result<()> {
+    context.lab()?;
+    let Context { story, lab, .. } = context;
+    let lab = lab.as_mut().context("there is an enrolled machine")?;
+    let archive = lab.machine.logs().join("exitrd.cpio");
     let busybox = fs::read("/bin/busybox").context("can't read busybox\nhint: make deps")?;
     let file = |path: &str, content: &[u8]| ExtraFile { path: path.into(), content: content.to_vec() };
     let files = [file("bin/busybox", &busybox), file("shutdown", SHUTDOWN.as_bytes())];
@@ -36,8 +36,8 @@ pub fn run(world: &mut World) -> Result<()> {
     let early = cpio(&[file("early_cpio", b"1\n")]);
     fs::write(&archive, with_files(&early, &files)).context("can't write an archive")?;
 
-    let (mut boot, estate) = estate.lend()?;
-    estate.was_attested(&boot.marker()?)?;
+    let (mut boot, lab) = lab.lend()?;
+    lab.was_attested(&boot.marker()?)?;
     ensure!(
         boot.console().contains("hook: an exitrd is wanted"),
         "nothing in the initramfs wanted an exitrd"

@@ -1,12 +1,12 @@
 //! 13 and 14, beyond the plan: ways out of the initramfs that are not the agent's own. The machine need not be enrolled: what
 //! counts is that PCR 15 is not zero when a shell or a prompt appears.
 
-use super::World;
+use super::Context;
 use crate::ensure;
-use crate::error::{Context, Result};
-use crate::estate::closed_fence;
+use crate::error::{Context as _, Result};
 use crate::image::initrd::ExtraFile;
 use crate::image::system::{BootPath, System};
+use crate::lab::closed_fence;
 use crate::machine::{BOOT, Boot, Line, Machine, Reached};
 use crate::story::Who;
 
@@ -49,11 +49,11 @@ const CRASHES: &[(&str, &str)] = &[
 ];
 
 /// Each shell of the initramfs finds the fence closed, by its own drop-in.
-pub fn shells(world: &mut World) -> Result<()> {
+pub fn shells(context: &mut Context) -> Result<()> {
     let mut open = Vec::new();
     for (argument, unit, line) in WAYS {
-        world.story.does(Who::Attacker, format!("boots with {argument} {MASKED}"));
-        let mut system = world.rig.system(BootPath::Uki);
+        context.story.does(Who::Attacker, format!("boots with {argument} {MASKED}"));
+        let mut system = context.env.system(BootPath::Uki);
         system.cmdline = format!("{} {MASKED} {argument}", system.cmdline);
         system.extra.extend(USERS.iter().map(|unit| {
             ExtraFile {
@@ -64,7 +64,7 @@ pub fn shells(world: &mut World) -> Result<()> {
                         .to_vec(),
             }
         }));
-        let mut boot = boot(world, &system)?;
+        let mut boot = boot(context, &system)?;
         if *line == Line::Console {
             boot.expect(Reached::Shell)?;
         } else {
@@ -92,7 +92,7 @@ pub fn shells(world: &mut World) -> Result<()> {
         if looks != LOOKING {
             open.push(format!("PID 1 would have the root used before the gate looks: {looks}"));
         }
-        world.story.proves(format!("the shell of {unit} finds the fence at {}...", &fence[..16]));
+        context.story.proves(format!("the shell of {unit} finds the fence at {}...", &fence[..16]));
         boot.pull_plug();
     }
     ensure!(open.is_empty(), "shells that are not fenced:\n    {}", open.join("\n    "));
@@ -100,29 +100,29 @@ pub fn shells(world: &mut World) -> Result<()> {
 }
 
 /// However the agent ends, the fence is closed and the ordinary prompt appears.
-pub fn crashes(world: &mut World) -> Result<()> {
+pub fn crashes(context: &mut Context) -> Result<()> {
     for (what, conf) in CRASHES {
-        world.story.does(Who::Machine, format!("the agent {what}"));
+        context.story.does(Who::Machine, format!("the agent {what}"));
         let path = "usr/lib/systemd/system/halfkey-unlock.service.d/99-test.conf".into();
         let extra = vec![ExtraFile { path, content: conf.as_bytes().to_vec() }];
-        let system = System { extra, ..world.rig.system(BootPath::Uki) };
-        let mut boot = boot(world, &system)?;
+        let system = System { extra, ..context.env.system(BootPath::Uki) };
+        let mut boot = boot(context, &system)?;
         boot.expect(Reached::Prompt)?;
         boot.type_passphrase()?;
         boot.expect(Reached::System)?;
         let marker = boot.marker()?;
         ensure!(marker.fence == closed_fence(), "the agent {what}: PCR 15 is {}", marker.fence);
-        world.story.proves("the prompt appears, the passphrase works, the fence is closed");
+        context.story.proves("the prompt appears, the passphrase works, the fence is closed");
         boot.power_off()?;
     }
     Ok(())
 }
 
 /// Boots this on a machine that nobody enrolled.
-fn boot(world: &mut World, system: &System) -> Result<Boot> {
-    match &world.stray {
-        Some(machine) => machine.install(&world.rig, system)?,
-        None => world.stray = Some(Machine::new(&world.rig, system)?),
+fn boot(context: &mut Context, system: &System) -> Result<Boot> {
+    match &context.unenrolled {
+        Some(machine) => machine.install(&context.env, system)?,
+        None => context.unenrolled = Some(Machine::new(&context.env, system)?),
     }
-    world.stray.as_mut().context("there is a machine")?.boot()
+    context.unenrolled.as_mut().context("there is a machine")?.boot()
 }

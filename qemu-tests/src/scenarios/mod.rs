@@ -1,4 +1,4 @@
-//! The scenarios. Those of a [`Group`] share one machine and are told in order; each needs only what [`World`] gives it, so
+//! The scenarios. Those of a [`Group`] share one machine and are told in order; each needs only what [`Context`] gives it, so
 //! any of them can be run alone. Groups know nothing of each other and run at the same time.
 //!
 //! | number | file |
@@ -38,11 +38,11 @@ mod updates;
 mod volumes;
 
 use crate::error::Result;
-use crate::estate::Estate;
 use crate::image::system::{BootPath, Release, System};
+use crate::lab::Lab;
 use crate::machine::Boot;
-use crate::rig::Rig;
 use crate::story::Story;
+use crate::test_env::TestEnv;
 use halfkey_protocol::wire::Evidence;
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -76,7 +76,7 @@ impl Group {
         number: u32,
         name: &'static str,
         title: &'static str,
-        run: fn(&mut World) -> Result<()>,
+        run: fn(&mut Context) -> Result<()>,
     ) -> Scenario {
         Scenario { number, name, group: self, title, run }
     }
@@ -92,10 +92,10 @@ impl Group {
     }
 
     /// What the operator approves first.
-    fn system(self, rig: &Rig) -> System {
+    fn system(self, env: &TestEnv) -> System {
         match self {
-            Self::Fence => return notes::system(rig),
-            Self::Uki => return rogue::system(rig),
+            Self::Fence => return notes::system(env),
+            Self::Uki => return rogue::system(env),
             _ => {}
         }
         let release = match self {
@@ -103,42 +103,42 @@ impl Group {
             Self::Updates | Self::SecureBoot => Release::Previous,
             _ => Release::Newest,
         };
-        System { release, ..rig.system(self.path()) }
+        System { release, ..env.system(self.path()) }
     }
 }
 
 /// What a scenario can use.
-pub struct World {
+pub struct Context {
     /// Images and hardware.
-    pub rig: Arc<Rig>,
+    pub env: Arc<TestEnv>,
     /// Who listens.
     pub story: Story,
     group: Group,
-    estate: Option<Estate>,
+    lab: Option<Lab>,
     /// A machine that is not enrolled.
-    stray: Option<crate::machine::Machine>,
-    /// The machine of the estate, if it runs because someone typed the passphrase.
+    unenrolled: Option<crate::machine::Machine>,
+    /// The machine of the lab, if it runs because someone typed the passphrase.
     by_passphrase: Option<Boot>,
 }
 
-impl World {
+impl Context {
     /// With nothing enrolled yet.
-    pub fn new(rig: Arc<Rig>, story: Story, group: Group) -> Self {
-        Self { rig, story, group, estate: None, stray: None, by_passphrase: None }
+    pub fn new(env: Arc<TestEnv>, story: Story, group: Group) -> Self {
+        Self { env, story, group, lab: None, unenrolled: None, by_passphrase: None }
     }
 
     /// What the operator of this group approves first.
     fn system(&self) -> System {
-        self.group.system(&self.rig)
+        self.group.system(&self.env)
     }
 
     /// The enrolled machine; it is enrolled now if there is none.
-    fn estate(&mut self) -> Result<&mut Estate> {
-        if self.estate.is_none() {
+    fn lab(&mut self) -> Result<&mut Lab> {
+        if self.lab.is_none() {
             self.story.prepares("enrolling a machine first");
             unlock::enroll(self)?;
         }
-        Ok(self.estate.as_mut().expect("it was just put there"))
+        Ok(self.lab.as_mut().expect("it was just put there"))
     }
 
     /// Enrolls a machine and boots it: what it sent for its first release, and its
@@ -147,14 +147,14 @@ impl World {
     /// # Errors
     /// If it does not come up by itself.
     pub fn attested(&mut self) -> Result<(Evidence, String)> {
-        let estate = self.estate()?;
-        let marker = estate.running()?.marker()?;
-        Ok((estate.last_record()?.evidence, marker.cmdline))
+        let lab = self.lab()?;
+        let marker = lab.running()?.marker()?;
+        Ok((lab.last_record()?.evidence, marker.cmdline))
     }
 
     /// After a failure nobody knows what state the machine is in: the next scenario gets another one.
     pub fn forget(&mut self) {
-        (self.estate, self.stray, self.by_passphrase) = (None, None, None);
+        (self.lab, self.unenrolled, self.by_passphrase) = (None, None, None);
     }
 
     /// Switches off what runs.
@@ -165,16 +165,16 @@ impl World {
         if let Some(boot) = self.by_passphrase.take() {
             boot.pull_plug();
         }
-        let Some(mut estate) = self.estate.take() else { return Ok(()) };
-        estate.off()?;
-        estate.verifier.stop().map(drop)
+        let Some(mut lab) = self.lab.take() else { return Ok(()) };
+        lab.off()?;
+        lab.verifier.stop().map(drop)
     }
 
     /// Where the logs of the current machine are.
     pub fn logs(&self) -> Vec<PathBuf> {
-        let stray = self.stray.as_ref().map(crate::machine::Machine::console_log);
-        let estate = self.estate.as_ref().map(|estate| [estate.machine.console_log(), estate.verifier.log()]);
-        stray.into_iter().chain(estate.into_iter().flatten()).collect()
+        let unenrolled = self.unenrolled.as_ref().map(crate::machine::Machine::console_log);
+        let lab = self.lab.as_ref().map(|lab| [lab.machine.console_log(), lab.verifier.log()]);
+        unenrolled.into_iter().chain(lab.into_iter().flatten()).collect()
     }
 }
 
@@ -189,7 +189,7 @@ pub struct Scenario {
     /// One sentence.
     pub title: &'static str,
     /// Tells it.
-    pub run: fn(&mut World) -> Result<()>,
+    pub run: fn(&mut Context) -> Result<()>,
 }
 
 use Group::{Entry, Exits, Fence, Grub, SecureBoot, Uki, Updates};

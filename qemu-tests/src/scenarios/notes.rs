@@ -4,7 +4,7 @@
 use crate::image::guest::DATA_LUKS;
 use crate::image::initrd::ExtraFile;
 use crate::image::system::{BootPath, System};
-use crate::rig::Rig;
+use crate::test_env::TestEnv;
 
 /// The gate is killed before it has done anything.
 pub const KILL_THE_GATE: &str = " kill-the-gate";
@@ -44,8 +44,8 @@ const FILES: &[(&str, &str)] = &[
 ];
 
 /// What the operator approves. The owner of this machine has SysRq, which the agent must see to.
-pub fn system(rig: &Rig) -> System {
-    let mut system = rig.system(BootPath::Uki);
+pub fn system(env: &TestEnv) -> System {
+    let mut system = env.system(BootPath::Uki);
     let unit = |(path, content): &(&str, &str)| ExtraFile {
         path: format!("usr/lib/systemd/system/{path}"),
         content: content.as_bytes().to_vec(),

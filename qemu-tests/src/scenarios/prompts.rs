@@ -1,29 +1,29 @@
 //! 39 and 40: a prompt for a passphrase that comes after an opening finds everything closed.
 
-use super::World;
+use super::Context;
 use super::notes::{OTHER_VOLUME_ASKS, TAKE_THE_NAME};
 use crate::ensure;
-use crate::error::{Context, Result};
-use crate::estate::{Estate, passphrase_fence};
+use crate::error::{Context as _, Result};
 use crate::image::guest::OTHER_LUKS;
+use crate::lab::{Lab, passphrase_fence};
 use crate::machine::{BOOT, Boot, MOMENT, Reached};
 use crate::story::Who::{Machine, Verifier};
 use std::fs;
 
 /// The first volume is opened, the second can't be: the first is closed again before its passphrase is asked for.
-pub fn take_back(world: &mut World) -> Result<()> {
-    world.estate()?;
-    let World { story, estate, .. } = world;
-    let estate = estate.as_mut().context("there is an enrolled machine")?;
+pub fn take_back(context: &mut Context) -> Result<()> {
+    context.lab()?;
+    let Context { story, lab, .. } = context;
+    let lab = lab.as_mut().context("there is an enrolled machine")?;
     story.does(Machine, "has another mapping with the name that its second volume is to get");
-    let mut boot = estate.boot_noting(TAKE_THE_NAME)?;
-    asks_over_nothing(estate, &mut boot, "root")?;
+    let mut boot = lab.boot_noting(TAKE_THE_NAME)?;
+    asks_over_nothing(lab, &mut boot, "root")?;
     story.does(Verifier, "releases: what was booted is what was approved");
     story.does(Machine, "opened the root, not the other volume: closes the root again and asks");
     boot.expect(Reached::Prompt)?;
     boot.type_passphrase()?;
     boot.expect(Reached::System)?;
-    let record = estate.last_record()?;
+    let record = lab.last_record()?;
     let expected = record.expected_fence.context("the verifier expects no fence value for this boot")?;
     let fence = boot.marker()?.fence;
     ensure!(fence == passphrase_fence(&expected), "PCR 15 is {fence} in the system");
@@ -34,18 +34,18 @@ pub fn take_back(world: &mut World) -> Result<()> {
 }
 
 /// A volume that no enrollment knows is to be opened after the others.
-pub fn other_volume(world: &mut World) -> Result<()> {
-    world.estate()?;
-    let World { rig, story, estate, .. } = world;
-    let estate = estate.as_mut().context("there is an enrolled machine")?;
-    estate.off()?;
-    let visitor = estate.machine.visitor().to_path_buf();
+pub fn other_volume(context: &mut Context) -> Result<()> {
+    context.lab()?;
+    let Context { env, story, lab, .. } = context;
+    let lab = lab.as_mut().context("there is an enrolled machine")?;
+    lab.off()?;
+    let visitor = lab.machine.visitor().to_path_buf();
     let kept = visitor.with_extension("kept");
     fs::rename(&visitor, &kept).context("can't set a disk aside")?;
-    rig.images.volume(OTHER_LUKS, &visitor)?;
+    env.images.volume(OTHER_LUKS, &visitor)?;
     story.does(Machine, "asks for the passphrase of a volume that is not enrolled, after the opening");
-    let mut boot = estate.boot_noting(OTHER_VOLUME_ASKS)?;
-    asks_over_nothing(estate, &mut boot, "other")?;
+    let mut boot = lab.boot_noting(OTHER_VOLUME_ASKS)?;
+    asks_over_nothing(lab, &mut boot, "other")?;
     boot.expect(Reached::Prompt)?;
     story.proves("what attestation opened is closed before that prompt");
     boot.pull_plug();
@@ -53,11 +53,11 @@ pub fn other_volume(world: &mut World) -> Result<()> {
 }
 
 /// The root was opened by attestation; when the passphrase for `mapping` is asked for, nothing is open, and PCR 15 tells.
-fn asks_over_nothing(estate: &Estate, boot: &mut Boot, mapping: &str) -> Result<()> {
+fn asks_over_nothing(lab: &Lab, boot: &mut Boot, mapping: &str) -> Result<()> {
     boot.wait_console(&["opened /dev/vda2 as root"], BOOT)?;
     boot.wait_console(&[&format!("RIG: {mapping} asks over [")], MOMENT)?;
     let seen = boot.rest_of_line()?.to_lowercase();
-    let record = estate.last_record()?;
+    let record = lab.last_record()?;
     ensure!(record.summary.outcome == "released", "what booted is genuine: {:?}", record.summary);
     let expected = record.expected_fence.context("the verifier expects no fence value for this boot")?;
     let expected = format!("], pcr 15 = {}", passphrase_fence(&expected));

@@ -1,11 +1,11 @@
 //! 35: an owner repairs a machine that boots unattended, and what somebody added to its disk meanwhile.
 
-use super::World;
+use super::Context;
 use crate::ensure;
-use crate::error::{Context, Result};
-use crate::estate::{LABEL, closed_fence};
+use crate::error::{Context as _, Result};
 use crate::image::disk;
 use crate::image::guest::{DATA_LUKS, PASSPHRASE};
+use crate::lab::{LABEL, closed_fence};
 use crate::machine::{Line, Reached};
 use crate::story::Who::{Attacker, Machine, Operator};
 use halfkey_protocol::Reason;
@@ -18,16 +18,16 @@ const GPT_AUTO: &str = "mkdir /tmp/units && /lib/systemd/system-generators/syste
 
 /// Held: a shell with the disk closed, in which the passphrase opens it. Released, with a disk missing: a prompt, with all closed.
 /// With the disk back: unattended, and a swap area that was added to the disk is left alone.
-pub fn run(world: &mut World) -> Result<()> {
-    world.estate()?;
-    let World { story, estate, .. } = world;
-    let estate = estate.as_mut().context("there is an enrolled machine")?;
-    estate.off()?;
+pub fn run(context: &mut Context) -> Result<()> {
+    context.lab()?;
+    let Context { story, lab, .. } = context;
+    let lab = lab.as_mut().context("there is an enrolled machine")?;
+    lab.off()?;
     story.does(Operator, format!("runs: halfkey hold {LABEL} --because \"the root file system is damaged\""));
-    estate.tenant.run(&["hold", LABEL, "--because", "the root file system is damaged"])?;
-    let mut boot = estate.boot()?;
+    lab.tenant.run(&["hold", LABEL, "--because", "the root file system is damaged"])?;
+    let mut boot = lab.boot()?;
     boot.expect(Reached::Prompt)?;
-    estate.was_denied(Reason::Held.code())?;
+    lab.was_denied(Reason::Held.code())?;
     story.does(Machine, "asks for the passphrase; the owner types another three times, for a shell");
     for _ in 0..3 {
         boot.type_secret("not the passphrase")?;
@@ -51,10 +51,10 @@ pub fn run(world: &mut World) -> Result<()> {
     boot.power_off()?;
 
     story.does(Operator, format!("runs: halfkey release {LABEL}; the second disk is still out"));
-    estate.tenant.run(&["release", LABEL])?;
-    estate.machine.plugged.spare = false;
-    let boot = estate.boot();
-    estate.machine.plugged.spare = true;
+    lab.tenant.run(&["release", LABEL])?;
+    lab.machine.plugged.spare = false;
+    let boot = lab.boot();
+    lab.machine.plugged.spare = true;
     let mut boot = boot?;
     boot.expect(Reached::Prompt)?;
     let console = boot.console();
@@ -67,10 +67,10 @@ pub fn run(world: &mut World) -> Result<()> {
 
     story.does(Machine, "has the second disk back");
     story.does(Attacker, "adds a swap partition to the disk of the root");
-    disk::add_swap(estate.machine.disk())?;
-    let mut boot = estate.boot()?;
+    disk::add_swap(lab.machine.disk())?;
+    let mut boot = lab.boot()?;
     boot.expect(Reached::System)?;
-    estate.was_attested(&boot.marker()?)?;
+    lab.was_attested(&boot.marker()?)?;
     let kind = boot.run("blkid -o value -s TYPE /dev/vda3")?;
     ensure!(kind.trim() == "swap", "there is no swap partition to be left alone: {kind}");
     let units = boot.run(GPT_AUTO)?;
@@ -78,7 +78,7 @@ pub fn run(world: &mut World) -> Result<()> {
     let swaps = boot.run("cat /proc/swaps")?;
     ensure!(swaps.lines().count() == 1, "the system swaps:\n{swaps}");
     story.proves("released and whole, it unlocks itself again; what was added to its disk is not used");
-    estate.keep_running(boot);
+    lab.keep_running(boot);
     // While it runs.
-    estate.interpreter().map(drop)
+    lab.interpreter().map(drop)
 }

@@ -1,15 +1,15 @@
 //! 11 and 36: the key must open the disk that then runs, and all that is mounted in it; and no file of another is executed
 //! before that is known.
 
-use super::World;
+use super::Context;
 use super::notes::MOUNTED_IN_ROOT;
 use crate::ensure;
-use crate::error::{Context, Result};
+use crate::error::{Context as _, Result};
 use crate::image::initrd::ExtraFile;
 use crate::image::system::{BootPath, System};
 use crate::machine::Reached;
-use crate::rig::Rig;
 use crate::story::Who::{Attacker, Machine, Verifier};
+use crate::test_env::TestEnv;
 use std::fs;
 
 /// Boots that the attacker takes at most to get his file system mounted.
@@ -24,46 +24,46 @@ const CODE_RUNS: &str = "ROGUE-CODE-RUNS";
 
 /// What is approved. As several of dracut's modules do (selinux, integrity, masterkey, ecryptfs), a hook of this initramfs
 /// executes a file of the mounted root before switch-root: of the genuine root, by the owner's will. And it wants an exitrd.
-pub fn system(rig: &Rig) -> System {
+pub fn system(env: &TestEnv) -> System {
     let path = "usr/lib/dracut/hooks/pre-pivot/60-owner.sh".into();
     let hook = format!(
         "#!/bin/sh\necho '{LOOKS}' >/dev/console\n[ ! -r \"$NEWROOT/etc/owner.sh\" ] || . \"$NEWROOT/etc/owner.sh\"\n{}",
         super::exitrd::WANTED
     );
-    System { extra: vec![ExtraFile { path, content: hook.into_bytes() }], ..rig.system(BootPath::Uki) }
+    System { extra: vec![ExtraFile { path, content: hook.into_bytes() }], ..env.system(BootPath::Uki) }
 }
 
 /// A plaintext file system that carries the UUID of the root file system, on a disk that keeps calling for attention so that
 /// /dev/disk/by-uuid names it when the root is mounted. Nothing that is measured changes.
-pub fn run(world: &mut World) -> Result<()> {
-    world.estate()?;
-    let World { rig, story, estate, .. } = world;
-    let estate = estate.as_mut().context("there is an enrolled machine")?;
-    ensure!(estate.running()?.console().contains(LOOKS), "the hook that would execute a file did not run");
-    estate.off()?;
+pub fn run(context: &mut Context) -> Result<()> {
+    context.lab()?;
+    let Context { env, story, lab, .. } = context;
+    let lab = lab.as_mut().context("there is an enrolled machine")?;
+    ensure!(lab.running()?.console().contains(LOOKS), "the hook that would execute a file did not run");
+    lab.off()?;
     story.does(Attacker, "plugs in a disk with a plaintext file system that has the root file system's UUID");
-    let visitor = estate.machine.visitor().to_path_buf();
+    let visitor = lab.machine.visitor().to_path_buf();
     let kept = visitor.with_extension("kept");
     fs::rename(&visitor, &kept).context("can't set a disk aside")?;
-    rig.images.plaintext_root("ROGUE-SYSTEM-RUNS", ("etc/owner.sh", CODE_RUNS), &visitor)?;
+    env.images.plaintext_root("ROGUE-SYSTEM-RUNS", ("etc/owner.sh", CODE_RUNS), &visitor)?;
 
     // Which device has the link when the root is mounted is a race inside udev. An attacker who loses it, so that the genuine
     // root runs, tries again; his own system must not run even once.
     for _ in 0..TRIES {
-        let mut boot = estate.boot()?;
+        let mut boot = lab.boot()?;
         // A disk that is quiet loses the link to the volume that is opened later.
         boot.announce_visitor()?;
         let reached = boot.reached()?;
         let console = boot.console();
         ensure!(!console.contains("ROGUE-SYSTEM-RUNS"), "the attacker's system ran");
         ensure!(!console.contains(CODE_RUNS), "a file of the attacker's was executed before the gate looked");
-        let record = estate.last_record()?;
+        let record = lab.last_record()?;
         ensure!(record.summary.outcome == "released", "the boot is genuine so far: {:?}", record.summary);
         story.does(Verifier, "releases: what was booted is what was approved");
         if reached == Reached::System {
             story.does(Attacker, "lost the race for the link: the genuine root runs; he tries again");
-            estate.keep_running(boot);
-            estate.off()?;
+            lab.keep_running(boot);
+            lab.off()?;
             continue;
         }
         ensure!(reached == Reached::Off, "expected that the machine switches itself off, but {reached:?}");
@@ -81,22 +81,22 @@ pub fn run(world: &mut World) -> Result<()> {
 }
 
 /// The fstab of the root has the initramfs mount /var from a file system that is not encrypted, by its label.
-pub fn var(world: &mut World) -> Result<()> {
-    world.estate()?;
-    let World { rig, story, estate, .. } = world;
-    let estate = estate.as_mut().context("there is an enrolled machine")?;
+pub fn var(context: &mut Context) -> Result<()> {
+    context.lab()?;
+    let Context { env, story, lab, .. } = context;
+    let lab = lab.as_mut().context("there is an enrolled machine")?;
     story.does(Machine, "has /var on a partition without encryption, mounted by the initramfs");
     let line = format!("LABEL={VAR} /var ext4 nofail,x-initrd.mount 0 0");
-    estate.running()?.run(&format!("echo '{line}' >>/etc/fstab && sync"))?;
-    estate.off()?;
-    let visitor = estate.machine.visitor().to_path_buf();
+    lab.running()?.run(&format!("echo '{line}' >>/etc/fstab && sync"))?;
+    lab.off()?;
+    let visitor = lab.machine.visitor().to_path_buf();
     let kept = visitor.with_extension("kept");
     fs::rename(&visitor, &kept).context("can't set a disk aside")?;
-    rig.images.plaintext(VAR, &visitor)?;
+    env.images.plaintext(VAR, &visitor)?;
     story.does(Attacker, "has that partition in his hands");
-    let mut boot = estate.boot_noting(MOUNTED_IN_ROOT)?;
+    let mut boot = lab.boot_noting(MOUNTED_IN_ROOT)?;
     let reached = boot.reached()?;
-    let record = estate.last_record()?;
+    let record = lab.last_record()?;
     ensure!(record.summary.outcome == "released", "the boot is genuine so far: {:?}", record.summary);
     story.does(Verifier, "releases: what was booted is what was approved");
     ensure!(reached == Reached::Off, "expected that the machine switches itself off, but {reached:?}");

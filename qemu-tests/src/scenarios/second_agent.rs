@@ -2,7 +2,7 @@
 //! ours makes before it asks.
 
 use crate::error::{Context, Result};
-use crate::estate::Estate;
+use crate::lab::Lab;
 use crate::machine::{Boot, unbase64};
 use crate::process::run_with_input;
 use halfkey_protocol::tpm::name::object_name;
@@ -66,16 +66,12 @@ pub fn read(boot: &mut Boot, script: &str, file: &str) -> Result<Vec<u8>> {
 ///
 /// # Errors
 /// If TPM or verifier do not play along.
-pub fn attest(boot: &mut Boot, estate: &Estate, srk_name: &[u8]) -> Result<Verdict> {
+pub fn attest(boot: &mut Boot, lab: &Lab, srk_name: &[u8]) -> Result<Verdict> {
     let purpose = Purpose::Boot.as_str();
-    let node = NodeId::parse(&estate.node).context("a node id is a UUID")?;
-    let begin = Begin {
-        versions: vec![1],
-        node_id: estate.node.clone(),
-        purpose: purpose.into(),
-        enrollments: vec![],
-    };
-    let begun: Begun = post(estate, "begin", &begin)?;
+    let node = NodeId::parse(&lab.node).context("a node id is a UUID")?;
+    let begin =
+        Begin { versions: vec![1], node_id: lab.node.clone(), purpose: purpose.into(), enrollments: vec![] };
+    let begun: Begun = post(lab, "begin", &begin)?;
 
     // Nothing will be opened, so fixed values do as ephemeral key, session nonce and SHA-256(r).
     let (hpke_public, nonce_tpm, r_sha256) = ([9; 32], [2; 32], [3; 32]);
@@ -100,7 +96,7 @@ pub fn attest(boot: &mut Boot, estate: &Estate, srk_name: &[u8]) -> Result<Verdi
     crate::ensure!(pcrs.len() == QUOTED_PCRS * 32, "tpm2_pcrread wrote {} bytes", pcrs.len());
     let evidence = Evidence {
         version: begun.version,
-        node_id: estate.node.clone(),
+        node_id: lab.node.clone(),
         purpose: purpose.into(),
         nonce: begun.nonce.clone(),
         hpke_public: hpke_public.to_vec().into(),
@@ -116,15 +112,15 @@ pub fn attest(boot: &mut Boot, estate: &Estate, srk_name: &[u8]) -> Result<Verdi
         command_line: None,
         agent: "tpm2-tools".into(),
     };
-    post(estate, "finish", &evidence)
+    post(lab, "finish", &evidence)
 }
 
-fn post<T: DeserializeOwned>(estate: &Estate, path: &str, message: &impl Serialize) -> Result<T> {
+fn post<T: DeserializeOwned>(lab: &Lab, path: &str, message: &impl Serialize) -> Result<T> {
     let mut curl = Command::new("curl");
     curl.args(["--silent", "--show-error", "--max-time", "60", "--cacert"]);
-    curl.arg(estate.verifier.state().join("ca.pem"));
+    curl.arg(lab.verifier.state().join("ca.pem"));
     curl.args(["--header", "content-type: application/json", "--data-binary", "@-"]);
-    curl.arg(format!("{}/v1/{path}", estate.verifier.local_url()));
+    curl.arg(format!("{}/v1/{path}", lab.verifier.local_url()));
     let body = serde_json::to_vec(message).context("can't write a message")?;
     let answer = run_with_input(&mut curl, &body)?;
     serde_json::from_str(&answer).context(format_args!("/v1/{path} answered {answer}"))

@@ -1,36 +1,36 @@
 //! 4, 5, 9 and 12: someone had the disk in his hands.
 
-use super::World;
+use super::Context;
 use crate::ensure;
-use crate::error::{Context, Result};
-use crate::estate::{Estate, closed_fence};
+use crate::error::{Context as _, Result};
 use crate::image::disk;
 use crate::image::guest::PASSPHRASE;
 use crate::image::header as luks;
 use crate::image::initrd::ExtraFile;
 use crate::image::system::System;
+use crate::lab::{Lab, closed_fence};
 use crate::machine::{MOMENT, Reached};
-use crate::rig::Rig;
 use crate::story::Story;
 use crate::story::Who::{Attacker, Machine, Verifier};
+use crate::test_env::TestEnv;
 use halfkey_protocol::Reason;
 
 /// `init=/bin/sh` on the command line: denied, the prompt appears, the passphrase still works, and the shell that was
 /// meant to steal the key finds the fence closed.
-pub fn cmdline(world: &mut World) -> Result<()> {
-    world.estate()?;
-    let World { rig, story, estate, .. } = world;
-    let estate = estate.as_mut().context("there is an enrolled machine")?;
+pub fn cmdline(context: &mut Context) -> Result<()> {
+    context.lab()?;
+    let Context { env, story, lab, .. } = context;
+    let lab = lab.as_mut().context("there is an enrolled machine")?;
     story.does(Attacker, "adds init=/bin/sh to the kernel command line on the EFI system partition");
-    let mut system = estate.system.clone();
+    let mut system = lab.system.clone();
     system.cmdline += " init=/bin/sh";
-    with(rig, estate, &system, |estate| {
-        let mut boot = estate.boot()?;
+    with(env, lab, &system, |lab| {
+        let mut boot = lab.boot()?;
         boot.expect(Reached::Prompt)?;
-        estate.was_denied(Reason::PolicyMismatch.code())?;
-        let record = estate.last_record()?;
+        lab.was_denied(Reason::PolicyMismatch.code())?;
+        let record = lab.last_record()?;
         story.does(Verifier, format!("denies: {}", record.summary.message));
-        estate.was_found(&["command_line", "init=/bin/sh"])?;
+        lab.was_found(&["command_line", "init=/bin/sh"])?;
         story.does(Machine, "asks for the passphrase; the owner types it");
         boot.type_passphrase()?;
         boot.wait_console(&["# "], crate::machine::BOOT)?;
@@ -54,18 +54,18 @@ pub fn cmdline(world: &mut World) -> Result<()> {
 }
 
 /// One more file in the initramfs.
-pub fn initramfs(world: &mut World) -> Result<()> {
-    world.estate()?;
-    let World { rig, story, estate, .. } = world;
-    let estate = estate.as_mut().context("there is an enrolled machine")?;
+pub fn initramfs(context: &mut Context) -> Result<()> {
+    context.lab()?;
+    let Context { env, story, lab, .. } = context;
+    let lab = lab.as_mut().context("there is an enrolled machine")?;
     story.does(Attacker, "adds one file to the initramfs");
     let file = ExtraFile { path: "usr/lib/halfkey/extra".into(), content: b"#!/bin/sh\n".to_vec() };
-    let system = System { extra: vec![file], ..estate.system.clone() };
-    with(rig, estate, &system, |estate| {
-        let mut boot = estate.boot()?;
+    let system = System { extra: vec![file], ..lab.system.clone() };
+    with(env, lab, &system, |lab| {
+        let mut boot = lab.boot()?;
         boot.expect(Reached::Prompt)?;
-        estate.was_denied(Reason::PolicyMismatch.code())?;
-        estate.was_found(&["initrd", "sha256:"])?;
+        lab.was_denied(Reason::PolicyMismatch.code())?;
+        lab.was_found(&["initrd", "sha256:"])?;
         story.proves("one changed file in the initramfs: denied, and a prompt");
         boot.pull_plug();
         Ok(())
@@ -74,56 +74,56 @@ pub fn initramfs(world: &mut World) -> Result<()> {
 
 /// Boots another system, then puts the approved one back.
 fn with(
-    rig: &Rig,
-    estate: &mut Estate,
+    env: &TestEnv,
+    lab: &mut Lab,
     system: &System,
-    run: impl FnOnce(&mut Estate) -> Result<()>,
+    run: impl FnOnce(&mut Lab) -> Result<()>,
 ) -> Result<()> {
-    estate.off()?;
-    estate.machine.install(rig, system)?;
-    run(estate)?;
-    estate.machine.install(rig, &estate.system)
+    lab.off()?;
+    lab.machine.install(env, system)?;
+    run(lab)?;
+    lab.machine.install(env, &lab.system)
 }
 
 /// The disk in another machine.
-pub fn other_tpm(world: &mut World) -> Result<()> {
-    world.estate()?;
-    let World { rig, story, estate, .. } = world;
-    let estate = estate.as_mut().context("there is an enrolled machine")?;
+pub fn other_tpm(context: &mut Context) -> Result<()> {
+    context.lab()?;
+    let Context { env, story, lab, .. } = context;
+    let lab = lab.as_mut().context("there is an enrolled machine")?;
     story.does(Attacker, "puts the disk into a machine with another (genuine) TPM");
-    estate.off()?;
-    let other = rig.place("other-tpm");
-    rig.manufacturer.make(&other)?;
-    estate.machine.exchange_tpm(&other)?;
-    let mut boot = estate.boot()?;
+    lab.off()?;
+    let other = env.place("other-tpm");
+    env.manufacturer.make(&other)?;
+    lab.machine.exchange_tpm(&other)?;
+    let mut boot = lab.boot()?;
     boot.expect(Reached::Prompt)?;
-    estate.was_denied(Reason::Signature.code())?;
+    lab.was_denied(Reason::Signature.code())?;
     story.proves("another TPM can't sign for this node: nothing unlocks, and the verifier has it on record");
     boot.pull_plug();
-    estate.machine.exchange_tpm(&other)
+    lab.machine.exchange_tpm(&other)
 }
 
 /// The genuine token in another LUKS2 header with the same UUID and the attacker's passphrase.
-pub fn header(world: &mut World) -> Result<()> {
-    world.estate()?;
-    let World { rig, story, estate, .. } = world;
-    let estate = estate.as_mut().context("there is an enrolled machine")?;
+pub fn header(context: &mut Context) -> Result<()> {
+    context.lab()?;
+    let Context { env, story, lab, .. } = context;
+    let lab = lab.as_mut().context("there is an enrolled machine")?;
     let (number, token) = {
-        let file = estate.header_file()?;
+        let file = lab.header_file()?;
         luks::token(&file)?
     };
-    estate.off()?;
-    // The machine is part of the estate that the closure works on.
-    let kept = estate.machine.keep_disk()?;
-    let result = lookalike(rig, story, estate, number, &token);
-    estate.machine.put_disk_back(&kept)?;
+    lab.off()?;
+    // The machine is part of the lab that the closure works on.
+    let kept = lab.machine.keep_disk()?;
+    let result = lookalike(env, story, lab, number, &token);
+    lab.machine.put_disk_back(&kept)?;
     result
 }
 
 fn lookalike(
-    rig: &Rig,
+    env: &TestEnv,
     story: &Story,
-    estate: &mut Estate,
+    lab: &mut Lab,
     number: u32,
     token: &serde_json::Value,
 ) -> Result<()> {
@@ -132,16 +132,16 @@ fn lookalike(
         Attacker,
         "replaces the root volume by one of his own: same UUID, the genuine token, his passphrase",
     );
-    let volume = estate.machine.disk().with_extension("lookalike");
-    std::fs::copy(rig.images.lookalike(ATTACKER)?, &volume).context("can't copy a volume")?;
+    let volume = lab.machine.disk().with_extension("lookalike");
+    std::fs::copy(env.images.lookalike(ATTACKER)?, &volume).context("can't copy a volume")?;
     luks::add_keyslot(&volume, ATTACKER, luks::keyslot(token)?)?;
     luks::set_token(&volume, number, token)?;
-    disk::set_root(estate.machine.disk(), &volume)?;
+    disk::set_root(lab.machine.disk(), &volume)?;
     std::fs::remove_file(&volume).context("can't remove a volume")?;
 
-    let mut boot = estate.boot()?;
+    let mut boot = lab.boot()?;
     boot.expect(Reached::Prompt)?;
-    let record = estate.last_record()?;
+    let record = lab.last_record()?;
     ensure!(
         record.summary.outcome == "released",
         "firmware and command line are genuine: {:?}",

@@ -1,12 +1,12 @@
 //! 1 and 2: from a machine that nobody knows to one that unlocks itself.
 
-use super::{World, entries};
+use super::{Context, entries};
 use crate::ensure;
-use crate::error::{Context, Result};
-use crate::estate::{Estate, LABEL, closed_fence, found};
+use crate::error::{Context as _, Result};
 use crate::image::guest::PASSPHRASE;
 use crate::image::header;
 use crate::image::system::BootPath;
+use crate::lab::{LABEL, Lab, closed_fence, found};
 use crate::machine::{BOOT, MOMENT, Reached};
 use crate::story::Who::{Machine, Operator, Verifier};
 use halfkey_protocol::Reason;
@@ -18,11 +18,11 @@ const SHELL: &str = "root@guest:~# ";
 
 /// First boot with passphrase; enrolled from inside; the tenant enrolls from the host; the next boot is pending until it
 /// is approved, and then the root mounts without anybody typing.
-pub fn enroll(world: &mut World) -> Result<()> {
-    let system = world.system();
+pub fn enroll(context: &mut Context) -> Result<()> {
+    let system = context.system();
     let system_path = system.path;
-    let (mut machine, verifier, tenant) = found(&world.rig, &system)?;
-    let story = &world.story;
+    let (mut machine, verifier, tenant) = found(&context.env, &system)?;
+    let story = &context.story;
 
     story.does(Machine, "first boot; nothing is enrolled, so someone types the passphrase");
     let mut boot = machine.boot()?;
@@ -59,44 +59,44 @@ pub fn enroll(world: &mut World) -> Result<()> {
         Operator,
         format!("compares the EK fingerprint and runs: halfkey enroll {} --label {LABEL}", &node[..8]),
     );
-    let roots = world.rig.place("ek-roots");
-    world.rig.manufacturer.roots(&roots)?;
+    let roots = context.env.place("ek-roots");
+    context.env.manufacturer.roots(&roots)?;
     tenant.run(&["enroll", &node, "--ek-roots", &roots.to_string_lossy(), "--label", LABEL, "--yes"])?;
     boot.wait_console(&["enrolled; the next boot asks"], MOMENT)?;
     let state = tenant.node(&node)?.summary.state;
     ensure!(state == NodeState::Enrolled, "the node is {} after its enrollment", state.as_str());
     boot.power_off()?;
 
-    let mut estate = Estate::new(machine, verifier, tenant, system, node);
-    let slot = header::keyslot(&estate.token()?)?;
+    let mut lab = Lab::new(machine, verifier, tenant, system, node);
+    let slot = header::keyslot(&lab.token()?)?;
     story.proves(format!(
         "the tenant checked the TPM's certificate itself; the volume has a token and keyslot {slot}"
     ));
 
     story.does(Machine, "reboots and attests; no boot of it was approved yet");
-    let mut boot = estate.boot()?;
-    let pending = wait_for_pending(&estate)?;
+    let mut boot = lab.boot()?;
+    let pending = wait_for_pending(&lab)?;
     ensure!(pending == Reason::NoPolicy.code(), "the boot is pending because of {pending}");
     story.does(Verifier, "answers `pending`; the machine waits, no prompt yet");
     if system_path == BootPath::Entry {
-        entries::learn(story, &estate)?;
+        entries::learn(story, &lab)?;
     } else {
         story.does(Operator, format!("looks at the boot and runs: halfkey approve {LABEL}"));
-        estate.tenant.run(&["approve", LABEL, "--yes"])?;
+        lab.tenant.run(&["approve", LABEL, "--yes"])?;
     }
     boot.expect(Reached::System)?;
-    estate.was_attested(&boot.marker()?)?;
+    lab.was_attested(&boot.marker()?)?;
     story.proves("approved while it waited: the root mounted, nobody typed");
-    estate.keep_running(boot);
-    world.estate = Some(estate);
+    lab.keep_running(boot);
+    context.lab = Some(lab);
     Ok(())
 }
 
 /// Waits until the verifier has a boot that waits for the operator, and says why it does.
-fn wait_for_pending(estate: &Estate) -> Result<String> {
+fn wait_for_pending(lab: &Lab) -> Result<String> {
     let end = std::time::Instant::now() + BOOT;
     loop {
-        if let Some(pending) = estate.tenant.node(&estate.node)?.pending {
+        if let Some(pending) = lab.tenant.node(&lab.node)?.pending {
             ensure!(pending.approvable, "the pending boot can't be approved: {}", pending.message);
             return Ok(pending.code);
         }
@@ -106,22 +106,22 @@ fn wait_for_pending(estate: &Estate) -> Result<String> {
 }
 
 /// The next boot: nobody types, nobody approves, and PCR 15 is what the verifier expects for this very boot.
-pub fn unattended(world: &mut World) -> Result<()> {
-    world.estate()?;
-    let story = &world.story;
-    let estate = world.estate.as_mut().context("there is an enrolled machine")?;
+pub fn unattended(context: &mut Context) -> Result<()> {
+    context.lab()?;
+    let story = &context.story;
+    let lab = context.lab.as_mut().context("there is an enrolled machine")?;
     story.does(Machine, "boots once more; nobody is there");
-    let mut boot = estate.boot()?;
+    let mut boot = lab.boot()?;
     boot.expect(Reached::System)?;
     let marker = boot.marker()?;
-    estate.was_attested(&marker)?;
-    let recorded = estate.recorded()?;
+    lab.was_attested(&marker)?;
+    let recorded = lab.recorded()?;
     ensure!(recorded.len() == 1, "one attestation was expected, the verifier recorded {}", recorded.len());
-    let slot = header::keyslot(&estate.token()?)?;
+    let slot = header::keyslot(&lab.token()?)?;
     story.proves(format!(
         "keyslot {slot} opened the root, and PCR 15 = {}... as the verifier expects for this boot",
         &marker.fence[..16]
     ));
-    estate.keep_running(boot);
+    lab.keep_running(boot);
     Ok(())
 }

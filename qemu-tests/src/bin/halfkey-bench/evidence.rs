@@ -39,7 +39,7 @@ pub struct Rates {
     pub p256: f64,
 }
 
-/// A boot of the rig with Secure Boot: shim, GRUB and a kernel of Debian under the keys of Microsoft.
+/// A boot of the test with Secure Boot: shim, GRUB and a kernel of Debian under the keys of Microsoft.
 const BOOT: &str = "grub-shim-ms-keys";
 /// As long as the log of a machine with the keys and the revocation list that Microsoft hands out.
 const LOG_BYTES: usize = 40_000;
@@ -211,7 +211,7 @@ fn boot(tpm: &Tpm, log: &[u8], exchange: &Exchange) -> (Vec<u8>, Evidence) {
     (tpm.register.ak_public.to_vec(), sent)
 }
 
-/// The same boot on a machine whose dbx has more image hashes: the recorded one is short, because the rig forbids
+/// The same boot on a machine whose dbx has more image hashes: the recorded one is short, because the test forbids
 /// little.
 fn with_longer_dbx(log: &[u8]) -> Result<Vec<u8>> {
     let replayed = replay(log, BANK)?;

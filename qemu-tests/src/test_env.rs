@@ -13,7 +13,7 @@ use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU32, Ordering};
 
 /// Images, accelerator, TPM manufacturer, and a folder for this run.
-pub struct Rig {
+pub struct TestEnv {
     /// Where things are.
     pub paths: Paths,
     /// What machines start from.
@@ -30,7 +30,7 @@ pub struct Rig {
     places: AtomicU32,
 }
 
-impl Rig {
+impl TestEnv {
     /// Builds what is missing. `say` hears what takes time.
     ///
     /// # Errors

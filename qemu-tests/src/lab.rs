@@ -5,8 +5,8 @@ use crate::image::system::System;
 use crate::image::{disk, guest, header};
 use crate::machine::{Boot, Machine, Reached};
 use crate::marker::Marker;
-use crate::rig::Rig;
 use crate::tenant::Tenant;
+use crate::test_env::TestEnv;
 use crate::verifier::Verifier;
 use halfkey_protocol::keys::label;
 use halfkey_protocol::tpm::fence;
@@ -21,7 +21,7 @@ use std::path::PathBuf;
 pub const LABEL: &str = "guest";
 
 /// All that belongs to one enrolled machine.
-pub struct Estate {
+pub struct Lab {
     /// The machine.
     pub machine: Machine,
     /// The server.
@@ -36,11 +36,11 @@ pub struct Estate {
     running: Option<Boot>,
     /// Number of the last evidence before the current boot.
     before: u64,
-    /// See [`Estate::interpreter`].
+    /// See [`Lab::interpreter`].
     interpreter: Option<u64>,
 }
 
-impl Estate {
+impl Lab {
     /// From its parts; the machine is off.
     pub fn new(machine: Machine, verifier: Verifier, tenant: Tenant, system: System, node: String) -> Self {
         Self { machine, verifier, tenant, system, node, running: None, before: 0, interpreter: None }
@@ -56,7 +56,7 @@ impl Estate {
         self.machine.boot()
     }
 
-    /// The same, with a note for what the rig has put into the initramfs.
+    /// The same, with a note for what the test has put into the initramfs.
     ///
     /// # Errors
     /// If it can't be switched.
@@ -96,7 +96,7 @@ impl Estate {
         Ok(self.running.as_mut().expect("it was just put there"))
     }
 
-    /// The same machine, to work with it and with the rest at once; give it back with [`Estate::keep_running`].
+    /// The same machine, to work with it and with the rest at once; give it back with [`Lab::keep_running`].
     ///
     /// # Errors
     /// If it does not come up by itself.
@@ -304,15 +304,15 @@ fn extended(pcr: &[u8], event: &[u8]) -> String {
     hex(&Sha256::digest([pcr, &event].concat()))
 }
 
-/// Makes what [`Estate`] needs before there is anything to enroll: machine, verifier and desk.
+/// Makes what [`Lab`] needs before there is anything to enroll: machine, verifier and desk.
 ///
 /// # Errors
 /// If one of them can't be made.
-pub fn found(rig: &Rig, system: &System) -> Result<(Machine, Verifier, Tenant)> {
-    let machine = Machine::new(rig, system)?;
-    rig.images.volume(guest::DATA_LUKS, machine.spare())?;
-    let mut verifier = Verifier::init(&rig.paths.programs, &rig.place("verifier"))?;
+pub fn found(env: &TestEnv, system: &System) -> Result<(Machine, Verifier, Tenant)> {
+    let machine = Machine::new(env, system)?;
+    env.images.volume(guest::DATA_LUKS, machine.spare())?;
+    let mut verifier = Verifier::init(&env.paths.programs, &env.place("verifier"))?;
     verifier.start()?;
-    let tenant = Tenant::login(&rig.paths.programs, &verifier, &rig.place("desk"))?;
+    let tenant = Tenant::login(&env.paths.programs, &verifier, &env.place("desk"))?;
     Ok((machine, verifier, tenant))
 }
