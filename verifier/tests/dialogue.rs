@@ -4,6 +4,7 @@
 mod common;
 
 use common::node::{CHALLENGE, Line, Node, said};
+use common::turned::TurnedServer;
 use common::{Server, get, path, post, refused};
 use halfkey_protocol::tpm::fence;
 use halfkey_protocol::wire::operator::{
@@ -291,23 +292,18 @@ async fn every_part_of_the_evidence_counts() {
 
 #[tokio::test]
 async fn an_old_nonce_is_told_from_a_foreign_one() {
-    let server = Server::with_settings("nonce = 0\n");
+    let server = TurnedServer::start("nonce = 60\n").await;
     let (anybody, operator) = (server.anybody(), server.operator());
     let node = Node::new();
     node.register(&anybody).await.unwrap();
-    let (enroll, _) = node.enrollment(&operator, "first").await;
-    let _: NodeRecord = post(&operator, &path(node.id, "/enrollment"), &enroll).await.unwrap();
-    let session = node.begin(&anybody, "enroll").await.unwrap();
-    let evidence = node.evidence("enroll", &session);
-    // The clock of nonces has seconds.
-    let said = loop {
-        let said = finish(&server, &evidence).await;
-        if said != "released" && said != "denied stale" {
-            break said;
-        }
-        tokio::time::sleep(Duration::from_millis(100)).await;
-    };
-    assert_eq!(said, "denied nonce_expired");
+    node.enroll(&anybody, &operator, "first").await;
+    node.allow(&operator).await;
+    for (later, expected) in [(60, "released"), (61, "denied nonce_expired")] {
+        let session = node.begin(&anybody, "boot").await.unwrap();
+        server.clock.turn(Duration::from_secs(later));
+        let verdict: Verdict = post(&anybody, "/v1/finish", &node.evidence("boot", &session)).await.unwrap();
+        assert_eq!(said(&verdict), expected, "{later} s later");
+    }
 }
 
 #[tokio::test]

@@ -5,23 +5,21 @@ mod common;
 
 use common::fleet::{SoftNode, tenant};
 use common::node::said;
-use common::siege::{ALL, Hostile, all_boot, besiege, fleet};
+use common::siege::{ALL, CROWD, Hostile, QUARTER, all_boot, besiege, fleet};
 use common::{Server, get, post, refused};
 use halfkey_protocol::Reason;
 use halfkey_protocol::wire::operator::{NodeList, ServerInfo};
 use halfkey_protocol::wire::{Wait, Waited};
-use std::time::Duration;
 use tokio::task::JoinSet;
 
 /// One host with some addresses holds more connections than there are places, in every way there is.
 #[tokio::test]
 async fn a_fleet_boots_beside_a_besieged_server() {
     halfkey_verifier::server::raise_open_files();
-    let server = Server::start();
+    let server = Server::with_settings(QUARTER);
     let fleet = fleet(&server, &server.url, 40).await;
-    let hostile = besiege(&server, &ALL, 1600, 6);
-    // The siege stands: nobody gets in who waits for a free place.
-    tokio::time::sleep(Duration::from_secs(6)).await;
+    let hostile = besiege(&server, &ALL, CROWD, 6);
+    hostile.stands().await;
     all_boot(&server, &fleet).await;
     let operator = server.operator();
     assert!(get::<ServerInfo>(&operator, "/v1/operator/info").await.is_ok());
@@ -36,7 +34,7 @@ async fn a_fleet_boots_beside_bodies_that_never_end() {
     let server = Server::start();
     let fleet = fleet(&server, &server.url, 20).await;
     let hostile = besiege(&server, &[Hostile::Announce], 32, 32);
-    tokio::time::sleep(Duration::from_secs(2)).await;
+    hostile.stands().await;
     all_boot(&server, &fleet).await;
     drop(hostile);
 }

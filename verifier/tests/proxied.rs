@@ -4,7 +4,7 @@
 mod common;
 
 use common::fleet::{SoftNode, tenant};
-use common::siege::{ALL, From, all_boot_at, fleet, header, siege};
+use common::siege::{ALL, CROWD, From, QUARTER, all_boot_at, fleet, header, siege};
 use common::{Server, get, path, refused};
 use halfkey_protocol::Reason;
 use halfkey_protocol::wire::operator::{AuditList, NodeRecord};
@@ -37,7 +37,7 @@ async fn balancer(server: &Server, of: impl Fn() -> Option<IpAddr> + Send + 'sta
 #[tokio::test]
 async fn one_ipv6_host_keeps_nobody_out() {
     halfkey_verifier::server::raise_open_files();
-    let server = Server::with_settings("proxy_from = [\"127.0.0.1\"]\n");
+    let server = Server::with_settings(&format!("proxy_from = [\"127.0.0.1\"]\n{QUARTER}"));
     let networks = AtomicU16::new(0);
     let site = move || {
         let network = networks.fetch_add(1, Ordering::Relaxed) % 64;
@@ -45,11 +45,11 @@ async fn one_ipv6_host_keeps_nobody_out() {
     };
     let url = balancer(&server, site).await;
     let fleet = fleet(&server, &url, 40).await;
-    let hostile = siege(&server, &ALL, 1600, |index| From {
+    let hostile = siege(&server, &ALL, CROWD, |index| From {
         address: Ipv4Addr::LOCALHOST,
         claims: Some(Ipv6Addr::new(0x2001, 0xdb8, 0xbad, index as u16, 0, 0, 0, 1).into()),
     });
-    tokio::time::sleep(std::time::Duration::from_secs(4)).await;
+    hostile.stands().await;
     all_boot_at(&server, &url, &fleet).await;
     drop(hostile);
 }

@@ -27,6 +27,9 @@ use std::time::Duration;
 /// What one desk signs is one sequence: it signs one document after the other.
 static DESK: tokio::sync::Mutex<()> = tokio::sync::Mutex::const_new(());
 
+/// How often a machine asks again.
+const AGAIN: Duration = Duration::from_millis(200);
+
 /// A machine whose TPM is a few keys in memory.
 pub struct SoftNode {
     pub node: Node<SoftTpm>,
@@ -115,7 +118,9 @@ impl SoftNode {
 
     /// Asks again, as an agent does, until there is a verdict.
     pub async fn boot_at_last(&self, server: &Client) -> Verdict {
+        let mut pace = tokio::time::interval(AGAIN);
         loop {
+            pace.tick().await;
             match self.boot(server).await {
                 Ok(verdict) => return verdict,
                 Err(ClientError::Unreachable(_)) => {}
@@ -124,7 +129,6 @@ impl SoftNode {
                     assert!(reason.is_some_and(Reason::retry), "{problem:?}");
                 }
             }
-            tokio::time::sleep(Duration::from_millis(200)).await;
         }
     }
 }

@@ -4,6 +4,7 @@
 pub mod fleet;
 pub mod node;
 pub mod siege;
+pub mod turned;
 
 use halfkey_protocol::wire::Problem;
 use halfkey_protocol::{NodeId, Reason};
@@ -107,14 +108,12 @@ impl Server {
     }
 
     pub fn roots(&self) -> RootCertStore {
-        let mut roots = RootCertStore::empty();
-        roots.add(CertificateDer::from_pem_file(self.state().join("ca.pem")).unwrap()).unwrap();
-        roots
+        roots(self.state())
     }
 
     /// Without a certificate: a node.
     pub fn anybody(&self) -> Client {
-        Client::new(&self.url, self.roots(), None).unwrap().within(Duration::from_secs(40))
+        client(&self.url, self.state(), None)
     }
 
     /// With the first operator's bundle.
@@ -128,14 +127,26 @@ impl Server {
 
     /// At this URL, with a bundle.
     pub fn at(&self, url: &str, path: &Path) -> Client {
+        client(url, self.state(), Some(path))
+    }
+}
+
+/// What clients of this state folder pin.
+fn roots(state: &Path) -> RootCertStore {
+    let mut roots = RootCertStore::empty();
+    roots.add(CertificateDer::from_pem_file(state.join("ca.pem")).unwrap()).unwrap();
+    roots
+}
+
+/// For the server of this state folder at this URL; an operator's if there is a bundle.
+fn client(url: &str, state: &Path, bundle: Option<&Path>) -> Client {
+    let identity = bundle.map(|path| {
         let bundle: serde_json::Value = serde_json::from_slice(&std::fs::read(path).unwrap()).unwrap();
         let pem = |name: &str| bundle[name].as_str().unwrap().as_bytes().to_vec();
         let certificate = CertificateDer::from_pem_slice(&pem("certificate")).unwrap();
-        let key = PrivateKeyDer::from_pem_slice(&pem("key")).unwrap();
-        Client::new(url, self.roots(), Some((vec![certificate], key)))
-            .unwrap()
-            .within(Duration::from_secs(40))
-    }
+        (vec![certificate], PrivateKeyDer::from_pem_slice(&pem("key")).unwrap())
+    });
+    Client::new(url, roots(state), identity).unwrap().within(Duration::from_secs(40))
 }
 
 impl Drop for Server {

@@ -11,12 +11,19 @@ use std::sync::Arc;
 use std::time::Duration;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::{TcpSocket, TcpStream};
+use tokio::sync::Notify;
 use tokio::task::JoinSet;
 use tokio_rustls::TlsConnector;
 use tokio_rustls::client::TlsStream;
 
 /// When a test gives up: far beyond what it takes.
 const PATIENCE: Duration = Duration::from_secs(240);
+
+/// Settings: a quarter of the places that a server has, for a siege of a quarter of the connections.
+pub const QUARTER: &str = "connections = 256\nreserved_for_clients = 16\nreserved_for_nodes = 64\n";
+
+/// More than there are places.
+pub const CROWD: usize = 400;
 
 /// What a hostile connection does.
 #[derive(Clone, Copy, Debug)]
@@ -65,10 +72,17 @@ pub fn header(from: IpAddr) -> Vec<u8> {
 }
 
 impl Hostile {
-    /// Until the server has enough of it.
-    async fn attack(self, address: &str, from: From, tls: TlsConnector) -> std::io::Result<()> {
+    /// Until the server has enough of it; `stands` is told when all is done but to hold on.
+    async fn attack(
+        self,
+        address: &str,
+        from: From,
+        tls: TlsConnector,
+        stands: &Notify,
+    ) -> std::io::Result<()> {
         let mut stream = from.connect(address).await?;
         if let Self::Silent = self {
+            stands.notify_one();
             return wait_for_the_end(&mut stream).await;
         }
         let mut stream: TlsStream<TcpStream> = tls.connect("127.0.0.1".try_into().unwrap(), stream).await?;
@@ -76,10 +90,12 @@ impl Hostile {
             Self::Silent | Self::Idle => {}
             Self::Trickle => {
                 stream.write_all(b"POST /v1/finish HTTP/1.1\r\nx: ").await?;
+                stands.notify_one();
+                let mut pace = tokio::time::interval(TRICKLE);
                 loop {
                     stream.write_all(b"x").await?;
                     stream.flush().await?;
-                    tokio::time::sleep(Duration::from_secs(1)).await;
+                    pace.tick().await;
                 }
             }
             Self::Announce => {
@@ -90,9 +106,31 @@ impl Hostile {
                 stream.flush().await?;
             }
         }
+        stands.notify_one();
         wait_for_the_end(&mut stream).await
     }
 }
+
+/// Hostile connections; they end when this is dropped.
+pub struct Siege {
+    _attackers: JoinSet<()>,
+    stand: Vec<Arc<Notify>>,
+}
+
+impl Siege {
+    /// Until each connection holds its place, or was sent away once: nobody gets in who waits for a free place.
+    pub async fn stands(&self) {
+        for stands in &self.stand {
+            stands.notified().await;
+        }
+    }
+}
+
+/// How fast a header comes that never ends.
+const TRICKLE: Duration = Duration::from_secs(1);
+
+/// How soon a connection is made again that was lost.
+const AGAIN: Duration = Duration::from_millis(100);
 
 async fn wait_for_the_end(stream: &mut (impl tokio::io::AsyncRead + Unpin)) -> std::io::Result<()> {
     while stream.read(&mut [0; 512]).await? > 0 {}
@@ -100,7 +138,7 @@ async fn wait_for_the_end(stream: &mut (impl tokio::io::AsyncRead + Unpin)) -> s
 }
 
 /// So many connections, each made again as soon as it is lost; ends when dropped.
-pub fn besiege(server: &Server, kinds: &'static [Hostile], connections: usize, sources: u8) -> JoinSet<()> {
+pub fn besiege(server: &Server, kinds: &'static [Hostile], connections: usize, sources: u8) -> Siege {
     siege(server, kinds, connections, move |index| From {
         address: Ipv4Addr::new(127, 0, 7, (index % usize::from(sources)) as u8 + 1),
         claims: None,
@@ -113,25 +151,29 @@ pub fn siege(
     kinds: &'static [Hostile],
     connections: usize,
     from: impl Fn(usize) -> From,
-) -> JoinSet<()> {
+) -> Siege {
     let config = rustls::ClientConfig::builder_with_provider(halfkey_verifier::tls::provider())
         .with_protocol_versions(&[&rustls::version::TLS13])
         .unwrap()
         .with_root_certificates(server.roots())
         .with_no_client_auth();
     let tls = TlsConnector::from(Arc::new(config));
-    let mut all = JoinSet::new();
+    let (mut attackers, mut stand) = (JoinSet::new(), Vec::new());
     for index in 0..connections {
         let (kind, address, tls) = (kinds[index % kinds.len()], server.address().to_owned(), tls.clone());
         let from = from(index / kinds.len());
-        all.spawn(async move {
+        let stands = Arc::new(Notify::new());
+        stand.push(stands.clone());
+        attackers.spawn(async move {
+            let mut pace = tokio::time::interval(AGAIN);
             loop {
-                let _ = kind.attack(&address, from, tls.clone()).await;
-                tokio::time::sleep(Duration::from_millis(100)).await;
+                let _ = kind.attack(&address, from, tls.clone(), &stands).await;
+                stands.notify_one();
+                pace.tick().await;
             }
         });
     }
-    all
+    Siege { _attackers: attackers, stand }
 }
 
 /// So many machines, enrolled and with a policy; `url` is where they reach the server.
