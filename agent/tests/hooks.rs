@@ -10,7 +10,8 @@ mod server;
 #[path = "common/volume.rs"]
 mod volume;
 
-use proposing::{Machine, STUB, Verifier, accepted, refused};
+use halfkey_testkit::uki::STUB;
+use proposing::{Machine, Verifier, accepted, refused};
 use serde_json::json;
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};

@@ -8,6 +8,7 @@
 //! | [`log`] | firmware event logs that a test writes, reads or changes |
 //! | [`software`] | a boot that a test writes: its log, the policy that allows it, the proposal that announces it |
 //! | [`recorded`] | boots of real machines, as files |
+//! | [`uki`] | unified kernel images |
 //! | [`replay`] | a machine that boots without a VM, about a dozen kinds of boots, and what an attacker makes of them |
 //! | [`loopback`] | what is below it: the real agent with TPM, volumes in files and a mount namespace, verifier and workstation |
 //! | [`programs`], [`process`] | the programs under test; child processes that never outlive a test |
@@ -58,6 +59,7 @@ pub mod software;
 pub mod swtpm;
 pub mod tenant;
 pub mod tpm;
+pub mod uki;
 pub mod verifier;
 
 pub use error::{Error, Result};

@@ -3,7 +3,7 @@
 #![allow(clippy::unwrap_used, dead_code, reason = "a test that fails here should say where")]
 
 use crate::common::swtpm::Swtpm;
-use crate::server::{Answer, Authority, TestServer};
+use crate::server::{Answer, TestServer};
 use crate::volume::{self, Volume};
 use halfkey_agent::enroll::bind;
 use halfkey_agent::luks::Token;
@@ -13,12 +13,13 @@ use halfkey_protocol::tpm::bank::PcrBank;
 use halfkey_protocol::tpm::kdf::Hash;
 use halfkey_protocol::tpm::qualifying_data::QualifyingData;
 use halfkey_protocol::{Bytes, NodeId};
+use halfkey_testkit::pki::Pki;
+use halfkey_testkit::uki;
 use serde_json::{Value, json};
 use std::path::PathBuf;
 use std::process::Command;
 use std::sync::{Arc, Mutex};
 
-pub const STUB: &str = "/usr/lib/systemd/boot/efi/linuxx64.efi.stub";
 const NONCE: &[u8] = b"a nonce";
 
 /// An enrolled machine: TPM, volume, and where its boot loader's files are.
@@ -63,22 +64,11 @@ impl Machine {
     pub fn with_uki(self) -> Self {
         let folder = self.esp.path().join("EFI/Linux");
         std::fs::create_dir_all(&folder).unwrap();
-        let mut command = Command::new("objcopy");
-        for (i, (name, content)) in [
-            (".osrel", b"ID=halfkey-test\n".to_vec()),
-            (".cmdline", b"root=/dev/x quiet\n".to_vec()),
-            (".initrd", b"an initramfs".to_vec()),
-            (".linux", std::fs::read(STUB).unwrap()),
-        ]
-        .into_iter()
-        .enumerate()
-        {
-            let file = self.esp.path().join(&name[1..]);
-            std::fs::write(&file, content).unwrap();
-            command.arg("--add-section").arg(format!("{name}={}", file.display()));
-            command.arg("--change-section-vma").arg(format!("{name}={:#x}", (i + 1) * 0x10_0000));
+        // What is in it, also as files of its own.
+        for (name, content) in [("osrel", "ID=halfkey-test\n"), ("initrd", "an initramfs")] {
+            std::fs::write(self.esp.path().join(name), content).unwrap();
         }
-        assert!(command.arg(STUB).arg(folder.join("tok-6.1.0-56.efi")).status().unwrap().success());
+        uki::make(&folder.join("tok-6.1.0-56.efi"), "root=/dev/x quiet\n", b"an initramfs");
         self
     }
 
@@ -107,7 +97,7 @@ pub fn agent(swtpm: &Swtpm, args: &[&str]) -> Ended {
 /// A verifier that gives a nonce, keeps what is proposed, and gives the answers in turn; the last one again and again.
 pub struct Verifier {
     pub server: TestServer,
-    authority: Authority,
+    pki: Pki,
     pub proposed: Arc<Mutex<Vec<Value>>>,
 }
 
@@ -134,13 +124,13 @@ impl Verifier {
                 _ => (404, "{}".into()),
             }
         };
-        let authority = Authority::new();
-        let server = TestServer::start(&authority, "127.0.0.1", Answer::By(Arc::new(judge)));
-        Self { server, authority, proposed }
+        let pki = Pki::new();
+        let server = TestServer::start(&pki, "127.0.0.1", Answer::By(Arc::new(judge)));
+        Self { server, pki, proposed }
     }
 
     pub fn machine(&self) -> Machine {
-        Machine::enrolled_at(&self.server.url(), &self.authority.pem()).with_uki()
+        Machine::enrolled_at(&self.server.url(), &self.pki.ca_pem).with_uki()
     }
 
     /// What was proposed last, after its quote was checked; and PCR 15.

@@ -2,17 +2,13 @@
 
 #![allow(clippy::unwrap_used, dead_code, reason = "a test that fails here should say where")]
 
-use rcgen::{BasicConstraints, CertificateParams, IsCa, Issuer, KeyPair, date_time_ymd};
-use rustls::pki_types::{CertificateDer, PrivateKeyDer, PrivatePkcs8KeyDer};
+use halfkey_testkit::pki::{Leaf, Pki};
 use rustls::{ServerConfig, ServerConnection, StreamOwned};
 use std::io::{Read, Write};
 use std::net::{Shutdown, TcpListener, TcpStream};
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Condvar, Mutex};
 use std::thread;
-
-/// Seconds since 1970, behind every certificate made here.
-pub const AFTER_ALL_CERTIFICATES: u64 = 7_000_000_000;
 
 /// From path and body to status and body.
 pub type Judge = Arc<dyn Fn(&str, &[u8]) -> (u16, String) + Send + Sync>;
@@ -43,37 +39,11 @@ pub fn ok(body: &str) -> Answer {
     Answer::Status(200, body.into())
 }
 
-/// A CA.
-pub struct Authority {
-    issuer: Issuer<'static, KeyPair>,
-    pem: String,
-}
-
-impl Authority {
-    pub fn new() -> Self {
-        let key = KeyPair::generate().unwrap();
-        let mut params = CertificateParams::new(Vec::new()).unwrap();
-        params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
-        let pem = params.self_signed(&key).unwrap().pem();
-        Self { issuer: Issuer::new(params, key), pem }
-    }
-
-    pub fn pem(&self) -> String {
-        self.pem.clone()
-    }
-
-    fn config(&self, name: &str, year: i32) -> Arc<ServerConfig> {
-        let key = KeyPair::generate().unwrap();
-        let mut params = CertificateParams::new(vec![name.to_owned()]).unwrap();
-        params.not_before = date_time_ymd(2000, 1, 1);
-        params.not_after = date_time_ymd(year, 1, 1);
-        let certificate: CertificateDer = params.signed_by(&key, &self.issuer).unwrap().der().clone();
-        let key = PrivateKeyDer::Pkcs8(PrivatePkcs8KeyDer::from(key.serialize_der()));
-        let provider = Arc::new(rustls::crypto::ring::default_provider());
-        let config =
-            ServerConfig::builder_with_provider(provider).with_safe_default_protocol_versions().unwrap();
-        Arc::new(config.with_no_client_auth().with_single_cert(vec![certificate], key).unwrap())
-    }
+fn config(leaf: &Leaf) -> Arc<ServerConfig> {
+    let provider = Arc::new(rustls::crypto::ring::default_provider());
+    let config = ServerConfig::builder_with_provider(provider).with_safe_default_protocol_versions().unwrap();
+    let chain = vec![leaf.der.clone()];
+    Arc::new(config.with_no_client_auth().with_single_cert(chain, leaf.key_der()).unwrap())
 }
 
 /// A running server; ends with the test.
@@ -92,16 +62,16 @@ struct Counts {
 
 impl TestServer {
     /// Its certificate is for `name`; it listens on 127.0.0.1.
-    pub fn start(authority: &Authority, name: &str, answer: Answer) -> Self {
-        Self::serve(authority.config(name, 2150), 0, answer)
+    pub fn start(pki: &Pki, name: &str, answer: Answer) -> Self {
+        Self::serve(config(&pki.server(name)), 0, answer)
     }
 
-    pub fn start_expired(authority: &Authority, name: &str, answer: Answer) -> Self {
-        Self::serve(authority.config(name, 2020), 0, answer)
+    pub fn start_expired(pki: &Pki, name: &str, answer: Answer) -> Self {
+        Self::serve(config(&pki.server_until(name, 2020)), 0, answer)
     }
 
-    pub fn start_at(authority: &Authority, name: &str, port: u16, answer: Answer) -> Self {
-        Self::serve(authority.config(name, 2150), port, answer)
+    pub fn start_at(pki: &Pki, name: &str, port: u16, answer: Answer) -> Self {
+        Self::serve(config(&pki.server(name)), port, answer)
     }
 
     fn serve(config: Arc<ServerConfig>, port: u16, answer: Answer) -> Self {
@@ -177,6 +147,7 @@ fn talk(tcp: TcpStream, config: Arc<ServerConfig>, answer: &Answer, counts: &Cou
                     if stream.write_all(&[byte]).and_then(|()| stream.flush()).is_err() {
                         return;
                     }
+                    // What is tested is a server that is slow.
                     thread::park_timeout(std::time::Duration::from_millis(20));
                 }
                 return;
