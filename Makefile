@@ -51,7 +51,7 @@ check: deps
 # Tests that run the programs run those of dist.
 unit: deps dist
 	HALFKEY_AGENT=$(CURDIR)/dist/halfkey-agent HALFKEY_VERIFIER=$(CURDIR)/dist/halfkey-verifier \
-		HALFKEY_TENANT=$(CURDIR)/dist/halfkey $(CARGO) test --workspace --locked
+		HALFKEY_TENANT=$(CURDIR)/dist/halfkey .ci/tests
 
 fuzz: deps
 	RUSTFLAGS='$(FUZZ_RUSTFLAGS)' $(CARGO) build --profile fuzz --locked -p halfkey-fuzz --target $(TARGET)

@@ -98,6 +98,8 @@ fn named_or_built(variable: &str, name: &str, packages: &'static [&'static str])
     if !built.contains(packages) {
         let cargo = env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
         let mut command = Command::new(cargo);
+        // Which a test program may be given that says how long its tests take: it is not meant for the compiler.
+        command.env_remove("RUSTC_BOOTSTRAP");
         command.current_dir(tree()).args(["build", "--locked", "--quiet", "--bins"]);
         run(command.args(packages.iter().flat_map(|package| ["-p", package])))?;
         built.insert(packages);
