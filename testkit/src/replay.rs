@@ -12,6 +12,8 @@ use crate::programs::Programs;
 use crate::recorded::{self, boot};
 use halfkey_protocol::tpm::bank::PcrBank;
 use halfkey_protocol::tpm::kdf::Hash;
+use halfkey_protocol::wire::Proposal;
+use halfkey_protocol::wire::policies::ProposalRecord;
 use std::process::{Child, Output, Stdio};
 
 /// What a machine measures until the agent runs, and what can be read of it.
@@ -29,8 +31,9 @@ pub struct ReplayedBoot {
     pub afterwards: Vec<(u8, Vec<u8>)>,
 }
 
-/// The tag of the kernel's command line.
-const LOAD_OPTIONS: u32 = 0x8f3b_22ed;
+/// Tags of what the kernel's EFI stub measures: command line and initrd.
+pub(crate) const LOAD_OPTIONS: u32 = 0x8f3b_22ed;
+pub(crate) const INITRD: u32 = 0x8f3b_22ec;
 
 /// A unified kernel image that the firmware starts; Secure Boot is off.
 pub fn uki() -> ReplayedBoot {
@@ -140,6 +143,40 @@ impl ReplayedBoot {
                 let from = (0..at).find(|from| digest_of(&record.data, *from) == record.digest).unwrap();
                 record.data.splice(at + common.len()..at + common.len(), options.iter().copied());
                 record.digest = digest_of(&record.data, from);
+            }
+        })
+    }
+
+    /// What was proposed in its place: images from the kernel or UKI on, initrd, sections, command line.
+    #[must_use]
+    pub fn proposed(mut self, proposal: &Proposal) -> Self {
+        let options = proposal.command_line.clone().map(|line| {
+            let text: Vec<u8> = line.encode_utf16().chain([0]).flat_map(u16::to_le_bytes).collect();
+            self.command_line = line;
+            Hash::Sha256.digest(&[&text])
+        });
+        self.changed(|measured| {
+            let put = |of: &mut dyn Iterator<Item = &mut Record>, digests: Vec<Vec<u8>>| {
+                let mut count = 0;
+                of.zip(&digests).for_each(|(record, digest)| {
+                    record.digest.clone_from(digest);
+                    count += 1;
+                });
+                assert_eq!(count, digests.len(), "what was proposed is more than what is measured");
+            };
+            let images = proposal.images.iter().rev().map(|image| image.authenticode.0.clone()).collect();
+            let is_image = |record: &&mut Record| record.kind == kind::APPLICATION;
+            put(&mut measured.iter_mut().rev().filter(is_image), images);
+            // The name of each comes first.
+            let sections = proposal.sections.iter().map(|section| section.digest.0.clone()).collect();
+            put(&mut measured.iter_mut().filter(|record| record.pcr == 11).skip(1).step_by(2), sections);
+            for (tag, digest) in
+                [(LOAD_OPTIONS, options), (INITRD, proposal.initrd.as_ref().map(|initrd| initrd.0.clone()))]
+            {
+                let is_tag = |record: &&mut Record| {
+                    record.kind == kind::EVENT_TAG && record.data.starts_with(&tag.to_le_bytes())
+                };
+                put(&mut measured.iter_mut().filter(is_tag), digest.into_iter().collect());
             }
         })
     }
@@ -285,6 +322,30 @@ impl Machine {
         assert_eq!(code, 0, "{said}");
         let unlocked = Unlocked::from(agent.wait_with_output().unwrap());
         assert_eq!(unlocked.code, 0, "{}", unlocked.said);
+    }
+
+    /// `halfkey-agent propose` with these arguments.
+    pub fn propose(&self, args: &[&str]) -> Unlocked {
+        let mut agent = self.node.agent(&["propose", "--timeout", "20", "--device"]);
+        agent.arg(self.node.device("root")).args(args).output().unwrap().into()
+    }
+
+    /// The same; it waits for an operator.
+    #[track_caller]
+    pub fn proposes(&self, args: &[&str]) -> ProposalRecord {
+        let ended = self.propose(args);
+        assert_eq!(ended.code, 7, "{}", ended.said);
+        self.node.tenant.proposals(false).unwrap().swap_remove(0)
+    }
+
+    /// The operator accepts what was proposed: exit code, and what `halfkey proposal accept` says.
+    pub fn accept(&self, proposal: &ProposalRecord) -> (i32, String) {
+        self.node.tenant.try_run(&["proposal", "accept", &proposal.id.to_string(), "--yes"]).unwrap()
+    }
+
+    /// `halfkey policy` with these arguments: exit code, and what it says.
+    pub fn policy(&self, args: &[&str]) -> (i32, String) {
+        self.node.tenant.try_run(&[&["policy"], args].concat()).unwrap()
     }
 
     /// `halfkey policy apply` for this node: exit code, and what it says.

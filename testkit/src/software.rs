@@ -3,7 +3,7 @@
 
 use crate::hex;
 use crate::log::{Record, write};
-use crate::replay::kind;
+use crate::replay::{INITRD, LOAD_OPTIONS, kind};
 use crate::swtpm::Swtpm;
 use halfkey_protocol::Bytes;
 use halfkey_protocol::tpm::bank::PcrBank;
@@ -189,10 +189,6 @@ forbidden = ["panic=*"]
 pub fn trust(until: &str, count: u32) -> String {
     format!("[trust_root_with_next_boot]\nuntil = {until}\ncount = {count}\n\n")
 }
-
-/// Tags of what the kernel's EFI stub measures.
-const LOAD_OPTIONS: u32 = 0x8f3b_22ed;
-const INITRD: u32 = 0x8f3b_22ec;
 
 const GLOBAL: [u8; 16] =
     [0x61, 0xdf, 0xe4, 0x8b, 0xca, 0x93, 0xd2, 0x11, 0xaa, 0x0d, 0x00, 0xe0, 0x98, 0x03, 0x2b, 0x8c];

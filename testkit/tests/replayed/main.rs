@@ -4,5 +4,7 @@
 #![allow(clippy::unwrap_used)] // a panic is how a test fails
 
 mod attacks;
+mod explained;
 mod kinds;
 mod logs;
+mod proposals;
