@@ -1,4 +1,4 @@
-//! One error: what the rig was doing, and what it saw.
+//! One error: what was being done, and what was found.
 
 use std::fmt;
 
@@ -6,7 +6,7 @@ use std::fmt;
 #[derive(Debug)]
 pub struct Error(String);
 
-/// What everything in the rig returns.
+/// What fails with it.
 pub type Result<T, E = Error> = std::result::Result<T, E>;
 
 impl Error {

@@ -10,7 +10,7 @@
 //! | [`recorded`] | boots of real machines, as files |
 //! | [`uki`] | unified kernel images |
 //! | [`replay`] | a machine that boots without a VM, about a dozen kinds of boots, and what an attacker makes of them |
-//! | [`loopback`] | what is below it: the real agent with TPM, volumes in files and a mount namespace, verifier and workstation |
+//! | [`local_lab`] | what is below it: the real agent with TPM, volumes in files and a mount namespace, verifier and workstation |
 //! | [`programs`], [`process`] | the programs under test; child processes that never outlive a test |
 //! | [`verifier`], [`tenant`] | the server and the operator's workstation, as processes |
 //! | [`pki`], [`port`], [`clock`] | certificates; ports that are known before anybody listens there; a clock that tests turn |
@@ -39,6 +39,10 @@
 //! tpm.reset();
 //! ```
 //!
+//! What registrar and verifier make of a node, without an agent: [`node::SimulatedNode`] makes its messages and reads the answers,
+//! and the test carries them with the client that it has. Where time decides, a server in the test's own process takes it from a
+//! [`clock::TurnedClock`]: see `verifier/tests/common/turned.rs`. No test sleeps; it waits for the thing that it waits for.
+//!
 //! It depends on nothing but `halfkey-protocol`, because the crates under test use it: what they make of a log or a quote stays
 //! in their own tests.
 
@@ -46,8 +50,8 @@
 
 pub mod clock;
 pub mod error;
+pub mod local_lab;
 pub mod log;
-pub mod loopback;
 pub mod node;
 pub mod pki;
 pub mod port;

@@ -5,9 +5,9 @@
 //! methods make another machine of it, or what an attacker would. [`Machine`] is enrolled and boots it.
 
 use crate::error::Result;
+use crate::local_lab::{LocalLab, text};
 pub use crate::log::kind;
 use crate::log::{Record, sha1, write};
-use crate::loopback::{Loopback, text};
 use crate::programs::Programs;
 use crate::recorded::{self, boot};
 use halfkey_protocol::tpm::bank::PcrBank;
@@ -212,10 +212,10 @@ impl ReplayedBoot {
     }
 }
 
-/// A machine that is enrolled, its verifier, and its tenant's desk.
+/// A machine that is enrolled, its verifier, and its tenant's workstation.
 pub struct Machine {
     /// The programs, volumes and the TPM.
-    pub node: Loopback,
+    pub lab: LocalLab,
     /// Its id.
     pub id: String,
     volumes: &'static [&'static str],
@@ -245,24 +245,24 @@ impl Machine {
 
     /// With these.
     pub fn with_volumes(volumes: &'static [&'static str]) -> Self {
-        let (node, folder) = new();
+        let (lab, folder) = new();
         for volume in volumes.iter().filter(|name| **name != "root") {
-            node.volume(volume).unwrap();
+            lab.volume(volume).unwrap();
         }
-        let id = node.enroll(volumes).unwrap();
-        Self { node, id, volumes, _folder: folder }
+        let id = lab.enroll(volumes).unwrap();
+        Self { lab, id, volumes, _folder: folder }
     }
 
     /// Whose TPM has one bank, for which it is enrolled.
     pub fn with_bank(bank: PcrBank) -> Self {
-        let (mut node, folder) = new();
+        let (mut lab, folder) = new();
         let others = ["sha1", "sha256", "sha384"].iter().filter(|name| **name != bank.name());
         let banks: String = others.map(|name| format!("{name}:none+")).collect();
-        node.tpm.allocate_banks(&format!("{banks}{}:all", bank.name()));
-        node.replay(&uki().in_banks(&[bank])).unwrap();
+        lab.tpm.allocate_banks(&format!("{banks}{}:all", bank.name()));
+        lab.replay(&uki().in_banks(&[bank])).unwrap();
         let volumes = &["root"];
-        let id = node.enroll_with(volumes, &["--bank", bank.name()]).unwrap();
-        Self { node, id, volumes, _folder: folder }
+        let id = lab.enroll_with(volumes, &["--bank", bank.name()]).unwrap();
+        Self { lab, id, volumes, _folder: folder }
     }
 
     /// The same; this boot was learned with these flags of `halfkey approve`, and is unlocked unattended.
@@ -275,7 +275,7 @@ impl Machine {
 
     /// Off and on again, up to where the agent runs.
     pub fn power_on(&mut self, boot: &ReplayedBoot) {
-        self.node.replay(boot).unwrap();
+        self.lab.replay(boot).unwrap();
     }
 
     /// Boots and unlocks.
@@ -286,7 +286,7 @@ impl Machine {
 
     /// `unlock` in this boot.
     pub fn unlock(&self) -> Unlocked {
-        self.node.unlock_now(self.volumes).unwrap().into()
+        self.lab.unlock_now(self.volumes).unwrap().into()
     }
 
     /// Boots, and is unlocked with nobody there.
@@ -299,9 +299,9 @@ impl Machine {
     /// Boots, and waits for an operator.
     pub fn waits(&mut self, boot: &ReplayedBoot) -> Child {
         self.power_on(boot);
-        let mut agent = self.node.unlock(self.volumes);
+        let mut agent = self.lab.unlock(self.volumes);
         let mut agent = agent.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
-        while self.node.tenant.node(&self.id).unwrap().pending.is_none() {
+        while self.lab.tenant.node(&self.id).unwrap().pending.is_none() {
             if agent.try_wait().unwrap().is_some() {
                 panic!("it does not wait: {}", text(&agent.wait_with_output().unwrap()));
             }
@@ -311,7 +311,7 @@ impl Machine {
 
     /// `halfkey approve` with these flags: exit code, and what it says.
     pub fn approve(&self, flags: &[&str]) -> (i32, String) {
-        self.node.tenant.try_run(&[&["approve", &self.id, "--yes"], flags].concat()).unwrap()
+        self.lab.tenant.try_run(&[&["approve", &self.id, "--yes"], flags].concat()).unwrap()
     }
 
     /// Boots, and an operator lets it learn this boot.
@@ -326,8 +326,8 @@ impl Machine {
 
     /// `halfkey-agent propose` with these arguments.
     pub fn propose(&self, args: &[&str]) -> Unlocked {
-        let mut agent = self.node.agent(&["propose", "--timeout", "20", "--device"]);
-        agent.arg(self.node.device("root")).args(args).output().unwrap().into()
+        let mut agent = self.lab.agent(&["propose", "--timeout", "20", "--device"]);
+        agent.arg(self.lab.device("root")).args(args).output().unwrap().into()
     }
 
     /// The same; it waits for an operator.
@@ -335,25 +335,25 @@ impl Machine {
     pub fn proposes(&self, args: &[&str]) -> ProposalRecord {
         let ended = self.propose(args);
         assert_eq!(ended.code, 7, "{}", ended.said);
-        self.node.tenant.proposals(false).unwrap().swap_remove(0)
+        self.lab.tenant.proposals(false).unwrap().swap_remove(0)
     }
 
     /// The operator accepts what was proposed: exit code, and what `halfkey proposal accept` says.
     pub fn accept(&self, proposal: &ProposalRecord) -> (i32, String) {
-        self.node.tenant.try_run(&["proposal", "accept", &proposal.id.to_string(), "--yes"]).unwrap()
+        self.lab.tenant.try_run(&["proposal", "accept", &proposal.id.to_string(), "--yes"]).unwrap()
     }
 
     /// `halfkey policy` with these arguments: exit code, and what it says.
     pub fn policy(&self, args: &[&str]) -> (i32, String) {
-        self.node.tenant.try_run(&[&["policy"], args].concat()).unwrap()
+        self.lab.tenant.try_run(&[&["policy"], args].concat()).unwrap()
     }
 
     /// `halfkey policy apply` for this node: exit code, and what it says.
     pub fn apply(&self, policy: &str) -> (i32, String) {
-        let file = self.node.folder.join("policy.toml");
+        let file = self.lab.folder.join("policy.toml");
         std::fs::write(&file, policy).unwrap();
         let file = file.to_str().unwrap();
-        self.node.tenant.try_run(&["policy", "apply", file, "--node", &self.id, "--yes"]).unwrap()
+        self.lab.tenant.try_run(&["policy", "apply", file, "--node", &self.id, "--yes"]).unwrap()
     }
 
     /// Boots, and gets nothing for this reason; these words are in one finding.
@@ -370,23 +370,23 @@ impl Machine {
 
     /// The reason on record for the newest evidence.
     pub fn reason(&self) -> Option<String> {
-        self.node.tenant.evidence(&self.id).unwrap().evidence[0].code.clone()
+        self.lab.tenant.evidence(&self.id).unwrap().evidence[0].code.clone()
     }
 
     /// What was found in the newest evidence.
     pub fn findings(&self) -> Vec<String> {
-        let newest = self.node.tenant.evidence(&self.id).unwrap().evidence[0].id;
-        self.node.tenant.record(newest).unwrap().findings.iter().map(ToString::to_string).collect()
+        let newest = self.lab.tenant.evidence(&self.id).unwrap().evidence[0].id;
+        self.lab.tenant.record(newest).unwrap().findings.iter().map(ToString::to_string).collect()
     }
 }
 
 /// Never registered.
-fn new() -> (Loopback, tempfile::TempDir) {
+fn new() -> (LocalLab, tempfile::TempDir) {
     let folder = tempfile::tempdir().unwrap();
-    (Loopback::new(Programs::find().unwrap(), folder.path()).unwrap(), folder)
+    (LocalLab::new(Programs::find().unwrap(), folder.path()).unwrap(), folder)
 }
 
-impl Loopback {
+impl LocalLab {
     /// Switches the machine off, if it is on, and on again, up to where the agent runs.
     ///
     /// # Errors

@@ -1,4 +1,4 @@
-//! The operator's desk: `halfkey --json` on this host.
+//! The operator's workstation: `halfkey --json` on this host.
 
 use crate::error::{Context, Result};
 use crate::process::{Guard, run};

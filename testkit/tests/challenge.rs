@@ -3,7 +3,7 @@
 #![allow(clippy::unwrap_used)] // a panic is how a test fails
 
 use halfkey_protocol::wire::operator::NodeState;
-use halfkey_testkit::loopback::{Loopback, text};
+use halfkey_testkit::local_lab::{LocalLab, text};
 use halfkey_testkit::programs::Programs;
 use halfkey_testkit::tenant::Tenant;
 use std::fs;
@@ -11,7 +11,7 @@ use std::os::unix::fs::PermissionsExt;
 use std::process::Output;
 
 struct Machine {
-    node: Loopback,
+    lab: LocalLab,
     id: String,
     _folder: tempfile::TempDir,
 }
@@ -21,44 +21,44 @@ impl Machine {
     fn registered() -> Self {
         let programs = Programs::find().unwrap();
         let folder = tempfile::tempdir().unwrap();
-        let node = Loopback::new(programs, folder.path()).unwrap();
-        let (mut child, id) = node.register(&["root"]).unwrap();
+        let lab = LocalLab::new(programs, folder.path()).unwrap();
+        let (mut child, id) = lab.register(&["root"]).unwrap();
         child.kill().unwrap();
         child.wait().unwrap();
-        node.flush_tpm().unwrap();
-        Self { node, id, _folder: folder }
+        lab.flush_tpm().unwrap();
+        Self { lab, id, _folder: folder }
     }
 
     fn enroll(&self) -> Output {
-        self.node.agent_enroll(&["root"]).unwrap().output().unwrap()
+        self.lab.agent_enroll(&["root"]).unwrap().output().unwrap()
     }
 
     fn tenant_enrolls(&self) {
-        self.node.tenant_enroll(&self.id).unwrap();
+        self.lab.tenant_enroll(&self.id).unwrap();
     }
 
     /// The verifier as it is now, before the proof deletes C_U.
     fn keep(&mut self) {
-        self.node.verifier.stop().unwrap();
+        self.lab.verifier.stop().unwrap();
         for file in STATE {
-            let path = self.node.verifier.state().join(file);
+            let path = self.lab.verifier.state().join(file);
             fs::copy(&path, path.with_extension("kept")).unwrap();
         }
-        self.node.verifier.start().unwrap();
+        self.lab.verifier.start().unwrap();
     }
 
     fn put_back(&mut self) {
-        self.node.verifier.stop().unwrap();
+        self.lab.verifier.stop().unwrap();
         for file in STATE {
-            let path = self.node.verifier.state().join(file);
+            let path = self.lab.verifier.state().join(file);
             fs::copy(path.with_extension("kept"), &path).unwrap();
         }
-        self.node.verifier.start().unwrap();
+        self.lab.verifier.start().unwrap();
     }
 
     fn unbind(&self) {
-        let mut unbind = self.node.agent(&["unbind", "--key-file"]);
-        unbind.arg(self.node.folder.join("passphrase")).arg(self.node.device("root"));
+        let mut unbind = self.lab.agent(&["unbind", "--key-file"]);
+        unbind.arg(self.lab.folder.join("passphrase")).arg(self.lab.device("root"));
         succeeded(&unbind.output().unwrap());
     }
 }
@@ -78,13 +78,13 @@ fn an_enrollment_of_before_is_not_taken_when_it_is_served_again() {
     machine.keep();
     succeeded(&machine.enroll());
     machine.unbind();
-    let before = fs::read(machine.node.device("root")).unwrap();
+    let before = fs::read(machine.lab.device("root")).unwrap();
     machine.put_back();
     let output = machine.enroll();
     assert!(!output.status.success(), "the old enrollment was taken:\n{}", text(&output));
     let said = text(&output);
     assert!(said.contains("another challenge") && said.contains("halfkey enroll"), "{said}");
-    assert!(before == fs::read(machine.node.device("root")).unwrap(), "the volume was touched");
+    assert!(before == fs::read(machine.lab.device("root")).unwrap(), "the volume was touched");
     // The tenant's new one is.
     machine.tenant_enrolls();
     succeeded(&machine.enroll());
@@ -93,10 +93,10 @@ fn an_enrollment_of_before_is_not_taken_when_it_is_served_again() {
 #[test]
 fn a_run_that_was_ended_goes_on_with_its_challenge_and_the_next_enrollment_has_another() {
     let machine = Machine::registered();
-    let file = machine.node.challenge(&machine.id);
+    let file = machine.lab.challenge(&machine.id);
     assert_eq!(fs::metadata(&file).unwrap().permissions().mode() & 0o777, 0o600);
     let first = fs::read(&file).unwrap();
-    assert_eq!(*machine.node.tenant.node(&machine.id).unwrap().challenge, first);
+    assert_eq!(*machine.lab.tenant.node(&machine.id).unwrap().challenge, first);
     machine.tenant_enrolls();
     succeeded(&machine.enroll());
     assert!(!file.exists(), "it is kept until the enrollment is done");
@@ -105,11 +105,11 @@ fn a_run_that_was_ended_goes_on_with_its_challenge_and_the_next_enrollment_has_a
     assert!(!used.status.success() && text(&used).contains("halfkey enroll"), "{}", text(&used));
     let second = fs::read(&file).unwrap();
     assert_ne!(first, second);
-    assert_eq!(*machine.node.tenant.node(&machine.id).unwrap().challenge, second);
+    assert_eq!(*machine.lab.tenant.node(&machine.id).unwrap().challenge, second);
     machine.tenant_enrolls();
     succeeded(&machine.enroll());
     assert!(!file.exists());
-    assert_eq!(machine.node.tenant.node(&machine.id).unwrap().summary.state, NodeState::Enrolled);
+    assert_eq!(machine.lab.tenant.node(&machine.id).unwrap().summary.state, NodeState::Enrolled);
 }
 
 /// The tenant enrolled, and the machine registered anew: another run of `enroll`, or its file is lost.
@@ -117,7 +117,7 @@ fn a_run_that_was_ended_goes_on_with_its_challenge_and_the_next_enrollment_has_a
 fn the_enrollment_of_another_run_is_refused_with_what_to_do() {
     let machine = Machine::registered();
     machine.tenant_enrolls();
-    fs::remove_file(machine.node.challenge(&machine.id)).unwrap();
+    fs::remove_file(machine.lab.challenge(&machine.id)).unwrap();
     let refused = text(&machine.enroll());
     assert!(refused.contains("another challenge"), "{refused}");
     assert!(refused.contains("halfkey enroll"), "{refused}");
@@ -131,23 +131,23 @@ fn another_operators_enrollment_is_refused_and_the_machine_stays_its_tenants() {
     let machine = Machine::registered();
     machine.tenant_enrolls();
     succeeded(&machine.enroll());
-    machine.node.register_anew(&machine.id, &["root"]).unwrap();
-    let (programs, roots) = (Programs::find().unwrap(), machine.node.tpm.ca());
-    let bob = Tenant::login(&programs, &machine.node.verifier, &machine.node.folder.join("bob")).unwrap();
+    machine.lab.register_anew(&machine.id, &["root"]).unwrap();
+    let (programs, roots) = (Programs::find().unwrap(), machine.lab.tpm.ca());
+    let bob = Tenant::login(&programs, &machine.lab.verifier, &machine.lab.folder.join("bob")).unwrap();
     bob.run(&["enroll", &machine.id, "--yes", "--ek-roots", roots.to_str().unwrap()]).unwrap();
-    let before = fs::read(machine.node.device("root")).unwrap();
+    let before = fs::read(machine.lab.device("root")).unwrap();
     for _ in 0..2 {
         let output = machine.enroll();
         let said = text(&output);
         assert!(!output.status.success() && said.contains("another tenant key"), "{said}");
-        for key in [bob.key().unwrap(), machine.node.tenant.key().unwrap()] {
+        for key in [bob.key().unwrap(), machine.lab.tenant.key().unwrap()] {
             assert!(said.contains(&key), "{said}");
         }
-        assert!(before == fs::read(machine.node.device("root")).unwrap(), "the volume was touched");
+        assert!(before == fs::read(machine.lab.device("root")).unwrap(), "the volume was touched");
     }
     // The verifier gave nothing out.
-    let last = machine.node.tenant.last_evidence(&machine.id).unwrap();
-    let record = machine.node.tenant.record(last).unwrap();
+    let last = machine.lab.tenant.last_evidence(&machine.id).unwrap();
+    let record = machine.lab.tenant.record(last).unwrap();
     assert_eq!((record.summary.purpose.as_str(), record.summary.outcome.as_str()), ("enroll", "denied"));
     machine.tenant_enrolls();
     succeeded(&machine.enroll());
@@ -159,7 +159,7 @@ fn unbinding_gives_an_enrollment_up() {
     machine.tenant_enrolls();
     succeeded(&machine.enroll());
     machine.enroll();
-    let file = machine.node.challenge(&machine.id);
+    let file = machine.lab.challenge(&machine.id);
     assert!(file.exists());
     machine.unbind();
     assert!(!file.exists());

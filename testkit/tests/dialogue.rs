@@ -3,7 +3,7 @@
 #![allow(clippy::unwrap_used)] // a panic is how a test fails
 
 use halfkey_protocol::wire::operator::NodeState;
-use halfkey_testkit::loopback::{Loopback, text};
+use halfkey_testkit::local_lab::{LocalLab, text};
 use halfkey_testkit::programs::Programs;
 use halfkey_testkit::swtpm::Swtpm;
 use serde_json::Value;
@@ -15,19 +15,19 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 struct Node {
-    inner: Loopback,
+    inner: LocalLab,
     _folder: tempfile::TempDir,
 }
 
 impl Deref for Node {
-    type Target = Loopback;
-    fn deref(&self) -> &Loopback {
+    type Target = LocalLab;
+    fn deref(&self) -> &LocalLab {
         &self.inner
     }
 }
 
 impl DerefMut for Node {
-    fn deref_mut(&mut self) -> &mut Loopback {
+    fn deref_mut(&mut self) -> &mut LocalLab {
         &mut self.inner
     }
 }
@@ -37,7 +37,7 @@ impl Node {
     fn new() -> Self {
         let programs = Programs::find().unwrap();
         let folder = tempfile::tempdir().unwrap();
-        Self { inner: Loopback::new(programs, folder.path()).unwrap(), _folder: folder }
+        Self { inner: LocalLab::new(programs, folder.path()).unwrap(), _folder: folder }
     }
 
     /// Booted once with image `a`, and approved.

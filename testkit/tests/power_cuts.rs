@@ -4,7 +4,7 @@
 #![allow(clippy::unwrap_used)] // a panic is how a test fails
 
 use halfkey_protocol::wire::operator::NodeState;
-use halfkey_testkit::loopback::{Loopback, text};
+use halfkey_testkit::local_lab::{LocalLab, text};
 use halfkey_testkit::programs::Programs;
 use halfkey_testkit::tenant::Tenant;
 use serde_json::Value;
@@ -43,7 +43,7 @@ exit $code
 "#;
 
 struct Machine {
-    node: Loopback,
+    lab: LocalLab,
     id: String,
     _folder: tempfile::TempDir,
 }
@@ -61,50 +61,50 @@ impl Machine {
     fn new() -> Self {
         let programs = Programs::find().unwrap();
         let folder = tempfile::tempdir().unwrap();
-        let node = Loopback::new(programs, folder.path()).unwrap();
-        node.volume("data").unwrap();
+        let lab = LocalLab::new(programs, folder.path()).unwrap();
+        lab.volume("data").unwrap();
         fs::copy(CRYPTSETUP, folder.path().join("cryptsetup.real")).unwrap();
         let wrapper = folder.path().join("cryptsetup");
         fs::write(&wrapper, WRAPPER.replace("FOLDER", folder.path().to_str().unwrap())).unwrap();
         fs::set_permissions(&wrapper, fs::Permissions::from_mode(0o755)).unwrap();
         fs::write(folder.path().join("steps"), "0").unwrap();
         fs::write(folder.path().join("cut"), "").unwrap();
-        node.interpose(Path::new(CRYPTSETUP), &wrapper).unwrap();
-        let (mut child, id) = node.register(VOLUMES).unwrap();
+        lab.interpose(Path::new(CRYPTSETUP), &wrapper).unwrap();
+        let (mut child, id) = lab.register(VOLUMES).unwrap();
         child.kill().unwrap();
         child.wait().unwrap();
-        node.flush_tpm().unwrap();
-        Self { node, id, _folder: folder }
+        lab.flush_tpm().unwrap();
+        Self { lab, id, _folder: folder }
     }
 
     /// The same, enrolled, and its image approved.
     fn in_use() -> Self {
         let mut machine = Self::new();
-        machine.node.tenant_enroll(&machine.id).unwrap();
+        machine.lab.tenant_enroll(&machine.id).unwrap();
         assert_eq!(machine.enroll(""), End::Done);
-        machine.node.power_on("a").unwrap();
+        machine.lab.power_on("a").unwrap();
         let child =
-            machine.node.unlock(VOLUMES).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
-        while machine.node.tenant.node(&machine.id).unwrap().pending.is_none() {
-            machine.node.tenant.wait_for("verdict").unwrap();
+            machine.lab.unlock(VOLUMES).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
+        while machine.lab.tenant.node(&machine.id).unwrap().pending.is_none() {
+            machine.lab.tenant.wait_for("verdict").unwrap();
         }
-        machine.node.tenant.run(&["approve", &machine.id, "--yes", "--learn"]).unwrap();
+        machine.lab.tenant.run(&["approve", &machine.id, "--yes", "--learn"]).unwrap();
         succeeded(&child.wait_with_output().unwrap());
         machine
     }
 
     /// From the machine to the desk; what was left half done keeps its challenge.
     fn tenant_enrolls_again(&self) {
-        self.node.register_anew(&self.id, VOLUMES).unwrap();
-        self.node.tenant_enroll(&self.id).unwrap();
+        self.lab.register_anew(&self.id, VOLUMES).unwrap();
+        self.lab.tenant_enroll(&self.id).unwrap();
     }
 
     /// `halfkey-agent enroll`, with what happens at which step.
     fn enroll(&self, cut: &str) -> End {
-        fs::write(self.node.folder.join("steps"), "0").unwrap();
-        fs::write(self.node.folder.join("cut"), cut).unwrap();
-        let output = self.node.agent_enroll(VOLUMES).unwrap().output().unwrap();
-        fs::write(self.node.folder.join("cut"), "").unwrap();
+        fs::write(self.lab.folder.join("steps"), "0").unwrap();
+        fs::write(self.lab.folder.join("cut"), cut).unwrap();
+        let output = self.lab.agent_enroll(VOLUMES).unwrap().output().unwrap();
+        fs::write(self.lab.folder.join("cut"), "").unwrap();
         match (output.status.signal(), output.status.success()) {
             (Some(9), _) => End::Cut,
             (None, true) => End::Done,
@@ -114,20 +114,18 @@ impl Machine {
 
     /// Off and on again; what `unlock` makes of it.
     fn boot(&mut self) -> Output {
-        self.node.power_on("a").unwrap();
+        self.lab.power_on("a").unwrap();
         // swtpm gives three tries, and each power cut after the EK was used is one. Real TPMs give 32.
         let mut clear = Command::new("tpm2_dictionarylockout");
-        succeeded(
-            &clear.arg("--clear-lockout").env("TPM2TOOLS_TCTI", self.node.tpm.tcti()).output().unwrap(),
-        );
-        self.node.unlock_now(VOLUMES).unwrap()
+        succeeded(&clear.arg("--clear-lockout").env("TPM2TOOLS_TCTI", self.lab.tpm.tcti()).output().unwrap());
+        self.lab.unlock_now(VOLUMES).unwrap()
     }
 
     fn opens_by_passphrase(&self) {
         for name in VOLUMES {
             let mut test = Command::new("cryptsetup");
-            test.args(["open", "--test-passphrase", "--key-file"]).arg(self.node.folder.join("passphrase"));
-            succeeded(&test.arg(self.node.device(name)).output().unwrap());
+            test.args(["open", "--test-passphrase", "--key-file"]).arg(self.lab.folder.join("passphrase"));
+            succeeded(&test.arg(self.lab.device(name)).output().unwrap());
         }
     }
 
@@ -135,7 +133,7 @@ impl Machine {
     fn left(&self, name: &str) -> (usize, usize) {
         let mut dump = Command::new("cryptsetup");
         let output =
-            dump.args(["luksDump", "--dump-json-metadata"]).arg(self.node.device(name)).output().unwrap();
+            dump.args(["luksDump", "--dump-json-metadata"]).arg(self.lab.device(name)).output().unwrap();
         let json: Value = serde_json::from_slice(&output.stdout).unwrap();
         let count = |field: &str| json[field].as_object().unwrap().len();
         (count("tokens"), count("keyslots"))
@@ -159,7 +157,7 @@ fn a_first_enrollment_can_end_at_any_step() {
     let mut machine = Machine::new();
     let mut step = 1;
     loop {
-        machine.node.tenant_enroll(&machine.id).unwrap();
+        machine.lab.tenant_enroll(&machine.id).unwrap();
         match machine.enroll(&format!("{step} after")) {
             End::Cut => {}
             End::Done => break,
@@ -174,7 +172,7 @@ fn a_first_enrollment_can_end_at_any_step() {
     }
     assert!(step > 6, "only {step} steps");
     machine.is_clean();
-    assert_eq!(machine.node.tenant.node(&machine.id).unwrap().summary.state, NodeState::Enrolled);
+    assert_eq!(machine.lab.tenant.node(&machine.id).unwrap().summary.state, NodeState::Enrolled);
 }
 
 #[test]
@@ -233,7 +231,7 @@ fn a_renewal_that_was_cut_short_is_not_said_to_be_done() {
     let End::Failed(why) = machine.enroll("") else { panic!("enrolled without a proof") };
     assert!(why.contains("enrollment_used"), "{why}");
     // The tenant comes once more, and not twice.
-    machine.node.tenant_enroll(&machine.id).unwrap();
+    machine.lab.tenant_enroll(&machine.id).unwrap();
     assert_eq!(machine.enroll(""), End::Done);
     machine.is_clean();
     succeeded(&machine.boot());
@@ -242,8 +240,8 @@ fn a_renewal_that_was_cut_short_is_not_said_to_be_done() {
 #[test]
 fn a_proof_that_is_refused_is_made_by_the_next_run() {
     let machine = Machine::new();
-    machine.node.tenant_enroll(&machine.id).unwrap();
-    let (folder, desk) = (&machine.node.folder, Programs::find().unwrap().tenant);
+    machine.lab.tenant_enroll(&machine.id).unwrap();
+    let (folder, desk) = (&machine.lab.folder, Programs::find().unwrap().tenant);
     let revoke =
         format!("'{}' --home '{}/desk' revoke {} --because x", desk.display(), folder.display(), machine.id);
     fs::write(folder.join("then"), revoke).unwrap();
@@ -251,28 +249,28 @@ fn a_proof_that_is_refused_is_made_by_the_next_run() {
     let End::Failed(why) = machine.enroll("6 then") else { panic!("it did not fail") };
     assert!(why.contains("revoked"), "{why}{}", fs::read_to_string(folder.join("then.log")).unwrap());
     machine.opens_by_passphrase();
-    machine.node.tenant.run(&["restore", &machine.id, "--because", "x"]).unwrap();
+    machine.lab.tenant.run(&["restore", &machine.id, "--because", "x"]).unwrap();
     // What it had made for this enrollment it still has: the tenant need not come again.
     assert_eq!(machine.enroll(""), End::Done);
     machine.is_clean();
-    assert_eq!(machine.node.tenant.node(&machine.id).unwrap().summary.state, NodeState::Enrolled);
+    assert_eq!(machine.lab.tenant.node(&machine.id).unwrap().summary.state, NodeState::Enrolled);
 }
 
 #[test]
 fn a_keyslot_that_does_not_open_is_not_sealed() {
     let machine = Machine::new();
-    machine.node.tenant_enroll(&machine.id).unwrap();
-    let device = machine.node.device("root");
+    machine.lab.tenant_enroll(&machine.id).unwrap();
+    let device = machine.lab.device("root");
     let device = device.display();
     let other = format!(
         "./cryptsetup.real luksKillSlot --batch-mode --key-file passphrase {device} 1 && echo other | \
          ./cryptsetup.real luksAddKey --batch-mode --key-file passphrase --key-slot 1 --pbkdf pbkdf2 \
          --pbkdf-force-iterations 1000 {device} -"
     );
-    fs::write(machine.node.folder.join("then"), other).unwrap();
+    fs::write(machine.lab.folder.join("then"), other).unwrap();
     // Token, then the keyslot: it holds another key than the one that was written.
     let End::Failed(why) = machine.enroll("2 then") else { panic!("it did not fail") };
-    let log = fs::read_to_string(machine.node.folder.join("then.log")).unwrap();
+    let log = fs::read_to_string(machine.lab.folder.join("then.log")).unwrap();
     assert!(why.contains("does not open with its key"), "{why}{log}");
     assert_eq!(machine.enroll(""), End::Done);
     machine.is_clean();
@@ -303,9 +301,9 @@ fn what_was_to_be_removed_is_removed_beside_another_operators_enrollment() {
     let mut machine = Machine::in_use();
     machine.tenant_enrolls_again();
     assert_eq!(machine.enroll("7 before"), End::Cut);
-    let node = &machine.node;
-    let bob = Tenant::login(&Programs::find().unwrap(), &node.verifier, &node.folder.join("bob")).unwrap();
-    let roots = node.tpm.ca();
+    let lab = &machine.lab;
+    let bob = Tenant::login(&Programs::find().unwrap(), &lab.verifier, &lab.folder.join("bob")).unwrap();
+    let roots = lab.tpm.ca();
     bob.run(&["enroll", &machine.id, "--yes", "--ek-roots", roots.to_str().unwrap()]).unwrap();
     succeeded(&machine.boot());
     assert_eq!(machine.enroll(""), End::Done);

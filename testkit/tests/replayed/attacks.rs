@@ -58,6 +58,6 @@ fn an_entry_is_not_learned_without_the_operators_word() {
         assert_eq!(said.code, 0, "{}", said.said);
     }
     let scope = format!("node:{}", machine.id);
-    let (code, said) = machine.node.tenant.try_run(&["policy", "show", &scope]).unwrap();
+    let (code, said) = machine.lab.tenant.try_run(&["policy", "show", &scope]).unwrap();
     assert!(code != 0, "a policy that nobody could have made:\n{said}");
 }

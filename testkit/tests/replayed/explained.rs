@@ -8,7 +8,7 @@ fn is_explained(boot: &ReplayedBoot, flags: &[&str]) {
     let mut machine = Machine::enrolled();
     let id = machine.id.clone();
     let agent = machine.waits(boot);
-    let file = machine.node.folder.join("learned.toml");
+    let file = machine.lab.folder.join("learned.toml");
     let file = file.to_str().unwrap();
     let (code, said) = machine.policy(&[&["learn", &id, "-o", file], flags].concat());
     assert_eq!(code, 0, "{said}");
@@ -31,7 +31,7 @@ fn is_explained(boot: &ReplayedBoot, flags: &[&str]) {
     println!("{said}");
     assert!(code == 1 && said.contains("would be denied"), "{said}");
     // The boot before it is explained as it was.
-    let evidence = machine.node.tenant.evidence(&id).unwrap().evidence;
+    let evidence = machine.lab.tenant.evidence(&id).unwrap().evidence;
     let released = evidence.iter().find(|one| one.outcome == "released").unwrap().id.to_string();
     let (code, said) = machine.policy(&["explain", &id, "--boot", &released]);
     assert_eq!(code, 0, "{said}");

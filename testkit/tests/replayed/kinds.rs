@@ -92,7 +92,7 @@ fn a_tpm_with_sha_384_only() {
 #[test]
 fn a_bank_that_was_switched_off_is_named() {
     let mut machine = Machine::that_learned(&replay::uki(), &[]);
-    machine.node.tpm.allocate_banks("sha1:none+sha256:none+sha384:all");
+    machine.lab.tpm.allocate_banks("sha1:none+sha256:none+sha384:all");
     let unlocked = machine.boots(&replay::uki().in_banks(&[PcrBank::Sha384]));
     assert_eq!(unlocked.code, 4, "{}", unlocked.said);
     assert!(unlocked.said.contains("the TPM's PCR bank is not active"), "{}", unlocked.said);

@@ -53,9 +53,9 @@ fn pcr_10_moves_and_a_boot_is_still_the_same() {
     let mut agent = machine.waits(&ima("first"));
     agent.kill().unwrap();
     agent.wait().unwrap();
-    machine.node.flush_tpm().unwrap();
+    machine.lab.flush_tpm().unwrap();
     // IMA goes on while an operator looks at the boot.
-    machine.node.tpm.measure(10, b"a file that was run");
+    machine.lab.tpm.measure(10, b"a file that was run");
     let (code, said) = machine.approve(&["--once"]);
     assert_eq!(code, 0, "{said}");
     let unlocked = machine.unlock();
@@ -71,7 +71,7 @@ fn pcr_10_moves_and_a_boot_is_still_the_same() {
 #[test]
 fn a_kernel_that_was_started_by_kexec_gets_nothing() {
     let mut machine = machine();
-    machine.node.tpm.measure(15, halfkey_protocol::keys::label::FENCE_CLOSED);
+    machine.lab.tpm.measure(15, halfkey_protocol::keys::label::FENCE_CLOSED);
     let unlocked = machine.unlock();
     assert_ne!(unlocked.code, 0, "{}", unlocked.said);
     // The log of the boot before, and the TPM was reset in between.
@@ -92,11 +92,11 @@ fn another_command_line_than_was_measured_is_denied() {
 #[test]
 fn counters_that_go_back_release_nothing() {
     let mut machine = machine();
-    let mut old = machine.node.tpm.copied();
+    let mut old = machine.lab.tpm.copied();
     for _ in 0..3 {
         machine.unlocks(&replay::uki());
     }
-    std::mem::swap(&mut machine.node.tpm, &mut old);
+    std::mem::swap(&mut machine.lab.tpm, &mut old);
     old.power_off();
     let mut agent = machine.waits(&replay::uki());
     assert_eq!(machine.reason().as_deref(), Some("counter_rollback"));

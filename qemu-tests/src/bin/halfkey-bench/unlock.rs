@@ -2,7 +2,7 @@
 //! next to Clevis with its two pins, each against the same TPM or a server on loopback.
 
 use crate::run::{self, Cost, Result};
-use halfkey_qemu_tests::loopback::{Loopback, text};
+use halfkey_qemu_tests::local_lab::{LocalLab, text};
 use halfkey_qemu_tests::paths::Paths;
 use halfkey_qemu_tests::process::{Guard, run_with_input};
 use std::io::{BufRead, BufReader};
@@ -27,7 +27,7 @@ pub struct Costs {
 
 /// Enrolls a node in `dir` and measures.
 pub fn measure(dir: &Path, paths: Paths) -> Result<Costs> {
-    let mut node = Loopback::new(paths.programs, &dir.join("node"))?;
+    let mut node = LocalLab::new(paths.programs, &dir.join("node"))?;
     approved(&mut node)?;
     let tcti = node.tpm.tcti();
 
@@ -64,7 +64,7 @@ pub fn measure(dir: &Path, paths: Paths) -> Result<Costs> {
 }
 
 /// Enrolls, and approves the boot that is measured.
-fn approved(node: &mut Loopback) -> Result<()> {
+fn approved(node: &mut LocalLab) -> Result<()> {
     let id = node.enroll(&["root"])?;
     let pending = node.unlock(&["root"]).args(["--timeout", "1"]).output()?;
     if node.tenant.node(&id)?.pending.is_none() {

@@ -1,7 +1,7 @@
-//! A node without a virtual machine: swtpm, a LUKS2 volume in a file, verifier and desk on this host's loopback.
+//! A node without a virtual machine: swtpm, a LUKS2 volume in a file, verifier and workstation on this host.
 //!
-//! Everything but the opening of the volume is what runs on a real machine. There is no firmware, so the rig measures in its
-//! place: [`Loopback::power_on`] extends what a real boot did, and the agent finds that boot's log and command line where it
+//! Everything but the opening of the volume is what runs on a real machine. There is no firmware, so the test measures in its
+//! place: [`LocalLab::power_on`] extends what a real boot did, and the agent finds that boot's log and command line where it
 //! looks for its own, in a mount namespace.
 
 use crate::error::{Context, Result};
@@ -21,8 +21,8 @@ use std::process::{Child, Command, Output, Stdio};
 /// Passphrase of the volumes before enrollment.
 pub const PASSPHRASE: &str = "correct horse battery staple";
 
-/// One node, one verifier, one desk.
-pub struct Loopback {
+/// One node, its verifier, and its operator's workstation.
+pub struct LocalLab {
     /// The programs under test.
     pub programs: Programs,
     /// State and logs.
@@ -31,7 +31,7 @@ pub struct Loopback {
     pub tpm: Swtpm,
     /// The verifier; runs.
     pub verifier: Verifier,
-    /// The desk.
+    /// The operator's workstation.
     pub tenant: Tenant,
     namespace: Guard,
 }
@@ -39,7 +39,7 @@ pub struct Loopback {
 /// The recorded boot: a unified kernel image, without Secure Boot.
 const BOOT: &str = "testkit/boots/uki-no-secure-boot";
 
-impl Loopback {
+impl LocalLab {
     /// A node that was never registered; powered on with image `a`.
     ///
     /// # Errors
@@ -173,7 +173,7 @@ impl Loopback {
     /// `halfkey-agent enroll` for these volumes, ready to run.
     ///
     /// # Errors
-    /// If the desk or the verifier lacks a file.
+    /// If the workstation or the verifier lacks a file.
     pub fn agent_enroll(&self, volumes: &[&str]) -> Result<Command> {
         let ca = self.folder.join("ca.pem");
         fs::write(&ca, self.verifier.ca()?).context("can't write the CA")?;
