@@ -269,6 +269,23 @@ impl LocalLab {
         command
     }
 
+    /// Starts it, and waits until this node's boot waits for an operator.
+    ///
+    /// # Errors
+    /// If the agent ends before that.
+    pub fn unlock_that_waits(&self, node: &str, volumes: &[&str]) -> Result<Child> {
+        let mut agent = self.unlock(volumes);
+        let mut agent =
+            agent.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().context("can't start the agent")?;
+        while self.tenant.node(node)?.pending.is_none() {
+            if agent.try_wait().context("can't wait for the agent")?.is_some() {
+                let said = agent.wait_with_output().context("can't read what the agent said")?;
+                return Err(format!("it does not wait: {}", text(&said)).into());
+            }
+        }
+        Ok(agent)
+    }
+
     /// Runs it.
     ///
     /// # Errors

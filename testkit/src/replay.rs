@@ -14,7 +14,7 @@ use halfkey_protocol::tpm::bank::PcrBank;
 use halfkey_protocol::tpm::kdf::Hash;
 use halfkey_protocol::wire::Proposal;
 use halfkey_protocol::wire::policies::ProposalRecord;
-use std::process::{Child, Output, Stdio};
+use std::process::{Child, Output};
 
 /// What a machine measures until the agent runs, and what can be read of it.
 #[derive(Clone)]
@@ -299,14 +299,7 @@ impl Machine {
     /// Boots, and waits for an operator.
     pub fn waits(&mut self, boot: &ReplayedBoot) -> Child {
         self.power_on(boot);
-        let mut agent = self.lab.unlock(self.volumes);
-        let mut agent = agent.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
-        while self.lab.tenant.node(&self.id).unwrap().pending.is_none() {
-            if agent.try_wait().unwrap().is_some() {
-                panic!("it does not wait: {}", text(&agent.wait_with_output().unwrap()));
-            }
-        }
-        agent
+        self.lab.unlock_that_waits(&self.id, self.volumes).unwrap()
     }
 
     /// `halfkey approve` with these flags: exit code, and what it says.
@@ -322,6 +315,13 @@ impl Machine {
         assert_eq!(code, 0, "{said}");
         let unlocked = Unlocked::from(agent.wait_with_output().unwrap());
         assert_eq!(unlocked.code, 0, "{}", unlocked.said);
+    }
+
+    /// Extends the fence as opening the volumes would, which a dry run leaves out; in the SHA-256 bank, for r itself is not sent.
+    pub fn opens(&self) {
+        let newest = self.lab.tenant.last_evidence(&self.id).unwrap();
+        let r_sha256 = self.lab.tenant.record(newest).unwrap().evidence.purpose_data.0;
+        self.lab.tpm.extend(15, &[(PcrBank::Sha256, r_sha256)]);
     }
 
     /// `halfkey-agent propose` with these arguments.

@@ -48,12 +48,7 @@ impl Node {
         }
         let id = node.enroll(volumes).unwrap();
         node.power_on("a").unwrap();
-        let child = start(&mut node.unlock(volumes));
-        node.tenant.wait_for("verdict").unwrap();
-        while node.tenant.node(&id).unwrap().pending.is_none() {
-            // The verdict that was waited for was that of the enrollment; the next is recorded soon.
-            std::thread::yield_now();
-        }
+        let child = node.unlock_that_waits(&id, volumes).unwrap();
         node.approve(&id, "--learn");
         succeeded(&child.wait_with_output().unwrap());
         (node, id)

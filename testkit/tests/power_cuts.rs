@@ -12,7 +12,7 @@ use std::fs;
 use std::os::unix::fs::PermissionsExt;
 use std::os::unix::process::ExitStatusExt;
 use std::path::Path;
-use std::process::{Command, Output, Stdio};
+use std::process::{Command, Output};
 
 const VOLUMES: &[&str] = &["root", "data"];
 const CRYPTSETUP: &str = "/usr/sbin/cryptsetup";
@@ -83,11 +83,7 @@ impl Machine {
         machine.lab.tenant_enroll(&machine.id).unwrap();
         assert_eq!(machine.enroll(""), End::Done);
         machine.lab.power_on("a").unwrap();
-        let child =
-            machine.lab.unlock(VOLUMES).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
-        while machine.lab.tenant.node(&machine.id).unwrap().pending.is_none() {
-            machine.lab.tenant.wait_for("verdict").unwrap();
-        }
+        let child = machine.lab.unlock_that_waits(&machine.id, VOLUMES).unwrap();
         machine.lab.tenant.run(&["approve", &machine.id, "--yes", "--learn"]).unwrap();
         succeeded(&child.wait_with_output().unwrap());
         machine

@@ -27,6 +27,13 @@ impl Next {
     }
 }
 
+/// It learned this boot, and runs.
+fn in_use(boot: &ReplayedBoot, flags: &[&str]) -> Machine {
+    let machine = Machine::that_learned(boot, flags);
+    machine.opens();
+    machine
+}
+
 /// It is denied until an operator accepts it. Then it is unlocked, and so is what was learned before; another image is not.
 #[track_caller]
 fn is_accepted(machine: &mut Machine, boot: &ReplayedBoot, proposal: &ProposalRecord) {
@@ -44,7 +51,7 @@ fn is_accepted(machine: &mut Machine, boot: &ReplayedBoot, proposal: &ProposalRe
 #[test]
 fn the_next_uki_is_accepted() {
     for boot in [replay::uki(), replay::uki_by_systemd_boot(), replay::uki_with_own_keys()] {
-        let mut machine = Machine::that_learned(&boot, &[]);
+        let mut machine = in_use(&boot, &[]);
         let files = Next::new();
         let image = files.uki(&boot.command_line, b"the next initramfs");
         let proposal = machine.proposes(&["--uki", &image]);
@@ -55,7 +62,7 @@ fn the_next_uki_is_accepted() {
 #[test]
 fn the_next_entry_is_accepted() {
     let boot = replay::entry();
-    let mut machine = Machine::that_learned(&boot, &["--kernel-measures-initrd"]);
+    let mut machine = in_use(&boot, &["--kernel-measures-initrd"]);
     let files = Next::new();
     let initrd = files.file("initrd", b"the next initramfs");
     let args = ["--kernel", STUB, "--initrd", &initrd, "--cmdline", &boot.command_line];
@@ -72,7 +79,7 @@ fn the_next_entry_is_accepted() {
 #[test]
 fn what_the_policy_accepts_is_accepted_at_once() {
     let boot = replay::entry();
-    let machine = Machine::that_learned(&boot, &["--kernel-measures-initrd"]);
+    let machine = in_use(&boot, &["--kernel-measures-initrd"]);
     let files = Next::new();
     let initrd = files.file("initrd", b"the next initramfs");
     let args = ["--kernel", STUB, "--initrd", &initrd, "--cmdline", &boot.command_line];
@@ -87,7 +94,7 @@ fn what_the_policy_accepts_is_accepted_at_once() {
 #[test]
 fn a_forbidden_command_line_is_not_accepted() {
     let boot = replay::uki();
-    let machine = Machine::that_learned(&boot, &[]);
+    let machine = in_use(&boot, &[]);
     let files = Next::new();
     let image = files.uki(&format!("{} init=/bin/sh", boot.command_line), b"the next initramfs");
     let proposal = machine.proposes(&["--uki", &image]);
@@ -99,7 +106,7 @@ fn a_forbidden_command_line_is_not_accepted() {
 #[test]
 fn the_next_kernel_of_grub_is_learned() {
     let boot = replay::shim_and_grub();
-    let mut machine = Machine::that_learned(&boot, &[]);
+    let mut machine = in_use(&boot, &[]);
     let files = Next::new();
     let initrd = files.file("initrd", b"the next initramfs");
     let args = ["--kernel", STUB, "--initrd", &initrd, "--cmdline", &boot.command_line];
@@ -112,4 +119,22 @@ fn the_next_kernel_of_grub_is_learned() {
     assert_eq!(code, 0, "{said}");
     machine.unlocks(&next);
     machine.unlocks(&boot);
+}
+
+/// Somebody typed the passphrase, so nobody attested what runs.
+#[test]
+fn a_boot_that_was_not_attested_proposes_nothing() {
+    let boot = replay::uki();
+    let mut machine = Machine::that_learned(&boot, &[]);
+    let files = Next::new();
+    let image = files.uki(&boot.command_line, b"the next initramfs");
+    for closed in [false, true] {
+        machine.power_on(&boot);
+        if closed {
+            machine.lab.tpm.measure(15, halfkey_protocol::keys::label::FENCE_CLOSED);
+        }
+        let ended = machine.propose(&["--uki", &image]);
+        assert!(ended.code == 6 && ended.said.contains("proposal_unattested"), "{}", ended.said);
+    }
+    assert!(machine.lab.tenant.proposals(true).unwrap().is_empty());
 }
