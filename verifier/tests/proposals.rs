@@ -610,3 +610,26 @@ async fn a_boot_that_is_called_like_a_trusted_proposal_is_none() {
     assert_eq!(said(&node.boot(&anybody).await), "released");
     assert_eq!(record(&operator, &next).await.state, ProposalState::Booted);
 }
+
+/// A row that says that a member has a policy of its own, and there is no such document.
+#[tokio::test]
+async fn a_policy_without_its_document_keeps_no_policy_from_the_group() {
+    let server = Server::start();
+    let (anybody, operator) = (server.anybody(), server.operator());
+    let node = member(&server, "web").await;
+    node.apply(&operator, "group:web", &(old().policy("web") + &new().boot())).await.unwrap();
+    opened(&server, &node, &old()).await;
+    let proposed = node.propose(&anybody, &Software::version("6.1.0-57")).await;
+    assert_eq!(answered(&proposed), "waiting proposal_waits", "{proposed:?}");
+    let sql = format!(
+        "PRAGMA foreign_keys = OFF;
+         INSERT INTO policies (scope, version, name, tenant_key, sha256, applied_at, applied_by)
+             VALUES ('node:{}', 1000000, 'x', x'00', zeroblob(32), 0, 'x')",
+        node.id
+    );
+    server.database().execute_batch(&sql).unwrap();
+    node.apply(&operator, "group:web", &old().policy("web")).await.unwrap();
+    let trail: AuditList = get(&operator, "/v1/operator/audit?after=0&limit=1000").await.unwrap();
+    let applied = trail.entries.iter().rfind(|entry| entry.action == "policy_apply").unwrap();
+    assert!(applied.detail.ends_with("1 node with damaged rows not looked at"), "{applied:?}");
+}

@@ -185,7 +185,7 @@ impl Library {
         }
         let Some(signed) = documents.signed_document(reference.version)? else {
             let what = format!("{} version {} is gone", reference.scope, reference.version);
-            return Err(StoreError::Unavailable(what));
+            return Err(StoreError::Damaged(what));
         };
         let opened = apply::open(&signed)
             .map_err(|rejection| format!("{} version {}: {rejection}", reference.scope, reference.version));
