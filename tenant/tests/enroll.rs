@@ -64,12 +64,17 @@ impl World {
         };
         let made = common::record::node(&id.to_string(), &registration.label);
         let summary = NodeSummary { state: NodeState::Registered, ..made.summary.clone() };
-        let record = NodeRecord { summary, registration, ..made };
+        let record = NodeRecord { summary, registration: Some(registration), ..made };
         let take = |record: &mut NodeRecord, enroll: Enroll| {
             record.enrollment = Some(enroll.signed);
             record.summary.state = NodeState::Enrolling;
         };
         Self { id, info, record, sequence: vec![], take }
+    }
+
+    /// What the machine sent, as the server shows it.
+    fn sent(&mut self) -> &mut Register {
+        self.record.registration.as_mut().unwrap()
     }
 
     fn serve(self, pki: &Pki) -> (Server, Arc<Mutex<World>>) {
@@ -192,46 +197,46 @@ fn what_a_lying_server_says_is_refused_here() {
     let stolen = evil.register.clone();
     type Lie<'a> = (&'a str, Box<dyn Fn(&mut World) + 'a>);
     let lies: Vec<Lie> = vec![
-        ("another TPM under this id", Box::new(|w| w.record.registration = stolen.clone())),
+        ("another TPM under this id", Box::new(|w| w.record.registration = Some(stolen.clone()))),
         ("another node's record", Box::new(|w| w.record.summary.id = evil.node_id().to_string())),
-        ("the EK of another TPM", Box::new(|w| w.record.registration.ek_public = stolen.ek_public.clone())),
+        ("the EK of another TPM", Box::new(|w| w.sent().ek_public = stolen.ek_public.clone())),
         (
             "an EK that can be factored",
             Box::new(|w| {
                 let digits: String =
                     include_str!("../../evidence/tests/fixtures/roca.hex").split_whitespace().collect();
-                let public = &mut w.record.registration.ek_public.0;
+                let public = &mut w.sent().ek_public.0;
                 let from = public.len() - 256;
                 for (byte, at) in public[from..].iter_mut().zip((0..512).step_by(2)) {
                     *byte = u8::from_str_radix(&digits[at..at + 2], 16).unwrap();
                 }
             }),
         ),
-        ("the AK of another TPM", Box::new(|w| w.record.registration.ak_public = stolen.ak_public.clone())),
+        ("the AK of another TPM", Box::new(|w| w.sent().ak_public = stolen.ak_public.clone())),
         (
             "an SRK that the AK did not certify",
             Box::new(|w| {
-                w.record.registration.srk_public = stolen.srk_public.clone();
+                w.sent().srk_public = stolen.srk_public.clone();
             }),
         ),
         (
             "the certificate of another EK",
             Box::new(|w| {
-                w.record.registration.ek_certificate = stolen.ek_certificate.clone();
+                w.sent().ek_certificate = stolen.ek_certificate.clone();
             }),
         ),
-        ("no certificate", Box::new(|w| w.record.registration.ek_certificate = None)),
+        ("no certificate", Box::new(|w| w.sent().ek_certificate = None)),
         (
             "a damaged certificate",
             Box::new(|w| {
-                let der = w.record.registration.ek_certificate.clone().unwrap();
-                w.record.registration.ek_certificate = Some(flipped(&der, 700));
+                let der = w.sent().ek_certificate.clone().unwrap();
+                w.sent().ek_certificate = Some(flipped(&der, 700));
             }),
         ),
         (
             "an SRK with other attributes",
             Box::new(|w| {
-                w.record.registration.srk_public = flipped(&tpm.register.srk_public, 7);
+                w.sent().srk_public = flipped(&tpm.register.srk_public, 7);
             }),
         ),
         ("another CA for the nodes", Box::new(|w| w.info.ca = other_ca.clone())),

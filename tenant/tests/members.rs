@@ -42,6 +42,7 @@ fn a_member_whose_registration_is_gone() {
     let ran = setup.desk.ok(&["policy", "apply", &strict, "--group", "web", "--yes"]);
     assert!(ran.stderr.contains("1 of 2 nodes have no stored boot"), "{ran:?}");
     assert_eq!(setup.boot(&usual), "denied policy_mismatch");
+    is_taken_out(&setup, &id);
 }
 
 /// Another operator puts software TPMs into the group, with any key, without the database.
@@ -55,6 +56,7 @@ fn a_member_that_another_operator_named() {
     forget_strangers(&setup);
     applies(&setup, &strict, &id, "says that it is in group web");
     assert_eq!(setup.boot(&usual), "denied policy_mismatch");
+    is_taken_out(&setup, &id);
 }
 
 /// A machine that only registered.
@@ -69,6 +71,15 @@ fn forget_strangers(setup: &Setup) {
     setup.verifier.database().execute_batch("DELETE FROM registrations WHERE kept = 0").unwrap();
 }
 
+fn is_taken_out(setup: &Setup, id: &str) {
+    let desk = &setup.desk;
+    assert!(desk.ok(&["node", "show", id]).stdout.contains("the registrar has forgotten it"), "shown");
+    desk.ok(&["revoke", id, "--because", "unknown"]);
+    desk.ok(&["group", "set", id, "--none"]);
+    let listed = desk.ok(&["group", "list", "--json"]).stdout;
+    assert!(listed.contains(&setup.id) && !listed.contains(id), "{listed}");
+}
+
 #[test]
 fn more_bytes_than_an_answer_may_have() {
     let (setup, usual, strict) = grouped();
@@ -76,5 +87,23 @@ fn more_bytes_than_an_answer_may_have() {
     let ran = setup.desk.ok(&["policy", "apply", &strict, "--group", "web", "--yes"]);
     assert!(ran.stderr.contains("1 of 1 nodes") && ran.stderr.contains(&setup.id), "{ran:?}");
     assert!(ran.stderr.contains("is larger than"), "{ran:?}");
+    assert_eq!(setup.boot(&usual), "denied policy_mismatch");
+}
+
+/// Names that no group can have, of more bytes than an answer may have.
+#[test]
+fn groups_that_are_none() {
+    let (setup, usual, strict) = grouped();
+    let sql = format!(
+        "PRAGMA foreign_keys = OFF;
+         INSERT INTO policies (scope, version, name, tenant_key, sha256, applied_at, applied_by) VALUES
+             ('group:' || hex(zeroblob(10000000)), 1, 'x', x'00', zeroblob(32), 0, 'x');
+         INSERT INTO nodes (node_id, label, last_seen, group_name)
+             VALUES ('{GHOST}', '', 0, hex(zeroblob(10000000)))"
+    );
+    setup.verifier.database().execute_batch(&sql).unwrap();
+    setup.desk.ok(&["policy", "apply", &strict, "--group", "web", "--yes"]);
+    let listed = setup.desk.ok(&["group", "list"]).stdout;
+    assert_eq!(listed.lines().count(), 2, "{listed}");
     assert_eq!(setup.boot(&usual), "denied policy_mismatch");
 }

@@ -148,8 +148,9 @@ pub fn query_value(text: &str) -> String {
 pub struct NodeRecord {
     /// The same as in the list.
     pub summary: NodeSummary,
-    /// What the node sent at registration, for the tenant to check itself.
-    pub registration: Register,
+    /// What the node sent at registration, for the tenant to check itself; none if it was never enrolled and the registrar has
+    /// forgotten it.
+    pub registration: Option<Register>,
     /// The newest challenge that its TPM activated, for the enrollment; empty while the registrar can't be asked.
     pub challenge: Bytes,
     /// When.

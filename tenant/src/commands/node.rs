@@ -107,24 +107,31 @@ pub fn node(
                     from one state of this TPM; `halfkey evidence` shows both";
         list.push(("cloned?", paint(style, what, Some(Color::Red))));
     }
-    list.push(("EK fingerprint", identity::fingerprint(&record.registration.ek_public)));
-    list.push((
-        "EK certificate",
-        match &record.registration.ek_certificate {
-            Some(der) => format!("{} bytes", der.len()),
-            None => "none".to_owned(),
-        },
-    ));
-    list.push((
-        "checked here",
-        match check(record) {
-            Ok(()) => "templates of EK, AK and SRK; the AK certified the SRK; the id is this EK's".to_owned(),
-            Err(why) => paint(style, &format!("FAILED: {why}"), Some(Color::Red)),
-        },
-    ));
+    if let Some(registration) = &record.registration {
+        list.push(("EK fingerprint", identity::fingerprint(&registration.ek_public)));
+        list.push((
+            "EK certificate",
+            match &registration.ek_certificate {
+                Some(der) => format!("{} bytes", der.len()),
+                None => "none".to_owned(),
+            },
+        ));
+        list.push((
+            "checked here",
+            match check(record) {
+                Ok(()) => {
+                    "templates of EK, AK and SRK; the AK certified the SRK; the id is this EK's".to_owned()
+                }
+                Err(why) => paint(style, &format!("FAILED: {why}"), Some(Color::Red)),
+            },
+        ));
+    }
     list.push((
         "registered",
         match record.registered_at {
+            _ if record.registration.is_none() => {
+                "not: the registrar has forgotten it, and it was never enrolled".to_owned()
+            }
             0 => "the registrar has forgotten it; this is the verifier's copy".to_owned(),
             at => both(now, at),
         },
@@ -185,6 +192,10 @@ fn policy(summary: &PolicySummary, now: u64) -> String {
 /// What was found wrong with a record here, if anything.
 pub fn check(record: &NodeRecord) -> std::result::Result<(), String> {
     let id = NodeId::parse(&record.summary.id).ok_or("the id is not one")?;
+    // Of a node that was never enrolled, and that the registrar has forgotten, no TPM is shown.
+    if (&record.registration, &record.enrollment, &record.open) == (&None, &None, &None) {
+        return Ok(());
+    }
     checks::registration(id, record).map(drop).map_err(|e| e.message)
 }
 
@@ -220,7 +231,8 @@ fn enrollment(signed: &SignedDocument, record: &NodeRecord, key: Option<&TenantK
     if opened.scope != for_whom {
         return format!("INVALID: it is for {}", opened.scope);
     }
-    let srk = name::object_name(&record.registration.srk_public);
+    let srk =
+        record.registration.as_ref().and_then(|registration| name::object_name(&registration.srk_public));
     let changed = if srk.as_deref() == Some(document.srk_name.as_ref()) {
         ""
     } else {

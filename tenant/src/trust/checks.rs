@@ -11,6 +11,7 @@ use aws_lc_rs::signature::{ECDSA_P256_SHA256_FIXED, ParsedPublicKey};
 use halfkey_evidence::ek::{self, TrustedEk};
 use halfkey_evidence::registration::{self, CheckedRegistration};
 use halfkey_protocol::tpm::template;
+use halfkey_protocol::wire::Register;
 use halfkey_protocol::wire::operator::{NodeRecord, ServerInfo};
 use halfkey_protocol::{Bytes, MAX_SERVERS, NodeId, identity};
 use std::path::Path;
@@ -18,9 +19,9 @@ use std::path::Path;
 /// Checks a record's registration: templates, certification, and that the id is this EK's.
 ///
 /// # Errors
-/// `Untrusted`, with the check that failed.
+/// `Untrusted`, with the check that failed; `Failed` when there is none.
 pub fn registration(id: NodeId, record: &NodeRecord) -> Result<CheckedRegistration> {
-    let checked = registration::check(&record.registration)
+    let checked = registration::check(registered(id, record)?)
         .map_err(|e| Error::from(e).context(format!("the registration of node {id} is not valid")))?;
     if checked.node_id() != id {
         return Err(Error::untrusted(format!(
@@ -30,6 +31,13 @@ pub fn registration(id: NodeId, record: &NodeRecord) -> Result<CheckedRegistrati
         .hint("a node's id is derived from its EK, so this record was altered; do not enroll it"));
     }
     Ok(checked)
+}
+
+fn registered(id: NodeId, record: &NodeRecord) -> Result<&Register> {
+    record.registration.as_ref().ok_or_else(|| {
+        Error::failed(format!("node {id} is not registered"))
+            .hint("run `halfkey-agent enroll` on the machine")
+    })
 }
 
 /// What the node wants to see in its enrollment. Another one is refused by the node, so nothing is to be gained by a lie.
@@ -71,7 +79,7 @@ pub fn trusted_ek(
             for (path, why) in &folder.skipped {
                 out.note(&format!("skipped {}: {why}", path.display()));
             }
-            folder.roots.verify(checked, &record.registration, time::now())?
+            folder.roots.verify(checked, registered(checked.node_id(), record)?, time::now())?
         }
         EkTrust::Fingerprint(typed) => ek::pin(checked, typed).map_err(|e| {
             Error::from(e)

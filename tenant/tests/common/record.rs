@@ -19,7 +19,7 @@ pub fn node(id: &str, label: &str) -> NodeRecord {
             last_outcome: None,
             last_code: None,
         },
-        registration: Register {
+        registration: Some(Register {
             versions: vec![1],
             ek_public: empty.clone(),
             ek_certificate: None,
@@ -29,7 +29,7 @@ pub fn node(id: &str, label: &str) -> NodeRecord {
             certify_info: empty.clone(),
             certify_signature: empty,
             label: label.into(),
-        },
+        }),
         challenge: vec![0x33; 32].into(),
         registered_at: 1,
         enrollment: None,

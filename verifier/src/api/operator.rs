@@ -169,9 +169,8 @@ async fn revoke(
     plain_text("a reason", &because, 512)?;
     // A node that only registered can be revoked too, and keeps its suggested label.
     // Whatever is wrong with its record keeps nobody from revoking it.
-    let label = match record(&app, node).await {
-        Ok(record) => Some(record.0.summary.label),
-        Err(refusal) if refusal.is_ours() => Some(String::new()),
+    let label = match label_of(&app, node).await {
+        Ok(label) => Some(label),
         Err(refusal) if refusal.is_missing() => None,
         Err(refusal) => return Err(refusal),
     };
@@ -182,6 +181,18 @@ async fn revoke(
     revoked.await?;
     info!(%node, "revoked");
     decided(&app, node).await
+}
+
+/// A node's label; none if its record can't be shown.
+///
+/// # Errors
+/// `NotFound`.
+pub async fn label_of(app: &App, node: NodeId) -> Result<String, Refusal> {
+    match record(app, node).await {
+        Ok(record) => Ok(record.0.summary.label),
+        Err(refusal) if refusal.is_ours() => Ok(String::new()),
+        Err(refusal) => Err(refusal),
+    }
 }
 
 async fn restore(
@@ -238,7 +249,7 @@ async fn decide<T: Send + 'static>(
 }
 
 /// What a node's record is after a decision, which stands although its record can't be shown.
-async fn decided(app: &App, node: NodeId) -> Answer<NodeRecord> {
+pub async fn decided(app: &App, node: NodeId) -> Answer<NodeRecord> {
     record(app, node)
         .await
         .map_err(|refusal| refusal.hint("the decision is recorded; only the node's record can't be shown"))
@@ -403,7 +414,7 @@ pub async fn record(app: &App, node: NodeId) -> Answer<NodeRecord> {
         return Ok(axum::Json(NodeRecord {
             summary: registered_summary(id, &registered),
             registered_at: registered.registered_at,
-            registration: registered.register,
+            registration: Some(registered.register),
             challenge: registered.challenge,
             enrollment: None,
             open: None,
@@ -422,14 +433,13 @@ pub async fn record(app: &App, node: NodeId) -> Answer<NodeRecord> {
         (Some(current), open) => (Some(current), open),
         (None, open) => (open, None),
     };
-    let registered = match (registered, &enrollment) {
-        (Some(registered), _) => registered,
-        // The registrar does not know it; the copy that the tenant checked is here.
-        (None, Some(enrollment)) => {
-            let register = enrollment.registration.clone();
-            Registration { register, challenge: Bytes::default(), registered_at: 0, last_seen: 0 }
+    let (registration, challenge, registered_at, seen) = match registered {
+        Some(sent) => (Some(sent.register), sent.challenge, sent.registered_at, sent.last_seen),
+        // The registrar does not know it. The copy that the tenant checked is here, if it was enrolled.
+        None => {
+            let copy = enrollment.as_ref().map(|enrollment| enrollment.registration.clone());
+            (copy, Bytes::default(), 0, 0)
         }
-        (None, None) => return Err(unknown()),
     };
     Ok(axum::Json(NodeRecord {
         summary: NodeSummary {
@@ -439,13 +449,13 @@ pub async fn record(app: &App, node: NodeId) -> Answer<NodeRecord> {
             pending: pending.is_some(),
             held: known.held.is_some(),
             cloned,
-            last_seen: known.last_seen.max(registered.last_seen),
+            last_seen: known.last_seen.max(seen),
             last_outcome: known.last_outcome,
             last_code: known.last_code,
         },
-        registration: registered.register,
-        challenge: registered.challenge,
-        registered_at: registered.registered_at,
+        registration,
+        challenge,
+        registered_at,
         enrollment: enrollment.map(|enrollment| enrollment.signed),
         open: open.map(|open| open.signed),
         pending,

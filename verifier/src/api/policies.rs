@@ -1,7 +1,7 @@
 //! What operators ask about policies, groups and proposals.
 
 use super::internal::Caller;
-use super::operator::record;
+use super::operator::{decided, label_of, record};
 use super::{Answer, Json, Refusal, node_id, parameters, plain_text};
 use crate::domain::{By, NewDocument, NewPolicy, Store};
 use crate::policies::apply;
@@ -11,7 +11,7 @@ use axum::extract::{Path, Query, State};
 use axum::routing::{get, post};
 use axum::{Extension, Router};
 use halfkey_protocol::Reason;
-use halfkey_protocol::document::Scope;
+use halfkey_protocol::document::{Scope, is_group_name};
 use halfkey_protocol::wire::SignedDocument;
 use halfkey_protocol::wire::operator::{Because, NodeRecord};
 use halfkey_protocol::wire::policies::{
@@ -144,8 +144,9 @@ async fn set_group(
     let (library, clock) = (verifier.library.clone(), app.clock.clone());
     let signed = message.value;
     let opened = apply::check(&Scope::Membership(node), &signed, verifier.deployment, clock.now())?;
-    // A node that only registered can be in a group already, and keeps its suggested label.
-    let label = record(&app, node).await?.0.summary.label;
+    // A node that only registered can be in a group already, and keeps its suggested label. Whatever is wrong with its record keeps
+    // nobody from taking it out again.
+    let label = label_of(&app, node).await?;
     let work = move |store: &dyn Store| {
         let by = By { actor: &caller.0, now: clock.now() };
         let document = NewDocument { opened: &opened.envelope, signed: &signed };
@@ -153,11 +154,13 @@ async fn set_group(
     };
     app.db.change(node, work).await?;
     info!(%node, "group set");
-    record(&app, node).await
+    decided(&app, node).await
 }
 
 async fn groups(State(app): State<Arc<App>>) -> Answer<GroupList> {
-    let groups = app.db.read(|store| store.groups()).await?;
+    let mut groups = app.db.read(|store| store.groups()).await?;
+    // A row can say anything, of any size: what can't be a group's name is none.
+    groups.retain(|group| is_group_name(&group.name));
     Ok(axum::Json(GroupList { groups }))
 }
 

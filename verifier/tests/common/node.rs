@@ -122,7 +122,7 @@ impl<T: Attester> Node<T> {
     pub async fn enrollment(&self, operator: &Client, enrollment_id: &str) -> (Enroll, Halves) {
         let info: ServerInfo = get(operator, "/v1/operator/info").await.unwrap();
         let record: NodeRecord = get(operator, &path(self.id, "")).await.unwrap();
-        let checked = registration::check(&record.registration).unwrap();
+        let checked = registration::check(record.registration.as_ref().unwrap()).unwrap();
         let (u, v) = (Half::random().unwrap(), Half::random().unwrap());
         let key = Key::combine(&u, &v);
         let c_u = credential::make_for_ek(checked.ek(), checked.ak_name(), u.expose()).unwrap();
