@@ -15,15 +15,15 @@ type Case<'a> = (i32, &'a str, &'a dyn Fn(&mut Shown));
 
 #[test]
 fn only_what_the_tpm_signed_is_learned() {
-    let (honest_desk, mut boots) = waiting(&["6.1"]);
+    let (honest_workstation, mut boots) = waiting(&["6.1"]);
     let original = boots.remove(0);
     let shown = Arc::new(Mutex::new(original.clone()));
-    let (server, desk) = lying(&honest_desk, &shown);
+    let (server, workstation) = lying(&honest_workstation, &shown);
     let with = |change: &dyn Fn(&mut Shown), args: &[&str]| -> Ran {
         let mut altered = original.clone();
         change(&mut altered);
         *shown.lock().unwrap() = altered;
-        desk.run(args)
+        workstation.run(args)
     };
 
     let learn = ["policy", "learn", "web1", "--kernel-measures-initrd"];

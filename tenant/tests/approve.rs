@@ -3,7 +3,7 @@
 
 mod common;
 
-use common::Desk;
+use common::Workstation;
 use common::server::{Server, json};
 use common::shown::{Shown, answer, lying, waiting};
 use halfkey_protocol::wire::operator::*;
@@ -37,7 +37,7 @@ fn what_is_shown_of_one_boot_approves_no_other() {
     let (ours, theirs) = (ticket(update), ticket(evil));
     assert_ne!(ours, theirs);
     let shown = Arc::new(Mutex::new(update.clone()));
-    let (server, desk) = lying(&honest, &shown);
+    let (server, workstation) = lying(&honest, &shown);
 
     let other_ticket = |shown: &mut Shown| shown.record.pending.as_mut().unwrap().ticket = theirs.clone();
     let other_evidence = |shown: &mut Shown| {
@@ -52,7 +52,7 @@ fn what_is_shown_of_one_boot_approves_no_other() {
         lie(&mut altered);
         *shown.lock().unwrap() = altered;
         for how in [&ONCE[2..], &["--kernel-measures-initrd", "--learn", "--yes"]] {
-            let ran = desk.run(&[&ONCE[..2], how].concat());
+            let ran = workstation.run(&[&ONCE[..2], how].concat());
             assert_eq!(ran.code, 6, "{what}: {ran:?}");
             for said in [format!("waits     boot {waits}"), format!("evidence  boot {evidence}")] {
                 assert!(ran.stderr.contains(&said), "{what}: {ran:?}");
@@ -74,7 +74,7 @@ fn what_is_shown_of_one_boot_approves_no_other() {
         found: String::new(),
     }];
     *shown.lock().unwrap() = altered;
-    let ran = desk.ok(&ONCE);
+    let ran = workstation.ok(&ONCE);
     assert!(!ran.stderr.contains("harmless") && ran.stderr.contains("(no_policy)"), "{ran:?}");
     assert!(ran.stderr.contains("a boot of web1 ("), "{ran:?}");
 
@@ -82,7 +82,7 @@ fn what_is_shown_of_one_boot_approves_no_other() {
     let mut altered = update.clone();
     altered.record.summary.label = "lab".into();
     *shown.lock().unwrap() = altered;
-    let ran = desk.run(&["approve", "lab", "--once", "--yes"]);
+    let ran = workstation.run(&["approve", "lab", "--once", "--yes"]);
     assert!(ran.code == 6 && ran.stderr.contains("name it by its id"), "{ran:?}");
     assert_eq!(approved(&server), [ours]);
 }
@@ -91,20 +91,20 @@ fn what_is_shown_of_one_boot_approves_no_other() {
 fn it_is_asked_on_a_terminal_and_only_yes_is_yes() {
     let (honest, boots) = waiting(&["6.1"]);
     let shown = Arc::new(Mutex::new(boots[0].clone()));
-    let (server, desk) = lying(&honest, &shown);
+    let (server, workstation) = lying(&honest, &shown);
     for args in [&ONCE[..2], &ONCE[..3]] {
-        let ran = desk.run(args);
+        let ran = workstation.run(args);
         assert!(ran.code == 2 && ran.stderr.contains("hint:") && ran.stderr.contains("--yes"), "{ran:?}");
     }
     assert_eq!(approved(&server).len(), 0);
     for (typed, code) in [("\n", 1), ("n\n", 1), ("yess\n", 1), ("\u{4}", 1), ("y\n", 0), ("YES\n", 0)] {
-        let ran = desk.typing(&ONCE[..3], typed);
+        let ran = workstation.typing(&ONCE[..3], typed);
         assert_eq!(ran.code, code, "{typed:?}: {ran:?}");
         assert!(ran.stderr.contains("[y/N]"), "{ran:?}");
     }
     assert_eq!(approved(&server).len(), 2);
     for (typed, code) in [("\n", 1), ("y\n", 1), ("learn it\n", 1), ("o\n", 0), ("Once\n", 0)] {
-        let ran = desk.typing(&ONCE[..2], typed);
+        let ran = workstation.typing(&ONCE[..2], typed);
         assert_eq!(ran.code, code, "{typed:?}: {ran:?}");
         assert!(ran.stderr.contains("[o]nce, [l]earn, [r]eplace, [N]o"), "{ran:?}");
     }
@@ -142,10 +142,10 @@ fn the_boot_can_be_waited_for() {
             }
         }
     });
-    let desk = Desk::logged_in(&pki.bundle(&[server.url()]));
-    std::fs::copy(honest.home().join("tenant.key"), desk.home().join("tenant.key")).unwrap();
-    assert_eq!(desk.run(&["approve", &id, "--yes"]).code, 5);
-    desk.ok(&["approve", &id, "--once", "--yes", "--wait", "20"]);
+    let workstation = Workstation::logged_in(&pki.bundle(&[server.url()]));
+    std::fs::copy(honest.home().join("tenant.key"), workstation.home().join("tenant.key")).unwrap();
+    assert_eq!(workstation.run(&["approve", &id, "--yes"]).code, 5);
+    workstation.ok(&["approve", &id, "--once", "--yes", "--wait", "20"]);
     let asked = server.asked();
     let node = format!("GET /v1/operator/nodes/{id}");
     assert_eq!(asked[1..3], ["GET /v1/operator/audit?limit=1".to_owned(), node.clone()]);

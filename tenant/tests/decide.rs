@@ -4,7 +4,7 @@
 mod common;
 
 use common::server::{Server, json, problem};
-use common::{Desk, golden};
+use common::{Workstation, golden};
 use halfkey_protocol::wire::operator::*;
 use halfkey_protocol::wire::policies::Finding;
 use halfkey_testkit::pki::Pki;
@@ -42,7 +42,7 @@ fn pending(approvable: bool) -> PendingBoot {
 }
 
 /// Two nodes called web1; the first has this boot waiting.
-fn setup(boot: Option<PendingBoot>) -> (Server, Desk) {
+fn setup(boot: Option<PendingBoot>) -> (Server, Workstation) {
     let pki = Pki::new();
     let server = Server::start(&pki, move |request| {
         let (first, second) = (record(A, "web1", boot.clone()), record(B, "web1", None));
@@ -55,8 +55,8 @@ fn setup(boot: Option<PendingBoot>) -> (Server, Desk) {
             _ => problem(404, "not_found", "no such node", None),
         }
     });
-    let desk = Desk::logged_in(&pki.bundle(&[server.url()]));
-    (server, desk)
+    let workstation = Workstation::logged_in(&pki.bundle(&[server.url()]));
+    (server, workstation)
 }
 
 fn posts(server: &Server) -> Vec<(String, serde_json::Value)> {
@@ -67,13 +67,13 @@ fn posts(server: &Server) -> Vec<(String, serde_json::Value)> {
 
 #[test]
 fn what_an_operator_decides_is_posted() {
-    let (server, desk) = setup(Some(pending(true)));
-    desk.ok(&["deny", A, "--because", "not our kernel"]);
-    desk.ok(&["revoke", &A.to_uppercase(), "--because", "stolen"]);
-    desk.ok(&["restore", A, "--because", "found"]);
-    let held = desk.ok(&["hold", A, "--because", "the root file system is damaged"]);
+    let (server, workstation) = setup(Some(pending(true)));
+    workstation.ok(&["deny", A, "--because", "not our kernel"]);
+    workstation.ok(&["revoke", &A.to_uppercase(), "--because", "stolen"]);
+    workstation.ok(&["restore", A, "--because", "found"]);
+    let held = workstation.ok(&["hold", A, "--because", "the root file system is damaged"]);
     assert_eq!(held.stdout, format!("held until `halfkey release`: web1 ({A})\n"));
-    desk.ok(&["release", A]);
+    workstation.ok(&["release", A]);
     let path = |what: &str| format!("/v1/operator/nodes/{A}/{what}");
     assert_eq!(
         posts(&server),
@@ -89,7 +89,7 @@ fn what_an_operator_decides_is_posted() {
 
 #[test]
 fn what_can_not_be_decided_is_said() {
-    let (server, desk) = setup(Some(pending(false)));
+    let (server, workstation) = setup(Some(pending(false)));
     let mut said = String::new();
     for args in [
         &["approve", A, "--yes"][..],
@@ -104,7 +104,7 @@ fn what_can_not_be_decided_is_said() {
         &["hold", "mail"],
         &["revoke", "00000000-0000-8000-8000-000000000000", "--because", "x"],
     ] {
-        let (code, stderr) = desk.error(args, server.port);
+        let (code, stderr) = workstation.error(args, server.port);
         let stderr = stderr
             .split_once("a boot of")
             .map_or(stderr.clone(), |(_, rest)| rest[rest.find("error:").unwrap()..].to_owned());

@@ -4,7 +4,7 @@
 mod common;
 
 use common::server::{Answer, Server, json};
-use common::{Desk, flipped, golden};
+use common::{Workstation, flipped, golden};
 use halfkey_evidence::document::{open, open_enrollment};
 use halfkey_protocol::document::{Deployment, Scope};
 use halfkey_protocol::keys::half::{Half, Key, proof_digest};
@@ -21,7 +21,7 @@ use std::sync::{Arc, Mutex};
 
 /// What the server believes, or claims to.
 #[derive(Clone)]
-struct World {
+struct ServerState {
     id: NodeId,
     info: ServerInfo,
     record: NodeRecord,
@@ -52,7 +52,7 @@ fn release_key(double: bool) -> Bytes {
     template::RELEASE.public(&x, &y).into()
 }
 
-impl World {
+impl ServerState {
     fn new(pki: &Pki, id: NodeId, registration: Register) -> Self {
         let info = ServerInfo {
             version: "0.1.0".into(),
@@ -77,12 +77,12 @@ impl World {
         self.record.registration.as_mut().unwrap()
     }
 
-    fn serve(self, pki: &Pki) -> (Server, Arc<Mutex<World>>) {
-        let world = Arc::new(Mutex::new(self));
-        let shared = world.clone();
+    fn serve(self, pki: &Pki) -> (Server, Arc<Mutex<ServerState>>) {
+        let server_state = Arc::new(Mutex::new(self));
+        let shared = server_state.clone();
         let server =
             Server::start(pki, move |request| shared.lock().unwrap().answer(&request.path, &request.body));
-        (server, world)
+        (server, server_state)
     }
 
     fn answer(&mut self, path: &str, body: &[u8]) -> Answer {
@@ -117,12 +117,12 @@ fn posted(server: &Server) -> Vec<Enroll> {
 #[test]
 fn the_tpm_and_only_it_gets_both_halves_of_the_signed_key() {
     let (pki, tpm) = (Pki::new(), Tpm::new(RSA_2048));
-    let (server, _) = World::new(&pki, tpm.node_id(), tpm.register.clone()).serve(&pki);
-    let desk = Desk::logged_in(&pki.bundle(&[server.url()]));
+    let (server, _) = ServerState::new(&pki, tpm.node_id(), tpm.register.clone()).serve(&pki);
+    let workstation = Workstation::logged_in(&pki.bundle(&[server.url()]));
     let roots = tpm.ca();
     let args =
         ["enroll", "web1", "--ek-roots", roots.to_str().unwrap(), "--label", "Web 1", "--yes", "--json"];
-    let ran = desk.ok(&args);
+    let ran = workstation.ok(&args);
     assert!(ran.stderr.contains(&tpm.fingerprint()), "{ran:?}");
     assert!(ran.stderr.contains("signkey.pem: no certificate in it"), "what was skipped is said: {ran:?}");
     let record: NodeRecord = serde_json::from_str(&ran.stdout).unwrap();
@@ -130,7 +130,7 @@ fn the_tpm_and_only_it_gets_both_halves_of_the_signed_key() {
     let enroll = posted(&server).remove(0);
     assert_eq!(record.enrollment.as_ref(), Some(&enroll.signed));
     let (opened, document) = open_enrollment(&enroll.signed).unwrap();
-    let key = desk.ok(&["key"]).stdout;
+    let key = workstation.ok(&["key"]).stdout;
     assert_eq!(halfkey_protocol::identity::fingerprint(enroll.signed.tenant_key()), key.trim());
     assert_eq!((document.label.as_str(), document.bank.as_str()), ("Web 1", "sha256"));
     assert_eq!((opened.scope, opened.deployment), (Scope::Enrollment(tpm.node_id()), HERE));
@@ -153,7 +153,7 @@ fn the_tpm_and_only_it_gets_both_halves_of_the_signed_key() {
     assert_eq!(document.proof_sha256.as_ref(), proof_digest(&Key::combine(&u, &v).proof()));
 
     // Again: another key, another enrollment.
-    let ran = desk.ok(&args);
+    let ran = workstation.ok(&args);
     assert!(ran.stderr.contains("was enrolled before"), "{ran:?}");
     let again = posted(&server).remove(1);
     let (_, again_document) = open_enrollment(&again.signed).unwrap();
@@ -165,26 +165,26 @@ fn the_tpm_and_only_it_gets_both_halves_of_the_signed_key() {
 fn an_ecc_ek_is_trusted_by_chain_or_by_fingerprint() {
     let (pki, tpm, stranger) = (Pki::new(), Tpm::new(ECC_P384), Tpm::new(RSA_2048));
     let id = tpm.node_id().to_string();
-    let (server, _) = World::new(&pki, tpm.node_id(), tpm.register.clone()).serve(&pki);
-    let desk = Desk::logged_in(&pki.bundle(&[server.url()]));
+    let (server, _) = ServerState::new(&pki, tpm.node_id(), tpm.register.clone()).serve(&pki);
+    let workstation = Workstation::logged_in(&pki.bundle(&[server.url()]));
     let roots = |tpm: &Tpm| tpm.ca().to_str().unwrap().to_owned();
-    desk.ok(&["enroll", &id[..9], "--ek-roots", &roots(&tpm), "--yes"]);
+    workstation.ok(&["enroll", &id[..9], "--ek-roots", &roots(&tpm), "--yes"]);
     let typed = tpm.fingerprint().to_uppercase();
-    desk.ok(&["enroll", &id, "--trust-ek", &typed, "--yes", "--bank", "sha384"]);
+    workstation.ok(&["enroll", &id, "--trust-ek", &typed, "--yes", "--bank", "sha384"]);
     assert_eq!(open_enrollment(&posted(&server)[1].signed).unwrap().1.bank, "sha384");
 
     // Another manufacturer's roots, another machine's fingerprint.
     for args in [["--ek-roots", &roots(&stranger)], ["--trust-ek", &stranger.fingerprint()]] {
-        let ran = desk.run(&[&["enroll", "web1", "--yes"], &args[..]].concat());
+        let ran = workstation.run(&[&["enroll", "web1", "--yes"], &args[..]].concat());
         assert_eq!(ran.code, 6, "{ran:?}");
         assert!(ran.stderr.contains("hint:"), "{ran:?}");
     }
     // No certificates in the folder, or no folder.
-    let empty = desk.path("empty");
+    let empty = workstation.path("empty");
     fs::create_dir(&empty).unwrap();
     fs::write(empty.join("README"), "none").unwrap();
     for folder in [empty.to_str().unwrap(), "/nonexistent"] {
-        assert_eq!(desk.run(&["enroll", "web1", "--yes", "--ek-roots", folder]).code, 2);
+        assert_eq!(workstation.run(&["enroll", "web1", "--yes", "--ek-roots", folder]).code, 2);
     }
     assert_eq!(posted(&server).len(), 2);
 }
@@ -193,9 +193,9 @@ fn an_ecc_ek_is_trusted_by_chain_or_by_fingerprint() {
 fn what_a_lying_server_says_is_refused_here() {
     let (pki, tpm, evil) = (Pki::new(), Tpm::new(RSA_2048), Tpm::new(RSA_2048));
     let (id, other_ca) = (tpm.node_id(), Pki::new().ca_pem);
-    let honest = World::new(&pki, id, tpm.register.clone());
+    let honest = ServerState::new(&pki, id, tpm.register.clone());
     let stolen = evil.register.clone();
-    type Lie<'a> = (&'a str, Box<dyn Fn(&mut World) + 'a>);
+    type Lie<'a> = (&'a str, Box<dyn Fn(&mut ServerState) + 'a>);
     let lies: Vec<Lie> = vec![
         ("another TPM under this id", Box::new(|w| w.record.registration = Some(stolen.clone()))),
         ("another node's record", Box::new(|w| w.record.summary.id = evil.node_id().to_string())),
@@ -258,12 +258,12 @@ fn what_a_lying_server_says_is_refused_here() {
     let roots = tpm.ca();
     let mut said = String::new();
     for (title, lie) in lies {
-        let mut world = honest.clone();
-        lie(&mut world);
-        let (server, _) = world.serve(&pki);
-        let desk = Desk::logged_in(&pki.bundle(&[server.url()]));
+        let mut server_state = honest.clone();
+        lie(&mut server_state);
+        let (server, _) = server_state.serve(&pki);
+        let workstation = Workstation::logged_in(&pki.bundle(&[server.url()]));
         let args = ["enroll", &id.to_string(), "--ek-roots", roots.to_str().unwrap(), "--yes"];
-        let (code, stderr) = desk.error(&args, server.port);
+        let (code, stderr) = workstation.error(&args, server.port);
         let stderr: String = stderr
             .lines()
             .filter(|l| l.starts_with("error:") || l.starts_with("hint:"))
@@ -282,25 +282,25 @@ fn what_a_lying_server_says_is_refused_here() {
 #[test]
 fn an_enrollment_answers_what_the_machine_asked_last() {
     let (pki, tpm) = (Pki::new(), Tpm::new(RSA_2048));
-    let (server, world) = World::new(&pki, tpm.node_id(), tpm.register.clone()).serve(&pki);
-    let desk = Desk::logged_in(&pki.bundle(&[server.url()]));
+    let (server, server_state) = ServerState::new(&pki, tpm.node_id(), tpm.register.clone()).serve(&pki);
+    let workstation = Workstation::logged_in(&pki.bundle(&[server.url()]));
     let fingerprint = tpm.fingerprint();
     let args = ["enroll", "web1", "--trust-ek", &fingerprint, "--yes"];
     for short in [vec![], vec![0x33; 31], vec![0x33; 33]] {
-        world.lock().unwrap().record.challenge = short.into();
-        let ran = desk.run(&args);
+        server_state.lock().unwrap().record.challenge = short.into();
+        let ran = workstation.run(&args);
         assert!(ran.code != 0 && ran.stderr.contains("expected a challenge"), "{}", ran.stderr);
     }
     assert!(posted(&server).is_empty());
     for challenge in [[1; 32], [2; 32]] {
-        world.lock().unwrap().record.challenge = challenge.into();
-        let said = desk.ok(&args).stderr;
+        server_state.lock().unwrap().record.challenge = challenge.into();
+        let said = workstation.ok(&args).stderr;
         assert!(!said.contains("has not registered since"), "{said}");
         let (_, enrollment) = open_enrollment(&posted(&server).pop().unwrap().signed).unwrap();
         assert_eq!(*enrollment.challenge, challenge);
-        world.lock().unwrap().record.summary.state = NodeState::Enrolled;
+        server_state.lock().unwrap().record.summary.state = NodeState::Enrolled;
     }
-    let said = desk.ok(&args).stderr;
+    let said = workstation.ok(&args).stderr;
     assert!(said.contains("has not registered since"), "{said}");
 }
 
@@ -314,9 +314,9 @@ fn with_the_ak_and_srk_of_another_tpm_u_opens_nowhere() {
         ek_certificate: tpm.register.ek_certificate.clone(),
         ..evil.register.clone()
     };
-    let (server, _) = World::new(&pki, tpm.node_id(), register).serve(&pki);
-    let desk = Desk::logged_in(&pki.bundle(&[server.url()]));
-    desk.ok(&["enroll", "web1", "--ek-roots", tpm.ca().to_str().unwrap(), "--yes"]);
+    let (server, _) = ServerState::new(&pki, tpm.node_id(), register).serve(&pki);
+    let workstation = Workstation::logged_in(&pki.bundle(&[server.url()]));
+    workstation.ok(&["enroll", "web1", "--ek-roots", tpm.ca().to_str().unwrap(), "--yes"]);
     let enroll = posted(&server).remove(0);
     assert!(tpm.try_with_ek(&enroll.c_u).is_err());
     assert!(evil.try_with_ek(&enroll.c_u).is_err());
@@ -332,25 +332,25 @@ fn hide_details(line: &str) -> &str {
 #[test]
 fn a_changed_release_key_is_refused_until_it_is_named() {
     let (pki, tpm) = (Pki::new(), Tpm::new(RSA_2048));
-    let (server, world) = World::new(&pki, tpm.node_id(), tpm.register.clone()).serve(&pki);
-    let desk = Desk::logged_in(&pki.bundle(&[server.url()]));
+    let (server, server_state) = ServerState::new(&pki, tpm.node_id(), tpm.register.clone()).serve(&pki);
+    let workstation = Workstation::logged_in(&pki.bundle(&[server.url()]));
     let fingerprint = tpm.fingerprint();
     let args = ["enroll", "web1", "--trust-ek", &fingerprint, "--yes"];
-    desk.ok(&args);
-    world.lock().unwrap().info.release_public = release_key(true);
-    let (code, said) = desk.error(&args, server.port);
+    workstation.ok(&args);
+    server_state.lock().unwrap().info.release_public = release_key(true);
+    let (code, said) = workstation.error(&args, server.port);
     golden::check("release-key-changed.txt", &said);
     assert_eq!(code, 6);
 
     let new = halfkey_protocol::identity::fingerprint(&release_key(true));
     let old = halfkey_protocol::identity::fingerprint(&release_key(false));
-    assert_eq!(desk.run(&[&args[..], &["--trust-release", &old]].concat()).code, 6);
-    desk.ok(&[&args[..], &["--trust-release", &new]].concat());
-    desk.ok(&args);
+    assert_eq!(workstation.run(&[&args[..], &["--trust-release", &old]].concat()).code, 6);
+    workstation.ok(&[&args[..], &["--trust-release", &new]].concat());
+    workstation.ok(&args);
     // A new login keeps the memory.
-    assert_eq!(desk.login(&pki.bundle(&[server.url()]), &[]).code, 0);
-    world.lock().unwrap().info.release_public = release_key(false);
-    assert_eq!(desk.run(&args).code, 6);
+    assert_eq!(workstation.login(&pki.bundle(&[server.url()]), &[]).code, 0);
+    server_state.lock().unwrap().info.release_public = release_key(false);
+    assert_eq!(workstation.run(&args).code, 6);
     assert_eq!(posted(&server).len(), 3);
 }
 
@@ -359,16 +359,16 @@ fn labels_and_questions() {
     let (pki, tpm) = (Pki::new(), Tpm::new(RSA_2048));
     let mut register = tpm.register.clone();
     register.label = "web\u{1b}[2J".into();
-    let (server, _) = World::new(&pki, tpm.node_id(), register).serve(&pki);
-    let desk = Desk::logged_in(&pki.bundle(&[server.url()]));
+    let (server, _) = ServerState::new(&pki, tpm.node_id(), register).serve(&pki);
+    let workstation = Workstation::logged_in(&pki.bundle(&[server.url()]));
     let (id, fingerprint) = (tpm.node_id().to_string(), tpm.fingerprint());
     let args = ["enroll", &id, "--trust-ek", &fingerprint];
-    let ran = desk.run(&[&args[..], &["--yes"]].concat());
+    let ran = workstation.run(&[&args[..], &["--yes"]].concat());
     assert_eq!((ran.code, ran.stderr.contains('\u{1b}')), (2, false), "{ran:?}");
-    let ran = desk.run(&[&args[..], &["--label", "web1"]].concat());
+    let ran = workstation.run(&[&args[..], &["--label", "web1"]].concat());
     assert_eq!(ran.code, 2, "no terminal to ask on: {ran:?}");
     assert!(ran.stderr.contains("--yes") && ran.stderr.contains(&fingerprint), "{ran:?}");
     assert_eq!(posted(&server).len(), 0);
     // `node show` needs nothing but the bundle, and checks too.
-    assert!(desk.ok(&["node", "show", &id]).stdout.contains("the AK certified the SRK"));
+    assert!(workstation.ok(&["node", "show", &id]).stdout.contains("the AK certified the SRK"));
 }

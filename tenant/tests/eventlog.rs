@@ -4,7 +4,7 @@
 mod common;
 
 use common::node::software;
-use common::{Desk, golden};
+use common::{Workstation, golden};
 use halfkey_testkit::log::{Record, log_of};
 use halfkey_testkit::software::Software;
 use serde_json::Value;
@@ -21,18 +21,18 @@ fn log() -> Vec<u8> {
     log_of(&records())
 }
 
-fn saved(desk: &Desk, name: &str, bytes: &[u8]) -> String {
-    let path = desk.path(name);
+fn saved(workstation: &Workstation, name: &str, bytes: &[u8]) -> String {
+    let path = workstation.path(name);
     std::fs::write(&path, bytes).unwrap();
     path.to_str().unwrap().to_owned()
 }
 
 #[test]
 fn a_log_is_read_and_replayed() {
-    let desk = Desk::new();
-    let path = saved(&desk, "log.bin", &log());
-    golden::check("eventlog.txt", &desk.ok(&["eventlog", &path]).stdout);
-    let json: Value = serde_json::from_str(&desk.ok(&["eventlog", &path, "--json"]).stdout).unwrap();
+    let workstation = Workstation::new();
+    let path = saved(&workstation, "log.bin", &log());
+    golden::check("eventlog.txt", &workstation.ok(&["eventlog", &path]).stdout);
+    let json: Value = serde_json::from_str(&workstation.ok(&["eventlog", &path, "--json"]).stdout).unwrap();
     assert_eq!(json["format"], "crypto_agile");
     assert_eq!(json["banks"][0]["bank"], "sha256");
     let kernel = &json["events"]
@@ -55,8 +55,8 @@ fn a_log_is_read_and_replayed() {
 
 #[test]
 fn standard_input_is_a_file_too() {
-    let desk = Desk::new();
-    let mut child = desk
+    let workstation = Workstation::new();
+    let mut child = workstation
         .command(&["eventlog", "-", "--json"])
         .stdin(Stdio::piped())
         .stdout(Stdio::piped())
@@ -70,7 +70,7 @@ fn standard_input_is_a_file_too() {
 
 #[test]
 fn what_is_no_log_is_refused_with_a_word() {
-    let desk = Desk::new();
+    let workstation = Workstation::new();
     let log = log();
     let mut said = String::new();
     for (name, bytes) in [
@@ -78,19 +78,19 @@ fn what_is_no_log_is_refused_with_a_word() {
         ("truncated", &log[..log.len() - 1]),
         ("text", b"this is not a log, it is text that is long enough"),
     ] {
-        let path = saved(&desk, name, bytes);
+        let path = saved(&workstation, name, bytes);
         for json in [&[][..], &["--json"]] {
-            let ran = desk.run(&[&["eventlog", &path], json].concat());
+            let ran = workstation.run(&[&["eventlog", &path], json].concat());
             assert_eq!((ran.code, ran.stdout.as_str()), (1, ""), "{name}: {ran:?}");
             if json.is_empty() {
                 said.push_str(&format!("# {name}\n{}\n", ran.stderr.replace(&path, "FILE")));
             }
         }
     }
-    let big = saved(&desk, "big", &[]);
+    let big = saved(&workstation, "big", &[]);
     std::fs::File::options().write(true).open(&big).unwrap().set_len(20 << 20).unwrap();
     for path in [big.as_str(), "/nonexistent/log"] {
-        let ran = desk.run(&["eventlog", path]);
+        let ran = workstation.run(&["eventlog", path]);
         assert_eq!(ran.code, 2, "{ran:?}");
         said.push_str(&format!(
             "# {}\n{}\n",
@@ -103,12 +103,12 @@ fn what_is_no_log_is_refused_with_a_word() {
 
 #[test]
 fn hostile_text_moves_no_cursor() {
-    let desk = Desk::new();
+    let workstation = Workstation::new();
     // GRUB's text is whatever a boot entry says.
     let mut log = log();
     let at = log.windows(7).position(|window| window == b"Calling").unwrap();
     log[at..at + 4].copy_from_slice(b"\x1b[2J");
-    let path = saved(&desk, "log.bin", &log);
-    let ran = desk.ok(&["eventlog", &path]);
+    let path = saved(&workstation, "log.bin", &log);
+    let ran = workstation.ok(&["eventlog", &path]);
     assert!(!ran.stdout.contains('\u{1b}'), "{}", ran.stdout);
 }

@@ -4,7 +4,7 @@
 mod common;
 
 use common::server::{Answer, Request, Server, json, problem};
-use common::{Desk, golden};
+use common::{Workstation, golden};
 use halfkey::home::key::TenantKey;
 use halfkey_protocol::document::{Deployment, Kind, Place, Scope, next, proof_of};
 use halfkey_protocol::wire::operator::*;
@@ -64,7 +64,7 @@ struct Held {
 
 struct Setup {
     server: Server,
-    desk: Desk,
+    workstation: Workstation,
     held: Arc<Mutex<Held>>,
 }
 
@@ -74,16 +74,16 @@ impl Setup {
         let held = Arc::new(Mutex::new(Held::default()));
         let shared = held.clone();
         let server = Server::start(&pki, move |request| answer(request, &mut shared.lock().unwrap()));
-        let desk = Desk::logged_in(&pki.bundle(&[server.url()]));
-        Self { server, desk, held }
+        let workstation = Workstation::logged_in(&pki.bundle(&[server.url()]));
+        Self { server, workstation, held }
     }
 
     fn key(&self) -> TenantKey {
-        TenantKey::from_pem(&std::fs::read(self.desk.home().join("tenant.key")).unwrap()).unwrap()
+        TenantKey::from_pem(&std::fs::read(self.workstation.home().join("tenant.key")).unwrap()).unwrap()
     }
 
     fn file(&self, text: &str) -> String {
-        let path = self.desk.path("web.toml");
+        let path = self.workstation.path("web.toml");
         std::fs::write(&path, text).unwrap();
         path.to_str().unwrap().to_owned()
     }
@@ -94,13 +94,13 @@ impl Setup {
 
     /// Adds a boot to the policy that the server shows.
     fn add(&self) -> (i32, String) {
-        let initrd = self.desk.path("initrd");
+        let initrd = self.workstation.path("initrd");
         std::fs::write(&initrd, b"an initrd").unwrap();
         let args = ["policy", "predict", "--kernel", KERNEL, "--initrd", initrd.to_str().unwrap()];
         let more =
             ["--cmdline", "root=UUID=a efi=noruntime systemd.import_credentials=no", "--secure-boot", "off"];
         let add = ["--add", "--group", "web", "--yes"];
-        let (code, stderr) = self.desk.error(&[&args[..], &more, &add].concat(), self.server.port);
+        let (code, stderr) = self.workstation.error(&[&args[..], &more, &add].concat(), self.server.port);
         // What was predicted is another test's.
         let said = stderr.find("error:").map_or(String::new(), |at| stderr[at..].to_owned());
         (code, said)
@@ -208,7 +208,7 @@ fn answer(request: &Request, held: &mut Held) -> Answer {
 }
 
 #[test]
-fn only_what_this_desk_signed_is_extended() {
+fn only_what_this_workstation_signed_is_extended() {
     let setup = Setup::new();
     let (mine, other) = (setup.key(), TenantKey::generate().unwrap());
     let mut altered = mine.sign(&document("group:web", 1));
@@ -224,10 +224,10 @@ fn only_what_this_desk_signed_is_extended() {
         let (code, stderr) = setup.add();
         let stderr = stderr.replace(&mine.fingerprint(), "MINE").replace(&other.fingerprint(), "OTHER");
         said.push_str(&format!("# {what}: exit {code}\n{stderr}\n"));
-        let ran = setup.desk.run(&["policy", "diff", "group:web", "group:web"]);
+        let ran = setup.workstation.run(&["policy", "diff", "group:web", "group:web"]);
         assert_eq!(ran.code, 6, "{ran:?}");
         // Looking is allowed, and says what it is worth.
-        let ran = setup.desk.run(&["policy", "show", "group:web"]);
+        let ran = setup.workstation.run(&["policy", "show", "group:web"]);
         assert!(ran.code == 6 && ran.stderr.contains("NOT TRUSTED"), "{ran:?}");
     }
     golden::check("lies.txt", &said);
@@ -235,7 +235,8 @@ fn only_what_this_desk_signed_is_extended() {
     let first = mine.sign(&document("group:web", 1));
     setup.rewrite(std::slice::from_ref(&first));
     setup.show(Some(first));
-    let ran = setup.desk.run(&["policy", "predict", "--uki", KERNEL, "--add", "--group", "web", "--yes"]);
+    let ran =
+        setup.workstation.run(&["policy", "predict", "--uki", KERNEL, "--add", "--group", "web", "--yes"]);
     assert!(
         ran.code == 2 && ran.stderr.contains("--secure-boot on or off"),
         "no machine, so no guess: {ran:?}"
@@ -250,9 +251,9 @@ fn an_older_version_is_noticed() {
     let setup = Setup::new();
     let file = setup.file(POLICY);
     let apply = ["policy", "apply", &file, "--group", "web", "--yes"];
-    setup.desk.ok(&apply);
+    setup.workstation.ok(&apply);
     let first = setup.held.lock().unwrap().policy.clone();
-    setup.desk.ok(&apply);
+    setup.workstation.ok(&apply);
     let second = setup.held.lock().unwrap().policy.clone();
     assert_eq!(setup.versions(), [1, 2]);
 
@@ -270,24 +271,24 @@ fn an_older_version_is_noticed() {
 
     // A whole document is the remedy; what was found is said.
     setup.show(first);
-    let ran = setup.desk.ok(&apply);
+    let ran = setup.workstation.ok(&apply);
     assert!(ran.stderr.contains("warning: expected version 2"), "{ran:?}");
     assert_eq!(setup.versions(), [1, 2, 3]);
 
     // Another one came first: nothing is lost by trying again.
     setup.held.lock().unwrap().refuse = true;
-    let ran = setup.desk.run(&apply);
+    let ran = setup.workstation.run(&apply);
     assert!(ran.code == 1 && ran.stderr.contains("sequence"), "{ran:?}");
     setup.held.lock().unwrap().refuse = false;
-    setup.desk.ok(&apply);
+    setup.workstation.ok(&apply);
     assert_eq!(setup.versions(), [1, 2, 3, 4, 4]);
 
     setup.held.lock().unwrap().swap = second;
-    let ran = setup.desk.run(&apply);
+    let ran = setup.workstation.run(&apply);
     assert!(ran.code == 6 && ran.stderr.contains("shows another one"), "{ran:?}");
     // Of all this nothing is lost when the file is damaged.
-    std::fs::write(setup.desk.home().join("documents.json"), "{").unwrap();
-    let ran = setup.desk.run(&apply);
+    std::fs::write(setup.workstation.home().join("documents.json"), "{").unwrap();
+    let ran = setup.workstation.run(&apply);
     assert!(ran.code == 1 && ran.stderr.contains("documents.json is damaged"), "{ran:?}");
 }
 
@@ -335,7 +336,7 @@ fn a_policy_that_is_kept_back_is_missed() {
     holds(&sign(&additions, 1, false));
     holds(&sign("group:web", 1, false));
     let says = |what: &str| {
-        let ran = setup.desk.run(&["policy", "withdraw", ID, "--additions", "--yes"]);
+        let ran = setup.workstation.run(&["policy", "withdraw", ID, "--additions", "--yes"]);
         assert!(ran.code != 0 && ran.stderr.contains(what), "{what}: {ran:?}");
         ran.code
     };
@@ -365,8 +366,8 @@ fn a_policy_that_is_kept_back_is_missed() {
     // An older one of the group than this workstation has signed.
     setup.held.lock().unwrap().others.remove("policies/group:web");
     let file = setup.file(POLICY);
-    setup.desk.ok(&["policy", "apply", &file, "--group", "web", "--yes"]);
-    setup.desk.ok(&["policy", "apply", &file, "--group", "web", "--yes"]);
+    setup.workstation.ok(&["policy", "apply", &file, "--group", "web", "--yes"]);
+    setup.workstation.ok(&["policy", "apply", &file, "--group", "web", "--yes"]);
     governed(&sign("group:web", 1, false));
     assert_eq!(says("expected version 2 of group:web"), 6);
     assert_eq!(setup.versions(), [1, 2], "nothing else was signed");
@@ -377,7 +378,7 @@ fn a_sequence_that_goes_back_or_forks_is_noticed() {
     let setup = Setup::new();
     let file = setup.file(POLICY);
     let apply = ["policy", "apply", &file, "--group", "web", "--yes"];
-    (0..3).for_each(|_| drop(setup.desk.ok(&apply)));
+    (0..3).for_each(|_| drop(setup.workstation.ok(&apply)));
     let honest = setup.held.lock().unwrap().sequence.clone();
     let key = setup.key();
     // The policy that it shows is the newest: it is the sequence that lies.
@@ -401,9 +402,9 @@ fn a_sequence_that_goes_back_or_forks_is_noticed() {
     // It stays, whatever the server shows next, until the owner has looked.
     let said = says(&honest, "document 3 is another one than before");
     assert!(said.contains(&before) && said.contains(&now), "{said}");
-    assert_eq!(setup.desk.run(&["accept-rollback"]).code, 2);
+    assert_eq!(setup.workstation.run(&["accept-rollback"]).code, 2);
     says(&honest, "document 3 is another one than before");
-    let ran = setup.desk.ok(&["accept-rollback", "--yes"]);
+    let ran = setup.workstation.ok(&["accept-rollback", "--yes"]);
     assert!(ran.stderr.contains(&before) && !ran.stderr.contains("missing"), "{ran:?}");
     let end = place(&honest[2]);
     let mut forged = key.sign(&after(&end, "group:db"));
@@ -431,11 +432,11 @@ fn what_one_command_has_seen_is_not_replaced_by_what_another_is_shown() {
     let file = setup.file(POLICY);
     let apply = ["policy", "apply", &file, "--group", "web"];
     let yes = [&apply[..], &["--yes"]].concat();
-    setup.desk.ok(&yes);
+    setup.workstation.ok(&yes);
     let first = setup.held.lock().unwrap().sequence[0].clone();
     let mut seen = None;
-    let ran = setup.desk.answered_after(&apply, || {
-        setup.desk.ok(&yes);
+    let ran = setup.workstation.answered_after(&apply, || {
+        setup.workstation.ok(&yes);
         let mut held = setup.held.lock().unwrap();
         seen = held.sequence.last().cloned();
         let stranger = TenantKey::generate().unwrap();
@@ -447,17 +448,17 @@ fn what_one_command_has_seen_is_not_replaced_by_what_another_is_shown() {
     let (before, now) = (hash(&seen.unwrap()), hash(&setup.held.lock().unwrap().sequence[1]));
     assert_eq!(ran.code, 6, "{ran:?}");
     let stays = || {
-        let ran = setup.desk.run(&yes);
+        let ran = setup.workstation.run(&yes);
         assert!(ran.code == 6 && ran.stderr.contains("document 2 is another one than before"), "{ran:?}");
         assert!(ran.stderr.contains(&before) && ran.stderr.contains(&now), "{ran:?}");
     };
     stays();
     stays();
     assert_eq!(setup.versions(), [1, 2, 2], "nothing more was signed");
-    let ran = setup.desk.ok(&["accept-rollback", "--yes"]);
+    let ran = setup.workstation.ok(&["accept-rollback", "--yes"]);
     assert!(ran.stderr.contains("missing  document 2 of this workstation's key, for group:web"), "{ran:?}");
     setup.show(None);
-    setup.desk.ok(&yes);
+    setup.workstation.ok(&yes);
     assert_eq!(setup.versions(), [1, 2, 2, 4]);
 }
 
@@ -469,14 +470,14 @@ fn what_others_hand_in_first_is_followed_and_the_document_signed_again() {
     let apply = ["policy", "apply", &file, "--group", "web", "--yes"];
     let rivals = |rivals: &[Option<&'static str>]| setup.held.lock().unwrap().rivals = rivals.to_vec();
     rivals(&[Some("group:db"), Some("group:mail")]);
-    setup.desk.ok(&apply);
+    setup.workstation.ok(&apply);
     assert_eq!(setup.versions(), [1, 2, 3]);
-    setup.desk.ok(&apply);
+    setup.workstation.ok(&apply);
     assert_eq!(setup.versions(), [1, 2, 3, 4]);
 
     // What was written without knowing of this one is not submitted over it.
     rivals(&[Some("group:db"), Some("group:web")]);
-    let ran = setup.desk.run(&apply);
+    let ran = setup.workstation.run(&apply);
     assert!(
         ran.code == 1 && ran.stderr.contains("another document for group:web came first: number 6"),
         "{ran:?}"
@@ -484,19 +485,19 @@ fn what_others_hand_in_first_is_followed_and_the_document_signed_again() {
     assert_eq!(setup.versions(), [1, 2, 3, 4, 5, 6]);
     // Its own, of which it did not hear.
     rivals(&[None]);
-    let ran = setup.desk.run(&apply);
+    let ran = setup.workstation.run(&apply);
     assert!(ran.code == 1 && ran.stderr.contains("has taken document 7 for group:web before"), "{ran:?}");
-    setup.desk.ok(&apply);
+    setup.workstation.ok(&apply);
     assert_eq!(setup.versions(), [1, 2, 3, 4, 5, 6, 7, 8]);
 
     // It does not go on for ever, and not where nothing came first.
     rivals(&[Some("group:db"); 100]);
-    let ran = setup.desk.run(&apply);
+    let ran = setup.workstation.run(&apply);
     assert!(ran.code == 1 && ran.stderr.contains("10 times"), "{ran:?}");
     assert_eq!(setup.versions()[8..], [9, 10, 11, 12, 13, 14, 15, 16, 17, 18]);
     rivals(&[]);
     setup.held.lock().unwrap().refuse = true;
-    assert!(setup.desk.run(&apply).stderr.contains("another came first"));
+    assert!(setup.workstation.run(&apply).stderr.contains("another came first"));
     assert_eq!(setup.versions()[18..], [19]);
     // Nor along another sequence.
     setup.held.lock().unwrap().refuse = false;
@@ -505,7 +506,7 @@ fn what_others_hand_in_first_is_followed_and_the_document_signed_again() {
     let loose = Document { previous: [9; 32].into(), ..after(&end, "group:mail") };
     let lie = [whole, vec![setup.key().sign(&loose)]].concat();
     setup.held.lock().unwrap().fork = Some(lie);
-    let ran = setup.desk.run(&apply);
+    let ran = setup.workstation.run(&apply);
     assert!(ran.code == 6 && ran.stderr.contains("not one sequence"), "{ran:?}");
     assert_eq!(setup.versions()[19..], [19]);
 }
@@ -523,9 +524,9 @@ fn whose_enrollment_was_proved_is_followed_back() {
     };
     let enrollment = enrolled(&TenantKey::generate().unwrap());
     setup.rewrite(std::slice::from_ref(&enrollment));
-    setup.desk.ok(&apply);
+    setup.workstation.ok(&apply);
     // It signed for the node as well.
-    let path = setup.desk.home().join("documents.json");
+    let path = setup.workstation.home().join("documents.json");
     let json = std::fs::read_to_string(&path).unwrap();
     let own = format!("\"held\": {{\"node:{ID}\": {{\"version\": 1, \"sha256\": \"{}\"}},", "a".repeat(64));
     std::fs::write(&path, json.replacen("\"held\": {", &own, 1)).unwrap();
@@ -554,14 +555,14 @@ fn whose_enrollment_was_proved_is_followed_back() {
         (None, other, "document 3 proves another enrollment 1 than there is"),
     ] {
         shows(shown, of);
-        let ran = setup.desk.run(&apply);
+        let ran = setup.workstation.run(&apply);
         assert!(ran.code == 6 && ran.stderr.contains(what), "{what}: {ran:?}");
         assert_eq!(setup.versions(), [2], "nothing was signed");
     }
     shows(None, first);
     let note = format!("what was signed here for it alone counts no more (node:{ID})");
-    assert!(setup.desk.ok(&apply).stderr.contains(&note));
-    assert!(!setup.desk.ok(&apply).stderr.contains(&note), "once");
+    assert!(setup.workstation.ok(&apply).stderr.contains(&note));
+    assert!(!setup.workstation.ok(&apply).stderr.contains(&note), "once");
     assert_eq!(setup.versions(), [2, 4, 5]);
 }
 
@@ -570,9 +571,9 @@ fn a_restored_server_is_accepted_by_its_own_command() {
     let setup = Setup::new();
     let file = setup.file(POLICY);
     let apply = ["policy", "apply", &file, "--group", "web", "--yes"];
-    (0..3).for_each(|_| drop(setup.desk.ok(&apply)));
+    (0..3).for_each(|_| drop(setup.workstation.ok(&apply)));
     let honest = setup.held.lock().unwrap().sequence.clone();
-    let accept = |args: &[&str]| setup.desk.run(&[&["accept-rollback"], args].concat());
+    let accept = |args: &[&str]| setup.workstation.run(&[&["accept-rollback"], args].concat());
     let ran = accept(&["--yes"]);
     assert!(ran.code == 0 && ran.stderr.contains("nothing to accept"), "{ran:?}");
 
@@ -580,7 +581,7 @@ fn a_restored_server_is_accepted_by_its_own_command() {
     setup.rewrite(&honest[..1]);
     setup.show(Some(honest[0].clone()));
     let refused = || {
-        let ran = setup.desk.run(&apply);
+        let ran = setup.workstation.run(&apply);
         assert!(ran.code == 6 && ran.stderr.contains("halfkey accept-rollback"), "{ran:?}");
         let (code, said) = setup.add();
         assert_eq!(code, 6, "{said}");
@@ -603,24 +604,24 @@ fn a_restored_server_is_accepted_by_its_own_command() {
     let ran = accept(&["--yes"]);
     assert!(ran.code == 0 && ran.stderr.contains("accepted"), "{ran:?}");
     assert!(accept(&["--yes"]).stderr.contains("nothing to accept"));
-    setup.desk.ok(&apply);
+    setup.workstation.ok(&apply);
     assert_eq!(setup.versions(), [1, 2, 3, 2]);
 
     // Restored, and others have gone on since: as long as before, and another one.
     let fork = TenantKey::generate().unwrap().sign(&after(&place(&honest[0]), "group:db"));
     setup.rewrite(&[honest[0].clone(), fork.clone()]);
     setup.show(None);
-    let ran = setup.desk.run(&apply);
+    let ran = setup.workstation.run(&apply);
     assert!(ran.code == 6 && ran.stderr.contains("document 2 is another one than before"), "{ran:?}");
     let ran = accept(&["--yes"]);
     assert!(ran.stderr.contains("missing  document 2 of this workstation's key, for group:web"), "{ran:?}");
-    setup.desk.ok(&apply);
+    setup.workstation.ok(&apply);
     // To nothing at all.
     setup.rewrite(&[]);
     setup.show(None);
     let ran = accept(&["--yes"]);
     assert_eq!(ran.code, 0, "{ran:?}");
-    setup.desk.ok(&apply);
+    setup.workstation.ok(&apply);
     assert_eq!(setup.versions(), [1, 2, 3, 2, 3, 1]);
     // Another deployment is not an older one.
     setup.held.lock().unwrap().deployment = Some(Deployment([6; 16]));
@@ -632,8 +633,8 @@ fn what_can_not_be_remembered_is_not_signed() {
     let setup = Setup::new();
     let file = setup.file(POLICY);
     let apply = ["policy", "apply", &file, "--group", "web", "--yes"];
-    setup.desk.ok(&["policy", "apply", &file, "--group", "web", "--yes"]);
-    let path = setup.desk.home().join("documents.json");
+    setup.workstation.ok(&["policy", "apply", &file, "--group", "web", "--yes"]);
+    let path = setup.workstation.home().join("documents.json");
     let json = std::fs::read_to_string(&path).unwrap();
     let with = |entries: &str| {
         let grown = json.replacen("\"held\": {", &format!("\"held\": {{{entries}"), 1);
@@ -644,7 +645,7 @@ fn what_can_not_be_remembered_is_not_signed() {
         |scope: String| format!("\"{scope}\": {{\"version\": 1, \"sha256\": \"{}\"}},", "a".repeat(64));
     // As many nodes as filled 4 MiB three times over.
     with(&(0..100_000).map(|index| entry(format!("enrollment:{index:036}"))).collect::<String>());
-    setup.desk.ok(&apply);
+    setup.workstation.ok(&apply);
     assert_eq!(setup.versions(), [1, 2]);
     // Full, for a scope that is not in it yet: of what is signed now, or of what the sequence has.
     let json = json.replace("group:web", "group:db");
@@ -652,7 +653,7 @@ fn what_can_not_be_remembered_is_not_signed() {
     for (left, command) in [(900, &mail), (200, &apply)] {
         let filler = entry("x".repeat((64 << 20) - left - json.len()));
         std::fs::write(&path, json.replacen("\"held\": {", &format!("\"held\": {{{filler}"), 1)).unwrap();
-        let ran = setup.desk.run(command);
+        let ran = setup.workstation.run(command);
         assert!(ran.code == 1 && ran.stderr.contains("nothing was signed"), "{:.1000}", ran.stderr);
     }
     assert_eq!(setup.versions(), [1, 2]);
@@ -662,13 +663,13 @@ fn what_can_not_be_remembered_is_not_signed() {
 fn what_can_not_be_applied_is_said() {
     let setup = Setup::new();
     let file = setup.file(POLICY);
-    let damaged = setup.desk.path("damaged.toml").to_str().unwrap().to_owned();
+    let damaged = setup.workstation.path("damaged.toml").to_str().unwrap().to_owned();
     std::fs::write(&damaged, POLICY.replace("name = \"web servers\"", "name = \"web servers")).unwrap();
-    let unknown = setup.desk.path("unknown.toml").to_str().unwrap().to_owned();
+    let unknown = setup.workstation.path("unknown.toml").to_str().unwrap().to_owned();
     std::fs::write(&unknown, POLICY.replace("required = false", "requird = false")).unwrap();
-    let binary = setup.desk.path("binary.toml").to_str().unwrap().to_owned();
+    let binary = setup.workstation.path("binary.toml").to_str().unwrap().to_owned();
     std::fs::write(&binary, b"format = 1\xff").unwrap();
-    let large = setup.desk.path("large.toml").to_str().unwrap().to_owned();
+    let large = setup.workstation.path("large.toml").to_str().unwrap().to_owned();
     std::fs::write(&large, "#".repeat(MAX_POLICY + 1)).unwrap();
     let mut said = String::new();
     for args in [
@@ -694,9 +695,11 @@ fn what_can_not_be_applied_is_said() {
         &["proposal", "show", "1"],
         &["proposal", "deny", "1", "--because", "two\nlines"],
     ] {
-        let (code, stderr) = setup.desk.error(args, setup.server.port);
-        let args =
-            args.join(" ").replace(setup.desk.dir.path().to_str().unwrap(), "DIR").replace('\n', "\\n");
+        let (code, stderr) = setup.workstation.error(args, setup.server.port);
+        let args = args
+            .join(" ")
+            .replace(setup.workstation.dir.path().to_str().unwrap(), "DIR")
+            .replace('\n', "\\n");
         said.push_str(&format!("# {args}: exit {code}\n{stderr}\n"));
     }
     golden::check("policy-errors.txt", &said);
@@ -736,7 +739,7 @@ fn a_label_is_of_the_node_that_was_enrolled_with_it() {
             &["policy", "apply", &setup.file(POLICY), "--node", "test-1", "--yes"],
             &["policy", "withdraw", "test-1", "--yes"],
         ] {
-            let ran = setup.desk.run(command);
+            let ran = setup.workstation.run(command);
             assert!(ran.code == 6 && ran.stderr.contains("name it by its id"), "{command:?}: {ran:?}");
         }
     }
@@ -755,7 +758,7 @@ fn a_label_is_of_the_node_that_was_enrolled_with_it() {
     let ledger = serde_json::json!({ HERE.to_string(): {
         "newest": end.number, "sha256": known["sha256"], "held": { scope.to_string(): known }
     } });
-    let file = setup.desk.home().join("documents.json");
+    let file = setup.workstation.home().join("documents.json");
     std::fs::write(&file, ledger.to_string()).unwrap();
     std::fs::set_permissions(&file, std::fs::Permissions::from_mode(0o600)).unwrap();
     for (enrollment, why) in
@@ -766,7 +769,7 @@ fn a_label_is_of_the_node_that_was_enrolled_with_it() {
             &["group", "set", "test-1", "--group", "lax"][..],
             &["policy", "apply", &setup.file(POLICY), "--node", "test-1", "--yes"],
         ] {
-            let ran = setup.desk.run(command);
+            let ran = setup.workstation.run(command);
             assert!(ran.code == 6 && ran.stderr.contains("name it by its id"), "{command:?}: {ran:?}");
             assert!(ran.stderr.contains(why), "{command:?}: {ran:?}");
         }
@@ -777,7 +780,7 @@ fn a_label_is_of_the_node_that_was_enrolled_with_it() {
     // The server here has no nodes to set: it gets that far.
     show(Some(signed(&mine, &scope, "test-1")));
     for node in ["test-1", id, "3f2a0000"] {
-        let ran = setup.desk.run(&["group", "set", node, "--group", "lax"]);
+        let ran = setup.workstation.run(&["group", "set", node, "--group", "lax"]);
         assert!(ran.code != 6 && !ran.stderr.contains("name it by its id"), "{ran:?}");
     }
 }

@@ -3,7 +3,7 @@
 
 mod common;
 
-use common::{Desk, golden, mode};
+use common::{Workstation, golden, mode};
 use halfkey_testkit::pki::Pki;
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
@@ -16,22 +16,22 @@ fn bundle(pki: &Pki) -> serde_json::Value {
 #[test]
 fn login_keeps_everything_private_and_prints_the_tenant_key() {
     let pki = Pki::new();
-    let desk = Desk::new();
-    let ran = desk.login(&bundle(&pki).to_string(), &[]);
+    let workstation = Workstation::new();
+    let ran = workstation.login(&bundle(&pki).to_string(), &[]);
     assert_eq!(ran.code, 0, "{ran:?}");
     assert!(ran.stderr.contains("created the tenant key"), "{ran:?}");
-    assert_eq!(mode(&desk.home()), 0o700);
+    assert_eq!(mode(&workstation.home()), 0o700);
     for name in ["tenant.key", "operator.bundle"] {
-        assert_eq!(mode(&desk.home().join(name)), 0o600, "{name}");
+        assert_eq!(mode(&workstation.home().join(name)), 0o600, "{name}");
     }
-    let key = desk.ok(&["key"]).stdout;
+    let key = workstation.ok(&["key"]).stdout;
     assert!(key.starts_with("sha256:") && key.trim().len() == 71, "{key}");
     assert!(ran.stdout.contains(key.trim()));
-    let json: serde_json::Value = serde_json::from_str(&desk.ok(&["key", "--json"]).stdout).unwrap();
+    let json: serde_json::Value = serde_json::from_str(&workstation.ok(&["key", "--json"]).stdout).unwrap();
     assert_eq!(json["tenant_key"], key.trim());
 
     // Again: the same key.
-    let again = desk.login(&bundle(&pki).to_string(), &["--json"]);
+    let again = workstation.login(&bundle(&pki).to_string(), &["--json"]);
     assert!(!again.stderr.contains("created"), "{again:?}");
     let json: serde_json::Value = serde_json::from_str(&again.stdout).unwrap();
     assert_eq!((json["tenant_key"].as_str(), json["operator"].as_str()), (Some(key.trim()), Some("alice")));
@@ -40,37 +40,41 @@ fn login_keeps_everything_private_and_prints_the_tenant_key() {
 
 #[test]
 fn openssl_reads_the_tenant_key() {
-    let desk = Desk::logged_in(&bundle(&Pki::new()).to_string());
+    let workstation = Workstation::logged_in(&bundle(&Pki::new()).to_string());
     let made = Command::new("openssl")
         .args(["pkey", "-pubout", "-outform", "DER", "-in"])
-        .arg(desk.home().join("tenant.key"))
+        .arg(workstation.home().join("tenant.key"))
         .output()
         .expect("openssl is installed");
     assert!(made.status.success(), "{}", String::from_utf8_lossy(&made.stderr));
     let public = &made.stdout[made.stdout.len() - 32..];
-    assert_eq!(halfkey_protocol::identity::fingerprint(public), desk.ok(&["key"]).stdout.trim());
+    assert_eq!(halfkey_protocol::identity::fingerprint(public), workstation.ok(&["key"]).stdout.trim());
 }
 
 #[test]
 fn another_servers_bundle_does_not_slip_in() {
     let (first, second) = (Pki::new(), Pki::new());
-    let desk = Desk::logged_in(&bundle(&first).to_string());
-    let key = desk.ok(&["key"]).stdout;
-    let refused = desk.login(&bundle(&second).to_string(), &[]);
+    let workstation = Workstation::logged_in(&bundle(&first).to_string());
+    let key = workstation.ok(&["key"]).stdout;
+    let refused = workstation.login(&bundle(&second).to_string(), &[]);
     assert_eq!(refused.code, 1);
     assert!(refused.stderr.contains("--replace"), "{refused:?}");
-    assert_eq!(desk.login(&bundle(&first).to_string(), &[]).code, 0, "a new certificate of the same server");
-    assert_eq!(desk.login(&bundle(&second).to_string(), &["--replace"]).code, 0);
-    assert_eq!(desk.ok(&["key"]).stdout, key, "the tenant key stays");
+    assert_eq!(
+        workstation.login(&bundle(&first).to_string(), &[]).code,
+        0,
+        "a new certificate of the same server"
+    );
+    assert_eq!(workstation.login(&bundle(&second).to_string(), &["--replace"]).code, 0);
+    assert_eq!(workstation.ok(&["key"]).stdout, key, "the tenant key stays");
 }
 
 #[test]
 fn what_is_wrong_with_a_bundle_or_a_home_is_said() {
     let pki = Pki::new();
-    let desk = Desk::new();
+    let workstation = Workstation::new();
     let mut said = String::new();
     let mut say = |title: &str, code: i32, stderr: String| {
-        let stderr = stderr.replace(desk.dir.path().to_str().unwrap(), "DIR");
+        let stderr = stderr.replace(workstation.dir.path().to_str().unwrap(), "DIR");
         said.push_str(&format!("# {title}: exit {code}\n{stderr}\n"));
     };
     for (title, field, value) in [
@@ -85,45 +89,45 @@ fn what_is_wrong_with_a_bundle_or_a_home_is_said() {
     ] {
         let mut bundle = bundle(&pki);
         bundle[field] = value;
-        let ran = desk.login(&bundle.to_string(), &[]);
+        let ran = workstation.login(&bundle.to_string(), &[]);
         say(title, ran.code, ran.stderr);
     }
-    let ran = desk.login("{\"key\": \"secret\"", &[]);
+    let ran = workstation.login("{\"key\": \"secret\"", &[]);
     assert!(!ran.stderr.contains("secret"));
     say("half a file", ran.code, ran.stderr);
-    let ran = desk.run(&["login", "/nonexistent"]);
+    let ran = workstation.run(&["login", "/nonexistent"]);
     say("no file", ran.code, ran.stderr);
-    let ran = desk.run(&["key"]);
+    let ran = workstation.run(&["key"]);
     say("no key yet", ran.code, ran.stderr);
-    let ran = desk.run(&["nodes"]);
+    let ran = workstation.run(&["nodes"]);
     say("not logged in", ran.code, ran.stderr);
 
-    assert_eq!(desk.login(&bundle(&pki).to_string(), &[]).code, 0);
-    let key = desk.home().join("tenant.key");
+    assert_eq!(workstation.login(&bundle(&pki).to_string(), &[]).code, 0);
+    let key = workstation.home().join("tenant.key");
     fs::set_permissions(&key, fs::Permissions::from_mode(0o644)).unwrap();
-    let ran = desk.run(&["key"]);
+    let ran = workstation.run(&["key"]);
     say("a key that others can read", ran.code, ran.stderr);
     fs::set_permissions(&key, fs::Permissions::from_mode(0o600)).unwrap();
     fs::write(&key, "garbage").unwrap();
-    let ran = desk.login(&bundle(&pki).to_string(), &[]);
+    let ran = workstation.login(&bundle(&pki).to_string(), &[]);
     say("a damaged key", ran.code, ran.stderr);
-    let ran = desk.command(&["key"]).env_remove("HALFKEY_HOME").env_remove("HOME").output().unwrap();
+    let ran = workstation.command(&["key"]).env_remove("HALFKEY_HOME").env_remove("HOME").output().unwrap();
     say("no home", ran.status.code().unwrap(), String::from_utf8(ran.stderr).unwrap());
     golden::check("login-errors.txt", &said);
 }
 
 #[test]
 fn help_and_completions_need_no_home() {
-    let desk = Desk::new();
-    let help = desk.ok(&["--help"]).stdout;
+    let workstation = Workstation::new();
+    let help = workstation.ok(&["--help"]).stdout;
     for needle in ["Exit codes:", "is not encrypted"] {
         assert!(help.contains(needle), "{help}");
     }
     for shell in ["bash", "zsh", "fish"] {
-        assert!(desk.ok(&["completions", shell]).stdout.contains("approve"), "{shell}");
+        assert!(workstation.ok(&["completions", shell]).stdout.contains("approve"), "{shell}");
     }
-    assert_eq!(desk.run(&["evidence"]).code, 2);
-    assert_eq!(desk.run(&["enroll", "web1"]).code, 2, "how the EK is trusted must be said");
-    assert_eq!(desk.run(&["enroll", "web1", "--ek-roots", "x", "--trust-ek", "y"]).code, 2);
-    assert!(!desk.home().exists());
+    assert_eq!(workstation.run(&["evidence"]).code, 2);
+    assert_eq!(workstation.run(&["enroll", "web1"]).code, 2, "how the EK is trusted must be said");
+    assert_eq!(workstation.run(&["enroll", "web1", "--ek-roots", "x", "--trust-ek", "y"]).code, 2);
+    assert!(!workstation.home().exists());
 }

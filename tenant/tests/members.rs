@@ -3,7 +3,7 @@
 
 mod common;
 
-use common::Desk;
+use common::Workstation;
 use common::node::software;
 use common::setup::{CMDLINE, Setup, grouped};
 use halfkey_testkit::node::SimulatedNode;
@@ -15,10 +15,10 @@ const GHOST: &str = "0693542a-1082-8a03-94a9-3b7dd6971fe8";
 /// looks at all members works as well.
 fn applies(setup: &Setup, strict: &str, id: &str, why: &str) {
     let said = format!("  {id} ");
-    let ran = setup.desk.run(&["policy", "test", strict, "--against", "group:web"]);
+    let ran = setup.workstation.run(&["policy", "test", strict, "--against", "group:web"]);
     assert!(ran.code == 1 && ran.stdout.contains(&id[..8]), "{ran:?}");
     assert!(ran.stderr.contains("1 of 2 boots would be denied"), "{ran:?}");
-    let ran = setup.desk.ok(&["policy", "apply", strict, "--group", "web", "--yes"]);
+    let ran = setup.workstation.ok(&["policy", "apply", strict, "--group", "web", "--yes"]);
     assert!(ran.stderr.contains(&said) && ran.stderr.contains(why), "{ran:?}");
     assert!(ran.stderr.contains("would deny the last released boot of 1 of 2 nodes"), "{ran:?}");
 }
@@ -37,9 +37,9 @@ fn a_row_of_a_node_that_nobody_registered() {
 fn a_member_whose_registration_is_gone() {
     let (setup, usual, strict) = grouped();
     let id = registered(&setup);
-    setup.desk.ok(&["group", "set", &id, "--group", "web"]);
+    setup.workstation.ok(&["group", "set", &id, "--group", "web"]);
     forget_strangers(&setup);
-    let ran = setup.desk.ok(&["policy", "apply", &strict, "--group", "web", "--yes"]);
+    let ran = setup.workstation.ok(&["policy", "apply", &strict, "--group", "web", "--yes"]);
     assert!(ran.stderr.contains("1 of 2 nodes have no stored boot"), "{ran:?}");
     assert_eq!(setup.boot(&usual), "denied policy_mismatch");
     is_taken_out(&setup, &id);
@@ -50,7 +50,7 @@ fn a_member_whose_registration_is_gone() {
 fn a_member_that_another_operator_named() {
     let (setup, usual, strict) = grouped();
     setup.verifier.command(&["operator", "add", "bob"]);
-    let bob = Desk::logged_in(&setup.verifier.file("operator-bob.bundle"));
+    let bob = Workstation::logged_in(&setup.verifier.file("operator-bob.bundle"));
     let id = registered(&setup);
     bob.ok(&["group", "set", &id, "--group", "web"]);
     forget_strangers(&setup);
@@ -72,11 +72,11 @@ fn forget_strangers(setup: &Setup) {
 }
 
 fn is_taken_out(setup: &Setup, id: &str) {
-    let desk = &setup.desk;
-    assert!(desk.ok(&["node", "show", id]).stdout.contains("the registrar has forgotten it"), "shown");
-    desk.ok(&["revoke", id, "--because", "unknown"]);
-    desk.ok(&["group", "set", id, "--none"]);
-    let listed = desk.ok(&["group", "list", "--json"]).stdout;
+    let workstation = &setup.workstation;
+    assert!(workstation.ok(&["node", "show", id]).stdout.contains("the registrar has forgotten it"), "shown");
+    workstation.ok(&["revoke", id, "--because", "unknown"]);
+    workstation.ok(&["group", "set", id, "--none"]);
+    let listed = workstation.ok(&["group", "list", "--json"]).stdout;
     assert!(listed.contains(&setup.id) && !listed.contains(id), "{listed}");
 }
 
@@ -84,7 +84,7 @@ fn is_taken_out(setup: &Setup, id: &str) {
 fn more_bytes_than_an_answer_may_have() {
     let (setup, usual, strict) = grouped();
     setup.verifier.database().execute("UPDATE nodes SET last_code = hex(zeroblob(8500000))", []).unwrap();
-    let ran = setup.desk.ok(&["policy", "apply", &strict, "--group", "web", "--yes"]);
+    let ran = setup.workstation.ok(&["policy", "apply", &strict, "--group", "web", "--yes"]);
     assert!(ran.stderr.contains("1 of 1 nodes") && ran.stderr.contains(&setup.id), "{ran:?}");
     assert!(ran.stderr.contains("is larger than"), "{ran:?}");
     assert_eq!(setup.boot(&usual), "denied policy_mismatch");
@@ -102,8 +102,8 @@ fn groups_that_are_none() {
              VALUES ('{GHOST}', '', 0, hex(zeroblob(10000000)))"
     );
     setup.verifier.database().execute_batch(&sql).unwrap();
-    setup.desk.ok(&["policy", "apply", &strict, "--group", "web", "--yes"]);
-    let listed = setup.desk.ok(&["group", "list"]).stdout;
+    setup.workstation.ok(&["policy", "apply", &strict, "--group", "web", "--yes"]);
+    let listed = setup.workstation.ok(&["group", "list"]).stdout;
     assert_eq!(listed.lines().count(), 2, "{listed}");
     assert_eq!(setup.boot(&usual), "denied policy_mismatch");
 }

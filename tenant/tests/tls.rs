@@ -4,7 +4,7 @@
 mod common;
 
 use common::server::{Server, json, problem};
-use common::{Desk, golden};
+use common::{Workstation, golden};
 use halfkey_protocol::wire::operator::NodeList;
 use halfkey_testkit::pki::Pki;
 use std::io::Read;
@@ -20,8 +20,8 @@ fn no_nodes() -> (u16, Vec<u8>) {
 fn the_operators_certificate_is_shown_and_tls_is_1_3() {
     let pki = Pki::new();
     let server = Server::start(&pki, |_| no_nodes());
-    let desk = Desk::logged_in(&pki.bundle(&[server.url() + "/"]));
-    assert_eq!(desk.ok(&["nodes"]).stdout, "no nodes\n");
+    let workstation = Workstation::logged_in(&pki.bundle(&[server.url() + "/"]));
+    assert_eq!(workstation.ok(&["nodes"]).stdout, "no nodes\n");
     assert_eq!(server.asked(), ["GET /v1/operator/nodes"]);
     assert!(!server.seen.lock().unwrap()[0].client.is_empty());
 }
@@ -35,16 +35,16 @@ fn a_long_list_is_read_page_after_page_and_has_an_end() {
         "/v1/operator/nodes" => page(Some(A)),
         _ => page(None),
     });
-    let desk = Desk::logged_in(&pki.bundle(&[server.url()]));
-    desk.ok(&["nodes"]);
+    let workstation = Workstation::logged_in(&pki.bundle(&[server.url()]));
+    workstation.ok(&["nodes"]);
     assert_eq!(
         server.asked(),
         ["GET /v1/operator/nodes".to_owned(), format!("GET /v1/operator/nodes?after={A}")]
     );
 
     let server = Server::start(&pki, move |_| page(Some("../../x")));
-    let desk = Desk::logged_in(&pki.bundle(&[server.url()]));
-    let (code, said) = desk.error(&["nodes"], server.port);
+    let workstation = Workstation::logged_in(&pki.bundle(&[server.url()]));
+    let (code, said) = workstation.error(&["nodes"], server.port);
     assert!(code == 6 && said.contains("does not end"), "{code} {said}");
 }
 
@@ -54,8 +54,8 @@ fn only_the_server_of_the_bundle_is_talked_to() {
     let leaf = impostor.server("127.0.0.1");
     // Its CA has the same name; it would even accept the operator's certificate.
     let server = Server::with(&leaf, &pki, &[&rustls::version::TLS13], |_| no_nodes());
-    let desk = Desk::logged_in(&pki.bundle(&[server.url()]));
-    let (code, said) = desk.error(&["nodes"], server.port);
+    let workstation = Workstation::logged_in(&pki.bundle(&[server.url()]));
+    let (code, said) = workstation.error(&["nodes"], server.port);
     golden::check("impostor.txt", &said);
     assert_eq!((code, server.asked().len()), (6, 0), "nothing was sent");
 }
@@ -65,8 +65,8 @@ fn a_certificate_for_another_name_or_another_use_is_refused() {
     let pki = Pki::new();
     for leaf in [pki.server("verifier.example"), pki.operator("mallory")] {
         let server = Server::with(&leaf, &pki, &[&rustls::version::TLS13], |_| no_nodes());
-        let desk = Desk::logged_in(&pki.bundle(&[server.url()]));
-        let (code, said) = desk.error(&["nodes"], server.port);
+        let workstation = Workstation::logged_in(&pki.bundle(&[server.url()]));
+        let (code, said) = workstation.error(&["nodes"], server.port);
         assert_eq!((code, server.asked().len()), (6, 0), "{said}");
     }
 }
@@ -75,8 +75,8 @@ fn a_certificate_for_another_name_or_another_use_is_refused() {
 fn tls_1_2_is_refused() {
     let pki = Pki::new();
     let server = Server::with(&pki.server("127.0.0.1"), &pki, &[&rustls::version::TLS12], |_| no_nodes());
-    let desk = Desk::logged_in(&pki.bundle(&[server.url()]));
-    let (code, said) = desk.error(&["nodes"], server.port);
+    let workstation = Workstation::logged_in(&pki.bundle(&[server.url()]));
+    let (code, said) = workstation.error(&["nodes"], server.port);
     assert_eq!((code, server.asked().len()), (6, 0), "{said}");
     assert!(said.contains("TLS 1.3"), "{said}");
 }
@@ -85,8 +85,8 @@ fn tls_1_2_is_refused() {
 fn an_operator_whom_the_server_does_not_accept_is_told_so() {
     let (pki, others) = (Pki::new(), Pki::new());
     let server = Server::with(&pki.server("127.0.0.1"), &others, &[&rustls::version::TLS13], |_| no_nodes());
-    let desk = Desk::logged_in(&pki.bundle(&[server.url()]));
-    let (code, said) = desk.error(&["nodes"], server.port);
+    let workstation = Workstation::logged_in(&pki.bundle(&[server.url()]));
+    let (code, said) = workstation.error(&["nodes"], server.port);
     golden::check("operator-refused.txt", &said);
     assert_eq!(code, 1);
 }
@@ -96,10 +96,10 @@ fn the_next_server_is_asked_when_one_is_away() {
     let pki = Pki::new();
     let server = Server::start(&pki, |_| no_nodes());
     let away = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
-    let desk = Desk::logged_in(&pki.bundle(&[format!("https://{away}"), server.url()]));
-    desk.ok(&["nodes"]);
-    let desk = Desk::logged_in(&pki.bundle(&[format!("https://{away}")]));
-    let (code, said) = desk.error(&["nodes"], away.port());
+    let workstation = Workstation::logged_in(&pki.bundle(&[format!("https://{away}"), server.url()]));
+    workstation.ok(&["nodes"]);
+    let workstation = Workstation::logged_in(&pki.bundle(&[format!("https://{away}")]));
+    let (code, said) = workstation.error(&["nodes"], away.port());
     golden::check("unreachable.txt", &said);
     assert_eq!(code, 4);
 }
@@ -110,14 +110,14 @@ fn a_change_is_not_sent_twice() {
     // Reads the request, then goes away without a word.
     let first = Server::start(&pki, |_| panic!("gone"));
     let second = Server::start(&pki, |_| no_nodes());
-    let desk = Desk::logged_in(&pki.bundle(&[first.url(), second.url()]));
+    let workstation = Workstation::logged_in(&pki.bundle(&[first.url(), second.url()]));
     let id = "3f2a0000-0000-8000-8000-000000000001";
-    let (code, said) = desk.error(&["revoke", id, "--because", "stolen"], first.port);
+    let (code, said) = workstation.error(&["revoke", id, "--because", "stolen"], first.port);
     assert_eq!(code, 4, "{said}");
     assert_eq!(first.asked(), [format!("POST /v1/operator/nodes/{id}/revoke")]);
     assert_eq!(second.asked().len(), 0);
     // A question may go on to the next.
-    desk.ok(&["nodes"]);
+    workstation.ok(&["nodes"]);
 }
 
 #[test]
@@ -131,8 +131,8 @@ fn a_server_that_accepts_and_never_answers_ends_in_a_timeout() {
         let _ = tcp.read(&mut [0; 1]);
         let _ = wait.recv();
     });
-    let desk = Desk::logged_in(&pki.bundle(&[format!("https://127.0.0.1:{port}")]));
-    let (code, said) = desk.error(&["nodes", "--timeout", "1"], port);
+    let workstation = Workstation::logged_in(&pki.bundle(&[format!("https://127.0.0.1:{port}")]));
+    let (code, said) = workstation.error(&["nodes", "--timeout", "1"], port);
     golden::check("timeout.txt", &said);
     assert_eq!(code, 4);
     drop(done);
@@ -158,8 +158,8 @@ fn answers_that_make_no_sense_are_errors() {
     ];
     for (title, answer) in answers {
         let server = Server::start(&pki, move |_| answer());
-        let desk = Desk::logged_in(&pki.bundle(&[server.url()]));
-        let (code, stderr) = desk.error(&["nodes"], server.port);
+        let workstation = Workstation::logged_in(&pki.bundle(&[server.url()]));
+        let (code, stderr) = workstation.error(&["nodes"], server.port);
         said.push_str(&format!("# {title}: exit {code}\n{stderr}\n"));
     }
     golden::check("answers.txt", &said);
@@ -169,7 +169,7 @@ fn answers_that_make_no_sense_are_errors() {
 fn an_answer_without_end_is_cut() {
     let pki = Pki::new();
     let server = Server::start(&pki, |_| (200, vec![b' '; 17 << 20]));
-    let desk = Desk::logged_in(&pki.bundle(&[server.url()]));
-    let (code, said) = desk.error(&["nodes"], server.port);
+    let workstation = Workstation::logged_in(&pki.bundle(&[server.url()]));
+    let (code, said) = workstation.error(&["nodes"], server.port);
     assert!(code == 1 && said.contains("larger than"), "{said}");
 }

@@ -3,7 +3,7 @@
 
 mod common;
 
-use common::Desk;
+use common::Workstation;
 use common::verifier::Verifier;
 use halfkey_protocol::wire::operator::{AuditEntry, Held, NodeList, NodeRecord, NodeState};
 use halfkey_testkit::node::SimulatedNode;
@@ -19,13 +19,13 @@ fn record(json: &str) -> NodeRecord {
 fn a_node_is_found_enrolled_revoked_and_restored() {
     let (verifier, machine) = (Verifier::start(), SimulatedNode::powered_on(Tpm::new(RSA_2048)));
     let tpm = &machine.tpm;
-    let desk = Desk::logged_in(&verifier.file("operator-alice.bundle"));
-    assert_eq!(desk.ok(&["nodes"]).stdout, "no nodes\n");
+    let workstation = Workstation::logged_in(&verifier.file("operator-alice.bundle"));
+    assert_eq!(workstation.ok(&["nodes"]).stdout, "no nodes\n");
     verifier.register(&machine);
-    let list: NodeList = serde_json::from_str(&desk.ok(&["nodes", "--json"]).stdout).unwrap();
+    let list: NodeList = serde_json::from_str(&workstation.ok(&["nodes", "--json"]).stdout).unwrap();
     assert_eq!((list.nodes.len(), list.nodes[0].state), (1, NodeState::Registered));
 
-    let mut watch = desk.command(&["watch", "--json"]);
+    let mut watch = workstation.command(&["watch", "--json"]);
     let mut watch = watch.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
     let mut ready = String::new();
     BufReader::new(watch.stderr.as_mut().unwrap()).read_line(&mut ready).unwrap();
@@ -35,40 +35,40 @@ fn a_node_is_found_enrolled_revoked_and_restored() {
     let roots = tpm.ca();
     let args =
         ["enroll", "web1", "--ek-roots", roots.to_str().unwrap(), "--yes", "--label", "Web 1", "--json"];
-    let enrolled = record(&desk.ok(&args).stdout);
+    let enrolled = record(&workstation.ok(&args).stdout);
     assert_eq!((enrolled.summary.state, enrolled.summary.label.as_str()), (NodeState::Enrolling, "Web 1"));
     let entry = next();
     assert_eq!((entry.action.as_str(), entry.actor.as_str()), ("enroll", "alice"));
     // Nobody finishes the machine's side.
-    let ran = desk.run(&["enroll", "Web 1", "--trust-ek", &tpm.fingerprint(), "--yes", "--wait", "1"]);
+    let ran = workstation.run(&["enroll", "Web 1", "--trust-ek", &tpm.fingerprint(), "--yes", "--wait", "1"]);
     assert!(ran.code == 1 && ran.stderr.contains("halfkey-agent enroll"), "{ran:?}");
     assert_eq!(next().action, "enroll");
 
     let id = tpm.node_id().to_string();
-    assert_eq!(desk.run(&["approve", &id, "--yes"]).code, 5);
-    assert_eq!(desk.ok(&["evidence", &id]).stdout, "no evidence\n");
-    assert_eq!(desk.run(&["evidence", "--id", "1"]).code, 3);
-    assert_eq!(desk.run(&["node", "show", "00000000-0000-8000-8000-000000000000"]).code, 3);
-    let shown = desk.ok(&["node", "show", "Web 1"]).stdout;
+    assert_eq!(workstation.run(&["approve", &id, "--yes"]).code, 5);
+    assert_eq!(workstation.ok(&["evidence", &id]).stdout, "no evidence\n");
+    assert_eq!(workstation.run(&["evidence", "--id", "1"]).code, 3);
+    assert_eq!(workstation.run(&["node", "show", "00000000-0000-8000-8000-000000000000"]).code, 3);
+    let shown = workstation.ok(&["node", "show", "Web 1"]).stdout;
     assert!(shown.contains(&tpm.fingerprint()) && shown.contains("this workstation's tenant key"), "{shown}");
 
-    let revoked = record(&desk.ok(&["revoke", &id[..8], "--because", "stolen", "--json"]).stdout);
+    let revoked = record(&workstation.ok(&["revoke", &id[..8], "--because", "stolen", "--json"]).stdout);
     assert_eq!(
         (revoked.summary.state, revoked.revoked_because.as_deref()),
         (NodeState::Revoked, Some("stolen"))
     );
     assert_eq!(next().action, "revoke");
-    desk.ok(&["restore", &id, "--because", "found"]);
+    workstation.ok(&["restore", &id, "--because", "found"]);
     assert_eq!(next().action, "restore");
-    let held = record(&desk.ok(&["hold", &id, "--because", "broken root", "--json"]).stdout);
+    let held = record(&workstation.ok(&["hold", &id, "--because", "broken root", "--json"]).stdout);
     assert_eq!(held.held, Some(Held { by: "alice".into(), because: "broken root".into() }));
     assert_eq!(next().action, "hold");
-    assert!(desk.ok(&["nodes"]).stdout.contains("enrolling, held"));
-    desk.ok(&["release", &id]);
+    assert!(workstation.ok(&["nodes"]).stdout.contains("enrolling, held"));
+    workstation.ok(&["release", &id]);
     assert_eq!(next().action, "release");
-    let (code, said) = desk.error(&["release", &id], 0);
+    let (code, said) = workstation.error(&["release", &id], 0);
     assert!(code == 1 && said.contains("is not held"), "{said}");
-    let trail = desk.ok(&["audit", "--node", "Web 1"]).stdout;
+    let trail = workstation.ok(&["audit", "--node", "Web 1"]).stdout;
     assert!(trail.contains("alice: ") && trail.lines().count() >= 5, "{trail}");
     watch.kill().unwrap();
     watch.wait().unwrap();
@@ -77,10 +77,10 @@ fn a_node_is_found_enrolled_revoked_and_restored() {
 #[test]
 fn a_removed_operator_is_told_so() {
     let server = Verifier::start();
-    let desk = Desk::logged_in(&server.file("operator-alice.bundle"));
-    desk.ok(&["nodes"]);
+    let workstation = Workstation::logged_in(&server.file("operator-alice.bundle"));
+    workstation.ok(&["nodes"]);
     server.command(&["operator", "remove", "alice"]);
-    let ran = desk.run(&["nodes"]);
+    let ran = workstation.run(&["nodes"]);
     assert!(
         ran.code == 1 && ran.stderr.contains("(unauthorized)") && ran.stderr.contains("hint:"),
         "{ran:?}"

@@ -4,7 +4,7 @@
 mod common;
 
 use common::server::{Server, json, problem};
-use common::{Desk, mode};
+use common::{Workstation, mode};
 use halfkey_protocol::Bytes;
 use halfkey_protocol::wire::Evidence;
 use halfkey_protocol::wire::operator::*;
@@ -66,9 +66,13 @@ impl Trail {
 fn watch_prints_each_entry_as_it_comes_and_ends_with_its_reader() {
     let pki = Pki::new();
     let (server, trail) = Trail::start(&pki, 10);
-    let desk = Desk::logged_in(&pki.bundle(&[server.url()]));
-    let mut child =
-        desk.command(&["watch", "--json"]).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
+    let workstation = Workstation::logged_in(&pki.bundle(&[server.url()]));
+    let mut child = workstation
+        .command(&["watch", "--json"])
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
+        .unwrap();
     let mut notes = BufReader::new(child.stderr.take().unwrap());
     let mut lines = BufReader::new(child.stdout.take().unwrap());
     let mut note = String::new();
@@ -89,22 +93,23 @@ fn watch_prints_each_entry_as_it_comes_and_ends_with_its_reader() {
 fn audit_follow_begins_with_what_was_and_watch_can_begin_earlier() {
     let pki = Pki::new();
     let (server, _trail) = Trail::start(&pki, 10);
-    let desk = Desk::logged_in(&pki.bundle(&[server.url()]));
+    let workstation = Workstation::logged_in(&pki.bundle(&[server.url()]));
     let list: AuditList =
-        serde_json::from_str(&desk.ok(&["audit", "--limit", "2", "--json"]).stdout).unwrap();
+        serde_json::from_str(&workstation.ok(&["audit", "--limit", "2", "--json"]).stdout).unwrap();
     assert_eq!(list.entries, [entry(9), entry(10)]);
-    assert_eq!(desk.ok(&["audit", "--limit", "3"]).stdout.lines().count(), 3);
+    assert_eq!(workstation.ok(&["audit", "--limit", "3"]).stdout.lines().count(), 3);
     for (args, first) in
         [(&["audit", "--follow", "--limit", "3"][..], "     8  "), (&["watch", "--after", "4"], "     5  ")]
     {
-        let mut child = desk.command(args).stdout(Stdio::piped()).stderr(Stdio::null()).spawn().unwrap();
+        let mut child =
+            workstation.command(args).stdout(Stdio::piped()).stderr(Stdio::null()).spawn().unwrap();
         let mut line = String::new();
         BufReader::new(child.stdout.take().unwrap()).read_line(&mut line).unwrap();
         assert!(line.starts_with(first), "{line}");
         child.kill().unwrap();
         child.wait().unwrap();
     }
-    desk.ok(&["audit", "--node", A]);
+    workstation.ok(&["audit", "--node", A]);
     assert_eq!(server.asked().pop().unwrap(), format!("GET /v1/operator/audit?limit=50&node={A}"));
 }
 
@@ -118,8 +123,8 @@ fn watch_waits_for_a_server_that_went_away() {
         }
         json(&AuditList { entries: vec![entry(1)] })
     });
-    let desk = Desk::logged_in(&pki.bundle(&[server.url()]));
-    let mut child = desk
+    let workstation = Workstation::logged_in(&pki.bundle(&[server.url()]));
+    let mut child = workstation
         .command(&["watch", "--after", "0"])
         .stdout(Stdio::piped())
         .stderr(Stdio::piped())
@@ -182,17 +187,21 @@ fn an_event_log_is_saved_raw_and_never_over_another_file() {
         }
         _ => problem(404, "not_found", "no such evidence", None),
     });
-    let desk = Desk::logged_in(&pki.bundle(&[server.url()]));
-    let path = desk.path("log");
+    let workstation = Workstation::logged_in(&pki.bundle(&[server.url()]));
+    let path = workstation.path("log");
     let file = path.to_str().unwrap();
-    desk.ok(&["evidence", "--id", "7", "--event-log", file]);
+    workstation.ok(&["evidence", "--id", "7", "--event-log", file]);
     assert_eq!((std::fs::read(&path).unwrap(), mode(&path)), (vec![0, 1, 2, 255], 0o600));
-    assert_eq!(desk.run(&["evidence", "--id", "7", "--event-log", file]).code, 1);
-    assert_eq!(desk.run(&["evidence", "--id", "8", "--event-log", "/nonexistent/x"]).code, 3, "it has none");
-    assert_eq!(desk.run(&["evidence", "--id", "9"]).code, 3);
-    assert_eq!(desk.run(&["evidence", A, "--event-log", file]).code, 2);
-    assert_eq!(desk.ok(&["evidence", A, "--limit", "3"]).stdout, "no evidence\n");
+    assert_eq!(workstation.run(&["evidence", "--id", "7", "--event-log", file]).code, 1);
+    assert_eq!(
+        workstation.run(&["evidence", "--id", "8", "--event-log", "/nonexistent/x"]).code,
+        3,
+        "it has none"
+    );
+    assert_eq!(workstation.run(&["evidence", "--id", "9"]).code, 3);
+    assert_eq!(workstation.run(&["evidence", A, "--event-log", file]).code, 2);
+    assert_eq!(workstation.ok(&["evidence", A, "--limit", "3"]).stdout, "no evidence\n");
     let json: EvidenceRecord =
-        serde_json::from_str(&desk.ok(&["evidence", "--id", "7", "--json"]).stdout).unwrap();
+        serde_json::from_str(&workstation.ok(&["evidence", "--id", "7", "--json"]).stdout).unwrap();
     assert_eq!(json.summary.id, 7);
 }

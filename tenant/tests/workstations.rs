@@ -3,7 +3,7 @@
 
 mod common;
 
-use common::Desk;
+use common::Workstation;
 use common::node::software;
 use common::setup::{CMDLINE, KERNEL, Setup, grouped};
 use common::shown::{Shown, lying, ungoverned};
@@ -14,10 +14,11 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 /// Another workstation of the same tenant.
-fn beside(setup: &Setup) -> Desk {
-    let desk = Desk::logged_in(&setup.verifier.file("operator-alice.bundle"));
-    std::fs::copy(setup.desk.home().join("tenant.key"), desk.home().join("tenant.key")).unwrap();
-    desk
+fn beside(setup: &Setup) -> Workstation {
+    let workstation = Workstation::logged_in(&setup.verifier.file("operator-alice.bundle"));
+    std::fs::copy(setup.workstation.home().join("tenant.key"), workstation.home().join("tenant.key"))
+        .unwrap();
+    workstation
 }
 
 fn newest(setup: &Setup) -> i64 {
@@ -45,9 +46,9 @@ fn what_another_signed_is_not_forgotten() {
     let initrd = setup.path("initrd");
     std::fs::write(&initrd, b"an initrd").unwrap();
     let missed = format!("expected version {version} of group:web or a later one");
-    for desk in [&setup.desk, &third] {
+    for workstation in [&setup.workstation, &third] {
         for target in [["--group", "web"], ["--node", "web1"]] {
-            let ran = desk.run(&add(&initrd, &target));
+            let ran = workstation.run(&add(&initrd, &target));
             assert!(ran.code == 6 && ran.stderr.contains(&missed), "{target:?}: {ran:?}");
         }
     }
@@ -83,13 +84,13 @@ fn what_another_signed_for_the_group_is_missed() {
         ),
     ] {
         let shown = Arc::new(Mutex::new(Shown { governed, ..shown.clone() }));
-        let (server, desk) = lying(&setup.desk, &shown);
+        let (server, workstation) = lying(&setup.workstation, &shown);
         for how in [
             &["--learn", "--kernel-measures-initrd"][..],
             &["--replace", "--kernel-measures-initrd"],
             &["--once"],
         ] {
-            let ran = desk.run(&[&["approve", "web1", "--yes"], how].concat());
+            let ran = workstation.run(&[&["approve", "web1", "--yes"], how].concat());
             assert!(ran.code == 6 && ran.stderr.contains(&missed), "{how:?}: {ran:?}");
         }
         let seen = server.seen.lock().unwrap();
@@ -104,16 +105,16 @@ fn a_policy_of_the_group_that_comes_first_is_not_outranked() {
     let boot = software("6.1", CMDLINE);
     assert_eq!(setup.boot(&boot), "pending no_policy");
     let file = setup.path("web.toml");
-    setup.desk.ok(&["policy", "learn", "web1", "--kernel-measures-initrd", "-o", &file]);
+    setup.workstation.ok(&["policy", "learn", "web1", "--kernel-measures-initrd", "-o", &file]);
     let strict = std::fs::read_to_string(&file).unwrap();
     std::fs::write(&file, strict.replace(&halfkey::render::text::hex(&boot.kernel), &"ab".repeat(32)))
         .unwrap();
-    setup.desk.ok(&["group", "set", "web1", "--group", "web"]);
+    setup.workstation.ok(&["group", "set", "web1", "--group", "web"]);
     let second = beside(&setup);
     for how in ["--learn", "--replace"] {
         let approve = ["approve", "web1", "--kernel-measures-initrd", how];
         let apply = ["policy", "apply", &file, "--group", "web", "--yes"];
-        let ran = setup.desk.answered_after(&approve, || drop(second.ok(&apply)));
+        let ran = setup.workstation.answered_after(&approve, || drop(second.ok(&apply)));
         assert!(ran.code == 1 && ran.stderr.contains("another document for group:web came first"), "{ran:?}");
         assert_eq!(setup.policies().len(), 1, "only the group's");
     }

@@ -16,7 +16,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Output, Stdio};
 
 /// A workstation: a home folder and a way to run the program there.
-pub struct Desk {
+pub struct Workstation {
     pub dir: tempfile::TempDir,
 }
 
@@ -28,17 +28,17 @@ pub struct Ran {
     pub stderr: String,
 }
 
-impl Desk {
+impl Workstation {
     pub fn new() -> Self {
         Self { dir: tempfile::tempdir().unwrap() }
     }
 
     /// A workstation that is logged in with this bundle.
     pub fn logged_in(bundle: &str) -> Self {
-        let desk = Self::new();
-        let ran = desk.login(bundle, &[]);
+        let workstation = Self::new();
+        let ran = workstation.login(bundle, &[]);
         assert_eq!(ran.code, 0, "{ran:?}");
-        desk
+        workstation
     }
 
     pub fn login(&self, bundle: &str, more: &[&str]) -> Ran {

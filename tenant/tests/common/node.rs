@@ -1,6 +1,6 @@
 //! A machine that talks to the real verifier.
 
-use super::Desk;
+use super::Workstation;
 use super::verifier::Verifier;
 use halfkey_protocol::identity;
 use halfkey_protocol::tpm::kdf::Hash;
@@ -25,8 +25,8 @@ impl Node<'_> {
     }
 
     /// The machine's side of an enrollment by this workstation.
-    pub fn finish_enrollment(&self, desk: &Desk) {
-        let tenant_key = identity::read_fingerprint(desk.ok(&["key"]).stdout.trim()).unwrap();
+    pub fn finish_enrollment(&self, workstation: &Workstation) {
+        let tenant_key = identity::read_fingerprint(workstation.ok(&["key"]).stdout.trim()).unwrap();
         let session = self.begin("enroll", &tenant_key);
         let verdict: Verdict = self.verifier.post("/v1/finish", &self.machine.evidence("enroll", &session));
         let key = self.machine.key(&self.machine.open("enroll", &session, &verdict));

@@ -1,6 +1,6 @@
 //! A verifier, an operator's workstation and a machine.
 
-use super::Desk;
+use super::Workstation;
 use super::node::{Node, software};
 use super::verifier::Verifier;
 use halfkey_protocol::wire::policies::PolicyList;
@@ -16,28 +16,28 @@ pub const KERNEL: &str = "/usr/lib/systemd/boot/efi/systemd-bootx64.efi";
 /// A verifier, a workstation and a machine that is enrolled.
 pub struct Setup {
     pub verifier: Verifier,
-    pub desk: Desk,
+    pub workstation: Workstation,
     pub machine: SimulatedNode,
     pub id: String,
 }
 
 /// A machine, enrolled.
-pub fn enrolled(verifier: &Verifier, desk: &Desk, label: &str) -> SimulatedNode {
+pub fn enrolled(verifier: &Verifier, workstation: &Workstation, label: &str) -> SimulatedNode {
     let machine = SimulatedNode::booted(Tpm::new(RSA_2048), &software("6.0", CMDLINE));
     verifier.register(&machine);
     let (id, fingerprint) = (machine.id.to_string(), machine.tpm.fingerprint());
-    desk.ok(&["enroll", &id, "--trust-ek", &fingerprint, "--yes", "--label", label]);
-    Node { machine: &machine, verifier }.finish_enrollment(desk);
+    workstation.ok(&["enroll", &id, "--trust-ek", &fingerprint, "--yes", "--label", label]);
+    Node { machine: &machine, verifier }.finish_enrollment(workstation);
     machine
 }
 
 impl Setup {
     pub fn new() -> Self {
         let verifier = Verifier::start();
-        let desk = Desk::logged_in(&verifier.file("operator-alice.bundle"));
-        let machine = enrolled(&verifier, &desk, "web1");
+        let workstation = Workstation::logged_in(&verifier.file("operator-alice.bundle"));
+        let machine = enrolled(&verifier, &workstation, "web1");
         let id = machine.id.to_string();
-        Self { verifier, desk, machine, id }
+        Self { verifier, workstation, machine, id }
     }
 
     pub fn node(&self) -> Node<'_> {
@@ -50,12 +50,12 @@ impl Setup {
     }
 
     pub fn policies(&self) -> Vec<(String, u64)> {
-        let list: PolicyList = json(&self.desk.ok(&["policy", "list", "--json"]).stdout);
+        let list: PolicyList = json(&self.workstation.ok(&["policy", "list", "--json"]).stdout);
         list.policies.into_iter().map(|policy| (policy.scope, policy.version)).collect()
     }
 
     pub fn path(&self, name: &str) -> String {
-        self.desk.path(name).to_str().unwrap().to_owned()
+        self.workstation.path(name).to_str().unwrap().to_owned()
     }
 }
 
@@ -65,7 +65,7 @@ pub fn grouped() -> (Setup, Software, String) {
     let usual = software("6.1", CMDLINE);
     assert_eq!(setup.boot(&usual), "pending no_policy");
     let file = setup.path("web.toml");
-    setup.desk.ok(&[
+    setup.workstation.ok(&[
         "policy",
         "learn",
         "web1",
@@ -75,8 +75,8 @@ pub fn grouped() -> (Setup, Software, String) {
         "-o",
         &file,
     ]);
-    setup.desk.ok(&["group", "set", "web1", "--group", "web"]);
-    setup.desk.ok(&["policy", "apply", &file, "--group", "web", "--yes"]);
+    setup.workstation.ok(&["group", "set", "web1", "--group", "web"]);
+    setup.workstation.ok(&["policy", "apply", &file, "--group", "web", "--yes"]);
     assert_eq!(said(&setup.node().ask_again()), "released");
     let strict = std::fs::read_to_string(&file).unwrap();
     let strict = strict.replace(&halfkey::render::text::hex(&usual.kernel), &"ab".repeat(32));

@@ -1,6 +1,6 @@
 //! Boots that wait at a real verifier, by a real TPM, and a server that shows them as a test likes.
 
-use super::Desk;
+use super::Workstation;
 use super::node::{Node, software};
 use super::server::{Answer, Request, Server, json, problem};
 use super::verifier::Verifier;
@@ -66,20 +66,20 @@ pub fn ungoverned() -> NodePolicy {
 }
 
 /// Boots of one machine that wait, as the verifier stored them, and the workstation that enrolled it.
-pub fn waiting(kernels: &[&str]) -> (Desk, Vec<Shown>) {
+pub fn waiting(kernels: &[&str]) -> (Workstation, Vec<Shown>) {
     let verifier = Verifier::start();
     let machine = SimulatedNode::booted(Tpm::new(RSA_2048), &software("6.0", CMDLINE));
-    let desk = Desk::logged_in(&verifier.file("operator-alice.bundle"));
+    let workstation = Workstation::logged_in(&verifier.file("operator-alice.bundle"));
     verifier.register(&machine);
-    desk.ok(&["enroll", "web1", "--trust-ek", &machine.tpm.fingerprint(), "--yes"]);
+    workstation.ok(&["enroll", "web1", "--trust-ek", &machine.tpm.fingerprint(), "--yes"]);
     let node = Node { machine: &machine, verifier: &verifier };
-    node.finish_enrollment(&desk);
+    node.finish_enrollment(&workstation);
     let boots = kernels.iter().map(|kernel| {
         assert_eq!(node.boot(&software(kernel, CMDLINE)).outcome, "pending");
         let record: NodeRecord =
-            serde_json::from_str(&desk.ok(&["node", "show", "web1", "--json"]).stdout).unwrap();
+            serde_json::from_str(&workstation.ok(&["node", "show", "web1", "--json"]).stdout).unwrap();
         let number = record.pending.as_ref().unwrap().evidence_id.to_string();
-        let evidence = desk.ok(&["evidence", "--id", &number, "--json"]).stdout;
+        let evidence = workstation.ok(&["evidence", "--id", &number, "--json"]).stdout;
         let enrollment: Document =
             serde_json::from_slice(&record.enrollment.as_ref().unwrap().document).unwrap();
         let deployment = enrollment.deployment;
@@ -87,14 +87,14 @@ pub fn waiting(kernels: &[&str]) -> (Desk, Vec<Shown>) {
         Shown { record, evidence, deployment, governed: ungoverned(), sequence: vec![] }
     });
     let boots = boots.collect();
-    (desk, boots)
+    (workstation, boots)
 }
 
 /// A workstation with the same tenant key as `other`, at a server that shows what is in the mutex.
-pub fn lying(other: &Desk, shown: &Arc<Mutex<Shown>>) -> (Server, Desk) {
+pub fn lying(other: &Workstation, shown: &Arc<Mutex<Shown>>) -> (Server, Workstation) {
     let (pki, shown) = (Pki::new(), shown.clone());
     let server = Server::start(&pki, move |request| answer(request, &shown.lock().unwrap()));
-    let desk = Desk::logged_in(&pki.bundle(&[server.url()]));
-    std::fs::copy(other.home().join("tenant.key"), desk.home().join("tenant.key")).unwrap();
-    (server, desk)
+    let workstation = Workstation::logged_in(&pki.bundle(&[server.url()]));
+    std::fs::copy(other.home().join("tenant.key"), workstation.home().join("tenant.key")).unwrap();
+    (server, workstation)
 }
