@@ -60,9 +60,9 @@ fn policies_and_groups() {
     let parts = [
         list::shown(&list, &style, NOW),
         show::summary(&summary("group:web", 3), "signed by this workstation's tenant key sha256:aa", NOW),
-        group::groups(&groups, &style, label),
+        group::shown(&groups, &style, label),
         list::shown(&PolicyList { policies: vec![] }, &style, NOW),
-        group::groups(&GroupList { groups: vec![] }, &style, label),
+        group::shown(&GroupList { groups: vec![] }, &style, label),
     ];
     golden::check("policies.txt", &parts.join("\n\n"));
 }
@@ -102,8 +102,8 @@ fn changes_and_trials() {
     let parts = [
         render::changes(&changes),
         render::changes(&[]),
-        test::trials(&trials, &Style::default()),
-        trial::list_of(&[&denied]),
+        test::shown(&trials, &Style::default()),
+        trial::denied_lines(&[&denied]),
     ];
     golden::check("trials.txt", &parts.join("\n\n"));
 }
@@ -143,10 +143,10 @@ fn proposals() {
         ],
     };
     let parts = [
-        proposal::listed(&list, &Style::default(), label, NOW),
-        proposal::one(&waiting, &label(A), NOW),
-        proposal::one(&bare, &label(A), NOW),
-        proposal::listed(&ProposalList { proposals: vec![] }, &Style::default(), label, NOW),
+        proposal::list_shown(&list, &Style::default(), label, NOW),
+        proposal::shown(&waiting, &label(A), NOW),
+        proposal::shown(&bare, &label(A), NOW),
+        proposal::list_shown(&ProposalList { proposals: vec![] }, &Style::default(), label, NOW),
     ];
     golden::check("proposals.txt", &parts.join("\n\n"));
 }
@@ -174,10 +174,10 @@ fn explanations() {
         ],
         findings: vec![finding()],
     };
-    let denied = explain::explanation(&explanation, &Style::default());
+    let denied = explain::shown(&explanation, &Style::default());
     explanation.accepted = true;
     explanation.findings.clear();
     explanation.events.remove(2);
-    let allowed = explain::explanation(&explanation, &Style::default());
+    let allowed = explain::shown(&explanation, &Style::default());
     golden::check("explanations.txt", &[denied, allowed].join("\n\n"));
 }

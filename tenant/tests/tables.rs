@@ -133,18 +133,18 @@ fn evidence() -> EvidenceSummary {
 
 #[test]
 fn nodes() {
-    let plain = node::nodes(&node_list(), &Style::default(), NOW);
+    let plain = node::list_shown(&node_list(), &Style::default(), NOW);
     assert!(plain.lines().all(|line| line == line.trim_end()));
     golden::check("nodes.txt", &plain);
-    assert_eq!(node::nodes(&NodeList { nodes: vec![], next: None }, &Style::default(), NOW), "no nodes");
+    assert_eq!(node::list_shown(&NodeList { nodes: vec![], next: None }, &Style::default(), NOW), "no nodes");
 }
 
 #[test]
 fn colours_only_when_wanted() {
     let color = Style { terminal: false, color: true };
-    assert!(node::nodes(&node_list(), &color, NOW).contains('\u{1b}'));
+    assert!(node::list_shown(&node_list(), &color, NOW).contains('\u{1b}'));
     for terminal in [false, true] {
-        let plain = node::nodes(&node_list(), &Style { terminal, color: false }, NOW);
+        let plain = node::list_shown(&node_list(), &Style { terminal, color: false }, NOW);
         assert!(!plain.contains('\u{1b}'), "{plain:?}");
     }
 }
@@ -158,7 +158,7 @@ fn a_node_with_a_pending_boot() {
         additions: Some(policy_record(&format!("additions:{A}"))),
         trusted: vec![],
     };
-    let shown = node::node(&record(), Some(&judged), None, &Style::default(), NOW);
+    let shown = node::shown(&record(), Some(&judged), None, &Style::default(), NOW);
     // The evidence crate's wording after the reason is its own affair.
     let own = |line: &str| match line.split_once(": expected") {
         Some((ours, _)) if line.starts_with("checked here") => format!("{ours}\n"),
@@ -189,7 +189,7 @@ fn evidence_lists_and_records() {
         at: NOW - 90_000,
         ..evidence()
     };
-    golden::check("evidence-list.txt", &evidence::evidence_list(&list, &Style::default(), NOW));
+    golden::check("evidence-list.txt", &evidence::list_shown(&list, &Style::default(), NOW));
     let empty = Bytes(vec![]);
     let record = EvidenceRecord {
         summary: evidence(),
@@ -218,7 +218,7 @@ fn evidence_lists_and_records() {
         expected_fence: Some(vec![9; 32].into()),
         findings: findings(),
     };
-    golden::check("evidence.txt", &evidence::evidence(&record, &Style::default(), NOW));
+    golden::check("evidence.txt", &evidence::shown(&record, &Style::default(), NOW));
 }
 
 #[test]
@@ -237,7 +237,7 @@ fn audit() {
         entry(3, "verifier", "refuse", None, "line one\nerror: line two"),
     ]
     .iter()
-    .map(|entry| audit::audit_entry(entry, &Style::default()))
+    .map(|entry| audit::shown(entry, &Style::default()))
     .collect();
     golden::check("audit.txt", &lines.join("\n"));
 }

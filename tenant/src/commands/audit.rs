@@ -27,8 +27,7 @@ pub fn audit(context: &Context, node: Option<&str>, limit: u32, follow: bool) ->
     let list = client.audit(node, limit)?;
     if !follow {
         return context.out.value(&list, || {
-            let lines: Vec<_> =
-                list.entries.iter().map(|entry| audit_entry(entry, &context.style())).collect();
+            let lines: Vec<_> = list.entries.iter().map(|entry| shown(entry, &context.style())).collect();
             if lines.is_empty() { "no entries".to_owned() } else { lines.join("\n") }
         });
     }
@@ -88,11 +87,11 @@ pub fn follow(context: &Context, client: &Client, node: Option<NodeId>, mut afte
 /// # Errors
 /// When output can't be written.
 pub fn print(context: &Context, entry: &AuditEntry) -> Result<()> {
-    context.out.line(entry, || audit_entry(entry, &context.style()))
+    context.out.line(entry, || shown(entry, &context.style()))
 }
 
 /// One line of the audit trail.
-pub fn audit_entry(entry: &AuditEntry, style: &Style) -> String {
+pub fn shown(entry: &AuditEntry, style: &Style) -> String {
     let node = entry.node_id.as_deref().map_or("-".to_owned(), |id| clean_short(id, 36));
     let action = format!("{:15}", clean_short(&entry.action, 16));
     let color = match entry.action.as_str() {

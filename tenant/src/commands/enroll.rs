@@ -74,7 +74,7 @@ pub fn run(context: &Context, args: &EnrollArgs) -> Result<()> {
                 })?
         }
     };
-    context.out.value(&after, || node::node(&after, None, Some(&key), &context.style(), time::now()))?;
+    context.out.value(&after, || node::shown(&after, None, Some(&key), &context.style(), time::now()))?;
     if after.summary.state != NodeState::Enrolled {
         context.out.note(&format!("next: {}", next_step(&key)));
     }

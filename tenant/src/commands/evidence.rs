@@ -20,7 +20,7 @@ use std::path::Path;
 pub fn list(context: &Context, node: &str, limit: u32) -> Result<()> {
     let client = context.logged_in()?;
     let list = client.evidence_of(resolve::resolve(&client, node)?, limit)?;
-    context.out.value(&list, || evidence_list(&list, &context.style(), time::now()))
+    context.out.value(&list, || list_shown(&list, &context.style(), time::now()))
 }
 
 /// Shows one record; perhaps saves its event log.
@@ -36,11 +36,11 @@ pub fn one(context: &Context, number: u64, event_log: Option<&Path>) -> Result<(
         create(path, log)?;
         context.out.note(&format!("saved {} bytes to {}", log.len(), path.display()));
     }
-    context.out.value(&record, || evidence(&record, &context.style(), time::now()))
+    context.out.value(&record, || shown(&record, &context.style(), time::now()))
 }
 
 /// `halfkey evidence NODE`.
-pub fn evidence_list(list: &EvidenceList, style: &Style, now: u64) -> String {
+pub fn list_shown(list: &EvidenceList, style: &Style, now: u64) -> String {
     if list.evidence.is_empty() {
         return "no evidence".to_owned();
     }
@@ -66,7 +66,7 @@ pub fn evidence_list(list: &EvidenceList, style: &Style, now: u64) -> String {
 }
 
 /// `halfkey evidence --id N`.
-pub fn evidence(record: &EvidenceRecord, style: &Style, now: u64) -> String {
+pub fn shown(record: &EvidenceRecord, style: &Style, now: u64) -> String {
     let (summary, evidence) = (&record.summary, &record.evidence);
     let number = |value: Option<u64>| value.map_or("unreadable".to_owned(), |value| value.to_string());
     let size = |log: &Option<halfkey_protocol::Bytes>| {

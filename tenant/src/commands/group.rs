@@ -28,7 +28,7 @@ pub fn run(context: &Context, command: &GroupCommand) -> Result<()> {
 fn list(context: &Context) -> Result<()> {
     let client = context.logged_in()?;
     let (list, labels) = (client.groups()?, Labels::of(client.nodes()?));
-    context.out.value(&list, || groups(&list, &context.style(), |id| labels.short(id)))
+    context.out.value(&list, || shown(&list, &context.style(), |id| labels.short(id)))
 }
 
 fn set(context: &Context, nodes: &[String], group: Option<&str>) -> Result<()> {
@@ -60,7 +60,7 @@ fn set(context: &Context, nodes: &[String], group: Option<&str>) -> Result<()> {
 }
 
 /// `halfkey group list`.
-pub fn groups(list: &GroupList, style: &Style, label: impl Fn(&str) -> String) -> String {
+pub fn shown(list: &GroupList, style: &Style, label: impl Fn(&str) -> String) -> String {
     if list.groups.is_empty() {
         return "no groups".to_owned();
     }

@@ -1,4 +1,5 @@
-//! What each command does, and how it is shown.
+//! What each command does, and how it is shown: a file for each verb, where `run` (or the verb) does it, and `shown` makes the text for
+//! people.
 //!
 //! | module | what |
 //! | --- | --- |

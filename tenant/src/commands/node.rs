@@ -27,7 +27,7 @@ use halfkey_protocol::{NodeId, Reason, identity};
 pub fn list(context: &Context, pending: bool) -> Result<()> {
     let mut list: NodeList = context.logged_in()?.nodes()?;
     list.nodes.retain(|node| node.pending || !pending);
-    context.out.value(&list, || nodes(&list, &context.style(), time::now()))
+    context.out.value(&list, || list_shown(&list, &context.style(), time::now()))
 }
 
 /// Shows one node, and what was checked of it here.
@@ -43,7 +43,7 @@ pub fn show(context: &Context, typed: &str) -> Result<()> {
     let key = context.home.tenant_key().ok();
     context
         .out
-        .value(&record, || node(&record, judged.as_ref(), key.as_ref(), &context.style(), time::now()))?;
+        .value(&record, || shown(&record, judged.as_ref(), key.as_ref(), &context.style(), time::now()))?;
     check(&record).map_err(|why| {
         Error::untrusted(why)
             .hint("this record can't come from an honest node and an honest server; do not enroll it")
@@ -51,7 +51,7 @@ pub fn show(context: &Context, typed: &str) -> Result<()> {
 }
 
 /// `halfkey nodes`.
-pub fn nodes(list: &NodeList, style: &Style, now: u64) -> String {
+pub fn list_shown(list: &NodeList, style: &Style, now: u64) -> String {
     if list.nodes.is_empty() {
         return "no nodes".to_owned();
     }
@@ -80,7 +80,7 @@ pub fn nodes(list: &NodeList, style: &Style, now: u64) -> String {
 
 /// `halfkey node show`, and the result of an enrollment. `judged` is what its boots are judged by, if that was asked for;
 /// `key` is this workstation's tenant key, to say whose an enrollment is.
-pub fn node(
+pub fn shown(
     record: &NodeRecord,
     judged: Option<&NodePolicy>,
     key: Option<&TenantKey>,

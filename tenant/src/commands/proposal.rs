@@ -52,7 +52,7 @@ pub fn list(context: &Context, node: Option<&str>, all: bool) -> Result<()> {
     let node = node.map(|node| resolve::resolve(&client, node)).transpose()?;
     let list = client.proposals(node, !all)?;
     let labels = Labels::of(client.nodes()?);
-    context.out.value(&list, || listed(&list, &context.style(), |id| labels.short(id), time::now()))
+    context.out.value(&list, || list_shown(&list, &context.style(), |id| labels.short(id), time::now()))
 }
 
 /// Runs `halfkey proposal`.
@@ -71,7 +71,7 @@ fn show_one(context: &Context, number: u64) -> Result<()> {
     let signing = SigningContext::open(context)?;
     let (record, id) = fetch(&signing, number)?;
     let labels = Labels::of(signing.client.nodes()?);
-    context.out.value(&record, || one(&record, &labels.short(&record.node_id), time::now()))?;
+    context.out.value(&record, || shown(&record, &labels.short(&record.node_id), time::now()))?;
     if record.state != ProposalState::Waiting || context.out.is_json() {
         return Ok(());
     }
@@ -98,7 +98,7 @@ fn accept(context: &Context, number: u64, yes: bool) -> Result<()> {
     let Prepared { block, change } = prepare(&signing, &record, id)?;
     context.out.note(&format!(
         "{}\nto be added to {}\n\n{}\n\n{}",
-        one(&record, &clean_short(&record.node_id, 36), time::now()),
+        shown(&record, &clean_short(&record.node_id, 36), time::now()),
         change.scope,
         clean_lines(&block),
         change.summary()
@@ -174,7 +174,7 @@ fn prepare(signing: &SigningContext<'_>, record: &ProposalRecord, id: NodeId) ->
 }
 
 /// `halfkey proposals`.
-pub fn listed(list: &ProposalList, style: &Style, label: impl Fn(&str) -> String, now: u64) -> String {
+pub fn list_shown(list: &ProposalList, style: &Style, label: impl Fn(&str) -> String, now: u64) -> String {
     if list.proposals.is_empty() {
         return "no proposals".to_owned();
     }
@@ -193,7 +193,7 @@ pub fn listed(list: &ProposalList, style: &Style, label: impl Fn(&str) -> String
 }
 
 /// One proposal.
-pub fn one(record: &ProposalRecord, label: &str, now: u64) -> String {
+pub fn shown(record: &ProposalRecord, label: &str, now: u64) -> String {
     let list = [
         ("node", label.to_owned()),
         ("proposed", both(now, record.at)),

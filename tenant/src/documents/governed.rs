@@ -6,8 +6,8 @@ use crate::documents::signing::SigningContext;
 use crate::documents::source::Source;
 use crate::error::{Error, Exit, Result};
 use crate::render::text::clean_short;
-use crate::trust::boot::{Attester, Boot};
-use halfkey_evidence::policy::{Effective, Finding, Policy, TenantNode, Unfit};
+use crate::trust::boot::Attester;
+use halfkey_evidence::policy::{Effective, TenantNode, Unfit};
 use halfkey_protocol::NodeId;
 use halfkey_protocol::wire::policies::{NodePolicy, ProposalRecord, Scope};
 
@@ -199,12 +199,4 @@ pub fn base_boot(
         Err(error) if error.exit == Exit::NotFound => Ok(None),
         running => Ok(running?.and_then(|running| effective.base_of(&running).map(str::to_owned))),
     }
-}
-
-/// A policy against a boot: what it does not allow.
-///
-/// # Errors
-/// When the boot's logs don't replay.
-pub fn findings(policy: &Policy, boot: &Boot) -> Result<Vec<Finding>> {
-    Ok(boot.by(policy)?.findings)
 }

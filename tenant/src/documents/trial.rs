@@ -2,7 +2,6 @@
 
 use crate::client::Client;
 use crate::context::Context;
-use crate::documents::governed;
 use crate::documents::signed::SignedByUs;
 use crate::documents::signing::SigningContext;
 use crate::documents::source::Source;
@@ -171,9 +170,9 @@ fn of_node(
             // What the node may boot besides stays allowed.
             (Scope::Group(_) | Scope::Node(_), Some(record)) => {
                 let own = SignedByUs::check(&record.signed, &Scope::Additions(id), &signing.key)?;
-                governed::findings(&policy.with(&Source::from(&own).additions()?), &boot)
+                Ok(boot.by(&policy.with(&Source::from(&own).additions()?))?.findings)
             }
-            _ => governed::findings(policy, &boot),
+            _ => Ok(boot.by(policy)?.findings),
         }
     };
     match try_it() {
@@ -228,7 +227,7 @@ pub fn warn(context: &Context, trials: &[Trial]) {
             "warning: this would deny the last released boot of {} of {} nodes\n{}",
             denied.len(),
             trials.len(),
-            list_of(&denied)
+            denied_lines(&denied)
         ));
     }
     let untried =
@@ -243,7 +242,7 @@ pub fn warn(context: &Context, trials: &[Trial]) {
 }
 
 /// The nodes of a trial that would be denied, a line each.
-pub fn list_of(trials: &[&Trial]) -> String {
+pub fn denied_lines(trials: &[&Trial]) -> String {
     let line = |trial: &&Trial| format!("  {}: {}", clean_short(&trial.label, 40), why(trial));
     trials.iter().map(line).collect::<Vec<_>>().join("\n")
 }

@@ -10,7 +10,7 @@ use crate::commands::{decide, node};
 use crate::context::Context;
 use crate::documents::change::{PolicyChange, joined};
 use crate::documents::draft;
-use crate::documents::governed::{self, Governed, extendable};
+use crate::documents::governed::{Governed, extendable};
 use crate::documents::signed;
 use crate::documents::signing::SigningContext;
 use crate::error::{Error, Result};
@@ -127,7 +127,7 @@ fn allow(
         (How::Learn, Some(_)) => added(signing, id, record, boot, approval.assured, &governed)?,
         _ => whole(signing, id, record, boot, approval.assured, &governed)?,
     };
-    let left = governed::findings(change.policy(), boot)?;
+    let left = boot.by(change.policy())?.findings;
     if !left.is_empty() {
         return Err(Error::failed(format!(
             "this boot would still be denied: what differs is not only the boot\n{}",

@@ -59,7 +59,7 @@ pub fn run(context: &Context, node: &str, number: Option<u64>) -> Result<()> {
             clean(&boot.record.summary.outcome),
             own.scope(),
             own.version(),
-            self::explanation(&explained.explanation, &context.style())
+            shown(&explained.explanation, &context.style())
         )
     })?;
     if explained.explanation.accepted {
@@ -69,7 +69,7 @@ pub fn run(context: &Context, node: &str, number: Option<u64>) -> Result<()> {
 }
 
 /// `halfkey policy explain`.
-pub fn explanation(explanation: &Explanation, style: &Style) -> String {
+pub fn shown(explanation: &Explanation, style: &Style) -> String {
     let mut table = table(style, &["EVENT", "PCR", "WHAT", "STANDING", "DIGEST", "RULE"]);
     for event in &explanation.events {
         let (rule, color) = match (&event.rule, &event.finding) {

@@ -50,7 +50,7 @@ pub fn run(context: &Context, file: &Path, against: &str, cmdline: Option<&Path>
     };
     let denied = tried.iter().filter(|trial| trial.denied()).count();
     let result = Tests { policy: source.name, trials: tried };
-    context.out.value(&result, || trials(&result.trials, &context.style()))?;
+    context.out.value(&result, || shown(&result.trials, &context.style()))?;
     match (denied, result.trials.len()) {
         (0, _) => Ok(()),
         (denied, of) => Err(Error::new(Exit::Failed, format!("{denied} of {of} boots would be denied"))),
@@ -98,7 +98,7 @@ fn nodes(signing: &SigningContext<'_>, typed: &str) -> Result<Vec<NodeId>> {
 }
 
 /// `halfkey policy test`.
-pub fn trials(trials: &[Trial], style: &Style) -> String {
+pub fn shown(trials: &[Trial], style: &Style) -> String {
     if trials.is_empty() {
         return "no nodes".to_owned();
     }
