@@ -13,6 +13,7 @@
 //! | [`policies`] | what governs a node; proposals |
 //! | [`nonce`] | stateless nonces |
 //! | [`domain`] | what is remembered, and decided by it; every change is one durable transaction |
+//! | [`store`] | what keeps rows: SQLite, and memory for tests |
 //! | [`wake`], [`limit`] | held-open requests; rates |
 
 pub mod api;
@@ -32,6 +33,7 @@ pub mod policies;
 pub mod proxy;
 pub mod registrar;
 pub mod server;
+pub mod store;
 pub mod tls;
 pub mod wake;
 pub mod watched;

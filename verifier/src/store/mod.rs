@@ -1,0 +1,287 @@
+//! What keeps: rows and transactions. Nothing here decides, refuses, or knows what a row means; [`crate::domain`] does.
+//!
+//! [`Store`] is the one door to a database, [`Tx`] what can be looked at and changed in one transaction of it. The traits that make
+//! up [`Tx`] have a method for each question that is asked and for each change that is made, and every back end passes the same
+//! tests (`verifier/tests/store.rs`).
+
+pub mod memory;
+pub mod rows;
+pub mod sqlite;
+
+pub use rows::{
+    BootRow, ClientRow, CountRow, DocumentRow, EnrollmentRow, EnrollmentState, EvidenceHead, EvidenceRow,
+    NodeLineRow, NodeRow, PolicyRow, ProposalChange, ProposalHead, ProposalRow, QuoteRow, RegistrationLine,
+    RegistrationRow, ReleasedRow, SourceRow, Which,
+};
+
+use halfkey_protocol::NodeId;
+use halfkey_protocol::document::Place;
+use halfkey_protocol::wire::SignedDocument;
+use halfkey_protocol::wire::operator::AuditEntry;
+use std::fmt;
+
+/// Why rows were not read or not changed. Nothing was changed.
+#[derive(Clone, Debug)]
+pub enum StoreError {
+    /// The disk has no room.
+    Full(String),
+    /// The database can't do its work, for another reason.
+    Unavailable(String),
+    /// A row that this program can't have written.
+    Damaged(String),
+}
+
+/// Shorthand.
+pub type Result<T> = std::result::Result<T, StoreError>;
+
+/// Rows of which one that is damaged does not hide the others.
+pub type Each<T> = Vec<Result<T>>;
+
+impl fmt::Display for StoreError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Full(what) => write!(f, "no room for the database: {what}"),
+            Self::Unavailable(what) => write!(f, "database: {what}"),
+            Self::Damaged(what) => write!(f, "the database is damaged: {what}"),
+        }
+    }
+}
+
+impl std::error::Error for StoreError {}
+
+/// What becomes of the changes of a request.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Then {
+    /// They stay.
+    Commit,
+    /// They stay, and the database is committed before any other request changes it: something beside the database says already
+    /// that it ends here.
+    CommitNow,
+    /// They never were.
+    RollBack,
+}
+
+/// A database.
+pub trait Store: Send + Sync {
+    /// Runs `work` on rows that don't change meanwhile.
+    ///
+    /// # Errors
+    /// When the database can't be read.
+    fn read(&self, work: &mut dyn FnMut(&dyn Tx)) -> Result<()>;
+
+    /// Runs `work` on rows that nobody else changes meanwhile, and returns when what it changed is durable, or was undone. It may run
+    /// more than once: what an earlier run changed was undone then.
+    ///
+    /// # Errors
+    /// When the database can't be written: nothing was changed.
+    fn write(&self, work: &mut dyn FnMut(&dyn Tx) -> Then) -> Result<()>;
+
+    /// Removes what was deleted from logs and caches on the disk. Best effort: what can't be removed now is overwritten later.
+    fn purge(&self);
+}
+
+/// One transaction.
+pub trait Tx:
+    Clients + Registrations + Nodes + Enrollments + Boots + Evidence + Proposals + Policies + Documents + Trail
+{
+}
+
+impl<T> Tx for T where
+    T: Clients
+        + Registrations
+        + Nodes
+        + Enrollments
+        + Boots
+        + Evidence
+        + Proposals
+        + Policies
+        + Documents
+        + Trail
+{
+}
+
+/// Client certificates that are accepted.
+pub trait Clients {
+    /// By the SHA-256 of the certificate.
+    fn client(&self, fingerprint: &str) -> Result<Option<ClientRow>>;
+    /// All, by kind and name.
+    fn clients(&self) -> Result<Vec<ClientRow>>;
+    /// Adds one; false if its kind has one of that name.
+    fn insert_client(&self, row: &ClientRow) -> Result<bool>;
+    /// Takes one away; false if there is none.
+    fn delete_client(&self, name: &str, kind: &str) -> Result<bool>;
+}
+
+/// TPMs whose AK was activated. Those that are not `kept` were never enrolled by a tenant.
+pub trait Registrations {
+    /// Of one node.
+    fn registration(&self, node: NodeId) -> Result<Option<RegistrationRow>>;
+    /// Lines, by node id.
+    fn registration_lines(&self, which: &Which, limit: u64) -> Result<Vec<RegistrationLine>>;
+    /// Stores one in place of what the node had.
+    fn put_registration(&self, row: &RegistrationRow) -> Result<()>;
+    /// Marks one as kept; false if there is none.
+    fn keep_registration(&self, node: NodeId) -> Result<bool>;
+    /// Deletes those that are not kept and were last seen before this; gives their ids.
+    fn delete_registrations(&self, before: u64) -> Result<Vec<String>>;
+    /// How many are not kept.
+    fn unkept_registrations(&self) -> Result<u64>;
+    /// The same by source.
+    fn unkept_by_source(&self) -> Result<Vec<SourceRow>>;
+    /// Deletes the one from this source that is not kept and was seen longest ago.
+    fn delete_oldest_unkept(&self, source: &str) -> Result<()>;
+}
+
+/// Nodes with which a tenant ever did something.
+pub trait Nodes {
+    /// One.
+    fn node(&self, node: NodeId) -> Result<Option<NodeRow>>;
+    /// Stores one in place of what was there.
+    fn put_node(&self, row: &NodeRow) -> Result<()>;
+    /// Evidence of it came in.
+    fn set_seen(&self, node: NodeId, at: u64, outcome: &str, code: Option<&str>) -> Result<()>;
+    /// Lines, by node id; those whose id is none are left out. A boot waits if nobody decided on it and it lives at `now`.
+    fn node_lines(&self, which: &Which, limit: u64, now: u64) -> Result<Vec<NodeLineRow>>;
+    /// Name of a group and id of a node in it, by these; of one group or of all.
+    fn members(&self, group: Option<&str>) -> Result<Vec<(String, String)>>;
+}
+
+/// Enrollments, and which tenant keys operators used.
+pub trait Enrollments {
+    /// The one of a node in this state. There is one at most that is open or current.
+    fn enrollment(&self, node: NodeId, state: EnrollmentState) -> Result<Option<EnrollmentRow>>;
+    /// State, number of the document, and whether a boot has fetched it; of this enrollment of this node.
+    fn enrollment_state(&self, node: NodeId, id: &str) -> Result<Option<(EnrollmentState, u64, bool)>>;
+    /// Adds one; false if there was one of this id.
+    fn insert_enrollment(&self, row: &EnrollmentRow) -> Result<bool>;
+    /// The one in this state is replaced; its C_V and C_U are deleted.
+    fn replace_enrollment(&self, node: NodeId, state: EnrollmentState) -> Result<()>;
+    /// It becomes the current one; its C_U is deleted.
+    fn prove_enrollment(&self, id: &str, at: u64) -> Result<()>;
+    /// A boot fetched it.
+    fn set_fetched(&self, id: &str, ticket: &str) -> Result<()>;
+    /// Counters of the last quote that was accepted.
+    fn set_quoted(&self, id: &str, quote: &QuoteRow) -> Result<()>;
+    /// The last boot that was released.
+    fn set_released(&self, id: &str, released: &ReleasedRow) -> Result<()>;
+    /// Deletes C_U of whatever enrollment has one.
+    fn delete_every_c_u(&self) -> Result<()>;
+    /// An operator used a tenant key; true if never before.
+    fn insert_tenant_key(&self, operator: &str, key: &[u8], now: u64) -> Result<bool>;
+}
+
+/// Boots that wait for an operator, and what the operator said.
+pub trait Boots {
+    /// By its ticket.
+    fn boot(&self, node: NodeId, ticket: &str) -> Result<Option<BootRow>>;
+    /// Those that nobody decided on, by newest evidence first.
+    fn undecided_boots(&self, node: NodeId) -> Result<Each<BootRow>>;
+    /// Stores one in place of what was there.
+    fn put_boot(&self, row: &BootRow) -> Result<()>;
+    /// Deletes one.
+    fn delete_boot(&self, node: NodeId, ticket: &str) -> Result<()>;
+    /// Deletes all of a node.
+    fn delete_boots(&self, node: NodeId) -> Result<()>;
+    /// Deletes all of a node but those with the newest evidence.
+    fn trim_boots(&self, node: NodeId, keep: u64) -> Result<()>;
+    /// Deletes those that lived until this.
+    fn delete_expired_boots(&self, now: u64) -> Result<()>;
+    /// Numbers of the evidence that a node's boots are of.
+    fn evidence_of_boots(&self, node: NodeId) -> Result<Vec<u64>>;
+}
+
+/// Evidence and what came of it.
+pub trait Evidence {
+    /// Adds it; gives its number.
+    fn insert_evidence(&self, row: &EvidenceRow) -> Result<u64>;
+    /// One.
+    fn evidence(&self, id: u64) -> Result<Option<EvidenceRow>>;
+    /// Of a node, newest first.
+    fn evidence_of(&self, node: NodeId, limit: u64) -> Result<Vec<EvidenceHead>>;
+    /// Deletes a node's evidence of this kind but the newest `keep`, and but these.
+    fn trim_evidence(
+        &self,
+        node: NodeId,
+        authentic: bool,
+        outcome: &str,
+        keep: u64,
+        except: &[u64],
+    ) -> Result<()>;
+    /// Deletes logs of a node's evidence of this kind, from the newest on, as soon as they and the newer ones are more than so many
+    /// bytes.
+    fn trim_logs(&self, node: NodeId, authentic: bool, outcome: &str, bytes: u64) -> Result<()>;
+}
+
+/// What nodes proposed to boot next.
+pub trait Proposals {
+    /// By its number.
+    fn proposal(&self, id: u64) -> Result<Option<ProposalRow>>;
+    /// By its content.
+    fn proposal_with(&self, node: NodeId, sha256: &[u8; 32]) -> Result<Option<ProposalRow>>;
+    /// Those of a node, or of all, in one of these states, or by trust: newest number first.
+    fn proposals(&self, node: Option<NodeId>, states: &[&str], limit: u64) -> Result<Each<ProposalRow>>;
+    /// All of a node, without their content: oldest first.
+    fn proposal_heads(&self, node: NodeId) -> Result<Vec<ProposalHead>>;
+    /// Stores one in place of what the node had with this content; gives its number.
+    fn put_proposal(&self, row: &ProposalRow) -> Result<u64>;
+    /// Where it stands.
+    fn set_proposal(&self, id: u64, change: &ProposalChange<'_>) -> Result<()>;
+    /// Deletes one.
+    fn delete_proposal(&self, id: u64) -> Result<()>;
+    /// No proposal of a node is, or was, by trust.
+    fn delete_trust(&self, node: NodeId) -> Result<()>;
+    /// How many with another content were ever by trust, under this scope and since then.
+    fn count_trusted(&self, node: NodeId, scope: &str, since: u64, but: &[u8; 32]) -> Result<u64>;
+}
+
+/// Versions of policies. The version is the number of the document.
+pub trait Policies {
+    /// The newest of each scope, by scope.
+    fn newest_policies(&self) -> Result<Vec<PolicyRow>>;
+    /// One version of a scope, or the newest.
+    fn policy(&self, scope: &str, version: Option<u64>) -> Result<Option<PolicyRow>>;
+    /// The newest of a scope by this tenant key.
+    fn policy_by(&self, scope: &str, key: &[u8]) -> Result<Option<PolicyRow>>;
+    /// Adds one.
+    fn insert_policy(&self, row: &PolicyRow) -> Result<()>;
+    /// Deletes the versions of a scope by other tenant keys.
+    fn delete_policies_but(&self, scope: &str, key: &[u8]) -> Result<()>;
+}
+
+/// The sequence of what was signed, only ever appended to.
+pub trait Documents {
+    /// Where it ends; 0 if there is none.
+    fn head(&self) -> Result<Place>;
+    /// Adds the next.
+    fn insert_document(&self, row: &DocumentRow<'_>) -> Result<()>;
+    /// One.
+    fn document(&self, number: u64) -> Result<Option<SignedDocument>>;
+    /// SHA-256 of one, as its row says.
+    fn document_sha256(&self, number: u64) -> Result<Option<[u8; 32]>>;
+    /// Those after a number, oldest first, until they are about so many bytes.
+    fn documents_after(&self, number: u64, bytes: usize) -> Result<Vec<SignedDocument>>;
+}
+
+/// The audit trail, only ever appended to; and what is counted beside it.
+pub trait Trail {
+    /// Number and hash of the last entry.
+    fn audit_end(&self) -> Result<Option<(u64, Option<[u8; 32]>)>>;
+    /// One, with its hash.
+    fn audit_entry(&self, seq: u64) -> Result<Option<(AuditEntry, Option<[u8; 32]>)>>;
+    /// Entries after `after`, oldest first; without it the newest ones, oldest first.
+    fn audit_entries(&self, after: Option<u64>, node: Option<NodeId>, limit: u64) -> Result<Vec<AuditEntry>>;
+    /// Adds the next.
+    fn insert_audit(&self, entry: &AuditEntry, hash: &[u8; 32]) -> Result<()>;
+    /// One more; false if there is no such count.
+    fn add_count(&self, hour: u64, action: &str, source: &str) -> Result<bool>;
+    /// A new count, of one.
+    fn insert_count(&self, hour: u64, action: &str, source: &str) -> Result<()>;
+    /// How many sources are counted.
+    fn counted_sources(&self, hour: u64, action: &str) -> Result<u64>;
+    /// Counts of hours before this one, by hour and action; the largest first.
+    fn counts_before(&self, hour: u64) -> Result<Vec<CountRow>>;
+    /// Deletes them.
+    fn delete_counts_before(&self, hour: u64) -> Result<()>;
+    /// Remembers a number by its name.
+    fn set_meta(&self, key: &str, value: u64) -> Result<()>;
+}

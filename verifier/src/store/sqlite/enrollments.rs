@@ -1,0 +1,138 @@
+//! Enrollments.
+
+use super::{SqliteTx, id_text, number, some_u64_at, u64_at};
+use crate::store::{EnrollmentRow, EnrollmentState, Enrollments, QuoteRow, ReleasedRow, Result, StoreError};
+use halfkey_protocol::NodeId;
+use rusqlite::{Row, params};
+
+impl Enrollments for SqliteTx<'_> {
+    fn enrollment(&self, node: NodeId, state: EnrollmentState) -> Result<Option<EnrollmentRow>> {
+        const SQL: &str =
+            "SELECT enrollment_id, number, tenant_key, registration, bank, c_v_id, c_v_secret, c_u,
+                    enrolled_at, enrolled_by, fetched_by, reset_count, restart_count, clock,
+                    released_evidence, released_reset, released_restart, released_fence, released_boot,
+                    released_proposal, released_twin
+             FROM enrollments WHERE node_id = ?1 AND state = ?2";
+        let read = |row: &Row<'_>| {
+            let (reset, restart, clock): (_, _, Option<i64>) = (row.get(11)?, row.get(12)?, row.get(13)?);
+            let found = EnrollmentRow {
+                id: row.get(0)?,
+                node,
+                state,
+                number: u64_at(row, 1)?,
+                tenant_key: row.get(2)?,
+                registration: row.get(3)?,
+                bank: row.get(4)?,
+                c_v: (row.get(5)?, row.get(6)?),
+                c_u: row.get(7)?,
+                enrolled_at: u64_at(row, 8)?,
+                enrolled_by: row.get(9)?,
+                fetched_by: row.get(10)?,
+                quote: QuoteRow { reset, restart, clock: None },
+                released: released(row)?,
+            };
+            Ok((found, clock))
+        };
+        let found = self.first(SQL, params![id_text(node), state.as_str()], read)?;
+        let Some((mut found, clock)) = found else { return Ok(None) };
+        // Another number in its place would let an older quote pass.
+        found.quote.clock = clock
+            .map(|clock| {
+                let what = format!("table enrollments, {:.64}: clock {clock}", found.id);
+                u64::try_from(clock).map_err(|_| StoreError::Damaged(what))
+            })
+            .transpose()?;
+        Ok(Some(found))
+    }
+
+    fn enrollment_state(&self, node: NodeId, id: &str) -> Result<Option<(EnrollmentState, u64, bool)>> {
+        const SQL: &str = "SELECT state, number, fetched_by IS NOT NULL FROM enrollments
+                           WHERE enrollment_id = ?1 AND node_id = ?2";
+        let read = |row: &Row<'_>| Ok((row.get::<_, String>(0)?, u64_at(row, 1)?, row.get(2)?));
+        let Some((state, number, fetched)) = self.first(SQL, [id, &id_text(node)], read)? else {
+            return Ok(None);
+        };
+        let state = EnrollmentState::parse(&state)
+            .ok_or_else(|| StoreError::Damaged(format!("table enrollments, {id:.64}: state {state:.32?}")))?;
+        Ok(Some((state, number, fetched)))
+    }
+
+    fn insert_enrollment(&self, row: &EnrollmentRow) -> Result<bool> {
+        const SQL: &str = "INSERT OR IGNORE INTO enrollments
+                (enrollment_id, node_id, state, number, tenant_key, registration, bank, c_v_id, c_v_secret, c_u,
+                 enrolled_at, enrolled_by)
+            VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12)";
+        let values = params![
+            row.id,
+            id_text(row.node),
+            row.state.as_str(),
+            number(row.number),
+            row.tenant_key,
+            row.registration,
+            row.bank,
+            row.c_v.0,
+            row.c_v.1,
+            row.c_u,
+            number(row.enrolled_at),
+            row.enrolled_by,
+        ];
+        Ok(self.change(SQL, values)? > 0)
+    }
+
+    fn replace_enrollment(&self, node: NodeId, state: EnrollmentState) -> Result<()> {
+        const SQL: &str =
+            "UPDATE enrollments SET state = 'replaced', c_v_id = NULL, c_v_secret = NULL, c_u = NULL
+             WHERE node_id = ?1 AND state = ?2";
+        self.change(SQL, params![id_text(node), state.as_str()]).map(drop)
+    }
+
+    fn prove_enrollment(&self, id: &str, at: u64) -> Result<()> {
+        const SQL: &str = "UPDATE enrollments SET state = 'current', c_u = NULL, proved_at = ?2
+                           WHERE enrollment_id = ?1";
+        self.change(SQL, params![id, number(at)]).map(drop)
+    }
+
+    fn set_fetched(&self, id: &str, ticket: &str) -> Result<()> {
+        self.change("UPDATE enrollments SET fetched_by = ?2 WHERE enrollment_id = ?1", [id, ticket]).map(drop)
+    }
+
+    fn set_quoted(&self, id: &str, quote: &QuoteRow) -> Result<()> {
+        const SQL: &str = "UPDATE enrollments SET reset_count = ?2, restart_count = ?3, clock = ?4
+                           WHERE enrollment_id = ?1";
+        let QuoteRow { reset, restart, clock } = quote;
+        self.change(SQL, params![id, reset, restart, clock.map(number)]).map(drop)
+    }
+
+    fn set_released(&self, id: &str, released: &ReleasedRow) -> Result<()> {
+        const SQL: &str = "UPDATE enrollments SET
+                released_evidence = ?2, released_reset = ?3, released_restart = ?4, released_fence = ?5,
+                released_boot = ?6, released_proposal = ?7, released_twin = ?8
+            WHERE enrollment_id = ?1";
+        let ReleasedRow { evidence, reset, restart, fence, boot, proposal, twin } = released;
+        let (evidence, proposal, twin) = (number(*evidence), proposal.map(number), twin.map(number));
+        self.change(SQL, params![id, evidence, reset, restart, fence, boot, proposal, twin]).map(drop)
+    }
+
+    fn delete_every_c_u(&self) -> Result<()> {
+        self.change("UPDATE enrollments SET c_u = NULL WHERE c_u IS NOT NULL", []).map(drop)
+    }
+
+    fn insert_tenant_key(&self, operator: &str, key: &[u8], now: u64) -> Result<bool> {
+        const SQL: &str =
+            "INSERT OR IGNORE INTO tenant_keys (operator, tenant_key, first_used) VALUES (?1, ?2, ?3)";
+        Ok(self.change(SQL, params![operator, key, number(now)])? > 0)
+    }
+}
+
+fn released(row: &Row<'_>) -> rusqlite::Result<Option<ReleasedRow>> {
+    let Some(evidence) = some_u64_at(row, 14)? else { return Ok(None) };
+    Ok(Some(ReleasedRow {
+        evidence,
+        reset: row.get(15)?,
+        restart: row.get(16)?,
+        fence: row.get(17)?,
+        boot: row.get(18)?,
+        proposal: some_u64_at(row, 19)?,
+        twin: some_u64_at(row, 20)?,
+    }))
+}

@@ -1,0 +1,117 @@
+//! What nodes proposed.
+
+use super::{SqliteTx, as_u64, broken, id_text, number, some_u64_at, text, u64_at};
+use crate::store::{Each, ProposalChange, ProposalHead, ProposalRow, Proposals, Result};
+use halfkey_protocol::NodeId;
+use rusqlite::{Row, params};
+
+const FIELDS: &str =
+    "id, node_id, sha256, at, state, message, from_evidence, base_boot, by_trust, trusted_scope,
+                      trusted_since, proposal, tag";
+
+impl Proposals for SqliteTx<'_> {
+    fn proposal(&self, id: u64) -> Result<Option<ProposalRow>> {
+        self.first(&format!("SELECT {FIELDS} FROM proposals WHERE id = ?1"), [number(id)], read)
+    }
+
+    fn proposal_with(&self, node: NodeId, sha256: &[u8; 32]) -> Result<Option<ProposalRow>> {
+        let sql = format!("SELECT {FIELDS} FROM proposals WHERE node_id = ?1 AND sha256 = ?2");
+        self.first(&sql, params![id_text(node), sha256], read)
+    }
+
+    fn proposals(&self, node: Option<NodeId>, states: &[&str], limit: u64) -> Result<Each<ProposalRow>> {
+        let of_node = if node.is_some() { "node_id = ?1" } else { "?1 IS NULL" };
+        // Words of this program's own.
+        let states = states.iter().map(|state| format!("'{state}'")).collect::<Vec<_>>().join(", ");
+        let sql = format!(
+            "SELECT {FIELDS} FROM proposals WHERE {of_node} AND state IN ({states}) ORDER BY id DESC LIMIT ?2"
+        );
+        self.each(&sql, params![node.map(id_text), number(limit)], |row| read(row).map_err(broken))
+    }
+
+    fn proposal_heads(&self, node: NodeId) -> Result<Vec<ProposalHead>> {
+        const SQL: &str = "SELECT id, at, state, from_evidence, by_trust, trusted_scope IS NOT NULL
+                           FROM proposals WHERE node_id = ?1 ORDER BY at, id";
+        self.all(SQL, [id_text(node)], |row| {
+            Ok(ProposalHead {
+                id: u64_at(row, 0)?,
+                at: u64_at(row, 1)?,
+                state: text(row, 2)?,
+                from_evidence: u64_at(row, 3)?,
+                by_trust: row.get(4)?,
+                counted: row.get(5)?,
+            })
+        })
+    }
+
+    fn put_proposal(&self, row: &ProposalRow) -> Result<u64> {
+        const SQL: &str = "INSERT INTO proposals
+                (node_id, sha256, at, state, message, from_evidence, base_boot, by_trust, trusted_scope,
+                 trusted_since, proposal, tag)
+            VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12)
+            ON CONFLICT (node_id, sha256) DO UPDATE SET
+                at = ?3, state = ?4, message = ?5, from_evidence = ?6, base_boot = ?7, by_trust = ?8,
+                trusted_scope = ?9, trusted_since = ?10, proposal = ?11, tag = ?12
+            RETURNING id";
+        let values = params![
+            row.node_id,
+            row.sha256,
+            number(row.at),
+            row.state,
+            row.message,
+            number(row.from_evidence),
+            row.base_boot,
+            row.by_trust,
+            row.trusted_scope,
+            row.trusted_since.map(number),
+            row.content,
+            row.tag,
+        ];
+        let mut put = self.0.prepare_cached(SQL).map_err(broken)?;
+        put.query_row(values, |row| row.get(0)).map(as_u64).map_err(broken)
+    }
+
+    fn set_proposal(&self, id: u64, change: &ProposalChange<'_>) -> Result<()> {
+        const SQL: &str = "UPDATE proposals SET state = ?2, message = coalesce(?3, message), by_trust = ?4,
+                               tag = ?5
+                           WHERE id = ?1";
+        let ProposalChange { state, message, by_trust, tag } = change;
+        self.change(SQL, params![number(id), state, message, by_trust, tag]).map(drop)
+    }
+
+    fn delete_proposal(&self, id: u64) -> Result<()> {
+        self.change("DELETE FROM proposals WHERE id = ?1", [number(id)]).map(drop)
+    }
+
+    fn delete_trust(&self, node: NodeId) -> Result<()> {
+        const SQL: &str =
+            "UPDATE proposals SET by_trust = 0, tag = NULL, trusted_scope = NULL, trusted_since = NULL
+             WHERE node_id = ?1";
+        self.change(SQL, [id_text(node)]).map(drop)
+    }
+
+    fn count_trusted(&self, node: NodeId, scope: &str, since: u64, but: &[u8; 32]) -> Result<u64> {
+        const SQL: &str = "SELECT count(*) FROM proposals
+            WHERE node_id = ?1 AND trusted_scope = ?2 AND trusted_since = ?3 AND sha256 <> ?4";
+        let values = params![id_text(node), scope, number(since), but];
+        Ok(self.first(SQL, values, |row| u64_at(row, 0))?.unwrap_or(0))
+    }
+}
+
+fn read(row: &Row<'_>) -> rusqlite::Result<ProposalRow> {
+    Ok(ProposalRow {
+        id: u64_at(row, 0)?,
+        node_id: row.get(1)?,
+        sha256: row.get(2)?,
+        at: u64_at(row, 3)?,
+        state: row.get(4)?,
+        message: row.get(5)?,
+        from_evidence: u64_at(row, 6)?,
+        base_boot: row.get(7)?,
+        by_trust: row.get(8)?,
+        trusted_scope: row.get(9)?,
+        trusted_since: some_u64_at(row, 10)?,
+        content: row.get(11)?,
+        tag: row.get(12)?,
+    })
+}
