@@ -1,7 +1,7 @@
 //! Commands and flags.
 
 use crate::config::{Config, LogFormat, Role, StateDir};
-use crate::domain::{ClientKind, Store as _};
+use crate::domain::ClientKind;
 use crate::init::{self, Init};
 use crate::{Failure, pki, server, unix_now};
 use clap::{Args, Parser, Subcommand};
@@ -224,7 +224,7 @@ impl Serve {
 
 impl Operator {
     fn run(self) -> Result<(), Failure> {
-        let refused = |e: crate::domain::StoreError| Failure::new(e.to_string());
+        let refused = |e: crate::domain::Error| Failure::new(e.to_string());
         match self {
             Self::Add { name, state, out } => {
                 let state = StateDir::new(state.dir);
@@ -234,13 +234,13 @@ impl Operator {
                 println!("{}", bundle.display());
             }
             Self::List { state } => {
-                for client in init::open_store(&StateDir::new(state.dir))?.clients().map_err(refused)? {
+                for client in init::open_records(&StateDir::new(state.dir))?.clients().map_err(refused)? {
                     println!("{}\t{}\t{}", client.kind.as_str(), client.name, client.fingerprint);
                 }
             }
             Self::Remove { name, state } => {
-                let store = init::open_store(&StateDir::new(state.dir))?;
-                store.remove_client(&name, ClientKind::Operator, unix_now()).map_err(refused)?;
+                let records = init::open_records(&StateDir::new(state.dir))?;
+                records.remove_client(&name, ClientKind::Operator, unix_now()).map_err(refused)?;
                 eprintln!("{name} is no longer accepted");
             }
         }

@@ -267,7 +267,7 @@ impl StateDir {
 
     /// The state file ([`crate::domain::kept`]).
     pub fn sequence(&self) -> PathBuf {
-        self.file(crate::domain::kept::FILE)
+        self.file(crate::domain::state_file::FILE)
     }
 
     /// The certificate that nodes and operators pin, PEM.

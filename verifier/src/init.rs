@@ -2,9 +2,8 @@
 
 use crate::client::host_and_port;
 use crate::config::{Config, Lifetimes, Limits, LogFormat, Role, StateDir};
-use crate::domain::kept::Kept;
-use crate::domain::sqlite::Sqlite;
-use crate::domain::{Client, ClientKind, Store};
+use crate::domain::state_file::Kept;
+use crate::domain::{Client, ClientKind, Records};
 use crate::keys::{self, ClusterKey, write_new, write_secret};
 use crate::pki::{self, Ca};
 use crate::{Failure, unix_now};
@@ -114,8 +113,8 @@ pub fn add_operator(
         kind: ClientKind::Operator,
         added_at: unix_now(),
     };
-    let listed = open_store(state)
-        .and_then(|store| store.add_client(&client).map_err(|e| Failure::new(e.to_string())));
+    let listed = open_records(state)
+        .and_then(|records| records.add_client(&client).map_err(|e| Failure::new(e.to_string())));
     if let Err(e) = listed {
         // A bundle that nobody accepts helps nobody.
         let _ = std::fs::remove_file(&path);
@@ -168,7 +167,7 @@ pub fn split_registrar(state: &StateDir, out: &StateDir, url: &str, sans: &[Stri
             kind: ClientKind::Verifier,
             added_at: unix_now(),
         };
-        open_store(out)?.add_client(&client).map_err(|e| Failure::new(e.to_string()))?;
+        open_records(out)?.add_client(&client).map_err(|e| Failure::new(e.to_string()))?;
         replace(state, &peer, "peer")
     };
     made().inspect_err(|_| clear_folder(out))
@@ -183,15 +182,15 @@ pub fn split_registrar(state: &StateDir, out: &StateDir, url: &str, sans: &[Stri
 pub fn accept_rollback(state: &StateDir, restored: bool) -> Result<Option<(String, String)>, Failure> {
     keys::load_deployment(&state.deployment())?;
     let _stopped = if restored { Some(state.lock_stopped()?) } else { None };
-    open_store(state)?.accept_rollback(state, restored, unix_now()).map_err(|e| Failure::new(e.to_string()))
+    open_records(state)?.accept_rollback(state, restored, unix_now()).map_err(|e| Failure::new(e.to_string()))
 }
 
 /// The database of a state folder, for a command beside a running server.
 ///
 /// # Errors
 /// When it can't be opened.
-pub fn open_store(state: &StateDir) -> Result<Sqlite, Failure> {
-    Sqlite::open_in(state).map_err(|e| Failure::new(format!("{}: {e}", state.database().display())))
+pub fn open_records(state: &StateDir) -> Result<Records, Failure> {
+    Records::open_in(state).map_err(|e| Failure::new(format!("{}: {e}", state.database().display())))
 }
 
 /// Replaces `NAME.key` and `NAME.pem`. A server that starts in between finds a

@@ -12,8 +12,9 @@
 //! | [`attest`] | what a piece of evidence is worth: the order of checks |
 //! | [`policies`] | what governs a node; proposals |
 //! | [`nonce`] | stateless nonces |
-//! | [`domain`] | what is remembered, and decided by it; every change is one durable transaction |
+//! | [`domain`] | what is decided by what is recorded; every change is one durable transaction |
 //! | [`store`] | what keeps rows: SQLite, and memory for tests |
+//! | [`events`] | what has happened, for who waits |
 //! | [`wake`], [`limit`] | held-open requests; rates |
 
 pub mod api;
@@ -23,6 +24,7 @@ pub mod client;
 pub mod clock;
 pub mod config;
 pub mod domain;
+pub mod events;
 pub mod failure;
 pub mod init;
 pub mod keys;

@@ -3,8 +3,7 @@
 use crate::api::{self, Refusal};
 use crate::client::Client;
 use crate::config::{Config, Role, StateDir};
-use crate::domain::sqlite::Sqlite;
-use crate::domain::{Db, Store, StoreError};
+use crate::domain::{Db, Error, Records};
 use crate::keys::{self, ClusterKey, ReleaseKey};
 use crate::limit::{Pool, Rate, SourceRate, Standing, Table};
 use crate::policies::Library;
@@ -82,23 +81,25 @@ impl App {
     /// # Errors
     /// When something of it is missing, open to others, or can't be used.
     pub fn open(state: &StateDir, config: Config, clock: Clock) -> Result<Arc<Self>, Failure> {
-        let store = Sqlite::open_in(state)
+        let records = Records::open_in(state)
             .map_err(|e| Failure::new(format!("{}: {e}", state.database().display())))?;
-        Self::with_store(state, config, Arc::new(store), clock)
+        Self::with_records(state, config, Arc::new(records), clock)
     }
 
-    /// The same over a store that is open already.
+    /// The same over records that are open already.
     ///
     /// # Errors
     /// When something is missing, open to others, or can't be used.
-    pub fn with_store(
+    pub fn with_records(
         state: &StateDir,
         config: Config,
-        store: Arc<dyn Store>,
+        records: Arc<Records>,
         clock: Clock,
     ) -> Result<Arc<Self>, Failure> {
         let hub = Hub::new(config.limits.waiters);
-        let db = Db::new(store, hub.clone());
+        let waiting = hub.clone();
+        records.events().subscribe(move |events| waiting.notify(events));
+        let db = Db::new(records);
         let registrar = config.role.registers().then(|| Desk::new(&config, clock.clone())).transpose()?;
         let verifier = config.role.verifies().then(|| Verifier::open(state, &config, &db)).transpose()?;
         Ok(Arc::new(Self {
@@ -151,7 +152,7 @@ impl App {
     ///
     /// # Errors
     /// When it can't.
-    pub async fn healthy(&self) -> Result<(), StoreError> {
+    pub async fn healthy(&self) -> Result<(), Error> {
         // Held while probing: many questions are one probe.
         let mut probed = self.probed.lock().await;
         if probed.is_some_and(|at| at.elapsed() < PROBE) {
@@ -159,7 +160,7 @@ impl App {
         }
         *probed = None;
         let now = self.clock.now();
-        self.db.read(move |store| store.probe(now)).await?;
+        self.db.run(move |records| records.probe(now)).await?;
         *probed = Some(Instant::now());
         Ok(())
     }
@@ -168,7 +169,7 @@ impl App {
         loop {
             let now = self.clock.now();
             let before = now.saturating_sub(self.config.lifetimes.registration);
-            match self.db.read(move |store| store.expire(before, now)).await {
+            match self.db.run(move |records| records.expire(before, now)).await {
                 Ok(0) => {}
                 Ok(expired) => info!(expired, "registrations that no tenant enrolled expired"),
                 Err(e) => warn!(error = %e, "what is over could not be forgotten"),
@@ -182,7 +183,7 @@ impl App {
 async fn note_sizes(db: Db) {
     let mut said = false;
     loop {
-        match db.read(|store| store.note_size()).await {
+        match db.run(|records| records.note_size()).await {
             Ok(()) => said = false,
             Err(e) if !said => {
                 warn!(error = %e, "the length of the audit trail could not be written down");
@@ -199,8 +200,8 @@ impl Verifier {
     ///
     /// # Errors
     /// Why it is too much.
-    pub fn admit(&self, node: NodeId, authentic: bool, peer: &Peer) -> Result<(), StoreError> {
-        let limited = |what: String| Err(StoreError::Refused(Reason::RateLimited, what));
+    pub fn admit(&self, node: NodeId, authentic: bool, peer: &Peer) -> Result<(), Error> {
+        let limited = |what: String| Err(Error::Refused(Reason::RateLimited, what));
         if authentic {
             peer.prove(Standing::Node);
             if !self.evidence_rate.take(node) {
@@ -274,7 +275,7 @@ impl Listening {
         let app = App::open(state, config, clock)?;
         let doors = doors(state, &app, tls).await?;
         if app.verifier.is_some()
-            && let Err(e) = app.db.read(|store| store.require_here()).await
+            && let Err(e) = app.db.run(|records| records.require_here()).await
         {
             error!(error = %e, "nothing is enrolled or unlocked: the database is not the one that this server has answered with");
         }
@@ -320,7 +321,7 @@ impl Listening {
         }
         sweeper.abort();
         sizes.abort();
-        if let Err(e) = app.db.read(|store| store.note_size()).await {
+        if let Err(e) = app.db.run(|records| records.note_size()).await {
             warn!(error = %e, "the length of the audit trail could not be written down");
         }
         info!("stopped");

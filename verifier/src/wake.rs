@@ -1,5 +1,6 @@
 //! Requests that are held open until something happens.
 
+use crate::events::Event;
 use crate::limit::{Counted, Counts};
 use halfkey_protocol::NodeId;
 use std::collections::HashMap;
@@ -62,14 +63,16 @@ impl Hub {
         })
     }
 
-    /// Something about these nodes changed, and so did the audit trail.
-    pub fn wake_all(&self, changed: &[NodeId]) {
+    /// Wakes who waits for one of these.
+    pub fn notify(&self, events: &[Event]) {
         let nodes = self.nodes();
-        for sender in changed.iter().filter_map(|node| nodes.get(node)) {
+        for sender in events.iter().flat_map(Event::nodes).filter_map(|node| nodes.get(node)) {
             sender.send_replace(());
         }
         drop(nodes);
-        self.audit.send_replace(());
+        if events.iter().any(|event| matches!(event, Event::Audited(_))) {
+            self.audit.send_replace(());
+        }
     }
 
     /// Ends every wait, also those to come.
@@ -151,7 +154,7 @@ mod tests {
         let mut second = hub.wait_for_node(two, Known::Id, here).unwrap();
         let mut trail = hub.wait_for_audit().unwrap();
         assert!(hub.wait_for_node(one, Known::Id, here).is_none(), "two seats, and the trail has its own");
-        hub.wake_all(&[one]);
+        hub.notify(&[Event::NodeChanged(one), Event::Audited(1)]);
         assert!(first.happens(Duration::from_secs(60)).await);
         assert!(trail.happens(Duration::from_secs(60)).await);
         assert!(!second.happens(Duration::ZERO).await);

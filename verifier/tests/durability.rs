@@ -9,10 +9,12 @@ use common::{Server, get, path, post, refused};
 use halfkey_protocol::Reason;
 use halfkey_protocol::wire::operator::{AuditList, EvidenceList, NodeRecord, NodeState};
 use halfkey_protocol::wire::{Registered, Verdict, Wait, Waited};
-use halfkey_verifier::domain::sqlite::Sqlite;
-use halfkey_verifier::domain::{By, Store, StoreError};
+use halfkey_verifier::domain::{By, Error, Records, StoreError};
 use halfkey_verifier::keys::ClusterKey;
 use halfkey_verifier::limit::Source;
+use halfkey_verifier::store::memory::Memory;
+use halfkey_verifier::store::sqlite::Sqlite;
+use std::sync::Arc;
 use std::time::Duration;
 
 #[tokio::test]
@@ -133,53 +135,53 @@ fn key() -> ClusterKey {
 
 #[test]
 fn strangers_do_not_fill_the_audit_trail() {
-    let dir = tempfile::tempdir().unwrap();
-    let store = Sqlite::open(&dir.path().join("db"), key()).unwrap();
+    let records = Records::over(Arc::new(Memory::default()), key()).unwrap();
     let by = |now| By { actor: "verifier", now };
     for index in 0..1000u16 {
         let source = Source::from(std::net::IpAddr::from([0x2001, 0xdb8, index % 100, 0, 0, 0, 0, index]));
-        store.count("refuse", source, None, "x", by(7200 + u64::from(index))).unwrap();
+        records.count("refuse", source, None, "x", by(7200 + u64::from(index))).unwrap();
     }
-    let entries = store.audit(Some(0), None, 1000).unwrap();
+    let entries = records.audit(Some(0), None, 1000).unwrap();
     assert_eq!(entries.len(), 33, "the first of each of 32 sources, and of the others");
-    store.expire(0, 10_800).unwrap();
-    let entries = store.audit(Some(0), None, 1000).unwrap();
+    records.expire(0, 10_800).unwrap();
+    let entries = records.audit(Some(0), None, 1000).unwrap();
     let summary = &entries.last().unwrap().detail;
     assert_eq!(entries.len(), 34);
     assert!(
         summary.starts_with("967 more in the hour from Jan  1 02:00") && summary.contains("others (680)"),
         "{summary}"
     );
-    store.expire(0, 20_000).unwrap();
-    assert_eq!(store.audit(Some(0), None, 1000).unwrap().len(), 34, "once");
+    records.expire(0, 20_000).unwrap();
+    assert_eq!(records.audit(Some(0), None, 1000).unwrap().len(), 34, "once");
 }
 
 #[test]
 fn a_full_database_says_so_and_keeps_what_it_has() {
     let dir = tempfile::tempdir().unwrap();
-    let store = Sqlite::open(&dir.path().join("db"), key()).unwrap();
+    let rows = Arc::new(Sqlite::open(&dir.path().join("db")).unwrap());
+    let records = Records::over(rows.clone(), key()).unwrap();
     let by = By { actor: "test", now: 1 };
     let source = Source::from(std::net::IpAddr::from([192, 0, 2, 1]));
-    store.count("first", source, None, "", by).unwrap();
-    store.limit_pages(1).unwrap();
+    records.count("first", source, None, "", by).unwrap();
+    rows.limit_pages(1).unwrap();
     let mut full = Ok(());
     for index in 0..100 {
-        full = full.and_then(|()| store.count(&index.to_string(), source, None, &"x".repeat(4000), by));
+        full = full.and_then(|()| records.count(&index.to_string(), source, None, &"x".repeat(4000), by));
     }
-    assert!(matches!(full, Err(StoreError::Full(_))), "{full:?}");
-    assert_eq!(store.audit(Some(0), None, 1).unwrap()[0].action, "first");
-    store.limit_pages(10_000).unwrap();
-    store.count("again", source, None, "", by).unwrap();
-    store.probe(1).unwrap();
+    assert!(matches!(full, Err(Error::Store(StoreError::Full(_)))), "{full:?}");
+    assert_eq!(records.audit(Some(0), None, 1).unwrap()[0].action, "first");
+    rows.limit_pages(10_000).unwrap();
+    records.count("again", source, None, "", by).unwrap();
+    records.probe(1).unwrap();
 }
 
 #[test]
 fn a_database_of_a_newer_build_is_not_touched() {
     let dir = tempfile::tempdir().unwrap();
     let path = dir.path().join("db");
-    drop(Sqlite::open(&path, key()).unwrap());
+    drop(Sqlite::open(&path).unwrap());
     rusqlite::Connection::open(&path).unwrap().pragma_update(None, "user_version", 99).unwrap();
-    let refused = Sqlite::open(&path, key()).err().unwrap().to_string();
+    let refused = Sqlite::open(&path).err().unwrap().to_string();
     assert!(refused.contains("99") && refused.contains("newer"), "{refused}");
 }
 

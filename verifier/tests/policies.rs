@@ -20,8 +20,7 @@ use halfkey_testkit::software::{Software, policy_head};
 use halfkey_verifier::attest::{Assessment, Lifetimes};
 use halfkey_verifier::client::Client;
 use halfkey_verifier::config::StateDir;
-use halfkey_verifier::domain::sqlite::Sqlite;
-use halfkey_verifier::domain::{By, Case, NewDocument, NewPolicy, Store};
+use halfkey_verifier::domain::{By, Case, NewDocument, NewPolicy, Records};
 use halfkey_verifier::keys::{ClusterKey, ReleaseKey};
 use halfkey_verifier::policies::{Library, apply};
 use std::sync::Arc;
@@ -447,21 +446,21 @@ async fn a_verdict_is_by_the_policy_of_its_moment() {
     }
     server.kill();
 
-    let store = Sqlite::open_in(&StateDir::new(server.state())).unwrap();
+    let records = Records::open_in(&StateDir::new(server.state())).unwrap();
     let cluster = ClusterKey::load(&server.state().join("cluster.key")).unwrap();
     let release = ReleaseKey::load(&server.state().join("release.key")).unwrap();
     let (library, now) = (Library::default(), halfkey_verifier::unix_now());
     let judge = |session: &Session, before_ruling: &dyn Fn()| {
         let sent = node.evidence("boot", session);
         let evidence = BoundedEvidence::read(&sent).unwrap();
-        let known = store.node(node.id).unwrap().unwrap();
-        let governed = library.governed(&known, &store).unwrap();
+        let known = records.node(node.id).unwrap().unwrap();
+        let governed = library.governed(&known, &records).unwrap();
         let lifetimes = Lifetimes { nonce: 120, pending: 100 };
         let enrollment = known.current.as_ref().unwrap();
         let assessment = Assessment::of(&evidence, enrollment, &governed, &cluster, lifetimes, now);
         before_ruling();
         let case = Case { node: node.id, now, ticket: assessment.ticket(), evidence: &sent, keep: 9 };
-        store.attest(&case, &mut |standing| assessment.rule(standing, &release)).unwrap()
+        records.attest(&case, &mut |standing| assessment.rule(standing, &release)).unwrap()
     };
     let verdict = judge(&sessions[0], &|| {
         let scope = Scope::Node(node.id);
@@ -470,7 +469,7 @@ async fn a_verdict_is_by_the_policy_of_its_moment() {
         let opened = apply::check(&scope, &signed, line.deployment, now).unwrap();
         let document = NewDocument { opened: &opened.envelope, signed: &signed };
         let policy = NewPolicy { name: opened.name(), document };
-        store.apply(&policy, &library, By { actor: "ada", now }).unwrap();
+        records.apply(&policy, &library, By { actor: "ada", now }).unwrap();
     });
     assert_eq!(said(&verdict), "denied stale");
     assert!(verdict.message.contains("the policy changed"), "{verdict:?}");

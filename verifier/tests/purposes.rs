@@ -10,8 +10,7 @@ use halfkey_protocol::keys::hpke::Ephemeral;
 use halfkey_protocol::wire::{Begun, Purpose};
 use halfkey_verifier::attest::{Assessment, Lifetimes};
 use halfkey_verifier::config::StateDir;
-use halfkey_verifier::domain::sqlite::Sqlite;
-use halfkey_verifier::domain::{Documents, Standing, Store};
+use halfkey_verifier::domain::{Documents, Records, Standing};
 use halfkey_verifier::keys::{ClusterKey, ReleaseKey};
 use halfkey_verifier::nonce::{self, Scope};
 use halfkey_verifier::policies::Library;
@@ -30,10 +29,10 @@ async fn a_quote_for_another_purpose_releases_nothing() {
     let state = StateDir::new(server.state());
     let cluster = ClusterKey::load(&state.file("cluster.key")).unwrap();
     let release = ReleaseKey::load(&state.file("release.key")).unwrap();
-    let store = Sqlite::open_in(&state).unwrap();
-    let known = store.node(node.id).unwrap().unwrap();
+    let records = Records::open_in(&state).unwrap();
+    let known = records.node(node.id).unwrap().unwrap();
     let enrollment = known.current.as_ref().unwrap();
-    let governed = Library::default().governed(&known, &store as &dyn Documents).unwrap();
+    let governed = Library::default().governed(&known, &records as &dyn Documents).unwrap();
     let lifetimes = Lifetimes { nonce: 300, pending: 300 };
 
     // As if `begin` had given a nonce for it, and the first look at `finish` had let it pass.

@@ -114,6 +114,10 @@ pub enum ProposalState {
 }
 
 impl ProposalState {
+    /// Each of them.
+    pub const ALL: [Self; 6] =
+        [Self::Waiting, Self::Accepted, Self::Trusted, Self::Booted, Self::Denied, Self::Superseded];
+
     /// The name on the wire and in tables.
     pub fn as_str(self) -> &'static str {
         match self {
@@ -128,9 +132,7 @@ impl ProposalState {
 
     /// From the name.
     pub fn parse(text: &str) -> Option<Self> {
-        [Self::Waiting, Self::Accepted, Self::Trusted, Self::Booted, Self::Denied, Self::Superseded]
-            .into_iter()
-            .find(|state| state.as_str() == text)
+        Self::ALL.into_iter().find(|state| state.as_str() == text)
     }
 }
 

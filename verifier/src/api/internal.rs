@@ -72,7 +72,7 @@ pub async fn authenticate(
         return Err(refuse("expected a client certificate, found none".into()));
     };
     let listed = fingerprint.clone();
-    let client = app.db.read(move |store| store.client(&listed)).await?;
+    let client = app.db.run(move |records| records.client(&listed)).await?;
     match client {
         Some(client) if client.kind == kind => {
             peer.prove(Standing::Client);
@@ -89,13 +89,13 @@ async fn list(
 ) -> Answer<RegistrationList> {
     let query = parameters(query)?;
     let (limit, which) = (query.limit(), query.which()?);
-    let registrations = app.db.read(move |store| store.registrations(&which, limit)).await?;
+    let registrations = app.db.run(move |records| records.registrations(&which, limit)).await?;
     Ok(axum::Json(RegistrationList { registrations }))
 }
 
 async fn one(State(app): State<Arc<App>>, Path(id): Path<String>) -> Answer<Registration> {
     let node = node_id(&id)?;
-    match app.db.read(move |store| store.registration(node)).await? {
+    match app.db.run(move |records| records.registration(node)).await? {
         Some(registration) => Ok(axum::Json(registration)),
         None => Err(Refusal::new(Reason::UnknownNode, format!("node {node}"))),
     }
@@ -103,6 +103,6 @@ async fn one(State(app): State<Arc<App>>, Path(id): Path<String>) -> Answer<Regi
 
 async fn keep(State(app): State<Arc<App>>, Path(id): Path<String>) -> Answer<Kept> {
     let node = node_id(&id)?;
-    app.db.change(node, move |store| store.keep_registration(node)).await?;
+    app.db.run(move |records| records.keep_registration(node)).await?;
     Ok(axum::Json(Kept { node_id: node.to_string() }))
 }

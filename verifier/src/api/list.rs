@@ -66,7 +66,7 @@ pub async fn nodes(
 async fn page(app: &App, which: Which, limit: u64) -> Result<(Vec<NodeSummary>, bool), Refusal> {
     let registered = app.verifier()?.registrar.list(which.clone(), limit).await?;
     let now = app.clock.now();
-    let known = app.db.read(move |store| store.nodes(&which, limit, now)).await?;
+    let known = app.db.run(move |records| records.nodes(&which, limit, now)).await?;
     let mut all = merge(known, registered);
     let more = all.len() as u64 >= limit;
     all.truncate(limit as usize);
@@ -79,12 +79,12 @@ async fn named(app: &App, name: String, limit: u64) -> Result<(Vec<NodeSummary>,
     let registered = app.verifier()?.registrar.list(which.clone(), limit).await?;
     let suggested: Vec<_> = registered.iter().filter_map(|line| NodeId::parse(&line.node_id)).collect();
     let now = app.clock.now();
-    let known = app.db.read(move |store| {
-        let mut known = store.nodes(&which, limit, now)?;
+    let known = app.db.run(move |records| {
+        let mut known = records.nodes(&which, limit, now)?;
         // What the tenant calls a node counts, and not what it calls itself.
         for node in suggested {
             if known.iter().all(|line| line.id != node) {
-                known.extend(store.nodes(&Which::One(node), 1, now)?);
+                known.extend(records.nodes(&Which::One(node), 1, now)?);
             }
         }
         Ok(known)

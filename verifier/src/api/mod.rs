@@ -8,7 +8,7 @@ pub mod operator;
 pub mod policies;
 
 use crate::config::Limits;
-use crate::domain::StoreError;
+use crate::domain::{Error, StoreError};
 use crate::limit::{Full, Share, Work};
 use crate::registrar::Unreachable;
 use crate::server::App;
@@ -180,16 +180,16 @@ impl From<Rejection> for Refusal {
     }
 }
 
-impl From<StoreError> for Refusal {
-    fn from(e: StoreError) -> Self {
+impl From<Error> for Refusal {
+    fn from(e: Error) -> Self {
         match e {
-            StoreError::Refused(reason, detail) => Rejection::new(reason, detail).into(),
+            Error::Refused(reason, detail) => Rejection::new(reason, detail).into(),
             // The peer learns that it is the server's fault, and no more.
-            StoreError::Full(what) => {
+            Error::Store(StoreError::Full(what)) => {
                 error!(error = %what, hint = "make room on the disk of the state folder; nothing was answered that is not recorded", "the database is full");
                 Self::new(Reason::Unavailable, "its disk is full")
             }
-            StoreError::Unavailable(what) | StoreError::Damaged(what) => {
+            Error::Store(StoreError::Unavailable(what) | StoreError::Damaged(what)) => {
                 error!(error = %what, "the database can't do its work");
                 Self::new(Reason::Unavailable, "its database does not answer")
             }

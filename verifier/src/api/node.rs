@@ -2,7 +2,7 @@
 
 use super::{Answer, Json, Refusal, common_version, node_id};
 use crate::attest::{self, Assessment, Lifetimes, hint};
-use crate::domain::{Case, Node, ProposalCase, Stand, Store, StoreError};
+use crate::domain::{Case, Node, ProposalCase, ProposalDecision, Records};
 use crate::nonce::{self, Scope};
 use crate::policies::propose;
 use crate::server::App;
@@ -87,7 +87,7 @@ async fn begin(
             format!("expected at most {MAX_VOLUMES} enrollment ids"),
         ));
     }
-    app.db.read(|store| store.require_here()).await?;
+    app.db.run(|records| records.require_here()).await?;
     // A revoked node may begin: its evidence is recorded before it is denied.
     let known = enrolled_node(&app, node, purpose, &peer).await?;
     let enrollment = attest::enrollment(purpose, &known).map_err(refuse_state)?;
@@ -123,19 +123,18 @@ async fn finish(
     let lifetimes = Lifetimes { nonce: app.config.lifetimes.nonce, pending: app.config.lifetimes.pending };
     let (keep, clock) = (app.config.limits.evidence_kept, app.clock.clone());
     // Checking and recording go on when the node hangs up, and the memory of the body stays accounted.
-    let judge = move |store: &dyn Store| {
+    let judge = move |records: &Records| {
         let sent = &message.value;
-        let refused = |e: Rejection| StoreError::Refused(e.reason, e.detail);
-        let evidence = BoundedEvidence::read(sent).map_err(refused)?;
-        let enrollment = attest::enrollment(purpose, &known).map_err(refused)?;
+        let evidence = BoundedEvidence::read(sent)?;
+        let enrollment = attest::enrollment(purpose, &known)?;
         let now = clock.now();
-        let governed = verifier.library.governed(&known, store)?;
+        let governed = verifier.library.governed(&known, records)?;
         let assessment = Assessment::of(&evidence, enrollment, &governed, &verifier.cluster, lifetimes, now);
         verifier.admit(node, assessment.authentic(), &peer)?;
         let case = Case { node, now, ticket: assessment.ticket(), evidence: sent, keep };
-        store.attest(&case, &mut |standing| assessment.rule(standing, &verifier.release))
+        records.attest(&case, &mut |standing| assessment.rule(standing, &verifier.release))
     };
-    let verdict = app.db.change(node, judge).await?;
+    let verdict = app.db.run(judge).await?;
     info!(
         %node,
         purpose = purpose.as_str(),
@@ -157,7 +156,7 @@ async fn wait(
     let full = || Refusal::new(Reason::RateLimited, "too many waiting requests");
     let now = app.clock.now();
     let known = match message.value.ticket.clone() {
-        Some(ticket) => match app.db.read(move |store| store.boot(node, &ticket, now)).await? {
+        Some(ticket) => match app.db.run(move |records| records.boot(node, &ticket, now)).await? {
             Some(_) => Known::Boot,
             None => Known::Id,
         },
@@ -170,7 +169,7 @@ async fn wait(
         (Some(_), Some(known)) if known.revoked.is_some() || known.held.is_some() => true,
         (Some(ticket), Some(_)) => {
             let ticket = ticket.clone();
-            let boot = app.db.read(move |store| store.boot(node, &ticket, now)).await?;
+            let boot = app.db.run(move |records| records.boot(node, &ticket, now)).await?;
             boot.is_none_or(|boot| boot.decision.is_some())
         }
         (Some(_), None) => true,
@@ -190,7 +189,7 @@ async fn prove(State(app): State<Arc<App>>, message: Json<Prove>) -> Answer<Prov
     }
     let (enrollment_id, proof) = (enrollment_id.clone(), proof.clone());
     let clock = app.clock.clone();
-    app.db.change(node, move |store| store.prove(node, &enrollment_id, &proof, clock.now())).await?;
+    app.db.run(move |records| records.prove(node, &enrollment_id, &proof, clock.now())).await?;
     info!(%node, "enrollment proved");
     Ok(axum::Json(Proved { node_id: node.to_string() }))
 }
@@ -204,21 +203,20 @@ async fn propose(
     let node = BoundedEvidence::read_proposal(&message.value.evidence)?.node;
     let known = enrolled_node(&app, node, Purpose::Propose, &peer).await?;
     let (lifetime, clock) = (app.config.lifetimes.nonce, app.clock.clone());
-    let decide = move |store: &dyn Store| {
+    let decide = move |records: &Records| {
         let message = &message.value;
-        let refused = |e: Rejection| StoreError::Refused(e.reason, e.detail);
-        let evidence = BoundedEvidence::read_proposal(&message.evidence).map_err(refused)?;
-        let enrollment = attest::enrollment(Purpose::Propose, &known).map_err(refused)?;
+        let evidence = BoundedEvidence::read_proposal(&message.evidence)?;
+        let enrollment = attest::enrollment(Purpose::Propose, &known)?;
         let now = clock.now();
         let assessment =
             propose::Assessment::of(message, &evidence, enrollment, &verifier.cluster, lifetime, now);
         verifier.admit(node, assessment.authentic(), &peer)?;
         let case = ProposalCase { node, now, sha256: assessment.sha256(), proposal: assessment.proposal() };
-        store.propose(&case, &mut |standing, documents| {
+        records.propose(&case, &mut |standing, documents| {
             assessment.rule(standing, documents, &verifier.library)
         })
     };
-    let (ruling, id) = app.db.change(node, decide).await?;
+    let (ruling, id) = app.db.run(decide).await?;
     let answer = |outcome: &str, reason: Option<Reason>, message: String| Proposed {
         outcome: outcome.to_owned(),
         code: reason.map(|reason| reason.code().to_owned()),
@@ -226,9 +224,9 @@ async fn propose(
         hint: reason.and_then(hint).map(str::to_owned),
         proposal_id: id,
     };
-    let answer = match ruling.stand {
-        Ok(Stand::Accepted(how) | Stand::Trusted(how)) => answer("accepted", None, how),
-        Ok(Stand::Waits(why)) => Proposed {
+    let answer = match ruling.decision {
+        Ok(ProposalDecision::Accepted(how) | ProposalDecision::Trusted(how)) => answer("accepted", None, how),
+        Ok(ProposalDecision::Waits(why)) => Proposed {
             hint: id.map(|id| format!("an operator accepts it with `halfkey proposal accept {id}`")),
             ..answer("waiting", Some(Reason::ProposalWaits), why)
         },
@@ -247,7 +245,7 @@ async fn propose(
 
 /// The node, or `None` if it is registered and no tenant ever did something with it.
 async fn known_node(app: &App, node: NodeId, peer: &Peer) -> Result<Option<Node>, Refusal> {
-    if let Some(known) = app.db.read(move |store| store.node(node)).await? {
+    if let Some(known) = app.db.run(move |records| records.node(node)).await? {
         return Ok(Some(known));
     }
     match app.verifier()?.registrar.knows(node, peer.source).await? {

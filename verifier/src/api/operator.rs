@@ -5,7 +5,7 @@ use super::internal::{Caller, authenticate};
 use super::{Answer, Json, Refusal, list, node_id, parameters, plain_text, policies};
 use crate::api::node::LONGEST_WAIT;
 use crate::domain::{
-    Approval, By, ClientKind, NewDocument, NewEnrollment, Registration, Store, StoreError, legible,
+    Approval, By, ClientKind, Error, NewDocument, NewEnrollment, Records, Registration, legible,
 };
 use crate::policies::apply::require_here;
 use crate::server::{App, Verifier};
@@ -58,7 +58,7 @@ pub fn routes(app: Arc<App>) -> Router<Arc<App>> {
 
 async fn server_info(State(app): State<Arc<App>>) -> Answer<ServerInfo> {
     let verifier = app.verifier()?;
-    let head = app.db.read(|store| store.head()).await?;
+    let head = app.db.run(|records| records.head()).await?;
     Ok(axum::Json(ServerInfo {
         version: env!("CARGO_PKG_VERSION").to_owned(),
         deployment: verifier.deployment.to_string(),
@@ -79,7 +79,7 @@ async fn sequence(
     query: Result<Query<After>, QueryRejection>,
 ) -> Answer<SequencePart> {
     let after = parameters(query)?.after.unwrap_or(0);
-    let documents = app.db.read(move |store| store.documents_after(after)).await?;
+    let documents = app.db.run(move |records| records.documents_after(after)).await?;
     Ok(axum::Json(SequencePart { documents }))
 }
 
@@ -102,7 +102,7 @@ async fn enroll(
     let document = check_enrollment(verifier, node, &registered, &request, app.clock.now())?;
     verifier.registrar.keep(node).await?;
     let clock = app.clock.clone();
-    let stored = app.db.change(node, move |store| {
+    let stored = app.db.run(move |records| {
         let new = NewEnrollment {
             node,
             id: &document.id,
@@ -113,7 +113,7 @@ async fn enroll(
             c_v: &request.c_v,
             c_u: &request.c_u,
         };
-        store.enroll(&new, By { actor: &caller.0, now: clock.now() })
+        records.enroll(&new, By { actor: &caller.0, now: clock.now() })
     });
     stored.await?;
     info!(%node, "enrolled, waiting for the node's proof");
@@ -130,10 +130,10 @@ async fn approve(
     let Approve { ticket } = message.value;
     let lifetime = app.config.lifetimes.approval;
     let (library, clock) = (app.verifier()?.library.clone(), app.clock.clone());
-    let approved = app.db.change(node, move |store| {
+    let approved = app.db.run(move |records| {
         let by = By { actor: &caller.0, now: clock.now() };
         let approval = Approval { ticket: &ticket, expires: by.now.saturating_add(lifetime) };
-        store.approve(node, &approval, &*library, by)
+        records.approve(node, &approval, &*library, by)
     });
     approved.await?;
     info!(%node, "boot approved");
@@ -150,9 +150,9 @@ async fn deny(
     let Deny { ticket, because } = message.value;
     plain_text("a reason", &because, 512)?;
     let clock = app.clock.clone();
-    let denied = app.db.change(node, move |store| {
-        store.deny(node, &ticket, &because, By { actor: &caller.0, now: clock.now() })
-    });
+    let denied = app
+        .db
+        .run(move |records| records.deny(node, &ticket, &because, By { actor: &caller.0, now: clock.now() }));
     denied.await?;
     info!(%node, "boot denied");
     record(&app, node).await
@@ -175,8 +175,8 @@ async fn revoke(
         Err(refusal) => return Err(refusal),
     };
     let clock = app.clock.clone();
-    let revoked = app.db.change(node, move |store| {
-        store.revoke(node, label.as_deref(), &because, By { actor: &caller.0, now: clock.now() })
+    let revoked = app.db.run(move |records| {
+        records.revoke(node, label.as_deref(), &because, By { actor: &caller.0, now: clock.now() })
     });
     revoked.await?;
     info!(%node, "revoked");
@@ -201,8 +201,8 @@ async fn restore(
     Path(id): Path<String>,
     message: Json<Because>,
 ) -> Answer<NodeRecord> {
-    decide(&app, caller, &id, message, "restored", |store, node, because, by| {
-        store.restore(node, because, by)
+    decide(&app, caller, &id, message, "restored", |records, node, because, by| {
+        records.restore(node, because, by)
     })
     .await
 }
@@ -213,7 +213,8 @@ async fn hold(
     Path(id): Path<String>,
     message: Json<Because>,
 ) -> Answer<NodeRecord> {
-    decide(&app, caller, &id, message, "held", |store, node, because, by| store.hold(node, because, by)).await
+    decide(&app, caller, &id, message, "held", |records, node, because, by| records.hold(node, because, by))
+        .await
 }
 
 async fn release(
@@ -222,8 +223,8 @@ async fn release(
     Path(id): Path<String>,
     message: Json<Because>,
 ) -> Answer<NodeRecord> {
-    decide(&app, caller, &id, message, "released", |store, node, because, by| {
-        store.release(node, because, by)
+    decide(&app, caller, &id, message, "released", |records, node, because, by| {
+        records.release(node, because, by)
     })
     .await
 }
@@ -235,14 +236,14 @@ async fn decide<T: Send + 'static>(
     id: &str,
     message: Json<Because>,
     done: &'static str,
-    decision: impl FnOnce(&dyn Store, NodeId, &str, By<'_>) -> Result<T, StoreError> + Send + 'static,
+    decision: impl FnOnce(&Records, NodeId, &str, By<'_>) -> Result<T, Error> + Send + 'static,
 ) -> Answer<NodeRecord> {
     let node = node_id(id)?;
     let because = message.value.because;
     plain_text("a reason", &because, 512)?;
     let clock = app.clock.clone();
     app.db
-        .change(node, move |store| decision(store, node, &because, By { actor: &caller.0, now: clock.now() }))
+        .run(move |records| decision(records, node, &because, By { actor: &caller.0, now: clock.now() }))
         .await?;
     info!(%node, "{done}");
     decided(app, node).await
@@ -267,14 +268,14 @@ async fn evidence_of(
 ) -> Answer<EvidenceList> {
     let node = node_id(&id)?;
     let limit = parameters(query)?.limit.unwrap_or(50).min(MAX_ENTRIES);
-    let evidence = app.db.read(move |store| store.evidence_of(node, limit)).await?;
+    let evidence = app.db.run(move |records| records.evidence_of(node, limit)).await?;
     Ok(axum::Json(EvidenceList { evidence }))
 }
 
 async fn evidence(State(app): State<Arc<App>>, Path(number): Path<String>) -> Answer<EvidenceRecord> {
     let missing = || Refusal::new(Reason::NotFound, format!("there is no evidence {number:.20}"));
     let id = number.parse::<u64>().map_err(|_| missing())?;
-    let found = app.db.read(move |store| store.evidence(id)).await?;
+    let found = app.db.run(move |records| records.evidence(id)).await?;
     found.map(axum::Json).ok_or_else(missing)
 }
 
@@ -303,7 +304,7 @@ async fn audit(
         None => None,
     };
     loop {
-        let entries = app.db.read(move |store| store.audit(after, node, limit)).await?;
+        let entries = app.db.run(move |records| records.audit(after, node, limit)).await?;
         let left = until.saturating_duration_since(Instant::now());
         let more = match &mut waiter {
             Some(waiter) if entries.is_empty() => waiter.happens(left).await,
@@ -382,21 +383,21 @@ fn check_enrollment(
 /// `NotFound`; those of the database and the registrar.
 pub async fn record(app: &App, node: NodeId) -> Answer<NodeRecord> {
     let (library, now) = (app.verifier()?.library.clone(), app.clock.now());
-    let look = move |store: &dyn Store| {
-        let known = store.node(node)?;
+    let look = move |records: &Records| {
+        let known = records.node(node)?;
         let governing = known.as_ref().and_then(|known| known.governing.policy.as_ref());
         // None of what is damaged: the rest is shown all the same.
         let (policy, of_policy) = match governing {
-            Some(policy) => legible(store.policy(&policy.scope, Some(policy.version)))?,
+            Some(policy) => legible(records.policy(&policy.scope, Some(policy.version)))?,
             None => (None, None),
         };
-        let (pending, of_pending) = legible(store.pending(node, &*library, now))?;
+        let (pending, of_pending) = legible(records.pending(node, &*library, now))?;
         for why in [of_policy, of_pending].into_iter().flatten() {
             warn!(%node, "the database is damaged: {why}");
         }
         Ok((known, policy, pending))
     };
-    let (known, policy, pending) = app.db.read(look).await?;
+    let (known, policy, pending) = app.db.run(look).await?;
     let copied = known.as_ref().is_some_and(|known| known.open.is_some() || known.current.is_some());
     let registered = match app.verifier()?.registrar.registration(node).await {
         Ok(registered) => registered,

@@ -3,7 +3,7 @@
 use super::internal::Caller;
 use super::operator::{decided, label_of, record};
 use super::{Answer, Json, Refusal, node_id, parameters, plain_text};
-use crate::domain::{By, NewDocument, NewPolicy, Store};
+use crate::domain::{By, Documents as _, NewDocument, NewPolicy, Records};
 use crate::policies::apply;
 use crate::server::App;
 use axum::extract::rejection::QueryRejection;
@@ -40,7 +40,7 @@ pub fn routes() -> Router<Arc<App>> {
 }
 
 async fn policies(State(app): State<Arc<App>>) -> Answer<PolicyList> {
-    let policies = app.db.read(|store| store.policies()).await?;
+    let policies = app.db.run(|records| records.policies()).await?;
     Ok(axum::Json(PolicyList { policies }))
 }
 
@@ -57,7 +57,7 @@ async fn policy(
     let scope = read_scope(&scope)?.to_string();
     let version = parameters(query)?.version;
     let asked = scope.clone();
-    let found = app.db.read(move |store| store.policy(&asked, version)).await?;
+    let found = app.db.run(move |records| records.policy(&asked, version)).await?;
     found.map(axum::Json).ok_or_else(|| {
         let version = version.map(|version| format!(" version {version}")).unwrap_or_default();
         Refusal::new(Reason::NotFound, format!("there is no policy {scope}{version}"))
@@ -73,52 +73,52 @@ async fn apply_policy(
     let verifier = app.verifier()?;
     let (library, deployment, clock) = (verifier.library.clone(), verifier.deployment, app.clock.clone());
     let scope = read_scope(&scope)?;
-    let work = move |store: &dyn Store| {
+    let work = move |records: &Records| {
         let signed = &message.value;
         let by = By { actor: &caller.0, now: clock.now() };
         let opened = match apply::check(&scope, signed, deployment, by.now) {
             Ok(opened) => opened,
-            Err(rejection) => return Ok((Err(rejection), Vec::new())),
+            Err(rejection) => return Ok(Err(rejection)),
         };
         let (name, version) = (scope.to_string(), opened.envelope.place.number);
         let document = NewDocument { opened: &opened.envelope, signed };
         let new = NewPolicy { name: opened.name(), document };
-        let nodes = store.apply(&new, &*library, by)?;
+        let nodes = records.apply(&new, &*library, by)?;
         info!(scope = %name, version, nodes = nodes.len(), withdrawn = opened.name().is_empty(), "policy applied");
-        Ok((Ok((store.policy(&name, Some(version))?, name)), nodes))
+        Ok(Ok((records.policy(&name, Some(version))?, name)))
     };
-    let (record, scope) = app.db.change_some(work).await??;
+    let (record, scope) = app.db.run(work).await??;
     record.map(axum::Json).ok_or_else(|| Refusal::new(Reason::Unavailable, format!("policy {scope} is gone")))
 }
 
 async fn node_policy(State(app): State<Arc<App>>, Path(id): Path<String>) -> Answer<NodePolicy> {
     let node = node_id(&id)?;
     let library = app.verifier()?.library.clone();
-    let look = move |store: &dyn Store| {
-        let Some(known) = store.node(node)? else { return Ok(None) };
+    let look = move |records: &Records| {
+        let Some(known) = records.node(node)? else { return Ok(None) };
         let governing = &known.governing;
         let whole = |policy: &Option<crate::domain::PolicyRef>| match policy {
-            Some(policy) => store.policy(&policy.scope, Some(policy.version)),
+            Some(policy) => records.policy(&policy.scope, Some(policy.version)),
             None => Ok(None),
         };
         let mut answer = NodePolicy {
             group: governing.group.clone(),
             membership: match &governing.membership {
-                Some(membership) => store.signed_document(membership.version)?,
+                Some(membership) => records.signed_document(membership.version)?,
                 None => None,
             },
             policy: whole(&governing.policy)?,
             additions: whole(&governing.additions)?,
             trusted: Vec::new(),
         };
-        if let Ok(rules) = library.governed(&known, store)?.rules {
+        if let Ok(rules) = library.governed(&known, records)?.rules {
             for id in rules.effective.trusted() {
-                answer.trusted.extend(store.stored_proposal(id)?.map(|stored| stored.record));
+                answer.trusted.extend(records.stored_proposal(id)?.map(|stored| stored.record));
             }
         }
         Ok(Some(answer))
     };
-    match app.db.read(look).await? {
+    match app.db.run(look).await? {
         Some(answer) => Ok(axum::Json(answer)),
         // It may be registered and nothing else; else there is no such node.
         None => record(&app, node).await.map(|_| {
@@ -147,18 +147,18 @@ async fn set_group(
     // A node that only registered can be in a group already, and keeps its suggested label. Whatever is wrong with its record keeps
     // nobody from taking it out again.
     let label = label_of(&app, node).await?;
-    let work = move |store: &dyn Store| {
+    let work = move |records: &Records| {
         let by = By { actor: &caller.0, now: clock.now() };
         let document = NewDocument { opened: &opened.envelope, signed: &signed };
-        store.set_group(node, &label, document, &*library, by)
+        records.set_group(node, &label, document, &*library, by)
     };
-    app.db.change(node, work).await?;
+    app.db.run(work).await?;
     info!(%node, "group set");
     decided(&app, node).await
 }
 
 async fn groups(State(app): State<Arc<App>>) -> Answer<GroupList> {
-    let mut groups = app.db.read(|store| store.groups()).await?;
+    let mut groups = app.db.run(|records| records.groups()).await?;
     // A row can say anything, of any size: what can't be a group's name is none.
     groups.retain(|group| is_group_name(&group.name));
     Ok(axum::Json(GroupList { groups }))
@@ -176,13 +176,13 @@ async fn proposals(
 ) -> Answer<ProposalList> {
     let Which { node, waiting } = parameters(query)?;
     let node = node.as_deref().map(node_id).transpose()?;
-    let look = move |store: &dyn Store| store.proposals(node, waiting.unwrap_or(false), MAX_PROPOSALS);
-    Ok(axum::Json(ProposalList { proposals: app.db.read(look).await? }))
+    let look = move |records: &Records| records.proposals(node, waiting.unwrap_or(false), MAX_PROPOSALS);
+    Ok(axum::Json(ProposalList { proposals: app.db.run(look).await? }))
 }
 
 async fn proposal(State(app): State<Arc<App>>, Path(number): Path<String>) -> Answer<ProposalRecord> {
     let id = read_number(&number)?;
-    let found = app.db.read(move |store| store.stored_proposal(id)).await?;
+    let found = app.db.run(move |records| records.stored_proposal(id)).await?;
     found.map(|stored| axum::Json(stored.record)).ok_or_else(|| no_proposal(&number))
 }
 
@@ -196,11 +196,11 @@ async fn deny_proposal(
     let because = message.value.because;
     plain_text("a reason", &because, 512)?;
     let clock = app.clock.clone();
-    let work = move |store: &dyn Store| {
-        let node = store.deny_proposal(id, &because, By { actor: &caller.0, now: clock.now() })?;
-        Ok((store.stored_proposal(id)?, vec![node]))
+    let work = move |records: &Records| {
+        records.deny_proposal(id, &because, By { actor: &caller.0, now: clock.now() })?;
+        records.stored_proposal(id)
     };
-    let found = app.db.change_some(work).await?;
+    let found = app.db.run(work).await?;
     info!(proposal = id, "proposal denied");
     found.map(|stored| axum::Json(stored.record)).ok_or_else(|| no_proposal(&number))
 }

@@ -3,8 +3,11 @@
 //! The documents name each other by their hashes, from the newest back to the first. At the start they are read once and
 //! checked; from then on it is known which document of each scope is the newest. A row that goes by another one is damage.
 
-use super::kept::{Kept, Trail};
-use super::{Damage, Enrollment, Node, NodeLine, PolicyRef, Result as StoreResult, StoreError, node_state};
+use super::enrollment::Enrollment;
+use super::node::{Damage, Node, NodeLine, node_state};
+use super::policy::PolicyRef;
+use super::state_file::{Kept, TrailEnd};
+use super::{Error, Result as DomainResult};
 use halfkey_evidence::document;
 use halfkey_protocol::document::{Deployment, Kind, Opened, Place, Scope};
 use halfkey_protocol::wire::operator::{Held, NodeState};
@@ -195,6 +198,18 @@ impl Index {
         self.newest.get(&(scope.to_owned(), *key)).copied().filter(|number| *number > since)
     }
 
+    /// Number of the newest document of a scope, or 0. Of what is for one node those of its tenant count, since it is that one's.
+    pub fn newest_that_counts(&self, scope: &Scope) -> u64 {
+        let text = scope.to_string();
+        let Some(node) = scope.node() else {
+            let of_scope = self.newest.iter().filter(|((of, _), _)| *of == text);
+            return of_scope.map(|(_, number)| *number).max().unwrap_or(0);
+        };
+        let proved = self.proved.get(&node).map(|proved| &proved.enrollment);
+        let key = proved.or_else(|| self.enrolled.get(&node)).map(|enrollment| enrollment.key);
+        key.and_then(|key| self.newest_since(&text, &key, self.since(node))).unwrap_or(0)
+    }
+
     /// What the lists say of a node: the sequence, and what a row forbids besides.
     pub fn amend(&self, line: &mut NodeLine) {
         let (newest, proved) = (self.enrolled(line.id), self.proved(line.id));
@@ -364,7 +379,7 @@ impl Sequence {
         index: Index,
         wrong: Option<String>,
         file: Option<&Path>,
-        look: impl FnOnce(u64) -> StoreResult<Trail>,
+        look: impl FnOnce(u64) -> DomainResult<TrailEnd>,
     ) -> Self {
         let mut opened = Self {
             deployment,
@@ -383,7 +398,7 @@ impl Sequence {
         opened
     }
 
-    fn compare(&mut self, look: impl FnOnce(u64) -> StoreResult<Trail>) -> Result<(), String> {
+    fn compare(&mut self, look: impl FnOnce(u64) -> DomainResult<TrailEnd>) -> Result<(), String> {
         let Some(file) = &self.file else { return Ok(()) };
         let kept = Kept::load(file)?;
         let trail = look(kept.entry()).map_err(|e| e.to_string())?;
@@ -420,8 +435,8 @@ impl Sequence {
     /// Those of `read`.
     pub fn accepted_since(
         &mut self,
-        read: impl FnOnce(Deployment, Option<&Path>) -> StoreResult<Self>,
-    ) -> StoreResult<Option<Self>> {
+        read: impl FnOnce(Deployment, Option<&Path>) -> DomainResult<Self>,
+    ) -> DomainResult<Option<Self>> {
         let Some(file) = &self.file else { return Ok(None) };
         let seen = std::fs::read(file).ok();
         if seen == self.seen {
@@ -436,7 +451,7 @@ impl Sequence {
     ///
     /// # Errors
     /// `RolledBack`.
-    pub fn require(&self, found: &Place, trail: &Trail) -> StoreResult<()> {
+    pub fn require(&self, found: &Place, trail: &TrailEnd) -> DomainResult<()> {
         let here = self.index.head();
         let why = match (&self.trouble, &self.kept) {
             (Some(why), _) => why.clone(),
@@ -452,14 +467,14 @@ impl Sequence {
             },
             (None, None) => return Ok(()),
         };
-        Err(StoreError::Refused(Reason::RolledBack, format!("{why}\nhint: {HINT}")))
+        Err(Error::Refused(Reason::RolledBack, format!("{why}\nhint: {HINT}")))
     }
 
     /// A document is about to be committed.
     ///
     /// # Errors
     /// When that can't be written down.
-    pub fn intend(&mut self, place: &Place) -> StoreResult<()> {
+    pub fn intend(&mut self, place: &Place) -> DomainResult<()> {
         let here = self.index.head();
         self.kept.as_mut().map_or(Ok(()), |kept| kept.intend(&here, place)).map_err(unwritten)
     }
@@ -468,7 +483,7 @@ impl Sequence {
     ///
     /// # Errors
     /// When that can't be written down. It will be accepted all the same, but what was before it as well.
-    pub fn committed(&mut self, opened: &Opened, audit: &Place) -> StoreResult<()> {
+    pub fn committed(&mut self, opened: &Opened, audit: &Place) -> DomainResult<()> {
         self.index.push(opened);
         self.kept.as_mut().map_or(Ok(()), |kept| kept.settle(&opened.place, audit)).map_err(unwritten)
     }
@@ -477,7 +492,7 @@ impl Sequence {
     ///
     /// # Errors
     /// When that can't be written down.
-    pub fn grown(&mut self, audit: &Place) -> StoreResult<()> {
+    pub fn grown(&mut self, audit: &Place) -> DomainResult<()> {
         let head = self.index.head();
         self.kept.as_mut().map_or(Ok(()), |kept| kept.grown(&head, audit)).map_err(unwritten)
     }
@@ -486,8 +501,8 @@ impl Sequence {
 /// What to do about a database that is older than the state file.
 pub const HINT: &str = "if the database was restored from a backup on purpose, stop the server and run `halfkey-verifier accept-rollback`; else find out who changed it";
 
-fn unwritten(e: std::io::Error) -> StoreError {
-    StoreError::Unavailable(format!("the state file can't be written: {e}"))
+fn unwritten(e: std::io::Error) -> Error {
+    Error::unavailable(format!("the state file can't be written: {e}"))
 }
 
 #[cfg(test)]

@@ -12,7 +12,7 @@ mod cache;
 pub mod propose;
 pub mod review;
 
-use crate::domain::{Documents, Governing, Node, PolicyRef, Result, StoreError, Trusted};
+use crate::domain::{Documents, Error, Governing, Node, PolicyRef, Result, Trusted};
 use aws_lc_rs::digest::{Context, SHA256};
 use cache::Cache;
 use halfkey_evidence::policy::{Additions, Effective, Finding, LeftOut, Policy, TenantNode, Unfit};
@@ -185,7 +185,7 @@ impl Library {
         }
         let Some(signed) = documents.signed_document(reference.version)? else {
             let what = format!("{} version {} is gone", reference.scope, reference.version);
-            return Err(StoreError::Damaged(what));
+            return Err(Error::damaged(what));
         };
         let opened = apply::open(&signed)
             .map_err(|rejection| format!("{} version {}: {rejection}", reference.scope, reference.version));

@@ -7,7 +7,7 @@
 use super::{Governed, Library, Rules, summary};
 use crate::attest::{check_quote, counters, require_newer, same_enrollment};
 use crate::domain::{
-    Documents, Enrollment, Node, ProposalRuling, ProposalStanding, ReleasedBoot, Result, Stand,
+    Documents, Enrollment, Node, ProposalDecision, ProposalRuling, ProposalStanding, ReleasedBoot, Result,
     StoredProposal,
 };
 use crate::keys::ClusterKey;
@@ -91,14 +91,14 @@ impl<'a> Assessment<'a> {
         let mut ruling = ProposalRuling {
             enrollment_id: self.enrollment_id.clone(),
             counters: None,
-            stand: Ok(Stand::Waits(String::new())),
+            decision: Ok(ProposalDecision::Waits(String::new())),
             from_evidence: 0,
             base_boot: None,
         };
         let (proposal, released) = match self.check(standing, &mut ruling) {
             Ok(checked) => checked,
             Err(rejection) => {
-                ruling.stand = Err(rejection);
+                ruling.decision = Err(rejection);
                 return Ok(ruling);
             }
         };
@@ -114,7 +114,7 @@ impl<'a> Assessment<'a> {
             before: standing.trusted_before,
             now: self.now,
         };
-        ruling.stand = Ok(weigh(&governed, proposal, ruling.base_boot.as_deref(), trust));
+        ruling.decision = Ok(weigh(&governed, proposal, ruling.base_boot.as_deref(), trust));
         Ok(ruling)
     }
 
@@ -232,29 +232,35 @@ pub enum Trusting {
 }
 
 /// Where a proposal stands by a policy.
-pub fn weigh(governed: &Governed, proposal: &Proposal, base_boot: Option<&str>, trusting: Trusting) -> Stand {
+pub fn weigh(
+    governed: &Governed,
+    proposal: &Proposal,
+    base_boot: Option<&str>,
+    trusting: Trusting,
+) -> ProposalDecision {
     let rules = match &governed.rules {
         Ok(rules) => rules,
-        Err(why) => return Stand::Waits(why.clone()),
+        Err(why) => return ProposalDecision::Waits(why.clone()),
     };
     let policy = &rules.name;
     let against = match covers(rules.effective.signed(), proposal) {
-        Cover::Hash(boot) => return Stand::Accepted(format!("boot {boot:?} of {policy}")),
+        Cover::Hash(boot) => return ProposalDecision::Accepted(format!("boot {boot:?} of {policy}")),
         Cover::Signer(boot) => {
-            return Stand::Accepted(format!(
+            return ProposalDecision::Accepted(format!(
                 "boot {boot:?} of {policy} by its signer: decided at boot by its own Secure Boot events"
             ));
         }
         Cover::No(findings) => format!("{policy}: {}", summary(&findings)),
     };
-    let Some(trust) = rules.effective.signed().trust() else { return Stand::Waits(against) };
+    let Some(trust) = rules.effective.signed().trust() else { return ProposalDecision::Waits(against) };
     match trusts(trust, trusting) {
-        Err(why) => Stand::Waits(format!("{against}; trust_root_with_next_boot {why}")),
+        Err(why) => ProposalDecision::Waits(format!("{against}; trust_root_with_next_boot {why}")),
         Ok(how) => match boot_of(proposal, rules.effective.signed(), base_boot, Assured::default()) {
-            Ok(_) => Stand::Trusted(format!("trust_root_with_next_boot of {policy}{how}")),
-            Err(findings) => {
-                Stand::Waits(format!("{against}; trust_root_with_next_boot: {}", summary(&findings)))
-            }
+            Ok(_) => ProposalDecision::Trusted(format!("trust_root_with_next_boot of {policy}{how}")),
+            Err(findings) => ProposalDecision::Waits(format!(
+                "{against}; trust_root_with_next_boot: {}",
+                summary(&findings)
+            )),
         },
     }
 }

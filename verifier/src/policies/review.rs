@@ -3,10 +3,12 @@
 use super::Library;
 use super::propose::{Trusting, keeps, weigh};
 use crate::attest::RecordedBoot;
-use crate::domain::{Documents, Node, Result, Reviewer, Stand, StoredProposal, Waiting};
+use crate::domain::{
+    BootReviewer, Documents, Node, ProposalDecision, Result, Reviewer, StoredProposal, Waiting,
+};
 use halfkey_protocol::wire::operator::{EvidenceRecord, PendingBoot};
 
-impl Reviewer for Library {
+impl BootReviewer for Library {
     fn boot(&self, node: &Node, record: &EvidenceRecord, documents: &dyn Documents) -> Result<bool> {
         let governed = self.governed(node, documents)?;
         // By what the AK signed, not by what a row says. A log that is no longer kept allows nothing.
@@ -26,8 +28,15 @@ impl Reviewer for Library {
             Err(because) => Waiting::Unproven(because.to_string()),
         })
     }
+}
 
-    fn proposal(&self, node: &Node, proposal: &StoredProposal, documents: &dyn Documents) -> Result<Stand> {
+impl Reviewer for Library {
+    fn proposal(
+        &self,
+        node: &Node,
+        proposal: &StoredProposal,
+        documents: &dyn Documents,
+    ) -> Result<ProposalDecision> {
         let governed = self.governed(node, documents)?;
         let trusting = Trusting::Kept(keeps(proposal, &governed));
         Ok(weigh(&governed, &proposal.record.proposal, proposal.base_boot.as_deref(), trusting))

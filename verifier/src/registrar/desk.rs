@@ -5,7 +5,7 @@
 
 use crate::api::Refusal;
 use crate::config::Config;
-use crate::domain::{By, Db, NewRegistration, StoreError};
+use crate::domain::{By, Db, Error, NewRegistration};
 use crate::keys::fill_random;
 use crate::limit::{Holder, Rate, Source, SourceRate, first_to_go};
 use crate::{Clock, Failure};
@@ -91,7 +91,7 @@ impl Desk {
             register,
             source,
         };
-        if let Some(known) = db.read(move |store| store.registration(node)).await?
+        if let Some(known) = db.run(move |records| records.registration(node)).await?
             && known.register.ak_public != new.register.ak_public
         {
             return Err(self.refuse_ak(db, node, source).await);
@@ -123,7 +123,7 @@ impl Desk {
         };
         let (unenrolled, clock) = (self.unenrolled, self.clock.clone());
         match db
-            .change(node, move |store| store.save_registration(&new, &challenge, unenrolled, clock.now()))
+            .run(move |records| records.save_registration(&new, &challenge, unenrolled, clock.now()))
             .await
         {
             Ok(saved) => {
@@ -131,7 +131,7 @@ impl Desk {
                 self.by_source.give_back(source);
                 Ok(())
             }
-            Err(StoreError::Refused(Reason::AkChanged, _)) => Err(self.refuse_ak(db, node, source).await),
+            Err(Error::Refused(Reason::AkChanged, _)) => Err(self.refuse_ak(db, node, source).await),
             Err(e) => Err(e.into()),
         }
     }
@@ -150,8 +150,14 @@ impl Desk {
         if self.refusals.take(node) {
             let detail = format!("another attestation key for this endorsement key, from {from}");
             let clock = self.clock.clone();
-            let noted = db.change(node, move |store| {
-                store.count("refuse", source, Some(node), &detail, By { actor: "verifier", now: clock.now() })
+            let noted = db.run(move |records| {
+                records.count(
+                    "refuse",
+                    source,
+                    Some(node),
+                    &detail,
+                    By { actor: "verifier", now: clock.now() },
+                )
             });
             if let Err(e) = noted.await {
                 return e.into();

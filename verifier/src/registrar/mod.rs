@@ -40,7 +40,9 @@ pub struct Local(pub Db);
 
 impl Registrar for Local {
     fn registration(&self, node: NodeId) -> Future<'_, Option<Registration>> {
-        Box::pin(async move { self.0.read(move |store| store.registration(node)).await.map_err(unreachable) })
+        Box::pin(
+            async move { self.0.run(move |records| records.registration(node)).await.map_err(unreachable) },
+        )
     }
 
     fn knows(&self, node: NodeId, _: Source) -> Future<'_, Option<bool>> {
@@ -49,17 +51,17 @@ impl Registrar for Local {
 
     fn list(&self, which: Which, limit: u64) -> Future<'_, Vec<RegistrationLine>> {
         Box::pin(async move {
-            self.0.read(move |store| store.registrations(&which, limit)).await.map_err(unreachable)
+            self.0.run(move |records| records.registrations(&which, limit)).await.map_err(unreachable)
         })
     }
 
     fn keep(&self, node: NodeId) -> Future<'_, ()> {
         Box::pin(async move {
-            self.0.change(node, move |store| store.keep_registration(node)).await.map_err(unreachable)
+            self.0.run(move |records| records.keep_registration(node)).await.map_err(unreachable)
         })
     }
 }
 
-fn unreachable(e: crate::domain::StoreError) -> Unreachable {
+fn unreachable(e: crate::domain::Error) -> Unreachable {
     Unreachable(e.to_string())
 }

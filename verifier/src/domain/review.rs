@@ -1,14 +1,29 @@
 //! What is open, looked at again after what governs a node has changed.
 
-use super::policies::Within;
-use super::{audit, boots, evidence, nodes, proposals};
+use super::boot::{self, BootReviewer};
+use super::node::{self, Node};
+use super::proposal::{self, ProposalDecision, StoredProposal};
+use super::view::Documents;
+use super::{By, Error, Result, TxView, audit, evidence};
 use crate::counted;
-use crate::domain::sequence::Index;
-use crate::domain::{By, Result, Reviewer, Stand, StoreError};
+use crate::store::StoreError;
 use halfkey_protocol::NodeId;
 use halfkey_protocol::wire::policies::ProposalState;
-use rusqlite::Transaction;
 use std::fmt;
+
+/// Looks at recorded boots and at proposals by what governs a node now.
+pub trait Reviewer: BootReviewer {
+    /// Where this proposal now stands. Trust is not given here, only kept.
+    ///
+    /// # Errors
+    /// When the documents can't be read.
+    fn proposal(
+        &self,
+        node: &Node,
+        proposal: &StoredProposal,
+        documents: &dyn Documents,
+    ) -> Result<ProposalDecision>;
+}
 
 /// What a review changed.
 #[derive(Clone, Copy, Debug, Default)]
@@ -47,15 +62,12 @@ impl fmt::Display for Reviewed {
 
 /// Reviews the proposals and the pending boot of one node. A damaged row is in nobody's way: what is signed must count, whoever has
 /// damaged a row of one of its nodes. What was not looked at stays as it was, and is judged by the new policy all the same.
-pub fn node(
-    tx: &Transaction<'_>,
-    id: NodeId,
-    reviewer: &dyn Reviewer,
-    index: &Index,
-    by: By<'_>,
-) -> Result<Reviewed> {
-    match look(tx, id, reviewer, index, by) {
-        Err(StoreError::Damaged(why)) => {
+///
+/// # Errors
+/// When the database can't be read or written.
+pub fn node(view: &TxView<'_>, id: NodeId, reviewer: &dyn Reviewer, by: By<'_>) -> Result<Reviewed> {
+    match look(view, id, reviewer, by) {
+        Err(Error::Store(StoreError::Damaged(why))) => {
             tracing::error!(node = %id, why, "not reviewed");
             Ok(Reviewed { damaged: 1, ..Reviewed::default() })
         }
@@ -63,51 +75,46 @@ pub fn node(
     }
 }
 
-fn look(
-    tx: &Transaction<'_>,
-    id: NodeId,
-    reviewer: &dyn Reviewer,
-    index: &Index,
-    by: By<'_>,
-) -> Result<Reviewed> {
+fn look(view: &TxView<'_>, id: NodeId, reviewer: &dyn Reviewer, by: By<'_>) -> Result<Reviewed> {
     let mut reviewed = Reviewed::default();
-    let (proposals, pending) = (proposals::open(tx, id)?, boots::undecided(tx, id, by.now)?);
+    let (proposals, pending) = (proposal::open(view, id)?, boot::undecided(view, id, by.now)?);
     // Most nodes of a large group.
     if proposals.is_empty() && pending.is_none() {
         return Ok(reviewed);
     }
-    let Some(node) = nodes::unchecked(tx, id, index.since(id))? else { return Ok(reviewed) };
-    let documents = Within(tx);
+    let Some(node) = node::unchecked(view, id)? else { return Ok(reviewed) };
     for proposal in proposals {
-        let stand = reviewer.proposal(&node, &proposal, &documents)?;
+        let decision = reviewer.proposal(&node, &proposal, view)?;
         let (before, number) = (proposal.record.state, proposal.record.id);
-        let after = match (&stand, before) {
+        let after = match (&decision, before) {
             // It has been booted: it stays so, by whatever rule.
-            (Stand::Accepted(_) | Stand::Trusted(_), ProposalState::Booted) => ProposalState::Booted,
+            (ProposalDecision::Accepted(_) | ProposalDecision::Trusted(_), ProposalState::Booted) => {
+                ProposalState::Booted
+            }
             (
-                Stand::Accepted(_) | Stand::Trusted(_) | Stand::Waits(_),
+                ProposalDecision::Accepted(_) | ProposalDecision::Trusted(_) | ProposalDecision::Waits(_),
                 ProposalState::Waiting
                 | ProposalState::Accepted
                 | ProposalState::Trusted
                 | ProposalState::Booted
                 | ProposalState::Denied
                 | ProposalState::Superseded,
-            ) => stand.state(),
+            ) => decision.state(),
         };
-        proposals::set(tx, number, after, &stand)?;
+        proposal::set(view, number, after, &decision)?;
         if before != after && after == ProposalState::Accepted {
             reviewed.accepted += 1;
-            let detail = format!("proposal {number}: {}", stand.message());
-            audit::append(tx, by, "proposal_accept", Some(id), &detail)?;
+            let detail = format!("proposal {number}: {}", decision.message());
+            audit::append(view, by, "proposal_accept", Some(id), &detail)?;
         }
     }
-    let Some(record) = pending.map(|id| evidence::one(tx, id)).transpose()?.flatten() else {
+    let Some(record) = pending.map(|id| evidence::one(view, id)).transpose()?.flatten() else {
         return Ok(reviewed);
     };
     // Read again: trust may have ended.
-    let Some(node) = nodes::unchecked(tx, id, index.since(id))? else { return Ok(reviewed) };
-    if reviewer.boot(&node, &record, &documents)? {
-        boots::forget_undecided(tx, id)?;
+    let Some(node) = node::unchecked(view, id)? else { return Ok(reviewed) };
+    if reviewer.boot(&node, &record, view)? {
+        boot::forget_undecided(view, id)?;
         reviewed.boots += 1;
     }
     Ok(reviewed)

@@ -37,7 +37,7 @@ struct Text {
 
 /// The audit trail of a database.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Trail {
+pub struct TrailEnd {
     /// Its last entry.
     pub end: Place,
     /// Hash of the entry that the state file names.
@@ -100,7 +100,7 @@ impl Kept {
     ///
     /// # Errors
     /// What is not, for people.
-    pub fn check(&self, deployment: Deployment, found: &Place, trail: &Trail) -> Result<(), String> {
+    pub fn check(&self, deployment: Deployment, found: &Place, trail: &TrailEnd) -> Result<(), String> {
         let Text { newest, next, .. } = &self.text;
         if self.text.deployment != deployment.to_string() {
             return Err(format!(
@@ -214,8 +214,8 @@ mod tests {
         Place { number, sha256: [number as u8; 32] }
     }
 
-    fn trail(end: u64, entry: u64) -> Trail {
-        Trail { end: at(end), entry: Some(at(entry).sha256) }
+    fn trail(end: u64, entry: u64) -> TrailEnd {
+        TrailEnd { end: at(end), entry: Some(at(entry).sha256) }
     }
 
     fn file() -> (tempfile::TempDir, Kept) {

@@ -1,0 +1,69 @@
+//! The sequence of documents: only ever appended to.
+
+use super::{By, Error, Result, TxView};
+use crate::store::{DocumentRow, Tx};
+use halfkey_protocol::Reason;
+use halfkey_protocol::document::{self, Kind, Opened, Scope};
+use halfkey_protocol::wire::SignedDocument;
+
+/// Most bytes of documents in one answer, but for the last of them.
+pub const PART: usize = 2 << 20;
+
+/// A checked document to be stored.
+#[derive(Clone, Copy)]
+pub struct NewDocument<'a> {
+    /// Its envelope.
+    pub opened: &'a Opened,
+    /// Document and signature.
+    pub signed: &'a SignedDocument,
+}
+
+/// Compare and set: a document has its place right after the newest one.
+///
+/// # Errors
+/// `Sequence`.
+pub fn append(view: &TxView<'_>, opened: &Opened, signed: &SignedDocument, by: By<'_>) -> Result<()> {
+    let head = view.rows.head()?;
+    document::follows(opened, &head).map_err(|what| Error::Refused(Reason::Sequence, what))?;
+    let scope = opened.scope.to_string();
+    let row = DocumentRow { place: opened.place, scope: &scope, at: by.now, by: by.actor, signed };
+    Ok(view.rows.insert_document(&row)?)
+}
+
+/// What an operator says, and that an enrollment was proved, takes its place between the documents: else its row could be put back
+/// unseen.
+///
+/// # Errors
+/// When the database can't be written.
+pub fn entry(view: &TxView<'_>, kind: Kind, scope: Scope, body: String, by: By<'_>) -> Result<Opened> {
+    let bug = |what: String| Error::unavailable(format!("our bug: {what}"));
+    let text = document::next(kind, &scope, view.deployment, &view.rows.head()?, by.now, body);
+    let document = serde_json::to_vec(&text).map_err(|e| bug(e.to_string()))?.into();
+    let signed = SignedDocument { document, signatures: Vec::new() };
+    let opened = halfkey_evidence::document::open(&signed).map_err(|flaw| bug(flaw.to_string()))?;
+    append(view, &opened, &signed, by)?;
+    Ok(opened)
+}
+
+/// Each document, from the first on.
+///
+/// # Errors
+/// When they can't be read, and what `work` says.
+pub fn each(rows: &dyn Tx, mut work: impl FnMut(SignedDocument) -> Result<()>) -> Result<()> {
+    let mut number = 0;
+    loop {
+        let part = rows.documents_after(number, PART)?;
+        if part.is_empty() {
+            return Ok(());
+        }
+        for document in part {
+            number += 1;
+            work(document)?;
+        }
+    }
+}
+
+/// A row without its document.
+pub fn missing(at: u64) -> Error {
+    Error::damaged(format!("document {at} is gone"))
+}

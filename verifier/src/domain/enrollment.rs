@@ -1,0 +1,288 @@
+//! Enrollments: open until the node proves that it holds K, then current until a newer one is proved.
+
+use super::boot::ReleasedBoot;
+use super::document::{self, NewDocument};
+use super::sequence::Stage;
+use super::{By, Counters, Error, Result, TxView, audit, legible, node, policy, proposal, seal};
+use crate::events::Event;
+use crate::store::{EnrollmentRow, EnrollmentState, QuoteRow};
+use crate::{CLOCK_TOLERANCE, utc};
+use halfkey_protocol::document::{Kind, Opened, Place, Scope, proof_of};
+use halfkey_protocol::identity::{self, fingerprint};
+use halfkey_protocol::keys::half;
+use halfkey_protocol::tpm::bank::PcrBank;
+use halfkey_protocol::tpm::qualifying_data::Wanted;
+use halfkey_protocol::wire::{Credential, Register, SignedDocument, credential_digest};
+use halfkey_protocol::{NodeId, Reason};
+
+/// An enrollment with what was released for it.
+#[derive(Clone, Debug)]
+pub struct Enrollment {
+    /// Its UUID.
+    pub id: String,
+    /// What the tenant signed.
+    pub signed: SignedDocument,
+    /// Whose it is, and which challenge it answers: a node that wants another one does not get it.
+    pub answers: Wanted,
+    /// Its place in the sequence.
+    pub document: Place,
+    /// When the tenant made it, seconds since 1970.
+    pub created: u64,
+    /// The registration that the tenant checked.
+    pub registration: Register,
+    /// The bank.
+    pub bank: PcrBank,
+    /// V for the SRK.
+    pub c_v: Credential,
+    /// U for the EK, until the node proved.
+    pub c_u: Option<Credential>,
+    /// Of the last quote that was accepted.
+    pub counters: Option<Counters>,
+    /// Where it stands by the sequence; none as long as nobody has compared it.
+    pub stage: Option<Stage>,
+    /// Ticket of the boot that fetched C_U first.
+    pub fetched_by: Option<String>,
+    /// The last boot that was released.
+    pub released: Option<ReleasedBoot>,
+}
+
+/// A checked enrollment to be stored.
+pub struct NewEnrollment<'a> {
+    /// Whose.
+    pub node: NodeId,
+    /// Its UUID.
+    pub id: &'a str,
+    /// The tenant's label.
+    pub label: &'a str,
+    /// What the tenant signed.
+    pub document: NewDocument<'a>,
+    /// The registration that it is for.
+    pub registration: &'a Register,
+    /// The bank.
+    pub bank: PcrBank,
+    /// V for the SRK.
+    pub c_v: &'a Credential,
+    /// U for the EK.
+    pub c_u: &'a Credential,
+}
+
+/// Stores an enrollment as open. The node is called as it says if none was proved yet.
+///
+/// # Errors
+/// `Revoked`, `Conflict` (older than the current one; its id was used), `Sequence`.
+pub fn enroll(view: &TxView<'_>, new: &NewEnrollment<'_>, by: By<'_>) -> Result<()> {
+    let mut row = node::row(view, new.node, by.now)?;
+    if !view.index.is_proved(new.node) {
+        new.label.clone_into(&mut row.label);
+    }
+    require_not_revoked(view, new.node)?;
+    view.rows.put_node(&row)?;
+    let NewDocument { opened, signed } = new.document;
+    require_newer(view, new.node, opened.created, by.now)?;
+    document::append(view, opened, signed, by)?;
+    // An earlier one that the node never proved: its halves are of no more use.
+    view.rows.replace_enrollment(new.node, EnrollmentState::Open)?;
+    let inserted = view.rows.insert_enrollment(&EnrollmentRow {
+        id: new.id.to_owned(),
+        node: new.node,
+        state: EnrollmentState::Open,
+        number: opened.place.number,
+        tenant_key: signed.tenant_key().to_vec(),
+        registration: super::json(new.registration)?,
+        bank: new.bank.name().to_owned(),
+        c_v: (Some(new.c_v.id_object.to_vec()), Some(new.c_v.secret.to_vec())),
+        c_u: Some(seal::seal(view.key, new.node, new.id, new.c_u)?),
+        enrolled_at: by.now,
+        enrolled_by: by.actor.to_owned(),
+        fetched_by: None,
+        quote: QuoteRow::default(),
+        released: None,
+    })?;
+    if !inserted {
+        return Err(Error::Refused(Reason::Conflict, format!("enrollment {} was used before", new.id)));
+    }
+    let first_use = view.rows.insert_tenant_key(by.actor, signed.tenant_key(), by.now)?;
+    let detail = format!(
+        "{:?}: enrollment {}, tenant key {}{}",
+        new.label,
+        new.id,
+        fingerprint(signed.tenant_key()),
+        if first_use { " (first use by this operator)" } else { "" }
+    );
+    view.emit(Event::NodeChanged(new.node));
+    audit::append(view, by, "enroll", Some(new.node), &detail)
+}
+
+/// Its `created` becomes the floor of the node's clock, which must not go backwards. One
+/// that is in the future itself can't be what the next is measured by.
+fn require_newer(view: &TxView<'_>, node: NodeId, created: u64, now: u64) -> Result<()> {
+    // From a damaged one nothing is known, and this one mends it.
+    let (Some(current), _) = legible(of(view, node, EnrollmentState::Current))? else { return Ok(()) };
+    if created < current.created && current.created <= now.saturating_add(CLOCK_TOLERANCE) {
+        let (found, expected) = (utc(created), utc(current.created));
+        let what = format!(
+            "the new enrollment was created at {found}, the current one at {expected}: the clock of one of the clients was wrong"
+        );
+        return Err(Error::Refused(Reason::Conflict, what));
+    }
+    Ok(())
+}
+
+/// The node holds K: the open enrollment becomes the current one and C_U is deleted. That takes its place in the sequence. Gives
+/// nothing if it is there already.
+///
+/// # Errors
+/// `Revoked`, `NotEnrolled`, `Proof`, `EnrollmentUsed`.
+pub fn prove(
+    view: &TxView<'_>,
+    node: NodeId,
+    enrollment: &str,
+    proof: &[u8],
+    now: u64,
+) -> Result<Option<Opened>> {
+    require_not_revoked(view, node)?;
+    let unknown =
+        || Error::Refused(Reason::NotEnrolled, format!("node {node} has no enrollment {enrollment}"));
+    let (state, number, fetched) = view.rows.enrollment_state(node, enrollment)?.ok_or_else(unknown)?;
+    let signed = view.rows.document(number)?.ok_or_else(unknown)?;
+    let damaged = |what: String| Error::damaged(format!("table enrollments, {enrollment:.64}: {what}"));
+    // What the proof is compared with is the tenant's word.
+    let (opened, said) = halfkey_evidence::document::open_enrollment(&signed)
+        .map_err(|e| damaged(format!("document: {e}")))?;
+    if opened.scope != Scope::Enrollment(node) || said.enrollment_id != enrollment {
+        return Err(damaged("the document is another one's".to_owned()));
+    }
+    if !half::equal(&half::proof_digest(proof), &said.proof_sha256) {
+        return Err(Error::Refused(Reason::Proof, format!("of enrollment {enrollment}")));
+    }
+    // Another document of its number would be proved by whoever wrote it there.
+    let stage = view.index.stage(node, &opened.place).ok_or_else(|| {
+        Error::damaged(format!(
+            "table documents, {}: it is another one than in the sequence\n  found  {}",
+            opened.place.number,
+            crate::hex(&opened.place.sha256)
+        ))
+    })?;
+    let used = |what: String| Err(Error::Refused(Reason::EnrollmentUsed, what));
+    match (stage, state) {
+        (Stage::Open, EnrollmentState::Open) if fetched => {}
+        // Whoever signed it knows K as well: it is the machine's word only once its TPM was given the halves.
+        (Stage::Open, EnrollmentState::Open) => {
+            let what = format!("of enrollment {enrollment}, which the node has not fetched");
+            return Err(Error::Refused(Reason::Proof, what));
+        }
+        // The answer was lost and the node asks again.
+        (Stage::Proved, EnrollmentState::Current) => return Ok(None),
+        (Stage::UsedUp, EnrollmentState::Open) => {
+            return used(format!("enrollment {enrollment} was open in a database that was restored since"));
+        }
+        (Stage::Replaced, EnrollmentState::Replaced) => {
+            return used(format!("enrollment {enrollment} was replaced by a newer one"));
+        }
+        (stage @ (Stage::Open | Stage::UsedUp | Stage::Proved | Stage::Replaced), other) => {
+            return Err(damaged(format!("state {:?}, and the sequence says {stage:?}", other.as_str())));
+        }
+    }
+    view.rows.replace_enrollment(node, EnrollmentState::Current)?;
+    view.rows.prove_enrollment(enrollment, now)?;
+    let mut row = node::row(view, node, now)?;
+    row.label = said.label;
+    policy::forget_of_others(view, &mut row, signed.tenant_key())?;
+    view.rows.put_node(&row)?;
+    if view.index.goes_to_another(node) {
+        proposal::forget_of_others(view, node)?;
+    }
+    let by = By { actor: "node", now };
+    view.emit(Event::NodeChanged(node));
+    audit::append(view, by, "prove", Some(node), &format!("enrollment {enrollment}"))?;
+    document::entry(view, Kind::Proof, Scope::Proof(node), proof_of(&opened.place), by).map(Some)
+}
+
+/// A row that says less than the sequence takes no revocation back.
+fn require_not_revoked(view: &TxView<'_>, node: NodeId) -> Result<()> {
+    let by_row = view.rows.node(node)?.and_then(|row| row.revoked_because);
+    match by_row.or_else(|| view.index.revoked(node).map(str::to_owned)) {
+        Some(because) => Err(Error::Refused(Reason::Revoked, because)),
+        None => Ok(()),
+    }
+}
+
+/// The open or the current one of a node, if its row is what the tenant signed.
+///
+/// # Errors
+/// When it is not, or can't be read.
+pub fn of(view: &TxView<'_>, node: NodeId, state: EnrollmentState) -> Result<Option<Enrollment>> {
+    match view.rows.enrollment(node, state)? {
+        Some(row) => read(view, row).map(Some),
+        None => Ok(None),
+    }
+}
+
+fn read(view: &TxView<'_>, row: EnrollmentRow) -> Result<Enrollment> {
+    let EnrollmentRow { id, node, .. } = row;
+    let wrong = |what: String| Error::damaged(format!("table enrollments, {id:.64}: {what}"));
+    let signed =
+        view.rows.document(row.number)?.ok_or_else(|| wrong(format!("document {} is gone", row.number)))?;
+    // Without counters anything would be newer: none is right only before the first quote.
+    let counters = match row.quote {
+        QuoteRow { reset: Some(reset), restart: Some(restart), clock: Some(clock) } => {
+            Some(Counters { reset, restart, clock })
+        }
+        QuoteRow { reset: None, restart: None, clock: None } => None,
+        QuoteRow { reset, restart, clock } => {
+            return Err(wrong(format!("counters {reset:?}, {restart:?} and {clock:?}, not all or none")));
+        }
+    };
+    let bank = PcrBank::from_name(&row.bank).ok_or_else(|| wrong(format!("bank {:.32?}", row.bank)))?;
+    // What the row says beside its document counts only if the document says it too.
+    let (opened, said) =
+        halfkey_evidence::document::open_enrollment(&signed).map_err(|e| wrong(format!("document: {e}")))?;
+    let c_u = match row.c_u {
+        Some(sealed) => {
+            let opened = seal::open(view.key, node, &id, &sealed);
+            Some(opened.ok_or_else(|| wrong("the C_U is not this server's".to_owned()))?)
+        }
+        None => None,
+    };
+    let (Some(id_object), Some(secret)) = row.c_v else { return Err(wrong("no C_V".to_owned())) };
+    let c_v = Credential { id_object: id_object.into(), secret: secret.into() };
+    let registration: Register =
+        serde_json::from_str(&row.registration).map_err(|e| wrong(format!("registration: {e}")))?;
+    // Above all the AK: whose quotes are believed.
+    if opened.scope != Scope::Enrollment(node)
+        || said.enrollment_id != id
+        || said.bank != bank.name()
+        || !is_name_of(&said.ek_name, &registration.ek_public)
+        || !is_name_of(&said.ak_name, &registration.ak_public)
+        || !is_name_of(&said.srk_name, &registration.srk_public)
+        || *said.c_v_sha256 != credential_digest(&c_v)
+        || c_u.as_ref().is_some_and(|c_u| *said.c_u_sha256 != credential_digest(c_u))
+    {
+        return Err(wrong("it is not what the tenant signed".to_owned()));
+    }
+    let challenge = said.challenge.array().ok_or_else(|| wrong("a challenge that is none".to_owned()))?;
+    let answers = Wanted { tenant_key: identity::sha256(signed.tenant_key()), challenge };
+    Ok(Enrollment {
+        answers,
+        document: opened.place,
+        created: opened.created,
+        registration,
+        bank,
+        c_v,
+        id,
+        signed,
+        c_u,
+        counters,
+        stage: None,
+        fetched_by: row.fetched_by,
+        released: row.released.map(ReleasedBoot::from),
+    })
+}
+
+/// Whether this is the TPM's name of a public area: nameAlg and digest (TPM 2.0 Part 1, section 16).
+fn is_name_of(name: &[u8], public: &[u8]) -> bool {
+    PcrBank::ALL.into_iter().any(|hash| {
+        let alg = hash.alg().to_be_bytes();
+        public.get(2..4) == Some(&alg[..]) && name == [&alg[..], &hash.digest(&[public])].concat()
+    })
+}

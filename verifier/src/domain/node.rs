@@ -1,0 +1,263 @@
+//! Nodes: what the rows say of one, compared with what was signed about it.
+
+use super::enrollment::{self, Enrollment};
+use super::policy::{self, Governing};
+use super::sequence::Index;
+use super::{By, Result, TxView, audit, legible};
+use crate::store::{EnrollmentState, NodeLineRow, NodeRow, Which};
+use halfkey_protocol::NodeId;
+use halfkey_protocol::wire::operator::{Held, NodeState, TpmFirmware};
+use std::fmt;
+
+/// A node, as the verifier knows it.
+#[derive(Clone, Debug)]
+pub struct Node {
+    /// Its id.
+    pub id: NodeId,
+    /// Given by the tenant.
+    pub label: String,
+    /// Why it is revoked, if it is.
+    pub revoked: Option<String>,
+    /// Who holds it and why, if somebody does: its boots are denied.
+    pub held: Option<Held>,
+    /// What its TPM said of its firmware last.
+    pub tpm_firmware: Option<TpmFirmware>,
+    /// Proved: serves `boot`.
+    pub current: Option<Enrollment>,
+    /// Not proved yet: serves `enroll`. The current one stays valid beside it,
+    /// else an interrupted re-enrollment would lock the machine out.
+    pub open: Option<Enrollment>,
+    /// What its boots are judged by.
+    pub governing: Governing,
+    /// Where rows and documents differ.
+    pub damage: Option<Damage>,
+    /// Last evidence.
+    pub last_seen: u64,
+    /// Its outcome.
+    pub last_outcome: Option<String>,
+    /// Its code.
+    pub last_code: Option<String>,
+}
+
+impl Node {
+    /// Where it stands. `Enrolling` also while a re-enrollment is open.
+    pub fn state(&self) -> NodeState {
+        node_state(self.revoked.is_some(), self.open.is_some(), self.current.is_some())
+    }
+}
+
+/// Rows of a node that say otherwise than the documents.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Damage {
+    /// Which enrollment is open or proved: nothing goes out to the node.
+    Enrollment(String),
+    /// What governs it: nothing judges its boots, and nobody can approve them.
+    Governing(String),
+}
+
+impl fmt::Display for Damage {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let (Self::Enrollment(why) | Self::Governing(why)) = self;
+        write!(f, "the database is not what was signed: {why}")
+    }
+}
+
+/// Where a node stands.
+pub fn node_state(revoked: bool, open: bool, current: bool) -> NodeState {
+    match (revoked, open, current) {
+        (true, _, _) => NodeState::Revoked,
+        (false, true, _) => NodeState::Enrolling,
+        (false, false, true) => NodeState::Enrolled,
+        (false, false, false) => NodeState::Registered,
+    }
+}
+
+/// A line of the list of nodes.
+#[derive(Clone, Debug)]
+pub struct NodeLine {
+    /// Its id.
+    pub id: NodeId,
+    /// Given by the tenant.
+    pub label: String,
+    /// Where it stands.
+    pub state: NodeState,
+    /// A boot waits for an operator.
+    pub pending: bool,
+    /// An operator holds it.
+    pub held: bool,
+    /// Its last boot was released twice.
+    pub cloned: bool,
+    /// Last evidence.
+    pub last_seen: u64,
+    /// Its outcome.
+    pub last_outcome: Option<String>,
+    /// Its code.
+    pub last_code: Option<String>,
+}
+
+/// One node, compared with what was signed about it.
+///
+/// # Errors
+/// When it can't be read.
+pub fn one(view: &TxView<'_>, node: NodeId) -> Result<Option<Node>> {
+    let mut found = unchecked(view, node)?;
+    if let Some(found) = &mut found {
+        view.index.check(found);
+    }
+    Ok(found)
+}
+
+/// The same as the rows say, for a transaction whose document the sequence has not got yet.
+///
+/// # Errors
+/// When it can't be read.
+pub fn unchecked(view: &TxView<'_>, node: NodeId) -> Result<Option<Node>> {
+    let Some(row) = view.rows.node(node)? else { return Ok(None) };
+    let mut damage = None;
+    let tpm_firmware = firmware_of(&row).unwrap_or_else(|why| {
+        damage = Some(Damage::Governing(why));
+        None
+    });
+    // A damaged row allows nothing. Nor does it forbid: who wrote it must not keep others from revoking the node or enrolling it again.
+    let (current, why_current) = legible(enrollment::of(view, node, EnrollmentState::Current))?;
+    let (open, why_open) = legible(enrollment::of(view, node, EnrollmentState::Open))?;
+    let key = current.as_ref().or(open.as_ref()).map(|enrollment| enrollment.signed.tenant_key());
+    let governing = policy::governing(view, node, row.group_name, row.group_number, key);
+    let (governing, why) = legible(governing)?;
+    damage = why.map(Damage::Governing).or(damage);
+    damage = why_open.or(why_current).map(Damage::Enrollment).or(damage);
+    Ok(Some(Node {
+        id: node,
+        label: row.label,
+        revoked: row.revoked_because,
+        held: match (row.held_by, row.held_because) {
+            (None, None) => None,
+            // Half of a hold is one.
+            (by, because) => Some(Held { by: by.unwrap_or_default(), because: because.unwrap_or_default() }),
+        },
+        tpm_firmware,
+        current,
+        open,
+        governing,
+        damage,
+        last_seen: row.last_seen,
+        last_outcome: row.last_outcome,
+        last_code: row.last_code,
+    }))
+}
+
+fn firmware_of(row: &NodeRow) -> std::result::Result<Option<TpmFirmware>, String> {
+    match (&row.tpm_firmware, &row.tpm_firmware_before, row.tpm_firmware_since) {
+        (Some(version), before, Some(since)) => {
+            Ok(Some(TpmFirmware { version: version.clone(), before: before.clone(), since }))
+        }
+        (None, None, None) => Ok(None),
+        (None, Some(_), _) | (None, _, Some(_)) | (Some(_), _, None) => {
+            Err(format!("table nodes, {}: tpm_firmware and since when, not both or none", row.id))
+        }
+    }
+}
+
+/// Lines of the list, by node id, with what was signed about them. Those with a name or an id that begins so: first what
+/// documents name, else rows could hide it; of these, first what is called so and was proved, which not every operator can sign.
+///
+/// # Errors
+/// When the database can't be read.
+pub fn list(view: &TxView<'_>, which: &Which, limit: u64, now: u64) -> Result<Vec<NodeLine>> {
+    let rows = lines(view, which, limit, now)?;
+    let Which::Named(name) = which else { return Ok(rows) };
+    let index = view.index;
+    let mut named: Vec<NodeId> = index.named(name).collect();
+    named.sort_by_key(|node| (index.label(*node) != Some(name), !index.is_proved(*node), *node));
+    named.truncate(usize::try_from(limit).unwrap_or(usize::MAX));
+    let mut found = Vec::new();
+    for node in &named {
+        let row = lines(view, &Which::One(*node), 1, now)?.pop();
+        found.push(row.unwrap_or_else(|| without_row(*node, index)));
+    }
+    found.extend(rows.into_iter().filter(|row| !named.contains(&row.id)));
+    Ok(found)
+}
+
+/// What documents say of a node whose row was deleted.
+fn without_row(id: NodeId, index: &Index) -> NodeLine {
+    let mut line = NodeLine {
+        id,
+        label: String::new(),
+        state: node_state(false, false, false),
+        pending: false,
+        held: false,
+        cloned: false,
+        last_seen: 0,
+        last_outcome: None,
+        last_code: None,
+    };
+    index.amend(&mut line);
+    line
+}
+
+fn lines(view: &TxView<'_>, which: &Which, limit: u64, now: u64) -> Result<Vec<NodeLine>> {
+    let read = |row: NodeLineRow| {
+        let mut line = NodeLine {
+            id: row.id,
+            label: row.label,
+            state: node_state(row.revoked, row.open, row.current),
+            pending: row.pending,
+            held: row.held,
+            cloned: row.cloned,
+            last_seen: row.last_seen,
+            last_outcome: row.last_outcome,
+            last_code: row.last_code,
+        };
+        view.index.amend(&mut line);
+        line
+    };
+    Ok(view.rows.node_lines(which, limit, now)?.into_iter().map(read).collect())
+}
+
+/// The node's row; a new one if there is none.
+///
+/// # Errors
+/// When it can't be read.
+pub fn row(view: &TxView<'_>, node: NodeId, now: u64) -> Result<NodeRow> {
+    Ok(view.rows.node(node)?.unwrap_or_else(|| NodeRow {
+        id: node,
+        label: String::new(),
+        revoked_because: None,
+        group_name: None,
+        group_number: None,
+        held_by: None,
+        held_because: None,
+        tpm_firmware: None,
+        tpm_firmware_before: None,
+        tpm_firmware_since: None,
+        last_seen: now,
+        last_outcome: None,
+        last_code: None,
+    }))
+}
+
+/// What the node's TPM says of its firmware. A change is recorded: an update by its owner, or another TPM's answers.
+///
+/// # Errors
+/// When the database can't be written.
+pub fn note_firmware(view: &TxView<'_>, node: &Node, version: u64, evidence: u64, now: u64) -> Result<()> {
+    let found = firmware(version);
+    let before = node.tpm_firmware.as_ref().map(|firmware| firmware.version.as_str());
+    if before == Some(found.as_str()) {
+        return Ok(());
+    }
+    let mut row = row(view, node.id, now)?;
+    row.tpm_firmware = Some(found.clone());
+    row.tpm_firmware_before = before.map(str::to_owned);
+    row.tpm_firmware_since = Some(now);
+    view.rows.put_node(&row)?;
+    let Some(before) = before else { return Ok(()) };
+    let detail = format!("firmware of the TPM: {before} before, {found} now (evidence {evidence})");
+    audit::append(view, By { actor: "verifier", now }, "tpm_firmware", Some(node.id), &detail)
+}
+
+/// A firmware version as it is recorded and shown.
+pub fn firmware(version: u64) -> String {
+    format!("{version:#018x}")
+}

@@ -1,0 +1,555 @@
+//! Each question that is asked of what is recorded and each change of it: one transaction. When a change returns, what it did is
+//! durable, whole, and so is its entry in the audit trail. Methods block; [`super::Db`] runs them on threads that may.
+
+use super::boot::{Approval, Boot, BootReviewer};
+use super::client::{Client, ClientKind};
+use super::document::{self, NewDocument};
+use super::enrollment::NewEnrollment;
+use super::evidence::{Case, Standing};
+use super::node::{Node, NodeLine};
+use super::policy::NewPolicy;
+use super::proposal::{ProposalCase, ProposalRuling, Rule, StoredProposal};
+use super::registration::{NewRegistration, Registration, Saved};
+use super::review::Reviewer;
+use super::sequence::Sequence;
+use super::view::Documents;
+use super::{
+    By, Error, Result, TxView, audit, boot, client, enrollment, evidence, node, opening, policy, proposal,
+    registration, retention, revocation,
+};
+use crate::attest::Ruling;
+use crate::events::Events;
+use crate::keys::ClusterKey;
+use crate::limit::Source;
+use crate::store::{RegistrationLine, Store, Then, Tx, Which};
+use halfkey_protocol::document::{Opened, Place};
+use halfkey_protocol::wire::operator::{AuditEntry, EvidenceRecord, EvidenceSummary, PendingBoot};
+use halfkey_protocol::wire::policies::{Group, PolicyRecord, PolicySummary, ProposalRecord};
+use halfkey_protocol::wire::{SignedDocument, Verdict};
+use halfkey_protocol::{NodeId, Reason};
+use std::sync::{Arc, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
+
+/// What a verifier or a registrar remembers.
+pub struct Records {
+    pub(super) store: Arc<dyn Store>,
+    pub(super) key: ClusterKey,
+    // Taken after the one that writes the database, and before the one that reads.
+    pub(super) sequence: RwLock<Sequence>,
+    pub(super) events: Events,
+}
+
+/// Which transactions there are.
+impl Records {
+    pub(super) fn sequence(&self) -> RwLockReadGuard<'_, Sequence> {
+        self.sequence.read().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn sequence_mut(&self) -> RwLockWriteGuard<'_, Sequence> {
+        self.sequence.write().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Reads.
+    pub(super) fn read<T>(&self, work: impl Fn(&TxView<'_>) -> Result<T>) -> Result<T> {
+        let sequence = self.sequence();
+        self.read_rows(|rows| work(&TxView::new(rows, sequence.index(), sequence.deployment(), &self.key)))
+    }
+
+    fn read_rows<T>(&self, work: impl Fn(&dyn Tx) -> Result<T>) -> Result<T> {
+        let mut done = Err(not_run());
+        self.store.read(&mut |rows| done = work(rows))?;
+        done
+    }
+
+    /// Changes something that needs no document.
+    pub(super) fn write<T>(&self, mut work: impl FnMut(&TxView<'_>) -> Result<T>) -> Result<T> {
+        self.commit(false, |view| work(view).map(|done| (done, None)))
+    }
+
+    /// The same, that only the database which this server has answered with may have.
+    fn write_here<T>(&self, mut work: impl FnMut(&TxView<'_>) -> Result<T>) -> Result<T> {
+        self.commit(true, |view| work(view).map(|done| (done, None)))
+    }
+
+    /// The same with a document in it: it is written down in the state file before and after.
+    fn write_document<T>(&self, work: impl FnMut(&TxView<'_>) -> Result<(T, Option<Opened>)>) -> Result<T> {
+        self.commit(true, work)
+    }
+
+    fn commit<T>(
+        &self,
+        here: bool,
+        mut work: impl FnMut(&TxView<'_>) -> Result<(T, Option<Opened>)>,
+    ) -> Result<T> {
+        let mut done = Err(not_run());
+        let mut events = Vec::new();
+        // Held from before the commit until it is written down, with what is to be written.
+        let mut settling = None;
+        self.store.write(&mut |rows| {
+            // If it runs again, an earlier run's document was not committed.
+            settling = None;
+            let sequence = self.sequence();
+            let view = TxView::new(rows, sequence.index(), sequence.deployment(), &self.key);
+            let mut worked = match here {
+                true => require_here(rows, &sequence).and_then(|()| work(&view)),
+                false => work(&view),
+            };
+            events = view.events();
+            drop(sequence);
+            if let Ok((_, Some(opened))) = &worked {
+                match self.intend(rows, opened.clone()) {
+                    Ok(intended) => settling = Some(intended),
+                    Err(e) => worked = Err(e),
+                }
+            }
+            done = worked.map(|(done, _)| done);
+            match (&done, &settling) {
+                (Err(_), _) => Then::RollBack,
+                (Ok(_), Some(_)) => Then::CommitNow,
+                (Ok(_), None) => Then::Commit,
+            }
+        })?;
+        if let Some((mut sequence, opened, audit)) = settling {
+            sequence.committed(&opened, &audit)?;
+        }
+        if done.is_ok() {
+            self.events.publish(&events);
+        }
+        done
+    }
+
+    /// A document is about to be committed.
+    fn intend(
+        &self,
+        rows: &dyn Tx,
+        opened: Opened,
+    ) -> Result<(RwLockWriteGuard<'_, Sequence>, Opened, Place)> {
+        let mut sequence = self.sequence_mut();
+        let here = sequence.deployment();
+        if opened.deployment != here {
+            let what = format!("expected a document for {here}, found one for {}", opened.deployment);
+            return Err(Error::Refused(Reason::Deployment, what));
+        }
+        let audit = audit::end(rows)?;
+        sequence.intend(&opened.place)?;
+        Ok((sequence, opened, audit))
+    }
+
+    /// Whether the database is what this server has answered with.
+    pub(super) fn require_state(&self) -> Result<()> {
+        let sequence = self.sequence();
+        self.read_rows(|rows| require_here(rows, &sequence))
+    }
+
+    /// Whether `accept-rollback` has run since.
+    fn look_again(&self) -> Result<()> {
+        let mut sequence = self.sequence_mut();
+        let again =
+            sequence.accepted_since(|deployment, file| opening::sequence(&*self.store, deployment, file))?;
+        if let Some(again) = again {
+            *sequence = again;
+        }
+        Ok(())
+    }
+
+    /// What is published when something is committed.
+    pub fn events(&self) -> &Events {
+        &self.events
+    }
+}
+
+/// Whether the database is what this server has answered with.
+fn require_here(rows: &dyn Tx, sequence: &Sequence) -> Result<()> {
+    sequence.require(&rows.head()?, &audit::trail(rows, sequence.entry())?)
+}
+
+fn not_run() -> Error {
+    Error::unavailable("our bug: a transaction that did not run")
+}
+
+impl Documents for Records {
+    fn signed_document(&self, number: u64) -> Result<Option<SignedDocument>> {
+        self.read(|view| view.signed_document(number))
+    }
+
+    fn stored_proposal(&self, id: u64) -> Result<Option<StoredProposal>> {
+        self.read(|view| view.stored_proposal(id))
+    }
+}
+
+/// The servers' own.
+impl Records {
+    /// Writes something, to see that it can.
+    ///
+    /// # Errors
+    /// When it can't.
+    pub fn probe(&self, now: u64) -> Result<()> {
+        self.write(|view| Ok(view.rows.set_meta("probed_at", now)?))
+    }
+
+    /// As [`retention::expire`].
+    ///
+    /// # Errors
+    /// When the database can't be written.
+    pub fn expire(&self, registered_before: u64, now: u64) -> Result<u64> {
+        self.write(|view| retention::expire(view, registered_before, now))
+    }
+
+    /// Refused if the database is not the one that this server has answered with.
+    ///
+    /// # Errors
+    /// `RolledBack`.
+    pub fn require_here(&self) -> Result<()> {
+        if self.sequence().in_trouble() {
+            self.look_again()?;
+        }
+        self.require_state()
+    }
+
+    /// Writes down where the audit trail ends: an older database is noticed by it. Refused if it is not the trail so far.
+    ///
+    /// # Errors
+    /// `RolledBack`; when the state file can't be written.
+    pub fn note_size(&self) -> Result<()> {
+        // No document is committed in between.
+        let mut sequence = self.sequence_mut();
+        if sequence.in_trouble() {
+            return Ok(());
+        }
+        let entry = sequence.entry();
+        let (head, trail) = self.read_rows(|rows| Ok((rows.head()?, audit::trail(rows, entry)?)))?;
+        // Another trail that is longer is not written down as if it were ours.
+        sequence.require(&head, &trail)?;
+        sequence.grown(&trail.end)
+    }
+
+    /// As [`client::one`].
+    ///
+    /// # Errors
+    /// When its row is damaged, or can't be read.
+    pub fn client(&self, fingerprint: &str) -> Result<Option<Client>> {
+        self.read(|view| client::one(view, fingerprint))
+    }
+
+    /// As [`client::all`].
+    ///
+    /// # Errors
+    /// When a row is damaged, or can't be read.
+    pub fn clients(&self) -> Result<Vec<Client>> {
+        self.read(client::all)
+    }
+
+    /// As [`client::add`].
+    ///
+    /// # Errors
+    /// `Conflict`.
+    pub fn add_client(&self, client: &Client) -> Result<()> {
+        self.write(|view| client::add(view, client))
+    }
+
+    /// As [`client::remove`].
+    ///
+    /// # Errors
+    /// `NotFound`.
+    pub fn remove_client(&self, name: &str, kind: ClientKind, now: u64) -> Result<()> {
+        self.write(|view| client::remove(view, name, kind, now))
+    }
+
+    /// Entries after `after`, oldest first; with `after` = `None` the newest `limit`, oldest first.
+    ///
+    /// # Errors
+    /// When the database can't be read.
+    pub fn audit(&self, after: Option<u64>, node: Option<NodeId>, limit: u64) -> Result<Vec<AuditEntry>> {
+        self.read_rows(|rows| Ok(rows.audit_entries(after, node, limit)?))
+    }
+
+    /// Counts what anybody can do, and that belongs to no other change.
+    ///
+    /// # Errors
+    /// When the database can't be written.
+    pub fn count(
+        &self,
+        action: &str,
+        source: Source,
+        node: Option<NodeId>,
+        detail: &str,
+        by: By<'_>,
+    ) -> Result<()> {
+        self.write(|view| audit::count(view, by, action, &source.site(), node, detail))
+    }
+}
+
+/// The registrar's.
+impl Records {
+    /// As [`registration::one`].
+    ///
+    /// # Errors
+    /// When its row is damaged, or can't be read.
+    pub fn registration(&self, node: NodeId) -> Result<Option<Registration>> {
+        self.read(|view| registration::one(view, node))
+    }
+
+    /// Lines of the list, by node id.
+    ///
+    /// # Errors
+    /// When the database can't be read.
+    pub fn registrations(&self, which: &Which, limit: u64) -> Result<Vec<RegistrationLine>> {
+        self.read_rows(|rows| Ok(rows.registration_lines(which, limit)?))
+    }
+
+    /// As [`registration::save`].
+    ///
+    /// # Errors
+    /// `AkChanged`, `RateLimited`.
+    pub fn save_registration(
+        &self,
+        new: &NewRegistration,
+        challenge: &[u8; 32],
+        unenrolled: u64,
+        now: u64,
+    ) -> Result<Saved> {
+        self.write(|view| registration::save(view, new, challenge, unenrolled, now))
+    }
+
+    /// As [`registration::keep`].
+    ///
+    /// # Errors
+    /// `UnknownNode`.
+    pub fn keep_registration(&self, node: NodeId) -> Result<()> {
+        self.write(|view| registration::keep(view, node))
+    }
+}
+
+/// The verifier's: nodes and their boots.
+impl Records {
+    /// One node, if a tenant ever did something with it.
+    ///
+    /// # Errors
+    /// When it can't be read.
+    pub fn node(&self, node: NodeId) -> Result<Option<Node>> {
+        self.read(|view| node::one(view, node))
+    }
+
+    /// As [`node::list`].
+    ///
+    /// # Errors
+    /// When the database can't be read.
+    pub fn nodes(&self, which: &Which, limit: u64, now: u64) -> Result<Vec<NodeLine>> {
+        self.read(|view| node::list(view, which, limit, now))
+    }
+
+    /// The boot of this node that waits for an operator, as its evidence says.
+    ///
+    /// # Errors
+    /// When its row is damaged, or can't be read.
+    pub fn pending(
+        &self,
+        node: NodeId,
+        reviewer: &dyn BootReviewer,
+        now: u64,
+    ) -> Result<Option<PendingBoot>> {
+        self.read(|view| boot::waiting(view, node, reviewer, now))
+    }
+
+    /// As [`boot::one`].
+    ///
+    /// # Errors
+    /// When its row is damaged, or can't be read.
+    pub fn boot(&self, node: NodeId, ticket: &str, now: u64) -> Result<Option<Boot>> {
+        self.read(|view| boot::one(view, node, ticket, now))
+    }
+
+    /// As [`enrollment::enroll`].
+    ///
+    /// # Errors
+    /// `Revoked`, `Conflict`, `Sequence`, `RolledBack`, `Deployment`.
+    pub fn enroll(&self, new: &NewEnrollment<'_>, by: By<'_>) -> Result<()> {
+        self.write_document(|view| {
+            enrollment::enroll(view, new, by)?;
+            Ok(((), Some(new.document.opened.clone())))
+        })
+    }
+
+    /// As [`enrollment::prove`].
+    ///
+    /// # Errors
+    /// `Revoked`, `NotEnrolled`, `Proof`, `EnrollmentUsed`, `RolledBack`.
+    pub fn prove(&self, node: NodeId, enrollment: &str, proof: &[u8], now: u64) -> Result<()> {
+        self.write_document(|view| Ok(((), enrollment::prove(view, node, enrollment, proof, now)?)))?;
+        self.store.purge();
+        Ok(())
+    }
+
+    /// As [`boot::approve`].
+    ///
+    /// # Errors
+    /// `NotFound`, `Conflict`, `RolledBack`.
+    pub fn approve(
+        &self,
+        node: NodeId,
+        approval: &Approval<'_>,
+        reviewer: &dyn BootReviewer,
+        by: By<'_>,
+    ) -> Result<()> {
+        self.write_here(|view| boot::approve(view, node, approval, reviewer, by))
+    }
+
+    /// As [`boot::deny`].
+    ///
+    /// # Errors
+    /// `NotFound`, `Conflict`.
+    pub fn deny(&self, node: NodeId, ticket: &str, because: &str, by: By<'_>) -> Result<()> {
+        self.write(|view| boot::deny(view, node, ticket, because, by))
+    }
+
+    /// As [`revocation::revoke`].
+    ///
+    /// # Errors
+    /// `NotFound`, `RolledBack`.
+    pub fn revoke(&self, node: NodeId, label: Option<&str>, because: &str, by: By<'_>) -> Result<()> {
+        self.write_document(|view| Ok(((), Some(revocation::revoke(view, node, label, because, by)?))))
+    }
+
+    /// As [`revocation::restore`].
+    ///
+    /// # Errors
+    /// `Conflict`, `RolledBack`.
+    pub fn restore(&self, node: NodeId, because: &str, by: By<'_>) -> Result<()> {
+        self.write_document(|view| Ok(((), Some(revocation::restore(view, node, because, by)?))))
+    }
+
+    /// As [`revocation::hold`].
+    ///
+    /// # Errors
+    /// `NotEnrolled`, `RolledBack`.
+    pub fn hold(&self, node: NodeId, because: &str, by: By<'_>) -> Result<()> {
+        self.write_document(|view| Ok(((), Some(revocation::hold(view, node, because, by)?))))
+    }
+
+    /// As [`revocation::release`].
+    ///
+    /// # Errors
+    /// `Conflict`, `RolledBack`.
+    pub fn release(&self, node: NodeId, because: &str, by: By<'_>) -> Result<()> {
+        self.write_document(|view| Ok(((), Some(revocation::release(view, node, because, by)?))))
+    }
+
+    /// As [`evidence::attest`].
+    ///
+    /// # Errors
+    /// `NotEnrolled`, `RolledBack`.
+    pub fn attest(&self, case: &Case<'_>, rule: &mut dyn FnMut(&Standing) -> Ruling) -> Result<Verdict> {
+        self.write_here(|view| evidence::attest(view, case, rule))
+    }
+
+    /// As [`evidence::of_node`].
+    ///
+    /// # Errors
+    /// When a row is damaged, or can't be read.
+    pub fn evidence_of(&self, node: NodeId, limit: u64) -> Result<Vec<EvidenceSummary>> {
+        self.read(|view| evidence::of_node(view, node, limit))
+    }
+
+    /// As [`evidence::one`].
+    ///
+    /// # Errors
+    /// When its row is damaged, or can't be read.
+    pub fn evidence(&self, id: u64) -> Result<Option<EvidenceRecord>> {
+        self.read(|view| evidence::one(view, id))
+    }
+}
+
+/// The verifier's: documents, policies and proposals.
+impl Records {
+    /// Where the sequence of documents ends.
+    ///
+    /// # Errors
+    /// When the database can't be read.
+    pub fn head(&self) -> Result<Place> {
+        self.read_rows(|rows| Ok(rows.head()?))
+    }
+
+    /// Documents after a number, oldest first, up to some bytes.
+    ///
+    /// # Errors
+    /// When the database can't be read.
+    pub fn documents_after(&self, number: u64) -> Result<Vec<SignedDocument>> {
+        self.read_rows(|rows| Ok(rows.documents_after(number, document::PART)?))
+    }
+
+    /// As [`policy::all`].
+    ///
+    /// # Errors
+    /// When the database can't be read.
+    pub fn policies(&self) -> Result<Vec<PolicySummary>> {
+        self.read(policy::all)
+    }
+
+    /// As [`policy::one`].
+    ///
+    /// # Errors
+    /// `RolledBack`; when a row is damaged, or can't be read.
+    pub fn policy(&self, scope: &str, version: Option<u64>) -> Result<Option<PolicyRecord>> {
+        self.read(|view| policy::one(view, scope, version))
+    }
+
+    /// As [`policy::apply`].
+    ///
+    /// # Errors
+    /// Those of [`policy::apply`], `RolledBack`, `Deployment`.
+    pub fn apply(&self, new: &NewPolicy<'_>, reviewer: &dyn Reviewer, by: By<'_>) -> Result<Vec<NodeId>> {
+        self.write_document(|view| {
+            let nodes = policy::apply(view, new, reviewer, by)?;
+            Ok((nodes, Some(new.document.opened.clone())))
+        })
+    }
+
+    /// As [`policy::set_group`].
+    ///
+    /// # Errors
+    /// Those of [`policy::set_group`], `RolledBack`, `Deployment`.
+    pub fn set_group(
+        &self,
+        node: NodeId,
+        label: &str,
+        document: NewDocument<'_>,
+        reviewer: &dyn Reviewer,
+        by: By<'_>,
+    ) -> Result<()> {
+        self.write_document(|view| {
+            policy::set_group(view, node, label, document, reviewer, by)?;
+            Ok(((), Some(document.opened.clone())))
+        })
+    }
+
+    /// As [`policy::groups`].
+    ///
+    /// # Errors
+    /// When the database can't be read.
+    pub fn groups(&self) -> Result<Vec<Group>> {
+        self.read(policy::groups)
+    }
+
+    /// As [`proposal::propose`].
+    ///
+    /// # Errors
+    /// `NotEnrolled`, `RolledBack`, and what `rule` says.
+    pub fn propose(&self, case: &ProposalCase<'_>, rule: Rule<'_>) -> Result<(ProposalRuling, Option<u64>)> {
+        self.write_here(|view| proposal::propose(view, case, rule))
+    }
+
+    /// As [`proposal::list`].
+    ///
+    /// # Errors
+    /// When the database can't be read.
+    pub fn proposals(&self, node: Option<NodeId>, waiting: bool, limit: u64) -> Result<Vec<ProposalRecord>> {
+        self.read(|view| proposal::list(view, node, waiting, limit))
+    }
+
+    /// As [`proposal::deny`].
+    ///
+    /// # Errors
+    /// `NotFound`, `Conflict`.
+    pub fn deny_proposal(&self, id: u64, because: &str, by: By<'_>) -> Result<NodeId> {
+        self.write(|view| proposal::deny(view, id, because, by))
+    }
+}

@@ -1,0 +1,157 @@
+//! The registrar's records.
+
+use super::{By, Error, Result, TxView, audit};
+use crate::events::Event;
+use crate::limit::{Holder, Source, first_to_go};
+use crate::store::{RegistrationRow, StoreError};
+use halfkey_protocol::identity::fingerprint;
+use halfkey_protocol::wire::Register;
+use halfkey_protocol::{Bytes, NodeId, Reason};
+use serde::{Deserialize, Serialize};
+use std::net::IpAddr;
+use std::time::Duration;
+
+/// A TPM whose AK was activated.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct Registration {
+    /// What the node sent.
+    pub register: Register,
+    /// The newest challenge that its TPM activated.
+    pub challenge: Bytes,
+    /// First.
+    pub registered_at: u64,
+    /// Last time that it registered.
+    pub last_seen: u64,
+}
+
+/// A checked registration to be stored.
+#[derive(Clone, Debug)]
+pub struct NewRegistration {
+    /// Derived from the EK.
+    pub node: NodeId,
+    /// Name of the AK.
+    pub ak_name: Vec<u8>,
+    /// Name of the SRK.
+    pub srk_name: Vec<u8>,
+    /// What the node sent.
+    pub register: Register,
+    /// Where from.
+    pub source: Source,
+}
+
+/// What storing a registration did.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Saved {
+    /// A node that was not known.
+    New,
+    /// The same keys as before.
+    Same,
+    /// The SRK changed: TPM2_Clear.
+    SrkChanged,
+}
+
+/// One registration.
+///
+/// # Errors
+/// When its row is damaged, or can't be read.
+pub fn one(view: &TxView<'_>, node: NodeId) -> Result<Option<Registration>> {
+    let read = |row: RegistrationRow| {
+        let register = serde_json::from_str(&row.register);
+        Ok(Registration {
+            register: register.map_err(|e| Error::damaged(format!("registration: {e}")))?,
+            challenge: row.challenge.into(),
+            registered_at: row.registered_at,
+            last_seen: row.last_seen,
+        })
+    };
+    view.rows.registration(node)?.map(read).transpose()
+}
+
+/// Stores what was activated, with the challenge that came with the answer. At `unenrolled` records that no tenant enrolled one of
+/// them goes.
+///
+/// # Errors
+/// `AkChanged` (the EK has another AK), `RateLimited` (there is no room, and none can be made).
+pub fn save(
+    view: &TxView<'_>,
+    new: &NewRegistration,
+    challenge: &[u8; 32],
+    unenrolled: u64,
+    now: u64,
+) -> Result<Saved> {
+    let known = view.rows.registration(new.node)?;
+    let (saved, detail) = match &known {
+        Some(known) if known.ak_name != new.ak_name => {
+            let what = format!("node {} is registered with another attestation key", new.node);
+            return Err(Error::Refused(Reason::AkChanged, what));
+        }
+        Some(known) if known.srk_name == new.srk_name => (Saved::Same, None),
+        Some(_) => (Saved::SrkChanged, Some("storage key changed: the TPM was cleared".to_owned())),
+        None => {
+            make_room(view, unenrolled, now)?;
+            (Saved::New, Some(format!("EK {}", fingerprint(&new.register.ek_public))))
+        }
+    };
+    let kept = known.as_ref().is_some_and(|known| known.kept);
+    view.rows.put_registration(&RegistrationRow {
+        node: new.node,
+        ak_name: new.ak_name.clone(),
+        srk_name: new.srk_name.clone(),
+        label: new.register.label.clone(),
+        source: new.source.host().to_string(),
+        challenge: challenge.to_vec(),
+        registered_at: known.as_ref().map_or(now, |known| known.registered_at),
+        last_seen: now,
+        kept,
+        register: super::json(&new.register)?,
+    })?;
+    view.emit(Event::NodeChanged(new.node));
+    if let Some(detail) = detail {
+        let label = &new.register.label;
+        let detail = format!("{label:?}: {detail}");
+        let (by, node) = (By { actor: "node", now }, Some(new.node));
+        match kept {
+            // It proved that it is a TPM that a tenant enrolled.
+            true => audit::append(view, by, "register", node, &detail)?,
+            false => audit::count(view, by, "register", &new.source.site(), node, &detail)?,
+        }
+    }
+    Ok(saved)
+}
+
+/// A tenant enrolled it: it never expires.
+///
+/// # Errors
+/// `UnknownNode`.
+pub fn keep(view: &TxView<'_>, node: NodeId) -> Result<()> {
+    if !view.rows.keep_registration(node)? {
+        return Err(Error::Refused(Reason::UnknownNode, format!("node {node} is not registered")));
+    }
+    view.emit(Event::NodeChanged(node));
+    Ok(())
+}
+
+/// At `unenrolled` records that no tenant enrolled one of them goes: the oldest of the source that has most. Software
+/// TPMs cost nothing, so refusing would let whoever makes enough of them keep every machine out.
+fn make_room(view: &TxView<'_>, unenrolled: u64, now: u64) -> Result<()> {
+    let waiting = view.rows.unkept_registrations()?;
+    if waiting < unenrolled {
+        return Ok(());
+    }
+    let sources = view.rows.unkept_by_source()?;
+    let holders = sources.iter().zip(0..).filter_map(|(row, id)| {
+        let idle = Duration::from_secs(now.saturating_sub(row.oldest));
+        let source = Source::from(row.source.parse::<IpAddr>().ok()?);
+        Some(Holder { id, source, weight: row.count, idle })
+    });
+    let Some(gone) = first_to_go(holders.collect()).and_then(|gone| sources.get(gone as usize)) else {
+        let what = format!("{waiting} nodes wait for a tenant, at most {unenrolled} may");
+        return Err(Error::Refused(Reason::RateLimited, what));
+    };
+    view.rows.delete_oldest_unkept(&gone.source)?;
+    let source = gone.source.parse::<IpAddr>().map_err(|e| StoreError::Damaged(e.to_string()))?;
+    let site = Source::from(source).site();
+    let detail =
+        format!("{waiting} nodes wait for a tenant: the oldest from {site}, which has most, was forgotten");
+    audit::count(view, By { actor: "verifier", now }, "evict", &site, None, &detail)
+}

@@ -1,0 +1,97 @@
+//! What an operator says of a node as a whole: revoked or not, held or not. Each takes its place in the sequence.
+
+use super::document::entry;
+use super::{By, Error, Result, TxView, audit, node};
+use crate::events::Event;
+use halfkey_protocol::document::{Kind, Opened, Scope};
+use halfkey_protocol::{NodeId, Reason};
+
+/// Nothing is released any more. Approvals are void, also after [`restore`]. Without a label: of a node of which nothing is known but
+/// by its row or by the sequence. Gives the entry of the sequence.
+///
+/// # Errors
+/// `NotFound`.
+pub fn revoke(
+    view: &TxView<'_>,
+    node: NodeId,
+    label: Option<&str>,
+    because: &str,
+    by: By<'_>,
+) -> Result<Opened> {
+    let known = view.rows.node(node)?.map(|row| row.label);
+    let label = label.or_else(|| view.index.label(node)).or(known.as_deref());
+    let label =
+        label.ok_or_else(|| Error::Refused(Reason::NotFound, format!("there is no node {node}")))?.to_owned();
+    let mut row = node::row(view, node, by.now)?;
+    row.revoked_because = Some(because.to_owned());
+    if row.label.is_empty() {
+        row.label = label;
+    }
+    view.rows.put_node(&row)?;
+    view.rows.delete_boots(node)?;
+    view.emit(Event::Revoked(node));
+    audit::append(view, by, "revoke", Some(node), because)?;
+    entry(view, Kind::Revocation, Scope::Revocation(node), said(because, by), by)
+}
+
+/// Takes that back. Gives the entry of the sequence.
+///
+/// # Errors
+/// `Conflict`.
+pub fn restore(view: &TxView<'_>, node: NodeId, because: &str, by: By<'_>) -> Result<Opened> {
+    let row = view.rows.node(node)?.filter(|row| row.revoked_because.is_some());
+    if row.is_none() && !view.index.is_revoked(node) {
+        return Err(Error::Refused(Reason::Conflict, format!("node {node} is not revoked")));
+    }
+    if let Some(mut row) = row {
+        row.revoked_because = None;
+        view.rows.put_node(&row)?;
+    }
+    view.emit(Event::NodeChanged(node));
+    audit::append(view, by, "restore", Some(node), because)?;
+    entry(view, Kind::Restoration, Scope::Revocation(node), said(because, by), by)
+}
+
+/// Its boots are denied from now on, so that they ask for the passphrase at once and with the disk closed. Somebody
+/// else's hold is taken over: the trail has both. Where the sequence has an enrollment its row may be gone, and come back.
+///
+/// # Errors
+/// `NotEnrolled`.
+pub fn hold(view: &TxView<'_>, node: NodeId, because: &str, by: By<'_>) -> Result<Opened> {
+    let known = view.rows.node(node)?.is_some() || view.index.is_enrolled(node);
+    if !known {
+        return Err(Error::Refused(Reason::NotEnrolled, format!("node {node} has no boots to hold")));
+    }
+    let mut row = node::row(view, node, by.now)?;
+    row.held_by = Some(by.actor.to_owned());
+    row.held_because = Some(because.to_owned());
+    view.rows.put_node(&row)?;
+    view.emit(Event::NodeChanged(node));
+    audit::append(view, by, "hold", Some(node), because)?;
+    entry(view, Kind::Hold, Scope::Hold(node), said(because, by), by)
+}
+
+/// Takes that back.
+///
+/// # Errors
+/// `Conflict`.
+pub fn release(view: &TxView<'_>, node: NodeId, because: &str, by: By<'_>) -> Result<Opened> {
+    let held = |row: &crate::store::NodeRow| row.held_by.is_some() || row.held_because.is_some();
+    let row = view.rows.node(node)?.filter(held);
+    if row.is_none() && !view.index.is_held(node) {
+        return Err(Error::Refused(Reason::Conflict, format!("node {node} is not held")));
+    }
+    if let Some(mut row) = row {
+        row.held_by = None;
+        row.held_because = None;
+        view.rows.put_node(&row)?;
+    }
+    view.emit(Event::NodeChanged(node));
+    audit::append(view, by, "release", Some(node), because)?;
+    entry(view, Kind::Release, Scope::Hold(node), said(because, by), by)
+}
+
+/// Who and why, as an entry says it.
+fn said(because: &str, by: By<'_>) -> String {
+    format!("{}: {because}", by.actor)
+}
