@@ -165,7 +165,7 @@ fn prepare(signing: &SigningContext<'_>, record: &ProposalRecord, id: NodeId) ->
     let block = format!(
         "# proposal {} of {}, {}\n{}",
         record.id,
-        clean_short(&node.summary.label, 64),
+        clean_short(attester.label(), 64),
         time::rfc3339(record.at),
         policy::boot_toml(&boot).trim()
     );

@@ -82,7 +82,8 @@ pub fn run(context: &Context, approval: &Approval<'_>) -> Result<()> {
             .hint("only what a policy does not allow can be; see the message above"));
     }
     let waiting = WaitingBoot::fetch(&signing, approval.node, id, &record, pending)?;
-    context.out.note(&node::pending(&waiting.labelled(&record), waiting.shown(), time::now()));
+    let record = waiting.labelled(&record);
+    context.out.note(&node::pending(&record, waiting.shown(), time::now()));
     let how = match approval.how {
         Some(how) => how,
         None if approval.yes => How::Learn,

@@ -1,6 +1,5 @@
 //! `halfkey policy learn`: a policy from a boot that was checked here.
 
-use crate::client::resolve;
 use crate::context::{self, Context};
 use crate::documents::draft;
 use crate::documents::signing::SigningContext;
@@ -32,9 +31,11 @@ pub fn run(
     output: Option<&Path>,
 ) -> Result<()> {
     let signing = SigningContext::open(context)?;
-    let id = resolve::resolve(&signing.client, node)?;
-    let record = signing.client.node(id)?;
+    let id = signing.node(node)?;
+    let mut record = signing.client.node(id)?;
     let attester = Attester::of(id, &record, &signing.key)?;
+    // Not what the server calls it.
+    attester.label().clone_into(&mut record.summary.label);
     if let Err(error) = attester.require_mine() {
         context.out.note(&format!("warning: {error}"));
     }

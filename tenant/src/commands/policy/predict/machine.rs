@@ -2,7 +2,6 @@
 //! released boot.
 
 use crate::cli::PredictArgs;
-use crate::client::resolve;
 use crate::documents::governed::Governed;
 use crate::documents::signing::SigningContext;
 use crate::documents::trial;
@@ -31,12 +30,12 @@ impl Machine {
     /// released boot of any of them, except of --base.
     pub fn of(signing: &SigningContext<'_>, args: &PredictArgs) -> Result<Option<Self>> {
         if let Some(node) = &args.base {
-            let id = resolve::resolve(&signing.client, node)?;
+            let id = signing.node(node)?;
             let number = boot::last(&signing.client, id, "released boot", boot::released)?;
             return Self::at(signing, id, number).map(Some);
         }
         if let Some(node) = &args.target.node {
-            let id = resolve::resolve(&signing.client, node)?;
+            let id = signing.node(node)?;
             let number = boot::find_last(&signing.client, id, boot::released)?;
             return number.map(|number| Self::at(signing, id, number)).transpose();
         }
@@ -64,7 +63,7 @@ impl Machine {
         drop(boot.log()?);
         let effective = Governed::fetch(signing, id)?.with_trusted(&signing.client, &attester)?;
         let policy = effective.map(|effective| effective.policy().clone());
-        Ok(Self { label: clean_short(&record.summary.label, 64), boot, policy })
+        Ok(Self { label: clean_short(attester.label(), 64), boot, policy })
     }
 
     /// How many images it starts before its kernel or UKI, by its own policy; none if that does not allow its boot.
