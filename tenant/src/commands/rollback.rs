@@ -15,7 +15,7 @@ use crate::trust::sequence::SequenceHead;
 pub fn accept_rollback(context: &Context, yes: bool) -> Result<()> {
     let bundle = context.home.bundle()?;
     let client = context.client(&bundle)?;
-    let (ledger, found) = SequenceHead::shown(&context.home, &bundle, &client)?;
+    let (ledger, found) = SequenceHead::announced(&context.home, &bundle, &client)?;
     match SequenceHead::fetch(context, &bundle, &client) {
         Ok(_) => {
             context.out.note("nothing to accept: the server goes on from where this workstation last saw it");

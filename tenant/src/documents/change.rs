@@ -47,7 +47,7 @@ impl PolicyChange {
         let (before, replaced) = match &scope {
             Scope::Additions(id) => {
                 let additions = source.additions()?;
-                let governed = Governed::shown(signing, *id)?;
+                let governed = Governed::as_served(signing, *id)?;
                 let extended = governed.to_extend(*id)?;
                 beside = Some(extended.scope().clone());
                 let base = Source::from(extended).policy()?;

@@ -36,7 +36,7 @@ impl Governed {
     /// `Untrusted` as [`SignedByUs::check`] and [`signed::current`]; as every request.
     pub fn fetch(signing: &SigningContext<'_>, id: NodeId) -> Result<Self> {
         let ledger = signing.ledger()?;
-        let governed = Self::shown(signing, id)?;
+        let governed = Self::as_served(signing, id)?;
         let Self { policy, additions, .. } = &governed;
         for own in [policy, additions].into_iter().flatten() {
             ledger.check(own.scope(), Some(own.at()))?;
@@ -77,7 +77,7 @@ impl Governed {
     ///
     /// # Errors
     /// `Untrusted` as [`SignedByUs::check`]; as every request.
-    pub fn shown(signing: &SigningContext<'_>, id: NodeId) -> Result<Self> {
+    pub fn as_served(signing: &SigningContext<'_>, id: NodeId) -> Result<Self> {
         let (client, key) = (&signing.client, &signing.key);
         let NodePolicy { group, membership, policy, additions, trusted } = client.node_policy(id)?;
         let membership =

@@ -64,7 +64,7 @@ impl<'a> SequenceHead<'a> {
     /// `Untrusted` when the server has gone back, or what comes after is not one sequence; as every request.
     pub fn fetch(context: &'a Context, bundle: &'a Bundle, client: &'a Client) -> Result<Self> {
         for _ in 0..TRIES {
-            let (ledger, found) = Self::shown(&context.home, bundle, client)?;
+            let (ledger, found) = Self::announced(&context.home, bundle, client)?;
             let mut part = Vec::new();
             let before = ledger.not_before(&found)?;
             // At the first look all of it: another workstation may have signed with this key before.
@@ -99,7 +99,7 @@ impl<'a> SequenceHead<'a> {
     ///
     /// # Errors
     /// `Untrusted` when it is another deployment; as every request.
-    pub fn shown(home: &'a Home, bundle: &Bundle, client: &Client) -> Result<(Ledger<'a>, Place)> {
+    pub fn announced(home: &'a Home, bundle: &Bundle, client: &Client) -> Result<(Ledger<'a>, Place)> {
         let info = client.info()?;
         let deployment = pinned(home, bundle, &info)?;
         let sha256 = info.head.sha256.array().filter(|_| info.head.number < u64::MAX);
@@ -165,7 +165,7 @@ impl<'a> SequenceHead<'a> {
 
     /// Goes on to where the sequence ends by now.
     fn after_others(&mut self, scope: &Scope, signed: &SignedDocument, refused: Error) -> Result<()> {
-        let (ledger, found) = Self::shown(&self.context.home, self.bundle, self.client)?;
+        let (ledger, found) = Self::announced(&self.context.home, self.bundle, self.client)?;
         ledger.not_before(&found)?;
         if found.number <= self.head.number {
             return Err(refused);
