@@ -74,7 +74,12 @@ fn only_what_the_tpm_signed_is_learned() {
         let document: Document = serde_json::from_slice(&signed.document).unwrap();
         s.record.enrollment = Some(other.sign(&document));
     };
+    // Named by its id, for the label is theirs.
+    let id = original.record.summary.id.clone();
+    let by_id = ["policy", "learn", &id, "--kernel-measures-initrd"];
     let ran = with(&theirs, &learn);
+    assert!(ran.code == 6 && ran.stderr.contains("name it by its id"), "{ran:?}");
+    let ran = with(&theirs, &by_id);
     assert!(
         ran.code == 0 && ran.stderr.contains("warning:") && ran.stderr.contains("another tenant key"),
         "{ran:?}"
@@ -88,8 +93,8 @@ fn only_what_the_tpm_signed_is_learned() {
         let signed = s.record.enrollment.as_mut().unwrap();
         signed.document = flipped(&signed.document, 40);
     };
-    assert_eq!(with(&damaged, &learn).code, 6);
-    let ran = with(&|s| s.record.enrollment = None, &learn);
+    assert_eq!((with(&damaged, &learn).code, with(&damaged, &by_id).code), (6, 6));
+    let ran = with(&|s| s.record.enrollment = None, &by_id);
     assert!(ran.code == 1 && ran.stderr.contains("not enrolled"), "{ran:?}");
     // No boot at all.
     let none = |s: &mut Shown| {
