@@ -132,12 +132,17 @@ impl<T: Attester> SimulatedNode<T> {
     pub fn activation(&self, registered: &Registered, challenge: [u8; 32]) -> Activate {
         assert_eq!(registered.node_id, self.id.to_string());
         let secret = self.tpm.activate_with_ek(&registered.credential);
-        self.activate(challenge, &half::activation_proof(&secret, &self.id.0, &challenge))
+        self.activate(&registered.state, challenge, &half::activation_proof(&secret, &self.id.0, &challenge))
     }
 
     /// The same with this proof.
-    pub fn activate(&self, challenge: [u8; 32], proof: &[u8; 32]) -> Activate {
-        Activate { node_id: self.id.to_string(), challenge: challenge.into(), proof: (*proof).into() }
+    pub fn activate(&self, state: &Bytes, challenge: [u8; 32], proof: &[u8; 32]) -> Activate {
+        Activate {
+            register: self.register.clone(),
+            state: state.clone(),
+            challenge: challenge.into(),
+            proof: (*proof).into(),
+        }
     }
 
     /// It waits for an enrollment with this challenge from now on.

@@ -7,7 +7,7 @@ use crate::domain::{Db, Error, Records};
 use crate::keys::{self, ClusterKey, ReleaseKey};
 use crate::limit::{Pool, Rate, SourceRate, Standing, Table};
 use crate::policies::Library;
-use crate::registrar::{Desk, Local, Registrar, Remote};
+use crate::registrar::{Local, Registering, Registrar, Remote};
 use crate::tls::{Door, Peer};
 use crate::wake::Hub;
 use crate::{Clock, Failure, pki, tls};
@@ -43,7 +43,7 @@ pub struct App {
     /// Who waits.
     pub hub: Arc<Hub>,
     /// If this process has that role.
-    pub registrar: Option<Desk>,
+    pub registrar: Option<Registering>,
     /// If this process has that role.
     pub verifier: Option<Arc<Verifier>>,
     /// Memory for bodies.
@@ -100,7 +100,9 @@ impl App {
         let waiting = hub.clone();
         records.events().subscribe(move |events| waiting.notify(events));
         let db = Db::new(records);
-        let registrar = config.role.registers().then(|| Desk::new(&config, clock.clone())).transpose()?;
+        let registering =
+            || Registering::new(&config, ClusterKey::load(&state.cluster_key())?, clock.clone());
+        let registrar = config.role.registers().then(registering).transpose()?;
         let verifier = config.role.verifies().then(|| Verifier::open(state, &config, &db)).transpose()?;
         Ok(Arc::new(Self {
             bodies: Pool::new(config.limits.body_bytes),
@@ -127,7 +129,7 @@ impl App {
     ///
     /// # Errors
     /// `WrongRole`; the routes don't let it come to that.
-    pub fn registrar(&self) -> Result<&Desk, Refusal> {
+    pub fn registrar(&self) -> Result<&Registering, Refusal> {
         self.registrar.as_ref().ok_or_else(|| Refusal::new(Reason::WrongRole, "not a registrar"))
     }
 

@@ -398,7 +398,10 @@ async fn another_attestation_key_for_a_known_ek_is_refused_and_recorded() {
     let registered: halfkey_protocol::wire::Registered =
         post(&anybody, "/v1/register", &forged).await.unwrap();
     assert!(other.tpm.try_with_ek(&registered.credential).is_err());
-    assert_eq!(refused(node.activate(&anybody, CHALLENGE, &[0; 32]).await), Reason::Activation);
+    assert_eq!(
+        refused(node.activate(&anybody, &registered.state, CHALLENGE, &[0; 32]).await),
+        Reason::Activation
+    );
     node.register(&anybody).await.expect("what a stranger began is not in the way");
 }
 

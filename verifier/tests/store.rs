@@ -239,6 +239,7 @@ fn registrations_that_are_not_kept_expire_and_make_room() {
             label: label.into(),
             source: source.into(),
             challenge: vec![3; 32],
+            issued: 77,
             registered_at: 1,
             last_seen,
             kept: false,

@@ -74,7 +74,8 @@ pub fn register(
     }
     let secret = tpm.activate_with_ek(&keys.srk, &keys.ek, &keys.ak, &registered.credential)?;
     let activate = wire::Activate {
-        node_id: node.to_string(),
+        register: request,
+        state: registered.state,
         challenge: (*challenge).into(),
         proof: activation_proof(&secret, &node.0, challenge).into(),
     };

@@ -19,6 +19,8 @@ pub const HEADER_SEAL: &str = "halfkey v1 header seal";
 pub const NODE_ID: &str = "halfkey v1 node id";
 /// Prefix of what the cluster key authenticates in a nonce.
 pub const NONCE: &str = "halfkey v1 nonce";
+/// Prefix of what a registrar derives the secret of a challenge from.
+pub const REGISTRATION: &str = "halfkey v1 registration";
 /// Prefix of the HMAC that proves a credential was activated at registration.
 pub const ACTIVATE: &str = "halfkey v2 activate";
 

@@ -34,12 +34,17 @@ wire! {
         pub node_id: String,
         /// MakeCredential(EK, name(AK), secret).
         pub credential: Credential,
+        /// When and for what the secret was made. It says nothing to the node, which sends it back: the registrar keeps nothing
+        /// until then.
+        pub state: Bytes,
     }
 
     /// The node activated the credential.
     pub struct Activate {
-        /// Node id.
-        pub node_id: String,
+        /// The registration again, just as it was sent.
+        pub register: Register,
+        /// [`Registered::state`].
+        pub state: Bytes,
         /// 32 random bytes that the node made for this enrollment and keeps until it is done. The tenant signs the newest that
         /// was activated, so that an enrollment of before is not taken.
         pub challenge: Bytes,

@@ -1,6 +1,6 @@
 //! What nodes ask. They have no certificate: their TPM speaks for them.
 
-use super::{Answer, Json, Refusal, common_version, node_id};
+use super::{Answer, Json, Refusal, SMALL_BODY, common_version, node_id};
 use crate::attest::{self, Assessment, Lifetimes, hint};
 use crate::domain::{Case, Node, ProposalCase, ProposalDecision, Records};
 use crate::nonce::{self, Scope};
@@ -46,22 +46,21 @@ async fn register(
     message: Json<Register>,
 ) -> Answer<Registered> {
     let version = common_version(&message.value.versions)?;
-    let registered = app.registrar()?.register(&app.db, message.value, version, peer.source).await?;
+    let registered = app.registrar()?.register(&app.db, &message.value, version, peer.source).await?;
     Ok(axum::Json(registered))
 }
 
 async fn activate(
     State(app): State<Arc<App>>,
     Extension(peer): Extension<Peer>,
-    message: Json<Activate>,
+    message: Json<Activate, { 2 * SMALL_BODY }>,
 ) -> Answer<Activated> {
-    let Activate { node_id: id, challenge, proof } = message.value;
-    let node = node_id(&id)?;
+    let challenge = &message.value.challenge;
     let challenge = challenge.array().ok_or_else(|| {
         let what = format!("expected a challenge of 32 bytes, found {}", challenge.len());
         Refusal::new(Reason::Malformed, what)
     })?;
-    app.registrar()?.activate(&app.db, node, challenge, &proof, peer.source).await?;
+    let node = app.registrar()?.activate(&app.db, message.value, challenge, peer.source).await?;
     Ok(axum::Json(Activated { node_id: node.to_string() }))
 }
 

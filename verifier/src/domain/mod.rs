@@ -48,7 +48,7 @@ pub use proposal::{
     ProposalCase, ProposalDecision, ProposalRuling, ProposalStanding, StoredProposal, Trusted, TrustedUnder,
 };
 pub use records::Records;
-pub use registration::{NewRegistration, Registration, Saved};
+pub use registration::{Answered, NewRegistration, Registration, Saved};
 pub use review::Reviewer;
 pub use view::{Documents, TxView};
 

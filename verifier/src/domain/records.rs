@@ -299,15 +299,9 @@ impl Records {
     /// As [`registration::save`].
     ///
     /// # Errors
-    /// `AkChanged`, `RateLimited`.
-    pub fn save_registration(
-        &self,
-        new: &NewRegistration,
-        challenge: &[u8; 32],
-        unenrolled: u64,
-        now: u64,
-    ) -> Result<Saved> {
-        self.write(|view| registration::save(view, new, challenge, unenrolled, now))
+    /// `AkChanged`, `Activation`, `RateLimited`.
+    pub fn save_registration(&self, new: &NewRegistration, unenrolled: u64, now: u64) -> Result<Saved> {
+        self.write(|view| registration::save(view, new, unenrolled, now))
     }
 
     /// As [`registration::keep`].

@@ -35,8 +35,19 @@ pub struct NewRegistration {
     pub srk_name: Vec<u8>,
     /// What the node sent.
     pub register: Register,
+    /// What its TPM answered.
+    pub answered: Answered,
     /// Where from.
     pub source: Source,
+}
+
+/// A TPM's answer to a challenge of the registrar.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Answered {
+    /// When that was made, in millionths of a second since 1970. No two of one registrar are of one time.
+    pub issued: u64,
+    /// What the node wants to see in its enrollment: the proof is about just this.
+    pub challenge: [u8; 32],
 }
 
 /// What storing a registration did.
@@ -71,19 +82,18 @@ pub fn one(view: &TxView<'_>, node: NodeId) -> Result<Option<Registration>> {
 /// them goes.
 ///
 /// # Errors
-/// `AkChanged` (the EK has another AK), `RateLimited` (there is no room, and none can be made).
-pub fn save(
-    view: &TxView<'_>,
-    new: &NewRegistration,
-    challenge: &[u8; 32],
-    unenrolled: u64,
-    now: u64,
-) -> Result<Saved> {
+/// `AkChanged` (the EK has another AK), `Activation` (a later challenge was answered already), `RateLimited` (there is no room, and
+/// none can be made).
+pub fn save(view: &TxView<'_>, new: &NewRegistration, unenrolled: u64, now: u64) -> Result<Saved> {
     let known = view.rows.registration(new.node)?;
     let (saved, detail) = match &known {
         Some(known) if known.ak_name != new.ak_name => {
             let what = format!("node {} is registered with another attestation key", new.node);
             return Err(Error::Refused(Reason::AkChanged, what));
+        }
+        Some(known) if !is_newer(&new.answered, known) => {
+            let what = format!("node {}: a later challenge was answered already", new.node);
+            return Err(Error::Refused(Reason::Activation, what));
         }
         Some(known) if known.srk_name == new.srk_name => (Saved::Same, None),
         Some(_) => (Saved::SrkChanged, Some("storage key changed: the TPM was cleared".to_owned())),
@@ -99,7 +109,8 @@ pub fn save(
         srk_name: new.srk_name.clone(),
         label: new.register.label.clone(),
         source: new.source.host().to_string(),
-        challenge: challenge.to_vec(),
+        challenge: new.answered.challenge.to_vec(),
+        issued: new.answered.issued,
         registered_at: known.as_ref().map_or(now, |known| known.registered_at),
         last_seen: now,
         kept,
@@ -117,6 +128,11 @@ pub fn save(
         }
     }
     Ok(saved)
+}
+
+/// Whether this answers a later challenge of the registrar than the last answer, or is that one again: its own got lost.
+fn is_newer(answered: &Answered, last: &RegistrationRow) -> bool {
+    answered.issued > last.issued || answered.issued == last.issued && last.challenge == answered.challenge
 }
 
 /// A tenant enrolled it: it never expires.

@@ -1,10 +1,10 @@
-//! Registrations: made at the [`desk`], kept in the database of the registrar,
+//! Registrations: [`registering`] makes them; they are kept in the database of the registrar,
 //! read by the verifier through [`Registrar`], in this process or from another host.
 
-pub mod desk;
+pub mod registering;
 mod remote;
 
-pub use desk::Desk;
+pub use registering::Registering;
 pub use remote::Remote;
 
 use crate::domain::{Db, Registration, RegistrationLine, Which};

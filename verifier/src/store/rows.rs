@@ -35,6 +35,8 @@ pub struct RegistrationRow {
     pub source: String,
     /// The newest challenge that its TPM activated.
     pub challenge: Vec<u8>,
+    /// When the registrar's challenge was made that this was the answer to, in millionths of a second since 1970.
+    pub issued: u64,
     /// First.
     pub registered_at: u64,
     /// Last.

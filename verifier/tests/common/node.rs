@@ -3,6 +3,7 @@
 use super::{Server, get, path, post};
 use aws_lc_rs::signature::{Ed25519KeyPair, KeyPair};
 use halfkey_evidence::{credential, registration};
+use halfkey_protocol::Bytes;
 use halfkey_protocol::document::{Deployment, Kind, Place, Scope, next, signed_bytes};
 use halfkey_protocol::identity::sha256;
 use halfkey_protocol::keys::half;
@@ -111,10 +112,11 @@ impl<T: Attester> Node<T> {
     pub async fn activate(
         &self,
         server: &Client,
+        state: &Bytes,
         challenge: [u8; 32],
         proof: &[u8; 32],
     ) -> Result<(), Problem> {
-        let message = self.machine.activate(challenge, proof);
+        let message = self.machine.activate(state, challenge, proof);
         post::<Activated>(server, "/v1/activate", &message).await.map(|_| ())
     }
 

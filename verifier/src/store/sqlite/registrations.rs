@@ -9,7 +9,7 @@ impl Registrations for SqliteTx<'_> {
     fn registration(&self, node: NodeId) -> Result<Option<RegistrationRow>> {
         const SQL: &str =
             "SELECT ak_name, srk_name, label, source, challenge, registered_at, last_seen, kept,
-                                  register
+                                  register, issued
                            FROM registrations WHERE node_id = ?1";
         self.first(SQL, [id_text(node)], |row| {
             Ok(RegistrationRow {
@@ -23,6 +23,7 @@ impl Registrations for SqliteTx<'_> {
                 last_seen: u64_at(row, 6)?,
                 kept: row.get(7)?,
                 register: row.get(8)?,
+                issued: u64_at(row, 9)?,
             })
         })
     }
@@ -44,8 +45,9 @@ impl Registrations for SqliteTx<'_> {
 
     fn put_registration(&self, row: &RegistrationRow) -> Result<()> {
         const SQL: &str = "INSERT OR REPLACE INTO registrations
-                (node_id, ak_name, srk_name, label, source, challenge, registered_at, last_seen, kept, register)
-            VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10)";
+                (node_id, ak_name, srk_name, label, source, challenge, registered_at, last_seen, kept, register,
+                 issued)
+            VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11)";
         let values = params![
             id_text(row.node),
             row.ak_name,
@@ -57,6 +59,7 @@ impl Registrations for SqliteTx<'_> {
             number(row.last_seen),
             row.kept,
             row.register,
+            number(row.issued),
         ];
         self.change(SQL, values).map(drop)
     }

@@ -20,7 +20,8 @@ CREATE TABLE clients (
     UNIQUE (kind, name)
 ) STRICT;
 
--- The registrar's part. challenge: what the node wants to see in its enrollment, the newest that its TPM activated.
+-- The registrar's part. challenge: what the node wants to see in its enrollment, the newest that its TPM activated; issued: when the
+-- registrar's own was made that it answered.
 CREATE TABLE registrations (
     node_id       TEXT PRIMARY KEY,
     ak_name       BLOB NOT NULL,
@@ -28,6 +29,7 @@ CREATE TABLE registrations (
     label         TEXT NOT NULL,
     source        TEXT NOT NULL,
     challenge     BLOB NOT NULL,
+    issued        INTEGER NOT NULL,
     registered_at INTEGER NOT NULL,
     last_seen     INTEGER NOT NULL,
     kept          INTEGER NOT NULL,
