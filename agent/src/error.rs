@@ -1,5 +1,6 @@
 //! The one error of the agent: whose turn it is, what was expected and found, what to do.
 
+use halfkey_protocol::Reason;
 use std::fmt;
 
 /// Result of most functions here.
@@ -71,7 +72,7 @@ pub struct Error {
     pub message: String,
     /// What to do next, if there is something to do.
     pub hint: Option<String>,
-    /// A [`halfkey_protocol::Reason`] code, if a server gave one.
+    /// A [`Reason`] code, if a server gave one, or what was found here has one.
     pub code: Option<String>,
 }
 
@@ -119,8 +120,11 @@ impl std::error::Error for Error {}
 
 impl From<crate::tpm::Error> for Error {
     fn from(error: crate::tpm::Error) -> Self {
-        let hint = error.hint();
-        Self { kind: Kind::Tpm, message: format!("tpm: {error}"), hint, code: None }
+        // The same as a verifier calls it, which sees it in the quote.
+        let reason = matches!(error, crate::tpm::Error::BankInactive(_) | crate::tpm::Error::NoActiveBank)
+            .then_some(Reason::Bank);
+        let code = reason.map(|reason| reason.code().to_owned());
+        Self { kind: Kind::Tpm, message: format!("tpm: {error}"), hint: error.hint(), code }
     }
 }
 

@@ -13,12 +13,26 @@ pub struct Rejection {
     pub reason: Reason,
     /// What was expected and what was found: for people, lower case, no full stop.
     pub detail: String,
+    /// What to do next, where that takes more than the reason to know.
+    pub hint: Option<String>,
 }
 
 impl Rejection {
     /// A rejection with its detail.
     pub fn new(reason: Reason, detail: impl Into<String>) -> Self {
-        Self { reason, detail: detail.into() }
+        Self { reason, detail: detail.into(), hint: None }
+    }
+
+    /// Says what to do, instead of what the reason's row says ([`Reason::hint`]).
+    #[must_use]
+    pub fn hint(mut self, hint: impl Into<String>) -> Self {
+        self.hint = Some(hint.into());
+        self
+    }
+
+    /// What to do next: its own hint, else that of its reason.
+    pub fn advice(&self) -> Option<&str> {
+        self.hint.as_deref().or(self.reason.hint())
     }
 }
 

@@ -86,7 +86,11 @@ impl Error {
         Self {
             exit,
             message: format!("the server refused: {} ({})", clean(&problem.message), clean(&problem.code)),
-            hint: problem.hint.as_deref().map(clean),
+            hint: problem
+                .hint
+                .as_deref()
+                .map(clean)
+                .or_else(|| reason.and_then(Reason::hint).map(str::to_owned)),
             reason,
         }
     }
@@ -94,23 +98,8 @@ impl Error {
 
 impl From<Rejection> for Error {
     fn from(rejection: Rejection) -> Self {
-        let hint = match rejection.reason {
-            Reason::EkCertificateMissing => Some(
-                "compare the EK fingerprint with the machine's console, then give it with --trust-ek".to_owned(),
-            ),
-            Reason::EkUntrusted => Some(
-                "put the root certificate of the TPM's manufacturer into the folder of --ek-roots, or compare \
-                 the EK fingerprint with the machine's console and give it with --trust-ek"
-                    .to_owned(),
-            ),
-            _ => None,
-        };
-        let text = rejection.to_string();
-        let (message, theirs) = match text.split_once("\nhint: ") {
-            Some((message, hint)) => (message, Some(clean(hint))),
-            None => (text.as_str(), None),
-        };
-        Self { exit: Exit::Untrusted, message: clean(message), hint: hint.or(theirs), reason: None }
+        let hint = rejection.advice().map(clean);
+        Self { exit: Exit::Untrusted, message: clean(&rejection.to_string()), hint, reason: None }
     }
 }
 

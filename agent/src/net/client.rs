@@ -4,7 +4,7 @@ use super::connect::{self, Stream};
 use super::{Error, Server, http};
 use crate::deadline::Deadline;
 use crate::timing::Timeline;
-use halfkey_protocol::{MAX_ANSWER, wire};
+use halfkey_protocol::{MAX_ANSWER, Reason, wire};
 use rustls::ClientConfig;
 use std::cell::RefCell;
 use std::io::{BufReader, Write};
@@ -87,10 +87,16 @@ pub fn read_answer<A: miniserde::Deserialize>(status: u16, text: &str) -> Result
             status,
             code: printable(&problem.code, 64),
             message: printable(&problem.message, 500),
-            hint: problem.hint.map(|hint| printable(&hint, 500)),
+            hint: advice(problem.hint.as_deref(), Some(&problem.code)),
         }),
         Err(_) => Err(Error::Http(status)),
     }
+}
+
+/// What is to be done, as the server says it; where it says nothing, as the reason says it that it gave.
+pub fn advice(said: Option<&str>, code: Option<&str>) -> Option<String> {
+    let of_reason = || code.and_then(Reason::from_code).and_then(Reason::hint).map(str::to_owned);
+    said.map(|hint| printable(hint, 500)).or_else(of_reason)
 }
 
 /// What a server says is shown on a console: no control characters, not without end.

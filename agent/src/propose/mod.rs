@@ -19,7 +19,7 @@ use crate::error::{Error, Kind, Result};
 use crate::exchange::rules::Came;
 use crate::exchange::{self, Ask, Attester, Failed};
 use crate::luks::{Header, Token};
-use crate::net::client::printable;
+use crate::net::client::{advice, printable};
 use crate::net::race::{Connection, Race, RaceConfig};
 use crate::net::tls;
 use crate::timing::Timeline;
@@ -225,8 +225,8 @@ impl Report {
         let code =
             proposed.code.as_deref().map(|code| format!(" [{}]", printable(code, 64))).unwrap_or_default();
         console::print(&format!("{name} {word}{number}: {}{code}\n", printable(&proposed.message, 500)));
-        if let Some(hint) = &proposed.hint {
-            console::say(&format!("hint: {}", printable(hint, 500)));
+        if let Some(hint) = advice(proposed.hint.as_deref(), proposed.code.as_deref()) {
+            console::say(&format!("hint: {hint}"));
         }
         if *outcome != Outcome::Accepted {
             console::say(CONSEQUENCE);

@@ -124,7 +124,7 @@ impl Tpm {
                 banks.push(bank);
             }
         }
-        if banks.is_empty() { Err(Error::Unsuitable("the TPM has no active PCR bank")) } else { Ok(banks) }
+        if banks.is_empty() { Err(Error::NoActiveBank) } else { Ok(banks) }
     }
 
     /// Up to `count` handles from `first` on, in order.

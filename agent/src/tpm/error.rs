@@ -1,6 +1,8 @@
 //! What can go wrong with a TPM, in words.
 
 use super::rc;
+use halfkey_protocol::Reason;
+use halfkey_protocol::tpm::bank::PcrBank;
 use std::fmt;
 use std::io::{self, ErrorKind};
 use std::time::Duration;
@@ -37,6 +39,10 @@ pub enum Error {
     PcrChanged,
     /// PCR 15 is not zero: the boot window is over.
     FenceExtended,
+    /// The TPM keeps no PCRs in the bank that is to be quoted; its `TPM_ALG_ID`.
+    BankInactive(u16),
+    /// The TPM keeps no PCRs at all.
+    NoActiveBank,
     /// The SRK is not the key that was expected: the TPM was cleared, or is another one.
     WrongSrk,
     /// The hierarchy (`owner`, `endorsement`) has an authorization value that the agent lacks.
@@ -90,6 +96,8 @@ impl Error {
             }
             Self::Hmac(_) => "the TPM's bus may be tampered with: look at the hardware",
             Self::PcrChanged => "try again",
+            Self::BankInactive(_) => return Reason::Bank.hint().map(str::to_owned),
+            Self::NoActiveBank => "activate its bank sha256 in the firmware setup",
             Self::FenceExtended => "only a reboot opens the boot window again",
             Self::WrongSrk => "enroll again if this TPM was cleared on purpose",
             Self::HierarchyAuth(_) => {
@@ -150,6 +158,11 @@ impl fmt::Display for Error {
             Self::HierarchyDisabled(name) => write!(f, "the TPM's {name} hierarchy is disabled"),
             Self::Occupied(handle) => write!(f, "the TPM's handle 0x{handle:08x} is taken by another key"),
             Self::Random => f.write_str("the kernel gave no randomness"),
+            Self::BankInactive(alg) => match PcrBank::from_alg(*alg) {
+                Some(bank) => write!(f, "the TPM's PCR bank {} is not active", bank.name()),
+                None => write!(f, "the TPM's PCR bank 0x{alg:04x} is not active"),
+            },
+            Self::NoActiveBank => f.write_str("the TPM has no active PCR bank"),
             Self::Unsuitable(what) => f.write_str(what),
         }
     }

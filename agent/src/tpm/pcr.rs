@@ -50,7 +50,7 @@ impl Tpm {
     /// The values of the PCRs in this mask (bit 0 = PCR 0; 0 to 23), ascending.
     ///
     /// # Errors
-    /// [`Error::Unsuitable`] if the bank lacks one of them; else [`Error`] from the TPM.
+    /// [`Error::BankInactive`] if the bank lacks one of them; else [`Error`] from the TPM.
     pub fn pcr_read(&mut self, bank: u16, pcrs: u32) -> Result<Vec<Vec<u8>>, Error> {
         let mut left = pcrs & 0x00ff_ffff;
         let mut values = Vec::new();
@@ -67,7 +67,7 @@ impl Tpm {
                 return Err(Error::Malformed("PCR_Read"));
             }
             if given == 0 {
-                return Err(Error::Unsuitable("the TPM's PCR bank is not active"));
+                return Err(Error::BankInactive(bank));
             }
             for _ in 0..count {
                 values.push(reader.sized()?.to_vec());

@@ -57,7 +57,7 @@ pub fn require_sound(ek: &EkPublic) -> Result<(), Rejection> {
     match ek.key() {
         EkKey::Rsa2048(modulus) if roca::is_marked(&modulus[..]) => refuse!(
             EkWeak,
-            "expected an rsa ek whose factors are secret, found one of CVE-2017-15361 (ROCA): {}\nhint: update the firmware of the TPM and clear it; if it still has this ek, use another TPM",
+            "expected an rsa ek whose factors are secret, found one of CVE-2017-15361 (ROCA): {}",
             ek.fingerprint()
         ),
         EkKey::Rsa2048(_) | EkKey::EccP256(..) | EkKey::EccP384(..) => Ok(()),
@@ -158,7 +158,7 @@ impl Roots {
         let Some(der) = &register.ek_certificate else {
             return refuse!(
                 EkCertificateMissing,
-                "expected an ek certificate, found none\nhint: compare the fingerprint {} on the machine, and trust it",
+                "expected an ek certificate, found none for the ek {}",
                 checked.ek_fingerprint()
             );
         };
@@ -197,7 +197,7 @@ fn untrusted(issuer: &str, roots: usize, error: &webpki::Error) -> Rejection {
     Rejection::new(
         Reason::EkUntrusted,
         format!(
-            "expected a chain to one of {roots} trusted certificates, found a certificate by \"{issuer}\" ({error})\nhint: put that issuer's certificate among the ek roots, or compare the fingerprint on the machine and trust it"
+            "expected a chain to one of {roots} trusted certificates, found a certificate by \"{issuer}\" ({error})"
         ),
     )
 }

@@ -114,11 +114,12 @@ pub struct Refusal {
 pub type Answer<T> = Result<axum::Json<T>, Refusal>;
 
 impl Refusal {
-    /// With what was expected and found.
+    /// With what was expected and found, and the reason's hint.
     pub fn new(reason: Reason, detail: impl std::fmt::Display) -> Self {
-        let problem =
-            Problem { code: reason.code().to_owned(), message: format!("{reason}: {detail}"), hint: None };
-        Self { status: status(reason), problem }
+        let (code, message) = (reason.code().to_owned(), format!("{reason}: {detail}"));
+        let problem = Problem { code, message, hint: reason.hint().map(str::to_owned) };
+        let status = StatusCode::from_u16(reason.status()).unwrap_or(StatusCode::UNPROCESSABLE_ENTITY);
+        Self { status, problem }
     }
 
     /// It is this server or its registrar that can't do its work, not the request.
@@ -131,31 +132,11 @@ impl Refusal {
         self.status == StatusCode::NOT_FOUND
     }
 
-    /// Adds what to do about it.
+    /// Says what to do about it, instead of the reason's hint.
     #[must_use]
     pub fn hint(mut self, hint: impl Into<String>) -> Self {
         self.problem.hint = Some(hint.into());
         self
-    }
-}
-
-fn status(reason: Reason) -> StatusCode {
-    match reason {
-        Reason::Malformed | Reason::Version => StatusCode::BAD_REQUEST,
-        Reason::TooLarge => StatusCode::PAYLOAD_TOO_LARGE,
-        Reason::RateLimited => StatusCode::TOO_MANY_REQUESTS,
-        Reason::Unavailable | Reason::RolledBack => StatusCode::SERVICE_UNAVAILABLE,
-        Reason::WrongRole => StatusCode::MISDIRECTED_REQUEST,
-        Reason::Unauthorized | Reason::Revoked | Reason::Activation | Reason::Proof => StatusCode::FORBIDDEN,
-        Reason::NotFound | Reason::UnknownNode => StatusCode::NOT_FOUND,
-        Reason::Conflict
-        | Reason::AkChanged
-        | Reason::SrkChanged
-        | Reason::NotEnrolled
-        | Reason::EnrollmentOpen
-        | Reason::EnrollmentUsed
-        | Reason::Sequence => StatusCode::CONFLICT,
-        _ => StatusCode::UNPROCESSABLE_ENTITY,
     }
 }
 
@@ -171,11 +152,11 @@ impl IntoResponse for Refusal {
 }
 
 impl From<Rejection> for Refusal {
-    /// A detail may end with a line `hint: ..`.
     fn from(rejection: Rejection) -> Self {
-        match rejection.detail.split_once("\nhint: ") {
-            Some((detail, hint)) => Self::new(rejection.reason, detail).hint(hint),
-            None => Self::new(rejection.reason, rejection.detail),
+        let refusal = Self::new(rejection.reason, rejection.detail);
+        match rejection.hint {
+            Some(hint) => refusal.hint(hint),
+            None => refusal,
         }
     }
 }

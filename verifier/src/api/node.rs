@@ -1,7 +1,7 @@
 //! What nodes ask. They have no certificate: their TPM speaks for them.
 
 use super::{Answer, Json, Refusal, SMALL_BODY, common_version, node_id};
-use crate::attest::{self, Assessment, Lifetimes, hint};
+use crate::attest::{self, Assessment, Lifetimes};
 use crate::domain::{Case, Node, ProposalCase, ProposalDecision, Records};
 use crate::nonce::{self, Scope};
 use crate::policies::propose;
@@ -92,8 +92,7 @@ async fn begin(
     let enrollment = attest::enrollment(purpose, &known).map_err(refuse_state)?;
     match verifier.registrar.lately(node).await {
         Ok(Some(now)) if now.register.srk_public != enrollment.registration.srk_public => {
-            return Err(Refusal::new(Reason::SrkChanged, format!("node {node}"))
-                .hint("enroll the node again with `halfkey enroll NODE`"));
+            return Err(Refusal::new(Reason::SrkChanged, format!("node {node}")));
         }
         Ok(_) => {}
         // The tenant checked a copy that came with the enrollment: it serves.
@@ -220,16 +219,20 @@ async fn propose(
         outcome: outcome.to_owned(),
         code: reason.map(|reason| reason.code().to_owned()),
         message,
-        hint: reason.and_then(hint).map(str::to_owned),
+        hint: reason.and_then(Reason::hint).map(str::to_owned),
         proposal_id: id,
     };
     let answer = match ruling.decision {
         Ok(ProposalDecision::Accepted(how) | ProposalDecision::Trusted(how)) => answer("accepted", None, how),
-        Ok(ProposalDecision::Waits(why)) => Proposed {
-            hint: id.map(|id| format!("an operator accepts it with `halfkey proposal accept {id}`")),
-            ..answer("waiting", Some(Reason::ProposalWaits), why)
+        Ok(ProposalDecision::Waits(why)) => {
+            let waits = answer("waiting", Some(Reason::ProposalWaits), why);
+            let accept = id.map(|id| format!("an operator accepts it with `halfkey proposal accept {id}`"));
+            Proposed { hint: accept.or(waits.hint), ..waits }
+        }
+        Err(rejection) => Proposed {
+            hint: rejection.advice().map(str::to_owned),
+            ..answer("refused", Some(rejection.reason), rejection.to_string())
         },
-        Err(rejection) => answer("refused", Some(rejection.reason), rejection.to_string()),
     };
     info!(
         %node,
@@ -252,8 +255,7 @@ async fn known_node(app: &App, node: NodeId, peer: &Peer) -> Result<Option<Node>
         None => {
             Err(Refusal::new(Reason::RateLimited, "too many questions about nodes that are not enrolled"))
         }
-        Some(false) => Err(Refusal::new(Reason::UnknownNode, format!("node {node}"))
-            .hint("register it with `halfkey-agent enroll`")),
+        Some(false) => Err(Refusal::new(Reason::UnknownNode, format!("node {node}"))),
     }
 }
 
@@ -269,17 +271,5 @@ fn refuse_state(rejection: Rejection) -> Refusal {
     if rejection.reason == Reason::RolledBack {
         error!("{}", rejection.detail);
     }
-    let refusal = Refusal::new(rejection.reason, rejection.detail);
-    match rejection.reason {
-        Reason::NotEnrolled => refusal.hint("a tenant enrolls it with `halfkey enroll NODE`"),
-        Reason::EnrollmentOpen => {
-            refusal.hint("finish the enrollment on the node with `halfkey-agent enroll`")
-        }
-        Reason::EnrollmentUsed => refusal.hint("a tenant enrolls it again with `halfkey enroll NODE`"),
-        Reason::RolledBack => match hint(Reason::RolledBack) {
-            Some(hint) => refusal.hint(hint),
-            None => refusal,
-        },
-        _ => refusal,
-    }
+    rejection.into()
 }

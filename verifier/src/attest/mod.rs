@@ -318,34 +318,3 @@ pub fn require_newer(enrollment: &Enrollment, found: Counters) -> Result<(), Rej
 pub fn counters(quote: &VerifiedQuote) -> Counters {
     Counters { reset: quote.reset_count(), restart: quote.restart_count(), clock: quote.clock() }
 }
-
-/// What to do about a refusal.
-pub fn hint(reason: Reason) -> Option<&'static str> {
-    Some(match reason {
-        Reason::NoPolicy => {
-            "an operator approves this boot, and makes a policy of it, with `halfkey approve NODE`"
-        }
-        Reason::PolicyMismatch => {
-            "if the change was intended, an operator approves it with `halfkey approve NODE`; `halfkey policy explain NODE` shows each event"
-        }
-        Reason::CounterRollback => {
-            "if the TPM or virtual machine was restored on purpose, enroll the node again"
-        }
-        Reason::Revoked => "an operator restores the node with `halfkey restore NODE`",
-        Reason::Held => "an operator lets it unlock again with `halfkey release NODE`",
-        Reason::FenceExtended => "keys are released to the initramfs only: reboot",
-        Reason::EnrollmentUsed => "an operator enrolls the node again with `halfkey enroll NODE`",
-        Reason::EnrollmentSignature => {
-            "if that is your tenant's key, give it with --tenant-key; else the tenant runs `halfkey enroll NODE`, whose enrollment takes the place of this one, and the machine then runs `halfkey-agent enroll` again"
-        }
-        Reason::RolledBack => {
-            "find out who changed the verifier's database; signing again (`halfkey enroll`, `policy apply`, `group set`) mends it"
-        }
-        Reason::Bank => "enroll the node again with a bank that the firmware extends",
-        Reason::ProposalUnattested => {
-            "proposals are taken from a boot that was opened by attestation: reboot without a passphrase, then propose again"
-        }
-        Reason::ProposalMalformed => "update halfkey-agent: it has to be as new as the verifier",
-        _ => return None,
-    })
-}

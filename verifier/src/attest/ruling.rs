@@ -1,6 +1,6 @@
 //! What was decided about a piece of evidence.
 
-use super::{BootRelease, EnrollRelease, hint};
+use super::{BootRelease, EnrollRelease};
 use crate::domain::{Counters, NewPending};
 use halfkey_evidence::Rejection;
 use halfkey_evidence::quote::VerifiedQuote;
@@ -90,6 +90,14 @@ impl Decided {
         }
     }
 
+    /// What is to be done about that.
+    fn hint(&self) -> Option<&str> {
+        match self {
+            Self::Released { .. } | Self::Enrolled(_) => None,
+            Self::Pending { because, .. } | Self::Denied { because, .. } => because.advice(),
+        }
+    }
+
     /// The same for people.
     pub fn message(&self) -> String {
         match self {
@@ -117,7 +125,7 @@ impl Ruling {
             outcome: self.decided.outcome().as_str().to_owned(),
             code: reason.map(|reason| reason.code().to_owned()),
             message: self.decided.message(),
-            hint: reason.and_then(hint).map(str::to_owned),
+            hint: self.decided.hint().map(str::to_owned),
             evidence_id: Some(evidence_id),
             ticket: None,
             sealed: None,

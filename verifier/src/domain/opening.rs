@@ -71,7 +71,6 @@ impl Records {
         if let Some(what) = wrong {
             return Err(Error::damaged(what));
         }
-        let why = why.split("\nhint: ").next().unwrap_or_default().to_owned();
         let head = index.head();
         let used = index.open_after(accepted);
         let (detail, audit) = self.write(|view| {

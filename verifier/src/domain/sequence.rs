@@ -467,7 +467,7 @@ impl Sequence {
             },
             (None, None) => return Ok(()),
         };
-        Err(Error::Refused(Reason::RolledBack, format!("{why}\nhint: {HINT}")))
+        Err(Error::Refused(Reason::RolledBack, why))
     }
 
     /// A document is about to be committed.
@@ -497,9 +497,6 @@ impl Sequence {
         self.kept.as_mut().map_or(Ok(()), |kept| kept.grown(&head, audit)).map_err(unwritten)
     }
 }
-
-/// What to do about a database that is older than the state file.
-pub const HINT: &str = "if the database was restored from a backup on purpose, stop the server and run `halfkey-verifier accept-rollback`; else find out who changed it";
 
 fn unwritten(e: std::io::Error) -> Error {
     Error::unavailable(format!("the state file can't be written: {e}"))

@@ -56,10 +56,8 @@ pub fn check(
     }
     if envelope.created > now.saturating_add(CLOCK_TOLERANCE) {
         let (found, here) = (utc(envelope.created), utc(now));
-        let what = format!(
-            "the policy was signed at {found}, and here it is {here}\nhint: set the clock of the operator's machine"
-        );
-        return Err(Rejection::new(Reason::Conflict, what));
+        let what = format!("the policy was signed at {found}, and here it is {here}");
+        return Err(Rejection::new(Reason::Conflict, what).hint("set the clock of the operator's machine"));
     }
     parse(envelope)
 }
@@ -72,10 +70,7 @@ pub fn require_here(envelope: &Envelope, deployment: Deployment) -> Result<(), R
     if envelope.deployment == deployment {
         return Ok(());
     }
-    let what = format!(
-        "expected a document for {deployment}, found one for {}\nhint: what was signed for another server has to be signed for this one, after `halfkey login` with its bundle",
-        envelope.deployment
-    );
+    let what = format!("expected a document for {deployment}, found one for {}", envelope.deployment);
     Err(Rejection::new(Reason::Deployment, what))
 }
 

@@ -160,7 +160,6 @@ impl Registering {
             }
         }
         Refusal::new(Reason::AkChanged, format!("node {node}"))
-            .hint("both keys come from the same seed of the TPM: one does not change without the other")
     }
 
     /// A time for the next challenge, after that of every other one of this process.
@@ -184,7 +183,6 @@ impl Registering {
     fn answered(&self, node: NodeId, message: &Activate, challenge: &[u8; 32]) -> Result<u64, Refusal> {
         let refused = |what: &str| {
             Refusal::new(Reason::Activation, format!("node {node}: {what}"))
-                .hint("register again; challenges live for some minutes")
         };
         let Ok(issued) = <[u8; 8]>::try_from(&message.state[..]).map(u64::from_be_bytes) else {
             return Err(Refusal::new(
