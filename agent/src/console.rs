@@ -21,10 +21,13 @@ pub fn say(line: &str) {
 
 /// Says an error and its hint.
 pub fn complain(error: &Error) {
-    say(&format!("error: {error}"));
-    if let Some(hint) = &error.hint {
-        say(&format!("hint: {hint}"));
-    }
+    lines(error).iter().for_each(|line| say(line));
+}
+
+/// The lines of an error: itself, and what to do.
+pub fn lines(error: &Error) -> Vec<String> {
+    let hint = error.hint.iter().map(|hint| format!("hint: {hint}"));
+    [format!("error: {error}")].into_iter().chain(hint).collect()
 }
 
 /// Data for programs and people, on standard output. A closed pipe is not our problem.

@@ -9,6 +9,7 @@ use crate::boot::uevent::Uevents;
 use crate::deadline::Deadline;
 use crate::error::{Error, Kind, Result};
 use crate::tpm::{FenceState, Location, Tpm};
+use crate::words;
 use crate::{console, logs};
 use halfkey_protocol::FENCE_PCR;
 use halfkey_protocol::keys::label;
@@ -83,8 +84,7 @@ pub struct Window(FenceState);
 pub fn window(tpm: &mut Tpm) -> Result<Window> {
     let before = tpm.fence_state()?;
     if !before.is_open() {
-        return Err(Error::new(Kind::Fence, "expected PCR 15 to be zero still, found it extended: the fence was closed while the volumes were unlocked")
-            .hint("something else asked for a passphrase or a shell in this boot; reboot to try again"));
+        return Err(words::closed_meanwhile());
     }
     if console::in_initramfs() {
         sysrq::switch_off()?;
@@ -112,12 +112,7 @@ fn extend_from(tpm: &mut Tpm, before: &FenceState, data: &[u8]) -> Result<FenceS
                     None => new != old && new.iter().any(|byte| *byte != 0),
                 }
         });
-    if confirmed && after.is_closed() {
-        Ok(after)
-    } else {
-        Err(Error::new(Kind::Fence, "PCR 15 was extended, and reading it back shows another value")
-            .hint("the TPM or its bus can't be trusted: look at the hardware"))
-    }
+    if confirmed && after.is_closed() { Ok(after) } else { Err(words::not_confirmed()) }
 }
 
 /// Whether the firmware left traces of a TPM: then a TPM that can't be reached is no reason to go on.
@@ -162,7 +157,7 @@ pub fn open_tpm(location: &Location, deadline: Deadline) -> Result<Tpm> {
                 let absent = matches!(location, Location::Device(path) if !path.exists());
                 match &events {
                     Ok(events) if absent && firmware_shows_tpm() && !until.is_over() => {
-                        console::say(&format!("waiting for the TPM's driver, {} s at most", until.seconds()));
+                        console::say(&words::waiting_for_driver(until.seconds()));
                         // The class of the device with the kernel's resource manager.
                         events.wait("tpmrm", until);
                     }
@@ -218,7 +213,7 @@ fn insist<T>(
             // Another value than the one that was extended is none that it would change.
             Err(error) if error.kind == Kind::Tpm && !until.is_over() => {
                 if !said {
-                    console::say(&format!("{error}; asking again for {} s", until.seconds()));
+                    console::say(&words::asking_again(&error, until.seconds()));
                     said = true;
                 }
                 std::thread::sleep(PAUSE);
@@ -285,11 +280,9 @@ impl Unconfirmed {
 /// Says why, and powers the machine off. Returns only if the kernel refuses.
 pub fn power_off(why: &Error) -> Error {
     console::complain(why);
-    console::say("powering off");
+    console::say(words::POWERING_OFF);
     if why.hint.is_none() {
-        console::say(
-            "hint: the fence (PCR 15) must not stay open. To boot with a passphrase anyway, add rd.halfkey=off to the kernel command line",
-        );
+        console::say(&format!("hint: {}", words::POWER_OFF_HINT));
     }
     // A disk that does not answer any more must not keep the machine on.
     let (done, synced) = std::sync::mpsc::channel();

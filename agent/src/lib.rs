@@ -14,6 +14,7 @@
 //! | [`luks`] | headers, the allow-list, tokens, cryptsetup |
 //! | [`net`] | HTTPS to the servers, and kernel events about the network |
 //! | [`tpm`] | commands, sessions and keys of the TPM |
+//! | [`words`] | what it says on the console of a machine that boots |
 //! | [`error`], [`console`], [`terminal`] | how it says what went wrong, and asks |
 //! | [`hardening`], [`deadline`], [`timing`], [`bounded`], [`notify`] | small things used everywhere |
 
@@ -37,3 +38,4 @@ pub mod propose;
 pub mod terminal;
 pub mod timing;
 pub mod tpm;
+pub mod words;

@@ -5,9 +5,10 @@ use super::uevent::{self, Uevents};
 use crate::bounded;
 use crate::console;
 use crate::deadline::Deadline;
-use crate::error::{Error, Kind, Result};
+use crate::error::{Error, Result};
 use crate::luks::header::Found;
 use crate::luks::{Header, Token};
+use crate::words;
 use std::collections::BTreeMap;
 use std::fs::File;
 use std::path::{Path, PathBuf};
@@ -62,7 +63,7 @@ pub fn explicit(paths: &[PathBuf]) -> Result<Devices> {
     let enrolled = |path: &PathBuf| match look(path)? {
         Look::Enrolled(volume) => Ok(*volume),
         Look::Other { why, .. } => Err(why.unwrap_or_else(|| {
-            not_enrolled(format!("{}: no LUKS2 volume with a halfkey token", path.display()))
+            words::not_enrolled(format!("{}: no LUKS2 volume with a halfkey token", path.display()))
         })),
     };
     let volumes = paths.iter().map(enrolled).collect::<Result<_>>()?;
@@ -93,7 +94,7 @@ pub fn find(settings: &Settings, deadline: Deadline) -> Result<Devices> {
         let waits_for_any = settings.named.is_empty() && enrolled == 0 && settings.expected;
         if missing.is_empty() && !waits_for_any {
             if settled {
-                return result(looked, "no volume here has a halfkey token");
+                return result(looked, words::NO_TOKEN);
             }
             // Others that nothing names may be about to appear: they are opened as well.
             uevent::wait_until_settled(deadline.within(SETTLE));
@@ -105,17 +106,12 @@ pub fn find(settings: &Settings, deadline: Deadline) -> Result<Devices> {
         let until = if enrolled > 0 { half } else { deadline };
         if until.is_over() {
             if !missing.is_empty() {
-                console::say(&format!("volume {} did not appear", missing.join(", ")));
+                console::say(&words::did_not_appear(&missing));
             }
-            return result(looked, "no enrolled volume appeared before the deadline");
+            return result(looked, words::NONE_APPEARED);
         }
         if !said {
-            let what = if missing.is_empty() {
-                "an enrolled volume".into()
-            } else {
-                format!("volume {}", missing.join(", "))
-            };
-            console::say(&format!("waiting for {what}, {} s at most", until.seconds()));
+            console::say(&words::waiting_for_volumes(&missing, until.seconds()));
             said = true;
         }
         events.wait("block", until);
@@ -155,11 +151,7 @@ fn result(looked: BTreeMap<String, Look>, none: &str) -> Result<Devices> {
             }
         }
     }
-    if found.volumes.is_empty() { Err(not_enrolled(none)) } else { Ok(found) }
-}
-
-fn not_enrolled(message: impl Into<String>) -> Error {
-    Error::new(Kind::NotEnrolled, message).hint("to enroll, run in the booted system: halfkey-agent enroll")
+    if found.volumes.is_empty() { Err(words::not_enrolled(none)) } else { Ok(found) }
 }
 
 /// UUIDs that are named and not there.
@@ -230,9 +222,7 @@ fn look(path: &Path) -> Result<Look> {
     let header = match Header::read(&file) {
         Ok(Found::Luks2(header)) => *header,
         Ok(Found::Luks1) => {
-            let why = not_enrolled(format!("{}: LUKS version 1 has no tokens", path.display()))
-                .hint("convert it: cryptsetup convert --type luks2");
-            return Ok(other(Header::claimed_uuid(&file), Some(why)));
+            return Ok(other(Header::claimed_uuid(&file), Some(words::luks1(path.display()))));
         }
         Ok(Found::Nothing) => return Ok(other(None, None)),
         Err(error) => return Ok(other(Header::claimed_uuid(&file), Some(at(error)))),
@@ -244,7 +234,8 @@ fn look(path: &Path) -> Result<Look> {
     for (number, token) in header.halfkey_tokens() {
         match token {
             Ok(token) if !token.complete => {
-                why = Some(not_enrolled(format!("{}: the enrollment was interrupted", path.display())));
+                why =
+                    Some(words::not_enrolled(format!("{}: the enrollment was interrupted", path.display())));
             }
             Ok(token) => tokens.push((number, token)),
             Err(error) => why = Some(at(error)),

@@ -20,6 +20,7 @@ use crate::deadline::Deadline;
 use crate::error::{Error, Kind, Result};
 use crate::fence;
 use crate::tpm::{Location, Tpm};
+use crate::words;
 use crate::{bounded, console, logs};
 use halfkey_protocol::keys::label;
 use std::path::{Path, PathBuf};
@@ -68,32 +69,32 @@ pub fn run(location: &Location, settings: &Settings) -> Result<()> {
     let _alone = way_out::alone();
     let state = match State::load() {
         Ok(None) => {
-            console::say("gate: nothing was opened by attestation in this boot");
+            console::say(words::GATE_NOTHING);
             return Ok(());
         }
         Ok(Some(state)) if is_closed(location, &state) => {
-            console::say("gate: the fence says closed: this boot goes on with its passphrase");
+            console::say(words::GATE_CLOSED);
             return Ok(());
         }
         Ok(Some(state)) => state,
         Err(error) => return Err(refuse(location, settings, error)),
     };
     if state.opening {
-        return Err(refuse(location, settings, unfinished()));
+        return Err(refuse(location, settings, words::gate_unfinished()));
     }
     let opened = state.mappings();
     if opened.all.is_empty() {
         // The keys were released and tested, and what came of it was closed: no data is open that a rogue root could read.
-        console::say("gate: no volume could be opened: this boot goes on with its passphrase");
+        console::say(words::GATE_NONE);
         return Ok(());
     }
     sysrq::stays_off()?;
     let look = || {
         let checked = check(&mountinfo::now(), Path::new("/sys"), Path::new("/dev"), &opened);
-        checked.map_err(|why| refuse(location, settings, rogue(&why)))
+        checked.map_err(|why| refuse(location, settings, words::gate_rogue(&why)))
     };
     look()?;
-    console::say("gate: the root and all that is mounted in it are on volumes that were opened in this boot");
+    console::say(words::GATE_PASSED);
     hand_over(Path::new(ROOT), Path::new("/run"))?;
     // That took its time.
     look()
@@ -129,7 +130,7 @@ pub fn first_look(location: &Location, settings: &Settings) -> Result<()> {
 fn suspicion(state: &Result<Option<State>>, mounts: &[Mount], sys: &Path, dev: &Path) -> Option<Error> {
     match state {
         Ok(None) => None,
-        Ok(Some(state)) if state.opening => Some(unfinished()),
+        Ok(Some(state)) if state.opening => Some(words::gate_unfinished()),
         Ok(Some(state)) => {
             let opened = state.mappings();
             if opened.all.is_empty() {
@@ -137,31 +138,17 @@ fn suspicion(state: &Result<Option<State>>, mounts: &[Mount], sys: &Path, dev: &
             }
             // The initramfs itself is among them: else they could not be read.
             if mounts.is_empty() {
-                return Some(rogue("what is mounted can't be seen"));
+                return Some(words::gate_rogue("what is mounted can't be seen"));
             }
-            check_mounted(mounts, sys, dev, &opened).err().map(|why| rogue(&why))
+            check_mounted(mounts, sys, dev, &opened).err().map(|why| words::gate_rogue(&why))
         }
         Err(error) => Some(Error::new(Kind::Volume, format!("gate: {error}"))),
     }
 }
 
-fn unfinished() -> Error {
-    Error::new(Kind::Volume, "gate: the unlocking ended in the middle of the opening")
-        .hint("what it opened is not known; reboot")
-}
-
-fn rogue(why: &str) -> Error {
-    Error::new(Kind::Volume, format!("gate: {why}")).hint(
-        "the disk was tampered with, or root= or the fstab of the root names a file system outside the enrolled volumes",
-    )
-}
-
 /// The root is the right one. Where it can't be handed over to, this unit fails, and the shell that follows closes it.
 fn hand_over(root: &Path, run: &Path) -> Result<()> {
-    init::check(root).map_err(|why| {
-        Error::new(Kind::Volume, format!("gate: the system on the root can't be started: {why}"))
-            .hint("the file system is damaged; to repair it with the passphrase: halfkey hold NODE, at the operator's desk")
-    })?;
+    init::check(root).map_err(words::gate_damaged)?;
     exitrd::forbid(run).map_err(|e| Error::system("gate: see that no exitrd is executed at shutdown", e))?;
     mask_gpt_auto(run).map_err(|e| Error::system(format!("gate: mask {GPT_AUTO}"), e))
 }

@@ -5,9 +5,10 @@
 
 use super::cmdline::Settings;
 use super::devices::Volume;
-use crate::error::{Error, Kind, Result};
+use crate::error::Result;
 use crate::luks::Token;
 use crate::net::Server;
+use crate::words;
 use halfkey_protocol::wire::Begun;
 use halfkey_protocol::{MAX_VOLUMES, NodeId};
 
@@ -73,18 +74,7 @@ impl Route {
     /// When there is none.
     pub fn current(&self, begun: &Begun) -> Result<&Token> {
         let named = |token: &&Token| begun.enrollment.as_ref() == Some(&token.enrollment);
-        self.tokens.iter().find(named).ok_or_else(|| {
-            Error::new(
-                Kind::Refused,
-                format!(
-                    "the verifier's current enrollment of this node is none of those on its disks ({})",
-                    self.enrollments().join(", ")
-                ),
-            )
-            .hint(
-                "was an old header restored? boot with the passphrase and enroll again: halfkey-agent enroll",
-            )
-        })
+        self.tokens.iter().find(named).ok_or_else(|| words::none_on_these_disks(&self.enrollments()))
     }
 }
 

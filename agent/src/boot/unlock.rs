@@ -19,6 +19,7 @@ use crate::net::race::{Connection, Race, RaceConfig};
 use crate::net::tls;
 use crate::timing::Timeline;
 use crate::tpm::{self, Location, Object, SealedBlob, Tpm, UnsealSession};
+use crate::words;
 use crate::{console, fence, notify};
 use halfkey_protocol::keys::half::VolumeKey;
 use halfkey_protocol::keys::label;
@@ -151,12 +152,10 @@ impl Unlock {
             None => fence::ensure_closed(&self.options.tpm),
         };
         match closed {
-            Ok(fence::Ensured::NoTpm) => {
-                console::say("this machine has no TPM: the volumes ask for their passphrases")
-            }
-            Ok(_) => console::say("the fence is closed: the volumes ask for their passphrases"),
+            Ok(fence::Ensured::NoTpm) => console::say(words::NO_TPM),
+            Ok(_) => console::say(words::FENCE_IS_CLOSED),
             Err(error) if fence::must_power_off(&self.settings) => return Err(fence::power_off(&error)),
-            Err(error) => return Err(error.context("the fence could not be closed")),
+            Err(error) => return Err(error.context(words::FENCE_NOT_CLOSED)),
         }
         Ok(())
     }
@@ -177,7 +176,7 @@ impl Unlock {
             match self.walk.failure(error.kind, left > 1) {
                 Failure::OtherEnrollment => {
                     console::complain(error);
-                    console::say("there is another enrollment on these disks: it is tried next");
+                    console::say(words::OTHER_ENROLLMENT);
                     self.tpm = None;
                     self.walk.start_over();
                 }
@@ -208,7 +207,7 @@ impl Unlock {
                 self.walk.enter(Step::TellOfOtherTpm)?;
                 // Nothing can be opened here, but whoever runs the verifier wants to know of it.
                 if let Err(unreported) = self.report_other_tpm(preferred, race) {
-                    console::say(&format!("the verifier could not be told: {unreported}"));
+                    console::say(&words::verifier_not_told(&unreported));
                 }
                 return Err(error);
             }
@@ -259,9 +258,7 @@ impl Unlock {
     ) -> Result<()> {
         self.walk.enter(Step::CheckMembers)?;
         if let Some(target) = targets.iter().find(|target| devices::is_part(&target.volume.file)) {
-            let path = target.volume.path.display();
-            return Err(Error::volume(format!("{path} has become a part of another device meanwhile"))
-                .hint("is it a member of a RAID or multipath device that was assembled late?"));
+            return Err(words::became_a_part(target.volume.path.display()));
         }
         self.walk.enter(Step::LookAtFence)?;
         // Found closed, nothing may be on record: `fence` would take it for open.
@@ -307,12 +304,12 @@ impl Unlock {
         };
         match taken_back {
             Ok(()) => {
-                console::say("what was open is closed again: all volumes ask for their passphrases");
+                console::say(words::TAKEN_BACK);
                 why
             }
             Err(error) => {
                 console::complain(&why);
-                let error = error.context("what attestation opened could not be taken back");
+                let error = error.context(words::NOT_TAKEN_BACK);
                 if console::in_initramfs() { fence::power_off(&error) } else { error }
             }
         }
@@ -327,8 +324,7 @@ impl Unlock {
         self.tpm = Some(fence::open_tpm(&self.options.tpm, self.deadline)?);
         let tpm = self.tpm()?;
         if !tpm.fence_state()?.is_open() {
-            return Err(Error::new(Kind::Fence, "the boot window of this boot is over: PCR 15 is not zero")
-                .hint("volumes are unlocked once, in the initramfs; reboot to try again"));
+            return Err(words::window_is_over());
         }
         // After a TPM2_Clear there can be enrollments of two SRKs: the TPM has one of them.
         let mut tokens = route.tokens.iter();
@@ -380,7 +376,7 @@ impl Unlock {
         tpm.abandon(session)?;
         match answer {
             Ok(attested) => {
-                console::say(&format!("the verifier was told: {}", attested.refusal()));
+                console::say(&words::verifier_was_told(&attested.refusal()));
                 Ok(())
             }
             Err(Failed::Tpm(error)) => Err(error),
@@ -410,7 +406,7 @@ impl Unlock {
             if let Some(key) = self.combine(token, &attested, session, keys)? {
                 return Ok((Release { attested, r, server: client.server().to_string() }, key));
             }
-            console::say("PCRs moved between quote and unsealing: once more");
+            console::say(words::PCRS_MOVED);
             connection = exchange::begin_again(client, config);
         }
         Err(tpm::Error::PcrChanged.into())
@@ -454,12 +450,7 @@ impl Unlock {
         if opens {
             return Ok(());
         }
-        let slot = target.copy.slot;
-        Err(Error::volume(format!(
-            "{}: the released key does not open keyslot {slot}: this header is not the enrolled one",
-            device.display()
-        ))
-        .hint("if the volume was changed on purpose, enroll it again; else somebody tampered with the disk"))
+        Err(words::wrong_key(device.display(), target.copy.slot))
     }
 
     fn open(&self, target: &Target, passphrase: &[u8], opened: &mut Opened) -> Result<()> {
@@ -475,13 +466,8 @@ impl Unlock {
         let (name, slot) = (&opened.name, opened.keyslot);
         let expected = expected_mapping_uuid(&target.copy.uuid, name);
         let mapping = state::mapping(Path::new("/sys"), name).filter(|found| found.dm_uuid == expected);
-        opened.mapping = Some(mapping.ok_or_else(|| {
-            Error::volume(format!(
-                "{}: cryptsetup opened it, and there is no mapping {expected}",
-                device.display()
-            ))
-        })?);
-        console::say(&format!("opened {} as {name} with keyslot {slot}", device.display()));
+        opened.mapping = Some(mapping.ok_or_else(|| words::no_mapping(device.display(), expected))?);
+        console::say(&words::opened(device.display(), name, slot));
         Ok(())
     }
 
@@ -541,8 +527,7 @@ impl Ask for AskForHalves<'_> {
         if begun.enrollment.as_ref() == Some(&self.token.enrollment) {
             return Ok(());
         }
-        let changed = "the verifier's current enrollment of this node changed while it attested";
-        Err(Error::new(Kind::Refused, changed).hint("reboot"))
+        Err(words::enrollment_changed())
     }
 
     fn attempt(

@@ -8,6 +8,7 @@ use crate::deadline::Deadline;
 use crate::error::{Error, Result};
 use crate::fence::{self, Ensured, Meaning};
 use crate::tpm::{Location, Tpm};
+use crate::words;
 use crate::{console, logs};
 use halfkey_protocol::keys::label;
 use nix::errno::Errno;
@@ -115,10 +116,7 @@ fn lock(folder: &Path, until: Deadline) -> std::io::Result<Flock<File>> {
         match Flock::lock(file, FlockArg::LockExclusiveNonblock) {
             Err((again, Errno::EWOULDBLOCK)) if !until.is_over() => {
                 if !said {
-                    console::say(&format!(
-                        "another halfkey-agent is at work: waiting for it, {} s at most",
-                        until.seconds()
-                    ));
+                    console::say(&words::waiting_for_another(until.seconds()));
                     said = true;
                 }
                 file = again;
@@ -135,7 +133,7 @@ fn lock(folder: &Path, until: Deadline) -> std::io::Result<Flock<File>> {
 /// When the fence could not be confirmed, or something may still be open.
 pub fn before_shell(location: &Location, settings: &Settings) -> Result<()> {
     if let Some(closed) = close(location, settings, Next::Shell)? {
-        console::say("what attestation opened is closed; this boot counts as attested no more");
+        console::say(words::SHELL);
         // When the shell ends they are started again, and ask.
         units("stop", &closed);
     }
@@ -152,10 +150,8 @@ pub fn before_passphrase(location: &Location, settings: &Settings, mapping: &str
         return Ok(());
     }
     if let Some(closed) = close(location, settings, Next::Prompt)? {
-        console::say(&format!(
-            "'{mapping}' is not enrolled and asks for its passphrase after the others were opened: they are closed again"
-        ));
-        console::say("hint: enroll that volume as well, or open it from the running system");
+        console::say(&words::asks_beside(mapping));
+        console::say(&format!("hint: {}", words::ENROLL_IT));
         units("try-restart", &closed);
     }
     Ok(())
@@ -192,11 +188,7 @@ fn close(location: &Location, settings: &Settings, next: Next) -> Result<Option<
     if let Err(error) = sysrq::stays_off() {
         console::complain(&error);
     }
-    teardown::close_all(Deadline::after(teardown::LIMIT)).map_err(|error| {
-        error.context("no shell and no prompt may come over an open volume").hint(
-            "for a boot with the disk closed, a passphrase and a shell: halfkey hold NODE, at the operator's desk",
-        )
-    })?;
+    teardown::close_all(Deadline::after(teardown::LIMIT)).map_err(words::still_open)?;
     // systemd takes these for open, whoever has opened them. A boot without a record can be one that a passphrase opened.
     let mut names = open.unwrap_or_default();
     if let Ok(Some(mut state)) = state {

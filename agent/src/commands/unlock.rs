@@ -3,7 +3,7 @@
 use super::report;
 use crate::boot::cmdline::Settings;
 use crate::boot::unlock;
-use crate::{console, fence};
+use crate::{console, fence, words};
 use std::process::ExitCode;
 
 /// Unlocks, unless the command line of the kernel says `rd.halfkey=off`.
@@ -11,7 +11,7 @@ pub fn run(options: unlock::Options, json: bool) -> ExitCode {
     let settings = Settings::of_this_boot();
     let dry_run = options.dry_run;
     if settings.off && !dry_run {
-        console::say("rd.halfkey=off: the volumes ask for their passphrases");
+        console::say(words::OFF);
         if let Err(error) = fence::ensure_closed(&options.tpm) {
             console::complain(&error);
         }

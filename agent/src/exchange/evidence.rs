@@ -1,11 +1,13 @@
 //! One attempt: quote what `begin` asked for, send the evidence, read the verdict.
 
 use super::rules::Came;
+use super::words;
 use crate::deadline::Deadline;
 use crate::error::{Error, Kind, Result};
 use crate::logs::Logs;
+use crate::net;
+use crate::net::client::printable;
 use crate::net::race::Connection;
-use crate::net::{self, client::printable};
 use crate::tpm::{Object, Tpm};
 use halfkey_protocol::keys::hpke::{Ephemeral, Released};
 use halfkey_protocol::tpm::bank::PcrBank;
@@ -193,18 +195,6 @@ impl Attested {
 
     /// The refusal, for the console.
     pub fn refusal(&self) -> Error {
-        let verdict = &self.verdict;
-        let code = printable(verdict.code.as_deref().unwrap_or("no code"), 64);
-        let record = verdict.evidence_id.map(|id| format!(", evidence {id}")).unwrap_or_default();
-        let outcome = self.outcome.as_str();
-        Error {
-            kind: Kind::Refused,
-            message: format!(
-                "the verifier says {outcome}: {} [{code}{record}]",
-                printable(&verdict.message, 500)
-            ),
-            hint: verdict.hint.as_deref().map(|hint| printable(hint, 500)),
-            code: Some(code),
-        }
+        words::refusal(&self.verdict)
     }
 }

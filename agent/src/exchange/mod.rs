@@ -132,7 +132,7 @@ pub fn run<A: Ask>(
             }
             Next::FreshQuote => console::say(&words::fresh_quote(&refusal(&answer))),
             Next::TryAgain(again) => {
-                console::say(&words::trying_again(&refusal(&answer), deadline.seconds()));
+                console::say(&crate::words::trying_again(refusal(&answer), deadline.seconds()));
                 pause(again, None, deadline);
             }
         }

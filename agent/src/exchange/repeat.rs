@@ -1,6 +1,5 @@
 //! A request beside an attestation, which can be repeated without harm: registration, proof.
 
-use super::words;
 use crate::console;
 use crate::deadline::Deadline;
 use crate::error::Result;
@@ -35,7 +34,7 @@ pub fn until_answered<Q: miniserde::Serialize, A: miniserde::Deserialize>(
             return Err(error);
         }
         if !said {
-            console::say(&words::trying_again(&error, deadline.seconds()));
+            console::say(&crate::words::trying_again(&error, deadline.seconds()));
             said = true;
         }
         pause(again, events.as_ref().ok(), deadline);

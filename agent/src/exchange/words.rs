@@ -2,11 +2,25 @@
 
 use super::rules::Person;
 use crate::error::{Error, Kind};
+use crate::net::client::{advice, printable};
 use halfkey_protocol::NodeId;
+use halfkey_protocol::wire;
 
-/// Another attempt comes, after this error.
-pub fn trying_again(error: &Error, seconds: u64) -> String {
-    format!("{error}; trying again for {seconds} s")
+/// What a verifier says that does not release anything.
+pub fn refusal(verdict: &wire::Verdict) -> Error {
+    let code = printable(verdict.code.as_deref().unwrap_or("no code"), 64);
+    let record = verdict.evidence_id.map(|id| format!(", evidence {id}")).unwrap_or_default();
+    // It was read as one of the three.
+    let outcome = printable(&verdict.outcome, 16);
+    Error {
+        kind: Kind::Refused,
+        message: format!(
+            "the verifier says {outcome}: {} [{code}{record}]",
+            printable(&verdict.message, 500)
+        ),
+        hint: advice(verdict.hint.as_deref(), verdict.code.as_deref()),
+        code: Some(code),
+    }
 }
 
 /// Another attempt comes, after this refusal.
@@ -47,10 +61,6 @@ mod tests {
         let refusal =
             Error::new(Kind::Refused, "the verifier says pending: another kernel [policy_mismatch]")
                 .hint("approve it");
-        assert_eq!(
-            trying_again(&Error::new(Kind::Network, "https://a:1: not listening: refused"), 42),
-            "https://a:1: not listening: refused; trying again for 42 s"
-        );
         assert_eq!(
             fresh_quote(&refusal),
             "the verifier says pending: another kernel [policy_mismatch]; with a fresh quote"

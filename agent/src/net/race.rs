@@ -9,6 +9,7 @@ use crate::console;
 use crate::deadline::Deadline;
 use crate::error::{self, Kind};
 use crate::timing::Timeline;
+use crate::words;
 use halfkey_protocol::{VERSIONS, wire};
 use rustls::ClientConfig;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -129,8 +130,8 @@ fn attempt(client: Client, config: &RaceConfig, over: &AtomicBool) -> error::Res
         }
         let what = error.to_string();
         if what != waits_for {
-            let left = config.deadline.seconds();
-            console::say(&format!("{}: {what}; trying again for {left} s", client.server()));
+            let whose = format!("{}: {what}", client.server());
+            console::say(&words::trying_again(whose, config.deadline.seconds()));
             waits_for = what;
         }
         pause(again, events.as_ref().ok(), config.deadline);
