@@ -94,7 +94,7 @@ fn every_key_of_the_schema_is_in_the_table() {
     let problems = Policy::parse(unknown).unwrap_err();
     let mut keys = 0;
     for problem in problems.iter().filter(|problem| problem.message.starts_with("unknown key")) {
-        let (_, known) = problem.message.split_once("known here: ").unwrap();
+        let (_, known) = problem.hint.as_deref().unwrap().split_once("known here: ").unwrap();
         for key in known.split(", ") {
             keys += 1;
             let ways = [format!("`{key}`"), format!(".{key}`"), format!("[{key}]`"), format!("{key}]]`")];

@@ -30,8 +30,9 @@ pub(super) enum Path {
 pub(super) struct Lack {
     pub part: Part,
     pub expected: &'static str,
-    /// May have a line `hint: ..`.
     pub found: String,
+    /// What to do about it; not in a finding, which is about a boot and not about a document.
+    pub hint: Option<&'static str>,
 }
 
 impl Lack {
@@ -43,8 +44,7 @@ impl Lack {
             what: "boot path".to_owned(),
             rule,
             expected: format!("{}{}", self.part.key(), self.expected),
-            // What to do about it is for the text of a document.
-            found: self.found.split('\n').next().unwrap_or_default().to_owned(),
+            found: self.found.clone(),
         }
     }
 }
@@ -93,12 +93,11 @@ impl Path {
 
 /// Whatever keeps a `[[boot]]` from pinning its initramfs.
 pub(super) fn lacks(boot: &Boot) -> Vec<Lack> {
-    let mut lacks = Vec::new();
-    let mut lack = |part, expected, found: &str| lacks.push(Lack { part, expected, found: found.to_owned() });
+    let mut lacks = Lacks::default();
     for (index, image) in boot.images.iter().enumerate() {
         let payload = image.role == Role::Kernel && boot.images[..index].iter().any(is_signed_uki);
         if image.has_signers() && image.role != Role::Uki && !payload {
-            lack(
+            lacks.add(
                 Part::Image(index),
                 "authenticode",
                 "signer: only a uki has its initramfs under its signature; what comes before one, and a kernel without one, must be known \
@@ -106,56 +105,76 @@ pub(super) fn lacks(boot: &Boot) -> Vec<Lack> {
             );
         }
         if image.role == Role::Uki && boot.images[..index].iter().any(|image| image.role == Role::Uki) {
-            lack(Part::Image(index), "one uki", "another");
+            lacks.add(Part::Image(index), "one uki", "another");
         }
     }
     match Path::of(boot) {
-        Path::Uki => uki(boot, &mut lack),
-        Path::Grub => grub(boot, &mut lack),
+        Path::Uki => uki(boot, &mut lacks),
+        Path::Grub => grub(boot, &mut lacks),
         Path::Kernel => {
-            by_digest(boot, &mut lack);
+            by_digest(boot, &mut lacks);
             if !boot.kernel_measures_initrd && boot.images.iter().any(|image| image.role == Role::Kernel) {
-                lack(Part::Boot, "kernel_measures_initrd = true, a uki, or the events of grub", UNMEASURED);
+                lacks.add_with(
+                    Part::Boot,
+                    "kernel_measures_initrd = true, a uki, or the events of grub",
+                    UNMEASURED,
+                    MEASURED,
+                );
             }
         }
     }
-    lacks
+    lacks.0
+}
+
+#[derive(Default)]
+struct Lacks(Vec<Lack>);
+
+impl Lacks {
+    fn add(&mut self, part: Part, expected: &'static str, found: &str) {
+        self.0.push(Lack { part, expected, found: found.to_owned(), hint: None });
+    }
+
+    fn add_with(&mut self, part: Part, expected: &'static str, found: &str, hint: &'static str) {
+        self.0.push(Lack { part, expected, found: found.to_owned(), hint: Some(hint) });
+    }
 }
 
 /// What is said of a path on which nobody measures the initrd.
 const UNMEASURED: &str = "a kernel that is given its initrd: most kernels do not measure one that `initrd=` names on their command line, so whoever writes the boot \
-     entry chooses the initramfs, and that makes the missing events itself\n\
-     hint: boot a uki (`dracut --uefi`, `ukify`); or, if this kernel measures every initrd (Linux 6.13 and later, commit c004703ed7ae), say \
+     entry chooses the initramfs, and that makes the missing events itself";
+/// What to do about that.
+const MEASURED: &str = "boot a uki (`dracut --uefi`, `ukify`); or, if this kernel measures every initrd (Linux 6.13 and later, commit c004703ed7ae), say \
      kernel_measures_initrd = true, as `halfkey policy learn NODE --kernel-measures-initrd` and `halfkey approve` do";
 
-fn grub(boot: &Boot, lack: &mut impl FnMut(Part, &'static str, &str)) {
-    by_digest(boot, lack);
+fn grub(boot: &Boot, lacks: &mut Lacks) {
+    by_digest(boot, lacks);
     if boot.kernel_measures_initrd {
-        lack(
+        lacks.add(
             Part::Boot,
             "kernel_measures_initrd for a kernel that loads its initrd itself",
             "it beside the events of grub",
         );
     }
     if boot.images.len() < 2 {
-        lack(Part::Boot, "an image with role loader before the kernel", "one image only");
+        lacks.add(Part::Boot, "an image with role loader before the kernel", "one image only");
     }
     let listed =
         |initrd| boot.events.iter().any(|event| event.pcr == 9 && event.is == EventIs::Digest(initrd));
     if let Initrd::Digest(initrd) = boot.initrd
         && !listed(initrd)
     {
-        lack(
+        lacks.add_with(
             Part::Initrd,
             "a [[boot.event]] of pcr 9 with this digest",
-            "none: what grub reads is judged in its order, the initrd too\nhint: `halfkey policy learn NODE` writes all of them",
+            "none: what grub reads is judged in its order, the initrd too",
+            "`halfkey policy learn NODE` writes all of them",
         );
     }
 }
 
-fn uki(boot: &Boot, lack: &mut impl FnMut(Part, &'static str, &str)) {
+fn uki(boot: &Boot, lacks: &mut Lacks) {
     if boot.kernel_measures_initrd {
-        lack(
+        lacks.add(
             Part::Boot,
             "kernel_measures_initrd for a kernel that loads its initrd itself",
             "it beside a uki",
@@ -164,15 +183,20 @@ fn uki(boot: &Boot, lack: &mut impl FnMut(Part, &'static str, &str)) {
     let position = boot.images.iter().position(|image| image.role == Role::Uki).unwrap_or_default();
     let signed = boot.images.get(position).is_some_and(Image::has_signers);
     match &boot.sections {
-        None => lack(
+        None => lacks.add_with(
             Part::Boot,
             "sections of the uki",
-            "none\nhint: sections = [..], or \"signed\" if it has a signer",
+            "none",
+            "sections = [..], or \"signed\" if it has a signer",
         ),
         Some(Sections::Signed) if !signed => {
-            lack(Part::Sections, "digests", "\"signed\": the uki has no signer that could vouch for them");
+            lacks.add(
+                Part::Sections,
+                "digests",
+                "\"signed\": the uki has no signer that could vouch for them",
+            );
         }
-        Some(Sections::Digests(list)) if !list.iter().any(|(name, _)| name == stub::INITRD) => lack(
+        Some(Sections::Digests(list)) if !list.iter().any(|(name, _)| name == stub::INITRD) => lacks.add(
             Part::Sections,
             ".initrd among them",
             "none: a kernel without an initramfs starts what its root file system has",
@@ -182,12 +206,13 @@ fn uki(boot: &Boot, lack: &mut impl FnMut(Part, &'static str, &str)) {
     match &boot.initrd {
         Initrd::Digest(_) => return,
         Initrd::Signed if !signed => {
-            lack(Part::Initrd, "a digest", "\"signed\": the uki has no signer that could vouch for it");
+            lacks.add(Part::Initrd, "a digest", "\"signed\": the uki has no signer that could vouch for it");
         }
-        Initrd::InUki if signed || !matches!(boot.sections, Some(Sections::Digests(_))) => lack(
+        Initrd::InUki if signed || !matches!(boot.sections, Some(Sections::Digests(_))) => lacks.add_with(
             Part::Initrd,
             "a uki with authenticode and its sections as digests",
-            "\"in-uki\" without them\nhint: \"signed\", if the uki is known by its signer",
+            "\"in-uki\" without them",
+            "\"signed\", if the uki is known by its signer",
         ),
         Initrd::Signed | Initrd::InUki => {}
     }
@@ -199,21 +224,21 @@ fn uki(boot: &Boot, lack: &mut impl FnMut(Part, &'static str, &str)) {
             }
             _ => "\"signed\" and a loader before the uki, which can add one that only the digest would show",
         };
-        lack(Part::Initrd, "a digest", found);
+        lacks.add(Part::Initrd, "a digest", found);
     }
 }
 
 /// No image that could vouch for another initrd.
-fn by_digest(boot: &Boot, lack: &mut impl FnMut(Part, &'static str, &str)) {
+fn by_digest(boot: &Boot, lacks: &mut Lacks) {
     match boot.initrd {
         Initrd::Digest(_) => {}
         Initrd::Signed => {
-            lack(Part::Initrd, "a digest", "\"signed\": no uki has a signer that could vouch for it");
+            lacks.add(Part::Initrd, "a digest", "\"signed\": no uki has a signer that could vouch for it");
         }
-        Initrd::InUki => lack(Part::Initrd, "a digest", "\"in-uki\" and no uki"),
+        Initrd::InUki => lacks.add(Part::Initrd, "a digest", "\"in-uki\" and no uki"),
     }
     if boot.sections.is_some() {
-        lack(Part::Sections, "an image with role uki", "none: only its stub measures sections");
+        lacks.add(Part::Sections, "an image with role uki", "none: only its stub measures sections");
     }
 }
 

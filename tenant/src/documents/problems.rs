@@ -9,7 +9,8 @@ use std::fmt::Write;
 pub fn lines(name: &str, problems: &[Problem]) -> String {
     problems.iter().fold(String::new(), |mut text, problem| {
         let floor = if problem.floor { "below the floor: " } else { "" };
-        let message = clean_lines(&problem.message).replace('\n', "\n  ");
+        let hint = problem.hint.as_ref().map(|hint| format!("\nhint: {hint}")).unwrap_or_default();
+        let message = clean_lines(&format!("{}{hint}", problem.message)).replace('\n', "\n  ");
         writeln!(text, "{}:{}:{}: {floor}{message}", name, problem.line, problem.column)
             .expect("a String takes everything");
         text

@@ -110,12 +110,9 @@ fn first(problems: &[Problem]) -> Rejection {
         0 | 1 => String::new(),
         count => format!(" (and {} more)", count - 1),
     };
-    let text = problem.to_string();
-    Rejection::new(
-        reason,
-        match text.split_once("\nhint: ") {
-            Some((text, hint)) => format!("{text}{more}\nhint: {hint}"),
-            None => format!("{text}{more}"),
-        },
-    )
+    let rejection = Rejection::new(reason, format!("{problem}{more}"));
+    match &problem.hint {
+        Some(hint) => rejection.hint(hint),
+        None => rejection,
+    }
 }

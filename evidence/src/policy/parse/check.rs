@@ -37,9 +37,9 @@ pub(super) fn policy(parsed: &Parsed, problems: &mut Problems<'_>) {
     if document.boots.is_empty() {
         problems.floor(
             0,
-            "expected at least one [[boot]], found none: Secure Boot and PCR 7 alone say only that something signed was booted, and \
-             every command line (`rdinit=/bin/sh`) and every generic initramfs under the same signer gives the same PCR 7\n\
-             hint: `halfkey policy learn NODE` writes the [[boot]] of a boot that has happened, `halfkey policy predict` that of one to come",
+            ("expected at least one [[boot]], found none: Secure Boot and PCR 7 alone say only that something signed was booted, and \
+             every command line (`rdinit=/bin/sh`) and every generic initramfs under the same signer gives the same PCR 7",
+             "`halfkey policy learn NODE` writes the [[boot]] of a boot that has happened, `halfkey policy predict` that of one to come"),
         );
     }
 }
@@ -66,11 +66,10 @@ fn pcrs(document: &Document, places: &Places, problems: &mut Problems<'_>) {
             }
             0 | 2 if !document.secure_boot.required => problems.floor(
                 at,
-                format!(
+                (format!(
                     "ignore: pcr {pcr} can be ignored only with secure_boot.required: without it firmware starts whatever drivers and option roms it \
-                     finds, which can change the kernel before it runs, and only their measurement shows them\n\
-                     hint: cover it by firmware.pcr{pcr}, as `halfkey policy learn` does"
-                ),
+                     finds, which can change the kernel before it runs, and only their measurement shows them"
+                ), format!("cover it by firmware.pcr{pcr}, as `halfkey policy learn` does")),
             ),
             _ => {}
         }
@@ -86,21 +85,29 @@ fn pcrs(document: &Document, places: &Places, problems: &mut Problems<'_>) {
         let event = document.events.iter().any(|event| event.pcr == pcr);
         match (ignored, by_firmware(pcr), value(pcr)) {
             (true, true, _) => {
-                problems.push(places.firmware, format!("firmware.pcr{pcr}: pcr {pcr} is ignored as well: expected one of both"));
+                problems.push(
+                    places.firmware,
+                    format!("firmware.pcr{pcr}: pcr {pcr} is ignored as well: expected one of both"),
+                );
             }
             (true, _, Some(index)) => {
-                problems.push(places.pcrs[index], format!("pcr.{pcr}: pcr {pcr} is ignored as well: expected one of both"));
+                problems.push(
+                    places.pcrs[index],
+                    format!("pcr.{pcr}: pcr {pcr} is ignored as well: expected one of both"),
+                );
             }
             (false, false, None) if !event => problems.push(
                 0,
-                format!(
-                    "pcr {pcr} ({}) is neither covered nor ignored\nhint: cover it by {}, or add it to ignore",
-                    what_is_in(pcr),
-                    if matches!(pcr, 0 | 2) {
-                        format!("firmware.pcr{pcr}")
-                    } else {
-                        format!("[pcr] \"{pcr}\" = [..] or by [[event]]")
-                    }
+                (
+                    format!("pcr {pcr} ({}) is neither covered nor ignored", what_is_in(pcr)),
+                    format!(
+                        "cover it by {}, or add it to ignore",
+                        if matches!(pcr, 0 | 2) {
+                            format!("firmware.pcr{pcr}")
+                        } else {
+                            format!("[pcr] \"{pcr}\" = [..] or by [[event]]")
+                        }
+                    ),
                 ),
             ),
             _ => {}
@@ -131,7 +138,10 @@ fn secure_boot(document: &Document, places: &Places, problems: &mut Problems<'_>
     let Some(at) = places.secure_boot else {
         problems.floor(
             0,
-            format!("expected [secure_boot], found none\nhint: required = true, or required = false and {NO_RUNTIME} in the command line"),
+            (
+                "expected [secure_boot], found none",
+                format!("required = true, or required = false and {NO_RUNTIME} in the command line"),
+            ),
         );
         return;
     };
@@ -154,8 +164,7 @@ fn secure_boot(document: &Document, places: &Places, problems: &mut Problems<'_>
     if dbx.is_none() {
         problems.push(
             at,
-            "expected secure_boot.dbx or secure_boot.dbx_at_least, found neither: a boot loader that was revoked would pass\n\
-             hint: `dbx_at_least = []` if any will do",
+            ("expected secure_boot.dbx or secure_boot.dbx_at_least, found neither: a boot loader that was revoked would pass", "`dbx_at_least = []` if any will do"),
         );
     }
     if authorities.is_empty() && !document.boots.iter().any(Boot::has_signer) {
@@ -195,16 +204,15 @@ fn signers(document: &Document, places: &Places, problems: &mut Problems<'_>) {
     for (boot, at) in document.boots.iter().zip(&places.boots) {
         for (image, at) in boot.images.iter().zip(&at.images).filter(|(image, _)| signed(image)) {
             if let Some((of, role)) = other.iter().find(|(_, role)| !image.signer_also_signs.contains(role)) {
+                let role = role.name();
                 problems.floor(
                     *at,
-                    format!(
+                    (format!(
                         "boot {:?}: expected a signer of ukis alone, found {only}, which must have signed the {role} of boot {:?} too, as nobody else is an \
-                         authority: started in the place of the uki, it takes any initramfs\n\
-                         hint: have a key for ukis alone; or say signer_also_signs = [\"{role}\"], if you know and accept it",
+                         authority: started in the place of the uki, it takes any initramfs",
                         boot.name,
                         of.name,
-                        role = role.name(),
-                    ),
+                    ), format!("have a key for ukis alone; or say signer_also_signs = [\"{role}\"], if you know and accept it")),
                 );
             }
         }
@@ -262,11 +270,10 @@ fn tokens(places: &Places, problems: &mut Problems<'_>) {
         if token.value.0.contains(['"', '\'', '\\']) {
             problems.push(
                 token.at,
-                format!(
-                    "command_line.{list}: expected a token without quotes and backslashes, found {}: they join it with what stands next to it\n\
-                     hint: write the whole line as `exact`, or as `command_line` of a [[boot]]",
+                (format!(
+                    "command_line.{list}: expected a token without quotes and backslashes, found {}: they join it with what stands next to it",
                     token.value.0
-                ),
+                ), "write the whole line as `exact`, or as `command_line` of a [[boot]]"),
             );
         }
         // The shortest that a wildcard stands for: what is forbidden with every value is no parameter of a policy.
@@ -325,9 +332,9 @@ fn boots(boots: &[Boot], places: &Places, of: Option<&Document>, problems: &mut 
             if !BOOT_EVENTS.contains(&event.pcr) {
                 problems.push(
                     *at,
-                    format!(
-                        "boot.event.pcr: expected 8, 9 or 11 to 14, found {}\nhint: images are [[boot.image]], events of other pcrs [[event]]",
-                        number(event.pcr)
+                    (
+                        format!("boot.event.pcr: expected 8, 9 or 11 to 14, found {}", number(event.pcr)),
+                        "images are [[boot.image]], events of other pcrs [[event]]",
                     ),
                 );
             }
@@ -347,7 +354,11 @@ fn boot_images(boot: &Boot, at: &BootPlaces, of: Option<&Document>, problems: &m
             Part::Sections => at.sections,
             Part::Image(index) => at.images.get(index).copied().unwrap_or(at.table),
         };
-        problems.floor(place, format!("boot {:?}: {}", boot.name, lack));
+        let said = format!("boot {:?}: {lack}", boot.name);
+        match lack.hint {
+            None => problems.floor(place, said),
+            Some(hint) => problems.floor(place, (said, hint)),
+        }
     }
     if let Some(policy) = of
         && !policy.secure_boot.required
@@ -374,10 +385,10 @@ fn boot_floor(boot: &Boot, at: &BootPlaces, of: Option<&Document>, problems: &mu
     if at.initrd.is_none() {
         problems.floor(
             at.table,
-            format!(
-                "boot {name:?}: expected initrd, found none: the initrd asks for the key, so whoever changes it has the key\n\
-                 hint: initrd = \"sha256:..\", or \"signed\" if the uki has a signer"
-            ),
+            (format!(
+                "boot {name:?}: expected initrd, found none: the initrd asks for the key, so whoever changes it has the key"
+            ), "initrd = \"sha256:..\", or \"signed\" if the uki has a signer")
+,
         );
     }
     let secure_boot = of.is_none_or(|policy| policy.secure_boot.required);

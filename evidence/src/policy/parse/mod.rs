@@ -24,8 +24,10 @@ pub struct Problem {
     pub line: usize,
     /// In characters, from 1.
     pub column: usize,
-    /// What was expected and found; may have a line `hint: ..`.
+    /// What was expected and found.
     pub message: String,
+    /// What to do about it.
+    pub hint: Option<String>,
     /// The document says what it means, but it means too little: it is below the floor.
     pub floor: bool,
 }

@@ -12,8 +12,32 @@ const MAX_PROBLEMS: usize = 64;
 /// What is wrong so far.
 pub(super) struct Problems<'t> {
     text: &'t str,
-    /// Byte in the text, message, floor.
-    found: Vec<(usize, String, bool)>,
+    /// Byte in the text, what is said, floor.
+    found: Vec<(usize, Words, bool)>,
+}
+
+/// What is said of a problem, and what to do about it.
+pub(super) struct Words {
+    message: String,
+    hint: Option<String>,
+}
+
+impl From<&str> for Words {
+    fn from(message: &str) -> Self {
+        Self { message: message.to_owned(), hint: None }
+    }
+}
+
+impl From<String> for Words {
+    fn from(message: String) -> Self {
+        Self { message, hint: None }
+    }
+}
+
+impl<M: Into<String>, H: Into<String>> From<(M, H)> for Words {
+    fn from((message, hint): (M, H)) -> Self {
+        Self { message: message.into(), hint: Some(hint.into()) }
+    }
 }
 
 impl<'t> Problems<'t> {
@@ -22,18 +46,18 @@ impl<'t> Problems<'t> {
     }
 
     /// Something is wrong at a byte of the text.
-    pub fn push(&mut self, at: usize, message: impl Into<String>) {
-        self.add(at, message.into(), false);
+    pub fn push(&mut self, at: usize, words: impl Into<Words>) {
+        self.add(at, words.into(), false);
     }
 
     /// The document is below the floor, at a byte of the text.
-    pub fn floor(&mut self, at: usize, message: impl Into<String>) {
-        self.add(at, message.into(), true);
+    pub fn floor(&mut self, at: usize, words: impl Into<Words>) {
+        self.add(at, words.into(), true);
     }
 
-    fn add(&mut self, at: usize, message: String, floor: bool) {
+    fn add(&mut self, at: usize, words: Words, floor: bool) {
         if self.found.len() < MAX_PROBLEMS {
-            self.found.push((at, message, floor));
+            self.found.push((at, words, floor));
         }
     }
 
@@ -43,15 +67,16 @@ impl<'t> Problems<'t> {
             return Ok(value);
         }
         self.found.sort_by_key(|(at, ..)| *at);
+        let text = self.text;
         let place = |at: usize| {
-            let before = &self.text[..self.text.floor_char_boundary(at)];
+            let before = &text[..text.floor_char_boundary(at)];
             let line = before.bytes().filter(|byte| *byte == b'\n').count() + 1;
             let start = before.rfind('\n').map_or(0, |newline| newline + 1);
             (line, before[start..].chars().count() + 1)
         };
-        let problems = self.found.iter().map(|(at, message, floor)| {
-            let (line, column) = place(*at);
-            Problem { line, column, message: message.clone(), floor: *floor }
+        let problems = self.found.into_iter().map(|(at, Words { message, hint }, floor)| {
+            let (line, column) = place(at);
+            Problem { line, column, message, hint, floor }
         });
         Err(problems.collect())
     }
@@ -230,8 +255,8 @@ impl<'d> Table<'d> {
         for (key, _) in self.entries() {
             if !self.asked.contains(&key.value) {
                 let name = self.name(&clip(key.value));
-                problems
-                    .push(key.at, format!("unknown key {name}\nhint: known here: {}", self.asked.join(", ")));
+                let known = format!("known here: {}", self.asked.join(", "));
+                problems.push(key.at, (format!("unknown key {name}"), known));
             }
         }
     }

@@ -57,6 +57,7 @@ fn first(from: &str, to: &str, place: (usize, usize), message: &str) {
     let problem = problem.unwrap_or_else(|| panic!("{message}: {problems:?}"));
     assert_eq!((problem.line, problem.column), place, "{}", problem.message);
     assert!(!problem.floor, "{}", problem.message);
+    assert!(!problem.message.contains('\n'), "{}", problem.message);
 }
 
 #[track_caller]
@@ -103,7 +104,7 @@ fn what_is_not_the_schema_is_found_where_it_stands() {
     first("name = \"web servers\"", "name = web", (3, 8), "not toml");
     first("format = 1", "format = 2", (2, 10), "expected 1, found 2");
     first("format = 1\n", "", (1, 1), "expected format = 1, found none");
-    first("pk = [", "pks = [", (8, 1), "unknown key secure_boot.pks\nhint: known here: required, pk");
+    first("pk = [", "pks = [", (8, 1), "unknown key secure_boot.pks");
     first("count = 3", "count = \"3\"", (40, 9), "expected a number, found \"3\"");
     first("count = 3", "count = 0", (40, 9), "expected 1 to 1000");
     first("until = 2026-12-31T00:00:00Z", "until = 2026-12-31", (39, 9), "expected a time with its zone");

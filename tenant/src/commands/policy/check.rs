@@ -26,12 +26,13 @@ struct Located<'a> {
     /// Below the floor: readable, but it allows more than any policy may.
     floor: bool,
     message: &'a str,
+    hint: Option<&'a str>,
 }
 
 impl<'a> Located<'a> {
     fn of(problem: &'a Problem) -> Self {
-        let Problem { line, column, message, floor } = problem;
-        Self { line: *line, column: *column, floor: *floor, message }
+        let Problem { line, column, message, hint, floor } = problem;
+        Self { line: *line, column: *column, floor: *floor, message, hint: hint.as_deref() }
     }
 }
 
