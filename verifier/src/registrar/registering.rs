@@ -181,9 +181,7 @@ impl Registering {
 
     /// When the challenge was made that this is the answer to.
     fn answered(&self, node: NodeId, message: &Activate, challenge: &[u8; 32]) -> Result<u64, Refusal> {
-        let refused = |what: &str| {
-            Refusal::new(Reason::Activation, format!("node {node}: {what}"))
-        };
+        let refused = |what: &str| Refusal::new(Reason::Activation, format!("node {node}: {what}"));
         let Ok(issued) = <[u8; 8]>::try_from(&message.state[..]).map(u64::from_be_bytes) else {
             return Err(Refusal::new(
                 Reason::Malformed,
