@@ -90,14 +90,15 @@ fn more_bytes_than_an_answer_may_have() {
     assert_eq!(setup.boot(&usual), "denied policy_mismatch");
 }
 
-/// Names that no group can have, of more bytes than an answer may have.
+/// Names that no group can have: bytes that are no text, and more than an answer may have.
 #[test]
 fn groups_that_are_none() {
     let (setup, usual, strict) = grouped();
     let sql = format!(
         "PRAGMA foreign_keys = OFF;
          INSERT INTO policies (scope, version, name, tenant_key, sha256, applied_at, applied_by) VALUES
-             ('group:' || hex(zeroblob(10000000)), 1, 'x', x'00', zeroblob(32), 0, 'x');
+             (CAST(x'67726f75703aff' AS TEXT), 1, 'x', x'00', zeroblob(32), 0, 'x'),
+             ('group:' || hex(zeroblob(10000000)), 2, 'x', x'00', zeroblob(32), 0, 'x');
          INSERT INTO nodes (node_id, label, last_seen, group_name)
              VALUES ('{GHOST}', '', 0, hex(zeroblob(10000000)))"
     );
