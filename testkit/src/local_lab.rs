@@ -15,6 +15,7 @@ use halfkey_protocol::tpm::bank::PcrBank;
 use halfkey_protocol::tpm::kdf::Hash;
 use nix::unistd::geteuid;
 use std::fs;
+use std::io::{BufRead, BufReader};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Output, Stdio};
 
@@ -304,14 +305,13 @@ const STATE: &str = "var-lib";
 
 /// A mount namespace in which the node's firmware log and command line, and a /var/lib of its own, are the machine's.
 fn namespace(folder: &Path) -> Result<Guard> {
-    let ready = folder.join("namespace");
     let script = "set -e
         mount -t tmpfs none /sys/kernel/security
         mkdir /sys/kernel/security/tpm0
         ln -s \"$1\" /sys/kernel/security/tpm0/binary_bios_measurements
         mount --bind \"$2\" /proc/cmdline
-        mount --bind \"$4\" /var/lib
-        : >\"$3\"
+        mount --bind \"$3\" /var/lib
+        echo ready
         exec sleep infinity";
     let mut command = Command::new("unshare");
     if !geteuid().is_root() {
@@ -319,20 +319,23 @@ fn namespace(folder: &Path) -> Result<Guard> {
     }
     let state = folder.join(STATE);
     fs::create_dir_all(&state).context(format_args!("can't make {}", state.display()))?;
-    command
-        .args(["--mount", "--", "sh", "-c", script, "sh"])
-        .arg(folder.join(LOG))
-        .arg(folder.join(LINE))
-        .arg(&ready);
-    command.arg(&state);
-    let log = folder.join("namespace.log");
-    let mut guard = Guard::start("namespace", &mut command, &log)?;
-    while !ready.exists() {
-        if let Some(status) = guard.exited()? {
-            let tail = crate::process::tail_of(&log, 5);
-            return Err(format!("no mount namespace ({status}):\n{tail}").into());
-        }
-        std::thread::yield_now();
+    command.args(["--mount", "--", "sh", "-c", script, "sh"]);
+    command.arg(folder.join(LOG)).arg(folder.join(LINE)).arg(&state);
+    let path = folder.join("namespace.log");
+    let log = fs::File::create(&path).context("can't make a log")?;
+    let mut child = command
+        .stdin(Stdio::null())
+        .stdout(Stdio::piped())
+        .stderr(log)
+        .spawn()
+        .context("can't start unshare")?;
+    let stdout = child.stdout.take().expect("stdout is piped");
+    let guard = Guard::adopt("namespace", child);
+    let mut line = String::new();
+    // It says that, or ends.
+    BufReader::new(stdout).read_line(&mut line).context("can't read what the namespace says")?;
+    if line != "ready\n" {
+        return Err(format!("no mount namespace:\n{}", crate::process::tail_of(&path, 5)).into());
     }
     Ok(guard)
 }

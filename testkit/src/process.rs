@@ -1,12 +1,15 @@
 //! Child processes: short ones that must succeed, and long ones that never outlive their guard.
 
 use crate::error::{Context, Error, Result};
+use nix::libc;
+use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 use std::fs::File;
+use std::os::fd::{AsFd, FromRawFd, OwnedFd};
 use std::path::Path;
 use std::process::{Child, Command, ExitStatus, Stdio};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 /// Runs a command to its end and returns what it printed.
 ///
@@ -70,6 +73,16 @@ pub fn tail_of(path: &Path, lines: usize) -> String {
     tail(&String::from_utf8_lossy(&std::fs::read(path).unwrap_or_default()), lines)
 }
 
+/// Readable as soon as this process, a child that nobody has waited for, has ended.
+fn pidfd(pid: u32) -> Result<OwnedFd> {
+    // SAFETY: pidfd_open takes two integers and no memory of ours.
+    let fd = unsafe { libc::syscall(libc::SYS_pidfd_open, pid, 0) };
+    let fd = i32::try_from(fd).ok().filter(|fd| *fd >= 0);
+    let fd = fd.ok_or_else(std::io::Error::last_os_error).context("can't watch a process")?;
+    // SAFETY: the kernel just gave this descriptor to us, and nobody else knows it.
+    Ok(unsafe { OwnedFd::from_raw_fd(fd) })
+}
+
 /// A process that is killed when its guard goes out of scope.
 pub struct Guard {
     child: Child,
@@ -120,16 +133,14 @@ impl Guard {
     /// # Errors
     /// If it is still running at the deadline.
     pub fn wait(&mut self, deadline: Duration) -> Result<ExitStatus> {
-        let end = Instant::now() + deadline;
-        loop {
-            if let Some(status) = self.exited()? {
-                return Ok(status);
-            }
-            if Instant::now() > end {
-                return Err(Error::new(format!("{} was expected to end within {deadline:?}", self.name)));
-            }
-            std::thread::sleep(Duration::from_millis(20));
+        if self.exited()?.is_none() {
+            let process = pidfd(self.child.id())?;
+            let within = PollTimeout::try_from(deadline).unwrap_or(PollTimeout::MAX);
+            poll(&mut [PollFd::new(process.as_fd(), PollFlags::POLLIN)], within)
+                .context(format_args!("can't wait for {}", self.name))?;
         }
+        let name = self.name;
+        self.exited()?.ok_or_else(|| Error::new(format!("{name} was expected to end within {deadline:?}")))
     }
 
     /// Asks it to end (SIGTERM), then waits.

@@ -5,7 +5,7 @@ mod common;
 
 use common::node::{Node, said};
 use common::turned::TurnedServer;
-use common::{Server, get, path, post, refused};
+use common::{Server, get, path, post, refused, until};
 use halfkey_protocol::Reason;
 use halfkey_protocol::wire::operator::{AuditList, EvidenceList, NodeRecord, NodeState};
 use halfkey_protocol::wire::{Registered, Verdict, Wait, Waited};
@@ -194,9 +194,7 @@ async fn a_stop_ends_waits_and_finishes_what_is_in_flight() {
         let (client, wait) = (server.anybody(), Wait { node_id: node.id.to_string(), ticket: None });
         async move { post::<Waited>(&client, "/v1/wait", &wait).await.unwrap() }
     });
-    while !server.log().contains("waiting node=") {
-        tokio::task::yield_now().await;
-    }
+    until("it waits", async || server.log().contains("waiting node=")).await;
     // It is given less time than a wait has.
     assert_eq!(server.stop(), Some(0));
     assert!(!waiting.await.unwrap().changed);
@@ -217,9 +215,8 @@ async fn registrations_that_no_tenant_enrolled_expire() {
     assert!(get::<NodeRecord>(&server.operator(), &path(two.id, "")).await.is_ok(), "not yet");
     server.clock.turn(Duration::from_secs(1));
     server.restart().await;
-    while get::<NodeRecord>(&server.operator(), &path(two.id, "")).await.is_ok() {
-        tokio::task::yield_now().await;
-    }
+    let operator = server.operator();
+    until("it is forgotten", async || get::<NodeRecord>(&operator, &path(two.id, "")).await.is_err()).await;
     two.register(&server.anybody()).await.unwrap();
     // An enrolled one stays.
     let operator = server.operator();

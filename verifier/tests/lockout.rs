@@ -6,7 +6,7 @@ mod common;
 use common::fleet::{SoftNode, tenant};
 use common::node::said;
 use common::siege::{ALL, CROWD, Hostile, QUARTER, all_boot, besiege, fleet};
-use common::{Server, get, post, refused};
+use common::{Server, get, post, refused, until};
 use halfkey_protocol::Reason;
 use halfkey_protocol::wire::operator::{NodeList, ServerInfo};
 use halfkey_protocol::wire::{Wait, Waited};
@@ -85,12 +85,8 @@ async fn a_site_waits_for_its_operator_behind_one_address() {
     for _ in 0..8 {
         assert!(post::<Waited>(&anybody, "/v1/wait", &wait).await.unwrap().changed, "there is no such boot");
     }
-    while server.log().matches("over=false").count() < 100 {
-        if let Some(early) = waits.try_join_next() {
-            panic!("{early:?}");
-        }
-        tokio::task::yield_now().await;
-    }
+    until("all wait", async || server.log().matches("over=false").count() >= 100).await;
+    assert!(waits.try_join_next().is_none(), "one was answered early");
     server.stop();
     while let Some(waited) = waits.join_next().await {
         assert!(!waited.unwrap().unwrap().changed, "it waited until the server was stopped");

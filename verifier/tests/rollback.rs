@@ -5,7 +5,7 @@ mod common;
 
 use aws_lc_rs::signature::Ed25519KeyPair;
 use common::node::{Line, Node, enrolled, said};
-use common::{Server, command, get, output, path, post, refused};
+use common::{Server, command, get, output, path, post, refused, until};
 use halfkey_protocol::Reason;
 use halfkey_protocol::wire::operator::{AuditList, Because, NodeList, NodeRecord, NodeState};
 use halfkey_protocol::wire::policies::{NodePolicy, PolicyRecord};
@@ -506,16 +506,13 @@ async fn entries_that_make_up_for_lost_ones_are_noticed() {
     let noted = || serde_json::from_slice::<serde_json::Value>(&kept()).unwrap()["audit"]["number"].as_i64();
     let last = "(SELECT max(seq) FROM audit)";
     let size = |sql: &str| server.database().query_row(sql, [], |row| row.get::<_, Option<i64>>(0)).unwrap();
-    while noted() != size("SELECT max(seq) FROM audit") {
-        tokio::task::yield_now().await;
-    }
+    until("the size is noted", async || noted() == size("SELECT max(seq) FROM audit")).await;
     let before = kept();
     server.database().execute(&format!("UPDATE audit SET detail = 'y' WHERE seq = {last}"), []).unwrap();
     let add = "INSERT INTO audit (at, actor, action, detail) VALUES (1, 'verifier', 'verdict', 'x')";
     server.database().execute(add, []).unwrap();
     check(&server, "is not the one that this server has written").await;
-    while !server.log().contains("the length of the audit trail could not be written down") {
-        tokio::task::yield_now().await;
-    }
+    let said = "the length of the audit trail could not be written down";
+    until(said, async || server.log().contains(said)).await;
     assert_eq!(kept(), before);
 }

@@ -157,6 +157,20 @@ impl Drop for Server {
     }
 }
 
+/// Asks until it is so.
+///
+/// # Panics
+/// If that takes a minute, with what it is.
+pub async fn until(what: &str, mut so: impl AsyncFnMut() -> bool) {
+    let asking = async {
+        let mut pace = tokio::time::interval(Duration::from_millis(10));
+        while !so().await {
+            pace.tick().await;
+        }
+    };
+    assert!(tokio::time::timeout(Duration::from_secs(60), asking).await.is_ok(), "{what}");
+}
+
 /// Runs the program; it must succeed.
 pub fn command(args: &[&str]) -> String {
     let output = output(args);
