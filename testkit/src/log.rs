@@ -25,6 +25,14 @@ pub mod kind {
     pub const AUTHORITY: u32 = 0x8000_00e0;
 }
 
+/// Tags of what the kernel's EFI stub measures.
+pub mod tag {
+    /// The command line.
+    pub const LOAD_OPTIONS: u32 = 0x8f3b_22ed;
+    /// The initrd.
+    pub const INITRD: u32 = 0x8f3b_22ec;
+}
+
 /// PCR, event type, what is measured, event data.
 pub type Measured<'a> = (u32, u32, &'a [u8], &'a [u8]);
 

@@ -7,9 +7,10 @@
 use crate::error::Result;
 use crate::local_lab::{LocalLab, text};
 pub use crate::log::kind;
-use crate::log::{Record, sha1, write};
+use crate::log::{Record, sha1, tag, write};
 use crate::programs::Programs;
 use crate::recorded::{self, boot};
+use crate::software::Software;
 use halfkey_protocol::tpm::bank::PcrBank;
 use halfkey_protocol::tpm::kdf::Hash;
 use halfkey_protocol::wire::Proposal;
@@ -30,10 +31,6 @@ pub struct ReplayedBoot {
     /// PCR and data of what is measured behind the log, as IMA does.
     pub afterwards: Vec<(u8, Vec<u8>)>,
 }
-
-/// Tags of what the kernel's EFI stub measures: command line and initrd.
-pub(crate) const LOAD_OPTIONS: u32 = 0x8f3b_22ed;
-pub(crate) const INITRD: u32 = 0x8f3b_22ec;
 
 /// A unified kernel image that the firmware starts; Secure Boot is off.
 pub fn uki() -> ReplayedBoot {
@@ -59,6 +56,12 @@ pub fn uki_by_systemd_boot() -> ReplayedBoot {
 /// that measures its initrd (6.13 and later) measures looks the same.
 pub fn entry() -> ReplayedBoot {
     ReplayedBoot::recorded(boot("systemd-boot-type1"))
+}
+
+/// A kernel that the firmware starts itself, and that measures its initrd; Secure Boot is off. Nobody recorded it.
+pub fn kernel() -> ReplayedBoot {
+    let software = Software::default().on_firmware(&Hash::Sha256.digest(&[b"firmware"]));
+    ReplayedBoot::of(software.records(), software.command_line)
 }
 
 /// Shim and GRUB with Secure Boot and the keys of Microsoft.
@@ -95,10 +98,13 @@ pub fn uki_behind_option_rom(content: &[u8]) -> ReplayedBoot {
 impl ReplayedBoot {
     /// As it was recorded.
     pub fn recorded(boot: &recorded::Boot) -> Self {
+        Self::of(boot.records(), boot.line().to_owned())
+    }
+
+    fn of(measured: Vec<Record>, command_line: String) -> Self {
         let banks = PcrBank::ALL.to_vec();
-        let measured = boot.records();
         let log = Some(write(&measured, &banks));
-        Self { measured, banks, log, command_line: boot.line().to_owned(), afterwards: Vec::new() }
+        Self { measured, banks, log, command_line, afterwards: Vec::new() }
     }
 
     /// Another boot, with its own log.
@@ -131,7 +137,7 @@ impl ReplayedBoot {
         self.changed(|measured| {
             for record in measured {
                 let is_load_options = record.pcr == 9 && record.kind == kind::EVENT_TAG;
-                if is_load_options && record.data.starts_with(&LOAD_OPTIONS.to_le_bytes()) {
+                if is_load_options && record.data.starts_with(&tag::LOAD_OPTIONS.to_le_bytes()) {
                     record.digest = Hash::Sha256.digest(&[&load_options]);
                 }
                 let found = record.data.windows(common.len()).position(|window| window == common);
@@ -170,9 +176,10 @@ impl ReplayedBoot {
             // The name of each comes first.
             let sections = proposal.sections.iter().map(|section| section.digest.0.clone()).collect();
             put(&mut measured.iter_mut().filter(|record| record.pcr == 11).skip(1).step_by(2), sections);
-            for (tag, digest) in
-                [(LOAD_OPTIONS, options), (INITRD, proposal.initrd.as_ref().map(|initrd| initrd.0.clone()))]
-            {
+            for (tag, digest) in [
+                (tag::LOAD_OPTIONS, options),
+                (tag::INITRD, proposal.initrd.as_ref().map(|initrd| initrd.0.clone())),
+            ] {
                 let is_tag = |record: &&mut Record| {
                     record.kind == kind::EVENT_TAG && record.data.starts_with(&tag.to_le_bytes())
                 };

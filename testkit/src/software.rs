@@ -2,8 +2,7 @@
 //! that allows it, the proposal that announces it.
 
 use crate::hex;
-use crate::log::{Record, write};
-use crate::replay::{INITRD, LOAD_OPTIONS, kind};
+use crate::log::{Record, kind, tag, write};
 use crate::swtpm::Swtpm;
 use halfkey_protocol::Bytes;
 use halfkey_protocol::tpm::bank::PcrBank;
@@ -91,8 +90,13 @@ impl Software {
         }
         records.push(digest(4, kind::APPLICATION, &self.kernel, image_load(&self.path)));
         let options = Hash::Sha256.digest(&[&utf16(&format!("{}\0", self.command_line))]);
-        records.push(digest(9, kind::EVENT_TAG, &options, tag(LOAD_OPTIONS, b"LOADED_IMAGE::LoadOptions\0")));
-        records.push(digest(9, kind::EVENT_TAG, &self.initrd, tag(INITRD, b"Linux initrd\0")));
+        records.push(digest(
+            9,
+            kind::EVENT_TAG,
+            &options,
+            tagged(tag::LOAD_OPTIONS, b"LOADED_IMAGE::LoadOptions\0"),
+        ));
+        records.push(digest(9, kind::EVENT_TAG, &self.initrd, tagged(tag::INITRD, b"Linux initrd\0")));
         records.push(Record::of(5, kind::ACTION, b"Exit Boot Services Invocation"));
         records.push(Record::of(5, kind::ACTION, b"Exit Boot Services Returned with Success"));
         records
@@ -221,7 +225,7 @@ fn image_load(path: &str) -> Vec<u8> {
 }
 
 /// `TCG_PCClientTaggedEvent`
-fn tag(id: u32, data: &[u8]) -> Vec<u8> {
+fn tagged(id: u32, data: &[u8]) -> Vec<u8> {
     let mut event = id.to_le_bytes().to_vec();
     event.extend((data.len() as u32).to_le_bytes());
     event.extend(data);

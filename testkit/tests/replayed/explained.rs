@@ -56,6 +56,11 @@ fn an_entry_of_systemd_boot() {
 }
 
 #[test]
+fn a_kernel_that_firmware_starts() {
+    is_explained(&replay::kernel(), &["--kernel-measures-initrd"]);
+}
+
+#[test]
 fn shim_and_grub() {
     is_explained(&replay::shim_and_grub(), &[]);
 }

@@ -38,6 +38,11 @@ fn an_entry_of_systemd_boot_with_a_kernel_that_measures_its_initrd() {
 }
 
 #[test]
+fn a_kernel_that_firmware_starts() {
+    is_learned(&replay::kernel(), &["--kernel-measures-initrd"], &["pcr 4", &other()]);
+}
+
+#[test]
 fn shim_and_grub_with_secure_boot() {
     is_learned(&replay::shim_and_grub(), &[], &["pcr 4", &other()]);
 }

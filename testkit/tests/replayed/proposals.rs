@@ -60,19 +60,20 @@ fn the_next_uki_is_accepted() {
 }
 
 #[test]
-fn the_next_entry_is_accepted() {
-    let boot = replay::entry();
-    let mut machine = in_use(&boot, &["--kernel-measures-initrd"]);
-    let files = Next::new();
-    let initrd = files.file("initrd", b"the next initramfs");
-    let args = ["--kernel", STUB, "--initrd", &initrd, "--cmdline", &boot.command_line];
-    let proposal = machine.proposes(&args);
-    is_accepted(&mut machine, &boot, &proposal);
-    // The kernel and command line that were accepted, with an initrd that was not.
-    let other = hex(&[0x44; 32]);
-    let mut evil = proposal.proposal;
-    evil.initrd = Some(vec![0x44; 32].into());
-    machine.denied(&boot.proposed(&evil), "policy_mismatch", &["pcr 9", &other]);
+fn the_next_kernel_is_accepted() {
+    for boot in [replay::entry(), replay::kernel()] {
+        let mut machine = in_use(&boot, &["--kernel-measures-initrd"]);
+        let files = Next::new();
+        let initrd = files.file("initrd", b"the next initramfs");
+        let args = ["--kernel", STUB, "--initrd", &initrd, "--cmdline", &boot.command_line];
+        let proposal = machine.proposes(&args);
+        is_accepted(&mut machine, &boot, &proposal);
+        // The kernel and command line that were accepted, with an initrd that was not.
+        let other = hex(&[0x44; 32]);
+        let mut evil = proposal.proposal;
+        evil.initrd = Some(vec![0x44; 32].into());
+        machine.denied(&boot.proposed(&evil), "policy_mismatch", &["pcr 9", &other]);
+    }
 }
 
 /// What it already boots needs nobody.
