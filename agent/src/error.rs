@@ -66,7 +66,7 @@ impl Kind {
 /// What went wrong. Displayed in lower case, without the hint.
 #[derive(Clone, Debug)]
 pub struct Error {
-    /// Whose turn it is.
+    /// Whose turn it is; decides the exit code.
     pub kind: Kind,
     /// What was expected and what was found.
     pub message: String,

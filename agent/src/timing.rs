@@ -8,9 +8,9 @@ use std::time::{Duration, Instant};
 pub struct Step {
     /// What: `network` or `volume`.
     pub area: &'static str,
-    /// Which.
+    /// Which step of that area, for people: `test /dev/vda2`.
     pub what: String,
-    /// How long.
+    /// How long it took, waiting included.
     pub took: Duration,
 }
 

@@ -25,11 +25,11 @@ use halfkey_protocol::{MAX_LOG, NodeId, Reason, VERSIONS};
 
 /// Evidence that is within bounds.
 pub struct BoundedEvidence<'a> {
-    /// The message.
+    /// The message, as the node sent it.
     pub sent: &'a Evidence,
-    /// Whose.
+    /// The node that it says it is of; the quote has to prove it.
     pub node: NodeId,
-    /// What for.
+    /// The purpose that it names; the quote has to prove it.
     pub purpose: Purpose,
 }
 

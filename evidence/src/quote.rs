@@ -38,15 +38,15 @@ pub struct VerifiedQuote {
 /// What a quote commits to besides the PCR values: what is released for it goes by this, and not by the message.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Committed {
-    /// What for.
+    /// The purpose that the quote was made for.
     pub purpose: Purpose,
-    /// Whose.
+    /// The node that the quote was made as.
     pub node: NodeId,
-    /// The agent's ephemeral X25519 public key.
+    /// The agent's ephemeral X25519 public key, 32 bytes; empty for a proposal.
     pub hpke_public: Vec<u8>,
-    /// nonceTPM of the session that will unseal U.
+    /// nonceTPM of the session that will unseal U; empty unless it is for a boot.
     pub nonce_tpm: Vec<u8>,
-    /// SHA-256(r), or of a proposal.
+    /// As [`QualifyingData::purpose_data`]: SHA-256(r), that of a proposal, or which enrollment is wanted.
     pub purpose_data: Vec<u8>,
 }
 
@@ -192,7 +192,7 @@ fn require_extended(pcrs: &[u8], bank: PcrBank) -> Result<(), Rejection> {
 }
 
 impl VerifiedQuote {
-    /// The bank.
+    /// The bank of the values that were quoted.
     pub fn bank(&self) -> PcrBank {
         self.bank
     }

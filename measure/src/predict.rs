@@ -61,7 +61,7 @@ impl std::error::Error for ProposalError {}
 pub struct Circumstances<'a> {
     /// For people: the kernel's version.
     pub name: &'a str,
-    /// The bank.
+    /// The bank that digests are made for: the enrolled one.
     pub bank: PcrBank,
     /// Whether the machine will boot with Secure Boot on. Then the stub keeps the firmware's verifier away from the kernel
     /// inside a UKI, and with it the firmware's measuring.

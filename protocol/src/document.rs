@@ -229,9 +229,9 @@ pub struct Place {
 /// A document whose signatures and form were checked. Whose keys these are, and whether this is its place, is for the caller.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Opened {
-    /// What it is.
+    /// Which kind of document it is.
     pub kind: Kind,
-    /// What it is for.
+    /// The node or group that it is about.
     pub scope: Scope,
     /// For which deployment.
     pub deployment: Deployment,

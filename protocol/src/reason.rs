@@ -42,7 +42,7 @@ macro_rules! reasons {
                 match code { $($code => Some(Self::$name),)+ _ => None }
             }
 
-            /// Whose turn it is.
+            /// Whose turn it is, once something was refused for it.
             pub fn fault(self) -> Fault {
                 match self { $(Self::$name => Fault::$fault,)+ }
             }

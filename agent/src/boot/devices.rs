@@ -80,7 +80,7 @@ pub fn explicit(paths: &[PathBuf]) -> Result<Devices> {
 ///   that it is.
 ///
 /// # Errors
-/// [`Kind::NotEnrolled`] when no enrolled volume is or comes.
+/// [`crate::error::Kind::NotEnrolled`] when no enrolled volume is or comes.
 pub fn find(settings: &Settings, deadline: Deadline) -> Result<Devices> {
     let events = Uevents::open().map_err(|e| Error::system("kernel events", e.desc()))?;
     let half = deadline.within(deadline.remaining() / 2);

@@ -42,7 +42,7 @@ pub enum Step {
 /// What comes when a step is done.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Next {
-    /// This.
+    /// This step.
     Step(Step),
     /// Nothing: all that was to be done is done.
     End,

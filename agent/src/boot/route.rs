@@ -18,11 +18,11 @@ const MAX_ROUTES: usize = 4;
 /// What one exchange can be about: enrollments of one node at the same servers.
 #[derive(Debug)]
 pub struct Route {
-    /// The node.
+    /// Node id, the same in all tokens of the route.
     pub node: NodeId,
-    /// Its servers.
+    /// URLs of its verifiers, as its tokens have them.
     pub servers: Vec<Server>,
-    /// Their CA, PEM.
+    /// The CA that those must have, PEM; no other root counts.
     pub ca: String,
     /// A token of each enrollment: that of a volume which the boot names first, else the newest. Not empty.
     pub tokens: Vec<Token>,

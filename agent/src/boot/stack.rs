@@ -27,9 +27,9 @@ pub enum Kind {
 pub struct Device {
     /// Its name in sysfs, which is that of its node as well.
     pub name: String,
-    /// Its number.
+    /// Major and minor number, by which the kernel knows it.
     pub number: Number,
-    /// What it is.
+    /// Which driver it is of, and with that how it is closed.
     pub kind: Kind,
 }
 

@@ -22,15 +22,15 @@ const IN_INITRAMFS: &str = "/halfkey-state.json";
 /// What was opened, and what PCR 15 became by it.
 #[derive(Clone, Debug, PartialEq, miniserde::Serialize, miniserde::Deserialize)]
 pub struct State {
-    /// Of this layout: 1.
+    /// Version of this layout: 1.
     pub version: u32,
     /// Node id.
     pub node: String,
-    /// Number of the evidence at the verifier.
+    /// Number of the released evidence at the verifier, if it gave one.
     pub evidence_id: Option<u64>,
     /// PCR 15 after the opening, in each bank whose hash the agent has, whether it is active or not.
     pub fence: Vec<BankValue>,
-    /// Which server released.
+    /// URL of the server that released.
     pub server: String,
     /// Written before the fence says that volumes are opened, cleared when that has ended, well or not. Found
     /// set later, the agent was ended in between, and nobody knows what is open.
@@ -44,16 +44,16 @@ pub struct State {
 pub struct BankValue {
     /// `sha256`, `sha384`
     pub bank: String,
-    /// The value.
+    /// The PCR, as long as digests of the bank are.
     pub value: Bytes,
 }
 
 /// A volume whose key was tested.
 #[derive(Clone, Debug, PartialEq, miniserde::Serialize, miniserde::Deserialize)]
 pub struct Opened {
-    /// The device.
+    /// Path of the device, as it was found: `/dev/vda2`.
     pub device: String,
-    /// LUKS UUID.
+    /// LUKS UUID, as in the header.
     pub uuid: String,
     /// Name of its mapping.
     pub name: String,

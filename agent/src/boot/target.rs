@@ -11,7 +11,7 @@ use std::path::Path;
 
 /// A volume of the current enrollment, whose header passed the allow-list.
 pub struct Target<'a> {
-    /// The volume.
+    /// The device, its size and its whole header, as they were found.
     pub volume: &'a Volume,
     /// Its token of this enrollment.
     pub token: &'a Token,
@@ -23,7 +23,7 @@ impl Target<'_> {
     /// What K sealed must be what is there, before anything else is done with it.
     ///
     /// # Errors
-    /// When it is not.
+    /// [`crate::error::Kind::Volume`] when header or token are not what was sealed.
     pub fn check_seal(&self, key: &Key) -> Result<()> {
         let path = self.volume.path.display();
         if !self.token.is_sealed_by(key, &self.copy) {

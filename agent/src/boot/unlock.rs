@@ -40,18 +40,18 @@ pub struct Options {
     pub dry_run: bool,
     /// Overrides `rd.halfkey.timeout=`.
     pub timeout: Option<Duration>,
-    /// Instead of looking for volumes.
+    /// LUKS2 devices to unlock; empty: all enrolled volumes that are found.
     pub devices: Vec<PathBuf>,
-    /// Where the TPM is.
+    /// Device or simulator of the TPM.
     pub tpm: Location,
 }
 
-/// What was done.
+/// What an unlocking came to: who released, and which volumes were opened or, in a dry run, would open.
 #[derive(Clone, Debug, Default)]
 pub struct Report {
-    /// Which server released.
+    /// URL of the server that released.
     pub server: String,
-    /// Number of the evidence there.
+    /// Number of the evidence at that server, if it gave one.
     pub evidence_id: Option<u64>,
     /// Device, UUID and keyslot of each volume whose key was tested (dry run) or that was opened.
     pub volumes: Vec<(String, String, u32)>,

@@ -34,7 +34,7 @@ enum First {
 /// What the agent left about this boot: it writes its state before it opens anything.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Record {
-    /// None.
+    /// There is none: the agent has opened nothing, or somebody removed it.
     Missing,
     /// By it, something may be open; or it can't be read.
     MayBeOpen,
@@ -52,7 +52,7 @@ impl Record {
     }
 }
 
-/// What comes next.
+/// What is about to come over the volumes of this boot.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Next {
     /// A root shell.

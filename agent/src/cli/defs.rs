@@ -23,7 +23,7 @@ pub enum Takes {
 pub struct Opt {
     /// Without its dashes.
     pub name: &'static str,
-    /// Its value.
+    /// What comes after it.
     pub takes: Takes,
     /// Whether it may be given several times. If not, the last one counts.
     pub repeated: bool,

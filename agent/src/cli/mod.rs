@@ -42,7 +42,7 @@ pub enum Command {
     },
     /// Close the fence.
     Fence {
-        /// Where the TPM is.
+        /// Device or simulator of the TPM.
         tpm: Location,
         /// A passphrase is about to be asked for this mapping.
         passphrase: Option<String>,
@@ -51,19 +51,19 @@ pub enum Command {
     },
     /// Check the mounted root.
     Gate {
-        /// Where the TPM is.
+        /// Device or simulator of the TPM.
         tpm: Location,
         /// Become this program if the root passes.
         exec: Vec<OsString>,
     },
     /// Look at what is mounted of the root so far.
     FirstLook {
-        /// Where the TPM is.
+        /// Device or simulator of the TPM.
         tpm: Location,
     },
     /// Show what there is.
     Status {
-        /// Where the TPM is.
+        /// Device or simulator of the TPM.
         tpm: Location,
         /// Devices to show; empty: all enrolled volumes that are found.
         devices: Vec<PathBuf>,

@@ -24,19 +24,19 @@ const CRYPTSETUP: Duration = Duration::from_secs(120);
 
 /// Where a new binding is.
 pub struct Bound {
-    /// Its keyslot.
+    /// Number of the LUKS2 keyslot that the new passphrase opens.
     pub slot: u32,
-    /// Its token.
+    /// Number of the LUKS2 token that names it.
     pub token: u32,
 }
 
 /// A volume, open for reading, and its header as it is now.
 pub struct Open {
-    /// The device.
+    /// The device, open for reading.
     pub file: File,
     /// Size in bytes.
     pub size: u64,
-    /// The header.
+    /// Its LUKS2 header, as it was read.
     pub header: Header,
 }
 

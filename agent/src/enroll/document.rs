@@ -14,21 +14,21 @@ use halfkey_protocol::{MAX_SERVERS, NodeId, Reason, identity};
 /// A document whose signature and contents were checked. Can't be had otherwise.
 #[derive(Debug)]
 pub struct Document {
-    /// Which enrollment.
+    /// Id of the enrollment: a UUID that the tenant chose.
     pub enrollment_id: String,
-    /// PCR bank.
+    /// The bank that U is sealed to and that quotes are of.
     pub bank: PcrBank,
     /// `TPMT_PUBLIC` of the release key.
     pub release_public: Vec<u8>,
-    /// Its name.
+    /// Name of that key: nameAlg and digest (TPM 2.0 Part 1, section 16).
     pub release_name: Vec<u8>,
     /// SHA-256 of the proof of K.
     pub proof_sha256: [u8; 32],
     /// The verifier's CA, PEM.
     pub ca: String,
-    /// The verifier's URLs.
+    /// URLs of the verifiers, at least one.
     pub servers: Vec<Server>,
-    /// Seconds since 1970.
+    /// When the tenant signed it: seconds since 1970, UTC.
     pub created: u64,
 }
 

@@ -69,7 +69,7 @@ pub struct Options {
     pub root_elsewhere: bool,
     /// Other volumes that the initramfs opens are opened without a prompt.
     pub others_may_ask: bool,
-    /// Where the TPM is.
+    /// Device or simulator of the TPM.
     pub tpm: Location,
     /// Passwords of hierarchies that have one.
     pub passwords: Vec<(Hierarchy, PathBuf)>,

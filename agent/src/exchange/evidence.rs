@@ -23,11 +23,11 @@ const FINISH: Duration = Duration::from_secs(20);
 /// Who attests, and what for.
 #[derive(Clone, Copy)]
 pub struct Attester<'a> {
-    /// Node id.
+    /// Node id, from token or registration.
     pub node: NodeId,
-    /// What for.
+    /// Purpose that quote and messages name.
     pub purpose: Purpose,
-    /// Name of the SRK.
+    /// Name of the SRK: nameAlg and digest. Part of the qualifying data.
     pub srk_name: &'a [u8],
     /// The bank that must be quoted; none: whichever the verifier names.
     pub bank: Option<PcrBank>,

@@ -53,7 +53,7 @@ pub struct Options {
     pub timeout: Duration,
     /// Measure and print the proposal, and send nothing.
     pub dry_run: bool,
-    /// Where the TPM is.
+    /// Device or simulator of the TPM.
     pub tpm: Location,
 }
 

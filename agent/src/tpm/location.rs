@@ -5,7 +5,7 @@ use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::str::FromStr;
 
-/// Where the TPM is.
+/// How the TPM is reached: a device of the kernel, or a simulator's socket.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Location {
     /// A character device: /dev/tpmrm0 (with the kernel's resource manager) or /dev/tpm0.

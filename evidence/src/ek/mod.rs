@@ -133,7 +133,7 @@ impl Roots {
         self.anchors.extend(other.anchors);
     }
 
-    /// How many.
+    /// How many certificates are trusted.
     pub fn len(&self) -> usize {
         self.anchors.len()
     }

@@ -30,7 +30,7 @@ impl<'a> DevicePath<'a> {
         self.nodes().next().is_none()
     }
 
-    /// The bytes.
+    /// The device path as the log has it, unread.
     pub fn bytes(&self) -> &'a [u8] {
         self.0
     }

@@ -5,7 +5,7 @@ use super::kind;
 /// A departure that is known and allowed for.
 #[derive(Debug)]
 pub struct Quirk {
-    /// Its name.
+    /// What it is called where a log is explained.
     pub name: &'static str,
     /// What is done, and why that is safe.
     pub reason: &'static str,

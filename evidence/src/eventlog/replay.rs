@@ -180,7 +180,7 @@ impl<'a> Replay<'a> {
 }
 
 impl<'a> ReplayedLog<'a> {
-    /// The bank.
+    /// The bank that was replayed.
     pub fn bank(&self) -> Bank {
         self.bank
     }

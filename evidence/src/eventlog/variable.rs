@@ -13,7 +13,7 @@ use std::fmt::{self, Write};
 pub struct Variable<'a> {
     /// Vendor GUID.
     pub vendor: Guid,
-    /// Name.
+    /// Name, UCS-2 as the log has it.
     pub name: Utf16<'a>,
     /// The value's bytes.
     pub data: &'a [u8],

@@ -27,9 +27,9 @@ struct Trusted {
 /// A proposal that was trusted, and that the policy's rules forbid by now.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct LeftOut {
-    /// Its number.
+    /// Number of the proposal at the verifier.
     pub id: u64,
-    /// Why.
+    /// What the rules have against it.
     pub findings: Vec<Finding>,
 }
 

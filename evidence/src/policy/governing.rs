@@ -36,7 +36,7 @@ pub enum Unfit {
     Kind {
         /// What it is used as.
         expected: Kind,
-        /// What it is.
+        /// The kind that the document has.
         found: Kind,
     },
     /// It is the policy of a group that the tenant has not put the node in.

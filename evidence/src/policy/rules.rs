@@ -64,7 +64,7 @@ impl Digest {
         Self::new(&bytes[..bank.digest_len()])
     }
 
-    /// The bytes.
+    /// The digest, 32 or 48 bytes.
     pub fn as_bytes(&self) -> &[u8] {
         &self.0
     }
@@ -196,7 +196,7 @@ pub enum Sections {
 /// `[[boot.image]]`
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Image {
-    /// What it is.
+    /// What the image is in the boot path.
     pub role: Role,
     /// By what it is known.
     pub allowed: Allowed,
@@ -253,7 +253,7 @@ impl Role {
 pub struct EventRule {
     /// Which PCR.
     pub pcr: u8,
-    /// What it is.
+    /// By what the event is known.
     pub is: EventIs,
     /// For people.
     pub because: Option<String>,

@@ -12,7 +12,7 @@ pub struct QualifyingData<'a> {
     pub version: u32,
     /// Node id, 16 bytes.
     pub node: &'a [u8; 16],
-    /// What for.
+    /// What the node attests for; hashed by its name on the wire.
     pub purpose: Purpose,
     /// The verifier's nonce.
     pub nonce: &'a [u8],

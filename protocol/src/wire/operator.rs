@@ -113,7 +113,7 @@ pub struct NodeSummary {
     pub held: bool,
     /// Whether its last boot was released twice, with different r: a lost answer, or two machines with one TPM.
     pub cloned: bool,
-    /// When it last registered or attested.
+    /// When it last registered or attested: seconds since 1970, UTC.
     pub last_seen: u64,
     /// Outcome of the last evidence.
     pub last_outcome: Option<String>,
@@ -153,7 +153,7 @@ pub struct NodeRecord {
     pub registration: Option<Register>,
     /// The newest challenge that its TPM activated, for the enrollment; empty while the registrar can't be asked.
     pub challenge: Bytes,
-    /// When.
+    /// When it registered: seconds since 1970, UTC.
     pub registered_at: u64,
     /// The current enrollment; the open one if the node has proved none.
     pub enrollment: Option<SignedDocument>,
@@ -183,7 +183,7 @@ impl NodeRecord {
 pub struct Held {
     /// The operator's name.
     pub by: String,
-    /// Why.
+    /// What the operator gave as the reason.
     pub because: String,
 }
 
@@ -194,7 +194,7 @@ pub struct TpmFirmware {
     pub version: String,
     /// The one before, if it ever changed.
     pub before: Option<String>,
-    /// When it was first seen.
+    /// When this version was first seen: seconds since 1970, UTC.
     pub since: u64,
 }
 
@@ -203,7 +203,7 @@ pub struct TpmFirmware {
 pub struct PendingBoot {
     /// Names this boot: of its quote, as docs/protocol.md says.
     pub ticket: String,
-    /// Its evidence.
+    /// Number of the record of its evidence.
     pub evidence_id: u64,
     /// Why it is pending: a [`crate::Reason`] code.
     pub code: String,
@@ -213,9 +213,9 @@ pub struct PendingBoot {
     pub approvable: bool,
     /// What the policy does not allow; empty if there is no policy.
     pub findings: Vec<Finding>,
-    /// First seen.
+    /// When it was first seen: seconds since 1970, UTC.
     pub since: u64,
-    /// When the ticket is forgotten.
+    /// When the ticket is forgotten: seconds since 1970, UTC.
     pub expires: u64,
 }
 
@@ -260,7 +260,7 @@ pub struct EvidenceSummary {
     pub id: u64,
     /// Node id.
     pub node_id: String,
-    /// When it came.
+    /// When it came: seconds since 1970, UTC.
     pub at: u64,
     /// [`super::Purpose`].
     pub purpose: String,
@@ -307,7 +307,7 @@ pub struct EvidenceRecord {
 pub struct AuditEntry {
     /// Grows by one with each entry.
     pub seq: u64,
-    /// When.
+    /// When it was recorded: seconds since 1970, UTC.
     pub at: u64,
     /// The operator's name (common name of the certificate), `node`, or `verifier`.
     pub actor: String,

@@ -38,9 +38,9 @@ pub struct PolicySummary {
     pub tenant_key: String,
     /// SHA-256 of the document, hex.
     pub sha256: String,
-    /// When it was applied.
+    /// When it was applied: seconds since 1970, UTC.
     pub applied_at: u64,
-    /// By whom.
+    /// Name of the operator who handed it in.
     pub applied_by: String,
     /// How many nodes it governs.
     pub nodes: u64,
@@ -80,7 +80,7 @@ pub struct NodePolicy {
 /// A group of nodes.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Group {
-    /// Its name.
+    /// Its name, unique in the deployment.
     pub name: String,
     /// Version of its policy, if it has one.
     pub version: Option<u64>,
@@ -139,11 +139,11 @@ impl ProposalState {
 /// What a node proposed, and what became of it.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct ProposalRecord {
-    /// Its number.
+    /// Its number at the verifier.
     pub id: u64,
     /// Node id.
     pub node_id: String,
-    /// When.
+    /// When it came: seconds since 1970, UTC.
     pub at: u64,
     /// Where it stands.
     pub state: ProposalState,

@@ -261,7 +261,7 @@ impl<'d> Table<'d> {
         }
     }
 
-    /// Its name.
+    /// Its dotted name in the document: `boot.image`.
     pub fn path(&self) -> &str {
         &self.path
     }
