@@ -2,10 +2,9 @@
 
 use crate::error::{Error, Result};
 use crate::process::run;
-use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 use std::process::Command;
-use std::sync::{Mutex, PoisonError};
+use std::sync::OnceLock;
 use std::{env, fs};
 
 /// Where they are.
@@ -37,18 +36,10 @@ impl Programs {
     /// If one does not build.
     pub fn find() -> Result<Self> {
         Ok(Self {
-            agent: named_or_built("HALFKEY_AGENT", "halfkey-agent", ALL)?,
-            verifier: named_or_built("HALFKEY_VERIFIER", "halfkey-verifier", ALL)?,
-            tenant: named_or_built("HALFKEY_TENANT", "halfkey", ALL)?,
+            agent: named_or_built("HALFKEY_AGENT", "halfkey-agent")?,
+            verifier: named_or_built("HALFKEY_VERIFIER", "halfkey-verifier")?,
+            tenant: named_or_built("HALFKEY_TENANT", "halfkey")?,
         })
-    }
-
-    /// The verifier only.
-    ///
-    /// # Errors
-    /// If it does not build.
-    pub fn verifier() -> Result<PathBuf> {
-        named_or_built("HALFKEY_VERIFIER", "halfkey-verifier", &["halfkey-verifier"])
     }
 
     /// What `make dist` made. `HALFKEY_AGENT`, `HALFKEY_VERIFIER` and `HALFKEY_TENANT` take precedence over `dist/` and
@@ -85,24 +76,24 @@ impl Programs {
     }
 }
 
-/// Packages of the programs.
-const ALL: &[&str] = &["halfkey-agent", "halfkey-verifier", "halfkey"];
-
-/// What the variable names; else this tree's, unoptimized, after cargo built these packages once.
-fn named_or_built(variable: &str, name: &str, packages: &'static [&'static str]) -> Result<PathBuf> {
-    static BUILT: Mutex<BTreeSet<&[&str]>> = Mutex::new(BTreeSet::new());
+/// What the variable names; else this tree's, unoptimized. Cargo builds all of them at once, always: another choice of packages is
+/// another choice of features, and all that they depend on is built again.
+fn named_or_built(variable: &str, name: &str) -> Result<PathBuf> {
+    static BUILT: OnceLock<Result<(), String>> = OnceLock::new();
     if let Some(named) = env::var_os(variable) {
         return Ok(named.into());
     }
-    let mut built = BUILT.lock().unwrap_or_else(PoisonError::into_inner);
-    if !built.contains(packages) {
-        let cargo = env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
-        let mut command = Command::new(cargo);
-        // Which a test program may be given that says how long its tests take: it is not meant for the compiler.
-        command.env_remove("RUSTC_BOOTSTRAP");
-        command.current_dir(tree()).args(["build", "--locked", "--quiet", "--bins"]);
-        run(command.args(packages.iter().flat_map(|package| ["-p", package])))?;
-        built.insert(packages);
-    }
+    BUILT.get_or_init(|| build().map_err(|error| error.to_string())).clone().map_err(Error::new)?;
     Ok(target().join("debug").join(name))
+}
+
+/// The programs of this tree.
+fn build() -> Result<()> {
+    let cargo = env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
+    let mut command = Command::new(cargo);
+    // Which a test program may be given that says how long its tests take: it is not meant for the compiler.
+    command.env_remove("RUSTC_BOOTSTRAP");
+    command.current_dir(tree()).args(["build", "--locked", "--quiet"]);
+    run(command.args(["-p", "halfkey-agent", "-p", "halfkey-verifier", "-p", "halfkey", "--bins"]))?;
+    Ok(())
 }

@@ -18,7 +18,7 @@ pub struct Verifier {
 impl Verifier {
     pub fn start() -> Self {
         let dir = tempfile::tempdir().unwrap();
-        let (program, state) = (Programs::verifier().unwrap(), dir.path().join("state"));
+        let (program, state) = (Programs::find().unwrap().verifier, dir.path().join("state"));
         let mut process = testkit::Verifier::init_at(&program, &state, "127.0.0.1", "alice").unwrap();
         process.start().unwrap();
         Self { process, _dir: dir }
