@@ -100,7 +100,7 @@ fn a_bank_that_was_switched_off_is_named() {
     machine.lab.tpm.allocate_banks("sha1:none+sha256:none+sha384:all");
     let unlocked = machine.boots(&replay::uki().in_banks(&[PcrBank::Sha384]));
     assert_eq!(unlocked.code, 4, "{}", unlocked.said);
-    assert!(unlocked.said.contains("the TPM's PCR bank is not active"), "{}", unlocked.said);
+    assert!(unlocked.said.contains("the TPM's PCR bank sha256 is not active"), "{}", unlocked.said);
 }
 
 #[test]
