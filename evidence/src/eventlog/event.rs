@@ -11,6 +11,9 @@ use super::variable::{Authority, Variable};
 use super::{kind, quirks};
 use crate::digest::Bank;
 
+/// PCRs that a log may speak of (TCG PC Client platforms have 24).
+pub const PCRS: usize = 24;
+
 /// One event of a replayed log, in one bank; data is borrowed from the log.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Event<'a> {

@@ -1,7 +1,8 @@
 //! Comparison of the logs with a quote.
 
+use super::event::{Event, PCRS};
+use super::replay::ReplayedLog;
 use super::systemd_log::{self, SystemdEvent};
-use super::{Event, PCRS, ReplayedLog};
 use crate::Rejection;
 use crate::digest::{Bank, Digest};
 use crate::quote::{VerifiedQuote, hex};

@@ -34,11 +34,8 @@ mod text;
 pub mod variable;
 
 pub use content::{Claim, Content, Standing};
-pub use event::Event;
+pub use event::{Event, PCRS};
 pub use explain::{AssumedLog, Coverage, EXPLAINED, ExplainedLog, ProvenLog};
 pub use parse::{FirmwareEvent, FirmwareLog, Format, MAX_EVENTS, MAX_FILE, parse};
 pub use replay::{AllBanks, ReplayedLog, replay, replay_all};
 pub use text::Utf16;
-
-/// PCRs that a log may speak of (TCG PC Client platforms have 24).
-pub const PCRS: usize = 24;

@@ -5,6 +5,7 @@
 //! is copied or allocated per event.
 
 use super::cursor::Cursor;
+use super::event::PCRS;
 use super::{kind, quirks};
 use crate::Rejection;
 use crate::digest::MAX_DIGEST;
@@ -187,8 +188,8 @@ impl<'a> Reader<'a> {
 
     fn head(&mut self) -> Result<(u32, u32), Rejection> {
         let (pcr, kind) = (self.u32()?, self.u32()?);
-        if pcr as usize >= super::PCRS && !quirks::INFORMATION_WITHOUT_PCR.applies(kind) {
-            return self.malformed(format!("expected pcr 0 to {}, found {pcr}", super::PCRS - 1));
+        if pcr as usize >= PCRS && !quirks::INFORMATION_WITHOUT_PCR.applies(kind) {
+            return self.malformed(format!("expected pcr 0 to {}, found {pcr}", PCRS - 1));
         }
         Ok((pcr, kind))
     }

@@ -1,8 +1,8 @@
 //! What the PCRs of a bank become by the events of a log.
 
-use super::event::{self, Event};
+use super::event::{self, Event, PCRS};
 use super::parse::{FirmwareEvent, FirmwareLog, Format, parse};
-use super::{PCRS, kind, quirks};
+use super::{kind, quirks};
 use crate::Rejection;
 use crate::digest::{Bank, Digest};
 use crate::quote::hex;

@@ -2,6 +2,7 @@
 //! measure without a log.
 
 use super::content::Standing;
+use super::event::PCRS;
 use super::text;
 use crate::Rejection;
 use crate::digest::{Bank, Digest};
@@ -105,7 +106,7 @@ pub fn parse(log: &[u8], bank: PcrBank) -> Result<Vec<SystemdEvent>, Rejection> 
 }
 
 fn event(number: usize, pcr: u32, record: Record, bank: PcrBank) -> Result<SystemdEvent, Rejection> {
-    if pcr as usize >= super::PCRS {
+    if pcr as usize >= PCRS {
         return refuse!(
             LogMalformed,
             "expected pcr 0 to 23 in record {number} of systemd's log, found {pcr}"
