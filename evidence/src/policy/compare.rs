@@ -1,6 +1,6 @@
 //! Two policies, rule by rule.
 
-use super::Policy;
+use super::documents::Policy;
 use super::rules::{
     Allowed, Boot, CommandLine, Dbx, Digest, Document, EventIs, EventRule, Initrd, Sections, Token,
 };

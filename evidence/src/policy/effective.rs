@@ -3,10 +3,13 @@
 //! Which documents these are, and that they are signed and for this node, [`super::TenantNode`] says before; that they are in their
 //! place, whoever keeps them.
 
+use super::appraise::Matched;
+use super::documents::{Additions, Policy};
+use super::learn::Assured;
 use super::proposal::boot_of;
-use super::rules::Origin;
-use super::{Additions, Assured, Boot, Finding, Matched, Policy};
+use super::rules::{Boot, Origin};
 use halfkey_protocol::wire::Proposal;
+use halfkey_protocol::wire::policies::Finding;
 
 /// What a node's boots, and its proposals, are judged by.
 #[derive(Clone, Debug)]

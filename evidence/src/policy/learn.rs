@@ -3,19 +3,21 @@
 use super::appraise::recorder::{Count, EventIndex, MeasuredEvent};
 use super::appraise::secure_boot::{fingerprint, name as name_of};
 use super::appraise::survey::{Survey, events, survey};
-use super::appraise::{Context, evaluate};
+use super::appraise::{Claims, Context, evaluate};
 use super::command_line::{Floor, floor_of, normal};
 use super::compiled::Compiled;
+use super::documents::Policy;
+use super::parse::Problem;
 use super::pin::{self, Path};
 use super::rules::{
     Allowed, Boot, CommandLine, Dbx, Digest, Document, EventIs, EventRule, Image, Initrd, Origin, Role,
     Sections, SecureBoot,
 };
 use super::write::{Comments, Text, quoted};
-use super::{Claims, Finding, Policy};
 use crate::eventlog::content::{Content, GrubText, ImageKind, Separator, Tag};
 use crate::eventlog::variable::{Known, Value};
 use crate::eventlog::{Claim, Event, ExplainedLog, kind};
+use halfkey_protocol::wire::policies::Finding;
 
 /// What no log proves, and the owner knows.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -77,8 +79,7 @@ pub fn learn_boot(
 
 /// What was learned must be a policy, and accept what it was learned from.
 fn check(text: &str, log: &ExplainedLog<'_>, claims: &Claims<'_>) -> Result<(), Vec<Finding>> {
-    let problem =
-        |problem: super::Problem| lacking("policy", &problem.message, "a boot that has it otherwise");
+    let problem = |problem: Problem| lacking("policy", &problem.message, "a boot that has it otherwise");
     let policy =
         Policy::parse(text).map_err(|problems| problems.into_iter().map(problem).collect::<Vec<_>>())?;
     let findings = evaluate(&policy, log, claims).findings;

@@ -9,9 +9,9 @@
 //! | [`Path::Grub`] | GRUB, which measures every file that it reads and every command that makes it read one |
 //! | [`Path::Kernel`] | the kernel, if it is one that measures an initrd wherever it comes from (Linux c004703ed7ae) |
 
-use super::Finding;
 use super::rules::{Allowed, Boot, EventIs, Image, Initrd, Role, Sections};
 use halfkey_measure::{grub, stub};
+use halfkey_protocol::wire::policies::Finding;
 use std::fmt;
 
 /// How a kernel comes to its initramfs.

@@ -1,15 +1,17 @@
 //! What a node will boot next: whether a policy accepts it, and the rule that would.
 
 use super::command_line::{Floor, Rule, floor_of, normal, objection};
+use super::documents::Policy;
+use super::learn::Assured;
 use super::pin;
 use super::rules::{Allowed, Boot, CommandLine, Digest, Document, Image, Initrd, Origin, Role, Sections};
 use super::write::{Comments, Text};
-use super::{Assured, Finding, Policy};
 use crate::Rejection;
 use crate::quote::clip;
 use crate::rejection::refuse;
 use halfkey_measure::predict::MAX_COMMAND_LINE;
 use halfkey_protocol::tpm::bank::PcrBank;
+use halfkey_protocol::wire::policies::Finding;
 use halfkey_protocol::wire::{Proposal, ProposedImage};
 
 /// Largest proposal, in bytes of JSON.

@@ -7,7 +7,7 @@
 //! word. So each further authority can put an image of its own in the place of the signer's. Where the signer is the only
 //! authority, no image of another runs at all.
 
-use super::Context;
+use super::context::Context;
 use super::recorder::{EventIndex, MeasuredEvent, Mismatch, Recorder};
 use super::secure_boot::Authority;
 use super::sequence::{Accepts, in_order};

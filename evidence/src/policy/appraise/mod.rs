@@ -5,40 +5,30 @@
 //! | [`survey`] | firmware, Secure Boot and what is built in: the same for each `[[boot]]` |
 //! | [`secure_boot`] | PCR 7 |
 //! | [`boot`] | images, initrd, sections, command line of one `[[boot]]` |
+//! | [`context`] | what every part looks at |
 //! | [`sequence`] | events that must come in an order |
 //! | [`recorder`] | who takes down what is accepted and what is refused |
 
 mod boot;
+mod context;
 pub(super) mod recorder;
 pub(super) mod secure_boot;
 mod sequence;
 pub(super) mod survey;
 
-use super::command_line::MAX_LINE;
-use super::compiled::{BankRules, Compiled};
-use super::rules::{Digest, Origin};
-use super::{Finding, Policy};
+pub use context::Claims;
+pub(super) use context::Context;
+
+use super::documents::Policy;
+use super::rules::Origin;
 use crate::eventlog::{ExplainedLog, Standing};
 use crate::quote::hex;
 use boot::Appraiser;
-use recorder::{Count, EventIndex, MeasuredEvent, Mismatch, Record, Recorder};
+use halfkey_protocol::wire::policies::Finding;
+use recorder::{Count, EventIndex, Record};
 use serde::Serialize;
 use std::collections::HashMap;
 use survey::{Survey, survey};
-
-/// What the node says besides, none of it proven by itself.
-#[derive(Clone, Copy, Debug, Default)]
-pub struct Claims<'a> {
-    /// `/proc/cmdline`
-    pub command_line: Option<&'a [u8]>,
-}
-
-impl<'a> Claims<'a> {
-    /// The command line, if it is text of a bearable length.
-    fn line(&self) -> Option<&'a str> {
-        str::from_utf8(self.command_line?).ok().filter(|line| line.len() <= MAX_LINE)
-    }
-}
 
 /// The result of [`evaluate`].
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -189,58 +179,7 @@ fn record<'l>(context: &Context<'_, 'l>, claims: &Claims<'l>) -> (Option<String>
     (best.map(|index| boots[index].name.clone()), record)
 }
 
-/// What every part of an appraisal looks at.
-pub(super) struct Context<'c, 'l> {
-    policy: &'c Compiled,
-    rules: &'c BankRules,
-    log: &'l ExplainedLog<'l>,
-    /// Whether a PCR is one of the values of `[pcr]`; none if that does not speak of it.
-    values: [Option<bool>; 15],
-}
-
-impl<'c, 'l> Context<'c, 'l> {
-    pub fn new(policy: &'c Compiled, log: &'l ExplainedLog<'l>) -> Self {
-        let mut values = [None; 15];
-        for (pcr, allowed) in &policy.document.pcrs {
-            let found = log.pcr(*pcr);
-            values[usize::from(*pcr)] = Some(allowed.iter().any(|value| value.as_bytes() == found));
-        }
-        Self { policy, rules: policy.bank(log.bank()), log, values }
-    }
-
-    fn ignored(&self, pcr: u8) -> bool {
-        self.policy.document.ignore & 1 << pcr != 0
-    }
-
-    /// What `[pcr]` says of a PCR.
-    fn value(&self, pcr: u8) -> Option<bool> {
-        self.values.get(usize::from(pcr)).copied().flatten()
-    }
-
-    /// Whether an `[[event]]` accepts it, and has not accepted all that it may.
-    fn shared(&self, seen: &MeasuredEvent<'_>, used: &mut [u32]) -> bool {
-        let Some(index) = self.rules.event(seen.pcr, seen.digest) else { return false };
-        used[index] += 1;
-        used[index] <= self.rules.limits[index]
-    }
-
-    /// An event that no rule of its PCR accepts.
-    fn otherwise<S: Recorder>(&self, seen: &MeasuredEvent<'_>, used: &mut [u32], recorder: &mut S) {
-        if self.shared(seen, used) {
-            return recorder.accept(seen, || "event".to_owned());
-        }
-        match self.value(seen.pcr) {
-            Some(true) => recorder.accept(seen, || format!("pcr.{}", seen.pcr)),
-            // The value is a finding already; which of its events is to blame, nobody knows.
-            Some(false) => {}
-            None => recorder.refuse(seen, || Mismatch {
-                rule: "no rule".to_owned(),
-                expected: "no such event".to_owned(),
-                found: Digest::new(seen.digest).map_or_else(String::new, |digest| digest.to_string()),
-            }),
-        }
-    }
-
+impl<'l> Context<'_, 'l> {
     fn appraiser<'a>(&'a self, survey: &'a Survey<'l>, index: usize) -> Appraiser<'a, 'l> {
         Appraiser {
             context: self,

@@ -2,7 +2,7 @@
 //! decided.
 
 use crate::eventlog::{Event, ExplainedLog};
-use crate::policy::Finding;
+use halfkey_protocol::wire::policies::Finding;
 
 /// Which event.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]

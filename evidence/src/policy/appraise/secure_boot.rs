@@ -4,7 +4,7 @@
 //! was (PC Client Platform Firmware Profile, section 3.3.4.8). Each of the variables must be there once: whoever
 //! comes later can extend the PCR with another `SecureBoot`, but can't take the first away.
 
-use super::Context;
+use super::context::Context;
 use super::recorder::{MeasuredEvent, Mismatch, Recorder};
 use crate::eventlog::content::Content;
 use crate::eventlog::kind;

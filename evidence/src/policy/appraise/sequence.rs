@@ -1,6 +1,6 @@
 //! Events that must come in an order, and be complete.
 
-use super::Context;
+use super::context::Context;
 use super::recorder::{MeasuredEvent, Mismatch, Recorder};
 use crate::policy::compiled::Step;
 use crate::policy::rules::Digest;

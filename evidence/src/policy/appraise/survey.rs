@@ -1,10 +1,10 @@
 //! The part of an appraisal that is the same whatever was booted: firmware, Secure Boot, what is built in. What depends on
 //! the `[[boot]]` is sorted out for later.
 
+use super::context::{Claims, Context};
 use super::recorder::{EventIndex, MeasuredEvent, Mismatch, Recorder};
 use super::secure_boot::State;
 use super::sequence;
-use super::{Claims, Context};
 use crate::eventlog::content::{Content, GrubText, Tag};
 use crate::eventlog::{Claim, EXPLAINED, ExplainedLog, kind};
 use crate::policy::command_line::{MAX_LINE, Objection, Rule, objection_of_rule};

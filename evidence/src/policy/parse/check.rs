@@ -5,10 +5,10 @@
 
 use super::document::{BootPlaces, Parsed, Places};
 use super::reader::{At, Problems};
-use crate::policy::Additions;
 use crate::policy::command_line::{
     Floor, MAX_LINE, NO_CREDENTIALS, NO_RUNTIME, floor_of, forbids, is_forbidden,
 };
+use crate::policy::documents::Additions;
 use crate::policy::pin::{self, Part};
 use crate::policy::rules::{Allowed, Boot, CommandLine, Document, Image, Role, SecureBoot, Token};
 use std::collections::HashSet;

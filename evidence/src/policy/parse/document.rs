@@ -2,8 +2,8 @@
 
 use super::reader::{At, Problems, Table, clip, digest, integer};
 use super::trust;
-use crate::policy::Additions;
 use crate::policy::command_line::MAX_LINE;
+use crate::policy::documents::Additions;
 use crate::policy::rules::{
     Allowed, Boot, CommandLine, Dbx, Digest, Document, EventIs, EventRule, Image, Initrd, Origin, Role,
     Sections, SecureBoot, Token,

@@ -8,37 +8,40 @@
 
 mod check;
 mod document;
+mod problem;
 mod reader;
 mod trust;
 
+pub use problem::Problem;
+
+use super::documents::{Additions, Policy};
 use super::rules::Document;
-use super::{Additions, MAX_POLICY};
+use halfkey_protocol::wire::policies::MAX_POLICY;
 use reader::{Problems, Table};
-use std::fmt;
 use toml::de::DeTable;
 
-/// What is wrong with a document, and where.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Problem {
-    /// From 1.
-    pub line: usize,
-    /// In characters, from 1.
-    pub column: usize,
-    /// What was expected and found.
-    pub message: String,
-    /// What to do about it.
-    pub hint: Option<String>,
-    /// The document says what it means, but it means too little: it is below the floor.
-    pub floor: bool,
-}
-
-impl fmt::Display for Problem {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "line {}, column {}: {}", self.line, self.column, self.message)
+impl Policy {
+    /// Parses a document of at most [`MAX_POLICY`] bytes.
+    ///
+    /// # Errors
+    /// Everything that is wrong with it, in the order of the text: syntax, unknown keys, wrong types, contradictions, and
+    /// what is missing to the floor.
+    pub fn parse(toml: &str) -> Result<Self, Vec<Problem>> {
+        policy(toml).map(Self::new)
     }
 }
 
-pub(super) fn policy(text: &str) -> Result<Document, Vec<Problem>> {
+impl Additions {
+    /// Parses a document of at most [`MAX_POLICY`] bytes.
+    ///
+    /// # Errors
+    /// As [`Policy::parse`].
+    pub fn parse(toml: &str) -> Result<Self, Vec<Problem>> {
+        additions(toml)
+    }
+}
+
+fn policy(text: &str) -> Result<Document, Vec<Problem>> {
     let mut problems = Problems::new(text);
     let document = with_table(text, &mut problems, |table, problems| {
         let parsed = document::policy(table, problems);
@@ -48,7 +51,7 @@ pub(super) fn policy(text: &str) -> Result<Document, Vec<Problem>> {
     problems.into_result(document)
 }
 
-pub(super) fn additions(text: &str) -> Result<Additions, Vec<Problem>> {
+fn additions(text: &str) -> Result<Additions, Vec<Problem>> {
     let mut problems = Problems::new(text);
     let additions = with_table(text, &mut problems, |table, problems| {
         let (additions, places) = document::additions(table, problems);

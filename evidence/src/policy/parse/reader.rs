@@ -1,6 +1,6 @@
 //! TOML tables whose every key must be asked for, and a list of what is wrong.
 
-use super::Problem;
+use super::problem::Problem;
 use crate::policy::rules::Digest;
 use std::ops::Range;
 use toml::Spanned;

@@ -1,0 +1,85 @@
+//! Documents that were parsed.
+
+use super::compiled::Compiled;
+use super::rules::{Boot, Document, EventRule, Token, Trust};
+use std::sync::Arc;
+
+/// A policy that was parsed, and is not below the floor. Cheap to clone.
+#[derive(Clone, Debug)]
+pub struct Policy {
+    pub(super) compiled: Arc<Compiled>,
+}
+
+impl Policy {
+    pub(super) fn new(document: Document) -> Self {
+        Self { compiled: Arc::new(Compiled::new(document)) }
+    }
+
+    /// The name that it gives itself.
+    pub fn name(&self) -> &str {
+        &self.compiled.document.name
+    }
+
+    /// The policy with what one node may boot besides.
+    #[must_use]
+    pub fn with(&self, additions: &Additions) -> Self {
+        let mut document = self.compiled.document.clone();
+        document.boots.extend(additions.boots.iter().cloned());
+        document.events.extend(additions.events.iter().cloned());
+        document.command_line.allow(&additions.allowed);
+        Self::new(document)
+    }
+
+    /// The policy with more boots: those of trusted proposals.
+    pub fn with_boots(&self, boots: &[Boot]) -> Self {
+        let mut document = self.compiled.document.clone();
+        document.boots.extend(boots.iter().cloned());
+        Self::new(document)
+    }
+
+    /// `[trust_root_with_next_boot]`.
+    pub fn trust(&self) -> Option<&Trust> {
+        self.compiled.document.trust.as_ref()
+    }
+
+    /// `[[boot]]`, in order.
+    pub fn boots(&self) -> &[Boot] {
+        &self.compiled.document.boots
+    }
+
+    /// How many `[[event]]`s of PCR 4 it has. What they name may have been in charge before the boot, and then it could have done and
+    /// measured all that followed.
+    pub fn images_beside_boots(&self) -> usize {
+        images(&self.compiled.document.events)
+    }
+}
+
+/// What one node of a group may boot besides: `format`, `name`, `[[boot]]`, `[[event]]` and `command_line.allowed`.
+#[derive(Clone, Debug)]
+pub struct Additions {
+    pub(super) name: String,
+    pub(super) boots: Vec<Boot>,
+    pub(super) events: Vec<EventRule>,
+    pub(super) allowed: Vec<Token>,
+}
+
+impl Additions {
+    /// The name that they give themselves.
+    pub fn name(&self) -> &str {
+        &self.name
+    }
+
+    /// `[[boot]]`, in order.
+    pub fn boots(&self) -> &[Boot] {
+        &self.boots
+    }
+
+    /// As [`Policy::images_beside_boots`].
+    pub fn images_beside_boots(&self) -> usize {
+        images(&self.events)
+    }
+}
+
+fn images(events: &[EventRule]) -> usize {
+    events.iter().filter(|event| event.pcr == 4).count()
+}
