@@ -2,12 +2,10 @@
 
 #![allow(clippy::unwrap_used, reason = "a test that fails here should say where")]
 
-#[path = "common/golden.rs"]
-mod golden;
-
 use halfkey_agent::cli::defs::{COMMANDS, Cmd, EXIT_CODES, GLOBAL, Opt, Takes};
 use halfkey_agent::cli::{self, Command, completions, help, man, parse};
 use halfkey_agent::error::{Error, Kind, Result};
+use halfkey_testkit::golden;
 use proptest::prelude::*;
 use std::ffi::OsString;
 
@@ -22,7 +20,7 @@ fn refused(line: &str) -> Error {
 }
 
 fn share(name: &str) -> String {
-    format!("share/{name}")
+    format!("{}/share/{name}", env!("CARGO_MANIFEST_DIR"))
 }
 
 /// What a command can't do without.
@@ -55,7 +53,10 @@ fn help_is_as_it_was_read_last() {
     for page in &pages {
         assert!(page.lines().all(|line| line.chars().count() <= 100), "{page}");
     }
-    golden::check("tests/golden/help.txt", &pages.join("\n--------\n\n"));
+    golden::check(
+        concat!(env!("CARGO_MANIFEST_DIR"), "/tests/golden/help.txt"),
+        &pages.join("\n--------\n\n"),
+    );
     for line in ["", "--help", "-h", "help"] {
         assert!(matches!(parsed(line), Ok(Command::Print(text)) if text == pages[0]), "{line}");
     }
@@ -157,10 +158,10 @@ fn what_is_mistyped_is_answered_with_what_was_meant() {
 
 #[test]
 fn man_page_and_completions_are_those_of_the_definition() {
-    golden::check(&share("man/man8/halfkey-agent.8"), &man::page());
-    golden::check(&share("bash-completion/completions/halfkey-agent"), &completions::bash());
-    golden::check(&share("zsh/site-functions/_halfkey-agent"), &completions::zsh());
-    golden::check(&share("fish/vendor_completions.d/halfkey-agent.fish"), &completions::fish());
+    golden::check(share("man/man8/halfkey-agent.8"), &man::page());
+    golden::check(share("bash-completion/completions/halfkey-agent"), &completions::bash());
+    golden::check(share("zsh/site-functions/_halfkey-agent"), &completions::zsh());
+    golden::check(share("fish/vendor_completions.d/halfkey-agent.fish"), &completions::fish());
 }
 
 /// What bash offers behind this line; its last word is the one that is being typed.

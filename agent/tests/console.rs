@@ -2,9 +2,6 @@
 
 #![allow(clippy::unwrap_used, reason = "a test that fails here should say where")]
 
-#[path = "common/golden.rs"]
-mod golden;
-
 use halfkey_agent::console::lines;
 use halfkey_agent::error::{Error, Kind};
 use halfkey_agent::exchange::rules::Person;
@@ -12,6 +9,7 @@ use halfkey_agent::exchange::words as exchange;
 use halfkey_agent::{net, tpm, words};
 use halfkey_protocol::wire::Verdict;
 use halfkey_protocol::{NodeId, Reason};
+use halfkey_testkit::golden;
 use std::fmt::Write as _;
 use std::io;
 use std::time::Duration;
@@ -224,7 +222,7 @@ fn what_stands_on_the_console() {
         chapter(&mut page);
     }
     assert!(!page.0.contains(['\t', '\r', '\u{1b}']));
-    golden::check("tests/golden/console.txt", &page.0);
+    golden::check(concat!(env!("CARGO_MANIFEST_DIR"), "/tests/golden/console.txt"), &page.0);
 }
 
 /// Whatever `words` can say is shown above, and what boots says nothing beside it.

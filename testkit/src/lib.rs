@@ -11,6 +11,7 @@
 //! | [`uki`] | unified kernel images |
 //! | [`replay`] | a machine that boots without a VM, about a dozen kinds of boots, and what an attacker makes of them |
 //! | [`local_lab`] | what is below it: the real agent with TPM, volumes in files and a mount namespace, verifier and workstation |
+//! | [`golden`] | files that hold what a person sees |
 //! | [`programs`], [`process`] | the programs under test; child processes that never outlive a test |
 //! | [`verifier`], [`tenant`] | the server and the operator's workstation, as processes |
 //! | [`pki`], [`port`], [`clock`] | certificates; ports that are known before anybody listens there; a clock that tests turn |
@@ -50,6 +51,7 @@
 
 pub mod clock;
 pub mod error;
+pub mod golden;
 pub mod local_lab;
 pub mod log;
 pub mod node;

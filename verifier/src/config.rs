@@ -232,7 +232,10 @@ impl StateDir {
         hint: &str,
     ) -> Result<File, Failure> {
         let failed = |e: &dyn std::fmt::Display| Failure::new(format!("{}: {e}", self.0.display()));
-        let folder = File::open(&self.0).map_err(|e| failed(&e))?;
+        let folder = File::open(&self.0).map_err(|e| match e.kind() {
+            std::io::ErrorKind::NotFound => failed(&e).hint(NO_STATE),
+            _ => failed(&e),
+        })?;
         match lock(&folder) {
             Ok(()) => Ok(folder),
             Err(TryLockError::WouldBlock) => Err(failed(&"it is in use").hint(hint)),
@@ -276,6 +279,9 @@ impl StateDir {
     }
 }
 
+/// What to do where there is none.
+const NO_STATE: &str = "make a state folder with `halfkey-verifier init`";
+
 impl Config {
     /// Reads the settings of a state folder.
     ///
@@ -283,10 +289,8 @@ impl Config {
     /// When the file is missing or says something that is not understood.
     pub fn load(state: &StateDir) -> Result<Self, Failure> {
         let path = state.config_file();
-        let text = std::fs::read_to_string(&path).map_err(|e| {
-            Failure::new(format!("{}: {e}", path.display()))
-                .hint("make a state folder with `halfkey-verifier init`")
-        })?;
+        let text = std::fs::read_to_string(&path)
+            .map_err(|e| Failure::new(format!("{}: {e}", path.display())).hint(NO_STATE))?;
         Self::parse(&text).map_err(|e| Failure::new(format!("{}: {e}", path.display())))
     }
 

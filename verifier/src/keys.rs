@@ -185,7 +185,13 @@ pub fn write_secret(path: &Path, bytes: &[u8]) -> Result<(), Failure> {
 /// # Errors
 /// When it exists already or can't be written.
 pub fn write_new(path: &Path, bytes: &[u8], mode: u32) -> Result<(), Failure> {
-    let failed = |e: std::io::Error| Failure::new(format!("{}: {e}", path.display()));
+    let failed = |e: std::io::Error| {
+        let failure = Failure::new(format!("{}: {e}", path.display()));
+        match e.kind() {
+            std::io::ErrorKind::AlreadyExists => failure.hint("give another file, or move it away"),
+            _ => failure,
+        }
+    };
     let mut options = std::fs::OpenOptions::new();
     let mut file = options.write(true).create_new(true).mode(mode).open(path).map_err(failed)?;
     file.write_all(bytes).and_then(|()| file.sync_all()).map_err(failed)
