@@ -4,7 +4,7 @@
 //! and by no other way. What a constructor asks for can't be had without the check that it stands for, and what goes out
 //! is taken from what the quote commits to, not from the message.
 
-use crate::domain::sequence::Stage;
+use crate::domain::Stage;
 use crate::domain::{Boot, Damage, Decision, Enrollment, Node};
 use crate::keys::ReleaseKey;
 use halfkey_evidence::Rejection;

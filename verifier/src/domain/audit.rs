@@ -2,7 +2,7 @@
 //! them all.
 
 use super::state_file::TrailEnd;
-use super::{By, Result, TxView};
+use super::{Result, TxView};
 use crate::events::Event;
 use crate::store::Tx;
 use crate::utc;
@@ -10,6 +10,15 @@ use aws_lc_rs::digest::{Context, SHA256};
 use halfkey_protocol::NodeId;
 use halfkey_protocol::document::Place;
 use halfkey_protocol::wire::operator::AuditEntry;
+
+/// Who does something, and when.
+#[derive(Clone, Copy, Debug)]
+pub struct By<'a> {
+    /// Common name of the certificate.
+    pub actor: &'a str,
+    /// Seconds since 1970.
+    pub now: u64,
+}
 
 /// Appends an entry, in the transaction of what it tells about.
 ///

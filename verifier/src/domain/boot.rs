@@ -1,100 +1,13 @@
 //! Boots that wait for an operator, and approvals.
 
-use super::evidence;
-use super::node::{self, Node};
-use super::view::Documents;
-use super::{By, Error, Result, TxView, audit, legible, retention, seal};
+use super::documents::Documents;
+use super::model::{Boot, Decision, Node, Waiting};
+use super::{By, Error, Result, TxView, audit, evidence, json, legible, node, retention, seal};
 use crate::attest::Ruling;
 use crate::events::Event;
-use crate::store::{BootRow, ReleasedRow};
-use halfkey_evidence::policy::{Matched, Origin};
+use crate::store::BootRow;
 use halfkey_protocol::wire::operator::{EvidenceRecord, PendingBoot};
 use halfkey_protocol::{NodeId, Reason};
-
-/// The last boot that was released to an enrollment.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct ReleasedBoot {
-    /// Number of its evidence.
-    pub evidence_id: u64,
-    /// resetCount of its quote.
-    pub reset: u32,
-    /// restartCount of its quote.
-    pub restart: u32,
-    /// What PCR 15 of the SHA-256 bank became with it.
-    pub fence: [u8; 32],
-    /// The policy's boot that it was; none if an operator approved it.
-    pub boot: Option<Matched>,
-    /// Number of the evidence that was released before it, with the same resetCount and another r.
-    pub twin: Option<u64>,
-}
-
-impl From<ReleasedRow> for ReleasedBoot {
-    fn from(row: ReleasedRow) -> Self {
-        let ReleasedRow { evidence, reset, restart, fence, boot, proposal, twin } = row;
-        let origin = proposal.map_or(Origin::Document, Origin::Proposal);
-        let boot = boot.map(|name| Matched { name, origin });
-        Self { evidence_id: evidence, reset, restart, fence, boot, twin }
-    }
-}
-
-impl From<&ReleasedBoot> for ReleasedRow {
-    fn from(boot: &ReleasedBoot) -> Self {
-        let proposal = boot.boot.as_ref().and_then(|matched| match matched.origin {
-            Origin::Document => None,
-            Origin::Proposal(id) => Some(id),
-        });
-        Self {
-            evidence: boot.evidence_id,
-            reset: boot.reset,
-            restart: boot.restart,
-            fence: boot.fence,
-            boot: boot.boot.as_ref().map(|matched| matched.name.clone()),
-            proposal,
-            twin: boot.twin,
-        }
-    }
-}
-
-/// What an operator decided about a boot.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Decision {
-    /// Release it.
-    Approved {
-        /// Seconds since 1970.
-        expires: u64,
-        /// It was released.
-        used: bool,
-    },
-    /// Don't.
-    Denied {
-        /// By whom.
-        by: String,
-        /// Why.
-        because: String,
-    },
-}
-
-/// A boot that was not released by itself.
-#[derive(Clone, Debug)]
-pub struct Boot {
-    /// What an operator sees.
-    pub pending: PendingBoot,
-    /// What an operator said.
-    pub decision: Option<Decision>,
-    /// What the row claims that nobody said.
-    pub damage: Option<String>,
-}
-
-/// A boot that an operator is to look at.
-#[derive(Clone, Debug)]
-pub struct NewPending {
-    /// Names the boot.
-    pub ticket: String,
-    /// Whether an operator can approve it.
-    pub approvable: bool,
-    /// When it is forgotten.
-    pub expires: u64,
-}
 
 /// An approval to be recorded.
 pub struct Approval<'a> {
@@ -102,17 +15,6 @@ pub struct Approval<'a> {
     pub ticket: &'a str,
     /// When it is forgotten.
     pub expires: u64,
-}
-
-/// What a row says that waits, and its evidence.
-#[derive(Clone, Debug, PartialEq)]
-pub enum Waiting {
-    /// As the evidence says.
-    Shown(PendingBoot),
-    /// It waits no longer: the policy allows it.
-    Allowed,
-    /// The evidence is not of that boot, or shows none: why.
-    Unproven(String),
 }
 
 /// Looks at recorded boots by what governs a node now.
@@ -198,7 +100,7 @@ pub fn record(view: &TxView<'_>, node: NodeId, evidence_id: u64, ruling: &Ruling
         code: ruling.decided.reason().map_or("", Reason::code).to_owned(),
         message: ruling.decided.message(),
         approvable: pending.approvable,
-        findings: super::json(&ruling.findings)?,
+        findings: json(&ruling.findings)?,
         since,
         expires: pending.expires,
         decision: None,

@@ -1,50 +1,18 @@
 //! Enrollments: open until the node proves that it holds K, then current until a newer one is proved.
 
-use super::boot::ReleasedBoot;
 use super::document::{self, NewDocument};
-use super::sequence::Stage;
-use super::{By, Counters, Error, Result, TxView, audit, legible, node, policy, proposal, seal};
+use super::model::{Counters, Enrollment, ReleasedBoot, Stage};
+use super::{By, Error, Result, TxView, audit, governing, json, legible, proposal, seal};
 use crate::events::Event;
 use crate::store::{EnrollmentRow, EnrollmentState, QuoteRow};
 use crate::{CLOCK_TOLERANCE, utc};
-use halfkey_protocol::document::{Kind, Opened, Place, Scope, proof_of};
+use halfkey_protocol::document::{Kind, Opened, Scope, proof_of};
 use halfkey_protocol::identity::{self, fingerprint};
 use halfkey_protocol::keys::half;
 use halfkey_protocol::tpm::bank::PcrBank;
 use halfkey_protocol::tpm::qualifying_data::Wanted;
-use halfkey_protocol::wire::{Credential, Register, SignedDocument, credential_digest};
+use halfkey_protocol::wire::{Credential, Register, credential_digest};
 use halfkey_protocol::{NodeId, Reason};
-
-/// An enrollment with what was released for it.
-#[derive(Clone, Debug)]
-pub struct Enrollment {
-    /// Its UUID.
-    pub id: String,
-    /// What the tenant signed.
-    pub signed: SignedDocument,
-    /// Whose it is, and which challenge it answers: a node that wants another one does not get it.
-    pub answers: Wanted,
-    /// Its place in the sequence.
-    pub document: Place,
-    /// When the tenant made it, seconds since 1970.
-    pub created: u64,
-    /// The registration that the tenant checked.
-    pub registration: Register,
-    /// The bank.
-    pub bank: PcrBank,
-    /// V for the SRK.
-    pub c_v: Credential,
-    /// U for the EK, until the node proved.
-    pub c_u: Option<Credential>,
-    /// Of the last quote that was accepted.
-    pub counters: Option<Counters>,
-    /// Where it stands by the sequence; none as long as nobody has compared it.
-    pub stage: Option<Stage>,
-    /// Ticket of the boot that fetched C_U first.
-    pub fetched_by: Option<String>,
-    /// The last boot that was released.
-    pub released: Option<ReleasedBoot>,
-}
 
 /// A checked enrollment to be stored.
 pub struct NewEnrollment<'a> {
@@ -71,7 +39,7 @@ pub struct NewEnrollment<'a> {
 /// # Errors
 /// `Revoked`, `Conflict` (older than the current one; its id was used), `Sequence`.
 pub fn enroll(view: &TxView<'_>, new: &NewEnrollment<'_>, by: By<'_>) -> Result<()> {
-    let mut row = node::row(view, new.node, by.now)?;
+    let mut row = view.node_row(new.node, by.now)?;
     if !view.index.is_proved(new.node) {
         new.label.clone_into(&mut row.label);
     }
@@ -88,7 +56,7 @@ pub fn enroll(view: &TxView<'_>, new: &NewEnrollment<'_>, by: By<'_>) -> Result<
         state: EnrollmentState::Open,
         number: opened.place.number,
         tenant_key: signed.tenant_key().to_vec(),
-        registration: super::json(new.registration)?,
+        registration: json(new.registration)?,
         bank: new.bank.name().to_owned(),
         c_v: (Some(new.c_v.id_object.to_vec()), Some(new.c_v.secret.to_vec())),
         c_u: Some(seal::seal(view.key, new.node, new.id, new.c_u)?),
@@ -185,9 +153,9 @@ pub fn prove(
     }
     view.rows.replace_enrollment(node, EnrollmentState::Current)?;
     view.rows.prove_enrollment(enrollment, now)?;
-    let mut row = node::row(view, node, now)?;
+    let mut row = view.node_row(node, now)?;
     row.label = said.label;
-    policy::forget_of_others(view, &mut row, signed.tenant_key())?;
+    governing::forget_of_others(view, &mut row, signed.tenant_key())?;
     view.rows.put_node(&row)?;
     if view.index.goes_to_another(node) {
         proposal::forget_of_others(view, node)?;

@@ -63,3 +63,11 @@ pub fn legible<T: Default>(read: Result<T>) -> Result<(T, Option<String>)> {
         Err(e) => Err(e),
     }
 }
+
+/// As it is kept in a column.
+///
+/// # Errors
+/// Never, but for a mistake in this program.
+pub fn json<T: serde::Serialize>(value: &T) -> Result<String> {
+    serde_json::to_string(value).map_err(|e| Error::unavailable(format!("our bug: {e}")))
+}

@@ -1,99 +1,11 @@
 //! Nodes: what the rows say of one, compared with what was signed about it.
 
-use super::enrollment::{self, Enrollment};
-use super::policy::{self, Governing};
-use super::sequence::Index;
-use super::{By, Result, TxView, audit, legible};
+use super::index::Index;
+use super::model::{Damage, Node, NodeLine, node_state};
+use super::{By, Result, TxView, audit, enrollment, governing, legible};
 use crate::store::{EnrollmentState, NodeLineRow, NodeRow, Which};
 use halfkey_protocol::NodeId;
-use halfkey_protocol::wire::operator::{Held, NodeState, TpmFirmware};
-use std::fmt;
-
-/// A node, as the verifier knows it.
-#[derive(Clone, Debug)]
-pub struct Node {
-    /// Its id.
-    pub id: NodeId,
-    /// Given by the tenant.
-    pub label: String,
-    /// Why it is revoked, if it is.
-    pub revoked: Option<String>,
-    /// Who holds it and why, if somebody does: its boots are denied.
-    pub held: Option<Held>,
-    /// What its TPM said of its firmware last.
-    pub tpm_firmware: Option<TpmFirmware>,
-    /// Proved: serves `boot`.
-    pub current: Option<Enrollment>,
-    /// Not proved yet: serves `enroll`. The current one stays valid beside it,
-    /// else an interrupted re-enrollment would lock the machine out.
-    pub open: Option<Enrollment>,
-    /// What its boots are judged by.
-    pub governing: Governing,
-    /// Where rows and documents differ.
-    pub damage: Option<Damage>,
-    /// Last evidence.
-    pub last_seen: u64,
-    /// Its outcome.
-    pub last_outcome: Option<String>,
-    /// Its code.
-    pub last_code: Option<String>,
-}
-
-impl Node {
-    /// Where it stands. `Enrolling` also while a re-enrollment is open.
-    pub fn state(&self) -> NodeState {
-        node_state(self.revoked.is_some(), self.open.is_some(), self.current.is_some())
-    }
-}
-
-/// Rows of a node that say otherwise than the documents.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Damage {
-    /// Which enrollment is open or proved: nothing goes out to the node.
-    Enrollment(String),
-    /// What governs it: nothing judges its boots, and nobody can approve them.
-    Governing(String),
-}
-
-impl fmt::Display for Damage {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let (Self::Enrollment(why) | Self::Governing(why)) = self;
-        write!(f, "the database is not what was signed: {why}")
-    }
-}
-
-/// Where a node stands.
-pub fn node_state(revoked: bool, open: bool, current: bool) -> NodeState {
-    match (revoked, open, current) {
-        (true, _, _) => NodeState::Revoked,
-        (false, true, _) => NodeState::Enrolling,
-        (false, false, true) => NodeState::Enrolled,
-        (false, false, false) => NodeState::Registered,
-    }
-}
-
-/// A line of the list of nodes.
-#[derive(Clone, Debug)]
-pub struct NodeLine {
-    /// Its id.
-    pub id: NodeId,
-    /// Given by the tenant.
-    pub label: String,
-    /// Where it stands.
-    pub state: NodeState,
-    /// A boot waits for an operator.
-    pub pending: bool,
-    /// An operator holds it.
-    pub held: bool,
-    /// Its last boot was released twice.
-    pub cloned: bool,
-    /// Last evidence.
-    pub last_seen: u64,
-    /// Its outcome.
-    pub last_outcome: Option<String>,
-    /// Its code.
-    pub last_code: Option<String>,
-}
+use halfkey_protocol::wire::operator::{Held, TpmFirmware};
 
 /// One node, compared with what was signed about it.
 ///
@@ -122,7 +34,7 @@ pub fn unchecked(view: &TxView<'_>, node: NodeId) -> Result<Option<Node>> {
     let (current, why_current) = legible(enrollment::of(view, node, EnrollmentState::Current))?;
     let (open, why_open) = legible(enrollment::of(view, node, EnrollmentState::Open))?;
     let key = current.as_ref().or(open.as_ref()).map(|enrollment| enrollment.signed.tenant_key());
-    let governing = policy::governing(view, node, row.group_name, row.group_number, key);
+    let governing = governing::of(view, node, row.group_name, row.group_number, key);
     let (governing, why) = legible(governing)?;
     damage = why.map(Damage::Governing).or(damage);
     damage = why_open.or(why_current).map(Damage::Enrollment).or(damage);

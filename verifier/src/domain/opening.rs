@@ -1,6 +1,7 @@
 //! Opening the records: their keys, and whether the database is the one that the state file knows.
 
-use super::sequence::{Index, Sequence};
+use super::index::Index;
+use super::sequence::Sequence;
 use super::state_file::Kept;
 use super::{By, Error, Records, Result, audit, document};
 use crate::config::StateDir;

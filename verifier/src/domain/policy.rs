@@ -1,62 +1,16 @@
 //! Policies and groups: which documents govern a node, and who may replace them.
 
 use super::document::{self, NewDocument};
-use super::node::{self, Damage};
-use super::proposal::{self, Trusted, TrustedUnder};
+use super::governing::is_withdrawal;
+use super::model::Damage;
 use super::review::{self, Reviewed, Reviewer};
-use super::{By, Error, Result, TxView, audit};
+use super::{By, Error, Result, TxView, audit, node};
 use crate::events::Event;
-use crate::store::{NodeRow, PolicyRow, Tx};
+use crate::store::{PolicyRow, Tx};
 use halfkey_protocol::identity::fingerprint;
 use halfkey_protocol::wire::policies::{Group, PolicyRecord, PolicySummary, Scope};
 use halfkey_protocol::{NodeId, Reason};
 use std::collections::{BTreeMap, HashMap};
-
-/// A version of a policy.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct PolicyRef {
-    /// What it is for: `node:ID`, `group:NAME`, `additions:ID`, `membership:ID`.
-    pub scope: String,
-    /// Number of the document in the sequence.
-    pub version: u64,
-    /// SHA-256 of the signed document.
-    pub sha256: [u8; 32],
-}
-
-impl From<PolicyRow> for PolicyRef {
-    fn from(row: PolicyRow) -> Self {
-        Self { scope: row.scope, version: row.version, sha256: row.sha256 }
-    }
-}
-
-/// What a node's boots are judged by. Two that are equal allow the same.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Governing {
-    /// Number of the proof by which the node went to its tenant from another one, 0 if it never did: trust of before counts no more.
-    pub since: u64,
-    /// The node's group.
-    pub group: Option<String>,
-    /// The document that says so, or that it is in none.
-    pub membership: Option<PolicyRef>,
-    /// The node's own policy, else the group's.
-    pub policy: Option<PolicyRef>,
-    /// The version by which the node's own policy was withdrawn, if the group's governs it for that reason.
-    pub withdrawn: Option<PolicyRef>,
-    /// Its additions.
-    pub additions: Option<PolicyRef>,
-    /// The document by which they were withdrawn, if it has none for that reason.
-    pub without_additions: Option<PolicyRef>,
-    /// Under the scope of this policy and since then; newest first.
-    pub trusted: Vec<Trusted>,
-}
-
-impl Governing {
-    /// Where trust that is given now counts, if a policy governs the node.
-    pub fn trusting(&self) -> Option<TrustedUnder> {
-        let policy = self.policy.as_ref()?;
-        Some(TrustedUnder { scope: policy.scope.clone(), since: self.since })
-    }
-}
 
 /// A checked policy to be stored.
 pub struct NewPolicy<'a> {
@@ -64,43 +18,6 @@ pub struct NewPolicy<'a> {
     pub name: &'a str,
     /// What was signed.
     pub document: NewDocument<'a>,
-}
-
-/// What a node's boots are judged by, as the rows say. Documents for this node up to the proof by which it went to its tenant are a
-/// former tenant's, and a group's count by the tenant key that the node is enrolled with.
-///
-/// # Errors
-/// When a row is damaged, or can't be read.
-pub fn governing(
-    view: &TxView<'_>,
-    node: NodeId,
-    group: Option<String>,
-    membership: Option<u64>,
-    key: Option<&[u8]>,
-) -> Result<Governing> {
-    let since = view.index.since(node);
-    let membership = membership.filter(|number| *number > since);
-    let group = group.filter(|_| since == 0 || membership.is_some());
-    let (own, withdrawn) = split(last_since(view, &Scope::Node(node), since)?);
-    let policy = match (own, &group) {
-        (Some(own), _) => Some(own),
-        (None, Some(group)) => newest_of_group(view, group, key)?,
-        (None, None) => None,
-    };
-    let (additions, without_additions) = split(last_since(view, &Scope::Additions(node), since)?);
-    let membership = match membership {
-        Some(at) => Some(PolicyRef {
-            scope: Scope::Membership(node).to_string(),
-            version: at,
-            sha256: view.rows.document_sha256(at)?.ok_or_else(|| document::missing(at))?,
-        }),
-        None => None,
-    };
-    let trusted = match &policy {
-        Some(policy) => proposal::trusted(view, node, &TrustedUnder { scope: policy.scope.clone(), since })?,
-        None => Vec::new(),
-    };
-    Ok(Governing { since, group, membership, policy, withdrawn, additions, without_additions, trusted })
 }
 
 /// Stores a policy and reviews what it governs; gives the nodes that this concerns.
@@ -174,7 +91,7 @@ pub fn set_group(
         Err(e) => return Err(e),
     }
     document::append(view, opened, signed, by)?;
-    let mut row = node::row(view, node, by.now)?;
+    let mut row = view.node_row(node, by.now)?;
     let group = Some(opened.body.as_str()).filter(|group| !group.is_empty()).map(str::to_owned);
     let before = std::mem::replace(&mut row.group_name, group.clone());
     row.group_number = Some(opened.place.number);
@@ -309,54 +226,6 @@ fn require_key(view: &TxView<'_>, scope: &Scope, key: &[u8]) -> Result<()> {
     }
     let what = format!("expected the tenant key {whose}, {expected}, found {found}");
     Err(Error::Refused(Reason::PolicySignature, what))
-}
-
-/// The open enrollment is proved, and the node belongs to the tenant with this key: what others signed for it alone counts no longer,
-/// nor do their versions. Its group is what this tenant said last, if that counts; others may have said something since.
-///
-/// # Errors
-/// When the database can't be written.
-pub fn forget_of_others(view: &TxView<'_>, row: &mut NodeRow, key: &[u8]) -> Result<()> {
-    for scope in [Scope::Node(row.id), Scope::Additions(row.id)] {
-        view.rows.delete_policies_but(&scope.to_string(), key)?;
-    }
-    let membership = view.index.membership_at_proof(row.id);
-    let said = membership.map(|at| view.rows.document(at)).transpose()?.flatten();
-    // One that can't be read is in no group, and damage when it is compared with the sequence.
-    let said = said.and_then(|signed| halfkey_evidence::document::open(&signed).ok());
-    row.group_name = said.map(|said| said.body).filter(|group| !group.is_empty());
-    row.group_number = membership;
-    Ok(())
-}
-
-/// The last version of a group's policy by a key, whatever it says; if there is none, the last of anybody, which does not count.
-fn newest_of_group(view: &TxView<'_>, group: &str, key: Option<&[u8]>) -> Result<Option<PolicyRef>> {
-    let scope = format!("group:{group}");
-    let by_key = key.map(|key| view.rows.policy_by(&scope, key)).transpose()?.flatten();
-    let found = match by_key {
-        Some(found) => Some(found),
-        None => view.rows.policy(&scope, None)?,
-    };
-    Ok(found.map(PolicyRef::from))
-}
-
-/// The last version after a number.
-fn last_since(view: &TxView<'_>, scope: &Scope, since: u64) -> Result<Option<PolicyRow>> {
-    Ok(view.rows.policy(&scope.to_string(), None)?.filter(|last| last.version > since))
-}
-
-/// What is in force, or what withdrew it.
-fn split(last: Option<PolicyRow>) -> (Option<PolicyRef>, Option<PolicyRef>) {
-    match last {
-        Some(last) if is_withdrawal(&last) => (None, Some(last.into())),
-        Some(last) => (Some(last.into()), None),
-        None => (None, None),
-    }
-}
-
-/// A version without a name.
-fn is_withdrawal(row: &PolicyRow) -> bool {
-    row.name.is_empty()
 }
 
 fn members(rows: &dyn Tx, group: &str) -> Result<Vec<NodeId>> {

@@ -1,21 +1,21 @@
 //! Each question that is asked of what is recorded and each change of it: one transaction. When a change returns, what it did is
 //! durable, whole, and so is its entry in the audit trail. Methods block; [`super::Db`] runs them on threads that may.
 
-use super::boot::{Approval, Boot, BootReviewer};
+use super::boot::{Approval, BootReviewer};
 use super::client::{Client, ClientKind};
 use super::document::{self, NewDocument};
+use super::documents::Documents;
 use super::enrollment::NewEnrollment;
-use super::evidence::{Case, Standing};
-use super::node::{Node, NodeLine};
+use super::model::{Boot, Node, NodeLine, Standing, StoredProposal};
 use super::policy::NewPolicy;
-use super::proposal::{ProposalCase, ProposalRuling, Rule, StoredProposal};
+use super::propose::{ProposalCase, ProposalRuling, Rule};
 use super::registration::{NewRegistration, Registration, Saved};
 use super::review::Reviewer;
+use super::ruling::Case;
 use super::sequence::Sequence;
-use super::view::Documents;
 use super::{
     By, Error, Result, TxView, audit, boot, client, enrollment, evidence, node, opening, policy, proposal,
-    registration, retention, revocation,
+    propose, registration, retention, revocation, ruling,
 };
 use crate::attest::Ruling;
 use crate::events::Events;
@@ -427,12 +427,12 @@ impl Records {
         self.write_document(|view| Ok(((), Some(revocation::release(view, node, because, by)?))))
     }
 
-    /// As [`evidence::attest`].
+    /// As [`ruling::attest`].
     ///
     /// # Errors
     /// `NotEnrolled`, `RolledBack`.
     pub fn attest(&self, case: &Case<'_>, rule: &mut dyn FnMut(&Standing) -> Ruling) -> Result<Verdict> {
-        self.write_here(|view| evidence::attest(view, case, rule))
+        self.write_here(|view| ruling::attest(view, case, rule))
     }
 
     /// As [`evidence::of_node`].
@@ -523,12 +523,12 @@ impl Records {
         self.read(policy::groups)
     }
 
-    /// As [`proposal::propose`].
+    /// As [`propose::propose`].
     ///
     /// # Errors
     /// `NotEnrolled`, `RolledBack`, and what `rule` says.
     pub fn propose(&self, case: &ProposalCase<'_>, rule: Rule<'_>) -> Result<(ProposalRuling, Option<u64>)> {
-        self.write_here(|view| proposal::propose(view, case, rule))
+        self.write_here(|view| propose::propose(view, case, rule))
     }
 
     /// As [`proposal::list`].

@@ -1,6 +1,6 @@
 //! The registrar's records.
 
-use super::{By, Error, Result, TxView, audit};
+use super::{By, Error, Result, TxView, audit, json};
 use crate::events::Event;
 use crate::limit::{Holder, Source, first_to_go};
 use crate::store::{RegistrationRow, StoreError};
@@ -114,7 +114,7 @@ pub fn save(view: &TxView<'_>, new: &NewRegistration, unenrolled: u64, now: u64)
         registered_at: known.as_ref().map_or(now, |known| known.registered_at),
         last_seen: now,
         kept,
-        register: super::json(&new.register)?,
+        register: json(&new.register)?,
     })?;
     view.emit(Event::NodeChanged(new.node));
     if let Some(detail) = detail {

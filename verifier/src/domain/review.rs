@@ -1,10 +1,9 @@
 //! What is open, looked at again after what governs a node has changed.
 
 use super::boot::{self, BootReviewer};
-use super::node::{self, Node};
-use super::proposal::{self, ProposalDecision, StoredProposal};
-use super::view::Documents;
-use super::{By, Error, Result, TxView, audit, evidence};
+use super::documents::Documents;
+use super::model::{Node, ProposalDecision, StoredProposal};
+use super::{By, Error, Result, TxView, audit, evidence, node, proposal};
 use crate::counted;
 use crate::store::StoreError;
 use halfkey_protocol::NodeId;

@@ -1,7 +1,7 @@
 //! What an operator says of a node as a whole: revoked or not, held or not. Each takes its place in the sequence.
 
 use super::document::entry;
-use super::{By, Error, Result, TxView, audit, node};
+use super::{By, Error, Result, TxView, audit};
 use crate::events::Event;
 use halfkey_protocol::document::{Kind, Opened, Scope};
 use halfkey_protocol::{NodeId, Reason};
@@ -22,7 +22,7 @@ pub fn revoke(
     let label = label.or_else(|| view.index.label(node)).or(known.as_deref());
     let label =
         label.ok_or_else(|| Error::Refused(Reason::NotFound, format!("there is no node {node}")))?.to_owned();
-    let mut row = node::row(view, node, by.now)?;
+    let mut row = view.node_row(node, by.now)?;
     row.revoked_because = Some(because.to_owned());
     if row.label.is_empty() {
         row.label = label;
@@ -62,7 +62,7 @@ pub fn hold(view: &TxView<'_>, node: NodeId, because: &str, by: By<'_>) -> Resul
     if !known {
         return Err(Error::Refused(Reason::NotEnrolled, format!("node {node} has no boots to hold")));
     }
-    let mut row = node::row(view, node, by.now)?;
+    let mut row = view.node_row(node, by.now)?;
     row.held_by = Some(by.actor.to_owned());
     row.held_because = Some(because.to_owned());
     view.rows.put_node(&row)?;

@@ -1,12 +1,12 @@
 //! One transaction, as the domain works in it.
 
-use super::sequence::Index;
-use super::{Result, StoredProposal, proposal};
+use super::Result;
+use super::index::Index;
 use crate::events::Event;
 use crate::keys::ClusterKey;
-use crate::store::Tx;
+use crate::store::{NodeRow, Tx};
+use halfkey_protocol::NodeId;
 use halfkey_protocol::document::Deployment;
-use halfkey_protocol::wire::SignedDocument;
 use std::cell::RefCell;
 
 /// Rows, and what is needed to tell what they are worth.
@@ -37,28 +37,26 @@ impl<'a> TxView<'a> {
     pub fn events(self) -> Vec<Event> {
         self.events.into_inner()
     }
-}
 
-/// Where documents come from: the database as it is, or a transaction that has just changed them.
-pub trait Documents {
-    /// What was signed, by its number in the sequence.
+    /// The node's row; a new one if there is none.
     ///
     /// # Errors
     /// When it can't be read.
-    fn signed_document(&self, number: u64) -> Result<Option<SignedDocument>>;
-    /// A proposal.
-    ///
-    /// # Errors
-    /// When it can't be read, or is damaged.
-    fn stored_proposal(&self, id: u64) -> Result<Option<StoredProposal>>;
-}
-
-impl Documents for TxView<'_> {
-    fn signed_document(&self, number: u64) -> Result<Option<SignedDocument>> {
-        Ok(self.rows.document(number)?)
-    }
-
-    fn stored_proposal(&self, id: u64) -> Result<Option<StoredProposal>> {
-        proposal::one(self, id)
+    pub fn node_row(&self, node: NodeId, now: u64) -> Result<NodeRow> {
+        Ok(self.rows.node(node)?.unwrap_or_else(|| NodeRow {
+            id: node,
+            label: String::new(),
+            revoked_because: None,
+            group_name: None,
+            group_number: None,
+            held_by: None,
+            held_because: None,
+            tpm_firmware: None,
+            tpm_firmware_before: None,
+            tpm_firmware_since: None,
+            last_seen: now,
+            last_outcome: None,
+            last_code: None,
+        }))
     }
 }

@@ -1,0 +1,11 @@
+//! Loaded state: what rows are read into, and decisions are made from. No question is asked here.
+
+mod boot;
+mod node;
+mod policy;
+mod proposal;
+
+pub use boot::{Boot, Counters, Decision, NewPending, ReleasedBoot, Standing, Waiting};
+pub use node::{Damage, Enrollment, Node, NodeLine, Stage, node_state};
+pub use policy::{Governing, PolicyRef, Trusted, TrustedUnder};
+pub use proposal::{ProposalDecision, StoredProposal};

@@ -1,0 +1,157 @@
+//! A proposal comes in and is decided on.
+
+use super::documents::Documents;
+use super::model::{Counters, Node, ProposalDecision, StoredProposal};
+use super::{By, Error, Result, TxView, audit, json, node, proposal, retention};
+use crate::events::Event;
+use crate::store::ProposalRow;
+use halfkey_evidence::Rejection;
+use halfkey_protocol::wire::Proposal;
+use halfkey_protocol::wire::policies::ProposalState;
+use halfkey_protocol::{NodeId, Reason};
+
+/// A proposal to be decided on.
+pub struct ProposalCase<'a> {
+    /// Whose.
+    pub node: NodeId,
+    /// Seconds since 1970.
+    pub now: u64,
+    /// SHA-256 over the proposal's content: the same again is one.
+    pub sha256: [u8; 32],
+    /// The content, if it could be read.
+    pub proposal: Option<&'a Proposal>,
+}
+
+/// What a decision on a proposal goes by: read in the transaction that records it.
+#[derive(Clone, Debug)]
+pub struct ProposalStanding {
+    /// The node.
+    pub node: Node,
+    /// The same proposal, if it was made before.
+    pub known: Option<StoredProposal>,
+    /// How many **other** proposals of the node were ever trusted under the scope of its policy, since it is its tenant's.
+    pub trusted_before: u64,
+}
+
+/// What is to be recorded about a proposal.
+#[derive(Clone, Debug)]
+pub struct ProposalRuling {
+    /// Which enrollment the counters belong to.
+    pub enrollment_id: String,
+    /// Accepted counters.
+    pub counters: Option<Counters>,
+    /// Where it stands, or why it is refused.
+    pub decision: std::result::Result<ProposalDecision, Rejection>,
+    /// Number of the evidence that opened the boot it comes from.
+    pub from_evidence: u64,
+    /// The policy's boot that it takes shim and boot loader from.
+    pub base_boot: Option<String>,
+}
+
+/// What decides on a proposal.
+pub type Rule<'a> = &'a mut dyn FnMut(&ProposalStanding, &dyn Documents) -> Result<ProposalRuling>;
+
+/// Decides on a proposal and records it, its counters and its audit entry, or nothing. Gives its number, if it was stored.
+///
+/// # Errors
+/// `NotEnrolled`, and what `rule` says.
+pub fn propose(
+    view: &TxView<'_>,
+    case: &ProposalCase<'_>,
+    rule: Rule<'_>,
+) -> Result<(ProposalRuling, Option<u64>)> {
+    let node = node::one(view, case.node)?
+        .ok_or_else(|| Error::Refused(Reason::NotEnrolled, format!("node {} is not enrolled", case.node)))?;
+    let before = view.rows.proposal_with(case.node, &case.sha256)?;
+    let known = before.clone().map(|row| proposal::read(view, row)).transpose()?;
+    let under = node.governing.trusting();
+    let trusted_before = match &under {
+        Some(under) => view.rows.count_trusted(case.node, &under.scope, under.since, &case.sha256)?,
+        None => 0,
+    };
+    let standing = ProposalStanding { node, known, trusted_before };
+    let ruling = rule(&standing, view)?;
+    if let Some(counters) = ruling.counters {
+        view.rows.set_quoted(&ruling.enrollment_id, &counters.into())?;
+    }
+    view.emit(Event::NodeChanged(case.node));
+    let by = By { actor: "node", now: case.now };
+    let (decision, proposal) = match (&ruling.decision, case.proposal) {
+        (Ok(decision), Some(proposal)) => (decision, proposal),
+        (Ok(_), None) => return Err(Error::unavailable("our bug: a ruling on no proposal")),
+        (Err(rejection), _) => {
+            let detail = format!("refused {}: {rejection}", rejection.reason.code());
+            match ruling.counters.is_some() {
+                true => audit::append(view, by, "propose", Some(case.node), &detail)?,
+                // Anybody can send it in a node's name, or send again what the node sent.
+                false => {
+                    let source = case.node.to_string();
+                    audit::count(view, by, "propose", &source, Some(case.node), &detail)?;
+                }
+            }
+            return Ok((ruling, None));
+        }
+    };
+    let state = state_of(decision, standing.known.as_ref());
+    let by_trust = matches!(decision, ProposalDecision::Trusted(_));
+    // Where it was ever trusted stays: it counts there.
+    let counted = match (by_trust, &under, &before) {
+        (true, Some(under), _) => (Some(under.scope.clone()), Some(under.since)),
+        (true, None, _) => (None, None),
+        (false, _, Some(before)) => (before.trusted_scope.clone(), before.trusted_since),
+        (false, _, None) => (None, None),
+    };
+    let mut row = ProposalRow {
+        id: 0,
+        node_id: case.node.to_string(),
+        sha256: case.sha256,
+        at: case.now,
+        state: state.as_str().to_owned(),
+        message: decision.message().to_owned(),
+        from_evidence: ruling.from_evidence,
+        base_boot: ruling.base_boot.clone(),
+        by_trust,
+        trusted_scope: counted.0,
+        trusted_since: counted.1,
+        // Not what a row has of it: the tag is over what the node sent.
+        content: json(proposal)?,
+        tag: None,
+    };
+    let id = view.rows.put_proposal(&row)?;
+    row.id = id;
+    proposal::tag(view, &row)?;
+    let detail = format!(
+        "proposal {id} {:?} from evidence {}: {}: {}",
+        proposal.name,
+        ruling.from_evidence,
+        state.as_str(),
+        decision.message()
+    );
+    audit::append(view, by, "propose", Some(case.node), &detail)?;
+    let newly = standing.known.is_none_or(|known| known.record.state != state);
+    if newly && matches!(state, ProposalState::Accepted | ProposalState::Trusted) {
+        let by = By { actor: "verifier", now: case.now };
+        let detail = format!("proposal {id}: {}", decision.message());
+        audit::append(view, by, "proposal_accept", Some(case.node), &detail)?;
+    }
+    retention::trim_proposals(view, case.node)?;
+    Ok((ruling, Some(id)))
+}
+
+/// What has been booted stays so. Trust that it has is not given anew.
+fn state_of(decision: &ProposalDecision, known: Option<&StoredProposal>) -> ProposalState {
+    match (decision, known) {
+        (ProposalDecision::Accepted(_), Some(known)) if known.record.state == ProposalState::Booted => {
+            ProposalState::Booted
+        }
+        (ProposalDecision::Trusted(_), Some(known))
+            if known.record.state == ProposalState::Booted && known.by_trust =>
+        {
+            ProposalState::Booted
+        }
+        (
+            ProposalDecision::Accepted(_) | ProposalDecision::Trusted(_) | ProposalDecision::Waits(_),
+            Some(_) | None,
+        ) => decision.state(),
+    }
+}

@@ -1,0 +1,360 @@
+//! Evidence comes in and is ruled on, in the transaction that records both.
+
+use super::model::{ReleasedBoot, Standing};
+use super::{By, Error, Result, TxView, audit, boot, json, legible, node, proposal, retention};
+use crate::attest::{Decided, Ruling};
+use crate::events::Event;
+use crate::store::{EvidenceHead, EvidenceRow, ReleasedRow};
+use halfkey_protocol::wire::{Evidence, Verdict};
+use halfkey_protocol::{NodeId, Reason};
+
+/// Evidence to be ruled on.
+pub struct Case<'a> {
+    /// Whose.
+    pub node: NodeId,
+    /// Seconds since 1970.
+    pub now: u64,
+    /// Names the boot, if the quote is authentic.
+    pub ticket: Option<&'a str>,
+    /// What the node sent.
+    pub evidence: &'a Evidence,
+    /// Records kept per node, of each outcome.
+    pub keep: u64,
+}
+
+/// Rules on evidence and records evidence, verdict, counters and audit entry, or nothing.
+///
+/// # Errors
+/// `NotEnrolled`.
+pub fn attest(
+    view: &TxView<'_>,
+    case: &Case<'_>,
+    rule: &mut dyn FnMut(&Standing) -> Ruling,
+) -> Result<Verdict> {
+    let node = node::one(view, case.node)?
+        .ok_or_else(|| Error::Refused(Reason::NotEnrolled, format!("node {} is not enrolled", case.node)))?;
+    // A decision that can't be read is none.
+    let (boot, damage) = match case.ticket {
+        Some(ticket) => legible(boot::one(view, case.node, ticket, case.now))?,
+        None => (None, None),
+    };
+    let in_row = boot.as_ref().and_then(|boot| boot.damage.as_ref());
+    let by = By { actor: "verifier", now: case.now };
+    if let Some(damage) = in_row.or(damage.as_ref()) {
+        audit::append(view, by, "damage", Some(case.node), damage)?;
+    }
+    let proposals = proposal::accepted(view, case.node)?;
+    let standing = Standing { node, boot, proposals };
+    let ruling = rule(&standing);
+    let twin = twin(&standing, &ruling);
+    let id = view.rows.insert_evidence(&row(case, &ruling, twin)?)?;
+    let verdict = ruling.verdict(id);
+    if let Some(quoted) = ruling.quoted {
+        if quoted.newer {
+            view.rows.set_quoted(&ruling.enrollment_id, &quoted.counters.into())?;
+        }
+        match &ruling.decided {
+            Decided::Released { release, booted } => {
+                let released = ReleasedBoot {
+                    evidence_id: id,
+                    reset: quoted.counters.reset,
+                    restart: quoted.counters.restart,
+                    fence: *release.fence(),
+                    boot: release.boot().cloned(),
+                    twin,
+                };
+                view.rows.set_released(&ruling.enrollment_id, &ReleasedRow::from(&released))?;
+                proposal::booted(view, case.node, booted)?;
+                if let Some(ticket) = release.approval() {
+                    boot::use_approval(view, case.node, ticket, case.now)?;
+                }
+            }
+            Decided::Enrolled(release) => {
+                view.rows.set_fetched(&ruling.enrollment_id, release.fetched_by())?;
+            }
+            Decided::Pending { .. } | Decided::Denied { .. } => {}
+        }
+        node::note_firmware(view, &standing.node, quoted.tpm_firmware, id, case.now)?;
+        boot::record(view, case.node, id, &ruling, case.now)?;
+        view.rows.set_seen(case.node, case.now, &verdict.outcome, verdict.code.as_deref())?;
+    }
+    let outcome = ruling.decided.outcome();
+    retention::trim_evidence(view, case.node, ruling.quoted.is_some(), outcome, case.keep)?;
+    let code = verdict.code.as_deref().map(|code| format!(" {code}")).unwrap_or_default();
+    let detail =
+        format!("{}: {}{code}: {} (evidence {id})", case.evidence.purpose, verdict.outcome, verdict.message);
+    match ruling.quoted.is_some() {
+        true => audit::append(view, by, "verdict", Some(case.node), &detail)?,
+        // Anybody can send it in a node's name.
+        false => audit::count(view, by, "verdict", &case.node.to_string(), Some(case.node), &detail)?,
+    }
+    if let Some(twin) = twin {
+        let detail =
+            format!("evidence {id} was released with the resetCount of evidence {twin} and another r");
+        audit::append(view, by, "cloned", Some(case.node), &detail)?;
+    }
+    view.emit(Event::Verdict { node: case.node, evidence: id, outcome });
+    Ok(verdict)
+}
+
+/// The last release, if this one is of the same boot and yet another: an answer that got lost, or two machines that
+/// run from one state of a TPM.
+fn twin(standing: &Standing, ruling: &Ruling) -> Option<u64> {
+    let last = standing.node.current.as_ref()?.released.as_ref()?;
+    match &ruling.decided {
+        Decided::Released { release, .. } => {
+            let same_boot = ruling.quoted.is_some_and(|quoted| quoted.counters.reset == last.reset);
+            (same_boot && *release.fence() != last.fence).then_some(last.evidence_id)
+        }
+        Decided::Enrolled(_) | Decided::Pending { .. } | Decided::Denied { .. } => None,
+    }
+}
+
+fn row(case: &Case<'_>, ruling: &Ruling, twin: Option<u64>) -> Result<EvidenceRow> {
+    let evidence = case.evidence;
+    // Those of a quote that is not the node's could be anything and are not kept.
+    let kept = |log: &Option<halfkey_protocol::Bytes>| {
+        log.as_ref().filter(|_| ruling.quoted.is_some()).map(|log| log.to_vec())
+    };
+    let without_logs = Evidence {
+        node_id: evidence.node_id.clone(),
+        purpose: evidence.purpose.clone(),
+        nonce: evidence.nonce.clone(),
+        hpke_public: evidence.hpke_public.clone(),
+        nonce_tpm: evidence.nonce_tpm.clone(),
+        purpose_data: evidence.purpose_data.clone(),
+        quote: evidence.quote.clone(),
+        signature: evidence.signature.clone(),
+        bank: evidence.bank.clone(),
+        pcrs: evidence.pcrs.clone(),
+        agent: evidence.agent.clone(),
+        version: evidence.version,
+        event_log: None,
+        systemd_log: None,
+        ima_log: None,
+        command_line: evidence.command_line.clone(),
+    };
+    let decided = &ruling.decided;
+    let expected_fence = match decided {
+        Decided::Released { release, .. } => Some(release.fence().to_vec()),
+        Decided::Enrolled(_) | Decided::Pending { .. } | Decided::Denied { .. } => None,
+    };
+    Ok(EvidenceRow {
+        head: EvidenceHead {
+            id: 0,
+            node_id: case.node.to_string(),
+            at: case.now,
+            purpose: evidence.purpose.clone(),
+            outcome: decided.outcome().as_str().to_owned(),
+            code: decided.reason().map(|reason| reason.code().to_owned()),
+            message: decided.message(),
+            twin,
+        },
+        authentic: ruling.quoted.is_some(),
+        evidence: json(&without_logs)?,
+        event_log: kept(&evidence.event_log),
+        systemd_log: kept(&evidence.systemd_log),
+        ima_log: kept(&evidence.ima_log),
+        quote: ruling.quoted.map(|quoted| quoted.counters.into()).unwrap_or_default(),
+        expected_fence,
+        findings: json(&ruling.findings)?,
+        tpm_firmware: ruling.quoted.map(|quoted| node::firmware(quoted.tpm_firmware)),
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use crate::attest::{Decided, Quoted, Ruling};
+    use crate::domain::retention;
+    use crate::domain::{By, Case, Counters, Error, NewDocument, NewEnrollment, NewPending, Records};
+    use crate::keys::ClusterKey;
+    use crate::store::memory::Memory;
+    use crate::store::{QuoteRow, Store as _, Then, Tx};
+    use aws_lc_rs::signature::{Ed25519KeyPair, KeyPair as _};
+    use halfkey_evidence::Rejection;
+    use halfkey_protocol::document::{Deployment, Kind, Scope, next, signed_bytes};
+    use halfkey_protocol::keys::half;
+    use halfkey_protocol::tpm::bank::PcrBank;
+    use halfkey_protocol::tpm::kdf::Hash;
+    use halfkey_protocol::wire::{
+        Credential, DocumentSignature, Enrollment, Evidence, Outcome, Register, SignedDocument,
+        credential_digest,
+    };
+    use halfkey_protocol::{Bytes, NodeId, Reason};
+    use std::sync::Arc;
+
+    const NODE: NodeId = NodeId([7; 16]);
+
+    fn records() -> (Arc<Memory>, Records) {
+        let rows = Arc::new(Memory::default());
+        let records = Records::over(rows.clone(), ClusterKey::from_bytes(&[1; 32])).unwrap();
+        enroll(&records, "first", 1000, 1000).unwrap();
+        (rows, records)
+    }
+
+    fn change(rows: &Memory, change: impl Fn(&dyn Tx)) {
+        rows.write(&mut |tx| {
+            change(tx);
+            Then::Commit
+        })
+        .unwrap();
+    }
+
+    fn enroll(records: &Records, id: &str, created: u64, now: u64) -> Result<(), Error> {
+        let some = || Bytes(vec![1; 32]);
+        let credential = Credential { id_object: some(), secret: some() };
+        // An ECC key with nameAlg SHA-256, as far as its name needs.
+        let public = Bytes(vec![0x00, 0x23, 0x00, 0x0b]);
+        let name = Bytes([&[0x00, 0x0b][..], &Hash::Sha256.digest(&[&public])].concat());
+        let enrollment = Enrollment {
+            enrollment_id: id.into(),
+            challenge: vec![0x33; 32].into(),
+            ek_name: name.clone(),
+            ak_name: name.clone(),
+            srk_name: name,
+            c_u_sha256: credential_digest(&credential).into(),
+            c_v_sha256: credential_digest(&credential).into(),
+            release_public: some(),
+            bank: "sha256".into(),
+            proof_sha256: half::proof_digest(&[1; 32]).into(),
+            ca: String::new(),
+            servers: vec![],
+            label: String::new(),
+        };
+        let key = Ed25519KeyPair::from_seed_unchecked(&[7; 32]).unwrap();
+        let (scope, head) = (Scope::Enrollment(NODE), records.head().unwrap());
+        let body = serde_json::to_string(&enrollment).unwrap();
+        let document = next(Kind::Enrollment, &scope, Deployment([0; 16]), &head, created, body);
+        let document = serde_json::to_vec(&document).unwrap();
+        let signature = DocumentSignature {
+            key: key.public_key().as_ref().into(),
+            signature: key.sign(&signed_bytes(&document)).as_ref().into(),
+        };
+        let signed = SignedDocument { document: document.into(), signatures: vec![signature] };
+        let opened = halfkey_evidence::document::open(&signed).unwrap();
+        let registration = Register {
+            versions: vec![1],
+            ek_public: public.clone(),
+            ek_certificate: None,
+            ek_chain: vec![],
+            ak_public: public.clone(),
+            srk_public: public,
+            certify_info: some(),
+            certify_signature: some(),
+            label: String::new(),
+        };
+        let new = NewEnrollment {
+            node: NODE,
+            id,
+            label: "web1",
+            document: NewDocument { opened: &opened, signed: &signed },
+            registration: &registration,
+            bank: PcrBank::Sha256,
+            c_v: &credential,
+            c_u: &credential,
+        };
+        records.enroll(&new, By { actor: "ada", now })
+    }
+
+    fn attest(records: &Records, outcome: Outcome, log: usize) -> u64 {
+        let some = || Bytes(vec![1; 32]);
+        let evidence = Evidence {
+            version: 1,
+            node_id: NODE.to_string(),
+            purpose: "boot".into(),
+            nonce: some(),
+            hpke_public: some(),
+            nonce_tpm: some(),
+            purpose_data: some(),
+            quote: some(),
+            signature: some(),
+            bank: "sha256".into(),
+            pcrs: vec![],
+            event_log: Some(Bytes(vec![7; log])),
+            systemd_log: None,
+            ima_log: None,
+            command_line: None,
+            agent: "test".into(),
+        };
+        let because = Rejection::new(Reason::PolicyMismatch, "test");
+        let waiting = NewPending { ticket: "t".into(), approvable: false, expires: 0 };
+        let decided = match outcome {
+            Outcome::Pending => Decided::Pending { because, waiting },
+            Outcome::Denied => Decided::denied(because),
+            Outcome::Released => panic!("only a grant makes a release"),
+        };
+        let counters = Counters { reset: 1, restart: 1, clock: 1 };
+        let ruling = || Ruling {
+            enrollment_id: "first".into(),
+            quoted: Some(Quoted { counters, newer: false, tpm_firmware: 0 }),
+            findings: vec![],
+            decided: decided.clone(),
+        };
+        let case = Case { node: NODE, now: 1, ticket: None, evidence: &evidence, keep: 20 };
+        records.attest(&case, &mut |_| ruling()).unwrap().evidence_id.unwrap()
+    }
+
+    #[test]
+    fn a_flood_of_denied_evidence_pushes_out_itself_only() {
+        let (_, records) = records();
+        let pending = attest(&records, Outcome::Pending, 1000);
+        let denied: Vec<_> = (0..30).map(|_| attest(&records, Outcome::Denied, 1 << 20)).collect();
+        let kept = records.evidence_of(NODE, 100).unwrap();
+        assert_eq!(kept.len(), 21, "twenty and the one that waits");
+        let log = |id: u64| records.evidence(id).unwrap().unwrap().evidence.event_log;
+        assert!(log(pending).is_some_and(|log| log.len() == 1000));
+        let with_logs = denied[10..].iter().filter(|id| log(**id).is_some()).count();
+        assert_eq!(with_logs as u64, retention::DENIED_LOGS >> 20);
+        assert!(log(denied[29]).is_some(), "the newest");
+    }
+
+    /// The node has fetched and proved it.
+    fn prove(rows: &Memory, records: &Records, enrollment: &str, now: u64) {
+        change(rows, |tx| tx.set_fetched(enrollment, "a ticket").unwrap());
+        records.prove(NODE, enrollment, &[1; 32], now).unwrap();
+    }
+
+    #[test]
+    fn an_enrollment_is_not_older_than_the_current_one() {
+        let (rows, records) = records();
+        enroll(&records, "before it is proved", 10, 2000).unwrap();
+        prove(&rows, &records, "before it is proved", 2000);
+        let refused = enroll(&records, "older", 9, 2000).unwrap_err();
+        assert!(matches!(&refused, Error::Refused(Reason::Conflict, _)), "{refused}");
+        let said = refused.to_string();
+        assert!(said.contains("Jan  1 00:00:09 1970") && said.contains("Jan  1 00:00:10 1970"), "{said}");
+        enroll(&records, "same", 10, 2000).unwrap();
+        enroll(&records, "far", 1 << 40, 2000).unwrap();
+        prove(&rows, &records, "far", 2000);
+        enroll(&records, "again", 11, 2000).expect("a future one of the past does not lock the node out");
+    }
+
+    #[test]
+    fn words_and_counters_that_nothing_here_writes_are_damage() {
+        let (rows, records) = records();
+        let id = attest(&records, Outcome::Denied, 1);
+        prove(&rows, &records, "first", 1000);
+        let forge = |purpose: &str, outcome: &str| {
+            change(&rows, |tx| {
+                let mut row = tx.evidence(id).unwrap().unwrap();
+                row.head.purpose = purpose.to_owned();
+                row.head.outcome = outcome.to_owned();
+                tx.insert_evidence(&row).unwrap();
+            });
+            id + 1
+        };
+        let forged = forge("boot", "allowed");
+        for said in [records.evidence(forged).unwrap_err(), records.evidence_of(NODE, 9).unwrap_err()] {
+            let expected = format!("table evidence, id {forged}: outcome \"allowed\"");
+            assert!(said.to_string().contains(&expected), "{said}");
+        }
+        let said = records.evidence(forge("anything", "denied") + 1).unwrap_err();
+        assert!(said.to_string().contains("purpose \"anything\""), "{said}");
+        let half = QuoteRow { reset: Some(7), ..QuoteRow::default() };
+        change(&rows, |tx| tx.set_quoted("first", &half).unwrap());
+        let node = records.node(NODE).unwrap().unwrap();
+        let said = node.damage.unwrap().to_string();
+        let expected = "table enrollments, first: counters Some(7), None and None";
+        assert!(said.contains(expected) && node.current.is_none(), "{said}");
+    }
+}
