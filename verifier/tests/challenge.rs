@@ -73,6 +73,12 @@ async fn the_newest_that_was_activated_counts() {
     // The registrar has kept nothing of what it asked: the answer is as good as before.
     post::<serde_json::Value>(&anybody, "/v1/activate", &good).await.unwrap();
     assert_eq!(*known(&server, &node).await, CHALLENGE);
+    // And what it asks after a restart is later than what it asked before.
+    for again in 0..3 {
+        node.register_with(&anybody, [again; 32]).await.unwrap();
+        server.stop();
+        server.serve();
+    }
 }
 
 /// The answer to one challenge, sent again: it is taken as long as it is the newest, as its own answer may have been lost.

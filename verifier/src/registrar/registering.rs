@@ -164,7 +164,7 @@ impl Registering {
 
     /// A time for the next challenge, after that of every other one of this process.
     fn issued(&self) -> u64 {
-        let now = self.clock.now().saturating_mul(TICKS);
+        let now = self.clock.micros();
         let next = |last: u64| Some(now.max(last.saturating_add(1)));
         let last = self.last.fetch_update(Ordering::Relaxed, Ordering::Relaxed, next);
         now.max(last.unwrap_or_default().saturating_add(1))
