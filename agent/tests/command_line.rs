@@ -168,8 +168,7 @@ fn man_page_and_completions_are_those_of_the_definition() {
 fn completed(words: &[&str]) -> Vec<String> {
     let script = "set -u; source \"$1\"; shift; COMP_WORDS=(\"$@\"); COMP_CWORD=$(($# - 1)); _halfkey_agent; \
                   printf '%s\\n' \"${COMPREPLY[@]}\"";
-    let file =
-        format!("{}/{}", env!("CARGO_MANIFEST_DIR"), share("bash-completion/completions/halfkey-agent"));
+    let file = share("bash-completion/completions/halfkey-agent");
     let mut bash = std::process::Command::new("bash");
     bash.args(["--norc", "-c", script, "bash", &file, "halfkey-agent"]).args(words);
     let ran = bash.output().unwrap();
