@@ -213,14 +213,17 @@ async fn what_was_booted_decides() {
 
 #[tokio::test]
 async fn approvals_expire() {
-    let server = Server::with_settings("approval = 0\n");
+    let server = TurnedServer::start("approval = 60\n").await;
     let (anybody, operator) = (server.anybody(), server.operator());
     let node = Node::new();
     node.register(&anybody).await.unwrap();
     node.enroll(&anybody, &operator, "first").await;
-    node.boot(&anybody).await;
-    node.approve(&operator).await.unwrap();
-    assert_eq!(said(&node.boot(&anybody).await), "pending no_policy");
+    for (later, expected) in [(59, "released"), (60, "pending no_policy")] {
+        assert_eq!(said(&node.boot(&anybody).await), "pending no_policy");
+        node.approve(&operator).await.unwrap();
+        server.clock.turn(Duration::from_secs(later));
+        assert_eq!(said(&node.boot(&anybody).await), expected, "{later} s later");
+    }
 }
 
 #[tokio::test]
