@@ -1,7 +1,8 @@
 //! TPM2_GetCapability and TPM2_ReadClock.
 
 use super::codec::{Reader, Writer};
-use super::{Error, Tpm, command, rc};
+use super::entity::Hierarchy;
+use super::{Error, Tpm, codes, rc};
 
 const CAP_HANDLES: u32 = 1;
 const CAP_PCRS: u32 = 5;
@@ -97,7 +98,7 @@ impl Tpm {
     /// # Errors
     /// [`Error`] from the TPM.
     pub fn read_clock(&mut self) -> Result<Clock, Error> {
-        let answer = self.plain(command::READ_CLOCK, &[], Writer::default())?;
+        let answer = self.plain(codes::READ_CLOCK, &[], Writer::default())?;
         let mut reader = answer.reader();
         reader.u64()?; // time since power-on
         let clock = reader.u64()?;
@@ -113,7 +114,7 @@ impl Tpm {
     /// [`Error`] from the TPM; [`Error::Unsuitable`] if no bank has it.
     pub fn active_banks(&mut self) -> Result<Vec<u16>, Error> {
         let answer = self.capability(CAP_PCRS, 0, 1)?;
-        let mut reader = Reader::new(command::GET_CAPABILITY.name, &answer);
+        let mut reader = Reader::new(codes::GET_CAPABILITY.name, &answer);
         let mut banks = Vec::new();
         for _ in 0..reader.u32()?.min(16) {
             let bank = reader.u16()?;
@@ -130,7 +131,7 @@ impl Tpm {
     /// Up to `count` handles from `first` on, in order.
     pub(super) fn handles(&mut self, first: u32, count: u32) -> Result<Vec<u32>, Error> {
         let answer = self.capability(CAP_HANDLES, first, count)?;
-        let mut reader = Reader::new(command::GET_CAPABILITY.name, &answer);
+        let mut reader = Reader::new(codes::GET_CAPABILITY.name, &answer);
         (0..reader.u32()?.min(count)).map(|_| reader.u32()).collect()
     }
 
@@ -154,24 +155,24 @@ impl Tpm {
 
     fn properties(&mut self, first: u32, count: u32) -> Result<Vec<(u32, u32)>, Error> {
         let answer = self.capability(CAP_PROPERTIES, first, count)?;
-        let mut reader = Reader::new(command::GET_CAPABILITY.name, &answer);
+        let mut reader = Reader::new(codes::GET_CAPABILITY.name, &answer);
         (0..reader.u32()?.min(count)).map(|_| Ok((reader.u32()?, reader.u32()?))).collect()
     }
 
     /// `TPMU_CAPABILITIES` of one capability.
     fn capability(&mut self, capability: u32, property: u32, count: u32) -> Result<Vec<u8>, Error> {
         let parameters = Writer::default().u32(capability).u32(property).u32(count);
-        let answer = self.plain(command::GET_CAPABILITY, &[], parameters)?;
+        let answer = self.plain(codes::GET_CAPABILITY, &[], parameters)?;
         let mut reader = answer.reader();
         reader.u8()?; // more data
         if reader.u32()? != capability {
-            return Err(Error::Malformed(command::GET_CAPABILITY.name));
+            return Err(Error::Malformed(codes::GET_CAPABILITY.name));
         }
         Ok(reader.rest().to_vec())
     }
 
     /// The words for a hierarchy that refused: has it a password, or is it disabled?
-    pub(super) fn explain_hierarchy(&mut self, hierarchy: super::Hierarchy, error: Error) -> Error {
+    pub(super) fn explain_hierarchy(&mut self, hierarchy: Hierarchy, error: Error) -> Error {
         let name = hierarchy.name();
         if error.is(rc::BAD_AUTH) || error.is(rc::AUTH_FAIL) {
             Error::HierarchyAuth(name)

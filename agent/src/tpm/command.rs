@@ -2,12 +2,13 @@
 //! (TPM 2.0 Part 1, section 18), retries, timing.
 
 use super::codec::{Reader, Writer};
+use super::codes::{CREATE_PRIMARY, Command, LOAD, NV_READ};
+use super::entity::Entity;
 use super::session::{Auth, authorize, check};
 use super::transport::{HEADER, MAX_FRAME};
-use super::{Error, Object, Timing, Tpm, rc};
+use super::{Error, Timing, Tpm, rc};
 use halfkey_protocol::tpm::name::object_name;
 use std::time::{Duration, Instant};
-use tpm2_protocol::data::TpmCc;
 use zeroize::Zeroizing;
 
 const NO_SESSIONS: u16 = 0x8001;
@@ -20,70 +21,6 @@ const WAIT_FOR_PRIMARY: Duration = Duration::from_secs(120);
 const RETRY_FOR: Duration = Duration::from_secs(15);
 const FIRST_PAUSE: Duration = Duration::from_millis(2);
 const LONGEST_PAUSE: Duration = Duration::from_millis(100);
-
-/// A command of TPM 2.0 Part 3.
-#[derive(Clone, Copy)]
-pub(super) struct Command {
-    pub name: &'static str,
-    pub code: u32,
-    /// Whether the answer starts with a handle.
-    returns_handle: bool,
-}
-
-macro_rules! commands {
-    ($($name:ident = $code:ident, $text:literal, $returns_handle:literal;)+) => {
-        $(pub(super) const $name: Command =
-            Command { name: $text, code: TpmCc::$code as u32, returns_handle: $returns_handle };)+
-    };
-}
-
-commands! {
-    ACTIVATE_CREDENTIAL = ActivateCredential, "ActivateCredential", false;
-    CERTIFY = Certify, "Certify", false;
-    CONTEXT_LOAD = ContextLoad, "ContextLoad", true;
-    CONTEXT_SAVE = ContextSave, "ContextSave", false;
-    CREATE = Create, "Create", false;
-    CREATE_PRIMARY = CreatePrimary, "CreatePrimary", true;
-    EVICT_CONTROL = EvictControl, "EvictControl", false;
-    FLUSH_CONTEXT = FlushContext, "FlushContext", false;
-    GET_CAPABILITY = GetCapability, "GetCapability", false;
-    LOAD = Load, "Load", true;
-    LOAD_EXTERNAL = LoadExternal, "LoadExternal", true;
-    NV_READ = NvRead, "NV_Read", false;
-    NV_READ_PUBLIC = NvReadPublic, "NV_ReadPublic", false;
-    PCR_EVENT = PcrEvent, "PCR_Event", false;
-    PCR_READ = PcrRead, "PCR_Read", false;
-    POLICY_PCR = PolicyPcr, "PolicyPCR", false;
-    POLICY_RESTART = PolicyRestart, "PolicyRestart", false;
-    POLICY_SECRET = PolicySecret, "PolicySecret", false;
-    POLICY_SIGNED = PolicySigned, "PolicySigned", false;
-    QUOTE = Quote, "Quote", false;
-    READ_CLOCK = ReadClock, "ReadClock", false;
-    READ_PUBLIC = ReadPublic, "ReadPublic", false;
-    START_AUTH_SESSION = StartAuthSession, "StartAuthSession", true;
-    UNSEAL = Unseal, "Unseal", false;
-}
-
-/// What a command's handle stands for.
-#[derive(Clone, Copy)]
-pub(super) struct Entity<'a> {
-    handle: u32,
-    /// Objects have a name of their own; hierarchies, PCRs and sessions are named by
-    /// their handle (TPM 2.0 Part 1, section 16).
-    name: Option<&'a [u8]>,
-}
-
-impl<'a> From<&'a Object> for Entity<'a> {
-    fn from(object: &'a Object) -> Self {
-        Self { handle: object.handle, name: Some(&object.name) }
-    }
-}
-
-impl From<u32> for Entity<'_> {
-    fn from(handle: u32) -> Self {
-        Self { handle, name: None }
-    }
-}
 
 /// An answer, its HMACs checked and its first parameter decrypted.
 pub(super) struct Answer {

@@ -3,9 +3,9 @@
 
 use super::codec::Writer;
 use super::command::Answer;
-use super::object::{Hierarchy, RH_ENDORSEMENT};
+use super::entity::{Hierarchy, RH_ENDORSEMENT};
 use super::session::{Auth, DECRYPT, ENCRYPT, Kind};
-use super::{Ek, Error, Object, Tpm, command};
+use super::{Ek, Error, Object, Tpm, codes};
 use halfkey_protocol::tpm::kdf::Hash;
 use halfkey_protocol::wire::Credential;
 use zeroize::Zeroizing;
@@ -30,7 +30,7 @@ impl Tpm {
         let parameters = Writer::default().u16(0).u16(0x0010); // the key's own scheme
         let handles = [srk.into(), ak.into()];
         let auths = &mut [Auth::Password, Auth::Password];
-        let answer = self.run(command::CERTIFY, &handles, parameters, auths)?;
+        let answer = self.run(codes::CERTIFY, &handles, parameters, auths)?;
         let mut reader = answer.reader();
         let info = reader.sized()?.to_vec();
         Ok(Certification { info, signature: reader.rest().to_vec() })
@@ -94,7 +94,7 @@ impl Tpm {
             Auth::Session(policy, attributes, value) => Auth::Session(policy, *attributes, value),
         };
         let auths = &mut [Auth::Session(&mut session, DECRYPT | ENCRYPT, &[]), key_auth];
-        let answer = self.run(command::ACTIVATE_CREDENTIAL, &[ak.into(), key.into()], parameters, auths);
+        let answer = self.run(codes::ACTIVATE_CREDENTIAL, &[ak.into(), key.into()], parameters, auths);
         only_field(&self.after_last_use(handle, answer)?)
     }
 
@@ -102,7 +102,7 @@ impl Tpm {
     fn policy_secret(&mut self, session: u32) -> Result<(), Error> {
         let parameters = Writer::default().u16(0).u16(0).u16(0).u32(0);
         let handles = [RH_ENDORSEMENT.into(), session.into()];
-        self.authorized_by(Hierarchy::Endorsement, command::POLICY_SECRET, &handles, parameters).map(drop)
+        self.authorized_by(Hierarchy::Endorsement, codes::POLICY_SECRET, &handles, parameters).map(drop)
     }
 }
 

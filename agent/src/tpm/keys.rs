@@ -6,7 +6,8 @@
 //! | AK | endorsement | 0x81018001, if the hierarchy had a password at enrollment | recreated |
 //! | SRK | owner | 0x81000001, if that is the TCG's ECC template | recreated |
 
-use super::object::{Hierarchy, Object, is_named};
+use super::entity::{Hierarchy, Object};
+use super::object::is_named;
 use super::{Error, Tpm};
 use halfkey_protocol::tpm::template;
 

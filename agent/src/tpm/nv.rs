@@ -2,8 +2,8 @@
 //! (TPM 2.0 Part 3, section 31; TCG EK Credential Profile, section 2.2).
 
 use super::codec::Writer;
-use super::command::{self, Entity};
-use super::object::RH_OWNER;
+use super::codes;
+use super::entity::{Entity, RH_OWNER};
 use super::session::Auth;
 use super::{Error, Object, Tpm, rc};
 
@@ -26,7 +26,7 @@ impl Tpm {
     /// # Errors
     /// [`Error`] from the TPM.
     pub fn nv_read(&mut self, index: u32) -> Result<Option<Vec<u8>>, Error> {
-        let answer = match self.plain(command::NV_READ_PUBLIC, &[index.into()], Writer::default()) {
+        let answer = match self.plain(codes::NV_READ_PUBLIC, &[index.into()], Writer::default()) {
             Err(error) if error.is(rc::HANDLE) => return Ok(None),
             answer => answer?,
         };
@@ -66,7 +66,7 @@ impl Tpm {
             let want = (size - contents.len()).min(at_once) as u16;
             let parameters = Writer::default().u16(want).u16(contents.len() as u16);
             let answer =
-                self.run(command::NV_READ, &[reader, area.into()], parameters, &mut [Auth::Password])?;
+                self.run(codes::NV_READ, &[reader, area.into()], parameters, &mut [Auth::Password])?;
             let mut fields = answer.reader();
             let chunk = fields.sized()?;
             fields.end()?;

@@ -2,50 +2,13 @@
 //! (TPM 2.0 Part 3, sections 12, 24 and 28).
 
 use super::codec::Writer;
-use super::command::{self, checked_name};
+use super::codes;
+use super::command::{Answer, checked_name};
+use super::entity::{Entity, Hierarchy, Object, RH_NULL};
 use super::session::{Auth, Kind};
 use super::{Error, Tpm, rc};
 use halfkey_protocol::tpm::kdf::Hash;
 use halfkey_protocol::tpm::name::object_name;
-
-pub(super) const RH_OWNER: u32 = 0x4000_0001;
-pub(super) const RH_NULL: u32 = 0x4000_0007;
-pub(super) const RH_ENDORSEMENT: u32 = 0x4000_000b;
-
-/// A loaded object.
-pub struct Object {
-    /// Transient (0x80...) or persistent (0x81...).
-    pub handle: u32,
-    /// `TPMT_PUBLIC`.
-    pub public: Vec<u8>,
-    /// nameAlg and digest of the public area.
-    pub name: Vec<u8>,
-}
-
-/// A hierarchy whose authorization value a caller may supply.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Hierarchy {
-    /// `TPM_RH_OWNER`
-    Owner,
-    /// `TPM_RH_ENDORSEMENT`
-    Endorsement,
-}
-
-impl Hierarchy {
-    pub(super) fn handle(self) -> u32 {
-        match self {
-            Self::Owner => RH_OWNER,
-            Self::Endorsement => RH_ENDORSEMENT,
-        }
-    }
-
-    pub(super) fn name(self) -> &'static str {
-        match self {
-            Self::Owner => "owner",
-            Self::Endorsement => "endorsement",
-        }
-    }
-}
 
 impl Tpm {
     /// Makes a primary key from this `TPMT_PUBLIC` template. The same template
@@ -59,7 +22,7 @@ impl Tpm {
             .sized(template)
             .u16(0) // outside info
             .u32(0); // creation PCRs
-        let answer = self.with_hierarchy(hierarchy, command::CREATE_PRIMARY, None, parameters)?;
+        let answer = self.with_hierarchy(hierarchy, codes::CREATE_PRIMARY, None, parameters)?;
         let mut reader = answer.reader();
         let public = reader.sized()?.to_vec();
         reader.sized()?; // creation data
@@ -76,7 +39,7 @@ impl Tpm {
     /// # Errors
     /// [`Error`] from the TPM.
     pub fn read_public(&mut self, handle: u32) -> Result<Option<Object>, Error> {
-        let answer = match self.plain(command::READ_PUBLIC, &[handle.into()], Writer::default()) {
+        let answer = match self.plain(codes::READ_PUBLIC, &[handle.into()], Writer::default()) {
             Err(error) if error.is(rc::HANDLE) => return Ok(None),
             answer => answer?,
         };
@@ -96,7 +59,7 @@ impl Tpm {
         public: &[u8],
     ) -> Result<Object, Error> {
         let parameters = Writer::default().sized(private).sized(public);
-        let answer = self.run(command::LOAD, &[parent.into()], parameters, &mut [Auth::Password])?;
+        let answer = self.run(codes::LOAD, &[parent.into()], parameters, &mut [Auth::Password])?;
         let mut reader = answer.reader();
         let name = checked_name("Load", public, reader.sized()?)?;
         reader.end()?;
@@ -106,7 +69,7 @@ impl Tpm {
     /// Loads a public key that is not of this TPM.
     pub(super) fn load_external(&mut self, public: &[u8]) -> Result<Object, Error> {
         let parameters = Writer::default().u16(0).sized(public).u32(RH_NULL);
-        let answer = self.plain(command::LOAD_EXTERNAL, &[], parameters)?;
+        let answer = self.plain(codes::LOAD_EXTERNAL, &[], parameters)?;
         let mut reader = answer.reader();
         let name = checked_name("LoadExternal", public, reader.sized()?)?;
         reader.end()?;
@@ -119,7 +82,7 @@ impl Tpm {
             return if there.name == object.name { Ok(there) } else { Err(Error::Occupied(handle)) };
         }
         let parameters = Writer::default().u32(handle);
-        self.with_hierarchy(Hierarchy::Owner, command::EVICT_CONTROL, Some(object), parameters)?;
+        self.with_hierarchy(Hierarchy::Owner, codes::EVICT_CONTROL, Some(object), parameters)?;
         self.read_public(handle)?
             .filter(|there| there.name == object.name)
             .ok_or(Error::Malformed("ReadPublic"))
@@ -135,7 +98,7 @@ impl Tpm {
 
     pub(super) fn flush_handle(&mut self, handle: u32) -> Result<(), Error> {
         self.forget(handle);
-        self.plain(command::FLUSH_CONTEXT, &[], Writer::default().u32(handle)).map(drop)
+        self.plain(codes::FLUSH_CONTEXT, &[], Writer::default().u32(handle)).map(drop)
     }
 
     /// The TPM has flushed this handle itself.
@@ -159,12 +122,12 @@ impl Tpm {
     fn with_hierarchy(
         &mut self,
         hierarchy: Hierarchy,
-        command: command::Command,
+        command: codes::Command,
         object: Option<&Object>,
         parameters: Writer,
-    ) -> Result<command::Answer, Error> {
+    ) -> Result<Answer, Error> {
         let mut handles = vec![hierarchy.handle().into()];
-        handles.extend(object.map(command::Entity::from));
+        handles.extend(object.map(Entity::from));
         self.authorized_by(hierarchy, command, &handles, parameters)
     }
 
@@ -172,10 +135,10 @@ impl Tpm {
     pub(super) fn authorized_by(
         &mut self,
         hierarchy: Hierarchy,
-        command: command::Command,
-        handles: &[command::Entity],
+        command: codes::Command,
+        handles: &[Entity],
         parameters: Writer,
-    ) -> Result<command::Answer, Error> {
+    ) -> Result<Answer, Error> {
         let password = self.passwords[hierarchy as usize].clone();
         let result = if password.is_empty() {
             self.run(command, handles, parameters, &mut [Auth::Password])
@@ -191,14 +154,14 @@ impl Tpm {
 
     /// Moves an object out of the TPM to make room; [`Tpm::swap_in`] brings it back.
     pub(super) fn swap_out(&mut self, object: &Object) -> Result<Vec<u8>, Error> {
-        let answer = self.plain(command::CONTEXT_SAVE, &[object.handle.into()], Writer::default())?;
+        let answer = self.plain(codes::CONTEXT_SAVE, &[object.handle.into()], Writer::default())?;
         let context = answer.reader().rest().to_vec();
         self.flush_handle(object.handle)?;
         Ok(context)
     }
 
     pub(super) fn swap_in(&mut self, context: &[u8]) -> Result<u32, Error> {
-        Ok(self.plain(command::CONTEXT_LOAD, &[], Writer::default().bytes(context))?.handle)
+        Ok(self.plain(codes::CONTEXT_LOAD, &[], Writer::default().bytes(context))?.handle)
     }
 }
 

@@ -2,7 +2,7 @@
 
 use super::codec::{Reader, Writer};
 use super::session::Auth;
-use super::{Error, Object, Tpm, command};
+use super::{Error, Object, Tpm, codes};
 use halfkey_protocol::keys::half::equal;
 use halfkey_protocol::tpm::bank::PcrBank;
 use halfkey_protocol::tpm::kdf::Hash;
@@ -56,8 +56,7 @@ impl Tpm {
         let mut values = Vec::new();
         // A TPM gives at most eight values at once, and says which.
         while left != 0 {
-            let answer =
-                self.plain(command::PCR_READ, &[], Writer::default().bytes(&selection(bank, left)))?;
+            let answer = self.plain(codes::PCR_READ, &[], Writer::default().bytes(&selection(bank, left)))?;
             let mut reader = answer.reader();
             reader.u32()?; // update counter
             let given = selected(&mut reader, bank)?;
@@ -89,7 +88,7 @@ impl Tpm {
     pub fn pcr_event(&mut self, pcr: u8, data: &[u8]) -> Result<(), Error> {
         let handle = u32::from(pcr);
         let parameters = Writer::default().sized(data);
-        self.run(command::PCR_EVENT, &[handle.into()], parameters, &mut [Auth::Password]).map(drop)
+        self.run(codes::PCR_EVENT, &[handle.into()], parameters, &mut [Auth::Password]).map(drop)
     }
 
     /// PCR 15 in every active bank.
@@ -117,7 +116,7 @@ impl Tpm {
                 .sized(qualifying)
                 .u16(0x0010) // the key's own scheme
                 .bytes(&pcr_selection(bank, mask));
-            let answer = self.run(command::QUOTE, &[ak.into()], parameters, &mut [Auth::Password])?;
+            let answer = self.run(codes::QUOTE, &[ak.into()], parameters, &mut [Auth::Password])?;
             let mut reader = answer.reader();
             let attest = reader.sized()?.to_vec();
             let signature = reader.rest().to_vec();

@@ -15,7 +15,7 @@
 //!    the policy but keeps nonceTPM, so 3 to 5 are done again with the same signature.
 
 use super::codec::Writer;
-use super::command;
+use super::codes;
 use super::credential::only_field;
 use super::session::{Auth, DECRYPT, ENCRYPT, Kind, Session};
 use super::{Error, Object, Tpm, rc};
@@ -69,7 +69,7 @@ impl Tpm {
         let mut session = self.start_session(Kind::Hmac, Hash::Sha256, Some(srk))?;
         let handle = session.handle;
         let auths = &mut [Auth::Session(&mut session, DECRYPT | ENCRYPT, &[])];
-        let answer = self.run(command::CREATE, &[srk.into()], parameters, auths);
+        let answer = self.run(codes::CREATE, &[srk.into()], parameters, auths);
         let answer = self.after_last_use(handle, answer)?;
         let mut reader = answer.reader();
         let private = reader.sized()?.to_vec();
@@ -136,9 +136,9 @@ impl Tpm {
             self.policy_fence(session.handle, bank)?;
             self.policy_signed(session, sealed, release_public, signature, node)?;
             let auths = &mut [Auth::Session(session, ENCRYPT, &[])];
-            match self.run(command::UNSEAL, &[(&*sealed).into()], Writer::default(), auths) {
+            match self.run(codes::UNSEAL, &[(&*sealed).into()], Writer::default(), auths) {
                 Err(Error::Refused(_, rc::PCR_CHANGED)) => {
-                    self.plain(command::POLICY_RESTART, &[session.handle.into()], Writer::default())?;
+                    self.plain(codes::POLICY_RESTART, &[session.handle.into()], Writer::default())?;
                 }
                 answer => return only_field(&answer?),
             }
@@ -151,7 +151,7 @@ impl Tpm {
         // The digest of the selected PCRs uses the session's hash, not the bank's.
         let open = Hash::Sha256.digest(&[&vec![0; bank.digest_len()]]);
         let parameters = Writer::default().sized(&open).bytes(&pcr_selection(bank, 1 << FENCE_PCR));
-        match self.plain(command::POLICY_PCR, &[session.into()], parameters) {
+        match self.plain(codes::POLICY_PCR, &[session.into()], parameters) {
             Err(error) if error.is(rc::VALUE) => Err(Error::FenceExtended),
             answer => answer.map(drop),
         }
@@ -185,7 +185,7 @@ impl Tpm {
                 .sized(&signature[..32])
                 .sized(&signature[32..]);
             let handles = [(&release).into(), session.handle.into()];
-            let result = self.plain(command::POLICY_SIGNED, &handles, parameters).map(drop);
+            let result = self.plain(codes::POLICY_SIGNED, &handles, parameters).map(drop);
             self.flush(release)?;
             result
         });

@@ -10,7 +10,7 @@
 //! the first of a command, so no HMAC has to cover another session's nonce.
 
 use super::codec::{Reader, Writer};
-use super::command::{self, Command};
+use super::codes::{self, Command};
 use super::{Error, Object, Tpm};
 use cfb_mode::cipher::KeyIvInit;
 use halfkey_protocol::keys::half::equal;
@@ -83,14 +83,14 @@ impl Tpm {
             parameters.u16(NULL_ALG)
         };
         let handles = [salt_key.into(), NULL_HANDLE.into()];
-        let answer = self.plain(command::START_AUTH_SESSION, &handles, parameters.u16(hash.alg()))?;
+        let answer = self.plain(codes::START_AUTH_SESSION, &handles, parameters.u16(hash.alg()))?;
         let mut reader = answer.reader();
         let nonce_tpm = reader.sized()?.to_vec();
         reader.end()?;
         // As long as ours (TPM 2.0 Part 3, section 11.1). A release signature over an
         // empty nonce would be good for every session: don't even ask for one.
         if nonce_tpm.len() != nonce_caller.len() {
-            return Err(Error::Malformed(command::START_AUTH_SESSION.name));
+            return Err(Error::Malformed(codes::START_AUTH_SESSION.name));
         }
         let key = if srk.is_some() {
             Zeroizing::new(kdfa(hash, &salt, "ATH", &nonce_tpm, &nonce_caller, hash.digest_len() as u32 * 8))
