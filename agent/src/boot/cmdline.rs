@@ -9,7 +9,10 @@
 //! | `rd.luks.name=UUID=NAME`, `luks.name=` | the same, and the name of its mapping |
 //! | `rd.luks.options=[UUID=]a,b` | options of its mapping, as in crypttab(5) |
 
+use crate::luks::names::is_uuid;
 use std::time::Duration;
+
+pub use crate::luks::names::is_mapping_name;
 
 /// The deadline when nothing else is said.
 pub const DEFAULT_TIMEOUT: Duration = Duration::from_secs(60);
@@ -122,7 +125,7 @@ impl Settings {
     fn named(&mut self, uuid: &str) -> Option<&mut Named> {
         let lower = uuid.to_ascii_lowercase();
         let uuid = lower.strip_prefix("luks-").unwrap_or(&lower);
-        if !crate::luks::header::is_uuid(uuid) {
+        if !is_uuid(uuid) {
             return None;
         }
         let at = self.named.iter().position(|named| named.uuid == uuid).unwrap_or_else(|| {
@@ -134,7 +137,7 @@ impl Settings {
 
     fn add_options(&mut self, value: &str) {
         match value.split_once('=') {
-            Some((uuid, options)) if crate::luks::header::is_uuid(&uuid.to_ascii_lowercase()) => {
+            Some((uuid, options)) if is_uuid(&uuid.to_ascii_lowercase()) => {
                 if let Some(named) = self.named(uuid) {
                     named.options = split_options(options);
                 }
@@ -146,12 +149,6 @@ impl Settings {
 
 fn split_options(text: &str) -> Vec<String> {
     text.split(',').filter(|option| !option.is_empty() && *option != "none").map(str::to_owned).collect()
-}
-
-/// A name that device-mapper takes and that stays within /dev/mapper.
-pub fn is_mapping_name(name: &str) -> bool {
-    let plain = |b: u8| b.is_ascii_alphanumeric() || matches!(b, b'_' | b'-' | b'.' | b'+' | b':' | b'@');
-    !name.is_empty() && name.len() < 128 && !name.starts_with(['-', '.']) && name.bytes().all(plain)
 }
 
 /// Words of a kernel command line: split at white space; double quotes keep it and vanish.

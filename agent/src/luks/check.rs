@@ -1,4 +1,4 @@
-//! The strict allow-list for LUKS2 headers, and the copy of a header that cryptsetup opens.
+//! The strict allow-list for LUKS2 headers.
 //!
 //! A header can be an attack: a null cipher that shows plaintext of the attacker's choice, a
 //! reencryption that never was, several segments, a second digest whose key the attacker knows
@@ -10,29 +10,18 @@
 //! JSON parsers can't disagree about text that one of them wrote.
 
 use super::fields::{Digest, Fields, Keyslot, STRIPES, Segment};
-use super::header::{BINARY, Header, MAX_SLOTS, free};
+use super::header::{BINARY, Header, free};
 use super::json::{At, Wrong};
+use super::names::MAX_SLOTS;
 use crate::error::{Error, Result};
-use halfkey_protocol::tpm::kdf::Hash;
-use nix::fcntl::{FcntlArg, SealFlag, fcntl};
-use nix::sys::memfd::{MFdFlags, memfd_create};
-use std::fs::File;
-use std::os::fd::AsRawFd;
-use std::os::unix::fs::FileExt;
+
+pub use super::names::is_flag;
 
 /// Ciphers of data and of keyslot areas: authenticated against nothing, but real.
 const CIPHERS: &[&str] =
     &["aes-xts-plain64", "xchacha12,aes-adiantum-plain64", "xchacha20,aes-adiantum-plain64"];
 /// Hashes of the anti-forensic splitter, of PBKDF2 and of the volume key's digest.
 const HASHES: &[&str] = &["sha256", "sha384", "sha512"];
-/// Persistent activation flags: about performance and discards, not about what is read.
-const FLAGS: &[&str] = &[
-    "allow-discards",
-    "same-cpu-crypt",
-    "submit-from-crypt-cpus",
-    "no-read-workqueue",
-    "no-write-workqueue",
-];
 /// Sector sizes of dm-crypt.
 const SECTORS: &[u64] = &[512, 1024, 2048, 4096];
 /// PBKDF2 of our keyslot has 1000; much more would only serve to make the boot wait.
@@ -47,7 +36,7 @@ const MAX_AREA: u64 = 1 << 20;
 /// What cryptsetup's description of one more keyslot takes, with room to spare.
 const KEYSLOT_JSON: usize = 700;
 
-/// A header that passed. The only way to a [`HeaderCopy`].
+/// A header that passed. The only way to a [`HeaderCopy`](super::HeaderCopy).
 pub struct Checked {
     /// UUID of the volume.
     pub uuid: String,
@@ -55,10 +44,10 @@ pub struct Checked {
     pub slot: u32,
     /// Activation flags that the header has and the agent knows, in ascending order.
     pub flags: Vec<String>,
-    fields: Fields,
-    size: u64,
-    binary: Vec<u8>,
-    keyslots_size: u64,
+    pub(super) fields: Fields,
+    pub(super) size: u64,
+    pub(super) binary: Vec<u8>,
+    pub(super) keyslots_size: u64,
 }
 
 impl Header {
@@ -303,11 +292,6 @@ impl Header {
     }
 }
 
-/// Whether it is an activation flag that the agent knows.
-pub fn is_flag(text: &str) -> bool {
-    FLAGS.contains(&text)
-}
-
 fn outside(wrong: Wrong) -> Error {
     Error::volume(format!("LUKS2 header outside the allow-list: {wrong}")).hint(
         "halfkey opens plain LUKS2 volumes only: one crypt segment, aes-xts-plain64, no reencryption, no integrity",
@@ -347,78 +331,5 @@ fn iterations(at: &At, max: u64) -> Result<u64, Wrong> {
     match at.number("iterations")? {
         count if (1000..=max).contains(&count) => Ok(count),
         other => Err(format!("{}.iterations: expected 1000 to {max}, found {other}", at.path)),
-    }
-}
-
-impl Checked {
-    /// The header for cryptsetup: both copies ours, and the area of the one keyslot. It is opened with `flags`, of which those
-    /// that the agent does not know are left out.
-    ///
-    /// # Errors
-    /// When the area can't be read or memory can't be had.
-    pub fn copy(self, device: &File, flags: &[String]) -> Result<HeaderCopy> {
-        let slot = &self.fields.keyslot;
-        let offset = slot.area_offset;
-        let mut key_material = vec![0; slot.area_size as usize];
-        device
-            .read_exact_at(&mut key_material, offset)
-            .map_err(|e| Error::volume(format!("keyslot {}: {e}", self.slot)))?;
-        let io = |e| Error::system("header copy in memory", e);
-        // Without close-on-exec: cryptsetup inherits it. There is no secret in it.
-        let fd = memfd_create(c"halfkey-header", MFdFlags::MFD_ALLOW_SEALING).map_err(|e| io(e.into()))?;
-        let file = File::from(fd);
-        file.set_len(2 * self.size + self.keyslots_size).map_err(io)?;
-        for at in [0, self.size] {
-            file.write_all_at(&self.header(at, flags), at).map_err(io)?;
-        }
-        file.write_all_at(&key_material, offset).map_err(io)?;
-        let seals =
-            SealFlag::F_SEAL_WRITE | SealFlag::F_SEAL_SHRINK | SealFlag::F_SEAL_GROW | SealFlag::F_SEAL_SEAL;
-        fcntl(&file, FcntlArg::F_ADD_SEALS(seals)).map_err(|e| io(e.into()))?;
-        let area_sha256 = Hash::Sha256.digest(&[&key_material]).try_into().expect("SHA-256 has 32 bytes");
-        Ok(HeaderCopy {
-            uuid: self.uuid,
-            slot: self.slot,
-            flags: self.flags,
-            fields: self.fields,
-            area_sha256,
-            file,
-        })
-    }
-
-    /// Binary header and JSON area, as they stand at offset `at`.
-    pub fn header(&self, at: u64, flags: &[String]) -> Vec<u8> {
-        let flags: Vec<_> = flags.iter().map(String::as_str).filter(|flag| is_flag(flag)).collect();
-        let json = self.fields.json(self.slot, self.size - BINARY as u64, self.keyslots_size, &flags);
-        let mut out = self.binary.clone();
-        out[..6].copy_from_slice(if at == 0 { b"LUKS\xba\xbe" } else { b"SKUL\xba\xbe" });
-        out[256..264].copy_from_slice(&at.to_be_bytes());
-        out[264..].fill(0);
-        out.extend_from_slice(json.as_bytes());
-        out.resize(self.size as usize, 0);
-        let checksum = Hash::Sha256.digest(&[&out]);
-        out[448..480].copy_from_slice(&checksum);
-        out
-    }
-}
-
-/// A checked header in sealed memory: what was checked is what is tested is what is opened.
-pub struct HeaderCopy {
-    /// UUID of the volume.
-    pub uuid: String,
-    /// Its only keyslot.
-    pub slot: u32,
-    /// Activation flags that the header has, whatever the copy has.
-    pub flags: Vec<String>,
-    pub(super) fields: Fields,
-    /// SHA-256 of the keyslot's area, as it is in the copy.
-    pub(super) area_sha256: [u8; 32],
-    file: File,
-}
-
-impl HeaderCopy {
-    /// The path under which a child process finds it.
-    pub fn path(&self) -> String {
-        format!("/proc/self/fd/{}", self.file.as_raw_fd())
     }
 }

@@ -1,8 +1,5 @@
 //! The fields of a header that the agent understood: written for cryptsetup, and given to the seal.
 
-use super::check::HeaderCopy;
-use super::token::{Token, VERSION};
-use halfkey_protocol::keys::header_seal::{SealedHeader, SealedKeyslot};
 use std::fmt::Write as _;
 
 /// Stripes of the anti-forensic splitter; LUKS2 knows no other number.
@@ -79,40 +76,5 @@ impl Fields {
         }
         out.push_str("}}");
         out
-    }
-}
-
-impl HeaderCopy {
-    /// What the seal covers: this header, and what the token says of the volume.
-    pub fn sealed<'a>(&'a self, token: &'a Token) -> SealedHeader<'a> {
-        let Fields { segment, keyslot, digest } = &self.fields;
-        SealedHeader {
-            version: VERSION,
-            enrollment: &token.enrollment,
-            volumes: &token.volumes,
-            uuid: &self.uuid,
-            mapping: &token.mapping,
-            role: token.role,
-            flags: &token.flags,
-            offset: segment.offset,
-            cipher: segment.cipher,
-            sector_size: segment.sector_size,
-            key_size: keyslot.key_size,
-            keyslot: SealedKeyslot {
-                kdf: "pbkdf2",
-                kdf_hash: keyslot.kdf_hash,
-                kdf_iterations: keyslot.kdf_iterations,
-                kdf_salt: &keyslot.kdf_salt,
-                af: "luks1",
-                af_stripes: STRIPES,
-                af_hash: keyslot.af_hash,
-                area_cipher: keyslot.area_cipher,
-                area_key_size: keyslot.area_key_size,
-                area_offset: keyslot.area_offset,
-                area_size: keyslot.area_size,
-                area_sha256: &self.area_sha256,
-            },
-            digest: &digest.value,
-        }
     }
 }

@@ -11,6 +11,8 @@ use miniserde::json::{Object, Value};
 use std::fs::File;
 use std::os::unix::fs::FileExt;
 
+pub use super::names::{MAX_SLOTS, is_uuid};
+
 /// Size of the binary header.
 pub const BINARY: usize = 4096;
 /// Sizes that a header area may have (section 2.1), and so the places of the second copy. The format
@@ -18,8 +20,6 @@ pub const BINARY: usize = 4096;
 const SIZES: [u64; 5] = [0x4000, 0x8000, 0x1_0000, 0x2_0000, 0x4_0000];
 /// Sizes that are as right, and larger.
 const LARGER: [u64; 4] = [0x8_0000, 0x10_0000, 0x20_0000, 0x40_0000];
-/// More keyslots and tokens no LUKS2 header has.
-pub const MAX_SLOTS: u32 = 32;
 
 const PRIMARY: &[u8; 6] = b"LUKS\xba\xbe";
 const SECONDARY: &[u8; 6] = b"SKUL\xba\xbe";
@@ -221,13 +221,4 @@ fn be64(bytes: &[u8], at: usize) -> u64 {
 fn c_string(bytes: &[u8]) -> Option<&str> {
     let end = bytes.iter().position(|byte| *byte == 0)?;
     std::str::from_utf8(&bytes[..end]).ok().filter(|text| text.bytes().all(|b| (b' '..=b'~').contains(&b)))
-}
-
-/// Lower-case hex with dashes in the usual places: it becomes part of device names.
-pub fn is_uuid(text: &str) -> bool {
-    text.len() == 36
-        && text.bytes().enumerate().all(|(i, b)| match i {
-            8 | 13 | 18 | 23 => b == b'-',
-            _ => matches!(b, b'0'..=b'9' | b'a'..=b'f'),
-        })
 }

@@ -4,15 +4,11 @@
 //! it: a wrong value can only make the unlocking fail. What is used afterwards (name and role of the mapping,
 //! flags, the set of volumes) is sealed by K, with the header: see [`halfkey_protocol::keys::header_seal`].
 
-use super::HeaderCopy;
-use super::check::is_flag;
-use super::header::is_uuid;
-use crate::boot::cmdline::is_mapping_name;
+use super::names::{MAX_SLOTS, is_flag, is_mapping_name, is_uuid};
 use crate::error::{Error, Kind, Result};
 use crate::net::Server;
-use halfkey_protocol::keys::half::equal;
 use halfkey_protocol::tpm::bank::PcrBank;
-use halfkey_protocol::{Bytes, Key, MAX_SERVERS, MAX_VOLUMES, NodeId, Role};
+use halfkey_protocol::{Bytes, MAX_SERVERS, MAX_VOLUMES, NodeId, Role};
 
 /// The token's type.
 pub const TYPE: &str = "halfkey";
@@ -114,7 +110,7 @@ impl Token {
         if raw.version != VERSION {
             return Err(wrong(&format!("expected version {VERSION}, found {}", raw.version)));
         }
-        if raw.halfkey_slot >= super::header::MAX_SLOTS {
+        if raw.halfkey_slot >= MAX_SLOTS {
             return Err(wrong("it names a keyslot that no LUKS2 volume has"));
         }
         let named = match raw.keyslots.as_slice() {
@@ -181,11 +177,6 @@ impl Token {
             volumes: raw.volumes,
             seal,
         })
-    }
-
-    /// Whether K sealed this header, with what this token says of the volume. In constant time.
-    pub fn is_sealed_by(&self, key: &Key, copy: &HeaderCopy) -> bool {
-        self.seal.as_ref().is_some_and(|seal| equal(&seal.mac, &copy.sealed(self).seal(key)))
     }
 
     /// The JSON for `cryptsetup token import`.
