@@ -1,6 +1,8 @@
 //! The attestation exchange: node -> verifier.
 
-use super::{Sealed, SignedDocument, wire};
+use super::declare::wire;
+use super::document::SignedDocument;
+use super::sealed::Sealed;
 use crate::Bytes;
 
 /// Why a node attests. On the wire: [`Purpose::as_str`].

@@ -1,6 +1,6 @@
 //! Documents and their signatures. [`crate::document`] opens them.
 
-use super::wire;
+use super::declare::wire;
 use crate::Bytes;
 
 wire! {

@@ -1,6 +1,7 @@
 //! Enrollment: what the tenant signs and the node verifies before it uses it.
 
-use super::wire;
+use super::declare::wire;
+use super::sealed::Credential;
 use crate::Bytes;
 
 wire! {
@@ -53,7 +54,7 @@ wire! {
 }
 
 /// SHA-256 over a credential's two fields, each with its length before it.
-pub fn credential_digest(credential: &super::Credential) -> [u8; 32] {
+pub fn credential_digest(credential: &Credential) -> [u8; 32] {
     use sha2::{Digest, Sha256};
     let mut hash = Sha256::new();
     for field in [&credential.id_object, &credential.secret] {

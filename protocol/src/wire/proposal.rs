@@ -1,6 +1,7 @@
 //! Proposals: node -> verifier, in the running system, about its next boot.
 
-use super::{Evidence, wire};
+use super::attest::Evidence;
+use super::declare::wire;
 use crate::Bytes;
 
 wire! {

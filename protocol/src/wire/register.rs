@@ -1,6 +1,7 @@
 //! Registration: node -> registrar.
 
-use super::{Credential, wire};
+use super::declare::wire;
+use super::sealed::Credential;
 use crate::Bytes;
 
 wire! {
