@@ -3,7 +3,7 @@
 use crate::config::{Config, LogFormat, Role, StateDir};
 use crate::domain::ClientKind;
 use crate::init::{self, Init};
-use crate::{Failure, pki, server, unix_now};
+use crate::{Failure, pki, serve, unix_now};
 use clap::{Args, Parser, Subcommand};
 use std::net::SocketAddr;
 use std::path::PathBuf;
@@ -218,7 +218,7 @@ impl Serve {
             .enable_all()
             .build()
             .map_err(|e| Failure::new(format!("runtime: {e}")))?;
-        runtime.block_on(server::run(&state, config))
+        runtime.block_on(serve::run(&state, config))
     }
 }
 

@@ -5,9 +5,9 @@
 //! | [`cli`] | commands and flags |
 //! | [`config`] | the settings file and the state folder |
 //! | [`init`], [`pki`], [`keys`] | making a state folder: CA, certificates, key files |
-//! | [`server`], [`tls`], [`client`] | what `serve` puts together; TLS in and out |
+//! | [`serve`], [`tls`], [`client`] | what `serve` puts together; TLS in and out |
 //! | [`clock`] | the time |
-//! | [`api`] | HTTP: nodes, operators, the verifier asking its registrar |
+//! | [`http`] | HTTP: nodes, operators, the verifier asking its registrar |
 //! | [`registrar`] | registrations, here or on another host |
 //! | [`attest`] | what a piece of evidence is worth: the order of checks |
 //! | [`policies`] | what governs a node; proposals |
@@ -17,7 +17,6 @@
 //! | [`events`] | what has happened, for who waits |
 //! | [`wake`], [`limit`] | held-open requests; rates |
 
-pub mod api;
 pub mod attest;
 pub mod cli;
 pub mod client;
@@ -26,6 +25,7 @@ pub mod config;
 pub mod domain;
 pub mod events;
 pub mod failure;
+pub mod http;
 pub mod init;
 pub mod keys;
 pub mod limit;
@@ -34,7 +34,7 @@ pub mod pki;
 pub mod policies;
 pub mod proxy;
 pub mod registrar;
-pub mod server;
+pub mod serve;
 pub mod store;
 pub mod tls;
 pub mod wake;

@@ -15,7 +15,7 @@ use tokio::task::JoinSet;
 /// One host with some addresses holds more connections than there are places, in every way there is.
 #[tokio::test]
 async fn a_fleet_boots_beside_a_besieged_server() {
-    halfkey_verifier::server::raise_open_files();
+    halfkey_verifier::serve::raise_open_files();
     let server = Server::with_settings(QUARTER);
     let fleet = fleet(&server, &server.url, 40).await;
     let hostile = besiege(&server, &ALL, CROWD, 6);
@@ -30,7 +30,7 @@ async fn a_fleet_boots_beside_a_besieged_server() {
 /// 32 connections that announce large bodies, send a part and stop: once they held all memory for bodies.
 #[tokio::test]
 async fn a_fleet_boots_beside_bodies_that_never_end() {
-    halfkey_verifier::server::raise_open_files();
+    halfkey_verifier::serve::raise_open_files();
     let server = Server::start();
     let fleet = fleet(&server, &server.url, 20).await;
     let hostile = besiege(&server, &[Hostile::Announce], 32, 32);
@@ -42,7 +42,7 @@ async fn a_fleet_boots_beside_bodies_that_never_end() {
 /// A site that comes back after a power cut, behind one address.
 #[tokio::test]
 async fn a_fleet_behind_one_address_boots_in_a_storm() {
-    halfkey_verifier::server::raise_open_files();
+    halfkey_verifier::serve::raise_open_files();
     let server = Server::with_settings("registrations_per_source = 600\n");
     let fleet = fleet(&server, &server.url, 300).await;
     all_boot(&server, &fleet).await;

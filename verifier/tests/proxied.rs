@@ -36,7 +36,7 @@ async fn balancer(server: &Server, of: impl Fn() -> Option<IpAddr> + Send + 'sta
 /// A host with an IPv6 /48 of its own, a /64 for each connection; a site with its own /48 boots beside it.
 #[tokio::test]
 async fn one_ipv6_host_keeps_nobody_out() {
-    halfkey_verifier::server::raise_open_files();
+    halfkey_verifier::serve::raise_open_files();
     let server = Server::with_settings(&format!("proxy_from = [\"127.0.0.1\"]\n{QUARTER}"));
     let networks = AtomicU16::new(0);
     let site = move || {

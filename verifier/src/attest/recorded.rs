@@ -1,7 +1,8 @@
 //! Recorded evidence of a boot, judged again. What is said of a boot that waits is said of its quote: a row can be written by
 //! whoever writes the database.
 
-use super::{Judgement, counters, enrolled, enrollment, require_newer};
+use super::checks::{counters, require_newer};
+use super::{Judgement, enrolled, enrollment};
 use crate::domain::{Node, Waiting};
 use crate::policies::Governed;
 use halfkey_evidence::Rejection;

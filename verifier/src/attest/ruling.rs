@@ -1,5 +1,6 @@
 //! What was decided about a piece of evidence.
 
+use super::checks::counters;
 use super::{BootRelease, EnrollRelease};
 use crate::domain::{Counters, NewPending};
 use halfkey_evidence::Rejection;
@@ -35,7 +36,7 @@ pub struct Quoted {
 impl Quoted {
     /// Of a quote whose counters were not looked at yet.
     pub fn of(quote: &VerifiedQuote) -> Self {
-        Self { counters: super::counters(quote), newer: false, tpm_firmware: quote.firmware_version() }
+        Self { counters: counters(quote), newer: false, tpm_firmware: quote.firmware_version() }
     }
 }
 

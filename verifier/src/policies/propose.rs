@@ -5,7 +5,7 @@
 //! transaction that records it.
 
 use super::{Governed, Library, Rules, summary};
-use crate::attest::{check_quote, counters, require_newer, same_enrollment};
+use crate::attest::checks::{check_quote, counters, require_newer, same_enrollment};
 use crate::domain::{
     Documents, Enrollment, Node, ProposalDecision, ProposalRuling, ProposalStanding, ReleasedBoot, Result,
     StoredProposal,

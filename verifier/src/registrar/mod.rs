@@ -3,9 +3,12 @@
 
 pub mod registering;
 mod remote;
+mod unreachable;
+pub mod wire;
 
 pub use registering::Registering;
 pub use remote::Remote;
+pub use unreachable::Unreachable;
 
 use crate::domain::{Db, Registration, RegistrationLine, Which};
 use crate::limit::Source;
@@ -14,10 +17,6 @@ use std::pin::Pin;
 
 /// An answer to come.
 pub type Future<'a, T> = Pin<Box<dyn std::future::Future<Output = Result<T, Unreachable>> + Send + 'a>>;
-
-/// The registrar did not answer, and why.
-#[derive(Debug)]
-pub struct Unreachable(pub String);
 
 /// What a verifier asks its registrar.
 pub trait Registrar: Send + Sync {

@@ -4,9 +4,9 @@
 //! answer both come back. So any replica can take the answer to what another one asked, a restart breaks no registration, and
 //! whoever asks for challenges fills nothing.
 
-use crate::api::Refusal;
 use crate::config::Config;
 use crate::domain::{Answered, By, Db, Error, NewRegistration};
+use crate::http::refusal::Refusal;
 use crate::keys::ClusterKey;
 use crate::limit::{Rate, Source, SourceRate};
 use crate::{Clock, Failure};

@@ -1,7 +1,7 @@
 //! The registrar of another host, asked over mTLS.
 
+use super::wire::{Kept, RegistrationList};
 use super::{Future, Registrar, Unreachable};
-use crate::api::internal::{Kept, RegistrationList};
 use crate::client::{Client, ClientError};
 use crate::domain::{Registration, RegistrationLine, Which};
 use crate::limit::{Rate, Source, SourceRate};

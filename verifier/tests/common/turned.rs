@@ -5,7 +5,7 @@ use halfkey_testkit::clock::TurnedClock;
 use halfkey_verifier::Clock;
 use halfkey_verifier::client::Client;
 use halfkey_verifier::config::{Config, StateDir};
-use halfkey_verifier::server::Listening;
+use halfkey_verifier::serve::Listening;
 use std::path::PathBuf;
 use tempfile::TempDir;
 use tokio::sync::oneshot;

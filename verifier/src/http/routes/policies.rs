@@ -1,11 +1,13 @@
 //! What operators ask about policies, groups and proposals.
 
-use super::internal::Caller;
 use super::operator::{decided, label_of, record};
-use super::{Answer, Json, Refusal, node_id, parameters, plain_text};
 use crate::domain::{By, Documents as _, NewDocument, NewPolicy, Records};
+use crate::http::app::App;
+use crate::http::auth::Caller;
+use crate::http::body::Json;
+use crate::http::parameters::{node_id, parameters, plain_text};
+use crate::http::refusal::{Answer, Refusal};
 use crate::policies::apply;
-use crate::server::App;
 use axum::extract::rejection::QueryRejection;
 use axum::extract::{Path, Query, State};
 use axum::routing::{get, post};

@@ -1,183 +1,38 @@
 //! What `serve` puts together.
 
-use crate::api::{self, Refusal};
-use crate::client::Client;
-use crate::config::{Config, Role, StateDir};
-use crate::domain::{Db, Error, Records};
-use crate::keys::{self, ClusterKey, ReleaseKey};
-use crate::limit::{Pool, Rate, SourceRate, Standing, Table};
-use crate::policies::Library;
-use crate::registrar::{Local, Registering, Registrar, Remote};
-use crate::tls::{Door, Peer};
-use crate::wake::Hub;
+use crate::config::{Config, StateDir};
+use crate::domain::Db;
+use crate::http::{self, app::App};
+use crate::limit::Table;
+use crate::tls::Door;
 use crate::{Clock, Failure, pki, tls};
-use halfkey_protocol::document::Deployment;
-use halfkey_protocol::{NodeId, Reason};
 use std::io::Write as _;
 use std::net::{Ipv4Addr, SocketAddr};
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 use tokio::net::TcpListener;
-use tokio::sync::Mutex;
 use tracing::{error, info, warn};
 
 /// How often what is over is forgotten.
 const SWEEP: Duration = Duration::from_secs(3600);
 /// How often the length of the audit trail is written down.
 const SIZE: Duration = Duration::from_secs(1);
-/// How long the answer of `/healthz` is good for: each probe is a durable write.
-const PROBE: Duration = Duration::from_secs(2);
 /// Open files besides connections: the database, the listeners, the log.
 const OTHER_FILES: usize = 64;
 /// Warn when the server certificate ends within so many days.
 const EXPIRY_WARNING_DAYS: i64 = 60;
 
-/// All that handlers need.
-pub struct App {
-    /// The settings.
-    pub config: Config,
-    /// The time.
-    pub clock: Clock,
-    /// The database.
-    pub db: Db,
-    /// Who waits.
-    pub hub: Arc<Hub>,
-    /// If this process has that role.
-    pub registrar: Option<Registering>,
-    /// If this process has that role.
-    pub verifier: Option<Arc<Verifier>>,
-    /// Memory for bodies.
-    pub bodies: Arc<Pool>,
-    /// Memory for the bodies of clients with a listed certificate.
-    pub client_bodies: Arc<Pool>,
-    probed: Mutex<Option<Instant>>,
-}
-
-/// What the verifier role has.
-pub struct Verifier {
-    /// Which deployment this is.
-    pub deployment: Deployment,
-    /// Authenticates nonces.
-    pub cluster: ClusterKey,
-    /// Signs releases.
-    pub release: ReleaseKey,
-    /// Policies, ready to judge.
-    pub library: Arc<Library>,
-    /// Here or elsewhere.
-    pub registrar: Arc<dyn Registrar>,
-    /// The CA that nodes pin, PEM.
-    pub ca: String,
-    /// Evidence that a node signed, with or without a proposal.
-    pub evidence_rate: Rate<NodeId>,
-    /// Evidence in a node's name that is not its own.
-    pub forged_rate: Rate<NodeId>,
-    /// The same by source, whatever node is named.
-    pub forged_by_source: SourceRate,
-}
-
-impl App {
-    /// Reads keys and opens the database of a state folder.
-    ///
-    /// # Errors
-    /// When something of it is missing, open to others, or can't be used.
-    pub fn open(state: &StateDir, config: Config, clock: Clock) -> Result<Arc<Self>, Failure> {
-        let records = Records::open_in(state)
-            .map_err(|e| Failure::new(format!("{}: {e}", state.database().display())))?;
-        Self::with_records(state, config, Arc::new(records), clock)
-    }
-
-    /// The same over records that are open already.
-    ///
-    /// # Errors
-    /// When something is missing, open to others, or can't be used.
-    pub fn with_records(
-        state: &StateDir,
-        config: Config,
-        records: Arc<Records>,
-        clock: Clock,
-    ) -> Result<Arc<Self>, Failure> {
-        let hub = Hub::new(config.limits.waiters);
-        let waiting = hub.clone();
-        records.events().subscribe(move |events| waiting.notify(events));
-        let db = Db::new(records);
-        let registering =
-            || Registering::new(&config, ClusterKey::load(&state.cluster_key())?, clock.clone());
-        let registrar = config.role.registers().then(registering).transpose()?;
-        let verifier = config.role.verifies().then(|| Verifier::open(state, &config, &db)).transpose()?;
-        Ok(Arc::new(Self {
-            bodies: Pool::new(config.limits.body_bytes),
-            client_bodies: Pool::new(config.limits.body_bytes),
-            probed: Mutex::default(),
-            verifier: verifier.map(Arc::new),
-            registrar,
-            hub,
-            db,
-            clock,
-            config,
-        }))
-    }
-
-    /// The verifier role.
-    ///
-    /// # Errors
-    /// `WrongRole`; the routes don't let it come to that.
-    pub fn verifier(&self) -> Result<&Arc<Verifier>, Refusal> {
-        self.verifier.as_ref().ok_or_else(|| Refusal::new(Reason::WrongRole, "not a verifier"))
-    }
-
-    /// The registrar role.
-    ///
-    /// # Errors
-    /// `WrongRole`; the routes don't let it come to that.
-    pub fn registrar(&self) -> Result<&Registering, Refusal> {
-        self.registrar.as_ref().ok_or_else(|| Refusal::new(Reason::WrongRole, "not a registrar"))
-    }
-
-    /// What this server is, for people.
-    pub fn role_name(&self) -> &'static str {
-        match self.config.role {
-            Role::All => "registrar and verifier",
-            Role::Registrar => "registrar",
-            Role::Verifier => "verifier",
+/// Forgets what is over.
+async fn sweep(app: &App) {
+    loop {
+        let now = app.clock.now();
+        let before = now.saturating_sub(app.config.lifetimes.registration);
+        match app.db.run(move |records| records.expire(before, now)).await {
+            Ok(0) => {}
+            Ok(expired) => info!(expired, "registrations that no tenant enrolled expired"),
+            Err(e) => warn!(error = %e, "what is over could not be forgotten"),
         }
-    }
-
-    /// Where the other role is.
-    pub fn other_role_hint(&self) -> String {
-        match &self.config.registrar {
-            Some(url) => format!("the registrar is at {url}"),
-            None => format!("the verifier is at {}", self.config.urls.join(", ")),
-        }
-    }
-
-    /// Whether the database can be written.
-    ///
-    /// # Errors
-    /// When it can't.
-    pub async fn healthy(&self) -> Result<(), Error> {
-        // Held while probing: many questions are one probe.
-        let mut probed = self.probed.lock().await;
-        if probed.is_some_and(|at| at.elapsed() < PROBE) {
-            return Ok(());
-        }
-        *probed = None;
-        let now = self.clock.now();
-        self.db.run(move |records| records.probe(now)).await?;
-        *probed = Some(Instant::now());
-        Ok(())
-    }
-
-    async fn sweep(&self) {
-        loop {
-            let now = self.clock.now();
-            let before = now.saturating_sub(self.config.lifetimes.registration);
-            match self.db.run(move |records| records.expire(before, now)).await {
-                Ok(0) => {}
-                Ok(expired) => info!(expired, "registrations that no tenant enrolled expired"),
-                Err(e) => warn!(error = %e, "what is over could not be forgotten"),
-            }
-            tokio::time::sleep(SWEEP).await;
-        }
+        tokio::time::sleep(SWEEP).await;
     }
 }
 
@@ -194,56 +49,6 @@ async fn note_sizes(db: Db) {
             Err(_) => {}
         }
         tokio::time::sleep(SIZE).await;
-    }
-}
-
-impl Verifier {
-    /// Counts a piece of evidence. Only what the node signed counts against it: anybody can name it.
-    ///
-    /// # Errors
-    /// Why it is too much.
-    pub fn admit(&self, node: NodeId, authentic: bool, peer: &Peer) -> Result<(), Error> {
-        let limited = |what: String| Err(Error::Refused(Reason::RateLimited, what));
-        if authentic {
-            peer.prove(Standing::Node);
-            if !self.evidence_rate.take(node) {
-                return limited(format!("too much evidence of node {node}"));
-            }
-        } else if !self.forged_by_source.take(peer.source) {
-            return limited("too much evidence from this address that is not a node's".to_owned());
-        } else if !self.forged_rate.take(node) {
-            return limited("too much evidence that is not this node's".to_owned());
-        }
-        Ok(())
-    }
-
-    fn open(state: &StateDir, config: &Config, db: &Db) -> Result<Self, Failure> {
-        let registrar: Arc<dyn Registrar> = match (config.role, &config.registrar) {
-            (Role::Verifier, Some(url)) => {
-                // A boot does not wait long for it: the copy of the enrollment serves as well.
-                Arc::new(Remote::new(Client::from_state(state, "peer", url)?.within(Duration::from_secs(2))))
-            }
-            (Role::Verifier, None) => {
-                return Err(Failure::new("role verifier: expected `registrar` in the settings, found none")
-                    .hint(
-                        "`halfkey-verifier certificate --role registrar` makes the other host's state folder",
-                    ));
-            }
-            _ => Arc::new(Local(db.clone())),
-        };
-        let ca = std::fs::read_to_string(state.ca())
-            .map_err(|e| Failure::new(format!("{}: {e}", state.ca().display())))?;
-        Ok(Self {
-            deployment: keys::load_deployment(&state.deployment())?,
-            cluster: ClusterKey::load(&state.cluster_key())?,
-            release: ReleaseKey::load(&state.file("release.key"))?,
-            library: Arc::default(),
-            registrar,
-            ca,
-            evidence_rate: Rate::per_minute(config.limits.evidence_per_minute),
-            forged_rate: Rate::per_minute(config.limits.forged_per_minute),
-            forged_by_source: SourceRate::per_minute(config.limits.forged_per_source),
-        })
     }
 }
 
@@ -297,7 +102,7 @@ impl Listening {
         let Self { app, doors } = self;
         let sweeper = tokio::spawn({
             let app = app.clone();
-            async move { app.sweep().await }
+            async move { sweep(&app).await }
         });
         let sizes = tokio::spawn(note_sizes(app.db.clone()));
         let hub = app.hub.clone();
@@ -348,7 +153,7 @@ async fn doors(
     }
     let table = Table::new(limits.connections, limits.reserved_for_nodes, limits.reserved_for_clients);
     let listener = bind(app.config.listen).await?;
-    let router = api::router(app.clone(), api::Served::Everything);
+    let router = http::router(app.clone(), http::Served::Everything);
     // As the kernel gives them when IPv4 comes in at an IPv6 socket, too.
     let proxies: Arc<[_]> = app.config.proxy_from.iter().map(|proxy| proxy.to_canonical()).collect();
     let mut doors =
@@ -358,7 +163,7 @@ async fn doors(
             listener: bind(address).await?,
             tls: tls::operator_config(state)?,
             table: Table::new(limits.operator_connections, 0, limits.operator_connections / 2),
-            router: api::router(app.clone(), api::Served::Operators),
+            router: http::router(app.clone(), http::Served::Operators),
             proxies,
             for_operators: true,
         });

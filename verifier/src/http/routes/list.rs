@@ -1,9 +1,10 @@
 //! The list of nodes, in pages. It is made of two: nodes that a tenant ever did something with, here, and
 //! registrations, at the registrar. Both can be long: strangers register as well.
 
-use super::{Answer, Refusal, node_id, parameters, plain_text};
 use crate::domain::{NodeLine, RegistrationLine, Which};
-use crate::server::App;
+use crate::http::app::App;
+use crate::http::parameters::{node_id, parameters, plain_text};
+use crate::http::refusal::{Answer, Refusal};
 use axum::extract::rejection::QueryRejection;
 use axum::extract::{Query, State};
 use halfkey_protocol::NodeId;

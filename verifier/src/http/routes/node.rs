@@ -1,11 +1,13 @@
 //! What nodes ask. They have no certificate: their TPM speaks for them.
 
-use super::{Answer, Json, Refusal, SMALL_BODY, common_version, node_id};
 use crate::attest::{self, Assessment, Lifetimes};
 use crate::domain::{Case, Node, ProposalCase, ProposalDecision, Records};
+use crate::http::app::App;
+use crate::http::body::{Json, SMALL_BODY};
+use crate::http::parameters::{common_version, node_id};
+use crate::http::refusal::{Answer, Refusal};
 use crate::nonce::{self, Scope};
 use crate::policies::propose;
-use crate::server::App;
 use crate::tls::Peer;
 use crate::wake::Known;
 use axum::extract::State;

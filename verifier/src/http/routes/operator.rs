@@ -1,14 +1,17 @@
 //! What operators ask, with a client certificate that is listed as such. The
 //! actor in the audit trail is the name on the certificate.
 
-use super::internal::{Caller, authenticate};
-use super::{Answer, Json, Refusal, list, node_id, parameters, plain_text, policies};
-use crate::api::node::LONGEST_WAIT;
+use super::node::LONGEST_WAIT;
+use super::{list, policies};
 use crate::domain::{
     Approval, By, ClientKind, Error, NewDocument, NewEnrollment, Records, Registration, legible,
 };
+use crate::http::app::{App, Verifier};
+use crate::http::auth::{Caller, authenticate};
+use crate::http::body::Json;
+use crate::http::parameters::{node_id, parameters, plain_text};
+use crate::http::refusal::{Answer, Refusal};
 use crate::policies::apply::require_here;
-use crate::server::{App, Verifier};
 use crate::{CLOCK_TOLERANCE, utc};
 use axum::extract::rejection::QueryRejection;
 use axum::extract::{Path, Query, State};

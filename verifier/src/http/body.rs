@@ -1,0 +1,109 @@
+//! Bodies: how large, how fast, and how much memory for all of them.
+
+use super::app::App;
+use super::auth::Caller;
+use super::refusal::Refusal;
+use crate::config::Limits;
+use crate::limit::{Full, Share, Work};
+use crate::tls::Peer;
+use axum::body::Body;
+use axum::extract::{FromRequest, Request};
+use axum::http::StatusCode;
+use axum::http::header::CONTENT_LENGTH;
+use halfkey_protocol::Reason;
+use http_body_util::BodyExt as _;
+use serde::de::DeserializeOwned;
+use std::sync::Arc;
+use tokio::time::{Instant, timeout_at};
+
+/// Largest body of everything but evidence and policies, in bytes.
+pub const SMALL_BODY: usize = 64 << 10;
+
+/// Most of a too large body that is read and forgotten, in bytes.
+const MAX_DISCARDED: usize = 2 * halfkey_protocol::MAX_BODY;
+
+/// Bytes of a body that are not charged: what most requests have.
+const FREE_BODY: usize = 8 << 10;
+
+/// What a body grows by, in bytes.
+const STEP: usize = 32 << 10;
+
+/// A body of at most `MAX` bytes, as JSON.
+pub struct Json<T, const MAX: usize = SMALL_BODY> {
+    /// What it says.
+    pub value: T,
+    /// Its share of the memory for bodies.
+    _share: Share,
+    /// As long as it is worked on, its connection is not idle.
+    _work: Work,
+}
+
+impl<T: DeserializeOwned, const MAX: usize> FromRequest<Arc<App>> for Json<T, MAX> {
+    type Rejection = Refusal;
+
+    async fn from_request(request: Request, app: &Arc<App>) -> Result<Self, Refusal> {
+        let limits = &app.config.limits;
+        let announced: Option<usize> =
+            request.headers().get(CONTENT_LENGTH).and_then(|value| value.to_str().ok()?.parse().ok());
+        let peer = request.extensions().get::<Peer>().cloned();
+        let peer = peer.ok_or_else(|| Refusal::new(Reason::Unavailable, "a request without a connection"))?;
+        // Only after `authenticate`.
+        let listed = request.extensions().get::<Caller>().is_some();
+        let share = if listed { &app.client_bodies } else { &app.bodies }.share(peer.source);
+        let mut body = request.into_body();
+        let too_large = || Refusal::new(Reason::TooLarge, format!("expected a body of at most {MAX} bytes"));
+        if announced.is_some_and(|length| length > MAX) {
+            discard(body, limits).await;
+            return Err(too_large());
+        }
+        let busy = |_: Full| Refusal::new(Reason::RateLimited, "too many large messages at once");
+        let start = Instant::now();
+        // An announcement is believed for as much as is free.
+        let mut bytes = Vec::with_capacity(announced.unwrap_or(0).min(FREE_BODY));
+        loop {
+            let late = start + limits.body(bytes.len());
+            let frame = tokio::select! {
+                frame = timeout_at(late, body.frame()) => frame,
+                () = share.gone() => return Err(busy(Full)),
+            };
+            let frame = frame.map_err(|_| {
+                Refusal::new(Reason::Malformed, "the body did not arrive in time")
+                    .with_status(StatusCode::REQUEST_TIMEOUT)
+            })?;
+            let Some(frame) = frame else { break };
+            let frame = frame.map_err(|_| Refusal::new(Reason::Malformed, "the body ended early"))?;
+            let Some(data) = frame.data_ref() else { continue };
+            if bytes.len() + data.len() > MAX {
+                drop((bytes, share));
+                discard(body, limits).await;
+                return Err(too_large());
+            }
+            share.received(data.len());
+            let missing = (bytes.len() + data.len()).saturating_sub(bytes.capacity());
+            if missing > 0 && bytes.len() + data.len() > FREE_BODY {
+                // In steps: what is charged is at most a quarter more than what came.
+                let step = missing.max(STEP).max(bytes.len() / 4);
+                share.grow(step, late.into_std()).await.map_err(busy)?;
+                bytes.reserve_exact(bytes.capacity() - bytes.len() + step);
+            }
+            bytes.extend_from_slice(data);
+        }
+        share.complete();
+        let work = peer.work();
+        let value = serde_json::from_slice(&bytes).map_err(|e| Refusal::new(Reason::Malformed, e))?;
+        Ok(Self { value, _share: share, _work: work })
+    }
+}
+
+/// Reads and forgets a body that is too large, up to a bound: most clients see
+/// a broken connection in place of an answer that comes before they have sent everything.
+async fn discard(mut body: Body, limits: &Limits) {
+    let (start, mut received) = (Instant::now(), 0);
+    // Late or not, the answer is the same.
+    while let Ok(Some(Ok(frame))) = timeout_at(start + limits.body(received), body.frame()).await {
+        received += frame.data_ref().map_or(0, |data| data.len());
+        if received > MAX_DISCARDED {
+            return;
+        }
+    }
+}

@@ -1,0 +1,84 @@
+//! HTTP: parses, calls one function, renders.
+//!
+//! | module | what |
+//! | --- | --- |
+//! | [`app`] | what handlers need |
+//! | [`auth`], [`body`], [`parameters`] | who asks, and what |
+//! | [`refusal`] | what was not served: status and reason |
+//! | [`routes`] | what machines, operators and a verifier at its registrar ask |
+
+pub mod app;
+pub mod auth;
+pub mod body;
+pub mod parameters;
+pub mod refusal;
+pub mod routes;
+
+use app::App;
+use axum::Router;
+use axum::extract::State;
+use axum::http::StatusCode;
+use axum::response::{IntoResponse, Response};
+use axum::routing::{any, get};
+use halfkey_protocol::Reason;
+use refusal::Refusal;
+use routes::{internal, node, operator};
+use std::sync::Arc;
+
+/// What a listener serves.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Served {
+    /// All of the role.
+    Everything,
+    /// What operators ask.
+    Operators,
+}
+
+/// The routes of a role.
+pub fn router(app: Arc<App>, served: Served) -> Router {
+    let router = Router::new().route("/healthz", get(health));
+    let router = match served {
+        Served::Everything => roles(router, &app),
+        Served::Operators => router.nest("/v1/operator", operator::routes(app.clone())),
+    };
+    let missing = || async { Refusal::new(Reason::NotFound, "no such path") };
+    let method = || async {
+        Refusal::new(Reason::Malformed, "no such method here").with_status(StatusCode::METHOD_NOT_ALLOWED)
+    };
+    router.fallback(missing).method_not_allowed_fallback(method).with_state(app)
+}
+
+fn roles(mut router: Router<Arc<App>>, app: &Arc<App>) -> Router<Arc<App>> {
+    router = match &app.registrar {
+        Some(_) => router.merge(node::registrar_routes()).nest("/v1/internal", internal::routes(app.clone())),
+        None => wrong_role(router, &["/v1/register", "/v1/activate", "/v1/internal/{*rest}"]),
+    };
+    match &app.verifier {
+        Some(_) => router.merge(node::verifier_routes()).nest("/v1/operator", operator::routes(app.clone())),
+        None => {
+            let paths =
+                ["/v1/begin", "/v1/finish", "/v1/wait", "/v1/prove", "/v1/propose", "/v1/operator/{*rest}"];
+            wrong_role(router, &paths)
+        }
+    }
+}
+
+fn wrong_role(router: Router<Arc<App>>, paths: &[&str]) -> Router<Arc<App>> {
+    paths.iter().fold(router, |router, path| {
+        router.route(
+            path,
+            any(|State(app): State<Arc<App>>| async move {
+                Refusal::new(Reason::WrongRole, format!("this server is a {}", app.role_name()))
+                    .hint(app.other_role_hint())
+            }),
+        )
+    })
+}
+
+/// 200 if the database can be written.
+async fn health(State(app): State<Arc<App>>) -> Response {
+    match app.healthy().await {
+        Ok(()) => (StatusCode::OK, "ok\n").into_response(),
+        Err(e) => Refusal::from(e).into_response(),
+    }
+}

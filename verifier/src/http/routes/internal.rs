@@ -1,0 +1,58 @@
+//! What a verifier on another host asks its registrar, with a client
+//! certificate that is listed as such.
+//!
+//! | method and path | answer |
+//! | --- | --- |
+//! | `GET /v1/internal/registrations?after=ID&limit=N`, `?name=TEXT&limit=N`, `?node=ID` | [`RegistrationList`] |
+//! | `GET /v1/internal/registrations/{id}` | [`Registration`] |
+//! | `POST /v1/internal/registrations/{id}/keep` | [`Kept`] |
+
+use super::list::ListQuery;
+use crate::domain::{ClientKind, Registration};
+use crate::http::app::App;
+use crate::http::auth::authenticate;
+use crate::http::parameters::{node_id, parameters};
+use crate::http::refusal::{Answer, Refusal};
+use crate::registrar::wire::{Kept, RegistrationList};
+use axum::Router;
+use axum::extract::rejection::QueryRejection;
+use axum::extract::{Path, Query, State};
+use axum::middleware::from_fn_with_state;
+use axum::routing::{get, post};
+use halfkey_protocol::Reason;
+use std::sync::Arc;
+
+/// The routes under `/v1/internal`.
+pub fn routes(app: Arc<App>) -> Router<Arc<App>> {
+    Router::new()
+        .route("/registrations", get(list))
+        .route("/registrations/{id}", get(one))
+        .route("/registrations/{id}/keep", post(keep))
+        .layer(from_fn_with_state(app, |State(app): State<Arc<App>>, peer, request, next| {
+            authenticate(app, ClientKind::Verifier, peer, request, next)
+        }))
+}
+
+async fn list(
+    State(app): State<Arc<App>>,
+    query: Result<Query<ListQuery>, QueryRejection>,
+) -> Answer<RegistrationList> {
+    let query = parameters(query)?;
+    let (limit, which) = (query.limit(), query.which()?);
+    let registrations = app.db.run(move |records| records.registrations(&which, limit)).await?;
+    Ok(axum::Json(RegistrationList { registrations }))
+}
+
+async fn one(State(app): State<Arc<App>>, Path(id): Path<String>) -> Answer<Registration> {
+    let node = node_id(&id)?;
+    match app.db.run(move |records| records.registration(node)).await? {
+        Some(registration) => Ok(axum::Json(registration)),
+        None => Err(Refusal::new(Reason::UnknownNode, format!("node {node}"))),
+    }
+}
+
+async fn keep(State(app): State<Arc<App>>, Path(id): Path<String>) -> Answer<Kept> {
+    let node = node_id(&id)?;
+    app.db.run(move |records| records.keep_registration(node)).await?;
+    Ok(axum::Json(Kept { node_id: node.to_string() }))
+}
