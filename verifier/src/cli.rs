@@ -209,12 +209,12 @@ impl Serve {
         config.registrar = self.registrar.or(config.registrar);
         config.ek_roots = self.ek_roots.or(config.ek_roots);
         start_log(config.log_format, self.log_level);
-        // Small on purpose: the work of a request is some hundred microseconds, and
-        // the database has one writer.
+        // The work of a request is some hundred microseconds; the rest of its time it waits for a commit that it shares with all
+        // that wait at the same time.
         let workers = std::thread::available_parallelism().map_or(1, usize::from).min(4);
         let runtime = tokio::runtime::Builder::new_multi_thread()
             .worker_threads(workers)
-            .max_blocking_threads(8)
+            .max_blocking_threads(32)
             .enable_all()
             .build()
             .map_err(|e| Failure::new(format!("runtime: {e}")))?;
