@@ -21,7 +21,7 @@ use crate::attest::Ruling;
 use crate::events::Events;
 use crate::keys::ClusterKey;
 use crate::limit::Source;
-use crate::store::{RegistrationLine, Store, Then, Tx, Which};
+use crate::store::{RegistrationLine, Store, StoreError, Then, Tx, Which};
 use halfkey_protocol::document::{Opened, Place};
 use halfkey_protocol::wire::operator::{AuditEntry, EvidenceRecord, EvidenceSummary, PendingBoot};
 use halfkey_protocol::wire::policies::{Group, PolicyRecord, PolicySummary, ProposalRecord};
@@ -80,13 +80,24 @@ impl Records {
         here: bool,
         mut work: impl FnMut(&TxView<'_>) -> Result<(T, Option<Opened>)>,
     ) -> Result<T> {
+        match self.attempt(here, &mut work) {
+            // What it shared a transaction with may have been too much for the disk.
+            Err(Attempt::NotCommitted(_)) => self.attempt(here, &mut work).map_err(Error::from),
+            done => done.map_err(Error::from),
+        }
+    }
+
+    fn attempt<T>(
+        &self,
+        here: bool,
+        work: &mut dyn FnMut(&TxView<'_>) -> Result<(T, Option<Opened>)>,
+    ) -> std::result::Result<T, Attempt> {
         let mut done = Err(not_run());
         let mut events = Vec::new();
-        // Held from before the commit until it is written down, with what is to be written.
+        // Held from before the commit until it is written down, with what is to be written. Whoever waits for it may hold the
+        // connection that writes: nothing here takes that again before it is dropped.
         let mut settling = None;
-        self.store.write(&mut |rows| {
-            // If it runs again, an earlier run's document was not committed.
-            settling = None;
+        let written = self.store.write(&mut |rows| {
             let sequence = self.sequence();
             let view = TxView::new(rows, sequence.index(), sequence.deployment(), &self.key);
             let mut worked = match here {
@@ -107,14 +118,17 @@ impl Records {
                 (Ok(_), Some(_)) => Then::CommitNow,
                 (Ok(_), None) => Then::Commit,
             }
-        })?;
-        if let Some((mut sequence, opened, audit)) = settling {
-            sequence.committed(&opened, &audit)?;
+        });
+        match (written, settling) {
+            (Err(e), Some(_)) => return Err(Attempt::NotCommitted(e)),
+            (Err(e), None) => return Err(Attempt::Over(e.into())),
+            (Ok(()), Some((mut sequence, opened, audit))) => sequence.committed(&opened, &audit)?,
+            (Ok(()), None) => {}
         }
         if done.is_ok() {
             self.events.publish(&events);
         }
-        done
+        Ok(done?)
     }
 
     /// A document is about to be committed.
@@ -154,6 +168,29 @@ impl Records {
     /// What is published when something is committed.
     pub fn events(&self) -> &Events {
         &self.events
+    }
+}
+
+/// Why a change was not made.
+enum Attempt {
+    /// Its document was ready, and could not be committed.
+    NotCommitted(StoreError),
+    /// Something else: the same again would come to the same.
+    Over(Error),
+}
+
+impl From<Error> for Attempt {
+    fn from(e: Error) -> Self {
+        Self::Over(e)
+    }
+}
+
+impl From<Attempt> for Error {
+    fn from(attempt: Attempt) -> Self {
+        match attempt {
+            Attempt::NotCommitted(e) => e.into(),
+            Attempt::Over(e) => e,
+        }
     }
 }
 
@@ -545,5 +582,54 @@ impl Records {
     /// `NotFound`, `Conflict`.
     pub fn deny_proposal(&self, id: u64, because: &str, by: By<'_>) -> Result<NodeId> {
         self.write(|view| proposal::deny(view, id, because, by))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::store::memory::Memory;
+    use std::sync::atomic::{AtomicUsize, Ordering};
+
+    /// Fails to commit some documents, after they were ready.
+    struct Failing {
+        rows: Memory,
+        commits: AtomicUsize,
+    }
+
+    impl Store for Failing {
+        fn read(&self, work: &mut dyn FnMut(&dyn Tx)) -> crate::store::Result<()> {
+            self.rows.read(work)
+        }
+
+        fn write(&self, work: &mut dyn FnMut(&dyn Tx) -> Then) -> crate::store::Result<()> {
+            let mut failed = false;
+            self.rows.write(&mut |tx| match work(tx) {
+                Then::CommitNow if self.commits.fetch_add(1, Ordering::SeqCst) < 3 => {
+                    failed = true;
+                    Then::RollBack
+                }
+                then => then,
+            })?;
+            if failed { Err(StoreError::Full("on purpose".to_owned())) } else { Ok(()) }
+        }
+
+        fn purge(&self) {}
+    }
+
+    #[test]
+    fn a_document_that_could_not_be_committed_is_tried_once_more_and_never_was() {
+        let rows = Failing { rows: Memory::default(), commits: AtomicUsize::new(0) };
+        let records = Records::over(Arc::new(rows), ClusterKey::from_bytes(&[1; 32])).unwrap();
+        let (by, node) = (By { actor: "ada", now: 1 }, NodeId([7; 16]));
+        let refused = records.revoke(node, Some("web1"), "stolen", by).unwrap_err();
+        assert!(matches!(refused, Error::Store(StoreError::Full(_))), "{refused}");
+        assert!(records.node(node).unwrap().is_none());
+        assert_eq!((records.head().unwrap().number, records.audit(None, None, 9).unwrap().len()), (0, 0));
+        // The first attempt fails, the second does not.
+        records.revoke(node, Some("web1"), "stolen", by).unwrap();
+        assert!(records.node(node).unwrap().unwrap().revoked.is_some());
+        assert_eq!((records.head().unwrap().number, records.audit(None, None, 9).unwrap().len()), (1, 1));
+        records.restore(node, "found", by).unwrap();
     }
 }

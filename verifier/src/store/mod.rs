@@ -70,7 +70,8 @@ pub trait Store: Send + Sync {
     fn read(&self, work: &mut dyn FnMut(&dyn Tx)) -> Result<()>;
 
     /// Runs `work` on rows that nobody else changes meanwhile, and returns when what it changed is durable, or was undone. It may run
-    /// more than once: what an earlier run changed was undone then.
+    /// more than once, as what shares a transaction with it may have failed: what an earlier run changed was undone then. After
+    /// [`Then::CommitNow`] it does not run again.
     ///
     /// # Errors
     /// When the database can't be written: nothing was changed.

@@ -76,8 +76,10 @@ impl Batch {
     pub fn run(&self, work: &mut dyn FnMut(&Connection) -> Then) -> Result<()> {
         match self.request(work, false)? {
             (_, Outcome::Committed) => return Ok(()),
+            // It has something beside the database to undo first, perhaps a lock that others wait for who hold the connection.
+            (Then::CommitNow, Outcome::Lost(e)) => return Err(e),
             // One of the others may have filled the disk.
-            (_, Outcome::Lost(_)) => {}
+            (Then::Commit | Then::RollBack, Outcome::Lost(_)) => {}
         }
         match self.request(work, true)? {
             (_, Outcome::Committed) | (Then::RollBack, Outcome::Lost(_)) => Ok(()),
@@ -165,5 +167,98 @@ impl Writer {
                 Outcome::Lost(broken(e))
             }
         });
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::sync::mpsc;
+    use std::time::Duration;
+
+    fn batch() -> Batch {
+        let connection = Connection::open_in_memory().unwrap();
+        connection
+            .execute_batch(
+                "PRAGMA foreign_keys = ON;
+                 CREATE TABLE whole (id INTEGER PRIMARY KEY);
+                 CREATE TABLE part (whole INTEGER REFERENCES whole DEFERRABLE INITIALLY DEFERRED);",
+            )
+            .unwrap();
+        Batch::new(connection)
+    }
+
+    /// Each row is a part of nothing: that is noticed at the commit.
+    fn fails_at_commit(connection: &Connection) {
+        connection.execute_batch("INSERT INTO part VALUES (1)").unwrap();
+    }
+
+    fn put(connection: &Connection, id: i64) {
+        connection.execute("INSERT INTO whole VALUES (?1)", [id]).unwrap();
+    }
+
+    fn count(batch: &Batch) -> i64 {
+        batch.outside(|connection| {
+            connection.query_row("SELECT count(*) FROM whole", [], |row| row.get(0)).unwrap()
+        })
+    }
+
+    /// Between its run and the end of its commit a request holds a lock that the others need for theirs.
+    #[test]
+    fn a_commit_that_fails_lets_go_of_what_others_wait_for() {
+        const EACH: i64 = 200;
+        let batch = Arc::new(batch());
+        let beside = Arc::new(Mutex::new(()));
+        let (done, all) = mpsc::channel();
+        for thread in 0..3 {
+            let (batch, beside, done) = (batch.clone(), beside.clone(), done.clone());
+            std::thread::spawn(move || {
+                for number in 0..EACH {
+                    if thread == 0 {
+                        let mut held = None;
+                        let failed = batch.run(&mut |connection| {
+                            held = None;
+                            drop(beside.lock().unwrap());
+                            fails_at_commit(connection);
+                            held = Some(beside.lock().unwrap());
+                            Then::CommitNow
+                        });
+                        drop(held);
+                        assert!(failed.is_err());
+                    } else {
+                        let put = batch.run(&mut |connection| {
+                            drop(beside.lock().unwrap());
+                            put(connection, thread * EACH + number);
+                            Then::Commit
+                        });
+                        put.unwrap();
+                    }
+                }
+                done.send(()).unwrap();
+            });
+        }
+        for _ in 0..3 {
+            all.recv_timeout(Duration::from_secs(60)).expect("they wait for each other");
+        }
+        assert_eq!(count(&batch), 2 * EACH, "what shared a transaction with one that failed ran again");
+    }
+
+    #[test]
+    fn a_request_that_can_t_be_committed_says_so() {
+        let batch = batch();
+        for then in [Then::Commit, Then::CommitNow] {
+            let failed = batch.run(&mut |connection| {
+                fails_at_commit(connection);
+                then
+            });
+            assert!(matches!(failed, Err(StoreError::Unavailable(_))), "{failed:?}");
+        }
+        batch
+            .run(&mut |connection| {
+                put(connection, 1);
+                Then::Commit
+            })
+            .unwrap();
+        assert_eq!(count(&batch), 1);
     }
 }
