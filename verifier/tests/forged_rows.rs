@@ -12,6 +12,9 @@ use halfkey_protocol::wire::operator::{Because, NodeList, NodeRecord, NodeState}
 use halfkey_protocol::wire::{Evidence, Problem, Register, Verdict};
 use halfkey_protocol::{NodeId, Reason};
 use halfkey_testkit::software::{Software, lax, strict};
+use halfkey_verifier::domain::{By, Records};
+use halfkey_verifier::keys::ClusterKey;
+use halfkey_verifier::store::sqlite::Sqlite;
 use std::sync::Arc;
 
 /// The newest policy would be nobody's of this node's, and the one before it the newest of its tenant.
@@ -307,4 +310,36 @@ async fn a_document_that_was_put_right_is_read_again() {
     assert_eq!(said(&node.boot(&server.anybody()).await), "pending no_policy");
     set(&signatures);
     assert_eq!(said(&node.boot(&server.anybody()).await), "released");
+}
+
+/// The row can't be read at all: a column is of another type than any that the program writes.
+#[test]
+fn a_row_that_can_t_be_read_forbids_no_revocation() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("db");
+    let key = ClusterKey::from_bytes(&[1; 32]);
+    let records = Records::over(Arc::new(Sqlite::open(&path).unwrap()), key).unwrap();
+    let (by, node) = (By { actor: "ada", now: 1 }, NodeId([7; 16]));
+    records.revoke(node, Some("web1"), "test", by).unwrap();
+    records.restore(node, "test", by).unwrap();
+    let sql =
+        |statements: &str| rusqlite::Connection::open(&path).unwrap().execute_batch(statements).unwrap();
+    sql("PRAGMA writable_schema = ON;
+         UPDATE sqlite_schema SET sql = replace(sql, ') STRICT', ')') WHERE name = 'nodes';");
+    let damage = || {
+        sql("UPDATE nodes SET last_seen = 'x', revoked_because = NULL, held_by = NULL, held_because = NULL");
+        let said = records.node(node).map(drop).unwrap_err().to_string();
+        assert!(said.contains("last_seen"), "{said}");
+    };
+    damage();
+    records.hold(node, "stolen", by).unwrap();
+    assert!(records.node(node).unwrap().unwrap().held.is_some(), "it is a row again");
+    damage();
+    records.release(node, "found", by).unwrap();
+    damage();
+    records.revoke(node, Some(""), "stolen", by).unwrap();
+    assert!(records.node(node).unwrap().unwrap().revoked.is_some());
+    damage();
+    records.restore(node, "found", by).unwrap();
+    assert!(records.node(node).unwrap().unwrap().revoked.is_none());
 }

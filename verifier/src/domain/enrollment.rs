@@ -168,7 +168,7 @@ pub fn prove(
 
 /// A row that says less than the sequence takes no revocation back.
 fn require_not_revoked(view: &TxView<'_>, node: NodeId) -> Result<()> {
-    let by_row = view.rows.node(node)?.and_then(|row| row.revoked_because);
+    let by_row = view.known_row(node)?.and_then(|row| row.revoked_because);
     match by_row.or_else(|| view.index.revoked(node).map(str::to_owned)) {
         Some(because) => Err(Error::Refused(Reason::Revoked, because)),
         None => Ok(()),

@@ -3,6 +3,7 @@
 use super::document::entry;
 use super::{By, Error, Result, TxView, audit};
 use crate::events::Event;
+use crate::store::NodeRow;
 use halfkey_protocol::document::{Kind, Opened, Scope};
 use halfkey_protocol::{NodeId, Reason};
 
@@ -18,14 +19,14 @@ pub fn revoke(
     because: &str,
     by: By<'_>,
 ) -> Result<Opened> {
-    let known = view.rows.node(node)?.map(|row| row.label);
-    let label = label.or_else(|| view.index.label(node)).or(known.as_deref());
-    let label =
-        label.ok_or_else(|| Error::Refused(Reason::NotFound, format!("there is no node {node}")))?.to_owned();
+    let label = label.or_else(|| view.index.label(node));
+    if label.is_none() && !view.has_row(node)? {
+        return Err(Error::Refused(Reason::NotFound, format!("there is no node {node}")));
+    }
     let mut row = view.node_row(node, by.now)?;
     row.revoked_because = Some(because.to_owned());
     if row.label.is_empty() {
-        row.label = label;
+        row.label = label.unwrap_or_default().to_owned();
     }
     view.rows.put_node(&row)?;
     view.rows.delete_boots(node)?;
@@ -39,14 +40,13 @@ pub fn revoke(
 /// # Errors
 /// `Conflict`.
 pub fn restore(view: &TxView<'_>, node: NodeId, because: &str, by: By<'_>) -> Result<Opened> {
-    let row = view.rows.node(node)?.filter(|row| row.revoked_because.is_some());
-    if row.is_none() && !view.index.is_revoked(node) {
+    let by_row = view.known_row(node)?.is_some_and(|row| row.revoked_because.is_some());
+    if !by_row && !view.index.is_revoked(node) {
         return Err(Error::Refused(Reason::Conflict, format!("node {node} is not revoked")));
     }
-    if let Some(mut row) = row {
-        row.revoked_because = None;
-        view.rows.put_node(&row)?;
-    }
+    let mut row = view.node_row(node, by.now)?;
+    row.revoked_because = None;
+    view.rows.put_node(&row)?;
     view.emit(Event::NodeChanged(node));
     audit::append(view, by, "restore", Some(node), because)?;
     entry(view, Kind::Restoration, Scope::Revocation(node), said(because, by), by)
@@ -58,8 +58,7 @@ pub fn restore(view: &TxView<'_>, node: NodeId, because: &str, by: By<'_>) -> Re
 /// # Errors
 /// `NotEnrolled`.
 pub fn hold(view: &TxView<'_>, node: NodeId, because: &str, by: By<'_>) -> Result<Opened> {
-    let known = view.rows.node(node)?.is_some() || view.index.is_enrolled(node);
-    if !known {
+    if !view.has_row(node)? && !view.index.is_enrolled(node) {
         return Err(Error::Refused(Reason::NotEnrolled, format!("node {node} has no boots to hold")));
     }
     let mut row = view.node_row(node, by.now)?;
@@ -76,16 +75,14 @@ pub fn hold(view: &TxView<'_>, node: NodeId, because: &str, by: By<'_>) -> Resul
 /// # Errors
 /// `Conflict`.
 pub fn release(view: &TxView<'_>, node: NodeId, because: &str, by: By<'_>) -> Result<Opened> {
-    let held = |row: &crate::store::NodeRow| row.held_by.is_some() || row.held_because.is_some();
-    let row = view.rows.node(node)?.filter(held);
-    if row.is_none() && !view.index.is_held(node) {
+    let held = |row: NodeRow| row.held_by.is_some() || row.held_because.is_some();
+    if !view.known_row(node)?.is_some_and(held) && !view.index.is_held(node) {
         return Err(Error::Refused(Reason::Conflict, format!("node {node} is not held")));
     }
-    if let Some(mut row) = row {
-        row.held_by = None;
-        row.held_because = None;
-        view.rows.put_node(&row)?;
-    }
+    let mut row = view.node_row(node, by.now)?;
+    row.held_by = None;
+    row.held_because = None;
+    view.rows.put_node(&row)?;
     view.emit(Event::NodeChanged(node));
     audit::append(view, by, "release", Some(node), because)?;
     entry(view, Kind::Release, Scope::Hold(node), said(because, by), by)

@@ -1,12 +1,12 @@
 //! One transaction, as the domain works in it.
 
-use super::Result;
 use super::index::Index;
+use super::{Error, Result, legible};
 use crate::events::Event;
 use crate::keys::ClusterKey;
 use crate::store::{NodeRow, Tx};
 use halfkey_protocol::NodeId;
-use halfkey_protocol::document::Deployment;
+use halfkey_protocol::document::{Deployment, Scope};
 use std::cell::RefCell;
 
 /// Rows, and what is needed to tell what they are worth.
@@ -38,17 +38,44 @@ impl<'a> TxView<'a> {
         self.events.into_inner()
     }
 
-    /// The node's row; a new one if there is none.
+    /// The node's row, if there is one that can be read. Who damages it must not keep anybody from revoking, holding or enrolling
+    /// the node: that is never decided by the row alone.
     ///
     /// # Errors
-    /// When it can't be read.
+    /// When the database can't be read.
+    pub fn known_row(&self, node: NodeId) -> Result<Option<NodeRow>> {
+        legible(self.rows.node(node).map_err(Error::from)).map(|(row, _)| row)
+    }
+
+    /// Whether there is a row of the node, be it one that can't be read.
+    ///
+    /// # Errors
+    /// When the database can't be read.
+    pub fn has_row(&self, node: NodeId) -> Result<bool> {
+        let (row, damage) = legible(self.rows.node(node).map_err(Error::from))?;
+        Ok(row.is_some() || damage.is_some())
+    }
+
+    /// The node's row; a new one if there is none, or none that can be read: with the label and the group that the documents say.
+    ///
+    /// # Errors
+    /// When the database can't be read.
     pub fn node_row(&self, node: NodeId, now: u64) -> Result<NodeRow> {
-        Ok(self.rows.node(node)?.unwrap_or_else(|| NodeRow {
+        let (row, damage) = legible(self.rows.node(node).map_err(Error::from))?;
+        if let Some(row) = row {
+            return Ok(row);
+        }
+        let membership = Some(self.index.newest_that_counts(&Scope::Membership(node)));
+        let membership = membership.filter(|number| damage.is_some() && *number > 0);
+        let said = membership.map(|number| self.rows.document(number)).transpose()?.flatten();
+        let said = said.and_then(|signed| halfkey_evidence::document::open(&signed).ok());
+        let label = self.index.label(node).filter(|_| damage.is_some());
+        Ok(NodeRow {
             id: node,
-            label: String::new(),
+            label: label.unwrap_or_default().to_owned(),
             revoked_because: None,
-            group_name: None,
-            group_number: None,
+            group_name: said.map(|said| said.body).filter(|group| !group.is_empty()),
+            group_number: membership,
             held_by: None,
             held_because: None,
             tpm_firmware: None,
@@ -57,6 +84,6 @@ impl<'a> TxView<'a> {
             last_seen: now,
             last_outcome: None,
             last_code: None,
-        }))
+        })
     }
 }
