@@ -117,6 +117,21 @@ async fn an_answer_is_in_time_or_too_late() {
     node.activate(&anybody, &state, CHALLENGE, &proof).await.unwrap();
 }
 
+/// The clock was an hour ahead, and was set right.
+#[tokio::test]
+async fn a_clock_that_was_ahead_keeps_nobody_out() {
+    let mut server = TurnedServer::start("").await;
+    let (node, other) = (Node::new(), Node::new());
+    server.clock.turn(Duration::from_secs(3600));
+    node.register(&server.anybody()).await.unwrap();
+    server.clock.turn(Duration::from_secs(u64::MAX - 3599));
+    other.register(&server.anybody()).await.unwrap();
+    node.register(&server.anybody()).await.unwrap();
+    server.restart().await;
+    server.clock.turn(Duration::from_secs(1));
+    node.register(&server.anybody()).await.unwrap();
+}
+
 #[tokio::test]
 async fn an_enrollment_answers_the_challenge_of_its_node() {
     let server = Server::start();

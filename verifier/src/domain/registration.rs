@@ -11,6 +11,12 @@ use serde::{Deserialize, Serialize};
 use std::net::IpAddr;
 use std::time::Duration;
 
+/// How far the clocks of replicas may be apart, in seconds.
+pub const SKEW: u64 = 30;
+
+/// What [`Answered::issued`] counts in, per second.
+pub const TICKS: u64 = 1_000_000;
+
 /// A TPM whose AK was activated.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct Registration {
@@ -91,7 +97,7 @@ pub fn save(view: &TxView<'_>, new: &NewRegistration, unenrolled: u64, now: u64)
             let what = format!("node {} is registered with another attestation key", new.node);
             return Err(Error::Refused(Reason::AkChanged, what));
         }
-        Some(known) if !is_newer(&new.answered, known) => {
+        Some(known) if !is_newer(&new.answered, known, now) => {
             let what = format!("node {}: a later challenge was answered already", new.node);
             return Err(Error::Refused(Reason::Activation, what));
         }
@@ -131,8 +137,12 @@ pub fn save(view: &TxView<'_>, new: &NewRegistration, unenrolled: u64, now: u64)
 }
 
 /// Whether this answers a later challenge of the registrar than the last answer, or is that one again: its own got lost.
-fn is_newer(answered: &Answered, last: &RegistrationRow) -> bool {
-    answered.issued > last.issued || answered.issued == last.issued && last.challenge == answered.challenge
+/// One that was made in the future, by a clock that was ahead, is not what the next is measured by.
+fn is_newer(answered: &Answered, last: &RegistrationRow, now: u64) -> bool {
+    let ahead = now.saturating_add(SKEW).saturating_mul(TICKS);
+    last.issued > ahead
+        || answered.issued > last.issued
+        || answered.issued == last.issued && last.challenge == answered.challenge
 }
 
 /// A tenant enrolled it: it never expires.

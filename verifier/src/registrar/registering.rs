@@ -5,6 +5,7 @@
 //! whoever asks for challenges fills nothing.
 
 use crate::config::Config;
+use crate::domain::registration::{SKEW, TICKS};
 use crate::domain::{Answered, By, Db, Error, NewRegistration};
 use crate::http::refusal::Refusal;
 use crate::keys::ClusterKey;
@@ -23,12 +24,6 @@ use zeroize::Zeroizing;
 
 /// The longest suggested label, in characters.
 const MAX_LABEL: usize = 64;
-
-/// How far the clocks of replicas may be apart, in seconds.
-const SKEW: u64 = 30;
-
-/// What [`Registered::state`] counts in, per second.
-const TICKS: u64 = 1_000_000;
 
 /// Registers nodes.
 pub struct Registering {
@@ -165,9 +160,12 @@ impl Registering {
     /// A time for the next challenge, after that of every other one of this process.
     fn issued(&self) -> u64 {
         let now = self.clock.micros();
-        let next = |last: u64| Some(now.max(last.saturating_add(1)));
+        // A clock that was ahead and was set right: what was issued then is over.
+        let ahead = now.saturating_add(SKEW * TICKS);
+        let after = |last: u64| if last > ahead { now } else { now.max(last.saturating_add(1)) };
+        let next = |last: u64| Some(after(last));
         let last = self.last.fetch_update(Ordering::Relaxed, Ordering::Relaxed, next);
-        now.max(last.unwrap_or_default().saturating_add(1))
+        after(last.unwrap_or_default())
     }
 
     /// What only the node's TPM finds out: of this time, and for all that the node sent.
