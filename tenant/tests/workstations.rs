@@ -62,6 +62,10 @@ fn what_another_signed_is_not_forgotten() {
 #[test]
 fn what_another_signed_for_the_group_is_missed() {
     let (setup, _, _) = grouped();
+    let (own, seen_so_far) =
+        (Workstation::logged_in(&setup.verifier.file("operator-alice.bundle")), "documents.json");
+    own.ok(&["hold", "web1", "--because", "repair"]);
+    own.ok(&["release", "web1", "--because", "repaired"]);
     let other = software("6.6.6-evil", CMDLINE);
     assert_eq!(setup.boot(&other), "denied policy_mismatch");
     let bundle = Bundle::parse(setup.verifier.file("operator-alice.bundle").as_bytes()).unwrap();
@@ -95,6 +99,15 @@ fn what_another_signed_for_the_group_is_missed() {
             let ran = workstation.run(&[&["approve", "web1", "--yes"], how].concat());
             assert!(ran.code == 6 && ran.stderr.contains(&missed), "{how:?}: {ran:?}");
         }
+        let seen = server.seen.lock().unwrap();
+        assert!(seen.iter().all(|request| request.method == "GET"), "nothing was handed in");
+
+        // It has followed the sequence with a key of its own, and is given the tenant's then.
+        let (server, workstation) = lying(&setup.workstation, &shown);
+        std::fs::copy(own.home().join(seen_so_far), workstation.home().join(seen_so_far)).unwrap();
+        let approve = ["approve", "web1", "--yes", "--learn", "--kernel-measures-initrd"];
+        let ran = workstation.run(&approve);
+        assert!(ran.code == 6 && ran.stderr.contains(&missed), "{ran:?}");
         let seen = server.seen.lock().unwrap();
         assert!(seen.iter().all(|request| request.method == "GET"), "nothing was handed in");
     }

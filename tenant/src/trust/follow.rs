@@ -143,7 +143,7 @@ impl Tenancies {
         known: From<'_>,
         missing: &[(String, u64)],
     ) -> Result<()> {
-        ledger.signed(&self.own, missing)?;
+        ledger.signed(&self.key, &self.own, missing)?;
         for proof in &self.proofs {
             if ledger.of_node(proof.node, proof.place.number)?.is_empty() {
                 continue;

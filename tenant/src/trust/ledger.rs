@@ -2,6 +2,7 @@
 //! newest document that its tenant key signed, here or at another workstation. A server that forgets one, or shows an old one, is noticed.
 
 use crate::error::{Error, Result};
+use crate::home::key::TenantKey;
 use crate::home::{Existing, Home};
 use crate::render::text::hex;
 use halfkey_protocol::NodeId;
@@ -29,6 +30,9 @@ struct Known {
     newest: u64,
     /// Its SHA-256, hex.
     sha256: String,
+    /// Fingerprint of the tenant key that it was looked at with. What another one signed up to there was not noted.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    key: String,
     /// By scope: what this workstation's tenant key signed and the server took.
     held: BTreeMap<String, Held>,
     /// The server has shown two documents of one number: nothing is signed until the owner has looked.
@@ -259,14 +263,28 @@ impl<'a> Ledger<'a> {
         self.known()?.fork.map_or(Ok(()), |fork| Err(fork.error()))
     }
 
+    /// Whether the sequence was looked at with this tenant key so far. Else it has to be followed from the first document.
+    ///
+    /// # Errors
+    /// When the home folder can't be read.
+    pub fn is_of(&self, key: &TenantKey) -> Result<bool> {
+        Ok(self.known()?.key == key.fingerprint())
+    }
+
     /// Remembers what a part of the sequence has by this workstation's tenant key, whichever workstation signed it: the newest of
     /// each scope. What is
     /// `missing` from the whole sequence makes room for an older one.
     ///
     /// # Errors
     /// `Failed` when the file is full; when the home folder can't be written.
-    pub fn signed(&self, own: &BTreeMap<String, Place>, missing: &[(String, u64)]) -> Result<()> {
+    pub fn signed(
+        &self,
+        key: &TenantKey,
+        own: &BTreeMap<String, Place>,
+        missing: &[(String, u64)],
+    ) -> Result<()> {
         self.change(|known| {
+            known.key = key.fingerprint();
             for (scope, place) in own {
                 let before = known.held.get(scope);
                 let newer = before.is_none_or(|held| held.version < place.number);

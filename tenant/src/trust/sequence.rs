@@ -67,12 +67,13 @@ impl<'a> SequenceHead<'a> {
             let (ledger, found) = Self::announced(&context.home, bundle, client)?;
             let mut part = Vec::new();
             let before = ledger.not_before(&found)?;
-            // At the first look all of it: another workstation may have signed with this key before.
+            // At the first look with this key all of it: another workstation may have signed with it before.
+            let key = context.home.tenant_key()?;
             let known = match &before {
-                None => follow::From::First,
-                Some((number, sha256)) => follow::From::Known(*number, sha256),
+                Some((number, sha256)) if ledger.is_of(&key)? => follow::From::Known(*number, sha256),
+                Some(_) | None => follow::From::First,
             };
-            let mut tenancies = Tenancies::of(context.home.tenant_key()?);
+            let mut tenancies = Tenancies::of(key);
             let note = |opened: &Opened| {
                 tenancies.note(opened);
                 part.push(opened.place);
