@@ -90,7 +90,7 @@ impl Records {
     fn attempt<T>(
         &self,
         here: bool,
-        work: &mut dyn FnMut(&TxView<'_>) -> Result<(T, Option<Opened>)>,
+        work: &mut impl FnMut(&TxView<'_>) -> Result<(T, Option<Opened>)>,
     ) -> std::result::Result<T, Attempt> {
         let mut done = Err(not_run());
         let mut events = Vec::new();
