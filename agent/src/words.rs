@@ -245,7 +245,7 @@ pub fn waiting_for_another(seconds: u64) -> String {
 pub fn still_open(error: Error) -> Error {
     error
         .context("no shell and no prompt may come over an open volume")
-        .hint("for a boot with the disk closed, a passphrase and a shell: halfkey hold NODE, at the operator's desk")
+        .hint("for a boot with the disk closed, a passphrase and a shell: halfkey hold NODE, at the operator's workstation")
 }
 
 // The gate
@@ -276,5 +276,5 @@ pub fn gate_rogue(why: impl Display) -> Error {
 /// The root is the right one, and PID 1 would find nothing to execute.
 pub fn gate_damaged(why: impl Display) -> Error {
     Error::new(Kind::Volume, format!("gate: the system on the root can't be started: {why}"))
-        .hint("the file system is damaged; to repair it with the passphrase: halfkey hold NODE, at the operator's desk")
+        .hint("the file system is damaged; to repair it with the passphrase: halfkey hold NODE, at the operator's workstation")
 }

@@ -1,4 +1,4 @@
-//! Documents, as servers and the operator's desk open them.
+//! Documents, as servers and the operator's workstation open them.
 
 use crate::Rejection;
 use aws_lc_rs::signature::{ED25519, UnparsedPublicKey};

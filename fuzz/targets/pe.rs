@@ -1,4 +1,4 @@
-//! A kernel image, before it is measured: on the node, or at the desk from a package.
+//! A kernel image, before it is measured: on the node, or at the workstation from a package.
 #![no_main]
 use halfkey_measure::pe::Image;
 use halfkey_measure::predict::{Circumstances, from_kernel, from_uki};

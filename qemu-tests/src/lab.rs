@@ -26,7 +26,7 @@ pub struct Lab {
     pub machine: Machine,
     /// The server.
     pub verifier: Verifier,
-    /// The operator's desk.
+    /// The operator's workstation.
     pub tenant: Tenant,
     /// What the operator approved.
     pub system: System,

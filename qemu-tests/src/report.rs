@@ -161,7 +161,9 @@ pub fn demo(paths: Paths, scenarios: &[&'static Scenario]) -> Result<bool> {
     println!(
         "Halfkey: a Debian with an encrypted root unlocks itself once its TPM has proved what it booted."
     );
-    println!("Everything is real: UEFI firmware, TPM (swtpm), dracut, LUKS2, verifier, operator's desk.\n");
+    println!(
+        "Everything is real: UEFI firmware, TPM (swtpm), dracut, LUKS2, verifier, operator's workstation.\n"
+    );
     let env = TestEnv::new(paths, &mut |text| println!("{}   {text} ...", clock()), Some(tap))?;
     let accel = format!("{:?}", env.accel).to_uppercase();
     println!(

@@ -7,7 +7,7 @@ use std::fmt::Display;
 pub enum Who {
     /// The machine under test.
     Machine,
-    /// The operator at the desk.
+    /// The operator at the workstation.
     Operator,
     /// The server.
     Verifier,

@@ -89,7 +89,7 @@ impl Machine {
         machine
     }
 
-    /// From the machine to the desk; what was left half done keeps its challenge.
+    /// From the machine to the workstation; what was left half done keeps its challenge.
     fn tenant_enrolls_again(&self) {
         self.lab.register_anew(&self.id, VOLUMES).unwrap();
         self.lab.tenant_enroll(&self.id).unwrap();

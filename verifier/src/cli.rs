@@ -49,7 +49,7 @@ enum Command {
     Operator(Operator),
     /// Accept a database that was restored from a backup: until then nothing is enrolled or unlocked
     ///
-    /// Policies, revocations and enrollments that came after the backup are gone. Operators' desks that know of later ones say so.
+    /// Policies, revocations and enrollments that came after the backup are gone. Operators' workstations that know of later ones say so.
     AcceptRollback {
         #[command(flatten)]
         state: State,
@@ -155,7 +155,7 @@ pub fn run(cli: Cli) -> Result<(), Failure> {
                 );
             }
             eprintln!("next: halfkey-verifier serve --state {}", state.path().display());
-            eprintln!("then, at the operator's desk: halfkey login {}", bundle.display());
+            eprintln!("then, at the operator's workstation: halfkey login {}", bundle.display());
             Ok(())
         }
         Command::Serve(serve) => serve.run(),

@@ -15,7 +15,7 @@ use std::path::Path;
 use zeroize::Zeroizing;
 
 use crate::Failure;
-use crate::attest::ReleaseGrant;
+use crate::appraisal::ReleaseGrant;
 
 /// Length of the cluster key in bytes.
 const CLUSTER_KEY_LEN: usize = 32;

@@ -9,15 +9,15 @@
 //! | [`clock`] | the time |
 //! | [`http`] | HTTP: nodes, operators, the verifier asking its registrar |
 //! | [`registrar`] | registrations, here or on another host |
-//! | [`attest`] | what a piece of evidence is worth: the order of checks |
+//! | [`appraisal`] | what a piece of evidence is worth: the order of checks |
 //! | [`policies`] | what governs a node; proposals |
 //! | [`nonce`] | stateless nonces |
 //! | [`domain`] | what is decided by what is recorded; every change is one durable transaction |
 //! | [`store`] | what keeps rows: SQLite, and memory for tests |
 //! | [`events`] | what has happened, for who waits |
-//! | [`wake`], [`limit`] | held-open requests; rates |
+//! | [`notify`], [`limit`] | held-open requests; rates |
 
-pub mod attest;
+pub mod appraisal;
 pub mod cli;
 pub mod client;
 pub mod clock;
@@ -30,6 +30,7 @@ pub mod init;
 pub mod keys;
 pub mod limit;
 pub mod nonce;
+pub mod notify;
 pub mod pki;
 pub mod policies;
 pub mod proxy;
@@ -37,7 +38,6 @@ pub mod registrar;
 pub mod serve;
 pub mod store;
 pub mod tls;
-pub mod wake;
 pub mod watched;
 
 pub use clock::Clock;

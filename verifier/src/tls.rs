@@ -3,7 +3,7 @@
 
 use crate::config::{Limits, StateDir};
 use crate::keys::read_secret;
-use crate::limit::{Seat, Source, Standing, Table, Work};
+use crate::limit::{PeerClass, Permit, Source, Table, Work};
 use crate::proxy::{self, Origin};
 use crate::watched::Watched;
 use crate::{Failure, pki};
@@ -36,18 +36,18 @@ pub struct Peer {
     pub certificate: Option<Arc<str>>,
     /// Came in where only operators do.
     pub at_operators: bool,
-    seat: Arc<Seat>,
+    permit: Arc<Permit>,
 }
 
 impl Peer {
     /// It proved something: its place is kept.
-    pub fn prove(&self, standing: Standing) {
-        self.seat.prove(standing);
+    pub fn prove(&self, class: PeerClass) {
+        self.permit.prove(class);
     }
 
     /// While what this gives lives, the server works for it.
     pub fn work(&self) -> Work {
-        self.seat.place().work()
+        self.permit.place().work()
     }
 }
 
@@ -164,17 +164,17 @@ pub async fn serve(door: Door, limits: &Limits, stop: impl Future<Output = ()>) 
         };
         let source = Source::from(address.ip());
         // Whoever comes gets a place: waiting for one to become free would be up to those who hold them.
-        let Some(seat) = table.admit(source) else {
+        let Some(permit) = table.admit(source) else {
             debug!(source = %source.address(), "no place for a connection");
             continue;
         };
-        let seat = Arc::new(seat);
+        let permit = Arc::new(permit);
         let proxied = proxies.contains(&source.address());
-        let guest = Guest { seat: seat.clone(), router: router.clone(), proxied, for_operators };
+        let guest = Guest { permit: permit.clone(), router: router.clone(), proxied, for_operators };
         let connection = guest.serve(stream, acceptor.clone(), limits, graceful.watcher());
         tokio::spawn(async move {
-            let place = seat.place().clone();
-            drop(seat);
+            let place = permit.place().clone();
+            drop(permit);
             tokio::select! {
                 () = connection => {}
                 () = place.leave() => debug!(source = %source.address(), "a connection made room for another"),
@@ -190,7 +190,7 @@ pub async fn serve(door: Door, limits: &Limits, stop: impl Future<Output = ()>) 
 
 /// A connection that was given a place.
 struct Guest {
-    seat: Arc<Seat>,
+    permit: Arc<Permit>,
     router: Router,
     /// It begins with a header that says where it comes from.
     proxied: bool,
@@ -206,21 +206,21 @@ impl Guest {
         watcher: Watcher,
     ) -> impl Future<Output = ()> + use<> {
         let (handshake, header) = (limits.handshake(), limits.header());
-        let Self { seat, router, proxied, for_operators } = self;
+        let Self { permit, router, proxied, for_operators } = self;
         async move {
             if proxied {
-                let proxy = seat.place().source().address();
+                let proxy = permit.place().source().address();
                 match timeout(handshake, proxy::read(&mut stream)).await {
                     Ok(Ok(Origin::Local)) => {}
-                    Ok(Ok(Origin::Peer(address))) => seat.comes_from(address.into()),
+                    Ok(Ok(Origin::Peer(address))) => permit.comes_from(address.into()),
                     Ok(Err(e)) => return warn!(%proxy, error = %e, "a proxy's header was refused"),
                     Err(_) => return warn!(%proxy, "a proxy did not send a header in time"),
                 }
             }
-            let source = seat.place().source();
+            let source = permit.place().source();
             // Answers are small and complete: waiting for more would only delay them.
             let _ = stream.set_nodelay(true);
-            let stream = Watched::new(stream, seat.place().clone());
+            let stream = Watched::new(stream, permit.place().clone());
             let stream = match timeout(handshake, acceptor.accept(stream)).await {
                 Ok(Ok(stream)) => stream,
                 Ok(Err(e)) => return debug!(source = %source.address(), error = %e, "tls handshake failed"),
@@ -228,7 +228,7 @@ impl Guest {
             };
             let certificate = stream.get_ref().1.peer_certificates().and_then(|chain| chain.first());
             let certificate = certificate.map(|leaf| Arc::from(pki::fingerprint(leaf)));
-            let peer = Peer { source, certificate, at_operators: for_operators, seat };
+            let peer = Peer { source, certificate, at_operators: for_operators, permit };
             let service = service_fn(move |mut request: hyper::Request<hyper::body::Incoming>| {
                 request.extensions_mut().insert(peer.clone());
                 router.clone().call(request.map(Body::new))

@@ -17,10 +17,10 @@ use halfkey_protocol::wire::operator::{AuditList, Because, NodeRecord};
 use halfkey_protocol::wire::policies::{GroupList, MAX_POLICY, NodePolicy, PolicyList, PolicyRecord};
 use halfkey_protocol::wire::{Document, Evidence, Problem, SignedDocument, Verdict, Wait, Waited};
 use halfkey_testkit::software::{Software, policy_head};
-use halfkey_verifier::attest::{Assessment, Lifetimes};
+use halfkey_verifier::appraisal::{CheckedEvidence, Lifetimes};
 use halfkey_verifier::client::Client;
 use halfkey_verifier::config::StateDir;
-use halfkey_verifier::domain::{By, Case, NewDocument, NewPolicy, Records};
+use halfkey_verifier::domain::{By, EvidenceRequest, NewDocument, NewPolicy, Records};
 use halfkey_verifier::keys::{ClusterKey, ReleaseKey};
 use halfkey_verifier::policies::{Library, apply};
 use std::sync::Arc;
@@ -457,10 +457,11 @@ async fn a_verdict_is_by_the_policy_of_its_moment() {
         let governed = library.governed(&known, &records).unwrap();
         let lifetimes = Lifetimes { nonce: 120, pending: 100 };
         let enrollment = known.current.as_ref().unwrap();
-        let assessment = Assessment::of(&evidence, enrollment, &governed, &cluster, lifetimes, now);
+        let checked = CheckedEvidence::of(&evidence, enrollment, &governed, &cluster, lifetimes, now);
         before_ruling();
-        let case = Case { node: node.id, now, ticket: assessment.ticket(), evidence: &sent, keep: 9 };
-        records.attest(&case, &mut |standing| assessment.rule(standing, &release)).unwrap()
+        let request =
+            EvidenceRequest { node: node.id, now, ticket: checked.ticket(), evidence: &sent, keep: 9 };
+        records.attest(&request, &mut |snapshot| checked.rule(snapshot, &release)).unwrap()
     };
     let verdict = judge(&sessions[0], &|| {
         let scope = Scope::Node(node.id);

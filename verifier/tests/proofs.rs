@@ -320,7 +320,7 @@ async fn a_label_is_that_of_the_enrollment_that_was_proved() {
     is_called(&server, "web1").await;
     let record: NodeRecord = get(&server.operator(), &path(node.id, "")).await.unwrap();
     assert_eq!(record.summary.label, "web1");
-    assert_eq!(record.enrollment, first.enrollment, "what the desk goes by is what was proved");
+    assert_eq!(record.enrollment, first.enrollment, "what the workstation goes by is what was proved");
     // Not even if rows that call themselves so fill the answer.
     let decoy = node.sibling();
     decoy.register(&server.anybody()).await.unwrap();

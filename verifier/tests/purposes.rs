@@ -8,9 +8,9 @@ use common::node::{Node, Session};
 use halfkey_evidence::appraise::BoundedEvidence;
 use halfkey_protocol::keys::hpke::Ephemeral;
 use halfkey_protocol::wire::{Begun, Purpose};
-use halfkey_verifier::attest::{Assessment, Lifetimes};
+use halfkey_verifier::appraisal::{CheckedEvidence, Lifetimes};
 use halfkey_verifier::config::StateDir;
-use halfkey_verifier::domain::{Documents, Records, Standing};
+use halfkey_verifier::domain::{Documents, NodeSnapshot, Records};
 use halfkey_verifier::keys::{ClusterKey, ReleaseKey};
 use halfkey_verifier::nonce::{self, Scope};
 use halfkey_verifier::policies::Library;
@@ -37,7 +37,7 @@ async fn a_quote_for_another_purpose_releases_nothing() {
 
     // As if `begin` had given a nonce for it, and the first look at `finish` had let it pass.
     for purpose in [Purpose::Runtime, Purpose::Propose] {
-        let bank = halfkey_verifier::attest::bank(purpose, enrollment);
+        let bank = halfkey_verifier::appraisal::bank(purpose, enrollment);
         let scope = Scope { version: 1, node: node.id, purpose, bank };
         let nonce = nonce::issue(&cluster, &scope, unix_now()).unwrap();
         let session = Session {
@@ -48,9 +48,9 @@ async fn a_quote_for_another_purpose_releases_nothing() {
         };
         let sent = node.evidence(purpose.as_str(), &session);
         let evidence = BoundedEvidence { sent: &sent, node: node.id, purpose };
-        let assessment = Assessment::of(&evidence, enrollment, &governed, &cluster, lifetimes, unix_now());
-        let standing = Standing { node: known.clone(), boot: None, proposals: vec![] };
-        let verdict = assessment.rule(&standing, &release).verdict(1);
+        let checked = CheckedEvidence::of(&evidence, enrollment, &governed, &cluster, lifetimes, unix_now());
+        let snapshot = NodeSnapshot { node: known.clone(), boot: None, proposals: vec![] };
+        let verdict = checked.rule(&snapshot, &release).verdict(1);
         assert_eq!(verdict.outcome, "denied", "{purpose:?}: {verdict:?}");
         assert!(verdict.sealed.is_none() && verdict.release_signature.is_none(), "{verdict:?}");
     }

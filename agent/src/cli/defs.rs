@@ -149,7 +149,7 @@ pub const COMMANDS: &[Cmd] = &[
             Opt::new(
                 "tenant-key",
                 Takes::Text("FINGERPRINT"),
-                "fingerprint that 'halfkey key' prints at the tenant's desk",
+                "fingerprint that 'halfkey key' prints at the tenant's workstation",
             ),
             Opt::new(
                 "key-file",

@@ -86,7 +86,7 @@ impl Document {
         if key.len() != 32 || !identity::fingerprint_matches(expected.tenant_key, key) {
             let found = identity::fingerprint(key);
             return Err(refused(format!("signed by another tenant key: {found}"))
-                .hint("compare with what 'halfkey key' prints at the tenant's desk"));
+                .hint("compare with what 'halfkey key' prints at the tenant's workstation"));
         }
         let opened = document::open(signed, MAX_DOCUMENT, &Agent).map_err(|flaw| match flaw {
             Flaw::Signature(_) => refused("the signature is wrong".into()),
@@ -132,7 +132,7 @@ impl Document {
                 utc(created),
                 utc(in_use)
             ))
-            .hint("enroll the node again at the tenant's desk; if its clock was wrong then, first: halfkey-agent unbind"));
+            .hint("enroll the node again at the tenant's workstation; if its clock was wrong then, first: halfkey-agent unbind"));
         }
         if created > expected.now.saturating_add(AHEAD) {
             return Err(refused(format!(
@@ -140,7 +140,7 @@ impl Document {
                 utc(created),
                 utc(expected.now)
             ))
-            .hint("set the clock that is wrong: this machine's, or that of the tenant's desk"));
+            .hint("set the clock that is wrong: this machine's, or that of the tenant's workstation"));
         }
         let field = |what: &str| refused(format!("field {what} is not what it must be"));
         template::RELEASE.point(&document.release_public).ok_or_else(|| field("release_public"))?;

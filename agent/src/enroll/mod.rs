@@ -93,7 +93,7 @@ pub fn run(options: &Options) -> Result<()> {
     warn_of_floor(options.root_elsewhere);
     let tenant_key = identity::read_fingerprint(&options.tenant_key).ok_or_else(|| {
         Error::new(Kind::Usage, "expected a fingerprint in --tenant-key, found something else")
-            .hint("'halfkey key' prints it at the tenant's desk: sha256: and 64 hex digits")
+            .hint("'halfkey key' prints it at the tenant's workstation: sha256: and 64 hex digits")
     })?;
     if !options.root_elsewhere {
         let warnings = running::warnings_of(&options.devices);
@@ -142,7 +142,7 @@ pub fn run(options: &Options) -> Result<()> {
         released => released?,
     };
     let (document, key, u) = open(&mut tpm, &keys, node, challenge.bytes(), &attested, options)?;
-    // The tenant's desk shows the same one: what was just signed, and nothing from before.
+    // The tenant's workstation shows the same one: what was just signed, and nothing from before.
     console::print(&format!("enrollment id:  {}\n", document.enrollment_id));
 
     // A hierarchy with a password can't recreate its keys in the initramfs: they stay in the TPM.

@@ -3,7 +3,7 @@
 use super::documents::Documents;
 use super::model::{Boot, Decision, Node, Waiting};
 use super::{By, Error, Result, TxView, audit, evidence, json, legible, node, retention, seal};
-use crate::attest::Ruling;
+use crate::appraisal::Ruling;
 use crate::events::Event;
 use crate::store::BootRow;
 use halfkey_protocol::wire::operator::{EvidenceRecord, PendingBoot};

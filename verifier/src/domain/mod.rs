@@ -54,13 +54,13 @@ pub use documents::Documents;
 pub use enrollment::NewEnrollment;
 pub use error::{Error, Result, json, legible};
 pub use model::{
-    Boot, Counters, Damage, Decision, Enrollment, Governing, NewPending, Node, NodeLine, PolicyRef,
-    ProposalDecision, ReleasedBoot, Stage, Standing, StoredProposal, Trusted, TrustedUnder, Waiting,
+    Boot, Counters, Damage, Decision, Enrollment, Governing, NewPending, Node, NodeLine, NodeSnapshot,
+    PolicyRef, ProposalDecision, ReleasedBoot, Stage, StoredProposal, Trusted, TrustedUnder, Waiting,
 };
 pub use policy::NewPolicy;
-pub use propose::{ProposalCase, ProposalRuling, ProposalStanding};
+pub use propose::{ProposalRequest, ProposalRuling, ProposalSnapshot};
 pub use records::Records;
 pub use registration::{Answered, NewRegistration, Registration, Saved};
 pub use review::Reviewer;
-pub use ruling::Case;
+pub use ruling::EvidenceRequest;
 pub use view::TxView;

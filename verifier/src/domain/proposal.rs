@@ -48,7 +48,7 @@ pub fn accepted(view: &TxView<'_>, node: NodeId) -> Result<Vec<StoredProposal>> 
     Ok(found)
 }
 
-/// Those whose standing a policy can change.
+/// Those that a policy can change.
 ///
 /// # Errors
 /// When a row is damaged, or can't be read.

@@ -11,7 +11,7 @@ use halfkey_protocol::wire::policies::ProposalState;
 use halfkey_protocol::{NodeId, Reason};
 
 /// A proposal to be decided on.
-pub struct ProposalCase<'a> {
+pub struct ProposalRequest<'a> {
     /// Whose.
     pub node: NodeId,
     /// Seconds since 1970.
@@ -24,7 +24,7 @@ pub struct ProposalCase<'a> {
 
 /// What a decision on a proposal goes by: read in the transaction that records it.
 #[derive(Clone, Debug)]
-pub struct ProposalStanding {
+pub struct ProposalSnapshot {
     /// The node.
     pub node: Node,
     /// The same proposal, if it was made before.
@@ -49,7 +49,7 @@ pub struct ProposalRuling {
 }
 
 /// What decides on a proposal.
-pub type Rule<'a> = &'a mut dyn FnMut(&ProposalStanding, &dyn Documents) -> Result<ProposalRuling>;
+pub type Rule<'a> = &'a mut dyn FnMut(&ProposalSnapshot, &dyn Documents) -> Result<ProposalRuling>;
 
 /// Decides on a proposal and records it, its counters and its audit entry, or nothing. Gives its number, if it was stored.
 ///
@@ -57,42 +57,43 @@ pub type Rule<'a> = &'a mut dyn FnMut(&ProposalStanding, &dyn Documents) -> Resu
 /// `NotEnrolled`, and what `rule` says.
 pub fn propose(
     view: &TxView<'_>,
-    case: &ProposalCase<'_>,
+    request: &ProposalRequest<'_>,
     rule: Rule<'_>,
 ) -> Result<(ProposalRuling, Option<u64>)> {
-    let node = node::one(view, case.node)?
-        .ok_or_else(|| Error::Refused(Reason::NotEnrolled, format!("node {} is not enrolled", case.node)))?;
-    let before = view.rows.proposal_with(case.node, &case.sha256)?;
+    let node = node::one(view, request.node)?.ok_or_else(|| {
+        Error::Refused(Reason::NotEnrolled, format!("node {} is not enrolled", request.node))
+    })?;
+    let before = view.rows.proposal_with(request.node, &request.sha256)?;
     let known = before.clone().map(|row| proposal::read(view, row)).transpose()?;
     let under = node.governing.trusting();
     let trusted_before = match &under {
-        Some(under) => view.rows.count_trusted(case.node, &under.scope, under.since, &case.sha256)?,
+        Some(under) => view.rows.count_trusted(request.node, &under.scope, under.since, &request.sha256)?,
         None => 0,
     };
-    let standing = ProposalStanding { node, known, trusted_before };
-    let ruling = rule(&standing, view)?;
+    let snapshot = ProposalSnapshot { node, known, trusted_before };
+    let ruling = rule(&snapshot, view)?;
     if let Some(counters) = ruling.counters {
         view.rows.set_quoted(&ruling.enrollment_id, &counters.into())?;
     }
-    view.emit(Event::NodeChanged(case.node));
-    let by = By { actor: "node", now: case.now };
-    let (decision, proposal) = match (&ruling.decision, case.proposal) {
+    view.emit(Event::NodeChanged(request.node));
+    let by = By { actor: "node", now: request.now };
+    let (decision, proposal) = match (&ruling.decision, request.proposal) {
         (Ok(decision), Some(proposal)) => (decision, proposal),
         (Ok(_), None) => return Err(Error::unavailable("our bug: a ruling on no proposal")),
         (Err(rejection), _) => {
             let detail = format!("refused {}: {rejection}", rejection.reason.code());
             match ruling.counters.is_some() {
-                true => audit::append(view, by, "propose", Some(case.node), &detail)?,
+                true => audit::append(view, by, "propose", Some(request.node), &detail)?,
                 // Anybody can send it in a node's name, or send again what the node sent.
                 false => {
-                    let source = case.node.to_string();
-                    audit::count(view, by, "propose", &source, Some(case.node), &detail)?;
+                    let source = request.node.to_string();
+                    audit::count(view, by, "propose", &source, Some(request.node), &detail)?;
                 }
             }
             return Ok((ruling, None));
         }
     };
-    let state = state_of(decision, standing.known.as_ref());
+    let state = state_of(decision, snapshot.known.as_ref());
     let by_trust = matches!(decision, ProposalDecision::Trusted(_));
     // Where it was ever trusted stays: it counts there.
     let counted = match (by_trust, &under, &before) {
@@ -103,9 +104,9 @@ pub fn propose(
     };
     let mut row = ProposalRow {
         id: 0,
-        node_id: case.node.to_string(),
-        sha256: case.sha256,
-        at: case.now,
+        node_id: request.node.to_string(),
+        sha256: request.sha256,
+        at: request.now,
         state: state.as_str().to_owned(),
         message: decision.message().to_owned(),
         from_evidence: ruling.from_evidence,
@@ -127,14 +128,14 @@ pub fn propose(
         state.as_str(),
         decision.message()
     );
-    audit::append(view, by, "propose", Some(case.node), &detail)?;
-    let newly = standing.known.is_none_or(|known| known.record.state != state);
+    audit::append(view, by, "propose", Some(request.node), &detail)?;
+    let newly = snapshot.known.is_none_or(|known| known.record.state != state);
     if newly && matches!(state, ProposalState::Accepted | ProposalState::Trusted) {
-        let by = By { actor: "verifier", now: case.now };
+        let by = By { actor: "verifier", now: request.now };
         let detail = format!("proposal {id}: {}", decision.message());
-        audit::append(view, by, "proposal_accept", Some(case.node), &detail)?;
+        audit::append(view, by, "proposal_accept", Some(request.node), &detail)?;
     }
-    retention::trim_proposals(view, case.node)?;
+    retention::trim_proposals(view, request.node)?;
     Ok((ruling, Some(id)))
 }
 

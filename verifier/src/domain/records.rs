@@ -6,18 +6,18 @@ use super::client::{Client, ClientKind};
 use super::document::{self, NewDocument};
 use super::documents::Documents;
 use super::enrollment::NewEnrollment;
-use super::model::{Boot, Node, NodeLine, Standing, StoredProposal};
+use super::model::{Boot, Node, NodeLine, NodeSnapshot, StoredProposal};
 use super::policy::NewPolicy;
-use super::propose::{ProposalCase, ProposalRuling, Rule};
+use super::propose::{ProposalRequest, ProposalRuling, Rule};
 use super::registration::{NewRegistration, Registration, Saved};
 use super::review::Reviewer;
-use super::ruling::Case;
+use super::ruling::EvidenceRequest;
 use super::sequence::Sequence;
 use super::{
     By, Error, Result, TxView, audit, boot, client, enrollment, evidence, node, opening, policy, proposal,
     propose, registration, retention, revocation, ruling,
 };
-use crate::attest::Ruling;
+use crate::appraisal::Ruling;
 use crate::events::Events;
 use crate::keys::ClusterKey;
 use crate::limit::Source;
@@ -468,8 +468,12 @@ impl Records {
     ///
     /// # Errors
     /// `NotEnrolled`, `RolledBack`.
-    pub fn attest(&self, case: &Case<'_>, rule: &mut dyn FnMut(&Standing) -> Ruling) -> Result<Verdict> {
-        self.write_here(|view| ruling::attest(view, case, rule))
+    pub fn attest(
+        &self,
+        request: &EvidenceRequest<'_>,
+        rule: &mut dyn FnMut(&NodeSnapshot) -> Ruling,
+    ) -> Result<Verdict> {
+        self.write_here(|view| ruling::attest(view, request, rule))
     }
 
     /// As [`evidence::of_node`].
@@ -564,8 +568,12 @@ impl Records {
     ///
     /// # Errors
     /// `NotEnrolled`, `RolledBack`, and what `rule` says.
-    pub fn propose(&self, case: &ProposalCase<'_>, rule: Rule<'_>) -> Result<(ProposalRuling, Option<u64>)> {
-        self.write_here(|view| propose::propose(view, case, rule))
+    pub fn propose(
+        &self,
+        request: &ProposalRequest<'_>,
+        rule: Rule<'_>,
+    ) -> Result<(ProposalRuling, Option<u64>)> {
+        self.write_here(|view| propose::propose(view, request, rule))
     }
 
     /// As [`proposal::list`].

@@ -1,15 +1,15 @@
 //! Evidence comes in and is ruled on, in the transaction that records both.
 
-use super::model::{ReleasedBoot, Standing};
+use super::model::{NodeSnapshot, ReleasedBoot};
 use super::{By, Error, Result, TxView, audit, boot, json, legible, node, proposal, retention};
-use crate::attest::{Decided, Ruling};
+use crate::appraisal::{Decided, Ruling};
 use crate::events::Event;
 use crate::store::{EvidenceHead, EvidenceRow, ReleasedRow};
 use halfkey_protocol::wire::{Evidence, Verdict};
 use halfkey_protocol::{NodeId, Reason};
 
 /// Evidence to be ruled on.
-pub struct Case<'a> {
+pub struct EvidenceRequest<'a> {
     /// Whose.
     pub node: NodeId,
     /// Seconds since 1970.
@@ -28,26 +28,27 @@ pub struct Case<'a> {
 /// `NotEnrolled`.
 pub fn attest(
     view: &TxView<'_>,
-    case: &Case<'_>,
-    rule: &mut dyn FnMut(&Standing) -> Ruling,
+    request: &EvidenceRequest<'_>,
+    rule: &mut dyn FnMut(&NodeSnapshot) -> Ruling,
 ) -> Result<Verdict> {
-    let node = node::one(view, case.node)?
-        .ok_or_else(|| Error::Refused(Reason::NotEnrolled, format!("node {} is not enrolled", case.node)))?;
+    let node = node::one(view, request.node)?.ok_or_else(|| {
+        Error::Refused(Reason::NotEnrolled, format!("node {} is not enrolled", request.node))
+    })?;
     // A decision that can't be read is none.
-    let (boot, damage) = match case.ticket {
-        Some(ticket) => legible(boot::one(view, case.node, ticket, case.now))?,
+    let (boot, damage) = match request.ticket {
+        Some(ticket) => legible(boot::one(view, request.node, ticket, request.now))?,
         None => (None, None),
     };
     let in_row = boot.as_ref().and_then(|boot| boot.damage.as_ref());
-    let by = By { actor: "verifier", now: case.now };
+    let by = By { actor: "verifier", now: request.now };
     if let Some(damage) = in_row.or(damage.as_ref()) {
-        audit::append(view, by, "damage", Some(case.node), damage)?;
+        audit::append(view, by, "damage", Some(request.node), damage)?;
     }
-    let proposals = proposal::accepted(view, case.node)?;
-    let standing = Standing { node, boot, proposals };
-    let ruling = rule(&standing);
-    let twin = twin(&standing, &ruling);
-    let id = view.rows.insert_evidence(&row(case, &ruling, twin)?)?;
+    let proposals = proposal::accepted(view, request.node)?;
+    let snapshot = NodeSnapshot { node, boot, proposals };
+    let ruling = rule(&snapshot);
+    let twin = twin(&snapshot, &ruling);
+    let id = view.rows.insert_evidence(&row(request, &ruling, twin)?)?;
     let verdict = ruling.verdict(id);
     if let Some(quoted) = ruling.quoted {
         if quoted.newer {
@@ -64,9 +65,9 @@ pub fn attest(
                     twin,
                 };
                 view.rows.set_released(&ruling.enrollment_id, &ReleasedRow::from(&released))?;
-                proposal::booted(view, case.node, booted)?;
+                proposal::booted(view, request.node, booted)?;
                 if let Some(ticket) = release.approval() {
-                    boot::use_approval(view, case.node, ticket, case.now)?;
+                    boot::use_approval(view, request.node, ticket, request.now)?;
                 }
             }
             Decided::Enrolled(release) => {
@@ -74,33 +75,35 @@ pub fn attest(
             }
             Decided::Pending { .. } | Decided::Denied { .. } => {}
         }
-        node::note_firmware(view, &standing.node, quoted.tpm_firmware, id, case.now)?;
-        boot::record(view, case.node, id, &ruling, case.now)?;
-        view.rows.set_seen(case.node, case.now, &verdict.outcome, verdict.code.as_deref())?;
+        node::note_firmware(view, &snapshot.node, quoted.tpm_firmware, id, request.now)?;
+        boot::record(view, request.node, id, &ruling, request.now)?;
+        view.rows.set_seen(request.node, request.now, &verdict.outcome, verdict.code.as_deref())?;
     }
     let outcome = ruling.decided.outcome();
-    retention::trim_evidence(view, case.node, ruling.quoted.is_some(), outcome, case.keep)?;
+    retention::trim_evidence(view, request.node, ruling.quoted.is_some(), outcome, request.keep)?;
     let code = verdict.code.as_deref().map(|code| format!(" {code}")).unwrap_or_default();
-    let detail =
-        format!("{}: {}{code}: {} (evidence {id})", case.evidence.purpose, verdict.outcome, verdict.message);
+    let detail = format!(
+        "{}: {}{code}: {} (evidence {id})",
+        request.evidence.purpose, verdict.outcome, verdict.message
+    );
     match ruling.quoted.is_some() {
-        true => audit::append(view, by, "verdict", Some(case.node), &detail)?,
+        true => audit::append(view, by, "verdict", Some(request.node), &detail)?,
         // Anybody can send it in a node's name.
-        false => audit::count(view, by, "verdict", &case.node.to_string(), Some(case.node), &detail)?,
+        false => audit::count(view, by, "verdict", &request.node.to_string(), Some(request.node), &detail)?,
     }
     if let Some(twin) = twin {
         let detail =
             format!("evidence {id} was released with the resetCount of evidence {twin} and another r");
-        audit::append(view, by, "cloned", Some(case.node), &detail)?;
+        audit::append(view, by, "cloned", Some(request.node), &detail)?;
     }
-    view.emit(Event::Verdict { node: case.node, evidence: id, outcome });
+    view.emit(Event::Verdict { node: request.node, evidence: id, outcome });
     Ok(verdict)
 }
 
 /// The last release, if this one is of the same boot and yet another: an answer that got lost, or two machines that
 /// run from one state of a TPM.
-fn twin(standing: &Standing, ruling: &Ruling) -> Option<u64> {
-    let last = standing.node.current.as_ref()?.released.as_ref()?;
+fn twin(snapshot: &NodeSnapshot, ruling: &Ruling) -> Option<u64> {
+    let last = snapshot.node.current.as_ref()?.released.as_ref()?;
     match &ruling.decided {
         Decided::Released { release, .. } => {
             let same_boot = ruling.quoted.is_some_and(|quoted| quoted.counters.reset == last.reset);
@@ -110,8 +113,8 @@ fn twin(standing: &Standing, ruling: &Ruling) -> Option<u64> {
     }
 }
 
-fn row(case: &Case<'_>, ruling: &Ruling, twin: Option<u64>) -> Result<EvidenceRow> {
-    let evidence = case.evidence;
+fn row(request: &EvidenceRequest<'_>, ruling: &Ruling, twin: Option<u64>) -> Result<EvidenceRow> {
+    let evidence = request.evidence;
     // Those of a quote that is not the node's could be anything and are not kept.
     let kept = |log: &Option<halfkey_protocol::Bytes>| {
         log.as_ref().filter(|_| ruling.quoted.is_some()).map(|log| log.to_vec())
@@ -142,8 +145,8 @@ fn row(case: &Case<'_>, ruling: &Ruling, twin: Option<u64>) -> Result<EvidenceRo
     Ok(EvidenceRow {
         head: EvidenceHead {
             id: 0,
-            node_id: case.node.to_string(),
-            at: case.now,
+            node_id: request.node.to_string(),
+            at: request.now,
             purpose: evidence.purpose.clone(),
             outcome: decided.outcome().as_str().to_owned(),
             code: decided.reason().map(|reason| reason.code().to_owned()),
@@ -164,9 +167,11 @@ fn row(case: &Case<'_>, ruling: &Ruling, twin: Option<u64>) -> Result<EvidenceRo
 
 #[cfg(test)]
 mod tests {
-    use crate::attest::{Decided, Quoted, Ruling};
+    use crate::appraisal::{Decided, Quoted, Ruling};
     use crate::domain::retention;
-    use crate::domain::{By, Case, Counters, Error, NewDocument, NewEnrollment, NewPending, Records};
+    use crate::domain::{
+        By, Counters, Error, EvidenceRequest, NewDocument, NewEnrollment, NewPending, Records,
+    };
     use crate::keys::ClusterKey;
     use crate::store::memory::Memory;
     use crate::store::{QuoteRow, Store as _, Then, Tx};
@@ -290,8 +295,8 @@ mod tests {
             findings: vec![],
             decided: decided.clone(),
         };
-        let case = Case { node: NODE, now: 1, ticket: None, evidence: &evidence, keep: 20 };
-        records.attest(&case, &mut |_| ruling()).unwrap().evidence_id.unwrap()
+        let request = EvidenceRequest { node: NODE, now: 1, ticket: None, evidence: &evidence, keep: 20 };
+        records.attest(&request, &mut |_| ruling()).unwrap().evidence_id.unwrap()
     }
 
     #[test]

@@ -5,11 +5,11 @@ use crate::client::Client;
 use crate::config::{Config, Role, StateDir};
 use crate::domain::{Db, Error, Records};
 use crate::keys::{self, ClusterKey, ReleaseKey};
-use crate::limit::{Pool, Rate, SourceRate, Standing};
+use crate::limit::{PeerClass, Pool, Rate, SourceRate};
+use crate::notify::Notifier;
 use crate::policies::Library;
 use crate::registrar::{Local, Registering, Registrar, Remote};
 use crate::tls::Peer;
-use crate::wake::Hub;
 use crate::{Clock, Failure};
 use halfkey_protocol::document::Deployment;
 use halfkey_protocol::{NodeId, Reason};
@@ -29,7 +29,7 @@ pub struct App {
     /// The database.
     pub db: Db,
     /// Who waits.
-    pub hub: Arc<Hub>,
+    pub notifier: Arc<Notifier>,
     /// If this process has that role.
     pub registrar: Option<Registering>,
     /// If this process has that role.
@@ -84,8 +84,8 @@ impl App {
         records: Arc<Records>,
         clock: Clock,
     ) -> Result<Arc<Self>, Failure> {
-        let hub = Hub::new(config.limits.waiters);
-        let waiting = hub.clone();
+        let notifier = Notifier::new(config.limits.waiters);
+        let waiting = notifier.clone();
         records.events().subscribe(move |events| waiting.notify(events));
         let db = Db::new(records);
         let registering =
@@ -98,7 +98,7 @@ impl App {
             probed: Mutex::default(),
             verifier: verifier.map(Arc::new),
             registrar,
-            hub,
+            notifier,
             db,
             clock,
             config,
@@ -164,7 +164,7 @@ impl Verifier {
     pub fn admit(&self, node: NodeId, authentic: bool, peer: &Peer) -> Result<(), Error> {
         let limited = |what: String| Err(Error::Refused(Reason::RateLimited, what));
         if authentic {
-            peer.prove(Standing::Node);
+            peer.prove(PeerClass::Node);
             if !self.evidence_rate.take(node) {
                 return limited(format!("too much evidence of node {node}"));
             }

@@ -8,4 +8,4 @@ mod table;
 pub use memory::{Full, Pool, Share};
 pub use rate::{Counted, Counts, Rate, SourceRate};
 pub use source::{Holder, Source, first_to_go};
-pub use table::{Place, Seat, Standing, Table, Work};
+pub use table::{PeerClass, Permit, Place, Table, Work};

@@ -167,9 +167,9 @@ mod tests {
     fn seats_are_given_back() {
         let host = IpAddr::from([192, 0, 2, 1]);
         let seats = Arc::new(Counts::<IpAddr>::default());
-        let seat = seats.take(host, 1);
-        assert!(seat.is_some() && seats.take(host, 1).is_none());
-        drop(seat);
+        let permit = seats.take(host, 1);
+        assert!(permit.is_some() && seats.take(host, 1).is_none());
+        drop(permit);
         assert!(seats.take(host, 1).is_some());
     }
 }

@@ -17,7 +17,7 @@ const ADDRESSES: usize = 16_384;
 
 /// What a peer has proved.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub enum Standing {
+pub enum PeerClass {
     /// Nothing.
     Stranger,
     /// It, or another one at its address lately, sent evidence that a node's AK signed.
@@ -42,7 +42,7 @@ struct Inner {
 }
 
 /// A connection's place; given back on drop.
-pub struct Seat {
+pub struct Permit {
     table: Arc<Table>,
     place: Arc<Place>,
 }
@@ -56,7 +56,7 @@ pub struct Place {
     moved: AtomicU64,
     bytes: AtomicUsize,
     working: AtomicUsize,
-    standing: Mutex<Standing>,
+    class: Mutex<PeerClass>,
     leave: Notify,
 }
 
@@ -72,11 +72,11 @@ impl Table {
 
     /// A place for a new connection; who had it before is told to leave. `None` if all are in use by others
     /// that must not be disturbed.
-    pub fn admit(self: &Arc<Self>, source: Source) -> Option<Seat> {
+    pub fn admit(self: &Arc<Self>, source: Source) -> Option<Permit> {
         self.admit_at(source, Instant::now())
     }
 
-    fn admit_at(self: &Arc<Self>, source: Source, now: Instant) -> Option<Seat> {
+    fn admit_at(self: &Arc<Self>, source: Source, now: Instant) -> Option<Permit> {
         let mut inner = self.inner();
         if inner.taken.len() >= self.places {
             let gone = self.first_to_go(&inner, now)?;
@@ -93,20 +93,20 @@ impl Table {
             moved: AtomicU64::new(0),
             bytes: AtomicUsize::new(0),
             working: AtomicUsize::new(0),
-            standing: Mutex::new(Standing::Stranger),
+            class: Mutex::new(PeerClass::Stranger),
             leave: Notify::new(),
         });
         inner.taken.insert(id, place.clone());
         self.recognise(&inner, &place, now);
         drop(inner);
-        Some(Seat { table: self.clone(), place })
+        Some(Permit { table: self.clone(), place })
     }
 
     /// A node proved itself at this address lately.
     fn recognise(&self, inner: &Inner, place: &Place, now: Instant) {
         let at = inner.proved.get(&place.source().host());
         if at.is_some_and(|at| now.saturating_duration_since(*at) < REMEMBERED) {
-            self.promote(inner, place, Standing::Node);
+            self.promote(inner, place, PeerClass::Node);
         }
     }
 
@@ -117,7 +117,7 @@ impl Table {
             .taken
             .values()
             .filter(|place| {
-                place.standing() == Standing::Stranger && place.working.load(Ordering::Relaxed) == 0
+                place.class() == PeerClass::Stranger && place.working.load(Ordering::Relaxed) == 0
             })
             .map(|place| Holder { id: place.id, source: place.source(), weight: 1, idle: place.idle(now) })
             .collect();
@@ -125,19 +125,19 @@ impl Table {
     }
 
     /// Who has proved something keeps its place, within what is reserved, and one address not all of that.
-    fn promote(&self, inner: &Inner, place: &Place, to: Standing) {
+    fn promote(&self, inner: &Inner, place: &Place, to: PeerClass) {
         let (reserved, of_one) = match to {
-            Standing::Stranger => return,
-            Standing::Node => (self.for_nodes, self.for_nodes.div_ceil(4)),
-            Standing::Client => (self.for_clients, self.for_clients),
+            PeerClass::Stranger => return,
+            PeerClass::Node => (self.for_nodes, self.for_nodes.div_ceil(4)),
+            PeerClass::Client => (self.for_clients, self.for_clients),
         };
         let (mut all, mut same) = (0, 0);
-        for other in inner.taken.values().filter(|other| other.id != place.id && other.standing() == to) {
+        for other in inner.taken.values().filter(|other| other.id != place.id && other.class() == to) {
             all += 1;
             same += usize::from(other.source().host() == place.source().host());
         }
         if all < reserved && same < of_one {
-            place.set(&place.standing, to);
+            place.set(&place.class, to);
         }
     }
 
@@ -147,7 +147,7 @@ impl Table {
     }
 }
 
-impl Seat {
+impl Permit {
     /// What is known of who sits here.
     pub fn place(&self) -> &Arc<Place> {
         &self.place
@@ -157,15 +157,15 @@ impl Seat {
     pub fn comes_from(&self, source: Source) {
         let inner = self.table.inner();
         // What was known is about the proxy.
-        self.place.set(&self.place.standing, Standing::Stranger);
+        self.place.set(&self.place.class, PeerClass::Stranger);
         self.place.set(&self.place.source, source);
         self.table.recognise(&inner, &self.place, Instant::now());
     }
 
     /// The peer proved something. With a node its address is remembered, for its next connections.
-    pub fn prove(&self, standing: Standing) {
+    pub fn prove(&self, class: PeerClass) {
         let mut inner = self.table.inner();
-        if standing == Standing::Node {
+        if class == PeerClass::Node {
             let now = Instant::now();
             if inner.proved.len() >= ADDRESSES {
                 inner.proved.retain(|_, at| now.saturating_duration_since(*at) < REMEMBERED);
@@ -175,13 +175,13 @@ impl Seat {
             }
         }
         // Pushed out already, or proved more before.
-        if inner.taken.contains_key(&self.place.id) && self.place.standing() == Standing::Stranger {
-            self.table.promote(&inner, &self.place, standing);
+        if inner.taken.contains_key(&self.place.id) && self.place.class() == PeerClass::Stranger {
+            self.table.promote(&inner, &self.place, class);
         }
     }
 }
 
-impl Drop for Seat {
+impl Drop for Permit {
     fn drop(&mut self) {
         self.table.inner().taken.remove(&self.place.id);
     }
@@ -194,8 +194,8 @@ impl Place {
     }
 
     /// What the peer proved.
-    pub fn standing(&self) -> Standing {
-        *self.standing.lock().unwrap_or_else(PoisonError::into_inner)
+    pub fn class(&self) -> PeerClass {
+        *self.class.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// So many bytes came or went.
@@ -246,8 +246,8 @@ mod tests {
         IpAddr::from([192, 0, 2, last]).into()
     }
 
-    fn holds(table: &Table, seat: &Seat) -> bool {
-        table.inner().taken.contains_key(&seat.place.id)
+    fn holds(table: &Table, permit: &Permit) -> bool {
+        table.inner().taken.contains_key(&permit.place.id)
     }
 
     #[test]
@@ -266,12 +266,12 @@ mod tests {
         let still = table.admit(source(1)).unwrap();
         let moving = [(); 3].map(|()| table.admit(source(2)).unwrap());
         let later = Instant::now() + Duration::from_secs(60);
-        for (seat, moved) in moving.iter().zip([59_900, 58_000, 59_900]) {
-            seat.place.moved.store(moved, Ordering::Relaxed);
+        for (permit, moved) in moving.iter().zip([59_900, 58_000, 59_900]) {
+            permit.place.moved.store(moved, Ordering::Relaxed);
         }
         let newcomer = table.admit_at(source(3), later).unwrap();
         assert!(holds(&table, &newcomer) && holds(&table, &still), "an idle stranger keeps its place");
-        assert_eq!(moving.each_ref().map(|seat| holds(&table, seat)), [true, false, true]);
+        assert_eq!(moving.each_ref().map(|permit| holds(&table, permit)), [true, false, true]);
     }
 
     #[test]
@@ -279,19 +279,19 @@ mod tests {
         let of = |last: u16| Source::from(IpAddr::from([0x2001, 0xdb8, 0, 1, 0, 0, 0, last]));
         let table = Table::new(20, 8, 0);
         let seats: Vec<_> = (0..4).map(|last| table.admit(of(last)).unwrap()).collect();
-        seats.iter().for_each(|seat| seat.prove(Standing::Node));
-        let proved = seats.iter().filter(|seat| seat.place.standing() == Standing::Node).count();
+        seats.iter().for_each(|permit| permit.prove(PeerClass::Node));
+        let proved = seats.iter().filter(|permit| permit.place.class() == PeerClass::Node).count();
         assert_eq!(proved, 2, "a quarter of what is kept for nodes, not one place for each address");
         drop(seats);
-        assert_eq!(table.admit(of(99)).unwrap().place.standing(), Standing::Node);
+        assert_eq!(table.admit(of(99)).unwrap().place.class(), PeerClass::Node);
     }
 
     #[test]
     fn what_is_reserved_and_who_works_is_not_disturbed() {
         let table = Table::new(4, 1, 1);
         let (client, node) = (table.admit(source(1)).unwrap(), table.admit(source(1)).unwrap());
-        client.prove(Standing::Client);
-        node.prove(Standing::Node);
+        client.prove(PeerClass::Client);
+        node.prove(PeerClass::Node);
         let busy = table.admit(source(1)).unwrap();
         let work = busy.place.work();
         let stranger = table.admit(source(9)).unwrap();
@@ -309,24 +309,24 @@ mod tests {
     fn an_address_is_remembered_and_gets_no_more_than_its_part() {
         let table = Table::new(20, 8, 0);
         let node = table.admit(source(1)).unwrap();
-        node.prove(Standing::Node);
-        assert_eq!(node.place.standing(), Standing::Node);
+        node.prove(PeerClass::Node);
+        assert_eq!(node.place.class(), PeerClass::Node);
         let next = table.admit(source(1)).unwrap();
         let third = table.admit(source(1)).unwrap();
-        assert_eq!((next.place.standing(), third.place.standing()), (Standing::Node, Standing::Stranger));
-        assert_eq!(table.admit(source(2)).unwrap().place.standing(), Standing::Stranger);
+        assert_eq!((next.place.class(), third.place.class()), (PeerClass::Node, PeerClass::Stranger));
+        assert_eq!(table.admit(source(2)).unwrap().place.class(), PeerClass::Stranger);
         drop((node, next));
-        assert_eq!(table.admit(source(1)).unwrap().place.standing(), Standing::Node);
+        assert_eq!(table.admit(source(1)).unwrap().place.class(), PeerClass::Node);
     }
 
     #[test]
     fn a_byte_now_and_then_is_no_movement() {
         let table = Table::new(1, 0, 0);
-        let seat = table.admit(source(1)).unwrap();
-        let later = seat.place.start + Duration::from_secs(60);
+        let permit = table.admit(source(1)).unwrap();
+        let later = permit.place.start + Duration::from_secs(60);
         for _ in 0..10 {
-            seat.place.moved(23);
+            permit.place.moved(23);
         }
-        assert!(seat.place.idle(later) >= Duration::from_secs(60));
+        assert!(permit.place.idle(later) >= Duration::from_secs(60));
     }
 }

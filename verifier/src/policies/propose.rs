@@ -1,13 +1,13 @@
 //! What a proposal is worth. It is a hint: root on the node could lie. So it counts only if the boot that it comes
 //! from was opened by attestation, and even then a rule of the tenant's has to accept it.
 //!
-//! In the same two steps as a verdict: [`Assessment::of`] needs no database, [`Assessment::rule`] decides in the
+//! In the same two steps as a verdict: [`CheckedProposal::of`] needs no database, [`CheckedProposal::rule`] decides in the
 //! transaction that records it.
 
 use super::{Governed, Library, Rules, summary};
-use crate::attest::checks::{check_quote, counters, require_newer, same_enrollment};
+use crate::appraisal::checks::{check_quote, counters, require_newer, same_enrollment};
 use crate::domain::{
-    Documents, Enrollment, Node, ProposalDecision, ProposalRuling, ProposalStanding, ReleasedBoot, Result,
+    Documents, Enrollment, Node, ProposalDecision, ProposalRuling, ProposalSnapshot, ReleasedBoot, Result,
     StoredProposal,
 };
 use crate::keys::ClusterKey;
@@ -25,7 +25,7 @@ use halfkey_protocol::wire::{Proposal, Propose, Purpose};
 use halfkey_protocol::{FENCE_PCR, Reason};
 
 /// A proposal with the outcome of every check that needs no database.
-pub struct Assessment<'a> {
+pub struct CheckedProposal<'a> {
     message: &'a Propose,
     enrollment_id: String,
     quote: std::result::Result<VerifiedQuote, Rejection>,
@@ -34,7 +34,7 @@ pub struct Assessment<'a> {
     now: u64,
 }
 
-impl<'a> Assessment<'a> {
+impl<'a> CheckedProposal<'a> {
     /// Checks a proposal against an enrollment.
     pub fn of(
         message: &'a Propose,
@@ -84,7 +84,7 @@ impl<'a> Assessment<'a> {
     /// When it can't be read.
     pub fn rule(
         &self,
-        standing: &ProposalStanding,
+        snapshot: &ProposalSnapshot,
         documents: &dyn Documents,
         library: &Library,
     ) -> Result<ProposalRuling> {
@@ -95,23 +95,23 @@ impl<'a> Assessment<'a> {
             from_evidence: 0,
             base_boot: None,
         };
-        let (proposal, released) = match self.check(standing, &mut ruling) {
+        let (proposal, released) = match self.check(snapshot, &mut ruling) {
             Ok(checked) => checked,
             Err(rejection) => {
                 ruling.decision = Err(rejection);
                 return Ok(ruling);
             }
         };
-        let governed = library.governed(&standing.node, documents)?;
+        let governed = library.governed(&snapshot.node, documents)?;
         ruling.from_evidence = released.evidence_id;
         ruling.base_boot = match &governed.rules {
-            Ok(rules) => base_boot(&standing.node, released, rules, documents)?,
+            Ok(rules) => base_boot(&snapshot.node, released, rules, documents)?,
             Err(_) => None,
         };
         let trust = Trusting::Given {
-            kept: standing.known.as_ref().is_some_and(|known| keeps(known, &governed)),
-            counted: standing.known.as_ref().is_some_and(|known| counted(known, &governed)),
-            before: standing.trusted_before,
+            kept: snapshot.known.as_ref().is_some_and(|known| keeps(known, &governed)),
+            counted: snapshot.known.as_ref().is_some_and(|known| counted(known, &governed)),
+            before: snapshot.trusted_before,
             now: self.now,
         };
         ruling.decision = Ok(weigh(&governed, proposal, ruling.base_boot.as_deref(), trust));
@@ -120,10 +120,10 @@ impl<'a> Assessment<'a> {
 
     fn check<'b>(
         &'b self,
-        standing: &'b ProposalStanding,
+        snapshot: &'b ProposalSnapshot,
         ruling: &mut ProposalRuling,
     ) -> std::result::Result<(&'b Proposal, &'b ReleasedBoot), Rejection> {
-        let node = &standing.node;
+        let node = &snapshot.node;
         // Nonce, signature, magic and type, qualifying data, pcrSelect, PCR digest, bank, the proposal's digest.
         let quote = self.quote.as_ref().map_err(Clone::clone)?;
         let enrollment = same_enrollment(Purpose::Propose, node, &self.enrollment_id)?;
@@ -136,7 +136,7 @@ impl<'a> Assessment<'a> {
         let log = self.message.evidence.systemd_log.as_ref().map(|log| log.as_ref());
         let released = require_opened(enrollment.released.as_ref(), quote, log)?;
         let proposal = self.content.as_ref().map_err(Clone::clone)?;
-        match &standing.known {
+        match &snapshot.known {
             Some(known) if known.record.state == ProposalState::Denied => {
                 Err(Rejection::new(Reason::OperatorDenied, known.record.message.clone()))
             }

@@ -2,7 +2,7 @@
 
 use super::Library;
 use super::propose::{Trusting, keeps, weigh};
-use crate::attest::RecordedBoot;
+use crate::appraisal::RecordedBoot;
 use crate::domain::{
     BootReviewer, Documents, Node, ProposalDecision, Result, Reviewer, StoredProposal, Waiting,
 };

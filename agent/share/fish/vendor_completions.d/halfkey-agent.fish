@@ -14,7 +14,7 @@ complete -c halfkey-agent -n __fish_use_subcommand -a gate -d 'check that the ro
 complete -c halfkey-agent -n '__fish_seen_subcommand_from enroll' -l server -x -d 'the verifier'
 complete -c halfkey-agent -n '__fish_seen_subcommand_from enroll' -l registrar -x -d 'the registrar, if it is another host'
 complete -c halfkey-agent -n '__fish_seen_subcommand_from enroll' -l ca -r -F -d 'CA of the servers'
-complete -c halfkey-agent -n '__fish_seen_subcommand_from enroll' -l tenant-key -x -d 'fingerprint that '\''halfkey key'\'' prints at the tenant'\''s desk'
+complete -c halfkey-agent -n '__fish_seen_subcommand_from enroll' -l tenant-key -x -d 'fingerprint that '\''halfkey key'\'' prints at the tenant'\''s workstation'
 complete -c halfkey-agent -n '__fish_seen_subcommand_from enroll' -l key-file -r -F -d 'opens the volumes'
 complete -c halfkey-agent -n '__fish_seen_subcommand_from enroll' -l timeout -x -d 'how long to wait for the tenant'
 complete -c halfkey-agent -n '__fish_seen_subcommand_from enroll' -l rebuild-initramfs -d 'run dracut'

@@ -111,7 +111,7 @@ pub struct NewPending {
 
 /// What a ruling goes by: read in the transaction that records the ruling.
 #[derive(Clone, Debug)]
-pub struct Standing {
+pub struct NodeSnapshot {
     /// The node.
     pub node: Node,
     /// This very boot, if it was seen before.

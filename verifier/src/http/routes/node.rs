@@ -1,15 +1,15 @@
 //! What nodes ask. They have no certificate: their TPM speaks for them.
 
-use crate::attest::{self, Assessment, Lifetimes};
-use crate::domain::{Case, Node, ProposalCase, ProposalDecision, Records};
+use crate::appraisal::{self, CheckedEvidence, Lifetimes};
+use crate::domain::{EvidenceRequest, Node, ProposalDecision, ProposalRequest, Records};
 use crate::http::app::App;
 use crate::http::body::{Json, SMALL_BODY};
 use crate::http::parameters::{common_version, node_id};
 use crate::http::refusal::{Answer, Refusal};
 use crate::nonce::{self, Scope};
+use crate::notify::Known;
 use crate::policies::propose;
 use crate::tls::Peer;
-use crate::wake::Known;
 use axum::extract::State;
 use axum::routing::post;
 use axum::{Extension, Router};
@@ -91,7 +91,7 @@ async fn begin(
     app.db.run(|records| records.require_here()).await?;
     // A revoked node may begin: its evidence is recorded before it is denied.
     let known = enrolled_node(&app, node, purpose, &peer).await?;
-    let enrollment = attest::enrollment(purpose, &known).map_err(refuse_state)?;
+    let enrollment = appraisal::enrollment(purpose, &known).map_err(refuse_state)?;
     match verifier.registrar.lately(node).await {
         Ok(Some(now)) if now.register.srk_public != enrollment.registration.srk_public => {
             return Err(Refusal::new(Reason::SrkChanged, format!("node {node}")));
@@ -105,7 +105,7 @@ async fn begin(
     if current.is_none() && !named.is_empty() {
         info!(%node, current = %enrollment.id, ?named, "the node's disks have other enrollments than this");
     }
-    let bank = attest::bank(purpose, enrollment);
+    let bank = appraisal::bank(purpose, enrollment);
     let scope = Scope { version, node, purpose, bank };
     let nonce = nonce::issue(&verifier.cluster, &scope, app.clock.now())?;
     Ok(axum::Json(Begun { version, nonce: nonce.into(), bank: bank.name().to_owned(), enrollment: current }))
@@ -126,13 +126,14 @@ async fn finish(
     let judge = move |records: &Records| {
         let sent = &message.value;
         let evidence = BoundedEvidence::read(sent)?;
-        let enrollment = attest::enrollment(purpose, &known)?;
+        let enrollment = appraisal::enrollment(purpose, &known)?;
         let now = clock.now();
         let governed = verifier.library.governed(&known, records)?;
-        let assessment = Assessment::of(&evidence, enrollment, &governed, &verifier.cluster, lifetimes, now);
-        verifier.admit(node, assessment.authentic(), &peer)?;
-        let case = Case { node, now, ticket: assessment.ticket(), evidence: sent, keep };
-        records.attest(&case, &mut |standing| assessment.rule(standing, &verifier.release))
+        let checked =
+            CheckedEvidence::of(&evidence, enrollment, &governed, &verifier.cluster, lifetimes, now);
+        verifier.admit(node, checked.authentic(), &peer)?;
+        let request = EvidenceRequest { node, now, ticket: checked.ticket(), evidence: sent, keep };
+        records.attest(&request, &mut |snapshot| checked.rule(snapshot, &verifier.release))
     };
     let verdict = app.db.run(judge).await?;
     info!(
@@ -163,7 +164,7 @@ async fn wait(
         None => Known::Id,
     };
     // First the seat, then the look: what happens in between wakes.
-    let mut waiter = app.hub.wait_for_node(node, known, peer.source.host()).ok_or_else(full)?;
+    let mut waiter = app.notifier.wait_for_node(node, known, peer.source.host()).ok_or_else(full)?;
     let known = known_node(&app, node, &peer).await?;
     let over = match (&message.value.ticket, known) {
         (Some(_), Some(known)) if known.revoked.is_some() || known.held.is_some() => true,
@@ -206,14 +207,14 @@ async fn propose(
     let decide = move |records: &Records| {
         let message = &message.value;
         let evidence = BoundedEvidence::read_proposal(&message.evidence)?;
-        let enrollment = attest::enrollment(Purpose::Propose, &known)?;
+        let enrollment = appraisal::enrollment(Purpose::Propose, &known)?;
         let now = clock.now();
-        let assessment =
-            propose::Assessment::of(message, &evidence, enrollment, &verifier.cluster, lifetime, now);
-        verifier.admit(node, assessment.authentic(), &peer)?;
-        let case = ProposalCase { node, now, sha256: assessment.sha256(), proposal: assessment.proposal() };
-        records.propose(&case, &mut |standing, documents| {
-            assessment.rule(standing, documents, &verifier.library)
+        let checked =
+            propose::CheckedProposal::of(message, &evidence, enrollment, &verifier.cluster, lifetime, now);
+        verifier.admit(node, checked.authentic(), &peer)?;
+        let request = ProposalRequest { node, now, sha256: checked.sha256(), proposal: checked.proposal() };
+        records.propose(&request, &mut |snapshot, documents| {
+            checked.rule(snapshot, documents, &verifier.library)
         })
     };
     let (ruling, id) = app.db.run(decide).await?;
@@ -265,7 +266,7 @@ async fn known_node(app: &App, node: NodeId, peer: &Peer) -> Result<Option<Node>
 async fn enrolled_node(app: &App, node: NodeId, purpose: Purpose, peer: &Peer) -> Result<Node, Refusal> {
     let not_enrolled = || Rejection::new(Reason::NotEnrolled, format!("node {node}"));
     let known = known_node(app, node, peer).await?.ok_or_else(not_enrolled);
-    let usable = known.and_then(|known| attest::enrollment(purpose, &known).map(drop).map(|()| known));
+    let usable = known.and_then(|known| appraisal::enrollment(purpose, &known).map(drop).map(|()| known));
     usable.map_err(refuse_state)
 }
 

@@ -1,8 +1,8 @@
 //! What a piece of evidence is worth.
 //!
-//! Two steps. [`Assessment::of`] checks what depends on nothing but the
+//! Two steps. [`CheckedEvidence::of`] checks what depends on nothing but the
 //! message, the enrollment and the policy; it is pure and runs outside any transaction.
-//! [`Assessment::rule`] goes by what the database says in the transaction that
+//! [`CheckedEvidence::rule`] goes by what the database says in the transaction that
 //! records the ruling: nothing can come between looking and recording.
 //!
 //! The order of the checks is that of docs/protocol.md, each with its own reason. What is released
@@ -11,18 +11,18 @@
 pub mod checks;
 pub(crate) mod enrolled;
 mod grant;
-mod judgement;
+mod policy_result;
 mod recorded;
 mod ruling;
 
 use checks::{check_nonce, require_newer, same_enrollment};
 pub use enrolled::{bank, enrollment};
 pub use grant::{ApprovedBoot, BootRelease, EnrollGrant, EnrollRelease, ReleaseGrant};
-pub use judgement::Judgement;
+pub use policy_result::PolicyResult;
 pub use recorded::RecordedBoot;
 pub use ruling::{Decided, Quoted, Ruling};
 
-use crate::domain::{Decision, Enrollment, NewPending, Node, Standing};
+use crate::domain::{Decision, Enrollment, NewPending, Node, NodeSnapshot};
 use crate::keys::{ClusterKey, ReleaseKey};
 use crate::policies::Governed;
 use crate::policies::propose::is_booted;
@@ -45,7 +45,7 @@ pub struct Lifetimes {
 }
 
 /// Evidence with the outcome of every check that needs no database.
-pub struct Assessment<'a> {
+pub struct CheckedEvidence<'a> {
     checked: Result<Checked<'a>, Rejection>,
     enrollment_id: String,
     governed: &'a Governed,
@@ -76,7 +76,7 @@ impl Asks<'_> {
     }
 }
 
-impl<'a> Assessment<'a> {
+impl<'a> CheckedEvidence<'a> {
     /// Checks evidence against an enrollment and a policy.
     pub fn of(
         evidence: &'a BoundedEvidence<'a>,
@@ -126,7 +126,7 @@ impl<'a> Assessment<'a> {
     }
 
     /// Decides, by what the database says.
-    pub fn rule(&self, standing: &Standing, key: &ReleaseKey) -> Ruling {
+    pub fn rule(&self, snapshot: &NodeSnapshot, key: &ReleaseKey) -> Ruling {
         let ruling = |quoted, findings, decided| Ruling {
             enrollment_id: self.enrollment_id.clone(),
             quoted,
@@ -139,7 +139,7 @@ impl<'a> Assessment<'a> {
             Err(because) => return ruling(None, Vec::new(), Decided::denied(because.clone())),
         };
         let purpose = checked.asks.quote().committed().purpose;
-        let enrollment = match same_enrollment(purpose, &standing.node, &self.enrollment_id) {
+        let enrollment = match same_enrollment(purpose, &snapshot.node, &self.enrollment_id) {
             Ok(enrollment) => enrollment,
             Err(because) => return ruling(None, Vec::new(), Decided::denied(because)),
         };
@@ -154,10 +154,10 @@ impl<'a> Assessment<'a> {
         }
         quoted.newer = true;
         let (decided, findings) = match &checked.asks {
-            Asks::Boot(appraisal) => self.boot(&checked.ticket, appraisal, standing, key),
+            Asks::Boot(appraisal) => self.boot(&checked.ticket, appraisal, snapshot, key),
             Asks::Enroll(quote) => {
                 let granted =
-                    EnrollGrant::new(&standing.node, quote, &checked.ticket).and_then(EnrollGrant::release);
+                    EnrollGrant::new(&snapshot.node, quote, &checked.ticket).and_then(EnrollGrant::release);
                 (granted.map_or_else(Decided::denied, Decided::Enrolled), Vec::new())
             }
         };
@@ -169,11 +169,11 @@ impl<'a> Assessment<'a> {
         &self,
         ticket: &BootTicket,
         appraisal: &Appraisal<'_>,
-        standing: &Standing,
+        snapshot: &NodeSnapshot,
         key: &ReleaseKey,
     ) -> (Decided, Vec<Finding>) {
         let attested = appraisal.attested().and_then(|boot| {
-            self.require_standing(&standing.node)?;
+            self.require_standing(&snapshot.node)?;
             Ok(boot)
         });
         let boot = match attested {
@@ -184,25 +184,25 @@ impl<'a> Assessment<'a> {
             .and_then(|grant| grant.release(key))
         {
             Ok(release) => {
-                let booted = booted(standing, release.boot(), boot.log());
+                let booted = booted(snapshot, release.boot(), boot.log());
                 Decided::Released { release, booted }
             }
             Err(because) => Decided::denied(because),
         };
-        let waiting = self.waiting(ticket, standing.node.damage.is_none());
-        let (refused, findings) = match Judgement::of(self.governed, appraisal) {
-            Judgement::Allowed { policy } => {
-                return (release(ReleaseGrant::by_policy(&standing.node, boot, policy)), Vec::new());
+        let waiting = self.waiting(ticket, snapshot.node.damage.is_none());
+        let (refused, findings) = match PolicyResult::of(self.governed, appraisal) {
+            PolicyResult::Allowed { policy } => {
+                return (release(ReleaseGrant::by_policy(&snapshot.node, boot, policy)), Vec::new());
             }
             // An operator may be at hand while the machine is being set up: it waits.
-            Judgement::NoPolicy(because) => (Decided::Pending { because, waiting }, Vec::new()),
+            PolicyResult::NoPolicy(because) => (Decided::Pending { because, waiting }, Vec::new()),
             // The passphrase prompt has to appear at once.
-            Judgement::Against(because, findings) => {
+            PolicyResult::Against(because, findings) => {
                 (Decided::Denied { because, waiting: Some(waiting) }, findings)
             }
         };
-        let decided = match self.approval(standing, ticket) {
-            Ok(Some(approved)) => release(ReleaseGrant::by_approval(&standing.node, boot, approved)),
+        let decided = match self.approval(snapshot, ticket) {
+            Ok(Some(approved)) => release(ReleaseGrant::by_approval(&snapshot.node, boot, approved)),
             Ok(None) => refused,
             Err(because) => Decided::denied(because),
         };
@@ -222,10 +222,10 @@ impl<'a> Assessment<'a> {
     /// What an operator said about this very boot.
     fn approval<'t>(
         &self,
-        standing: &Standing,
+        snapshot: &NodeSnapshot,
         ticket: &'t BootTicket,
     ) -> Result<Option<ApprovedBoot<'t>>, Rejection> {
-        let Some(boot) = &standing.boot else { return Ok(None) };
+        let Some(boot) = &snapshot.boot else { return Ok(None) };
         match &boot.decision {
             Some(Decision::Approved { .. }) => Ok(ApprovedBoot::of(boot, ticket, self.now)),
             Some(Decision::Denied { by, because }) => {
@@ -241,9 +241,9 @@ impl<'a> Assessment<'a> {
 }
 
 /// Proposals that a released boot is of.
-fn booted(standing: &Standing, boot: Option<&Matched>, log: Option<&ProvenLog<'_>>) -> Vec<u64> {
+fn booted(snapshot: &NodeSnapshot, boot: Option<&Matched>, log: Option<&ProvenLog<'_>>) -> Vec<u64> {
     let Some(log) = log else { return Vec::new() };
-    let of_this = standing.proposals.iter().filter(|stored| match boot {
+    let of_this = snapshot.proposals.iter().filter(|stored| match boot {
         Some(boot) if stored.by_trust => boot.origin == Origin::Proposal(stored.record.id),
         Some(_) | None => is_booted(&stored.record.proposal, log),
     });

@@ -2,7 +2,7 @@
 //! whoever writes the database.
 
 use super::checks::{counters, require_newer};
-use super::{Judgement, enrolled, enrollment};
+use super::{PolicyResult, enrolled, enrollment};
 use crate::domain::{Node, Waiting};
 use crate::policies::Governed;
 use halfkey_evidence::Rejection;
@@ -15,7 +15,7 @@ use halfkey_protocol::{NodeId, Reason};
 /// A recorded boot of a node, by what its AK signed.
 pub struct RecordedBoot<'a> {
     appraisal: Appraisal<'a>,
-    judgement: Judgement<'a>,
+    policy_result: PolicyResult<'a>,
 }
 
 impl<'a> RecordedBoot<'a> {
@@ -30,15 +30,15 @@ impl<'a> RecordedBoot<'a> {
         let policy = governed.rules.as_ref().ok().map(|rules| rules.effective.policy());
         let appraisal = appraise(&evidence, &keys, policy)?;
         appraisal.attested()?;
-        let judgement = Judgement::of(governed, &appraisal);
-        Ok(Self { appraisal, judgement })
+        let policy_result = PolicyResult::of(governed, &appraisal);
+        Ok(Self { appraisal, policy_result })
     }
 
     /// Whether the policy allows it by now.
     pub fn is_allowed(&self) -> bool {
-        match self.judgement {
-            Judgement::Allowed { .. } => true,
-            Judgement::NoPolicy(_) | Judgement::Against(..) => false,
+        match self.policy_result {
+            PolicyResult::Allowed { .. } => true,
+            PolicyResult::NoPolicy(_) | PolicyResult::Against(..) => false,
         }
     }
 
@@ -49,12 +49,12 @@ impl<'a> RecordedBoot<'a> {
         if ticket.as_str() != row.ticket {
             return Waiting::Unproven(format!("it is of boot {ticket}"));
         }
-        let (because, findings) = match (&self.judgement, self.rolled_back(node)) {
+        let (because, findings) = match (&self.policy_result, self.rolled_back(node)) {
             // Nothing but the counters keeps one from being approved whose node is as it was signed.
             (_, Some(because)) if !row.approvable => (because, Vec::new()),
-            (Judgement::Allowed { .. }, _) => return Waiting::Allowed,
-            (Judgement::NoPolicy(because), _) => (because.clone(), Vec::new()),
-            (Judgement::Against(because, findings), _) => (because.clone(), findings.clone()),
+            (PolicyResult::Allowed { .. }, _) => return Waiting::Allowed,
+            (PolicyResult::NoPolicy(because), _) => (because.clone(), Vec::new()),
+            (PolicyResult::Against(because, findings), _) => (because.clone(), findings.clone()),
         };
         let (code, message) = (because.reason.code().to_owned(), because.to_string());
         let approvable = row.approvable && node.damage.is_none();

@@ -11,7 +11,7 @@ const MAX_FINDINGS: usize = 100;
 
 /// What a policy says of a boot.
 #[derive(Clone, Debug)]
-pub enum Judgement<'a> {
+pub enum PolicyResult<'a> {
     /// It is allowed.
     Allowed {
         /// By which policy, for people.
@@ -23,7 +23,7 @@ pub enum Judgement<'a> {
     Against(Rejection, Vec<Finding>),
 }
 
-impl<'a> Judgement<'a> {
+impl<'a> PolicyResult<'a> {
     /// Of a boot that was appraised by just this policy. One whose logs don't replay is not allowed.
     pub fn of(governed: &'a Governed, appraisal: &Appraisal<'_>) -> Self {
         match &governed.rules {
