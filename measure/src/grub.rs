@@ -1,4 +1,6 @@
 //! GRUB: it measures every command of its script into PCR 8, and every file that it reads into PCR 9.
+//!
+//! These are the facts. What a boot path pins, and what is demanded of it, is in `evidence/src/policy/boot_path.rs`.
 
 /// What it writes in the log before a command. The digest is that of the text without it, as for the other two.
 pub const COMMAND: &str = "grub_cmd: ";

@@ -1,7 +1,7 @@
 //! Rules for kernel command lines, beside their floor ([`halfkey_measure::command_line`]). What is read differently by different
 //! programs, a wildcard never stands for.
 
-use super::pin::Path;
+use super::boot_path::Path;
 use super::rules::{Boot, CommandLine, Token};
 pub(super) use halfkey_measure::command_line::{
     Floor, MAX_LINE, NO_CREDENTIALS, NO_RUNTIME, Objection, forbids, is_forbidden, normal,

@@ -1,6 +1,6 @@
 //! A document made ready for a bank: every text that can be compared as a digest is one.
 
-use super::pin::{self, Lack, Path};
+use super::boot_path::{self, Lack, Path};
 use super::rules::{Boot, CommandLine, Digest, Document, EventIs, EventRule, Sections};
 use halfkey_measure::efi_stub::{self, utf16};
 use halfkey_measure::stub::{self, section_name};
@@ -144,7 +144,8 @@ impl BankRules {
 
 impl BootSteps {
     fn new(boot: &Boot, bank: PcrBank) -> Self {
-        let mut steps = Self { path: Path::of(boot), lacks: pin::lacks(boot), by_pcr: Default::default() };
+        let mut steps =
+            Self { path: Path::of(boot), lacks: boot_path::lacks(boot), by_pcr: Default::default() };
         if let Some(Sections::Digests(sections)) = &boot.sections {
             for (index, (name, digest)) in sections.iter().enumerate() {
                 let name = Digest::of(bank, &section_name(name));

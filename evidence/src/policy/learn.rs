@@ -4,11 +4,11 @@ use super::appraise::recorder::{Count, EventIndex, MeasuredEvent};
 use super::appraise::secure_boot::{fingerprint, name as name_of};
 use super::appraise::survey::{Survey, events, survey};
 use super::appraise::{Claims, Context, evaluate};
+use super::boot_path::{self, Path};
 use super::command_line::{Floor, floor_of, normal};
 use super::compiled::Compiled;
 use super::documents::Policy;
 use super::parse::Problem;
-use super::pin::{self, Path};
 use super::rules::{
     Allowed, Boot, CommandLine, Dbx, Digest, Document, EventIs, EventRule, Image, Initrd, Origin, Role,
     Sections, SecureBoot,
@@ -156,7 +156,7 @@ impl<'l> Learned<'l> {
     /// What no policy should allow, or the owner has to say.
     fn may_be_allowed(&self, assured: Assured) -> Result<(), Vec<Finding>> {
         let mut lacks: Vec<_> =
-            pin::lacks(&self.boot).iter().map(|lack| lack.finding("floor".to_owned())).collect();
+            boot_path::lacks(&self.boot).iter().map(|lack| lack.finding("floor".to_owned())).collect();
         if !assured.trust_returned_images {
             lacks.extend(self.returned.iter().map(|(event, what)| unbelieved(event, what)));
         }

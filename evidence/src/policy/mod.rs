@@ -7,6 +7,12 @@
 //! | module | what |
 //! | --- | --- |
 //! | [`rules`] | what a document says, typed |
+//! | `parse` | TOML to rules: `schema` has each key, `check` what is wrong with a whole document, `trust` that table |
+//! | `boot_path` | what pins the initramfs, by the way that a kernel comes to it: where another boot loader begins |
+//! | `command_line`, `compiled` | rules made ready to judge: patterns, steps by PCR |
+//! | `appraise` | a policy against the events of a boot: `survey` sorts them, `boot`, `secure_boot` and `sequence` judge, `recorder` says why |
+//! | `documents`, `governing`, `effective` | what is signed, which of it governs a node, and what that comes to |
+//! | `learn`, `proposal`, `compare`, `write` | a policy from a boot, from a proposal, beside another, and as text |
 //!
 //! [`TenantNode`] says which documents govern a node, [`Effective`] is what they come to; [`evaluate`] judges a boot, [`explain`] says why, event by event; [`learn`] writes the policy that a boot is accepted by.
 
@@ -15,6 +21,7 @@ pub mod rules;
 mod command_line;
 
 mod appraise;
+mod boot_path;
 mod compare;
 mod compiled;
 mod documents;
@@ -22,7 +29,6 @@ mod effective;
 mod governing;
 mod learn;
 mod parse;
-mod pin;
 mod proposal;
 mod write;
 

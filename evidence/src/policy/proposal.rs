@@ -1,9 +1,9 @@
 //! What a node will boot next: whether a policy accepts it, and the rule that would.
 
+use super::boot_path;
 use super::command_line::{Floor, Rule, floor_of, normal, objection};
 use super::documents::Policy;
 use super::learn::Assured;
-use super::pin;
 use super::rules::{Allowed, Boot, CommandLine, Digest, Document, Image, Initrd, Origin, Role, Sections};
 use super::write::{Comments, Text};
 use crate::Rejection;
@@ -276,7 +276,7 @@ pub fn boot_of(
         kernel_measures_initrd: !uki && (base.kernel_measures_initrd || assured.kernel_measures_initrd),
         origin: Origin::Document,
     };
-    let lacks: Vec<_> = pin::lacks(&boot).iter().map(|lack| lack.finding("floor".to_owned())).collect();
+    let lacks: Vec<_> = boot_path::lacks(&boot).iter().map(|lack| lack.finding("floor".to_owned())).collect();
     if !lacks.is_empty() {
         return Err(lacks);
     }

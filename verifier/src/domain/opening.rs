@@ -7,8 +7,7 @@ use super::{By, Error, Records, Result, audit, document};
 use crate::config::StateDir;
 use crate::events::Events;
 use crate::keys::{self, ClusterKey};
-use crate::store::Store;
-use crate::store::sqlite::Sqlite;
+use crate::store::{self, Store};
 use halfkey_protocol::document::Deployment;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, RwLock};
@@ -26,7 +25,7 @@ impl Records {
             true => Some(keys::load_deployment(&state.deployment()).map_err(unusable)?),
             false => None,
         };
-        let store = Arc::new(Sqlite::open(&state.database())?);
+        let store = store::open(&state.database())?;
         Self::of(store, key, deployment.map(|deployment| (deployment, state.sequence())))
     }
 

@@ -19,6 +19,8 @@ use halfkey_protocol::document::Place;
 use halfkey_protocol::wire::SignedDocument;
 use halfkey_protocol::wire::operator::AuditEntry;
 use std::fmt;
+use std::path::Path;
+use std::sync::Arc;
 
 /// Why rows were not read or not changed. Nothing was changed.
 #[derive(Clone, Debug)]
@@ -79,6 +81,14 @@ pub trait Store: Send + Sync {
 
     /// Removes what was deleted from logs and caches on the disk. Best effort: what can't be removed now is overwritten later.
     fn purge(&self);
+}
+
+/// Opens or makes the database of a state folder: the back end of this build.
+///
+/// # Errors
+/// When it can't be opened, or was made by a newer build.
+pub fn open(database: &Path) -> Result<Arc<dyn Store>> {
+    Ok(Arc::new(sqlite::Sqlite::open(database)?))
 }
 
 /// One transaction.

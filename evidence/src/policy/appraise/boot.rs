@@ -14,9 +14,9 @@ use super::sequence::{Accepts, in_order};
 use super::survey::{Line, Survey};
 use crate::eventlog::content::Tag;
 use crate::eventlog::{Claim, kind};
+use crate::policy::boot_path::Path;
 use crate::policy::command_line::{Objection, Rule, floor_of, objection_of_rule};
 use crate::policy::compiled::{BootSteps, Step, StepIs};
-use crate::policy::pin::Path;
 use crate::policy::rules::{
     Allowed, Boot, CommandLine, Digest, EventIs, EventRule, Image, Initrd, Role, Sections,
 };
@@ -38,9 +38,14 @@ impl<'l> Appraiser<'_, 'l> {
         self.images(&mut used, recorder);
         for pcr in [8u8, 9, 11, 12, 13, 14] {
             let events = &self.survey.rest[usize::from(pcr)];
+            // Named one by one: another boot path is decided on here.
+            let whole = match self.steps.path {
+                Path::Grub => true,
+                Path::Uki | Path::Kernel => false,
+            };
             match pcr {
                 // All that GRUB reads and does, in its order.
-                8 | 9 if self.steps.path == Path::Grub => {
+                8 | 9 if whole => {
                     self.in_order(pcr, &self.survey.whole[usize::from(pcr == 9)], &mut used, recorder);
                 }
                 9 => self.in_order(pcr, &self.without_initrd(events, recorder), &mut used, recorder),

@@ -3,13 +3,13 @@
 //! The floor (docs/policy.md says it for people): what is booted must be known up to the program that asks for the key. A
 //! rule that leaves out image, initrd or command line is no rule, because whoever holds the disk chooses what is left out.
 
-use super::document::{BootPlaces, Parsed, Places};
 use super::reader::{At, Problems};
+use super::schema::{BootPlaces, Parsed, Places};
+use crate::policy::boot_path::{self, Part};
 use crate::policy::command_line::{
     Floor, MAX_LINE, NO_CREDENTIALS, NO_RUNTIME, floor_of, forbids, is_forbidden,
 };
 use crate::policy::documents::Additions;
-use crate::policy::pin::{self, Part};
 use crate::policy::rules::{Allowed, Boot, CommandLine, Document, Image, Role, SecureBoot, Token};
 use std::collections::HashSet;
 
@@ -343,7 +343,7 @@ fn boots(boots: &[Boot], places: &Places, of: Option<&Document>, problems: &mut 
 }
 
 fn boot_images(boot: &Boot, at: &BootPlaces, of: Option<&Document>, problems: &mut Problems<'_>) {
-    for lack in pin::lacks(boot) {
+    for lack in boot_path::lacks(boot) {
         let place = match lack.part {
             Part::Boot => at.table,
             // That there is none is said elsewhere.

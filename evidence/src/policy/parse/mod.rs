@@ -7,9 +7,9 @@
 //! | [`check`] | contradictions and the floor |
 
 mod check;
-mod document;
 mod problem;
 mod reader;
+mod schema;
 mod trust;
 
 pub use problem::Problem;
@@ -44,7 +44,7 @@ impl Additions {
 fn policy(text: &str) -> Result<Document, Vec<Problem>> {
     let mut problems = Problems::new(text);
     let document = with_table(text, &mut problems, |table, problems| {
-        let parsed = document::policy(table, problems);
+        let parsed = schema::policy(table, problems);
         check::policy(&parsed, problems);
         parsed.document
     });
@@ -54,7 +54,7 @@ fn policy(text: &str) -> Result<Document, Vec<Problem>> {
 fn additions(text: &str) -> Result<Additions, Vec<Problem>> {
     let mut problems = Problems::new(text);
     let additions = with_table(text, &mut problems, |table, problems| {
-        let (additions, places) = document::additions(table, problems);
+        let (additions, places) = schema::additions(table, problems);
         check::additions(&additions, &places, problems);
         additions
     });
