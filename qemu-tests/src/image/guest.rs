@@ -1,7 +1,8 @@
 //! The guest's root file system: a small real Debian, the agent, and what the test needs in it.
 
+use super::cache::cached;
+use super::luks;
 use super::packages::Packages;
-use super::{cached, luks};
 use crate::error::{Context, Result};
 use crate::paths::{Key, Paths};
 use crate::process::run;
@@ -119,7 +120,7 @@ fn populate(paths: &Paths, packages: &Packages, tree: &Path) -> Result<()> {
 
     // Laid out beside it first: the tree belongs to (a mapped) root.
     let extra = tree.with_extension("extra");
-    super::remove(&extra)?;
+    super::cache::remove(&extra)?;
     let place = |path: &str| -> Result<PathBuf> {
         let to = extra.join(path);
         let folder = to.parent().expect("a file is in a folder");
@@ -154,15 +155,15 @@ fn populate(paths: &Paths, packages: &Packages, tree: &Path) -> Result<()> {
         .arg(tree)
         .args(["--keep-directory-symlink", "--no-overwrite-dir", "-xf"])
         .arg(&archive));
-    super::remove(&archive)?;
-    super::remove(&extra)?;
+    super::cache::remove(&archive)?;
+    super::cache::remove(&extra)?;
     unpacked?;
     Ok(())
 }
 
 /// The least that systemd takes for a root file system: os-release and this init, for a static busybox.
 pub(super) fn plaintext(tree: &Path, init: &str) -> Result<()> {
-    super::remove(tree)?;
+    super::cache::remove(tree)?;
     for folder in ["bin", "etc", "sbin", "usr/lib", "proc", "sys", "dev", "run", "tmp", "mnt"] {
         fs::create_dir_all(tree.join(folder)).context("can't make a folder")?;
     }

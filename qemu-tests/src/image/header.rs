@@ -55,7 +55,7 @@ pub fn add_keyslot(volume: &Path, passphrase: &str, slot: u32) -> Result<()> {
     add.args(["luksAddKey", "--batch-mode", "--pbkdf", "pbkdf2", "--pbkdf-force-iterations", "1000"]);
     add.args(["--key-file", "-", "--new-key-slot", &slot.to_string()]).arg(volume).arg(&new);
     let result = run_with_input(&mut add, passphrase.as_bytes());
-    super::remove(&new)?;
+    super::cache::remove(&new)?;
     result.map(drop)
 }
 

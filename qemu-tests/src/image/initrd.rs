@@ -1,6 +1,6 @@
 //! The initramfs: dracut of this host, with the module and the agent under test.
 
-use super::cached;
+use super::cache::cached;
 use super::packages::Kernel;
 use crate::error::{Context, Result};
 use crate::paths::{Key, Paths};
@@ -59,7 +59,7 @@ pub fn build(paths: &Paths, kernel: &Kernel, say: &mut dyn FnMut(&str)) -> Resul
             .arg(&kernel.modules)
             .arg(partial)
             .arg(&kernel.version));
-        super::remove(&base)?;
+        super::cache::remove(&base)?;
         result?;
         Ok(())
     })
@@ -67,7 +67,7 @@ pub fn build(paths: &Paths, kernel: &Kernel, say: &mut dyn FnMut(&str)) -> Resul
 
 /// dracut looks for modules in one folder only: a tree of links to the host's, and ours.
 fn basedir(module: &Path, base: &Path) -> Result<()> {
-    super::remove(base)?;
+    super::cache::remove(base)?;
     let host = Path::new("/usr/lib/dracut");
     let modules = base.join("modules.d");
     for folder in [&modules, &base.join("no-conf.d")] {
@@ -80,7 +80,7 @@ fn basedir(module: &Path, base: &Path) -> Result<()> {
         }
     }
     let ours = modules.join("90halfkey");
-    super::remove(&ours)?;
+    super::cache::remove(&ours)?;
     symlink(module, ours).context("can't link the dracut module")
 }
 

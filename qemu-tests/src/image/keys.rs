@@ -1,6 +1,6 @@
 //! Keys of Secure Boot that are the tests' own, and signatures by them.
 
-use super::cached;
+use super::cache::cached;
 use crate::error::{Context, Result};
 use crate::paths::{Key, Paths};
 use crate::process::run;

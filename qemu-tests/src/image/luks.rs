@@ -28,7 +28,7 @@ pub fn create(payload: &Path, uuid: &str, passphrase: &str, to: &Path) -> Result
     let key_file = to.with_extension("key");
     fs::write(&key_file, key).context("can't write the volume key")?;
     let result = format(to, uuid, passphrase, &key_file);
-    super::remove(&key_file)?;
+    super::cache::remove(&key_file)?;
     result?;
 
     let mut input = File::open(payload).context(format_args!("can't read {}", payload.display()))?;

@@ -11,6 +11,7 @@
 //! | [`system`] | the files of a boot path | 0 |
 //! | [`disk`] | sfdisk, mtools | 2 |
 
+mod cache;
 pub mod disk;
 pub mod guest;
 pub mod header;
@@ -25,16 +26,15 @@ pub mod xts;
 use crate::error::{Context, Result};
 use crate::paths::Paths;
 use crate::process::run;
+use cache::remove;
 use disk::{Content, EspFile};
 use keys::Keys;
 use packages::{Kernel, Packages};
-use std::fs::{self, File};
+use std::fs;
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::sync::OnceLock;
-use std::sync::atomic::{AtomicU32, Ordering};
-use std::time::{Duration, SystemTime};
 use system::{Release, System, Workshop};
 
 /// What every machine starts from.
@@ -198,57 +198,4 @@ impl Images {
     pub fn disk(&self, to: &Path) -> Result<()> {
         disk::create(&self.root, to)
     }
-}
-
-/// Takes a path of the cache: `make` writes to a temporary name, which becomes the final one when all went well, so an
-/// interrupted build leaves nothing that looks finished.
-pub(crate) fn cached(path: PathBuf, make: impl FnOnce(&Path) -> Result<()>) -> Result<PathBuf> {
-    static COUNT: AtomicU32 = AtomicU32::new(0);
-    if path.exists() {
-        // So that it is not among those that are forgotten.
-        let touched = File::open(&path).and_then(|file| file.set_modified(SystemTime::now()));
-        touched.context(format_args!("can't touch {}", path.display()))?;
-        return Ok(path);
-    }
-    let name = path.file_name().unwrap_or_default().to_string_lossy().into_owned();
-    let number = COUNT.fetch_add(1, Ordering::Relaxed);
-    let partial = path.with_file_name(format!("{name}.{}-{number}.partial", std::process::id()));
-    remove(&partial)?;
-    make(&partial)?;
-    // Someone else may have been faster: then theirs is as good.
-    if let Err(error) = fs::rename(&partial, &path) {
-        remove(&partial)?;
-        if !path.exists() {
-            return Err(error).context(format_args!("can't rename to {}", path.display()));
-        }
-    }
-    forget_old(&path)?;
-    Ok(path)
-}
-
-/// Deletes what nobody used for a while: with every build of the agent there is a new set, and a root is large.
-fn forget_old(path: &Path) -> Result<()> {
-    const UNUSED: Duration = Duration::from_secs(12 * 3600);
-    let Some(folder) = path.parent() else { return Ok(()) };
-    let entries = fs::read_dir(folder).context(format_args!("can't read {}", folder.display()))?;
-    let old = |path: &Path| {
-        let modified = fs::metadata(path).and_then(|meta| meta.modified()).ok();
-        modified.and_then(|modified| modified.elapsed().ok()).is_some_and(|age| age > UNUSED)
-    };
-    for other in entries.flatten().map(|entry| entry.path()) {
-        let kind = other.extension().unwrap_or_default().to_string_lossy().into_owned();
-        if ["luks", "img", "efi", "partial"].contains(&kind.as_str()) && old(&other) {
-            remove(&other)?;
-        }
-    }
-    Ok(())
-}
-
-fn remove(path: &Path) -> Result<()> {
-    let result = match fs::symlink_metadata(path) {
-        Ok(meta) if meta.is_dir() => fs::remove_dir_all(path),
-        Ok(_) => fs::remove_file(path),
-        Err(_) => return Ok(()),
-    };
-    result.context(format_args!("can't remove {}", path.display()))
 }

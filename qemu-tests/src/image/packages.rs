@@ -1,6 +1,6 @@
 //! The guest's Debian and its kernel, as the distribution ships them.
 
-use super::cached;
+use super::cache::cached;
 use crate::error::{Context, Result};
 use crate::paths::{Key, Paths};
 use crate::process::run;

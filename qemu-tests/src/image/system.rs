@@ -1,10 +1,11 @@
 //! What boots on a machine: kernel, initramfs and command line, and the way on which the firmware gets to them.
 
+use super::cache::cached;
 use super::disk::{Content, EspFile};
 use super::initrd::{ExtraFile, with_files};
 use super::keys::{Keys, Signer, revoked};
 use super::packages::{Kernel, Packages};
-use super::{cached, uki};
+use super::uki;
 use crate::error::{Context, Result};
 use crate::paths::{Key, Paths};
 use crate::qemu::Firmware;

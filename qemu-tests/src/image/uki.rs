@@ -1,7 +1,7 @@
 //! The unified kernel image: systemd's EFI stub with kernel, initramfs and command line as sections, put together as
 //! dracut and ukify do. Cheap, so a scenario that changes one of them makes its own.
 
-use super::cached;
+use super::cache::cached;
 use super::packages::Kernel;
 use crate::error::{Context, Result};
 use crate::paths::{Key, Paths};
@@ -23,7 +23,7 @@ pub fn build(paths: &Paths, kernel: &Kernel, initrd: &Path, cmdline: &str) -> Re
         let folder = partial.with_extension("sections");
         fs::create_dir_all(&folder).context("can't make a folder in the cache")?;
         let result = assemble(kernel, initrd, cmdline, &folder, partial);
-        super::remove(&folder)?;
+        super::cache::remove(&folder)?;
         result
     })
 }
