@@ -9,6 +9,7 @@ use common::{Server, get, path, post, refused};
 use halfkey_protocol::document::signed_bytes;
 use halfkey_protocol::tpm::bank::PcrBank;
 use halfkey_protocol::wire::operator::{Because, NodeList, NodeRecord, NodeState};
+use halfkey_protocol::wire::policies::{GroupList, PolicyList, PolicyRecord};
 use halfkey_protocol::wire::{Evidence, Problem, Register, Verdict};
 use halfkey_protocol::{NodeId, Reason};
 use halfkey_testkit::software::{Software, lax, strict};
@@ -342,4 +343,44 @@ fn a_row_that_can_t_be_read_forbids_no_revocation() {
     damage();
     records.restore(node, "found", by).unwrap();
     assert!(records.node(node).unwrap().unwrap().revoked.is_none());
+}
+
+/// Rows of policies and of nodes that nobody signed, or that can't be read, beside those of a group: what is signed for the group
+/// next counts as ever.
+#[tokio::test]
+async fn rows_of_nobody_keep_no_group_on_the_policy_that_it_has() {
+    let server = Server::start();
+    let (anybody, operator) = (server.anybody(), server.operator());
+    let node = enrolled(&server).await;
+    node.group(&operator, Some("web")).await.unwrap();
+    node.apply(&operator, "group:web", &lax()).await.unwrap();
+    assert_eq!(said(&node.boot(&anybody).await), "released");
+    let newest = async || get::<PolicyRecord>(&operator, "/v1/operator/policies/group:web").await;
+    let first = newest().await.unwrap().summary.version;
+    let another = NodeId([9; 16]);
+    let forged = [
+        "INSERT INTO policies VALUES ('group:web', 1000000, 'x', x'00', zeroblob(32), 0, 'x')".to_owned(),
+        "INSERT INTO policies VALUES ('group:web', 1000001, '', x'00', zeroblob(32), 0, 'x')".to_owned(),
+        "INSERT INTO policies VALUES ('node:x', 1000000, 'x', x'00', x'00', 0, 'x')".to_owned(),
+        format!("INSERT INTO policies VALUES ('node:{another}', 1000000, 'x', x'00', x'00', 0, 'x')"),
+        format!(
+            "INSERT INTO nodes (node_id, label, group_name, last_seen) VALUES ('{another}', 'x', 'web', 1)"
+        ),
+        "PRAGMA writable_schema = ON;
+         UPDATE sqlite_schema SET sql = replace(sql, ') STRICT', ')') WHERE name = 'nodes';"
+            .to_owned(),
+        "INSERT INTO nodes (node_id, label, group_name, last_seen) VALUES (x'00', x'01', 'web', 'x')"
+            .to_owned(),
+    ];
+    for statement in &forged {
+        // Opened anew: the schema changes.
+        server.database().execute_batch(statement).unwrap();
+        assert_eq!(newest().await.unwrap().summary.version, first, "{statement}");
+        get::<GroupList>(&operator, "/v1/operator/groups").await.unwrap();
+        get::<PolicyList>(&operator, "/v1/operator/policies").await.unwrap();
+        get::<NodeList>(&operator, "/v1/operator/nodes").await.unwrap();
+    }
+    node.apply(&operator, "group:web", &strict()).await.unwrap();
+    assert!(newest().await.unwrap().summary.version > first);
+    assert_eq!(said(&node.boot(&anybody).await), "denied policy_mismatch");
 }

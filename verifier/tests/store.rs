@@ -592,9 +592,6 @@ fn the_newest_version_of_a_scope_is_found() {
             }
         });
         look(store, |tx| {
-            let newest: Vec<_> =
-                tx.newest_policies().unwrap().into_iter().map(|row| (row.scope, row.version)).collect();
-            assert_eq!(newest, [("group:a".to_owned(), 2), ("node:b".to_owned(), 4)]);
             assert_eq!(tx.policy("node:b", None).unwrap(), Some(row("node:b", 4, 7)));
             assert_eq!(tx.policy("node:b", Some(3)).unwrap().unwrap().version, 3);
             assert_eq!(tx.policy("node:b", Some(2)).unwrap(), None);
@@ -604,7 +601,7 @@ fn the_newest_version_of_a_scope_is_found() {
         change(store, |tx| {
             tx.delete_policies_but("node:b", &[8; 32]).unwrap();
             assert_eq!(tx.policy("node:b", None).unwrap().unwrap().version, 3);
-            assert_eq!(tx.newest_policies().unwrap().len(), 2);
+            assert!(tx.policy("group:a", None).unwrap().is_some());
         });
     });
 }

@@ -16,8 +16,8 @@ use std::collections::HashMap;
 pub struct Index {
     /// By number, from 1.
     hashes: Vec<[u8; 32]>,
-    /// Number of the newest document of a scope by a tenant key; by no key if it is an operator's.
-    newest: HashMap<(String, [u8; 32]), u64>,
+    /// By scope and tenant key: number of the newest document.
+    newest: HashMap<String, HashMap<[u8; 32], u64>>,
     /// The newest enrollment of a node, whoever signed it.
     enrolled: HashMap<NodeId, Signed>,
     /// The enrollment of a node that was proved last.
@@ -117,8 +117,9 @@ impl Index {
             (Scope::Node(_) | Scope::Group(_) | Scope::Additions(_) | Scope::Membership(_), _) => {}
         }
         let scope = opened.scope.to_string();
-        for key in &opened.keys {
-            self.newest.insert((scope.clone(), *key), number);
+        if !opened.keys.is_empty() {
+            let of_scope = self.newest.entry(scope).or_default();
+            of_scope.extend(opened.keys.iter().map(|key| (*key, number)));
         }
     }
 
@@ -187,19 +188,35 @@ impl Index {
 
     /// Number of the newest document of a scope by this key, if it is after a number.
     pub fn newest_since(&self, scope: &str, key: &[u8; 32], since: u64) -> Option<u64> {
-        self.newest.get(&(scope.to_owned(), *key)).copied().filter(|number| *number > since)
+        self.newest.get(scope)?.get(key).copied().filter(|number| *number > since)
     }
 
     /// Number of the newest document of a scope, or 0. Of what is for one node those of its tenant count, since it is that one's.
     pub fn newest_that_counts(&self, scope: &Scope) -> u64 {
         let text = scope.to_string();
         let Some(node) = scope.node() else {
-            let of_scope = self.newest.iter().filter(|((of, _), _)| *of == text);
-            return of_scope.map(|(_, number)| *number).max().unwrap_or(0);
+            return self.newest_by_key(&text).first().copied().unwrap_or(0);
         };
+        self.key(node).and_then(|key| self.newest_since(&text, key, self.since(node))).unwrap_or(0)
+    }
+
+    /// Tenant key of the enrollment that was proved, else of the open one.
+    pub fn key(&self, node: NodeId) -> Option<&[u8; 32]> {
         let proved = self.proved.get(&node).map(|proved| &proved.enrollment);
-        let key = proved.or_else(|| self.enrolled.get(&node)).map(|enrollment| enrollment.key);
-        key.and_then(|key| self.newest_since(&text, &key, self.since(node))).unwrap_or(0)
+        proved.or_else(|| self.enrolled.get(&node)).map(|enrollment| &enrollment.key)
+    }
+
+    /// Numbers of the newest document of a scope by each tenant key, newest first.
+    pub fn newest_by_key(&self, scope: &str) -> Vec<u64> {
+        let of_scope = self.newest.get(scope).into_iter().flatten();
+        let mut numbers: Vec<u64> = of_scope.map(|(_, number)| *number).collect();
+        numbers.sort_unstable_by_key(|number| std::cmp::Reverse(*number));
+        numbers
+    }
+
+    /// Every scope that a tenant signed something for, in order.
+    pub fn scopes(&self) -> std::collections::BTreeSet<&str> {
+        self.newest.keys().map(String::as_str).collect()
     }
 
     /// What the tenant calls the node: by the enrollment that was proved, else by the open one. Anybody can sign one that is never
@@ -230,8 +247,8 @@ impl Index {
 
     /// Whose the newest document of a scope is.
     pub fn owner(&self, scope: &str) -> Option<&[u8; 32]> {
-        let of_scope = self.newest.iter().filter(|((of, _), _)| of == scope);
-        of_scope.max_by_key(|(_, number)| **number).map(|((_, key), _)| key)
+        let of_scope = self.newest.get(scope)?.iter();
+        of_scope.max_by_key(|(_, number)| **number).map(|(key, _)| key)
     }
 
     /// Whether any node that is not revoked is enrolled with a key, proved or not.

@@ -4,9 +4,10 @@ use super::document::{self, NewDocument};
 use super::governing::is_withdrawal;
 use super::model::Damage;
 use super::review::{self, Reviewed, Reviewer};
-use super::{By, Error, Result, TxView, audit, node};
+use super::{By, Error, Result, TxView, audit, legible, node};
 use crate::events::Event;
 use crate::store::{PolicyRow, Tx};
+use halfkey_protocol::document::Place;
 use halfkey_protocol::identity::fingerprint;
 use halfkey_protocol::wire::policies::{Group, PolicyRecord, PolicySummary, Scope};
 use halfkey_protocol::{NodeId, Reason};
@@ -35,7 +36,7 @@ pub fn apply(
     let scope = opened.scope.to_string();
     require_key(view, &opened.scope, signed.tenant_key())?;
     let withdrawn = new.name.is_empty();
-    if withdrawn && view.rows.policy(&scope, None)?.is_none_or(|last| is_withdrawal(&last)) {
+    if withdrawn && newest_known(view, &scope)?.is_none_or(|last| is_withdrawal(&last)) {
         let what = format!("{scope} has no policy that could be withdrawn");
         return Err(Error::Refused(Reason::Conflict, what));
     }
@@ -119,7 +120,7 @@ pub fn set_group(
 /// When the database can't be read.
 pub fn groups(view: &TxView<'_>) -> Result<Vec<Group>> {
     let mut groups: BTreeMap<String, (Option<u64>, Vec<String>)> = BTreeMap::new();
-    for policy in view.rows.newest_policies()? {
+    for policy in newest_of_each(view)? {
         if let Some(name) = policy.scope.strip_prefix("group:") {
             groups.entry(name.to_owned()).or_default().0 = Some(policy.version);
         }
@@ -138,7 +139,7 @@ pub fn groups(view: &TxView<'_>) -> Result<Vec<Group>> {
 /// # Errors
 /// When the database can't be read.
 pub fn all(view: &TxView<'_>) -> Result<Vec<PolicySummary>> {
-    let newest = view.rows.newest_policies()?;
+    let newest = newest_of_each(view)?;
     let of_node = |node: &str| {
         newest.binary_search_by(|row| row.scope.as_str().cmp(&format!("node:{node}"))).map(|at| &newest[at])
     };
@@ -161,7 +162,10 @@ pub fn all(view: &TxView<'_>) -> Result<Vec<PolicySummary>> {
 /// # Errors
 /// `RolledBack`: the sequence has a newer one than the rows. When a row is damaged, or can't be read.
 pub fn one(view: &TxView<'_>, scope: &str, version: Option<u64>) -> Result<Option<PolicyRecord>> {
-    let found = view.rows.policy(scope, version)?;
+    let found = match version {
+        Some(version) => view.rows.policy(scope, Some(version))?,
+        None => newest_known(view, scope)?,
+    };
     if version.is_none() {
         require_newest(view, scope, found.as_ref())?;
     }
@@ -171,7 +175,7 @@ pub fn one(view: &TxView<'_>, scope: &str, version: Option<u64>) -> Result<Optio
         Some(group) => {
             let mut governed = 0;
             for (_, node) in view.rows.members(Some(group))? {
-                let own = view.rows.policy(&format!("node:{node}"), None)?;
+                let own = newest_known(view, &format!("node:{node}"))?;
                 governed += u64::from(own.is_none_or(|own| is_withdrawal(&own)));
             }
             governed
@@ -179,6 +183,33 @@ pub fn one(view: &TxView<'_>, scope: &str, version: Option<u64>) -> Result<Optio
         None => u64::from(!is_withdrawal(&row)),
     };
     Ok(Some(PolicyRecord { summary: summary(&row, nodes), signed }))
+}
+
+/// The newest version of a scope that is of the sequence. Rows beside it, and those that can't be read, are nobody's: they stand in
+/// the way of none.
+fn newest_known(view: &TxView<'_>, scope: &str) -> Result<Option<PolicyRow>> {
+    for number in view.index.newest_by_key(scope) {
+        let (row, damage) = legible(view.rows.policy(scope, Some(number)).map_err(Error::from))?;
+        if let Some(why) = damage {
+            tracing::error!(scope, number, "the database is damaged: {why}");
+        }
+        let is_known = |row: &PolicyRow| view.index.has(&Place { number: row.version, sha256: row.sha256 });
+        if let Some(row) = row.filter(is_known) {
+            return Ok(Some(row));
+        }
+    }
+    Ok(None)
+}
+
+/// The same of each scope that has one, by scope.
+fn newest_of_each(view: &TxView<'_>) -> Result<Vec<PolicyRow>> {
+    let mut found = Vec::new();
+    for scope in view.index.scopes() {
+        if Scope::parse(scope).is_some_and(|scope| scope.is_of_policy()) {
+            found.extend(newest_known(view, scope)?);
+        }
+    }
+    Ok(found)
 }
 
 /// What an operator goes on from is what was signed last: from an older one a boot would come back that a newer one took out.
@@ -200,16 +231,19 @@ fn require_key(view: &TxView<'_>, scope: &Scope, key: &[u8]) -> Result<()> {
     let index = view.index;
     let (expected, whose) = match scope.node() {
         Some(node) => {
-            let found = node::one(view, node)?;
+            // Whoever damages the node's row must not keep its tenant from saying what governs it: whose it is the documents say.
+            let (found, damage) = legible(node::one(view, node))?;
             if let Some(damage @ Damage::Enrollment(_)) = found.as_ref().and_then(|node| node.damage.as_ref())
             {
                 return Err(Error::Refused(Reason::RolledBack, damage.to_string()));
             }
             let enrollment = found.and_then(|node| node.current.or(node.open));
-            let Some(enrollment) = enrollment else {
+            let by_row = enrollment.as_ref().map(|enrollment| enrollment.signed.tenant_key());
+            let by_index = damage.and_then(|_| index.key(node)).map(<[u8; 32]>::as_slice);
+            let Some(key) = by_row.or(by_index) else {
                 return Err(Error::Refused(Reason::NotEnrolled, format!("node {node}")));
             };
-            (fingerprint(enrollment.signed.tenant_key()), "that enrolled the node")
+            (fingerprint(key), "that enrolled the node")
         }
         None => match index.owner(&scope.to_string()) {
             Some(owner) if owner == key || index.enrolls(owner) => {

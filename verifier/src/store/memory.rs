@@ -514,14 +514,6 @@ impl Proposals for MemoryTx {
 }
 
 impl Policies for MemoryTx {
-    fn newest_policies(&self) -> Result<Vec<PolicyRow>> {
-        let mut newest: BTreeMap<String, PolicyRow> = BTreeMap::new();
-        for ((scope, _), row) in &self.0.borrow().policies {
-            newest.insert(scope.clone(), row.clone());
-        }
-        Ok(newest.into_values().collect())
-    }
-
     fn policy(&self, scope: &str, version: Option<u64>) -> Result<Option<PolicyRow>> {
         let tables = self.0.borrow();
         let mut of_scope = tables.policies.values().rev().filter(|row| row.scope == scope);

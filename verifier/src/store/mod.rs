@@ -247,8 +247,6 @@ pub trait Proposals {
 
 /// Versions of policies. The version is the number of the document.
 pub trait Policies {
-    /// The newest of each scope, by scope.
-    fn newest_policies(&self) -> Result<Vec<PolicyRow>>;
     /// One version of a scope, or the newest.
     fn policy(&self, scope: &str, version: Option<u64>) -> Result<Option<PolicyRow>>;
     /// The newest of a scope by this tenant key.

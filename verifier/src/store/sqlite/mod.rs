@@ -169,14 +169,19 @@ fn broken(e: rusqlite::Error) -> StoreError {
     }
 }
 
-/// A text that is only shown, or compared with what was signed: bytes that are no UTF-8 make it another text, and no reason to give up.
+/// A text that is only shown, or compared with what was signed: bytes that are no UTF-8, or another type, make it another text, and
+/// no reason to give up.
 struct Shown(String);
 
 impl FromSql for Shown {
     fn column_result(value: ValueRef<'_>) -> FromSqlResult<Self> {
         match value {
-            ValueRef::Text(bytes) => Ok(Self(String::from_utf8_lossy(bytes).into_owned())),
-            _ => Err(FromSqlError::InvalidType),
+            ValueRef::Text(bytes) | ValueRef::Blob(bytes) => {
+                Ok(Self(String::from_utf8_lossy(bytes).into_owned()))
+            }
+            ValueRef::Integer(number) => Ok(Self(number.to_string())),
+            ValueRef::Real(number) => Ok(Self(number.to_string())),
+            ValueRef::Null => Err(FromSqlError::InvalidType),
         }
     }
 }

@@ -7,14 +7,6 @@ use rusqlite::{Row, params};
 const FIELDS: &str = "scope, version, name, tenant_key, sha256, applied_at, applied_by";
 
 impl Policies for SqliteTx<'_> {
-    fn newest_policies(&self) -> Result<Vec<PolicyRow>> {
-        let sql = format!(
-            "SELECT {FIELDS} FROM policies p
-             WHERE version = (SELECT max(version) FROM policies q WHERE q.scope = p.scope) ORDER BY scope"
-        );
-        self.all(&sql, [], read)
-    }
-
     fn policy(&self, scope: &str, version: Option<u64>) -> Result<Option<PolicyRow>> {
         let sql = format!(
             "SELECT {FIELDS} FROM policies WHERE scope = ?1 AND version = coalesce(?2, version)
