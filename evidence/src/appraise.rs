@@ -229,6 +229,7 @@ fn no_log() -> Finding {
         rule: "each boot".to_owned(),
         expected: "the firmware's log".to_owned(),
         found: "none".to_owned(),
+        hint: None,
     }
 }
 

@@ -72,6 +72,7 @@ fn what_is_shown_of_one_boot_approves_no_other() {
         rule: String::new(),
         expected: String::new(),
         found: String::new(),
+        hint: None,
     }];
     *shown.lock().unwrap() = altered;
     let ran = workstation.ok(&ONCE);

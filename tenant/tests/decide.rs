@@ -35,6 +35,7 @@ fn pending(approvable: bool) -> PendingBoot {
             rule: "boot \"6.1\" image 1 (uki)".into(),
             expected: "authenticode sha256:0202".into(),
             found: "sha256:0101".into(),
+            hint: None,
         }],
         since: 1,
         expires: 2,

@@ -38,6 +38,7 @@ fn finding() -> Finding {
         rule: "boot \"6.1.0-55\" image 1 (uki)".into(),
         expected: "authenticode sha256:0101".into(),
         found: EVIL.into(),
+        hint: None,
     }
 }
 

@@ -57,6 +57,7 @@ fn findings() -> Vec<Finding> {
         rule: "boot \"6.1.0-55\" image 1 (uki)".into(),
         expected: "authenticode sha256:0101".into(),
         found: "sha256:0202".into(),
+        hint: None,
     };
     let missing = Finding {
         pcr: None,
@@ -65,6 +66,7 @@ fn findings() -> Vec<Finding> {
         rule: "command_line.required".into(),
         expected: "systemd.import_credentials=no".into(),
         found: "evil\u{1b}[2J".into(),
+        hint: None,
     };
     vec![kernel, missing]
 }

@@ -45,6 +45,7 @@ impl Lack {
             rule,
             expected: format!("{}{}", self.part.key(), self.expected),
             found: self.found.clone(),
+            hint: None,
         }
     }
 }

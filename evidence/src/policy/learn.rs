@@ -94,6 +94,7 @@ fn lacking(what: &str, expected: &str, found: &str) -> Finding {
         rule: "floor".to_owned(),
         expected: expected.to_owned(),
         found: found.to_owned(),
+        hint: None,
     }
 }
 
@@ -333,11 +334,13 @@ fn proven_line(survey: &Survey<'_>) -> Result<String, Vec<Finding>> {
     proven.dedup();
     match proven.as_slice() {
         [line] => Ok((*line).to_owned()),
-        [] => Err(vec![lacking(
-            "command line",
-            "an event whose digest proves it",
-            "none\nhint: the agent reads /proc/cmdline; a boot that was recorded by an older one can't be learned",
-        )]),
+        [] => Err(vec![Finding {
+            hint: Some(
+                "the agent reads /proc/cmdline; a boot that was recorded by an older one can't be learned"
+                    .into(),
+            ),
+            ..lacking("command line", "an event whose digest proves it", "none")
+        }]),
         several => Err(vec![lacking(
             "command line",
             "one",
@@ -349,11 +352,10 @@ fn proven_line(survey: &Survey<'_>) -> Result<String, Vec<Finding>> {
 fn above_the_floor(line: &str, floor: Floor) -> Result<(), Vec<Finding>> {
     match floor.objection(line) {
         None => Ok(()),
-        Some(objection) => Err(vec![lacking(
-            "command line",
-            &objection.expected,
-            &format!("{}\nhint: change the kernel command line and boot again", objection.found),
-        )]),
+        Some(objection) => Err(vec![Finding {
+            hint: Some("change the kernel command line and boot again".to_owned()),
+            ..lacking("command line", &objection.expected, &objection.found)
+        }]),
     }
 }
 
@@ -373,7 +375,8 @@ fn unbelieved(event: &EventRule, what: &str) -> Finding {
             EventIs::Digest(digest) => format!("authenticode {digest}"),
             EventIs::Text(text) => text.clone(),
         },
-    }
+ hint: None,
+}
 }
 
 /// Images, initrd, sections and the events that belong to them.

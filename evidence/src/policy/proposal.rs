@@ -203,13 +203,11 @@ pub fn boot_of(
     if base.events.iter().any(|event| matches!(event.pcr, 8 | 9)) {
         let expected = "a boot loader that measures nothing of its own (grub does)";
         let rule = format!("boot {:?}", base.name);
-        findings.push(finding(
-            Some(8),
-            "boot loader",
-            rule,
-            expected,
-            "events that follow the kernel's name\nhint: boot it once, and `halfkey approve NODE --learn`",
-        ));
+        let found = "events that follow the kernel's name";
+        findings.push(Finding {
+            hint: Some("boot it once, and `halfkey approve NODE --learn`".to_owned()),
+            ..finding(Some(8), "boot loader", rule, expected, found)
+        });
     }
     findings.extend(proposed_line(document, &bases, proposal));
     let digest = |bytes: &[u8], what: &str, pcr: u8, findings: &mut Vec<Finding>| {
@@ -426,6 +424,7 @@ fn finding(pcr: Option<u8>, what: &str, rule: String, expected: &str, found: &st
         rule,
         expected: expected.to_owned(),
         found: found.to_owned(),
+        hint: None,
     }
 }
 

@@ -177,6 +177,9 @@ pub struct Finding {
     pub expected: String,
     /// What was booted.
     pub found: String,
+    /// What to do about it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub hint: Option<String>,
 }
 
 impl std::fmt::Display for Finding {
@@ -187,6 +190,7 @@ impl std::fmt::Display for Finding {
         if let Some(event) = self.event {
             write!(f, "event {event}, ")?;
         }
-        write!(f, "{}: {}: expected {}, found {}", self.what, self.rule, self.expected, self.found)
+        write!(f, "{}: {}: expected {}, found {}", self.what, self.rule, self.expected, self.found)?;
+        self.hint.as_ref().map_or(Ok(()), |hint| write!(f, "\nhint: {hint}"))
     }
 }

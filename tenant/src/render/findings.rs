@@ -22,6 +22,9 @@ pub fn findings(findings: &[Finding]) -> String {
             clean(&finding.found)
         )
         .expect("a String takes everything");
+        if let Some(hint) = &finding.hint {
+            writeln!(text, "    hint      {}", clean(hint)).expect("a String takes everything");
+        }
         text
     })
 }

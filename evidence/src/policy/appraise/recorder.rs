@@ -104,14 +104,14 @@ impl Recorder for Record<'_> {
                 }
                 EventIndex::Systemd(index) => (None, log.systemd()[index].what()),
             };
-            Finding { pcr: Some(seen.pcr), event, what, rule, expected, found }
+            Finding { pcr: Some(seen.pcr), event, what, rule, expected, found, hint: None }
         });
     }
 
     fn missing(&mut self, pcr: Option<u8>, what: &str, why: impl FnOnce() -> Mismatch) {
         self.add(None, || {
             let Mismatch { rule, expected, found } = why();
-            Finding { pcr, event: None, what: what.to_owned(), rule, expected, found }
+            Finding { pcr, event: None, what: what.to_owned(), rule, expected, found, hint: None }
         });
     }
 }

@@ -125,5 +125,6 @@ fn no_log() -> Finding {
         rule: "each boot".to_owned(),
         expected: "the firmware's log".to_owned(),
         found: "none: the machine keeps none, or the verifier no longer does".to_owned(),
+        hint: None,
     }
 }
