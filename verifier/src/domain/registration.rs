@@ -1,6 +1,6 @@
 //! The registrar's records.
 
-use super::{By, Error, Result, TxView, audit, json};
+use super::{By, Error, Result, TxView, audit, json, legible};
 use crate::events::Event;
 use crate::limit::{Holder, Source, first_to_go};
 use crate::store::{RegistrationRow, StoreError};
@@ -91,7 +91,8 @@ pub fn one(view: &TxView<'_>, node: NodeId) -> Result<Option<Registration>> {
 /// `AkChanged` (the EK has another AK), `Activation` (a later challenge was answered already), `RateLimited` (there is no room, and
 /// none can be made).
 pub fn save(view: &TxView<'_>, new: &NewRegistration, unenrolled: u64, now: u64) -> Result<Saved> {
-    let known = view.rows.registration(new.node)?;
+    // One that can't be read is written anew: whoever damages it must not keep the machine from registering.
+    let (known, damage) = legible(view.rows.registration(new.node).map_err(Error::from))?;
     let (saved, detail) = match &known {
         Some(known) if known.ak_name != new.ak_name => {
             let what = format!("node {} is registered with another attestation key", new.node);
@@ -103,12 +104,14 @@ pub fn save(view: &TxView<'_>, new: &NewRegistration, unenrolled: u64, now: u64)
         }
         Some(known) if known.srk_name == new.srk_name => (Saved::Same, None),
         Some(_) => (Saved::SrkChanged, Some("storage key changed: the TPM was cleared".to_owned())),
+        None if damage.is_some() => (Saved::Same, None),
         None => {
             make_room(view, unenrolled, now)?;
             (Saved::New, Some(format!("EK {}", fingerprint(&new.register.ek_public))))
         }
     };
-    let kept = known.as_ref().is_some_and(|known| known.kept);
+    // A tenant may have enrolled what can't be read.
+    let kept = known.as_ref().map_or(damage.is_some(), |known| known.kept);
     view.rows.put_registration(&RegistrationRow {
         node: new.node,
         ak_name: new.ak_name.clone(),

@@ -6,7 +6,7 @@
 
 use crate::config::Config;
 use crate::domain::registration::{SKEW, TICKS};
-use crate::domain::{Answered, By, Db, Error, NewRegistration};
+use crate::domain::{Answered, By, Db, Error, NewRegistration, legible};
 use crate::http::refusal::Refusal;
 use crate::keys::ClusterKey;
 use crate::limit::{Rate, Source, SourceRate};
@@ -76,7 +76,7 @@ impl Registering {
         if let Some(roots) = &self.roots {
             roots.verify(&checked, register, self.clock.now())?;
         }
-        if let Some(known) = db.run(move |records| records.registration(node)).await?
+        if let Some(known) = db.run(move |records| legible(records.registration(node))).await?.0
             && known.register.ak_public != register.ak_public
         {
             return Err(self.refuse_ak(db, node, source).await);

@@ -1,6 +1,6 @@
 //! Boots that wait for an operator.
 
-use super::{SqliteTx, broken, id_text, number, some_u64_at, u64_at};
+use super::{SqliteTx, broken, id_text, number, shown_u64, some_u64_at, u64_at};
 use crate::store::{BootRow, Boots, Each, Result};
 use halfkey_protocol::NodeId;
 use rusqlite::{Row, params};
@@ -66,7 +66,7 @@ impl Boots for SqliteTx<'_> {
     }
 
     fn evidence_of_boots(&self, node: NodeId) -> Result<Vec<u64>> {
-        self.all("SELECT evidence_id FROM boots WHERE node_id = ?1", [id_text(node)], |row| u64_at(row, 0))
+        self.all("SELECT evidence_id FROM boots WHERE node_id = ?1", [id_text(node)], |row| shown_u64(row, 0))
     }
 }
 

@@ -191,9 +191,17 @@ fn shown(row: &Row<'_>, column: usize) -> rusqlite::Result<Option<String>> {
     Ok(row.get::<_, Option<Shown>>(column)?.map(|Shown(text)| text))
 }
 
-/// Such a text, which is there.
+/// Such a text; empty where there is none.
 fn text(row: &Row<'_>, column: usize) -> rusqlite::Result<String> {
-    Ok(row.get::<_, Shown>(column)?.0)
+    Ok(shown(row, column)?.unwrap_or_default())
+}
+
+/// A number that is only shown, or sorts what is tidied up: one of another type is 0, and no reason to give up.
+fn shown_u64(row: &Row<'_>, column: usize) -> rusqlite::Result<u64> {
+    Ok(match row.get_ref(column)? {
+        ValueRef::Integer(number) => as_u64(number),
+        ValueRef::Null | ValueRef::Real(_) | ValueRef::Text(_) | ValueRef::Blob(_) => 0,
+    })
 }
 
 /// SQLite's integers are signed. Times and counts here are far below 2^63.

@@ -1,7 +1,7 @@
 //! Nodes.
 
 use super::registrations::condition;
-use super::{SqliteTx, id_text, number, shown, some_u64_at, text, u64_at};
+use super::{SqliteTx, id_text, number, shown, shown_u64, some_u64_at, text, u64_at};
 use crate::store::{NodeLineRow, NodeRow, Nodes, Result, Which};
 use halfkey_protocol::NodeId;
 use rusqlite::params;
@@ -86,7 +86,7 @@ impl Nodes for SqliteTx<'_> {
                     open: row.get(3)?,
                     current: row.get(4)?,
                     pending: row.get(5)?,
-                    last_seen: u64_at(row, 6)?,
+                    last_seen: shown_u64(row, 6)?,
                     last_outcome: shown(row, 7)?,
                     last_code: shown(row, 8)?,
                     held: row.get(9)?,

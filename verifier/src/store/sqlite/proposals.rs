@@ -1,8 +1,9 @@
 //! What nodes proposed.
 
-use super::{SqliteTx, as_u64, broken, id_text, number, some_u64_at, text, u64_at};
+use super::{SqliteTx, as_u64, broken, id_text, number, shown_u64, some_u64_at, text, u64_at};
 use crate::store::{Each, ProposalChange, ProposalHead, ProposalRow, Proposals, Result};
 use halfkey_protocol::NodeId;
+use rusqlite::types::ValueRef;
 use rusqlite::{Row, params};
 
 const FIELDS: &str =
@@ -35,10 +36,11 @@ impl Proposals for SqliteTx<'_> {
         self.all(SQL, [id_text(node)], |row| {
             Ok(ProposalHead {
                 id: u64_at(row, 0)?,
-                at: u64_at(row, 1)?,
+                at: shown_u64(row, 1)?,
                 state: text(row, 2)?,
-                from_evidence: u64_at(row, 3)?,
-                by_trust: row.get(4)?,
+                from_evidence: shown_u64(row, 3)?,
+                // Whether trust is there is read with its tag. What says neither may be superseded, and is not forgotten.
+                by_trust: row.get_ref(4)? != ValueRef::Integer(0),
                 counted: row.get(5)?,
             })
         })
@@ -102,7 +104,8 @@ fn read(row: &Row<'_>) -> rusqlite::Result<ProposalRow> {
     Ok(ProposalRow {
         id: u64_at(row, 0)?,
         node_id: row.get(1)?,
-        sha256: row.get(2)?,
+        // It finds a proposal, and says nothing of what was found.
+        sha256: row.get_ref(2)?.as_blob().ok().and_then(|sum| sum.try_into().ok()).unwrap_or_default(),
         at: u64_at(row, 3)?,
         state: row.get(4)?,
         message: row.get(5)?,

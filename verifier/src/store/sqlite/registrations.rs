@@ -1,6 +1,6 @@
 //! What TPMs registered.
 
-use super::{SqliteTx, as_u64, id_text, number, shown, text, u64_at};
+use super::{SqliteTx, as_u64, id_text, number, shown, shown_u64, text, u64_at};
 use crate::store::{RegistrationLine, RegistrationRow, Registrations, Result, SourceRow, Which};
 use halfkey_protocol::NodeId;
 use rusqlite::params;
@@ -38,7 +38,7 @@ impl Registrations for SqliteTx<'_> {
             Ok(RegistrationLine {
                 node_id: shown(row, 0)?.unwrap_or_default(),
                 label: text(row, 1)?,
-                last_seen: u64_at(row, 2)?,
+                last_seen: shown_u64(row, 2)?,
             })
         })
     }

@@ -7,6 +7,8 @@ use rusqlite::{Connection, TransactionBehavior};
 /// Step N brings a database of `user_version` N to N + 1.
 const STEPS: &[&str] = &[STEP_0];
 
+// Tables with rows of single nodes are not STRICT: a row that somebody damaged beside this program could not be changed any more, by a
+// statement that sets another column of it, and so not be mended either. What is read is typed in any case.
 const STEP_0: &str = "
 CREATE TABLE meta (key TEXT PRIMARY KEY, value INTEGER NOT NULL) STRICT;
 
@@ -34,7 +36,7 @@ CREATE TABLE registrations (
     last_seen     INTEGER NOT NULL,
     kept          INTEGER NOT NULL,
     register      TEXT NOT NULL
-) STRICT;
+);
 CREATE INDEX registrations_unenrolled ON registrations (source, last_seen) WHERE kept = 0;
 CREATE INDEX registrations_by_label ON registrations (label);
 
@@ -75,7 +77,7 @@ CREATE TABLE nodes (
     last_seen           INTEGER NOT NULL,
     last_outcome        TEXT,
     last_code           TEXT
-) STRICT;
+);
 CREATE INDEX nodes_by_group ON nodes (group_name, node_id) WHERE group_name IS NOT NULL;
 
 -- c_u: C_U, encrypted by the cluster key. released_*: the last boot that was released, what a proposal may come from;
@@ -106,7 +108,7 @@ CREATE TABLE enrollments (
     enrolled_at       INTEGER NOT NULL,
     enrolled_by       TEXT NOT NULL,
     proved_at         INTEGER
-) STRICT;
+);
 CREATE UNIQUE INDEX enrollments_one_open ON enrollments (node_id) WHERE state = 'open';
 CREATE UNIQUE INDEX enrollments_one_current ON enrollments (node_id) WHERE state = 'current';
 
@@ -136,7 +138,7 @@ CREATE TABLE boots (
     used_at        INTEGER,
     approval_tag   BLOB,
     PRIMARY KEY (node_id, ticket)
-) STRICT, WITHOUT ROWID;
+) WITHOUT ROWID;
 
 CREATE TABLE evidence (
     id             INTEGER PRIMARY KEY AUTOINCREMENT,
@@ -158,7 +160,7 @@ CREATE TABLE evidence (
     event_log      BLOB,
     systemd_log    BLOB,
     ima_log        BLOB
-) STRICT;
+);
 CREATE INDEX evidence_by_node ON evidence (node_id, authentic, id);
 
 -- Every version is kept; one without a name withdraws the policy. The version is the number of the document.
@@ -191,7 +193,7 @@ CREATE TABLE proposals (
     tag           BLOB,
     proposal      TEXT NOT NULL,
     UNIQUE (node_id, sha256)
-) STRICT;
+);
 CREATE INDEX proposals_by_node ON proposals (node_id, at);
 CREATE INDEX proposals_waiting ON proposals (id) WHERE state = 'waiting';
 

@@ -1,6 +1,6 @@
 //! The audit trail, and counts beside it.
 
-use super::{SqliteTx, id_text, number, shown, text, u64_at};
+use super::{SqliteTx, id_text, number, shown, shown_u64, text, u64_at};
 use crate::store::{CountRow, Result, Trail};
 use halfkey_protocol::NodeId;
 use halfkey_protocol::wire::operator::AuditEntry;
@@ -60,10 +60,10 @@ impl Trail for SqliteTx<'_> {
                            ORDER BY hour, action, count DESC, source";
         self.all(SQL, [number(hour)], |row| {
             Ok(CountRow {
-                hour: u64_at(row, 0)?,
-                action: row.get(1)?,
-                source: row.get(2)?,
-                count: u64_at(row, 3)?,
+                hour: shown_u64(row, 0)?,
+                action: text(row, 1)?,
+                source: text(row, 2)?,
+                count: shown_u64(row, 3)?,
             })
         })
     }
