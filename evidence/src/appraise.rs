@@ -210,7 +210,7 @@ pub fn appraise<'a>(
     let result = match (&log, policy) {
         (Ok(Some(log)), Some(policy)) => Some(evaluate(policy, log, &evidence.claims())),
         // Without a log there is nothing that a policy could allow.
-        (Ok(None), Some(_)) => Some(Evaluation { boot: None, findings: vec![no_log()] }),
+        (Ok(None), Some(_)) => Some(Evaluation { boot: None, findings: vec![no_log("none")] }),
         (Ok(_), None) | (Err(_), _) => None,
     };
     Ok(Appraisal { quote, log, result })
@@ -221,14 +221,15 @@ pub fn assume(log: &AssumedLog<'_>, claims: &Claims<'_>, policy: &Policy) -> Eva
     evaluate(policy, log, claims)
 }
 
-fn no_log() -> Finding {
+/// Of a boot whose event log is not there.
+pub fn no_log(found: &str) -> Finding {
     Finding {
         pcr: None,
         event: None,
         what: "event log".to_owned(),
         rule: "each boot".to_owned(),
         expected: "the firmware's log".to_owned(),
-        found: "none".to_owned(),
+        found: found.to_owned(),
         hint: None,
     }
 }

@@ -172,17 +172,7 @@ fn a_group_has_one_policy_and_a_node_may_boot_something_besides() {
     let (workstation, id) = (&setup.workstation, setup.id.as_str());
     let (usual, other) = (software("6.1", CMDLINE), software("6.2", CMDLINE));
     assert_eq!(setup.boot(&usual), "pending no_policy");
-    let file = setup.path("web.toml");
-    workstation.ok(&[
-        "policy",
-        "learn",
-        "web1",
-        "--kernel-measures-initrd",
-        "--name",
-        "web servers",
-        "-o",
-        &file,
-    ]);
+    let file = setup.learns_web();
     let ran = workstation.run(&["policy", "learn", "web1", "--kernel-measures-initrd", "-o", &file]);
     assert!(ran.code == 1 && ran.stderr.contains("hint:"), "no file is overwritten: {ran:?}");
 
@@ -360,17 +350,7 @@ fn what_a_whole_group_proposes_is_accepted_at_once() {
         (said(&one.boot(&old)), said(&two.boot(&old))),
         ("pending no_policy".into(), "pending no_policy".into())
     );
-    let file = setup.path("web.toml");
-    workstation.ok(&[
-        "policy",
-        "learn",
-        "web1",
-        "--kernel-measures-initrd",
-        "--name",
-        "web servers",
-        "-o",
-        &file,
-    ]);
+    let file = setup.learns_web();
     workstation.ok(&["policy", "apply", &file, "--group", "web", "--yes"]);
     assert_eq!((said(&one.ask_again()), said(&two.ask_again())), ("released".into(), "released".into()));
     let numbers = [&one, &two].map(|node| node.propose(&proposal(&new, "6.2")).proposal_id.unwrap());

@@ -43,21 +43,7 @@ fn look<T>(store: &dyn Store, work: impl Fn(&dyn Tx) -> T) -> T {
 }
 
 fn node(id: NodeId, label: &str) -> NodeRow {
-    NodeRow {
-        id,
-        label: label.into(),
-        revoked_because: None,
-        group_name: None,
-        group_number: None,
-        held_by: None,
-        held_because: None,
-        tpm_firmware: None,
-        tpm_firmware_before: None,
-        tpm_firmware_since: None,
-        last_seen: 1,
-        last_outcome: None,
-        last_code: None,
-    }
+    NodeRow { label: label.into(), ..NodeRow::blank(id, 1) }
 }
 
 fn signed(document: &[u8]) -> SignedDocument {

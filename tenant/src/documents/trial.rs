@@ -76,16 +76,7 @@ impl Trial {
 /// # Errors
 /// As every request. A boot that can't be used is part of the result.
 pub fn of_scope(signing: &SigningContext<'_>, scope: &Scope, policy: &Policy) -> Result<Vec<Trial>> {
-    let nodes = match scope {
-        Scope::Node(id)
-        | Scope::Additions(id)
-        | Scope::Membership(id)
-        | Scope::Enrollment(id)
-        | Scope::Proof(id)
-        | Scope::Revocation(id)
-        | Scope::Hold(id) => vec![*id],
-        Scope::Group(group) => members(&signing.client, group)?,
-    };
+    let nodes = nodes(&signing.client, scope)?;
     let mut trials = Vec::with_capacity(nodes.len());
     let among = matches!(scope, Scope::Group(_));
     for id in nodes {
@@ -93,6 +84,23 @@ pub fn of_scope(signing: &SigningContext<'_>, scope: &Scope, policy: &Policy) ->
         trials.extend(tried.or_else(|error| untried(&signing.client, id, among, error).map(Some))?);
     }
     Ok(trials)
+}
+
+/// The nodes that a scope is about.
+///
+/// # Errors
+/// As every request.
+pub fn nodes(client: &Client, scope: &Scope) -> Result<Vec<NodeId>> {
+    match scope {
+        Scope::Group(group) => members(client, group),
+        Scope::Node(id)
+        | Scope::Additions(id)
+        | Scope::Membership(id)
+        | Scope::Enrollment(id)
+        | Scope::Proof(id)
+        | Scope::Revocation(id)
+        | Scope::Hold(id) => Ok(vec![*id]),
+    }
 }
 
 /// What the server can't say of one node `among` others keeps no policy from these. One that was named alone has to be there.

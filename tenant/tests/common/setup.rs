@@ -57,6 +57,14 @@ impl Setup {
     pub fn path(&self, name: &str) -> String {
         self.workstation.path(name).to_str().unwrap().to_owned()
     }
+
+    /// Learns a policy for web servers from web1's last boot; gives the file.
+    pub fn learns_web(&self) -> String {
+        let file = self.path("web.toml");
+        let learn = ["policy", "learn", "web1", "--kernel-measures-initrd", "--name", "web servers", "-o"];
+        self.workstation.ok(&[&learn[..], &[&file]].concat());
+        file
+    }
 }
 
 /// A machine in group web, with a policy that allows its boot; and one, in a file, that does not.
@@ -64,17 +72,7 @@ pub fn grouped() -> (Setup, Software, String) {
     let setup = Setup::new();
     let usual = software("6.1", CMDLINE);
     assert_eq!(setup.boot(&usual), "pending no_policy");
-    let file = setup.path("web.toml");
-    setup.workstation.ok(&[
-        "policy",
-        "learn",
-        "web1",
-        "--kernel-measures-initrd",
-        "--name",
-        "web servers",
-        "-o",
-        &file,
-    ]);
+    let file = setup.learns_web();
     setup.workstation.ok(&["group", "set", "web1", "--group", "web"]);
     setup.workstation.ok(&["policy", "apply", &file, "--group", "web", "--yes"]);
     assert_eq!(said(&setup.node().ask_again()), "released");

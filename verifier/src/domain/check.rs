@@ -1,18 +1,19 @@
 //! Rows of nodes compared with what the documents say.
 
 use super::index::Index;
-use super::model::{Damage, Enrollment, Node, NodeLine, PolicyRef, Stage, node_state};
+use super::model::{Damage, Enrollment, Node, PolicyRef, Stage, node_state};
+use halfkey_protocol::NodeId;
 use halfkey_protocol::document::{Place, Scope};
-use halfkey_protocol::wire::operator::NodeState;
+use halfkey_protocol::wire::operator::{NodeState, NodeSummary};
 
 impl Index {
     /// What the lists say of a node: the sequence, and what a row forbids besides.
-    pub fn amend(&self, line: &mut NodeLine) {
-        let (newest, proved) = (self.enrolled(line.id), self.proved(line.id));
-        let revoked = line.state == NodeState::Revoked || self.is_revoked(line.id);
+    pub fn amend(&self, node: NodeId, line: &mut NodeSummary) {
+        let (newest, proved) = (self.enrolled(node), self.proved(node));
+        let revoked = line.state == NodeState::Revoked || self.is_revoked(node);
         line.state = node_state(revoked, newest != proved, proved != 0);
-        line.held |= self.is_held(line.id);
-        if let Some(label) = self.label(line.id) {
+        line.held |= self.is_held(node);
+        if let Some(label) = self.label(node) {
             line.label = label.to_owned();
         }
     }

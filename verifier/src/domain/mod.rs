@@ -54,8 +54,8 @@ pub use documents::Documents;
 pub use enrollment::NewEnrollment;
 pub use error::{Error, Result, json, legible};
 pub use model::{
-    Boot, Counters, Damage, Decision, Enrollment, Governing, NewPending, Node, NodeLine, NodeSnapshot,
-    PolicyRef, ProposalDecision, ReleasedBoot, Stage, StoredProposal, Trusted, TrustedUnder, Waiting,
+    Boot, Counters, Damage, Decision, Enrollment, Governing, NewPending, Node, NodeSnapshot, PolicyRef,
+    ProposalDecision, ReleasedBoot, Stage, StoredProposal, Trusted, TrustedUnder, Waiting,
 };
 pub use policy::NewPolicy;
 pub use propose::{ProposalRequest, ProposalRuling, ProposalSnapshot};

@@ -1,11 +1,11 @@
 //! Nodes: what the rows say of one, compared with what was signed about it.
 
 use super::index::Index;
-use super::model::{Damage, Node, NodeLine, node_state};
+use super::model::{Damage, Node, node_state};
 use super::{By, Result, TxView, audit, enrollment, governing, legible};
 use crate::store::{EnrollmentState, NodeLineRow, NodeRow, Which};
 use halfkey_protocol::NodeId;
-use halfkey_protocol::wire::operator::{Held, TpmFirmware};
+use halfkey_protocol::wire::operator::{Held, NodeSummary, TpmFirmware};
 
 /// One node, compared with what was signed about it.
 ///
@@ -75,78 +75,40 @@ fn firmware_of(row: &NodeRow) -> std::result::Result<Option<TpmFirmware>, String
 ///
 /// # Errors
 /// When the database can't be read.
-pub fn list(view: &TxView<'_>, which: &Which, limit: u64, now: u64) -> Result<Vec<NodeLine>> {
-    let rows = lines(view, which, limit, now)?;
-    let Which::Named(name) = which else { return Ok(rows) };
+pub fn list(view: &TxView<'_>, which: &Which, limit: u64, now: u64) -> Result<Vec<NodeSummary>> {
+    let rows = view.rows.node_lines(which, limit, now)?;
+    let Which::Named(name) = which else {
+        return Ok(rows.into_iter().map(|row| summary(view.index, row)).collect());
+    };
     let index = view.index;
     let mut named: Vec<NodeId> = index.named(name).collect();
     named.sort_by_key(|node| (index.label(*node) != Some(name), !index.is_proved(*node), *node));
     named.truncate(usize::try_from(limit).unwrap_or(usize::MAX));
     let mut found = Vec::new();
     for node in &named {
-        let row = lines(view, &Which::One(*node), 1, now)?.pop();
-        found.push(row.unwrap_or_else(|| without_row(*node, index)));
+        let row = view.rows.node_lines(&Which::One(*node), 1, now)?.pop();
+        // Documents speak of a node whose row was deleted, too.
+        found.push(row.unwrap_or_else(|| NodeLineRow::blank(*node)));
     }
     found.extend(rows.into_iter().filter(|row| !named.contains(&row.id)));
-    Ok(found)
+    Ok(found.into_iter().map(|row| summary(index, row)).collect())
 }
 
-/// What documents say of a node whose row was deleted.
-fn without_row(id: NodeId, index: &Index) -> NodeLine {
-    let mut line = NodeLine {
-        id,
-        label: String::new(),
-        state: node_state(false, false, false),
-        pending: false,
-        held: false,
-        cloned: false,
-        last_seen: 0,
-        last_outcome: None,
-        last_code: None,
+/// A row, and what was signed about the node.
+fn summary(index: &Index, row: NodeLineRow) -> NodeSummary {
+    let mut line = NodeSummary {
+        id: row.id.to_string(),
+        label: row.label,
+        state: node_state(row.revoked, row.open, row.current),
+        pending: row.pending,
+        held: row.held,
+        cloned: row.cloned,
+        last_seen: row.last_seen,
+        last_outcome: row.last_outcome,
+        last_code: row.last_code,
     };
-    index.amend(&mut line);
+    index.amend(row.id, &mut line);
     line
-}
-
-fn lines(view: &TxView<'_>, which: &Which, limit: u64, now: u64) -> Result<Vec<NodeLine>> {
-    let read = |row: NodeLineRow| {
-        let mut line = NodeLine {
-            id: row.id,
-            label: row.label,
-            state: node_state(row.revoked, row.open, row.current),
-            pending: row.pending,
-            held: row.held,
-            cloned: row.cloned,
-            last_seen: row.last_seen,
-            last_outcome: row.last_outcome,
-            last_code: row.last_code,
-        };
-        view.index.amend(&mut line);
-        line
-    };
-    Ok(view.rows.node_lines(which, limit, now)?.into_iter().map(read).collect())
-}
-
-/// The node's row; a new one if there is none.
-///
-/// # Errors
-/// When it can't be read.
-pub fn row(view: &TxView<'_>, node: NodeId, now: u64) -> Result<NodeRow> {
-    Ok(view.rows.node(node)?.unwrap_or_else(|| NodeRow {
-        id: node,
-        label: String::new(),
-        revoked_because: None,
-        group_name: None,
-        group_number: None,
-        held_by: None,
-        held_because: None,
-        tpm_firmware: None,
-        tpm_firmware_before: None,
-        tpm_firmware_since: None,
-        last_seen: now,
-        last_outcome: None,
-        last_code: None,
-    }))
 }
 
 /// What the node's TPM says of its firmware. A change is recorded: an update by its owner, or another TPM's answers.
@@ -159,7 +121,7 @@ pub fn note_firmware(view: &TxView<'_>, node: &Node, version: u64, evidence: u64
     if before == Some(found.as_str()) {
         return Ok(());
     }
-    let mut row = row(view, node.id, now)?;
+    let mut row = view.node_row(node.id, now)?;
     row.tpm_firmware = Some(found.clone());
     row.tpm_firmware_before = before.map(str::to_owned);
     row.tpm_firmware_since = Some(now);

@@ -6,7 +6,7 @@ use super::client::{Client, ClientKind};
 use super::document::{self, NewDocument};
 use super::documents::Documents;
 use super::enrollment::NewEnrollment;
-use super::model::{Boot, Node, NodeLine, NodeSnapshot, StoredProposal};
+use super::model::{Boot, Node, NodeSnapshot, StoredProposal};
 use super::policy::NewPolicy;
 use super::propose::{ProposalRequest, ProposalRuling, Rule};
 use super::registration::{NewRegistration, Registration, Saved};
@@ -23,7 +23,9 @@ use crate::keys::ClusterKey;
 use crate::limit::Source;
 use crate::store::{RegistrationLine, Store, StoreError, Then, Tx, Which};
 use halfkey_protocol::document::{Opened, Place};
-use halfkey_protocol::wire::operator::{AuditEntry, EvidenceRecord, EvidenceSummary, PendingBoot};
+use halfkey_protocol::wire::operator::{
+    AuditEntry, EvidenceRecord, EvidenceSummary, NodeSummary, PendingBoot,
+};
 use halfkey_protocol::wire::policies::{Group, PolicyRecord, PolicySummary, ProposalRecord};
 use halfkey_protocol::wire::{SignedDocument, Verdict};
 use halfkey_protocol::{NodeId, Reason};
@@ -364,7 +366,7 @@ impl Records {
     ///
     /// # Errors
     /// When the database can't be read.
-    pub fn nodes(&self, which: &Which, limit: u64, now: u64) -> Result<Vec<NodeLine>> {
+    pub fn nodes(&self, which: &Which, limit: u64, now: u64) -> Result<Vec<NodeSummary>> {
         self.read(|view| node::list(view, which, limit, now))
     }
 

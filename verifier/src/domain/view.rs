@@ -71,19 +71,10 @@ impl<'a> TxView<'a> {
         let said = said.and_then(|signed| halfkey_evidence::document::open(&signed).ok());
         let label = self.index.label(node).filter(|_| damage.is_some());
         Ok(NodeRow {
-            id: node,
             label: label.unwrap_or_default().to_owned(),
-            revoked_because: None,
             group_name: said.map(|said| said.body).filter(|group| !group.is_empty()),
             group_number: membership,
-            held_by: None,
-            held_because: None,
-            tpm_firmware: None,
-            tpm_firmware_before: None,
-            tpm_firmware_since: None,
-            last_seen: now,
-            last_outcome: None,
-            last_code: None,
+            ..NodeRow::blank(node, now)
         })
     }
 }

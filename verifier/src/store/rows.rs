@@ -111,6 +111,27 @@ pub struct NodeRow {
     pub last_code: Option<String>,
 }
 
+impl NodeRow {
+    /// Of a node of which nothing is known.
+    pub fn blank(id: NodeId, now: u64) -> Self {
+        Self {
+            id,
+            label: String::new(),
+            revoked_because: None,
+            group_name: None,
+            group_number: None,
+            held_by: None,
+            held_because: None,
+            tpm_firmware: None,
+            tpm_firmware_before: None,
+            tpm_firmware_since: None,
+            last_seen: now,
+            last_outcome: None,
+            last_code: None,
+        }
+    }
+}
+
 /// A line of the list of nodes.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct NodeLineRow {
@@ -136,6 +157,25 @@ pub struct NodeLineRow {
     pub last_outcome: Option<String>,
     /// The code of its reason.
     pub last_code: Option<String>,
+}
+
+impl NodeLineRow {
+    /// Of a node of which no row says anything.
+    pub fn blank(id: NodeId) -> Self {
+        Self {
+            id,
+            label: String::new(),
+            revoked: false,
+            open: false,
+            current: false,
+            pending: false,
+            held: false,
+            cloned: false,
+            last_seen: 0,
+            last_outcome: None,
+            last_code: None,
+        }
+    }
 }
 
 /// Which of the enrollments of a node it is.

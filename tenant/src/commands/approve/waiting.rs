@@ -5,6 +5,7 @@ use crate::documents::signing::SigningContext;
 use crate::error::{Error, Exit, Result};
 use crate::render::text::{clean, clean_short};
 use crate::trust::boot::{Attester, Boot};
+use halfkey_evidence::appraise::no_log;
 use halfkey_protocol::wire::operator::{NodeRecord, PendingBoot};
 use halfkey_protocol::wire::policies::Finding;
 use halfkey_protocol::{NodeId, Reason};
@@ -105,7 +106,11 @@ fn against(
         return Ok((why.code().to_owned(), why.summary().to_owned(), Vec::new()));
     };
     let by = format!("{} version {}", own.scope(), own.version());
-    let findings = if kept { boot.by(effective.policy())?.findings } else { vec![no_log()] };
+    let findings = if kept {
+        boot.by(effective.policy())?.findings
+    } else {
+        vec![no_log("none: the machine keeps none, or the verifier no longer does")]
+    };
     let why = Reason::PolicyMismatch;
     Ok(match findings.len() {
         0 => {
@@ -115,16 +120,4 @@ fn against(
         1 => (why.code().to_owned(), format!("{}: {by}, 1 finding", why.summary()), findings),
         count => (why.code().to_owned(), format!("{}: {by}, {count} findings", why.summary()), findings),
     })
-}
-
-fn no_log() -> Finding {
-    Finding {
-        pcr: None,
-        event: None,
-        what: "event log".to_owned(),
-        rule: "each boot".to_owned(),
-        expected: "the firmware's log".to_owned(),
-        found: "none: the machine keeps none, or the verifier no longer does".to_owned(),
-        hint: None,
-    }
 }

@@ -14,7 +14,6 @@ use halfkey_evidence::appraise;
 use halfkey_evidence::eventlog::{self, MAX_FILE};
 use halfkey_evidence::policy::{Claims, Policy};
 use halfkey_protocol::NodeId;
-use halfkey_protocol::wire::policies::Scope;
 use serde::Serialize;
 use std::path::Path;
 
@@ -77,16 +76,7 @@ fn nodes(signing: &SigningContext<'_>, typed: &str) -> Result<Vec<NodeId>> {
         return trial::enrolled(client);
     }
     if typed.contains(':') {
-        return match scope::typed(client, typed)? {
-            Scope::Group(group) => trial::members(client, &group),
-            Scope::Node(id)
-            | Scope::Additions(id)
-            | Scope::Membership(id)
-            | Scope::Enrollment(id)
-            | Scope::Proof(id)
-            | Scope::Revocation(id)
-            | Scope::Hold(id) => Ok(vec![id]),
-        };
+        return trial::nodes(client, &scope::typed(client, typed)?);
     }
     let group = client.groups()?.groups.iter().any(|group| group.name == typed);
     match (group, resolve::resolve(client, typed)) {

@@ -6,6 +6,6 @@ mod policy;
 mod proposal;
 
 pub use boot::{Boot, Counters, Decision, NewPending, NodeSnapshot, ReleasedBoot, Waiting};
-pub use node::{Damage, Enrollment, Node, NodeLine, Stage, node_state};
+pub use node::{Damage, Enrollment, Node, Stage, node_state};
 pub use policy::{Governing, PolicyRef, Trusted, TrustedUnder};
 pub use proposal::{ProposalDecision, StoredProposal};

@@ -73,29 +73,6 @@ pub fn node_state(revoked: bool, open: bool, current: bool) -> NodeState {
     }
 }
 
-/// A line of the list of nodes.
-#[derive(Clone, Debug)]
-pub struct NodeLine {
-    /// Its id.
-    pub id: NodeId,
-    /// Given by the tenant.
-    pub label: String,
-    /// Where it stands.
-    pub state: NodeState,
-    /// A boot waits for an operator.
-    pub pending: bool,
-    /// An operator holds it.
-    pub held: bool,
-    /// Its last boot was released twice.
-    pub cloned: bool,
-    /// Last evidence.
-    pub last_seen: u64,
-    /// Its outcome.
-    pub last_outcome: Option<String>,
-    /// Its code.
-    pub last_code: Option<String>,
-}
-
 /// An enrollment with what was released for it.
 #[derive(Clone, Debug)]
 pub struct Enrollment {

@@ -1,7 +1,7 @@
 //! The list of nodes, in pages. It is made of two: nodes that a tenant ever did something with, here, and
 //! registrations, at the registrar. Both can be long: strangers register as well.
 
-use crate::domain::{NodeLine, RegistrationLine, Which};
+use crate::domain::{RegistrationLine, Which};
 use crate::http::app::App;
 use crate::http::parameters::{node_id, parameters, plain_text};
 use crate::http::refusal::{Answer, Refusal};
@@ -84,7 +84,7 @@ async fn named(app: &App, name: String, limit: u64) -> Result<(Vec<NodeSummary>,
         let mut known = records.nodes(&which, limit, now)?;
         // What the tenant calls a node counts, and not what it calls itself.
         for node in suggested {
-            if known.iter().all(|line| line.id != node) {
+            if known.iter().all(|line| line.id != node.to_string()) {
                 known.extend(records.nodes(&Which::One(node), 1, now)?);
             }
         }
@@ -102,25 +102,17 @@ async fn named(app: &App, name: String, limit: u64) -> Result<(Vec<NodeSummary>,
 }
 
 /// One line for each node, by id.
-fn merge(known: Vec<NodeLine>, registered: Vec<RegistrationLine>) -> Vec<NodeSummary> {
+fn merge(known: Vec<NodeSummary>, registered: Vec<RegistrationLine>) -> Vec<NodeSummary> {
     let lines = registered.into_iter().map(|line| (line.node_id.clone(), registered_summary(line)));
     let mut all: BTreeMap<String, NodeSummary> = lines.collect();
-    for line in known {
-        let id = line.id.to_string();
-        let registered = all.remove(&id);
-        let suggested = registered.as_ref().map_or("", |summary| &summary.label);
-        let summary = NodeSummary {
-            id: id.clone(),
-            label: if line.label.is_empty() { suggested.to_owned() } else { line.label },
-            state: line.state,
-            pending: line.pending,
-            held: line.held,
-            cloned: line.cloned,
-            last_seen: line.last_seen.max(registered.as_ref().map_or(0, |summary| summary.last_seen)),
-            last_outcome: line.last_outcome,
-            last_code: line.last_code,
-        };
-        all.insert(id, summary);
+    for mut line in known {
+        if let Some(registered) = all.remove(&line.id) {
+            line.last_seen = line.last_seen.max(registered.last_seen);
+            if line.label.is_empty() {
+                line.label = registered.label;
+            }
+        }
+        all.insert(line.id.clone(), line);
     }
     all.into_values().collect()
 }
