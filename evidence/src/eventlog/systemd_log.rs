@@ -48,11 +48,6 @@ impl SystemdEvent {
         self.text.as_deref()
     }
 
-    /// `phase`, `machine-id`, `filesystem`, ...: as the log has it, not to decide by.
-    pub fn claimed_kind(&self) -> Option<&str> {
-        self.kind.as_deref()
-    }
-
     /// Whether its text is proven.
     pub fn standing(&self) -> Standing {
         if self.measured { Standing::Verified } else { Standing::Opaque }

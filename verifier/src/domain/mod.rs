@@ -3,7 +3,7 @@
 //!
 //! | module | what |
 //! | --- | --- |
-//! | [`records`] | each question and each change, as one transaction; [`Db`] runs them from async code |
+//! | [`records`], [`transactions`] | each question and each change, and which transaction it is; [`Db`] runs them from async code |
 //! | [`view`] | one transaction, as the others work in it |
 //! | [`model`] | what rows are read into: a node, its enrollments, boots, what governs it, proposals |
 //! | [`index`], [`sequence`], [`state_file`], [`opening`] | which documents there are, and whether the database is the one that was answered with |
@@ -42,6 +42,7 @@ pub mod ruling;
 mod seal;
 pub mod sequence;
 pub mod state_file;
+pub mod transactions;
 pub mod view;
 
 pub use crate::store::{RegistrationLine, StoreError, Which};
@@ -59,8 +60,8 @@ pub use model::{
 };
 pub use policy::NewPolicy;
 pub use propose::{ProposalRequest, ProposalRuling, ProposalSnapshot};
-pub use records::Records;
 pub use registration::{Answered, NewRegistration, Registration, Saved};
 pub use review::Reviewer;
 pub use ruling::EvidenceRequest;
+pub use transactions::Records;
 pub use view::TxView;

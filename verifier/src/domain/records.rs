@@ -4,216 +4,27 @@
 use super::boot::{Approval, BootReviewer};
 use super::client::{Client, ClientKind};
 use super::document::{self, NewDocument};
-use super::documents::Documents;
 use super::enrollment::NewEnrollment;
-use super::model::{Boot, Node, NodeSnapshot, StoredProposal};
+use super::model::{Boot, Node, NodeSnapshot};
 use super::policy::NewPolicy;
 use super::propose::{ProposalRequest, ProposalRuling, Rule};
 use super::registration::{NewRegistration, Registration, Saved};
 use super::review::Reviewer;
 use super::ruling::EvidenceRequest;
-use super::sequence::Sequence;
 use super::{
-    By, Error, Result, TxView, audit, boot, client, enrollment, evidence, node, opening, policy, proposal,
-    propose, registration, retention, revocation, ruling,
+    By, Records, Result, audit, boot, client, enrollment, evidence, node, policy, proposal, propose,
+    registration, retention, revocation, ruling,
 };
 use crate::appraisal::Ruling;
-use crate::events::Events;
-use crate::keys::ClusterKey;
 use crate::limit::Source;
-use crate::store::{RegistrationLine, Store, StoreError, Then, Tx, Which};
-use halfkey_protocol::document::{Opened, Place};
+use crate::store::{RegistrationLine, Which};
+use halfkey_protocol::NodeId;
+use halfkey_protocol::document::Place;
 use halfkey_protocol::wire::operator::{
     AuditEntry, EvidenceRecord, EvidenceSummary, NodeSummary, PendingBoot,
 };
 use halfkey_protocol::wire::policies::{Group, PolicyRecord, PolicySummary, ProposalRecord};
 use halfkey_protocol::wire::{SignedDocument, Verdict};
-use halfkey_protocol::{NodeId, Reason};
-use std::sync::{Arc, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
-
-/// What a verifier or a registrar remembers.
-pub struct Records {
-    pub(super) store: Arc<dyn Store>,
-    pub(super) key: ClusterKey,
-    // Taken after the one that writes the database, and before the one that reads.
-    pub(super) sequence: RwLock<Sequence>,
-    pub(super) events: Events,
-}
-
-/// Which transactions there are.
-impl Records {
-    pub(super) fn sequence(&self) -> RwLockReadGuard<'_, Sequence> {
-        self.sequence.read().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    fn sequence_mut(&self) -> RwLockWriteGuard<'_, Sequence> {
-        self.sequence.write().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    /// Reads.
-    pub(super) fn read<T>(&self, work: impl Fn(&TxView<'_>) -> Result<T>) -> Result<T> {
-        let sequence = self.sequence();
-        self.read_rows(|rows| work(&TxView::new(rows, sequence.index(), sequence.deployment(), &self.key)))
-    }
-
-    fn read_rows<T>(&self, work: impl Fn(&dyn Tx) -> Result<T>) -> Result<T> {
-        let mut done = Err(not_run());
-        self.store.read(&mut |rows| done = work(rows))?;
-        done
-    }
-
-    /// Changes something that needs no document.
-    pub(super) fn write<T>(&self, mut work: impl FnMut(&TxView<'_>) -> Result<T>) -> Result<T> {
-        self.commit(false, |view| work(view).map(|done| (done, None)))
-    }
-
-    /// The same, that only the database which this server has answered with may have.
-    fn write_here<T>(&self, mut work: impl FnMut(&TxView<'_>) -> Result<T>) -> Result<T> {
-        self.commit(true, |view| work(view).map(|done| (done, None)))
-    }
-
-    /// The same with a document in it: it is written down in the state file before and after.
-    fn write_document<T>(&self, work: impl FnMut(&TxView<'_>) -> Result<(T, Option<Opened>)>) -> Result<T> {
-        self.commit(true, work)
-    }
-
-    fn commit<T>(
-        &self,
-        here: bool,
-        mut work: impl FnMut(&TxView<'_>) -> Result<(T, Option<Opened>)>,
-    ) -> Result<T> {
-        match self.attempt(here, &mut work) {
-            // What it shared a transaction with may have been too much for the disk.
-            Err(Attempt::NotCommitted(_)) => self.attempt(here, &mut work).map_err(Error::from),
-            done => done.map_err(Error::from),
-        }
-    }
-
-    fn attempt<T>(
-        &self,
-        here: bool,
-        work: &mut impl FnMut(&TxView<'_>) -> Result<(T, Option<Opened>)>,
-    ) -> std::result::Result<T, Attempt> {
-        let mut done = Err(not_run());
-        let mut events = Vec::new();
-        // Held from before the commit until it is written down, with what is to be written. Whoever waits for it may hold the
-        // connection that writes: nothing here takes that again before it is dropped.
-        let mut settling = None;
-        let written = self.store.write(&mut |rows| {
-            let sequence = self.sequence();
-            let view = TxView::new(rows, sequence.index(), sequence.deployment(), &self.key);
-            let mut worked = match here {
-                true => require_here(rows, &sequence).and_then(|()| work(&view)),
-                false => work(&view),
-            };
-            events = view.events();
-            drop(sequence);
-            if let Ok((_, Some(opened))) = &worked {
-                match self.intend(rows, opened.clone()) {
-                    Ok(intended) => settling = Some(intended),
-                    Err(e) => worked = Err(e),
-                }
-            }
-            done = worked.map(|(done, _)| done);
-            match (&done, &settling) {
-                (Err(_), _) => Then::RollBack,
-                (Ok(_), Some(_)) => Then::CommitNow,
-                (Ok(_), None) => Then::Commit,
-            }
-        });
-        match (written, settling) {
-            (Err(e), Some(_)) => return Err(Attempt::NotCommitted(e)),
-            (Err(e), None) => return Err(Attempt::Over(e.into())),
-            (Ok(()), Some((mut sequence, opened, audit))) => sequence.committed(&opened, &audit)?,
-            (Ok(()), None) => {}
-        }
-        if done.is_ok() {
-            self.events.publish(&events);
-        }
-        Ok(done?)
-    }
-
-    /// A document is about to be committed.
-    fn intend(
-        &self,
-        rows: &dyn Tx,
-        opened: Opened,
-    ) -> Result<(RwLockWriteGuard<'_, Sequence>, Opened, Place)> {
-        let mut sequence = self.sequence_mut();
-        let here = sequence.deployment();
-        if opened.deployment != here {
-            let what = format!("expected a document for {here}, found one for {}", opened.deployment);
-            return Err(Error::Refused(Reason::Deployment, what));
-        }
-        let audit = audit::end(rows)?;
-        sequence.intend(&opened.place)?;
-        Ok((sequence, opened, audit))
-    }
-
-    /// Whether the database is what this server has answered with.
-    pub(super) fn require_state(&self) -> Result<()> {
-        let sequence = self.sequence();
-        self.read_rows(|rows| require_here(rows, &sequence))
-    }
-
-    /// Whether `accept-rollback` has run since.
-    fn look_again(&self) -> Result<()> {
-        let mut sequence = self.sequence_mut();
-        let again =
-            sequence.accepted_since(|deployment, file| opening::sequence(&*self.store, deployment, file))?;
-        if let Some(again) = again {
-            *sequence = again;
-        }
-        Ok(())
-    }
-
-    /// What is published when something is committed.
-    pub fn events(&self) -> &Events {
-        &self.events
-    }
-}
-
-/// Why a change was not made.
-enum Attempt {
-    /// Its document was ready, and could not be committed.
-    NotCommitted(StoreError),
-    /// Something else: the same again would come to the same.
-    Over(Error),
-}
-
-impl From<Error> for Attempt {
-    fn from(e: Error) -> Self {
-        Self::Over(e)
-    }
-}
-
-impl From<Attempt> for Error {
-    fn from(attempt: Attempt) -> Self {
-        match attempt {
-            Attempt::NotCommitted(e) => e.into(),
-            Attempt::Over(e) => e,
-        }
-    }
-}
-
-/// Whether the database is what this server has answered with.
-fn require_here(rows: &dyn Tx, sequence: &Sequence) -> Result<()> {
-    sequence.require(&rows.head()?, &audit::trail(rows, sequence.entry())?)
-}
-
-fn not_run() -> Error {
-    Error::unavailable("our bug: a transaction that did not run")
-}
-
-impl Documents for Records {
-    fn signed_document(&self, number: u64) -> Result<Option<SignedDocument>> {
-        self.read(|view| view.signed_document(number))
-    }
-
-    fn stored_proposal(&self, id: u64) -> Result<Option<StoredProposal>> {
-        self.read(|view| view.stored_proposal(id))
-    }
-}
 
 /// The servers' own.
 impl Records {
@@ -592,54 +403,5 @@ impl Records {
     /// `NotFound`, `Conflict`.
     pub fn deny_proposal(&self, id: u64, because: &str, by: By<'_>) -> Result<NodeId> {
         self.write(|view| proposal::deny(view, id, because, by))
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::store::memory::Memory;
-    use std::sync::atomic::{AtomicUsize, Ordering};
-
-    /// Fails to commit some documents, after they were ready.
-    struct Failing {
-        rows: Memory,
-        commits: AtomicUsize,
-    }
-
-    impl Store for Failing {
-        fn read(&self, work: &mut dyn FnMut(&dyn Tx)) -> crate::store::Result<()> {
-            self.rows.read(work)
-        }
-
-        fn write(&self, work: &mut dyn FnMut(&dyn Tx) -> Then) -> crate::store::Result<()> {
-            let mut failed = false;
-            self.rows.write(&mut |tx| match work(tx) {
-                Then::CommitNow if self.commits.fetch_add(1, Ordering::SeqCst) < 3 => {
-                    failed = true;
-                    Then::RollBack
-                }
-                then => then,
-            })?;
-            if failed { Err(StoreError::Full("on purpose".to_owned())) } else { Ok(()) }
-        }
-
-        fn purge(&self) {}
-    }
-
-    #[test]
-    fn a_document_that_could_not_be_committed_is_tried_once_more_and_never_was() {
-        let rows = Failing { rows: Memory::default(), commits: AtomicUsize::new(0) };
-        let records = Records::over(Arc::new(rows), ClusterKey::from_bytes(&[1; 32])).unwrap();
-        let (by, node) = (By { actor: "ada", now: 1 }, NodeId([7; 16]));
-        let refused = records.revoke(node, Some("web1"), "stolen", by).unwrap_err();
-        assert!(matches!(refused, Error::Store(StoreError::Full(_))), "{refused}");
-        assert!(records.node(node).unwrap().is_none());
-        assert_eq!((records.head().unwrap().number, records.audit(None, None, 9).unwrap().len()), (0, 0));
-        // The first attempt fails, the second does not.
-        records.revoke(node, Some("web1"), "stolen", by).unwrap();
-        assert!(records.node(node).unwrap().unwrap().revoked.is_some());
-        assert_eq!((records.head().unwrap().number, records.audit(None, None, 9).unwrap().len()), (1, 1));
-        records.restore(node, "found", by).unwrap();
     }
 }
