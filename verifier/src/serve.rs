@@ -3,7 +3,7 @@
 use crate::config::{Config, StateDir};
 use crate::domain::Db;
 use crate::http::{self, app::App};
-use crate::limit::Table;
+use crate::limit::ConnectionTable;
 use crate::tls::Door;
 use crate::{Clock, Failure, pki, tls};
 use std::io::Write as _;
@@ -151,7 +151,8 @@ async fn doors(
         ))
         .hint("raise LimitNOFILE= of the service, or lower `connections` in the settings"));
     }
-    let table = Table::new(limits.connections, limits.reserved_for_nodes, limits.reserved_for_clients);
+    let table =
+        ConnectionTable::new(limits.connections, limits.reserved_for_nodes, limits.reserved_for_clients);
     let listener = bind(app.config.listen).await?;
     let router = http::router(app.clone(), http::Served::Everything);
     // As the kernel gives them when IPv4 comes in at an IPv6 socket, too.
@@ -162,7 +163,7 @@ async fn doors(
         doors.push(Door {
             listener: bind(address).await?,
             tls: tls::operator_config(state)?,
-            table: Table::new(limits.operator_connections, 0, limits.operator_connections / 2),
+            table: ConnectionTable::new(limits.operator_connections, 0, limits.operator_connections / 2),
             router: http::router(app.clone(), http::Served::Operators),
             proxies,
             for_operators: true,

@@ -3,7 +3,7 @@
 
 use crate::config::{Limits, StateDir};
 use crate::keys::read_secret;
-use crate::limit::{PeerClass, Permit, Source, Table, Work};
+use crate::limit::{ConnectionTable, PeerClass, Permit, Source, Work};
 use crate::proxy::{self, Origin};
 use crate::watched::Watched;
 use crate::{Failure, pki};
@@ -40,14 +40,14 @@ pub struct Peer {
 }
 
 impl Peer {
-    /// It proved something: its place is kept.
+    /// It proved something: its slot is kept.
     pub fn prove(&self, class: PeerClass) {
         self.permit.prove(class);
     }
 
     /// While what this gives lives, the server works for it.
     pub fn work(&self) -> Work {
-        self.permit.place().work()
+        self.permit.slot().work()
     }
 }
 
@@ -58,7 +58,7 @@ pub struct Door {
     /// Certificate, key and whose certificates are asked for.
     pub tls: Arc<ServerConfig>,
     /// Places.
-    pub table: Arc<Table>,
+    pub table: Arc<ConnectionTable>,
     /// What is served.
     pub router: Router,
     /// Who says where the connections come from that it hands on.
@@ -163,9 +163,9 @@ pub async fn serve(door: Door, limits: &Limits, stop: impl Future<Output = ()>) 
             },
         };
         let source = Source::from(address.ip());
-        // Whoever comes gets a place: waiting for one to become free would be up to those who hold them.
+        // Whoever comes gets a slot: waiting for one to become free would be up to those who hold them.
         let Some(permit) = table.admit(source) else {
-            debug!(source = %source.address(), "no place for a connection");
+            debug!(source = %source.address(), "no slot for a connection");
             continue;
         };
         let permit = Arc::new(permit);
@@ -173,11 +173,11 @@ pub async fn serve(door: Door, limits: &Limits, stop: impl Future<Output = ()>) 
         let guest = Guest { permit: permit.clone(), router: router.clone(), proxied, for_operators };
         let connection = guest.serve(stream, acceptor.clone(), limits, graceful.watcher());
         tokio::spawn(async move {
-            let place = permit.place().clone();
+            let slot = permit.slot().clone();
             drop(permit);
             tokio::select! {
                 () = connection => {}
-                () = place.leave() => debug!(source = %source.address(), "a connection made room for another"),
+                () = slot.leave() => debug!(source = %source.address(), "a connection made room for another"),
             }
         });
     }
@@ -188,7 +188,7 @@ pub async fn serve(door: Door, limits: &Limits, stop: impl Future<Output = ()>) 
     }
 }
 
-/// A connection that was given a place.
+/// A connection that was given a slot.
 struct Guest {
     permit: Arc<Permit>,
     router: Router,
@@ -209,7 +209,7 @@ impl Guest {
         let Self { permit, router, proxied, for_operators } = self;
         async move {
             if proxied {
-                let proxy = permit.place().source().address();
+                let proxy = permit.slot().source().address();
                 match timeout(handshake, proxy::read(&mut stream)).await {
                     Ok(Ok(Origin::Local)) => {}
                     Ok(Ok(Origin::Peer(address))) => permit.comes_from(address.into()),
@@ -217,10 +217,10 @@ impl Guest {
                     Err(_) => return warn!(%proxy, "a proxy did not send a header in time"),
                 }
             }
-            let source = permit.place().source();
+            let source = permit.slot().source();
             // Answers are small and complete: waiting for more would only delay them.
             let _ = stream.set_nodelay(true);
-            let stream = Watched::new(stream, permit.place().clone());
+            let stream = Watched::new(stream, permit.slot().clone());
             let stream = match timeout(handshake, acceptor.accept(stream)).await {
                 Ok(Ok(stream)) => stream,
                 Ok(Err(e)) => return debug!(source = %source.address(), error = %e, "tls handshake failed"),

@@ -1,6 +1,6 @@
-//! A stream that tells its place in the table when bytes move.
+//! A stream that tells its slot in the table when bytes move.
 
-use crate::limit::Place;
+use crate::limit::Slot;
 use std::io;
 use std::pin::Pin;
 use std::sync::Arc;
@@ -10,13 +10,13 @@ use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 /// Bytes as they are on the wire.
 pub struct Watched<S> {
     stream: S,
-    place: Arc<Place>,
+    slot: Arc<Slot>,
 }
 
 impl<S> Watched<S> {
-    /// Movements of `stream` count for `place`.
-    pub fn new(stream: S, place: Arc<Place>) -> Self {
-        Self { stream, place }
+    /// Movements of `stream` count for `slot`.
+    pub fn new(stream: S, slot: Arc<Slot>) -> Self {
+        Self { stream, slot }
     }
 }
 
@@ -28,7 +28,7 @@ impl<S: AsyncRead + Unpin> AsyncRead for Watched<S> {
     ) -> Poll<io::Result<()>> {
         let before = buffer.filled().len();
         let done = ready!(Pin::new(&mut self.stream).poll_read(context, buffer));
-        self.place.moved(buffer.filled().len() - before);
+        self.slot.moved(buffer.filled().len() - before);
         Poll::Ready(done)
     }
 }
@@ -40,7 +40,7 @@ impl<S: AsyncWrite + Unpin> AsyncWrite for Watched<S> {
         bytes: &[u8],
     ) -> Poll<io::Result<usize>> {
         let done = ready!(Pin::new(&mut self.stream).poll_write(context, bytes));
-        self.place.moved(*done.as_ref().unwrap_or(&0));
+        self.slot.moved(*done.as_ref().unwrap_or(&0));
         Poll::Ready(done)
     }
 
@@ -58,7 +58,7 @@ impl<S: AsyncWrite + Unpin> AsyncWrite for Watched<S> {
         parts: &[io::IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
         let done = ready!(Pin::new(&mut self.stream).poll_write_vectored(context, parts));
-        self.place.moved(*done.as_ref().unwrap_or(&0));
+        self.slot.moved(*done.as_ref().unwrap_or(&0));
         Poll::Ready(done)
     }
 

@@ -1,4 +1,4 @@
-//! Places for connections. Whoever comes gets one; when there is none left, somebody has to go.
+//! Slots for connections. Whoever comes gets one; when there is none left, somebody has to go.
 
 use super::source::{Holder, Source, first_to_go};
 use std::collections::HashMap;
@@ -26,9 +26,9 @@ pub enum PeerClass {
     Client,
 }
 
-/// All places of a listener.
-pub struct Table {
-    places: usize,
+/// All slots of a listener.
+pub struct ConnectionTable {
+    slots: usize,
     for_nodes: usize,
     for_clients: usize,
     inner: Mutex<Inner>,
@@ -37,18 +37,18 @@ pub struct Table {
 #[derive(Default)]
 struct Inner {
     next: u64,
-    taken: HashMap<u64, Arc<Place>>,
+    taken: HashMap<u64, Arc<Slot>>,
     proved: HashMap<IpAddr, Instant>,
 }
 
-/// A connection's place; given back on drop.
+/// A connection's slot; given back on drop.
 pub struct Permit {
-    table: Arc<Table>,
-    place: Arc<Place>,
+    table: Arc<ConnectionTable>,
+    slot: Arc<Slot>,
 }
 
-/// What is known about who has a place.
-pub struct Place {
+/// What is known about who has a slot.
+pub struct Slot {
     id: u64,
     source: Mutex<Source>,
     start: Instant,
@@ -61,16 +61,16 @@ pub struct Place {
 }
 
 /// While it lives its connection waits for the server, and not the server for it.
-pub struct Work(Arc<Place>);
+pub struct Work(Arc<Slot>);
 
-impl Table {
-    /// With so many places. Of these, so many are kept for nodes that proved themselves and for clients whose
+impl ConnectionTable {
+    /// With so many slots. Of these, so many are kept for nodes that proved themselves and for clients whose
     /// certificate is listed: nobody else pushes them out.
-    pub fn new(places: usize, for_nodes: usize, for_clients: usize) -> Arc<Self> {
-        Arc::new(Self { places: places.max(1), for_nodes, for_clients, inner: Mutex::default() })
+    pub fn new(slots: usize, for_nodes: usize, for_clients: usize) -> Arc<Self> {
+        Arc::new(Self { slots: slots.max(1), for_nodes, for_clients, inner: Mutex::default() })
     }
 
-    /// A place for a new connection; who had it before is told to leave. `None` if all are in use by others
+    /// A slot for a new connection; who had it before is told to leave. `None` if all are in use by others
     /// that must not be disturbed.
     pub fn admit(self: &Arc<Self>, source: Source) -> Option<Permit> {
         self.admit_at(source, Instant::now())
@@ -78,15 +78,15 @@ impl Table {
 
     fn admit_at(self: &Arc<Self>, source: Source, now: Instant) -> Option<Permit> {
         let mut inner = self.inner();
-        if inner.taken.len() >= self.places {
+        if inner.taken.len() >= self.slots {
             let gone = self.first_to_go(&inner, now)?;
-            if let Some(place) = inner.taken.remove(&gone) {
-                place.leave.notify_one();
+            if let Some(slot) = inner.taken.remove(&gone) {
+                slot.leave.notify_one();
             }
         }
         let id = inner.next;
         inner.next += 1;
-        let place = Arc::new(Place {
+        let slot = Arc::new(Slot {
             id,
             source: Mutex::new(source),
             start: now,
@@ -96,17 +96,17 @@ impl Table {
             class: Mutex::new(PeerClass::Stranger),
             leave: Notify::new(),
         });
-        inner.taken.insert(id, place.clone());
-        self.recognise(&inner, &place, now);
+        inner.taken.insert(id, slot.clone());
+        self.recognise(&inner, &slot, now);
         drop(inner);
-        Some(Permit { table: self.clone(), place })
+        Some(Permit { table: self.clone(), slot })
     }
 
     /// A node proved itself at this address lately.
-    fn recognise(&self, inner: &Inner, place: &Place, now: Instant) {
-        let at = inner.proved.get(&place.source().host());
+    fn recognise(&self, inner: &Inner, slot: &Slot, now: Instant) {
+        let at = inner.proved.get(&slot.source().host());
         if at.is_some_and(|at| now.saturating_duration_since(*at) < REMEMBERED) {
-            self.promote(inner, place, PeerClass::Node);
+            self.promote(inner, slot, PeerClass::Node);
         }
     }
 
@@ -116,28 +116,26 @@ impl Table {
         let candidates: Vec<_> = inner
             .taken
             .values()
-            .filter(|place| {
-                place.class() == PeerClass::Stranger && place.working.load(Ordering::Relaxed) == 0
-            })
-            .map(|place| Holder { id: place.id, source: place.source(), weight: 1, idle: place.idle(now) })
+            .filter(|slot| slot.class() == PeerClass::Stranger && slot.working.load(Ordering::Relaxed) == 0)
+            .map(|slot| Holder { id: slot.id, source: slot.source(), weight: 1, idle: slot.idle(now) })
             .collect();
         first_to_go(candidates)
     }
 
-    /// Who has proved something keeps its place, within what is reserved, and one address not all of that.
-    fn promote(&self, inner: &Inner, place: &Place, to: PeerClass) {
+    /// Who has proved something keeps its slot, within what is reserved, and one address not all of that.
+    fn promote(&self, inner: &Inner, slot: &Slot, to: PeerClass) {
         let (reserved, of_one) = match to {
             PeerClass::Stranger => return,
             PeerClass::Node => (self.for_nodes, self.for_nodes.div_ceil(4)),
             PeerClass::Client => (self.for_clients, self.for_clients),
         };
         let (mut all, mut same) = (0, 0);
-        for other in inner.taken.values().filter(|other| other.id != place.id && other.class() == to) {
+        for other in inner.taken.values().filter(|other| other.id != slot.id && other.class() == to) {
             all += 1;
-            same += usize::from(other.source().host() == place.source().host());
+            same += usize::from(other.source().host() == slot.source().host());
         }
         if all < reserved && same < of_one {
-            place.set(&place.class, to);
+            slot.set(&slot.class, to);
         }
     }
 
@@ -149,17 +147,17 @@ impl Table {
 
 impl Permit {
     /// What is known of who sits here.
-    pub fn place(&self) -> &Arc<Place> {
-        &self.place
+    pub fn slot(&self) -> &Arc<Slot> {
+        &self.slot
     }
 
     /// A proxy says where the connection really comes from.
     pub fn comes_from(&self, source: Source) {
         let inner = self.table.inner();
         // What was known is about the proxy.
-        self.place.set(&self.place.class, PeerClass::Stranger);
-        self.place.set(&self.place.source, source);
-        self.table.recognise(&inner, &self.place, Instant::now());
+        self.slot.set(&self.slot.class, PeerClass::Stranger);
+        self.slot.set(&self.slot.source, source);
+        self.table.recognise(&inner, &self.slot, Instant::now());
     }
 
     /// The peer proved something. With a node its address is remembered, for its next connections.
@@ -171,23 +169,23 @@ impl Permit {
                 inner.proved.retain(|_, at| now.saturating_duration_since(*at) < REMEMBERED);
             }
             if inner.proved.len() < ADDRESSES {
-                inner.proved.insert(self.place.source().host(), now);
+                inner.proved.insert(self.slot.source().host(), now);
             }
         }
         // Pushed out already, or proved more before.
-        if inner.taken.contains_key(&self.place.id) && self.place.class() == PeerClass::Stranger {
-            self.table.promote(&inner, &self.place, class);
+        if inner.taken.contains_key(&self.slot.id) && self.slot.class() == PeerClass::Stranger {
+            self.table.promote(&inner, &self.slot, class);
         }
     }
 }
 
 impl Drop for Permit {
     fn drop(&mut self) {
-        self.table.inner().taken.remove(&self.place.id);
+        self.table.inner().taken.remove(&self.slot.id);
     }
 }
 
-impl Place {
+impl Slot {
     /// Where the peer is.
     pub fn source(&self) -> Source {
         *self.source.lock().unwrap_or_else(PoisonError::into_inner)
@@ -212,7 +210,7 @@ impl Place {
         Work(self.clone())
     }
 
-    /// Ends when the place is needed for somebody else.
+    /// Ends when the slot is needed for somebody else.
     pub async fn leave(&self) {
         self.leave.notified().await;
     }
@@ -246,13 +244,13 @@ mod tests {
         IpAddr::from([192, 0, 2, last]).into()
     }
 
-    fn holds(table: &Table, permit: &Permit) -> bool {
-        table.inner().taken.contains_key(&permit.place.id)
+    fn holds(table: &ConnectionTable, permit: &Permit) -> bool {
+        table.inner().taken.contains_key(&permit.slot.id)
     }
 
     #[test]
     fn a_newcomer_gets_the_place_of_who_holds_most() {
-        let table = Table::new(3, 0, 0);
+        let table = ConnectionTable::new(3, 0, 0);
         let (a, b, honest) = (table.admit(source(1)), table.admit(source(1)), table.admit(source(2)));
         let later = Instant::now() + Duration::from_secs(2);
         let newcomer = table.admit_at(source(3), later).unwrap();
@@ -262,43 +260,43 @@ mod tests {
 
     #[test]
     fn who_holds_most_is_not_excused_by_moving() {
-        let table = Table::new(4, 0, 0);
+        let table = ConnectionTable::new(4, 0, 0);
         let still = table.admit(source(1)).unwrap();
         let moving = [(); 3].map(|()| table.admit(source(2)).unwrap());
         let later = Instant::now() + Duration::from_secs(60);
         for (permit, moved) in moving.iter().zip([59_900, 58_000, 59_900]) {
-            permit.place.moved.store(moved, Ordering::Relaxed);
+            permit.slot.moved.store(moved, Ordering::Relaxed);
         }
         let newcomer = table.admit_at(source(3), later).unwrap();
-        assert!(holds(&table, &newcomer) && holds(&table, &still), "an idle stranger keeps its place");
+        assert!(holds(&table, &newcomer) && holds(&table, &still), "an idle stranger keeps its slot");
         assert_eq!(moving.each_ref().map(|permit| holds(&table, permit)), [true, false, true]);
     }
 
     #[test]
     fn a_network_of_ipv6_addresses_is_one_host() {
         let of = |last: u16| Source::from(IpAddr::from([0x2001, 0xdb8, 0, 1, 0, 0, 0, last]));
-        let table = Table::new(20, 8, 0);
+        let table = ConnectionTable::new(20, 8, 0);
         let seats: Vec<_> = (0..4).map(|last| table.admit(of(last)).unwrap()).collect();
         seats.iter().for_each(|permit| permit.prove(PeerClass::Node));
-        let proved = seats.iter().filter(|permit| permit.place.class() == PeerClass::Node).count();
-        assert_eq!(proved, 2, "a quarter of what is kept for nodes, not one place for each address");
+        let proved = seats.iter().filter(|permit| permit.slot.class() == PeerClass::Node).count();
+        assert_eq!(proved, 2, "a quarter of what is kept for nodes, not one slot for each address");
         drop(seats);
-        assert_eq!(table.admit(of(99)).unwrap().place.class(), PeerClass::Node);
+        assert_eq!(table.admit(of(99)).unwrap().slot.class(), PeerClass::Node);
     }
 
     #[test]
     fn what_is_reserved_and_who_works_is_not_disturbed() {
-        let table = Table::new(4, 1, 1);
+        let table = ConnectionTable::new(4, 1, 1);
         let (client, node) = (table.admit(source(1)).unwrap(), table.admit(source(1)).unwrap());
         client.prove(PeerClass::Client);
         node.prove(PeerClass::Node);
         let busy = table.admit(source(1)).unwrap();
-        let work = busy.place.work();
+        let work = busy.slot.work();
         let stranger = table.admit(source(9)).unwrap();
         let again = table.admit(source(9)).unwrap();
         assert!(!holds(&table, &stranger), "the only one that could go");
         assert!(holds(&table, &client) && holds(&table, &node) && holds(&table, &busy));
-        let known = again.place.work();
+        let known = again.slot.work();
         assert!(table.admit(source(9)).is_none(), "nobody can go");
         drop((work, known));
         assert!(table.admit(source(9)).is_some());
@@ -307,26 +305,26 @@ mod tests {
 
     #[test]
     fn an_address_is_remembered_and_gets_no_more_than_its_part() {
-        let table = Table::new(20, 8, 0);
+        let table = ConnectionTable::new(20, 8, 0);
         let node = table.admit(source(1)).unwrap();
         node.prove(PeerClass::Node);
-        assert_eq!(node.place.class(), PeerClass::Node);
+        assert_eq!(node.slot.class(), PeerClass::Node);
         let next = table.admit(source(1)).unwrap();
         let third = table.admit(source(1)).unwrap();
-        assert_eq!((next.place.class(), third.place.class()), (PeerClass::Node, PeerClass::Stranger));
-        assert_eq!(table.admit(source(2)).unwrap().place.class(), PeerClass::Stranger);
+        assert_eq!((next.slot.class(), third.slot.class()), (PeerClass::Node, PeerClass::Stranger));
+        assert_eq!(table.admit(source(2)).unwrap().slot.class(), PeerClass::Stranger);
         drop((node, next));
-        assert_eq!(table.admit(source(1)).unwrap().place.class(), PeerClass::Node);
+        assert_eq!(table.admit(source(1)).unwrap().slot.class(), PeerClass::Node);
     }
 
     #[test]
     fn a_byte_now_and_then_is_no_movement() {
-        let table = Table::new(1, 0, 0);
+        let table = ConnectionTable::new(1, 0, 0);
         let permit = table.admit(source(1)).unwrap();
-        let later = permit.place.start + Duration::from_secs(60);
+        let later = permit.slot.start + Duration::from_secs(60);
         for _ in 0..10 {
-            permit.place.moved(23);
+            permit.slot.moved(23);
         }
-        assert!(permit.place.idle(later) >= Duration::from_secs(60));
+        assert!(permit.slot.idle(later) >= Duration::from_secs(60));
     }
 }
