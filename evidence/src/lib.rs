@@ -14,9 +14,10 @@
 //! | [`attest`] | `TPMS_ATTEST` |
 //! | [`quote`] | the quote, in a fixed order of checks |
 //! | [`ticket`] | the name of a boot |
-//! | [`document`] | what a tenant signed: signatures and envelope |
+//! | [`signed_document`] | what a tenant signed: signatures and envelope |
 //! | [`digest`] | digests of PCR banks |
 //! | [`eventlog`] | firmware event log and systemd's log, replayed against the quote |
+//! | [`ima`] | the kernel's list of used files, and its PCR |
 //! | [`policy`] | what may be booted, in terms of the events of a log |
 //!
 //! Proof types can't be built outside their check: [`registration::CheckedRegistration`],
@@ -27,15 +28,16 @@ pub mod appraise;
 pub mod attest;
 pub mod credential;
 pub mod digest;
-pub mod document;
 pub mod ek;
 pub mod eventlog;
+pub mod ima;
 pub mod policy;
 pub mod public;
 pub mod quote;
 pub mod registration;
 pub mod rejection;
 pub mod signature;
+pub mod signed_document;
 pub mod ticket;
 mod tpm;
 

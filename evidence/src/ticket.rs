@@ -6,9 +6,8 @@ use aws_lc_rs::digest::{Context, SHA256};
 use std::fmt;
 
 /// Names one boot of one node, by what a quote says: bank, resetCount, restartCount and the values of PCR 0 to 9 and
-/// 11 to 14. Approvals, and repeats of `enroll`, hold for just that. PCR 10 is not in it, as IMA extends it whenever a
-/// file is used for the first time: no two quotes of such a machine would have the same name. Nor is PCR 15: the fence
-/// has a check of its own.
+/// 11 to 14. Approvals, and repeats of `enroll`, hold for just that. [`IMA_PCR`](crate::ima::IMA_PCR) is not in it: no two
+/// quotes of a machine with IMA would have the same name. Nor is PCR 15: the fence has a check of its own.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct BootTicket(String);
 

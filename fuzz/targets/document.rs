@@ -1,10 +1,10 @@
 //! The envelope of what tenants sign, and an enrollment in it, behind a signature that holds: whoever has a tenant key sends it.
 #![no_main]
-use halfkey_evidence::document::MAX_DOCUMENT;
+use halfkey_evidence::signed_document::MAX_DOCUMENT;
 use halfkey_protocol::document::{self, Backend, Kind, Scope};
 use halfkey_protocol::wire::{Document, DocumentSignature, Enrollment, SignedDocument};
 
-/// As servers and desks read it.
+/// As servers and workstations read it.
 struct Servers;
 /// As the agent does.
 struct Agent;

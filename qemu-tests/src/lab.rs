@@ -304,7 +304,7 @@ fn extended(pcr: &[u8], event: &[u8]) -> String {
     hex(&Sha256::digest([pcr, &event].concat()))
 }
 
-/// Makes what [`Lab`] needs before there is anything to enroll: machine, verifier and desk.
+/// Makes what [`Lab`] needs before there is anything to enroll: machine, verifier and workstation.
 ///
 /// # Errors
 /// If one of them can't be made.
@@ -313,6 +313,6 @@ pub fn found(env: &TestEnv, system: &System) -> Result<(Machine, Verifier, Tenan
     env.images.volume(guest::DATA_LUKS, machine.spare())?;
     let mut verifier = Verifier::init(&env.paths.programs, &env.place("verifier"))?;
     verifier.start()?;
-    let tenant = Tenant::login(&env.paths.programs, &verifier, &env.place("desk"))?;
+    let tenant = Tenant::login(&env.paths.programs, &verifier, &env.place("workstation"))?;
     Ok((machine, verifier, tenant))
 }

@@ -162,16 +162,16 @@ fn what_is_learned_is_of_the_node_and_by_the_label_that_were_enrolled() {
     let mut boot = boots[0].clone();
     boot.record.summary.label = "strict1".into();
     let id = boot.record.summary.id.clone();
-    let (_server, desk) = lying(&honest, &Arc::new(Mutex::new(boot)));
+    let (_server, workstation) = lying(&honest, &Arc::new(Mutex::new(boot)));
     let assured = "--kernel-measures-initrd";
     for command in [&["policy", "learn", "strict1", assured][..], &["approve", "strict1", assured, "--yes"]] {
-        let ran = desk.run(command);
+        let ran = workstation.run(command);
         assert!(ran.code == 6 && ran.stderr.contains("name it by its id"), "{command:?}: {ran:?}");
     }
-    let learned = desk.ok(&["policy", "learn", &id, assured]).stdout;
+    let learned = workstation.ok(&["policy", "learn", &id, assured]).stdout;
     assert!(learned.contains("name = \"web1\"") && !learned.contains("strict1"), "{learned}");
     // The server here takes none: it is shown, and signed.
-    let ran = desk.run(&["approve", &id, assured, "--learn", "--yes"]);
+    let ran = workstation.run(&["approve", &id, assured, "--learn", "--yes"]);
     assert!(ran.code == 3 && ran.stderr.contains("name = \"web1\""), "{ran:?}");
     assert!(!ran.stderr.contains("strict1"), "{ran:?}");
 }

@@ -5,7 +5,7 @@ mod common;
 
 use common::server::{Answer, Server, json};
 use common::{Workstation, flipped, golden};
-use halfkey_evidence::document::{open, open_enrollment};
+use halfkey_evidence::signed_document::{open, open_enrollment};
 use halfkey_protocol::document::{Deployment, Scope};
 use halfkey_protocol::keys::half::{Half, Key, proof_digest};
 use halfkey_protocol::tpm::template;

@@ -50,7 +50,7 @@ impl LocalLab {
         let tpm = Swtpm::start();
         let mut verifier = Verifier::init_here(&programs, &folder.join("verifier"))?;
         verifier.start()?;
-        let tenant = Tenant::login(&programs, &verifier, &folder.join("desk"))?;
+        let tenant = Tenant::login(&programs, &verifier, &folder.join("workstation"))?;
         fs::write(folder.join("passphrase"), PASSPHRASE).context("can't write the passphrase")?;
         fs::write(folder.join(LINE), "").context("can't write a command line")?;
         let namespace = namespace(folder)?;

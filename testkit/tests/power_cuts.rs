@@ -237,9 +237,13 @@ fn a_renewal_that_was_cut_short_is_not_said_to_be_done() {
 fn a_proof_that_is_refused_is_made_by_the_next_run() {
     let machine = Machine::new();
     machine.lab.tenant_enroll(&machine.id).unwrap();
-    let (folder, desk) = (&machine.lab.folder, Programs::find().unwrap().tenant);
-    let revoke =
-        format!("'{}' --home '{}/desk' revoke {} --because x", desk.display(), folder.display(), machine.id);
+    let (folder, tenant) = (&machine.lab.folder, Programs::find().unwrap().tenant);
+    let revoke = format!(
+        "'{}' --home '{}/workstation' revoke {} --because x",
+        tenant.display(),
+        folder.display(),
+        machine.id
+    );
     fs::write(folder.join("then"), revoke).unwrap();
     // Six writes bind both volumes; the proof comes after them.
     let End::Failed(why) = machine.enroll("6 then") else { panic!("it did not fail") };

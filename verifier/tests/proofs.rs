@@ -6,7 +6,7 @@ mod common;
 use aws_lc_rs::signature::{Ed25519KeyPair, KeyPair as _};
 use common::node::{Halves, Node, enrolled, said, sign};
 use common::{Server, get, path, post, refused};
-use halfkey_evidence::document::open;
+use halfkey_evidence::signed_document::open;
 use halfkey_protocol::Reason;
 use halfkey_protocol::identity::fingerprint;
 use halfkey_protocol::keys::half;
@@ -277,7 +277,7 @@ async fn enroll_as(node: &Node, operator: &Client, id: &str, label: &str) -> (No
     (post(operator, &path(node.id, "/enrollment"), &enroll).await.unwrap(), halves)
 }
 
-/// Another operator, or who writes the database, could else have a desk revoke, learn from or approve another node than it names.
+/// Another operator, or who writes the database, could else have a workstation revoke, learn from or approve another node than it names.
 #[tokio::test]
 async fn a_label_is_that_of_the_enrollment_that_was_proved() {
     let mut server = Server::start();

@@ -10,7 +10,7 @@ use halfkey_protocol::keys::hpke::Ephemeral;
 use halfkey_protocol::wire::{Begun, Purpose};
 use halfkey_verifier::appraisal::{CheckedEvidence, Lifetimes};
 use halfkey_verifier::config::StateDir;
-use halfkey_verifier::domain::{Documents, NodeSnapshot, Records};
+use halfkey_verifier::domain::{NodeSnapshot, PolicySource, Records};
 use halfkey_verifier::keys::{ClusterKey, ReleaseKey};
 use halfkey_verifier::nonce::{self, Scope};
 use halfkey_verifier::policies::Library;
@@ -32,7 +32,7 @@ async fn a_quote_for_another_purpose_releases_nothing() {
     let records = Records::open_in(&state).unwrap();
     let known = records.node(node.id).unwrap().unwrap();
     let enrollment = known.current.as_ref().unwrap();
-    let governed = Library::default().governed(&known, &records as &dyn Documents).unwrap();
+    let governed = Library::default().governed(&known, &records as &dyn PolicySource).unwrap();
     let lifetimes = Lifetimes { nonce: 300, pending: 300 };
 
     // As if `begin` had given a nonce for it, and the first look at `finish` had let it pass.

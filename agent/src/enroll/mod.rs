@@ -5,7 +5,7 @@
 //! | --- | --- |
 //! | [`challenge`] | what the enrollment must answer, kept until it is done |
 //! | [`register`] | the TPM introduces itself to the registrar |
-//! | [`document`] | what the tenant signed, checked before anything of it is used |
+//! | [`tenant_document`] | what the tenant signed, checked before anything of it is used |
 //! | [`plan`] | what each token will say of its volume |
 //! | [`bind`] | token, keyslot, token again with the seal |
 //! | [`prompts`] | whether anything would ask for a passphrase over the opened volumes |
@@ -14,12 +14,12 @@
 
 pub mod bind;
 pub mod challenge;
-pub mod document;
 pub mod plan;
 pub mod prompts;
 pub mod register;
 pub mod root;
 pub mod running;
+pub mod tenant_document;
 
 use crate::console;
 use crate::deadline::Deadline;
@@ -35,7 +35,6 @@ use crate::net::{Client, Server, tls};
 use crate::timing::Timeline;
 use crate::tpm::{Hierarchy, Location, Object, Persistent, Tpm};
 use challenge::Challenge;
-use document::Document;
 use halfkey_protocol::keys::half::proof_digest;
 use halfkey_protocol::tpm::qualifying_data::Wanted;
 use halfkey_protocol::tpm::seal_policy;
@@ -44,6 +43,7 @@ use halfkey_protocol::{Half, Key, NodeId, Reason, Role, identity};
 use std::path::PathBuf;
 use std::process::Command;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use tenant_document::TenantDocument;
 use zeroize::Zeroizing;
 
 /// What the command line says.
@@ -313,12 +313,12 @@ fn open(
     challenge: &[u8; 32],
     attested: &Attested,
     options: &Options,
-) -> Result<(Document, Key, Half)> {
+) -> Result<(TenantDocument, Key, Half)> {
     let missing = |what| Error::new(Kind::Network, format!("the verdict says released, without {what}"));
     let signed = attested.verdict.enrollment.as_ref().ok_or_else(|| missing("the tenant's document"))?;
     let released = attested.open()?;
     let c_u = released.c_u.as_ref().ok_or_else(|| missing("C_U"))?;
-    let expected = document::Expected {
+    let expected = tenant_document::Expected {
         tenant_key: &options.tenant_key,
         node,
         ek_name: &keys.ek.object.name,
@@ -330,7 +330,7 @@ fn open(
         now: SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs()),
         in_use: bind::newest_in_use(&options.devices, node)?,
     };
-    let document = Document::verify(signed, &expected)?;
+    let document = TenantDocument::verify(signed, &expected)?;
     let wrong = || Error::new(Kind::Refused, "the halves do not have 32 bytes");
     let u = Half::take(&mut tpm.activate_with_ek(&keys.srk, &keys.ek, &keys.ak, c_u)?).ok_or_else(wrong)?;
     let v = Half::take(&mut tpm.activate_with_srk(&keys.srk, &keys.ak, &released.c_v)?).ok_or_else(wrong)?;
@@ -342,7 +342,13 @@ fn open(
 }
 
 /// Proves K: from now on the purpose `boot` is open. Asked again while the server is not well.
-fn prove(client: &Client, node: NodeId, document: &Document, key: &Key, deadline: Deadline) -> Result<()> {
+fn prove(
+    client: &Client,
+    node: NodeId,
+    document: &TenantDocument,
+    key: &Key,
+    deadline: Deadline,
+) -> Result<()> {
     let request = wire::Prove {
         node_id: node.to_string(),
         enrollment_id: document.enrollment_id.clone(),

@@ -11,8 +11,8 @@ use halfkey_measure::systemd::{PHASE_PCR, PHASES};
 use halfkey_protocol::QUOTED_PCRS;
 use halfkey_protocol::tpm::bank::PcrBank;
 
-/// PCRs that the logs must explain. Not 10: that is the IMA list's. Not 15: that is
-/// the fence, which has its own check.
+/// PCRs that the logs must explain: not [`IMA_PCR`](crate::ima::IMA_PCR), which no two quotes have the same, and not 15, which is the
+/// fence and has its own check.
 pub const EXPLAINED: [u8; 14] = [0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 11, 12, 13, 14];
 
 /// PCR values with the firmware log, and what systemd measured after it, that give them. By itself it proves nothing:

@@ -1,6 +1,6 @@
 //! Two policies, rule by rule.
 
-use super::documents::Policy;
+use super::parsed::Policy;
 use super::rules::{
     Allowed, Boot, CommandLine, Dbx, Digest, Document, EventIs, EventRule, Initrd, Sections, Token,
 };

@@ -4,8 +4,8 @@
 //! place, whoever keeps them.
 
 use super::appraise::Matched;
-use super::documents::{Additions, Policy};
 use super::learn::Assured;
+use super::parsed::{Additions, Policy};
 use super::proposal::boot_of;
 use super::rules::{Boot, Origin};
 use halfkey_protocol::wire::Proposal;

@@ -7,8 +7,8 @@ use super::appraise::{Claims, Context, evaluate};
 use super::boot_path::{self, Path};
 use super::command_line::{Floor, floor_of, normal};
 use super::compiled::Compiled;
-use super::documents::Policy;
 use super::parse::Problem;
+use super::parsed::Policy;
 use super::rules::{
     Allowed, Boot, CommandLine, Dbx, Digest, Document, EventIs, EventRule, Image, Initrd, Origin, Role,
     Sections, SecureBoot,

@@ -11,7 +11,7 @@
 //! | `boot_path` | what pins the initramfs, by the way that a kernel comes to it: where another boot loader begins |
 //! | `command_line`, `compiled` | rules made ready to judge: patterns, steps by PCR |
 //! | `appraise` | a policy against the events of a boot: `survey` sorts them, `boot`, `secure_boot` and `sequence` judge, `recorder` says why |
-//! | `documents`, `governing`, `effective` | what is signed, which of it governs a node, and what that comes to |
+//! | `parsed`, `governing`, `effective` | what is signed, which of it governs a node, and what that comes to |
 //! | `learn`, `proposal`, `compare`, `write` | a policy from a boot, from a proposal, beside another, and as text |
 //!
 //! [`TenantNode`] says which documents govern a node, [`Effective`] is what they come to; [`evaluate`] judges a boot, [`explain`] says why, event by event; [`learn`] writes the policy that a boot is accepted by.
@@ -24,21 +24,21 @@ mod appraise;
 mod boot_path;
 mod compare;
 mod compiled;
-mod documents;
 mod effective;
 mod governing;
 mod learn;
 mod parse;
+mod parsed;
 mod proposal;
 mod write;
 
 pub use appraise::{Claims, Evaluation, ExplainedEvent, Explanation, Matched, evaluate, explain};
 pub use compare::{Change, diff};
-pub use documents::{Additions, Policy};
 pub use effective::{Effective, LeftOut};
 pub use governing::{TenantNode, Unfit, signed_for};
 pub use halfkey_protocol::wire::policies::{Finding, MAX_POLICY};
 pub use learn::{Assured, learn, learn_boot};
 pub use parse::Problem;
+pub use parsed::{Additions, Policy};
 pub use proposal::{Cover, boot_of, boot_toml, check_proposal, covers};
 pub use rules::{Boot, Origin, Trust};

@@ -2,8 +2,8 @@
 
 use super::boot_path;
 use super::command_line::{Floor, Rule, floor_of, normal, objection};
-use super::documents::Policy;
 use super::learn::Assured;
+use super::parsed::Policy;
 use super::rules::{Allowed, Boot, CommandLine, Digest, Document, Image, Initrd, Origin, Role, Sections};
 use super::write::{Comments, Text};
 use crate::Rejection;

@@ -10,7 +10,7 @@ use crate::render::time::{self, both, relative};
 use crate::render::{Style, name, paint, painted, rows, table};
 use crate::trust::checks;
 use comfy_table::{Cell, Color};
-use halfkey_evidence::document::open_enrollment;
+use halfkey_evidence::signed_document::open_enrollment;
 use halfkey_protocol::document::Scope;
 use halfkey_protocol::tpm::name;
 use halfkey_protocol::wire::SignedDocument;

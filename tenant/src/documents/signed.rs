@@ -6,8 +6,8 @@ use crate::error::{Error, Exit, Result};
 use crate::home::key::TenantKey;
 use crate::render::text::clean_short;
 use crate::trust::ledger::Ledger;
-use halfkey_evidence::document;
 use halfkey_evidence::policy::{Unfit, signed_for};
+use halfkey_evidence::signed_document;
 use halfkey_protocol::document::{Deployment, Flaw, Kind, Opened, Place, Scope};
 use halfkey_protocol::identity;
 use halfkey_protocol::wire::SignedDocument;
@@ -25,7 +25,7 @@ impl SignedByUs {
     /// # Errors
     /// `Untrusted` when the signature is not valid, not by `key`, or for another scope.
     pub fn check(signed: &SignedDocument, scope: &Scope, key: &TenantKey) -> Result<Self> {
-        let opened = document::open(signed).map_err(|flaw| match flaw {
+        let opened = signed_document::open(signed).map_err(|flaw| match flaw {
             Flaw::Signature(_) => Error::untrusted(format!(
                 "the signature of the policy of {scope} that the server shows is not valid"
             ))
@@ -130,7 +130,7 @@ pub fn standing(record: &PolicyRecord, scope: &Scope, key: Option<&TenantKey>) -
     match key.map(|key| SignedByUs::check(&record.signed, scope, key)) {
         Some(Ok(_)) => Ok(format!("signed by this workstation's tenant key {whose}")),
         Some(Err(error)) => Err(error),
-        None if document::open(&record.signed).is_ok_and(|opened| opened.scope == *scope) => {
+        None if signed_document::open(&record.signed).is_ok_and(|opened| opened.scope == *scope) => {
             Ok(format!("signed by tenant key {whose}; this workstation has none to compare with"))
         }
         None => Err(Error::untrusted(format!("the signature of the policy of {scope} is not valid"))),

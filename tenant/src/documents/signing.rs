@@ -8,7 +8,7 @@ use crate::home::key::TenantKey;
 use crate::render::text::clean_short;
 use crate::trust::ledger::Ledger;
 use crate::trust::sequence::SequenceHead;
-use halfkey_evidence::document::open_enrollment;
+use halfkey_evidence::signed_document::open_enrollment;
 use halfkey_protocol::NodeId;
 use halfkey_protocol::document::Scope;
 

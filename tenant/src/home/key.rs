@@ -77,7 +77,7 @@ impl TenantKey {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use halfkey_evidence::document::open;
+    use halfkey_evidence::signed_document::open;
     use halfkey_protocol::document::{Deployment, Flaw, Kind, Place, Scope, next};
     use proptest::prelude::*;
 

@@ -6,7 +6,7 @@ use crate::error::{Error, Result};
 use crate::home::key::TenantKey;
 use crate::render::text::hex;
 use crate::trust::ledger::Ledger;
-use halfkey_evidence::document;
+use halfkey_evidence::signed_document;
 use halfkey_protocol::NodeId;
 use halfkey_protocol::document::{Deployment, Opened, Place, Scope, follows};
 use halfkey_protocol::wire::SignedDocument;
@@ -77,7 +77,7 @@ pub fn walk(
 }
 
 fn read(signed: &SignedDocument, deployment: Deployment) -> Result<Opened> {
-    let opened = document::open(signed).map_err(|flaw| broken(&flaw.to_string()))?;
+    let opened = signed_document::open(signed).map_err(|flaw| broken(&flaw.to_string()))?;
     if opened.deployment != deployment {
         return Err(broken(&format!("document {} is for another deployment", opened.place.number)));
     }

@@ -10,7 +10,7 @@ use crate::render::text::{clean_short, hex};
 use crate::render::time;
 use crate::trust::follow::{self, Tenancies, walk};
 use crate::trust::ledger::Ledger;
-use halfkey_evidence::document;
+use halfkey_evidence::signed_document;
 use halfkey_protocol::Reason;
 use halfkey_protocol::document::{Deployment, Kind, Opened, Place, Scope, next};
 use halfkey_protocol::wire::operator::ServerInfo;
@@ -124,7 +124,8 @@ impl<'a> SequenceHead<'a> {
     /// # Errors
     /// When the home folder can't be written.
     pub fn took(&mut self, scope: &Scope, signed: &SignedDocument) -> Result<()> {
-        let opened = document::open(signed).map_err(|flaw| Error::failed(format!("our bug: {flaw}")))?;
+        let opened =
+            signed_document::open(signed).map_err(|flaw| Error::failed(format!("our bug: {flaw}")))?;
         let before = std::mem::replace(&mut self.head, opened.place);
         self.ledger.held(scope, &before, &opened.place)
     }
@@ -190,7 +191,7 @@ impl<'a> SequenceHead<'a> {
         tenancies.remember(self.context, self.client, &ledger, known, &[])?;
         // Not where another command has seen more: the next one compares it.
         ledger.saw(&part)?;
-        let ours = document::open(signed).map(|opened| opened.place);
+        let ours = signed_document::open(signed).map(|opened| opened.place);
         if others.iter().any(|(place, _)| ours.as_ref() == Ok(place)) {
             self.took(scope, signed)?;
             return Err(Error::failed(format!(

@@ -1,5 +1,6 @@
 //! Logs that are not what the TPM says, and measurements that no log has.
 
+use halfkey_evidence::ima::IMA_PCR;
 use halfkey_testkit::replay::{self, Machine};
 
 fn machine() -> Machine {
@@ -48,7 +49,7 @@ fn a_log_that_was_damaged_is_refused() {
 /// IMA extends PCR 10 with what is executed: never the same twice.
 #[test]
 fn pcr_10_moves_and_a_boot_is_still_the_same() {
-    let ima = |file: &str| replay::uki().then(10, file.as_bytes());
+    let ima = |file: &str| replay::uki().then(IMA_PCR, file.as_bytes());
     let mut machine = Machine::enrolled();
     let mut agent = machine.waits(&ima("first"));
     agent.kill().unwrap();

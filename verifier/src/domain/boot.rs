@@ -1,7 +1,7 @@
 //! Boots that wait for an operator, and approvals.
 
-use super::documents::Documents;
 use super::model::{Boot, Decision, Node, Waiting};
+use super::policy_source::PolicySource;
 use super::{By, Error, Result, TxView, audit, evidence, json, legible, node, retention, seal};
 use crate::appraisal::Ruling;
 use crate::events::Event;
@@ -23,7 +23,7 @@ pub trait BootReviewer {
     ///
     /// # Errors
     /// When the documents can't be read.
-    fn boot(&self, node: &Node, record: &EvidenceRecord, documents: &dyn Documents) -> Result<bool>;
+    fn boot(&self, node: &Node, record: &EvidenceRecord, documents: &dyn PolicySource) -> Result<bool>;
     /// What an operator is shown of a boot that waits. `record` is the evidence that the row names.
     ///
     /// # Errors
@@ -33,7 +33,7 @@ pub trait BootReviewer {
         node: &Node,
         row: PendingBoot,
         record: &EvidenceRecord,
-        documents: &dyn Documents,
+        documents: &dyn PolicySource,
     ) -> Result<Waiting>;
 }
 

@@ -40,7 +40,7 @@ pub fn entry(view: &TxView<'_>, kind: Kind, scope: Scope, body: String, by: By<'
     let text = document::next(kind, &scope, view.deployment, &view.rows.head()?, by.now, body);
     let document = serde_json::to_vec(&text).map_err(|e| bug(e.to_string()))?.into();
     let signed = SignedDocument { document, signatures: Vec::new() };
-    let opened = halfkey_evidence::document::open(&signed).map_err(|flaw| bug(flaw.to_string()))?;
+    let opened = halfkey_evidence::signed_document::open(&signed).map_err(|flaw| bug(flaw.to_string()))?;
     append(view, &opened, &signed, by)?;
     Ok(opened)
 }

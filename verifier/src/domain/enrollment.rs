@@ -115,7 +115,7 @@ pub fn prove(
     let signed = view.rows.document(number)?.ok_or_else(unknown)?;
     let damaged = |what: String| Error::damaged(format!("table enrollments, {enrollment:.64}: {what}"));
     // What the proof is compared with is the tenant's word.
-    let (opened, said) = halfkey_evidence::document::open_enrollment(&signed)
+    let (opened, said) = halfkey_evidence::signed_document::open_enrollment(&signed)
         .map_err(|e| damaged(format!("document: {e}")))?;
     if opened.scope != Scope::Enrollment(node) || said.enrollment_id != enrollment {
         return Err(damaged("the document is another one's".to_owned()));
@@ -203,8 +203,8 @@ fn read(view: &TxView<'_>, row: EnrollmentRow) -> Result<Enrollment> {
     };
     let bank = PcrBank::from_name(&row.bank).ok_or_else(|| wrong(format!("bank {:.32?}", row.bank)))?;
     // What the row says beside its document counts only if the document says it too.
-    let (opened, said) =
-        halfkey_evidence::document::open_enrollment(&signed).map_err(|e| wrong(format!("document: {e}")))?;
+    let (opened, said) = halfkey_evidence::signed_document::open_enrollment(&signed)
+        .map_err(|e| wrong(format!("document: {e}")))?;
     let c_u = match row.c_u {
         Some(sealed) => {
             let opened = seal::open(view.key, node, &id, &sealed);

@@ -55,7 +55,7 @@ pub fn forget_of_others(view: &TxView<'_>, row: &mut NodeRow, key: &[u8]) -> Res
     let membership = view.index.membership_at_proof(row.id);
     let said = membership.map(|at| view.rows.document(at)).transpose()?.flatten();
     // One that can't be read is in no group, and damage when it is compared with the sequence.
-    let said = said.and_then(|signed| halfkey_evidence::document::open(&signed).ok());
+    let said = said.and_then(|signed| halfkey_evidence::signed_document::open(&signed).ok());
     row.group_name = said.map(|said| said.body).filter(|group| !group.is_empty());
     row.group_number = membership;
     Ok(())

@@ -4,7 +4,7 @@
 //! checked; from then on it is known which document of each scope is the newest. A row that goes by another one is damage.
 
 use super::model::Stage;
-use halfkey_evidence::document;
+use halfkey_evidence::signed_document;
 use halfkey_protocol::NodeId;
 use halfkey_protocol::document::{Deployment, Kind, Opened, Place, Scope};
 use halfkey_protocol::wire::operator::Held;
@@ -61,7 +61,7 @@ impl Index {
     /// When it is not the next of this deployment, or proves what was not enrolled.
     pub fn read(&mut self, signed: &SignedDocument, deployment: Deployment) -> Result<(), String> {
         let at = self.hashes.len() + 1;
-        let opened = document::open(signed).map_err(|flaw| format!("document {at}: {flaw}"))?;
+        let opened = signed_document::open(signed).map_err(|flaw| format!("document {at}: {flaw}"))?;
         if opened.deployment != deployment {
             return Err(format!(
                 "document {at} is for deployment {}, this is {deployment}",

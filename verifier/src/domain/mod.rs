@@ -21,7 +21,6 @@ mod check;
 pub mod client;
 mod db;
 pub mod document;
-pub mod documents;
 pub mod enrollment;
 mod error;
 pub mod evidence;
@@ -31,6 +30,7 @@ pub mod model;
 pub mod node;
 pub mod opening;
 pub mod policy;
+pub mod policy_source;
 pub mod proposal;
 pub mod propose;
 pub mod records;
@@ -51,7 +51,6 @@ pub use boot::{Approval, BootReviewer};
 pub use client::{Client, ClientKind};
 pub use db::Db;
 pub use document::NewDocument;
-pub use documents::Documents;
 pub use enrollment::NewEnrollment;
 pub use error::{Error, Result, json, legible};
 pub use model::{
@@ -59,6 +58,7 @@ pub use model::{
     ProposalDecision, ReleasedBoot, Stage, StoredProposal, Trusted, TrustedUnder, Waiting,
 };
 pub use policy::NewPolicy;
+pub use policy_source::PolicySource;
 pub use propose::{ProposalRequest, ProposalRuling, ProposalSnapshot};
 pub use registration::{Answered, NewRegistration, Registration, Saved};
 pub use review::Reviewer;

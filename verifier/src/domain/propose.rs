@@ -1,7 +1,7 @@
 //! A proposal comes in and is decided on.
 
-use super::documents::Documents;
 use super::model::{Counters, Node, ProposalDecision, StoredProposal};
+use super::policy_source::PolicySource;
 use super::{By, Error, Result, TxView, audit, json, node, proposal, retention};
 use crate::events::Event;
 use crate::store::ProposalRow;
@@ -49,7 +49,7 @@ pub struct ProposalRuling {
 }
 
 /// What decides on a proposal.
-pub type Rule<'a> = &'a mut dyn FnMut(&ProposalSnapshot, &dyn Documents) -> Result<ProposalRuling>;
+pub type Rule<'a> = &'a mut dyn FnMut(&ProposalSnapshot, &dyn PolicySource) -> Result<ProposalRuling>;
 
 /// Decides on a proposal and records it, its counters and its audit entry, or nothing. Gives its number, if it was stored.
 ///

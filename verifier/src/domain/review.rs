@@ -1,8 +1,8 @@
 //! What is open, looked at again after what governs a node has changed.
 
 use super::boot::{self, BootReviewer};
-use super::documents::Documents;
 use super::model::{Node, ProposalDecision, StoredProposal};
+use super::policy_source::PolicySource;
 use super::{By, Error, Result, TxView, audit, evidence, node, proposal};
 use crate::counted;
 use crate::store::StoreError;
@@ -20,7 +20,7 @@ pub trait Reviewer: BootReviewer {
         &self,
         node: &Node,
         proposal: &StoredProposal,
-        documents: &dyn Documents,
+        documents: &dyn PolicySource,
     ) -> Result<ProposalDecision>;
 }
 

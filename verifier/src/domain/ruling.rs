@@ -236,7 +236,7 @@ mod tests {
             signature: key.sign(&signed_bytes(&document)).as_ref().into(),
         };
         let signed = SignedDocument { document: document.into(), signatures: vec![signature] };
-        let opened = halfkey_evidence::document::open(&signed).unwrap();
+        let opened = halfkey_evidence::signed_document::open(&signed).unwrap();
         let registration = Register {
             versions: vec![1],
             ek_public: public.clone(),

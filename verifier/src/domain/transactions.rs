@@ -1,8 +1,8 @@
 //! Which transactions there are: to look, to change, to change what only the database that this server has answered with may have, and
 //! with a document, which the state file has before and after.
 
-use super::documents::Documents;
 use super::opening;
+use super::policy_source::PolicySource;
 use super::sequence::Sequence;
 use super::{Error, Result, StoredProposal, TxView, audit};
 use crate::events::Events;
@@ -190,7 +190,7 @@ fn not_run() -> Error {
     Error::unavailable("our bug: a transaction that did not run")
 }
 
-impl Documents for Records {
+impl PolicySource for Records {
     fn signed_document(&self, number: u64) -> Result<Option<SignedDocument>> {
         self.read(|view| view.signed_document(number))
     }

@@ -68,7 +68,7 @@ impl<'a> TxView<'a> {
         let membership = Some(self.index.newest_that_counts(&Scope::Membership(node)));
         let membership = membership.filter(|number| damage.is_some() && *number > 0);
         let said = membership.map(|number| self.rows.document(number)).transpose()?.flatten();
-        let said = said.and_then(|signed| halfkey_evidence::document::open(&signed).ok());
+        let said = said.and_then(|signed| halfkey_evidence::signed_document::open(&signed).ok());
         let label = self.index.label(node).filter(|_| damage.is_some());
         Ok(NodeRow {
             label: label.unwrap_or_default().to_owned(),

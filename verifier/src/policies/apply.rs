@@ -3,7 +3,7 @@
 use super::Content;
 use crate::{CLOCK_TOLERANCE, utc};
 use halfkey_evidence::policy::{Additions, Policy, Problem};
-use halfkey_evidence::{Rejection, document};
+use halfkey_evidence::{Rejection, signed_document};
 use halfkey_protocol::Reason;
 use halfkey_protocol::document::{Deployment, Kind, Opened as Envelope, Scope};
 use halfkey_protocol::wire::SignedDocument;
@@ -32,7 +32,7 @@ impl Opened {
 /// # Errors
 /// Those of [`check`].
 pub fn open(signed: &SignedDocument) -> Result<Opened, Rejection> {
-    let envelope = document::open(signed).map_err(|flaw| document::rejection(&flaw))?;
+    let envelope = signed_document::open(signed).map_err(|flaw| signed_document::rejection(&flaw))?;
     parse(envelope)
 }
 
@@ -48,7 +48,7 @@ pub fn check(
     deployment: Deployment,
     now: u64,
 ) -> Result<Opened, Rejection> {
-    let envelope = document::open(signed).map_err(|flaw| document::rejection(&flaw))?;
+    let envelope = signed_document::open(signed).map_err(|flaw| signed_document::rejection(&flaw))?;
     require_here(&envelope, deployment)?;
     if envelope.scope != *scope {
         let what = format!("expected a document for {scope}, found one for {}", envelope.scope);

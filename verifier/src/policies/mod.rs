@@ -12,7 +12,7 @@ mod cache;
 pub mod propose;
 pub mod review;
 
-use crate::domain::{Documents, Error, Governing, Node, PolicyRef, Result, Trusted};
+use crate::domain::{Error, Governing, Node, PolicyRef, PolicySource, Result, Trusted};
 use aws_lc_rs::digest::{Context, SHA256};
 use cache::Cache;
 use halfkey_evidence::policy::{Additions, Effective, Finding, LeftOut, Policy, TenantNode, Unfit};
@@ -72,7 +72,7 @@ impl Library {
     ///
     /// # Errors
     /// When the database can't be read.
-    pub fn governed(&self, node: &Node, documents: &dyn Documents) -> Result<Governed> {
+    pub fn governed(&self, node: &Node, documents: &dyn PolicySource) -> Result<Governed> {
         let governing = node.governing.clone();
         if let Some(damage) = &node.damage {
             return Ok(Governed { governing, rules: Err(damage.to_string()) });
@@ -96,7 +96,7 @@ impl Library {
         policy: &PolicyRef,
         governing: &Governing,
         node: TenantNode<'_>,
-        documents: &dyn Documents,
+        documents: &dyn PolicySource,
     ) -> Result<std::result::Result<Arc<Rules>, String>> {
         // Which group's policy counts is the tenant's word as well.
         let mut group = None;
@@ -179,7 +179,7 @@ impl Library {
         Ok(Ok(rules))
     }
 
-    fn signed(&self, reference: &PolicyRef, documents: &dyn Documents) -> Result<Arc<Entry>> {
+    fn signed(&self, reference: &PolicyRef, documents: &dyn PolicySource) -> Result<Arc<Entry>> {
         if let Some(entry) = self.cache.find(&reference.sha256) {
             return Ok(entry);
         }

@@ -7,7 +7,7 @@
 use super::{Governed, Library, Rules, summary};
 use crate::appraisal::checks::{check_quote, counters, require_newer, same_enrollment};
 use crate::domain::{
-    Documents, Enrollment, Node, ProposalDecision, ProposalRuling, ProposalSnapshot, ReleasedBoot, Result,
+    Enrollment, Node, PolicySource, ProposalDecision, ProposalRuling, ProposalSnapshot, ReleasedBoot, Result,
     StoredProposal,
 };
 use crate::keys::ClusterKey;
@@ -85,7 +85,7 @@ impl<'a> CheckedProposal<'a> {
     pub fn rule(
         &self,
         snapshot: &ProposalSnapshot,
-        documents: &dyn Documents,
+        documents: &dyn PolicySource,
         library: &Library,
     ) -> Result<ProposalRuling> {
         let mut ruling = ProposalRuling {
@@ -295,7 +295,7 @@ fn base_boot(
     node: &Node,
     released: &ReleasedBoot,
     rules: &Rules,
-    documents: &dyn Documents,
+    documents: &dyn PolicySource,
 ) -> Result<Option<String>> {
     let Some(running) = &released.boot else { return Ok(None) };
     match running.origin {

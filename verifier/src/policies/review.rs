@@ -4,12 +4,12 @@ use super::Library;
 use super::propose::{Trusting, keeps, weigh};
 use crate::appraisal::RecordedBoot;
 use crate::domain::{
-    BootReviewer, Documents, Node, ProposalDecision, Result, Reviewer, StoredProposal, Waiting,
+    BootReviewer, Node, PolicySource, ProposalDecision, Result, Reviewer, StoredProposal, Waiting,
 };
 use halfkey_protocol::wire::operator::{EvidenceRecord, PendingBoot};
 
 impl BootReviewer for Library {
-    fn boot(&self, node: &Node, record: &EvidenceRecord, documents: &dyn Documents) -> Result<bool> {
+    fn boot(&self, node: &Node, record: &EvidenceRecord, documents: &dyn PolicySource) -> Result<bool> {
         let governed = self.governed(node, documents)?;
         // By what the AK signed, not by what a row says. A log that is no longer kept allows nothing.
         Ok(RecordedBoot::of(node, record, &governed).is_ok_and(|boot| boot.is_allowed()))
@@ -20,7 +20,7 @@ impl BootReviewer for Library {
         node: &Node,
         row: PendingBoot,
         record: &EvidenceRecord,
-        documents: &dyn Documents,
+        documents: &dyn PolicySource,
     ) -> Result<Waiting> {
         let governed = self.governed(node, documents)?;
         Ok(match RecordedBoot::of(node, record, &governed) {
@@ -35,7 +35,7 @@ impl Reviewer for Library {
         &self,
         node: &Node,
         proposal: &StoredProposal,
-        documents: &dyn Documents,
+        documents: &dyn PolicySource,
     ) -> Result<ProposalDecision> {
         let governed = self.governed(node, documents)?;
         let trusting = Trusting::Kept(keeps(proposal, &governed));

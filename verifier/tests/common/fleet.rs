@@ -24,7 +24,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
-/// What one desk signs is one sequence: it signs one document after the other.
+/// What one workstation signs is one sequence: it signs one document after the other.
 static DESK: tokio::sync::Mutex<()> = tokio::sync::Mutex::const_new(());
 
 /// How often a machine asks again.

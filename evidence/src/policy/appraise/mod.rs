@@ -19,7 +19,7 @@ pub(super) mod survey;
 pub use context::Claims;
 pub(super) use context::Context;
 
-use super::documents::Policy;
+use super::parsed::Policy;
 use super::rules::Origin;
 use crate::eventlog::{ExplainedLog, Standing};
 use crate::quote::hex;

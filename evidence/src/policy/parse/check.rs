@@ -5,11 +5,12 @@
 
 use super::reader::{At, Problems};
 use super::schema::{BootPlaces, Parsed, Places};
+use crate::ima::IMA_PCR;
 use crate::policy::boot_path::{self, Part};
 use crate::policy::command_line::{
     Floor, MAX_LINE, NO_CREDENTIALS, NO_RUNTIME, floor_of, forbids, is_forbidden,
 };
-use crate::policy::documents::Additions;
+use crate::policy::parsed::Additions;
 use crate::policy::rules::{Allowed, Boot, CommandLine, Document, Image, Role, SecureBoot, Token};
 use std::collections::HashSet;
 
@@ -59,7 +60,7 @@ fn pcrs(document: &Document, places: &Places, problems: &mut Problems<'_>) {
         }
         seen |= 1 << pcr;
         match pcr {
-            10 => problems.push(at, "ignore: pcr 10 is ima's and no part of a policy"),
+            IMA_PCR => problems.push(at, format!("ignore: pcr {pcr} is ima's and no part of a policy")),
             15.. => problems.push(at, format!("ignore: pcr {pcr} is no part of a policy")),
             pcr if !MAY_BE_IGNORED.contains(&pcr) => {
                 problems.floor(at, format!("ignore: pcr {pcr} can't be ignored: {}", what_is_in(pcr)))

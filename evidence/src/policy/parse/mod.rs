@@ -14,7 +14,7 @@ mod trust;
 
 pub use problem::Problem;
 
-use super::documents::{Additions, Policy};
+use super::parsed::{Additions, Policy};
 use super::rules::Document;
 use halfkey_protocol::wire::policies::MAX_POLICY;
 use reader::{Problems, Table};

@@ -3,7 +3,7 @@
 use super::reader::{At, Problems, Table, clip, digest, integer};
 use super::trust;
 use crate::policy::command_line::MAX_LINE;
-use crate::policy::documents::Additions;
+use crate::policy::parsed::Additions;
 use crate::policy::rules::{
     Allowed, Boot, CommandLine, Dbx, Digest, Document, EventIs, EventRule, Image, Initrd, Origin, Role,
     Sections, SecureBoot, Token,

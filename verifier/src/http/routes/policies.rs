@@ -1,7 +1,7 @@
 //! What operators ask about policies, groups and proposals.
 
 use super::operator::{decided, label_of, record};
-use crate::domain::{By, Documents as _, NewDocument, NewPolicy, Records};
+use crate::domain::{By, NewDocument, NewPolicy, PolicySource as _, Records};
 use crate::http::app::App;
 use crate::http::auth::Caller;
 use crate::http::body::Json;

@@ -13,7 +13,7 @@ use halfkey_protocol::{MAX_SERVERS, NodeId, Reason, identity};
 
 /// A document whose signature and contents were checked. Can't be had otherwise.
 #[derive(Debug)]
-pub struct Document {
+pub struct TenantDocument {
     /// Id of the enrollment: a UUID that the tenant chose.
     pub enrollment_id: String,
     /// The bank that U is sealed to and that quotes are of.
@@ -76,7 +76,7 @@ impl Backend for Agent {
     }
 }
 
-impl Document {
+impl TenantDocument {
     /// Verifies signer, signature and every field.
     ///
     /// # Errors
@@ -260,11 +260,16 @@ mod tests {
 
     const CREATED: u64 = 1_800_000_000;
 
-    fn verify(signed: &Signed, fingerprint: &str) -> Result<Document> {
+    fn verify(signed: &Signed, fingerprint: &str) -> Result<TenantDocument> {
         verify_at(signed, fingerprint, CREATED, None)
     }
 
-    fn verify_at(signed: &Signed, fingerprint: &str, now: u64, in_use: Option<u64>) -> Result<Document> {
+    fn verify_at(
+        signed: &Signed,
+        fingerprint: &str,
+        now: u64,
+        in_use: Option<u64>,
+    ) -> Result<TenantDocument> {
         let expected = Expected {
             tenant_key: fingerprint,
             node: NodeId([0x80; 16]),
@@ -277,7 +282,7 @@ mod tests {
             now,
             in_use,
         };
-        Document::verify(&signed.signed, &expected)
+        TenantDocument::verify(&signed.signed, &expected)
     }
 
     #[test]

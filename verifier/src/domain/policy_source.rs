@@ -5,7 +5,7 @@ use super::{Result, TxView, proposal};
 use halfkey_protocol::wire::SignedDocument;
 
 /// Where documents come from: the database as it is, or a transaction that has just changed them.
-pub trait Documents {
+pub trait PolicySource {
     /// What was signed, by its number in the sequence.
     ///
     /// # Errors
@@ -18,7 +18,7 @@ pub trait Documents {
     fn stored_proposal(&self, id: u64) -> Result<Option<StoredProposal>>;
 }
 
-impl Documents for TxView<'_> {
+impl PolicySource for TxView<'_> {
     fn signed_document(&self, number: u64) -> Result<Option<SignedDocument>> {
         Ok(self.rows.document(number)?)
     }
