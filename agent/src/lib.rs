@@ -16,7 +16,7 @@
 //! | [`tpm`] | commands, sessions and keys of the TPM |
 //! | [`words`] | what it says on the console of a machine that boots |
 //! | [`error`], [`console`], [`terminal`] | how it says what went wrong, and asks |
-//! | [`hardening`], [`deadline`], [`timing`], [`bounded`], [`notify`] | small things used everywhere |
+//! | [`hardening`], [`deadline`], [`timing`], [`bounded`], [`sd_notify`] | small things used everywhere |
 
 pub mod boot;
 pub mod bounded;
@@ -33,8 +33,8 @@ pub mod hardening;
 pub mod logs;
 pub mod luks;
 pub mod net;
-pub mod notify;
 pub mod propose;
+pub mod sd_notify;
 pub mod terminal;
 pub mod timing;
 pub mod tpm;

@@ -11,7 +11,7 @@
 //! | [`ek`] | EK certificate chain, or a pinned fingerprint |
 //! | [`credential`] | TPM2_MakeCredential |
 //! | [`signature`] | `TPMT_SIGNATURE` by the AK |
-//! | [`attest`] | `TPMS_ATTEST` |
+//! | [`tpms_attest`] | `TPMS_ATTEST` |
 //! | [`quote`] | the quote, in a fixed order of checks |
 //! | [`ticket`] | the name of a boot |
 //! | [`signed_document`] | what a tenant signed: signatures and envelope |
@@ -25,7 +25,6 @@
 //! [`appraise::Appraisal`], [`appraise::AttestedBoot`].
 
 pub mod appraise;
-pub mod attest;
 pub mod credential;
 pub mod digest;
 pub mod ek;
@@ -40,5 +39,6 @@ pub mod signature;
 pub mod signed_document;
 pub mod ticket;
 mod tpm;
+pub mod tpms_attest;
 
 pub use rejection::Rejection;

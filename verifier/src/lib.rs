@@ -15,7 +15,7 @@
 //! | [`domain`] | what is decided by what is recorded; every change is one durable transaction |
 //! | [`store`] | what keeps rows: SQLite, and memory for tests |
 //! | [`events`] | what has happened, for who waits |
-//! | [`notify`], [`limit`] | held-open requests; rates |
+//! | [`long_poll`], [`limit`] | held-open requests; rates, slots for connections, memory |
 
 pub mod appraisal;
 pub mod cli;
@@ -29,8 +29,8 @@ pub mod http;
 pub mod init;
 pub mod keys;
 pub mod limit;
+pub mod long_poll;
 pub mod nonce;
-pub mod notify;
 pub mod pki;
 pub mod policies;
 pub mod proxy;
@@ -38,7 +38,6 @@ pub mod registrar;
 pub mod serve;
 pub mod store;
 pub mod tls;
-pub mod watched;
 
 pub use clock::Clock;
 pub use failure::Failure;

@@ -105,7 +105,7 @@ impl Listening {
             async move { sweep(&app).await }
         });
         let sizes = tokio::spawn(note_sizes(app.db.clone()));
-        let notifier = app.notifier.clone();
+        let long_polls = app.long_polls.clone();
         let (stopping, stopped) = tokio::sync::watch::channel(false);
         let serving: Vec<_> = doors
             .into_iter()
@@ -119,7 +119,7 @@ impl Listening {
             .collect();
         let signal = stop.await;
         info!(signal, "stopping: requests in flight are finished");
-        notifier.stop();
+        long_polls.stop();
         let _ = stopping.send(true);
         for door in serving {
             if let Err(e) = door.await {

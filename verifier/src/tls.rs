@@ -3,9 +3,8 @@
 
 use crate::config::{Limits, StateDir};
 use crate::keys::read_secret;
-use crate::limit::{ConnectionTable, PeerClass, Permit, Source, Work};
+use crate::limit::{ConnectionTable, MeteredStream, PeerClass, Permit, Source, Work};
 use crate::proxy::{self, Origin};
-use crate::watched::Watched;
 use crate::{Failure, pki};
 use axum::Router;
 use axum::body::Body;
@@ -220,7 +219,7 @@ impl Guest {
             let source = permit.slot().source();
             // Answers are small and complete: waiting for more would only delay them.
             let _ = stream.set_nodelay(true);
-            let stream = Watched::new(stream, permit.slot().clone());
+            let stream = MeteredStream::new(stream, permit.slot().clone());
             let stream = match timeout(handshake, acceptor.accept(stream)).await {
                 Ok(Ok(stream)) => stream,
                 Ok(Err(e)) => return debug!(source = %source.address(), error = %e, "tls handshake failed"),

@@ -20,7 +20,7 @@ use crate::net::tls;
 use crate::timing::Timeline;
 use crate::tpm::{self, Location, Object, SealedBlob, Tpm, UnsealSession};
 use crate::words;
-use crate::{console, fence, notify};
+use crate::{console, fence, sd_notify};
 use halfkey_protocol::keys::half::VolumeKey;
 use halfkey_protocol::keys::label;
 use halfkey_protocol::tpm::kdf::Hash;
@@ -110,7 +110,7 @@ impl Unlock {
     /// Why the ordinary prompt must appear.
     pub fn run(&mut self) -> Result<Report> {
         // What follows the deadline, opening or closing, takes its time too.
-        notify::extend_start(self.deadline.remaining() + AFTER_DEADLINE);
+        sd_notify::extend_start(self.deadline.remaining() + AFTER_DEADLINE);
         let error = match self.attempt() {
             Ok(report) => return Ok(report),
             Err(error) => error,
@@ -457,7 +457,7 @@ impl Unlock {
         let device = &target.volume.path;
         let options = self.settings.cryptsetup_options(&target.copy.uuid);
         // Beyond the deadline, too: what is released is opened. Several slow volumes must not add up to the unit's time-out.
-        notify::extend_start(AFTER_DEADLINE);
+        sd_notify::extend_start(AFTER_DEADLINE);
         let deadline = Deadline::after(Duration::from_secs(30));
         let what = format!("open {}", device.display());
         self.timeline.time("volume", &what, || {

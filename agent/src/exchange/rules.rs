@@ -104,8 +104,6 @@ impl Next {
 mod tests {
     use super::*;
 
-    const PURPOSES: [Purpose; 4] = [Purpose::Boot, Purpose::Enroll, Purpose::Propose, Purpose::Runtime];
-
     #[test]
     fn every_outcome_has_one_consequence_for_each_purpose() {
         use Again::{AfterPause, AtOnce, Never, OnNetworkChange};
@@ -135,7 +133,7 @@ mod tests {
             (NotBegun(Some(Reason::Stale)), [GiveUp; 4]),
             (NotBegun(not_enrolled), [GiveUp, tenant, GiveUp, GiveUp]),
         ] {
-            for (purpose, expected) in PURPOSES.into_iter().zip(expected) {
+            for (purpose, expected) in Purpose::ALL.into_iter().zip(expected) {
                 assert_eq!(next(purpose, came, 0, false), expected, "{purpose:?} {came:?}");
                 assert_eq!(next(purpose, came, ROUNDS - 1, false), expected, "{purpose:?} {came:?}, last");
                 // After the last round only that counts which is no round.
@@ -155,7 +153,7 @@ mod tests {
     #[test]
     fn nothing_but_these_reasons_is_asked_again() {
         for reason in Reason::ALL.iter().copied().filter(|reason| !reason.retry()) {
-            for purpose in PURPOSES {
+            for purpose in Purpose::ALL {
                 let waits = purpose == Purpose::Enroll && reason == Reason::NotEnrolled;
                 for came in [Came::Denied(Some(reason)), Came::NotBegun(Some(reason))] {
                     let ends = next(purpose, came, 0, false) == Next::GiveUp;

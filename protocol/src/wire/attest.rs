@@ -19,6 +19,9 @@ pub enum Purpose {
 }
 
 impl Purpose {
+    /// Each of them: what [`Self::parse`] knows.
+    pub const ALL: [Self; 4] = [Self::Boot, Self::Enroll, Self::Propose, Self::Runtime];
+
     /// The name on the wire and in the qualifying data.
     pub fn as_str(self) -> &'static str {
         match self {
@@ -31,7 +34,7 @@ impl Purpose {
 
     /// From the name on the wire.
     pub fn parse(text: &str) -> Option<Self> {
-        [Self::Enroll, Self::Boot, Self::Runtime, Self::Propose].into_iter().find(|p| p.as_str() == text)
+        Self::ALL.into_iter().find(|p| p.as_str() == text)
     }
 }
 

@@ -6,7 +6,7 @@ use crate::config::{Config, Role, StateDir};
 use crate::domain::{Db, Error, Records};
 use crate::keys::{self, ClusterKey, ReleaseKey};
 use crate::limit::{PeerClass, Pool, Rate, SourceRate};
-use crate::notify::Notifier;
+use crate::long_poll::LongPolls;
 use crate::policies::Library;
 use crate::registrar::{Local, Registering, Registrar, Remote};
 use crate::tls::Peer;
@@ -29,7 +29,7 @@ pub struct App {
     /// The database.
     pub db: Db,
     /// Who waits.
-    pub notifier: Arc<Notifier>,
+    pub long_polls: Arc<LongPolls>,
     /// If this process has that role.
     pub registrar: Option<Registering>,
     /// If this process has that role.
@@ -84,8 +84,8 @@ impl App {
         records: Arc<Records>,
         clock: Clock,
     ) -> Result<Arc<Self>, Failure> {
-        let notifier = Notifier::new(config.limits.waiters);
-        let waiting = notifier.clone();
+        let long_polls = LongPolls::new(config.limits.waiters);
+        let waiting = long_polls.clone();
         records.events().subscribe(move |events| waiting.notify(events));
         let db = Db::new(records);
         let registering =
@@ -98,7 +98,7 @@ impl App {
             probed: Mutex::default(),
             verifier: verifier.map(Arc::new),
             registrar,
-            notifier,
+            long_polls,
             db,
             clock,
             config,

@@ -22,7 +22,7 @@ use axum::response::{IntoResponse, Response};
 use axum::routing::{any, get};
 use halfkey_protocol::Reason;
 use refusal::Refusal;
-use routes::{internal, node, operator};
+use routes::{node, operator, registrar};
 use std::sync::Arc;
 
 /// What a listener serves.
@@ -50,7 +50,9 @@ pub fn router(app: Arc<App>, served: Served) -> Router {
 
 fn roles(mut router: Router<Arc<App>>, app: &Arc<App>) -> Router<Arc<App>> {
     router = match &app.registrar {
-        Some(_) => router.merge(node::registrar_routes()).nest("/v1/internal", internal::routes(app.clone())),
+        Some(_) => {
+            router.merge(node::registrar_routes()).nest("/v1/internal", registrar::routes(app.clone()))
+        }
         None => wrong_role(router, &["/v1/register", "/v1/activate", "/v1/internal/{*rest}"]),
     };
     match &app.verifier {

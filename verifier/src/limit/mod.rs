@@ -2,10 +2,12 @@
 
 mod connections;
 mod memory;
+mod metered_stream;
 mod rate;
 mod source;
 
 pub use connections::{ConnectionTable, PeerClass, Permit, Slot, Work};
 pub use memory::{Full, Pool, Share};
+pub use metered_stream::MeteredStream;
 pub use rate::{Counted, Counts, Rate, SourceRate};
 pub use source::{Holder, Source, first_to_go};

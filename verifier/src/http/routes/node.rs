@@ -6,8 +6,8 @@ use crate::http::app::App;
 use crate::http::body::{Json, SMALL_BODY};
 use crate::http::parameters::{common_version, node_id};
 use crate::http::refusal::{Answer, Refusal};
+use crate::long_poll::Known;
 use crate::nonce::{self, Scope};
-use crate::notify::Known;
 use crate::policies::propose;
 use crate::tls::Peer;
 use axum::extract::State;
@@ -164,7 +164,7 @@ async fn wait(
         None => Known::Id,
     };
     // First the seat, then the look: what happens in between wakes.
-    let mut waiter = app.notifier.wait_for_node(node, known, peer.source.host()).ok_or_else(full)?;
+    let mut waiter = app.long_polls.wait_for_node(node, known, peer.source.host()).ok_or_else(full)?;
     let known = known_node(&app, node, &peer).await?;
     let over = match (&message.value.ticket, known) {
         (Some(_), Some(known)) if known.revoked.is_some() || known.held.is_some() => true,

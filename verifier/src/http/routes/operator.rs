@@ -300,7 +300,7 @@ async fn audit(
     let until = Instant::now() + Duration::from_secs(wait.unwrap_or(0)).min(LONGEST_WAIT);
     let mut waiter = match wait {
         Some(_) => Some(
-            app.notifier
+            app.long_polls
                 .wait_for_audit()
                 .ok_or_else(|| Refusal::new(Reason::RateLimited, "too many waiting requests"))?,
         ),

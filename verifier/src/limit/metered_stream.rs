@@ -1,6 +1,6 @@
 //! A stream that tells its slot in the table when bytes move.
 
-use crate::limit::Slot;
+use super::Slot;
 use std::io;
 use std::pin::Pin;
 use std::sync::Arc;
@@ -8,19 +8,19 @@ use std::task::{Context, Poll, ready};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
 /// Bytes as they are on the wire.
-pub struct Watched<S> {
+pub struct MeteredStream<S> {
     stream: S,
     slot: Arc<Slot>,
 }
 
-impl<S> Watched<S> {
+impl<S> MeteredStream<S> {
     /// Movements of `stream` count for `slot`.
     pub fn new(stream: S, slot: Arc<Slot>) -> Self {
         Self { stream, slot }
     }
 }
 
-impl<S: AsyncRead + Unpin> AsyncRead for Watched<S> {
+impl<S: AsyncRead + Unpin> AsyncRead for MeteredStream<S> {
     fn poll_read(
         mut self: Pin<&mut Self>,
         context: &mut Context<'_>,
@@ -33,7 +33,7 @@ impl<S: AsyncRead + Unpin> AsyncRead for Watched<S> {
     }
 }
 
-impl<S: AsyncWrite + Unpin> AsyncWrite for Watched<S> {
+impl<S: AsyncWrite + Unpin> AsyncWrite for MeteredStream<S> {
     fn poll_write(
         mut self: Pin<&mut Self>,
         context: &mut Context<'_>,

@@ -19,7 +19,7 @@ const STRANGERS: usize = 4;
 const FOR_AUDIT: usize = 64;
 
 /// Who waits for what.
-pub struct Notifier {
+pub struct LongPolls {
     nodes: Mutex<HashMap<NodeId, watch::Sender<()>>>,
     audit: watch::Sender<()>,
     stop: watch::Sender<bool>,
@@ -43,13 +43,13 @@ pub enum Known {
 pub struct Waiter {
     events: watch::Receiver<()>,
     stop: watch::Receiver<bool>,
-    node: Option<(Arc<Notifier>, NodeId)>,
+    node: Option<(Arc<LongPolls>, NodeId)>,
     _seat: OwnedSemaphorePermit,
     _of_node: Option<Counted<(NodeId, Known)>>,
     _of_source: Option<Counted<IpAddr>>,
 }
 
-impl Notifier {
+impl LongPolls {
     /// With room for so many waiting requests of nodes; operators have their own.
     pub fn new(seats: usize) -> Arc<Self> {
         Arc::new(Self {
@@ -132,8 +132,8 @@ impl Waiter {
 
 impl Drop for Waiter {
     fn drop(&mut self) {
-        let Some((notifier, node)) = &self.node else { return };
-        let mut nodes = notifier.nodes();
+        let Some((long_polls, node)) = &self.node else { return };
+        let mut nodes = long_polls.nodes();
         // This one still counts.
         if nodes.get(node).is_some_and(|sender| sender.receiver_count() <= 1) {
             nodes.remove(node);
@@ -147,45 +147,45 @@ mod tests {
 
     #[tokio::test]
     async fn only_the_right_waiter_wakes_and_nothing_is_left_behind() {
-        let notifier = Notifier::new(8);
+        let long_polls = LongPolls::new(8);
         let here = IpAddr::from([127, 0, 0, 1]);
         let (one, two) = (NodeId([1; 16]), NodeId([2; 16]));
-        let mut first = notifier.wait_for_node(one, Known::Id, here).unwrap();
-        let mut second = notifier.wait_for_node(two, Known::Id, here).unwrap();
-        let mut trail = notifier.wait_for_audit().unwrap();
+        let mut first = long_polls.wait_for_node(one, Known::Id, here).unwrap();
+        let mut second = long_polls.wait_for_node(two, Known::Id, here).unwrap();
+        let mut trail = long_polls.wait_for_audit().unwrap();
         assert!(
-            notifier.wait_for_node(one, Known::Id, here).is_none(),
+            long_polls.wait_for_node(one, Known::Id, here).is_none(),
             "two seats, and the trail has its own"
         );
-        notifier.notify(&[Event::NodeChanged(one), Event::Audited(1)]);
+        long_polls.notify(&[Event::NodeChanged(one), Event::Audited(1)]);
         assert!(first.happens(Duration::from_secs(60)).await);
         assert!(trail.happens(Duration::from_secs(60)).await);
         assert!(!second.happens(Duration::ZERO).await);
-        notifier.stop();
+        long_polls.stop();
         assert!(!second.happens(Duration::from_secs(60)).await);
         drop((first, second));
-        assert!(notifier.nodes().is_empty());
+        assert!(long_polls.nodes().is_empty());
     }
 
     #[test]
     fn nobody_takes_all_seats() {
-        let notifier = Notifier::new(1000);
+        let long_polls = LongPolls::new(1000);
         let (here, there) = (IpAddr::from([127, 0, 0, 1]), IpAddr::from([127, 0, 0, 2]));
         let one: Vec<_> =
-            (0..5).filter_map(|_| notifier.wait_for_node(NodeId([1; 16]), Known::Id, here)).collect();
+            (0..5).filter_map(|_| long_polls.wait_for_node(NodeId([1; 16]), Known::Id, here)).collect();
         assert_eq!(one.len(), PER_NODE);
         let node = |index: u8| NodeId([index; 16]);
         let many: Vec<_> =
-            (2..200).filter_map(|index| notifier.wait_for_node(node(index), Known::Id, here)).collect();
+            (2..200).filter_map(|index| long_polls.wait_for_node(node(index), Known::Id, here)).collect();
         assert_eq!(one.len() + many.len(), PER_SOURCE, "what was refused took no seat");
         assert!(
-            notifier.wait_for_node(node(200), Known::Id, there).is_some()
-                && notifier.wait_for_audit().is_some()
+            long_polls.wait_for_node(node(200), Known::Id, there).is_some()
+                && long_polls.wait_for_audit().is_some()
         );
         let of_boots: Vec<_> =
-            (1..200).filter_map(|index| notifier.wait_for_node(node(index), Known::Boot, here)).collect();
+            (1..200).filter_map(|index| long_polls.wait_for_node(node(index), Known::Boot, here)).collect();
         assert_eq!(of_boots.len(), 199, "whatever strangers do");
         drop(one);
-        assert!(notifier.wait_for_node(node(1), Known::Id, here).is_some());
+        assert!(long_polls.wait_for_node(node(1), Known::Id, here).is_some());
     }
 }
