@@ -34,4 +34,4 @@ pub mod variables;
 pub mod wire;
 
 pub use error::{Error, Result};
-pub use halfkey_testkit::{ensure, error, local_lab, process, swtpm, tenant, verifier};
+pub use halfkey_testkit::{ensure, error, local_lab, process, reaper, swtpm, tenant, verifier};

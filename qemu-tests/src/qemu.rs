@@ -2,6 +2,7 @@
 
 use crate::error::{Context, Error, Result};
 use crate::process::Guard;
+use crate::reaper;
 use crate::wire::{Bell, Tap, Wire};
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
@@ -265,6 +266,26 @@ fn accept(listener: &UnixListener, guard: &mut Guard, log: &Path) -> Result<Unix
     Err(Error::new("QEMU did not connect within a minute"))
 }
 
+/// How the names of [`Sockets`] begin; the process and a number follow.
+const SOCKETS: &str = "halfkey-rig-";
+
+/// Removes the sockets of earlier runs that could not do that themselves: if also their reaper was killed.
+fn sweep(all: &Path) {
+    let left = |name: &str| {
+        let process = name.strip_prefix(SOCKETS)?.split('-').next()?.parse::<u32>().ok()?;
+        Some(!Path::new(&format!("/proc/{process}")).exists())
+    };
+    for entry in fs::read_dir(all).into_iter().flatten().flatten() {
+        let age = entry.metadata().and_then(|meta| meta.modified()).ok().and_then(|time| time.elapsed().ok());
+        // A container that shares the folder with others does not see their processes; no run takes a day.
+        let old = age.is_some_and(|age| age > Duration::from_secs(24 * 3600));
+        if old && left(&entry.file_name().to_string_lossy()) == Some(true) {
+            // Another user's stay.
+            let _ = fs::remove_dir_all(entry.path());
+        }
+    }
+}
+
 /// A private folder with short paths: the name of a socket has at most 107 bytes.
 struct Sockets(PathBuf);
 
@@ -272,7 +293,12 @@ impl Sockets {
     fn new() -> Result<Self> {
         static COUNT: AtomicU32 = AtomicU32::new(0);
         let number = COUNT.fetch_add(1, Ordering::Relaxed);
-        let folder = std::env::temp_dir().join(format!("halfkey-rig-{}-{number}", std::process::id()));
+        let all = std::env::temp_dir();
+        if number == 0 {
+            sweep(&all);
+        }
+        let folder = all.join(format!("{SOCKETS}{}-{number}", std::process::id()));
+        reaper::remove_with_me(&folder);
         fs::create_dir(&folder).context(format_args!("can't make {}", folder.display()))?;
         let mode = fs::Permissions::from_mode(0o700);
         fs::set_permissions(&folder, mode).context("can't set a mode")?;

@@ -12,7 +12,7 @@
 //! | [`replay`] | a machine that boots without a VM, about a dozen kinds of boots, and what an attacker makes of them |
 //! | [`local_lab`] | what is below it: the real agent with TPM, volumes in files and a mount namespace, verifier and workstation |
 //! | [`golden`] | files that hold what a person sees |
-//! | [`programs`], [`process`] | the programs under test; child processes that never outlive a test |
+//! | [`programs`], [`process`], [`reaper`] | the programs under test; child processes that never outlive a test, not even one that is killed |
 //! | [`verifier`], [`tenant`] | the server and the operator's workstation, as processes |
 //! | [`pki`], [`port`], [`clock`] | certificates; ports that are known before anybody listens there; a clock that tests turn |
 //!
@@ -59,6 +59,7 @@ pub mod pki;
 pub mod port;
 pub mod process;
 pub mod programs;
+pub mod reaper;
 pub mod recorded;
 pub mod replay;
 pub mod software;

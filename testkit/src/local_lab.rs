@@ -323,14 +323,7 @@ fn namespace(folder: &Path) -> Result<Guard> {
     command.arg(folder.join(LOG)).arg(folder.join(LINE)).arg(&state);
     let path = folder.join("namespace.log");
     let log = fs::File::create(&path).context("can't make a log")?;
-    let mut child = command
-        .stdin(Stdio::null())
-        .stdout(Stdio::piped())
-        .stderr(log)
-        .spawn()
-        .context("can't start unshare")?;
-    let stdout = child.stdout.take().expect("stdout is piped");
-    let guard = Guard::adopt("namespace", child);
+    let (guard, stdout) = Guard::piped("namespace", command.stdin(Stdio::null()).stderr(log))?;
     let mut line = String::new();
     // It says that, or ends.
     BufReader::new(stdout).read_line(&mut line).context("can't read what the namespace says")?;

@@ -1,6 +1,7 @@
 //! Child processes: short ones that must succeed, and long ones that never outlive their guard.
 
 use crate::error::{Context, Error, Result};
+use crate::reaper;
 use nix::libc;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::signal::{Signal, kill};
@@ -8,7 +9,7 @@ use nix::unistd::Pid;
 use std::fs::File;
 use std::os::fd::{AsFd, FromRawFd, OwnedFd};
 use std::path::Path;
-use std::process::{Child, Command, ExitStatus, Stdio};
+use std::process::{Child, ChildStdout, Command, ExitStatus, Stdio};
 use std::time::Duration;
 
 /// Runs a command to its end and returns what it printed.
@@ -16,8 +17,8 @@ use std::time::Duration;
 /// # Errors
 /// If it can't be started or fails: the error holds the command and the end of its stderr.
 pub fn run(command: &mut Command) -> Result<String> {
-    let output =
-        command.stdin(Stdio::null()).output().context(format_args!("can't run {}", line(command)))?;
+    let output = reaper::mark(command).stdin(Stdio::null()).output();
+    let output = output.context(format_args!("can't run {}", line(command)))?;
     finish(command, output)
 }
 
@@ -27,7 +28,7 @@ pub fn run(command: &mut Command) -> Result<String> {
 /// As [`run`].
 pub fn run_with_input(command: &mut Command, input: &[u8]) -> Result<String> {
     use std::io::Write;
-    let mut child = command
+    let mut child = reaper::mark(command)
         .stdin(Stdio::piped())
         .stdout(Stdio::piped())
         .stderr(Stdio::piped())
@@ -73,7 +74,7 @@ pub fn tail_of(path: &Path, lines: usize) -> String {
     tail(&String::from_utf8_lossy(&std::fs::read(path).unwrap_or_default()), lines)
 }
 
-/// Readable as soon as this process, a child that nobody has waited for, has ended.
+/// Readable as soon as this process has ended.
 fn pidfd(pid: u32) -> Result<OwnedFd> {
     // SAFETY: pidfd_open takes two integers and no memory of ours.
     let fd = unsafe { libc::syscall(libc::SYS_pidfd_open, pid, 0) };
@@ -83,7 +84,23 @@ fn pidfd(pid: u32) -> Result<OwnedFd> {
     Ok(unsafe { OwnedFd::from_raw_fd(fd) })
 }
 
-/// A process that is killed when its guard goes out of scope.
+/// Waits for the end of a process that may be anybody's.
+///
+/// # Errors
+/// If it is still running at the deadline.
+pub fn gone(pid: u32, deadline: Duration) -> Result<()> {
+    // One that can't be watched has gone already.
+    let Ok(process) = pidfd(pid) else { return Ok(()) };
+    let within = PollTimeout::try_from(deadline).unwrap_or(PollTimeout::MAX);
+    let ended = poll(&mut [PollFd::new(process.as_fd(), PollFlags::POLLIN)], within);
+    crate::ensure!(
+        ended.context("can't wait for a process")? > 0,
+        "process {pid} was expected to end within {deadline:?}"
+    );
+    Ok(())
+}
+
+/// A process that is killed when its guard goes out of scope, and when this program ends without that.
 pub struct Guard {
     child: Child,
     name: &'static str,
@@ -101,7 +118,7 @@ impl Guard {
             .open(log)
             .context(format_args!("can't open {}", log.display()))?;
         let err = log.try_clone().context("can't duplicate a log")?;
-        let child = command
+        let child = reaper::mark(command)
             .stdin(Stdio::null())
             .stdout(log)
             .stderr(err)
@@ -110,9 +127,15 @@ impl Guard {
         Ok(Self { child, name })
     }
 
-    /// Takes over a child that was started with pipes.
-    pub fn adopt(name: &'static str, child: Child) -> Self {
-        Self { child, name }
+    /// Starts it with a pipe as its stdout.
+    ///
+    /// # Errors
+    /// If the program can't be started.
+    pub fn piped(name: &'static str, command: &mut Command) -> Result<(Self, ChildStdout)> {
+        let child = reaper::mark(command).stdout(Stdio::piped()).spawn();
+        let mut child = child.context(format_args!("can't start {}", line(command)))?;
+        let stdout = child.stdout.take().expect("stdout is piped");
+        Ok((Self { child, name }, stdout))
     }
 
     /// Its process id.
@@ -134,10 +157,7 @@ impl Guard {
     /// If it is still running at the deadline.
     pub fn wait(&mut self, deadline: Duration) -> Result<ExitStatus> {
         if self.exited()?.is_none() {
-            let process = pidfd(self.child.id())?;
-            let within = PollTimeout::try_from(deadline).unwrap_or(PollTimeout::MAX);
-            poll(&mut [PollFd::new(process.as_fd(), PollFlags::POLLIN)], within)
-                .context(format_args!("can't wait for {}", self.name))?;
+            gone(self.child.id(), deadline).context(self.name)?;
         }
         let name = self.name;
         self.exited()?.ok_or_else(|| Error::new(format!("{name} was expected to end within {deadline:?}")))

@@ -101,14 +101,8 @@ impl Tenant {
     pub fn wait_for(&self, action: &str) -> Result<()> {
         let mut command = Command::new("timeout");
         command.arg("120").arg(&self.program).arg("--home").arg(&self.home);
-        let mut child = command
-            .args(["--json", "audit", "--follow"])
-            .stdin(Stdio::null())
-            .stdout(Stdio::piped())
-            .spawn()
-            .context("can't start halfkey audit --follow")?;
-        let stdout = child.stdout.take().expect("stdout is piped");
-        let mut guard = Guard::adopt("halfkey audit --follow", child);
+        command.args(["--json", "audit", "--follow"]).stdin(Stdio::null());
+        let (mut guard, stdout) = Guard::piped("halfkey audit --follow", &mut command)?;
         for line in BufReader::new(stdout).lines() {
             let line = line.context("can't read the audit trail")?;
             let entry: AuditEntry =

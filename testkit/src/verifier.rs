@@ -183,19 +183,17 @@ impl Verifier {
         }
         let log = File::options().create(true).append(true).open(self.log()).context("can't open a log")?;
         // Writing beyond RLIMIT_FSIZE shall fail and not kill: a test plays a full disk.
-        let mut child = Command::new("sh")
+        let mut command = Command::new("sh");
+        command
             .args(["-c", "trap '' XFSZ; exec \"$0\" \"$@\""])
             .arg(&self.program)
             .args(["serve", "--listen", &self.address(), "--state"])
             .arg(&self.state)
             .args(&self.flags)
             .stdin(Stdio::null())
-            .stdout(Stdio::piped())
-            .stderr(log)
-            .spawn()
-            .context(format_args!("can't start {}", self.program.display()))?;
-        let mut lines = BufReader::new(child.stdout.take().expect("stdout is piped")).lines();
-        let mut guard = Guard::adopt("halfkey-verifier", child);
+            .stderr(log);
+        let (mut guard, stdout) = Guard::piped("halfkey-verifier", &mut command)?;
+        let mut lines = BufReader::new(stdout).lines();
         // It says one line for each listener, or ends.
         let mut url = |prefix: &str| -> Result<String> {
             let line =

@@ -11,6 +11,7 @@ use crate::error::{Context, Result};
 use crate::log::{NO_ACTION, Record};
 use crate::process::{Guard, run};
 use crate::programs;
+use crate::reaper;
 use halfkey_protocol::tpm::bank::PcrBank;
 use manufacturer::Identity;
 use nix::libc;
@@ -317,7 +318,9 @@ const STATE: &str = "tpm2-00.permall";
 fn folder() -> TempDir {
     let base = programs::target().join("tmp");
     fs::create_dir_all(&base).unwrap();
-    tempfile::Builder::new().prefix("tpm").tempdir_in(base).unwrap()
+    let folder = tempfile::Builder::new().prefix("tpm").tempdir_in(base).unwrap();
+    reaper::remove_with_me(folder.path());
+    folder
 }
 
 /// Two free ports in a row.
