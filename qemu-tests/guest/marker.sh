@@ -14,6 +14,7 @@ pcr() { if [ -r "/sys/class/tpm/tpm0/pcr-sha256/$1" ]; then cat "/sys/class/tpm/
     printf ',"cmdline":"%s"' "$(text </proc/cmdline)"
     printf ',"root":"%s"' "$(findmnt -n -o SOURCE / | text)"
     printf ',"fence":"%s"' "$(pcr 15 | tr 'A-F' 'a-f' | text)"
+    printf ',"measured":"%s"' "$(base64 -w0 /run/log/systemd/tpm2-measure.log 2>/dev/null)"
     printf ',"mappings":{'
     comma=
     for dm in /sys/class/block/dm-*/dm; do

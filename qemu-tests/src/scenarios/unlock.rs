@@ -30,7 +30,7 @@ pub fn enroll(context: &mut Context) -> Result<()> {
     boot.type_passphrase()?;
     boot.expect(Reached::System)?;
     let marker = boot.marker()?;
-    ensure!(marker.fence == closed_fence(), "the fence of a passphrase boot is {}", marker.fence);
+    ensure!(marker.fence_was(&closed_fence())?, "the fence of a passphrase boot is {}", marker.fence);
     ensure!(marker.agent.is_none(), "the agent claims to have opened something");
     story.proves("without enrollment a boot is what it was: a prompt; the fence (PCR 15) is closed");
 
