@@ -1,6 +1,7 @@
 //! What real boots measure, as files for other tests.
 
 use crate::error::{Context as _, Error, Result};
+use crate::image::distribution::Distribution;
 use crate::jobs;
 use crate::paths::Paths;
 use crate::scenarios::{Context, Group};
@@ -36,9 +37,15 @@ pub fn groups(names: &[&str]) -> Result<Vec<Group>> {
 ///
 /// # Errors
 /// If a machine can't be enrolled or a file can't be written.
-pub fn run(paths: Paths, folder: &Path, groups: Vec<Group>, jobs: usize) -> Result<()> {
+pub fn run(
+    paths: Paths,
+    on: &'static Distribution,
+    folder: &Path,
+    groups: Vec<Group>,
+    jobs: usize,
+) -> Result<()> {
     fs::create_dir_all(folder).context(format_args!("can't make {}", folder.display()))?;
-    let env = Arc::new(TestEnv::new(paths, &mut |text| eprintln!("{text} ..."), None)?);
+    let env = Arc::new(TestEnv::new(paths, on, &mut |text| eprintln!("{text} ..."), None)?);
     let failures = Mutex::new(Vec::new());
     jobs::each(jobs, groups, |group| {
         if let Err(error) = record(&env, group, folder) {

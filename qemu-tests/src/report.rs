@@ -1,6 +1,7 @@
 //! What people read: one line per scenario, or the narrated demo.
 
 use crate::error::Result;
+use crate::image::distribution::Distribution;
 use crate::jobs;
 use crate::machine::PROMPT;
 use crate::paths::Paths;
@@ -38,14 +39,19 @@ impl Outcome {
     }
 }
 
-/// Runs scenarios, `jobs` groups of them at the same time; one line each, in the order in which they are given. `true` if all
+/// Runs scenarios on machines of a distribution, `jobs` groups of them at the same time; one line each, in the order in which they are given. `true` if all
 /// passed.
 ///
 /// # Errors
 /// If the test can't be built.
-pub fn run(paths: Paths, scenarios: &[&'static Scenario], jobs: usize) -> Result<bool> {
-    let env = Arc::new(TestEnv::new(paths, &mut |text| eprintln!("{text} ..."), None)?);
-    println!("logs: {}", env.folder.display());
+pub fn run(
+    paths: Paths,
+    on: &'static Distribution,
+    scenarios: &[&'static Scenario],
+    jobs: usize,
+) -> Result<bool> {
+    let env = Arc::new(TestEnv::new(paths, on, &mut |text| eprintln!("{text} ..."), None)?);
+    println!("machines: {}; logs: {}", on.title, env.folder.display());
     let began = Instant::now();
     let groups: Vec<(Group, Vec<&Scenario>)> = Group::ALL
         .iter()
@@ -145,7 +151,7 @@ fn tell(
 ///
 /// # Errors
 /// If the test can't be built.
-pub fn demo(paths: Paths, scenarios: &[&'static Scenario]) -> Result<bool> {
+pub fn demo(paths: Paths, on: &'static Distribution, scenarios: &[&'static Scenario]) -> Result<bool> {
     let began = Instant::now();
     let colour = std::io::stdout().is_terminal() && std::env::var_os("NO_COLOR").is_none();
     let paint = move |code: &str, text: &str| {
@@ -159,12 +165,13 @@ pub fn demo(paths: Paths, scenarios: &[&'static Scenario]) -> Result<bool> {
         }
     });
     println!(
-        "Halfkey: a Debian with an encrypted root unlocks itself once its TPM has proved what it booted."
+        "Halfkey: a {} with an encrypted root unlocks itself once its TPM has proved what it booted.",
+        on.title
     );
     println!(
         "Everything is real: UEFI firmware, TPM (swtpm), dracut, LUKS2, verifier, operator's workstation.\n"
     );
-    let env = TestEnv::new(paths, &mut |text| println!("{}   {text} ...", clock()), Some(tap))?;
+    let env = TestEnv::new(paths, on, &mut |text| println!("{}   {text} ...", clock()), Some(tap))?;
     let accel = format!("{:?}", env.accel).to_uppercase();
     println!(
         "{}   the machine is ready (QEMU with {accel}); a boot takes a minute or more without KVM",

@@ -1,6 +1,7 @@
 //! What all scenarios of a run share.
 
 use crate::error::{Context, Result};
+use crate::image::distribution::Distribution;
 use crate::image::system::{BootPath, System};
 use crate::image::{Images, guest};
 use crate::paths::Paths;
@@ -10,24 +11,27 @@ use crate::wire::Tap;
 use std::fs;
 use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
 
-/// Images, accelerator, TPM manufacturer, and a folder for this run.
+/// Images of a distribution, accelerator, TPM manufacturer, and a folder for this run.
 pub struct TestEnv {
     /// Where things are.
     pub paths: Paths,
+    /// What machines run.
+    pub distribution: &'static Distribution,
     /// What machines start from.
     pub images: Images,
     /// How instructions are run.
     pub accel: Accel,
     /// Who makes the TPMs.
-    pub manufacturer: Manufacturer,
+    pub manufacturer: Arc<Manufacturer>,
     /// Disks and logs of this run.
     pub folder: PathBuf,
     /// Hears the consoles.
     pub tap: Option<Tap>,
     /// How many places were given away.
-    places: AtomicU32,
+    places: Arc<AtomicU32>,
 }
 
 impl TestEnv {
@@ -35,13 +39,36 @@ impl TestEnv {
     ///
     /// # Errors
     /// If something can't be built.
-    pub fn new(paths: Paths, say: &mut dyn FnMut(&str), tap: Option<Tap>) -> Result<Self> {
+    pub fn new(
+        paths: Paths,
+        distribution: &'static Distribution,
+        say: &mut dyn FnMut(&str),
+        tap: Option<Tap>,
+    ) -> Result<Self> {
         paths.programs.check()?;
         let accel = Accel::probe(&paths.cache, say)?;
-        let images = Images::build(&paths, say)?;
+        let images = Images::build(&paths, distribution, say)?;
         let folder = run_folder(&paths.run)?;
-        let manufacturer = Manufacturer::new(&folder.join("manufacturer"))?;
-        Ok(Self { paths, images, accel, manufacturer, folder, tap, places: AtomicU32::new(0) })
+        let manufacturer = Arc::new(Manufacturer::new(&folder.join("manufacturer"))?);
+        let places = Arc::default();
+        Ok(Self { paths, distribution, images, accel, manufacturer, folder, tap, places })
+    }
+
+    /// The same run, for machines of another distribution.
+    ///
+    /// # Errors
+    /// If its images can't be built.
+    pub fn on(&self, distribution: &'static Distribution, say: &mut dyn FnMut(&str)) -> Result<Self> {
+        Ok(Self {
+            paths: self.paths.clone(),
+            distribution,
+            images: Images::build(&self.paths, distribution, say)?,
+            accel: self.accel,
+            manufacturer: Arc::clone(&self.manufacturer),
+            folder: self.folder.clone(),
+            tap: self.tap.clone(),
+            places: Arc::clone(&self.places),
+        })
     }
 
     /// A path in the folder of this run that nothing else uses.
@@ -70,6 +97,9 @@ impl TestEnv {
         // Without Secure Boot variables of the firmware would be options of systemd.
         if matches!(path, BootPath::Uki | BootPath::Entry) {
             cmdline += " efi=noruntime";
+        }
+        for word in self.distribution.cmdline {
+            cmdline = format!("{cmdline} {word}");
         }
         System::new(path, cmdline)
     }

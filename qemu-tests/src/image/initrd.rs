@@ -1,24 +1,24 @@
-//! The initramfs: dracut of this host, with the module and the agent under test.
+//! The initramfs: the distribution's own dracut, with the module and the agent under test.
 
 use super::cache::cached;
-use super::packages::Kernel;
+use super::distribution::Distribution;
+use super::packages::{Kernel, Packages};
+use super::tree::Tree;
 use crate::error::{Context, Result};
 use crate::paths::{Key, Paths};
-use crate::process::run;
 use std::collections::BTreeSet;
 use std::fs;
-use std::os::unix::fs::symlink;
-use std::path::{Path, PathBuf};
-use std::process::Command;
+use std::path::PathBuf;
 
-/// What this machine surely does not boot from: firmware reads and measures every byte, and under TCG that shows.
-const OMIT: &str = "nfs iscsi lvm mdraid multipath dmraid btrfs plymouth cifs nbd ifcfg nvdimm virtiofs lunmask \
-                    kernel-modules-extra qemu-net i18n";
-const OMIT_DRIVERS: &str = "mlx5_core mlx4_core mlx4_en mlx5_ib mlx4_ib libceph ceph rbd target_core_mod libata bcache bridge \
-                            mpi3mr ipr mei raid456 raid10 raid1 raid0 md_mod scsi_transport_iscsi scsi_transport_fc \
-                            libiscsi scsi_debug surface_aggregator hv_netvsc hid_wiimote null_blk dm_cache dm_thin_pool \
-                            dm_persistent_data vxlan ena gve mana ixgbevf i40e iavf ice bnxt_en bonding tls hid sunrpc \
-                            nvme_core nvme_fabrics usbcore drm btrfs xfs cifs tcrypt";
+/// Where dracut writes to, in the tree.
+const OUT: &str = "/initrd.img";
+/// An empty folder in the tree.
+const NO_CONF: &str = "usr/lib/rig/no-conf.d";
+#[rustfmt::skip]
+const OPTIONS: &[&str] = &[
+    "--force", "--quiet", "--no-hostonly", "--no-hostonly-cmdline", "--no-early-microcode", "--reproducible", "--zstd",
+    "--filesystems", "ext4", "--add", "halfkey", "--conf", "/dev/null", "--confdir", "/usr/lib/rig/no-conf.d",
+];
 
 /// One more file in the initramfs.
 #[derive(Clone, Debug)]
@@ -29,59 +29,66 @@ pub struct ExtraFile {
     pub content: Vec<u8>,
 }
 
-/// Builds it, or takes it from the cache.
+/// Builds those of these kernels, or takes them from the cache. dracut runs in a tree of the distribution, where module and agent
+/// are installed as on an owner's machine.
 ///
 /// # Errors
 /// If dracut fails: the error holds the end of its output.
-pub fn build(paths: &Paths, kernel: &Kernel, say: &mut dyn FnMut(&str)) -> Result<PathBuf> {
-    let dracut = run(Command::new("dpkg-query").args(["-W", "-f", "${Version} ", "dracut-core", "systemd"]));
-    let key = Key::new("initrd 2")
-        .text(&kernel.modules.to_string_lossy())
-        .text(OMIT)
-        .text(OMIT_DRIVERS)
-        .text(&dracut.unwrap_or_default())
-        .file(&paths.programs.agent)?
-        .folder(&paths.module)?
-        .hex();
-    cached(paths.cache.join(format!("initrd-{key}.img")), |partial| {
-        say(&format!("building the initramfs of {} with dracut", kernel.version));
-        let base = partial.with_extension("dracut");
-        basedir(&paths.module, &base)?;
-        let result = run(Command::new("dracut")
-            .env("dracutbasedir", &base)
-            .env("HALFKEY_AGENT", &paths.programs.agent)
-            .args(["--force", "--quiet", "--no-hostonly", "--no-hostonly-cmdline", "--no-early-microcode"])
-            .args(["--reproducible", "--zstd", "--filesystems", "ext4", "--add", "halfkey"])
-            .args(["--omit", OMIT, "--omit-drivers", OMIT_DRIVERS, "--conf", "/dev/null"])
-            .arg("--confdir")
-            .arg(base.join("no-conf.d"))
-            .arg("--kmoddir")
-            .arg(&kernel.modules)
-            .arg(partial)
-            .arg(&kernel.version));
-        super::cache::remove(&base)?;
-        result?;
-        Ok(())
-    })
+pub(super) fn build(
+    paths: &Paths,
+    packages: &Packages,
+    kernels: &[&Kernel],
+    say: &mut dyn FnMut(&str),
+) -> Result<Vec<PathBuf>> {
+    let Distribution { name, omit, omit_drivers, .. } = packages.distribution;
+    // Unpacked when the first is not in the cache.
+    let mut tree = None;
+    let mut built = Vec::new();
+    for kernel in kernels {
+        let key = Key::new("initrd 3")
+            .text(&packages.key)
+            .text(&kernel.modules.to_string_lossy())
+            .text(&format!("{OPTIONS:?} {omit:?} {omit_drivers:?}"))
+            .file(&paths.programs.agent)?
+            .folder(&paths.module)?
+            .hex();
+        let made = cached(paths.cache.join(format!("initrd-{name}-{key}.img")), |partial| {
+            say(&format!("building the initramfs of {} with dracut", kernel.version));
+            if tree.is_none() {
+                tree = Some(install(paths, packages, partial.with_extension("tree"))?);
+            }
+            let tree = tree.as_ref().expect("it was just put there");
+            let modules = format!("/usr/lib/modules/{}", kernel.version);
+            let (omit, omit_drivers) = (omit.join(" "), omit_drivers.join(" "));
+            let last = ["--omit", &omit, "--omit-drivers", &omit_drivers, OUT, &kernel.version];
+            let dracut = [&["dracut"], OPTIONS, &last].concat();
+            tree.run(&[(&kernel.modules, &modules)], &dracut)?;
+            let out = tree.path().join(OUT.trim_start_matches('/'));
+            fs::copy(&out, partial).context("can't copy an initramfs")?;
+            Ok(())
+        })?;
+        built.push(made);
+    }
+    Ok(built)
 }
 
-/// dracut looks for modules in one folder only: a tree of links to the host's, and ours.
-fn basedir(module: &Path, base: &Path) -> Result<()> {
-    super::cache::remove(base)?;
-    let host = Path::new("/usr/lib/dracut");
-    let modules = base.join("modules.d");
-    for folder in [&modules, &base.join("no-conf.d")] {
-        fs::create_dir_all(folder).context("can't make a folder in the cache")?;
-    }
-    for (from, to) in [(host.to_path_buf(), base), (host.join("modules.d"), &modules)] {
-        let entries = fs::read_dir(&from).context(format_args!("can't read {}", from.display()))?;
-        for entry in entries.flatten().filter(|entry| entry.file_name() != "modules.d") {
-            symlink(entry.path(), to.join(entry.file_name())).context("can't link a dracut module")?;
+/// A tree with the module and the agent under test.
+fn install(paths: &Paths, packages: &Packages, at: PathBuf) -> Result<Tree> {
+    let tree = Tree::unpack(&packages.rootfs, at)?;
+    tree.add(|layout| {
+        fs::copy(&paths.programs.agent, layout.place("usr/sbin/halfkey-agent")?)
+            .context("can't copy the agent")?;
+        let module = fs::read_dir(&paths.module).context("can't read the dracut module")?;
+        for file in module.flatten() {
+            let name = file.file_name();
+            let to =
+                layout.place(&format!("usr/lib/dracut/modules.d/90halfkey/{}", name.to_string_lossy()))?;
+            fs::copy(file.path(), to).context("can't copy the dracut module")?;
         }
-    }
-    let ours = modules.join("90halfkey");
-    super::cache::remove(&ours)?;
-    symlink(module, ours).context("can't link the dracut module")
+        // Nobody's taste: what the machine would have of its own in /etc.
+        fs::create_dir_all(layout.place(NO_CONF)?).context("can't make a folder in the cache")
+    })?;
+    Ok(tree)
 }
 
 /// The initramfs with more files behind it: the kernel unpacks archives in order.
@@ -133,6 +140,7 @@ fn pad(out: &mut Vec<u8>) {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use std::process::Command;
 
     #[test]
     fn cpio_reads_the_archive() {

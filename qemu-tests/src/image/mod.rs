@@ -11,8 +11,10 @@
 //! | [`system`] | the files of a boot path | 0 |
 //! | [`disk`] | sfdisk, mtools | 2 |
 
+mod archive;
 mod cache;
 pub mod disk;
+pub mod distribution;
 pub mod guest;
 pub mod header;
 pub mod initrd;
@@ -20,6 +22,7 @@ pub mod keys;
 pub mod luks;
 pub mod packages;
 pub mod system;
+mod tree;
 pub mod uki;
 pub mod xts;
 
@@ -28,6 +31,7 @@ use crate::paths::Paths;
 use crate::process::run;
 use cache::remove;
 use disk::{Content, EspFile};
+use distribution::Distribution;
 use keys::Keys;
 use packages::{Kernel, Packages};
 use std::fs;
@@ -42,7 +46,7 @@ pub struct Images {
     paths: Paths,
     packages: Packages,
     /// Of the previous and of the newest kernel.
-    initrds: [PathBuf; 2],
+    initrds: Vec<PathBuf>,
     /// A kernel that measures each initrd, with its initramfs, once somebody asked for it: few scenarios need it.
     measuring: OnceLock<Result<(Kernel, PathBuf), String>>,
     root: PathBuf,
@@ -55,10 +59,13 @@ impl Images {
     ///
     /// # Errors
     /// If a tool is missing or fails.
-    pub fn build(paths: &Paths, say: &mut dyn FnMut(&str)) -> Result<Self> {
-        let packages = Packages::get(paths, say)?;
-        let initrds =
-            [initrd::build(paths, &packages.previous, say)?, initrd::build(paths, &packages.newest, say)?];
+    pub fn build(
+        paths: &Paths,
+        distribution: &'static Distribution,
+        say: &mut dyn FnMut(&str),
+    ) -> Result<Self> {
+        let packages = Packages::get(paths, distribution, say)?;
+        let initrds = initrd::build(paths, &packages, &[&packages.previous, &packages.newest], say)?;
         let root = guest::build(paths, &packages, guest::PASSPHRASE, say)?;
         let (measuring, keys) = (OnceLock::new(), Keys::get(paths)?);
         Ok(Self { paths: paths.clone(), packages, initrds, measuring, root, keys })
@@ -79,10 +86,10 @@ impl Images {
             Release::Newest => Ok((&self.packages.newest, &self.initrds[1])),
             Release::Measuring => {
                 let made = self.measuring.get_or_init(|| {
-                    let kernel = Kernel::that_measures(&self.paths, &mut |_| ());
+                    let kernel = self.packages.kernel_that_measures(&self.paths, &mut |_| ());
                     let with = |kernel| {
-                        let initrd = initrd::build(&self.paths, &kernel, &mut |_| ())?;
-                        Ok((kernel, initrd))
+                        let built = initrd::build(&self.paths, &self.packages, &[&kernel], &mut |_| ())?;
+                        Ok((kernel, built.into_iter().next().expect("one was asked for")))
                     };
                     kernel.and_then(with).map_err(|error| error.to_string())
                 });

@@ -70,7 +70,7 @@ pub enum Release {
     Previous,
     /// The newest.
     Newest,
-    /// One that measures each initrd, wherever it comes from; of another suite, if the host's own has none.
+    /// One that measures each initrd, wherever it comes from; of its backports, if the distribution itself has none.
     Measuring,
 }
 
@@ -127,12 +127,12 @@ pub(super) struct Workshop<'a> {
 }
 
 const LOADER_CONF: &str = "loader/loader.conf";
-const SYSTEMD_BOOT: &str = "/usr/lib/systemd/boot/efi/systemd-bootx64.efi";
 
 impl Workshop<'_> {
     /// The unified kernel image of a system that has one.
     pub fn uki(&self, system: &System) -> Result<PathBuf> {
-        let image = uki::build(self.paths, self.kernel, &self.initrd(system)?, &system.cmdline)?;
+        let image =
+            uki::build(self.paths, &self.packages.stub, self.kernel, &self.initrd(system)?, &system.cmdline)?;
         system.signer.map_or(Ok(image.clone()), |signer| self.keys.sign(&image, signer))
     }
 
@@ -157,7 +157,7 @@ impl Workshop<'_> {
             ],
             BootPath::Entry => {
                 let mut files = vec![
-                    file("EFI/systemd/systemd-bootx64.efi", Path::new(SYSTEMD_BOOT)),
+                    file("EFI/systemd/systemd-bootx64.efi", &self.packages.systemd_boot),
                     text(LOADER_CONF, "timeout 0\n".into()),
                     text("loader/entries/linux.conf", self.entry(system, &kernel, &initrd)),
                     file(&kernel, &self.kernel.image),

@@ -1,4 +1,4 @@
-//! The unified kernel image: systemd's EFI stub with kernel, initramfs and command line as sections, put together as
+//! The unified kernel image: the distribution's EFI stub of systemd with kernel, initramfs and command line as sections, put together as
 //! dracut and ukify do. Cheap, so a scenario that changes one of them makes its own.
 
 use super::cache::cached;
@@ -10,45 +10,52 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-const STUB: &str = "/usr/lib/systemd/boot/efi/linuxx64.efi.stub";
-
 /// Builds it, or takes it from the cache.
 ///
 /// # Errors
 /// If objcopy fails or an input can't be read.
-pub fn build(paths: &Paths, kernel: &Kernel, initrd: &Path, cmdline: &str) -> Result<PathBuf> {
+pub fn build(paths: &Paths, stub: &Path, kernel: &Kernel, initrd: &Path, cmdline: &str) -> Result<PathBuf> {
     let initrd_name = initrd.to_string_lossy();
-    let key = Key::new("uki 2").text(&initrd_name).text(&kernel.image.to_string_lossy()).text(cmdline);
+    let key = Key::new("uki 3").text(&stub.to_string_lossy()).text(&initrd_name);
+    let key = key.text(&kernel.image.to_string_lossy()).text(cmdline);
     cached(paths.cache.join(format!("uki-{}.efi", key.hex())), |partial| {
         let folder = partial.with_extension("sections");
         fs::create_dir_all(&folder).context("can't make a folder in the cache")?;
-        let result = assemble(kernel, initrd, cmdline, &folder, partial);
+        let result = assemble(stub, &sections(kernel, initrd, cmdline, &folder)?, partial);
         super::cache::remove(&folder)?;
         result
     })
 }
 
-fn assemble(kernel: &Kernel, initrd: &Path, cmdline: &str, folder: &Path, out: &Path) -> Result<()> {
+fn sections(
+    kernel: &Kernel,
+    initrd: &Path,
+    cmdline: &str,
+    folder: &Path,
+) -> Result<[(&'static str, PathBuf); 4]> {
     let write = |name: &str, content: &str| -> Result<PathBuf> {
         let path = folder.join(name);
         fs::write(&path, content).context(format_args!("can't write {}", path.display()))?;
         Ok(path)
     };
-    let sections = [
+    Ok([
         (".osrel", write("osrel", "ID=halfkey-test\nNAME=\"Halfkey test\"\n")?),
         (".cmdline", write("cmdline", &format!("{cmdline}\0"))?),
         (".linux", kernel.image.clone()),
         (".initrd", initrd.to_path_buf()),
-    ];
+    ])
+}
+
+fn assemble(stub: &Path, sections: &[(&str, PathBuf)], out: &Path) -> Result<()> {
     let mut command = Command::new("objcopy");
-    let mut address = end_of_sections(Path::new(STUB))?;
-    for (name, file) in &sections {
+    let mut address = end_of_sections(stub)?;
+    for (name, file) in sections {
         let size = fs::metadata(file).context(format_args!("can't read {}", file.display()))?.len();
         command.arg("--add-section").arg(format!("{name}={}", file.display()));
         command.arg("--change-section-vma").arg(format!("{name}={address:#x}"));
         address = (address + size).next_multiple_of(0x1_0000);
     }
-    run(command.arg(STUB).arg(out))?;
+    run(command.arg(stub).arg(out))?;
     Ok(())
 }
 

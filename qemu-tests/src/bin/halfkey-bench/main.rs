@@ -6,6 +6,7 @@ mod initramfs;
 mod run;
 mod unlock;
 
+use halfkey_qemu_tests::image::distribution;
 use halfkey_qemu_tests::image::packages::Packages;
 use halfkey_qemu_tests::paths::Paths;
 use run::Result;
@@ -35,7 +36,7 @@ fn bench() -> Result<()> {
     let rates = evidence::measure(&paths)?;
     let (hostile, hostile_time) = hostile::measure()?;
     eprintln!("building three initramfs images ...");
-    let packages = Packages::get(&paths, &mut |what| eprintln!("{what} ..."))?;
+    let packages = Packages::get(&paths, &distribution::ALL[0], &mut |what| eprintln!("{what} ..."))?;
     let images = initramfs::measure(&cache, &packages.newest.modules, &dist)?;
     let (ours, clevis) = (images.halfkey - images.base, images.clevis - images.base);
     eprintln!("timing {} rounds of each unlocking ...", run::ROUNDS);

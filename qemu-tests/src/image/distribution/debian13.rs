@@ -1,0 +1,33 @@
+//! Debian 13 (trixie): dracut 106, systemd 257, Linux 6.12.
+
+use super::debian12::{ARCHIVE, CPU, DRIVERS, LOADERS, MASKED, SECURITY};
+use super::{Distribution, Source};
+
+pub(super) const DEBIAN: Distribution = Distribution {
+    name: "debian13",
+    title: "Debian 13 (trixie)",
+    sources: &[
+        Source { archive: ARCHIVE, suite: "trixie" },
+        Source { archive: ARCHIVE, suite: "trixie-updates" },
+        Source { archive: SECURITY, suite: "trixie-security" },
+    ],
+    #[rustfmt::skip]
+    include: &[
+        "systemd", "systemd-sysv", "systemd-cryptsetup", "udev", "dbus", "kmod", "iproute2", "cryptsetup-bin",
+        "tpm2-tools", "dracut-core", "dracut-network", "zstd",
+    ],
+    kernel: "linux-image-cloud-amd64",
+    flavour: "-cloud-amd64",
+    backports: Source { archive: ARCHIVE, suite: "trixie-backports" },
+    loaders: LOADERS,
+    #[rustfmt::skip]
+    omit: &[
+        "nfs", "iscsi", "lvm", "mdraid", "multipath", "dmraid", "btrfs", "plymouth", "cifs", "nbd", "nvdimm", "virtiofs",
+        "lunmask", "kernel-modules-extra", "qemu-net", "i18n", "systemd-bsod", "systemd-battery-check", "hwdb",
+    ],
+    omit_drivers: DRIVERS,
+    // Its generic initramfs has no root password, and then gives no shell.
+    cmdline: &["SYSTEMD_SULOGIN_FORCE=1"],
+    masked: MASKED,
+    cpu: CPU,
+};
