@@ -1,10 +1,11 @@
-//! Images from the distribution's packages, without root mounts, loop devices or device-mapper. Each layer is built
-//! once and cached under a name that is a hash of what went into it.
+//! Images from a distribution's packages, without root mounts, loop devices or device-mapper. What the host runs does not matter:
+//! [`distribution`] says what each release calls things, and `tree` is where its own programs run. Each layer is built once and
+//! cached under a name that is a hash of what went into it.
 //!
 //! | layer | made by | seconds |
 //! | --- | --- | --- |
-//! | [`packages`] | mmdebstrap; apt-get download of two kernels, shim and GRUB | 70 |
-//! | [`initrd`] | dracut with the module and agent under test, for each kernel | 30 |
+//! | [`packages`] | apt with lists of its own; mmdebstrap; apt-get download of two kernels and the loaders | 70 |
+//! | [`initrd`] | the distribution's dracut with the module and agent under test, for each kernel | 30 |
 //! | [`keys`] | openssl, sbsign | 1 |
 //! | [`uki`] | objcopy: stub, kernel, initrd, command line | 1 |
 //! | [`luks`] | cryptsetup's header, [`xts`] over the file system | 10 |
