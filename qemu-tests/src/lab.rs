@@ -1,4 +1,4 @@
-//! An enrolled machine with its verifier and its operator: what scenario 1 makes and the others go on with.
+//! An enrolled machine with its verifier and its operator: what scenario `enroll` makes and the others go on with.
 
 use crate::error::{Context, Result};
 use crate::image::system::System;

@@ -6,7 +6,8 @@ use crate::jobs;
 use crate::machine::PROMPT;
 use crate::paths::Paths;
 use crate::process::tail_of;
-use crate::scenarios::{Context, Group, Scenario};
+use crate::scenarios::scenario::Scenario;
+use crate::scenarios::{Context, Group};
 use crate::story::{Story, Told};
 use crate::test_env::TestEnv;
 use crate::wire::Tap;
@@ -56,7 +57,7 @@ pub fn run(
     let groups: Vec<(Group, Vec<&Scenario>)> = Group::ALL
         .iter()
         .map(|group| {
-            (*group, scenarios.iter().filter(|scenario| scenario.group == *group).copied().collect())
+            (*group, scenarios.iter().filter(|scenario| scenario.needs.group == *group).copied().collect())
         })
         .filter(|(_, scenarios): &(Group, Vec<_>)| !scenarios.is_empty())
         .collect();
@@ -94,8 +95,9 @@ impl<'a> Printer<'a> {
             && let Some(outcome) = self.waiting.remove(&scenario.number)
         {
             let verdict = if outcome.result.is_ok() { "ok" } else { "FAILED" };
-            let Scenario { number, name, title, .. } = scenario;
-            println!("{number:>2} {name:<13} {verdict:<6} {:>4} s  {title}", outcome.took.as_secs());
+            let Scenario { number, name, title, expects, .. } = scenario;
+            let seconds = outcome.took.as_secs();
+            println!("{number:>2} {name:<13} {verdict:<6} {seconds:>4} s  {title}: {expects}");
             outcome.explain();
             self.passed += usize::from(outcome.result.is_ok());
             self.told += 1;
@@ -134,7 +136,7 @@ fn tell(
     for (index, scenario) in scenarios.iter().enumerate() {
         before(scenario);
         let began = Instant::now();
-        let mut result = (scenario.run)(context);
+        let mut result = context.provide(&scenario.needs).and_then(|()| (scenario.run)(context));
         let mut logs = Vec::new();
         if result.is_err() {
             logs = context.logs();

@@ -1,4 +1,4 @@
-//! 29 to 31, 37, 38: somebody with the disk makes a boot fail after its volumes were opened, and presses Enter. Kernel, initramfs
+//! Somebody with the disk makes a boot fail after its volumes were opened, and presses Enter. Kernel, initramfs
 //! and command line are the genuine ones, so the verifier releases.
 
 use super::Context;

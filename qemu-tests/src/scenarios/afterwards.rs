@@ -1,4 +1,4 @@
-//! 3: whoever breaks into the running system comes too late.
+//! Whoever breaks into the running system comes too late.
 
 use super::Context;
 use super::second_agent::{FOLDER, attest, guest, primary, read};

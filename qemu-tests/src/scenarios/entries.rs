@@ -1,4 +1,4 @@
-//! 27, 32 to 34: systemd-boot with an entry of type 1, whose kernel measures each initrd; and what somebody who can write the
+//! systemd-boot with an entry of type 1, whose kernel measures each initrd; and what somebody who can write the
 //! EFI system partition makes of it.
 
 use super::Context;

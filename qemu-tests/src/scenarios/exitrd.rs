@@ -1,4 +1,4 @@
-//! 41: what a running system executes when it shuts down must not be what somebody left on a disk that is not encrypted.
+//! What a running system executes when it shuts down must not be what somebody left on a disk that is not encrypted.
 
 use super::Context;
 use crate::ensure;

@@ -1,4 +1,4 @@
-//! 13 and 14, beyond the plan: ways out of the initramfs that are not the agent's own. The machine need not be enrolled: what
+//! Ways out of the initramfs that are not the agent's own. The machine need not be enrolled: what
 //! counts is that PCR 15 is not zero when a shell or a prompt appears.
 
 use super::Context;

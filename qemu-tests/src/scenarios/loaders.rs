@@ -1,4 +1,4 @@
-//! 25 and 26: shim and GRUB under Microsoft's keys; 27: any boot path with a loader.
+//! Shim and GRUB under Microsoft's keys, and any boot path with a loader.
 
 use super::{Context, updates};
 use crate::error::{Context as _, Result};

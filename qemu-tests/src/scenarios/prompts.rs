@@ -1,4 +1,4 @@
-//! 39 and 40: a prompt for a passphrase that comes after an opening finds everything closed.
+//! A prompt for a passphrase that comes after an opening finds everything closed.
 
 use super::Context;
 use super::notes::{OTHER_VOLUME_ASKS, TAKE_THE_NAME};

@@ -1,4 +1,4 @@
-//! 35: an owner repairs a machine that boots unattended, and what somebody added to its disk meanwhile.
+//! An owner repairs a machine that boots unattended, and what somebody added to its disk meanwhile.
 
 use super::Context;
 use crate::ensure;

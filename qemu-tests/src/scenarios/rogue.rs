@@ -1,4 +1,4 @@
-//! 11 and 36: the key must open the disk that then runs, and all that is mounted in it; and no file of another is executed
+//! The key must open the disk that then runs, and all that is mounted in it; and no file of another is executed
 //! before that is known.
 
 use super::Context;

@@ -1,4 +1,4 @@
-//! 21 to 24, 28: Secure Boot with the owner's keys, and a policy that names the signer instead of hashes.
+//! Secure Boot with the owner's keys, and a policy that names the signer instead of hashes.
 
 use super::Context;
 use super::updates::{propose, unattended};

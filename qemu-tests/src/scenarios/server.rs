@@ -1,4 +1,4 @@
-//! 6, 7 and 8: the verifier says no, says nothing, or is someone else.
+//! The verifier says no, says nothing, or is someone else.
 
 use super::Context;
 use crate::ensure;

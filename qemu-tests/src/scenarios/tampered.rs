@@ -1,4 +1,4 @@
-//! 4, 5, 9 and 12: someone had the disk in his hands.
+//! Someone had the disk in his hands.
 
 use super::Context;
 use crate::ensure;

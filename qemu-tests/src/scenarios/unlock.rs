@@ -1,4 +1,4 @@
-//! 1 and 2: from a machine that nobody knows to one that unlocks itself.
+//! From a machine that nobody knows to one that unlocks itself.
 
 use super::{Context, entries};
 use crate::ensure;

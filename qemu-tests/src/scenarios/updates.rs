@@ -1,4 +1,4 @@
-//! 15 to 20: the kernel of an enrolled machine is updated: announced in every way there is, and not at all.
+//! The kernel of an enrolled machine is updated: announced in every way there is, and not at all.
 
 use super::Context;
 use crate::ensure;

@@ -1,4 +1,4 @@
-//! 10: several volumes.
+//! Several volumes.
 
 use super::Context;
 use crate::ensure;
