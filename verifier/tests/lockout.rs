@@ -68,28 +68,29 @@ async fn a_rack_registers_behind_one_address() {
 async fn a_site_waits_for_its_operator_behind_one_address() {
     let mut server = Server::start();
     let (anybody, operator, tenant) = (server.anybody(), server.operator(), tenant());
-    let mut waits = JoinSet::new();
-    let mut first = None;
+    let mut waiting = Vec::new();
     for _ in 0..100 {
         let node = SoftNode::new(&tenant);
         node.enroll_only(&anybody, &operator).await;
         let verdict = node.boot(&anybody).await.unwrap();
         assert_eq!(said(&verdict), "pending no_policy");
-        let (client, wait) =
-            (server.anybody(), Wait { node_id: node.node.id.to_string(), ticket: verdict.ticket });
-        first.get_or_insert_with(|| wait.clone());
+        waiting.push(Wait { node_id: node.node.id.to_string(), ticket: verdict.ticket });
+    }
+    let mut waits = JoinSet::new();
+    for wait in waiting.clone() {
+        let client = server.anybody();
         waits.spawn(async move { post::<Waited>(&client, "/v1/wait", &wait).await });
     }
     // Whoever knows a node's id can wait in its name, but not take the place of one who knows the boot.
-    let wait = Wait { ticket: Some("00".repeat(16)), ..first.clone().unwrap() };
+    let wait = Wait { ticket: Some("00".repeat(16)), ..waiting[0].clone() };
     for _ in 0..8 {
         assert!(post::<Waited>(&anybody, "/v1/wait", &wait).await.unwrap().changed, "there is no such boot");
     }
     until("all wait", async || server.log().matches("over=false").count() >= 100).await;
-    assert!(waits.try_join_next().is_none(), "one was answered early");
     server.stop();
     while let Some(waited) = waits.join_next().await {
-        assert!(!waited.unwrap().unwrap().changed, "it waited until the server was stopped");
+        // Until the server was stopped, or, on a slow machine, as long as a request may wait.
+        assert!(!waited.unwrap().unwrap().changed, "nothing has happened");
     }
 }
 
