@@ -24,48 +24,68 @@ FUZZ_RUSTFLAGS := --cfg fuzzing -C debug-assertions -C passes=sancov-module \
 	-C llvm-args=-sanitizer-coverage-inline-8bit-counters \
 	-C llvm-args=-sanitizer-coverage-pc-table \
 	-C llvm-args=-sanitizer-coverage-trace-compares
-# Runs of each target in `make test`; `make fuzz FUZZ_RUNS=-1 FUZZ_SECONDS=3600` for an hour each.
+# Runs of each target in `make test`, and seconds at most; `make fuzz FUZZ_RUNS=-1 FUZZ_SECONDS=3600` for an hour each.
 FUZZ_RUNS    ?= 20000
-FUZZ_SECONDS ?= 10
+FUZZ_SECONDS ?= 30
 
-.PHONY: help demo test check unit fuzz scenarios bench dist servers deps clean FORCE
+.PHONY: help demo test check style licences unit fuzz scenarios scenario bench dist servers deps deps-build deps-unit \
+	clean FORCE
 .DEFAULT_GOAL := help
 
 help:
-	@echo 'make demo   boot a real Debian under OVMF and swtpm: enroll, unlock, refuse, revoke'
-	@echo 'make test   every check: style, licences, unit, protocol, fuzz and virtual machine tests'
-	@echo 'make dist   release binaries and the dracut module in dist/'
-	@echo 'make bench  sizes and times next to Clevis, into dist/bench.json'
-	@echo 'make deps   install what the above need, through the package manager'
+	@echo 'make demo       boot a real Debian under OVMF and swtpm: enroll, unlock, refuse, revoke'
+	@echo 'make test       every check: style, licences, unit, protocol, fuzz and virtual machine tests'
+	@echo 'make dist       release binaries and the dracut module in dist/'
+	@echo 'make bench      sizes and times next to Clevis, into dist/bench.json'
+	@echo 'make deps       install what the above need, through the package manager'
+	@echo
+	@echo 'make check      style, lints and licences'
+	@echo 'make unit       tests without virtual machines; needs a compiler and swtpm, installs no more than that'
+	@echo '                CRATE=evidence for those of one crate, PROGRAMS=dist with the programs of make dist'
+	@echo 'make fuzz       every fuzz target for a moment; FUZZ_RUNS=-1 FUZZ_SECONDS=3600 for an hour each'
+	@echo 'make scenarios  the virtual machine tests; make scenario NAME=unlock for one'
 
 demo: deps dist
 	$(RELEASE)/halfkey-qemu-tests demo
 
-test: deps check unit fuzz scenarios
+# Tests that run the programs run those that are shipped.
+test:
+	@MAKE='$(MAKE)' PROGRAMS=dist .ci/phases deps style licences dist unit fuzz scenarios
 
-check: deps
+check: style licences
+
+style: deps-unit
 	$(CARGO) fmt --all --check
 	$(CARGO) clippy --workspace --all-targets --locked -- -D warnings
+
+licences:
 	.ci/deny
 
-# Tests that run the programs run those of dist.
-unit: deps dist
-	HALFKEY_AGENT=$(CURDIR)/dist/halfkey-agent HALFKEY_VERIFIER=$(CURDIR)/dist/halfkey-verifier \
-		HALFKEY_TENANT=$(CURDIR)/dist/halfkey .ci/tests
+DIST_PROGRAMS := $(if $(filter dist,$(PROGRAMS)),HALFKEY_AGENT=$(CURDIR)/dist/halfkey-agent \
+	HALFKEY_VERIFIER=$(CURDIR)/dist/halfkey-verifier HALFKEY_TENANT=$(CURDIR)/dist/halfkey)
 
-fuzz: deps
+unit: deps-unit $(if $(filter dist,$(PROGRAMS)),dist)
+	$(DIST_PROGRAMS) .ci/tests $(CRATE)
+
+fuzz: deps-build
 	RUSTFLAGS='$(FUZZ_RUSTFLAGS)' $(CARGO) build --profile fuzz --locked -p halfkey-fuzz --target $(TARGET)
 	fuzz/smoke target/$(TARGET)/fuzz $(FUZZ_RUNS) $(FUZZ_SECONDS)
 
 scenarios: deps dist
 	$(RELEASE)/halfkey-qemu-tests run all
 
+# One of them, by name or number.
+scenario: deps dist
+	@[ -n '$(NAME)' ] || { echo 'error: which scenario?' >&2; \
+		echo 'hint: make scenario NAME=.., one of $(RELEASE)/halfkey-qemu-tests list' >&2; exit 2; }
+	$(RELEASE)/halfkey-qemu-tests run $(NAME) $(if $(ON),--on $(ON))
+
 bench: dist
 	@.ci/deps bench
 	$(RELEASE)/halfkey-bench
 
 # Cargo knows what is stale; make only copies.
-dist: deps servers
+dist: deps-build servers
 	RUSTFLAGS='$(AGENT_RUSTFLAGS)' $(CARGO) build --profile agent --locked --target $(TARGET) -p halfkey-agent
 	@mkdir -p dist
 	@install -m 755 $(AGENT) $(RELEASE)/halfkey-verifier $(RELEASE)/halfkey dist/
@@ -74,11 +94,14 @@ dist: deps servers
 		echo "dist/halfkey-agent: expected at most $(AGENT_MAX) bytes, found $$size" >&2; exit 1; }
 	@ls -l dist | awk 'NR > 1 { printf "dist/%-18s %10d bytes\n", $$9, $$5 }'
 
-servers: deps
+servers: deps-build
 	$(CARGO) build --release --locked -p halfkey-verifier -p halfkey -p halfkey-qemu-tests
 
 deps:
 	@.ci/deps
+
+deps-build deps-unit:
+	@.ci/deps $(@:deps-%=%)
 
 clean:
 	$(CARGO) clean
