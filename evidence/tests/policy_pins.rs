@@ -357,6 +357,8 @@ fn systemds_separators_need_no_rule_and_stand_for_nothing() {
     for (pcr, text, digest) in [
         (8, "os-separator", digest("os-separator")),
         (9, "nvpcr-init:x", digest("nvpcr-init:y")),
+        (9, "nvpcr-init:x", digest("nvpcr-init:x")),
+        (9, "nvpcr-init:x:0x1:aa ", digest("nvpcr-init:x:0x1:aa ")),
         (12, "nvpcr-separator", digest("nvpcr-separator")),
         (9, "nvpcr-inits", digest("nvpcr-inits")),
     ] {
@@ -364,6 +366,32 @@ fn systemds_separators_need_no_rule_and_stand_for_nothing() {
             &judge(&policy, &boot.records(), Some(&systemd(pcr, &digest, text)), boot.line()),
             "no such event",
         );
+    }
+}
+
+/// GRUB reads another file in the place of the initrd. What runs then extends the PCR with the digests that are missing, and says that the
+/// file, and these, were systemd's.
+#[test]
+fn what_grub_read_is_not_systemds() {
+    let boot = boot("grub-shim-ms-keys");
+    let text = boot.learned();
+    let policy = policy(&text);
+    let initrd = &text.lines().find_map(|line| line.strip_prefix("initrd = \"sha256:")).unwrap()[..64];
+    let digest = |text: &str| hex(&Hash::Sha256.digest(&[text.as_bytes()]));
+    let records = boot.records();
+    let at = records.iter().position(|record| record.pcr == 9 && hex(&record.digest) == initrd).unwrap();
+    let is_later = |(index, record): &(usize, Record)| *index >= at && record.pcr == 9;
+    let (later, firmware): (Vec<_>, Vec<_>) = records.into_iter().enumerate().partition(is_later);
+    let firmware: Vec<_> = firmware.into_iter().map(|(_, record)| record).collect();
+    // The last has the form of a record; the initrd is still none of GRUB's.
+    for file in ["nvpcr-init:a file of any content", "nvpcr-init:cryptsetup:0x1d10200:aa"] {
+        let mut log = systemd(9, &digest(file), file);
+        for (_, record) in &later {
+            log.extend(systemd(9, &hex(&record.digest), "later"));
+        }
+        let found = judge(&policy, &firmware, Some(&log), boot.line());
+        let missing = found.iter().any(|finding| finding.expected.contains(initrd));
+        assert!(missing, "{file}: {found:?}");
     }
 }
 

@@ -23,7 +23,25 @@ pub const OS_SEPARATOR: &str = "os-separator";
 pub const NVPCR_SEPARATOR: &str = "nvpcr-separator";
 
 /// How a record begins in PCR 9 that an NV index which serves as a PCR was made.
-pub const NVPCR_INIT: &str = "nvpcr-init:";
+const NVPCR_INIT: &str = "nvpcr-init:";
+
+/// Whether this is such a record, whole: `nvpcr-init:NAME:0xHANDLE:` and the index's TPM name, or an algorithm and the value, in
+/// hexadecimal digits. The text is its own preimage, so whatever else could be measured into that PCR must not have its form: a
+/// file is longer, or has other characters.
+pub fn is_nvpcr_init(text: &str) -> bool {
+    const LONGEST: usize = 512;
+    let hex = |text: &str| !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_hexdigit());
+    let word = |text: &str| {
+        !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"-_.".contains(&byte))
+    };
+    let handle = |text: &str| text.strip_prefix("0x").is_some_and(|digits| digits.len() <= 8 && hex(digits));
+    let Some(rest) = text.strip_prefix(NVPCR_INIT).filter(|_| text.len() <= LONGEST) else { return false };
+    match rest.split(':').collect::<Vec<_>>()[..] {
+        [name, index, value] => word(name) && handle(index) && hex(value),
+        [name, index, algorithm, value] => word(name) && handle(index) && word(algorithm) && hex(value),
+        _ => false,
+    }
+}
 
 /// One record of the log.
 #[derive(Clone, Debug)]
@@ -96,4 +114,35 @@ fn hex(text: &str, length: usize) -> Option<Vec<u8>> {
         return None;
     }
     pairs.iter().map(|[high, low]| Some((digit(*high)? << 4 | digit(*low)?) as u8)).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::is_nvpcr_init;
+
+    #[test]
+    fn a_record_of_an_nvpcr_is_told_from_a_file() {
+        for right in [
+            "nvpcr-init:cryptsetup:0x1d10200:000bde3857f637c6",
+            "nvpcr-init:hardware:0x1d10200:sha256:de3857f637c61e82",
+        ] {
+            assert!(is_nvpcr_init(right), "{right}");
+            for at in 0..right.len() {
+                assert!(!is_nvpcr_init(&right.replacen(&right[at..=at], "\0", 1)), "{right}, {at}");
+                assert!(!is_nvpcr_init(&right.replacen(&right[at..=at], " ", 1)), "{right}, {at}");
+            }
+        }
+        let long = format!("nvpcr-init:x:0x1:{}", "a".repeat(512));
+        for wrong in [
+            "",
+            "nvpcr-init:",
+            "nvpcr-init:x:0x1:",
+            "nvpcr-init:x:1:aa",
+            "nvpcr-init:x:0x123456789:aa",
+            "nvpcr-init:x:0x1:a:b:aa",
+            &long,
+        ] {
+            assert!(!is_nvpcr_init(wrong), "{wrong}");
+        }
+    }
 }

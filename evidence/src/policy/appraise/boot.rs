@@ -45,9 +45,7 @@ impl<'l> Appraiser<'_, 'l> {
             };
             match pcr {
                 // All that GRUB reads and does, in its order.
-                8 | 9 if whole => {
-                    self.in_order(pcr, &self.survey.whole[usize::from(pcr == 9)], &mut used, recorder);
-                }
+                8 | 9 if whole => self.by_grub(pcr, &mut used, recorder),
                 9 => self.in_order(pcr, &self.without_initrd(events, recorder), &mut used, recorder),
                 11 => self.in_order(pcr, self.without_signed_sections(events, recorder), &mut used, recorder),
                 _ => self.in_order(pcr, events, &mut used, recorder),
@@ -58,6 +56,18 @@ impl<'l> Appraiser<'_, 'l> {
 
     fn name(&self, part: &str) -> String {
         format!("boot {:?} {part}", self.boot.name)
+    }
+
+    /// What GRUB measured is in the firmware's log. What systemd's log has was measured by the initramfs, or by whatever ran in its
+    /// place: it takes no step of GRUB's, least of all that of the initrd.
+    fn by_grub<S: Recorder>(&self, pcr: u8, used: &mut [u32], recorder: &mut S) {
+        let whole = self.survey.whole[usize::from(pcr == 9)].iter().copied();
+        let (firmware, systemd): (Vec<_>, Vec<_>) =
+            whole.partition(|seen| matches!(seen.index, EventIndex::Firmware(_)));
+        self.in_order(pcr, &firmware, used, recorder);
+        for seen in systemd {
+            self.context.otherwise(&seen, used, recorder);
+        }
     }
 
     /// Documents are checked when they are read; a boot that was made otherwise must pin its initramfs as well.

@@ -283,12 +283,7 @@ fn is_boundary(context: &Context<'_, '_>, seen: &MeasuredEvent<'_>) -> bool {
     let built_in = context.rules.built_in;
     match seen.pcr {
         9 if built_in.nvpcr_separator.as_bytes() == seen.digest => true,
-        9 if context.log.systemd()[index]
-            .measured_text()
-            .is_some_and(|text| text.starts_with(systemd::NVPCR_INIT)) =>
-        {
-            true
-        }
+        9 if context.log.systemd()[index].measured_text().is_some_and(systemd::is_nvpcr_init) => true,
         0..=7 | 9 | 12..=14 => built_in.os_separator.as_bytes() == seen.digest,
         _ => false,
     }
