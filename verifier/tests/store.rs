@@ -259,7 +259,9 @@ fn registrations_that_are_not_kept_expire_and_make_room() {
         change(store, |tx| {
             tx.put_registration(&RegistrationRow { kept: true, ..row(2, "again", "c", 5) }).unwrap();
             assert_eq!(tx.registration(id(2)).unwrap().unwrap().label, "again");
-            tx.delete_oldest_unkept("b").unwrap();
+            let sources = tx.unkept_by_source().unwrap();
+            let of = |name: &str| sources.iter().find(|row| row.source == name).unwrap().oldest_row;
+            tx.delete_unkept(of("b")).unwrap();
             assert_eq!(tx.delete_registrations(11).unwrap(), [id(1).to_string()]);
             assert_eq!(
                 tx.registration_lines(&Which::After(None), 9).unwrap().len(),
@@ -331,6 +333,7 @@ fn one_enrollment_is_open_and_one_current() {
                 boot: Some("6.1".into()),
                 proposal: Some(5),
                 twin: Some(2),
+                tag: Some(vec![6; 32]),
             };
             let quote = QuoteRow { reset: Some(1), restart: Some(2), clock: Some(3) };
             tx.set_fetched("first", "ticket").unwrap();
@@ -533,9 +536,10 @@ fn a_proposal_is_one_by_its_content() {
             let heads: Vec<_> =
                 heads.iter().map(|head| (head.id, head.at, head.by_trust, head.counted)).collect();
             assert_eq!(heads, [(denied, 1, false, false), (2, 5, true, true), (1, 20, false, false)]);
-            assert_eq!(tx.count_trusted(NODE, "node:x", 4, &[1; 32]).unwrap(), 1);
-            assert_eq!(tx.count_trusted(NODE, "node:x", 4, &[2; 32]).unwrap(), 0);
-            assert_eq!(tx.count_trusted(NODE, "node:x", 5, &[1; 32]).unwrap(), 0);
+            assert_eq!(tx.count_trusted(NODE, "node:x", 4, Some(&[1; 32])).unwrap(), 1);
+            assert_eq!(tx.count_trusted(NODE, "node:x", 4, Some(&[2; 32])).unwrap(), 0);
+            assert_eq!(tx.count_trusted(NODE, "node:x", 4, None).unwrap(), 1);
+            assert_eq!(tx.count_trusted(NODE, "node:x", 5, Some(&[1; 32])).unwrap(), 0);
         });
         change(store, |tx| {
             let change = ProposalChange { state: "booted", message: None, by_trust: true, tag: Some(&[7]) };

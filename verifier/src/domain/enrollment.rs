@@ -1,8 +1,8 @@
 //! Enrollments: open until the node proves that it holds K, then current until a newer one is proved.
 
 use super::document::{self, NewDocument};
-use super::model::{Counters, Enrollment, ReleasedBoot, Stage};
-use super::{By, Error, Result, TxView, audit, governing, json, legible, proposal, seal};
+use super::model::{Counters, Enrollment, Stage};
+use super::{By, Error, Result, TxView, audit, governing, json, legible, proposal, released, seal};
 use crate::events::Event;
 use crate::store::{EnrollmentRow, EnrollmentState, QuoteRow};
 use crate::{CLOCK_TOLERANCE, utc};
@@ -243,7 +243,7 @@ fn read(view: &TxView<'_>, row: EnrollmentRow) -> Result<Enrollment> {
         counters,
         stage: None,
         fetched_by: row.fetched_by,
-        released: row.released.map(ReleasedBoot::from),
+        released: row.released.and_then(|row| released::read(view, node, &said.enrollment_id, row)),
     })
 }
 

@@ -9,7 +9,7 @@
 //! | [`index`], [`sequence`], [`state_file`], [`opening`] | which documents there are, and whether the database is the one that was answered with |
 //! | [`document`], [`audit`] | what is only ever appended to |
 //! | [`node`], [`enrollment`], [`revocation`] | nodes: which keys, and whether anything goes out |
-//! | [`ruling`], [`evidence`], [`boot`] | rulings on evidence, the record of it, boots that wait for an operator |
+//! | [`ruling`], [`evidence`], [`boot`], `released` | rulings on evidence, the record of it, boots that wait for an operator, the last that was released |
 //! | [`policy`], [`governing`], [`propose`], [`proposal`], [`review`] | what governs a node, what it proposes, and both looked at again |
 //! | [`registration`], [`client`] | the registrar's records; certificates |
 //! | [`retention`] | what is forgotten |
@@ -35,6 +35,7 @@ pub mod proposal;
 pub mod propose;
 pub mod records;
 pub mod registration;
+mod released;
 pub mod retention;
 pub mod review;
 pub mod revocation;

@@ -4,10 +4,9 @@ use super::model::{ProposalDecision, StoredProposal, Trusted, TrustedUnder};
 use super::{By, Error, Result, TxView, audit, seal};
 use crate::events::Event;
 use crate::store::{Each, ProposalChange, ProposalRow, StoreError};
-use aws_lc_rs::digest::{SHA256, digest};
 use halfkey_protocol::wire::Proposal;
 use halfkey_protocol::wire::policies::{ProposalRecord, ProposalState};
-use halfkey_protocol::{NodeId, Reason};
+use halfkey_protocol::{NodeId, Reason, identity};
 
 /// More than a node can have.
 const ALL: u64 = 1 << 32;
@@ -32,7 +31,11 @@ pub fn trusted(view: &TxView<'_>, node: NodeId, under: &TrustedUnder) -> Result<
         // Read with its tag: what nobody trusted is not by trust.
         let here = |stored: &StoredProposal| stored.by_trust && stored.trusted_under.as_ref() == Some(under);
         let stored = stored.filter(here);
-        found.extend(stored.map(|stored| Trusted { id: stored.record.id, base_boot: stored.base_boot }));
+        found.extend(stored.map(|stored| Trusted {
+            id: stored.record.id,
+            base_boot: stored.base_boot,
+            sha256: stored.sha256,
+        }));
     }
     Ok(found)
 }
@@ -218,12 +221,10 @@ struct TrustFields<'a> {
 impl<'a> TrustFields<'a> {
     /// None if the row says nowhere under what.
     fn of(row: &'a ProposalRow) -> Option<Self> {
-        let mut content = [0; 32];
-        content.copy_from_slice(digest(&SHA256, row.content.as_bytes()).as_ref());
         Some(Self {
             node: &row.node_id,
             id: row.id.to_be_bytes(),
-            content,
+            content: sha256_of(row),
             scope: row.trusted_scope.as_deref()?,
             since: row.trusted_since?.to_be_bytes(),
             base: row.base_boot.as_deref(),
@@ -235,6 +236,11 @@ impl<'a> TrustFields<'a> {
         let base = self.base.unwrap_or_default().as_bytes();
         [self.node.as_bytes(), &self.id, &self.content, self.scope.as_bytes(), &self.since, known, base]
     }
+}
+
+/// SHA-256 over what was proposed. The column of that name finds a row; what the row is about is this.
+pub fn sha256_of(row: &ProposalRow) -> [u8; 32] {
+    identity::sha256(row.content.as_bytes())
 }
 
 /// One that says it is trusted and has no tag for it is not: nothing is allowed by it.
@@ -254,8 +260,10 @@ pub fn read(view: &TxView<'_>, row: ProposalRow) -> Result<StoredProposal> {
             "the database was changed beside this server: table proposals, id {id}: trust that no policy gave"
         );
     }
+    let sha256 = sha256_of(&row);
     let under = row.trusted_scope.zip(row.trusted_since);
     Ok(StoredProposal {
+        sha256,
         record: ProposalRecord {
             id,
             node_id: row.node_id,

@@ -2,7 +2,7 @@
 
 use super::model::{Counters, Node, ProposalDecision, StoredProposal};
 use super::policy_source::PolicySource;
-use super::{By, Error, Result, TxView, audit, json, node, proposal, retention};
+use super::{By, Error, Result, TxView, audit, json, legible, node, proposal, retention};
 use crate::events::Event;
 use crate::store::ProposalRow;
 use halfkey_evidence::Rejection;
@@ -63,11 +63,12 @@ pub fn propose(
     let node = node::one(view, request.node)?.ok_or_else(|| {
         Error::Refused(Reason::NotEnrolled, format!("node {} is not enrolled", request.node))
     })?;
-    let before = view.rows.proposal_with(request.node, &request.sha256)?;
-    let known = before.clone().map(|row| proposal::read(view, row)).transpose()?;
+    let (before, known) = earlier(view, request)?;
     let under = node.governing.trusting();
+    // A row that only says it is this proposal counts as any other.
+    let but = before.is_some().then_some(request.sha256);
     let trusted_before = match &under {
-        Some(under) => view.rows.count_trusted(request.node, &under.scope, under.since, &request.sha256)?,
+        Some(under) => view.rows.count_trusted(request.node, &under.scope, under.since, but.as_ref())?,
         None => 0,
     };
     let snapshot = ProposalSnapshot { node, known, trusted_before };
@@ -137,6 +138,25 @@ pub fn propose(
     }
     retention::trim_proposals(view, request.node)?;
     Ok((ruling, Some(id)))
+}
+
+/// The same proposal, if it was made before and its row can be read. The column that finds it is not what its tag is over: the content is.
+/// One that can't be read, or is another, is written anew; whoever damages it must not keep the node from proposing.
+fn earlier(
+    view: &TxView<'_>,
+    request: &ProposalRequest<'_>,
+) -> Result<(Option<ProposalRow>, Option<StoredProposal>)> {
+    let read = || {
+        let row = view.rows.proposal_with(request.node, &request.sha256)?;
+        let row = row.filter(|row| proposal::sha256_of(row) == request.sha256);
+        let known = row.clone().map(|row| proposal::read(view, row)).transpose()?;
+        Ok((row, known))
+    };
+    let (found, damage) = legible(read())?;
+    if let Some(why) = damage {
+        tracing::error!(node = %request.node, "the database is damaged: {why}");
+    }
+    Ok(found)
 }
 
 /// What has been booted stays so. Trust that it has is not given anew.

@@ -3,7 +3,7 @@
 use super::{By, Error, Result, TxView, audit, json, legible};
 use crate::events::Event;
 use crate::limit::{Holder, Source, first_to_go};
-use crate::store::{RegistrationRow, StoreError};
+use crate::store::{RegistrationRow, SourceRow};
 use halfkey_protocol::identity::fingerprint;
 use halfkey_protocol::wire::Register;
 use halfkey_protocol::{Bytes, NodeId, Reason};
@@ -65,6 +65,8 @@ pub enum Saved {
     Same,
     /// The SRK changed: TPM2_Clear.
     SrkChanged,
+    /// Nothing: it is the last answer once more, whose own answer got lost.
+    Again,
 }
 
 /// One registration.
@@ -98,6 +100,8 @@ pub fn save(view: &TxView<'_>, new: &NewRegistration, unenrolled: u64, now: u64)
             let what = format!("node {} is registered with another attestation key", new.node);
             return Err(Error::Refused(Reason::AkChanged, what));
         }
+        // It is over all that was sent: there is nothing to write.
+        Some(known) if is_again(&new.answered, known) => return Ok(Saved::Again),
         Some(known) if !is_newer(&new.answered, known, now) => {
             let what = format!("node {}: a later challenge was answered already", new.node);
             return Err(Error::Refused(Reason::Activation, what));
@@ -139,13 +143,16 @@ pub fn save(view: &TxView<'_>, new: &NewRegistration, unenrolled: u64, now: u64)
     Ok(saved)
 }
 
-/// Whether this answers a later challenge of the registrar than the last answer, or is that one again: its own got lost.
+/// Whether this is the last answer once more.
+fn is_again(answered: &Answered, last: &RegistrationRow) -> bool {
+    answered.issued == last.issued && last.challenge == answered.challenge
+}
+
+/// Whether this answers a later challenge of the registrar than the last answer.
 /// One that was made in the future, by a clock that was ahead, is not what the next is measured by.
 fn is_newer(answered: &Answered, last: &RegistrationRow, now: u64) -> bool {
     let ahead = now.saturating_add(SKEW).saturating_mul(TICKS);
-    last.issued > ahead
-        || answered.issued > last.issued
-        || answered.issued == last.issued && last.challenge == answered.challenge
+    last.issued > ahead || answered.issued > last.issued
 }
 
 /// A tenant enrolled it: it never expires.
@@ -168,18 +175,19 @@ fn make_room(view: &TxView<'_>, unenrolled: u64, now: u64) -> Result<()> {
         return Ok(());
     }
     let sources = view.rows.unkept_by_source()?;
+    let address = |row: &SourceRow| row.source.parse::<IpAddr>().ok().map(Source::from);
     let holders = sources.iter().zip(0..).filter_map(|(row, id)| {
         let idle = Duration::from_secs(now.saturating_sub(row.oldest));
-        let source = Source::from(row.source.parse::<IpAddr>().ok()?);
-        Some(Holder { id, source, weight: row.count, idle })
+        Some(Holder { id, source: address(row)?, weight: row.count, idle })
     });
-    let Some(gone) = first_to_go(holders.collect()).and_then(|gone| sources.get(gone as usize)) else {
+    let most = || first_to_go(holders.collect()).and_then(|gone| sources.get(gone as usize));
+    // What came from nowhere, this server did not write.
+    let Some(gone) = sources.iter().find(|row| address(row).is_none()).or_else(most) else {
         let what = format!("{waiting} nodes wait for a tenant, at most {unenrolled} may");
         return Err(Error::Refused(Reason::RateLimited, what));
     };
-    view.rows.delete_oldest_unkept(&gone.source)?;
-    let source = gone.source.parse::<IpAddr>().map_err(|e| StoreError::Damaged(e.to_string()))?;
-    let site = Source::from(source).site();
+    view.rows.delete_unkept(gone.oldest_row)?;
+    let site = address(gone).map_or_else(|| "nowhere".to_owned(), |source| source.site());
     let detail =
         format!("{waiting} nodes wait for a tenant: the oldest from {site}, which has most, was forgotten");
     audit::count(view, By { actor: "verifier", now }, "evict", &site, None, &detail)

@@ -1,10 +1,10 @@
 //! Evidence comes in and is ruled on, in the transaction that records both.
 
 use super::model::{NodeSnapshot, ReleasedBoot};
-use super::{By, Error, Result, TxView, audit, boot, json, legible, node, proposal, retention};
+use super::{By, Error, Result, TxView, audit, boot, json, legible, node, proposal, released, retention};
 use crate::appraisal::{Decided, Ruling};
 use crate::events::Event;
-use crate::store::{EvidenceHead, EvidenceRow, ReleasedRow};
+use crate::store::{EvidenceHead, EvidenceRow};
 use halfkey_protocol::wire::{Evidence, Verdict};
 use halfkey_protocol::{NodeId, Reason};
 
@@ -64,7 +64,7 @@ pub fn attest(
                     boot: release.boot().cloned(),
                     twin,
                 };
-                view.rows.set_released(&ruling.enrollment_id, &ReleasedRow::from(&released))?;
+                released::record(view, request.node, &ruling.enrollment_id, &released)?;
                 proposal::booted(view, request.node, booted)?;
                 if let Some(ticket) = release.approval() {
                     boot::use_approval(view, request.node, ticket, request.now)?;

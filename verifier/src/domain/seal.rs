@@ -23,6 +23,9 @@ pub enum Kind {
     Client,
     /// `trust_root_with_next_boot` accepted a proposal: node, id, SHA-256, scope, since when, base boot.
     Trusted,
+    /// A boot was released: node, enrollment, evidence, resetCount, restartCount, fence, the policy's boot and its proposal. One of an
+    /// earlier boot that was put back is of another resetCount than the quote of today.
+    Released,
     /// No tag but the key of one enrollment's C_U: node, enrollment.
     HalfKey,
 }
@@ -33,6 +36,7 @@ impl Kind {
             Self::Approval => b"approval",
             Self::Client => b"client",
             Self::Trusted => b"trusted",
+            Self::Released => b"released",
             Self::HalfKey => b"C_U",
         }
     }

@@ -154,11 +154,12 @@ impl Library {
             },
         };
         let mut proposals = Vec::new();
-        for Trusted { id, base_boot } in trusted {
+        for Trusted { id, base_boot, sha256 } in trusted {
             let Some(stored) = documents.stored_proposal(*id)? else { continue };
             // Changed since it was listed.
             if !stored.by_trust
                 || stored.base_boot != *base_boot
+                || stored.sha256 != *sha256
                 || stored.trusted_under != governing.trusting()
             {
                 notes.push(format!("proposal {id} is not trusted"));
@@ -258,8 +259,9 @@ fn combined_key(
     for document in [Some(policy), additions] {
         field(document.map_or(&[], |document| &document.sha256));
     }
-    for Trusted { id, base_boot } in trusted {
+    for Trusted { id, base_boot, sha256 } in trusted {
         field(&id.to_be_bytes());
+        field(sha256);
         field(base_boot.as_deref().unwrap_or_default().as_bytes());
     }
     let mut key = [0; 32];

@@ -6,7 +6,7 @@
 
 use crate::config::Config;
 use crate::domain::registration::{SKEW, TICKS};
-use crate::domain::{Answered, By, Db, Error, NewRegistration, legible};
+use crate::domain::{Answered, By, Db, Error, NewRegistration, Saved, legible};
 use crate::http::refusal::Refusal;
 use crate::keys::ClusterKey;
 use crate::limit::{Rate, Source, SourceRate};
@@ -25,6 +25,9 @@ use zeroize::Zeroizing;
 /// The longest suggested label, in characters.
 const MAX_LABEL: usize = 64;
 
+/// Activations of one node in a minute that take nothing from its address: nobody needs more.
+const ACTIVATED: u32 = 6;
+
 /// Registers nodes.
 pub struct Registering {
     clock: Clock,
@@ -36,6 +39,8 @@ pub struct Registering {
     by_source: SourceRate,
     overall: Rate<()>,
     refusals: Rate<NodeId>,
+    /// Activations of a node that take nothing from its address.
+    activated: Rate<NodeId>,
     /// When the last challenge was made, in [`TICKS`]: no two are of one time.
     last: AtomicU64,
 }
@@ -55,6 +60,7 @@ impl Registering {
             by_source: SourceRate::per_minute(config.limits.registrations_per_source),
             overall: Rate::per_minute(config.limits.registrations_per_minute),
             refusals: Rate::per_minute(1),
+            activated: Rate::per_minute(ACTIVATED),
             last: AtomicU64::new(0),
         })
     }
@@ -119,7 +125,10 @@ impl Registering {
         match db.run(move |records| records.save_registration(&new, unenrolled, clock.now())).await {
             Ok(saved) => {
                 info!(%node, ?saved, "registered");
-                self.by_source.give_back(source);
+                // One TPM, and one answer of it, does not pay for any number of challenges.
+                if saved != Saved::Again && self.activated.take(node) {
+                    self.by_source.give_back(source);
+                }
                 Ok(node)
             }
             Err(Error::Refused(Reason::AkChanged, _)) => Err(self.refuse_ak(db, node, source).await),

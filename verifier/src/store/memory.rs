@@ -153,23 +153,25 @@ impl Registrations for MemoryTx {
 
     fn unkept_by_source(&self) -> Result<Vec<SourceRow>> {
         let mut sources: BTreeMap<String, SourceRow> = BTreeMap::new();
-        for row in self.0.borrow().registrations.values().filter(|row| !row.kept) {
+        for (number, row) in (0..).zip(self.0.borrow().registrations.values()).filter(|(_, row)| !row.kept) {
             let of_source = sources.entry(row.source.clone()).or_insert_with(|| SourceRow {
                 source: row.source.clone(),
                 count: 0,
-                oldest: row.last_seen,
+                oldest: u64::MAX,
+                oldest_row: 0,
             });
             of_source.count += 1;
-            of_source.oldest = of_source.oldest.min(row.last_seen);
+            if row.last_seen < of_source.oldest {
+                (of_source.oldest, of_source.oldest_row) = (row.last_seen, number);
+            }
         }
         Ok(sources.into_values().collect())
     }
 
-    fn delete_oldest_unkept(&self, source: &str) -> Result<()> {
+    fn delete_unkept(&self, row: i64) -> Result<()> {
         let mut tables = self.0.borrow_mut();
-        let of_source = tables.registrations.iter().filter(|(_, row)| !row.kept && row.source == source);
-        let oldest = of_source.min_by_key(|(id, row)| (row.last_seen, (*id).clone()));
-        if let Some(id) = oldest.map(|(id, _)| id.clone()) {
+        let found = usize::try_from(row).ok().and_then(|row| tables.registrations.iter().nth(row));
+        if let Some(id) = found.filter(|(_, row)| !row.kept).map(|(id, _)| id.clone()) {
             tables.registrations.remove(&id);
         }
         Ok(())
@@ -500,14 +502,14 @@ impl Proposals for MemoryTx {
         Ok(())
     }
 
-    fn count_trusted(&self, node: NodeId, scope: &str, since: u64, but: &[u8; 32]) -> Result<u64> {
+    fn count_trusted(&self, node: NodeId, scope: &str, since: u64, but: Option<&[u8; 32]>) -> Result<u64> {
         let id = node.to_string();
         let tables = self.0.borrow();
         let counted = tables.proposals.values().filter(|row| {
             row.node_id == id
                 && row.trusted_scope.as_deref() == Some(scope)
                 && row.trusted_since == Some(since)
-                && row.sha256 != *but
+                && but.is_none_or(|but| row.sha256 != *but)
         });
         Ok(counted.count() as u64)
     }

@@ -137,10 +137,10 @@ pub trait Registrations {
     fn delete_registrations(&self, before: u64) -> Result<Vec<String>>;
     /// How many are not kept.
     fn unkept_registrations(&self) -> Result<u64>;
-    /// The same by source.
+    /// The same by source, with the one of each that was seen longest ago.
     fn unkept_by_source(&self) -> Result<Vec<SourceRow>>;
-    /// Deletes the one from this source that is not kept and was seen longest ago.
-    fn delete_oldest_unkept(&self, source: &str) -> Result<()>;
+    /// Deletes [`SourceRow::oldest_row`], if it is not kept. Numbers are of the same transaction, before another change.
+    fn delete_unkept(&self, row: i64) -> Result<()>;
 }
 
 /// Nodes with which a tenant ever did something.
@@ -241,8 +241,8 @@ pub trait Proposals {
     fn delete_proposal(&self, id: u64) -> Result<()>;
     /// No proposal of a node is, or was, by trust.
     fn delete_trust(&self, node: NodeId) -> Result<()>;
-    /// How many with another content were ever by trust, under this scope and since then.
-    fn count_trusted(&self, node: NodeId, scope: &str, since: u64, but: &[u8; 32]) -> Result<u64>;
+    /// How many were ever by trust, under this scope and since then; but for the one with this content.
+    fn count_trusted(&self, node: NodeId, scope: &str, since: u64, but: Option<&[u8; 32]>) -> Result<u64>;
 }
 
 /// Versions of policies. The version is the number of the document.

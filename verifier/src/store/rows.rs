@@ -67,6 +67,8 @@ pub struct SourceRow {
     pub count: u64,
     /// When the oldest was last seen.
     pub oldest: u64,
+    /// That one's row, as the store numbers it.
+    pub oldest_row: i64,
 }
 
 /// Which lines of a list, by id.
@@ -266,6 +268,8 @@ pub struct ReleasedRow {
     pub proposal: Option<u64>,
     /// Number of the evidence that was released before it, with the same resetCount and another r.
     pub twin: Option<u64>,
+    /// By the cluster key, over all but `twin`, which is only shown.
+    pub tag: Option<Vec<u8>>,
 }
 
 /// A boot that waits for an operator.

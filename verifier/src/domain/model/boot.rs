@@ -43,7 +43,7 @@ pub struct ReleasedBoot {
 
 impl From<ReleasedRow> for ReleasedBoot {
     fn from(row: ReleasedRow) -> Self {
-        let ReleasedRow { evidence, reset, restart, fence, boot, proposal, twin } = row;
+        let ReleasedRow { evidence, reset, restart, fence, boot, proposal, twin, tag: _ } = row;
         let origin = proposal.map_or(Origin::Document, Origin::Proposal);
         let boot = boot.map(|name| Matched { name, origin });
         Self { evidence_id: evidence, reset, restart, fence, boot, twin }
@@ -64,6 +64,7 @@ impl From<&ReleasedBoot> for ReleasedRow {
             boot: boot.boot.as_ref().map(|matched| matched.name.clone()),
             proposal,
             twin: boot.twin,
+            tag: None,
         }
     }
 }

@@ -55,6 +55,8 @@ pub struct Trusted {
     pub id: u64,
     /// The policy's boot that it takes shim and boot loader from.
     pub base_boot: Option<String>,
+    /// SHA-256 over its content.
+    pub sha256: [u8; 32],
 }
 
 /// Where trust was given. It counts nowhere else.

@@ -14,6 +14,8 @@ pub struct StoredProposal {
     pub by_trust: bool,
     /// Where that ever happened: it counts there once.
     pub trusted_under: Option<TrustedUnder>,
+    /// SHA-256 over its content.
+    pub sha256: [u8; 32],
 }
 
 /// Where a proposal stands by a policy.

@@ -11,7 +11,7 @@ impl Enrollments for SqliteTx<'_> {
             "SELECT enrollment_id, number, tenant_key, registration, bank, c_v_id, c_v_secret, c_u,
                     enrolled_at, enrolled_by, fetched_by, reset_count, restart_count, clock,
                     released_evidence, released_reset, released_restart, released_fence, released_boot,
-                    released_proposal, released_twin
+                    released_proposal, released_twin, released_tag
              FROM enrollments WHERE node_id = ?1 AND state = ?2";
         let read = |row: &Row<'_>| {
             let (reset, restart, clock): (_, _, Option<i64>) = (row.get(11)?, row.get(12)?, row.get(13)?);
@@ -29,7 +29,8 @@ impl Enrollments for SqliteTx<'_> {
                 enrolled_by: row.get(9)?,
                 fetched_by: row.get(10)?,
                 quote: QuoteRow { reset, restart, clock: None },
-                released: released(row)?,
+                // What can't be read was no release: the next one mends it.
+                released: released(row).unwrap_or_default(),
             };
             Ok((found, clock))
         };
@@ -106,11 +107,11 @@ impl Enrollments for SqliteTx<'_> {
     fn set_released(&self, id: &str, released: &ReleasedRow) -> Result<()> {
         const SQL: &str = "UPDATE enrollments SET
                 released_evidence = ?2, released_reset = ?3, released_restart = ?4, released_fence = ?5,
-                released_boot = ?6, released_proposal = ?7, released_twin = ?8
+                released_boot = ?6, released_proposal = ?7, released_twin = ?8, released_tag = ?9
             WHERE enrollment_id = ?1";
-        let ReleasedRow { evidence, reset, restart, fence, boot, proposal, twin } = released;
+        let ReleasedRow { evidence, reset, restart, fence, boot, proposal, twin, tag } = released;
         let (evidence, proposal, twin) = (number(*evidence), proposal.map(number), twin.map(number));
-        self.change(SQL, params![id, evidence, reset, restart, fence, boot, proposal, twin]).map(drop)
+        self.change(SQL, params![id, evidence, reset, restart, fence, boot, proposal, twin, tag]).map(drop)
     }
 
     fn delete_every_c_u(&self) -> Result<()> {
@@ -134,5 +135,6 @@ fn released(row: &Row<'_>) -> rusqlite::Result<Option<ReleasedRow>> {
         boot: row.get(18)?,
         proposal: some_u64_at(row, 19)?,
         twin: some_u64_at(row, 20)?,
+        tag: row.get(21)?,
     }))
 }

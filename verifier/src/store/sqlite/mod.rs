@@ -222,6 +222,11 @@ fn some_u64_at(row: &Row<'_>, column: usize) -> rusqlite::Result<Option<u64>> {
     Ok(row.get::<_, Option<i64>>(column)?.map(as_u64))
 }
 
+/// What every node id matches: a row of nobody ends no list.
+fn node_id_glob() -> String {
+    [8, 4, 4, 4, 12].map(|digits| "[0-9a-f]".repeat(digits)).join("-")
+}
+
 fn id_text(node: NodeId) -> String {
     node.to_string()
 }

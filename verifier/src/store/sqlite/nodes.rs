@@ -1,7 +1,7 @@
 //! Nodes.
 
 use super::registrations::condition;
-use super::{SqliteTx, id_text, number, shown, shown_u64, some_u64_at, text, u64_at};
+use super::{SqliteTx, id_text, node_id_glob, number, shown, shown_u64, some_u64_at, text, u64_at};
 use crate::store::{NodeLineRow, NodeRow, Nodes, Result, Which};
 use halfkey_protocol::NodeId;
 use rusqlite::params;
@@ -75,7 +75,7 @@ impl Nodes for SqliteTx<'_> {
                     EXISTS (SELECT 1 FROM enrollments e WHERE e.node_id = n.node_id AND e.state = 'current'
                                 AND e.released_twin IS NOT NULL)
              FROM nodes n WHERE {condition} AND node_id GLOB '{}' ORDER BY node_id LIMIT ?3",
-            [8, 4, 4, 4, 12].map(|digits| "[0-9a-f]".repeat(digits)).join("-")
+            node_id_glob()
         );
         let found = self.all(&sql, params![first, second, number(limit), number(now)], |row| {
             let line = |id| -> rusqlite::Result<NodeLineRow> {

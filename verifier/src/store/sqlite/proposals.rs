@@ -92,9 +92,9 @@ impl Proposals for SqliteTx<'_> {
         self.change(SQL, [id_text(node)]).map(drop)
     }
 
-    fn count_trusted(&self, node: NodeId, scope: &str, since: u64, but: &[u8; 32]) -> Result<u64> {
+    fn count_trusted(&self, node: NodeId, scope: &str, since: u64, but: Option<&[u8; 32]>) -> Result<u64> {
         const SQL: &str = "SELECT count(*) FROM proposals
-            WHERE node_id = ?1 AND trusted_scope = ?2 AND trusted_since = ?3 AND sha256 <> ?4";
+            WHERE node_id = ?1 AND trusted_scope = ?2 AND trusted_since = ?3 AND sha256 IS NOT ?4";
         let values = params![id_text(node), scope, number(since), but];
         Ok(self.first(SQL, values, |row| u64_at(row, 0))?.unwrap_or(0))
     }
@@ -104,7 +104,7 @@ fn read(row: &Row<'_>) -> rusqlite::Result<ProposalRow> {
     Ok(ProposalRow {
         id: u64_at(row, 0)?,
         node_id: row.get(1)?,
-        // It finds a proposal, and says nothing of what was found.
+        // It finds a proposal. What was found is its content, which is compared with what was looked for.
         sha256: row.get_ref(2)?.as_blob().ok().and_then(|sum| sum.try_into().ok()).unwrap_or_default(),
         at: u64_at(row, 3)?,
         state: row.get(4)?,

@@ -1,6 +1,6 @@
 //! What TPMs registered.
 
-use super::{SqliteTx, as_u64, id_text, number, shown, shown_u64, text, u64_at};
+use super::{SqliteTx, as_u64, id_text, node_id_glob, number, shown, shown_u64, text, u64_at};
 use crate::store::{RegistrationLine, RegistrationRow, Registrations, Result, SourceRow, Which};
 use halfkey_protocol::NodeId;
 use rusqlite::params;
@@ -32,7 +32,9 @@ impl Registrations for SqliteTx<'_> {
         // A page never reads what the nodes sent.
         let (condition, first, second) = condition(which);
         let sql = format!(
-            "SELECT node_id, label, last_seen FROM registrations WHERE {condition} ORDER BY node_id LIMIT ?3"
+            "SELECT node_id, label, last_seen FROM registrations
+             WHERE {condition} AND node_id GLOB '{}' ORDER BY node_id LIMIT ?3",
+            node_id_glob()
         );
         self.all(&sql, params![first, second, number(limit)], |row| {
             Ok(RegistrationLine {
@@ -69,7 +71,9 @@ impl Registrations for SqliteTx<'_> {
     }
 
     fn delete_registrations(&self, before: u64) -> Result<Vec<String>> {
-        const SQL: &str = "DELETE FROM registrations WHERE kept = 0 AND last_seen < ?1 RETURNING node_id";
+        const SQL: &str =
+            "DELETE FROM registrations WHERE kept = 0 AND (typeof(last_seen) <> 'integer' OR last_seen < ?1)
+                           RETURNING node_id";
         self.all(SQL, [number(before)], |row| text(row, 0))
     }
 
@@ -80,17 +84,20 @@ impl Registrations for SqliteTx<'_> {
     }
 
     fn unkept_by_source(&self) -> Result<Vec<SourceRow>> {
-        const SQL: &str =
-            "SELECT source, count(*), min(last_seen) FROM registrations WHERE kept = 0 GROUP BY source";
+        // A bare column beside min() is of the row that has the minimum.
+        const SQL: &str = "SELECT source, count(*), min(last_seen), rowid FROM registrations WHERE kept = 0 GROUP BY source";
         self.all(SQL, [], |row| {
-            Ok(SourceRow { source: text(row, 0)?, count: u64_at(row, 1)?, oldest: u64_at(row, 2)? })
+            Ok(SourceRow {
+                source: text(row, 0)?,
+                count: u64_at(row, 1)?,
+                oldest: shown_u64(row, 2)?,
+                oldest_row: row.get(3)?,
+            })
         })
     }
 
-    fn delete_oldest_unkept(&self, source: &str) -> Result<()> {
-        const SQL: &str = "DELETE FROM registrations WHERE node_id =
-            (SELECT node_id FROM registrations WHERE kept = 0 AND source = ?1 ORDER BY last_seen, node_id LIMIT 1)";
-        self.change(SQL, [source]).map(drop)
+    fn delete_unkept(&self, row: i64) -> Result<()> {
+        self.change("DELETE FROM registrations WHERE kept = 0 AND rowid = ?1", [row]).map(drop)
     }
 }
 

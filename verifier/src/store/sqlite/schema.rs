@@ -82,7 +82,7 @@ CREATE INDEX nodes_by_group ON nodes (group_name, node_id) WHERE group_name IS N
 
 -- c_u: C_U, encrypted by the cluster key. released_*: the last boot that was released, what a proposal may come from;
 -- released_proposal: the proposal that this boot of the policy comes from; released_twin: a release before it with the same
--- resetCount and another r.
+-- resetCount and another r; released_tag: by the cluster key, over all of them but the twin.
 CREATE TABLE enrollments (
     enrollment_id     TEXT PRIMARY KEY,
     node_id           TEXT NOT NULL REFERENCES nodes,
@@ -105,6 +105,7 @@ CREATE TABLE enrollments (
     released_boot     TEXT,
     released_proposal INTEGER,
     released_twin     INTEGER,
+    released_tag      BLOB,
     enrolled_at       INTEGER NOT NULL,
     enrolled_by       TEXT NOT NULL,
     proved_at         INTEGER
