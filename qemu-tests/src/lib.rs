@@ -4,7 +4,7 @@
 //! | module | what |
 //! | --- | --- |
 //! | [`scenarios`] | the stories |
-//! | [`story`], [`report`] | what a run tells while it goes on, and at its end |
+//! | [`story`], [`report`], [`demo`] | what a run tells while it goes on, and at its end |
 //! | [`record`] | what boots measure, as files for other tests |
 //! | [`lab`] | an enrolled machine with its verifier and its operator |
 //! | [`test_env`] | what all scenarios of a run share |
@@ -18,6 +18,7 @@
 //!
 //! TPMs, the programs under test as processes, and errors are those of `halfkey-testkit`.
 
+pub mod demo;
 pub mod image;
 pub mod jobs;
 pub mod lab;

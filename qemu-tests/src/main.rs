@@ -4,7 +4,7 @@ use halfkey_qemu_tests::image::distribution::{self, Distribution};
 use halfkey_qemu_tests::paths::Paths;
 use halfkey_qemu_tests::scenarios::catalogue::ALL;
 use halfkey_qemu_tests::scenarios::scenario::{self, Scenario, Tier};
-use halfkey_qemu_tests::{Error, Result, record, report};
+use halfkey_qemu_tests::{Error, Result, demo, record, report};
 use lexopt::prelude::*;
 use std::process::ExitCode;
 
@@ -85,7 +85,7 @@ fn run(asked: &Arguments) -> Result<bool> {
         _ if asked.help => print!("{HELP}"),
         ["list"] if asked.markdown => print!("{}", scenario::page()),
         ["list"] => list(),
-        ["demo"] => return report::demo(Paths::find()?, on, &named(DEMO)?),
+        ["demo"] => return demo::run(Paths::find()?, on, &named(DEMO)?),
         ["record", folder, names @ ..] => {
             record::run(Paths::find()?, on, folder.as_ref(), record::groups(names)?, jobs)?;
         }
