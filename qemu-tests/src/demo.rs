@@ -9,6 +9,7 @@ use crate::scenarios::scenario::Scenario;
 use crate::scenarios::{Context, Group};
 use crate::story::{Story, Told};
 use crate::test_env::TestEnv;
+use crate::watch::{MILESTONES, Watch};
 use crate::wire::Tap;
 use std::cell::RefCell;
 use std::io::IsTerminal;
@@ -39,7 +40,12 @@ pub fn run(paths: Paths, on: &'static Distribution, scenarios: &[&'static Scenar
     println!(
         "Everything is real: UEFI firmware, TPM (swtpm), dracut, LUKS2, verifier, operator's workstation.\n"
     );
-    let env = TestEnv::new(paths, on, &mut |text| println!("{}   {text} ...", clock()), Some(tap))?;
+    let env = TestEnv::new(
+        paths,
+        on,
+        &mut |text| println!("{}   {text} ...", clock()),
+        Watch { tap: Some(tap), ..Watch::default() },
+    )?;
     let accel = format!("{:?}", env.accel).to_uppercase();
     println!(
         "{}   the machine is ready (QEMU with {accel}); a boot takes a minute or more without KVM",
@@ -75,18 +81,9 @@ pub fn run(paths: Paths, on: &'static Distribution, scenarios: &[&'static Scenar
     Ok(failed == 0)
 }
 
-/// What the console shows of a boot's progress, in words.
-const MILESTONES: &[(&str, &str)] = &[
-    ("BdsDxe: starting Boot", "firmware starts the unified kernel image"),
-    ("EFI stub: Measured initrd", "command line and initramfs are measured into the TPM"),
-    ("Starting halfkey-unlock", "initramfs: the agent starts"),
-    ("Starting initrd-switch-root", "the root is mounted: the initramfs hands over"),
-    ("Reached target multi-user", "the system is up"),
-];
-
 /// The console lines that matter: progress, what the agent says, prompts.
 fn worth_showing(line: &str) -> Option<&str> {
-    if let Some((_, text)) = MILESTONES.iter().find(|(found, _)| line.contains(found)) {
+    if let Some((.., text)) = MILESTONES.iter().find(|(found, ..)| line.contains(found)) {
         return Some(text);
     }
     if let Some(at) = line.find("halfkey: ") {

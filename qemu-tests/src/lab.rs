@@ -129,6 +129,22 @@ impl Lab {
         Ok(found)
     }
 
+    /// Lets a person at the machine, which is switched on for that if it is off.
+    ///
+    /// # Errors
+    /// If it can't be switched on.
+    pub fn visit(&mut self) -> Result<()> {
+        let mut boot = match self.running.take() {
+            Some(boot) => boot,
+            None => self.boot()?,
+        };
+        boot.visit()?;
+        if !boot.is_off() {
+            self.running = Some(boot);
+        }
+        Ok(())
+    }
+
     /// Shuts the machine down, if it runs.
     ///
     /// # Errors

@@ -13,6 +13,7 @@
 //! | [`marker`] | what the guest left on its second disk |
 //! | [`qemu`], [`variables`] | virtual hardware |
 //! | [`wire`] | the guest's serial lines |
+//! | [`watch`], [`terminal`] | a person who watches a run, or sits at a machine |
 //! | [`jobs`] | work at the same time |
 //! | [`paths`] | where things are |
 //!
@@ -30,8 +31,10 @@ pub mod record;
 pub mod report;
 pub mod scenarios;
 pub mod story;
+pub mod terminal;
 pub mod test_env;
 pub mod variables;
+pub mod watch;
 pub mod wire;
 
 pub use error::{Error, Result};

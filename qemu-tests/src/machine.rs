@@ -7,7 +7,8 @@ use crate::marker::{self, Marker};
 use crate::qemu::{Accel, Parts, Plugged, Qemu};
 use crate::test_env::TestEnv;
 use crate::variables::{self, BootEntry, Trust};
-use crate::wire::Tap;
+use crate::watch::Watch;
+use crate::{terminal, wire};
 use std::fs;
 use std::io::Write;
 use std::net::{TcpListener, TcpStream};
@@ -35,7 +36,7 @@ pub struct Machine {
     parts: Parts,
     accel: Accel,
     boots: u32,
-    tap: Option<Tap>,
+    watch: Watch,
     /// What is plugged in at the next boot.
     pub plugged: Plugged,
     /// A word for what the test has put into the initramfs, at the end of the second disk's first line.
@@ -68,7 +69,7 @@ impl Machine {
         marker::blank(&parts.visitor, 64 << 20)?;
         let plugged = Plugged { network: true, spare: true };
         let machine =
-            Self { name, parts, accel: env.accel, boots: 0, tap: env.tap.clone(), plugged, note: "" };
+            Self { name, parts, accel: env.accel, boots: 0, watch: env.watch.clone(), plugged, note: "" };
         machine.install(env, system)?;
         Ok(machine)
     }
@@ -165,9 +166,12 @@ impl Machine {
         self.boots += 1;
         let token = format!("{}-{}{}", self.name, self.boots, self.note);
         marker::prepare(&self.parts.marker, &token)?;
-        let qemu = Qemu::start(&self.parts, self.accel, self.boots, self.plugged, self.tap.clone())?;
+        // The same disk can't be in two machines.
+        drop(self.watch.left());
+        let qemu = Qemu::start(&self.parts, self.accel, self.boots, self.plugged, self.watch.tap())?;
         Ok(Boot {
-            qemu,
+            qemu: Some(qemu),
+            watch: self.watch.clone(),
             token,
             name: self.name.clone(),
             marker: self.parts.marker.clone(),
@@ -206,7 +210,9 @@ pub enum Line {
 
 /// A machine that is switched on. Going out of scope pulls the plug.
 pub struct Boot {
-    qemu: Qemu,
+    /// None once it was switched off on purpose.
+    qemu: Option<Qemu>,
+    watch: Watch,
     token: String,
     name: String,
     marker: PathBuf,
@@ -220,8 +226,9 @@ impl Boot {
     /// # Errors
     /// If none of them happens in time.
     pub fn reached(&mut self) -> Result<Reached> {
-        let bell = self.qemu.bell.clone();
-        let (console, shell) = (&mut self.qemu.console, &mut self.qemu.shell);
+        let qemu = self.qemu();
+        let bell = qemu.bell.clone();
+        let (console, shell) = (&mut qemu.console, &mut qemu.shell);
         let reached = bell.wait(BOOT, || {
             if shell.find(&["READY"]).is_some() {
                 return Some(Reached::System);
@@ -289,7 +296,7 @@ impl Boot {
     /// # Errors
     /// If the machine is off.
     pub fn type_line(&mut self, line: &str) -> Result<()> {
-        self.qemu.console.send(format!("{line}\n").as_bytes())
+        self.qemu().console.send(format!("{line}\n").as_bytes())
     }
 
     /// Presses Enter until there is a root shell.
@@ -314,16 +321,16 @@ impl Boot {
     pub fn ask_shell(&mut self, line: Line, script: &str) -> Result<String> {
         self.line(line).send(format!("echo ANSWER-$((6*7)) $({script}) END\n").as_bytes())?;
         self.line(line).expect(&["ANSWER-42 "], MOMENT)?;
-        let answer = crate::wire::plain(&self.line(line).rest_of_line(MOMENT)?);
+        let answer = wire::plain(&self.line(line).rest_of_line(MOMENT)?);
         let answer =
             answer.strip_suffix("END").context(format_args!("{}: a cut answer: {answer}", self.name))?;
         Ok(answer.trim().to_owned())
     }
 
-    fn line(&mut self, line: Line) -> &mut crate::wire::Wire {
+    fn line(&mut self, line: Line) -> &mut wire::Wire {
         match line {
-            Line::Console => &mut self.qemu.console,
-            Line::Second => &mut self.qemu.shell,
+            Line::Console => &mut self.qemu().console,
+            Line::Second => &mut self.qemu().shell,
         }
     }
 
@@ -335,9 +342,9 @@ impl Boot {
         const PAUSE: Duration = Duration::from_millis(100);
         for key in keys.iter().cycle().take(times) {
             // The break is the SysRq key; what follows within five seconds is its command.
-            self.qemu.monitor.send(b"chardev-send-break serial0\n")?;
+            self.qemu().monitor.send(b"chardev-send-break serial0\n")?;
             std::thread::sleep(PAUSE);
-            if self.qemu.console.send(key.as_bytes()).is_err() {
+            if self.qemu().console.send(key.as_bytes()).is_err() {
                 break;
             }
             std::thread::sleep(PAUSE);
@@ -350,7 +357,7 @@ impl Boot {
     /// # Errors
     /// If the machine is off.
     pub fn break_spare(&mut self) -> Result<()> {
-        self.qemu.monitor.send(b"drive_del spare\n")
+        self.qemu().monitor.send(b"drive_del spare\n")
     }
 
     /// Pulls the third disk out: the guest is told, lets go of it, and has it no more.
@@ -358,7 +365,7 @@ impl Boot {
     /// # Errors
     /// If the machine is off.
     pub fn unplug_spare(&mut self) -> Result<()> {
-        self.qemu.monitor.send(b"device_del spare-disk\n")
+        self.qemu().monitor.send(b"device_del spare-disk\n")
     }
 
     /// Lets the fourth disk announce itself again and again, as a disk can: each time udev looks at it anew, and the last to
@@ -368,7 +375,7 @@ impl Boot {
     /// If the machine is off.
     pub fn announce_visitor(&self) -> Result<()> {
         let sizes = (0..6000).map(|i| format!("block_resize visitor {}K\n", (64 << 10) + 4 * i));
-        self.qemu.monitor.send_slowly(sizes, Duration::from_millis(300))
+        self.hardware().monitor.send_slowly(sizes, Duration::from_millis(300))
     }
 
     /// Waits for one of these on the console and says which it was.
@@ -376,7 +383,7 @@ impl Boot {
     /// # Errors
     /// If none comes in time.
     pub fn wait_console(&mut self, texts: &[&str], deadline: Duration) -> Result<usize> {
-        self.qemu.console.expect(texts, deadline)
+        self.qemu().console.expect(texts, deadline)
     }
 
     /// The same on the second serial line.
@@ -384,7 +391,7 @@ impl Boot {
     /// # Errors
     /// If none comes in time.
     pub fn wait_second(&mut self, texts: &[&str], deadline: Duration) -> Result<usize> {
-        self.qemu.shell.expect(texts, deadline)
+        self.qemu().shell.expect(texts, deadline)
     }
 
     /// Waits for the end of the line that was just matched.
@@ -392,12 +399,12 @@ impl Boot {
     /// # Errors
     /// If it does not come in time.
     pub fn rest_of_line(&mut self) -> Result<String> {
-        self.qemu.console.rest_of_line(MOMENT)
+        self.qemu().console.rest_of_line(MOMENT)
     }
 
     /// The console so far, without colours.
     pub fn console(&self) -> String {
-        self.qemu.console.text()
+        self.hardware().console.text()
     }
 
     /// The marker of this boot.
@@ -424,7 +431,7 @@ impl Boot {
     pub fn script(&mut self, script: &str) -> Result<(i32, String)> {
         crate::ensure!(self.at_shell, "{}: the system is not up", self.name);
         let line = base64(script.as_bytes()) + "\n";
-        let shell = &mut self.qemu.shell;
+        let shell = &mut self.qemu().shell;
         shell.send(line.as_bytes())?;
         shell.expect(&["DONE "], BOOT)?;
         let answer = shell.rest_of_line(MOMENT)?;
@@ -483,8 +490,10 @@ impl Boot {
     /// If it does not go off.
     pub fn power_off(mut self) -> Result<()> {
         let line = base64(b"sync; systemctl poweroff --force --force") + "\n";
-        self.qemu.shell.send(line.as_bytes())?;
-        self.qemu.wait_off(MOMENT)
+        self.qemu().shell.send(line.as_bytes())?;
+        self.qemu().wait_off(MOMENT)?;
+        self.qemu = None;
+        Ok(())
     }
 
     /// Does what the kernel does when somebody presses Ctrl-Alt-Del, and waits until the system has shut itself down: what it said
@@ -493,12 +502,14 @@ impl Boot {
     /// # Errors
     /// If it stays on.
     pub fn press_ctrl_alt_del(mut self) -> Result<String> {
-        self.qemu.shell.send((base64(b"kill -INT 1") + "\n").as_bytes())?;
-        self.qemu.wait_off(BOOT)?;
-        let (bell, console) = (self.qemu.bell.clone(), &self.qemu.console);
+        self.qemu().shell.send((base64(b"kill -INT 1") + "\n").as_bytes())?;
+        self.qemu().wait_off(BOOT)?;
+        let (bell, console) = (self.hardware().bell.clone(), &self.hardware().console);
         let whole = bell.wait(MOMENT, || console.is_closed().then_some(()));
         whole.context(format_args!("{}: the console did not end with the machine", self.name))?;
-        Ok(self.qemu.console.text())
+        let said = self.console();
+        self.qemu = None;
+        Ok(said)
     }
 
     /// Waits until it goes off by itself.
@@ -506,12 +517,42 @@ impl Boot {
     /// # Errors
     /// If it stays on.
     pub fn wait_off(mut self) -> Result<()> {
-        self.qemu.wait_off(BOOT)
+        self.qemu().wait_off(BOOT)?;
+        self.qemu = None;
+        Ok(())
     }
 
     /// Pulls the plug.
     pub fn pull_plug(mut self) {
-        self.qemu.kill();
+        self.qemu = None;
+    }
+
+    /// Lets a person at its console.
+    ///
+    /// # Errors
+    /// If the console can't be shown.
+    pub fn visit(&mut self) -> Result<()> {
+        terminal::visit(&mut self.qemu().console)
+    }
+
+    /// Whether it went off by itself.
+    pub fn is_off(&self) -> bool {
+        self.hardware().console.is_closed()
+    }
+
+    fn hardware(&self) -> &Qemu {
+        self.qemu.as_ref().expect("what switches it off takes it")
+    }
+
+    fn qemu(&mut self) -> &mut Qemu {
+        self.qemu.as_mut().expect("what switches it off takes it")
+    }
+}
+
+impl Drop for Boot {
+    /// Nobody has switched it off: its scenario has failed, or is over.
+    fn drop(&mut self) {
+        drop(self.qemu.take().and_then(|qemu| self.watch.leave(qemu)));
     }
 }
 

@@ -2,6 +2,7 @@
 
 use halfkey_qemu_tests::image::distribution::{self, Distribution};
 use halfkey_qemu_tests::paths::Paths;
+use halfkey_qemu_tests::report::Options;
 use halfkey_qemu_tests::scenarios::catalogue::ALL;
 use halfkey_qemu_tests::scenarios::scenario::{self, Scenario, Tier};
 use halfkey_qemu_tests::{Error, Result, demo, record, report};
@@ -10,13 +11,16 @@ use std::process::ExitCode;
 
 const HELP: &str = "\
 usage: halfkey-qemu-tests list [--markdown]
-       halfkey-qemu-tests run [--on DISTRIBUTION] [--jobs N] [NAME | NUMBER | test | all]...
+       halfkey-qemu-tests run [--on DISTRIBUTION] [--jobs N] [--console] [--keep] [--shell]
+                              [NAME | NUMBER | test | all]...
        halfkey-qemu-tests demo [--on DISTRIBUTION]
        halfkey-qemu-tests record [--on DISTRIBUTION] [--jobs N] FOLDER [BOOTPATH]...
 
 Boots real images under OVMF with swtpm and LUKS2. `list` names the scenarios; with --markdown it prints
 docs/scenarios.md. `run` prints one line per scenario; scenarios about different machines run at the same
-time, as many as there are processors or N. `run test` is what `make test` runs. `demo` tells enroll,
+time, as many as there are processors or N. `run test` is what `make test` runs. --console shows the
+consoles live, --keep leaves disks, TPMs and logs and says where, --shell lets you at the machine of one
+scenario at its end or when it fails: `exit` goes on. `demo` tells enroll,
 unattended, cmdline and revoked step by step. `record` boots each boot path once and writes what was
 measured to FOLDER: NAME.bin (the firmware's log), NAME.pcrs (SHA-256 bank, at the attestation),
 NAME.cmdline. Machines run debian12, or what --on says: debian13.
@@ -35,8 +39,7 @@ struct Arguments {
     markdown: bool,
     /// What machines run.
     on: &'static Distribution,
-    /// Groups of scenarios at the same time.
-    jobs: usize,
+    options: Options,
 }
 
 fn main() -> ExitCode {
@@ -53,25 +56,29 @@ fn main() -> ExitCode {
 fn parse() -> Result<Arguments> {
     let mut parser = lexopt::Parser::from_env();
     let jobs = std::thread::available_parallelism().map_or(1, usize::from);
+    let options = Options { jobs, ..Options::default() };
     let mut asked =
-        Arguments { words: Vec::new(), help: false, markdown: false, on: &distribution::ALL[0], jobs };
+        Arguments { words: Vec::new(), help: false, markdown: false, on: &distribution::ALL[0], options };
     let wrong = |error: lexopt::Error| Error::new(error.to_string());
     while let Some(argument) = parser.next().map_err(wrong)? {
         match argument {
             Short('h') | Long("help") => asked.help = true,
             Short('j') | Long("jobs") => {
-                asked.jobs = parser.value().and_then(|value| value.parse()).map_err(wrong)?;
+                asked.options.jobs = parser.value().and_then(|value| value.parse()).map_err(wrong)?;
             }
             Long("on") => {
                 let name = parser.value().map_err(wrong)?;
                 asked.on = distribution::find(&name.to_string_lossy())?;
             }
+            Long("console") => asked.options.console = true,
+            Long("keep") => asked.options.keep = true,
+            Long("shell") => asked.options.shell = true,
             Long("markdown") => asked.markdown = true,
             Value(word) => asked.words.push(word.to_string_lossy().into_owned()),
             other => return Err(Error::new(other.unexpected().to_string())),
         }
     }
-    if asked.jobs == 0 {
+    if asked.options.jobs == 0 {
         return Err(Error::new("expected at least one job, found 0"));
     }
     Ok(asked)
@@ -79,7 +86,7 @@ fn parse() -> Result<Arguments> {
 
 /// `false` if a scenario failed.
 fn run(asked: &Arguments) -> Result<bool> {
-    let Arguments { on, jobs, .. } = *asked;
+    let Arguments { on, options, .. } = *asked;
     let words: Vec<&str> = asked.words.iter().map(String::as_str).collect();
     match words.as_slice() {
         _ if asked.help => print!("{HELP}"),
@@ -87,10 +94,10 @@ fn run(asked: &Arguments) -> Result<bool> {
         ["list"] => list(),
         ["demo"] => return demo::run(Paths::find()?, on, &named(DEMO)?),
         ["record", folder, names @ ..] => {
-            record::run(Paths::find()?, on, folder.as_ref(), record::groups(names)?, jobs)?;
+            record::run(Paths::find()?, on, folder.as_ref(), record::groups(names)?, options.jobs)?;
         }
-        ["run"] => return report::run(Paths::find()?, on, &named(&["all"])?, jobs),
-        ["run", names @ ..] => return report::run(Paths::find()?, on, &named(names)?, jobs),
+        ["run"] => return report::run(Paths::find()?, on, &named(&["all"])?, options),
+        ["run", names @ ..] => return report::run(Paths::find()?, on, &named(names)?, options),
         _ => print!("{HELP}"),
     }
     Ok(true)

@@ -171,13 +171,7 @@ impl Qemu {
     ///
     /// # Errors
     /// If QEMU or swtpm can't be started.
-    pub fn start(
-        parts: &Parts,
-        accel: Accel,
-        number: u32,
-        plugged: Plugged,
-        tap: Option<Tap>,
-    ) -> Result<Self> {
+    pub fn start(parts: &Parts, accel: Accel, number: u32, plugged: Plugged, tap: Tap) -> Result<Self> {
         let sockets = Sockets::new()?;
         let log = |name: &str| parts.logs.join(format!("{number:02}-{name}.log"));
         let tpm_socket = sockets.path("tpm");
@@ -228,7 +222,7 @@ impl Qemu {
             machine,
             _tpm: tpm,
             _sockets: sockets,
-            console: Wire::new("console", console, &log("console"), &bell, tap)?,
+            console: Wire::new("console", console, &log("console"), &bell, Some(tap))?,
             shell: Wire::new("shell", shell, &log("shell"), &bell, None)?,
             monitor: Wire::new("monitor", monitor, &log("monitor"), &Bell::default(), None)?,
             bell,
@@ -242,11 +236,6 @@ impl Qemu {
     pub fn wait_off(&mut self, deadline: Duration) -> Result<()> {
         self.machine.wait(deadline).context("the machine was expected to go off")?;
         Ok(())
-    }
-
-    /// Pulls the plug.
-    pub fn kill(&mut self) {
-        self.machine.kill();
     }
 }
 

@@ -7,6 +7,7 @@ use crate::paths::Paths;
 use crate::scenarios::{Context, Group};
 use crate::story::Story;
 use crate::test_env::TestEnv;
+use crate::watch::Watch;
 use halfkey_testkit::hex;
 use std::fs;
 use std::path::Path;
@@ -45,7 +46,7 @@ pub fn run(
     jobs: usize,
 ) -> Result<()> {
     fs::create_dir_all(folder).context(format_args!("can't make {}", folder.display()))?;
-    let env = Arc::new(TestEnv::new(paths, on, &mut |text| eprintln!("{text} ..."), None)?);
+    let env = Arc::new(TestEnv::new(paths, on, &mut |text| eprintln!("{text} ..."), Watch::default())?);
     let failures = Mutex::new(Vec::new());
     jobs::each(jobs, groups, |group| {
         if let Err(error) = record(&env, group, folder) {

@@ -8,7 +8,9 @@ use crate::process::tail_of;
 use crate::scenarios::scenario::Scenario;
 use crate::scenarios::{Context, Group};
 use crate::story::{Story, Told};
+use crate::terminal;
 use crate::test_env::TestEnv;
+use crate::watch::Watch;
 use std::collections::BTreeMap;
 use std::fs::File;
 use std::io::Write;
@@ -18,12 +20,28 @@ use std::time::{Duration, Instant};
 
 /// Lines of each log that are shown when a scenario fails.
 const TAIL: usize = 25;
+/// How many scenarios are named that took longest.
+const SLOWEST: usize = 20;
 
+/// How a person wants to follow a run.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Options {
+    /// Groups of scenarios at the same time.
+    pub jobs: usize,
+    /// Their consoles are shown.
+    pub console: bool,
+    /// All that belongs to the run stays.
+    pub keep: bool,
+    /// At the end, or when it fails, the person is at the machine. For one scenario.
+    pub shell: bool,
+}
+
+/// What became of a scenario.
 pub(crate) struct Outcome {
     pub(crate) scenario: &'static Scenario,
     pub(crate) result: Result<()>,
     pub(crate) took: Duration,
-    /// What a failure leaves to read.
+    /// What a failure leaves to read: first what says most.
     logs: Vec<PathBuf>,
 }
 
@@ -34,11 +52,17 @@ impl Outcome {
         for log in &self.logs {
             println!("   {}:\n{}", log.display(), tail_of(log, TAIL));
         }
+        if let Some(first) = self.logs.first() {
+            println!("   read first: {}", first.display());
+            println!(
+                "   beside it are the consoles of earlier boots, swtpm and QEMU; the folder above has a story-*.log"
+            );
+        }
     }
 }
 
-/// Runs scenarios on machines of a distribution, `jobs` groups of them at the same time; one line each, in the order in which they are given. `true` if all
-/// passed.
+/// Runs scenarios on machines of a distribution, several groups of them at the same time; one line each, in the order in which they
+/// are given. `true` if all passed.
 ///
 /// # Errors
 /// If the test can't be built.
@@ -46,9 +70,27 @@ pub fn run(
     paths: Paths,
     on: &'static Distribution,
     scenarios: &[&'static Scenario],
-    jobs: usize,
+    options: Options,
 ) -> Result<bool> {
-    let env = Arc::new(TestEnv::new(paths, on, &mut |text| eprintln!("{text} ..."), None)?);
+    crate::ensure!(
+        !options.shell || scenarios.len() == 1,
+        "--shell is for one scenario, found {}",
+        scenarios.len()
+    );
+    let mut watch = Watch::default();
+    if options.console {
+        let several = options.jobs > 1 && scenarios.len() > 1;
+        crate::ensure!(!several, "with --console one machine speaks at a time\nhint: --jobs 1");
+        watch.tap = Some(Arc::new(|line: &str| {
+            if !terminal::is_used() {
+                println!("console | {line}");
+            }
+        }));
+    }
+    if options.shell {
+        watch.left = Some(Arc::default());
+    }
+    let env = Arc::new(TestEnv::new(paths, on, &mut |text| eprintln!("{text} ..."), watch)?);
     println!("machines: {}; logs: {}", on.title, env.folder.display());
     let began = Instant::now();
     let groups: Vec<(Group, Vec<&Scenario>)> = Group::ALL
@@ -59,13 +101,21 @@ pub fn run(
         .filter(|(_, scenarios): &(Group, Vec<_>)| !scenarios.is_empty())
         .collect();
     let printer = Mutex::new(Printer::new(scenarios));
-    jobs::each(jobs, groups, |(group, scenarios)| {
+    jobs::each(options.jobs, groups, |(group, scenarios)| {
         let mut context = Context::new(Arc::clone(&env), log_of(&env, group, began), group);
         let heard = |outcome| printer.lock().unwrap_or_else(PoisonError::into_inner).hear(outcome);
         tell(&mut context, &scenarios, |_| (), heard);
     });
-    let failed = printer.into_inner().unwrap_or_else(PoisonError::into_inner).failed();
-    if failed == 0 {
+    let mut printer = printer.into_inner().unwrap_or_else(PoisonError::into_inner);
+    printer.slowest();
+    if let Some(line) = env.watch.phases.line() {
+        println!("{line}");
+    }
+    let failed = printer.failed();
+    if options.keep {
+        env.keep()?;
+        println!("kept: {} (disks, TPMs and logs, until you delete it)", env.folder.display());
+    } else if failed == 0 {
         env.delete_disks()?;
     }
     let (passed, seconds) = (scenarios.len() - failed, began.elapsed().as_secs());
@@ -79,11 +129,12 @@ struct Printer<'a> {
     waiting: BTreeMap<u32, Outcome>,
     passed: usize,
     told: usize,
+    took: Vec<(Duration, &'static str)>,
 }
 
 impl<'a> Printer<'a> {
     fn new(expected: &'a [&'static Scenario]) -> Self {
-        Self { expected, waiting: BTreeMap::new(), passed: 0, told: 0 }
+        Self { expected, waiting: BTreeMap::new(), passed: 0, told: 0, took: Vec::new() }
     }
 
     fn hear(&mut self, outcome: Outcome) {
@@ -98,7 +149,23 @@ impl<'a> Printer<'a> {
             outcome.explain();
             self.passed += usize::from(outcome.result.is_ok());
             self.told += 1;
+            self.took.push((outcome.took, *name));
         }
+    }
+
+    /// Names those that took longest, if there are more than one sees at once.
+    fn slowest(&mut self) {
+        if self.took.len() <= SLOWEST {
+            return;
+        }
+        self.took.sort_by_key(|(took, _)| std::cmp::Reverse(*took));
+        let slowest: Vec<String> = self
+            .took
+            .iter()
+            .take(SLOWEST)
+            .map(|(took, name)| format!("{name} {} s", took.as_secs()))
+            .collect();
+        println!("slowest: {}", slowest.join(", "));
     }
 
     /// What was never told is no success.
@@ -134,6 +201,10 @@ pub(crate) fn tell(
         before(scenario);
         let began = Instant::now();
         let mut result = context.provide(&scenario.needs).and_then(|()| (scenario.run)(context));
+        let took = began.elapsed();
+        if context.env.watch.left.is_some() {
+            visit(context, scenario, &result);
+        }
         let mut logs = Vec::new();
         if result.is_err() {
             logs = context.logs();
@@ -142,6 +213,17 @@ pub(crate) fn tell(
         if index + 1 == count && result.is_ok() {
             result = context.end();
         }
-        heard(Outcome { scenario, result, took: began.elapsed(), logs });
+        heard(Outcome { scenario, result, took, logs });
+    }
+}
+
+/// Lets the person at the machine, as its scenario has left it.
+fn visit(context: &mut Context, scenario: &Scenario, result: &Result<()>) {
+    match result {
+        Ok(()) => println!("{}: ok", scenario.name),
+        Err(error) => println!("{}: FAILED: {error}", scenario.name),
+    }
+    if let Err(error) = context.visit() {
+        println!("no shell: {error}");
     }
 }

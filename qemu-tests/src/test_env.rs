@@ -7,7 +7,7 @@ use crate::image::{Images, guest};
 use crate::paths::Paths;
 use crate::qemu::Accel;
 use crate::swtpm::Manufacturer;
-use crate::wire::Tap;
+use crate::watch::Watch;
 use std::fs;
 use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
@@ -28,8 +28,8 @@ pub struct TestEnv {
     pub manufacturer: Arc<Manufacturer>,
     /// Disks and logs of this run.
     pub folder: PathBuf,
-    /// Hears the consoles.
-    pub tap: Option<Tap>,
+    /// Who watches.
+    pub watch: Watch,
     /// How many places were given away.
     places: Arc<AtomicU32>,
 }
@@ -43,7 +43,7 @@ impl TestEnv {
         paths: Paths,
         distribution: &'static Distribution,
         say: &mut dyn FnMut(&str),
-        tap: Option<Tap>,
+        watch: Watch,
     ) -> Result<Self> {
         paths.programs.check()?;
         let accel = Accel::probe(&paths.cache, say)?;
@@ -51,7 +51,7 @@ impl TestEnv {
         let folder = run_folder(&paths.run)?;
         let manufacturer = Arc::new(Manufacturer::new(&folder.join("manufacturer"))?);
         let places = Arc::default();
-        Ok(Self { paths, distribution, images, accel, manufacturer, folder, tap, places })
+        Ok(Self { paths, distribution, images, accel, manufacturer, folder, watch, places })
     }
 
     /// The same run, for machines of another distribution.
@@ -66,7 +66,7 @@ impl TestEnv {
             accel: self.accel,
             manufacturer: Arc::clone(&self.manufacturer),
             folder: self.folder.clone(),
-            tap: self.tap.clone(),
+            watch: self.watch.clone(),
             places: Arc::clone(&self.places),
         })
     }
@@ -74,6 +74,14 @@ impl TestEnv {
     /// A path in the folder of this run that nothing else uses.
     pub fn place(&self, what: &str) -> PathBuf {
         self.folder.join(format!("{what}-{}", self.places.fetch_add(1, Ordering::Relaxed)))
+    }
+
+    /// All of this run stays, until somebody deletes it.
+    ///
+    /// # Errors
+    /// If that can't be noted.
+    pub fn keep(&self) -> Result<()> {
+        fs::write(self.folder.join(KEEP), "").context("can't keep the folder of this run")
     }
 
     /// Deletes the disks of this run; the logs stay.
@@ -110,6 +118,9 @@ fn cmdline() -> String {
     format!("root=UUID={fs} rd.luks.name={luks}=root rw console=ttyS0 loglevel=4 systemd.show_status=yes")
 }
 
+/// In the folder of a run that is to stay.
+const KEEP: &str = "keep";
+
 /// A new folder, named by a number that grows. Those of the last runs stay.
 fn run_folder(all: &Path) -> Result<PathBuf> {
     const KEPT: usize = 4;
@@ -117,7 +128,8 @@ fn run_folder(all: &Path) -> Result<PathBuf> {
     let mut numbers: Vec<u32> =
         entries.flatten().filter_map(|entry| entry.file_name().to_string_lossy().parse().ok()).collect();
     numbers.sort_unstable();
-    for old in numbers.iter().rev().skip(KEPT) {
+    let asked = |number: &&u32| all.join(number.to_string()).join(KEEP).exists();
+    for old in numbers.iter().rev().skip(KEPT).filter(|number| !asked(number)) {
         // Someone else may clean up as well.
         let _ = fs::remove_dir_all(all.join(old.to_string()));
     }

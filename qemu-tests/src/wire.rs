@@ -5,6 +5,7 @@ use std::fs::File;
 use std::io::{Read, Write};
 use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -166,6 +167,55 @@ impl Wire {
         Ok(())
     }
 
+    /// Sends what is typed and shows what comes: until `leave` is typed, a login ends, or the machine is off; or until nothing more
+    /// is typed and the machine has been silent for a while.
+    ///
+    /// # Errors
+    /// If what came can't be shown.
+    pub fn converse(
+        &mut self,
+        mut typed: impl Read + Send + 'static,
+        leave: u8,
+        shown: &mut impl Write,
+    ) -> Result<()> {
+        const SILENCE: Duration = Duration::from_secs(5);
+        const ALWAYS: Duration = Duration::from_secs(7 * 24 * 3600);
+        let mut at = lock(&self.heard).text.len();
+        let (ended, left) = (Arc::new(AtomicBool::new(false)), Arc::new(AtomicBool::new(false)));
+        let (bell, ends, leaves) = (self.bell.clone(), Arc::clone(&ended), Arc::clone(&left));
+        let mut stream = self.stream.try_clone().context("can't duplicate a socket")?;
+        // It may wait for a key when all is over; it ends with the program.
+        std::thread::spawn(move || {
+            let mut buffer = [0; 256];
+            while let Ok(count @ 1..) = typed.read(&mut buffer) {
+                let end = buffer[..count].iter().position(|byte| *byte == leave);
+                leaves.store(end.is_some(), Ordering::SeqCst);
+                if stream.write_all(&buffer[..end.unwrap_or(count)]).is_err() || end.is_some() {
+                    break;
+                }
+            }
+            ends.store(true, Ordering::SeqCst);
+            bell.ring();
+        });
+        while !left.load(Ordering::SeqCst) {
+            let over = ended.load(Ordering::SeqCst);
+            let news = self.bell.wait(if over { SILENCE } else { ALWAYS }, || {
+                let heard = lock(&self.heard);
+                let text = heard.text[at..].to_owned();
+                let changed = !text.is_empty() || heard.closed || over != ended.load(Ordering::SeqCst);
+                changed.then_some((text, heard.closed))
+            });
+            let Some((text, closed)) = news else { break };
+            at += text.len();
+            shown.write_all(text.as_bytes()).and_then(|()| shown.flush()).context("can't show a console")?;
+            if closed || plain(&text).lines().any(|line| line == "logout") {
+                break;
+            }
+        }
+        self.cursor = at;
+        Ok(())
+    }
+
     /// Sends bytes as they are.
     ///
     /// # Errors
@@ -230,6 +280,26 @@ mod tests {
         bytes.extend(b"\xa6\xffb");
         assert_eq!(take_text(&mut bytes), "\u{2026}\u{fffd}b");
         assert!(bytes.is_empty());
+    }
+
+    #[test]
+    fn a_person_talks_to_the_machine_until_the_login_ends() {
+        let (here, mut there) = UnixStream::pair().unwrap();
+        let folder = tempfile::tempdir().unwrap();
+        let mut wire = Wire::new("test", here, &folder.path().join("log"), &Bell::default(), None).unwrap();
+        let guest = std::thread::spawn(move || {
+            let mut typed = [0; 5];
+            there.read_exact(&mut typed).unwrap();
+            there.write_all(b"$ exit\r\nlogout\r\n").unwrap();
+            (typed, there)
+        });
+        let mut shown = Vec::new();
+        wire.converse(&b"exit\n"[..], 0x1d, &mut shown).unwrap();
+        assert_eq!(shown, b"$ exit\r\nlogout\r\n");
+        let (typed, _there) = guest.join().unwrap();
+        assert_eq!(&typed, b"exit\n");
+        // Who leaves is not waited for.
+        wire.converse(&b"\x1dmore"[..], 0x1d, &mut shown).unwrap();
     }
 
     #[test]

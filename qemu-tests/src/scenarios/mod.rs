@@ -41,11 +41,12 @@ mod unlock;
 mod updates;
 mod volumes;
 
-use crate::error::Result;
+use crate::error::{Context as _, Result};
 use crate::image::system::{BootPath, Release, System};
 use crate::lab::Lab;
 use crate::machine::Boot;
 use crate::story::Story;
+use crate::terminal;
 use crate::test_env::TestEnv;
 use halfkey_protocol::wire::Evidence;
 use scenario::Needs;
@@ -165,6 +166,27 @@ impl Context {
         let lab = self.lab()?;
         let marker = lab.running()?.marker()?;
         Ok((lab.last_record()?.evidence, marker.cmdline))
+    }
+
+    /// Lets a person at the machine that its scenario has left on, by failing or on purpose; if it is off, it is switched on again.
+    ///
+    /// # Errors
+    /// If there is no machine, or it can't be switched on.
+    pub fn visit(&mut self) -> Result<()> {
+        if let Some(mut left) = self.env.watch.left() {
+            return terminal::visit(&mut left.console);
+        }
+        if let Some(boot) = &mut self.by_passphrase {
+            return boot.visit();
+        }
+        if let Some(lab) = &mut self.lab {
+            return lab.visit();
+        }
+        let machine = self.unenrolled.as_mut().context("the scenario has no machine any more")?;
+        let mut boot = machine.boot()?;
+        boot.visit()?;
+        boot.pull_plug();
+        Ok(())
     }
 
     /// After a failure nobody knows what state the machine is in: the next scenario gets another one.
