@@ -5,6 +5,7 @@
 //! | --- | --- |
 //! | [`scenarios`] | the stories |
 //! | [`story`], [`report`], [`demo`] | what a run tells while it goes on, and at its end |
+//! | [`matrix`] | every scenario on every distribution, as a page of documentation |
 //! | [`record`] | what boots measure, as files for other tests |
 //! | [`lab`] | an enrolled machine with its verifier and its operator |
 //! | [`test_env`] | what all scenarios of a run share |
@@ -25,6 +26,7 @@ pub mod jobs;
 pub mod lab;
 pub mod machine;
 pub mod marker;
+pub mod matrix;
 pub mod paths;
 pub mod qemu;
 pub mod record;

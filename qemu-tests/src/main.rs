@@ -5,7 +5,7 @@ use halfkey_qemu_tests::paths::Paths;
 use halfkey_qemu_tests::report::Options;
 use halfkey_qemu_tests::scenarios::catalogue::ALL;
 use halfkey_qemu_tests::scenarios::scenario::{self, Scenario, Tier};
-use halfkey_qemu_tests::{Error, Result, demo, record, report};
+use halfkey_qemu_tests::{Error, Result, demo, matrix, record, report};
 use lexopt::prelude::*;
 use std::process::ExitCode;
 
@@ -13,6 +13,7 @@ const HELP: &str = "\
 usage: halfkey-qemu-tests list [--markdown]
        halfkey-qemu-tests run [--on DISTRIBUTION] [--jobs N] [--console] [--keep] [--shell]
                               [NAME | NUMBER | test | all]...
+       halfkey-qemu-tests matrix [--on DISTRIBUTION] [--jobs N]
        halfkey-qemu-tests demo [--on DISTRIBUTION]
        halfkey-qemu-tests record [--on DISTRIBUTION] [--jobs N] FOLDER [BOOTPATH]...
 
@@ -20,7 +21,8 @@ Boots real images under OVMF with swtpm and LUKS2. `list` names the scenarios; w
 docs/scenarios.md. `run` prints one line per scenario; scenarios about different machines run at the same
 time, as many as there are processors or N. `run test` is what `make test` runs. --console shows the
 consoles live, --keep leaves disks, TPMs and logs and says where, --shell lets you at the machine of one
-scenario at its end or when it fails: `exit` goes on. `demo` tells enroll,
+scenario at its end or when it fails: `exit` goes on. `matrix` runs every scenario on every distribution,
+goes on where it stopped as long as commit and programs are the same, and writes docs/matrix.md. `demo` tells enroll,
 unattended, cmdline and revoked step by step. `record` boots each boot path once and writes what was
 measured to FOLDER: NAME.bin (the firmware's log), NAME.pcrs (SHA-256 bank, at the attestation),
 NAME.cmdline. Machines run debian12, or what --on says: debian13.
@@ -38,7 +40,7 @@ struct Arguments {
     help: bool,
     markdown: bool,
     /// What machines run.
-    on: &'static Distribution,
+    on: Option<&'static Distribution>,
     options: Options,
 }
 
@@ -57,8 +59,7 @@ fn parse() -> Result<Arguments> {
     let mut parser = lexopt::Parser::from_env();
     let jobs = std::thread::available_parallelism().map_or(1, usize::from);
     let options = Options { jobs, ..Options::default() };
-    let mut asked =
-        Arguments { words: Vec::new(), help: false, markdown: false, on: &distribution::ALL[0], options };
+    let mut asked = Arguments { words: Vec::new(), help: false, markdown: false, on: None, options };
     let wrong = |error: lexopt::Error| Error::new(error.to_string());
     while let Some(argument) = parser.next().map_err(wrong)? {
         match argument {
@@ -68,7 +69,7 @@ fn parse() -> Result<Arguments> {
             }
             Long("on") => {
                 let name = parser.value().map_err(wrong)?;
-                asked.on = distribution::find(&name.to_string_lossy())?;
+                asked.on = Some(distribution::find(&name.to_string_lossy())?);
             }
             Long("console") => asked.options.console = true,
             Long("keep") => asked.options.keep = true,
@@ -86,7 +87,8 @@ fn parse() -> Result<Arguments> {
 
 /// `false` if a scenario failed.
 fn run(asked: &Arguments) -> Result<bool> {
-    let Arguments { on, options, .. } = *asked;
+    let options = asked.options;
+    let on = asked.on.unwrap_or(&distribution::ALL[0]);
     let words: Vec<&str> = asked.words.iter().map(String::as_str).collect();
     match words.as_slice() {
         _ if asked.help => print!("{HELP}"),
@@ -95,6 +97,10 @@ fn run(asked: &Arguments) -> Result<bool> {
         ["demo"] => return demo::run(Paths::find()?, on, &named(DEMO)?),
         ["record", folder, names @ ..] => {
             record::run(Paths::find()?, on, folder.as_ref(), record::groups(names)?, options.jobs)?;
+        }
+        ["matrix"] => {
+            let on = asked.on.map_or_else(|| distribution::ALL.iter().collect(), |on| vec![on]);
+            return matrix::run(&Paths::find()?, &on, options);
         }
         ["run"] => return report::run(Paths::find()?, on, &named(&["all"])?, options),
         ["run", names @ ..] => return report::run(Paths::find()?, on, &named(names)?, options),

@@ -65,22 +65,30 @@ impl Outcome {
 /// are given. `true` if all passed.
 ///
 /// # Errors
-/// If the test can't be built.
+/// If the test can't be built, or the options are not for these scenarios.
 pub fn run(
     paths: Paths,
     on: &'static Distribution,
     scenarios: &[&'static Scenario],
     options: Options,
 ) -> Result<bool> {
+    let count = scenarios.len();
+    crate::ensure!(!options.shell || count == 1, "--shell is for one scenario, found {count}");
+    let several = options.jobs > 1 && count > 1;
     crate::ensure!(
-        !options.shell || scenarios.len() == 1,
-        "--shell is for one scenario, found {}",
-        scenarios.len()
+        !options.console || !several,
+        "with --console one machine speaks at a time\nhint: --jobs 1"
     );
+    run_in(&prepare(paths, on, &options)?, scenarios, options, |_| ())
+}
+
+/// Builds what a run needs.
+///
+/// # Errors
+/// If it can't be built.
+pub(crate) fn prepare(paths: Paths, on: &'static Distribution, options: &Options) -> Result<Arc<TestEnv>> {
     let mut watch = Watch::default();
     if options.console {
-        let several = options.jobs > 1 && scenarios.len() > 1;
-        crate::ensure!(!several, "with --console one machine speaks at a time\nhint: --jobs 1");
         watch.tap = Some(Arc::new(|line: &str| {
             if !terminal::is_used() {
                 println!("console | {line}");
@@ -90,8 +98,20 @@ pub fn run(
     if options.shell {
         watch.left = Some(Arc::default());
     }
-    let env = Arc::new(TestEnv::new(paths, on, &mut |text| eprintln!("{text} ..."), watch)?);
-    println!("machines: {}; logs: {}", on.title, env.folder.display());
+    TestEnv::new(paths, on, &mut |text| eprintln!("{text} ..."), watch).map(Arc::new)
+}
+
+/// Runs scenarios; `heard` hears of each as soon as it is over.
+///
+/// # Errors
+/// If disks can't be deleted or kept.
+pub(crate) fn run_in(
+    env: &Arc<TestEnv>,
+    scenarios: &[&'static Scenario],
+    options: Options,
+    heard: impl Fn(&Outcome) + Sync,
+) -> Result<bool> {
+    println!("machines: {}; logs: {}", env.distribution.title, env.folder.display());
     let began = Instant::now();
     let groups: Vec<(Group, Vec<&Scenario>)> = Group::ALL
         .iter()
@@ -102,8 +122,11 @@ pub fn run(
         .collect();
     let printer = Mutex::new(Printer::new(scenarios));
     jobs::each(options.jobs, groups, |(group, scenarios)| {
-        let mut context = Context::new(Arc::clone(&env), log_of(&env, group, began), group);
-        let heard = |outcome| printer.lock().unwrap_or_else(PoisonError::into_inner).hear(outcome);
+        let mut context = Context::new(Arc::clone(env), log_of(env, group, began), group);
+        let heard = |outcome| {
+            heard(&outcome);
+            printer.lock().unwrap_or_else(PoisonError::into_inner).hear(outcome);
+        };
         tell(&mut context, &scenarios, |_| (), heard);
     });
     let mut printer = printer.into_inner().unwrap_or_else(PoisonError::into_inner);

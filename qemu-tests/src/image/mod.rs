@@ -72,6 +72,11 @@ impl Images {
         Ok(Self { paths: paths.clone(), packages, initrds, measuring, root, keys })
     }
 
+    /// The distribution's root as it ships it, a tar archive.
+    pub fn root_archive(&self) -> &Path {
+        &self.packages.rootfs
+    }
+
     /// A kernel.
     ///
     /// # Errors
