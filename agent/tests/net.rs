@@ -192,9 +192,9 @@ fn a_redirect_is_not_followed() {
 fn a_proxy_in_the_environment_is_not_asked() {
     let mut again = Command::new(std::env::current_exe().unwrap());
     again.args(["--exact", "an_answer_is_read_and_the_connection_kept"]);
-    let free = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
+    let nobody = HeldPort::new();
     for name in ["HTTPS_PROXY", "https_proxy", "ALL_PROXY", "all_proxy", "HTTP_PROXY", "http_proxy"] {
-        again.env(name, format!("http://{free}"));
+        again.env(name, format!("http://127.0.0.1:{}", nobody.number()));
     }
     let output = again.env_remove("NO_PROXY").env_remove("no_proxy").output().unwrap();
     let text = String::from_utf8_lossy(&output.stdout);

@@ -7,6 +7,7 @@ use common::server::{Server, json, problem};
 use common::{Workstation, golden};
 use halfkey_protocol::wire::operator::NodeList;
 use halfkey_testkit::pki::Pki;
+use halfkey_testkit::port::HeldPort;
 use std::io::Read;
 use std::net::TcpListener;
 use std::sync::mpsc;
@@ -95,11 +96,12 @@ fn an_operator_whom_the_server_does_not_accept_is_told_so() {
 fn the_next_server_is_asked_when_one_is_away() {
     let pki = Pki::new();
     let server = Server::start(&pki, |_| no_nodes());
-    let away = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
-    let workstation = Workstation::logged_in(&pki.bundle(&[format!("https://{away}"), server.url()]));
+    let away = HeldPort::new();
+    let url = format!("https://127.0.0.1:{}", away.number());
+    let workstation = Workstation::logged_in(&pki.bundle(&[url.clone(), server.url()]));
     workstation.ok(&["nodes"]);
-    let workstation = Workstation::logged_in(&pki.bundle(&[format!("https://{away}")]));
-    let (code, said) = workstation.error(&["nodes"], away.port());
+    let workstation = Workstation::logged_in(&pki.bundle(&[url]));
+    let (code, said) = workstation.error(&["nodes"], away.number());
     golden::check("unreachable.txt", &said);
     assert_eq!(code, 4);
 }

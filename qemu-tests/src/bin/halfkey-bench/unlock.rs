@@ -5,8 +5,9 @@ use crate::run::{self, Cost, Result};
 use halfkey_qemu_tests::local_lab::{LocalLab, text};
 use halfkey_qemu_tests::paths::Paths;
 use halfkey_qemu_tests::process::{Guard, run_with_input};
+use halfkey_testkit::port::HeldPort;
 use std::io::{BufRead, BufReader};
-use std::net::{TcpListener, TcpStream};
+use std::net::TcpStream;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
@@ -82,6 +83,7 @@ fn approved(node: &mut LocalLab) -> Result<()> {
 struct Tang {
     url: String,
     _server: Guard,
+    _port: HeldPort,
 }
 
 impl Tang {
@@ -89,7 +91,8 @@ impl Tang {
         let keys = dir.join("tang");
         std::fs::create_dir_all(&keys)?;
         run::quiet(Command::new("/usr/libexec/tangd-keygen").arg(&keys))?;
-        let port = TcpListener::bind("127.0.0.1:0")?.local_addr()?.port();
+        let held = HeldPort::new();
+        let port = held.number();
         // As its socket unit does: a process for each connection.
         let mut socat = Command::new("socat");
         socat.arg(format!("TCP-LISTEN:{port},bind=127.0.0.1,fork,reuseaddr"));
@@ -100,9 +103,10 @@ impl Tang {
             if Instant::now() > end {
                 return Err("tang does not listen".into());
             }
-            std::thread::yield_now();
+            // Nothing tells when socat listens.
+            std::thread::sleep(Duration::from_millis(5));
         }
-        Ok(Self { url: format!("http://127.0.0.1:{port}"), _server: server })
+        Ok(Self { url: format!("http://127.0.0.1:{port}"), _server: server, _port: held })
     }
 }
 
