@@ -28,7 +28,7 @@ FUZZ_RUSTFLAGS := --cfg fuzzing -C debug-assertions -C passes=sancov-module \
 FUZZ_RUNS    ?= 20000
 FUZZ_SECONDS ?= 30
 
-.PHONY: help demo test check style licences unit fuzz scenarios scenario bench dist servers deps deps-build deps-unit \
+.PHONY: help demo test check style licences unit fuzz scenarios scenario matrix bench dist servers deps deps-build deps-unit \
 	clean FORCE
 .DEFAULT_GOAL := help
 
@@ -43,7 +43,8 @@ help:
 	@echo 'make unit       tests without virtual machines; needs a compiler and swtpm, installs no more than that'
 	@echo '                CRATE=evidence for those of one crate, PROGRAMS=dist with the programs of make dist'
 	@echo 'make fuzz       every fuzz target for a moment; FUZZ_RUNS=-1 FUZZ_SECONDS=3600 for an hour each'
-	@echo 'make scenarios  the virtual machine tests; make scenario NAME=unlock for one'
+	@echo 'make scenarios  the virtual machine tests of make test; make scenario NAME=cmdline for one, ON=debian13 on that'
+	@echo 'make matrix     all virtual machine tests on every distribution, into docs/matrix.md; resumes where it stopped'
 
 demo: deps dist
 	$(RELEASE)/halfkey-qemu-tests demo
@@ -72,7 +73,11 @@ fuzz: deps-build
 	fuzz/smoke target/$(TARGET)/fuzz $(FUZZ_RUNS) $(FUZZ_SECONDS)
 
 scenarios: deps dist
-	$(RELEASE)/halfkey-qemu-tests run all
+	$(RELEASE)/halfkey-qemu-tests run test
+
+# All there are on every distribution, however long that takes; the table goes to docs/matrix.md.
+matrix: deps dist
+	$(RELEASE)/halfkey-qemu-tests matrix
 
 # One of them, by name or number.
 scenario: deps dist
