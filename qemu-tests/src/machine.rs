@@ -58,6 +58,7 @@ impl Machine {
             spare: folder.join("spare.raw"),
             visitor: folder.join("visitor.raw"),
             nvme: false,
+            cpu: env.distribution.cpu,
             firmware: system.path.firmware(),
             variables: folder.join("variables.fd"),
             tpm: folder.join("tpm"),

@@ -54,11 +54,11 @@ pub enum Accel {
 }
 
 impl Accel {
-    fn options(self) -> [&'static str; 4] {
+    /// `cpu` is what is emulated.
+    fn options(self, cpu: &str) -> [&str; 4] {
         match self {
             Self::Kvm => ["-accel", "kvm", "-cpu", "host"],
-            // Every memory access would walk one more level of page tables; and cmpxchg16b of QEMU 7.2 panics kernels from 6.12 on.
-            Self::Tcg => ["-accel", "tcg,thread=multi", "-cpu", "max,la57=off,cx16=off"],
+            Self::Tcg => ["-accel", "tcg,thread=multi", "-cpu", cpu],
         }
     }
 
@@ -97,7 +97,7 @@ impl Accel {
 fn firmware_starts() -> Result<bool> {
     let sockets = Sockets::new()?;
     let listener = sockets.listen("console")?;
-    let mut command = base(Accel::Kvm, Firmware::Plain);
+    let mut command = base(Accel::Kvm, "", Firmware::Plain);
     command.args(["-m", "256", "-serial"]).arg(format!("unix:{}", sockets.path("console").display()));
     command.args([
         "-drive",
@@ -110,10 +110,10 @@ fn firmware_starts() -> Result<bool> {
     Ok(console.expect(&["BdsDxe", "UEFI", "Shell"], Duration::from_secs(20)).is_ok())
 }
 
-fn base(accel: Accel, firmware: Firmware) -> Command {
+fn base(accel: Accel, cpu: &str, firmware: Firmware) -> Command {
     let mut command = Command::new(PROGRAM);
     command.args(["-nodefaults", "-no-user-config", "-display", "none", "-no-reboot"]);
-    command.args(firmware.options()).args(accel.options());
+    command.args(firmware.options()).args(accel.options(cpu));
     command
 }
 
@@ -131,6 +131,8 @@ pub struct Parts {
     pub visitor: PathBuf,
     /// Whether that is an NVMe disk, whose driver is part of newer kernels.
     pub nvme: bool,
+    /// The processor, where it is emulated.
+    pub cpu: &'static str,
     /// The firmware.
     pub firmware: Firmware,
     /// Its variables.
@@ -177,7 +179,7 @@ impl Qemu {
         let tpm_socket = sockets.path("tpm");
         let tpm = crate::swtpm::for_machine(&parts.tpm, &tpm_socket, &log("swtpm"))?;
 
-        let mut command = base(accel, parts.firmware);
+        let mut command = base(accel, parts.cpu, parts.firmware);
         // One processor: machines run beside each other, and a boot has little to do at once.
         command.args(["-smp", "1", "-m", "1024"]);
         let drive = |options: &str, path: &Path| format!("{options},format=raw,file={}", path.display());

@@ -43,8 +43,11 @@ fn forget_old(path: &Path) -> Result<()> {
     };
     for other in entries.flatten().map(|entry| entry.path()) {
         let kind = other.extension().unwrap_or_default().to_string_lossy().into_owned();
-        if ["luks", "img", "efi", "partial"].contains(&kind.as_str()) && old(&other) {
-            remove(&other)?;
+        match kind.as_str() {
+            "luks" | "img" | "efi" | "ext4" | "partial" if old(&other) => remove(&other)?,
+            // Of a run that was killed.
+            "tree" if old(&other) => super::tree::discard(&other)?,
+            _ => {}
         }
     }
     Ok(())

@@ -112,14 +112,15 @@ impl Kernel {
         let parts = archive.depends(package)?.into_iter().filter(|name| name.ends_with(&of_version));
         let parts: Vec<String> = std::iter::once(package.to_string()).chain(parts).collect();
         let tree = archive.fetch(paths, &parts.iter().map(String::as_str).collect::<Vec<_>>(), say)?;
-        // Newer packages have all of it below /usr, the image beside the modules.
-        let base = [tree.join("usr"), tree].into_iter().find(|base| base.join("lib/modules").is_dir());
+        // Newer packages have the modules below /usr, and the newest ones the image beside them.
+        let base =
+            [tree.join("usr"), tree.clone()].into_iter().find(|base| base.join("lib/modules").is_dir());
         let base = base.context(format_args!("{package} has no modules"))?;
         let modules = base.join("lib/modules").join(&version);
         if !modules.join("modules.dep").is_file() {
             run(Command::new("/sbin/depmod").arg("-b").arg(&base).arg(&version))?;
         }
-        let images = [base.join(format!("boot/vmlinuz-{version}")), modules.join("vmlinuz")];
+        let images = [tree.join(format!("boot/vmlinuz-{version}")), modules.join("vmlinuz")];
         let image = images.into_iter().find(|image| image.is_file());
         Ok(Self { image: image.context(format_args!("{package} has no image"))?, modules, version })
     }

@@ -33,7 +33,7 @@ impl Tree {
     /// # Errors
     /// If it does not fit.
     pub fn unpack(tar: &Path, at: PathBuf) -> Result<Self> {
-        run(as_root("rm").arg("-rf").arg(&at))?;
+        discard(&at)?;
         fs::create_dir_all(&at).context("can't make a folder in the cache")?;
         let tree = Self(at);
         run(as_root("tar").arg("-xf").arg(tar).args(["--exclude=./dev/*", "-C"]).arg(&tree.0))?;
@@ -83,8 +83,13 @@ impl Tree {
 impl Drop for Tree {
     fn drop(&mut self) {
         // What stays is forgotten with the cache's other left-overs.
-        let _ = run(as_root("rm").arg("-rf").arg(&self.0));
+        let _ = discard(&self.0);
     }
+}
+
+/// Removes a tree, if it is there.
+pub(super) fn discard(tree: &Path) -> Result<()> {
+    run(as_root("rm").arg("-rf").arg(tree)).map(drop)
 }
 
 /// A folder whose files are added to a tree.
