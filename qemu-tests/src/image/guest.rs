@@ -29,6 +29,9 @@ const FILES: &[(&str, u32, &str)] = &[
     ("etc/hostname", 0o644, "guest\n"),
     // A known id: otherwise the first boot sets up every unit anew.
     ("etc/machine-id", 0o444, "5b1d7d4c9a0e4c6f8a2b3c4d5e6f7a8b\n"),
+    // Else the first boot makes everything anew that may depend on /usr.
+    ("etc/.updated", 0o644, ""),
+    ("var/.updated", 0o644, ""),
     ("etc/fstab", 0o644, "/dev/mapper/root / ext4 defaults 0 0\n"),
     ("etc/systemd/network/10-ether.network", 0o644, "[Match]\nType=ether\n[Network]\nDHCP=yes\n"),
     (

@@ -40,15 +40,15 @@ pub(super) fn build(
     kernels: &[&Kernel],
     say: &mut dyn FnMut(&str),
 ) -> Result<Vec<PathBuf>> {
-    let Distribution { name, omit, omit_drivers, .. } = packages.distribution;
+    let Distribution { name, tools, omit, omit_drivers, .. } = packages.distribution;
     // Unpacked when the first is not in the cache.
     let mut tree = None;
     let mut built = Vec::new();
     for kernel in kernels {
-        let key = Key::new("initrd 3")
+        let key = Key::new("initrd 4")
             .text(&packages.key)
             .text(&kernel.modules.to_string_lossy())
-            .text(&format!("{OPTIONS:?} {omit:?} {omit_drivers:?}"))
+            .text(&format!("{OPTIONS:?} {tools:?} {omit:?} {omit_drivers:?}"))
             .file(&paths.programs.agent)?
             .folder(&paths.module)?
             .hex();
@@ -88,6 +88,8 @@ fn install(paths: &Paths, packages: &Packages, at: PathBuf) -> Result<Tree> {
         // Nobody's taste: what the machine would have of its own in /etc.
         fs::create_dir_all(layout.place(NO_CONF)?).context("can't make a folder in the cache")
     })?;
+    let tools = packages.distribution.tools;
+    tree.run(&[], &[&["dpkg", "--purge", "--force-depends"], tools].concat())?;
     Ok(tree)
 }
 

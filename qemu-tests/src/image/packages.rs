@@ -56,9 +56,10 @@ impl Packages {
         distribution: &'static Distribution,
         say: &mut dyn FnMut(&str),
     ) -> Result<Self> {
-        let Distribution { name, title, sources, include, loaders, .. } = distribution;
+        let Distribution { name, title, sources, loaders, .. } = distribution;
         let archive = Archive::open(paths, name, &sources.iter().collect::<Vec<_>>())?;
-        let key = Key::new("rootfs 2").text(&archive.lines().join("\n")).text(&include.join(",")).hex();
+        let included = included(distribution);
+        let key = Key::new("rootfs 2").text(&archive.lines().join("\n")).text(&included).hex();
         let rootfs = cached(paths.cache.join(format!("rootfs-{key}.tar")), |partial| {
             say(&format!("making a small {title} with mmdebstrap"));
             bootstrap(distribution, &archive, partial)
@@ -126,10 +127,14 @@ impl Kernel {
     }
 }
 
+fn included(Distribution { include, tools, .. }: &Distribution) -> String {
+    [*include, *tools].concat().join(",")
+}
+
 fn bootstrap(distribution: &Distribution, archive: &Archive, tar: &Path) -> Result<()> {
     let mut command = Command::new("mmdebstrap");
     command.args(["--quiet", "--variant=minbase", "--format=tar"]);
-    command.arg(format!("--include={}", distribution.include.join(",")));
+    command.arg(format!("--include={}", included(distribution)));
     for path in ["/usr/share/doc/*", "/usr/share/locale/*", "/usr/share/man/*", "/usr/share/info/*"] {
         command.arg(format!("--dpkgopt=path-exclude={path}"));
     }

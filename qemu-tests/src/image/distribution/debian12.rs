@@ -12,9 +12,10 @@ pub(super) const DEBIAN: Distribution = Distribution {
     ],
     #[rustfmt::skip]
     include: &[
-        "systemd", "systemd-sysv", "udev", "dbus", "kmod", "iproute2", "cryptsetup-bin", "tpm2-tools", "dracut-core",
+        "systemd", "systemd-sysv", "udev", "dbus", "kmod", "iproute2", "cryptsetup-bin", "dracut-core",
         "dracut-network", "zstd",
     ],
+    tools: &["tpm2-tools"],
     kernel: "linux-image-cloud-amd64",
     flavour: "-cloud-amd64",
     backports: Source { archive: ARCHIVE, suite: "trixie-backports" },
@@ -55,7 +56,8 @@ pub(super) const DRIVERS: &[&str] = &[
     "scsi_transport_fc", "libiscsi", "scsi_debug", "surface_aggregator", "hv_netvsc", "hid_wiimote", "null_blk",
     "dm_cache", "dm_thin_pool", "dm_persistent_data", "vxlan", "ena", "gve", "mana", "ixgbevf", "i40e", "iavf", "ice",
     "bnxt_en", "bonding", "tls", "hid", "sunrpc", "nvme_core", "nvme_fabrics", "usbcore", "drm", "btrfs", "xfs", "cifs",
-    "tcrypt",
+    "tcrypt", "dm_vdo", "drbd", "ionic", "idpf", "libnvdimm", "nvmet", "vmxnet3", "hv_vmbus", "xen_netback", "xen_netfront",
+    "xen_blkfront", "aoe", "zram", "dm_zoned", "dm_raid", "streebog_generic",
 ];
 
 /// Timers, mounts and bookkeeping.

@@ -14,8 +14,9 @@ pub(super) const DEBIAN: Distribution = Distribution {
     #[rustfmt::skip]
     include: &[
         "systemd", "systemd-sysv", "systemd-cryptsetup", "udev", "dbus", "kmod", "iproute2", "cryptsetup-bin",
-        "tpm2-tools", "dracut-core", "dracut-network", "zstd",
+        "dracut-core", "dracut-network", "zstd",
     ],
+    tools: &["tpm2-tools"],
     kernel: "linux-image-cloud-amd64",
     flavour: "-cloud-amd64",
     backports: Source { archive: ARCHIVE, suite: "trixie-backports" },

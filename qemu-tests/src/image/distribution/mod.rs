@@ -18,9 +18,10 @@ pub struct Distribution {
     pub title: &'static str,
     /// Where its packages come from: the release itself, then its updates.
     pub sources: &'static [Source],
-    /// What is in the root of a machine besides the essential packages: systemd, dracut and what it needs, what the agent's
-    /// owner has installed, and what scenarios call in the running system.
+    /// What is in the root of a machine besides the essential packages: systemd, dracut and what that needs for the agent.
     pub include: &'static [&'static str],
+    /// What scenarios call in the running system, and dracut does not see: it would take it along.
+    pub tools: &'static [&'static str],
     /// Stands for the newest kernel that is small and has drivers for virtio and TPMs.
     pub kernel: &'static str,
     /// What the names of such kernels end with.
