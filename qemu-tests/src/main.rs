@@ -1,5 +1,6 @@
 //! `halfkey-qemu-tests`: the scenarios and the demo.
 
+use halfkey_qemu_tests::image::Images;
 use halfkey_qemu_tests::image::distribution::{self, Distribution};
 use halfkey_qemu_tests::paths::Paths;
 use halfkey_qemu_tests::report::Options;
@@ -8,6 +9,7 @@ use halfkey_qemu_tests::scenarios::scenario::{self, Scenario, Tier};
 use halfkey_qemu_tests::{Error, Result, demo, matrix, record, report};
 use lexopt::prelude::*;
 use std::process::ExitCode;
+use std::time::Instant;
 
 const HELP: &str = "\
 usage: halfkey-qemu-tests list [--markdown]
@@ -15,6 +17,7 @@ usage: halfkey-qemu-tests list [--markdown]
                               [NAME | NUMBER | test | all]...
        halfkey-qemu-tests matrix [--on DISTRIBUTION] [--jobs N]
        halfkey-qemu-tests demo [--on DISTRIBUTION]
+       halfkey-qemu-tests images [--on DISTRIBUTION]
        halfkey-qemu-tests record [--on DISTRIBUTION] [--jobs N] FOLDER [BOOTPATH]...
 
 Boots real images under OVMF with swtpm and LUKS2. `list` names the scenarios; with --markdown it prints
@@ -23,7 +26,8 @@ time, as many as there are processors or N. `run test` is what `make test` runs.
 consoles live, --keep leaves disks, TPMs and logs and says where, --shell lets you at the machine of one
 scenario at its end or when it fails: `exit` goes on. `matrix` runs every scenario on every distribution,
 goes on where it stopped as long as commit and programs are the same, and writes docs/matrix.md. `demo` tells enroll,
-unattended, cmdline and revoked step by step. `record` boots each boot path once and writes what was
+unattended, cmdline and revoked step by step. `images` builds what machines start from, and says how many
+seconds each layer took, if the cache does not hold it; every other word does so as well. `record` boots each boot path once and writes what was
 measured to FOLDER: NAME.bin (the firmware's log), NAME.pcrs (SHA-256 bank, at the attestation),
 NAME.cmdline. Machines run debian12, or what --on says: debian13.
 
@@ -95,6 +99,7 @@ fn run(asked: &Arguments) -> Result<bool> {
         ["list"] if asked.markdown => print!("{}", scenario::page()),
         ["list"] => list(),
         ["demo"] => return demo::run(Paths::find()?, on, &named(DEMO)?),
+        ["images"] => images(on)?,
         ["record", folder, names @ ..] => {
             record::run(Paths::find()?, on, folder.as_ref(), record::groups(names)?, options.jobs)?;
         }
@@ -107,6 +112,23 @@ fn run(asked: &Arguments) -> Result<bool> {
         _ => print!("{HELP}"),
     }
     Ok(true)
+}
+
+/// Builds the images of a distribution.
+fn images(on: &'static Distribution) -> Result<()> {
+    let began = Instant::now();
+    let mut step = began;
+    let mut doing: Option<String> = None;
+    let mut heard = |text: Option<&str>| {
+        if let Some(done) = doing.take() {
+            println!("{:6.1} s  {done}", step.elapsed().as_secs_f64());
+        }
+        (doing, step) = (text.map(str::to_owned), Instant::now());
+    };
+    Images::build(&Paths::find()?, on, &mut |text| heard(Some(text)))?;
+    heard(None);
+    println!("{:6.1} s  {}", began.elapsed().as_secs_f64(), on.title);
+    Ok(())
 }
 
 fn list() {
