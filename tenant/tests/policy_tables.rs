@@ -142,12 +142,13 @@ fn proposals() {
             record(8, ProposalState::Denied, EVIL),
             record(7, ProposalState::Booted, ""),
         ],
+        next: None,
     };
     let parts = [
         proposal::list_shown(&list, &Style::default(), label, NOW),
         proposal::shown(&waiting, &label(A), NOW),
         proposal::shown(&bare, &label(A), NOW),
-        proposal::list_shown(&ProposalList { proposals: vec![] }, &Style::default(), label, NOW),
+        proposal::list_shown(&ProposalList { proposals: vec![], next: None }, &Style::default(), label, NOW),
     ];
     golden::check("proposals.txt", &parts.join("\n\n"));
 }

@@ -633,3 +633,43 @@ async fn a_policy_without_its_document_keeps_no_policy_from_the_group() {
     let applied = trail.entries.iter().rfind(|entry| entry.action == "policy_apply").unwrap();
     assert!(applied.detail.ends_with("1 node with damaged rows not looked at"), "{applied:?}");
 }
+
+/// Sixteen of a node, of each of twenty nodes: no answer is larger than a workstation takes, whoever fills it.
+#[tokio::test]
+async fn the_list_comes_in_pages_of_bounded_size() {
+    let server = Server::start();
+    let (anybody, operator) = (server.anybody(), server.operator());
+    let node = member(&server, "web").await;
+    node.apply(&operator, "group:web", &old().policy("web")).await.unwrap();
+    opened(&server, &node, &old()).await;
+    let first = node.propose(&anybody, &new()).await.proposal_id.unwrap();
+    {
+        let database = server.database();
+        database.execute_batch("PRAGMA foreign_keys = OFF; BEGIN").unwrap();
+        for index in 0..1400_u32 {
+            // Most are small; some can't be read.
+            let line = "\"".repeat(if index < 320 { 26_000 } else { 10 });
+            let content = if index % 100 == 7 { "'{'" } else { "json_set(proposal, '$.command_line', ?2)" };
+            let sql = format!(
+                "INSERT INTO proposals (node_id, sha256, at, state, message, from_evidence, by_trust, proposal)
+                 SELECT node_id, ?1, at, state, message, from_evidence, by_trust, {content}
+                 FROM proposals WHERE id = {first} AND length(?2) > 0"
+            );
+            database.execute(&sql, (index.to_be_bytes(), &line)).unwrap();
+        }
+        database.execute_batch("COMMIT").unwrap();
+    }
+    let (mut all, mut before) = (Vec::new(), String::new());
+    let mut pages = 0;
+    loop {
+        let path = format!("/v1/operator/proposals?waiting=true{before}");
+        let page: ProposalList = get(&operator, &path).await.unwrap();
+        assert!(serde_json::to_vec(&page).unwrap().len() < 5 << 20 && page.proposals.len() <= 1000);
+        all.extend(page.proposals.iter().map(|record| record.id));
+        pages += 1;
+        let Some(next) = page.next else { break };
+        before = format!("&before={next}");
+    }
+    assert_eq!(all.len(), 1 + 1400 - 14, "without those that can't be read");
+    assert!(all.is_sorted_by(|a, b| a > b) && all.last() == Some(&first) && pages > 3, "{pages}");
+}

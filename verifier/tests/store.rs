@@ -525,13 +525,16 @@ fn a_proposal_is_one_by_its_content() {
             assert_eq!(tx.proposal(2).unwrap(), Some(ProposalRow { id: 2, ..by_trust.clone() }));
             assert_eq!(tx.proposal_with(NODE, &[1; 32]).unwrap().unwrap().at, 20);
             assert_eq!(tx.proposal_with(OTHER, &[1; 32]).unwrap(), None);
-            let found = |node, states: &[&str], limit| -> Vec<u64> {
-                let rows = tx.proposals(node, states, limit).unwrap();
-                rows.into_iter().map(|row| row.unwrap().id).collect()
+            let found = |node, states: &[&str], before, limit| -> Vec<u64> {
+                tx.proposal_numbers(node, states, before, limit).unwrap()
             };
-            assert_eq!(found(None, &["accepted", "trusted", "denied"], 2), [denied, 2]);
-            assert_eq!(found(Some(NODE), &["accepted"], 9), [1]);
-            assert_eq!(found(Some(OTHER), &["accepted"], 9), [0; 0]);
+            let all = &["accepted", "trusted", "denied"][..];
+            assert_eq!(found(None, all, None, 2), [denied, 2]);
+            assert_eq!(found(None, all, Some(2), 2), [1]);
+            assert_eq!(found(None, all, Some(u64::MAX), 1), [denied]);
+            assert_eq!(found(None, all, Some(1), 2), [0; 0]);
+            assert_eq!(found(Some(NODE), &["accepted"], None, 9), [1]);
+            assert_eq!(found(Some(OTHER), &["accepted"], None, 9), [0; 0]);
             let heads = tx.proposal_heads(NODE).unwrap();
             let heads: Vec<_> =
                 heads.iter().map(|head| (head.id, head.at, head.by_trust, head.counted)).collect();

@@ -8,7 +8,7 @@
 //! | `GET /v1/operator/nodes/{id}/policy` | | [`NodePolicy`] |
 //! | `POST /v1/operator/nodes/{id}/group` | [`SignedDocument`] | [`super::operator::NodeRecord`] |
 //! | `GET /v1/operator/groups` | | [`GroupList`] |
-//! | `GET /v1/operator/proposals?node=ID&waiting=true` | | [`ProposalList`] |
+//! | `GET /v1/operator/proposals?node=ID&waiting=true&before=N` | | [`ProposalList`] |
 //! | `GET /v1/operator/proposals/{number}` | | [`ProposalRecord`] |
 //! | `POST /v1/operator/proposals/{number}/deny` | [`super::operator::Because`] | [`ProposalRecord`] |
 //!
@@ -160,6 +160,9 @@ pub struct ProposalRecord {
 pub struct ProposalList {
     /// Newest first.
     pub proposals: Vec<ProposalRecord>,
+    /// There are more: those before this number.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub next: Option<u64>,
 }
 
 /// Why a boot is not what the policy allows: one event, or something that is missing.

@@ -11,6 +11,9 @@ use halfkey_protocol::wire::policies::{
 };
 use std::time::Duration;
 
+/// Pages of proposals that a list may have: whoever has machines enrolled fills them, a verifier that lies does so without end.
+const MAX_PAGES: usize = 64;
+
 impl Client {
     /// The newest policy of each scope.
     ///
@@ -69,13 +72,34 @@ impl Client {
         self.get("groups", Duration::ZERO)
     }
 
-    /// Proposals, newest first.
+    /// Proposals, newest first: page after page, as long as there are not too many of them. Then the list says where it ends.
     ///
     /// # Errors
     /// As every request.
     pub fn proposals(&self, node: Option<NodeId>, waiting: bool) -> Result<ProposalList> {
+        let mut list = self.proposals_before(None, node, waiting)?;
+        for _ in 1..MAX_PAGES {
+            let Some(next) = list.next else { break };
+            let page = self.proposals_before(Some(next), node, waiting)?;
+            list.proposals.extend(page.proposals);
+            list.next = page.next;
+        }
+        Ok(list)
+    }
+
+    /// One page of them: those before a number.
+    ///
+    /// # Errors
+    /// As every request.
+    pub fn proposals_before(
+        &self,
+        before: Option<u64>,
+        node: Option<NodeId>,
+        waiting: bool,
+    ) -> Result<ProposalList> {
+        let before = before.map(|number| format!("&before={number}")).unwrap_or_default();
         let node = node.map(|id| format!("&node={id}")).unwrap_or_default();
-        self.get(&format!("proposals?waiting={waiting}{node}"), Duration::ZERO)
+        self.get(&format!("proposals?waiting={waiting}{before}{node}"), Duration::ZERO)
     }
 
     /// One proposal.

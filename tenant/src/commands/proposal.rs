@@ -35,8 +35,8 @@ use std::fmt::Write;
 /// `halfkey proposal accept --json`.
 #[derive(Serialize)]
 struct Accepted {
-    /// As it stands now.
-    proposal: ProposalRecord,
+    /// As it stands now; none if that could not be asked any more.
+    proposal: Option<ProposalRecord>,
     /// The policy that accepts it.
     policy: PolicyRecord,
     /// Other proposals that wait no longer.
@@ -52,7 +52,14 @@ pub fn list(context: &Context, node: Option<&str>, all: bool) -> Result<()> {
     let node = node.map(|node| resolve::resolve(&client, node)).transpose()?;
     let list = client.proposals(node, !all)?;
     let labels = Labels::of(client.nodes()?);
-    context.out.value(&list, || list_shown(&list, &context.style(), |id| labels.short(id), time::now()))
+    context.out.value(&list, || list_shown(&list, &context.style(), |id| labels.short(id), time::now()))?;
+    if list.next.is_some() {
+        let count = list.proposals.len();
+        context
+            .out
+            .note(&format!("note: these are the newest {count}; --node NODE shows older ones of that node"));
+    }
+    Ok(())
 }
 
 /// Runs `halfkey proposal`.
@@ -109,21 +116,33 @@ fn accept(context: &Context, number: u64, yes: bool) -> Result<()> {
             "A proposal is what the node says. Is this what it shall boot, and shall the policy be signed?",
         )?;
     }
-    let before: Vec<u64> = waiting(&signing)?;
-    let applied = change.submit(&signing, head)?;
-    let after = waiting(&signing)?;
-    let also: Vec<u64> =
-        before.into_iter().filter(|other| *other != number && !after.contains(other)).collect();
-    let result = Accepted { proposal: signing.client.proposal(number)?, policy: applied, also };
+    let before = waiting(&signing);
+    let policy = change.submit(&signing, head)?;
+    // It is signed and in force: nothing that can't be asked from here on is a failure.
+    let also = before.and_then(|before| Ok(no_longer(&before, &waiting(&signing)?, number)));
+    let also = also.unwrap_or_else(|error| {
+        context.out.note(&format!("note: whether others wait no longer could not be asked: {error}"));
+        Vec::new()
+    });
+    let proposal = signing.client.proposal(number);
+    let state = match &proposal {
+        Ok(record) => record.state.as_str().to_owned(),
+        Err(error) => format!("in the policy; whether the server goes by it could not be asked: {error}"),
+    };
+    let result = Accepted { proposal: proposal.ok(), policy, also };
     context.out.value(&result, || {
         let also: Vec<_> = result.also.iter().map(u64::to_string).collect();
         let also = if also.is_empty() { String::new() } else { format!("; so are {}", also.join(", ")) };
-        format!(
-            "{}\nproposal {number} is {}{also}",
-            apply::applied(&result.policy),
-            result.proposal.state.as_str()
-        )
+        format!("{}\nproposal {number} is {}{also}", apply::applied(&result.policy), clean(&state))
     })
+}
+
+/// Those of the newest that waited before and do not now. What came meanwhile may have taken the place of the oldest.
+fn no_longer(before: &ProposalList, after: &ProposalList, number: u64) -> Vec<u64> {
+    let waits = |other: &u64| after.proposals.iter().any(|record| record.id == *other);
+    let seen = |other: &u64| after.next.is_none_or(|end| *other >= end);
+    let others = before.proposals.iter().map(|record| record.id).filter(|other| *other != number);
+    others.filter(|other| seen(other) && !waits(other)).collect()
 }
 
 fn deny(context: &Context, number: u64, because: &str) -> Result<()> {
@@ -132,8 +151,9 @@ fn deny(context: &Context, number: u64, because: &str) -> Result<()> {
     context.out.value(&record, || format!("denied proposal {number} of {}", clean_short(&record.node_id, 36)))
 }
 
-fn waiting(signing: &SigningContext<'_>) -> Result<Vec<u64>> {
-    Ok(signing.client.proposals(None, true)?.proposals.iter().map(|record| record.id).collect())
+/// The newest that wait: one page, however many others have made.
+fn waiting(signing: &SigningContext<'_>) -> Result<ProposalList> {
+    signing.client.proposals_before(None, None, true)
 }
 
 fn fetch(signing: &SigningContext<'_>, number: u64) -> Result<(ProposalRecord, NodeId)> {

@@ -3,13 +3,17 @@
 use super::model::{ProposalDecision, StoredProposal, Trusted, TrustedUnder};
 use super::{By, Error, Result, TxView, audit, seal};
 use crate::events::Event;
-use crate::store::{Each, ProposalChange, ProposalRow, StoreError};
+use crate::store::{ProposalChange, ProposalRow, StoreError};
 use halfkey_protocol::wire::Proposal;
-use halfkey_protocol::wire::policies::{ProposalRecord, ProposalState};
+use halfkey_protocol::wire::policies::{ProposalList, ProposalRecord, ProposalState};
 use halfkey_protocol::{NodeId, Reason, identity};
 
 /// More than a node can have.
 const ALL: u64 = 1 << 32;
+/// Bytes of a page of the list, with one proposal more at most: each workstation takes such an answer, whoever proposed what is in it.
+const PAGE: usize = 4 << 20;
+/// More bytes than a row of this program's has in an answer.
+const MAX_ROW: usize = 1 << 20;
 
 /// One.
 ///
@@ -46,7 +50,10 @@ pub fn trusted(view: &TxView<'_>, node: NodeId, under: &TrustedUnder) -> Result<
 /// When the database can't be read.
 pub fn accepted(view: &TxView<'_>, node: NodeId) -> Result<Vec<StoredProposal>> {
     let states = [ProposalState::Accepted.as_str(), ProposalState::Trusted.as_str()];
-    let mut found = readable(view, view.rows.proposals(Some(node), &states, ALL)?)?;
+    let mut found = Vec::new();
+    for id in view.rows.proposal_numbers(Some(node), &states, None, ALL)? {
+        found.extend(one(view, id).map_or_else(passed_over, Ok)?);
+    }
     found.sort_by_key(|stored| (stored.record.at, stored.record.id));
     Ok(found)
 }
@@ -69,7 +76,8 @@ pub fn open(view: &TxView<'_>, node: NodeId) -> Result<Vec<StoredProposal>> {
     Ok(found)
 }
 
-/// Newest first.
+/// A page of those before a number, newest first. Without those that are damaged: a row that can't be read allows nothing, and keeps
+/// nobody from anything.
 ///
 /// # Errors
 /// When the database can't be read.
@@ -77,12 +85,28 @@ pub fn list(
     view: &TxView<'_>,
     node: Option<NodeId>,
     waiting: bool,
+    before: Option<u64>,
     limit: u64,
-) -> Result<Vec<ProposalRecord>> {
+) -> Result<ProposalList> {
     let states = ProposalState::ALL.map(ProposalState::as_str);
     let states = if waiting { &[ProposalState::Waiting.as_str()][..] } else { &states };
-    let found = readable(view, view.rows.proposals(node, states, limit)?)?;
-    Ok(found.into_iter().map(|proposal| proposal.record).collect())
+    let (mut list, mut bytes) = (ProposalList { proposals: Vec::new(), next: None }, 0);
+    let mut last = None;
+    for (looked_at, id) in (0..).zip(view.rows.proposal_numbers(node, states, before, limit + 1)?) {
+        if looked_at == limit || bytes >= PAGE {
+            list.next = last;
+            break;
+        }
+        last = Some(id);
+        let row = view.rows.proposal(id).map_err(Error::from).or_else(passed_over)?;
+        let Some(row) = row else { continue };
+        let size = size_of(&row);
+        if let Some(stored) = read(view, row).map(Some).or_else(passed_over)? {
+            bytes += size;
+            list.proposals.push(stored.record);
+        }
+    }
+    Ok(list)
 }
 
 /// Gives a row that is by trust its tag: now that it has its number.
@@ -187,14 +211,9 @@ pub fn forget_of_others(view: &TxView<'_>, node: NodeId) -> Result<()> {
     Ok(view.rows.delete_trust(node)?)
 }
 
-/// Without those that are damaged: a row that can't be read allows nothing, and keeps nobody from anything.
-fn readable(view: &TxView<'_>, rows: Each<ProposalRow>) -> Result<Vec<StoredProposal>> {
-    let mut found = Vec::new();
-    for row in rows {
-        let read = row.map_err(Error::from).and_then(|row| read(view, row).map(Some));
-        found.extend(read.or_else(passed_over)?);
-    }
-    Ok(found)
+/// What a row takes of an answer, about.
+fn size_of(row: &ProposalRow) -> usize {
+    256 + row.node_id.len() + row.message.len() + row.content.len()
 }
 
 /// None in place of what is damaged.
@@ -247,6 +266,10 @@ pub fn sha256_of(row: &ProposalRow) -> [u8; 32] {
 pub fn read(view: &TxView<'_>, row: ProposalRow) -> Result<StoredProposal> {
     let id = row.id;
     let damaged = |what: String| Error::damaged(format!("table proposals, id {id}: {what}"));
+    let size = size_of(&row);
+    if size > MAX_ROW {
+        return Err(damaged(format!("{size} bytes, of at most {MAX_ROW}")));
+    }
     let state =
         ProposalState::parse(&row.state).ok_or_else(|| damaged(format!("state {:.32?}", row.state)))?;
     let proposal: Proposal =

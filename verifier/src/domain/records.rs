@@ -23,7 +23,7 @@ use halfkey_protocol::document::Place;
 use halfkey_protocol::wire::operator::{
     AuditEntry, EvidenceRecord, EvidenceSummary, NodeSummary, PendingBoot,
 };
-use halfkey_protocol::wire::policies::{Group, PolicyRecord, PolicySummary, ProposalRecord};
+use halfkey_protocol::wire::policies::{Group, PolicyRecord, PolicySummary, ProposalList};
 use halfkey_protocol::wire::{SignedDocument, Verdict};
 
 /// The servers' own.
@@ -393,8 +393,14 @@ impl Records {
     ///
     /// # Errors
     /// When the database can't be read.
-    pub fn proposals(&self, node: Option<NodeId>, waiting: bool, limit: u64) -> Result<Vec<ProposalRecord>> {
-        self.read(|view| proposal::list(view, node, waiting, limit))
+    pub fn proposals(
+        &self,
+        node: Option<NodeId>,
+        waiting: bool,
+        before: Option<u64>,
+        limit: u64,
+    ) -> Result<ProposalList> {
+        self.read(|view| proposal::list(view, node, waiting, before, limit))
     }
 
     /// As [`proposal::deny`].

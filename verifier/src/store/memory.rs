@@ -438,13 +438,21 @@ impl Proposals for MemoryTx {
         Ok(tables.proposals.values().find(|row| row.node_id == id && row.sha256 == *sha256).cloned())
     }
 
-    fn proposals(&self, node: Option<NodeId>, states: &[&str], limit: u64) -> Result<Each<ProposalRow>> {
+    fn proposal_numbers(
+        &self,
+        node: Option<NodeId>,
+        states: &[&str],
+        before: Option<u64>,
+        limit: u64,
+    ) -> Result<Vec<u64>> {
         let id = node.map(|node| node.to_string());
         let tables = self.0.borrow();
         let rows = tables.proposals.values().rev().filter(|row| {
-            id.as_ref().is_none_or(|id| *id == row.node_id) && states.contains(&row.state.as_str())
+            id.as_ref().is_none_or(|id| *id == row.node_id)
+                && states.contains(&row.state.as_str())
+                && before.is_none_or(|before| row.id < before)
         });
-        Ok(first(limit, rows.cloned().map(Ok)))
+        Ok(first(limit, rows.map(|row| row.id)))
     }
 
     fn proposal_heads(&self, node: NodeId) -> Result<Vec<ProposalHead>> {

@@ -229,8 +229,14 @@ pub trait Proposals {
     fn proposal(&self, id: u64) -> Result<Option<ProposalRow>>;
     /// By its content.
     fn proposal_with(&self, node: NodeId, sha256: &[u8; 32]) -> Result<Option<ProposalRow>>;
-    /// Those of a node, or of all, in one of these states, or by trust: newest number first.
-    fn proposals(&self, node: Option<NodeId>, states: &[&str], limit: u64) -> Result<Each<ProposalRow>>;
+    /// Numbers of those of a node, or of all, in one of these states and before a number: newest first.
+    fn proposal_numbers(
+        &self,
+        node: Option<NodeId>,
+        states: &[&str],
+        before: Option<u64>,
+        limit: u64,
+    ) -> Result<Vec<u64>>;
     /// All of a node, without their content: oldest first.
     fn proposal_heads(&self, node: NodeId) -> Result<Vec<ProposalHead>>;
     /// Stores one in place of what the node had with this content; gives its number.

@@ -25,7 +25,7 @@ use tracing::info;
 
 /// Largest body with a policy, in bytes: TOML in JSON in base64.
 const MAX_BODY: usize = 4 * MAX_POLICY;
-/// Most proposals of an answer.
+/// Most proposals of a page.
 const MAX_PROPOSALS: u64 = 1000;
 
 /// The routes, to be merged with the operators' others.
@@ -170,16 +170,18 @@ async fn groups(State(app): State<Arc<App>>) -> Answer<GroupList> {
 struct Which {
     node: Option<String>,
     waiting: Option<bool>,
+    before: Option<u64>,
 }
 
 async fn proposals(
     State(app): State<Arc<App>>,
     query: Result<Query<Which>, QueryRejection>,
 ) -> Answer<ProposalList> {
-    let Which { node, waiting } = parameters(query)?;
+    let Which { node, waiting, before } = parameters(query)?;
     let node = node.as_deref().map(node_id).transpose()?;
-    let look = move |records: &Records| records.proposals(node, waiting.unwrap_or(false), MAX_PROPOSALS);
-    Ok(axum::Json(ProposalList { proposals: app.db.run(look).await? }))
+    let waiting = waiting.unwrap_or(false);
+    let look = move |records: &Records| records.proposals(node, waiting, before, MAX_PROPOSALS);
+    Ok(axum::Json(app.db.run(look).await?))
 }
 
 async fn proposal(State(app): State<Arc<App>>, Path(number): Path<String>) -> Answer<ProposalRecord> {

@@ -1,7 +1,7 @@
 //! What nodes proposed.
 
 use super::{SqliteTx, as_u64, broken, id_text, number, shown_u64, some_u64_at, text, u64_at};
-use crate::store::{Each, ProposalChange, ProposalHead, ProposalRow, Proposals, Result};
+use crate::store::{ProposalChange, ProposalHead, ProposalRow, Proposals, Result};
 use halfkey_protocol::NodeId;
 use rusqlite::types::ValueRef;
 use rusqlite::{Row, params};
@@ -20,14 +20,22 @@ impl Proposals for SqliteTx<'_> {
         self.first(&sql, params![id_text(node), sha256], read)
     }
 
-    fn proposals(&self, node: Option<NodeId>, states: &[&str], limit: u64) -> Result<Each<ProposalRow>> {
+    fn proposal_numbers(
+        &self,
+        node: Option<NodeId>,
+        states: &[&str],
+        before: Option<u64>,
+        limit: u64,
+    ) -> Result<Vec<u64>> {
         let of_node = if node.is_some() { "node_id = ?1" } else { "?1 IS NULL" };
         // Words of this program's own.
         let states = states.iter().map(|state| format!("'{state}'")).collect::<Vec<_>>().join(", ");
         let sql = format!(
-            "SELECT {FIELDS} FROM proposals WHERE {of_node} AND state IN ({states}) ORDER BY id DESC LIMIT ?2"
+            "SELECT id FROM proposals WHERE {of_node} AND state IN ({states}) AND id > 0 AND id < ?2
+             ORDER BY id DESC LIMIT ?3"
         );
-        self.each(&sql, params![node.map(id_text), number(limit)], |row| read(row).map_err(broken))
+        let values = params![node.map(id_text), number(before.unwrap_or(u64::MAX)), number(limit)];
+        self.all(&sql, values, |row| u64_at(row, 0))
     }
 
     fn proposal_heads(&self, node: NodeId) -> Result<Vec<ProposalHead>> {

@@ -1,0 +1,65 @@
+//! Proposals of one node, whatever rows, or the nodes of others, say beside it.
+#![allow(missing_docs, clippy::unwrap_used)]
+
+mod common;
+
+use common::node::software;
+use common::setup::{CMDLINE, Setup, json, said};
+use halfkey_protocol::wire::policies::ProposalList;
+use halfkey_testkit::software::Software;
+
+/// web1 runs what its policy allows, and proposes something newer. Its number.
+fn proposed() -> (Setup, Software, u64) {
+    let setup = Setup::new();
+    let (old, new) = (software("6.1", CMDLINE), software("6.2", CMDLINE));
+    assert_eq!(setup.boot(&old), "pending no_policy");
+    setup.workstation.ok(&["approve", "web1", "--kernel-measures-initrd", "--yes"]);
+    assert_eq!(said(&setup.node().ask_again()), "released");
+    let answer = setup.node().propose(&new.proposal());
+    assert_eq!(answer.outcome, "waiting");
+    (setup, new, answer.proposal_id.unwrap())
+}
+
+/// Proposals of this size that other nodes made since.
+fn others(setup: &Setup, count: usize, size: usize) {
+    let mut database = setup.verifier.database();
+    database.execute_batch("PRAGMA foreign_keys = OFF").unwrap();
+    let all = database.transaction().unwrap();
+    let line = "\"".repeat(size);
+    for index in 0..count {
+        let sql = "INSERT INTO proposals (node_id, sha256, at, state, message, from_evidence, by_trust, proposal)
+            SELECT ?1, ?2, at, state, message, from_evidence, by_trust, json_set(proposal, '$.command_line', ?3)
+            FROM proposals ORDER BY id LIMIT 1";
+        let id = format!("3f2a0000-0000-8000-8000-{:012}", index / 16);
+        let sha256 = format!("{index:032}").into_bytes();
+        all.execute(sql, (id, sha256, &line)).unwrap();
+    }
+    all.commit().unwrap();
+}
+
+/// Sixteen for each node, as a foreign operator's machines may make them: more bytes than an answer may have, and more lines.
+#[test]
+fn what_others_propose_in_masses_hides_none_and_stops_no_accept() {
+    for (count, size) in [(320, 26_000), (1008, 10)] {
+        let (setup, new, number) = proposed();
+        others(&setup, count, size);
+        let list: ProposalList = json(&setup.workstation.ok(&["proposals", "--json"]).stdout);
+        let numbers: Vec<_> = list.proposals.iter().map(|record| record.id).collect();
+        assert_eq!(numbers.len(), count + 1);
+        assert!(numbers.contains(&number) && numbers.is_sorted_by(|a, b| a > b), "each once, newest first");
+        let ran = setup.workstation.ok(&["proposal", "accept", &number.to_string(), "--yes"]);
+        assert!(ran.stdout.contains(&format!("proposal {number} is accepted")), "{ran:?}");
+        assert_eq!(setup.boot(&new), "released");
+    }
+}
+
+/// A row of a proposal that is larger than any proposal is damage like another.
+#[test]
+fn a_row_that_is_larger_than_an_answer_stops_no_list() {
+    let (setup, _, number) = proposed();
+    others(&setup, 1, 20_000_000);
+    let list: ProposalList = json(&setup.workstation.ok(&["proposals", "--json"]).stdout);
+    assert_eq!(list.proposals.iter().map(|record| record.id).collect::<Vec<_>>(), [number]);
+    let ran = setup.workstation.ok(&["proposal", "accept", &number.to_string(), "--yes"]);
+    assert!(ran.stdout.contains(&format!("proposal {number} is accepted")), "{ran:?}");
+}
