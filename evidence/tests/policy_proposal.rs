@@ -93,6 +93,39 @@ fn what_a_policy_allows_is_covered() {
     assert_eq!(covers(&policy.with_boots(&[boot]), &read(other)), Cover::Hash("6.1.0-56".to_owned()));
 }
 
+/// Where it is not known which boot the machine runs, what is said of one kernel does not hold for the new one.
+#[test]
+fn what_is_said_of_one_kernel_is_not_said_of_all() {
+    let kernel = |name: &str, byte: &str, measures: &str| {
+        let (image, initrd) = (byte.repeat(32), "33".repeat(32));
+        format!(
+            "[[boot]]\nname = \"{name}\"\ninitrd = \"sha256:{initrd}\"\n{measures}\n[[boot.image]]\nrole = \"kernel\"\nauthenticode = [\"sha256:{image}\"]\n"
+        )
+    };
+    let text = include_str!("../../fuzz/corpus/policy/policy.toml");
+    let (rules, boots) = text.split_at(text.find("[[boot]]").unwrap());
+    let boots = boots.replace("[[boot.event]]\npcr = 12\ntext = \"a line\"\n", "");
+    let known = kernel("6.13", "77", "kernel_measures_initrd = true");
+    let mut next = uki();
+    (next["images"][0]["role"], next["sections"]) = (json!("kernel"), json!([]));
+    let next = check_proposal(next.to_string().as_bytes()).unwrap();
+    let made = |text: &str, base| boot_of(&next, &Policy::parse(text).unwrap(), base, Assured::default());
+    for text in [
+        format!("{rules}{known}{boots}"),
+        rules.to_owned() + &boots.replace("[[event]]", &format!("{known}[[event]]")),
+    ] {
+        assert!(made(&text, Some("6.13")).unwrap().kernel_measures_initrd);
+        for base in [Some("6.1.0-55"), None] {
+            let found = made(&text, base).unwrap_err();
+            assert!(found[0].expected.contains("kernel_measures_initrd = true"), "{base:?}: {found:?}");
+        }
+    }
+    let (_, after) = boots.split_once("[[event]]").unwrap();
+    let (one, other) = (known.clone(), kernel("6.14", "88", "kernel_measures_initrd = true"));
+    let text = format!("{rules}{one}{other}[[event]]{after}");
+    assert!(made(&text, None).unwrap().kernel_measures_initrd, "where it is said of all");
+}
+
 #[test]
 fn what_is_in_effect_says_where_each_boot_comes_from() {
     let read = |value: Value| check_proposal(value.to_string().as_bytes()).unwrap();

@@ -63,3 +63,40 @@ fn a_row_that_is_larger_than_an_answer_stops_no_list() {
     let ran = setup.workstation.ok(&["proposal", "accept", &number.to_string(), "--yes"]);
     assert!(ran.stdout.contains(&format!("proposal {number} is accepted")), "{ran:?}");
 }
+
+/// Booted by trust, and then the boot that it was proposed from is no boot of this enrollment any more: the TPM was cleared or its
+/// bank changed since, or who writes the database altered that row.
+#[test]
+fn a_trusted_proposal_whose_boot_can_not_be_checked_stops_nothing() {
+    let setup = Setup::new();
+    let (workstation, node) = (&setup.workstation, setup.node());
+    let [old, new, third] = ["6.1", "6.2", "6.3"].map(|version| software(version, CMDLINE));
+    assert_eq!(setup.boot(&old), "pending no_policy");
+    let file = setup.path("own.toml");
+    let mut text = workstation.ok(&["policy", "learn", "web1", "--kernel-measures-initrd"]).stdout;
+    text.push_str("\n[trust_root_with_next_boot]\nuntil = 2100-01-01T00:00:00Z\ncount = 3\n");
+    std::fs::write(&file, text).unwrap();
+    workstation.ok(&["policy", "apply", &file, "--node", "web1", "--yes"]);
+    assert_eq!(said(&node.ask_again()), "released");
+    assert_eq!(node.propose(&new.proposal()).outcome, "accepted");
+    assert_eq!(setup.boot(&new), "released");
+    let ran = workstation.ok(&["policy", "explain", "web1"]).stdout;
+    assert!(ran.contains("(proposal 1)"), "{ran}");
+
+    for change in [
+        "UPDATE evidence SET evidence = replace(evidence, '\"signature\":\"', '\"signature\":\"AAAA') WHERE id =
+            (SELECT from_evidence FROM proposals WHERE id = 1)",
+        "UPDATE proposals SET from_evidence = (SELECT min(id) FROM evidence WHERE outcome <> 'released')",
+    ] {
+        assert_eq!(setup.verifier.database().execute(change, []).unwrap(), 1, "{change}");
+        let ran = workstation.ok(&["policy", "explain", "web1"]).stdout;
+        assert!(ran.contains("(proposal 1)"), "{ran}");
+    }
+    assert_ne!(setup.boot(&third), "released");
+    workstation.ok(&["approve", "web1", "--learn", "--kernel-measures-initrd", "--yes"]);
+    assert_eq!(setup.boot(&third), "released");
+    let signed = workstation.ok(&["policy", "show", &format!("node:{}", setup.id)]).stdout;
+    let [old, new, third] =
+        [&old, &new, &third].map(|boot| signed.contains(&halfkey::render::text::hex(&boot.kernel)));
+    assert!(old && third && !new, "what is trusted is not signed: {signed}");
+}

@@ -174,8 +174,8 @@ fn line_finding(
 
 /// The `[[boot]]` that accepts just what was proposed. What starts before the proposal's own images (shim, boot loader), and what
 /// it measures, is that of `base_boot`, the boot of the policy that the machine runs; of all of the policy's boots, if
-/// they agree, when that is not among them. Its name is the proposal's and may be taken. What is said of the kernel of `base_boot` holds
-/// for the new one.
+/// they agree, when that is not among them. Its name is the proposal's and may be taken. What is said of the kernel of `base_boot`, or of
+/// the kernels of all of them, holds for the new one.
 ///
 /// # Errors
 /// Why it can't be made, or the policy's rules forbid it.
@@ -264,6 +264,7 @@ pub fn boot_of(
     }
     let (Some(initrd), true) = (initrd, findings.is_empty()) else { return Err(findings) };
     let uki = images.iter().any(|image| image.role == Role::Uki);
+    let measures = bases.iter().all(|base| base.kernel_measures_initrd);
     let boot = Boot {
         name: proposal.name.clone(),
         command_line: proposal.command_line.as_deref().map(|line| normal(line).to_owned()),
@@ -271,7 +272,7 @@ pub fn boot_of(
         sections: (!sections.is_empty()).then_some(Sections::Digests(sections)),
         images,
         events: kept_events(base).cloned().collect(),
-        kernel_measures_initrd: !uki && (base.kernel_measures_initrd || assured.kernel_measures_initrd),
+        kernel_measures_initrd: !uki && (measures || assured.kernel_measures_initrd),
         origin: Origin::Document,
     };
     let lacks: Vec<_> = boot_path::lacks(&boot).iter().map(|lack| lack.finding("floor".to_owned())).collect();

@@ -4,7 +4,8 @@ use crate::client::Client;
 use crate::documents::signed::{self, SignedByUs};
 use crate::documents::signing::SigningContext;
 use crate::documents::source::Source;
-use crate::error::{Error, Exit, Result};
+use crate::documents::trial;
+use crate::error::{Error, Result};
 use crate::render::text::clean_short;
 use crate::trust::boot::Attester;
 use halfkey_evidence::policy::{Effective, TenantNode, Unfit};
@@ -184,11 +185,12 @@ pub fn extendable(signing: &SigningContext<'_>, shown: &SignedByUs) -> Result<Si
     }
 }
 
-/// The signed `[[boot]]` by which, or by a proposal upon which, a stored boot was released; `None` if none fits any more, or the verifier
-/// has trimmed its logs.
+/// The signed `[[boot]]` by which, or by a proposal upon which, a stored boot was released; `None` if none fits any more, or the boot
+/// can't be checked here: the verifier has trimmed its logs, it is of an earlier enrollment (another SRK or bank), somebody altered it.
+/// Then a proposal is based on what all boots of the policy have in common, and on none where they differ.
 ///
 /// # Errors
-/// When that boot does not pass the checks here; as every request.
+/// As every request that is not about this boot alone.
 pub fn base_boot(
     client: &Client,
     attester: &Attester,
@@ -196,7 +198,7 @@ pub fn base_boot(
     effective: &Effective,
 ) -> Result<Option<String>> {
     match attester.boot(client, evidence).and_then(|boot| Ok(boot.by(effective.policy())?.boot)) {
-        Err(error) if error.exit == Exit::NotFound => Ok(None),
-        running => Ok(running?.and_then(|running| effective.base_of(&running).map(str::to_owned))),
+        Ok(running) => Ok(running.and_then(|running| effective.base_of(&running).map(str::to_owned))),
+        Err(error) => trial::about_one(client, error).map(|_| None),
     }
 }
