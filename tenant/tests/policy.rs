@@ -518,7 +518,7 @@ fn a_tenant_whose_node_comes_back_begins_anew() {
     assert_eq!(setup.boot(&boot), "released");
     let ran = enroll(first);
     setup.node().finish_enrollment(first);
-    let lost = format!("counts no more (node:{id}, membership:{id})");
+    let lost = format!("counts no more (node:{id}, membership:{id}, enrollment:{id})");
     assert!(
         ran.stderr.contains("another tenant key than this workstation's") && ran.stderr.contains(&lost),
         "{ran:?}"

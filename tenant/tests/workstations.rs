@@ -5,7 +5,7 @@ mod common;
 
 use common::Workstation;
 use common::node::software;
-use common::setup::{CMDLINE, KERNEL, Setup, grouped};
+use common::setup::{CMDLINE, KERNEL, Setup, grouped, said};
 use common::shown::{Shown, lying, ungoverned};
 use halfkey::client::Client;
 use halfkey::home::bundle::Bundle;
@@ -133,4 +133,96 @@ fn a_policy_of_the_group_that_comes_first_is_not_outranked() {
         assert!(ran.code == 1 && ran.stderr.contains("another document for group:web came first"), "{ran:?}");
         assert_eq!(setup.policies().len(), 1, "only the group's");
     }
+}
+
+/// A workstation lost its tenant key, or has a new one, and enrolls its machines anew: what the old key signed is not missed. When the
+/// old key is back, it counts no more where the new one had the machine.
+#[test]
+fn what_a_replaced_key_signed_is_not_missed() {
+    let setup = Setup::new();
+    let (workstation, id) = (&setup.workstation, setup.id.as_str());
+    let boot = software("6.1", CMDLINE);
+    let approve = ["approve", "web1", "--kernel-measures-initrd", "--yes"];
+    let enroll = || {
+        let fingerprint = setup.machine.tpm.fingerprint();
+        workstation.ok(&["enroll", id, "--trust-ek", &fingerprint, "--yes", "--label", "web1"]);
+        setup.node().finish_enrollment(workstation);
+    };
+    // All that can be signed for a node alone.
+    let signs_all = || {
+        assert_eq!(setup.boot(&boot), "pending no_policy");
+        workstation.ok(&approve);
+        assert_eq!(said(&setup.node().ask_again()), "released");
+        workstation.ok(&["group", "set", "web1", "--group", "web"]);
+        workstation.ok(&["policy", "explain", "web1"]);
+        let initrd = setup.path("initrd");
+        std::fs::write(&initrd, b"an initrd").unwrap();
+        workstation.ok(&add(&initrd, &["--node", "web1"]));
+    };
+    signs_all();
+    let (key, old) = (workstation.home().join("tenant.key"), workstation.home().join("old.key"));
+    std::fs::rename(&key, &old).unwrap();
+    workstation.login(&setup.verifier.file("operator-alice.bundle"), &[]);
+    enroll();
+    signs_all();
+    // The first key again, as a backup has it.
+    std::fs::copy(&old, &key).unwrap();
+    let ran = workstation.run(&["policy", "withdraw", id, "--yes"]);
+    assert!(ran.code == 6 && ran.stderr.contains("tenant key"), "the node is the other key's: {ran:?}");
+    enroll();
+    let ran = workstation.run(&["policy", "withdraw", "web1", "--yes"]);
+    assert!(ran.code == 1 && ran.stderr.contains("has no policy that could be withdrawn"), "{ran:?}");
+    signs_all();
+}
+
+/// It may have the label for another tenant, or stand somewhere else by now.
+#[test]
+fn a_label_of_a_node_that_went_to_another_tenant_names_it_no_more() {
+    let setup = Setup::new();
+    let (first, id) = (&setup.workstation, setup.id.as_str());
+    assert_eq!(setup.boot(&software("6.1", CMDLINE)), "pending no_policy");
+    let bundle = Bundle::parse(setup.verifier.file("operator-alice.bundle").as_bytes()).unwrap();
+    let client = Client::new(&bundle, Duration::from_secs(30)).unwrap();
+    let shown = || {
+        let record = client.node(setup.machine.id).unwrap();
+        let number = client.evidence_of(setup.machine.id, 1).unwrap().evidence[0].id;
+        Shown {
+            record,
+            evidence: client.evidence(number).unwrap(),
+            deployment: client.info().unwrap().deployment,
+            governed: ungoverned(),
+            sequence: client.sequence(0).unwrap().documents,
+        }
+    };
+    let before = shown().record;
+    let second = Workstation::logged_in(&setup.verifier.file("operator-alice.bundle"));
+    let enroll = |workstation: &Workstation| {
+        let fingerprint = setup.machine.tpm.fingerprint();
+        workstation.ok(&["enroll", id, "--trust-ek", &fingerprint, "--yes", "--label", "web1"]);
+        setup.node().finish_enrollment(workstation);
+    };
+    enroll(&second);
+    // The server shows the old enrollment as the current one.
+    let set = ["group", "set", "web1", "--group", "web"];
+    let there = Arc::new(Mutex::new(Shown { record: before.clone(), ..shown() }));
+    let (server, workstation) = lying(first, &there);
+    for _ in 0..2 {
+        let ran = workstation.run(&set);
+        assert!(ran.code == 6 && ran.stderr.contains("name it by its id"), "{ran:?}");
+        assert!(
+            ran.stderr.contains("which ended when the node was enrolled with another tenant key"),
+            "{ran:?}"
+        );
+    }
+    let seen = server.seen.lock().unwrap().clone();
+    assert!(seen.iter().all(|request| request.method == "GET"), "nothing was handed in");
+    // It is the first tenant's again; the enrollment of before is none all the same.
+    enroll(first);
+    *there.lock().unwrap() = Shown { record: before, ..shown() };
+    let ran = workstation.run(&set);
+    assert!(ran.code == 6 && ran.stderr.contains("name it by its id"), "{ran:?}");
+    *there.lock().unwrap() = shown();
+    let ran = workstation.run(&set);
+    assert!(ran.code != 6 && !ran.stderr.contains("name it by its id"), "{ran:?}");
+    assert_eq!(first.ok(&set).code, 0);
 }

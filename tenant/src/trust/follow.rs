@@ -4,7 +4,7 @@ use crate::client::Client;
 use crate::context::Context;
 use crate::error::{Error, Result};
 use crate::home::key::TenantKey;
-use crate::render::text::hex;
+use crate::render::text::{clean_short, hex};
 use crate::trust::ledger::Ledger;
 use halfkey_evidence::signed_document;
 use halfkey_protocol::NodeId;
@@ -77,7 +77,8 @@ pub fn walk(
 }
 
 fn read(signed: &SignedDocument, deployment: Deployment) -> Result<Opened> {
-    let opened = signed_document::open(signed).map_err(|flaw| broken(&flaw.to_string()))?;
+    let opened =
+        signed_document::open(signed).map_err(|flaw| broken(&clean_short(&flaw.to_string(), 120)))?;
     if opened.deployment != deployment {
         return Err(broken(&format!("document {} is for another deployment", opened.place.number)));
     }
@@ -145,7 +146,10 @@ impl Tenancies {
     ) -> Result<()> {
         ledger.signed(&self.key, &self.own, missing)?;
         for proof in &self.proofs {
-            if ledger.of_node(proof.node, proof.place.number)?.is_empty() {
+            // Mostly it is of an enrollment by this workstation's own key: that ends nothing.
+            if ledger.of_node(proof.node, proof.place.number)?.is_empty()
+                || ledger.has_enrolled(proof.node, &proof.enrollment)?
+            {
                 continue;
             }
             let enrollment = match self.enrollments.get(&proof.enrollment.number) {

@@ -30,7 +30,8 @@ struct Known {
     newest: u64,
     /// Its SHA-256, hex.
     sha256: String,
-    /// Fingerprint of the tenant key that it was looked at with. What another one signed up to there was not noted.
+    /// Fingerprint of the tenant key that it was looked at with, and that signed what is held. What another one signed up to there
+    /// was not noted.
     #[serde(default, skip_serializing_if = "String::is_empty")]
     key: String,
     /// By scope: what this workstation's tenant key signed and the server took.
@@ -213,11 +214,8 @@ impl<'a> Ledger<'a> {
     /// # Errors
     /// `Untrusted` when it is older, another one of the same number, or of another deployment.
     pub fn check(&self, scope: &Scope, served: Option<(Deployment, &Place)>) -> Result<()> {
-        if let Some((found, _)) = served.filter(|(deployment, _)| *deployment != self.deployment) {
-            return Err(Error::untrusted(format!(
-                "the server shows a document for {scope} that this workstation signed for another deployment\n  expected  {}\n  found     {found}",
-                self.deployment
-            )));
+        if let Some((found, _)) = served {
+            self.check_deployment(scope, found)?;
         }
         let Some(held) = self.known()?.held.remove(&scope.to_string()) else { return Ok(()) };
         let (version, sha256) =
@@ -249,6 +247,20 @@ impl<'a> Ledger<'a> {
         Ok(())
     }
 
+    /// Whether a document that the server shows is for this deployment.
+    ///
+    /// # Errors
+    /// `Untrusted` when it is for another one.
+    pub fn check_deployment(&self, scope: &Scope, found: Deployment) -> Result<()> {
+        if found == self.deployment {
+            return Ok(());
+        }
+        Err(Error::untrusted(format!(
+            "the server shows a document for {scope} that this workstation signed for another deployment\n  expected  {}\n  found     {found}",
+            self.deployment
+        )))
+    }
+
     /// Remembers what the server has taken, after `head`.
     ///
     /// # Errors
@@ -273,7 +285,8 @@ impl<'a> Ledger<'a> {
 
     /// Remembers what a part of the sequence has by this workstation's tenant key, whichever workstation signed it: the newest of
     /// each scope. What is
-    /// `missing` from the whole sequence makes room for an older one.
+    /// `missing` from the whole sequence makes room for an older one. If it was looked at with another key so far, the part is all of
+    /// the sequence: what that key signed is not held any more, and what this one signed is all there.
     ///
     /// # Errors
     /// `Failed` when the file is full; when the home folder can't be written.
@@ -284,7 +297,10 @@ impl<'a> Ledger<'a> {
         missing: &[(String, u64)],
     ) -> Result<()> {
         self.change(|known| {
-            known.key = key.fingerprint();
+            if known.key != key.fingerprint() {
+                known.held.clear();
+                known.key = key.fingerprint();
+            }
             for (scope, place) in own {
                 let before = known.held.get(scope);
                 let newer = before.is_none_or(|held| held.version < place.number);
@@ -296,6 +312,28 @@ impl<'a> Ledger<'a> {
         })
     }
 
+    /// What is held was signed by this key: else what is remembered from now on would be taken for another one's.
+    ///
+    /// # Errors
+    /// `Failed` when it was not; when the home folder can't be read.
+    pub fn require_of(&self, key: &TenantKey) -> Result<()> {
+        if self.is_of(key)? {
+            return Ok(());
+        }
+        Err(Error::failed("the tenant key of this workstation was replaced meanwhile; nothing was signed")
+            .hint("run the command again"))
+    }
+
+    /// Whether an enrollment of a node is the newest one that this workstation's key signed, as far as it is known.
+    ///
+    /// # Errors
+    /// When the home folder can't be read.
+    pub fn has_enrolled(&self, node: NodeId, enrollment: &Place) -> Result<bool> {
+        let held = self.known()?.held.remove(&Scope::Enrollment(node).to_string());
+        let same = |held: Held| held.version == enrollment.number && held.sha256 == hex(&enrollment.sha256);
+        Ok(held.filter(|held| !held.ended).is_some_and(same))
+    }
+
     /// What this workstation's key signed for one node alone before document `number`, and counts as far as it knows.
     ///
     /// # Errors
@@ -304,7 +342,8 @@ impl<'a> Ledger<'a> {
         let held = self.known()?.held;
         let counts =
             |scope: &String| held.get(scope).is_some_and(|held| !held.ended && held.version < number);
-        let scopes = [Scope::Node(node), Scope::Additions(node), Scope::Membership(node)];
+        let scopes =
+            [Scope::Node(node), Scope::Additions(node), Scope::Membership(node), Scope::Enrollment(node)];
         Ok(scopes.iter().map(Scope::to_string).filter(counts).collect())
     }
 

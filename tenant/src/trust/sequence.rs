@@ -149,6 +149,7 @@ impl<'a> SequenceHead<'a> {
         let mut tries = 0;
         loop {
             tries += 1;
+            self.ledger.require_of(key)?;
             let signed = key.sign(&self.next(kind, scope, body.to_owned()));
             match submit(&signed) {
                 Ok(answer) => {
@@ -177,7 +178,9 @@ impl<'a> SequenceHead<'a> {
             0 => follow::From::First,
             number => follow::From::Known(number, &hash),
         };
-        let mut tenancies = Tenancies::of(self.context.home.tenant_key()?);
+        let key = self.context.home.tenant_key()?;
+        ledger.require_of(&key)?;
+        let mut tenancies = Tenancies::of(key);
         let (mut part, mut others) = (Vec::new(), Vec::new());
         let beside = self.beside.as_ref();
         let head = walk(self.client, &ledger, known, &found, |opened| {
