@@ -4,8 +4,8 @@
 mod common;
 
 use common::Workstation;
-use common::node::software;
-use common::setup::{CMDLINE, Setup, grouped};
+use common::node::{Node, software};
+use common::setup::{CMDLINE, KERNEL, Setup, enrolled, grouped, said};
 use halfkey_testkit::node::SimulatedNode;
 use halfkey_testkit::tpm::{RSA_2048, Tpm};
 
@@ -107,4 +107,44 @@ fn groups_that_are_none() {
     let listed = setup.workstation.ok(&["group", "list"]).stdout;
     assert_eq!(listed.lines().count(), 2, "{listed}");
     assert_eq!(setup.boot(&usual), "denied policy_mismatch");
+}
+
+/// What comes before the kernel is taken from a machine of this tenant that it has put into the group, whatever a row says of others.
+#[test]
+fn no_base_that_only_a_row_put_into_the_group() {
+    let (setup, usual, _) = grouped();
+    setup.verifier.command(&["operator", "add", "bob"]);
+    let bob = Workstation::logged_in(&setup.verifier.file("operator-bob.bundle"));
+    // One of another operator; one of our own, in no group. Both boot another firmware and loader.
+    let foreign = enrolled(&setup.verifier, &bob, "bob1");
+    let lax = enrolled(&setup.verifier, &setup.workstation, "lax1");
+    for (machine, workstation, label) in [(&foreign, &bob, "bob1"), (&lax, &setup.workstation, "lax1")] {
+        let node = Node { machine, verifier: &setup.verifier };
+        assert_eq!(said(&node.boot(&software("6.0", CMDLINE))), "pending no_policy");
+        workstation.ok(&["approve", label, "--once", "--yes"]);
+        assert_eq!(said(&node.ask_again()), "released");
+    }
+    let ids = [&foreign, &lax].map(|machine| machine.id.to_string());
+    let initrd = setup.path("initrd");
+    std::fs::write(&initrd, b"an initrd").unwrap();
+    let predict = ["policy", "predict", "--kernel", KERNEL, "--kernel-measures-initrd", "--initrd", &initrd];
+    let add = ["--cmdline", CMDLINE, "--secure-boot", "off", "--add", "--yes"];
+    // Without web1, so that it is not the base whichever comes first.
+    let sql = "UPDATE nodes SET group_name = CASE node_id WHEN ?1 THEN NULL ELSE 'web' END";
+    setup.verifier.database().execute(sql, [&setup.id]).unwrap();
+    let ran = setup.workstation.run(&[&predict[..], &add, &["--group", "web"]].concat());
+    assert!(!ran.stderr.contains("# base:"), "{ran:?}");
+    for id in &ids {
+        let skipped =
+            ran.stderr.lines().find(|line| line.starts_with("skipped as base:") && line.contains(id));
+        assert!(skipped.is_some(), "{id}: {ran:?}");
+    }
+    let sql = "UPDATE nodes SET group_name = CASE node_id WHEN ?1 THEN 'web' ELSE NULL END";
+    setup.verifier.database().execute(sql, [&setup.id]).unwrap();
+    // In no group, and named by its id: any operator, or the server, says what it boots.
+    let ran = setup.workstation.run(&[&predict[..], &add, &["--group", "web", "--base", &ids[0]]].concat());
+    assert!(ran.code == 6 && ran.stderr.contains("is enrolled by another tenant key"), "{ran:?}");
+    let ran = setup.workstation.ok(&[&predict[..], &add, &["--group", "web"]].concat());
+    assert!(ran.stderr.contains("# base: web1"), "{ran:?}");
+    assert_eq!(setup.boot(&usual), "released");
 }

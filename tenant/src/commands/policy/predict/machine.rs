@@ -23,45 +23,56 @@ pub struct Machine {
 }
 
 impl Machine {
-    /// The one of --base; else the one of --node, or any of --group: they boot alike, that is why they are a group.
+    /// The one of --base; else the one of --node, or any that this workstation's key has put into --group: they boot alike, that is
+    /// why they are a group.
     ///
     /// # Errors
-    /// `Untrusted` when the boot of --base or --node does not pass the checks here; as every request. `None` when there is no
-    /// released boot of any of them, except of --base.
+    /// `Untrusted` when the boot of --base or --node does not pass the checks here, or another key enrolled it; as every request. `None`
+    /// when there is no released boot of any of them, except of --base.
     pub fn of(signing: &SigningContext<'_>, args: &PredictArgs) -> Result<Option<Self>> {
         if let Some(node) = &args.base {
             let id = signing.node(node)?;
             let number = boot::last(&signing.client, id, "released boot", boot::released)?;
-            return Self::at(signing, id, number).map(Some);
+            return Self::at(signing, id, number, None).map(Some);
         }
         if let Some(node) = &args.target.node {
             let id = signing.node(node)?;
             let number = boot::find_last(&signing.client, id, boot::released)?;
-            return number.map(|number| Self::at(signing, id, number)).transpose();
+            return number.map(|number| Self::at(signing, id, number, None)).transpose();
         }
         let Some(group) = &args.target.group else { return Ok(None) };
         for id in trial::members(&signing.client, group)? {
             let number = boot::find_last(&signing.client, id, boot::released);
-            match number.and_then(|number| number.map(|number| Self::at(signing, id, number)).transpose()) {
+            let at = |number| Self::at(signing, id, number, Some(group.as_str()));
+            match number.and_then(|number| number.map(at).transpose()) {
                 Ok(Some(machine)) => return Ok(Some(machine)),
                 Ok(None) => {}
                 // Another one will do.
                 Err(error) => {
                     let error = trial::about_one(&signing.client, error)?;
-                    signing.context.out.note(&format!("skipped as base: {error}"));
+                    signing.context.out.note(&format!("skipped as base: node {id}: {error}"));
                 }
             }
         }
         Ok(None)
     }
 
-    fn at(signing: &SigningContext<'_>, id: NodeId, number: u64) -> Result<Self> {
+    /// `group` is the one that it has to be in.
+    fn at(signing: &SigningContext<'_>, id: NodeId, number: u64, group: Option<&str>) -> Result<Self> {
         let record = signing.client.node(id)?;
         let attester = Attester::of(id, &record, &signing.key)?;
+        // Else the server, or any operator, says whose boot it is.
+        attester.require_mine()?;
+        let governed = Governed::fetch(signing, id)?;
+        if group.is_some_and(|group| governed.group.as_deref() != Some(group)) {
+            return Err(Error::untrusted(
+                "nothing that this workstation's key has signed says that it is in the group",
+            ));
+        }
         let boot = attester.boot(&signing.client, number)?;
         // Looked at once here, so that one that does not replay is skipped.
         drop(boot.log()?);
-        let effective = Governed::fetch(signing, id)?.with_trusted(&signing.client, &attester)?;
+        let effective = governed.with_trusted(&signing.client, &attester)?;
         let policy = effective.map(|effective| effective.policy().clone());
         Ok(Self { label: clean_short(attester.label(), 64), boot, policy })
     }
