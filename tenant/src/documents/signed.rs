@@ -1,6 +1,7 @@
 //! Documents that this workstation signed, as a server shows them.
 
 use crate::client::Client;
+use crate::documents::signing::SigningContext;
 use crate::documents::source::Source;
 use crate::error::{Error, Exit, Result};
 use crate::home::key::TenantKey;
@@ -124,10 +125,42 @@ pub fn current(
     Ok(own)
 }
 
+/// What the server shows for a scope, to be looked at; without a version the newest, which is not older than what this workstation knows.
+///
+/// # Errors
+/// As [`SignedByUs::check`]; `Untrusted` when it is another version, or of another deployment; as [`Ledger::check`].
+pub fn shown(
+    signing: &SigningContext<'_>,
+    signed: &SignedDocument,
+    scope: &Scope,
+    version: Option<u64>,
+) -> Result<SignedByUs> {
+    let own = SignedByUs::check(signed, scope, &signing.key)?;
+    if let Some(asked) = version.filter(|asked| *asked != own.version()) {
+        return Err(Error::untrusted(format!(
+            "the server shows version {} in place of version {asked} of {scope}",
+            own.version()
+        )));
+    }
+    match version {
+        None => signing.ledger()?.check(scope, Some(own.at()))?,
+        Some(_) => signing.ledger()?.check_deployment(scope, own.at().0)?,
+    }
+    Ok(own)
+}
+
 /// What a record of the server is worth, in words.
-pub fn standing(record: &PolicyRecord, scope: &Scope, key: Option<&TenantKey>) -> Result<String> {
+///
+/// # Errors
+/// As [`shown`].
+pub fn standing(
+    record: &PolicyRecord,
+    scope: &Scope,
+    version: Option<u64>,
+    signing: Option<&SigningContext<'_>>,
+) -> Result<String> {
     let whose = identity::fingerprint(record.signed.tenant_key());
-    match key.map(|key| SignedByUs::check(&record.signed, scope, key)) {
+    match signing.map(|signing| shown(signing, &record.signed, scope, version)) {
         Some(Ok(_)) => Ok(format!("signed by this workstation's tenant key {whose}")),
         Some(Err(error)) => Err(error),
         None if signed_document::open(&record.signed).is_ok_and(|opened| opened.scope == *scope) => {

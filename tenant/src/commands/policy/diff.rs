@@ -2,9 +2,10 @@
 
 use crate::client::scope;
 use crate::context::Context;
-use crate::documents::signed::SignedByUs;
+use crate::documents::signed;
+use crate::documents::signing::SigningContext;
 use crate::documents::source::Source;
-use crate::error::{Error, Result};
+use crate::error::{Error, Exit, Result};
 use crate::render;
 use halfkey_evidence::policy::{Change, diff as compare};
 use halfkey_protocol::wire::policies::Scope;
@@ -41,14 +42,19 @@ fn source(context: &Context, typed: &str) -> Result<Source> {
     if typed == "-" || path.exists() || !typed.contains(':') {
         return Source::file(path);
     }
-    let client = context.logged_in()?;
-    let (scope, version) = scope::typed_version(&client, typed)?;
+    let signing = SigningContext::open(context)?;
+    let (scope, version) = scope::typed_version(&signing.client, typed)?;
     if matches!(scope, Scope::Additions(_)) {
         return Err(Error::usage("additions are no policy of their own: there is nothing to compare")
             .hint("`halfkey policy show additions:NODE` prints them"));
     }
-    let record = client.policy(&scope, version)?;
-    let own = SignedByUs::check(&record.signed, &scope, &context.home.tenant_key()?)?;
+    let own = match signing.client.policy(&scope, version) {
+        Err(error) if error.exit == Exit::NotFound && version.is_none() => {
+            signing.ledger()?.check(&scope, None)?;
+            return Err(error);
+        }
+        record => signed::shown(&signing, &record?.signed, &scope, version)?,
+    };
     own.in_force().map(Source::from).ok_or_else(|| {
         Error::failed(format!(
             "{scope} was withdrawn by version {}: there is nothing to compare",

@@ -4,7 +4,8 @@ use crate::client::scope;
 use crate::commands::policy::list::name;
 use crate::context::Context;
 use crate::documents::signed;
-use crate::error::Result;
+use crate::documents::signing::SigningContext;
+use crate::error::{Exit, Result};
 use crate::render::rows;
 use crate::render::text::{clean_lines, clean_short};
 use crate::render::time::{self, both};
@@ -15,13 +16,20 @@ use halfkey_protocol::wire::policies::PolicySummary;
 /// Prints a policy of the verifier; what stands beside it goes to standard error.
 ///
 /// # Errors
-/// `Untrusted`, after printing, when it is not signed by the tenant key of this workstation.
+/// `Untrusted`, after printing, when it is not signed by the tenant key of this workstation, or older than what that has signed.
 pub fn run(context: &Context, scope: &str, version: Option<u64>) -> Result<()> {
     let client = context.logged_in()?;
     let scope = scope::typed(&client, scope)?;
-    let record = client.policy(&scope, version)?;
     // A workstation without a tenant key can still look.
-    let standing = signed::standing(&record, &scope, context.home.tenant_key().ok().as_ref());
+    let signing = SigningContext::open(context).ok();
+    let record = match (client.policy(&scope, version), &signing) {
+        (Err(error), Some(signing)) if error.exit == Exit::NotFound && version.is_none() => {
+            signing.ledger()?.check(&scope, None)?;
+            return Err(error);
+        }
+        (record, _) => record?,
+    };
+    let standing = signed::standing(&record, &scope, version, signing.as_ref());
     let signed = standing.as_deref().unwrap_or("NOT TRUSTED, see below");
     context.out.note(&summary(&record.summary, signed, time::now()));
     context.out.value(&record, || text(&record.signed.document))?;
