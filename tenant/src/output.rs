@@ -2,6 +2,7 @@
 
 use crate::error::{Error, Exit, Result};
 use crate::render::Style;
+use crate::render::text::{clean_json, clean_lines};
 use serde::Serialize;
 use std::io::{self, IsTerminal, Write};
 
@@ -46,10 +47,10 @@ impl Out {
         self.write(if self.json { json(value, serde_json::to_string) } else { text() })
     }
 
-    /// For people, on standard error.
+    /// For people, on standard error: clean, an error's text may be part of it.
     pub fn note(&self, text: &str) {
         // Nobody is left to tell if this fails.
-        let _ = writeln!(anstream::stderr(), "{text}");
+        let _ = writeln!(anstream::stderr(), "{}", clean_lines(text));
     }
 
     fn write(&self, text: String) -> Result<()> {
@@ -62,5 +63,5 @@ impl Out {
 }
 
 fn json<T>(value: &T, form: impl Fn(&T) -> serde_json::Result<String>) -> String {
-    form(value).expect("wire types have a JSON form")
+    clean_json(&form(value).expect("wire types have a JSON form"))
 }

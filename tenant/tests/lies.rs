@@ -262,6 +262,29 @@ fn an_older_version_is_noticed() {
         let (code, said) = setup.add();
         assert!(code == 6 && said.contains("expected version 2 of group:web"), "{said}");
     }
+    // Nor is it shown or compared as if it were the newest. By its number it may be looked at.
+    setup.show(first.clone());
+    for command in [&["policy", "show", "group:web"][..], &["policy", "diff", "group:web", &file]] {
+        let ran = setup.workstation.run(command);
+        assert!(ran.code == 6 && ran.stderr.contains("expected version 2 of group:web"), "{ran:?}");
+        assert!(!ran.stderr.contains("signed by this workstation"), "{ran:?}");
+    }
+    let ran = setup.workstation.ok(&["policy", "show", "group:web", "--version", "1"]);
+    assert!(ran.stderr.contains("signed by this workstation"), "{ran:?}");
+    setup.workstation.ok(&["policy", "diff", "group:web@1", &file]);
+    // Another one than that, and none.
+    setup.show(second.clone());
+    for command in
+        [&["policy", "show", "group:web", "--version", "1"][..], &["policy", "diff", "group:web@1", &file]]
+    {
+        let ran = setup.workstation.run(command);
+        assert!(ran.code == 6 && ran.stderr.contains("version 2 in place of version 1"), "{ran:?}");
+    }
+    setup.show(None);
+    for command in [&["policy", "show", "group:web"][..], &["policy", "diff", "group:web", &file]] {
+        let ran = setup.workstation.run(command);
+        assert!(ran.code == 6 && ran.stderr.contains("expected version 2 of group:web"), "{ran:?}");
+    }
     // The same version again with another text, by another workstation with the same key.
     let twin = Document { created: 5, ..after(&place(first.as_ref().unwrap()), "group:web") };
     setup.show(Some(setup.key().sign(&twin)));
@@ -423,6 +446,32 @@ fn a_sequence_that_goes_back_or_forks_is_noticed() {
     setup.rewrite(&[honest, vec![other]].concat());
     assert_eq!(setup.add(), (0, String::new()));
     assert_eq!(setup.versions(), [1, 2, 3, 5]);
+}
+
+/// A name that the server made up is part of what the parser says.
+#[test]
+fn an_error_says_nothing_to_the_terminal() {
+    let setup = Setup::new();
+    let file = setup.file(POLICY);
+    let mut evil = serde_json::to_value(document("group:db", 1)).unwrap();
+    evil["\u{1b}[2J\u{9b}31mx\u{202e}\nhint: all is well"] = 1.into();
+    let evil = serde_json::to_vec(&evil).unwrap().into();
+    setup.rewrite(&[setup.key().sign(&document("group:db", 1))]);
+    let documents = vec![SignedDocument { document: evil, signatures: vec![] }];
+    let part = serde_json::to_value(SequencePart { documents }).unwrap();
+    setup.held.lock().unwrap().others.insert("sequence?after=0".to_owned(), part);
+    let ran = setup.workstation.run(&["policy", "apply", &file, "--group", "web", "--yes"]);
+    assert!(ran.code == 6 && ran.stderr.contains("not one sequence"), "{ran:?}");
+    let raw = |c: char| c.is_control() && c != '\n' || c == '\u{202e}';
+    assert!(!ran.stderr.contains(raw) && !ran.stderr.contains("\nhint: all"), "{ran:?}");
+
+    // As JSON it is the same text.
+    let label = "web\u{9b}2J\u{202e}\u{7f}\u{e0041}1";
+    let list = NodeList { nodes: vec![common::record::node("3f2a0000", label).summary], next: None };
+    setup.held.lock().unwrap().others.insert("nodes".to_owned(), serde_json::to_value(&list).unwrap());
+    let ran = setup.workstation.ok(&["nodes", "--json"]);
+    assert!(!ran.stdout.contains(|c| raw(c) || c == '\u{e0041}'), "{ran:?}");
+    assert_eq!(serde_json::from_str::<NodeList>(&ran.stdout).unwrap(), list);
 }
 
 /// One command of a workstation has seen a document, and another one that began before is shown another document in its place.

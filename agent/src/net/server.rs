@@ -1,5 +1,6 @@
 //! A server's URL: `https://HOST[:PORT][/PREFIX]`, nothing else.
 
+use super::client::printable;
 use crate::error::{Error, Result};
 use std::fmt;
 
@@ -19,8 +20,11 @@ impl Server {
     /// # Errors
     /// When it is not such a URL.
     pub fn parse(url: &str) -> Result<Self> {
-        let refuse =
-            |why| Error::usage(format!("expected a server as https://HOST[:PORT], found '{url}': {why}"));
+        // Whoever can write a disk can write what stands in its token.
+        let refuse = |why| {
+            let found = printable(url, 200);
+            Error::usage(format!("expected a server as https://HOST[:PORT], found '{found}': {why}"))
+        };
         let rest = url.strip_prefix("https://").ok_or_else(|| refuse("only https is spoken"))?;
         if url.len() > 512 {
             return Err(refuse("longer than 512 characters"));
@@ -119,11 +123,18 @@ mod tests {
         ] {
             assert!(Server::parse(url).is_err(), "{url}");
         }
+        let long = format!("https://v\x1b[2J\u{9b}31m\nhalfkey: all is well{}", "/".repeat(9000));
+        let said = Server::parse(&long).unwrap_err().message;
+        assert!(said.len() < 400 && !said.contains(char::is_control), "{said:?}");
     }
 
     proptest! {
         #[test]
         fn any_text_is_refused_or_harmless_in_a_request(rest in ".{0,40}") {
+            if let Err(error) = Server::parse(&rest) {
+                // It may come from a disk, and is shown on a console.
+                prop_assert!(!error.message.contains(char::is_control), "{:?}", error.message);
+            }
             if let Ok(server) = Server::parse(&format!("https://{rest}")) {
                 prop_assert!(!server.as_str().contains(|c: char| c.is_whitespace() || c.is_control()));
                 prop_assert!(server.target("/v1/begin").starts_with('/'));

@@ -33,6 +33,22 @@ pub fn clean_lines(text: &str) -> String {
     text.lines().map(line).collect::<Vec<_>>().join("\n")
 }
 
+/// A JSON document that has the same meaning and is clean: what JSON lets stand in a string as it is becomes `\uXXXX`.
+pub fn clean_json(json: &str) -> String {
+    use std::fmt::Write;
+    let mut out = String::with_capacity(json.len());
+    for c in json.chars() {
+        if c != '\n' && (c.is_control() || is_format(c)) {
+            for unit in c.encode_utf16(&mut [0; 2]) {
+                write!(out, "\\u{unit:04x}").expect("a String takes everything");
+            }
+        } else {
+            out.push(c);
+        }
+    }
+    out
+}
+
 /// Characters that reorder or hide their neighbours (bidirectional controls,
 /// zero-width characters, line separators, tags).
 fn is_format(c: char) -> bool {
@@ -72,6 +88,7 @@ mod tests {
         assert_eq!(clean("Zürich 東京"), "Zürich 東京");
         assert_eq!(clean_short("abcdef", 4), "abc…");
         assert_eq!(clean_short("abcd", 4), "abcd");
+        assert_eq!(clean_json("[\n\"\u{9b}\u{e0041}é\"]"), "[\n\"\\u009b\\udb40\\udc41é\"]");
         assert_eq!(clean_lines("a\tb\r\n\x1b[2Jc\n"), "a\tb\n\\u{1b}[2Jc");
     }
 
@@ -81,6 +98,13 @@ mod tests {
             let clean = clean_short(&text, max);
             prop_assert!(!clean.chars().any(|c| c.is_control() || is_format(c)));
             prop_assert!(clean.chars().count() <= max.max(1));
+        }
+
+        #[test]
+        fn clean_json_means_the_same(text: String) {
+            let json = clean_json(&serde_json::to_string_pretty(&[&text]).unwrap());
+            prop_assert!(!json.chars().any(|c| c != '\n' && c.is_control() || is_format(c)));
+            prop_assert_eq!(serde_json::from_str::<[String; 1]>(&json).unwrap(), [text]);
         }
     }
 }
