@@ -79,6 +79,7 @@ impl Home {
     /// When another server's bundle is there, or the folder can't be written.
     pub fn import(&self, bundle: &Bundle, replace: bool) -> Result<()> {
         self.create()?;
+        let _lock = self.lock()?;
         let ca = bundle.ca_fingerprint()?;
         if !replace
             && self.path.join(BUNDLE).exists()
@@ -126,6 +127,7 @@ impl Home {
     /// As [`Home::tenant_key`], or when it can't be written.
     pub fn tenant_key_or_new(&self) -> Result<(TenantKey, bool)> {
         self.create()?;
+        let _lock = self.lock()?;
         if self.path.join(KEY).symlink_metadata().is_ok() {
             return Ok((self.tenant_key()?, false));
         }
@@ -223,7 +225,10 @@ impl Home {
         let until = Instant::now() + wait;
         loop {
             match file.try_lock() {
-                Ok(()) => return Ok(Lock(file)),
+                Ok(()) => {
+                    self.remove_left_overs();
+                    return Ok(Lock(file));
+                }
                 Err(TryLockError::WouldBlock) if Instant::now() < until => thread::sleep(LOCK_LOOK),
                 Err(TryLockError::WouldBlock) => {
                     return Err(Error::failed(format!(
@@ -234,6 +239,21 @@ impl Home {
                     .hint(format!("`fuser {}` says which; end it and try again", path.display())));
                 }
                 Err(TryLockError::Error(e)) => return Err(fail(e)),
+            }
+        }
+    }
+
+    /// Removes secrets that a command which was killed has left in temporary files. None is being written: that is done under the lock,
+    /// which is held. What can't be removed now is another time.
+    fn remove_left_overs(&self) {
+        for entry in fs::read_dir(&self.path).into_iter().flatten().flatten() {
+            let name = entry.file_name();
+            let of = |file: &str| {
+                let rest = name.to_str()?.strip_prefix('.')?.strip_prefix(file)?.strip_prefix('.')?;
+                (!rest.is_empty() && rest.bytes().all(|byte| byte.is_ascii_digit())).then_some(())
+            };
+            if of(KEY).or_else(|| of(BUNDLE)).is_some() {
+                let _ = fs::remove_file(entry.path());
             }
         }
     }
@@ -263,7 +283,7 @@ impl Home {
         Ok(Some(bytes))
     }
 
-    /// Writes a file whole: a temporary one, synced, then renamed or linked.
+    /// Writes a file whole: a temporary one, synced, then renamed or linked. Bundle and key are written under the lock.
     pub(crate) fn write(&self, name: &str, bytes: &[u8], existing: Existing) -> Result<()> {
         let path = self.path.join(name);
         let temporary = self.path.join(format!(".{name}.{}", std::process::id()));
@@ -332,7 +352,34 @@ mod tests {
         let (second, new) = home.tenant_key_or_new().unwrap();
         assert!(!new && first.public() == second.public());
         assert_eq!((mode(home.path()), mode(&home.path().join(KEY))), (0o700, 0o600));
-        assert_eq!(fs::read_dir(home.path()).unwrap().count(), 1, "no temporary file is left");
+        assert_eq!(files(&home), ["lock", KEY], "no temporary file is left");
+    }
+
+    fn files(home: &Home) -> Vec<String> {
+        let names =
+            fs::read_dir(home.path()).unwrap().map(|entry| entry.unwrap().file_name().into_string().unwrap());
+        let mut names: Vec<_> = names.collect();
+        names.sort();
+        names
+    }
+
+    /// Killed after the key was written, and before its second name was removed.
+    #[test]
+    fn a_key_that_a_killed_command_left_behind_is_removed() {
+        let (_dir, home) = home();
+        home.create().unwrap();
+        let others = [".tenant.key.bak", ".tenant.key.", "tenant.key.17", ".notes.17"];
+        for name in [".tenant.key.17", ".operator.bundle.4194304"].iter().chain(&others) {
+            fs::write(home.path().join(name), b"secret").unwrap();
+        }
+        let (first, new) = home.tenant_key_or_new().unwrap();
+        fs::hard_link(home.path().join(KEY), home.path().join(".tenant.key.18")).unwrap();
+        // Whatever changes something, not only the command that makes a key.
+        home.pin_release("ca", b"one").unwrap();
+        let mut kept = [&others[..], &["lock", KEY, RELEASE_KEYS]].concat();
+        kept.sort_unstable();
+        assert_eq!(files(&home), kept);
+        assert!(new && home.tenant_key().unwrap().public() == first.public());
     }
 
     #[test]
