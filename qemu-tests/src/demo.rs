@@ -2,7 +2,7 @@
 
 use crate::error::Result;
 use crate::image::distribution::Distribution;
-use crate::machine::PROMPT;
+use crate::lab::machine::PROMPT;
 use crate::paths::Paths;
 use crate::report::{Outcome, tell};
 use crate::scenarios::scenario::Scenario;

@@ -10,7 +10,7 @@
 //! | [`lab`] | an enrolled machine with its verifier and its operator |
 //! | [`test_env`] | what all scenarios of a run share |
 //! | [`image`] | disks from Debian packages, cached |
-//! | [`machine`] | disk, TPM and firmware variables that survive boots; a boot |
+//! | [`lab::machine`] | disk, TPM and firmware variables that survive boots; a boot |
 //! | [`marker`] | what the guest left on its second disk |
 //! | [`qemu`], [`variables`] | virtual hardware |
 //! | [`wire`] | the guest's serial lines |
@@ -24,7 +24,6 @@ pub mod demo;
 pub mod image;
 pub mod jobs;
 pub mod lab;
-pub mod machine;
 pub mod marker;
 pub mod matrix;
 pub mod paths;

@@ -1,7 +1,7 @@
 //! The judge's evidence: what the guest wrote to its second disk in this boot, read back raw.
 
 use crate::error::{Context, Error, Result};
-use crate::machine::unbase64;
+use crate::lab::machine::unbase64;
 use halfkey_measure::systemd;
 use halfkey_protocol::tpm::bank::PcrBank;
 use halfkey_testkit::hex;
@@ -137,7 +137,7 @@ pub fn blank(disk: &Path, size: u64) -> Result<()> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::machine::base64;
+    use crate::lab::machine::base64;
 
     const JSON: &str = r#"{"token":"t","boot_id":"b","cmdline":"","root":"/dev/mapper/root","fence":"00","measured":"","mappings":{"root":"CRYPT"},"agent":null,"journal":""}"#;
 

@@ -7,8 +7,8 @@ use crate::ensure;
 use crate::error::{Context as _, Result};
 use crate::image::guest::ROOT_LUKS;
 use crate::image::{disk, header};
+use crate::lab::machine::{BOOT, Boot, Line, MOMENT, Reached};
 use crate::lab::{Lab, shell_fence};
-use crate::machine::{BOOT, Boot, Line, MOMENT, Reached};
 use crate::story::Story;
 use crate::story::Who::{Attacker, Machine, Verifier};
 

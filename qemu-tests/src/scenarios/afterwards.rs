@@ -5,7 +5,7 @@ use super::second_agent::{FOLDER, attest, guest, primary, read};
 use crate::ensure;
 use crate::error::{Context as _, Result};
 use crate::lab::Lab;
-use crate::machine::Boot;
+use crate::lab::machine::Boot;
 use crate::process::run as run_here;
 use crate::story::Who::Attacker;
 use halfkey_protocol::{Bytes, NodeId, Reason};

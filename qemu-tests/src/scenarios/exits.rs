@@ -7,7 +7,7 @@ use crate::error::{Context as _, Result};
 use crate::image::initrd::ExtraFile;
 use crate::image::system::{BootPath, System};
 use crate::lab::closed_fence;
-use crate::machine::{BOOT, Boot, Line, Machine, Reached};
+use crate::lab::machine::{BOOT, Boot, Line, Machine, Reached};
 use crate::story::Who;
 
 /// Ways to a shell of the initramfs: an argument on the kernel command line, the unit that it starts, and where that listens.

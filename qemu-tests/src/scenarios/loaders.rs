@@ -3,7 +3,7 @@
 use super::{Context, updates};
 use crate::error::{Context as _, Result};
 use crate::image::system::System;
-use crate::machine::Reached;
+use crate::lab::machine::Reached;
 use crate::story::Who::{Attacker, Machine, Verifier};
 use halfkey_protocol::Reason;
 

@@ -44,7 +44,7 @@ mod volumes;
 use crate::error::{Context as _, Result};
 use crate::image::system::{BootPath, Release, System};
 use crate::lab::Lab;
-use crate::machine::Boot;
+use crate::lab::machine::Boot;
 use crate::story::Story;
 use crate::terminal;
 use crate::test_env::TestEnv;
@@ -124,7 +124,7 @@ pub struct Context {
     group: Group,
     lab: Option<Lab>,
     /// A machine that is not enrolled.
-    unenrolled: Option<crate::machine::Machine>,
+    unenrolled: Option<crate::lab::machine::Machine>,
     /// The machine of the lab, if it runs because someone typed the passphrase.
     by_passphrase: Option<Boot>,
 }
@@ -209,7 +209,7 @@ impl Context {
 
     /// Where the logs of the current machine are.
     pub fn logs(&self) -> Vec<PathBuf> {
-        let unenrolled = self.unenrolled.as_ref().map(crate::machine::Machine::console_log);
+        let unenrolled = self.unenrolled.as_ref().map(crate::lab::machine::Machine::console_log);
         let lab = self.lab.as_ref().map(|lab| [lab.machine.console_log(), lab.verifier.log()]);
         unenrolled.into_iter().chain(lab.into_iter().flatten()).collect()
     }

@@ -5,8 +5,8 @@ use super::notes::{OTHER_VOLUME_ASKS, TAKE_THE_NAME};
 use crate::ensure;
 use crate::error::{Context as _, Result};
 use crate::image::guest::OTHER_LUKS;
+use crate::lab::machine::{BOOT, Boot, MOMENT, Reached};
 use crate::lab::{Lab, passphrase_fence};
-use crate::machine::{BOOT, Boot, MOMENT, Reached};
 use crate::story::Who::{Machine, Verifier};
 use std::fs;
 

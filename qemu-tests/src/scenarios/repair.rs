@@ -5,8 +5,8 @@ use crate::ensure;
 use crate::error::{Context as _, Result};
 use crate::image::disk;
 use crate::image::guest::{DATA_LUKS, PASSPHRASE};
+use crate::lab::machine::{Line, Reached};
 use crate::lab::{LABEL, closed_fence};
-use crate::machine::{Line, Reached};
 use crate::story::Who::{Attacker, Machine, Operator};
 use halfkey_protocol::Reason;
 

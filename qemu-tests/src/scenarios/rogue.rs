@@ -7,7 +7,7 @@ use crate::ensure;
 use crate::error::{Context as _, Result};
 use crate::image::initrd::ExtraFile;
 use crate::image::system::{BootPath, System};
-use crate::machine::Reached;
+use crate::lab::machine::Reached;
 use crate::story::Who::{Attacker, Machine, Verifier};
 use crate::test_env::TestEnv;
 use std::fs;

@@ -3,7 +3,7 @@
 
 use crate::error::{Context, Result};
 use crate::lab::Lab;
-use crate::machine::{Boot, unbase64};
+use crate::lab::machine::{Boot, unbase64};
 use crate::process::run_with_input;
 use halfkey_protocol::tpm::name::object_name;
 use halfkey_protocol::tpm::qualifying_data::QualifyingData;

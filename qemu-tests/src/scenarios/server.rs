@@ -5,7 +5,7 @@ use crate::ensure;
 use crate::error::{Context as _, Result};
 use crate::image::header;
 use crate::lab::LABEL;
-use crate::machine::{BOOT, Reached};
+use crate::lab::machine::{BOOT, Reached};
 use crate::story::Who::{Attacker, Machine, Operator, Verifier};
 use crate::verifier;
 use halfkey_protocol::Reason;

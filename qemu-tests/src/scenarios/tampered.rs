@@ -8,8 +8,8 @@ use crate::image::guest::PASSPHRASE;
 use crate::image::header as luks;
 use crate::image::initrd::ExtraFile;
 use crate::image::system::System;
+use crate::lab::machine::{MOMENT, Reached};
 use crate::lab::{Lab, closed_fence};
-use crate::machine::{MOMENT, Reached};
 use crate::story::Story;
 use crate::story::Who::{Attacker, Machine, Verifier};
 use crate::test_env::TestEnv;
@@ -33,7 +33,7 @@ pub fn cmdline(context: &mut Context) -> Result<()> {
         lab.was_found(&["command_line", "init=/bin/sh"])?;
         story.does(Machine, "asks for the passphrase; the owner types it");
         boot.type_passphrase()?;
-        boot.wait_console(&["# "], crate::machine::BOOT)?;
+        boot.wait_console(&["# "], crate::lab::machine::BOOT)?;
         boot.type_line("/usr/lib/rig/marker; echo marker-$((6*7))")?;
         boot.wait_console(&["marker-42"], MOMENT)?;
         let marker = boot.marker()?;

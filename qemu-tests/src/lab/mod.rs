@@ -1,9 +1,10 @@
 //! An enrolled machine with its verifier and its operator: what scenario `enroll` makes and the others go on with.
 
+pub mod machine;
+
 use crate::error::{Context, Result};
 use crate::image::system::System;
 use crate::image::{disk, guest, header};
-use crate::machine::{Boot, Machine, Reached};
 use crate::marker::Marker;
 use crate::tenant::Tenant;
 use crate::test_env::TestEnv;
@@ -12,6 +13,7 @@ use halfkey_protocol::keys::label;
 use halfkey_protocol::tpm::fence;
 use halfkey_protocol::wire::operator::{EvidenceRecord, EvidenceSummary};
 use halfkey_testkit::hex;
+use machine::{Boot, Machine, Reached};
 use serde_json::Value;
 use sha2::{Digest, Sha256};
 use std::fs;
