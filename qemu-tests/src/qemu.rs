@@ -1,6 +1,7 @@
 //! The virtual hardware: q35, OVMF that measures, TPM, virtio, two serial lines.
 
 use crate::error::{Context, Error, Result};
+use crate::lab::network::Cable;
 use crate::process::Guard;
 use crate::reaper;
 use crate::wire::{Bell, Tap, Wire};
@@ -133,6 +134,10 @@ pub struct Parts {
     pub nvme: bool,
     /// The processor, where it is emulated.
     pub cpu: &'static str,
+    /// Networks besides the one to this host.
+    pub cables: Vec<Cable>,
+    /// What its clock says at first; none: the time of this host.
+    pub clock: Option<String>,
     /// The firmware.
     pub firmware: Firmware,
     /// Its variables.
@@ -207,6 +212,12 @@ impl Qemu {
         // No network still has the network card: a cable that is not plugged in.
         let restrict = if plugged.network { "user,id=net" } else { "hubport,id=net,hubid=0" };
         command.args(["-netdev", restrict, "-device", "virtio-net-pci,netdev=net,romfile="]);
+        for (id, cable) in parts.cables.iter().enumerate() {
+            command.args(cable.options(id));
+        }
+        if let Some(time) = &parts.clock {
+            command.arg("-rtc").arg(format!("base={time}"));
+        }
         command.args(["-device", "virtio-rng-pci"]);
         let (driver, bus) = if parts.nvme { ("nvme", "pcie.0") } else { (VIRTIO, "visitor-port") };
         plug(&mut command, &parts.visitor, "visitor", driver, bus);

@@ -87,11 +87,20 @@ impl Tenant {
     /// # Errors
     /// If there are none or several.
     pub fn only_node(&self) -> Result<String> {
-        let list: NodeList = self.json(&["nodes"])?;
-        let [node] = list.nodes.as_slice() else {
-            return Err(format!("expected one node at the verifier, found {}", list.nodes.len()).into());
+        let nodes = self.nodes()?;
+        let [node] = nodes.as_slice() else {
+            return Err(format!("expected one node at the verifier, found {}", nodes.len()).into());
         };
-        Ok(node.id.clone())
+        Ok(node.clone())
+    }
+
+    /// The ids of all nodes that this verifier knows.
+    ///
+    /// # Errors
+    /// If the verifier does not answer.
+    pub fn nodes(&self) -> Result<Vec<String>> {
+        let list: NodeList = self.json(&["nodes"])?;
+        Ok(list.nodes.into_iter().map(|node| node.id).collect())
     }
 
     /// Waits until the audit trail has an entry of this action, which may be there already.

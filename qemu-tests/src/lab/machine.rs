@@ -1,5 +1,6 @@
 //! A machine: disk, TPM and firmware variables that survive its boots, and a boot of it.
 
+use super::network::Network;
 use crate::error::{Context, Error, Result};
 use crate::image::system::{Entry, System};
 use crate::image::{disk, guest};
@@ -59,6 +60,8 @@ impl Machine {
             visitor: folder.join("visitor.raw"),
             nvme: false,
             cpu: env.distribution.cpu,
+            cables: Vec::new(),
+            clock: None,
             firmware: system.path.firmware(),
             variables: folder.join("variables.fd"),
             tpm: folder.join("tpm"),
@@ -93,6 +96,21 @@ impl Machine {
     /// Plugs the fourth disk in as an NVMe disk, or as it was.
     pub fn plug_as_nvme(&mut self, nvme: bool) {
         self.parts.nvme = nvme;
+    }
+
+    /// Plugs it into one more network, from the next boot on.
+    pub fn join(&mut self, network: &Network) {
+        self.parts.cables.push(network.cable());
+    }
+
+    /// Sets its hardware clock for the next boots: UTC, as `2031-01-31T12:00:00`; none: the time of this host.
+    pub fn set_clock(&mut self, time: Option<String>) {
+        self.parts.clock = time;
+    }
+
+    /// The cards that its cables end in, in the order in which it joined: their addresses as the guest's Linux writes them.
+    pub fn cards(&self) -> impl Iterator<Item = &str> {
+        self.parts.cables.iter().map(|cable| cable.mac.as_str())
     }
 
     /// Folder of its logs.

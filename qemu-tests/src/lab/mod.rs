@@ -1,25 +1,32 @@
-//! An enrolled machine with its verifier and its operator: what scenario `enroll` makes and the others go on with.
+//! Enrolled machines with their server and their operator: what scenario `enroll` makes and the others go on with.
+//!
+//! A [`Lab`] is what is there around one machine. Where there are several, they share [`server::Server`]s,
+//! [`workstation::Workstation`]s and [`network::Network`]s, and each has a `Lab` of its own with its disks, TPM, console, marker and
+//! clock.
 
 pub mod machine;
+pub mod network;
+pub mod server;
+pub mod workstation;
 
 use crate::error::{Context, Result};
 use crate::image::system::System;
 use crate::image::{disk, guest, header};
 use crate::marker::Marker;
-use crate::tenant::Tenant;
 use crate::test_env::TestEnv;
-use crate::verifier::Verifier;
 use halfkey_protocol::keys::label;
 use halfkey_protocol::tpm::fence;
 use halfkey_protocol::wire::operator::{EvidenceRecord, EvidenceSummary};
 use halfkey_testkit::hex;
 use machine::{Boot, Machine, Reached};
 use serde_json::Value;
+use server::Server;
 use sha2::{Digest, Sha256};
 use std::fs;
 use std::path::PathBuf;
+use workstation::Workstation;
 
-/// The label that the operator gives the machine.
+/// The label that the operator gives the first machine.
 pub const LABEL: &str = "guest";
 
 /// All that belongs to one enrolled machine.
@@ -27,9 +34,9 @@ pub struct Lab {
     /// The machine.
     pub machine: Machine,
     /// The server.
-    pub verifier: Verifier,
+    pub verifier: Server,
     /// The operator's workstation.
-    pub tenant: Tenant,
+    pub tenant: Workstation,
     /// What the operator approved.
     pub system: System,
     /// Node id.
@@ -44,7 +51,13 @@ pub struct Lab {
 
 impl Lab {
     /// From its parts; the machine is off.
-    pub fn new(machine: Machine, verifier: Verifier, tenant: Tenant, system: System, node: String) -> Self {
+    pub fn new(
+        machine: Machine,
+        verifier: Server,
+        tenant: Workstation,
+        system: System,
+        node: String,
+    ) -> Self {
         Self { machine, verifier, tenant, system, node, running: None, before: 0, interpreter: None }
     }
 
@@ -322,15 +335,12 @@ fn extended(pcr: &[u8], event: &[u8]) -> String {
     hex(&Sha256::digest([pcr, &event].concat()))
 }
 
-/// Makes what [`Lab`] needs before there is anything to enroll: machine, verifier and workstation.
+/// A machine with an empty second volume, as an owner has it before there is anything to enroll.
 ///
 /// # Errors
-/// If one of them can't be made.
-pub fn found(env: &TestEnv, system: &System) -> Result<(Machine, Verifier, Tenant)> {
+/// If a part can't be made.
+pub fn machine(env: &TestEnv, system: &System) -> Result<Machine> {
     let machine = Machine::new(env, system)?;
     env.images.volume(guest::DATA_LUKS, machine.spare())?;
-    let mut verifier = Verifier::init(&env.paths.programs, &env.place("verifier"))?;
-    verifier.start()?;
-    let tenant = Tenant::login(&env.paths.programs, &verifier, &env.place("workstation"))?;
-    Ok((machine, verifier, tenant))
+    Ok(machine)
 }

@@ -1,13 +1,13 @@
 //! All scenarios: what each is called, asks for and expects, and where its number stands. The order is that in which those of a
 //! group are told to their machine.
 
-use super::Group::{Entry, Exits, Fence, Grub, SecureBoot, Uki, Updates};
+use super::Group::{Entry, Exits, Fence, Grub, Pair, SecureBoot, Uki, Updates};
 use super::scenario::On::Every;
 use super::scenario::Tier::{Matrix, Test};
 use super::scenario::{Needs, Scenario};
 use super::{
     after_opening, afterwards, entries, exitrd, exits, loaders, prompts, repair, rogue, secure_boot, server,
-    tampered, unlock, updates, volumes,
+    several, tampered, unlock, updates, volumes,
 };
 
 /// All of them.
@@ -449,5 +449,18 @@ pub const ALL: &[Scenario] = &[
         guards: "the shutdown of an attested boot",
         tier: Test,
         run: exitrd::run,
+    },
+    Scenario {
+        number: 42,
+        name: "one-revoked",
+        needs: Needs { group: Pair, enrolled: false, on: Every },
+        title: "two machines of one image at one server, one of them revoked, the other's clock a day ahead",
+        expects: "the one is denied, the other unlocked with nobody there",
+        guards: "nodes that have nothing to do with each other",
+        tier: Matrix(&[
+            "testkit/tests/dialogue.rs::from_registration_to_unattended_unlocking_and_revocation",
+            "unattended",
+        ]),
+        run: several::one_revoked,
     },
 ];

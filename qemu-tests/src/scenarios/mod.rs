@@ -9,6 +9,7 @@
 //! | [`afterwards`] | root in the running system gets nothing; [`second_agent`] is the attacker's tool |
 //! | [`tampered`] | command line, initramfs, TPM, header |
 //! | [`server`] | revoked, down, impersonated |
+//! | [`several`] | several machines at one server |
 //! | [`volumes`] | several volumes |
 //! | [`rogue`] | another root, another /var |
 //! | [`exits`] | shells of the initramfs, an agent that crashes |
@@ -36,6 +37,7 @@ pub mod scenario;
 mod second_agent;
 mod secure_boot;
 mod server;
+mod several;
 mod tampered;
 mod unlock;
 mod updates;
@@ -70,12 +72,22 @@ pub enum Group {
     Grub,
     /// systemd-boot.
     Entry,
+    /// Two machines with a UKI, on a network of their own.
+    Pair,
 }
 
 impl Group {
     /// The group that takes longest first.
-    pub const ALL: &[Self] =
-        &[Self::Fence, Self::Uki, Self::SecureBoot, Self::Entry, Self::Exits, Self::Grub, Self::Updates];
+    pub const ALL: &[Self] = &[
+        Self::Fence,
+        Self::Uki,
+        Self::SecureBoot,
+        Self::Entry,
+        Self::Exits,
+        Self::Grub,
+        Self::Updates,
+        Self::Pair,
+    ];
 
     /// Its machine, for people.
     pub fn machine(self) -> &'static str {
@@ -86,13 +98,14 @@ impl Group {
             Self::SecureBoot => "UKI signed by its owner, Secure Boot, the previous kernel",
             Self::Grub => "shim and GRUB, Secure Boot with Microsoft's keys",
             Self::Entry => "systemd-boot, an entry of type 1",
+            Self::Pair => "two with a UKI, on a network of their own",
         }
     }
 
     /// How its machine boots.
     pub fn path(self) -> BootPath {
         match self {
-            Self::Uki | Self::Exits | Self::Fence | Self::Updates => BootPath::Uki,
+            Self::Uki | Self::Exits | Self::Fence | Self::Updates | Self::Pair => BootPath::Uki,
             Self::SecureBoot => BootPath::SignedUki,
             Self::Grub => BootPath::Grub,
             Self::Entry => BootPath::Entry,
@@ -123,6 +136,8 @@ pub struct Context {
     pub story: Story,
     group: Group,
     lab: Option<Lab>,
+    /// Another one at the same server.
+    other: Option<Lab>,
     /// A machine that is not enrolled.
     unenrolled: Option<crate::lab::machine::Machine>,
     /// The machine of the lab, if it runs because someone typed the passphrase.
@@ -132,7 +147,7 @@ pub struct Context {
 impl Context {
     /// With nothing enrolled yet.
     pub fn new(env: Arc<TestEnv>, story: Story, group: Group) -> Self {
-        Self { env, story, group, lab: None, unenrolled: None, by_passphrase: None }
+        Self { env, story, group, lab: None, other: None, unenrolled: None, by_passphrase: None }
     }
 
     /// What the operator of this group approves first.
@@ -191,7 +206,7 @@ impl Context {
 
     /// After a failure nobody knows what state the machine is in: the next scenario gets another one.
     pub fn forget(&mut self) {
-        (self.lab, self.unenrolled, self.by_passphrase) = (None, None, None);
+        (self.lab, self.other, self.unenrolled, self.by_passphrase) = (None, None, None, None);
     }
 
     /// Switches off what runs.
@@ -202,15 +217,19 @@ impl Context {
         if let Some(boot) = self.by_passphrase.take() {
             boot.pull_plug();
         }
+        if let Some(mut other) = self.other.take() {
+            other.off()?;
+        }
         let Some(mut lab) = self.lab.take() else { return Ok(()) };
         lab.off()?;
-        lab.verifier.stop().map(drop)
+        lab.verifier.stop()
     }
 
     /// Where the logs of the current machine are.
     pub fn logs(&self) -> Vec<PathBuf> {
+        let other = self.other.as_ref().map(|other| other.machine.console_log());
         let unenrolled = self.unenrolled.as_ref().map(crate::lab::machine::Machine::console_log);
         let lab = self.lab.as_ref().map(|lab| [lab.machine.console_log(), lab.verifier.log()]);
-        unenrolled.into_iter().chain(lab.into_iter().flatten()).collect()
+        unenrolled.into_iter().chain(lab.into_iter().flatten()).chain(other).collect()
     }
 }

@@ -5,10 +5,12 @@ use crate::ensure;
 use crate::error::{Context as _, Result};
 use crate::image::guest::PASSPHRASE;
 use crate::image::header;
-use crate::image::system::BootPath;
-use crate::lab::machine::{BOOT, MOMENT, Reached};
-use crate::lab::{LABEL, Lab, closed_fence, found};
-use crate::story::Who::{Machine, Operator, Verifier};
+use crate::image::system::{BootPath, System};
+use crate::lab::machine::{BOOT, MOMENT, Machine, Reached};
+use crate::lab::server::Server;
+use crate::lab::workstation::Workstation;
+use crate::lab::{LABEL, Lab, closed_fence, machine};
+use crate::story::Who;
 use halfkey_protocol::Reason;
 use halfkey_protocol::identity::fingerprint;
 use halfkey_protocol::wire::operator::NodeState;
@@ -20,11 +22,27 @@ const SHELL: &str = "root@guest:~# ";
 /// is approved, and then the root mounts without anybody typing.
 pub fn enroll(context: &mut Context) -> Result<()> {
     let system = context.system();
+    let machine = machine(&context.env, &system)?;
+    let verifier = Server::new(&context.env)?;
+    let tenant = Workstation::new(&context.env, &verifier)?;
+    let lab = enrolled(context, machine, &verifier, &tenant, system, LABEL)?;
+    context.lab = Some(lab);
+    Ok(())
+}
+
+/// The same with a machine that is there, at a server and a workstation that may know others. It runs when it is returned.
+pub(super) fn enrolled(
+    context: &Context,
+    mut machine: Machine,
+    verifier: &Server,
+    tenant: &Workstation,
+    system: System,
+    label: &str,
+) -> Result<Lab> {
     let system_path = system.path;
-    let (mut machine, verifier, tenant) = found(&context.env, &system)?;
     let story = &context.story;
 
-    story.does(Machine, "first boot; nothing is enrolled, so someone types the passphrase");
+    story.does(Who::Machine, "first boot; nothing is enrolled, so someone types the passphrase");
     let mut boot = machine.boot()?;
     boot.expect(Reached::Prompt)?;
     boot.type_passphrase()?;
@@ -34,7 +52,7 @@ pub fn enroll(context: &mut Context) -> Result<()> {
     ensure!(marker.agent.is_none(), "the agent claims to have opened something");
     story.proves("without enrollment a boot is what it was: a prompt; the fence (PCR 15) is closed");
 
-    story.does(Machine, format!("root runs: halfkey-agent enroll --server {} ...", verifier.url()));
+    story.does(Who::Machine, format!("root runs: halfkey-agent enroll --server {} ...", verifier.url()));
     boot.write_file("/root/ca.pem", &verifier.ca()?)?;
     // The console's shell takes what is typed before it is there.
     boot.wait_console(&[SHELL], BOOT)?;
@@ -49,47 +67,46 @@ pub fn enroll(context: &mut Context) -> Result<()> {
     boot.type_line(PASSPHRASE)?;
     boot.wait_console(&["waiting for the tenant"], MOMENT)?;
 
-    let node = tenant.only_node()?;
+    let node = tenant.newcomer()?;
     let record = tenant.node(&node)?;
     ensure!(
         record.registration.as_ref().is_some_and(|sent| fingerprint(&sent.ek_public) == shown),
         "the console shows EK {shown}, the verifier another"
     );
     story.does(
-        Operator,
-        format!("compares the EK fingerprint and runs: halfkey enroll {} --label {LABEL}", &node[..8]),
+        Who::Operator,
+        format!("compares the EK fingerprint and runs: halfkey enroll {} --label {label}", &node[..8]),
     );
     let roots = context.env.place("ek-roots");
     context.env.manufacturer.roots(&roots)?;
-    tenant.run(&["enroll", &node, "--ek-roots", &roots.to_string_lossy(), "--label", LABEL, "--yes"])?;
+    tenant.run(&["enroll", &node, "--ek-roots", &roots.to_string_lossy(), "--label", label, "--yes"])?;
     boot.wait_console(&["enrolled; the next boot asks"], MOMENT)?;
     let state = tenant.node(&node)?.summary.state;
     ensure!(state == NodeState::Enrolled, "the node is {} after its enrollment", state.as_str());
     boot.power_off()?;
 
-    let mut lab = Lab::new(machine, verifier, tenant, system, node);
+    let mut lab = Lab::new(machine, verifier.clone(), tenant.clone(), system, node);
     let slot = header::keyslot(&lab.token()?)?;
     story.proves(format!(
         "the tenant checked the TPM's certificate itself; the volume has a token and keyslot {slot}"
     ));
 
-    story.does(Machine, "reboots and attests; no boot of it was approved yet");
+    story.does(Who::Machine, "reboots and attests; no boot of it was approved yet");
     let mut boot = lab.boot()?;
     let pending = wait_for_pending(&lab)?;
     ensure!(pending == Reason::NoPolicy.code(), "the boot is pending because of {pending}");
-    story.does(Verifier, "answers `pending`; the machine waits, no prompt yet");
+    story.does(Who::Verifier, "answers `pending`; the machine waits, no prompt yet");
     if system_path == BootPath::Entry {
         entries::learn(story, &lab)?;
     } else {
-        story.does(Operator, format!("looks at the boot and runs: halfkey approve {LABEL}"));
-        lab.tenant.run(&["approve", LABEL, "--yes"])?;
+        story.does(Who::Operator, format!("looks at the boot and runs: halfkey approve {label}"));
+        lab.tenant.run(&["approve", label, "--yes"])?;
     }
     boot.expect(Reached::System)?;
     lab.was_attested(&boot.marker()?)?;
     story.proves("approved while it waited: the root mounted, nobody typed");
     lab.keep_running(boot);
-    context.lab = Some(lab);
-    Ok(())
+    Ok(lab)
 }
 
 /// Waits until the verifier has a boot that waits for the operator, and says why it does.
@@ -110,7 +127,7 @@ pub fn unattended(context: &mut Context) -> Result<()> {
     context.lab()?;
     let story = &context.story;
     let lab = context.lab.as_mut().context("there is an enrolled machine")?;
-    story.does(Machine, "boots once more; nobody is there");
+    story.does(Who::Machine, "boots once more; nobody is there");
     let mut boot = lab.boot()?;
     boot.expect(Reached::System)?;
     let marker = boot.marker()?;
