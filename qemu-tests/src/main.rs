@@ -29,7 +29,8 @@ goes on where it stopped as long as commit and programs are the same, and writes
 unattended, cmdline and revoked step by step. `images` builds what machines start from, and says how many
 seconds each layer took, if the cache does not hold it; every other word does so as well. `record` boots each boot path once and writes what was
 measured to FOLDER: NAME.bin (the firmware's log), NAME.pcrs (SHA-256 bank, at the attestation),
-NAME.cmdline. Machines run debian12, or what --on says: debian13.
+NAME.cmdline. Machines run what --on says: debian12 or debian13; without it, `run` takes for each what the
+list says, and the others debian12.
 
 environment: HALFKEY_AGENT, HALFKEY_VERIFIER, HALFKEY_TENANT (programs, else those of `make dist`),
 HALFKEY_QEMU_ACCEL=kvm|tcg, HALFKEY_QEMU_CACHE, HALFKEY_QEMU_RUN (folders)
@@ -107,8 +108,8 @@ fn run(asked: &Arguments) -> Result<bool> {
             let on = asked.on.map_or_else(|| distribution::ALL.iter().collect(), |on| vec![on]);
             return matrix::run(&Paths::find()?, &on, options);
         }
-        ["run"] => return report::run(Paths::find()?, on, &named(&["all"])?, options),
-        ["run", names @ ..] => return report::run(Paths::find()?, on, &named(names)?, options),
+        ["run"] => return report::run(Paths::find()?, asked.on, &named(&["all"])?, options),
+        ["run", names @ ..] => return report::run(Paths::find()?, asked.on, &named(names)?, options),
         _ => print!("{HELP}"),
     }
     Ok(true)

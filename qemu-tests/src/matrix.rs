@@ -57,7 +57,7 @@ pub fn run(paths: &Paths, asked: &[&'static Distribution], options: Options) -> 
             let env = report::prepare(paths.clone(), on, &options)?;
             seen.guests.insert(on.name.into(), guest(&env)?);
             let shared = Mutex::new((&mut seen, Ok(())));
-            report::run_in(&env, &open, options, |outcome| {
+            report::run_in(&[env], &open, options, |outcome| {
                 let mut shared = shared.lock().expect("nobody panics with it");
                 let (seen, result) = &mut *shared;
                 seen.note(on, outcome);

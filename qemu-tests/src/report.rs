@@ -1,6 +1,6 @@
 //! What people read of a run: one line per scenario.
 
-use crate::error::Result;
+use crate::error::{Context as _, Result};
 use crate::image::distribution::Distribution;
 use crate::jobs;
 use crate::paths::Paths;
@@ -41,6 +41,8 @@ pub(crate) struct Outcome {
     pub(crate) scenario: &'static Scenario,
     pub(crate) result: Result<()>,
     pub(crate) took: Duration,
+    /// Name of what the machine runs.
+    on: &'static str,
     /// What a failure leaves to read: first what says most.
     logs: Vec<PathBuf>,
 }
@@ -61,14 +63,14 @@ impl Outcome {
     }
 }
 
-/// Runs scenarios on machines of a distribution, several groups of them at the same time; one line each, in the order in which they
-/// are given. `true` if all passed.
+/// Runs scenarios, several groups of them at the same time; one line each, in the order in which they are given. `true` if all
+/// passed. Machines run this distribution; without one, that on which the scenarios of their group are tested.
 ///
 /// # Errors
 /// If the test can't be built, or the options are not for these scenarios.
 pub fn run(
     paths: Paths,
-    on: &'static Distribution,
+    on: Option<&'static Distribution>,
     scenarios: &[&'static Scenario],
     options: Options,
 ) -> Result<bool> {
@@ -79,7 +81,19 @@ pub fn run(
         !options.console || !several,
         "with --console one machine speaks at a time\nhint: --jobs 1"
     );
-    run_in(&prepare(paths, on, &options)?, scenarios, options, |_| ())
+    let on = |group: Group| on.unwrap_or_else(|| group.tested_on());
+    let mut envs: Vec<Arc<TestEnv>> = Vec::new();
+    for scenario in scenarios {
+        let on = on(scenario.needs.group);
+        if envs.iter().all(|env| env.distribution.name != on.name) {
+            let env = match envs.first() {
+                Some(first) => first.on(on, &mut |text| eprintln!("{text} ...")).map(Arc::new)?,
+                None => prepare(paths.clone(), on, &options)?,
+            };
+            envs.push(env);
+        }
+    }
+    run_in(&envs, scenarios, options, |_| ())
 }
 
 /// Builds what a run needs.
@@ -101,17 +115,22 @@ pub(crate) fn prepare(paths: Paths, on: &'static Distribution, options: &Options
     TestEnv::new(paths, on, &mut |text| eprintln!("{text} ..."), watch).map(Arc::new)
 }
 
-/// Runs scenarios; `heard` hears of each as soon as it is over.
+/// Runs scenarios in the one of these that is for the distribution on which their group is tested, or in the only one; `heard` hears
+/// of each as soon as it is over.
 ///
 /// # Errors
-/// If disks can't be deleted or kept.
+/// If there is none, or disks can't be deleted or kept.
 pub(crate) fn run_in(
-    env: &Arc<TestEnv>,
+    envs: &[Arc<TestEnv>],
     scenarios: &[&'static Scenario],
     options: Options,
     heard: impl Fn(&Outcome) + Sync,
 ) -> Result<bool> {
-    println!("machines: {}; logs: {}", env.distribution.title, env.folder.display());
+    let env = envs.first().context("no scenario was asked for")?;
+    let titles: Vec<&str> = envs.iter().map(|env| env.distribution.title).collect();
+    println!("machines: {}; logs: {}", titles.join(" and "), env.folder.display());
+    let fits = |group: Group| envs.iter().find(|env| env.distribution.name == group.tested_on().name);
+    let env_of = |group: Group| if envs.len() > 1 { fits(group).unwrap_or(env) } else { env };
     let began = Instant::now();
     let groups: Vec<(Group, Vec<&Scenario>)> = Group::ALL
         .iter()
@@ -122,7 +141,7 @@ pub(crate) fn run_in(
         .collect();
     let printer = Mutex::new(Printer::new(scenarios));
     jobs::each(options.jobs, groups, |(group, scenarios)| {
-        let mut context = Context::new(Arc::clone(env), log_of(env, group, began), group);
+        let mut context = Context::new(Arc::clone(env_of(group)), log_of(env, group, began), group);
         let heard = |outcome| {
             heard(&outcome);
             printer.lock().unwrap_or_else(PoisonError::into_inner).hear(outcome);
@@ -167,8 +186,8 @@ impl<'a> Printer<'a> {
         {
             let verdict = if outcome.result.is_ok() { "ok" } else { "FAILED" };
             let Scenario { number, name, title, expects, .. } = scenario;
-            let seconds = outcome.took.as_secs();
-            println!("{number:>2} {name:<13} {verdict:<6} {seconds:>4} s  {title}: {expects}");
+            let (seconds, on) = (outcome.took.as_secs(), outcome.on);
+            println!("{number:>2} {name:<13} {verdict:<6} {seconds:>4} s  {on}  {title}: {expects}");
             outcome.explain();
             self.passed += usize::from(outcome.result.is_ok());
             self.told += 1;
@@ -236,7 +255,7 @@ pub(crate) fn tell(
         if index + 1 == count && result.is_ok() {
             result = context.end();
         }
-        heard(Outcome { scenario, result, took, logs });
+        heard(Outcome { scenario, result, took, on: context.env.distribution.name, logs });
     }
 }
 

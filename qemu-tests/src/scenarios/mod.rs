@@ -44,6 +44,7 @@ mod updates;
 mod volumes;
 
 use crate::error::{Context as _, Result};
+use crate::image::distribution::{self, Distribution};
 use crate::image::system::{BootPath, Release, System};
 use crate::lab::Lab;
 use crate::lab::machine::Boot;
@@ -100,6 +101,16 @@ impl Group {
             Self::Entry => "systemd-boot, an entry of type 1",
             Self::Pair => "two with a UKI, on a network of their own",
         }
+    }
+
+    /// What its machine runs if nobody asks for another distribution, so in `make test`: each distribution has a group there in which
+    /// a machine is enrolled and unlocked.
+    pub fn tested_on(self) -> &'static Distribution {
+        let name = match self {
+            Self::Grub => "debian13",
+            _ => "debian12",
+        };
+        distribution::find(name).expect("it is one of them")
     }
 
     /// How its machine boots.

@@ -96,7 +96,8 @@ pub fn page() -> String {
                 format!("no: {}", guards.join(", "))
             }
         };
-        let machine = format!("{}{enrolled}{on}", needs.group.machine());
+        let tested = needs.group.tested_on().title;
+        let machine = format!("{tested}, {}{enrolled}{on}", needs.group.machine());
         let _ =
             writeln!(page, "| {number} | `{name}` | {machine} | {title} | {expects} | {guards} | {tier} |");
     }
@@ -112,7 +113,8 @@ Each is told to a real machine: OVMF, swtpm, a distribution's kernel, dracut, sy
 workstation. `halfkey-qemu-tests run NAME` runs one of them, `run test` those of `make test`, `run all` all of them.
 
 In `make test` is what nothing else guards. For the others the last column says what guards their mechanism there: another scenario,
-or a test that boots a recorded machine with the real agent, TPM and verifier.
+or a test that boots a recorded machine with the real agent, TPM and verifier. A machine runs the distribution that is named here, or
+what `--on` says; [matrix.md](matrix.md) has what was seen on each.
 
 | | name | machine | what happens | what is expected | what it guards | in `make test` |
 | --- | --- | --- | --- | --- | --- | --- |
@@ -121,6 +123,7 @@ or a test that boots a recorded machine with the real agent, TPM and verifier.
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::image::distribution;
     use halfkey_testkit::programs::tree;
 
     #[test]
@@ -134,6 +137,19 @@ mod tests {
             let other = catalogue::ALL[..index].iter().find(|o| o.number == one.number || o.name == one.name);
             assert!(other.is_none(), "{}", one.name);
             assert!(one.name.parse::<u32>().is_err() && tier(one.name).is_none(), "{}", one.name);
+        }
+    }
+
+    #[test]
+    fn make_test_unlocks_a_machine_of_each_distribution() {
+        for distribution in distribution::ALL {
+            let tested = tier("test").unwrap().into_iter().find(|scenario| {
+                scenario.needs.enrolled && scenario.needs.group.tested_on().name == distribution.name
+            });
+            assert!(tested.is_some(), "{} is not part of `make test`", distribution.name);
+        }
+        for scenario in catalogue::ALL {
+            assert!(scenario.needs.on.has(scenario.needs.group.tested_on().name), "{}", scenario.name);
         }
     }
 
