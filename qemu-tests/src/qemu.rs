@@ -323,3 +323,28 @@ impl Drop for Sockets {
         let _ = fs::remove_dir_all(&self.0);
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::fs::FileTimes;
+    use std::time::SystemTime;
+
+    #[test]
+    fn sockets_of_runs_that_are_gone_go_after_a_day() {
+        /// More than there can be.
+        const NOBODY: u32 = u32::MAX;
+        let all = tempfile::tempdir().unwrap();
+        let folder = |process: u32, number: u32, days: u64| {
+            let folder = all.path().join(format!("{SOCKETS}{process}-{number}"));
+            fs::create_dir(&folder).unwrap();
+            let then = SystemTime::now() - Duration::from_secs(days * 24 * 3600);
+            fs::File::open(&folder).unwrap().set_times(FileTimes::new().set_modified(then)).unwrap();
+            folder
+        };
+        let (old, new) = (folder(NOBODY, 0, 2), folder(NOBODY, 1, 0));
+        let running = folder(std::process::id(), 0, 2);
+        sweep(all.path());
+        assert_eq!([&old, &new, &running].map(|folder| folder.exists()), [false, true, true]);
+    }
+}

@@ -8,6 +8,7 @@ use crate::error::{Context, Result};
 use crate::log::read;
 use crate::process::{Guard, run, run_with_input};
 use crate::programs::{Programs, tree};
+use crate::reaper;
 use crate::swtpm::Swtpm;
 use crate::tenant::Tenant;
 use crate::verifier::Verifier;
@@ -153,6 +154,7 @@ impl LocalLab {
             .args(["--tpm", &self.tpm.location()])
             .args(args)
             .stdin(Stdio::null());
+        reaper::mark(&mut command);
         command
     }
 

@@ -4,6 +4,7 @@ use crate::error::{Context, Error, Result};
 use crate::port::HeldPort;
 use crate::process::{Guard, run, tail_of};
 use crate::programs::Programs;
+use crate::reaper;
 use std::fs::{self, File};
 use std::io::{BufRead, BufReader};
 use std::path::{Path, PathBuf};
@@ -169,7 +170,7 @@ impl Verifier {
     /// Another command of the program, for this state folder.
     pub fn command(&self, args: &[&str]) -> Command {
         let mut command = Command::new(&self.program);
-        command.args(args).arg("--state").arg(&self.state);
+        reaper::mark(&mut command).args(args).arg("--state").arg(&self.state);
         command
     }
 
