@@ -25,12 +25,14 @@ docs/scenarios.md. `run` prints one line per scenario; scenarios about different
 time, as many as there are processors or N. `run test` is what `make test` runs. --console shows the
 consoles live, --keep leaves disks, TPMs and logs and says where, --shell lets you at the machine of one
 scenario at its end or when it fails: `exit` goes on. `matrix` runs every scenario on every distribution,
-goes on where it stopped as long as commit and programs are the same, and writes docs/matrix.md. `demo` tells enroll,
-unattended, cmdline and revoked step by step. `images` builds what machines start from, and says how many
-seconds each layer took, if the cache does not hold it; every other word does so as well. `record` boots each boot path once and writes what was
-measured to FOLDER: NAME.bin (the firmware's log), NAME.pcrs (SHA-256 bank, at the attestation),
-NAME.cmdline. Machines run what --on says: debian12 or debian13; without it, `run` takes for each what the
-list says, and the others debian12.
+goes on where it stopped as long as commit and programs are the same, and writes docs/matrix.md. `demo`
+tells enroll, unattended, cmdline and revoked step by step. `images` builds what machines start from, and
+says how many seconds each layer took; every other word does so as well, if the cache does not hold it.
+`record` boots each boot path once and writes what was measured to FOLDER: NAME.bin (the firmware's log),
+NAME.pcrs (SHA-256 bank, at the attestation), NAME.cmdline.
+
+Machines run what --on says: debian12 or debian13. Without it, `run` takes for each scenario what
+docs/scenarios.md says, `matrix` all of them, and the others debian12.
 
 environment: HALFKEY_AGENT, HALFKEY_VERIFIER, HALFKEY_TENANT (programs, else those of `make dist`),
 HALFKEY_QEMU_ACCEL=kvm|tcg, HALFKEY_QEMU_CACHE, HALFKEY_QEMU_RUN (folders)
