@@ -4,9 +4,11 @@
 
 mod common;
 
-use common::Server;
 use common::node::{Node, answered, enrolled, said};
+use common::{Server, get};
 use halfkey_protocol::tpm::kdf::Hash;
+use halfkey_protocol::wire::Proposal;
+use halfkey_protocol::wire::policies::ProposalList;
 use halfkey_testkit::software::{Software, policy_head, trust};
 use halfkey_verifier::client::Client;
 
@@ -71,10 +73,11 @@ async fn no_column_of_a_release_is_exchanged() {
         "released_restart = released_restart + 1",
         "released_boot = 'another'",
         "released_proposal = 1",
+        "released_base = 'another'",
         "released_tag = NULL",
     ] {
         let database = server.database();
-        let columns = "released_evidence, released_restart, released_boot, released_proposal, released_tag";
+        let columns = "released_evidence, released_restart, released_boot, released_proposal, released_base, released_tag";
         database.execute_batch(&format!("CREATE TABLE kept AS SELECT {columns} FROM enrollments")).unwrap();
         database.execute(&format!("UPDATE enrollments SET {change}"), []).unwrap();
         let said = node.propose(&anybody, &next()).await;
@@ -159,4 +162,66 @@ async fn a_proposal_whose_row_can_t_be_read_is_made_again() {
         server.database().execute_batch(&lie).unwrap();
     }
     assert_eq!(answered(&node.propose(&anybody, &next()).await), "waiting proposal_waits");
+}
+
+/// Who writes the database and has no machine: what waits for an operator is what a node proposed.
+#[tokio::test]
+async fn no_row_is_shown_as_what_a_node_proposed() {
+    let server = Server::start();
+    let (anybody, operator, node) = (server.anybody(), server.operator(), opened(&server).await);
+    let policy = policy_head("web") + &Software::default().boot();
+    node.apply(&operator, &format!("node:{}", node.id), &policy).await.unwrap();
+    let shown = async || -> Vec<Proposal> {
+        let list: ProposalList = get(&operator, "/v1/operator/proposals").await.unwrap();
+        list.proposals.into_iter().map(|record| record.proposal).collect()
+    };
+    assert_eq!(answered(&node.propose(&anybody, &next()).await), "waiting proposal_waits");
+    assert_eq!(shown().await, [next().proposal()]);
+
+    let mut forged = evil().proposal();
+    forged.name = next().proposal().name;
+    let forged = serde_json::to_string(&forged).unwrap();
+    server.database().execute("UPDATE proposals SET proposal = ?1", [&forged]).unwrap();
+    assert_eq!(shown().await, []);
+    let columns = "node_id, at, state, message, from_evidence, base_boot, by_trust, tag, made";
+    let out_of_nothing = format!(
+        "INSERT INTO proposals (sha256, proposal, {columns}) SELECT x'00', ?1, {columns} FROM proposals"
+    );
+    assert_eq!(server.database().execute(&out_of_nothing, [&forged]).unwrap(), 1);
+    assert_eq!(shown().await, []);
+
+    // Another node's is not this one's, and one from another boot is none.
+    assert_eq!(answered(&node.propose(&anybody, &next()).await), "waiting proposal_waits");
+    assert_eq!(shown().await, [next().proposal()]);
+    server.database().execute("UPDATE proposals SET from_evidence = from_evidence + 1", []).unwrap();
+    assert_eq!(shown().await, []);
+}
+
+/// The next boot takes shim and loader from what the one before it did, whatever that one's row says by now.
+#[tokio::test]
+async fn the_base_of_what_runs_is_what_it_was_released_with() {
+    let server = Server::start();
+    let (anybody, operator, node) = (server.anybody(), server.operator(), enrolled(&server).await);
+    let policy = policy_head("web")
+        + &trust(LATER, 9)
+        + &Software::default().boot()
+        + "\n"
+        + &Software::version("6.1.0-11").boot();
+    node.apply(&operator, &format!("node:{}", node.id), &policy).await.unwrap();
+    node.reboot_into(&Software::default());
+    assert_eq!(said(&node.boot(&anybody).await), "released");
+    node.open_fence();
+    assert_eq!(answered(&node.propose(&anybody, &next()).await), "accepted");
+    node.reboot_into(&next());
+    assert_eq!(said(&node.boot(&anybody).await), "released");
+    node.open_fence();
+    let bases = || -> Vec<Option<String>> {
+        let database = server.database();
+        let mut query = database.prepare("SELECT base_boot FROM proposals ORDER BY id").unwrap();
+        query.query_map([], |row| row.get(0)).unwrap().map(Result::unwrap).collect()
+    };
+    let [base] = &bases()[..] else { panic!("{:?}", bases()) };
+    server.database().execute("UPDATE proposals SET base_boot = 'another'", []).unwrap();
+    assert_eq!(answered(&node.propose(&anybody, &evil()).await), "accepted");
+    assert_eq!(bases().last(), Some(base));
 }

@@ -332,23 +332,25 @@ fn one_enrollment_is_open_and_one_current() {
                 fence: [4; 32],
                 boot: Some("6.1".into()),
                 proposal: Some(5),
+                base: Some("6.0".into()),
                 twin: Some(2),
                 tag: Some(vec![6; 32]),
             };
             let quote = QuoteRow { reset: Some(1), restart: Some(2), clock: Some(3) };
-            tx.set_fetched("first", "ticket").unwrap();
+            tx.set_fetched("first", "ticket", Some(&[9; 3])).unwrap();
             tx.set_quoted("first", &quote).unwrap();
             tx.set_released("first", &released).unwrap();
             let found = tx.enrollment(NODE, EnrollmentState::Open).unwrap().unwrap();
             let fetched_by = Some("ticket".into());
             let whole = EnrollmentRow {
                 fetched_by,
+                c_u: Some(vec![9; 3]),
                 quote,
                 released: Some(released),
                 ..enrollment("first", EnrollmentState::Open)
             };
             assert_eq!(found, whole);
-            assert_eq!(tx.enrollment_state(NODE, "first").unwrap(), Some((EnrollmentState::Open, 1, true)));
+            assert_eq!(tx.enrollment_state(NODE, "first").unwrap(), Some((EnrollmentState::Open, 1)));
             assert_eq!(tx.enrollment_state(OTHER, "first").unwrap(), None);
             tx.prove_enrollment("first", 9).unwrap();
             assert_eq!(tx.enrollment(NODE, EnrollmentState::Open).unwrap(), None);
@@ -500,6 +502,7 @@ fn proposal(content: u8, at: u64, state: &str) -> ProposalRow {
         trusted_since: None,
         content: "{}".into(),
         tag: None,
+        made: Some(vec![8; 32]),
     }
 }
 

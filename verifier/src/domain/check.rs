@@ -89,15 +89,21 @@ impl Index {
         }
         slots.into_iter().find_map(|(scope, since, row)| {
             let expected = self.newest_since(&scope, &key, since).unwrap_or(0);
-            self.differs(expected, row).map(|why| format!("{scope}: {why}"))
+            self.differs(expected, row, node.current.is_some()).map(|why| format!("{scope}: {why}"))
         })
     }
 
-    /// A document of another key may be newer: that it does not count for this node is said later.
-    fn differs(&self, expected: u64, row: Option<&PolicyRef>) -> Option<String> {
+    /// Where nothing of the node's tenant counts, a document of another key may be there: that it does not count is said later. So may
+    /// a newer one until the node is proved.
+    fn differs(&self, expected: u64, row: Option<&PolicyRef>, proved: bool) -> Option<String> {
         let found = row.map_or(0, |row| row.version);
         if found < expected {
             return Some(format!("the database goes by document {found}, and {expected} is newer"));
+        }
+        if proved && expected != 0 && found != expected {
+            return Some(format!(
+                "the database goes by document {found}, and {expected} is the tenant's last"
+            ));
         }
         let row = row?;
         let place = Place { number: row.version, sha256: row.sha256 };

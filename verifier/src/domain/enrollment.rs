@@ -1,7 +1,7 @@
 //! Enrollments: open until the node proves that it holds K, then current until a newer one is proved.
 
 use super::document::{self, NewDocument};
-use super::model::{Counters, Enrollment, Stage};
+use super::model::{Counters, Enrollment, Node, Stage};
 use super::{By, Error, Result, TxView, audit, governing, json, legible, proposal, released, seal};
 use crate::events::Event;
 use crate::store::{EnrollmentRow, EnrollmentState, QuoteRow};
@@ -59,7 +59,7 @@ pub fn enroll(view: &TxView<'_>, new: &NewEnrollment<'_>, by: By<'_>) -> Result<
         registration: json(new.registration)?,
         bank: new.bank.name().to_owned(),
         c_v: (Some(new.c_v.id_object.to_vec()), Some(new.c_v.secret.to_vec())),
-        c_u: Some(seal::seal(view.key, new.node, new.id, new.c_u)?),
+        c_u: Some(seal::seal(view.key, new.node, new.id, None, new.c_u)?),
         enrolled_at: by.now,
         enrolled_by: by.actor.to_owned(),
         fetched_by: None,
@@ -111,7 +111,7 @@ pub fn prove(
     require_not_revoked(view, node)?;
     let unknown =
         || Error::Refused(Reason::NotEnrolled, format!("node {node} has no enrollment {enrollment}"));
-    let (state, number, fetched) = view.rows.enrollment_state(node, enrollment)?.ok_or_else(unknown)?;
+    let (state, number) = view.rows.enrollment_state(node, enrollment)?.ok_or_else(unknown)?;
     let signed = view.rows.document(number)?.ok_or_else(unknown)?;
     let damaged = |what: String| Error::damaged(format!("table enrollments, {enrollment:.64}: {what}"));
     // What the proof is compared with is the tenant's word.
@@ -133,7 +133,7 @@ pub fn prove(
     })?;
     let used = |what: String| Err(Error::Refused(Reason::EnrollmentUsed, what));
     match (stage, state) {
-        (Stage::Open, EnrollmentState::Open) if fetched => {}
+        (Stage::Open, EnrollmentState::Open) if was_fetched(view, node, enrollment)? => {}
         // Whoever signed it knows K as well: it is the machine's word only once its TPM was given the halves.
         (Stage::Open, EnrollmentState::Open) => {
             let what = format!("of enrollment {enrollment}, which the node has not fetched");
@@ -164,6 +164,24 @@ pub fn prove(
     view.emit(Event::NodeChanged(node));
     audit::append(view, by, "prove", Some(node), &format!("enrollment {enrollment}"))?;
     document::entry(view, Kind::Proof, Scope::Proof(node), proof_of(&opened.place), by).map(Some)
+}
+
+/// A boot has got C_U and C_V: from now on they are that boot's, and no row alone makes them another's.
+///
+/// # Errors
+/// When the database can't be written.
+pub fn fetched(view: &TxView<'_>, node: &Node, ticket: &str) -> Result<()> {
+    let Some(open) = node.open.as_ref().filter(|open| open.fetched_by.is_none()) else { return Ok(()) };
+    let of_boot = |c_u| seal::seal(view.key, node.id, &open.id, Some(ticket), c_u);
+    let c_u = open.c_u.as_ref().map(of_boot).transpose()?;
+    Ok(view.rows.set_fetched(&open.id, ticket, c_u.as_deref())?)
+}
+
+/// Whether a boot has fetched the open enrollment. A row that only says so has C_U still as it was enrolled.
+fn was_fetched(view: &TxView<'_>, node: NodeId, enrollment: &str) -> Result<bool> {
+    let row = view.rows.enrollment(node, EnrollmentState::Open)?.filter(|row| row.id == enrollment);
+    let Some(EnrollmentRow { fetched_by: Some(ticket), c_u: Some(c_u), .. }) = row else { return Ok(false) };
+    Ok(seal::open(view.key, node, enrollment, Some(&ticket), &c_u).is_some())
 }
 
 /// A row that says less than the sequence takes no revocation back.
@@ -207,7 +225,7 @@ fn read(view: &TxView<'_>, row: EnrollmentRow) -> Result<Enrollment> {
         .map_err(|e| wrong(format!("document: {e}")))?;
     let c_u = match row.c_u {
         Some(sealed) => {
-            let opened = seal::open(view.key, node, &id, &sealed);
+            let opened = seal::open(view.key, node, &id, row.fetched_by.as_deref(), &sealed);
             Some(opened.ok_or_else(|| wrong("the C_U is not this server's".to_owned()))?)
         }
         None => None,

@@ -11,23 +11,18 @@ use halfkey_protocol::document::Scope;
 ///
 /// # Errors
 /// When a row is damaged, or can't be read.
-pub fn of(
-    view: &TxView<'_>,
-    node: NodeId,
-    group: Option<String>,
-    membership: Option<u64>,
-    key: Option<&[u8]>,
-) -> Result<Governing> {
+pub fn of(view: &TxView<'_>, node: NodeId, membership: Option<u64>, key: Option<&[u8]>) -> Result<Governing> {
     let since = view.index.since(node);
     let membership = membership.filter(|number| *number > since);
-    let group = group.filter(|_| since == 0 || membership.is_some());
-    let (own, withdrawn) = split(last_since(view, &Scope::Node(node), since)?);
+    // Which group it is, the document says.
+    let group = membership.and_then(|number| view.index.group_of(number)).map(str::to_owned);
+    let (own, withdrawn) = split(view, last_since(view, &Scope::Node(node), since)?);
     let policy = match (own, &group) {
         (Some(own), _) => Some(own),
         (None, Some(group)) => newest_of_group(view, group, key)?,
         (None, None) => None,
     };
-    let (additions, without_additions) = split(last_since(view, &Scope::Additions(node), since)?);
+    let (additions, without_additions) = split(view, last_since(view, &Scope::Additions(node), since)?);
     let membership = match membership {
         Some(at) => Some(PolicyRef {
             scope: Scope::Membership(node).to_string(),
@@ -78,15 +73,10 @@ fn last_since(view: &TxView<'_>, scope: &Scope, since: u64) -> Result<Option<Pol
 }
 
 /// What is in force, or what withdrew it.
-fn split(last: Option<PolicyRow>) -> (Option<PolicyRef>, Option<PolicyRef>) {
+fn split(view: &TxView<'_>, last: Option<PolicyRow>) -> (Option<PolicyRef>, Option<PolicyRef>) {
     match last {
-        Some(last) if is_withdrawal(&last) => (None, Some(last.into())),
+        Some(last) if view.index.withdraws(last.version) => (None, Some(last.into())),
         Some(last) => (Some(last.into()), None),
         None => (None, None),
     }
-}
-
-/// A version without a name.
-pub fn is_withdrawal(row: &PolicyRow) -> bool {
-    row.name.is_empty()
 }

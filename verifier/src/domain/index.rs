@@ -9,7 +9,7 @@ use halfkey_protocol::NodeId;
 use halfkey_protocol::document::{Deployment, Kind, Opened, Place, Scope};
 use halfkey_protocol::wire::operator::Held;
 use halfkey_protocol::wire::{self, SignedDocument};
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 
 /// The sequence, without its documents.
 #[derive(Default)]
@@ -18,6 +18,10 @@ pub struct Index {
     hashes: Vec<[u8; 32]>,
     /// By scope and tenant key: number of the newest document.
     newest: HashMap<String, HashMap<[u8; 32], u64>>,
+    /// Documents that withdraw a policy.
+    withdrawals: HashSet<u64>,
+    /// Documents that put a node into a group: which one. Empty: into none.
+    groups: HashMap<u64, String>,
     /// The newest enrollment of a node, whoever signed it.
     enrolled: HashMap<NodeId, Signed>,
     /// The enrollment of a node that was proved last.
@@ -114,7 +118,13 @@ impl Index {
                     self.proved.insert(*node, Proved { enrollment, since });
                 }
             }
-            (Scope::Node(_) | Scope::Group(_) | Scope::Additions(_) | Scope::Membership(_), _) => {}
+            (Scope::Membership(_), _) => {
+                self.groups.insert(number, opened.body.clone());
+            }
+            (Scope::Node(_) | Scope::Group(_) | Scope::Additions(_), Kind::Withdrawal) => {
+                self.withdrawals.insert(number);
+            }
+            (Scope::Node(_) | Scope::Group(_) | Scope::Additions(_), _) => {}
         }
         let scope = opened.scope.to_string();
         if !opened.keys.is_empty() {
@@ -184,6 +194,22 @@ impl Index {
     pub fn membership_at_proof(&self, node: NodeId) -> Option<u64> {
         let open = self.enrolled.get(&node).filter(|_| !self.goes_to_another(node))?;
         self.newest_since(&Scope::Membership(node).to_string(), &open.key, self.since(node))
+    }
+
+    /// Whether this document withdraws a policy.
+    pub fn withdraws(&self, number: u64) -> bool {
+        self.withdrawals.contains(&number)
+    }
+
+    /// Into which group this document puts a node, if it does.
+    pub fn group_of(&self, number: u64) -> Option<&str> {
+        self.groups.get(&number).map(String::as_str).filter(|group| !group.is_empty())
+    }
+
+    /// Whether a policy of this scope by this key is in force: what counts is the last that it signed.
+    pub fn in_force(&self, scope: &Scope, key: &[u8; 32]) -> bool {
+        let since = scope.node().map_or(0, |node| self.since(node));
+        self.newest_since(&scope.to_string(), key, since).is_some_and(|number| !self.withdraws(number))
     }
 
     /// Number of the newest document of a scope by this key, if it is after a number.

@@ -34,7 +34,7 @@ pub fn unchecked(view: &TxView<'_>, node: NodeId) -> Result<Option<Node>> {
     let (current, why_current) = legible(enrollment::of(view, node, EnrollmentState::Current))?;
     let (open, why_open) = legible(enrollment::of(view, node, EnrollmentState::Open))?;
     let key = current.as_ref().or(open.as_ref()).map(|enrollment| enrollment.signed.tenant_key());
-    let governing = governing::of(view, node, row.group_name, row.group_number, key);
+    let governing = governing::of(view, node, row.group_number, key);
     let (governing, why) = legible(governing)?;
     damage = why.map(Damage::Governing).or(damage);
     damage = why_open.or(why_current).map(Damage::Enrollment).or(damage);

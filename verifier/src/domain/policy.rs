@@ -1,7 +1,6 @@
 //! Policies and groups: which documents govern a node, and who may replace them.
 
 use super::document::{self, NewDocument};
-use super::governing::is_withdrawal;
 use super::model::Damage;
 use super::review::{self, Reviewed, Reviewer};
 use super::{By, Error, Result, TxView, audit, legible, node};
@@ -36,7 +35,9 @@ pub fn apply(
     let scope = opened.scope.to_string();
     require_key(view, &opened.scope, signed.tenant_key())?;
     let withdrawn = new.name.is_empty();
-    if withdrawn && newest_known(view, &scope)?.is_none_or(|last| is_withdrawal(&last)) {
+    // The sequence says it: whoever writes rows must not keep anybody from withdrawing what is in force.
+    let in_force = || opened.keys.iter().any(|key| view.index.in_force(&opened.scope, key));
+    if withdrawn && !in_force() {
         let what = format!("{scope} has no policy that could be withdrawn");
         return Err(Error::Refused(Reason::Conflict, what));
     }
@@ -140,21 +141,22 @@ pub fn groups(view: &TxView<'_>) -> Result<Vec<Group>> {
 /// When the database can't be read.
 pub fn all(view: &TxView<'_>) -> Result<Vec<PolicySummary>> {
     let newest = newest_of_each(view)?;
+    let withdraws = |row: &PolicyRow| view.index.withdraws(row.version);
     let of_node = |node: &str| {
         newest.binary_search_by(|row| row.scope.as_str().cmp(&format!("node:{node}"))).map(|at| &newest[at])
     };
     // A group's policy governs those of its nodes that have none of their own.
     let mut governed: HashMap<String, u64> = HashMap::new();
     for (group, node) in view.rows.members(None)? {
-        if of_node(&node).map_or(true, is_withdrawal) {
+        if of_node(&node).map_or(true, withdraws) {
             *governed.entry(group).or_default() += 1;
         }
     }
     let nodes = |row: &PolicyRow| match row.scope.strip_prefix("group:") {
         Some(group) => governed.get(group).copied().unwrap_or(0),
-        None => u64::from(!is_withdrawal(row)),
+        None => u64::from(!withdraws(row)),
     };
-    Ok(newest.iter().map(|row| summary(row, nodes(row))).collect())
+    Ok(newest.iter().map(|row| summary(view, row, nodes(row))).collect())
 }
 
 /// A policy, whole; without a version the newest of its scope.
@@ -176,13 +178,13 @@ pub fn one(view: &TxView<'_>, scope: &str, version: Option<u64>) -> Result<Optio
             let mut governed = 0;
             for (_, node) in view.rows.members(Some(group))? {
                 let own = newest_known(view, &format!("node:{node}"))?;
-                governed += u64::from(own.is_none_or(|own| is_withdrawal(&own)));
+                governed += u64::from(own.is_none_or(|own| view.index.withdraws(own.version)));
             }
             governed
         }
-        None => u64::from(!is_withdrawal(&row)),
+        None => u64::from(!view.index.withdraws(row.version)),
     };
-    Ok(Some(PolicyRecord { summary: summary(&row, nodes), signed }))
+    Ok(Some(PolicyRecord { summary: summary(view, &row, nodes), signed }))
 }
 
 /// The newest version of a scope that is of the sequence. Rows beside it, and those that can't be read, are nobody's: they stand in
@@ -267,11 +269,17 @@ fn members(rows: &dyn Tx, group: &str) -> Result<Vec<NodeId>> {
     Ok(rows.members(Some(group))?.iter().filter_map(|(_, node)| NodeId::parse(node)).collect())
 }
 
-fn summary(row: &PolicyRow, nodes: u64) -> PolicySummary {
+fn summary(view: &TxView<'_>, row: &PolicyRow, nodes: u64) -> PolicySummary {
+    // Without a name it is shown as withdrawn.
+    let name = match (view.index.withdraws(row.version), row.name.as_str()) {
+        (true, _) => "",
+        (false, "") => "?",
+        (false, name) => name,
+    };
     PolicySummary {
         scope: row.scope.clone(),
         version: row.version,
-        name: row.name.clone(),
+        name: name.to_owned(),
         tenant_key: fingerprint(&row.tenant_key),
         sha256: crate::hex(&row.sha256),
         applied_at: row.applied_at,

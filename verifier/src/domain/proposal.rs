@@ -257,6 +257,15 @@ impl<'a> TrustFields<'a> {
     }
 }
 
+/// The tag of what a node made. Who writes the database would else have an image of their own shown as one that waits.
+pub fn made(view: &TxView<'_>, row: &ProposalRow) -> [u8; 32] {
+    with_made(row, |fields| seal::tag(view.key, seal::Kind::Proposed, fields))
+}
+
+fn with_made<T>(row: &ProposalRow, tell: impl FnOnce(&[&[u8]]) -> T) -> T {
+    tell(&[row.node_id.as_bytes(), &sha256_of(row), &row.from_evidence.to_be_bytes()])
+}
+
 /// SHA-256 over what was proposed. The column of that name finds a row; what the row is about is this.
 pub fn sha256_of(row: &ProposalRow) -> [u8; 32] {
     identity::sha256(row.content.as_bytes())
@@ -274,6 +283,11 @@ pub fn read(view: &TxView<'_>, row: ProposalRow) -> Result<StoredProposal> {
         ProposalState::parse(&row.state).ok_or_else(|| damaged(format!("state {:.32?}", row.state)))?;
     let proposal: Proposal =
         serde_json::from_str(&row.content).map_err(|e| damaged(format!("proposal: {e}")))?;
+    let is_made =
+        |fields: &[&[u8]]| seal::is_ours(view.key, seal::Kind::Proposed, fields, row.made.as_deref());
+    if !with_made(&row, is_made) {
+        return Err(damaged("a proposal that no node made".to_owned()));
+    }
     let tag = row.tag.as_deref();
     let ours = |fields: TrustFields<'_>| seal::is_ours(view.key, seal::Kind::Trusted, &fields.each(), tag);
     let by_trust = row.by_trust && TrustFields::of(&row).is_some_and(ours);

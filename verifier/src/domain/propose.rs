@@ -118,7 +118,9 @@ pub fn propose(
         // Not what a row has of it: the tag is over what the node sent.
         content: json(proposal)?,
         tag: None,
+        made: None,
     };
+    row.made = Some(proposal::made(view, &row).to_vec());
     let id = view.rows.put_proposal(&row)?;
     row.id = id;
     proposal::tag(view, &row)?;

@@ -34,7 +34,7 @@ pub fn read(view: &TxView<'_>, node: NodeId, enrollment: &str, row: ReleasedRow)
 }
 
 fn with_fields<T>(node: NodeId, enrollment: &str, row: &ReleasedRow, tell: impl FnOnce(&[&[u8]]) -> T) -> T {
-    let ReleasedRow { evidence, reset, restart, fence, boot, proposal, twin: _, tag: _ } = row;
+    let ReleasedRow { evidence, reset, restart, fence, boot, proposal, base, twin: _, tag: _ } = row;
     let known = |there: bool| [u8::from(there)];
     tell(&[
         &node.0,
@@ -47,5 +47,7 @@ fn with_fields<T>(node: NodeId, enrollment: &str, row: &ReleasedRow, tell: impl 
         boot.as_deref().unwrap_or_default().as_bytes(),
         &known(proposal.is_some()),
         &proposal.unwrap_or_default().to_be_bytes(),
+        &known(base.is_some()),
+        base.as_deref().unwrap_or_default().as_bytes(),
     ])
 }

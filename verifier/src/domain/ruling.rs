@@ -1,10 +1,13 @@
 //! Evidence comes in and is ruled on, in the transaction that records both.
 
 use super::model::{NodeSnapshot, ReleasedBoot};
-use super::{By, Error, Result, TxView, audit, boot, json, legible, node, proposal, released, retention};
+use super::{
+    By, Error, Result, TxView, audit, boot, enrollment, json, legible, node, proposal, released, retention,
+};
 use crate::appraisal::{Decided, Ruling};
 use crate::events::Event;
 use crate::store::{EvidenceHead, EvidenceRow};
+use halfkey_evidence::policy::{Matched, Origin};
 use halfkey_protocol::wire::{Evidence, Verdict};
 use halfkey_protocol::{NodeId, Reason};
 
@@ -61,6 +64,7 @@ pub fn attest(
                     reset: quoted.counters.reset,
                     restart: quoted.counters.restart,
                     fence: *release.fence(),
+                    base: base_of(&snapshot, release.boot()),
                     boot: release.boot().cloned(),
                     twin,
                 };
@@ -71,7 +75,7 @@ pub fn attest(
                 }
             }
             Decided::Enrolled(release) => {
-                view.rows.set_fetched(&ruling.enrollment_id, release.fetched_by())?;
+                enrollment::fetched(view, &snapshot.node, release.fetched_by())?;
             }
             Decided::Pending { .. } | Decided::Denied { .. } => {}
         }
@@ -98,6 +102,16 @@ pub fn attest(
     }
     view.emit(Event::Verdict { node: request.node, evidence: id, outcome });
     Ok(verdict)
+}
+
+/// What the proposal that this boot comes from took shim and boot loader from, by its tag.
+fn base_of(snapshot: &NodeSnapshot, boot: Option<&Matched>) -> Option<String> {
+    let id = match boot?.origin {
+        Origin::Document => return None,
+        Origin::Proposal(id) => id,
+    };
+    let trusted = snapshot.node.governing.trusted.iter().find(|trusted| trusted.id == id)?;
+    trusted.base_boot.clone()
 }
 
 /// The last release, if this one is of the same boot and yet another: an answer that got lost, or two machines that
@@ -315,7 +329,18 @@ mod tests {
 
     /// The node has fetched and proved it.
     fn prove(rows: &Memory, records: &Records, enrollment: &str, now: u64) {
-        change(rows, |tx| tx.set_fetched(enrollment, "a ticket").unwrap());
+        let some = || Bytes(vec![1; 32]);
+        let c_u = Credential { id_object: some(), secret: some() };
+        let ticket = "a ticket";
+        let c_u = crate::domain::seal::seal(
+            &ClusterKey::from_bytes(&[1; 32]),
+            NODE,
+            enrollment,
+            Some(ticket),
+            &c_u,
+        )
+        .unwrap();
+        change(rows, |tx| tx.set_fetched(enrollment, ticket, Some(&c_u)).unwrap());
         records.prove(NODE, enrollment, &[1; 32], now).unwrap();
     }
 

@@ -23,6 +23,8 @@ pub enum Kind {
     Client,
     /// `trust_root_with_next_boot` accepted a proposal: node, id, SHA-256, scope, since when, base boot.
     Trusted,
+    /// A node made a proposal: node, SHA-256 of its content, evidence of the boot that it comes from.
+    Proposed,
     /// A boot was released: node, enrollment, evidence, resetCount, restartCount, fence, the policy's boot and its proposal. One of an
     /// earlier boot that was put back is of another resetCount than the quote of today.
     Released,
@@ -36,6 +38,7 @@ impl Kind {
             Self::Approval => b"approval",
             Self::Client => b"client",
             Self::Trusted => b"trusted",
+            Self::Proposed => b"proposed",
             Self::Released => b"released",
             Self::HalfKey => b"C_U",
         }
@@ -57,24 +60,39 @@ pub fn is_ours(key: &ClusterKey, kind: Kind, fields: &[&[u8]], found: Option<&[u
     found.is_some_and(|found| half::equal(&tag(key, kind, fields), found))
 }
 
-/// Encrypts C_U for the database.
+/// Encrypts C_U for the database: of an enrollment that nobody has fetched, or that the boot with a ticket has.
 ///
 /// # Errors
 /// When the kernel has no randomness to give.
-pub fn seal(key: &ClusterKey, node: NodeId, enrollment: &str, c_u: &Credential) -> Result<Vec<u8>> {
+pub fn seal(
+    key: &ClusterKey,
+    node: NodeId,
+    enrollment: &str,
+    fetched_by: Option<&str>,
+    c_u: &Credential,
+) -> Result<Vec<u8>> {
     let failed = || Error::unavailable("C_U could not be encrypted");
     let mut bytes = serde_json::to_vec(c_u).map_err(|_| failed())?;
     let key = half_key(key, node, enrollment).ok_or_else(failed)?;
-    let nonce = key.seal_in_place_append_tag(named(node, enrollment), &mut bytes).map_err(|_| failed())?;
+    let nonce = key
+        .seal_in_place_append_tag(named(node, enrollment, fetched_by), &mut bytes)
+        .map_err(|_| failed())?;
     Ok([nonce.as_ref().as_slice(), &bytes].concat())
 }
 
-/// The way back. None if it is not what this server encrypted for this enrollment.
-pub fn open(key: &ClusterKey, node: NodeId, enrollment: &str, sealed: &[u8]) -> Option<Credential> {
+/// The way back. None if it is not what this server encrypted for this enrollment, fetched by this boot or by none.
+pub fn open(
+    key: &ClusterKey,
+    node: NodeId,
+    enrollment: &str,
+    fetched_by: Option<&str>,
+    sealed: &[u8],
+) -> Option<Credential> {
     let (nonce, bytes) = sealed.split_first_chunk::<NONCE_LEN>()?;
     let mut bytes = bytes.to_vec();
     let key = half_key(key, node, enrollment)?;
-    let opened = key.open_in_place(Nonce::from(nonce), named(node, enrollment), &mut bytes).ok()?;
+    let opened =
+        key.open_in_place(Nonce::from(nonce), named(node, enrollment, fetched_by), &mut bytes).ok()?;
     serde_json::from_slice(opened).ok()
 }
 
@@ -83,8 +101,10 @@ fn half_key(key: &ClusterKey, node: NodeId, enrollment: &str) -> Option<Randomiz
     RandomizedNonceKey::new(&AES_256_GCM, &*key).ok()
 }
 
-fn named(node: NodeId, enrollment: &str) -> Aad<String> {
-    Aad::from(format!("{node} {enrollment}"))
+fn named(node: NodeId, enrollment: &str, fetched_by: Option<&str>) -> Aad<String> {
+    // The key is of node and enrollment, so only the end tells.
+    let fetched = fetched_by.map(|ticket| format!(" fetched by {ticket}")).unwrap_or_default();
+    Aad::from(format!("{node} {enrollment}{fetched}"))
 }
 
 #[cfg(test)]
@@ -110,17 +130,22 @@ mod tests {
         let (key, other) = (ClusterKey::from_bytes(&[1; 32]), ClusterKey::from_bytes(&[2; 32]));
         let (node, another) = (NodeId([7; 16]), NodeId([8; 16]));
         let c_u = Credential { id_object: vec![1; 50].into(), secret: vec![2; 256].into() };
-        let sealed = seal(&key, node, "first", &c_u).unwrap();
-        assert_ne!(sealed, seal(&key, node, "first", &c_u).unwrap());
-        assert_eq!(open(&key, node, "first", &sealed).as_ref(), Some(&c_u));
-        assert!(open(&key, node, "second", &sealed).is_none());
-        assert!(open(&key, another, "first", &sealed).is_none());
-        assert!(open(&other, node, "first", &sealed).is_none());
+        let sealed = seal(&key, node, "first", None, &c_u).unwrap();
+        assert_ne!(sealed, seal(&key, node, "first", None, &c_u).unwrap());
+        assert_eq!(open(&key, node, "first", None, &sealed).as_ref(), Some(&c_u));
+        assert!(open(&key, node, "second", None, &sealed).is_none());
+        assert!(open(&key, another, "first", None, &sealed).is_none());
+        assert!(open(&other, node, "first", None, &sealed).is_none());
+        let fetched = seal(&key, node, "first", Some("a"), &c_u).unwrap();
+        assert_eq!(open(&key, node, "first", Some("a"), &fetched).as_ref(), Some(&c_u));
+        for other in [None, Some("b"), Some("")] {
+            assert!(open(&key, node, "first", other, &fetched).is_none());
+        }
         for at in 0..sealed.len() {
             let mut changed = sealed.clone();
             changed[at] ^= 1;
-            assert!(open(&key, node, "first", &changed).is_none());
-            assert!(open(&key, node, "first", &sealed[..at]).is_none());
+            assert!(open(&key, node, "first", None, &changed).is_none());
+            assert!(open(&key, node, "first", None, &sealed[..at]).is_none());
         }
     }
 }

@@ -139,15 +139,19 @@ impl Library {
             return Ok(Ok(rules.clone()));
         }
         let mut notes = Vec::new();
+        // What was left out because it was damaged may be put right: that is not what these documents come to.
+        let mut whole = true;
         let additions = match &added {
             None => None,
             Some((reference, entry)) => match usable(entry, reference, |document| node.additions(document)) {
                 Ok((Signed { content: Content::Additions(additions), .. }, ())) => Some(additions),
                 Ok(_) => {
+                    whole = false;
                     notes.push(damaged(reference));
                     None
                 }
                 Err(why) => {
+                    whole = false;
                     notes.push(why);
                     None
                 }
@@ -155,13 +159,17 @@ impl Library {
         };
         let mut proposals = Vec::new();
         for Trusted { id, base_boot, sha256 } in trusted {
-            let Some(stored) = documents.stored_proposal(*id)? else { continue };
+            let Some(stored) = documents.stored_proposal(*id)? else {
+                whole = false;
+                continue;
+            };
             // Changed since it was listed.
             if !stored.by_trust
                 || stored.base_boot != *base_boot
                 || stored.sha256 != *sha256
                 || stored.trusted_under != governing.trusting()
             {
+                whole = false;
                 notes.push(format!("proposal {id} is not trusted"));
                 continue;
             }
@@ -176,7 +184,9 @@ impl Library {
         let rules = Arc::new(Rules { name, effective, notes });
         // About as large as the documents that it was made from.
         let weight = 4096 * (1 + rules.effective.policy().boots().len());
-        self.cache.keep(cached, Arc::new(Entry::Rules(rules.clone())), weight);
+        if whole {
+            self.cache.keep(cached, Arc::new(Entry::Rules(rules.clone())), weight);
+        }
         Ok(Ok(rules))
     }
 

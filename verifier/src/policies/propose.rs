@@ -7,7 +7,7 @@
 use super::{Governed, Library, Rules, summary};
 use crate::appraisal::checks::{check_quote, counters, require_newer, same_enrollment};
 use crate::domain::{
-    Enrollment, Node, PolicySource, ProposalDecision, ProposalRuling, ProposalSnapshot, ReleasedBoot, Result,
+    Enrollment, PolicySource, ProposalDecision, ProposalRuling, ProposalSnapshot, ReleasedBoot, Result,
     StoredProposal,
 };
 use crate::keys::ClusterKey;
@@ -105,7 +105,7 @@ impl<'a> CheckedProposal<'a> {
         let governed = library.governed(&snapshot.node, documents)?;
         ruling.from_evidence = released.evidence_id;
         ruling.base_boot = match &governed.rules {
-            Ok(rules) => base_boot(&snapshot.node, released, rules, documents)?,
+            Ok(rules) => base_boot(released, rules),
             Err(_) => None,
         };
         let trust = Trusting::Given {
@@ -291,21 +291,12 @@ fn counted(known: &StoredProposal, governed: &Governed) -> bool {
 }
 
 /// The signed policy's boot that the machine runs: where shim and boot loader of the proposal come from.
-fn base_boot(
-    node: &Node,
-    released: &ReleasedBoot,
-    rules: &Rules,
-    documents: &dyn PolicySource,
-) -> Result<Option<String>> {
-    let Some(running) = &released.boot else { return Ok(None) };
+fn base_boot(released: &ReleasedBoot, rules: &Rules) -> Option<String> {
+    let running = released.boot.as_ref()?;
     match running.origin {
-        Origin::Document => Ok(rules.effective.base_of(running).map(str::to_owned)),
+        Origin::Document => rules.effective.base_of(running).map(str::to_owned),
         // It runs what was trusted before: that took them from a boot of the policy.
-        Origin::Proposal(earlier) => {
-            let earlier = documents.stored_proposal(earlier)?;
-            let own = earlier.filter(|earlier| earlier.record.node_id == node.id.to_string());
-            Ok(own.and_then(|earlier| earlier.base_boot))
-        }
+        Origin::Proposal(_) => released.base.clone(),
     }
 }
 

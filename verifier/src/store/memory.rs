@@ -252,10 +252,10 @@ impl Enrollments for MemoryTx {
         Ok(tables.enrollments.values().find(|row| row.node == node && row.state == state).cloned())
     }
 
-    fn enrollment_state(&self, node: NodeId, id: &str) -> Result<Option<(EnrollmentState, u64, bool)>> {
+    fn enrollment_state(&self, node: NodeId, id: &str) -> Result<Option<(EnrollmentState, u64)>> {
         let tables = self.0.borrow();
         let found = tables.enrollments.get(id).filter(|row| row.node == node);
-        Ok(found.map(|row| (row.state, row.number, row.fetched_by.is_some())))
+        Ok(found.map(|row| (row.state, row.number)))
     }
 
     fn insert_enrollment(&self, row: &EnrollmentRow) -> Result<bool> {
@@ -288,8 +288,11 @@ impl Enrollments for MemoryTx {
         })
     }
 
-    fn set_fetched(&self, id: &str, ticket: &str) -> Result<()> {
-        self.with_enrollment(id, |row| row.fetched_by = Some(ticket.to_owned()))
+    fn set_fetched(&self, id: &str, ticket: &str, c_u: Option<&[u8]>) -> Result<()> {
+        self.with_enrollment(id, |row| {
+            row.fetched_by = Some(ticket.to_owned());
+            row.c_u = c_u.map(<[u8]>::to_vec);
+        })
     }
 
     fn set_quoted(&self, id: &str, quote: &QuoteRow) -> Result<()> {

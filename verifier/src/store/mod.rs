@@ -162,7 +162,7 @@ pub trait Enrollments {
     /// The one of a node in this state. There is one at most that is open or current.
     fn enrollment(&self, node: NodeId, state: EnrollmentState) -> Result<Option<EnrollmentRow>>;
     /// State, number of the document, and whether a boot has fetched it; of this enrollment of this node.
-    fn enrollment_state(&self, node: NodeId, id: &str) -> Result<Option<(EnrollmentState, u64, bool)>>;
+    fn enrollment_state(&self, node: NodeId, id: &str) -> Result<Option<(EnrollmentState, u64)>>;
     /// Adds one; false if there was one of this id.
     fn insert_enrollment(&self, row: &EnrollmentRow) -> Result<bool>;
     /// The one in this state is replaced; its C_V and C_U are deleted.
@@ -170,7 +170,7 @@ pub trait Enrollments {
     /// It becomes the current one; its C_U is deleted.
     fn prove_enrollment(&self, id: &str, at: u64) -> Result<()>;
     /// A boot fetched it.
-    fn set_fetched(&self, id: &str, ticket: &str) -> Result<()>;
+    fn set_fetched(&self, id: &str, ticket: &str, c_u: Option<&[u8]>) -> Result<()>;
     /// Counters of the last quote that was accepted.
     fn set_quoted(&self, id: &str, quote: &QuoteRow) -> Result<()>;
     /// The last boot that was released.

@@ -266,6 +266,8 @@ pub struct ReleasedRow {
     pub boot: Option<String>,
     /// Number of the proposal that this boot of the policy comes from.
     pub proposal: Option<u64>,
+    /// The policy's boot that the proposal took shim and boot loader from.
+    pub base: Option<String>,
     /// Number of the evidence that was released before it, with the same resetCount and another r.
     pub twin: Option<u64>,
     /// By the cluster key, over all but `twin`, which is only shown.
@@ -382,6 +384,8 @@ pub struct ProposalRow {
     pub content: String,
     /// Over what is by trust, by a key that is not in the database.
     pub tag: Option<Vec<u8>>,
+    /// By the same key: that the node made it, with a quote.
+    pub made: Option<Vec<u8>>,
 }
 
 /// A proposal without its content.

@@ -37,16 +37,18 @@ pub struct ReleasedBoot {
     pub fence: [u8; 32],
     /// The policy's boot that it was; none if an operator approved it.
     pub boot: Option<Matched>,
+    /// The boot of the signed policy that this one, if it comes from a proposal, took shim and boot loader from.
+    pub base: Option<String>,
     /// Number of the evidence that was released before it, with the same resetCount and another r.
     pub twin: Option<u64>,
 }
 
 impl From<ReleasedRow> for ReleasedBoot {
     fn from(row: ReleasedRow) -> Self {
-        let ReleasedRow { evidence, reset, restart, fence, boot, proposal, twin, tag: _ } = row;
+        let ReleasedRow { evidence, reset, restart, fence, boot, proposal, base, twin, tag: _ } = row;
         let origin = proposal.map_or(Origin::Document, Origin::Proposal);
         let boot = boot.map(|name| Matched { name, origin });
-        Self { evidence_id: evidence, reset, restart, fence, boot, twin }
+        Self { evidence_id: evidence, reset, restart, fence, boot, base, twin }
     }
 }
 
@@ -63,6 +65,7 @@ impl From<&ReleasedBoot> for ReleasedRow {
             fence: boot.fence,
             boot: boot.boot.as_ref().map(|matched| matched.name.clone()),
             proposal,
+            base: boot.base.clone(),
             twin: boot.twin,
             tag: None,
         }

@@ -11,7 +11,7 @@ impl Enrollments for SqliteTx<'_> {
             "SELECT enrollment_id, number, tenant_key, registration, bank, c_v_id, c_v_secret, c_u,
                     enrolled_at, enrolled_by, fetched_by, reset_count, restart_count, clock,
                     released_evidence, released_reset, released_restart, released_fence, released_boot,
-                    released_proposal, released_twin, released_tag
+                    released_proposal, released_twin, released_tag, released_base
              FROM enrollments WHERE node_id = ?1 AND state = ?2";
         let read = |row: &Row<'_>| {
             let (reset, restart, clock): (_, _, Option<i64>) = (row.get(11)?, row.get(12)?, row.get(13)?);
@@ -46,16 +46,16 @@ impl Enrollments for SqliteTx<'_> {
         Ok(Some(found))
     }
 
-    fn enrollment_state(&self, node: NodeId, id: &str) -> Result<Option<(EnrollmentState, u64, bool)>> {
-        const SQL: &str = "SELECT state, number, fetched_by IS NOT NULL FROM enrollments
+    fn enrollment_state(&self, node: NodeId, id: &str) -> Result<Option<(EnrollmentState, u64)>> {
+        const SQL: &str = "SELECT state, number FROM enrollments
                            WHERE enrollment_id = ?1 AND node_id = ?2";
-        let read = |row: &Row<'_>| Ok((row.get::<_, String>(0)?, u64_at(row, 1)?, row.get(2)?));
-        let Some((state, number, fetched)) = self.first(SQL, [id, &id_text(node)], read)? else {
+        let read = |row: &Row<'_>| Ok((row.get::<_, String>(0)?, u64_at(row, 1)?));
+        let Some((state, number)) = self.first(SQL, [id, &id_text(node)], read)? else {
             return Ok(None);
         };
         let state = EnrollmentState::parse(&state)
             .ok_or_else(|| StoreError::Damaged(format!("table enrollments, {id:.64}: state {state:.32?}")))?;
-        Ok(Some((state, number, fetched)))
+        Ok(Some((state, number)))
     }
 
     fn insert_enrollment(&self, row: &EnrollmentRow) -> Result<bool> {
@@ -93,8 +93,9 @@ impl Enrollments for SqliteTx<'_> {
         self.change(SQL, params![id, number(at)]).map(drop)
     }
 
-    fn set_fetched(&self, id: &str, ticket: &str) -> Result<()> {
-        self.change("UPDATE enrollments SET fetched_by = ?2 WHERE enrollment_id = ?1", [id, ticket]).map(drop)
+    fn set_fetched(&self, id: &str, ticket: &str, c_u: Option<&[u8]>) -> Result<()> {
+        const SQL: &str = "UPDATE enrollments SET fetched_by = ?2, c_u = ?3 WHERE enrollment_id = ?1";
+        self.change(SQL, params![id, ticket, c_u]).map(drop)
     }
 
     fn set_quoted(&self, id: &str, quote: &QuoteRow) -> Result<()> {
@@ -107,11 +108,12 @@ impl Enrollments for SqliteTx<'_> {
     fn set_released(&self, id: &str, released: &ReleasedRow) -> Result<()> {
         const SQL: &str = "UPDATE enrollments SET
                 released_evidence = ?2, released_reset = ?3, released_restart = ?4, released_fence = ?5,
-                released_boot = ?6, released_proposal = ?7, released_twin = ?8, released_tag = ?9
+                released_boot = ?6, released_proposal = ?7, released_twin = ?8, released_tag = ?9, released_base = ?10
             WHERE enrollment_id = ?1";
-        let ReleasedRow { evidence, reset, restart, fence, boot, proposal, twin, tag } = released;
+        let ReleasedRow { evidence, reset, restart, fence, boot, proposal, base, twin, tag } = released;
         let (evidence, proposal, twin) = (number(*evidence), proposal.map(number), twin.map(number));
-        self.change(SQL, params![id, evidence, reset, restart, fence, boot, proposal, twin, tag]).map(drop)
+        self.change(SQL, params![id, evidence, reset, restart, fence, boot, proposal, twin, tag, base])
+            .map(drop)
     }
 
     fn delete_every_c_u(&self) -> Result<()> {
@@ -136,5 +138,6 @@ fn released(row: &Row<'_>) -> rusqlite::Result<Option<ReleasedRow>> {
         proposal: some_u64_at(row, 19)?,
         twin: some_u64_at(row, 20)?,
         tag: row.get(21)?,
+        base: row.get(22)?,
     }))
 }

@@ -8,7 +8,7 @@ use rusqlite::{Row, params};
 
 const FIELDS: &str =
     "id, node_id, sha256, at, state, message, from_evidence, base_boot, by_trust, trusted_scope,
-                      trusted_since, proposal, tag";
+                      trusted_since, proposal, tag, made";
 
 impl Proposals for SqliteTx<'_> {
     fn proposal(&self, id: u64) -> Result<Option<ProposalRow>> {
@@ -57,11 +57,11 @@ impl Proposals for SqliteTx<'_> {
     fn put_proposal(&self, row: &ProposalRow) -> Result<u64> {
         const SQL: &str = "INSERT INTO proposals
                 (node_id, sha256, at, state, message, from_evidence, base_boot, by_trust, trusted_scope,
-                 trusted_since, proposal, tag)
-            VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12)
+                 trusted_since, proposal, tag, made)
+            VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13)
             ON CONFLICT (node_id, sha256) DO UPDATE SET
                 at = ?3, state = ?4, message = ?5, from_evidence = ?6, base_boot = ?7, by_trust = ?8,
-                trusted_scope = ?9, trusted_since = ?10, proposal = ?11, tag = ?12
+                trusted_scope = ?9, trusted_since = ?10, proposal = ?11, tag = ?12, made = ?13
             RETURNING id";
         let values = params![
             row.node_id,
@@ -76,6 +76,7 @@ impl Proposals for SqliteTx<'_> {
             row.trusted_since.map(number),
             row.content,
             row.tag,
+            row.made,
         ];
         let mut put = self.0.prepare_cached(SQL).map_err(broken)?;
         put.query_row(values, |row| row.get(0)).map(as_u64).map_err(broken)
@@ -124,5 +125,6 @@ fn read(row: &Row<'_>) -> rusqlite::Result<ProposalRow> {
         trusted_since: some_u64_at(row, 10)?,
         content: row.get(11)?,
         tag: row.get(12)?,
+        made: row.get(13)?,
     })
 }

@@ -80,8 +80,9 @@ CREATE TABLE nodes (
 );
 CREATE INDEX nodes_by_group ON nodes (group_name, node_id) WHERE group_name IS NOT NULL;
 
--- c_u: C_U, encrypted by the cluster key. released_*: the last boot that was released, what a proposal may come from;
--- released_proposal: the proposal that this boot of the policy comes from; released_twin: a release before it with the same
+-- c_u: C_U, encrypted by the cluster key; anew for the boot that has fetched it. released_*: the last boot that was released, what a proposal may come from;
+-- released_proposal: the proposal that this boot of the policy comes from, released_base: the policy's boot that this one took shim and
+-- loader from; released_twin: a release before it with the same
 -- resetCount and another r; released_tag: by the cluster key, over all of them but the twin.
 CREATE TABLE enrollments (
     enrollment_id     TEXT PRIMARY KEY,
@@ -106,6 +107,7 @@ CREATE TABLE enrollments (
     released_proposal INTEGER,
     released_twin     INTEGER,
     released_tag      BLOB,
+    released_base     TEXT,
     enrolled_at       INTEGER NOT NULL,
     enrolled_by       TEXT NOT NULL,
     proved_at         INTEGER
@@ -193,6 +195,7 @@ CREATE TABLE proposals (
     trusted_since INTEGER,
     tag           BLOB,
     proposal      TEXT NOT NULL,
+    made          BLOB,
     UNIQUE (node_id, sha256)
 );
 CREATE INDEX proposals_by_node ON proposals (node_id, at);
