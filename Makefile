@@ -28,7 +28,7 @@ FUZZ_RUSTFLAGS := --cfg fuzzing -C debug-assertions -C passes=sancov-module \
 FUZZ_RUNS    ?= 20000
 FUZZ_SECONDS ?= 30
 
-.PHONY: help demo test check style licences unit fuzz scenarios scenario matrix bench dist servers deps deps-build deps-unit \
+.PHONY: help demo test check style licences unit fuzz scenarios scenario matrix replay bench dist servers deps deps-build deps-unit \
 	clean FORCE
 .DEFAULT_GOAL := help
 
@@ -45,6 +45,7 @@ help:
 	@echo 'make fuzz       every fuzz target for a moment; FUZZ_RUNS=-1 FUZZ_SECONDS=3600 for an hour each'
 	@echo 'make scenarios  the virtual machine tests of make test; make scenario NAME=cmdline for one, ON=debian13 on that'
 	@echo 'make matrix     all virtual machine tests on every distribution, into docs/matrix.md; resumes where it stopped'
+	@echo 'make replay     a boot by its firmware log: LOG=FILE, POLICY=FILE to hold against it, LEARN=flags of policy learn'
 
 demo: deps dist
 	$(RELEASE)/halfkey-qemu-tests demo
@@ -85,8 +86,16 @@ scenario: deps dist
 		echo 'hint: make scenario NAME=.., one of $(RELEASE)/halfkey-qemu-tests list' >&2; exit 2; }
 	$(RELEASE)/halfkey-qemu-tests run $(NAME) $(if $(ON),--on $(ON))
 
+# A boot of which there is a firmware log, by the real agent and a real verifier.
+replay: deps-unit
+	@[ -n '$(LOG)' ] || { echo 'error: which boot?' >&2; \
+		echo 'hint: make replay LOG=a copy of /sys/kernel/security/tpm0/binary_bios_measurements' >&2; exit 2; }
+	$(CARGO) run --quiet --locked -p halfkey-qemu-tests --bin halfkey-replay -- \
+		$(if $(POLICY),--policy '$(POLICY)') '$(LOG)' $(if $(LEARN),-- $(LEARN))
+
 bench: dist
 	@.ci/deps bench
+	$(CARGO) build --release --locked $(RELEASED) --bin halfkey-bench
 	$(RELEASE)/halfkey-bench
 
 # Cargo knows what is stale; make only copies.
@@ -99,8 +108,11 @@ dist: deps-build servers
 		echo "dist/halfkey-agent: expected at most $(AGENT_MAX) bytes, found $$size" >&2; exit 1; }
 	@ls -l dist | awk 'NR > 1 { printf "dist/%-18s %10d bytes\n", $$9, $$5 }'
 
+# One choice of packages, and so of features: with another all that they depend on is built again.
+RELEASED := -p halfkey-verifier -p halfkey -p halfkey-qemu-tests
+
 servers: deps-build
-	$(CARGO) build --release --locked -p halfkey-verifier -p halfkey -p halfkey-qemu-tests
+	$(CARGO) build --release --locked $(RELEASED) --bin halfkey-verifier --bin halfkey --bin halfkey-qemu-tests
 
 deps:
 	@.ci/deps
