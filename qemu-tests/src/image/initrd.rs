@@ -29,47 +29,37 @@ pub struct ExtraFile {
     pub content: Vec<u8>,
 }
 
-/// Builds those of these kernels, or takes them from the cache. dracut runs in a tree of the distribution, where module and agent
-/// are installed as on an owner's machine.
+/// Builds that of a kernel, or takes it from the cache. dracut runs in a tree of the distribution, where module and agent are
+/// installed as on an owner's machine.
 ///
 /// # Errors
 /// If dracut fails: the error holds the end of its output.
 pub(super) fn build(
     paths: &Paths,
     packages: &Packages,
-    kernels: &[&Kernel],
+    kernel: &Kernel,
     say: &mut dyn FnMut(&str),
-) -> Result<Vec<PathBuf>> {
+) -> Result<PathBuf> {
     let Distribution { name, tools, omit, omit_drivers, .. } = packages.distribution;
-    // Unpacked when the first is not in the cache.
-    let mut tree = None;
-    let mut built = Vec::new();
-    for kernel in kernels {
-        let key = Key::new("initrd 4")
-            .text(&packages.key)
-            .text(&kernel.modules.to_string_lossy())
-            .text(&format!("{OPTIONS:?} {tools:?} {omit:?} {omit_drivers:?}"))
-            .file(&paths.programs.agent)?
-            .folder(&paths.module)?
-            .hex();
-        let made = cached(paths.cache.join(format!("initrd-{name}-{key}.img")), |partial| {
-            say(&format!("building the initramfs of {} with dracut", kernel.version));
-            if tree.is_none() {
-                tree = Some(install(paths, packages, partial.with_extension("tree"))?);
-            }
-            let tree = tree.as_ref().expect("it was just put there");
-            let modules = format!("/usr/lib/modules/{}", kernel.version);
-            let (omit, omit_drivers) = (omit.join(" "), omit_drivers.join(" "));
-            let last = ["--omit", &omit, "--omit-drivers", &omit_drivers, OUT, &kernel.version];
-            let dracut = [&["dracut"], OPTIONS, &last].concat();
-            tree.run(&[(&kernel.modules, &modules)], &dracut)?;
-            let out = tree.path().join(OUT.trim_start_matches('/'));
-            fs::copy(&out, partial).context("can't copy an initramfs")?;
-            Ok(())
-        })?;
-        built.push(made);
-    }
-    Ok(built)
+    let key = Key::new("initrd 4")
+        .text(&packages.key)
+        .text(&kernel.modules.to_string_lossy())
+        .text(&format!("{OPTIONS:?} {tools:?} {omit:?} {omit_drivers:?}"))
+        .file(&paths.programs.agent)?
+        .folder(&paths.module)?
+        .hex();
+    cached(paths.cache.join(format!("initrd-{name}-{key}.img")), |partial| {
+        say(&format!("building the initramfs of {} with dracut", kernel.version));
+        let tree = install(paths, packages, partial.with_extension("tree"))?;
+        let modules = format!("/usr/lib/modules/{}", kernel.version);
+        let (omit, omit_drivers) = (omit.join(" "), omit_drivers.join(" "));
+        let last = ["--omit", &omit, "--omit-drivers", &omit_drivers, OUT, &kernel.version];
+        let dracut = [&["dracut"], OPTIONS, &last].concat();
+        tree.run(&[(&kernel.modules, &modules)], &dracut)?;
+        let out = tree.path().join(OUT.trim_start_matches('/'));
+        fs::copy(&out, partial).context("can't copy an initramfs")?;
+        Ok(())
+    })
 }
 
 /// A tree with the module and the agent under test.

@@ -46,14 +46,18 @@ use system::{Release, System, Workshop};
 pub struct Images {
     paths: Paths,
     packages: Packages,
-    /// Of the previous and of the newest kernel.
-    initrds: Vec<PathBuf>,
-    /// A kernel that measures each initrd, with its initramfs, once somebody asked for it: few scenarios need it.
-    measuring: OnceLock<Result<(Kernel, PathBuf), String>>,
+    /// Of the newest kernel.
+    initrd: PathBuf,
+    /// The other kernels, once somebody asked: few scenarios do.
+    previous: Asked,
+    measuring: Asked,
     root: PathBuf,
     /// Of Secure Boot.
     pub keys: Keys,
 }
+
+/// A kernel with its initramfs, or why there is none.
+type Asked = OnceLock<Result<(Kernel, PathBuf), String>>;
 
 impl Images {
     /// Builds what the cache does not hold. `say` hears what is about to take time.
@@ -66,10 +70,11 @@ impl Images {
         say: &mut dyn FnMut(&str),
     ) -> Result<Self> {
         let packages = Packages::get(paths, distribution, say)?;
-        let initrds = initrd::build(paths, &packages, &[&packages.previous, &packages.newest], say)?;
+        let initrd = initrd::build(paths, &packages, &packages.newest, say)?;
         let root = guest::build(paths, &packages, guest::PASSPHRASE, say)?;
-        let (measuring, keys) = (OnceLock::new(), Keys::get(paths)?);
-        Ok(Self { paths: paths.clone(), packages, initrds, measuring, root, keys })
+        let (previous, measuring) = (OnceLock::new(), OnceLock::new());
+        let keys = Keys::get(paths)?;
+        Ok(Self { paths: paths.clone(), packages, initrd, previous, measuring, root, keys })
     }
 
     /// The distribution's root as it ships it, a tar archive.
@@ -87,22 +92,25 @@ impl Images {
 
     /// A kernel with its initramfs.
     fn of(&self, release: Release) -> Result<(&Kernel, &Path)> {
-        match release {
-            Release::Previous => Ok((&self.packages.previous, &self.initrds[0])),
-            Release::Newest => Ok((&self.packages.newest, &self.initrds[1])),
-            Release::Measuring => {
-                let made = self.measuring.get_or_init(|| {
-                    let kernel = self.packages.kernel_that_measures(&self.paths, &mut |_| ());
-                    let with = |kernel| {
-                        let built = initrd::build(&self.paths, &self.packages, &[&kernel], &mut |_| ())?;
-                        Ok((kernel, built.into_iter().next().expect("one was asked for")))
-                    };
-                    kernel.and_then(with).map_err(|error| error.to_string())
-                });
-                let (kernel, initrd) = made.as_ref().map_err(|error| error.as_str())?;
+        let Self { paths, packages, .. } = self;
+        let asked = match release {
+            Release::Newest => return Ok((&packages.newest, &self.initrd)),
+            Release::Previous => &self.previous,
+            Release::Measuring => &self.measuring,
+        };
+        let made = asked.get_or_init(|| {
+            let kernel = match release {
+                Release::Measuring => packages.kernel_that_measures(paths, &mut |_| ()),
+                _ => packages.kernel_before(paths, &mut |_| ()),
+            };
+            let with = |kernel| {
+                let initrd = initrd::build(paths, packages, &kernel, &mut |_| ())?;
                 Ok((kernel, initrd))
-            }
-        }
+            };
+            kernel.and_then(with).map_err(|error| error.to_string())
+        });
+        let (kernel, initrd) = made.as_ref().map_err(|error| error.as_str())?;
+        Ok((kernel, initrd))
     }
 
     /// The unified kernel image of a system that has one.

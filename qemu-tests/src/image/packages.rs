@@ -22,8 +22,6 @@ pub struct Packages {
     pub rootfs: PathBuf,
     /// The newest kernel.
     pub newest: Kernel,
-    /// The one before it.
-    pub previous: Kernel,
     /// shim, signed by Microsoft.
     pub shim: PathBuf,
     /// GRUB, signed by the distribution.
@@ -65,20 +63,28 @@ impl Packages {
             bootstrap(distribution, &archive, partial)
         })?;
         let newest = archive.newest_kernel(distribution.kernel)?;
-        let previous = archive.kernel_before(&newest, distribution.flavour)?;
         let unpacked = archive.fetch(paths, loaders.packages, say)?;
         Ok(Self {
             distribution,
             key,
             rootfs,
             newest: Kernel::get(paths, &archive, &newest, say)?,
-            previous: Kernel::get(paths, &archive, &previous, say)?,
             shim: unpacked.join(loaders.shim),
             grub: unpacked.join(loaders.grub),
             stub: unpacked.join(loaders.stub),
             systemd_boot: unpacked.join(loaders.systemd_boot),
             archive,
         })
+    }
+
+    /// The newest kernel but one.
+    ///
+    /// # Errors
+    /// If the archive has only one, or it can't be fetched.
+    pub fn kernel_before(&self, paths: &Paths, say: &mut dyn FnMut(&str)) -> Result<Kernel> {
+        let Distribution { kernel: meta, flavour, .. } = self.distribution;
+        let newest = self.archive.newest_kernel(meta)?;
+        Kernel::get(paths, &self.archive, &self.archive.kernel_before(&newest, flavour)?, say)
     }
 
     /// The newest kernel that measures each initrd, whether a loader hands it over or `initrd=` names it: of the distribution, or
