@@ -33,6 +33,15 @@ fn sbat_level() -> Record {
     Record::of(7, kind::EFI_VARIABLE_AUTHORITY, &data)
 }
 
+/// With a file name that says what it is; it is as long as before.
+fn called_shim(image: Record) -> Record {
+    let utf16 = |text: &str| text.encode_utf16().flat_map(u16::to_le_bytes).collect::<Vec<_>>();
+    let (name, shim) = (utf16("linux-"), utf16("shim--"));
+    let at = image.data.windows(name.len()).rposition(|part| part == name).unwrap();
+    let data = [&image.data[..at], &shim, &image.data[at + name.len()..]].concat();
+    Record { data, ..image }
+}
+
 fn records(kernel: &str, line: &str) -> Vec<Record> {
     let recorded = boot("uki-secure-boot-own-keys").records();
     let image =
@@ -43,7 +52,7 @@ fn records(kernel: &str, line: &str) -> Vec<Record> {
         .into_iter()
         .filter(|record| !matches!(record.pcr, 9 | 11) && record.kind != kind::EFI_BOOT_SERVICES_APPLICATION)
         .collect();
-    records.extend([image("shim"), named(14, "MokList", "keys"), sbat_level(), image("grub")]);
+    records.extend([called_shim(image("shim")), named(14, "MokList", "keys"), sbat_level(), image("grub")]);
     records.extend([
         grub("grub_cmd", "set prefix=(hd0,gpt2)/grub"),
         named(9, "(hd0,gpt2)/grub/grub.cfg", "menuentry ..."),

@@ -674,3 +674,61 @@ fn every_word_of_the_floor_is_refused_on_every_path() {
         policy(&with_tokens(&text, &format!("[\"{fine}\"]"), "[\"systemd.import_credentials=no\"]"));
     }
 }
+
+/// Another UKI of the signer, whose kernel measures neither line nor initrd, and whose own line the floor forbids: what runs adds the
+/// events of the good line.
+#[test]
+fn the_line_of_a_signed_uki_is_its_own() {
+    let boot = boot("uki-secure-boot-own-keys");
+    let is_line =
+        |record: &Record| record.pcr == 9 && record.data.starts_with(&0x8f3b_22ed_u32.to_le_bytes());
+    let text = boot.learned();
+    let head = &text[..text.find("[[boot]]").unwrap()];
+    let signer = head.rsplit("authorities = [\n").next().unwrap().split('"').nth(1).unwrap();
+    let line = text.lines().find(|line| line.starts_with("command_line = ")).unwrap();
+    let own = format!(
+        "{head}\n[[boot]]\nname = \"ours\"\n{line}\ninitrd = \"signed\"\nsections = \"signed\"\n[[boot.image]]\nrole = \"uki\"\nsigner = [\"{signer}\"]\n"
+    );
+    let shared = own.replace(&format!("{line}\n"), "").replace(
+        "[[boot]]",
+        &format!("[command_line]\nexact = [{}]\n\n[[boot]]", line.strip_prefix("command_line = ").unwrap()),
+    );
+    let evil = "rdinit=/bin/sh console=ttyS0";
+    let name = Hash::Sha256.digest(&[b".cmdline\0"]);
+    let mut records = boot.records();
+    let measured = records.iter().find(|record| is_line(record)).unwrap().clone();
+    records.retain(|record| !is_line(record));
+    let at = records.iter().position(|record| record.pcr == 11 && record.digest == name).unwrap();
+    records[at + 1].digest = Hash::Sha256.digest(&[evil.as_bytes()]);
+    let by_grub = format!("/x {}", boot.line());
+    let by_grub = Record {
+        data: format!("kernel_cmdline: {by_grub}\0").into_bytes(),
+        ..Record::of(8, kind::IPL, by_grub.as_bytes())
+    };
+    for text in [own, shared] {
+        let policy = policy(&text);
+        assert_eq!(findings(&policy, &boot.records(), boot.line()), []);
+        for forged in [&measured, &by_grub] {
+            let mut records = records.clone();
+            records.push(forged.clone());
+            denied(&findings(&policy, &records, evil), "rdinit");
+            denied(&findings(&policy, &records, boot.line()), "none that fits");
+        }
+    }
+}
+
+/// systemd-boot starts any shell that it finds and shows its menu again: nothing says that it came back.
+#[test]
+fn more_than_one_loader_is_learned_by_the_owners_word_only() {
+    let boot = boot("systemd-boot-type1");
+    let mut records = boot.records();
+    let started = |record: &Record| record.kind == kind::EFI_BOOT_SERVICES_APPLICATION;
+    let kernel = records.iter().rposition(started).unwrap();
+    let shell = Record { digest: vec![0x5e; 32], ..records[kernel - 1].clone() };
+    records.insert(kernel, shell);
+    let bytes = log_of(&records);
+    let log = replay(&bytes, PcrBank::Sha256).unwrap().assume().unwrap();
+    let learned = |assured| learn(&log, &boot.claims(), assured, "learned", &[]);
+    denied(&learned(boot.assured()).unwrap_err(), "one boot loader");
+    learned(Assured { trust_returned_images: true, ..boot.assured() }).unwrap();
+}

@@ -160,12 +160,34 @@ impl<'l> Learned<'l> {
             boot_path::lacks(&self.boot).iter().map(|lack| lack.finding("floor".to_owned())).collect();
         if !assured.trust_returned_images {
             lacks.extend(self.returned.iter().map(|(event, what)| unbelieved(event, what)));
+            lacks.extend(self.more_loaders());
         }
         if lacks.is_empty() {
             above_the_floor(&self.line, floor_of(&self.boot, self.keys.on))
         } else {
             Err(lacks)
         }
+    }
+
+    /// One program starts the kernel. Another one that was started on the way may have come back to a loader's menu, which nobody
+    /// measures, and the next time it need not.
+    fn more_loaders(&self) -> impl Iterator<Item = Finding> {
+        let images = self.boot.images.iter().zip(&self.comments.images);
+        let loaders = images.filter(|(image, _)| image.role == Role::Loader);
+        loaders.skip(1).map(|(image, what)| Finding {
+            pcr: Some(4),
+            event: None,
+            what: what.clone(),
+            rule: "boot path".to_owned(),
+            expected: "one boot loader, or more that the owner trusts alike".to_owned(),
+            found: match &image.allowed {
+                Allowed::Authenticode(digests) => {
+                    digests.first().map_or_else(String::new, |digest| format!("authenticode {digest}"))
+                }
+                Allowed::Signer(_) => "a signer".to_owned(),
+            },
+            hint: None,
+        })
     }
 
     /// The file that was booted, if the log has a name for it.

@@ -43,7 +43,7 @@ fn title(name: &str) -> String {
 fn not_learned(number: u64, found: &[Finding]) -> Error {
     let returned = |finding: &Finding| finding.rule == "boot path";
     let why = if found.iter().all(returned) {
-        "what was started before it came back to the firmware, and could have done and measured all that followed"
+        "what was started on the way and came back, or could have, and could have done and measured all that followed"
     } else {
         "it would be below the floor"
     };

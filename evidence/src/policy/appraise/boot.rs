@@ -221,16 +221,7 @@ impl<'l> Appraiser<'_, 'l> {
     fn command_line<S: Recorder>(&self, used: &mut [u32], recorder: &mut S) {
         let mut proven = false;
         for line in &self.survey.lines {
-            let objection = match &line.text {
-                Some(text) => self.objection(line, text),
-                None => Some(Objection {
-                    rule: "proof",
-                    expected: "the command line that it is the digest of, from the log or from the node"
-                        .to_owned(),
-                    found: "none that fits".to_owned(),
-                }),
-            };
-            match objection {
+            match self.objection_to(line) {
                 None => {
                     proven |= self.proves(line);
                     recorder.accept(&line.seen, || self.line_rule(""));
@@ -246,15 +237,16 @@ impl<'l> Appraiser<'_, 'l> {
                 }
             }
         }
+        // What the signature vouches for is the image, not that its kernel measures the line that the stub hands it: where it does not,
+        // whatever runs can add the event of another one.
+        let signed = matches!(self.boot.sections, Some(Sections::Signed));
         match &self.survey.section_line {
-            Some(line) if !proven => {
-                if let Some(Objection { rule, expected, found }) =
-                    self.objection(line, line.text.as_deref().unwrap_or_default())
-                {
+            Some(line) if signed || !proven && line.text.is_some() => {
+                if let Some(Objection { rule, expected, found }) = self.objection_to(line) {
                     recorder.refuse(&line.seen, || Mismatch { rule: self.line_rule(rule), expected, found });
                 }
             }
-            None if !proven => recorder.missing(None, "command line", || Mismatch {
+            _ if !proven => recorder.missing(None, "command line", || Mismatch {
                 rule: self.line_rule(""),
                 expected: "an event that proves it".to_owned(),
                 found: "no proven command line".to_owned(),
@@ -263,11 +255,13 @@ impl<'l> Appraiser<'_, 'l> {
         }
     }
 
-    /// Whether an accepted line is the one that the kernel got. What is in PCR 12 was put there by what hands it on, or by anybody later: it
+    /// Whether an accepted line is the one that the kernel got. What is in PCR 8 is GRUB's where GRUB boots; else anybody put it there. What is in PCR 12 was put there by what hands it on, or by anybody later: it
     /// counts only where what hands it on is known by its hash.
     fn proves(&self, line: &Line<'l>) -> bool {
-        if line.seen.pcr != 12 {
-            return true;
+        match (line.seen.pcr, self.steps.path) {
+            (8, path) => return path == Path::Grub,
+            (12, _) => {}
+            (_, Path::Grub | Path::Uki | Path::Kernel) => return true,
         }
         let images = &self.boot.images;
         let kernel = images
@@ -278,6 +272,18 @@ impl<'l> Appraiser<'_, 'l> {
             (Some(uki), _) if uki.role == Role::Uki => !uki.has_signers(),
             (_, Some(before)) => images[before].role == Role::Loader && !images[before].has_signers(),
             _ => false,
+        }
+    }
+
+    fn objection_to(&self, line: &Line<'l>) -> Option<Objection> {
+        match &line.text {
+            Some(text) => self.objection(line, text),
+            None => Some(Objection {
+                rule: "proof",
+                expected: "the command line that it is the digest of, from the log or from the node"
+                    .to_owned(),
+                found: "none that fits".to_owned(),
+            }),
         }
     }
 

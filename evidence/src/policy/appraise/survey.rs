@@ -96,10 +96,7 @@ pub(in crate::policy) fn survey<'l, S: Recorder>(
     if context.value(7).is_none() || required {
         survey.secure_boot.finish(required, recorder);
     }
-    // A line in PCR 12 may be but an addon's.
-    if !survey.lines.iter().any(|line| line.text.is_some() && line.seen.pcr != 12) {
-        survey.section_line = section_line(context, &survey.rest[11], claims.line());
-    }
+    survey.section_line = section_line(context, &survey.rest[11], claims.line());
     survey
 }
 
@@ -333,7 +330,10 @@ impl<'l> Proofs<'_, 'l> {
     }
 }
 
-/// The event after the name `.cmdline` in PCR 11, if what the node says, or the document has, fits its digest.
+/// Of a line as the node has it, so much at the beginning may be a section's: addons of a UKI hang theirs behind it.
+const ADDONS: usize = 64;
+
+/// The event after the name `.cmdline` in PCR 11; with its text, if what the node says, or the document has, fits its digest.
 fn section_line<'l>(
     context: &Context<'_, 'l>,
     events: &[MeasuredEvent<'l>],
@@ -345,6 +345,7 @@ fn section_line<'l>(
     let bank = context.log.bank();
     let fits = |line: &&str| sections_of(line, bank).any(|digest| digest.as_bytes() == seen.digest);
     let written = context.rules.lines.values().map(String::as_str);
-    let text = claimed.into_iter().chain(written).find(fits)?.to_owned();
-    Some(Line { seen, shared: shared_objection(context, Some(&text)), text: Some(text) })
+    let ends = claimed.into_iter().flat_map(|line| line.rmatch_indices(' ').map(|(end, _)| &line[..end]));
+    let text = claimed.into_iter().chain(written).chain(ends.take(ADDONS)).find(fits).map(str::to_owned);
+    Some(Line { seen, shared: shared_objection(context, text.as_deref()), text })
 }
