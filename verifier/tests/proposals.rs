@@ -15,6 +15,8 @@ use halfkey_protocol::{Bytes, Reason};
 use halfkey_testkit::hex;
 use halfkey_testkit::software::{Software, policy_head, trust};
 use halfkey_verifier::client::Client;
+use halfkey_verifier::domain::seal;
+use halfkey_verifier::keys::ClusterKey;
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
@@ -656,6 +658,21 @@ async fn the_list_comes_in_pages_of_bounded_size() {
                  FROM proposals WHERE id = {first} AND length(?2) > 0"
             );
             database.execute(&sql, (index.to_be_bytes(), &line)).unwrap();
+        }
+        // As the server tags what a node sends.
+        let key = ClusterKey::load(&server.state().join("cluster.key")).unwrap();
+        let mut query =
+            database.prepare("SELECT id, node_id, proposal, from_evidence FROM proposals").unwrap();
+        let rows: Vec<(i64, String, String, i64)> = query
+            .query_map([], |row| Ok((row.get(0)?, row.get(1)?, row.get(2)?, row.get(3)?)))
+            .unwrap()
+            .map(Result::unwrap)
+            .collect();
+        for (id, node, content, evidence) in rows {
+            let content = Hash::Sha256.digest(&[content.as_bytes()]);
+            let fields: [&[u8]; 3] = [node.as_bytes(), &content, &(evidence as u64).to_be_bytes()];
+            let made = seal::tag(&key, seal::Kind::Proposed, &fields);
+            database.execute("UPDATE proposals SET made = ?2 WHERE id = ?1", (id, made)).unwrap();
         }
         database.execute_batch("COMMIT").unwrap();
     }

@@ -99,11 +99,14 @@ async fn a_group_is_what_the_tenant_signed_last() {
         let verdict = node.boot(&server.anybody()).await;
         assert_eq!(said(&verdict), "pending no_policy", "{verdict:?}");
     };
-    // Another name in the row; the earlier membership with it; none at all.
+    let still_denied = async |server: &Server| {
+        assert_eq!(said(&node.boot(&server.anybody()).await), "denied policy_mismatch");
+    };
+    // Another name in the row says nothing; the earlier membership with it; none at all.
     let name = |database: &Connection| {
         database.execute("UPDATE nodes SET group_name = 'lax'", []).unwrap();
     };
-    both(&mut server, name, check).await;
+    both(&mut server, name, still_denied).await;
     let whole = |database: &Connection| {
         let set = format!("UPDATE nodes SET group_name = 'lax', group_number = {earlier}");
         database.execute(&set, []).unwrap();

@@ -40,7 +40,7 @@ pub mod retention;
 pub mod review;
 pub mod revocation;
 pub mod ruling;
-mod seal;
+pub mod seal;
 pub mod sequence;
 pub mod state_file;
 pub mod transactions;
