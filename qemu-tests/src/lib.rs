@@ -7,7 +7,7 @@
 //! | [`story`], [`report`], [`demo`] | what a run tells while it goes on, and at its end |
 //! | [`matrix`] | every scenario on every distribution, as a page of documentation |
 //! | [`record`] | what boots measure, as files for other tests |
-//! | [`lab`] | an enrolled machine with its verifier and its operator |
+//! | [`lab`] | enrolled machines with their servers, workstations and networks |
 //! | [`test_env`] | what all scenarios of a run share |
 //! | [`image`] | disks from Debian packages, cached |
 //! | [`lab::machine`] | disk, TPM and firmware variables that survive boots; a boot |
