@@ -33,6 +33,11 @@ impl Verifier {
         run(&mut self.process.command(args)).unwrap();
     }
 
+    /// Its secret, which is not in the database.
+    pub fn cluster_key(&self) -> Vec<u8> {
+        std::fs::read(self.process.state().join("cluster.key")).unwrap()
+    }
+
     /// As who can write the database does.
     pub fn database(&self) -> rusqlite::Connection {
         rusqlite::Connection::open(self.process.database()).unwrap()
