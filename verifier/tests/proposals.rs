@@ -230,6 +230,38 @@ async fn trust_in_the_next_boot_is_limited_in_number_and_time() {
     assert_eq!(said(&node.boot(&anybody).await), "denied policy_mismatch");
 }
 
+/// What `group set` or `policy withdraw` signs is looked at in the transaction that stores it.
+#[tokio::test]
+async fn the_same_group_again_or_the_groups_policy_in_force_changes_nothing() {
+    let server = Server::start();
+    let (anybody, operator) = (server.anybody(), server.operator());
+    let node = member(&server, "web").await;
+    let trusting = policy_head("web") + &trust("2999-01-01T00:00:00Z", 5) + &old().boot();
+    node.apply(&operator, "group:web", &trusting).await.unwrap();
+    opened(&server, &node, &old()).await;
+    let proposed = node.propose(&anybody, &new()).await;
+    assert_eq!(answered(&proposed), "accepted");
+    node.group(&operator, Some("web")).await.unwrap();
+    assert_eq!(record(&operator, &proposed).await.state, ProposalState::Trusted);
+    opened(&server, &node, &new()).await;
+    node.group(&operator, Some("web")).await.unwrap();
+    assert_eq!(record(&operator, &proposed).await.state, ProposalState::Booted);
+    node.reboot();
+    assert_eq!(said(&node.boot(&anybody).await), "released");
+
+    // A policy of its own, and withdrawn: what the group's accepts is accepted at once.
+    let other = member(&server, "strict").await;
+    let both = policy_head("strict") + &old().boot() + "\n" + &new().boot();
+    other.apply(&operator, "group:strict", &both).await.unwrap();
+    let scope = format!("node:{}", other.id);
+    other.apply(&operator, &scope, &old().policy("own")).await.unwrap();
+    opened(&server, &other, &old()).await;
+    let proposed = other.propose(&anybody, &new()).await;
+    assert_eq!(answered(&proposed), "waiting proposal_waits");
+    other.apply(&operator, &scope, "").await.unwrap();
+    assert_eq!(record(&operator, &proposed).await.state, ProposalState::Accepted);
+}
+
 #[tokio::test]
 async fn a_policy_without_trust_drops_what_was_trusted() {
     let server = Server::start();

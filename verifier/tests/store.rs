@@ -302,10 +302,6 @@ fn a_node_is_put_whole_and_listed_with_what_belongs_to_it() {
             let line = &lines[0];
             assert!(line.revoked && line.held && line.open && !line.current && line.pending && !line.cloned);
             assert!(!tx.node_lines(&Which::One(NODE), 9, 100).unwrap()[0].pending, "it is over");
-            let members = [("web".to_owned(), NODE.to_string())];
-            assert_eq!(tx.members(None).unwrap(), members);
-            assert_eq!(tx.members(Some("web")).unwrap(), members);
-            assert_eq!(tx.members(Some("db")).unwrap(), []);
         });
         change(store, |tx| {
             tx.put_node(&node(NODE, "web1")).unwrap();

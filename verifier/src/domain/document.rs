@@ -27,7 +27,9 @@ pub fn append(view: &TxView<'_>, opened: &Opened, signed: &SignedDocument, by: B
     document::follows(opened, &head).map_err(|what| Error::Refused(Reason::Sequence, what))?;
     let scope = opened.scope.to_string();
     let row = DocumentRow { place: opened.place, scope: &scope, at: by.now, by: by.actor, signed };
-    Ok(view.rows.insert_document(&row)?)
+    view.rows.insert_document(&row)?;
+    view.appended(opened);
+    Ok(())
 }
 
 /// What an operator says, and that an enrollment was proved, takes its place between the documents: else its row could be put back

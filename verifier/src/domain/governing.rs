@@ -15,7 +15,7 @@ pub fn of(view: &TxView<'_>, node: NodeId, membership: Option<u64>, key: Option<
     let since = view.index.since(node);
     let membership = membership.filter(|number| *number > since);
     // Which group it is, the document says.
-    let group = membership.and_then(|number| view.index.group_of(number)).map(str::to_owned);
+    let group = membership.and_then(|number| view.group_of(number));
     let (own, withdrawn) = split(view, last_since(view, &Scope::Node(node), since)?);
     let policy = match (own, &group) {
         (Some(own), _) => Some(own),
@@ -75,7 +75,7 @@ fn last_since(view: &TxView<'_>, scope: &Scope, since: u64) -> Result<Option<Pol
 /// What is in force, or what withdrew it.
 fn split(view: &TxView<'_>, last: Option<PolicyRow>) -> (Option<PolicyRef>, Option<PolicyRef>) {
     match last {
-        Some(last) if view.index.withdraws(last.version) => (None, Some(last.into())),
+        Some(last) if view.withdraws(last.version) => (None, Some(last.into())),
         Some(last) => (Some(last.into()), None),
         None => (None, None),
     }

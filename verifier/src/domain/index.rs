@@ -206,6 +206,18 @@ impl Index {
         self.groups.get(&number).map(String::as_str).filter(|group| !group.is_empty())
     }
 
+    /// The nodes that documents have put into a group, with its name. Of a node that is enrolled its tenant's word counts.
+    pub fn members(&self) -> impl Iterator<Item = (&str, NodeId)> {
+        self.newest.iter().filter_map(|(scope, by_key)| {
+            let Some(Scope::Membership(node)) = Scope::parse(scope) else { return None };
+            let number = match self.key(node) {
+                Some(key) => self.newest_since(scope, key, self.since(node))?,
+                None => by_key.values().copied().max()?,
+            };
+            Some((self.group_of(number)?, node))
+        })
+    }
+
     /// Whether a policy of this scope by this key is in force: what counts is the last that it signed.
     pub fn in_force(&self, scope: &Scope, key: &[u8; 32]) -> bool {
         let since = scope.node().map_or(0, |node| self.since(node));

@@ -5,7 +5,7 @@ use super::model::Damage;
 use super::review::{self, Reviewed, Reviewer};
 use super::{By, Error, Result, TxView, audit, legible, node};
 use crate::events::Event;
-use crate::store::{PolicyRow, Tx};
+use crate::store::PolicyRow;
 use halfkey_protocol::document::Place;
 use halfkey_protocol::identity::fingerprint;
 use halfkey_protocol::wire::policies::{Group, PolicyRecord, PolicySummary, Scope};
@@ -53,7 +53,7 @@ pub fn apply(
     })?;
     let nodes = match (opened.scope.node(), scope.strip_prefix("group:")) {
         (Some(node), _) => vec![node],
-        (None, Some(group)) => members(view.rows, group)?,
+        (None, Some(group)) => members(view, group),
         (None, None) => Vec::new(),
     };
     let mut reviewed = Reviewed::default();
@@ -126,12 +126,10 @@ pub fn groups(view: &TxView<'_>) -> Result<Vec<Group>> {
             groups.entry(name.to_owned()).or_default().0 = Some(policy.version);
         }
     }
-    for (group, node) in view.rows.members(None)? {
-        // A row whose id is none is no node's.
-        if NodeId::parse(&node).is_some() {
-            groups.entry(group).or_default().1.push(node);
-        }
+    for (group, node) in view.index.members() {
+        groups.entry(group.to_owned()).or_default().1.push(node.to_string());
     }
+    groups.values_mut().for_each(|(_, nodes)| nodes.sort_unstable());
     Ok(groups.into_iter().map(|(name, (version, nodes))| Group { name, version, nodes }).collect())
 }
 
@@ -141,14 +139,14 @@ pub fn groups(view: &TxView<'_>) -> Result<Vec<Group>> {
 /// When the database can't be read.
 pub fn all(view: &TxView<'_>) -> Result<Vec<PolicySummary>> {
     let newest = newest_of_each(view)?;
-    let withdraws = |row: &PolicyRow| view.index.withdraws(row.version);
+    let withdraws = |row: &PolicyRow| view.withdraws(row.version);
     let of_node = |node: &str| {
         newest.binary_search_by(|row| row.scope.as_str().cmp(&format!("node:{node}"))).map(|at| &newest[at])
     };
     // A group's policy governs those of its nodes that have none of their own.
-    let mut governed: HashMap<String, u64> = HashMap::new();
-    for (group, node) in view.rows.members(None)? {
-        if of_node(&node).map_or(true, withdraws) {
+    let mut governed: HashMap<&str, u64> = HashMap::new();
+    for (group, node) in view.index.members() {
+        if of_node(&node.to_string()).map_or(true, withdraws) {
             *governed.entry(group).or_default() += 1;
         }
     }
@@ -176,13 +174,13 @@ pub fn one(view: &TxView<'_>, scope: &str, version: Option<u64>) -> Result<Optio
     let nodes = match scope.strip_prefix("group:") {
         Some(group) => {
             let mut governed = 0;
-            for (_, node) in view.rows.members(Some(group))? {
+            for node in members(view, group) {
                 let own = newest_known(view, &format!("node:{node}"))?;
-                governed += u64::from(own.is_none_or(|own| view.index.withdraws(own.version)));
+                governed += u64::from(own.is_none_or(|own| view.withdraws(own.version)));
             }
             governed
         }
-        None => u64::from(!view.index.withdraws(row.version)),
+        None => u64::from(!view.withdraws(row.version)),
     };
     Ok(Some(PolicyRecord { summary: summary(view, &row, nodes), signed }))
 }
@@ -264,14 +262,16 @@ fn require_key(view: &TxView<'_>, scope: &Scope, key: &[u8]) -> Result<()> {
     Err(Error::Refused(Reason::PolicySignature, what))
 }
 
-fn members(rows: &dyn Tx, group: &str) -> Result<Vec<NodeId>> {
-    // A row whose id is none is no node's.
-    Ok(rows.members(Some(group))?.iter().filter_map(|(_, node)| NodeId::parse(node)).collect())
+fn members(view: &TxView<'_>, group: &str) -> Vec<NodeId> {
+    let of_group = view.index.members().filter(|(named, _)| *named == group);
+    let mut nodes: Vec<NodeId> = of_group.map(|(_, node)| node).collect();
+    nodes.sort_unstable();
+    nodes
 }
 
 fn summary(view: &TxView<'_>, row: &PolicyRow, nodes: u64) -> PolicySummary {
     // Without a name it is shown as withdrawn.
-    let name = match (view.index.withdraws(row.version), row.name.as_str()) {
+    let name = match (view.withdraws(row.version), row.name.as_str()) {
         (true, _) => "",
         (false, "") => "?",
         (false, name) => name,

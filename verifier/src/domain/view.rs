@@ -6,7 +6,7 @@ use crate::events::Event;
 use crate::keys::ClusterKey;
 use crate::store::{NodeRow, Tx};
 use halfkey_protocol::NodeId;
-use halfkey_protocol::document::{Deployment, Scope};
+use halfkey_protocol::document::{Deployment, Kind, Opened, Scope};
 use std::cell::RefCell;
 
 /// Rows, and what is needed to tell what they are worth.
@@ -20,12 +20,14 @@ pub struct TxView<'a> {
     /// What tags of rows, and C_U in them, are by.
     pub key: &'a ClusterKey,
     events: RefCell<Vec<Event>>,
+    /// The document that this transaction has appended: the index has it once it is committed.
+    appended: RefCell<Option<Opened>>,
 }
 
 impl<'a> TxView<'a> {
     /// Of a transaction that has changed nothing.
     pub fn new(rows: &'a dyn Tx, index: &'a Index, deployment: Deployment, key: &'a ClusterKey) -> Self {
-        Self { rows, index, deployment, key, events: RefCell::default() }
+        Self { rows, index, deployment, key, events: RefCell::default(), appended: RefCell::default() }
     }
 
     /// To be published when this is committed.
@@ -36,6 +38,29 @@ impl<'a> TxView<'a> {
     /// What was emitted.
     pub fn events(self) -> Vec<Event> {
         self.events.into_inner()
+    }
+
+    /// A document takes its place with this transaction.
+    pub fn appended(&self, document: &Opened) {
+        *self.appended.borrow_mut() = Some(document.clone());
+    }
+
+    /// Whether this document withdraws a policy.
+    pub fn withdraws(&self, number: u64) -> bool {
+        match &*self.appended.borrow() {
+            Some(new) if new.place.number == number => new.kind == Kind::Withdrawal,
+            Some(_) | None => self.index.withdraws(number),
+        }
+    }
+
+    /// Into which group this document puts a node, if it does.
+    pub fn group_of(&self, number: u64) -> Option<String> {
+        match &*self.appended.borrow() {
+            Some(new) if new.place.number == number => {
+                Some(&new.body).filter(|body| new.kind == Kind::Membership && !body.is_empty()).cloned()
+            }
+            Some(_) | None => self.index.group_of(number).map(str::to_owned),
+        }
     }
 
     /// The node's row, if there is one that can be read. Who damages it must not keep anybody from revoking, holding or enrolling

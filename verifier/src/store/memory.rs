@@ -224,17 +224,6 @@ impl Nodes for MemoryTx {
         let rows = tables.nodes.iter().filter(|(id, row)| is_one(which, id, &row.label));
         Ok(first(limit, rows.map(line)))
     }
-
-    fn members(&self, group: Option<&str>) -> Result<Vec<(String, String)>> {
-        let tables = self.0.borrow();
-        let of_group = |(id, row): (&String, &NodeRow)| {
-            let name = row.group_name.clone().filter(|name| group.is_none_or(|group| group == name))?;
-            Some((name, id.clone()))
-        };
-        let mut members: Vec<_> = tables.nodes.iter().filter_map(of_group).collect();
-        members.sort();
-        Ok(members)
-    }
 }
 
 impl MemoryTx {

@@ -153,8 +153,6 @@ pub trait Nodes {
     fn set_seen(&self, node: NodeId, at: u64, outcome: &str, code: Option<&str>) -> Result<()>;
     /// Lines, by node id; those whose id is none are left out. A boot waits if nobody decided on it and it lives at `now`.
     fn node_lines(&self, which: &Which, limit: u64, now: u64) -> Result<Vec<NodeLineRow>>;
-    /// Name of a group and id of a node in it, by these; of one group or of all.
-    fn members(&self, group: Option<&str>) -> Result<Vec<(String, String)>>;
 }
 
 /// Enrollments, and which tenant keys operators used.

@@ -97,14 +97,4 @@ impl Nodes for SqliteTx<'_> {
         });
         Ok(found?.into_iter().flatten().collect())
     }
-
-    fn members(&self, group: Option<&str>) -> Result<Vec<(String, String)>> {
-        const SQL: &str = "SELECT group_name, node_id FROM nodes
-                           WHERE group_name IS NOT NULL AND group_name = coalesce(?1, group_name)
-                           ORDER BY group_name, node_id";
-        // Two statements: with a group the index is used.
-        const OF_GROUP: &str = "SELECT group_name, node_id FROM nodes WHERE group_name = ?1 ORDER BY node_id";
-        let sql = if group.is_some() { OF_GROUP } else { SQL };
-        self.all(sql, [group], |row| Ok((text(row, 0)?, shown(row, 1)?.unwrap_or_default())))
-    }
 }

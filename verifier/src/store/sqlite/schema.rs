@@ -78,7 +78,6 @@ CREATE TABLE nodes (
     last_outcome        TEXT,
     last_code           TEXT
 );
-CREATE INDEX nodes_by_group ON nodes (group_name, node_id) WHERE group_name IS NOT NULL;
 
 -- c_u: C_U, encrypted by the cluster key; anew for the boot that has fetched it. released_*: the last boot that was released, what a proposal may come from;
 -- released_proposal: the proposal that this boot of the policy comes from, released_base: the policy's boot that this one took shim and
