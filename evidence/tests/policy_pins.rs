@@ -721,14 +721,25 @@ fn the_line_of_a_signed_uki_is_its_own() {
 #[test]
 fn more_than_one_loader_is_learned_by_the_owners_word_only() {
     let boot = boot("systemd-boot-type1");
-    let mut records = boot.records();
+    let records = boot.records();
     let started = |record: &Record| record.kind == kind::EFI_BOOT_SERVICES_APPLICATION;
     let kernel = records.iter().rposition(started).unwrap();
     let shell = Record { digest: vec![0x5e; 32], ..records[kernel - 1].clone() };
-    records.insert(kernel, shell);
-    let bytes = log_of(&records);
-    let log = replay(&bytes, PcrBank::Sha256).unwrap().assume().unwrap();
-    let learned = |assured| learn(&log, &boot.claims(), assured, "learned", &[]);
-    denied(&learned(boot.assured()).unwrap_err(), "one boot loader");
-    learned(Assured { trust_returned_images: true, ..boot.assured() }).unwrap();
+    // By name a shim, or without one.
+    let utf16 = |text: &str| text.encode_utf16().flat_map(u16::to_le_bytes).collect::<Vec<_>>();
+    let (name, shim) = (utf16("boot"), utf16("shim"));
+    let lower: Vec<u8> = shell.data.iter().map(u8::to_ascii_lowercase).collect();
+    let at = lower.windows(name.len()).rposition(|part| part == name).unwrap();
+    let called = [&shell.data[..at], &shim, &shell.data[at + name.len()..]].concat();
+    // EFI_IMAGE_LOAD_EVENT without a device path.
+    let nameless = [&shell.data[..24], &[0; 8]].concat();
+    for data in [shell.data.clone(), called, nameless] {
+        let mut records = records.clone();
+        records.insert(kernel, Record { data, ..shell.clone() });
+        let bytes = log_of(&records);
+        let log = replay(&bytes, PcrBank::Sha256).unwrap().assume().unwrap();
+        let learned = |assured| learn(&log, &boot.claims(), assured, "learned", &[]);
+        denied(&learned(boot.assured()).unwrap_err(), "one boot loader");
+        learned(Assured { trust_returned_images: true, ..boot.assured() }).unwrap();
+    }
 }

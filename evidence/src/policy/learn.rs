@@ -169,12 +169,16 @@ impl<'l> Learned<'l> {
         }
     }
 
-    /// One program starts the kernel. Another one that was started on the way may have come back to a loader's menu, which nobody
-    /// measures, and the next time it need not.
+    /// One program starts the kernel, behind shim if there is one. Another one that was started on the way may have come back to a
+    /// loader's menu, which nobody measures, and the next time it need not. What it is called says nothing.
     fn more_loaders(&self) -> impl Iterator<Item = Finding> {
-        let images = self.boot.images.iter().zip(&self.comments.images);
-        let loaders = images.filter(|(image, _)| image.role == Role::Loader);
-        loaders.skip(1).map(|(image, what)| Finding {
+        let seen = self.survey.images.iter().filter(|seen| is_image(self.log, seen));
+        let images = self.boot.images.iter().zip(&self.comments.images).zip(seen);
+        let programs = images.filter(|((image, _), seen)| {
+            !matches!(image.role, Role::Kernel | Role::Uki) && !is_driver(self.log, seen)
+        });
+        let behind_shim = self.boot.images.first().is_some_and(|first| first.role == Role::Shim);
+        programs.map(|(program, _)| program).skip(1 + usize::from(behind_shim)).map(|(image, what)| Finding {
             pcr: Some(4),
             event: None,
             what: what.clone(),
@@ -484,10 +488,7 @@ fn is_image(log: &ExplainedLog<'_>, seen: &MeasuredEvent<'_>) -> bool {
 /// What an image probably is: its name for people, and of no weight, but that one must be a kernel.
 fn role(log: &ExplainedLog<'_>, images: &[&MeasuredEvent<'_>], index: usize, stub: bool) -> Role {
     let file = images[index].event(log).and_then(image_file).unwrap_or_default().to_ascii_lowercase();
-    let driver = matches!(
-        images[index].event(log).map(Event::claimed_content),
-        Some(Claim::Image(image)) if image.kind != ImageKind::Application
-    );
+    let driver = is_driver(log, images[index]);
     let last = images.len() - 1;
     let from_memory = |index: usize| images[index].event(log).and_then(image_file).is_none();
     match index {
@@ -502,6 +503,13 @@ fn role(log: &ExplainedLog<'_>, images: &[&MeasuredEvent<'_>], index: usize, stu
         _ if file.is_empty() => Role::Other,
         _ => Role::Loader,
     }
+}
+
+fn is_driver(log: &ExplainedLog<'_>, seen: &MeasuredEvent<'_>) -> bool {
+    matches!(
+        seen.event(log).map(Event::claimed_content),
+        Some(Claim::Image(image)) if image.kind != ImageKind::Application
+    )
 }
 
 fn image_file(event: &Event<'_>) -> Option<String> {
