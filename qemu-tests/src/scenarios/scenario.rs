@@ -114,7 +114,7 @@ workstation. `halfkey-qemu-tests run NAME` runs one of them, `run test` those of
 
 In `make test` is what nothing else guards. For the others the last column says what guards their mechanism there: another scenario,
 or a test that boots a recorded machine with the real agent, TPM and verifier. A machine runs the distribution that is named here, or
-what `--on` says; [matrix.md](matrix.md) has what was seen on each.
+what `--on` says; `make matrix` runs all of them on each and writes what was seen into docs/matrix.md.
 
 | | name | machine | what happens | what is expected | what it guards | in `make test` |
 | --- | --- | --- | --- | --- | --- | --- |
