@@ -5,7 +5,8 @@ use halfkey_qemu_tests::image::distribution::{self, Distribution};
 use halfkey_qemu_tests::paths::Paths;
 use halfkey_qemu_tests::report::Options;
 use halfkey_qemu_tests::scenarios::catalogue::ALL;
-use halfkey_qemu_tests::scenarios::scenario::{self, Scenario, Tier};
+use halfkey_qemu_tests::scenarios::list;
+use halfkey_qemu_tests::scenarios::scenario::{Scenario, Tier};
 use halfkey_qemu_tests::{Error, Result, demo, matrix, record, report};
 use lexopt::prelude::*;
 use std::process::ExitCode;
@@ -99,7 +100,7 @@ fn run(asked: &Arguments) -> Result<bool> {
     let words: Vec<&str> = asked.words.iter().map(String::as_str).collect();
     match words.as_slice() {
         _ if asked.help => print!("{HELP}"),
-        ["list"] if asked.markdown => print!("{}", scenario::page()),
+        ["list"] if asked.markdown => print!("{}", list::page()),
         ["list"] => list(),
         ["demo"] => return demo::run(Paths::find()?, on, &named(DEMO)?),
         ["images"] => images(on)?,
@@ -145,9 +146,9 @@ fn list() {
 fn named(names: &[&str]) -> Result<Vec<&'static Scenario>> {
     let mut asked = Vec::new();
     for name in names {
-        let one = || scenario::find(name).map(|scenario| vec![scenario]);
+        let one = || list::find(name).map(|scenario| vec![scenario]);
         let hint = "hint: halfkey-qemu-tests list";
-        let found = scenario::tier(name).or_else(one);
+        let found = list::tier(name).or_else(one);
         asked.extend(found.ok_or_else(|| Error::new(format!("there is no scenario {name:?}\n{hint}")))?);
     }
     Ok(ALL.iter().filter(|known| asked.iter().any(|one| one.number == known.number)).collect())

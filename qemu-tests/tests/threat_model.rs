@@ -2,7 +2,7 @@
 
 #![allow(clippy::unwrap_used, reason = "a test that fails here should say where")]
 
-use halfkey_qemu_tests::scenarios::scenario;
+use halfkey_qemu_tests::scenarios::list;
 use halfkey_testkit::programs::tree;
 
 /// What stands between backticks.
@@ -39,7 +39,7 @@ fn has_test(file: &str, name: Option<&str>) -> bool {
 fn wrong(name: &str) -> Option<String> {
     let (file, function) = name.split_once("::").map_or((name, None), |(file, test)| (file, Some(test)));
     if !file.contains('/') {
-        return scenario::find(file).is_none().then(|| format!("there is no scenario {file}"));
+        return list::find(file).is_none().then(|| format!("there is no scenario {file}"));
     }
     let missing: Vec<_> = files(file).into_iter().filter(|file| !has_test(file, function)).collect();
     (!missing.is_empty()).then(|| format!("there is no test {} in {missing:?}", function.unwrap_or_default()))

@@ -4,7 +4,8 @@
 //! | file | what |
 //! | --- | --- |
 //! | [`catalogue`] | all of them, and when each is run |
-//! | [`scenario`] | what a scenario says of itself; docs/scenarios.md |
+//! | [`scenario`] | what a scenario says of itself |
+//! | [`list`] | scenarios by name and tier; docs/scenarios.md |
 //! | [`unlock`] | enrollment, approval, the unattended boot |
 //! | [`afterwards`] | root in the running system gets nothing; [`second_agent`] is the attacker's tool |
 //! | [`tampered`] | command line, initramfs, TPM, header |
@@ -28,6 +29,7 @@ pub mod catalogue;
 mod entries;
 mod exitrd;
 mod exits;
+pub mod list;
 mod loaders;
 mod notes;
 mod prompts;

@@ -1,8 +1,7 @@
-//! What a scenario says of itself, and the page of documentation that comes of it.
+//! What a scenario says of itself.
 
-use super::{Context, Group, catalogue};
+use super::{Context, Group};
 use crate::error::Result;
-use std::fmt::Write as _;
 
 /// A story with an end.
 pub struct Scenario {
@@ -62,112 +61,4 @@ pub enum Tier {
     /// Only when all are run. In `make test` its mechanism is guarded by these: a scenario of that tier, or a test as
     /// `file::function`. A replayed boot has the real agent, TPM and verifier, but no firmware, init or console.
     Matrix(&'static [&'static str]),
-}
-
-/// What is asked of `run` by one word.
-pub fn tier(word: &str) -> Option<Vec<&'static Scenario>> {
-    match word {
-        "all" => Some(catalogue::ALL.iter().collect()),
-        "test" => Some(catalogue::ALL.iter().filter(|scenario| scenario.tier == Tier::Test).collect()),
-        _ => None,
-    }
-}
-
-/// The scenario with this name or number.
-pub fn find(name: &str) -> Option<&'static Scenario> {
-    catalogue::ALL.iter().find(|scenario| scenario.name == name || scenario.number.to_string() == name)
-}
-
-/// `docs/scenarios.md`.
-pub fn page() -> String {
-    let mut page = String::from(HEAD);
-    let mut all: Vec<&Scenario> = catalogue::ALL.iter().collect();
-    all.sort_by_key(|scenario| scenario.number);
-    for Scenario { number, name, needs, title, expects, guards, tier, .. } in all {
-        let on = match needs.on {
-            On::Every => String::new(),
-            On::Only(names) => format!(", {}", names.join(", ")),
-        };
-        let enrolled = if needs.enrolled { "" } else { ", not enrolled" };
-        let tier = match tier {
-            Tier::Test => "yes".into(),
-            Tier::Matrix(guards) => {
-                let guards: Vec<_> = guards.iter().map(|guard| format!("`{guard}`")).collect();
-                format!("no: {}", guards.join(", "))
-            }
-        };
-        let tested = needs.group.tested_on().title;
-        let machine = format!("{tested}, {}{enrolled}{on}", needs.group.machine());
-        let _ =
-            writeln!(page, "| {number} | `{name}` | {machine} | {title} | {expects} | {guards} | {tier} |");
-    }
-    page
-}
-
-const HEAD: &str = "\
-# Scenarios
-
-<!-- Made by `halfkey-qemu-tests list --markdown`; a test of that crate compares it. -->
-
-Each is told to a real machine: OVMF, swtpm, a distribution's kernel, dracut, systemd and LUKS2, the verifier and the operator's
-workstation. `halfkey-qemu-tests run NAME` runs one of them, `run test` those of `make test`, `run all` all of them.
-
-In `make test` is what nothing else guards. For the others the last column says what guards their mechanism there: another scenario,
-or a test that boots a recorded machine with the real agent, TPM and verifier. A machine runs the distribution that is named here, or
-what `--on` says; `make matrix` runs all of them on each and writes what was seen into docs/matrix.md.
-
-| | name | machine | what happens | what is expected | what it guards | in `make test` |
-| --- | --- | --- | --- | --- | --- | --- |
-";
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::image::distribution;
-    use halfkey_testkit::programs::tree;
-
-    #[test]
-    fn the_page_is_what_the_catalogue_says() {
-        halfkey_testkit::golden::check(tree().join("docs/scenarios.md"), &page());
-    }
-
-    #[test]
-    fn numbers_and_names_are_unique() {
-        for (index, one) in catalogue::ALL.iter().enumerate() {
-            let other = catalogue::ALL[..index].iter().find(|o| o.number == one.number || o.name == one.name);
-            assert!(other.is_none(), "{}", one.name);
-            assert!(one.name.parse::<u32>().is_err() && tier(one.name).is_none(), "{}", one.name);
-        }
-    }
-
-    #[test]
-    fn make_test_unlocks_a_machine_of_each_distribution() {
-        for distribution in distribution::ALL {
-            let tested = tier("test").unwrap().into_iter().find(|scenario| {
-                scenario.needs.enrolled && scenario.needs.group.tested_on().name == distribution.name
-            });
-            assert!(tested.is_some(), "{} is not part of `make test`", distribution.name);
-        }
-        for scenario in catalogue::ALL {
-            assert!(scenario.needs.on.has(scenario.needs.group.tested_on().name), "{}", scenario.name);
-        }
-    }
-
-    #[test]
-    fn what_is_not_run_by_make_test_is_guarded_there() {
-        for scenario in catalogue::ALL {
-            let Tier::Matrix(guards) = scenario.tier else { continue };
-            assert!(!guards.is_empty(), "{}: nothing guards it", scenario.name);
-            for guard in guards {
-                let guarded = match guard.split_once("::") {
-                    Some((file, function)) => {
-                        let text = std::fs::read_to_string(tree().join(file));
-                        text.unwrap_or_default().contains(&format!("#[test]\nfn {function}()"))
-                    }
-                    None => find(guard).is_some_and(|guard| guard.tier == Tier::Test),
-                };
-                assert!(guarded, "{}: there is no {guard} in `make test`", scenario.name);
-            }
-        }
-    }
 }
