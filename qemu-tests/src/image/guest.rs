@@ -67,12 +67,13 @@ pub(super) fn build(
     passphrase: &str,
     say: &mut dyn FnMut(&str),
 ) -> Result<PathBuf> {
-    let Distribution { name, title, masked, .. } = packages.distribution;
+    let Distribution { name, title, files, masked, .. } = packages.distribution;
     let mut key = Key::new("root 2").text(&packages.key).text(ROOT_LUKS).text(ROOT_FS).text(passphrase);
     for (path, _, content) in FILES {
         key = key.text(path).text(content);
     }
-    let key = key.text(&format!("{SIZE} {ENABLED:?} {masked:?}")).file(&paths.programs.agent)?.hex();
+    let key =
+        key.text(&format!("{SIZE} {ENABLED:?} {files:?} {masked:?}")).file(&paths.programs.agent)?.hex();
     cached(paths.cache.join(format!("root-{name}-{key}.luks")), |partial| {
         say(&format!("encrypting the root file system of {title}"));
         let ext4 = partial.with_extension("ext4");
@@ -91,6 +92,9 @@ fn populate(paths: &Paths, packages: &Packages, at: PathBuf) -> Result<Tree> {
             let to = layout.place(path)?;
             fs::write(&to, content).context("can't write a guest file")?;
             fs::set_permissions(&to, fs::Permissions::from_mode(*mode)).context("can't set a mode")?;
+        }
+        for (path, content) in packages.distribution.files {
+            fs::write(layout.place(path)?, content).context("can't write a guest file")?;
         }
         for unit in ENABLED {
             let name = unit.rsplit('/').next().unwrap_or_default();

@@ -27,6 +27,7 @@ pub(super) const DEBIAN: Distribution = Distribution {
     ],
     omit_drivers: DRIVERS,
     cmdline: &[],
+    files: &[],
     masked: MASKED,
     cpu: CPU,
 };

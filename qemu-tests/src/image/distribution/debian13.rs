@@ -27,8 +27,16 @@ pub(super) const DEBIAN: Distribution = Distribution {
         "lunmask", "kernel-modules-extra", "qemu-net", "i18n", "systemd-bsod", "systemd-battery-check", "hwdb",
     ],
     omit_drivers: DRIVERS,
-    // Its generic initramfs has no root password, and then gives no shell.
-    cmdline: &["SYSTEMD_SULOGIN_FORCE=1"],
+    // Its generic initramfs has no root password, and then gives no shell. Without bpf in the list systemd loads no program of
+    // its own there: the kernel would first parse all of its types, which takes half a minute under emulation.
+    cmdline: &["SYSTEMD_SULOGIN_FORCE=1", "lsm=landlock,lockdown,yama,integrity,apparmor"],
+    // The same for what watches sysctls.
+    files: &[("etc/systemd/system/systemd-networkd.service.d/no-bpf.conf", NO_BPF)],
     masked: MASKED,
     cpu: CPU,
 };
+
+/// Its own list, without CAP_BPF and CAP_SYS_ADMIN.
+const NO_BPF: &str = "[Service]\nAmbientCapabilities=\nCapabilityBoundingSet=\n\
+    AmbientCapabilities=CAP_NET_ADMIN CAP_NET_BIND_SERVICE CAP_NET_BROADCAST CAP_NET_RAW\n\
+    CapabilityBoundingSet=CAP_NET_ADMIN CAP_NET_BIND_SERVICE CAP_NET_BROADCAST CAP_NET_RAW\n";

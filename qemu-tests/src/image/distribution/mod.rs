@@ -37,6 +37,8 @@ pub struct Distribution {
     pub omit_drivers: &'static [&'static str],
     /// Words on the kernel's command line that only the tests need.
     pub cmdline: &'static [&'static str],
+    /// Files in the running system, besides those that all have: path and content.
+    pub files: &'static [(&'static str, &'static str)],
     /// Units that are off in the running system: nothing that is tested, but seconds under emulation.
     pub masked: &'static [&'static str],
     /// QEMU's processor, where it is emulated.
