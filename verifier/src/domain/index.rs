@@ -22,6 +22,8 @@ pub struct Index {
     withdrawals: HashSet<u64>,
     /// Documents that put a node into a group: which one. Empty: into none.
     groups: HashMap<u64, String>,
+    /// Nodes that a document ever put into a group.
+    put_into: HashMap<String, HashSet<NodeId>>,
     /// The newest enrollment of a node, whoever signed it.
     enrolled: HashMap<NodeId, Signed>,
     /// The enrollment of a node that was proved last.
@@ -118,8 +120,9 @@ impl Index {
                     self.proved.insert(*node, Proved { enrollment, since });
                 }
             }
-            (Scope::Membership(_), _) => {
+            (Scope::Membership(node), _) => {
                 self.groups.insert(number, opened.body.clone());
+                self.put_into.entry(opened.body.clone()).or_default().insert(*node);
             }
             (Scope::Node(_) | Scope::Group(_) | Scope::Additions(_), Kind::Withdrawal) => {
                 self.withdrawals.insert(number);
@@ -206,16 +209,24 @@ impl Index {
         self.groups.get(&number).map(String::as_str).filter(|group| !group.is_empty())
     }
 
-    /// The nodes that documents have put into a group, with its name. Of a node that is enrolled its tenant's word counts.
+    /// The nodes in a group, by the documents. Of a node that is enrolled its tenant's word counts.
+    pub fn members_of<'a>(&'a self, group: &'a str) -> impl Iterator<Item = NodeId> + 'a {
+        let ever = self.put_into.get(group).into_iter().flatten().copied();
+        ever.filter(move |node| self.group_by_documents(*node) == Some(group))
+    }
+
+    /// Each node that is in a group, with its name.
     pub fn members(&self) -> impl Iterator<Item = (&str, NodeId)> {
-        self.newest.iter().filter_map(|(scope, by_key)| {
-            let Some(Scope::Membership(node)) = Scope::parse(scope) else { return None };
-            let number = match self.key(node) {
-                Some(key) => self.newest_since(scope, key, self.since(node))?,
-                None => by_key.values().copied().max()?,
-            };
-            Some((self.group_of(number)?, node))
-        })
+        self.put_into.keys().flat_map(|group| self.members_of(group).map(move |node| (group.as_str(), node)))
+    }
+
+    fn group_by_documents(&self, node: NodeId) -> Option<&str> {
+        let scope = Scope::Membership(node).to_string();
+        let number = match self.key(node) {
+            Some(key) => self.newest_since(&scope, key, self.since(node))?,
+            None => self.newest.get(&scope)?.values().copied().max()?,
+        };
+        self.group_of(number)
     }
 
     /// Whether a policy of this scope by this key is in force: what counts is the last that it signed.

@@ -263,8 +263,7 @@ fn require_key(view: &TxView<'_>, scope: &Scope, key: &[u8]) -> Result<()> {
 }
 
 fn members(view: &TxView<'_>, group: &str) -> Vec<NodeId> {
-    let of_group = view.index.members().filter(|(named, _)| *named == group);
-    let mut nodes: Vec<NodeId> = of_group.map(|(_, node)| node).collect();
+    let mut nodes: Vec<NodeId> = view.index.members_of(group).collect();
     nodes.sort_unstable();
     nodes
 }
