@@ -743,3 +743,40 @@ fn more_than_one_loader_is_learned_by_the_owners_word_only() {
         learned(Assured { trust_returned_images: true, ..boot.assured() }).unwrap();
     }
 }
+
+/// Where shim verifies, a UKI is measured without a file name, and its kernel not at all: nothing before it is the UKI.
+#[test]
+fn what_stands_before_a_uki_without_a_name_is_a_loader() {
+    let boot = boot("uki-secure-boot-own-keys");
+    let mut records = boot.records();
+    let started = |record: &Record| record.kind == kind::EFI_BOOT_SERVICES_APPLICATION;
+    let first = records.iter().position(started).unwrap();
+    let uki = records[first].clone();
+    let mut kept = 0;
+    records.retain(|record| {
+        kept += usize::from(started(record));
+        !started(record) || kept == 1
+    });
+    let program = |digest: u8| Record { digest: vec![digest; 32], ..uki.clone() };
+    let utf16 = |text: &str| text.encode_utf16().flat_map(u16::to_le_bytes).collect::<Vec<_>>();
+    let (name, shim) = (utf16("linux-"), utf16("shim--"));
+    let at = uki.data.windows(name.len()).rposition(|part| part == name).unwrap();
+    let shim = Record { data: [&uki.data[..at], &shim, &uki.data[at + name.len()..]].concat(), ..program(1) };
+    let mok = Record { data: b"MokList\0".to_vec(), ..Record::of(14, kind::IPL, b"keys") };
+    records[first].data = [&uki.data[..24], &[0; 8]].concat();
+    records.splice(first..first, [shim, mok, program(2)]);
+    let learned = |records: &[Record], assured| {
+        let bytes = log_of(records);
+        let log = replay(&bytes, PcrBank::Sha256).unwrap().assume().unwrap();
+        learn(&log, &boot.claims(), assured, "learned", &[])
+    };
+    learned(&records, boot.assured()).unwrap();
+    // A tool that was chosen in the menu and left.
+    let mut left = records.clone();
+    left.insert(first + 3, program(3));
+    denied(&learned(&left, boot.assured()).unwrap_err(), &"03".repeat(32));
+    learned(&left, Assured { trust_returned_images: true, ..boot.assured() }).unwrap();
+    // Called shim, and no shim by what it measures.
+    left.remove(first + 1);
+    denied(&learned(&left, boot.assured()).unwrap_err(), "one boot loader");
+}

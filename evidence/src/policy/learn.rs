@@ -170,28 +170,39 @@ impl<'l> Learned<'l> {
     }
 
     /// One program starts the kernel, behind shim if there is one. Another one that was started on the way may have come back to a
-    /// loader's menu, which nobody measures, and the next time it need not. What it is called says nothing.
-    fn more_loaders(&self) -> impl Iterator<Item = Finding> {
+    /// loader's menu, which nobody measures, and the next time it need not.
+    fn more_loaders(&self) -> Vec<Finding> {
         let seen = self.survey.images.iter().filter(|seen| is_image(self.log, seen));
+        let mut programs: Vec<(&Image, &String, &MeasuredEvent<'l>)> = Vec::new();
         let images = self.boot.images.iter().zip(&self.comments.images).zip(seen);
-        let programs = images.filter(|((image, _), seen)| {
-            !matches!(image.role, Role::Kernel | Role::Uki) && !is_driver(self.log, seen)
-        });
-        let behind_shim = self.boot.images.first().is_some_and(|first| first.role == Role::Shim);
-        programs.map(|(program, _)| program).skip(1 + usize::from(behind_shim)).map(|(image, what)| Finding {
+        for ((image, what), seen) in images.filter(|(_, seen)| !is_driver(self.log, seen)) {
+            // What verifies an image, and what starts it, may both measure it.
+            if programs.iter().all(|(.., other)| other.digest != seen.digest) {
+                programs.push((image, what, seen));
+            }
+        }
+        // Shim's own measurements, and not only a name.
+        let behind_shim = programs.first().is_some_and(|(first, ..)| first.role == Role::Shim)
+            && !self.survey.rest[14].is_empty();
+        // The stub of a UKI starts its kernel from memory. Where shim verifies, the UKI itself is measured without a file, and its kernel
+        // is not.
+        let last = programs.pop();
+        let from_memory = last.is_some_and(|(.., seen)| seen.event(self.log).and_then(image_file).is_none());
+        if self.boot.sections.is_some() && from_memory && !(behind_shim && self.keys.on) {
+            programs.pop();
+        }
+        let more = programs.into_iter().skip(1 + usize::from(behind_shim));
+        more.map(|(_, what, seen)| Finding {
             pcr: Some(4),
             event: None,
             what: what.clone(),
             rule: "boot path".to_owned(),
             expected: "one boot loader, or more that the owner trusts alike".to_owned(),
-            found: match &image.allowed {
-                Allowed::Authenticode(digests) => {
-                    digests.first().map_or_else(String::new, |digest| format!("authenticode {digest}"))
-                }
-                Allowed::Signer(_) => "a signer".to_owned(),
-            },
+            found: Digest::new(seen.digest)
+                .map_or_else(String::new, |digest| format!("authenticode {digest}")),
             hint: None,
         })
+        .collect()
     }
 
     /// The file that was booted, if the log has a name for it.
