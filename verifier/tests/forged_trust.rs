@@ -39,6 +39,15 @@ async fn opened(server: &Server) -> Node {
     node
 }
 
+/// The row of the proposal that waits is gone, and that of the trusted one is found by its digest.
+fn find_the_trusted_one_as_what_waits(server: &Server) {
+    let database = server.database();
+    let waits = "SELECT sha256 FROM proposals WHERE state = 'waiting'";
+    let sum: Vec<u8> = database.query_row(waits, [], |row| row.get(0)).unwrap();
+    database.execute("DELETE FROM proposals WHERE state = 'waiting'", []).unwrap();
+    assert_eq!(database.execute("UPDATE proposals SET sha256 = ?1 WHERE by_trust = 1", [sum]).unwrap(), 1);
+}
+
 /// Whoever has the machine and writes the database, and is not root on it: nothing of the disk is open.
 #[tokio::test]
 async fn a_boot_that_only_a_row_says_was_released_proposes_nothing() {
@@ -101,11 +110,7 @@ async fn what_was_trusted_is_not_found_as_something_else() {
     node.open_fence();
     assert_eq!(answered(&node.propose(&anybody, &evil()).await), "waiting proposal_waits");
 
-    let database = server.database();
-    let waits = "SELECT sha256 FROM proposals WHERE state = 'waiting'";
-    let sum: Vec<u8> = database.query_row(waits, [], |row| row.get(0)).unwrap();
-    database.execute("DELETE FROM proposals WHERE state = 'waiting'", []).unwrap();
-    assert_eq!(database.execute("UPDATE proposals SET sha256 = ?1 WHERE by_trust = 1", [sum]).unwrap(), 1);
+    find_the_trusted_one_as_what_waits(&server);
     assert_eq!(answered(&node.propose(&anybody, &evil()).await), "waiting proposal_waits");
     for restarted in [false, true] {
         if restarted {
@@ -125,11 +130,7 @@ async fn what_was_trusted_counts_under_another_digest() {
     let (anybody, node) = (server.anybody(), opened(&server).await);
     assert_eq!(answered(&node.propose(&anybody, &next()).await), "accepted");
     assert_eq!(answered(&node.propose(&anybody, &evil()).await), "waiting proposal_waits");
-    let database = server.database();
-    let waits = "SELECT sha256 FROM proposals WHERE state = 'waiting'";
-    let sum: Vec<u8> = database.query_row(waits, [], |row| row.get(0)).unwrap();
-    database.execute("DELETE FROM proposals WHERE state = 'waiting'", []).unwrap();
-    assert_eq!(database.execute("UPDATE proposals SET sha256 = ?1 WHERE by_trust = 1", [sum]).unwrap(), 1);
+    find_the_trusted_one_as_what_waits(&server);
     assert_eq!(answered(&node.propose(&anybody, &evil()).await), "waiting proposal_waits");
 }
 

@@ -48,6 +48,21 @@ async fn opened(server: &Server, node: &Node, software: &Software) {
     node.open_fence();
 }
 
+/// Trusts five next boots of those in the group.
+fn trusting() -> String {
+    policy_head("web") + &trust("2999-01-01T00:00:00Z", 5) + &old().boot()
+}
+
+/// In a group with that policy, with the next boot trusted by it.
+async fn trusted(server: &Server) -> (Node, Proposed) {
+    let node = member(server, "web").await;
+    node.apply(&server.operator(), "group:web", &trusting()).await.unwrap();
+    opened(server, &node, &old()).await;
+    let proposed = node.propose(&server.anybody(), &new()).await;
+    assert_eq!(answered(&proposed), "accepted");
+    (node, proposed)
+}
+
 async fn send(server: &Server, message: &Propose) -> Proposed {
     post(&server.anybody(), "/v1/propose", message).await.unwrap()
 }
@@ -235,12 +250,7 @@ async fn trust_in_the_next_boot_is_limited_in_number_and_time() {
 async fn the_same_group_again_or_the_groups_policy_in_force_changes_nothing() {
     let server = Server::start();
     let (anybody, operator) = (server.anybody(), server.operator());
-    let node = member(&server, "web").await;
-    let trusting = policy_head("web") + &trust("2999-01-01T00:00:00Z", 5) + &old().boot();
-    node.apply(&operator, "group:web", &trusting).await.unwrap();
-    opened(&server, &node, &old()).await;
-    let proposed = node.propose(&anybody, &new()).await;
-    assert_eq!(answered(&proposed), "accepted");
+    let (node, proposed) = trusted(&server).await;
     node.group(&operator, Some("web")).await.unwrap();
     assert_eq!(record(&operator, &proposed).await.state, ProposalState::Trusted);
     opened(&server, &node, &new()).await;
@@ -266,12 +276,7 @@ async fn the_same_group_again_or_the_groups_policy_in_force_changes_nothing() {
 async fn a_policy_without_trust_drops_what_was_trusted() {
     let server = Server::start();
     let (anybody, operator) = (server.anybody(), server.operator());
-    let node = member(&server, "web").await;
-    let trusting = policy_head("web") + &trust("2999-01-01T00:00:00Z", 5) + &old().boot();
-    node.apply(&operator, "group:web", &trusting).await.unwrap();
-    opened(&server, &node, &old()).await;
-    let proposed = node.propose(&anybody, &new()).await;
-    assert_eq!(answered(&proposed), "accepted");
+    let (node, proposed) = trusted(&server).await;
     // Limits are for what comes: it stays trusted.
     let ended = policy_head("web") + &trust("2000-01-01T00:00:00Z", 1) + &old().boot();
     node.apply(&operator, "group:web", &ended).await.unwrap();
@@ -283,7 +288,7 @@ async fn a_policy_without_trust_drops_what_was_trusted() {
     assert_eq!(said(&node.boot(&anybody).await), "denied policy_mismatch");
 
     // Denied by an operator while it is trusted: also over.
-    node.apply(&operator, "group:web", &trusting).await.unwrap();
+    node.apply(&operator, "group:web", &trusting()).await.unwrap();
     opened(&server, &node, &old()).await;
     let again = node.propose(&anybody, &new()).await;
     assert_eq!((answered(&again).as_str(), again.proposal_id), ("accepted", proposed.proposal_id));
