@@ -187,8 +187,10 @@ fn make_room(view: &TxView<'_>, unenrolled: u64, now: u64) -> Result<()> {
         return Err(Error::Refused(Reason::RateLimited, what));
     };
     view.rows.delete_unkept(gone.oldest_row)?;
-    let site = address(gone).map_or_else(|| "nowhere".to_owned(), |source| source.site());
-    let detail =
-        format!("{waiting} nodes wait for a tenant: the oldest from {site}, which has most, was forgotten");
+    let (site, which) = match address(gone) {
+        Some(source) => (source.site(), format!("the oldest from {}, which has most,", source.site())),
+        None => ("nowhere".to_owned(), "one from no address".to_owned()),
+    };
+    let detail = format!("{waiting} nodes wait for a tenant: {which} was forgotten");
     audit::count(view, By { actor: "verifier", now }, "evict", &site, None, &detail)
 }
