@@ -744,6 +744,47 @@ fn more_than_one_loader_is_learned_by_the_owners_word_only() {
     }
 }
 
+/// The type of an event is in no digest: whoever holds the log (the database, a program before the boot) can write another.
+#[test]
+fn a_program_that_the_log_calls_something_else_is_learned_by_the_owners_word_only() {
+    for boot in common::boots::BOOTS {
+        let records = boot.records();
+        let started = |record: &Record| record.kind == kind::EFI_BOOT_SERVICES_APPLICATION;
+        let first = records.iter().position(started).unwrap();
+        let shell = Record { digest: vec![0x5e; 32], ..records[first].clone() };
+        let text = b"harmless".to_vec();
+        for (kind, data) in [
+            (kind::EFI_BOOT_SERVICES_DRIVER, &shell.data),
+            (kind::EFI_RUNTIME_SERVICES_DRIVER, &shell.data),
+            (kind::EFI_BOOT_SERVICES_APPLICATION, &text),
+            (kind::IPL, &text),
+            (kind::EFI_ACTION, &text),
+            (kind::EVENT_TAG, &text),
+        ] {
+            let mut records = records.clone();
+            let loader = Record { digest: vec![0x10; 32], ..records[first].clone() };
+            records.splice(first..first, [loader, Record { kind, data: data.clone(), ..shell.clone() }]);
+            let bytes = log_of(&records);
+            let log = replay(&bytes, PcrBank::Sha256).unwrap().assume().unwrap();
+            let learned = |assured| learn(&log, &boot.claims(), assured, "learned", &[]);
+            let found = learned(boot.assured()).expect_err(boot.name);
+            assert!(
+                found.iter().any(|finding| finding.rule == "boot path"),
+                "{}: {kind:#x}: {found:?}",
+                boot.name
+            );
+            let text = learned(Assured { trust_returned_images: true, ..boot.assured() }).unwrap();
+            assert!(text.contains(&"5e".repeat(32)), "{text}");
+        }
+        // What its digest proves to be a text is no program.
+        let mut records = records.clone();
+        records.insert(first, Record::of(4, kind::EFI_ACTION, b"an announcement of this firmware's vendor"));
+        let bytes = log_of(&records);
+        let log = replay(&bytes, PcrBank::Sha256).unwrap().assume().unwrap();
+        learn(&log, &boot.claims(), boot.assured(), "learned", &[]).expect(boot.name);
+    }
+}
+
 /// Where shim verifies, a UKI is measured without a file name, and its kernel not at all: nothing before it is the UKI.
 #[test]
 fn what_stands_before_a_uki_without_a_name_is_a_loader() {

@@ -16,7 +16,7 @@ use super::rules::{
 use super::write::{Comments, Text, quoted};
 use crate::eventlog::content::{Content, GrubText, ImageKind, Separator, Tag};
 use crate::eventlog::variable::{Known, Value};
-use crate::eventlog::{Claim, Event, ExplainedLog, kind};
+use crate::eventlog::{Claim, Event, ExplainedLog, Standing, kind};
 use halfkey_protocol::wire::policies::Finding;
 
 /// What no log proves, and the owner knows.
@@ -31,7 +31,7 @@ pub struct Assured {
 }
 
 /// Stands at each image that was learned by the owner's word for it.
-const RETURNED: &str = "came back to the firmware; whatever this image can be made to do has the key";
+const RETURNED: &str = "came back, or could have; whatever this image can be made to do has the key";
 
 /// Writes the tightest policy that accepts this boot, with comments that say what each value is. `name` is that of the
 /// policy; `notes` become comments at its head.
@@ -108,7 +108,7 @@ struct Learned<'l> {
     comments: Comments,
     /// `[[event]]`, and what each is.
     events: Vec<(EventRule, String)>,
-    /// The same, for what came back to the firmware before the boot.
+    /// The same, for what came back to the firmware before the boot, or may be a program that did.
     returned: Vec<(EventRule, String)>,
 }
 
@@ -150,7 +150,9 @@ impl<'l> Learned<'l> {
         let (keys, mut events) = keys(log);
         let line = proven_line(&survey)?;
         let (boot, comments) = boot(log, &survey, &line, assured, &mut events);
-        let returned = survey.returned.iter().filter_map(|seen| by_digest(log, seen)).map(believed).collect();
+        let by_word =
+            survey.returned.iter().chain(survey.images.iter().filter(|seen| may_be_program(log, seen)));
+        let returned = by_word.filter_map(|seen| by_digest(log, seen)).map(believed).collect();
         Ok(Self { log, survey, line, keys, boot, comments, events, returned })
     }
 
@@ -175,7 +177,7 @@ impl<'l> Learned<'l> {
         let seen = self.survey.images.iter().filter(|seen| is_image(self.log, seen));
         let mut programs: Vec<(&Image, &String, &MeasuredEvent<'l>)> = Vec::new();
         let images = self.boot.images.iter().zip(&self.comments.images).zip(seen);
-        for ((image, what), seen) in images.filter(|(_, seen)| !is_driver(self.log, seen)) {
+        for ((image, what), seen) in images {
             // What verifies an image, and what starts it, may both measure it.
             if programs.iter().all(|(.., other)| other.digest != seen.digest) {
                 programs.push((image, what, seen));
@@ -407,13 +409,14 @@ fn unbelieved(event: &EventRule, what: &str) -> Finding {
         event: None,
         what: what.to_owned(),
         rule: "boot path".to_owned(),
-        expected: "nothing that was started and came back to the firmware, but what the owner trusts like the boot loader".to_owned(),
+        expected: "nothing that was started and came back to the firmware, but what the owner trusts like the boot loader"
+            .to_owned(),
         found: match &event.is {
             EventIs::Digest(digest) => format!("authenticode {digest}"),
             EventIs::Text(text) => text.clone(),
         },
- hint: None,
-}
+        hint: None,
+    }
 }
 
 /// Images, initrd, sections and the events that belong to them.
@@ -427,8 +430,11 @@ fn boot(
     let mut comments = Comments::default();
     let sections = sections(log, &survey.rest[11]);
     let after_sections = 2 * sections.len();
-    let (images, others): (Vec<_>, Vec<_>) = survey.images.iter().partition(|seen| is_image(log, seen));
-    shared.extend(others.into_iter().filter_map(|seen| by_digest(log, seen)));
+    let (images, others): (Vec<&MeasuredEvent<'_>>, Vec<&MeasuredEvent<'_>>) =
+        survey.images.iter().partition(|seen| is_image(log, seen));
+    shared.extend(
+        others.into_iter().filter(|seen| !may_be_program(log, seen)).filter_map(|seen| by_digest(log, seen)),
+    );
     let mut boot = Boot {
         name: String::new(),
         command_line: Some(line.to_owned()),
@@ -494,6 +500,12 @@ fn sections(log: &ExplainedLog<'_>, events: &[MeasuredEvent<'_>]) -> Vec<(String
 
 fn is_image(log: &ExplainedLog<'_>, seen: &MeasuredEvent<'_>) -> bool {
     matches!(seen.event(log).map(Event::claimed_content), Some(Claim::Image(_)))
+}
+
+/// Whether what is in PCR 4 may be a program, although the log says otherwise: the type of an event is in no digest, its content is only
+/// where that proves it.
+fn may_be_program(log: &ExplainedLog<'_>, seen: &MeasuredEvent<'_>) -> bool {
+    !is_image(log, seen) && seen.event(log).is_none_or(|event| event.standing() != Standing::Verified)
 }
 
 /// What an image probably is: its name for people, and of no weight, but that one must be a kernel.
