@@ -103,7 +103,7 @@ dist: deps-build servers
 	RUSTFLAGS='$(AGENT_RUSTFLAGS)' $(CARGO) build --profile agent --locked --target $(TARGET) -p halfkey-agent
 	@mkdir -p dist
 	@install -m 755 $(AGENT) $(RELEASE)/halfkey-verifier $(RELEASE)/halfkey dist/
-	@rm -rf dist/90halfkey dist/hooks dist/share && cp -r dracut-module/90halfkey dracut-module/hooks agent/share dist/
+	@rm -rf dist/55halfkey dist/hooks dist/share && cp -r dracut-module/55halfkey dracut-module/hooks agent/share dist/
 	@size=$$(stat -c %s dist/halfkey-agent); [ "$$size" -le $(AGENT_MAX) ] || { \
 		echo "dist/halfkey-agent: expected at most $(AGENT_MAX) bytes, found $$size" >&2; exit 1; }
 	@ls -l dist | awk 'NR > 1 { printf "dist/%-18s %10d bytes\n", $$9, $$5 }'

@@ -7,6 +7,9 @@ use std::env;
 use std::fs;
 use std::path::{Path, PathBuf};
 
+/// What the dracut module's folder is called: dracut keeps 50 to 59 for modules that are not its own.
+pub const MODULE: &str = "55halfkey";
+
 /// The folders and programs of one run.
 #[derive(Clone, Debug)]
 pub struct Paths {
@@ -38,7 +41,7 @@ impl Paths {
         }
         Ok(Self {
             programs: Programs::released(),
-            module: tree.join("dracut-module/90halfkey"),
+            module: tree.join("dracut-module").join(MODULE),
             tree: tree.to_path_buf(),
             cache,
             run,

@@ -5,7 +5,7 @@ use super::distribution::Distribution;
 use super::packages::{Kernel, Packages};
 use super::tree::Tree;
 use crate::error::{Context, Result};
-use crate::paths::{Key, Paths};
+use crate::paths::{Key, MODULE, Paths};
 use std::collections::BTreeSet;
 use std::fs;
 use std::path::PathBuf;
@@ -41,7 +41,7 @@ pub(super) fn build(
     say: &mut dyn FnMut(&str),
 ) -> Result<PathBuf> {
     let Distribution { name, tools, omit, omit_drivers, .. } = packages.distribution;
-    let key = Key::new("initrd 4")
+    let key = Key::new("initrd 5")
         .text(&packages.key)
         .text(&kernel.modules.to_string_lossy())
         .text(&format!("{OPTIONS:?} {tools:?} {omit:?} {omit_drivers:?}"))
@@ -72,7 +72,7 @@ fn install(paths: &Paths, packages: &Packages, at: PathBuf) -> Result<Tree> {
         for file in module.flatten() {
             let name = file.file_name();
             let to =
-                layout.place(&format!("usr/lib/dracut/modules.d/90halfkey/{}", name.to_string_lossy()))?;
+                layout.place(&format!("usr/lib/dracut/modules.d/{MODULE}/{}", name.to_string_lossy()))?;
             fs::copy(file.path(), to).context("can't copy the dracut module")?;
         }
         // Nobody's taste: what the machine would have of its own in /etc.

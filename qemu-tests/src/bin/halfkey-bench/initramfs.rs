@@ -1,6 +1,7 @@
 //! What an unlocker adds to an initramfs that has crypt and network already.
 
 use crate::run::{self, Result};
+use halfkey_qemu_tests::paths::MODULE;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
@@ -32,7 +33,7 @@ impl std::ops::Sub for Size {
 pub struct Images {
     /// Crypt and network.
     pub base: Size,
-    /// With `90halfkey`.
+    /// With the dracut module.
     pub halfkey: Size,
     /// With Clevis.
     pub clevis: Size,
@@ -86,7 +87,7 @@ fn module_tree(dir: &Path, dist: &Path) -> Result<PathBuf> {
             link(&entry.path(), modules.join(entry.file_name()))?;
         }
     }
-    link(&dist.join("90halfkey"), modules.join("90halfkey"))?;
+    link(&dist.join(MODULE), modules.join(MODULE))?;
     Ok(tree)
 }
 

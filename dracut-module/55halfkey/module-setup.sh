@@ -4,9 +4,23 @@
 # Halfkey in the initramfs: the agent, the unit that runs it, the drop-ins that close the fence on every other way out, and
 # the root gate. Needs a systemd initramfs. Nothing of this host goes in, so one image serves many machines.
 
+# An image for the kernel that runs after a crash: it saves the memory, opens nothing by attestation, and must not power off.
+# dracut's configuration, which asks for this module, reaches that image too. As dracut-ng fails (from 112 on) when a module that
+# was asked for says no in check(), it says yes and adds nothing.
+for_a_crash() {
+    local module
+    # Red Hat's and SUSE's. (earlykdump and fadump's are in images that boot the system.)
+    for module in ${dracutmodules-} ${add_dracutmodules-} ${force_add_dracutmodules-}; do
+        [[ $module == kdumpbase || $module == kdump ]] && return 0
+    done
+    # Debian's and Ubuntu's.
+    [[ ${outfile-} == /var/lib/kdump/* ]]
+}
+
 # called by dracut
 check() {
-    [[ $mount_needs ]] && return 1
+    [[ ${mount_needs-} ]] && return 1
+    for_a_crash && return 255
     require_binaries "${HALFKEY_AGENT:-halfkey-agent}" cryptsetup || return 1
     # Only on request: the package's dracut.conf.d, or `dracut --add halfkey`.
     return 255
@@ -15,6 +29,7 @@ check() {
 # called by dracut
 depends() {
     local module
+    for_a_crash && return 0
     echo systemd-initrd dracut-systemd crypt dm systemd-networkd
     # A module of its own from dracut-ng 103 on.
     for module in "${dracutbasedir:?}"/modules.d/[0-9][0-9]systemd-cryptsetup; do
@@ -25,9 +40,34 @@ depends() {
 
 # called by dracut
 installkernel() {
+    for_a_crash && return 0
     # The image must find the TPM of the machine it boots on, which need not be this one, whatever bus it is on: one whose
     # driver is not there has a fence that nobody can close. Network drivers are the business of dracut's own network modules.
     hostonly='' instmods '=drivers/char/tpm' dm_crypt virtio_net
+    # Where its bus needs a driver as well, as SPI and I2C do: those of this host's TPM. (Without a name instmods reads its input.)
+    local driver
+    for driver in $(drivers_on_the_way "${dracutsysrootdir-}/sys/class/tpm/tpm0/device"); do
+        hostonly='' instmods "$driver"
+    done
+}
+
+# Names of the modules that drive a device and what it is connected to.
+drivers_on_the_way() {
+    local device
+    device=$(readlink -f "$1") || return 0
+    while [[ $device == */devices/* ]]; do
+        [[ -e $device/driver/module ]] && basename "$(readlink -f "$device/driver/module")"
+        device=${device%/*}
+    done
+    return 0
+}
+
+# A link by which a unit pulls in another: PID 1 takes it however the link is written, and nothing but the link has to be in the
+# image yet. Modules that sort after this one bring units too.
+pulled_in_by() {
+    local folder=$initdir$systemdsystemunitdir/$1.$2
+    mkdir -p "$folder"
+    ln -sfn "../$3" "$folder/$3"
 }
 
 # A unit that gives a root shell: what it runs, runs behind the fence. It replaces ExecStart, because an ExecStartPre can be
@@ -53,6 +93,7 @@ fence_shell() {
     fi
 
     command=$(sed -n 's|^ExecStart=[-:+!]*/|/|p' "$from" | tail -n 1)
+    # bash may come with a module that sorts after this one, or not at all; a shell of some kind is in every image.
     [[ ${command%% *} == */bash && ! -e $initdir${command%% *} ]] && command=/bin/sh
     mkdir -p "$initdir$systemdsystemunitdir/$unit.d"
     {
@@ -77,15 +118,15 @@ warn_of_repart() {
 # called by dracut
 install() {
     local unit relations
+    for_a_crash && return 0
 
     inst_simple "$(find_binary "${HALFKEY_AGENT:-halfkey-agent}")" /usr/bin/halfkey-agent
     inst_multiple cryptsetup
 
     inst_simple "$moddir/halfkey-unlock.service" "$systemdsystemunitdir/halfkey-unlock.service"
-    $SYSTEMCTL -q --root "$initdir" add-wants sysinit.target halfkey-unlock.service
-    # From dracut-ng 103 on nothing pulls this in.
-    [[ -e $initdir$systemdsystemunitdir/sysinit.target.wants/cryptsetup.target ]] \
-        || $SYSTEMCTL -q --root "$initdir" add-wants sysinit.target cryptsetup.target
+    pulled_in_by sysinit.target wants halfkey-unlock.service
+    # From dracut-ng 103 on nothing else does.
+    pulled_in_by sysinit.target wants cryptsetup.target
 
     # The fence on every way out: each is a drop-in that runs the agent, so masking our unit changes nothing.
     # These may come while the agent runs: it is ended first.
@@ -102,7 +143,7 @@ install() {
     # The root gate: first looks before the root is used, and the last one, which is the last way out. A drop-in for a unit
     # that is not there changes nothing.
     inst_simple "$moddir/halfkey-gate.service" "$systemdsystemunitdir/halfkey-gate.service"
-    $SYSTEMCTL -q --root "$initdir" add-requires initrd-root-fs.target halfkey-gate.service
+    pulled_in_by initrd-root-fs.target requires halfkey-gate.service
     for unit in dracut-pre-pivot initrd-parse-etc plymouth-switch-root systemd-repart ostree-prepare-root bootc-root-setup; do
         inst_simple "$moddir/first-look.conf" "$systemdsystemunitdir/$unit.service.d/zz-halfkey.conf"
     done
@@ -116,12 +157,13 @@ install() {
     fi
 
     # Nothing mounts or resumes a system because of what it finds on a disk. A resume image would run before the fence is
-    # extended, so hibernation is off in images with this module. A soft reboot would go into another root past the gate.
+    # extended, so hibernation is off in images with this module. A soft reboot would go into another root past the gate. Storage
+    # target mode gives the machine's disks, and what is open of them, to the network.
     # Extensions laid over /sysroot are files of no volume that was opened, as the gate sees it: the running system merges them.
     mkdir -p "$initdir/etc/systemd/system-generators" "$initdir/etc/systemd/system"
     ln -sfn /dev/null "$initdir/etc/systemd/system-generators/systemd-gpt-auto-generator"
     for unit in systemd-hibernate-resume@.service systemd-hibernate-resume.service systemd-soft-reboot.service \
-        systemd-sysext-sysroot.service systemd-confext-sysroot.service; do
+        systemd-storagetm.service systemd-sysext-sysroot.service systemd-confext-sysroot.service; do
         [[ -e ${dracutsysrootdir-}$systemdsystemunitdir/$unit ]] && ln -sfn /dev/null "$initdir/etc/systemd/system/$unit"
     done
 
