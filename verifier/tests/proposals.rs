@@ -245,6 +245,39 @@ async fn trust_in_the_next_boot_is_limited_in_number_and_time() {
     assert_eq!(said(&node.boot(&anybody).await), "denied policy_mismatch");
 }
 
+/// What was trusted and is over is trusted as any other is: root does not go to and fro between two when the number is used up.
+#[tokio::test]
+async fn what_was_superseded_counts_once_more() {
+    let server = Server::start();
+    let (anybody, operator) = (server.anybody(), server.operator());
+    let node = member(&server, "web").await;
+    let policy = policy_head("web") + &trust("2999-01-01T00:00:00Z", 3) + &old().boot();
+    node.apply(&operator, "group:web", &policy).await.unwrap();
+    opened(&server, &node, &old()).await;
+    let (first, second) = (new(), Software::version("6.1.0-57"));
+    let trusted = async |software: &Software, number: &str| {
+        let proposed = node.propose(&anybody, software).await;
+        assert!(answered(&proposed) == "accepted" && proposed.message.contains(number), "{proposed:?}");
+        proposed
+    };
+    let one = trusted(&first, "1 of 3").await;
+    opened(&server, &node, &first).await;
+    trusted(&second, "2 of 3").await;
+    // The one that runs, proposed again, is not newer for it.
+    trusted(&first, "").await;
+    opened(&server, &node, &second).await;
+    assert_eq!(record(&operator, &one).await.state, ProposalState::Superseded);
+    trusted(&first, "3 of 3").await;
+    opened(&server, &node, &first).await;
+    for _ in 0..2 {
+        let again = node.propose(&anybody, &second).await;
+        assert_eq!(answered(&again), "waiting proposal_waits");
+        assert!(again.message.contains("has accepted 3 of 3 already"), "{again:?}");
+    }
+    node.reboot_into(&second);
+    assert_eq!(said(&node.boot(&anybody).await), "denied policy_mismatch");
+}
+
 /// What `group set` or `policy withdraw` signs is looked at in the transaction that stores it.
 #[tokio::test]
 async fn the_same_group_again_or_the_groups_policy_in_force_changes_nothing() {

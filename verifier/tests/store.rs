@@ -496,6 +496,7 @@ fn proposal(content: u8, at: u64, state: &str) -> ProposalRow {
         by_trust: false,
         trusted_scope: None,
         trusted_since: None,
+        trusted_times: 0,
         content: "{}".into(),
         tag: None,
         made: Some(vec![8; 32]),
@@ -509,6 +510,7 @@ fn a_proposal_is_one_by_its_content() {
             by_trust: true,
             trusted_scope: Some("node:x".into()),
             trusted_since: Some(4),
+            trusted_times: 3,
             tag: Some(vec![6; 32]),
             ..proposal(2, 5, "trusted")
         };
@@ -538,10 +540,9 @@ fn a_proposal_is_one_by_its_content() {
             let heads: Vec<_> =
                 heads.iter().map(|head| (head.id, head.at, head.by_trust, head.counted)).collect();
             assert_eq!(heads, [(denied, 1, false, false), (2, 5, true, true), (1, 20, false, false)]);
-            assert_eq!(tx.count_trusted(NODE, "node:x", 4, Some(&[1; 32])).unwrap(), 1);
-            assert_eq!(tx.count_trusted(NODE, "node:x", 4, Some(&[2; 32])).unwrap(), 0);
-            assert_eq!(tx.count_trusted(NODE, "node:x", 4, None).unwrap(), 1);
-            assert_eq!(tx.count_trusted(NODE, "node:x", 5, Some(&[1; 32])).unwrap(), 0);
+            assert_eq!(tx.count_trusted(NODE, "node:x", 4).unwrap(), 3, "as often as it was trusted");
+            assert_eq!(tx.count_trusted(NODE, "node:x", 5).unwrap(), 0);
+            assert_eq!(tx.count_trusted(NODE, "node:y", 4).unwrap(), 0);
         });
         change(store, |tx| {
             let change = ProposalChange { state: "booted", message: None, by_trust: true, tag: Some(&[7]) };

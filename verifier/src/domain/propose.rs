@@ -29,7 +29,7 @@ pub struct ProposalSnapshot {
     pub node: Node,
     /// The same proposal, if it was made before.
     pub known: Option<StoredProposal>,
-    /// How many **other** proposals of the node were ever trusted under the scope of its policy, since it is its tenant's.
+    /// How often a proposal of the node was trusted under the scope of its policy, since it is its tenant's.
     pub trusted_before: u64,
 }
 
@@ -65,10 +65,8 @@ pub fn propose(
     })?;
     let (before, known) = earlier(view, request)?;
     let under = node.governing.trusting();
-    // A row that only says it is this proposal counts as any other.
-    let but = before.is_some().then_some(request.sha256);
     let trusted_before = match &under {
-        Some(under) => view.rows.count_trusted(request.node, &under.scope, under.since, but.as_ref())?,
+        Some(under) => view.rows.count_trusted(request.node, &under.scope, under.since)?,
         None => 0,
     };
     let snapshot = ProposalSnapshot { node, known, trusted_before };
@@ -96,18 +94,26 @@ pub fn propose(
     };
     let state = state_of(decision, snapshot.known.as_ref());
     let by_trust = matches!(decision, ProposalDecision::Trusted(_));
-    // Where it was ever trusted stays: it counts there.
-    let counted = match (by_trust, &under, &before) {
-        (true, Some(under), _) => (Some(under.scope.clone()), Some(under.since)),
-        (true, None, _) => (None, None),
-        (false, _, Some(before)) => (before.trusted_scope.clone(), before.trusted_since),
-        (false, _, None) => (None, None),
+    // Trust that it still has is not given anew, and does not make it newer than what was trusted meanwhile.
+    let kept = by_trust && snapshot.known.as_ref().is_some_and(|known| known.keeps_trust(under.as_ref()));
+    let at = before.as_ref().filter(|_| kept).map_or(request.now, |before| before.at);
+    // Where it was ever trusted stays: it counts there, once for each time.
+    let counted = match (by_trust, under, before) {
+        (true, Some(under), before) => {
+            let here = |row: &ProposalRow| {
+                row.trusted_scope.as_ref() == Some(&under.scope) && row.trusted_since == Some(under.since)
+            };
+            let times = before.filter(here).map_or(0, |before| before.trusted_times);
+            (Some(under.scope), Some(under.since), times.saturating_add(u64::from(!kept)))
+        }
+        (false, _, Some(before)) => (before.trusted_scope, before.trusted_since, before.trusted_times),
+        (true, None, _) | (false, _, None) => (None, None, 0),
     };
     let mut row = ProposalRow {
         id: 0,
         node_id: request.node.to_string(),
         sha256: request.sha256,
-        at: request.now,
+        at,
         state: state.as_str().to_owned(),
         message: decision.message().to_owned(),
         from_evidence: ruling.from_evidence,
@@ -115,6 +121,7 @@ pub fn propose(
         by_trust,
         trusted_scope: counted.0,
         trusted_since: counted.1,
+        trusted_times: counted.2,
         // Not what a row has of it: the tag is over what the node sent.
         content: json(proposal)?,
         tag: None,

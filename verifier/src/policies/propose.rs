@@ -110,7 +110,6 @@ impl<'a> CheckedProposal<'a> {
         };
         let trust = Trusting::Given {
             kept: snapshot.known.as_ref().is_some_and(|known| keeps(known, &governed)),
-            counted: snapshot.known.as_ref().is_some_and(|known| counted(known, &governed)),
             before: snapshot.trusted_before,
             now: self.now,
         };
@@ -222,9 +221,7 @@ pub enum Trusting {
     Given {
         /// It did before.
         kept: bool,
-        /// It counts already.
-        counted: bool,
-        /// How many others count.
+        /// How often it has accepted one.
         before: u64,
         /// Seconds since 1970.
         now: u64,
@@ -270,24 +267,16 @@ fn trusts(trust: &Trust, trusting: Trusting) -> std::result::Result<String, Stri
         Trusting::Kept(true) | Trusting::Given { kept: true, .. } => Ok(String::new()),
         Trusting::Kept(false) => Err("accepts only what is proposed from now on".to_owned()),
         Trusting::Given { now, .. } if now >= trust.until => Err(format!("ended {}", utc(trust.until))),
-        Trusting::Given { counted: false, before, .. } if before >= u64::from(trust.count) => {
+        Trusting::Given { before, .. } if before >= u64::from(trust.count) => {
             Err(format!("has accepted {before} of {} already", trust.count))
         }
-        Trusting::Given { counted, before, .. } => {
-            let number = if counted { before.max(1) } else { before + 1 };
-            Ok(format!(", {number} of {}", trust.count))
-        }
+        Trusting::Given { before, .. } => Ok(format!(", {} of {}", before + 1, trust.count)),
     }
 }
 
 /// Trusted before, under the policy that governs the node now.
 pub fn keeps(known: &StoredProposal, governed: &Governed) -> bool {
-    known.by_trust && counted(known, governed)
-}
-
-fn counted(known: &StoredProposal, governed: &Governed) -> bool {
-    let here = governed.governing.trusting();
-    here.is_some() && known.trusted_under == here
+    known.keeps_trust(governed.governing.trusting().as_ref())
 }
 
 /// The signed policy's boot that the machine runs: where shim and boot loader of the proposal come from.

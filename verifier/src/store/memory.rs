@@ -498,20 +498,20 @@ impl Proposals for MemoryTx {
             row.tag = None;
             row.trusted_scope = None;
             row.trusted_since = None;
+            row.trusted_times = 0;
         }
         Ok(())
     }
 
-    fn count_trusted(&self, node: NodeId, scope: &str, since: u64, but: Option<&[u8; 32]>) -> Result<u64> {
+    fn count_trusted(&self, node: NodeId, scope: &str, since: u64) -> Result<u64> {
         let id = node.to_string();
         let tables = self.0.borrow();
         let counted = tables.proposals.values().filter(|row| {
             row.node_id == id
                 && row.trusted_scope.as_deref() == Some(scope)
                 && row.trusted_since == Some(since)
-                && but.is_none_or(|but| row.sha256 != *but)
         });
-        Ok(counted.count() as u64)
+        Ok(counted.map(|row| row.trusted_times.clamp(1, 1_000_000)).sum())
     }
 }
 

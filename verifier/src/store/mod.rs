@@ -245,8 +245,8 @@ pub trait Proposals {
     fn delete_proposal(&self, id: u64) -> Result<()>;
     /// No proposal of a node is, or was, by trust.
     fn delete_trust(&self, node: NodeId) -> Result<()>;
-    /// How many were ever by trust, under this scope and since then; but for the one with this content.
-    fn count_trusted(&self, node: NodeId, scope: &str, since: u64, but: Option<&[u8; 32]>) -> Result<u64>;
+    /// How often one was by trust, under this scope and since then.
+    fn count_trusted(&self, node: NodeId, scope: &str, since: u64) -> Result<u64>;
 }
 
 /// Versions of policies. The version is the number of the document.

@@ -380,6 +380,8 @@ pub struct ProposalRow {
     pub trusted_scope: Option<String>,
     /// Number of the proof by which the node became its tenant's.
     pub trusted_since: Option<u64>,
+    /// How often that was so: one that is over counts once more where it is trusted again.
+    pub trusted_times: u64,
     /// Its content, as JSON.
     pub content: String,
     /// Over what is by trust, by a key that is not in the database.

@@ -12,10 +12,17 @@ pub struct StoredProposal {
     pub base_boot: Option<String>,
     /// It is allowed because `trust_root_with_next_boot` accepted it, and for no other reason.
     pub by_trust: bool,
-    /// Where that ever happened: it counts there once.
+    /// Where that ever happened: it counts there.
     pub trusted_under: Option<TrustedUnder>,
     /// SHA-256 over its content.
     pub sha256: [u8; 32],
+}
+
+impl StoredProposal {
+    /// Trusted before, and still: under the policy that governs the node now.
+    pub fn keeps_trust(&self, here: Option<&TrustedUnder>) -> bool {
+        self.by_trust && here.is_some() && self.trusted_under.as_ref() == here
+    }
 }
 
 /// Where a proposal stands by a policy.

@@ -178,7 +178,7 @@ CREATE TABLE policies (
 ) STRICT;
 
 -- by_trust: allowed by trust_root_with_next_boot alone, with a tag. trusted_scope: where that ever was so, and trusted_since in whose
--- tenant's time; it counts there.
+-- tenant's time; it counts there, trusted_times times.
 CREATE TABLE proposals (
     id            INTEGER PRIMARY KEY AUTOINCREMENT,
     node_id       TEXT NOT NULL REFERENCES nodes,
@@ -192,6 +192,7 @@ CREATE TABLE proposals (
     by_trust      INTEGER NOT NULL,
     trusted_scope TEXT,
     trusted_since INTEGER,
+    trusted_times INTEGER NOT NULL DEFAULT 0,
     tag           BLOB,
     proposal      TEXT NOT NULL,
     made          BLOB,
