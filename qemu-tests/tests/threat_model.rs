@@ -1,4 +1,4 @@
-//! Each attack of docs/threat-model.md is shown by a test or a scenario that exists.
+//! Each attack of docs/threat-model.md is shown by a test or a scenario that exists; so is what docs/accepting.md names.
 
 #![allow(clippy::unwrap_used, reason = "a test that fails here should say where")]
 
@@ -62,6 +62,45 @@ fn every_attack_is_shown_by_a_test_that_exists() {
         all.extend(names.into_iter().filter_map(wrong).map(|what| format!("{attack}: {what}")));
     }
     assert!(all.is_empty(), "{}", all.join("\n"));
+}
+
+/// Every Rust file of the tree, by its path in it.
+fn sources() -> Vec<(String, String)> {
+    let mut folders = vec![tree().to_path_buf()];
+    let mut found = Vec::new();
+    while let Some(folder) = folders.pop() {
+        for entry in std::fs::read_dir(folder).unwrap() {
+            let path = entry.unwrap().path();
+            let name = path.file_name().and_then(|name| name.to_str()).unwrap_or_default();
+            if path.is_dir() && !name.starts_with('.') && name != "target" {
+                folders.push(path);
+            } else if path.is_file() && (name.ends_with(".rs") || name == "module-setup.sh") {
+                let inside = path.strip_prefix(tree()).unwrap().to_string_lossy().into_owned();
+                found.push((inside, std::fs::read_to_string(&path).unwrap()));
+            }
+        }
+    }
+    found
+}
+
+/// Each way to get a yes names code that does it, and tests, that exist. `FILE::{a, b}` is two names; a file may be named by its last parts.
+#[test]
+fn what_accepts_is_where_the_page_says() {
+    let page = std::fs::read_to_string(tree().join("docs/accepting.md")).unwrap();
+    let sources = sources();
+    let named: Vec<_> = quoted(&page).into_iter().filter_map(|name| name.split_once("::")).collect();
+    assert!(named.len() > 60, "{} names", named.len());
+    for (file, names) in named {
+        let holds = |path: &str| path == file || path.ends_with(&format!("/{file}"));
+        let texts: Vec<&String> =
+            sources.iter().filter(|(path, _)| holds(path)).map(|(_, text)| text).collect();
+        assert!(!texts.is_empty(), "there is no {file}");
+        let word = |char: char| char.is_ascii_alphanumeric() || char == '_';
+        for name in names.split(|char| !word(char)).filter(|name| !name.is_empty()) {
+            let has = |text: &&String| text.split(|char| !word(char)).any(|found| found == name);
+            assert!(texts.iter().any(has), "there is no {name} in {file}");
+        }
+    }
 }
 
 #[test]
