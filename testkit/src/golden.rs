@@ -5,7 +5,7 @@ use std::path::Path;
 /// Compares `found` with the file at `path`; spaces and line feeds at its end don't count.
 ///
 /// # Panics
-/// When they differ, with both.
+/// When they differ, with both and what to do.
 #[track_caller]
 pub fn check(path: impl AsRef<Path>, found: &str) {
     let path = path.as_ref();
@@ -16,5 +16,10 @@ pub fn check(path: impl AsRef<Path>, found: &str) {
         return;
     }
     let expected = std::fs::read_to_string(path).unwrap_or_default();
-    assert!(expected == found, "{} differs\n--- expected\n{expected}\n--- found\n{found}", path.display());
+    assert!(
+        expected == found,
+        "{} differs\nhint: if this is meant, HALFKEY_BLESS=1 with the same test writes it anew; then look at git diff\n\
+         --- expected\n{expected}\n--- found\n{found}",
+        path.display()
+    );
 }

@@ -97,7 +97,11 @@ mod tests {
     fn what_is_not_run_by_make_test_is_guarded_there() {
         for scenario in catalogue::ALL {
             let Tier::Matrix(guards) = scenario.tier else { continue };
-            assert!(!guards.is_empty(), "{}: nothing guards it", scenario.name);
+            assert!(
+                !guards.is_empty(),
+                "{}: expected what guards it in `make test`, or Tier::Test",
+                scenario.name
+            );
             for guard in guards {
                 let guarded = match guard.split_once("::") {
                     Some((file, function)) => {
@@ -106,7 +110,11 @@ mod tests {
                     }
                     None => find(guard).is_some_and(|guard| guard.tier == Tier::Test),
                 };
-                assert!(guarded, "{}: there is no {guard} in `make test`", scenario.name);
+                assert!(
+                    guarded,
+                    "{}: expected a scenario of Tier::Test, or `file::function` of a #[test], found {guard}",
+                    scenario.name
+                );
             }
         }
     }

@@ -5,7 +5,7 @@ use crate::error::Result;
 
 /// A story with an end.
 pub struct Scenario {
-    /// As in the project's plan. It stands nowhere else: documents and code say the name.
+    /// A new one takes the next that is free. It stands nowhere else: documents and code say the name.
     pub number: u32,
     /// What `run` is told.
     pub name: &'static str,
