@@ -43,7 +43,8 @@ help:
 	@echo 'make unit       tests without virtual machines; needs a compiler and swtpm, installs no more than that'
 	@echo '                CRATE=evidence for those of one crate, PROGRAMS=dist with the programs of make dist'
 	@echo 'make fuzz       every fuzz target for a moment; FUZZ_RUNS=-1 FUZZ_SECONDS=3600 for an hour each'
-	@echo 'make scenarios  the virtual machine tests of make test; make scenario NAME=cmdline for one, ON=debian13 on that'
+	@echo 'make scenarios  the virtual machine tests of make test; make scenario NAME=cmdline for one, ON=debian13 on that,'
+	@echo '                WITH="--console --keep --shell" to see, keep and sit at it; docs/scenarios.md has the names'
 	@echo 'make matrix     all virtual machine tests on every distribution, into docs/matrix.md; resumes where it stopped'
 	@echo 'make replay     a boot by its firmware log: LOG=FILE, POLICY=FILE to hold against it, LEARN=flags of policy learn'
 
@@ -81,15 +82,19 @@ matrix: deps dist
 	$(RELEASE)/halfkey-qemu-tests matrix
 
 # One of them, by name or number.
-scenario: deps dist
+scenario:
 	@[ -n '$(NAME)' ] || { echo 'error: which scenario?' >&2; \
-		echo 'hint: make scenario NAME=.., one of $(RELEASE)/halfkey-qemu-tests list' >&2; exit 2; }
-	$(RELEASE)/halfkey-qemu-tests run $(NAME) $(if $(ON),--on $(ON))
+		echo 'hint: make scenario NAME=.., one of docs/scenarios.md' >&2; exit 2; }
+	@$(MAKE) --no-print-directory deps dist
+	$(RELEASE)/halfkey-qemu-tests run $(NAME) $(if $(ON),--on $(ON)) $(WITH)
 
 # A boot of which there is a firmware log, by the real agent and a real verifier.
-replay: deps-unit
+replay:
 	@[ -n '$(LOG)' ] || { echo 'error: which boot?' >&2; \
 		echo 'hint: make replay LOG=a copy of /sys/kernel/security/tpm0/binary_bios_measurements' >&2; exit 2; }
+	@for file in '$(LOG)' $(if $(POLICY),'$(POLICY)'); do [ -r "$$file" ] || { \
+		echo "error: expected a file, found no $$file" >&2; exit 2; }; done
+	@.ci/deps unit
 	$(CARGO) run --quiet --locked -p halfkey-qemu-tests --bin halfkey-replay -- \
 		$(if $(POLICY),--policy '$(POLICY)') '$(LOG)' $(if $(LEARN),-- $(LEARN))
 
