@@ -8,6 +8,7 @@
 //! | [`enroll`] | registration, the tenant's document, binding of volumes |
 //! | [`propose`] | the next boot, measured and told to the verifier before it happens |
 //! | [`firmware`] | whether this boot could pass a policy's floor |
+//! | [`initramfs`] | the image that this host builds: whether it can, and what is in it |
 //! | [`commands`] | what each command does with these, and how it is shown |
 //! | [`exchange`] | an attestation, shared by `enroll`, `unlock` and `propose` |
 //! | [`logs`] | the logs that travel with a quote |
@@ -30,6 +31,7 @@ pub mod exchange;
 pub mod fence;
 pub mod firmware;
 pub mod hardening;
+pub mod initramfs;
 pub mod logs;
 pub mod luks;
 pub mod net;

@@ -157,7 +157,11 @@ pub const COMMANDS: &[Cmd] = &[
                 "opens the volumes; else an existing passphrase is asked for",
             ),
             Opt::new(TIMEOUT, Takes::Text("SECONDS"), "how long to wait for the tenant [default: 3600]"),
-            Opt::new("rebuild-initramfs", Takes::Nothing, "run dracut (or update-initramfs) afterwards"),
+            Opt::new(
+                "rebuild-initramfs",
+                Takes::Nothing,
+                "run dracut first, and look whether what it builds can unlock this machine",
+            ),
             Opt::new(
                 "root-elsewhere",
                 Takes::Nothing,
@@ -216,9 +220,19 @@ pub const COMMANDS: &[Cmd] = &[
     Cmd {
         name: "status",
         about: "show TPM, fence, volumes and servers",
-        usage: &["status [--json] [DEVICE...]"],
-        text: &["Shows TPM, EK certificate, fence, enrolled volumes, and whether their servers answer."],
-        options: &[Opt::new(JSON, Takes::Nothing, "the same as JSON on standard output")],
+        usage: &["status [--json] [DEVICE...]", "status --image FILE [--json]"],
+        text: &[
+            "Shows TPM, EK certificate, fence, enrolled volumes, and whether their servers answer; or whether an initramfs has \
+                 all that it takes to unlock this machine.",
+        ],
+        options: &[
+            Opt::new(
+                "image",
+                Takes::File("FILE"),
+                "look into this initramfs, or unified kernel image, by dracut's lsinitrd",
+            ),
+            Opt::new(JSON, Takes::Nothing, "the same as JSON on standard output"),
+        ],
         operands: Takes::Device("DEVICE"),
         notes: &[],
     },

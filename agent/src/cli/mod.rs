@@ -70,6 +70,13 @@ pub enum Command {
         /// Whether to print it as JSON.
         json: bool,
     },
+    /// Look into an initramfs.
+    Image {
+        /// The image.
+        file: PathBuf,
+        /// Whether to print what is missing as JSON.
+        json: bool,
+    },
     /// Tell the verifier what will be booted next.
     Propose {
         /// What is booted next, and how long to try.

@@ -104,6 +104,15 @@ impl Given {
             "gate" => self.gate(tpm),
             "status" => {
                 let json = self.has("json");
+                if let Some(file) = self.path("image") {
+                    if let Some(device) = self.devices().first() {
+                        return Err(self.usage(&format!(
+                            "expected no device next to --image, found {}",
+                            device.display()
+                        )));
+                    }
+                    return Ok(Command::Image { file, json });
+                }
                 Ok(Command::Status { tpm, devices: self.devices(), json })
             }
             "propose" => self.propose(tpm),

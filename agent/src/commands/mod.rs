@@ -20,7 +20,7 @@ use crate::boot::cmdline::Settings;
 use crate::cli::Command;
 use crate::error::{Error, Result};
 use crate::fence::Unconfirmed;
-use crate::{boot, console, enroll, hardening};
+use crate::{boot, console, enroll, hardening, initramfs};
 use std::ffi::OsString;
 use std::os::unix::process::CommandExt;
 use std::process::ExitCode;
@@ -46,6 +46,12 @@ pub fn run(command: Command) -> Result<ExitCode> {
         Command::Status { tpm, devices, json } => {
             let status = status::collect(&tpm, &devices);
             if json { status.print_json() } else { status.print() }
+        }
+        Command::Image { file, json } => {
+            let image = initramfs::look::look(&file, &initramfs::look::Drivers::here())?;
+            let text = if json { miniserde::json::to_string(&image) } else { image.lines().join("\n") };
+            console::print(&format!("{text}\n"));
+            return Ok(if image.missing.is_empty() { ExitCode::SUCCESS } else { ExitCode::FAILURE });
         }
         Command::Propose { options, json, quiet } => return propose::run(&options, json, quiet),
         Command::Unbind { devices, key_file } => {

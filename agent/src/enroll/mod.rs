@@ -3,6 +3,7 @@
 //!
 //! | module | what |
 //! | --- | --- |
+//! | [`address`] | a host with an address that its initramfs has not |
 //! | [`challenge`] | what the enrollment must answer, kept until it is done |
 //! | [`register`] | the TPM introduces itself to the registrar |
 //! | [`tenant_document`] | what the tenant signed, checked before anything of it is used |
@@ -12,6 +13,7 @@
 //! | [`root`] | whether the next boot's root would be on an enrolled volume |
 //! | [`running`] | what the running system would take from elsewhere |
 
+pub mod address;
 pub mod bind;
 pub mod challenge;
 pub mod plan;
@@ -28,6 +30,7 @@ use crate::exchange::repeat::until_answered;
 use crate::exchange::rules::Came;
 use crate::exchange::{self, Ask, Attested, Attester, Commitments, Failed};
 use crate::firmware;
+use crate::initramfs;
 use crate::luks::Token;
 use crate::luks::cryptsetup::Existing;
 use crate::net::race::{Connection, Race, RaceConfig};
@@ -41,7 +44,6 @@ use halfkey_protocol::tpm::seal_policy;
 use halfkey_protocol::wire::{self, Purpose};
 use halfkey_protocol::{Half, Key, NodeId, Reason, Role, identity};
 use std::path::PathBuf;
-use std::process::Command;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use tenant_document::TenantDocument;
 use zeroize::Zeroizing;
@@ -61,7 +63,7 @@ pub struct Options {
     pub key_file: Option<PathBuf>,
     /// How long to wait for the tenant.
     pub timeout: Duration,
-    /// Run dracut (or update-initramfs) afterwards.
+    /// Run dracut first, and look into what it builds.
     pub rebuild_initramfs: bool,
     /// The volumes.
     pub devices: Vec<PathBuf>,
@@ -100,6 +102,14 @@ pub fn run(options: &Options) -> Result<()> {
         warnings.iter().flat_map(running::Warning::lines).for_each(|line| console::say(&line));
     }
     let tls = tls::config(&options.ca, 0)?;
+    // Without an enrollment such an image asks for the passphrase, as before; an enrollment without it would do so for ever.
+    if options.rebuild_initramfs {
+        // That takes a while: a TPM that is not there is found out first, and is not held meanwhile.
+        drop(Tpm::open(&options.tpm)?);
+        initramfs::build::rebuild()?;
+    } else if !options.root_elsewhere {
+        initramfs::build::warn();
+    }
     let mut tpm = Tpm::open(&options.tpm)?;
     supply_passwords(&mut tpm, &options.passwords)?;
     let mut keys = register::Keys::of(&mut tpm)?;
@@ -134,7 +144,8 @@ pub fn run(options: &Options) -> Result<()> {
             return match finish_removal(options, &existing, &attester, &config) {
                 Ok(true) => {
                     challenge.done();
-                    end(options)
+                    end();
+                    Ok(())
                 }
                 _ => Err(error),
             };
@@ -191,15 +202,12 @@ pub fn run(options: &Options) -> Result<()> {
         bind::remove_older(device, existing, &bound, node)?;
         console::print(&format!("{}: keyslot {} and token {}\n", device.display(), bound.slot, bound.token));
     }
-    end(options)
+    end();
+    Ok(())
 }
 
-fn end(options: &Options) -> Result<()> {
-    if options.rebuild_initramfs {
-        rebuild_initramfs()?;
-    }
+fn end() {
     console::print("enrolled; the next boot asks the verifier\n");
-    Ok(())
 }
 
 /// There is nothing to enroll any more. If an earlier run was ended after its proof, what it had still to remove is
@@ -355,26 +363,4 @@ fn prove(
         proof: key.proof().into(),
     };
     until_answered::<_, wire::Proved>(client, "/v1/prove", &request, deadline).map(drop)
-}
-
-/// Runs what this system builds its initramfs with.
-fn rebuild_initramfs() -> Result<()> {
-    let tools: [(&str, &[&str]); 2] = [("dracut", &["--force"]), ("update-initramfs", &["-u"])];
-    for (tool, args) in tools {
-        let mut command = Command::new(tool);
-        command.args(args).env("PATH", "/usr/sbin:/sbin:/usr/bin:/bin");
-        match command.status() {
-            Err(e) if e.kind() == std::io::ErrorKind::NotFound => {}
-            Err(e) => return Err(Error::system(tool, e)),
-            Ok(status) if status.success() => {
-                console::print(&format!("initramfs rebuilt by {tool}\n"));
-                return Ok(());
-            }
-            Ok(status) => {
-                return Err(Error::system(tool, status)
-                    .hint(format!("the enrollment is complete; run {tool} {} by hand", args.join(" "))));
-            }
-        }
-    }
-    Err(Error::system("rebuilding the initramfs", "neither dracut nor update-initramfs is here"))
 }

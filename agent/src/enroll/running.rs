@@ -2,7 +2,7 @@
 //! have, and a kernel that it starts from a /boot which is not encrypted. The gate sees none of it, for it comes later; so it is
 //! said at the enrollment and by `status`. Nothing is refused for it: it is the owner's system.
 
-use super::{plan, root};
+use super::{address, plan, root};
 use crate::boot::gate;
 use crate::boot::mountinfo::{self, Mount, unescape};
 use crate::bounded;
@@ -58,7 +58,9 @@ pub fn warnings(uuids: &[String]) -> Vec<Warning> {
         uuids,
         number: &|path| gate::device_number(Path::new(path)),
     };
-    system.warnings()
+    let mut warnings = system.warnings();
+    warnings.extend(address::warning());
+    warnings
 }
 
 /// The same, of the enrolled volumes at these paths.

@@ -17,7 +17,7 @@ complete -c halfkey-agent -n '__fish_seen_subcommand_from enroll' -l ca -r -F -d
 complete -c halfkey-agent -n '__fish_seen_subcommand_from enroll' -l tenant-key -x -d 'fingerprint that '\''halfkey key'\'' prints at the tenant'\''s workstation'
 complete -c halfkey-agent -n '__fish_seen_subcommand_from enroll' -l key-file -r -F -d 'opens the volumes'
 complete -c halfkey-agent -n '__fish_seen_subcommand_from enroll' -l timeout -x -d 'how long to wait for the tenant'
-complete -c halfkey-agent -n '__fish_seen_subcommand_from enroll' -l rebuild-initramfs -d 'run dracut'
+complete -c halfkey-agent -n '__fish_seen_subcommand_from enroll' -l rebuild-initramfs -d 'run dracut first, and look whether what it builds can unlock this machine'
 complete -c halfkey-agent -n '__fish_seen_subcommand_from enroll' -l root-elsewhere -d 'the system that boots from these volumes is not the one that runs'
 complete -c halfkey-agent -n '__fish_seen_subcommand_from enroll' -l others-may-ask -d 'the initramfs opens other LUKS volumes too, without asking anybody'
 complete -c halfkey-agent -n '__fish_seen_subcommand_from enroll' -l owner-password-file -r -F -d 'if the owner hierarchy of the TPM has a password'
@@ -27,6 +27,7 @@ complete -c halfkey-agent -n '__fish_seen_subcommand_from unlock' -l dry-run -d 
 complete -c halfkey-agent -n '__fish_seen_subcommand_from unlock' -l json -d 'report as JSON on standard output'
 complete -c halfkey-agent -n '__fish_seen_subcommand_from unlock' -l timeout -x -d 'overall deadline'
 complete -c halfkey-agent -n '__fish_seen_subcommand_from unlock' -l device -r -F -d 'this volume instead of all that are found'
+complete -c halfkey-agent -n '__fish_seen_subcommand_from status' -l image -r -F -d 'look into this initramfs, or unified kernel image, by dracut'\''s lsinitrd'
 complete -c halfkey-agent -n '__fish_seen_subcommand_from status' -l json -d 'the same as JSON on standard output'
 complete -c halfkey-agent -n '__fish_seen_subcommand_from status' -F
 complete -c halfkey-agent -n '__fish_seen_subcommand_from propose' -l kernel-version -x -d 'what the boot loader has for this kernel'

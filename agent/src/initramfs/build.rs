@@ -1,0 +1,261 @@
+//! dracut, run before anybody is talked to: what it can't build it says now, and not at the next kernel update.
+
+use super::look::{self, Drivers};
+use super::tool;
+use crate::bounded;
+use crate::console;
+use crate::error::{Error, Kind, Result};
+use std::path::{Path, PathBuf};
+use std::process::Stdio;
+use std::time::{Duration, SystemTime};
+
+/// What a FAT file system rounds times to.
+const ROUNDED: Duration = Duration::from_secs(2);
+
+/// Has dracut build the initramfs of the running kernel, and looks into what it built.
+///
+/// # Errors
+/// When this host builds its initramfs with something else, dracut fails, or the image lacks something that the machine needs to
+/// unlock itself: [`Kind::System`], with dracut's own words and the package to install.
+pub fn rebuild() -> Result<()> {
+    check_builder(Path::new("/"))?;
+    let begun = SystemTime::now() - ROUNDED;
+    console::print("building the initramfs with dracut ...\n");
+    let ran = tool("dracut")
+        .arg("--force")
+        .stdin(Stdio::null())
+        .output()
+        .map_err(|e| Error::system("dracut", e))?;
+    let said = [String::from_utf8_lossy(&ran.stdout), String::from_utf8_lossy(&ran.stderr)].concat();
+    if !ran.status.success() {
+        return Err(failed(&said, format!("dracut --force: {}", ran.status)));
+    }
+    let built = built_since(&images(Path::new("/"), &kernel()), begun);
+    if built.is_empty() {
+        return Err(Error::system("dracut --force", "it wrote no image for the running kernel that could be found")
+            .hint("halfkey-agent status --image FILE looks into the one that it wrote; then enroll without --rebuild-initramfs"));
+    }
+    for file in built {
+        let image = look::look(&file, &Drivers::here())?;
+        if image.missing.is_empty() {
+            image.lines().iter().filter(|_| !image.warnings.is_empty()).for_each(|line| console::say(line));
+            console::print(&format!("{}: it has all that it takes to unlock itself\n", file.display()));
+            continue;
+        }
+        let error = image.complete().err().map(|error| error.message).unwrap_or_default();
+        let why = failed(&said, error);
+        // What dracut says is worth more than what follows from it.
+        return Err(if dracut_lines(&said).is_empty() {
+            why.hint(image.missing[0].hint.clone())
+        } else {
+            why
+        });
+    }
+    Ok(())
+}
+
+/// What is said where the initramfs is not to be rebuilt: nothing is refused then, for the image may come from elsewhere.
+pub fn warn() {
+    if let Err(error) = check_builder(Path::new("/")) {
+        console::say(&format!("warning: {error}"));
+        error.hint.iter().for_each(|hint| console::say(&format!("hint: {hint}")));
+    }
+}
+
+/// Refuses a host whose kernel updates build an initramfs without dracut.
+fn check_builder(root: &Path) -> Result<()> {
+    let has = |path: &str| root.join(path).exists();
+    let any = |paths: &[&str]| paths.iter().any(|path| has(path));
+    let dracut = any(&["usr/bin/dracut", "usr/sbin/dracut", "sbin/dracut"]);
+    let hook = any(&["etc/kernel/postinst.d/dracut", "usr/share/kernel/postinst.d/dracut"]);
+    let tools = any(&["etc/kernel/postinst.d/initramfs-tools", "usr/sbin/mkinitramfs"]);
+    if tools && !hook {
+        return Err(Error::new(Kind::System, "expected dracut, found that initramfs-tools builds the initramfs of this host")
+            .hint("apt install dracut dracut-network takes its place; boot once with the new initramfs, then enroll"));
+    }
+    if !dracut {
+        return Err(Error::new(Kind::System, "expected dracut, found none on this host")
+            .hint("install dracut and its network modules (Debian, Fedora: dracut dracut-network)"));
+    }
+    Ok(())
+}
+
+/// Where the initramfs of a kernel can be, alone or in a unified kernel image.
+fn images(root: &Path, kernel: &str) -> Vec<PathBuf> {
+    let mut images = vec![root.join("usr/lib/modules").join(kernel).join("initrd")];
+    let named = |name: &str| name.contains(kernel) && !name.ends_with("kdump.img");
+    for folder in ["boot", "efi/EFI/Linux", "boot/EFI/Linux", "boot/efi/EFI/Linux"] {
+        let entries = root.join(folder).read_dir().into_iter().flatten().flatten();
+        images.extend(entries.filter_map(|entry| {
+            let name = entry.file_name().to_string_lossy().into_owned();
+            let is_image = name.starts_with("init") || name.ends_with(".efi");
+            (is_image && named(&name)).then(|| entry.path())
+        }));
+    }
+    let id = bounded::read_text(root.join("etc/machine-id"), 64).unwrap_or_default();
+    let folders =
+        ["efi", "boot", "boot/efi"].map(|folder| root.join(folder).join(&id).join(kernel).join("initrd"));
+    if !id.is_empty() {
+        images.extend(folders);
+    }
+    images
+}
+
+fn built_since(images: &[PathBuf], begun: SystemTime) -> Vec<PathBuf> {
+    let is_new =
+        |path: &&PathBuf| path.metadata().and_then(|found| found.modified()).is_ok_and(|at| at >= begun);
+    images.iter().filter(is_new).cloned().collect()
+}
+
+fn kernel() -> String {
+    bounded::read_text("/proc/sys/kernel/osrelease", 256).unwrap_or_default()
+}
+
+/// What dracut says went wrong; from 103 on `dracut[E]: Module 'x' ..`, before `dracut: dracut module 'x' ..`.
+fn dracut_lines(said: &str) -> Vec<&str> {
+    let is_error = |line: &&str| {
+        [
+            "dracut[E]",
+            "dracut[F]",
+            "can't be installed",
+            "cannot be found or installed",
+            "cannot be installed",
+            "cannot be found",
+        ]
+        .iter()
+        .any(|word| line.contains(word))
+            || line.contains("FAILED")
+    };
+    let ours = |line: &&str| line.contains("halfkey");
+    let lines: Vec<_> = said.lines().map(str::trim).filter(is_error).collect();
+    let about_us: Vec<_> = lines.iter().copied().filter(ours).collect();
+    // A generic image complains of modules that nobody misses.
+    if about_us.is_empty() {
+        lines.into_iter().filter(|line| !line.contains("dracut module '")).collect()
+    } else {
+        about_us
+    }
+}
+
+fn failed(said: &str, what: String) -> Error {
+    let lines = dracut_lines(said);
+    let mut message = what;
+    for line in lines.iter().take(3) {
+        message.push_str(&format!("; {}", line.replace(char::is_control, " ")));
+    }
+    Error::new(Kind::System, message).hint(remedy(&lines))
+}
+
+/// Which package helps, by the module that is missing.
+fn remedy(lines: &[&str]) -> &'static str {
+    let says = |word: &str| lines.iter().any(|line| line.contains(word));
+    if says("systemd-cryptsetup") || says("'crypt'") {
+        "install systemd-cryptsetup (Debian 13) or cryptsetup, then run this again: nothing was enrolled"
+    } else if says("'systemd-networkd'")
+        || says("'network-manager'")
+        || says("'kernel-network-modules'")
+        || says("'dbus'")
+    {
+        "install dracut-network, then run this again: nothing was enrolled"
+    } else if says("'halfkey'") {
+        "the module 'halfkey' must be in /usr/lib/dracut/modules.d, halfkey-agent in /usr/bin, and cryptsetup installed; nothing was enrolled"
+    } else {
+        "dracut --force shows all of it; nothing was enrolled"
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::fs::{create_dir_all, write};
+
+    fn host(files: &[&str]) -> tempfile::TempDir {
+        let root = tempfile::tempdir().unwrap();
+        for file in files {
+            let path = root.path().join(file);
+            create_dir_all(path.parent().unwrap()).unwrap();
+            write(path, "").unwrap();
+        }
+        root
+    }
+
+    #[test]
+    fn a_host_that_builds_with_something_else_is_refused() {
+        let refused = |files: &[&str]| check_builder(host(files).path()).err().map(|error| error.message);
+        assert_eq!(refused(&["usr/bin/dracut"]), None);
+        assert_eq!(refused(&["usr/bin/dracut", "etc/kernel/postinst.d/dracut"]), None);
+        // dracut-core beside initramfs-tools builds nothing at a kernel update.
+        for files in [
+            &["usr/bin/dracut", "etc/kernel/postinst.d/initramfs-tools"][..],
+            &["usr/sbin/mkinitramfs", "usr/sbin/update-initramfs"],
+        ] {
+            assert!(refused(files).unwrap().contains("initramfs-tools builds"), "{files:?}");
+        }
+        assert!(refused(&["usr/bin/mkinitcpio"]).unwrap().contains("expected dracut, found none"));
+    }
+
+    #[test]
+    fn the_images_of_this_kernel_are_found() {
+        let root = host(&[
+            "boot/initrd.img-6.12.1",
+            "boot/initramfs-6.12.1.img",
+            "boot/initramfs-6.12.1kdump.img",
+            "boot/initrd.img-6.12.0",
+            "boot/vmlinuz-6.12.1",
+            "efi/EFI/Linux/0123-6.12.1.efi",
+            "efi/0123/6.12.1/initrd",
+            "usr/lib/modules/6.12.1/initrd",
+        ]);
+        write(root.path().join("etc-machine-id"), "").unwrap();
+        create_dir_all(root.path().join("etc")).unwrap();
+        write(root.path().join("etc/machine-id"), "0123\n").unwrap();
+        let mut found: Vec<_> = built_since(&images(root.path(), "6.12.1"), SystemTime::UNIX_EPOCH)
+            .iter()
+            .map(|path| path.strip_prefix(root.path()).unwrap().display().to_string())
+            .collect();
+        found.sort();
+        assert_eq!(
+            found,
+            [
+                "boot/initramfs-6.12.1.img",
+                "boot/initrd.img-6.12.1",
+                "efi/0123/6.12.1/initrd",
+                "efi/EFI/Linux/0123-6.12.1.efi",
+                "usr/lib/modules/6.12.1/initrd"
+            ]
+        );
+        let later = SystemTime::now() + Duration::from_secs(60);
+        assert!(built_since(&images(root.path(), "6.12.1"), later).is_empty());
+    }
+
+    #[test]
+    fn dracut_is_quoted_and_the_package_named() {
+        for (said, package) in [
+            (
+                "dracut: Executing: /usr/bin/dracut --force\n\
+                 dracut: dracut module 'plymouth' cannot be found or installed.\n\
+                 dracut: dracut module 'halfkey' depends on 'systemd-networkd', which can't be installed\n",
+                "install dracut-network",
+            ),
+            (
+                "dracut[E]: Module 'halfkey' depends on module 'systemd-networkd', which can't be installed\n",
+                "install dracut-network",
+            ),
+            (
+                "dracut[E]: Module 'halfkey' depends on module 'systemd-cryptsetup', which can't be installed",
+                "install systemd-cryptsetup",
+            ),
+            ("dracut[E]: Module 'halfkey' cannot be found.\n", "must be in /usr/lib/dracut/modules.d"),
+        ] {
+            let error = failed(said, "the image has no halfkey-agent".into());
+            assert!(error.message.contains("'halfkey'") && !error.message.contains("plymouth"), "{error}");
+            assert!(
+                error.hint.unwrap().starts_with(package) || said.contains("cannot be found.\n"),
+                "{said}"
+            );
+        }
+        let full = failed("dracut[F]: No space left on device\n", "dracut --force: exit status: 1".into());
+        assert!(full.message.ends_with("No space left on device"), "{full}");
+        assert!(failed("", "x".into()).hint.unwrap().contains("dracut --force shows"));
+    }
+}

@@ -1,0 +1,19 @@
+//! The initramfs that this system builds: whether what boots next has all that it takes to unlock itself, before the reboot shows
+//! it.
+//!
+//! | module | what |
+//! | --- | --- |
+//! | [`look`] | what is in an image, and what is missing |
+//! | [`build`] | dracut, and what it says when it can't |
+
+pub mod build;
+pub mod look;
+
+use std::process::Command;
+
+/// A program of the host, wherever root's shell has it.
+fn tool(name: &str) -> Command {
+    let mut command = Command::new(name);
+    command.env("PATH", "/usr/sbin:/sbin:/usr/bin:/bin").env("LC_ALL", "C.UTF-8");
+    command
+}
