@@ -15,6 +15,7 @@ use proptest::prelude::*;
 use serde_json::{Value, json};
 use std::fs::File;
 use std::os::unix::fs::FileExt;
+use std::process::Command;
 use std::time::Duration;
 use volume::{PASSPHRASE, Volume, key, token};
 
@@ -419,6 +420,46 @@ fn the_last_way_into_a_volume_is_not_removed() {
     assert_eq!(header(&volume).keyslots(), [1]);
     let error = bind::unbind(volume.path(), Some(&volume.key_file())).unwrap_err();
     assert!(error.message.contains("only way"), "{error}");
+}
+
+/// What the scripts of packages ask before they remove the agent.
+#[test]
+fn the_agent_can_be_removed_while_each_volume_has_another_way_in() {
+    let asked = |volume: &Volume| {
+        let agent = Command::new(env!("CARGO_BIN_EXE_halfkey-agent"))
+            .args(["status", "--removable"])
+            .arg(volume.path())
+            .output()
+            .unwrap();
+        (agent.status.code().unwrap(), String::from_utf8_lossy(&agent.stderr).into_owned())
+    };
+    let volume = Volume::new();
+    assert_eq!(asked(&volume).0, 3);
+    bind::bind(volume.path(), &token(1), &key(), &Existing::File(volume.key_file())).unwrap();
+    assert_eq!(asked(&volume), (0, String::new()));
+
+    // A keyslot of no segment opens nothing.
+    let unbound = volume.clone_file();
+    unbound.rewrite(&|j| {
+        let mut digest = j["digests"]["0"].clone();
+        digest["keyslots"] = json!(["0"]);
+        digest["segments"] = json!([]);
+        j["digests"]["0"]["keyslots"] = json!(["1"]);
+        j["digests"]["1"] = digest;
+    });
+    assert_eq!(header(&unbound).keyslots(), [0, 1]);
+    let (code, said) = asked(&unbound);
+    assert!(code == 8 && said.contains("only way in") && said.contains("luksAddKey"), "{code} {said}");
+
+    // Nor is the keyslot of a token that can't be read anybody else's.
+    let damaged = volume.clone_file();
+    damaged.rewrite(&|j| {
+        j["tokens"]["0"]["version"] = json!(99);
+        j["tokens"]["0"]["keyslots"] = json!(["0", "1"]);
+    });
+    assert_eq!(asked(&damaged).0, 8);
+    volume.cryptsetup(&["luksRemoveKey", "--batch-mode", "--key-file", "-"], PASSPHRASE).unwrap();
+    assert_eq!(asked(&volume).0, 8);
 }
 
 proptest! {

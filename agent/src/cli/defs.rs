@@ -220,7 +220,11 @@ pub const COMMANDS: &[Cmd] = &[
     Cmd {
         name: "status",
         about: "show TPM, fence, volumes and servers",
-        usage: &["status [--json] [DEVICE...]", "status --image FILE [--json]"],
+        usage: &[
+            "status [--json] [DEVICE...]",
+            "status --image FILE [--json]",
+            "status --removable [DEVICE...]",
+        ],
         text: &[
             "Shows TPM, EK certificate, fence, enrolled volumes, and whether their servers answer; or whether an initramfs has \
                  all that it takes to unlock this machine.",
@@ -232,6 +236,12 @@ pub const COMMANDS: &[Cmd] = &[
                 "look into this initramfs, or unified kernel image, by dracut's lsinitrd",
             ),
             Opt::new(JSON, Takes::Nothing, "the same as JSON on standard output"),
+            Opt::new(
+                "removable",
+                Takes::Nothing,
+                "look at the volumes only; exit code 0 if each enrolled one has another way in, 8 if one has none, 3 if \
+                 none is enrolled",
+            ),
         ],
         operands: Takes::Device("DEVICE"),
         notes: &[],

@@ -77,6 +77,11 @@ pub enum Command {
         /// Whether to print what is missing as JSON.
         json: bool,
     },
+    /// Whether the agent could be removed from this machine.
+    Removable {
+        /// Devices to look at; empty: all enrolled volumes that are found.
+        devices: Vec<PathBuf>,
+    },
     /// Tell the verifier what will be booted next.
     Propose {
         /// What is booted next, and how long to try.

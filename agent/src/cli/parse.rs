@@ -103,6 +103,9 @@ impl Given {
             "fence" | "fence-exec" => self.fence(tpm),
             "gate" => self.gate(tpm),
             "status" => {
+                if self.has("removable") {
+                    return Ok(Command::Removable { devices: self.devices() });
+                }
                 let json = self.has("json");
                 if let Some(file) = self.path("image") {
                     if let Some(device) = self.devices().first() {

@@ -53,6 +53,7 @@ pub fn run(command: Command) -> Result<ExitCode> {
             console::print(&format!("{text}\n"));
             return Ok(if image.missing.is_empty() { ExitCode::SUCCESS } else { ExitCode::FAILURE });
         }
+        Command::Removable { devices } => status::removable(&devices)?,
         Command::Propose { options, json, quiet } => return propose::run(&options, json, quiet),
         Command::Unbind { devices, key_file } => {
             harden();

@@ -118,6 +118,20 @@ pub fn collect(location: &Location, devices: &[PathBuf]) -> Status {
     status
 }
 
+/// `status --removable`: scripts of packages ask. Neither TPM nor server is needed.
+///
+/// # Errors
+/// As [`bind::removable`], or if a device of `devices` can't be read.
+pub fn removable(devices: &[PathBuf]) -> Result<()> {
+    if devices.is_empty() {
+        return bind::removable(&devices::all());
+    }
+    let open = |path: &PathBuf| bind::open(path).map(|open| (path.clone(), open.header));
+    let mut volumes = devices.iter().map(open).collect::<Result<Vec<_>>>()?;
+    volumes.retain(|(_, header)| !header.halfkey_tokens().is_empty());
+    bind::removable(&volumes)
+}
+
 fn tpm_status(location: &Location, state: Option<&State>) -> Result<TpmStatus> {
     let mut tpm = Tpm::open(location)?;
     let description = tpm.description()?;

@@ -352,14 +352,34 @@ pub fn remove_superseded(
     Ok(())
 }
 
-/// Keyslots that are not of a halfkey token.
+/// Other ways into the volume: keyslots that open its data and are not of a halfkey token, damaged ones included.
 pub fn others(header: &Header) -> Vec<u32> {
-    let ours: Vec<u32> = header
-        .halfkey_tokens()
-        .into_iter()
-        .filter_map(|(number, token)| slot_of(header, number, &token.ok()?))
-        .collect();
-    header.keyslots().into_iter().filter(|slot| !ours.contains(slot)).collect()
+    let ours = |(number, token): (u32, Result<Token>)| match token {
+        Ok(token) => slot_of(header, number, &token).into_iter().collect(),
+        Err(_) => header.slots_of_token(number),
+    };
+    let ours: Vec<u32> = header.halfkey_tokens().into_iter().flat_map(ours).collect();
+    header.bound_keyslots().into_iter().filter(|slot| !ours.contains(slot)).collect()
+}
+
+/// Whether the agent could be removed: each of these volumes has another way in.
+///
+/// # Errors
+/// If there is none with a halfkey token, or if one has no other way in.
+pub fn removable(volumes: &[(PathBuf, Header)]) -> Result<()> {
+    if volumes.is_empty() {
+        return Err(Error::new(Kind::NotEnrolled, "no volume has a halfkey token"));
+    }
+    let stuck = volumes.iter().filter(|(_, header)| others(header).is_empty());
+    let stuck: Vec<_> = stuck.map(|(path, _)| path.display().to_string()).collect();
+    match stuck.as_slice() {
+        [] => Ok(()),
+        [first, ..] => Err(Error::volume(format!(
+            "{}: the keyslot of halfkey is the only way in: without the agent the data are lost",
+            stuck.join(", ")
+        ))
+        .hint(format!("add a passphrase first: cryptsetup luksAddKey {first}"))),
+    }
 }
 
 /// Removes one token and its keyslot; `existing` must open another one.

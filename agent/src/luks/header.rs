@@ -163,6 +163,19 @@ impl Header {
         self.numbers("keyslots")
     }
 
+    /// Keyslots that open data: a digest binds them to a segment. `luksAddKey --unbound` makes others.
+    pub fn bound_keyslots(&self) -> Vec<u32> {
+        let Ok(digests) = At::root(&self.json).object("digests") else { return Vec::new() };
+        let bound: Vec<u32> = (digests.object.keys())
+            .filter_map(|key| digests.object(key).ok())
+            .filter(|digest| digest.texts("segments").is_ok_and(|segments| !segments.is_empty()))
+            .filter_map(|digest| digest.texts("keyslots").ok())
+            .flatten()
+            .filter_map(number)
+            .collect();
+        self.keyslots().into_iter().filter(|slot| bound.contains(slot)).collect()
+    }
+
     /// Numbers of all tokens.
     pub fn token_numbers(&self) -> Vec<u32> {
         self.numbers("tokens")
@@ -189,9 +202,18 @@ impl Header {
 
     /// Keyslots that a token other than `except` names in `keyslots`.
     pub fn slots_of_tokens(&self, except: &[u32]) -> Vec<u32> {
+        self.slots_named(|token| !except.iter().any(|except| except.to_string() == token))
+    }
+
+    /// Keyslots that this token names in `keyslots`, however damaged the rest of it is.
+    pub fn slots_of_token(&self, number: u32) -> Vec<u32> {
+        self.slots_named(|token| token == number.to_string())
+    }
+
+    fn slots_named(&self, by: impl Fn(&str) -> bool) -> Vec<u32> {
         let Ok(tokens) = At::root(&self.json).object("tokens") else { return Vec::new() };
-        let others = tokens.object.iter().filter(|(key, _)| !except.iter().any(|n| n.to_string() == **key));
-        others
+        let tokens = tokens.object.iter().filter(|(key, _)| by(key));
+        tokens
             .filter_map(|(_, value)| match value {
                 Value::Object(token) => At::root(token).texts("keyslots").ok(),
                 _ => None,

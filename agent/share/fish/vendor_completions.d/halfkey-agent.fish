@@ -29,6 +29,7 @@ complete -c halfkey-agent -n '__fish_seen_subcommand_from unlock' -l timeout -x 
 complete -c halfkey-agent -n '__fish_seen_subcommand_from unlock' -l device -r -F -d 'this volume instead of all that are found'
 complete -c halfkey-agent -n '__fish_seen_subcommand_from status' -l image -r -F -d 'look into this initramfs, or unified kernel image, by dracut'\''s lsinitrd'
 complete -c halfkey-agent -n '__fish_seen_subcommand_from status' -l json -d 'the same as JSON on standard output'
+complete -c halfkey-agent -n '__fish_seen_subcommand_from status' -l removable -d 'look at the volumes only'
 complete -c halfkey-agent -n '__fish_seen_subcommand_from status' -F
 complete -c halfkey-agent -n '__fish_seen_subcommand_from propose' -l kernel-version -x -d 'what the boot loader has for this kernel'
 complete -c halfkey-agent -n '__fish_seen_subcommand_from propose' -l uki -r -F -d 'this unified kernel image'
