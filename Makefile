@@ -28,14 +28,15 @@ FUZZ_RUSTFLAGS := --cfg fuzzing -C debug-assertions -C passes=sancov-module \
 FUZZ_RUNS    ?= 20000
 FUZZ_SECONDS ?= 30
 
-.PHONY: help demo test check style licences unit fuzz scenarios scenario matrix replay bench dist servers deps deps-build deps-unit \
-	clean FORCE
+.PHONY: help demo test check style licences unit fuzz scenarios scenario matrix replay bench dist servers packages packages-only packages-look \
+	packages-test deps deps-build deps-unit deps-packages clean FORCE
 .DEFAULT_GOAL := help
 
 help:
 	@echo 'make demo       boot a real Debian under OVMF and swtpm: enroll, unlock, refuse, revoke'
 	@echo 'make test       every check: style, licences, unit, protocol, fuzz and virtual machine tests'
 	@echo 'make dist       release binaries and the dracut module in dist/'
+	@echo 'make packages   .deb and .rpm of agent, server and command line, from dist/ into dist/packages'
 	@echo 'make bench      sizes and times next to Clevis, into dist/bench.json'
 	@echo 'make deps       install what the above need, through the package manager'
 	@echo
@@ -46,6 +47,7 @@ help:
 	@echo 'make scenarios  the virtual machine tests of make test; make scenario NAME=cmdline for one, ON=debian13 on that,'
 	@echo '                WITH="--console --keep --shell" to see, keep and sit at it; docs/scenarios.md has the names'
 	@echo 'make matrix     all virtual machine tests on every distribution, into docs/matrix.md; resumes where it stopped'
+	@echo 'make packages-test  installs, upgrades and removes the packages on Debian 12 and 13'
 	@echo 'make replay     a boot by its firmware log: LOG=FILE, POLICY=FILE to hold against it, LEARN=flags of policy learn'
 
 demo: deps dist
@@ -53,7 +55,7 @@ demo: deps dist
 
 # Tests that run the programs run those that are shipped.
 test:
-	@MAKE='$(MAKE)' PROGRAMS=dist .ci/phases deps style licences dist unit fuzz scenarios
+	@MAKE='$(MAKE)' PROGRAMS=dist .ci/phases deps style licences dist packages-look unit fuzz scenarios
 
 check: style licences
 
@@ -113,6 +115,23 @@ dist: deps-build servers
 		echo "dist/halfkey-agent: expected at most $(AGENT_MAX) bytes, found $$size" >&2; exit 1; }
 	@ls -l dist | awk 'NR > 1 { printf "dist/%-18s %10d bytes\n", $$9, $$5 }'
 
+# What is installed where: packaging/stage.
+packages: dist packages-only
+
+packages-only: deps-packages
+	@.ci/packagers
+	@rm -rf dist/packages
+	@packaging/build dist dist/packages
+
+# In `make test`, after dist.
+packages-look: packages-only
+	@packaging/look dist/packages
+
+# On real systems, which it makes once.
+packages-test: packages
+	@VERSION=0.0.1 packaging/build dist target/packages/older deb >/dev/null
+	@packaging/try target/packages/older dist/packages bookworm trixie
+
 # One choice of packages, and so of features: with another all that they depend on is built again.
 RELEASED := -p halfkey-verifier -p halfkey -p halfkey-qemu-tests
 
@@ -122,7 +141,7 @@ servers: deps-build
 deps:
 	@.ci/deps
 
-deps-build deps-unit:
+deps-build deps-unit deps-packages:
 	@.ci/deps $(@:deps-%=%)
 
 clean:
