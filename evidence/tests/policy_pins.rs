@@ -753,17 +753,26 @@ fn a_program_that_the_log_calls_something_else_is_learned_by_the_owners_word_onl
         let first = records.iter().position(started).unwrap();
         let shell = Record { digest: vec![0x5e; 32], ..records[first].clone() };
         let text = b"harmless".to_vec();
-        for (kind, data) in [
+        let called = |(kind, data): (u32, &Vec<u8>)| Record { kind, data: data.clone(), ..shell.clone() };
+        let others = [
             (kind::EFI_BOOT_SERVICES_DRIVER, &shell.data),
             (kind::EFI_RUNTIME_SERVICES_DRIVER, &shell.data),
             (kind::EFI_BOOT_SERVICES_APPLICATION, &text),
             (kind::IPL, &text),
             (kind::EFI_ACTION, &text),
             (kind::EVENT_TAG, &text),
-        ] {
+        ];
+        // What Authenticode hashes, as data: the digest is that of it.
+        let hashed =
+            [b"MZ\0\0".as_slice(), &[b'a'; 200], b"This program cannot be run in DOS mode."].concat();
+        let long = [b'M'; 257];
+        let whole = |kind| [Record::of(4, kind, &hashed), Record::of(4, kind, &long)];
+        let whole = [kind::EFI_ACTION, kind::EVENT_TAG, kind::S_CRTM_VERSION, kind::IPL].map(whole);
+        for record in others.map(called).into_iter().chain(whole.into_iter().flatten()) {
+            let (kind, digest) = (record.kind, hex(&record.digest));
             let mut records = records.clone();
             let loader = Record { digest: vec![0x10; 32], ..records[first].clone() };
-            records.splice(first..first, [loader, Record { kind, data: data.clone(), ..shell.clone() }]);
+            records.splice(first..first, [loader, record]);
             let bytes = log_of(&records);
             let log = replay(&bytes, PcrBank::Sha256).unwrap().assume().unwrap();
             let learned = |assured| learn(&log, &boot.claims(), assured, "learned", &[]);
@@ -774,7 +783,7 @@ fn a_program_that_the_log_calls_something_else_is_learned_by_the_owners_word_onl
                 boot.name
             );
             let text = learned(Assured { trust_returned_images: true, ..boot.assured() }).unwrap();
-            assert!(text.contains(&"5e".repeat(32)), "{text}");
+            assert!(text.contains(&digest), "{text}");
         }
         // What its digest proves to be a text is no program.
         let mut records = records.clone();

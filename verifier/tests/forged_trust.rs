@@ -143,7 +143,10 @@ async fn a_number_that_is_used_again_brings_nothing_back() {
     node.reboot_into(&Software::default());
     assert_eq!(said(&node.boot(&anybody).await), "released");
     node.open_fence();
-    server.database().execute_batch("DELETE FROM proposals; DELETE FROM sqlite_sequence").unwrap();
+    server
+        .database()
+        .execute_batch("DELETE FROM proposals; DELETE FROM trust_given; DELETE FROM sqlite_sequence")
+        .unwrap();
     assert_eq!(answered(&node.propose(&anybody, &next()).await), "accepted");
     node.reboot_into(&evil());
     assert_ne!(said(&node.boot(&anybody).await), "released");

@@ -276,6 +276,15 @@ async fn what_was_superseded_counts_once_more() {
     }
     node.reboot_into(&second);
     assert_eq!(said(&node.boot(&anybody).await), "denied policy_mismatch");
+
+    // What another policy trusts meanwhile is counted there, and not taken from here.
+    opened(&server, &node, &first).await;
+    let own = format!("node:{}", node.id);
+    node.apply(&operator, &own, &policy).await.unwrap();
+    trusted(&first, "1 of 3").await;
+    node.apply(&operator, &own, "").await.unwrap();
+    let fresh = node.propose(&anybody, &Software::version("6.1.0-58")).await;
+    assert!(fresh.message.contains("has accepted 3 of 3 already"), "{fresh:?}");
 }
 
 /// What `group set` or `policy withdraw` signs is looked at in the transaction that stores it.

@@ -496,7 +496,6 @@ fn proposal(content: u8, at: u64, state: &str) -> ProposalRow {
         by_trust: false,
         trusted_scope: None,
         trusted_since: None,
-        trusted_times: 0,
         content: "{}".into(),
         tag: None,
         made: Some(vec![8; 32]),
@@ -510,7 +509,6 @@ fn a_proposal_is_one_by_its_content() {
             by_trust: true,
             trusted_scope: Some("node:x".into()),
             trusted_since: Some(4),
-            trusted_times: 3,
             tag: Some(vec![6; 32]),
             ..proposal(2, 5, "trusted")
         };
@@ -537,14 +535,18 @@ fn a_proposal_is_one_by_its_content() {
             assert_eq!(found(Some(NODE), &["accepted"], None, 9), [1]);
             assert_eq!(found(Some(OTHER), &["accepted"], None, 9), [0; 0]);
             let heads = tx.proposal_heads(NODE).unwrap();
-            let heads: Vec<_> =
-                heads.iter().map(|head| (head.id, head.at, head.by_trust, head.counted)).collect();
-            assert_eq!(heads, [(denied, 1, false, false), (2, 5, true, true), (1, 20, false, false)]);
-            assert_eq!(tx.count_trusted(NODE, "node:x", 4).unwrap(), 3, "as often as it was trusted");
-            assert_eq!(tx.count_trusted(NODE, "node:x", 5).unwrap(), 0);
-            assert_eq!(tx.count_trusted(NODE, "node:y", 4).unwrap(), 0);
+            let heads: Vec<_> = heads.iter().map(|head| (head.id, head.at, head.by_trust)).collect();
+            assert_eq!(heads, [(denied, 1, false), (2, 5, true), (1, 20, false)]);
         });
         change(store, |tx| {
+            assert_eq!(tx.times_trusted(NODE, "node:x", 4).unwrap(), 0);
+            for times in 1..=3 {
+                tx.add_trusted(NODE, "node:x", 4).unwrap();
+                assert_eq!(tx.times_trusted(NODE, "node:x", 4).unwrap(), times);
+            }
+            for (node, scope, since) in [(NODE, "node:x", 5), (NODE, "node:y", 4), (OTHER, "node:x", 4)] {
+                assert_eq!(tx.times_trusted(node, scope, since).unwrap(), 0);
+            }
             let change = ProposalChange { state: "booted", message: None, by_trust: true, tag: Some(&[7]) };
             tx.set_proposal(2, &change).unwrap();
             let row = tx.proposal(2).unwrap().unwrap();
@@ -554,9 +556,10 @@ fn a_proposal_is_one_by_its_content() {
                 .unwrap();
             let row = tx.proposal(2).unwrap().unwrap();
             assert_eq!((row.message.as_str(), row.by_trust, row.tag), ("over", false, None));
-            assert_eq!(row.trusted_since, Some(4), "it counts");
+            assert_eq!(row.trusted_since, Some(4));
             tx.delete_trust(NODE).unwrap();
             assert_eq!(tx.proposal(2).unwrap().unwrap().trusted_scope, None);
+            assert_eq!(tx.times_trusted(NODE, "node:x", 4).unwrap(), 0);
             tx.delete_proposal(denied).unwrap();
             assert_eq!(tx.proposal(denied).unwrap(), None);
             assert!(tx.put_proposal(&proposal(4, 1, "denied")).unwrap() > denied, "no number twice");

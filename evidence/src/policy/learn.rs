@@ -16,7 +16,7 @@ use super::rules::{
 use super::write::{Comments, Text, quoted};
 use crate::eventlog::content::{Content, GrubText, ImageKind, Separator, Tag};
 use crate::eventlog::variable::{Known, Value};
-use crate::eventlog::{Claim, Event, ExplainedLog, Standing, kind};
+use crate::eventlog::{Claim, Event, ExplainedLog, kind};
 use halfkey_protocol::wire::policies::Finding;
 
 /// What no log proves, and the owner knows.
@@ -502,10 +502,14 @@ fn is_image(log: &ExplainedLog<'_>, seen: &MeasuredEvent<'_>) -> bool {
     matches!(seen.event(log).map(Event::claimed_content), Some(Claim::Image(_)))
 }
 
-/// Whether what is in PCR 4 may be a program, although the log says otherwise: the type of an event is in no digest, its content is only
-/// where that proves it.
+/// Whether what is in PCR 4 may be a program, although the log says otherwise: the type of an event is in no digest. Its content may be,
+/// but a program's digest is that of bytes as well, those of its file without signature and checksum. A short text is none.
 fn may_be_program(log: &ExplainedLog<'_>, seen: &MeasuredEvent<'_>) -> bool {
-    !is_image(log, seen) && seen.event(log).is_none_or(|event| event.standing() != Standing::Verified)
+    const LONGEST: usize = 256;
+    let is_text = |data: &[u8]| {
+        data.len() <= LONGEST && data.iter().all(|byte| byte.is_ascii_graphic() || *byte == b' ')
+    };
+    !is_image(log, seen) && !seen.event(log).and_then(Event::measured_data).is_some_and(is_text)
 }
 
 /// What an image probably is: its name for people, and of no weight, but that one must be a kernel.

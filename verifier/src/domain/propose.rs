@@ -66,7 +66,7 @@ pub fn propose(
     let (before, known) = earlier(view, request)?;
     let under = node.governing.trusting();
     let trusted_before = match &under {
-        Some(under) => view.rows.count_trusted(request.node, &under.scope, under.since)?,
+        Some(under) => view.rows.times_trusted(request.node, &under.scope, under.since)?,
         None => 0,
     };
     let snapshot = ProposalSnapshot { node, known, trusted_before };
@@ -96,18 +96,19 @@ pub fn propose(
     let by_trust = matches!(decision, ProposalDecision::Trusted(_));
     // Trust that it still has is not given anew, and does not make it newer than what was trusted meanwhile.
     let kept = by_trust && snapshot.known.as_ref().is_some_and(|known| known.keeps_trust(under.as_ref()));
-    let at = before.as_ref().filter(|_| kept).map_or(request.now, |before| before.at);
-    // Where it was ever trusted stays: it counts there, once for each time.
-    let counted = match (by_trust, under, before) {
-        (true, Some(under), before) => {
-            let here = |row: &ProposalRow| {
-                row.trusted_scope.as_ref() == Some(&under.scope) && row.trusted_since == Some(under.since)
-            };
-            let times = before.filter(here).map_or(0, |before| before.trusted_times);
-            (Some(under.scope), Some(under.since), times.saturating_add(u64::from(!kept)))
-        }
-        (false, _, Some(before)) => (before.trusted_scope, before.trusted_since, before.trusted_times),
-        (true, None, _) | (false, _, None) => (None, None, 0),
+    let at = match &before {
+        Some(before) if kept => before.at,
+        _ if by_trust => after_all_trusted(view, request)?,
+        _ => request.now,
+    };
+    if let (true, Some(under)) = (by_trust && !kept, &under) {
+        view.rows.add_trusted(request.node, &under.scope, under.since)?;
+    }
+    // Where it was trusted last.
+    let (scope, since) = match (by_trust, under, before) {
+        (true, Some(under), _) => (Some(under.scope), Some(under.since)),
+        (false, _, Some(before)) => (before.trusted_scope, before.trusted_since),
+        (true, None, _) | (false, _, None) => (None, None),
     };
     let mut row = ProposalRow {
         id: 0,
@@ -119,9 +120,8 @@ pub fn propose(
         from_evidence: ruling.from_evidence,
         base_boot: ruling.base_boot.clone(),
         by_trust,
-        trusted_scope: counted.0,
-        trusted_since: counted.1,
-        trusted_times: counted.2,
+        trusted_scope: scope,
+        trusted_since: since,
         // Not what a row has of it: the tag is over what the node sent.
         content: json(proposal)?,
         tag: None,
@@ -147,6 +147,13 @@ pub fn propose(
     }
     retention::trim_proposals(view, request.node)?;
     Ok((ruling, Some(id)))
+}
+
+/// The time of a proposal that is trusted now: later than what was trusted before, also within a second.
+fn after_all_trusted(view: &TxView<'_>, request: &ProposalRequest<'_>) -> Result<u64> {
+    let heads = view.rows.proposal_heads(request.node)?;
+    let last = heads.iter().filter(|head| head.by_trust).map(|head| head.at).max();
+    Ok(last.map_or(request.now, |last| request.now.max(last.saturating_add(1))))
 }
 
 /// The same proposal, if it was made before and its row can be read. The column that finds it is not what its tag is over: the content is.

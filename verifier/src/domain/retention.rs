@@ -93,7 +93,7 @@ pub fn trim_proposals(view: &TxView<'_>, node: NodeId) -> Result<()> {
     }
     let over = [ProposalState::Superseded, ProposalState::Booted, ProposalState::Denied];
     let is_over = |state: &str| over.iter().any(|over| over.as_str() == state);
-    let forgettable = heads.iter().filter(|head| !head.by_trust && !head.counted && is_over(&head.state));
+    let forgettable = heads.iter().filter(|head| !head.by_trust && is_over(&head.state));
     for head in forgettable.skip(KEPT_OVER) {
         view.rows.delete_proposal(head.id)?;
     }

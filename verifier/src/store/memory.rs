@@ -29,6 +29,7 @@ struct Tables {
     evidence: BTreeMap<u64, EvidenceRow>,
     last_evidence: u64,
     proposals: BTreeMap<u64, ProposalRow>,
+    trust_given: BTreeMap<(String, String, u64), u64>,
     last_proposal: u64,
     policies: BTreeMap<(String, u64), PolicyRow>,
     documents: BTreeMap<u64, ([u8; 32], SignedDocument)>,
@@ -457,7 +458,6 @@ impl Proposals for MemoryTx {
             state: row.state.clone(),
             from_evidence: row.from_evidence,
             by_trust: row.by_trust,
-            counted: row.trusted_scope.is_some(),
         };
         let mut heads: Vec<_> = of_node.map(head).collect();
         heads.sort_by_key(|head| (head.at, head.id));
@@ -493,25 +493,26 @@ impl Proposals for MemoryTx {
 
     fn delete_trust(&self, node: NodeId) -> Result<()> {
         let id = node.to_string();
-        for row in self.0.borrow_mut().proposals.values_mut().filter(|row| row.node_id == id) {
+        let mut tables = self.0.borrow_mut();
+        for row in tables.proposals.values_mut().filter(|row| row.node_id == id) {
             row.by_trust = false;
             row.tag = None;
             row.trusted_scope = None;
             row.trusted_since = None;
-            row.trusted_times = 0;
         }
+        tables.trust_given.retain(|(node, ..), _| *node != id);
         Ok(())
     }
 
-    fn count_trusted(&self, node: NodeId, scope: &str, since: u64) -> Result<u64> {
-        let id = node.to_string();
-        let tables = self.0.borrow();
-        let counted = tables.proposals.values().filter(|row| {
-            row.node_id == id
-                && row.trusted_scope.as_deref() == Some(scope)
-                && row.trusted_since == Some(since)
-        });
-        Ok(counted.map(|row| row.trusted_times.clamp(1, 1_000_000)).sum())
+    fn times_trusted(&self, node: NodeId, scope: &str, since: u64) -> Result<u64> {
+        let key = (node.to_string(), scope.to_owned(), since);
+        Ok(self.0.borrow().trust_given.get(&key).copied().unwrap_or(0))
+    }
+
+    fn add_trusted(&self, node: NodeId, scope: &str, since: u64) -> Result<()> {
+        let key = (node.to_string(), scope.to_owned(), since);
+        *self.0.borrow_mut().trust_given.entry(key).or_default() += 1;
+        Ok(())
     }
 }
 

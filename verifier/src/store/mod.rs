@@ -245,8 +245,10 @@ pub trait Proposals {
     fn delete_proposal(&self, id: u64) -> Result<()>;
     /// No proposal of a node is, or was, by trust.
     fn delete_trust(&self, node: NodeId) -> Result<()>;
-    /// How often one was by trust, under this scope and since then.
-    fn count_trusted(&self, node: NodeId, scope: &str, since: u64) -> Result<u64>;
+    /// How often trust was given under this scope and since then.
+    fn times_trusted(&self, node: NodeId, scope: &str, since: u64) -> Result<u64>;
+    /// It was given once more.
+    fn add_trusted(&self, node: NodeId, scope: &str, since: u64) -> Result<()>;
 }
 
 /// Versions of policies. The version is the number of the document.

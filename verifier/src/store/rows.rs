@@ -380,8 +380,6 @@ pub struct ProposalRow {
     pub trusted_scope: Option<String>,
     /// Number of the proof by which the node became its tenant's.
     pub trusted_since: Option<u64>,
-    /// How often that was so: one that is over counts once more where it is trusted again.
-    pub trusted_times: u64,
     /// Its content, as JSON.
     pub content: String,
     /// Over what is by trust, by a key that is not in the database.
@@ -403,8 +401,6 @@ pub struct ProposalHead {
     pub from_evidence: u64,
     /// It is allowed by trust alone.
     pub by_trust: bool,
-    /// It ever was.
-    pub counted: bool,
 }
 
 /// Where a proposal stands now.

@@ -8,7 +8,7 @@ use rusqlite::{Row, params};
 
 const FIELDS: &str =
     "id, node_id, sha256, at, state, message, from_evidence, base_boot, by_trust, trusted_scope,
-                      trusted_since, trusted_times, proposal, tag, made";
+                      trusted_since, proposal, tag, made";
 
 impl Proposals for SqliteTx<'_> {
     fn proposal(&self, id: u64) -> Result<Option<ProposalRow>> {
@@ -39,7 +39,7 @@ impl Proposals for SqliteTx<'_> {
     }
 
     fn proposal_heads(&self, node: NodeId) -> Result<Vec<ProposalHead>> {
-        const SQL: &str = "SELECT id, at, state, from_evidence, by_trust, trusted_scope IS NOT NULL
+        const SQL: &str = "SELECT id, at, state, from_evidence, by_trust
                            FROM proposals WHERE node_id = ?1 ORDER BY at, id";
         self.all(SQL, [id_text(node)], |row| {
             Ok(ProposalHead {
@@ -49,7 +49,6 @@ impl Proposals for SqliteTx<'_> {
                 from_evidence: shown_u64(row, 3)?,
                 // Whether trust is there is read with its tag. What says neither may be superseded, and is not forgotten.
                 by_trust: row.get_ref(4)? != ValueRef::Integer(0),
-                counted: row.get(5)?,
             })
         })
     }
@@ -57,11 +56,11 @@ impl Proposals for SqliteTx<'_> {
     fn put_proposal(&self, row: &ProposalRow) -> Result<u64> {
         const SQL: &str = "INSERT INTO proposals
                 (node_id, sha256, at, state, message, from_evidence, base_boot, by_trust, trusted_scope,
-                 trusted_since, trusted_times, proposal, tag, made)
-            VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13, ?14)
+                 trusted_since, proposal, tag, made)
+            VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13)
             ON CONFLICT (node_id, sha256) DO UPDATE SET
                 at = ?3, state = ?4, message = ?5, from_evidence = ?6, base_boot = ?7, by_trust = ?8,
-                trusted_scope = ?9, trusted_since = ?10, trusted_times = ?11, proposal = ?12, tag = ?13, made = ?14
+                trusted_scope = ?9, trusted_since = ?10, proposal = ?11, tag = ?12, made = ?13
             RETURNING id";
         let values = params![
             row.node_id,
@@ -74,7 +73,6 @@ impl Proposals for SqliteTx<'_> {
             row.by_trust,
             row.trusted_scope,
             row.trusted_since.map(number),
-            number(row.trusted_times),
             row.content,
             row.tag,
             row.made,
@@ -97,17 +95,22 @@ impl Proposals for SqliteTx<'_> {
 
     fn delete_trust(&self, node: NodeId) -> Result<()> {
         const SQL: &str =
-            "UPDATE proposals SET by_trust = 0, tag = NULL, trusted_scope = NULL, trusted_since = NULL, trusted_times = 0
+            "UPDATE proposals SET by_trust = 0, tag = NULL, trusted_scope = NULL, trusted_since = NULL
              WHERE node_id = ?1";
-        self.change(SQL, [id_text(node)]).map(drop)
+        self.change(SQL, [id_text(node)])?;
+        self.change("DELETE FROM trust_given WHERE node_id = ?1", [id_text(node)]).map(drop)
     }
 
-    fn count_trusted(&self, node: NodeId, scope: &str, since: u64) -> Result<u64> {
-        // Bounded: no sum of what stands there is too large.
-        const SQL: &str = "SELECT coalesce(sum(min(max(trusted_times, 1), 1000000)), 0) FROM proposals
-            WHERE node_id = ?1 AND trusted_scope = ?2 AND trusted_since = ?3";
-        let values = params![id_text(node), scope, number(since)];
-        Ok(self.first(SQL, values, |row| u64_at(row, 0))?.unwrap_or(0))
+    fn times_trusted(&self, node: NodeId, scope: &str, since: u64) -> Result<u64> {
+        const SQL: &str = "SELECT max(times, 0) FROM trust_given
+            WHERE node_id = ?1 AND scope = ?2 AND since = ?3";
+        Ok(self.first(SQL, params![id_text(node), scope, number(since)], |row| u64_at(row, 0))?.unwrap_or(0))
+    }
+
+    fn add_trusted(&self, node: NodeId, scope: &str, since: u64) -> Result<()> {
+        const SQL: &str = "INSERT INTO trust_given (node_id, scope, since, times) VALUES (?1, ?2, ?3, 1)
+            ON CONFLICT DO UPDATE SET times = min(max(times, 0), 1000000) + 1";
+        self.change(SQL, params![id_text(node), scope, number(since)]).map(drop)
     }
 }
 
@@ -125,9 +128,8 @@ fn read(row: &Row<'_>) -> rusqlite::Result<ProposalRow> {
         by_trust: row.get(8)?,
         trusted_scope: row.get(9)?,
         trusted_since: some_u64_at(row, 10)?,
-        trusted_times: u64_at(row, 11)?,
-        content: row.get(12)?,
-        tag: row.get(13)?,
-        made: row.get(14)?,
+        content: row.get(11)?,
+        tag: row.get(12)?,
+        made: row.get(13)?,
     })
 }

@@ -178,7 +178,7 @@ CREATE TABLE policies (
 ) STRICT;
 
 -- by_trust: allowed by trust_root_with_next_boot alone, with a tag. trusted_scope: where that ever was so, and trusted_since in whose
--- tenant's time; it counts there, trusted_times times.
+-- tenant's time.
 CREATE TABLE proposals (
     id            INTEGER PRIMARY KEY AUTOINCREMENT,
     node_id       TEXT NOT NULL REFERENCES nodes,
@@ -192,12 +192,20 @@ CREATE TABLE proposals (
     by_trust      INTEGER NOT NULL,
     trusted_scope TEXT,
     trusted_since INTEGER,
-    trusted_times INTEGER NOT NULL DEFAULT 0,
     tag           BLOB,
     proposal      TEXT NOT NULL,
     made          BLOB,
     UNIQUE (node_id, sha256)
 );
+
+-- How often trust_root_with_next_boot has accepted a proposal of a node under a scope, in whose tenant's time.
+CREATE TABLE trust_given (
+    node_id TEXT NOT NULL REFERENCES nodes,
+    scope   TEXT NOT NULL,
+    since   INTEGER NOT NULL,
+    times   INTEGER NOT NULL,
+    PRIMARY KEY (node_id, scope, since)
+) STRICT;
 CREATE INDEX proposals_by_node ON proposals (node_id, at);
 CREATE INDEX proposals_waiting ON proposals (id) WHERE state = 'waiting';
 
