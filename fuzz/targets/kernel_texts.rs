@@ -10,6 +10,6 @@ libfuzzer_sys::fuzz_target!(|bytes: &[u8]| {
     if let Ok(text) = std::str::from_utf8(bytes) {
         let _ = Settings::parse(text, text);
         let _ = mountinfo::parse(text);
-        let _ = resolv::name_servers(text);
+        let _ = ["DNS=", "nameserver "].map(|word| resolv::name_servers(text, word));
     }
 });

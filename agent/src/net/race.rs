@@ -115,7 +115,7 @@ fn attempt(client: Client, config: &RaceConfig, over: &AtomicBool) -> error::Res
     let events = NetworkEvents::open();
     let mut waits_for = String::new();
     loop {
-        // networkd may have learned a name server meanwhile.
+        // A name server may have become known meanwhile.
         resolv::provide();
         let error = match client.post::<_, wire::Begun>("/v1/begin", &config.begin, BEGIN, config.deadline) {
             Ok(begun) => match acceptable(&begun) {
