@@ -1,7 +1,8 @@
 //! Every scenario on every distribution that it claims, however long that takes: `docs/matrix.md`.
 
 use crate::error::{Context as _, Result};
-use crate::image::distribution::{self, Distribution};
+use crate::image::distribution::{self, Distribution, Stage};
+use crate::image::packages::Packages;
 use crate::image::system::Release;
 use crate::paths::{Key, Paths};
 use crate::process::run as said;
@@ -27,6 +28,9 @@ struct Seen {
     host: Vec<String>,
     /// dracut, systemd, kernel: by name of the distribution.
     guests: BTreeMap<String, Vec<String>>,
+    /// Why there is no such guest here: by name of a distribution that may be missing.
+    #[serde(default)]
+    missing: BTreeMap<String, String>,
     /// By name of the scenario, then of the distribution.
     cells: BTreeMap<String, BTreeMap<String, Cell>>,
 }
@@ -54,7 +58,14 @@ pub fn run(paths: &Paths, asked: &[&'static Distribution], options: Options) -> 
             claimed().filter(|scenario| !seen.passed(scenario.name, on.name)).collect();
         println!("{}: {} of {} to run", on.title, open.len(), claimed().count());
         if !open.is_empty() {
+            if let Some(why) = missing(paths, on) {
+                println!("{}: not to be had here, so nothing is said of it: {why}", on.title);
+                seen.missing.insert(on.name.into(), why.lines().next().unwrap_or_default().into());
+                seen.save(&file, paths)?;
+                continue;
+            }
             let env = report::prepare(paths.clone(), on, &options)?;
+            seen.missing.remove(on.name);
             seen.guests.insert(on.name.into(), guest(&env)?);
             let shared = Mutex::new((&mut seen, Ok(())));
             report::run_in(&[env], &open, options, |outcome| {
@@ -95,6 +106,12 @@ fn load(file: &Path, paths: &Paths) -> Result<Seen> {
         host: host()?,
         ..Seen::default()
     }))
+}
+
+/// Why the packages of a distribution are not to be had, if it is one of which that is no failure.
+fn missing(paths: &Paths, on: &'static Distribution) -> Option<String> {
+    let Stage::Moving { .. } = on.stage else { return None };
+    Packages::get(paths, on, &mut |text| eprintln!("{text} ...")).err().map(|error| error.to_string())
 }
 
 /// What machines are made of here.
@@ -158,6 +175,11 @@ impl Seen {
             let guest = self.guests.get(on.name).map(|parts| parts.join(", ")).unwrap_or_default();
             let _ = writeln!(page, "- **{}**: {guest}", on.title);
         }
+        for on in distribution::ALL {
+            if let Some(why) = self.missing.get(on.name) {
+                let _ = writeln!(page, "- **{}**: not to be had here ({why})", on.title);
+            }
+        }
         let titles: String = known.iter().map(|on| format!(" {} |", on.title)).collect();
         let rule = " --- |".repeat(known.len());
         let _ = writeln!(page, "\n| scenario | expected |{titles}\n| --- | --- |{rule}");
@@ -213,7 +235,14 @@ mod tests {
         for (name, failed) in [("enroll", None), ("unattended", Some("a | b\nc"))] {
             seen.cells.entry(name.into()).or_default().insert(on.name.into(), cell(failed));
         }
+        let moving = distribution::ALL.iter().find(|on| matches!(on.stage, Stage::Moving { .. })).unwrap();
+        seen.missing.insert(moving.name.into(), "no such suite".into());
         let page = seen.page();
+        assert!(
+            page.contains(&format!("- **{}**: not to be had here (no such suite)\n", moving.title)),
+            "{page}"
+        );
+        assert_eq!(page.matches(moving.title).count(), 1, "{page}");
         for line in
             ["Commit 0123, on QEMU 1.", "| as expected, 7 s |", "| **failed**, 7 s: a / b |", "| not run |"]
         {

@@ -1,7 +1,7 @@
 //! Where packages come from: apt with lists of its own, so that nothing on the host changes, and what the host is does not matter.
 
 use super::cache::cached;
-use super::distribution::Source;
+use super::distribution::{Source, Stage};
 use crate::error::{Context, Result};
 use crate::paths::{Key, Paths};
 use crate::process::run;
@@ -20,14 +20,40 @@ pub(super) struct Archive {
     folder: PathBuf,
     options: Vec<String>,
     lines: Vec<String>,
+    /// Whether a list may say of itself that it is out of date.
+    outdated: bool,
 }
 
 impl Archive {
-    /// The packages of these sources; their lists are fetched if they are older than a day. `name` is that of a folder.
+    /// The packages of these sources, signed by the host's keys of Debian; their lists are fetched if they are older than a day.
+    /// `name` is that of a folder.
     ///
     /// # Errors
     /// If they are not to be had.
     pub fn open(paths: &Paths, name: &str, sources: &[&Source]) -> Result<Self> {
+        Self::signed(paths, name, sources, keyring()?, false)
+    }
+
+    /// The same of a release.
+    ///
+    /// # Errors
+    /// If they are not to be had, or the keys are not.
+    pub fn release(paths: &Paths, name: &str, sources: &[&Source], stage: Stage) -> Result<Self> {
+        let Stage::Moving { keys } = stage else { return Self::open(paths, name, sources) };
+        let known = Self::open(paths, keys.suite, &[&keys])?;
+        let unpacked = known.fetch(paths, &["debian-archive-keyring"], &mut |_| ())?;
+        let keyring = unpacked.join("usr/share/keyrings/debian-archive-keyring.pgp");
+        crate::ensure!(keyring.is_file(), "{}'s debian-archive-keyring has no such keyring", keys.suite);
+        Self::signed(paths, name, sources, &keyring, true)
+    }
+
+    fn signed(
+        paths: &Paths,
+        name: &str,
+        sources: &[&Source],
+        keyring: &Path,
+        outdated: bool,
+    ) -> Result<Self> {
         let folder = paths.cache.join(format!("apt-{name}"));
         for below in ["lists/partial", "archives/partial"] {
             fs::create_dir_all(folder.join(below)).context("can't make a folder in the cache")?;
@@ -35,7 +61,6 @@ impl Archive {
         // Whoever else wants the same lists waits: apt itself gives up.
         let lock = File::create(folder.join("lock")).context("can't make a file in the cache")?;
         lock.lock().context("can't lock a folder of the cache")?;
-        let keyring = keyring()?;
         let line = |Source { archive, suite }: &&Source| {
             format!("deb [signed-by={}] {archive} {suite} main", keyring.display())
         };
@@ -58,9 +83,10 @@ impl Archive {
             // Whoever runs this can write the cache; apt's own user can't.
             "APT::Sandbox::User=".into(),
             "APT::Update::Error-Mode=any".into(),
+            format!("Acquire::Check-Valid-Until={}", !outdated),
         ];
         let options = options.into_iter().flat_map(|option| ["-o".into(), option]).collect();
-        let archive = Self { folder, options, lines };
+        let archive = Self { folder, options, lines, outdated };
         archive.update()?;
         Ok(archive)
     }
@@ -68,6 +94,11 @@ impl Archive {
     /// The lines of its sources.list.
     pub fn lines(&self) -> &[String] {
         &self.lines
+    }
+
+    /// What mmdebstrap is told besides.
+    pub fn apt_options(&self) -> &[&str] {
+        if self.outdated { &["--aptopt=Acquire::Check-Valid-Until \"false\""] } else { &[] }
     }
 
     fn update(&self) -> Result<()> {
@@ -104,12 +135,18 @@ impl Archive {
     /// # Errors
     /// If there is none.
     pub fn kernel_before(&self, newest: &str, flavour: &str) -> Result<String> {
+        let older = self.older(newest, flavour)?;
+        older.context(format_args!("the archive has no older kernel than {newest}"))
+    }
+
+    /// The same, or nothing.
+    ///
+    /// # Errors
+    /// If the list can't be read.
+    pub fn older(&self, newest: &str, flavour: &str) -> Result<Option<String>> {
         let names = run(self.command("apt-cache").args(["pkgnames", "linux-image-"])).context(UPDATE)?;
-        let older = names
-            .lines()
-            .filter(|name| name.ends_with(flavour) && numbers(name) < numbers(newest))
-            .max_by_key(|name| numbers(name));
-        Ok(older.context(format_args!("the archive has no older kernel than {newest}"))?.to_string())
+        let older = names.lines().filter(|name| name.ends_with(flavour) && numbers(name) < numbers(newest));
+        Ok(older.max_by_key(|name| numbers(name)).map(str::to_string))
     }
 
     /// The packages that one needs, by name.

@@ -54,8 +54,8 @@ impl Packages {
         distribution: &'static Distribution,
         say: &mut dyn FnMut(&str),
     ) -> Result<Self> {
-        let Distribution { name, title, sources, loaders, .. } = distribution;
-        let archive = Archive::open(paths, name, &sources.iter().collect::<Vec<_>>())?;
+        let Distribution { name, title, sources, stage, loaders, .. } = distribution;
+        let archive = Archive::release(paths, name, &sources.iter().collect::<Vec<_>>(), *stage)?;
         let included = included(distribution);
         let key = Key::new("rootfs 2").text(&archive.lines().join("\n")).text(&included).hex();
         let rootfs = cached(paths.cache.join(format!("rootfs-{key}.tar")), |partial| {
@@ -77,13 +77,20 @@ impl Packages {
         })
     }
 
-    /// The newest kernel but one.
+    /// The newest kernel but one: of the distribution, or of where it looks for earlier ones.
     ///
     /// # Errors
-    /// If the archive has only one, or it can't be fetched.
+    /// If there is none, or it can't be fetched.
     pub fn kernel_before(&self, paths: &Paths, say: &mut dyn FnMut(&str)) -> Result<Kernel> {
-        let Distribution { kernel: meta, flavour, .. } = self.distribution;
+        let Distribution { kernel: meta, flavour, earlier, .. } = self.distribution;
         let newest = self.archive.newest_kernel(meta)?;
+        if let Some(earlier) = earlier
+            && self.archive.older(&newest, flavour)?.is_none()
+        {
+            let archive = Archive::open(paths, earlier.suite, &[earlier])?;
+            let package = archive.newest_kernel(meta)?;
+            return Kernel::get(paths, &archive, &package, say);
+        }
         Kernel::get(paths, &self.archive, &self.archive.kernel_before(&newest, flavour)?, say)
     }
 
@@ -145,6 +152,6 @@ fn bootstrap(distribution: &Distribution, archive: &Archive, tar: &Path) -> Resu
         command.arg(format!("--dpkgopt=path-exclude={path}"));
     }
     let suite = distribution.sources.first().context("a distribution without sources")?.suite;
-    run(command.arg(suite).arg(tar).args(archive.lines()))?;
+    run(command.args(archive.apt_options()).arg(suite).arg(tar).args(archive.lines()))?;
     Ok(())
 }

@@ -63,7 +63,7 @@ what `--on` says; `make matrix` runs all of them on each and writes what was see
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::image::distribution;
+    use crate::image::distribution::{self, Stage};
     use halfkey_testkit::programs::tree;
 
     #[test]
@@ -82,7 +82,8 @@ mod tests {
 
     #[test]
     fn make_test_unlocks_a_machine_of_each_distribution() {
-        for distribution in distribution::ALL {
+        let stable = |on: &&distribution::Distribution| matches!(on.stage, Stage::Stable);
+        for distribution in distribution::ALL.iter().filter(stable) {
             let tested = tier("test").unwrap().into_iter().find(|scenario| {
                 scenario.needs.enrolled && scenario.needs.group.tested_on().name == distribution.name
             });

@@ -105,8 +105,8 @@ impl Group {
         }
     }
 
-    /// What its machine runs if nobody asks for another distribution, so in `make test`: each distribution has a group there in which
-    /// a machine is enrolled and unlocked.
+    /// What its machine runs if nobody asks for another distribution, so in `make test`: each distribution that is released has a group
+    /// there in which a machine is enrolled and unlocked.
     pub fn tested_on(self) -> &'static Distribution {
         let name = match self {
             Self::Grub => "debian13",

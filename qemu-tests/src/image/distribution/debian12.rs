@@ -1,6 +1,6 @@
 //! Debian 12 (bookworm): dracut 059, systemd 252, Linux 6.1.
 
-use super::{Distribution, Loaders, Source};
+use super::{Distribution, Loaders, Source, Stage};
 
 pub(super) const DEBIAN: Distribution = Distribution {
     name: "debian12",
@@ -10,6 +10,7 @@ pub(super) const DEBIAN: Distribution = Distribution {
         Source { archive: ARCHIVE, suite: "bookworm-updates" },
         Source { archive: SECURITY, suite: "bookworm-security" },
     ],
+    stage: Stage::Stable,
     #[rustfmt::skip]
     include: &[
         "systemd", "systemd-sysv", "udev", "dbus", "kmod", "iproute2", "cryptsetup-bin", "dracut-core",
@@ -18,6 +19,7 @@ pub(super) const DEBIAN: Distribution = Distribution {
     tools: &["tpm2-tools"],
     kernel: "linux-image-cloud-amd64",
     flavour: "-cloud-amd64",
+    earlier: None,
     backports: Source { archive: ARCHIVE, suite: "trixie-backports" },
     loaders: LOADERS,
     #[rustfmt::skip]

@@ -1,7 +1,7 @@
 //! Debian 13 (trixie): dracut 106, systemd 257, Linux 6.12.
 
 use super::debian12::{ARCHIVE, CPU, DRIVERS, LOADERS, MASKED, SECURITY};
-use super::{Distribution, Source};
+use super::{Distribution, Source, Stage};
 
 pub(super) const DEBIAN: Distribution = Distribution {
     name: "debian13",
@@ -11,6 +11,7 @@ pub(super) const DEBIAN: Distribution = Distribution {
         Source { archive: ARCHIVE, suite: "trixie-updates" },
         Source { archive: SECURITY, suite: "trixie-security" },
     ],
+    stage: Stage::Stable,
     #[rustfmt::skip]
     include: &[
         "systemd", "systemd-sysv", "systemd-cryptsetup", "udev", "dbus", "kmod", "iproute2", "cryptsetup-bin",
@@ -19,6 +20,7 @@ pub(super) const DEBIAN: Distribution = Distribution {
     tools: &["tpm2-tools"],
     kernel: "linux-image-cloud-amd64",
     flavour: "-cloud-amd64",
+    earlier: None,
     backports: Source { archive: ARCHIVE, suite: "trixie-backports" },
     loaders: LOADERS,
     #[rustfmt::skip]
@@ -37,6 +39,6 @@ pub(super) const DEBIAN: Distribution = Distribution {
 };
 
 /// Its own list, without CAP_BPF and CAP_SYS_ADMIN.
-const NO_BPF: &str = "[Service]\nAmbientCapabilities=\nCapabilityBoundingSet=\n\
+pub(super) const NO_BPF: &str = "[Service]\nAmbientCapabilities=\nCapabilityBoundingSet=\n\
     AmbientCapabilities=CAP_NET_ADMIN CAP_NET_BIND_SERVICE CAP_NET_BROADCAST CAP_NET_RAW\n\
     CapabilityBoundingSet=CAP_NET_ADMIN CAP_NET_BIND_SERVICE CAP_NET_BROADCAST CAP_NET_RAW\n";

@@ -3,11 +3,12 @@
 
 mod debian12;
 mod debian13;
+mod testing;
 
 use crate::error::{Context, Result};
 
 /// Those that machines of the tests can run. The first is what a run is about if nobody says otherwise.
-pub static ALL: &[Distribution] = &[debian12::DEBIAN, debian13::DEBIAN];
+pub static ALL: &[Distribution] = &[debian12::DEBIAN, debian13::DEBIAN, testing::DEBIAN];
 
 /// A release of a distribution whose packages apt fetches.
 #[derive(Debug)]
@@ -18,6 +19,8 @@ pub struct Distribution {
     pub title: &'static str,
     /// Where its packages come from: the release itself, then its updates.
     pub sources: &'static [Source],
+    /// What may be expected of these.
+    pub stage: Stage,
     /// What is in the root of a machine besides the essential packages: systemd, dracut and what that needs for the agent.
     pub include: &'static [&'static str],
     /// What scenarios call in the running system, and dracut does not see: it would take it along.
@@ -26,6 +29,8 @@ pub struct Distribution {
     pub kernel: &'static str,
     /// What the names of such kernels end with.
     pub flavour: &'static str,
+    /// Where a kernel before its newest is, should it have but one.
+    pub earlier: Option<Source>,
     /// Where a kernel is that measures each initrd, wherever it comes from, should the newest of [`Self::sources`] not do so.
     pub backports: Source,
     /// What starts a kernel.
@@ -45,8 +50,21 @@ pub struct Distribution {
     pub cpu: &'static str,
 }
 
+/// What may be expected of a suite.
+#[derive(Clone, Copy, Debug)]
+pub enum Stage {
+    /// It is released: its packages are to be had, and the host's keys of Debian know it.
+    Stable,
+    /// It is not yet. A mirror that copies it now and then has a list that says it is out of date; or it has none, which is said and
+    /// is no failure.
+    Moving {
+        /// Whose debian-archive-keyring holds the keys that sign it.
+        keys: Source,
+    },
+}
+
 /// A suite of an archive.
-#[derive(Debug)]
+#[derive(Clone, Copy, Debug)]
 pub struct Source {
     /// Where it is.
     pub archive: &'static str,
@@ -91,6 +109,6 @@ mod tests {
             assert!(ALL[..number].iter().all(|other| other.name != one.name), "{}", one.name);
             assert_eq!(find(one.name).unwrap().name, one.name);
         }
-        assert!(find("debian").unwrap_err().to_string().contains("debian12, debian13"));
+        assert!(find("debian").unwrap_err().to_string().contains("debian12, debian13, testing"));
     }
 }

@@ -1,0 +1,39 @@
+//! Debian testing (forky, to be 14): dracut 112, systemd 262, Linux 7.2. A mirror may lack what it needs, or the keys for it.
+
+use super::debian12::{ARCHIVE, CPU, DRIVERS, LOADERS, MASKED};
+use super::debian13::NO_BPF;
+use super::{Distribution, Source, Stage};
+
+pub(super) const DEBIAN: Distribution = Distribution {
+    name: "testing",
+    title: "Debian testing (forky)",
+    // There are no updates besides: what is new comes to the suite itself.
+    sources: &[Source { archive: ARCHIVE, suite: "forky" }],
+    stage: Stage::Moving { keys: STABLE },
+    // systemd's own recommendations are no dependencies any more: a TPM is its own package, and what it loads when it needs it.
+    #[rustfmt::skip]
+    include: &[
+        "systemd", "systemd-sysv", "systemd-cryptsetup", "systemd-tpm", "udev", "dbus", "login", "kmod", "iproute2",
+        "cryptsetup-bin", "dracut-core", "dracut-network", "zstd",
+    ],
+    tools: &["tpm2-tools"],
+    kernel: "linux-image-cloud-amd64",
+    flavour: "-cloud-amd64",
+    earlier: Some(STABLE),
+    backports: Source { archive: ARCHIVE, suite: "trixie-backports" },
+    loaders: LOADERS,
+    #[rustfmt::skip]
+    omit: &[
+        "nfs", "iscsi", "lvm", "mdraid", "multipath", "dmraid", "btrfs", "plymouth", "cifs", "nbd", "nvdimm", "virtiofs",
+        "lunmask", "kernel-modules-extra", "qemu-net", "i18n", "systemd-bsod", "systemd-battery-check", "hwdb",
+    ],
+    omit_drivers: DRIVERS,
+    // As in Debian 13.
+    cmdline: &["SYSTEMD_SULOGIN_FORCE=1", "lsm=landlock,lockdown,yama,integrity,apparmor"],
+    files: &[("etc/systemd/system/systemd-networkd.service.d/no-bpf.conf", NO_BPF)],
+    masked: MASKED,
+    cpu: CPU,
+};
+
+/// The release before it, which knows its keys, and has a kernel to update from.
+const STABLE: Source = Source { archive: ARCHIVE, suite: "trixie" };
