@@ -3,7 +3,7 @@
 #![allow(clippy::unwrap_used, reason = "a test that can't go on panics")]
 
 use halfkey_evidence::policy::{
-    Assured, Cover, Effective, Matched, Origin, Policy, boot_of, boot_toml, check_proposal, covers,
+    Assured, Cover, Effective, Matched, Origin, Policy, boot_of, boot_toml, check_proposal, covers, is_in_uki,
 };
 use halfkey_protocol::Reason;
 use proptest::prelude::*;
@@ -91,6 +91,60 @@ fn what_a_policy_allows_is_covered() {
     // The boot that a proposal makes accepts it.
     let boot = boot_of(&read(other.clone()), &policy, Some("6.1.0-55"), Assured::default()).unwrap();
     assert_eq!(covers(&policy.with_boots(&[boot]), &read(other)), Cover::Hash("6.1.0-56".to_owned()));
+}
+
+/// A machine that says nothing of its initrd gets no rule that takes any: the image says what it is, or there is none.
+#[test]
+fn an_initrd_that_nobody_can_foretell_is_that_of_the_image() {
+    let read = |value: &Value| check_proposal(value.to_string().as_bytes()).unwrap();
+    let mut next = uki();
+    (next["images"][0]["authenticode"], next["initrd"]) = (digest(0x56), Value::Null);
+    assert!(is_in_uki(&read(&next)) && !is_in_uki(&read(&uki())));
+    let base = Some("6.1.0-55");
+    let made = |value: &Value, policy: &Policy| boot_of(&read(value), policy, base, Assured::default());
+    let boot = made(&next, &policy()).unwrap();
+    let text = boot_toml(&boot);
+    assert!(text.contains("initrd = \"in-uki\""), "{text}");
+    assert_eq!(covers(&policy().with_boots(&[boot]), &read(&next)), Cover::Hash("6.1.0-56".to_owned()));
+
+    let refused = |change: &dyn Fn(&mut Value), expected: &str| {
+        let mut other = next.clone();
+        change(&mut other);
+        let found = made(&other, &policy()).unwrap_err();
+        assert!(found.iter().any(|finding| finding.expected.contains(expected)), "{expected}: {found:?}");
+    };
+    // An image that has none starts whatever is found; a kernel is given one by whoever writes the boot entry.
+    refused(&|p| p["sections"] = json!([p["sections"][0]]), "an initrd");
+    refused(&|p| p["sections"] = json!([]), "an initrd");
+    refused(&|p| p["images"][0]["role"] = json!("kernel"), "an initrd");
+    // A loader before the image could hand over another, which only the digest would show.
+    let loader =
+        format!("[[boot.image]]\nrole = \"loader\"\nauthenticode = [\"sha256:{}\"]\n", "11".repeat(32));
+    let text = include_str!("../../fuzz/corpus/policy/policy.toml");
+    let text = text.replacen("[[boot.image]]", &format!("{loader}[[boot.image]]"), 1);
+    for role in ["loader", "other"] {
+        let text = text.replacen("role = \"loader\"", &format!("role = \"{role}\""), 1);
+        let found = made(&next, &Policy::parse(&text).unwrap()).unwrap_err();
+        assert!(found[0].expected.contains("nothing but shim comes before"), "{role}: {found:?}");
+    }
+    let shim = text.replacen("role = \"loader\"", "role = \"shim\"", 1);
+    made(&next, &Policy::parse(&shim).unwrap()).unwrap();
+}
+
+/// systemd measures into PCR 9 as well as GRUB: beside a UKI such an event stays, and is no boot loader's.
+#[test]
+fn events_of_systemd_are_not_taken_for_those_of_grub() {
+    let text = include_str!("../../fuzz/corpus/policy/policy.toml");
+    let event = format!("[[boot.event]]\npcr = 9\ndigest = \"sha256:{}\"\n", "99".repeat(32));
+    let with = |event: &str| text.replacen("[[boot.event]]", &format!("{event}[[boot.event]]"), 1);
+    let next = check_proposal(uki().to_string().as_bytes()).unwrap();
+    let made = |text: &str| {
+        let policy = Policy::parse(text).unwrap_or_else(|problems| panic!("{problems:?}: {text}"));
+        boot_of(&next, &policy, Some("6.1.0-55"), Assured::default())
+    };
+    assert_eq!(made(&with(&event)).unwrap().events.iter().filter(|event| event.pcr == 9).count(), 1);
+    let found = made(&with(&event.replace("pcr = 9", "pcr = 8"))).unwrap_err();
+    assert!(found[0].expected.contains("grub"), "{found:?}");
 }
 
 /// Where it is not known which boot the machine runs, what is said of one kernel does not hold for the new one.

@@ -3,14 +3,17 @@
 //! | PCR | UKI | kernel and initrd |
 //! | --- | --- | --- |
 //! | 4 | the UKI; then the kernel in it, if the stub has the firmware load it | the kernel |
-//! | 9 | the initrd as the stub hands it over: `.initrd` and small archives that the stub makes of other sections | the initrds, one after the other |
+//! | 9 | the initrd as the stub hands it over: `.initrd` and small archives that the stub makes of other sections; not to be foretold from systemd 261 on, where the stub adds a secret of the machine | the initrds, one after the other |
 //! | 11 | name and content of each section that the stub knows | |
 //!
-//! What the stub does depends on its version (systemd 252 to 258 were read) and on Secure Boot. What comes from beside
+//! What the stub does depends on its version (systemd 252 to 262 were read; a newer one is refused) and on Secure Boot. What comes from beside
 //! the image (credentials, extensions, addons, options of the boot entry) can't be foretold from it.
 
 use crate::pe::{Extent, Image, PeError};
-use crate::stub::{Archive, CHOSEN_AT_BOOT, FIRST_STUB, MEASURED, STUB_HANDS_OVER_OSREL, STUB_LOADS_KERNEL};
+use crate::stub::{
+    Archive, CHOSEN_AT_BOOT, FIRST_STUB, LAST_STUB, MEASURED, STUB_ADDS_SECRET, STUB_HANDS_OVER_OSREL,
+    STUB_LOADS_KERNEL,
+};
 use halfkey_protocol::tpm::bank::PcrBank;
 use halfkey_protocol::wire::{Proposal, ProposedImage, ProposedSection};
 use std::fmt;
@@ -28,7 +31,7 @@ pub enum ProposalError {
     Image(&'static str, PeError),
     /// A UKI without this section.
     NoSection(&'static str),
-    /// The image has no stub of systemd, or one that measures nothing.
+    /// The image has no stub of systemd, one that measures nothing, or one that is newer than those that were read.
     Stub(String),
     /// The section is one of several, and the hardware decides.
     ChosenAtBoot(&'static str),
@@ -42,7 +45,7 @@ impl fmt::Display for ProposalError {
             Self::Image(which, error) => write!(f, "{which}: {error}"),
             Self::NoSection(name) => write!(f, "expected a unified kernel image, found no section {name}"),
             Self::Stub(found) => {
-                write!(f, "expected the stub of systemd {FIRST_STUB} or newer, found {found}")
+                write!(f, "expected the stub of systemd {FIRST_STUB} to {LAST_STUB}, found {found}")
             }
             Self::ChosenAtBoot(name) => {
                 write!(f, "section {name}: the hardware decides at boot what is measured")
@@ -182,14 +185,18 @@ impl<'f> Uki<'_, 'f> {
             rest[..digits].parse().ok()
         });
         match version {
-            Some(version) if version >= FIRST_STUB => Ok(version),
+            Some(version) if (FIRST_STUB..=LAST_STUB).contains(&version) => Ok(version),
             Some(version) => Err(ProposalError::Stub(format!("that of {version}"))),
             None => Err(ProposalError::Stub("another one".into())),
         }
     }
 
-    /// Digest of the initrd that the stub hands to the kernel: what there is of these, in this order.
+    /// Digest of the initrd that the stub hands to the kernel: what there is of these, in this order. None as well if only the machine
+    /// knows all of it.
     fn initrd(&self, stub: u32, bank: PcrBank) -> Result<Option<Vec<u8>>, ProposalError> {
+        if stub >= STUB_ADDS_SECRET {
+            return Ok(None);
+        }
         let mut parts: Vec<(Extent<'f>, Option<Archive>)> = Vec::new();
         let sections: [(&str, u32, Option<&str>); 6] = [
             (".ucode", 256, None),
@@ -234,6 +241,8 @@ mod tests {
     const MAGIC_252: &[u8] = b"#### LoaderInfo: systemd-stub 252.39-1~deb12u2 ####";
     const MAGIC_257: &[u8] = b"#### LoaderInfo: systemd-stub 257.7 ####";
     const MAGIC_258: &[u8] = b"#### LoaderInfo: systemd-stub 258~rc1 ####";
+    const MAGIC_262: &[u8] = b"#### LoaderInfo: systemd-stub 262-1 ####";
+    const MAGIC_263: &[u8] = b"#### LoaderInfo: systemd-stub 263~rc1 ####";
 
     fn about(secure_boot: bool) -> Circumstances<'static> {
         Circumstances { name: "6.1.0", bank: PcrBank::Sha256, secure_boot }
@@ -324,6 +333,18 @@ mod tests {
         // A newer one starts the kernel without asking the firmware.
         let newer = from_uki(&uki(MAGIC_258, sections), "a", &about(false)).unwrap();
         assert_eq!((newer.images.len(), names(&newer)), (1, names(&proposal)));
+    }
+
+    #[test]
+    fn what_has_a_secret_in_it_is_not_foretold() {
+        let sections: &[(&str, &[u8])] =
+            &[(".osrel", b"ID=x\n"), (".initrd", b"initrd"), (".cmdline", b"quiet")];
+        let proposal = from_uki(&uki(MAGIC_262, sections), "a", &about(false)).unwrap();
+        assert_eq!((proposal.initrd.as_ref(), proposal.images.len()), (None, 1));
+        assert_eq!(names(&proposal), [".linux", ".osrel", ".cmdline", ".initrd"]);
+        let newer = from_uki(&uki(MAGIC_263, sections), "a", &about(false)).unwrap_err();
+        assert_eq!(newer, ProposalError::Stub("that of 263".into()));
+        assert_eq!(newer.to_string(), "expected the stub of systemd 252 to 262, found that of 263");
     }
 
     #[test]

@@ -17,6 +17,11 @@ pub(crate) const STUB_LOADS_KERNEL: u32 = 258;
 /// From here on `.osrel` and `.profile` are also handed over in the initrd.
 pub(crate) const STUB_HANDS_OVER_OSREL: u32 = 257;
 
+/// From here on a secret of the machine (`/.extra/boot-secret`) hangs behind the initrd: nobody else knows the digest of the whole.
+pub(crate) const STUB_ADDS_SECRET: u32 = 261;
+/// The last one that was read. What a newer one measures or hands over is not known.
+pub(crate) const LAST_STUB: u32 = 262;
+
 /// The sections that a stub measures, in this order, and the version that began to.
 pub(crate) const MEASURED: &[(&str, u32)] = &[
     (".linux", 252),

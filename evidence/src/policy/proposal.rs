@@ -1,18 +1,21 @@
 //! What a node will boot next: whether a policy accepts it, and the rule that would.
 
-use super::boot_path;
+use super::boot_path::{self, Path};
 use super::command_line::{Floor, Rule, floor_of, normal, objection};
 use super::learn::Assured;
 use super::parsed::Policy;
-use super::rules::{Allowed, Boot, CommandLine, Digest, Document, Image, Initrd, Origin, Role, Sections};
+use super::rules::{
+    Allowed, Boot, CommandLine, Digest, Document, EventRule, Image, Initrd, Origin, Role, Sections,
+};
 use super::write::{Comments, Text};
 use crate::Rejection;
 use crate::quote::clip;
 use crate::rejection::refuse;
 use halfkey_measure::predict::MAX_COMMAND_LINE;
+use halfkey_measure::stub;
 use halfkey_protocol::tpm::bank::PcrBank;
 use halfkey_protocol::wire::policies::Finding;
-use halfkey_protocol::wire::{Proposal, ProposedImage};
+use halfkey_protocol::wire::{Proposal, ProposedImage, ProposedSection};
 
 /// Largest proposal, in bytes of JSON.
 const MAX_PROPOSAL: usize = 64 << 10;
@@ -117,10 +120,9 @@ impl Comparison<'_> {
             Some(Sections::Digests(list)) => list,
             None => &[],
         };
-        let same =
-            |((name, digest), found): &(&(String, Digest), &halfkey_protocol::wire::ProposedSection)| {
-                *name == found.name && digest.as_bytes() == &found.digest[..]
-            };
+        let same = |((name, digest), found): &(&(String, Digest), &ProposedSection)| {
+            *name == found.name && digest.as_bytes() == &found.digest[..]
+        };
         for ((name, digest), found) in expected.iter().zip(proposed).filter(|pair| !same(pair)) {
             let expected = format!("{name} {digest}");
             let found_text = format!("{} {}", clip(&found.name), show(&found.digest));
@@ -200,7 +202,8 @@ pub fn boot_of(
             found,
         ));
     }
-    if base.events.iter().any(|event| matches!(event.pcr, 8 | 9)) {
+    let by_grub = |event: &EventRule| event.pcr == 8 || event.pcr == 9 && Path::of(base) != Path::Uki;
+    if base.events.iter().any(by_grub) {
         let expected = "a boot loader that measures nothing of its own (grub does)";
         let rule = format!("boot {:?}", base.name);
         let found = "events that follow the kernel's name";
@@ -224,9 +227,13 @@ pub fn boot_of(
         digest
     };
     let initrd = match &proposal.initrd {
-        Some(bytes) => digest(bytes, "initrd", 9, &mut findings),
+        Some(bytes) => digest(bytes, "initrd", 9, &mut findings).map(Initrd::Digest),
+        // Newer stubs add a secret of the machine to it: then the image says what it is.
+        None if is_in_uki(proposal) && loaders(base).iter().all(|image| image.role == Role::Shim) => {
+            Some(Initrd::InUki)
+        }
         None => {
-            let expected = "an initrd: it asks for the key, so whoever changes it has the key";
+            let expected = "an initrd: it asks for the key, so whoever changes it has the key; of a uki that can be its section, if nothing but shim comes before";
             findings.push(finding(Some(9), "initrd", "floor".to_owned(), expected, "none"));
             None
         }
@@ -268,7 +275,7 @@ pub fn boot_of(
     let boot = Boot {
         name: proposal.name.clone(),
         command_line: proposal.command_line.as_deref().map(|line| normal(line).to_owned()),
-        initrd: Initrd::Digest(initrd),
+        initrd,
         sections: (!sections.is_empty()).then_some(Sections::Digests(sections)),
         images,
         events: kept_events(base).cloned().collect(),
@@ -313,9 +320,19 @@ fn loaders(boot: &Boot) -> &[Image] {
     &boot.images[..kernel.unwrap_or(boot.images.len())]
 }
 
-/// Events that do not depend on the kernel: keys of shim, extensions.
-fn kept_events(boot: &Boot) -> impl Iterator<Item = &super::rules::EventRule> {
-    boot.events.iter().filter(|event| matches!(event.pcr, 12..=14))
+/// Events that do not depend on the kernel: keys of shim, extensions; beside a UKI, what systemd has in PCR 9.
+fn kept_events(boot: &Boot) -> impl Iterator<Item = &EventRule> {
+    let uki = Path::of(boot) == Path::Uki;
+    boot.events.iter().filter(move |event| matches!(event.pcr, 12..=14) || event.pcr == 9 && uki)
+}
+
+/// Whether the initrd is a section of the proposed image, and known by that.
+pub fn is_in_uki(proposal: &Proposal) -> bool {
+    let is_uki = |image: &ProposedImage| Role::from_name(&image.role) == Some(Role::Uki);
+    let has_initrd = |section: &ProposedSection| section.name == stub::INITRD;
+    proposal.initrd.is_none()
+        && proposal.images.iter().any(is_uki)
+        && proposal.sections.iter().any(has_initrd)
 }
 
 /// A `[[boot]]` as text, to be appended to a document.

@@ -240,7 +240,14 @@ pub fn content(proposal: &Proposal) -> String {
         writeln!(text, "  section {:9}  {}", clean_short(&section.name, 16), digest(&section.digest))
             .expect("a String takes everything");
     }
-    let initrd = proposal.initrd.as_ref().map_or("not known".to_owned(), digest);
+    let in_uki = || {
+        if policy::is_in_uki(proposal) {
+            "in the uki, behind it a secret of the machine"
+        } else {
+            "not known"
+        }
+    };
+    let initrd = proposal.initrd.as_ref().map_or_else(|| in_uki().to_owned(), digest);
     let command_line = proposal.command_line.as_deref().map_or("not known".to_owned(), clean);
     text.push_str(&rows("  ", &[("initrd", initrd), ("command line", command_line)]));
     text

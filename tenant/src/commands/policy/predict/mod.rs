@@ -195,7 +195,7 @@ fn predict(
         _ => None,
     };
     let mut missing = Vec::new();
-    if proposal.initrd.is_none() {
+    if proposal.initrd.is_none() && !policy::is_in_uki(&proposal) {
         missing.push("the initrd (--initrd FILE)");
     }
     if proposal.command_line.is_none() && from.is_none() {
@@ -246,11 +246,15 @@ fn alone(proposal: &Proposal, kernel_measures_initrd: bool) -> Result<Boot> {
     let sections =
         proposal.sections.iter().map(|section| Ok((section.name.clone(), digest(&section.digest)?)));
     let sections = sections.collect::<Result<Vec<_>>>()?;
-    let initrd = proposal.initrd.as_ref().ok_or_else(|| Error::failed("the initrd is not known"))?;
+    let initrd = match &proposal.initrd {
+        Some(initrd) => Initrd::Digest(digest(initrd)?),
+        None if policy::is_in_uki(proposal) => Initrd::InUki,
+        None => return Err(Error::failed("the initrd is not known")),
+    };
     Ok(Boot {
         name: proposal.name.clone(),
         command_line: proposal.command_line.clone(),
-        initrd: Initrd::Digest(digest(initrd)?),
+        initrd,
         sections: (!sections.is_empty()).then_some(Sections::Digests(sections)),
         images: proposal.images.iter().map(image).collect::<Result<_>>()?,
         events: Vec::new(),
