@@ -141,7 +141,8 @@ async fn what_no_rule_accepts_waits_and_a_group_is_accepted_at_once() {
         ids.push(proposed.proposal_id.unwrap());
     }
     // One of them also proposes what nobody wants.
-    let bad = nodes[0].propose(&anybody, &new().with_command_line("init=/bin/sh")).await;
+    let unwanted = Software::version("6.1.0-57").with_command_line("init=/bin/sh");
+    let bad = nodes[0].propose(&anybody, &unwanted).await;
     assert_eq!(answered(&bad), "waiting proposal_waits");
     assert_eq!(waiting(&operator).await.len(), 3);
     // Booted without waiting for an answer: denied, and it names the kernel.
@@ -171,7 +172,7 @@ async fn what_no_rule_accepts_waits_and_a_group_is_accepted_at_once() {
     let because = Because { because: "no shells".into() };
     let record: ProposalRecord = post(&operator, &deny, &because).await.unwrap();
     assert_eq!((record.state, record.message.as_str()), (ProposalState::Denied, "ada: no shells"));
-    let again = nodes[0].propose(&anybody, &new().with_command_line("init=/bin/sh")).await;
+    let again = nodes[0].propose(&anybody, &unwanted).await;
     assert_eq!(answered(&again), "refused operator_denied");
     assert!(again.message.contains("no shells"), "{again:?}");
     assert_eq!(refused(post::<ProposalRecord>(&operator, &deny, &because).await), Reason::Conflict);
@@ -185,6 +186,35 @@ async fn what_no_rule_accepts_waits_and_a_group_is_accepted_at_once() {
     assert_eq!(list.proposals.len(), 1);
     let count = actions(&operator).await;
     assert_eq!((count["propose"], count["proposal_accept"], count["proposal_deny"]), (4, 2, 1), "{count:?}");
+}
+
+#[tokio::test]
+async fn what_waits_for_the_same_boot_is_over_when_it_is_proposed_anew() {
+    let server = Server::start();
+    let (anybody, operator) = (server.anybody(), server.operator());
+    let node = member(&server, "web").await;
+    let other = join(&server, node.sibling(), "web").await;
+    node.apply(&operator, "group:web", &old().policy("web")).await.unwrap();
+    for node in [&node, &other] {
+        opened(&server, node, &old()).await;
+    }
+    let first = node.propose(&anybody, &new()).await;
+    let others = other.propose(&anybody, &new()).await;
+    let later = node.propose(&anybody, &Software::version("6.1.0-57")).await;
+    // Its initramfs was built once more.
+    let again = node.propose(&anybody, &Software { initrd: vec![0x42; 32], ..new() }).await;
+    assert_eq!(answered(&again), "waiting proposal_waits", "{again:?}");
+    let superseded = record(&operator, &first).await;
+    let because = format!("the node proposed {} for the same boot", again.proposal_id.unwrap());
+    assert_eq!((superseded.state, superseded.message), (ProposalState::Superseded, because));
+    // What waits for another boot, and what another machine proposed, goes on waiting.
+    for waits in [&later, &others, &again] {
+        assert_eq!(record(&operator, waits).await.state, ProposalState::Waiting);
+    }
+    // The files of before are back.
+    assert_eq!(node.propose(&anybody, &new()).await.proposal_id, first.proposal_id);
+    assert_eq!(record(&operator, &first).await.state, ProposalState::Waiting);
+    assert_eq!(record(&operator, &again).await.state, ProposalState::Superseded);
 }
 
 #[tokio::test]

@@ -168,6 +168,22 @@ pub fn supersede(view: &TxView<'_>, id: u64, because: &str) -> Result<()> {
     Ok(view.rows.set_proposal(id, &change)?)
 }
 
+/// What waits of a node for this boot is over, but for one: the files were made anew, and nobody will boot those of before.
+///
+/// # Errors
+/// When the database can't be read or written.
+pub fn supersede_waiting(view: &TxView<'_>, node: NodeId, name: &str, but: u64) -> Result<()> {
+    let waiting = ProposalState::Waiting.as_str();
+    let heads = view.rows.proposal_heads(node)?;
+    for head in heads.iter().filter(|head| head.state == waiting && head.id != but) {
+        let stored = one(view, head.id).map_or_else(passed_over, Ok)?;
+        if stored.is_some_and(|stored| stored.record.proposal.name == name) {
+            supersede(view, head.id, &format!("the node proposed {but} for the same boot"))?;
+        }
+    }
+    Ok(())
+}
+
 /// An operator says no; gives the node.
 ///
 /// # Errors

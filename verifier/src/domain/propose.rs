@@ -145,6 +145,7 @@ pub fn propose(
         let detail = format!("proposal {id}: {}", decision.message());
         audit::append(view, by, "proposal_accept", Some(request.node), &detail)?;
     }
+    proposal::supersede_waiting(view, request.node, &proposal.name, id)?;
     retention::trim_proposals(view, request.node)?;
     Ok((ruling, Some(id)))
 }
