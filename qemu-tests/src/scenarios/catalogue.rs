@@ -2,7 +2,7 @@
 //! group are told to their machine.
 
 use super::Group::{Entry, Exits, Fence, Grub, Pair, SecureBoot, Uki, Updates};
-use super::scenario::On::Every;
+use super::scenario::On::{Every, Only};
 use super::scenario::Tier::{Matrix, Test};
 use super::scenario::{Needs, Scenario};
 use super::{
@@ -356,7 +356,8 @@ pub const ALL: &[Scenario] = &[
     Scenario {
         number: 34,
         name: "loader-fails",
-        needs: Needs { group: Entry, enrolled: true, on: Every },
+        // systemd-boot of Debian 13 does not give up here: it ends in a processor exception, and the firmware stands still.
+        needs: Needs { group: Entry, enrolled: true, on: Only(&["debian12"]) },
         title: "the loader gives up, the next boot entry starts the kernel",
         expects: "denied",
         guards: "what came back to the firmware is no part of a path",
