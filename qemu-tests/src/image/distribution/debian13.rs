@@ -23,22 +23,30 @@ pub(super) const DEBIAN: Distribution = Distribution {
     earlier: None,
     backports: Source { archive: ARCHIVE, suite: "trixie-backports" },
     loaders: LOADERS,
-    #[rustfmt::skip]
-    omit: &[
-        "nfs", "iscsi", "lvm", "mdraid", "multipath", "dmraid", "btrfs", "plymouth", "cifs", "nbd", "nvdimm", "virtiofs",
-        "lunmask", "kernel-modules-extra", "qemu-net", "i18n", "systemd-bsod", "systemd-battery-check", "hwdb",
-    ],
+    omit: OMIT,
     omit_drivers: DRIVERS,
-    // Its generic initramfs has no root password, and then gives no shell. Without bpf in the list systemd loads no program of
-    // its own there: the kernel would first parse all of its types, which takes half a minute under emulation.
-    cmdline: &["SYSTEMD_SULOGIN_FORCE=1", "lsm=landlock,lockdown,yama,integrity,apparmor"],
-    // The same for what watches sysctls.
-    files: &[("etc/systemd/system/systemd-networkd.service.d/no-bpf.conf", NO_BPF)],
+    cmdline: CMDLINE,
+    files: FILES,
     masked: MASKED,
     cpu: CPU,
 };
 
+#[rustfmt::skip]
+pub(super) const OMIT: &[&str] = &[
+    "nfs", "iscsi", "lvm", "mdraid", "multipath", "dmraid", "btrfs", "plymouth", "cifs", "nbd", "nvdimm", "virtiofs",
+    "lunmask", "kernel-modules-extra", "qemu-net", "i18n", "systemd-bsod", "systemd-battery-check", "hwdb",
+];
+
+/// Its generic initramfs has no root password, and then gives no shell. Without bpf in the list systemd loads no program of its own
+/// there: the kernel would first parse all of its types, which takes half a minute under emulation.
+pub(super) const CMDLINE: &[&str] =
+    &["SYSTEMD_SULOGIN_FORCE=1", "lsm=landlock,lockdown,yama,integrity,apparmor"];
+
+/// The same for what watches sysctls.
+pub(super) const FILES: &[(&str, &str)] =
+    &[("etc/systemd/system/systemd-networkd.service.d/no-bpf.conf", NO_BPF)];
+
 /// Its own list, without CAP_BPF and CAP_SYS_ADMIN.
-pub(super) const NO_BPF: &str = "[Service]\nAmbientCapabilities=\nCapabilityBoundingSet=\n\
+const NO_BPF: &str = "[Service]\nAmbientCapabilities=\nCapabilityBoundingSet=\n\
     AmbientCapabilities=CAP_NET_ADMIN CAP_NET_BIND_SERVICE CAP_NET_BROADCAST CAP_NET_RAW\n\
     CapabilityBoundingSet=CAP_NET_ADMIN CAP_NET_BIND_SERVICE CAP_NET_BROADCAST CAP_NET_RAW\n";

@@ -1,7 +1,7 @@
 //! Debian testing (forky, to be 14): dracut 112, systemd 262, Linux 7.2. A mirror may lack what it needs, or the keys for it.
 
 use super::debian12::{ARCHIVE, CPU, DRIVERS, LOADERS, MASKED};
-use super::debian13::NO_BPF;
+use super::debian13::{CMDLINE, FILES, OMIT};
 use super::{Distribution, Source, Stage};
 
 pub(super) const DEBIAN: Distribution = Distribution {
@@ -22,15 +22,10 @@ pub(super) const DEBIAN: Distribution = Distribution {
     earlier: Some(STABLE),
     backports: Source { archive: ARCHIVE, suite: "trixie-backports" },
     loaders: LOADERS,
-    #[rustfmt::skip]
-    omit: &[
-        "nfs", "iscsi", "lvm", "mdraid", "multipath", "dmraid", "btrfs", "plymouth", "cifs", "nbd", "nvdimm", "virtiofs",
-        "lunmask", "kernel-modules-extra", "qemu-net", "i18n", "systemd-bsod", "systemd-battery-check", "hwdb",
-    ],
+    omit: OMIT,
     omit_drivers: DRIVERS,
-    // As in Debian 13.
-    cmdline: &["SYSTEMD_SULOGIN_FORCE=1", "lsm=landlock,lockdown,yama,integrity,apparmor"],
-    files: &[("etc/systemd/system/systemd-networkd.service.d/no-bpf.conf", NO_BPF)],
+    cmdline: CMDLINE,
+    files: FILES,
     masked: MASKED,
     cpu: CPU,
 };
