@@ -2,9 +2,9 @@
 
 use super::running::Warning;
 use crate::bounded;
+use crate::initramfs::tool;
 use std::net::Ipv4Addr;
 use std::path::Path;
-use std::process::Command;
 
 /// What the address says of itself, and where the initramfs could have it from.
 struct Host<'a> {
@@ -25,11 +25,7 @@ pub fn default_interface() -> Option<String> {
 pub fn warning() -> Option<Warning> {
     let routes = bounded::read_text("/proc/net/route", 64 << 10).ok()?;
     let (interface, gateway) = default_route(&routes)?;
-    let ip = Command::new("ip")
-        .args(["-o", "-4", "addr", "show", "dev", interface])
-        .env("PATH", "/usr/sbin:/sbin:/usr/bin:/bin")
-        .output()
-        .ok()?;
+    let ip = tool("ip").args(["-o", "-4", "addr", "show", "dev", interface]).output().ok()?;
     let mut told = bounded::read_text("/proc/cmdline", 64 << 10).unwrap_or_default();
     for folder in
         ["/etc/dracut.conf.d", "/usr/lib/dracut/dracut.conf.d", "/etc/systemd/network", "/etc/cmdline.d"]

@@ -1,6 +1,6 @@
 //! dracut, run before anybody is talked to: what it can't build it says now, and not at the next kernel update.
 
-use super::look::{self, Drivers};
+use super::look::{self, Drivers, Finding};
 use super::tool;
 use crate::bounded;
 use crate::console;
@@ -38,7 +38,7 @@ pub fn rebuild() -> Result<()> {
     for file in built {
         let image = look::look(&file, &Drivers::here())?;
         if image.missing.is_empty() {
-            image.lines().iter().filter(|_| !image.warnings.is_empty()).for_each(|line| console::say(line));
+            image.warnings.iter().flat_map(Finding::lines).for_each(|line| console::say(&line));
             console::print(&format!("{}: it has all that it takes to unlock itself\n", file.display()));
             continue;
         }
@@ -151,11 +151,7 @@ fn remedy(lines: &[&str]) -> &'static str {
     let says = |word: &str| lines.iter().any(|line| line.contains(word));
     if says("systemd-cryptsetup") || says("'crypt'") {
         "install systemd-cryptsetup (Debian 13) or cryptsetup, then run this again: nothing was enrolled"
-    } else if says("'systemd-networkd'")
-        || says("'network-manager'")
-        || says("'kernel-network-modules'")
-        || says("'dbus'")
-    {
+    } else if says("'systemd-networkd'") || says("'kernel-network-modules'") || says("'dbus'") {
         "install dracut-network, then run this again: nothing was enrolled"
     } else if says("'halfkey'") {
         "the module 'halfkey' must be in /usr/lib/dracut/modules.d, halfkey-agent in /usr/bin, and cryptsetup installed; nothing was enrolled"

@@ -12,7 +12,7 @@ pub mod look;
 use std::process::Command;
 
 /// A program of the host, wherever root's shell has it.
-fn tool(name: &str) -> Command {
+pub fn tool(name: &str) -> Command {
     let mut command = Command::new(name);
     command.env("PATH", "/usr/sbin:/sbin:/usr/bin:/bin").env("LC_ALL", "C.UTF-8");
     command
