@@ -217,7 +217,7 @@ pub(super) struct BuiltIn {
 }
 
 impl BuiltIn {
-    fn of(bank: PcrBank) -> &'static Self {
+    pub fn of(bank: PcrBank) -> &'static Self {
         static BUILT_IN: [OnceLock<BuiltIn>; 2] = [OnceLock::new(), OnceLock::new()];
         BUILT_IN[usize::from(bank == PcrBank::Sha384)].get_or_init(|| Self::new(bank))
     }

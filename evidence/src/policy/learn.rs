@@ -2,11 +2,11 @@
 
 use super::appraise::recorder::{Count, EventIndex, MeasuredEvent};
 use super::appraise::secure_boot::{fingerprint, name as name_of};
-use super::appraise::survey::{Survey, events, survey};
+use super::appraise::survey::{Survey, events, is_boundary, survey};
 use super::appraise::{Claims, Context, evaluate};
 use super::boot_path::{self, Path};
 use super::command_line::{Floor, floor_of, normal};
-use super::compiled::Compiled;
+use super::compiled::{BuiltIn, Compiled};
 use super::parse::Problem;
 use super::parsed::Policy;
 use super::rules::{
@@ -242,7 +242,7 @@ impl<'l> Learned<'l> {
             out.line("\n[pcr]");
             out.comment("Nothing but the end of firmware's part.");
             for pcr in whole {
-                if let Some(value) = Digest::new(self.log.pcr(pcr)) {
+                if let Some(value) = self.log.log().pcr(pcr).and_then(Digest::new) {
                     out.line(&format!("\"{pcr}\" = [\"{value}\"]"));
                 }
             }
@@ -301,9 +301,13 @@ impl<'l> Learned<'l> {
 
     /// PCR 3 and 6, if they are the same on each machine: with a separator only.
     fn whole_pcrs(&self) -> Vec<u8> {
-        let only_separators = |pcr| {
-            events(self.log).filter(|seen| seen.pcr == pcr).all(|seen| seen.kind == Some(kind::SEPARATOR))
+        let built_in = BuiltIn::of(self.log.bank());
+        let ends_a_part = |seen: &MeasuredEvent<'_>| match seen.index {
+            EventIndex::Firmware(_) => seen.kind == Some(kind::SEPARATOR),
+            EventIndex::Systemd(index) => is_boundary(built_in, &self.log.systemd()[index]),
         };
+        let only_separators =
+            |pcr| events(self.log).filter(|seen| seen.pcr == pcr).all(|seen| ends_a_part(&seen));
         [3, 6].into_iter().filter(|pcr| only_separators(*pcr)).collect()
     }
 }

@@ -79,7 +79,9 @@ fn install(paths: &Paths, packages: &Packages, at: PathBuf) -> Result<Tree> {
         fs::create_dir_all(layout.place(NO_CONF)?).context("can't make a folder in the cache")
     })?;
     let tools = packages.distribution.tools;
-    tree.run(&[], &[&["dpkg", "--purge", "--force-depends"], tools].concat())?;
+    if !tools.is_empty() {
+        tree.run(&[], &[&["dpkg", "--purge", "--force-depends"], tools].concat())?;
+    }
     Ok(tree)
 }
 

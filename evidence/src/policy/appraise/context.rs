@@ -1,6 +1,7 @@
 //! What every part of an appraisal looks at.
 
 use super::recorder::{MeasuredEvent, Mismatch, Recorder};
+use super::survey::is_boundary;
 use crate::eventlog::ExplainedLog;
 use crate::policy::command_line::MAX_LINE;
 use crate::policy::compiled::{BankRules, Compiled};
@@ -29,14 +30,28 @@ pub(in crate::policy) struct Context<'c, 'l> {
     values: [Option<bool>; 15],
 }
 
+/// What a PCR was before systemd's boundary events, if there are any, and it has measured nothing else there. The quoted value can't be
+/// had without that value, and what comes on top says nothing.
+pub(in crate::policy) fn before_boundaries<'l>(
+    rules: &BankRules,
+    log: &'l ExplainedLog<'_>,
+    pcr: u8,
+) -> Option<&'l [u8]> {
+    let mut added = log.systemd().iter().filter(|event| event.pcr == pcr).peekable();
+    added.peek()?;
+    added.all(|event| is_boundary(rules.built_in, event)).then(|| log.log().pcr(pcr))?
+}
+
 impl<'c, 'l> Context<'c, 'l> {
     pub fn new(policy: &'c Compiled, log: &'l ExplainedLog<'l>) -> Self {
+        let rules = policy.bank(log.bank());
         let mut values = [None; 15];
         for (pcr, allowed) in &policy.document.pcrs {
-            let found = log.pcr(*pcr);
-            values[usize::from(*pcr)] = Some(allowed.iter().any(|value| value.as_bytes() == found));
+            let is_allowed = |found: &[u8]| allowed.iter().any(|value| value.as_bytes() == found);
+            let before = before_boundaries(rules, log, *pcr);
+            values[usize::from(*pcr)] = Some(is_allowed(log.pcr(*pcr)) || before.is_some_and(is_allowed));
         }
-        Self { policy, rules: policy.bank(log.bank()), log, values }
+        Self { policy, rules, log, values }
     }
 
     pub(super) fn ignored(&self, pcr: u8) -> bool {

@@ -6,10 +6,11 @@ use super::recorder::{EventIndex, MeasuredEvent, Mismatch, Recorder};
 use super::secure_boot::State;
 use super::sequence;
 use crate::eventlog::content::{Content, GrubText, Tag};
+use crate::eventlog::systemd_log::SystemdEvent;
 use crate::eventlog::{Claim, EXPLAINED, ExplainedLog, kind};
 use crate::policy::command_line::{MAX_LINE, Objection, Rule, objection_of_rule};
 use crate::policy::compare::tpm_firmware as version_text;
-use crate::policy::compiled::{load_options, sections_of};
+use crate::policy::compiled::{BuiltIn, load_options, sections_of};
 use crate::policy::rules::{CommandLine, Digest};
 use halfkey_measure::{grub, systemd};
 
@@ -221,7 +222,10 @@ impl<'l> Survey<'l> {
                 progress.phases += 1;
                 progress.phases == 1
             }
-            None => is_boundary(context, seen),
+            None => match seen.index {
+                EventIndex::Systemd(index) => is_boundary(built_in, &context.log.systemd()[index]),
+                EventIndex::Firmware(_) => false,
+            },
             _ => false,
         }
     }
@@ -275,13 +279,11 @@ fn shared_objection(context: &Context<'_, '_>, text: Option<&str>) -> Option<Obj
 
 /// What systemd measures at the border between initrd and system. It says nothing, and is the digest of nothing else that a rule could
 /// ask for; the initrd as well as whatever comes later may add it.
-fn is_boundary(context: &Context<'_, '_>, seen: &MeasuredEvent<'_>) -> bool {
-    let EventIndex::Systemd(index) = seen.index else { return false };
-    let built_in = context.rules.built_in;
-    match seen.pcr {
-        9 if built_in.nvpcr_separator.as_bytes() == seen.digest => true,
-        9 if context.log.systemd()[index].measured_text().is_some_and(systemd::is_nvpcr_init) => true,
-        0..=7 | 9 | 12..=14 => built_in.os_separator.as_bytes() == seen.digest,
+pub(in crate::policy) fn is_boundary(built_in: &BuiltIn, event: &SystemdEvent) -> bool {
+    match event.pcr {
+        9 if built_in.nvpcr_separator.as_bytes() == &*event.digest => true,
+        9 if event.measured_text().is_some_and(systemd::is_nvpcr_init) => true,
+        0..=7 | 9 | 12..=14 => built_in.os_separator.as_bytes() == &*event.digest,
         _ => false,
     }
 }

@@ -11,12 +11,13 @@ pub(super) const DEBIAN: Distribution = Distribution {
     sources: &[Source { archive: ARCHIVE, suite: "forky" }],
     stage: Stage::Moving { keys: STABLE },
     // systemd's own recommendations are no dependencies any more: a TPM is its own package, and what it loads when it needs it.
+    // Only where tpm2-tools are does dracut take along what systemd measures with: without, its units in the initramfs measure nothing.
     #[rustfmt::skip]
     include: &[
         "systemd", "systemd-sysv", "systemd-cryptsetup", "systemd-tpm", "udev", "dbus", "login", "kmod", "iproute2",
-        "cryptsetup-bin", "dracut-core", "dracut-network", "zstd",
+        "cryptsetup-bin", "dracut-core", "dracut-network", "tpm2-tools", "zstd",
     ],
-    tools: &["tpm2-tools"],
+    tools: &[],
     kernel: "linux-image-cloud-amd64",
     flavour: "-cloud-amd64",
     earlier: Some(STABLE),
