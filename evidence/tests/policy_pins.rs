@@ -385,6 +385,44 @@ fn systemds_separators_need_no_rule_and_stand_for_nothing() {
     }
 }
 
+/// The stub measures an archive of credentials that somebody, or systemd itself, put onto the ESP. Only its digest is proven.
+#[test]
+fn credentials_of_the_stub_count_by_their_content() {
+    const NAMES: [&str; 2] = ["Credentials initrd", "Global credentials initrd"];
+    let boot = boot("uki-secure-boot-own-keys");
+    let measured = |name: &str, content: &[u8]| {
+        let digest = Hash::Sha256.digest(&[content]);
+        let of_pcr = Record { pcr: 12, kind: kind::IPL, digest, data: utf16(&format!("{name}\0")) };
+        [boot.records(), vec![of_pcr]].concat()
+    };
+    let without = policy(&boot.learned());
+    let line = utf16("rdinit=/bin/sh");
+    for name in NAMES {
+        // A name is accepted for nothing: the same could be said of a command line, or of a configuration extension.
+        for content in [&b"an archive"[..], &line] {
+            let found = findings(&without, &measured(name, content), boot.line());
+            denied(&found, "no such event");
+            assert!(found[0].hint.as_deref().unwrap().contains("nvpcr-anchor"), "{found:?}");
+        }
+        let bytes = log_of(&measured(name, b"an archive"));
+        let log = replay(&bytes, PcrBank::Sha256).unwrap().assume().unwrap();
+        let text = learn(&log, &boot.claims(), Assured::default(), "x", &[]).unwrap();
+        assert!(text.contains("by its content"), "{text}");
+        let with = policy(&text);
+        assert_eq!(findings(&with, &measured(name, b"an archive"), boot.line()), []);
+        for content in [&b"another archive"[..], &line] {
+            denied(&findings(&with, &measured(name, content), boot.line()), "pcr 12");
+        }
+        let twice =
+            [measured(name, b"an archive"), measured(name, b"an archive").split_off(boot.records().len())]
+                .concat();
+        denied(&findings(&with, &twice, boot.line()), "no such event");
+    }
+    // Nothing else has the hint.
+    let other = findings(&without, &measured("System extension initrd", b"x"), boot.line());
+    assert!(other.iter().all(|finding| finding.hint.is_none()), "{other:?}");
+}
+
 /// GRUB reads another file in the place of the initrd. What runs then extends the PCR with the digests that are missing, and says that the
 /// file, and these, were systemd's.
 #[test]

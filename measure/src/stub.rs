@@ -10,6 +10,10 @@ pub const INITRD: &str = ".initrd";
 /// The command line that is in the image.
 pub const COMMAND_LINE: &str = ".cmdline";
 
+/// What the stub calls the archives of credentials that it measures into PCR 12: of those in the folder named as the image, and in
+/// `\loader\credentials`.
+pub const CREDENTIALS: [&str; 2] = ["Credentials initrd", "Global credentials initrd"];
+
 /// The systemd whose stub first measured into PCR 11.
 pub(crate) const FIRST_STUB: u32 = 252;
 /// From here on the stub starts the kernel itself: the firmware does not see, hence not measure, it.

@@ -4,6 +4,7 @@
 //! | module | what |
 //! | --- | --- |
 //! | [`address`] | a host with an address that its initramfs has not |
+//! | [`anchor`] | a credential that systemd writes to the ESP in each boot |
 //! | [`challenge`] | what the enrollment must answer, kept until it is done |
 //! | [`register`] | the TPM introduces itself to the registrar |
 //! | [`tenant_document`] | what the tenant signed, checked before anything of it is used |
@@ -14,6 +15,7 @@
 //! | [`running`] | what the running system would take from elsewhere |
 
 pub mod address;
+pub mod anchor;
 pub mod bind;
 pub mod challenge;
 pub mod plan;

@@ -2,7 +2,7 @@
 //! have, and a kernel that it starts from a /boot which is not encrypted. The gate sees none of it, for it comes later; so it is
 //! said at the enrollment and by `status`. Nothing is refused for it: it is the owner's system.
 
-use super::{address, plan, root};
+use super::{address, anchor, plan, root};
 use crate::boot::gate;
 use crate::boot::mountinfo::{self, Mount, unescape};
 use crate::bounded;
@@ -60,6 +60,7 @@ pub fn warnings(uuids: &[String]) -> Vec<Warning> {
     };
     let mut warnings = system.warnings();
     warnings.extend(address::warning());
+    warnings.extend(anchor::warning());
     warnings
 }
 

@@ -13,6 +13,7 @@ use super::rules::{
     Allowed, Boot, CommandLine, Dbx, Digest, Document, EventIs, EventRule, Image, Initrd, Origin, Role,
     Sections, SecureBoot,
 };
+use super::sidecar;
 use super::write::{Comments, Text, quoted};
 use crate::eventlog::content::{Content, GrubText, ImageKind, Separator, Tag};
 use crate::eventlog::variable::{Known, Value};
@@ -483,7 +484,10 @@ fn boot(
             if pcr == 11 && matches!(seen.index, EventIndex::Systemd(_)) {
                 continue;
             }
-            if let Some((event, what)) = by_text(log, seen).or_else(|| by_digest(log, seen)) {
+            if let Some((event, mut what)) = by_text(log, seen).or_else(|| by_digest(log, seen)) {
+                if seen.event(log).is_some_and(sidecar::is_credentials) {
+                    what = format!("{what}, {}", sidecar::LEARNED);
+                }
                 boot.events.push(event);
                 comments.events.push(what);
             }

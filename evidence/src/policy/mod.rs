@@ -12,6 +12,7 @@
 //! | `command_line`, `compiled` | rules made ready to judge: patterns, steps by PCR |
 //! | `appraise` | a policy against the events of a boot: `survey` sorts them, `boot`, `secure_boot` and `sequence` judge, `recorder` says why |
 //! | `parsed`, `governing`, `effective` | what is signed, which of it governs a node, and what that comes to |
+//! | `sidecar` | credentials that systemd's stub takes from beside its image |
 //! | `learn`, `proposal`, `compare`, `write` | a policy from a boot, from a proposal, beside another, and as text |
 //!
 //! [`TenantNode`] says which documents govern a node, [`Effective`] is what they come to; [`evaluate`] judges a boot, [`explain`] says why, event by event; [`learn`] writes the policy that a boot is accepted by.
@@ -30,6 +31,7 @@ mod learn;
 mod parse;
 mod parsed;
 mod proposal;
+mod sidecar;
 mod write;
 
 pub use appraise::{Claims, Evaluation, ExplainedEvent, Explanation, Matched, evaluate, explain};

@@ -2,6 +2,7 @@
 //! decided.
 
 use crate::eventlog::{Event, ExplainedLog};
+use crate::policy::sidecar;
 use halfkey_protocol::wire::policies::Finding;
 
 /// Which event.
@@ -97,14 +98,15 @@ impl Recorder for Record<'_> {
         let log = self.log;
         self.add(Some(seen.index), || {
             let Mismatch { rule, expected, found } = why();
-            let (event, what) = match seen.index {
+            let (event, what, hint) = match seen.index {
                 EventIndex::Firmware(index) => {
                     let event = &log.events()[index];
-                    (Some(event.number), event.what())
+                    let hint = sidecar::is_credentials(event).then(|| sidecar::HINT.to_owned());
+                    (Some(event.number), event.what(), hint)
                 }
-                EventIndex::Systemd(index) => (None, log.systemd()[index].what()),
+                EventIndex::Systemd(index) => (None, log.systemd()[index].what(), None),
             };
-            Finding { pcr: Some(seen.pcr), event, what, rule, expected, found, hint: None }
+            Finding { pcr: Some(seen.pcr), event, what, rule, expected, found, hint }
         });
     }
 
