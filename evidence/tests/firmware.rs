@@ -6,10 +6,11 @@
 use halfkey_evidence::digest::Digest;
 use halfkey_evidence::eventlog::content::{Claim, Content, GrubText, Image, Tag};
 use halfkey_evidence::eventlog::variable::{Known, Value};
-use halfkey_evidence::eventlog::{Event, Format, ReplayedLog, Standing, kind, parse, replay};
+use halfkey_evidence::eventlog::{EXPLAINED, Event, Format, ReplayedLog, Standing, kind, parse, replay};
 use halfkey_protocol::Reason;
 use halfkey_protocol::tpm::bank::PcrBank;
 use halfkey_protocol::tpm::kdf::Hash;
+use halfkey_testkit::recorded::SYSTEMD_262;
 use std::path::Path;
 
 /// A boot that was recorded.
@@ -114,6 +115,22 @@ fn authorities(log: &ReplayedLog<'_>) -> Vec<Digest> {
 fn tag(log: &ReplayedLog<'_>, wanted: u32) -> Vec<u8> {
     let is = |event: &&Event<'_>| matches!(event.claimed_content(), Claim::Tag(tag) if tag.id == wanted);
     of_pcr(log, 9).find(is).unwrap().digest.to_vec()
+}
+
+/// What systemd 262 has measured in the initramfs comes on top, and its log says all of it.
+#[test]
+fn both_logs_explain_what_was_quoted() {
+    let Boot { log, pcrs, events, .. } = Boot::read("uki-systemd-262");
+    let replayed = replay(&log, PcrBank::Sha256).unwrap();
+    assert_eq!(replayed.events().iter().map(line).collect::<String>(), events);
+    let firmware: Vec<_> =
+        EXPLAINED.iter().filter(|pcr| replayed.pcr(**pcr).unwrap() == pcrs[usize::from(**pcr)]).collect();
+    assert_eq!(firmware, [&8], "each other one ends with a boundary");
+    let explained = replayed.assume_with(Some(SYSTEMD_262.systemd)).unwrap();
+    for pcr in EXPLAINED {
+        assert_eq!(explained.pcr(pcr), pcrs[usize::from(pcr)], "pcr {pcr}");
+    }
+    assert!(explained.systemd().iter().all(|event| event.measured_text().is_some()));
 }
 
 #[test]

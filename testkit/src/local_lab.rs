@@ -126,7 +126,16 @@ impl LocalLab {
             // It may be that there was none before.
             None => drop(fs::remove_file(path)),
         }
-        fs::write(self.folder.join(LINE), line).context("can't write a command line")
+        fs::write(self.folder.join(LINE), line).context("can't write a command line")?;
+        self.show_systemd(&[])
+    }
+
+    /// The same: systemd's measurement log.
+    ///
+    /// # Errors
+    /// If the file can't be written.
+    pub(crate) fn show_systemd(&self, log: &[u8]) -> Result<()> {
+        fs::write(self.folder.join(SYSTEMD), log).context("can't write systemd's log")
     }
 
     /// Forgets what a killed program left in the TPM.
@@ -301,17 +310,22 @@ impl LocalLab {
 /// The firmware's log and the kernel's command line in the node's folder.
 const LOG: &str = "firmware.log";
 const LINE: &str = "cmdline";
+/// systemd's measurement log.
+const SYSTEMD: &str = "systemd.log";
 
 /// What is /var/lib for the agent, in the node's folder.
 const STATE: &str = "var-lib";
 
-/// A mount namespace in which the node's firmware log and command line, and a /var/lib of its own, are the machine's.
+/// A mount namespace in which the node's logs and command line, and a /run and a /var/lib of its own, are the machine's.
 fn namespace(folder: &Path) -> Result<Guard> {
     let script = "set -e
         mount -t tmpfs none /sys/kernel/security
         mkdir /sys/kernel/security/tpm0
         ln -s \"$1\" /sys/kernel/security/tpm0/binary_bios_measurements
         mount --bind \"$2\" /proc/cmdline
+        mount -t tmpfs none /run
+        mkdir -p /run/log/systemd
+        ln -s \"$4\" /run/log/systemd/tpm2-measure.log
         mount --bind \"$3\" /var/lib
         echo ready
         exec sleep infinity";
@@ -322,7 +336,7 @@ fn namespace(folder: &Path) -> Result<Guard> {
     let state = folder.join(STATE);
     fs::create_dir_all(&state).context(format_args!("can't make {}", state.display()))?;
     command.args(["--mount", "--", "sh", "-c", script, "sh"]);
-    command.arg(folder.join(LOG)).arg(folder.join(LINE)).arg(&state);
+    command.arg(folder.join(LOG)).arg(folder.join(LINE)).arg(&state).arg(folder.join(SYSTEMD));
     let path = folder.join("namespace.log");
     let log = fs::File::create(&path).context("can't make a log")?;
     let (guard, stdout) = Guard::piped("namespace", command.stdin(Stdio::null()).stderr(log))?;

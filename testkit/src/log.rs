@@ -91,6 +91,15 @@ pub fn sha1(events: &[(u32, u32, &[u8])]) -> Vec<u8> {
     log
 }
 
+/// A record of systemd's measurement log, with its SHA-256 digest and the text that was measured, by its word.
+pub fn systemd_record(pcr: u8, digest: &[u8], text: &str) -> Vec<u8> {
+    let digest = crate::hex(digest);
+    format!(
+        "\x1e{{\"pcr\":{pcr},\"digests\":[{{\"hashAlg\":\"sha256\",\"digest\":\"{digest}\"}}],\"content_type\":\"systemd\",\"content\":{{\"string\":\"{text}\"}}}}\n"
+    )
+    .into_bytes()
+}
+
 /// An event that can be changed, with its SHA-256 digest.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Record {

@@ -7,7 +7,7 @@
 use crate::error::Result;
 use crate::local_lab::{LocalLab, text};
 pub use crate::log::kind;
-use crate::log::{Record, sha1, tag, write};
+use crate::log::{Record, sha1, systemd_record, tag, write};
 use crate::programs::Programs;
 use crate::recorded::{self, boot};
 use crate::software::Software;
@@ -28,6 +28,8 @@ pub struct ReplayedBoot {
     pub log: Option<Vec<u8>>,
     /// What the kernel calls its command line.
     pub command_line: String,
+    /// PCR and SHA-256 digest of what systemd measures after the kernel's start, and the text that its log has for it.
+    pub systemd: Vec<(u8, Vec<u8>, String)>,
     /// PCR and data of what is measured behind the log, as IMA does.
     pub afterwards: Vec<(u8, Vec<u8>)>,
 }
@@ -40,6 +42,11 @@ pub fn uki() -> ReplayedBoot {
 /// The same with Secure Boot and keys of the owner's own.
 pub fn uki_with_own_keys() -> ReplayedBoot {
     ReplayedBoot::recorded(boot("uki-secure-boot-own-keys"))
+}
+
+/// The same with the stub and the boundary events of systemd 262.
+pub fn uki_with_systemd_262() -> ReplayedBoot {
+    ReplayedBoot::recorded(recorded::SYSTEMD_262)
 }
 
 /// A unified kernel image that systemd-boot starts; Secure Boot is off.
@@ -98,13 +105,13 @@ pub fn uki_behind_option_rom(content: &[u8]) -> ReplayedBoot {
 impl ReplayedBoot {
     /// As it was recorded.
     pub fn recorded(boot: &recorded::Boot) -> Self {
-        Self::of(boot.records(), boot.line().to_owned())
+        Self { systemd: boot.systemd_events(), ..Self::of(boot.records(), boot.line().to_owned()) }
     }
 
     fn of(measured: Vec<Record>, command_line: String) -> Self {
         let banks = PcrBank::ALL.to_vec();
         let log = Some(write(&measured, &banks));
-        Self { measured, banks, log, command_line, afterwards: Vec::new() }
+        Self { measured, banks, log, command_line, systemd: Vec::new(), afterwards: Vec::new() }
     }
 
     /// Another boot, with its own log.
@@ -211,6 +218,13 @@ impl ReplayedBoot {
             self.measured.iter().map(|record| (record.pcr, record.kind, record.data.clone())).collect();
         let events: Vec<_> = events.iter().map(|(pcr, kind, data)| (*pcr, *kind, &data[..])).collect();
         self.with_log(|_| Some(sha1(&events)))
+    }
+
+    /// systemd, or whatever runs in the initramfs and writes its log, measures otherwise.
+    #[must_use]
+    pub fn with_systemd(mut self, change: impl FnOnce(&mut Vec<(u8, Vec<u8>, String)>)) -> Self {
+        change(&mut self.systemd);
+        self
     }
 
     /// This is measured as well, and is not in the log.
@@ -403,12 +417,17 @@ impl LocalLab {
     pub fn replay(&mut self, boot: &ReplayedBoot) -> Result<()> {
         self.tpm.power_on()?;
         self.tpm.replay(&boot.measured, &boot.banks);
+        for (pcr, digest, _) in &boot.systemd {
+            self.tpm.extend(*pcr, &[(PcrBank::Sha256, digest.clone())]);
+        }
         for (pcr, data) in &boot.afterwards {
             self.tpm.extend(
                 *pcr,
                 &boot.banks.iter().map(|bank| (*bank, bank.digest(&[data]))).collect::<Vec<_>>(),
             );
         }
-        self.show(boot.log.as_deref(), format!("{}\n", boot.command_line).as_bytes())
+        self.show(boot.log.as_deref(), format!("{}\n", boot.command_line).as_bytes())?;
+        let systemd = boot.systemd.iter().flat_map(|(pcr, digest, text)| systemd_record(*pcr, digest, text));
+        self.show_systemd(&systemd.collect::<Vec<_>>())
     }
 }

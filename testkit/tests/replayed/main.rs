@@ -4,6 +4,7 @@
 #![allow(clippy::unwrap_used)] // a panic is how a test fails
 
 mod attacks;
+mod boundaries;
 mod explained;
 mod kinds;
 mod logs;
