@@ -88,7 +88,7 @@ impl Path {
     fn of(log: &[u8]) -> Self {
         if has(log, &stub::section_event(stub::LINUX)) {
             Self::Uki
-        } else if has(log, grub::INITRD_COMMAND.as_bytes()) {
+        } else if grub::reads_initrd(log) {
             Self::Grub
         } else {
             Self::Kernel

@@ -340,6 +340,19 @@ fn texts_of_grub_are_measured_without_what_they_are_called() {
         assert!(matches!(lie.claimed_content(), Claim::Content(Content::Grub { .. })));
         assert!(lie.what().ends_with("(claimed: the digest is not that of this data)"));
     }
+    // GRUB 2.02 of Red Hat measures the NUL, too.
+    for (prefix, claimed) in
+        [(&b"grub_cmd "[..], GrubText::Command), (b"grub_kernel_cmdline ", GrubText::KernelCommandLine)]
+    {
+        let with_nul = [text, &[0]].concat();
+        let data = [prefix, &with_nul].concat();
+        for measured in [text, &with_nul] {
+            assert_eq!(event(&data, measured).content(), Content::Grub { claimed, text });
+        }
+        assert!(!matches!(event(&data, &data).content(), Content::Grub { .. }));
+        assert_eq!(event(&data, b"other").content(), Content::Opaque);
+    }
+    assert_eq!(event(b"grub_cmd: insmod gzio\0", b"insmod gzio\0").content(), Content::Opaque);
     let file = event(b"(hd0,gpt2)/vmlinuz\0", b"the kernel");
     assert_eq!((file.content(), file.what().as_str()), (Content::Opaque, "(hd0,gpt2)/vmlinuz"));
     assert_eq!(file.claimed_content(), Claim::Name(b"(hd0,gpt2)/vmlinuz"));

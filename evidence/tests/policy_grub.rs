@@ -171,3 +171,160 @@ fn another_kernel_is_named_and_can_be_added() {
     assert_eq!(findings(&both, &update), []);
     assert_eq!(findings(&both, &records("vmlinuz-6.1", LINE)), []);
 }
+
+/// As GRUB 2.02 of Red Hat Enterprise Linux 7 and 8 has it: the digest is over the text and its NUL, and a file has no name.
+fn as_of_linuxefi(mut records: Vec<Record>) -> Vec<Record> {
+    for record in records.iter_mut().filter(|record| matches!(record.pcr, 8 | 9)) {
+        let text = String::from_utf8(record.data.clone()).unwrap();
+        let (word, text) = match text.trim_end_matches('\0').split_once(": ") {
+            Some(("grub_cmd", text)) => {
+                ("grub_cmd", text.replace("linux ", "linuxefi ").replace("initrd ", "initrdefi "))
+            }
+            Some((_, text)) => ("grub_kernel_cmdline", text.to_owned()),
+            None if text.starts_with("/initrd") => {
+                record.data = b"grub_linuxefi Initrd\0".to_vec();
+                continue;
+            }
+            None => continue,
+        };
+        let text = format!("{text}\0");
+        let data = format!("{word} {text}").into_bytes();
+        *record = Record { data, ..Record::of(8, kind::IPL, text.as_bytes()) };
+    }
+    records
+}
+
+#[test]
+fn the_forms_of_older_distributions_are_learned_and_pinned() {
+    let records = as_of_linuxefi(records("vmlinuz-4.18", LINE));
+    let text = learned(&records);
+    for part in [
+        "name = \"vmlinuz-4.18\"",
+        "text = \"grub_cmd initrdefi /initrd.img\"",
+        "# grub_linuxefi Initrd",
+        &format!("text = \"grub_kernel_cmdline /vmlinuz-4.18 {LINE}\""),
+        &format!("command_line = \"{LINE}\""),
+    ] {
+        assert!(text.contains(part), "{part}\n{text}");
+    }
+    let policy = Policy::parse(&text).unwrap();
+    assert_eq!(findings(&policy, &records), []);
+    let first = records.iter().position(|record| matches!(record.pcr, 8 | 9)).unwrap();
+    for number in first..records.len() {
+        let mut changed = records.clone();
+        changed[number].digest[3] ^= 1;
+        assert!(!findings(&policy, &changed).is_empty(), "{number}");
+        changed.remove(number);
+        assert!(!findings(&policy, &changed).is_empty(), "without {number}");
+    }
+    // Another command line is not proven by the form that says that it is the old one.
+    let other = as_of_linuxefi(self::records("vmlinuz-4.18", &format!("{LINE} rdinit=/bin/sh")));
+    assert!(findings(&policy, &other).iter().any(|finding| finding.found.contains("rdinit")));
+}
+
+/// Without Secure Boot GRUB may start its kernel by itself: then only PCR 9 has it, in the list of what GRUB has read.
+#[test]
+fn a_kernel_that_only_grub_has_measured_is_pinned_by_its_file() {
+    let mut records = records("vmlinuz-6.1", LINE);
+    let kernel =
+        records.iter().rposition(|record| record.kind == kind::EFI_BOOT_SERVICES_APPLICATION).unwrap();
+    records.remove(kernel);
+    let text = learned(&records);
+    assert!(text.contains("role = \"loader\"") && !text.contains("role = \"kernel\""), "{text}");
+    let policy = Policy::parse(&text).unwrap();
+    assert_eq!(findings(&policy, &records), []);
+    let other = records.iter().position(|record| record.data == b"/vmlinuz-6.1\0").unwrap();
+    let mut changed = records.clone();
+    changed[other].digest[0] ^= 1;
+    let found = findings(&policy, &changed);
+    assert!(found.iter().any(|finding| finding.what == "/vmlinuz-6.1"), "{found:?}");
+    // A kernel of which nothing is listed: no rule would say which one.
+    let at = text.find("\n[[boot.event]]\npcr = 9\n").unwrap();
+    let without = format!(
+        "{}\n{}",
+        &text[..at],
+        &text[at..]
+            .split("\n[[boot.event]]\n")
+            .filter(|event| !event.contains("/vmlinuz-6.1\n") && !event.contains("grub.cfg"))
+            .collect::<Vec<_>>()
+            .join("\n[[boot.event]]\n")
+    );
+    let problems = Policy::parse(&without).unwrap_err();
+    assert!(
+        problems
+            .iter()
+            .any(|problem| problem.message.contains("expected a [[boot.image]] with role uki or kernel")),
+        "{problems:?}\n{without}"
+    );
+}
+
+/// One more loader before GRUB, which starts the kernel by itself, is not taken for the one that boots.
+#[test]
+fn a_loader_before_grub_alone_is_not_learned_unsaid() {
+    let mut records = records("vmlinuz-6.1", LINE);
+    let kernel =
+        records.iter().rposition(|record| record.kind == kind::EFI_BOOT_SERVICES_APPLICATION).unwrap();
+    let image = records.remove(kernel);
+    let shim = records.iter().position(|record| record.kind == kind::EFI_BOOT_SERVICES_APPLICATION).unwrap();
+    records.insert(shim, Record { digest: Hash::Sha256.digest(&[b"a shell"]), ..image });
+    let bytes = log_of(&records);
+    let log = replay(&bytes, PcrBank::Sha256).unwrap().assume().unwrap();
+    let found = learn(&log, &Claims::default(), Assured::default(), "grub", &[]).unwrap_err();
+    assert!(found.iter().any(|finding| finding.expected.starts_with("one boot loader")), "{found:?}");
+}
+
+/// As Fedora and Red Hat write it (10_reset_boot_success, 12_menu_auto_hide, 14_menu_show_once): what the boot before left in grubenv decides
+/// which way the script goes.
+fn after(successful: bool) -> Vec<Record> {
+    let (success, indeterminate) = if successful { ("1", "0") } else { ("0", "0") };
+    let mut records = records("vmlinuz-6.11", LINE);
+    let at = records.iter().position(|record| record.data.starts_with(b"(hd0,gpt2)/grub/grub.cfg")).unwrap();
+    let mut more = vec![
+        grub("grub_cmd", "load_env -f (hd0,gpt2)/grub/grubenv"),
+        named(9, "(hd0,gpt2)/grub/grubenv", &format!("boot_success={success}")),
+        grub("grub_cmd", &format!("[ {success} = 1 -o {indeterminate} = 1 ]")),
+        grub("grub_cmd", &format!("set menu_hide_ok={success}")),
+        grub("grub_cmd", &format!("[ {success} = 1 ]")),
+    ];
+    more.extend(successful.then(|| grub("grub_cmd", "set boot_indeterminate=0")));
+    more.push(grub("grub_cmd", "set boot_success=0"));
+    more.push(grub("grub_cmd", "save_env boot_success boot_indeterminate"));
+    records.splice(at + 1..at + 1, more);
+    records
+}
+
+#[test]
+fn both_states_of_grubs_environment_are_listed_by_name_and_pinned_exactly() {
+    let first = learned(&after(true));
+    for part in [
+        "name = \"vmlinuz-6.11, after a boot that was marked as successful\"",
+        "# GRUB wrote its environment in this boot, after it had measured it (save_env boot_success boot_indeterminate).",
+        "# The next boot after a boot that was not marked as successful reads another grubenv",
+    ] {
+        assert!(first.contains(part), "{part}\n{first}");
+    }
+    let policy = Policy::parse(&first).unwrap();
+    let found = findings(&policy, &after(false));
+    assert!(found.iter().any(|finding| finding.what == "(hd0,gpt2)/grub/grubenv"), "{found:?}");
+    assert!(found.iter().any(|finding| finding.what.contains("[ 0 = 1 -o 0 = 1 ]")), "{found:?}");
+    let other = after(false);
+    let bytes = log_of(&other);
+    let log = replay(&bytes, PcrBank::Sha256).unwrap().assume().unwrap();
+    let more = learn_boot(&policy, &log, &Claims::default(), Assured::default(), "evidence 2").unwrap();
+    assert!(more.contains("name = \"evidence 2, after a boot that was not marked as successful\""), "{more}");
+    let both = Policy::parse(&format!("{first}\n{more}")).unwrap();
+    assert_eq!((findings(&both, &after(true)), findings(&both, &other)), (vec![], vec![]));
+    // Nothing in between: the file of one state with the commands of the other.
+    for mixed in [after(true), after(false)] {
+        let mut mixed = mixed;
+        let at =
+            mixed.iter().position(|record| record.data.ends_with(b"grubenv\0") && record.pcr == 9).unwrap();
+        for content in ["boot_success=1", "boot_success=0", "boot_success=2"] {
+            let file = named(9, "(hd0,gpt2)/grub/grubenv", content);
+            let same = file.digest == mixed[at].digest;
+            let before = std::mem::replace(&mut mixed[at], file);
+            assert_eq!(findings(&both, &mixed).is_empty(), same, "{content}");
+            mixed[at] = before;
+        }
+    }
+}

@@ -1,29 +1,241 @@
 //! GRUB: it measures every command of its script into PCR 8, and every file that it reads into PCR 9.
 //!
 //! These are the facts. What a boot path pins, and what is demanded of it, is in `evidence/src/policy/boot_path.rs`.
+//!
+//! | GRUB | log | measured |
+//! | --- | --- | --- |
+//! | 2.04 and later | `grub_cmd: TEXT`, NUL; the same of the two command lines | TEXT |
+//! | 2.02 of Red Hat Enterprise Linux 7 and 8 | `grub_cmd TEXT`, `grub_kernel_cmdline TEXT`, NUL | TEXT, NUL |
+//!
+//! The text is a command with its arguments joined without their quotes, so it does not say where one ends.
 
-/// What it writes in the log before a command. The digest is that of the text without it, as for the other two.
-pub const COMMAND: &str = "grub_cmd: ";
-/// Before the command line that the kernel gets.
-pub const KERNEL_LINE: &str = "kernel_cmdline: ";
-/// Before that of a module.
-pub const MODULE_LINE: &str = "module_cmdline: ";
-/// How the event begins for the command that makes it read an initrd: `initrd`, `initrdefi`, `initrd16`.
-pub const INITRD_COMMAND: &str = "grub_cmd: initrd";
+/// What GRUB says that a text is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Text {
+    /// A command of its script.
+    Command,
+    /// The command line that the kernel gets.
+    KernelLine,
+    /// That of a module.
+    ModuleLine,
+}
+
+/// How a text stands in the log.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Form {
+    /// What it is.
+    pub text: Text,
+    /// What stands before it in the log. It is not measured, so the log could say another one.
+    pub word: &'static str,
+    /// What may be measured behind it.
+    ends: &'static [&'static str],
+}
+
+/// Each form; that of a word which another one begins with comes later.
+const FORMS: [Form; 5] = [
+    Form { text: Text::Command, word: "grub_cmd: ", ends: &[""] },
+    Form { text: Text::KernelLine, word: "kernel_cmdline: ", ends: &[""] },
+    Form { text: Text::ModuleLine, word: "module_cmdline: ", ends: &[""] },
+    Form { text: Text::Command, word: "grub_cmd ", ends: &["\0", ""] },
+    Form { text: Text::KernelLine, word: "grub_kernel_cmdline ", ends: &["\0", ""] },
+];
+
 /// The word for the kernel's file, at the front of the line that it passes on.
 pub const BOOT_IMAGE: &str = "BOOT_IMAGE=";
 
-/// The part of an event's text that is measured, if it begins as one of GRUB's.
-pub fn measured(text: &str) -> Option<&str> {
-    [COMMAND, KERNEL_LINE, MODULE_LINE].iter().find_map(|word| text.strip_prefix(word))
+/// Commands that start a kernel: as upstream has them, and as distributions with Secure Boot had them.
+const LINUX: [&str; 3] = ["linux", "linuxefi", "linux16"];
+/// Commands that read an initrd.
+const INITRD: [&str; 3] = ["initrd", "initrdefi", "initrd16"];
+/// What the log of GRUB 2.02 calls an initrd that `initrdefi` has read, in place of the file's name.
+pub const INITRD_OF_LINUXEFI: &str = "grub_linuxefi Initrd";
+/// Most files of one command that are looked at.
+const MAX_FILES: usize = 64;
+
+/// How an event's data stands in the log, and its text, if it begins as one of GRUB's.
+pub fn read(data: &[u8]) -> Option<(Form, &[u8])> {
+    FORMS.into_iter().find_map(|form| {
+        let text = data.strip_prefix(form.word.as_bytes())?;
+        Some((form, text.strip_suffix(&[0]).unwrap_or(text)))
+    })
+}
+
+impl Form {
+    /// All that may be measured for a text.
+    pub fn measured(self, text: &[u8]) -> impl Iterator<Item = Vec<u8>> {
+        self.ends.iter().map(move |end| [text, end.as_bytes()].concat())
+    }
 }
 
 /// Whether an event's data calls itself a command line.
 pub fn is_line(data: &[u8]) -> bool {
-    data.starts_with(KERNEL_LINE.as_bytes()) || data.starts_with(MODULE_LINE.as_bytes())
+    matches!(read(data), Some((Form { text: Text::KernelLine | Text::ModuleLine, .. }, _)))
 }
 
 /// The line as the kernel gets it: what is measured begins with the kernel's file, which is measured itself.
 pub fn as_passed(measured: &str) -> String {
     format!("{BOOT_IMAGE}{measured}")
+}
+
+/// The kernel that a command starts.
+pub fn kernel_of(command: &str) -> Option<&str> {
+    files_of(command, &LINUX)?.next()
+}
+
+/// The files that a command reads as initrd. Those that it packs itself (`newc:NAME:FILE`) come under the name of the file.
+pub fn initrds_of(command: &str) -> Option<impl Iterator<Item = &str>> {
+    Some(files_of(command, &INITRD)?.map(|file| {
+        let packed = file.strip_prefix("newc:").and_then(|rest| rest.split_once(':'));
+        packed.map_or(file, |(_, file)| file)
+    }))
+}
+
+/// The command of an event as a document has it, if it is one.
+pub fn command_of(event: &str) -> Option<&str> {
+    match read(event.as_bytes()) {
+        Some((Form { text: Text::Command, .. }, text)) => str::from_utf8(text).ok(),
+        _ => None,
+    }
+}
+
+/// Whether firmware's log, as it is, has an event that says that GRUB reads an initrd.
+pub fn reads_initrd(log: &[u8]) -> bool {
+    let commands = FORMS.iter().filter(|form| form.text == Text::Command);
+    commands
+        .flat_map(|form| INITRD.map(|command| format!("{}{command} ", form.word)))
+        .any(|begin| log.windows(begin.len()).any(|bytes| bytes == begin.as_bytes()))
+}
+
+/// Whether a command writes GRUB's environment.
+pub fn writes_environment(command: &str) -> bool {
+    command == "save_env" || command.starts_with("save_env ")
+}
+
+/// What a boot found in GRUB's environment (the file `grubenv`) of how the boot before went, by what the script did with it. GRUB measures
+/// the file when `load_env` reads it, and the commands that follow from it; `save_env` writes it after that, so that the next boot
+/// finds something else.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum BootBefore {
+    /// Somebody marked it as one that succeeded (`boot_success=1`; Fedora and Red Hat: two minutes after a login).
+    Succeeded,
+    /// Nobody did so.
+    Unmarked,
+    /// It was not unmarked as one that failed (`recordfail=1`; Ubuntu).
+    Failed,
+}
+
+impl BootBefore {
+    /// For people, behind the name of a boot.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Succeeded => "after a boot that was marked as successful",
+            Self::Unmarked => "after a boot that was not marked as successful",
+            Self::Failed => "after a boot that failed",
+        }
+    }
+
+    /// The one that a boot after this one may find as well.
+    pub fn other(self) -> Option<Self> {
+        match self {
+            Self::Succeeded => Some(Self::Unmarked),
+            Self::Unmarked => Some(Self::Succeeded),
+            Self::Failed => None,
+        }
+    }
+
+    /// By the commands of a boot, in order. None where the script asks for none of this.
+    pub fn of<'c>(commands: impl Iterator<Item = &'c str>) -> Option<Self> {
+        let mut before = "";
+        for command in commands {
+            // `[ "${boot_success}" = "1" -o "${boot_indeterminate}" = "1" ]` of 10_reset_boot_success, before that of 01_menu_auto_hide
+            let hides = ["set menu_hide_ok=", "set last_boot_ok="].iter().any(|set| command.starts_with(set));
+            if hides && before.starts_with("[ ") && before.contains(" = 1 -o ") {
+                let succeeded = before.starts_with("[ 1 = 1 -o ");
+                return Some(if succeeded { Self::Succeeded } else { Self::Unmarked });
+            }
+            // `[ "${recordfail}" = 1 ]` of 00_header
+            if before == "[ 1 = 1 ]" && command.starts_with("set timeout=") {
+                return Some(Self::Failed);
+            }
+            before = command;
+        }
+        None
+    }
+}
+
+fn files_of<'c>(command: &'c str, names: &[&str]) -> Option<impl Iterator<Item = &'c str> + use<'c>> {
+    let mut words = command.split_ascii_whitespace();
+    let name = words.next()?;
+    names.contains(&name).then(|| words.take(MAX_FILES))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn texts_are_read_in_all_forms() {
+        for (data, text, found) in [
+            ("grub_cmd: set a=b\0", Text::Command, "set a=b"),
+            ("grub_cmd set a=b\0", Text::Command, "set a=b"),
+            ("grub_cmd: ", Text::Command, ""),
+            ("kernel_cmdline: /vmlinuz ro\0", Text::KernelLine, "/vmlinuz ro"),
+            ("grub_kernel_cmdline /vmlinuz ro\0", Text::KernelLine, "/vmlinuz ro"),
+            ("module_cmdline: /xen", Text::ModuleLine, "/xen"),
+        ] {
+            let (form, read) = read(data.as_bytes()).unwrap();
+            assert_eq!((form.text, read), (text, found.as_bytes()), "{data:?}");
+            assert_eq!(is_line(data.as_bytes()), text != Text::Command);
+        }
+        for data in
+            ["grub_cmdx", "grub_cmd:set", "kernel_cmdline /x", "grub_linuxefi Kernel", " grub_cmd: x", ""]
+        {
+            assert_eq!(read(data.as_bytes()), None, "{data:?}");
+        }
+    }
+
+    #[test]
+    fn what_is_measured_depends_on_the_form() {
+        let measured = |data: &[u8]| {
+            let (form, text) = read(data).unwrap();
+            form.measured(text).collect::<Vec<_>>()
+        };
+        assert_eq!(measured(b"grub_cmd: a\0"), [b"a".to_vec()]);
+        assert_eq!(measured(b"grub_cmd a\0"), [b"a\0".to_vec(), b"a".to_vec()]);
+    }
+
+    #[test]
+    fn the_environment_shows_in_what_the_script_does() {
+        let of = |commands: &[&str]| BootBefore::of(commands.iter().copied());
+        for (test, found) in [
+            ("[ 1 = 1 -o 0 = 1 ]", Some(BootBefore::Succeeded)),
+            ("[ 0 = 1 -o 1 = 1 ]", Some(BootBefore::Unmarked)),
+            ("[  = 1 -o  = 1 ]", Some(BootBefore::Unmarked)),
+            ("[ xy = xy ]", None),
+        ] {
+            assert_eq!(
+                of(&["load_env -f (hd0)/grubenv", test, "set menu_hide_ok=1", "save_env boot_success"]),
+                found
+            );
+        }
+        assert_eq!(of(&["terminal_output console", "[ 1 = 1 ]", "set timeout=30"]), Some(BootBefore::Failed));
+        assert_eq!(of(&["[  = 1 ]", "[ xy = xy ]", "set timeout_style=hidden", "set timeout=0"]), None);
+        // Fedora: after the question above, another one.
+        assert_eq!(of(&["[ 1 = 1 ]", "set boot_indeterminate=0", "set boot_success=0"]), None);
+    }
+
+    #[test]
+    fn commands_name_their_files() {
+        let initrds = |text| initrds_of(text).map(|files| files.collect::<Vec<_>>());
+        assert_eq!(kernel_of("linuxefi (hd0,gpt2)/vmlinuz ro"), Some("(hd0,gpt2)/vmlinuz"));
+        assert_eq!(initrds("initrd /ucode /initrd.img "), Some(vec!["/ucode", "/initrd.img"]));
+        assert_eq!(initrds("initrdefi newc:etc/x:/x /initrd.img"), Some(vec!["/x", "/initrd.img"]));
+        assert_eq!(initrds("initrd"), Some(vec![]));
+        for other in ["initrds /x", "echo initrd /x", "set initrd=/x", ""] {
+            assert_eq!((initrds(other), kernel_of(other)), (None, None), "{other}");
+        }
+        assert_eq!(command_of("grub_cmd initrd /x"), Some("initrd /x"));
+        assert_eq!(command_of("kernel_cmdline: initrd /x"), None);
+        assert!(reads_initrd(b"..grub_cmd initrdefi /x\0..") && !reads_initrd(b"..grub_cmd: initrds /x\0.."));
+    }
 }

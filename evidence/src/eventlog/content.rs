@@ -74,9 +74,9 @@ pub enum Separator {
 /// What GRUB says that a text is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum GrubText {
-    /// `grub_cmd: `
+    /// `grub_cmd: `, `grub_cmd `
     Command,
-    /// `kernel_cmdline: `
+    /// `kernel_cmdline: `, `grub_kernel_cmdline `
     KernelCommandLine,
     /// `module_cmdline: `
     ModuleCommandLine,
@@ -219,12 +219,11 @@ impl Content<'_> {
 }
 
 impl GrubText {
-    /// What GRUB writes before the text.
-    pub(crate) fn prefix(self) -> &'static [u8] {
-        match self {
-            Self::Command => grub::COMMAND.as_bytes(),
-            Self::KernelCommandLine => grub::KERNEL_LINE.as_bytes(),
-            Self::ModuleCommandLine => grub::MODULE_LINE.as_bytes(),
+    pub(super) fn of(text: grub::Text) -> Self {
+        match text {
+            grub::Text::Command => Self::Command,
+            grub::Text::KernelLine => Self::KernelCommandLine,
+            grub::Text::ModuleLine => Self::ModuleCommandLine,
         }
     }
 

@@ -10,6 +10,7 @@ use super::text::{self, Utf16};
 use super::variable::{Authority, Variable};
 use super::{kind, quirks};
 use crate::digest::Bank;
+use halfkey_measure::grub;
 
 /// PCRs that a log may speak of (TCG PC Client platforms have 24).
 pub const PCRS: usize = 24;
@@ -139,10 +140,10 @@ impl<'a> Event<'a> {
 
     /// GRUB, shim, systemd-boot and stub all use EV_IPL, each in its own way.
     fn ipl(&self) -> Content<'a> {
-        if let Some((claimed, text)) = grub_text(self.data)
-            && self.is_digest_of(text)
+        if let Some((form, text)) = grub::read(self.data)
+            && form.measured(text).any(|measured| self.is_digest_of(&measured))
         {
-            return Content::Grub { claimed, text };
+            return Content::Grub { claimed: GrubText::of(form.text), text };
         }
         if let Some(name) = section_name(self.data)
             && quirks::SECTION_NAME_ASCII.applies(self.kind)
@@ -192,8 +193,10 @@ impl<'a> Event<'a> {
                 let (id, length) = (data.u32()?, data.u32()?);
                 Claim::Tag(Tag { id, data: data.take(length as usize)? })
             }
-            kind::IPL => match grub_text(self.data) {
-                Some((claimed, text)) => Claim::Content(Content::Grub { claimed, text }),
+            kind::IPL => match grub::read(self.data) {
+                Some((form, text)) => {
+                    Claim::Content(Content::Grub { claimed: GrubText::of(form.text), text })
+                }
                 None => name(self.data)?,
             },
             kind::SEPARATOR
@@ -240,16 +243,6 @@ fn image<'a>(kind: ImageKind, mut data: Cursor<'a>) -> Option<Claim<'a>> {
     let path_length = data.u64()?;
     let path = DevicePath::new(data.take_u64(path_length)?);
     Some(Claim::Image(Image { kind, base, length, path }))
-}
-
-/// What GRUB's `tpm` module measures: the text; and logs: a word for it, the text, a NUL.
-fn grub_text(data: &[u8]) -> Option<(GrubText, &[u8])> {
-    [GrubText::Command, GrubText::KernelCommandLine, GrubText::ModuleCommandLine].into_iter().find_map(
-        |role| {
-            let text = data.strip_prefix(role.prefix())?;
-            Some((role, text.strip_suffix(&[0]).unwrap_or(text)))
-        },
-    )
 }
 
 /// Longest name of a section of systemd's stub; PE headers have 8 bytes for it.

@@ -83,13 +83,34 @@ impl Path {
         if boot.images.iter().any(|image| image.role == Role::Uki) {
             return Self::Uki;
         }
-        let by_grub =
-            |is: &EventIs| matches!(is, EventIs::Text(text) if text.starts_with(grub::INITRD_COMMAND));
-        if boot.events.iter().any(|event| event.pcr == 8 && by_grub(&event.is)) {
+        if commands(boot).any(|command| grub::initrds_of(command).is_some()) {
             return Self::Grub;
         }
         Self::Kernel
     }
+}
+
+/// The commands of GRUB that a boot lists.
+fn commands(boot: &Boot) -> impl Iterator<Item = &str> {
+    boot.events.iter().filter(|event| event.pcr == 8).filter_map(|event| match &event.is {
+        EventIs::Text(text) => grub::command_of(text),
+        EventIs::Digest(_) => None,
+    })
+}
+
+/// Whether a boot says which kernel it starts. With GRUB that need not be an image of its own: where nobody asks firmware or shim to verify
+/// it, GRUB alone has measured its file, and the list of all that GRUB does and reads pins it.
+pub(super) fn names_kernel(boot: &Boot) -> bool {
+    if boot.images.iter().any(|image| matches!(image.role, Role::Uki | Role::Kernel)) {
+        return true;
+    }
+    let other_than_initrd = |is: &EventIs| match (is, &boot.initrd) {
+        (EventIs::Digest(file), Initrd::Digest(initrd)) => file != initrd,
+        _ => false,
+    };
+    Path::of(boot) == Path::Grub
+        && commands(boot).any(|command| grub::kernel_of(command).is_some())
+        && boot.events.iter().any(|event| event.pcr == 9 && other_than_initrd(&event.is))
 }
 
 /// Whatever keeps a `[[boot]]` from pinning its initramfs.
@@ -156,8 +177,9 @@ fn grub(boot: &Boot, lacks: &mut Lacks) {
             "it beside the events of grub",
         );
     }
-    if boot.images.len() < 2 {
-        lacks.add(Part::Boot, "an image with role loader before the kernel", "one image only");
+    let before = boot.images.iter().take_while(|image| image.role != Role::Kernel);
+    if before.count() == 0 {
+        lacks.add(Part::Boot, "an image with role loader before the kernel", "none");
     }
     let listed =
         |initrd| boot.events.iter().any(|event| event.pcr == 9 && event.is == EventIs::Digest(initrd));

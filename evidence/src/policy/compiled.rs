@@ -174,8 +174,8 @@ fn digests(is: &EventIs, bank: PcrBank) -> Vec<Digest> {
     match is {
         EventIs::Digest(digest) => vec![*digest],
         EventIs::Text(text) => {
-            if let Some(rest) = grub::measured(text) {
-                return vec![Digest::of(bank, rest.as_bytes())];
+            if let Some((form, text)) = grub::read(text.as_bytes()) {
+                return form.measured(text).map(|bytes| Digest::of(bank, &bytes)).collect();
             }
             let with_nul = format!("{text}\0");
             [text.as_bytes(), with_nul.as_bytes(), &utf16(text), &utf16(&with_nul)]

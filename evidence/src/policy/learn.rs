@@ -18,6 +18,7 @@ use super::write::{Comments, Text, quoted};
 use crate::eventlog::content::{Content, GrubText, ImageKind, Separator, Tag};
 use crate::eventlog::variable::{Known, Value};
 use crate::eventlog::{Claim, Event, ExplainedLog, kind};
+use halfkey_measure::grub::{self, BootBefore};
 use halfkey_protocol::wire::policies::Finding;
 
 /// What no log proves, and the owner knows.
@@ -187,9 +188,12 @@ impl<'l> Learned<'l> {
         // Shim's own measurements, and not only a name.
         let behind_shim = programs.first().is_some_and(|(first, ..)| first.role == Role::Shim)
             && !self.survey.rest[14].is_empty();
+        // Without Secure Boot nobody but GRUB measures the kernel that it starts.
+        let by_grub_alone = self.boot.images.iter().all(|image| image.role != Role::Kernel)
+            && Path::of(&self.boot) == Path::Grub;
         // The stub of a UKI starts its kernel from memory. Where shim verifies, the UKI itself is measured without a file, and its kernel
         // is not.
-        let last = programs.pop();
+        let last = if by_grub_alone { None } else { programs.pop() };
         let from_memory = last.is_some_and(|(.., seen)| seen.event(self.log).and_then(image_file).is_none());
         if self.boot.sections.is_some() && from_memory && !(behind_shim && self.keys.on) {
             programs.pop();
@@ -215,8 +219,7 @@ impl<'l> Learned<'l> {
             let name: String = name.chars().filter(|char| !char.is_control()).take(100).collect();
             (!name.is_empty()).then_some(name)
         };
-        let kernel = grub_texts(self.log)
-            .find_map(|text| text.strip_prefix("linux ")?.split_ascii_whitespace().next());
+        let kernel = grub_texts(self.log).find_map(grub::kernel_of);
         let image = |seen: &MeasuredEvent<'l>| seen.event(self.log).and_then(image_file);
         kernel.and_then(file).or_else(|| file(&self.survey.images.iter().rev().find_map(image)?))
     }
@@ -286,11 +289,37 @@ impl<'l> Learned<'l> {
     }
 
     fn write_boot(&self, name: &str, out: &mut Text) {
-        let boot = Boot { name: name.to_owned(), command_line: Some(self.line.clone()), ..self.boot.clone() };
+        let mut name = name.to_owned();
+        if let Some(state) = BootBefore::of(grub_texts(self.log)) {
+            name = format!("{name}, {}", state.name());
+        }
+        self.environment().iter().for_each(|line| out.comment(line));
+        let boot = Boot { name, command_line: Some(self.line.clone()), ..self.boot.clone() };
         out.boot(&boot, &self.comments);
         for (event, what) in self.events.iter().chain(&self.returned) {
             out.event("event", event, what);
         }
+    }
+
+    /// GRUB has written its environment in this boot, after it had measured it: what a later boot may find there.
+    fn environment(&self) -> Vec<String> {
+        if Path::of(&self.boot) != Path::Grub {
+            return Vec::new();
+        }
+        let Some(command) = grub_texts(self.log).find(|text| grub::writes_environment(text)) else {
+            return Vec::new();
+        };
+        let written =
+            format!("GRUB wrote its environment in this boot, after it had measured it ({command}).");
+        let other = match BootBefore::of(grub_texts(self.log)).and_then(BootBefore::other) {
+            Some(other) => format!("The next boot {} reads another grubenv and takes another branch.", other.name()),
+            None => "The next boot may read another grubenv and take another branch.".to_owned(),
+        };
+        vec![
+            written,
+            other,
+            "It needs a [[boot]] of its own: approve it once with --learn as well.".to_owned(),
+        ]
     }
 
     /// The events of PCR 0 or 2.
@@ -450,8 +479,14 @@ fn boot(
         kernel_measures_initrd: false,
         origin: Origin::Document,
     };
+    let by_grub = boot.sections.is_none() && grub_texts(log).any(|text| grub::initrds_of(text).is_some());
+    let starts = Starts {
+        stub: boot.sections.is_some(),
+        grub: by_grub.then(|| survey.whole[0].first().map(|seen| seen.index)).flatten(),
+        shim: !survey.rest[14].is_empty(),
+    };
     for (index, seen) in images.iter().enumerate() {
-        let role = role(log, &images, index, boot.sections.is_some());
+        let role = role(log, &images, index, &starts);
         let Some(digest) = Digest::new(seen.digest) else { continue };
         boot.images.push(Image {
             role,
@@ -467,7 +502,6 @@ fn boot(
         boot.initrd = Initrd::Digest(digest);
         comments.initrd = what(log, seen);
     }
-    let by_grub = boot.sections.is_none() && grub_texts(log).any(|text| text.starts_with("initrd"));
     for pcr in [8usize, 9, 11, 12, 13, 14] {
         let skip = if pcr == 11 { after_sections } else { 0 };
         let mut listed = false;
@@ -520,24 +554,45 @@ fn may_be_program(log: &ExplainedLog<'_>, seen: &MeasuredEvent<'_>) -> bool {
     !is_image(log, seen) && !seen.event(log).and_then(Event::measured_data).is_some_and(is_text)
 }
 
-/// What an image probably is: its name for people, and of no weight, but that one must be a kernel.
-fn role(log: &ExplainedLog<'_>, images: &[&MeasuredEvent<'_>], index: usize, stub: bool) -> Role {
+/// What started images, by what it measured besides.
+struct Starts {
+    /// systemd's stub: sections.
+    stub: bool,
+    /// GRUB: the first of its commands.
+    grub: Option<EventIndex>,
+    /// Shim: the owner's keys.
+    shim: bool,
+}
+
+/// What an image probably is: its name for people, and of no weight, but that one must be a kernel, or GRUB says which it starts.
+fn role(log: &ExplainedLog<'_>, images: &[&MeasuredEvent<'_>], index: usize, starts: &Starts) -> Role {
     let file = images[index].event(log).and_then(image_file).unwrap_or_default().to_ascii_lowercase();
     let driver = is_driver(log, images[index]);
     let last = images.len() - 1;
     let from_memory = |index: usize| images[index].event(log).and_then(image_file).is_none();
     match index {
         _ if driver => Role::Other,
-        _ if stub && (index + 1 == last && from_memory(last) || index == last && !from_memory(last)) => {
+        _ if starts.stub
+            && (index + 1 == last && from_memory(last) || index == last && !from_memory(last)) =>
+        {
             Role::Uki
+        }
+        // GRUB itself was the last: without Secure Boot it may start its kernel with neither firmware nor shim knowing.
+        _ if index == last && starts.grub.is_some_and(|first| is_before(images[index].index, first)) => {
+            Role::Loader
         }
         // Shim's verification and the start of a kernel are measured alike.
         _ if images[index].digest == images[last].digest => Role::Kernel,
         _ if file.contains("shim") => Role::Shim,
-        0 if file.contains("\\efi\\boot\\boot") && last > 1 => Role::Shim,
+        0 if file.contains("\\efi\\boot\\boot") && last > 1 && starts.shim => Role::Shim,
         _ if file.is_empty() => Role::Other,
         _ => Role::Loader,
     }
+}
+
+/// By the log's order, which nothing proves for events of two PCRs.
+fn is_before(one: EventIndex, other: EventIndex) -> bool {
+    matches!((one, other), (EventIndex::Firmware(one), EventIndex::Firmware(other)) if one < other)
 }
 
 fn is_driver(log: &ExplainedLog<'_>, seen: &MeasuredEvent<'_>) -> bool {
@@ -562,9 +617,9 @@ fn initrd<'s, 'l>(
     let by_kernel =
         |seen: &&MeasuredEvent<'_>| matches!(claim(log, seen), Some(Claim::Tag(Tag { id: Tag::INITRD, .. })));
     let named = |seen: &&MeasuredEvent<'_>| match claim(log, seen) {
-        Some(Claim::Name(name)) => grub_texts(log)
-            .filter_map(|text| text.strip_prefix("initrd "))
-            .any(|files| files.split_ascii_whitespace().any(|file| file.as_bytes() == name)),
+        Some(Claim::Name(name)) => grub_texts(log).filter_map(grub::initrds_of).any(|mut files| {
+            files.any(|file| file.as_bytes() == name || name == grub::INITRD_OF_LINUXEFI.as_bytes())
+        }),
         _ => false,
     };
     events.iter().find(by_kernel).or_else(|| events.iter().rev().find(named))
@@ -583,12 +638,13 @@ fn grub_texts<'l>(log: &'l ExplainedLog<'l>) -> impl Iterator<Item = &'l str> {
 }
 
 fn by_text(log: &ExplainedLog<'_>, seen: &MeasuredEvent<'_>) -> Option<(EventRule, String)> {
-    let Content::Grub { claimed, text } = seen.event(log)?.content() else { return None };
+    let event = seen.event(log)?;
+    let Content::Grub { text, .. } = event.content() else { return None };
     let text = str::from_utf8(text)
         .ok()
         .filter(|text| !text.is_empty() && text.len() < super::command_line::MAX_LINE - 16)?;
-    let word = str::from_utf8(claimed.prefix()).ok()?;
-    let is = EventIs::Text(format!("{word}{text}"));
+    let (form, _) = grub::read(event.claimed_data())?;
+    let is = EventIs::Text(format!("{}{text}", form.word));
     Some((EventRule { pcr: seen.pcr, is, because: None }, String::new()))
 }
 

@@ -374,7 +374,7 @@ fn boot_images(boot: &Boot, at: &BootPlaces, of: Option<&Document>, problems: &m
 
 fn boot_floor(boot: &Boot, at: &BootPlaces, of: Option<&Document>, problems: &mut Problems<'_>) {
     let name = &boot.name;
-    if !boot.images.iter().any(|image| matches!(image.role, Role::Uki | Role::Kernel)) {
+    if !boot_path::names_kernel(boot) {
         problems.floor(
             at.table,
             format!(
