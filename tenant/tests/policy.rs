@@ -5,7 +5,7 @@ mod common;
 
 use common::Workstation;
 use common::node::{Node, software};
-use common::setup::{CMDLINE, KERNEL, Setup, enrolled, json, said};
+use common::setup::{CMDLINE, KERNEL, Setup, enrolled, grouped, json, said};
 use halfkey_protocol::tpm::bank::PcrBank;
 use halfkey_protocol::wire::Proposal;
 use halfkey_protocol::wire::operator::NodeRecord;
@@ -216,6 +216,49 @@ fn a_group_has_one_policy_and_a_node_may_boot_something_besides() {
     assert_eq!(setup.boot(&usual), "denied policy_mismatch");
     workstation.ok(&["group", "set", "web1", "--none"]);
     assert_eq!(setup.boot(&usual), "pending no_policy");
+}
+
+/// One machine has booted the update. Another one booted what it had booted before, a third one something else.
+#[test]
+fn what_one_member_boots_is_learned_for_its_group() {
+    let (setup, usual, _) = grouped();
+    let workstation = &setup.workstation;
+    let others = ["web2", "web3"].map(|label| enrolled(&setup.verifier, workstation, label));
+    let [two, three] = others.each_ref().map(|machine| Node { machine, verifier: &setup.verifier });
+    workstation.ok(&["group", "set", "web2", "web3", "--group", "web"]);
+    assert_eq!((setup.boot(&usual), said(&two.boot(&usual))), ("released".into(), "released".into()));
+    assert_eq!(said(&three.boot(&software("6.0", CMDLINE))), "denied policy_mismatch");
+    let update = software("6.2", CMDLINE);
+    assert_eq!(setup.boot(&update), "denied policy_mismatch");
+    let learn = ["approve", "web1", "--kernel-measures-initrd", "--learn"];
+    let ran = workstation.typing(&learn, "\n");
+    assert_eq!(ran.code, 1, "{ran:?}");
+    assert!(ran.stderr.contains("for this node alone, or for its whole group?"), "{ran:?}");
+    let ran = workstation.ok(&[&learn[..], &["--for-group", "--yes"]].concat());
+    for said in [
+        "2 other members of group web, by their last recorded boots:",
+        "  1 booted what web1 booted before, event by event",
+        "  1 will differ, and be denied",
+        "    web3 (",
+        ": expected authenticode sha256:",
+        "learned for group:web",
+    ] {
+        assert!(ran.stderr.contains(said), "{said}: {ran:?}");
+    }
+    assert_eq!(said(&setup.node().ask_again()), "released");
+    assert_eq!((said(&two.boot(&update)), said(&two.boot(&usual))), ("released".into(), "released".into()));
+    assert_eq!(said(&three.boot(&update)), "released");
+    // Now both have booted just that, and the listing of a third kernel is still the same for both.
+    let third = software("6.3", CMDLINE);
+    assert_eq!(setup.boot(&third), "denied policy_mismatch");
+    let ran = workstation.typing(&learn, "g\ny\n");
+    assert!(ran.code == 0 && ran.stderr.contains("1 will differ"), "web2 went back: {ran:?}");
+    assert_eq!(said(&three.boot(&third)), "released");
+    // A machine that no group's policy governs.
+    workstation.ok(&["group", "set", "web3", "--none"]);
+    assert_eq!(said(&three.boot(&third)), "pending no_policy");
+    let ran = workstation.run(&["approve", "web3", "--learn", "--for-group", "--yes"]);
+    assert!(ran.code == 1 && ran.stderr.contains("no group's policy governs"), "{ran:?}");
 }
 
 #[test]

@@ -312,7 +312,9 @@ impl<'l> Learned<'l> {
         let written =
             format!("GRUB wrote its environment in this boot, after it had measured it ({command}).");
         let other = match BootBefore::of(grub_texts(self.log)).and_then(BootBefore::other) {
-            Some(other) => format!("The next boot {} reads another grubenv and takes another branch.", other.name()),
+            Some(other) => {
+                format!("The next boot {} reads another grubenv and takes another branch.", other.name())
+            }
             None => "The next boot may read another grubenv and take another branch.".to_owned(),
         };
         vec![

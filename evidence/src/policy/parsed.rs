@@ -37,6 +37,13 @@ impl Policy {
         Self::new(document)
     }
 
+    /// The policy with other boots in the place of its own: to see in what a boot differs from just these.
+    pub fn with_only(&self, boots: &[Boot]) -> Self {
+        let mut document = self.compiled.document.clone();
+        document.boots = boots.to_vec();
+        Self::new(document)
+    }
+
     /// `[trust_root_with_next_boot]`.
     pub fn trust(&self) -> Option<&Trust> {
         self.compiled.document.trust.as_ref()

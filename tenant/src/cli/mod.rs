@@ -116,6 +116,10 @@ pub enum Command {
         /// Allow this boot from now on, besides what the policy allows; the first policy if there is none
         #[arg(long, group = "how")]
         learn: bool,
+        /// With --learn, for a node that its group's policy governs: allow it for the whole group, and not for this node alone. Shows
+        /// for how many members it will differ, and in which events
+        #[arg(long, requires = "learn")]
+        for_group: bool,
         /// Allow this boot from now on and nothing else: a new policy for this node alone
         #[arg(long, group = "how")]
         replace: bool,

@@ -62,6 +62,7 @@ pub fn run(cli: Cli) -> Result<()> {
             node,
             once,
             learn,
+            for_group,
             replace,
             kernel_measures_initrd,
             trust_returned_images,
@@ -70,7 +71,7 @@ pub fn run(cli: Cli) -> Result<()> {
         } => {
             let how = How::of(once, learn, replace);
             let assured = Assured { kernel_measures_initrd, trust_returned_images };
-            approve::run(&context, &Approval { node: &node, how, assured, wait, yes })
+            approve::run(&context, &Approval { node: &node, how, for_group, assured, wait, yes })
         }
         Command::Deny { node, because } => decide::deny(&context, &node, &because),
         Command::Revoke { node, because } => decide::revoke(&context, &node, &because),

@@ -190,7 +190,7 @@ fn of_node(
 }
 
 /// The server lists whom any operator, or a row, has put into the group. Its policy governs whom its tenant has.
-fn is_member(
+pub fn is_member(
     signing: &SigningContext<'_>,
     id: NodeId,
     group: &str,

@@ -1,9 +1,11 @@
 //! `halfkey approve`: the boot that waits, once, as part of the policy, or as the whole of it.
 
+pub mod group;
 pub mod waiting;
 
 use crate::ask::{choose, confirm};
 use crate::client::{resolve, wait};
+use crate::commands::approve::group::Outlook;
 use crate::commands::approve::waiting::WaitingBoot;
 use crate::commands::policy::apply::applied;
 use crate::commands::{decide, node};
@@ -13,11 +15,12 @@ use crate::documents::draft;
 use crate::documents::governed::{Governed, extendable};
 use crate::documents::signed;
 use crate::documents::signing::SigningContext;
+use crate::documents::source::Source;
 use crate::error::{Error, Result};
 use crate::render::text::{clean, clean_lines, clean_short};
 use crate::render::{self, time};
 use crate::trust::boot::Boot;
-use halfkey_evidence::policy::Assured;
+use halfkey_evidence::policy::{Assured, Policy};
 use halfkey_protocol::NodeId;
 use halfkey_protocol::wire::operator::{Approve, NodeRecord};
 use halfkey_protocol::wire::policies::Scope;
@@ -29,6 +32,8 @@ pub struct Approval<'a> {
     pub node: &'a str,
     /// What it means for later boots; none is asked for.
     pub how: Option<How>,
+    /// Whether the group learns it, and not the node alone.
+    pub for_group: bool,
     /// What no log proves, and the operator says.
     pub assured: Assured,
     /// For how long to wait for a boot that waits; none does not wait.
@@ -124,11 +129,16 @@ fn allow(
 ) -> Result<()> {
     let head = signing.head()?;
     let governed = Governed::fetch(signing, id)?;
-    let (block, change) = match (how, &governed.policy) {
-        (How::Learn, Some(_)) => added(signing, id, record, boot, approval.assured, &governed)?,
-        _ => whole(signing, id, record, boot, approval.assured, &governed)?,
+    let for_group = match how {
+        How::Learn => for_group(signing, id, record, boot, approval, &governed)?,
+        How::Once | How::Replace => None,
     };
-    let left = boot.by(change.policy())?.findings;
+    let (block, change) = match (for_group, how, &governed.policy) {
+        (Some(for_group), ..) => for_group,
+        (None, How::Learn, Some(_)) => added(signing, id, record, boot, approval.assured, &governed)?,
+        (None, ..) => whole(signing, id, record, boot, approval.assured, &governed)?,
+    };
+    let left = boot.by(&policy_after(&change, &governed)?)?.findings;
     if !left.is_empty() {
         return Err(Error::failed(format!(
             "this boot would still be denied: what differs is not only the boot\n{}",
@@ -149,6 +159,47 @@ fn allow(
     signing.context.out.note(&applied(&record));
     let what = if how == How::Learn { "learned the boot of" } else { "replaced the policy of" };
     decide::done(signing.context, &signing.client.node(id)?, what)
+}
+
+/// What the node is judged by once this is signed.
+fn policy_after(change: &PolicyChange, governed: &Governed) -> Result<Policy> {
+    Ok(match (&change.scope, &governed.additions) {
+        (Scope::Group(_), Some(own)) => change.policy().with(&Source::from(own).additions()?),
+        _ => change.policy().clone(),
+    })
+}
+
+/// The boot besides those that the group may boot, if that is wanted. It is offered where somebody can be asked.
+fn for_group(
+    signing: &SigningContext<'_>,
+    id: NodeId,
+    record: &NodeRecord,
+    boot: &Boot,
+    approval: &Approval<'_>,
+    governed: &Governed,
+) -> Result<Option<(String, PolicyChange)>> {
+    let Some((group, before)) = group::governing(governed)? else {
+        return match approval.for_group {
+            true => Err(Error::failed(format!("no group's policy governs node {id}"))
+                .hint("`halfkey group set` puts it into a group; `policy apply FILE --group` gives that one a policy")),
+            false => Ok(None),
+        };
+    };
+    if !approval.for_group && approval.yes {
+        return Ok(None);
+    }
+    let effective = governed.effective()?.ok_or_else(|| Error::failed("no policy governs the node"))?;
+    // What this node alone may have besides stays its own.
+    let block = draft::block(boot, record, approval.assured, effective.policy())?;
+    let change = PolicyChange::extended(signing, extendable(signing, governed.to_extend(id)?)?, &block)?;
+    let outlook = Outlook::of(signing, &group, record, id, &change, &before)?;
+    if outlook.is_alone() && !approval.for_group {
+        return Ok(None);
+    }
+    signing.context.out.note(&outlook.shown());
+    let question = "Learn it for this node alone, or for its whole group?";
+    let wanted = approval.for_group || choose(question, &["node", "group"])? == "group";
+    Ok(wanted.then_some((block, change)))
 }
 
 /// The first policy of a node, or a new one of its own.
