@@ -25,7 +25,7 @@ const CODE_RUNS: &str = "ROGUE-CODE-RUNS";
 /// What is approved. As several of dracut's modules do (selinux, integrity, masterkey, ecryptfs), a hook of this initramfs
 /// executes a file of the mounted root before switch-root: of the genuine root, by the owner's will. And it wants an exitrd.
 pub fn system(env: &TestEnv) -> System {
-    let path = "usr/lib/dracut/hooks/pre-pivot/60-owner.sh".into();
+    let path = format!("{}/pre-pivot/60-owner.sh", env.distribution.hooks);
     let hook = format!(
         "#!/bin/sh\necho '{LOOKS}' >/dev/console\n[ ! -r \"$NEWROOT/etc/owner.sh\" ] || . \"$NEWROOT/etc/owner.sh\"\n{}",
         super::exitrd::WANTED

@@ -28,6 +28,7 @@ pub(super) const DEBIAN: Distribution = Distribution {
         "nvdimm", "virtiofs", "lunmask", "kernel-modules-extra", "qemu-net", "i18n",
     ],
     omit_drivers: DRIVERS,
+    hooks: "usr/lib/dracut/hooks",
     cmdline: &[],
     files: &[],
     masked: MASKED,

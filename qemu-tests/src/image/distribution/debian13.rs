@@ -25,6 +25,7 @@ pub(super) const DEBIAN: Distribution = Distribution {
     loaders: LOADERS,
     omit: OMIT,
     omit_drivers: DRIVERS,
+    hooks: HOOKS,
     cmdline: CMDLINE,
     files: FILES,
     masked: MASKED,
@@ -36,6 +37,9 @@ pub(super) const OMIT: &[&str] = &[
     "nfs", "iscsi", "lvm", "mdraid", "multipath", "dmraid", "btrfs", "plymouth", "cifs", "nbd", "nvdimm", "virtiofs",
     "lunmask", "kernel-modules-extra", "qemu-net", "i18n", "systemd-bsod", "systemd-battery-check", "hwdb",
 ];
+
+/// From dracut 106 on; /usr/lib/dracut/hooks is a link to it.
+pub(super) const HOOKS: &str = "var/lib/dracut/hooks";
 
 /// Its generic initramfs has no root password, and then gives no shell. Without bpf in the list systemd loads no program of its own
 /// there: the kernel would first parse all of its types, which takes half a minute under emulation.

@@ -40,6 +40,9 @@ pub struct Distribution {
     pub omit: &'static [&'static str],
     /// The same of the kernel's modules.
     pub omit_drivers: &'static [&'static str],
+    /// Where an initramfs has dracut's hooks. (A file that goes through a link would take the place of the link, and of all that
+    /// is behind it.)
+    pub hooks: &'static str,
     /// Words on the kernel's command line that only the tests need.
     pub cmdline: &'static [&'static str],
     /// Files in the running system, besides those that all have: path and content.
