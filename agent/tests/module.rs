@@ -174,3 +174,131 @@ fn the_units_are_linked_whatever_is_in_the_image_yet() {
         assert_eq!(masked.read_link().unwrap(), Path::new("/dev/null"));
     }
 }
+
+/// One network is enough: the one that the image has anyway, else the one that dracut would take here.
+#[test]
+fn the_network_is_the_one_that_the_image_would_have() {
+    let build = Build::new();
+    let of = |settings: &str| build.run(settings, "network_module");
+    const BOTH: &str = "installable=' systemd-networkd network-manager '";
+    assert_eq!(of(BOTH), "systemd-networkd\n", "no generator of NetworkManager is here");
+    assert_eq!(of(""), "systemd-networkd\n", "neither: dracut names what it misses");
+    let generator = build.path("usr/libexec/nm-initrd-generator");
+    build.put("usr/libexec/nm-initrd-generator", "");
+    std::fs::set_permissions(generator, std::os::unix::fs::PermissionsExt::from_mode(0o755)).unwrap();
+    for (settings, expected) in [
+        ("", "network-manager"),
+        ("omit_dracutmodules=' network-manager '", "systemd-networkd"),
+        ("mods_to_load=' systemd-networkd '", "systemd-networkd"),
+        ("mods_to_load=' network-manager network '", "network-manager"),
+        ("add_dracutmodules=' halfkey systemd-networkd '", "systemd-networkd"),
+        ("installable=' systemd-networkd '", "systemd-networkd"),
+    ] {
+        assert_eq!(of(&format!("{BOTH}; {settings}")), format!("{expected}\n"), "{settings}");
+    }
+    let all = build.run(BOTH, "depends");
+    assert!(all.ends_with("\nnetwork-manager\n"), "{all}");
+}
+
+#[test]
+fn each_network_gets_its_own_files() {
+    let build = Build::new();
+    for unit in ["emergency", "rescue"] {
+        build.put(&format!("usr/lib/systemd/system/{unit}.service"), "[Service]\nExecStart=-/bin/sh\n");
+    }
+    for (module, networkd, manager) in [("systemd-networkd", 1, 0), ("network-manager", 0, 1)] {
+        let installed = build.run(&format!("mods_to_load=' {module} '"), "install");
+        let count = |name: &str| installed.lines().filter(|line| line.contains(name)).count();
+        assert_eq!(count("zz-halfkey.network"), networkd, "{installed}");
+        assert_eq!(count("halfkey-network.sh /usr/lib/halfkey/network.sh"), manager, "{installed}");
+        assert_eq!(count("halfkey-network.service"), manager, "{installed}");
+        for unit in [
+            "nm-initrd",
+            "nm-wait-online-initrd",
+            "NetworkManager-initrd",
+            "NetworkManager-wait-online-initrd",
+        ] {
+            assert_eq!(count(&format!("/{unit}.service.d/zz-halfkey.conf")), manager, "{installed}");
+        }
+    }
+}
+
+/// The module's script for NetworkManager, in an image that has the programs it calls.
+struct Network(Build);
+
+impl Network {
+    fn new() -> Self {
+        let build = Build::new();
+        let path =
+            Path::new(env!("CARGO_MANIFEST_DIR")).join("../dracut-module/55halfkey/halfkey-network.sh");
+        let root = build.path("").display().to_string();
+        let mut script = std::fs::read_to_string(path).unwrap();
+        for folder in ["/usr/lib", "/run/", "/sys/"] {
+            script = script.replace(folder, &format!("{}{folder}", root.trim_end_matches('/')));
+        }
+        build.put("network.sh", &script);
+        build.put("hooks/initqueue/settled/99-nm-run.sh", "");
+        build.put("hooks/initqueue/settled/01-halfkey-wait.sh", "");
+        Self(build)
+    }
+
+    /// What the programs that it calls were told.
+    fn run(&self, word: &str, service_result: &str) -> String {
+        let root = self.0.path("");
+        let programs = r#"getcmdline() { cat etc/cmdline.d/*.conf; printf ' %s' 'quiet  ip=[a]*'; }; ip() { echo ip "$@"; }"#;
+        let script =
+            format!("{programs}; hookdir={0}/hooks; cd {0}; set -- {word}; . ./network.sh", root.display());
+        let ran = Command::new("sh")
+            .args(["-euc", &script])
+            .env("SERVICE_RESULT", service_result)
+            .output()
+            .unwrap();
+        assert!(ran.status.success() && ran.stderr.is_empty(), "{ran:?}");
+        String::from_utf8(ran.stdout).unwrap()
+    }
+}
+
+#[test]
+fn networkmanager_is_told_that_the_agent_needs_it() {
+    let network = Network::new();
+    network.0.put("usr/libexec/nm-initrd-generator", "");
+    network.0.put("usr/lib/nm-initrd-generator", "#!/bin/sh\nshift\nfor word; do echo \"<$word>\"; done\n");
+    let generator = network.0.path("usr/lib/nm-initrd-generator");
+    std::fs::set_permissions(generator, std::os::unix::fs::PermissionsExt::from_mode(0o755)).unwrap();
+    network.0.put("etc/cmdline.d/20-owner.conf", "vlan=vlan2:eth0");
+    network.0.put("ip=a", "a file that a pattern finds");
+    assert_eq!(network.run("up", ""), "<vlan=vlan2:eth0>\n<quiet>\n<ip=[a]*>\n<rd.neednet=1>\n");
+    for there in ["initrd/neednet", "initrd/halfkey", "conf.d/zz-halfkey.conf"] {
+        assert!(network.0.path("run/NetworkManager").join(there).exists(), "{there}");
+    }
+    assert!(!network.0.path("hooks/initqueue/settled/99-nm-run.sh").exists());
+    assert!(network.0.path("hooks/initqueue/settled/01-halfkey-wait.sh").exists());
+}
+
+#[test]
+fn the_running_system_finds_the_interfaces_as_they_were() {
+    let network = Network::new();
+    // eth2 had an address before NetworkManager came.
+    for (name, index, connection, owned) in [
+        ("lo", 1, "L", false),
+        ("eth0", 2, "E", false),
+        ("eth1", 3, "", false),
+        ("eth2", 4, "F", false),
+        ("bond0", 5, "B", true),
+    ] {
+        network.0.put(&format!("sys/class/net/{name}/ifindex"), &format!("{index}\n"));
+        let uuid =
+            if connection.is_empty() { String::new() } else { format!("connection-uuid={connection}\n") };
+        let state = format!("[device]\nmanaged=true\n{uuid}nm-owned={owned}\n");
+        network.0.put(&format!("run/NetworkManager/devices/{index}"), &state);
+        let found = if matches!(connection, "L" | "F") { "[.nmmeta]\nnm-generated=true\n" } else { "" };
+        let profile = format!("[connection]\nuuid={connection}\n{found}");
+        network.0.put(&format!("run/NetworkManager/system-connections/{name}.nmconnection"), &profile);
+    }
+    assert_eq!(network.run("down", "success"), "", "somebody else needs the network");
+    network.0.put("run/NetworkManager/initrd/halfkey", "");
+    assert_eq!(network.run("down", "exit-code"), "", "it is started again");
+    let all = "ip link delete dev bond0\nip address flush dev eth0\nip link set dev eth0 down\n";
+    assert_eq!(network.run("down", "success"), all);
+    assert!(!network.0.path("run/NetworkManager").exists());
+}

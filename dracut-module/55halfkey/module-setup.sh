@@ -30,12 +30,46 @@ check() {
 depends() {
     local module
     for_a_crash && return 0
-    echo systemd-initrd dracut-systemd crypt dm systemd-networkd
+    echo systemd-initrd dracut-systemd crypt dm kernel-network-modules
     # A module of its own from dracut-ng 103 on.
     for module in "${dracutbasedir:?}"/modules.d/[0-9][0-9]systemd-cryptsetup; do
         [[ -d $module ]] && echo systemd-cryptsetup
     done
-    return 0
+    network_module
+}
+
+# Which of dracut's modules brings the network up; two would fight for the interfaces. The one that the image has anyway, because
+# of a module that sorts before this one or by the configuration, else the one that dracut's own "network" would take here.
+network_module() {
+    local module
+    local -a known=(network-manager systemd-networkd)
+    for module in "${known[@]}"; do
+        if dracut_module_included "$module" \
+            || [[ " ${dracutmodules-} ${add_dracutmodules-} ${force_add_dracutmodules-} " == *" $module "* ]]; then
+            echo "$module"
+            return 0
+        fi
+    done
+    for module in "${known[@]}"; do
+        if can_be_installed "$module"; then
+            echo "$module"
+            return 0
+        fi
+    done
+    # Neither: dracut says that it misses this one.
+    echo systemd-networkd
+}
+
+# Whether dracut could take a module of its own, were it asked for. The module's functions stay in the subshell.
+can_be_installed() {
+    local said=0
+    [[ " ${omit_dracutmodules-} " != *" $1 "* ]] || return 1
+    # That module looks for all that it installs only from 106 on.
+    if [[ $1 == network-manager ]]; then
+        [[ -x ${dracutsysrootdir-}/usr/libexec/nm-initrd-generator || -x ${dracutsysrootdir-}/usr/lib/nm-initrd-generator ]] || return 1
+    fi
+    (module_check "$1") > /dev/null 2>&1 || said=$?
+    [[ $said == 0 || $said == 255 ]]
 }
 
 # called by dracut
@@ -167,8 +201,21 @@ install() {
         [[ -e ${dracutsysrootdir-}$systemdsystemunitdir/$unit ]] && ln -sfn /dev/null "$initdir/etc/systemd/system/$unit"
     done
 
-    # DHCP, unless the command line or the image configures the network: theirs sort first.
-    inst_simple "$moddir/zz-halfkey.network" "$systemdnetwork/zz-halfkey.network"
+    # DHCP, unless the command line or the image configures the network: networkd's files of theirs sort first, NetworkManager
+    # prefers theirs.
+    if dracut_module_included network-manager; then
+        inst_simple "$moddir/halfkey-network.sh" /usr/lib/halfkey/network.sh
+        inst_simple "$moddir/halfkey-network.service" "$systemdsystemunitdir/halfkey-network.service"
+        # dracut's own units, and those of NetworkManager from 1.54 on.
+        for unit in nm-initrd NetworkManager-initrd; do
+            inst_simple "$moddir/nm-leave.conf" "$systemdsystemunitdir/$unit.service.d/zz-halfkey.conf"
+        done
+        for unit in nm-wait-online-initrd NetworkManager-wait-online-initrd; do
+            inst_simple "$moddir/nm-wait-online.conf" "$systemdsystemunitdir/$unit.service.d/zz-halfkey.conf"
+        done
+    else
+        inst_simple "$moddir/zz-halfkey.network" "$systemdnetwork/zz-halfkey.network"
+    fi
 
     # The initqueue must not give up while the agent still waits.
     inst_hook initqueue/settled 01 "$moddir/halfkey-wait.sh"
