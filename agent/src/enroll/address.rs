@@ -6,6 +6,9 @@ use crate::initramfs::tool;
 use std::net::Ipv4Addr;
 use std::path::Path;
 
+/// What dracut's configuration installs from there, NetworkManager reads in the initramfs too.
+const KEYFILES: &str = "/etc/NetworkManager/system-connections/";
+
 /// What the address says of itself, and where the initramfs could have it from.
 struct Host<'a> {
     interface: &'a str,
@@ -64,11 +67,10 @@ impl Host<'_> {
                 .trim_matches(['"', '\''])
                 .to_owned()
         };
-        let is_told = self
-            .told
-            .split_ascii_whitespace()
-            .map(words_told)
-            .any(|word| word.starts_with("ip=") || word.starts_with("Address="));
+        let is_told =
+            self.told.split_ascii_whitespace().map(words_told).any(|word| {
+                word.starts_with("ip=") || word.starts_with("Address=") || word.contains(KEYFILES)
+            });
         if words.contains(&"dynamic") || is_told {
             return None;
         }
@@ -112,6 +114,7 @@ mod tests {
             (STATIC, "kernel_cmdline=\"ip=10.0.2.15::10.0.2.2:24::eth0:none\""),
             (STATIC, "kernel_cmdline+=\" ip=10.0.2.15::10.0.2.2:24::eth0:none \""),
             (STATIC, "[Network]\nAddress=10.0.2.15/24"),
+            (STATIC, "install_items+=\" /etc/NetworkManager/system-connections/eth0.nmconnection \""),
         ] {
             assert_eq!(warned(addresses, told), None, "{addresses} {told}");
         }

@@ -77,7 +77,33 @@ fn check_builder(root: &Path) -> Result<()> {
         return Err(Error::new(Kind::System, "expected dracut, found none on this host")
             .hint("install dracut and its network modules (Debian, Fedora: dracut dracut-network)"));
     }
-    Ok(())
+    check_network(root)
+}
+
+/// Refuses a host whose dracut has nothing that could bring a network up.
+fn check_network(root: &Path) -> Result<()> {
+    let any = |paths: &[&str]| paths.iter().any(|path| root.join(path).exists());
+    let folder = root.join("usr/lib/dracut/modules.d");
+    let names: Vec<_> =
+        folder.read_dir().into_iter().flatten().flatten().map(|entry| entry.file_name()).collect();
+    // Two digits stand before it.
+    let module =
+        |wanted: &str| names.iter().any(|name| name.to_str().and_then(|name| name.get(2..)) == Some(wanted));
+    let manager = any(&["usr/libexec/nm-initrd-generator", "usr/lib/nm-initrd-generator"]);
+    let networkd = any(&["usr/lib/systemd/systemd-networkd", "lib/systemd/systemd-networkd"]);
+    if (module("network-manager") && manager) || (module("systemd-networkd") && networkd) {
+        return Ok(());
+    }
+    let found = match (module("network-manager") || module("systemd-networkd"), manager || networkd) {
+        (true, _) => "neither of them on this host",
+        (false, true) => "none of dracut's modules for them",
+        (false, false) => "neither of them on this host, and none of dracut's modules for them",
+    };
+    Err(Error::new(
+        Kind::System,
+        format!("expected NetworkManager or systemd-networkd for the initramfs, found {found}"),
+    )
+    .hint(super::NETWORK_PACKAGES))
 }
 
 /// Where the initramfs of a kernel can be, alone or in a unified kernel image.
@@ -151,8 +177,11 @@ fn remedy(lines: &[&str]) -> &'static str {
     let says = |word: &str| lines.iter().any(|line| line.contains(word));
     if says("systemd-cryptsetup") || says("'crypt'") {
         "install systemd-cryptsetup (Debian 13) or cryptsetup, then run this again: nothing was enrolled"
-    } else if says("'systemd-networkd'") || says("'kernel-network-modules'") || says("'dbus'") {
-        "install dracut-network, then run this again: nothing was enrolled"
+    } else if ["'network-manager'", "'systemd-networkd'", "'kernel-network-modules'", "'dbus'"]
+        .into_iter()
+        .any(says)
+    {
+        "install dracut-network, and what it brings into the initramfs: NetworkManager with dbus, or systemd-networkd; then run this again: nothing was enrolled"
     } else if says("'halfkey'") {
         "the module 'halfkey' must be in /usr/lib/dracut/modules.d, halfkey-agent in /usr/bin, and cryptsetup installed; nothing was enrolled"
     } else {
@@ -177,7 +206,11 @@ mod tests {
 
     #[test]
     fn a_host_that_builds_with_something_else_is_refused() {
-        let refused = |files: &[&str]| check_builder(host(files).path()).err().map(|error| error.message);
+        const NETWORK: &[&str] =
+            &["usr/lib/dracut/modules.d/01systemd-networkd/x", "usr/lib/systemd/systemd-networkd"];
+        let refused = |files: &[&str]| {
+            check_builder(host(&[files, NETWORK].concat()).path()).err().map(|error| error.message)
+        };
         assert_eq!(refused(&["usr/bin/dracut"]), None);
         assert_eq!(refused(&["usr/bin/dracut", "etc/kernel/postinst.d/dracut"]), None);
         // dracut-core beside initramfs-tools builds nothing at a kernel update.
@@ -188,6 +221,26 @@ mod tests {
             assert!(refused(files).unwrap().contains("initramfs-tools builds"), "{files:?}");
         }
         assert!(refused(&["usr/bin/mkinitcpio"]).unwrap().contains("expected dracut, found none"));
+    }
+
+    #[test]
+    fn a_host_without_a_network_for_the_initramfs_is_refused() {
+        const MANAGER: &str = "usr/lib/dracut/modules.d/35network-manager/module-setup.sh";
+        const NETWORKD: &str = "usr/lib/dracut/modules.d/01systemd-networkd/module-setup.sh";
+        for (files, expected) in [
+            (&[MANAGER, "usr/libexec/nm-initrd-generator"][..], None),
+            (&[MANAGER, "usr/lib/nm-initrd-generator"], None),
+            (&[NETWORKD, "usr/lib/systemd/systemd-networkd"], None),
+            (&[NETWORKD, MANAGER], Some("neither of them on this host")),
+            (&[NETWORKD, "usr/libexec/nm-initrd-generator"], Some("neither of them on this host")),
+            (&["usr/lib/systemd/systemd-networkd"], Some("none of dracut's modules for them")),
+            (&[], Some("neither of them on this host, and none of dracut's modules for them")),
+        ] {
+            let refused = check_builder(host(&[&["usr/bin/dracut"], files].concat()).path()).err();
+            let found = refused.as_ref().and_then(|error| error.message.split(", found ").nth(1));
+            assert_eq!(found, expected, "{files:?}");
+            assert!(refused.is_none_or(|error| error.hint.unwrap().contains("NetworkManager")), "{files:?}");
+        }
     }
 
     #[test]
@@ -235,6 +288,10 @@ mod tests {
             ),
             (
                 "dracut[E]: Module 'halfkey' depends on module 'systemd-networkd', which can't be installed\n",
+                "install dracut-network",
+            ),
+            (
+                "dracut[E]: Module 'halfkey' depends on module 'network-manager', which can't be installed",
                 "install dracut-network",
             ),
             (

@@ -158,6 +158,15 @@ fn missing(files: &BTreeSet<String>, drivers: &Drivers) -> Vec<Finding> {
     }
     need(any(&["sbin/cryptsetup", "bin/cryptsetup"]), "cryptsetup");
     need(any(&["lib/systemd/systemd-cryptsetup", "bin/systemd-cryptsetup"]), "systemd-cryptsetup");
+    let networkd = has("lib/systemd/systemd-networkd");
+    let manager = any(&["sbin/NetworkManager", "bin/NetworkManager"])
+        && any(&["libexec/nm-initrd-generator", "lib/nm-initrd-generator"]);
+    if manager && !networkd {
+        need(
+            unit("halfkey-network.service") && has("lib/halfkey/network.sh"),
+            "the unit that has NetworkManager started",
+        );
+    }
     let mut findings = Vec::new();
     if !parts.is_empty() {
         findings.push(Finding {
@@ -165,10 +174,10 @@ fn missing(files: &BTreeSet<String>, drivers: &Drivers) -> Vec<Finding> {
             hint: "install agent and dracut module of one version, then dracut --force".into(),
         });
     }
-    if !has("lib/systemd/systemd-networkd") {
+    if !networkd && !manager {
         findings.push(Finding {
-            what: "the image has no systemd-networkd for the agent".into(),
-            hint: "install dracut-network, then dracut --force".into(),
+            what: "the image has neither NetworkManager nor systemd-networkd for the agent".into(),
+            hint: format!("{}, then dracut --force", super::NETWORK_PACKAGES),
         });
     }
     let is_there = |module: &String| {
@@ -269,7 +278,7 @@ mod tests {
             ("breakpoint-pre-mount.service.d/", "the drop-in for breakpoint-pre-mount.service"),
             ("usr/sbin/cryptsetup", "cryptsetup"),
             ("systemd/systemd-cryptsetup", "systemd-cryptsetup"),
-            ("systemd-networkd", "no systemd-networkd"),
+            ("systemd-networkd", "neither NetworkManager nor systemd-networkd"),
         ] {
             let without: String = LISTING
                 .lines()
@@ -281,6 +290,27 @@ mod tests {
         }
         let without = LISTING.replace("usr/", "");
         assert_eq!(found(&without, &none), [""; 0], "/usr is not one with the root");
+    }
+
+    #[test]
+    fn networkmanager_is_a_network_where_something_has_it_started() {
+        let listing = |paths: &[&str]| -> String {
+            let others = LISTING.lines().filter(|line| !line.contains("systemd-networkd"));
+            let paths = paths.iter().map(|path| format!("-rwxr-xr-x 1 root root 1 Apr 11 2025 {path}"));
+            others.map(str::to_owned).chain(paths).map(|line| format!("{line}\n")).collect()
+        };
+        let all = [
+            "usr/sbin/NetworkManager",
+            "usr/libexec/nm-initrd-generator",
+            "usr/lib/halfkey/network.sh",
+            "usr/lib/systemd/system/halfkey-network.service",
+        ];
+        assert_eq!(found(&listing(&all), &Drivers::default()), [""; 0]);
+        for (left_out, expected) in [(0, "neither"), (1, "neither"), (2, "started"), (3, "started")] {
+            let paths: Vec<_> = all.iter().filter(|path| **path != all[left_out]).copied().collect();
+            let found = found(&listing(&paths), &Drivers::default());
+            assert!(found.len() == 1 && found[0].contains(expected), "{}: {found:?}", all[left_out]);
+        }
     }
 
     #[test]

@@ -11,6 +11,10 @@ pub mod look;
 
 use std::process::Command;
 
+/// What brings a network into an initramfs. dracut has NetworkManager or systemd-networkd, whichever the host has.
+const NETWORK_PACKAGES: &str =
+    "install dracut-network (not on SUSE), and NetworkManager where there is no systemd-networkd";
+
 /// A program of the host, wherever root's shell has it.
 pub fn tool(name: &str) -> Command {
     let mut command = Command::new(name);
