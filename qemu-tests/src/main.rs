@@ -32,8 +32,8 @@ says how many seconds each layer took; every other word does so as well, if the 
 `record` boots each boot path once and writes what was measured to FOLDER: NAME.bin (the firmware's log),
 NAME.pcrs (SHA-256 bank, at the attestation), NAME.cmdline.
 
-Machines run what --on says: debian12, debian13 or testing. Without it, `run` takes for each scenario what
-docs/scenarios.md says, `matrix` all of them, and the others debian12.
+Machines run what --on says: debian12, debian13, debian13nm (NetworkManager) or testing. Without it, `run`
+takes for each scenario what docs/scenarios.md says, `matrix` all but debian13nm, and the others debian12.
 
 environment: HALFKEY_AGENT, HALFKEY_VERIFIER, HALFKEY_TENANT (programs, else those of `make dist`),
 HALFKEY_QEMU_ACCEL=kvm|tcg, HALFKEY_QEMU_CACHE, HALFKEY_QEMU_RUN (folders)

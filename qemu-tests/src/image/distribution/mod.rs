@@ -3,12 +3,16 @@
 
 mod debian12;
 mod debian13;
+mod debian13nm;
 mod testing;
 
 use crate::error::{Context, Result};
 
 /// Those that machines of the tests can run. The first is what a run is about if nobody says otherwise.
 pub static ALL: &[Distribution] = &[debian12::DEBIAN, debian13::DEBIAN, testing::DEBIAN];
+
+/// What one of them is otherwise: by name only, without a column of its own in docs/matrix.md.
+pub static VARIANTS: &[Distribution] = &[debian13nm::DEBIAN];
 
 /// A release of a distribution whose packages apt fetches.
 #[derive(Debug)]
@@ -95,8 +99,9 @@ pub struct Loaders {
 /// # Errors
 /// If there is none: the error lists them.
 pub fn find(name: &str) -> Result<&'static Distribution> {
-    let known = || ALL.iter().map(|known| known.name).collect::<Vec<_>>().join(", ");
-    ALL.iter()
+    let all = || ALL.iter().chain(VARIANTS);
+    let known = || all().map(|known| known.name).collect::<Vec<_>>().join(", ");
+    all()
         .find(|known| known.name == name)
         .context(format_args!("expected a distribution, one of {}, found {name:?}", known()))
 }
@@ -107,9 +112,10 @@ mod tests {
 
     #[test]
     fn names_are_unique_and_fit_into_paths() {
-        for (number, one) in ALL.iter().enumerate() {
+        let all: Vec<_> = ALL.iter().chain(VARIANTS).collect();
+        for (number, one) in all.iter().enumerate() {
             assert!(one.name.bytes().all(|byte| byte.is_ascii_alphanumeric()), "{}", one.name);
-            assert!(ALL[..number].iter().all(|other| other.name != one.name), "{}", one.name);
+            assert!(all[..number].iter().all(|other| other.name != one.name), "{}", one.name);
             assert_eq!(find(one.name).unwrap().name, one.name);
         }
         assert!(find("debian").unwrap_err().to_string().contains("debian12, debian13, testing"));
