@@ -151,18 +151,18 @@ impl LocalLab {
 
     /// `halfkey-agent` with its TPM.
     pub fn agent(&self, args: &[&str]) -> Command {
+        self.agent_on(&self.tpm.location(), args)
+    }
+
+    /// The same with a TPM that is reached by way of another place.
+    pub fn agent_on(&self, tpm: &str, args: &[&str]) -> Command {
         let mut command = Command::new("nsenter");
         let space = format!("/proc/{}/ns", self.namespace.pid());
         command.arg(format!("--mount={space}/mnt"));
         if !geteuid().is_root() {
             command.arg(format!("--user={space}/user")).arg("--preserve-credentials");
         }
-        command
-            .arg("--")
-            .arg(&self.programs.agent)
-            .args(["--tpm", &self.tpm.location()])
-            .args(args)
-            .stdin(Stdio::null());
+        command.arg("--").arg(&self.programs.agent).args(["--tpm", tpm]).args(args).stdin(Stdio::null());
         reaper::mark(&mut command);
         command
     }
@@ -274,7 +274,12 @@ impl LocalLab {
 
     /// `unlock --dry-run --json` of these volumes.
     pub fn unlock(&self, volumes: &[&str]) -> Command {
-        let mut command = self.agent(&["unlock", "--dry-run", "--json", "--timeout", "20"]);
+        self.unlock_on(&self.tpm.location(), volumes)
+    }
+
+    /// The same with a TPM that is reached by way of another place.
+    pub fn unlock_on(&self, tpm: &str, volumes: &[&str]) -> Command {
+        let mut command = self.agent_on(tpm, &["unlock", "--dry-run", "--json", "--timeout", "20"]);
         for name in volumes {
             command.arg("--device").arg(self.device(name));
         }

@@ -48,7 +48,7 @@ impl Transport {
             Location::Unix(path) => UnixStream::connect(path).map(Stream::Unix),
         };
         let stream = opened.map_err(|error| Error::Open(location.to_string(), error))?;
-        let managed = matches!(location, Location::Device(path)
+        let managed = matches!(location, Location::Device(path) | Location::Unix(path)
             if path.file_name().is_some_and(|name| name.as_encoded_bytes().starts_with(b"tpmrm")));
         Ok(Self { stream, broken: false, managed })
     }

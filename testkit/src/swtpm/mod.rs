@@ -3,6 +3,7 @@
 //! A TPM serves one connection at a time. [`Swtpm::command`] and tpm2-tools connect anew for each command, so they can take
 //! turns with each other and with the agent.
 
+pub mod discrete;
 mod manufacturer;
 
 pub use manufacturer::Manufacturer;

@@ -1,6 +1,7 @@
 //! From "the program starts" to "the key is there": one unlocking without opening the volume,
 //! next to Clevis with its two pins, each against the same TPM or a server on loopback.
 
+use crate::discrete;
 use crate::run::{self, Cost, Result};
 use halfkey_qemu_tests::local_lab::{LocalLab, text};
 use halfkey_qemu_tests::paths::Paths;
@@ -20,6 +21,8 @@ pub struct Costs {
     pub clevis_tpm2: Cost,
     /// `clevis decrypt`, pin tang
     pub clevis_tang: Cost,
+    /// With a discrete TPM.
+    pub discrete: discrete::Costs,
     /// Resident memory of the agent at its highest, in KiB.
     pub agent_rss: u64,
     /// Resident memory of the verifier after all this, in KiB.
@@ -44,21 +47,22 @@ pub fn measure(dir: &Path, paths: Paths) -> Result<Costs> {
     };
     let tpm2_jwe = encrypt("tpm2", "{}")?;
     let tang_jwe = encrypt("tang", &format!("{{\"url\":\"{}\"}}", tang.url))?;
-    let decrypt = |jwe: &Path| {
+    let decrypt = |jwe: &Path, tcti: &str| {
         // The shell opens the file: the command runs many times, a standard input only once.
         let mut clevis = Command::new("sh");
-        clevis.args(["-c", "exec clevis decrypt < \"$0\""]).arg(jwe).env("TPM2TOOLS_TCTI", &tcti);
+        clevis.args(["-c", "exec clevis decrypt < \"$0\""]).arg(jwe).env("TPM2TOOLS_TCTI", tcti);
         clevis
     };
     let costs = run::compare(&mut [
         ("unlock --dry-run", Box::new(|| node.unlock(&["root"]))),
-        ("clevis decrypt tpm2", Box::new(|| decrypt(&tpm2_jwe))),
-        ("clevis decrypt tang", Box::new(|| decrypt(&tang_jwe))),
+        ("clevis decrypt tpm2", Box::new(|| decrypt(&tpm2_jwe, &tcti))),
+        ("clevis decrypt tang", Box::new(|| decrypt(&tang_jwe, &tcti))),
     ])?;
     Ok(Costs {
         halfkey: costs[0],
         clevis_tpm2: costs[1],
         clevis_tang: costs[2],
+        discrete: discrete::measure(&node, |tcti| decrypt(&tpm2_jwe, tcti))?,
         agent_rss: peak_rss(&mut node.unlock(&["root"]))?,
         verifier_rss: rss(node.verifier.pid().ok_or("the verifier does not run")?)?,
     })
