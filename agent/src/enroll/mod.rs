@@ -158,14 +158,7 @@ pub fn run(options: &Options) -> Result<()> {
     // The tenant's workstation shows the same one: what was just signed, and nothing from before.
     console::print(&format!("enrollment id:  {}\n", document.enrollment_id));
 
-    // A hierarchy with a password can't recreate its keys in the initramfs: they stay in the TPM.
-    let permanent = tpm.permanent()?;
-    if permanent.endorsement_auth {
-        keys.ak = tpm.persist(Persistent::Ak, &keys.ak)?;
-    }
-    if permanent.owner_auth {
-        keys.srk = tpm.persist(Persistent::Srk, &keys.srk)?;
-    }
+    keep(&mut tpm, &mut keys)?;
     let policy = seal_policy::seal_policy(document.bank, &document.release_name, &node.0);
     let sealed = tpm.seal(&keys.srk, u.expose(), &policy)?;
     drop(u);
@@ -205,6 +198,29 @@ pub fn run(options: &Options) -> Result<()> {
         console::print(&format!("{}: keyslot {} and token {}\n", device.display(), bound.slot, bound.token));
     }
     end();
+    Ok(())
+}
+
+/// Keeps AK and SRK in the TPM: to make them again takes a chip half a second of each boot, and what is not persistent is loaded
+/// and saved around each command. A hierarchy with a password can't make them in the initramfs: there they must be kept.
+fn keep(tpm: &mut Tpm, keys: &mut register::Keys) -> Result<()> {
+    let permanent = tpm.permanent()?;
+    for (which, key, needed) in [
+        (Persistent::Ak, &mut keys.ak, permanent.endorsement_auth),
+        (Persistent::Srk, &mut keys.srk, permanent.owner_auth),
+    ] {
+        match tpm.persist(which, key) {
+            Ok(kept) => {
+                let made = std::mem::replace(key, kept);
+                tpm.flush(made)?;
+            }
+            Err(error) if needed => return Err(error.into()),
+            Err(error) => console::say(&format!(
+                "warning: the {} is not kept in the TPM, and each boot has to make it again: {error}",
+                which.name()
+            )),
+        }
+    }
     Ok(())
 }
 

@@ -3,8 +3,11 @@
 //! | key | hierarchy | persistent handle | else |
 //! | --- | --- | --- | --- |
 //! | EK | endorsement | by [`KINDS`] | recreated by the TCG template |
-//! | AK | endorsement | 0x81018001, if the hierarchy had a password at enrollment | recreated |
-//! | SRK | owner | 0x81000001, if that is the TCG's ECC template | recreated |
+//! | AK | endorsement | 0x81018001, from enrollment on | recreated |
+//! | SRK | owner | 0x81000001, from enrollment on, if no other key is there | recreated |
+//!
+//! Whoever has the owner's password, which is empty mostly, can put another key there. The SRK's name is
+//! in the token, and another key is not used. With another AK the verifier knows the quote for another TPM's.
 
 use super::entity::{Hierarchy, Object};
 use super::object::is_named;
@@ -31,6 +34,16 @@ pub enum Persistent {
     Ak,
     /// The SRK, at 0x81000001.
     Srk,
+}
+
+impl Persistent {
+    /// For people.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Ak => "attestation key",
+            Self::Srk => "storage key",
+        }
+    }
 }
 
 /// A kind of EK (TCG EK Credential Profile 2.5, section 2.2.1 and annex B).
@@ -140,8 +153,8 @@ impl Tpm {
         Err(Error::WrongSrk)
     }
 
-    /// Keeps the AK or the SRK at its fixed handle, for TPMs whose hierarchies have
-    /// passwords. Needs the owner's ([`Tpm::set_hierarchy_auth`]). A no-op if it is there.
+    /// Keeps the AK or the SRK at its fixed handle. Needs the owner's password, if there is one
+    /// ([`Tpm::set_hierarchy_auth`]). A no-op if it is there.
     ///
     /// # Errors
     /// [`Error::Occupied`] if another key is there; [`Error::HierarchyAuth`]; another [`Error`] from the TPM.
