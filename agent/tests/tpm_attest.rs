@@ -4,8 +4,10 @@
 
 mod common;
 
+use common::interposer::{CC_ACTIVATE_CREDENTIAL, CC_START_AUTH_SESSION, Interposer, code};
+use common::release::ReleaseKey;
 use common::swtpm::Swtpm;
-use halfkey_agent::tpm::{Ek, Error, Hierarchy, Object, quoted_digest};
+use halfkey_agent::tpm::{Ek, Error, Hierarchy, Object, Release, quoted_digest};
 use halfkey_protocol::tpm::bank::PcrBank;
 use halfkey_protocol::tpm::kdf::Hash;
 use halfkey_protocol::tpm::template;
@@ -139,6 +141,72 @@ fn credentials_of_the_oracle_are_activated_with_the_srk() {
         assert!(matches!(tpm.activate_with_srk(&srk, &ak, &bad), Err(Error::Refused(..))));
     }
     assert_eq!(*tpm.activate_with_srk(&srk, &ak, &good).unwrap(), SECRET);
+}
+
+/// One session for both halves: what it encrypts is seen by nobody on the bus, and changed by nobody.
+#[test]
+fn the_session_that_unsealed_opens_a_credential_unseen() {
+    const NODE: [u8; 16] = [7; 16];
+    let (swtpm, release) = (Swtpm::start(), ReleaseKey::new());
+    let mut tpm = swtpm.open();
+    let (ak, srk) = (tpm.attestation_key().unwrap(), tpm.storage_key(None).unwrap());
+    let blob = tpm.seal(&srk, &[0xa5; 32], &release.policy(PcrBank::Sha256, &NODE)).unwrap();
+    drop(tpm);
+    let credential = make_credential(&swtpm, &srk, &ak.name, &SECRET);
+    // Bytes of the answer, from behind its header on: sizes, the secret, both passwords' answers, nonce, HMAC.
+    for changed in [None, Some(17), Some(30), Some(58), Some(72), Some(110)] {
+        let mut sessions = 0;
+        let bus = Interposer::new(&swtpm.location(), move |bus, command| {
+            let mut answer = bus.ask(command);
+            sessions += u32::from(code(command) == CC_START_AUTH_SESSION);
+            assert_eq!(sessions.max(1), 1, "one is salted, and no other");
+            if let (CC_ACTIVATE_CREDENTIAL, Some(at)) = (code(command), changed) {
+                answer[at] ^= 1;
+            }
+            Some(answer)
+        });
+        let mut tpm = bus.open();
+        let (ak, srk) = (tpm.attestation_key().unwrap(), tpm.storage_key(None).unwrap());
+        let mut session = tpm.start_unseal(&srk).unwrap();
+        let (key, signature) = (release.public(), release.sign(&session.nonce_tpm, &NODE));
+        let release = Release { bank: PcrBank::Sha256, public: &key, signature: &signature, node: &NODE };
+        assert_eq!(*tpm.unseal(&mut session, &srk, &blob, &release).unwrap(), [0xa5; 32]);
+        match (tpm.activate_in(session, &srk, &ak, &credential), changed) {
+            (Ok(secret), None) => assert_eq!(*secret, SECRET),
+            (Err(Error::Hmac(_) | Error::Malformed(_)), Some(_)) => {}
+            (Err(error), _) => panic!("{changed:?}: {error}"),
+            (Ok(_), Some(at)) => panic!("byte {at} was changed, and nobody noticed"),
+        }
+        drop(tpm);
+        let traffic = bus.traffic();
+        for secret in [&SECRET, &[0xa5; 32]] {
+            assert!(!traffic.windows(8).any(|part| part == &secret[..8]));
+        }
+        for kind in ["handles-transient", "handles-loaded-session"] {
+            assert_eq!(swtpm.told(&format!("tpm2_getcap {kind}")).trim(), "");
+        }
+    }
+}
+
+#[test]
+fn what_was_read_ahead_and_is_old_is_read_again() {
+    let swtpm = Swtpm::start();
+    let mut tpm = swtpm.open();
+    let ak = tpm.attestation_key().unwrap();
+    tpm.read_ahead(PcrBank::Sha256).unwrap();
+    // Another bank's are no use.
+    for (bank, moved) in [(PcrBank::Sha256, false), (PcrBank::Sha384, false), (PcrBank::Sha384, true)] {
+        if moved {
+            tpm.pcr_event(11, b"sysinit").unwrap();
+        }
+        let before = tpm.timings().len();
+        let quote = tpm.quote(&ak, &[1; 32], bank).unwrap();
+        assert_eq!(quoted_digest(&quote.attest).unwrap(), Hash::Sha256.digest(&[&quote.pcrs.concat()]));
+        assert_eq!(quote.pcrs[11] != vec![0; bank.digest_len()], moved);
+        let names: Vec<_> = tpm.timings()[before..].iter().map(|timing| timing.name).collect();
+        let read = if bank == PcrBank::Sha256 { 0 } else { 2 };
+        assert_eq!(names, [&["Quote"][..], &["PCR_Read"; 2][..read]].concat(), "{bank:?}");
+    }
 }
 
 #[test]

@@ -5,11 +5,11 @@
 mod common;
 
 use common::interposer::{
-    CC_CREATE_PRIMARY, CC_QUOTE, CC_START_AUTH_SESSION, CC_UNSEAL, Interposer, code, refusal,
+    CC_CREATE_PRIMARY, CC_PCR_READ, CC_QUOTE, CC_START_AUTH_SESSION, CC_UNSEAL, Interposer, code, refusal,
 };
 use common::release::ReleaseKey;
 use common::swtpm::Swtpm;
-use halfkey_agent::tpm::{Error, SealedBlob, Tpm, parse_answer, quoted_digest};
+use halfkey_agent::tpm::{Error, Release, SealedBlob, Tpm, parse_answer, quoted_digest};
 use halfkey_protocol::tpm::bank::PcrBank;
 use proptest::prelude::*;
 
@@ -25,11 +25,13 @@ fn seal(tpm: &mut Tpm, release: &ReleaseKey) -> SealedBlob {
 
 fn unseal(tpm: &mut Tpm, blob: &SealedBlob, release: &ReleaseKey) -> Result<Vec<u8>, Error> {
     let srk = tpm.storage_key(None)?;
-    let mut sealed = tpm.load(&srk, blob)?;
-    let session = tpm.start_unseal(&srk)?;
+    let mut session = tpm.start_unseal(&srk)?;
     let signature = release.sign(&session.nonce_tpm, &NODE);
-    let secret = tpm.unseal(session, &mut sealed, PcrBank::Sha256, &release.public(), &signature, &NODE)?;
-    Ok(secret.to_vec())
+    let key = release.public();
+    let release = Release { bank: PcrBank::Sha256, public: &key, signature: &signature, node: &NODE };
+    let secret = tpm.unseal(&mut session, &srk, blob, &release);
+    tpm.abandon(session)?;
+    secret.map(|secret| secret.to_vec())
 }
 
 #[test]
@@ -76,7 +78,7 @@ fn pcrs_that_move_before_a_quote_are_read_again() {
     for (moves, fits) in [(2, true), (u32::MAX, false)] {
         let mut left = moves;
         let bus = Interposer::new(&swtpm.location(), move |bus, command| {
-            if code(command) == CC_QUOTE && left > 0 {
+            if matches!(code(command), CC_QUOTE | CC_PCR_READ) && left > 0 {
                 left -= 1;
                 bus.move_pcr_11();
             }
@@ -126,8 +128,9 @@ fn a_secret_without_encryption_is_not_accepted() {
         if code(&command) == CC_UNSEAL {
             // Header, handle, size of the area, session, nonce: then the attributes.
             let attributes = 10 + 4 + 4 + 4 + 2 + 32;
-            assert_eq!(command[attributes], 0x40);
-            command[attributes] = 0;
+            // The answer is encrypted, and the session is used again.
+            assert_eq!(command[attributes], 0x41);
+            command[attributes] = 1;
         }
         Some(bus.ask(&command))
     });
@@ -230,6 +233,43 @@ fn an_answer_about_other_pcrs_is_refused() {
     answer[5] = answer.len() as u8;
     let bus = Interposer::alone(move |_| Some(answer.clone()));
     assert!(matches!(bus.open().pcr_read(11, 3), Err(Error::Malformed("PCR_Read"))));
+}
+
+#[test]
+fn the_fence_of_all_banks_is_one_answer_or_is_read_bank_by_bank() {
+    let swtpm = Swtpm::start();
+    swtpm.open().pcr_event(15, b"closed").unwrap();
+    let expected = swtpm.open().fence_state().unwrap().values;
+    assert_eq!(
+        expected.iter().map(|(bank, value)| (*bank, value.len())).collect::<Vec<_>>(),
+        [(4, 20), (11, 32), (12, 48)]
+    );
+    // A TPM that gives one bank at a time says so.
+    let several = |command: &[u8]| code(command) == CC_PCR_READ && command[13] > 1;
+    let bus = Interposer::new(&swtpm.location(), move |bus, command| {
+        let mut command = command.to_vec();
+        if several(&command) {
+            command.truncate(14 + 6);
+            command[13] = 1;
+            command[5] = command.len() as u8;
+        }
+        Some(bus.ask(&command))
+    });
+    assert_eq!(bus.open().fence_state().unwrap().values, expected);
+    bus.traffic();
+    // Values that are not those of their banks are nobody's.
+    let bus = Interposer::new(&swtpm.location(), move |bus, command| {
+        let mut answer = bus.ask(command);
+        if several(command) {
+            // Header, counter, selection of three banks, count, SHA-1.
+            let (sha256, end) = (10 + 4 + 4 + 3 * 6 + 4 + 2 + 20, answer.len());
+            let swapped = [&answer[sha256 + 2 + 32..end], &answer[sha256..sha256 + 2 + 32]].concat();
+            answer[sha256..].copy_from_slice(&swapped);
+        }
+        Some(answer)
+    });
+    let error = bus.open().fence_state().map(drop).unwrap_err();
+    assert!(matches!(error, Error::Malformed("PCR_Read")), "{error}");
 }
 
 #[test]

@@ -6,7 +6,7 @@ mod common;
 
 use common::release::ReleaseKey;
 use common::swtpm::Swtpm;
-use halfkey_agent::tpm::{Error, SealedBlob, Tpm};
+use halfkey_agent::tpm::{Error, Release, SealedBlob, Tpm};
 use halfkey_protocol::tpm::bank::PcrBank;
 use tss_esapi::attributes::{ObjectAttributesBuilder, SessionAttributesBuilder};
 use tss_esapi::constants::SessionType;
@@ -40,11 +40,12 @@ fn unseal_with(
     sign: impl Fn(&[u8]) -> [u8; 64],
 ) -> Result<Vec<u8>, Error> {
     let srk = tpm.storage_key(None)?;
-    let mut sealed = tpm.load(&srk, blob)?;
-    let session = tpm.start_unseal(&srk)?;
+    let mut session = tpm.start_unseal(&srk)?;
     let signature = sign(&session.nonce_tpm);
-    let secret = tpm.unseal(session, &mut sealed, bank, &release.public(), &signature, node);
-    tpm.flush(sealed)?;
+    let key = release.public();
+    let release = Release { bank, public: &key, signature: &signature, node };
+    let secret = tpm.unseal(&mut session, &srk, blob, &release);
+    tpm.abandon(session)?;
     tpm.flush(srk)?;
     secret.map(|secret| secret.to_vec())
 }
@@ -146,35 +147,32 @@ fn pcrs_that_move_in_between_cost_only_a_repetition() {
     let blob = seal(&mut tpm, &release, BANK);
     // Between the session and its use: PolicyPCR comes later.
     let srk = tpm.storage_key(None).unwrap();
-    let mut sealed = tpm.load(&srk, &blob).unwrap();
-    let session = tpm.start_unseal(&srk).unwrap();
-    let signature = release.sign(&session.nonce_tpm, &NODE);
+    let mut session = tpm.start_unseal(&srk).unwrap();
+    let (key, signature) = (release.public(), release.sign(&session.nonce_tpm, &NODE));
     tpm.pcr_event(11, b"sysinit").unwrap();
-    let secret = tpm.unseal(session, &mut sealed, BANK, &release.public(), &signature, &NODE).unwrap();
+    let release = Release { bank: BANK, public: &key, signature: &signature, node: &NODE };
+    let secret = tpm.unseal(&mut session, &srk, &blob, &release).unwrap();
     assert_eq!(*secret, SECRET);
 }
 
 #[test]
-fn a_full_tpm_makes_room_for_the_release_key() {
+fn three_places_are_enough() {
     let swtpm = Swtpm::start();
     let release = ReleaseKey::new();
     let mut tpm = swtpm.open();
     let blob = seal(&mut tpm, &release, BANK);
-    // As at boot: SRK, AK and U fill the three places of a TPM without a resource manager.
+    // As at boot: SRK and AK leave one place of a TPM without a resource manager.
     let srk = tpm.storage_key(None).unwrap();
     let ak = tpm.attestation_key().unwrap();
-    let mut sealed = tpm.load(&srk, &blob).unwrap();
-    let session = tpm.start_unseal(&srk).unwrap();
-    let signature = release.sign(&session.nonce_tpm, &NODE);
+    let mut session = tpm.start_unseal(&srk).unwrap();
+    let (key, signature) = (release.public(), release.sign(&session.nonce_tpm, &NODE));
     tpm.quote(&ak, &[1; 32], BANK).unwrap();
-    let secret = tpm.unseal(session, &mut sealed, BANK, &release.public(), &signature, &NODE).unwrap();
+    let release = Release { bank: BANK, public: &key, signature: &signature, node: &NODE };
+    // The session is as it was but for its nonce: what was signed does not open it twice.
+    let secret = tpm.unseal(&mut session, &srk, &blob, &release).unwrap();
     assert_eq!(*secret, SECRET);
-    let names: Vec<&str> = tpm.timings().iter().map(|timing| timing.name).collect();
-    assert!(names.contains(&"ContextLoad"), "{names:?}");
-    let session = tpm.start_unseal(&srk).unwrap();
-    let signature = release.sign(&session.nonce_tpm, &NODE);
-    let secret = tpm.unseal(session, &mut sealed, BANK, &release.public(), &signature, &NODE).unwrap();
-    assert_eq!(*secret, SECRET);
+    let error = tpm.unseal(&mut session, &srk, &blob, &release).unwrap_err();
+    assert!(error.to_string().contains("TPM_RC_SIGNATURE"), "{error}");
 }
 
 #[test]

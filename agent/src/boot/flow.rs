@@ -9,7 +9,7 @@ use crate::error::{Error, Kind, Result};
 pub enum Step {
     /// The enrolled volumes are there, and whatever else the boot names.
     FindVolumes,
-    /// SRK, AK and the sealed half are in the TPM, and PCR 15 is zero. The verifiers are asked meanwhile.
+    /// SRK and AK are in the TPM, the sealed half is one of its, and PCR 15 is zero. The verifiers are asked meanwhile.
     PrepareKeys,
     /// Only with another TPM than the enrolled one: the verifier gets its evidence, which it refuses and records.
     TellOfOtherTpm,
@@ -17,8 +17,8 @@ pub enum Step {
     ChooseEnrollment,
     /// The volumes of that enrollment are complete, and their headers pass the allow-list.
     CheckVolumes,
-    /// The sealed half of that enrollment is loaded.
-    LoadHalf,
+    /// The sealed half of that enrollment is one of this TPM's.
+    CheckHalf,
     /// The verifier has released, and K is made of both halves.
     Attest,
     /// Headers and tokens are those that K sealed.
@@ -80,8 +80,8 @@ pub fn following(step: Step, dry_run: bool) -> Next {
         // It is told, and still another TPM.
         Step::TellOfOtherTpm => return Next::End,
         Step::ChooseEnrollment => Step::CheckVolumes,
-        Step::CheckVolumes => Step::LoadHalf,
-        Step::LoadHalf => Step::Attest,
+        Step::CheckVolumes => Step::CheckHalf,
+        Step::CheckHalf => Step::Attest,
         Step::Attest => Step::CheckSeals,
         Step::CheckSeals => Step::TestKeys,
         Step::TestKeys if dry_run => return Next::End,
@@ -106,7 +106,7 @@ pub fn failure(step: Step, kind: Kind, dry_run: bool, others: bool) -> Failure {
         | Step::TellOfOtherTpm
         | Step::ChooseEnrollment
         | Step::CheckVolumes
-        | Step::LoadHalf
+        | Step::CheckHalf
         | Step::Attest
         | Step::CheckSeals
         | Step::TestKeys => true,
@@ -147,7 +147,7 @@ pub fn way_out(step: Step, dry_run: bool) -> WayOut {
         | Step::TellOfOtherTpm
         | Step::ChooseEnrollment
         | Step::CheckVolumes
-        | Step::LoadHalf
+        | Step::CheckHalf
         | Step::Attest
         | Step::CheckSeals
         | Step::TestKeys
@@ -239,7 +239,7 @@ mod tests {
         (Step::TellOfOtherTpm, true, WayOut::CloseFence),
         (Step::ChooseEnrollment, true, WayOut::CloseFence),
         (Step::CheckVolumes, true, WayOut::CloseFence),
-        (Step::LoadHalf, true, WayOut::CloseFence),
+        (Step::CheckHalf, true, WayOut::CloseFence),
         (Step::Attest, true, WayOut::CloseFence),
         (Step::CheckSeals, true, WayOut::CloseFence),
         (Step::TestKeys, true, WayOut::CloseFence),

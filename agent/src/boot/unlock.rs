@@ -75,9 +75,10 @@ pub struct Unlock {
 struct Keys {
     srk: Object,
     ak: Object,
-    /// The sealed half, and of which enrollment it is.
-    sealed: Option<Object>,
+    /// The enrollment whose sealed half is this TPM's.
     enrollment: String,
+    /// For the first attempt: to make one takes a chip as long as a quote does.
+    session: Option<UnsealSession>,
 }
 
 /// A release, and the random value that its quote committed to.
@@ -218,8 +219,8 @@ impl Unlock {
         let token = route.current(&connection.begun)?;
         self.walk.enter(Step::CheckVolumes)?;
         let targets = target::targets(found, token, &self.settings)?;
-        self.walk.enter(Step::LoadHalf)?;
-        self.load_half(&mut keys, token)?;
+        self.walk.enter(Step::CheckHalf)?;
+        self.check_half(&mut keys, token)?;
         self.walk.enter(Step::Attest)?;
         let (release, key) = self.release(token, &config, connection, &mut keys)?;
         self.walk.enter(Step::CheckSeals)?;
@@ -243,6 +244,11 @@ impl Unlock {
                 .collect(),
         };
         if !self.options.dry_run {
+            // With nothing in the TPM the kernel has nothing to load and save around what follows.
+            let Keys { srk, ak, .. } = keys;
+            let tpm = self.tpm()?;
+            tpm.flush(ak)?;
+            tpm.flush(srk)?;
             self.open_all(&release, &targets, passphrases, state)?;
         }
         Ok(report)
@@ -319,7 +325,7 @@ impl Unlock {
         self.tpm.as_mut().ok_or_else(|| Error::new(Kind::Tpm, "the TPM is not open"))
     }
 
-    /// SRK, AK, the sealed half: all that needs no network.
+    /// SRK, AK, a look at the sealed half and the PCRs, the session that will unseal: all that needs no network.
     fn prepare_keys(&mut self, route: &Route) -> Result<Keys> {
         self.tpm = Some(fence::open_tpm(&self.options.tpm, self.deadline)?);
         let tpm = self.tpm()?;
@@ -341,24 +347,21 @@ impl Unlock {
         };
         let srk = result?;
         let ak = tpm.attestation_key()?;
-        let sealed = Some(load(tpm, &srk, token)?);
-        Ok(Keys { srk, ak, sealed, enrollment: token.enrollment.clone() })
+        check_half(tpm, &srk, token)?;
+        tpm.read_ahead(token.bank)?;
+        let session = Some(tpm.start_unseal(&srk)?);
+        Ok(Keys { srk, ak, enrollment: token.enrollment.clone(), session })
     }
 
-    /// Has the half of this enrollment ready, if another's is.
-    fn load_half(&mut self, keys: &mut Keys, token: &Token) -> Result<()> {
+    /// Looks at the half of this enrollment, if it was another's.
+    fn check_half(&mut self, keys: &mut Keys, token: &Token) -> Result<()> {
         if keys.enrollment == token.enrollment {
             return Ok(());
         }
         if keys.srk.name != token.srk_name {
             return Err(other_tpm());
         }
-        let tpm = self.tpm()?;
-        // A TPM has room for three objects.
-        if let Some(other) = keys.sealed.take() {
-            tpm.flush(other)?;
-        }
-        keys.sealed = Some(load(tpm, &keys.srk, token)?);
+        check_half(self.tpm()?, &keys.srk, token)?;
         keys.enrollment.clone_from(&token.enrollment);
         Ok(())
     }
@@ -417,8 +420,8 @@ impl Unlock {
         &mut self,
         token: &Token,
         attested: &Attested,
-        session: UnsealSession,
-        keys: &mut Keys,
+        mut session: UnsealSession,
+        keys: &Keys,
     ) -> Result<Option<Key>> {
         let released = attested.open()?;
         let signature = attested.verdict.release_signature.as_ref().and_then(|signature| signature.array());
@@ -427,17 +430,22 @@ impl Unlock {
         })?;
         let wrong = || Error::new(Kind::Tpm, "expected halves of 32 bytes, found another length");
         let tpm = self.tpm()?;
-        let sealed =
-            keys.sealed.as_mut().ok_or_else(|| Error::new(Kind::Tpm, "the sealed half is not loaded"))?;
-        let mut v = tpm.activate_with_srk(&keys.srk, &keys.ak, &released.c_v)?;
-        let v = Half::take(&mut v).ok_or_else(wrong)?;
-        let unsealed =
-            tpm.unseal(session, sealed, token.bank, &token.release_public, &signature, &token.node.0);
-        let mut u = match unsealed {
-            Err(tpm::Error::PcrChanged) => return Ok(None),
+        let release = tpm::Release {
+            bank: token.bank,
+            public: &token.release_public,
+            signature: &signature,
+            node: &token.node.0,
+        };
+        let mut u = match tpm.unseal(&mut session, &keys.srk, &sealed_half(token), &release) {
+            Err(tpm::Error::PcrChanged) => {
+                tpm.abandon(session)?;
+                return Ok(None);
+            }
             other => other?,
         };
         let u = Half::take(&mut u).ok_or_else(wrong)?;
+        let mut v = tpm.activate_in(session, &keys.srk, &keys.ak, &released.c_v)?;
+        let v = Half::take(&mut v).ok_or_else(wrong)?;
         Ok(Some(Key::combine(&u, &v)))
     }
 
@@ -497,7 +505,7 @@ impl Unlock {
 struct AskForHalves<'a> {
     tpm: &'a mut Tpm,
     token: &'a Token,
-    keys: &'a Keys,
+    keys: &'a mut Keys,
     r_sha256: &'a [u8],
 }
 
@@ -536,7 +544,10 @@ impl Ask for AskForHalves<'_> {
         deadline: Deadline,
     ) -> std::result::Result<Answer, Failed> {
         let failed = |error: tpm::Error| Failed::Tpm(error.into());
-        let session = self.tpm.start_unseal(&self.keys.srk).map_err(failed)?;
+        let session = match self.keys.session.take() {
+            Some(session) => session,
+            None => self.tpm.start_unseal(&self.keys.srk).map_err(failed)?,
+        };
         let commitments = Commitments { nonce_tpm: &session.nonce_tpm, purpose_data: self.r_sha256 };
         let attester = attester(self.token);
         match attester.finish(self.tpm, &self.keys.ak, connection, commitments, deadline) {
@@ -587,7 +598,13 @@ fn other_tpm() -> Error {
     Error { kind: Kind::OtherTpm, ..tpm::Error::WrongSrk.into() }
 }
 
-fn load(tpm: &mut Tpm, srk: &Object, token: &Token) -> Result<Object> {
-    let blob = SealedBlob { public: token.sealed_public.clone(), private: token.sealed_private.clone() };
-    tpm.load(srk, &blob).map_err(|e| Error::from(e).context("the sealed half in the token"))
+/// Whether the sealed half in the token is this TPM's: found out before anybody is told of this boot.
+fn check_half(tpm: &mut Tpm, srk: &Object, token: &Token) -> Result<()> {
+    let half = tpm.load(srk, &sealed_half(token));
+    let half = half.map_err(|e| Error::from(e).context("the sealed half in the token"))?;
+    Ok(tpm.flush(half)?)
+}
+
+fn sealed_half(token: &Token) -> SealedBlob {
+    SealedBlob { public: token.sealed_public.clone(), private: token.sealed_private.clone() }
 }

@@ -113,6 +113,9 @@ impl Tpm {
     /// # Errors
     /// [`Error`] from the TPM; [`Error::Unsuitable`] if no bank has it.
     pub fn active_banks(&mut self) -> Result<Vec<u16>, Error> {
+        if let Some(banks) = &self.banks {
+            return Ok(banks.clone());
+        }
         let answer = self.capability(CAP_PCRS, 0, 1)?;
         let mut reader = Reader::new(codes::GET_CAPABILITY.name, &answer);
         let mut banks = Vec::new();
@@ -125,7 +128,11 @@ impl Tpm {
                 banks.push(bank);
             }
         }
-        if banks.is_empty() { Err(Error::NoActiveBank) } else { Ok(banks) }
+        if banks.is_empty() {
+            return Err(Error::NoActiveBank);
+        }
+        self.banks = Some(banks.clone());
+        Ok(banks)
     }
 
     /// Up to `count` handles from `first` on, in order.

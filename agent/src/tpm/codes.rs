@@ -21,8 +21,6 @@ macro_rules! commands {
 commands! {
     ACTIVATE_CREDENTIAL = ActivateCredential, "ActivateCredential", false;
     CERTIFY = Certify, "Certify", false;
-    CONTEXT_LOAD = ContextLoad, "ContextLoad", true;
-    CONTEXT_SAVE = ContextSave, "ContextSave", false;
     CREATE = Create, "Create", false;
     CREATE_PRIMARY = CreatePrimary, "CreatePrimary", true;
     EVICT_CONTROL = EvictControl, "EvictControl", false;

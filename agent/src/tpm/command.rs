@@ -47,8 +47,8 @@ impl Tpm {
         self.run(command, handles, parameters, &mut [])
     }
 
-    /// Runs a command. `auths` authorizes the handles, in order; if one of them
-    /// encrypts parameters, it is the first.
+    /// Runs a command. `auths` authorizes the handles, in order; what follows only
+    /// encrypts parameters, and if one of them does, it is the first that is no password.
     ///
     /// # Errors
     /// [`Error`]: from the transport, or what the TPM refused.

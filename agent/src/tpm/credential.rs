@@ -5,7 +5,7 @@ use super::codec::Writer;
 use super::command::Answer;
 use super::entity::{Hierarchy, RH_ENDORSEMENT};
 use super::session::{Auth, DECRYPT, ENCRYPT, Kind};
-use super::{Ek, Error, Object, Tpm, codes};
+use super::{Ek, Error, Object, Tpm, UnsealSession, codes};
 use halfkey_protocol::tpm::kdf::Hash;
 use halfkey_protocol::wire::Credential;
 use zeroize::Zeroizing;
@@ -76,6 +76,27 @@ impl Tpm {
         credential: &Credential,
     ) -> Result<Zeroizing<Vec<u8>>, Error> {
         self.activate(srk, srk, ak, credential, &mut Auth::Password)
+    }
+
+    /// The same in the session that unsealed, which ends with it: nothing is salted again.
+    ///
+    /// # Errors
+    /// As [`Tpm::activate_with_ek`].
+    pub fn activate_in(
+        &mut self,
+        unseal: UnsealSession,
+        srk: &Object,
+        ak: &Object,
+        credential: &Credential,
+    ) -> Result<Zeroizing<Vec<u8>>, Error> {
+        let mut session = unseal.session;
+        let handle = session.handle;
+        let parameters = Writer::default().sized(&credential.id_object).sized(&credential.secret);
+        // The keys take empty passwords, and no policy: a policy session can't stand for them.
+        let auths =
+            &mut [Auth::Password, Auth::Password, Auth::Session(&mut session, DECRYPT | ENCRYPT, &[])];
+        let answer = self.run(codes::ACTIVATE_CREDENTIAL, &[ak.into(), srk.into()], parameters, auths);
+        only_field(&self.after_last_use(handle, answer)?)
     }
 
     fn activate(

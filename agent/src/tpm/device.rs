@@ -4,6 +4,7 @@ use super::entity::Hierarchy;
 use super::error::Error;
 use super::location::Location;
 use super::transport::Transport;
+use halfkey_protocol::tpm::bank::PcrBank;
 use std::time::Duration;
 use zeroize::Zeroizing;
 
@@ -13,6 +14,10 @@ pub struct Tpm {
     pub(super) timings: Vec<Timing>,
     /// Transient objects and sessions that are still there.
     pub(super) made: Vec<u32>,
+    /// Banks with the fence PCR: they change at a reset only.
+    pub(super) banks: Option<Vec<u16>>,
+    /// PCR 0 to 15 of a bank, as they were read last.
+    pub(super) pcrs: Option<(PcrBank, Vec<Vec<u8>>)>,
     /// Of the owner and the endorsement hierarchy; empty if none was supplied.
     pub(super) passwords: [Zeroizing<Vec<u8>>; 2],
 }
@@ -33,7 +38,14 @@ impl Tpm {
     /// [`Error::Open`]
     pub fn open(location: &Location) -> Result<Self, Error> {
         let transport = Transport::open(location)?;
-        Ok(Self { transport, timings: Vec::new(), made: Vec::new(), passwords: Default::default() })
+        Ok(Self {
+            transport,
+            timings: Vec::new(),
+            made: Vec::new(),
+            banks: None,
+            pcrs: None,
+            passwords: Default::default(),
+        })
     }
 
     /// Every command so far, in order.

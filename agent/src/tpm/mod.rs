@@ -51,4 +51,4 @@ pub use keys::{Ek, Persistent};
 pub use location::Location;
 pub use nv::split_certificates;
 pub use pcr::{FenceState, Quote, quoted_digest};
-pub use seal::{SealedBlob, UnsealSession};
+pub use seal::{Release, SealedBlob, UnsealSession};

@@ -151,18 +151,6 @@ impl Tpm {
         };
         result.map_err(|error| self.explain_hierarchy(hierarchy, error))
     }
-
-    /// Moves an object out of the TPM to make room; [`Tpm::swap_in`] brings it back.
-    pub(super) fn swap_out(&mut self, object: &Object) -> Result<Vec<u8>, Error> {
-        let answer = self.plain(codes::CONTEXT_SAVE, &[object.handle.into()], Writer::default())?;
-        let context = answer.reader().rest().to_vec();
-        self.flush_handle(object.handle)?;
-        Ok(context)
-    }
-
-    pub(super) fn swap_in(&mut self, context: &[u8]) -> Result<u32, Error> {
-        Ok(self.plain(codes::CONTEXT_LOAD, &[], Writer::default().bytes(context))?.handle)
-    }
 }
 
 /// Whether a public area hashes to this name.

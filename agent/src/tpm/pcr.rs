@@ -96,12 +96,52 @@ impl Tpm {
     /// # Errors
     /// [`Error`] from the TPM.
     pub fn fence_state(&mut self) -> Result<FenceState, Error> {
+        let banks = self.active_banks()?;
+        if let Some(state) = self.fence_at_once(&banks)? {
+            return Ok(state);
+        }
         let mut values = Vec::new();
-        for bank in self.active_banks()? {
+        for bank in banks {
             let value = self.pcr_read(bank, 1 << FENCE_PCR)?.pop().ok_or(Error::Malformed("PCR_Read"))?;
             values.push((bank, value));
         }
         Ok(FenceState { values })
+    }
+
+    /// The fence of all banks by one command; `None` if the TPM gives others than those that it was asked for.
+    fn fence_at_once(&mut self, banks: &[u16]) -> Result<Option<FenceState>, Error> {
+        let mut asked = Writer::default().u32(banks.len() as u32);
+        for bank in banks {
+            asked = asked.u16(*bank).bytes(&[3]).bytes(&(1u32 << FENCE_PCR).to_le_bytes()[..3]);
+        }
+        let answer = self.plain(codes::PCR_READ, &[], Writer::default().bytes(&asked.0))?;
+        let mut reader = answer.reader();
+        reader.u32()?; // update counter
+        if reader.take(asked.0.len()).ok() != Some(&asked.0) || reader.u32()? != banks.len() as u32 {
+            return Ok(None);
+        }
+        let mut values = Vec::new();
+        for bank in banks {
+            let value = reader.sized()?;
+            // Values in another order than their banks are those of none.
+            if value.is_empty()
+                || PcrBank::from_alg(*bank).is_some_and(|bank| bank.digest_len() != value.len())
+            {
+                return Err(Error::Malformed("PCR_Read"));
+            }
+            values.push((*bank, value.to_vec()));
+        }
+        reader.end()?;
+        Ok(Some(FenceState { values }))
+    }
+
+    /// Reads the PCRs that a quote will be about, so that it needs to be nothing but a quote.
+    ///
+    /// # Errors
+    /// As [`Tpm::pcr_read`].
+    pub fn read_ahead(&mut self, bank: PcrBank) -> Result<(), Error> {
+        self.pcrs = Some((bank, self.pcr_read(bank.alg(), QUOTED)?));
+        Ok(())
     }
 
     /// Quotes PCR 0 to 15 of one bank, and reads them until they fit the quote.
@@ -109,25 +149,39 @@ impl Tpm {
     /// # Errors
     /// [`Error::PcrChanged`] if they never do; else [`Error`] from the TPM.
     pub fn quote(&mut self, ak: &Object, qualifying: &[u8; 32], bank: PcrBank) -> Result<Quote, Error> {
-        let mask = (1 << QUOTED_PCRS) - 1;
         for _ in 0..QUOTE_TRIES {
-            let pcrs = self.pcr_read(bank.alg(), mask)?;
             let parameters = Writer::default()
                 .sized(qualifying)
                 .u16(0x0010) // the key's own scheme
-                .bytes(&pcr_selection(bank, mask));
+                .bytes(&pcr_selection(bank, QUOTED));
             let answer = self.run(codes::QUOTE, &[ak.into()], parameters, &mut [Auth::Password])?;
             let mut reader = answer.reader();
             let attest = reader.sized()?.to_vec();
             let signature = reader.rest().to_vec();
-            // The AK signs with SHA-256, so that is the hash of the PCR digest too.
-            let values: Vec<&[u8]> = pcrs.iter().map(Vec::as_slice).collect();
-            if equal(&Hash::Sha256.digest(&values), quoted_digest(&attest)?) {
-                return Ok(Quote { attest, signature, pcrs });
+            let digest = quoted_digest(&attest)?;
+            // If what was read before is not what was quoted, it may be what is there now.
+            for read_before in [true, false] {
+                if !read_before || self.pcrs.as_ref().is_none_or(|(of, _)| *of != bank) {
+                    self.read_ahead(bank)?;
+                }
+                if let Some((_, pcrs)) = &self.pcrs
+                    && fits(pcrs, digest)
+                {
+                    return Ok(Quote { pcrs: pcrs.clone(), signature, attest: attest.clone() });
+                }
             }
         }
         Err(Error::PcrChanged)
     }
+}
+
+/// The PCRs of a quote.
+const QUOTED: u32 = (1 << QUOTED_PCRS) - 1;
+
+/// Whether a quote is over these values. The AK signs with SHA-256, so that is the hash of the PCR digest too.
+fn fits(pcrs: &[Vec<u8>], digest: &[u8]) -> bool {
+    let values: Vec<&[u8]> = pcrs.iter().map(Vec::as_slice).collect();
+    equal(&Hash::Sha256.digest(&values), digest)
 }
 
 /// `TPML_PCR_SELECTION` of one bank; any bank, also those that Halfkey never quotes.

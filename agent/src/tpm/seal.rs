@@ -11,13 +11,18 @@
 //!    refused here and by name. As late as this, because the session remembers the
 //!    TPM's PCR update counter from here on, and any PCR moving (systemd measures phases) spoils it.
 //! 4. PolicySigned(release key, nonceTPM, policyRef = node id, the signature).
-//! 5. Unseal; the answer is encrypted. If a PCR moved since 3, PolicyRestart clears
+//! 5. Load and Unseal; the answer is encrypted. If a PCR moved since 3, PolicyRestart clears
 //!    the policy but keeps nonceTPM, so 3 to 5 are done again with the same signature.
+//! 6. What opens the credential of V, is encrypted by the same session: another would cost the TPM another
+//!    multiplication. Unseal has ended its policy, not its key.
+//!
+//! The kernel's resource manager loads and saves whatever is in the TPM around each command, which takes a chip
+//! longer than most of them. So a key is loaded right before it is used, and flushed right after.
 
 use super::codec::Writer;
 use super::codes;
 use super::credential::only_field;
-use super::session::{Auth, DECRYPT, ENCRYPT, Kind, Session};
+use super::session::{Auth, CONTINUE, DECRYPT, ENCRYPT, Kind, Session};
 use super::{Error, Object, Tpm, rc};
 use halfkey_protocol::FENCE_PCR;
 use halfkey_protocol::tpm::bank::PcrBank;
@@ -39,12 +44,24 @@ pub struct SealedBlob {
     pub private: Vec<u8>,
 }
 
-/// A policy session that waits for the release key's signature. [`Tpm::unseal`]
-/// consumes it, [`Tpm::abandon`] flushes it.
+/// A policy session that waits for the release key's signature. [`Tpm::activate_in`] is the last
+/// to use it, [`Tpm::abandon`] flushes it.
 pub struct UnsealSession {
     /// What the release key must sign.
     pub nonce_tpm: Vec<u8>,
-    session: Session,
+    pub(super) session: Session,
+}
+
+/// What lets a session unseal.
+pub struct Release<'a> {
+    /// The bank whose fence must be open.
+    pub bank: PcrBank,
+    /// The release key, a `TPMT_PUBLIC`.
+    pub public: &'a [u8],
+    /// r || s over [`halfkey_protocol::tpm::seal_policy::release_digest`].
+    pub signature: &'a [u8; 64],
+    /// Id of the node.
+    pub node: &'a [u8; 16],
 }
 
 impl Tpm {
@@ -94,7 +111,7 @@ impl Tpm {
         Ok(UnsealSession { nonce_tpm: session.nonce_tpm.clone(), session })
     }
 
-    /// Flushes a session that will not be used.
+    /// Flushes a session that will not be used any more.
     ///
     /// # Errors
     /// [`Error`] from the TPM.
@@ -102,8 +119,7 @@ impl Tpm {
         self.flush_handle(unseal.session.handle)
     }
 
-    /// Unseals the half. `release_public` is a `TPMT_PUBLIC`, `signature` is r || s over
-    /// [`halfkey_protocol::tpm::seal_policy::release_digest`]. `sealed` may get another handle.
+    /// Unseals the half. The session is still there afterwards, for [`Tpm::activate_in`].
     ///
     /// # Errors
     /// [`Error::FenceExtended`]; [`Error::PcrChanged`] (begin again with a new session);
@@ -111,32 +127,20 @@ impl Tpm {
     /// if the half was sealed under another policy; another [`Error`] from the TPM.
     pub fn unseal(
         &mut self,
-        unseal: UnsealSession,
-        sealed: &mut Object,
-        bank: PcrBank,
-        release_public: &[u8],
-        signature: &[u8; 64],
-        node: &[u8; 16],
+        unseal: &mut UnsealSession,
+        srk: &Object,
+        sealed: &SealedBlob,
+        release: &Release,
     ) -> Result<Zeroizing<Vec<u8>>, Error> {
-        let mut session = unseal.session;
-        let result = self.satisfy_and_unseal(&mut session, sealed, bank, release_public, signature, node);
-        self.after_last_use(session.handle, result)
-    }
-
-    fn satisfy_and_unseal(
-        &mut self,
-        session: &mut Session,
-        sealed: &mut Object,
-        bank: PcrBank,
-        release_public: &[u8],
-        signature: &[u8; 64],
-        node: &[u8; 16],
-    ) -> Result<Zeroizing<Vec<u8>>, Error> {
+        let session = &mut unseal.session;
         for _ in 0..UNSEAL_TRIES {
-            self.policy_fence(session.handle, bank)?;
-            self.policy_signed(session, sealed, release_public, signature, node)?;
-            let auths = &mut [Auth::Session(session, ENCRYPT, &[])];
-            match self.run(codes::UNSEAL, &[(&*sealed).into()], Writer::default(), auths) {
+            self.policy_fence(session.handle, release.bank)?;
+            self.policy_signed(session, release)?;
+            let half = self.load(srk, sealed)?;
+            let auths = &mut [Auth::Session(session, ENCRYPT | CONTINUE, &[])];
+            let answer = self.run(codes::UNSEAL, &[(&half).into()], Writer::default(), auths);
+            self.flush(half)?;
+            match answer {
                 Err(Error::Refused(_, rc::PCR_CHANGED)) => {
                     self.plain(codes::POLICY_RESTART, &[session.handle.into()], Writer::default())?;
                 }
@@ -157,41 +161,20 @@ impl Tpm {
         }
     }
 
-    fn policy_signed(
-        &mut self,
-        session: &Session,
-        sealed: &mut Object,
-        release_public: &[u8],
-        signature: &[u8; 64],
-        node: &[u8; 16],
-    ) -> Result<(), Error> {
-        // A TPM without a resource manager holds three objects: SRK, AK and U are there
-        // already, and U makes room for the release key for a moment.
-        let (release, swapped) = match self.load_external(release_public) {
-            Err(error) if error.is(rc::OBJECT_MEMORY) => {
-                let context = self.swap_out(sealed)?;
-                (self.load_external(release_public), Some(context))
-            }
-            release => (release, None),
-        };
-        let result = release.and_then(|release| {
-            let parameters = Writer::default()
-                .sized(&session.nonce_tpm)
-                .u16(0) // cpHashA
-                .sized(node)
-                .u32(0) // expiration
-                .u16(0x0018) // ECDSA
-                .u16(Hash::Sha256.alg())
-                .sized(&signature[..32])
-                .sized(&signature[32..]);
-            let handles = [(&release).into(), session.handle.into()];
-            let result = self.plain(codes::POLICY_SIGNED, &handles, parameters).map(drop);
-            self.flush(release)?;
-            result
-        });
-        if let Some(context) = swapped {
-            sealed.handle = self.swap_in(&context)?;
-        }
+    fn policy_signed(&mut self, session: &Session, release: &Release) -> Result<(), Error> {
+        let key = self.load_external(release.public)?;
+        let parameters = Writer::default()
+            .sized(&session.nonce_tpm)
+            .u16(0) // cpHashA
+            .sized(release.node)
+            .u32(0) // expiration
+            .u16(0x0018) // ECDSA
+            .u16(Hash::Sha256.alg())
+            .sized(&release.signature[..32])
+            .sized(&release.signature[32..]);
+        let handles = [(&key).into(), session.handle.into()];
+        let result = self.plain(codes::POLICY_SIGNED, &handles, parameters).map(drop);
+        self.flush(key)?;
         result
     }
 }

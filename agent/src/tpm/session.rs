@@ -7,7 +7,7 @@
 //! Somebody who listens on the bus sees neither. Every use rolls both nonces.
 //!
 //! Limits, on purpose: no bound sessions, no audit; the session that encrypts is
-//! the first of a command, so no HMAC has to cover another session's nonce.
+//! the first of a command that is no password, so no HMAC has to cover another session's nonce.
 
 use super::codec::{Reader, Writer};
 use super::codes::{self, Command};
@@ -25,8 +25,8 @@ const PASSWORD: u32 = 0x4000_0009;
 const NULL_HANDLE: u32 = 0x4000_0007;
 const NULL_ALG: u16 = 0x0010;
 
-/// `TPMA_SESSION`: of a password only; every other session is for one command.
-const CONTINUE: u8 = 0x01;
+/// `TPMA_SESSION`: the session is used again. A password always says so.
+pub(super) const CONTINUE: u8 = 0x01;
 /// The first parameter of the command is encrypted.
 pub(super) const DECRYPT: u8 = 0x20;
 /// The first parameter of the answer is encrypted.
@@ -166,6 +166,14 @@ enum Direction {
     Answer,
 }
 
+/// The one that may encrypt.
+fn first_session<'a>(auths: &'a [Auth]) -> Option<(&'a Session, u8, &'a [u8])> {
+    auths.iter().find_map(|auth| match auth {
+        Auth::Password => None,
+        Auth::Session(session, attributes, value) => Some((&**session, *attributes, *value)),
+    })
+}
+
 /// The authorization area of a command. Encrypts the first parameter if the
 /// first session says so.
 pub(super) fn authorize(
@@ -179,7 +187,7 @@ pub(super) fn authorize(
             SystemRandom::new().fill(&mut session.nonce_caller).map_err(|_| Error::Random)?;
         }
     }
-    if let Some(Auth::Session(session, attributes, value)) = auths.first()
+    if let Some((session, attributes, value)) = first_session(auths)
         && attributes & DECRYPT != 0
     {
         session.cipher(command.name, value, parameters, Direction::Command)?;
@@ -221,7 +229,7 @@ pub(super) fn check(
         }
     }
     area.end()?;
-    if let Some(Auth::Session(session, attributes, value)) = auths.first()
+    if let Some((session, attributes, value)) = first_session(auths)
         && attributes & ENCRYPT != 0
     {
         session.cipher(command.name, value, parameters, Direction::Answer)?;

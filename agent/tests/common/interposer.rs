@@ -43,6 +43,7 @@ pub const CC_QUOTE: u32 = 0x158;
 pub const CC_UNSEAL: u32 = 0x15e;
 pub const CC_START_AUTH_SESSION: u32 = 0x176;
 pub const CC_CREATE_PRIMARY: u32 = 0x131;
+pub const CC_ACTIVATE_CREDENTIAL: u32 = 0x147;
 
 /// An answer that is only a response code.
 pub fn refusal(code: u32) -> Vec<u8> {
