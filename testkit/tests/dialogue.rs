@@ -184,6 +184,42 @@ fn several_volumes_with_one_attestation() {
     assert_eq!(node.tenant.last_evidence(&id).unwrap(), before + 1);
 }
 
+/// A chip takes a quarter of a second for each key that a boot has to make.
+#[test]
+fn keys_stay_in_the_tpm_if_there_is_room_for_them() {
+    let steps = |node: &Node| {
+        let report = node.unlock_now(&["root"]).unwrap();
+        assert!(report.status.success(), "{}", text(&report));
+        let report: Value = serde_json::from_slice(&report.stdout).unwrap();
+        let steps = report["steps"].as_array().unwrap().clone();
+        steps.iter().filter(|step| step["what"] == "CreatePrimary").count()
+    };
+    let (node, _) = Node::approved(&["root"]);
+    assert_eq!(steps(&node), 0);
+    let kept = |node: &Node| node.tpm.tool("tpm2_getcap", &["handles-persistent"]).to_lowercase();
+    assert!(kept(&node).contains("0x81000001") && kept(&node).contains("0x81018001"), "{}", kept(&node));
+    // As docs/operations.md says.
+    node.tpm.tool("tpm2_evictcontrol", &["-c", "0x81018001"]);
+    assert!(!kept(&node).contains("0x81018001"));
+    assert_eq!(steps(&node), 1, "it is made again");
+
+    // Another's key is in the place of the SRK, as Windows and older tools put one there: it stays.
+    let mut node = Node::new();
+    node.tpm.tool("tpm2_createprimary", &["-Q", "-C", "o", "-G", "ecc384", "-c", "primary.ctx"]);
+    node.tpm.tool("tpm2_evictcontrol", &["-Q", "-c", "primary.ctx", "0x81000001"]);
+    node.flush_tpm().unwrap();
+    let (child, id) = node.register(&["root"]).unwrap();
+    node.tenant_enroll(&id).unwrap();
+    let said = child.wait_with_output().unwrap();
+    succeeded(&said);
+    assert!(text(&said).contains("warning: the storage key is not kept in the TPM"), "{}", text(&said));
+    node.power_on("a").unwrap();
+    let agent = node.unlock_that_waits(&id, &["root"]).unwrap();
+    node.tenant.run(&["approve", &id, "--yes"]).unwrap();
+    succeeded(&agent.wait_with_output().unwrap());
+    assert_eq!(steps(&node), 1);
+}
+
 #[test]
 fn enrolling_can_be_interrupted_and_repeated() {
     let node = Node::new();
