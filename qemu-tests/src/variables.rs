@@ -15,6 +15,10 @@ const SECURITY_DATABASE: [u8; 16] = guid(0xd719_b2cb, 0x3d3a, 0x4596, *b"\xa3\xb
 const SECURE_BOOT_ENABLE: [u8; 16] = guid(0xf0a3_0bc7, 0xaf08, 0x4556, *b"\x99\xc4\x00\x10\x09\xc9\x3a\x44");
 const CERTIFICATE: [u8; 16] = guid(0xa5c0_59a1, 0x94e4, 0x4aa7, *b"\x87\xb5\xab\x15\x5c\x2b\xf0\x72");
 const SHA256: [u8; 16] = guid(0xc1c4_1626, 0x504c, 0x4092, *b"\xac\xa9\x41\xf9\x36\x93\x43\x28");
+/// systemd's boot loader and stub.
+const LOADER: [u8; 16] = guid(0x4a67_b082, 0x0a4c, 0x41cf, *b"\xb6\xc7\x44\x0b\x29\xbb\x8c\x4f");
+/// Where the stub (261 and later) keeps the machine's secret: a firmware's setup leaves it alone.
+const BOOT_SECRET: &str = "LoaderBootSecret";
 /// Who wrote the signature lists: the test.
 const OWNER: [u8; 16] = guid(0x4841_4c46, 0x4b45, 0x5900, *b"halfkey\0");
 
@@ -58,7 +62,7 @@ pub struct BootEntry {
     pub options: String,
 }
 
-/// Writes the store: whom the firmware trusts, and the boot entries, in order.
+/// Writes the store: whom the firmware trusts, and the boot entries, in order. What a stub keeps in the one that was there stays.
 ///
 /// # Errors
 /// If the distribution's store is not what this module knows, or a file can't be read or written.
@@ -92,6 +96,10 @@ pub fn write(trust: &Trust, partition: &Partition, entries: &[BootEntry], to: &P
         order.extend(number.to_le_bytes());
     }
     store.set("BootOrder", GLOBAL, RUNTIME, &order)?;
+    if to.exists() {
+        let secret = Store::read(to)?.get(BOOT_SECRET).unwrap_or_default();
+        store.set(BOOT_SECRET, LOADER, BOOT_SERVICE, &secret)?;
+    }
     fs::write(to, store.image).context(format_args!("can't write {}", to.display()))
 }
 

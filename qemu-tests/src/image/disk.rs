@@ -74,17 +74,31 @@ pub fn single(from: &Path, to: &Path) -> Result<&'static str> {
     Ok(UUID)
 }
 
-/// Makes these the only files on the EFI system partition of a disk that no machine runs from.
+/// What systemd's stub (261 and later) keeps on the ESP from one boot to the next: with a variable of the firmware it makes the secret that
+/// hangs behind the initrd. An update of a real machine leaves it alone.
+const MIXIN: (&str, &str) = ("loader", "boot-secret-mixin");
+
+/// Makes these the only files on the EFI system partition of a disk that no machine runs from, with what a stub keeps there.
 ///
 /// # Errors
 /// If dosfstools or mtools fail.
 pub fn install(disk: &Path, files: &[EspFile]) -> Result<()> {
     let esp = disk.with_extension("esp");
+    let (folder, name) = MIXIN;
+    let kept = disk.with_extension("mixin");
+    let mixin = format!("::/{folder}/{name}");
+    // Most have none; a disk that is new has no file system there.
+    let old = format!("{}@@{ESP_START}", disk.display());
+    let has_mixin = Command::new("mcopy")
+        .args(["-n", "-i", &old, &mixin])
+        .arg(&kept)
+        .output()
+        .is_ok_and(|ran| ran.status.success());
     let file = File::create(&esp).context(format_args!("can't make {}", esp.display()))?;
     file.set_len(ESP_SIZE).context(format_args!("can't make {}", esp.display()))?;
     run(Command::new("/sbin/mkfs.vfat").args(["-F", "32", "-i", "48414c46", "-n", "ESP"]).arg(&esp))?;
     let folders = files.iter().flat_map(|file| file.path.match_indices('/').map(|(at, _)| &file.path[..at]));
-    for folder in folders.collect::<BTreeSet<_>>() {
+    for folder in folders.chain(has_mixin.then_some(folder)).collect::<BTreeSet<_>>() {
         run(Command::new("mmd").arg("-i").arg(&esp).arg(format!("::/{folder}")))?;
     }
     for EspFile { path, content } in files {
@@ -95,6 +109,10 @@ pub fn install(disk: &Path, files: &[EspFile]) -> Result<()> {
             Content::File(from) => run(copy.arg(from).arg(to))?,
             Content::Text(text) => run_with_input(copy.args(["-", &to]), text.as_bytes())?,
         };
+    }
+    if has_mixin {
+        run(Command::new("mcopy").arg("-i").arg(&esp).arg(&kept).arg(&mixin))?;
+        fs::remove_file(&kept).context("can't remove a temporary file")?;
     }
     let mut file =
         File::options().write(true).open(disk).context(format_args!("can't open {}", disk.display()))?;
