@@ -85,6 +85,13 @@ pub struct Options {
 /// At the first thing that is not as it must be. What was done before stays and is continued by the next run.
 pub fn run(options: &Options) -> Result<()> {
     let deadline = Deadline::after(options.timeout);
+    if options.tpm.is_software() {
+        let found =
+            format!("expected the TPM of this machine at {}, found a program that poses as one", options.tpm);
+        return Err(Error::new(Kind::Tpm, found).hint(
+            "its keys are in a file, which protects nothing: switch the machine's own TPM on in the firmware's setup, and take systemd.tpm2_software_fallback= off the kernel command line",
+        ));
+    }
     // What can be found out without a server or a passphrase is found out first.
     for device in &options.devices {
         bind::check_device(device, options.ca.len())?;

@@ -2,7 +2,7 @@
 
 use std::fmt;
 use std::net::SocketAddr;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::str::FromStr;
 
 /// How the TPM is reached: a device of the kernel, or a simulator's socket.
@@ -19,6 +19,23 @@ pub enum Location {
 impl Default for Location {
     fn default() -> Self {
         Self::Device(PathBuf::from("/dev/tpmrm0"))
+    }
+}
+
+impl Location {
+    /// Whether a program of this machine stands behind the kernel's device, as systemd 261 and later can start one that keeps its keys on
+    /// the ESP. The kernel gives such a TPM no parent device. What sysfs does not know is none.
+    pub fn is_software(&self) -> bool {
+        self.is_software_by(Path::new("/sys"))
+    }
+
+    fn is_software_by(&self, sys: &Path) -> bool {
+        let Self::Device(path) = self else { return false };
+        let path = path.canonicalize().unwrap_or_else(|_| path.clone());
+        let Some(name) = path.file_name().and_then(|name| name.to_str()) else { return false };
+        // Both devices of a chip have its number.
+        let chip = sys.join("class/tpm").join(name.replace("tpmrm", "tpm"));
+        chip.exists() && !chip.join("device").exists()
     }
 }
 
@@ -58,6 +75,21 @@ impl fmt::Display for Location {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use std::fs;
+
+    #[test]
+    fn a_chip_without_a_parent_is_a_program() {
+        let sys = tempfile::tempdir().unwrap();
+        let devices = ["/dev/tpmrm0", "/dev/tpm0"].map(|path| Location::Device(path.into()));
+        let are_software = || devices.each_ref().map(|device| device.is_software_by(sys.path()));
+        assert_eq!(are_software(), [false; 2], "not known");
+        let chip = sys.path().join("class/tpm/tpm0");
+        fs::create_dir_all(&chip).unwrap();
+        assert_eq!(are_software(), [true; 2]);
+        fs::create_dir(chip.join("device")).unwrap();
+        assert_eq!(are_software(), [false; 2]);
+        assert!(!"swtpm:127.0.0.1:2321".parse::<Location>().unwrap().is_software_by(sys.path()));
+    }
 
     #[test]
     fn locations_survive_their_text_form() {
