@@ -4,7 +4,11 @@ use super::tool;
 use crate::bounded;
 use crate::enroll::running::Warning;
 use crate::error::{Error, Kind, Result};
+use halfkey_measure::{pe, stub};
 use std::collections::BTreeSet;
+use std::fs::File;
+use std::io::{self, Read, Write};
+use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 use std::process::Stdio;
 
@@ -13,6 +17,8 @@ use std::process::Stdio;
 const FENCED: &[&str] = &["emergency.service", "rescue.service", "initrd-switch-root.service"];
 const FENCED_IF_THERE: &[&str] =
     &["dracut-emergency.service", "debug-shell.service", "systemd-cryptsetup@.service"];
+/// What a unified kernel image may be large.
+const MAX_IMAGE: usize = 512 << 20;
 const UNITS: &str = "lib/systemd/system/";
 
 /// One thing that is wrong with an image.
@@ -76,9 +82,7 @@ pub fn look(file: &Path, drivers: &Drivers) -> Result<Image> {
             file.display(),
             "expected an initramfs, found nothing that lsinitrd could list",
         )
-        .hint(
-            "lsinitrd needs what unpacks that image, as zstd or xz, and objcopy for a unified kernel image",
-        ));
+        .hint("lsinitrd needs what unpacks that image, as zstd or xz"));
     }
     let mut image = Image { image: file.display().to_string(), ..Image::default() };
     image.missing = missing(&files, drivers);
@@ -216,13 +220,15 @@ fn lsinitrd(file: &Path, inside: Option<&str>) -> Result<Vec<u8>> {
         command.args(["-f", inside]);
     }
     let file: PathBuf = file.canonicalize().map_err(|e| Error::system(file.display(), e))?;
+    // lsinitrd itself takes objcopy for that, which few servers have.
+    let unpacked = Unpacked::of(&file)?;
     let ran = command
-        .arg(&file)
+        .arg(unpacked.as_ref().map_or(file.as_path(), |unpacked| &unpacked.0))
         .stdin(Stdio::null())
         .output()
         .map_err(|e| Error::system("lsinitrd", e).hint("it comes with dracut (Debian: dracut-core)"))?;
     if !ran.status.success() {
-        let said = String::from_utf8_lossy(&ran.stderr);
+        let said = [ran.stderr, ran.stdout].map(|said| String::from_utf8_lossy(&said).into_owned()).concat();
         let why = said.lines().find(|line| !line.trim().is_empty()).unwrap_or("no word of why");
         return Err(Error::system(
             format_args!("lsinitrd {}", file.display()),
@@ -230,6 +236,39 @@ fn lsinitrd(file: &Path, inside: Option<&str>) -> Result<Vec<u8>> {
         ));
     }
     Ok(ran.stdout)
+}
+
+/// The initramfs of a unified kernel image in a file of its own, which goes with this value.
+struct Unpacked(PathBuf);
+
+impl Unpacked {
+    /// Nothing, if the file is no PE image: then it is an initramfs.
+    fn of(file: &Path) -> Result<Option<Self>> {
+        let wrong = |what: &dyn std::fmt::Display| Error::system(file.display(), what);
+        let mut magic = [0; 2];
+        let mut opened = File::open(file).map_err(|e| wrong(&e))?;
+        if opened.read_exact(&mut magic).is_err() || magic != *b"MZ" {
+            return Ok(None);
+        }
+        let bytes = bounded::read(file, MAX_IMAGE).map_err(|e| wrong(&e))?;
+        let image = pe::Image::parse(&bytes).map_err(|e| wrong(&e))?;
+        let initrd = image.section(stub::INITRD).map_err(|e| wrong(&e))?;
+        let initrd =
+            initrd.ok_or_else(|| wrong(&"expected a unified kernel image, found no initramfs in it"))?;
+        // Where dracut itself works. Nobody else's file is written to: there must be none of that name.
+        let to = Path::new("/var/tmp").join(format!("halfkey-look-{}", std::process::id()));
+        let failed = |e: io::Error| Error::system(to.display(), e);
+        let mut out = File::options().write(true).create_new(true).mode(0o600).open(&to).map_err(failed)?;
+        let unpacked = Self(to.clone());
+        out.write_all(initrd.data).map_err(failed)?;
+        Ok(Some(unpacked))
+    }
+}
+
+impl Drop for Unpacked {
+    fn drop(&mut self) {
+        let _ = std::fs::remove_file(&self.0);
+    }
 }
 
 #[cfg(test)]
@@ -261,6 +300,22 @@ mod tests {
 
     fn found(listing: &str, drivers: &Drivers) -> Vec<String> {
         missing(&files(listing), drivers).into_iter().map(|found| found.what).collect()
+    }
+
+    #[test]
+    fn the_initramfs_of_a_uki_is_read_without_objcopy() {
+        let folder = tempfile::tempdir().unwrap();
+        let file = folder.path().join("linux.efi");
+        halfkey_testkit::uki::make(&file, "quiet", b"the initramfs");
+        let unpacked = Unpacked::of(&file).unwrap().unwrap();
+        let at = unpacked.0.clone();
+        assert_eq!(std::fs::read(&at).unwrap(), b"the initramfs");
+        drop(unpacked);
+        assert!(!at.exists());
+        write(&file, "070701 an initramfs").unwrap();
+        assert!(Unpacked::of(&file).unwrap().is_none());
+        write(&file, "MZ, and nothing more").unwrap();
+        assert!(Unpacked::of(&file).is_err());
     }
 
     #[test]
