@@ -239,15 +239,14 @@ fn uki(boot: &Boot, lacks: &mut Lacks) {
         ),
         Initrd::Signed | Initrd::InUki => {}
     }
-    // Newer stubs pass on an initrd that an earlier stage has left for them.
-    if boot.images[..position].iter().any(|image| image.role == Role::Loader) {
-        let found = match &boot.initrd {
-            Initrd::InUki => {
-                "\"in-uki\" and a loader before the uki, which can add one that only the digest would show"
-            }
-            _ => "\"signed\" and a loader before the uki, which can add one that only the digest would show",
-        };
-        lacks.add(Part::Initrd, "a digest", found);
+    // Newer stubs pass on an initrd that an earlier stage has left for them. Shim leaves none; of any other program nobody knows.
+    if let Some(before) = boot.images[..position].iter().find(|image| image.role != Role::Shim) {
+        let initrd = if boot.initrd == Initrd::InUki { "in-uki" } else { "signed" };
+        let role = before.role.name();
+        let found = format!(
+            "\"{initrd}\" and role {role} before the uki, which can add one that only the digest would show"
+        );
+        lacks.add(Part::Initrd, "a digest, or nothing but shim before the uki", &found);
     }
 }
 

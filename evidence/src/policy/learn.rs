@@ -185,9 +185,7 @@ impl<'l> Learned<'l> {
                 programs.push((image, what, seen));
             }
         }
-        // Shim's own measurements, and not only a name.
-        let behind_shim = programs.first().is_some_and(|(first, ..)| first.role == Role::Shim)
-            && !self.survey.rest[14].is_empty();
+        let behind_shim = programs.first().is_some_and(|(first, ..)| first.role == Role::Shim);
         // Without Secure Boot nobody but GRUB measures the kernel that it starts.
         let by_grub_alone = self.boot.images.iter().all(|image| image.role != Role::Kernel)
             && Path::of(&self.boot) == Path::Grub;
@@ -566,10 +564,14 @@ struct Starts {
     shim: bool,
 }
 
-/// What an image probably is: its name for people, and of no weight, but that one must be a kernel, or GRUB says which it starts.
+/// What an image probably is: its name for people, and of no weight, but that one must be a kernel, or GRUB says which it starts, and
+/// that what is no shim may hand an initrd to a UKI. So shim is only the first program, and only if keys were measured into PCR 14; its
+/// second stage may be called anything, and be anything.
 fn role(log: &ExplainedLog<'_>, images: &[&MeasuredEvent<'_>], index: usize, starts: &Starts) -> Role {
-    let file = images[index].event(log).and_then(image_file).unwrap_or_default().to_ascii_lowercase();
+    let path = images[index].event(log).and_then(image_file).unwrap_or_default().to_ascii_lowercase();
+    let file = path.rsplit('\\').next().unwrap_or_default();
     let driver = is_driver(log, images[index]);
+    let may_be_shim = starts.shim && images[..index].iter().all(|before| is_driver(log, before));
     let last = images.len() - 1;
     let from_memory = |index: usize| images[index].event(log).and_then(image_file).is_none();
     match index {
@@ -585,9 +587,9 @@ fn role(log: &ExplainedLog<'_>, images: &[&MeasuredEvent<'_>], index: usize, sta
         }
         // Shim's verification and the start of a kernel are measured alike.
         _ if images[index].digest == images[last].digest => Role::Kernel,
-        _ if file.contains("shim") => Role::Shim,
-        0 if file.contains("\\efi\\boot\\boot") && last > 1 && starts.shim => Role::Shim,
-        _ if file.is_empty() => Role::Other,
+        _ if may_be_shim && file.contains("shim") => Role::Shim,
+        _ if may_be_shim && path.contains("\\efi\\boot\\boot") && last > 1 => Role::Shim,
+        _ if path.is_empty() => Role::Other,
         _ => Role::Loader,
     }
 }
