@@ -126,6 +126,10 @@ fn help_and_completions_need_no_home() {
     for shell in ["bash", "zsh", "fish"] {
         assert!(workstation.ok(&["completions", shell]).stdout.contains("approve"), "{shell}");
     }
+    let pages = tempfile::tempdir().unwrap();
+    workstation.ok(&["man-pages", pages.path().to_str().unwrap()]);
+    let learn = std::fs::read_to_string(pages.path().join("halfkey-policy-learn.1")).unwrap();
+    assert!(learn.contains(".TH halfkey-policy-learn 1"), "{learn}");
     assert_eq!(workstation.run(&["evidence"]).code, 2);
     assert_eq!(workstation.run(&["enroll", "web1"]).code, 2, "how the EK is trusted must be said");
     assert_eq!(workstation.run(&["enroll", "web1", "--ek-roots", "x", "--trust-ek", "y"]).code, 2);

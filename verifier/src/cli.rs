@@ -4,9 +4,9 @@ use crate::config::{Config, LogFormat, Role, StateDir};
 use crate::domain::ClientKind;
 use crate::init::{self, Init};
 use crate::{Failure, pki, serve, unix_now};
-use clap::{Args, Parser, Subcommand};
+use clap::{Args, CommandFactory, Parser, Subcommand};
 use std::net::SocketAddr;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 const SPLIT: &str = "\
 Registrar and verifier on two hosts: on the verifier's host run
@@ -74,6 +74,12 @@ enum Command {
         /// State folder to make for the other host
         #[arg(long, requires = "role")]
         out: Option<PathBuf>,
+    },
+    /// Man pages, for packages
+    #[command(hide = true)]
+    ManPages {
+        /// Where to; it exists
+        folder: PathBuf,
     },
 }
 
@@ -159,6 +165,12 @@ pub fn run(cli: Cli) -> Result<(), Failure> {
             Ok(())
         }
         Command::Serve(serve) => serve.run(),
+        Command::ManPages { folder } => {
+            let mut program = Cli::command().disable_help_subcommand(true);
+            program.build();
+            man_pages(program, &folder)
+                .map_err(|e| Failure::new(format!("can't write to {}: {e}", folder.display())))
+        }
         Command::Operator(operator) => operator.run(),
         Command::AcceptRollback { state, restored } => {
             match init::accept_rollback(&StateDir::new(state.dir), restored)? {
@@ -195,6 +207,14 @@ pub fn run(cli: Cli) -> Result<(), Failure> {
                 .hint("the verifier stays where its keys are: on the host of `init`"))
         }
     }
+}
+
+/// A page of section 8 for a command, and one for each below it.
+fn man_pages(command: clap::Command, folder: &Path) -> std::io::Result<()> {
+    for below in command.get_subcommands().filter(|below| !below.is_hide_set()) {
+        man_pages(below.clone(), folder)?;
+    }
+    clap_mangen::Man::new(command).section("8").generate_to(folder).map(drop)
 }
 
 impl Serve {

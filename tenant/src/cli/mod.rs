@@ -259,6 +259,12 @@ pub enum Command {
         /// Which shell
         shell: Shell,
     },
+    /// Man pages, for packages
+    #[command(hide = true)]
+    ManPages {
+        /// Where to; it exists
+        folder: PathBuf,
+    },
 }
 
 /// What can be done with one node.

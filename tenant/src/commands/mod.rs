@@ -13,7 +13,7 @@
 //! | [`evidence`], [`eventlog`] | what a node sent; a firmware event log from a file |
 //! | [`audit`] | the audit trail, as it is and as it grows |
 //! | [`rollback`] | a verifier that was restored from a backup |
-//! | [`completions`] | for shells |
+//! | [`completions`], [`man_pages`] | for shells, for packages |
 
 pub mod approve;
 pub mod audit;
@@ -24,6 +24,7 @@ pub mod eventlog;
 pub mod evidence;
 pub mod group;
 pub mod login;
+pub mod man_pages;
 pub mod node;
 pub mod policy;
 pub mod proposal;
@@ -50,6 +51,9 @@ pub fn run(cli: Cli) -> Result<()> {
     let out = Out::new(cli.global.json);
     if let Command::Completions { shell } = cli.command {
         return completions::run(shell);
+    }
+    if let Command::ManPages { folder } = cli.command {
+        return man_pages::run(&folder);
     }
     let context = Context::new(Home::locate(cli.global.home)?, out, cli.global.timeout);
     match cli.command {
@@ -90,6 +94,6 @@ pub fn run(cli: Cli) -> Result<()> {
         Command::AcceptRollback { yes } => rollback::accept_rollback(&context, yes),
         Command::Audit { node, limit, follow } => audit::audit(&context, node.as_deref(), limit, follow),
         Command::Watch { node, after } => audit::watch(&context, node.as_deref(), after),
-        Command::Completions { .. } => Ok(()),
+        Command::Completions { .. } | Command::ManPages { .. } => Ok(()),
     }
 }
