@@ -13,8 +13,8 @@ use std::io::{self, Write};
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 
-/// Where it is kept.
-const FOLDER: &str = "/var/lib/halfkey";
+/// Where it is kept. /var/lib/halfkey is the server's, which can be on the same host.
+const FOLDER: &str = "/var/lib/halfkey-agent";
 const LENGTH: usize = 32;
 
 /// The challenge of the enrollment that is under way.
