@@ -104,6 +104,11 @@ impl Given {
             "gate" => self.gate(tpm),
             "status" => {
                 if self.has("removable") {
+                    if let Some(other) = ["image", "json"].into_iter().find(|other| self.has(other)) {
+                        return Err(self.usage(&format!(
+                            "expected nothing but devices next to --removable, found --{other}"
+                        )));
+                    }
                     return Ok(Command::Removable { devices: self.devices() });
                 }
                 let json = self.has("json");
