@@ -22,7 +22,7 @@ check() {
     [[ ${mount_needs-} ]] && return 1
     for_a_crash && return 255
     require_binaries "${HALFKEY_AGENT:-halfkey-agent}" cryptsetup || return 1
-    # Only on request: the package's dracut.conf.d, or `dracut --add halfkey`.
+    # Only on request: the file that enroll writes into dracut.conf.d, or `dracut --add halfkey`.
     return 255
 }
 

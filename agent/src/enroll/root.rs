@@ -43,8 +43,25 @@ pub const REMEDY: &str = "enroll the volumes that it is on as well; what need no
 pub fn stopped(uuids: &[String]) -> Option<String> {
     let fstab = bounded::read("/etc/fstab", 256 << 10).unwrap_or_default();
     let (sys, dev) = (Path::new("/sys"), Path::new("/dev"));
-    let next = next_boot(&mountinfo::now(), &String::from_utf8_lossy(&fstab));
+    let now = mountinfo::now();
+    let line = bounded::read_text("/proc/cmdline", 64 << 10).unwrap_or_default();
+    if is_found_by_type(&now, &line, dev) {
+        return Some(BY_TYPE.into());
+    }
+    let next = next_boot(&now, &String::from_utf8_lossy(&fstab));
     next.and_then(|mounts| would_pass(&mounts, sys, dev, uuids)).err()
+}
+
+/// systemd-gpt-auto-generator is not in images with the module: anybody who has the disk could add a partition of that type.
+const BY_TYPE: &str = "expected root= on the kernel command line, found a root that systemd takes by its partition type, \
+     which it does not in an initramfs with Halfkey: name it, as root=/dev/mapper/root with rd.luks.name=UUID=root";
+
+/// Whether the initramfs of this boot found the root by its partition's type: that one is mapped as `root`, and nothing names it.
+fn is_found_by_type(mounts: &[Mount], line: &str, dev: &Path) -> bool {
+    let is_name = |word: &str| word.starts_with("root=") && !word.starts_with("root=gpt-auto");
+    let by_type = dev.join("gpt-auto-root-luks").symlink_metadata().is_ok();
+    let mapped = mountinfo::at(mounts, "/").is_some_and(|mount| mount.source == "/dev/mapper/root");
+    by_type && mapped && !line.split_ascii_whitespace().any(is_name)
 }
 
 /// Whether any of these volumes is open here: else they tell nothing of this system.
@@ -192,6 +209,21 @@ mod tests {
 
     const ROOT: &str = "0afd6329-fe84-4fc3-be1c-f947e595762f";
     const DATA: &str = "1afd6329-fe84-4fc3-be1c-f947e595762f";
+
+    #[test]
+    fn a_root_by_partition_type_is_not_found_any_more() {
+        let dev = tempfile::tempdir().unwrap();
+        let root = |source: &str| {
+            mountinfo::parse(&format!("25 1 253:0 / / rw,relatime shared:1 - ext4 {source} rw\n"))
+        };
+        let is = |source, line| is_found_by_type(&root(source), line, dev.path());
+        assert!(!is("/dev/mapper/root", "quiet"), "dracut's own command line in the image may name it");
+        symlink("../sda2", dev.path().join("gpt-auto-root-luks")).unwrap();
+        assert!(is("/dev/mapper/root", "quiet"));
+        assert!(is("/dev/mapper/root", "root=gpt-auto quiet"));
+        assert!(!is("/dev/mapper/root", "root=/dev/mapper/root quiet"));
+        assert!(!is("/dev/mapper/luks-0afd", "quiet"));
+    }
 
     /// Mappings of ROOT (253:0, on vda) and of DATA (253:1, on vdb), and a plain vdc (254:32).
     fn sysfs() -> tempfile::TempDir {

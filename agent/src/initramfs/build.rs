@@ -1,10 +1,12 @@
 //! dracut, run before anybody is talked to: what it can't build it says now, and not at the next kernel update.
 
-use super::look::{self, Drivers, Finding};
+use super::look::{self, Drivers};
 use super::tool;
 use crate::bounded;
 use crate::console;
+use crate::enroll::running::Warning;
 use crate::error::{Error, Kind, Result};
+use nix::sys::statvfs::statvfs;
 use std::path::{Path, PathBuf};
 use std::process::Stdio;
 use std::time::{Duration, SystemTime};
@@ -19,6 +21,8 @@ const ROUNDED: Duration = Duration::from_secs(2);
 /// unlock itself: [`Kind::System`], with dracut's own words and the package to install.
 pub fn rebuild() -> Result<()> {
     check_builder(Path::new("/"))?;
+    check_room(&images(Path::new("/"), &kernel()))?;
+    other_dracut(Path::new("/")).iter().flat_map(Warning::lines).for_each(|line| console::say(&line));
     let begun = SystemTime::now() - ROUNDED;
     console::print("building the initramfs with dracut ...\n");
     let ran = tool("dracut")
@@ -38,7 +42,7 @@ pub fn rebuild() -> Result<()> {
     for file in built {
         let image = look::look(&file, &Drivers::here())?;
         if image.missing.is_empty() {
-            image.warnings.iter().flat_map(Finding::lines).for_each(|line| console::say(&line));
+            image.warnings.iter().flat_map(Warning::lines).for_each(|line| console::say(&line));
             console::print(&format!("{}: it has all that it takes to unlock itself\n", file.display()));
             continue;
         }
@@ -54,12 +58,50 @@ pub fn rebuild() -> Result<()> {
     Ok(())
 }
 
+/// Refuses where an image would not fit once more: dracut takes an image away that it can't write to the end, and with it what boots.
+fn check_room(images: &[PathBuf]) -> Result<()> {
+    for image in images {
+        let (Ok(file), Some(folder)) = (image.metadata(), image.parent()) else { continue };
+        let Ok(system) = statvfs(folder) else { continue };
+        let free = system.blocks_available() * system.fragment_size();
+        if free < file.len() {
+            let (free, size) = (free >> 10, file.len() >> 10);
+            return Err(Error::new(
+                Kind::System,
+                format!(
+                    "expected room for one more {} of {size} KiB, found {free} KiB free in {}",
+                    image.display(),
+                    folder.display()
+                ),
+            )
+            .hint("remove kernels that are not needed any more, then run this again: nothing was enrolled"));
+        }
+    }
+    Ok(())
+}
+
 /// What is said where the initramfs is not to be rebuilt: nothing is refused then, for the image may come from elsewhere.
 pub fn warn() {
     if let Err(error) = check_builder(Path::new("/")) {
         console::say(&format!("warning: {error}"));
         error.hint.iter().for_each(|hint| console::say(&format!("hint: {hint}")));
     }
+    other_dracut(Path::new("/")).iter().flat_map(Warning::lines).for_each(|line| console::say(&line));
+}
+
+/// A second dracut, that root's shell and the hooks of kernel packages find first, and that has modules of its own.
+fn other_dracut(root: &Path) -> Option<Warning> {
+    let other = ["usr/local/sbin/dracut", "usr/local/bin/dracut"]
+        .map(|path| root.join(path))
+        .into_iter()
+        .find(|path| path.exists())?;
+    Some(Warning {
+        what: format!(
+            "there is another dracut, {}, and the module 'halfkey' is for the one in /usr/bin",
+            other.display()
+        ),
+        hint: "after a kernel update, before the reboot: halfkey-agent status --image FILE; better, remove one of the two".into(),
+    })
 }
 
 /// Refuses a host whose kernel updates build an initramfs without dracut.
@@ -241,6 +283,27 @@ mod tests {
             assert_eq!(found, expected, "{files:?}");
             assert!(refused.is_none_or(|error| error.hint.unwrap().contains("NetworkManager")), "{files:?}");
         }
+    }
+
+    #[test]
+    fn a_second_dracut_is_told_of() {
+        assert_eq!(other_dracut(host(&["usr/bin/dracut"]).path()), None);
+        let found = other_dracut(host(&["usr/bin/dracut", "usr/local/bin/dracut"]).path()).unwrap();
+        assert!(found.what.contains("usr/local/bin/dracut,"), "{found:?}");
+    }
+
+    #[test]
+    fn dracut_is_not_begun_where_an_image_does_not_fit_once_more() {
+        let host = host(&["boot/initrd.img-6.12.1"]);
+        let image = host.path().join("boot/initrd.img-6.12.1");
+        let missing = host.path().join("boot/initrd.img-6.12.2");
+        check_room(&[image.clone(), missing]).unwrap();
+        // A hole takes no room, and dracut would fill it.
+        let free = statvfs(host.path()).unwrap();
+        let size = free.blocks_available() * free.fragment_size() + (1 << 30);
+        std::fs::File::options().write(true).open(&image).unwrap().set_len(size).unwrap();
+        let error = check_room(&[image]).unwrap_err();
+        assert!(error.message.contains("KiB free in") && error.message.contains("/boot"), "{error}");
     }
 
     #[test]

@@ -5,7 +5,9 @@
 //! | --- | --- |
 //! | [`look`] | what is in an image, and what is missing |
 //! | [`build`] | dracut, and what it says when it can't |
+//! | [`always`] | the file that has dracut add the module |
 
+pub mod always;
 pub mod build;
 pub mod look;
 
