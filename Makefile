@@ -129,7 +129,7 @@ packages-look: packages-only
 
 # On real systems, which it makes once.
 packages-test: packages
-	@VERSION=0.0.1 packaging/build dist target/packages/older deb >/dev/null
+	@VERSION=0.0.1 packaging/build dist target/packages/older >/dev/null
 	@packaging/try target/packages/older dist/packages bookworm trixie
 
 # One choice of packages, and so of features: with another all that they depend on is built again.
