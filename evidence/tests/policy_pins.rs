@@ -611,6 +611,11 @@ fn a_uki_by_its_hash_may_have_an_initrd_that_only_this_machine_knows() {
         refused(&behind(role), &format!("\"in-uki\" and role {role} before the uki"));
     }
     policy(&behind("shim"));
+    let two = [image("shim", 0x11), image("shim", 0x12)].concat();
+    refused(
+        &text.replacen("[[boot.image]]", &format!("{two}[[boot.image]]"), 1),
+        "\"in-uki\" and role shim before the uki",
+    );
     refused(
         &by_signer(boot, "in-uki", "", ""),
         "expected a uki with authenticode and its sections as digests",
@@ -814,7 +819,13 @@ fn what_measured_no_keys_is_learned_as_no_shim() {
     let data = [&records[first].data[..at], &shim, &records[first].data[at + name.len()..]].concat();
     let called_shim = Record { digest: vec![0x5e; 32], data, ..records[first].clone() };
     let keys = Record::of(14, kind::IPL, b"MokList\0");
-    for (more, role) in [(vec![called_shim.clone(), keys], "shim"), (vec![called_shim], "loader")] {
+    // What shim starts, in a folder or with a name of shim's.
+    let second = Record { digest: vec![0x5f; 32], ..called_shim.clone() };
+    for (more, role) in [
+        (vec![called_shim.clone(), keys.clone()], "shim"),
+        (vec![called_shim.clone()], "loader"),
+        (vec![called_shim, keys, second], "loader"),
+    ] {
         let mut records = records.clone();
         records.splice(first..first, more);
         let bytes = log_of(&records);

@@ -239,8 +239,14 @@ fn uki(boot: &Boot, lacks: &mut Lacks) {
         ),
         Initrd::Signed | Initrd::InUki => {}
     }
-    // Newer stubs pass on an initrd that an earlier stage has left for them. Shim leaves none; of any other program nobody knows.
-    if let Some(before) = boot.images[..position].iter().find(|image| image.role != Role::Shim) {
+    // Newer stubs pass on an initrd that an earlier stage has left for them. Shim leaves none; of any other program nobody
+    // knows, and what shim starts is no second shim.
+    let mut shims = 0;
+    let is_other = |image: &&Image| {
+        shims += usize::from(image.role == Role::Shim);
+        image.role != Role::Shim || shims > 1
+    };
+    if let Some(before) = boot.images[..position].iter().find(is_other) {
         let initrd = if boot.initrd == Initrd::InUki { "in-uki" } else { "signed" };
         let role = before.role.name();
         let found = format!(
