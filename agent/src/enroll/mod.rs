@@ -115,15 +115,17 @@ pub fn run(options: &Options) -> Result<()> {
     if options.rebuild_initramfs {
         // That takes a while: a TPM that is not there is found out first, and is not held meanwhile.
         drop(Tpm::open(&options.tpm)?);
-        let added = initramfs::always::add()?;
+        let added = initramfs::always::add();
         if let Err(error) = initramfs::build::rebuild() {
             if added {
                 initramfs::always::remove();
             }
             return Err(error);
         }
-    } else if !options.root_elsewhere {
-        initramfs::always::add()?;
+    } else if options.root_elsewhere {
+        console::say(&format!("note: {}", initramfs::always::NEEDED));
+    } else {
+        initramfs::always::add();
         initramfs::build::warn();
     }
     let mut tpm = Tpm::open(&options.tpm)?;

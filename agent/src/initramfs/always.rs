@@ -2,21 +2,26 @@
 //! has the package and is not enrolled boots as it did.
 
 use crate::bounded;
-use crate::error::{Error, Result};
-use std::io::ErrorKind;
+use crate::console;
+use std::fs::{self, File};
+use std::io::{self, ErrorKind, Write};
 use std::path::Path;
-use std::{fs, io};
 
 const FILE: &str = "etc/dracut.conf.d/50-halfkey.conf";
 const TEXT: &str = include_str!("../../../packaging/agent/dracut.conf");
 
-/// Adds the module to every image of this host, where it has dracut and the module; `true` if none had it by this file before.
-///
-/// # Errors
-/// If the file can't be written.
-pub fn add() -> Result<bool> {
-    add_to(Path::new("/")).map_err(|e| Error::system(format_args!("/{FILE}"), e))
+/// Adds the module to every image of this host, where it has dracut and the module; `true` if no file had said so. Where /etc can't be
+/// written, a warning: its images may come from elsewhere, or have it by another file.
+pub fn add() -> bool {
+    add_to(Path::new("/")).unwrap_or_else(|e| {
+        console::say(&format!("warning: can't write /{FILE}: {e}"));
+        console::say(&format!("hint: {NEEDED}"));
+        false
+    })
 }
+
+/// What a system needs whose volumes are enrolled from another one.
+pub const NEEDED: &str = "each initramfs that is built for these volumes needs the module: add_dracutmodules+=\" halfkey \" in /etc/dracut.conf.d";
 
 /// Takes that back. It is not an error if it can't be: the image then has a module that does nothing.
 pub fn remove() {
@@ -33,13 +38,22 @@ fn add_to(root: &Path) -> io::Result<bool> {
     }
     let file = root.join(FILE);
     match bounded::read_text(&file, 4 << 10) {
-        // An owner's own words stay, whatever they are.
-        Ok(_) => return Ok(false),
+        // An owner's own words stay, whatever they are. None are what a power cut left.
+        Ok(text) if !text.is_empty() => return Ok(false),
+        Ok(_) => {}
         Err(e) if e.kind() == ErrorKind::NotFound => {}
         Err(e) => return Err(e),
     }
-    fs::create_dir_all(file.parent().unwrap_or(root))?;
-    fs::write(&file, TEXT).map(|()| true)
+    let folder = file.parent().unwrap_or(root);
+    fs::create_dir_all(folder)?;
+    // dracut reads *.conf only.
+    let new = file.with_extension("new");
+    let mut open = File::create(&new)?;
+    open.write_all(TEXT.as_bytes())?;
+    open.sync_all()?;
+    fs::rename(&new, &file)?;
+    File::open(folder)?.sync_all()?;
+    Ok(true)
 }
 
 #[cfg(test)]
@@ -56,6 +70,9 @@ mod tests {
         fs::create_dir_all(root.path().join("usr/lib/dracut/modules.d/55halfkey")).unwrap();
         assert!(add_to(root.path()).unwrap());
         assert!(fs::read_to_string(&file).unwrap().contains("add_dracutmodules+=\" halfkey \""));
+        fs::write(&file, "").unwrap();
+        assert!(add_to(root.path()).unwrap(), "a power cut");
+        assert_eq!(fs::read_to_string(&file).unwrap(), TEXT);
         fs::write(&file, "# not here\n").unwrap();
         assert!(!add_to(root.path()).unwrap());
         assert_eq!(fs::read_to_string(&file).unwrap(), "# not here\n");
