@@ -5,7 +5,7 @@ use crate::timing::Timeline;
 use rustls::pki_types::ServerName;
 use rustls::{ClientConfig, ClientConnection, StreamOwned};
 use std::io::{self, Read, Write};
-use std::net::{SocketAddr, TcpStream, ToSocketAddrs};
+use std::net::{Ipv4Addr, SocketAddr, TcpStream, ToSocketAddrs, UdpSocket};
 use std::sync::{Arc, mpsc};
 use std::thread;
 use std::time::{Duration, Instant};
@@ -77,12 +77,30 @@ fn connect_any(addresses: &[SocketAddr], until: Instant) -> io::Result<TcpStream
             return Err(io::ErrorKind::TimedOut.into());
         }
         let share = if i + 1 == addresses.len() { left } else { left / 2 };
-        match TcpStream::connect_timeout(address, share) {
+        match has_source(address).and_then(|()| TcpStream::connect_timeout(address, share)) {
             Ok(tcp) => return Ok(tcp),
             Err(e) => last = e,
         }
     }
     Err(last)
+}
+
+/// Refuses an IPv4 address to which there is a route, and of this machine none to come from: what configures the network may add
+/// the one before the other, as NetworkManager does while it probes whether a static address is free. A connection that is begun
+/// then comes from 0.0.0.0 until its time is over. (For IPv6 the kernel itself says so.)
+///
+/// # Errors
+/// [`io::ErrorKind::AddrNotAvailable`]: the address will be an event of the network.
+fn has_source(to: &SocketAddr) -> io::Result<()> {
+    if to.is_ipv4() {
+        // It asks the kernel for the route, and sends nothing.
+        let route = UdpSocket::bind((Ipv4Addr::UNSPECIFIED, 0))?;
+        route.connect(to)?;
+        if route.local_addr()?.ip().is_unspecified() {
+            return Err(io::Error::new(io::ErrorKind::AddrNotAvailable, "no address of this machine yet"));
+        }
+    }
+    Ok(())
 }
 
 /// Whether an idle connection can carry another request. Session tickets arrive unasked; an
@@ -142,4 +160,16 @@ impl Write for Socket {
 /// Linux reports SO_RCVTIMEO and SO_SNDTIMEO as EAGAIN.
 fn timed_out(error: io::Error) -> io::Error {
     if error.kind() == io::ErrorKind::WouldBlock { io::ErrorKind::TimedOut.into() } else { error }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_connection_comes_from_an_address_of_this_machine() {
+        for address in ["127.0.0.1:9", "[::1]:9"] {
+            assert!(has_source(&address.parse().unwrap()).is_ok(), "{address}");
+        }
+    }
 }
