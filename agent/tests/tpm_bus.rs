@@ -257,6 +257,12 @@ fn the_fence_of_all_banks_is_one_answer_or_is_read_bank_by_bank() {
     });
     assert_eq!(bus.open().fence_state().unwrap().values, expected);
     bus.traffic();
+    // And one that does not know what to make of it says that.
+    let bus = Interposer::new(&swtpm.location(), move |bus, command| {
+        Some(if several(command) { refusal(0x1d5) } else { bus.ask(command) })
+    });
+    assert_eq!(bus.open().fence_state().unwrap().values, expected);
+    bus.traffic();
     // Values that are not those of their banks are nobody's.
     let bus = Interposer::new(&swtpm.location(), move |bus, command| {
         let mut answer = bus.ask(command);

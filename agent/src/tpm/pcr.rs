@@ -108,13 +108,16 @@ impl Tpm {
         Ok(FenceState { values })
     }
 
-    /// The fence of all banks by one command; `None` if the TPM gives others than those that it was asked for.
+    /// The fence of all banks by one command; `None` if the TPM refuses that, or gives others than those that it was asked for.
     fn fence_at_once(&mut self, banks: &[u16]) -> Result<Option<FenceState>, Error> {
         let mut asked = Writer::default().u32(banks.len() as u32);
         for bank in banks {
             asked = asked.u16(*bank).bytes(&[3]).bytes(&(1u32 << FENCE_PCR).to_le_bytes()[..3]);
         }
-        let answer = self.plain(codes::PCR_READ, &[], Writer::default().bytes(&asked.0))?;
+        let answer = match self.plain(codes::PCR_READ, &[], Writer::default().bytes(&asked.0)) {
+            Err(Error::Refused(..)) => return Ok(None),
+            answer => answer?,
+        };
         let mut reader = answer.reader();
         reader.u32()?; // update counter
         if reader.take(asked.0.len()).ok() != Some(&asked.0) || reader.u32()? != banks.len() as u32 {
