@@ -8,7 +8,7 @@ use crate::error::{Context, Result};
 use crate::paths::{Key, MODULE, Paths};
 use std::collections::BTreeSet;
 use std::fs;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 /// Where dracut writes to, in the tree.
 const OUT: &str = "/initrd.img";
@@ -50,7 +50,10 @@ pub(super) fn build(
         .hex();
     cached(paths.cache.join(format!("initrd-{name}-{key}.img")), |partial| {
         say(&format!("building the initramfs of {} with dracut", kernel.version));
-        let tree = install(paths, packages, partial.with_extension("tree"))?;
+        let tree = install(paths, &packages.rootfs, partial.with_extension("tree"))?;
+        if !tools.is_empty() {
+            tree.run(&[], &[&["dpkg", "--purge", "--force-depends"], *tools].concat())?;
+        }
         let modules = format!("/usr/lib/modules/{}", kernel.version);
         let (omit, omit_drivers) = (omit.join(" "), omit_drivers.join(" "));
         let last = ["--omit", &omit, "--omit-drivers", &omit_drivers, OUT, &kernel.version];
@@ -63,8 +66,8 @@ pub(super) fn build(
 }
 
 /// A tree with the module and the agent under test.
-fn install(paths: &Paths, packages: &Packages, at: PathBuf) -> Result<Tree> {
-    let tree = Tree::unpack(&packages.rootfs, at)?;
+pub(super) fn install(paths: &Paths, rootfs: &Path, at: PathBuf) -> Result<Tree> {
+    let tree = Tree::unpack(rootfs, at)?;
     tree.add(|layout| {
         fs::copy(&paths.programs.agent, layout.place("usr/sbin/halfkey-agent")?)
             .context("can't copy the agent")?;
@@ -78,10 +81,6 @@ fn install(paths: &Paths, packages: &Packages, at: PathBuf) -> Result<Tree> {
         // Nobody's taste: what the machine would have of its own in /etc.
         fs::create_dir_all(layout.place(NO_CONF)?).context("can't make a folder in the cache")
     })?;
-    let tools = packages.distribution.tools;
-    if !tools.is_empty() {
-        tree.run(&[], &[&["dpkg", "--purge", "--force-depends"], tools].concat())?;
-    }
     Ok(tree)
 }
 

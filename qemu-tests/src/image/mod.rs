@@ -6,6 +6,7 @@
 //! | --- | --- | --- |
 //! | [`packages`] | apt with lists of its own; mmdebstrap; apt-get download of two kernels and the loaders | 70 |
 //! | [`initrd`] | the distribution's dracut with the module and agent under test, for each kernel | 30 |
+//! | [`compared`] | the same, next to a peer's: for `halfkey-bench` | 60 |
 //! | [`keys`] | openssl, sbsign | 1 |
 //! | [`uki`] | objcopy: stub, kernel, initrd, command line | 1 |
 //! | [`luks`] | cryptsetup's header, [`xts`] over the file system | 10 |
@@ -14,6 +15,7 @@
 
 mod archive;
 mod cache;
+pub mod compared;
 pub mod disk;
 pub mod distribution;
 pub mod guest;

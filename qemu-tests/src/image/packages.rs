@@ -60,7 +60,7 @@ impl Packages {
         let key = Key::new("rootfs 2").text(&archive.lines().join("\n")).text(&included).hex();
         let rootfs = cached(paths.cache.join(format!("rootfs-{key}.tar")), |partial| {
             say(&format!("making a small {title} with mmdebstrap"));
-            bootstrap(distribution, &archive, partial)
+            bootstrap(distribution, &archive, &included, partial)
         })?;
         let newest = archive.newest_kernel(distribution.kernel)?;
         let unpacked = archive.fetch(paths, loaders.packages, say)?;
@@ -75,6 +75,12 @@ impl Packages {
             systemd_boot: unpacked.join(loaders.systemd_boot),
             archive,
         })
+    }
+
+    /// Makes another root, with these packages as well.
+    pub(super) fn bootstrap_with(&self, packages: &[&str], tar: &Path) -> Result<()> {
+        let included = format!("{},{}", included(self.distribution), packages.join(","));
+        bootstrap(self.distribution, &self.archive, &included, tar)
     }
 
     /// The newest kernel but one: of the distribution, or of where it looks for earlier ones.
@@ -144,10 +150,10 @@ fn included(Distribution { include, tools, .. }: &Distribution) -> String {
     [*include, *tools].concat().join(",")
 }
 
-fn bootstrap(distribution: &Distribution, archive: &Archive, tar: &Path) -> Result<()> {
+fn bootstrap(distribution: &Distribution, archive: &Archive, included: &str, tar: &Path) -> Result<()> {
     let mut command = Command::new("mmdebstrap");
     command.args(["--quiet", "--variant=minbase", "--format=tar"]);
-    command.arg(format!("--include={}", included(distribution)));
+    command.arg(format!("--include={included}"));
     for path in ["/usr/share/doc/*", "/usr/share/locale/*", "/usr/share/man/*", "/usr/share/info/*"] {
         command.arg(format!("--dpkgopt=path-exclude={path}"));
     }

@@ -1,15 +1,22 @@
-//! What an unlocker adds to an initramfs that has crypt and network already.
+//! What an unlocker adds to an initramfs that has crypt and network already, on each distribution.
 
 use crate::run::{self, Result};
-use halfkey_qemu_tests::paths::MODULE;
-use std::path::{Path, PathBuf};
+use halfkey_qemu_tests::image::compared::Compared;
+use halfkey_qemu_tests::image::distribution::{self, Distribution, Stage};
+use halfkey_qemu_tests::image::packages::Packages;
+use halfkey_qemu_tests::paths::Paths;
+use std::path::Path;
 use std::process::Command;
 
 /// The image that both peers are added to.
 const BASE: &str = "base bash systemd systemd-initrd dracut-systemd systemd-networkd network crypt dm \
     kernel-modules kernel-network-modules rootfs-block udev-rules fs-lib shutdown usrmount";
+/// A module of its own from dracut-ng 103 on; before, it is crypt's.
+const CRYPTSETUP: &str = "systemd-cryptsetup";
 /// Clevis with both of its pins and the one that combines them.
 const CLEVIS: &str = "clevis clevis-pin-tang clevis-pin-tpm2 clevis-pin-sss";
+/// Its packages, as they are installed beside ours.
+const PEERS: &[&str] = &["clevis", "clevis-luks", "clevis-tpm2", "clevis-dracut"];
 
 /// Size of an image, or of a difference of two.
 #[derive(Clone, Copy, Debug)]
@@ -29,66 +36,45 @@ impl std::ops::Sub for Size {
     }
 }
 
-/// The three images.
+/// The three images of a distribution.
 pub struct Images {
+    /// Of which they are.
+    pub of: &'static Distribution,
     /// Crypt and network.
     pub base: Size,
-    /// With the dracut module.
+    /// What the dracut module adds.
     pub halfkey: Size,
-    /// With Clevis.
+    /// What Clevis adds.
     pub clevis: Size,
 }
 
-/// Builds and measures the three images in `dir`.
-///
-/// `modules` is a kernel's folder below `lib/modules`, `dist` holds the agent and the dracut module.
-pub fn measure(dir: &Path, modules: &Path, dist: &Path) -> Result<Images> {
-    let tree = module_tree(dir, dist)?;
-    let image = |name: &str, extra: &str| -> Result<Size> {
-        let image = dir.join(format!("{name}.cpio"));
-        let version = modules.file_name().and_then(|name| name.to_str()).unwrap_or_default();
-        run::quiet(
-            Command::new("dracut")
-                .env("dracutbasedir", &tree)
-                .env("HALFKEY_AGENT", dist.join("halfkey-agent"))
-                .args(["--force", "--no-hostonly", "--no-compress", "--reproducible", "--kver", version])
-                .arg("--kmoddir")
-                .arg(modules)
-                .arg("--modules")
-                .arg(format!("{BASE} {extra}"))
-                .arg(&image),
-        )?;
-        size(&image)
-    };
-    Ok(Images {
-        base: image("base", "")?,
-        halfkey: image("halfkey", "halfkey")?,
-        clevis: image("clevis", CLEVIS)?,
-    })
+/// Builds and measures three images of each distribution in `dir`. One that is not released may be missing, which is said.
+pub fn measure(dir: &Path, paths: &Paths) -> Result<Vec<Images>> {
+    let mut all = Vec::new();
+    for of in distribution::ALL {
+        match (images(dir, paths, of), of.stage) {
+            (Ok(images), _) => all.push(images),
+            (Err(error), Stage::Moving { .. }) => eprintln!("{}: not measured: {error}", of.title),
+            (Err(error), Stage::Stable) => return Err(error),
+        }
+    }
+    Ok(all)
 }
 
-/// dracut's own folder with ours and Clevis's modules linked in: nothing is installed on this machine.
-fn module_tree(dir: &Path, dist: &Path) -> Result<PathBuf> {
-    let tree = dir.join("dracut");
-    let modules = tree.join("modules.d");
-    std::fs::create_dir_all(&modules)?;
-    let link = |from: &Path, to: PathBuf| -> Result<()> {
-        let _ = std::fs::remove_file(&to);
-        Ok(std::os::unix::fs::symlink(from, to)?)
+fn images(dir: &Path, paths: &Paths, of: &'static Distribution) -> Result<Images> {
+    let mut say = |what: &str| eprintln!("{what} ...");
+    let packages = Packages::get(paths, of, &mut say)?;
+    let tree = Compared::new(paths, &packages, PEERS, &mut say)?;
+    let crypt = if tree.has(CRYPTSETUP) { CRYPTSETUP } else { "" };
+    let image = |name: &str, extra: &str| -> Result<Size> {
+        eprintln!("{}: building the initramfs with {name} ...", of.title);
+        let image = dir.join("compared.cpio");
+        tree.build(&format!("{BASE} {crypt} {extra}"), &image)?;
+        size(&image)
     };
-    for entry in std::fs::read_dir("/usr/lib/dracut")?.flatten() {
-        if entry.file_name() != "modules.d" {
-            link(&entry.path(), tree.join(entry.file_name()))?;
-        }
-    }
-    let clevis = run::unpack_package(dir, "clevis-dracut")?.join("usr/lib/dracut/modules.d");
-    for folder in [Path::new("/usr/lib/dracut/modules.d"), &clevis] {
-        for entry in std::fs::read_dir(folder)?.flatten() {
-            link(&entry.path(), modules.join(entry.file_name()))?;
-        }
-    }
-    link(&dist.join(MODULE), modules.join(MODULE))?;
-    Ok(tree)
+    let base = image("crypt and network", "")?;
+    let (halfkey, clevis) = (image("halfkey", "halfkey")?, image("clevis", CLEVIS)?);
+    Ok(Images { of, base, halfkey: halfkey - base, clevis: clevis - base })
 }
 
 fn size(image: &Path) -> Result<Size> {
@@ -102,4 +88,25 @@ fn size(image: &Path) -> Result<Size> {
             String::from_utf8_lossy(&listing).lines().filter(|line| line.starts_with('-')).count(),
         )?,
     })
+}
+
+/// For people.
+pub fn print(all: &[Images]) {
+    println!("added to an initramfs         cpio bytes   zstd -19   files");
+    for Images { of, base, halfkey, clevis } in all {
+        println!("{}", of.title);
+        for (name, size) in [("(crypt and network alone)", base), ("halfkey", halfkey), ("clevis", clevis)] {
+            println!("  {name:<25} {:>12} {:>10} {:>7}", size.cpio, size.zstd, size.files);
+        }
+    }
+}
+
+/// For programs, by the distribution's name.
+pub fn json(all: &[Images]) -> serde_json::Value {
+    let size = |size: &Size| serde_json::json!({ "cpio": size.cpio, "zstd": size.zstd, "files": size.files });
+    let one = |images: &Images| {
+        let sizes = serde_json::json!({ "halfkey": size(&images.halfkey), "clevis": size(&images.clevis) });
+        (images.of.name.to_owned(), sizes)
+    };
+    all.iter().map(one).collect::<serde_json::Map<_, _>>().into()
 }

@@ -7,8 +7,6 @@ mod initramfs;
 mod run;
 mod unlock;
 
-use halfkey_qemu_tests::image::distribution;
-use halfkey_qemu_tests::image::packages::Packages;
 use halfkey_qemu_tests::paths::Paths;
 use run::Result;
 use std::path::Path;
@@ -29,12 +27,14 @@ fn bench() -> Result<()> {
     let paths = Paths::find()?;
     paths.programs.check()?;
     let dist = paths.tree.join("dist");
-    let cache = paths.cache.join("bench");
-    std::fs::create_dir_all(&cache)?;
     let work = tempfile::tempdir()?;
     // For who changes what is on the way to the key, and waits for the figures.
     if std::env::args().nth(1).is_some_and(|part| part == "unlock") {
         print_unlock(&time_unlock(work.path(), paths)?);
+        return Ok(());
+    }
+    if std::env::args().nth(1).is_some_and(|part| part == "initramfs") {
+        initramfs::print(&initramfs::measure(work.path(), &paths)?);
         return Ok(());
     }
 
@@ -42,23 +42,13 @@ fn bench() -> Result<()> {
     eprintln!("checking evidence ...");
     let rates = evidence::measure(&paths)?;
     let (hostile, hostile_time) = hostile::measure()?;
-    eprintln!("building three initramfs images ...");
-    let packages = Packages::get(&paths, &distribution::ALL[0], &mut |what| eprintln!("{what} ..."))?;
-    let images = initramfs::measure(&cache, &packages.newest.modules, &dist)?;
-    let (ours, clevis) = (images.halfkey - images.base, images.clevis - images.base);
+    let images = initramfs::measure(work.path(), &paths)?;
     let costs = time_unlock(work.path(), paths)?;
 
     println!("halfkey-agent: {agent_bytes} bytes, {} KiB resident at its highest", costs.agent_rss);
     println!("halfkey-verifier: {} KiB resident after the run", costs.verifier_rss);
     println!();
-    println!("added to an initramfs         cpio bytes   zstd -19   files");
-    println!(
-        "  (crypt and network alone) {:>12} {:>10} {:>7}",
-        images.base.cpio, images.base.zstd, images.base.files
-    );
-    for (name, size) in [("halfkey", ours), ("clevis", clevis)] {
-        println!("  {name:<25} {:>12} {:>10} {:>7}", size.cpio, size.zstd, size.files);
-    }
+    initramfs::print(&images);
     println!();
     print_unlock(&costs);
 
@@ -89,12 +79,7 @@ fn bench() -> Result<()> {
         "agent_bytes": agent_bytes,
         "agent_rss_kib": costs.agent_rss,
         "verifier_rss_kib": costs.verifier_rss,
-        "initramfs_delta_cpio": ours.cpio,
-        "initramfs_delta_zstd": ours.zstd,
-        "initramfs_delta_files": ours.files,
-        "clevis_delta_cpio": clevis.cpio,
-        "clevis_delta_zstd": clevis.zstd,
-        "clevis_delta_files": clevis.files,
+        "initramfs_delta": initramfs::json(&images),
         "unlock_ms": ms(costs.halfkey),
         "unlock_processes": costs.halfkey.processes,
         "unlock_dtpm_ms": discrete::ms(costs.discrete.halfkey.waits),

@@ -1,6 +1,5 @@
 //! Running programs and timing them.
 
-use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
@@ -20,21 +19,6 @@ pub fn output(command: &mut Command) -> Result<Vec<u8>> {
 /// Runs a command that must succeed, for its effect.
 pub fn quiet(command: &mut Command) -> Result<()> {
     output(command.stdin(Stdio::null())).map(drop)
-}
-
-/// Unpacks a Debian package below `dir` without installing it.
-pub fn unpack_package(dir: &Path, package: &str) -> Result<PathBuf> {
-    let to = dir.join(package);
-    if to.is_dir() {
-        return Ok(to);
-    }
-    let download = dir.join(format!("{package}.download"));
-    std::fs::create_dir_all(&download)?;
-    quiet(Command::new("apt-get").args(["download", "-q", package]).current_dir(&download))?;
-    for entry in std::fs::read_dir(&download)?.flatten() {
-        quiet(Command::new("dpkg-deb").arg("-x").arg(entry.path()).arg(&to))?;
-    }
-    Ok(to)
 }
 
 /// Wall time and number of processes of one kind of run.
