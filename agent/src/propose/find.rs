@@ -14,6 +14,8 @@ use halfkey_measure::grub::BOOT_IMAGE;
 use std::path::{Path, PathBuf};
 use std::time::SystemTime;
 
+/// GRUB's environment, below a place of boot files.
+const ENVIRONMENTS: [&str; 2] = ["grub2/grubenv", "grub/grubenv"];
 /// Names looked at in one folder.
 const MAX_NAMES: usize = 4096;
 /// Of an entry, in bytes; systemd-boot reads no more.
@@ -86,7 +88,12 @@ impl System {
         }
     }
 
-    fn roots(&self) -> Vec<PathBuf> {
+    /// Whether GRUB started the running system, as far as its command line tells.
+    pub fn by_grub(&self) -> bool {
+        self.boot_image().is_some()
+    }
+
+    pub(super) fn roots(&self) -> Vec<PathBuf> {
         match &self.boot_root {
             Some(root) => vec![root.clone()],
             None => ["efi", "boot", "boot/efi"].iter().map(|root| self.root.join(root)).collect(),
@@ -108,11 +115,30 @@ impl System {
         }
         let linux = entry.linux.as_ref();
         let kernel = linux.ok_or_else(|| missing(format!("{file} names no kernel")))?;
+        let options = self.expanded(&entry.options);
         Ok(Source::Kernel {
             kernel: resolve(kernel)?,
             initrds: entry.initrds.iter().map(resolve).collect::<Result<_>>()?,
-            command_line: Some(self.passed(version, Some(&entry.options), &entry.initrds)),
+            command_line: Some(self.passed(version, Some(&options), &entry.initrds)),
         })
+    }
+
+    /// Without GRUB's variables: `$kernelopts` is in its environment, `$tuned_params` and others are empty unless somebody has set them.
+    fn expanded(&self, options: &str) -> String {
+        if !options.contains('$') {
+            return options.to_owned();
+        }
+        let kernelopts = || {
+            let files = self.roots().into_iter().flat_map(|root| ENVIRONMENTS.map(|name| root.join(name)));
+            let text = files.filter_map(|file| bounded::read_text(file, MAX_ENTRY).ok()).next()?;
+            text.lines().find_map(|line| line.strip_prefix("kernelopts=")).map(|line| line.trim().to_owned())
+        };
+        let words = options.split_ascii_whitespace().filter_map(|word| match word {
+            "$kernelopts" | "${kernelopts}" => kernelopts(),
+            word if is_variable(word) => None,
+            word => Some(word.to_owned()),
+        });
+        words.collect::<Vec<_>>().join(" ")
     }
 
     fn plain(&self, roots: &[PathBuf], version: &str) -> Result<Source> {
@@ -223,7 +249,29 @@ struct Entry {
 fn entries(root: &Path, version: &str) -> impl Iterator<Item = (PathBuf, Entry)> {
     let read = |path: PathBuf| Some((bounded::read_text(&path, MAX_ENTRY).ok()?, path));
     let found = names(root.join("loader/entries"), "conf").filter_map(read);
-    found.map(|(text, path)| (path, entry(&text))).filter(move |(_, entry)| entry.version == version)
+    found.map(|(text, path)| (path, entry(&text))).filter(move |(path, entry)| entry.is_of(path, version))
+}
+
+impl Entry {
+    /// By its version; one without by the name of its file (`TOKEN-VERSION.conf`), or of its kernel's.
+    fn is_of(&self, path: &Path, version: &str) -> bool {
+        let ends = |name: &str| {
+            name.strip_suffix(version).is_some_and(|before| before.is_empty() || before.ends_with('-'))
+        };
+        match self.version.as_str() {
+            "" => {
+                let linux = self.linux.as_ref().or(self.uki.as_ref());
+                path.file_stem().is_some_and(|name| ends(&name.to_string_lossy()))
+                    || linux.is_some_and(|linux| ends(linux.trim_end_matches(".efi")))
+            }
+            own => own == version,
+        }
+    }
+}
+
+/// A variable of GRUB's, alone in a word.
+fn is_variable(word: &str) -> bool {
+    word.starts_with('$')
 }
 
 fn entry(text: &str) -> Entry {
@@ -235,7 +283,10 @@ fn entry(text: &str) -> Entry {
             "version" => entry.version = value,
             "linux" => entry.linux = Some(value),
             "efi" | "uki" => entry.uki = Some(value),
-            "initrd" => entry.initrds.push(value),
+            // Several in one line, and variables, are of GRUB's entries.
+            "initrd" => entry
+                .initrds
+                .extend(value.split_ascii_whitespace().filter(|word| !is_variable(word)).map(str::to_owned)),
             "options" if entry.options.is_empty() => entry.options = value,
             "options" => entry.options = format!("{} {value}", entry.options),
             _ => {}
@@ -338,6 +389,24 @@ mod tests {
             "initrd=\\tok\\6.1.0-56\\ucode initrd=\\tok\\6.1.0-56\\initrd.img root=/dev/x\tquiet systemd.import_credentials=no",
         );
         assert_eq!(machine.find("6.1.0-56").unwrap(), expected);
+        // As Fedora and Red Hat have it for GRUB, and without a version of its own.
+        let grub = Machine::new(GRUB)
+            .with("boot/vmlinuz-6.1.0-56", "")
+            .with("boot/initramfs-6.1.0-56.img", "")
+            .with("boot/grub2/grubenv", "# GRUB Environment Block\nkernelopts=root=/dev/x ro \n####\n")
+            .with(
+                "boot/loader/entries/0123-6.1.0-56.conf",
+                "linux /vmlinuz-6.1.0-56\ninitrd /initramfs-6.1.0-56.img $tuned_initrd\noptions $kernelopts $tuned_params quiet\n",
+            );
+        assert_eq!(
+            grub.find("6.1.0-56").unwrap(),
+            grub.kernel(
+                "boot/vmlinuz-6.1.0-56",
+                &["boot/initramfs-6.1.0-56.img"],
+                "BOOT_IMAGE=/boot/vmlinuz-6.1.0-56 root=/dev/x ro quiet"
+            )
+        );
+        assert!(grub.find("0-56").is_err() && grub.find("1.0-56").is_err());
         // /boot is no file system of its own: paths start at /.
         let machine = machine.with(
             "boot/loader/entries/tok-6.1.0-56.conf",
