@@ -446,6 +446,7 @@ fn proposal(boot: &Boot, policy: &Policy) -> Proposal {
             .collect(),
         initrd: digests(9).next_back().map(Into::into),
         command_line: Some(boot.line().to_owned()),
+        loader: None,
     }
 }
 

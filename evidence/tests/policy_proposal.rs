@@ -60,6 +60,17 @@ fn each_part_of_a_proposal_is_checked() {
         p["initrd"] = serde_json::to_value(halfkey_protocol::Bytes::from(&[1; 31][..])).unwrap()
     });
     detail("one line", &|p| p["command_line"] = json!("a\nb"));
+    for (name, changes) in
+        [("", ""), ("grub\n", ""), ("grub", "a\tb"), ("grub", "\u{1b}[2J"), ("grub", "\u{202e}")]
+    {
+        detail("boot loader", &|p| p["loader"] = json!({ "name": name, "changes": changes }));
+    }
+    detail("16384 bytes of printable", &|p| {
+        p["loader"] = json!({ "name": "grub", "changes": "x".repeat(16385) })
+    });
+    let mut announced = uki();
+    announced["loader"] = json!({ "name": "grub", "changes": "-a\n+b\n" });
+    assert!(check_proposal(announced.to_string().as_bytes()).is_ok());
     detail("as json", &|p| p["images"] = json!(7));
     detail("at most 65536 bytes", &|p| p["more"] = json!("x".repeat(70_000)));
 }

@@ -179,6 +179,7 @@ mod tests {
             sections: vec![ProposedSection { name: ".linux".into(), digest: digest(0x21) }],
             initrd: Some(digest(0x31)),
             command_line: Some("quiet".into()),
+            loader: None,
         }
     }
 

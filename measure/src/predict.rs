@@ -118,6 +118,7 @@ pub fn from_uki(file: &[u8], path: &str, about: &Circumstances) -> Result<Propos
         sections,
         initrd: uki.initrd(stub, bank)?.map(Into::into),
         command_line: uki.section(".cmdline")?.map(|text| command_line(text.data)).transpose()?,
+        loader: None,
     })
 }
 
@@ -150,6 +151,7 @@ pub fn from_kernel(
         sections: Vec::new(),
         initrd: (!initrds.is_empty()).then(|| bank.digest(initrds).into()),
         command_line: command_line.map(str::to_owned),
+        loader: None,
     })
 }
 

@@ -123,6 +123,7 @@ fn proposals() {
         sections: vec![ProposedSection { name: ".linux".into(), digest: vec![2; 32].into() }],
         initrd: Some(vec![3; 32].into()),
         command_line: Some("root=/dev/a quiet".into()),
+        loader: None,
     };
     let record = |id, state, message: &str| ProposalRecord {
         id,

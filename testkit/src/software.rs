@@ -157,6 +157,7 @@ impl Software {
             sections: vec![],
             initrd: Some(self.initrd.clone().into()),
             command_line: Some(self.command_line.clone()),
+            loader: None,
         }
     }
 }

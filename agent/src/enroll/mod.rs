@@ -37,6 +37,7 @@ use crate::luks::Token;
 use crate::luks::cryptsetup::Existing;
 use crate::net::race::{Connection, Race, RaceConfig};
 use crate::net::{Client, Server, tls};
+use crate::propose::{find, grub};
 use crate::timing::Timeline;
 use crate::tpm::{Hierarchy, Location, Object, Persistent, Tpm};
 use challenge::Challenge;
@@ -208,6 +209,7 @@ pub fn run(options: &Options) -> Result<()> {
     prove(&client, node, &document, &key, deadline)?;
     drop(key);
     challenge.done();
+    grub::remember(&find::System::running(None));
     // Only now is the older enrollment of no use any more.
     for ((device, existing), bound) in options.devices.iter().zip(&existing).zip(bound) {
         bind::remove_older(device, existing, &bound, node)?;

@@ -7,8 +7,10 @@
 //! | --- | --- |
 //! | [`find`] | which files the boot loader will start |
 //! | [`measure`] | what they will measure |
+//! | [`grub`] | what changed in GRUB's configuration, for the operator |
 
 pub mod find;
+pub mod grub;
 pub mod measure;
 
 use crate::boot::devices;
@@ -92,7 +94,10 @@ pub fn run(options: &Options) -> Result<Report> {
             (system.find(version)?, options.name.clone().unwrap_or_else(|| version.clone()))
         }
     };
-    let proposal = measure::measure(&source, &name, token.bank)?;
+    let mut proposal = measure::measure(&source, &name, token.bank)?;
+    if system.by_grub() && matches!(source, find::Source::Kernel { .. }) {
+        proposal.loader = Some(grub::changes(&system));
+    }
     if options.dry_run {
         return Ok(Report { proposal, answer: None });
     }
@@ -211,14 +216,20 @@ impl Ask for AskToAccept<'_> {
 /// What follows from a proposal that was not accepted, for people.
 pub const CONSEQUENCE: &str = "a boot of what its policy does not accept yet asks for the passphrase";
 
+/// The same of a machine that GRUB boots.
+pub const BY_GRUB: &str = "GRUB measures each command and file of its own: the first boot of this is denied and asks for the passphrase; an operator allows the later \
+     ones by `halfkey approve NODE --learn`";
+
 impl Report {
     /// For people: one line, and what to do next.
     pub fn print(&self) {
         let Some((_, outcome, proposed)) = &self.answer else { return self.print_json() };
         let name = printable(&self.proposal.name, 128);
         let number = proposed.proposal_id.map(|id| format!(" (proposal {id})")).unwrap_or_default();
+        let grub = self.proposal.loader.is_some();
         let word = match outcome {
             Outcome::Accepted => "accepted",
+            Outcome::Waiting if grub => "is announced",
             Outcome::Waiting => "waits for an operator",
             Outcome::Refused => "refused",
         };
@@ -228,8 +239,16 @@ impl Report {
         if let Some(hint) = advice(proposed.hint.as_deref(), proposed.code.as_deref()) {
             console::say(&format!("hint: {hint}"));
         }
-        if *outcome != Outcome::Accepted {
-            console::say(CONSEQUENCE);
+        match &self.proposal.loader {
+            _ if *outcome == Outcome::Accepted => {}
+            Some(loader) => {
+                console::say(BY_GRUB);
+                if !loader.changes.is_empty() {
+                    console::say("what changed in GRUB's configuration since this boot:");
+                    loader.changes.lines().for_each(|line| console::say(&format!("  {line}")));
+                }
+            }
+            None => console::say(CONSEQUENCE),
         }
     }
 

@@ -42,5 +42,5 @@ pub use halfkey_protocol::wire::policies::{Finding, MAX_POLICY};
 pub use learn::{Assured, learn, learn_boot};
 pub use parse::Problem;
 pub use parsed::{Additions, Policy};
-pub use proposal::{Cover, boot_of, boot_toml, check_proposal, covers, is_in_uki};
+pub use proposal::{Cover, boot_of, boot_toml, check_proposal, covers, is_in_uki, is_known_once_booted};
 pub use rules::{Boot, Origin, Trust};

@@ -22,6 +22,8 @@ const MAX_PROPOSAL: usize = 64 << 10;
 /// Images and sections that a proposal may have.
 const MAX_IMAGES: usize = 8;
 const MAX_SECTIONS: usize = 32;
+/// Longest text of what changed in a boot loader's configuration, in bytes.
+const MAX_CHANGES: usize = 16 << 10;
 /// Longest name and path, in bytes.
 const MAX_NAME: usize = 128;
 const MAX_PATH: usize = 1024;
@@ -289,6 +291,14 @@ pub fn boot_of(
     Ok(boot)
 }
 
+/// Whether the boot loader that a proposal is based on measures its own commands and files: then a rule for it is made of its boot only.
+pub fn is_known_once_booted(proposal: &Proposal, from: &Policy, base_boot: Option<&str>) -> bool {
+    let boots = &from.compiled.document.boots;
+    let base = base_boot.and_then(|name| boots.iter().find(|boot| boot.name == name));
+    let uki = proposal.images.iter().any(|image| Role::from_name(&image.role) == Some(Role::Uki));
+    !uki && base.or(boots.first()).is_some_and(|base| Path::of(base) == Path::Grub)
+}
+
 /// The line must be one that the policy's rules allow: those of `[command_line]`, or the exact line of a boot that it is based on.
 fn proposed_line(document: &Document, bases: &[&Boot], proposal: &Proposal) -> Option<Finding> {
     let mut rules: Vec<Rule<'_>> =
@@ -391,6 +401,16 @@ pub fn check_proposal(json: &[u8]) -> Result<Proposal, Rejection> {
     }
     if let Some(initrd) = &proposal.initrd {
         check_digest("initrd", initrd, bank)?;
+    }
+    if let Some(loader) = &proposal.loader {
+        check_text("boot loader", &loader.name, MAX_NAME)?;
+        let is_text = |byte: u8| matches!(byte, b'\n' | b' '..=b'~');
+        if loader.changes.len() > MAX_CHANGES || !loader.changes.bytes().all(is_text) {
+            return refuse!(
+                ProposalMalformed,
+                "expected at most {MAX_CHANGES} bytes of printable ASCII as what changed of the boot loader"
+            );
+        }
     }
     if let Some(line) = &proposal.command_line
         && (line.len() > MAX_COMMAND_LINE || line.chars().any(char::is_control))

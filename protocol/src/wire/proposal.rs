@@ -23,6 +23,18 @@ wire! {
         pub initrd: Option<Bytes>,
         /// Kernel command line, UTF-8.
         pub command_line: Option<String>,
+        /// What is known of a boot loader that measures its own configuration.
+        pub loader: Option<ProposedLoader>,
+    }
+
+    /// A boot loader that measures its own configuration, as GRUB does: what that will be is known once it was booted. For the operator; no rule
+    /// goes by it.
+    pub struct ProposedLoader {
+        /// `grub`
+        pub name: String,
+        /// How its configuration differs from the one that the running system was booted with: lines of printable ASCII. Empty where it does
+        /// not.
+        pub changes: String,
     }
 
     /// An image of a [`Proposal`].

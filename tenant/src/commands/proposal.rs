@@ -250,6 +250,17 @@ pub fn content(proposal: &Proposal) -> String {
     let initrd = proposal.initrd.as_ref().map_or_else(|| in_uki().to_owned(), digest);
     let command_line = proposal.command_line.as_deref().map_or("not known".to_owned(), clean);
     text.push_str(&rows("  ", &[("initrd", initrd), ("command line", command_line)]));
+    if let Some(loader) = &proposal.loader {
+        let name = clean_short(&loader.name, 16);
+        let changes = match loader.changes.trim_end() {
+            "" => format!("  nothing changed in the configuration of {name} since the boot that it runs\n"),
+            changes => format!(
+                "  what changed in the configuration of {name} since the boot that it runs, as the node says:\n{}\n",
+                clean_lines(changes).lines().map(|line| format!("    {line}")).collect::<Vec<_>>().join("\n")
+            ),
+        };
+        text.push_str(&changes);
+    }
     text
 }
 

@@ -112,8 +112,16 @@ fn the_next_kernel_of_grub_is_learned() {
     let initrd = files.file("initrd", b"the next initramfs");
     let args = ["--kernel", STUB, "--initrd", &initrd, "--cmdline", &boot.command_line];
     let proposal = machine.proposes(&args);
+    assert!(proposal.message.starts_with("known once it was booted"), "{}", proposal.message);
+    let loader = proposal.proposal.loader.as_ref().unwrap();
+    assert_eq!(loader.name, "grub");
     let (code, said) = machine.accept(&proposal);
     assert!(code != 0 && said.contains("grub does") && said.contains("boot it once, and"), "{said}");
+    let again = machine.propose(&args);
+    for part in ["is announced", "known once it was booted", "GRUB measures each command and file of its own"]
+    {
+        assert!(again.code == 7 && again.said.contains(part), "{part}: {}", again.said);
+    }
     let next = boot.clone().with_other_image();
     machine.denied(&next, "policy_mismatch", &["pcr 4"]);
     let (code, said) = machine.approve(&["--learn"]);

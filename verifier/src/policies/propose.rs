@@ -16,7 +16,9 @@ use aws_lc_rs::digest::{SHA256, digest};
 use halfkey_evidence::Rejection;
 use halfkey_evidence::appraise::BoundedEvidence;
 use halfkey_evidence::eventlog::{ExplainedLog, systemd_log};
-use halfkey_evidence::policy::{Assured, Cover, Origin, Trust, boot_of, check_proposal, covers};
+use halfkey_evidence::policy::{
+    Assured, Cover, Origin, Trust, boot_of, check_proposal, covers, is_known_once_booted,
+};
 use halfkey_evidence::quote::VerifiedQuote;
 use halfkey_protocol::tpm::bank::PcrBank;
 use halfkey_protocol::tpm::fence::{self, Event, NotOpened};
@@ -212,6 +214,9 @@ fn in_its_place(event: Event) -> &'static str {
     }
 }
 
+/// Begins the message about a proposal that no operator can accept.
+pub const ONCE_BOOTED: &str = "known once it was booted";
+
 /// Whether `trust_root_with_next_boot` may accept a proposal.
 #[derive(Clone, Copy)]
 pub enum Trusting {
@@ -249,6 +254,11 @@ pub fn weigh(
         }
         Cover::No(findings) => format!("{policy}: {}", summary(&findings)),
     };
+    if is_known_once_booted(proposal, rules.effective.signed(), base_boot) {
+        return ProposalDecision::Waits(format!(
+            "{ONCE_BOOTED}: what grub measures of itself is in no proposal. Its first boot is denied and asks for the passphrase; {against}"
+        ));
+    }
     let Some(trust) = rules.effective.signed().trust() else { return ProposalDecision::Waits(against) };
     match trusts(trust, trusting) {
         Err(why) => ProposalDecision::Waits(format!("{against}; trust_root_with_next_boot {why}")),

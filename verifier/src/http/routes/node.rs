@@ -228,8 +228,12 @@ async fn propose(
     let answer = match ruling.decision {
         Ok(ProposalDecision::Accepted(how) | ProposalDecision::Trusted(how)) => answer("accepted", None, how),
         Ok(ProposalDecision::Waits(why)) => {
+            let once_booted = why.starts_with(propose::ONCE_BOOTED);
             let waits = answer("waiting", Some(Reason::ProposalWaits), why);
-            let accept = id.map(|id| format!("an operator accepts it with `halfkey proposal accept {id}`"));
+            let accept = id.map(|id| match once_booted {
+                true => format!("boot it, then `halfkey approve {node} --learn`; `halfkey proposal show {id}` has what is known of it"),
+                false => format!("an operator accepts it with `halfkey proposal accept {id}`"),
+            });
             Proposed { hint: accept.or(waits.hint), ..waits }
         }
         Err(rejection) => Proposed {

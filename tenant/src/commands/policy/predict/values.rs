@@ -177,6 +177,7 @@ mod tests {
                 .collect(),
             initrd: of(9, kind::EVENT_TAG).pop(),
             command_line: Some(cmdline.trim_end().into()),
+            loader: None,
         }
     }
 

@@ -1,0 +1,366 @@
+//! GRUB's configuration, for the operator: how it differs from the one that the running system was booted with.
+//!
+//! GRUB measures each of its commands and each file that it reads, so what a changed configuration measures is known once it was booted.
+//! What is said here is read by people and by no rule.
+
+use super::find::System;
+use crate::bounded;
+use halfkey_protocol::wire::ProposedLoader;
+use std::fs::{self, OpenOptions};
+use std::io::Write;
+use std::os::unix::fs::OpenOptionsExt;
+use std::path::{Path, PathBuf};
+
+/// Where the configuration of before is kept.
+const KEPT: &str = "var/lib/halfkey/boot-loader.json";
+/// Of the kept file, in bytes.
+const MAX_KEPT: usize = 4 << 20;
+/// Of one file, in bytes; what is larger is no configuration.
+const MAX_FILE: usize = 512 << 10;
+/// Files that are looked at.
+const MAX_FILES: usize = 128;
+/// Lines of all of them.
+const MAX_LINES: usize = 20_000;
+/// Bytes of a line that are shown.
+const MAX_LINE: usize = 240;
+/// Of the text about changes, in bytes; the verifier takes more.
+const MAX_CHANGES: usize = 12 << 10;
+/// Comparisons that are made to find what two texts have in common; beyond, all that lies between is called changed.
+const MAX_COMPARISONS: usize = 4 << 20;
+
+/// Names of its files, below the places of boot files.
+const FILES: [&str; 6] = [
+    "grub/grub.cfg",
+    "grub/custom.cfg",
+    "grub/grubenv",
+    "grub2/grub.cfg",
+    "grub2/custom.cfg",
+    "grub2/grubenv",
+];
+/// Begins a line that names a file.
+const FILE: &str = "=== ";
+
+/// What is kept from one proposal to the next.
+#[derive(Clone, Debug, Default, PartialEq, Eq, miniserde::Serialize, miniserde::Deserialize)]
+struct Kept {
+    /// The boot in which it was written: the kernel's boot id.
+    boot: String,
+    /// The configuration that this boot was made with, as far as it is known.
+    booted: Option<String>,
+    /// The configuration as it was found last.
+    latest: String,
+}
+
+/// How GRUB's configuration differs from the one of this boot. The one that is there now is kept for the next boot.
+pub fn changes(system: &System) -> ProposedLoader {
+    let now = configuration(system);
+    let file = system.root.join(KEPT);
+    let boot = boot_id(system);
+    let kept =
+        read(&file).map_or_else(|| Kept { boot: boot.clone(), ..Kept::default() }, |kept| kept.at(&boot));
+    let changes = match &kept.booted {
+        Some(before) => difference(before, &now),
+        None => "not known: the configuration of this boot was not kept; it is from now on\n".to_owned(),
+    };
+    keep(&file, &Kept { latest: now, ..kept });
+    ProposedLoader { name: "grub".to_owned(), changes }
+}
+
+/// Keeps the configuration of this boot, unless an earlier one is kept.
+pub fn remember(system: &System) {
+    let file = system.root.join(KEPT);
+    if system.by_grub() && read(&file).is_none() {
+        let now = configuration(system);
+        keep(&file, &Kept { boot: boot_id(system), booted: Some(now.clone()), latest: now });
+    }
+}
+
+impl Kept {
+    /// In this boot: what was found last in an earlier one is what this one was made with.
+    fn at(self, boot: &str) -> Self {
+        if self.boot == boot {
+            return self;
+        }
+        Self { boot: boot.to_owned(), booted: Some(self.latest.clone()), latest: self.latest }
+    }
+}
+
+fn boot_id(system: &System) -> String {
+    bounded::read_text(system.root.join("proc/sys/kernel/random/boot_id"), 64).unwrap_or_default()
+}
+
+fn read(file: &Path) -> Option<Kept> {
+    miniserde::json::from_str(&bounded::read_text(file, MAX_KEPT).ok()?).ok()
+}
+
+/// A text that is not kept costs a difference, and no update.
+fn keep(file: &Path, kept: &Kept) {
+    let write = || {
+        fs::create_dir_all(file.parent().unwrap_or(Path::new("/")))?;
+        let part = file.with_extension("part");
+        let mut out = OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(&part)?;
+        out.write_all(miniserde::json::to_string(kept).as_bytes())?;
+        out.sync_all()?;
+        fs::rename(part, file)
+    };
+    if let Err(e) = write() {
+        crate::console::say(&format!("warning: can't keep GRUB's configuration in {}: {e}", file.display()));
+    }
+}
+
+/// All of it, as text: a line with the name of each file, and its lines.
+fn configuration(system: &System) -> String {
+    let mut text = String::new();
+    let mut lines = 0;
+    for path in files(system) {
+        let bytes =
+            bounded::read(&path, MAX_FILE).unwrap_or_else(|e| format!("(not read: {e})").into_bytes());
+        text.push_str(FILE);
+        text.push_str(&clean(&path.display().to_string()));
+        text.push('\n');
+        let found = String::from_utf8_lossy(&bytes);
+        for line in found.lines().filter(|line| !line.starts_with('#')).take(MAX_LINES - lines) {
+            text.push_str(&clean(line));
+            text.push('\n');
+            lines += 1;
+        }
+    }
+    text
+}
+
+/// Those that are there, in order.
+fn files(system: &System) -> Vec<PathBuf> {
+    let mut found = Vec::new();
+    for root in system.roots() {
+        found.extend(FILES.iter().map(|name| root.join(name)).filter(|path| path.is_file()));
+        let mut others: Vec<PathBuf> = entries(&root.join("loader/entries"))
+            .filter(|path| path.extension().is_some_and(|end| end == "conf"))
+            .chain(entries(&root.join("EFI")).map(|folder| folder.join("grub.cfg")))
+            .filter(|path| path.is_file())
+            .collect();
+        others.sort();
+        found.extend(others);
+    }
+    found.truncate(MAX_FILES);
+    found
+}
+
+fn entries(folder: &Path) -> impl Iterator<Item = PathBuf> {
+    fs::read_dir(folder).into_iter().flatten().flatten().take(4096).map(|entry| entry.path())
+}
+
+/// A line as it may be shown and sent: no control characters, no end of it hidden, no password.
+fn clean(line: &str) -> String {
+    if line.to_ascii_lowercase().contains("password") || line.contains("grub.pbkdf2") {
+        return "(a line with a password)".to_owned();
+    }
+    let mut out = String::new();
+    for c in line.chars() {
+        match c {
+            '\t' => out.push_str("    "),
+            ' '..='~' => out.push(c),
+            _ => out.push('?'),
+        }
+        if out.len() >= MAX_LINE {
+            out.push_str("...");
+            break;
+        }
+    }
+    out
+}
+
+/// Lines that are gone with `-`, new ones with `+`, each file's name before them; empty where nothing changed.
+fn difference(before: &str, after: &str) -> String {
+    let (before, after): (Vec<_>, Vec<_>) = (before.lines().collect(), after.lines().collect());
+    let mut text = String::new();
+    let (mut file, mut named) = ("", "");
+    let mut left_out = 0;
+    for (sign, line) in compare(&before, &after) {
+        if line.starts_with(FILE) && sign != '-' {
+            file = line;
+        }
+        if sign == ' ' {
+            continue;
+        }
+        let mut more = String::new();
+        if file != named && !line.starts_with(FILE) {
+            more = format!("{file}\n");
+        }
+        more.push_str(&format!("{sign}{line}\n"));
+        if text.len() + more.len() > MAX_CHANGES {
+            left_out += 1;
+            continue;
+        }
+        named = file;
+        text.push_str(&more);
+    }
+    if left_out > 0 {
+        text.push_str(&format!("... and {left_out} more lines\n"));
+    }
+    text
+}
+
+/// Each line of both, with what became of it.
+fn compare<'t>(before: &[&'t str], after: &[&'t str]) -> Vec<(char, &'t str)> {
+    let same = before.iter().zip(after).take_while(|(one, other)| one == other).count();
+    let (head, before, after) = (&before[..same], &before[same..], &after[same..]);
+    let tail = before.iter().rev().zip(after.iter().rev()).take_while(|(one, other)| one == other).count();
+    let (before, end) = before.split_at(before.len() - tail);
+    let after = &after[..after.len() - tail];
+    let mut found: Vec<(char, &str)> = head.iter().map(|line| (' ', *line)).collect();
+    found.extend(middle(before, after));
+    found.extend(end.iter().map(|line| (' ', *line)));
+    found
+}
+
+/// By their longest common part.
+fn middle<'t>(before: &[&'t str], after: &[&'t str]) -> Vec<(char, &'t str)> {
+    let width = after.len() + 1;
+    if before.len().saturating_mul(width) > MAX_COMPARISONS {
+        let gone = before.iter().map(|line| ('-', *line));
+        return gone.chain(after.iter().map(|line| ('+', *line))).collect();
+    }
+    // How many lines two ends have in common.
+    let mut common = vec![0u16; (before.len() + 1) * width];
+    for (i, one) in before.iter().enumerate().rev() {
+        for (j, other) in after.iter().enumerate().rev() {
+            common[i * width + j] = if one == other {
+                common[(i + 1) * width + j + 1].saturating_add(1)
+            } else {
+                common[(i + 1) * width + j].max(common[i * width + j + 1])
+            };
+        }
+    }
+    let (mut i, mut j, mut found) = (0, 0, Vec::new());
+    while i < before.len() || j < after.len() {
+        if i < before.len() && j < after.len() && before[i] == after[j] {
+            found.push((' ', before[i]));
+            (i, j) = (i + 1, j + 1);
+        } else if j == after.len()
+            || i < before.len() && common[(i + 1) * width + j] >= common[i * width + j + 1]
+        {
+            found.push(('-', before[i]));
+            i += 1;
+        } else {
+            found.push(('+', after[j]));
+            j += 1;
+        }
+    }
+    found
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    fn machine() -> (tempfile::TempDir, System) {
+        let folder = tempfile::tempdir().unwrap();
+        let root = folder.path().to_owned();
+        let system = System {
+            root,
+            boot_root: None,
+            command_line: "BOOT_IMAGE=/vmlinuz-6.1 ro".into(),
+            release: "6.1".into(),
+        };
+        (folder, system)
+    }
+
+    fn write(system: &System, path: &str, content: &[u8]) {
+        let path = system.root.join(path);
+        fs::create_dir_all(path.parent().unwrap()).unwrap();
+        fs::write(path, content).unwrap();
+    }
+
+    fn booted(system: &System, id: &str) {
+        write(system, "proc/sys/kernel/random/boot_id", id.as_bytes());
+    }
+
+    #[test]
+    fn what_changed_since_the_boot_is_said() {
+        let (_folder, system) = machine();
+        booted(&system, "one");
+        write(
+            &system,
+            "boot/grub/grub.cfg",
+            b"# made\nset default=0\nlinux /vmlinuz-6.1 ro\ninitrd /initrd-6.1\n",
+        );
+        write(&system, "boot/loader/entries/a.conf", b"version 6.1\n");
+        assert!(changes(&system).changes.starts_with("not known"));
+        let (_folder, system) = machine();
+        booted(&system, "one");
+        write(
+            &system,
+            "boot/grub/grub.cfg",
+            b"# made\nset default=0\nlinux /vmlinuz-6.1 ro\ninitrd /initrd-6.1\n",
+        );
+        remember(&system);
+        assert_eq!(changes(&system).changes, "");
+        write(
+            &system,
+            "boot/grub/grub.cfg",
+            b"# anew\nset default=0\nlinux /vmlinuz-6.2 ro\ninitrd /initrd-6.1\n\x1b[2J\n",
+        );
+        write(&system, "boot/loader/entries/b.conf", b"version 6.2\n");
+        let root = system.root.display();
+        let said = format!(
+            "=== {root}/boot/grub/grub.cfg\n-linux /vmlinuz-6.1 ro\n+linux /vmlinuz-6.2 ro\n+?[2J\n+=== {root}/boot/loader/entries/b.conf\n+version 6.2\n"
+        );
+        // As often as it is asked in this boot.
+        for _ in 0..2 {
+            assert_eq!(changes(&system).changes, said);
+        }
+        // The next one was made with it.
+        booted(&system, "two");
+        assert_eq!(changes(&system).changes, "");
+        remember(&system);
+        let mode = std::os::unix::fs::PermissionsExt::mode(
+            &fs::metadata(system.root.join(KEPT)).unwrap().permissions(),
+        );
+        assert_eq!(mode & 0o777, 0o600);
+        // What is damaged is begun anew.
+        write(&system, KEPT, b"{");
+        assert!(changes(&system).changes.starts_with("not known"));
+        assert_eq!(changes(&system).changes.lines().count(), 1);
+    }
+
+    #[test]
+    fn no_password_and_nothing_without_end_is_sent() {
+        let (_folder, system) = machine();
+        booted(&system, "one");
+        write(&system, "boot/grub2/grub.cfg", b"");
+        remember(&system);
+        let hash = "password_pbkdf2 root grub.pbkdf2.sha512.10000.AB";
+        let many: String = (0..400).map(|number| format!("set a{number}={}\n", "x".repeat(1000))).collect();
+        write(
+            &system,
+            "boot/grub2/grub.cfg",
+            format!("{hash}\nset p=grub.pbkdf2.sha512.1\n{many}").as_bytes(),
+        );
+        let said = changes(&system).changes;
+        assert!(!said.contains("pbkdf2") && said.contains("+(a line with a password)"), "{said}");
+        assert!(said.len() < MAX_CHANGES + 100 && said.contains("... and "), "{}", said.len());
+        assert!(said.lines().all(|line| line.len() <= MAX_LINE + 8));
+    }
+
+    proptest! {
+        #[test]
+        fn both_texts_can_be_made_of_the_difference(before in "[a-d\n]{0,60}", after in "[a-d\n]{0,60}") {
+            let (before, after): (Vec<_>, Vec<_>) = (before.lines().collect(), after.lines().collect());
+            let found = compare(&before, &after);
+            let of = |but: char| found.iter().filter(|(sign, _)| *sign != but).map(|(_, line)| *line).collect::<Vec<_>>();
+            prop_assert_eq!(of('+'), before);
+            prop_assert_eq!(of('-'), after);
+        }
+
+        #[test]
+        fn any_configuration_is_shown_as_text(before in ".{0,200}", after: Vec<u8>) {
+            let (_folder, system) = machine();
+            write(&system, "boot/grub/grub.cfg", before.as_bytes());
+            remember(&system);
+            write(&system, "boot/grub/grub.cfg", &after);
+            let said = changes(&system).changes;
+            prop_assert!(said.bytes().all(|byte| matches!(byte, b'\n' | b' '..=b'~')), "{said:?}");
+        }
+    }
+}
