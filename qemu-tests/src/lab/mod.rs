@@ -12,7 +12,7 @@ pub mod workstation;
 use crate::error::{Context, Result};
 use crate::image::system::System;
 use crate::image::{disk, guest, header};
-use crate::marker::Marker;
+use crate::marker::{AgentState, Marker};
 use crate::test_env::TestEnv;
 use halfkey_protocol::keys::label;
 use halfkey_protocol::tpm::fence;
@@ -24,6 +24,7 @@ use server::Server;
 use sha2::{Digest, Sha256};
 use std::fs;
 use std::path::PathBuf;
+use std::time::{Duration, Instant};
 use workstation::Workstation;
 
 /// The label that the operator gives the first machine.
@@ -224,23 +225,7 @@ impl Lab {
     /// # Errors
     /// Which of it is not so.
     pub fn was_attested(&self, marker: &Marker) -> Result<()> {
-        let agent = marker.agent.as_ref().context("the agent left no state: it opened nothing")?;
-        crate::ensure!(agent.node == self.node, "the agent speaks of node {}, not {}", agent.node, self.node);
-        let id = agent.evidence_id.context("the agent does not know the number of its evidence")?;
-        crate::ensure!(id > self.before, "evidence {id} is of an earlier boot");
-        let record = self.tenant.record(id)?;
-        crate::ensure!(
-            record.summary.outcome == "released",
-            "the verifier recorded {}",
-            record.summary.outcome
-        );
-        let expected = record.expected_fence.context("the verifier expects no fence value for this boot")?;
-        let expected = hex(&expected);
-        crate::ensure!(
-            marker.fence_was(&expected)?,
-            "PCR 15 is {}, the verifier expects {expected}",
-            marker.fence
-        );
+        let agent = was_released(&self.tenant, &self.node, self.before, marker)?;
         let root = agent.volumes.iter().find(|volume| volume.name == "root");
         let root = root.context("the agent did not open the root volume")?;
         let slot = header::keyslot(&self.token()?)?;
@@ -312,6 +297,49 @@ impl Lab {
         change(&file)?;
         disk::set_root(self.machine.disk(), &file)?;
         fs::remove_file(&file).context("can't remove a header file")
+    }
+}
+
+/// The running system of this node came up by attestation, with evidence that is newer than `before`, and its fence is what the verifier
+/// expects for this very boot. Returns what the agent left of it.
+///
+/// # Errors
+/// Which of it is not so.
+pub fn was_released<'a>(
+    tenant: &Workstation,
+    node: &str,
+    before: u64,
+    marker: &'a Marker,
+) -> Result<&'a AgentState> {
+    let agent = marker.agent.as_ref().context("the agent left no state: it opened nothing")?;
+    crate::ensure!(agent.node == node, "the agent speaks of node {}, not {node}", agent.node);
+    let id = agent.evidence_id.context("the agent does not know the number of its evidence")?;
+    crate::ensure!(id > before, "evidence {id} is of an earlier boot");
+    let record = tenant.record(id)?;
+    crate::ensure!(record.summary.outcome == "released", "the verifier recorded {}", record.summary.outcome);
+    let expected = record.expected_fence.context("the verifier expects no fence value for this boot")?;
+    let expected = hex(&expected);
+    crate::ensure!(
+        marker.fence_was(&expected)?,
+        "PCR 15 is {}, the verifier expects {expected}",
+        marker.fence
+    );
+    Ok(agent)
+}
+
+/// Waits until the verifier has a boot of this node that waits for the operator, and says why it does.
+///
+/// # Errors
+/// If none does in time, or it can't be approved.
+pub fn wait_for_pending(tenant: &Workstation, node: &str) -> Result<String> {
+    let end = Instant::now() + machine::BOOT;
+    loop {
+        if let Some(pending) = tenant.node(node)?.pending {
+            crate::ensure!(pending.approvable, "the pending boot can't be approved: {}", pending.message);
+            return Ok(pending.code);
+        }
+        crate::ensure!(Instant::now() < end, "no boot is pending within {} s", machine::BOOT.as_secs());
+        std::thread::sleep(Duration::from_millis(500));
     }
 }
 

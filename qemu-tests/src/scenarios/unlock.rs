@@ -9,7 +9,7 @@ use crate::image::system::{BootPath, System};
 use crate::lab::machine::{BOOT, MOMENT, Machine, Reached};
 use crate::lab::server::Server;
 use crate::lab::workstation::Workstation;
-use crate::lab::{LABEL, Lab, closed_fence, machine};
+use crate::lab::{LABEL, Lab, closed_fence, machine, wait_for_pending};
 use crate::story::Who;
 use halfkey_protocol::Reason;
 use halfkey_protocol::identity::fingerprint;
@@ -93,7 +93,7 @@ pub(super) fn enrolled(
 
     story.does(Who::Machine, "reboots and attests; no boot of it was approved yet");
     let mut boot = lab.boot()?;
-    let pending = wait_for_pending(&lab)?;
+    let pending = wait_for_pending(&lab.tenant, &lab.node)?;
     ensure!(pending == Reason::NoPolicy.code(), "the boot is pending because of {pending}");
     story.does(Who::Verifier, "answers `pending`; the machine waits, no prompt yet");
     if system_path == BootPath::Entry {
@@ -107,19 +107,6 @@ pub(super) fn enrolled(
     story.proves("approved while it waited: the root mounted, nobody typed");
     lab.keep_running(boot);
     Ok(lab)
-}
-
-/// Waits until the verifier has a boot that waits for the operator, and says why it does.
-fn wait_for_pending(lab: &Lab) -> Result<String> {
-    let end = std::time::Instant::now() + BOOT;
-    loop {
-        if let Some(pending) = lab.tenant.node(&lab.node)?.pending {
-            ensure!(pending.approvable, "the pending boot can't be approved: {}", pending.message);
-            return Ok(pending.code);
-        }
-        ensure!(std::time::Instant::now() < end, "no boot is pending within {} s", BOOT.as_secs());
-        std::thread::sleep(std::time::Duration::from_millis(500));
-    }
 }
 
 /// The next boot: nobody types, nobody approves, and PCR 15 is what the verifier expects for this very boot.
