@@ -118,6 +118,30 @@ fn base(accel: Accel, cpu: &str, firmware: Firmware) -> Command {
     command
 }
 
+/// What starts without a firmware.
+pub struct Linux {
+    /// The kernel.
+    pub kernel: PathBuf,
+    /// Its initramfs.
+    pub initrd: PathBuf,
+    /// Its command line.
+    pub cmdline: String,
+}
+
+/// A machine without firmware, TPM and network that runs `linux` and ends when it goes off. What its console says goes to `log`.
+pub fn bare(accel: Accel, cpu: &str, linux: &Linux, disks: &[&Path], log: &Path) -> Command {
+    let mut command = base(accel, cpu, Firmware::Plain);
+    command.args(["-smp", "2", "-m", "1024", "-append", &linux.cmdline]);
+    command.arg("-kernel").arg(&linux.kernel).arg("-initrd").arg(&linux.initrd);
+    command.arg("-serial").arg(format!("file:{}", log.display()));
+    for (number, disk) in disks.iter().enumerate() {
+        let options = format!("if=none,id=disk{number},cache=unsafe,discard=unmap,format=raw");
+        command.arg("-drive").arg(format!("{options},file={}", disk.display()));
+        command.arg("-device").arg(format!("{VIRTIO},drive=disk{number}"));
+    }
+    command
+}
+
 /// The files that a machine is made of.
 #[derive(Clone, Debug)]
 pub struct Parts {

@@ -115,9 +115,7 @@ impl TestEnv {
 
 fn cmdline() -> String {
     let (fs, luks) = (guest::ROOT_FS, guest::ROOT_LUKS);
-    // On a busy host the kernel would take an emulated timer that is late for a broken one, and may find none that works.
-    let kernel = "no_timer_check console=ttyS0 loglevel=4";
-    format!("root=UUID={fs} rd.luks.name={luks}=root rw {kernel} systemd.show_status=yes")
+    format!("root=UUID={fs} rd.luks.name={luks}=root rw {}", guest::CMDLINE)
 }
 
 /// In the folder of a run that is to stay.

@@ -4,7 +4,7 @@ use super::cache::cached;
 use super::distribution::Distribution;
 use super::luks;
 use super::packages::Packages;
-use super::tree::{Tree, as_root};
+use super::tree::{Layout, Tree, as_root};
 use crate::error::{Context, Result};
 use crate::paths::{Key, Paths};
 use std::fs;
@@ -21,6 +21,10 @@ pub const DATA_LUKS: &str = "0b5f4c0e-6d1b-4f0a-9f2d-1d0c7a5e0003";
 pub const OTHER_LUKS: &str = "0b5f4c0e-6d1b-4f0a-9f2d-1d0c7a5e0004";
 /// The passphrase in keyslot 0, as a person would type it.
 pub const PASSPHRASE: &str = "correct horse battery staple";
+
+/// What every machine of the tests has on its kernel's command line. On a busy host the kernel would take an emulated timer that is
+/// late for a broken one, and may find none that works.
+pub const CMDLINE: &str = "no_timer_check console=ttyS0 loglevel=4 systemd.show_status=yes";
 
 const SIZE: u64 = 448 << 20;
 
@@ -67,13 +71,10 @@ pub(super) fn build(
     passphrase: &str,
     say: &mut dyn FnMut(&str),
 ) -> Result<PathBuf> {
-    let Distribution { name, title, files, masked, .. } = packages.distribution;
-    let mut key = Key::new("root 2").text(&packages.key).text(ROOT_LUKS).text(ROOT_FS).text(passphrase);
-    for (path, _, content) in FILES {
-        key = key.text(path).text(content);
-    }
-    let key =
-        key.text(&format!("{SIZE} {ENABLED:?} {files:?} {masked:?}")).file(&paths.programs.agent)?.hex();
+    let Distribution { name, title, .. } = packages.distribution;
+    let key = Key::new("root 3").text(&packages.key).text(ROOT_LUKS).text(ROOT_FS).text(passphrase);
+    let key = key.text(&fingerprint(packages.distribution)).text(&SIZE.to_string());
+    let key = key.file(&paths.programs.agent)?.hex();
     cached(paths.cache.join(format!("root-{name}-{key}.luks")), |partial| {
         say(&format!("encrypting the root file system of {title}"));
         let ext4 = partial.with_extension("ext4");
@@ -88,28 +89,39 @@ pub(super) fn build(
 fn populate(paths: &Paths, packages: &Packages, at: PathBuf) -> Result<Tree> {
     let tree = Tree::unpack(&packages.rootfs, at)?;
     tree.add(|layout| {
-        for (path, mode, content) in FILES {
-            let to = layout.place(path)?;
-            fs::write(&to, content).context("can't write a guest file")?;
-            fs::set_permissions(&to, fs::Permissions::from_mode(*mode)).context("can't set a mode")?;
-        }
-        for (path, content) in packages.distribution.files {
-            fs::write(layout.place(path)?, content).context("can't write a guest file")?;
-        }
-        for unit in ENABLED {
-            let name = unit.rsplit('/').next().unwrap_or_default();
-            let link = layout.place(&format!("etc/systemd/system/multi-user.target.wants/{name}"))?;
-            symlink(unit, link).context("can't enable a unit")?;
-        }
-        for unit in packages.distribution.masked {
-            symlink("/dev/null", layout.place(&format!("etc/systemd/system/{unit}"))?)
-                .context("can't mask a unit")?;
-        }
+        lay_out(layout, packages.distribution)?;
         fs::copy(&paths.programs.agent, layout.place("usr/sbin/halfkey-agent")?)
             .context("can't copy the agent")?;
         Ok(())
     })?;
     Ok(tree)
+}
+
+/// What the tests need in the system of a machine, whoever has installed it.
+pub(super) fn lay_out(layout: &Layout, on: &Distribution) -> Result<()> {
+    for (path, mode, content) in FILES {
+        let to = layout.place(path)?;
+        fs::write(&to, content).context("can't write a guest file")?;
+        fs::set_permissions(&to, fs::Permissions::from_mode(*mode)).context("can't set a mode")?;
+    }
+    for (path, content) in on.files {
+        fs::write(layout.place(path)?, content).context("can't write a guest file")?;
+    }
+    for unit in ENABLED {
+        let name = unit.rsplit('/').next().unwrap_or_default();
+        let link = layout.place(&format!("etc/systemd/system/multi-user.target.wants/{name}"))?;
+        symlink(unit, link).context("can't enable a unit")?;
+    }
+    for unit in on.masked {
+        symlink("/dev/null", layout.place(&format!("etc/systemd/system/{unit}"))?)
+            .context("can't mask a unit")?;
+    }
+    Ok(())
+}
+
+/// All of that, for names in the cache.
+pub(super) fn fingerprint(on: &Distribution) -> String {
+    format!("{FILES:?} {ENABLED:?} {:?} {:?}", on.files, on.masked)
 }
 
 /// The least that systemd takes for a root file system: os-release and this init, for a static busybox.

@@ -12,6 +12,7 @@
 //! | [`luks`] | cryptsetup's header, [`xts`] over the file system | 10 |
 //! | [`system`] | the files of a boot path | 0 |
 //! | [`disk`] | sfdisk, mtools | 2 |
+//! | [`installation`] | the distribution's own tools, in a machine of their own | 300 |
 
 mod archive;
 mod cache;
@@ -21,6 +22,7 @@ pub mod distribution;
 pub mod guest;
 pub mod header;
 pub mod initrd;
+pub mod installation;
 pub mod keys;
 pub mod luks;
 pub mod packages;
@@ -32,9 +34,11 @@ pub mod xts;
 use crate::error::{Context, Result};
 use crate::paths::Paths;
 use crate::process::run;
+use crate::qemu::Accel;
 use cache::remove;
 use disk::{Content, EspFile};
 use distribution::Distribution;
+use installation::Installation;
 use keys::Keys;
 use packages::{Kernel, Packages};
 use std::fs;
@@ -212,6 +216,21 @@ impl Images {
         let partition = disk::single(&ext4, to)?;
         remove(&ext4)?;
         Ok(partition)
+    }
+
+    /// Writes the disk of a machine whose owner has installed it so. `say` hears what takes time, if it is not in the cache.
+    ///
+    /// # Errors
+    /// If it can't be installed, or the disk can't be written.
+    pub fn installed(
+        &self,
+        installation: &Installation,
+        accel: Accel,
+        say: &mut dyn FnMut(&str),
+        to: &Path,
+    ) -> Result<()> {
+        let disk = installation::disk(&self.paths, &self.packages, installation, accel, say)?;
+        run(Command::new("cp").arg("--sparse=always").arg(&disk).arg(to)).map(drop)
     }
 
     /// Writes a fresh disk; nothing boots from it yet.

@@ -60,7 +60,7 @@ impl Packages {
         let key = Key::new("rootfs 2").text(&archive.lines().join("\n")).text(&included).hex();
         let rootfs = cached(paths.cache.join(format!("rootfs-{key}.tar")), |partial| {
             say(&format!("making a small {title} with mmdebstrap"));
-            bootstrap(distribution, &archive, &included, partial)
+            bootstrap(distribution, &archive, &included, &[], partial)
         })?;
         let newest = archive.newest_kernel(distribution.kernel)?;
         let unpacked = archive.fetch(paths, loaders.packages, say)?;
@@ -80,7 +80,7 @@ impl Packages {
     /// Makes another root, with these packages as well.
     pub(super) fn bootstrap_with(&self, packages: &[&str], tar: &Path) -> Result<()> {
         let included = format!("{},{}", included(self.distribution), packages.join(","));
-        bootstrap(self.distribution, &self.archive, &included, tar)
+        bootstrap(self.distribution, &self.archive, &included, &[], tar)
     }
 
     /// The newest kernel but one: of the distribution, or of where it looks for earlier ones.
@@ -98,6 +98,24 @@ impl Packages {
             return Kernel::get(paths, &archive, &package, say);
         }
         Kernel::get(paths, &self.archive, &self.archive.kernel_before(&newest, flavour)?, say)
+    }
+
+    /// The packages of the newest kernel but one and of the newest.
+    ///
+    /// # Errors
+    /// If the distribution itself has but one.
+    pub fn kernels(&self) -> Result<[String; 2]> {
+        let Distribution { kernel: meta, flavour, .. } = self.distribution;
+        let newest = self.archive.newest_kernel(meta)?;
+        Ok([self.archive.kernel_before(&newest, flavour)?, newest])
+    }
+
+    /// Makes another root of the distribution with these packages; `customize` are commands for a shell, in the end: $1 is the root.
+    ///
+    /// # Errors
+    /// If the mirror does not answer or a command fails.
+    pub fn bootstrap(&self, include: &str, customize: &[&str], tar: &Path) -> Result<()> {
+        bootstrap(self.distribution, &self.archive, include, customize, tar)
     }
 
     /// The newest kernel that measures each initrd, whether a loader hands it over or `initrd=` names it: of the distribution, or
@@ -150,12 +168,22 @@ fn included(Distribution { include, tools, .. }: &Distribution) -> String {
     [*include, *tools].concat().join(",")
 }
 
-fn bootstrap(distribution: &Distribution, archive: &Archive, included: &str, tar: &Path) -> Result<()> {
+/// `customize` are commands for a shell, at the end: $1 is the root.
+fn bootstrap(
+    distribution: &Distribution,
+    archive: &Archive,
+    included: &str,
+    customize: &[&str],
+    tar: &Path,
+) -> Result<()> {
     let mut command = Command::new("mmdebstrap");
     command.args(["--quiet", "--variant=minbase", "--format=tar"]);
     command.arg(format!("--include={included}"));
     for path in ["/usr/share/doc/*", "/usr/share/locale/*", "/usr/share/man/*", "/usr/share/info/*"] {
         command.arg(format!("--dpkgopt=path-exclude={path}"));
+    }
+    for step in customize {
+        command.arg(format!("--customize-hook={step}"));
     }
     let suite = distribution.sources.first().context("a distribution without sources")?.suite;
     run(command.args(archive.apt_options()).arg(suite).arg(tar).args(archive.lines()))?;

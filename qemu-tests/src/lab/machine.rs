@@ -2,10 +2,11 @@
 
 use super::network::Network;
 use crate::error::{Context, Error, Result};
+use crate::image::installation::{self, Installation};
 use crate::image::system::{Entry, System};
 use crate::image::{disk, guest};
 use crate::marker::{self, Marker};
-use crate::qemu::{Accel, Parts, Plugged, Qemu};
+use crate::qemu::{Accel, Firmware, Parts, Plugged, Qemu};
 use crate::test_env::TestEnv;
 use crate::variables::{self, BootEntry, Trust};
 use crate::watch::Watch;
@@ -50,6 +51,28 @@ impl Machine {
     /// # Errors
     /// If a part can't be made.
     pub fn new(env: &TestEnv, system: &System) -> Result<Self> {
+        let machine = Self::with_disk(env, system.path.firmware(), |disk| env.images.disk(disk))?;
+        machine.install(env, system)?;
+        Ok(machine)
+    }
+
+    /// A new machine whose owner has installed it so.
+    ///
+    /// # Errors
+    /// If it can't be installed, or a part can't be made.
+    pub fn installed(env: &TestEnv, installation: &Installation, say: &mut dyn FnMut(&str)) -> Result<Self> {
+        let machine = Self::with_disk(env, installation.path.firmware(), |disk| {
+            env.images.installed(installation, env.accel, say, disk)
+        })?;
+        let path = format!("\\{}", installation.starts.replace('/', "\\"));
+        let trust = installation.path.trust(&env.images.keys)?;
+        let entry = BootEntry { path, options: String::new() };
+        variables::write(&trust, &installation::ESP, &[entry], &machine.parts.variables)?;
+        Ok(machine)
+    }
+
+    /// All of it but its firmware's variables.
+    fn with_disk(env: &TestEnv, firmware: Firmware, make: impl FnOnce(&Path) -> Result<()>) -> Result<Self> {
         let folder = env.place("machine");
         fs::create_dir_all(&folder).context(format_args!("can't make {}", folder.display()))?;
         let name = folder.file_name().unwrap_or_default().to_string_lossy().into_owned();
@@ -62,20 +85,17 @@ impl Machine {
             cpu: env.distribution.cpu,
             cables: Vec::new(),
             clock: None,
-            firmware: system.path.firmware(),
+            firmware,
             variables: folder.join("variables.fd"),
             tpm: folder.join("tpm"),
             logs: folder,
         };
-        env.images.disk(&parts.disk)?;
+        make(&parts.disk)?;
         env.manufacturer.make(&parts.tpm)?;
         marker::blank(&parts.spare, 64 << 20)?;
         marker::blank(&parts.visitor, 64 << 20)?;
         let plugged = Plugged { network: true, spare: true };
-        let machine =
-            Self { name, parts, accel: env.accel, boots: 0, watch: env.watch.clone(), plugged, note: "" };
-        machine.install(env, system)?;
-        Ok(machine)
+        Ok(Self { name, parts, accel: env.accel, boots: 0, watch: env.watch.clone(), plugged, note: "" })
     }
 
     /// Its boot disk.
