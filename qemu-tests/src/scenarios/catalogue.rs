@@ -1,13 +1,13 @@
 //! All scenarios: what each is called, asks for and expects, and where its number stands. The order is that in which those of a
 //! group are told to their machine.
 
-use super::Group::{Entry, Exits, Fence, Grub, Pair, SecureBoot, Uki, Updates};
+use super::Group::{Entry, Exits, Fence, Grub, Pair, SecureBoot, Uki, UkiInstalled, Updates};
 use super::scenario::On::{Every, Only};
 use super::scenario::Tier::{Matrix, Test};
 use super::scenario::{Needs, Scenario};
 use super::{
-    after_opening, afterwards, entries, exitrd, exits, loaders, prompts, repair, rogue, secure_boot, server,
-    several, tampered, unlock, updates, volumes,
+    after_opening, afterwards, entries, exitrd, exits, installed, loaders, prompts, repair, rogue,
+    secure_boot, server, several, tampered, unlock, updates, volumes,
 };
 
 /// All of them.
@@ -467,5 +467,15 @@ pub const ALL: &[Scenario] = &[
             "unattended",
         ]),
         run: several::one_revoked,
+    },
+    Scenario {
+        number: 43,
+        name: "installed-uki",
+        needs: Needs { group: UkiInstalled, enrolled: false, on: Only(&["debian13"]) },
+        title: "what README says and nothing else: the package, enrollment, approval",
+        expects: "unlocked with nobody there, after few commands",
+        guards: "README's \"Use it\" on an installation by systemd-boot and ukify",
+        tier: Matrix(&["unattended", "signed"]),
+        run: installed::uki,
     },
 ];

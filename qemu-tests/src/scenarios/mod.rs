@@ -21,6 +21,7 @@
 //! | [`after_opening`] | a boot that fails after its volumes were opened; [`notes`] has its initramfs |
 //! | [`prompts`] | a prompt after an opening |
 //! | [`repair`] | held, repaired, released, a disk missing |
+//! | [`installed`] | machines as their owners install them, from the packages on |
 //! | [`exitrd`] | the shutdown of the running system |
 
 mod after_opening;
@@ -29,6 +30,7 @@ pub mod catalogue;
 mod entries;
 mod exitrd;
 mod exits;
+mod installed;
 pub mod list;
 mod loaders;
 mod notes;
@@ -77,6 +79,8 @@ pub enum Group {
     Entry,
     /// Two machines with a UKI, on a network of their own.
     Pair,
+    /// Its owner has installed it: systemd-boot and ukify.
+    UkiInstalled,
 }
 
 impl Group {
@@ -90,6 +94,7 @@ impl Group {
         Self::Grub,
         Self::Updates,
         Self::Pair,
+        Self::UkiInstalled,
     ];
 
     /// Its machine, for people.
@@ -102,6 +107,9 @@ impl Group {
             Self::Grub => "shim and GRUB, Secure Boot with Microsoft's keys",
             Self::Entry => "systemd-boot, an entry of type 1",
             Self::Pair => "two with a UKI, on a network of their own",
+            Self::UkiInstalled => {
+                "installed by the distribution's tools: systemd-boot, ukify, btrfs, /var on a volume of its own"
+            }
         }
     }
 
@@ -109,7 +117,7 @@ impl Group {
     /// there in which a machine is enrolled and unlocked.
     pub fn tested_on(self) -> &'static Distribution {
         let name = match self {
-            Self::Grub => "debian13",
+            Self::Grub | Self::UkiInstalled => "debian13",
             _ => "debian12",
         };
         distribution::find(name).expect("it is one of them")
@@ -118,7 +126,9 @@ impl Group {
     /// How its machine boots.
     pub fn path(self) -> BootPath {
         match self {
-            Self::Uki | Self::Exits | Self::Fence | Self::Updates | Self::Pair => BootPath::Uki,
+            Self::Uki | Self::Exits | Self::Fence | Self::Updates | Self::Pair | Self::UkiInstalled => {
+                BootPath::Uki
+            }
             Self::SecureBoot => BootPath::SignedUki,
             Self::Grub => BootPath::Grub,
             Self::Entry => BootPath::Entry,

@@ -1,0 +1,286 @@
+//! Machines that their owners have installed, and what README tells them to type: nothing else is typed. Packages come as files, and
+//! what they depend on from an archive on the machine; who looks whether it went well uses the tests' own line.
+
+use super::Context;
+use crate::ensure;
+use crate::error::{Context as _, Result};
+use crate::image::guest::PASSPHRASE;
+use crate::image::installation::{Installation, UKI};
+use crate::lab::machine::{BOOT, Boot, Machine, Reached};
+use crate::lab::server::Server;
+use crate::lab::workstation::Workstation;
+use crate::lab::{wait_for_pending, was_released};
+use crate::marker::Marker;
+use crate::process::run as run_here;
+use crate::story::Story;
+use crate::story::Who;
+use crate::test_env::TestEnv;
+use halfkey_protocol::Reason;
+use halfkey_protocol::identity::fingerprint;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::time::Duration;
+use std::{env, fs};
+
+/// Where root's shell on the serial console waits for a command.
+const SHELL: &str = "root@guest:~# ";
+/// How long a command may take that builds an initramfs: emulated, on a busy host.
+const DRACUT: Duration = Duration::from_secs(3600);
+/// What the operator calls the machine, as in README.
+const LABEL: &str = "web-17";
+/// What a newcomer may have to type on a machine, besides what its loader takes.
+const ON_MACHINE: usize = 3;
+/// The same at the workstation, until the machine unlocks itself.
+const AT_WORKSTATION: usize = 5;
+
+/// systemd-boot with ukify.
+pub fn uki(context: &mut Context) -> Result<()> {
+    told(context, &UKI)
+}
+
+fn told(context: &Context, installation: &'static Installation) -> Result<()> {
+    let mut owner = Owner::new(context, installation)?;
+    let mut boot = owner.enroll(context)?;
+    boot = owner.approve(boot)?;
+    boot = owner.once_more(boot)?;
+    boot.power_off()?;
+    owner.count()
+}
+
+/// Whose machine it is: what they have, and what they typed.
+struct Owner<'a> {
+    story: &'a Story,
+    installation: &'static Installation,
+    machine: Machine,
+    server: Server,
+    workstation: Workstation,
+    package: PathBuf,
+    node: String,
+    on_machine: Vec<String>,
+    at_workstation: Vec<String>,
+    /// Number of the last evidence before the current boot.
+    before: u64,
+}
+
+impl<'a> Owner<'a> {
+    fn new(context: &'a Context, installation: &'static Installation) -> Result<Self> {
+        let Context { env, story, .. } = context;
+        let package = package(env)?;
+        let machine = Machine::installed(env, installation, &mut |text| story.prepares(text))?;
+        let server = Server::new(env)?;
+        let workstation = Workstation::new(env, &server)?;
+        // What Workstation::new did, and what installing the package is.
+        let at_workstation =
+            ["apt install ./halfkey_*.deb", "halfkey login operator-alice.bundle", "halfkey key"];
+        Ok(Self {
+            story,
+            installation,
+            machine,
+            server,
+            workstation,
+            package,
+            node: String::new(),
+            on_machine: Vec::new(),
+            at_workstation: at_workstation.map(str::to_owned).to_vec(),
+            before: 0,
+        })
+    }
+
+    /// From the first boot by passphrase to the reboot after the enrollment.
+    fn enroll(&mut self, context: &Context) -> Result<Boot> {
+        self.story.does(Who::Machine, "boots as it was installed; someone types the passphrase");
+        let mut boot = self.machine.boot()?;
+        boot.wait_console(&[self.installation.asks], BOOT)?;
+        boot.type_line(PASSPHRASE)?;
+        self.by_passphrase(&mut boot)?;
+        boot.write_file("/root/ca.pem", &self.server.ca()?)?;
+        // Its default takes minutes of each initramfs under emulation.
+        boot.run("echo 'compress=\"zstd -1\"' >/etc/dracut.conf.d/rig.conf")?;
+        let name = self.package.file_name().unwrap_or_default().to_string_lossy().into_owned();
+        boot.send_file(&self.package, &format!("/root/{name}"))?;
+
+        for command in self.installation.floor {
+            self.types(&mut boot, command)?;
+        }
+        self.types(&mut boot, "apt install ./halfkey-agent_*.deb")?;
+        let devices: Vec<&str> = self.installation.volumes.iter().map(|(device, _)| *device).collect();
+        let enroll = format!(
+            "halfkey-agent enroll --server {} --ca ca.pem --tenant-key {} --rebuild-initramfs {}",
+            self.server.url(),
+            self.workstation.key()?,
+            devices.join(" ")
+        );
+        self.story.does(Who::Machine, format!("root runs: {enroll}"));
+        self.on_machine.push(enroll.clone());
+        boot.type_line(&format!("clear; {enroll}"))?;
+        ensure!(
+            boot.wait_console(&["EK fingerprint: ", SHELL], DRACUT)? == 0,
+            "halfkey-agent enroll ended before it showed the EK's fingerprint"
+        );
+        let shown = boot.rest_of_line()?;
+        while boot.wait_console(&["xisting passphrase of", "waiting for the tenant"], BOOT)? == 0 {
+            boot.type_line(PASSPHRASE)?;
+        }
+        self.node = self.workstation.newcomer()?;
+        let record = self.workstation.node(&self.node)?;
+        ensure!(
+            record.registration.as_ref().is_some_and(|sent| fingerprint(&sent.ek_public) == shown),
+            "the console shows EK {shown}, the verifier another"
+        );
+        let roots = context.env.place("ek-roots");
+        context.env.manufacturer.roots(&roots)?;
+        let (id, roots) = (self.node[..4].to_owned(), roots.to_string_lossy().into_owned());
+        self.asks(&["enroll", &id, "--label", LABEL, "--ek-roots", &roots])?;
+        boot.wait_console(&["enrolled; the next boot asks"], BOOT)?;
+        boot.wait_console(&[SHELL], BOOT)?;
+        self.story.proves(
+            "enrolled, with an initramfs that the machine's own dracut made and the agent looked into",
+        );
+        Ok(boot)
+    }
+
+    fn approve(&mut self, boot: Boot) -> Result<Boot> {
+        self.types_reboot(boot)?;
+        self.story.does(Who::Machine, "reboots and attests; no boot of it was approved yet");
+        let mut boot = self.machine.boot()?;
+        let pending = wait_for_pending(&self.workstation, &self.node)?;
+        ensure!(pending == Reason::NoPolicy.code(), "the boot is pending because of {pending}");
+        self.asks(&["approve", LABEL, "--learn"])?;
+        self.came_up(&mut boot)?;
+        self.story.proves("approved while it waited; nobody typed");
+        Ok(boot)
+    }
+
+    /// It is switched off and on: nobody has to type that.
+    fn once_more(&mut self, boot: Boot) -> Result<Boot> {
+        boot.power_off()?;
+        self.unattended("boots once more; nobody is there")
+    }
+
+    /// It must come up by itself.
+    fn unattended(&mut self, why: &str) -> Result<Boot> {
+        self.story.does(Who::Machine, why);
+        self.before = self.workstation.last_evidence(&self.node)?;
+        let mut boot = self.machine.boot()?;
+        self.came_up(&mut boot)?;
+        self.story.proves("unlocked; nobody typed");
+        Ok(boot)
+    }
+
+    /// From the first passphrase up to the running system.
+    fn by_passphrase(&self, boot: &mut Boot) -> Result<()> {
+        // The others have the same, which systemd still knows unless the machine was slow.
+        while boot.reached()? == Reached::Prompt {
+            boot.type_passphrase()?;
+        }
+        let marker = boot.marker()?;
+        ensure!(marker.agent.is_none(), "the agent claims to have opened something");
+        boot.wait_console(&[SHELL], BOOT).map(drop)
+    }
+
+    /// It runs, and nobody typed.
+    fn came_up(&self, boot: &mut Boot) -> Result<()> {
+        boot.expect(Reached::System)?;
+        let marker = boot.marker()?;
+        was_released(&self.workstation, &self.node, self.before, &marker)?;
+        self.all_opened(&marker)?;
+        boot.wait_console(&[SHELL], BOOT).map(drop)
+    }
+
+    fn all_opened(&self, marker: &Marker) -> Result<()> {
+        let Installation { volumes, root, .. } = self.installation;
+        let agent = marker.agent.as_ref().context("the agent left no state: it opened nothing")?;
+        for (device, name) in *volumes {
+            let opened = agent.volumes.iter().any(|volume| volume.name == *name);
+            ensure!(opened, "the agent did not open {device} as {name}");
+        }
+        ensure!(marker.root.starts_with(root), "{} is mounted at /", marker.root);
+        Ok(())
+    }
+
+    /// Types a command on the machine, which must succeed.
+    fn types(&mut self, boot: &mut Boot, command: &str) -> Result<String> {
+        self.story.does(Who::Machine, format!("root runs: {command}"));
+        self.on_machine.push(command.to_owned());
+        let (status, said) = self.at_console(boot, command)?;
+        ensure!(status == 0, "on the machine, `{command}` failed ({status}):\n{said}");
+        Ok(said)
+    }
+
+    /// Types it at the console, and yes where apt asks: exit status, and what was said.
+    fn at_console(&self, boot: &mut Boot, command: &str) -> Result<(i32, String)> {
+        let begun = boot.console().len();
+        boot.type_line(command)?;
+        while boot.wait_console(&["[Y/n]", SHELL], DRACUT)? == 0 {
+            boot.type_line("y")?;
+        }
+        let said = boot.console().get(begun..).unwrap_or_default().to_owned();
+        boot.type_line("echo STATUS $?")?;
+        boot.wait_console(&["\nSTATUS "], BOOT)?;
+        let status = boot.rest_of_line()?;
+        boot.wait_console(&[SHELL], BOOT)?;
+        let status = status.trim().parse().context(format_args!("the shell gave no status: {status}"))?;
+        Ok((status, said))
+    }
+
+    fn types_reboot(&mut self, mut boot: Boot) -> Result<()> {
+        // QEMU ends where a machine would begin anew.
+        self.on_machine.push("reboot".to_owned());
+        boot.type_line("reboot")?;
+        boot.wait_off()
+    }
+
+    /// Runs a command at the workstation.
+    fn asks(&mut self, args: &[&str]) -> Result<()> {
+        let command = format!("halfkey {}", args.join(" "));
+        self.story.does(Who::Operator, format!("runs: {command}"));
+        self.at_workstation.push(command);
+        self.workstation.run(&[args, &["--yes"]].concat()).map(drop)
+    }
+
+    /// Says how much a newcomer has to type.
+    fn count(&self) -> Result<()> {
+        let (machine, workstation) = (self.on_machine.len(), self.at_workstation.len());
+        let said = format!(
+            "typed: {machine} commands on the machine, from the package to the first reboot; \
+             {workstation} at the workstation until it unlocked itself"
+        );
+        self.story.proves(&said);
+        println!("   {said}");
+        for (who, typed) in [("machine#", &self.on_machine), ("workstation$", &self.at_workstation)] {
+            typed.iter().for_each(|command| println!("   {who} {command}"));
+        }
+        let most = ON_MACHINE + self.installation.floor.len();
+        ensure!(
+            machine <= most && workstation <= AT_WORKSTATION,
+            "expected at most {most} and {AT_WORKSTATION} commands: {said}"
+        );
+        Ok(())
+    }
+}
+
+/// The agent's, of `HALFKEY_PACKAGES` or dist/packages.
+fn package(env: &TestEnv) -> Result<PathBuf> {
+    let folder =
+        env::var_os("HALFKEY_PACKAGES").map_or_else(|| env.paths.tree.join("dist/packages"), PathBuf::from);
+    let is_agents = |path: &PathBuf| {
+        let name = path.file_name().unwrap_or_default().to_string_lossy();
+        name.starts_with("halfkey-agent_") && name.ends_with(".deb")
+    };
+    let entries = fs::read_dir(&folder).into_iter().flatten().flatten().map(|entry| entry.path());
+    let package = entries.filter(is_agents).max();
+    let package = package.context(format_args!(
+        "expected halfkey-agent_*.deb in {}, found none\nhint: make packages",
+        folder.display()
+    ))?;
+    let unpacked = env.place("package");
+    run_here(Command::new("dpkg-deb").arg("-x").arg(&package).arg(&unpacked))?;
+    let same = |path: &Path| fs::read(path).context(format_args!("can't read {}", path.display()));
+    ensure!(
+        same(&unpacked.join("usr/bin/halfkey-agent"))? == same(&env.paths.programs.agent)?,
+        "{} has another agent than {}\nhint: make packages",
+        package.display(),
+        env.paths.programs.agent.display()
+    );
+    Ok(package)
+}
