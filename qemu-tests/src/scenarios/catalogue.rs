@@ -240,6 +240,20 @@ pub const ALL: &[Scenario] = &[
         tier: Test,
         run: updates::opt_out,
     },
+    // With the policy of the approval: the others of this machine put a signer into it.
+    Scenario {
+        number: 45,
+        name: "three-boots",
+        needs: Needs { group: SecureBoot, enrolled: true, on: Every },
+        title: "three boots in a row after one approval",
+        expects: "each is unlocked with nobody there",
+        guards: "what systemd and its stub leave behind for the next boot, and measure",
+        tier: Matrix(&[
+            "testkit/tests/replayed/boundaries.rs::one_approval_is_for_all_boots_that_follow",
+            "unattended",
+        ]),
+        run: secure_boot::three_boots,
+    },
     Scenario {
         number: 21,
         name: "signed",

@@ -6,14 +6,43 @@ use crate::ensure;
 use crate::error::{Context as _, Result};
 use crate::image::keys::Signer;
 use crate::image::system::{REVOKED, Release, System};
-use crate::lab::machine::Reached;
+use crate::lab::machine::{Reached, unbase64};
 use crate::lab::{LABEL, Lab};
 use crate::story::Who::{Attacker, Machine, Operator, Verifier};
 use crate::test_env::TestEnv;
 use crate::variables::Trust;
+use halfkey_measure::systemd::OS_SEPARATOR;
 use halfkey_protocol::Reason;
 use halfkey_testkit::hex;
 use sha2::{Digest, Sha256};
+
+/// Three boots in a row after one approval, by hashes. With Secure Boot systemd can read the stub's variables, and measures; what it and the
+/// stub leave on the ESP and in the firmware's variables must not change what the next boot measures.
+pub fn three_boots(context: &mut Context) -> Result<()> {
+    context.lab()?;
+    let Context { story, lab, .. } = context;
+    let lab = lab.as_mut().context("there is an enrolled machine")?;
+    let policy = lab.policy()?;
+    let mut separated = 0;
+    for which in ["first", "second", "third"] {
+        story.does(Machine, format!("boots a {which} time; nobody is there"));
+        let mut boot = lab.boot()?;
+        boot.expect(Reached::System)?;
+        let marker = boot.marker()?;
+        lab.was_attested(&marker)?;
+        let log = unbase64(&marker.measured).context("systemd's measurement log is not base64")?;
+        separated += u32::from(String::from_utf8_lossy(&log).contains(OS_SEPARATOR));
+        lab.keep_running(boot);
+    }
+    ensure!(lab.policy()? == policy, "the policy is not that of the one approval");
+    ensure!(
+        separated == 0 || separated == 3,
+        "systemd measured {OS_SEPARATOR} in {separated} of three boots"
+    );
+    let systemd = if separated == 0 { "measured no" } else { "measured its" };
+    story.proves(format!("one approval, three boots unattended; systemd {systemd} {OS_SEPARATOR} in each"));
+    Ok(())
+}
 
 /// A policy by signer: the new kernel needs nobody's decision.
 pub fn signed(context: &mut Context) -> Result<()> {
