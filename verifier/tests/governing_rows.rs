@@ -30,6 +30,35 @@ async fn with_additions(server: &Server) -> (Node, String) {
     (node, scope)
 }
 
+/// What was worked out for one member of a group is not taken for another, whom a row gives the same documents.
+#[tokio::test]
+async fn no_row_gives_a_node_the_additions_of_another() {
+    let server = Server::start();
+    let (anybody, operator) = (server.anybody(), server.operator());
+    let one = enrolled(&server).await;
+    let other = one.sibling();
+    other.register(&anybody).await.unwrap();
+    other.enroll(&anybody, &operator, &other.id.to_string()).await;
+    for node in [&one, &other] {
+        node.group(&operator, Some("web")).await.unwrap();
+    }
+    one.apply(&operator, "group:web", &Software::default().policy("web")).await.unwrap();
+    let additions = format!("format = 1\nname = \"more\"\n\n{}", next().boot());
+    one.apply(&operator, &format!("additions:{}", one.id), &additions).await.unwrap();
+    one.reboot_into(&next());
+    assert_eq!(said(&one.boot(&anybody).await), "released");
+    let lie = format!(
+        "INSERT INTO policies SELECT 'additions:{}', version, name, tenant_key, sha256, applied_at, applied_by
+         FROM policies WHERE scope = 'additions:{}'",
+        other.id, one.id
+    );
+    assert_eq!(server.database().execute(&lie, []).unwrap(), 1);
+    other.reboot_into(&next());
+    let verdict = other.boot(&anybody).await;
+    assert_ne!(said(&verdict), "released", "{verdict:?}");
+    assert_eq!(said(&one.boot(&anybody).await), "released");
+}
+
 #[tokio::test]
 async fn no_row_keeps_an_owner_from_withdrawing() {
     for (lie, back) in [

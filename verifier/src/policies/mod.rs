@@ -131,13 +131,6 @@ impl Library {
             Some(additions) => Some((additions, self.signed(additions, documents)?)),
             None => None,
         };
-        let trusted: &[Trusted] = if signed_policy.trust().is_some() { &governing.trusted } else { &[] };
-        let cached = combined_key(policy, governing.additions.as_ref(), trusted, node.tenant_key);
-        if let Some(entry) = self.cache.find(&cached)
-            && let Entry::Rules(rules) = &*entry
-        {
-            return Ok(Ok(rules.clone()));
-        }
         let mut notes = Vec::new();
         // What was left out because it was damaged may be put right: that is not what these documents come to.
         let mut whole = true;
@@ -157,6 +150,15 @@ impl Library {
                 }
             },
         };
+        // Asked only here: of each document a rule above has said that it governs this node, and no row alone.
+        let trusted: &[Trusted] = if signed_policy.trust().is_some() { &governing.trusted } else { &[] };
+        let cached = combined_key(policy, governing, trusted, node);
+        if whole
+            && let Some(entry) = self.cache.find(&cached)
+            && let Entry::Rules(rules) = &*entry
+        {
+            return Ok(Ok(rules.clone()));
+        }
         let mut proposals = Vec::new();
         for Trusted { id, base_boot, sha256 } in trusted {
             let Some(stored) = documents.stored_proposal(*id)? else {
@@ -251,12 +253,13 @@ fn damaged(reference: &PolicyRef) -> String {
     format!("{} version {} is damaged in the database", reference.scope, reference.version)
 }
 
-/// Under which the combination is cached. The tenant key is in it because a document of another one is left out.
+/// Under which the combination is cached. The tenant key is in it because a document of another one is left out; the node, wherever
+/// something is that holds for it alone. What all members of a group go by is there once.
 fn combined_key(
     policy: &PolicyRef,
-    additions: Option<&PolicyRef>,
+    governing: &Governing,
     trusted: &[Trusted],
-    tenant_key: &[u8],
+    node: TenantNode<'_>,
 ) -> [u8; 32] {
     let mut hash = Context::new(&SHA256);
     let mut field = |bytes: &[u8]| {
@@ -264,9 +267,13 @@ fn combined_key(
         hash.update(bytes);
     };
     field(b"rules");
-    field(tenant_key);
+    field(node.tenant_key);
+    if governing.additions.is_some() || !trusted.is_empty() {
+        field(&node.id.0);
+        field(&governing.since.to_be_bytes());
+    }
     // The scope is in the signed document, and so in its digest.
-    for document in [Some(policy), additions] {
+    for document in [Some(policy), governing.additions.as_ref()] {
         field(document.map_or(&[], |document| &document.sha256));
     }
     for Trusted { id, base_boot, sha256 } in trusted {
