@@ -568,11 +568,37 @@ fn a_line_in_pcr_12_is_none_of_a_signed_uki() {
         &findings(&policy(&by_signer(boot, "signed", "", "")), &records, boot.line()),
         "no proven command line",
     );
-    // Known by its hash it measures what it hands on.
+    // Known by its hash, its section is what it hands on.
     let mut by_hash = boot.records();
     by_hash.retain(|record| !is_tag(record, LOAD_OPTIONS));
     by_hash.push(Record::of(12, kind::IPL, &utf16(&format!("{}\0", boot.line()))));
     assert_eq!(findings(&policy(&boot.learned()), &by_hash, boot.line()), []);
+}
+
+/// Nobody measures that a UKI without a section for it was handed no line: what runs then can add the event of the approved one.
+#[test]
+fn a_line_that_came_after_the_initrd_is_not_the_kernels() {
+    let boot = boot("uki-no-secure-boot");
+    let mut records = boot.records();
+    let name = Hash::Sha256.digest(&[b".cmdline\0"]);
+    let at = records.iter().position(|record| record.pcr == 11 && record.digest == name).unwrap();
+    records.drain(at..at + 2);
+    let bytes = log_of(&records);
+    let log = replay(&bytes, PcrBank::Sha256).unwrap().assume().unwrap();
+    let policy = policy(&learn(&log, &boot.claims(), boot.assured(), "learned", &[]).unwrap());
+    assert_eq!(findings(&policy, &records, boot.line()), []);
+
+    let line = utf16(&format!("{}\0", boot.line()));
+    let options = records.iter().position(|record| is_tag(record, LOAD_OPTIONS)).unwrap();
+    let measured = records.remove(options);
+    let initrd = records.iter().position(|record| is_tag(record, INITRD)).unwrap();
+    for forged in [Record::of(12, kind::IPL, &line), measured.clone()] {
+        let mut records = records.clone();
+        records.insert(initrd + 1, forged);
+        denied(&findings(&policy, &records, boot.line()), "no proven command line");
+    }
+    records.insert(initrd, measured);
+    assert_eq!(findings(&policy, &records, boot.line()), []);
 }
 
 #[test]

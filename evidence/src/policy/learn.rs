@@ -582,7 +582,7 @@ fn role(log: &ExplainedLog<'_>, images: &[&MeasuredEvent<'_>], index: usize, sta
             Role::Uki
         }
         // GRUB itself was the last: without Secure Boot it may start its kernel with neither firmware nor shim knowing.
-        _ if index == last && starts.grub.is_some_and(|first| is_before(images[index].index, first)) => {
+        _ if index == last && starts.grub.is_some_and(|first| images[index].index.is_before(first)) => {
             Role::Loader
         }
         // Shim's verification and the start of a kernel are measured alike.
@@ -592,11 +592,6 @@ fn role(log: &ExplainedLog<'_>, images: &[&MeasuredEvent<'_>], index: usize, sta
         _ if path.is_empty() => Role::Other,
         _ => Role::Loader,
     }
-}
-
-/// By the log's order, which nothing proves for events of two PCRs.
-fn is_before(one: EventIndex, other: EventIndex) -> bool {
-    matches!((one, other), (EventIndex::Firmware(one), EventIndex::Firmware(other)) if one < other)
 }
 
 fn is_driver(log: &ExplainedLog<'_>, seen: &MeasuredEvent<'_>) -> bool {

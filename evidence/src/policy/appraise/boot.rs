@@ -17,9 +17,7 @@ use crate::eventlog::{Claim, kind};
 use crate::policy::boot_path::Path;
 use crate::policy::command_line::{Objection, Rule, floor_of, objection_of_rule};
 use crate::policy::compiled::{BootSteps, Step, StepIs};
-use crate::policy::rules::{
-    Allowed, Boot, CommandLine, Digest, EventIs, EventRule, Image, Initrd, Role, Sections,
-};
+use crate::policy::rules::{Allowed, Boot, CommandLine, Digest, EventIs, EventRule, Image, Initrd, Sections};
 
 /// One `[[boot]]` against what was surveyed.
 pub(super) struct Appraiser<'a, 'l> {
@@ -255,22 +253,17 @@ impl<'l> Appraiser<'_, 'l> {
         }
     }
 
-    /// Whether an accepted line is the one that the kernel got. What is in PCR 8 is GRUB's where GRUB boots; else anybody put it there. What is in PCR 12 was put there by what hands it on, or by anybody later: it
-    /// counts only where what hands it on is known by its hash.
+    /// Whether an accepted line is the one that the kernel got. What is in PCR 8 is GRUB's where GRUB boots; else anybody put it there.
+    /// The kernel measures its line into PCR 9 before its initrd, and an empty one not at all: what comes later may be of what runs.
+    /// Stub and loader measure an empty one into PCR 12 no more than that, so an event there proves nothing by itself.
     fn proves(&self, line: &Line<'l>) -> bool {
+        let index = line.seen.index;
         match (line.seen.pcr, self.steps.path) {
-            (8, path) => return path == Path::Grub,
-            (12, _) => {}
-            (_, Path::Grub | Path::Uki | Path::Kernel) => return true,
-        }
-        let images = &self.boot.images;
-        let kernel = images
-            .iter()
-            .position(|image| matches!(image.role, Role::Uki | Role::Kernel))
-            .unwrap_or_default();
-        match (images.get(kernel), kernel.checked_sub(1)) {
-            (Some(uki), _) if uki.role == Role::Uki => !uki.has_signers(),
-            (_, Some(before)) => images[before].role == Role::Loader && !images[before].has_signers(),
+            (8 | 9, Path::Grub) => true,
+            (9, Path::Uki | Path::Kernel) => {
+                let mut initrds = self.survey.whole[1].iter().filter(|seen| self.is_initrd(seen));
+                initrds.next().is_some_and(|initrd| index.is_before(initrd.index))
+            }
             _ => false,
         }
     }
@@ -334,10 +327,7 @@ impl Accepts for ImageRule<'_, '_, '_> {
                     )
                 );
                 let state = &self.appraiser.survey.secure_boot;
-                let before = |authority: &Authority<'_>| match (authority.seen.index, seen.index) {
-                    (EventIndex::Firmware(verified), EventIndex::Firmware(started)) => verified < started,
-                    _ => false,
-                };
+                let before = |authority: &Authority<'_>| authority.seen.index.is_before(seen.index);
                 image
                     && state.on
                     && self.appraiser.context.policy.document.secure_boot.required

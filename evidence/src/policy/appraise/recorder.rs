@@ -14,6 +14,13 @@ pub(in crate::policy) enum EventIndex {
     Systemd(usize),
 }
 
+impl EventIndex {
+    /// Whether both are firmware's and this one came first. That is proven within one PCR only.
+    pub fn is_before(self, other: Self) -> bool {
+        matches!((self, other), (Self::Firmware(one), Self::Firmware(other)) if one < other)
+    }
+}
+
 /// An event that a rule must accept.
 #[derive(Clone, Copy, Debug)]
 pub(in crate::policy) struct MeasuredEvent<'l> {
