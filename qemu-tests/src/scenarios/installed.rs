@@ -28,8 +28,8 @@ const SHELL: &str = "root@guest:~# ";
 const DRACUT: Duration = Duration::from_secs(3600);
 /// What the operator calls the machine, as in README.
 const LABEL: &str = "web-17";
-/// What a newcomer may have to type on a machine, besides what its loader takes.
-const ON_MACHINE: usize = 3;
+/// What a newcomer may have to type from the package to a new kernel on a machine, besides what its loader takes.
+const ON_MACHINE: usize = 5;
 /// The same at the workstation, until the machine unlocks itself.
 const AT_WORKSTATION: usize = 5;
 
@@ -43,6 +43,7 @@ fn told(context: &Context, installation: &'static Installation) -> Result<()> {
     let mut boot = owner.enroll(context)?;
     boot = owner.approve(boot)?;
     boot = owner.once_more(boot)?;
+    boot = owner.update_kernel(boot)?;
     boot.power_off()?;
     owner.count()
 }
@@ -157,6 +158,13 @@ impl<'a> Owner<'a> {
         self.unattended("boots once more; nobody is there")
     }
 
+    /// Into what is new, which the hooks have proposed.
+    fn reboot(&mut self, boot: Boot, why: &str) -> Result<Boot> {
+        self.accept()?;
+        self.types_reboot(boot)?;
+        self.unattended(&format!("reboots {why}; nobody is there"))
+    }
+
     /// It must come up by itself.
     fn unattended(&mut self, why: &str) -> Result<Boot> {
         self.story.does(Who::Machine, why);
@@ -165,6 +173,34 @@ impl<'a> Owner<'a> {
         self.came_up(&mut boot)?;
         self.story.proves("unlocked; nobody typed");
         Ok(boot)
+    }
+
+    fn update_kernel(&mut self, mut boot: Boot) -> Result<Boot> {
+        let before = boot.run("uname -r")?;
+        let name = boot.run("cd /srv/archive && ls linux-image-*.deb")?;
+        let package = name.split('_').next().context("there is no other kernel")?.to_owned();
+        self.types(&mut boot, &format!("apt install {package}"))?;
+        let mut boot = self.reboot(boot, "into the new kernel")?;
+        let after = boot.run("uname -r")?;
+        ensure!(package.ends_with(after.trim()), "the machine runs {after} after {package} was installed");
+        self.story.proves(format!(
+            "{} was followed by {}: proposed by the hooks",
+            before.trim(),
+            after.trim()
+        ));
+        Ok(boot)
+    }
+
+    /// The operator accepts what the hooks have proposed.
+    fn accept(&mut self) -> Result<()> {
+        let waiting = self.workstation.proposals(false)?;
+        let [waits] = waiting.as_slice() else {
+            let found: Vec<&str> = waiting.iter().map(|one| one.message.as_str()).collect();
+            return Err(format!("expected one proposal that waits, found {found:?}").into());
+        };
+        self.story.does(Who::Operator, format!("runs: halfkey proposal accept {}", waits.id));
+        self.workstation.run(&["proposal", "accept", &waits.id.to_string(), "--yes"])?;
+        Ok(())
     }
 
     /// From the first passphrase up to the running system.
@@ -242,7 +278,7 @@ impl<'a> Owner<'a> {
     fn count(&self) -> Result<()> {
         let (machine, workstation) = (self.on_machine.len(), self.at_workstation.len());
         let said = format!(
-            "typed: {machine} commands on the machine, from the package to the first reboot; \
+            "typed: {machine} commands on the machine, from the package to the new kernel; \
              {workstation} at the workstation until it unlocked itself"
         );
         self.story.proves(&said);
