@@ -602,6 +602,21 @@ fn a_line_that_came_after_the_initrd_is_not_the_kernels() {
 }
 
 #[test]
+fn a_section_that_came_after_the_initrds_is_not_the_stubs() {
+    let boot = boot("uki-secure-boot-own-keys");
+    let policy = policy(&by_signer(boot, "signed", "", ""));
+    let mut records = boot.records();
+    records.retain(|record| !is_tag(record, LOAD_OPTIONS));
+    assert_eq!(findings(&policy, &records, boot.line()), []);
+    let name = Hash::Sha256.digest(&[b".cmdline\0"]);
+    let at = records.iter().position(|record| record.pcr == 11 && record.digest == name).unwrap();
+    let pair: Vec<_> = records.drain(at..at + 2).collect();
+    let last = records.iter().rposition(|record| record.pcr == 11).unwrap();
+    records.splice(last + 1..last + 1, pair);
+    denied(&findings(&policy, &records, boot.line()), "no proven command line");
+}
+
+#[test]
 fn a_uki_by_its_hash_may_have_an_initrd_that_only_this_machine_knows() {
     let boot = boot("uki-secure-boot-own-keys");
     let text = boot.learned();

@@ -214,6 +214,8 @@ pub(super) struct BuiltIn {
     pub section_names: Vec<Digest>,
     /// `.cmdline`
     pub command_line_section: Digest,
+    /// `.initrd`
+    pub initrd_section: Digest,
 }
 
 impl BuiltIn {
@@ -235,6 +237,7 @@ impl BuiltIn {
             nvpcr_separator: Digest::of(bank, systemd::NVPCR_SEPARATOR.as_bytes()),
             section_names: stub::sections().map(|name| Digest::of(bank, &section_name(name))).collect(),
             command_line_section: Digest::of(bank, &section_name(stub::COMMAND_LINE)),
+            initrd_section: Digest::of(bank, &section_name(stub::INITRD)),
         }
     }
 }

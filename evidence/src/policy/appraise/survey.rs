@@ -341,8 +341,13 @@ fn section_line<'l>(
     events: &[MeasuredEvent<'l>],
     claimed: Option<&str>,
 ) -> Option<Line<'l>> {
-    let name = &context.rules.built_in.command_line_section;
-    let index = events.iter().position(|seen| seen.digest == name.as_bytes())?;
+    let built_in = context.rules.built_in;
+    let at = |name: &Digest| events.iter().position(|seen| seen.digest == name.as_bytes());
+    let index = at(&built_in.command_line_section)?;
+    // A stub measures the line before the initrd; what comes after it may be of what runs.
+    if at(&built_in.initrd_section)? < index {
+        return None;
+    }
     let seen = *events.get(index + 1)?;
     let bank = context.log.bank();
     let fits = |line: &&str| sections_of(line, bank).any(|digest| digest.as_bytes() == seen.digest);
