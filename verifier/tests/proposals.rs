@@ -10,7 +10,7 @@ use halfkey_protocol::keys::label;
 use halfkey_protocol::tpm::kdf::Hash;
 use halfkey_protocol::wire::operator::{AuditList, Because, NodeRecord};
 use halfkey_protocol::wire::policies::{NodePolicy, ProposalList, ProposalRecord, ProposalState};
-use halfkey_protocol::wire::{Begun, Evidence, Proposal, Propose, Proposed, Verdict};
+use halfkey_protocol::wire::{Begun, Evidence, Proposal, Propose, Proposed, ProposedLoader, Verdict};
 use halfkey_protocol::{Bytes, Reason};
 use halfkey_testkit::hex;
 use halfkey_testkit::software::{Software, policy_head, trust};
@@ -798,4 +798,22 @@ async fn the_list_comes_in_pages_of_bounded_size() {
     }
     assert_eq!(all.len(), 1 + 1400 - 14, "without those that can't be read");
     assert!(all.is_sorted_by(|a, b| a > b) && all.last() == Some(&first) && pages > 3, "{pages}");
+}
+
+/// GRUB measures its configuration: the same kernel behind another one is another boot.
+#[tokio::test]
+async fn what_grub_was_told_anew_is_not_accepted_by_what_it_was_told_before() {
+    let server = Server::start();
+    let node = member(&server, "web").await;
+    node.apply(&server.operator(), "group:web", &old().policy("web")).await.unwrap();
+    opened(&server, &node, &old()).await;
+    for (changes, answer) in
+        [("", "accepted"), ("-set default=0\n+set default=1\n", "waiting proposal_waits")]
+    {
+        let loader = Some(ProposedLoader { name: "grub".into(), changes: changes.into() });
+        let message =
+            node.proposal(&server.anybody(), &Proposal { loader, ..old().proposal() }).await.unwrap();
+        let proposed: Proposed = post(&server.anybody(), "/v1/propose", &message).await.unwrap();
+        assert!(answered(&proposed).starts_with(answer), "{changes}: {proposed:?}");
+    }
 }

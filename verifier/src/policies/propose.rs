@@ -245,7 +245,14 @@ pub fn weigh(
         Err(why) => return ProposalDecision::Waits(why.clone()),
     };
     let policy = &rules.name;
+    // GRUB measures its configuration, and a proposal has no digests of that.
+    let reconfigured = proposal.loader.as_ref().is_some_and(|loader| !loader.changes.is_empty());
     let against = match covers(rules.effective.signed(), proposal) {
+        Cover::Hash(boot) if reconfigured => {
+            return ProposalDecision::Waits(format!(
+                "{ONCE_BOOTED}: images, initrd and command line are those of boot {boot:?} of {policy}, and grub's configuration is not the one that it was booted with"
+            ));
+        }
         Cover::Hash(boot) => return ProposalDecision::Accepted(format!("boot {boot:?} of {policy}")),
         Cover::Signer(boot) => {
             return ProposalDecision::Accepted(format!(
