@@ -254,6 +254,11 @@ fn what_one_member_boots_is_learned_for_its_group() {
     let ran = workstation.typing(&learn, "g\ny\n");
     assert!(ran.code == 0 && ran.stderr.contains("1 will differ"), "web2 went back: {ran:?}");
     assert_eq!(said(&three.boot(&third)), "released");
+    // What any boot of every member might have then is not taken along.
+    let behind_a_shell = Software { returned: vec![vec![0x77; 32]], ..third.clone() };
+    assert_eq!(setup.boot(&behind_a_shell), "denied policy_mismatch");
+    let ran = workstation.run(&[&learn[..], &["--trust-returned-images", "--for-group", "--yes"]].concat());
+    assert!(ran.code == 1 && ran.stderr.contains("any boot of every member"), "{ran:?}");
     // A machine that no group's policy governs.
     workstation.ok(&["group", "set", "web3", "--none"]);
     assert_eq!(said(&three.boot(&third)), "pending no_policy");

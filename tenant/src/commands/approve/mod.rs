@@ -191,6 +191,16 @@ fn for_group(
     let effective = governed.effective()?.ok_or_else(|| Error::failed("no policy governs the node"))?;
     // What this node alone may have besides stays its own.
     let block = draft::block(boot, record, approval.assured, effective.policy())?;
+    // An [[event]] holds for every boot of every member, and not only for the listing of this one.
+    if block.lines().any(|line| line == "[[event]]") {
+        return match approval.for_group {
+            true => Err(Error::failed(
+                "expected a boot that a [[boot]] says all of, found events for an [[event]], which any boot of every member may have",
+            )
+            .hint("`halfkey approve NODE --learn` shows them and takes them for this node alone; what they are for the group is for `policy apply` to say")),
+            false => Ok(None),
+        };
+    }
     let change = PolicyChange::extended(signing, extendable(signing, governed.to_extend(id)?)?, &block)?;
     let outlook = Outlook::of(signing, &group, record, id, &change, &before)?;
     if outlook.is_alone() && !approval.for_group {
