@@ -17,7 +17,7 @@
 //! | [`tpm`] | commands, sessions and keys of the TPM |
 //! | [`words`] | what it says on the console of a machine that boots |
 //! | [`error`], [`console`], [`terminal`] | how it says what went wrong, and asks |
-//! | [`hardening`], [`deadline`], [`timing`], [`bounded`], [`sd_notify`] | small things used everywhere |
+//! | [`hardening`], [`deadline`], [`timing`], [`bounded`], [`durable`], [`sd_notify`] | small things used everywhere |
 
 pub mod boot;
 pub mod bounded;
@@ -25,6 +25,7 @@ pub mod cli;
 pub mod commands;
 pub mod console;
 pub mod deadline;
+pub mod durable;
 pub mod enroll;
 pub mod error;
 pub mod exchange;

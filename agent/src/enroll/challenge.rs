@@ -6,11 +6,11 @@
 
 use crate::bounded;
 use crate::console;
+use crate::durable;
 use crate::error::{Error, Result};
 use halfkey_protocol::NodeId;
-use std::fs::{self, File, OpenOptions};
-use std::io::{self, Write};
-use std::os::unix::fs::OpenOptionsExt;
+use std::fs::{self, File};
+use std::io;
 use std::path::{Path, PathBuf};
 
 /// Where it is kept. /var/lib/halfkey is the server's, which can be on the same host.
@@ -62,7 +62,7 @@ impl Challenge {
             None => {
                 let mut bytes = [0; LENGTH];
                 getrandom::fill(&mut bytes).map_err(|e| Error::system("random bytes", e))?;
-                write(folder, &file, &bytes)
+                durable::replace(&file, &bytes, 0o600)
                     .map_err(failed)
                     .map_err(|e| e.hint("the challenge of an enrollment is kept there until it is done"))?;
                 bytes
@@ -74,23 +74,6 @@ impl Challenge {
 
 fn file(folder: &Path, node: NodeId) -> PathBuf {
     folder.join(format!("challenge-{node}"))
-}
-
-/// All of it or nothing, also after a power cut.
-fn write(folder: &Path, file: &Path, bytes: &[u8]) -> io::Result<()> {
-    fs::create_dir_all(folder)?;
-    let new = file.with_extension("new");
-    match fs::remove_file(&new) {
-        Err(e) if e.kind() != io::ErrorKind::NotFound => return Err(e),
-        _ => {}
-    }
-    let mut open = OpenOptions::new().write(true).create_new(true).mode(0o600).open(&new)?;
-    open.write_all(bytes)?;
-    open.sync_all()?;
-    fs::rename(&new, file)?;
-    File::open(folder)?.sync_all()?;
-    // The folder itself may be new.
-    folder.parent().map_or(Ok(()), |parent| File::open(parent)?.sync_all())
 }
 
 /// One that stays would be used once more, which is worth a line and no more: what was done is done.

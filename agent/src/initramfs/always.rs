@@ -3,8 +3,9 @@
 
 use crate::bounded;
 use crate::console;
-use std::fs::{self, File};
-use std::io::{self, ErrorKind, Write};
+use crate::durable;
+use std::fs;
+use std::io::{self, ErrorKind};
 use std::path::Path;
 
 const FILE: &str = "etc/dracut.conf.d/50-halfkey.conf";
@@ -44,15 +45,8 @@ fn add_to(root: &Path) -> io::Result<bool> {
         Err(e) if e.kind() == ErrorKind::NotFound => {}
         Err(e) => return Err(e),
     }
-    let folder = file.parent().unwrap_or(root);
-    fs::create_dir_all(folder)?;
-    // dracut reads *.conf only.
-    let new = file.with_extension("new");
-    let mut open = File::create(&new)?;
-    open.write_all(TEXT.as_bytes())?;
-    open.sync_all()?;
-    fs::rename(&new, &file)?;
-    File::open(folder)?.sync_all()?;
+    // dracut reads *.conf only, so not what is written first.
+    durable::replace(&file, TEXT.as_bytes(), 0o644)?;
     Ok(true)
 }
 
