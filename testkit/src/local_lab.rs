@@ -82,7 +82,7 @@ impl LocalLab {
 
     /// Where the agent keeps the challenge of an enrollment that is not done.
     pub fn challenge(&self, node: &str) -> PathBuf {
-        self.folder.join(STATE).join("halfkey").join(format!("challenge-{node}"))
+        self.folder.join(STATE).join("halfkey-agent").join(format!("challenge-{node}"))
     }
 
     /// Where the volume `name` is.
