@@ -4,15 +4,14 @@
 //! What is said here is read by people and by no rule.
 
 use super::find::System;
-use crate::bounded;
+use crate::{bounded, durable};
+use halfkey_protocol::tpm::kdf::Hash;
 use halfkey_protocol::wire::ProposedLoader;
-use std::fs::{self, OpenOptions};
-use std::io::Write;
-use std::os::unix::fs::OpenOptionsExt;
+use std::fs;
 use std::path::{Path, PathBuf};
 
 /// Where the configuration of before is kept.
-const KEPT: &str = "var/lib/halfkey/boot-loader.json";
+const KEPT: &str = "var/lib/halfkey-agent/boot-loader.json";
 /// Of the kept file, in bytes.
 const MAX_KEPT: usize = 4 << 20;
 /// Of one file, in bytes; what is larger is no configuration.
@@ -37,6 +36,9 @@ const FILES: [&str; 6] = [
     "grub2/custom.cfg",
     "grub2/grubenv",
 ];
+/// Parts a line that is not shown as it is from the digest of all of it, which is kept here and not sent: what was cut off or hidden is
+/// a difference, too.
+const WHOLE: char = '\u{1}';
 /// Begins a line that names a file.
 const FILE: &str = "=== ";
 
@@ -95,15 +97,7 @@ fn read(file: &Path) -> Option<Kept> {
 
 /// A text that is not kept costs a difference, and no update.
 fn keep(file: &Path, kept: &Kept) {
-    let write = || {
-        fs::create_dir_all(file.parent().unwrap_or(Path::new("/")))?;
-        let part = file.with_extension("part");
-        let mut out = OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(&part)?;
-        out.write_all(miniserde::json::to_string(kept).as_bytes())?;
-        out.sync_all()?;
-        fs::rename(part, file)
-    };
-    if let Err(e) = write() {
+    if let Err(e) = durable::replace(file, miniserde::json::to_string(kept).as_bytes(), 0o600) {
         crate::console::say(&format!("warning: can't keep GRUB's configuration in {}: {e}", file.display()));
     }
 }
@@ -112,15 +106,25 @@ fn keep(file: &Path, kept: &Kept) {
 fn configuration(system: &System) -> String {
     let mut text = String::new();
     let mut lines = 0;
-    for path in files(system) {
-        let bytes =
-            bounded::read(&path, MAX_FILE).unwrap_or_else(|e| format!("(not read: {e})").into_bytes());
+    for (root, path) in files(system) {
+        let named = root.join(&path);
+        // Whoever has the disk can write an unencrypted /boot: what a link of theirs leads to is not sent.
+        let bytes = bounded::read_beneath(&root, &path, MAX_FILE).unwrap_or_else(|e| {
+            let size = named.symlink_metadata().map_or(0, |found| found.len());
+            format!("(not read, {size} bytes: {e})").into_bytes()
+        });
         text.push_str(FILE);
-        text.push_str(&clean(&path.display().to_string()));
+        text.push_str(&clean(&named.display().to_string()));
         text.push('\n');
         let found = String::from_utf8_lossy(&bytes);
         for line in found.lines().filter(|line| !line.starts_with('#')).take(MAX_LINES - lines) {
-            text.push_str(&clean(line));
+            let shown = clean(line);
+            text.push_str(&shown);
+            if shown != line {
+                text.push(WHOLE);
+                let digest = Hash::Sha256.digest(&[line.as_bytes()]);
+                digest.iter().for_each(|byte| text.push_str(&format!("{byte:02x}")));
+            }
             text.push('\n');
             lines += 1;
         }
@@ -128,25 +132,29 @@ fn configuration(system: &System) -> String {
     text
 }
 
-/// Those that are there, in order.
-fn files(system: &System) -> Vec<PathBuf> {
+/// Those that are there, in order: which of the places of boot files, and where below it.
+fn files(system: &System) -> Vec<(PathBuf, PathBuf)> {
     let mut found = Vec::new();
     for root in system.roots() {
-        found.extend(FILES.iter().map(|name| root.join(name)).filter(|path| path.is_file()));
-        let mut others: Vec<PathBuf> = entries(&root.join("loader/entries"))
+        let is_there = |path: &PathBuf| root.join(path).is_file();
+        let mut paths: Vec<PathBuf> = FILES.iter().map(PathBuf::from).filter(is_there).collect();
+        let mut others: Vec<PathBuf> = entries(&root, "loader/entries")
             .filter(|path| path.extension().is_some_and(|end| end == "conf"))
-            .chain(entries(&root.join("EFI")).map(|folder| folder.join("grub.cfg")))
-            .filter(|path| path.is_file())
+            .chain(entries(&root, "EFI").map(|folder| folder.join("grub.cfg")))
+            .filter(is_there)
             .collect();
         others.sort();
-        found.extend(others);
+        paths.append(&mut others);
+        found.extend(paths.into_iter().map(|path| (root.clone(), path)));
     }
     found.truncate(MAX_FILES);
     found
 }
 
-fn entries(folder: &Path) -> impl Iterator<Item = PathBuf> {
-    fs::read_dir(folder).into_iter().flatten().flatten().take(4096).map(|entry| entry.path())
+fn entries(root: &Path, folder: &str) -> impl Iterator<Item = PathBuf> {
+    let names = fs::read_dir(root.join(folder)).into_iter().flatten().flatten().take(4096);
+    let folder = PathBuf::from(folder);
+    names.map(move |entry| folder.join(entry.file_name()))
 }
 
 /// A line as it may be shown and sent: no control characters, no end of it hidden, no password.
@@ -186,7 +194,8 @@ fn difference(before: &str, after: &str) -> String {
         if file != named && !line.starts_with(FILE) {
             more = format!("{file}\n");
         }
-        more.push_str(&format!("{sign}{line}\n"));
+        let shown = line.split(WHOLE).next().unwrap_or_default();
+        more.push_str(&format!("{sign}{shown}\n"));
         if text.len() + more.len() > MAX_CHANGES {
             left_out += 1;
             continue;
@@ -341,6 +350,40 @@ mod tests {
         assert!(!said.contains("pbkdf2") && said.contains("+(a line with a password)"), "{said}");
         assert!(said.len() < MAX_CHANGES + 100 && said.contains("... and "), "{}", said.len());
         assert!(said.lines().all(|line| line.len() <= MAX_LINE + 8));
+    }
+
+    #[test]
+    fn what_is_not_shown_is_a_difference_too() {
+        let (_folder, system) = machine();
+        let long = |end: &str| format!("linux /vmlinuz {} {end}\n", "x".repeat(300));
+        for (before, after) in [
+            (long("ro"), long("init=/bin/sh")),
+            ("set password=a b\n".into(), "set password=a c\n".into()),
+            ("set a=\u{e4}\n".into(), "set a=\u{f6}\n".into()),
+        ] {
+            let _ = fs::remove_file(system.root.join(KEPT));
+            write(&system, "boot/grub/grub.cfg", before.as_bytes());
+            remember(&system);
+            assert_eq!(changes(&system).changes, "");
+            write(&system, "boot/grub/grub.cfg", after.as_bytes());
+            let said = changes(&system).changes;
+            assert!(said.lines().count() == 3 && said.lines().all(|line| line.len() < 260), "{said}");
+        }
+    }
+
+    #[test]
+    fn what_a_link_leads_to_is_not_sent() {
+        let (_folder, system) = machine();
+        write(&system, "root/key", b"a secret");
+        write(&system, "boot/grub/grub.cfg", b"");
+        remember(&system);
+        std::os::unix::fs::symlink(system.root.join("root/key"), system.root.join("boot/grub/custom.cfg"))
+            .unwrap();
+        let said = changes(&system).changes;
+        assert!(
+            said.contains("custom.cfg") && said.contains("(not read") && !said.contains("secret"),
+            "{said}"
+        );
     }
 
     proptest! {
