@@ -37,22 +37,3 @@ impl HeldPort {
         self.port
     }
 }
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use std::net::{Ipv4Addr, TcpListener, TcpStream};
-
-    #[test]
-    fn it_is_refused_until_somebody_listens_there() {
-        let held = HeldPort::new();
-        let address = (Ipv4Addr::LOCALHOST, held.number());
-        assert!(TcpStream::connect(address).is_err());
-        for _ in 0..2 {
-            let listener = TcpListener::bind(address).unwrap();
-            TcpStream::connect(address).unwrap();
-            drop(listener);
-            assert!(TcpStream::connect(address).is_err());
-        }
-    }
-}
