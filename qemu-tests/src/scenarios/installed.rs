@@ -28,8 +28,10 @@ const SHELL: &str = "root@guest:~# ";
 const DRACUT: Duration = Duration::from_secs(3600);
 /// What the operator calls the machine, as in README.
 const LABEL: &str = "web-17";
-/// What a newcomer may have to type from the package to a new kernel on a machine, besides what its loader takes.
-const ON_MACHINE: usize = 5;
+/// The version that is installed first.
+const OLDER: &str = "0.0.1";
+/// What a newcomer may have to type from the packages to the removal on a machine, besides what its loader takes.
+const ON_MACHINE: usize = 9;
 /// The same at the workstation, until the machine unlocks itself.
 const AT_WORKSTATION: usize = 5;
 
@@ -44,7 +46,8 @@ fn told(context: &Context, installation: &'static Installation) -> Result<()> {
     boot = owner.approve(boot)?;
     boot = owner.once_more(boot)?;
     boot = owner.update_kernel(boot)?;
-    boot.power_off()?;
+    boot = owner.upgrade(boot)?;
+    owner.remove(boot)?;
     owner.count()
 }
 
@@ -55,7 +58,7 @@ struct Owner<'a> {
     machine: Machine,
     server: Server,
     workstation: Workstation,
-    package: PathBuf,
+    packages: Packages,
     node: String,
     on_machine: Vec<String>,
     at_workstation: Vec<String>,
@@ -63,10 +66,16 @@ struct Owner<'a> {
     before: u64,
 }
 
+/// The agent's package, and one that says to be older.
+struct Packages {
+    older: PathBuf,
+    newer: PathBuf,
+}
+
 impl<'a> Owner<'a> {
     fn new(context: &'a Context, installation: &'static Installation) -> Result<Self> {
         let Context { env, story, .. } = context;
-        let package = package(env)?;
+        let packages = Packages::find(env)?;
         let machine = Machine::installed(env, installation, &mut |text| story.prepares(text))?;
         let server = Server::new(env)?;
         let workstation = Workstation::new(env, &server)?;
@@ -79,7 +88,7 @@ impl<'a> Owner<'a> {
             machine,
             server,
             workstation,
-            package,
+            packages,
             node: String::new(),
             on_machine: Vec::new(),
             at_workstation: at_workstation.map(str::to_owned).to_vec(),
@@ -97,8 +106,7 @@ impl<'a> Owner<'a> {
         boot.write_file("/root/ca.pem", &self.server.ca()?)?;
         // Its default takes minutes of each initramfs under emulation.
         boot.run("echo 'compress=\"zstd -1\"' >/etc/dracut.conf.d/rig.conf")?;
-        let name = self.package.file_name().unwrap_or_default().to_string_lossy().into_owned();
-        boot.send_file(&self.package, &format!("/root/{name}"))?;
+        boot.send_file(&self.packages.older, &format!("/root/halfkey-agent_{OLDER}-1_amd64.deb"))?;
 
         for command in self.installation.floor {
             self.types(&mut boot, command)?;
@@ -191,6 +199,41 @@ impl<'a> Owner<'a> {
         Ok(boot)
     }
 
+    fn upgrade(&mut self, mut boot: Boot) -> Result<Boot> {
+        let newer = self.packages.newer.file_name().unwrap_or_default().to_string_lossy().into_owned();
+        boot.send_file(&self.packages.newer, &format!("/root/{newer}"))?;
+        boot.run("rm /root/halfkey-agent_0.0.1-1_amd64.deb")?;
+        self.types(&mut boot, "apt install ./halfkey-agent_*.deb")?;
+        self.reboot(boot, "with another version of the packages")
+    }
+
+    /// What is the only way in stays; with another one it goes.
+    fn remove(&mut self, mut boot: Boot) -> Result<()> {
+        const REMOVE: &str = "apt remove halfkey-agent";
+        let device = self.installation.volumes[0].0;
+        boot.run(&format!(
+            "cryptsetup luksHeaderBackup {device} --header-backup-file /run/header && cryptsetup luksKillSlot -q {device} 0"
+        ))?;
+        self.story.does(Who::Machine, "has no passphrase any more; root removes the package");
+        let (status, said) = self.at_console(&mut boot, REMOVE)?;
+        ensure!(status != 0 && said.contains("is the only way in"), "removed ({status}):\n{said}");
+        boot.run(&format!(
+            "halfkey-agent --version && cryptsetup luksHeaderRestore -q {device} --header-backup-file /run/header"
+        ))?;
+        self.story.proves("refused: it is the only way in");
+        let said = self.types(&mut boot, REMOVE)?;
+        ensure!(said.contains("asks for its passphrase"), "what removing means was not said:\n{said}");
+        self.types_reboot(boot)?;
+        self.story.does(Who::Machine, "reboots without the package");
+        let mut boot = self.machine.boot()?;
+        boot.expect(Reached::Prompt)?;
+        boot.type_passphrase()?;
+        self.by_passphrase(&mut boot)?;
+        boot.power_off()?;
+        self.story.proves("it asks for its passphrase, as before");
+        Ok(())
+    }
+
     /// The operator accepts what the hooks have proposed.
     fn accept(&mut self) -> Result<()> {
         let waiting = self.workstation.proposals(false)?;
@@ -278,7 +321,7 @@ impl<'a> Owner<'a> {
     fn count(&self) -> Result<()> {
         let (machine, workstation) = (self.on_machine.len(), self.at_workstation.len());
         let said = format!(
-            "typed: {machine} commands on the machine, from the package to the new kernel; \
+            "typed: {machine} commands on the machine, from the packages to their removal; \
              {workstation} at the workstation until it unlocked itself"
         );
         self.story.proves(&said);
@@ -295,28 +338,44 @@ impl<'a> Owner<'a> {
     }
 }
 
-/// The agent's, of `HALFKEY_PACKAGES` or dist/packages.
-fn package(env: &TestEnv) -> Result<PathBuf> {
-    let folder =
-        env::var_os("HALFKEY_PACKAGES").map_or_else(|| env.paths.tree.join("dist/packages"), PathBuf::from);
-    let is_agents = |path: &PathBuf| {
-        let name = path.file_name().unwrap_or_default().to_string_lossy();
-        name.starts_with("halfkey-agent_") && name.ends_with(".deb")
-    };
-    let entries = fs::read_dir(&folder).into_iter().flatten().flatten().map(|entry| entry.path());
-    let package = entries.filter(is_agents).max();
-    let package = package.context(format_args!(
-        "expected halfkey-agent_*.deb in {}, found none\nhint: make packages",
-        folder.display()
-    ))?;
-    let unpacked = env.place("package");
-    run_here(Command::new("dpkg-deb").arg("-x").arg(&package).arg(&unpacked))?;
-    let same = |path: &Path| fs::read(path).context(format_args!("can't read {}", path.display()));
-    ensure!(
-        same(&unpacked.join("usr/bin/halfkey-agent"))? == same(&env.paths.programs.agent)?,
-        "{} has another agent than {}\nhint: make packages",
-        package.display(),
-        env.paths.programs.agent.display()
-    );
-    Ok(package)
+impl Packages {
+    /// Those of `HALFKEY_PACKAGES`, or of dist/packages.
+    fn find(env: &TestEnv) -> Result<Self> {
+        let folder = env::var_os("HALFKEY_PACKAGES")
+            .map_or_else(|| env.paths.tree.join("dist/packages"), PathBuf::from);
+        let is_agents = |path: &PathBuf| {
+            let name = path.file_name().unwrap_or_default().to_string_lossy();
+            name.starts_with("halfkey-agent_") && name.ends_with(".deb")
+        };
+        let entries = fs::read_dir(&folder).into_iter().flatten().flatten().map(|entry| entry.path());
+        let newer = entries.filter(is_agents).max();
+        let newer = newer.context(format_args!(
+            "expected halfkey-agent_*.deb in {}, found none\nhint: make packages",
+            folder.display()
+        ))?;
+        let place = env.place("packages");
+        let unpacked = place.join("unpacked");
+        fs::create_dir_all(&place).context("can't make a folder")?;
+        run_here(Command::new("dpkg-deb").arg("-R").arg(&newer).arg(&unpacked))?;
+        let same = |path: &Path| fs::read(path).context(format_args!("can't read {}", path.display()));
+        ensure!(
+            same(&unpacked.join("usr/bin/halfkey-agent"))? == same(&env.paths.programs.agent)?,
+            "{} has another agent than {}\nhint: make packages",
+            newer.display(),
+            env.paths.programs.agent.display()
+        );
+        let control = unpacked.join("DEBIAN/control");
+        let text = fs::read_to_string(&control).context("can't read a package's control file")?;
+        let version = |line: &str| match line.strip_prefix("Version: ") {
+            Some(_) => format!("Version: {OLDER}-1\n"),
+            None => format!("{line}\n"),
+        };
+        fs::write(&control, text.lines().map(version).collect::<String>())
+            .context("can't write a package's control file")?;
+        let older = place.join(format!("halfkey-agent_{OLDER}-1_amd64.deb"));
+        run_here(
+            Command::new("dpkg-deb").args(["--root-owner-group", "-Zgzip", "-b"]).arg(&unpacked).arg(&older),
+        )?;
+        Ok(Self { older, newer })
+    }
 }
