@@ -129,8 +129,11 @@ impl System {
             return options.to_owned();
         }
         let kernelopts = || {
-            let files = self.roots().into_iter().flat_map(|root| ENVIRONMENTS.map(|name| root.join(name)));
-            let text = files.filter_map(|file| bounded::read_text(file, MAX_ENTRY).ok()).next()?;
+            let files =
+                self.roots().into_iter().flat_map(|root| ENVIRONMENTS.map(|name| (root.clone(), name)));
+            let read =
+                |(root, name): (PathBuf, &str)| bounded::read_beneath(&root, Path::new(name), MAX_ENTRY).ok();
+            let text = String::from_utf8(files.filter_map(read).next()?).ok()?;
             text.lines().find_map(|line| line.strip_prefix("kernelopts=")).map(|line| line.trim().to_owned())
         };
         let words = options.split_ascii_whitespace().filter_map(|word| match word {

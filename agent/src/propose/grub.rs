@@ -287,22 +287,15 @@ mod tests {
 
     #[test]
     fn what_changed_since_the_boot_is_said() {
+        const BEFORE: &[u8] = b"# made\nset default=0\nlinux /vmlinuz-6.1 ro\ninitrd /initrd-6.1\n";
         let (_folder, system) = machine();
         booted(&system, "one");
-        write(
-            &system,
-            "boot/grub/grub.cfg",
-            b"# made\nset default=0\nlinux /vmlinuz-6.1 ro\ninitrd /initrd-6.1\n",
-        );
+        write(&system, "boot/grub/grub.cfg", BEFORE);
         write(&system, "boot/loader/entries/a.conf", b"version 6.1\n");
         assert!(changes(&system).changes.starts_with("not known"));
         let (_folder, system) = machine();
         booted(&system, "one");
-        write(
-            &system,
-            "boot/grub/grub.cfg",
-            b"# made\nset default=0\nlinux /vmlinuz-6.1 ro\ninitrd /initrd-6.1\n",
-        );
+        write(&system, "boot/grub/grub.cfg", BEFORE);
         remember(&system);
         assert_eq!(changes(&system).changes, "");
         write(
