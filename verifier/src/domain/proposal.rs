@@ -128,7 +128,9 @@ pub fn set(view: &TxView<'_>, id: u64, state: ProposalState, decision: &Proposal
     let Some(row) = view.rows.proposal(id)? else { return Ok(()) };
     let kept = match decision {
         ProposalDecision::Trusted(_) => (row.by_trust, row.tag.as_deref()),
-        ProposalDecision::Accepted(_) | ProposalDecision::Waits(_) => (false, None),
+        ProposalDecision::Accepted(_) | ProposalDecision::Waits(_) | ProposalDecision::OnceBooted(_) => {
+            (false, None)
+        }
     };
     let (by_trust, tag) = kept;
     let message = Some(decision.message());

@@ -188,7 +188,10 @@ fn state_of(decision: &ProposalDecision, known: Option<&StoredProposal>) -> Prop
             ProposalState::Booted
         }
         (
-            ProposalDecision::Accepted(_) | ProposalDecision::Trusted(_) | ProposalDecision::Waits(_),
+            ProposalDecision::Accepted(_)
+            | ProposalDecision::Trusted(_)
+            | ProposalDecision::Waits(_)
+            | ProposalDecision::OnceBooted(_),
             Some(_) | None,
         ) => decision.state(),
     }

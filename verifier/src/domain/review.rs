@@ -91,7 +91,10 @@ fn look(view: &TxView<'_>, id: NodeId, reviewer: &dyn Reviewer, by: By<'_>) -> R
                 ProposalState::Booted
             }
             (
-                ProposalDecision::Accepted(_) | ProposalDecision::Trusted(_) | ProposalDecision::Waits(_),
+                ProposalDecision::Accepted(_)
+                | ProposalDecision::Trusted(_)
+                | ProposalDecision::Waits(_)
+                | ProposalDecision::OnceBooted(_),
                 ProposalState::Waiting
                 | ProposalState::Accepted
                 | ProposalState::Trusted

@@ -214,9 +214,6 @@ fn in_its_place(event: Event) -> &'static str {
     }
 }
 
-/// Begins the message about a proposal that no operator can accept.
-pub const ONCE_BOOTED: &str = "known once it was booted";
-
 /// Whether `trust_root_with_next_boot` may accept a proposal.
 #[derive(Clone, Copy)]
 pub enum Trusting {
@@ -249,8 +246,8 @@ pub fn weigh(
     let reconfigured = proposal.loader.as_ref().is_some_and(|loader| !loader.changes.is_empty());
     let against = match covers(rules.effective.signed(), proposal) {
         Cover::Hash(boot) if reconfigured => {
-            return ProposalDecision::Waits(format!(
-                "{ONCE_BOOTED}: images, initrd and command line are those of boot {boot:?} of {policy}, and grub's configuration is not the one that it was booted with"
+            return ProposalDecision::OnceBooted(format!(
+                "known once it was booted: images, initrd and command line are those of boot {boot:?} of {policy}, and grub's configuration is not the one that it was booted with"
             ));
         }
         Cover::Hash(boot) => return ProposalDecision::Accepted(format!("boot {boot:?} of {policy}")),
@@ -262,8 +259,8 @@ pub fn weigh(
         Cover::No(findings) => format!("{policy}: {}", summary(&findings)),
     };
     if is_known_once_booted(proposal, rules.effective.signed(), base_boot) {
-        return ProposalDecision::Waits(format!(
-            "{ONCE_BOOTED}: what grub measures of itself is in no proposal. Its first boot is denied and asks for the passphrase; {against}"
+        return ProposalDecision::OnceBooted(format!(
+            "known once it was booted: what grub measures of itself is in no proposal. Its first boot is denied and asks for the passphrase; {against}"
         ));
     }
     let Some(trust) = rules.effective.signed().trust() else { return ProposalDecision::Waits(against) };

@@ -34,13 +34,18 @@ pub enum ProposalDecision {
     Trusted(String),
     /// Nothing does.
     Waits(String),
+    /// Nothing can: its boot loader measures its own configuration, which is known once it was booted.
+    OnceBooted(String),
 }
 
 impl ProposalDecision {
     /// For people: which rule, or why none.
     pub fn message(&self) -> &str {
         match self {
-            Self::Accepted(message) | Self::Trusted(message) | Self::Waits(message) => message,
+            Self::Accepted(message)
+            | Self::Trusted(message)
+            | Self::Waits(message)
+            | Self::OnceBooted(message) => message,
         }
     }
 
@@ -49,7 +54,7 @@ impl ProposalDecision {
         match self {
             Self::Accepted(_) => ProposalState::Accepted,
             Self::Trusted(_) => ProposalState::Trusted,
-            Self::Waits(_) => ProposalState::Waiting,
+            Self::Waits(_) | Self::OnceBooted(_) => ProposalState::Waiting,
         }
     }
 }

@@ -227,8 +227,9 @@ async fn propose(
     };
     let answer = match ruling.decision {
         Ok(ProposalDecision::Accepted(how) | ProposalDecision::Trusted(how)) => answer("accepted", None, how),
-        Ok(ProposalDecision::Waits(why)) => {
-            let once_booted = why.starts_with(propose::ONCE_BOOTED);
+        Ok(decision @ (ProposalDecision::Waits(_) | ProposalDecision::OnceBooted(_))) => {
+            let once_booted = matches!(decision, ProposalDecision::OnceBooted(_));
+            let why = decision.message().to_owned();
             let waits = answer("waiting", Some(Reason::ProposalWaits), why);
             let accept = id.map(|id| match once_booted {
                 true => format!("boot it, then `halfkey approve {node} --learn`; `halfkey proposal show {id}` has what is known of it"),
