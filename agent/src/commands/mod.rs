@@ -48,7 +48,11 @@ pub fn run(command: Command) -> Result<ExitCode> {
             if json { status.print_json() } else { status.print() }
         }
         Command::Image { file, json } => {
-            let image = initramfs::look::look(&file, &initramfs::look::Drivers::here())?;
+            let image = initramfs::look::look(
+                &file,
+                &initramfs::look::Drivers::here(),
+                &initramfs::alone::Root::here(),
+            )?;
             let text = if json { miniserde::json::to_string(&image) } else { image.lines().join("\n") };
             console::print(&format!("{text}\n"));
             return Ok(if image.missing.is_empty() { ExitCode::SUCCESS } else { ExitCode::FAILURE });

@@ -113,7 +113,22 @@ fn needed(
     sys: &Path,
     number: &dyn Fn(&Path) -> Option<(u32, u32)>,
 ) -> BTreeSet<String> {
-    let mut numbers: Vec<(u32, u32)> = Vec::new();
+    let mut numbers = of_root(mounts, number);
+    for line in swaps.lines().skip(1) {
+        let path = line.split_whitespace().next().unwrap_or_default();
+        numbers.extend(number(Path::new(path)));
+    }
+    mappings(&numbers, sys).iter().filter_map(|uuid| luks_uuid(uuid)).collect()
+}
+
+/// What device-mapper calls the mappings below / and /usr of this system: `CRYPT-LUKS2-..`, `LVM-..`.
+pub fn mappings_of_root() -> BTreeSet<String> {
+    mappings(&of_root(&mountinfo::now(), &gate::device_number), Path::new("/sys"))
+}
+
+/// The devices of / and /usr.
+fn of_root(mounts: &[mountinfo::Mount], number: &dyn Fn(&Path) -> Option<(u32, u32)>) -> Vec<(u32, u32)> {
+    let mut numbers = Vec::new();
     for mount in ["/", "/usr"].into_iter().filter_map(|point| mountinfo::at(mounts, point)) {
         if mount.device.0 != 0 {
             numbers.push(mount.device);
@@ -121,10 +136,10 @@ fn needed(
             numbers.extend(number(Path::new(&mount.source)));
         }
     }
-    for line in swaps.lines().skip(1) {
-        let path = line.split_whitespace().next().unwrap_or_default();
-        numbers.extend(number(Path::new(path)));
-    }
+    numbers
+}
+
+fn mappings(numbers: &[(u32, u32)], sys: &Path) -> BTreeSet<String> {
     let (mut found, mut budget) = (BTreeSet::new(), WIDTH);
     for (major, minor) in numbers {
         below(&sys.join(format!("dev/block/{major}:{minor}")), DEPTH, &mut budget, &mut found);
@@ -137,12 +152,15 @@ fn below(device: &Path, depth: u32, budget: &mut usize, found: &mut BTreeSet<Str
         return;
     }
     *budget -= 1;
-    let text = bounded::read_text(device.join("dm/uuid"), 256).unwrap_or_default();
-    let uuid = text.strip_prefix("CRYPT-LUKS").and_then(|rest| rest.get(2..34)).and_then(dashed);
-    found.extend(uuid);
+    found.extend(bounded::read_text(device.join("dm/uuid"), 256).ok());
     for slave in std::fs::read_dir(device.join("slaves")).into_iter().flatten().flatten() {
         below(&slave.path(), depth - 1, budget, found);
     }
+}
+
+/// The UUID of the LUKS volume that a mapping with this name of device-mapper's is of.
+pub fn luks_uuid(mapping: &str) -> Option<String> {
+    mapping.strip_prefix("CRYPT-LUKS").and_then(|rest| rest.get(2..34)).and_then(dashed)
 }
 
 /// A UUID as LUKS writes it, from one without dashes.

@@ -1,5 +1,6 @@
 //! dracut, run before anybody is talked to: what it can't build it says now, and not at the next kernel update.
 
+use super::alone::Root;
 use super::look::{self, Drivers};
 use super::tool;
 use crate::bounded;
@@ -40,7 +41,7 @@ pub fn rebuild() -> Result<()> {
             .hint("halfkey-agent status --image FILE looks into the one that it wrote; then enroll without --rebuild-initramfs"));
     }
     for file in built {
-        let image = look::look(&file, &Drivers::here())?;
+        let image = look::look(&file, &Drivers::here(), &Root::here())?;
         if image.missing.is_empty() {
             image.warnings.iter().flat_map(Warning::lines).for_each(|line| console::say(&line));
             console::print(&format!("{}: it has all that it takes to unlock itself\n", file.display()));
@@ -113,7 +114,7 @@ fn check_builder(root: &Path) -> Result<()> {
     let tools = any(&["etc/kernel/postinst.d/initramfs-tools", "usr/sbin/mkinitramfs"]);
     if tools && !hook {
         return Err(Error::new(Kind::System, "expected dracut, found that initramfs-tools builds the initramfs of this host")
-            .hint("apt install dracut dracut-network takes its place; boot once with the new initramfs, then enroll"));
+            .hint("mkdir -p /etc/dracut.conf.d; echo 'hostonly=\"yes\"' >/etc/dracut.conf.d/hostonly.conf; apt install dracut dracut-network takes its place"));
     }
     if !dracut {
         return Err(Error::new(Kind::System, "expected dracut, found none on this host")

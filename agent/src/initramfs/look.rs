@@ -1,5 +1,6 @@
 //! What is in an image, as dracut's lsinitrd lists it, and what is missing there.
 
+use super::alone::Root;
 use super::tool;
 use crate::bounded;
 use crate::enroll::running::Warning;
@@ -74,7 +75,7 @@ fn drivers_on_the_way(sys: &Path, device: &Path) -> Vec<String> {
 ///
 /// # Errors
 /// When lsinitrd is not here or can't read it: [`Kind::System`].
-pub fn look(file: &Path, drivers: &Drivers) -> Result<Image> {
+pub fn look(file: &Path, drivers: &Drivers, root: &Root) -> Result<Image> {
     let listing = lsinitrd(file, None)?;
     let files = files(&String::from_utf8_lossy(&listing));
     if files.is_empty() {
@@ -85,7 +86,7 @@ pub fn look(file: &Path, drivers: &Drivers) -> Result<Image> {
         .hint("lsinitrd needs what unpacks that image, as zstd or xz"));
     }
     let mut image = Image { image: file.display().to_string(), ..Image::default() };
-    image.missing = missing(&files, drivers);
+    image.missing = missing(&files, drivers, root);
     if files.contains("bin/halfkey-agent") {
         image.warnings.extend(other_agent(file));
     }
@@ -126,7 +127,7 @@ fn files(listing: &str) -> BTreeSet<String> {
     listing.lines().filter_map(path).collect()
 }
 
-fn missing(files: &BTreeSet<String>, drivers: &Drivers) -> Vec<Finding> {
+fn missing(files: &BTreeSet<String>, drivers: &Drivers, root: &Root) -> Vec<Finding> {
     let has = |path: &str| files.contains(path);
     let any = |paths: &[&str]| paths.iter().any(|path| has(path));
     if !has("bin/halfkey-agent") {
@@ -200,6 +201,7 @@ fn missing(files: &BTreeSet<String>, drivers: &Drivers) -> Vec<Finding> {
             });
         }
     }
+    findings.extend(root.missing(files));
     findings
 }
 
@@ -299,7 +301,7 @@ mod tests {
         -rw-r--r--   1 root     root            1 Apr 11  2025 usr/lib/modules/6.12/kernel/drivers/char/tpm/tpm-tis-spi.ko.xz\n";
 
     fn found(listing: &str, drivers: &Drivers) -> Vec<String> {
-        missing(&files(listing), drivers).into_iter().map(|found| found.what).collect()
+        missing(&files(listing), drivers, &Root::default()).into_iter().map(|found| found.what).collect()
     }
 
     #[test]
@@ -379,6 +381,15 @@ mod tests {
     }
 
     #[test]
+    fn an_image_that_needs_halfkey_to_get_to_the_root_is_not_whole() {
+        let on_lvm = Root::of(&BTreeSet::from(["LVM-abc".to_owned()]), &[]);
+        let found = |listing: &str| missing(&files(listing), &Drivers::default(), &on_lvm);
+        assert!(found(LISTING)[0].what.contains("activate the logical volume"));
+        let names = "-rw-r--r-- 1 root root 1 Apr 11 2025 etc/cmdline.d/90lvm.conf\n";
+        assert!(found(&[LISTING, names].concat()).is_empty());
+    }
+
+    #[test]
     fn a_driver_that_is_built_in_is_none() {
         let top = tempfile::tempdir().unwrap();
         let sys = top.path().canonicalize().unwrap();
@@ -402,7 +413,7 @@ mod tests {
     fn what_is_no_image_is_said() {
         let file = tempfile::NamedTempFile::new().unwrap();
         write(file.path(), "hello").unwrap();
-        assert!(look(file.path(), &Drivers::default()).is_err());
-        assert!(look(Path::new("/nonexistent"), &Drivers::default()).is_err());
+        assert!(look(file.path(), &Drivers::default(), &Root::default()).is_err());
+        assert!(look(Path::new("/nonexistent"), &Drivers::default(), &Root::default()).is_err());
     }
 }

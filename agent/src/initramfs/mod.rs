@@ -5,8 +5,10 @@
 //! | --- | --- |
 //! | [`look`] | what is in an image, and what is missing |
 //! | [`build`] | dracut, and what it says when it can't |
+//! | [`alone`] | whether it gets to the root when Halfkey does not open it |
 //! | [`always`] | the file that has dracut add the module |
 
+pub mod alone;
 pub mod always;
 pub mod build;
 pub mod look;
