@@ -61,6 +61,30 @@ pub static UKI: Installation = Installation {
     floor: &["sed -i 's/$/ systemd.import_credentials=no efi=noruntime/' /etc/kernel/cmdline"],
 };
 
+/// shim and GRUB with Microsoft's keys, as Debian's installer leaves a machine with encrypted LVM: initramfs-tools, no words of dracut's.
+pub static GRUB: Installation = Installation {
+    name: "grub",
+    title: "shim and GRUB, LVM on LUKS, /boot beside it, ifupdown, initramfs-tools",
+    #[rustfmt::skip]
+    packages: &[
+        "systemd", "systemd-sysv", "udev", "dbus", "kmod", "iproute2", "ifupdown", "dhcpcd-base", "cryptsetup", "cryptsetup-initramfs",
+        "initramfs-tools", "zstd", "lvm2", "grub-efi-amd64", "grub-efi-amd64-signed", "shim-signed", "dosfstools", "e2fsprogs", "fdisk",
+    ],
+    path: BootPath::Grub,
+    starts: "EFI/debian/shimx64.efi",
+    script: include_str!("../../guest/install-grub.sh"),
+    volumes: &[("/dev/vda3", "vda3_crypt")],
+    root: "/dev/mapper/guest--vg-root",
+    asks: "unlock disk vda3_crypt",
+    // Secure Boot is on.
+    floor: &[
+        "mkdir -p /etc/dracut.conf.d",
+        "echo 'hostonly=\"yes\"' >/etc/dracut.conf.d/hostonly.conf",
+        "sed -i 's/^GRUB_CMDLINE_LINUX=\"/&systemd.import_credentials=no /' /etc/default/grub",
+        "update-grub",
+    ],
+};
+
 /// The EFI system partition of all of them.
 pub const ESP: Partition = Partition { size: (512 << 20) / 512, ..super::disk::ESP };
 

@@ -1,7 +1,7 @@
 //! All scenarios: what each is called, asks for and expects, and where its number stands. The order is that in which those of a
 //! group are told to their machine.
 
-use super::Group::{Entry, Exits, Fence, Grub, Pair, SecureBoot, Uki, UkiInstalled, Updates};
+use super::Group::{Entry, Exits, Fence, Grub, GrubInstalled, Pair, SecureBoot, Uki, UkiInstalled, Updates};
 use super::scenario::On::{Every, Only};
 use super::scenario::Tier::{Matrix, Test};
 use super::scenario::{Needs, Scenario};
@@ -491,5 +491,15 @@ pub const ALL: &[Scenario] = &[
         guards: "README's \"Use it\" on an installation by systemd-boot and ukify",
         tier: Matrix(&["unattended", "signed"]),
         run: installed::uki,
+    },
+    Scenario {
+        number: 44,
+        name: "installed-grub",
+        needs: Needs { group: GrubInstalled, enrolled: false, on: Only(&["debian13"]) },
+        title: "the same on a machine with encrypted LVM that GRUB boots; each update is approved after its first boot",
+        expects: "the new kernel and the new packages are announced, denied once, and unlocked with nobody there from then on",
+        guards: "README's \"Use it\" on what Debian's installer makes: dracut takes the place of initramfs-tools",
+        tier: Matrix(&["unattended", "grub"]),
+        run: installed::grub,
     },
 ];

@@ -5,7 +5,8 @@ use super::Context;
 use crate::ensure;
 use crate::error::{Context as _, Result};
 use crate::image::guest::PASSPHRASE;
-use crate::image::installation::{Installation, UKI};
+use crate::image::installation::{GRUB, Installation, UKI};
+use crate::image::system::BootPath;
 use crate::lab::machine::{BOOT, Boot, Machine, Reached};
 use crate::lab::server::Server;
 use crate::lab::workstation::Workstation;
@@ -38,6 +39,11 @@ const AT_WORKSTATION: usize = 5;
 /// systemd-boot with ukify.
 pub fn uki(context: &mut Context) -> Result<()> {
     told(context, &UKI)
+}
+
+/// shim, GRUB and LVM.
+pub fn grub(context: &mut Context) -> Result<()> {
+    told(context, &GRUB)
 }
 
 fn told(context: &Context, installation: &'static Installation) -> Result<()> {
@@ -104,13 +110,13 @@ impl<'a> Owner<'a> {
         boot.type_line(PASSPHRASE)?;
         self.by_passphrase(&mut boot)?;
         boot.write_file("/root/ca.pem", &self.server.ca()?)?;
-        // Its default takes minutes of each initramfs under emulation.
-        boot.run("echo 'compress=\"zstd -1\"' >/etc/dracut.conf.d/rig.conf")?;
         boot.send_file(&self.packages.older, &format!("/root/halfkey-agent_{OLDER}-1_amd64.deb"))?;
 
         for command in self.installation.floor {
             self.types(&mut boot, command)?;
         }
+        // Its default takes minutes of each initramfs under emulation.
+        boot.run("echo 'compress=\"zstd -1\"' >/etc/dracut.conf.d/rig.conf")?;
         self.types(&mut boot, "apt install ./halfkey-agent_*.deb")?;
         let devices: Vec<&str> = self.installation.volumes.iter().map(|(device, _)| *device).collect();
         let enroll = format!(
@@ -166,11 +172,41 @@ impl<'a> Owner<'a> {
         self.unattended("boots once more; nobody is there")
     }
 
-    /// Into what is new, which the hooks have proposed.
-    fn reboot(&mut self, boot: Boot, why: &str) -> Result<Boot> {
+    /// Into what is new, which the hooks have proposed; `said` is what they said.
+    fn reboot(&mut self, boot: Boot, why: &str, said: &str) -> Result<Boot> {
+        if self.installation.path == BootPath::Grub {
+            ensure!(
+                said.contains("is announced") && said.contains("is denied and asks for the passphrase"),
+                "the hooks did not say what comes of it:\n{said}"
+            );
+            return self.approve_afterwards(boot, why);
+        }
         self.accept()?;
         self.types_reboot(boot)?;
         self.unattended(&format!("reboots {why}; nobody is there"))
+    }
+
+    /// GRUB's boots are known once they were booted.
+    fn approve_afterwards(&mut self, boot: Boot, why: &str) -> Result<Boot> {
+        self.types_reboot(boot)?;
+        self.story.does(Who::Machine, format!("reboots {why}"));
+        self.before = self.workstation.last_evidence(&self.node)?;
+        let mut boot = self.machine.boot()?;
+        boot.expect(Reached::Prompt)?;
+        let recorded = self.workstation.evidence(&self.node)?.evidence;
+        let new: Vec<_> = recorded.iter().filter(|summary| summary.id > self.before).collect();
+        let denied = |code: &Option<String>| code.as_deref() == Some(Reason::PolicyMismatch.code());
+        ensure!(!new.is_empty(), "the verifier recorded nothing of this boot");
+        for summary in new {
+            ensure!(denied(&summary.code), "evidence {}: {}", summary.id, summary.message);
+        }
+        self.story.proves("denied, and it asks for its passphrase");
+        self.story.does(Who::Operator, format!("runs: halfkey approve {LABEL} --learn"));
+        self.workstation.run(&["approve", LABEL, "--learn", "--yes"])?;
+        self.story.does(Who::Machine, "gets its passphrase this once");
+        self.by_passphrase_typed(&mut boot)?;
+        boot.power_off()?;
+        self.unattended("boots the same once more; nobody is there")
     }
 
     /// It must come up by itself.
@@ -187,12 +223,12 @@ impl<'a> Owner<'a> {
         let before = boot.run("uname -r")?;
         let name = boot.run("cd /srv/archive && ls linux-image-*.deb")?;
         let package = name.split('_').next().context("there is no other kernel")?.to_owned();
-        self.types(&mut boot, &format!("apt install {package}"))?;
-        let mut boot = self.reboot(boot, "into the new kernel")?;
+        let said = self.types(&mut boot, &format!("apt install {package}"))?;
+        let mut boot = self.reboot(boot, "into the new kernel", &said)?;
         let after = boot.run("uname -r")?;
         ensure!(package.ends_with(after.trim()), "the machine runs {after} after {package} was installed");
         self.story.proves(format!(
-            "{} was followed by {}: proposed by the hooks",
+            "{} was followed by {}: the hooks have told the verifier",
             before.trim(),
             after.trim()
         ));
@@ -203,8 +239,8 @@ impl<'a> Owner<'a> {
         let newer = self.packages.newer.file_name().unwrap_or_default().to_string_lossy().into_owned();
         boot.send_file(&self.packages.newer, &format!("/root/{newer}"))?;
         boot.run("rm /root/halfkey-agent_0.0.1-1_amd64.deb")?;
-        self.types(&mut boot, "apt install ./halfkey-agent_*.deb")?;
-        self.reboot(boot, "with another version of the packages")
+        let said = self.types(&mut boot, "apt install ./halfkey-agent_*.deb")?;
+        self.reboot(boot, "with another version of the packages", &said)
     }
 
     /// What is the only way in stays; with another one it goes.
@@ -227,8 +263,7 @@ impl<'a> Owner<'a> {
         self.story.does(Who::Machine, "reboots without the package");
         let mut boot = self.machine.boot()?;
         boot.expect(Reached::Prompt)?;
-        boot.type_passphrase()?;
-        self.by_passphrase(&mut boot)?;
+        self.by_passphrase_typed(&mut boot)?;
         boot.power_off()?;
         self.story.proves("it asks for its passphrase, as before");
         Ok(())
@@ -244,6 +279,12 @@ impl<'a> Owner<'a> {
         self.story.does(Who::Operator, format!("runs: halfkey proposal accept {}", waits.id));
         self.workstation.run(&["proposal", "accept", &waits.id.to_string(), "--yes"])?;
         Ok(())
+    }
+
+    /// The same, at the prompt.
+    fn by_passphrase_typed(&self, boot: &mut Boot) -> Result<()> {
+        boot.type_passphrase()?;
+        self.by_passphrase(boot)
     }
 
     /// From the first passphrase up to the running system.

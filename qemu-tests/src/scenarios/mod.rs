@@ -81,6 +81,8 @@ pub enum Group {
     Pair,
     /// Its owner has installed it: systemd-boot and ukify.
     UkiInstalled,
+    /// The same: shim, GRUB, LVM.
+    GrubInstalled,
 }
 
 impl Group {
@@ -95,6 +97,7 @@ impl Group {
         Self::Updates,
         Self::Pair,
         Self::UkiInstalled,
+        Self::GrubInstalled,
     ];
 
     /// Its machine, for people.
@@ -110,6 +113,9 @@ impl Group {
             Self::UkiInstalled => {
                 "installed by the distribution's tools: systemd-boot, ukify, btrfs, /var on a volume of its own"
             }
+            Self::GrubInstalled => {
+                "installed by the distribution's tools: shim and GRUB, Secure Boot with Microsoft's keys, LVM on LUKS, ifupdown, initramfs-tools"
+            }
         }
     }
 
@@ -117,7 +123,7 @@ impl Group {
     /// there in which a machine is enrolled and unlocked.
     pub fn tested_on(self) -> &'static Distribution {
         let name = match self {
-            Self::Grub | Self::UkiInstalled => "debian13",
+            Self::Grub | Self::UkiInstalled | Self::GrubInstalled => "debian13",
             _ => "debian12",
         };
         distribution::find(name).expect("it is one of them")
@@ -130,7 +136,7 @@ impl Group {
                 BootPath::Uki
             }
             Self::SecureBoot => BootPath::SignedUki,
-            Self::Grub => BootPath::Grub,
+            Self::Grub | Self::GrubInstalled => BootPath::Grub,
             Self::Entry => BootPath::Entry,
         }
     }
