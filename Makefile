@@ -46,7 +46,8 @@ help:
 	@echo 'make fuzz       every fuzz target for a moment; FUZZ_RUNS=-1 FUZZ_SECONDS=3600 for an hour each'
 	@echo 'make scenarios  the virtual machine tests of make test; make scenario NAME=cmdline for one, ON=debian13 on that,'
 	@echo '                WITH="--console --keep --shell" to see, keep and sit at it; docs/scenarios.md has the names'
-	@echo 'make matrix     all virtual machine tests on every distribution, into docs/matrix.md; resumes where it stopped'
+	@echo 'make matrix     all virtual machine tests on every distribution, into docs/matrix.md; resumes where it stopped;'
+	@echo '                ON=testing for one column, the others stay'
 	@echo 'make packages-test  installs, upgrades and removes the packages on Debian 12 and 13'
 	@echo 'make replay     a boot by its firmware log: LOG=FILE, POLICY=FILE to hold against it, LEARN=flags of policy learn'
 
@@ -81,7 +82,7 @@ scenarios: deps dist
 
 # All there are on every distribution, however long that takes; the table goes to docs/matrix.md.
 matrix: deps packages
-	$(RELEASE)/halfkey-qemu-tests matrix
+	$(RELEASE)/halfkey-qemu-tests matrix $(if $(ON),--on $(ON))
 
 # One of them, by name or number.
 scenario:

@@ -26,11 +26,12 @@ docs/scenarios.md. `run` prints one line per scenario; scenarios about different
 time, as many as there are processors or N. `run test` is what `make test` runs. --console shows the
 consoles live, --keep leaves disks, TPMs and logs and says where, --shell lets you at the machine of one
 scenario at its end or when it fails: `exit` goes on. `matrix` runs every scenario on every distribution,
-goes on where it stopped as long as commit and programs are the same, and writes docs/matrix.md. `demo`
-tells enroll, unattended, cmdline and revoked step by step. `images` builds what machines start from, and
-says how many seconds each layer took; every other word does so as well, if the cache does not hold it.
-`record` boots each boot path once and writes what was measured to FOLDER: NAME.bin (the firmware's log),
-NAME.pcrs (SHA-256 bank, at the attestation), NAME.cmdline.
+goes on where it stopped as long as commit and programs are the same, and writes docs/matrix.md, where
+the columns of distributions stay that it was not asked for. `demo` tells enroll, unattended, cmdline and
+revoked step by step. `images` builds what machines start from, and says how many seconds each layer took;
+every other word does so as well, if the cache does not hold it. `record` boots each boot path once and
+writes what was measured to FOLDER: NAME.bin (the firmware's log), NAME.pcrs (SHA-256 bank, at the
+attestation), NAME.cmdline.
 
 Machines run what --on says: debian12, debian13, debian13nm (NetworkManager) or testing. Without it, `run`
 takes for each scenario what docs/scenarios.md says, `matrix` all but debian13nm, and the others debian12.

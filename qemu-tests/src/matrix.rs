@@ -12,7 +12,7 @@ use crate::scenarios::scenario::Scenario;
 use crate::test_env::TestEnv;
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
-use std::fmt::Write as _;
+use std::fmt::{self, Write as _};
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -21,18 +21,31 @@ use std::sync::Mutex;
 /// What was seen so far, on disk: a run goes on where the last one stopped.
 #[derive(Debug, Default, Deserialize, PartialEq, Serialize)]
 struct Seen {
-    /// Of commit, programs and rig: what was seen of others says nothing of these.
-    key: String,
-    commit: String,
-    /// QEMU, swtpm, OVMF.
-    host: Vec<String>,
-    /// dracut, systemd, kernel: by name of the distribution.
-    guests: BTreeMap<String, Vec<String>>,
+    /// By name of the distribution.
+    columns: BTreeMap<String, Column>,
     /// Why there is no such guest here: by name of a distribution that may be missing.
-    #[serde(default)]
     missing: BTreeMap<String, String>,
-    /// By name of the scenario, then of the distribution.
-    cells: BTreeMap<String, BTreeMap<String, Cell>>,
+    /// What the page tells of distributions that were not run here, or not since something changed.
+    #[serde(skip)]
+    told: BTreeMap<String, Told>,
+}
+
+/// What was seen on one distribution: all of it of the same commit, programs and laboratory.
+#[derive(Clone, Debug, Default, Deserialize, PartialEq, Serialize)]
+struct Column {
+    /// Of commit, programs and laboratory: what was seen of others says nothing of these.
+    key: String,
+    /// Commit; dracut, systemd, kernel; QEMU, swtpm, OVMF: for people.
+    of: Vec<String>,
+    /// By name of the scenario.
+    cells: BTreeMap<String, Cell>,
+}
+
+/// A column as it stands on the page.
+#[derive(Clone, Debug, Default, PartialEq)]
+struct Told {
+    of: String,
+    cells: BTreeMap<String, String>,
 }
 
 /// A scenario on a distribution.
@@ -49,8 +62,10 @@ struct Cell {
 /// If something can't be built, or the page can't be written.
 pub fn run(paths: &Paths, asked: &[&'static Distribution], options: Options) -> Result<bool> {
     let file = paths.run.with_file_name("matrix.json");
-    let mut seen = load(&file, paths)?;
-    println!("commit {}; what was seen is in {}", seen.commit, file.display());
+    let (key, commit) = this(paths)?;
+    let host = host()?;
+    let mut seen = Seen::load(&file, paths, &key);
+    println!("{commit}; what was seen is in {}", file.display());
     let mut passed = true;
     for on in asked {
         let claimed = || catalogue::ALL.iter().filter(|scenario| scenario.needs.on.has(on.name));
@@ -66,7 +81,9 @@ pub fn run(paths: &Paths, asked: &[&'static Distribution], options: Options) -> 
             }
             let env = report::prepare(paths.clone(), on, &options)?;
             seen.missing.remove(on.name);
-            seen.guests.insert(on.name.into(), guest(&env)?);
+            let column = seen.columns.entry(on.name.into()).or_default();
+            column.key.clone_from(&key);
+            column.of = [vec![commit.clone()], guest(&env)?, host.clone()].concat();
             let shared = Mutex::new((&mut seen, Ok(())));
             report::run_in(&[env], &open, options, |outcome| {
                 let mut shared = shared.lock().expect("nobody panics with it");
@@ -84,28 +101,21 @@ pub fn run(paths: &Paths, asked: &[&'static Distribution], options: Options) -> 
     Ok(passed)
 }
 
-/// What was seen of this commit and these programs.
-fn load(file: &Path, paths: &Paths) -> Result<Seen> {
+/// The key of these programs, and their commit.
+fn this(paths: &Paths) -> Result<(String, String)> {
     let git = |args: &[&str]| said(Command::new("git").arg("-C").arg(&paths.tree).args(args));
     // What is told of it, as on this page, is no other program.
     let last = ["log", "-1", "--format=%h", "--abbrev=12", "--", ".", ":!docs"];
-    let mut commit = git(&last).unwrap_or_default().trim().to_owned();
+    let mut commit = format!("commit {}", git(&last).unwrap_or_default().trim());
     let changed =
         git(&["status", "--porcelain", "--untracked-files=no", "--", ".", ":!docs"]).unwrap_or_default();
     if !changed.trim().is_empty() {
         commit += " with changes";
     }
     let programs = &paths.programs;
-    let key = Key::new("matrix 1").text(&commit).file(&std::env::current_exe().context("this program")?)?;
+    let key = Key::new("matrix 2").text(&commit).file(&std::env::current_exe().context("this program")?)?;
     let key = key.file(&programs.agent)?.file(&programs.verifier)?.file(&programs.tenant)?;
-    let key = key.folder(&paths.module)?.hex();
-    let before = fs::read(file).ok().and_then(|text| serde_json::from_slice::<Seen>(&text).ok());
-    Ok(before.filter(|seen| seen.key == key).unwrap_or(Seen {
-        key,
-        commit,
-        host: host()?,
-        ..Seen::default()
-    }))
+    Ok((key.folder(&paths.module)?.hex(), commit))
 }
 
 /// Why the packages of a distribution are not to be had, if it is one of which that is no failure.
@@ -146,20 +156,35 @@ fn guest(env: &TestEnv) -> Result<Vec<String>> {
     ])
 }
 
+/// The page in a tree.
+fn page_in(paths: &Paths) -> PathBuf {
+    paths.tree.join("docs/matrix.md")
+}
+
 impl Seen {
+    /// What was seen with this key, and what the page tells besides.
+    fn load(file: &Path, paths: &Paths, key: &str) -> Self {
+        let before = fs::read(file).ok().and_then(|text| serde_json::from_slice::<Self>(&text).ok());
+        let mut seen = before.unwrap_or_default();
+        seen.columns.retain(|_, column| column.key == key);
+        seen.told = told(&fs::read_to_string(page_in(paths)).unwrap_or_default());
+        seen
+    }
+
     fn passed(&self, scenario: &str, on: &str) -> bool {
-        let cell = self.cells.get(scenario).and_then(|cells| cells.get(on));
+        let cell = self.columns.get(on).and_then(|column| column.cells.get(scenario));
         cell.is_some_and(|cell| cell.failed.is_none())
     }
 
     fn note(&mut self, on: &Distribution, outcome: &Outcome) {
         let failed = outcome.result.as_ref().err().map(ToString::to_string);
         let cell = Cell { failed, seconds: outcome.took.as_secs() };
-        self.cells.entry(outcome.scenario.name.into()).or_default().insert(on.name.into(), cell);
+        let column = self.columns.entry(on.name.into()).or_default();
+        column.cells.insert(outcome.scenario.name.into(), cell);
     }
 
     fn save(&self, file: &Path, paths: &Paths) -> Result<()> {
-        let page: PathBuf = paths.tree.join("docs/matrix.md");
+        let page = page_in(paths);
         let text = serde_json::to_vec_pretty(self).context("what was seen")?;
         fs::write(file, text).context(format_args!("can't write {}", file.display()))?;
         fs::write(&page, self.page()).context(format_args!("can't write {}", page.display()))
@@ -169,13 +194,11 @@ impl Seen {
     fn page(&self) -> String {
         let mut page = String::from(HEAD);
         let known: Vec<&Distribution> =
-            distribution::ALL.iter().filter(|on| self.guests.contains_key(on.name)).collect();
-        let _ = writeln!(page, "Commit {}, on {}.\n", self.commit, self.host.join(", "));
+            distribution::every().filter(|on| self.of(on.name).is_some()).collect();
         for on in &known {
-            let guest = self.guests.get(on.name).map(|parts| parts.join(", ")).unwrap_or_default();
-            let _ = writeln!(page, "- **{}**: {guest}", on.title);
+            let _ = writeln!(page, "- **{}**: {}", on.title, self.of(on.name).unwrap_or_default());
         }
-        for on in distribution::ALL {
+        for on in distribution::every() {
             if let Some(why) = self.missing.get(on.name) {
                 let _ = writeln!(page, "- **{}**: not to be had here ({why})", on.title);
             }
@@ -192,24 +215,56 @@ impl Seen {
         page
     }
 
+    /// What was in the machines of a distribution, and beneath them.
+    fn of(&self, on: &str) -> Option<String> {
+        let seen = self.columns.get(on).map(|column| column.of.join(", "));
+        seen.or_else(|| self.told.get(on).map(|told| told.of.clone()))
+    }
+
     /// What was seen of a scenario on a distribution.
     fn cell(&self, scenario: &Scenario, on: &Distribution) -> String {
         if !scenario.needs.on.has(on.name) {
             return "not claimed".into();
         }
-        let Some(Cell { failed, seconds }) =
-            self.cells.get(scenario.name).and_then(|cells| cells.get(on.name))
-        else {
-            return "not run".into();
+        let told = || self.told.get(on.name).and_then(|told| told.cells.get(scenario.name)).cloned();
+        let seen = match self.columns.get(on.name) {
+            Some(column) => column.cells.get(scenario.name).map(Cell::to_string),
+            None => told(),
         };
+        seen.unwrap_or_else(|| "not run".into())
+    }
+}
+
+impl fmt::Display for Cell {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { failed, seconds } = self;
         match failed {
-            None => format!("as expected, {seconds} s"),
+            None => write!(f, "as expected, {seconds} s"),
             Some(why) => {
                 let first = why.lines().next().unwrap_or_default().replace('|', "/");
-                format!("**failed**, {seconds} s: {first}")
+                write!(f, "**failed**, {seconds} s: {first}")
             }
         }
     }
+}
+
+/// The columns of a page, by name of the distribution.
+fn told(page: &str) -> BTreeMap<String, Told> {
+    let cells = |line: &str| {
+        let inner = line.trim().trim_start_matches('|').trim_end_matches('|');
+        inner.split('|').map(|cell| cell.trim().to_owned()).collect::<Vec<_>>()
+    };
+    let mut rows = page.lines().filter(|line| line.starts_with("| ")).map(cells);
+    let titles = rows.next().unwrap_or_default();
+    let rows: Vec<Vec<String>> = rows.collect();
+    let column = |on: &Distribution| {
+        let of = page.lines().find_map(|line| line.strip_prefix(&format!("- **{}**: ", on.title)))?;
+        let at = titles.iter().position(|title| title == on.title)?;
+        let name = |row: &[String]| row.first().map(|name| name.trim_matches('`').to_owned());
+        let cells = rows.iter().filter_map(|row| Some((name(row)?, row.get(at)?.clone()))).collect();
+        Some((on.name.to_owned(), Told { of: of.to_owned(), cells }))
+    };
+    distribution::every().filter_map(column).collect()
 }
 
 const HEAD: &str = "\
@@ -217,8 +272,8 @@ const HEAD: &str = "\
 
 <!-- Made by `make matrix`: halfkey-qemu-tests matrix. -->
 
-Every [scenario](scenarios.md) on every distribution that it claims. The seconds are those of one run, in which other machines ran beside;
-the first scenario of a machine includes its enrollment.
+Every [scenario](scenarios.md) on every distribution that it claims. A column is of one commit and one host: which, stands in its line. The seconds
+are those of one run, in which other machines ran beside; the first scenario of a machine includes its enrollment.
 
 ";
 
@@ -229,12 +284,15 @@ mod tests {
     #[test]
     fn the_page_says_what_was_seen_and_what_was_not() {
         let on = &distribution::ALL[0];
-        let mut seen = Seen { commit: "0123".into(), host: vec!["QEMU 1".into()], ..Seen::default() };
-        seen.guests.insert(on.name.into(), vec!["dracut 1".into()]);
         let cell = |failed: Option<&str>| Cell { failed: failed.map(str::to_owned), seconds: 7 };
-        for (name, failed) in [("enroll", None), ("unattended", Some("a | b\nc"))] {
-            seen.cells.entry(name.into()).or_default().insert(on.name.into(), cell(failed));
-        }
+        let column = Column {
+            of: vec!["commit 0123".into(), "dracut 1".into(), "QEMU 1".into()],
+            cells: [("enroll", None), ("unattended", Some("a | b\nc"))]
+                .map(|(name, failed)| (name.into(), cell(failed)))
+                .into(),
+            ..Column::default()
+        };
+        let mut seen = Seen { columns: [(on.name.into(), column)].into(), ..Seen::default() };
         let moving = distribution::ALL.iter().find(|on| matches!(on.stage, Stage::Moving { .. })).unwrap();
         seen.missing.insert(moving.name.into(), "no such suite".into());
         let page = seen.page();
@@ -243,13 +301,33 @@ mod tests {
             "{page}"
         );
         assert_eq!(page.matches(moving.title).count(), 1, "{page}");
-        for line in
-            ["Commit 0123, on QEMU 1.", "| as expected, 7 s |", "| **failed**, 7 s: a / b |", "| not run |"]
-        {
+        let of = format!("- **{}**: commit 0123, dracut 1, QEMU 1\n", on.title);
+        for line in [of.as_str(), "| as expected, 7 s |", "| **failed**, 7 s: a / b |", "| not run |"] {
             assert!(page.contains(line), "{line}: {page}");
         }
         assert!(seen.passed("enroll", on.name) && !seen.passed("unattended", on.name));
         let text = serde_json::to_string(&seen).unwrap();
         assert_eq!(serde_json::from_str::<Seen>(&text).unwrap(), seen);
+    }
+
+    #[test]
+    fn what_was_not_run_here_stays_on_the_page() {
+        let [first, second] = [&distribution::ALL[0], &distribution::ALL[1]];
+        let column = |commit: &str, seconds| Column {
+            of: vec![commit.into()],
+            cells: [("enroll".into(), Cell { failed: None, seconds })].into(),
+            ..Column::default()
+        };
+        let both = [(first.name.into(), column("commit 1", 7)), (second.name.into(), column("commit 1", 8))];
+        let before = Seen { columns: both.into(), ..Seen::default() }.page();
+        // Another commit, of which one distribution was run.
+        let columns = [(second.name.into(), column("commit 2", 9))].into();
+        let after = Seen { columns, told: told(&before), ..Seen::default() }.page();
+        assert!(after.contains(&format!("- **{}**: commit 1\n", first.title)), "{after}");
+        assert!(after.contains(&format!("- **{}**: commit 2\n", second.title)), "{after}");
+        assert!(after.contains("| as expected, 7 s | as expected, 9 s |"), "{after}");
+        // Nothing is told of a guest that is only said to be missing.
+        let told = told(&format!("- **{}**: not to be had here (why)\n", first.title));
+        assert!(told.is_empty(), "{told:?}");
     }
 }

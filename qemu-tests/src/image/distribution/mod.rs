@@ -11,7 +11,7 @@ use crate::error::{Context, Result};
 /// Those that machines of the tests can run. The first is what a run is about if nobody says otherwise.
 pub static ALL: &[Distribution] = &[debian12::DEBIAN, debian13::DEBIAN, testing::DEBIAN];
 
-/// What one of them is otherwise: by name only, without a column of its own in docs/matrix.md.
+/// What one of them is otherwise: by name only, and a column of docs/matrix.md if it was asked for.
 pub static VARIANTS: &[Distribution] = &[debian13nm::DEBIAN];
 
 /// A release of a distribution whose packages apt fetches.
@@ -94,14 +94,18 @@ pub struct Loaders {
     pub systemd_boot: &'static str,
 }
 
+/// [`ALL`] and [`VARIANTS`].
+pub fn every() -> impl Iterator<Item = &'static Distribution> {
+    ALL.iter().chain(VARIANTS)
+}
+
 /// The distribution with this name.
 ///
 /// # Errors
 /// If there is none: the error lists them.
 pub fn find(name: &str) -> Result<&'static Distribution> {
-    let all = || ALL.iter().chain(VARIANTS);
-    let known = || all().map(|known| known.name).collect::<Vec<_>>().join(", ");
-    all()
+    let known = || every().map(|known| known.name).collect::<Vec<_>>().join(", ");
+    every()
         .find(|known| known.name == name)
         .context(format_args!("expected a distribution, one of {}, found {name:?}", known()))
 }
@@ -112,7 +116,7 @@ mod tests {
 
     #[test]
     fn names_are_unique_and_fit_into_paths() {
-        let all: Vec<_> = ALL.iter().chain(VARIANTS).collect();
+        let all: Vec<_> = every().collect();
         for (number, one) in all.iter().enumerate() {
             assert!(one.name.bytes().all(|byte| byte.is_ascii_alphanumeric()), "{}", one.name);
             assert!(all[..number].iter().all(|other| other.name != one.name), "{}", one.name);
