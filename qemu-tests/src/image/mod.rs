@@ -24,6 +24,7 @@ pub mod header;
 pub mod initrd;
 pub mod installation;
 pub mod keys;
+pub mod listing;
 pub mod luks;
 pub mod packages;
 pub mod system;
