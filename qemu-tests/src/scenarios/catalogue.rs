@@ -7,7 +7,7 @@ use super::scenario::Tier::{Matrix, Test};
 use super::scenario::{Needs, Scenario};
 use super::{
     after_opening, afterwards, entries, exitrd, exits, installed, loaders, prompts, repair, rogue,
-    secure_boot, server, several, tampered, unlock, updates, volumes,
+    secure_boot, server, service, several, tampered, unlock, updates, volumes,
 };
 
 /// All of them.
@@ -481,6 +481,16 @@ pub const ALL: &[Scenario] = &[
             "unattended",
         ]),
         run: several::one_revoked,
+    },
+    Scenario {
+        number: 47,
+        name: "server-package",
+        needs: Needs { group: Exits, enrolled: false, on: Every },
+        title: "the server's package: installed, set up, killed, stopped, removed",
+        expects: "it serves, as confined as its unit says, and comes back; its state stays",
+        guards: "the hardened unit under the systemd that has to run it",
+        tier: Matrix(&["packaging/look"]),
+        run: service::server,
     },
     Scenario {
         number: 43,

@@ -1,7 +1,7 @@
 //! Machines that their owners have installed, and what README tells them to type: nothing else is typed. Packages come as files, and
 //! what they depend on from an archive on the machine; who looks whether it went well uses the tests' own line.
 
-use super::Context;
+use super::{Context, packages};
 use crate::ensure;
 use crate::error::{Context as _, Result};
 use crate::image::guest::PASSPHRASE;
@@ -21,7 +21,7 @@ use halfkey_protocol::identity::fingerprint;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::Duration;
-use std::{env, fs};
+use std::fs;
 
 /// Where root's shell on the serial console waits for a command.
 const SHELL: &str = "root@guest:~# ";
@@ -380,20 +380,8 @@ impl<'a> Owner<'a> {
 }
 
 impl Packages {
-    /// Those of `HALFKEY_PACKAGES`, or of dist/packages.
     fn find(env: &TestEnv) -> Result<Self> {
-        let folder = env::var_os("HALFKEY_PACKAGES")
-            .map_or_else(|| env.paths.tree.join("dist/packages"), PathBuf::from);
-        let is_agents = |path: &PathBuf| {
-            let name = path.file_name().unwrap_or_default().to_string_lossy();
-            name.starts_with("halfkey-agent_") && name.ends_with(".deb")
-        };
-        let entries = fs::read_dir(&folder).into_iter().flatten().flatten().map(|entry| entry.path());
-        let newer = entries.filter(is_agents).max();
-        let newer = newer.context(format_args!(
-            "expected halfkey-agent_*.deb in {}, found none\nhint: make packages",
-            folder.display()
-        ))?;
+        let newer = packages::newest(env, "halfkey-agent_")?;
         let place = env.place("packages");
         let unpacked = place.join("unpacked");
         fs::create_dir_all(&place).context("can't make a folder")?;

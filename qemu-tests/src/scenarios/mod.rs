@@ -22,6 +22,7 @@
 //! | [`prompts`] | a prompt after an opening |
 //! | [`repair`] | held, repaired, released, a disk missing |
 //! | [`installed`] | machines as their owners install them, from the packages on |
+//! | [`service`] | the server as its package installs it |
 //! | [`exitrd`] | the shutdown of the running system |
 
 mod after_opening;
@@ -34,6 +35,7 @@ mod installed;
 pub mod list;
 mod loaders;
 mod notes;
+mod packages;
 mod prompts;
 mod repair;
 mod rogue;
@@ -41,6 +43,7 @@ pub mod scenario;
 mod second_agent;
 mod secure_boot;
 mod server;
+mod service;
 mod several;
 mod tampered;
 mod unlock;
