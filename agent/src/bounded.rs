@@ -1,10 +1,16 @@
 //! Files read with a bound: most of what the agent reads is not in its hands.
 
+use nix::errno::Errno;
 use nix::fcntl::{OFlag, OpenHow, ResolveFlag, open, openat2};
 use nix::sys::stat::Mode;
+use std::ffi::OsString;
 use std::fs::File;
 use std::io::{self, Read};
+use std::os::fd::AsRawFd;
 use std::path::Path;
+
+/// How often a file is opened again that could not be found because something was renamed.
+const AGAIN: usize = 1000;
 
 /// All of a file, if it has at most `max` bytes. Kernel files report a size of 0, so the
 /// bound is on what is read.
@@ -21,15 +27,37 @@ pub fn read(path: impl AsRef<Path>, max: usize) -> io::Result<Vec<u8>> {
 /// # Errors
 /// As [`read`]; when it is no regular file, or leads outside.
 pub fn read_beneath(folder: &Path, path: &Path, max: usize) -> io::Result<Vec<u8>> {
-    let folder = open(folder, OFlag::O_PATH | OFlag::O_DIRECTORY | OFlag::O_CLOEXEC, Mode::empty())?;
-    let how = OpenHow::new()
-        .flags(OFlag::O_RDONLY | OFlag::O_NONBLOCK | OFlag::O_CLOEXEC)
-        .resolve(ResolveFlag::RESOLVE_BENEATH);
-    let file = File::from(openat2(&folder, path, how)?);
+    let file = open_beneath(folder, path, OFlag::O_NONBLOCK)?;
     if !file.metadata()?.is_file() {
         return Err(io::Error::new(io::ErrorKind::InvalidInput, "expected a regular file"));
     }
     read_open(file, max)
+}
+
+/// Names of what is in such a folder, in no order: `max` at most.
+///
+/// # Errors
+/// When it can't be read, is no folder, or leads outside.
+pub fn names_beneath(folder: &Path, path: &Path, max: usize) -> io::Result<Vec<OsString>> {
+    let open = open_beneath(folder, path, OFlag::O_DIRECTORY)?;
+    let entries = std::fs::read_dir(format!("/proc/self/fd/{}", open.as_raw_fd()))?;
+    entries.take(max).map(|entry| entry.map(|entry| entry.file_name())).collect()
+}
+
+fn open_beneath(folder: &Path, path: &Path, flags: OFlag) -> io::Result<File> {
+    let folder = open(folder, OFlag::O_PATH | OFlag::O_DIRECTORY | OFlag::O_CLOEXEC, Mode::empty())?;
+    let how = OpenHow::new()
+        .flags(OFlag::O_RDONLY | OFlag::O_CLOEXEC | flags)
+        .resolve(ResolveFlag::RESOLVE_BENEATH);
+    // While anything is renamed anywhere, the kernel can't tell where a `..` of a link leads.
+    let mut found = openat2(&folder, path, how);
+    for _ in 0..AGAIN {
+        match found {
+            Err(Errno::EAGAIN) => found = openat2(&folder, path, how),
+            _ => break,
+        }
+    }
+    Ok(File::from(found?))
 }
 
 fn read_open(file: File, max: usize) -> io::Result<Vec<u8>> {
@@ -74,5 +102,36 @@ mod tests {
         for name in ["grub/one", "grub/two", "grub/three", "grub/four", "grub", "none"] {
             assert!(read(name).is_err(), "{name}");
         }
+        fs::create_dir(top.path().join("keys")).unwrap();
+        symlink("../keys", boot.join("entries")).unwrap();
+        let names = |folder: &str, max| names_beneath(&boot, Path::new(folder), max).map(|names| names.len());
+        assert_eq!((names("grub", 10).unwrap(), names("grub", 2).unwrap()), (5, 2));
+        for folder in ["entries", "efi", "none"] {
+            assert!(names(folder, 10).is_err(), "{folder}");
+        }
+    }
+
+    #[test]
+    fn what_others_rename_meanwhile_is_in_nobodys_way() {
+        let top = tempfile::tempdir().unwrap();
+        let boot = top.path();
+        fs::create_dir_all(boot.join("grub")).unwrap();
+        fs::write(boot.join("env"), "grubenv").unwrap();
+        symlink("../env", boot.join("grub/grubenv")).unwrap();
+        fs::write(boot.join("one"), "").unwrap();
+        let end = std::sync::atomic::AtomicBool::new(false);
+        std::thread::scope(|scope| {
+            scope.spawn(|| {
+                while !end.load(std::sync::atomic::Ordering::Relaxed) {
+                    fs::rename(boot.join("one"), boot.join("two")).unwrap();
+                    fs::rename(boot.join("two"), boot.join("one")).unwrap();
+                }
+            });
+            let read = (0..2000).map(|_| read_beneath(boot, Path::new("grub/grubenv"), 100));
+            let failed =
+                read.filter(|read| read.as_ref().ok().is_none_or(|found| found != b"grubenv")).count();
+            end.store(true, std::sync::atomic::Ordering::Relaxed);
+            assert_eq!(failed, 0);
+        });
     }
 }

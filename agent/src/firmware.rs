@@ -8,7 +8,8 @@ use halfkey_measure::firmware::{APPLICATION, RETURNING};
 use halfkey_measure::{grub, stub};
 use halfkey_protocol::MAX_LOG;
 
-const EVENT_LOG: &str = "/sys/kernel/security/tpm0/binary_bios_measurements";
+/// The firmware's event log.
+pub const EVENT_LOG: &str = "/sys/kernel/security/tpm0/binary_bios_measurements";
 /// Of the variable in efivarfs: four bytes of attributes, then its value.
 const VARIABLE: &str = "/sys/firmware/efi/efivars/SecureBoot-8be4df61-93ca-11d2-aa0d-00e098032b8c";
 
@@ -36,12 +37,17 @@ enum Path {
     Kernel,
 }
 
+/// The firmware's event log, empty if there is none. `root` is `/`; in tests another folder.
+pub fn log(root: &std::path::Path) -> Vec<u8> {
+    bounded::read(root.join(EVENT_LOG.trim_start_matches('/')), MAX_LOG).unwrap_or_default()
+}
+
 impl Boot {
     /// Of the running system.
     pub fn now() -> Self {
         let line = bounded::read_text("/proc/cmdline", 64 << 10).unwrap_or_default();
         let release = bounded::read_text("/proc/sys/kernel/osrelease", 256).unwrap_or_default();
-        let log = bounded::read(EVENT_LOG, MAX_LOG).unwrap_or_default();
+        let log = log("/".as_ref());
         Self::of(&line, &log, secure_boot_by(&log), &release)
     }
 
@@ -123,7 +129,7 @@ fn has(log: &[u8], bytes: &[u8]) -> bool {
 /// Whether this boot had Secure Boot on: by the event log, else by the variable, which `efi=noruntime` hides. None if neither
 /// tells.
 pub fn secure_boot() -> Option<bool> {
-    secure_boot_by(&bounded::read(EVENT_LOG, MAX_LOG).unwrap_or_default())
+    secure_boot_by(&log("/".as_ref()))
 }
 
 fn secure_boot_by(log: &[u8]) -> Option<bool> {

@@ -1,12 +1,11 @@
 //! The logs that travel with a quote. What is missing or too large is left out; the verifier
 //! says whether it can do without.
 
-use crate::{bounded, console};
+use crate::{bounded, console, firmware};
 use halfkey_measure::systemd::{self, Record};
 use halfkey_protocol::tpm::bank::PcrBank;
 use halfkey_protocol::{Bytes, MAX_LOG};
 
-const FIRMWARE: &str = "/sys/kernel/security/tpm0/binary_bios_measurements";
 const SYSTEMD: &str = "/run/log/systemd/tpm2-measure.log";
 const IMA: &str = "/sys/kernel/security/ima/binary_runtime_measurements";
 /// systemd writes a few lines.
@@ -34,7 +33,7 @@ impl Logs {
     pub fn read() -> Self {
         mount_securityfs();
         Self {
-            firmware: log(FIRMWARE, MAX_LOG),
+            firmware: log(firmware::EVENT_LOG, MAX_LOG),
             systemd: log(SYSTEMD, MAX_SYSTEMD),
             ima: log(IMA, MAX_IMA),
             command_line: command_line(),

@@ -423,7 +423,12 @@ fn proposal(boot: &Boot, policy: &Policy) -> Proposal {
         |pcr: u32| records.iter().filter(move |record| record.pcr == pcr).map(|record| record.digest.clone());
     let images: Vec<_> =
         records.iter().filter(|record| record.kind == kind::EFI_BOOT_SERVICES_APPLICATION).collect();
-    let roles: &[&str] = if digests(11).count() > 0 { &["uki", "kernel"] } else { &["loader", "kernel"] };
+    let roles: &[&str] = match (digests(11).count(), images.len()) {
+        // shim measures the kernel, too.
+        (0, 4) => &["loader", "loader", "kernel", "kernel"],
+        (0, _) => &["loader", "kernel"],
+        _ => &["uki", "kernel"],
+    };
     let sections: Vec<_> = digests(11).collect();
     Proposal {
         version: 1,
@@ -484,6 +489,19 @@ fn what_was_booted_is_covered_when_it_is_proposed() {
         let findings = boot_of(&other, &policy, None, Assured::default()).unwrap_err();
         assert!(findings.iter().any(|finding| finding.what == "initrd"));
     }
+}
+
+/// What GRUB measures of itself is in no proposal.
+#[test]
+fn what_grub_boots_is_covered_as_far_as_a_proposal_goes() {
+    let boot = common::boots::boot("grub-shim-ms-keys");
+    let policy = learned(boot);
+    let booted = policy.boots()[0].name.clone();
+    let proposed = proposal(boot, &policy);
+    assert_eq!(covers(&policy, &proposed), Cover::Grub(vec![booted]));
+    let mut other = proposed;
+    other.initrd.as_mut().unwrap().0[0] ^= 1;
+    assert!(matches!(covers(&policy, &other), Cover::No(_)));
 }
 
 #[test]

@@ -4,10 +4,9 @@
 //! What is said here is read by people and by no rule.
 
 use super::find::System;
-use crate::{bounded, durable};
+use crate::{bounded, durable, firmware};
 use halfkey_protocol::tpm::kdf::Hash;
 use halfkey_protocol::wire::ProposedLoader;
-use std::fs;
 use std::path::{Path, PathBuf};
 
 /// Where the configuration of before is kept.
@@ -61,11 +60,40 @@ pub fn changes(system: &System) -> ProposedLoader {
     let kept =
         read(&file).map_or_else(|| Kept { boot: boot.clone(), ..Kept::default() }, |kept| kept.at(&boot));
     let changes = match &kept.booted {
+        Some(before) if *before == now => as_booted(system),
         Some(before) => difference(before, &now),
         None => "not known: the configuration of this boot was not kept; it is from now on\n".to_owned(),
     };
     keep(&file, &Kept { latest: now, ..kept });
     ProposedLoader { name: "grub".to_owned(), changes }
+}
+
+/// What was kept is what was found last before this boot, and not all of each file is kept. So that nothing has changed is said only of
+/// files as GRUB has read them in this boot: it measures them whole. (grubenv is what a boot may change itself; the files in the folders of
+/// the EFI system partition only lead to the others, where there are others.)
+fn as_booted(system: &System) -> String {
+    let log = firmware::log(&system.root);
+    let files = files(system);
+    let leads = |path: &Path| path.starts_with("EFI");
+    let main = files.iter().any(|(_, path)| path.ends_with("grub.cfg") && !leads(path));
+    let mut text = String::new();
+    for (root, path) in &files {
+        if path.ends_with("grubenv") || main && leads(path) {
+            continue;
+        }
+        let measured = bounded::read_beneath(root, path, MAX_FILE).is_ok_and(|bytes| {
+            let digest = Hash::Sha256.digest(&[&bytes]);
+            log.windows(digest.len()).any(|window| window == digest)
+        });
+        if !measured {
+            let named = clean(&root.join(path).display().to_string());
+            text.push_str(&format!("not known: this boot has measured no {named} as it is now\n"));
+        }
+    }
+    if files.len() == MAX_FILES {
+        text.push_str("not known: there are more files than are looked at\n");
+    }
+    text
 }
 
 /// Keeps the configuration of this boot, unless an earlier one is kept.
@@ -152,9 +180,9 @@ fn files(system: &System) -> Vec<(PathBuf, PathBuf)> {
 }
 
 fn entries(root: &Path, folder: &str) -> impl Iterator<Item = PathBuf> {
-    let names = fs::read_dir(root.join(folder)).into_iter().flatten().flatten().take(4096);
     let folder = PathBuf::from(folder);
-    names.map(move |entry| folder.join(entry.file_name()))
+    let names = bounded::names_beneath(root, &folder, 4096).unwrap_or_default();
+    names.into_iter().map(move |name| folder.join(name))
 }
 
 /// A line as it may be shown and sent: no control characters, no end of it hidden, no password.
@@ -262,6 +290,7 @@ fn middle<'t>(before: &[&'t str], after: &[&'t str]) -> Vec<(char, &'t str)> {
 mod tests {
     use super::*;
     use proptest::prelude::*;
+    use std::fs;
 
     fn machine() -> (tempfile::TempDir, System) {
         let folder = tempfile::tempdir().unwrap();
@@ -281,8 +310,15 @@ mod tests {
         fs::write(path, content).unwrap();
     }
 
+    /// By the configuration that is there.
     fn booted(system: &System, id: &str) {
         write(system, "proc/sys/kernel/random/boot_id", id.as_bytes());
+        let mut log = b"what comes first".to_vec();
+        for (root, path) in files(system) {
+            let content = fs::read(root.join(path)).unwrap();
+            log.extend(Hash::Sha256.digest(&[&content]));
+        }
+        write(system, firmware::EVENT_LOG.trim_start_matches('/'), &log);
     }
 
     #[test]
@@ -294,8 +330,8 @@ mod tests {
         write(&system, "boot/loader/entries/a.conf", b"version 6.1\n");
         assert!(changes(&system).changes.starts_with("not known"));
         let (_folder, system) = machine();
-        booted(&system, "one");
         write(&system, "boot/grub/grub.cfg", BEFORE);
+        booted(&system, "one");
         remember(&system);
         assert_eq!(changes(&system).changes, "");
         write(
@@ -356,12 +392,44 @@ mod tests {
         ] {
             let _ = fs::remove_file(system.root.join(KEPT));
             write(&system, "boot/grub/grub.cfg", before.as_bytes());
+            booted(&system, "one");
             remember(&system);
             assert_eq!(changes(&system).changes, "");
             write(&system, "boot/grub/grub.cfg", after.as_bytes());
             let said = changes(&system).changes;
             assert!(said.lines().count() == 3 && said.lines().all(|line| line.len() < 260), "{said}");
         }
+    }
+
+    #[test]
+    fn only_what_this_boot_has_measured_is_the_same() {
+        const A: &[u8] = b"set default=0\n";
+        let (_folder, system) = machine();
+        write(&system, "boot/grub/grub.cfg", A);
+        write(&system, "boot/grub/grubenv", b"one");
+        write(&system, "boot/efi/EFI/debian/grub.cfg", b"configfile");
+        booted(&system, "one");
+        remember(&system);
+        // GRUB writes the one itself, and the other is not all of its configuration.
+        write(&system, "boot/grub/grubenv", b"two");
+        write(&system, "boot/efi/EFI/BOOT/grub.cfg", b"configfile");
+        let kept = Kept { boot: boot_id(&system), booted: Some(configuration(&system)), ..Kept::default() };
+        keep(&system.root.join(KEPT), &kept);
+        assert_eq!(changes(&system).changes, "");
+        // What no line shows is measured all the same.
+        for other in [&b"# more\nset default=0\n"[..], b"set default=0\r\n", b"set default=0"] {
+            write(&system, "boot/grub/grub.cfg", other);
+            let said = changes(&system).changes;
+            assert!(said.starts_with("not known: ") && said.contains("grub/grub.cfg"), "{said}");
+        }
+        // Changed and proposed, then changed back before the next boot, and changed again in it.
+        write(&system, "boot/grub/grub.cfg", b"set default=1\n");
+        assert!(changes(&system).changes.contains("+set default=1"));
+        write(&system, "boot/grub/grub.cfg", A);
+        booted(&system, "two");
+        write(&system, "boot/grub/grub.cfg", b"set default=1\n");
+        let said = changes(&system).changes;
+        assert!(said.starts_with("not known: ") && said.lines().count() == 1, "{said}");
     }
 
     #[test]
@@ -377,6 +445,12 @@ mod tests {
             said.contains("custom.cfg") && said.contains("(not read") && !said.contains("secret"),
             "{said}"
         );
+        // Nor are its names.
+        write(&system, "root/keys/server.conf", b"");
+        fs::create_dir_all(system.root.join("boot/loader")).unwrap();
+        std::os::unix::fs::symlink(system.root.join("root/keys"), system.root.join("boot/loader/entries"))
+            .unwrap();
+        assert!(!changes(&system).changes.contains("server.conf"));
     }
 
     proptest! {

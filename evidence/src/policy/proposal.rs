@@ -35,6 +35,9 @@ pub enum Cover {
     Hash(String),
     /// By a signer: name of the `[[boot]]`. Decided at the boot, by its own Secure Boot events.
     Signer(String),
+    /// As far as a proposal goes: names of the `[[boot]]`s, in the policy's order. GRUB measures each file and command of its own besides,
+    /// and none of that is foretold.
+    Grub(Vec<String>),
     /// Not: why, for the `[[boot]]` that fits best.
     No(Vec<Finding>),
 }
@@ -45,17 +48,22 @@ pub enum Cover {
 pub fn covers(policy: &Policy, proposal: &Proposal) -> Cover {
     let document = &policy.compiled.document;
     let mut best: Option<Vec<Finding>> = None;
+    let mut by_grub = Vec::new();
     for boot in document.boots.iter().rev() {
         let findings = Comparison { document, boot, proposal }.findings();
         if findings.is_empty() {
             let name = boot.name.clone();
+            if Path::of(boot) == Path::Grub {
+                by_grub.insert(0, name);
+                continue;
+            }
             return if boot.has_signer() { Cover::Signer(name) } else { Cover::Hash(name) };
         }
         if best.as_ref().is_none_or(|best| findings.len() < best.len()) {
             best = Some(findings);
         }
     }
-    Cover::No(best.unwrap_or_default())
+    if by_grub.is_empty() { Cover::No(best.unwrap_or_default()) } else { Cover::Grub(by_grub) }
 }
 
 /// A proposal against one boot.

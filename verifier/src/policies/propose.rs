@@ -242,20 +242,14 @@ pub fn weigh(
         Err(why) => return ProposalDecision::Waits(why.clone()),
     };
     let policy = &rules.name;
-    // GRUB measures its configuration, and a proposal has no digests of that.
-    let reconfigured = proposal.loader.as_ref().is_some_and(|loader| !loader.changes.is_empty());
     let against = match covers(rules.effective.signed(), proposal) {
-        Cover::Hash(boot) if reconfigured => {
-            return ProposalDecision::OnceBooted(format!(
-                "known once it was booted: images, initrd and command line are those of boot {boot:?} of {policy}, and grub's configuration is not the one that it was booted with"
-            ));
-        }
         Cover::Hash(boot) => return ProposalDecision::Accepted(format!("boot {boot:?} of {policy}")),
         Cover::Signer(boot) => {
             return ProposalDecision::Accepted(format!(
                 "boot {boot:?} of {policy} by its signer: decided at boot by its own Secure Boot events"
             ));
         }
+        Cover::Grub(boots) => return by_grub(&boots, policy, proposal, base_boot),
         Cover::No(findings) => format!("{policy}: {}", summary(&findings)),
     };
     if is_known_once_booted(proposal, rules.effective.signed(), base_boot) {
@@ -274,6 +268,24 @@ pub fn weigh(
             )),
         },
     }
+}
+
+/// What the policy has, but for what GRUB measures of itself: that is known of the boot that runs, and of nothing else.
+fn by_grub(boots: &[String], policy: &str, proposal: &Proposal, base_boot: Option<&str>) -> ProposalDecision {
+    let running = boots.iter().find(|boot| Some(boot.as_str()) == base_boot);
+    let is = match (running, &proposal.loader) {
+        (Some(boot), Some(loader)) if loader.changes.is_empty() => {
+            return ProposalDecision::Accepted(format!(
+                "boot {boot:?} of {policy}, which runs, and grub's configuration is the same"
+            ));
+        }
+        (Some(_), _) => "grub's configuration is not the one that it was booted with",
+        (None, _) => "grub's configuration is known of the boot that runs, which is another",
+    };
+    let boot = running.or(boots.last()).map(String::as_str).unwrap_or_default();
+    ProposalDecision::OnceBooted(format!(
+        "known once it was booted: kernel, initrd and command line are those of boot {boot:?} of {policy}, and {is}"
+    ))
 }
 
 fn trusts(trust: &Trust, trusting: Trusting) -> std::result::Result<String, String> {
@@ -318,12 +330,44 @@ pub fn is_booted(proposal: &Proposal, log: &ExplainedLog) -> bool {
 mod tests {
     use super::*;
     use halfkey_protocol::tpm::kdf::Hash;
+    use halfkey_protocol::wire::ProposedLoader;
     use proptest::prelude::*;
 
     const OPENED: [u8; 32] = [7; 32];
 
     fn after(events: &[&[u8]]) -> Vec<u8> {
         events.iter().fold(OPENED.to_vec(), |value, event| Hash::Sha256.digest(&[&value, event]).to_vec())
+    }
+
+    /// GRUB measures its configuration: the same kernel behind another one is another boot.
+    #[test]
+    fn of_grub_only_what_runs_is_known_before_it_boots() {
+        let boots = ["55".to_owned(), "55, after a boot that failed".to_owned()];
+        let announced = |loader: Option<&str>| Proposal {
+            version: 1,
+            name: "55".into(),
+            bank: "sha256".into(),
+            images: Vec::new(),
+            sections: Vec::new(),
+            initrd: None,
+            command_line: None,
+            loader: loader.map(|changes| ProposedLoader { name: "grub".into(), changes: changes.to_owned() }),
+        };
+        for (loader, runs, accepted) in [
+            (Some(""), Some("55"), true),
+            (Some(""), Some("55, after a boot that failed"), true),
+            // It runs, and was told something else meanwhile; or does not say.
+            (Some("-set default=0\n"), Some("55"), false),
+            (None, Some("55"), false),
+            // The configuration is that of another boot, or of one that was approved once.
+            (Some(""), Some("56"), false),
+            (Some(""), None, false),
+        ] {
+            let decision = by_grub(&boots, "web", &announced(loader), runs);
+            let said = decision.message();
+            assert_eq!(matches!(decision, ProposalDecision::Accepted(_)), accepted, "{said}");
+            assert_eq!(matches!(decision, ProposalDecision::OnceBooted(_)), !accepted, "{said}");
+        }
     }
 
     #[test]

@@ -206,6 +206,7 @@ fn predict(
     }
     let allowed_by = from.and_then(|from| match policy::covers(from, &proposal) {
         Cover::Hash(name) | Cover::Signer(name) => Some(name),
+        Cover::Grub(mut names) => names.pop(),
         Cover::No(_) => None,
     });
     let block = match from {
