@@ -71,8 +71,7 @@ fn the_half_comes_back_in_every_bank_until_the_fence_is_extended() {
         let fence = tpm.fence_state().unwrap();
         assert!(fence.is_closed() && !fence.is_open());
         assert_eq!(fence.values.len(), 3);
-        let event = ring::digest::digest(&ring::digest::SHA256, b"closed").as_ref().try_into().unwrap();
-        let expected = halfkey_protocol::tpm::fence::opened_by(&event);
+        let expected = halfkey_protocol::tpm::fence::opened(PcrBank::Sha256, b"closed");
         assert!(fence.known().any(|found| found == (PcrBank::Sha256, &expected[..])));
         let error = open(&mut tpm).unwrap_err();
         assert!(matches!(error, Error::FenceExtended), "{error}");

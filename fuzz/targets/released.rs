@@ -4,6 +4,6 @@ use halfkey_protocol::keys::hpke::Released;
 
 libfuzzer_sys::fuzz_target!(|bytes: &[u8]| {
     if let Some(released) = Released::decode(bytes) {
-        assert_eq!(released.encode(), bytes);
+        assert_eq!(&*released.encode(), bytes);
     }
 });

@@ -6,6 +6,7 @@
 use halfkey_protocol::identity::sha256;
 use halfkey_protocol::keys::half::{activation_proof, proof_digest};
 use halfkey_protocol::keys::header_seal::{SealedHeader, SealedKeyslot};
+use halfkey_protocol::keys::opening::OpeningSecret;
 use halfkey_protocol::tpm::bank::PcrBank;
 use halfkey_protocol::tpm::kdf::{Hash, kdfa, kdfe};
 use halfkey_protocol::tpm::qualifying_data::{QualifyingData, Wanted};
@@ -83,7 +84,10 @@ fn seal_policy_release_and_fence() {
     assert_eq!(seal_policy::seal_policy(PcrBank::Sha256, &release, &node), hex32(&v["seal_sha256"]));
     assert_eq!(seal_policy::seal_policy(PcrBank::Sha384, &release, &node), hex32(&v["seal_sha384"]));
     assert_eq!(seal_policy::release_digest(&hex(&v["nonce_tpm"]), &node), hex32(&v["release_digest"]));
-    assert_eq!(fence::opened_by(&hex32(&v["r_sha256"])), hex32(&v["fence_sha256"]));
+    let event = OpeningSecret::new(hex32(&v["opening"])).event(&hex32(&v["r_sha256"]));
+    assert_eq!(event, hex32(&v["fence_event"]));
+    assert_eq!(fence::opened(PcrBank::Sha256, &event), hex(&v["fence_sha256"]));
+    assert_eq!(fence::opened(PcrBank::Sha384, &event), hex(&v["fence_sha384"]));
 }
 
 #[test]

@@ -20,7 +20,7 @@ use std::sync::Mutex;
 /// What a node wants to see in its enrollment, where a test does not say another.
 pub const CHALLENGE: [u8; 32] = [0x33; 32];
 
-/// What the fence of every boot is extended with.
+/// Of every boot.
 pub const R: &[u8] = &[6; 32];
 
 /// What does the work of a node's TPM.
@@ -57,6 +57,8 @@ pub struct SimulatedNode<T = Tpm> {
     challenge: Mutex<[u8; 32]>,
     /// What it has booted; none if nothing was measured.
     software: Mutex<Option<Software>>,
+    /// What opens the fence, since a boot was released.
+    opening: Mutex<Option<[u8; 32]>>,
 }
 
 /// What one attestation needs besides the TPM.
@@ -108,9 +110,10 @@ impl SimulatedNode {
         self.reboot_into(&self.software().expect("it has booted something"));
     }
 
-    /// Extends the fence as an agent does that opened its volumes.
+    /// Extends the fence as an agent does that opened its volumes: with what came with the last release.
     pub fn open_fence(&self) {
-        self.tpm.measure(15, R);
+        let event = self.opening.lock().unwrap().expect("a boot that was released");
+        self.tpm.measure(15, &event);
     }
 
     /// K, from what an enrollment released.
@@ -125,7 +128,14 @@ impl<T: Attester> SimulatedNode<T> {
     /// That has booted nothing, with the keys of this registration.
     pub fn new(tpm: T, register: Register) -> Self {
         let id = NodeId::from_ek_name(&object_name(&register.ek_public).expect("an EK"));
-        Self { tpm, register, id, challenge: Mutex::new(CHALLENGE), software: Mutex::default() }
+        Self {
+            tpm,
+            register,
+            id,
+            challenge: Mutex::new(CHALLENGE),
+            software: Mutex::default(),
+            opening: Mutex::default(),
+        }
     }
 
     /// The answer to a registrar's challenge, with the node's own.
@@ -230,6 +240,15 @@ impl<T: Attester> SimulatedNode<T> {
             purpose_data: &session.purpose_data,
         }
         .digest()
+    }
+
+    /// Keeps what opens the fence, if this verdict on a boot released it.
+    pub fn received(&self, session: &Session, verdict: &Verdict) {
+        if verdict.sealed.is_some() {
+            let opening = self.open("boot", session, verdict).opening.expect("what opens the fence");
+            let r_sha256 = session.purpose_data.as_slice().try_into().expect("SHA-256(r)");
+            *self.opening.lock().unwrap() = Some(opening.event(r_sha256));
+        }
     }
 
     /// What was released to this session.

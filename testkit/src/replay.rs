@@ -11,10 +11,14 @@ use crate::log::{Record, sha1, systemd_record, tag, write};
 use crate::programs::Programs;
 use crate::recorded::{self, boot};
 use crate::software::Software;
+use halfkey_protocol::NodeId;
+use halfkey_protocol::keys::label;
+use halfkey_protocol::keys::opening::OpeningSecret;
 use halfkey_protocol::tpm::bank::PcrBank;
 use halfkey_protocol::tpm::kdf::Hash;
 use halfkey_protocol::wire::Proposal;
 use halfkey_protocol::wire::policies::ProposalRecord;
+use std::fs;
 use std::process::{Child, Output};
 
 /// What a machine measures until the agent runs, and what can be read of it.
@@ -340,11 +344,19 @@ impl Machine {
         assert_eq!(unlocked.code, 0, "{}", unlocked.said);
     }
 
-    /// Extends the fence as opening the volumes would, which a dry run leaves out; in the SHA-256 bank, for r itself is not sent.
+    /// Extends the fence as opening the volumes would, which a dry run leaves out: with the secret that the verifier derived for the
+    /// newest release, and sent to the agent alone.
     pub fn opens(&self) {
         let newest = self.lab.tenant.last_evidence(&self.id).unwrap();
         let r_sha256 = self.lab.tenant.record(newest).unwrap().evidence.purpose_data.0;
-        self.lab.tpm.extend(15, &[(PcrBank::Sha256, r_sha256)]);
+        let cluster = fs::read(self.lab.verifier.state().join("cluster.key")).unwrap();
+        let node = NodeId::parse(&self.id).unwrap().0;
+        let fields = [label::OPENING.as_bytes(), &node, &r_sha256];
+        let fields: Vec<u8> =
+            fields.iter().flat_map(|field| [&(field.len() as u32).to_be_bytes(), *field].concat()).collect();
+        let secret = Hash::Sha256.hmac(&cluster, &[&fields]).try_into().unwrap();
+        let event = OpeningSecret::new(secret).event(&r_sha256.try_into().unwrap());
+        self.lab.tpm.measure(15, &event);
     }
 
     /// `halfkey-agent propose` with these arguments.

@@ -6,6 +6,7 @@ mod common;
 use common::node::{CHALLENGE, Line, Node, said};
 use common::turned::TurnedServer;
 use common::{Server, get, path, post, refused};
+use halfkey_protocol::tpm::bank::PcrBank;
 use halfkey_protocol::tpm::fence;
 use halfkey_protocol::wire::operator::{
     AuditList, Because, Deny, EvidenceList, EvidenceRecord, NodeList, NodeRecord, NodeState,
@@ -85,7 +86,8 @@ async fn a_node_registers_enrolls_boots_and_is_revoked() {
     let evidence: EvidenceRecord =
         get(&operator, &format!("/v1/operator/evidence/{}", verdict.evidence_id.unwrap())).await.unwrap();
     let r_sha256 = session.purpose_data.as_slice().try_into().unwrap();
-    assert_eq!(evidence.expected_fence, Some(Bytes::from(fence::opened_by(&r_sha256))));
+    let event = released.opening.unwrap().event(r_sha256);
+    assert_eq!(evidence.expected_fence, Some(Bytes::from(fence::opened(PcrBank::Sha256, &event))));
     assert!(evidence.reset_count.is_some() && evidence.findings.is_empty());
 
     // With a policy the next one needs nobody.

@@ -461,7 +461,7 @@ async fn a_verdict_is_by_the_policy_of_its_moment() {
         before_ruling();
         let request =
             EvidenceRequest { node: node.id, now, ticket: checked.ticket(), evidence: &sent, keep: 9 };
-        records.attest(&request, &mut |snapshot| checked.rule(snapshot, &release)).unwrap()
+        records.attest(&request, &mut |snapshot| checked.rule(snapshot, &release, &cluster)).unwrap()
     };
     let verdict = judge(&sessions[0], &|| {
         let scope = Scope::Node(node.id);

@@ -50,7 +50,7 @@ async fn a_quote_for_another_purpose_releases_nothing() {
         let evidence = BoundedEvidence { sent: &sent, node: node.id, purpose };
         let checked = CheckedEvidence::of(&evidence, enrollment, &governed, &cluster, lifetimes, unix_now());
         let snapshot = NodeSnapshot { node: known.clone(), boot: None, proposals: vec![] };
-        let verdict = checked.rule(&snapshot, &release).verdict(1);
+        let verdict = checked.rule(&snapshot, &release, &cluster).verdict(1);
         assert_eq!(verdict.outcome, "denied", "{purpose:?}: {verdict:?}");
         assert!(verdict.sealed.is_none() && verdict.release_signature.is_none(), "{verdict:?}");
     }

@@ -7,6 +7,7 @@ use aws_lc_rs::signature::Ed25519KeyPair;
 use common::node::{Line, Node, enrolled, said};
 use common::{Server, command, get, output, path, post, refused, until};
 use halfkey_protocol::Reason;
+use halfkey_protocol::keys::label;
 use halfkey_protocol::wire::operator::{AuditList, Because, NodeList, NodeRecord, NodeState};
 use halfkey_protocol::wire::policies::{NodePolicy, PolicyRecord};
 use halfkey_protocol::wire::{Prove, Proved};
@@ -266,7 +267,7 @@ async fn an_enrollment_that_was_open_in_the_accepted_database_is_used() {
     assert!(accepted.status.success(), "{accepted:?}");
     server.serve();
     node.reboot();
-    node.open_fence();
+    node.tpm.measure(15, label::FENCE_CLOSED);
     let (_, verdict) = node.attest(&server.anybody(), "enroll").await.unwrap();
     assert_eq!(said(&verdict), "denied enrollment_used", "{verdict:?}");
     let left: i64 = server
@@ -359,7 +360,7 @@ async fn a_state_folder_that_was_restored_gives_out_no_open_enrollment_again() {
     let (done, text) = said_so(&["--restored"]);
     assert!(!done && text.contains("stop the server"), "{text}");
     node.reboot();
-    node.open_fence();
+    node.tpm.measure(15, label::FENCE_CLOSED);
     for _ in 0..2 {
         let (_, verdict) = node.attest(&server.anybody(), "enroll").await.unwrap();
         assert_eq!(said(&verdict), "denied enrollment_used", "{verdict:?}");

@@ -23,6 +23,7 @@ use crate::words;
 use crate::{console, fence, sd_notify};
 use halfkey_protocol::keys::half::VolumeKey;
 use halfkey_protocol::keys::label;
+use halfkey_protocol::keys::opening::OpeningSecret;
 use halfkey_protocol::tpm::kdf::Hash;
 use halfkey_protocol::wire::{Begun, Outcome, Purpose};
 use halfkey_protocol::{Half, Key, Role};
@@ -81,10 +82,10 @@ struct Keys {
     session: Option<UnsealSession>,
 }
 
-/// A release, and the random value that its quote committed to.
+/// A release, and data of the event that opens the fence with it.
 struct Release {
     attested: Attested,
-    r: Zeroizing<[u8; 32]>,
+    opening: Zeroizing<[u8; 32]>,
     server: String,
 }
 
@@ -274,7 +275,7 @@ impl Unlock {
         state.save()?;
         let mut state = self.recorded.insert(state).clone();
         self.walk.enter(Step::ExtendFence)?;
-        fence::extend_open(self.tpm()?, window, &*release.r)?;
+        fence::extend_open(self.tpm()?, window, &*release.opening)?;
         self.walk.enter(Step::Open)?;
         for ((target, passphrase), opened) in targets.iter().zip(&passphrases).zip(&mut state.volumes) {
             self.open(target, passphrase.expose(), opened)?;
@@ -399,15 +400,17 @@ impl Unlock {
         // One for all attempts: an answer that got lost is not to look like a second machine.
         let mut r = Zeroizing::new([0; 32]);
         getrandom::fill(&mut *r).map_err(|e| Error::system("random bytes", e))?;
-        let r_sha256 = Hash::Sha256.digest(&[&*r]);
+        let mut r_sha256 = [0; 32];
+        r_sha256.copy_from_slice(&Hash::Sha256.digest(&[&*r]));
         for _ in 0..ROUNDS {
             let mut ask = AskForHalves { tpm: self.tpm()?, token, keys, r_sha256: &r_sha256 };
             let (attested, session, client) = match exchange::run(&mut ask, config, connection)? {
                 (Answer::Released(attested, session), client) => (attested, session, client),
                 (Answer::Refused(attested), _) => return Err(attested.refusal()),
             };
-            if let Some(key) = self.combine(token, &attested, session, keys)? {
-                return Ok((Release { attested, r, server: client.server().to_string() }, key));
+            if let Some((key, opening)) = self.combine(token, &attested, session, keys)? {
+                let opening = Zeroizing::new(opening.event(&r_sha256));
+                return Ok((Release { attested, opening, server: client.server().to_string() }, key));
             }
             console::say(words::PCRS_MOVED);
             connection = exchange::begin_again(client, config);
@@ -415,15 +418,18 @@ impl Unlock {
         Err(tpm::Error::PcrChanged.into())
     }
 
-    /// K from what was released; `None` if PCRs moved and it takes a new session.
+    /// K from what was released, and what came in the same box with V; `None` if PCRs moved and it takes a new session.
     fn combine(
         &mut self,
         token: &Token,
         attested: &Attested,
         mut session: UnsealSession,
         keys: &Keys,
-    ) -> Result<Option<Key>> {
+    ) -> Result<Option<(Key, OpeningSecret)>> {
         let released = attested.open()?;
+        let opening = released.opening.ok_or_else(|| {
+            Error::new(Kind::Network, "the verdict says released, without what opens the fence")
+        })?;
         let signature = attested.verdict.release_signature.as_ref().and_then(|signature| signature.array());
         let signature = signature.ok_or_else(|| {
             Error::new(Kind::Network, "the verdict says released, without a release signature")
@@ -446,7 +452,7 @@ impl Unlock {
         let u = Half::take(&mut u).ok_or_else(wrong)?;
         let mut v = tpm.activate_in(session, &keys.srk, &keys.ak, &released.c_v)?;
         let v = Half::take(&mut v).ok_or_else(wrong)?;
-        Ok(Some(Key::combine(&u, &v)))
+        Ok(Some((Key::combine(&u, &v), opening)))
     }
 
     fn test(&self, target: &Target, passphrase: &[u8]) -> Result<()> {
@@ -492,7 +498,7 @@ impl Unlock {
             version: 1,
             node: token.node.to_string(),
             evidence_id: release.attested.verdict.evidence_id,
-            fence: fence::opened_with(&*release.r),
+            fence: fence::opened_with(&*release.opening),
             server: release.server.clone(),
             // A crash in the middle of the opening must not look as if nothing had been opened.
             opening: true,

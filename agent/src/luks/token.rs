@@ -1,7 +1,8 @@
 //! The LUKS2 token of type `halfkey`: what the initramfs needs to know.
 //!
 //! What is needed before K is there is unauthenticated by nature, and nothing security-relevant depends on
-//! it: a wrong value can only make the unlocking fail. What is used afterwards (name and role of the mapping,
+//! it: a wrong value makes the unlocking fail, or all of it is of a disk that is not the owner's, and then the fence does not become
+//! what the owner's verifier expects ([`halfkey_protocol::keys::opening`]). What is used afterwards (name and role of the mapping,
 //! flags, the set of volumes) is sealed by K, with the header: see [`halfkey_protocol::keys::header_seal`].
 
 use super::names::{MAX_SLOTS, is_flag, is_mapping_name, is_uuid};

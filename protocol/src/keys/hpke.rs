@@ -3,11 +3,16 @@
 //! the quote commits to: no relay, proxy or replica in between can read it.
 
 use crate::keys::label;
+use crate::keys::opening::{OPENING_LEN, OpeningSecret};
 use crate::wire::{Credential, Sealed};
 use hpke::aead::ChaCha20Poly1305;
 use hpke::kdf::HkdfSha256;
 use hpke::kem::X25519HkdfSha256;
 use hpke::{Deserializable, Kem, OpModeR, OpModeS, Serializable};
+use zeroize::Zeroizing;
+
+/// Room for what is in a box, in bytes: two credentials for the largest keys.
+const MAX_RELEASED: usize = 2048;
 
 type PrivateKey = <X25519HkdfSha256 as Kem>::PrivateKey;
 type PublicKey = <X25519HkdfSha256 as Kem>::PublicKey;
@@ -40,7 +45,7 @@ impl Ephemeral {
             aad,
         )
         .ok()?;
-        Released::decode(&plain)
+        Released::decode(&Zeroizing::new(plain))
     }
 }
 
@@ -58,9 +63,11 @@ pub fn seal(public: &[u8], released: &Released, aad: &[u8; 32]) -> Option<Sealed
     Some(Sealed { enc: enc.to_bytes().to_vec().into(), ciphertext: ciphertext.into() })
 }
 
-/// The credentials of a release. They open only in the TPM they were made for.
-#[derive(Clone, Debug, PartialEq, Eq)]
+/// What is in the box of a release. The credentials open only in the TPM they were made for.
+#[derive(Clone)]
 pub struct Released {
+    /// What opens the fence; only with purpose `boot`.
+    pub opening: Option<OpeningSecret>,
     /// V for the SRK.
     pub c_v: Credential,
     /// U for the EK; only with purpose `enroll`.
@@ -68,10 +75,14 @@ pub struct Released {
 }
 
 impl Released {
-    /// Fields in the order id object, secret of C_V, then the same of C_U if
+    /// Fields in the order secret of the opening (empty if there is none), id object and secret of C_V, then the same of C_U if
     /// present, each with a length of two bytes, big-endian, before it.
-    pub fn encode(&self) -> Vec<u8> {
-        let mut out = Vec::new();
+    pub fn encode(&self) -> Zeroizing<Vec<u8>> {
+        // Where it grew it would leave the secret behind.
+        let mut out = Zeroizing::new(Vec::with_capacity(MAX_RELEASED));
+        let opening = self.opening.as_ref().map(|opening| &opening.expose()[..]).unwrap_or_default();
+        out.extend((opening.len() as u16).to_be_bytes());
+        out.extend_from_slice(opening);
         for credential in [Some(&self.c_v), self.c_u.as_ref()].into_iter().flatten() {
             for field in [&credential.id_object, &credential.secret] {
                 let len = u16::try_from(field.len()).expect("a TPM2B fits in 16 bits");
@@ -84,23 +95,29 @@ impl Released {
 
     /// Reverses [`Released::encode`]; `None` if bytes are missing or left over.
     pub fn decode(mut bytes: &[u8]) -> Option<Self> {
+        let opening = match take_field(&mut bytes)? {
+            [] => None,
+            secret => Some(OpeningSecret::new(<[u8; OPENING_LEN]>::try_from(secret).ok()?)),
+        };
         let c_v = take_credential(&mut bytes)?;
         let c_u = if bytes.is_empty() { None } else { Some(take_credential(&mut bytes)?) };
         if !bytes.is_empty() {
             return None;
         }
-        Some(Self { c_v, c_u })
+        Some(Self { opening, c_v, c_u })
     }
 }
 
 fn take_credential(bytes: &mut &[u8]) -> Option<Credential> {
-    let mut field = || {
-        let (len, rest) = bytes.split_first_chunk::<2>()?;
-        let (field, rest) = rest.split_at_checked(usize::from(u16::from_be_bytes(*len)))?;
-        *bytes = rest;
-        Some(field.to_vec().into())
-    };
+    let mut field = || take_field(bytes).map(|field| field.to_vec().into());
     Some(Credential { id_object: field()?, secret: field()? })
+}
+
+fn take_field<'b>(bytes: &mut &'b [u8]) -> Option<&'b [u8]> {
+    let (len, rest) = bytes.split_first_chunk::<2>()?;
+    let (field, rest) = rest.split_at_checked(usize::from(u16::from_be_bytes(*len)))?;
+    *bytes = rest;
+    Some(field)
 }
 
 #[cfg(test)]
@@ -112,14 +129,22 @@ mod tests {
         Credential { id_object: vec![tag; 60].into(), secret: vec![!tag; 70].into() }
     }
 
+    fn released(opening: bool, c_u: bool) -> Released {
+        Released {
+            opening: opening.then(|| OpeningSecret::new([9; OPENING_LEN])),
+            c_v: credential(1),
+            c_u: c_u.then(|| credential(2)),
+        }
+    }
+
     #[test]
     fn only_the_quoted_key_opens_and_only_for_that_quote() {
-        let released = Released { c_v: credential(1), c_u: Some(credential(2)) };
+        let released = released(true, true);
         let (mine, other) = (Ephemeral::generate(), Ephemeral::generate());
         let sealed = seal(&mine.public, &released, &[7; 32]).unwrap();
-        assert_eq!(mine.open(&sealed, &[7; 32]), Some(released));
-        assert_eq!(mine.open(&sealed, &[8; 32]), None);
-        assert_eq!(other.open(&sealed, &[7; 32]), None);
+        assert_eq!(mine.open(&sealed, &[7; 32]).unwrap().encode(), released.encode());
+        assert!(mine.open(&sealed, &[8; 32]).is_none());
+        assert!(other.open(&sealed, &[7; 32]).is_none());
     }
 
     #[test]
@@ -136,32 +161,44 @@ mod tests {
         let credential =
             |id: &str, secret: &str| Credential { id_object: hex(id).into(), secret: hex(secret).into() };
         let released = Released {
+            opening: Some(OpeningSecret::new(hex("opening").try_into().unwrap())),
             c_v: credential("c_v_id_object", "c_v_secret"),
             c_u: Some(credential("c_u_id_object", "c_u_secret")),
         };
-        assert_eq!(ephemeral.open(&sealed, &hex("aad").try_into().unwrap()), Some(released));
+        let opened = ephemeral.open(&sealed, &hex("aad").try_into().unwrap()).unwrap();
+        assert_eq!(opened.encode(), released.encode());
     }
 
     #[test]
     fn a_key_of_small_order_is_refused() {
-        let released = Released { c_v: credential(1), c_u: None };
+        let released = released(true, false);
         assert!(seal(&[0; 32], &released, &[0; 32]).is_none());
     }
 
     #[test]
     fn half_a_credential_is_refused() {
-        let whole = Released { c_v: credential(1), c_u: Some(credential(2)) }.encode();
-        let first = Released { c_v: credential(1), c_u: None }.encode().len();
+        let whole = released(true, true).encode();
+        let first = released(true, false).encode().len();
         for end in (0..whole.len()).filter(|end| *end != first) {
-            assert_eq!(Released::decode(&whole[..end]), None, "{end} bytes");
+            assert!(Released::decode(&whole[..end]).is_none(), "{end} bytes");
         }
+    }
+
+    #[test]
+    fn a_secret_of_an_opening_has_its_length() {
+        let mut bytes = released(true, false).encode();
+        bytes[1] -= 1;
+        bytes.remove(2);
+        assert!(Released::decode(&bytes).is_none());
+        let none = released(false, true).encode();
+        assert!(Released::decode(&none).unwrap().opening.is_none());
     }
 
     proptest! {
         #[test]
         fn any_bytes_are_refused_or_canonical(bytes: Vec<u8>) {
             if let Some(released) = Released::decode(&bytes) {
-                prop_assert_eq!(released.encode(), bytes);
+                prop_assert_eq!(&*released.encode(), &bytes);
             }
         }
     }

@@ -24,6 +24,10 @@ pub const REGISTRATION: &str = "halfkey v1 registration";
 /// Prefix of the HMAC that proves a credential was activated at registration.
 pub const ACTIVATE: &str = "halfkey v2 activate";
 
+/// Prefix of what a verifier derives the secret of an opening from ([`crate::keys::opening`]).
+pub const OPENING: &str = "halfkey v1 opening";
+/// Prefix of the HMAC that opens the fence ([`crate::FENCE_PCR`]).
+pub const FENCE_OPENED: &[u8] = b"halfkey v1 fence opened";
 /// Event data that closes the fence ([`crate::FENCE_PCR`]) without an attested opening.
 pub const FENCE_CLOSED: &[u8] = b"halfkey v1 fence closed";
 /// Event data on top of `opened` when a passphrase was asked for afterwards: what was opened had been closed.

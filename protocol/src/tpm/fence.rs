@@ -1,12 +1,12 @@
 //! What PCR 15, the fence, says of a boot. The machine and the verifier read it by the same list.
 //!
-//! It is zero while the boot window is open. r opens it, [`Event::Closed`] closes it; what comes afterwards says that the
+//! It is zero while the boot window is open. [`crate::keys::opening`] opens it, [`Event::Closed`] closes it; what comes afterwards says that the
 //! opening counts no more. Later systemd measures into the same PCR, and keeps a log of that.
 
 use crate::keys::label;
 use crate::tpm::bank::PcrBank;
 
-/// What the agent extends the fence with besides r.
+/// What the agent extends the fence with besides an opening.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Event {
     /// Into zero: no attestation opens this boot.
@@ -88,17 +88,9 @@ fn extended(bank: PcrBank, value: &[u8], digest: &[u8]) -> Vec<u8> {
     bank.digest(&[value, digest])
 }
 
-/// What the fence becomes when `r` opens it.
-pub fn opened(bank: PcrBank, r: &[u8]) -> Vec<u8> {
-    after(bank, &zero(bank), r)
-}
-
-/// The same in the SHA-256 bank, by the digest of r: a verifier knows no more of it.
-pub fn opened_by(r_sha256: &[u8; 32]) -> [u8; 32] {
-    let mut value = [0; 32];
-    let opened = extended(PcrBank::Sha256, &value, r_sha256);
-    value.copy_from_slice(&opened);
-    value
+/// What the fence becomes when an event with this data opens it ([`crate::keys::opening`]).
+pub fn opened(bank: PcrBank, data: &[u8]) -> Vec<u8> {
+    after(bank, &zero(bank), data)
 }
 
 /// What the fence means where it stands, on the machine itself. `opened` is the value that the opening of this boot led to,
@@ -184,7 +176,6 @@ pub fn only_opened(
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::tpm::kdf::Hash;
     use proptest::prelude::*;
 
     const BANKS: [PcrBank; 2] = PcrBank::ALL;
@@ -221,12 +212,6 @@ mod tests {
             assert_eq!(both(&closed, none), (Meaning::Closed, Err(NotOpened::By(Event::Closed))));
             assert_eq!(meaning(bank, &opened, None, none), Meaning::Unknown);
         }
-    }
-
-    #[test]
-    fn what_opens_it_is_what_the_verifier_expects() {
-        let r_sha256 = Hash::Sha256.digest(&[b"r"]).try_into().expect("32 bytes");
-        assert_eq!(opened(PcrBank::Sha256, b"r"), opened_by(&r_sha256));
     }
 
     proptest! {

@@ -15,6 +15,7 @@ use crate::image::{disk, guest, header};
 use crate::marker::{AgentState, Marker};
 use crate::test_env::TestEnv;
 use halfkey_protocol::keys::label;
+use halfkey_protocol::tpm::bank::PcrBank;
 use halfkey_protocol::tpm::fence;
 use halfkey_protocol::wire::operator::{EvidenceRecord, EvidenceSummary};
 use halfkey_testkit::hex;
@@ -345,7 +346,7 @@ pub fn wait_for_pending(tenant: &Workstation, node: &str) -> Result<String> {
 
 /// PCR 15 of a boot whose fence was closed without an attested opening.
 pub fn closed_fence() -> String {
-    hex(&fence::opened_by(&Sha256::digest(label::FENCE_CLOSED).into()))
+    hex(&fence::opened(PcrBank::Sha256, label::FENCE_CLOSED))
 }
 
 /// PCR 15 of a boot that was opened by attestation, so that it was `opened`, and then had a shell of the initramfs.

@@ -18,10 +18,10 @@ use crate::story::Who;
 use crate::test_env::TestEnv;
 use halfkey_protocol::Reason;
 use halfkey_protocol::identity::fingerprint;
+use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::Duration;
-use std::fs;
 
 /// Where root's shell on the serial console waits for a command.
 const SHELL: &str = "root@guest:~# ";

@@ -45,6 +45,7 @@ impl Node<'_> {
         let session = self.begin("boot", &[0; 32]);
         let verdict: Verdict = self.verifier.post("/v1/finish", &self.machine.evidence("boot", &session));
         if verdict.outcome == "released" {
+            self.machine.received(&session, &verdict);
             self.machine.open_fence();
         }
         verdict

@@ -6,19 +6,21 @@
 
 use crate::domain::Stage;
 use crate::domain::{Boot, Damage, Decision, Enrollment, Node};
-use crate::keys::ReleaseKey;
+use crate::keys::{ClusterKey, ReleaseKey};
 use halfkey_evidence::Rejection;
 use halfkey_evidence::appraise::AttestedBoot;
 use halfkey_evidence::policy::{Evaluation, Matched};
 use halfkey_evidence::quote::{Committed, VerifiedQuote};
 use halfkey_evidence::ticket::BootTicket;
 use halfkey_protocol::identity::fingerprint_of;
-use halfkey_protocol::keys::hpke;
-use halfkey_protocol::keys::hpke::Released;
+use halfkey_protocol::keys::hpke::{self, Released};
+use halfkey_protocol::keys::label;
+use halfkey_protocol::keys::opening::OpeningSecret;
+use halfkey_protocol::tpm::bank::PcrBank;
 use halfkey_protocol::tpm::fence;
 use halfkey_protocol::tpm::qualifying_data::Wanted;
 use halfkey_protocol::wire::operator::Held;
-use halfkey_protocol::wire::{Credential, Purpose, Sealed, SignedDocument};
+use halfkey_protocol::wire::{Purpose, Sealed, SignedDocument};
 use halfkey_protocol::{Bytes, NodeId, Reason};
 
 /// Proof: an operator approved this boot, and that approval is neither used nor expired.
@@ -97,15 +99,29 @@ impl<'a> ReleaseGrant<'a> {
         (nonce_tpm, &node.0)
     }
 
+    /// The secret that belongs to this r: derived, so that an answer which was lost is given again by any replica.
+    fn opening(&self, r_sha256: &[u8; 32], cluster: &ClusterKey) -> OpeningSecret {
+        OpeningSecret::new(cluster.tag(&[
+            label::OPENING.as_bytes(),
+            &self.quote.committed().node.0,
+            r_sha256,
+        ]))
+    }
+
     /// Seals C_V to the quoted key and signs.
     ///
     /// # Errors
     /// `Malformed`: the quoted key is no X25519 point, or there is no SHA-256(r). `Unavailable`: no randomness.
-    pub fn release(self, key: &ReleaseKey) -> Result<BootRelease, Rejection> {
+    pub fn release(self, key: &ReleaseKey, cluster: &ClusterKey) -> Result<BootRelease, Rejection> {
         let r_sha256: [u8; 32] = self.quote.committed().purpose_data.as_slice().try_into().map_err(|_| {
             Rejection::new(Reason::Malformed, "expected 32 bytes in purpose_data, found another length")
         })?;
-        let sealed = seal(self.quote, &self.enrollment.c_v, None)?;
+        let opening = self.opening(&r_sha256, cluster);
+        let event = opening.event(&r_sha256);
+        let sealed = seal(
+            self.quote,
+            Released { opening: Some(opening), c_v: self.enrollment.c_v.clone(), c_u: None },
+        )?;
         let signature =
             key.sign_release(&self).map_err(|e| Rejection::new(Reason::Unavailable, e.to_string()))?.into();
         let (message, boot, approval) = match self.ground {
@@ -120,7 +136,9 @@ impl<'a> ReleaseGrant<'a> {
                 ("released: an operator approved this boot".to_owned(), None, Some(ticket.to_string()))
             }
         };
-        let fence = fence::opened_by(&r_sha256);
+        let fence = fence::opened(PcrBank::Sha256, &event)
+            .try_into()
+            .expect("a value of the SHA-256 bank has 32 bytes");
         Ok(BootRelease { sealed, signature, fence, message, boot, approval })
     }
 }
@@ -171,7 +189,7 @@ impl<'a> EnrollGrant<'a> {
     pub fn release(self) -> Result<EnrollRelease, Rejection> {
         let Enrollment { c_v, c_u, signed, .. } = self.enrollment;
         Ok(EnrollRelease {
-            sealed: seal(self.quote, c_v, c_u.as_ref())?,
+            sealed: seal(self.quote, Released { opening: None, c_v: c_v.clone(), c_u: c_u.clone() })?,
             enrollment: signed.clone(),
             fetched_by: self.ticket.to_string(),
         })
@@ -296,8 +314,7 @@ fn require_purpose(quote: &VerifiedQuote, node: NodeId, expected: Purpose) -> Re
     Err(Rejection::new(Reason::Malformed, what))
 }
 
-fn seal(quote: &VerifiedQuote, c_v: &Credential, c_u: Option<&Credential>) -> Result<Sealed, Rejection> {
-    let released = Released { c_v: c_v.clone(), c_u: c_u.cloned() };
+fn seal(quote: &VerifiedQuote, released: Released) -> Result<Sealed, Rejection> {
     hpke::seal(&quote.committed().hpke_public, &released, quote.qualifying_data())
         .ok_or_else(|| Rejection::new(Reason::Malformed, "hpke_public is no X25519 point"))
 }

@@ -126,7 +126,7 @@ impl<'a> CheckedEvidence<'a> {
     }
 
     /// Decides, by what the database says.
-    pub fn rule(&self, snapshot: &NodeSnapshot, key: &ReleaseKey) -> Ruling {
+    pub fn rule(&self, snapshot: &NodeSnapshot, key: &ReleaseKey, cluster: &ClusterKey) -> Ruling {
         let ruling = |quoted, findings, decided| Ruling {
             enrollment_id: self.enrollment_id.clone(),
             quoted,
@@ -154,7 +154,7 @@ impl<'a> CheckedEvidence<'a> {
         }
         quoted.newer = true;
         let (decided, findings) = match &checked.asks {
-            Asks::Boot(appraisal) => self.boot(&checked.ticket, appraisal, snapshot, key),
+            Asks::Boot(appraisal) => self.boot(&checked.ticket, appraisal, snapshot, key, cluster),
             Asks::Enroll(quote) => {
                 let granted =
                     EnrollGrant::new(&snapshot.node, quote, &checked.ticket).and_then(EnrollGrant::release);
@@ -171,6 +171,7 @@ impl<'a> CheckedEvidence<'a> {
         appraisal: &Appraisal<'_>,
         snapshot: &NodeSnapshot,
         key: &ReleaseKey,
+        cluster: &ClusterKey,
     ) -> (Decided, Vec<Finding>) {
         let attested = appraisal.attested().and_then(|boot| {
             self.require_standing(&snapshot.node)?;
@@ -181,7 +182,7 @@ impl<'a> CheckedEvidence<'a> {
             Err(because) => return (Decided::denied(because), Vec::new()),
         };
         let release = |granted: Result<ReleaseGrant<'_>, Rejection>| match granted
-            .and_then(|grant| grant.release(key))
+            .and_then(|grant| grant.release(key, cluster))
         {
             Ok(release) => {
                 let booted = booted(snapshot, release.boot(), boot.log());

@@ -188,6 +188,9 @@ impl<T: Attester> Node<T> {
         let session = self.begin(server, purpose).await?;
         let evidence = self.evidence(purpose, &session);
         let verdict = post(server, "/v1/finish", &evidence).await?;
+        if purpose == "boot" {
+            self.machine.received(&session, &verdict);
+        }
         Ok((session, verdict))
     }
 

@@ -133,7 +133,7 @@ async fn finish(
             CheckedEvidence::of(&evidence, enrollment, &governed, &verifier.cluster, lifetimes, now);
         verifier.admit(node, checked.authentic(), &peer)?;
         let request = EvidenceRequest { node, now, ticket: checked.ticket(), evidence: sent, keep };
-        records.attest(&request, &mut |snapshot| checked.rule(snapshot, &verifier.release))
+        records.attest(&request, &mut |snapshot| checked.rule(snapshot, &verifier.release, &verifier.cluster))
     };
     let verdict = app.db.run(judge).await?;
     info!(
