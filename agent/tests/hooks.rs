@@ -142,3 +142,28 @@ fn debian_runs_the_hook_when_a_kernel_is_configured() {
         assert!(output.status.success() && output.stderr.is_empty(), "{args:?}: {}", said(&output));
     }
 }
+
+#[test]
+fn debian_proposes_a_new_kernel_once() {
+    let verifier = Verifier::answering(&[accepted()]);
+    let machine = verifier.machine();
+    let etc = tempfile::tempdir().unwrap();
+    let [of_kernel, of_initramfs] = ["kernel/postinst.d/zzz-halfkey", "initramfs/post-update.d/zz-halfkey"]
+        .map(|path| {
+            let path = etc.path().join(path);
+            std::fs::create_dir_all(path.parent().unwrap()).unwrap();
+            std::fs::copy(hook("zz-halfkey"), &path).unwrap();
+            path
+        });
+    let proposes = |hook: &Path, parameters: &str| {
+        let output = run(&machine, true, hook, &["6.1.0-no-such"], &[("DEB_MAINT_PARAMS", parameters)]);
+        said(&output).contains("no kernel 6.1.0-no-such is in ")
+    };
+    // The kernel's package has the initramfs built first.
+    assert!(!proposes(&of_initramfs, "configure 6.1.0"));
+    assert!(proposes(&of_kernel, "configure 6.1.0"));
+    // An initramfs that is built anew, and a host without the other hook.
+    assert!(proposes(&of_initramfs, ""));
+    std::fs::remove_file(&of_kernel).unwrap();
+    assert!(proposes(&of_initramfs, "configure 6.1.0"));
+}
