@@ -7,6 +7,7 @@
 //! | [`node`] | a node without an agent: what it says to registrar and verifier |
 //! | [`log`] | firmware event logs that a test writes, reads or changes |
 //! | [`software`] | a boot that a test writes: its log, the policy that allows it, the proposal that announces it |
+//! | [`secure_boot`] | keys of Secure Boot: certificates, files, variables |
 //! | [`recorded`] | boots of real machines, as files |
 //! | [`uki`] | unified kernel images |
 //! | [`replay`] | a machine that boots without a VM, about a dozen kinds of boots, and what an attacker makes of them |
@@ -62,6 +63,7 @@ pub mod programs;
 pub mod reaper;
 pub mod recorded;
 pub mod replay;
+pub mod secure_boot;
 pub mod software;
 pub mod swtpm;
 pub mod tenant;

@@ -10,6 +10,7 @@ pub use crate::log::kind;
 use crate::log::{Record, sha1, systemd_record, tag, write};
 use crate::programs::Programs;
 use crate::recorded::{self, boot};
+use crate::secure_boot;
 use crate::software::Software;
 use halfkey_protocol::NodeId;
 use halfkey_protocol::keys::label;
@@ -164,6 +165,12 @@ impl ReplayedBoot {
                 record.digest = digest_of(&record.data, from);
             }
         })
+    }
+
+    /// A variable of Secure Boot has these signature lists besides.
+    #[must_use]
+    pub fn with_keys(self, variable: &str, lists: &[u8]) -> Self {
+        self.changed(|measured| secure_boot::change(measured, variable, |value| value.extend(lists)))
     }
 
     /// What was proposed in its place: images from the kernel or UKI on, initrd, sections, command line.

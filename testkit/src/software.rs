@@ -3,6 +3,7 @@
 
 use crate::hex;
 use crate::log::{Record, kind, tag, write};
+use crate::secure_boot::{GLOBAL, SECURITY, variable};
 use crate::swtpm::Swtpm;
 use halfkey_protocol::Bytes;
 use halfkey_protocol::tpm::bank::PcrBank;
@@ -24,6 +25,8 @@ pub struct Software {
     pub command_line: String,
     /// What the firmware is measured as; nothing if it measures nothing of itself.
     pub firmware: Option<Vec<u8>>,
+    /// Values of the variables PK, KEK and db; Secure Boot is off all the same.
+    pub keys: [Vec<u8>; 3],
     /// Authenticode digests of what was started before the kernel, and came back to the firmware.
     pub returned: Vec<Vec<u8>>,
 }
@@ -50,6 +53,7 @@ impl Software {
             initrd: digest("initrd"),
             command_line: command_line.to_owned(),
             firmware: None,
+            keys: Default::default(),
             returned: Vec::new(),
         }
     }
@@ -73,11 +77,12 @@ impl Software {
             records.push(Record::of(0, kind::S_CRTM_VERSION, &utf16("1.0\0")));
             records.push(digest(0, kind::FIRMWARE_BLOB, firmware, vec![0; 16]));
         }
+        let [pk, kek, db] = &self.keys;
         for (vendor, name, value) in [
             (GLOBAL, "SecureBoot", &[0][..]),
-            (GLOBAL, "PK", &[]),
-            (GLOBAL, "KEK", &[]),
-            (SECURITY, "db", &[]),
+            (GLOBAL, "PK", pk),
+            (GLOBAL, "KEK", kek),
+            (SECURITY, "db", db),
             (SECURITY, "dbx", &[]),
         ] {
             records.push(Record::of(7, kind::VARIABLE, &variable(vendor, name, value)));
@@ -193,21 +198,6 @@ forbidden = ["panic=*"]
 /// `[trust_root_with_next_boot]`
 pub fn trust(until: &str, count: u32) -> String {
     format!("[trust_root_with_next_boot]\nuntil = {until}\ncount = {count}\n\n")
-}
-
-const GLOBAL: [u8; 16] =
-    [0x61, 0xdf, 0xe4, 0x8b, 0xca, 0x93, 0xd2, 0x11, 0xaa, 0x0d, 0x00, 0xe0, 0x98, 0x03, 0x2b, 0x8c];
-const SECURITY: [u8; 16] =
-    [0xcb, 0xb2, 0x19, 0xd7, 0x3a, 0x3d, 0x96, 0x45, 0xa3, 0xbc, 0xda, 0xd0, 0x0e, 0x67, 0x65, 0x6f];
-
-/// `UEFI_VARIABLE_DATA`
-fn variable(vendor: [u8; 16], name: &str, value: &[u8]) -> Vec<u8> {
-    let mut data = vendor.to_vec();
-    data.extend((name.len() as u64).to_le_bytes());
-    data.extend((value.len() as u64).to_le_bytes());
-    data.extend(utf16(name));
-    data.extend(value);
-    data
 }
 
 /// `UEFI_IMAGE_LOAD_EVENT` with a device path of a file.
