@@ -2,7 +2,7 @@
 
 use super::parsed::Policy;
 use super::rules::{
-    Allowed, Boot, CommandLine, Dbx, Digest, Document, EventIs, EventRule, Initrd, Sections, Token,
+    Allowed, Boot, CommandLine, Dbx, Digest, Document, EventIs, EventRule, Initrd, Listed, Sections, Token,
 };
 use serde::Serialize;
 use std::collections::{BTreeMap, HashMap};
@@ -94,7 +94,7 @@ fn rules(document: &Document) -> Rules {
         ("secure_boot.db", &keys.db),
         ("secure_boot.authorities", &keys.authorities),
     ] {
-        set(&mut rules, path, digests(list));
+        set(&mut rules, path, list.iter().map(Listed::to_string));
     }
     match &keys.dbx {
         None => {}

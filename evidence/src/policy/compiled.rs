@@ -1,7 +1,7 @@
 //! A document made ready for a bank: every text that can be compared as a digest is one.
 
 use super::boot_path::{self, Lack, Path};
-use super::rules::{Boot, CommandLine, Digest, Document, EventIs, EventRule, Sections};
+use super::rules::{Boot, CommandLine, Digest, Document, EventIs, EventRule, Listed, Sections};
 use halfkey_measure::efi_stub::{self, utf16};
 use halfkey_measure::stub::{self, section_name};
 use halfkey_measure::{firmware, grub, systemd};
@@ -23,10 +23,10 @@ pub(super) struct Compiled {
 /// `[secure_boot]` as sets.
 #[derive(Debug)]
 pub(super) struct Keys {
-    pub pk: HashSet<Digest>,
-    pub kek: HashSet<Digest>,
-    pub db: HashSet<Digest>,
-    pub authorities: HashSet<Digest>,
+    pub pk: HashSet<Listed>,
+    pub kek: HashSet<Listed>,
+    pub db: HashSet<Listed>,
+    pub authorities: HashSet<Listed>,
 }
 
 /// What a document says in one bank.
@@ -73,7 +73,7 @@ pub(super) enum StepIs {
 
 impl Compiled {
     pub fn new(document: Document) -> Self {
-        let set = |list: &[Digest]| list.iter().copied().collect();
+        let set = |list: &[Listed]| list.iter().copied().collect();
         let keys = &document.secure_boot;
         let keys = Keys {
             pk: set(&keys.pk),
@@ -268,7 +268,7 @@ pub(super) enum Judged {
     /// A variable that is as the document asks: index of it, and whether it is SecureBoot and on.
     Variable(usize, bool),
     /// A certificate or hash.
-    Authority(Digest),
+    Authority(Listed),
 }
 
 /// Far more than the keys of a fleet.

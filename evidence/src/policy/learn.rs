@@ -1,7 +1,7 @@
 //! A policy from a boot.
 
 use super::appraise::recorder::{Count, EventIndex, MeasuredEvent};
-use super::appraise::secure_boot::{fingerprint, name as name_of};
+use super::appraise::secure_boot::{fingerprint, listed, name as name_of};
 use super::appraise::survey::{Survey, events, is_boundary, survey};
 use super::appraise::{Claims, Context, evaluate};
 use super::boot_path::{self, Path};
@@ -10,8 +10,8 @@ use super::compiled::{BuiltIn, Compiled};
 use super::parse::Problem;
 use super::parsed::Policy;
 use super::rules::{
-    Allowed, Boot, CommandLine, Dbx, Digest, Document, EventIs, EventRule, Image, Initrd, Origin, Role,
-    Sections, SecureBoot,
+    Allowed, Boot, CommandLine, Dbx, Digest, Document, EventIs, EventRule, Image, Initrd, Listed, Origin,
+    Role, Sections, SecureBoot,
 };
 use super::sidecar;
 use super::write::{Comments, Text, quoted};
@@ -116,14 +116,17 @@ struct Learned<'l> {
 
 /// Digests with what they are.
 type Described = Vec<(Digest, String)>;
+/// Entries of signature databases with what they are.
+type Entries = Vec<(Listed, String)>;
 
 /// What PCR 7 says.
 #[derive(Default)]
 struct Keys {
     on: bool,
-    /// PK, KEK, db, dbx
-    lists: [Described; 4],
-    authorities: Described,
+    /// PK, KEK, db
+    lists: [Entries; 3],
+    dbx: Vec<Digest>,
+    authorities: Entries,
 }
 
 impl Policy {
@@ -255,14 +258,14 @@ impl<'l> Learned<'l> {
     }
 
     fn write_secure_boot(&self, out: &mut Text) {
-        let Keys { on, lists: [pk, kek, db, dbx], authorities } = &self.keys;
+        let Keys { on, lists: [pk, kek, db], dbx, authorities } = &self.keys;
         out.line("\n[secure_boot]");
         out.value("required", on, "");
         for (key, list) in [("pk", pk), ("kek", kek), ("db", db)] {
             out.digests(key, list);
         }
         out.comment("May grow: an update of dbx revokes more.");
-        let revoked: Described = dbx.iter().map(|(digest, _)| (*digest, String::new())).collect();
+        let revoked: Described = dbx.iter().map(|digest| (*digest, String::new())).collect();
         out.digests("dbx_at_least", &revoked);
         out.digests("authorities", authorities);
     }
@@ -369,27 +372,27 @@ fn keys(log: &ExplainedLog<'_>) -> (Keys, Vec<(EventRule, String)>) {
             (Content::Separator(Separator::Ready), _) => separated = true,
             (Content::Variable(variable), false) => match (variable.known(), variable.value()) {
                 (Known::SecureBoot, Value::Flag(on)) => keys.on = on,
-                (known @ (Known::Pk | Known::Kek | Known::Db | Known::Dbx), Value::Signatures(lists)) => {
+                (Known::Dbx, Value::Signatures(lists)) => {
+                    keys.dbx.extend(lists.entries().filter_map(|entry| fingerprint(&entry.signature)));
+                }
+                (known @ (Known::Pk | Known::Kek | Known::Db), Value::Signatures(lists)) => {
                     let list = &mut keys.lists[match known {
                         Known::Pk => 0,
                         Known::Kek => 1,
-                        Known::Db => 2,
-                        _ => 3,
+                        _ => 2,
                     }];
                     for entry in lists.entries() {
-                        if let Some(digest) = fingerprint(&entry.signature) {
-                            list.push((digest, name_of(&entry.signature)));
+                        if let Some(is) = listed(&entry.signature) {
+                            list.push((is, name_of(&entry.signature)));
                         }
                     }
                 }
                 _ => others.extend(by_digest(log, &seen)),
             },
-            (Content::Authority(authority), true) => match fingerprint(&authority.signer) {
-                Some(digest) if keys.authorities.iter().all(|(known, _)| *known != digest) => {
-                    keys.authorities.push((
-                        digest,
-                        format!("{}, in {}", name_of(&authority.signer), authority.list.name),
-                    ));
+            (Content::Authority(authority), true) => match listed(&authority.signer) {
+                Some(is) if keys.authorities.iter().all(|(known, _)| *known != is) => {
+                    keys.authorities
+                        .push((is, format!("{}, in {}", name_of(&authority.signer), authority.list.name)));
                 }
                 Some(_) => {}
                 None => others.extend(by_digest(log, &seen)),

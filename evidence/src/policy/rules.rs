@@ -94,19 +94,61 @@ impl fmt::Debug for Digest {
     }
 }
 
+/// An entry of a signature database, as a document lists it. What it is belongs to it: whoever chooses the hash of an image can choose
+/// the fingerprint of a certificate.
+#[derive(Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Listed {
+    /// `sha256:<hex>`: SHA-256 over a certificate's DER.
+    Certificate(Digest),
+    /// `image:sha256:<hex>`: the Authenticode digest of an image.
+    Image(Digest),
+}
+
+impl Listed {
+    /// From what a document says; SHA-256 only, whatever the bank.
+    pub fn parse(text: &str) -> Option<Self> {
+        let (digest, listed): (_, fn(Digest) -> Self) = match text.strip_prefix("image:") {
+            Some(digest) => (digest, Self::Image),
+            None => (text, Self::Certificate),
+        };
+        Digest::parse(digest).filter(|digest| digest.bank() == PcrBank::Sha256).map(listed)
+    }
+
+    /// Whether it is one of these certificates.
+    pub(crate) fn is_among(&self, certificates: &[Digest]) -> bool {
+        matches!(self, Self::Certificate(fingerprint) if certificates.contains(fingerprint))
+    }
+}
+
+/// As in a document.
+impl fmt::Display for Listed {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Certificate(digest) => digest.fmt(f),
+            Self::Image(digest) => write!(f, "image:{digest}"),
+        }
+    }
+}
+
+impl fmt::Debug for Listed {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        fmt::Display::fmt(self, f)
+    }
+}
+
 /// `[secure_boot]`
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(crate) struct SecureBoot {
     /// Whether firmware must have checked signatures.
     pub required: bool,
     /// Certificates and hashes that PK, KEK and db may have.
-    pub pk: Vec<Digest>,
-    pub kek: Vec<Digest>,
-    pub db: Vec<Digest>,
+    pub pk: Vec<Listed>,
+    pub kek: Vec<Listed>,
+    pub db: Vec<Listed>,
     /// What dbx must have, if anything is said of it.
     pub dbx: Option<Dbx>,
-    /// Certificates that may have verified something.
-    pub authorities: Vec<Digest>,
+    /// What may have verified something.
+    pub authorities: Vec<Listed>,
 }
 
 /// The forbidden signatures.

@@ -1,7 +1,7 @@
 //! Rules to text.
 
-use super::rules::{Allowed, Boot, Digest, EventIs, EventRule, Image, Initrd, Sections};
-use std::fmt::Write;
+use super::rules::{Allowed, Boot, EventIs, EventRule, Image, Initrd, Sections};
+use std::fmt::{Display, Write};
 
 /// A document in the making.
 #[derive(Debug, Default)]
@@ -34,16 +34,19 @@ impl Text {
         self.line(&format!("{key} = {value}{}", after(what)));
     }
 
-    /// `key = [..]`, one digest a line.
-    pub fn digests(&mut self, key: &str, digests: &[(Digest, String)]) {
+    /// `key = [..]`, one digest or entry a line.
+    pub fn digests(&mut self, key: &str, digests: &[(impl Display, String)]) {
         if digests.is_empty() {
             return self.line(&format!("{key} = []"));
         }
         self.line(&format!("{key} = ["));
-        for (digest, what) in digests {
-            self.line(&format!("  \"{digest}\",{}", after(what)));
-        }
+        digests.iter().for_each(|(digest, what)| self.entry(digest, what));
         self.line("]");
+    }
+
+    /// A line of such a list.
+    pub fn entry(&mut self, entry: impl Display, what: &str) {
+        self.line(&format!("  \"{entry}\",{}", after(what)));
     }
 
     /// `[[boot]]` with what belongs to it.

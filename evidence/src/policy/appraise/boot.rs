@@ -17,7 +17,9 @@ use crate::eventlog::{Claim, kind};
 use crate::policy::boot_path::Path;
 use crate::policy::command_line::{Objection, Rule, floor_of, objection_of_rule};
 use crate::policy::compiled::{BootSteps, Step, StepIs};
-use crate::policy::rules::{Allowed, Boot, CommandLine, Digest, EventIs, EventRule, Image, Initrd, Sections};
+use crate::policy::rules::{
+    Allowed, Boot, CommandLine, Digest, EventIs, EventRule, Image, Initrd, Listed, Sections,
+};
 
 /// One `[[boot]]` against what was surveyed.
 pub(super) struct Appraiser<'a, 'l> {
@@ -94,7 +96,7 @@ impl<'l> Appraiser<'_, 'l> {
                 recorder.refuse(seen, || Mismatch {
                     rule: "secure_boot.authorities".to_owned(),
                     expected: match listed.len() {
-                        1 => listed.iter().map(Digest::to_string).collect(),
+                        1 => listed.iter().map(Listed::to_string).collect(),
                         count => {
                             format!("one of {count} authorities, or a signer of boot {:?}", self.boot.name)
                         }
@@ -331,7 +333,7 @@ impl Accepts for ImageRule<'_, '_, '_> {
                 image
                     && state.on
                     && self.appraiser.context.policy.document.secure_boot.required
-                    && state.authorities.iter().any(|found| before(found) && signers.contains(&found.signer))
+                    && state.authorities.iter().any(|found| before(found) && found.signer.is_among(signers))
             }
         }
     }
@@ -354,7 +356,7 @@ impl Accepts for ImageRule<'_, '_, '_> {
 }
 
 impl Image {
-    fn has_signer(&self, signer: &Digest) -> bool {
-        matches!(&self.allowed, Allowed::Signer(signers) if signers.contains(signer))
+    fn has_signer(&self, signer: &Listed) -> bool {
+        matches!(&self.allowed, Allowed::Signer(signers) if signer.is_among(signers))
     }
 }

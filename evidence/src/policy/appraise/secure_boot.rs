@@ -11,8 +11,10 @@ use crate::eventlog::kind;
 use crate::eventlog::signatures::{Entry, Signature, SignatureLists};
 use crate::eventlog::variable::{Known, Value, Variable};
 use crate::policy::compiled::{Judged, Keys, TakenFor};
-use crate::policy::rules::{Dbx, Digest};
+use crate::policy::rules::{Dbx, Digest, Listed};
 use std::collections::HashSet;
+use std::fmt::Display;
+use std::hash::Hash;
 
 /// The variables, in the order in which firmware measures them.
 const VARIABLES: [&str; 5] = ["SecureBoot", "PK", "KEK", "db", "dbx"];
@@ -36,7 +38,7 @@ pub(in crate::policy) struct State<'l> {
 pub(in crate::policy) struct Authority<'l> {
     pub seen: MeasuredEvent<'l>,
     /// Certificate or hash.
-    pub signer: Digest,
+    pub signer: Listed,
 }
 
 impl<'l> State<'l> {
@@ -148,29 +150,33 @@ fn signatures(context: &Context<'_, '_>, index: usize, variable: &Variable<'_>) 
     };
     let Keys { pk, kek, db, .. } = &context.policy.keys;
     match (index, &context.policy.document.secure_boot.dbx) {
-        (1, _) => only(pk, lists),
-        (2, _) => only(kek, lists),
-        (3, _) => only(db, lists),
+        (1, _) => only(pk, lists, listed),
+        (2, _) => only(kek, lists, listed),
+        (3, _) => only(db, lists, listed),
         (_, None) => Ok(()),
         (_, Some(Dbx::AtLeast(list))) => at_least(list, lists),
         (_, Some(Dbx::Exactly(list))) => {
-            only(&list.iter().copied().collect(), lists)?;
+            only(&list.iter().copied().collect(), lists, fingerprint)?;
             at_least(list, lists)
         }
     }
 }
 
-/// Every entry is listed.
-fn only(allowed: &HashSet<Digest>, lists: SignatureLists<'_>) -> Result<(), ExpectedFound> {
+/// Every entry is listed, by the name that `named` gives it.
+fn only<N: Copy + Eq + Hash + Display>(
+    allowed: &HashSet<N>,
+    lists: SignatureLists<'_>,
+    named: impl Fn(&Signature<'_>) -> Option<N>,
+) -> Result<(), ExpectedFound> {
     for Entry { signature, .. } in lists.entries() {
-        let fingerprint = fingerprint(&signature);
-        if !fingerprint.is_some_and(|fingerprint| allowed.contains(&fingerprint)) {
+        let found = named(&signature);
+        if !found.is_some_and(|found| allowed.contains(&found)) {
             let expected = match allowed.len() {
                 0 => "no entry".to_owned(),
-                1 => allowed.iter().map(Digest::to_string).collect(),
+                1 => allowed.iter().map(N::to_string).collect(),
                 count => format!("one of {count} listed entries"),
             };
-            return Err((expected, describe(&signature, fingerprint)));
+            return Err((expected, describe(&signature, found)));
         }
     }
     Ok(())
@@ -186,23 +192,33 @@ fn at_least(wanted: &[Digest], lists: SignatureLists<'_>) -> Result<(), Expected
 }
 
 /// Which certificate or hash has verified an image; `None`: not proven.
-fn authority(context: &Context<'_, '_>, seen: &MeasuredEvent<'_>) -> Option<Digest> {
+fn authority(context: &Context<'_, '_>, seen: &MeasuredEvent<'_>) -> Option<Listed> {
     if let Some(Judged::Authority(signer)) = context.policy.memo.get(TakenFor::Authority, seen.digest) {
         return Some(signer);
     }
     let Content::Authority(authority) = seen.event(context.log)?.content() else { return None };
-    let signer = fingerprint(&authority.signer)?;
+    let signer = listed(&authority.signer)?;
     context.policy.memo.put(TakenFor::Authority, seen.digest, Judged::Authority(signer));
     Some(signer)
 }
 
-/// What a document names an entry by.
+/// What a document names an entry of PK, KEK or db by, and who has verified an image.
+pub(in crate::policy) fn listed(signature: &Signature<'_>) -> Option<Listed> {
+    let digest = fingerprint(signature)?;
+    match signature {
+        Signature::Certificate(_) => Some(Listed::Certificate(digest)),
+        Signature::ImageHash(_) => Some(Listed::Image(digest)),
+        Signature::CertificateHash { .. } | Signature::Other { .. } => None,
+    }
+}
+
+/// What a document names an entry of dbx by.
 pub(in crate::policy) fn fingerprint(signature: &Signature<'_>) -> Option<Digest> {
     Digest::new(&signature.fingerprint()?)
 }
 
 /// An entry for people: subject and fingerprint.
-fn describe(signature: &Signature<'_>, fingerprint: Option<Digest>) -> String {
+fn describe(signature: &Signature<'_>, fingerprint: Option<impl Display>) -> String {
     let name = name(signature);
     match fingerprint {
         Some(fingerprint) => format!("{name} {fingerprint}"),

@@ -11,7 +11,7 @@ use crate::policy::command_line::{
     Floor, MAX_LINE, NO_CREDENTIALS, NO_RUNTIME, floor_of, forbids, is_forbidden,
 };
 use crate::policy::parsed::Additions;
-use crate::policy::rules::{Allowed, Boot, CommandLine, Document, Image, Role, SecureBoot, Token};
+use crate::policy::rules::{Allowed, Boot, CommandLine, Document, Image, Listed, Role, SecureBoot, Token};
 use std::collections::HashSet;
 
 /// PCRs that may be ignored: firmware's data and configuration, and what drivers measure. Code and configuration of the
@@ -190,10 +190,10 @@ fn signers(document: &Document, places: &Places, problems: &mut Problems<'_>) {
             Allowed::Authenticode(_) => None,
         })
     };
-    let mut everybody: Vec<_> = named().flatten().chain(&document.secure_boot.authorities).collect();
-    everybody.sort_unstable_by_key(|digest| digest.as_bytes());
-    everybody.dedup();
-    let [only] = everybody.as_slice() else { return };
+    let signers = named().flatten().copied().map(Listed::Certificate);
+    let everybody: HashSet<_> = signers.chain(document.secure_boot.authorities.iter().copied()).collect();
+    let mut everybody = everybody.into_iter();
+    let (Some(only), None) = (everybody.next(), everybody.next()) else { return };
     let signed = |image: &Image| image.has_signers();
     let other = document.boots.iter().flat_map(|boot| {
         // What comes after a uki is the kernel inside of it.

@@ -5,8 +5,8 @@ use super::trust;
 use crate::policy::command_line::MAX_LINE;
 use crate::policy::parsed::Additions;
 use crate::policy::rules::{
-    Allowed, Boot, CommandLine, Dbx, Digest, Document, EventIs, EventRule, Image, Initrd, Origin, Role,
-    Sections, SecureBoot, Token,
+    Allowed, Boot, CommandLine, Dbx, Digest, Document, EventIs, EventRule, Image, Initrd, Listed, Origin,
+    Role, Sections, SecureBoot, Token,
 };
 use halfkey_protocol::tpm::bank::PcrBank;
 use toml::de::DeValue;
@@ -141,10 +141,11 @@ fn secure_boot(table: &mut Table<'_>, places: &mut Places, problems: &mut Proble
     if required.is_none() {
         table.missing("required", problems);
     }
+    let (pk, kek) = (certificates(&mut table, "pk", problems), certificates(&mut table, "kek", problems));
+    let db = entries(&mut table, "db", problems);
     let mut list = |key| fingerprints(&mut table, key, problems);
-    let (pk, kek, db) = (list("pk"), list("kek"), list("db"));
     let (exactly, at_least) = (list("dbx"), list("dbx_at_least"));
-    let authorities = list("authorities");
+    let authorities = entries(&mut table, "authorities", problems);
     let dbx = match (exactly, at_least) {
         (Some(exactly), Some(_)) => {
             problems.push(exactly.at, "expected secure_boot.dbx or secure_boot.dbx_at_least, found both");
@@ -155,15 +156,21 @@ fn secure_boot(table: &mut Table<'_>, places: &mut Places, problems: &mut Proble
         (None, None) => None,
     };
     table.finish(problems);
-    let plain = |list: Option<At<Vec<Digest>>>| list.map_or_else(Vec::new, |list| list.value);
-    SecureBoot {
-        required: required.is_some_and(|required| required.value),
-        pk: plain(pk),
-        kek: plain(kek),
-        db: plain(db),
-        dbx,
-        authorities: plain(authorities),
-    }
+    SecureBoot { required: required.is_some_and(|required| required.value), pk, kek, db, dbx, authorities }
+}
+
+/// What PK and KEK have.
+fn certificates(table: &mut Table<'_>, key: &'static str, problems: &mut Problems<'_>) -> Vec<Listed> {
+    let list = fingerprints(table, key, problems).map_or_else(Vec::new, |list| list.value);
+    list.into_iter().map(Listed::Certificate).collect()
+}
+
+/// What db has, and what verified an image: certificates, and hashes of images.
+fn entries(table: &mut Table<'_>, key: &'static str, problems: &mut Problems<'_>) -> Vec<Listed> {
+    let what = "fingerprints (sha256: and 64 lower-case hex digits) or hashes of images (image:sha256: and the same)";
+    let read = |value: &DeValue<'_>| Listed::parse(value.as_str()?);
+    let list = table.list(key, what, MAX_DIGESTS, problems, read).map_or_else(Vec::new, |list| list.value);
+    list.into_iter().map(|entry| entry.value).collect()
 }
 
 /// Certificates by SHA-256, whatever the bank; hashes of images are SHA-256 themselves.
