@@ -12,6 +12,7 @@
 //! | [`Event`] | one event in one bank |
 //! | [`content`] | what events say, typed |
 //! | [`variable`], [`signatures`] | UEFI variables and signature databases |
+//! | [`signature_file`] | files with entries of these |
 //! | [`device_path`], [`partitions`] | where an image came from |
 //! | [`kind`] | event types |
 //! | [`quirks`] | where logs depart from the specification |
@@ -28,6 +29,7 @@ mod parse;
 pub mod partitions;
 pub mod quirks;
 mod replay;
+pub mod signature_file;
 pub mod signatures;
 pub mod systemd_log;
 mod text;
