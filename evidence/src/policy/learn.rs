@@ -121,12 +121,12 @@ type Entries = Vec<(Listed, String)>;
 
 /// What PCR 7 says.
 #[derive(Default)]
-struct Keys {
+pub(super) struct Keys {
     on: bool,
     /// PK, KEK, db
-    lists: [Entries; 3],
+    pub lists: [Entries; 3],
     dbx: Vec<Digest>,
-    authorities: Entries,
+    pub authorities: Entries,
 }
 
 impl Policy {
@@ -362,7 +362,7 @@ fn nothing() -> Document {
 }
 
 /// PCR 7: keys, who verified, and what else is there.
-fn keys(log: &ExplainedLog<'_>) -> (Keys, Vec<(EventRule, String)>) {
+pub(super) fn keys(log: &ExplainedLog<'_>) -> (Keys, Vec<(EventRule, String)>) {
     let mut keys = Keys::default();
     let mut others = Vec::new();
     let mut separated = false;

@@ -14,6 +14,7 @@
 //! | `parsed`, `governing`, `effective` | what is signed, which of it governs a node, and what that comes to |
 //! | `sidecar` | credentials that systemd's stub takes from beside its image |
 //! | `learn`, `proposal`, `compare`, `write` | a policy from a boot, from a proposal, beside another, and as text |
+//! | `key_update`, `edit` | what KEK and db gain, and a document with it |
 //!
 //! [`TenantNode`] says which documents govern a node, [`Effective`] is what they come to; [`evaluate`] judges a boot, [`explain`] says why, event by event; [`learn`] writes the policy that a boot is accepted by.
 
@@ -25,8 +26,10 @@ mod appraise;
 mod boot_path;
 mod compare;
 mod compiled;
+mod edit;
 mod effective;
 mod governing;
+mod key_update;
 mod learn;
 mod parse;
 mod parsed;
@@ -39,6 +42,7 @@ pub use compare::{Change, diff};
 pub use effective::{Effective, LeftOut};
 pub use governing::{TenantNode, Unfit, signed_for};
 pub use halfkey_protocol::wire::policies::{Finding, MAX_POLICY};
+pub use key_update::{KeyList, KeyUpdate, NewEntry};
 pub use learn::{Assured, learn, learn_boot};
 pub use parse::Problem;
 pub use parsed::{Additions, Policy};

@@ -1,7 +1,8 @@
 //! Documents that were parsed.
 
 use super::compiled::Compiled;
-use super::rules::{Boot, Document, EventRule, Token, Trust};
+use super::key_update::KeyUpdate;
+use super::rules::{Boot, Document, EventRule, MoreKeys, Token, Trust};
 use std::sync::Arc;
 
 /// A policy that was parsed, and is not below the floor. Cheap to clone.
@@ -27,6 +28,15 @@ impl Policy {
         document.boots.extend(additions.boots.iter().cloned());
         document.events.extend(additions.events.iter().cloned());
         document.command_line.allow(&additions.allowed);
+        document.secure_boot.allow(&additions.keys);
+        Self::new(document)
+    }
+
+    /// The policy with more entries of KEK and db.
+    #[must_use]
+    pub fn with_keys(&self, update: &KeyUpdate) -> Self {
+        let mut document = self.compiled.document.clone();
+        document.secure_boot.allow(&update.listed());
         Self::new(document)
     }
 
@@ -61,13 +71,15 @@ impl Policy {
     }
 }
 
-/// What one node of a group may boot besides: `format`, `name`, `[[boot]]`, `[[event]]` and `command_line.allowed`.
-#[derive(Clone, Debug)]
+/// What one node of a group may boot besides: `format`, `name`, `[[boot]]`, `[[event]]`, `command_line.allowed`, and `kek`, `db` and
+/// `authorities` of `[secure_boot]`.
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Additions {
     pub(super) name: String,
     pub(super) boots: Vec<Boot>,
     pub(super) events: Vec<EventRule>,
     pub(super) allowed: Vec<Token>,
+    pub(super) keys: MoreKeys,
 }
 
 impl Additions {

@@ -151,6 +151,23 @@ pub(crate) struct SecureBoot {
     pub authorities: Vec<Listed>,
 }
 
+/// `[secure_boot]` of additions: what one machine may have besides.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(crate) struct MoreKeys {
+    pub kek: Vec<Listed>,
+    pub db: Vec<Listed>,
+    pub authorities: Vec<Listed>,
+}
+
+impl SecureBoot {
+    /// Allows more.
+    pub(crate) fn allow(&mut self, more: &MoreKeys) {
+        self.kek.extend_from_slice(&more.kek);
+        self.db.extend_from_slice(&more.db);
+        self.authorities.extend_from_slice(&more.authorities);
+    }
+}
+
 /// The forbidden signatures.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum Dbx {

@@ -356,7 +356,7 @@ impl Accepts for ImageRule<'_, '_, '_> {
 }
 
 impl Image {
-    fn has_signer(&self, signer: &Listed) -> bool {
+    pub(in crate::policy) fn has_signer(&self, signer: &Listed) -> bool {
         matches!(&self.allowed, Allowed::Signer(signers) if signer.is_among(signers))
     }
 }

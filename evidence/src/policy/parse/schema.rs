@@ -5,8 +5,8 @@ use super::trust;
 use crate::policy::command_line::MAX_LINE;
 use crate::policy::parsed::Additions;
 use crate::policy::rules::{
-    Allowed, Boot, CommandLine, Dbx, Digest, Document, EventIs, EventRule, Image, Initrd, Listed, Origin,
-    Role, Sections, SecureBoot, Token,
+    Allowed, Boot, CommandLine, Dbx, Digest, Document, EventIs, EventRule, Image, Initrd, Listed, MoreKeys,
+    Origin, Role, Sections, SecureBoot, Token,
 };
 use halfkey_protocol::tpm::bank::PcrBank;
 use toml::de::DeValue;
@@ -87,9 +87,10 @@ pub(super) fn additions(table: &mut Table<'_>, problems: &mut Problems<'_>) -> (
         allowed = tokens(&mut lines, "allowed", &mut places, problems).unwrap_or_default();
         lines.finish(problems);
     }
+    let keys = more_keys(table, problems);
     let boots = boots(table, &mut places, problems);
     let events = shared_events(table, &mut places, problems);
-    (Additions { name, boots, events, allowed }, places)
+    (Additions { name, boots, events, allowed, keys }, places)
 }
 
 /// `format` and `name`
@@ -157,6 +158,15 @@ fn secure_boot(table: &mut Table<'_>, places: &mut Places, problems: &mut Proble
     };
     table.finish(problems);
     SecureBoot { required: required.is_some_and(|required| required.value), pk, kek, db, dbx, authorities }
+}
+
+/// `[secure_boot]` of additions. A machine with another platform key is no machine of that group.
+fn more_keys(table: &mut Table<'_>, problems: &mut Problems<'_>) -> MoreKeys {
+    let Some(mut table) = table.table("secure_boot", problems) else { return MoreKeys::default() };
+    let kek = certificates(&mut table, "kek", problems);
+    let [db, authorities] = ["db", "authorities"].map(|key| entries(&mut table, key, problems));
+    table.finish(problems);
+    MoreKeys { kek, db, authorities }
 }
 
 /// What PK and KEK have.
