@@ -1,5 +1,6 @@
 //! A document that is to be signed: what it changes, and submitting it. One place, whoever wrote the document.
 
+use crate::documents::draft::{Gain, joined};
 use crate::documents::governed::Governed;
 use crate::documents::signed::SignedByUs;
 use crate::documents::signing::SigningContext;
@@ -70,6 +71,15 @@ impl PolicyChange {
         Self::new(signing, present.scope().clone(), Some(present), text)
     }
 
+    /// A document that gains what a boot has, or files will bring.
+    ///
+    /// # Errors
+    /// As [`PolicyChange::new`] and [`Gain::put_into`].
+    pub fn gaining(signing: &SigningContext<'_>, present: SignedByUs, gain: &Gain) -> Result<Self> {
+        let text = gain.put_into(present.text(), present.scope())?;
+        Self::new(signing, present.scope().clone(), Some(present), text)
+    }
+
     /// It goes by what this group's policy was: one that comes first is not signed over.
     pub fn written_with(&mut self, group: Scope) {
         self.beside = Some(group);
@@ -136,9 +146,4 @@ pub fn sign(
         }
         Ok(record)
     })
-}
-
-/// A document and a block after it, with one empty line between.
-pub fn joined(document: &str, block: &str) -> String {
-    format!("{}\n\n{}\n", document.trim_end(), block.trim())
 }

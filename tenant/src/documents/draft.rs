@@ -2,11 +2,12 @@
 
 use crate::error::{Error, Result};
 use crate::render::findings;
-use crate::render::text::{clean_short, hex};
+use crate::render::text::{clean, clean_lines, clean_short, hex};
 use crate::trust::boot::{self, Boot};
-use halfkey_evidence::policy::{self, Assured, Finding, Policy, rules};
+use halfkey_evidence::policy::{self, Assured, Finding, KeyUpdate, Policy, rules};
 use halfkey_protocol::wire::Proposal;
 use halfkey_protocol::wire::operator::NodeRecord;
+use halfkey_protocol::wire::policies::Scope;
 
 /// A policy that allows this boot and nothing else.
 ///
@@ -22,16 +23,90 @@ pub fn whole(boot: &Boot, record: &NodeRecord, assured: Assured, name: &str) -> 
     made.map_err(|found| not_learned(boot.number(), &found))
 }
 
-/// The block that allows this boot, for the policy that governs it.
-///
-/// # Errors
-/// As [`whole`].
-pub fn block(boot: &Boot, record: &NodeRecord, assured: Assured, policy: &Policy) -> Result<String> {
-    let log = boot.log()?;
-    let name = format!("evidence {}", boot.number());
-    let made = policy::learn_boot(policy, &log, &boot.claims(), assured, &name);
-    let block = made.map_err(|found| not_learned(boot.number(), &found))?;
-    Ok(format!("# learned from {}\n{block}", boot::origin(&boot.record, &record.summary.label)))
+/// What a document lacks to allow a boot, or what files will bring.
+#[derive(Default)]
+pub struct Gain {
+    /// Entries of Secure Boot's variables.
+    pub keys: KeyUpdate,
+    /// `[[boot]]`, and the `[[event]]`s beside it; empty if one that is there allows the boot.
+    pub block: String,
+    warnings: Vec<String>,
+}
+
+impl Gain {
+    /// For the policy that governs the boot.
+    ///
+    /// # Errors
+    /// As [`whole`].
+    pub fn of(boot: &Boot, record: &NodeRecord, assured: Assured, policy: &Policy) -> Result<Self> {
+        let (log, claims) = (boot.log()?, boot.claims());
+        let keys = KeyUpdate::of_boot(policy, &log, &claims);
+        let warnings = keys.warnings(Some(policy));
+        let policy = policy.with_keys(&keys);
+        if !keys.is_empty() && policy::evaluate(&policy, &log, &claims).accepted() {
+            return Ok(Self { keys, block: String::new(), warnings });
+        }
+        let name = format!("evidence {}", boot.number());
+        let made = policy::learn_boot(&policy, &log, &claims, assured, &name);
+        let block = made.map_err(|found| not_learned(boot.number(), &found))?;
+        let block = format!("# learned from {}\n{block}", boot::origin(&boot.record, &record.summary.label));
+        Ok(Self { keys, block, warnings })
+    }
+
+    /// A `[[boot]]` alone, or a whole policy.
+    pub fn of_block(block: String) -> Self {
+        Self { block, ..Self::default() }
+    }
+
+    /// Entries alone.
+    pub fn of_keys(keys: KeyUpdate, policy: Option<&Policy>) -> Self {
+        Self { warnings: keys.warnings(policy), keys, block: String::new() }
+    }
+
+    /// The text of a document of this scope with all of it.
+    ///
+    /// # Errors
+    /// `Failed` when its `[secure_boot]` is written in a way that can't be extended.
+    pub fn put_into(&self, text: &str, scope: &Scope) -> Result<String> {
+        let text = match scope {
+            _ if self.keys.is_empty() => Some(text.to_owned()),
+            Scope::Additions(_) => self.keys.additions(text),
+            _ => self.keys.policy(text),
+        };
+        let text = text.ok_or_else(|| {
+            Error::failed(format!(
+                "expected each list of [secure_boot] by its own key in the policy of {scope}, found it written otherwise"
+            ))
+            .hint(format!("take these in yourself, with `halfkey policy show` and `policy apply`\n{}", self.keys))
+        })?;
+        Ok(if self.block.is_empty() { text } else { joined(&text, &self.block) })
+    }
+
+    /// What the entries mean: a sentence each.
+    pub fn warnings(&self) -> &[String] {
+        &self.warnings
+    }
+
+    /// For the operator.
+    pub fn shown(&self) -> String {
+        let mut parts = Vec::new();
+        if !self.keys.is_empty() {
+            parts.push(clean_lines(&self.keys.to_string()));
+        }
+        if !self.block.is_empty() {
+            parts.push(clean_lines(self.block.trim_end()));
+        }
+        if !self.warnings.is_empty() {
+            let warnings = self.warnings.iter().map(|warning| format!("warning: {}", clean(warning)));
+            parts.push(warnings.collect::<Vec<_>>().join("\n"));
+        }
+        parts.join("\n\n")
+    }
+}
+
+/// A document and a block after it, with one empty line between.
+pub fn joined(document: &str, block: &str) -> String {
+    format!("{}\n\n{}\n", document.trim_end(), block.trim())
 }
 
 /// A name as it stands in a document: one line of it.

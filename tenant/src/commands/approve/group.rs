@@ -30,6 +30,8 @@ pub struct Outlook {
     label: String,
     /// Whether the node itself has an earlier boot to compare theirs with.
     compared: bool,
+    /// Whether the group learns no [[boot]], but keys of Secure Boot only.
+    keys_only: bool,
     members: Vec<Member>,
     /// Members that were not looked at.
     more: usize,
@@ -68,6 +70,7 @@ impl Outlook {
     ) -> Result<Self> {
         let known = |rule: &&Rule| before.boots().iter().all(|known| known.name != rule.name);
         let learned: Vec<Rule> = change.policy().boots().iter().filter(known).cloned().collect();
+        let keys_only = learned.is_empty();
         let listing = Listing { signing, group, policy: change.policy(), learned };
         let own = listing.last(id, record, boot::released)?;
         let others: Vec<_> =
@@ -80,6 +83,7 @@ impl Outlook {
             group: group.to_owned(),
             label: record.summary.label.clone(),
             compared: own.is_some(),
+            keys_only,
             members,
             more: others.len().saturating_sub(MOST),
         })
@@ -108,7 +112,12 @@ impl Outlook {
                 lines.push(format!("  {number} {what}"));
             }
         };
-        line(count(|expected| matches!(expected, Expected::Booted)), "booted just this".to_owned());
+        let booted = if self.keys_only {
+            "are allowed what they booted last, and the new entries besides"
+        } else {
+            "booted just this"
+        };
+        line(count(|expected| matches!(expected, Expected::Booted)), booted.to_owned());
         line(
             count(|expected| matches!(expected, Expected::Same)),
             format!(
@@ -117,12 +126,17 @@ impl Outlook {
         );
         let differ: Vec<_> =
             self.members.iter().filter(|member| matches!(member.expected, Expected::Differs(_))).collect();
-        line(differ.len(), "will differ, and be denied until each has a [[boot]] of its own:".to_owned());
+        let denied = if self.keys_only {
+            "are denied what they booted last, and stay so:"
+        } else {
+            "will differ, and be denied until each has a [[boot]] of its own:"
+        };
+        line(differ.len(), denied.to_owned());
         line(
             count(|expected| matches!(expected, Expected::Unknown(_))) + self.more,
             "can't be told of".to_owned(),
         );
-        if !self.compared {
+        if !self.compared && !self.keys_only {
             lines.push(format!(
                 "  {label} has no earlier boot that could be compared: what the update changes counts as a difference, too"
             ));
@@ -232,7 +246,9 @@ impl Listing<'_> {
             })
             .transpose()?;
         let policy = additions.map_or_else(|| self.policy.clone(), |additions| self.policy.with(&additions));
-        Ok(Some(boot.by(&policy.with_only(&self.learned))?.findings))
+        // Without a [[boot]] to compare with it is the whole policy that says what is to be expected.
+        let policy = if self.learned.is_empty() { policy } else { policy.with_only(&self.learned) };
+        Ok(Some(boot.by(&policy)?.findings))
     }
 }
 

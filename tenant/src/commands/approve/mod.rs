@@ -10,17 +10,17 @@ use crate::commands::approve::waiting::WaitingBoot;
 use crate::commands::policy::apply::applied;
 use crate::commands::{decide, node};
 use crate::context::Context;
-use crate::documents::change::{PolicyChange, joined};
-use crate::documents::draft;
+use crate::documents::change::PolicyChange;
+use crate::documents::draft::{self, Gain};
 use crate::documents::governed::{Governed, extendable};
 use crate::documents::signed;
 use crate::documents::signing::SigningContext;
 use crate::documents::source::Source;
 use crate::error::{Error, Result};
-use crate::render::text::{clean, clean_lines, clean_short};
+use crate::render::text::{clean, clean_short};
 use crate::render::{self, time};
 use crate::trust::boot::Boot;
-use halfkey_evidence::policy::{Assured, Policy};
+use halfkey_evidence::policy::{Assured, Finding, KeyList, Policy};
 use halfkey_protocol::NodeId;
 use halfkey_protocol::wire::operator::{Approve, NodeRecord};
 use halfkey_protocol::wire::policies::Scope;
@@ -133,7 +133,7 @@ fn allow(
         How::Learn => for_group(signing, id, record, boot, approval, &governed)?,
         How::Once | How::Replace => None,
     };
-    let (block, change) = match (for_group, how, &governed.policy) {
+    let (gain, change) = match (for_group, how, &governed.policy) {
         (Some(for_group), ..) => for_group,
         (None, How::Learn, Some(_)) => added(signing, id, record, boot, approval.assured, &governed)?,
         (None, ..) => whole(signing, id, record, boot, approval.assured, &governed)?,
@@ -144,12 +144,12 @@ fn allow(
             "this boot would still be denied: what differs is not only the boot\n{}",
             render::findings(&left).trim_end()
         ))
-        .hint("edit the policy (`halfkey policy show`, `policy apply`), or take this boot as a new one with --replace"));
+        .hint(still_denied(&left)));
     }
     signing.context.out.note(&format!(
         "learned for {}\n\n{}\n\n{}",
         change.scope,
-        clean_lines(&block),
+        gain.shown(),
         change.summary()
     ));
     if !approval.yes {
@@ -159,6 +159,19 @@ fn allow(
     signing.context.out.note(&applied(&record));
     let what = if how == How::Learn { "learned the boot of" } else { "replaced the policy of" };
     decide::done(signing.context, &signing.client.node(id)?, what)
+}
+
+fn still_denied(left: &[Finding]) -> &'static str {
+    let by = |rule: &str| left.iter().any(|finding| finding.rule == rule);
+    if by("secure_boot.pk") {
+        "whoever has the platform key decides what KEK and db are, so no boot teaches another one; if you have changed it yourself, take this \
+         boot as a new policy with --replace, and else find out who did"
+    } else if by("secure_boot.authorities") {
+        "what has verified an image is learned only if it is in db, and if no rule names a signer: it could take the signer's place. If you \
+         trust it like the boot loader, add it to authorities (`halfkey policy show`, `policy apply`)"
+    } else {
+        "edit the policy (`halfkey policy show`, `policy apply`), or take this boot as a new one with --replace"
+    }
 }
 
 /// What the node is judged by once this is signed.
@@ -177,7 +190,7 @@ fn for_group(
     boot: &Boot,
     approval: &Approval<'_>,
     governed: &Governed,
-) -> Result<Option<(String, PolicyChange)>> {
+) -> Result<Option<(Gain, PolicyChange)>> {
     let Some((group, before)) = group::governing(governed)? else {
         return match approval.for_group {
             true => Err(Error::failed(format!("no group's policy governs node {id}"))
@@ -190,18 +203,12 @@ fn for_group(
     }
     let effective = governed.effective()?.ok_or_else(|| Error::failed("no policy governs the node"))?;
     // What this node alone may have besides stays its own.
-    let block = draft::block(boot, record, approval.assured, effective.policy())?;
+    let gain = Gain::of(boot, record, approval.assured, effective.policy())?;
     // An [[event]] holds for every boot of every member, and not only for the listing of this one.
-    if block.lines().any(|line| line == "[[event]]") {
-        return match approval.for_group {
-            true => Err(Error::failed(
-                "expected a boot that a [[boot]] says all of, found events for an [[event]], which any boot of every member may have",
-            )
-            .hint("`halfkey approve NODE --learn` shows them and takes them for this node alone; what they are for the group is for `policy apply` to say")),
-            false => Ok(None),
-        };
+    if let Some(error) = of_every_boot(&gain) {
+        return if approval.for_group { Err(error) } else { Ok(None) };
     }
-    let change = PolicyChange::extended(signing, extendable(signing, governed.to_extend(id)?)?, &block)?;
+    let change = PolicyChange::gaining(signing, extendable(signing, governed.to_extend(id)?)?, &gain)?;
     let outlook = Outlook::of(signing, &group, record, id, &change, &before)?;
     if outlook.is_alone() && !approval.for_group {
         return Ok(None);
@@ -209,7 +216,25 @@ fn for_group(
     signing.context.out.note(&outlook.shown());
     let question = "Learn it for this node alone, or for its whole group?";
     let wanted = approval.for_group || choose(question, &["node", "group"])? == "group";
-    Ok(wanted.then_some((block, change)))
+    Ok(wanted.then_some((gain, change)))
+}
+
+/// What one member's boot does not say for every boot of all: an `[[event]]` and an authority are for more than the listing of this one. An
+/// entry of KEK or db lets nothing more boot.
+fn of_every_boot(gain: &Gain) -> Option<Error> {
+    if gain.block.lines().any(|line| line == "[[event]]") {
+        return Some(Error::failed(
+            "expected a boot that a [[boot]] says all of, found events for an [[event]], which any boot of every member may have",
+        )
+        .hint("`halfkey approve NODE --learn` shows them and takes them for this node alone; what they are for the group is for `policy apply` to say"));
+    }
+    let authority = gain.keys.entries().iter().find(|entry| entry.list == KeyList::Authorities)?;
+    Some(Error::failed(format!(
+        "expected a boot whose images were verified by who may, found {} {}: for the group it could verify something in any boot of every member",
+        clean(&authority.what),
+        authority.is
+    ))
+    .hint("`halfkey approve NODE --learn` takes it for this node alone; for the group say it by `halfkey policy predict --db FILE --authority --group GROUP --add`"))
 }
 
 /// The first policy of a node, or a new one of its own.
@@ -220,7 +245,7 @@ fn whole(
     boot: &Boot,
     assured: Assured,
     governed: &Governed,
-) -> Result<(String, PolicyChange)> {
+) -> Result<(Gain, PolicyChange)> {
     let scope = Scope::Node(id);
     let text = draft::whole(boot, record, assured, &record.summary.label)?;
     let present = signed::current(&signing.client, &scope, &signing.key, &signing.ledger()?)?;
@@ -229,7 +254,7 @@ fn whole(
         // It would outrank the group's.
         change.written_with(Scope::Group(group.clone()));
     }
-    Ok((text, change))
+    Ok((Gain::of_block(text), change))
 }
 
 /// A boot besides those that are allowed: in the node's own policy, or beside that of its group.
@@ -240,25 +265,25 @@ fn added(
     boot: &Boot,
     assured: Assured,
     governed: &Governed,
-) -> Result<(String, PolicyChange)> {
+) -> Result<(Gain, PolicyChange)> {
     let own = governed.to_extend(id)?;
     let effective = governed.effective()?.ok_or_else(|| Error::failed("no policy governs the node"))?;
-    let block = draft::block(boot, record, assured, effective.policy())?;
+    let gain = Gain::of(boot, record, assured, effective.policy())?;
     let change = match own.scope() {
-        Scope::Node(_) => PolicyChange::extended(signing, extendable(signing, own)?, &block)?,
+        Scope::Node(_) => PolicyChange::gaining(signing, extendable(signing, own)?, &gain)?,
         _ => {
             let scope = Scope::Additions(id);
             match signed::current(&signing.client, &scope, &signing.key, &signing.ledger()?)? {
-                Some(present) if !present.withdrawn() => PolicyChange::extended(signing, present, &block)?,
+                Some(present) if !present.withdrawn() => PolicyChange::gaining(signing, present, &gain)?,
                 present => {
                     let name = toml_string(&clean_short(&record.summary.label, 64));
-                    let text = joined(&format!("format = 1\nname = {name}"), &block);
+                    let text = gain.put_into(&format!("format = 1\nname = {name}\n"), &scope)?;
                     PolicyChange::new(signing, scope, present, text)?
                 }
             }
         }
     };
-    Ok((block, change))
+    Ok((gain, change))
 }
 
 /// A basic string of TOML: a label may have quotes in it.
