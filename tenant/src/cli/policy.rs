@@ -7,7 +7,11 @@ use std::path::PathBuf;
 const PREDICT_HELP: &str = "\
 What can't be known here is said: a package of a kernel has neither the initrd nor the command
 line of your machines. The block allows what was predicted and nothing else, so take files that
-you trust.";
+you trust.
+
+--db and --kek are for certificates that the firmware or fwupd is going to add: an X.509
+certificate (DER or PEM), EFI signature lists (.esl), or a signed update of them (.auth, as
+Microsoft publishes it). Its signature is for the firmware, and not checked here.";
 
 const TEST_HELP: &str = "\
 LOG is a firmware event log (/sys/kernel/security/tpm0/binary_bios_measurements, or what
@@ -151,6 +155,9 @@ pub struct PredictArgs {
     /// is based on
     #[arg(long, conflicts_with = "uki")]
     pub kernel_measures_initrd: bool,
+    /// What --db brings may also verify images of the boot, and what else firmware starts before it
+    #[arg(long, requires = "db")]
+    pub authority: bool,
     /// Name of the boot; otherwise that of the file
     #[arg(long)]
     pub name: Option<String>,
@@ -179,18 +186,28 @@ pub enum Switch {
 
 /// What will be booted.
 #[derive(Args)]
-#[group(required = true, multiple = false)]
+#[group(required = true, multiple = true)]
 pub struct PredictFiles {
     /// A unified kernel image
-    #[arg(long, value_name = "FILE")]
+    #[arg(long, value_name = "FILE", conflicts_with_all = ["kernel", "package", "db", "kek"])]
     pub uki: Option<PathBuf>,
     /// A kernel, with --initrd and --cmdline
-    #[arg(long, value_name = "FILE", requires_all = ["initrd", "cmdline"])]
+    #[arg(long, value_name = "FILE", requires_all = ["initrd", "cmdline"], conflicts_with_all = ["package", "db", "kek"])]
     pub kernel: Option<PathBuf>,
     /// A Debian package with kernels or unified kernel images; nothing of it is run
-    #[arg(long, value_name = "FILE.deb")]
+    #[arg(long, value_name = "FILE.deb", conflicts_with_all = ["db", "kek"])]
     pub package: Option<PathBuf>,
+    /// What will be added to db, besides what is in it
+    #[arg(long, value_name = "FILE", conflicts_with_all = NOT_FOR_KEYS)]
+    pub db: Vec<PathBuf>,
+    /// What will be added to KEK, besides what is in it
+    #[arg(long, value_name = "FILE", conflicts_with_all = NOT_FOR_KEYS)]
+    pub kek: Vec<PathBuf>,
 }
+
+/// What is said of images.
+const NOT_FOR_KEYS: [&str; 6] =
+    ["initrd", "cmdline", "base", "secure_boot", "kernel_measures_initrd", "name"];
 
 /// Where to add a boot.
 #[derive(Args)]

@@ -1,5 +1,6 @@
 //! `halfkey policy predict`: what the next boot will measure, before it happens.
 
+pub mod keys;
 pub mod machine;
 pub mod package;
 pub mod values;
@@ -76,6 +77,9 @@ pub struct Prediction {
 /// # Errors
 /// `Usage` for files that can't be used; `Failed` when something is missing for --add, or the answer is no.
 pub fn run(context: &Context, args: &PredictArgs) -> Result<()> {
+    if !args.files.db.is_empty() || !args.files.kek.is_empty() {
+        return keys::run(context, args);
+    }
     let signing = (args.base.is_some() || args.add).then(|| SigningContext::open(context)).transpose()?;
     let machine = match &signing {
         Some(signing) => Machine::of(signing, args)?,
@@ -170,7 +174,7 @@ fn read(args: &PredictArgs, bank: PcrBank, secure_boot: bool) -> Result<Vec<(Str
             }
             images.iter().map(|image| one(&image.path, &image.name, &image.content, image.uki)).collect()
         }
-        _ => Err(Error::usage("none of --uki, --kernel and --package is given")),
+        _ => Err(Error::usage("none of --uki, --kernel, --package, --db and --kek is given")),
     }
 }
 
