@@ -6,6 +6,7 @@
 mod attacks;
 mod boundaries;
 mod explained;
+mod keys;
 mod kinds;
 mod logs;
 mod proposals;
