@@ -8,6 +8,7 @@
 //!
 //! Files that are there now: which of several kernels will be started is the boot loader's choice.
 
+use super::entry::{Entry, entry, is_variable};
 use crate::bounded;
 use crate::error::{Error, Kind, Result};
 use halfkey_measure::grub::BOOT_IMAGE;
@@ -239,63 +240,10 @@ fn ends_version(after: &str) -> bool {
     after.is_empty() || after.starts_with('+') || after.strip_prefix('-').is_some_and(machine)
 }
 
-/// An entry of type 1.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-struct Entry {
-    version: String,
-    linux: Option<String>,
-    uki: Option<String>,
-    initrds: Vec<String>,
-    options: String,
-}
-
 fn entries(root: &Path, version: &str) -> impl Iterator<Item = (PathBuf, Entry)> {
     let read = |path: PathBuf| Some((bounded::read_text(&path, MAX_ENTRY).ok()?, path));
     let found = names(root.join("loader/entries"), "conf").filter_map(read);
     found.map(|(text, path)| (path, entry(&text))).filter(move |(path, entry)| entry.is_of(path, version))
-}
-
-impl Entry {
-    /// By its version; one without by the name of its file (`TOKEN-VERSION.conf`), or of its kernel's.
-    fn is_of(&self, path: &Path, version: &str) -> bool {
-        let ends = |name: &str| {
-            name.strip_suffix(version).is_some_and(|before| before.is_empty() || before.ends_with('-'))
-        };
-        match self.version.as_str() {
-            "" => {
-                let linux = self.linux.as_ref().or(self.uki.as_ref());
-                path.file_stem().is_some_and(|name| ends(&name.to_string_lossy()))
-                    || linux.is_some_and(|linux| ends(linux.trim_end_matches(".efi")))
-            }
-            own => own == version,
-        }
-    }
-}
-
-/// A variable of GRUB's, alone in a word.
-fn is_variable(word: &str) -> bool {
-    word.starts_with('$')
-}
-
-fn entry(text: &str) -> Entry {
-    let mut entry = Entry::default();
-    for line in text.lines().map(str::trim).filter(|line| !line.starts_with('#')) {
-        let Some((key, value)) = line.split_once(|c: char| c.is_ascii_whitespace()) else { continue };
-        let value = value.trim().to_owned();
-        match key {
-            "version" => entry.version = value,
-            "linux" => entry.linux = Some(value),
-            "efi" | "uki" => entry.uki = Some(value),
-            // Several in one line, and variables, are of GRUB's entries.
-            "initrd" => entry
-                .initrds
-                .extend(value.split_ascii_whitespace().filter(|word| !is_variable(word)).map(str::to_owned)),
-            "options" if entry.options.is_empty() => entry.options = value,
-            "options" => entry.options = format!("{} {value}", entry.options),
-            _ => {}
-        }
-    }
-    entry
 }
 
 #[cfg(test)]
@@ -486,11 +434,6 @@ mod tests {
     }
 
     proptest! {
-        #[test]
-        fn any_entry_is_read(text in "((version|linux|initrd|options|uki)?[ \t]?.{0,20}\n){0,8}") {
-            entry(&text);
-        }
-
         #[test]
         fn any_name_has_a_version_or_not(name in "[a-z0-9+.é-]{0,40}", version in "[0-9.-]{1,8}") {
             let machine = Machine::new("").with(&format!("efi/EFI/Linux/{name}.efi"), "");

@@ -5,10 +5,12 @@
 //!
 //! | module | what |
 //! | --- | --- |
+//! | [`entry`] | entries of the boot loader |
 //! | [`find`] | which files the boot loader will start |
 //! | [`measure`] | what they will measure |
 //! | [`grub`] | what changed in GRUB's configuration, for the operator |
 
+pub mod entry;
 pub mod find;
 pub mod grub;
 pub mod measure;
