@@ -7,6 +7,7 @@ use std::ffi::OsString;
 use std::fs::File;
 use std::io::{self, Read};
 use std::os::fd::AsRawFd;
+use std::os::unix::fs::OpenOptionsExt;
 use std::path::Path;
 
 /// How often a file is opened again that could not be found because something was renamed.
@@ -21,17 +22,36 @@ pub fn read(path: impl AsRef<Path>, max: usize) -> io::Result<Vec<u8>> {
     read_open(File::open(path)?, max)
 }
 
-/// As [`read`], of a regular file below a folder that somebody else can write, as /boot: links lead to nothing outside of it, and nothing
-/// that is there is waited for.
+/// As [`read`], of a regular file below a folder that somebody else can write, as /boot: as [`file_beneath`].
 ///
 /// # Errors
-/// As [`read`]; when it is no regular file, or leads outside.
+/// As [`read`] and [`file_beneath`].
 pub fn read_beneath(folder: &Path, path: &Path, max: usize) -> io::Result<Vec<u8>> {
-    let file = open_beneath(folder, path, OFlag::O_NONBLOCK)?;
-    if !file.metadata()?.is_file() {
-        return Err(io::Error::new(io::ErrorKind::InvalidInput, "expected a regular file"));
+    read_open(file_beneath(folder, path)?, max)
+}
+
+/// Opens a regular file below a folder that somebody else can write: links lead to nothing outside of it, and nothing that is there is
+/// waited for.
+///
+/// # Errors
+/// When it can't be opened, is no regular file, or leads outside.
+pub fn file_beneath(folder: &Path, path: &Path) -> io::Result<File> {
+    regular(open_beneath(folder, path, OFlag::O_NONBLOCK)?)
+}
+
+/// Opens a regular file, wherever it is; nothing that is there is waited for.
+///
+/// # Errors
+/// When it can't be opened, or is no regular file.
+pub fn open_regular(path: &Path) -> io::Result<File> {
+    regular(File::options().read(true).custom_flags(OFlag::O_NONBLOCK.bits()).open(path)?)
+}
+
+fn regular(file: File) -> io::Result<File> {
+    if file.metadata()?.is_file() {
+        return Ok(file);
     }
-    read_open(file, max)
+    Err(io::Error::new(io::ErrorKind::InvalidInput, "expected a regular file"))
 }
 
 /// Names of what is in such a folder, in no order: `max` at most.
@@ -45,22 +65,33 @@ pub fn names_beneath(folder: &Path, path: &Path, max: usize) -> io::Result<Vec<O
 }
 
 fn open_beneath(folder: &Path, path: &Path, flags: OFlag) -> io::Result<File> {
-    let folder = open(folder, OFlag::O_PATH | OFlag::O_DIRECTORY | OFlag::O_CLOEXEC, Mode::empty())?;
+    // Not O_PATH: what is mounted on demand, as systemd does with an ESP, would not be mounted by that.
+    let open_folder = open(folder, OFlag::O_RDONLY | OFlag::O_DIRECTORY | OFlag::O_CLOEXEC, Mode::empty())?;
     let how = OpenHow::new()
         .flags(OFlag::O_RDONLY | OFlag::O_CLOEXEC | flags)
         .resolve(ResolveFlag::RESOLVE_BENEATH);
     // While anything is renamed anywhere, the kernel can't tell where a `..` of a link leads.
-    let mut found = openat2(&folder, path, how);
+    let mut found = openat2(&open_folder, path, how);
     for _ in 0..AGAIN {
         match found {
-            Err(Errno::EAGAIN) => found = openat2(&folder, path, how),
+            Err(Errno::EAGAIN) => found = openat2(&open_folder, path, how),
             _ => break,
         }
     }
-    Ok(File::from(found?))
+    match found {
+        Err(Errno::EXDEV) => {
+            let expected = format!("expected what is below {}, found a way out of it", folder.display());
+            Err(io::Error::new(io::ErrorKind::InvalidInput, expected))
+        }
+        found => Ok(File::from(found?)),
+    }
 }
 
-fn read_open(file: File, max: usize) -> io::Result<Vec<u8>> {
+/// All of an open file, if it has at most `max` bytes.
+///
+/// # Errors
+/// As [`read`].
+pub fn read_open(file: File, max: usize) -> io::Result<Vec<u8>> {
     let mut bytes = Vec::new();
     file.take(max as u64 + 1).read_to_end(&mut bytes)?;
     if bytes.len() > max {
@@ -102,6 +133,13 @@ mod tests {
         for name in ["grub/one", "grub/two", "grub/three", "grub/four", "grub", "none"] {
             assert!(read(name).is_err(), "{name}");
         }
+        for name in ["grub/one", "grub/two"] {
+            assert!(read(name).unwrap_err().to_string().ends_with("found a way out of it"), "{name}");
+        }
+        for name in ["grub/four", "grub"] {
+            assert!(open_regular(&boot.join(name)).is_err(), "{name}");
+        }
+        open_regular(&boot.join("grub/two")).unwrap();
         fs::create_dir(top.path().join("keys")).unwrap();
         symlink("../keys", boot.join("entries")).unwrap();
         let names = |folder: &str, max| names_beneath(&boot, Path::new(folder), max).map(|names| names.len());

@@ -152,11 +152,15 @@ fn files_that_are_not_what_they_must_be_are_named() {
     let esp = machine.esp.path();
     let garbage = esp.join("osrel");
     let folder = esp.join("EFI");
+    let fifo = esp.join("fifo");
+    nix::unistd::mkfifo(&fifo, nix::sys::stat::Mode::S_IRWXU).unwrap();
     let path = |path: &Path| path.to_str().unwrap().to_owned();
     let (uki, gone) = (path(&machine.uki()), path(&esp.join("gone")));
     for (args, says) in [
         (vec!["--uki", &gone], "gone: No such file"),
-        (vec!["--uki", &path(&folder)], "EFI: expected a file"),
+        (vec!["--uki", &path(&folder)], "EFI: expected a regular file"),
+        // Nobody writes into it: that is not waited for.
+        (vec!["--uki", &path(&fifo)], "fifo: expected a regular file"),
         (vec!["--uki", &path(&garbage)], "osrel: the UKI: expected a PE image, found no MZ header"),
         (vec!["--uki", STUB], "expected a unified kernel image, found no section .linux"),
         (vec!["--kernel", &uki], "expected a kernel, found a unified kernel image"),

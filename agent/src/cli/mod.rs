@@ -164,11 +164,12 @@ mod tests {
             of("propose --quiet-if-not-enrolled --kernel-version 6.1.0-56"),
             Ok((What::Version(Some("6.1.0-56".into())), half_a_minute, true))
         );
-        let uki = What::Files(Source::Uki("/efi/a.efi".into()));
+        let named = |path| PathBuf::from(path).into();
+        let uki = What::Files(Source::Uki(named("/efi/a.efi")));
         assert_eq!(of("propose --uki /efi/a.efi --timeout 5"), Ok((uki, Duration::from_secs(5), false)));
         let kernel = What::Files(Source::Kernel {
-            kernel: "k".into(),
-            initrds: vec!["a".into(), "b".into()],
+            kernel: named("k"),
+            initrds: vec![named("a"), named("b")],
             command_line: Some("quiet".into()),
         });
         let line = "propose --kernel k --initrd a --initrd b --cmdline quiet";

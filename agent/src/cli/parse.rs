@@ -202,8 +202,11 @@ impl Given {
         let (initrds, command_line) = (self.paths("initrd"), self.text("cmdline")?);
         let beside = !initrds.is_empty() || command_line.is_some();
         let what = match (uki, kernel, version) {
-            (Some(uki), None, None) if !beside => What::Files(Source::Uki(uki)),
-            (None, Some(kernel), None) => What::Files(Source::Kernel { kernel, initrds, command_line }),
+            (Some(uki), None, None) if !beside => What::Files(Source::Uki(uki.into())),
+            (None, Some(kernel), None) => {
+                let initrds = initrds.into_iter().map(Into::into).collect();
+                What::Files(Source::Kernel { kernel: kernel.into(), initrds, command_line })
+            }
             (None, None, version) if !beside => What::Version(version),
             _ => {
                 return Err(self.usage(

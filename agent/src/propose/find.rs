@@ -6,9 +6,11 @@
 //! | `loader/entries/*.conf` | kernel, initrds and options (type 1) |
 //! | `vmlinuz-VERSION`, `initrd.img-VERSION` | as Debian names them for GRUB |
 //!
-//! Files that are there now: which of several kernels will be started is the boot loader's choice.
+//! Files that are there now: which of several kernels will be started is the boot loader's choice. Somebody else may be able to write these
+//! places: what is found there is read below its place only.
 
 use super::entry::{Entry, entry, is_variable};
+use super::file::BootFile;
 use crate::bounded;
 use crate::error::{Error, Kind, Result};
 use halfkey_measure::grub::BOOT_IMAGE;
@@ -26,13 +28,13 @@ const MAX_ENTRY: usize = 64 << 10;
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Source {
     /// A unified kernel image.
-    Uki(PathBuf),
+    Uki(BootFile),
     /// A kernel.
     Kernel {
         /// Its file.
-        kernel: PathBuf,
+        kernel: BootFile,
         /// In the order of loading.
-        initrds: Vec<PathBuf>,
+        initrds: Vec<BootFile>,
         /// All that the boot loader will pass; none if that is not known.
         command_line: Option<String>,
     },
@@ -77,14 +79,13 @@ impl System {
         let roots = self.roots();
         let mut found = Vec::new();
         for root in &roots {
-            let root = root.as_path();
-            found.extend(ukis(root, version).map(|path| Candidate { path, entry: None }));
+            found.extend(ukis(root, version).map(|file| Candidate { file, entry: None }));
             let entries = entries(root, version);
-            found.extend(entries.map(|(path, entry)| Candidate { path, entry: Some((root, entry)) }));
+            found.extend(entries.map(|(file, entry)| Candidate { file, entry: Some((root, entry)) }));
         }
         match found.into_iter().max_by_key(Candidate::age) {
-            Some(Candidate { path, entry: None }) => Ok(Source::Uki(path)),
-            Some(Candidate { path, entry: Some((root, entry)) }) => self.entry(root, &path, &entry, version),
+            Some(Candidate { file, entry: None }) => Ok(Source::Uki(file)),
+            Some(Candidate { file, entry: Some((root, entry)) }) => self.entry(root, &file, &entry, version),
             None => self.plain(&roots, version),
         }
     }
@@ -101,13 +102,12 @@ impl System {
         }
     }
 
-    fn entry(&self, root: &Path, file: &Path, entry: &Entry, version: &str) -> Result<Source> {
-        let file = file.display();
-        // Paths are those of the partition, which need not be mounted at `root`: then they start at /.
+    fn entry(&self, root: &Path, file: &BootFile, entry: &Entry, version: &str) -> Result<Source> {
+        let file = file.path().display();
         let resolve = |path: &String| {
-            let relative = path.trim_start_matches('/');
-            let candidates = [root.join(relative), self.root.join(relative)];
-            candidates.into_iter().find(|path| path.is_file()).ok_or_else(|| {
+            let relative = Path::new(path.trim_start_matches('/'));
+            let candidates = [Some(relative), behind_place(root, relative)].into_iter().flatten();
+            candidates.map(|path| BootFile::beneath(root, path)).find(BootFile::is_there).ok_or_else(|| {
                 missing(format!("{file} names {path}, and no such file is in {}", root.display()))
             })
         };
@@ -146,20 +146,21 @@ impl System {
     }
 
     fn plain(&self, roots: &[PathBuf], version: &str) -> Result<Source> {
-        let kernel =
-            roots.iter().map(|root| root.join(format!("vmlinuz-{version}"))).find(|path| path.is_file());
-        let Some(kernel) = kernel else {
+        let there =
+            |root: &Path, name: String| Some(BootFile::beneath(root, name)).filter(BootFile::is_there);
+        let kernel = roots.iter().find_map(|root| Some((root, there(root, format!("vmlinuz-{version}"))?)));
+        let Some((root, kernel)) = kernel else {
             let places: Vec<_> = roots.iter().map(|root| root.display().to_string()).collect();
             return Err(missing(format!("no kernel {version} is in {}", places.join(", ")))
                 .hint("name the files: --uki FILE, or --kernel FILE --initrd FILE --cmdline TEXT"));
         };
         let names = [format!("initrd.img-{version}"), format!("initramfs-{version}.img")];
-        let initrd = names.iter().map(|name| kernel.with_file_name(name)).find(|path| path.is_file());
+        let initrd = names.iter().find_map(|name| there(root, name.clone()));
         let configured = bounded::read_text(self.root.join("etc/kernel/cmdline"), MAX_ENTRY).ok();
         // GRUB has its own configuration, which the running system was booted with.
         let options = configured.filter(|_| self.boot_image().is_none());
         let initrd = initrd.ok_or_else(|| {
-            missing(format!("{} has no {} beside it", kernel.display(), names[0]))
+            missing(format!("{} has no {} beside it", kernel.path().display(), names[0]))
                 .hint("build it first, or name the files: --kernel FILE --initrd FILE --cmdline TEXT")
         })?;
         Ok(Source::Kernel {
@@ -191,16 +192,24 @@ impl System {
 
 /// A UKI, or an entry and where its files are.
 struct Candidate<'a> {
-    path: PathBuf,
+    file: BootFile,
     entry: Option<(&'a Path, Entry)>,
 }
 
 impl Candidate<'_> {
     /// The newest has the greatest; the name decides between those of one moment.
     fn age(&self) -> (SystemTime, PathBuf) {
-        let modified = self.path.metadata().and_then(|found| found.modified());
-        (modified.unwrap_or(SystemTime::UNIX_EPOCH), self.path.clone())
+        let path = self.file.path();
+        let modified = path.metadata().and_then(|found| found.modified());
+        (modified.unwrap_or(SystemTime::UNIX_EPOCH), path.to_owned())
     }
+}
+
+/// An entry names files by their paths on its partition. Where the place is no file system of its own, these begin with the names of the
+/// place: what is behind them.
+fn behind_place<'p>(root: &Path, path: &'p Path) -> Option<&'p Path> {
+    let ends = root.ancestors().skip(1).filter_map(|before| root.strip_prefix(before).ok());
+    ends.filter_map(|end| path.strip_prefix(end).ok()).next()
 }
 
 fn missing(message: String) -> Error {
@@ -212,18 +221,19 @@ fn is_version(text: &str) -> bool {
     (1..=128).contains(&text.len()) && text.as_bytes().iter().all(fits)
 }
 
-/// Files of a folder whose names end like this, whatever the case.
-fn names(folder: PathBuf, suffix: &'static str) -> impl Iterator<Item = PathBuf> {
-    let entries = std::fs::read_dir(folder).into_iter().flatten().flatten().take(MAX_NAMES);
-    let ends = move |path: &PathBuf| path.extension().is_some_and(|e| e.eq_ignore_ascii_case(suffix));
-    entries.map(|entry| entry.path()).filter(ends)
+/// Files of a folder below a place whose names end like this, whatever the case.
+fn files(root: &Path, folder: &'static str, suffix: &'static str) -> impl Iterator<Item = BootFile> {
+    let names = bounded::names_beneath(root, Path::new(folder), MAX_NAMES).unwrap_or_default();
+    let names = names.into_iter().map(PathBuf::from);
+    let ends = move |name: &PathBuf| name.extension().is_some_and(|e| e.eq_ignore_ascii_case(suffix));
+    names.filter(ends).map(move |name| BootFile::beneath(root, Path::new(folder).join(name)))
 }
 
 /// UKIs whose names have this version: `TOKEN-VERSION.efi` and `TOKEN-VERSION+TRIES.efi` of kernel-install,
 /// `linux-VERSION-MACHINE.efi` of dracut.
-fn ukis(root: &Path, version: &str) -> impl Iterator<Item = PathBuf> {
-    names(root.join("EFI/Linux"), "efi").filter(move |path| {
-        let name = path.file_stem().unwrap_or_default().to_string_lossy();
+fn ukis(root: &Path, version: &str) -> impl Iterator<Item = BootFile> {
+    files(root, "EFI/Linux", "efi").filter(move |file| {
+        let name = file.path().file_stem().unwrap_or_default().to_string_lossy();
         name.match_indices(version).any(|(at, _)| {
             let (before, after) = (&name[..at], &name[at + version.len()..]);
             (before.is_empty() || before.ends_with('-')) && ends_version(after)
@@ -240,17 +250,21 @@ fn ends_version(after: &str) -> bool {
     after.is_empty() || after.starts_with('+') || after.strip_prefix('-').is_some_and(machine)
 }
 
-fn entries(root: &Path, version: &str) -> impl Iterator<Item = (PathBuf, Entry)> {
-    let read = |path: PathBuf| Some((bounded::read_text(&path, MAX_ENTRY).ok()?, path));
-    let found = names(root.join("loader/entries"), "conf").filter_map(read);
-    found.map(|(text, path)| (path, entry(&text))).filter(move |(path, entry)| entry.is_of(path, version))
+fn entries(root: &Path, version: &str) -> impl Iterator<Item = (BootFile, Entry)> {
+    let read = |file: BootFile| Some((file.text(MAX_ENTRY).ok()?, file));
+    let found = files(root, "loader/entries", "conf").filter_map(read);
+    let found = found.map(|(text, file)| (file, entry(&text)));
+    found.filter(move |(file, entry)| entry.is_of(file.path(), version))
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use nix::sys::stat::Mode;
+    use nix::unistd::mkfifo;
     use proptest::prelude::*;
     use std::fs::{create_dir_all, write};
+    use std::os::unix::fs::symlink;
     use std::time::Duration;
 
     const MACHINE: &str = "0123456789abcdef0123456789abcdef";
@@ -290,14 +304,20 @@ mod tests {
             self.folder.path().join(path)
         }
 
+        /// By its path from the place that it is found in.
+        fn file(&self, path: &str) -> BootFile {
+            let (place, path) = path.split_once('/').unwrap();
+            BootFile::beneath(&self.path(place), path)
+        }
+
         fn find(&self, version: &str) -> Result<Source> {
             self.system.find(version)
         }
 
         fn kernel(&self, kernel: &str, initrds: &[&str], command_line: &str) -> Source {
             Source::Kernel {
-                kernel: self.path(kernel),
-                initrds: initrds.iter().map(|path| self.path(path)).collect(),
+                kernel: self.file(kernel),
+                initrds: initrds.iter().map(|path| self.file(path)).collect(),
                 command_line: Some(command_line.into()),
             }
         }
@@ -312,7 +332,7 @@ mod tests {
             .with("efi/EFI/Linux/tok-16.1.0-53.efi", "")
             .with("efi/EFI/Linux/tok-6.1.0-56.efi.extra.d/x.cred", "");
         let found = |version: &str| match machine.find(version) {
-            Ok(Source::Uki(path)) => path.file_name().unwrap().to_str().unwrap().to_owned(),
+            Ok(Source::Uki(file)) => file.path().file_name().unwrap().to_str().unwrap().to_owned(),
             other => format!("{other:?}"),
         };
         assert_eq!(found("6.1.0-56"), format!("{MACHINE}-6.1.0-56.efi"));
@@ -423,14 +443,60 @@ mod tests {
             .with("boot/tok/linux", "")
             .with("boot/loader/entries/tok.conf", "version 6.1\nlinux /tok/linux\n")
             .with("efi/EFI/Linux/tok-6.1.efi", "");
-        assert_eq!(machine.find("6.1").unwrap(), Source::Uki(machine.path("efi/EFI/Linux/tok-6.1.efi")));
+        assert_eq!(machine.find("6.1").unwrap(), Source::Uki(machine.file("efi/EFI/Linux/tok-6.1.efi")));
         let mut machine = machine.with("boot/loader/entries/tok.conf", "version 6.1\nlinux /tok/linux\n");
         assert_eq!(machine.find("6.1").unwrap(), machine.kernel("boot/tok/linux", &[], ""));
         machine.system.boot_root = Some(machine.path("efi"));
-        assert_eq!(machine.find("6.1").unwrap(), Source::Uki(machine.path("efi/EFI/Linux/tok-6.1.efi")));
+        assert_eq!(machine.find("6.1").unwrap(), Source::Uki(machine.file("efi/EFI/Linux/tok-6.1.efi")));
         for version in ["", "../6.1", "6.1/../..", "6 1", &"6".repeat(129)] {
             assert_eq!(machine.find(version).unwrap_err().kind, Kind::Usage);
         }
+    }
+
+    #[test]
+    fn what_others_can_write_leads_nowhere_else_and_is_not_waited_for() {
+        let machine = Machine::new("")
+            .with("secret", "root's")
+            .with("boot/vmlinuz-6.1.0-55", "MZ")
+            .with("boot/initrd.img-6.1.0-55", "")
+            .with("boot/tok/linux", "MZ")
+            .with("boot/loader/entries/out.conf", "version 6.1.0-57\nlinux /../secret\n")
+            .with("boot/loader/entries/whole.conf", "version 6.1.0-58\nlinux /secret\n")
+            .with("boot/EFI/Linux/other.efi", "");
+        let fifo = |path| mkfifo(&machine.path(path), Mode::S_IRWXU).unwrap();
+        let link = |to: &str, path| symlink(to, machine.path(path)).unwrap();
+        // Entries that never end, or are of somewhere else.
+        fifo("boot/loader/entries/fifo.conf");
+        link("../../../secret", "boot/loader/entries/link.conf");
+        assert!(matches!(machine.find("6.1.0-55").unwrap(), Source::Kernel { .. }));
+        let read = |version| match machine.find(version)? {
+            Source::Uki(file) => file.whole(),
+            Source::Kernel { kernel, initrds, .. } => Ok([&kernel]
+                .into_iter()
+                .chain(&initrds)
+                .map(BootFile::whole)
+                .collect::<Result<Vec<_>>>()?
+                .concat()),
+        };
+        let says = |version, why: &str| {
+            let error = read(version).unwrap_err();
+            assert!(error.message.contains(why), "{version}: {error}");
+        };
+        assert_eq!(read("6.1.0-55").unwrap(), b"MZ");
+        says("6.1.0-57", "out of it");
+        says("6.1.0-58", "no such file is in");
+        // Files that a place names by their names.
+        std::fs::remove_file(machine.path("boot/initrd.img-6.1.0-55")).unwrap();
+        link("../secret", "boot/initrd.img-6.1.0-55");
+        says("6.1.0-55", "out of it");
+        std::fs::remove_file(machine.path("boot/initrd.img-6.1.0-55")).unwrap();
+        fifo("boot/initrd.img-6.1.0-55");
+        says("6.1.0-55", "has no initrd.img");
+        fifo("boot/EFI/Linux/tok-6.1.0-56.efi");
+        says("6.1.0-56", "expected a regular file");
+        link("tok/linux", "boot/vmlinuz-6.1.0-59");
+        link("vmlinuz-6.1.0-55", "boot/initrd.img-6.1.0-59");
+        assert_eq!(read("6.1.0-59").unwrap(), b"MZMZ");
     }
 
     proptest! {

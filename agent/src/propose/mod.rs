@@ -7,10 +7,12 @@
 //! | --- | --- |
 //! | [`entry`] | entries of the boot loader |
 //! | [`find`] | which files the boot loader will start |
+//! | [`file`] | one of them |
 //! | [`measure`] | what they will measure |
 //! | [`grub`] | what changed in GRUB's configuration, for the operator |
 
 pub mod entry;
+pub mod file;
 pub mod find;
 pub mod grub;
 pub mod measure;
