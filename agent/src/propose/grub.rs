@@ -54,18 +54,27 @@ struct Kept {
 
 /// How GRUB's configuration differs from the one of this boot. The one that is there now is kept for the next boot.
 pub fn changes(system: &System) -> ProposedLoader {
+    let (loader, kept) = compared(system);
+    keep(&system.root.join(KEPT), &kept);
+    loader
+}
+
+/// The same, and nothing is kept.
+pub fn preview(system: &System) -> ProposedLoader {
+    compared(system).0
+}
+
+fn compared(system: &System) -> (ProposedLoader, Kept) {
     let now = configuration(system);
-    let file = system.root.join(KEPT);
     let boot = boot_id(system);
-    let kept =
-        read(&file).map_or_else(|| Kept { boot: boot.clone(), ..Kept::default() }, |kept| kept.at(&boot));
+    let kept = read(&system.root.join(KEPT))
+        .map_or_else(|| Kept { boot: boot.clone(), ..Kept::default() }, |kept| kept.at(&boot));
     let changes = match &kept.booted {
         Some(before) if *before == now => as_booted(system),
         Some(before) => difference(before, &now),
-        None => "not known: the configuration of this boot was not kept; it is from now on\n".to_owned(),
+        None => "not known: the configuration of this boot was not kept\n".to_owned(),
     };
-    keep(&file, &Kept { latest: now, ..kept });
-    ProposedLoader { name: "grub".to_owned(), changes }
+    (ProposedLoader { name: "grub".to_owned(), changes }, Kept { latest: now, ..kept })
 }
 
 /// What was kept is what was found last before this boot, and not all of each file is kept. So that nothing has changed is said only of
@@ -328,7 +337,10 @@ mod tests {
         booted(&system, "one");
         write(&system, "boot/grub/grub.cfg", BEFORE);
         write(&system, "boot/loader/entries/a.conf", b"version 6.1\n");
-        assert!(changes(&system).changes.starts_with("not known"));
+        let seen = preview(&system);
+        assert!(!system.root.join(KEPT).exists(), "a look keeps nothing");
+        assert_eq!(changes(&system), seen);
+        assert!(seen.changes.starts_with("not known"));
         let (_folder, system) = machine();
         write(&system, "boot/grub/grub.cfg", BEFORE);
         booted(&system, "one");

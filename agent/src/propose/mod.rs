@@ -100,7 +100,8 @@ pub fn run(options: &Options) -> Result<Report> {
     };
     let mut proposal = measure::measure(&source, &name, token.bank)?;
     if system.by_grub() && matches!(source, find::Source::Kernel { .. }) {
-        proposal.loader = Some(grub::changes(&system));
+        let changes = if options.dry_run { grub::preview } else { grub::changes };
+        proposal.loader = Some(changes(&system));
     }
     if options.dry_run {
         return Ok(Report { proposal, answer: None });
