@@ -242,6 +242,33 @@ fn authorities_name_a_signer() {
     assert_eq!(what, "verified by certificate \"signer\" of db");
 }
 
+#[test]
+fn an_authority_that_shim_logs_with_a_byte_too_many_is_what_was_measured() {
+    let ca = certificate("signer");
+    let authority = variable(SHIM_LOCK, "Shim", &ca);
+    let longer = |measured: &[u8], more: &[u8]| [measured, more].concat();
+    let logged =
+        |kind, measured: &[u8], more: &[u8]| event(7, kind, measured, &longer(measured, more)).content();
+    match logged(kind::EFI_VARIABLE_AUTHORITY, &authority, &[0xa5]) {
+        Content::Authority(found) => assert_eq!(found.signer.fingerprint(), Some(Bank::Sha256.digest(&ca))),
+        other => panic!("{other:?}"),
+    }
+    let sbat = variable(SHIM_LOCK, "SbatLevel", b"sbat,1,2\n");
+    assert!(matches!(logged(kind::EFI_VARIABLE_AUTHORITY, &sbat, &[0]), Content::Variable(_)));
+    // The signer is that of the measured bytes, whatever the log counts to it.
+    let other = event(7, kind::EFI_VARIABLE_AUTHORITY, &longer(&authority, &[1]), &longer(&authority, &[2]));
+    assert_eq!(other.content(), Content::Opaque);
+    // Neither more bytes, nor less of the variable, nor another type of event.
+    for (kind, measured, more) in [
+        (kind::EFI_VARIABLE_AUTHORITY, &authority[..], &[0, 0][..]),
+        (kind::EFI_VARIABLE_AUTHORITY, &authority[..authority.len() - 1], &authority[authority.len() - 1..]),
+        (kind::EFI_VARIABLE_DRIVER_CONFIG, &authority, &[0]),
+        (kind::EFI_VARIABLE_AUTHORITY, &[], &[0]),
+    ] {
+        assert_eq!(logged(kind, measured, more), Content::Opaque);
+    }
+}
+
 /// `UEFI_IMAGE_LOAD_EVENT`
 fn image(path: &[u8]) -> Vec<u8> {
     let numbers = [0x1000, 0x2000, 0, path.len() as u64].map(u64::to_le_bytes).concat();

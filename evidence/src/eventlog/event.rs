@@ -53,6 +53,7 @@ impl<'a> Event<'a> {
             }
             kind::EFI_VARIABLE_BOOT => self.boot_variable(),
             kind::IPL => self.ipl(),
+            kind::EFI_VARIABLE_AUTHORITY => self.authority(),
             _ if self.is_digest_of(self.data) => self.content_of_data(),
             _ => Content::Opaque,
         }
@@ -111,10 +112,7 @@ impl<'a> Event<'a> {
             kind::EFI_VARIABLE_DRIVER_CONFIG | kind::EFI_VARIABLE_BOOT | kind::EFI_VARIABLE_BOOT2 => {
                 Variable::parse(self.data).map(Content::Variable)
             }
-            kind::EFI_VARIABLE_AUTHORITY => Variable::parse(self.data).map(|list| {
-                let ownerless = quirks::AUTHORITY_WITHOUT_OWNER.applies(self.kind);
-                Authority::parse(list, ownerless).map_or(Content::Variable(list), Content::Authority)
-            }),
+            kind::EFI_VARIABLE_AUTHORITY => self.signer(self.data),
             kind::EFI_GPT_EVENT | kind::EFI_GPT_EVENT2 => {
                 PartitionTable::parse(self.data).map(Content::PartitionTable)
             }
@@ -122,6 +120,26 @@ impl<'a> Event<'a> {
             _ => None,
         };
         content.unwrap_or(Content::Bytes(self.data))
+    }
+
+    fn authority(&self) -> Content<'a> {
+        if self.is_digest_of(self.data) {
+            return self.content_of_data();
+        }
+        self.logged_longer().unwrap_or(Content::Opaque)
+    }
+
+    /// Older versions of shim log a byte that they do not measure.
+    fn logged_longer(&self) -> Option<Content<'a>> {
+        let (_, measured) = self.data.split_last()?;
+        let applies = quirks::AUTHORITY_LOGGED_LONGER.applies(self.kind) && self.is_digest_of(measured);
+        applies.then(|| self.signer(measured))?
+    }
+
+    fn signer(&self, measured: &'a [u8]) -> Option<Content<'a>> {
+        let list = Variable::parse(measured)?;
+        let ownerless = quirks::AUTHORITY_WITHOUT_OWNER.applies(self.kind);
+        Some(Authority::parse(list, ownerless).map_or(Content::Variable(list), Content::Authority))
     }
 
     fn boot_variable(&self) -> Content<'a> {

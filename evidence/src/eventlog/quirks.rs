@@ -23,12 +23,13 @@ impl Quirk {
 }
 
 /// All of them.
-pub static QUIRKS: [&Quirk; 5] = [
+pub static QUIRKS: [&Quirk; 6] = [
     &BOOT_VARIABLE_VALUE,
     &SECTION_NAME_ASCII,
     &INFORMATION_WITHOUT_PCR,
     &STARTUP_LOCALITY_UNSTATED,
     &AUTHORITY_WITHOUT_OWNER,
+    &AUTHORITY_LOGGED_LONGER,
 ];
 
 /// The digest of a boot variable is over its value alone.
@@ -71,5 +72,14 @@ pub(super) static AUTHORITY_WITHOUT_OWNER: Quirk = Quirk {
     reason: "a certificate or SHA-256 hash may stand alone where EFI_SIGNATURE_DATA is specified; which of both it is shows in \
              the bytes, which the digest covers",
     source: "shim, shim.c, tpm_measure_variable(L\"Shim\", ..) and check_db_hash_in_ram",
+    kind: kind::EFI_VARIABLE_AUTHORITY,
+};
+
+/// An authority is logged with a byte that is not measured.
+pub(super) static AUTHORITY_LOGGED_LONGER: Quirk = Quirk {
+    name: "authority-logged-longer",
+    reason: "the digest is over all of the data but its last byte; what was measured must then be a whole UEFI_VARIABLE_DATA, and the byte \
+             behind it is not looked at",
+    source: "shim of older distributions; canonical/tcglog-parser knows it as EfiVariableAuthorityHasUnmeasuredByte",
     kind: kind::EFI_VARIABLE_AUTHORITY,
 };
