@@ -6,6 +6,7 @@
 
 use halfkey_protocol::tpm::kdf::Hash;
 use std::fmt;
+use std::ops::Range;
 
 /// Sections of an image; a UKI has about fifteen, one with many profiles some hundreds.
 const MAX_SECTIONS: usize = 4096;
@@ -216,6 +217,25 @@ impl<'a> Image<'a> {
     /// # Errors
     /// [`PeError::Ambiguous`], [`PeError::TooLarge`]
     pub fn section(&self, name: &str) -> Result<Option<Extent<'a>>, PeError> {
+        let Some(section) = self.one_section(name)? else { return Ok(None) };
+        let range = section.in_file();
+        let zeros = section.virtual_size - range.len();
+        if zeros > MAX_ZEROS {
+            return Err(PeError::TooLarge("zeros in a section"));
+        }
+        let data = self.whole.data.get(range).ok_or(PeError::OutOfBounds("a section"))?;
+        Ok(Some(Extent { data, zeros }))
+    }
+
+    /// Where the bytes of that section are in the file: for an image of which only the beginning was read.
+    ///
+    /// # Errors
+    /// [`PeError::Ambiguous`]
+    pub fn range_of(&self, name: &str) -> Result<Option<Range<usize>>, PeError> {
+        Ok(self.one_section(name)?.map(Section::in_file))
+    }
+
+    fn one_section(&self, name: &str) -> Result<Option<&Section>, PeError> {
         let named = |section: &&Section| section.virtual_size != 0 && section.is_named(name);
         let mut found = self.sections.iter().filter(named);
         let Some(section) = found.next() else { return Ok(None) };
@@ -227,18 +247,16 @@ impl<'a> Image<'a> {
         if found.next().is_some() || self.sections.iter().any(overlaps) {
             return Err(PeError::Ambiguous(name.into()));
         }
-        let size = section.virtual_size.min(section.raw_size);
-        let zeros = section.virtual_size - size;
-        if zeros > MAX_ZEROS {
-            return Err(PeError::TooLarge("zeros in a section"));
-        }
-        let data = &self.whole.data;
-        let data = data.get(section.raw_offset..).and_then(|rest| rest.get(..size));
-        Ok(Some(Extent { data: data.ok_or(PeError::OutOfBounds("a section"))?, zeros }))
+        Ok(Some(section))
     }
 }
 
 impl Section {
+    /// What of it is in the file.
+    fn in_file(&self) -> Range<usize> {
+        self.raw_offset..self.raw_offset + self.virtual_size.min(self.raw_size)
+    }
+
     fn is_named(&self, name: &str) -> bool {
         let end = self.name.iter().position(|byte| *byte == 0).unwrap_or(self.name.len());
         self.name[..end] == *name.as_bytes()
@@ -366,6 +384,11 @@ pub(crate) mod tests {
         assert_eq!(linux.digest(Hash::Sha384), Hash::Sha384.digest(&[&padded]));
         assert_eq!(image.section(".empty"), Ok(None));
         assert_eq!(image.section(".cmd"), Ok(None));
+        // The beginning of the file is enough to say where.
+        let beginning = Extent { data: &file[..0x400], zeros: file.len() - 0x400 };
+        let range = Image::within(beginning).unwrap().range_of(".linux").unwrap().unwrap();
+        assert_eq!(file[range], *linux.data);
+        assert_eq!(image.range_of(".none"), Ok(None));
         let twice = super::tests::image(&[(".linux", b"a", 1), (".linux", b"b", 1)], b"");
         assert_eq!(Image::parse(&twice).unwrap().section(".linux"), Err(PeError::Ambiguous(".linux".into())));
     }

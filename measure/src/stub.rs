@@ -7,6 +7,8 @@ use crate::efi_stub::utf16;
 pub const LINUX: &str = ".linux";
 /// The initrd that is in the image.
 pub const INITRD: &str = ".initrd";
+/// The kernel's release.
+pub const RELEASE: &str = ".uname";
 /// The command line that is in the image.
 pub const COMMAND_LINE: &str = ".cmdline";
 

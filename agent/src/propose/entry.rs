@@ -18,6 +18,11 @@ pub struct Entry {
 }
 
 impl Entry {
+    /// What it starts.
+    pub fn image(&self) -> Option<&str> {
+        self.linux.as_deref().or(self.uki.as_deref())
+    }
+
     /// By its version; one without by the name of its file (`TOKEN-VERSION.conf`), or of its kernel's.
     pub fn is_of(&self, path: &Path, version: &str) -> bool {
         let ends = |name: &str| {
@@ -25,9 +30,8 @@ impl Entry {
         };
         match self.version.as_str() {
             "" => {
-                let linux = self.linux.as_ref().or(self.uki.as_ref());
                 path.file_stem().is_some_and(|name| ends(&name.to_string_lossy()))
-                    || linux.is_some_and(|linux| ends(linux.trim_end_matches(".efi")))
+                    || self.image().is_some_and(|linux| ends(linux.trim_end_matches(".efi")))
             }
             own => own == version,
         }

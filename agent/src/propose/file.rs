@@ -2,12 +2,19 @@
 
 use crate::bounded;
 use crate::error::{Error, Result};
+use halfkey_measure::pe::{Extent, Image};
+use halfkey_measure::stub;
 use std::fs::File;
 use std::io::{self, Read};
+use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 
 /// Of an image or an initrd, in bytes. A UKI with firmware and drivers has 100 MiB.
 const MAX_FILE: u64 = 1 << 30;
+/// Bytes at the beginning of an image in which its headers are, and of a kernel what it says of itself.
+const HEAD: u64 = 64 << 10;
+/// Longest release; the kernel's own bound is 64.
+const MAX_RELEASE: usize = 128;
 
 /// A regular file, by the folder that it must be in if it was found there: who can write /boot or an ESP, and is not root here, does not
 /// choose what else is read, nor how long.
@@ -59,6 +66,20 @@ impl BootFile {
         String::from_utf8(bytes).map_err(|_| io::Error::from(io::ErrorKind::InvalidData))
     }
 
+    /// The release of the kernel in it: the section of a unified kernel image, or what an x86 kernel has for boot loaders.
+    pub fn release(&self) -> Option<String> {
+        let file = self.open().ok()?;
+        let size = file.metadata().ok()?.len();
+        let mut head = Vec::new();
+        (&file).take(HEAD).read_to_end(&mut head).ok()?;
+        let zeros = usize::try_from(size).ok()?.checked_sub(head.len())?;
+        let image = Image::within(Extent { data: &head, zeros }).ok()?;
+        let Some(range) = image.range_of(stub::RELEASE).ok()? else { return kernel_release(&head) };
+        let mut text = vec![0; range.len().min(MAX_RELEASE + 1)];
+        file.read_exact_at(&mut text, range.start as u64).ok()?;
+        first_word(&text)
+    }
+
     /// All of it in memory, once. Not mapped: a package manager may be about to replace it, and a file that shrinks under a mapping kills
     /// the process.
     ///
@@ -79,5 +100,97 @@ impl BootFile {
         bytes.try_reserve_exact(size as usize + 1).map_err(|e| Error::system(self.path.display(), e))?;
         file.take(MAX_FILE).read_to_end(&mut bytes).map_err(io)?;
         Ok(bytes)
+    }
+}
+
+/// Of a bzImage: its header has the place of a text that begins with it (Documentation/arch/x86/boot.rst, `kernel_version`).
+fn kernel_release(head: &[u8]) -> Option<String> {
+    if head.get(0x202..0x206)? != b"HdrS" {
+        return None;
+    }
+    let at = usize::from(u16::from_le_bytes(head.get(0x20e..0x210)?.try_into().ok()?));
+    if at == 0 { None } else { first_word(head.get(0x200 + at..)?) }
+}
+
+/// Up to a blank or a NUL.
+fn first_word(text: &[u8]) -> Option<String> {
+    let word = text.split(|byte| *byte == 0 || byte.is_ascii_whitespace()).next()?;
+    let fits = (1..=MAX_RELEASE).contains(&word.len());
+    fits.then(|| String::from_utf8(word.to_vec()).ok())?
+}
+
+#[cfg(test)]
+pub(super) mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    /// An image with these sections far behind its headers, and what a bzImage says of itself.
+    pub fn image(sections: &[(&str, &[u8])], kernel: Option<&str>) -> Vec<u8> {
+        let headers = 0x400;
+        let mut file = vec![0; headers];
+        let mut put = |at: usize, bytes: &[u8]| file[at..at + bytes.len()].copy_from_slice(bytes);
+        put(0, b"MZ");
+        put(0x3c, &0x40u32.to_le_bytes());
+        put(0x40, b"PE\0\0");
+        put(0x46, &(sections.len() as u16).to_le_bytes());
+        put(0x54, &112u16.to_le_bytes());
+        put(0x58, &0x20bu16.to_le_bytes());
+        put(0x58 + 60, &(headers as u32).to_le_bytes());
+        if let Some(text) = kernel {
+            put(0x202, b"HdrS");
+            put(0x20e, &0x80u16.to_le_bytes());
+            put(0x280, text.as_bytes());
+        }
+        let mut at = 1 << 20;
+        for (i, (name, content)) in sections.iter().enumerate() {
+            let header = 0x58 + 112 + 40 * i;
+            put(header, name.as_bytes());
+            for (i, field) in [content.len(), at, content.len(), at].into_iter().enumerate() {
+                put(header + 8 + 4 * i, &(field as u32).to_le_bytes());
+            }
+            at += content.len().next_multiple_of(0x1000);
+        }
+        // Far behind what is read of an image first.
+        file.resize(1 << 20, 0);
+        for (_, content) in sections {
+            file.extend(*content);
+            file.resize(file.len().next_multiple_of(0x1000), 0);
+        }
+        file
+    }
+
+    fn release(content: &[u8]) -> Option<String> {
+        let folder = tempfile::tempdir().unwrap();
+        std::fs::write(folder.path().join("image"), content).unwrap();
+        BootFile::beneath(folder.path(), "image").release()
+    }
+
+    #[test]
+    fn what_an_image_says_of_its_kernel_is_read_with_a_bound() {
+        let of = |text: &[u8]| release(&image(&[(".linux", &[7; 0x3000]), (".uname", text)], None));
+        assert_eq!(of(b"6.12.1\n").unwrap(), "6.12.1");
+        assert_eq!(of(b"6.12.1\0\0").unwrap(), "6.12.1");
+        for text in [&b"\n6.12.1"[..], &[b'6'; 129], &[b'6'; 4096], b"\xff6"] {
+            assert_eq!(of(text), None);
+        }
+        // The section counts where both are there.
+        let both = image(&[(".uname", b"6.12.2")], Some("6.12.1 (x) #1"));
+        assert_eq!(release(&both).unwrap(), "6.12.2");
+        assert_eq!(release(&image(&[], Some("6.12.1 (x) #1"))).unwrap(), "6.12.1");
+        // It says more than there is.
+        for end in [0, 0x40, 0x210, 1 << 20, (1 << 20) + 3] {
+            assert_eq!(release(&both[..end]), None, "{end:#x}");
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn any_file_has_a_release_or_not(at in 0usize..0x400, with: Vec<u8>) {
+            let mut file = image(&[(".uname", b"6.12.2")], Some("6.12.1"));
+            for (byte, with) in file[at..].iter_mut().zip(with) {
+                *byte = with;
+            }
+            release(&file);
+        }
     }
 }

@@ -2,7 +2,7 @@
 //!
 //! | place (below /efi, /boot or /boot/efi) | what |
 //! | --- | --- |
-//! | `EFI/Linux/*VERSION*.efi` | a unified kernel image (Boot Loader Specification, type 2) |
+//! | `EFI/Linux/*.efi` | unified kernel images (Boot Loader Specification, type 2), by name or by what is in them |
 //! | `loader/entries/*.conf` | kernel, initrds and options (type 1) |
 //! | `vmlinuz-VERSION`, `initrd.img-VERSION` | as Debian names them for GRUB |
 //!
@@ -105,9 +105,7 @@ impl System {
     fn entry(&self, root: &Path, file: &BootFile, entry: &Entry, version: &str) -> Result<Source> {
         let file = file.path().display();
         let resolve = |path: &String| {
-            let relative = Path::new(path.trim_start_matches('/'));
-            let candidates = [Some(relative), behind_place(root, relative)].into_iter().flatten();
-            candidates.map(|path| BootFile::beneath(root, path)).find(BootFile::is_there).ok_or_else(|| {
+            resolved(root, path).ok_or_else(|| {
                 missing(format!("{file} names {path}, and no such file is in {}", root.display()))
             })
         };
@@ -205,11 +203,14 @@ impl Candidate<'_> {
     }
 }
 
-/// An entry names files by their paths on its partition. Where the place is no file system of its own, these begin with the names of the
-/// place: what is behind them.
-fn behind_place<'p>(root: &Path, path: &'p Path) -> Option<&'p Path> {
-    let ends = root.ancestors().skip(1).filter_map(|before| root.strip_prefix(before).ok());
-    ends.filter_map(|end| path.strip_prefix(end).ok()).next()
+/// The file that an entry names, by its path on its partition. Where the place is no file system of its own, that begins with the names
+/// of the place.
+fn resolved(root: &Path, path: &str) -> Option<BootFile> {
+    let path = Path::new(path.trim_start_matches('/'));
+    let mut ends = root.ancestors().skip(1).filter_map(|before| root.strip_prefix(before).ok());
+    let behind = ends.find_map(|end| path.strip_prefix(end).ok());
+    let paths = [Some(path), behind].into_iter().flatten();
+    paths.map(|path| BootFile::beneath(root, path)).find(BootFile::is_there)
 }
 
 fn missing(message: String) -> Error {
@@ -230,14 +231,15 @@ fn files(root: &Path, folder: &'static str, suffix: &'static str) -> impl Iterat
 }
 
 /// UKIs whose names have this version: `TOKEN-VERSION.efi` and `TOKEN-VERSION+TRIES.efi` of kernel-install,
-/// `linux-VERSION-MACHINE.efi` of dracut.
+/// `linux-VERSION-MACHINE.efi` of dracut. Others (`arch-linux.efi`) say in them which kernel they have.
 fn ukis(root: &Path, version: &str) -> impl Iterator<Item = BootFile> {
     files(root, "EFI/Linux", "efi").filter(move |file| {
         let name = file.path().file_stem().unwrap_or_default().to_string_lossy();
-        name.match_indices(version).any(|(at, _)| {
-            let (before, after) = (&name[..at], &name[at + version.len()..]);
+        let mut named = name.match_indices(version).filter(|(at, _)| {
+            let (before, after) = (&name[..*at], &name[at + version.len()..]);
             (before.is_empty() || before.ends_with('-')) && ends_version(after)
-        })
+        });
+        named.next().is_some() || file.release().as_deref() == Some(version)
     })
 }
 
@@ -254,11 +256,16 @@ fn entries(root: &Path, version: &str) -> impl Iterator<Item = (BootFile, Entry)
     let read = |file: BootFile| Some((file.text(MAX_ENTRY).ok()?, file));
     let found = files(root, "loader/entries", "conf").filter_map(read);
     let found = found.map(|(text, file)| (file, entry(&text)));
-    found.filter(move |(file, entry)| entry.is_of(file.path(), version))
+    found.filter(move |(file, entry)| {
+        let image = || entry.image().filter(|_| entry.version.is_empty());
+        let release = || resolved(root, image()?)?.release();
+        entry.is_of(file.path(), version) || release().as_deref() == Some(version)
+    })
 }
 
 #[cfg(test)]
 mod tests {
+    use super::super::file::tests::image;
     use super::*;
     use nix::sys::stat::Mode;
     use nix::unistd::mkfifo;
@@ -290,7 +297,11 @@ mod tests {
         }
 
         /// Writes a file; each is an hour newer than the one before.
-        fn with(mut self, path: &str, content: &str) -> Self {
+        fn with(self, path: &str, content: &str) -> Self {
+            self.with_bytes(path, content.as_bytes())
+        }
+
+        fn with_bytes(mut self, path: &str, content: &[u8]) -> Self {
             let path = self.path(path);
             create_dir_all(path.parent().unwrap()).unwrap();
             write(&path, content).unwrap();
@@ -343,6 +354,41 @@ mod tests {
             let error = machine.find(version).unwrap_err();
             assert!(error.message.starts_with(&format!("no kernel {version} is in ")), "{error}");
             assert!(error.hint.unwrap().contains("--uki"));
+        }
+    }
+
+    #[test]
+    fn a_kernel_by_what_is_in_it_where_no_name_says() {
+        let uki = |release: &str| image(&[(".linux", &[7; 0x3000]), (".uname", release.as_bytes())], None);
+        let text = "6.12.3-arch1-1 (linux@archlinux) #1 SMP PREEMPT_DYNAMIC";
+        let machine = Machine::new("")
+            .with_bytes("efi/EFI/Linux/arch-linux.efi", &uki("6.12.1-arch1-1"))
+            .with_bytes("efi/EFI/Linux/os_5@6.12.2.efi", &uki("6.12.2\n"))
+            .with("efi/EFI/Linux/none.efi", "MZ")
+            .with_bytes("boot/vmlinuz-linux", &image(&[], Some(text)))
+            .with("boot/initramfs-linux.img", "")
+            .with(
+                "boot/loader/entries/arch.conf",
+                "linux /vmlinuz-linux\ninitrd /initramfs-linux.img\noptions quiet\n",
+            )
+            .with_bytes("boot/images/os.efi", &uki("6.12.4"))
+            .with("boot/loader/entries/os.conf", "uki /images/os.efi\n")
+            .with("boot/loader/entries/other.conf", "version 5\nlinux /vmlinuz-linux\n");
+        for (version, name) in [
+            ("6.12.1-arch1-1", "efi/EFI/Linux/arch-linux.efi"),
+            ("6.12.2", "efi/EFI/Linux/os_5@6.12.2.efi"),
+            ("6.12.4", "boot/images/os.efi"),
+        ] {
+            assert_eq!(machine.find(version).unwrap(), Source::Uki(machine.file(name)));
+        }
+        let expected = machine.kernel(
+            "boot/vmlinuz-linux",
+            &["boot/initramfs-linux.img"],
+            "initrd=\\initramfs-linux.img quiet",
+        );
+        assert_eq!(machine.find("6.12.3-arch1-1").unwrap(), expected);
+        for version in ["6.12", "6.12.3", "arch1-1"] {
+            assert!(machine.find(version).is_err(), "{version}");
         }
     }
 
