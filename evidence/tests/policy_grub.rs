@@ -6,9 +6,12 @@ mod common;
 
 use common::boots::{Record, boot, log_of};
 use halfkey_evidence::eventlog::{kind, replay};
-use halfkey_evidence::policy::{Assured, Claims, Finding, Policy, evaluate, learn, learn_boot};
+use halfkey_evidence::policy::{
+    Assured, Claims, Finding, Policy, evaluate, is_booted, learn, learn_boot, not_as_proposed,
+};
 use halfkey_protocol::tpm::bank::PcrBank;
 use halfkey_protocol::tpm::kdf::Hash;
+use halfkey_protocol::wire::{Proposal, ProposedImage, ProposedLoader};
 
 const LINE: &str = "root=/dev/mapper/root ro quiet systemd.import_credentials=no";
 
@@ -78,6 +81,59 @@ fn learned(records: &[Record]) -> String {
     let log = replay(&bytes, PcrBank::Sha256).unwrap().assume().unwrap();
     learn(&log, &Claims::default(), Assured::default(), "grub", &[])
         .unwrap_or_else(|findings| panic!("{findings:?}"))
+}
+
+/// What a node says of the boot of [`records`] before it.
+fn announced(kernel: &str, line: &str) -> Proposal {
+    let digest = |content: &str| Hash::Sha256.digest(&[content.as_bytes()]).into();
+    Proposal {
+        version: 1,
+        name: "6.1".into(),
+        bank: "sha256".into(),
+        images: vec![ProposedImage {
+            role: "kernel".into(),
+            path: kernel.into(),
+            authenticode: digest(kernel),
+        }],
+        sections: Vec::new(),
+        initrd: Some(digest("an initrd")),
+        command_line: Some(format!("BOOT_IMAGE=/{kernel} {line}")),
+        loader: Some(ProposedLoader { name: "grub".into(), changes: "+linux\n".into() }),
+    }
+}
+
+#[test]
+fn the_boot_that_was_announced_is_known_by_its_files() {
+    let (shim, proposal) = (records("vmlinuz-6.1", LINE), announced("vmlinuz-6.1", LINE));
+    // Without shim nobody measures the image of the kernel that GRUB starts.
+    let mut alone = shim.clone();
+    let kernel = alone.iter().rposition(|record| record.kind == kind::EFI_BOOT_SERVICES_APPLICATION).unwrap();
+    alone.remove(kernel);
+    let held = |proposal: &Proposal, records: &[Record]| {
+        let bytes = log_of(records);
+        let log = replay(&bytes, PcrBank::Sha256).unwrap().assume().unwrap();
+        let what: Vec<_> = not_as_proposed(proposal, &log).into_iter().map(|finding| finding.what).collect();
+        (is_booted(proposal, &log), what.join(", "))
+    };
+    let is = |what: &str| (true, what.to_owned());
+    let is_not = |what: &str| (false, what.to_owned());
+    for records in [&shim, &alone] {
+        assert_eq!(held(&proposal, records), is(""));
+        // It may have been edited in the menu: it is the boot, and that is said.
+        assert_eq!(held(&announced("vmlinuz-6.1", "root=/dev/x"), records), is("command line"));
+        let other = Proposal { initrd: Some(vec![7; 32].into()), ..proposal.clone() };
+        assert_eq!(held(&other, records), is_not("initrd"));
+        assert_eq!(held(&Proposal { bank: "sha384".into(), ..proposal.clone() }, records), is_not("bank"));
+    }
+    let other = announced("vmlinuz-6.2", LINE);
+    assert_eq!(held(&other, &shim), is_not("kernel vmlinuz-6.2, command line"));
+    // Where neither image nor initrd can tell, nothing does; nor is it GRUB's word that it was GRUB.
+    for unknown in
+        [Proposal { initrd: None, ..proposal.clone() }, Proposal { loader: None, ..proposal.clone() }]
+    {
+        assert_eq!(held(&unknown, &alone), is_not("kernel vmlinuz-6.1"));
+        assert_eq!(held(&unknown, &shim), is(""));
+    }
 }
 
 #[test]

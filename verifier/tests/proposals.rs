@@ -11,7 +11,7 @@ use halfkey_protocol::keys::opening::OpeningSecret;
 use halfkey_protocol::tpm::kdf::Hash;
 use halfkey_protocol::wire::operator::{AuditList, Because, NodeRecord};
 use halfkey_protocol::wire::policies::{NodePolicy, ProposalList, ProposalRecord, ProposalState};
-use halfkey_protocol::wire::{Begun, Evidence, Proposal, Propose, Proposed, Verdict};
+use halfkey_protocol::wire::{Begun, Evidence, Proposal, Propose, Proposed, ProposedLoader, Verdict};
 use halfkey_protocol::{Bytes, Reason};
 use halfkey_testkit::hex;
 use halfkey_testkit::software::{Software, policy_head, trust};
@@ -201,7 +201,8 @@ async fn what_waits_for_the_same_boot_is_over_when_it_is_proposed_anew() {
     }
     let first = node.propose(&anybody, &new()).await;
     let others = other.propose(&anybody, &new()).await;
-    let later = node.propose(&anybody, &Software::version("6.1.0-57")).await;
+    let later_kernel = || Software::version("6.1.0-57");
+    let later = node.propose(&anybody, &later_kernel()).await;
     // Its initramfs was built once more.
     let again = node.propose(&anybody, &Software { initrd: vec![0x42; 32], ..new() }).await;
     assert_eq!(answered(&again), "waiting proposal_waits", "{again:?}");
@@ -212,6 +213,12 @@ async fn what_waits_for_the_same_boot_is_over_when_it_is_proposed_anew() {
     for waits in [&later, &others, &again] {
         assert_eq!(record(&operator, waits).await.state, ProposalState::Waiting);
     }
+    // What a rule accepts stays accepted, whatever is proposed in its place.
+    node.apply(&operator, "group:web", &(old().policy("web") + &later_kernel().boot())).await.unwrap();
+    assert_eq!(record(&operator, &later).await.state, ProposalState::Accepted);
+    let other = node.propose(&anybody, &Software { initrd: vec![0x43; 32], ..later_kernel() }).await;
+    assert_eq!(answered(&other), "waiting proposal_waits", "{other:?}");
+    assert_eq!(record(&operator, &later).await.state, ProposalState::Accepted);
     // The files of before are back.
     assert_eq!(node.propose(&anybody, &new()).await.proposal_id, first.proposal_id);
     assert_eq!(record(&operator, &first).await.state, ProposalState::Waiting);
@@ -821,4 +828,40 @@ async fn the_list_comes_in_pages_of_bounded_size() {
     }
     assert_eq!(all.len(), 1 + 1400 - 14, "without those that can't be read");
     assert!(all.is_sorted_by(|a, b| a > b) && all.last() == Some(&first) && pages > 3, "{pages}");
+}
+
+/// No rule accepts it before its first boot: it is over with that.
+#[tokio::test]
+async fn what_grub_announced_is_over_once_it_was_booted() {
+    let server = Server::start();
+    let (anybody, operator) = (server.anybody(), server.operator());
+    let node = member(&server, "web").await;
+    node.apply(&operator, "group:web", &old().policy("web")).await.unwrap();
+    let announce = async |node: &Node, software: &Software| {
+        let loader = Some(ProposedLoader { name: "grub".into(), changes: "+linux\n".into() });
+        let message = node.proposal(&anybody, &Proposal { loader, ..software.proposal() }).await.unwrap();
+        let proposed: Proposed = post(&anybody, "/v1/propose", &message).await.unwrap();
+        assert_eq!(answered(&proposed), "waiting proposal_waits");
+        proposed
+    };
+    opened(&server, &node, &old()).await;
+    let (next, later) = (announce(&node, &new()).await, Software::version("6.1.0-57"));
+    let after = announce(&node, &later).await;
+    // Denied, somebody types the passphrase, and it is learned: the machine may not boot it again for months.
+    node.reboot_into(&new());
+    assert_eq!(said(&node.boot(&anybody).await), "denied policy_mismatch");
+    assert_eq!(waiting(&operator).await.len(), 2);
+    node.apply(&operator, "group:web", &(old().policy("web") + &new().boot())).await.unwrap();
+    assert_eq!(record(&operator, &next).await.state, ProposalState::Booted);
+    assert_eq!(waiting(&operator).await, [after.proposal_id.unwrap()]);
+    opened(&server, &node, &new()).await;
+    assert_eq!(record(&operator, &after).await.state, ProposalState::Waiting);
+    // Released, and not by a rule.
+    node.reboot_into(&later);
+    assert_eq!(said(&node.boot(&anybody).await), "denied policy_mismatch");
+    node.approve(&operator).await.unwrap();
+    assert_eq!(record(&operator, &after).await.state, ProposalState::Waiting);
+    assert_eq!(said(&node.boot(&anybody).await), "released");
+    assert_eq!(record(&operator, &after).await.state, ProposalState::Booted);
+    assert_eq!(waiting(&operator).await, [0; 0]);
 }

@@ -12,6 +12,7 @@
 //! | `command_line`, `compiled` | rules made ready to judge: patterns, steps by PCR |
 //! | `appraise` | a policy against the events of a boot: `survey` sorts them, `boot`, `secure_boot` and `sequence` judge, `recorder` says why |
 //! | `parsed`, `governing`, `effective` | what is signed, which of it governs a node, and what that comes to |
+//! | `booted` | a boot beside what was proposed |
 //! | `sidecar` | credentials that systemd's stub takes from beside its image |
 //! | `learn`, `proposal`, `compare`, `write` | a policy from a boot, from a proposal, beside another, and as text |
 //! | `key_update`, `edit` | what KEK and db gain, and a document with it |
@@ -24,6 +25,7 @@ mod command_line;
 
 mod appraise;
 mod boot_path;
+mod booted;
 mod compare;
 mod compiled;
 mod edit;
@@ -38,6 +40,7 @@ mod sidecar;
 mod write;
 
 pub use appraise::{Claims, Evaluation, ExplainedEvent, Explanation, Matched, evaluate, explain};
+pub use booted::{is_booted, not_as_proposed};
 pub use compare::{Change, diff};
 pub use effective::{Effective, LeftOut};
 pub use governing::{TenantNode, Unfit, signed_for};

@@ -462,7 +462,7 @@ fn check_digest(what: &str, bytes: &[u8], bank: PcrBank) -> Result<(), Rejection
     Ok(())
 }
 
-fn finding(pcr: Option<u8>, what: &str, rule: String, expected: &str, found: &str) -> Finding {
+pub(super) fn finding(pcr: Option<u8>, what: &str, rule: String, expected: &str, found: &str) -> Finding {
     Finding {
         pcr,
         event: None,
@@ -474,10 +474,10 @@ fn finding(pcr: Option<u8>, what: &str, rule: String, expected: &str, found: &st
     }
 }
 
-fn image_name(image: &ProposedImage) -> String {
+pub(super) fn image_name(image: &ProposedImage) -> String {
     format!("{} {}", clip(&image.role), image.path)
 }
 
-fn show(bytes: &[u8]) -> String {
+pub(super) fn show(bytes: &[u8]) -> String {
     Digest::new(bytes).map_or_else(|| format!("{} bytes", bytes.len()), |digest| digest.to_string())
 }

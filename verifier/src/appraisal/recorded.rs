@@ -7,9 +7,10 @@ use crate::domain::{Node, Waiting};
 use crate::policies::Governed;
 use halfkey_evidence::Rejection;
 use halfkey_evidence::appraise::{Appraisal, BoundedEvidence, appraise};
+use halfkey_evidence::policy::is_booted;
 use halfkey_evidence::ticket::BootTicket;
-use halfkey_protocol::wire::Purpose;
 use halfkey_protocol::wire::operator::{EvidenceRecord, PendingBoot};
+use halfkey_protocol::wire::{Proposal, Purpose};
 use halfkey_protocol::{NodeId, Reason};
 
 /// A recorded boot of a node, by what its AK signed.
@@ -40,6 +41,11 @@ impl<'a> RecordedBoot<'a> {
             PolicyResult::Allowed { .. } => true,
             PolicyResult::NoPolicy(_) | PolicyResult::Against(..) => false,
         }
+    }
+
+    /// Whether it is the boot that was proposed, as far as its log shows.
+    pub fn is_of(&self, proposal: &Proposal) -> bool {
+        self.appraisal.log().is_ok_and(|log| log.is_some_and(|log| is_booted(proposal, log)))
     }
 
     /// What an operator is shown of the boot that waits by this row, and may approve: the row says which one, since when and until

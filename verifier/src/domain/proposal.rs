@@ -44,15 +44,18 @@ pub fn trusted(view: &TxView<'_>, node: NodeId, under: &TrustedUnder) -> Result<
     Ok(found)
 }
 
-/// Accepted or trusted, and not booted yet.
+/// Accepted, trusted or announced, and not booted yet.
 ///
 /// # Errors
 /// When the database can't be read.
-pub fn accepted(view: &TxView<'_>, node: NodeId) -> Result<Vec<StoredProposal>> {
-    let states = [ProposalState::Accepted.as_str(), ProposalState::Trusted.as_str()];
+pub fn not_booted(view: &TxView<'_>, node: NodeId) -> Result<Vec<StoredProposal>> {
+    let states = [ProposalState::Accepted, ProposalState::Trusted, ProposalState::Waiting];
     let mut found = Vec::new();
-    for id in view.rows.proposal_numbers(Some(node), &states, None, ALL)? {
-        found.extend(one(view, id).map_or_else(passed_over, Ok)?);
+    for id in view.rows.proposal_numbers(Some(node), &states.map(ProposalState::as_str), None, ALL)? {
+        let stored = one(view, id).map_or_else(passed_over, Ok)?;
+        let counts =
+            |stored: &StoredProposal| stored.record.state != ProposalState::Waiting || stored.is_announced();
+        found.extend(stored.filter(counts));
     }
     found.sort_by_key(|stored| (stored.record.at, stored.record.id));
     Ok(found)

@@ -7,6 +7,7 @@ use super::{By, Error, Result, TxView, audit, evidence, node, proposal};
 use crate::counted;
 use crate::store::StoreError;
 use halfkey_protocol::NodeId;
+use halfkey_protocol::wire::operator::EvidenceRecord;
 use halfkey_protocol::wire::policies::ProposalState;
 use std::fmt;
 
@@ -22,6 +23,17 @@ pub trait Reviewer: BootReviewer {
         proposal: &StoredProposal,
         documents: &dyn PolicySource,
     ) -> Result<ProposalDecision>;
+    /// Whether this recorded boot is the one that was proposed.
+    ///
+    /// # Errors
+    /// When the documents can't be read.
+    fn is_booted(
+        &self,
+        node: &Node,
+        proposal: &StoredProposal,
+        record: &EvidenceRecord,
+        documents: &dyn PolicySource,
+    ) -> Result<bool>;
 }
 
 /// What a review changed.
@@ -118,6 +130,19 @@ fn look(view: &TxView<'_>, id: NodeId, reviewer: &dyn Reviewer, by: By<'_>) -> R
     if reviewer.boot(&node, &record, view)? {
         boot::forget_undecided(view, id)?;
         reviewed.boots += 1;
+        learned(view, &node, &record, reviewer)?;
     }
     Ok(reviewed)
+}
+
+/// A boot that was announced, denied, and learned: nobody knows when the machine boots it again.
+fn learned(view: &TxView<'_>, node: &Node, record: &EvidenceRecord, reviewer: &dyn Reviewer) -> Result<()> {
+    let mut booted = Vec::new();
+    let announced = |proposal: &StoredProposal| proposal.is_announced() && !proposal.by_trust;
+    for proposal in proposal::not_booted(view, node.id)?.into_iter().filter(announced) {
+        if reviewer.is_booted(node, &proposal, record, view)? {
+            booted.push(proposal.record.id);
+        }
+    }
+    proposal::booted(view, node.id, &booted)
 }

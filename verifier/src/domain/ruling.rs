@@ -47,7 +47,7 @@ pub fn attest(
     if let Some(damage) = in_row.or(damage.as_ref()) {
         audit::append(view, by, "damage", Some(request.node), damage)?;
     }
-    let proposals = proposal::accepted(view, request.node)?;
+    let proposals = proposal::not_booted(view, request.node)?;
     let snapshot = NodeSnapshot { node, boot, proposals };
     let ruling = rule(&snapshot);
     let twin = twin(&snapshot, &ruling);

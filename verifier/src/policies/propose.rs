@@ -15,7 +15,7 @@ use crate::{hex, utc};
 use aws_lc_rs::digest::{SHA256, digest};
 use halfkey_evidence::Rejection;
 use halfkey_evidence::appraise::BoundedEvidence;
-use halfkey_evidence::eventlog::{ExplainedLog, systemd_log};
+use halfkey_evidence::eventlog::systemd_log;
 use halfkey_evidence::policy::{
     Assured, Cover, Origin, Trust, boot_of, check_proposal, covers, is_known_once_booted,
 };
@@ -313,17 +313,6 @@ fn base_boot(released: &ReleasedBoot, rules: &Rules) -> Option<String> {
         // It runs what was trusted before: that took them from a boot of the policy.
         Origin::Proposal(_) => released.base.clone(),
     }
-}
-
-/// Whether everything that was proposed is in a boot's log.
-pub fn is_booted(proposal: &Proposal, log: &ExplainedLog) -> bool {
-    let events = log.log().events();
-    let has =
-        |pcr: u32, digest: &[u8]| events.iter().any(|event| event.pcr == pcr && event.digest[..] == *digest);
-    proposal.bank == log.log().bank().name()
-        && proposal.images.iter().all(|image| has(4, &image.authenticode))
-        && proposal.sections.iter().all(|section| has(11, &section.digest))
-        && proposal.initrd.as_ref().is_none_or(|initrd| has(9, initrd))
 }
 
 #[cfg(test)]

@@ -41,4 +41,16 @@ impl Reviewer for Library {
         let trusting = Trusting::Kept(keeps(proposal, &governed));
         Ok(weigh(&governed, &proposal.record.proposal, proposal.base_boot.as_deref(), trusting))
     }
+
+    fn is_booted(
+        &self,
+        node: &Node,
+        proposal: &StoredProposal,
+        record: &EvidenceRecord,
+        documents: &dyn PolicySource,
+    ) -> Result<bool> {
+        let governed = self.governed(node, documents)?;
+        let boot = RecordedBoot::of(node, record, &governed);
+        Ok(boot.is_ok_and(|boot| boot.is_of(&proposal.record.proposal)))
+    }
 }

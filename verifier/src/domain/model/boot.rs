@@ -120,7 +120,7 @@ pub struct NodeSnapshot {
     pub node: Node,
     /// This very boot, if it was seen before.
     pub boot: Option<Boot>,
-    /// Proposals that were accepted and not booted yet.
+    /// Proposals that were accepted or announced, and not booted yet.
     pub proposals: Vec<StoredProposal>,
 }
 

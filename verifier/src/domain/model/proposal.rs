@@ -23,6 +23,11 @@ impl StoredProposal {
     pub fn keeps_trust(&self, here: Option<&TrustedUnder>) -> bool {
         self.by_trust && here.is_some() && self.trusted_under.as_ref() == here
     }
+
+    /// Of a boot loader that measures its own configuration: it waits for its boot more than for a rule.
+    pub fn is_announced(&self) -> bool {
+        self.record.proposal.loader.is_some()
+    }
 }
 
 /// Where a proposal stands by a policy.
