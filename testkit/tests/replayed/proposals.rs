@@ -124,8 +124,11 @@ fn the_next_kernel_of_grub_is_learned() {
     }
     let next = boot.clone().with_other_image();
     machine.denied(&next, "policy_mismatch", &["pcr 4"]);
+    // The recorded boot has another kernel than the files that were announced.
     let (code, said) = machine.approve(&["--learn"]);
     assert_eq!(code, 0, "{said}");
+    let expected = format!("this is not the boot of proposal {} (", proposal.id);
+    assert!(said.contains(&expected) && said.contains("no event of pcr 9 with it"), "{said}");
     machine.unlocks(&next);
     machine.unlocks(&boot);
 }

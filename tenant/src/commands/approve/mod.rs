@@ -1,6 +1,7 @@
 //! `halfkey approve`: the boot that waits, once, as part of the policy, or as the whole of it.
 
 pub mod group;
+pub mod proposed;
 pub mod waiting;
 
 use crate::ask::{choose, confirm};
@@ -89,6 +90,7 @@ pub fn run(context: &Context, approval: &Approval<'_>) -> Result<()> {
     let waiting = WaitingBoot::fetch(&signing, approval.node, id, &record, pending)?;
     let record = waiting.labelled(&record);
     context.out.note(&node::pending(&record, waiting.shown(), time::now()));
+    proposed::say(context, &signing, id, waiting.boot());
     let how = match approval.how {
         Some(how) => how,
         None if approval.yes => How::Learn,
