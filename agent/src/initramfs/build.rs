@@ -2,18 +2,19 @@
 
 use super::alone::Root;
 use super::look::{self, Drivers};
-use super::tool;
+use super::{run, tool};
 use crate::bounded;
 use crate::console;
 use crate::enroll::running::Warning;
 use crate::error::{Error, Kind, Result};
 use nix::sys::statvfs::statvfs;
 use std::path::{Path, PathBuf};
-use std::process::Stdio;
 use std::time::{Duration, SystemTime};
 
 /// What a FAT file system rounds times to.
 const ROUNDED: Duration = Duration::from_secs(2);
+/// A slow machine takes some minutes for a generic image. What takes longer waits for something that does not come.
+const LONGEST: Duration = Duration::from_secs(30 * 60);
 
 /// Has dracut build the initramfs of the running kernel, and looks into what it built.
 ///
@@ -26,11 +27,9 @@ pub fn rebuild() -> Result<()> {
     other_dracut(Path::new("/")).iter().flat_map(Warning::lines).for_each(|line| console::say(&line));
     let begun = SystemTime::now() - ROUNDED;
     console::print("building the initramfs with dracut ...\n");
-    let ran = tool("dracut")
-        .arg("--force")
-        .stdin(Stdio::null())
-        .output()
-        .map_err(|e| Error::system("dracut", e))?;
+    let mut dracut = tool("dracut");
+    dracut.arg("--force");
+    let ran = run::run(dracut, LONGEST, super::FROM)?;
     let said = [String::from_utf8_lossy(&ran.stdout), String::from_utf8_lossy(&ran.stderr)].concat();
     if !ran.status.success() {
         return Err(failed(&said, format!("dracut --force: {}", ran.status)));

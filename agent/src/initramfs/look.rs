@@ -1,7 +1,7 @@
 //! What is in an image, as dracut's lsinitrd lists it, and what is missing there.
 
 use super::alone::Root;
-use super::tool;
+use super::{run, tool};
 use crate::bounded;
 use crate::enroll::running::Warning;
 use crate::error::{Error, Kind, Result};
@@ -11,7 +11,7 @@ use std::fs::File;
 use std::io::{self, Read, Write};
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
-use std::process::Stdio;
+use std::time::Duration;
 
 /// Units of any image, each with the drop-in that fences its shell or looks at the root. Those that only some versions have are
 /// looked for where the image has the unit.
@@ -20,6 +20,8 @@ const FENCED_IF_THERE: &[&str] =
     &["dracut-emergency.service", "debug-shell.service", "systemd-cryptsetup@.service"];
 /// What a unified kernel image may be large.
 const MAX_IMAGE: usize = 512 << 20;
+/// For one look: an image is unpacked in seconds.
+const LONGEST: Duration = Duration::from_secs(5 * 60);
 const UNITS: &str = "lib/systemd/system/";
 
 /// One thing that is wrong with an image.
@@ -224,11 +226,8 @@ fn lsinitrd(file: &Path, inside: Option<&str>) -> Result<Vec<u8>> {
     let file: PathBuf = file.canonicalize().map_err(|e| Error::system(file.display(), e))?;
     // lsinitrd itself takes objcopy for that, which few servers have.
     let unpacked = Unpacked::of(&file)?;
-    let ran = command
-        .arg(unpacked.as_ref().map_or(file.as_path(), |unpacked| &unpacked.0))
-        .stdin(Stdio::null())
-        .output()
-        .map_err(|e| Error::system("lsinitrd", e).hint("it comes with dracut (Debian: dracut-core)"))?;
+    command.arg(unpacked.as_ref().map_or(file.as_path(), |unpacked| &unpacked.0));
+    let ran = run::run(command, LONGEST, super::FROM)?;
     if !ran.status.success() {
         let said = [ran.stderr, ran.stdout].map(|said| String::from_utf8_lossy(&said).into_owned()).concat();
         let why = said.lines().find(|line| !line.trim().is_empty()).unwrap_or("no word of why");
