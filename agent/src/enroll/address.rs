@@ -9,14 +9,36 @@ use std::path::Path;
 /// What dracut's configuration installs from there, NetworkManager reads in the initramfs too.
 const KEYFILES: &str = "/etc/NetworkManager/system-connections/";
 
+/// What brings a network up.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Manager {
+    NetworkManager,
+    Networkd,
+}
+
+impl Manager {
+    fn name(self) -> &'static str {
+        match self {
+            Self::NetworkManager => "NetworkManager",
+            Self::Networkd => "systemd-networkd",
+        }
+    }
+}
+
 /// What the address says of itself, and where the initramfs could have it from.
 struct Host<'a> {
     interface: &'a str,
     gateway: Ipv4Addr,
     /// `ip -o -4 addr show dev INTERFACE`
     addresses: &'a str,
+    /// What configured it, if that is one that is known.
+    by: Option<Manager>,
+    /// What the initramfs has.
+    image: Manager,
     /// Kernel command line, and dracut's configuration.
     told: &'a str,
+    /// Each file of networkd's.
+    networks: &'a [String],
 }
 
 /// The interface of the default route, if there is one (IPv4).
@@ -30,17 +52,74 @@ pub fn warning() -> Option<Warning> {
     let (interface, gateway) = default_route(&routes)?;
     let ip = tool("ip").args(["-o", "-4", "addr", "show", "dev", interface]).output().ok()?;
     let mut told = bounded::read_text("/proc/cmdline", 64 << 10).unwrap_or_default();
-    for folder in
-        ["/etc/dracut.conf.d", "/usr/lib/dracut/dracut.conf.d", "/etc/systemd/network", "/etc/cmdline.d"]
-    {
-        let files = Path::new(folder).read_dir().into_iter().flatten().flatten();
-        for file in files {
-            told.push('\n');
-            told.push_str(&bounded::read_text(file.path(), 64 << 10).unwrap_or_default());
-        }
+    let configuration = ["/etc/dracut.conf.d", "/usr/lib/dracut/dracut.conf.d", "/etc/cmdline.d"];
+    for text in configuration.into_iter().flat_map(texts) {
+        told.push('\n');
+        told.push_str(&text);
     }
     told.push_str(&bounded::read_text("/etc/dracut.conf", 64 << 10).unwrap_or_default());
-    Host { interface, gateway, addresses: &String::from_utf8_lossy(&ip.stdout), told: &told }.warning()
+    let root = Path::new("/");
+    let host = Host {
+        interface,
+        gateway,
+        addresses: &String::from_utf8_lossy(&ip.stdout),
+        by: configured_by(root, interface),
+        image: of_image(root, &told),
+        told: &told,
+        networks: &texts("/etc/systemd/network").collect::<Vec<_>>(),
+    };
+    host.warning()
+}
+
+/// All files of a folder.
+fn texts(folder: &str) -> impl Iterator<Item = String> {
+    let files = Path::new(folder).read_dir().into_iter().flatten().flatten();
+    files.filter_map(|file| bounded::read_text(file.path(), 64 << 10).ok())
+}
+
+/// By what both keep of each link: an interface may be unmanaged by one, or by both.
+fn configured_by(root: &Path, interface: &str) -> Option<Manager> {
+    let read = |path: String| bounded::read_text(root.join(path), 64 << 10).unwrap_or_default();
+    let index = read(format!("sys/class/net/{interface}/ifindex"));
+    let has = |text: String, words: &[&str]| text.lines().any(|line| words.contains(&line));
+    if has(read(format!("run/NetworkManager/devices/{index}")), &["managed=true", "managed=1"]) {
+        return Some(Manager::NetworkManager);
+    }
+    let states = ["ADMIN_STATE=configured", "ADMIN_STATE=configuring"];
+    has(read(format!("run/systemd/netif/links/{index}")), &states).then_some(Manager::Networkd)
+}
+
+/// As the dracut module takes one: what dracut was asked for, else NetworkManager where it is.
+fn of_image(root: &Path, told: &str) -> Manager {
+    let words_of = |key: &str| {
+        let lines = told.lines().filter_map(|line| line.trim().strip_prefix(key));
+        lines.flat_map(|line| line.split([' ', '\t', '"', '\'', '=', '+'])).collect::<Vec<_>>()
+    };
+    let modules = ["add_dracutmodules", "force_add_dracutmodules", "dracutmodules"];
+    let asked = |name: &str| modules.iter().any(|key| words_of(key).contains(&name));
+    let generators = ["usr/libexec/nm-initrd-generator", "usr/lib/nm-initrd-generator"];
+    let is_there = generators.iter().any(|path| root.join(path).exists());
+    let omitted = words_of("omit_dracutmodules").contains(&"network-manager");
+    if asked("network-manager") || !asked("systemd-networkd") && is_there && !omitted {
+        Manager::NetworkManager
+    } else {
+        Manager::Networkd
+    }
+}
+
+/// Whether a file of networkd's gives this interface an address; one that matches by something else than a name may.
+fn gives_address(network: &str, interface: &str) -> bool {
+    let value = |line: &str, key: &str| {
+        let (name, value) = line.split_once('=')?;
+        (name.trim() == key).then(|| value.trim().to_owned())
+    };
+    let names: Vec<String> = network.lines().filter_map(|line| value(line, "Name")).collect();
+    let fits = |name: &str| match name.strip_suffix('*') {
+        Some(begin) => interface.starts_with(begin),
+        None => name == interface || name.contains(['*', '?', '[', '!']),
+    };
+    let matches = names.is_empty() || names.iter().flat_map(|names| names.split_ascii_whitespace()).any(fits);
+    matches && network.lines().any(|line| value(line, "Address").is_some())
 }
 
 /// Interface and gateway of the first default route in /proc/net/route.
@@ -67,10 +146,14 @@ impl Host<'_> {
                 .trim_matches(['"', '\''])
                 .to_owned()
         };
-        let is_told =
-            self.told.split_ascii_whitespace().map(words_told).any(|word| {
-                word.starts_with("ip=") || word.starts_with("Address=") || word.contains(KEYFILES)
-            });
+        let mut told = self.told.split_ascii_whitespace().map(words_told);
+        let is_told = match self.image {
+            Manager::NetworkManager => told.any(|word| word.starts_with("ip=") || word.contains(KEYFILES)),
+            Manager::Networkd => {
+                told.any(|word| word.starts_with("ip="))
+                    || self.networks.iter().any(|network| gives_address(network, self.interface))
+            }
+        };
         if words.contains(&"dynamic") || is_told {
             return None;
         }
@@ -78,7 +161,9 @@ impl Host<'_> {
         let (interface, gateway) = (self.interface, self.gateway);
         Some(Warning {
             what: format!(
-                "this host has the address {address} on {interface} from no DHCP server, and its initramfs would ask one"
+                "this host has the address {address} on {interface} from no DHCP server{}, and its initramfs would ask one, by {}",
+                self.by.map(|by| format!(" but from {}", by.name())).unwrap_or_default(),
+                self.image.name()
             ),
             hint: format!(
                 "if none answers there: ip={host}::{gateway}:{prefix}::{interface}:none on the kernel command line, or kernel_cmdline+=\" ip=.. \" in a file of /etc/dracut.conf.d"
@@ -97,9 +182,15 @@ mod tests {
     const STATIC: &str = "2: eth0    inet 10.0.2.15/24 brd 10.0.2.255 scope global eth0\\       valid_lft forever preferred_lft forever";
     const LEASE: &str = "2: eth0    inet 10.0.2.15/24 metric 100 brd 10.0.2.255 scope global dynamic eth0\\       valid_lft 86000sec";
 
-    fn warned(addresses: &str, told: &str) -> Option<Warning> {
+    fn warned_by(image: Manager, addresses: &str, told: &str, networks: &[&str]) -> Option<Warning> {
         let (interface, gateway) = default_route(ROUTES).unwrap();
-        Host { interface, gateway, addresses, told }.warning()
+        let networks: Vec<String> = networks.iter().map(|text| (*text).to_owned()).collect();
+        let by = Some(Manager::NetworkManager);
+        Host { interface, gateway, addresses, by, image, told, networks: &networks }.warning()
+    }
+
+    fn warned(addresses: &str, told: &str) -> Option<Warning> {
+        warned_by(Manager::NetworkManager, addresses, told, &[])
     }
 
     #[test]
@@ -113,11 +204,67 @@ mod tests {
             (STATIC, "quiet ip=10.0.2.15::10.0.2.2:24::eth0:none"),
             (STATIC, "kernel_cmdline=\"ip=10.0.2.15::10.0.2.2:24::eth0:none\""),
             (STATIC, "kernel_cmdline+=\" ip=10.0.2.15::10.0.2.2:24::eth0:none \""),
-            (STATIC, "[Network]\nAddress=10.0.2.15/24"),
             (STATIC, "install_items+=\" /etc/NetworkManager/system-connections/eth0.nmconnection \""),
         ] {
             assert_eq!(warned(addresses, told), None, "{addresses} {told}");
         }
         assert_eq!(default_route("Iface\tDestination\n"), None);
+    }
+
+    #[test]
+    fn what_the_other_network_manager_reads_tells_the_initramfs_nothing() {
+        const NETWORK: &str = "[Match]\nName = eth0\n[Network]\nAddress=10.0.2.15/24\n";
+        const KEYFILE: &str = "install_items+=\" /etc/NetworkManager/system-connections/eth0.nmconnection \"";
+        let found = warned_by(Manager::NetworkManager, STATIC, "", &[NETWORK]).unwrap();
+        assert!(
+            found.what.ends_with(
+                "no DHCP server but from NetworkManager, and its initramfs would ask one, by NetworkManager"
+            ),
+            "{found:?}"
+        );
+        let found = warned_by(Manager::Networkd, STATIC, KEYFILE, &[]).unwrap();
+        assert!(found.what.ends_with("by systemd-networkd"), "{found:?}");
+        for (network, told) in [
+            (NETWORK, true),
+            ("[Match]\nName=en* eth*\n[Network]\nAddress=10.0.2.15/24\n", true),
+            ("[Match]\nMACAddress=52:54:00:00:00:01\n[Address]\nAddress=10.0.2.15/24\n", true),
+            ("[Match]\nName=br0\n[Network]\nAddress=10.0.3.1/24\n", false),
+            ("[Match]\nName=eth0\n[Network]\nDHCP=yes\n", false),
+        ] {
+            assert_eq!(warned_by(Manager::Networkd, STATIC, "", &[network]).is_none(), told, "{network}");
+        }
+    }
+
+    #[test]
+    fn which_one_has_the_interface_and_which_the_initramfs() {
+        let top = tempfile::tempdir().unwrap();
+        let root = top.path();
+        let write = |path: &str, text: &str| {
+            let path = root.join(path);
+            std::fs::create_dir_all(path.parent().unwrap()).unwrap();
+            std::fs::write(path, text).unwrap();
+        };
+        assert_eq!((configured_by(root, "eth0"), of_image(root, "")), (None, Manager::Networkd));
+        write("sys/class/net/eth0/ifindex", "2\n");
+        write(
+            "run/systemd/netif/links/2",
+            "ADMIN_STATE=configured\nNETWORK_FILE=/etc/systemd/network/a.network\n",
+        );
+        write("run/NetworkManager/devices/2", "[device]\nmanaged=false\n");
+        assert_eq!(configured_by(root, "eth0"), Some(Manager::Networkd));
+        write("run/systemd/netif/links/2", "ADMIN_STATE=unmanaged\n");
+        assert_eq!(configured_by(root, "eth0"), None);
+        write("run/NetworkManager/devices/2", "[device]\nmanaged=true\nconnection-uuid=1\n");
+        assert_eq!(configured_by(root, "eth0"), Some(Manager::NetworkManager));
+        write("usr/libexec/nm-initrd-generator", "");
+        for (told, image) in [
+            ("", Manager::NetworkManager),
+            ("add_dracutmodules+=\" halfkey \"", Manager::NetworkManager),
+            ("  add_dracutmodules+=\" systemd-networkd \"", Manager::Networkd),
+            ("omit_dracutmodules+=\" network-manager \"", Manager::Networkd),
+            ("# add_dracutmodules+=\" systemd-networkd \"", Manager::NetworkManager),
+        ] {
+            assert_eq!(of_image(root, told), image, "{told}");
+        }
     }
 }
