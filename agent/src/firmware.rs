@@ -54,30 +54,48 @@ impl Boot {
     /// `log` is empty if there is none.
     fn of(line: &str, log: &[u8], secure_boot: Option<bool>, release: &str) -> Self {
         let path = if log.is_empty() { None } else { Some(Path::of(log)) };
-        // Whether a kernel measures what is named at the front of its line is said below.
-        let floor = Floor {
-            secure_boot: secure_boot == Some(true),
-            names_initrds: matches!(path, None | Some(Path::Kernel)),
-            needs_initrd: matches!(path, Some(Path::Grub | Path::Kernel)),
-        };
-        let objections = floor.objections(line).into_iter();
-        let below_floor = objections
-            .map(|one| format!("kernel command line: expected {}, found {}", one.expected, one.found))
-            .collect();
+        let below_floor = below_floor(line, path, secure_boot);
         let unpinned = if path == Some(Path::Kernel) { unpinned(log, release) } else { None };
         Self { secure_boot, below_floor, unpinned, returned: returned(log) }
     }
 
     /// For people: warnings, each kind with its hint.
     pub fn warnings(&self) -> Vec<String> {
-        let mut lines: Vec<_> = self
-            .below_floor
-            .iter()
-            .map(|what| format!("warning: no policy can accept this boot: {what}"))
-            .collect();
-        if !lines.is_empty() {
-            lines.push("hint: change it before the first boot is approved: in /etc/kernel/cmdline (unified kernel images, systemd-boot) or GRUB_CMDLINE_LINUX of /etc/default/grub, then rebuild and reboot".into());
-        }
+        let mut lines = below_floor_lines("this boot", &self.below_floor);
+        lines.extend(self.other_warnings());
+        lines
+    }
+
+    /// The same before the enrollment: the first boot that a policy is made of is the next one. `next`: what is booted next, then what the
+    /// image after that is made of, as far as they are known.
+    pub fn warnings_before(&self, next: &[NextLine]) -> Vec<String> {
+        let mended = next.iter().find(|line| line.below_floor.is_empty());
+        let (which, bad) = match next.first() {
+            Some(first) if !first.below_floor.is_empty() => {
+                (format!("the next boot, by {}", first.from), &first.below_floor)
+            }
+            Some(_) | None => ("this boot".to_owned(), &self.below_floor),
+        };
+        let mut lines = match mended {
+            Some(line) if !bad.is_empty() => {
+                let when = if line.built {
+                    "after the reboot"
+                } else {
+                    "once an image is built with it, after the reboot"
+                };
+                let found = bad.iter().map(|what| format!("note: no policy can accept {which}: {what}"));
+                found
+                    .chain([format!("note: {} has the command line as it must be: {when}", line.from)])
+                    .collect()
+            }
+            Some(_) | None => below_floor_lines(&which, bad),
+        };
+        lines.extend(self.other_warnings());
+        lines
+    }
+
+    fn other_warnings(&self) -> Vec<String> {
+        let mut lines = Vec::new();
         if let Some(why) = &self.unpinned {
             lines.push(format!("warning: no policy can be learned from this boot: {why}"));
             lines.push("hint: boot a unified kernel image (dracut --uefi, ukify) or GRUB; or, if this kernel measures every initrd (commit c004703ed7ae was ported back), approve with --kernel-measures-initrd".into());
@@ -88,6 +106,50 @@ impl Boot {
         }
         lines
     }
+}
+
+/// A line that a later boot will have.
+#[derive(Debug)]
+pub struct NextLine {
+    /// The file that it is in.
+    pub from: String,
+    /// Whether that is what is booted, and not what the next image is made of.
+    pub built: bool,
+    /// As [`Boot::below_floor`], of this line.
+    pub below_floor: Vec<String>,
+}
+
+impl NextLine {
+    /// Judges a line as one of a boot by the same path as this one.
+    pub fn of(from: &std::path::Path, line: &str, built: bool) -> Self {
+        let line = line.split_ascii_whitespace().collect::<Vec<_>>().join(" ");
+        let log = bounded::read(EVENT_LOG, MAX_LOG).unwrap_or_default();
+        let path = if log.is_empty() { None } else { Some(Path::of(&log)) };
+        let below_floor = below_floor(&line, path, secure_boot_by(&log));
+        Self { from: from.display().to_string(), built, below_floor }
+    }
+}
+
+fn below_floor(line: &str, path: Option<Path>, secure_boot: Option<bool>) -> Vec<String> {
+    // Whether a kernel measures what is named at the front of its line is said elsewhere.
+    let floor = Floor {
+        secure_boot: secure_boot == Some(true),
+        names_initrds: matches!(path, None | Some(Path::Kernel)),
+        needs_initrd: matches!(path, Some(Path::Grub | Path::Kernel)),
+    };
+    let objections = floor.objections(line).into_iter();
+    objections
+        .map(|one| format!("kernel command line: expected {}, found {}", one.expected, one.found))
+        .collect()
+}
+
+fn below_floor_lines(which: &str, below_floor: &[String]) -> Vec<String> {
+    let mut lines: Vec<_> =
+        below_floor.iter().map(|what| format!("warning: no policy can accept {which}: {what}")).collect();
+    if !lines.is_empty() {
+        lines.push("hint: change it before the first boot is approved: in /etc/kernel/cmdline (unified kernel images, systemd-boot) or GRUB_CMDLINE_LINUX of /etc/default/grub, then rebuild and reboot".into());
+    }
+    lines
 }
 
 impl Path {
@@ -149,6 +211,53 @@ fn in_log(log: &[u8]) -> Option<bool> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn what_the_next_boot_has_is_no_reason_to_do_anything() {
+        let bad = Boot { below_floor: vec!["expected a word".into()], ..Boot::default() };
+        let line = |from: &str, built, below_floor: &[&str]| NextLine {
+            from: from.into(),
+            built,
+            below_floor: below_floor.iter().map(|what| (*what).to_owned()).collect(),
+        };
+        let said = |boot: &Boot, next: &[NextLine]| boot.warnings_before(next).join("\n");
+        assert_eq!(bad.warnings_before(&[]), bad.warnings());
+        let (uki, configured) = (line("a.efi", true, &[]), line("cmdline", false, &[]));
+        for (next, when) in
+            [(uki, "after the reboot"), (configured, "once an image is built with it, after the reboot")]
+        {
+            let from = next.from.clone();
+            assert_eq!(
+                said(&bad, &[next]),
+                format!(
+                    "note: no policy can accept this boot: expected a word\nnote: {from} has the command line as it must be: {when}"
+                )
+            );
+        }
+        let (fine, old) = (Boot::default(), || line("a.efi", true, &["expected another"]));
+        assert_eq!(said(&fine, &[line("a.efi", true, &[]), line("cmdline", false, &["x"])]), "");
+        assert_eq!(said(&fine, &[line("cmdline", false, &[])]), "");
+        // It has been taken off.
+        for boot in [&fine, &bad] {
+            let found = said(boot, &[old(), line("cmdline", false, &["x"])]);
+            assert!(
+                found.starts_with(
+                    "warning: no policy can accept the next boot, by a.efi: expected another\nhint: "
+                ),
+                "{found}"
+            );
+            let found = said(boot, &[old(), line("cmdline", false, &[])]);
+            assert!(
+                found.starts_with(
+                    "note: no policy can accept the next boot, by a.efi: expected another\nnote: cmdline has"
+                ),
+                "{found}"
+            );
+        }
+        // A file of several lines is one line.
+        let next = NextLine::of(std::path::Path::new("/etc/kernel/cmdline"), &FINE.replace(' ', "\n"), false);
+        assert_eq!(next.below_floor, [""; 0]);
+    }
 
     const FINE: &str = "root=/dev/mapper/x systemd.import_credentials=no efi=noruntime";
 

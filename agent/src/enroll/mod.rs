@@ -278,7 +278,12 @@ fn current(options: &Options, attester: &Attester, config: &RaceConfig) -> Optio
 /// What no policy could accept is said now, not when the first boot is to be approved.
 fn warn_of_floor(root_elsewhere: bool) {
     if !root_elsewhere {
-        firmware::Boot::now().warnings().iter().for_each(|line| console::say(line));
+        let next: Vec<_> = find::System::running(None)
+            .next_lines()
+            .iter()
+            .map(|next| firmware::NextLine::of(&next.file, &next.line, next.built))
+            .collect();
+        firmware::Boot::now().warnings_before(&next).iter().for_each(|line| console::say(line));
     }
 }
 

@@ -3,9 +3,11 @@
 use crate::bounded;
 use crate::error::{Error, Result};
 use halfkey_measure::pe::{Extent, Image};
+use halfkey_measure::predict::MAX_COMMAND_LINE;
 use halfkey_measure::stub;
 use std::fs::File;
 use std::io::{self, Read};
+use std::ops::Range;
 use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 
@@ -68,16 +70,28 @@ impl BootFile {
 
     /// The release of the kernel in it: the section of a unified kernel image, or what an x86 kernel has for boot loaders.
     pub fn release(&self) -> Option<String> {
+        let (file, head) = self.head()?;
+        let image = Image::within(head.extent()).ok()?;
+        let Some(range) = image.range_of(stub::RELEASE).ok()? else { return kernel_release(&head.bytes) };
+        first_word(&read_at(&file, &range, MAX_RELEASE + 1)?)
+    }
+
+    /// The command line that is in a unified kernel image.
+    pub fn command_line(&self) -> Option<String> {
+        let (file, head) = self.head()?;
+        let range = Image::within(head.extent()).ok()?.range_of(stub::COMMAND_LINE).ok()??;
+        let text = String::from_utf8(read_at(&file, &range, MAX_COMMAND_LINE)?).ok()?;
+        Some(text.trim_matches(['\0', '\n', ' ']).to_owned())
+    }
+
+    /// What an image says of itself stands at its beginning, or is found by that.
+    fn head(&self) -> Option<(File, Head)> {
         let file = self.open().ok()?;
         let size = file.metadata().ok()?.len();
-        let mut head = Vec::new();
-        (&file).take(HEAD).read_to_end(&mut head).ok()?;
-        let zeros = usize::try_from(size).ok()?.checked_sub(head.len())?;
-        let image = Image::within(Extent { data: &head, zeros }).ok()?;
-        let Some(range) = image.range_of(stub::RELEASE).ok()? else { return kernel_release(&head) };
-        let mut text = vec![0; range.len().min(MAX_RELEASE + 1)];
-        file.read_exact_at(&mut text, range.start as u64).ok()?;
-        first_word(&text)
+        let mut bytes = Vec::new();
+        (&file).take(HEAD).read_to_end(&mut bytes).ok()?;
+        let more = usize::try_from(size).ok()?.checked_sub(bytes.len())?;
+        Some((file, Head { bytes, more }))
     }
 
     /// All of it in memory, once. Not mapped: a package manager may be about to replace it, and a file that shrinks under a mapping kills
@@ -103,6 +117,26 @@ impl BootFile {
     }
 }
 
+/// The beginning of a file, and how many bytes follow.
+struct Head {
+    bytes: Vec<u8>,
+    more: usize,
+}
+
+impl Head {
+    /// With zeros for what was not read: headers are read of it, and no content.
+    fn extent(&self) -> Extent<'_> {
+        Extent { data: &self.bytes, zeros: self.more }
+    }
+}
+
+/// At most `max` bytes of a range.
+fn read_at(file: &File, range: &Range<usize>, max: usize) -> Option<Vec<u8>> {
+    let mut bytes = vec![0; range.len().min(max)];
+    file.read_exact_at(&mut bytes, range.start as u64).ok()?;
+    Some(bytes)
+}
+
 /// Of a bzImage: its header has the place of a text that begins with it (Documentation/arch/x86/boot.rst, `kernel_version`).
 fn kernel_release(head: &[u8]) -> Option<String> {
     if head.get(0x202..0x206)? != b"HdrS" {
@@ -124,6 +158,9 @@ pub(super) mod tests {
     use super::*;
     use proptest::prelude::*;
 
+    /// Behind what is read of an image first.
+    const FAR: usize = 2 * HEAD as usize;
+
     /// An image with these sections far behind its headers, and what a bzImage says of itself.
     pub fn image(sections: &[(&str, &[u8])], kernel: Option<&str>) -> Vec<u8> {
         let headers = 0x400;
@@ -141,7 +178,7 @@ pub(super) mod tests {
             put(0x20e, &0x80u16.to_le_bytes());
             put(0x280, text.as_bytes());
         }
-        let mut at = 1 << 20;
+        let mut at = FAR;
         for (i, (name, content)) in sections.iter().enumerate() {
             let header = 0x58 + 112 + 40 * i;
             put(header, name.as_bytes());
@@ -150,8 +187,7 @@ pub(super) mod tests {
             }
             at += content.len().next_multiple_of(0x1000);
         }
-        // Far behind what is read of an image first.
-        file.resize(1 << 20, 0);
+        file.resize(FAR, 0);
         for (_, content) in sections {
             file.extend(*content);
             file.resize(file.len().next_multiple_of(0x1000), 0);
@@ -178,7 +214,7 @@ pub(super) mod tests {
         assert_eq!(release(&both).unwrap(), "6.12.2");
         assert_eq!(release(&image(&[], Some("6.12.1 (x) #1"))).unwrap(), "6.12.1");
         // It says more than there is.
-        for end in [0, 0x40, 0x210, 1 << 20, (1 << 20) + 3] {
+        for end in [0, 0x40, 0x210, FAR, FAR + 3] {
             assert_eq!(release(&both[..end]), None, "{end:#x}");
         }
     }

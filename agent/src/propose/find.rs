@@ -11,6 +11,7 @@
 
 use super::entry::{Entry, entry, is_variable};
 use super::file::BootFile;
+use super::grub;
 use crate::bounded;
 use crate::error::{Error, Kind, Result};
 use halfkey_measure::grub::BOOT_IMAGE;
@@ -38,6 +39,17 @@ pub enum Source {
         /// All that the boot loader will pass; none if that is not known.
         command_line: Option<String>,
     },
+}
+
+/// A command line that a later boot will have.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct NextLine {
+    /// The file that says so.
+    pub file: PathBuf,
+    /// Without what the boot loader adds.
+    pub line: String,
+    /// Whether that is what is booted, and not what the next image or entry is made of.
+    pub built: bool,
 }
 
 /// The running system, as far as it tells something about the next one.
@@ -77,17 +89,47 @@ impl System {
             )));
         }
         let roots = self.roots();
-        let mut found = Vec::new();
-        for root in &roots {
-            found.extend(ukis(root, version).map(|file| Candidate { file, entry: None }));
-            let entries = entries(root, version);
-            found.extend(entries.map(|(file, entry)| Candidate { file, entry: Some((root, entry)) }));
-        }
-        match found.into_iter().max_by_key(Candidate::age) {
+        match self.newest(&roots, version) {
             Some(Candidate { file, entry: None }) => Ok(Source::Uki(file)),
             Some(Candidate { file, entry: Some((root, entry)) }) => self.entry(root, &file, &entry, version),
             None => self.plain(&roots, version),
         }
+    }
+
+    fn newest<'r>(&self, roots: &'r [PathBuf], version: &str) -> Option<Candidate<'r>> {
+        let mut found = Vec::new();
+        for root in roots {
+            found.extend(ukis(root, version).map(|file| Candidate { file, entry: None }));
+            let entries = entries(root, version);
+            found.extend(entries.map(|(file, entry)| Candidate { file, entry: Some((root, entry)) }));
+        }
+        found.into_iter().max_by_key(Candidate::age)
+    }
+
+    /// The command line that the running kernel will have at its next boot, then the one that its next image is made of, as far as files
+    /// say.
+    pub fn next_lines(&self) -> Vec<NextLine> {
+        let file = self.root.join("etc/kernel/cmdline");
+        // GRUB has a configuration of its own.
+        let configured = if self.by_grub() { None } else { bounded::read_text(&file, MAX_ENTRY).ok() };
+        let configured = configured.map(|line| NextLine { file, line, built: false });
+        self.built_line().into_iter().chain(configured).collect()
+    }
+
+    fn built_line(&self) -> Option<NextLine> {
+        let roots = self.roots();
+        let (file, line) = match self.newest(&roots, &self.release) {
+            Some(Candidate { file, entry: None }) => (file.path().to_owned(), file.command_line()?),
+            Some(Candidate { file, entry: Some((root, entry)) }) => {
+                let line = match &entry.uki {
+                    Some(uki) => resolved(root, uki)?.command_line()?,
+                    None => self.expanded(&entry.options),
+                };
+                (file.path().to_owned(), line)
+            }
+            None => grub::line_of(&roots, &self.release).filter(|_| self.by_grub())?,
+        };
+        Some(NextLine { file, line, built: true })
     }
 
     /// Whether GRUB started the running system, as far as its command line tells.
@@ -454,6 +496,34 @@ mod tests {
             "BOOT_IMAGE=(hd0,gpt2)/vmlinuz-6.1.0-56 root=/dev/y",
         );
         assert_eq!(machine.find("6.1.0-56").unwrap(), expected);
+    }
+
+    #[test]
+    fn the_line_of_the_next_boot() {
+        let lines = |machine: &Machine| {
+            let name = |next: NextLine| {
+                (next.file.file_name().unwrap().to_string_lossy().into_owned(), next.line, next.built)
+            };
+            machine.system.next_lines().into_iter().map(name).collect::<Vec<_>>()
+        };
+        let said = |file: &str, line: &str, built| (file.to_owned(), line.to_owned(), built);
+        let machine = Machine::new(SYSTEMD_BOOT);
+        assert_eq!(lines(&machine), []);
+        let machine = machine.with("etc/kernel/cmdline", "root=/dev/x\nconfigured\n");
+        assert_eq!(lines(&machine), [said("cmdline", "root=/dev/x\nconfigured", false)]);
+        let uki = image(&[(".cmdline", b"built\n\0"), (".uname", b"6.1.0-55")], None);
+        let machine = machine
+            .with("boot/linux", "")
+            .with("boot/loader/entries/tok-6.1.0-55.conf", "linux /linux\noptions entry\n");
+        assert_eq!(lines(&machine)[0], said("tok-6.1.0-55.conf", "entry", true));
+        let machine = machine.with_bytes("efi/EFI/Linux/os.efi", &uki);
+        assert_eq!(
+            lines(&machine),
+            [said("os.efi", "built", true), said("cmdline", "root=/dev/x\nconfigured", false)]
+        );
+        let config = "\tlinux /boot/vmlinuz-6.1.0-55 root=/dev/x grub\n";
+        let machine = Machine::new(GRUB).with("boot/grub/grub.cfg", config).with("etc/kernel/cmdline", "no");
+        assert_eq!(lines(&machine), [said("grub.cfg", "root=/dev/x grub", true)]);
     }
 
     #[test]

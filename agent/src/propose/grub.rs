@@ -5,6 +5,7 @@
 
 use super::find::System;
 use crate::{bounded, durable, firmware};
+use halfkey_measure::grub::kernel_of;
 use halfkey_protocol::tpm::kdf::Hash;
 use halfkey_protocol::wire::ProposedLoader;
 use std::path::{Path, PathBuf};
@@ -167,6 +168,20 @@ fn configuration(system: &System) -> String {
         }
     }
     text
+}
+
+/// What the first entry that starts this kernel passes to it, and the file that says so: entries for repairs come later.
+pub fn line_of(roots: &[PathBuf], release: &str) -> Option<(PathBuf, String)> {
+    let names = roots.iter().flat_map(|root| ["grub/grub.cfg", "grub2/grub.cfg"].map(|name| (root, name)));
+    names.into_iter().find_map(|(root, name)| {
+        let text = bounded::read_beneath(root, Path::new(name), MAX_FILE).ok()?;
+        let text = String::from_utf8_lossy(&text);
+        let line = text.lines().map(str::trim).find_map(|command| {
+            let kernel = kernel_of(command).filter(|kernel| kernel.ends_with(&format!("-{release}")))?;
+            Some(command.split_once(kernel)?.1.trim().to_owned())
+        })?;
+        Some((root.join(name), line))
+    })
 }
 
 /// Those that are there, in order: which of the places of boot files, and where below it.
@@ -372,6 +387,18 @@ mod tests {
         write(&system, KEPT, b"{");
         assert!(changes(&system).changes.starts_with("not known"));
         assert_eq!(changes(&system).changes.lines().count(), 1);
+    }
+
+    #[test]
+    fn the_line_of_a_kernel_is_that_of_its_first_entry() {
+        let (_folder, system) = machine();
+        let config = "menuentry 'Debian' {\n\tlinux\t/vmlinuz-6.1 root=/dev/x ro  quiet\n\tinitrd /initrd-6.1\n}\n\
+            linux /vmlinuz-6.1 root=/dev/x single\nlinuxefi /vmlinuz-5.6.1 a\n";
+        write(&system, "boot/grub/grub.cfg", config.as_bytes());
+        let of = |release: &str| line_of(&system.roots(), release).map(|(_, line)| line);
+        assert_eq!(of("6.1").unwrap(), "root=/dev/x ro  quiet");
+        assert_eq!(of("5.6.1").unwrap(), "a");
+        assert_eq!(of("1"), None);
     }
 
     #[test]
