@@ -61,7 +61,7 @@ fn regular(file: File) -> io::Result<File> {
 pub fn names_beneath(folder: &Path, path: &Path, max: usize) -> io::Result<Vec<OsString>> {
     let open = open_beneath(folder, path, OFlag::O_DIRECTORY)?;
     let entries = std::fs::read_dir(format!("/proc/self/fd/{}", open.as_raw_fd()))?;
-    entries.take(max).map(|entry| entry.map(|entry| entry.file_name())).collect()
+    Ok(entries.take(max).flatten().map(|entry| entry.file_name()).collect())
 }
 
 fn open_beneath(folder: &Path, path: &Path, flags: OFlag) -> io::Result<File> {

@@ -84,10 +84,16 @@ fn seal_policy_release_and_fence() {
     assert_eq!(seal_policy::seal_policy(PcrBank::Sha256, &release, &node), hex32(&v["seal_sha256"]));
     assert_eq!(seal_policy::seal_policy(PcrBank::Sha384, &release, &node), hex32(&v["seal_sha384"]));
     assert_eq!(seal_policy::release_digest(&hex(&v["nonce_tpm"]), &node), hex32(&v["release_digest"]));
-    let event = OpeningSecret::new(hex32(&v["opening"])).event(&hex32(&v["r_sha256"]));
-    assert_eq!(event, hex32(&v["fence_event"]));
-    assert_eq!(fence::opened(PcrBank::Sha256, &event), hex(&v["fence_sha256"]));
-    assert_eq!(fence::opened(PcrBank::Sha384, &event), hex(&v["fence_sha384"]));
+    let (opening, r_sha256) = (OpeningSecret::new(&hex(&v["opening"])).unwrap(), hex32(&v["r_sha256"]));
+    let event = opening.event_by(&r_sha256, &hex32(&vectors()["key"]["proof_sha256"]));
+    assert_eq!(*event, hex32(&v["fence_event"]));
+    assert_eq!(fence::opened(PcrBank::Sha256, &*event), hex(&v["fence_sha256"]));
+    assert_eq!(fence::opened(PcrBank::Sha384, &*event), hex(&v["fence_sha384"]));
+    let k = &vectors()["key"];
+    let half = |name: &str| Half::take(&mut hex(&k[name])).unwrap();
+    assert_eq!(opening.event(&r_sha256, &Key::combine(&half("u"), &half("v"))), event);
+    // The V of this enrollment, and another K.
+    assert_ne!(opening.event(&r_sha256, &Key::combine(&half("v"), &half("v"))), event);
 }
 
 #[test]

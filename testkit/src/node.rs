@@ -12,7 +12,7 @@ use halfkey_protocol::tpm::name::object_name;
 use halfkey_protocol::tpm::qualifying_data::{QualifyingData, Wanted};
 use halfkey_protocol::wire::{
     Activate, Begin, Begun, Credential, Document, Enrollment, Evidence, Propose, Prove, Purpose, Register,
-    Registered, Verdict,
+    Registered, SignedDocument, Verdict,
 };
 use halfkey_protocol::{Bytes, Half, Key, NodeId};
 use std::sync::Mutex;
@@ -57,6 +57,8 @@ pub struct SimulatedNode<T = Tpm> {
     challenge: Mutex<[u8; 32]>,
     /// What it has booted; none if nothing was measured.
     software: Mutex<Option<Software>>,
+    /// SHA-256 of the last proof of K that it gave.
+    proof_sha256: Mutex<[u8; 32]>,
     /// What opens the fence, since a boot was released.
     opening: Mutex<Option<[u8; 32]>>,
 }
@@ -134,6 +136,7 @@ impl<T: Attester> SimulatedNode<T> {
             id,
             challenge: Mutex::new(CHALLENGE),
             software: Mutex::default(),
+            proof_sha256: Mutex::default(),
             opening: Mutex::default(),
         }
     }
@@ -247,7 +250,8 @@ impl<T: Attester> SimulatedNode<T> {
         if verdict.sealed.is_some() {
             let opening = self.open("boot", session, verdict).opening.expect("what opens the fence");
             let r_sha256 = session.purpose_data.as_slice().try_into().expect("SHA-256(r)");
-            *self.opening.lock().unwrap() = Some(opening.event(r_sha256));
+            let event = opening.event_by(r_sha256, &self.proof_sha256.lock().unwrap());
+            *self.opening.lock().unwrap() = Some(*event);
         }
     }
 
@@ -260,6 +264,7 @@ impl<T: Attester> SimulatedNode<T> {
 
     /// That it has K of this enrollment.
     pub fn proves(&self, enrollment_id: &str, key: &Key) -> Prove {
+        *self.proof_sha256.lock().unwrap() = half::proof_digest(&key.proof());
         Prove {
             node_id: self.id.to_string(),
             enrollment_id: enrollment_id.to_owned(),
@@ -277,7 +282,11 @@ impl<T: Attester> SimulatedNode<T> {
 
 /// The enrollment that came with a verdict.
 pub fn enrollment_of(verdict: &Verdict) -> Enrollment {
-    let signed = verdict.enrollment.as_ref().expect("an enrollment");
+    enrollment_in(verdict.enrollment.as_ref().expect("an enrollment"))
+}
+
+/// What a tenant signed as an enrollment.
+pub fn enrollment_in(signed: &SignedDocument) -> Enrollment {
     let document: Document = serde_json::from_slice(&signed.document).expect("a document");
     serde_json::from_str(&document.body).expect("an enrollment")
 }

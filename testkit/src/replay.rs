@@ -8,6 +8,7 @@ use crate::error::Result;
 use crate::local_lab::{LocalLab, text};
 pub use crate::log::kind;
 use crate::log::{Record, sha1, systemd_record, tag, write};
+use crate::node::enrollment_in;
 use crate::programs::Programs;
 use crate::recorded::{self, boot};
 use crate::secure_boot;
@@ -361,9 +362,10 @@ impl Machine {
         let fields = [label::OPENING.as_bytes(), &node, &r_sha256];
         let fields: Vec<u8> =
             fields.iter().flat_map(|field| [&(field.len() as u32).to_be_bytes(), *field].concat()).collect();
-        let secret = Hash::Sha256.hmac(&cluster, &[&fields]).try_into().unwrap();
-        let event = OpeningSecret::new(secret).event(&r_sha256.try_into().unwrap());
-        self.lab.tpm.measure(15, &event);
+        let secret = OpeningSecret::new(&Hash::Sha256.hmac(&cluster, &[&fields])).unwrap();
+        let enrollment = self.lab.tenant.node(&self.id).unwrap().enrollment.unwrap();
+        let proof_sha256 = enrollment_in(&enrollment).proof_sha256.array().unwrap();
+        self.lab.tpm.measure(15, &*secret.event_by(&r_sha256.try_into().unwrap(), &proof_sha256));
     }
 
     /// `halfkey-agent propose` with these arguments.

@@ -86,8 +86,8 @@ async fn a_node_registers_enrolls_boots_and_is_revoked() {
     let evidence: EvidenceRecord =
         get(&operator, &format!("/v1/operator/evidence/{}", verdict.evidence_id.unwrap())).await.unwrap();
     let r_sha256 = session.purpose_data.as_slice().try_into().unwrap();
-    let event = released.opening.unwrap().event(r_sha256);
-    assert_eq!(evidence.expected_fence, Some(Bytes::from(fence::opened(PcrBank::Sha256, &event))));
+    let event = released.opening.unwrap().event(r_sha256, &halves.key);
+    assert_eq!(evidence.expected_fence, Some(Bytes::from(fence::opened(PcrBank::Sha256, &*event))));
     assert!(evidence.reset_count.is_some() && evidence.findings.is_empty());
 
     // With a policy the next one needs nobody.

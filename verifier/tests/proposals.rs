@@ -12,7 +12,7 @@ use halfkey_protocol::tpm::kdf::Hash;
 use halfkey_protocol::wire::operator::{AuditList, Because, NodeRecord};
 use halfkey_protocol::wire::policies::{NodePolicy, ProposalList, ProposalRecord, ProposalState};
 use halfkey_protocol::wire::{Begun, Evidence, Proposal, Propose, Proposed, ProposedLoader, Verdict};
-use halfkey_protocol::{Bytes, Reason};
+use halfkey_protocol::{Bytes, Half, Key, Reason};
 use halfkey_testkit::hex;
 use halfkey_testkit::software::{Software, policy_head, trust};
 use halfkey_verifier::client::Client;
@@ -379,25 +379,47 @@ async fn a_policy_without_trust_drops_what_was_trusted() {
 }
 
 /// A disk of an attacker's own, with a token that leads to their relay: the genuine verifier releases, and the agent is answered with
-/// other halves, another signature, another secret.
+/// other halves, another signature, another secret. Or it gets the genuine box, and the disk fits that V and a U of theirs.
 #[tokio::test]
 async fn what_another_verifier_gave_does_not_open_the_fence_as_this_one_expects() {
     let server = Server::start();
     let node = member(&server, "web").await;
     let policy = old().policy("web") + &new().boot();
     node.apply(&server.operator(), "group:web", &policy).await.unwrap();
-    let theirs = OpeningSecret::new([1; 32]);
+    let theirs = OpeningSecret::new(&[1; 32]).unwrap();
+    let key =
+        |u: u8, v: u8| Key::combine(&Half::take(&mut [u; 32]).unwrap(), &Half::take(&mut [v; 32]).unwrap());
     let r_sha256 = Hash::Sha256.digest(&[halfkey_testkit::node::R]).try_into().unwrap();
     // Also r itself, and what a relay sees of it.
-    for event in [&theirs.event(&r_sha256)[..], halfkey_testkit::node::R, &r_sha256] {
+    let own = theirs.event(&r_sha256, &key(1, 2));
+    for event in [Some(&own[..]), Some(halfkey_testkit::node::R), Some(&r_sha256), None] {
         node.reboot_into(&old());
-        assert_eq!(said(&node.boot(&server.anybody()).await), "released");
-        node.tpm.measure(15, event);
+        let (session, verdict) = node.attest(&server.anybody(), "boot").await.unwrap();
+        assert_eq!(said(&verdict), "released");
+        let genuine = node.open("boot", &session, &verdict).opening.unwrap();
+        node.tpm.measure(15, event.unwrap_or(&*genuine.event(&r_sha256, &key(3, 4))));
         let proposed = node.propose(&server.anybody(), &new()).await;
         assert_eq!(answered(&proposed), "refused proposal_unattested", "{proposed:?}");
     }
     opened(&server, &node, &old()).await;
     assert_eq!(answered(&node.propose(&server.anybody(), &new()).await), "accepted");
+}
+
+/// What extended the fence was overheard. The power is cut while the machine is suspended, and another system begun: resetCount is the
+/// same, PCR 15 was zero again.
+#[tokio::test]
+async fn a_tpm_that_restarted_is_not_in_the_boot_that_was_released() {
+    let server = Server::start();
+    let node = member(&server, "web").await;
+    let policy = old().policy("web") + &new().boot();
+    node.apply(&server.operator(), "group:web", &policy).await.unwrap();
+    opened(&server, &node, &old()).await;
+    node.tpm.restart();
+    old().measure(&node.tpm);
+    node.open_fence();
+    let proposed = node.propose(&server.anybody(), &new()).await;
+    assert_eq!(answered(&proposed), "refused proposal_unattested", "{proposed:?}");
+    assert!(proposed.message.contains("it was suspended since"), "{proposed:?}");
 }
 
 #[tokio::test]

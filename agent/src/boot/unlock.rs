@@ -409,7 +409,7 @@ impl Unlock {
                 (Answer::Refused(attested), _) => return Err(attested.refusal()),
             };
             if let Some((key, opening)) = self.combine(token, &attested, session, keys)? {
-                let opening = Zeroizing::new(opening.event(&r_sha256));
+                let opening = opening.event(&r_sha256, &key);
                 return Ok((Release { attested, opening, server: client.server().to_string() }, key));
             }
             console::say(words::PCRS_MOVED);

@@ -4,7 +4,7 @@
 //! What is said here is read by people and by no rule.
 
 use super::find::System;
-use crate::{bounded, durable, firmware};
+use crate::{bounded, durable};
 use halfkey_measure::grub::kernel_of;
 use halfkey_protocol::tpm::kdf::Hash;
 use halfkey_protocol::wire::ProposedLoader;
@@ -71,39 +71,10 @@ fn compared(system: &System) -> (ProposedLoader, Kept) {
     let kept = read(&system.root.join(KEPT))
         .map_or_else(|| Kept { boot: boot.clone(), ..Kept::default() }, |kept| kept.at(&boot));
     let changes = match &kept.booted {
-        Some(before) if *before == now => as_booted(system),
         Some(before) => difference(before, &now),
         None => "not known: the configuration of this boot was not kept\n".to_owned(),
     };
     (ProposedLoader { name: "grub".to_owned(), changes }, Kept { latest: now, ..kept })
-}
-
-/// What was kept is what was found last before this boot, and not all of each file is kept. So that nothing has changed is said only of
-/// files as GRUB has read them in this boot: it measures them whole. (grubenv is what a boot may change itself; the files in the folders of
-/// the EFI system partition only lead to the others, where there are others.)
-fn as_booted(system: &System) -> String {
-    let log = firmware::log(&system.root);
-    let files = files(system);
-    let leads = |path: &Path| path.starts_with("EFI");
-    let main = files.iter().any(|(_, path)| path.ends_with("grub.cfg") && !leads(path));
-    let mut text = String::new();
-    for (root, path) in &files {
-        if path.ends_with("grubenv") || main && leads(path) {
-            continue;
-        }
-        let measured = bounded::read_beneath(root, path, MAX_FILE).is_ok_and(|bytes| {
-            let digest = Hash::Sha256.digest(&[&bytes]);
-            log.windows(digest.len()).any(|window| window == digest)
-        });
-        if !measured {
-            let named = clean(&root.join(path).display().to_string());
-            text.push_str(&format!("not known: this boot has measured no {named} as it is now\n"));
-        }
-    }
-    if files.len() == MAX_FILES {
-        text.push_str("not known: there are more files than are looked at\n");
-    }
-    text
 }
 
 /// Keeps the configuration of this boot, unless an earlier one is kept.
@@ -334,15 +305,8 @@ mod tests {
         fs::write(path, content).unwrap();
     }
 
-    /// By the configuration that is there.
     fn booted(system: &System, id: &str) {
         write(system, "proc/sys/kernel/random/boot_id", id.as_bytes());
-        let mut log = b"what comes first".to_vec();
-        for (root, path) in files(system) {
-            let content = fs::read(root.join(path)).unwrap();
-            log.extend(Hash::Sha256.digest(&[&content]));
-        }
-        write(system, firmware::EVENT_LOG.trim_start_matches('/'), &log);
     }
 
     #[test]
@@ -438,37 +402,6 @@ mod tests {
             let said = changes(&system).changes;
             assert!(said.lines().count() == 3 && said.lines().all(|line| line.len() < 260), "{said}");
         }
-    }
-
-    #[test]
-    fn only_what_this_boot_has_measured_is_the_same() {
-        const A: &[u8] = b"set default=0\n";
-        let (_folder, system) = machine();
-        write(&system, "boot/grub/grub.cfg", A);
-        write(&system, "boot/grub/grubenv", b"one");
-        write(&system, "boot/efi/EFI/debian/grub.cfg", b"configfile");
-        booted(&system, "one");
-        remember(&system);
-        // GRUB writes the one itself, and the other is not all of its configuration.
-        write(&system, "boot/grub/grubenv", b"two");
-        write(&system, "boot/efi/EFI/BOOT/grub.cfg", b"configfile");
-        let kept = Kept { boot: boot_id(&system), booted: Some(configuration(&system)), ..Kept::default() };
-        keep(&system.root.join(KEPT), &kept);
-        assert_eq!(changes(&system).changes, "");
-        // What no line shows is measured all the same.
-        for other in [&b"# more\nset default=0\n"[..], b"set default=0\r\n", b"set default=0"] {
-            write(&system, "boot/grub/grub.cfg", other);
-            let said = changes(&system).changes;
-            assert!(said.starts_with("not known: ") && said.contains("grub/grub.cfg"), "{said}");
-        }
-        // Changed and proposed, then changed back before the next boot, and changed again in it.
-        write(&system, "boot/grub/grub.cfg", b"set default=1\n");
-        assert!(changes(&system).changes.contains("+set default=1"));
-        write(&system, "boot/grub/grub.cfg", A);
-        booted(&system, "two");
-        write(&system, "boot/grub/grub.cfg", b"set default=1\n");
-        let said = changes(&system).changes;
-        assert!(said.starts_with("not known: ") && said.lines().count() == 1, "{said}");
     }
 
     #[test]

@@ -3,7 +3,7 @@
 //! the quote commits to: no relay, proxy or replica in between can read it.
 
 use crate::keys::label;
-use crate::keys::opening::{OPENING_LEN, OpeningSecret};
+use crate::keys::opening::OpeningSecret;
 use crate::wire::{Credential, Sealed};
 use hpke::aead::ChaCha20Poly1305;
 use hpke::kdf::HkdfSha256;
@@ -97,7 +97,7 @@ impl Released {
     pub fn decode(mut bytes: &[u8]) -> Option<Self> {
         let opening = match take_field(&mut bytes)? {
             [] => None,
-            secret => Some(OpeningSecret::new(<[u8; OPENING_LEN]>::try_from(secret).ok()?)),
+            secret => Some(OpeningSecret::new(secret)?),
         };
         let c_v = take_credential(&mut bytes)?;
         let c_u = if bytes.is_empty() { None } else { Some(take_credential(&mut bytes)?) };
@@ -123,6 +123,7 @@ fn take_field<'b>(bytes: &mut &'b [u8]) -> Option<&'b [u8]> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::keys::opening::OPENING_LEN;
     use proptest::prelude::*;
 
     fn credential(tag: u8) -> Credential {
@@ -131,7 +132,7 @@ mod tests {
 
     fn released(opening: bool, c_u: bool) -> Released {
         Released {
-            opening: opening.then(|| OpeningSecret::new([9; OPENING_LEN])),
+            opening: opening.then(|| OpeningSecret::new(&[9; OPENING_LEN]).unwrap()),
             c_v: credential(1),
             c_u: c_u.then(|| credential(2)),
         }
@@ -161,7 +162,7 @@ mod tests {
         let credential =
             |id: &str, secret: &str| Credential { id_object: hex(id).into(), secret: hex(secret).into() };
         let released = Released {
-            opening: Some(OpeningSecret::new(hex("opening").try_into().unwrap())),
+            opening: OpeningSecret::new(&hex("opening")),
             c_v: credential("c_v_id_object", "c_v_secret"),
             c_u: Some(credential("c_u_id_object", "c_u_secret")),
         };

@@ -171,11 +171,23 @@ impl Swtpm {
 
     /// An orderly reboot: TPM2_Shutdown, reset, TPM2_Startup.
     pub fn reset(&self) {
-        const SHUTDOWN: [u8; 12] = [0x80, 1, 0, 0, 0, 12, 0, 0, 1, 0x45, 0, 0];
+        const CLEAR: u8 = 0;
+        self.started_after(CLEAR);
+    }
+
+    /// The power was cut while the machine was suspended, and is there again: TPM2_Shutdown(STATE), reset, TPM2_Startup(CLEAR). PCRs are
+    /// zero, resetCount stays.
+    pub fn restart(&self) {
+        const STATE: u8 = 1;
+        self.started_after(STATE);
+    }
+
+    fn started_after(&self, shutdown: u8) {
+        let shutdown: [u8; 12] = [0x80, 1, 0, 0, 0, 12, 0, 0, 1, 0x45, 0, shutdown];
         const STARTUP: [u8; 12] = [0x80, 1, 0, 0, 0, 12, 0, 0, 1, 0x44, 0, 0];
         /// CMD_INIT of the control channel, without flags.
         const INIT: [u8; 8] = [0, 0, 0, 2, 0, 0, 0, 0];
-        assert_eq!(self.command(&SHUTDOWN)[6..], [0; 4]);
+        assert_eq!(self.command(&shutdown)[6..], [0; 4]);
         let mut answer = [0xff; 4];
         match self.port {
             None => {

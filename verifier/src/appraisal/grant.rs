@@ -22,6 +22,7 @@ use halfkey_protocol::tpm::qualifying_data::Wanted;
 use halfkey_protocol::wire::operator::Held;
 use halfkey_protocol::wire::{Purpose, Sealed, SignedDocument};
 use halfkey_protocol::{Bytes, NodeId, Reason};
+use zeroize::Zeroizing;
 
 /// Proof: an operator approved this boot, and that approval is neither used nor expired.
 pub struct ApprovedBoot<'a>(&'a BootTicket);
@@ -101,11 +102,8 @@ impl<'a> ReleaseGrant<'a> {
 
     /// The secret that belongs to this r: derived, so that an answer which was lost is given again by any replica.
     fn opening(&self, r_sha256: &[u8; 32], cluster: &ClusterKey) -> OpeningSecret {
-        OpeningSecret::new(cluster.tag(&[
-            label::OPENING.as_bytes(),
-            &self.quote.committed().node.0,
-            r_sha256,
-        ]))
+        let fields = [label::OPENING.as_bytes(), &self.quote.committed().node.0, r_sha256];
+        OpeningSecret::new(&*Zeroizing::new(cluster.tag(&fields))).expect("a tag has 32 bytes")
     }
 
     /// Seals C_V to the quoted key and signs.
@@ -117,7 +115,7 @@ impl<'a> ReleaseGrant<'a> {
             Rejection::new(Reason::Malformed, "expected 32 bytes in purpose_data, found another length")
         })?;
         let opening = self.opening(&r_sha256, cluster);
-        let event = opening.event(&r_sha256);
+        let event = opening.event_by(&r_sha256, &self.enrollment.proof_sha256);
         let sealed = seal(
             self.quote,
             Released { opening: Some(opening), c_v: self.enrollment.c_v.clone(), c_u: None },
@@ -136,7 +134,7 @@ impl<'a> ReleaseGrant<'a> {
                 ("released: an operator approved this boot".to_owned(), None, Some(ticket.to_string()))
             }
         };
-        let fence = fence::opened(PcrBank::Sha256, &event)
+        let fence = fence::opened(PcrBank::Sha256, &*event)
             .try_into()
             .expect("a value of the SHA-256 bank has 32 bytes");
         Ok(BootRelease { sealed, signature, fence, message, boot, approval })

@@ -248,8 +248,11 @@ fn read(view: &TxView<'_>, row: EnrollmentRow) -> Result<Enrollment> {
     }
     let challenge = said.challenge.array().ok_or_else(|| wrong("a challenge that is none".to_owned()))?;
     let answers = Wanted { tenant_key: identity::sha256(signed.tenant_key()), challenge };
+    let proof_sha256 = said.proof_sha256.array();
+    let proof_sha256 = proof_sha256.ok_or_else(|| wrong("a digest of a proof that is none".to_owned()))?;
     Ok(Enrollment {
         answers,
+        proof_sha256,
         document: opened.place,
         created: opened.created,
         registration,

@@ -169,10 +169,13 @@ fn require_opened<'a>(
         return refuse("no boot of this enrollment was released".to_owned());
     };
     let (reset, restart) = (quote.reset_count(), quote.restart_count());
-    // A suspended machine has restarted its TPM, and kept its PCRs.
-    if released.reset != reset || released.restart > restart {
+    // A machine that was suspended has restarted its TPM. So has one whose power was cut meanwhile, and that has begun with new PCRs:
+    // the counters are the same.
+    if (released.reset, released.restart) != (reset, restart) {
+        let hint =
+            if released.reset == reset { ": it was suspended since; reboot, then propose" } else { "" };
         return refuse(format!(
-            "expected the boot of evidence {}, resetCount {} and restartCount {} or later, found {reset} and {restart}",
+            "expected the boot of evidence {}, resetCount {} and restartCount {}, found {reset} and {restart}{hint}",
             released.evidence_id, released.reset, released.restart
         ));
     }
@@ -270,21 +273,20 @@ pub fn weigh(
     }
 }
 
-/// What the policy has, but for what GRUB measures of itself: that is known of the boot that runs, and of nothing else.
+/// What the policy has, but for what GRUB measures of itself: its configuration and environment, fonts, modules, shim and GRUB. What the machine
+/// says of the first is for people.
 fn by_grub(boots: &[String], policy: &str, proposal: &Proposal, base_boot: Option<&str>) -> ProposalDecision {
     let running = boots.iter().find(|boot| Some(boot.as_str()) == base_boot);
     let is = match (running, &proposal.loader) {
-        (Some(boot), Some(loader)) if loader.changes.is_empty() => {
-            return ProposalDecision::Accepted(format!(
-                "boot {boot:?} of {policy}, which runs, and grub's configuration is the same"
-            ));
+        (Some(_), Some(loader)) if loader.changes.is_empty() => {
+            "which runs; the machine sees no change of grub's configuration"
         }
-        (Some(_), _) => "grub's configuration is not the one that it was booted with",
-        (None, _) => "grub's configuration is known of the boot that runs, which is another",
+        (Some(_), _) => "which runs, and grub's configuration is not the one that it was booted with",
+        (None, _) => "which is not the one that runs",
     };
     let boot = running.or(boots.last()).map(String::as_str).unwrap_or_default();
     ProposalDecision::OnceBooted(format!(
-        "known once it was booted: kernel, initrd and command line are those of boot {boot:?} of {policy}, and {is}"
+        "known once it was booted: kernel, initrd and command line are those of boot {boot:?} of {policy}, {is}"
     ))
 }
 
@@ -330,32 +332,29 @@ mod tests {
 
     /// GRUB measures its configuration: the same kernel behind another one is another boot.
     #[test]
-    fn of_grub_only_what_runs_is_known_before_it_boots() {
+    fn of_grub_nothing_is_accepted_before_it_boots() {
         let boots = ["55".to_owned(), "55, after a boot that failed".to_owned()];
-        let announced = |loader: Option<&str>| Proposal {
-            version: 1,
-            name: "55".into(),
-            bank: "sha256".into(),
-            images: Vec::new(),
-            sections: Vec::new(),
-            initrd: None,
-            command_line: None,
-            loader: loader.map(|changes| ProposedLoader { name: "grub".into(), changes: changes.to_owned() }),
-        };
-        for (loader, runs, accepted) in [
-            (Some(""), Some("55"), true),
-            (Some(""), Some("55, after a boot that failed"), true),
-            // It runs, and was told something else meanwhile; or does not say.
-            (Some("-set default=0\n"), Some("55"), false),
-            (None, Some("55"), false),
-            // The configuration is that of another boot, or of one that was approved once.
-            (Some(""), Some("56"), false),
-            (Some(""), None, false),
+        for (loader, runs, said) in [
+            (Some(""), Some("55"), "sees no change"),
+            (Some("-set default=0\n"), Some("55"), "is not the one that it was booted with"),
+            (None, Some("55"), "is not the one that it was booted with"),
+            (Some(""), Some("56"), "\"55, after a boot that failed\" of web, which is not the one that runs"),
+            (Some(""), None, "which is not the one that runs"),
         ] {
-            let decision = by_grub(&boots, "web", &announced(loader), runs);
-            let said = decision.message();
-            assert_eq!(matches!(decision, ProposalDecision::Accepted(_)), accepted, "{said}");
-            assert_eq!(matches!(decision, ProposalDecision::OnceBooted(_)), !accepted, "{said}");
+            let proposal = Proposal {
+                version: 1,
+                name: "55".into(),
+                bank: "sha256".into(),
+                images: Vec::new(),
+                sections: Vec::new(),
+                initrd: None,
+                command_line: None,
+                loader: loader
+                    .map(|changes| ProposedLoader { name: "grub".into(), changes: changes.to_owned() }),
+            };
+            let decision = by_grub(&boots, "web", &proposal, runs);
+            assert!(matches!(decision, ProposalDecision::OnceBooted(_)), "{}", decision.message());
+            assert!(decision.message().contains(said), "{}", decision.message());
         }
     }
 

@@ -82,6 +82,8 @@ pub struct Enrollment {
     pub signed: SignedDocument,
     /// Whose it is, and which challenge it answers: a node that wants another one does not get it.
     pub answers: Wanted,
+    /// SHA-256 of the proof of K, as the tenant signed it.
+    pub proof_sha256: [u8; 32],
     /// Its place in the sequence.
     pub document: Place,
     /// When the tenant made it, seconds since 1970.
