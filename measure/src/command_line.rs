@@ -174,8 +174,14 @@ fn missing_or_contradicted(required: &'static str, line: &str, rule: &'static st
             found: other.to_owned(),
         });
     }
-    let missing = !tokens(line).any(|token| token == required);
+    let missing = !tokens(line).any(|token| token == required && !is_quoted(line, token));
     missing.then(|| Objection { rule, expected: format!("token {required}"), found: "none such".to_owned() })
+}
+
+/// Whether a word of a line may stand between quotes: to the kernel and to systemd it is then a part of a longer one.
+fn is_quoted(line: &str, token: &str) -> bool {
+    let before = &line[..token.as_ptr().addr() - line.as_ptr().addr()];
+    ['"', '\''].iter().any(|quote| before.matches(*quote).count() % 2 == 1)
 }
 
 /// The words of a line.

@@ -175,8 +175,10 @@ mod tests {
         let rule = shared(&["*"], &["efi=noruntime", NO_CREDENTIALS], &["panic=*"]);
         let objected = |more: &str| found(&rule, &format!("{NO_RUNTIME} {more}")).map(|(rule, _)| rule);
         assert_eq!(objected("anything=else foo.bar-baz=1,2"), None);
-        for token in ["x=\"a", "x='a", "x=a\\x20b"] {
-            assert_eq!(objected(token), Some("allowed"), "{token:?}");
+        assert_eq!(objected("x=a\\x20b"), Some("allowed"));
+        // Nor is what comes behind an open quote a word that is required.
+        for token in ["x=\"a", "x='a"] {
+            assert_eq!(objected(token), Some("floor"), "{token:?}");
         }
         for token in ["x=\u{a0}rdinit=/bin/sh", "x=\u{b}rdinit=/bin/sh", "x=\u{1}", "x\ny"] {
             assert_eq!(objected(token), Some("floor"), "{token:?}");
@@ -217,6 +219,11 @@ mod tests {
         );
         let bare = objection(Rule::Own("quiet"), FLOOR, "quiet").expect("no token of the floor");
         assert_eq!(bare.expected, "token systemd.import_credentials=no");
+        // Between quotes it is a part of a longer word.
+        let quoted = "x=\"a systemd.import_credentials=no b\"";
+        assert!(objection(Rule::Own(quoted), FLOOR, quoted).is_some());
+        let unquoted = "dyndbg=\"file a.c +p\" systemd.import_credentials=no y='b c'";
+        assert!(objection(Rule::Own(unquoted), FLOOR, unquoted).is_none());
         let other =
             objection(Rule::Own(line), FLOOR, "root=/dev/y systemd.import_credentials=no").expect("another");
         assert_eq!((other.rule, other.found.as_str()), ("exact", "root=/dev/y …"));

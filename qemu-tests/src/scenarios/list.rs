@@ -109,11 +109,15 @@ mod tests {
                         let text = std::fs::read_to_string(tree().join(file));
                         text.unwrap_or_default().contains(&format!("#[test]\nfn {function}()"))
                     }
+                    None if guard.contains('/') => {
+                        let makefile = std::fs::read_to_string(tree().join("Makefile"));
+                        tree().join(guard).is_file() && makefile.unwrap_or_default().contains(guard)
+                    }
                     None => find(guard).is_some_and(|guard| guard.tier == Tier::Test),
                 };
                 assert!(
                     guarded,
-                    "{}: expected a scenario of Tier::Test, or `file::function` of a #[test], found {guard}",
+                    "{}: expected a scenario of Tier::Test, `file::function` of a #[test], or a program of the Makefile, found {guard}",
                     scenario.name
                 );
             }
