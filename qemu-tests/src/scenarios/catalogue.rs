@@ -278,6 +278,19 @@ pub const ALL: &[Scenario] = &[
         run: secure_boot::dbx,
     },
     Scenario {
+        number: 46,
+        name: "db-grows",
+        needs: Needs { group: SecureBoot, enrolled: true, on: Every },
+        title: "a certificate more in db, as by a vendor's roll-out",
+        expects: "denied by its name; unlocked once it is learned, or predicted",
+        guards: "what a policy gains by a change of the firmware's keys",
+        tier: Matrix(&[
+            "other-signer",
+            "testkit/tests/replayed/keys.rs::a_certificate_that_db_gains_is_learned_and_one_of_kek_predicted",
+        ]),
+        run: secure_boot::db_grows,
+    },
+    Scenario {
         number: 23,
         name: "other-signer",
         needs: Needs { group: SecureBoot, enrolled: true, on: Every },

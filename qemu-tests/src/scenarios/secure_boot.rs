@@ -82,6 +82,53 @@ pub fn dbx(context: &mut Context) -> Result<()> {
     Ok(())
 }
 
+/// A vendor's roll-out: db has one certificate more, and nothing else is new.
+pub fn db_grows(context: &mut Context) -> Result<()> {
+    context.lab()?;
+    let Context { env, story, lab, .. } = context;
+    let lab = lab.as_mut().context("there is an enrolled machine")?;
+    let (system, before) = (lab.system.clone(), lab.policy()?);
+    let keys = &env.images.keys;
+    let certificate = keys.certificate(Signer::Stranger)?;
+    let fingerprint = hex(&Sha256::digest(&certificate));
+    story.does(Machine, "gets a certificate more into db, as by a vendor's roll-out");
+    let trust = Trust::Own(keys.enrolled(&[Signer::Owner, Signer::Stranger], REVOKED)?);
+    denied(env, lab, &system, &trust, &[&["pcr 7", "secure_boot.db", &fingerprint]])?;
+    let boots = |policy: &str| policy.lines().filter(|line| *line == "[[boot]]").count();
+
+    story.does(Operator, format!("learns it: halfkey approve {LABEL} --learn"));
+    let (code, said) = lab.tenant.try_run(&["approve", LABEL, "--learn", "--yes"])?;
+    ensure!(code == 0 && said.contains(&fingerprint) && said.contains("warning: db:"), "it says:\n{said}");
+    released(lab)?;
+    ensure!(boots(&lab.policy()?) == boots(&before), "the boot is listed once more");
+    story.proves("learned by its fingerprint, and nothing else: it boots unattended");
+
+    story.does(
+        Operator,
+        "takes it back, and says it before the machine has it: halfkey policy predict --db FILE --add",
+    );
+    lab.apply(&before)?;
+    let file = lab.machine.logs().join("db.der");
+    std::fs::write(&file, &certificate).context("can't write a certificate")?;
+    let file = file.to_string_lossy();
+    lab.tenant.run(&["policy", "predict", "--db", &file, "--node", LABEL, "--add", "--yes"])?;
+    released(lab)?;
+    story.proves("predicted: it boots unattended");
+    lab.apply(&before)?;
+    lab.off()?;
+    restore(env, lab)
+}
+
+/// The machine boots with nobody there.
+fn released(lab: &mut Lab) -> Result<()> {
+    lab.off()?;
+    let mut boot = lab.boot()?;
+    boot.expect(Reached::System)?;
+    lab.was_attested(&boot.marker()?)?;
+    lab.keep_running(boot);
+    Ok(())
+}
+
 /// Another key gets into db, and signs: Secure Boot alone would boot it.
 pub fn other_signer(context: &mut Context) -> Result<()> {
     let Context { env, story, lab, .. } = trusting_signer(context)?;
