@@ -11,9 +11,11 @@ use crate::story::Who;
 const INIT: &str = "echo 127.0.0.1 verifier.example >>/etc/hosts; runuser -u halfkey -- \
     halfkey-verifier init --state /var/lib/halfkey --url https://verifier.example:8443 --operator alice";
 const START: &str = "systemctl enable --now halfkey-verifier 2>&1";
-const LOGIN: &str = "cd /root && halfkey login /var/lib/halfkey/operator-alice.bundle && halfkey key";
+const LOGIN: &str =
+    "cd /root && export HOME=/root && halfkey login /var/lib/halfkey/operator-alice.bundle && halfkey key";
 /// Once it answers: the unit is of the type that is started before it does.
-const ASK: &str = "for i in $(seq 100); do halfkey nodes && exit 0; sleep 0.2; done 2>&1; exit 1";
+const ASK: &str =
+    "export HOME=/root; for i in $(seq 100); do halfkey nodes && exit 0; sleep 0.2; done 2>&1; exit 1";
 /// Its exposure, as systemd sees it, of 10.0 at most.
 const EXPOSURE: &str = "systemd-analyze security --no-pager halfkey-verifier | tail -n 1";
 /// More is a line of the unit that does not count any more.
