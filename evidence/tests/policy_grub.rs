@@ -7,7 +7,7 @@ mod common;
 use common::boots::{Record, boot, log_of};
 use halfkey_evidence::eventlog::{kind, replay};
 use halfkey_evidence::policy::{
-    Assured, Claims, Finding, Policy, evaluate, is_booted, learn, learn_boot, not_as_proposed,
+    Assured, Claims, Finding, Policy, evaluate, is_booted, learn, learn_boot, loaded_by_grub, not_as_proposed,
 };
 use halfkey_protocol::tpm::bank::PcrBank;
 use halfkey_protocol::tpm::kdf::Hash;
@@ -117,12 +117,27 @@ fn the_boot_that_was_announced_is_known_by_its_files() {
     };
     let is = |what: &str| (true, what.to_owned());
     let is_not = |what: &str| (false, what.to_owned());
-    for records in [&shim, &alone] {
-        assert_eq!(held(&proposal, records), is(""));
-        // It may have been edited in the menu: it is the boot, and that is said.
-        assert_eq!(held(&announced("vmlinuz-6.1", "root=/dev/x"), records), is("command line"));
+    for (records, also) in [(&shim, ""), (&alone, "kernel")] {
+        assert_eq!(held(&proposal, records), is(also));
+        // It may have been edited in the menu: it has the files, and that is said.
+        let what = ["command line", also].join(", ");
+        let edited = held(&announced("vmlinuz-6.1", "root=/dev/x"), records);
+        assert_eq!(edited, is(what.trim_end_matches(", ")));
+        // A second archive is unpacked over the first. Or the first is only read, and another used: the commands show it.
+        let mut more = records.clone();
+        more.pop();
+        more.pop();
+        more.extend([
+            grub("grub_cmd", "initrd /initrd.img /evil.cpio"),
+            named(9, "/initrd.img", "an initrd"),
+        ]);
+        assert!(held(&proposal, &more).1.contains("initrd"), "{:?}", held(&proposal, &more));
+        let bytes = log_of(&more);
+        let log = replay(&bytes, PcrBank::Sha256).unwrap().assume().unwrap();
+        let ran = [format!("linux /vmlinuz-6.1 {LINE}"), "initrd /initrd.img /evil.cpio".to_owned()];
+        assert_eq!(loaded_by_grub(&log), ran);
         let other = Proposal { initrd: Some(vec![7; 32].into()), ..proposal.clone() };
-        assert_eq!(held(&other, records), is_not("initrd"));
+        assert!(held(&other, records).1.starts_with("initrd") && !held(&other, records).0);
         assert_eq!(held(&Proposal { bank: "sha384".into(), ..proposal.clone() }, records), is_not("bank"));
     }
     let other = announced("vmlinuz-6.2", LINE);

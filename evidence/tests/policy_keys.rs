@@ -177,9 +177,17 @@ fn who_verifies_images_is_learned_only_from_db_and_where_no_signer_is_named() {
     let digest = text.split("authenticode = [").nth(1).unwrap().split('"').nth(1).unwrap();
     let by_signer =
         text.replace(&format!("authenticode = [\"{digest}\"]"), &format!("signer = [\"{signer}\"]"));
+    let hash = policy;
     let policy = parsed(&by_signer);
     assert!(uki().judge(&policy).accepted());
     assert_eq!(lists_of(&of_boot(&policy, &records)), [KeyList::Db]);
+    let warned = update.warnings(Some(&policy));
+    assert!(warned.iter().any(|said| said.contains("boots in the place of the signer")), "{warned:?}");
+    // Nor if the machine was given it before its group went by a signer.
+    let own = update.additions("format = 1\nname = \"web-1\"\n").unwrap();
+    let own = Additions::parse(&own).unwrap();
+    assert!(judge(&hash.with(&own), &records).accepted());
+    denied(&policy.with(&own), &records, &["secure_boot.authorities", &is]);
     // Unless it is one: then db is what makes it one.
     let both =
         by_signer.replace(&format!("signer = [\"{signer}\"]"), &format!("signer = [\"{signer}\", \"{is}\"]"));

@@ -6,7 +6,7 @@ use super::look::Finding;
 use crate::bounded;
 use crate::enroll::prompts;
 use std::collections::BTreeSet;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 /// Of a text with command lines, in bytes.
 const MAX_TEXT: usize = 1 << 20;
@@ -76,33 +76,36 @@ impl Root {
     }
 }
 
-/// Where the command line of this boot stands, and where a boot loader's tools and files have that of the next one.
+/// Where the command line of this boot stands, and where a boot loader's tools and files have that of the next one: a folder, files
+/// below it, and folders with more of them.
+const PLACES: [(&str, &[&str], &[&str]); 5] = [
+    ("proc", &["cmdline"], &[]),
+    ("etc", &["kernel/cmdline", "default/grub"], &["cmdline.d", "default/grub.d", "dracut.conf.d"]),
+    ("boot", &["grub/grub.cfg", "grub2/grub.cfg"], &["loader/entries"]),
+    ("efi", &[], &["loader/entries"]),
+    ("boot/efi", &[], &["loader/entries"]),
+];
+
+/// All of them, without comments. Who can write /boot does not choose what else is read, nor how long.
 fn texts(root: &Path) -> Vec<String> {
-    let files = [
-        "proc/cmdline",
-        "etc/kernel/cmdline",
-        "etc/default/grub",
-        "boot/grub/grub.cfg",
-        "boot/grub2/grub.cfg",
-    ];
-    let mut paths: Vec<_> = files.iter().map(|file| root.join(file)).collect();
-    for folder in [
-        "etc/cmdline.d",
-        "etc/default/grub.d",
-        "boot/loader/entries",
-        "efi/loader/entries",
-        "boot/efi/loader/entries",
-    ] {
-        let entries = root.join(folder).read_dir().into_iter().flatten().flatten();
-        paths.extend(entries.map(|entry| entry.path()));
+    let mut found = Vec::new();
+    for (place, files, folders) in PLACES {
+        let place = root.join(place);
+        let in_folder = |folder: &&str| {
+            let folder = Path::new(folder).to_owned();
+            let names = bounded::names_beneath(&place, &folder, MAX_TEXTS).unwrap_or_default();
+            names.into_iter().map(move |name| folder.join(name))
+        };
+        let paths = files.iter().map(PathBuf::from).chain(folders.iter().flat_map(in_folder));
+        let texts = paths.filter_map(|path| bounded::read_beneath(&place, &path, MAX_TEXT).ok());
+        found.extend(texts.map(|text| without_comments(&String::from_utf8_lossy(&text))));
     }
-    let read = |path| bounded::read(path, MAX_TEXT).ok();
-    paths
-        .iter()
-        .take(MAX_TEXTS)
-        .filter_map(read)
-        .map(|text| String::from_utf8_lossy(&text).into_owned())
-        .collect()
+    found
+}
+
+fn without_comments(text: &str) -> String {
+    let lines = text.lines().filter(|line| !line.trim_start().starts_with('#'));
+    lines.flat_map(|line| [line, "\n"]).collect()
 }
 
 #[cfg(test)]
@@ -118,6 +121,20 @@ mod tests {
         let root = Root::of(&all(mappings).into_iter().collect(), &all(texts));
         let files = all(files).into_iter().collect();
         root.missing(&files).into_iter().flat_map(|found| [found.what, found.hint]).collect()
+    }
+
+    #[test]
+    fn what_boot_has_is_read_beneath_it_and_not_waited_for() {
+        let folder = tempfile::tempdir().unwrap();
+        let root = folder.path();
+        create_dir_all(root.join("boot/loader/entries")).unwrap();
+        create_dir_all(root.join("etc/default")).unwrap();
+        write(root.join("etc/default/grub"), "#GRUB_CMDLINE_LINUX=rd.auto\nGRUB_TIMEOUT=1\n").unwrap();
+        write(root.join("etc/secret"), "rd.auto").unwrap();
+        write(root.join("boot/loader/entries/a.conf"), "options quiet").unwrap();
+        std::os::unix::fs::symlink("../../../etc/secret", root.join("boot/loader/entries/b.conf")).unwrap();
+        nix::unistd::mkfifo(&root.join("boot/loader/entries/c.conf"), nix::sys::stat::Mode::S_IRWXU).unwrap();
+        assert_eq!(texts(root), ["GRUB_TIMEOUT=1\n", "options quiet\n"]);
     }
 
     #[test]

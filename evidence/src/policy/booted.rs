@@ -20,7 +20,26 @@ pub fn not_as_proposed(proposal: &Proposal, log: &ExplainedLog<'_>) -> Vec<Findi
     let booted = Booted::of(proposal, log);
     let mut findings = booted.files();
     findings.extend(booted.line());
+    findings.extend(booted.initrds());
+    if proposal.bank == booted.bank && booted.starts_unseen() {
+        let found = "an image that nobody measures: only GRUB's file of it is in pcr 9".to_owned();
+        findings.push(finding(Some(4), "kernel", RULE.to_owned(), "the image that was proposed", &found));
+    }
     findings
+}
+
+/// The commands by which GRUB loaded kernel and initrd, as it measured them; none where it did not. That a file which was proposed was read
+/// does not say that it was used: who looks at a boot of GRUB's has to see these.
+pub fn loaded_by_grub<'l>(log: &'l ExplainedLog<'_>) -> Vec<&'l str> {
+    let loads = |command: &&str| grub::kernel_of(command).is_some() || grub::initrds_of(command).is_some();
+    log.log().events().iter().filter_map(grub_command).filter(loads).collect()
+}
+
+fn grub_command<'e>(event: &'e Event<'_>) -> Option<&'e str> {
+    match event.content() {
+        Content::Grub { claimed: GrubText::Command, text } if event.pcr == 8 => str::from_utf8(text).ok(),
+        _ => None,
+    }
 }
 
 /// A boot, held against a proposal.
@@ -72,6 +91,14 @@ impl<'a> Booted<'a> {
         let found = lines.map(grub::as_passed).next_back()?;
         let same = found.split_ascii_whitespace().eq(expected.split_ascii_whitespace());
         (!same).then(|| finding(Some(8), "command line", RULE.to_owned(), expected, &found))
+    }
+
+    /// A second file is unpacked over the first, or takes its place.
+    fn initrds(&self) -> Option<Finding> {
+        let commands = self.events.iter().filter_map(grub_command);
+        let files: Vec<&str> = commands.filter_map(grub::initrds_of).flatten().collect();
+        let more = files.len() > 1 && self.proposal.loader.is_some();
+        more.then(|| finding(Some(8), "initrd", RULE.to_owned(), "one file", &files.join(" ")))
     }
 
     fn has(&self, pcr: u8, digest: &[u8]) -> bool {

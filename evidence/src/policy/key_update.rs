@@ -11,10 +11,11 @@ use super::parsed::{Additions, Policy};
 use super::rules::{Boot, Listed, MoreKeys};
 use crate::eventlog::ExplainedLog;
 use crate::eventlog::signatures::Signature;
+use std::collections::HashSet;
 use std::fmt;
 
 /// A list of `[secure_boot]` that may grow.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum KeyList {
     /// Who may change db and dbx.
     Kek,
@@ -52,6 +53,8 @@ pub struct NewEntry {
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct KeyUpdate {
     entries: Vec<NewEntry>,
+    /// The same: a file can have tens of thousands.
+    known: HashSet<(KeyList, Listed)>,
 }
 
 /// So much of a name is shown.
@@ -117,7 +120,7 @@ impl KeyUpdate {
     }
 
     fn insert(&mut self, entry: NewEntry) {
-        if !self.entries.iter().any(|known| (known.list, known.is) == (entry.list, entry.is)) {
+        if self.known.insert((entry.list, entry.is)) {
             self.entries.push(entry);
         }
     }
@@ -165,12 +168,18 @@ impl KeyUpdate {
                  and does not belong here"
             ));
         }
-        if self.of(KeyList::Authorities).next().is_some() {
-            said.push(
+        let by_signer = policy.and_then(|policy| policy.boots().iter().find(|boot| boot.has_signer()));
+        match (self.of(KeyList::Authorities).next(), by_signer) {
+            (None, _) => {}
+            (Some(_), Some(boot)) => said.push(format!(
+                "authorities: whatever its owner has signed boots in the place of the signer of boot {:?}, on every machine of this policy",
+                boot.name
+            )),
+            (Some(_), None) => said.push(
                 "authorities: whatever its owner has signed may run before the kernel where no rule names it: drivers and option ROMs, if pcr 2 \
                  is ignored. The images of a [[boot]] count by their hash as before"
                     .to_owned(),
-            );
+            ),
         }
         for (entry, policy) in self.of(KeyList::Db).filter_map(|entry| Some((entry, policy?))) {
             let names = |boot: &&Boot| boot.images.iter().any(|image| image.has_signer(&entry.is));

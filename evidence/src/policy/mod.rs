@@ -40,7 +40,7 @@ mod sidecar;
 mod write;
 
 pub use appraise::{Claims, Evaluation, ExplainedEvent, Explanation, Matched, evaluate, explain};
-pub use booted::{is_booted, not_as_proposed};
+pub use booted::{is_booted, loaded_by_grub, not_as_proposed};
 pub use compare::{Change, diff};
 pub use effective::{Effective, LeftOut};
 pub use governing::{TenantNode, Unfit, signed_for};

@@ -28,7 +28,12 @@ impl Policy {
         document.boots.extend(additions.boots.iter().cloned());
         document.events.extend(additions.events.iter().cloned());
         document.command_line.allow(&additions.allowed);
-        document.secure_boot.allow(&additions.keys);
+        let mut keys = additions.keys.clone();
+        // An authority can take a signer's place. What one machine was given while nothing went by signers is not worth that.
+        if document.boots.iter().any(Boot::has_signer) {
+            keys.authorities.clear();
+        }
+        document.secure_boot.allow(&keys);
         Self::new(document)
     }
 

@@ -6,9 +6,12 @@ use crate::error::{Exit, Result};
 use crate::render;
 use crate::render::text::clean_short;
 use crate::trust::boot::Boot;
-use halfkey_evidence::policy::{is_booted, not_as_proposed};
+use halfkey_evidence::policy::{is_booted, loaded_by_grub, not_as_proposed};
 use halfkey_protocol::NodeId;
 use halfkey_protocol::wire::policies::{Finding, ProposalRecord};
+
+/// Commands of GRUB that are shown; a boot has two.
+const COMMANDS: usize = 8;
 
 /// Says it, where something waits. What a node proposes is its word, handed on by the server: it helps who looks, and decides nothing. So
 /// nothing is in its way either.
@@ -30,19 +33,31 @@ fn shown(signing: &SigningContext<'_>, id: NodeId, boot: &Boot) -> Result<Option
     let is_it = |record: &&ProposalRecord| is_booted(&record.proposal, &log);
     let found = list.proposals.iter().find(is_it).or(list.proposals.first());
     Ok(found.map(|record| {
-        text(record, is_booted(&record.proposal, &log), &not_as_proposed(&record.proposal, &log))
+        let findings = not_as_proposed(&record.proposal, &log);
+        text(record, is_booted(&record.proposal, &log), &findings, &loaded_by_grub(&log))
     }))
 }
 
-fn text(record: &ProposalRecord, is_it: bool, findings: &[Finding]) -> String {
+/// Not more than is known: that the files which were proposed are among those of the boot.
+fn text(record: &ProposalRecord, is_it: bool, findings: &[Finding], by_grub: &[&str]) -> String {
     let named = format!("proposal {} ({})", record.id, clean_short(&record.proposal.name, 64));
     let differs = render::findings(findings);
     let differs = differs.trim_end();
-    match (is_it, findings) {
-        (true, []) => format!("this is the boot of {named}"),
-        (true, _) => format!("this is the boot of {named}, but for\n{differs}"),
-        (false, _) => format!("this is not the boot of {named}, which waits:\n{differs}"),
+    let mut text = match (is_it, findings) {
+        (true, []) => format!("this boot has the files of {named}"),
+        (true, _) => format!("this boot has the files of {named}, but for\n{differs}"),
+        (false, _) => format!("this boot has not the files of {named}, which waits:\n{differs}"),
+    };
+    if !by_grub.is_empty() {
+        text.push_str("\ngrub may have read them and used others; it ran");
     }
+    for command in by_grub.iter().take(COMMANDS) {
+        text.push_str(&format!("\n  {}", clean_short(command, 500)));
+    }
+    if by_grub.len() > COMMANDS {
+        text.push_str(&format!("\n  and {} more of linux and initrd", by_grub.len() - COMMANDS));
+    }
+    text
 }
 
 #[cfg(test)]
@@ -81,13 +96,18 @@ mod tests {
             found: "splash".into(),
             hint: None,
         };
-        let same = text(&record, true, &[]);
+        let same = text(&record, true, &[], &[]);
         assert!(
-            same.starts_with("this is the boot of proposal 4 (6.1.0-57") && !same.contains('\u{1b}'),
+            same.starts_with("this boot has the files of proposal 4 (6.1.0-57") && !same.contains('\u{1b}'),
             "{same}"
         );
-        let but = text(&record, true, std::slice::from_ref(&finding));
+        let but = text(&record, true, std::slice::from_ref(&finding), &[]);
         assert!(but.contains("), but for\n  PCR 8") && but.ends_with("found     splash"), "{but}");
-        assert!(text(&record, false, &[finding]).starts_with("this is not the boot of proposal 4"));
+        assert!(
+            text(&record, false, &[finding], &[]).starts_with("this boot has not the files of proposal 4")
+        );
+        let ran = text(&record, true, &[], &["linux /a", "initrd /b /evil\u{1b}", "initrd"].repeat(4));
+        assert!(ran.contains("used others; it ran\n  linux /a\n  initrd /b /evil"), "{ran}");
+        assert!(!ran.contains('\u{1b}') && ran.ends_with("and 4 more of linux and initrd"), "{ran}");
     }
 }
