@@ -127,7 +127,7 @@ fn the_next_kernel_of_grub_is_learned() {
     // The recorded boot has another kernel than the files that were announced.
     let (code, said) = machine.approve(&["--learn"]);
     assert_eq!(code, 0, "{said}");
-    let expected = format!("this is not the boot of proposal {} (", proposal.id);
+    let expected = format!("this boot has not the files of proposal {} (", proposal.id);
     assert!(said.contains(&expected) && said.contains("no event of pcr 9 with it"), "{said}");
     machine.unlocks(&next);
     machine.unlocks(&boot);
