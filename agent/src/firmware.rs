@@ -37,9 +37,9 @@ enum Path {
     Kernel,
 }
 
-/// The firmware's event log, empty if there is none. `root` is `/`; in tests another folder.
-pub fn log(root: &std::path::Path) -> Vec<u8> {
-    bounded::read(root.join(EVENT_LOG.trim_start_matches('/')), MAX_LOG).unwrap_or_default()
+/// Empty if there is none.
+fn event_log() -> Vec<u8> {
+    bounded::read(EVENT_LOG, MAX_LOG).unwrap_or_default()
 }
 
 impl Boot {
@@ -47,7 +47,7 @@ impl Boot {
     pub fn now() -> Self {
         let line = bounded::read_text("/proc/cmdline", 64 << 10).unwrap_or_default();
         let release = bounded::read_text("/proc/sys/kernel/osrelease", 256).unwrap_or_default();
-        let log = log("/".as_ref());
+        let log = event_log();
         Self::of(&line, &log, secure_boot_by(&log), &release)
     }
 
@@ -123,7 +123,7 @@ impl NextLine {
     /// Judges a line as one of a boot by the same path as this one.
     pub fn of(from: &std::path::Path, line: &str, built: bool) -> Self {
         let line = line.split_ascii_whitespace().collect::<Vec<_>>().join(" ");
-        let log = bounded::read(EVENT_LOG, MAX_LOG).unwrap_or_default();
+        let log = event_log();
         let path = if log.is_empty() { None } else { Some(Path::of(&log)) };
         let below_floor = below_floor(&line, path, secure_boot_by(&log));
         Self { from: from.display().to_string(), built, below_floor }
@@ -191,7 +191,7 @@ fn has(log: &[u8], bytes: &[u8]) -> bool {
 /// Whether this boot had Secure Boot on: by the event log, else by the variable, which `efi=noruntime` hides. None if neither
 /// tells.
 pub fn secure_boot() -> Option<bool> {
-    secure_boot_by(&log("/".as_ref()))
+    secure_boot_by(&event_log())
 }
 
 fn secure_boot_by(log: &[u8]) -> Option<bool> {

@@ -21,10 +21,10 @@ use crate::timing::Timeline;
 use crate::tpm::{self, Location, Object, SealedBlob, Tpm, UnsealSession};
 use crate::words;
 use crate::{console, fence, sd_notify};
+use halfkey_protocol::identity::sha256;
 use halfkey_protocol::keys::half::VolumeKey;
 use halfkey_protocol::keys::label;
 use halfkey_protocol::keys::opening::OpeningSecret;
-use halfkey_protocol::tpm::kdf::Hash;
 use halfkey_protocol::wire::{Begun, Outcome, Purpose};
 use halfkey_protocol::{Half, Key, Role};
 use std::path::{Path, PathBuf};
@@ -400,8 +400,7 @@ impl Unlock {
         // One for all attempts: an answer that got lost is not to look like a second machine.
         let mut r = Zeroizing::new([0; 32]);
         getrandom::fill(&mut *r).map_err(|e| Error::system("random bytes", e))?;
-        let mut r_sha256 = [0; 32];
-        r_sha256.copy_from_slice(&Hash::Sha256.digest(&[&*r]));
+        let r_sha256 = sha256(&*r);
         for _ in 0..ROUNDS {
             let mut ask = AskForHalves { tpm: self.tpm()?, token, keys, r_sha256: &r_sha256 };
             let (attested, session, client) = match exchange::run(&mut ask, config, connection)? {

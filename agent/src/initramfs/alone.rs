@@ -10,7 +10,7 @@ use std::path::{Path, PathBuf};
 
 /// Of a text with command lines, in bytes.
 const MAX_TEXT: usize = 1 << 20;
-/// Of these texts.
+/// Of the texts of a folder.
 const MAX_TEXTS: usize = 64;
 
 /// What the root stands on, and what names it for an image.
