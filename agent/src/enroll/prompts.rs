@@ -118,11 +118,44 @@ fn needed(
         let path = line.split_whitespace().next().unwrap_or_default();
         numbers.extend(number(Path::new(path)));
     }
-    mappings(&numbers, sys).iter().filter_map(|uuid| luks_uuid(uuid)).collect()
+    mappings(&numbers, sys).iter().filter_map(Mapping::luks_uuid).collect()
 }
 
-/// What device-mapper calls the mappings below / and /usr of this system: `CRYPT-LUKS2-..`, `LVM-..`.
-pub fn mappings_of_root() -> BTreeSet<String> {
+/// A mapping of device-mapper.
+#[derive(Clone, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Mapping {
+    /// `CRYPT-LUKS2-..`, `LVM-..`
+    pub uuid: String,
+    /// Its name in /dev/mapper.
+    pub name: String,
+    /// A logical volume is made of it, and brings it along.
+    pub is_part: bool,
+}
+
+impl Mapping {
+    /// The UUID of the LUKS volume that it is of.
+    pub fn luks_uuid(&self) -> Option<String> {
+        self.uuid.strip_prefix("CRYPT-LUKS").and_then(|rest| rest.get(2..34)).and_then(dashed)
+    }
+
+    /// The names of group and logical volume, if it is one that is activated by itself.
+    pub fn logical_volume(&self) -> Option<(String, String)> {
+        if self.is_part || !self.is_lvm() {
+            return None;
+        }
+        // A hyphen of a name is written twice.
+        let name = self.name.replace("--", "\0");
+        let (group, volume) = name.split_once('-')?;
+        Some((group.replace('\0', "-"), volume.replace('\0', "-")))
+    }
+
+    fn is_lvm(&self) -> bool {
+        self.uuid.starts_with("LVM-")
+    }
+}
+
+/// The mappings below / and /usr of this system.
+pub fn mappings_of_root() -> BTreeSet<Mapping> {
     mappings(&of_root(&mountinfo::now(), &gate::device_number), Path::new("/sys"))
 }
 
@@ -139,28 +172,26 @@ fn of_root(mounts: &[mountinfo::Mount], number: &dyn Fn(&Path) -> Option<(u32, u
     numbers
 }
 
-fn mappings(numbers: &[(u32, u32)], sys: &Path) -> BTreeSet<String> {
+fn mappings(numbers: &[(u32, u32)], sys: &Path) -> BTreeSet<Mapping> {
     let (mut found, mut budget) = (BTreeSet::new(), WIDTH);
     for (major, minor) in numbers {
-        below(&sys.join(format!("dev/block/{major}:{minor}")), DEPTH, &mut budget, &mut found);
+        below(&sys.join(format!("dev/block/{major}:{minor}")), false, DEPTH, &mut budget, &mut found);
     }
     found
 }
 
-fn below(device: &Path, depth: u32, budget: &mut usize, found: &mut BTreeSet<String>) {
+fn below(device: &Path, is_part: bool, depth: u32, budget: &mut usize, found: &mut BTreeSet<Mapping>) {
     if depth == 0 || *budget == 0 {
         return;
     }
     *budget -= 1;
-    found.extend(bounded::read_text(device.join("dm/uuid"), 256).ok());
+    let read = |name| bounded::read_text(device.join("dm").join(name), 256).ok();
+    let mapping = read("uuid").map(|uuid| Mapping { uuid, name: read("name").unwrap_or_default(), is_part });
+    let is_lvm = mapping.as_ref().is_some_and(Mapping::is_lvm);
+    found.extend(mapping);
     for slave in std::fs::read_dir(device.join("slaves")).into_iter().flatten().flatten() {
-        below(&slave.path(), depth - 1, budget, found);
+        below(&slave.path(), is_lvm, depth - 1, budget, found);
     }
-}
-
-/// The UUID of the LUKS volume that a mapping with this name of device-mapper's is of.
-pub fn luks_uuid(mapping: &str) -> Option<String> {
-    mapping.strip_prefix("CRYPT-LUKS").and_then(|rest| rest.get(2..34)).and_then(dashed)
 }
 
 /// A UUID as LUKS writes it, from one without dashes.
@@ -285,6 +316,36 @@ mod tests {
         assert_eq!(found(&mounts, "Filename Type\n/swapfile file\n/dev/dm-3 partition\n"), [A, B]);
         let usr = mountinfo::parse("29 1 0:31 / /usr rw - btrfs /dev/mapper/pool rw");
         assert_eq!(found(&usr, ""), [C]);
+    }
+
+    #[test]
+    fn logical_volumes_that_the_root_is_on() {
+        let top = tempfile::tempdir().unwrap();
+        // A thin volume, its pool and what that is made of; and a volume under a mapping of LUKS.
+        for (minor, name, uuid, slaves) in [
+            (0, "my--vg-the--root", "LVM-abc".to_owned(), &[1][..]),
+            (1, "my--vg-pool-tpool", "LVM-def-tpool".into(), &[2]),
+            (2, "my--vg-pool_tdata", "LVM-ghi".into(), &[3]),
+            (3, "luks", format!("CRYPT-LUKS2-{}-luks", A.replace('-', "")), &[4]),
+            (4, "vg-below", "LVM-jkl".into(), &[]),
+        ] {
+            let device = top.path().join(format!("dev/block/253:{minor}"));
+            create_dir_all(device.join("dm")).unwrap();
+            create_dir_all(device.join("slaves")).unwrap();
+            write(device.join("dm/uuid"), uuid + "\n").unwrap();
+            write(device.join("dm/name"), format!("{name}\n")).unwrap();
+            for slave in slaves {
+                symlink(
+                    top.path().join(format!("dev/block/253:{slave}")),
+                    device.join(format!("slaves/dm-{slave}")),
+                )
+                .unwrap();
+            }
+        }
+        let found = mappings(&[(253, 0)], top.path());
+        assert_eq!(found.iter().filter_map(Mapping::luks_uuid).collect::<Vec<_>>(), [A]);
+        let volumes: Vec<_> = found.iter().filter_map(Mapping::logical_volume).collect();
+        assert_eq!(volumes, [("my-vg".into(), "the-root".into()), ("vg".into(), "below".into())]);
     }
 
     proptest! {

@@ -275,6 +275,7 @@ impl Drop for Unpacked {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::enroll::prompts::Mapping;
     use std::fs::{create_dir_all, write};
     use std::os::unix::fs::symlink;
 
@@ -381,7 +382,8 @@ mod tests {
 
     #[test]
     fn an_image_that_needs_halfkey_to_get_to_the_root_is_not_whole() {
-        let on_lvm = Root::of(&BTreeSet::from(["LVM-abc".to_owned()]), &[]);
+        let root = Mapping { uuid: "LVM-abc".into(), name: "vg-root".into(), is_part: false };
+        let on_lvm = Root::of(&BTreeSet::from([root]), &[]);
         let found = |listing: &str| missing(&files(listing), &Drivers::default(), &on_lvm);
         assert!(found(LISTING)[0].what.contains("activate the logical volume"));
         let names = "-rw-r--r-- 1 root root 1 Apr 11 2025 etc/cmdline.d/90lvm.conf\n";

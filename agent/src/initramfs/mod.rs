@@ -6,12 +6,14 @@
 //! | [`look`] | what is in an image, and what is missing |
 //! | [`build`] | dracut, and what it says when it can't |
 //! | [`alone`] | whether it gets to the root when Halfkey does not open it |
+//! | [`dracut_conf`] | which words dracut's configuration has for the kernel |
 //! | [`run`] | both programs with a bound of time |
 //! | [`always`] | the file that has dracut add the module |
 
 pub mod alone;
 pub mod always;
 pub mod build;
+pub mod dracut_conf;
 pub mod look;
 pub mod run;
 

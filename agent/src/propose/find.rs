@@ -18,6 +18,9 @@ use halfkey_measure::grub::BOOT_IMAGE;
 use std::path::{Path, PathBuf};
 use std::time::SystemTime;
 
+mod lines;
+pub use lines::NextLine;
+
 /// GRUB's environment, below a place of boot files.
 const ENVIRONMENTS: [&str; 2] = ["grub2/grubenv", "grub/grubenv"];
 /// Names looked at in one folder.
@@ -39,17 +42,6 @@ pub enum Source {
         /// All that the boot loader will pass; none if that is not known.
         command_line: Option<String>,
     },
-}
-
-/// A command line that a later boot will have.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct NextLine {
-    /// The file that says so.
-    pub file: PathBuf,
-    /// Without what the boot loader adds.
-    pub line: String,
-    /// Whether that is what is booted, and not what the next image or entry is made of.
-    pub built: bool,
 }
 
 /// The running system, as far as it tells something about the next one.
@@ -104,32 +96,6 @@ impl System {
             found.extend(entries.map(|(file, entry)| Candidate { file, entry: Some((root, entry)) }));
         }
         found.into_iter().max_by_key(Candidate::age)
-    }
-
-    /// The command line that the running kernel will have at its next boot, then the one that its next image is made of, as far as files
-    /// say.
-    pub fn next_lines(&self) -> Vec<NextLine> {
-        let file = self.root.join("etc/kernel/cmdline");
-        // GRUB has a configuration of its own.
-        let configured = if self.by_grub() { None } else { bounded::read_text(&file, MAX_ENTRY).ok() };
-        let configured = configured.map(|line| NextLine { file, line, built: false });
-        self.built_line().into_iter().chain(configured).collect()
-    }
-
-    fn built_line(&self) -> Option<NextLine> {
-        let roots = self.roots();
-        let (file, line) = match self.newest(&roots, &self.release) {
-            Some(Candidate { file, entry: None }) => (file.path().to_owned(), file.command_line()?),
-            Some(Candidate { file, entry: Some((root, entry)) }) => {
-                let line = match &entry.uki {
-                    Some(uki) => resolved(root, uki)?.command_line()?,
-                    None => self.expanded(&entry.options),
-                };
-                (file.path().to_owned(), line)
-            }
-            None => grub::line_of(&roots, &self.release).filter(|_| self.by_grub())?,
-        };
-        Some(NextLine { file, line, built: true })
     }
 
     /// Whether GRUB started the running system, as far as its command line tells.

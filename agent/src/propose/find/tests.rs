@@ -217,6 +217,25 @@ fn the_line_of_the_next_boot() {
 }
 
 #[test]
+fn an_image_is_started_with_the_line_of_the_next_boot() {
+    let lines = |machine: &Machine| machine.system.lines_of_an_image();
+    // No file says what the next boot has.
+    let machine = Machine::new("root=/dev/x typed").with("etc/kernel/cmdline", "configured\n");
+    assert_eq!(lines(&machine), ["configured", "root=/dev/x typed"]);
+    // What was typed at the boot loader is for one boot; entries of other kernels, and later ones of GRUB's, do not boot.
+    let machine = machine
+        .with("boot/linux", "")
+        .with("boot/loader/entries/other.conf", "version 5\nlinux /linux\noptions other\n")
+        .with("boot/loader/entries/tok-6.1.0-55.conf", "linux /linux\noptions entry\n");
+    assert_eq!(lines(&machine), ["entry", "configured"]);
+    let config =
+        "linux /vmlinuz-6.1.0-54 other\nlinux /vmlinuz-6.1.0-55 first\nlinux /vmlinuz-6.1.0-55 later\n";
+    let machine = Machine::new(GRUB).with("boot/grub/grub.cfg", config).with("etc/kernel/cmdline", "no");
+    assert_eq!(lines(&machine), ["first"]);
+    assert_eq!(lines(&Machine::new(GRUB)), [GRUB]);
+}
+
+#[test]
 fn what_debian_puts_into_boot() {
     let files = |command_line| {
         Machine::new(command_line)
