@@ -34,7 +34,7 @@ pub fn read_beneath(folder: &Path, path: &Path, max: usize) -> io::Result<Vec<u8
 /// waited for.
 ///
 /// # Errors
-/// When it can't be opened, is no regular file, or leads outside.
+/// When it can't be opened, is no regular file, or leads outside ([`io::ErrorKind::CrossesDevices`]).
 pub fn file_beneath(folder: &Path, path: &Path) -> io::Result<File> {
     regular(open_beneath(folder, path, OFlag::O_NONBLOCK)?)
 }
@@ -81,7 +81,7 @@ fn open_beneath(folder: &Path, path: &Path, flags: OFlag) -> io::Result<File> {
     match found {
         Err(Errno::EXDEV) => {
             let expected = format!("expected what is below {}, found a way out of it", folder.display());
-            Err(io::Error::new(io::ErrorKind::InvalidInput, expected))
+            Err(io::Error::new(io::ErrorKind::CrossesDevices, expected))
         }
         found => Ok(File::from(found?)),
     }

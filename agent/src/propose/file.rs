@@ -10,6 +10,7 @@ use std::io::{self, Read};
 use std::ops::Range;
 use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
+use std::time::SystemTime;
 
 /// Of an image or an initrd, in bytes. A UKI with firmware and drivers has 100 MiB.
 const MAX_FILE: u64 = 1 << 30;
@@ -44,9 +45,17 @@ impl BootFile {
         &self.path
     }
 
-    /// Whether it is there, as far as that can be said without opening it.
+    /// Whether it is there. A link that leads out of its folder is: whoever reads it is told what is wrong.
     pub fn is_there(&self) -> bool {
-        self.path.is_file()
+        self.open().map_or_else(|e| e.kind() == io::ErrorKind::CrossesDevices, |_| true)
+    }
+
+    /// When it was written; an error for what can't be opened.
+    ///
+    /// # Errors
+    /// As [`BootFile::whole`].
+    pub fn modified(&self) -> io::Result<SystemTime> {
+        self.open()?.metadata()?.modified()
     }
 
     fn open(&self) -> io::Result<File> {

@@ -205,9 +205,7 @@ struct Candidate<'a> {
 impl Candidate<'_> {
     /// The newest has the greatest; the name decides between those of one moment.
     fn age(&self) -> (SystemTime, PathBuf) {
-        let path = self.file.path();
-        let modified = path.metadata().and_then(|found| found.modified());
-        (modified.unwrap_or(SystemTime::UNIX_EPOCH), path.to_owned())
+        (self.file.modified().unwrap_or(SystemTime::UNIX_EPOCH), self.file.path().to_owned())
     }
 }
 

@@ -3,6 +3,7 @@
 //! GRUB measures each of its commands and each file that it reads, so what a changed configuration measures is known once it was booted.
 //! What is said here is read by people and by no rule.
 
+use super::file::BootFile;
 use super::find::System;
 use crate::{bounded, durable};
 use halfkey_measure::grub::kernel_of;
@@ -159,7 +160,7 @@ pub fn line_of(roots: &[PathBuf], release: &str) -> Option<(PathBuf, String)> {
 fn files(system: &System) -> Vec<(PathBuf, PathBuf)> {
     let mut found = Vec::new();
     for root in system.roots() {
-        let is_there = |path: &PathBuf| root.join(path).is_file();
+        let is_there = |path: &PathBuf| BootFile::beneath(&root, path).is_there();
         let mut paths: Vec<PathBuf> = FILES.iter().map(PathBuf::from).filter(is_there).collect();
         let mut others: Vec<PathBuf> = entries(&root, "loader/entries")
             .filter(|path| path.extension().is_some_and(|end| end == "conf"))

@@ -324,6 +324,25 @@ fn what_others_can_write_leads_nowhere_else_and_is_not_waited_for() {
     assert_eq!(read("6.1.0-59").unwrap(), b"MZMZ");
 }
 
+#[test]
+fn what_a_link_on_boot_leads_away_to_counts_for_nothing() {
+    let machine = Machine::new("")
+        .with("boot/EFI/Linux/other.efi", "")
+        .with("boot/tok/linux", "MZ")
+        .with("boot/loader/entries/tok.conf", "version 6.1\nlinux /tok/linux\n")
+        .with("secret", "newer");
+    // Not its age.
+    symlink("../../../secret", machine.path("boot/EFI/Linux/tok-6.1.efi")).unwrap();
+    assert_eq!(machine.find("6.1").unwrap(), machine.kernel("boot/tok/linux", &[], ""));
+    // Nor whether it is there.
+    for (version, to) in [("6.2", "../secret"), ("6.3", "../none")] {
+        symlink(to, machine.path(&format!("boot/vmlinuz-{version}"))).unwrap();
+        symlink("tok/linux", machine.path(&format!("boot/initrd.img-{version}"))).unwrap();
+        let Source::Kernel { kernel, .. } = machine.find(version).unwrap() else { panic!("{version}") };
+        assert!(kernel.whole().unwrap_err().message.contains("out of it"), "{version}");
+    }
+}
+
 proptest! {
     #[test]
     fn any_name_has_a_version_or_not(name in "[a-z0-9+.é-]{0,40}", version in "[0-9.-]{1,8}") {
