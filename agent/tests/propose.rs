@@ -20,7 +20,7 @@ use halfkey_protocol::tpm::kdf::Hash;
 use halfkey_testkit::pki::Pki;
 use halfkey_testkit::port::HeldPort;
 use halfkey_testkit::uki::STUB;
-use proposing::{Machine, Verifier, accepted, agent, refused};
+use proposing::{Ended, Machine, Verifier, accepted, agent, refused};
 use serde_json::{Value, json};
 use server::{Answer, TestServer, ok};
 use std::path::Path;
@@ -196,9 +196,33 @@ fn a_machine_that_is_not_enrolled_can_be_passed_over() {
 fn a_dry_run_asks_nobody() {
     let verifier = Verifier::answering(&[accepted()]);
     let machine = verifier.machine();
-    let ended = machine.propose(&["--kernel-version", "6.1.0-56", "--dry-run"]);
-    let report: Value = serde_json::from_str(&ended.out).unwrap();
-    assert_eq!((ended.code, &report["answer"]), (0, &Value::Null));
-    assert_eq!(report["proposal"]["command_line"], "root=/dev/x quiet");
-    assert_eq!(verifier.server.connections(), 0);
+    let dry_run = |more: &[&str]| machine.propose(&[&["--dry-run"], more].concat());
+    let report = |ended: &Ended| -> Value { serde_json::from_str(&ended.out).unwrap() };
+    let ended = dry_run(&["--kernel-version", "6.1.0-56"]);
+    assert_eq!((ended.code, ended.err.as_str()), (0, ""));
+    assert_eq!((&report(&ended)["answer"], &report(&ended)["server"]), (&Value::Null, &Value::Null));
+    assert_eq!(report(&ended)["proposal"]["command_line"], "root=/dev/x quiet");
+    // It is what would be proposed, as JSON whether that is asked for or not.
+    assert_eq!(machine.propose(&["--kernel-version", "6.1.0-56"]).code, 0);
+    assert_eq!(report(&ended)["proposal"], verifier.checked(&machine).0);
+    assert_eq!(dry_run(&["--kernel-version", "6.1.0-56", "--json"]).out, ended.out);
+    // An entry of a boot loader, and one that names what is not there.
+    let connections = verifier.server.connections();
+    let entries = machine.esp.path().join("loader/entries");
+    std::fs::create_dir_all(&entries).unwrap();
+    std::fs::copy(STUB, machine.esp.path().join("linux")).unwrap();
+    for (version, initrd) in [("6.2", "initrd"), ("6.3", "gone")] {
+        let text = format!("version {version}\nlinux /linux\ninitrd /{initrd}\noptions root=/dev/y\n");
+        std::fs::write(entries.join(format!("tok-{version}.conf")), text).unwrap();
+    }
+    let ended = dry_run(&["--kernel-version", "6.2"]);
+    let line = report(&ended)["proposal"]["command_line"].as_str().unwrap().to_owned();
+    assert!(ended.code == 0 && line.ends_with("root=/dev/y"), "{line}");
+    let ended = dry_run(&["--kernel-version", "6.3"]);
+    assert_eq!((ended.code, ended.out.as_str()), (1, ""));
+    assert!(ended.err.contains("tok-6.3.conf names /gone, and no such file is in "), "{}", ended.err);
+    let ended = dry_run(&["--kernel-version", "6.4"]);
+    assert_eq!((ended.code, ended.out.as_str()), (1, ""));
+    assert!(ended.err.contains("hint: name the files"), "{}", ended.err);
+    assert_eq!(verifier.server.connections(), connections);
 }
