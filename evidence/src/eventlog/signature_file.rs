@@ -67,7 +67,8 @@ const ATTRIBUTES: u32 = 0x67;
 impl<'a> SignatureFile<'a> {
     /// Reads all of a file. `None` if it is nothing of that, has another certificate than one of X.509, or no entry at all.
     pub fn parse(file: &'a [u8]) -> Option<Self> {
-        let (form, content) = Self::of_certificates(file).or_else(|| Self::of_lists(file))?;
+        // Lists are well formed to the last byte. Anything may be in them, certificates too that are no entry.
+        let (form, content) = Self::of_lists(file).or_else(|| Self::of_certificates(file))?;
         let found = Self { form, content };
         let readable = |signature| match signature {
             Signature::Certificate(certificate) => is_x509(certificate.der),
@@ -81,7 +82,11 @@ impl<'a> SignatureFile<'a> {
             return Some((Form::Der, Content::Certificates(vec![CertificateDer::from(file)])));
         }
         const BEGIN: &[u8] = b"-----BEGIN CERTIFICATE-----";
-        file.windows(BEGIN.len()).find(|window| *window == BEGIN)?;
+        // openssl writes lines of text before it. Damaged lists are none: the size of a header, for one, has zeros.
+        let is_text = file.iter().all(|byte| !byte.is_ascii_control() || byte.is_ascii_whitespace());
+        if !is_text || !file.split(|byte| *byte == b'\n').any(|line| line.starts_with(BEGIN)) {
+            return None;
+        }
         let read: Result<Vec<_>, _> = CertificateDer::pem_slice_iter(file).collect();
         Some((Form::Pem, Content::Certificates(read.ok()?)))
     }
@@ -134,7 +139,7 @@ fn is_x509(der: &[u8]) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use halfkey_testkit::secure_boot::{certificate, certificate_list, image_list, update};
+    use halfkey_testkit::secure_boot::{certificate, certificate_list, image_list, list, update};
     use proptest::prelude::*;
 
     fn names(file: &[u8]) -> Option<(Form, Vec<String>)> {
@@ -161,6 +166,32 @@ mod tests {
             file.signatures().map(|signature| signature.fingerprint().is_some()).collect::<Vec<_>>()
         });
         assert_eq!(hash, Some(vec![true]));
+    }
+
+    #[test]
+    fn a_certificate_that_stands_in_something_else_is_no_entry() {
+        let pem = certificate("Not here").pem();
+        let [kind, other] = [[7; 16], [8; 16]];
+        let lists = [list(kind, pem.as_bytes()), list(other, format!("\n{pem}").as_bytes())].concat();
+        let variable = [&[0x27, 0, 0, 0], &lists[..]].concat();
+        for (file, form) in
+            [(&lists, Form::Lists), (&update(&lists), Form::Update), (&variable, Form::Variable)]
+        {
+            let (found, names) = names(file).unwrap();
+            assert_eq!((found, names.len()), (form, 2));
+            assert!(names.iter().all(|name| name.starts_with("Other")), "{names:?}");
+        }
+        // As an entry it is no certificate that firmware could use, and behind lists, damaged ones too, it is nothing.
+        let behind = format!("\n{pem}");
+        for file in [
+            &certificate_list(pem.as_bytes())[..],
+            &[&lists[..], behind.as_bytes()].concat(),
+            &[&lists[..lists.len() - 1], behind.as_bytes()].concat(),
+            &[&[0], behind.as_bytes()].concat(),
+            format!("name: {pem}").as_bytes(),
+        ] {
+            assert_eq!(names(file), None);
+        }
     }
 
     #[test]
