@@ -3,6 +3,7 @@
 
 pub mod fleet;
 pub mod node;
+pub mod proposing;
 pub mod siege;
 pub mod turned;
 
