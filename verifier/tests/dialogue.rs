@@ -11,7 +11,7 @@ use halfkey_protocol::tpm::fence;
 use halfkey_protocol::wire::operator::{
     AuditList, Because, Deny, EvidenceList, EvidenceRecord, NodeList, NodeRecord, NodeState,
 };
-use halfkey_protocol::wire::{Document, Evidence, Register, Verdict, Wait, Waited};
+use halfkey_protocol::wire::{Document, Evidence, Verdict, Wait, Waited};
 use halfkey_protocol::{Bytes, Reason};
 use halfkey_testkit::software::Software;
 use std::time::Duration;
@@ -360,15 +360,12 @@ async fn a_cleared_tpm_needs_a_new_enrollment() {
     assert_eq!(said(&node.boot(&anybody).await), "released");
 
     // The clock starts again as well. Before it registers, that is all that can be told.
-    node.tpm.tool("tpm2_clear", &["-c", "p"]);
-    node.tpm.tool("tpm2_createek", &["-G", "rsa", "-c", "0x81010001", "-u", "ek.pub"]);
-    node.tpm.make_keys();
+    node.clear_tpm();
     let verdict = node.boot(&anybody).await;
     assert_eq!(said(&verdict), "pending counter_rollback");
     assert_eq!(refused(node.approve(&operator).await), Reason::Conflict);
 
-    let register = Register { ek_certificate: None, ..node.tpm.register.clone() };
-    let before = std::mem::replace(&mut node.register, register);
+    let before = node.take_new_keys();
     assert_eq!((&node.register.ak_public, &node.register.ek_public), (&before.ak_public, &before.ek_public));
     assert_ne!(node.register.srk_public, before.srk_public);
     node.register(&anybody).await.unwrap();

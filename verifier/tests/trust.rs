@@ -226,6 +226,50 @@ async fn trust_by_the_tenant_before_is_none_of_the_new_one() {
     }
 }
 
+/// What was proposed to it is another state's of the TPM. The tenant's number goes on.
+#[tokio::test]
+async fn trust_of_before_the_tpm_was_cleared_is_over() {
+    let server = Server::start();
+    let (anybody, operator) = (server.anybody(), server.operator());
+    let (mut node, proposed) = trusted(&server).await;
+    let waits = node.propose(&anybody, &new().with_command_line("init=/bin/sh")).await;
+    assert_eq!(answered(&waits), "waiting proposal_waits");
+    // Enrolled again as it is: it is the same TPM that proposed.
+    node.enroll(&anybody, &operator, "same").await;
+    assert_eq!(record(&operator, &proposed).await.state, ProposalState::Trusted);
+    let database = server.database();
+    database.execute("CREATE TABLE kept AS SELECT * FROM proposals", []).unwrap();
+
+    node.clear_tpm();
+    node.take_new_keys();
+    node.register(&anybody).await.unwrap();
+    assert_eq!(record(&operator, &proposed).await.state, ProposalState::Trusted, "nothing is proved yet");
+    node.enroll(&anybody, &operator, "cleared").await;
+    for proposed in [&proposed, &waits] {
+        let record = record(&operator, proposed).await;
+        assert_eq!(record.state, ProposalState::Superseded, "{record:?}");
+        assert!(record.message.contains("its TPM was cleared"), "{record:?}");
+    }
+    let denied = async |why: &str| {
+        node.reboot_into(&new());
+        let verdict = node.boot(&anybody).await;
+        assert_eq!(said(&verdict), "denied policy_mismatch", "{why}: {verdict:?}");
+    };
+    denied("after the proof").await;
+    // The row of then, with its tag; and as if it had been given since.
+    database.execute_batch("DELETE FROM proposals; INSERT INTO proposals SELECT * FROM kept").unwrap();
+    denied("the row as it was").await;
+    let proof = "(SELECT max(number) FROM documents WHERE scope LIKE 'proof:%')";
+    database.execute(&format!("UPDATE proposals SET trusted_since = {proof}"), []).unwrap();
+    denied("the row with another number").await;
+
+    opened(&server, &node, &old()).await;
+    let proposed = node.propose(&anybody, &new()).await;
+    assert!(answered(&proposed) == "accepted" && proposed.message.contains("2 of 5"), "{proposed:?}");
+    opened(&server, &node, &new()).await;
+    assert_eq!(record(&operator, &proposed).await.state, ProposalState::Booted);
+}
+
 /// The name of a boot is the tenant's to choose. That it reads like a trusted proposal's makes it none.
 #[tokio::test]
 async fn a_boot_that_is_called_like_a_trusted_proposal_is_none() {

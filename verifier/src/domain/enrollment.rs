@@ -159,6 +159,8 @@ pub fn prove(
     view.rows.put_node(&row)?;
     if view.index.goes_to_another(node) {
         proposal::forget_of_others(view, node)?;
+    } else if view.index.changes_srk(node) {
+        proposal::supersede_all(view, node, "the node was enrolled with another SRK: its TPM was cleared")?;
     }
     let by = By { actor: "node", now };
     view.emit(Event::NodeChanged(node));

@@ -12,7 +12,7 @@ use halfkey_protocol::document::Scope;
 /// # Errors
 /// When a row is damaged, or can't be read.
 pub fn of(view: &TxView<'_>, node: NodeId, membership: Option<u64>, key: Option<&[u8]>) -> Result<Governing> {
-    let since = view.index.since(node);
+    let (since, trusts_since) = (view.index.since(node), view.index.trusts_since(node));
     let membership = membership.filter(|number| *number > since);
     // Which group it is, the document says.
     let group = membership.and_then(|number| view.group_of(number));
@@ -32,10 +32,23 @@ pub fn of(view: &TxView<'_>, node: NodeId, membership: Option<u64>, key: Option<
         None => None,
     };
     let trusted = match &policy {
-        Some(policy) => proposal::trusted(view, node, &TrustedUnder { scope: policy.scope.clone(), since })?,
+        Some(policy) => {
+            let under = TrustedUnder { scope: policy.scope.clone(), since: trusts_since };
+            proposal::trusted(view, node, &under)?
+        }
         None => Vec::new(),
     };
-    Ok(Governing { since, group, membership, policy, withdrawn, additions, without_additions, trusted })
+    Ok(Governing {
+        since,
+        trusts_since,
+        group,
+        membership,
+        policy,
+        withdrawn,
+        additions,
+        without_additions,
+        trusted,
+    })
 }
 
 /// The open enrollment is proved, and the node belongs to the tenant with this key: what others signed for it alone counts no longer,

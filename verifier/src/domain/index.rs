@@ -45,6 +45,8 @@ struct Signed {
     key: [u8; 32],
     /// What the tenant calls the node.
     label: String,
+    /// Name of the TPM's storage key, which a TPM that is cleared loses.
+    srk_name: Vec<u8>,
 }
 
 /// An enrollment that was proved.
@@ -53,6 +55,8 @@ struct Proved {
     /// Number of the proof by which the node became this tenant's: what was signed for the node before counts no more. 0 if it was
     /// never another's.
     since: u64,
+    /// The same of its TPM's storage key, too: what was trusted before counts no more.
+    trusts_since: u64,
 }
 
 impl Index {
@@ -110,14 +114,17 @@ impl Index {
             (Scope::Enrollment(node), _) => {
                 let key = opened.keys.first().copied().unwrap_or_default();
                 let said = serde_json::from_str::<wire::Enrollment>(&opened.body);
-                let label = said.map(|said| said.label).unwrap_or_default();
-                self.enrolled.insert(*node, Signed { number, key, label });
+                let said = said.map(|said| (said.label, said.srk_name.to_vec()));
+                let (label, srk_name) = said.unwrap_or_default();
+                self.enrolled.insert(*node, Signed { number, key, label, srk_name });
             }
             (Scope::Proof(node), _) => {
                 let named = opened.proves().filter(|named| self.stage(*node, named) == Some(Stage::Open));
                 if let Some(enrollment) = named.and_then(|_| self.enrolled.get(node)).cloned() {
                     let since = if self.goes_to_another(*node) { number } else { self.since(*node) };
-                    self.proved.insert(*node, Proved { enrollment, since });
+                    let anew = since == number || self.changes_srk(*node);
+                    let trusts_since = if anew { number } else { self.trusts_since(*node) };
+                    self.proved.insert(*node, Proved { enrollment, since, trusts_since });
                 }
             }
             (Scope::Membership(node), _) => {
@@ -184,10 +191,25 @@ impl Index {
         self.proved.get(&node).map_or(0, |proved| proved.since)
     }
 
+    /// A proposal that was trusted counts only if that was under this number: that of the proof by which the node went to its tenant,
+    /// or by which its TPM was enrolled again after it was cleared.
+    pub fn trusts_since(&self, node: NodeId) -> u64 {
+        self.proved.get(&node).map_or(0, |proved| proved.trusts_since)
+    }
+
     /// Whether a proof of the open enrollment makes the node another tenant's than it was.
     pub fn goes_to_another(&self, node: NodeId) -> bool {
+        self.open_differs(node, |before, open| before.key != open.key)
+    }
+
+    /// Whether a proof of the open enrollment is of another storage key than the one before: the TPM was cleared.
+    pub fn changes_srk(&self, node: NodeId) -> bool {
+        self.open_differs(node, |before, open| before.srk_name != open.srk_name)
+    }
+
+    fn open_differs(&self, node: NodeId, differs: impl Fn(&Signed, &Signed) -> bool) -> bool {
         match (self.proved.get(&node), self.enrolled.get(&node)) {
-            (Some(before), Some(open)) => before.enrollment.key != open.key,
+            (Some(before), Some(open)) => differs(&before.enrollment, open),
             (None, _) | (_, None) => false,
         }
     }
@@ -327,6 +349,7 @@ impl Index {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use halfkey_protocol::Bytes;
     use halfkey_protocol::document::{next, proof_of};
 
     const HERE: Deployment = Deployment([5; 16]);
@@ -354,6 +377,28 @@ mod tests {
     /// Where [`push`] has put it.
     fn at(number: u64) -> Place {
         Place { number, sha256: [number as u8; 32] }
+    }
+
+    /// Of a TPM with this SRK.
+    fn enroll_srk(index: &mut Index, key: [u8; 32], srk_name: &[u8]) -> u64 {
+        let none = Bytes::default;
+        let said = wire::Enrollment {
+            enrollment_id: String::new(),
+            challenge: none(),
+            ek_name: none(),
+            ak_name: none(),
+            srk_name: srk_name.into(),
+            c_u_sha256: none(),
+            c_v_sha256: none(),
+            release_public: none(),
+            bank: String::new(),
+            proof_sha256: none(),
+            ca: String::new(),
+            servers: Vec::new(),
+            label: String::new(),
+        };
+        let body = serde_json::to_string(&said).unwrap();
+        push(index, Kind::Enrollment, Scope::Enrollment(NODE), &body, &[key])
     }
 
     fn stages(index: &Index, numbers: &[u64]) -> Vec<Stage> {
@@ -430,6 +475,22 @@ mod tests {
         let once_more = enroll(&mut index, A);
         prove(&mut index, once_more);
         assert_eq!(index.since(NODE), came);
+    }
+
+    #[test]
+    fn trust_counts_from_the_proof_of_another_srk_or_by_another_tenant() {
+        let mut index = Index::default();
+        let mut expected = 0;
+        for (key, srk, anew) in
+            [(A, b"1", false), (A, b"1", false), (A, b"2", true), (A, b"2", false), (B, b"2", true)]
+        {
+            let enrollment = enroll_srk(&mut index, key, srk);
+            assert_eq!(index.trusts_since(NODE), expected, "not before it is proved");
+            let proof = prove(&mut index, enrollment);
+            expected = if anew { proof } else { expected };
+            assert_eq!(index.trusts_since(NODE), expected, "{srk:?}");
+            assert_eq!(index.since(NODE), if key == B { proof } else { 0 }, "{srk:?}");
+        }
     }
 
     #[test]

@@ -223,13 +223,22 @@ pub fn deny(view: &TxView<'_>, id: u64, because: &str, by: By<'_>) -> Result<Nod
 /// # Errors
 /// When the database can't be written.
 pub fn forget_of_others(view: &TxView<'_>, node: NodeId) -> Result<()> {
+    supersede_all(view, node, "the node went to another tenant")?;
+    Ok(view.rows.delete_trust(node)?)
+}
+
+/// What is open is over, and so is all trust.
+///
+/// # Errors
+/// When the database can't be written.
+pub fn supersede_all(view: &TxView<'_>, node: NodeId, because: &str) -> Result<()> {
     let open = [ProposalState::Waiting, ProposalState::Accepted, ProposalState::Trusted];
     for head in view.rows.proposal_heads(node)? {
         if head.by_trust || open.iter().any(|open| open.as_str() == head.state) {
-            supersede(view, head.id, "the node went to another tenant")?;
+            supersede(view, head.id, because)?;
         }
     }
-    Ok(view.rows.delete_trust(node)?)
+    Ok(())
 }
 
 /// What a row takes of an answer, about.

@@ -64,9 +64,10 @@ pub fn propose(
         Error::Refused(Reason::NotEnrolled, format!("node {} is not enrolled", request.node))
     })?;
     let (before, known) = earlier(view, request)?;
-    let under = node.governing.trusting();
+    // The number is the tenant's for the node: who clears its TPM begins no new one.
+    let (under, since) = (node.governing.trusting(), node.governing.since);
     let trusted_before = match &under {
-        Some(under) => view.rows.times_trusted(request.node, &under.scope, under.since)?,
+        Some(under) => view.rows.times_trusted(request.node, &under.scope, since)?,
         None => 0,
     };
     let snapshot = ProposalSnapshot { node, known, trusted_before };
@@ -102,10 +103,10 @@ pub fn propose(
         _ => request.now,
     };
     if let (true, Some(under)) = (by_trust && !kept, &under) {
-        view.rows.add_trusted(request.node, &under.scope, under.since)?;
+        view.rows.add_trusted(request.node, &under.scope, since)?;
     }
     // Where it was trusted last.
-    let (scope, since) = match (by_trust, under, before) {
+    let (scope, trusted_since) = match (by_trust, under, before) {
         (true, Some(under), _) => (Some(under.scope), Some(under.since)),
         (false, _, Some(before)) => (before.trusted_scope, before.trusted_since),
         (true, None, _) | (false, _, None) => (None, None),
@@ -121,7 +122,7 @@ pub fn propose(
         base_boot: ruling.base_boot.clone(),
         by_trust,
         trusted_scope: scope,
-        trusted_since: since,
+        trusted_since,
         // Not what a row has of it: the tag is over what the node sent.
         content: json(proposal)?,
         tag: None,

@@ -378,7 +378,7 @@ pub struct ProposalRow {
     pub by_trust: bool,
     /// The scope of the policy under which that was ever so.
     pub trusted_scope: Option<String>,
-    /// Number of the proof by which the node became its tenant's.
+    /// Number of the proof by which the node became its tenant's, or its TPM was enrolled again after it was cleared.
     pub trusted_since: Option<u64>,
     /// Its content, as JSON.
     pub content: String,

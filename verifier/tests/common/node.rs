@@ -73,6 +73,19 @@ impl Node {
         Self { tenant: self.tenant.clone(), ..Self::new() }
     }
 
+    /// TPM2_Clear: its EK and AK are made again, and another SRK. It registers with those of before still.
+    pub fn clear_tpm(&mut self) {
+        self.tpm.tool("tpm2_clear", &["-c", "p"]);
+        self.tpm.tool("tpm2_createek", &["-G", "rsa", "-c", "0x81010001", "-u", "ek.pub"]);
+        self.tpm.make_keys();
+    }
+
+    /// It registers with the keys that its TPM has now, and without a certificate; gives what it registered with before.
+    pub fn take_new_keys(&mut self) -> Register {
+        let register = Register { ek_certificate: None, ..self.tpm.register.clone() };
+        std::mem::replace(&mut self.register, register)
+    }
+
     /// Tenant and node, up to the proof. The node's K is the tenant's.
     pub async fn enroll(&self, server: &Client, operator: &Client, enrollment_id: &str) -> Halves {
         let (enroll, halves) = self.enrollment(operator, enrollment_id).await;

@@ -22,8 +22,10 @@ impl From<PolicyRow> for PolicyRef {
 /// What a node's boots are judged by. Two that are equal allow the same.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Governing {
-    /// Number of the proof by which the node went to its tenant from another one, 0 if it never did: trust of before counts no more.
+    /// Number of the proof by which the node went to its tenant from another one, 0 if it never did.
     pub since: u64,
+    /// The same of its TPM's storage key, too: trust of before counts no more.
+    pub trusts_since: u64,
     /// The node's group.
     pub group: Option<String>,
     /// The document that says so, or that it is in none.
@@ -44,7 +46,7 @@ impl Governing {
     /// Where trust that is given now counts, if a policy governs the node.
     pub fn trusting(&self) -> Option<TrustedUnder> {
         let policy = self.policy.as_ref()?;
-        Some(TrustedUnder { scope: policy.scope.clone(), since: self.since })
+        Some(TrustedUnder { scope: policy.scope.clone(), since: self.trusts_since })
     }
 }
 
@@ -64,6 +66,6 @@ pub struct Trusted {
 pub struct TrustedUnder {
     /// The scope of the policy that gave it.
     pub scope: String,
-    /// [`super::Governing::since`] of then: whose policy that was.
+    /// [`super::Governing::trusts_since`] of then: whose policy that was, and of which state of the TPM.
     pub since: u64,
 }

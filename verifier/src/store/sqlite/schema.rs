@@ -178,7 +178,7 @@ CREATE TABLE policies (
 ) STRICT;
 
 -- by_trust: allowed by trust_root_with_next_boot alone, with a tag. trusted_scope: where that ever was so, and trusted_since in whose
--- tenant's time.
+-- tenant's time, and with which storage key of its TPM.
 CREATE TABLE proposals (
     id            INTEGER PRIMARY KEY AUTOINCREMENT,
     node_id       TEXT NOT NULL REFERENCES nodes,
