@@ -60,6 +60,38 @@ async fn two_releases_of_one_boot_with_different_r_are_shown() {
     assert_eq!(entries(&operator, &node, "cloned").await.len(), 1);
 }
 
+/// resetCount stays and restartCount grows: the TPM went on.
+#[tokio::test]
+async fn a_power_cut_while_the_machine_was_suspended_is_no_clone() {
+    let server = Server::start();
+    let (anybody, operator) = (server.anybody(), server.operator());
+    let node = Node::new();
+    node.register(&anybody).await.unwrap();
+    node.enroll(&anybody, &operator, "first").await;
+    node.allow(&operator).await;
+    node.reboot();
+    let before = released_with(&anybody, &node, 1).await.evidence_id.unwrap();
+    for (r, restarts) in [(2, 1), (3, 2)] {
+        node.tpm.restart();
+        Software::default().measure(&node.tpm);
+        let verdict = released_with(&anybody, &node, r).await;
+        assert!(!shown_as_cloned(&operator, &node).await);
+        let list: EvidenceList = get(&operator, &path(node.id, "/evidence")).await.unwrap();
+        let summary = list.evidence.iter().find(|e| Some(e.id) == verdict.evidence_id).unwrap();
+        assert_eq!(summary.cloned, None);
+        let said_so = entries(&operator, &node, "restarted").await;
+        assert_eq!(said_so.len(), restarts, "{said_so:?}");
+    }
+    let said_so = entries(&operator, &node, "restarted").await;
+    assert!(said_so.iter().any(|said| said.contains(&format!("of evidence {before} and a higher"))));
+    assert_eq!(entries(&operator, &node, "cloned").await.len(), 0);
+    // A second opening of the same restart is one of two machines, or of an agent that was started again.
+    released_with(&anybody, &node, 4).await;
+    assert!(shown_as_cloned(&operator, &node).await);
+    assert_eq!(entries(&operator, &node, "cloned").await.len(), 1);
+    assert_eq!(entries(&operator, &node, "restarted").await.len(), 2);
+}
+
 /// Boots with an r of its own, once its TPM's clock is past what the verifier saw.
 async fn released_with(server: &Client, node: &Node, r: u8) -> Verdict {
     loop {

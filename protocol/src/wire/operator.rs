@@ -270,7 +270,7 @@ pub struct EvidenceSummary {
     pub code: Option<String>,
     /// What was expected and what was found.
     pub message: String,
-    /// If released for a boot: number of an earlier release with the same resetCount and another r.
+    /// If released for a boot: number of an earlier release with the same resetCount and restartCount, and another r.
     pub cloned: Option<u64>,
 }
 
@@ -312,7 +312,7 @@ pub struct AuditEntry {
     /// The operator's name (common name of the certificate), `node`, or `verifier`.
     pub actor: String,
     /// What happened: `register`, `enroll`, `prove`, `verdict`, `approve`, `deny`, `revoke`, `restore`, `hold`, `release`,
-    /// `cloned` (a boot was released twice), `tpm_firmware` (its version changed), `refuse`, `policy_apply`, `group_set`, `propose`, `proposal_accept`, `proposal_deny`, `expire` (a registration that no
+    /// `cloned` (a boot was released twice), `restarted` (the TPM lost its power while the machine was suspended), `tpm_firmware` (its version changed), `refuse`, `policy_apply`, `group_set`, `propose`, `proposal_accept`, `proposal_deny`, `expire` (a registration that no
     /// tenant enrolled), `operator_add`, `operator_remove`.
     pub action: String,
     /// Node id, if it concerns one.

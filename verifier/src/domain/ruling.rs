@@ -50,7 +50,11 @@ pub fn attest(
     let proposals = proposal::not_booted(view, request.node)?;
     let snapshot = NodeSnapshot { node, boot, proposals };
     let ruling = rule(&snapshot);
-    let twin = twin(&snapshot, &ruling);
+    let again = again(&snapshot, &ruling);
+    let twin = match again {
+        Some(Again::Twin(twin)) => Some(twin),
+        Some(Again::Restarted(_)) | None => None,
+    };
     let id = view.rows.insert_evidence(&row(request, &ruling, twin)?)?;
     let verdict = ruling.verdict(id);
     if let Some(quoted) = ruling.quoted {
@@ -95,10 +99,21 @@ pub fn attest(
         // Anybody can send it in a node's name.
         false => audit::count(view, by, "verdict", &request.node.to_string(), Some(request.node), &detail)?,
     }
-    if let Some(twin) = twin {
-        let detail =
-            format!("evidence {id} was released with the resetCount of evidence {twin} and another r");
-        audit::append(view, by, "cloned", Some(request.node), &detail)?;
+    match again {
+        Some(Again::Twin(twin)) => {
+            let detail = format!(
+                "evidence {id} was released with the resetCount and restartCount of evidence {twin} and another r"
+            );
+            audit::append(view, by, "cloned", Some(request.node), &detail)?;
+        }
+        Some(Again::Restarted(before)) => {
+            let detail = format!(
+                "evidence {id} was released with the resetCount of evidence {before} and a higher restartCount: \
+                 the power was cut while the machine was suspended, or a copy of its TPM was started"
+            );
+            audit::append(view, by, "restarted", Some(request.node), &detail)?;
+        }
+        None => {}
     }
     view.emit(Event::Verdict { node: request.node, evidence: id, outcome });
     Ok(verdict)
@@ -114,17 +129,29 @@ fn base_of(snapshot: &NodeSnapshot, boot: Option<&Matched>) -> Option<String> {
     trusted.base_boot.clone()
 }
 
-/// The last release, if this one is of the same boot and yet another: an answer that got lost, or two machines that
-/// run from one state of a TPM.
-fn twin(snapshot: &NodeSnapshot, ruling: &Ruling) -> Option<u64> {
+/// Another opening since the same reset of the TPM, with the evidence of the last one.
+enum Again {
+    /// Of the same boot: the agent was started again, or two machines run from one state of a TPM.
+    Twin(u64),
+    /// Of a TPM that went on: TPM2_Startup(CLEAR) after TPM2_Shutdown(STATE) begins with new PCRs, and counts as a restart. As with a
+    /// higher resetCount, nothing says that there are two.
+    Restarted(u64),
+}
+
+fn again(snapshot: &NodeSnapshot, ruling: &Ruling) -> Option<Again> {
     let last = snapshot.node.current.as_ref()?.released.as_ref()?;
-    match &ruling.decided {
-        Decided::Released { release, .. } => {
-            let same_boot = ruling.quoted.is_some_and(|quoted| quoted.counters.reset == last.reset);
-            (same_boot && *release.fence() != last.fence).then_some(last.evidence_id)
-        }
-        Decided::Enrolled(_) | Decided::Pending { .. } | Decided::Denied { .. } => None,
+    let release = match &ruling.decided {
+        Decided::Released { release, .. } => release,
+        Decided::Enrolled(_) | Decided::Pending { .. } | Decided::Denied { .. } => return None,
+    };
+    let counters = ruling.quoted.as_ref()?.counters;
+    if counters.reset != last.reset || *release.fence() == last.fence {
+        return None;
     }
+    Some(match counters.restart > last.restart {
+        true => Again::Restarted(last.evidence_id),
+        false => Again::Twin(last.evidence_id),
+    })
 }
 
 fn row(request: &EvidenceRequest<'_>, ruling: &Ruling, twin: Option<u64>) -> Result<EvidenceRow> {

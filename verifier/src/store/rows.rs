@@ -268,7 +268,7 @@ pub struct ReleasedRow {
     pub proposal: Option<u64>,
     /// The policy's boot that the proposal took shim and boot loader from.
     pub base: Option<String>,
-    /// Number of the evidence that was released before it, with the same resetCount and another r.
+    /// Number of the evidence that was released before it, with the same resetCount and restartCount, and another r.
     pub twin: Option<u64>,
     /// By the cluster key, over all but `twin`, which is only shown.
     pub tag: Option<Vec<u8>>,
@@ -326,7 +326,7 @@ pub struct EvidenceHead {
     pub code: Option<String>,
     /// The same for people.
     pub message: String,
-    /// Number of the evidence that was released before it, with the same resetCount and another r.
+    /// Number of the evidence that was released before it, with the same resetCount and restartCount, and another r.
     pub twin: Option<u64>,
 }
 

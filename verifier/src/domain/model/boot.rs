@@ -39,7 +39,7 @@ pub struct ReleasedBoot {
     pub boot: Option<Matched>,
     /// The boot of the signed policy that this one, if it comes from a proposal, took shim and boot loader from.
     pub base: Option<String>,
-    /// Number of the evidence that was released before it, with the same resetCount and another r.
+    /// Number of the evidence that was released before it, with the same resetCount and restartCount, and another r.
     pub twin: Option<u64>,
 }
 

@@ -82,7 +82,7 @@ CREATE TABLE nodes (
 -- c_u: C_U, encrypted by the cluster key; anew for the boot that has fetched it. released_*: the last boot that was released, what a proposal may come from;
 -- released_proposal: the proposal that this boot of the policy comes from, released_base: the policy's boot that this one took shim and
 -- loader from; released_twin: a release before it with the same
--- resetCount and another r; released_tag: by the cluster key, over all of them but the twin.
+-- resetCount and restartCount, and another r; released_tag: by the cluster key, over all of them but the twin.
 CREATE TABLE enrollments (
     enrollment_id     TEXT PRIMARY KEY,
     node_id           TEXT NOT NULL REFERENCES nodes,
