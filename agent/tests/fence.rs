@@ -12,6 +12,7 @@ use halfkey_agent::fence::{self, Meaning};
 use halfkey_agent::tpm::Tpm;
 use halfkey_protocol::keys::label;
 use halfkey_protocol::tpm::bank::PcrBank;
+use halfkey_testkit::hex;
 
 #[test]
 fn r_goes_into_an_open_fence_only() {
@@ -46,6 +47,39 @@ fn state(r: &[u8]) -> State {
         opening: true,
         volumes: Vec::new(),
     }
+}
+
+/// The TPM answers PCR_Event with the digests that it extended, a list, which no session encrypts. So an encrypted event would be heard all
+/// the same. Nor is it of use in the boot in which it was heard: by then PCR 15 is no longer zero.
+#[test]
+fn what_opens_the_fence_is_heard_and_opens_no_other_one_of_this_boot() {
+    let swtpm = Swtpm::start();
+    let event = [0xa5; 32];
+    let bus = Interposer::new(&swtpm.location(), |bus, command| {
+        let answer = bus.ask(command);
+        if code(command) == CC_PCR_EVENT {
+            let heard = |digest: &[u8]| answer.windows(digest.len()).any(|part| part == digest);
+            assert!(PcrBank::ALL.into_iter().all(|bank| heard(&bank.digest(&[&[0xa5; 32]]))));
+        }
+        Some(answer)
+    });
+    let mut tpm = bus.open();
+    let window = fence::window(&mut tpm).unwrap();
+    let opened = fence::extend_open(&mut tpm, window, &event).unwrap().values;
+    drop(tpm);
+    assert!(!bus.traffic().is_empty());
+
+    let digests = PcrBank::ALL.map(|bank| format!("{}={}", bank.name(), hex(&bank.digest(&[&event]))));
+    let extend = |swtpm: &Swtpm| swtpm.told(&format!("tpm2_pcrextend 15:{}", digests.join(",")));
+    let meaning =
+        |swtpm: &Swtpm| fence::meaning(&swtpm.open().fence_state().unwrap(), Some(&state(&event)), b"");
+    let zero = Swtpm::start();
+    extend(&zero);
+    let known = |values: &[(u16, Vec<u8>)]| values[1..].to_vec();
+    assert_eq!(known(&zero.open().fence_state().unwrap().values), known(&opened));
+    assert_eq!(meaning(&swtpm), Meaning::Opened);
+    extend(&swtpm);
+    assert_eq!(meaning(&swtpm), Meaning::Unknown);
 }
 
 #[test]

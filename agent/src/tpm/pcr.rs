@@ -81,7 +81,8 @@ impl Tpm {
         Ok(values)
     }
 
-    /// Extends a PCR in all active banks with the digests of `data` (at most 1024 bytes).
+    /// Extends a PCR in all active banks with the digests of `data` (at most 1024 bytes). In clear: whatever encrypts the command, the
+    /// answer has those digests, and a list can't be encrypted (TPM 2.0 Part 1, section 21).
     ///
     /// # Errors
     /// [`Error`] from the TPM.
