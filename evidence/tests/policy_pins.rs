@@ -546,9 +546,26 @@ fn a_signer_of_more_than_ukis_is_named() {
     refused(&format!("{signed}{other}"), "must have signed the loader of boot \"grub\" too");
     let accepted = by_signer(boot, "signed", "", &also("\"loader\", \"kernel\""));
     policy(&format!("{accepted}{other}"));
-    // Where another authority may have verified it, nobody knows.
-    let authorities = format!("authorities = [\n  \"sha256:{}\",\n", "77".repeat(32));
-    policy(&format!("{signed}{other}").replace("authorities = [\n", &authorities));
+    // Another authority can have verified it where firmware has it in db, or shim comes before: then nobody knows.
+    let another = |list: &str, text: &str| {
+        let begins = format!("\n{list} = [\n");
+        assert!(text.contains(&begins), "{text}");
+        text.replacen(&begins, &format!("{begins}  \"sha256:{}\",\n", "77".repeat(32)), 1)
+    };
+    let two = another("authorities", &format!("{signed}{other}"));
+    refused(&two, "must have signed the loader of boot \"grub\" too, as no other authority can have");
+    policy(&another("db", &two));
+    let loader = image("loader", 0x12);
+    let behind = two.replace(&loader, &format!("{}{loader}", image("shim", 0x14)));
+    refused(&behind, "must have signed the shim of boot \"grub\" too");
+    let accepted = behind.replace("role = \"uki\"\n", &format!("role = \"uki\"\n{}", also("\"shim\"")));
+    policy(&accepted);
+    // Nor is a signer that firmware does not know asked of what firmware starts.
+    policy(
+        &accepted
+            .replace(&also("\"shim\""), "")
+            .replace("signer = [", &format!("signer = [\"sha256:{}\"] # ", "78".repeat(32))),
+    );
     // It is said of a signer.
     let text =
         boot.learned().replacen("authenticode = ", &format!("{}authenticode = ", also("\"loader\"")), 1);

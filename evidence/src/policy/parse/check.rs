@@ -11,7 +11,7 @@ use crate::policy::command_line::{
     Floor, MAX_LINE, NO_CREDENTIALS, NO_RUNTIME, floor_of, forbids, is_forbidden,
 };
 use crate::policy::parsed::Additions;
-use crate::policy::rules::{Allowed, Boot, CommandLine, Document, Image, Listed, Role, SecureBoot, Token};
+use crate::policy::rules::{Allowed, Boot, CommandLine, Document, Listed, Role, SecureBoot, Token};
 use std::collections::HashSet;
 
 /// PCRs that may be ignored: firmware's data and configuration, and what drivers measure. Code and configuration of the
@@ -178,39 +178,46 @@ fn secure_boot(document: &Document, places: &Places, problems: &mut Problems<'_>
 }
 
 /// A signer that also signed what is no UKI, as far as the document shows it: with Secure Boot on somebody has verified each image that
-/// firmware starts, and where one signer is the only one who may have, it was that one.
+/// firmware or shim starts, and where one signer is the only one who may have, it was that one. Firmware knows those in db; what shim
+/// knows besides is not listed.
 fn signers(document: &Document, places: &Places, problems: &mut Problems<'_>) {
-    if !document.secure_boot.required {
+    let SecureBoot { required, db, authorities, .. } = &document.secure_boot;
+    if !required {
         return;
     }
-    let named = || {
-        let images = document.boots.iter().flat_map(|boot| &boot.images);
-        images.filter_map(|image| match &image.allowed {
-            Allowed::Signer(signers) => Some(signers.as_slice()),
-            Allowed::Authenticode(_) => None,
-        })
-    };
-    let signers = named().flatten().copied().map(Listed::Certificate);
-    let everybody: HashSet<_> = signers.chain(document.secure_boot.authorities.iter().copied()).collect();
-    let mut everybody = everybody.into_iter();
-    let (Some(only), None) = (everybody.next(), everybody.next()) else { return };
-    let signed = |image: &Image| image.has_signers();
-    let other = document.boots.iter().flat_map(|boot| {
-        // What comes after a uki is the kernel inside of it.
-        let uki = boot.images.iter().position(|image| image.role == Role::Uki);
-        let images = &boot.images[..uki.unwrap_or(boot.images.len())];
-        images.iter().filter(|image| !signed(image)).map(move |image| (boot, image.role))
+    let images = document.boots.iter().flat_map(|boot| &boot.images);
+    let named = images.filter_map(|image| match &image.allowed {
+        Allowed::Signer(signers) => Some(signers.as_slice()),
+        Allowed::Authenticode(_) => None,
     });
-    let other: Vec<_> = other.filter(|(_, role)| ALSO_SIGNED.contains(role)).collect();
+    let named = named.flatten().copied().map(Listed::Certificate);
+    let known_to_shim: HashSet<_> = named.chain(authorities.iter().copied()).collect();
+    let known_to_firmware = known_to_shim.iter().copied().filter(|listed| db.contains(listed)).collect();
+    let only = |of: &HashSet<Listed>| of.iter().next().copied().filter(|_| of.len() == 1);
+    let (by_firmware, by_shim) = (only(&known_to_firmware), only(&known_to_shim));
+    let other = document.boots.iter().flat_map(|boot| {
+        let position = |role| boot.images.iter().position(|image| image.role == role);
+        let shim = position(Role::Shim);
+        // What comes after a uki is the kernel inside of it.
+        let images = boot.images.iter().take(position(Role::Uki).unwrap_or(boot.images.len())).enumerate();
+        images.filter(|(_, image)| !image.has_signers()).filter_map(move |(index, image)| {
+            let by = if shim.is_some_and(|shim| shim < index) { by_shim } else { by_firmware };
+            Some((boot, image.role, by?))
+        })
+    });
+    let other: Vec<_> = other.filter(|(_, role, _)| ALSO_SIGNED.contains(role)).collect();
     for (boot, at) in document.boots.iter().zip(&places.boots) {
-        for (image, at) in boot.images.iter().zip(&at.images).filter(|(image, _)| signed(image)) {
-            if let Some((of, role)) = other.iter().find(|(_, role)| !image.signer_also_signs.contains(role)) {
+        for (image, at) in boot.images.iter().zip(&at.images) {
+            let is_hidden = |(_, role, by): &&(&Boot, Role, Listed)| {
+                image.has_signer(by) && !image.signer_also_signs.contains(role)
+            };
+            if let Some((of, role, by)) = other.iter().find(is_hidden) {
                 let role = role.name();
                 problems.floor(
                     *at,
                     (format!(
-                        "boot {:?}: expected a signer of ukis alone, found {only}, which must have signed the {role} of boot {:?} too, as nobody else is an \
-                         authority: started in the place of the uki, it takes any initramfs",
+                        "boot {:?}: expected a signer of ukis alone, found {by}, which must have signed the {role} of boot {:?} too, as no other \
+                         authority can have: started in the place of the uki, it takes any initramfs",
                         boot.name,
                         of.name,
                     ), format!("have a key for ukis alone; or say signer_also_signs = [\"{role}\"], if you know and accept it")),
