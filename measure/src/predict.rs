@@ -236,8 +236,8 @@ impl<'f> Uki<'_, 'f> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::pe::tests::image;
     use halfkey_protocol::tpm::kdf::Hash;
+    use halfkey_testkit::pe::image;
     use proptest::prelude::*;
 
     const MAGIC_252: &[u8] = b"#### LoaderInfo: systemd-stub 252.39-1~deb12u2 ####";

@@ -9,7 +9,7 @@
 //! | [`software`] | a boot that a test writes: its log, the policy that allows it, the proposal that announces it |
 //! | [`secure_boot`] | keys of Secure Boot: certificates, files, variables |
 //! | [`recorded`] | boots of real machines, as files |
-//! | [`uki`] | unified kernel images |
+//! | [`uki`], [`pe`] | unified kernel images with a real stub; images with what a test puts into them |
 //! | [`replay`] | a machine that boots without a VM, about a dozen kinds of boots, and what an attacker makes of them |
 //! | [`local_lab`] | what is below it: the real agent with TPM, volumes in files and a mount namespace, verifier and workstation |
 //! | [`golden`] | files that hold what a person sees |
@@ -56,6 +56,7 @@ pub mod golden;
 pub mod local_lab;
 pub mod log;
 pub mod node;
+pub mod pe;
 pub mod pki;
 pub mod port;
 pub mod process;

@@ -172,34 +172,15 @@ pub(super) mod tests {
 
     /// An image with these sections far behind its headers, and what a bzImage says of itself.
     pub fn image(sections: &[(&str, &[u8])], kernel: Option<&str>) -> Vec<u8> {
-        let headers = 0x400;
-        let mut file = vec![0; headers];
-        let mut put = |at: usize, bytes: &[u8]| file[at..at + bytes.len()].copy_from_slice(bytes);
-        put(0, b"MZ");
-        put(0x3c, &0x40u32.to_le_bytes());
-        put(0x40, b"PE\0\0");
-        put(0x46, &(sections.len() as u16).to_le_bytes());
-        put(0x54, &112u16.to_le_bytes());
-        put(0x58, &0x20bu16.to_le_bytes());
-        put(0x58 + 60, &(headers as u32).to_le_bytes());
+        let far = [(".far", &[0; FAR][..], FAR)];
+        let sections = sections.iter().map(|(name, content)| (*name, *content, content.len()));
+        let mut file = halfkey_testkit::pe::image(&far.into_iter().chain(sections).collect::<Vec<_>>(), b"");
         if let Some(text) = kernel {
+            // The headers end before, with as few sections.
+            let mut put = |at: usize, bytes: &[u8]| file[at..at + bytes.len()].copy_from_slice(bytes);
             put(0x202, b"HdrS");
             put(0x20e, &0x80u16.to_le_bytes());
             put(0x280, text.as_bytes());
-        }
-        let mut at = FAR;
-        for (i, (name, content)) in sections.iter().enumerate() {
-            let header = 0x58 + 112 + 40 * i;
-            put(header, name.as_bytes());
-            for (i, field) in [content.len(), at, content.len(), at].into_iter().enumerate() {
-                put(header + 8 + 4 * i, &(field as u32).to_le_bytes());
-            }
-            at += content.len().next_multiple_of(0x1000);
-        }
-        file.resize(FAR, 0);
-        for (_, content) in sections {
-            file.extend(*content);
-            file.resize(file.len().next_multiple_of(0x1000), 0);
         }
         file
     }
