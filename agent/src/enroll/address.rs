@@ -2,7 +2,9 @@
 
 use super::running::Warning;
 use crate::bounded;
+use crate::initramfs::dracut_conf::DracutConf;
 use crate::initramfs::tool;
+use crate::propose::find::System;
 use std::net::Ipv4Addr;
 use std::path::Path;
 
@@ -35,8 +37,9 @@ struct Host<'a> {
     by: Option<Manager>,
     /// What the initramfs has.
     image: Manager,
-    /// Kernel command line, and dracut's configuration.
+    /// What the kernel and the initramfs have on their command lines.
     told: &'a str,
+    dracut: &'a DracutConf,
     /// Each file of networkd's.
     networks: &'a [String],
 }
@@ -51,21 +54,19 @@ pub fn warning() -> Option<Warning> {
     let routes = bounded::read_text("/proc/net/route", 64 << 10).ok()?;
     let (interface, gateway) = default_route(&routes)?;
     let ip = tool("ip").args(["-o", "-4", "addr", "show", "dev", interface]).output().ok()?;
-    let mut told = bounded::read_text("/proc/cmdline", 64 << 10).unwrap_or_default();
-    let configuration = ["/etc/dracut.conf.d", "/usr/lib/dracut/dracut.conf.d", "/etc/cmdline.d"];
-    for text in configuration.into_iter().flat_map(texts) {
-        told.push('\n');
-        told.push_str(&text);
-    }
-    told.push_str(&bounded::read_text("/etc/dracut.conf", 64 << 10).unwrap_or_default());
     let root = Path::new("/");
+    let dracut = DracutConf::of(root);
+    let mut told = System::running(None).lines_of_an_image();
+    told.push(dracut.value("kernel_cmdline"));
+    told.extend(texts("/etc/cmdline.d"));
     let host = Host {
         interface,
         gateway,
         addresses: &String::from_utf8_lossy(&ip.stdout),
         by: configured_by(root, interface),
-        image: of_image(root, &told),
-        told: &told,
+        image: of_image(root, &dracut),
+        told: &told.join(" "),
+        dracut: &dracut,
         networks: &texts("/etc/systemd/network").collect::<Vec<_>>(),
     };
     host.warning()
@@ -90,16 +91,11 @@ fn configured_by(root: &Path, interface: &str) -> Option<Manager> {
 }
 
 /// As the dracut module takes one: what dracut was asked for, else NetworkManager where it is.
-fn of_image(root: &Path, told: &str) -> Manager {
-    let words_of = |key: &str| {
-        let lines = told.lines().filter_map(|line| line.trim().strip_prefix(key));
-        lines.flat_map(|line| line.split([' ', '\t', '"', '\'', '=', '+'])).collect::<Vec<_>>()
-    };
-    let modules = ["add_dracutmodules", "force_add_dracutmodules", "dracutmodules"];
-    let asked = |name: &str| modules.iter().any(|key| words_of(key).contains(&name));
+fn of_image(root: &Path, dracut: &DracutConf) -> Manager {
+    let asked = |name| dracut.lists(&["add_dracutmodules", "force_add_dracutmodules", "dracutmodules"], name);
     let generators = ["usr/libexec/nm-initrd-generator", "usr/lib/nm-initrd-generator"];
     let is_there = generators.iter().any(|path| root.join(path).exists());
-    let omitted = words_of("omit_dracutmodules").contains(&"network-manager");
+    let omitted = dracut.lists(&["omit_dracutmodules"], "network-manager");
     if asked("network-manager") || !asked("systemd-networkd") && is_there && !omitted {
         Manager::NetworkManager
     } else {
@@ -138,22 +134,17 @@ impl Host<'_> {
         let line = self.addresses.lines().find(|line| line.contains(" scope global"))?;
         let words: Vec<_> = line.split_ascii_whitespace().collect();
         let address = words.iter().position(|word| *word == "inet").and_then(|at| words.get(at + 1))?;
-        let words_told = |word: &str| {
-            let word = word.trim_matches(['"', '\'']);
-            word.strip_prefix("kernel_cmdline+=")
-                .or(word.strip_prefix("kernel_cmdline="))
-                .unwrap_or(word)
-                .trim_matches(['"', '\''])
-                .to_owned()
-        };
-        let mut told = self.told.split_ascii_whitespace().map(words_told);
-        let is_told = match self.image {
-            Manager::NetworkManager => told.any(|word| word.starts_with("ip=") || word.contains(KEYFILES)),
-            Manager::Networkd => {
-                told.any(|word| word.starts_with("ip="))
-                    || self.networks.iter().any(|network| gives_address(network, self.interface))
-            }
-        };
+        let has_ip = self.told.split_ascii_whitespace().any(|word| word.starts_with("ip="));
+        let installs = |variable| self.dracut.value(variable).contains(KEYFILES);
+        let is_told = has_ip
+            || match self.image {
+                Manager::NetworkManager => {
+                    ["install_items", "install_optional_items"].into_iter().any(installs)
+                }
+                Manager::Networkd => {
+                    self.networks.iter().any(|network| gives_address(network, self.interface))
+                }
+            };
         if words.contains(&"dynamic") || is_told {
             return None;
         }
@@ -182,31 +173,41 @@ mod tests {
     const STATIC: &str = "2: eth0    inet 10.0.2.15/24 brd 10.0.2.255 scope global eth0\\       valid_lft forever preferred_lft forever";
     const LEASE: &str = "2: eth0    inet 10.0.2.15/24 metric 100 brd 10.0.2.255 scope global dynamic eth0\\       valid_lft 86000sec";
 
-    fn warned_by(image: Manager, addresses: &str, told: &str, networks: &[&str]) -> Option<Warning> {
+    fn warned_by(image: Manager, addresses: &str, conf: &str, networks: &[&str]) -> Option<Warning> {
+        let dracut = DracutConf::with(conf);
+        let told = dracut.value("kernel_cmdline");
         let (interface, gateway) = default_route(ROUTES).unwrap();
         let networks: Vec<String> = networks.iter().map(|text| (*text).to_owned()).collect();
         let by = Some(Manager::NetworkManager);
-        Host { interface, gateway, addresses, by, image, told, networks: &networks }.warning()
+        Host { interface, gateway, addresses, by, image, told: &told, dracut: &dracut, networks: &networks }
+            .warning()
     }
 
-    fn warned(addresses: &str, told: &str) -> Option<Warning> {
-        warned_by(Manager::NetworkManager, addresses, told, &[])
+    fn warned(addresses: &str, conf: &str) -> Option<Warning> {
+        warned_by(Manager::NetworkManager, addresses, conf, &[])
     }
 
     #[test]
     fn an_address_that_the_initramfs_has_not_is_warned_of() {
-        let found = warned(STATIC, "root=UUID=5 quiet zip=1").unwrap();
+        let found = warned(STATIC, "kernel_cmdline=\"root=UUID=5 quiet zip=1\"").unwrap();
         assert!(found.what.contains("10.0.2.15/24 on eth0"), "{found:?}");
         assert!(found.hint.contains("ip=10.0.2.15::10.0.2.2:24::eth0:none"), "{found:?}");
         for (addresses, told) in [
             (LEASE, ""),
             ("", ""),
-            (STATIC, "quiet ip=10.0.2.15::10.0.2.2:24::eth0:none"),
             (STATIC, "kernel_cmdline=\"ip=10.0.2.15::10.0.2.2:24::eth0:none\""),
             (STATIC, "kernel_cmdline+=\" ip=10.0.2.15::10.0.2.2:24::eth0:none \""),
             (STATIC, "install_items+=\" /etc/NetworkManager/system-connections/eth0.nmconnection \""),
         ] {
             assert_eq!(warned(addresses, told), None, "{addresses} {told}");
+        }
+        // What is no word of the image's.
+        for conf in [
+            "# kernel_cmdline+=\" ip=10.0.2.15::10.0.2.2:24::eth0:none \"",
+            "kernel_cmdline=ip=x\nkernel_cmdline=quiet",
+            "omit_drivers+=\" /etc/NetworkManager/system-connections/eth0.nmconnection \"",
+        ] {
+            assert!(warned(STATIC, conf).is_some(), "{conf}");
         }
         assert_eq!(default_route("Iface\tDestination\n"), None);
     }
@@ -244,7 +245,10 @@ mod tests {
             std::fs::create_dir_all(path.parent().unwrap()).unwrap();
             std::fs::write(path, text).unwrap();
         };
-        assert_eq!((configured_by(root, "eth0"), of_image(root, "")), (None, Manager::Networkd));
+        assert_eq!(
+            (configured_by(root, "eth0"), of_image(root, &DracutConf::default())),
+            (None, Manager::Networkd)
+        );
         write("sys/class/net/eth0/ifindex", "2\n");
         write(
             "run/systemd/netif/links/2",
@@ -264,7 +268,7 @@ mod tests {
             ("omit_dracutmodules+=\" network-manager \"", Manager::Networkd),
             ("# add_dracutmodules+=\" systemd-networkd \"", Manager::NetworkManager),
         ] {
-            assert_eq!(of_image(root, told), image, "{told}");
+            assert_eq!(of_image(root, &DracutConf::with(told)), image, "{told}");
         }
     }
 }

@@ -2,12 +2,18 @@
 //! is there, unless something names them. dracut takes names from the kernel's command line, and in an image for one host (`hostonly`) from
 //! that host. Debian's images are for any, and initramfs-tools, in whose place dracut is installed, needs no words.
 
-use super::dracut_conf;
+use super::dracut_conf::DracutConf;
 use super::look::Finding;
+use crate::bounded;
 use crate::enroll::prompts::{self, Mapping};
 use crate::propose::find::System;
 use std::collections::BTreeSet;
 use std::path::Path;
+
+/// Of a file of /etc/cmdline.d, in bytes.
+const MAX_FILE: usize = 64 << 10;
+/// Of them.
+const MAX_FILES: usize = 64;
 
 /// What the root stands on, and what names it for an image.
 #[derive(Clone, Debug, Default)]
@@ -18,35 +24,38 @@ pub struct Root {
     volumes: BTreeSet<(String, String)>,
     /// Words that an image is started with, or that dracut puts into it.
     words: BTreeSet<String>,
+    /// Words of files that are in some images, by their paths there.
+    installed: Vec<(String, BTreeSet<String>)>,
 }
 
 impl Root {
     /// That of the running system.
     pub fn here() -> Self {
         let mut lines = System::running(None).lines_of_an_image();
-        lines.push(dracut_conf::kernel_cmdline(Path::new("/")));
-        Self::of(&prompts::mappings_of_root(), &lines)
+        lines.push(DracutConf::of(Path::new("/")).value("kernel_cmdline"));
+        Self { installed: installed(Path::new("/")), ..Self::of(&prompts::mappings_of_root(), &lines) }
     }
 
     pub(super) fn of(mappings: &BTreeSet<Mapping>, lines: &[String]) -> Self {
-        let words = lines.iter().flat_map(|line| line.split_ascii_whitespace());
-        let words = words.map(|word| word.replace(['"', '\''], ""));
-        let words = words.filter(|word| ["rd.", "luks."].iter().any(|start| word.starts_with(start)));
         Self {
             luks: mappings.iter().filter_map(Mapping::luks_uuid).collect(),
             volumes: mappings.iter().filter_map(Mapping::logical_volume).collect(),
-            words: words.collect(),
+            words: lines.iter().flat_map(|line| words(line)).collect(),
+            installed: Vec::new(),
         }
     }
 
     /// What an image with these files misses.
     pub(super) fn missing(&self, files: &BTreeSet<String>) -> Vec<Finding> {
+        let there = self.installed.iter().filter(|(path, _)| files.contains(path));
+        let told: BTreeSet<_> =
+            self.words.iter().chain(there.flat_map(|(_, words)| words)).map(String::as_str).collect();
         let says = |names: &[&str], value: &str| {
-            self.words.iter().filter_map(|word| word.split_once('=')).any(|(name, found)| {
+            told.iter().filter_map(|word| word.split_once('=')).any(|(name, found)| {
                 names.contains(&name) && found.trim_start_matches("luks-").starts_with(value)
             })
         };
-        let auto = ["rd.auto", "rd.auto=1", "rd.auto=yes"].iter().any(|word| self.words.contains(*word));
+        let auto = ["rd.auto", "rd.auto=1", "rd.auto=yes"].iter().any(|word| told.contains(word));
         let names_lvm = |path: &String| path.starts_with("etc/cmdline.d/") && path.contains("lvm");
         let (mut what, mut words) = (Vec::new(), Vec::new());
         let by_part = says(&["rd.luks.partuuid", "rd.luks.serial"], "");
@@ -60,7 +69,7 @@ impl Root {
         let activates_all = auto || files.iter().any(names_lvm);
         for (group, volume) in self.volumes.iter().filter(|_| !activates_all) {
             let one = format!("rd.lvm.lv={group}/{volume}");
-            if !self.words.contains(&one) && !self.words.contains(&format!("rd.lvm.vg={group}")) {
+            if !told.contains(&*one) && !told.contains(&*format!("rd.lvm.vg={group}")) {
                 what.push(format!("activate the logical volume {group}/{volume}, which the root is on"));
                 words.push(one);
             }
@@ -76,6 +85,23 @@ impl Root {
             ),
         }]
     }
+}
+
+/// Those of a command line that are about what an initramfs opens.
+fn words(line: &str) -> impl Iterator<Item = String> {
+    let words = line.split_ascii_whitespace().map(|word| word.replace(['"', '\''], ""));
+    words.filter(|word| ["rd.", "luks."].iter().any(|start| word.starts_with(start)))
+}
+
+/// dracut(8) reads /etc/cmdline.d in an image, where `install_items` can have put files of the host.
+fn installed(root: &Path) -> Vec<(String, BTreeSet<String>)> {
+    let entries = root.join("etc/cmdline.d").read_dir().into_iter().flatten().flatten().take(MAX_FILES);
+    let read = |entry: std::fs::DirEntry| {
+        let path = format!("etc/cmdline.d/{}", entry.file_name().to_string_lossy());
+        let text = bounded::read_text(entry.path(), MAX_FILE).ok()?;
+        Some((path, words(&text).collect()))
+    };
+    entries.filter_map(read).collect()
 }
 
 #[cfg(test)]
@@ -161,5 +187,17 @@ mod tests {
         let found = said(&both, "rd.lvm.lv=vg/root");
         assert!(found[0].contains("volume vg/usr") && !found[0].contains("vg/root"), "{found:?}");
         assert_eq!(said(&both, "rd.lvm.vg=vg"), [""; 0]);
+    }
+    #[test]
+    fn a_file_of_words_counts_for_the_images_that_have_it() {
+        let top = tempfile::tempdir().unwrap();
+        std::fs::create_dir_all(top.path().join("etc/cmdline.d")).unwrap();
+        std::fs::write(top.path().join("etc/cmdline.d/root.conf"), "quiet rd.lvm.vg=vg\n").unwrap();
+        let root = Root {
+            installed: installed(top.path()),
+            ..Root::of(&BTreeSet::from([lvm("vg-root", false)]), &[])
+        };
+        let missing = |path: &str| root.missing(&BTreeSet::from([path.to_owned()])).len();
+        assert_eq!((missing("etc/cmdline.d/root.conf"), missing("etc/cmdline.d/other.conf")), (0, 1));
     }
 }

@@ -1,4 +1,4 @@
-//! dracut.conf(5), as far as it has words for the kernel: dracut puts `kernel_cmdline` into each image that it builds.
+//! dracut.conf(5): what this host puts into its images.
 //!
 //! The files are for a shell. Assignments are read as it reads them, quotes, `+=`, comments and all; what it would have to compute
 //! (`$(..)`, `$name`) stays as it is written, and a condition counts as met.
@@ -15,18 +15,43 @@ const MAX_FILES: usize = 4096;
 /// What may stand before an assignment.
 const BEFORE: [&str; 7] = ["export", "then", "else", "do", "{", "(", "!"];
 
-/// `kernel_cmdline` of this host's images.
-pub fn kernel_cmdline(root: &Path) -> String {
-    let mut value = String::new();
-    for file in files(root) {
-        let text = bounded::read(file, MAX_FILE).unwrap_or_default();
-        assign("kernel_cmdline", &String::from_utf8_lossy(&text), &mut value);
+/// dracut's configuration.
+#[derive(Clone, Debug, Default)]
+pub struct DracutConf {
+    /// Of its files, in order.
+    texts: Vec<String>,
+}
+
+impl DracutConf {
+    /// That of this root.
+    pub fn of(root: &Path) -> Self {
+        let read = |file| bounded::read(file, MAX_FILE).unwrap_or_default();
+        Self { texts: files(root).map(|file| String::from_utf8_lossy(&read(file)).into_owned()).collect() }
     }
-    value
+
+    /// What a variable comes to; empty if it is not set.
+    pub fn value(&self, variable: &str) -> String {
+        let mut value = String::new();
+        self.texts.iter().for_each(|text| assign(variable, text, &mut value));
+        value
+    }
+
+    /// Whether one of these lists has this word.
+    pub fn lists(&self, variables: &[&str], word: &str) -> bool {
+        variables
+            .iter()
+            .any(|variable| self.value(variable).split_ascii_whitespace().any(|found| found == word))
+    }
+
+    /// One file, for tests.
+    #[cfg(test)]
+    pub fn with(text: &str) -> Self {
+        Self { texts: vec![text.to_owned()] }
+    }
 }
 
 /// In dracut's order: its file, then those of both folders by their names; one in /etc takes the place of one with its name.
-fn files(root: &Path) -> Vec<PathBuf> {
+fn files(root: &Path) -> impl Iterator<Item = PathBuf> {
     let mut found = BTreeMap::new();
     for folder in ["usr/lib/dracut/dracut.conf.d", "etc/dracut.conf.d"].map(|folder| root.join(folder)) {
         let entries = folder.read_dir().into_iter().flatten().flatten().take(MAX_FILES);
@@ -36,7 +61,7 @@ fn files(root: &Path) -> Vec<PathBuf> {
     }
     let mut found: Vec<_> = found.into_iter().collect();
     found.sort_by(|(one, _), (other, _)| by_version(one, other));
-    [root.join("etc/dracut.conf")].into_iter().chain(found.into_iter().map(|(_, path)| path)).collect()
+    [root.join("etc/dracut.conf")].into_iter().chain(found.into_iter().map(|(_, path)| path))
 }
 
 /// As `sort -V`, for names like these: a number by its value.
@@ -217,9 +242,9 @@ mod tests {
             create_dir_all(path.parent().unwrap()).unwrap();
             write(path, format!("kernel_cmdline+=\" {word}\"\n")).unwrap();
         }
-        assert_eq!(kernel_cmdline(root.path()), " a b c d");
+        assert_eq!(DracutConf::of(root.path()).value("kernel_cmdline"), " a b c d");
         write(root.path().join("etc/dracut.conf.d/11-x.conf"), "kernel_cmdline=only").unwrap();
-        assert_eq!(kernel_cmdline(root.path()), "only d");
+        assert_eq!(DracutConf::of(root.path()).value("kernel_cmdline"), "only d");
     }
 
     proptest! {

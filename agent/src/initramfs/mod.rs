@@ -6,7 +6,7 @@
 //! | [`look`] | what is in an image, and what is missing |
 //! | [`build`] | dracut, and what it says when it can't |
 //! | [`alone`] | whether it gets to the root when Halfkey does not open it |
-//! | [`dracut_conf`] | which words dracut's configuration has for the kernel |
+//! | [`dracut_conf`] | dracut's configuration |
 //! | [`run`] | both programs with a bound of time |
 //! | [`always`] | the file that has dracut add the module |
 
