@@ -251,7 +251,7 @@ fn another_ca_another_name_an_expired_certificate_are_refused_before_anything_is
     let error = ask(&client(&server, &pki), 10.0).unwrap_err();
     assert!(matches!(&error, Error::Tls(what) if what.contains("another name")), "{error}");
 
-    let server = TestServer::start_expired(&pki, "127.0.0.1", ok(BEGUN));
+    let server = TestServer::start_in(2000..2020, &pki, "127.0.0.1", ok(BEGUN));
     let error = ask(&client(&server, &pki), 10.0).unwrap_err();
     assert!(matches!(&error, Error::Tls(what) if what.contains("expired")), "{error}");
 }
@@ -264,6 +264,18 @@ fn the_enrollment_time_counts_where_the_clock_stands_still() {
     let late = tls::config(&pki.ca_pem, AFTER_ALL_CERTIFICATES).unwrap();
     let client = Client::new(Server::parse(&server.url()).unwrap(), late, Timeline::default());
     assert!(matches!(ask(&client, 10.0), Err(Error::Tls(_))));
+}
+
+/// A renewed certificate, and a machine whose clock has stood still since before it: the time that it knows is a lower bound.
+#[test]
+fn a_certificate_that_is_newer_than_all_that_the_machine_knows_is_taken() {
+    let pki = Pki::new();
+    let server = TestServer::start_in(2110..2120, &pki, "127.0.0.1", ok(BEGUN));
+    assert!(ask(&client(&server, &pki), 10.0).is_ok());
+    // Neither from another CA, nor one that was never good.
+    assert!(matches!(ask(&client(&server, &Pki::new()), 10.0), Err(Error::Tls(_))));
+    let server = TestServer::start_in(2120..2110, &pki, "127.0.0.1", ok(BEGUN));
+    assert!(matches!(ask(&client(&server, &pki), 10.0), Err(Error::Tls(_))));
 }
 
 #[test]

@@ -5,6 +5,7 @@ use rcgen::{
     date_time_ymd,
 };
 use rustls_pki_types::{CertificateDer, PrivateKeyDer};
+use std::ops::Range;
 
 /// Seconds since 1970, behind every certificate made here.
 pub const AFTER_ALL_CERTIFICATES: u64 = 7_000_000_000;
@@ -63,31 +64,37 @@ impl Pki {
 
     /// For a server with this IP address or DNS name.
     pub fn server(&self, address: &str) -> Leaf {
-        self.server_until(address, 2150)
+        self.server_in(address, 2000..2150)
     }
 
-    /// The same, good until the first day of this year.
-    pub fn server_until(&self, address: &str, year: i32) -> Leaf {
+    /// The same, good from the first day of one year until that of another.
+    pub fn server_in(&self, address: &str, years: Range<i32>) -> Leaf {
         let san = match address.parse() {
             Ok(ip) => SanType::IpAddress(ip),
             Err(_) => SanType::DnsName(address.try_into().unwrap()),
         };
-        self.leaf("server", vec![san], ExtendedKeyUsagePurpose::ServerAuth, year)
+        self.leaf("server", vec![san], ExtendedKeyUsagePurpose::ServerAuth, years)
     }
 
     /// For an operator of this name.
     pub fn operator(&self, name: &str) -> Leaf {
-        self.leaf(name, vec![], ExtendedKeyUsagePurpose::ClientAuth, 2150)
+        self.leaf(name, vec![], ExtendedKeyUsagePurpose::ClientAuth, 2000..2150)
     }
 
-    fn leaf(&self, name: &str, sans: Vec<SanType>, usage: ExtendedKeyUsagePurpose, year: i32) -> Leaf {
+    fn leaf(
+        &self,
+        name: &str,
+        sans: Vec<SanType>,
+        usage: ExtendedKeyUsagePurpose,
+        years: Range<i32>,
+    ) -> Leaf {
         let key = KeyPair::generate().unwrap();
         let mut params = CertificateParams::default();
         params.distinguished_name.push(DnType::CommonName, name);
         params.subject_alt_names = sans;
         params.extended_key_usages = vec![usage];
-        params.not_before = date_time_ymd(2000, 1, 1);
-        params.not_after = date_time_ymd(year, 1, 1);
+        params.not_before = date_time_ymd(years.start, 1, 1);
+        params.not_after = date_time_ymd(years.end, 1, 1);
         let certificate = params.signed_by(&key, &self.issuer).unwrap();
         Leaf { pem: certificate.pem(), der: certificate.der().clone(), key }
     }

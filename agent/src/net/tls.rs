@@ -1,13 +1,15 @@
 //! TLS settings: 1.3 only, one pinned CA, a clock that can't stand in 1970.
 
 use crate::error::{Error, Kind, Result};
+use rustls::client::WebPkiServerVerifier;
+use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
 use rustls::crypto::ring::{cipher_suite, kx_group};
 use rustls::crypto::{CryptoProvider, GetRandomFailed, KeyProvider, SecureRandom, WebPkiSupportedAlgorithms};
 use rustls::pki_types::pem::PemObject;
-use rustls::pki_types::{CertificateDer, PrivateKeyDer, UnixTime};
+use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName, UnixTime};
 use rustls::sign::SigningKey;
 use rustls::time_provider::TimeProvider;
-use rustls::{ClientConfig, RootCertStore, SignatureScheme};
+use rustls::{CertificateError, ClientConfig, DigitallySignedStruct, RootCertStore, SignatureScheme};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -19,7 +21,7 @@ const BUILD_TIME: u64 = match option_env!("SOURCE_DATE_EPOCH") {
 };
 
 /// Settings that trust the certificates of `ca` (PEM) and nothing else. Certificate times
-/// are checked against the latest of the machine's clock, the build time and `enrolled_at`.
+/// are checked against the latest of the machine's clock, the build time and `enrolled_at`, or any later time.
 ///
 /// # Errors
 /// When there is no certificate in `ca`.
@@ -36,12 +38,67 @@ pub fn config(ca: &str, enrolled_at: u64) -> Result<Arc<ClientConfig>> {
     if roots.is_empty() {
         return Err(bad("no certificate".into()));
     }
-    let config = ClientConfig::builder_with_details(Arc::new(provider()), Arc::new(Clock(enrolled_at)))
+    let (provider, failed) = (Arc::new(provider()), "tls settings");
+    let verifier = WebPkiServerVerifier::builder_with_provider(Arc::new(roots), provider.clone())
+        .build()
+        .map_err(|e| Error::system(failed, e))?;
+    let config = ClientConfig::builder_with_details(provider, Arc::new(Clock(enrolled_at)))
         .with_protocol_versions(&[&rustls::version::TLS13])
-        .map_err(|e| Error::system("tls settings", e))?
-        .with_root_certificates(roots)
+        .map_err(|e| Error::system(failed, e))?
+        .dangerous()
+        .with_custom_certificate_verifier(Arc::new(NotBefore(verifier)))
         .with_no_client_auth();
     Ok(Arc::new(config))
+}
+
+/// rustls's own checks, at a time that is a lower bound of the real one: a certificate that begins later (a renewed one, where the
+/// battery of the clock is empty) is good if there is a time at which the whole chain is.
+#[derive(Debug)]
+struct NotBefore(Arc<WebPkiServerVerifier>);
+
+impl ServerCertVerifier for NotBefore {
+    fn verify_server_cert(
+        &self,
+        end_entity: &CertificateDer<'_>,
+        intermediates: &[CertificateDer<'_>],
+        name: &ServerName<'_>,
+        ocsp: &[u8],
+        mut now: UnixTime,
+    ) -> std::result::Result<ServerCertVerified, rustls::Error> {
+        // A chain has as many beginnings as certificates.
+        for _ in 0..=intermediates.len() {
+            match self.0.verify_server_cert(end_entity, intermediates, name, ocsp, now) {
+                Err(rustls::Error::InvalidCertificate(CertificateError::NotValidYetContext {
+                    not_before,
+                    ..
+                })) => now = now.max(not_before),
+                done => return done,
+            }
+        }
+        self.0.verify_server_cert(end_entity, intermediates, name, ocsp, now)
+    }
+
+    fn verify_tls12_signature(
+        &self,
+        message: &[u8],
+        certificate: &CertificateDer<'_>,
+        signed: &DigitallySignedStruct,
+    ) -> std::result::Result<HandshakeSignatureValid, rustls::Error> {
+        self.0.verify_tls12_signature(message, certificate, signed)
+    }
+
+    fn verify_tls13_signature(
+        &self,
+        message: &[u8],
+        certificate: &CertificateDer<'_>,
+        signed: &DigitallySignedStruct,
+    ) -> std::result::Result<HandshakeSignatureValid, rustls::Error> {
+        self.0.verify_tls13_signature(message, certificate, signed)
+    }
+
+    fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
+        self.0.supported_verify_schemes()
+    }
 }
 
 /// ring, without what a client that has no certificate never needs: its ready-made provider

@@ -66,8 +66,9 @@ impl TestServer {
         Self::serve(config(&pki.server(name)), 0, answer)
     }
 
-    pub fn start_expired(pki: &Pki, name: &str, answer: Answer) -> Self {
-        Self::serve(config(&pki.server_until(name, 2020)), 0, answer)
+    /// With a certificate that is good in these years.
+    pub fn start_in(years: std::ops::Range<i32>, pki: &Pki, name: &str, answer: Answer) -> Self {
+        Self::serve(config(&pki.server_in(name, years)), 0, answer)
     }
 
     pub fn start_at(pki: &Pki, name: &str, port: u16, answer: Answer) -> Self {
