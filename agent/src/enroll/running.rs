@@ -109,15 +109,12 @@ impl System<'_> {
         if !self.is_enrolled(number) {
             return None;
         }
-        let text = |file: &str| {
-            let file = self.sys.join(format!("dev/block/{}:{}/{file}", number.0, number.1));
-            bounded::read_text(file, 256).ok()
-        };
-        let (name, uuid) = (text("dm/name"), text("dm/uuid").unwrap_or_default());
-        // Only what stands directly on a volume has the name that is sealed; LVM keeps its UUIDs inside.
-        let own = name.filter(|_| uuid.starts_with("CRYPT-")).map(|name| format!("/dev/mapper/{name}"));
-        let by_uuid = uuid.starts_with("LVM-").then(|| format!("/dev/disk/by-id/dm-uuid-{uuid}"));
-        let sure = own.or(by_uuid);
+        let file = self.sys.join(format!("dev/block/{}:{}/dm/uuid", number.0, number.1));
+        let uuid = bounded::read_text(file, 256).unwrap_or_default();
+        // What stands directly on a volume has the name that is sealed in it; LVM keeps its UUIDs inside of the volume. No name without
+        // the UUID is sure: a volume group may be called "mapper", and udev then gives its volumes the links /dev/mapper/NAME.
+        let is_sure = ["CRYPT-", "LVM-"].iter().any(|kind| uuid.starts_with(kind));
+        let sure = is_sure.then(|| format!("/dev/disk/by-id/dm-uuid-{uuid}"));
         if sure.as_ref() == Some(&path) {
             return None;
         }
@@ -198,6 +195,7 @@ mod tests {
     use std::os::unix::fs::symlink;
 
     const HOME: &str = "1afd6329-fe84-4fc3-be1c-f947e595762f";
+    const HOME_BY_UUID: &str = "/dev/disk/by-id/dm-uuid-CRYPT-LUKS2-1afd6329fe844fc3be1cf947e595762f-home";
     const ON_VOLUME: &str = "28 1 253:0 / / rw - ext4 /dev/mapper/home rw";
 
     /// LVM (dm-1) on the mapping `home` (dm-0) of the enrolled volume; a plain vda1.
@@ -209,13 +207,12 @@ mod tests {
         }
         let luks = format!("CRYPT-LUKS2-{}-home", HOME.replace('-', ""));
         for (device, number, dm) in [
-            ("dm-0", "253:0", Some(("home", luks.as_str()))),
-            ("dm-1", "253:1", Some(("vg-var", "LVM-abc"))),
+            ("dm-0", "253:0", Some(luks.as_str())),
+            ("dm-1", "253:1", Some("LVM-abc")),
             ("vda1", "254:1", None),
         ] {
             create_dir_all(block.join(device).join("dm")).unwrap();
-            if let Some((name, uuid)) = dm {
-                write(block.join(device).join("dm/name"), format!("{name}\n")).unwrap();
+            if let Some(uuid) = dm {
                 write(block.join(device).join("dm/uuid"), format!("{uuid}\n")).unwrap();
             }
             write(block.join(device).join("dev"), format!("{number}\n")).unwrap();
@@ -228,7 +225,9 @@ mod tests {
 
     fn number(path: &str) -> Option<(u32, u32)> {
         match path {
-            "/dev/mapper/home" | "/dev/disk/by-uuid/5" | "/dev/disk/by-label/home" => Some((253, 0)),
+            HOME_BY_UUID | "/dev/mapper/home" | "/dev/disk/by-uuid/5" | "/dev/disk/by-label/home" => {
+                Some((253, 0))
+            }
             "/dev/mapper/vg-var"
             | "/dev/vg/var"
             | "/dev/disk/by-uuid/6"
@@ -262,8 +261,8 @@ mod tests {
             found.pop()
         };
         for line in [
-            "/dev/mapper/home /home ext4 defaults 0 2",
-            "/dev/mapper/home none swap sw",
+            &format!("{HOME_BY_UUID} /home ext4 defaults 0 2"),
+            &format!("{HOME_BY_UUID} none swap sw"),
             "/dev/disk/by-id/dm-uuid-LVM-abc /var ext4 defaults",
             "UUID=5 / ext4 defaults",
             "UUID=5 /usr ext4 defaults",
@@ -278,16 +277,19 @@ mod tests {
         ] {
             assert_eq!(one(line), None, "{line}");
         }
-        for line in
-            ["UUID=5 /home ext4", "LABEL=home /home/ ext4 defaults 0 2", "UUID=\"5\" /home auto nofail"]
-        {
+        for line in [
+            "UUID=5 /home ext4",
+            "/dev/mapper/home /home ext4",
+            "LABEL=home /home/ ext4 defaults 0 2",
+            "UUID=\"5\" /home auto nofail",
+        ] {
             let found = one(line).unwrap();
             assert!(found.what.contains("finds /home on") && found.what.contains('\''), "{found:?}");
-            assert!(found.hint.starts_with("name it /dev/mapper/home; or "), "{found:?}");
+            assert!(found.hint.starts_with(&format!("name it {HOME_BY_UUID}; or ")), "{found:?}");
         }
         let swap = one("UUID=5 none swap sw 0 0").unwrap();
         assert!(swap.what.contains("a swap area"), "{swap:?}");
-        assert_eq!(swap.hint, "name it /dev/mapper/home");
+        assert_eq!(swap.hint, format!("name it {HOME_BY_UUID}"));
         for line in
             ["/dev/mapper/vg-var /var ext4 defaults", "/dev/vg/var /var ext4", "UUID=6 /var ext4 defaults"]
         {
