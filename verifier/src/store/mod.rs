@@ -2,7 +2,7 @@
 //!
 //! [`Store`] is the one door to a database, [`Tx`] what can be looked at and changed in one transaction of it. The traits that make
 //! up [`Tx`] have a method for each question that is asked and for each change that is made, and every back end passes the same
-//! tests (`verifier/tests/store.rs`).
+//! tests (`verifier/tests/store/main.rs`).
 
 pub mod memory;
 pub mod rows;
