@@ -15,6 +15,7 @@
 //! | [`golden`] | files that hold what a person sees |
 //! | [`programs`], [`process`], [`reaper`] | the programs under test; child processes that never outlive a test, not even one that is killed |
 //! | [`verifier`], [`tenant`] | the server and the operator's workstation, as processes |
+//! | [`postgres`] | a database server, from the distribution's package |
 //! | [`pki`], [`port`], [`clock`] | certificates; ports that are known before anybody listens there; a clock that tests turn |
 //!
 //! # How to write a test
@@ -59,6 +60,7 @@ pub mod node;
 pub mod pe;
 pub mod pki;
 pub mod port;
+pub mod postgres;
 pub mod process;
 pub mod programs;
 pub mod reaper;
