@@ -147,7 +147,7 @@ async fn a_revocation_is_not_taken_back_by_a_row() {
         assert_eq!(refused(node.prove(&server.anybody(), &halves).await), Reason::Revoked);
     };
     both(&mut server, forget, refusal).await;
-    // An entry that this server did not make, with its right place: only the state file tells.
+    // An entry that no server made, with its right place and the tag of another: only its own tag tells.
     let forge = |database: &Connection| {
         let (number, sha256): (i64, Vec<u8>) = database
             .query_row("SELECT number, sha256 FROM documents ORDER BY number DESC LIMIT 1", [], |row| {
@@ -165,7 +165,7 @@ async fn a_revocation_is_not_taken_back_by_a_row() {
         let hash = halfkey_protocol::document::sha256(&forged, &[]);
         database
             .execute(
-                "INSERT INTO documents SELECT ?1, scope, ?2, handed_in_at, handed_in_by, signatures, ?3
+                "INSERT INTO documents SELECT ?1, scope, ?2, handed_in_at, handed_in_by, signatures, ?3, tag
                  FROM documents WHERE number = ?4",
                 rusqlite::params![number + 1, hash, forged, number],
             )

@@ -25,6 +25,7 @@ pub struct By<'a> {
 /// # Errors
 /// When the database can't be written.
 pub fn append(view: &TxView<'_>, by: By<'_>, action: &str, node: Option<NodeId>, detail: &str) -> Result<()> {
+    view.rows.hold_trail()?;
     let before = end(view.rows)?;
     let entry = AuditEntry {
         seq: before.number + 1,
@@ -116,6 +117,21 @@ pub fn close(view: &TxView<'_>, now: u64) -> Result<()> {
         append(view, By { actor: "verifier", now }, &same[0].action, None, &detail)?;
     }
     Ok(view.rows.delete_counts_before(hour)?)
+}
+
+/// Entries that are looked at for news at once: of those beyond, who waits hears when it asks again.
+const NEWS: u64 = 1000;
+
+/// What happened by entries after this one, that who waits wants to know and no document says.
+///
+/// # Errors
+/// When the database can't be read.
+pub fn news(rows: &dyn Tx, after: u64) -> Result<Vec<Event>> {
+    let entries = rows.audit_entries(Some(after), None, NEWS)?;
+    let decided = entries.iter().filter(|entry| matches!(entry.action.as_str(), "approve" | "deny"));
+    let nodes = decided.filter_map(|entry| NodeId::parse(entry.node_id.as_deref()?));
+    let nodes = nodes.map(Event::NodeChanged);
+    Ok(nodes.chain(entries.last().map(|last| Event::Audited(last.seq))).collect())
 }
 
 /// Where it ends: the number of the last entry, and its hash. None is ever deleted.

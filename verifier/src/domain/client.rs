@@ -131,7 +131,7 @@ mod tests {
         records.add_client(&client("peer", ClientKind::Verifier)).unwrap();
         assert_eq!(records.clients().unwrap().len(), 2);
         let forge = |name: &str, kind: &str, tag: Option<[u8; 32]>| {
-            rows.write(&mut |tx| {
+            rows.write(crate::store::Changes::Rows, &mut |tx| {
                 let mut row = tx.client(name).unwrap().unwrap();
                 tx.delete_client(name, &row.kind).unwrap();
                 row.kind = kind.to_owned();

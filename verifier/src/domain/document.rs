@@ -1,9 +1,11 @@
 //! The sequence of documents: only ever appended to.
 
-use super::{By, Error, Result, TxView};
+use super::{By, Error, Result, TxView, seal};
+use crate::keys::ClusterKey;
 use crate::store::{DocumentRow, Tx};
 use halfkey_protocol::Reason;
-use halfkey_protocol::document::{self, Kind, Opened, Scope};
+use halfkey_protocol::document::{self, Deployment, Kind, Opened, Place, Scope};
+use halfkey_protocol::keys::half;
 use halfkey_protocol::wire::SignedDocument;
 
 /// Most bytes of documents in one answer, but for the last of them.
@@ -26,10 +28,25 @@ pub fn append(view: &TxView<'_>, opened: &Opened, signed: &SignedDocument, by: B
     let head = view.rows.head()?;
     document::follows(opened, &head).map_err(|what| Error::Refused(Reason::Sequence, what))?;
     let scope = opened.scope.to_string();
-    let row = DocumentRow { place: opened.place, scope: &scope, at: by.now, by: by.actor, signed };
+    let tag = tag(view.key, view.deployment, &opened.place);
+    let row = DocumentRow { place: opened.place, scope: &scope, at: by.now, by: by.actor, signed, tag };
     view.rows.insert_document(&row)?;
     view.appended(opened);
     Ok(())
+}
+
+/// That a server of this deployment took the document with this place, and so those before it, whose hashes it is over.
+fn tag(key: &ClusterKey, deployment: Deployment, place: &Place) -> [u8; 32] {
+    seal::tag(key, seal::Kind::Document, &[&deployment.0, &place.number.to_be_bytes(), &place.sha256])
+}
+
+/// Whether the row of the document with this place says so.
+///
+/// # Errors
+/// When the database can't be read.
+pub fn was_taken(rows: &dyn Tx, key: &ClusterKey, deployment: Deployment, place: &Place) -> Result<bool> {
+    let found = rows.document_tag(place.number)?;
+    Ok(found.is_some_and(|found| half::equal(&tag(key, deployment, place), &found)))
 }
 
 /// What an operator says, and that an enrollment was proved, takes its place between the documents: else its row could be put back
@@ -47,12 +64,15 @@ pub fn entry(view: &TxView<'_>, kind: Kind, scope: Scope, body: String, by: By<'
     Ok(opened)
 }
 
-/// Each document, from the first on.
+/// Each document after a number.
 ///
 /// # Errors
 /// When they can't be read, and what `work` says.
-pub fn each(rows: &dyn Tx, mut work: impl FnMut(SignedDocument) -> Result<()>) -> Result<()> {
-    let mut number = 0;
+pub fn each(
+    rows: &dyn Tx,
+    mut number: u64,
+    mut work: impl FnMut(SignedDocument) -> Result<()>,
+) -> Result<()> {
     loop {
         let part = rows.documents_after(number, PART)?;
         if part.is_empty() {

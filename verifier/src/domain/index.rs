@@ -69,7 +69,7 @@ impl Index {
     ///
     /// # Errors
     /// When it is not the next of this deployment, or proves what was not enrolled.
-    pub fn read(&mut self, signed: &SignedDocument, deployment: Deployment) -> Result<(), String> {
+    pub fn read(&mut self, signed: &SignedDocument, deployment: Deployment) -> Result<Opened, String> {
         let at = self.hashes.len() + 1;
         let opened = signed_document::open(signed).map_err(|flaw| format!("document {at}: {flaw}"))?;
         if opened.deployment != deployment {
@@ -90,7 +90,7 @@ impl Index {
             ));
         }
         self.push(&opened);
-        Ok(())
+        Ok(opened)
     }
 
     /// The next document, which was checked.
@@ -237,6 +237,14 @@ impl Index {
         ever.filter(move |node| self.group_by_documents(*node) == Some(group))
     }
 
+    /// The nodes that a document with this scope is about.
+    pub fn nodes_of(&self, scope: &Scope, mut each: impl FnMut(NodeId)) {
+        match scope {
+            Scope::Group(group) => self.members_of(group).for_each(each),
+            other => other.node().into_iter().for_each(&mut each),
+        }
+    }
+
     /// Each node that is in a group, with its name.
     pub fn members(&self) -> impl Iterator<Item = (&str, NodeId)> {
         self.put_into.keys().flat_map(|group| self.members_of(group).map(move |node| (group.as_str(), node)))
@@ -337,6 +345,11 @@ impl Index {
     /// Number of the enrollment of a node that was proved last, or 0.
     pub fn proved(&self, node: NodeId) -> u64 {
         self.proved.get(&node).map_or(0, |proved| proved.enrollment.number)
+    }
+
+    /// Whether the sequence has it, or is nothing but what came after nothing.
+    pub fn goes_on_from(&self, place: &Place) -> bool {
+        *place == Place::default() || self.has(place)
     }
 
     /// Whether it is one of the sequence.
@@ -499,7 +512,7 @@ mod tests {
         fn read(index: &mut Index, kind: Kind, scope: Scope, body: &str) -> Result<(), String> {
             let text = next(kind, &scope, HERE, &index.head(), 1, body.to_owned());
             let document = serde_json::to_vec(&text).unwrap().into();
-            index.read(&SignedDocument { document, signatures: vec![] }, HERE)
+            index.read(&SignedDocument { document, signatures: vec![] }, HERE).map(drop)
         }
         read(&mut index, Kind::Revocation, Scope::Revocation(NODE), "ada: stolen").unwrap();
         let head = index.head();

@@ -1,7 +1,7 @@
 //! Opening the records: their keys, and whether the database is the one that the state file knows.
 
 use super::index::Index;
-use super::sequence::Sequence;
+use super::sequence::{Beside, Sequence};
 use super::state_file::Kept;
 use super::{By, Error, Records, Result, audit, document};
 use crate::config::StateDir;
@@ -10,6 +10,7 @@ use crate::keys::{self, ClusterKey};
 use crate::store::{self, Store};
 use halfkey_protocol::document::Deployment;
 use std::path::{Path, PathBuf};
+use std::sync::atomic::AtomicU64;
 use std::sync::{Arc, RwLock};
 
 impl Records {
@@ -39,8 +40,9 @@ impl Records {
 
     fn of(store: Arc<dyn Store>, key: ClusterKey, of: Option<(Deployment, PathBuf)>) -> Result<Self> {
         let deployment = of.as_ref().map_or(Deployment([0; 16]), |(deployment, _)| *deployment);
-        let sequence = sequence(&*store, deployment, of.as_ref().map(|(_, file)| file.as_path()))?;
-        Ok(Self { store, key, sequence: RwLock::new(sequence), events: Events::default() })
+        let sequence = sequence(&*store, &key, deployment, of.as_ref().map(|(_, file)| file.as_path()))?;
+        let (sequence, events) = (RwLock::new(sequence), Events::default());
+        Ok(Self { store, key, sequence, events, told: AtomicU64::default() })
     }
 
     /// Takes the database as it is, after a restore: the state file says then what it says. Open enrollments are used up: whether
@@ -95,11 +97,20 @@ impl Records {
 ///
 /// # Errors
 /// When they can't be read.
-pub fn sequence(store: &dyn Store, deployment: Deployment, file: Option<&Path>) -> Result<Sequence> {
+pub fn sequence(
+    store: &dyn Store,
+    key: &ClusterKey,
+    deployment: Deployment,
+    file: Option<&Path>,
+) -> Result<Sequence> {
     let (index, wrong) = read(store, deployment)?;
+    let head = index.head();
     let look = |entry| {
         let mut found = Err(Error::unavailable("our bug: not read"));
-        store.read(&mut |rows| found = audit::trail(rows, entry))?;
+        store.read(&mut |rows| {
+            let taken = document::was_taken(rows, key, deployment, &head);
+            found = audit::trail(rows, entry).and_then(|trail| Ok(Beside { trail, taken: taken? }));
+        })?;
         found
     };
     Ok(Sequence::open(deployment, index, wrong, file, look))
@@ -111,7 +122,7 @@ fn read(store: &dyn Store, deployment: Deployment) -> Result<(Index, Option<Stri
     let mut done: std::result::Result<(), Error> = Ok(());
     store.read(&mut |rows| {
         (index, wrong) = (Index::default(), None);
-        done = document::each(rows, |signed| {
+        done = document::each(rows, 0, |signed| {
             if wrong.is_none() {
                 wrong = index.read(&signed, deployment).err();
             }

@@ -11,13 +11,15 @@ use super::propose::{ProposalRequest, ProposalRuling, Rule};
 use super::registration::{NewRegistration, Registration, Saved};
 use super::review::Reviewer;
 use super::ruling::EvidenceRequest;
+use super::sequence::Sequence;
 use super::{
     By, Records, Result, audit, boot, client, enrollment, evidence, node, policy, proposal, propose,
     registration, retention, revocation, ruling,
 };
 use crate::appraisal::Ruling;
+use crate::events::Event;
 use crate::limit::Source;
-use crate::store::{RegistrationLine, Which};
+use crate::store::{Changes, RegistrationLine, Then, Tx, Which};
 use halfkey_protocol::NodeId;
 use halfkey_protocol::document::Place;
 use halfkey_protocol::wire::operator::{
@@ -25,6 +27,7 @@ use halfkey_protocol::wire::operator::{
 };
 use halfkey_protocol::wire::policies::{Group, PolicyRecord, PolicySummary, ProposalList};
 use halfkey_protocol::wire::{SignedDocument, Verdict};
+use std::sync::atomic::Ordering;
 
 /// The servers' own.
 impl Records {
@@ -55,21 +58,47 @@ impl Records {
         self.require_state()
     }
 
-    /// Writes down where the audit trail ends: an older database is noticed by it. Refused if it is not the trail so far.
+    /// Writes down where the audit trail ends: an older database is noticed by it. Refused if it is not the trail so far. Tells those
+    /// who wait here what other servers wrote in it since.
     ///
     /// # Errors
     /// `RolledBack`; when the state file can't be written.
     pub fn note_size(&self) -> Result<()> {
-        // No document is committed in between.
-        let mut sequence = self.sequence_mut();
-        if sequence.in_trouble() {
-            return Ok(());
+        let told = self.told.load(Ordering::SeqCst);
+        let (mut events, mut end) = (Vec::new(), Ok(None));
+        // By a transaction that writes: what is written down has to be on the disk.
+        self.store.write(Changes::Rows, &mut |rows| {
+            // No document is committed in between.
+            let mut sequence = self.sequence_mut();
+            events.clear();
+            end = match sequence.in_trouble() {
+                true => Ok(None),
+                false => self.look_at_trail(rows, &mut sequence, told, &mut events).map(Some),
+            };
+            Then::Commit
+        })?;
+        self.events.publish(&events);
+        let Some(end) = end? else { return Ok(()) };
+        self.told.store(end.number, Ordering::SeqCst);
+        self.sequence_mut().grown(&end)
+    }
+
+    /// Where the trail ends, and what happened by it since the entry `told`.
+    fn look_at_trail(
+        &self,
+        rows: &dyn Tx,
+        sequence: &mut Sequence,
+        told: u64,
+        events: &mut Vec<Event>,
+    ) -> Result<Place> {
+        events.extend(sequence.catch_up(rows, &self.key)?);
+        let trail = audit::trail(rows, sequence.entry())?;
+        if told != 0 && trail.end.number > told {
+            events.extend(audit::news(rows, told)?);
         }
-        let entry = sequence.entry();
-        let (head, trail) = self.read_rows(|rows| Ok((rows.head()?, audit::trail(rows, entry)?)))?;
         // Another trail that is longer is not written down as if it were ours.
-        sequence.require(&head, &trail)?;
-        sequence.grown(&trail.end)
+        sequence.require(&rows.head()?, &trail)?;
+        Ok(trail.end)
     }
 
     /// As [`client::one`].

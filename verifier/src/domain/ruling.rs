@@ -239,7 +239,7 @@ mod tests {
     }
 
     fn change(rows: &Memory, change: impl Fn(&dyn Tx)) {
-        rows.write(&mut |tx| {
+        rows.write(crate::store::Changes::Rows, &mut |tx| {
             change(tx);
             Then::Commit
         })

@@ -28,6 +28,8 @@ pub enum Kind {
     /// A boot was released: node, enrollment, evidence, resetCount, restartCount, fence, the policy's boot and its proposal. One of an
     /// earlier boot that was put back is of another resetCount than the quote of today.
     Released,
+    /// A server took a document: deployment, number, SHA-256. It names those before it, too.
+    Document,
     /// No tag but the key of one enrollment's C_U: node, enrollment.
     HalfKey,
 }
@@ -40,6 +42,7 @@ impl Kind {
             Self::Trusted => b"trusted",
             Self::Proposed => b"proposed",
             Self::Released => b"released",
+            Self::Document => b"document",
             Self::HalfKey => b"C_U",
         }
     }

@@ -2,10 +2,21 @@
 
 use super::index::Index;
 use super::state_file::{Kept, TrailEnd};
-use super::{Error, Result as DomainResult};
+use super::{Error, Result as DomainResult, document};
+use crate::events::Event;
+use crate::keys::ClusterKey;
+use crate::store::Tx;
 use halfkey_protocol::Reason;
 use halfkey_protocol::document::{Deployment, Opened, Place};
 use std::path::{Path, PathBuf};
+
+/// What is beside the documents of a database, for [`Sequence::open`].
+pub struct Beside {
+    /// The audit trail, with one entry.
+    pub trail: TrailEnd,
+    /// The newest document was taken by a server of this deployment.
+    pub taken: bool,
+}
 
 /// The sequence of a database, and whether it is what this server has answered before.
 pub struct Sequence {
@@ -20,13 +31,13 @@ pub struct Sequence {
 }
 
 impl Sequence {
-    /// Of a database whose documents were read, up to the one that is wrong. `look` gives its audit trail with one entry.
+    /// Of a database whose documents were read, up to the one that is wrong. `look` gives what else it has, with this entry.
     pub fn open(
         deployment: Deployment,
         index: Index,
         wrong: Option<String>,
         file: Option<&Path>,
-        look: impl FnOnce(u64) -> DomainResult<TrailEnd>,
+        look: impl FnOnce(u64) -> DomainResult<Beside>,
     ) -> Self {
         let mut opened = Self {
             deployment,
@@ -45,11 +56,13 @@ impl Sequence {
         opened
     }
 
-    fn compare(&mut self, look: impl FnOnce(u64) -> DomainResult<TrailEnd>) -> Result<(), String> {
+    fn compare(&mut self, look: impl FnOnce(u64) -> DomainResult<Beside>) -> Result<(), String> {
         let Some(file) = &self.file else { return Ok(()) };
         let kept = Kept::load(file)?;
-        let trail = look(kept.entry()).map_err(|e| e.to_string())?;
-        kept.check(self.deployment, &self.index.head(), &trail)?;
+        let Beside { trail, taken } = look(kept.entry()).map_err(|e| e.to_string())?;
+        // Its hash names all that was before it.
+        let follows = |newest: &Place| taken && self.index.goes_on_from(newest);
+        kept.check(self.deployment, &self.index.head(), follows, &trail)?;
         self.index.accept(kept.accepted());
         // Not written here: a command beside the server reads it too.
         self.kept = Some(kept);
@@ -94,6 +107,55 @@ impl Sequence {
         Ok(Some(again))
     }
 
+    /// Whether a database that ends there may have documents that another server took.
+    pub fn is_behind(&self, found: &Place) -> bool {
+        self.trouble.is_none() && found.number > self.index.head().number
+    }
+
+    /// Reads the documents that other servers of this deployment took, and writes down how far that is. None is taken if the last
+    /// is not theirs, or they don't go on from here: [`Sequence::require`] says so then. They are read twice, so that they need not
+    /// be kept in between. Gives what happened by them.
+    ///
+    /// # Errors
+    /// When they can't be read, or that can't be written down.
+    pub fn catch_up(&mut self, rows: &dyn Tx, key: &ClusterKey) -> DomainResult<Vec<Event>> {
+        let (found, here) = (rows.head()?, self.index.head());
+        if !self.is_behind(&found) || !document::was_taken(rows, key, self.deployment, &found)? {
+            return Ok(Vec::new());
+        }
+        let (mut end, mut broken) = (here, false);
+        document::each(rows, here.number, |signed| {
+            match halfkey_evidence::signed_document::open(&signed) {
+                Ok(next) if halfkey_protocol::document::follows(&next, &end).is_ok() => end = next.place,
+                Ok(_) | Err(_) => broken = true,
+            }
+            Ok(())
+        })?;
+        if broken || end != found {
+            return Ok(Vec::new());
+        }
+        let mut events = Vec::new();
+        document::each(rows, here.number, |signed| {
+            // A server took them, by the same rules: what is wrong now is this program.
+            if self.trouble.is_none() {
+                match self.index.read(&signed, self.deployment) {
+                    Ok(opened) => {
+                        self.index.nodes_of(&opened.scope, |node| events.push(Event::NodeChanged(node)))
+                    }
+                    Err(why) => self.trouble = Some(why),
+                }
+            }
+            Ok(())
+        })?;
+        if self.trouble.is_none() {
+            self.kept
+                .as_mut()
+                .map_or(Ok(()), |kept| kept.settle(&found, &Place::default()))
+                .map_err(unwritten)?;
+        }
+        Ok(events)
+    }
+
     /// Whether a database that ends there is the one that this server has answered with.
     ///
     /// # Errors
@@ -108,10 +170,12 @@ impl Sequence {
                     found.number, here.number
                 )
             }
-            (None, Some(kept)) => match kept.check(self.deployment, found, trail) {
-                Ok(()) => return Ok(()),
-                Err(why) => why,
-            },
+            (None, Some(kept)) => {
+                match kept.check(self.deployment, found, |newest| self.index.goes_on_from(newest), trail) {
+                    Ok(()) => return Ok(()),
+                    Err(why) => why,
+                }
+            }
             (None, None) => return Ok(()),
         };
         Err(Error::Refused(Reason::RolledBack, why))

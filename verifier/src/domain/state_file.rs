@@ -96,11 +96,19 @@ impl Kept {
         self.text.audit.number
     }
 
-    /// Whether a database is what it says. `trail` has the entry that [`Kept::entry`] names.
+    /// Whether a database is what it says, or goes on from there. `follows` says of the document that it names, if it is not the
+    /// newest: whether it is among those before, and servers of this deployment took what came after. `trail` has the entry that
+    /// [`Kept::entry`] names.
     ///
     /// # Errors
     /// What is not, for people.
-    pub fn check(&self, deployment: Deployment, found: &Place, trail: &TrailEnd) -> Result<(), String> {
+    pub fn check(
+        &self,
+        deployment: Deployment,
+        found: &Place,
+        follows: impl FnOnce(&Place) -> bool,
+        trail: &TrailEnd,
+    ) -> Result<(), String> {
         let Text { newest, next, .. } = &self.text;
         if self.text.deployment != deployment.to_string() {
             return Err(format!(
@@ -109,7 +117,9 @@ impl Kept {
             ));
         }
         let found_head = head(found);
-        if found_head != *newest && Some(&found_head) != next.as_ref() {
+        let known = found_head == *newest || Some(&found_head) == next.as_ref();
+        let goes_on = || found.number > newest.number && follows(&place(newest));
+        if !(known || goes_on()) {
             return Err(if found.number < newest.number {
                 format!(
                     "its newest document is number {}, and this server has already answered with number {}",
@@ -200,6 +210,11 @@ impl Kept {
     }
 }
 
+fn place(head: &Head) -> Place {
+    // One of another length is that of no document.
+    Place { number: head.number, sha256: head.sha256.array().unwrap_or_default() }
+}
+
 fn head(place: &Place) -> Head {
     Head { number: place.number, sha256: Bytes::from(place.sha256) }
 }
@@ -231,7 +246,7 @@ mod tests {
         let after = |kept: &Kept, databases: &[u64]| {
             let again = Kept::load(&kept.path).unwrap();
             for number in 1..=4 {
-                let served = again.check(HERE, &at(number), &trail(10, 10)).is_ok();
+                let served = again.check(HERE, &at(number), |_| false, &trail(10, 10)).is_ok();
                 assert_eq!(served, databases.contains(&number), "{number}");
             }
         };
@@ -248,16 +263,36 @@ mod tests {
         after(&kept, &[3, 4]);
         kept.settle(&at(3), &at(12)).unwrap();
         assert!(
-            Kept::load(&kept.path).unwrap().check(HERE, &at(3), &trail(11, 12)).is_err(),
+            Kept::load(&kept.path).unwrap().check(HERE, &at(3), |_| false, &trail(11, 12)).is_err(),
             "the trail was longer"
         );
-        assert!(Kept::load(&kept.path).unwrap().check(HERE, &at(2), &trail(12, 12)).is_err());
-        assert!(Kept::load(&kept.path).unwrap().check(HERE, &at(3), &trail(12, 12)).is_ok());
+        assert!(Kept::load(&kept.path).unwrap().check(HERE, &at(2), |_| false, &trail(12, 12)).is_err());
+        assert!(Kept::load(&kept.path).unwrap().check(HERE, &at(3), |_| false, &trail(12, 12)).is_ok());
         assert!(
-            Kept::load(&kept.path).unwrap().check(HERE, &at(3), &trail(99, 11)).is_err(),
+            Kept::load(&kept.path).unwrap().check(HERE, &at(3), |_| false, &trail(99, 11)).is_err(),
             "another trail"
         );
-        assert!(Kept::load(&kept.path).unwrap().check(Deployment([6; 16]), &at(3), &trail(12, 12)).is_err());
+        assert!(
+            Kept::load(&kept.path)
+                .unwrap()
+                .check(Deployment([6; 16]), &at(3), |_| false, &trail(12, 12))
+                .is_err()
+        );
+    }
+
+    /// Another server took documents meanwhile.
+    #[test]
+    fn a_database_may_go_on_from_what_it_says() {
+        let (_dir, kept) = file();
+        let goes_on = |found, from: Place| {
+            let found = kept.check(HERE, &at(found), |newest| *newest == from, &trail(10, 10));
+            found.is_ok()
+        };
+        assert!(goes_on(4, at(2)));
+        assert!(!goes_on(4, at(3)), "from another one");
+        assert!(!goes_on(1, at(2)), "it does not go back");
+        let fork = Place { number: 2, sha256: [9; 32] };
+        assert!(kept.check(HERE, &fork, |_| true, &trail(10, 10)).is_err());
     }
 
     #[test]
@@ -265,7 +300,7 @@ mod tests {
         let (_dir, mut kept) = file();
         kept.grown(&at(2), &at(15)).unwrap();
         kept.grown(&at(2), &at(11)).unwrap();
-        assert!(Kept::load(&kept.path).unwrap().check(HERE, &at(2), &trail(14, 15)).is_err());
+        assert!(Kept::load(&kept.path).unwrap().check(HERE, &at(2), |_| false, &trail(14, 15)).is_err());
         fs::write(&kept.path, "").unwrap();
         assert!(Kept::load(&kept.path).err().unwrap().contains("damaged"));
         fs::remove_file(&kept.path).unwrap();

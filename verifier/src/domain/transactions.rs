@@ -5,12 +5,13 @@ use super::opening;
 use super::policy_source::PolicySource;
 use super::sequence::Sequence;
 use super::{Error, Result, StoredProposal, TxView, audit};
-use crate::events::Events;
+use crate::events::{Event, Events};
 use crate::keys::ClusterKey;
-use crate::store::{Store, StoreError, Then, Tx};
+use crate::store::{Changes, Store, StoreError, Then, Tx};
 use halfkey_protocol::Reason;
 use halfkey_protocol::document::{Opened, Place};
 use halfkey_protocol::wire::SignedDocument;
+use std::sync::atomic::AtomicU64;
 use std::sync::{Arc, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
 
 /// What a verifier or a registrar remembers.
@@ -20,6 +21,8 @@ pub struct Records {
     // Taken after the one that writes the database, and before the one that reads.
     pub(super) sequence: RwLock<Sequence>,
     pub(super) events: Events,
+    /// The entry of the audit trail up to which those who wait were told what happened.
+    pub(super) told: AtomicU64,
 }
 
 /// Which transactions there are.
@@ -34,24 +37,48 @@ impl Records {
 
     /// Reads.
     pub(super) fn read<T>(&self, work: impl Fn(&TxView<'_>) -> Result<T>) -> Result<T> {
-        let sequence = self.sequence();
-        self.read_rows(|rows| work(&TxView::new(rows, sequence.index(), sequence.deployment(), &self.key)))
+        self.read_with(|rows, sequence| {
+            work(&TxView::new(rows, sequence.index(), sequence.deployment(), &self.key))
+        })
     }
 
-    pub(super) fn read_rows<T>(&self, work: impl Fn(&dyn Tx) -> Result<T>) -> Result<T> {
+    pub(super) fn read_rows<T>(&self, mut work: impl FnMut(&dyn Tx) -> Result<T>) -> Result<T> {
         let mut done = Err(not_run());
         self.store.read(&mut |rows| done = work(rows))?;
         done
     }
 
+    /// Reads, with the documents up to the newest.
+    fn read_with<T>(&self, work: impl Fn(&dyn Tx, &Sequence) -> Result<T>) -> Result<T> {
+        {
+            let sequence = self.sequence();
+            let current = self.read_rows(|rows| match sequence.is_behind(&rows.head()?) {
+                true => Ok(None),
+                false => work(rows, &sequence).map(Some),
+            })?;
+            if let Some(done) = current {
+                return Ok(done);
+            }
+        }
+        let mut sequence = self.sequence_mut();
+        let mut caught_up = Vec::new();
+        let done = self.read_rows(|rows| {
+            caught_up.extend(sequence.catch_up(rows, &self.key)?);
+            work(rows, &sequence)
+        });
+        drop(sequence);
+        self.events.publish(&caught_up);
+        done
+    }
+
     /// Changes something that needs no document.
     pub(super) fn write<T>(&self, mut work: impl FnMut(&TxView<'_>) -> Result<T>) -> Result<T> {
-        self.commit(false, |view| work(view).map(|done| (done, None)))
+        self.commit(false, Changes::Rows, |view| work(view).map(|done| (done, None)))
     }
 
     /// The same, that only the database which this server has answered with may have.
     pub(super) fn write_here<T>(&self, mut work: impl FnMut(&TxView<'_>) -> Result<T>) -> Result<T> {
-        self.commit(true, |view| work(view).map(|done| (done, None)))
+        self.commit(true, Changes::Rows, |view| work(view).map(|done| (done, None)))
     }
 
     /// The same with a document in it: it is written down in the state file before and after.
@@ -59,17 +86,18 @@ impl Records {
         &self,
         work: impl FnMut(&TxView<'_>) -> Result<(T, Option<Opened>)>,
     ) -> Result<T> {
-        self.commit(true, work)
+        self.commit(true, Changes::Documents, work)
     }
 
     fn commit<T>(
         &self,
         here: bool,
+        changes: Changes,
         mut work: impl FnMut(&TxView<'_>) -> Result<(T, Option<Opened>)>,
     ) -> Result<T> {
-        match self.attempt(here, &mut work) {
+        match self.attempt(here, changes, &mut work) {
             // What it shared a transaction with may have been too much for the disk.
-            Err(Attempt::NotCommitted(_)) => self.attempt(here, &mut work).map_err(Error::from),
+            Err(Attempt::NotCommitted(_)) => self.attempt(here, changes, &mut work).map_err(Error::from),
             done => done.map_err(Error::from),
         }
     }
@@ -77,6 +105,7 @@ impl Records {
     fn attempt<T>(
         &self,
         here: bool,
+        changes: Changes,
         work: &mut impl FnMut(&TxView<'_>) -> Result<(T, Option<Opened>)>,
     ) -> std::result::Result<T, Attempt> {
         let mut done = Err(not_run());
@@ -84,7 +113,15 @@ impl Records {
         // Held from before the commit until it is written down, with what is to be written. Whoever waits for it may hold the
         // connection that writes: nothing here takes that again before it is dropped.
         let mut settling = None;
-        let written = self.store.write(&mut |rows| {
+        let mut caught_up = Vec::new();
+        let written = self.store.write(changes, &mut |rows| {
+            match self.catch_up(rows) {
+                Ok(taken) => caught_up.extend(taken),
+                Err(e) => {
+                    done = Err(e);
+                    return Then::RollBack;
+                }
+            }
             let sequence = self.sequence();
             let view = TxView::new(rows, sequence.index(), sequence.deployment(), &self.key);
             let mut worked = match here {
@@ -106,6 +143,7 @@ impl Records {
                 (Ok(_), None) => Then::Commit,
             }
         });
+        self.events.publish(&caught_up);
         match (written, settling) {
             (Err(e), Some(_)) => return Err(Attempt::NotCommitted(e)),
             (Err(e), None) => return Err(Attempt::Over(e.into())),
@@ -116,6 +154,14 @@ impl Records {
             self.events.publish(&events);
         }
         Ok(done?)
+    }
+
+    /// Reads what other servers appended, before anything is judged by it. None of them appends more until `rows` are done with.
+    fn catch_up(&self, rows: &dyn Tx) -> Result<Vec<Event>> {
+        if !self.sequence().is_behind(&rows.head()?) {
+            return Ok(Vec::new());
+        }
+        self.sequence_mut().catch_up(rows, &self.key)
     }
 
     /// A document is about to be committed.
@@ -137,15 +183,15 @@ impl Records {
 
     /// Whether the database is what this server has answered with.
     pub(super) fn require_state(&self) -> Result<()> {
-        let sequence = self.sequence();
-        self.read_rows(|rows| require_here(rows, &sequence))
+        self.read_with(require_here)
     }
 
     /// Whether `accept-rollback` has run since.
     pub(super) fn look_again(&self) -> Result<()> {
         let mut sequence = self.sequence_mut();
-        let again =
-            sequence.accepted_since(|deployment, file| opening::sequence(&*self.store, deployment, file))?;
+        let again = sequence.accepted_since(|deployment, file| {
+            opening::sequence(&*self.store, &self.key, deployment, file)
+        })?;
         if let Some(again) = again {
             *sequence = again;
         }
@@ -219,9 +265,9 @@ mod tests {
             self.rows.read(work)
         }
 
-        fn write(&self, work: &mut dyn FnMut(&dyn Tx) -> Then) -> crate::store::Result<()> {
+        fn write(&self, changes: Changes, work: &mut dyn FnMut(&dyn Tx) -> Then) -> crate::store::Result<()> {
             let mut failed = false;
-            self.rows.write(&mut |tx| match work(tx) {
+            self.rows.write(changes, &mut |tx| match work(tx) {
                 Then::CommitNow if self.commits.fetch_add(1, Ordering::SeqCst) < 3 => {
                     failed = true;
                     Then::RollBack

@@ -2,7 +2,7 @@
 //! the database.
 
 use super::{
-    BootRow, Boots, ClientRow, Clients, CountRow, DocumentRow, Documents, Each, EnrollmentRow,
+    BootRow, Boots, Changes, ClientRow, Clients, CountRow, DocumentRow, Documents, Each, EnrollmentRow,
     EnrollmentState, Enrollments, Evidence, EvidenceHead, EvidenceRow, NodeLineRow, NodeRow, Nodes, Policies,
     PolicyRow, ProposalChange, ProposalHead, ProposalRow, Proposals, QuoteRow, RegistrationLine,
     RegistrationRow, Registrations, ReleasedRow, Result, SourceRow, Store, StoreError, Then, Trail, Tx,
@@ -32,10 +32,18 @@ struct Tables {
     trust_given: BTreeMap<(String, String, u64), u64>,
     last_proposal: u64,
     policies: BTreeMap<(String, u64), PolicyRow>,
-    documents: BTreeMap<u64, ([u8; 32], SignedDocument)>,
+    documents: BTreeMap<u64, Stored>,
     audit: BTreeMap<u64, (AuditEntry, [u8; 32])>,
     counts: BTreeMap<(u64, String, String), u64>,
     meta: BTreeMap<String, u64>,
+}
+
+/// A document.
+#[derive(Clone)]
+struct Stored {
+    sha256: [u8; 32],
+    signed: SignedDocument,
+    tag: [u8; 32],
 }
 
 /// A database that is gone with the process.
@@ -49,7 +57,7 @@ impl Store for Memory {
         Ok(())
     }
 
-    fn write(&self, work: &mut dyn FnMut(&dyn Tx) -> Then) -> Result<()> {
+    fn write(&self, _: Changes, work: &mut dyn FnMut(&dyn Tx) -> Then) -> Result<()> {
         let mut tables = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         let tx = MemoryTx(RefCell::new(tables.clone()));
         match work(&tx) {
@@ -547,12 +555,11 @@ impl Documents for MemoryTx {
     fn head(&self) -> Result<Place> {
         let tables = self.0.borrow();
         let last = tables.documents.last_key_value();
-        Ok(last
-            .map_or_else(Place::default, |(number, (sha256, _))| Place { number: *number, sha256: *sha256 }))
+        Ok(last.map_or_else(Place::default, |(number, last)| Place { number: *number, sha256: last.sha256 }))
     }
 
     fn insert_document(&self, row: &DocumentRow<'_>) -> Result<()> {
-        let document = (row.place.sha256, row.signed.clone());
+        let document = Stored { sha256: row.place.sha256, signed: row.signed.clone(), tag: row.tag };
         match self.0.borrow_mut().documents.insert(row.place.number, document) {
             None => Ok(()),
             Some(_) => Err(StoreError::Unavailable("a document is there already".to_owned())),
@@ -560,19 +567,23 @@ impl Documents for MemoryTx {
     }
 
     fn document(&self, number: u64) -> Result<Option<SignedDocument>> {
-        Ok(self.0.borrow().documents.get(&number).map(|(_, signed)| signed.clone()))
+        Ok(self.0.borrow().documents.get(&number).map(|stored| stored.signed.clone()))
     }
 
     fn document_sha256(&self, number: u64) -> Result<Option<[u8; 32]>> {
-        Ok(self.0.borrow().documents.get(&number).map(|(sha256, _)| *sha256))
+        Ok(self.0.borrow().documents.get(&number).map(|stored| stored.sha256))
+    }
+
+    fn document_tag(&self, number: u64) -> Result<Option<Vec<u8>>> {
+        Ok(self.0.borrow().documents.get(&number).map(|stored| stored.tag.to_vec()))
     }
 
     fn documents_after(&self, number: u64, bytes: usize) -> Result<Vec<SignedDocument>> {
         let tables = self.0.borrow();
         let (mut part, mut found) = (Vec::new(), 0);
-        for (_, signed) in tables.documents.range(number.saturating_add(1)..).map(|(_, document)| document) {
-            found += signed.document.len() + 256;
-            part.push(signed.clone());
+        for (_, stored) in tables.documents.range(number.saturating_add(1)..) {
+            found += stored.signed.document.len() + 256;
+            part.push(stored.signed.clone());
             if found > bytes {
                 break;
             }
@@ -582,6 +593,10 @@ impl Documents for MemoryTx {
 }
 
 impl Trail for MemoryTx {
+    fn hold_trail(&self) -> Result<()> {
+        Ok(())
+    }
+
     fn audit_end(&self) -> Result<Option<(u64, Option<[u8; 32]>)>> {
         Ok(self.0.borrow().audit.last_key_value().map(|(seq, (_, hash))| (*seq, Some(*hash))))
     }

@@ -6,6 +6,7 @@
 
 pub mod memory;
 pub mod rows;
+mod signatures;
 pub mod sqlite;
 
 pub use rows::{
@@ -63,9 +64,19 @@ pub enum Then {
     RollBack,
 }
 
+/// What a request is about to change.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Changes {
+    /// Rows: together with requests that change others.
+    Rows,
+    /// The sequence of documents, by one more, and what follows from it: no other request changes anything meanwhile.
+    Documents,
+}
+
 /// A database.
 pub trait Store: Send + Sync {
-    /// Runs `work` on rows that don't change meanwhile.
+    /// Runs `work` on rows that don't change meanwhile. What others changed last may still be on its way to the disk: what is to be
+    /// written down elsewhere is read by [`Store::write`].
     ///
     /// # Errors
     /// When the database can't be read.
@@ -77,7 +88,7 @@ pub trait Store: Send + Sync {
     ///
     /// # Errors
     /// When the database can't be written: nothing was changed.
-    fn write(&self, work: &mut dyn FnMut(&dyn Tx) -> Then) -> Result<()>;
+    fn write(&self, changes: Changes, work: &mut dyn FnMut(&dyn Tx) -> Then) -> Result<()>;
 
     /// Removes what was deleted from logs and caches on the disk. Best effort: what can't be removed now is overwritten later.
     fn purge(&self);
@@ -273,12 +284,16 @@ pub trait Documents {
     fn document(&self, number: u64) -> Result<Option<SignedDocument>>;
     /// SHA-256 of one, as its row says.
     fn document_sha256(&self, number: u64) -> Result<Option<[u8; 32]>>;
+    /// Tag of one, as its row says.
+    fn document_tag(&self, number: u64) -> Result<Option<Vec<u8>>>;
     /// Those after a number, oldest first, until they are about so many bytes.
     fn documents_after(&self, number: u64, bytes: usize) -> Result<Vec<SignedDocument>>;
 }
 
 /// The audit trail, only ever appended to; and what is counted beside it.
 pub trait Trail {
+    /// Before something is appended: nobody else does until this transaction is over.
+    fn hold_trail(&self) -> Result<()>;
     /// Number and hash of the last entry.
     fn audit_end(&self) -> Result<Option<(u64, Option<[u8; 32]>)>>;
     /// One, with its hash.

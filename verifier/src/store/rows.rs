@@ -448,6 +448,8 @@ pub struct DocumentRow<'a> {
     pub by: &'a str,
     /// Document and signatures.
     pub signed: &'a SignedDocument,
+    /// That a server took it, by a key that is not in the database.
+    pub tag: [u8; 32],
 }
 
 /// How often something was done from one source in an hour.

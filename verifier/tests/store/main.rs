@@ -13,7 +13,7 @@ use halfkey_protocol::wire::{DocumentSignature, SignedDocument};
 use halfkey_verifier::store::memory::Memory;
 use halfkey_verifier::store::sqlite::Sqlite;
 use halfkey_verifier::store::{
-    DocumentRow, EnrollmentRow, EnrollmentState, NodeRow, QuoteRow, Store, Then, Tx,
+    Changes, DocumentRow, EnrollmentRow, EnrollmentState, NodeRow, QuoteRow, Store, Then, Tx,
 };
 
 const NODE: NodeId = NodeId([0x17; 16]);
@@ -29,7 +29,7 @@ fn each(test: impl Fn(&dyn Store)) {
 fn change<T>(store: &dyn Store, mut work: impl FnMut(&dyn Tx) -> T) -> T {
     let mut done = None;
     store
-        .write(&mut |tx| {
+        .write(Changes::Rows, &mut |tx| {
             done = Some(work(tx));
             Then::Commit
         })
@@ -55,7 +55,9 @@ fn signed(document: &[u8]) -> SignedDocument {
 fn append(tx: &dyn Tx, number: u64) -> Place {
     let place = Place { number, sha256: [number as u8; 32] };
     let signed = signed(format!("document {number}").as_bytes());
-    tx.insert_document(&DocumentRow { place, scope: "node:x", at: 9, by: "ada", signed: &signed }).unwrap();
+    let tag = [number as u8 + 100; 32];
+    tx.insert_document(&DocumentRow { place, scope: "node:x", at: 9, by: "ada", signed: &signed, tag })
+        .unwrap();
     place
 }
 

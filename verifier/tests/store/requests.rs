@@ -3,7 +3,7 @@
 use crate::{NODE, OTHER, change, each, look, node};
 use halfkey_protocol::NodeId;
 use halfkey_verifier::store::sqlite::Sqlite;
-use halfkey_verifier::store::{Store, Then, Tx, Which};
+use halfkey_verifier::store::{Changes, Store, Then, Tx, Which};
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Barrier};
 
@@ -17,10 +17,10 @@ fn a_request_is_whole_or_not_at_all_and_seen_when_it_is_over() {
                 then
             }
         };
-        store.write(&mut put(Then::RollBack)).unwrap();
+        store.write(Changes::Rows, &mut put(Then::RollBack)).unwrap();
         assert_eq!(look(store, |tx| tx.node(NODE).unwrap()), None);
         for then in [Then::Commit, Then::CommitNow] {
-            store.write(&mut put(then)).unwrap();
+            store.write(Changes::Rows, &mut put(then)).unwrap();
             assert_eq!(look(store, |tx| tx.node(NODE).unwrap()), Some(node(NODE, "web1")));
         }
         store.purge();
@@ -47,7 +47,7 @@ fn requests_at_the_same_time_do_not_undo_each_other() {
                             _ => Then::CommitNow,
                         };
                         store
-                            .write(&mut |tx| {
+                            .write(Changes::Rows, &mut |tx| {
                                 tx.put_node(&node(id, "web")).unwrap();
                                 then
                             })
@@ -68,7 +68,7 @@ fn requests_at_the_same_time_do_not_undo_each_other() {
 fn a_request_that_panics_is_undone_and_the_next_one_is_served() {
     each(|store| {
         let panicking = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| {
-            store.write(&mut |tx| {
+            store.write(Changes::Rows, &mut |tx| {
                 tx.put_node(&node(NODE, "web1")).unwrap();
                 panic!("on purpose")
             })
@@ -97,7 +97,7 @@ fn a_full_disk_takes_only_the_request_that_fills_it() {
                 let label = if thread == 0 { "x".repeat(1 << 20) } else { "web".to_owned() };
                 let mut put = Ok(());
                 store
-                    .write(&mut |tx| {
+                    .write(Changes::Rows, &mut |tx| {
                         put = tx.put_node(&node(NodeId([thread; 16]), &label));
                         if put.is_ok() { Then::Commit } else { Then::RollBack }
                     })

@@ -1,14 +1,11 @@
 //! The sequence of documents.
 
 use super::{SqliteTx, broken, number, u64_at};
-use crate::store::{DocumentRow, Documents, Result};
+use crate::store::{DocumentRow, Documents, Result, signatures};
 use halfkey_protocol::Bytes;
 use halfkey_protocol::document::Place;
-use halfkey_protocol::wire::{DocumentSignature, SignedDocument};
+use halfkey_protocol::wire::SignedDocument;
 use rusqlite::{Row, params};
-
-/// Key and signature of one signer.
-const SIGNATURE: usize = 32 + 64;
 
 impl Documents for SqliteTx<'_> {
     fn head(&self) -> Result<Place> {
@@ -19,11 +16,12 @@ impl Documents for SqliteTx<'_> {
 
     fn insert_document(&self, row: &DocumentRow<'_>) -> Result<()> {
         const SQL: &str = "INSERT INTO documents
-                (number, scope, sha256, handed_in_at, handed_in_by, signatures, document)
-            VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7)";
-        let DocumentRow { place, scope, at, by, signed } = row;
-        let (place, at) = ((number(place.number), place.sha256), number(*at));
-        self.change(SQL, params![place.0, scope, place.1, at, by, packed(signed), signed.document.0])
+                (number, scope, sha256, handed_in_at, handed_in_by, signatures, document, tag)
+            VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8)";
+        let DocumentRow { place, scope, at, by, signed, tag } = row;
+        let (place, at, signatures) =
+            ((number(place.number), place.sha256), number(*at), signatures::pack(signed));
+        self.change(SQL, params![place.0, scope, place.1, at, by, signatures, signed.document.0, tag])
             .map(drop)
     }
 
@@ -33,6 +31,12 @@ impl Documents for SqliteTx<'_> {
 
     fn document_sha256(&self, at: u64) -> Result<Option<[u8; 32]>> {
         self.first("SELECT sha256 FROM documents WHERE number = ?1", [number(at)], |row| row.get(0))
+    }
+
+    fn document_tag(&self, at: u64) -> Result<Option<Vec<u8>>> {
+        let tag =
+            self.first("SELECT tag FROM documents WHERE number = ?1", [number(at)], |row| row.get(0))?;
+        Ok(tag.flatten())
     }
 
     fn documents_after(&self, after: u64, bytes: usize) -> Result<Vec<SignedDocument>> {
@@ -54,17 +58,5 @@ impl Documents for SqliteTx<'_> {
 
 fn read(row: &Row<'_>) -> rusqlite::Result<SignedDocument> {
     let signatures: Vec<u8> = row.get(0)?;
-    let signature = |bytes: &[u8]| {
-        let (key, signature) = bytes.split_at(bytes.len().min(32));
-        DocumentSignature { key: key.into(), signature: signature.into() }
-    };
-    Ok(SignedDocument {
-        document: Bytes(row.get(1)?),
-        signatures: signatures.chunks(SIGNATURE).map(signature).collect(),
-    })
-}
-
-fn packed(signed: &SignedDocument) -> Vec<u8> {
-    let parts = signed.signatures.iter().flat_map(|s| [s.key.as_ref(), s.signature.as_ref()]);
-    parts.collect::<Vec<_>>().concat()
+    Ok(SignedDocument { document: Bytes(row.get(1)?), signatures: signatures::unpack(&signatures) })
 }

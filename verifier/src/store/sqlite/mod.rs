@@ -13,7 +13,7 @@ mod registrations;
 mod schema;
 mod trail;
 
-use super::{Result, Store, StoreError, Then, Tx};
+use super::{Changes, Result, Store, StoreError, Then, Tx};
 use batch::Batch;
 use halfkey_protocol::NodeId;
 use rusqlite::types::{FromSql, FromSqlError, FromSqlResult, ValueRef};
@@ -79,7 +79,8 @@ impl Store for Sqlite {
         Ok(())
     }
 
-    fn write(&self, work: &mut dyn FnMut(&dyn Tx) -> Then) -> Result<()> {
+    /// One at a time, whatever it changes.
+    fn write(&self, _: Changes, work: &mut dyn FnMut(&dyn Tx) -> Then) -> Result<()> {
         self.writer.run(&mut |connection| work(&SqliteTx(connection)))
     }
 
