@@ -7,6 +7,10 @@ use crate::{Failure, pki, serve, unix_now};
 use clap::{Args, CommandFactory, Parser, Subcommand};
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
+use tracing_subscriber::filter::Targets;
+use tracing_subscriber::layer::SubscriberExt as _;
+use tracing_subscriber::registry;
+use tracing_subscriber::util::SubscriberInitExt as _;
 
 const SPLIT: &str = "\
 Registrar and verifier on two hosts: on the verifier's host run
@@ -270,12 +274,13 @@ impl Operator {
 
 fn start_log(format: LogFormat, level: tracing::Level) {
     // A log that can't be written (on a full disk) is no reason to stop serving.
-    let log = tracing_subscriber::fmt()
-        .with_max_level(level)
-        .with_writer(std::io::stderr)
-        .log_internal_errors(false);
+    let log = tracing_subscriber::fmt::layer().with_writer(std::io::stderr).log_internal_errors(false);
+    // The client of PostgreSQL tells the values of its statements.
+    let quiet = level.min(tracing::Level::WARN);
+    let shown = Targets::new().with_default(level).with_target("tokio_postgres", quiet);
+    let shown = shown.with_target("deadpool", quiet);
     match format {
-        LogFormat::Text => log.with_target(false).with_ansi(false).init(),
-        LogFormat::Json => log.json().flatten_event(true).init(),
+        LogFormat::Text => registry().with(log.with_target(false).with_ansi(false)).with(shown).init(),
+        LogFormat::Json => registry().with(log.json().flatten_event(true)).with(shown).init(),
     }
 }

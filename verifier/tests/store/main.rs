@@ -4,13 +4,16 @@
 
 mod documents;
 mod nodes;
+mod postgres;
 mod registrar;
 mod requests;
 
 use halfkey_protocol::NodeId;
 use halfkey_protocol::document::Place;
 use halfkey_protocol::wire::{DocumentSignature, SignedDocument};
+use halfkey_testkit::postgres::Postgres as Server;
 use halfkey_verifier::store::memory::Memory;
+use halfkey_verifier::store::postgres::{Address, Postgres};
 use halfkey_verifier::store::sqlite::Sqlite;
 use halfkey_verifier::store::{
     Changes, DocumentRow, EnrollmentRow, EnrollmentState, NodeRow, QuoteRow, Store, Then, Tx,
@@ -24,6 +27,16 @@ fn each(test: impl Fn(&dyn Store)) {
     test(&Memory::default());
     let dir = tempfile::tempdir().unwrap();
     test(&Sqlite::open(&dir.path().join("db")).unwrap());
+    test(&postgres());
+}
+
+/// A database of its own.
+fn postgres() -> Postgres {
+    open(&Server::shared().database())
+}
+
+fn open(url: &str) -> Postgres {
+    Postgres::open(&Address::parse(url).unwrap()).unwrap()
 }
 
 fn change<T>(store: &dyn Store, mut work: impl FnMut(&dyn Tx) -> T) -> T {

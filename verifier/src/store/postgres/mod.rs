@@ -1,0 +1,363 @@
+//! [`Store`] over PostgreSQL: one transaction a request, many at the same time, of any number of servers.
+//!
+//! Who writes works at `READ COMMITTED`, and holds what it reads until it is over: the sequence of documents together with others, or,
+//! to append to it, alone; the nodes that it touches; at the end the audit trail. So each statement finds what was committed before
+//! it, which is what a chain of hashes needs, and requests of different nodes wait for each other at its end only. At
+//! `SERIALIZABLE` a request would see the trail as it was before it had waited for it, and fail whenever it had.
+//!
+//! The trail is held from an entry to the commit of it, and flushes would come one after the other if commits waited for theirs. So
+//! they don't: a commit lets go of everything first, then waits for a flush of all that is in the log so far, together with others,
+//! and only then is anything answered. What depends on a commit that is not flushed is behind it in the log. A reader may see it a
+//! moment early; so who writes down beside the database what it saw, reads by a transaction that writes. Documents are on the disk
+//! before anybody sees them.
+//!
+//! A transaction that the database ends for a conflict, or a connection that breaks before its end, runs again, a few times.
+
+mod address;
+mod block;
+mod boots;
+mod clients;
+mod documents;
+mod enrollments;
+mod evidence;
+mod nodes;
+mod policies;
+mod proposals;
+mod registrations;
+mod row;
+mod schema;
+mod session;
+mod tls;
+mod trail;
+
+pub use address::{Address, has_password};
+
+use super::{Changes, Result, Store, StoreError, Then, Tx};
+use block::Background;
+use halfkey_protocol::NodeId;
+use row::Found;
+use session::{Failure, Held, PATIENCE, Session, Sessions, ask};
+use std::cell::{Cell, RefCell};
+use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
+use std::time::{Duration, Instant};
+use tokio_postgres::types::ToSql;
+
+/// Requests that write at the same time. The most of their time they wait.
+const WRITERS: usize = 16;
+/// Requests that read at the same time.
+const READERS: usize = 8;
+/// How often a request runs that others are in the way of.
+const RUNS: u32 = 8;
+/// Lets go of what is held, then waits until the log is on the disk, as far as the server's settings want: for the commit of a
+/// transaction that does nothing else.
+const COMMIT_AND_FLUSH: &str = "COMMIT; SELECT pg_logical_emit_message(TRUE, 'halfkey', '')";
+/// The oldest server that has all that is said here.
+const OLDEST: i64 = 150_000;
+
+/// A database that any number of servers use.
+pub struct Postgres {
+    writers: Sessions,
+    readers: Sessions,
+    // Dropped last: connections end on its threads.
+    background: Background,
+}
+
+impl Postgres {
+    /// Opens a database and brings it to this build's schema.
+    ///
+    /// # Errors
+    /// When it can't be reached, is none that keeps what it commits, or was made by a newer build.
+    pub fn open(address: &Address) -> Result<Self> {
+        let opened = Self {
+            writers: Sessions::new(address, WRITERS)?,
+            readers: Sessions::new(address, READERS)?,
+            background: Background::start()?,
+        };
+        let session = opened.writers.begin(&opened.background, "", Instant::now())?;
+        let ready = ask(&opened.background, async {
+            let fits = fits(&session).await?;
+            Ok(if fits.is_ok() { schema::migrate(&session).await } else { fits })
+        });
+        ready.map_err(|failed| failed.error).and_then(|ready| ready).map_err(|e| opened.writers.named(e))?;
+        Ok(opened)
+    }
+
+    /// Runs it in a transaction of its own: what it said at the end, and whether the database was in the way.
+    fn run(
+        &self,
+        changes: Changes,
+        session: &Session,
+        work: &mut dyn FnMut(&dyn Tx) -> Then,
+    ) -> (std::thread::Result<Then>, Option<Failure>) {
+        let tx = PgTx::new(&self.background, session, Some(changes));
+        let then = catch_unwind(AssertUnwindSafe(|| work(&tx)));
+        (then, tx.failed.into_inner())
+    }
+
+    /// Ends a transaction. Of one that no other may take the place of it is found out whether it was committed.
+    fn commit(&self, session: Session, changes: Changes, then: Then) -> std::result::Result<(), Failure> {
+        let id = match then {
+            Then::CommitNow => Some(ask(&self.background, async {
+                let sql = "SELECT pg_current_xact_id_if_assigned()::TEXT";
+                session.query_one(sql, &[]).await?.try_get::<_, Option<String>>(0)
+            })?),
+            Then::Commit | Then::RollBack => None,
+        };
+        let commit = match changes {
+            Changes::Rows => COMMIT_AND_FLUSH,
+            Changes::Documents => "COMMIT",
+        };
+        let failed = match self.writers.end(&self.background, session, commit) {
+            Ok(()) => return Ok(()),
+            // Said by the server: it was not.
+            Err(failed) if failed.again && !failed.gone => return Err(failed),
+            Err(failed) => failed,
+        };
+        match id.flatten().map(|id| self.fate(&id)) {
+            Some(Ok(true)) => Ok(()),
+            Some(Ok(false)) => Err(Failure { again: true, ..failed }),
+            Some(Err(_)) | None => {
+                let what = format!(
+                    "the connection was lost at the commit, and what became of it is not known: {}",
+                    failed.error
+                );
+                Err(Failure { error: StoreError::Unavailable(what), again: false, gone: true })
+            }
+        }
+    }
+
+    /// Whether the transaction with this number was committed.
+    fn fate(&self, id: &str) -> Result<bool> {
+        let since = Instant::now();
+        loop {
+            let session = self.readers.begin(&self.background, "", since)?;
+            let said = ask(&self.background, async {
+                let sql = "SELECT pg_xact_status($1::TEXT::XID8)";
+                session.query_one(sql, &[&id]).await?.try_get::<_, Option<String>>(0)
+            });
+            match said.map_err(|failed| failed.error)?.as_deref() {
+                Some("committed") => return Ok(true),
+                Some("aborted") => return Ok(false),
+                Some(_) | None if since.elapsed() > PATIENCE => {
+                    return Err(StoreError::Unavailable(format!("transaction {id} does not end")));
+                }
+                Some(_) | None => std::thread::sleep(Duration::from_millis(50)),
+            }
+        }
+    }
+}
+
+/// Whether a server is one that keeps what it commits, as text.
+async fn fits(session: &Session) -> std::result::Result<Result<()>, tokio_postgres::Error> {
+    let sql = "SELECT current_setting('server_version_num')::BIGINT, current_setting('server_encoding'),
+                      current_setting('synchronous_commit')";
+    let row = session.query_one(sql, &[]).await?;
+    let (version, encoding, commits): (i64, &str, &str) = (row.try_get(0)?, row.try_get(1)?, row.try_get(2)?);
+    let refused = |what: String| Ok(Err(StoreError::Unavailable(what)));
+    if version < OLDEST {
+        return refused(format!("expected PostgreSQL 15 or newer, found version {version}"));
+    }
+    if encoding != "UTF8" {
+        return refused(format!("expected a database with encoding UTF8, found {encoding}"));
+    }
+    if commits == "off" {
+        return refused(
+            "expected synchronous_commit to be on for this role and database, found off".to_owned(),
+        );
+    }
+    Ok(Ok(()))
+}
+
+impl Store for Postgres {
+    fn read(&self, work: &mut dyn FnMut(&dyn Tx)) -> Result<()> {
+        const BEGIN: &str = "BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY";
+        let since = Instant::now();
+        for run in 1.. {
+            let session = self.readers.begin(&self.background, BEGIN, since)?;
+            let tx = PgTx::new(&self.background, &session, None);
+            let done = catch_unwind(AssertUnwindSafe(|| work(&tx)));
+            let failed = tx.failed.into_inner();
+            // It has changed nothing.
+            let _ = self.readers.end(&self.background, session, "ROLLBACK");
+            if let Err(panic) = done {
+                resume_unwind(panic);
+            }
+            match failed {
+                Some(failed) if failed.again && run < RUNS && since.elapsed() < PATIENCE => {}
+                Some(failed) => return Err(self.readers.named(failed.error)),
+                None => return Ok(()),
+            }
+        }
+        unreachable!("it ends after some runs")
+    }
+
+    fn write(&self, changes: Changes, work: &mut dyn FnMut(&dyn Tx) -> Then) -> Result<()> {
+        let held = match changes {
+            Changes::Rows => {
+                format!("SET LOCAL synchronous_commit = off; SELECT {}", Held::Documents.shared())
+            }
+            Changes::Documents => format!("SELECT {}", Held::Documents.exclusive()),
+        };
+        let begin = format!("BEGIN ISOLATION LEVEL READ COMMITTED; {held}");
+        let since = Instant::now();
+        for run in 1.. {
+            let session = self.writers.begin(&self.background, &begin, since)?;
+            let (then, failed) = self.run(changes, &session, work);
+            let then = match then {
+                Ok(then) => then,
+                Err(panic) => {
+                    let _ = self.writers.end(&self.background, session, "ROLLBACK");
+                    resume_unwind(panic);
+                }
+            };
+            let failed = match failed {
+                None if then == Then::RollBack => {
+                    let _ = self.writers.end(&self.background, session, "ROLLBACK");
+                    return Ok(());
+                }
+                None => match self.commit(session, changes, then) {
+                    Ok(()) => return Ok(()),
+                    Err(failed) => failed,
+                },
+                Some(failed) => {
+                    let _ = self.writers.end(&self.background, session, "ROLLBACK");
+                    if then == Then::RollBack && !failed.again {
+                        // What it made of that is its answer.
+                        return Ok(());
+                    }
+                    failed
+                }
+            };
+            let soon = run < RUNS && since.elapsed() < PATIENCE;
+            if !failed.again || !soon || then == Then::CommitNow {
+                return Err(self.writers.named(failed.error));
+            }
+            // Who was in the way is done by then.
+            std::thread::sleep(Duration::from_millis(10 * u64::from(run)));
+        }
+        unreachable!("it ends after some runs")
+    }
+
+    /// Deleted rows are in the server's files until it tidies them up, and in its log and backups as long as these are kept. C_U is
+    /// encrypted there by a key that is not.
+    fn purge(&self) {}
+}
+
+/// A transaction.
+struct PgTx<'a> {
+    background: &'a Background,
+    session: &'a Session,
+    /// What it changes; none if it only reads.
+    changes: Option<Changes>,
+    /// What it holds.
+    held: RefCell<Vec<NodeId>>,
+    holds_registrations: Cell<bool>,
+    holds_trail: Cell<bool>,
+    /// The first error. The transaction is over then, whatever is done.
+    failed: RefCell<Option<Failure>>,
+}
+
+/// Values of a statement.
+type Values<'a> = &'a [&'a (dyn ToSql + Sync)];
+
+impl<'a> PgTx<'a> {
+    fn new(background: &'a Background, session: &'a Session, changes: Option<Changes>) -> Self {
+        Self {
+            background,
+            session,
+            changes,
+            held: RefCell::default(),
+            holds_registrations: Cell::new(false),
+            holds_trail: Cell::new(false),
+            failed: RefCell::default(),
+        }
+    }
+
+    /// Keeps everybody else from what belongs to a node, if this writes. True if nobody was kept from it before.
+    fn hold(&self, node: NodeId) -> Result<bool> {
+        // Who appends a document is alone.
+        if self.changes != Some(Changes::Rows) || self.held.borrow().contains(&node) {
+            return Ok(false);
+        }
+        let [high, ..] = node.0.as_chunks::<8>().0 else { return Ok(false) };
+        self.rows("SELECT pg_advisory_xact_lock($1)", &[&i64::from_be_bytes(*high)])?;
+        self.held.borrow_mut().push(node);
+        Ok(true)
+    }
+
+    fn hold_registrations(&self) -> Result<()> {
+        self.hold_once(Held::Registrations, &self.holds_registrations)
+    }
+
+    fn hold_trail_once(&self) -> Result<()> {
+        self.hold_once(Held::Trail, &self.holds_trail)
+    }
+
+    fn hold_once(&self, what: Held, holds: &Cell<bool>) -> Result<()> {
+        if self.changes == Some(Changes::Rows) && !holds.get() {
+            self.rows(&format!("SELECT {}", what.exclusive()), &[])?;
+            holds.set(true);
+        }
+        Ok(())
+    }
+
+    /// The first row, read.
+    fn first<T>(
+        &self,
+        sql: &str,
+        values: Values<'_>,
+        read: impl FnOnce(&Found) -> Result<T>,
+    ) -> Result<Option<T>> {
+        self.rows(sql, values)?.first().map(read).transpose()
+    }
+
+    /// Every row, read.
+    fn all<T>(&self, sql: &str, values: Values<'_>, read: impl FnMut(&Found) -> Result<T>) -> Result<Vec<T>> {
+        self.rows(sql, values)?.iter().map(read).collect()
+    }
+
+    /// Every row.
+    fn rows(&self, sql: &str, values: Values<'_>) -> Result<Vec<Found>> {
+        let rows = self.ask(async {
+            let statement = self.session.prepare_cached(sql).await?;
+            self.session.query(&statement, values).await
+        })?;
+        Ok(rows.into_iter().map(Found).collect())
+    }
+
+    /// Changes rows; gives how many.
+    fn change(&self, sql: &str, values: Values<'_>) -> Result<u64> {
+        self.ask(async {
+            let statement = self.session.prepare_cached(sql).await?;
+            self.session.execute(&statement, values).await
+        })
+    }
+
+    fn ask<T>(&self, work: impl Future<Output = std::result::Result<T, tokio_postgres::Error>>) -> Result<T> {
+        if let Some(failed) = &*self.failed.borrow() {
+            return Err(failed.error.clone());
+        }
+        ask(self.background, work).map_err(|failed| {
+            let error = failed.error.clone();
+            *self.failed.borrow_mut() = Some(failed);
+            error
+        })
+    }
+}
+
+/// A number that is kept.
+///
+/// # Errors
+/// When PostgreSQL has none so large.
+fn stored(value: u64) -> Result<i64> {
+    i64::try_from(value).map_err(|_| StoreError::Unavailable(format!("a number that can't be kept: {value}")))
+}
+
+fn stored_some(value: Option<u64>) -> Result<Option<i64>> {
+    value.map(stored).transpose()
+}
+
+/// A number that others are compared with: none that is kept is larger than the largest.
+fn bound(value: u64) -> i64 {
+    i64::try_from(value).unwrap_or(i64::MAX)
+}

@@ -1,0 +1,71 @@
+//! Reading a row. PostgreSQL's numbers are signed; ours are not.
+
+use crate::store::{Result, StoreError};
+use tokio_postgres::Row;
+use tokio_postgres::types::FromSql;
+
+/// A row that was found.
+pub struct Found(pub Row);
+
+impl Found {
+    /// A column.
+    ///
+    /// # Errors
+    /// `Damaged` if it is of another type, or none where there has to be one.
+    pub fn get<'a, T: FromSql<'a>>(&'a self, column: usize) -> Result<T> {
+        self.0.try_get(column).map_err(|e| StoreError::Damaged(e.to_string()))
+    }
+
+    /// A number.
+    ///
+    /// # Errors
+    /// `Damaged` if it is negative.
+    pub fn u64(&self, column: usize) -> Result<u64> {
+        self.unsigned(column, self.get::<i64>(column)?)
+    }
+
+    /// The same where there may be none.
+    ///
+    /// # Errors
+    /// As above.
+    pub fn some_u64(&self, column: usize) -> Result<Option<u64>> {
+        self.get::<Option<i64>>(column)?.map(|value| self.unsigned(column, value)).transpose()
+    }
+
+    /// A counter of a TPM.
+    ///
+    /// # Errors
+    /// As above.
+    pub fn u32(&self, column: usize) -> Result<u32> {
+        self.unsigned(column, self.get::<i64>(column)?)
+    }
+
+    /// The same where there may be none.
+    ///
+    /// # Errors
+    /// As above.
+    pub fn some_u32(&self, column: usize) -> Result<Option<u32>> {
+        self.get::<Option<i64>>(column)?.map(|value| self.unsigned(column, value)).transpose()
+    }
+
+    /// SHA-256 of something.
+    ///
+    /// # Errors
+    /// `Damaged` if it has another length.
+    pub fn sum(&self, column: usize) -> Result<[u8; 32]> {
+        let bytes: &[u8] = self.get(column)?;
+        bytes.try_into().map_err(|_| {
+            let what = format!("column {}: expected 32 bytes, found {}", self.name(column), bytes.len());
+            StoreError::Damaged(what)
+        })
+    }
+
+    fn unsigned<T: TryFrom<i64>>(&self, column: usize, value: i64) -> Result<T> {
+        T::try_from(value)
+            .map_err(|_| StoreError::Damaged(format!("column {}: number {value}", self.name(column))))
+    }
+
+    fn name(&self, column: usize) -> &str {
+        self.0.columns().get(column).map_or("?", |column| column.name())
+    }
+}

@@ -1,0 +1,215 @@
+//! Connections, and what their errors mean.
+
+use super::address::Address;
+use super::block::Background;
+use crate::store::{Result, StoreError};
+use deadpool_postgres::{
+    Manager, ManagerConfig, Object, Pool, PoolError, RecyclingMethod, Runtime, Timeouts,
+};
+use std::future::Future;
+use std::time::{Duration, Instant};
+use tokio_postgres::error::SqlState;
+
+/// A connection that a transaction has to itself.
+pub type Session = Object;
+
+/// Longest time for a connection to be made, or to become free.
+const CONNECT: Duration = Duration::from_secs(5);
+/// Longest time for one answer. The server itself gives up before.
+pub const ANSWER: Duration = Duration::from_secs(15);
+/// How long a request waits for a database that is gone, from its beginning.
+pub const PATIENCE: Duration = Duration::from_secs(5);
+/// Between two attempts to reach it.
+const PAUSE: Duration = Duration::from_millis(100);
+
+/// What a transaction holds until it is over, so that nobody else changes it. Whoever takes several takes them in this order, and
+/// a node between documents and registrations.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Held {
+    /// Nobody else brings the schema along.
+    Schema = 1,
+    /// Nobody else appends a document, or, if it is held exclusively, changes anything.
+    Documents = 2,
+    /// Nobody else makes room for a registration.
+    Registrations = 3,
+    /// Nobody else appends to the audit trail, or begins a count.
+    Trail = 4,
+}
+
+/// First number of our locks, apart from those of others in the same database: "half" in ASCII.
+const OURS: i32 = 0x6861_6c66;
+
+impl Held {
+    /// The SQL of it.
+    pub fn exclusive(self) -> String {
+        format!("pg_advisory_xact_lock({OURS}, {})", self as i32)
+    }
+
+    /// The same, together with others that only share it.
+    pub fn shared(self) -> String {
+        format!("pg_advisory_xact_lock_shared({OURS}, {})", self as i32)
+    }
+}
+
+/// Why the database did not do something.
+#[derive(Clone, Debug)]
+pub struct Failure {
+    /// For who asked.
+    pub error: StoreError,
+    /// Nothing was changed, and the same may succeed now.
+    pub again: bool,
+    /// The connection is of no use any more.
+    pub gone: bool,
+}
+
+impl Failure {
+    /// There was no answer.
+    pub fn late() -> Self {
+        let what = format!("no answer within {} s", ANSWER.as_secs());
+        Self { error: StoreError::Unavailable(what), again: false, gone: true }
+    }
+}
+
+/// An error with what led to it: the client says "error connecting to server", and leaves the rest to its cause.
+pub fn with_causes(e: &dyn std::error::Error) -> String {
+    let mut text = e.to_string();
+    let mut next = e.source();
+    while let Some(cause) = next {
+        text = format!("{text}: {cause}");
+        next = cause.source();
+    }
+    text
+}
+
+/// What an error means here.
+pub fn failure(e: &tokio_postgres::Error) -> Failure {
+    let Some(said) = e.as_db_error() else {
+        return Failure { error: StoreError::Unavailable(with_causes(e)), again: true, gone: true };
+    };
+    // Its detail may have values of rows.
+    let what = said.message().to_owned();
+    let code = said.code();
+    let conflict = [SqlState::T_R_SERIALIZATION_FAILURE, SqlState::T_R_DEADLOCK_DETECTED].contains(code);
+    // A server that stops or starts, or became one that only copies another.
+    let gone = code.code().starts_with("08")
+        || code.code().starts_with("57P")
+        || *code == SqlState::READ_ONLY_SQL_TRANSACTION;
+    let error = match *code == SqlState::DISK_FULL {
+        true => StoreError::Full(what),
+        false => StoreError::Unavailable(what),
+    };
+    Failure { error, again: conflict || gone, gone }
+}
+
+/// The connections of one kind of transaction. Who writes waits for others who hold something, and they may wait for who reads: so
+/// these have some of their own.
+pub struct Sessions {
+    pool: Pool,
+    name: String,
+}
+
+impl Sessions {
+    /// None is made yet.
+    ///
+    /// # Errors
+    /// When the settings of the pool are wrong.
+    pub fn new(address: &Address, most: usize) -> Result<Self> {
+        let method = ManagerConfig { recycling_method: RecyclingMethod::Fast };
+        let manager = Manager::from_config(address.config.clone(), address.tls.clone(), method);
+        let timeouts = Timeouts { wait: Some(CONNECT), create: Some(CONNECT), recycle: Some(CONNECT) };
+        let pool = Pool::builder(manager).max_size(most).timeouts(timeouts).runtime(Runtime::Tokio1).build();
+        let pool = pool.map_err(|e| StoreError::Unavailable(format!("our bug: {e}")))?;
+        Ok(Self { pool, name: address.name.clone() })
+    }
+
+    /// One in which this was said. A database that is gone for a moment is waited for.
+    ///
+    /// # Errors
+    /// When there is none.
+    pub fn begin(&self, background: &Background, sql: &str, since: Instant) -> Result<Session> {
+        loop {
+            let failed = match background.wait(CONNECT + ANSWER, self.one(sql)) {
+                Some(Ok(session)) => return Ok(session),
+                Some(Err(failed)) => failed,
+                None => Failure::late(),
+            };
+            if !failed.again || since.elapsed() > PATIENCE {
+                return Err(self.named(failed.error));
+            }
+            std::thread::sleep(PAUSE);
+        }
+    }
+
+    async fn one(&self, sql: &str) -> std::result::Result<Session, Failure> {
+        let session = self.pool.get().await.map_err(|e| no_session(&e))?;
+        match session.batch_execute(sql).await {
+            Ok(()) => Ok(session),
+            Err(e) => {
+                let failed = failure(&e);
+                // It has a transaction that failed.
+                drop(Object::take(session));
+                Err(failed)
+            }
+        }
+    }
+
+    /// Ends the transaction of a connection, and gives it back.
+    ///
+    /// # Errors
+    /// When it did not end so.
+    pub fn end(
+        &self,
+        background: &Background,
+        session: Session,
+        sql: &str,
+    ) -> std::result::Result<(), Failure> {
+        let ended = background.wait(ANSWER, session.batch_execute(sql));
+        let failed = match ended {
+            Some(Ok(())) => return Ok(()),
+            Some(Err(e)) => failure(&e),
+            None => Failure::late(),
+        };
+        drop(Object::take(session));
+        Err(failed)
+    }
+
+    /// With the place of the database.
+    pub fn named(&self, e: StoreError) -> StoreError {
+        match e {
+            StoreError::Unavailable(what) => StoreError::Unavailable(format!("{}: {what}", self.name)),
+            StoreError::Full(what) => StoreError::Full(format!("{}: {what}", self.name)),
+            StoreError::Damaged(what) => StoreError::Damaged(what),
+        }
+    }
+}
+
+fn no_session(e: &PoolError) -> Failure {
+    match e {
+        PoolError::Backend(e) => {
+            let failed = failure(e);
+            // Who is refused for a password is refused again. All others may be let in: one server too few, or one that starts.
+            let refused = e.as_db_error().is_some_and(|said| said.code().code().starts_with("28"));
+            let missing = e.as_db_error().is_some_and(|said| *said.code() == SqlState::INVALID_CATALOG_NAME);
+            Failure { again: !refused && !missing, ..failed }
+        }
+        PoolError::Timeout(_) => {
+            let what = format!("no connection within {} s", CONNECT.as_secs());
+            Failure { error: StoreError::Unavailable(what), again: true, gone: true }
+        }
+        other => Failure { error: StoreError::Unavailable(other.to_string()), again: false, gone: true },
+    }
+}
+
+/// Waits for one answer outside of a transaction.
+///
+/// # Errors
+/// When there is none, or it is an error.
+pub fn ask<T>(
+    background: &Background,
+    work: impl Future<Output = std::result::Result<T, tokio_postgres::Error>>,
+) -> std::result::Result<T, Failure> {
+    match background.wait(ANSWER, work) {
+        Some(done) => done.map_err(|e| failure(&e)),
+        None => Err(Failure::late()),
+    }
+}
