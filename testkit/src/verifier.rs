@@ -48,9 +48,24 @@ impl Verifier {
     /// # Errors
     /// If `init` fails.
     pub fn init_at(program: &Path, state: &Path, host: &str, operator: &str) -> Result<Self> {
+        Self::init_with(program, state, host, operator, &[])
+    }
+
+    /// The same with more flags of `init`.
+    ///
+    /// # Errors
+    /// If `init` fails.
+    pub fn init_with(
+        program: &Path,
+        state: &Path,
+        host: &str,
+        operator: &str,
+        flags: &[&str],
+    ) -> Result<Self> {
         let verifier = Self { host: host.into(), ..Self::on(program, state) };
         run(Command::new(program)
             .args(["init", "--operator", operator, "--san", "127.0.0.1", "--san", "10.0.2.2"])
+            .args(flags)
             .args(["--url", &verifier.url(), "--state"])
             .arg(state))?;
         Ok(verifier)

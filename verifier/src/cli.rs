@@ -1,6 +1,6 @@
 //! Commands and flags.
 
-use crate::config::{Config, LogFormat, Role, StateDir};
+use crate::config::{Config, DatabaseUrl, LogFormat, Role, StateDir};
 use crate::domain::ClientKind;
 use crate::init::{self, Init};
 use crate::{Failure, pki, serve, unix_now};
@@ -45,6 +45,11 @@ enum Command {
         /// Folder of EK root certificates, for the settings: who has no such TPM can't register
         #[arg(long, value_name = "DIR")]
         ek_roots: Option<PathBuf>,
+        /// PostgreSQL database that is empty, postgres://USER@HOST[,HOST]/NAME, instead of an SQLite file: for several servers
+        ///
+        /// sslrootcert=FILE names the CA of its servers, passfile=FILE the file with the password.
+        #[arg(long, value_name = "URL")]
+        database: Option<String>,
     },
     /// Serve until SIGTERM
     Serve(Serve),
@@ -153,10 +158,11 @@ enum Operator {
 /// What went wrong, for standard error.
 pub fn run(cli: Cli) -> Result<(), Failure> {
     match cli.command {
-        Command::Init { state, urls, sans, operator, ek_roots } => {
+        Command::Init { state, urls, sans, operator, ek_roots, database } => {
             let state = StateDir::new(state.dir);
             let any_tpm = ek_roots.is_none();
-            let bundle = init::init(&state, &Init { urls, sans, operator, ek_roots })?;
+            let database = database.map(DatabaseUrl::new);
+            let bundle = init::init(&state, &Init { urls, sans, operator, ek_roots, database })?;
             println!("{}", bundle.display());
             eprintln!("made {}", state.path().display());
             if any_tpm {

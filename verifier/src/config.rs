@@ -1,6 +1,8 @@
 //! `halfkey-verifier.toml` in the state folder. Flags of `serve` win over it.
 
 use crate::Failure;
+use crate::store::Location;
+use crate::store::postgres::{self, Address};
 use serde::{Deserialize, Serialize};
 use std::fs::{File, TryLockError};
 use std::net::{IpAddr, SocketAddr};
@@ -43,6 +45,37 @@ pub enum LogFormat {
     Json,
 }
 
+/// URL of a PostgreSQL database. It may have the password, so it is not shown.
+#[derive(Clone, Serialize, Deserialize)]
+#[serde(transparent)]
+pub struct DatabaseUrl(String);
+
+impl DatabaseUrl {
+    /// As it is written in the settings.
+    pub fn new(url: impl Into<String>) -> Self {
+        Self(url.into())
+    }
+
+    /// Whether who reads it can do what this server can.
+    pub fn has_password(&self) -> bool {
+        postgres::has_password(&self.0)
+    }
+
+    /// What it says, with the files that it names.
+    ///
+    /// # Errors
+    /// When it can't be used.
+    pub fn address(&self) -> Result<Address, Failure> {
+        Address::parse(&self.0)
+    }
+}
+
+impl std::fmt::Debug for DatabaseUrl {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("DatabaseUrl(..)")
+    }
+}
+
 /// The settings of a state folder.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -62,6 +95,9 @@ pub struct Config {
     /// What to be.
     #[serde(default)]
     pub role: Role,
+    /// A PostgreSQL database, for any number of servers. Without it there is an SQLite file in the state folder.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub database: Option<DatabaseUrl>,
     /// URLs at which nodes and operators reach the verifier, best first.
     pub urls: Vec<String>,
     /// With `role = "verifier"`: URL of the registrar.
@@ -253,9 +289,19 @@ impl StateDir {
         self.file("halfkey-verifier.toml")
     }
 
-    /// The SQLite database.
-    pub fn database(&self) -> PathBuf {
-        self.file("halfkey.db")
+    /// Where its database is, by its settings. Without any it is the file.
+    ///
+    /// # Errors
+    /// When they can't be read, or others can read a password in them.
+    pub fn database(&self) -> Result<Location, Failure> {
+        let config = self.config_file();
+        let url = if config.exists() { Config::load(self)?.database } else { None };
+        let Some(url) = url else { return Ok(Location::File(self.file("halfkey.db"))) };
+        if url.has_password() {
+            crate::keys::read_secret(&config)?;
+        }
+        let said = url.address().map_err(|e| Failure::new(format!("{}: {e}", config.display())))?;
+        Ok(Location::Server(Box::new(said)))
     }
 
     /// The cluster key ([`crate::keys::ClusterKey`]).

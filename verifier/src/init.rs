@@ -1,11 +1,12 @@
 //! Making state folders, operators and certificates.
 
 use crate::client::host_and_port;
-use crate::config::{Config, Lifetimes, Limits, LogFormat, Role, StateDir};
+use crate::config::{Config, DatabaseUrl, Lifetimes, Limits, LogFormat, Role, StateDir};
 use crate::domain::state_file::Kept;
 use crate::domain::{Client, ClientKind, Records};
 use crate::keys::{self, ClusterKey, write_new, write_secret};
 use crate::pki::{self, Ca};
+use crate::store::Location;
 use crate::{Failure, unix_now};
 use halfkey_protocol::document::Place;
 use serde::Serialize;
@@ -24,6 +25,8 @@ pub struct Init {
     pub operator: String,
     /// A folder of EK root certificates.
     pub ek_roots: Option<PathBuf>,
+    /// A PostgreSQL database that nobody uses yet.
+    pub database: Option<DatabaseUrl>,
 }
 
 /// What an operator imports with `halfkey login`.
@@ -48,6 +51,7 @@ pub fn init(state: &StateDir, init: &Init) -> Result<PathBuf, Failure> {
         operators_only_there: false,
         proxy_from: Vec::new(),
         role: Role::All,
+        database: init.database.clone(),
         urls: init.urls.clone(),
         registrar: None,
         ek_roots: init.ek_roots.as_deref().map(absolute).transpose()?,
@@ -56,6 +60,14 @@ pub fn init(state: &StateDir, init: &Init) -> Result<PathBuf, Failure> {
         limits: Limits::default(),
     };
     check_name(&init.operator)?;
+    if let Some(url) = &init.database {
+        if url.has_password() {
+            return Err(Failure::new("database: expected a URL without a password, found one with it").hint(
+                "others on this host see it on the command line: passfile=FILE names a file that has it, as that of libpq",
+            ));
+        }
+        url.address()?;
+    }
     let sans = subject_names(&init.urls, &init.sans)?;
     fresh_folder(state)?;
     let made = || {
@@ -69,9 +81,20 @@ pub fn init(state: &StateDir, init: &Init) -> Result<PathBuf, Failure> {
         Kept::create(&state.sequence(), deployment, &Place::default(), &Place::default())
             .map_err(|e| Failure::new(format!("{}: {e}", state.sequence().display())))?;
         write_new(&state.config_file(), config.render().as_bytes(), 0o644)?;
+        require_new(state)?;
         add_operator(state, &ca, &config, &init.operator, None)
     };
     made().inspect_err(|_| clear_folder(state))
+}
+
+/// One that has records is another deployment's, or the same one's that this folder would have to be a copy of.
+fn require_new(state: &StateDir) -> Result<(), Failure> {
+    let new = open_records(state)?.is_new().map_err(|e| Failure::new(e.to_string()))?;
+    if new {
+        return Ok(());
+    }
+    Err(Failure::new(format!("{}: expected an empty database, found records", state.database()?))
+        .hint("a second server for them needs a copy of the state folder of the first: docs/service.md"))
 }
 
 /// The server may be started in another folder.
@@ -147,6 +170,7 @@ pub fn split_registrar(state: &StateDir, out: &StateDir, url: &str, sans: &[Stri
         operators_only_there: false,
         proxy_from: Vec::new(),
         role: Role::Registrar,
+        database: None,
         registrar: None,
         ..config
     };
@@ -185,12 +209,20 @@ pub fn accept_rollback(state: &StateDir, restored: bool) -> Result<Option<(Strin
     open_records(state)?.accept_rollback(state, restored, unix_now()).map_err(|e| Failure::new(e.to_string()))
 }
 
-/// The database of a state folder, for a command beside a running server.
+/// The database of a state folder.
 ///
 /// # Errors
 /// When it can't be opened.
 pub fn open_records(state: &StateDir) -> Result<Records, Failure> {
-    Records::open_in(state).map_err(|e| Failure::new(format!("{}: {e}", state.database().display())))
+    let at = state.database()?;
+    Records::open_in(state).map_err(|e| match at {
+        Location::File(path) => Failure::new(format!("{}: {e}", path.display())),
+        // It says itself where that is.
+        Location::Server(_) => Failure::new(e.to_string()).hint(format!(
+            "`database` in {}: is the server there, and does it let this host in?",
+            state.config_file().display()
+        )),
+    })
 }
 
 /// Replaces `NAME.key` and `NAME.pem`. A server that starts in between finds a

@@ -26,7 +26,7 @@ impl Records {
             true => Some(keys::load_deployment(&state.deployment()).map_err(unusable)?),
             false => None,
         };
-        let store = store::open(&state.database())?;
+        let store = store::open(&state.database().map_err(unusable)?)?;
         Self::of(store, key, deployment.map(|deployment| (deployment, state.sequence())))
     }
 

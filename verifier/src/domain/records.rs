@@ -39,6 +39,19 @@ impl Records {
         self.write(|view| Ok(view.rows.set_meta("probed_at", now)?))
     }
 
+    /// Whether nobody ever used the database.
+    ///
+    /// # Errors
+    /// When it can't be read.
+    pub fn is_new(&self) -> Result<bool> {
+        self.read_rows(|rows| {
+            let nothing = rows.head()?.number == 0 && rows.audit_end()?.is_none();
+            Ok(nothing
+                && rows.clients()?.is_empty()
+                && rows.registration_lines(&Which::After(None), 1)?.is_empty())
+        })
+    }
+
     /// As [`retention::expire`].
     ///
     /// # Errors

@@ -69,8 +69,7 @@ impl App {
     /// # Errors
     /// When something of it is missing, open to others, or can't be used.
     pub fn open(state: &StateDir, config: Config, clock: Clock) -> Result<Arc<Self>, Failure> {
-        let records = Records::open_in(state)
-            .map_err(|e| Failure::new(format!("{}: {e}", state.database().display())))?;
+        let records = crate::init::open_records(state)?;
         Self::with_records(state, config, Arc::new(records), clock)
     }
 

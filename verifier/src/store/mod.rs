@@ -21,7 +21,7 @@ use halfkey_protocol::document::Place;
 use halfkey_protocol::wire::SignedDocument;
 use halfkey_protocol::wire::operator::AuditEntry;
 use std::fmt;
-use std::path::Path;
+use std::path::PathBuf;
 use std::sync::Arc;
 
 /// Why rows were not read or not changed. Nothing was changed.
@@ -95,12 +95,33 @@ pub trait Store: Send + Sync {
     fn purge(&self);
 }
 
-/// Opens or makes the database of a state folder: the back end of this build.
+/// Where the database of a server is.
+#[derive(Clone)]
+pub enum Location {
+    /// In a file of this host, of SQLite.
+    File(PathBuf),
+    /// On a server of PostgreSQL.
+    Server(Box<postgres::Address>),
+}
+
+impl fmt::Display for Location {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::File(path) => write!(f, "{}", path.display()),
+            Self::Server(address) => f.write_str(address.name()),
+        }
+    }
+}
+
+/// Opens a database, or makes it.
 ///
 /// # Errors
 /// When it can't be opened, or was made by a newer build.
-pub fn open(database: &Path) -> Result<Arc<dyn Store>> {
-    Ok(Arc::new(sqlite::Sqlite::open(database)?))
+pub fn open(at: &Location) -> Result<Arc<dyn Store>> {
+    Ok(match at {
+        Location::File(path) => Arc::new(sqlite::Sqlite::open(path)?),
+        Location::Server(address) => Arc::new(postgres::Postgres::open(address)?),
+    })
 }
 
 /// One transaction.

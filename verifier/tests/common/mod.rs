@@ -50,6 +50,25 @@ impl Server {
         Self::serving(dir, process, extra)
     }
 
+    /// Over a PostgreSQL database that is new.
+    pub fn over(database: &str) -> Self {
+        let dir = tempfile::tempdir().unwrap();
+        let flags = ["--database", database];
+        let state = dir.path().join("state");
+        let process = Verifier::init_with(Path::new(BINARY), &state, "127.0.0.1", "ada", &flags).unwrap();
+        Self::serving(dir, process, &[])
+    }
+
+    /// A second server over the same database: with a copy of the state folder, as docs/service.md says.
+    pub fn replica(&self) -> Self {
+        let dir = tempfile::tempdir().unwrap();
+        let state = dir.path().join("state");
+        let copy = "mkdir \"$1\" && tar -C \"$0\" -cf - --exclude=sequence.state.new --exclude=ca.key . | tar -C \"$1\" -xpf -";
+        let copied = Command::new("sh").args(["-c", copy]).arg(self.state()).arg(&state).status().unwrap();
+        assert!(copied.success());
+        Self::on(dir, &state, &[])
+    }
+
     /// For a state folder that exists, with more flags.
     pub fn on(dir: TempDir, state: &Path, extra: &[&str]) -> Self {
         Self::serving(dir, Verifier::on(Path::new(BINARY), state), extra)

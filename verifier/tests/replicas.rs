@@ -1,0 +1,288 @@
+//! Two servers over one PostgreSQL database: either finishes what the other began, and what one is told counts at the other.
+#![allow(clippy::unwrap_used, reason = "a test ends where it fails")]
+
+mod common;
+
+use common::node::{Node, enrolled, said};
+use common::{Server, get, output, path, post, refused, until};
+use halfkey_protocol::document::Place;
+use halfkey_protocol::wire::operator::{AuditList, Because, Head, NodeRecord};
+use halfkey_protocol::wire::{Registered, Verdict, Wait, Waited};
+use halfkey_protocol::{NodeId, Reason};
+use halfkey_testkit::postgres::Postgres;
+use halfkey_testkit::software::{lax, strict};
+use halfkey_verifier::domain::{By, Error, Records};
+use halfkey_verifier::keys::ClusterKey;
+use halfkey_verifier::store::postgres::{Address, Postgres as Store};
+use std::sync::Arc;
+
+/// Two servers, and the database that they share.
+fn two() -> (Server, Server, String) {
+    let database = Postgres::shared().database();
+    let first = Server::over(&database);
+    let second = first.replica();
+    (first, second, database)
+}
+
+async fn decide(server: &Server, node: &Node, what: &str) {
+    let body = Because { because: "so".into() };
+    let _: NodeRecord = post(&server.operator(), &path(node.id, what), &body).await.unwrap();
+}
+
+#[tokio::test]
+async fn what_one_began_the_other_finishes() {
+    let (first, second, _) = two();
+    let node = Node::new();
+    let registered: Registered = post(&first.anybody(), "/v1/register", &node.register).await.unwrap();
+    let message = node.activation(&registered, common::node::CHALLENGE);
+    let _: halfkey_protocol::wire::Activated =
+        post(&second.anybody(), "/v1/activate", &message).await.unwrap();
+    node.wants(common::node::CHALLENGE);
+
+    let (enroll, halves) = node.enrollment(&first.operator(), "first").await;
+    let _: NodeRecord = post(&second.operator(), &path(node.id, "/enrollment"), &enroll).await.unwrap();
+    let session = node.begin(&first.anybody(), "enroll").await.unwrap();
+    let evidence = node.evidence("enroll", &session);
+    let verdict: Verdict = post(&second.anybody(), "/v1/finish", &evidence).await.unwrap();
+    assert_eq!(said(&verdict), "released");
+    node.prove(&first.anybody(), &halves).await.unwrap();
+
+    node.reboot();
+    let session = node.begin(&second.anybody(), "boot").await.unwrap();
+    let evidence = node.evidence("boot", &session);
+    let verdict: Verdict = post(&first.anybody(), "/v1/finish", &evidence).await.unwrap();
+    assert_eq!(said(&verdict), "pending no_policy");
+    let again: Verdict = post(&second.anybody(), "/v1/finish", &evidence).await.unwrap();
+    assert_eq!(said(&again), "denied stale", "the counters count everywhere");
+    let trails = [&first, &second].map(|server| server.operator());
+    let mut read = Vec::new();
+    for operator in &trails {
+        let trail: AuditList = get(operator, "/v1/operator/audit?after=0").await.unwrap();
+        read.push(trail.entries.iter().map(|entry| (entry.seq, entry.action.clone())).collect::<Vec<_>>());
+    }
+    assert_eq!(read[0], read[1]);
+    let numbers: Vec<u64> = read[0].iter().map(|(seq, _)| *seq).collect();
+    assert_eq!(numbers, (1..=numbers.len() as u64).collect::<Vec<_>>());
+}
+
+#[tokio::test]
+async fn what_one_is_told_counts_at_the_next_request_of_the_other() {
+    let (first, second, _) = two();
+    let node = enrolled(&first).await;
+    node.reboot();
+    assert_eq!(said(&node.boot(&second.anybody()).await), "pending no_policy");
+    node.approve(&first.operator()).await.unwrap();
+    assert_eq!(said(&node.boot(&second.anybody()).await), "released");
+    assert_eq!(said(&node.boot(&first.anybody()).await), "pending no_policy", "the approval is used");
+
+    let scope = format!("node:{}", node.id);
+    node.apply(&second.operator(), &scope, &lax()).await.unwrap();
+    assert_eq!(said(&node.boot(&first.anybody()).await), "released");
+    node.apply(&first.operator(), &scope, &strict()).await.unwrap();
+    assert_eq!(said(&node.boot(&second.anybody()).await), "denied policy_mismatch");
+    node.apply(&second.operator(), &scope, &lax()).await.unwrap();
+
+    decide(&first, &node, "/revoke").await;
+    assert_eq!(said(&node.boot(&second.anybody()).await), "denied revoked");
+    decide(&second, &node, "/restore").await;
+    assert_eq!(said(&node.boot(&first.anybody()).await), "released");
+    decide(&second, &node, "/hold").await;
+    assert_eq!(said(&node.boot(&first.anybody()).await), "denied held");
+    decide(&first, &node, "/release").await;
+    assert_eq!(said(&node.boot(&second.anybody()).await), "released");
+
+    // Operators that are listed, and those that are not any more.
+    let state = first.state().to_str().unwrap();
+    common::command(&["operator", "add", "eve", "--state", state]);
+    let eve = second.with_bundle(&first.state().join("operator-eve.bundle"));
+    let _: NodeRecord = get(&eve, &path(node.id, "")).await.unwrap();
+    common::command(&["operator", "remove", "eve", "--state", state]);
+    assert!(get::<NodeRecord>(&eve, &path(node.id, "")).await.is_err());
+}
+
+/// A boot that waits at one server while an operator asks the other.
+#[tokio::test]
+async fn who_waits_at_one_is_told_what_was_said_at_the_other() {
+    let (first, second, _) = two();
+    let node = enrolled(&first).await;
+    node.reboot();
+    let pending = node.boot(&second.anybody()).await;
+    assert_eq!(said(&pending), "pending no_policy");
+    let wait = Wait { node_id: node.id.to_string(), ticket: pending.ticket };
+    let waiting = tokio::spawn({
+        let anybody = second.anybody();
+        async move { post::<Waited>(&anybody, "/v1/wait", &wait).await.unwrap() }
+    });
+    node.approve(&first.operator()).await.unwrap();
+    assert!(waiting.await.unwrap().changed);
+    node.boot(&second.anybody()).await;
+    node.reboot();
+    let pending = node.boot(&second.anybody()).await;
+    let wait = Wait { node_id: node.id.to_string(), ticket: pending.ticket };
+    let waiting = tokio::spawn({
+        let anybody = second.anybody();
+        async move { post::<Waited>(&anybody, "/v1/wait", &wait).await.unwrap() }
+    });
+    decide(&first, &node, "/hold").await;
+    assert!(waiting.await.unwrap().changed);
+    assert!(!second.log().contains("executing statement"), "what is in statements is not logged");
+}
+
+/// Each has a state file of its own, and both go along.
+#[tokio::test]
+async fn a_database_that_is_older_than_what_one_of_them_answered_is_refused_by_it() {
+    let (mut first, mut second, database) = two();
+    let node = enrolled(&first).await;
+    node.allow(&first.operator()).await;
+    decide(&first, &node, "/revoke").await;
+    assert_eq!(said(&node.boot(&second.anybody()).await), "denied revoked");
+    assert_eq!(second.stop(), Some(0));
+    decide(&first, &node, "/restore").await;
+    decide(&first, &node, "/hold").await;
+
+    // An entry that none of them made, with its right place and the tag of another.
+    let forge = "INSERT INTO documents SELECT number + 1, scope, sha256, handed_in_at, handed_in_by, signatures, document, tag \
+                 FROM documents ORDER BY number DESC LIMIT 1";
+    Postgres::shared().sql(&database, forge);
+    second.serve();
+    for server in [&first, &second] {
+        assert_eq!(refused(node.begin(&server.anybody(), "boot").await), Reason::RolledBack);
+    }
+    let newest = "DELETE FROM documents WHERE number = (SELECT max(number) FROM documents)";
+    Postgres::shared().sql(&database, newest);
+    second.stop();
+    second.serve();
+    for server in [&first, &second] {
+        assert_eq!(said(&node.boot(&server.anybody()).await), "denied held");
+    }
+
+    // The hold is gone; both have answered with it.
+    Postgres::shared().sql(&database, newest);
+    for _ in 0..2 {
+        for server in [&mut first, &mut second] {
+            let refusal = node.begin(&server.anybody(), "boot").await.err().unwrap();
+            assert_eq!(refusal.code, "rolled_back", "{refusal:?}");
+            server.stop();
+            server.serve();
+        }
+    }
+    // Whoever restored it says so at each of them, before any goes on.
+    for server in [&mut first, &mut second] {
+        server.stop();
+        let accepted = output(&["accept-rollback", "--state", server.state().to_str().unwrap()]);
+        let said = String::from_utf8_lossy(&accepted.stderr).into_owned();
+        assert!(accepted.status.success() && said.contains("accepted, and recorded"), "{said}");
+    }
+    first.serve();
+    second.serve();
+    for server in [&first, &second] {
+        node.begin(&server.anybody(), "boot").await.unwrap();
+    }
+}
+
+/// One is killed in the middle; the other goes on, and so does the first after its restart.
+#[tokio::test]
+async fn a_server_that_is_killed_keeps_nobody_waiting() {
+    let (mut first, second, _) = two();
+    let node = enrolled(&second).await;
+    let scope = format!("node:{}", node.id);
+    for _ in 0..4 {
+        let (operator, anybody) = (first.operator(), first.anybody());
+        let signed = node.sign_policy(&operator, &scope, &lax()).await;
+        let at = format!("/v1/operator/policies/{scope}");
+        let writing = tokio::spawn(async move {
+            post::<halfkey_protocol::wire::policies::PolicyRecord>(&operator, &at, &signed).await.is_ok()
+        });
+        let _ = anybody.get::<serde_json::Value>("/healthz").await;
+        first.kill();
+        let _ = writing.await;
+        node.apply(&second.operator(), &scope, &lax()).await.unwrap();
+        assert_eq!(said(&node.boot(&second.anybody()).await), "released");
+        first.serve();
+        assert_eq!(said(&node.boot(&first.anybody()).await), "released");
+    }
+    let file = |server: &Server| -> serde_json::Value {
+        serde_json::from_slice(&std::fs::read(server.state().join("sequence.state")).unwrap()).unwrap()
+    };
+    until("both know the newest", async || file(&first)["newest"] == file(&second)["newest"]).await;
+    let head: Head = serde_json::from_value(file(&first)["newest"].clone()).unwrap();
+    assert!(head.number >= 6, "{head:?}");
+}
+
+#[test]
+fn documents_of_several_servers_are_one_sequence() {
+    const EACH: u8 = 8;
+    let url = Postgres::shared().database();
+    let records = || {
+        let store = Store::open(&Address::parse(&url).unwrap()).unwrap();
+        Records::over(Arc::new(store), ClusterKey::from_bytes(&[1; 32])).unwrap()
+    };
+    let servers = [records(), records()];
+    let by = By { actor: "ada", now: 1 };
+    std::thread::scope(|scope| {
+        for thread in 0..6 {
+            let server = &servers[usize::from(thread % 2)];
+            scope.spawn(move || {
+                for number in 0..EACH {
+                    let mut id = [thread; 16];
+                    id[15] = number;
+                    server.revoke(NodeId(id), Some("web"), "stolen", by).unwrap();
+                    assert!(server.node(NodeId(id)).unwrap().unwrap().revoked.is_some());
+                }
+            });
+        }
+    });
+    let count = 6 * u64::from(EACH);
+    for server in &servers {
+        assert_eq!(server.head().unwrap().number, count);
+        assert_eq!(server.audit(Some(0), None, 1000).unwrap().len() as u64, count);
+        for thread in 0..6 {
+            let mut id = [thread; 16];
+            id[15] = EACH - 1;
+            assert!(server.node(NodeId(id)).unwrap().unwrap().revoked.is_some());
+        }
+    }
+    // Another key: what these servers took is nothing to it once it has begun.
+    let store = Store::open(&Address::parse(&url).unwrap()).unwrap();
+    let other = Records::over(Arc::new(store), ClusterKey::from_bytes(&[2; 32])).unwrap();
+    let node = NodeId([99; 16]);
+    servers[0].revoke(node, Some("web"), "stolen", by).unwrap();
+    let refused = other.restore(node, "found", by).unwrap_err();
+    assert!(matches!(refused, Error::Refused(Reason::RolledBack, _)), "{refused}");
+    assert_ne!(other.head().unwrap(), Place::default());
+}
+
+#[test]
+fn a_database_that_is_in_use_is_not_begun_again() {
+    let url = Postgres::shared().database();
+    let dir = tempfile::tempdir().unwrap();
+    let init = |name: &str, url: &str| {
+        let state = dir.path().join(name).display().to_string();
+        let done = output(&["init", "--url", "https://127.0.0.1:8420", "--database", url, "--state", &state]);
+        (done.status.success(), String::from_utf8_lossy(&done.stderr).into_owned())
+    };
+    let (done, said) = init("first", &url);
+    assert!(done, "{said}");
+    let (done, said) = init("second", &url);
+    assert!(
+        !done && said.contains("expected an empty database") && said.contains("docs/service.md"),
+        "{said}"
+    );
+    assert!(!dir.path().join("second/cluster.key").exists());
+    let (done, said) = init("third", &url.replace("halfkey@", "halfkey:secret@"));
+    assert!(!done && said.contains("passfile=FILE") && !said.contains("secret"), "{said}");
+    let (done, said) = init("fourth", &url.replace("host=", "host=/nowhere"));
+    assert!(!done && said.contains("/nowhere") && said.contains("hint: "), "{said}");
+    // A password in settings that others can read.
+    let settings = dir.path().join("first/halfkey-verifier.toml");
+    let text = std::fs::read_to_string(&settings).unwrap();
+    std::fs::write(&settings, text.replace("halfkey@", "halfkey:secret@")).unwrap();
+    let state = dir.path().join("first").display().to_string();
+    let list = output(&["operator", "list", "--state", &state]);
+    let said = String::from_utf8_lossy(&list.stderr);
+    assert!(!list.status.success() && said.contains("chmod 600") && !said.contains("secret"), "{said}");
+    let mode = std::os::unix::fs::PermissionsExt::from_mode(0o600);
+    std::fs::set_permissions(&settings, mode).unwrap();
+    let list = output(&["operator", "list", "--state", &state]);
+    assert!(list.status.success(), "{list:?}");
+}
