@@ -3,7 +3,7 @@
 use crate::config::{Config, DatabaseUrl, LogFormat, Role, StateDir};
 use crate::domain::ClientKind;
 use crate::init::{self, Init};
-use crate::{Failure, pki, serve, unix_now};
+use crate::{Failure, counted, migrate, pki, serve, unix_now};
 use clap::{Args, CommandFactory, Parser, Subcommand};
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
@@ -66,6 +66,14 @@ enum Command {
         /// open in it are used up. Stop the server first
         #[arg(long)]
         restored: bool,
+    },
+    /// Move the records of a state folder from its SQLite file to a PostgreSQL database that is empty. Stop the server first
+    Migrate {
+        #[command(flatten)]
+        state: State,
+        /// postgres://USER@HOST[,HOST]/NAME, as for `init`
+        #[arg(long, value_name = "URL")]
+        database: String,
     },
     /// Renew the server certificate, or make the state folder of a registrar on another host
     Certificate {
@@ -198,6 +206,20 @@ pub fn run(cli: Cli) -> Result<(), Failure> {
                     );
                 }
             }
+            Ok(())
+        }
+        Command::Migrate { state, database } => {
+            let state = StateDir::new(state.dir);
+            let (rows, left) = migrate::migrate(&state, &DatabaseUrl::new(database))?;
+            eprintln!(
+                "moved {}; {} names the database now",
+                counted(rows, "row"),
+                state.config_file().display()
+            );
+            eprintln!(
+                "{} is not used any more: delete it when all is well, it is as secret as a backup",
+                left.display()
+            );
             Ok(())
         }
         Command::Certificate { state, sans, role: None, .. } => {

@@ -6,6 +6,7 @@ use crate::store::postgres::{self, Address};
 use serde::{Deserialize, Serialize};
 use std::fs::{File, TryLockError};
 use std::net::{IpAddr, SocketAddr};
+use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -59,6 +60,19 @@ impl DatabaseUrl {
     /// Whether who reads it can do what this server can.
     pub fn has_password(&self) -> bool {
         postgres::has_password(&self.0)
+    }
+
+    /// For one that comes from the command line.
+    ///
+    /// # Errors
+    /// When it has a password.
+    pub fn require_no_password(&self) -> Result<(), Failure> {
+        if !self.has_password() {
+            return Ok(());
+        }
+        Err(Failure::new("database: expected a URL without a password, found one with it").hint(
+            "others on this host see it on the command line: passfile=FILE names a file that has it, as that of libpq",
+        ))
     }
 
     /// What it says, with the files that it names.
@@ -302,6 +316,23 @@ impl StateDir {
         }
         let said = url.address().map_err(|e| Failure::new(format!("{}: {e}", config.display())))?;
         Ok(Location::Server(Box::new(said)))
+    }
+
+    /// Has the settings name a database. What else they say, comments and all, stays.
+    ///
+    /// # Errors
+    /// When they can't be read or written.
+    pub fn name_database(&self, url: &DatabaseUrl) -> Result<(), Failure> {
+        let (path, new) = (self.config_file(), self.file("halfkey-verifier.toml.new"));
+        let failed = |e: std::io::Error| Failure::new(format!("{}: {e}", path.display()));
+        let mode = std::fs::metadata(&path).map_err(failed)?.mode();
+        // Before the first table.
+        let line = format!("database = {}\n", toml::Value::String(url.0.clone()));
+        let text = line + &std::fs::read_to_string(&path).map_err(failed)?;
+        Config::parse(&text)?;
+        let _ = std::fs::remove_file(&new);
+        crate::keys::write_new(&new, text.as_bytes(), mode & 0o777)?;
+        std::fs::rename(&new, &path).map_err(failed)
     }
 
     /// The cluster key ([`crate::keys::ClusterKey`]).

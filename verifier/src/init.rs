@@ -61,11 +61,7 @@ pub fn init(state: &StateDir, init: &Init) -> Result<PathBuf, Failure> {
     };
     check_name(&init.operator)?;
     if let Some(url) = &init.database {
-        if url.has_password() {
-            return Err(Failure::new("database: expected a URL without a password, found one with it").hint(
-                "others on this host see it on the command line: passfile=FILE names a file that has it, as that of libpq",
-            ));
-        }
+        url.require_no_password()?;
         url.address()?;
     }
     let sans = subject_names(&init.urls, &init.sans)?;
@@ -81,19 +77,21 @@ pub fn init(state: &StateDir, init: &Init) -> Result<PathBuf, Failure> {
         Kept::create(&state.sequence(), deployment, &Place::default(), &Place::default())
             .map_err(|e| Failure::new(format!("{}: {e}", state.sequence().display())))?;
         write_new(&state.config_file(), config.render().as_bytes(), 0o644)?;
-        require_new(state)?;
+        require_new(&open_records(state)?, &state.database()?)?;
         add_operator(state, &ca, &config, &init.operator, None)
     };
     made().inspect_err(|_| clear_folder(state))
 }
 
 /// One that has records is another deployment's, or the same one's that this folder would have to be a copy of.
-fn require_new(state: &StateDir) -> Result<(), Failure> {
-    let new = open_records(state)?.is_new().map_err(|e| Failure::new(e.to_string()))?;
-    if new {
+///
+/// # Errors
+/// When it has some, or can't be read.
+pub fn require_new(records: &Records, at: &Location) -> Result<(), Failure> {
+    if records.is_new().map_err(|e| Failure::new(e.to_string()))? {
         return Ok(());
     }
-    Err(Failure::new(format!("{}: expected an empty database, found records", state.database()?))
+    Err(Failure::new(format!("{at}: expected an empty database, found records"))
         .hint("a second server for them needs a copy of the state folder of the first: docs/service.md"))
 }
 

@@ -30,6 +30,7 @@ pub mod init;
 pub mod keys;
 pub mod limit;
 pub mod long_poll;
+pub mod migrate;
 pub mod nonce;
 pub mod pki;
 pub mod policies;

@@ -286,3 +286,55 @@ fn a_database_that_is_in_use_is_not_begun_again() {
     let list = output(&["operator", "list", "--state", &state]);
     assert!(list.status.success(), "{list:?}");
 }
+
+/// What a server has in its SQLite file goes to PostgreSQL, and the machines notice nothing.
+#[tokio::test]
+async fn records_move_to_a_database_of_several_servers() {
+    let mut server = Server::start();
+    let node = enrolled(&server).await;
+    node.allow(&server.operator()).await;
+    assert_eq!(said(&node.boot(&server.anybody()).await), "released");
+    node.propose(&server.anybody(), &halfkey_testkit::software::Software::default()).await;
+    let other = Node::new();
+    other.register(&server.anybody()).await.unwrap();
+    let trail: AuditList = get(&server.operator(), "/v1/operator/audit?after=0").await.unwrap();
+    let database = Postgres::shared().database();
+    let state = server.state().to_str().unwrap().to_owned();
+    let migrate = |url: &str| {
+        let done = output(&["migrate", "--database", url, "--state", &state]);
+        (done.status.success(), String::from_utf8_lossy(&done.stderr).into_owned())
+    };
+    let (done, text) = migrate(&database);
+    assert!(!done && text.contains("stop the server"), "{text}");
+    server.stop();
+    // A row that it has no place for: nothing is moved.
+    let damage = |sql: &str| server.database().execute(sql, []).unwrap();
+    damage("UPDATE nodes SET last_seen = 'x'");
+    let (done, text) = migrate(&database);
+    assert!(!done && text.contains("table nodes, row 1: what is in last_seen"), "{text}");
+    damage("UPDATE nodes SET last_seen = 1");
+    let (done, text) = migrate(&database);
+    assert!(
+        done && text.contains("names the database now") && text.contains("halfkey.db is not used"),
+        "{text}"
+    );
+    let (done, text) = migrate(&database);
+    assert!(!done && text.contains("names a database already"), "{text}");
+    // It is not asked any more.
+    std::fs::remove_file(server.state().join("halfkey.db")).unwrap();
+    server.serve();
+    let second = server.replica();
+    let moved: AuditList = get(&second.operator(), "/v1/operator/audit?after=0").await.unwrap();
+    assert_eq!(moved.entries[..trail.entries.len()], trail.entries[..]);
+    for server in [&server, &second] {
+        assert_eq!(said(&node.boot(&server.anybody()).await), "released");
+        node.reboot();
+    }
+    let evidence: halfkey_protocol::wire::operator::EvidenceList =
+        get(&second.operator(), &path(node.id, "/evidence")).await.unwrap();
+    let numbers: Vec<u64> = evidence.evidence.iter().map(|evidence| evidence.id).collect();
+    assert!(numbers.is_sorted_by(|a, b| a > b), "{numbers:?}");
+    other.enroll(&second.anybody(), &server.operator(), "second").await;
+    decide(&second, &node, "/revoke").await;
+    assert_eq!(said(&node.boot(&server.anybody()).await), "denied revoked");
+}

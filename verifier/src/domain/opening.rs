@@ -20,13 +20,21 @@ impl Records {
     /// # Errors
     /// When it can't be opened or was made by a newer build; when there is no cluster key.
     pub fn open_in(state: &StateDir) -> Result<Self> {
+        let at = state.database().map_err(|e| Error::unavailable(e.to_string()))?;
+        Self::in_folder(state, store::open(&at)?)
+    }
+
+    /// The same over another database than the folder's own.
+    ///
+    /// # Errors
+    /// When it can't be read; when there is no cluster key.
+    pub fn in_folder(state: &StateDir, store: Arc<dyn Store>) -> Result<Self> {
         let unusable = |e: crate::Failure| Error::unavailable(e.to_string());
         let key = ClusterKey::load(&state.cluster_key()).map_err(unusable)?;
         let deployment = match state.deployment().exists() {
             true => Some(keys::load_deployment(&state.deployment()).map_err(unusable)?),
             false => None,
         };
-        let store = store::open(&state.database().map_err(unusable)?)?;
         Self::of(store, key, deployment.map(|deployment| (deployment, state.sequence())))
     }
 

@@ -5,6 +5,7 @@
 //! tests (`verifier/tests/store/main.rs`).
 
 pub mod memory;
+pub mod moving;
 pub mod postgres;
 pub mod rows;
 mod signatures;

@@ -20,6 +20,7 @@ mod clients;
 mod documents;
 mod enrollments;
 mod evidence;
+mod import;
 mod nodes;
 mod policies;
 mod proposals;
@@ -87,11 +88,59 @@ impl Postgres {
         &self,
         changes: Changes,
         session: &Session,
-        work: &mut dyn FnMut(&dyn Tx) -> Then,
+        work: &mut dyn FnMut(&PgTx<'_>) -> Then,
     ) -> (std::thread::Result<Then>, Option<Failure>) {
         let tx = PgTx::new(&self.background, session, Some(changes));
         let then = catch_unwind(AssertUnwindSafe(|| work(&tx)));
         (then, tx.failed.into_inner())
+    }
+
+    /// As [`Store::write`].
+    fn write_rows(&self, changes: Changes, work: &mut dyn FnMut(&PgTx<'_>) -> Then) -> Result<()> {
+        let held = match changes {
+            Changes::Rows => {
+                format!("SET LOCAL synchronous_commit = off; SELECT {}", Held::Documents.shared())
+            }
+            Changes::Documents => format!("SELECT {}", Held::Documents.exclusive()),
+        };
+        let begin = format!("BEGIN ISOLATION LEVEL READ COMMITTED; {held}");
+        let since = Instant::now();
+        for run in 1.. {
+            let session = self.writers.begin(&self.background, &begin, since)?;
+            let (then, failed) = self.run(changes, &session, work);
+            let then = match then {
+                Ok(then) => then,
+                Err(panic) => {
+                    let _ = self.writers.end(&self.background, session, "ROLLBACK");
+                    resume_unwind(panic);
+                }
+            };
+            let failed = match failed {
+                None if then == Then::RollBack => {
+                    let _ = self.writers.end(&self.background, session, "ROLLBACK");
+                    return Ok(());
+                }
+                None => match self.commit(session, changes, then) {
+                    Ok(()) => return Ok(()),
+                    Err(failed) => failed,
+                },
+                Some(failed) => {
+                    let _ = self.writers.end(&self.background, session, "ROLLBACK");
+                    if then == Then::RollBack && !failed.again {
+                        // What it made of that is its answer.
+                        return Ok(());
+                    }
+                    failed
+                }
+            };
+            let soon = run < RUNS && since.elapsed() < PATIENCE;
+            if !failed.again || !soon || then == Then::CommitNow {
+                return Err(self.writers.named(failed.error));
+            }
+            // Who was in the way is done by then.
+            std::thread::sleep(Duration::from_millis(10 * u64::from(run)));
+        }
+        unreachable!("it ends after some runs")
     }
 
     /// Ends a transaction. Of one that no other may take the place of it is found out whether it was committed.
@@ -192,50 +241,7 @@ impl Store for Postgres {
     }
 
     fn write(&self, changes: Changes, work: &mut dyn FnMut(&dyn Tx) -> Then) -> Result<()> {
-        let held = match changes {
-            Changes::Rows => {
-                format!("SET LOCAL synchronous_commit = off; SELECT {}", Held::Documents.shared())
-            }
-            Changes::Documents => format!("SELECT {}", Held::Documents.exclusive()),
-        };
-        let begin = format!("BEGIN ISOLATION LEVEL READ COMMITTED; {held}");
-        let since = Instant::now();
-        for run in 1.. {
-            let session = self.writers.begin(&self.background, &begin, since)?;
-            let (then, failed) = self.run(changes, &session, work);
-            let then = match then {
-                Ok(then) => then,
-                Err(panic) => {
-                    let _ = self.writers.end(&self.background, session, "ROLLBACK");
-                    resume_unwind(panic);
-                }
-            };
-            let failed = match failed {
-                None if then == Then::RollBack => {
-                    let _ = self.writers.end(&self.background, session, "ROLLBACK");
-                    return Ok(());
-                }
-                None => match self.commit(session, changes, then) {
-                    Ok(()) => return Ok(()),
-                    Err(failed) => failed,
-                },
-                Some(failed) => {
-                    let _ = self.writers.end(&self.background, session, "ROLLBACK");
-                    if then == Then::RollBack && !failed.again {
-                        // What it made of that is its answer.
-                        return Ok(());
-                    }
-                    failed
-                }
-            };
-            let soon = run < RUNS && since.elapsed() < PATIENCE;
-            if !failed.again || !soon || then == Then::CommitNow {
-                return Err(self.writers.named(failed.error));
-            }
-            // Who was in the way is done by then.
-            std::thread::sleep(Duration::from_millis(10 * u64::from(run)));
-        }
-        unreachable!("it ends after some runs")
+        self.write_rows(changes, &mut |tx| work(tx))
     }
 
     /// Deleted rows are in the server's files until it tidies them up, and in its log and backups as long as these are kept. C_U is

@@ -6,6 +6,7 @@ mod clients;
 mod documents;
 mod enrollments;
 mod evidence;
+mod export;
 mod nodes;
 mod policies;
 mod proposals;

@@ -1,0 +1,111 @@
+//! A connection that is cut at the commit, before or after it came.
+
+use crate::{NODE, Server, append, look, node};
+use halfkey_verifier::store::postgres::{Address, Postgres};
+use halfkey_verifier::store::{Changes, Store, Then, Tx, Which};
+use std::io::{Read, Write};
+use std::os::unix::net::{UnixListener, UnixStream};
+use std::path::Path;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU8, Ordering};
+
+/// Nothing is cut.
+const CALM: u8 = 0;
+/// The next commit does not come.
+const BEFORE: u8 = 1;
+/// The answer to the next commit does not come.
+const AFTER: u8 = 2;
+/// That one has come.
+const CUT: u8 = 3;
+
+/// Between client and server, in a folder with a socket like the server's.
+fn between(folder: &Path, server: &Path) -> Arc<AtomicU8> {
+    const NAME: &str = ".s.PGSQL.5432";
+    let listener = UnixListener::bind(folder.join(NAME)).unwrap();
+    let (when, server) = (Arc::new(AtomicU8::new(CALM)), server.join(NAME));
+    let asked = when.clone();
+    std::thread::spawn(move || {
+        for client in listener.incoming().map_while(Result::ok) {
+            let server = UnixStream::connect(&server).unwrap();
+            let (from, to) = (client.try_clone().unwrap(), server.try_clone().unwrap());
+            let when = asked.clone();
+            std::thread::spawn(move || {
+                pass(from, to, |bytes| {
+                    if !bytes.windows(7).any(|part| part == b"COMMIT\0" || part == b"COMMIT;") {
+                        return true;
+                    }
+                    let _ = when.compare_exchange(AFTER, CUT, Ordering::SeqCst, Ordering::SeqCst);
+                    when.compare_exchange(BEFORE, CALM, Ordering::SeqCst, Ordering::SeqCst).is_err()
+                })
+            });
+            let when = asked.clone();
+            std::thread::spawn(move || {
+                pass(server, client, |_| {
+                    when.compare_exchange(CUT, CALM, Ordering::SeqCst, Ordering::SeqCst).is_err()
+                })
+            });
+        }
+    });
+    when
+}
+
+/// Until one of them ends, or these bytes may not go on.
+fn pass(mut from: UnixStream, mut to: UnixStream, go_on: impl Fn(&[u8]) -> bool) {
+    let mut bytes = [0; 65536];
+    while let Ok(length @ 1..) = from.read(&mut bytes) {
+        if !go_on(&bytes[..length]) || to.write_all(&bytes[..length]).is_err() {
+            break;
+        }
+    }
+    for end in [from, to] {
+        let _ = end.shutdown(std::net::Shutdown::Both);
+    }
+}
+
+#[test]
+fn what_became_of_a_commit_is_found_out_or_said_to_be_unknown() {
+    let dir = tempfile::tempdir().unwrap();
+    let server = Server::shared().folder();
+    let when = between(dir.path(), server);
+    let url = Server::shared().database();
+    let url = url.replace(server.to_str().unwrap(), dir.path().to_str().unwrap());
+    let store = Postgres::open(&Address::parse(&url).unwrap()).unwrap();
+    let documents = || look(&store, |tx| tx.head().unwrap().number);
+    let mut runs = 0;
+    let mut append_at = |at: u8| {
+        when.store(at, Ordering::SeqCst);
+        runs = 0;
+        let done = store.write(Changes::Documents, &mut |tx: &dyn Tx| {
+            runs += 1;
+            append(tx, tx.head().unwrap().number + 1);
+            Then::CommitNow
+        });
+        assert_eq!(
+            (runs, when.load(Ordering::SeqCst)),
+            (1, CALM),
+            "something beside the database says that it ends here"
+        );
+        done
+    };
+    // Of a document it is asked.
+    assert!(append_at(BEFORE).is_err());
+    assert_eq!(documents(), 0);
+    append_at(AFTER).unwrap();
+    assert_eq!(documents(), 1);
+    append_at(CALM).unwrap();
+    assert_eq!(documents(), 2);
+    // All else is not answered, and does not run twice.
+    for (at, there) in [(BEFORE, 0), (AFTER, 1)] {
+        when.store(at, Ordering::SeqCst);
+        let mut runs = 0;
+        let done = store.write(Changes::Rows, &mut |tx: &dyn Tx| {
+            runs += 1;
+            tx.put_node(&node(NODE, "web1")).unwrap();
+            Then::Commit
+        });
+        let said = done.unwrap_err().to_string();
+        assert!(said.contains("what became of it is not known"), "{said}");
+        assert_eq!((runs, when.load(Ordering::SeqCst)), (1, CALM));
+        assert_eq!(look(&store, |tx| tx.node_lines(&Which::After(None), 9, 0).unwrap().len()), there);
+    }
+}
