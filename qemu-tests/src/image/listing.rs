@@ -1,12 +1,57 @@
-//! What is in an initramfs that is not compressed: archives (cpio, newc), one behind the other, as the kernel unpacks them. cpio itself
-//! stops behind the first.
+//! What is in an initramfs as far as it is not compressed: archives (cpio, newc), one behind the other, as the kernel unpacks them. cpio
+//! itself stops behind the first.
 
 use crate::error::{Context, Result};
 use std::collections::HashSet;
 
 /// Before the name of an entry.
 const HEADER: usize = 110;
+const MAGIC: &[u8] = b"070701";
 const REGULAR: u32 = 0o100_000;
+
+/// An entry of an archive.
+struct Entry {
+    inode: u32,
+    mode: u32,
+    links: u32,
+    is_last: bool,
+    /// Where the next one begins.
+    end: usize,
+}
+
+fn entry(image: &[u8], at: usize) -> Result<Entry> {
+    let header = image.get(at..at + HEADER).filter(|header| header.starts_with(MAGIC));
+    let header = header.context(format_args!("expected the header of an archive's entry at {at}"))?;
+    let field = |index: usize| {
+        let digits = std::str::from_utf8(&header[6 + 8 * index..][..8]).unwrap_or_default();
+        u32::from_str_radix(digits, 16).context(format_args!("a field of the entry at {at}"))
+    };
+    let (size, name_size) = (field(6)? as usize, field(11)? as usize);
+    let name = image.get(at + HEADER..at + HEADER + name_size).context("a name is cut off")?;
+    let end = ((at + HEADER + name_size).next_multiple_of(4) + size).next_multiple_of(4);
+    Ok(Entry { inode: field(0)?, mode: field(1)?, links: field(4)?, is_last: name == b"TRAILER!!!\0", end })
+}
+
+/// Behind what fills an archive up.
+fn skip_zeros(image: &[u8], at: usize) -> Option<usize> {
+    Some(at + image.get(at..)?.iter().position(|byte| *byte != 0)?)
+}
+
+/// Where the compressed part begins. What is compressed already, as many kernels' modules are, dracut puts in front of it from 108 on.
+///
+/// # Errors
+/// If an archive before it is damaged, or there is nothing behind them.
+pub fn compressed_at(image: &[u8]) -> Result<usize> {
+    let mut at = 0;
+    while image.get(at..).is_some_and(|rest| rest.starts_with(MAGIC)) {
+        let found = entry(image, at)?;
+        at = found.end;
+        if found.is_last {
+            at = skip_zeros(image, at).context("expected a compressed part, found none")?;
+        }
+    }
+    Ok(at)
+}
 
 /// How many regular files there are. One of several names is one: dracut links files of the same content to each other.
 ///
@@ -15,23 +60,13 @@ const REGULAR: u32 = 0o100_000;
 pub fn regular_files(image: &[u8]) -> Result<usize> {
     let (mut count, mut linked) = (0, HashSet::new());
     let (mut at, mut archive) = (0, 0);
-    while let Some(ahead) = image.get(at..).and_then(|rest| rest.iter().position(|byte| *byte != 0)) {
-        at += ahead;
-        let header = image.get(at..at + HEADER).filter(|header| header.starts_with(b"070701"));
-        let header = header.context(format_args!("expected the header of an archive's entry at {at}"))?;
-        let field = |index: usize| {
-            let digits = std::str::from_utf8(&header[6 + 8 * index..][..8]).unwrap_or_default();
-            u32::from_str_radix(digits, 16).context(format_args!("a field of the entry at {at}"))
-        };
-        let (inode, mode, links) = (field(0)?, field(1)?, field(4)?);
-        let (size, name_size) = (field(6)? as usize, field(11)? as usize);
-        let name = image.get(at + HEADER..at + HEADER + name_size).context("a name is cut off")?;
+    while let Some(begin) = skip_zeros(image, at) {
+        let Entry { inode, mode, links, is_last, end } = entry(image, begin)?;
         if mode & 0o170_000 == REGULAR && (links < 2 || linked.insert((archive, inode))) {
             count += 1;
         }
-        archive += usize::from(name == b"TRAILER!!!\0");
-        at = (at + HEADER + name_size).next_multiple_of(4) + size;
-        at = at.next_multiple_of(4);
+        archive += usize::from(is_last);
+        at = end;
     }
     Ok(count)
 }
@@ -52,11 +87,15 @@ mod tests {
         image.resize(image.len().next_multiple_of(512), 0);
         image.extend(with_files(&cpio(&[file("etc/two"), file("etc/three")]), &[file("four")]));
         assert_eq!(regular_files(&image).unwrap(), 4);
+        assert!(compressed_at(&image).is_err());
+        let archives = image.len();
         image.extend(b"\x28\xb5\x2f\xfd");
         assert!(regular_files(&image).is_err());
+        assert_eq!(compressed_at(&image).unwrap(), archives);
+        assert_eq!(compressed_at(&image[archives..]).unwrap(), 0);
         for end in 0..image.len() {
             // No panic.
-            let _ = regular_files(&image[..end]);
+            let _ = (regular_files(&image[..end]), compressed_at(&image[..end]));
         }
     }
 

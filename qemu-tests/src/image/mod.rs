@@ -210,8 +210,12 @@ impl Images {
         let pretend = tree.join("pretend");
         fs::write(&pretend, &init.content).context("can't write a file")?;
         fs::set_permissions(&pretend, fs::Permissions::from_mode(0o755)).context("can't set a mode")?;
-        let mut unpack = Command::new("zstd");
-        run(unpack.args(["-q", "-d"]).arg(initrd).arg("-o").arg(tree.join("initramfs.cpio")))?;
+        let image = fs::read(&initrd).context(format_args!("can't read {}", initrd.display()))?;
+        let (plain, compressed) = image.split_at(listing::compressed_at(&image)?);
+        for (name, part) in [("plain.cpio", plain), ("initramfs.cpio.zst", compressed)] {
+            fs::write(tree.join(name), part).context("can't write a file")?;
+        }
+        run(Command::new("zstd").args(["-q", "-d", "--rm"]).arg(tree.join("initramfs.cpio.zst")))?;
         luks::ext4(Command::new("/sbin/mkfs.ext4"), Some(&tree), guest::ROOT_FS, 256 << 20, &ext4)?;
         remove(&tree)?;
         let partition = disk::single(&ext4, to)?;
