@@ -37,6 +37,47 @@ enum Path {
     Kernel,
 }
 
+/// How the running system came, for those that look for its next boot.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Came {
+    /// By a unified kernel image.
+    Uki,
+    /// By GRUB.
+    Grub {
+        /// It read boot entries (`blscfg`), and not the configuration that was made of what is in /boot.
+        entries: bool,
+    },
+    /// By a kernel that loaded its initramfs, or was handed it by another loader.
+    Kernel,
+}
+
+impl std::fmt::Display for Came {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(match self {
+            Self::Uki => "a unified kernel image",
+            Self::Grub { entries: true } => "an entry that GRUB reads",
+            Self::Grub { entries: false } => "a kernel that GRUB starts",
+            Self::Kernel => "a kernel and its initrd",
+        })
+    }
+}
+
+impl Came {
+    fn of(log: &[u8]) -> Self {
+        match Path::of(log) {
+            Path::Uki => Self::Uki,
+            Path::Grub => Self::Grub { entries: grub::reads_entries(log) },
+            Path::Kernel => Self::Kernel,
+        }
+    }
+}
+
+/// None without the firmware's log.
+pub fn came() -> Option<Came> {
+    let log = event_log();
+    (!log.is_empty()).then(|| Came::of(&log))
+}
+
 /// Empty if there is none.
 fn event_log() -> Vec<u8> {
     bounded::read(EVENT_LOG, MAX_LOG).unwrap_or_default()
@@ -320,6 +361,11 @@ mod tests {
             (recorded!("grub-shim-ms-keys"), Path::Grub),
         ] {
             assert_eq!(Path::of(log), path);
+            // Debian's GRUB reads no entries; Fedora's does.
+            let came = if path == Path::Uki { Came::Uki } else { Came::Grub { entries: false } };
+            let by_entry = [log, b"grub_cmd: blscfg\0"].concat();
+            assert_eq!(Came::of(log), came);
+            assert_eq!(Came::of(&by_entry) == Came::Grub { entries: true }, path == Path::Grub);
             let boot = Boot::of(line, log, in_log(log), "6.1.0-56-cloud-amd64");
             assert!(boot.warnings().is_empty(), "{:?}", boot.warnings());
             // There the kernel would load what nobody measures.

@@ -100,9 +100,18 @@ pub fn command_of(event: &str) -> Option<&str> {
 
 /// Whether firmware's log, as it is, has an event that says that GRUB reads an initrd.
 pub fn reads_initrd(log: &[u8]) -> bool {
+    INITRD.iter().any(|command| has_command(log, &format!("{command} ")))
+}
+
+/// Whether it has one that says that GRUB reads boot entries of the Boot Loader Specification, as Fedora's and Red Hat's does.
+pub fn reads_entries(log: &[u8]) -> bool {
+    has_command(log, "blscfg")
+}
+
+fn has_command(log: &[u8], begin: &str) -> bool {
     let commands = FORMS.iter().filter(|form| form.text == Text::Command);
     commands
-        .flat_map(|form| INITRD.map(|command| format!("{}{command} ", form.word)))
+        .map(|form| format!("{}{begin}", form.word))
         .any(|begin| log.windows(begin.len()).any(|bytes| bytes == begin.as_bytes()))
 }
 

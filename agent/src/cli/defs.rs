@@ -252,6 +252,7 @@ pub const COMMANDS: &[Cmd] = &[
         usage: &[
             "propose [--kernel-version VERSION] [OPTIONS]",
             "propose --uki FILE [OPTIONS]",
+            "propose --entry FILE [OPTIONS]",
             "propose --kernel FILE [--initrd FILE]... [--cmdline TEXT] [OPTIONS]",
         ],
         text: &[
@@ -267,6 +268,7 @@ pub const COMMANDS: &[Cmd] = &[
                  entry, or vmlinuz and initrd.img",
             ),
             Opt::new("uki", Takes::File("FILE"), "this unified kernel image"),
+            Opt::new("entry", Takes::File("FILE"), "this boot entry, of a folder loader/entries"),
             Opt::new(
                 "kernel",
                 Takes::File("FILE"),

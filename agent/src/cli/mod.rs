@@ -167,6 +167,8 @@ mod tests {
         let named = |path| PathBuf::from(path).into();
         let uki = What::Files(Source::Uki(named("/efi/a.efi")));
         assert_eq!(of("propose --uki /efi/a.efi --timeout 5"), Ok((uki, Duration::from_secs(5), false)));
+        let entry = What::Entry("/efi/loader/entries/a.conf".into());
+        assert_eq!(of("propose --entry /efi/loader/entries/a.conf"), Ok((entry, half_a_minute, false)));
         let kernel = What::Files(Source::Kernel {
             kernel: named("k"),
             initrds: vec![named("a"), named("b")],
@@ -180,6 +182,8 @@ mod tests {
             "propose --initrd b",
             "propose --kernel-version 6 --cmdline quiet",
             "propose --uki a --kernel-version 6",
+            "propose --uki a --entry b",
+            "propose --entry a --cmdline quiet",
         ] {
             assert!(of(line).unwrap_err().contains("expected one of"), "{line}");
         }

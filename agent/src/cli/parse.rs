@@ -200,17 +200,19 @@ impl Given {
     fn propose(mut self, tpm: Location) -> Result<Command> {
         let (uki, kernel, version) = (self.path("uki"), self.path("kernel"), self.text("kernel-version")?);
         let (initrds, command_line) = (self.paths("initrd"), self.text("cmdline")?);
+        let entry = self.path("entry");
         let beside = !initrds.is_empty() || command_line.is_some();
-        let what = match (uki, kernel, version) {
-            (Some(uki), None, None) if !beside => What::Files(Source::Uki(uki.into())),
-            (None, Some(kernel), None) => {
+        let what = match (uki, entry, kernel, version) {
+            (Some(uki), None, None, None) if !beside => What::Files(Source::Uki(uki.into())),
+            (None, Some(entry), None, None) if !beside => What::Entry(entry),
+            (None, None, Some(kernel), None) => {
                 let initrds = initrds.into_iter().map(Into::into).collect();
                 What::Files(Source::Kernel { kernel: kernel.into(), initrds, command_line })
             }
-            (None, None, version) if !beside => What::Version(version),
+            (None, None, None, version) if !beside => What::Version(version),
             _ => {
                 return Err(self.usage(
-                    "expected one of --kernel-version, --uki, --kernel; --initrd and --cmdline go with --kernel",
+                    "expected one of --kernel-version, --uki, --entry, --kernel; --initrd and --cmdline go with --kernel",
                 ));
             }
         };

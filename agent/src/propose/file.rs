@@ -8,14 +8,15 @@ use halfkey_measure::stub;
 use std::fs::File;
 use std::io::{self, Read};
 use std::ops::Range;
-use std::os::unix::fs::FileExt;
+use std::os::unix::fs::{FileExt, MetadataExt};
 use std::path::{Path, PathBuf};
-use std::time::SystemTime;
 
 /// Of an image or an initrd, in bytes. A UKI with firmware and drivers has 100 MiB.
 const MAX_FILE: u64 = 1 << 30;
 /// Bytes at the beginning of an image in which its headers are, and of a kernel what it says of itself.
 const HEAD: u64 = 64 << 10;
+/// Read at once of two files that are compared.
+const CHUNK: u64 = 1 << 20;
 /// Longest release; the kernel's own bound is 64.
 const MAX_RELEASE: usize = 128;
 
@@ -50,12 +51,45 @@ impl BootFile {
         self.open().map_or_else(|e| e.kind() == io::ErrorKind::CrossesDevices, |_| true)
     }
 
-    /// When it was written; an error for what can't be opened.
+    /// # Errors
+    /// As [`BootFile::whole`].
+    pub fn readable(&self) -> Result<()> {
+        self.open().map(|_| ()).map_err(|e| Error::system(self.path.display(), e))
+    }
+
+    /// Whether both have the same content. What can't be read is the same as nothing.
+    pub fn is_same(&self, other: &Self) -> bool {
+        self.same(other).unwrap_or(false)
+    }
+
+    fn same(&self, other: &Self) -> io::Result<bool> {
+        let (one, other) = (self.open()?, other.open()?);
+        let (about, about_other) = (one.metadata()?, other.metadata()?);
+        if (about.dev(), about.ino()) == (about_other.dev(), about_other.ino()) {
+            return Ok(true);
+        }
+        if about.len() != about_other.len() || about.len() > MAX_FILE {
+            return Ok(false);
+        }
+        let (mut one, mut other) = (one.take(MAX_FILE), other.take(MAX_FILE));
+        let (mut bytes, mut others) = (Vec::new(), Vec::new());
+        loop {
+            bytes.clear();
+            others.clear();
+            one.by_ref().take(CHUNK).read_to_end(&mut bytes)?;
+            other.by_ref().take(CHUNK).read_to_end(&mut others)?;
+            if bytes != others || bytes.is_empty() {
+                return Ok(bytes == others);
+            }
+        }
+    }
+
+    /// The file system that it is on.
     ///
     /// # Errors
     /// As [`BootFile::whole`].
-    pub fn modified(&self) -> io::Result<SystemTime> {
-        self.open()?.metadata()?.modified()
+    pub fn device(&self) -> io::Result<u64> {
+        Ok(self.open()?.metadata()?.dev())
     }
 
     fn open(&self) -> io::Result<File> {

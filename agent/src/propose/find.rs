@@ -7,22 +7,27 @@
 //! | `vmlinuz-VERSION`, `initrd.img-VERSION` | as Debian names them for GRUB |
 //!
 //! Files that are there now: which of several kernels will be started is the boot loader's choice. Somebody else may be able to write these
-//! places: what is found there is read below its place only.
+//! places: what is found there is read below its place only, and nothing that stands there (a name, a time, the text of an entry) decides between
+//! two: [`choice`] does, or nobody.
 
 use super::entry::{Entry, entry, is_variable};
 use super::file::BootFile;
 use super::grub;
 use crate::bounded;
 use crate::error::{Error, Kind, Result};
+use crate::firmware::{self, Came};
+use choice::{Candidate, What};
 use halfkey_measure::grub::BOOT_IMAGE;
 use std::path::{Path, PathBuf};
-use std::time::SystemTime;
 
+mod choice;
 mod lines;
 pub use lines::NextLine;
 
 /// GRUB's environment, below a place of boot files.
 const ENVIRONMENTS: [&str; 2] = ["grub2/grubenv", "grub/grubenv"];
+/// Entries of type 1, below a place of boot files.
+const ENTRIES: &str = "loader/entries";
 /// Names looked at in one folder.
 const MAX_NAMES: usize = 4096;
 /// Of an entry, in bytes; systemd-boot reads no more.
@@ -55,6 +60,8 @@ pub struct System {
     pub command_line: String,
     /// Version of the running kernel.
     pub release: String,
+    /// How it was started; none if the firmware's log does not tell.
+    pub came: Option<Came>,
 }
 
 impl System {
@@ -66,13 +73,14 @@ impl System {
             boot_root,
             command_line: read("/proc/cmdline"),
             release: read("/proc/sys/kernel/osrelease"),
+            came: firmware::came(),
         }
     }
 
-    /// What will be started for this version: the newest of what is there.
+    /// What will be started for this version.
     ///
     /// # Errors
-    /// When nothing is, or what is named is not there.
+    /// When nothing is there, or what is named is not, or what is there differs.
     pub fn find(&self, version: &str) -> Result<Source> {
         if !is_version(version) {
             return Err(Error::usage(format!(
@@ -81,21 +89,50 @@ impl System {
             )));
         }
         let roots = self.roots();
-        match self.newest(&roots, version) {
-            Some(Candidate { file, entry: None }) => Ok(Source::Uki(file)),
-            Some(Candidate { file, entry: Some((root, entry)) }) => self.entry(root, &file, &entry, version),
-            None => self.plain(&roots, version),
+        let found = self.candidates(&roots, version)?;
+        match choice::one(self.as_this_boot(found), version)? {
+            Some(source) => Ok(source),
+            None => {
+                let places: Vec<_> = roots.iter().map(|root| root.display().to_string()).collect();
+                let kind = self.came.map(|came| format!(", as this boot came: {came}")).unwrap_or_default();
+                Err(missing(format!("no kernel {version} is in {}{kind}", places.join(", "))).hint(
+                    "name the files: --uki FILE, --entry FILE, or --kernel FILE --initrd FILE --cmdline TEXT",
+                ))
+            }
         }
     }
 
-    fn newest<'r>(&self, roots: &'r [PathBuf], version: &str) -> Option<Candidate<'r>> {
+    /// What this boot entry starts.
+    ///
+    /// # Errors
+    /// When it is in no `loader/entries`, can't be read, or names what is not there.
+    pub fn of_entry(&self, path: &Path, version: &str) -> Result<Source> {
+        let root = path.ancestors().nth(3).filter(|_| path.parent().is_some_and(|at| at.ends_with(ENTRIES)));
+        let root = root.ok_or_else(|| {
+            Error::usage(format!("expected an entry in {ENTRIES}, found {}", path.display()))
+        })?;
+        let file = BootFile::from(path.to_owned());
+        let text = file.text(MAX_ENTRY).map_err(|e| Error::system(path.display(), e))?;
+        let entry = entry(&text);
+        let version = if entry.version.is_empty() { version } else { &entry.version };
+        self.entry(root, &file, &entry, version)
+    }
+
+    /// All that fits a version, of every kind.
+    fn candidates(&self, roots: &[PathBuf], version: &str) -> Result<Vec<Candidate>> {
         let mut found = Vec::new();
         for root in roots {
-            found.extend(ukis(root, version).map(|file| Candidate { file, entry: None }));
-            let entries = entries(root, version);
-            found.extend(entries.map(|(file, entry)| Candidate { file, entry: Some((root, entry)) }));
+            let ukis = ukis(root, version)?;
+            found.extend(ukis.map(|file| Candidate::new(What::Uki, file.clone(), Ok(Source::Uki(file)))));
+            for (file, entry) in entries(root, version)? {
+                let what = if entry.uki.is_some() { What::EntryOfUki } else { What::Entry };
+                let source = self.entry(root, &file, &entry, version);
+                let options = Some(self.expanded(&entry.options));
+                found.push(Candidate { options, ..Candidate::new(what, file, source) });
+            }
         }
-        found.into_iter().max_by_key(Candidate::age)
+        found.extend(self.plain(roots, version));
+        Ok(found)
     }
 
     /// Whether GRUB started the running system, as far as its command line tells.
@@ -151,15 +188,11 @@ impl System {
         words.collect::<Vec<_>>().join(" ")
     }
 
-    fn plain(&self, roots: &[PathBuf], version: &str) -> Result<Source> {
+    fn plain(&self, roots: &[PathBuf], version: &str) -> Option<Candidate> {
         let there =
             |root: &Path, name: String| Some(BootFile::beneath(root, name)).filter(BootFile::is_there);
-        let kernel = roots.iter().find_map(|root| Some((root, there(root, format!("vmlinuz-{version}"))?)));
-        let Some((root, kernel)) = kernel else {
-            let places: Vec<_> = roots.iter().map(|root| root.display().to_string()).collect();
-            return Err(missing(format!("no kernel {version} is in {}", places.join(", ")))
-                .hint("name the files: --uki FILE, or --kernel FILE --initrd FILE --cmdline TEXT"));
-        };
+        let mut kernels = roots.iter().map(|root| (root, there(root, format!("vmlinuz-{version}"))));
+        let (root, kernel) = kernels.find_map(|(root, kernel)| Some((root, kernel?)))?;
         let names = [format!("initrd.img-{version}"), format!("initramfs-{version}.img")];
         let initrd = names.iter().find_map(|name| there(root, name.clone()));
         let configured = bounded::read_text(self.root.join("etc/kernel/cmdline"), MAX_ENTRY).ok();
@@ -168,12 +201,13 @@ impl System {
         let initrd = initrd.ok_or_else(|| {
             missing(format!("{} has no {} beside it", kernel.path().display(), names[0]))
                 .hint("build it first, or name the files: --kernel FILE --initrd FILE --cmdline TEXT")
-        })?;
-        Ok(Source::Kernel {
-            kernel,
+        });
+        let source = initrd.map(|initrd| Source::Kernel {
+            kernel: kernel.clone(),
             initrds: vec![initrd],
             command_line: Some(self.passed(version, options.as_deref(), &[])),
-        })
+        });
+        Some(Candidate::new(What::Plain, kernel, source))
     }
 
     fn boot_image(&self) -> Option<&str> {
@@ -196,19 +230,6 @@ impl System {
     }
 }
 
-/// A UKI, or an entry and where its files are.
-struct Candidate<'a> {
-    file: BootFile,
-    entry: Option<(&'a Path, Entry)>,
-}
-
-impl Candidate<'_> {
-    /// The newest has the greatest; the name decides between those of one moment.
-    fn age(&self) -> (SystemTime, PathBuf) {
-        (self.file.modified().unwrap_or(SystemTime::UNIX_EPOCH), self.file.path().to_owned())
-    }
-}
-
 /// The file that an entry names, by its path on its partition. Where the place is no file system of its own, that begins with the names
 /// of the place.
 fn resolved(root: &Path, path: &str) -> Option<BootFile> {
@@ -228,25 +249,33 @@ fn is_version(text: &str) -> bool {
     (1..=128).contains(&text.len()) && text.as_bytes().iter().all(fits)
 }
 
-/// Files of a folder below a place whose names end like this, whatever the case.
-fn files(root: &Path, folder: &'static str, suffix: &'static str) -> impl Iterator<Item = BootFile> {
-    let names = bounded::names_beneath(root, Path::new(folder), MAX_NAMES).unwrap_or_default();
+/// Files of a folder below a place whose names end like this, whatever the case, in the order of their names.
+///
+/// # Errors
+/// When there are too many to look at all: one that is not looked at could be the one that was meant.
+fn files(root: &Path, folder: &'static str, suffix: &'static str) -> Result<impl Iterator<Item = BootFile>> {
+    let mut names = bounded::names_beneath(root, Path::new(folder), MAX_NAMES + 1).unwrap_or_default();
+    if names.len() > MAX_NAMES {
+        let folder = root.join(folder);
+        return Err(missing(format!("{}: expected at most {MAX_NAMES} files, found more", folder.display())));
+    }
+    names.sort();
     let names = names.into_iter().map(PathBuf::from);
     let ends = move |name: &PathBuf| name.extension().is_some_and(|e| e.eq_ignore_ascii_case(suffix));
-    names.filter(ends).map(move |name| BootFile::beneath(root, Path::new(folder).join(name)))
+    Ok(names.filter(ends).map(move |name| BootFile::beneath(root, Path::new(folder).join(name))))
 }
 
 /// UKIs whose names have this version: `TOKEN-VERSION.efi` and `TOKEN-VERSION+TRIES.efi` of kernel-install,
 /// `linux-VERSION-MACHINE.efi` of dracut. Others (`arch-linux.efi`) say in them which kernel they have.
-fn ukis(root: &Path, version: &str) -> impl Iterator<Item = BootFile> {
-    files(root, "EFI/Linux", "efi").filter(move |file| {
+fn ukis(root: &Path, version: &str) -> Result<impl Iterator<Item = BootFile>> {
+    Ok(files(root, "EFI/Linux", "efi")?.filter(move |file| {
         let name = file.path().file_stem().unwrap_or_default().to_string_lossy();
         let mut named = name.match_indices(version).filter(|(at, _)| {
             let (before, after) = (&name[..*at], &name[at + version.len()..]);
             (before.is_empty() || before.ends_with('-')) && ends_version(after)
         });
         named.next().is_some() || file.release().as_deref() == Some(version)
-    })
+    }))
 }
 
 /// Whether a version ends where this follows: nothing, tries, or a machine id. A further part of a version does not.
@@ -258,15 +287,15 @@ fn ends_version(after: &str) -> bool {
     after.is_empty() || after.starts_with('+') || after.strip_prefix('-').is_some_and(machine)
 }
 
-fn entries(root: &Path, version: &str) -> impl Iterator<Item = (BootFile, Entry)> {
+fn entries(root: &Path, version: &str) -> Result<impl Iterator<Item = (BootFile, Entry)>> {
     let read = |file: BootFile| Some((file.text(MAX_ENTRY).ok()?, file));
-    let found = files(root, "loader/entries", "conf").filter_map(read);
+    let found = files(root, ENTRIES, "conf")?.filter_map(read);
     let found = found.map(|(text, file)| (file, entry(&text)));
-    found.filter(move |(file, entry)| {
+    Ok(found.filter(move |(file, entry)| {
         let image = || entry.image().filter(|_| entry.version.is_empty());
         let release = || resolved(root, image()?)?.release();
         entry.is_of(file.path(), version) || release().as_deref() == Some(version)
-    })
+    }))
 }
 
 #[cfg(test)]

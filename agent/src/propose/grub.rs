@@ -296,6 +296,7 @@ mod tests {
             boot_root: None,
             command_line: "BOOT_IMAGE=/vmlinuz-6.1 ro".into(),
             release: "6.1".into(),
+            came: None,
         };
         (folder, system)
     }

@@ -40,6 +40,8 @@ use std::time::Duration;
 pub enum What {
     /// These files.
     Files(find::Source),
+    /// What this boot entry starts.
+    Entry(PathBuf),
     /// Whatever the boot loader has for this kernel version; none: that of the running kernel.
     Version(Option<String>),
 }
@@ -93,6 +95,11 @@ pub fn run(options: &Options) -> Result<Report> {
     let system = find::System::running(options.boot_root.clone());
     let (source, name) = match &options.what {
         What::Files(source) => (source.clone(), options.name.clone().unwrap_or_else(|| source.file_name())),
+        What::Entry(path) => {
+            let source = system.of_entry(path, &system.release)?;
+            let name = options.name.clone().unwrap_or_else(|| source.file_name());
+            (source, name)
+        }
         What::Version(version) => {
             let version = version.as_ref().unwrap_or(&system.release);
             (system.find(version)?, options.name.clone().unwrap_or_else(|| version.clone()))

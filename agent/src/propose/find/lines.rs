@@ -1,6 +1,7 @@
 //! The kernel's command lines, of this boot and of the next one, as far as files say.
 
-use super::{Candidate, MAX_ENTRY, System, grub, resolved};
+use super::choice::What;
+use super::{MAX_ENTRY, Source, System, grub};
 use crate::bounded;
 use std::path::PathBuf;
 
@@ -23,7 +24,7 @@ impl System {
         // GRUB has a configuration of its own.
         let configured = if self.by_grub() { None } else { bounded::read_text(&file, MAX_ENTRY).ok() };
         let configured = configured.map(|line| NextLine { file, line, built: false });
-        self.built_line().into_iter().chain(configured).collect()
+        self.built_lines().into_iter().chain(configured).collect()
     }
 
     /// Those that an image which is built now may be started with. Words of this boot may have been typed at its boot loader: they count
@@ -34,19 +35,23 @@ impl System {
         next.into_iter().map(|next| next.line).chain(this).collect()
     }
 
-    fn built_line(&self) -> Option<NextLine> {
+    /// Of each that fits and could be started; GRUB's configuration speaks for a kernel without an entry.
+    fn built_lines(&self) -> Vec<NextLine> {
         let roots = self.roots();
-        let (file, line) = match self.newest(&roots, &self.release) {
-            Some(Candidate { file, entry: None }) => (file.path().to_owned(), file.command_line()?),
-            Some(Candidate { file, entry: Some((root, entry)) }) => {
-                let line = match &entry.uki {
-                    Some(uki) => resolved(root, uki)?.command_line()?,
-                    None => self.expanded(&entry.options),
-                };
-                (file.path().to_owned(), line)
-            }
-            None => grub::line_of(&roots, &self.release).filter(|_| self.by_grub())?,
-        };
-        Some(NextLine { file, line, built: true })
+        let found = self.candidates(&roots, &self.release).unwrap_or_default();
+        let fitting = self.as_this_boot(found).into_iter().filter(|one| one.what != What::Plain);
+        let lines = fitting.filter_map(|one| {
+            let line = match &one.source.ok()? {
+                Source::Uki(uki) => uki.command_line()?,
+                Source::Kernel { .. } => one.options?,
+            };
+            Some(NextLine { file: one.file.path().to_owned(), line, built: true })
+        });
+        let lines: Vec<_> = lines.collect();
+        if !lines.is_empty() || !self.by_grub() {
+            return lines;
+        }
+        let line = grub::line_of(&roots, &self.release);
+        line.map(|(file, line)| NextLine { file, line, built: true }).into_iter().collect()
     }
 }

@@ -16,7 +16,6 @@ const SYSTEMD_BOOT: &str = "initrd=\\tok\\6.1.0-55\\initrd.img root=/dev/x quiet
 struct Machine {
     folder: tempfile::TempDir,
     system: System,
-    written: Duration,
 }
 
 impl Machine {
@@ -27,22 +26,19 @@ impl Machine {
             boot_root: None,
             command_line: command_line.into(),
             release: "6.1.0-55".into(),
+            came: None,
         };
-        Self { folder, system, written: Duration::from_secs(1_800_000_000) }
+        Self { folder, system }
     }
 
-    /// Writes a file; each is an hour newer than the one before.
     fn with(self, path: &str, content: &str) -> Self {
         self.with_bytes(path, content.as_bytes())
     }
 
-    fn with_bytes(mut self, path: &str, content: &[u8]) -> Self {
+    fn with_bytes(self, path: &str, content: &[u8]) -> Self {
         let path = self.path(path);
         create_dir_all(path.parent().unwrap()).unwrap();
         write(&path, content).unwrap();
-        self.written += Duration::from_secs(3600);
-        let file = std::fs::File::options().write(true).open(path).unwrap();
-        file.set_modified(SystemTime::UNIX_EPOCH + self.written).unwrap();
         self
     }
 
@@ -209,7 +205,11 @@ fn the_line_of_the_next_boot() {
     let machine = machine.with_bytes("efi/EFI/Linux/os.efi", &uki);
     assert_eq!(
         lines(&machine),
-        [said("os.efi", "built", true), said("cmdline", "root=/dev/x\nconfigured", false)]
+        [
+            said("os.efi", "built", true),
+            said("tok-6.1.0-55.conf", "entry", true),
+            said("cmdline", "root=/dev/x\nconfigured", false)
+        ]
     );
     let config = "\tlinux /boot/vmlinuz-6.1.0-55 root=/dev/x grub\n";
     let machine = Machine::new(GRUB).with("boot/grub/grub.cfg", config).with("etc/kernel/cmdline", "no");
@@ -263,19 +263,164 @@ fn what_debian_puts_into_boot() {
 }
 
 #[test]
-fn the_newest_counts_and_a_named_place_only() {
-    let machine = Machine::new("")
+fn a_named_place_only() {
+    let mut machine = Machine::new("")
         .with("boot/tok/linux", "")
         .with("boot/loader/entries/tok.conf", "version 6.1\nlinux /tok/linux\n")
         .with("efi/EFI/Linux/tok-6.1.efi", "");
-    assert_eq!(machine.find("6.1").unwrap(), Source::Uki(machine.file("efi/EFI/Linux/tok-6.1.efi")));
-    let mut machine = machine.with("boot/loader/entries/tok.conf", "version 6.1\nlinux /tok/linux\n");
-    assert_eq!(machine.find("6.1").unwrap(), machine.kernel("boot/tok/linux", &[], ""));
+    assert!(machine.find("6.1").unwrap_err().message.contains("several that differ"));
     machine.system.boot_root = Some(machine.path("efi"));
     assert_eq!(machine.find("6.1").unwrap(), Source::Uki(machine.file("efi/EFI/Linux/tok-6.1.efi")));
+    machine.system.boot_root = Some(machine.path("boot"));
+    assert_eq!(machine.find("6.1").unwrap(), machine.kernel("boot/tok/linux", &[], ""));
     for version in ["", "../6.1", "6.1/../..", "6 1", &"6".repeat(129)] {
         assert_eq!(machine.find(version).unwrap_err().kind, Kind::Usage);
     }
+}
+
+/// On FAT a time is what the disk says.
+const IN_2107: u64 = 4_323_456_000;
+
+impl Machine {
+    fn came(mut self, came: Came) -> Self {
+        self.system.came = Some(came);
+        self
+    }
+
+    fn planted(self, path: &str, content: &str) -> Self {
+        let planted = self.with(path, content);
+        let file = std::fs::File::options().write(true).open(planted.path(path)).unwrap();
+        file.set_modified(std::time::SystemTime::UNIX_EPOCH + Duration::from_secs(IN_2107)).unwrap();
+        planted
+    }
+
+    /// Nothing is chosen, and all that fit are named.
+    fn is_undecided(&self, version: &str, named: &[&str]) {
+        let error = self.find(version).unwrap_err();
+        let message = &error.message;
+        assert!(message.contains("found several that differ: "), "{error}");
+        assert!(named.iter().all(|name| message.contains(name)), "{error}");
+        assert!(error.hint.unwrap().contains("--entry FILE"));
+    }
+}
+
+#[test]
+fn a_file_that_somebody_added_is_not_chosen_for_its_name_or_time() {
+    let uki = Machine::new("").came(Came::Uki).with("efi/EFI/Linux/tok-6.1.0-56.efi", "genuine");
+    let genuine = uki.file("efi/EFI/Linux/tok-6.1.0-56.efi");
+    assert_eq!(uki.find("6.1.0-56").unwrap(), Source::Uki(genuine));
+    let evil = uki.planted("efi/EFI/Linux/x-6.1.0-56.efi", "evil");
+    evil.is_undecided("6.1.0-56", &["tok-6.1.0-56.efi", "x-6.1.0-56.efi"]);
+
+    let entry = Machine::new(SYSTEMD_BOOT)
+        .came(Came::Kernel)
+        .with("boot/tok/linux", "kernel")
+        .with("boot/tok/initrd", "genuine")
+        .with(
+            "boot/loader/entries/tok-6.1.0-56+3.conf",
+            "version 6.1.0-56\nlinux /tok/linux\ninitrd /tok/initrd\n",
+        );
+    assert!(entry.find("6.1.0-56").is_ok());
+    let evil = entry
+        .planted("boot/evil", "evil")
+        .planted("boot/loader/entries/z.conf", "version 6.1.0-56\nlinux /tok/linux\ninitrd /evil\n");
+    evil.is_undecided("6.1.0-56", &["tok-6.1.0-56+3.conf", "z.conf"]);
+    // One more of a kernel that only its name names.
+    std::fs::remove_file(evil.path("boot/loader/entries/tok-6.1.0-56+3.conf")).unwrap();
+    let evil = evil.with("boot/vmlinuz-6.1.0-56", "kernel").with("boot/initrd.img-6.1.0-56", "genuine");
+    evil.is_undecided("6.1.0-56", &["vmlinuz-6.1.0-56", "z.conf"]);
+    // That which was meant is named.
+    let named = evil.system.of_entry(&evil.path("boot/loader/entries/z.conf"), "");
+    let Source::Kernel { initrds, .. } = named.unwrap() else { panic!() };
+    assert_eq!(initrds, [evil.file("boot/evil")]);
+    for path in ["boot/evil", "boot/loader/entries/none.conf"] {
+        assert!(evil.system.of_entry(&evil.path(path), "").is_err(), "{path}");
+    }
+}
+
+#[test]
+fn what_does_not_come_as_this_boot_did_is_not_looked_at() {
+    let entry = "version 6.1.0-56\nlinux /evil\ninitrd /evil\n";
+    let planted = |machine: Machine| {
+        machine
+            .planted("boot/efi/EFI/Linux/x-6.1.0-56.efi", "evil")
+            .planted("boot/evil", "evil")
+            .planted("boot/loader/entries/z.conf", entry)
+    };
+    let grub = Machine::new(GRUB)
+        .came(Came::Grub { entries: false })
+        .with("boot/vmlinuz-6.1.0-56", "kernel")
+        .with("boot/initrd.img-6.1.0-56", "genuine");
+    let expected = grub.find("6.1.0-56").unwrap();
+    let grub = planted(grub);
+    assert_eq!(grub.find("6.1.0-56").unwrap(), expected);
+    let uki = Machine::new("").came(Came::Uki).with("efi/EFI/Linux/tok-6.1.0-56+3-1.efi", "genuine");
+    let uki = uki
+        .with("boot/vmlinuz-6.1.0-56", "kernel")
+        .planted("boot/evil", "")
+        .planted("boot/loader/entries/z.conf", entry);
+    let genuine = Source::Uki(uki.file("efi/EFI/Linux/tok-6.1.0-56+3-1.efi"));
+    assert_eq!(uki.find("6.1.0-56").unwrap(), genuine);
+    // GRUB of Fedora reads entries, and no UKI.
+    let fedora = Machine::new(GRUB)
+        .came(Came::Grub { entries: true })
+        .with("boot/vmlinuz-6.1.0-56", "kernel")
+        .with("boot/initramfs-6.1.0-56.img", "genuine")
+        .with(
+            "boot/loader/entries/tok-6.1.0-56.conf",
+            "linux /vmlinuz-6.1.0-56\ninitrd /initramfs-6.1.0-56.img\noptions other\n",
+        )
+        .planted("efi/EFI/Linux/x-6.1.0-56.efi", "evil");
+    let Source::Kernel { command_line, .. } = fedora.find("6.1.0-56").unwrap() else { panic!() };
+    assert_eq!(command_line.unwrap(), "BOOT_IMAGE=/boot/vmlinuz-6.1.0-56 other");
+    planted(fedora).is_undecided("6.1.0-56", &["tok-6.1.0-56.conf", "z.conf"]);
+    // Nothing of its kind is there: the others are not taken in its place.
+    let none = planted(Machine::new("").came(Came::Uki));
+    std::fs::remove_file(none.path("boot/efi/EFI/Linux/x-6.1.0-56.efi")).unwrap();
+    let error = none.find("6.1.0-56").unwrap_err();
+    assert!(error.message.contains("as this boot came: a unified kernel image"), "{error}");
+}
+
+#[test]
+fn what_is_there_twice_is_one() {
+    let line =
+        "version 6.1.0-56\nlinux /tok/linux\ninitrd /tok/ucode\ninitrd /tok/initrd.img\noptions quiet\n";
+    // One place by two names, and two EFI system partitions of one content.
+    let machine = Machine::new("").came(Came::Uki).with("boot/efi/EFI/Linux/tok-6.1.0-56.efi", "uki");
+    symlink("boot/efi", machine.path("efi")).unwrap();
+    assert!(machine.find("6.1.0-56").is_ok());
+    std::fs::remove_file(machine.path("efi")).unwrap();
+    let machine = machine.with("efi/EFI/Linux/tok-6.1.0-56.efi", "uki");
+    assert_eq!(
+        machine.find("6.1.0-56").unwrap(),
+        Source::Uki(machine.file("efi/EFI/Linux/tok-6.1.0-56.efi"))
+    );
+    // kernel-install copies from what Debian puts into /boot.
+    let machine = Machine::new(SYSTEMD_BOOT)
+        .came(Came::Kernel)
+        .with("boot/vmlinuz-6.1.0-56", "kernel")
+        .with("boot/initrd.img-6.1.0-56", "initrd")
+        .with("efi/tok/linux", "kernel")
+        .with("efi/tok/ucode", "ucode")
+        .with("efi/tok/initrd.img", "initrd")
+        .with("efi/loader/entries/tok-6.1.0-56.conf", line);
+    let Source::Kernel { kernel, initrds, .. } = machine.find("6.1.0-56").unwrap() else { panic!() };
+    assert_eq!((kernel, initrds.len()), (machine.file("efi/tok/linux"), 2));
+    // It is not what is copied any more.
+    let machine = machine.with("boot/initrd.img-6.1.0-56", "rebuilt");
+    machine.is_undecided("6.1.0-56", &["tok-6.1.0-56.conf", "vmlinuz-6.1.0-56"]);
+}
+
+#[test]
+fn among_too_many_files_none_is_chosen() {
+    let mut machine = Machine::new("").came(Came::Uki).with("efi/EFI/Linux/tok-6.1.0-56.efi", "genuine");
+    for number in 0..MAX_NAMES {
+        write(machine.path(&format!("efi/EFI/Linux/{number}")), "").unwrap();
+    }
+    let error = machine.find("6.1.0-56").unwrap_err();
+    assert!(error.message.contains("EFI/Linux: expected at most 4096 files"), "{error}");
+    machine.system.boot_root = Some(machine.path("none"));
+    assert!(machine.find("6.1.0-56").unwrap_err().message.contains("no kernel"));
 }
 
 #[test]
@@ -331,15 +476,15 @@ fn what_a_link_on_boot_leads_away_to_counts_for_nothing() {
         .with("boot/tok/linux", "MZ")
         .with("boot/loader/entries/tok.conf", "version 6.1\nlinux /tok/linux\n")
         .with("secret", "newer");
-    // Not its age.
+    // It can't be started, so it is none.
     symlink("../../../secret", machine.path("boot/EFI/Linux/tok-6.1.efi")).unwrap();
     assert_eq!(machine.find("6.1").unwrap(), machine.kernel("boot/tok/linux", &[], ""));
-    // Nor whether it is there.
+    // Where nothing else is, what is wrong with it is told.
     for (version, to) in [("6.2", "../secret"), ("6.3", "../none")] {
         symlink(to, machine.path(&format!("boot/vmlinuz-{version}"))).unwrap();
         symlink("tok/linux", machine.path(&format!("boot/initrd.img-{version}"))).unwrap();
-        let Source::Kernel { kernel, .. } = machine.find(version).unwrap() else { panic!("{version}") };
-        assert!(kernel.whole().unwrap_err().message.contains("out of it"), "{version}");
+        let error = machine.find(version).unwrap_err();
+        assert!(error.message.contains("out of it"), "{version}: {error}");
     }
 }
 
