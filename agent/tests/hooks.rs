@@ -13,9 +13,11 @@ mod volume;
 use halfkey_testkit::uki::STUB;
 use proposing::{Machine, Verifier, accepted, refused};
 use serde_json::json;
+use std::io::Write;
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
+use std::time::{Duration, SystemTime};
 
 const VERSION: &str = "6.1.0-57";
 const MACHINE_ID: &str = "0123456789abcdef0123456789abcdef";
@@ -52,6 +54,11 @@ fn run(
     command.output().unwrap()
 }
 
+/// A folder that is not on the file system of boot files, where that is one in memory.
+fn on_disk() -> tempfile::TempDir {
+    tempfile::tempdir_in(env!("CARGO_TARGET_TMPDIR")).unwrap()
+}
+
 fn said(output: &Output) -> String {
     String::from_utf8_lossy(&output.stderr).into_owned()
 }
@@ -65,19 +72,25 @@ fn kernel_install_proposes_what_it_just_put_in_place() {
     std::fs::write(conf.path().join("cmdline"), "root=/dev/x quiet\n").unwrap();
     let plugins =
         format!("/usr/lib/kernel/install.d/90-loaderentry.install {}", hook("95-halfkey.install").display());
-    let initrd = boot.join("initrd").display().to_string();
-    let output = run(
-        &machine,
-        true,
-        "kernel-install",
-        &["add", VERSION, STUB, &initrd],
-        &[
-            ("KERNEL_INSTALL_CONF_ROOT", conf.path().to_str().unwrap()),
-            ("KERNEL_INSTALL_PLUGINS", &plugins),
-            ("BOOT_ROOT", boot.to_str().unwrap()),
-            ("MACHINE_ID", MACHINE_ID),
-        ],
-    );
+    let made = on_disk();
+    let initrd = made.path().join("initrd");
+    std::fs::copy(boot.join("initrd"), &initrd).unwrap();
+    let initrd = initrd.display().to_string();
+    let install = || {
+        run(
+            &machine,
+            true,
+            "kernel-install",
+            &["add", VERSION, STUB, &initrd],
+            &[
+                ("KERNEL_INSTALL_CONF_ROOT", conf.path().to_str().unwrap()),
+                ("KERNEL_INSTALL_PLUGINS", &plugins),
+                ("BOOT_ROOT", boot.to_str().unwrap()),
+                ("MACHINE_ID", MACHINE_ID),
+            ],
+        )
+    };
+    let output = install();
     assert!(output.status.success(), "{}", said(&output));
     assert!(said(&output).contains("6.1.0-57 accepted (proposal 7)"), "{}", said(&output));
     let (proposal, _) = verifier.checked(&machine);
@@ -88,6 +101,75 @@ fn kernel_install_proposes_what_it_just_put_in_place() {
     let command_line = proposal["command_line"].as_str().unwrap();
     let end = format!("\\{MACHINE_ID}\\{VERSION}\\initrd root=/dev/x quiet systemd.machine_id={MACHINE_ID}");
     assert!(command_line.starts_with("initrd=\\") && command_line.ends_with(&end), "{command_line}");
+    assert_eq!(proposal["written_by_update"], true);
+    // Somebody has added an image and an entry of that version while the machine was off, newer than all.
+    let planted = |path: &str, content: &[u8]| {
+        let path = boot.join(path);
+        std::fs::create_dir_all(path.parent().unwrap()).unwrap();
+        std::fs::write(&path, content).unwrap();
+        let file = std::fs::File::options().write(true).open(path).unwrap();
+        file.set_modified(SystemTime::UNIX_EPOCH + Duration::from_secs(4_323_456_000)).unwrap();
+    };
+    let entry = format!("version {VERSION}\nlinux /{MACHINE_ID}/{VERSION}/linux\ninitrd /evil\n");
+    planted("evil", b"evil");
+    planted("loader/entries/z.conf", entry.as_bytes());
+    planted(&format!("EFI/Linux/x-{VERSION}.efi"), &std::fs::read(machine.uki()).unwrap());
+    assert!(install().status.success());
+    assert_eq!(verifier.checked(&machine).0, proposal);
+    // With the same files, and other words: nothing is proposed.
+    let entry = entry.replace("/evil", &format!("/{MACHINE_ID}/{VERSION}/initrd\noptions init=/bin/sh"));
+    planted("loader/entries/z.conf", entry.as_bytes());
+    let output = install();
+    assert!(output.status.success() && said(&output).contains("several that differ"), "{}", said(&output));
+    assert!(said(&output).contains("halfkey: warning: kernel 6.1.0-57 is installed, and not accepted"));
+    assert_eq!(verifier.proposed.lock().unwrap().len(), 2);
+}
+
+/// As with layout `uki`: what is staged is what counts, if it was made of what is on the root.
+#[test]
+fn a_staged_image_is_what_an_update_has_written() {
+    let waits = json!({"outcome": "waiting", "code": "proposal_waits", "message": "no rule"});
+    let verifier = Verifier::answering(&[waits]);
+    let machine = verifier.machine();
+    let boot = machine.esp.path().to_str().unwrap();
+    let (staging, other) = (on_disk(), tempfile::tempdir_in("/dev/shm").unwrap());
+    let staged = staging.path().join("uki.efi");
+    std::fs::copy(machine.uki(), &staged).unwrap();
+    let evil = machine.esp.path().join("EFI/Linux/x-6.1.0-56.efi");
+    std::fs::copy(machine.uki(), &evil).unwrap();
+    std::fs::File::options().append(true).open(&evil).unwrap().write_all(b"evil").unwrap();
+    let plugin = |boot: &str, kernel: &str| {
+        let variables = [
+            ("KERNEL_INSTALL_BOOT_ROOT", boot),
+            ("KERNEL_INSTALL_STAGING_AREA", staging.path().to_str().unwrap()),
+        ];
+        run(&machine, true, hook("95-halfkey.install"), &["add", "6.1.0-56", "/entry", kernel], &variables)
+    };
+    let output = plugin(boot, STUB);
+    let (proposal, _) = verifier.checked(&machine);
+    let path = json!(machine.uki());
+    assert_eq!((&proposal["images"][0]["path"], &proposal["written_by_update"]), (&path, &json!(true)));
+    assert!(!said(&output).contains("as they are now"), "{}", said(&output));
+    // Its kernel is on the file system of the boot files, and that is not the root's: somebody could have changed it there.
+    let kernel = other.path().join("vmlinuz");
+    std::fs::copy(STUB, &kernel).unwrap();
+    let folder = other.path().join("EFI/Linux");
+    std::fs::create_dir_all(&folder).unwrap();
+    std::fs::copy(machine.uki(), folder.join("tok-6.1.0-56.efi")).unwrap();
+    let output = plugin(other.path().to_str().unwrap(), kernel.to_str().unwrap());
+    assert_eq!(verifier.checked(&machine).0["written_by_update"], false);
+    assert!(
+        said(&output).contains("vmlinuz, and that is on a file system that others can write"),
+        "{}",
+        said(&output)
+    );
+    // What is there is another.
+    std::fs::remove_file(&evil).unwrap();
+    std::fs::write(&staged, "other").unwrap();
+    let output = plugin(boot, STUB);
+    assert_eq!(verifier.checked(&machine).0["written_by_update"], false);
+    assert!(said(&output).contains("as they are now"), "{}", said(&output));
+    assert!(said(&output).contains("it is not what the update has written"), "{}", said(&output));
 }
 
 #[test]

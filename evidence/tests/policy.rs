@@ -452,6 +452,7 @@ fn proposal(boot: &Boot, policy: &Policy) -> Proposal {
         initrd: digests(9).next_back().map(Into::into),
         command_line: Some(boot.line().to_owned()),
         loader: None,
+        written_by_update: false,
     }
 }
 

@@ -99,6 +99,7 @@ fn announced(kernel: &str, line: &str) -> Proposal {
         initrd: Some(digest("an initrd")),
         command_line: Some(format!("BOOT_IMAGE=/{kernel} {line}")),
         loader: Some(ProposedLoader { name: "grub".into(), changes: "+linux\n".into() }),
+        written_by_update: false,
     }
 }
 

@@ -23,6 +23,7 @@ fn uki() -> Value {
         "sections": [{"name": ".linux", "digest": digest(0x44)}, {"name": ".initrd", "digest": digest(0x33)}],
         "initrd": digest(0x33),
         "command_line": "root=UUID=5 quiet systemd.import_credentials=no",
+        "written_by_update": false,
     })
 }
 

@@ -180,6 +180,7 @@ mod tests {
             initrd: Some(digest(0x31)),
             command_line: Some("quiet".into()),
             loader: None,
+            written_by_update: false,
         }
     }
 

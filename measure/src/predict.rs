@@ -119,6 +119,7 @@ pub fn from_uki(file: &[u8], path: &str, about: &Circumstances) -> Result<Propos
         initrd: uki.initrd(stub, bank)?.map(Into::into),
         command_line: uki.section(".cmdline")?.map(|text| command_line(text.data)).transpose()?,
         loader: None,
+        written_by_update: false,
     })
 }
 
@@ -152,6 +153,7 @@ pub fn from_kernel(
         initrd: (!initrds.is_empty()).then(|| bank.digest(initrds).into()),
         command_line: command_line.map(str::to_owned),
         loader: None,
+        written_by_update: false,
     })
 }
 

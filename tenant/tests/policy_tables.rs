@@ -124,6 +124,7 @@ fn proposals() {
         initrd: Some(vec![3; 32].into()),
         command_line: Some("root=/dev/a quiet".into()),
         loader: None,
+        written_by_update: false,
     };
     let record = |id, state, message: &str| ProposalRecord {
         id,

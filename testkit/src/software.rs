@@ -163,6 +163,7 @@ impl Software {
             initrd: Some(self.initrd.clone().into()),
             command_line: Some(self.command_line.clone()),
             loader: None,
+            written_by_update: true,
         }
     }
 }

@@ -9,6 +9,7 @@ use common::proposing::{member, new, old, opened, record, trusted, trusting, wai
 use common::{Server, get, path, post};
 use halfkey_protocol::wire::operator::Because;
 use halfkey_protocol::wire::policies::{NodePolicy, ProposalRecord, ProposalState};
+use halfkey_protocol::wire::{Proposal, Proposed};
 use halfkey_testkit::software::{Software, policy_head, trust};
 use std::sync::Arc;
 
@@ -34,6 +35,12 @@ async fn trust_in_the_next_boot_is_limited_in_number_and_time() {
     assert_eq!((answered(&again).as_str(), again.proposal_id), ("accepted", proposed.proposal_id));
     assert!(again.message.contains("trust_root_with_next_boot of group:web version 5, 1 of 2"), "{again:?}");
     assert_eq!(record(&operator, &again).await.state, ProposalState::Trusted);
+    // Nor is what somebody could have put there while the machine was off.
+    let message = Proposal { written_by_update: false, ..Software::version("6.1.0-59").proposal() };
+    let message = node.proposal(&anybody, &message).await.unwrap();
+    let found: Proposed = post(&anybody, "/v1/propose", &message).await.unwrap();
+    assert_eq!(answered(&found), "waiting proposal_waits");
+    assert!(found.message.contains("is for what an update wrote"), "{found:?}");
     // A command line that the policy forbids is not what trust is for.
     let shell = node.propose(&anybody, &new().with_command_line("init=/bin/sh")).await;
     assert_eq!(answered(&shell), "waiting proposal_waits", "{shell:?}");

@@ -278,6 +278,19 @@ pub const COMMANDS: &[Cmd] = &[
                 .repeated(),
             Opt::new("cmdline", Takes::Text("TEXT"), "all that the boot loader will pass to the kernel"),
             Opt::new(
+                "written",
+                Takes::File("FILE"),
+                "for hooks: what the update has written, where it was made; what is found has to have this content to \
+                 be called the update's",
+            )
+            .repeated(),
+            Opt::new(
+                "made-of",
+                Takes::File("FILE"),
+                "for hooks: what that was made of; none of it may be on a boot partition",
+            )
+            .repeated(),
+            Opt::new(
                 "boot-root",
                 Takes::Folder("DIR"),
                 "where the boot loader's files are [default: /efi, /boot, /boot/efi]",

@@ -219,6 +219,8 @@ impl Given {
         let options = propose::Options {
             what,
             name: self.text("name")?,
+            written: self.paths("written"),
+            made_of: self.paths("made-of"),
             boot_root: self.path("boot-root"),
             devices: self.paths("device"),
             timeout: self.timeout()?.unwrap_or(Duration::from_secs(30)),

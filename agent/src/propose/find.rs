@@ -13,6 +13,7 @@
 use super::entry::{Entry, entry, is_variable};
 use super::file::BootFile;
 use super::grub;
+use super::written::Written;
 use crate::bounded;
 use crate::error::{Error, Kind, Result};
 use crate::firmware::{self, Came};
@@ -24,6 +25,8 @@ mod choice;
 mod lines;
 pub use lines::NextLine;
 
+/// Of boot files.
+const PLACES: [&str; 3] = ["efi", "boot", "boot/efi"];
 /// GRUB's environment, below a place of boot files.
 const ENVIRONMENTS: [&str; 2] = ["grub2/grubenv", "grub/grubenv"];
 /// Entries of type 1, below a place of boot files.
@@ -77,11 +80,11 @@ impl System {
         }
     }
 
-    /// What will be started for this version.
+    /// What will be started for this version: what an update has just written, whatever stands beside it; else what comes as this boot did.
     ///
     /// # Errors
     /// When nothing is there, or what is named is not, or what is there differs.
-    pub fn find(&self, version: &str) -> Result<Source> {
+    pub fn find(&self, version: &str, written: &Written) -> Result<Source> {
         if !is_version(version) {
             return Err(Error::usage(format!(
                 "expected a kernel version, found '{}'",
@@ -90,7 +93,15 @@ impl System {
         }
         let roots = self.roots();
         let found = self.candidates(&roots, version)?;
-        match choice::one(self.as_this_boot(found), version)? {
+        let of_update = |one: &Candidate| one.source.as_ref().is_ok_and(|source| written.has(source));
+        let (of_update, others): (Vec<_>, Vec<_>) = found.into_iter().partition(of_update);
+        let found = match self.as_this_boot(of_update.clone()) {
+            // The first image of a machine that comes by something else yet.
+            none if none.is_empty() && !of_update.is_empty() => of_update,
+            none if none.is_empty() => self.as_this_boot(others),
+            found => found,
+        };
+        match choice::one(found, version)? {
             Some(source) => Ok(source),
             None => {
                 let places: Vec<_> = roots.iter().map(|root| root.display().to_string()).collect();
@@ -143,8 +154,13 @@ impl System {
     pub(super) fn roots(&self) -> Vec<PathBuf> {
         match &self.boot_root {
             Some(root) => vec![root.clone()],
-            None => ["efi", "boot", "boot/efi"].iter().map(|root| self.root.join(root)).collect(),
+            None => PLACES.iter().map(|root| self.root.join(root)).collect(),
         }
+    }
+
+    /// Where boot files may be, wherever they are looked for.
+    pub(super) fn places(&self) -> Vec<PathBuf> {
+        self.boot_root.iter().cloned().chain(PLACES.iter().map(|root| self.root.join(root))).collect()
     }
 
     fn entry(&self, root: &Path, file: &BootFile, entry: &Entry, version: &str) -> Result<Source> {

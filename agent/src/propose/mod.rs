@@ -9,6 +9,7 @@
 //! | [`find`] | which files the boot loader will start |
 //! | [`file`] | one of them |
 //! | [`measure`] | what they will measure |
+//! | [`written`] | what an update has written |
 //! | [`grub`] | what changed in GRUB's configuration, for the operator |
 
 pub mod entry;
@@ -16,6 +17,7 @@ pub mod file;
 pub mod find;
 pub mod grub;
 pub mod measure;
+pub mod written;
 
 use crate::boot::devices;
 use crate::console;
@@ -34,6 +36,7 @@ use halfkey_protocol::wire::{Proposal, Proposed, Purpose};
 use halfkey_protocol::{Bytes, Reason};
 use std::path::PathBuf;
 use std::time::Duration;
+use written::Written;
 
 /// Which boot.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -53,6 +56,10 @@ pub struct Options {
     pub what: What,
     /// Instead of the kernel's version or the file's name.
     pub name: Option<String>,
+    /// What an update has written, where it was made.
+    pub written: Vec<PathBuf>,
+    /// What it has made that of.
+    pub made_of: Vec<PathBuf>,
     /// Where the boot loader's files are, if not in /efi, /boot or /boot/efi.
     pub boot_root: Option<PathBuf>,
     /// Instead of the volumes that are found.
@@ -80,6 +87,8 @@ pub enum Outcome {
 pub struct Report {
     /// What was measured.
     pub proposal: Proposal,
+    /// Why it is not called the update's, whose hook runs; none without one, or if it is.
+    pub doubt: Option<String>,
     /// Which server answered, and what; none after a dry run.
     pub answer: Option<(String, Outcome, Proposed)>,
 }
@@ -93,6 +102,7 @@ pub fn run(options: &Options) -> Result<Report> {
     let deadline = Deadline::after(options.timeout);
     let token = token(&options.devices)?;
     let system = find::System::running(options.boot_root.clone());
+    let written = Written::of(&options.written, &options.made_of, &system)?;
     let (source, name) = match &options.what {
         What::Files(source) => (source.clone(), options.name.clone().unwrap_or_else(|| source.file_name())),
         What::Entry(path) => {
@@ -102,16 +112,19 @@ pub fn run(options: &Options) -> Result<Report> {
         }
         What::Version(version) => {
             let version = version.as_ref().unwrap_or(&system.release);
-            (system.find(version)?, options.name.clone().unwrap_or_else(|| version.clone()))
+            (system.find(version, &written)?, options.name.clone().unwrap_or_else(|| version.clone()))
         }
     };
+    let doubt = written.doubt(&source);
     let mut proposal = measure::measure(&source, &name, token.bank)?;
+    proposal.written_by_update = doubt.as_deref() == Some("");
+    let doubt = doubt.filter(|doubt| !doubt.is_empty());
     if system.by_grub() && matches!(source, find::Source::Kernel { .. }) {
         let changes = if options.dry_run { grub::preview } else { grub::changes };
         proposal.loader = Some(changes(&system));
     }
     if options.dry_run {
-        return Ok(Report { proposal, answer: None });
+        return Ok(Report { proposal, doubt, answer: None });
     }
     let (server, proposed) = send(&options.tpm, &token, &proposal, deadline)?;
     let outcome = match proposed.outcome.as_str() {
@@ -126,7 +139,7 @@ pub fn run(options: &Options) -> Result<Report> {
             ));
         }
     };
-    Ok(Report { proposal, answer: Some((server, outcome, proposed)) })
+    Ok(Report { proposal, doubt, answer: Some((server, outcome, proposed)) })
 }
 
 /// The token of the newest enrollment.
@@ -228,6 +241,9 @@ impl Ask for AskToAccept<'_> {
 /// What follows from a proposal that was not accepted, for people.
 pub const CONSEQUENCE: &str = "a boot of what its policy does not accept yet asks for the passphrase";
 
+/// Of files that no update has handed over.
+pub const AS_THEY_ARE: &str = "note: it is about the files as they are now: whoever had the disk could have written what is on a boot partition";
+
 /// The same of a machine that GRUB boots.
 pub const BY_GRUB: &str = "GRUB measures each command and file of its own: the first boot of this is denied and asks for the passphrase; an operator allows the later \
      ones by `halfkey approve NODE --learn`";
@@ -250,6 +266,10 @@ impl Report {
         console::print(&format!("{name} {word}{number}: {}{code}\n", printable(&proposed.message, 500)));
         if let Some(hint) = advice(proposed.hint.as_deref(), proposed.code.as_deref()) {
             console::say(&format!("hint: {hint}"));
+        }
+        if *outcome != Outcome::Accepted && !self.proposal.written_by_update {
+            let doubt = self.doubt.as_ref().map(|doubt| format!(": {doubt}")).unwrap_or_default();
+            console::say(&format!("{AS_THEY_ARE}{doubt}"));
         }
         match &self.proposal.loader {
             _ if *outcome == Outcome::Accepted => {}

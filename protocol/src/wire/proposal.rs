@@ -25,6 +25,9 @@ wire! {
         pub command_line: Option<String>,
         /// What is known of a boot loader that measures its own configuration.
         pub loader: Option<ProposedLoader>,
+        /// Whether an update has handed the agent these files, on file systems that nobody else can write. Else they are what stood on the
+        /// boot partitions, and somebody may have put it there while the machine was off.
+        pub written_by_update: bool,
     }
 
     /// A boot loader that measures its own configuration, as GRUB does: what that will be is known once it was booted. For the operator; no rule

@@ -209,12 +209,12 @@ pub(super) fn unattended(env: &TestEnv, lab: &mut Lab, system: System) -> Result
     Ok(marker.fence)
 }
 
-/// Brings the system's image into the guest and proposes it there.
+/// Brings the system's image into the guest, onto its root, and proposes it there as a hook does.
 pub(super) fn propose(boot: &mut Boot, env: &TestEnv, system: &System, expected: i32) -> Result<Proposed> {
     const FILE: &str = "/root/linux-next.efi";
     boot.send_file(&env.images.uki(system)?, FILE)?;
     let (code, said) = boot.script(&format!(
-        "halfkey-agent propose --uki {FILE} --json --timeout 120; code=$?; rm {FILE}; exit $code"
+        "halfkey-agent propose --uki {FILE} --written {FILE} --json --timeout 120; code=$?; rm {FILE}; exit $code"
     ))?;
     ensure!(code == expected, "propose: expected exit code {expected}, found {code}:\n{said}");
     let line = said.lines().find(|line| line.starts_with('{')).unwrap_or_default();

@@ -249,7 +249,13 @@ pub fn content(proposal: &Proposal) -> String {
     };
     let initrd = proposal.initrd.as_ref().map_or_else(|| in_uki().to_owned(), digest);
     let command_line = proposal.command_line.as_deref().map_or("not known".to_owned(), clean);
-    text.push_str(&rows("  ", &[("initrd", initrd), ("command line", command_line)]));
+    let files = if proposal.written_by_update {
+        "as an update of the node wrote them, it says"
+    } else {
+        "as they stood on the node's boot partition: whoever had its disk could have written them"
+    };
+    let files = files.to_owned();
+    text.push_str(&rows("  ", &[("initrd", initrd), ("command line", command_line), ("files", files)]));
     if let Some(loader) = &proposal.loader {
         let name = clean_short(&loader.name, 16);
         let changes = match loader.changes.trim_end() {

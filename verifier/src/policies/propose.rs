@@ -261,6 +261,12 @@ pub fn weigh(
         ));
     }
     let Some(trust) = rules.effective.signed().trust() else { return ProposalDecision::Waits(against) };
+    // Root of an honest machine is trusted, and not whoever had its disk: the machine says whether it knows the one from the other.
+    if !proposal.written_by_update {
+        return ProposalDecision::Waits(format!(
+            "{against}; trust_root_with_next_boot is for what an update wrote, and the node does not say that of these files: they are as they stood on its boot partition"
+        ));
+    }
     match trusts(trust, trusting) {
         Err(why) => ProposalDecision::Waits(format!("{against}; trust_root_with_next_boot {why}")),
         Ok(how) => match boot_of(proposal, rules.effective.signed(), base_boot, Assured::default()) {
@@ -351,6 +357,7 @@ mod tests {
                 command_line: None,
                 loader: loader
                     .map(|changes| ProposedLoader { name: "grub".into(), changes: changes.to_owned() }),
+                written_by_update: false,
             };
             let decision = by_grub(&boots, "web", &proposal, runs);
             assert!(matches!(decision, ProposalDecision::OnceBooted(_)), "{}", decision.message());

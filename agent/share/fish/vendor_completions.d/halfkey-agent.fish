@@ -33,9 +33,12 @@ complete -c halfkey-agent -n '__fish_seen_subcommand_from status' -l removable -
 complete -c halfkey-agent -n '__fish_seen_subcommand_from status' -F
 complete -c halfkey-agent -n '__fish_seen_subcommand_from propose' -l kernel-version -x -d 'what the boot loader has for this kernel'
 complete -c halfkey-agent -n '__fish_seen_subcommand_from propose' -l uki -r -F -d 'this unified kernel image'
+complete -c halfkey-agent -n '__fish_seen_subcommand_from propose' -l entry -r -F -d 'this boot entry, of a folder loader/entries'
 complete -c halfkey-agent -n '__fish_seen_subcommand_from propose' -l kernel -r -F -d 'this kernel, with the initrds and the command line that follow'
 complete -c halfkey-agent -n '__fish_seen_subcommand_from propose' -l initrd -r -F -d 'an initrd of the kernel'
 complete -c halfkey-agent -n '__fish_seen_subcommand_from propose' -l cmdline -x -d 'all that the boot loader will pass to the kernel'
+complete -c halfkey-agent -n '__fish_seen_subcommand_from propose' -l written -r -F -d 'for hooks'
+complete -c halfkey-agent -n '__fish_seen_subcommand_from propose' -l made-of -r -F -d 'for hooks'
 complete -c halfkey-agent -n '__fish_seen_subcommand_from propose' -l boot-root -x -a '(__fish_complete_directories)' -d 'where the boot loader'\''s files are'
 complete -c halfkey-agent -n '__fish_seen_subcommand_from propose' -l name -x -d 'for the operator'
 complete -c halfkey-agent -n '__fish_seen_subcommand_from propose' -l device -r -F -d 'this volume'\''s token instead of the newest that is found'

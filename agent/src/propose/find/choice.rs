@@ -9,6 +9,7 @@ use crate::firmware::Came;
 const SHOWN: usize = 8;
 
 /// What fits a version.
+#[derive(Clone)]
 pub(super) struct Candidate {
     pub what: What,
     /// The UKI, the entry or the kernel.

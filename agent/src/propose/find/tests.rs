@@ -7,7 +7,8 @@ use nix::unistd::mkfifo;
 use proptest::prelude::*;
 use std::fs::{create_dir_all, write};
 use std::os::unix::fs::symlink;
-use std::time::Duration;
+
+mod planted;
 
 const MACHINE: &str = "0123456789abcdef0123456789abcdef";
 const GRUB: &str = "BOOT_IMAGE=/boot/vmlinuz-6.1.0-55 root=/dev/x ro quiet";
@@ -53,7 +54,7 @@ impl Machine {
     }
 
     fn find(&self, version: &str) -> Result<Source> {
-        self.system.find(version)
+        self.system.find(version, &Written::default())
     }
 
     fn kernel(&self, kernel: &str, initrds: &[&str], command_line: &str) -> Source {
@@ -276,151 +277,6 @@ fn a_named_place_only() {
     for version in ["", "../6.1", "6.1/../..", "6 1", &"6".repeat(129)] {
         assert_eq!(machine.find(version).unwrap_err().kind, Kind::Usage);
     }
-}
-
-/// On FAT a time is what the disk says.
-const IN_2107: u64 = 4_323_456_000;
-
-impl Machine {
-    fn came(mut self, came: Came) -> Self {
-        self.system.came = Some(came);
-        self
-    }
-
-    fn planted(self, path: &str, content: &str) -> Self {
-        let planted = self.with(path, content);
-        let file = std::fs::File::options().write(true).open(planted.path(path)).unwrap();
-        file.set_modified(std::time::SystemTime::UNIX_EPOCH + Duration::from_secs(IN_2107)).unwrap();
-        planted
-    }
-
-    /// Nothing is chosen, and all that fit are named.
-    fn is_undecided(&self, version: &str, named: &[&str]) {
-        let error = self.find(version).unwrap_err();
-        let message = &error.message;
-        assert!(message.contains("found several that differ: "), "{error}");
-        assert!(named.iter().all(|name| message.contains(name)), "{error}");
-        assert!(error.hint.unwrap().contains("--entry FILE"));
-    }
-}
-
-#[test]
-fn a_file_that_somebody_added_is_not_chosen_for_its_name_or_time() {
-    let uki = Machine::new("").came(Came::Uki).with("efi/EFI/Linux/tok-6.1.0-56.efi", "genuine");
-    let genuine = uki.file("efi/EFI/Linux/tok-6.1.0-56.efi");
-    assert_eq!(uki.find("6.1.0-56").unwrap(), Source::Uki(genuine));
-    let evil = uki.planted("efi/EFI/Linux/x-6.1.0-56.efi", "evil");
-    evil.is_undecided("6.1.0-56", &["tok-6.1.0-56.efi", "x-6.1.0-56.efi"]);
-
-    let entry = Machine::new(SYSTEMD_BOOT)
-        .came(Came::Kernel)
-        .with("boot/tok/linux", "kernel")
-        .with("boot/tok/initrd", "genuine")
-        .with(
-            "boot/loader/entries/tok-6.1.0-56+3.conf",
-            "version 6.1.0-56\nlinux /tok/linux\ninitrd /tok/initrd\n",
-        );
-    assert!(entry.find("6.1.0-56").is_ok());
-    let evil = entry
-        .planted("boot/evil", "evil")
-        .planted("boot/loader/entries/z.conf", "version 6.1.0-56\nlinux /tok/linux\ninitrd /evil\n");
-    evil.is_undecided("6.1.0-56", &["tok-6.1.0-56+3.conf", "z.conf"]);
-    // One more of a kernel that only its name names.
-    std::fs::remove_file(evil.path("boot/loader/entries/tok-6.1.0-56+3.conf")).unwrap();
-    let evil = evil.with("boot/vmlinuz-6.1.0-56", "kernel").with("boot/initrd.img-6.1.0-56", "genuine");
-    evil.is_undecided("6.1.0-56", &["vmlinuz-6.1.0-56", "z.conf"]);
-    // That which was meant is named.
-    let named = evil.system.of_entry(&evil.path("boot/loader/entries/z.conf"), "");
-    let Source::Kernel { initrds, .. } = named.unwrap() else { panic!() };
-    assert_eq!(initrds, [evil.file("boot/evil")]);
-    for path in ["boot/evil", "boot/loader/entries/none.conf"] {
-        assert!(evil.system.of_entry(&evil.path(path), "").is_err(), "{path}");
-    }
-}
-
-#[test]
-fn what_does_not_come_as_this_boot_did_is_not_looked_at() {
-    let entry = "version 6.1.0-56\nlinux /evil\ninitrd /evil\n";
-    let planted = |machine: Machine| {
-        machine
-            .planted("boot/efi/EFI/Linux/x-6.1.0-56.efi", "evil")
-            .planted("boot/evil", "evil")
-            .planted("boot/loader/entries/z.conf", entry)
-    };
-    let grub = Machine::new(GRUB)
-        .came(Came::Grub { entries: false })
-        .with("boot/vmlinuz-6.1.0-56", "kernel")
-        .with("boot/initrd.img-6.1.0-56", "genuine");
-    let expected = grub.find("6.1.0-56").unwrap();
-    let grub = planted(grub);
-    assert_eq!(grub.find("6.1.0-56").unwrap(), expected);
-    let uki = Machine::new("").came(Came::Uki).with("efi/EFI/Linux/tok-6.1.0-56+3-1.efi", "genuine");
-    let uki = uki
-        .with("boot/vmlinuz-6.1.0-56", "kernel")
-        .planted("boot/evil", "")
-        .planted("boot/loader/entries/z.conf", entry);
-    let genuine = Source::Uki(uki.file("efi/EFI/Linux/tok-6.1.0-56+3-1.efi"));
-    assert_eq!(uki.find("6.1.0-56").unwrap(), genuine);
-    // GRUB of Fedora reads entries, and no UKI.
-    let fedora = Machine::new(GRUB)
-        .came(Came::Grub { entries: true })
-        .with("boot/vmlinuz-6.1.0-56", "kernel")
-        .with("boot/initramfs-6.1.0-56.img", "genuine")
-        .with(
-            "boot/loader/entries/tok-6.1.0-56.conf",
-            "linux /vmlinuz-6.1.0-56\ninitrd /initramfs-6.1.0-56.img\noptions other\n",
-        )
-        .planted("efi/EFI/Linux/x-6.1.0-56.efi", "evil");
-    let Source::Kernel { command_line, .. } = fedora.find("6.1.0-56").unwrap() else { panic!() };
-    assert_eq!(command_line.unwrap(), "BOOT_IMAGE=/boot/vmlinuz-6.1.0-56 other");
-    planted(fedora).is_undecided("6.1.0-56", &["tok-6.1.0-56.conf", "z.conf"]);
-    // Nothing of its kind is there: the others are not taken in its place.
-    let none = planted(Machine::new("").came(Came::Uki));
-    std::fs::remove_file(none.path("boot/efi/EFI/Linux/x-6.1.0-56.efi")).unwrap();
-    let error = none.find("6.1.0-56").unwrap_err();
-    assert!(error.message.contains("as this boot came: a unified kernel image"), "{error}");
-}
-
-#[test]
-fn what_is_there_twice_is_one() {
-    let line =
-        "version 6.1.0-56\nlinux /tok/linux\ninitrd /tok/ucode\ninitrd /tok/initrd.img\noptions quiet\n";
-    // One place by two names, and two EFI system partitions of one content.
-    let machine = Machine::new("").came(Came::Uki).with("boot/efi/EFI/Linux/tok-6.1.0-56.efi", "uki");
-    symlink("boot/efi", machine.path("efi")).unwrap();
-    assert!(machine.find("6.1.0-56").is_ok());
-    std::fs::remove_file(machine.path("efi")).unwrap();
-    let machine = machine.with("efi/EFI/Linux/tok-6.1.0-56.efi", "uki");
-    assert_eq!(
-        machine.find("6.1.0-56").unwrap(),
-        Source::Uki(machine.file("efi/EFI/Linux/tok-6.1.0-56.efi"))
-    );
-    // kernel-install copies from what Debian puts into /boot.
-    let machine = Machine::new(SYSTEMD_BOOT)
-        .came(Came::Kernel)
-        .with("boot/vmlinuz-6.1.0-56", "kernel")
-        .with("boot/initrd.img-6.1.0-56", "initrd")
-        .with("efi/tok/linux", "kernel")
-        .with("efi/tok/ucode", "ucode")
-        .with("efi/tok/initrd.img", "initrd")
-        .with("efi/loader/entries/tok-6.1.0-56.conf", line);
-    let Source::Kernel { kernel, initrds, .. } = machine.find("6.1.0-56").unwrap() else { panic!() };
-    assert_eq!((kernel, initrds.len()), (machine.file("efi/tok/linux"), 2));
-    // It is not what is copied any more.
-    let machine = machine.with("boot/initrd.img-6.1.0-56", "rebuilt");
-    machine.is_undecided("6.1.0-56", &["tok-6.1.0-56.conf", "vmlinuz-6.1.0-56"]);
-}
-
-#[test]
-fn among_too_many_files_none_is_chosen() {
-    let mut machine = Machine::new("").came(Came::Uki).with("efi/EFI/Linux/tok-6.1.0-56.efi", "genuine");
-    for number in 0..MAX_NAMES {
-        write(machine.path(&format!("efi/EFI/Linux/{number}")), "").unwrap();
-    }
-    let error = machine.find("6.1.0-56").unwrap_err();
-    assert!(error.message.contains("EFI/Linux: expected at most 4096 files"), "{error}");
-    machine.system.boot_root = Some(machine.path("none"));
-    assert!(machine.find("6.1.0-56").unwrap_err().message.contains("no kernel"));
 }
 
 #[test]

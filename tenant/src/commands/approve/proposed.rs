@@ -77,6 +77,7 @@ mod tests {
             initrd: None,
             command_line: None,
             loader: None,
+            written_by_update: false,
         };
         let record = ProposalRecord {
             id: 4,

@@ -178,6 +178,7 @@ mod tests {
             initrd: of(9, kind::EVENT_TAG).pop(),
             command_line: Some(cmdline.trim_end().into()),
             loader: None,
+            written_by_update: false,
         }
     }
 
