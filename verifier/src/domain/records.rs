@@ -88,7 +88,11 @@ impl Records {
                 true => Ok(None),
                 false => self.look_at_trail(rows, &mut sequence, told, &mut events).map(Some),
             };
-            Then::Commit
+            // Most seconds there is nothing new, and the disk is left alone.
+            match &end {
+                Ok(Some(end)) if sequence.is_noted(end) => Then::RollBack,
+                Ok(_) | Err(_) => Then::Commit,
+            }
         })?;
         self.events.publish(&events);
         let Some(end) = end? else { return Ok(()) };

@@ -199,6 +199,11 @@ impl Sequence {
         self.kept.as_mut().map_or(Ok(()), |kept| kept.settle(&opened.place, audit)).map_err(unwritten)
     }
 
+    /// Whether [`Sequence::grown`] has nothing to write down of a trail that ends there.
+    pub fn is_noted(&self, audit: &Place) -> bool {
+        self.kept.as_ref().is_none_or(|kept| audit.number <= kept.entry())
+    }
+
     /// The audit trail has grown. For the server alone: it is the one that writes.
     ///
     /// # Errors
