@@ -1,4 +1,4 @@
-//! A connection that is cut at the commit, before or after it came.
+//! A connection that is cut at the commit, before or after it came, or on which nothing comes any more.
 
 use crate::{NODE, Server, append, look, node};
 use halfkey_verifier::store::postgres::{Address, Postgres};
@@ -17,6 +17,8 @@ const BEFORE: u8 = 1;
 const AFTER: u8 = 2;
 /// That one has come.
 const CUT: u8 = 3;
+/// Nothing comes.
+const FROZEN: u8 = 4;
 
 /// Between client and server, in a folder with a socket like the server's.
 fn between(folder: &Path, server: &Path) -> Arc<AtomicU8> {
@@ -31,17 +33,20 @@ fn between(folder: &Path, server: &Path) -> Arc<AtomicU8> {
             let when = asked.clone();
             std::thread::spawn(move || {
                 pass(from, to, |bytes| {
+                    if when.load(Ordering::SeqCst) == FROZEN {
+                        return None;
+                    }
                     if !bytes.windows(7).any(|part| part == b"COMMIT\0" || part == b"COMMIT;") {
-                        return true;
+                        return Some(true);
                     }
                     let _ = when.compare_exchange(AFTER, CUT, Ordering::SeqCst, Ordering::SeqCst);
-                    when.compare_exchange(BEFORE, CALM, Ordering::SeqCst, Ordering::SeqCst).is_err()
+                    Some(when.compare_exchange(BEFORE, CALM, Ordering::SeqCst, Ordering::SeqCst).is_err())
                 })
             });
             let when = asked.clone();
             std::thread::spawn(move || {
                 pass(server, client, |_| {
-                    when.compare_exchange(CUT, CALM, Ordering::SeqCst, Ordering::SeqCst).is_err()
+                    Some(when.compare_exchange(CUT, CALM, Ordering::SeqCst, Ordering::SeqCst).is_err())
                 })
             });
         }
@@ -49,12 +54,14 @@ fn between(folder: &Path, server: &Path) -> Arc<AtomicU8> {
     when
 }
 
-/// Until one of them ends, or these bytes may not go on.
-fn pass(mut from: UnixStream, mut to: UnixStream, go_on: impl Fn(&[u8]) -> bool) {
+/// Until one of them ends, or `go_on` says so of these bytes. If it says nothing, they are lost.
+fn pass(mut from: UnixStream, mut to: UnixStream, go_on: impl Fn(&[u8]) -> Option<bool>) {
     let mut bytes = [0; 65536];
     while let Ok(length @ 1..) = from.read(&mut bytes) {
-        if !go_on(&bytes[..length]) || to.write_all(&bytes[..length]).is_err() {
-            break;
+        match go_on(&bytes[..length]) {
+            Some(true) if to.write_all(&bytes[..length]).is_ok() => {}
+            None => {}
+            Some(_) => break,
         }
     }
     for end in [from, to] {
@@ -108,4 +115,32 @@ fn what_became_of_a_commit_is_found_out_or_said_to_be_unknown() {
         assert_eq!((runs, when.load(Ordering::SeqCst)), (1, CALM));
         assert_eq!(look(&store, |tx| tx.node_lines(&Which::After(None), 9, 0).unwrap().len()), there);
     }
+}
+
+/// Who waits is told, and the connection is not used any more: its answer may come yet.
+#[test]
+fn a_server_that_says_nothing_is_not_waited_for_without_end() {
+    let dir = tempfile::tempdir().unwrap();
+    let server = Server::shared().folder();
+    let when = between(dir.path(), server);
+    let url = Server::shared().database();
+    let url = url.replace(server.to_str().unwrap(), dir.path().to_str().unwrap());
+    let store = Postgres::open(&Address::parse(&url).unwrap()).unwrap();
+    let put = |label: &str| {
+        let mut put = Ok(());
+        let done = store.write(Changes::Rows, &mut |tx: &dyn Tx| {
+            put = tx.put_node(&node(NODE, label));
+            if label == "late" {
+                when.store(FROZEN, Ordering::SeqCst);
+            }
+            if put.is_ok() { Then::CommitNow } else { Then::RollBack }
+        });
+        done.and(put)
+    };
+    put("first").unwrap();
+    let said = put("late").unwrap_err().to_string();
+    assert!(said.contains("no answer within"), "{said}");
+    when.store(CALM, Ordering::SeqCst);
+    put("again").unwrap();
+    assert_eq!(look(&store, |tx| tx.node(NODE).unwrap().unwrap().label), "again");
 }

@@ -37,7 +37,7 @@ use super::{Changes, Result, Store, StoreError, Then, Tx};
 use block::Background;
 use halfkey_protocol::NodeId;
 use row::Found;
-use session::{Failure, Held, PATIENCE, Session, Sessions, ask};
+use session::{Failure, Held, PATIENCE, Session, Sessions, ask, discard};
 use std::cell::{Cell, RefCell};
 use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 use std::time::{Duration, Instant};
@@ -111,13 +111,13 @@ impl Postgres {
             let then = match then {
                 Ok(then) => then,
                 Err(panic) => {
-                    let _ = self.writers.end(&self.background, session, "ROLLBACK");
+                    self.writers.undo(&self.background, session, failed.as_ref());
                     resume_unwind(panic);
                 }
             };
             let failed = match failed {
                 None if then == Then::RollBack => {
-                    let _ = self.writers.end(&self.background, session, "ROLLBACK");
+                    self.writers.undo(&self.background, session, None);
                     return Ok(());
                 }
                 None => match self.commit(session, changes, then) {
@@ -125,7 +125,7 @@ impl Postgres {
                     Err(failed) => failed,
                 },
                 Some(failed) => {
-                    let _ = self.writers.end(&self.background, session, "ROLLBACK");
+                    self.writers.undo(&self.background, session, Some(&failed));
                     if then == Then::RollBack && !failed.again {
                         // What it made of that is its answer.
                         return Ok(());
@@ -146,11 +146,18 @@ impl Postgres {
     /// Ends a transaction. Of one that no other may take the place of it is found out whether it was committed.
     fn commit(&self, session: Session, changes: Changes, then: Then) -> std::result::Result<(), Failure> {
         let id = match then {
-            Then::CommitNow => Some(ask(&self.background, async {
+            Then::CommitNow => ask(&self.background, async {
                 let sql = "SELECT pg_current_xact_id_if_assigned()::TEXT";
                 session.query_one(sql, &[]).await?.try_get::<_, Option<String>>(0)
-            })?),
-            Then::Commit | Then::RollBack => None,
+            }),
+            Then::Commit | Then::RollBack => Ok(None),
+        };
+        let id = match id {
+            Ok(id) => id,
+            Err(failed) => {
+                discard(session);
+                return Err(failed);
+            }
         };
         let commit = match changes {
             Changes::Rows => COMMIT_AND_FLUSH,
@@ -162,7 +169,7 @@ impl Postgres {
             Err(failed) if failed.again && !failed.gone => return Err(failed),
             Err(failed) => failed,
         };
-        match id.flatten().map(|id| self.fate(&id)) {
+        match id.map(|id| self.fate(&id)) {
             Some(Ok(true)) => Ok(()),
             Some(Ok(false)) => Err(Failure { again: true, ..failed }),
             Some(Err(_)) | None => {
@@ -227,7 +234,7 @@ impl Store for Postgres {
             let done = catch_unwind(AssertUnwindSafe(|| work(&tx)));
             let failed = tx.failed.into_inner();
             // It has changed nothing.
-            let _ = self.readers.end(&self.background, session, "ROLLBACK");
+            self.readers.undo(&self.background, session, failed.as_ref());
             if let Err(panic) = done {
                 resume_unwind(panic);
             }

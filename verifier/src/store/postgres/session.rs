@@ -128,10 +128,9 @@ impl Sessions {
     /// When there is none.
     pub fn begin(&self, background: &Background, sql: &str, since: Instant) -> Result<Session> {
         loop {
-            let failed = match background.wait(CONNECT + ANSWER, self.one(sql)) {
-                Some(Ok(session)) => return Ok(session),
-                Some(Err(failed)) => failed,
-                None => Failure::late(),
+            let failed = match self.one(background, sql) {
+                Ok(session) => return Ok(session),
+                Err(failed) => failed,
             };
             if !failed.again || since.elapsed() > PATIENCE {
                 return Err(self.named(failed.error));
@@ -140,14 +139,14 @@ impl Sessions {
         }
     }
 
-    async fn one(&self, sql: &str) -> std::result::Result<Session, Failure> {
-        let session = self.pool.get().await.map_err(|e| no_session(&e))?;
-        match session.batch_execute(sql).await {
+    fn one(&self, background: &Background, sql: &str) -> std::result::Result<Session, Failure> {
+        // The pool itself gives up before.
+        let session = background.wait(ANSWER, self.pool.get());
+        let session = session.ok_or_else(Failure::late)?.map_err(|e| no_session(&e))?;
+        match ask(background, session.batch_execute(sql)) {
             Ok(()) => Ok(session),
-            Err(e) => {
-                let failed = failure(&e);
-                // It has a transaction that failed.
-                drop(Object::take(session));
+            Err(failed) => {
+                discard(session);
                 Err(failed)
             }
         }
@@ -163,14 +162,18 @@ impl Sessions {
         session: Session,
         sql: &str,
     ) -> std::result::Result<(), Failure> {
-        let ended = background.wait(ANSWER, session.batch_execute(sql));
-        let failed = match ended {
-            Some(Ok(())) => return Ok(()),
-            Some(Err(e)) => failure(&e),
-            None => Failure::late(),
-        };
-        drop(Object::take(session));
-        Err(failed)
+        ask(background, session.batch_execute(sql)).inspect_err(|_| discard(session))
+    }
+
+    /// Undoes the transaction of a connection that has failed so, if it has, and gives it back if it is of use.
+    pub fn undo(&self, background: &Background, session: Session, failed: Option<&Failure>) {
+        match failed {
+            // Its transaction ends with it.
+            Some(failed) if failed.gone => discard(session),
+            Some(_) | None => {
+                let _ = self.end(background, session, "ROLLBACK");
+            }
+        }
     }
 
     /// With the place of the database.
@@ -181,6 +184,11 @@ impl Sessions {
             StoreError::Damaged(what) => StoreError::Damaged(what),
         }
     }
+}
+
+/// Closes a connection of which it is not known what it is in the middle of: nobody else may go on there.
+pub fn discard(session: Session) {
+    drop(Object::take(session));
 }
 
 fn no_session(e: &PoolError) -> Failure {
