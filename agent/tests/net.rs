@@ -16,6 +16,7 @@ use halfkey_testkit::port::HeldPort;
 use proptest::prelude::*;
 use server::{Answer, TestServer, ok};
 use std::net::TcpListener;
+use std::ops::Range;
 use std::process::Command;
 use std::time::Duration;
 
@@ -274,7 +275,7 @@ fn a_certificate_that_is_newer_than_all_that_the_machine_knows_is_taken() {
     assert!(ask(&client(&server, &pki), 10.0).is_ok());
     // Neither from another CA, nor one that was never good.
     assert!(matches!(ask(&client(&server, &Pki::new()), 10.0), Err(Error::Tls(_))));
-    let server = TestServer::start_in(2120..2110, &pki, "127.0.0.1", ok(BEGUN));
+    let server = TestServer::start_in(Range { start: 2120, end: 2110 }, &pki, "127.0.0.1", ok(BEGUN));
     assert!(matches!(ask(&client(&server, &pki), 10.0), Err(Error::Tls(_))));
 }
 
