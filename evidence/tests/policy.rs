@@ -439,6 +439,7 @@ fn proposal(boot: &Boot, policy: &Policy) -> Proposal {
             .zip(roles)
             .filter(|(_, role)| **role != "loader")
             .map(|(record, role)| ProposedImage {
+                release: None,
                 role: (*role).to_owned(),
                 path: "/efi/linux.efi".to_owned(),
                 authenticode: record.digest.clone().into(),

@@ -91,6 +91,7 @@ fn announced(kernel: &str, line: &str) -> Proposal {
         name: "6.1".into(),
         bank: "sha256".into(),
         images: vec![ProposedImage {
+            release: None,
             role: "kernel".into(),
             path: kernel.into(),
             authenticode: digest(kernel),

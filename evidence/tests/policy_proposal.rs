@@ -6,6 +6,7 @@ use halfkey_evidence::policy::{
     Assured, Cover, Effective, Matched, Origin, Policy, boot_of, boot_toml, check_proposal, covers, is_in_uki,
 };
 use halfkey_protocol::Reason;
+use halfkey_protocol::wire::Proposal;
 use proptest::prelude::*;
 use serde_json::{Value, json};
 
@@ -69,6 +70,7 @@ fn each_part_of_a_proposal_is_checked() {
     detail("16384 bytes of printable", &|p| {
         p["loader"] = json!({ "name": "grub", "changes": "x".repeat(16385) })
     });
+    detail("bytes of one line as release", &|p| p["images"][0]["release"] = json!("a\nb"));
     let mut announced = uki();
     announced["loader"] = json!({ "name": "grub", "changes": "-a\n+b\n" });
     assert!(check_proposal(announced.to_string().as_bytes()).is_ok());
@@ -174,13 +176,31 @@ fn what_is_said_of_one_kernel_is_not_said_of_all() {
     let known = kernel("6.13", "77", "kernel_measures_initrd = true");
     let mut next = uki();
     (next["images"][0]["role"], next["sections"]) = (json!("kernel"), json!([]));
-    let next = check_proposal(next.to_string().as_bytes()).unwrap();
-    let made = |text: &str, base| boot_of(&next, &Policy::parse(text).unwrap(), base, Assured::default());
+    let of = |release: Value, byte| {
+        let mut next = next.clone();
+        (next["images"][0]["release"], next["images"][0]["authenticode"]) = (release, digest(byte));
+        check_proposal(next.to_string().as_bytes()).unwrap()
+    };
+    let next = of(json!("6.13.2-amd64"), 0x55);
+    let made_of = |next: &Proposal, text: &str, base| {
+        boot_of(next, &Policy::parse(text).unwrap(), base, Assured::default())
+    };
+    let made = |text: &str, base| made_of(&next, text, base);
     for text in [
         format!("{rules}{known}{boots}"),
         rules.to_owned() + &boots.replace("[[event]]", &format!("{known}[[event]]")),
     ] {
         assert!(made(&text, Some("6.13")).unwrap().kernel_measures_initrd);
+        // An older kernel loads what `initrd=` names unmeasured, and what does not say its release may be older.
+        for release in [json!("6.12.63"), json!("6.1.0-56-amd64"), Value::Null] {
+            let found = made_of(&of(release.clone(), 0x55), &text, Some("6.13")).unwrap_err();
+            assert!(found[0].expected.contains("kernel_measures_initrd = true"), "{release}: {found:?}");
+            // Of the same image it is said already, and of this one it can be said.
+            assert!(made_of(&of(release.clone(), 0x77), &text, Some("6.13")).unwrap().kernel_measures_initrd);
+            let assured = Assured { kernel_measures_initrd: true, ..Assured::default() };
+            let policy = Policy::parse(&text).unwrap();
+            boot_of(&of(release, 0x55), &policy, Some("6.13"), assured).unwrap();
+        }
         for base in [Some("6.1.0-55"), None] {
             let found = made(&text, base).unwrap_err();
             assert!(found[0].expected.contains("kernel_measures_initrd = true"), "{base:?}: {found:?}");

@@ -9,6 +9,26 @@ pub const LOAD_OPTIONS_TAG: u32 = 0x8f3b_22ed;
 /// The first Linux whose stub measures an initrd wherever it comes from (commit c004703ed7ae); it may have been ported back.
 pub const MEASURES_INITRD: (u32, u32) = (6, 13);
 
+/// Longest release; the kernel's own bound is 64.
+pub const MAX_RELEASE: usize = 128;
+
+/// The release that a bzImage has for boot loaders, by its first 64 KiB: its header has the place of a text that begins with it
+/// (Documentation/arch/x86/boot.rst, `kernel_version`).
+pub fn release_of(image: &[u8]) -> Option<String> {
+    if image.get(0x202..0x206)? != b"HdrS" {
+        return None;
+    }
+    let at = usize::from(u16::from_le_bytes(image.get(0x20e..0x210)?.try_into().ok()?));
+    if at == 0 { None } else { first_word(image.get(0x200 + at..)?) }
+}
+
+/// Up to a blank or a NUL.
+pub fn first_word(text: &[u8]) -> Option<String> {
+    let word = text.split(|byte| *byte == 0 || byte.is_ascii_whitespace()).next()?;
+    let fits = (1..=MAX_RELEASE).contains(&word.len());
+    fits.then(|| String::from_utf8(word.to_vec()).ok())?
+}
+
 /// A command line as it is measured: UTF-16LE, with its NUL.
 pub fn load_options(line: &str) -> Vec<u8> {
     utf16(&format!("{line}\0"))
@@ -54,6 +74,19 @@ mod tests {
         }
         assert!(forms.contains(&load_options(line)) && !forms.contains(&load_options("ro")));
         assert_eq!(forms[0], load_options("ro quiet"));
+    }
+
+    #[test]
+    fn a_kernel_says_its_release() {
+        let mut image = vec![0; 0x300];
+        image[0x20e] = 0x80;
+        image[0x280..0x290].copy_from_slice(b"6.13.2-x (a) #1\0");
+        assert_eq!(release_of(&image), None);
+        image[0x202..0x206].copy_from_slice(b"HdrS");
+        assert_eq!(release_of(&image).as_deref(), Some("6.13.2-x"));
+        for end in [0, 0x202, 0x210, 0x280] {
+            assert_eq!(release_of(&image[..end]), None, "{end:#x}");
+        }
     }
 
     #[test]

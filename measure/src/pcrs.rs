@@ -170,7 +170,12 @@ mod tests {
 
     fn proposal() -> Proposal {
         let digest = |byte| halfkey_protocol::Bytes(vec![byte; 32]);
-        let image = |byte| ProposedImage { role: "uki".into(), path: "a".into(), authenticode: digest(byte) };
+        let image = |byte| ProposedImage {
+            release: None,
+            role: "uki".into(),
+            path: "a".into(),
+            authenticode: digest(byte),
+        };
         Proposal {
             version: 1,
             name: "6.1".into(),

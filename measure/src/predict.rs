@@ -9,6 +9,7 @@
 //! What the stub does depends on its version (systemd 252 to 262 were read; a newer one is refused) and on Secure Boot. What comes from beside
 //! the image (credentials, extensions, addons, options of the boot entry) can't be foretold from it.
 
+use crate::efi_stub::release_of;
 use crate::pe::{Extent, Image, PeError};
 use crate::stub::{
     Archive, CHOSEN_AT_BOOT, FIRST_STUB, LAST_STUB, MEASURED, STUB_ADDS_SECRET, STUB_HANDS_OVER_OSREL,
@@ -91,6 +92,7 @@ pub fn from_uki(file: &[u8], path: &str, about: &Circumstances) -> Result<Propos
         role: "uki".into(),
         path: path.into(),
         authenticode: image.authenticode(bank.hash()).into(),
+        release: None,
     }];
     if stub < STUB_LOADS_KERNEL && !about.secure_boot {
         let kernel = Image::within(linux).map_err(|e| ProposalError::Image("the kernel in the UKI", e))?;
@@ -99,6 +101,7 @@ pub fn from_uki(file: &[u8], path: &str, about: &Circumstances) -> Result<Propos
             role: "kernel".into(),
             path,
             authenticode: kernel.authenticode(bank.hash()).into(),
+            release: None,
         });
     }
     let mut sections = Vec::new();
@@ -148,6 +151,7 @@ pub fn from_kernel(
             role: "kernel".into(),
             path: path.into(),
             authenticode: image.authenticode(bank.hash()).into(),
+            release: release_of(kernel),
         }],
         sections: Vec::new(),
         initrd: (!initrds.is_empty()).then(|| bank.digest(initrds).into()),

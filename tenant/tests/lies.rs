@@ -99,7 +99,7 @@ impl Setup {
         let args = ["policy", "predict", "--kernel", KERNEL, "--initrd", initrd.to_str().unwrap()];
         let more =
             ["--cmdline", "root=UUID=a efi=noruntime systemd.import_credentials=no", "--secure-boot", "off"];
-        let add = ["--add", "--group", "web", "--yes"];
+        let add = ["--kernel-measures-initrd", "--add", "--group", "web", "--yes"];
         let (code, stderr) = self.workstation.error(&[&args[..], &more, &add].concat(), self.server.port);
         // What was predicted is another test's.
         let said = stderr.find("error:").map_or(String::new(), |at| stderr[at..].to_owned());

@@ -116,6 +116,7 @@ fn proposals() {
         name: "6.1.0-57".into(),
         bank: "sha256".into(),
         images: vec![ProposedImage {
+            release: None,
             role: "uki".into(),
             path: format!("/boot/efi/{EVIL}"),
             authenticode: vec![1; 32].into(),

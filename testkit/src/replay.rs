@@ -384,7 +384,14 @@ impl Machine {
 
     /// The operator accepts what was proposed: exit code, and what `halfkey proposal accept` says.
     pub fn accept(&self, proposal: &ProposalRecord) -> (i32, String) {
-        self.lab.tenant.try_run(&["proposal", "accept", &proposal.id.to_string(), "--yes"]).unwrap()
+        self.accept_saying(proposal, &[])
+    }
+
+    /// The same, with these options.
+    pub fn accept_saying(&self, proposal: &ProposalRecord, options: &[&str]) -> (i32, String) {
+        let id = proposal.id.to_string();
+        let accept = [&["proposal", "accept", &id, "--yes"], options].concat();
+        self.lab.tenant.try_run(&accept).unwrap()
     }
 
     /// `halfkey policy` with these arguments: exit code, and what it says.

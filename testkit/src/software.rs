@@ -158,6 +158,7 @@ impl Software {
                 role: "kernel".into(),
                 path: self.path.clone(),
                 authenticode: self.kernel.clone().into(),
+                release: Some("6.13.0".into()),
             }],
             sections: vec![],
             initrd: Some(self.initrd.clone().into()),

@@ -77,6 +77,32 @@ async fn trust_in_the_next_boot_is_limited_in_number_and_time() {
     assert_eq!(said(&node.boot(&anybody).await), "denied policy_mismatch");
 }
 
+/// What the policy says of the kernel that runs is not said of an older one, which loads its initrd unmeasured.
+#[tokio::test]
+async fn trust_takes_no_kernel_that_may_not_measure_its_initrd() {
+    let server = Server::start();
+    let (anybody, operator) = (server.anybody(), server.operator());
+    let node = member(&server, "web").await;
+    node.apply(&operator, "group:web", &trusting()).await.unwrap();
+    opened(&server, &node, &old()).await;
+    let propose = async |release: Option<&str>| -> Proposed {
+        let mut proposal = new().proposal();
+        proposal.images[0].release = release.map(str::to_owned);
+        let message = node.proposal(&anybody, &proposal).await.unwrap();
+        post(&anybody, "/v1/propose", &message).await.unwrap()
+    };
+    for release in [Some("6.12.63-amd64"), Some("6.1.0-56-amd64"), None] {
+        let proposed = propose(release).await;
+        assert_eq!(answered(&proposed), "waiting proposal_waits", "{release:?}");
+        assert!(proposed.message.contains("kernel_measures_initrd = true"), "{proposed:?}");
+    }
+    node.reboot_into(&new());
+    assert_eq!(said(&node.boot(&anybody).await), "denied policy_mismatch");
+    opened(&server, &node, &old()).await;
+    assert_eq!(answered(&propose(Some("6.13.0-amd64")).await), "accepted");
+    opened(&server, &node, &new()).await;
+}
+
 /// What was trusted and is over is trusted as any other is: root does not go to and fro between two when the number is used up.
 #[tokio::test]
 async fn what_was_superseded_counts_once_more() {

@@ -2,6 +2,7 @@
 
 use crate::bounded;
 use crate::error::{Error, Result};
+use halfkey_measure::efi_stub::{MAX_RELEASE, first_word, release_of};
 use halfkey_measure::pe::{Extent, Image};
 use halfkey_measure::predict::MAX_COMMAND_LINE;
 use halfkey_measure::stub;
@@ -17,8 +18,6 @@ const MAX_FILE: u64 = 1 << 30;
 const HEAD: u64 = 64 << 10;
 /// Read at once of two files that are compared.
 const CHUNK: u64 = 1 << 20;
-/// Longest release; the kernel's own bound is 64.
-const MAX_RELEASE: usize = 128;
 
 /// A regular file, by the folder that it must be in if it was found there: who can write /boot or an ESP, and is not root here, does not
 /// choose what else is read, nor how long.
@@ -115,7 +114,7 @@ impl BootFile {
     pub fn release(&self) -> Option<String> {
         let (file, head) = self.head()?;
         let image = Image::within(head.extent()).ok()?;
-        let Some(range) = image.range_of(stub::RELEASE).ok()? else { return kernel_release(&head.bytes) };
+        let Some(range) = image.range_of(stub::RELEASE).ok()? else { return release_of(&head.bytes) };
         first_word(&read_at(&file, &range, MAX_RELEASE + 1)?)
     }
 
@@ -178,22 +177,6 @@ fn read_at(file: &File, range: &Range<usize>, max: usize) -> Option<Vec<u8>> {
     let mut bytes = vec![0; range.len().min(max)];
     file.read_exact_at(&mut bytes, range.start as u64).ok()?;
     Some(bytes)
-}
-
-/// Of a bzImage: its header has the place of a text that begins with it (Documentation/arch/x86/boot.rst, `kernel_version`).
-fn kernel_release(head: &[u8]) -> Option<String> {
-    if head.get(0x202..0x206)? != b"HdrS" {
-        return None;
-    }
-    let at = usize::from(u16::from_le_bytes(head.get(0x20e..0x210)?.try_into().ok()?));
-    if at == 0 { None } else { first_word(head.get(0x200 + at..)?) }
-}
-
-/// Up to a blank or a NUL.
-fn first_word(text: &[u8]) -> Option<String> {
-    let word = text.split(|byte| *byte == 0 || byte.is_ascii_whitespace()).next()?;
-    let fits = (1..=MAX_RELEASE).contains(&word.len());
-    fits.then(|| String::from_utf8(word.to_vec()).ok())?
 }
 
 #[cfg(test)]

@@ -166,7 +166,7 @@ const UNMEASURED: &str = "a kernel that is given its initrd: most kernels do not
      entry chooses the initramfs, and that makes the missing events itself";
 /// What to do about that.
 const MEASURED: &str = "boot a uki (`dracut --uefi`, `ukify`); or, if this kernel measures every initrd (Linux 6.13 and later, commit c004703ed7ae), say \
-     kernel_measures_initrd = true, as `halfkey policy learn NODE --kernel-measures-initrd` and `halfkey approve` do";
+     kernel_measures_initrd = true, as `halfkey policy learn NODE --kernel-measures-initrd`, `halfkey approve` and `halfkey proposal accept` do";
 
 fn grub(boot: &Boot, lacks: &mut Lacks) {
     by_digest(boot, lacks);

@@ -12,7 +12,7 @@ use crate::Rejection;
 use crate::quote::clip;
 use crate::rejection::refuse;
 use halfkey_measure::predict::MAX_COMMAND_LINE;
-use halfkey_measure::stub;
+use halfkey_measure::{efi_stub, stub};
 use halfkey_protocol::tpm::bank::PcrBank;
 use halfkey_protocol::wire::policies::Finding;
 use halfkey_protocol::wire::{Proposal, ProposedImage, ProposedSection};
@@ -187,7 +187,7 @@ fn line_finding(
 /// The `[[boot]]` that accepts just what was proposed. What starts before the proposal's own images (shim, boot loader), and what
 /// it measures, is that of `base_boot`, the boot of the policy that the machine runs; of all of the policy's boots, if
 /// they agree, when that is not among them. Its name is the proposal's and may be taken. What is said of the kernel of `base_boot`, or of
-/// the kernels of all of them, holds for the new one.
+/// the kernels of all of them, holds for the same one, and for a new one by its release.
 ///
 /// # Errors
 /// Why it can't be made, or the policy's rules forbid it.
@@ -281,7 +281,7 @@ pub fn boot_of(
     }
     let (Some(initrd), true) = (initrd, findings.is_empty()) else { return Err(findings) };
     let uki = images.iter().any(|image| image.role == Role::Uki);
-    let measures = bases.iter().all(|base| base.kernel_measures_initrd);
+    let measures = measures_initrd(&bases, proposal);
     let boot = Boot {
         name: proposal.name.clone(),
         command_line: proposal.command_line.as_deref().map(|line| normal(line).to_owned()),
@@ -297,6 +297,26 @@ pub fn boot_of(
         return Err(lacks);
     }
     Ok(boot)
+}
+
+/// Whether what the owner has said of kernels holds for the proposed one: it is the same, or its image says that it is of a release that measures
+/// every initrd. What an older kernel is given, whoever writes the boot entry chooses.
+fn measures_initrd(bases: &[&Boot], proposal: &Proposal) -> bool {
+    let kernels =
+        || proposal.images.iter().filter(|image| Role::from_name(&image.role) == Some(Role::Kernel));
+    let is_same = |image: &Image| match &image.allowed {
+        Allowed::Authenticode(digests) => {
+            let is_it = |kernel: &ProposedImage| {
+                digests.iter().any(|digest| digest.as_bytes() == &kernel.authenticode[..])
+            };
+            image.role == Role::Kernel && kernels().all(is_it)
+        }
+        Allowed::Signer(_) => false,
+    };
+    let said = |base: &&&Boot| base.kernel_measures_initrd;
+    let is_known = bases.iter().filter(said).any(|base| base.images.iter().any(is_same));
+    let is_new = |image: &ProposedImage| image.release.as_deref().is_some_and(efi_stub::measures_initrd);
+    is_known || bases.iter().all(|base| base.kernel_measures_initrd) && kernels().all(is_new)
 }
 
 /// Whether the boot loader that a proposal is based on measures its own commands and files: then a rule for it is made of its boot only.
@@ -391,6 +411,9 @@ pub fn check_proposal(json: &[u8]) -> Result<Proposal, Rejection> {
         }
         check_text("path", &image.path, MAX_PATH)?;
         check_digest("authenticode", &image.authenticode, bank)?;
+        if let Some(release) = &image.release {
+            check_text("release", release, efi_stub::MAX_RELEASE)?;
+        }
     }
     for (index, section) in proposal.sections.iter().enumerate() {
         let name = section.name.as_bytes();

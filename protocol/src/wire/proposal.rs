@@ -48,6 +48,8 @@ wire! {
         pub path: String,
         /// Authenticode digest.
         pub authenticode: Bytes,
+        /// Release of the kernel in it, as the image says it; of a `kernel` alone, and none if it does not say.
+        pub release: Option<String>,
     }
 
     /// A section of a [`Proposal`].

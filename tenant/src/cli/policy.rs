@@ -152,7 +152,7 @@ pub struct PredictArgs {
     #[arg(long, value_name = "on|off")]
     pub secure_boot: Option<Switch>,
     /// The kernel measures its initrd wherever it comes from (Linux 6.13 and later); otherwise as the boot says that it
-    /// is based on
+    /// is based on, if it is the same kernel or its image says that it is of such a release
     #[arg(long, conflicts_with = "uki")]
     pub kernel_measures_initrd: bool,
     /// What --db brings may also verify images of the boot, and what else firmware starts before it
@@ -233,6 +233,10 @@ pub enum ProposalCommand {
     Accept {
         /// Its number
         id: u64,
+        /// The kernel measures its initrd wherever it comes from (Linux 6.13 and later, or one that this was ported back to); said
+        /// already where the policy says it of this kernel, or of the one before and the image says that it is of 6.13 or later
+        #[arg(long)]
+        kernel_measures_initrd: bool,
         /// Do not ask
         #[arg(long)]
         yes: bool,

@@ -69,7 +69,9 @@ pub fn list(context: &Context, node: Option<&str>, all: bool) -> Result<()> {
 pub fn run(context: &Context, command: &ProposalCommand) -> Result<()> {
     match command {
         ProposalCommand::Show { id } => show_one(context, *id),
-        ProposalCommand::Accept { id, yes } => accept(context, *id, *yes),
+        ProposalCommand::Accept { id, kernel_measures_initrd, yes } => {
+            accept(context, *id, *kernel_measures_initrd, *yes)
+        }
         ProposalCommand::Deny { id, because } => deny(context, *id, because),
     }
 }
@@ -83,7 +85,7 @@ fn show_one(context: &Context, number: u64) -> Result<()> {
         return Ok(());
     }
     // What can't be made is no failure of looking at it.
-    match prepare(&signing, &record, id) {
+    match prepare(&signing, &record, id, false) {
         Ok(prepared) => {
             let block = clean_lines(&prepared.block);
             context.out.note(&format!("`halfkey proposal accept {number}` would add\n\n{block}"));
@@ -94,7 +96,7 @@ fn show_one(context: &Context, number: u64) -> Result<()> {
 }
 
 /// One command for a whole group: the policy that accepts it accepts every node's that is the same.
-fn accept(context: &Context, number: u64, yes: bool) -> Result<()> {
+fn accept(context: &Context, number: u64, kernel_measures_initrd: bool, yes: bool) -> Result<()> {
     let signing = SigningContext::open(context)?;
     let (record, id) = fetch(&signing, number)?;
     if record.state != ProposalState::Waiting {
@@ -102,7 +104,7 @@ fn accept(context: &Context, number: u64, yes: bool) -> Result<()> {
             .hint("`halfkey proposals` lists those that do"));
     }
     let head = signing.head()?;
-    let Prepared { block, change } = prepare(&signing, &record, id)?;
+    let Prepared { block, change } = prepare(&signing, &record, id, kernel_measures_initrd)?;
     context.out.note(&format!(
         "{}\nto be added to {}\n\n{}\n\n{}",
         shown(&record, &clean_short(&record.node_id, 36), time::now()),
@@ -172,7 +174,12 @@ struct Prepared {
     change: PolicyChange,
 }
 
-fn prepare(signing: &SigningContext<'_>, record: &ProposalRecord, id: NodeId) -> Result<Prepared> {
+fn prepare(
+    signing: &SigningContext<'_>,
+    record: &ProposalRecord,
+    id: NodeId,
+    kernel_measures_initrd: bool,
+) -> Result<Prepared> {
     let node = signing.client.node(id)?;
     let attester = Attester::of(id, &node, &signing.key)?;
     attester.require_mine()?;
@@ -181,7 +188,8 @@ fn prepare(signing: &SigningContext<'_>, record: &ProposalRecord, id: NodeId) ->
     let effective = governed.with_trusted(&signing.client, &attester)?;
     let effective = effective.ok_or_else(|| Error::failed("no policy governs the node"))?;
     let base = base_boot(&signing.client, &attester, record.from_evidence, &effective)?;
-    let boot = draft::proposed(&record.proposal, effective.policy(), base.as_deref(), false)?;
+    let boot =
+        draft::proposed(&record.proposal, effective.policy(), base.as_deref(), kernel_measures_initrd)?;
     let block = format!(
         "# proposal {} of {}, {}\n{}",
         record.id,
@@ -235,6 +243,10 @@ pub fn content(proposal: &Proposal) -> String {
         let (role, path) = (clean_short(&image.role, 16), clean_short(&image.path, 200));
         writeln!(text, "  {role:6}  {path}\n          authenticode {}", digest(&image.authenticode))
             .expect("a String takes everything");
+        if let Some(release) = &image.release {
+            writeln!(text, "          release {}", clean_short(release, 128))
+                .expect("a String takes everything");
+        }
     }
     for section in &proposal.sections {
         writeln!(text, "  section {:9}  {}", clean_short(&section.name, 16), digest(&section.digest))

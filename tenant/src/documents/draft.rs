@@ -162,9 +162,14 @@ pub fn proposed(
 ) -> Result<rules::Boot> {
     let assured = Assured { kernel_measures_initrd, ..Assured::default() };
     let mut boot = policy::boot_of(proposal, from, base, assured).map_err(|found| {
-        Error::failed(format!("the policy's own rules forbid it\n{}", findings(&found).trim_end())).hint(
-            "change these rules first, with `halfkey policy show` and `policy apply`, if it is what you want",
-        )
+        let unsaid = found.iter().any(|finding| finding.expected.contains("kernel_measures_initrd"));
+        let hint = if unsaid {
+            "what the policy says of one kernel holds for another only if its image says that it is Linux 6.13 or later; if it measures every initrd all \
+             the same, say --kernel-measures-initrd"
+        } else {
+            "change these rules first, with `halfkey policy show` and `policy apply`, if it is what you want"
+        };
+        Error::failed(format!("the policy's own rules forbid it\n{}", findings(&found).trim_end())).hint(hint)
     })?;
     if from.boots().iter().any(|known| known.name == boot.name) {
         // The same version built again: told apart by its first image.

@@ -36,11 +36,11 @@ fn in_use(boot: &ReplayedBoot, flags: &[&str]) -> Machine {
 
 /// It is denied until an operator accepts it. Then it is unlocked, and so is what was learned before; another image is not.
 #[track_caller]
-fn is_accepted(machine: &mut Machine, boot: &ReplayedBoot, proposal: &ProposalRecord) {
+fn is_accepted(machine: &mut Machine, boot: &ReplayedBoot, proposal: &ProposalRecord, options: &[&str]) {
     let next = boot.clone().proposed(&proposal.proposal);
     let image = hex(&proposal.proposal.images[0].authenticode);
     machine.denied(&next, "policy_mismatch", &["pcr 4", &image]);
-    let (code, said) = machine.accept(proposal);
+    let (code, said) = machine.accept_saying(proposal, options);
     assert_eq!(code, 0, "{said}");
     machine.unlocks(&next);
     machine.denied(&next.clone().with_other_image(), "policy_mismatch", &["pcr 4"]);
@@ -55,7 +55,7 @@ fn the_next_uki_is_accepted() {
         let files = Next::new();
         let image = files.uki(&boot.command_line, b"the next initramfs");
         let proposal = machine.proposes(&["--uki", &image]);
-        is_accepted(&mut machine, &boot, &proposal);
+        is_accepted(&mut machine, &boot, &proposal, &[]);
     }
 }
 
@@ -67,7 +67,10 @@ fn the_next_kernel_is_accepted() {
         let initrd = files.file("initrd", b"the next initramfs");
         let args = ["--kernel", STUB, "--initrd", &initrd, "--cmdline", &boot.command_line];
         let proposal = machine.proposes(&args);
-        is_accepted(&mut machine, &boot, &proposal);
+        // The image says no release, so what is said of the kernel that runs does not hold for it.
+        let (code, said) = machine.accept(&proposal);
+        assert!(code != 0 && said.contains("--kernel-measures-initrd"), "{said}");
+        is_accepted(&mut machine, &boot, &proposal, &["--kernel-measures-initrd"]);
         // The kernel and command line that were accepted, with an initrd that was not.
         let other = hex(&[0x44; 32]);
         let mut evil = proposal.proposal;
@@ -85,7 +88,7 @@ fn what_the_policy_accepts_is_accepted_at_once() {
     let initrd = files.file("initrd", b"the next initramfs");
     let args = ["--kernel", STUB, "--initrd", &initrd, "--cmdline", &boot.command_line];
     let proposal = machine.proposes(&args);
-    let (code, said) = machine.accept(&proposal);
+    let (code, said) = machine.accept_saying(&proposal, &["--kernel-measures-initrd"]);
     assert_eq!(code, 0, "{said}");
     let again = machine.propose(&args);
     assert_eq!(again.code, 0, "{}", again.said);

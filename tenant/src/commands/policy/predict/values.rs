@@ -168,7 +168,12 @@ mod tests {
             bank: "sha256".into(),
             images: images
                 .into_iter()
-                .map(|authenticode| ProposedImage { role: "uki".into(), path: "a".into(), authenticode })
+                .map(|authenticode| ProposedImage {
+                    release: None,
+                    role: "uki".into(),
+                    path: "a".into(),
+                    authenticode,
+                })
                 .collect(),
             sections: names
                 .into_iter()
