@@ -99,7 +99,7 @@ fn announced(kernel: &str, line: &str) -> Proposal {
         sections: Vec::new(),
         initrd: Some(digest("an initrd")),
         command_line: Some(format!("BOOT_IMAGE=/{kernel} {line}")),
-        loader: Some(ProposedLoader { name: "grub".into(), changes: "+linux\n".into() }),
+        loader: Some(ProposedLoader { name: "grub".into(), changes: "+linux\n".into(), files: None }),
         written_by_update: false,
     }
 }

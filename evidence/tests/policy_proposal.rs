@@ -71,6 +71,12 @@ fn each_part_of_a_proposal_is_checked() {
         p["loader"] = json!({ "name": "grub", "changes": "x".repeat(16385) })
     });
     detail("bytes of one line as release", &|p| p["images"][0]["release"] = json!("a\nb"));
+    detail("32 bytes of sha256 as file", &|p| {
+        p["loader"] = json!({ "name": "grub", "changes": "", "files": [digest(1), "AA"] })
+    });
+    detail("0 to 256 files, found 257", &|p| {
+        p["loader"] = json!({ "name": "grub", "changes": "", "files": vec![digest(1); 257] })
+    });
     let mut announced = uki();
     announced["loader"] = json!({ "name": "grub", "changes": "-a\n+b\n" });
     assert!(check_proposal(announced.to_string().as_bytes()).is_ok());

@@ -18,7 +18,7 @@ async fn what_grub_announced_is_over_once_it_was_booted() {
     let node = member(&server, "web").await;
     node.apply(&operator, "group:web", &old().policy("web")).await.unwrap();
     let announce = async |node: &Node, software: &Software| {
-        let loader = Some(ProposedLoader { name: "grub".into(), changes: "+linux\n".into() });
+        let loader = Some(ProposedLoader { name: "grub".into(), changes: "+linux\n".into(), files: None });
         let message = node.proposal(&anybody, &Proposal { loader, ..software.proposal() }).await.unwrap();
         let proposed: Proposed = post(&anybody, "/v1/propose", &message).await.unwrap();
         assert_eq!(answered(&proposed), "waiting proposal_waits");

@@ -1,12 +1,14 @@
 //! GRUB's configuration, for the operator: how it differs from the one that the running system was booted with.
 //!
 //! GRUB measures each of its commands and each file that it reads, so what a changed configuration measures is known once it was booted.
-//! What is said here is read by people and by no rule.
+//! What is said here is read by people and by no rule; of its files the digests are said as well, so that it is known what else was read.
 
 use super::file::BootFile;
 use super::find::System;
 use crate::{bounded, durable};
 use halfkey_measure::grub::kernel_of;
+use halfkey_protocol::Bytes;
+use halfkey_protocol::tpm::bank::PcrBank;
 use halfkey_protocol::tpm::kdf::Hash;
 use halfkey_protocol::wire::ProposedLoader;
 use std::path::{Path, PathBuf};
@@ -75,7 +77,48 @@ fn compared(system: &System) -> (ProposedLoader, Kept) {
         Some(before) => difference(before, &now),
         None => "not known: the configuration of this boot was not kept\n".to_owned(),
     };
-    (ProposedLoader { name: "grub".to_owned(), changes }, Kept { latest: now, ..kept })
+    (ProposedLoader { name: "grub".to_owned(), changes, files: None }, Kept { latest: now, ..kept })
+}
+
+/// Digests of what GRUB will read as it is, besides what it has on each boot: these files, its configuration and environment. GRUB measures each
+/// of them under any name; an operator who approves the boot has to know which are the machine's own.
+pub fn digests(system: &System, whole: &[Vec<u8>], bank: PcrBank) -> Vec<Bytes> {
+    let mut found: Vec<Bytes> = whole.iter().map(|file| bank.digest(&[file]).into()).collect();
+    for (root, path) in files(system) {
+        let Ok(bytes) = bounded::read_beneath(&root, &path, MAX_FILE) else { continue };
+        if !is_text(&bytes) {
+            continue;
+        }
+        found.push(bank.digest(&[&bytes]).into());
+        if path.ends_with("grubenv") {
+            // Whoever logs in changes it, and so may GRUB: as long as before.
+            found.extend(marked_otherwise(&bytes).map(|bytes| bank.digest(&[&bytes]).into()));
+        }
+    }
+    found.sort_unstable_by(|one, other| one.0.cmp(&other.0));
+    found.dedup();
+    found
+}
+
+/// Whether it can be no initramfs: an archive has NULs, a compressed one is no UTF-8. Whoever has the disk writes /boot, and what is said of a
+/// file there must not make an initramfs known under the name of a configuration.
+fn is_text(bytes: &[u8]) -> bool {
+    str::from_utf8(bytes)
+        .is_ok_and(|text| text.chars().all(|c| !c.is_control() || matches!(c, '\n' | '\t' | '\r')))
+}
+
+/// The environment with the other mark of the boot before (`boot_success` of Fedora and Red Hat).
+fn marked_otherwise(environment: &[u8]) -> Option<Vec<u8>> {
+    const MARK: &[u8] = b"\nboot_success=";
+    let at = environment.windows(MARK.len()).position(|part| part == MARK)? + MARK.len();
+    let other = match environment.get(at)? {
+        b'0' => b'1',
+        b'1' => b'0',
+        _ => return None,
+    };
+    let mut bytes = environment.to_vec();
+    bytes[at] = other;
+    Some(bytes)
 }
 
 /// Keeps the configuration of this boot, unless an earlier one is kept.
@@ -353,6 +396,27 @@ mod tests {
         write(&system, KEPT, b"{");
         assert!(changes(&system).changes.starts_with("not known"));
         assert_eq!(changes(&system).changes.lines().count(), 1);
+    }
+
+    #[test]
+    fn what_grub_will_read_is_known_by_its_digests() {
+        let (_folder, system) = machine();
+        let environment = b"# GRUB Environment Block\nkernelopts=x\nboot_success=0\n####";
+        write(&system, "boot/grub2/grub.cfg", b"blscfg\n");
+        write(&system, "boot/grub2/grubenv", environment);
+        write(&system, "boot/loader/entries/a.conf", b"version 6.1\n");
+        // No configuration, and it could be an initramfs.
+        write(&system, "boot/grub2/custom.cfg", b"070701\0\0");
+        write(&system, "boot/loader/entries/b.conf", b"\x1f\x8b\x08");
+        let found = digests(&system, &[b"kernel".to_vec()], PcrBank::Sha384);
+        let marked = b"# GRUB Environment Block\nkernelopts=x\nboot_success=1\n####";
+        for content in [&b"kernel"[..], b"blscfg\n", environment, b"version 6.1\n", marked] {
+            assert!(found.contains(&PcrBank::Sha384.digest(&[content]).into()), "{content:?}");
+        }
+        assert_eq!(found.len(), 5);
+        for other in [&b"boot_success=0"[..], b"\nboot_success=", b"\nboot_success=x", b""] {
+            assert_eq!(marked_otherwise(other), None);
+        }
     }
 
     #[test]

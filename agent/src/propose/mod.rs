@@ -32,7 +32,7 @@ use crate::net::race::{Connection, Race, RaceConfig};
 use crate::net::tls;
 use crate::timing::Timeline;
 use crate::tpm::{self, Location, Object, Tpm};
-use halfkey_protocol::wire::{Proposal, Proposed, Purpose};
+use halfkey_protocol::wire::{Proposal, Proposed, ProposedLoader, Purpose};
 use halfkey_protocol::{Bytes, Reason};
 use std::path::PathBuf;
 use std::time::Duration;
@@ -119,9 +119,13 @@ pub fn run(options: &Options) -> Result<Report> {
     let mut proposal = measure::measure(&source, &name, token.bank)?;
     proposal.written_by_update = doubt.as_deref() == Some("");
     let doubt = doubt.filter(|doubt| !doubt.is_empty());
-    if system.by_grub() && matches!(source, find::Source::Kernel { .. }) {
+    if let find::Source::Kernel { kernel, initrds, .. } = &source
+        && system.by_grub()
+    {
         let changes = if options.dry_run { grub::preview } else { grub::changes };
-        proposal.loader = Some(changes(&system));
+        let whole = [kernel].into_iter().chain(initrds).map(file::BootFile::whole);
+        let files = grub::digests(&system, &whole.collect::<Result<Vec<_>>>()?, token.bank);
+        proposal.loader = Some(ProposedLoader { files: Some(files), ..changes(&system) });
     }
     if options.dry_run {
         return Ok(Report { proposal, doubt, answer: None });

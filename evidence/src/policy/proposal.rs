@@ -22,6 +22,8 @@ const MAX_PROPOSAL: usize = 64 << 10;
 /// Images and sections that a proposal may have.
 const MAX_IMAGES: usize = 8;
 const MAX_SECTIONS: usize = 32;
+/// Files that a boot loader may read.
+const MAX_LOADER_FILES: usize = 256;
 /// Longest text of what changed in a boot loader's configuration, in bytes.
 const MAX_CHANGES: usize = 16 << 10;
 /// Longest name and path, in bytes.
@@ -434,6 +436,9 @@ pub fn check_proposal(json: &[u8]) -> Result<Proposal, Rejection> {
         check_digest("initrd", initrd, bank)?;
     }
     if let Some(loader) = &proposal.loader {
+        let files = loader.files.as_deref().unwrap_or_default();
+        check_count("files", files.len(), 0, MAX_LOADER_FILES)?;
+        files.iter().try_for_each(|file| check_digest("file", file, bank))?;
         check_text("boot loader", &loader.name, MAX_NAME)?;
         let is_text = |byte: u8| matches!(byte, b'\n' | b' '..=b'~');
         if loader.changes.len() > MAX_CHANGES || !loader.changes.bytes().all(is_text) {

@@ -38,6 +38,8 @@ wire! {
         /// How its configuration differs from the one that the running system was booted with: lines of printable ASCII. Empty where it does
         /// not.
         pub changes: String,
+        /// Digests of files that it will read as they are: the kernel, each initrd, its configuration. None from an agent that does not say.
+        pub files: Option<Vec<Bytes>>,
     }
 
     /// An image of a [`Proposal`].

@@ -355,8 +355,11 @@ mod tests {
                 sections: Vec::new(),
                 initrd: None,
                 command_line: None,
-                loader: loader
-                    .map(|changes| ProposedLoader { name: "grub".into(), changes: changes.to_owned() }),
+                loader: loader.map(|changes| ProposedLoader {
+                    name: "grub".into(),
+                    changes: changes.to_owned(),
+                    files: None,
+                }),
                 written_by_update: false,
             };
             let decision = by_grub(&boots, "web", &proposal, runs);
