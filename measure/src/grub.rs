@@ -47,6 +47,26 @@ pub const BOOT_IMAGE: &str = "BOOT_IMAGE=";
 const LINUX: [&str; 3] = ["linux", "linuxefi", "linux16"];
 /// Commands that read an initrd.
 const INITRD: [&str; 3] = ["initrd", "initrdefi", "initrd16"];
+/// Commands that start something else than a kernel of Linux, or give more to it.
+const OTHERS: [&str; 17] = [
+    "multiboot",
+    "multiboot2",
+    "module",
+    "module2",
+    "xen_hypervisor",
+    "xen_module",
+    "chainloader",
+    "legacy_kernel",
+    "legacy_initrd",
+    "legacy_initrd_nounzip",
+    "kfreebsd",
+    "knetbsd",
+    "kopenbsd",
+    "ntldr",
+    "plan9",
+    "xnu_kernel",
+    "xnu_kernel64",
+];
 /// What the log of GRUB 2.02 calls an initrd that `initrdefi` has read, in place of the file's name.
 pub const INITRD_OF_LINUXEFI: &str = "grub_linuxefi Initrd";
 /// Most files of one command that are looked at.
@@ -88,6 +108,16 @@ pub fn initrds_of(command: &str) -> Option<impl Iterator<Item = &str>> {
         let packed = file.strip_prefix("newc:").and_then(|rest| rest.split_once(':'));
         packed.map_or(file, |(_, file)| file)
     }))
+}
+
+/// Whether a command starts something else than a kernel of Linux, or gives more to it.
+pub fn starts_another(command: &str) -> bool {
+    command.split_ascii_whitespace().next().is_some_and(|name| OTHERS.contains(&name))
+}
+
+/// Whether a text begins with a file as GRUB names it (`/file`, `(device)/file`). The line that a kernel gets does, and no command.
+pub fn begins_with_path(text: &str) -> bool {
+    text.trim_ascii_start().starts_with(['/', '('])
 }
 
 /// The command of an event as a document has it, if it is one.
@@ -243,6 +273,12 @@ mod tests {
         for other in ["initrds /x", "echo initrd /x", "set initrd=/x", ""] {
             assert_eq!((initrds(other), kernel_of(other)), (None, None), "{other}");
         }
+        assert!(starts_another("multiboot2 /xen") && !starts_another("linux /x") && !starts_another(""));
+        assert!(
+            begins_with_path("/x ro")
+                && begins_with_path("(hd0)/x ro")
+                && !begins_with_path("[ -e (hd0)/x ]")
+        );
         assert_eq!(command_of("grub_cmd initrd /x"), Some("initrd /x"));
         assert_eq!(command_of("kernel_cmdline: initrd /x"), None);
         assert!(reads_initrd(b"..grub_cmd initrdefi /x\0..") && !reads_initrd(b"..grub_cmd: initrds /x\0.."));
