@@ -7,7 +7,8 @@ mod common;
 use common::boots::{Record, boot, log_of};
 use halfkey_evidence::eventlog::{kind, replay};
 use halfkey_evidence::policy::{
-    Assured, Claims, Finding, Policy, evaluate, is_booted, learn, learn_boot, loaded_by_grub, not_as_proposed,
+    Assured, Claims, Finding, Policy, evaluate, is_booted, learn, learn_announced, learn_boot,
+    loaded_by_grub, not_as_proposed,
 };
 use halfkey_protocol::tpm::bank::PcrBank;
 use halfkey_protocol::tpm::kdf::Hash;
@@ -237,9 +238,15 @@ fn another_kernel_is_named_and_can_be_added() {
         == "grub command: linux /vmlinuz-6.2 root=/dev/mapper/root ro quiet systemd.import_credentials=no"));
     let bytes = log_of(&update);
     let log = replay(&bytes, PcrBank::Sha256).unwrap().assume().unwrap();
+    let policy = Policy::parse(&text).unwrap();
+    // Of the kernel's file only the machine says beforehand that GRUB will read it.
+    let unsaid = learn_boot(&policy, &log, &Claims::default(), Assured::default(), "6.2").unwrap_err();
+    assert!(unsaid.iter().all(|finding| finding.what == "called \"/vmlinuz-6.2\""), "{unsaid:?}");
+    let mut announced = announced("vmlinuz-6.2", LINE);
+    let files = vec![Hash::Sha256.digest(&[b"vmlinuz-6.2"]).into()];
+    announced.loader.as_mut().unwrap().files = Some(files);
     let more =
-        learn_boot(&Policy::parse(&text).unwrap(), &log, &Claims::default(), Assured::default(), "6.2")
-            .unwrap();
+        learn_announced(&policy, &log, &Claims::default(), Assured::default(), "6.2", &[announced]).unwrap();
     let both = Policy::parse(&format!("{text}\n{more}")).unwrap();
     assert_eq!(findings(&both, &update), []);
     assert_eq!(findings(&both, &records("vmlinuz-6.1", LINE)), []);
@@ -383,7 +390,10 @@ fn both_states_of_grubs_environment_are_listed_by_name_and_pinned_exactly() {
     let other = after(false);
     let bytes = log_of(&other);
     let log = replay(&bytes, PcrBank::Sha256).unwrap().assume().unwrap();
-    let more = learn_boot(&policy, &log, &Claims::default(), Assured::default(), "evidence 2").unwrap();
+    let unsaid = learn_boot(&policy, &log, &Claims::default(), Assured::default(), "evidence 2").unwrap_err();
+    assert!(unsaid.len() == 1 && unsaid[0].what.contains("grubenv"), "{unsaid:?}");
+    let word = Assured { trust_unknown_events: true, ..Assured::default() };
+    let more = learn_boot(&policy, &log, &Claims::default(), word, "evidence 2").unwrap();
     assert!(more.contains("name = \"evidence 2, after a boot that was not marked as successful\""), "{more}");
     let both = Policy::parse(&format!("{first}\n{more}")).unwrap();
     assert_eq!((findings(&both, &after(true)), findings(&both, &other)), (vec![], vec![]));

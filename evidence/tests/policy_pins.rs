@@ -406,7 +406,12 @@ fn credentials_of_the_stub_count_by_their_content() {
         }
         let bytes = log_of(&measured(name, b"an archive"));
         let log = replay(&bytes, PcrBank::Sha256).unwrap().assume().unwrap();
-        let text = learn(&log, &boot.claims(), Assured::default(), "x", &[]).unwrap();
+        denied(
+            &learn(&log, &boot.claims(), Assured::default(), "x", &[]).unwrap_err(),
+            "whatever it is called",
+        );
+        let word = Assured { trust_unknown_events: true, ..Assured::default() };
+        let text = learn(&log, &boot.claims(), word, "x", &[]).unwrap();
         assert!(text.contains("by its content"), "{text}");
         let with = policy(&text);
         assert_eq!(findings(&with, &measured(name, b"an archive"), boot.line()), []);

@@ -1,6 +1,7 @@
 //! Whether a boot is the one that was proposed. For the record and for people: nothing is allowed by it.
 
 use super::proposal::{finding, image_name, show};
+use super::unproven::{may_be_line, texts};
 use crate::eventlog::content::{Content, GrubText};
 use crate::eventlog::{Event, ExplainedLog, kind};
 use halfkey_measure::grub;
@@ -20,7 +21,7 @@ pub fn not_as_proposed(proposal: &Proposal, log: &ExplainedLog<'_>) -> Vec<Findi
     let booted = Booted::of(proposal, log);
     let mut findings = booted.files();
     findings.extend(booted.line());
-    findings.extend(booted.initrds());
+    findings.extend(booted.commands());
     if proposal.bank == booted.bank && booted.starts_unseen() {
         let found = "an image that nobody measures: only GRUB's file of it is in pcr 9".to_owned();
         findings.push(finding(Some(4), "kernel", RULE.to_owned(), "the image that was proposed", &found));
@@ -28,18 +29,22 @@ pub fn not_as_proposed(proposal: &Proposal, log: &ExplainedLog<'_>) -> Vec<Findi
     findings
 }
 
-/// The commands by which GRUB loaded kernel and initrd, as it measured them; none where it did not. That a file which was proposed was read
-/// does not say that it was used: who looks at a boot of GRUB's has to see these.
+/// The texts of PCR 8 by which GRUB may have loaded a kernel, its line and an initrd, whatever the log calls them; none where it did not. That a
+/// file which was proposed was read does not say that it was used: who looks at a boot of GRUB's has to see these.
 pub fn loaded_by_grub<'l>(log: &'l ExplainedLog<'_>) -> Vec<&'l str> {
-    let loads = |command: &&str| grub::kernel_of(command).is_some() || grub::initrds_of(command).is_some();
-    log.log().events().iter().filter_map(grub_command).filter(loads).collect()
-}
-
-fn grub_command<'e>(event: &'e Event<'_>) -> Option<&'e str> {
-    match event.content() {
-        Content::Grub { claimed: GrubText::Command, text } if event.pcr == 8 => str::from_utf8(text).ok(),
-        _ => None,
+    let loads = |text: &str| {
+        grub::kernel_of(text).is_some() || grub::initrds_of(text).is_some() || grub::starts_another(text)
+    };
+    let of = |text: (GrubText, &'l str)| (loads(text.1) || may_be_line(text)).then_some(text.1);
+    let mut found: Vec<&str> = Vec::new();
+    for text in texts(log).filter_map(of) {
+        // The line is that of the command once more.
+        let said = |before: &&str| before.split_once(' ').is_some_and(|(_, line)| line == text);
+        if !found.iter().any(said) {
+            found.push(text);
+        }
     }
+    found
 }
 
 /// A boot, held against a proposal.
@@ -47,11 +52,14 @@ struct Booted<'a> {
     proposal: &'a Proposal,
     bank: &'static str,
     events: &'a [Event<'a>],
+    /// Of PCR 8, by GRUB.
+    texts: Vec<(GrubText, &'a str)>,
 }
 
 impl<'a> Booted<'a> {
     fn of(proposal: &'a Proposal, log: &'a ExplainedLog<'_>) -> Self {
-        Self { proposal, bank: log.log().bank().name(), events: log.log().events() }
+        let texts = texts(log).collect();
+        Self { proposal, bank: log.log().bank().name(), events: log.log().events(), texts }
     }
 
     fn files(&self) -> Vec<Finding> {
@@ -83,22 +91,35 @@ impl<'a> Booted<'a> {
     /// As GRUB measured it.
     fn line(&self) -> Option<Finding> {
         let expected = self.proposal.command_line.as_deref().filter(|_| self.proposal.loader.is_some())?;
-        let lines =
-            self.events.iter().filter(|event| event.pcr == 8).filter_map(|event| match event.content() {
-                Content::Grub { claimed: GrubText::KernelCommandLine, text } => str::from_utf8(text).ok(),
-                _ => None,
-            });
-        let found = lines.map(grub::as_passed).next_back()?;
-        let same = found.split_ascii_whitespace().eq(expected.split_ascii_whitespace());
-        (!same).then(|| finding(Some(8), "command line", RULE.to_owned(), expected, &found))
+        let lines: Vec<String> = self
+            .texts
+            .iter()
+            .filter(|text| may_be_line(**text))
+            .map(|(_, text)| grub::as_passed(text))
+            .collect();
+        let is_it = |line: &String| line.split_ascii_whitespace().eq(expected.split_ascii_whitespace());
+        let same = lines.iter().all(is_it) && lines.len() < 2;
+        (!same).then(|| finding(Some(8), "command line", RULE.to_owned(), expected, &lines.join(" | ")))
     }
 
-    /// A second file is unpacked over the first, or takes its place.
-    fn initrds(&self) -> Option<Finding> {
-        let commands = self.events.iter().filter_map(grub_command);
-        let files: Vec<&str> = commands.filter_map(grub::initrds_of).flatten().collect();
-        let more = files.len() > 1 && self.proposal.loader.is_some();
-        more.then(|| finding(Some(8), "initrd", RULE.to_owned(), "one file", &files.join(" ")))
+    /// Of another kernel, or of another initrd: a second file is unpacked over the first, or takes its place.
+    fn commands(&self) -> Vec<Finding> {
+        if self.proposal.loader.is_none() {
+            return Vec::new();
+        }
+        let commands = || self.texts.iter().map(|(_, text)| *text);
+        let kernels =
+            || commands().filter(|text| grub::kernel_of(text).is_some() || grub::starts_another(text));
+        let files: Vec<&str> = commands().filter_map(grub::initrds_of).flatten().collect();
+        let mut found = Vec::new();
+        if kernels().nth(1).is_some() {
+            let all = kernels().collect::<Vec<_>>().join(" | ");
+            found.push(finding(Some(8), "kernel", RULE.to_owned(), "one command that loads a kernel", &all));
+        }
+        if files.len() > 1 {
+            found.push(finding(Some(8), "initrd", RULE.to_owned(), "one file", &files.join(" ")));
+        }
+        found
     }
 
     fn has(&self, pcr: u8, digest: &[u8]) -> bool {

@@ -1,6 +1,6 @@
 //! A policy from a boot.
 
-use super::appraise::recorder::{Count, EventIndex, MeasuredEvent};
+use super::appraise::recorder::{Count, EventIndex, MAX_FINDINGS, MeasuredEvent};
 use super::appraise::secure_boot::{fingerprint, listed, name as name_of};
 use super::appraise::survey::{Survey, events, is_boundary, survey};
 use super::appraise::{Claims, Context, evaluate};
@@ -14,11 +14,13 @@ use super::rules::{
     Role, Sections, SecureBoot,
 };
 use super::sidecar;
+use super::unproven::{self, Known, Unexplained};
 use super::write::{Comments, Text, quoted};
 use crate::eventlog::content::{Content, GrubText, ImageKind, Separator, Tag};
-use crate::eventlog::variable::{Known, Value};
+use crate::eventlog::variable::{Known as Variable, Value};
 use crate::eventlog::{Claim, Event, ExplainedLog, kind};
 use halfkey_measure::grub::{self, BootBefore};
+use halfkey_protocol::wire::Proposal;
 use halfkey_protocol::wire::policies::Finding;
 
 /// What no log proves, and the owner knows.
@@ -30,6 +32,9 @@ pub struct Assured {
     /// What was started before this boot and came back to the firmware is believed like an image of the boot path: it was in
     /// charge first, and could have done and measured all that followed.
     pub trust_returned_images: bool,
+    /// What no text proves, and neither the policy nor a proposal has, is believed to be what the log calls it: files that GRUB read,
+    /// credentials and extensions beside a UKI, what else is in PCR 7.
+    pub trust_unknown_events: bool,
 }
 
 /// Stands at each image that was learned by the owner's word for it.
@@ -47,7 +52,11 @@ pub fn learn(
     name: &str,
     notes: &[&str],
 ) -> Result<String, Vec<Finding>> {
-    let learned = Learned::new(log, claims, assured)?;
+    let mut learned = Learned::new(log, claims, assured)?;
+    // Of a machine without a policy no file that GRUB reads is known: the word is for all of the boot.
+    if learned.by_grub {
+        learned.unproven.retain(|seen| seen.pcr != 9);
+    }
     learned.may_be_allowed(assured)?;
     let boot = learned.boot_name().unwrap_or_else(|| name.to_owned());
     let text = learned.policy(name, &boot, notes);
@@ -67,11 +76,28 @@ pub fn learn_boot(
     assured: Assured,
     name: &str,
 ) -> Result<String, Vec<Finding>> {
+    learn_announced(policy, log, claims, assured, name, &[])
+}
+
+/// As [`learn_boot`], for a boot that its machine has proposed before: what these proposals have is known as well.
+///
+/// # Errors
+/// As [`learn`].
+pub fn learn_announced(
+    policy: &Policy,
+    log: &ExplainedLog<'_>,
+    claims: &Claims<'_>,
+    assured: Assured,
+    name: &str,
+    proposals: &[Proposal],
+) -> Result<String, Vec<Finding>> {
     let assured = policy.assured_of(log, assured);
     let mut learned = Learned::new(log, claims, assured)?;
     let whole = learned.policy(name, name, &[]);
     // What the policy names already needs no other word.
     learned.leave_out(policy);
+    let known = proposals.iter().fold(Known::of(policy), Known::with);
+    learned.unproven.retain(|seen| !known.has(seen));
     learned.may_be_allowed(assured)?;
     check(&whole, log, claims)?;
     let mut out = Text::default();
@@ -112,6 +138,10 @@ struct Learned<'l> {
     events: Vec<(EventRule, String)>,
     /// The same, for what came back to the firmware before the boot, or may be a program that did.
     returned: Vec<(EventRule, String)>,
+    /// GRUB starts the kernel.
+    by_grub: bool,
+    /// What the log may call anything.
+    unproven: Vec<MeasuredEvent<'l>>,
 }
 
 /// Digests with what they are.
@@ -152,13 +182,26 @@ impl<'l> Learned<'l> {
         let nothing = Compiled::new(nothing());
         let context = Context::new(&nothing, log);
         let survey = survey(&context, claims, &mut Count::default());
-        let (keys, mut events) = keys(log);
-        let line = proven_line(&survey)?;
+        let (mut keys, mut events) = keys(log);
+        // What ran may have measured the texts of another boot, so these say more than that a line is missing.
+        let commands = if unproven::is_by_grub(log) { unproven::commands(log) } else { Vec::new() };
+        let line = match proven_line(&survey) {
+            Ok(line) if commands.is_empty() => line,
+            Ok(_) => return Err(commands),
+            Err(found) => return Err([commands, found].concat()),
+        };
         let (boot, comments) = boot(log, &survey, &line, assured, &mut events);
         let by_word =
             survey.returned.iter().chain(survey.images.iter().filter(|seen| may_be_program(log, seen)));
         let returned = by_word.filter_map(|seen| by_digest(log, seen)).map(believed).collect();
-        Ok(Self { log, survey, line, keys, boot, comments, events, returned })
+        let by_grub = boot.sections.is_none() && unproven::is_by_grub(log);
+        let initrd = initrd(log, &survey.rest[9]).map(|seen| seen.index);
+        let mut unproven = unproven::unproven(log, &survey, by_grub, initrd);
+        let Unexplained { before, after } = Unexplained::of(log);
+        // One of them may say that it is off.
+        keys.on &= before.is_empty();
+        unproven.extend(before.into_iter().chain(after));
+        Ok(Self { log, survey, line, keys, boot, comments, events, returned, by_grub, unproven })
     }
 
     /// What no policy should allow, or the owner has to say.
@@ -168,6 +211,10 @@ impl<'l> Learned<'l> {
         if !assured.trust_returned_images {
             lacks.extend(self.returned.iter().map(|(event, what)| unbelieved(event, what)));
             lacks.extend(self.more_loaders());
+        }
+        if !assured.trust_unknown_events {
+            let seen = self.unproven.iter().take(MAX_FINDINGS);
+            lacks.extend(seen.map(|seen| unproven::finding(self.log, seen)));
         }
         if lacks.is_empty() {
             above_the_floor(&self.line, floor_of(&self.boot, self.keys.on))
@@ -295,6 +342,11 @@ impl<'l> Learned<'l> {
             name = format!("{name}, {}", state.name());
         }
         self.environment().iter().for_each(|line| out.comment(line));
+        if self.by_grub {
+            out.comment(
+                "Behind a digest stands what the log calls the file: nothing proves that it is this one.",
+            );
+        }
         let boot = Boot { name, command_line: Some(self.line.clone()), ..self.boot.clone() };
         out.boot(&boot, &self.comments);
         for (event, what) in self.events.iter().chain(&self.returned) {
@@ -346,7 +398,7 @@ impl<'l> Learned<'l> {
 }
 
 /// A document that says nothing, to sort a boot's events by.
-fn nothing() -> Document {
+pub(super) fn nothing() -> Document {
     Document {
         name: String::new(),
         ignore: 0,
@@ -371,14 +423,14 @@ pub(super) fn keys(log: &ExplainedLog<'_>) -> (Keys, Vec<(EventRule, String)>) {
         match (content, separated) {
             (Content::Separator(Separator::Ready), _) => separated = true,
             (Content::Variable(variable), false) => match (variable.known(), variable.value()) {
-                (Known::SecureBoot, Value::Flag(on)) => keys.on = on,
-                (Known::Dbx, Value::Signatures(lists)) => {
+                (Variable::SecureBoot, Value::Flag(on)) => keys.on = on,
+                (Variable::Dbx, Value::Signatures(lists)) => {
                     keys.dbx.extend(lists.entries().filter_map(|entry| fingerprint(&entry.signature)));
                 }
-                (known @ (Known::Pk | Known::Kek | Known::Db), Value::Signatures(lists)) => {
+                (known @ (Variable::Pk | Variable::Kek | Variable::Db), Value::Signatures(lists)) => {
                     let list = &mut keys.lists[match known {
-                        Known::Pk => 0,
-                        Known::Kek => 1,
+                        Variable::Pk => 0,
+                        Variable::Kek => 1,
                         _ => 2,
                     }];
                     for entry in lists.entries() {
@@ -482,7 +534,7 @@ fn boot(
         kernel_measures_initrd: false,
         origin: Origin::Document,
     };
-    let by_grub = boot.sections.is_none() && grub_texts(log).any(|text| grub::initrds_of(text).is_some());
+    let by_grub = boot.sections.is_none() && unproven::is_by_grub(log);
     let starts = Starts {
         stub: boot.sections.is_some(),
         grub: by_grub.then(|| survey.whole[0].first().map(|seen| seen.index)).flatten(),
@@ -545,6 +597,11 @@ fn sections(log: &ExplainedLog<'_>, events: &[MeasuredEvent<'_>]) -> Vec<(String
 
 fn is_image(log: &ExplainedLog<'_>, seen: &MeasuredEvent<'_>) -> bool {
     matches!(seen.event(log).map(Event::claimed_content), Some(Claim::Image(_)))
+}
+
+/// Whether what is in PCR 4 is a program, or may be one.
+pub(super) fn is_program(log: &ExplainedLog<'_>, seen: &MeasuredEvent<'_>) -> bool {
+    is_image(log, seen) || may_be_program(log, seen)
 }
 
 /// Whether what is in PCR 4 may be a program, although the log says otherwise: the type of an event is in no digest. Its content may be,
@@ -612,7 +669,7 @@ fn image_file(event: &Event<'_>) -> Option<String> {
 }
 
 /// The initrd as the kernel measured it, else the file that GRUB was told to load as one.
-fn initrd<'s, 'l>(
+pub(super) fn initrd<'s, 'l>(
     log: &'l ExplainedLog<'l>,
     events: &'s [MeasuredEvent<'l>],
 ) -> Option<&'s MeasuredEvent<'l>> {

@@ -13,6 +13,7 @@
 //! | `appraise` | a policy against the events of a boot: `survey` sorts them, `boot`, `secure_boot` and `sequence` judge, `recorder` says why |
 //! | `parsed`, `governing`, `effective` | what is signed, which of it governs a node, and what that comes to |
 //! | `booted` | a boot beside what was proposed |
+//! | `unproven` | what a log's labels are worth: events that no text proves |
 //! | `sidecar` | credentials that systemd's stub takes from beside its image |
 //! | `learn`, `proposal`, `compare`, `write` | a policy from a boot, from a proposal, beside another, and as text |
 //! | `key_update`, `edit` | what KEK and db gain, and a document with it |
@@ -37,6 +38,7 @@ mod parse;
 mod parsed;
 mod proposal;
 mod sidecar;
+mod unproven;
 mod write;
 
 pub use appraise::{Claims, Evaluation, ExplainedEvent, Explanation, Matched, evaluate, explain};
@@ -46,8 +48,9 @@ pub use effective::{Effective, LeftOut};
 pub use governing::{TenantNode, Unfit, signed_for};
 pub use halfkey_protocol::wire::policies::{Finding, MAX_POLICY};
 pub use key_update::{KeyList, KeyUpdate, NewEntry};
-pub use learn::{Assured, learn, learn_boot};
+pub use learn::{Assured, learn, learn_announced, learn_boot};
 pub use parse::Problem;
 pub use parsed::{Additions, Policy};
 pub use proposal::{Cover, boot_of, boot_toml, check_proposal, covers, is_in_uki, is_known_once_booted};
 pub use rules::{Boot, Origin, Trust};
+pub use unproven::unknown;

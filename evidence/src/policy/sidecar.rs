@@ -10,7 +10,8 @@ use halfkey_measure::stub;
 
 /// What to do about one that no rule names.
 pub(super) const HINT: &str = "if it is systemd's nvpcr-anchor.*.cred, of which systemd 259 to 261 writes another in each boot: `halfkey-agent status` on the machine \
-     says how to stop that; if the owner put it there, `halfkey approve NODE --learn`";
+     says how to stop that; a command line or an initramfs could be called so as well: only if the owner put it there and knows its digest, \
+     `halfkey approve NODE --learn --trust-unknown-events`";
 
 /// Stands at the digest of one that was learned.
 pub(super) const LEARNED: &str = "by its content: a policy holds as long as that stays the same (docs/policy.md, \"Credentials beside a UKI\")";

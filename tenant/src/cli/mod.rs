@@ -131,6 +131,10 @@ pub enum Command {
         /// boot program): whatever they can be made to do has the key
         #[arg(long, conflicts_with = "once")]
         trust_returned_images: bool,
+        /// Allow also what no text proves and neither the policy nor the proposal has (a file that GRUB read, credentials beside a
+        /// uki): any of it may be the initramfs or a command line, whatever it is called
+        #[arg(long, conflicts_with = "once")]
+        trust_unknown_events: bool,
         /// Wait this long for a boot to become pending
         #[arg(long, value_name = "SECONDS", value_parser = seconds)]
         wait: Option<Duration>,

@@ -41,6 +41,10 @@ pub enum PolicyCommand {
         /// boot program): whatever they can be made to do has the key
         #[arg(long)]
         trust_returned_images: bool,
+        /// Allow also what no text proves (credentials and extensions beside a uki, something unusual in PCR 7): any of it may be an
+        /// initramfs or a command line, whatever it is called. Of GRUB's files a first policy takes all as they are
+        #[arg(long)]
+        trust_unknown_events: bool,
     },
     /// Compute what the next boot will measure, and the block that allows it
     #[command(after_help = PREDICT_HELP)]

@@ -70,11 +70,12 @@ pub fn run(cli: Cli) -> Result<()> {
             replace,
             kernel_measures_initrd,
             trust_returned_images,
+            trust_unknown_events,
             wait,
             yes,
         } => {
             let how = How::of(once, learn, replace);
-            let assured = Assured { kernel_measures_initrd, trust_returned_images };
+            let assured = Assured { kernel_measures_initrd, trust_returned_images, trust_unknown_events };
             approve::run(&context, &Approval { node: &node, how, for_group, assured, wait, yes })
         }
         Command::Deny { node, because } => decide::deny(&context, &node, &because),

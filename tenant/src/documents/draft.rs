@@ -34,11 +34,17 @@ pub struct Gain {
 }
 
 impl Gain {
-    /// For the policy that governs the boot.
+    /// For the policy that governs the boot; `announced` is what the machine has proposed of it.
     ///
     /// # Errors
     /// As [`whole`].
-    pub fn of(boot: &Boot, record: &NodeRecord, assured: Assured, policy: &Policy) -> Result<Self> {
+    pub fn of(
+        boot: &Boot,
+        record: &NodeRecord,
+        assured: Assured,
+        policy: &Policy,
+        announced: &[Proposal],
+    ) -> Result<Self> {
         let (log, claims) = (boot.log()?, boot.claims());
         let keys = KeyUpdate::of_boot(policy, &log, &claims);
         let warnings = keys.warnings(Some(policy));
@@ -47,7 +53,7 @@ impl Gain {
             return Ok(Self { keys, block: String::new(), warnings });
         }
         let name = format!("evidence {}", boot.number());
-        let made = policy::learn_boot(&policy, &log, &claims, assured, &name);
+        let made = policy::learn_announced(&policy, &log, &claims, assured, &name, announced);
         let block = made.map_err(|found| not_learned(boot.number(), &found))?;
         let block = format!("# learned from {}\n{block}", boot::origin(&boot.record, &record.summary.label));
         Ok(Self { keys, block, warnings })
@@ -117,8 +123,11 @@ fn title(name: &str) -> String {
 /// Something is below the floor, or the operator has to say that it is wanted.
 fn not_learned(number: u64, found: &[Finding]) -> Error {
     let returned = |finding: &Finding| finding.rule == "boot path";
+    let unknown = |finding: &Finding| finding.rule == "unknown event";
     let why = if found.iter().all(returned) {
         "what was started on the way and came back, or could have, and could have done and measured all that followed"
+    } else if found.iter().all(unknown) {
+        "it has what neither a text nor the policy nor a proposal explains, and the names in a log are the word of who sent it"
     } else {
         "it would be below the floor"
     };
@@ -126,10 +135,14 @@ fn not_learned(number: u64, found: &[Finding]) -> Error {
         "no policy can be learned from evidence {number}: {why}\n{}",
         findings(found).trim_end()
     ));
-    error.hint(hint(found, returned))
+    error.hint(hint(found, returned, unknown))
 }
 
-fn hint(found: &[Finding], returned: impl Fn(&Finding) -> bool) -> String {
+fn hint(
+    found: &[Finding],
+    returned: impl Fn(&Finding) -> bool,
+    unknown: impl Fn(&Finding) -> bool,
+) -> String {
     let mut hints = Vec::new();
     if found.iter().any(|finding| finding.expected.contains("kernel_measures_initrd")) {
         hints.push(
@@ -141,6 +154,12 @@ fn hint(found: &[Finding], returned: impl Fn(&Finding) -> bool) -> String {
         hints.push(
             "mend the order of the boot entries, boot it, and learn from that; only if you trust what came back like the boot loader, \
              whatever somebody at the machine can make it do, give --trust-returned-images",
+        );
+    }
+    if found.iter().any(unknown) {
+        hints.push(
+            "`halfkey-agent propose` in the running machine, before it boots what is new, says what GRUB will read; only if you know each of these \
+             digests, or trust all that could write the boot files, give --trust-unknown-events",
         );
     }
     if hints.is_empty() {

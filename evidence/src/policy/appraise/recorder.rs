@@ -75,7 +75,7 @@ impl Recorder for Count {
 }
 
 /// So many findings say what is wrong: a hostile log can have tens of thousands.
-pub(super) const MAX_FINDINGS: usize = 64;
+pub(in crate::policy) const MAX_FINDINGS: usize = 64;
 
 /// All of it, in words.
 pub(super) struct Record<'a> {

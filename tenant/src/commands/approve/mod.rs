@@ -23,6 +23,7 @@ use crate::render::{self, time};
 use crate::trust::boot::Boot;
 use halfkey_evidence::policy::{Assured, Finding, KeyList, Policy};
 use halfkey_protocol::NodeId;
+use halfkey_protocol::wire::Proposal;
 use halfkey_protocol::wire::operator::{Approve, NodeRecord};
 use halfkey_protocol::wire::policies::Scope;
 use std::time::Duration;
@@ -90,7 +91,7 @@ pub fn run(context: &Context, approval: &Approval<'_>) -> Result<()> {
     let waiting = WaitingBoot::fetch(&signing, approval.node, id, &record, pending)?;
     let record = waiting.labelled(&record);
     context.out.note(&node::pending(&record, waiting.shown(), time::now()));
-    proposed::say(context, &signing, id, waiting.boot());
+    let announced = proposed::say(context, &signing, id, waiting.boot());
     let how = match approval.how {
         Some(how) => how,
         None if approval.yes => How::Learn,
@@ -98,7 +99,7 @@ pub fn run(context: &Context, approval: &Approval<'_>) -> Result<()> {
     };
     match how {
         How::Once => once(&signing, id, &waiting, approval.yes || approval.how.is_none()),
-        how => allow(&signing, id, &record, waiting.boot(), how, approval),
+        how => allow(&signing, id, &record, waiting.boot(), how, approval, &announced),
     }
 }
 
@@ -128,16 +129,19 @@ fn allow(
     boot: &Boot,
     how: How,
     approval: &Approval<'_>,
+    announced: &[Proposal],
 ) -> Result<()> {
     let head = signing.head()?;
     let governed = Governed::fetch(signing, id)?;
     let for_group = match how {
-        How::Learn => for_group(signing, id, record, boot, approval, &governed)?,
+        How::Learn => for_group(signing, id, record, boot, approval, &governed, announced)?,
         How::Once | How::Replace => None,
     };
     let (gain, change) = match (for_group, how, &governed.policy) {
         (Some(for_group), ..) => for_group,
-        (None, How::Learn, Some(_)) => added(signing, id, record, boot, approval.assured, &governed)?,
+        (None, How::Learn, Some(_)) => {
+            added(signing, id, record, boot, approval.assured, &governed, announced)?
+        }
         (None, ..) => whole(signing, id, record, boot, approval.assured, &governed)?,
     };
     let left = boot.by(&policy_after(&change, &governed)?)?.findings;
@@ -192,6 +196,7 @@ fn for_group(
     boot: &Boot,
     approval: &Approval<'_>,
     governed: &Governed,
+    announced: &[Proposal],
 ) -> Result<Option<(Gain, PolicyChange)>> {
     let Some((group, before)) = group::governing(governed)? else {
         return match approval.for_group {
@@ -205,7 +210,7 @@ fn for_group(
     }
     let effective = governed.effective()?.ok_or_else(|| Error::failed("no policy governs the node"))?;
     // What this node alone may have besides stays its own.
-    let gain = Gain::of(boot, record, approval.assured, effective.policy())?;
+    let gain = Gain::of(boot, record, approval.assured, effective.policy(), announced)?;
     // An [[event]] holds for every boot of every member, and not only for the listing of this one.
     if let Some(error) = of_every_boot(&gain) {
         return if approval.for_group { Err(error) } else { Ok(None) };
@@ -267,10 +272,11 @@ fn added(
     boot: &Boot,
     assured: Assured,
     governed: &Governed,
+    announced: &[Proposal],
 ) -> Result<(Gain, PolicyChange)> {
     let own = governed.to_extend(id)?;
     let effective = governed.effective()?.ok_or_else(|| Error::failed("no policy governs the node"))?;
-    let gain = Gain::of(boot, record, assured, effective.policy())?;
+    let gain = Gain::of(boot, record, assured, effective.policy(), announced)?;
     let change = match own.scope() {
         Scope::Node(_) => PolicyChange::gaining(signing, extendable(signing, own)?, &gain)?,
         _ => {

@@ -1,29 +1,43 @@
 //! Whether the boot that waits is one that its node proposed before: what GRUB boots is announced, and allowed by its first boot only.
 
 use crate::context::Context;
+use crate::documents::governed::Governed;
 use crate::documents::signing::SigningContext;
 use crate::error::{Exit, Result};
 use crate::render;
 use crate::render::text::clean_short;
 use crate::trust::boot::Boot;
-use halfkey_evidence::policy::{is_booted, loaded_by_grub, not_as_proposed};
+use halfkey_evidence::policy::{is_booted, loaded_by_grub, not_as_proposed, unknown};
 use halfkey_protocol::NodeId;
+use halfkey_protocol::wire::Proposal;
 use halfkey_protocol::wire::policies::{Finding, ProposalRecord};
 
 /// Commands of GRUB that are shown; a boot has two.
 const COMMANDS: usize = 8;
+/// Events that nobody knows, as many as are shown.
+const UNKNOWN: usize = 16;
 
-/// Says it, where something waits. What a node proposes is its word, handed on by the server: it helps who looks, and decides nothing. So
-/// nothing is in its way either.
-pub fn say(context: &Context, signing: &SigningContext<'_>, id: NodeId, boot: &Boot) {
-    match shown(signing, id, boot) {
-        Ok(None) => {}
-        Ok(Some(text)) => context.out.note(&text),
-        Err(error) => context.out.note(&format!("note: what the node proposed could not be asked: {error}")),
+/// Says it, where something waits, and gives what was proposed of this boot. What a node proposes is its word, handed on by the server: it
+/// helps who looks, and says which digests are known. So nothing is in its way either.
+pub fn say(context: &Context, signing: &SigningContext<'_>, id: NodeId, boot: &Boot) -> Vec<Proposal> {
+    match found(signing, id, boot) {
+        Ok(None) => Vec::new(),
+        Ok(Some((text, proposal))) => {
+            context.out.note(&text);
+            Vec::from_iter(proposal)
+        }
+        Err(error) => {
+            context.out.note(&format!("note: what the node proposed could not be asked: {error}"));
+            Vec::new()
+        }
     }
 }
 
-fn shown(signing: &SigningContext<'_>, id: NodeId, boot: &Boot) -> Result<Option<String>> {
+fn found(
+    signing: &SigningContext<'_>,
+    id: NodeId,
+    boot: &Boot,
+) -> Result<Option<(String, Option<Proposal>)>> {
     let log = match boot.log() {
         Ok(log) => log,
         Err(error) if error.exit == Exit::NotFound => return Ok(None),
@@ -31,33 +45,75 @@ fn shown(signing: &SigningContext<'_>, id: NodeId, boot: &Boot) -> Result<Option
     };
     let list = signing.client.proposals_before(None, Some(id), true)?;
     let is_it = |record: &&ProposalRecord| is_booted(&record.proposal, &log);
-    let found = list.proposals.iter().find(is_it).or(list.proposals.first());
-    Ok(found.map(|record| {
-        let findings = not_as_proposed(&record.proposal, &log);
-        text(record, is_booted(&record.proposal, &log), &findings, &loaded_by_grub(&log))
-    }))
+    let Some(record) = list.proposals.iter().find(is_it).or(list.proposals.first()) else { return Ok(None) };
+    let governed = Governed::fetch(signing, id)?.effective()?;
+    let policy = governed.as_ref().map(|effective| effective.policy());
+    let held = Held {
+        is_it: is_booted(&record.proposal, &log),
+        differs: not_as_proposed(&record.proposal, &log),
+        unknown: unknown(policy, &record.proposal, &log, &boot.claims()),
+        by_grub: loaded_by_grub(&log),
+    };
+    Ok(Some((held.text(record), held.is_it.then(|| record.proposal.clone()))))
 }
 
-/// Not more than is known: that the files which were proposed are among those of the boot.
-fn text(record: &ProposalRecord, is_it: bool, findings: &[Finding], by_grub: &[&str]) -> String {
-    let named = format!("proposal {} ({})", record.id, clean_short(&record.proposal.name, 64));
-    let differs = render::findings(findings);
-    let differs = differs.trim_end();
-    let mut text = match (is_it, findings) {
-        (true, []) => format!("this boot has the files of {named}"),
-        (true, _) => format!("this boot has the files of {named}, but for\n{differs}"),
-        (false, _) => format!("this boot has not the files of {named}, which waits:\n{differs}"),
-    };
-    if !by_grub.is_empty() {
-        text.push_str("\ngrub may have read them and used others; it ran");
+/// A boot, held against a proposal.
+struct Held<'a> {
+    /// All digests that were proposed are there. Whoever runs in a boot can have that so.
+    is_it: bool,
+    differs: Vec<Finding>,
+    /// What neither the policy nor the proposal has.
+    unknown: Vec<Finding>,
+    by_grub: Vec<&'a str>,
+}
+
+impl Held<'_> {
+    /// Not more than is known: that what was proposed is all that this boot has, beside what the policy knows.
+    fn text(&self, record: &ProposalRecord) -> String {
+        let named = format!("proposal {} ({})", record.id, clean_short(&record.proposal.name, 64));
+        let differs = render::findings(&self.differs);
+        let differs = differs.trim_end();
+        let mut text = match (self.is_it, self.differs.as_slice(), self.unknown.as_slice()) {
+            (true, [], []) => format!("this boot has the files of {named}"),
+            (true, _, []) => format!("this boot has the files of {named}, but for\n{differs}"),
+            (true, [], _) => format!("{named} is not all of this boot"),
+            (true, ..) => format!("{named} is not all of this boot, which differs besides\n{differs}"),
+            (false, ..) => format!("this boot has not the files of {named}, which waits:\n{differs}"),
+        };
+        if self.is_it && !self.unknown.is_empty() {
+            text.push_str(&self.unknown_text(record.proposal.loader.is_some()));
+        }
+        if !self.by_grub.is_empty() {
+            text.push_str("\ngrub may have read them and used others; it ran");
+        }
+        for command in self.by_grub.iter().take(COMMANDS) {
+            text.push_str(&format!("\n  {}", clean_short(command, 500)));
+        }
+        if self.by_grub.len() > COMMANDS {
+            text.push_str(&format!("\n  and {} more of linux and initrd", self.by_grub.len() - COMMANDS));
+        }
+        text
     }
-    for command in by_grub.iter().take(COMMANDS) {
-        text.push_str(&format!("\n  {}", clean_short(command, 500)));
+
+    fn unknown_text(&self, by_grub: bool) -> String {
+        let what = match (self.unknown.len(), by_grub) {
+            (1, true) => "1 file that GRUB read is not known".to_owned(),
+            (count, true) => format!("{count} files that GRUB read are not known"),
+            (1, false) => "1 thing that was measured is not known".to_owned(),
+            (count, false) => format!("{count} things that were measured are not known"),
+        };
+        let mut text = format!(
+            "\n{what}, by the policy or by the proposal; whatever they are called, one of them may be the initramfs:"
+        );
+        for finding in self.unknown.iter().take(UNKNOWN) {
+            let pcr = finding.pcr.map(|pcr| format!("PCR {pcr} ")).unwrap_or_default();
+            text.push_str(&format!("\n  {pcr}{}, {}", finding.found, clean_short(&finding.what, 200)));
+        }
+        if self.unknown.len() > UNKNOWN {
+            text.push_str(&format!("\n  and {} more", self.unknown.len() - UNKNOWN));
+        }
+        text
     }
-    if by_grub.len() > COMMANDS {
-        text.push_str(&format!("\n  and {} more of linux and initrd", by_grub.len() - COMMANDS));
-    }
-    text
 }
 
 #[cfg(test)]
@@ -97,18 +153,35 @@ mod tests {
             found: "splash".into(),
             hint: None,
         };
-        let same = text(&record, true, &[], &[]);
+        let held = |is_it, differs: &[Finding], unknown: &[Finding], by_grub: &[&str]| {
+            let (differs, unknown) = (differs.to_vec(), unknown.to_vec());
+            Held { is_it, differs, unknown, by_grub: by_grub.to_vec() }.text(&record)
+        };
+        let same = held(true, &[], &[], &[]);
         assert!(
             same.starts_with("this boot has the files of proposal 4 (6.1.0-57") && !same.contains('\u{1b}'),
             "{same}"
         );
-        let but = text(&record, true, std::slice::from_ref(&finding), &[]);
+        let differs = std::slice::from_ref(&finding);
+        let but = held(true, differs, &[], &[]);
         assert!(but.contains("), but for\n  PCR 8") && but.ends_with("found     splash"), "{but}");
-        assert!(
-            text(&record, false, &[finding], &[]).starts_with("this boot has not the files of proposal 4")
-        );
-        let ran = text(&record, true, &[], &["linux /a", "initrd /b /evil\u{1b}", "initrd"].repeat(4));
+        let not = held(false, differs, &[], &[]);
+        assert!(not.starts_with("this boot has not the files of proposal 4"), "{not}");
+        let ran = held(true, &[], &[], &["linux /a", "initrd /b /evil\u{1b}", "initrd"].repeat(4));
         assert!(ran.contains("used others; it ran\n  linux /a\n  initrd /b /evil"), "{ran}");
         assert!(!ran.contains('\u{1b}') && ran.ends_with("and 4 more of linux and initrd"), "{ran}");
+        let file = Finding {
+            pcr: Some(9),
+            found: "sha256:77".into(),
+            what: "called \"/fonts/unicode.pf2\"".into(),
+            ..finding.clone()
+        };
+        for differs in [&[][..], differs] {
+            let more = held(true, differs, &vec![file.clone(); 20], &[]);
+            assert!(!more.contains("this boot has the files"), "{more}");
+            assert!(more.contains("\n20 things that were measured are not known"), "{more}");
+            assert!(more.contains("\n  PCR 9 sha256:77, called \"/fonts"), "{more}");
+            assert!(more.ends_with("\n  and 4 more"), "{more}");
+        }
     }
 }

@@ -28,8 +28,16 @@ use halfkey_evidence::policy::Assured;
 /// With the exit code and the message for the operator.
 pub fn run(context: &Context, command: PolicyCommand) -> Result<()> {
     match command {
-        PolicyCommand::Learn { node, boot, name, output, kernel_measures_initrd, trust_returned_images } => {
-            let assured = Assured { kernel_measures_initrd, trust_returned_images };
+        PolicyCommand::Learn {
+            node,
+            boot,
+            name,
+            output,
+            kernel_measures_initrd,
+            trust_returned_images,
+            trust_unknown_events,
+        } => {
+            let assured = Assured { kernel_measures_initrd, trust_returned_images, trust_unknown_events };
             learn::run(context, &node, boot, assured, name.as_deref(), output.as_deref())
         }
         PolicyCommand::Predict(args) => predict::run(context, &args),

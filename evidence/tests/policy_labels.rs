@@ -1,0 +1,322 @@
+//! Boots of another line or initramfs whose log calls everything by the names of the honest one. What ran could extend the honest boot's
+//! digests afterwards, and sends the log: types, data and the order across PCRs are its word.
+
+#![allow(clippy::unwrap_used, reason = "a test that can't go on panics")]
+
+mod common;
+
+use common::boots::{Appraised as _, Boot, Record, boot, log_of};
+use halfkey_evidence::eventlog::{kind, replay};
+use halfkey_evidence::policy::{
+    Assured, Claims, Finding, Policy, is_booted, learn, learn_announced, learn_boot, loaded_by_grub,
+    not_as_proposed, unknown,
+};
+use halfkey_protocol::tpm::bank::PcrBank;
+use halfkey_protocol::tpm::kdf::Hash;
+use halfkey_protocol::wire::{Proposal, ProposedImage, ProposedLoader};
+
+const WORD: Assured =
+    Assured { kernel_measures_initrd: false, trust_returned_images: false, trust_unknown_events: true };
+
+type Learned = Result<String, Vec<Finding>>;
+
+/// As a machine's first policy.
+fn first(boot: &Boot, records: &[Record], line: &str, assured: Assured) -> Learned {
+    let bytes = log_of(records);
+    let log = replay(&bytes, PcrBank::Sha256).unwrap().assume().unwrap();
+    let claims = Claims { command_line: Some(line.as_bytes()) };
+    let assured = Assured { kernel_measures_initrd: boot.assured().kernel_measures_initrd, ..assured };
+    learn(&log, &claims, assured, "learned", &[])
+}
+
+/// Beside the policy of the recorded boot.
+fn added(boot: &Boot, records: &[Record], assured: Assured, proposals: &[Proposal]) -> Learned {
+    let bytes = log_of(records);
+    let log = replay(&bytes, PcrBank::Sha256).unwrap().assume().unwrap();
+    let policy = Policy::parse(&boot.learned()).unwrap();
+    learn_announced(&policy, &log, &boot.claims(), assured, "more", proposals)
+}
+
+#[track_caller]
+fn refused(learned: Learned, by: &str) {
+    let found = learned.expect_err(by);
+    assert!(found.iter().any(|finding| finding.to_string().contains(by)), "{by}: {found:?}");
+}
+
+/// As GRUB measures a text.
+fn text(word: &str, text: &str) -> Record {
+    Record { data: format!("{word}: {text}\0").into_bytes(), ..Record::of(8, kind::IPL, text.as_bytes()) }
+}
+
+fn file(name: &str, content: &[u8]) -> Record {
+    Record { data: format!("{name}\0").into_bytes(), ..Record::of(9, kind::IPL, content) }
+}
+
+fn grub() -> &'static Boot {
+    boot("grub-shim-ms-keys")
+}
+
+fn begins(record: &Record, data: &str) -> bool {
+    record.data.starts_with(data.as_bytes())
+}
+
+fn at(records: &[Record], data: &str) -> usize {
+    records.iter().position(|record| begins(record, data)).unwrap()
+}
+
+fn measured(record: &Record) -> String {
+    let text = String::from_utf8(record.data.clone()).unwrap();
+    text.split_once(": ").unwrap().1.trim_end_matches('\0').to_owned()
+}
+
+/// Its digest stays, and it is called something else.
+fn relabel(record: &mut Record, kind: u32, data: &str) {
+    (record.kind, record.data) = (kind, format!("{data}\0").into_bytes());
+}
+
+/// GRUB gave another option to the kernel.
+fn with_option(option: &str) -> Vec<Record> {
+    let mut records = grub().records();
+    for (word, begin) in [("grub_cmd", "grub_cmd: linux "), ("kernel_cmdline", "kernel_cmdline: ")] {
+        let at = at(&records, begin);
+        records[at] = text(word, &format!("{} {option}", measured(&records[at])));
+    }
+    records
+}
+
+/// The texts of the honest boot, behind all else.
+fn decoys() -> Vec<Record> {
+    let records = grub().records();
+    let of = |begin: &str| records[at(&records, begin)].clone();
+    ["grub_cmd: linux ", "kernel_cmdline: ", "grub_cmd: initrd "].map(of).to_vec()
+}
+
+#[test]
+fn a_line_that_grub_measured_is_found_whatever_it_is_called() {
+    for assured in [Assured::default(), WORD] {
+        for label in [
+            (kind::IPL, "grub_cmd: set timeout=5"),
+            (kind::IPL, "/grub/fonts/unicode.pf2"),
+            (kind::EVENT_TAG, "grub_cmd: set timeout=5"),
+            (0xa000_0001, "grub_cmd: set timeout=5"),
+        ] {
+            let mut records = with_option("rdinit=/bin/sh");
+            for begin in ["grub_cmd: linux ", "kernel_cmdline: ", "grub_cmd: initrd "] {
+                let at = at(&records, begin);
+                relabel(&mut records[at], label.0, label.1);
+            }
+            records.extend(decoys());
+            refused(first(grub(), &records, grub().line(), assured), "texts of GRUB alone");
+            refused(added(grub(), &records, assured, &[]), "texts of GRUB alone");
+        }
+        // Named as it is, or as another text of GRUB's.
+        for label in ["grub_cmd: ", "kernel_cmdline: ", "module_cmdline: ", "grub_kernel_cmdline "] {
+            let mut records = with_option("rdinit=/bin/sh");
+            for begin in ["grub_cmd: linux ", "kernel_cmdline: "] {
+                let at = at(&records, begin);
+                let said = measured(&records[at]);
+                relabel(&mut records[at], kind::IPL, &format!("{label}{said}"));
+            }
+            for more in [Vec::new(), decoys()] {
+                let records = [records.clone(), more].concat();
+                refused(first(grub(), &records, grub().line(), assured), "no token rdinit=/bin/sh");
+                refused(added(grub(), &records, assured, &[]), "no token rdinit=/bin/sh");
+            }
+        }
+        // Nothing that is forbidden, but more than one of each.
+        let records = [with_option("panic=1"), decoys()].concat();
+        let learned = || added(grub(), &records, assured, &[]);
+        refused(learned(), "one command that loads a kernel");
+        refused(learned(), "one line of a kernel");
+        refused(learned(), "one command that reads an initrd");
+        let mut records = grub().records();
+        records.insert(at(&records, "grub_cmd: linux "), text("grub_cmd", "chainloader /evil.efi"));
+        refused(added(grub(), &records, assured, &[]), "no command that starts something else");
+    }
+}
+
+/// What the machine says of the recorded boot with this initramfs.
+fn announced(initrd: &[u8], files: &[&[u8]]) -> Proposal {
+    let digest = |content: &[u8]| Hash::Sha256.digest(&[content]).into();
+    let records = grub().records();
+    let kernel = records.iter().rfind(|record| record.kind == kind::EFI_BOOT_SERVICES_APPLICATION).unwrap();
+    let line = measured(&records[at(&records, "kernel_cmdline: ")]);
+    let files = files.iter().map(|file| digest(file)).collect();
+    Proposal {
+        version: 1,
+        name: "next".into(),
+        bank: "sha256".into(),
+        images: vec![ProposedImage {
+            release: None,
+            role: "kernel".into(),
+            path: "/vmlinuz".into(),
+            authenticode: kernel.digest.clone().into(),
+        }],
+        sections: Vec::new(),
+        initrd: Some(digest(initrd)),
+        command_line: Some(format!("BOOT_IMAGE={line}")),
+        loader: Some(ProposedLoader { name: "grub".into(), changes: String::new(), files: Some(files) }),
+        written_by_update: false,
+    }
+}
+
+fn initrd_file(records: &[Record]) -> usize {
+    records.iter().rposition(|record| record.pcr == 9).unwrap()
+}
+
+fn unknown_in(records: &[Record], proposal: &Proposal) -> Vec<Finding> {
+    let bytes = log_of(records);
+    let log = replay(&bytes, PcrBank::Sha256).unwrap().assume().unwrap();
+    let policy = Policy::parse(&grub().learned()).unwrap();
+    unknown(Some(&policy), proposal, &log, &grub().claims())
+}
+
+#[test]
+fn an_initramfs_that_grub_read_is_told_whatever_it_is_called() {
+    let proposal = announced(b"next", &[b"grub.cfg"]);
+    let mut honest = grub().records();
+    let last = initrd_file(&honest);
+    honest[last] = Record { data: honest[last].data.clone(), ..file("", b"next") };
+    let config = honest.iter().position(|record| record.pcr == 9).unwrap();
+    honest[config] = Record { data: honest[config].data.clone(), ..file("", b"grub.cfg") };
+    let policy = Policy::parse(&grub().learned()).unwrap();
+    // All that it reads is known: no word is needed.
+    added(grub(), &honest, Assured::default(), std::slice::from_ref(&proposal)).unwrap();
+    assert_eq!(unknown_in(&honest, &proposal), []);
+    // Without the proposal neither is.
+    let found = added(grub(), &honest, Assured::default(), &[]).unwrap_err();
+    assert_eq!(found.iter().filter(|finding| finding.rule == "unknown event").count(), 2, "{found:?}");
+    added(grub(), &honest, WORD, &[]).unwrap();
+    // A first policy is the operator's word for the whole boot.
+    first(grub(), &honest, grub().line(), Assured::default()).unwrap();
+
+    for label in ["/grub/fonts/unicode.pf2", "/linux/initrd.img-6.1.0-56-cloud-amd64", "anything"] {
+        let mut evil = honest.clone();
+        evil[last] = file(label, b"evil");
+        // The proposed one, extended by what ran.
+        evil.push(honest[last].clone());
+        let digest = hex(&Hash::Sha256.digest(&[b"evil"]));
+        refused(added(grub(), &evil, Assured::default(), std::slice::from_ref(&proposal)), &digest);
+        let found = unknown_in(&evil, &proposal);
+        assert!(found.len() == 1 && found[0].found.contains(&digest), "{found:?}");
+        assert!(found[0].what.contains(label), "{found:?}");
+        added(grub(), &evil, WORD, std::slice::from_ref(&proposal)).unwrap();
+        let bytes = log_of(&evil);
+        let log = replay(&bytes, PcrBank::Sha256).unwrap().assume().unwrap();
+        assert!(is_booted(&proposal, &log), "the digests are there, which is why they say nothing");
+        refused(
+            learn_boot(&policy, &log, &grub().claims(), Assured::default(), "more"),
+            "whatever it is called",
+        );
+    }
+}
+
+#[test]
+fn each_command_that_loads_is_shown_whatever_it_is_called() {
+    let proposal = announced(b"an initrd", &[]);
+    let mut records = with_option("rdinit=/bin/sh");
+    let line = at(&records, "kernel_cmdline: ");
+    let said = measured(&records[line]);
+    relabel(&mut records[line], kind::IPL, &format!("grub_cmd: {said}"));
+    records.extend(decoys());
+    let bytes = log_of(&records);
+    let log = replay(&bytes, PcrBank::Sha256).unwrap().assume().unwrap();
+    let ran = loaded_by_grub(&log);
+    assert!(ran.iter().any(|text| text.starts_with("linux ") && text.contains("rdinit=/bin/sh")), "{ran:?}");
+    assert_eq!(ran.iter().filter(|text| text.starts_with("linux ")).count(), 2, "{ran:?}");
+    let what: Vec<_> = not_as_proposed(&proposal, &log).into_iter().map(|finding| finding.what).collect();
+    for part in ["command line", "kernel", "initrd"] {
+        assert!(what.iter().any(|what| what == part), "{part}: {what:?}");
+    }
+    // What is no text at all is not known, and may be a line.
+    let at = at(&records, "grub_cmd: linux ");
+    relabel(&mut records[at], kind::IPL, "grub_cmd: set timeout=5");
+    let found = unknown_in(&records, &proposal);
+    assert!(found.iter().any(|finding| finding.pcr == Some(8)), "{found:?}");
+}
+
+fn utf16(text: &str) -> Vec<u8> {
+    format!("{text}\0").encode_utf16().flat_map(u16::to_le_bytes).collect()
+}
+
+/// Secure Boot is off: the stub takes the options that it was started with, and measures them.
+#[test]
+fn load_options_beside_a_uki_are_found_whatever_they_are_called() {
+    let boot = boot("uki-no-secure-boot");
+    let line = format!("{} rdinit=/bin/sh", boot.line());
+    let options = boot.records().iter().position(|record| record.pcr == 9).unwrap();
+    let evil = |label: &[u8], kind| {
+        let mut records = boot.records();
+        records[options].digest = Hash::Sha256.digest(&[&utf16(&line)]);
+        (records[options].kind, records[options].data) = (kind, label.to_vec());
+        let measured = Record { data: label.to_vec(), ..Record::of(12, kind, &utf16(&line)) };
+        records.insert(options, measured);
+        records
+    };
+    for (label, kind) in [
+        (utf16("Global credentials initrd"), kind::IPL),
+        (utf16("Credentials initrd"), kind::IPL),
+        (b"x\0".to_vec(), kind::IPL),
+        (utf16(&line), kind::EVENT_TAG),
+        (b"x".to_vec(), kind::EVENT_TAG),
+    ] {
+        let records = evil(&label, kind);
+        for more in [Vec::new(), boot.records()[options..=options].to_vec()] {
+            let records = [records.clone(), more].concat();
+            refused(first(boot, &records, boot.line(), Assured::default()), "pcr 12");
+            refused(added(boot, &records, Assured::default(), &[]), "pcr 9");
+        }
+    }
+    // By its own name it is what it is.
+    let mut records = evil(&utf16(&line), kind::IPL);
+    records[options + 1].data = boot.records()[options].data.clone();
+    records[options + 1].kind = kind::EVENT_TAG;
+    refused(first(boot, &records, &line, Assured::default()), "rdinit");
+}
+
+#[test]
+fn secure_boot_is_learned_as_on_only_if_pcr_7_says_nothing_else() {
+    let off = boot("uki-no-secure-boot");
+    let on: Vec<_> =
+        boot("uki-secure-boot-own-keys").records().into_iter().filter(|record| record.pcr == 7).collect();
+    let separator = |record: &Record| record.pcr == 7 && record.kind == kind::SEPARATOR;
+    for (kind, keeps) in [
+        (kind::IPL, false),
+        (kind::EFI_ACTION, true),
+        (kind::EFI_ACTION, false),
+        (kind::EVENT_TAG, true),
+        (0x8000_000c, true),
+        (kind::EFI_VARIABLE_DRIVER_CONFIG, false),
+        (kind::EFI_VARIABLE_AUTHORITY, true),
+    ] {
+        let mut records = off.records();
+        let end = records.iter().position(separator).unwrap();
+        for record in records[..=end].iter_mut().filter(|record| record.pcr == 7) {
+            record.kind = kind;
+            if !keeps {
+                record.data = b"harmless".to_vec();
+            }
+        }
+        records.extend(on.clone());
+        refused(first(off, &records, off.line(), Assured::default()), "pcr 7");
+        // The word is for what the events are, and not for Secure Boot.
+        let learned = first(off, &records, off.line(), WORD);
+        assert!(!learned.is_ok_and(|text| text.contains("required = true")), "{kind:#x}");
+    }
+    // Two of it, or a second end of firmware's part.
+    let own = boot("uki-secure-boot-own-keys");
+    let more = |index: usize| {
+        let mut records = own.records();
+        let of_pcr = |record: &&Record| record.pcr == 7;
+        let again = off.records().iter().filter(of_pcr).nth(index).unwrap().clone();
+        records.insert(records.iter().position(separator).unwrap() + index / 5, again);
+        records
+    };
+    for index in [0, 5] {
+        refused(first(own, &more(index), own.line(), Assured::default()), "pcr 7");
+    }
+}
+
+fn hex(bytes: &[u8]) -> String {
+    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
+}
