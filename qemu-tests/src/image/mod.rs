@@ -210,7 +210,7 @@ impl Images {
         let pretend = tree.join("pretend");
         fs::write(&pretend, &init.content).context("can't write a file")?;
         fs::set_permissions(&pretend, fs::Permissions::from_mode(0o755)).context("can't set a mode")?;
-        let image = fs::read(&initrd).context(format_args!("can't read {}", initrd.display()))?;
+        let image = fs::read(initrd).context(format_args!("can't read {}", initrd.display()))?;
         let (plain, compressed) = image.split_at(listing::compressed_at(&image)?);
         for (name, part) in [("plain.cpio", plain), ("initramfs.cpio.zst", compressed)] {
             fs::write(tree.join(name), part).context("can't write a file")?;
