@@ -2,6 +2,7 @@
 #![allow(dead_code, unused_imports, reason = "each test file uses a part")]
 
 pub mod boots;
+pub mod pins;
 
 use halfkey_evidence::public::AkPublic;
 use halfkey_evidence::quote::QuoteContext;

@@ -2,6 +2,7 @@
 #![allow(dead_code)]
 
 pub mod golden;
+pub mod lying;
 pub mod node;
 pub mod record;
 pub mod server;
