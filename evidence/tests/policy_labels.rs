@@ -123,6 +123,33 @@ fn a_line_that_grub_measured_is_found_whatever_it_is_called() {
                 refused(added(grub(), &records, assured, &[]), "no token rdinit=/bin/sh");
             }
         }
+        // Turned round, and with a file that GRUB puts into quotes, of blocks, or from a network: called a command.
+        for file in ["\"/v mlinuz\"", "2048+9", "vmlinuz"] {
+            for (option, by) in
+                [("rdinit=/bin/sh", "no token rdinit=/bin/sh"), ("panic=1", "one line of a kernel")]
+            {
+                let mut records = grub().records();
+                for (begin, turned) in [
+                    ("grub_cmd: linux ", "! linux"),
+                    ("kernel_cmdline: ", ""),
+                    ("grub_cmd: initrd ", "! initrd"),
+                ] {
+                    let at = at(&records, begin);
+                    let said = measured(&records[at]);
+                    let rest = said.split_once(' ').unwrap().1;
+                    let said = match turned {
+                        "" => format!("{file} {rest} {option}"),
+                        "! linux" => format!("! linux {file} {} {option}", rest.split_once(' ').unwrap().1),
+                        initrd => format!("{initrd} {rest}"),
+                    };
+                    records[at] = text("grub_cmd", &said);
+                }
+                records.extend(decoys());
+                refused(added(grub(), &records, assured, &[]), by);
+                refused(added(grub(), &records, assured, &[]), "one command that loads a kernel");
+                refused(added(grub(), &records, assured, &[]), "one command that reads an initrd");
+            }
+        }
         // Nothing that is forbidden, but more than one of each.
         let records = [with_option("panic=1"), decoys()].concat();
         let learned = || added(grub(), &records, assured, &[]);

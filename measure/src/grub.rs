@@ -48,7 +48,7 @@ const LINUX: [&str; 3] = ["linux", "linuxefi", "linux16"];
 /// Commands that read an initrd.
 const INITRD: [&str; 3] = ["initrd", "initrdefi", "initrd16"];
 /// Commands that start something else than a kernel of Linux, or give more to it.
-const OTHERS: [&str; 17] = [
+const OTHERS: [&str; 28] = [
     "multiboot",
     "multiboot2",
     "module",
@@ -66,7 +66,21 @@ const OTHERS: [&str; 17] = [
     "plan9",
     "xnu_kernel",
     "xnu_kernel64",
+    "xnu_kext",
+    "xnu_kextdir",
+    "xnu_mkext",
+    "xnu_ramdisk",
+    "kfreebsd_module",
+    "kfreebsd_module_elf",
+    "knetbsd_module",
+    "kopenbsd_ramdisk",
+    // More for a kernel, and what runs another command without its being measured.
+    "acpi",
+    "devicetree",
+    "time",
 ];
+/// Commands whose text contains what they would run, which is measured when it runs.
+const BODIES: [&str; 2] = ["menuentry", "submenu"];
 /// What the log of GRUB 2.02 calls an initrd that `initrdefi` has read, in place of the file's name.
 pub const INITRD_OF_LINUXEFI: &str = "grub_linuxefi Initrd";
 /// Most files of one command that are looked at.
@@ -112,12 +126,31 @@ pub fn initrds_of(command: &str) -> Option<impl Iterator<Item = &str>> {
 
 /// Whether a command starts something else than a kernel of Linux, or gives more to it.
 pub fn starts_another(command: &str) -> bool {
-    command.split_ascii_whitespace().next().is_some_and(|name| OTHERS.contains(&name))
+    words_of(command).next().is_some_and(|name| OTHERS.contains(&name))
 }
 
-/// Whether a text begins with a file as GRUB names it (`/file`, `(device)/file`). The line that a kernel gets does, and no command.
-pub fn begins_with_path(text: &str) -> bool {
-    text.trim_ascii_start().starts_with(['/', '('])
+/// Whether a text has the form of a command and not that of a line, which begins with a file as GRUB names it: `/file`, `(device)/file`, in
+/// quotes if there is a space in it, `2048+9` (blocks), or from a network without any of these, but with a root.
+pub fn is_command(text: &str) -> bool {
+    let mut words = words_of(text);
+    let Some(name) = words.next() else { return true };
+    // Or an assignment.
+    let (variable, _) = name.split_once('=').unwrap_or((name, ""));
+    let plain = |c: char| c.is_ascii_alphanumeric() || matches!(c, '_' | '-');
+    let is_name =
+        variable.starts_with(|c: char| c.is_ascii_alphabetic() || c == '_') && variable.chars().all(plain);
+    let has_root = words.any(|word| word.starts_with("root="));
+    (name == "[" || is_name) && (!has_root || has_body(text) || name == "set" || LINUX.contains(&name))
+}
+
+/// Whether a text contains commands that have not run.
+pub fn has_body(text: &str) -> bool {
+    words_of(text).next().is_some_and(|name| BODIES.contains(&name))
+}
+
+/// Words of a command. `!`, which only turns its success into failure, is measured with it.
+fn words_of(command: &str) -> impl Iterator<Item = &str> {
+    command.split_ascii_whitespace().skip_while(|word| *word == "!")
 }
 
 /// The command of an event as a document has it, if it is one.
@@ -203,7 +236,7 @@ impl BootBefore {
 }
 
 fn files_of<'c>(command: &'c str, names: &[&str]) -> Option<impl Iterator<Item = &'c str> + use<'c>> {
-    let mut words = command.split_ascii_whitespace();
+    let mut words = words_of(command);
     let name = words.next()?;
     names.contains(&name).then(|| words.take(MAX_FILES))
 }
@@ -274,11 +307,20 @@ mod tests {
             assert_eq!((initrds(other), kernel_of(other)), (None, None), "{other}");
         }
         assert!(starts_another("multiboot2 /xen") && !starts_another("linux /x") && !starts_another(""));
-        assert!(
-            begins_with_path("/x ro")
-                && begins_with_path("(hd0)/x ro")
-                && !begins_with_path("[ -e (hd0)/x ]")
-        );
+        for command in [
+            "",
+            "set root=hd0",
+            "a=b",
+            "[ -e (hd0)/x ]",
+            "search --set=root 5",
+            "! linux /x root=a",
+            "menuentry x { linux /x root=a\n}",
+        ] {
+            assert!(is_command(command), "{command}");
+        }
+        for line in ["/x ro", "(hd0)/x ro", "\"/a b\" ro", "2048+9 ro", "x root=a", "a=b root=a"] {
+            assert!(!is_command(line), "{line}");
+        }
         assert_eq!(command_of("grub_cmd initrd /x"), Some("initrd /x"));
         assert_eq!(command_of("kernel_cmdline: initrd /x"), None);
         assert!(reads_initrd(b"..grub_cmd initrdefi /x\0..") && !reads_initrd(b"..grub_cmd: initrds /x\0.."));

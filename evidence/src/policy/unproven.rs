@@ -92,9 +92,9 @@ pub(super) fn texts<'l>(log: &'l ExplainedLog<'_>) -> impl Iterator<Item = (Grub
 }
 
 /// Whether a text may be a line that a kernel or a module got. The label is no part of what is measured, so a line could stand there as a
-/// command; it begins with a file's path, and no command does.
+/// command; by its form it is none.
 pub(super) fn may_be_line((claimed, text): (GrubText, &str)) -> bool {
-    claimed != GrubText::Command || grub::begins_with_path(text)
+    claimed != GrubText::Command || !grub::is_command(text)
 }
 
 /// The events of PCR 8 that are no texts of GRUB's: it measures nothing else there.
@@ -143,12 +143,15 @@ pub(super) fn commands(log: &ExplainedLog<'_>) -> Vec<Finding> {
     if !others.is_empty() {
         found.push(of("kernel", "no command that starts something else", &others));
     }
-    // The first words are the command and its file.
-    let words = |skip: usize, texts: &[&str]| {
-        let words = texts.iter().flat_map(|text| text.split_ascii_whitespace().skip(skip));
+    let words = |texts: &[&str]| {
+        let words = texts.iter().flat_map(|text| text.split_ascii_whitespace());
         words.map(str::to_owned).collect::<Vec<_>>()
     };
-    let mut words = [words(2, &kernels), words(2, &others), words(1, &lines)].concat();
+    // Other commands have `1`, `s` and options for reasons of their own.
+    let rest = all.iter().copied().filter(|text| !grub::has_body(text)).collect::<Vec<_>>();
+    let rest =
+        words(&rest).into_iter().filter(|word| word.len() > 2 && !word.starts_with('-')).collect::<Vec<_>>();
+    let mut words = [words(&kernels), words(&others), words(&lines), rest].concat();
     words.sort_unstable();
     words.dedup();
     for word in words {
