@@ -26,6 +26,11 @@ pub struct NewDocument<'a> {
 /// `Sequence`.
 pub fn append(view: &TxView<'_>, opened: &Opened, signed: &SignedDocument, by: By<'_>) -> Result<()> {
     let head = view.rows.head()?;
+    // The tag says of all before that servers took it: what the database has more by now, put there in this very transaction, none did.
+    if head != view.index.head() {
+        let what = format!("document {} came beside this server while it wrote", head.number);
+        return Err(Error::Refused(Reason::RolledBack, what));
+    }
     document::follows(opened, &head).map_err(|what| Error::Refused(Reason::Sequence, what))?;
     let scope = opened.scope.to_string();
     let tag = tag(view.key, view.deployment, &opened.place);

@@ -147,6 +147,9 @@ impl Sequence {
             }
             Ok(())
         })?;
+        if self.trouble.is_none() && self.index.head() != found {
+            self.trouble = Some("the documents changed while they were read".to_owned());
+        }
         if self.trouble.is_none() {
             self.kept
                 .as_mut()

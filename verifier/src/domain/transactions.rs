@@ -251,7 +251,9 @@ mod tests {
     use super::*;
     use crate::domain::By;
     use crate::store::memory::Memory;
+    use crate::store::sqlite::Sqlite;
     use halfkey_protocol::NodeId;
+    use halfkey_protocol::document::{Deployment, Kind, Scope, next, sha256};
     use std::sync::atomic::{AtomicUsize, Ordering};
 
     /// Fails to commit some documents, after they were ready.
@@ -294,5 +296,38 @@ mod tests {
         assert!(records.node(node).unwrap().unwrap().revoked.is_some());
         assert_eq!((records.head().unwrap().number, records.audit(None, None, 9).unwrap().len()), (1, 1));
         records.restore(node, "found", by).unwrap();
+    }
+
+    /// Who writes the database has a restoration of his own put in by a trigger, between the look at it and the next document.
+    #[test]
+    fn what_came_beside_a_server_while_it_wrote_gets_no_tag() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("db");
+        let key = ClusterKey::from_bytes(&[1; 32]);
+        let records = Records::over(Arc::new(Sqlite::open(&path).unwrap()), key).unwrap();
+        let (by, stolen, other) = (By { actor: "ada", now: 1 }, NodeId([7; 16]), NodeId([8; 16]));
+        records.revoke(stolen, Some("web1"), "stolen", by).unwrap();
+        let (scope, here) = (Scope::Revocation(stolen), Deployment([0; 16]));
+        let found =
+            next(Kind::Restoration, &scope, here, &records.head().unwrap(), 1, "ada: found".to_owned());
+        let document = serde_json::to_vec(&found).unwrap();
+        let database = rusqlite::Connection::open(&path).unwrap();
+        let hex = |bytes: &[u8]| bytes.iter().map(|byte| format!("{byte:02x}")).collect::<String>();
+        database
+            .execute_batch(&format!(
+                "CREATE TRIGGER beside AFTER INSERT ON audit WHEN (SELECT count(*) FROM documents) = 1 BEGIN
+                     INSERT INTO documents SELECT 2, scope, X'{}', handed_in_at, handed_in_by, signatures, X'{}', tag
+                     FROM documents;
+                 END",
+                hex(&sha256(&document, &[])),
+                hex(&document)
+            ))
+            .unwrap();
+        let refused = records.revoke(other, Some("web2"), "stolen", by).unwrap_err();
+        assert!(matches!(refused, Error::Refused(Reason::RolledBack, _)), "{refused}");
+        assert_eq!(records.head().unwrap().number, 1);
+        database.execute_batch("DROP TRIGGER beside").unwrap();
+        records.revoke(other, Some("web2"), "stolen", by).unwrap();
+        assert!(records.node(stolen).unwrap().unwrap().revoked.is_some());
     }
 }
