@@ -100,11 +100,13 @@ pub fn digests(system: &System, whole: &[Vec<u8>], bank: PcrBank) -> Vec<Bytes> 
     found
 }
 
-/// Whether it can be no initramfs: an archive has NULs, a compressed one is no UTF-8. Whoever has the disk writes /boot, and what is said of a
-/// file there must not make an initramfs known under the name of a configuration.
+/// Whether it can be no initramfs: an archive has NULs, and begins with its magic; a compressed one is no UTF-8, but bzip2's perhaps. Whoever
+/// has the disk writes /boot, and what is said of a file there must not make an initramfs known under the name of a configuration.
 fn is_text(bytes: &[u8]) -> bool {
-    str::from_utf8(bytes)
-        .is_ok_and(|text| text.chars().all(|c| !c.is_control() || matches!(c, '\n' | '\t' | '\r')))
+    let begins = ["0707", "BZh"].iter().any(|magic| bytes.starts_with(magic.as_bytes()));
+    !begins
+        && str::from_utf8(bytes)
+            .is_ok_and(|text| text.chars().all(|c| !c.is_control() || matches!(c, '\n' | '\t' | '\r')))
 }
 
 /// The environment with the other mark of the boot before (`boot_success` of Fedora and Red Hat).
