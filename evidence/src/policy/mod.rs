@@ -15,7 +15,7 @@
 //! | `booted` | a boot beside what was proposed |
 //! | `unproven` | what a log's labels are worth: events that no text proves |
 //! | `sidecar` | credentials that systemd's stub takes from beside its image |
-//! | `learn`, `proposal`, `compare`, `write` | a policy from a boot, from a proposal, beside another, and as text |
+//! | `learn`, `learned_boot`, `proposal`, `compare`, `write` | a policy from a boot, from a proposal, beside another, and as text |
 //! | `key_update`, `edit` | what KEK and db gain, and a document with it |
 //!
 //! [`TenantNode`] says which documents govern a node, [`Effective`] is what they come to; [`evaluate`] judges a boot, [`explain`] says why, event by event; [`learn`] writes the policy that a boot is accepted by.
@@ -34,6 +34,7 @@ mod effective;
 mod governing;
 mod key_update;
 mod learn;
+mod learned_boot;
 mod parse;
 mod parsed;
 mod proposal;

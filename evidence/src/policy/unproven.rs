@@ -10,6 +10,7 @@ use super::appraise::{Claims, Context};
 use super::command_line::is_forbidden;
 use super::compiled::Compiled;
 use super::learn;
+use super::learned_boot;
 use super::parsed::Policy;
 use super::proposal::is_in_uki;
 use super::rules::{Allowed, Digest, EventIs, EventRule, Initrd, Sections};
@@ -199,10 +200,10 @@ pub fn unknown(
     let survey = survey(&Context::new(&nothing, log), claims, &mut Count::default());
     let by_grub = is_by_grub(log);
     // Newer stubs add a secret of the machine to it: then the image says what it is.
-    let initrd = is_in_uki(proposal).then(|| learn::initrd(log, &survey.rest[9])).flatten();
+    let initrd = is_in_uki(proposal).then(|| learned_boot::initrd(log, &survey.rest[9])).flatten();
     let mut found = if by_grub { no_texts(log).collect() } else { Vec::new() };
     let programs = survey.returned.iter().chain(&survey.images);
-    found.extend(programs.filter(|seen| learn::is_program(log, seen)));
+    found.extend(programs.filter(|seen| learned_boot::is_program(log, seen)));
     let is_name = |event: &Event<'_>| matches!(event.content(), Content::SectionName(_));
     let by_firmware = |seen: &&MeasuredEvent<'_>| matches!(seen.index, EventIndex::Firmware(_));
     let sections = survey.rest[11].iter().filter(by_firmware);
