@@ -194,10 +194,7 @@ fn claim<'l>(log: &'l ExplainedLog<'l>, seen: &MeasuredEvent<'l>) -> Option<Clai
 
 /// What GRUB did, proven.
 pub(super) fn grub_texts<'l>(log: &'l ExplainedLog<'l>) -> impl Iterator<Item = &'l str> {
-    log.events().iter().filter(|event| event.pcr == 8).filter_map(|event| match event.content() {
-        Content::Grub { claimed: GrubText::Command, text } => str::from_utf8(text).ok(),
-        _ => None,
-    })
+    unproven::texts(log).filter(|(claimed, _)| *claimed == GrubText::Command).map(|(_, text)| text)
 }
 
 fn by_text(log: &ExplainedLog<'_>, seen: &MeasuredEvent<'_>) -> Option<(EventRule, String)> {
