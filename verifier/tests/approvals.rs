@@ -21,9 +21,7 @@ use halfkey_testkit::software::Software;
 async fn an_approval_names_every_pcr_but_that_of_ima_and_the_fence() {
     let server = Server::start();
     let (anybody, operator) = (server.anybody(), server.operator());
-    let node = Node::new();
-    node.register(&anybody).await.unwrap();
-    node.enroll(&anybody, &operator, "first").await;
+    let node = enrolled(&server).await;
 
     // With IMA every program that runs moves PCR 10: between the quote that waits and the next one many do.
     node.reboot();

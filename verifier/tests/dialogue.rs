@@ -3,7 +3,7 @@
 
 mod common;
 
-use common::node::{CHALLENGE, Line, Node, said};
+use common::node::{CHALLENGE, Line, Node, enrolled, said};
 use common::turned::TurnedServer;
 use common::{Server, get, path, post, refused};
 use halfkey_protocol::tpm::bank::PcrBank;
@@ -147,9 +147,7 @@ async fn a_node_registers_enrolls_boots_and_is_revoked() {
 async fn what_was_booted_decides() {
     let server = Server::start();
     let (anybody, operator) = (server.anybody(), server.operator());
-    let node = Node::new();
-    node.register(&anybody).await.unwrap();
-    node.enroll(&anybody, &operator, "first").await;
+    let node = enrolled(&server).await;
     node.allow(&operator).await;
     assert_eq!(said(&node.boot(&anybody).await), "released");
 
@@ -232,9 +230,7 @@ async fn approvals_expire() {
 async fn every_part_of_the_evidence_counts() {
     let server = Server::start();
     let (anybody, operator) = (server.anybody(), server.operator());
-    let node = Node::new();
-    node.register(&anybody).await.unwrap();
-    node.enroll(&anybody, &operator, "first").await;
+    let node = enrolled(&server).await;
     node.allow(&operator).await;
 
     let session = node.begin(&anybody, "boot").await.unwrap();
@@ -451,9 +447,7 @@ async fn an_enrollment_has_to_be_coherent() {
 async fn one_quote_releases_once() {
     let server = Server::start();
     let (anybody, operator) = (server.anybody(), server.operator());
-    let node = Node::new();
-    node.register(&anybody).await.unwrap();
-    node.enroll(&anybody, &operator, "first").await;
+    let node = enrolled(&server).await;
     node.allow(&operator).await;
     let session = node.begin(&anybody, "boot").await.unwrap();
     let evidence = node.evidence("boot", &session);

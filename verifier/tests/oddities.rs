@@ -3,7 +3,7 @@
 
 mod common;
 
-use common::node::{Node, said};
+use common::node::{Node, enrolled, said};
 use common::{Server, get, path, post, refused};
 use halfkey_protocol::Reason;
 use halfkey_protocol::wire::Verdict;
@@ -28,9 +28,7 @@ async fn shown_as_cloned(operator: &Client, node: &Node) -> bool {
 async fn two_releases_of_one_boot_with_different_r_are_shown() {
     let server = Server::start();
     let (anybody, operator) = (server.anybody(), server.operator());
-    let node = Node::new();
-    node.register(&anybody).await.unwrap();
-    node.enroll(&anybody, &operator, "first").await;
+    let node = enrolled(&server).await;
     node.allow(&operator).await;
     node.reboot();
     let first = node.boot(&anybody).await;
@@ -65,9 +63,7 @@ async fn two_releases_of_one_boot_with_different_r_are_shown() {
 async fn a_power_cut_while_the_machine_was_suspended_is_no_clone() {
     let server = Server::start();
     let (anybody, operator) = (server.anybody(), server.operator());
-    let node = Node::new();
-    node.register(&anybody).await.unwrap();
-    node.enroll(&anybody, &operator, "first").await;
+    let node = enrolled(&server).await;
     node.allow(&operator).await;
     node.reboot();
     let before = released_with(&anybody, &node, 1).await.evidence_id.unwrap();
@@ -110,9 +106,7 @@ async fn released_with(server: &Client, node: &Node, r: u8) -> Verdict {
 async fn two_machines_with_one_tpm_are_shown_at_each_boot() {
     let server = Server::with_settings("evidence_per_minute = 1000\n");
     let (anybody, operator) = (server.anybody(), server.operator());
-    let node = Node::new();
-    node.register(&anybody).await.unwrap();
-    node.enroll(&anybody, &operator, "first").await;
+    let node = enrolled(&server).await;
     node.allow(&operator).await;
     node.reboot();
     released_with(&anybody, &node, 1).await;
@@ -136,9 +130,7 @@ async fn two_machines_with_one_tpm_are_shown_at_each_boot() {
 async fn another_firmware_of_the_tpm_is_shown() {
     let mut server = Server::start();
     let (anybody, operator) = (server.anybody(), server.operator());
-    let node = Node::new();
-    node.register(&anybody).await.unwrap();
-    node.enroll(&anybody, &operator, "first").await;
+    let node = enrolled(&server).await;
     node.allow(&operator).await;
     let evidence = node.boot(&anybody).await.evidence_id.unwrap();
     let evidence: EvidenceRecord =
@@ -171,9 +163,7 @@ async fn another_firmware_of_the_tpm_is_shown() {
 async fn a_policy_may_pin_the_firmware_of_the_tpm() {
     let server = Server::start();
     let (anybody, operator) = (server.anybody(), server.operator());
-    let node = Node::new();
-    node.register(&anybody).await.unwrap();
-    node.enroll(&anybody, &operator, "first").await;
+    let node = enrolled(&server).await;
     let record: NodeRecord = get(&operator, &path(node.id, "")).await.unwrap();
     let version = record.tpm_firmware.expect("from the quote that fetched C_U").version;
     let scope = format!("node:{}", node.id);

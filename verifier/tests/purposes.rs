@@ -4,7 +4,7 @@
 mod common;
 
 use common::Server;
-use common::node::{Node, Session};
+use common::node::{Session, enrolled};
 use halfkey_evidence::appraise::BoundedEvidence;
 use halfkey_protocol::keys::hpke::Ephemeral;
 use halfkey_protocol::wire::{Begun, Purpose};
@@ -19,11 +19,8 @@ use halfkey_verifier::unix_now;
 #[tokio::test]
 async fn a_quote_for_another_purpose_releases_nothing() {
     let mut server = Server::start();
-    let (anybody, operator) = (server.anybody(), server.operator());
-    let node = Node::new();
-    node.register(&anybody).await.unwrap();
-    node.enroll(&anybody, &operator, "first").await;
-    node.allow(&operator).await;
+    let node = enrolled(&server).await;
+    node.allow(&server.operator()).await;
     server.stop();
 
     let state = StateDir::new(server.state());
