@@ -597,6 +597,10 @@ impl Trail for MemoryTx {
         Ok(())
     }
 
+    fn hold_sweep(&self) -> Result<bool> {
+        Ok(true)
+    }
+
     fn audit_end(&self) -> Result<Option<(u64, Option<[u8; 32]>)>> {
         Ok(self.0.borrow().audit.last_key_value().map(|(seq, (_, hash))| (*seq, Some(*hash))))
     }

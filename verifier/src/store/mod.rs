@@ -317,6 +317,8 @@ pub trait Documents {
 pub trait Trail {
     /// Before something is appended: nobody else does until this transaction is over.
     fn hold_trail(&self) -> Result<()>;
+    /// Whether nobody else forgets what is over meanwhile; from now on nobody begins to until this transaction is over.
+    fn hold_sweep(&self) -> Result<bool>;
     /// Number and hash of the last entry.
     fn audit_end(&self) -> Result<Option<(u64, Option<[u8; 32]>)>>;
     /// One, with its hash.

@@ -182,6 +182,18 @@ fn a_request_that_is_in_the_way_of_another_runs_again() {
     assert_eq!(look(&store, |tx| tx.node_lines(&Which::After(None), 9, 0).unwrap().len()), 2);
 }
 
+/// Servers that start at the same time don't all forget the same.
+#[test]
+fn one_server_forgets_what_is_over() {
+    let url = Server::shared().database();
+    let stores = [open(&url), open(&url)];
+    write(&stores[0], Changes::Rows, |tx| {
+        assert!(tx.hold_sweep().unwrap());
+        write(&stores[1], Changes::Rows, |tx| assert!(!tx.hold_sweep().unwrap()));
+    });
+    write(&stores[1], Changes::Rows, |tx| assert!(tx.hold_sweep().unwrap()));
+}
+
 #[test]
 fn what_postgresql_has_no_value_for_is_an_error() {
     let store = postgres();

@@ -34,6 +34,8 @@ pub enum Held {
     Registrations = 3,
     /// Nobody else appends to the audit trail, or begins a count.
     Trail = 4,
+    /// Nobody else forgets what is over. Who does not get it at once does without: it is waited for by nobody.
+    Sweep = 5,
 }
 
 /// First number of our locks, apart from those of others in the same database: "half" in ASCII.
@@ -43,6 +45,11 @@ impl Held {
     /// The SQL of it.
     pub fn exclusive(self) -> String {
         format!("pg_advisory_xact_lock({OURS}, {})", self as i32)
+    }
+
+    /// The same, if nobody has it: whether it was taken.
+    pub fn exclusive_now(self) -> String {
+        format!("pg_try_advisory_xact_lock({OURS}, {})", self as i32)
     }
 
     /// The same, together with others that only share it.

@@ -1,6 +1,7 @@
 //! The audit trail, and counts beside it.
 
 use super::row::Found;
+use super::session::Held;
 use super::{PgTx, bound, stored};
 use crate::store::{CountRow, Result, Trail};
 use halfkey_protocol::NodeId;
@@ -9,6 +10,11 @@ use halfkey_protocol::wire::operator::AuditEntry;
 impl Trail for PgTx<'_> {
     fn hold_trail(&self) -> Result<()> {
         self.hold_trail_once()
+    }
+
+    fn hold_sweep(&self) -> Result<bool> {
+        let sql = format!("SELECT {}", Held::Sweep.exclusive_now());
+        Ok(self.first(&sql, &[], |row| row.get(0))?.unwrap_or(false))
     }
 
     fn audit_end(&self) -> Result<Option<(u64, Option<[u8; 32]>)>> {

@@ -11,6 +11,10 @@ impl Trail for SqliteTx<'_> {
         Ok(())
     }
 
+    fn hold_sweep(&self) -> Result<bool> {
+        Ok(true)
+    }
+
     fn audit_end(&self) -> Result<Option<(u64, Option<[u8; 32]>)>> {
         const SQL: &str = "SELECT seq, hash FROM audit ORDER BY seq DESC LIMIT 1";
         self.first(SQL, [], |row| Ok((u64_at(row, 0)?, hash(row, 1)?)))
