@@ -2,6 +2,7 @@
 
 use halfkey_protocol::NodeId;
 use halfkey_protocol::wire::Outcome;
+use std::fmt;
 use std::sync::{Mutex, PoisonError};
 
 /// Something that was committed.
@@ -9,6 +10,9 @@ use std::sync::{Mutex, PoisonError};
 pub enum Event {
     /// What is recorded of a node changed: it asks again, if it waits.
     NodeChanged(NodeId),
+    /// An operator decided about a node: a boot of it was approved or denied, it was held or let go on, it may unlock again, its
+    /// group is another one.
+    Decided(NodeId),
     /// Evidence of a node was ruled on.
     Verdict {
         /// Whose.
@@ -35,11 +39,59 @@ impl Event {
     /// The nodes that it is about.
     pub fn nodes(&self) -> &[NodeId] {
         match self {
-            Self::NodeChanged(node) | Self::Verdict { node, .. } | Self::Revoked(node) => {
-                std::slice::from_ref(node)
-            }
+            Self::NodeChanged(node)
+            | Self::Decided(node)
+            | Self::Verdict { node, .. }
+            | Self::Revoked(node) => std::slice::from_ref(node),
             Self::PolicyApplied { nodes, .. } => nodes,
             Self::Audited(_) => &[],
+        }
+    }
+
+    /// What other servers over the same database are told of it at once. What machines do is not: there are thousands of verdicts a
+    /// second, and whoever waits for one of these hears of it by looking.
+    pub fn announcement(&self) -> Option<Announcement> {
+        match self {
+            Self::Decided(node) | Self::Revoked(node) => Some(Announcement::Node(*node)),
+            Self::PolicyApplied { .. } => Some(Announcement::Documents),
+            Self::NodeChanged(_) | Self::Verdict { .. } | Self::Audited(_) => None,
+        }
+    }
+}
+
+/// What servers over one database tell each other when an operator decided something, so that nobody who waits at another one has to
+/// wait until it looks. It says where to look, and nothing else: whoever may connect to the database can say it too.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Announcement {
+    /// An operator decided about this node.
+    Node(NodeId),
+    /// There are new documents, which may be about many nodes.
+    Documents,
+}
+
+/// Most bytes of an announcement.
+const LONGEST: usize = 64;
+/// What one about a node begins with.
+const NODE: &str = "node ";
+/// What one about documents is.
+const DOCUMENTS: &str = "documents";
+
+impl Announcement {
+    /// Reads one. None if it is not exactly what this build says: that of a newer one, or of somebody else.
+    pub fn parse(text: &str) -> Option<Self> {
+        match text {
+            DOCUMENTS => Some(Self::Documents),
+            text if text.len() <= LONGEST => text.strip_prefix(NODE).and_then(NodeId::parse).map(Self::Node),
+            _ => None,
+        }
+    }
+}
+
+impl fmt::Display for Announcement {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Node(node) => write!(f, "{NODE}{node}"),
+            Self::Documents => f.write_str(DOCUMENTS),
         }
     }
 }
@@ -64,6 +116,48 @@ impl Events {
         }
         for subscriber in self.0.lock().unwrap_or_else(PoisonError::into_inner).iter() {
             subscriber(events);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    #[test]
+    fn an_announcement_is_what_this_build_says_or_nothing() {
+        let node = NodeId([0xab; 16]);
+        for said in [Announcement::Node(node), Announcement::Documents] {
+            assert_eq!(Announcement::parse(&said.to_string()), Some(said));
+        }
+        let text = Announcement::Node(node).to_string();
+        let upper = format!("node {}", node.to_string().to_uppercase());
+        let long = format!("{text}{}", " ".repeat(8000));
+        for other in [
+            "",
+            "node",
+            "node ",
+            "node x",
+            "documents ",
+            "Documents",
+            &upper,
+            &long,
+            &text[1..],
+            &text[..text.len() - 1],
+        ] {
+            assert_eq!(Announcement::parse(other), None, "{other}");
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn nothing_else_is_one(text in ".{0,80}", node in any::<[u8; 16]>()) {
+            if let Some(read) = Announcement::parse(&text) {
+                prop_assert_eq!(read.to_string(), text);
+            }
+            let said = Announcement::Node(NodeId(node));
+            prop_assert_eq!(Announcement::parse(&said.to_string()), Some(said));
         }
     }
 }

@@ -1,7 +1,6 @@
 //! What `serve` puts together.
 
 use crate::config::{Config, StateDir};
-use crate::domain::Db;
 use crate::http::{self, app::App};
 use crate::limit::ConnectionTable;
 use crate::tls::Door;
@@ -36,11 +35,12 @@ async fn sweep(app: &App) {
     }
 }
 
-/// A database that is put back is noticed by another audit trail: at most a second of it is missed.
-async fn note_sizes(db: Db) {
+/// A database that is put back is noticed by another audit trail: at most a second of it is missed. What other servers were told is
+/// seen here as well: at once if they say that there is something to see.
+async fn note_sizes(app: &App) {
     let mut said = false;
     loop {
-        match db.run(|records| records.note_size()).await {
+        match app.db.run(|records| records.note_size()).await {
             Ok(()) => said = false,
             Err(e) if !said => {
                 warn!(error = %e, "the length of the audit trail could not be written down");
@@ -48,7 +48,10 @@ async fn note_sizes(db: Db) {
             }
             Err(_) => {}
         }
-        tokio::time::sleep(SIZE).await;
+        tokio::select! {
+            () = app.look.notified() => {}
+            () = tokio::time::sleep(SIZE) => {}
+        }
     }
 }
 
@@ -104,7 +107,10 @@ impl Listening {
             let app = app.clone();
             async move { sweep(&app).await }
         });
-        let sizes = tokio::spawn(note_sizes(app.db.clone()));
+        let sizes = tokio::spawn({
+            let app = app.clone();
+            async move { note_sizes(&app).await }
+        });
         let long_polls = app.long_polls.clone();
         let (stopping, stopped) = tokio::sync::watch::channel(false);
         let serving: Vec<_> = doors

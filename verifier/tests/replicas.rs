@@ -128,6 +128,79 @@ async fn who_waits_at_one_is_told_what_was_said_at_the_other() {
     assert!(!second.log().contains("executing statement"), "what is in statements is not logged");
 }
 
+/// What operators decide is announced, and what machines do is not. Whoever reaches the database can announce as well: it wakes, and
+/// nothing changes.
+#[tokio::test]
+async fn what_operators_decide_is_announced_and_an_announcement_only_wakes() {
+    let (first, second, database) = two();
+    let node = enrolled(&first).await;
+    node.reboot();
+    let mut heard = listen(&database).await;
+    until("it listens", async || second.log().contains("hears at once")).await;
+    let pending = node.boot(&second.anybody()).await;
+    let wait = Wait { node_id: node.id.to_string(), ticket: pending.ticket };
+    let waiting = || {
+        let (anybody, wait) = (second.anybody(), wait.clone());
+        tokio::spawn(async move { post::<Waited>(&anybody, "/v1/wait", &wait).await.unwrap().changed })
+    };
+    let waits = |count| second.log().matches("over=false").count() == count;
+    let tell = |sql: &str| Postgres::shared().sql(&database, sql);
+    let this = format!("node {}", node.id);
+
+    let woken = waiting();
+    until("it waits", async || waits(1)).await;
+    tell("SELECT pg_notify('halfkey', repeat('x', 7999))");
+    tell("NOTIFY halfkey");
+    tell("NOTIFY halfkey, 'documents'");
+    tell("NOTIFY halfkey, 'node 17171717-1717-1717-1717-171717171717'");
+    assert!(!woken.is_finished());
+    tell(&format!("NOTIFY halfkey, '{this}'"));
+    assert!(woken.await.unwrap(), "nothing else can have woken it");
+    assert_eq!(said(&node.boot(&second.anybody()).await), "pending no_policy");
+
+    // A connection that is lost comes back.
+    tell(
+        "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE application_name LIKE '%listens' \
+          AND datname = current_database()",
+    );
+    until("it listens again", async || second.log().matches("hears at once").count() == 2).await;
+    let woken = waiting();
+    until("it waits", async || waits(2)).await;
+    tell(&format!("NOTIFY halfkey, '{this}'"));
+    assert!(woken.await.unwrap());
+
+    until("the other listens again", async || first.log().matches("hears at once").count() == 2).await;
+    while heard.try_recv().is_ok() {}
+    node.approve(&first.operator()).await.unwrap();
+    assert_eq!(said(&node.boot(&second.anybody()).await), "released");
+    decide(&first, &node, "/hold").await;
+    decide(&first, &node, "/release").await;
+    let other = enrolled(&first).await;
+    node.apply(&first.operator(), &format!("node:{}", node.id), &lax()).await.unwrap();
+    decide(&first, &other, "/revoke").await;
+    let told = [this.clone(), this.clone(), this, "documents".to_owned(), format!("node {}", other.id)];
+    for expected in told {
+        assert_eq!(heard.recv().await.unwrap(), expected);
+    }
+}
+
+/// What is announced in a database.
+async fn listen(database: &str) -> tokio::sync::mpsc::UnboundedReceiver<String> {
+    let (client, mut connection) = tokio_postgres::connect(database, tokio_postgres::NoTls).await.unwrap();
+    let (sender, receiver) = tokio::sync::mpsc::unbounded_channel();
+    tokio::spawn(async move {
+        while let Some(Ok(message)) = std::future::poll_fn(|context| connection.poll_message(context)).await {
+            if let tokio_postgres::AsyncMessage::Notification(notification) = message {
+                let _ = sender.send(notification.payload().to_owned());
+            }
+        }
+    });
+    client.batch_execute("LISTEN halfkey").await.unwrap();
+    // Its connection ends with it.
+    std::mem::forget(client);
+    receiver
+}
+
 /// Each has a state file of its own, and both go along.
 #[tokio::test]
 async fn a_database_that_is_older_than_what_one_of_them_answered_is_refused_by_it() {

@@ -162,7 +162,7 @@ pub fn approve(
     row.used_at = None;
     row.approval_tag = Some(seal::tag(view.key, seal::Kind::Approval, &fields.each()).to_vec());
     view.rows.put_boot(&row)?;
-    view.emit(Event::NodeChanged(node));
+    view.emit(Event::Decided(node));
     let detail = format!("boot {} of evidence {}, once", approval.ticket, boot.evidence_id);
     audit::append(view, by, "approve", Some(node), &detail)
 }
@@ -179,7 +179,7 @@ pub fn deny(view: &TxView<'_>, node: NodeId, ticket: &str, because: &str, by: By
     row.approved_until = None;
     row.approval_tag = None;
     view.rows.put_boot(&row)?;
-    view.emit(Event::NodeChanged(node));
+    view.emit(Event::Decided(node));
     let detail = format!("boot {ticket} of evidence {}: {because}", row.evidence_id);
     audit::append(view, by, "deny", Some(node), &detail)
 }

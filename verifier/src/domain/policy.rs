@@ -111,7 +111,7 @@ pub fn set_group(
         opened.place.number,
         fingerprint(signed.tenant_key())
     );
-    view.emit(Event::NodeChanged(node));
+    view.emit(Event::Decided(node));
     audit::append(view, by, "group_set", Some(node), &detail)
 }
 

@@ -17,8 +17,8 @@ use super::{
     registration, retention, revocation, ruling,
 };
 use crate::appraisal::Ruling;
-use crate::events::Event;
-use crate::limit::Source;
+use crate::events::{Announcement, Event};
+use crate::limit::{Rate, Source};
 use crate::store::{Changes, RegistrationLine, Then, Tx, Which};
 use halfkey_protocol::NodeId;
 use halfkey_protocol::document::Place;
@@ -28,6 +28,9 @@ use halfkey_protocol::wire::operator::{
 use halfkey_protocol::wire::policies::{Group, PolicyRecord, PolicySummary, ProposalList};
 use halfkey_protocol::wire::{SignedDocument, Verdict};
 use std::sync::atomic::Ordering;
+
+/// Announcements of the same that are heard in a minute, and at once: who can make them up wakes nobody more often.
+const HEARD: u32 = 60;
 
 /// The servers' own.
 impl Records {
@@ -116,6 +119,26 @@ impl Records {
         // Another trail that is longer is not written down as if it were ours.
         sequence.require(&rows.head()?, &trail)?;
         Ok(trail.end)
+    }
+
+    /// Tells other servers over the same database what operators decide here, and `heard` what they decided there. It only says where
+    /// to look: the rows have to say it, too.
+    pub fn join(&self, heard: impl Fn(Announcement) + Send + Sync + 'static) {
+        let rate = Rate::per_minute(HEARD);
+        let tells = self.store.join(Box::new(move |text| match Announcement::parse(text) {
+            Some(said) if rate.take(said) => {
+                tracing::debug!(announcement = text, "another server told");
+                heard(said);
+            }
+            // That is heard within a second all the same.
+            Some(_) => {}
+            None => tracing::debug!(bytes = text.len(), "what was told is nothing that this build knows"),
+        }));
+        if let Some(tells) = tells {
+            self.events.subscribe(move |events| {
+                events.iter().filter_map(Event::announcement).for_each(|said| tells(said.to_string()));
+            });
+        }
     }
 
     /// As [`client::one`].

@@ -47,7 +47,7 @@ pub fn restore(view: &TxView<'_>, node: NodeId, because: &str, by: By<'_>) -> Re
     let mut row = view.node_row(node, by.now)?;
     row.revoked_because = None;
     view.rows.put_node(&row)?;
-    view.emit(Event::NodeChanged(node));
+    view.emit(Event::Decided(node));
     audit::append(view, by, "restore", Some(node), because)?;
     entry(view, Kind::Restoration, Scope::Revocation(node), said(because, by), by)
 }
@@ -65,7 +65,7 @@ pub fn hold(view: &TxView<'_>, node: NodeId, because: &str, by: By<'_>) -> Resul
     row.held_by = Some(by.actor.to_owned());
     row.held_because = Some(because.to_owned());
     view.rows.put_node(&row)?;
-    view.emit(Event::NodeChanged(node));
+    view.emit(Event::Decided(node));
     audit::append(view, by, "hold", Some(node), because)?;
     entry(view, Kind::Hold, Scope::Hold(node), said(because, by), by)
 }
@@ -83,7 +83,7 @@ pub fn release(view: &TxView<'_>, node: NodeId, because: &str, by: By<'_>) -> Re
     row.held_by = None;
     row.held_because = None;
     view.rows.put_node(&row)?;
-    view.emit(Event::NodeChanged(node));
+    view.emit(Event::Decided(node));
     audit::append(view, by, "release", Some(node), because)?;
     entry(view, Kind::Release, Scope::Hold(node), said(because, by), by)
 }

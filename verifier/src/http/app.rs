@@ -4,6 +4,7 @@ use super::refusal::Refusal;
 use crate::client::Client;
 use crate::config::{Config, Role, StateDir};
 use crate::domain::{Db, Error, Records};
+use crate::events::{Announcement, Event};
 use crate::keys::{self, ClusterKey, ReleaseKey};
 use crate::limit::{PeerClass, Pool, Rate, SourceRate};
 use crate::long_poll::LongPolls;
@@ -15,7 +16,7 @@ use halfkey_protocol::document::Deployment;
 use halfkey_protocol::{NodeId, Reason};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
-use tokio::sync::Mutex;
+use tokio::sync::{Mutex, Notify};
 
 /// How long the answer of `/healthz` is good for: each probe is a durable write.
 const PROBE: Duration = Duration::from_secs(2);
@@ -30,6 +31,8 @@ pub struct App {
     pub db: Db,
     /// Who waits.
     pub long_polls: Arc<LongPolls>,
+    /// There is something to be looked at in the database.
+    pub look: Arc<Notify>,
     /// If this process has that role.
     pub registrar: Option<Registering>,
     /// If this process has that role.
@@ -86,6 +89,12 @@ impl App {
         let long_polls = LongPolls::new(config.limits.waiters);
         let waiting = long_polls.clone();
         records.events().subscribe(move |events| waiting.notify(events));
+        let look = Arc::new(Notify::new());
+        let (waiting, documents) = (long_polls.clone(), look.clone());
+        records.join(move |said| match said {
+            Announcement::Node(node) => waiting.notify(&[Event::NodeChanged(node)]),
+            Announcement::Documents => documents.notify_one(),
+        });
         let db = Db::new(records);
         let registering =
             || Registering::new(&config, ClusterKey::load(&state.cluster_key())?, clock.clone());
@@ -98,6 +107,7 @@ impl App {
             verifier: verifier.map(Arc::new),
             registrar,
             long_polls,
+            look,
             db,
             clock,
             config,

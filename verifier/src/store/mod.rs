@@ -94,7 +94,20 @@ pub trait Store: Send + Sync {
 
     /// Removes what was deleted from logs and caches on the disk. Best effort: what can't be removed now is overwritten later.
     fn purge(&self);
+
+    /// Has this called with what other servers over the same database tell, on a thread that it must not block, and gives the way to
+    /// tell them something. Best effort in both directions; anybody who reaches the database may have said what is heard. None where
+    /// a database is one server's.
+    fn join(&self, heard: Heard) -> Option<Tells> {
+        drop(heard);
+        None
+    }
 }
+
+/// Called with a text that another server told.
+pub type Heard = Box<dyn Fn(&str) + Send + Sync>;
+/// Tells other servers a text: it does not wait.
+pub type Tells = Box<dyn Fn(String) + Send + Sync>;
 
 /// Where the database of a server is.
 #[derive(Clone)]

@@ -26,6 +26,13 @@ impl Background {
             .map_err(|e| StoreError::Unavailable(format!("threads: {e}")))
     }
 
+    /// Has it run there, until it is over or this is dropped.
+    pub fn spawn(&self, work: impl Future<Output = ()> + Send + 'static) {
+        if let Some(runtime) = &self.0 {
+            runtime.spawn(work);
+        }
+    }
+
     /// Waits; none if it takes longer than that.
     pub fn wait<T>(&self, longest: Duration, work: impl Future<Output = T>) -> Option<T> {
         let _context = self.0.as_ref()?.enter();

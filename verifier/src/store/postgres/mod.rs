@@ -14,6 +14,7 @@
 //! A transaction that the database ends for a conflict, or a connection that breaks before its end, runs again, a few times.
 
 mod address;
+mod announce;
 mod block;
 mod boots;
 mod clients;
@@ -33,7 +34,7 @@ mod trail;
 
 pub use address::{Address, has_password};
 
-use super::{Changes, Result, Store, StoreError, Then, Tx};
+use super::{Changes, Heard, Result, Store, StoreError, Tells, Then, Tx};
 use block::Background;
 use halfkey_protocol::NodeId;
 use row::Found;
@@ -57,6 +58,7 @@ const OLDEST: i64 = 150_000;
 
 /// A database that any number of servers use.
 pub struct Postgres {
+    address: Address,
     writers: Sessions,
     readers: Sessions,
     // Dropped last: connections end on its threads.
@@ -70,6 +72,7 @@ impl Postgres {
     /// When it can't be reached, is none that keeps what it commits, or was made by a newer build.
     pub fn open(address: &Address) -> Result<Self> {
         let opened = Self {
+            address: address.clone(),
             writers: Sessions::new(address, WRITERS)?,
             readers: Sessions::new(address, READERS)?,
             background: Background::start()?,
@@ -254,6 +257,10 @@ impl Store for Postgres {
     /// Deleted rows are in the server's files until it tidies them up, and in its log and backups as long as these are kept. C_U is
     /// encrypted there by a key that is not.
     fn purge(&self) {}
+
+    fn join(&self, heard: Heard) -> Option<Tells> {
+        Some(announce::join(&self.background, &self.address, heard))
+    }
 }
 
 /// A transaction.
