@@ -201,6 +201,37 @@ async fn listen(database: &str) -> tokio::sync::mpsc::UnboundedReceiver<String> 
     receiver
 }
 
+/// It takes nothing, and appends nothing that the others would refuse.
+#[tokio::test]
+async fn a_server_with_another_cluster_key_serves_nothing_and_harms_nobody() {
+    let (first, _second, _) = two();
+    let node = enrolled(&first).await;
+    node.allow(&first.operator()).await;
+    let other = first.replica_with(|state| std::fs::write(state.join("cluster.key"), [7; 32]).unwrap());
+    assert_eq!(refused(node.begin(&other.anybody(), "boot").await), Reason::RolledBack);
+    let anybody = get::<NodeRecord>(&other.operator(), &path(node.id, "")).await;
+    assert_eq!(refused(anybody), Reason::Unavailable, "no certificate is listed by its key");
+    assert!(other.log().contains("another cluster key"), "{}", other.log());
+    assert_eq!(said(&node.boot(&first.anybody()).await), "released");
+}
+
+/// One that was away, or whose folder is from a backup, goes on from where the others are.
+#[tokio::test]
+async fn a_state_file_that_is_older_than_the_database_goes_along() {
+    let (first, mut second, _) = two();
+    let node = enrolled(&first).await;
+    let file = second.state().join("sequence.state");
+    second.stop();
+    let old = std::fs::read(&file).unwrap();
+    node.allow(&first.operator()).await;
+    second.serve();
+    assert_eq!(said(&node.boot(&second.anybody()).await), "released");
+    second.stop();
+    std::fs::write(&file, old).unwrap();
+    second.serve();
+    assert_eq!(said(&node.boot(&second.anybody()).await), "released");
+}
+
 /// Each has a state file of its own, and both go along.
 #[tokio::test]
 async fn a_database_that_is_older_than_what_one_of_them_answered_is_refused_by_it() {

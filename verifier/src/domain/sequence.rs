@@ -62,7 +62,15 @@ impl Sequence {
         let Beside { trail, taken } = look(kept.entry()).map_err(|e| e.to_string())?;
         // Its hash names all that was before it.
         let follows = |newest: &Place| taken && self.index.goes_on_from(newest);
-        kept.check(self.deployment, &self.index.head(), follows, &trail)?;
+        let head = self.index.head();
+        kept.check(self.deployment, &head, follows, &trail)?;
+        // What this server would append has a tag by another key then: all others would refuse it, and everything after it.
+        if !taken && head.number > kept.accepted() {
+            return Err(format!(
+                "the tag of document {} is by another cluster key than this server's: cluster.key has to be that of the other servers",
+                head.number
+            ));
+        }
         self.index.accept(kept.accepted());
         // Not written here: a command beside the server reads it too.
         self.kept = Some(kept);

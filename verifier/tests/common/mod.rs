@@ -61,11 +61,17 @@ impl Server {
 
     /// A second server over the same database: with a copy of the state folder, as docs/service.md says.
     pub fn replica(&self) -> Self {
+        self.replica_with(|_| {})
+    }
+
+    /// The same with something changed in the copy.
+    pub fn replica_with(&self, change: impl FnOnce(&Path)) -> Self {
         let dir = tempfile::tempdir().unwrap();
         let state = dir.path().join("state");
         let copy = "mkdir \"$1\" && tar -C \"$0\" -cf - --exclude=sequence.state.new --exclude=ca.key . | tar -C \"$1\" -xpf -";
         let copied = Command::new("sh").args(["-c", copy]).arg(self.state()).arg(&state).status().unwrap();
         assert!(copied.success());
+        change(&state);
         Self::on(dir, &state, &[])
     }
 
