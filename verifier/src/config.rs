@@ -1,6 +1,7 @@
 //! `halfkey-verifier.toml` in the state folder. Flags of `serve` win over it.
 
 use crate::Failure;
+use crate::standbys::StandbyMode;
 use crate::store::Location;
 use crate::store::postgres::{self, Address};
 use serde::{Deserialize, Serialize};
@@ -112,6 +113,9 @@ pub struct Config {
     /// A PostgreSQL database, for any number of servers. Without it there is an SQLite file in the state folder.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub database: Option<DatabaseUrl>,
+    /// What is done about standbys of that database which commits don't wait for.
+    #[serde(default, skip_serializing_if = "StandbyMode::is_default")]
+    pub standbys: StandbyMode,
     /// URLs at which nodes and operators reach the verifier, best first.
     pub urls: Vec<String>,
     /// With `role = "verifier"`: URL of the registrar.

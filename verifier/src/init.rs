@@ -6,6 +6,7 @@ use crate::domain::state_file::Kept;
 use crate::domain::{Client, ClientKind, Records};
 use crate::keys::{self, ClusterKey, write_new, write_secret};
 use crate::pki::{self, Ca};
+use crate::standbys::StandbyMode;
 use crate::store::Location;
 use crate::{Failure, unix_now};
 use halfkey_protocol::document::Place;
@@ -52,6 +53,7 @@ pub fn init(state: &StateDir, init: &Init) -> Result<PathBuf, Failure> {
         proxy_from: Vec::new(),
         role: Role::All,
         database: init.database.clone(),
+        standbys: StandbyMode::default(),
         urls: init.urls.clone(),
         registrar: None,
         ek_roots: init.ek_roots.as_deref().map(absolute).transpose()?,
@@ -169,6 +171,7 @@ pub fn split_registrar(state: &StateDir, out: &StateDir, url: &str, sans: &[Stri
         proxy_from: Vec::new(),
         role: Role::Registrar,
         database: None,
+        standbys: StandbyMode::default(),
         registrar: None,
         ..config
     };

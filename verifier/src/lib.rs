@@ -13,7 +13,8 @@
 //! | [`policies`] | what governs a node; proposals |
 //! | [`nonce`] | stateless nonces |
 //! | [`domain`] | what is decided by what is recorded; every change is one durable transaction |
-//! | [`store`] | what keeps rows: SQLite, and memory for tests |
+//! | [`store`] | what keeps rows: SQLite, PostgreSQL, and memory for tests |
+//! | [`standbys`] | whether a failover of the database forgets something |
 //! | [`events`] | what has happened, for who waits |
 //! | [`long_poll`], [`limit`] | held-open requests; rates, slots for connections, memory |
 
@@ -37,6 +38,7 @@ pub mod policies;
 pub mod proxy;
 pub mod registrar;
 pub mod serve;
+pub mod standbys;
 pub mod store;
 pub mod tls;
 

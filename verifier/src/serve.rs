@@ -1,10 +1,11 @@
 //! What `serve` puts together.
 
 use crate::config::{Config, StateDir};
+use crate::domain::Db;
 use crate::http::{self, app::App};
 use crate::limit::ConnectionTable;
 use crate::tls::Door;
-use crate::{Clock, Failure, pki, tls};
+use crate::{Clock, Failure, pki, standbys, tls};
 use std::io::Write as _;
 use std::net::{Ipv4Addr, SocketAddr};
 use std::sync::Arc;
@@ -16,6 +17,8 @@ use tracing::{error, info, warn};
 const SWEEP: Duration = Duration::from_secs(3600);
 /// How often the length of the audit trail is written down.
 const SIZE: Duration = Duration::from_secs(1);
+/// How often the database is asked what its standbys are.
+const STANDBYS: Duration = Duration::from_secs(60);
 /// Open files besides connections: the database, the listeners, the log.
 const OTHER_FILES: usize = 64;
 /// Warn when the server certificate ends within so many days.
@@ -55,6 +58,14 @@ async fn note_sizes(app: &App) {
     }
 }
 
+/// Somebody may change them, and after a failover it is another server.
+async fn watch_standbys(db: Db, mut watch: standbys::Watch) {
+    loop {
+        tokio::time::sleep(STANDBYS).await;
+        watch.look(&db).await;
+    }
+}
+
 /// Serves until SIGTERM or SIGINT. Prints one line on standard output when ready.
 ///
 /// # Errors
@@ -72,6 +83,7 @@ pub async fn run(state: &StateDir, config: Config) -> Result<(), Failure> {
 pub struct Listening {
     app: Arc<App>,
     doors: Vec<Door>,
+    standbys: standbys::Watch,
 }
 
 impl Listening {
@@ -82,14 +94,16 @@ impl Listening {
     pub async fn open(state: &StateDir, config: Config, clock: Clock) -> Result<Self, Failure> {
         let tls = tls::server_config(state)?;
         warn_of_expiry(state, clock.now());
+        let mut standbys = standbys::Watch::new(config.standbys);
         let app = App::open(state, config, clock)?;
+        standbys.require(&app.db).await?;
         let doors = doors(state, &app, tls).await?;
         if app.verifier.is_some()
             && let Err(e) = app.db.run(|records| records.require_here()).await
         {
             error!(error = %e, "nothing is enrolled or unlocked: the database is not the one that this server has answered with");
         }
-        Ok(Self { app, doors })
+        Ok(Self { app, doors, standbys })
     }
 
     /// Where it listens: for everybody, then for operators if they have a listener of their own.
@@ -102,11 +116,12 @@ impl Listening {
 
     /// Serves until `stop` says why not any longer; requests in flight are finished.
     pub async fn serve(self, stop: impl Future<Output = &'static str>) {
-        let Self { app, doors } = self;
+        let Self { app, doors, standbys } = self;
         let sweeper = tokio::spawn({
             let app = app.clone();
             async move { sweep(&app).await }
         });
+        let standbys = tokio::spawn(watch_standbys(app.db.clone(), standbys));
         let sizes = tokio::spawn({
             let app = app.clone();
             async move { note_sizes(&app).await }
@@ -133,6 +148,7 @@ impl Listening {
             }
         }
         sweeper.abort();
+        standbys.abort();
         sizes.abort();
         if let Err(e) = app.db.run(|records| records.note_size()).await {
             warn!(error = %e, "the length of the audit trail could not be written down");

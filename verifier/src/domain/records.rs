@@ -19,7 +19,7 @@ use super::{
 use crate::appraisal::Ruling;
 use crate::events::{Announcement, Event};
 use crate::limit::{Rate, Source};
-use crate::store::{Changes, RegistrationLine, Then, Tx, Which};
+use crate::store::{Changes, RegistrationLine, Standbys, Then, Tx, Which};
 use halfkey_protocol::NodeId;
 use halfkey_protocol::document::Place;
 use halfkey_protocol::wire::operator::{
@@ -119,6 +119,14 @@ impl Records {
         // Another trail that is longer is not written down as if it were ours.
         sequence.require(&rows.head()?, &trail)?;
         Ok(trail.end)
+    }
+
+    /// As [`crate::store::Store::standbys`].
+    ///
+    /// # Errors
+    /// When the database can't be read.
+    pub fn standbys(&self) -> Result<Option<Standbys>> {
+        Ok(self.store.standbys()?)
     }
 
     /// Tells other servers over the same database what operators decide here, and `heard` what they decided there. It only says where

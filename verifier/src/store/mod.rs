@@ -95,6 +95,14 @@ pub trait Store: Send + Sync {
     /// Removes what was deleted from logs and caches on the disk. Best effort: what can't be removed now is overwritten later.
     fn purge(&self);
 
+    /// What it says of its standbys. None where there can't be any.
+    ///
+    /// # Errors
+    /// When the database can't be read.
+    fn standbys(&self) -> Result<Option<Standbys>> {
+        Ok(None)
+    }
+
     /// Has this called with what other servers over the same database tell, on a thread that it must not block, and gives the way to
     /// tell them something. Best effort in both directions; anybody who reaches the database may have said what is heard. None where
     /// a database is one server's.
@@ -102,6 +110,19 @@ pub trait Store: Send + Sync {
         drop(heard);
         None
     }
+}
+
+/// What a server of PostgreSQL says of the copies that could take its place.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Standbys {
+    /// `synchronous_standby_names`: which of them a commit waits for.
+    pub names: String,
+    /// `synchronous_commit`: how long it waits.
+    pub commits: String,
+    /// How many are connected.
+    pub connected: u64,
+    /// How many of these a commit waits for. None if this role is not shown it.
+    pub synchronous: Option<u64>,
 }
 
 /// Called with a text that another server told.

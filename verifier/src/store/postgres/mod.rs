@@ -29,12 +29,13 @@ mod registrations;
 mod row;
 mod schema;
 mod session;
+mod standbys;
 mod tls;
 mod trail;
 
 pub use address::{Address, has_password};
 
-use super::{Changes, Heard, Result, Store, StoreError, Tells, Then, Tx};
+use super::{Changes, Heard, Result, Standbys, Store, StoreError, Tells, Then, Tx};
 use block::Background;
 use halfkey_protocol::NodeId;
 use row::Found;
@@ -257,6 +258,10 @@ impl Store for Postgres {
     /// Deleted rows are in the server's files until it tidies them up, and in its log and backups as long as these are kept. C_U is
     /// encrypted there by a key that is not.
     fn purge(&self) {}
+
+    fn standbys(&self) -> Result<Option<Standbys>> {
+        standbys::said(&self.readers, &self.background).map(Some)
+    }
 
     fn join(&self, heard: Heard) -> Option<Tells> {
         Some(announce::join(&self.background, &self.address, heard))
