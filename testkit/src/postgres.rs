@@ -6,6 +6,7 @@
 use crate::error::{Context, Error, Result};
 use crate::process::run;
 use std::io::{BufRead as _, BufReader, Write as _};
+use std::os::unix::fs::DirBuilderExt as _;
 use std::path::{Path, PathBuf};
 use std::process::{Child, ChildStdin, Command, Stdio};
 use std::sync::LazyLock;
@@ -58,16 +59,8 @@ impl Postgres {
     /// # Errors
     /// If there is none, or it does not start.
     pub fn start(settings: &[&str]) -> Result<Self> {
-        let folder = tempfile::tempdir().context("can't make a folder")?;
-        let settings = settings.iter().map(|setting| (*setting).to_owned()).collect();
-        let mut server = Self { running: None, programs: programs()?, folder, settings };
-        let open = run(Command::new("chmod").arg("755").arg(server.folder()));
-        open.context("the folder of the server")?;
+        let mut server = Self::in_new_folder(settings)?;
         let data = server.data();
-        std::fs::create_dir(&data).context("the folder of the server")?;
-        if let Some(user) = user() {
-            run(Command::new("chown").arg(format!("{user}:")).arg(server.folder()).arg(&data))?;
-        }
         let initdb = server.unprivileged("initdb");
         run(Command::new(&initdb[0])
             .args(&initdb[1..])
@@ -83,6 +76,52 @@ impl Postgres {
             .arg(&data))?;
         server.resume()?;
         Ok(server)
+    }
+
+    /// A copy that follows it, with more settings, and can take its place: [`Postgres::promote`].
+    ///
+    /// # Errors
+    /// If it does not start.
+    pub fn standby(&self, settings: &[&str]) -> Result<Self> {
+        let mut server = Self::in_new_folder(settings)?;
+        server.settings.push("wal_retrieve_retry_interval=100ms".to_owned());
+        let data = server.data();
+        let copy = server.unprivileged("pg_basebackup");
+        run(Command::new(&copy[0])
+            .args(&copy[1..])
+            .args(["--no-sync", "--checkpoint=fast", "--write-recovery-conf", "--username", OWNER, "--host"])
+            .arg(self.folder())
+            .arg("-D")
+            .arg(&data))?;
+        server.resume()?;
+        Ok(server)
+    }
+
+    fn in_new_folder(settings: &[&str]) -> Result<Self> {
+        let folder = tempfile::tempdir().context("can't make a folder")?;
+        let settings = settings.iter().map(|setting| (*setting).to_owned()).collect();
+        let server = Self { running: None, programs: programs()?, folder, settings };
+        let open = run(Command::new("chmod").arg("755").arg(server.folder()));
+        open.context("the folder of the server")?;
+        let data = server.data();
+        std::fs::DirBuilder::new().mode(0o700).create(&data).context("the folder of the server")?;
+        if let Some(user) = user() {
+            run(Command::new("chown").arg(format!("{user}:")).arg(server.folder()).arg(&data))?;
+        }
+        Ok(server)
+    }
+
+    /// One more setting, as `name=value`, from its next start on.
+    pub fn set(&mut self, setting: &str) {
+        self.settings.push(setting.to_owned());
+    }
+
+    /// A standby takes over: it can be written to when this returns.
+    ///
+    /// # Panics
+    /// If it is none.
+    pub fn promote(&self) {
+        assert_eq!(self.sql("postgres", "SELECT pg_promote()"), "t\n");
     }
 
     /// Where its socket is.
@@ -137,7 +176,8 @@ impl Postgres {
         let mut said = String::new();
         let ready = log.by_ref().map_while(std::result::Result::ok).any(|line| {
             said = format!("{said}{line}\n");
-            line.ends_with("database system is ready to accept connections")
+            // A standby says what it accepts.
+            line.contains("database system is ready to accept ") && line.ends_with("connections")
         });
         self.running = Some(Running { keeper, input });
         if !ready {
@@ -180,6 +220,11 @@ impl Postgres {
         let name = format!("t{}", DATABASES.fetch_add(1, Ordering::SeqCst));
         self.sql("postgres", &format!("CREATE DATABASE {name}"));
         format!("postgres://{OWNER}@/{name}?host={}", self.folder().display())
+    }
+
+    /// The same database, at this server or at that one, whichever can be written to.
+    pub fn or_at(&self, url: &str) -> String {
+        format!("{url}&host={}", self.folder().display())
     }
 
     /// What this SQL gives, as lines with `|` between columns. `database` is a name or a URL of [`Postgres::database`].

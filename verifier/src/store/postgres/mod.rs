@@ -149,15 +149,12 @@ impl Postgres {
 
     /// Ends a transaction. Of one that no other may take the place of it is found out whether it was committed.
     fn commit(&self, session: Session, changes: Changes, then: Then) -> std::result::Result<(), Failure> {
-        let id = match then {
-            Then::CommitNow => ask(&self.background, async {
-                let sql = "SELECT pg_current_xact_id_if_assigned()::TEXT";
-                session.query_one(sql, &[]).await?.try_get::<_, Option<String>>(0)
-            }),
+        let trace = match then {
+            Then::CommitNow => ask(&self.background, Trace::of(&session)),
             Then::Commit | Then::RollBack => Ok(None),
         };
-        let id = match id {
-            Ok(id) => id,
+        let trace = match trace {
+            Ok(trace) => trace,
             Err(failed) => {
                 discard(session);
                 return Err(failed);
@@ -173,7 +170,7 @@ impl Postgres {
             Err(failed) if failed.again && !failed.gone => return Err(failed),
             Err(failed) => failed,
         };
-        match id.map(|id| self.fate(&id)) {
+        match trace.map(|trace| self.was_committed(&trace)) {
             Some(Ok(true)) => Ok(()),
             Some(Ok(false)) => Err(Failure { again: true, ..failed }),
             Some(Err(_)) | None => {
@@ -186,24 +183,58 @@ impl Postgres {
         }
     }
 
-    /// Whether the transaction with this number was committed.
-    fn fate(&self, id: &str) -> Result<bool> {
+    /// Whether a transaction was committed. Another server may have taken the place of the one that it was at: there its number is
+    /// nobody's, or that of another transaction, so only what it left says so.
+    fn was_committed(&self, trace: &Trace) -> Result<bool> {
         let since = Instant::now();
         loop {
             let session = self.readers.begin(&self.background, "", since)?;
-            let said = ask(&self.background, async {
-                let sql = "SELECT pg_xact_status($1::TEXT::XID8)";
-                session.query_one(sql, &[&id]).await?.try_get::<_, Option<String>>(0)
-            });
-            match said.map_err(|failed| failed.error)?.as_deref() {
-                Some("committed") => return Ok(true),
-                Some("aborted") => return Ok(false),
-                Some(_) | None if since.elapsed() > PATIENCE => {
-                    return Err(StoreError::Unavailable(format!("transaction {id} does not end")));
+            match ask(&self.background, trace.found(&session)) {
+                Ok(Some(found)) => return Ok(found),
+                Ok(None) if since.elapsed() > PATIENCE => {
+                    return Err(StoreError::Unavailable(format!("transaction {} does not end", trace.id)));
                 }
-                Some(_) | None => std::thread::sleep(Duration::from_millis(50)),
+                Ok(None) => std::thread::sleep(Duration::from_millis(50)),
+                Err(failed) if failed.gone && since.elapsed() < PATIENCE => discard(session),
+                Err(failed) => return Err(failed.error),
             }
         }
+    }
+}
+
+/// What a transaction leaves that appends a document.
+struct Trace {
+    /// Its number.
+    id: String,
+    /// Number and SHA-256 of the newest document in it.
+    document: Option<(i64, Vec<u8>)>,
+}
+
+impl Trace {
+    /// Of one that is about to be committed. None if it changes nothing.
+    async fn of(session: &Session) -> std::result::Result<Option<Self>, tokio_postgres::Error> {
+        let sql = "SELECT pg_current_xact_id_if_assigned()::TEXT";
+        let id: Option<String> = session.query_one(sql, &[]).await?.try_get(0)?;
+        let sql = "SELECT number, sha256 FROM documents ORDER BY number DESC LIMIT 1";
+        let newest = session.query_opt(sql, &[]).await?;
+        let document = newest.map(|row| Ok((row.try_get(0)?, row.try_get(1)?))).transpose()?;
+        Ok(id.map(|id| Self { id, document }))
+    }
+
+    /// Whether it is there; none as long as it may come yet.
+    async fn found(&self, session: &Session) -> std::result::Result<Option<bool>, tokio_postgres::Error> {
+        // An error for a number that this server has not given yet.
+        let sql = "SELECT CASE WHEN $1::TEXT::XID8 < pg_snapshot_xmax(pg_current_snapshot())
+                               THEN pg_xact_status($1::TEXT::XID8) END";
+        let status: Option<String> = session.query_one(sql, &[&self.id]).await?.try_get(0)?;
+        if status.as_deref() == Some("in progress") {
+            return Ok(None);
+        }
+        let Some((number, sha256)) = &self.document else {
+            return Ok(Some(status.as_deref() == Some("committed")));
+        };
+        let sql = "SELECT EXISTS (SELECT FROM documents WHERE number = $1 AND sha256 = $2)";
+        session.query_one(sql, &[number, sha256]).await?.try_get(0).map(Some)
     }
 }
 
