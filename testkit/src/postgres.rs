@@ -227,16 +227,41 @@ impl Postgres {
         format!("{url}&host={}", self.folder().display())
     }
 
+    /// Copies a database into a file, by the server's own means.
+    ///
+    /// # Panics
+    /// If it can't.
+    pub fn dump(&self, database: &str, file: &Path) {
+        let mut dump = self.client("pg_dump");
+        run(dump.arg("--format=custom").arg("--file").arg(file).arg(name_of(database))).unwrap();
+    }
+
+    /// Puts such a copy in the place of the database, for whose servers it must be gone.
+    ///
+    /// # Panics
+    /// If it can't.
+    pub fn put_back(&self, database: &str, file: &Path) {
+        let name = name_of(database);
+        self.sql("postgres", &format!("DROP DATABASE {name}"));
+        self.sql("postgres", &format!("CREATE DATABASE {name}"));
+        run(self.client("pg_restore").args(["--exit-on-error", "--dbname", name]).arg(file)).unwrap();
+    }
+
+    /// A program that asks it.
+    fn client(&self, program: &str) -> Command {
+        let mut client = Command::new(self.programs.join(program));
+        client.args(["-U", OWNER, "-h"]).arg(self.folder());
+        client
+    }
+
     /// What this SQL gives, as lines with `|` between columns. `database` is a name or a URL of [`Postgres::database`].
     ///
     /// # Panics
     /// If the server refuses it.
     pub fn sql(&self, database: &str, sql: &str) -> String {
-        let mut psql = Command::new(self.programs.join("psql"));
-        psql.args(["--no-psqlrc", "-qAt", "-v", "ON_ERROR_STOP=1", "-U", OWNER, "-h"]).arg(self.folder());
-        let name = database.rsplit('/').find(|part| part.starts_with('t') && part.contains('?'));
-        let name = name.and_then(|part| part.split('?').next()).unwrap_or(database);
-        run(psql.args(["-d", name, "-c", sql])).unwrap()
+        let mut psql = self.client("psql");
+        psql.args(["--no-psqlrc", "-qAt", "-v", "ON_ERROR_STOP=1"]);
+        run(psql.args(["-d", name_of(database), "-c", sql])).unwrap()
     }
 }
 
@@ -245,6 +270,12 @@ impl Drop for Running {
         let _ = self.input.write_all(b"stop\n");
         let _ = self.keeper.wait();
     }
+}
+
+/// Of a URL of [`Postgres::database`], or of a name.
+fn name_of(database: &str) -> &str {
+    let name = database.rsplit('/').find(|part| part.starts_with('t') && part.contains('?'));
+    name.and_then(|part| part.split('?').next()).unwrap_or(database)
 }
 
 /// Where the newest one has its programs.

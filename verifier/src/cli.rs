@@ -3,7 +3,7 @@
 use crate::config::{Config, DatabaseUrl, LogFormat, Role, StateDir};
 use crate::domain::ClientKind;
 use crate::init::{self, Init};
-use crate::{Failure, counted, migrate, pki, serve, unix_now};
+use crate::{Failure, backup, counted, migrate, pki, serve, unix_now};
 use clap::{Args, CommandFactory, Parser, Subcommand};
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
@@ -74,6 +74,27 @@ enum Command {
         /// postgres://USER@HOST[,HOST]/NAME, as for `init`
         #[arg(long, value_name = "URL")]
         database: String,
+    },
+    /// Copy a state folder into a new one while its server runs
+    ///
+    /// With SQLite the copy has the database as well. One on a server of PostgreSQL is copied by its own means, after this: docs/service.md.
+    /// The copy is as secret as the state folder.
+    Backup {
+        #[command(flatten)]
+        state: State,
+        /// Folder to make
+        #[arg(long, value_name = "FOLDER")]
+        out: PathBuf,
+    },
+    /// Make a state folder of a backup, and accept its database as it is
+    ///
+    /// As `accept-rollback --restored`. A database on a server of PostgreSQL has to be put back before.
+    Restore {
+        #[command(flatten)]
+        state: State,
+        /// What `backup` made
+        #[arg(long, value_name = "FOLDER")]
+        from: PathBuf,
     },
     /// Renew the server certificate, or make the state folder of a registrar on another host
     Certificate {
@@ -192,13 +213,7 @@ pub fn run(cli: Cli) -> Result<(), Failure> {
         Command::Operator(operator) => operator.run(),
         Command::AcceptRollback { state, restored } => {
             match init::accept_rollback(&StateDir::new(state.dir), restored)? {
-                Some((why, now)) => {
-                    eprintln!("accepted, and recorded in the audit trail: {why}");
-                    eprintln!("{now}");
-                    eprintln!(
-                        "next: look at each revocation, policy and group, `halfkey audit` and `halfkey policy list`; start the server"
-                    );
-                }
+                Some((why, now)) => say_accepted(&why, &now),
                 None => {
                     eprintln!("nothing to accept: the database is the one that the state file names");
                     eprintln!(
@@ -222,6 +237,23 @@ pub fn run(cli: Cli) -> Result<(), Failure> {
             );
             Ok(())
         }
+        Command::Backup { state, out } => {
+            let database = backup::backup(&StateDir::new(state.dir), &out)?;
+            eprintln!("made {}: it is as secret as the state folder", out.display());
+            if database == backup::Database::Elsewhere {
+                eprintln!("next: pg_dump of the database, docs/service.md");
+            }
+            Ok(())
+        }
+        Command::Restore { state, from } => {
+            let state = StateDir::new(state.dir);
+            let accepted = backup::restore(&state, &from)?;
+            eprintln!("made {}", state.path().display());
+            if let Some((why, now)) = accepted {
+                say_accepted(&why, &now);
+            }
+            Ok(())
+        }
         Command::Certificate { state, sans, role: None, .. } => {
             init::renew(&StateDir::new(state.dir), &sans)?;
             eprintln!("made a new server certificate; restart the server to use it");
@@ -239,6 +271,14 @@ pub fn run(cli: Cli) -> Result<(), Failure> {
                 .hint("the verifier stays where its keys are: on the host of `init`"))
         }
     }
+}
+
+fn say_accepted(why: &str, now: &str) {
+    eprintln!("accepted, and recorded in the audit trail: {why}");
+    eprintln!("{now}");
+    eprintln!(
+        "next: look at each revocation, policy and group, `halfkey audit` and `halfkey policy list`; start the server"
+    );
 }
 
 /// A page of section 8 for a command, and one for each below it.

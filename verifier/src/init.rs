@@ -267,7 +267,8 @@ fn check_name(name: &str) -> Result<(), Failure> {
     Ok(())
 }
 
-const FILES: &[&str] = &[
+/// What a state folder has.
+pub const FILES: &[&str] = &[
     "ca.key",
     "ca.pem",
     "server.key",
@@ -283,7 +284,10 @@ const FILES: &[&str] = &[
 ];
 
 /// A folder that only its owner may enter and that holds none of our files.
-fn fresh_folder(state: &StateDir) -> Result<(), Failure> {
+///
+/// # Errors
+/// When it has some, or can't be made.
+pub fn fresh_folder(state: &StateDir) -> Result<(), Failure> {
     let dir = state.path();
     std::fs::DirBuilder::new()
         .recursive(true)
@@ -298,7 +302,7 @@ fn fresh_folder(state: &StateDir) -> Result<(), Failure> {
 }
 
 /// After a failure: [`fresh_folder`] saw that none of these were there before.
-fn clear_folder(state: &StateDir) {
+pub fn clear_folder(state: &StateDir) {
     for name in FILES {
         let _ = std::fs::remove_file(state.file(name));
     }

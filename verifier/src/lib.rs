@@ -5,6 +5,7 @@
 //! | [`cli`] | commands and flags |
 //! | [`config`] | the settings file and the state folder |
 //! | [`init`], [`pki`], [`keys`] | making a state folder: CA, certificates, key files |
+//! | [`backup`], [`migrate`] | copies of a state folder, there and back; from SQLite to PostgreSQL |
 //! | [`serve`], [`tls`], [`client`] | what `serve` puts together; TLS in and out |
 //! | [`clock`] | the time |
 //! | [`http`] | HTTP: nodes, operators, the verifier asking its registrar |
@@ -19,6 +20,7 @@
 //! | [`long_poll`], [`limit`] | held-open requests; rates, slots for connections, memory |
 
 pub mod appraisal;
+pub mod backup;
 pub mod cli;
 pub mod client;
 pub mod clock;

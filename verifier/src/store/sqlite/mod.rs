@@ -72,6 +72,20 @@ impl Sqlite {
     }
 }
 
+impl Sqlite {
+    /// Copies a database that others may use into an empty file, as it is at one moment. What was deleted is not in the copy.
+    ///
+    /// # Errors
+    /// When one of them can't be used, or the second is not empty.
+    pub fn copy(from: &Path, to: &Path) -> Result<()> {
+        let connection = connect(from, OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_NO_MUTEX)?;
+        let to = to
+            .to_str()
+            .ok_or_else(|| StoreError::Unavailable(format!("{}: expected a path in UTF-8", to.display())))?;
+        connection.execute("VACUUM INTO ?1", [to]).map(drop).map_err(broken)
+    }
+}
+
 impl Store for Sqlite {
     fn read(&self, work: &mut dyn FnMut(&dyn Tx)) -> Result<()> {
         let mut connection = self.reader.lock().unwrap_or_else(PoisonError::into_inner);
