@@ -4,6 +4,7 @@
 //! | --- | --- |
 //! | [`swtpm`] | a TPM with an identity and EK certificates of its own: power, banks, PCRs, tpm2-tools |
 //! | [`tpm`] | a TPM with the keys of a node, and what an agent has it do: register, quote, activate |
+//! | [`soft_tpm`] | a TPM that is a few keys in memory, for as many machines as one likes |
 //! | [`node`] | a node without an agent: what it says to registrar and verifier |
 //! | [`log`] | firmware event logs that a test writes, reads or changes |
 //! | [`software`] | a boot that a test writes: its log, the policy that allows it, the proposal that announces it |
@@ -15,6 +16,7 @@
 //! | [`golden`] | files that hold what a person sees |
 //! | [`programs`], [`process`], [`reaper`] | the programs under test; child processes that never outlive a test, not even one that is killed |
 //! | [`verifier`], [`tenant`] | the server and the operator's workstation, as processes |
+//! | [`workstation`] | what a tenant signs, without the operator's command |
 //! | [`postgres`] | a database server, from the distribution's package |
 //! | [`pki`], [`port`], [`clock`] | certificates; ports that are known before anybody listens there; a clock that tests turn |
 //!
@@ -67,12 +69,14 @@ pub mod reaper;
 pub mod recorded;
 pub mod replay;
 pub mod secure_boot;
+pub mod soft_tpm;
 pub mod software;
 pub mod swtpm;
 pub mod tenant;
 pub mod tpm;
 pub mod uki;
 pub mod verifier;
+pub mod workstation;
 
 pub use error::{Error, Result};
 

@@ -1,5 +1,6 @@
 //! Writes firmware event logs.
 
+use halfkey_protocol::Bytes;
 use halfkey_protocol::tpm::bank::PcrBank;
 use halfkey_protocol::tpm::kdf::Hash;
 
@@ -202,4 +203,16 @@ pub fn read(log: &[u8]) -> Vec<Record> {
         at_end = end;
     }
     records
+}
+
+/// PCR 0 to 15 after these events.
+pub fn pcrs(records: &[Record], bank: PcrBank) -> Vec<Bytes> {
+    let mut pcrs = vec![vec![0; bank.digest_len()]; 16];
+    for record in records {
+        if let Some(digest) = record.digest_in(bank) {
+            let pcr = &mut pcrs[record.pcr as usize];
+            *pcr = bank.digest(&[pcr, &digest]);
+        }
+    }
+    pcrs.into_iter().map(Bytes).collect()
 }

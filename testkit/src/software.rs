@@ -2,7 +2,7 @@
 //! that allows it, the proposal that announces it.
 
 use crate::hex;
-use crate::log::{Record, kind, tag, write};
+use crate::log::{self, Record, kind, tag, write};
 use crate::secure_boot::{GLOBAL, SECURITY, variable};
 use crate::swtpm::Swtpm;
 use halfkey_protocol::Bytes;
@@ -114,12 +114,7 @@ impl Software {
 
     /// PCR 0 to 15 after it.
     pub fn pcrs(&self, bank: PcrBank) -> Vec<Bytes> {
-        let mut pcrs = vec![vec![0; bank.digest_len()]; 16];
-        for record in self.records() {
-            let pcr = &mut pcrs[record.pcr as usize];
-            *pcr = bank.digest(&[pcr, &record.digest_in(bank).expect("it extends something")]);
-        }
-        pcrs.into_iter().map(Bytes).collect()
+        log::pcrs(&self.records(), bank)
     }
 
     /// `/proc/cmdline`

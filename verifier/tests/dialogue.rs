@@ -3,7 +3,7 @@
 
 mod common;
 
-use common::node::{CHALLENGE, Line, Node, enrolled, said};
+use common::node::{CHALLENGE, Node, enrolled, line_at, said};
 use common::turned::TurnedServer;
 use common::{Server, get, path, post, refused};
 use halfkey_protocol::tpm::bank::PcrBank;
@@ -420,7 +420,7 @@ async fn an_enrollment_has_to_be_coherent() {
     let mut another_u = good.clone();
     another_u.c_u = swapped.c_u.clone();
     node.register(&other.anybody()).await.unwrap();
-    let line = Line::at(&operator).await;
+    let line = line_at(&operator).await;
     let (mut another_release_key, _) = node.enrollment(&other.operator(), "first").await;
     let elsewhere = another_release_key.clone();
     let theirs: Document = serde_json::from_slice(&elsewhere.signed.document).unwrap();

@@ -4,7 +4,7 @@
 mod common;
 
 use aws_lc_rs::signature::{Ed25519KeyPair, KeyPair};
-use common::node::{Line, Node, Session, said, sign, sign_policy};
+use common::node::{Node, Session, line_at, said, sign, sign_policy};
 use common::{Server, get, path, post, refused};
 use halfkey_evidence::appraise::BoundedEvidence;
 use halfkey_evidence::eventlog;
@@ -83,7 +83,7 @@ async fn a_policy_has_to_be_the_tenants_and_newer_and_well_formed() {
     let problem = refusal(&node.sign_policy(&operator, &scope, &policy_head("no boot")).await).await;
     assert_eq!(problem.code, "policy_floor");
     assert!(problem.message.contains("line "), "{problem:?}");
-    let line = Line::at(&operator).await;
+    let line = line_at(&operator).await;
     let envelope = |change: &dyn Fn(&mut serde_json::Value)| {
         let mut envelope = serde_json::to_value(line.next(Kind::Policy, &scope, &good)).unwrap();
         change(&mut envelope);
@@ -135,7 +135,7 @@ async fn a_policy_has_to_be_the_tenants_and_newer_and_well_formed() {
     assert_eq!((summary.name.as_str(), summary.nodes), ("web servers", 1));
     assert_eq!((summary.version, summary.applied_by.as_str()), (line.head.number + 1, "ada"));
     assert_eq!(refusal(&signed).await.code, "sequence");
-    let here = Line::at(&operator).await;
+    let here = line_at(&operator).await;
     let after = |change: &dyn Fn(&mut Document)| {
         let mut document = here.next(Kind::Policy, &scope, &good);
         change(&mut document);
@@ -232,7 +232,7 @@ async fn the_group_of_a_new_node_is_what_the_tenant_said_that_enrolls_it() {
     let ours = node.tenant.clone();
     node.group(&operator, Some("before")).await.unwrap();
     node.group(&operator, Some("web")).await.unwrap();
-    let web = Line::at(&operator).await.head.number;
+    let web = line_at(&operator).await.head.number;
     node.tenant = Arc::new(Ed25519KeyPair::generate().unwrap());
     node.group(&operator, Some("other")).await.unwrap();
     node.tenant = ours;
@@ -439,7 +439,7 @@ async fn a_verdict_is_by_the_policy_of_its_moment() {
     let mut server = Server::start();
     let node = enrolled(&server).await;
     node.allow(&server.operator()).await;
-    let line = Line::at(&server.operator()).await;
+    let line = line_at(&server.operator()).await;
     let mut sessions = Vec::new();
     for _ in 0..2 {
         sessions.push(node.begin(&server.anybody(), "boot").await.unwrap());
@@ -562,7 +562,7 @@ async fn a_document_that_was_changed_in_the_database_stops_everything() {
     let node = enrolled(&server).await;
     node.allow(&server.operator()).await;
     assert_eq!(said(&node.boot(&server.anybody()).await), "released");
-    let at = Line::at(&server.operator()).await.head.number as i64;
+    let at = line_at(&server.operator()).await.head.number as i64;
     let other = old().policy("what it boots").replace("quiet", "splash");
     let own = format!("node:{}", node.id);
     let forged = sign_policy(&Ed25519KeyPair::generate().unwrap(), &server.operator(), &own, &other).await;

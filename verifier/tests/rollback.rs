@@ -4,7 +4,7 @@
 mod common;
 
 use aws_lc_rs::signature::Ed25519KeyPair;
-use common::node::{Line, Node, enrolled, said};
+use common::node::{Node, enrolled, line_at, said};
 use common::{Server, command, get, output, path, post, refused, until};
 use halfkey_protocol::Reason;
 use halfkey_protocol::keys::label;
@@ -92,7 +92,7 @@ async fn a_group_is_what_the_tenant_signed_last() {
     node.apply(&server.operator(), "group:strict", &strict()).await.unwrap();
     node.group(&server.operator(), Some("lax")).await.unwrap();
     assert_eq!(said(&node.boot(&server.anybody()).await), "released");
-    let earlier = Line::at(&server.operator()).await.head.number;
+    let earlier = line_at(&server.operator()).await.head.number;
     node.group(&server.operator(), Some("strict")).await.unwrap();
     assert_eq!(said(&node.boot(&server.anybody()).await), "denied policy_mismatch");
 
@@ -467,7 +467,7 @@ async fn a_policy_of_another_deployment_is_none() {
     node.enroll(&other.anybody(), &other.operator(), &node.id.to_string()).await;
     let scope = format!("node:{}", node.id);
     let signed = node.sign_policy(&server.operator(), &scope, &lax()).await;
-    assert_eq!(Line::at(&other.operator()).await.head.number, 2, "the place would be right");
+    assert_eq!(line_at(&other.operator()).await.head.number, 2, "the place would be right");
     let there =
         post::<PolicyRecord>(&other.operator(), &format!("/v1/operator/policies/{scope}"), &signed).await;
     let problem = there.unwrap_err();

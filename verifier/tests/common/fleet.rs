@@ -1,27 +1,16 @@
 //! Many machines: their TPMs are software in this process, so that hundreds of them boot within a test.
-//! The server can't tell, as it can't tell any software TPM: it has no EK roots.
 
 use super::node::Node;
 use super::{path, post};
-use aws_lc_rs::agreement::{self, ECDH_P256, PrivateKey, UnparsedPublicKey};
-use aws_lc_rs::cipher::{AES_128, DecryptingKey, DecryptionContext, UnboundCipherKey};
-use aws_lc_rs::digest::{SHA256, digest};
-use aws_lc_rs::error::Unspecified;
-use aws_lc_rs::iv::FixedLength;
-use aws_lc_rs::rand::SystemRandom;
-use aws_lc_rs::signature::{ECDSA_P256_SHA256_FIXED_SIGNING, EcdsaKeyPair, Ed25519KeyPair, KeyPair as _};
-use halfkey_protocol::tpm::bank::PcrBank;
-use halfkey_protocol::tpm::kdf::{Hash, kdfa, kdfe};
-use halfkey_protocol::tpm::name::object_name;
-use halfkey_protocol::tpm::template;
+use aws_lc_rs::signature::Ed25519KeyPair;
+use halfkey_protocol::Reason;
 use halfkey_protocol::wire::operator::NodeRecord;
-use halfkey_protocol::wire::{Credential, Evidence, Problem, Register, Verdict};
-use halfkey_protocol::{Bytes, Reason};
-use halfkey_testkit::node::{Attester, SimulatedNode};
+use halfkey_protocol::wire::{Evidence, Problem, Verdict};
+use halfkey_testkit::node::SimulatedNode;
+use halfkey_testkit::soft_tpm::{SoftTpm, booted};
 use halfkey_testkit::software::Software;
 use halfkey_verifier::client::{Client, ClientError};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 /// What one workstation signs is one sequence: it signs one document after the other.
@@ -35,46 +24,10 @@ pub struct SoftNode {
     pub node: Node<SoftTpm>,
 }
 
-/// A few keys, and what this software would extend.
-pub struct SoftTpm {
-    ek: PrivateKey,
-    ak: EcdsaKeyPair,
-    ak_name: Vec<u8>,
-    clock: AtomicU64,
-    software: Software,
-}
-
 impl SoftNode {
     pub fn new(tenant: &Arc<Ed25519KeyPair>) -> Self {
-        let ek = PrivateKey::generate(&ECDH_P256).unwrap();
-        let ak_key = EcdsaKeyPair::generate(&ECDSA_P256_SHA256_FIXED_SIGNING).unwrap();
-        let srk = PrivateKey::generate(&ECDH_P256).unwrap();
-        let ak_public = {
-            let (x, y) = point(ak_key.public_key().as_ref());
-            template::AK.public(&x, &y)
-        };
-        let srk_public = {
-            let (x, y) = point(srk.compute_public_key().unwrap().as_ref());
-            template::SRK.public(&x, &y)
-        };
-        let (ak_name, srk_name) = (object_name(&ak_public).unwrap(), object_name(&srk_public).unwrap());
-        let certified = [sized(&srk_name), sized(&qualified(0x4000_0001, &srk_name))].concat();
-        let info = attest(0x8017, &qualified(0x4000_000b, &ak_name), &[], 1, &certified);
-        let signature = sign(&ak_key, &info);
-        let register = Register {
-            versions: vec![1],
-            ek_public: ek_public(ek.compute_public_key().unwrap().as_ref()).into(),
-            ek_certificate: None,
-            ek_chain: Vec::new(),
-            ak_public: ak_public.into(),
-            srk_public: srk_public.into(),
-            certify_info: info.into(),
-            certify_signature: signature.into(),
-            label: "soft".to_owned(),
-        };
         let software = Software::default();
-        let tpm =
-            SoftTpm { ek, ak: ak_key, ak_name, clock: AtomicU64::new(1000), software: software.clone() };
+        let (tpm, register) = SoftTpm::new(booted(&software.records()));
         Self { node: Node::with(tpm, register, &software, tenant.clone()) }
     }
 
@@ -133,86 +86,7 @@ impl SoftNode {
     }
 }
 
-impl Attester for SoftTpm {
-    fn quote(&self, bank: PcrBank, qualifying: &[u8; 32]) -> (Vec<u8>, Vec<u8>) {
-        let pcrs = self.pcrs(bank);
-        let values: Vec<&[u8]> = pcrs.iter().map(|pcr| &pcr[..]).collect();
-        let selection = [&[0, 0, 0, 1][..], &bank.alg().to_be_bytes(), &[3, 0xff, 0xff, 0]].concat();
-        let quoted = [selection, sized(&Hash::Sha256.digest(&values))].concat();
-        let clock = self.clock.fetch_add(1, Ordering::Relaxed);
-        let quote = attest(0x8018, &qualified(0x4000_000b, &self.ak_name), qualifying, clock, &quoted);
-        let signature = sign(&self.ak, &quote);
-        (quote, signature)
-    }
-
-    fn pcrs(&self, bank: PcrBank) -> Vec<Bytes> {
-        self.software.pcrs(bank)
-    }
-
-    fn activate_with_ek(&self, credential: &Credential) -> Vec<u8> {
-        let (ours, _) = point(self.ek.compute_public_key().unwrap().as_ref());
-        let (x, y) = (&credential.secret[2..34], &credential.secret[36..68]);
-        let theirs = UnparsedPublicKey::new(&ECDH_P256, [&[4], x, y].concat());
-        let seed = agreement::agree(&self.ek, &theirs, Unspecified, |z| {
-            Ok(kdfe(Hash::Sha256, z, "IDENTITY", x, &ours, 256))
-        });
-        let key = kdfa(Hash::Sha256, &seed.unwrap(), "STORAGE", &self.ak_name, &[], 128);
-        let key = UnboundCipherKey::new(&AES_128, &key).unwrap();
-        // TPM2B_DIGEST of the MAC, then the encrypted identity.
-        let mut identity = credential.id_object[34..].to_vec();
-        let zero_iv = DecryptionContext::Iv128(FixedLength::from([0; 16]));
-        let opened = DecryptingKey::cfb128(key).unwrap().decrypt(&mut identity, zero_iv).unwrap();
-        opened[2..].to_vec()
-    }
-}
-
 /// The key that a fleet is enrolled with.
 pub fn tenant() -> Arc<Ed25519KeyPair> {
     Arc::new(Ed25519KeyPair::generate().unwrap())
-}
-
-/// `TPMS_ATTEST`
-fn attest(kind: u16, signer: &[u8], extra: &[u8], clock: u64, attested: &[u8]) -> Vec<u8> {
-    let mut out = vec![0xff, 0x54, 0x43, 0x47];
-    out.extend(kind.to_be_bytes());
-    out.extend(sized(signer));
-    out.extend(sized(extra));
-    out.extend(clock.to_be_bytes());
-    out.extend([0, 0, 0, 1, 0, 0, 0, 0, 1]);
-    out.extend([0; 8]);
-    out.extend(attested);
-    out
-}
-
-/// `TPMT_SIGNATURE`
-fn sign(key: &EcdsaKeyPair, message: &[u8]) -> Vec<u8> {
-    let signature = key.sign(&SystemRandom::new(), message).unwrap();
-    let (r, s) = signature.as_ref().split_at(32);
-    [&[0x00, 0x18, 0x00, 0x0b][..], &sized(r), &sized(s)].concat()
-}
-
-fn qualified(hierarchy: u32, name: &[u8]) -> Vec<u8> {
-    let hash = digest(&SHA256, &[&hierarchy.to_be_bytes(), name].concat());
-    [&[0x00, 0x0b][..], hash.as_ref()].concat()
-}
-
-/// Template L-2 of the TCG.
-fn ek_public(sec1: &[u8]) -> Vec<u8> {
-    const POLICY: [u8; 32] = [
-        0x83, 0x71, 0x97, 0x67, 0x44, 0x84, 0xb3, 0xf8, 0x1a, 0x90, 0xcc, 0x8d, 0x46, 0xa5, 0xd7, 0x24, 0xfd,
-        0x52, 0xd7, 0x6e, 0x06, 0x52, 0x0b, 0x64, 0xf2, 0xa1, 0xda, 0x1b, 0x33, 0x14, 0x69, 0xaa,
-    ];
-    let (x, y) = point(sec1);
-    let head = [0x00, 0x23, 0x00, 0x0b, 0x00, 0x03, 0x00, 0xb2];
-    let parameters = [0x00, 0x06, 0x00, 0x80, 0x00, 0x43, 0x00, 0x10, 0x00, 0x03, 0x00, 0x10];
-    [&head[..], &sized(&POLICY), &parameters, &sized(&x), &sized(&y)].concat()
-}
-
-/// x and y of an uncompressed point.
-fn point(sec1: &[u8]) -> ([u8; 32], [u8; 32]) {
-    (sec1[1..33].try_into().unwrap(), sec1[33..65].try_into().unwrap())
-}
-
-fn sized(bytes: &[u8]) -> Vec<u8> {
-    [&(bytes.len() as u16).to_be_bytes(), bytes].concat()
 }

@@ -4,20 +4,21 @@ use super::{Server, get, path, post};
 use aws_lc_rs::signature::{Ed25519KeyPair, KeyPair};
 use halfkey_evidence::{credential, registration};
 use halfkey_protocol::Bytes;
-use halfkey_protocol::document::{Deployment, Kind, Place, Scope, next, signed_bytes};
+use halfkey_protocol::document::{Kind, Scope};
 use halfkey_protocol::identity::sha256;
-use halfkey_protocol::keys::half;
 use halfkey_protocol::wire::operator::{Approve, Enroll, NodeRecord, ServerInfo};
 use halfkey_protocol::wire::policies::PolicyRecord;
 use halfkey_protocol::wire::{
-    Activated, Document, DocumentSignature, Enrollment, Problem, Proposal, Propose, Proposed, Proved,
-    Register, Registered, SignedDocument, Verdict, credential_digest,
+    Activated, Document, Enrollment, Problem, Proposal, Propose, Proposed, Proved, Register, Registered,
+    SignedDocument, Verdict,
 };
-use halfkey_protocol::{Half, Key, NodeId};
+use halfkey_protocol::{Half, Key};
 use halfkey_testkit::node::{Attester, SimulatedNode};
 pub use halfkey_testkit::node::{CHALLENGE, Session};
 use halfkey_testkit::software::Software;
 use halfkey_testkit::tpm::{RSA_2048, Tpm};
+use halfkey_testkit::workstation::NewEnrollment;
+pub use halfkey_testkit::workstation::{Line, sign};
 use halfkey_verifier::client::Client;
 use std::ops::{Deref, DerefMut};
 use std::sync::Arc;
@@ -142,21 +143,15 @@ impl<T: Attester> Node<T> {
         let key = Key::combine(&u, &v);
         let c_u = credential::make_for_ek(checked.ek(), checked.ak_name(), u.expose()).unwrap();
         let c_v = credential::make_for_srk(&checked, checked.ak_name(), v.expose()).unwrap();
-        let document = Enrollment {
-            enrollment_id: enrollment_id.to_owned(),
-            challenge: record.challenge.clone(),
-            ek_name: checked.ek_name().into(),
-            ak_name: checked.ak_name().into(),
-            srk_name: checked.srk_name().into(),
-            c_u_sha256: credential_digest(&c_u).into(),
-            c_v_sha256: credential_digest(&c_v).into(),
-            release_public: info.release_public.clone(),
-            bank: "sha256".into(),
-            proof_sha256: half::proof_digest(&key.proof()).into(),
-            ca: info.ca.clone(),
-            servers: info.servers.clone(),
-            label: "web1".into(),
-        };
+        let document = NewEnrollment {
+            id: enrollment_id,
+            challenge: &record.challenge,
+            names: [checked.ek_name(), checked.ak_name(), checked.srk_name()],
+            c_u: &c_u,
+            c_v: &c_v,
+            key: &key,
+        }
+        .document(&info);
         let signed = self.sign(&self.envelope(&Line::of(&info), &document));
         let enroll = Enroll { signed, c_u, c_v };
         (enroll, Halves { key, enrollment_id: enrollment_id.to_owned() })
@@ -164,8 +159,7 @@ impl<T: Attester> Node<T> {
 
     /// The document of an enrollment.
     pub fn envelope(&self, line: &Line, enrollment: &Enrollment) -> Document {
-        let body = serde_json::to_string(enrollment).unwrap();
-        Document { created: 0, ..line.next(Kind::Enrollment, &Scope::Enrollment(self.id).to_string(), &body) }
+        line.enrolls(self.id, enrollment)
     }
 
     pub fn sign(&self, document: &Document) -> SignedDocument {
@@ -239,7 +233,7 @@ impl<T: Attester> Node<T> {
     /// Puts it into a group.
     pub async fn group(&self, operator: &Client, group: Option<&str>) -> Result<NodeRecord, Problem> {
         let scope = Scope::Membership(self.id).to_string();
-        let line = Line::at(operator).await;
+        let line = line_at(operator).await;
         let signed = self.sign(&line.next(Kind::Membership, &scope, group.unwrap_or_default()));
         post(operator, &path(self.id, "/group"), &signed).await
     }
@@ -261,37 +255,9 @@ impl<T: Attester> Node<T> {
     }
 }
 
-/// Where a server's sequence ends.
-#[derive(Clone, Copy)]
-pub struct Line {
-    pub deployment: Deployment,
-    pub head: Place,
-}
-
-impl Line {
-    pub async fn at(operator: &Client) -> Self {
-        Self::of(&get(operator, "/v1/operator/info").await.unwrap())
-    }
-
-    pub fn of(info: &ServerInfo) -> Self {
-        let head = Place { number: info.head.number, sha256: info.head.sha256.array().unwrap() };
-        Self { deployment: Deployment::parse(&info.deployment).unwrap(), head }
-    }
-
-    /// The next document, made long ago.
-    pub fn next(&self, kind: Kind, scope: &str, body: &str) -> Document {
-        let place =
-            next(kind, &Scope::Node(NodeId([0; 16])), self.deployment, &self.head, 1, body.to_owned());
-        Document { scope: scope.to_owned(), ..place }
-    }
-}
-
-/// Signs anything with any key.
-pub fn sign(key: &Ed25519KeyPair, document: &Document) -> SignedDocument {
-    let document = serde_json::to_vec(document).unwrap();
-    let signature = key.sign(&signed_bytes(&document)).as_ref().into();
-    let signature = DocumentSignature { key: key.public_key().as_ref().into(), signature };
-    SignedDocument { document: document.into(), signatures: vec![signature] }
+/// Where the server's sequence ends.
+pub async fn line_at(operator: &Client) -> Line {
+    Line::of(&get(operator, "/v1/operator/info").await.unwrap())
 }
 
 /// Signs a policy with any key.
@@ -306,7 +272,7 @@ pub async fn sign_policy(
         (false, true) => Kind::Additions,
         (false, false) => Kind::Policy,
     };
-    sign(key, &Line::at(operator).await.next(kind, scope, policy))
+    sign(key, &line_at(operator).await.next(kind, scope, policy))
 }
 
 /// `outcome code` of a verdict.
