@@ -134,7 +134,7 @@ packages-test: packages
 	@packaging/try target/packages/older dist/packages bookworm trixie
 
 # One choice of packages, and so of features: with another all that they depend on is built again.
-RELEASED := -p halfkey-verifier -p halfkey -p halfkey-qemu-tests
+RELEASED := -p halfkey-verifier -p halfkey -p halfkey-qemu-tests -p halfkey-bench
 
 servers: deps-build
 	$(CARGO) build --release --locked $(RELEASED) --bin halfkey-verifier --bin halfkey --bin halfkey-qemu-tests
