@@ -103,7 +103,7 @@ replay:
 
 bench: dist
 	@.ci/deps bench
-	$(CARGO) build --release --locked $(RELEASED) --bin halfkey-bench
+	$(CARGO) build --release --locked $(RELEASED) --bin halfkey-bench --bin halfkey-loadgen
 	$(RELEASE)/halfkey-bench
 
 # Cargo knows what is stale; make only copies.

@@ -5,25 +5,20 @@ use crate::run::Result;
 use aws_lc_rs::signature::{
     ECDSA_P256_SHA256_FIXED, ECDSA_P256_SHA256_FIXED_SIGNING, EcdsaKeyPair, KeyPair, ParsedPublicKey,
 };
+use halfkey_bench::boot::{BANK, SecureBoot};
+use halfkey_bench::cpu;
 use halfkey_evidence::appraise::{BoundedEvidence, Enrolled, appraise};
-use halfkey_evidence::digest::Bank;
-use halfkey_evidence::eventlog::variable::Known;
-use halfkey_evidence::eventlog::{Content, Event, replay};
+use halfkey_evidence::eventlog::replay;
 use halfkey_evidence::policy::{Assured, Policy, learn};
 use halfkey_evidence::public::SrkPublic;
 use halfkey_evidence::signature;
 use halfkey_protocol::NodeId;
-use halfkey_protocol::tpm::bank::PcrBank;
 use halfkey_protocol::tpm::qualifying_data::QualifyingData;
 use halfkey_protocol::tpm::template;
 use halfkey_protocol::wire::{Evidence, Purpose};
-use halfkey_qemu_tests::paths::Paths;
 use halfkey_testkit::log::read;
 use halfkey_testkit::tpm::{RSA_2048, Tpm};
-use nix::time::{ClockId, clock_gettime};
-use std::fs;
 use std::hint::black_box;
-use std::time::Duration;
 
 /// What was measured.
 pub struct Rates {
@@ -39,26 +34,14 @@ pub struct Rates {
     pub p256: f64,
 }
 
-/// A boot of the test with Secure Boot: shim, GRUB and a kernel of Debian under the keys of Microsoft.
-const BOOT: &str = "grub-shim-ms-keys";
-/// As long as the log of a machine with the keys and the revocation list that Microsoft hands out.
-const LOG_BYTES: usize = 40_000;
-const BANK: PcrBank = PcrBank::Sha256;
-
 /// Has a TPM of its own quote a recorded boot, learns a policy from it, and counts.
-pub fn measure(paths: &Paths) -> Result<Rates> {
-    let fixture = |kind: &str| {
-        let path = paths.tree.join(format!("testkit/boots/{BOOT}.{kind}"));
-        fs::read(&path).map_err(|error| format!("{}: {error}", path.display()))
-    };
-    let log = with_longer_dbx(&fixture("bin")?)?;
-    let command_line = fixture("cmdline")?;
+pub fn measure() -> Result<Rates> {
+    let boot = SecureBoot::new()?;
     let tpm = Tpm::new(RSA_2048);
     let exchange = Exchange::new()?;
-    let (ak, sent) = boot(&tpm, &log, &exchange);
+    let (ak, sent) = quoted(&tpm, &boot.log, &exchange);
     let enrolled = Enrolled::parse(&ak, &exchange.srk, BANK)?;
-    let sent = Evidence { event_log: Some(log.into()), command_line: Some(command_line.into()), ..sent };
-    let check = Check { enrolled, sent, exchange };
+    let check = Check { enrolled, sent: boot.of(sent), exchange };
     let learned = check.learn()?;
     let policy = || Policy::parse(&learned).map_err(|problems| format!("the learned policy: {problems:?}"));
 
@@ -70,52 +53,26 @@ pub fn measure(paths: &Paths) -> Result<Rates> {
     check.run(&known)?;
     // In turn, so that what else the machine does hits both alike.
     for _ in 0..ROUNDS {
-        checks.push(rate(|| check.run(&known))?);
-        p256.push(rate(|| Ok(key.verify_sig(black_box(&check.sent.quote), &signed)?))?);
+        checks.push(cpu::rate(|| check.run(&known))?);
+        p256.push(cpu::rate(|| Ok(key.verify_sig(black_box(&check.sent.quote), &signed)?))?);
     }
     let mut fresh = (0..FIRST).map(|_| policy()).collect::<std::result::Result<Vec<_>, _>>()?.into_iter();
-    let first = cpu_time()?;
+    let first = cpu::of_thread()?;
     fresh.try_for_each(|policy| check.run(&policy))?;
-    let first_checks = FIRST as f64 / (cpu_time()? - first).as_secs_f64();
+    let first_checks = FIRST as f64 / (cpu::of_thread()? - first).as_secs_f64();
     Ok(Rates {
         log_bytes: check.log().len(),
         log_events: replay(check.log(), BANK)?.events().len(),
-        checks: median(&mut checks),
+        checks: cpu::median(&mut checks),
         first_checks,
-        p256: median(&mut p256),
+        p256: cpu::median(&mut p256),
     })
 }
 
 /// Rounds of each figure.
 const ROUNDS: usize = 15;
-/// How long a round takes, of CPU time.
-const ROUND: Duration = Duration::from_millis(150);
 /// Policies that see their first boot.
 const FIRST: usize = 500;
-
-/// How often per second of this thread's CPU time.
-fn rate(mut what: impl FnMut() -> Result<()>) -> Result<f64> {
-    let (start, mut count) = (cpu_time()?, 0u32);
-    loop {
-        for _ in 0..100 {
-            what()?;
-        }
-        count += 100;
-        let spent = cpu_time()? - start;
-        if spent >= ROUND {
-            return Ok(f64::from(count) / spent.as_secs_f64());
-        }
-    }
-}
-
-fn cpu_time() -> Result<Duration> {
-    Ok(clock_gettime(ClockId::CLOCK_THREAD_CPUTIME_ID)?.into())
-}
-
-fn median(values: &mut [f64]) -> f64 {
-    values.sort_by(f64::total_cmp);
-    values[values.len() / 2]
-}
 
 /// What the verifier has when evidence comes in.
 struct Check {
@@ -187,7 +144,7 @@ impl Exchange {
 }
 
 /// Has a TPM that was just powered on boot as the log says, and quotes it: the public area of the AK, and the evidence.
-fn boot(tpm: &Tpm, log: &[u8], exchange: &Exchange) -> (Vec<u8>, Evidence) {
+fn quoted(tpm: &Tpm, log: &[u8], exchange: &Exchange) -> (Vec<u8>, Evidence) {
     tpm.replay(&read(log), &[BANK]);
     let (quote, signature) = tpm.quote(BANK, &exchange.qualifying_data().digest());
     let sent = Evidence {
@@ -209,39 +166,4 @@ fn boot(tpm: &Tpm, log: &[u8], exchange: &Exchange) -> (Vec<u8>, Evidence) {
         agent: "bench".to_owned(),
     };
     (tpm.register.ak_public.to_vec(), sent)
-}
-
-/// The same boot on a machine whose dbx has more image hashes: the recorded one is short, because the test forbids
-/// little.
-fn with_longer_dbx(log: &[u8]) -> Result<Vec<u8>> {
-    let replayed = replay(log, BANK)?;
-    let is_dbx = |event: &&Event<'_>| matches!(event.content(), Content::Variable(variable) if variable.known() == Known::Dbx);
-    let dbx = replayed.events().iter().find(is_dbx).ok_or("a log without dbx")?;
-    let missing = LOG_BYTES.saturating_sub(log.len());
-    let mut data = [dbx.claimed_data(), &image_hashes(missing / 48)].concat();
-    // UEFI_VARIABLE_DATA: vendor, length of the name, length of the value.
-    let length =
-        u64::from_le_bytes(data[24..32].try_into()?) + (data.len() - dbx.claimed_data().len()) as u64;
-    data[24..32].copy_from_slice(&length.to_le_bytes());
-
-    let at = |part: &[u8]| part.as_ptr() as usize - log.as_ptr() as usize;
-    let (digest, old) = (at(dbx.digest), at(dbx.claimed_data()));
-    Ok([
-        &log[..digest],
-        &Bank::from(BANK).digest(&data),
-        &log[digest + dbx.digest.len()..old - 4],
-        &(data.len() as u32).to_le_bytes(),
-        &data,
-        &log[old + dbx.claimed_data().len()..],
-    ]
-    .concat())
-}
-
-/// An `EFI_SIGNATURE_LIST` of `EFI_CERT_SHA256_GUID`.
-fn image_hashes(count: usize) -> Vec<u8> {
-    const SHA256: [u8; 16] =
-        [0x26, 0x16, 0xc4, 0xc1, 0x4c, 0x50, 0x92, 0x40, 0xac, 0xa9, 0x41, 0xf9, 0x36, 0x93, 0x43, 0x28];
-    let sizes = [28 + 48 * count, 0, 48].map(|size| (size as u32).to_le_bytes()).concat();
-    let hash = |number: usize| [&[0; 16][..], &Bank::Sha256.digest(&number.to_le_bytes())].concat();
-    [SHA256.to_vec(), sizes, (0..count).flat_map(hash).collect()].concat()
 }

@@ -40,7 +40,7 @@ fn bench() -> Result<()> {
 
     let agent_bytes = std::fs::metadata(&paths.programs.agent)?.len();
     eprintln!("checking evidence ...");
-    let rates = evidence::measure(&paths)?;
+    let rates = evidence::measure()?;
     let (hostile, hostile_time) = hostile::measure()?;
     let images = initramfs::measure(work.path(), &paths)?;
     let costs = time_unlock(work.path(), paths)?;

@@ -3,8 +3,7 @@
 use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
-/// A measurement that could not be taken says why and that is all.
-pub type Result<T> = std::result::Result<T, Box<dyn std::error::Error>>;
+pub use halfkey_bench::Result;
 
 /// Standard output of a command that must succeed.
 pub fn output(command: &mut Command) -> Result<Vec<u8>> {
