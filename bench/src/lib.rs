@@ -6,6 +6,7 @@
 //! | [`fleet`] | machines whose TPMs are keys in memory: enrolled, and booted |
 //! | [`https`] | connections to a server, from any address of this host |
 //! | [`load`] | many boots at once, closed and open loop, and how long each took |
+//! | [`server`] | a server that is measured, and PostgreSQL under it |
 //! | [`cpu`] | what the kernel says that something cost |
 //!
 //! `halfkey-bench` is what `make bench` runs, `halfkey-loadgen` loads any server.
@@ -15,6 +16,7 @@ pub mod cpu;
 pub mod fleet;
 pub mod https;
 pub mod load;
+pub mod server;
 
 /// A measurement that could not be taken says why and that is all.
 pub type Result<T> = std::result::Result<T, Box<dyn std::error::Error + Send + Sync>>;

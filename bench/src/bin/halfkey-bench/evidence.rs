@@ -24,6 +24,8 @@ use std::hint::black_box;
 pub struct Rates {
     /// Length of the event log, in bytes.
     pub log_bytes: usize,
+    /// Length of the message that carries it, in bytes.
+    pub sent_bytes: usize,
     /// Events in it.
     pub log_events: usize,
     /// Checks per second of CPU time.
@@ -62,6 +64,7 @@ pub fn measure() -> Result<Rates> {
     let first_checks = FIRST as f64 / (cpu::of_thread()? - first).as_secs_f64();
     Ok(Rates {
         log_bytes: check.log().len(),
+        sent_bytes: serde_json::to_vec(&check.sent)?.len(),
         log_events: replay(check.log(), BANK)?.events().len(),
         checks: cpu::median(&mut checks),
         first_checks,

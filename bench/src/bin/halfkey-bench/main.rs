@@ -4,7 +4,9 @@ mod discrete;
 mod evidence;
 mod hostile;
 mod initramfs;
+mod limit;
 mod run;
+mod service;
 mod unlock;
 
 use halfkey_qemu_tests::paths::Paths;
@@ -38,11 +40,21 @@ fn bench() -> Result<()> {
         return Ok(());
     }
 
+    if std::env::args().nth(1).is_some_and(|part| part == "service") {
+        let machines = std::env::args().nth(2).map_or(Ok(service::STORM), |text| text.parse())?;
+        let (figures, parts) = (service::measure(machines)?, limit::measure(&evidence::measure()?)?);
+        print_service(&figures, &parts);
+        println!("{:#}", serde_json::Value::Object(service::json(&figures, parts.per_second())));
+        return Ok(());
+    }
+
     let agent_bytes = std::fs::metadata(&paths.programs.agent)?.len();
     eprintln!("checking evidence ...");
     let rates = evidence::measure()?;
     let (hostile, hostile_time) = hostile::measure()?;
     let images = initramfs::measure(work.path(), &paths)?;
+    let parts = limit::measure(&rates)?;
+    let figures = service::measure(service::STORM)?;
     let costs = time_unlock(work.path(), paths)?;
 
     println!("halfkey-agent: {agent_bytes} bytes, {} KiB resident at its highest", costs.agent_rss);
@@ -68,9 +80,11 @@ fn bench() -> Result<()> {
     println!("  {:<40} {ratio:>23.2}", "ratio of the first to the last");
     let hostile_ms = (hostile_time.as_secs_f64() * 1000.0).round();
     println!("worst hostile event log of 16 MiB ({hostile}): {hostile_ms} ms");
+    println!();
+    print_service(&figures, &parts);
 
     let ms = |cost: run::Cost| discrete::ms(cost.median);
-    let json = serde_json::json!({
+    let mut json = serde_json::json!({
         "evidence_checks_per_s_core": rates.checks.round(),
         "evidence_first_checks_per_s_core": rates.first_checks.round(),
         "evidence_log_bytes": rates.log_bytes,
@@ -92,9 +106,18 @@ fn bench() -> Result<()> {
         "clevis_tang_ms": ms(costs.clevis_tang),
         "clevis_tang_processes": costs.clevis_tang.processes,
     });
+    if let Some(rows) = json.as_object_mut() {
+        rows.extend(service::json(&figures, parts.per_second()));
+    }
     std::fs::write(dist.join("bench.json"), format!("{json:#}\n"))?;
     println!("\nwritten to dist/bench.json");
     Ok(())
+}
+
+fn print_service(figures: &service::Figures, parts: &limit::Parts) {
+    service::print(figures, parts.per_second());
+    println!("what an attestation can't do without");
+    parts.print();
 }
 
 fn time_unlock(work: &Path, paths: Paths) -> Result<unlock::Costs> {
