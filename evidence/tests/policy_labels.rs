@@ -238,6 +238,106 @@ fn an_initramfs_that_grub_read_is_told_whatever_it_is_called() {
     }
 }
 
+/// In the place of the command that loads the kernel, before it.
+fn with_command(command: &str) -> Vec<Record> {
+    let mut records = grub().records();
+    records.insert(at(&records, "grub_cmd: linux "), text("grub_cmd", command));
+    records
+}
+
+/// After `rmmod tpm` GRUB measures nothing: what stands behind it was extended by what ran.
+#[test]
+fn a_command_that_ends_the_measuring_is_never_learned() {
+    for command in
+        ["rmmod tpm", "! rmmod tpm", "rmmod tpm root=x", "normal_exit", "write_dword 0x1000 0", "setpci 0"]
+    {
+        for label in ["grub_cmd", "kernel_cmdline"] {
+            let mut records = with_command(command);
+            let evil = records.iter().position(|record| record.digest == text("", command).digest).unwrap();
+            records[evil] = text(label, command);
+            for assured in [Assured::default(), WORD] {
+                refused(added(grub(), &records, assured, &[]), "ends GRUB's measuring");
+                refused(first(grub(), &records, grub().line(), assured), "ends GRUB's measuring");
+            }
+        }
+        let bytes = log_of(&with_command(command));
+        let log = replay(&bytes, PcrBank::Sha256).unwrap().assume().unwrap();
+        assert!(loaded_by_grub(&log).contains(&command), "{command}");
+    }
+}
+
+#[test]
+fn a_command_that_no_generated_configuration_has_needs_a_word() {
+    for command in ["boot", "eval x", "my_function", "normal /x"] {
+        let records = with_command(command);
+        refused(added(grub(), &records, Assured::default(), &[]), "who typed this could have GRUB do more");
+        refused(
+            first(grub(), &records, grub().line(), Assured::default()),
+            "who typed this could have GRUB do more",
+        );
+        assert_eq!(
+            unknown_in(&records, &announced(b"x", &[])).iter().filter(|found| found.pcr == Some(8)).count(),
+            1
+        );
+        // Once it was learned it is known.
+        let learned = first(grub(), &records, grub().line(), WORD).unwrap();
+        let policy = Policy::parse(&learned).unwrap();
+        let bytes = log_of(&records);
+        let log = replay(&bytes, PcrBank::Sha256).unwrap().assume().unwrap();
+        learn_boot(&policy, &log, &grub().claims(), Assured::default(), "more").unwrap();
+    }
+}
+
+/// The digest is that of the file alone, and any text that the machine has announced as a configuration could be a program of the initramfs.
+#[test]
+fn a_file_that_grub_packs_into_the_initramfs_is_never_learned() {
+    let script = b"#!/bin/sh\n";
+    let proposal = announced(b"next", &[b"grub.cfg", script]);
+    let mut records = grub().records();
+    let command = at(&records, "grub_cmd: initrd ");
+    let said = measured(&records[command]);
+    records[command] = text("grub_cmd", &format!("{said} newc:usr/lib/x.sh:(hd0,gpt1)/EFI/zz/grub.cfg"));
+    records.push(file("(hd0,gpt1)/EFI/zz/grub.cfg", script));
+    for assured in [Assured::default(), WORD] {
+        refused(added(grub(), &records, assured, std::slice::from_ref(&proposal)), "newc:");
+        refused(first(grub(), &records, grub().line(), assured), "newc:");
+    }
+}
+
+/// GRUB ran before it, and could have started a kernel with an initramfs of its own, which then extended the rest.
+#[test]
+fn a_uki_behind_grub_is_learned_only_if_grub_has_started_nothing_else() {
+    let boot = boot("uki-no-secure-boot");
+    let records = |commands: &[&str]| {
+        let mut records = boot.records();
+        let first = records.iter().position(|record| record.pcr == 11).unwrap();
+        let texts = commands.iter().map(|command| text("grub_cmd", command)).collect::<Vec<_>>();
+        records.splice(first..first, texts);
+        records
+    };
+    let honest = records(&["set root=hd0", "chainloader /EFI/Linux/x.efi"]);
+    first(boot, &honest, boot.line(), Assured::default()).unwrap();
+    for (commands, by) in [
+        (&["set root=hd0", "linux /evil quiet"][..], "no kernel but what started it all"),
+        (&["linux /evil quiet", "initrd /evil"], "no initrd of GRUB's"),
+        (&["multiboot2 /evil"], "starts something else"),
+        (&["rmmod tpm", "chainloader /EFI/Linux/x.efi"], "ends GRUB's measuring"),
+        (&["chainloader /a", "chainloader /b"], "one command that starts the boot"),
+    ] {
+        for assured in [Assured::default(), WORD] {
+            refused(first(boot, &records(commands), boot.line(), assured), by);
+            refused(added(boot, &records(commands), assured, &[]), by);
+        }
+    }
+    // GRUB's file, called the initrd that the kernel measured.
+    let mut evil = honest;
+    let initrd = evil.iter().rposition(|record| record.pcr == 9).unwrap();
+    let genuine = evil[initrd].clone();
+    evil[initrd].digest = Hash::Sha256.digest(&[b"evil"]);
+    evil.push(genuine);
+    refused(added(boot, &evil, Assured::default(), &[]), &hex(&Hash::Sha256.digest(&[b"evil"])));
+}
+
 #[test]
 fn each_command_that_loads_is_shown_whatever_it_is_called() {
     let proposal = announced(b"an initrd", &[]);

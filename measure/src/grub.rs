@@ -9,6 +9,9 @@
 //!
 //! The text is a command with its arguments joined without their quotes, so it does not say where one ends.
 
+mod commands;
+use commands::{BODIES, CHAINLOADER, INITRD, LINUX, OTHERS};
+
 /// What GRUB says that a text is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Text {
@@ -43,44 +46,6 @@ const FORMS: [Form; 5] = [
 /// The word for the kernel's file, at the front of the line that it passes on.
 pub const BOOT_IMAGE: &str = "BOOT_IMAGE=";
 
-/// Commands that start a kernel: as upstream has them, and as distributions with Secure Boot had them.
-const LINUX: [&str; 3] = ["linux", "linuxefi", "linux16"];
-/// Commands that read an initrd.
-const INITRD: [&str; 3] = ["initrd", "initrdefi", "initrd16"];
-/// Commands that start something else than a kernel of Linux, or give more to it.
-const OTHERS: [&str; 28] = [
-    "multiboot",
-    "multiboot2",
-    "module",
-    "module2",
-    "xen_hypervisor",
-    "xen_module",
-    "chainloader",
-    "legacy_kernel",
-    "legacy_initrd",
-    "legacy_initrd_nounzip",
-    "kfreebsd",
-    "knetbsd",
-    "kopenbsd",
-    "ntldr",
-    "plan9",
-    "xnu_kernel",
-    "xnu_kernel64",
-    "xnu_kext",
-    "xnu_kextdir",
-    "xnu_mkext",
-    "xnu_ramdisk",
-    "kfreebsd_module",
-    "kfreebsd_module_elf",
-    "knetbsd_module",
-    "kopenbsd_ramdisk",
-    // More for a kernel, and what runs another command without its being measured.
-    "acpi",
-    "devicetree",
-    "time",
-];
-/// Commands whose text contains what they would run, which is measured when it runs.
-const BODIES: [&str; 2] = ["menuentry", "submenu"];
 /// What the log of GRUB 2.02 calls an initrd that `initrdefi` has read, in place of the file's name.
 pub const INITRD_OF_LINUXEFI: &str = "grub_linuxefi Initrd";
 /// Most files of one command that are looked at.
@@ -124,9 +89,25 @@ pub fn initrds_of(command: &str) -> Option<impl Iterator<Item = &str>> {
     }))
 }
 
-/// Whether a command starts something else than a kernel of Linux, or gives more to it.
+/// Whether a command has GRUB pack a file into the initramfs, under another name and as it is: what is measured is the file alone, which may
+/// have been meant as anything.
+pub fn packs(command: &str) -> bool {
+    files_of(command, &INITRD).is_some_and(|mut files| files.any(|file| file.starts_with("newc:")))
+}
+
+/// Whether a command starts something else than a kernel of Linux, gives more to it, or ends GRUB's measuring.
 pub fn starts_another(command: &str) -> bool {
     words_of(command).next().is_some_and(|name| OTHERS.contains(&name))
+}
+
+/// Whether a command starts a program of the firmware's.
+pub fn chainloads(command: &str) -> bool {
+    words_of(command).next() == Some(CHAINLOADER)
+}
+
+/// Whether a command is one that configurations have which grub-mkconfig writes.
+pub fn is_usual(command: &str) -> bool {
+    words_of(command).next().is_none_or(commands::is_usual)
 }
 
 /// Whether a text has the form of a command and not that of a line, which begins with a file as GRUB names it: `/file`, `(device)/file`, in
@@ -136,9 +117,7 @@ pub fn is_command(text: &str) -> bool {
     let Some(name) = words.next() else { return true };
     // Or an assignment.
     let (variable, _) = name.split_once('=').unwrap_or((name, ""));
-    let plain = |c: char| c.is_ascii_alphanumeric() || matches!(c, '_' | '-');
-    let is_name =
-        variable.starts_with(|c: char| c.is_ascii_alphabetic() || c == '_') && variable.chars().all(plain);
+    let is_name = commands::is_name(variable);
     let has_root = words.any(|word| word.starts_with("root="));
     (name == "[" || is_name) && (!has_root || has_body(text) || name == "set" || LINUX.contains(&name))
 }
@@ -307,6 +286,16 @@ mod tests {
             assert_eq!((initrds(other), kernel_of(other)), (None, None), "{other}");
         }
         assert!(starts_another("multiboot2 /xen") && !starts_another("linux /x") && !starts_another(""));
+        assert!(packs("! initrd /x newc:etc/x:/x") && !packs("initrd /newc:x") && !packs("linux newc:a:/b"));
+        for typed in ["rmmod tpm", "! rmmod tpm", "normal_exit", "boot", "ls", "my_function", "/x"] {
+            assert!(!is_usual(typed), "{typed}");
+        }
+        for usual in
+            ["", "! [ -e /x ]", "menuentry_id_option=--id", "set a=b", "search.fs_uuid x", "recordfail"]
+        {
+            assert!(is_usual(usual) && !starts_another(usual), "{usual}");
+        }
+        assert!(starts_another("rmmod tpm") && chainloads("chainloader /x.efi") && !chainloads("linux /x"));
         for command in [
             "",
             "set root=hd0",

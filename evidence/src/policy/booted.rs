@@ -29,11 +29,15 @@ pub fn not_as_proposed(proposal: &Proposal, log: &ExplainedLog<'_>) -> Vec<Findi
     findings
 }
 
-/// The texts of PCR 8 by which GRUB may have loaded a kernel, its line and an initrd, whatever the log calls them; none where it did not. That a
+/// The texts of PCR 8 by which GRUB may have loaded a kernel, its line and an initrd, whatever the log calls them, and those that no generated
+/// configuration has; none where it did not. That a
 /// file which was proposed was read does not say that it was used: who looks at a boot of GRUB's has to see these.
 pub fn loaded_by_grub<'l>(log: &'l ExplainedLog<'_>) -> Vec<&'l str> {
     let loads = |text: &str| {
-        grub::kernel_of(text).is_some() || grub::initrds_of(text).is_some() || grub::starts_another(text)
+        grub::kernel_of(text).is_some()
+            || grub::initrds_of(text).is_some()
+            || grub::starts_another(text)
+            || grub::is_command(text) && !grub::is_usual(text)
     };
     let of = |text: (GrubText, &'l str)| (loads(text.1) || may_be_line(text)).then_some(text.1);
     let mut found: Vec<&str> = Vec::new();

@@ -53,7 +53,7 @@ pub fn learn(
 ) -> Result<String, Vec<Finding>> {
     let mut learned = Learned::new(log, claims, assured)?;
     // Of a machine without a policy no file that GRUB reads is known: the word is for all of the boot.
-    if learned.by_grub {
+    if unproven::is_behind_grub(log, &learned.survey) {
         learned.unproven.retain(|seen| seen.pcr != 9);
     }
     learned.may_be_allowed(assured)?;
@@ -96,7 +96,7 @@ pub fn learn_announced(
     // What the policy names already needs no other word.
     learned.leave_out(policy);
     let known = proposals.iter().fold(Known::of(policy), Known::with);
-    learned.unproven.retain(|seen| !known.has(seen));
+    learned.unproven.retain(|seen| !known.has(log, seen));
     learned.may_be_allowed(assured)?;
     check(&whole, log, claims)?;
     let mut out = Text::default();
@@ -183,7 +183,8 @@ impl<'l> Learned<'l> {
         let survey = survey(&context, claims, &mut Count::default());
         let (mut keys, mut events) = keys(log);
         // What ran may have measured the texts of another boot, so these say more than that a line is missing.
-        let commands = if unproven::is_by_grub(log) { unproven::commands(log) } else { Vec::new() };
+        let by_grub = unproven::is_by_grub(log, &survey);
+        let commands = unproven::commands(log, by_grub);
         let line = match proven_line(&survey) {
             Ok(line) if commands.is_empty() => line,
             Ok(_) => return Err(commands),
@@ -193,7 +194,6 @@ impl<'l> Learned<'l> {
         let by_word =
             survey.returned.iter().chain(survey.images.iter().filter(|seen| may_be_program(log, seen)));
         let returned = by_word.filter_map(|seen| by_digest(log, seen)).map(believed).collect();
-        let by_grub = boot.sections.is_none() && unproven::is_by_grub(log);
         let initrd = initrd(log, &survey.rest[9]).map(|seen| seen.index);
         let mut unproven = unproven::unproven(log, &survey, by_grub, initrd);
         let Unexplained { before, after } = Unexplained::of(log);

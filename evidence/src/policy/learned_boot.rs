@@ -38,7 +38,7 @@ pub(super) fn boot(
         kernel_measures_initrd: false,
         origin: Origin::Document,
     };
-    let by_grub = boot.sections.is_none() && unproven::is_by_grub(log);
+    let by_grub = unproven::is_by_grub(log, survey);
     let starts = Starts {
         stub: boot.sections.is_some(),
         grub: by_grub.then(|| survey.whole[0].first().map(|seen| seen.index)).flatten(),
@@ -91,7 +91,7 @@ pub(super) fn boot(
 }
 
 /// Pairs of name and section, as a stub measures them first of all.
-fn sections(log: &ExplainedLog<'_>, events: &[MeasuredEvent<'_>]) -> Vec<(String, Digest)> {
+pub(super) fn sections(log: &ExplainedLog<'_>, events: &[MeasuredEvent<'_>]) -> Vec<(String, Digest)> {
     let pair = |pair: &[MeasuredEvent<'_>]| {
         let Content::SectionName(name) = pair[0].event(log)?.content() else { return None };
         Some((name.to_string(), Digest::new(pair[1].digest)?))

@@ -28,9 +28,13 @@ const RULE: &str = "unknown event";
 /// Texts of a finding: a hostile log can have tens of thousands.
 const SHOWN: usize = 8;
 
-/// Digests that mean something: those of a policy, and of what was proposed.
+/// Digests and texts that mean something: those of a policy, and of what was proposed.
 #[derive(Default)]
-pub(super) struct Known(HashSet<(u8, Digest)>);
+pub(super) struct Known {
+    digests: HashSet<(u8, Digest)>,
+    /// Of PCR 8.
+    texts: HashSet<String>,
+}
 
 impl Known {
     /// Every digest that a policy accepts somewhere, by its PCR.
@@ -42,24 +46,31 @@ impl Known {
             known.rules(&boot.events);
             for image in &boot.images {
                 if let Allowed::Authenticode(digests) = &image.allowed {
-                    known.0.extend(digests.iter().map(|digest| (4, *digest)));
+                    known.digests.extend(digests.iter().map(|digest| (4, *digest)));
                 }
             }
             if let Initrd::Digest(digest) = boot.initrd {
-                known.0.insert((9, digest));
+                known.digests.insert((9, digest));
             }
             if let Some(Sections::Digests(sections)) = &boot.sections {
-                known.0.extend(sections.iter().map(|(_, digest)| (11, *digest)));
+                known.digests.extend(sections.iter().map(|(_, digest)| (11, *digest)));
             }
         }
         known
     }
 
     fn rules(&mut self, rules: &[EventRule]) {
-        self.0.extend(rules.iter().filter_map(|rule| match rule.is {
-            EventIs::Digest(digest) => Some((rule.pcr, digest)),
-            EventIs::Text(_) => None,
-        }));
+        for rule in rules {
+            match &rule.is {
+                EventIs::Digest(digest) => {
+                    self.digests.insert((rule.pcr, *digest));
+                }
+                EventIs::Text(text) => {
+                    let read = grub::read(text.as_bytes()).filter(|_| rule.pcr == 8);
+                    self.texts.extend(read.and_then(|(_, text)| String::from_utf8(text.to_vec()).ok()));
+                }
+            }
+        }
     }
 
     /// With what a machine has announced.
@@ -70,26 +81,40 @@ impl Known {
         let files = proposal.loader.iter().flat_map(|loader| loader.files.iter().flatten());
         let files = files.chain(&proposal.initrd).map(|digest| (9, digest));
         let all = images.chain(sections).chain(files);
-        self.0.extend(all.filter_map(|(pcr, digest)| Some((pcr, Digest::new(digest)?))));
+        self.digests.extend(all.filter_map(|(pcr, digest)| Some((pcr, Digest::new(digest)?))));
         self
     }
 
-    pub fn has(&self, seen: &MeasuredEvent<'_>) -> bool {
-        Digest::new(seen.digest).is_some_and(|digest| self.0.contains(&(seen.pcr, digest)))
+    pub fn has(&self, log: &ExplainedLog<'_>, seen: &MeasuredEvent<'_>) -> bool {
+        let by_text = || {
+            let text = seen.event(log).filter(|_| seen.pcr == 8).and_then(text_of);
+            text.is_some_and(|(_, text)| self.texts.contains(text))
+        };
+        Digest::new(seen.digest).is_some_and(|digest| self.digests.contains(&(seen.pcr, digest))) || by_text()
     }
 }
 
-/// Whether GRUB boots, by a text of PCR 8 that reads an initrd, whatever it is called.
-pub(super) fn is_by_grub(log: &ExplainedLog<'_>) -> bool {
+/// Whether GRUB starts the kernel, by a text of PCR 8 that reads an initrd, whatever it is called. What has sections is a UKI behind it.
+pub(super) fn is_by_grub(log: &ExplainedLog<'_>, survey: &Survey<'_>) -> bool {
     texts(log).any(|(_, text)| grub::initrds_of(text).is_some())
+        && learned_boot::sections(log, &survey.rest[11]).is_empty()
+}
+
+/// Whether GRUB ran, whatever it has started.
+pub(super) fn is_behind_grub(log: &ExplainedLog<'_>, survey: &Survey<'_>) -> bool {
+    !survey.rest[8].is_empty() || texts(log).next().is_some()
 }
 
 /// Texts of PCR 8 that are proven, with the log's word for what they are.
 pub(super) fn texts<'l>(log: &'l ExplainedLog<'_>) -> impl Iterator<Item = (GrubText, &'l str)> {
-    log.log().events().iter().filter(|event| event.pcr == 8).filter_map(|event| match event.content() {
+    log.log().events().iter().filter(|event| event.pcr == 8).filter_map(text_of)
+}
+
+fn text_of<'l>(event: &'l Event<'_>) -> Option<(GrubText, &'l str)> {
+    match event.content() {
         Content::Grub { claimed, text } => Some((claimed, str::from_utf8(text).ok()?)),
         _ => None,
-    })
+    }
 }
 
 /// Whether a text may be a line that a kernel or a module got. The label is no part of what is measured, so a line could stand there as a
@@ -100,15 +125,14 @@ pub(super) fn may_be_line((claimed, text): (GrubText, &str)) -> bool {
 
 /// The events of PCR 8 that are no texts of GRUB's: it measures nothing else there.
 pub(super) fn no_texts<'l>(log: &'l ExplainedLog<'l>) -> impl Iterator<Item = MeasuredEvent<'l>> {
-    let is_text = |event: &Event<'_>| match event.content() {
-        Content::Grub { text, .. } => str::from_utf8(text).is_ok(),
-        _ => false,
-    };
-    events(log).filter(move |seen| seen.pcr == 8 && !seen.event(log).is_some_and(is_text))
+    events(log).filter(move |seen| seen.pcr == 8 && seen.event(log).and_then(text_of).is_none())
 }
 
-/// What keeps the commands of GRUB from being those of one boot.
-pub(super) fn commands(log: &ExplainedLog<'_>) -> Vec<Finding> {
+/// What keeps the commands of GRUB from being those of one boot: of the kernel that it starts, or of a UKI or another loader behind it.
+pub(super) fn commands(log: &ExplainedLog<'_>, by_grub: bool) -> Vec<Finding> {
+    if texts(log).next().is_none() {
+        return Vec::new();
+    }
     let mut found: Vec<_> = no_texts(log)
         .take(MAX_FINDINGS)
         .map(|seen| Finding {
@@ -131,18 +155,36 @@ pub(super) fn commands(log: &ExplainedLog<'_>) -> Vec<Finding> {
     let with = |is: &dyn Fn(&str) -> bool| all.iter().copied().filter(|text| is(text)).collect::<Vec<_>>();
     let kernels = with(&|text| grub::kernel_of(text).is_some());
     let initrds = with(&|text| grub::initrds_of(text).is_some());
-    let others = with(&grub::starts_another);
-    for (what, expected, texts) in [
-        ("kernel", "one command that loads a kernel", &kernels),
-        ("command line", "one line of a kernel", &lines),
-        ("initrd", "one command that reads an initrd", &initrds),
+    let packed = with(&grub::packs);
+    let chainloaders = with(&grub::chainloads);
+    let others = with(&|text| grub::starts_another(text) && (by_grub || !grub::chainloads(text)));
+    let most = usize::from(by_grub);
+    for (what, most, expected, texts) in [
+        (
+            "kernel",
+            most,
+            if by_grub { "one command that loads a kernel" } else { "no kernel but what started it all" },
+            &kernels,
+        ),
+        (
+            "command line",
+            most,
+            if by_grub { "one line of a kernel" } else { "no line but that of what started it all" },
+            &lines,
+        ),
+        (
+            "initrd",
+            most,
+            if by_grub { "one command that reads an initrd" } else { "no initrd of GRUB's" },
+            &initrds,
+        ),
+        ("initrd", 0, "no file that GRUB packs into the initramfs (newc:)", &packed),
+        ("kernel", 0, "no command that starts something else, or ends GRUB's measuring", &others),
+        ("kernel", 1, "one command that starts the boot", &chainloaders),
     ] {
-        if texts.len() > 1 {
+        if texts.len() > most {
             found.push(of(what, expected, texts));
         }
-    }
-    if !others.is_empty() {
-        found.push(of("kernel", "no command that starts something else", &others));
     }
     let words = |texts: &[&str]| {
         let words = texts.iter().flat_map(|text| text.split_ascii_whitespace());
@@ -165,14 +207,18 @@ pub(super) fn commands(log: &ExplainedLog<'_>) -> Vec<Finding> {
 }
 
 /// Events that could be an initramfs, a command line or an extension of one, whatever they are called: files that GRUB read, credentials and
-/// extensions beside a UKI. `initrd` is the one that the boot is known by, where the kernel measures it.
+/// extensions beside a UKI; and commands of GRUB that no generated configuration has. `initrd` is the one that the boot is known by, where the
+/// kernel measures it: behind GRUB it may have been GRUB.
 pub(super) fn unproven<'l>(
     log: &'l ExplainedLog<'l>,
     survey: &Survey<'l>,
     by_grub: bool,
     initrd: Option<EventIndex>,
 ) -> Vec<MeasuredEvent<'l>> {
-    let is_text = |event: &Event<'_>| event.pcr == 8 && matches!(event.content(), Content::Grub { .. });
+    let is_text = |event: &Event<'_>| {
+        let text = text_of(event).filter(|_| event.pcr == 8);
+        text.is_some_and(|(_, text)| !grub::is_command(text) || grub::is_usual(text))
+    };
     let is_proven = |seen: &MeasuredEvent<'l>| match seen.index {
         EventIndex::Firmware(_) => seen.event(log).is_some_and(is_text),
         EventIndex::Systemd(index) => log.systemd()[index].measured_text().is_some(),
@@ -180,10 +226,11 @@ pub(super) fn unproven<'l>(
     let is_line = |seen: &MeasuredEvent<'l>| {
         survey.lines.iter().any(|line| line.seen.index == seen.index && line.text.is_some())
     };
-    // All of PCR 8 is looked at where GRUB boots.
-    let eighth = if by_grub { &[][..] } else { &survey.rest[8] };
-    let ninth = if by_grub { &survey.whole[1] } else { &survey.rest[9] };
-    let initrd = initrd.filter(|_| !by_grub);
+    let (eighth, ninth) = match by_grub {
+        true => (&survey.whole[0], &survey.whole[1]),
+        false => (&survey.rest[8], &survey.rest[9]),
+    };
+    let initrd = initrd.filter(|_| !is_behind_grub(log, survey));
     let all = eighth.iter().chain(ninth).chain(&survey.rest[12]).chain(&survey.rest[13]);
     all.filter(|seen| !is_proven(seen) && !is_line(seen) && Some(seen.index) != initrd).copied().collect()
 }
@@ -198,12 +245,11 @@ pub fn unknown(
     let known = policy.map(Known::of).unwrap_or_default().with(proposal);
     let nothing = Compiled::new(learn::nothing());
     let survey = survey(&Context::new(&nothing, log), claims, &mut Count::default());
-    let by_grub = is_by_grub(log);
+    let by_grub = is_by_grub(log, &survey);
     // Newer stubs add a secret of the machine to it: then the image says what it is.
     let initrd = is_in_uki(proposal).then(|| learned_boot::initrd(log, &survey.rest[9])).flatten();
-    let mut found = if by_grub { no_texts(log).collect() } else { Vec::new() };
     let programs = survey.returned.iter().chain(&survey.images);
-    found.extend(programs.filter(|seen| learned_boot::is_program(log, seen)));
+    let mut found: Vec<_> = programs.filter(|seen| learned_boot::is_program(log, seen)).copied().collect();
     let is_name = |event: &Event<'_>| matches!(event.content(), Content::SectionName(_));
     let by_firmware = |seen: &&MeasuredEvent<'_>| matches!(seen.index, EventIndex::Firmware(_));
     let sections = survey.rest[11].iter().filter(by_firmware);
@@ -211,7 +257,7 @@ pub fn unknown(
     let lines = survey.lines.iter().filter(|line| !by_grub && line.text.is_none());
     found.extend(lines.map(|line| line.seen));
     found.extend(unproven(log, &survey, by_grub, initrd.map(|seen| seen.index)));
-    found.retain(|seen| !known.has(seen));
+    found.retain(|seen| !known.has(log, seen));
     found.iter().take(MAX_FINDINGS).map(|seen| finding(log, seen)).collect()
 }
 
@@ -258,13 +304,21 @@ pub(super) fn finding(log: &ExplainedLog<'_>, seen: &MeasuredEvent<'_>) -> Findi
         EventIndex::Firmware(index) => (Some(log.events()[index].number), log.events()[index].what()),
         EventIndex::Systemd(index) => (None, log.systemd()[index].what()),
     };
+    let typed = seen.event(log).filter(|_| seen.pcr == 8).and_then(text_of);
+    let expected = match typed {
+        Some(_) => {
+            "a command that grub-mkconfig writes, or one that the policy has: who typed this could have GRUB do more"
+        }
+        None => {
+            "what a text proves, or the policy or a proposal has: this may be an initramfs, a command line or an extension of one, whatever it is called"
+        }
+    };
     Finding {
         pcr: Some(seen.pcr),
         event,
         what: format!("called {what:?}"),
         rule: RULE.to_owned(),
-        expected: "what a text proves, or the policy or a proposal has: this may be an initramfs, a command line or an extension of one, whatever it is called"
-            .to_owned(),
+        expected: expected.to_owned(),
         found: digest,
         hint: None,
     }
