@@ -30,7 +30,7 @@ const PLACES: [&str; 3] = ["efi", "boot", "boot/efi"];
 /// GRUB's environment, below a place of boot files.
 const ENVIRONMENTS: [&str; 2] = ["grub2/grubenv", "grub/grubenv"];
 /// Entries of type 1, below a place of boot files.
-const ENTRIES: &str = "loader/entries";
+pub(super) const ENTRIES: &str = "loader/entries";
 /// Names looked at in one folder.
 const MAX_NAMES: usize = 4096;
 /// Of an entry, in bytes; systemd-boot reads no more.
@@ -204,26 +204,29 @@ impl System {
         words.collect::<Vec<_>>().join(" ")
     }
 
-    fn plain(&self, roots: &[PathBuf], version: &str) -> Option<Candidate> {
+    /// Kernels by their names, in each place that has one: a name decides nothing.
+    fn plain(&self, roots: &[PathBuf], version: &str) -> Vec<Candidate> {
         let there =
             |root: &Path, name: String| Some(BootFile::beneath(root, name)).filter(BootFile::is_there);
-        let mut kernels = roots.iter().map(|root| (root, there(root, format!("vmlinuz-{version}"))));
-        let (root, kernel) = kernels.find_map(|(root, kernel)| Some((root, kernel?)))?;
         let names = [format!("initrd.img-{version}"), format!("initramfs-{version}.img")];
-        let initrd = names.iter().find_map(|name| there(root, name.clone()));
         let configured = bounded::read_text(self.root.join("etc/kernel/cmdline"), MAX_ENTRY).ok();
         // GRUB has its own configuration, which the running system was booted with.
         let options = configured.filter(|_| self.boot_image().is_none());
-        let initrd = initrd.ok_or_else(|| {
-            missing(format!("{} has no {} beside it", kernel.path().display(), names[0]))
-                .hint("build it first, or name the files: --kernel FILE --initrd FILE --cmdline TEXT")
-        });
-        let source = initrd.map(|initrd| Source::Kernel {
-            kernel: kernel.clone(),
-            initrds: vec![initrd],
-            command_line: Some(self.passed(version, options.as_deref(), &[])),
-        });
-        Some(Candidate::new(What::Plain, kernel, source))
+        let candidate = |root: &PathBuf| {
+            let kernel = there(root, format!("vmlinuz-{version}"))?;
+            let initrd = names.iter().find_map(|name| there(root, name.clone()));
+            let initrd = initrd.ok_or_else(|| {
+                missing(format!("{} has no {} beside it", kernel.path().display(), names[0]))
+                    .hint("build it first, or name the files: --kernel FILE --initrd FILE --cmdline TEXT")
+            });
+            let source = initrd.map(|initrd| Source::Kernel {
+                kernel: kernel.clone(),
+                initrds: vec![initrd],
+                command_line: Some(self.passed(version, options.as_deref(), &[])),
+            });
+            Some(Candidate::new(What::Plain, kernel, source))
+        };
+        roots.iter().filter_map(candidate).collect()
     }
 
     fn boot_image(&self) -> Option<&str> {

@@ -4,7 +4,8 @@
 //! What is said here is read by people and by no rule; of its files the digests are said as well, so that it is known what else was read.
 
 use super::file::BootFile;
-use super::find::System;
+use super::find::{ENTRIES, System};
+use crate::firmware::Came;
 use crate::{bounded, durable};
 use halfkey_measure::grub::kernel_of;
 use halfkey_protocol::Bytes;
@@ -84,7 +85,12 @@ fn compared(system: &System) -> (ProposedLoader, Kept) {
 /// of them under any name; an operator who approves the boot has to know which are the machine's own.
 pub fn digests(system: &System, whole: &[Vec<u8>], bank: PcrBank) -> Vec<Bytes> {
     let mut found: Vec<Bytes> = whole.iter().map(|file| bank.digest(&[file]).into()).collect();
+    let reads_entries = system.came != Some(Came::Grub { entries: false });
     for (root, path) in files(system) {
+        // What lies about unread is not made known.
+        if path.starts_with(ENTRIES) && !reads_entries {
+            continue;
+        }
         let Ok(bytes) = bounded::read_beneath(&root, &path, MAX_FILE) else { continue };
         if !is_text(&bytes) {
             continue;
@@ -207,7 +213,7 @@ fn files(system: &System) -> Vec<(PathBuf, PathBuf)> {
     for root in system.roots() {
         let is_there = |path: &PathBuf| BootFile::beneath(&root, path).is_there();
         let mut paths: Vec<PathBuf> = FILES.iter().map(PathBuf::from).filter(is_there).collect();
-        let mut others: Vec<PathBuf> = entries(&root, "loader/entries")
+        let mut others: Vec<PathBuf> = entries(&root, ENTRIES)
             .filter(|path| path.extension().is_some_and(|end| end == "conf"))
             .chain(entries(&root, "EFI").map(|folder| folder.join("grub.cfg")))
             .filter(is_there)
@@ -416,6 +422,9 @@ mod tests {
             assert!(found.contains(&PcrBank::Sha384.digest(&[content]).into()), "{content:?}");
         }
         assert_eq!(found.len(), 5);
+        // A GRUB without entries reads none.
+        let system = System { came: Some(Came::Grub { entries: false }), ..system };
+        assert_eq!(digests(&system, &[b"kernel".to_vec()], PcrBank::Sha384).len(), 4);
         for other in [&b"boot_success=0"[..], b"\nboot_success=", b"\nboot_success=x", b""] {
             assert_eq!(marked_otherwise(other), None);
         }

@@ -40,6 +40,23 @@ impl Candidate {
     fn is_started(&self) -> Option<&Source> {
         self.source.as_ref().ok()
     }
+
+    /// Whether this is a kernel by its name, and the other the entry of just that one.
+    fn is_copied_to(&self, other: &Self) -> bool {
+        if (self.what, other.what) != (What::Plain, What::Entry) {
+            return false;
+        }
+        match (self.is_started(), other.is_started()) {
+            (
+                Some(Source::Kernel { kernel, initrds, .. }),
+                Some(Source::Kernel { kernel: copy, initrds: copies, .. }),
+            ) => {
+                kernel.is_same(copy)
+                    && initrds.iter().all(|initrd| copies.iter().any(|copy| initrd.is_same(copy)))
+            }
+            _ => false,
+        }
+    }
 }
 
 impl System {
@@ -70,21 +87,11 @@ impl System {
 /// # Errors
 /// When they differ, or none of them could be started.
 pub(super) fn one(mut found: Vec<Candidate>, version: &str) -> Result<Option<Source>> {
-    if let Some(plain) = found.iter().position(|one| one.what == What::Plain)
-        && let Some(Source::Kernel { kernel, initrds, .. }) = found[plain].is_started()
-    {
-        // kernel-install copies it from there: the entry says with what it is started.
-        let copied = |one: &Candidate| match one.is_started() {
-            Some(Source::Kernel { kernel: other, initrds: others, .. }) if one.what == What::Entry => {
-                kernel.is_same(other)
-                    && initrds.iter().all(|initrd| others.iter().any(|other| initrd.is_same(other)))
-            }
-            _ => false,
-        };
-        if found.iter().any(copied) {
-            found.remove(plain);
-        }
-    }
+    // kernel-install copies it from there: the entry says with what it is started.
+    let copied: Vec<bool> =
+        found.iter().map(|one| found.iter().any(|other| one.is_copied_to(other))).collect();
+    let mut copied = copied.into_iter();
+    found.retain(|_| copied.next() != Some(true));
     let (started, mut others): (Vec<_>, Vec<_>) = found.into_iter().partition(|one| one.source.is_ok());
     let mut sources = started.iter().filter_map(Candidate::is_started);
     match sources.next() {

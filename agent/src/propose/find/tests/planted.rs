@@ -63,6 +63,24 @@ fn a_file_that_somebody_added_is_not_chosen_for_its_name_or_time() {
     }
 }
 
+/// On an ESP that is looked at before /boot.
+#[test]
+fn a_kernel_by_its_name_is_not_chosen_for_the_place_that_it_is_in() {
+    let machine = Machine::new(GRUB)
+        .came(Came::Grub { entries: false })
+        .with("boot/vmlinuz-6.1.0-56", "kernel")
+        .with("boot/initrd.img-6.1.0-56", "genuine");
+    let genuine = machine.find("6.1.0-56").unwrap();
+    let evil = machine.planted("efi/vmlinuz-6.1.0-56", "kernel").planted("efi/initrd.img-6.1.0-56", "evil");
+    evil.is_undecided("6.1.0-56", &["efi/vmlinuz-6.1.0-56", "boot/vmlinuz-6.1.0-56"]);
+    // Without an initrd it is no boot, and the same once more is the same boot.
+    std::fs::remove_file(evil.path("efi/initrd.img-6.1.0-56")).unwrap();
+    assert_eq!(evil.find("6.1.0-56").unwrap(), genuine);
+    let copy = evil.with("efi/initrd.img-6.1.0-56", "genuine");
+    let Source::Kernel { initrds, .. } = copy.find("6.1.0-56").unwrap() else { panic!() };
+    assert_eq!(initrds, [copy.file("efi/initrd.img-6.1.0-56")]);
+}
+
 /// Of kernel-install: what is staged, and what it was made of.
 #[test]
 fn what_an_update_has_written_is_proposed_whatever_stands_beside_it() {
