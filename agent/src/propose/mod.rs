@@ -20,6 +20,7 @@ pub mod measure;
 pub mod written;
 
 use crate::boot::devices;
+use crate::boot::state::{Opened, State};
 use crate::console;
 use crate::deadline::Deadline;
 use crate::enroll::bind;
@@ -34,7 +35,7 @@ use crate::timing::Timeline;
 use crate::tpm::{self, Location, Object, Tpm};
 use halfkey_protocol::wire::{Proposal, Proposed, ProposedLoader, Purpose};
 use halfkey_protocol::{Bytes, Reason};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 use written::Written;
 
@@ -146,10 +147,19 @@ pub fn run(options: &Options) -> Result<Report> {
     Ok(Report { proposal, doubt, answer: Some((server, outcome, proposed)) })
 }
 
-/// The token of the newest enrollment.
+/// The token of the newest enrollment: of those by which this boot was opened, if it was.
 fn token(devices: &[PathBuf]) -> Result<Token> {
     let headers: Vec<Header> = match devices {
-        [] => devices::all().into_iter().map(|(_, header)| header).collect(),
+        [] => {
+            let opened = State::load().ok().flatten().map(|state| state.volumes).unwrap_or_default();
+            let read = |path: &Path| bind::open(path).ok().map(|open| open.header);
+            let of_boot = of_this_boot(&opened, read, |header| &header.uuid);
+            if of_boot.is_empty() {
+                devices::all().into_iter().map(|(_, header)| header).collect()
+            } else {
+                of_boot
+            }
+        }
         paths => paths.iter().map(|path| bind::open(path).map(|open| open.header)).collect::<Result<_>>()?,
     };
     let tokens =
@@ -158,6 +168,18 @@ fn token(devices: &[PathBuf]) -> Result<Token> {
         Error::new(Kind::NotEnrolled, "expected an enrolled volume, found none")
             .hint("run as root; to enroll: halfkey-agent enroll")
     })
+}
+
+/// The headers of the volumes that are open by attestation. Another disk can have a token of this machine's with a server and a CA of its
+/// owner's: all that it takes is public.
+fn of_this_boot<H>(
+    opened: &[Opened],
+    read: impl Fn(&Path) -> Option<H>,
+    uuid: impl Fn(&H) -> &str,
+) -> Vec<H> {
+    let open = opened.iter().filter(|volume| volume.mapping.is_some());
+    open.filter_map(|volume| read(Path::new(&volume.device)).filter(|header| uuid(header) == volume.uuid))
+        .collect()
 }
 
 /// Quotes the running machine over the proposal and sends it, again while a fresh quote can help.
@@ -308,5 +330,35 @@ impl Report {
             Some(Outcome::Waiting) => Kind::Pending.exit_code(),
             Some(Outcome::Refused) => Kind::Refused.exit_code(),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::boot::state::Mapping;
+
+    #[test]
+    fn a_disk_that_was_plugged_in_says_nothing_of_what_opened_this_boot() {
+        let uuid = "0b5f4c0e-6d1b-4f0a-9f2d-1d0c7a5e0001";
+        // Its UUID is copied as easily.
+        let read = |path: &Path| match path.to_str() {
+            Some("/dev/sda") => Some((uuid, "theirs")),
+            Some("/dev/vda2") => Some((uuid, "ours")),
+            Some("/dev/vda3") => Some(("", "formatted since")),
+            _ => None,
+        };
+        let mapping = Some(Mapping { dm_uuid: String::new(), number: "254:0".into() });
+        let volume = |device: &str, mapping: &Option<Mapping>| Opened {
+            device: device.into(),
+            uuid: uuid.into(),
+            name: "root".into(),
+            root: true,
+            mapping: mapping.clone(),
+            keyslot: 1,
+        };
+        let opened = ["/dev/vda2", "/dev/vda3", "/dev/vda4"].map(|device| volume(device, &mapping));
+        assert_eq!(of_this_boot(&opened, read, |header| header.0), [(uuid, "ours")]);
+        assert_eq!(of_this_boot(&[volume("/dev/vda2", &None)], read, |header| header.0), []);
     }
 }
