@@ -88,7 +88,7 @@ pub fn run(paths: &Paths, asked: &[&'static Distribution], options: Options) -> 
             report::run_in(&[env], &open, options, |outcome| {
                 let mut shared = shared.lock().expect("nobody panics with it");
                 let (seen, result) = &mut *shared;
-                seen.note(on, outcome);
+                seen.note(on, outcome, &paths.tree);
                 if let Err(error) = seen.save(&file, paths) {
                     *result = Err(error);
                 }
@@ -156,6 +156,11 @@ fn guest(env: &TestEnv) -> Result<Vec<String>> {
     ])
 }
 
+/// A text whose paths below the tree begin there: the page says nothing of the host's folders.
+fn within(tree: &Path, text: &str) -> String {
+    text.replace(&format!("{}/", tree.display()), "")
+}
+
 /// The page in a tree.
 fn page_in(paths: &Paths) -> PathBuf {
     paths.tree.join("docs/matrix.md")
@@ -176,8 +181,8 @@ impl Seen {
         cell.is_some_and(|cell| cell.failed.is_none())
     }
 
-    fn note(&mut self, on: &Distribution, outcome: &Outcome) {
-        let failed = outcome.result.as_ref().err().map(ToString::to_string);
+    fn note(&mut self, on: &Distribution, outcome: &Outcome, tree: &Path) {
+        let failed = outcome.result.as_ref().err().map(|why| within(tree, &why.to_string()));
         let cell = Cell { failed, seconds: outcome.took.as_secs() };
         let column = self.columns.entry(on.name.into()).or_default();
         column.cells.insert(outcome.scenario.name.into(), cell);
@@ -308,6 +313,15 @@ mod tests {
         assert!(seen.passed("enroll", on.name) && !seen.passed("unattended", on.name));
         let text = serde_json::to_string(&seen).unwrap();
         assert_eq!(serde_json::from_str::<Seen>(&text).unwrap(), seen);
+    }
+
+    #[test]
+    fn a_failure_names_no_folder_of_the_host() {
+        let said = within(
+            Path::new("/home/me/halfkey"),
+            "/home/me/halfkey/target/1.log: no prompt (/home/me/halfkey/target)",
+        );
+        assert_eq!(said, "target/1.log: no prompt (target)");
     }
 
     #[test]
