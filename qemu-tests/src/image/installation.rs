@@ -39,6 +39,8 @@ pub struct Installation {
     pub root: &'static str,
     /// What its first initramfs asks.
     pub asks: &'static str,
+    /// The unit that gets its initramfs an address.
+    pub network: &'static str,
     /// What an owner types to put the words on the kernel's command line that no policy does without.
     pub floor: &'static [&'static str],
 }
@@ -58,7 +60,28 @@ pub static UKI: Installation = Installation {
     volumes: &[("/dev/vda2", "root_crypt"), ("/dev/vda3", "var_crypt")],
     root: "/dev/mapper/root_crypt",
     asks: PROMPT,
-    floor: &["sed -i 's/$/ systemd.import_credentials=no efi=noruntime/' /etc/kernel/cmdline"],
+    network: "systemd-networkd.service",
+    floor: UKI_FLOOR,
+};
+
+/// NetworkManager as on Fedora and SUSE, with Debian's packages; the root's volume is called luks-UUID, as [`guest::ROOT_LUKS`].
+pub static NM: Installation = Installation {
+    name: "nm",
+    title: "systemd-boot, a UKI by kernel-install, ext4, NetworkManager, an initramfs for this machine alone",
+    #[rustfmt::skip]
+    packages: &[
+        "systemd", "systemd-sysv", "systemd-cryptsetup", "systemd-boot", "systemd-boot-efi", "systemd-ukify", "udev", "dbus", "kmod", "iproute2",
+        "network-manager", "cryptsetup-bin", "dracut", "dracut-network", "zstd", "dosfstools", "e2fsprogs", "fdisk",
+    ],
+    path: BootPath::Uki,
+    starts: "EFI/systemd/systemd-bootx64.efi",
+    script: include_str!("../../guest/install-nm.sh"),
+    volumes: &[("/dev/vda2", "luks-0b5f4c0e-6d1b-4f0a-9f2d-1d0c7a5e0001")],
+    root: "/dev/mapper/luks-0b5f4c0e-6d1b-4f0a-9f2d-1d0c7a5e0001",
+    asks: PROMPT,
+    // dracut's: in the running system it is NetworkManager.service.
+    network: "nm-initrd.service",
+    floor: UKI_FLOOR,
 };
 
 /// shim and GRUB with Microsoft's keys, as Debian's installer leaves a machine with encrypted LVM: initramfs-tools, no words of dracut's.
@@ -76,6 +99,7 @@ pub static GRUB: Installation = Installation {
     volumes: &[("/dev/vda3", "vda3_crypt")],
     root: "/dev/mapper/guest--vg-root",
     asks: "unlock disk vda3_crypt",
+    network: "systemd-networkd.service",
     // Secure Boot is on.
     floor: &[
         "mkdir -p /etc/dracut.conf.d",
@@ -84,6 +108,9 @@ pub static GRUB: Installation = Installation {
         "update-grub",
     ],
 };
+
+const UKI_FLOOR: &[&str] =
+    &["sed -i 's/$/ systemd.import_credentials=no efi=noruntime/' /etc/kernel/cmdline"];
 
 /// The EFI system partition of all of them.
 pub const ESP: Partition = Partition { size: (512 << 20) / 512, ..super::disk::ESP };

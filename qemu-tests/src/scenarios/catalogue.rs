@@ -1,7 +1,9 @@
 //! All scenarios: what each is called, asks for and expects, and where its number stands. The order is that in which those of a
 //! group are told to their machine.
 
-use super::Group::{Entry, Exits, Fence, Grub, GrubInstalled, Pair, SecureBoot, Uki, UkiInstalled, Updates};
+use super::Group::{
+    Entry, Exits, Fence, Grub, GrubInstalled, NmInstalled, Pair, SecureBoot, Uki, UkiInstalled, Updates,
+};
 use super::scenario::On::{Every, Only};
 use super::scenario::Tier::{Matrix, Test};
 use super::scenario::{Needs, Scenario};
@@ -514,6 +516,16 @@ pub const ALL: &[Scenario] = &[
         guards: "README's \"Use it\" on an installation by systemd-boot and ukify",
         tier: Matrix(&["unattended", "signed"]),
         run: installed::uki,
+    },
+    Scenario {
+        number: 48,
+        name: "installed-nm",
+        needs: Needs { group: NmInstalled, enrolled: false, on: Only(&["debian13"]) },
+        title: "the same with NetworkManager and an initramfs that holds what this machine needs and no more",
+        expects: "as there",
+        guards: "NetworkManager in an initramfs that a machine made for itself, as on Fedora, EL and SUSE",
+        tier: Matrix(&["unattended", "agent/tests/module.rs::each_network_gets_its_own_files"]),
+        run: installed::nm,
     },
     Scenario {
         number: 44,

@@ -5,7 +5,7 @@ use super::{Context, packages};
 use crate::ensure;
 use crate::error::{Context as _, Result};
 use crate::image::guest::PASSPHRASE;
-use crate::image::installation::{GRUB, Installation, UKI};
+use crate::image::installation::{GRUB, Installation, NM, UKI};
 use crate::image::system::BootPath;
 use crate::lab::machine::{BOOT, Boot, Machine, Reached};
 use crate::lab::server::Server;
@@ -44,6 +44,11 @@ pub fn uki(context: &mut Context) -> Result<()> {
 /// shim, GRUB and LVM.
 pub fn grub(context: &mut Context) -> Result<()> {
     told(context, &GRUB)
+}
+
+/// NetworkManager, and an initramfs for that machine alone.
+pub fn nm(context: &mut Context) -> Result<()> {
+    told(context, &NM)
 }
 
 fn told(context: &Context, installation: &'static Installation) -> Result<()> {
@@ -304,7 +309,11 @@ impl<'a> Owner<'a> {
         let marker = boot.marker()?;
         was_released(&self.workstation, &self.node, self.before, &marker)?;
         self.all_opened(&marker)?;
-        boot.wait_console(&[SHELL], BOOT).map(drop)
+        boot.wait_console(&[SHELL], BOOT)?;
+        let unit = self.installation.network;
+        let said = boot.run(&format!("journalctl --boot --quiet --lines=1 _SYSTEMD_UNIT={unit}"))?;
+        ensure!(!said.trim().is_empty(), "{unit} did not run: something else brought the network up");
+        Ok(())
     }
 
     fn all_opened(&self, marker: &Marker) -> Result<()> {

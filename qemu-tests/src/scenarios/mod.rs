@@ -84,6 +84,8 @@ pub enum Group {
     Pair,
     /// Its owner has installed it: systemd-boot and ukify.
     UkiInstalled,
+    /// The same with NetworkManager.
+    NmInstalled,
     /// The same: shim, GRUB, LVM.
     GrubInstalled,
 }
@@ -100,6 +102,7 @@ impl Group {
         Self::Updates,
         Self::Pair,
         Self::UkiInstalled,
+        Self::NmInstalled,
         Self::GrubInstalled,
     ];
 
@@ -116,6 +119,9 @@ impl Group {
             Self::UkiInstalled => {
                 "installed by the distribution's tools: systemd-boot, ukify, btrfs, /var on a volume of its own"
             }
+            Self::NmInstalled => {
+                "installed by the distribution's tools: systemd-boot, ukify, NetworkManager, a strict hostonly initramfs"
+            }
             Self::GrubInstalled => {
                 "installed by the distribution's tools: shim and GRUB, Secure Boot with Microsoft's keys, LVM on LUKS, ifupdown, initramfs-tools"
             }
@@ -126,7 +132,7 @@ impl Group {
     /// there in which a machine is enrolled and unlocked.
     pub fn tested_on(self) -> &'static Distribution {
         let name = match self {
-            Self::Grub | Self::UkiInstalled | Self::GrubInstalled => "debian13",
+            Self::Grub | Self::UkiInstalled | Self::NmInstalled | Self::GrubInstalled => "debian13",
             _ => "debian12",
         };
         distribution::find(name).expect("it is one of them")
@@ -135,9 +141,8 @@ impl Group {
     /// How its machine boots.
     pub fn path(self) -> BootPath {
         match self {
-            Self::Uki | Self::Exits | Self::Fence | Self::Updates | Self::Pair | Self::UkiInstalled => {
-                BootPath::Uki
-            }
+            Self::Uki | Self::Exits | Self::Fence | Self::Updates | Self::Pair => BootPath::Uki,
+            Self::UkiInstalled | Self::NmInstalled => BootPath::Uki,
             Self::SecureBoot => BootPath::SignedUki,
             Self::Grub | Self::GrubInstalled => BootPath::Grub,
             Self::Entry => BootPath::Entry,
