@@ -20,6 +20,7 @@ pub struct Verifier {
     port: Arc<HeldPort>,
     flags: Vec<String>,
     operator_url: Option<String>,
+    metrics_url: Option<String>,
     running: Option<Guard>,
 }
 
@@ -80,6 +81,7 @@ impl Verifier {
             port: Arc::new(HeldPort::new()),
             flags: Vec::new(),
             operator_url: None,
+            metrics_url: None,
             running: None,
         }
     }
@@ -143,6 +145,11 @@ impl Verifier {
     /// Where operators reach it if it was started with `--operator-listen`.
     pub fn operator_url(&self) -> Option<&str> {
         self.operator_url.as_deref()
+    }
+
+    /// Where Prometheus reaches it if it was started with `--metrics-listen`, by plain HTTP.
+    pub fn metrics_url(&self) -> Option<&str> {
+        self.metrics_url.as_deref()
     }
 
     /// The CA that nodes pin, PEM.
@@ -219,11 +226,17 @@ impl Verifier {
                 Error::new(format!("the verifier said {line:?} instead of {prefix:?}:\n{tail}"))
             })
         };
-        let apart = self.flags.iter().any(|flag| flag == "--operator-listen");
-        let said =
-            url("listening on ").and_then(|_| apart.then(|| url("listening for operators on ")).transpose());
+        let with = |wanted: &str| self.flags.iter().any(|flag| flag == wanted);
+        let said = url("listening on ").and_then(|_| {
+            let operators =
+                with("--operator-listen").then(|| url("listening for operators on ")).transpose()?;
+            let metrics = with("--metrics-listen").then(|| url("listening for metrics on ")).transpose()?;
+            Ok((operators, metrics))
+        });
         match said {
-            Ok(operator_url) => self.operator_url = operator_url,
+            Ok((operator_url, metrics_url)) => {
+                (self.operator_url, self.metrics_url) = (operator_url, metrics_url);
+            }
             Err(error) => {
                 guard.kill();
                 return Err(error);

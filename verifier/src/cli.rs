@@ -138,6 +138,9 @@ struct Serve {
     /// Address and port for operators alone, besides the other
     #[arg(long, value_name = "ADDR:PORT")]
     operator_listen: Option<SocketAddr>,
+    /// Address and port for Prometheus, plain HTTP: whoever reaches it reads how the server is doing
+    #[arg(long, value_name = "ADDR:PORT")]
+    metrics_listen: Option<SocketAddr>,
     /// Role, instead of the settings'
     #[arg(long)]
     role: Option<Role>,
@@ -296,6 +299,7 @@ impl Serve {
         let mut config = Config::load(&state)?;
         config.listen = self.listen.unwrap_or(config.listen);
         config.operator_listen = self.operator_listen.or(config.operator_listen);
+        config.metrics_listen = self.metrics_listen.or(config.metrics_listen);
         config.role = self.role.unwrap_or(config.role);
         config.log_format = self.log_format.unwrap_or(config.log_format);
         config.registrar = self.registrar.or(config.registrar);

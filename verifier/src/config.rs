@@ -107,6 +107,9 @@ pub struct Config {
     /// says where it comes from, from all others none does.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub proxy_from: Vec<IpAddr>,
+    /// Where to answer who watches the server, in plain HTTP: metrics, and whether it lives and serves. Nowhere if not set.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub metrics_listen: Option<SocketAddr>,
     /// What to be.
     #[serde(default)]
     pub role: Role,

@@ -49,6 +49,7 @@ pub fn init(state: &StateDir, init: &Init) -> Result<PathBuf, Failure> {
     let config = Config {
         listen: listen_address(&init.urls)?,
         operator_listen: None,
+        metrics_listen: None,
         operators_only_there: false,
         proxy_from: Vec::new(),
         role: Role::All,

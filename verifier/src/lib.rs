@@ -17,6 +17,7 @@
 //! | [`store`] | what keeps rows: SQLite, PostgreSQL, and memory for tests |
 //! | [`standbys`] | whether a failover of the database forgets something |
 //! | [`events`] | what has happened, for who waits |
+//! | [`metrics`] | what is counted and measured, for Prometheus |
 //! | [`long_poll`], [`limit`] | held-open requests; rates, slots for connections, memory |
 
 pub mod appraisal;
@@ -33,6 +34,7 @@ pub mod init;
 pub mod keys;
 pub mod limit;
 pub mod long_poll;
+pub mod metrics;
 pub mod migrate;
 pub mod nonce;
 pub mod pki;

@@ -27,6 +27,16 @@ pub struct LongPolls {
     of_node: Arc<Counts<(NodeId, Known)>>,
     of_source: Arc<Counts<IpAddr>>,
     audit_seats: Arc<Semaphore>,
+    room: usize,
+}
+
+/// Places of those that wait, and how many there are: for who knows no more than an id, for who knows a boot, for the audit trail.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Waiting {
+    /// Taken.
+    pub taken: [usize; 3],
+    /// All.
+    pub places: [usize; 3],
 }
 
 /// What who waits has shown.
@@ -60,7 +70,15 @@ impl LongPolls {
             of_node: Arc::default(),
             of_source: Arc::default(),
             audit_seats: Arc::new(Semaphore::new(FOR_AUDIT)),
+            room: seats,
         })
+    }
+
+    /// Who waits now.
+    pub fn waiting(&self) -> Waiting {
+        let free = [&self.seats[0], &self.seats[1], &self.audit_seats].map(|seats| seats.available_permits());
+        let places = [self.room.div_ceil(STRANGERS), self.room, FOR_AUDIT];
+        Waiting { taken: std::array::from_fn(|of| places[of].saturating_sub(free[of])), places }
     }
 
     /// Wakes who waits for one of these.

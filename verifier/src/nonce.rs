@@ -56,7 +56,7 @@ pub fn check(key: &ClusterKey, scope: &Scope, nonce: &[u8], now: u64, lifetime: 
     if !half::equal(tag, &scope.tag(key, stamp)) {
         return Err(Reason::NonceForeign);
     }
-    let made = u64::from_be_bytes(stamp[16..].try_into().expect("24 - 16 bytes"));
+    let made = made(stamp).expect("24 - 16 bytes");
     if made > now.saturating_add(SKEW) {
         return Err(Reason::NonceForeign);
     }
@@ -64,6 +64,11 @@ pub fn check(key: &ClusterKey, scope: &Scope, nonce: &[u8], now: u64, lifetime: 
         return Err(Reason::NonceExpired);
     }
     Ok(())
+}
+
+/// When a nonce that was checked was made, in seconds since 1970.
+pub fn made(nonce: &[u8]) -> Option<u64> {
+    Some(u64::from_be_bytes(*nonce.get(16..)?.first_chunk()?))
 }
 
 impl Scope {

@@ -137,11 +137,16 @@ impl Ca {
     }
 }
 
-/// Days until a certificate in a PEM file ends; `None` if it can't be told.
-pub fn days_left(pem: &[u8], now: u64) -> Option<i64> {
+/// When the first certificate in a PEM file ends, in seconds since 1970; `None` if it can't be told.
+pub fn not_after(pem: &[u8]) -> Option<i64> {
     let der = CertificateDer::from_pem_slice(pem).ok()?;
     let (_, certificate) = x509_parser::parse_x509_certificate(&der).ok()?;
-    Some((certificate.validity().not_after.timestamp() - i64::try_from(now).ok()?) / 86_400)
+    Some(certificate.validity().not_after.timestamp())
+}
+
+/// Days until a certificate in a PEM file ends; `None` if it can't be told.
+pub fn days_left(pem: &[u8], now: u64) -> Option<i64> {
+    Some((not_after(pem)? - i64::try_from(now).ok()?) / 86_400)
 }
 
 fn subject_name(san: &str) -> Result<SanType, Failure> {

@@ -4,6 +4,7 @@ use crate::config::{Config, StateDir};
 use crate::domain::Db;
 use crate::http::{self, app::App};
 use crate::limit::ConnectionTable;
+use crate::metrics::listener;
 use crate::tls::Door;
 use crate::{Clock, Failure, pki, standbys, tls};
 use std::io::Write as _;
@@ -74,7 +75,7 @@ pub async fn run(state: &StateDir, config: Config) -> Result<(), Failure> {
     // Before anything is announced: a signal from now on means a graceful end.
     let stop = stop_signal()?;
     let server = Listening::open(state, config, Clock::system()).await?;
-    announce(&server.app, &server.doors)?;
+    announce(&server)?;
     server.serve(stop).await;
     Ok(())
 }
@@ -84,6 +85,7 @@ pub struct Listening {
     app: Arc<App>,
     doors: Vec<Door>,
     standbys: standbys::Watch,
+    metrics: Option<TcpListener>,
 }
 
 impl Listening {
@@ -97,13 +99,18 @@ impl Listening {
         let mut standbys = standbys::Watch::new(config.standbys);
         let app = App::open(state, config, clock)?;
         standbys.require(&app.db).await?;
+        note_expiry(state, &app);
         let doors = doors(state, &app, tls).await?;
+        let metrics = match app.config.metrics_listen {
+            Some(address) => Some(bind(address).await?),
+            None => None,
+        };
         if app.verifier.is_some()
             && let Err(e) = app.db.run(|records| records.require_here()).await
         {
             error!(error = %e, "nothing is enrolled or unlocked: the database is not the one that this server has answered with");
         }
-        Ok(Self { app, doors, standbys })
+        Ok(Self { app, doors, metrics, standbys })
     }
 
     /// Where it listens: for everybody, then for operators if they have a listener of their own.
@@ -116,7 +123,9 @@ impl Listening {
 
     /// Serves until `stop` says why not any longer; requests in flight are finished.
     pub async fn serve(self, stop: impl Future<Output = &'static str>) {
-        let Self { app, doors, standbys } = self;
+        let Self { app, doors, metrics, standbys } = self;
+        let watched =
+            metrics.map(|at| tokio::spawn(listener::serve(at, http::observe::watcher_routes(app.clone()))));
         let sweeper = tokio::spawn({
             let app = app.clone();
             async move { sweep(&app).await }
@@ -153,6 +162,10 @@ impl Listening {
         if let Err(e) = app.db.run(|records| records.note_size()).await {
             warn!(error = %e, "the length of the audit trail could not be written down");
         }
+        // Until the end: that it stops is worth knowing.
+        if let Some(watched) = watched {
+            watched.abort();
+        }
         info!("stopped");
     }
 }
@@ -175,6 +188,7 @@ async fn doors(
     }
     let table =
         ConnectionTable::new(limits.connections, limits.reserved_for_nodes, limits.reserved_for_clients);
+    app.metrics.watch("everybody", table.clone());
     let listener = bind(app.config.listen).await?;
     let router = http::router(app.clone(), http::Served::Everything);
     // As the kernel gives them when IPv4 comes in at an IPv6 socket, too.
@@ -182,10 +196,12 @@ async fn doors(
     let mut doors =
         vec![Door { listener, tls, table, router, proxies: proxies.clone(), for_operators: false }];
     if let Some(address) = app.config.operator_listen {
+        let table = ConnectionTable::new(limits.operator_connections, 0, limits.operator_connections / 2);
+        app.metrics.watch("operators", table.clone());
         doors.push(Door {
             listener: bind(address).await?,
             tls: tls::operator_config(state)?,
-            table: ConnectionTable::new(limits.operator_connections, 0, limits.operator_connections / 2),
+            table,
             router: http::router(app.clone(), http::Served::Operators),
             proxies,
             for_operators: true,
@@ -197,13 +213,20 @@ async fn doors(
 }
 
 /// One line on standard output for each listener, in one write: who reads only the first may close the pipe.
-fn announce(app: &App, doors: &[Door]) -> Result<(), Failure> {
+fn announce(server: &Listening) -> Result<(), Failure> {
+    let Listening { app, doors, metrics, .. } = server;
+    let unknown = |e: std::io::Error| Failure::new(format!("listening: {e}"));
     let mut lines = String::new();
     for door in doors {
-        let address = door.listener.local_addr().map_err(|e| Failure::new(format!("listening: {e}")))?;
+        let address = door.listener.local_addr().map_err(unknown)?;
         let whom = if door.for_operators { "for operators " } else { "" };
         lines.push_str(&format!("listening {whom}on https://{address}\n"));
         info!(%address, role = app.role_name(), operators = door.for_operators, version = env!("CARGO_PKG_VERSION"), "ready");
+    }
+    if let Some(metrics) = metrics {
+        let address = metrics.local_addr().map_err(unknown)?;
+        lines.push_str(&format!("listening for metrics on http://{address}\n"));
+        info!(%address, "metrics");
     }
     std::io::stdout().write_all(lines.as_bytes()).map_err(|e| Failure::new(format!("standard output: {e}")))
 }
@@ -245,6 +268,15 @@ fn stop_signal() -> Result<impl Future<Output = &'static str>, Failure> {
             _ = int.recv() => "SIGINT",
         }
     })
+}
+
+/// For metrics: when certificates end.
+fn note_expiry(state: &StateDir, app: &App) {
+    for (file, path) in [("server.pem", state.file("server.pem")), ("ca.pem", state.ca())] {
+        if let Some(not_after) = std::fs::read(path).ok().and_then(|pem| pki::not_after(&pem)) {
+            app.metrics.certificate(file, not_after);
+        }
+    }
 }
 
 fn warn_of_expiry(state: &StateDir, now: u64) {

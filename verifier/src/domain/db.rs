@@ -2,15 +2,28 @@
 
 use super::{Error, Records, Result};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 
 /// Runs [`Records`] methods from async code.
 #[derive(Clone)]
-pub struct Db(Arc<Records>);
+pub struct Db {
+    records: Arc<Records>,
+    calls: Arc<AtomicUsize>,
+}
+
+/// A call that has not ended, or has not begun.
+struct Call(Arc<AtomicUsize>);
+
+impl Drop for Call {
+    fn drop(&mut self) {
+        self.0.fetch_sub(1, Ordering::Relaxed);
+    }
+}
 
 impl Db {
     /// Over these records.
     pub fn new(records: Arc<Records>) -> Self {
-        Self(records)
+        Self { records, calls: Arc::default() }
     }
 
     /// Reads or changes something. The caller may go away in the middle: a change and its events still go together.
@@ -21,8 +34,23 @@ impl Db {
         &self,
         work: impl FnOnce(&Records) -> Result<T> + Send + 'static,
     ) -> Result<T> {
-        let records = self.0.clone();
-        let done = tokio::task::spawn_blocking(move || work(&records)).await;
-        done.unwrap_or_else(|e| Err(Error::unavailable(format!("our bug: {e}"))))
+        let records = self.records.clone();
+        self.calls.fetch_add(1, Ordering::Relaxed);
+        let call = Call(self.calls.clone());
+        let done = tokio::task::spawn_blocking(move || {
+            let _call = call;
+            work(&records)
+        });
+        done.await.unwrap_or_else(|e| Err(Error::unavailable(format!("our bug: {e}"))))
+    }
+
+    /// Calls that have not ended, those that wait for a thread included.
+    pub fn calls(&self) -> usize {
+        self.calls.load(Ordering::Relaxed)
+    }
+
+    /// For what waits for nothing.
+    pub fn records(&self) -> &Records {
+        &self.records
     }
 }

@@ -64,5 +64,5 @@ pub use propose::{ProposalRequest, ProposalRuling, ProposalSnapshot};
 pub use registration::{Answered, NewRegistration, Registration, Saved};
 pub use review::Reviewer;
 pub use ruling::EvidenceRequest;
-pub use transactions::Records;
+pub use transactions::{Records, Standing};
 pub use view::TxView;

@@ -7,6 +7,7 @@ use super::{By, Error, Records, Result, audit, document};
 use crate::config::StateDir;
 use crate::events::Events;
 use crate::keys::{self, ClusterKey};
+use crate::store::measured::Measured;
 use crate::store::{self, Store};
 use halfkey_protocol::document::Deployment;
 use std::path::{Path, PathBuf};
@@ -50,7 +51,7 @@ impl Records {
         let deployment = of.as_ref().map_or(Deployment([0; 16]), |(deployment, _)| *deployment);
         let sequence = sequence(&*store, &key, deployment, of.as_ref().map(|(_, file)| file.as_path()))?;
         let (sequence, events) = (RwLock::new(sequence), Events::default());
-        Ok(Self { store, key, sequence, events, told: AtomicU64::default() })
+        Ok(Self { store: Measured::new(store), key, sequence, events, told: AtomicU64::default() })
     }
 
     /// Takes the database as it is, after a restore: the state file says then what it says. Open enrollments are used up: whether
@@ -77,7 +78,7 @@ impl Records {
             other => return other.map(|()| None),
         };
         let deployment = self.sequence().deployment();
-        let (index, wrong) = read(&*self.store, deployment)?;
+        let (index, wrong) = read(&self.store, deployment)?;
         if let Some(what) = wrong {
             return Err(Error::damaged(what));
         }

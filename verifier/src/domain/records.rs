@@ -19,7 +19,7 @@ use super::{
 use crate::appraisal::Ruling;
 use crate::events::{Announcement, Event};
 use crate::limit::{Rate, Source};
-use crate::store::{Changes, RegistrationLine, Standbys, Then, Tx, Which};
+use crate::store::{Changes, RegistrationLine, Standbys, Store as _, Then, Tx, Which};
 use halfkey_protocol::NodeId;
 use halfkey_protocol::document::Place;
 use halfkey_protocol::wire::operator::{

@@ -7,22 +7,58 @@ use super::sequence::Sequence;
 use super::{Error, Result, StoredProposal, TxView, audit};
 use crate::events::{Event, Events};
 use crate::keys::ClusterKey;
-use crate::store::{Changes, Store, StoreError, Then, Tx};
+use crate::store::measured::{Measured, Transactions};
+use crate::store::{Changes, Pool, Store, StoreError, Then, Tx};
 use halfkey_protocol::Reason;
 use halfkey_protocol::document::{Opened, Place};
 use halfkey_protocol::wire::SignedDocument;
 use std::sync::atomic::AtomicU64;
-use std::sync::{Arc, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
+use std::sync::{PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard, TryLockError};
 
 /// What a verifier or a registrar remembers.
 pub struct Records {
-    pub(super) store: Arc<dyn Store>,
+    pub(super) store: Measured,
     pub(super) key: ClusterKey,
     // Taken after the one that writes the database, and before the one that reads.
     pub(super) sequence: RwLock<Sequence>,
     pub(super) events: Events,
     /// The entry of the audit trail up to which those who wait were told what happened.
     pub(super) told: AtomicU64,
+}
+
+/// Where a server stands.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Standing {
+    /// Number of the newest document that it has read.
+    pub document: u64,
+    /// The entry of the audit trail that its state file names.
+    pub entry: u64,
+    /// The database is not the one that it has answered with.
+    pub in_trouble: bool,
+}
+
+/// For who looks at the server from outside: nothing here waits for anything.
+impl Records {
+    /// Where this server stands; none at a moment when that changes.
+    pub fn standing(&self) -> Option<Standing> {
+        let sequence = match self.sequence.try_read() {
+            Ok(sequence) => sequence,
+            Err(TryLockError::Poisoned(poisoned)) => poisoned.into_inner(),
+            Err(TryLockError::WouldBlock) => return None,
+        };
+        let (document, entry) = (sequence.index().head().number, sequence.entry());
+        Some(Standing { document, entry, in_trouble: sequence.in_trouble() })
+    }
+
+    /// What is known of the transactions so far.
+    pub fn transactions(&self) -> &Transactions {
+        self.store.transactions()
+    }
+
+    /// Connections to the database server.
+    pub fn pools(&self) -> Vec<Pool> {
+        self.store.pools()
+    }
 }
 
 /// Which transactions there are.
@@ -189,9 +225,8 @@ impl Records {
     /// Whether `accept-rollback` has run since.
     pub(super) fn look_again(&self) -> Result<()> {
         let mut sequence = self.sequence_mut();
-        let again = sequence.accepted_since(|deployment, file| {
-            opening::sequence(&*self.store, &self.key, deployment, file)
-        })?;
+        let again = sequence
+            .accepted_since(|deployment, file| opening::sequence(&self.store, &self.key, deployment, file))?;
         if let Some(again) = again {
             *sequence = again;
         }
@@ -254,6 +289,7 @@ mod tests {
     use crate::store::sqlite::Sqlite;
     use halfkey_protocol::NodeId;
     use halfkey_protocol::document::{Deployment, Kind, Scope, next, sha256};
+    use std::sync::Arc;
     use std::sync::atomic::{AtomicUsize, Ordering};
 
     /// Fails to commit some documents, after they were ready.

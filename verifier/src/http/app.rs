@@ -8,6 +8,7 @@ use crate::events::{Announcement, Event};
 use crate::keys::{self, ClusterKey, ReleaseKey};
 use crate::limit::{PeerClass, Pool, Rate, SourceRate};
 use crate::long_poll::LongPolls;
+use crate::metrics::Metrics;
 use crate::policies::Library;
 use crate::registrar::{Local, Registering, Registrar, Remote};
 use crate::tls::Peer;
@@ -41,6 +42,8 @@ pub struct App {
     pub bodies: Arc<Pool>,
     /// Memory for the bodies of clients with a listed certificate.
     pub client_bodies: Arc<Pool>,
+    /// What is counted and measured.
+    pub metrics: Metrics,
     probed: Mutex<Option<Instant>>,
 }
 
@@ -95,6 +98,7 @@ impl App {
             Announcement::Node(node) => waiting.notify(&[Event::NodeChanged(node)]),
             Announcement::Documents => documents.notify_one(),
         });
+        let metrics = Metrics::new(&records, clock.now());
         let db = Db::new(records);
         let registering =
             || Registering::new(&config, ClusterKey::load(&state.cluster_key())?, clock.clone());
@@ -103,6 +107,7 @@ impl App {
         Ok(Arc::new(Self {
             bodies: Pool::new(config.limits.body_bytes),
             client_bodies: Pool::new(config.limits.body_bytes),
+            metrics,
             probed: Mutex::default(),
             verifier: verifier.map(Arc::new),
             registrar,

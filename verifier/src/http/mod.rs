@@ -5,11 +5,13 @@
 //! | [`app`] | what handlers need |
 //! | [`auth`], [`body`], [`parameters`] | who asks, and what |
 //! | [`refusal`] | what was not served: status and reason |
+//! | [`observe`] | what is counted of each request; who watches the server |
 //! | [`routes`] | what machines, operators and a verifier at its registrar ask |
 
 pub mod app;
 pub mod auth;
 pub mod body;
+pub mod observe;
 pub mod parameters;
 pub mod refusal;
 pub mod routes;
@@ -18,8 +20,8 @@ use app::App;
 use axum::Router;
 use axum::extract::State;
 use axum::http::StatusCode;
-use axum::response::{IntoResponse, Response};
-use axum::routing::{any, get};
+use axum::middleware::from_fn_with_state;
+use axum::routing::any;
 use halfkey_protocol::Reason;
 use refusal::Refusal;
 use routes::{node, operator, registrar};
@@ -36,7 +38,7 @@ pub enum Served {
 
 /// The routes of a role.
 pub fn router(app: Arc<App>, served: Served) -> Router {
-    let router = Router::new().route("/healthz", get(health));
+    let router = observe::health_routes();
     let router = match served {
         Served::Everything => roles(router, &app),
         Served::Operators => router.nest("/v1/operator", operator::routes(app.clone())),
@@ -45,7 +47,8 @@ pub fn router(app: Arc<App>, served: Served) -> Router {
     let method = || async {
         Refusal::new(Reason::Malformed, "no such method here").with_status(StatusCode::METHOD_NOT_ALLOWED)
     };
-    router.fallback(missing).method_not_allowed_fallback(method).with_state(app)
+    let router = router.fallback(missing).method_not_allowed_fallback(method);
+    router.layer(from_fn_with_state(app.clone(), observe::count)).with_state(app)
 }
 
 fn roles(mut router: Router<Arc<App>>, app: &Arc<App>) -> Router<Arc<App>> {
@@ -75,12 +78,4 @@ fn wrong_role(router: Router<Arc<App>>, paths: &[&str]) -> Router<Arc<App>> {
             }),
         )
     })
-}
-
-/// 200 if the database can be written.
-async fn health(State(app): State<Arc<App>>) -> Response {
-    match app.healthy().await {
-        Ok(()) => (StatusCode::OK, "ok\n").into_response(),
-        Err(e) => Refusal::from(e).into_response(),
-    }
 }

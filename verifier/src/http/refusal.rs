@@ -57,7 +57,12 @@ impl Refusal {
 impl IntoResponse for Refusal {
     fn into_response(self) -> Response {
         info!(status = self.status.as_u16(), code = %self.problem.code, detail = %self.problem.message, "refused");
+        let reason = Reason::from_code(&self.problem.code);
         let mut response = (self.status, axum::Json(self.problem)).into_response();
+        // For who counts.
+        if let Some(reason) = reason {
+            response.extensions_mut().insert(reason);
+        }
         if matches!(self.status, StatusCode::TOO_MANY_REQUESTS | StatusCode::SERVICE_UNAVAILABLE) {
             response.headers_mut().insert(RETRY_AFTER, axum::http::HeaderValue::from_static("1"));
         }

@@ -31,7 +31,22 @@ pub struct ConnectionTable {
     slots: usize,
     for_nodes: usize,
     for_clients: usize,
+    turned_away: AtomicU64,
+    pushed_out: AtomicU64,
     inner: Mutex<Inner>,
+}
+
+/// A table at a moment, and what came of those for whom there was no slot.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Occupancy {
+    /// All slots.
+    pub slots: usize,
+    /// Connections of strangers, nodes and clients: [`PeerClass`].
+    pub taken: [usize; 3],
+    /// Those that got no slot, so far.
+    pub turned_away: u64,
+    /// Those that had to make room for others, so far.
+    pub pushed_out: u64,
 }
 
 #[derive(Default)]
@@ -67,7 +82,29 @@ impl ConnectionTable {
     /// With so many slots. Of these, so many are kept for nodes that proved themselves and for clients whose
     /// certificate is listed: nobody else pushes them out.
     pub fn new(slots: usize, for_nodes: usize, for_clients: usize) -> Arc<Self> {
-        Arc::new(Self { slots: slots.max(1), for_nodes, for_clients, inner: Mutex::default() })
+        Arc::new(Self {
+            slots: slots.max(1),
+            for_nodes,
+            for_clients,
+            turned_away: AtomicU64::new(0),
+            pushed_out: AtomicU64::new(0),
+            inner: Mutex::default(),
+        })
+    }
+
+    /// Who is connected.
+    pub fn occupancy(&self) -> Occupancy {
+        let mut taken = [0; 3];
+        for slot in self.inner().taken.values() {
+            taken[match slot.class() {
+                PeerClass::Stranger => 0,
+                PeerClass::Node => 1,
+                PeerClass::Client => 2,
+            }] += 1;
+        }
+        let [turned_away, pushed_out] =
+            [&self.turned_away, &self.pushed_out].map(|count| count.load(Ordering::Relaxed));
+        Occupancy { slots: self.slots, taken, turned_away, pushed_out }
     }
 
     /// A slot for a new connection; who had it before is told to leave. `None` if all are in use by others
@@ -79,7 +116,11 @@ impl ConnectionTable {
     fn admit_at(self: &Arc<Self>, source: Source, now: Instant) -> Option<Permit> {
         let mut inner = self.inner();
         if inner.taken.len() >= self.slots {
-            let gone = self.first_to_go(&inner, now)?;
+            let Some(gone) = self.first_to_go(&inner, now) else {
+                self.turned_away.fetch_add(1, Ordering::Relaxed);
+                return None;
+            };
+            self.pushed_out.fetch_add(1, Ordering::Relaxed);
             if let Some(slot) = inner.taken.remove(&gone) {
                 slot.leave.notify_one();
             }

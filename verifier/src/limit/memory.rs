@@ -70,6 +70,11 @@ impl Pool {
         Arc::new(Self { total, inner: Mutex::default(), freed: Notify::new() })
     }
 
+    /// Bytes in use, and all.
+    pub fn usage(&self) -> (usize, usize) {
+        (self.inner().used, self.total)
+    }
+
     /// For a body from this source; nothing yet.
     pub fn share(self: &Arc<Self>, source: Source) -> Share {
         let gone = Arc::new(Notify::new());

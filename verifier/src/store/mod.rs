@@ -4,6 +4,7 @@
 //! up [`Tx`] have a method for each question that is asked and for each change that is made, and every back end passes the same
 //! tests (`verifier/tests/store/main.rs`).
 
+pub mod measured;
 pub mod memory;
 pub mod moving;
 pub mod postgres;
@@ -110,6 +111,26 @@ pub trait Store: Send + Sync {
         drop(heard);
         None
     }
+
+    /// Connections to a server, if it is one that is connected to.
+    fn pools(&self) -> Vec<Pool> {
+        Vec::new()
+    }
+}
+
+/// Connections of one kind of transaction.
+#[derive(Clone, Copy, Debug)]
+pub struct Pool {
+    /// `write` or `read`.
+    pub kind: &'static str,
+    /// Most that are made.
+    pub most: usize,
+    /// Those that are there.
+    pub open: usize,
+    /// Of these, those that nobody uses.
+    pub idle: usize,
+    /// Who waits for one.
+    pub waiting: usize,
 }
 
 /// What a server of PostgreSQL says of the copies that could take its place.

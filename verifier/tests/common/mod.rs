@@ -4,6 +4,7 @@
 pub mod fleet;
 pub mod node;
 pub mod proposing;
+pub mod scrape;
 pub mod siege;
 pub mod turned;
 
@@ -30,6 +31,8 @@ pub struct Server {
     pub url: String,
     /// With `--operator-listen`.
     pub operator_url: String,
+    /// With `--metrics-listen`.
+    pub metrics_url: String,
 }
 
 impl Server {
@@ -52,11 +55,16 @@ impl Server {
 
     /// Over a PostgreSQL database that is new.
     pub fn over(database: &str) -> Self {
+        Self::over_with(database, &[])
+    }
+
+    /// The same with more flags.
+    pub fn over_with(database: &str, extra: &[&str]) -> Self {
         let dir = tempfile::tempdir().unwrap();
         let flags = ["--database", database];
         let state = dir.path().join("state");
         let process = Verifier::init_with(Path::new(BINARY), &state, "127.0.0.1", "ada", &flags).unwrap();
-        Self::serving(dir, process, &[])
+        Self::serving(dir, process, extra)
     }
 
     /// A second server over the same database: with a copy of the state folder, as docs/service.md says.
@@ -82,7 +90,13 @@ impl Server {
 
     fn serving(dir: TempDir, process: Verifier, extra: &[&str]) -> Self {
         let process = process.with_flags(&["--log-level", "debug"]).with_flags(extra);
-        let mut server = Self { dir, url: process.local_url(), operator_url: String::new(), process };
+        let mut server = Self {
+            dir,
+            url: process.local_url(),
+            operator_url: String::new(),
+            metrics_url: String::new(),
+            process,
+        };
         server.serve();
         server
     }
@@ -95,6 +109,7 @@ impl Server {
     pub fn serve(&mut self) {
         self.process.start().unwrap();
         self.operator_url = self.process.operator_url().unwrap_or_default().to_owned();
+        self.metrics_url = self.process.metrics_url().unwrap_or_default().to_owned();
     }
 
     pub fn state(&self) -> &Path {

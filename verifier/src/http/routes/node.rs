@@ -132,10 +132,14 @@ async fn finish(
         let checked =
             CheckedEvidence::of(&evidence, enrollment, &governed, &verifier.cluster, lifetimes, now);
         verifier.admit(node, checked.authentic(), &peer)?;
+        let since_begin = checked.authentic().then(|| nonce::made(&sent.nonce)).flatten();
+        let since_begin = since_begin.map(|made| now.saturating_sub(made));
         let request = EvidenceRequest { node, now, ticket: checked.ticket(), evidence: sent, keep };
-        records.attest(&request, &mut |snapshot| checked.rule(snapshot, &verifier.release, &verifier.cluster))
+        let rule = &mut |snapshot: &_| checked.rule(snapshot, &verifier.release, &verifier.cluster);
+        Ok((records.attest(&request, rule)?, since_begin))
     };
-    let verdict = app.db.run(judge).await?;
+    let (verdict, since_begin) = app.db.run(judge).await?;
+    app.metrics.verdict(purpose, &verdict, since_begin);
     info!(
         %node,
         purpose = purpose.as_str(),
@@ -242,6 +246,7 @@ async fn propose(
             ..answer("refused", Some(rejection.reason), rejection.to_string())
         },
     };
+    app.metrics.proposal(&answer);
     info!(
         %node,
         outcome = %answer.outcome,

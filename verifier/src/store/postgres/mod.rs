@@ -35,7 +35,7 @@ mod trail;
 
 pub use address::{Address, has_password};
 
-use super::{Changes, Heard, Result, Standbys, Store, StoreError, Tells, Then, Tx};
+use super::{Changes, Heard, Pool, Result, Standbys, Store, StoreError, Tells, Then, Tx};
 use block::Background;
 use halfkey_protocol::NodeId;
 use row::Found;
@@ -296,6 +296,10 @@ impl Store for Postgres {
 
     fn join(&self, heard: Heard) -> Option<Tells> {
         Some(announce::join(&self.background, &self.address, heard))
+    }
+
+    fn pools(&self) -> Vec<Pool> {
+        vec![self.writers.state("write"), self.readers.state("read")]
     }
 }
 

@@ -183,6 +183,18 @@ impl Sessions {
         }
     }
 
+    /// How many there are, and who waits.
+    pub fn state(&self, kind: &'static str) -> crate::store::Pool {
+        let status = self.pool.status();
+        crate::store::Pool {
+            kind,
+            most: status.max_size,
+            open: status.size,
+            idle: status.available,
+            waiting: status.waiting,
+        }
+    }
+
     /// With the place of the database.
     pub fn named(&self, e: StoreError) -> StoreError {
         match e {

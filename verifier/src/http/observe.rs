@@ -1,0 +1,47 @@
+//! What is counted of each request, and what who watches the server asks.
+
+use super::app::App;
+use super::refusal::Refusal;
+use crate::metrics;
+use axum::Router;
+use axum::extract::{MatchedPath, Request, State};
+use axum::http::header::CONTENT_TYPE;
+use axum::middleware::Next;
+use axum::response::{IntoResponse, Response};
+use axum::routing::get;
+use halfkey_protocol::Reason;
+use std::sync::Arc;
+use std::time::Instant;
+
+/// `/healthz`
+pub fn health_routes() -> Router<Arc<App>> {
+    Router::new().route("/healthz", get(health))
+}
+
+/// What is served where nobody but who watches the server is.
+pub fn watcher_routes(app: Arc<App>) -> Router {
+    health_routes().route("/metrics", get(metrics)).with_state(app)
+}
+
+/// Counts a request, and how long it took.
+pub async fn count(State(app): State<Arc<App>>, request: Request, next: Next) -> Response {
+    let route = request.extensions().get::<MatchedPath>().cloned();
+    let start = Instant::now();
+    let response = next.run(request).await;
+    let refused = response.extensions().get::<Reason>().copied();
+    let route = route.as_ref().map(MatchedPath::as_str);
+    app.metrics.answered(route, response.status(), refused, start.elapsed());
+    response
+}
+
+async fn metrics(State(app): State<Arc<App>>) -> Response {
+    ([(CONTENT_TYPE, metrics::CONTENT_TYPE)], app.metrics.render(&app)).into_response()
+}
+
+/// 200 if the database can be written.
+async fn health(State(app): State<Arc<App>>) -> Response {
+    match app.healthy().await {
+        Ok(()) => "ok\n".into_response(),
+        Err(e) => Refusal::from(e).into_response(),
+    }
+}

@@ -1,0 +1,117 @@
+//! How long transactions take, and how often they run again: a [`Store`] around another.
+
+use super::{Changes, Heard, Pool, Result, Standbys, Store, Tells, Then, Tx};
+use prometheus::{HistogramOpts, HistogramVec, IntCounterVec, Opts};
+use std::cell::Cell;
+use std::sync::Arc;
+use std::time::Instant;
+
+/// Upper bounds in seconds: from a read in memory to what [`super::postgres`] gives up after.
+const SECONDS: &[f64] =
+    &[0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 15.0];
+
+/// What is known of the transactions so far, by kind: `read`, `write`, `document`.
+#[derive(Clone)]
+pub struct Transactions {
+    /// From the wait for a connection to the answer of the database.
+    pub seconds: HistogramVec,
+    /// Runs after the first of a transaction.
+    pub again: IntCounterVec,
+    /// Those that ended with an error of the database.
+    pub failed: IntCounterVec,
+}
+
+impl Transactions {
+    fn new() -> Self {
+        let counter = |name, help| {
+            IntCounterVec::new(Opts::new(name, help), &["kind"]).expect("names of this program are valid")
+        };
+        let seconds = HistogramOpts::new(
+            "halfkey_database_transaction_seconds",
+            "Seconds of a transaction, from the wait for a connection to its end, by kind.",
+        );
+        let seconds = HistogramVec::new(seconds.buckets(SECONDS.to_vec()), &["kind"]);
+        Self {
+            seconds: seconds.expect("names of this program are valid"),
+            again: counter(
+                "halfkey_database_transaction_retries_total",
+                "Runs after the first of a transaction, as others were in its way.",
+            ),
+            failed: counter(
+                "halfkey_database_transaction_failures_total",
+                "Transactions that ended with an error of the database.",
+            ),
+        }
+    }
+
+    fn time(&self, kind: &str, run: impl FnOnce(&Cell<u64>) -> Result<()>) -> Result<()> {
+        let (start, runs) = (Instant::now(), Cell::new(0));
+        let done = run(&runs);
+        self.seconds.with_label_values(&[kind]).observe(start.elapsed().as_secs_f64());
+        if runs.get() > 1 {
+            self.again.with_label_values(&[kind]).inc_by(runs.get() - 1);
+        }
+        if done.is_err() {
+            self.failed.with_label_values(&[kind]).inc();
+        }
+        done
+    }
+}
+
+/// The store that is measured.
+pub struct Measured {
+    store: Arc<dyn Store>,
+    transactions: Transactions,
+}
+
+impl Measured {
+    /// Around `store`.
+    pub fn new(store: Arc<dyn Store>) -> Self {
+        Self { store, transactions: Transactions::new() }
+    }
+
+    /// What is known of its transactions.
+    pub fn transactions(&self) -> &Transactions {
+        &self.transactions
+    }
+}
+
+impl Store for Measured {
+    fn read(&self, work: &mut dyn FnMut(&dyn Tx)) -> Result<()> {
+        self.transactions.time("read", |runs| {
+            self.store.read(&mut |rows| {
+                runs.set(runs.get() + 1);
+                work(rows);
+            })
+        })
+    }
+
+    fn write(&self, changes: Changes, work: &mut dyn FnMut(&dyn Tx) -> Then) -> Result<()> {
+        let kind = match changes {
+            Changes::Rows => "write",
+            Changes::Documents => "document",
+        };
+        self.transactions.time(kind, |runs| {
+            self.store.write(changes, &mut |rows| {
+                runs.set(runs.get() + 1);
+                work(rows)
+            })
+        })
+    }
+
+    fn purge(&self) {
+        self.store.purge();
+    }
+
+    fn standbys(&self) -> Result<Option<Standbys>> {
+        self.store.standbys()
+    }
+
+    fn join(&self, heard: Heard) -> Option<Tells> {
+        self.store.join(heard)
+    }
+
+    fn pools(&self) -> Vec<Pool> {
+        self.store.pools()
+    }
+}
