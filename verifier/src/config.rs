@@ -202,7 +202,9 @@ pub struct Limits {
     pub body_seconds: u64,
     /// How fast a body has to come, on average, after `body_seconds`.
     pub bytes_per_second: u64,
-    /// Seconds for requests in flight when the server is told to stop.
+    /// Seconds in which a server that was told to stop says so to load balancers (`/readyz`), and still serves who comes.
+    pub drain_seconds: u64,
+    /// Seconds for requests in flight after that.
     pub shutdown_seconds: u64,
 }
 
@@ -226,6 +228,7 @@ impl Default for Limits {
             header_seconds: 30,
             body_seconds: 10,
             bytes_per_second: 4096,
+            drain_seconds: 0,
             shutdown_seconds: 10,
         }
     }

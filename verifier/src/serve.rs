@@ -12,6 +12,7 @@ use std::net::{Ipv4Addr, SocketAddr};
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::net::TcpListener;
+use tokio::sync::mpsc;
 use tracing::{error, info, warn};
 
 /// How often what is over is forgotten.
@@ -73,11 +74,18 @@ async fn watch_standbys(db: Db, mut watch: standbys::Watch) {
 /// When it can't start.
 pub async fn run(state: &StateDir, config: Config) -> Result<(), Failure> {
     // Before anything is announced: a signal from now on means a graceful end.
-    let stop = stop_signal()?;
+    let told = signals()?;
     let server = Listening::open(state, config, Clock::system()).await?;
     announce(&server)?;
-    server.serve(stop).await;
+    server.serve(told).await;
     Ok(())
+}
+
+/// What somebody outside wants of a server.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Told {
+    /// To stop, for this reason. Once more: at once.
+    Stop(&'static str),
 }
 
 /// A server whose listeners are bound: who connects from now on is answered as soon as it serves.
@@ -121,8 +129,8 @@ impl Listening {
         self.doors.iter().map(|door| door.listener.local_addr()).collect()
     }
 
-    /// Serves until `stop` says why not any longer; requests in flight are finished.
-    pub async fn serve(self, stop: impl Future<Output = &'static str>) {
+    /// Serves until it is told to stop, or nobody is left who could tell it; requests in flight are finished.
+    pub async fn serve(self, mut told: mpsc::Receiver<Told>) {
         let Self { app, doors, metrics, standbys } = self;
         let watched =
             metrics.map(|at| tokio::spawn(listener::serve(at, http::observe::watcher_routes(app.clone()))));
@@ -147,7 +155,12 @@ impl Listening {
                 })
             })
             .collect();
-        let signal = stop.await;
+        let signal = match told.recv().await {
+            Some(Told::Stop(why)) => why,
+            None => "nobody can tell",
+        };
+        app.stop();
+        drain(&app, signal, &mut told).await;
         info!(signal, "stopping: requests in flight are finished");
         long_polls.stop();
         let _ = stopping.send(true);
@@ -167,6 +180,19 @@ impl Listening {
             watched.abort();
         }
         info!("stopped");
+    }
+}
+
+/// Gives load balancers time to send no more.
+async fn drain(app: &App, signal: &str, told: &mut mpsc::Receiver<Told>) {
+    let seconds = app.config.limits.drain_seconds;
+    if seconds == 0 {
+        return;
+    }
+    info!(signal, seconds, "not ready any more: who comes is served until load balancers know");
+    tokio::select! {
+        _ = told.recv() => {}
+        () = tokio::time::sleep(Duration::from_secs(seconds)) => {}
     }
 }
 
@@ -257,17 +283,25 @@ async fn bind(address: SocketAddr) -> Result<TcpListener, Failure> {
     bound.map_err(|e| Failure::new(format!("listening on {address}: {e}")))
 }
 
-fn stop_signal() -> Result<impl Future<Output = &'static str>, Failure> {
+/// What signals tell. From now on none of them ends the process by itself.
+fn signals() -> Result<mpsc::Receiver<Told>, Failure> {
     use tokio::signal::unix::{SignalKind, signal};
     let failed = |e: std::io::Error| Failure::new(format!("signals: {e}"));
     let mut term = signal(SignalKind::terminate()).map_err(failed)?;
     let mut int = signal(SignalKind::interrupt()).map_err(failed)?;
-    Ok(async move {
-        tokio::select! {
-            _ = term.recv() => "SIGTERM",
-            _ = int.recv() => "SIGINT",
+    let (tell, told) = mpsc::channel(4);
+    tokio::spawn(async move {
+        loop {
+            let what = tokio::select! {
+                _ = term.recv() => Told::Stop("SIGTERM"),
+                _ = int.recv() => Told::Stop("SIGINT"),
+            };
+            if tell.send(what).await.is_err() {
+                return;
+            }
         }
-    })
+    });
+    Ok(told)
 }
 
 /// For metrics: when certificates end.

@@ -108,7 +108,7 @@ async fn a_disk_that_takes_no_more_releases_nothing() {
     assert!(server.log().contains("the database can't do its work"), "{}", server.log());
     // Nothing at all can be written, not even the log: it still answers.
     limit_file_size(server.pid(), 1);
-    let health = get::<serde_json::Value>(&anybody, "/healthz").await;
+    let health = get::<serde_json::Value>(&anybody, "/readyz").await;
     assert_eq!(refused(health), Reason::Unavailable);
 
     // Room again: the same evidence is as good as before, nothing of it was recorded.

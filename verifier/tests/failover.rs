@@ -149,7 +149,7 @@ async fn a_database_that_is_gone_for_long_is_survived() {
     let begin = halfkey_testkit::node::SimulatedNode::begin(&nodes[1].node, "boot", &[]);
     let begun = post::<halfkey_protocol::wire::Begun>(&server.anybody(), "/v1/begin", &begin).await;
     assert_eq!(refused(begun), Reason::Unavailable);
-    let health = server.anybody().get::<serde_json::Value>("/healthz").await;
+    let health = server.anybody().get::<serde_json::Value>("/readyz").await;
     assert!(matches!(health, Err(ClientError::Refused(status, _)) if status == 503));
     assert!(!booting.is_finished());
     database.resume().unwrap();

@@ -1,11 +1,11 @@
-//! What who watches the server sees: metrics.
+//! What who watches the server sees: metrics, and whether it lives and serves.
 #![allow(clippy::unwrap_used, reason = "a test ends where it fails")]
 
 mod common;
 
 use common::node::{Node, enrolled, said};
 use common::scrape::{Scrape, plain};
-use common::{Server, get, post, refused};
+use common::{Server, get, post, refused, until};
 use halfkey_protocol::Reason;
 use halfkey_protocol::wire::Begin;
 use halfkey_protocol::wire::operator::ServerInfo;
@@ -103,4 +103,46 @@ async fn connections_to_postgresql_are_counted() {
         |state| seen.value(&format!("halfkey_database_connections{{kind=\"write\",state=\"{state}\"}}"));
     assert!(open("busy") + open("idle") >= 1.0);
     assert!(seen.value("halfkey_database_transaction_seconds_count{kind=\"write\"}") >= 1.0);
+}
+
+/// A load balancer sees that it stops before anybody is turned away.
+#[tokio::test]
+async fn a_server_that_stops_says_so_first() {
+    // Longer than any test: the second signal ends it.
+    let mut server = Server::with("drain_seconds = 3600\n", &WATCHED);
+    let node = enrolled(&server).await;
+    let anybody = server.anybody();
+    assert_eq!(plain(&server.metrics_url, "/readyz").await.0, 200);
+    assert!(
+        get::<serde_json::Value>(&anybody, "/readyz").await.is_err_and(|said| said.code != "unavailable")
+    );
+
+    server.signal_stop();
+    until("it says that it stops", async || plain(&server.metrics_url, "/readyz").await.0 == 503).await;
+    assert_eq!(refused(get::<serde_json::Value>(&anybody, "/readyz").await), Reason::Unavailable);
+    assert_eq!(plain(&server.metrics_url, "/healthz").await.0, 200, "it lives");
+    assert_eq!(Scrape::of(&server.metrics_url).await.value("halfkey_stopping"), 1.0);
+    // Who was sent here is served, on a new connection too.
+    assert_eq!(said(&node.boot(&server.anybody()).await), "pending no_policy");
+    assert_eq!(server.stop(), Some(0));
+    assert!(server.log().contains("stopped"), "{}", server.log());
+}
+
+/// Alive, and not ready: a process that is started again would be no better.
+#[tokio::test]
+async fn a_server_with_another_database_is_not_ready() {
+    let mut server = Server::with("", &WATCHED);
+    let before = server.state().with_extension("before");
+    let _ = enrolled(&server).await;
+    server.stop();
+    std::fs::copy(server.state().join("halfkey.db"), &before).unwrap();
+    server.serve();
+    let _ = enrolled(&server).await;
+    server.stop();
+    std::fs::copy(&before, server.state().join("halfkey.db")).unwrap();
+    server.serve();
+    let (status, _, said) = plain(&server.metrics_url, "/readyz").await;
+    assert!(status == 503 && said.contains("rolled_back"), "{status} {said}");
+    assert_eq!(plain(&server.metrics_url, "/healthz").await.0, 200);
+    assert_eq!(Scrape::of(&server.metrics_url).await.value("halfkey_rolled_back"), 1.0);
 }

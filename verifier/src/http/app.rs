@@ -16,10 +16,11 @@ use crate::{Clock, Failure};
 use halfkey_protocol::document::Deployment;
 use halfkey_protocol::{NodeId, Reason};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 use tokio::sync::{Mutex, Notify};
 
-/// How long the answer of `/healthz` is good for: each probe is a durable write.
+/// How long the answer of `/readyz` is good for: each probe is a durable write.
 const PROBE: Duration = Duration::from_secs(2);
 
 /// All that handlers need.
@@ -45,6 +46,7 @@ pub struct App {
     /// What is counted and measured.
     pub metrics: Metrics,
     probed: Mutex<Option<Instant>>,
+    stopping: AtomicBool,
 }
 
 /// What the verifier role has.
@@ -109,6 +111,7 @@ impl App {
             client_bodies: Pool::new(config.limits.body_bytes),
             metrics,
             probed: Mutex::default(),
+            stopping: AtomicBool::new(false),
             verifier: verifier.map(Arc::new),
             registrar,
             long_polls,
@@ -152,19 +155,39 @@ impl App {
         }
     }
 
-    /// Whether the database can be written.
+    /// The server was told to stop: it is not ready any more.
+    pub fn stop(&self) {
+        self.stopping.store(true, Ordering::Relaxed);
+    }
+
+    /// Whether it was.
+    pub fn is_stopping(&self) -> bool {
+        self.stopping.load(Ordering::Relaxed)
+    }
+
+    /// Whether a machine that asks now would be served: the server is not about to stop, the database is the one that it has
+    /// answered with, and can be written. Keys and schema were looked at when it started.
     ///
     /// # Errors
-    /// When it can't.
-    pub async fn healthy(&self) -> Result<(), Error> {
+    /// Why not.
+    pub async fn ready(&self) -> Result<(), Error> {
+        if self.is_stopping() {
+            return Err(Error::Refused(Reason::Unavailable, "it stops".to_owned()));
+        }
         // Held while probing: many questions are one probe.
         let mut probed = self.probed.lock().await;
         if probed.is_some_and(|at| at.elapsed() < PROBE) {
             return Ok(());
         }
         *probed = None;
-        let now = self.clock.now();
-        self.db.run(move |records| records.probe(now)).await?;
+        let (now, verifies) = (self.clock.now(), self.verifier.is_some());
+        let probe = move |records: &Records| {
+            if verifies {
+                records.require_here()?;
+            }
+            records.probe(now)
+        };
+        self.db.run(probe).await?;
         *probed = Some(Instant::now());
         Ok(())
     }

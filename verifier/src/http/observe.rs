@@ -13,9 +13,9 @@ use halfkey_protocol::Reason;
 use std::sync::Arc;
 use std::time::Instant;
 
-/// `/healthz`
+/// `/healthz`, `/readyz`
 pub fn health_routes() -> Router<Arc<App>> {
-    Router::new().route("/healthz", get(health))
+    Router::new().route("/healthz", get(alive)).route("/readyz", get(ready))
 }
 
 /// What is served where nobody but who watches the server is.
@@ -38,9 +38,14 @@ async fn metrics(State(app): State<Arc<App>>) -> Response {
     ([(CONTENT_TYPE, metrics::CONTENT_TYPE)], app.metrics.render(&app)).into_response()
 }
 
-/// 200 if the database can be written.
-async fn health(State(app): State<Arc<App>>) -> Response {
-    match app.healthy().await {
+/// 200: the process answers. Who starts it again for less only makes more of an outage.
+async fn alive() -> &'static str {
+    "ok\n"
+}
+
+/// 200 if a machine that asks now would be served: a load balancer goes by it.
+async fn ready(State(app): State<Arc<App>>) -> Response {
+    match app.ready().await {
         Ok(()) => "ok\n".into_response(),
         Err(e) => Refusal::from(e).into_response(),
     }

@@ -26,6 +26,7 @@ pub struct Gauges {
     document: IntGauge,
     entry: IntGauge,
     rolled_back: IntGauge,
+    stopping: IntGauge,
 }
 
 impl Gauges {
@@ -109,6 +110,7 @@ impl Gauges {
                 "halfkey_rolled_back",
                 "1 while nothing is served, as the database is not the one that was answered with.",
             ),
+            stopping: names.gauge("halfkey_stopping", "1 once the server was told to stop."),
         }
     }
 
@@ -159,6 +161,7 @@ impl Gauges {
             self.entry.set(signed(standing.entry));
             self.rolled_back.set(i64::from(standing.in_trouble));
         }
+        self.stopping.set(i64::from(app.is_stopping()));
     }
 }
 

@@ -5,17 +5,17 @@ use halfkey_testkit::clock::TurnedClock;
 use halfkey_verifier::Clock;
 use halfkey_verifier::client::Client;
 use halfkey_verifier::config::{Config, StateDir};
-use halfkey_verifier::serve::Listening;
+use halfkey_verifier::serve::{Listening, Told};
 use std::path::PathBuf;
 use tempfile::TempDir;
-use tokio::sync::oneshot;
+use tokio::sync::mpsc;
 use tokio::task::JoinHandle;
 
 pub struct TurnedServer {
     pub clock: TurnedClock,
     state: PathBuf,
     url: String,
-    running: Option<(oneshot::Sender<()>, JoinHandle<()>)>,
+    running: Option<(mpsc::Sender<Told>, JoinHandle<()>)>,
     _dir: TempDir,
 }
 
@@ -37,18 +37,14 @@ impl TurnedServer {
         let clock = self.clock.clone();
         let server = Listening::open(&state, config, Clock::of(move || clock.now())).await.unwrap();
         self.url = format!("https://{}", server.addresses().unwrap()[0]);
-        let (stop, stopped) = oneshot::channel::<()>();
-        let serving = server.serve(async move {
-            let _ = stopped.await;
-            "the test"
-        });
-        self.running = Some((stop, tokio::spawn(serving)));
+        let (tell, told) = mpsc::channel(1);
+        self.running = Some((tell, tokio::spawn(server.serve(told))));
     }
 
     /// Stops it and starts it again, on another port.
     pub async fn restart(&mut self) {
-        let (stop, serving) = self.running.take().unwrap();
-        stop.send(()).unwrap();
+        let (tell, serving) = self.running.take().unwrap();
+        tell.send(Told::Stop("the test")).await.unwrap();
         serving.await.unwrap();
         self.serve().await;
     }
