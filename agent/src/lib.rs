@@ -17,6 +17,7 @@
 //! | [`tpm`] | commands, sessions and keys of the TPM |
 //! | [`words`] | what it says on the console of a machine that boots |
 //! | [`error`], [`console`], [`terminal`] | how it says what went wrong, and asks |
+//! | [`trace`] | a name for this run, for the logs of the servers |
 //! | [`hardening`], [`deadline`], [`timing`], [`bounded`], [`durable`], [`sd_notify`] | small things used everywhere |
 
 pub mod boot;
@@ -41,4 +42,5 @@ pub mod sd_notify;
 pub mod terminal;
 pub mod timing;
 pub mod tpm;
+pub mod trace;
 pub mod words;

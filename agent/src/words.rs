@@ -37,6 +37,13 @@ pub fn luks1(path: impl Display) -> Error {
         .hint("convert it: cryptsetup convert --type luks2")
 }
 
+// Verifiers are asked
+
+/// Said once, before the first request; `trace` is 32 hex digits.
+pub fn trace(trace: &str) -> String {
+    format!("asking the verifiers; their logs have this as trace {trace}")
+}
+
 // Whether the volumes are those of the enrollment
 
 /// A volume with a token of ours that is not among those that will be opened.

@@ -96,6 +96,9 @@ fn unlocking(page: &mut Page) {
     }
     page.complained(&words::window_is_over());
 
+    page.chapter("the verifiers are asked");
+    page.said(words::trace("4bf92f3577b34da6a3ce929d0e0e4736"));
+
     page.chapter("another attempt");
     let refusal = exchange::refusal(&verdict("denied", Reason::Stale));
     page.said(exchange::fresh_quote(&refusal));

@@ -353,6 +353,8 @@ fn start_log(format: LogFormat, level: tracing::Level) {
     let shown = shown.with_target("deadpool", quiet);
     match format {
         LogFormat::Text => registry().with(log.with_target(false).with_ansi(false)).with(shown).init(),
-        LogFormat::Json => registry().with(log.json().flatten_event(true)).with(shown).init(),
+        LogFormat::Json => {
+            registry().with(log.json().flatten_event(true).with_span_list(false)).with(shown).init()
+        }
     }
 }

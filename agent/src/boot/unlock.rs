@@ -20,7 +20,7 @@ use crate::net::tls;
 use crate::timing::Timeline;
 use crate::tpm::{self, Location, Object, SealedBlob, Tpm, UnsealSession};
 use crate::words;
-use crate::{console, fence, sd_notify};
+use crate::{console, fence, sd_notify, trace};
 use halfkey_protocol::identity::sha256;
 use halfkey_protocol::keys::half::VolumeKey;
 use halfkey_protocol::keys::label;
@@ -203,6 +203,7 @@ impl Unlock {
             timeline: self.timeline.clone(),
         };
         // The network may still be coming up: the TPM's work goes on beside it.
+        trace::announce();
         let race = Race::start(&config)?;
         let mut keys = match self.prepare_keys(route) {
             Err(error) if self.walk.failure(error.kind, false) == Failure::TellVerifier => {

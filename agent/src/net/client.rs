@@ -4,6 +4,7 @@ use super::connect::{self, Stream};
 use super::{Error, Server, http};
 use crate::deadline::Deadline;
 use crate::timing::Timeline;
+use crate::trace;
 use halfkey_protocol::{MAX_ANSWER, Reason, wire};
 use rustls::ClientConfig;
 use std::cell::RefCell;
@@ -57,7 +58,7 @@ impl Client {
         };
         let stream = connection.get_mut();
         stream.sock.until = until;
-        let request = http::post(self.server.authority(), &self.server.target(path), body);
+        let request = http::post(self.server.authority(), &self.server.target(path), body, trace::parent());
         stream
             .write_all(request.as_bytes())
             .and_then(|()| stream.flush())

@@ -24,12 +24,14 @@ pub struct Answer {
     pub keep: bool,
 }
 
-/// A request with a JSON body.
-pub fn post(authority: &str, target: &str, body: &str) -> String {
+/// A request with a JSON body, and what servers find it by in their logs.
+pub fn post(authority: &str, target: &str, body: &str, trace: Option<&str>) -> String {
+    let (name, end) = if trace.is_some() { ("traceparent: ", "\r\n") } else { ("", "") };
     format!(
-        "POST {target} HTTP/1.1\r\nhost: {authority}\r\nuser-agent: halfkey-agent/{}\r\n\
+        "POST {target} HTTP/1.1\r\nhost: {authority}\r\nuser-agent: halfkey-agent/{}\r\n{name}{}{end}\
          content-type: application/json\r\naccept: application/json\r\ncontent-length: {}\r\n\r\n{body}",
         env!("CARGO_PKG_VERSION"),
+        trace.unwrap_or_default(),
         body.len()
     )
 }

@@ -10,3 +10,4 @@ mod keys;
 mod kinds;
 mod logs;
 mod proposals;
+mod traced;

@@ -37,9 +37,11 @@ impl Db {
         let records = self.records.clone();
         self.calls.fetch_add(1, Ordering::Relaxed);
         let call = Call(self.calls.clone());
+        // What is logged there is of the same request.
+        let span = tracing::Span::current();
         let done = tokio::task::spawn_blocking(move || {
             let _call = call;
-            work(&records)
+            span.in_scope(|| work(&records))
         });
         done.await.unwrap_or_else(|e| Err(Error::unavailable(format!("our bug: {e}"))))
     }

@@ -5,7 +5,7 @@
 //! | [`app`] | what handlers need |
 //! | [`auth`], [`body`], [`parameters`] | who asks, and what |
 //! | [`refusal`] | what was not served: status and reason |
-//! | [`observe`] | what is counted of each request; who watches the server |
+//! | [`observe`], [`trace`] | what is counted of each request, and its name in the log; who watches the server |
 //! | [`routes`] | what machines, operators and a verifier at its registrar ask |
 
 pub mod app;
@@ -15,6 +15,7 @@ pub mod observe;
 pub mod parameters;
 pub mod refusal;
 pub mod routes;
+pub mod trace;
 
 use app::App;
 use axum::Router;

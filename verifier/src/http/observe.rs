@@ -2,6 +2,7 @@
 
 use super::app::App;
 use super::refusal::Refusal;
+use super::trace;
 use crate::metrics;
 use axum::Router;
 use axum::extract::{MatchedPath, Request, State};
@@ -12,6 +13,7 @@ use axum::routing::get;
 use halfkey_protocol::Reason;
 use std::sync::Arc;
 use std::time::Instant;
+use tracing::Instrument as _;
 
 /// `/healthz`, `/readyz`
 pub fn health_routes() -> Router<Arc<App>> {
@@ -23,11 +25,12 @@ pub fn watcher_routes(app: Arc<App>) -> Router {
     health_routes().route("/metrics", get(metrics)).with_state(app)
 }
 
-/// Counts a request, and how long it took.
+/// Counts a request, and how long it took. What is logged of it has its trace.
 pub async fn count(State(app): State<Arc<App>>, request: Request, next: Next) -> Response {
     let route = request.extensions().get::<MatchedPath>().cloned();
     let start = Instant::now();
-    let response = next.run(request).await;
+    let span = trace::span(request.headers());
+    let response = next.run(request).instrument(span).await;
     let refused = response.extensions().get::<Reason>().copied();
     let route = route.as_ref().map(MatchedPath::as_str);
     app.metrics.answered(route, response.status(), refused, start.elapsed());

@@ -21,7 +21,7 @@ use halfkey_protocol::wire::{
 };
 use halfkey_protocol::{MAX_BODY, MAX_VOLUMES, NodeId, Reason};
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 use tracing::{debug, error, info, warn};
 
 /// The longest that a request is held open.
@@ -119,10 +119,12 @@ async fn finish(
     let verifier = app.verifier()?.clone();
     let evidence = BoundedEvidence::read(&message.value)?;
     let (node, purpose) = (evidence.node, evidence.purpose);
+    let start = Instant::now();
     let known = enrolled_node(&app, node, purpose, &peer).await?;
     let lifetimes = Lifetimes { nonce: app.config.lifetimes.nonce, pending: app.config.lifetimes.pending };
     let (keep, clock) = (app.config.limits.evidence_kept, app.clock.clone());
-    // Checking and recording go on when the node hangs up, and the memory of the body stays accounted.
+    let told = app.clone();
+    // Checking, recording and telling go on when the node hangs up, and the memory of the body stays accounted.
     let judge = move |records: &Records| {
         let sent = &message.value;
         let evidence = BoundedEvidence::read(sent)?;
@@ -132,24 +134,24 @@ async fn finish(
         let checked =
             CheckedEvidence::of(&evidence, enrollment, &governed, &verifier.cluster, lifetimes, now);
         verifier.admit(node, checked.authentic(), &peer)?;
-        let since_begin = checked.authentic().then(|| nonce::made(&sent.nonce)).flatten();
-        let since_begin = since_begin.map(|made| now.saturating_sub(made));
         let request = EvidenceRequest { node, now, ticket: checked.ticket(), evidence: sent, keep };
         let rule = &mut |snapshot: &_| checked.rule(snapshot, &verifier.release, &verifier.cluster);
-        Ok((records.attest(&request, rule)?, since_begin))
+        let verdict = records.attest(&request, rule)?;
+        info!(
+            %node,
+            purpose = purpose.as_str(),
+            outcome = %verdict.outcome,
+            code = verdict.code.as_deref(),
+            detail = %verdict.message,
+            evidence = verdict.evidence_id,
+            ms = start.elapsed().as_millis() as u64,
+            "verdict"
+        );
+        let begun = checked.authentic().then(|| nonce::made(&sent.nonce)).flatten();
+        told.metrics.verdict(purpose, &verdict, begun.map(|begun| now.saturating_sub(begun)));
+        Ok(verdict)
     };
-    let (verdict, since_begin) = app.db.run(judge).await?;
-    app.metrics.verdict(purpose, &verdict, since_begin);
-    info!(
-        %node,
-        purpose = purpose.as_str(),
-        outcome = %verdict.outcome,
-        code = verdict.code.as_deref(),
-        detail = %verdict.message,
-        evidence = verdict.evidence_id,
-        "verdict"
-    );
-    Ok(axum::Json(verdict))
+    Ok(axum::Json(app.db.run(judge).await?))
 }
 
 async fn wait(
