@@ -51,7 +51,7 @@ enum Command {
         #[arg(long, value_name = "URL")]
         database: Option<String>,
     },
-    /// Serve until SIGTERM
+    /// Serve until SIGTERM; SIGHUP reads certificates and settings again
     Serve(Serve),
     /// Add, list and remove operators
     #[command(subcommand)]
@@ -259,7 +259,9 @@ pub fn run(cli: Cli) -> Result<(), Failure> {
         }
         Command::Certificate { state, sans, role: None, .. } => {
             init::renew(&StateDir::new(state.dir), &sans)?;
-            eprintln!("made a new server certificate; restart the server to use it");
+            eprintln!(
+                "made a new server certificate; the server takes it at SIGHUP (`systemctl reload halfkey-verifier`)"
+            );
             Ok(())
         }
         Command::Certificate { state, sans, role: Some(Role::Registrar), url: Some(url), out: Some(out) } => {
@@ -294,16 +296,9 @@ fn man_pages(command: clap::Command, folder: &Path) -> std::io::Result<()> {
 
 impl Serve {
     fn run(self) -> Result<(), Failure> {
-        let state = StateDir::new(self.state.dir);
+        let state = StateDir::new(&self.state.dir);
         let _serving = state.lock_serving()?;
-        let mut config = Config::load(&state)?;
-        config.listen = self.listen.unwrap_or(config.listen);
-        config.operator_listen = self.operator_listen.or(config.operator_listen);
-        config.metrics_listen = self.metrics_listen.or(config.metrics_listen);
-        config.role = self.role.unwrap_or(config.role);
-        config.log_format = self.log_format.unwrap_or(config.log_format);
-        config.registrar = self.registrar.or(config.registrar);
-        config.ek_roots = self.ek_roots.or(config.ek_roots);
+        let config = self.config(&state)?;
         start_log(config.log_format, self.log_level);
         // The work of a request is some hundred microseconds; the rest of its time it waits for a commit that it shares with all
         // that wait at the same time.
@@ -314,7 +309,21 @@ impl Serve {
             .enable_all()
             .build()
             .map_err(|e| Failure::new(format!("runtime: {e}")))?;
-        runtime.block_on(serve::run(&state, config))
+        let again = state.clone();
+        runtime.block_on(serve::run(&state, config, Box::new(move || self.config(&again))))
+    }
+
+    /// The settings, over which flags win.
+    fn config(&self, state: &StateDir) -> Result<Config, Failure> {
+        let mut config = Config::load(state)?;
+        config.listen = self.listen.unwrap_or(config.listen);
+        config.operator_listen = self.operator_listen.or(config.operator_listen);
+        config.metrics_listen = self.metrics_listen.or(config.metrics_listen);
+        config.role = self.role.unwrap_or(config.role);
+        config.log_format = self.log_format.unwrap_or(config.log_format);
+        config.registrar = self.registrar.clone().or(config.registrar);
+        config.ek_roots = self.ek_roots.clone().or(config.ek_roots);
+        Ok(config)
     }
 }
 

@@ -5,6 +5,7 @@ use crate::standbys::StandbyMode;
 use crate::store::Location;
 use crate::store::postgres::{self, Address};
 use serde::{Deserialize, Serialize};
+use std::collections::{BTreeMap, BTreeSet};
 use std::fs::{File, TryLockError};
 use std::net::{IpAddr, SocketAddr};
 use std::os::unix::fs::MetadataExt as _;
@@ -389,6 +390,61 @@ impl Config {
         toml::from_str(text).map_err(|e| Failure::new(e.to_string().trim_end().to_owned()))
     }
 
+    /// That its settings fit together.
+    ///
+    /// # Errors
+    /// Which don't.
+    pub fn check(&self) -> Result<(), Failure> {
+        if self.operators_only_there && self.operator_listen.is_none() {
+            return Err(Failure::new("operators_only_there: expected `operator_listen` as well, found none"));
+        }
+        Ok(())
+    }
+
+    /// These, with what a server that runs can take over of `new`. What is bound, made or sized at the start stays.
+    #[must_use]
+    pub fn taking(&self, new: &Self) -> Self {
+        let (lifetimes, limits) = (&new.lifetimes, &new.limits);
+        Self {
+            operators_only_there: new.operators_only_there,
+            proxy_from: new.proxy_from.clone(),
+            urls: new.urls.clone(),
+            lifetimes: Lifetimes { activation: self.lifetimes.activation, ..lifetimes.clone() },
+            limits: Limits {
+                evidence_kept: limits.evidence_kept,
+                handshake_seconds: limits.handshake_seconds,
+                header_seconds: limits.header_seconds,
+                body_seconds: limits.body_seconds,
+                bytes_per_second: limits.bytes_per_second,
+                drain_seconds: limits.drain_seconds,
+                shutdown_seconds: limits.shutdown_seconds,
+                ..self.limits.clone()
+            },
+            ..self.clone()
+        }
+    }
+
+    /// Names of the settings in which two differ, `limits.waiters`. What they say may be secret.
+    pub fn differences(&self, other: &Self) -> Vec<String> {
+        let [one, other] = [self, other].map(Self::values);
+        let keys: BTreeSet<_> = one.keys().chain(other.keys()).collect();
+        keys.into_iter().filter(|key| one.get(*key) != other.get(*key)).cloned().collect()
+    }
+
+    fn values(&self) -> BTreeMap<String, toml::Value> {
+        let table = toml::Table::try_from(self).expect("plain tables of numbers and strings");
+        let mut values = BTreeMap::new();
+        for (key, value) in table {
+            match value {
+                toml::Value::Table(inner) => {
+                    values.extend(inner.into_iter().map(|(name, value)| (format!("{key}.{name}"), value)));
+                }
+                value => drop(values.insert(key, value)),
+            }
+        }
+        values
+    }
+
     /// The text of a settings file.
     pub fn render(&self) -> String {
         toml::to_string(self).expect("plain tables of numbers and strings")
@@ -398,6 +454,19 @@ impl Config {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn what_a_running_server_takes_over_and_what_not() {
+        let text = "listen = \"127.0.0.1:8420\"\nurls = [\"https://a:8420\"]\n";
+        let before = Config::parse(text).unwrap();
+        let new = "listen = \"127.0.0.1:1\"\nurls = [\"https://b:8420\"]\ndatabase = \"postgres://u:secret@/d\"\n\
+                   [limits]\nwaiters = 3\ndrain_seconds = 5\n[lifetimes]\nactivation = 1\npending = 2\n";
+        let new = Config::parse(new).unwrap();
+        let taken = before.taking(&new);
+        assert_eq!(before.differences(&taken), ["lifetimes.pending", "limits.drain_seconds", "urls"]);
+        assert_eq!(taken.differences(&new), ["database", "lifetimes.activation", "limits.waiters", "listen"]);
+        assert!(new.differences(&new).is_empty());
+    }
 
     #[test]
     fn settings_survive_and_typos_are_refused() {

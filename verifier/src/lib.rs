@@ -7,6 +7,7 @@
 //! | [`init`], [`pki`], [`keys`] | making a state folder: CA, certificates, key files |
 //! | [`backup`], [`migrate`] | copies of a state folder, there and back; from SQLite to PostgreSQL |
 //! | [`serve`], [`tls`], [`client`] | what `serve` puts together; TLS in and out |
+//! | [`reload`], [`current`] | what is read again while it serves |
 //! | [`clock`] | the time |
 //! | [`http`] | HTTP: nodes, operators, the verifier asking its registrar |
 //! | [`registrar`] | registrations, here or on another host |
@@ -26,6 +27,7 @@ pub mod cli;
 pub mod client;
 pub mod clock;
 pub mod config;
+pub mod current;
 pub mod domain;
 pub mod events;
 pub mod failure;
@@ -41,6 +43,7 @@ pub mod pki;
 pub mod policies;
 pub mod proxy;
 pub mod registrar;
+pub mod reload;
 pub mod serve;
 pub mod standbys;
 pub mod store;

@@ -1,11 +1,13 @@
 //! What `serve` puts together.
 
 use crate::config::{Config, StateDir};
+use crate::current::Current;
 use crate::domain::Db;
 use crate::http::{self, app::App};
 use crate::limit::ConnectionTable;
 use crate::metrics::listener;
-use crate::tls::Door;
+use crate::reload::{Read, Reload};
+use crate::tls::{Door, Terms};
 use crate::{Clock, Failure, pki, standbys, tls};
 use std::io::Write as _;
 use std::net::{Ipv4Addr, SocketAddr};
@@ -30,7 +32,7 @@ const EXPIRY_WARNING_DAYS: i64 = 60;
 async fn sweep(app: &App) {
     loop {
         let now = app.clock.now();
-        let before = now.saturating_sub(app.config.lifetimes.registration);
+        let before = now.saturating_sub(app.config().lifetimes.registration);
         match app.db.run(move |records| records.expire(before, now)).await {
             Ok(0) => {}
             Ok(expired) => info!(expired, "registrations that no tenant enrolled expired"),
@@ -68,14 +70,16 @@ async fn watch_standbys(db: Db, mut watch: standbys::Watch) {
     }
 }
 
-/// Serves until SIGTERM or SIGINT. Prints one line on standard output when ready.
+/// Serves until SIGTERM or SIGINT; at SIGHUP settings and certificates are read again. Prints one line on standard output for each
+/// listener when ready.
 ///
 /// # Errors
 /// When it can't start.
-pub async fn run(state: &StateDir, config: Config) -> Result<(), Failure> {
+pub async fn run(state: &StateDir, config: Config, read: Read) -> Result<(), Failure> {
     // Before anything is announced: a signal from now on means a graceful end.
     let told = signals()?;
-    let server = Listening::open(state, config, Clock::system()).await?;
+    let mut server = Listening::open(state, config, Clock::system()).await?;
+    server.reload.read = read;
     announce(&server)?;
     server.serve(told).await;
     Ok(())
@@ -86,6 +90,8 @@ pub async fn run(state: &StateDir, config: Config) -> Result<(), Failure> {
 pub enum Told {
     /// To stop, for this reason. Once more: at once.
     Stop(&'static str),
+    /// To read settings and certificates again.
+    Reload,
 }
 
 /// A server whose listeners are bound: who connects from now on is answered as soon as it serves.
@@ -94,6 +100,7 @@ pub struct Listening {
     doors: Vec<Door>,
     standbys: standbys::Watch,
     metrics: Option<TcpListener>,
+    reload: Reload,
 }
 
 impl Listening {
@@ -102,14 +109,13 @@ impl Listening {
     /// # Errors
     /// When something of it is missing, open to others, or can't be used.
     pub async fn open(state: &StateDir, config: Config, clock: Clock) -> Result<Self, Failure> {
-        let tls = tls::server_config(state)?;
-        warn_of_expiry(state, clock.now());
+        let terms = Terms::of(state, &config, false)?;
         let mut standbys = standbys::Watch::new(config.standbys);
         let app = App::open(state, config, clock)?;
         standbys.require(&app.db).await?;
         note_expiry(state, &app);
-        let doors = doors(state, &app, tls).await?;
-        let metrics = match app.config.metrics_listen {
+        let doors = doors(state, &app, terms).await?;
+        let metrics = match app.config().metrics_listen {
             Some(address) => Some(bind(address).await?),
             None => None,
         };
@@ -118,7 +124,14 @@ impl Listening {
         {
             error!(error = %e, "nothing is enrolled or unlocked: the database is not the one that this server has answered with");
         }
-        Ok(Self { app, doors, metrics, standbys })
+        let again = state.clone();
+        let reload = Reload {
+            state: state.clone(),
+            read: Box::new(move || Config::load(&again)),
+            app: app.clone(),
+            doors: doors.iter().map(|door| (door.for_operators, door.terms.clone())).collect(),
+        };
+        Ok(Self { app, doors, metrics, standbys, reload })
     }
 
     /// Where it listens: for everybody, then for operators if they have a listener of their own.
@@ -131,7 +144,7 @@ impl Listening {
 
     /// Serves until it is told to stop, or nobody is left who could tell it; requests in flight are finished.
     pub async fn serve(self, mut told: mpsc::Receiver<Told>) {
-        let Self { app, doors, metrics, standbys } = self;
+        let Self { app, doors, metrics, standbys, reload } = self;
         let watched =
             metrics.map(|at| tokio::spawn(listener::serve(at, http::observe::watcher_routes(app.clone()))));
         let sweeper = tokio::spawn({
@@ -148,16 +161,18 @@ impl Listening {
         let serving: Vec<_> = doors
             .into_iter()
             .map(|door| {
-                let (app, mut stopped) = (app.clone(), stopped.clone());
-                tokio::spawn(async move {
-                    let stop = async move { drop(stopped.wait_for(|stopped| *stopped).await) };
-                    tls::serve(door, &app.config.limits, stop).await;
-                })
+                let mut stopped = stopped.clone();
+                tokio::spawn(tls::serve(door, async move {
+                    drop(stopped.wait_for(|stopped| *stopped).await);
+                }))
             })
             .collect();
-        let signal = match told.recv().await {
-            Some(Told::Stop(why)) => why,
-            None => "nobody can tell",
+        let signal = loop {
+            match told.recv().await {
+                Some(Told::Stop(why)) => break why,
+                Some(Told::Reload) => reload.run(),
+                None => break "nobody can tell",
+            }
         };
         app.stop();
         drain(&app, signal, &mut told).await;
@@ -185,26 +200,25 @@ impl Listening {
 
 /// Gives load balancers time to send no more.
 async fn drain(app: &App, signal: &str, told: &mut mpsc::Receiver<Told>) {
-    let seconds = app.config.limits.drain_seconds;
+    let seconds = app.config().limits.drain_seconds;
     if seconds == 0 {
         return;
     }
     info!(signal, seconds, "not ready any more: who comes is served until load balancers know");
+    let again = async { while told.recv().await == Some(Told::Reload) {} };
     tokio::select! {
-        _ = told.recv() => {}
+        () = again => {}
         () = tokio::time::sleep(Duration::from_secs(seconds)) => {}
     }
 }
 
 /// What is served, and where.
-async fn doors(
-    state: &StateDir,
-    app: &Arc<App>,
-    tls: Arc<rustls::ServerConfig>,
-) -> Result<Vec<Door>, Failure> {
-    let limits = &app.config.limits;
+async fn doors(state: &StateDir, app: &Arc<App>, terms: Terms) -> Result<Vec<Door>, Failure> {
+    let config = app.config();
+    config.check()?;
+    let limits = &config.limits;
     let files = raise_open_files();
-    let of_operators = app.config.operator_listen.map_or(0, |_| limits.operator_connections);
+    let of_operators = config.operator_listen.map_or(0, |_| limits.operator_connections);
     let needed = (limits.connections + of_operators + OTHER_FILES) as u64;
     if files < needed {
         return Err(Failure::new(format!(
@@ -215,25 +229,20 @@ async fn doors(
     let table =
         ConnectionTable::new(limits.connections, limits.reserved_for_nodes, limits.reserved_for_clients);
     app.metrics.watch("everybody", table.clone());
-    let listener = bind(app.config.listen).await?;
+    let listener = bind(config.listen).await?;
     let router = http::router(app.clone(), http::Served::Everything);
-    // As the kernel gives them when IPv4 comes in at an IPv6 socket, too.
-    let proxies: Arc<[_]> = app.config.proxy_from.iter().map(|proxy| proxy.to_canonical()).collect();
-    let mut doors =
-        vec![Door { listener, tls, table, router, proxies: proxies.clone(), for_operators: false }];
-    if let Some(address) = app.config.operator_listen {
+    let terms = Arc::new(Current::new(terms));
+    let mut doors = vec![Door { listener, terms, table, router, for_operators: false }];
+    if let Some(address) = config.operator_listen {
         let table = ConnectionTable::new(limits.operator_connections, 0, limits.operator_connections / 2);
         app.metrics.watch("operators", table.clone());
         doors.push(Door {
             listener: bind(address).await?,
-            tls: tls::operator_config(state)?,
+            terms: Arc::new(Current::new(Terms::of(state, &config, true)?)),
             table,
             router: http::router(app.clone(), http::Served::Operators),
-            proxies,
             for_operators: true,
         });
-    } else if app.config.operators_only_there {
-        return Err(Failure::new("operators_only_there: expected `operator_listen` as well, found none"));
     }
     Ok(doors)
 }
@@ -289,12 +298,14 @@ fn signals() -> Result<mpsc::Receiver<Told>, Failure> {
     let failed = |e: std::io::Error| Failure::new(format!("signals: {e}"));
     let mut term = signal(SignalKind::terminate()).map_err(failed)?;
     let mut int = signal(SignalKind::interrupt()).map_err(failed)?;
+    let mut hup = signal(SignalKind::hangup()).map_err(failed)?;
     let (tell, told) = mpsc::channel(4);
     tokio::spawn(async move {
         loop {
             let what = tokio::select! {
                 _ = term.recv() => Told::Stop("SIGTERM"),
                 _ = int.recv() => Told::Stop("SIGINT"),
+                _ = hup.recv() => Told::Reload,
             };
             if tell.send(what).await.is_err() {
                 return;
@@ -304,17 +315,15 @@ fn signals() -> Result<mpsc::Receiver<Told>, Failure> {
     Ok(told)
 }
 
-/// For metrics: when certificates end.
-fn note_expiry(state: &StateDir, app: &App) {
+/// When certificates end: for metrics, and for the log if that is soon.
+pub fn note_expiry(state: &StateDir, app: &App) {
     for (file, path) in [("server.pem", state.file("server.pem")), ("ca.pem", state.ca())] {
         if let Some(not_after) = std::fs::read(path).ok().and_then(|pem| pki::not_after(&pem)) {
             app.metrics.certificate(file, not_after);
         }
     }
-}
-
-fn warn_of_expiry(state: &StateDir, now: u64) {
-    let days = std::fs::read(state.file("server.pem")).ok().and_then(|pem| pki::days_left(&pem, now));
+    let pem = std::fs::read(state.file("server.pem")).ok();
+    let days = pem.and_then(|pem| pki::days_left(&pem, app.clock.now()));
     if let Some(days) = days.filter(|days| *days < EXPIRY_WARNING_DAYS) {
         warn!(
             days,

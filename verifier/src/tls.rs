@@ -1,7 +1,8 @@
 //! TLS 1.3 in, and the accept loop: its own, so that the peer's address and
 //! certificate reach the handlers and every step has a deadline.
 
-use crate::config::{Limits, StateDir};
+use crate::config::{Config, Limits, StateDir};
+use crate::current::Current;
 use crate::keys::read_secret;
 use crate::limit::{ConnectionTable, MeteredStream, PeerClass, Permit, Source, Work};
 use crate::proxy::{self, Origin};
@@ -54,16 +55,39 @@ impl Peer {
 pub struct Door {
     /// The socket.
     pub listener: TcpListener,
-    /// Certificate, key and whose certificates are asked for.
-    pub tls: Arc<ServerConfig>,
+    /// What it works by.
+    pub terms: Arc<Current<Terms>>,
     /// Places.
     pub table: Arc<ConnectionTable>,
     /// What is served.
     pub router: Router,
-    /// Who says where the connections come from that it hands on.
-    pub proxies: Arc<[IpAddr]>,
     /// For operators alone.
     pub for_operators: bool,
+}
+
+/// What a listener works by: for each connection as it is then.
+pub struct Terms {
+    /// Certificate, key and whose certificates are asked for.
+    tls: Arc<ServerConfig>,
+    /// Who says where the connections come from that it hands on.
+    proxies: Vec<IpAddr>,
+    /// How long each step takes at most.
+    limits: Limits,
+}
+
+impl Terms {
+    /// As files and settings say. For operators alone a client certificate is demanded.
+    ///
+    /// # Errors
+    /// When certificate, key or CA can't be used.
+    pub fn of(state: &StateDir, config: &Config, for_operators: bool) -> Result<Self, Failure> {
+        Ok(Self {
+            tls: server_config(state, for_operators)?,
+            // As the kernel gives them when IPv4 comes in at an IPv6 socket, too.
+            proxies: config.proxy_from.iter().map(|proxy| proxy.to_canonical()).collect(),
+            limits: config.limits.clone(),
+        })
+    }
 }
 
 /// The one provider; no process-wide default is relied on.
@@ -106,23 +130,8 @@ pub fn roots(state: &StateDir) -> Result<RootCertStore, Failure> {
     Ok(roots)
 }
 
-/// TLS 1.3 only. A client certificate is asked for and optional; one of another CA ends the handshake.
-///
-/// # Errors
-/// When certificate, key or CA can't be used.
-pub fn server_config(state: &StateDir) -> Result<Arc<ServerConfig>, Failure> {
-    config(state, false)
-}
-
-/// The same for a listener where a client certificate is demanded.
-///
-/// # Errors
-/// When certificate, key or CA can't be used.
-pub fn operator_config(state: &StateDir) -> Result<Arc<ServerConfig>, Failure> {
-    config(state, true)
-}
-
-fn config(state: &StateDir, demanded: bool) -> Result<Arc<ServerConfig>, Failure> {
+/// TLS 1.3 only. A client certificate is asked for, and optional unless it is demanded; one of another CA ends the handshake.
+fn server_config(state: &StateDir, demanded: bool) -> Result<Arc<ServerConfig>, Failure> {
     let failed = |e: rustls::Error| Failure::new(format!("server.pem and server.key: {e}"));
     let clients = WebPkiClientVerifier::builder_with_provider(roots(state)?.into(), provider());
     let clients = if demanded { clients } else { clients.allow_unauthenticated() }
@@ -143,9 +152,8 @@ fn config(state: &StateDir, demanded: bool) -> Result<Arc<ServerConfig>, Failure
 }
 
 /// Serves until `stop` is ready, then lets requests in flight end, for a bounded time.
-pub async fn serve(door: Door, limits: &Limits, stop: impl Future<Output = ()>) {
-    let Door { listener, tls, table, router, proxies, for_operators } = door;
-    let acceptor = TlsAcceptor::from(tls);
+pub async fn serve(door: Door, stop: impl Future<Output = ()>) {
+    let Door { listener, terms, table, router, for_operators } = door;
     let graceful = GracefulShutdown::new();
     let mut stop = std::pin::pin!(stop);
     loop {
@@ -168,9 +176,10 @@ pub async fn serve(door: Door, limits: &Limits, stop: impl Future<Output = ()>) 
             continue;
         };
         let permit = Arc::new(permit);
-        let proxied = proxies.contains(&source.address());
+        let terms = terms.get();
+        let proxied = terms.proxies.contains(&source.address());
         let guest = Guest { permit: permit.clone(), router: router.clone(), proxied, for_operators };
-        let connection = guest.serve(stream, acceptor.clone(), limits, graceful.watcher());
+        let connection = guest.serve(stream, terms.tls.clone().into(), &terms.limits, graceful.watcher());
         tokio::spawn(async move {
             let slot = permit.slot().clone();
             drop(permit);
@@ -181,7 +190,7 @@ pub async fn serve(door: Door, limits: &Limits, stop: impl Future<Output = ()>) 
         });
     }
     drop(listener);
-    let within = std::time::Duration::from_secs(limits.shutdown_seconds);
+    let within = std::time::Duration::from_secs(terms.get().limits.shutdown_seconds);
     if timeout(within, graceful.shutdown()).await.is_err() {
         warn!("requests in flight did not end in time");
     }

@@ -3,7 +3,7 @@
 
 mod common;
 
-use common::{Server, command, get, output, post, problem, refused};
+use common::{Server, command, connect, get, output, post, problem, refused};
 use halfkey_protocol::tpm::template;
 use halfkey_protocol::wire::operator::{NodeList, ServerInfo};
 use halfkey_protocol::wire::{Begin, Evidence, Prove, Register, Wait};
@@ -14,7 +14,7 @@ use std::io::Read as _;
 use std::path::Path;
 use std::time::Duration;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
-use tokio::net::{TcpSocket, TcpStream};
+use tokio::net::TcpStream;
 
 fn stranger() -> String {
     NodeId([0x8a; 16]).to_string()
@@ -335,18 +335,4 @@ async fn exchange(server: &Server, bytes: &[u8]) -> String {
     let mut answer = Vec::new();
     let _ = stream.read_to_end(&mut answer).await;
     String::from_utf8_lossy(&answer).into_owned()
-}
-
-/// TLS from this address.
-async fn connect(server: &Server, from: [u8; 4]) -> tokio_rustls::client::TlsStream<TcpStream> {
-    let config = rustls::ClientConfig::builder_with_provider(halfkey_verifier::tls::provider())
-        .with_protocol_versions(&[&rustls::version::TLS13])
-        .unwrap()
-        .with_root_certificates(server.roots())
-        .with_no_client_auth();
-    let socket = TcpSocket::new_v4().unwrap();
-    socket.bind((std::net::Ipv4Addr::from(from), 0).into()).unwrap();
-    let stream = socket.connect(server.address().parse().unwrap()).await.unwrap();
-    let connector = tokio_rustls::TlsConnector::from(std::sync::Arc::new(config));
-    connector.connect("127.0.0.1".try_into().unwrap(), stream).await.unwrap()
 }

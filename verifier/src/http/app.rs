@@ -3,6 +3,7 @@
 use super::refusal::Refusal;
 use crate::client::Client;
 use crate::config::{Config, Role, StateDir};
+use crate::current::Current;
 use crate::domain::{Db, Error, Records};
 use crate::events::{Announcement, Event};
 use crate::keys::{self, ClusterKey, ReleaseKey};
@@ -25,8 +26,7 @@ const PROBE: Duration = Duration::from_secs(2);
 
 /// All that handlers need.
 pub struct App {
-    /// The settings.
-    pub config: Config,
+    config: Current<Config>,
     /// The time.
     pub clock: Clock,
     /// The database.
@@ -118,8 +118,18 @@ impl App {
             look,
             db,
             clock,
-            config,
+            config: Current::new(config),
         }))
+    }
+
+    /// The settings, as they are now.
+    pub fn config(&self) -> Arc<Config> {
+        self.config.get()
+    }
+
+    /// Other settings from now on.
+    pub fn take(&self, config: Config) {
+        self.config.set(config);
     }
 
     /// The verifier role.
@@ -140,7 +150,7 @@ impl App {
 
     /// What this server is, for people.
     pub fn role_name(&self) -> &'static str {
-        match self.config.role {
+        match self.config().role {
             Role::All => "registrar and verifier",
             Role::Registrar => "registrar",
             Role::Verifier => "verifier",
@@ -149,9 +159,10 @@ impl App {
 
     /// Where the other role is.
     pub fn other_role_hint(&self) -> String {
-        match &self.config.registrar {
+        let config = self.config();
+        match &config.registrar {
             Some(url) => format!("the registrar is at {url}"),
-            None => format!("the verifier is at {}", self.config.urls.join(", ")),
+            None => format!("the verifier is at {}", config.urls.join(", ")),
         }
     }
 
@@ -211,6 +222,11 @@ impl Verifier {
             return limited("too much evidence that is not this node's".to_owned());
         }
         Ok(())
+    }
+
+    /// Whether nodes are told to pin the CA that a state folder has now.
+    pub fn is_of(&self, state: &StateDir) -> bool {
+        std::fs::read_to_string(state.ca()).is_ok_and(|ca| ca == self.ca)
     }
 
     fn open(state: &StateDir, config: &Config, db: &Db) -> Result<Self, Failure> {

@@ -25,7 +25,7 @@ pub async fn authenticate(
     next: Next,
 ) -> Result<Response, Refusal> {
     let refuse = |detail: String| Refusal::new(Reason::Unauthorized, detail);
-    if kind == ClientKind::Operator && app.config.operators_only_there && !peer.at_operators {
+    if kind == ClientKind::Operator && app.config().operators_only_there && !peer.at_operators {
         return Err(Refusal::new(Reason::WrongRole, "operators are served at another address")
             .hint("the settings of the server have it as `operator_listen`"));
     }

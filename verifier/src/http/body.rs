@@ -42,7 +42,8 @@ impl<T: DeserializeOwned, const MAX: usize> FromRequest<Arc<App>> for Json<T, MA
     type Rejection = Refusal;
 
     async fn from_request(request: Request, app: &Arc<App>) -> Result<Self, Refusal> {
-        let limits = &app.config.limits;
+        let config = app.config();
+        let limits = &config.limits;
         let announced: Option<usize> =
             request.headers().get(CONTENT_LENGTH).and_then(|value| value.to_str().ok()?.parse().ok());
         let peer = request.extensions().get::<Peer>().cloned();

@@ -124,7 +124,7 @@ impl Gauges {
 
     /// Takes everything as it is now.
     pub(super) fn look(&self, app: &App) {
-        let database = if app.config.database.is_some() { "postgres" } else { "sqlite" };
+        let database = if app.config().database.is_some() { "postgres" } else { "sqlite" };
         self.build.with_label_values(&[env!("CARGO_PKG_VERSION"), app.role_name(), database]).set(1);
         for (listener, table) in &self.tables {
             let occupancy = table.occupancy();

@@ -40,6 +40,7 @@ pub struct Metrics {
     answers: HistogramVec,
     statuses: IntCounterVec,
     refusals: IntCounterVec,
+    reloaded: IntGauge,
     // One scrape at a time.
     gauges: Mutex<Gauges>,
 }
@@ -55,7 +56,7 @@ impl Metrics {
         names
             .gauge("process_start_time_seconds", "Start of the process, in seconds since 1970.")
             .set(signed(now));
-        Self {
+        let made = Self {
             verdicts: names.counters(
                 "halfkey_verdicts_total",
                 "Verdicts on evidence, by purpose, outcome and reason.",
@@ -97,9 +98,20 @@ impl Metrics {
                 "Requests that were refused, by route and reason; rate_limited are those beyond a limit.",
                 &["route", "reason"],
             ),
+            reloaded: names.gauge(
+                "halfkey_last_reload_successful",
+                "1 if settings and certificates could be used when they were read last.",
+            ),
             gauges: Mutex::new(Gauges::new(&names)),
             registry: names.0,
-        }
+        };
+        made.reloaded(true);
+        made
+    }
+
+    /// Settings and certificates were read again, and could be used or not.
+    pub fn reloaded(&self, usable: bool) {
+        self.reloaded.set(i64::from(usable));
     }
 
     /// Evidence was ruled on, so many seconds after `begin` if the node signed it.

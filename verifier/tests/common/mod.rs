@@ -19,8 +19,11 @@ use serde::Serialize;
 use serde::de::DeserializeOwned;
 use std::path::Path;
 use std::process::{Command, Output};
+use std::sync::Arc;
 use std::time::Duration;
 use tempfile::TempDir;
+use tokio::net::{TcpSocket, TcpStream};
+use tokio_rustls::TlsConnector;
 
 pub const BINARY: &str = env!("CARGO_BIN_EXE_halfkey-verifier");
 
@@ -140,7 +143,12 @@ impl Server {
     }
 
     pub fn signal_stop(&self) {
-        let status = Command::new("kill").args(["-TERM", &self.pid().to_string()]).status().unwrap();
+        self.signal("-TERM");
+    }
+
+    /// As `kill` names it.
+    pub fn signal(&self, signal: &str) {
+        let status = Command::new("kill").args([signal, &self.pid().to_string()]).status().unwrap();
         assert!(status.success());
     }
 
@@ -251,4 +259,18 @@ pub fn refused<T>(answer: Result<T, Problem>) -> Reason {
 
 pub fn path(node: NodeId, rest: &str) -> String {
     format!("/v1/operator/nodes/{node}{rest}")
+}
+
+/// TLS from this address.
+pub async fn connect(server: &Server, from: [u8; 4]) -> tokio_rustls::client::TlsStream<TcpStream> {
+    let config = rustls::ClientConfig::builder_with_provider(halfkey_verifier::tls::provider())
+        .with_protocol_versions(&[&rustls::version::TLS13])
+        .unwrap()
+        .with_root_certificates(server.roots())
+        .with_no_client_auth();
+    let socket = TcpSocket::new_v4().unwrap();
+    socket.bind((std::net::Ipv4Addr::from(from), 0).into()).unwrap();
+    let stream = socket.connect(server.address().parse().unwrap()).await.unwrap();
+    let connector = TlsConnector::from(Arc::new(config));
+    connector.connect("127.0.0.1".try_into().unwrap(), stream).await.unwrap()
 }

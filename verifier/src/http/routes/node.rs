@@ -121,8 +121,9 @@ async fn finish(
     let (node, purpose) = (evidence.node, evidence.purpose);
     let start = Instant::now();
     let known = enrolled_node(&app, node, purpose, &peer).await?;
-    let lifetimes = Lifetimes { nonce: app.config.lifetimes.nonce, pending: app.config.lifetimes.pending };
-    let (keep, clock) = (app.config.limits.evidence_kept, app.clock.clone());
+    let config = app.config();
+    let lifetimes = Lifetimes { nonce: config.lifetimes.nonce, pending: config.lifetimes.pending };
+    let (keep, clock) = (config.limits.evidence_kept, app.clock.clone());
     let told = app.clone();
     // Checking, recording and telling go on when the node hangs up, and the memory of the body stays accounted.
     let judge = move |records: &Records| {
@@ -209,7 +210,7 @@ async fn propose(
     let verifier = app.verifier()?.clone();
     let node = BoundedEvidence::read_proposal(&message.value.evidence)?.node;
     let known = enrolled_node(&app, node, Purpose::Propose, &peer).await?;
-    let (lifetime, clock) = (app.config.lifetimes.nonce, app.clock.clone());
+    let (lifetime, clock) = (app.config().lifetimes.nonce, app.clock.clone());
     let decide = move |records: &Records| {
         let message = &message.value;
         let evidence = BoundedEvidence::read_proposal(&message.evidence)?;

@@ -68,7 +68,7 @@ async fn server_info(State(app): State<Arc<App>>) -> Answer<ServerInfo> {
         head: Head { number: head.number, sha256: head.sha256.into() },
         release_public: verifier.release.public().into(),
         ca: verifier.ca.clone(),
-        servers: app.config.urls.clone(),
+        servers: app.config().urls.clone(),
     }))
 }
 
@@ -131,7 +131,7 @@ async fn approve(
 ) -> Answer<NodeRecord> {
     let node = node_id(&id)?;
     let Approve { ticket } = message.value;
-    let lifetime = app.config.lifetimes.approval;
+    let lifetime = app.config().lifetimes.approval;
     let (library, clock) = (app.verifier()?.library.clone(), app.clock.clone());
     let approved = app.db.run(move |records| {
         let by = By { actor: &caller.0, now: clock.now() };
