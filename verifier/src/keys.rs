@@ -8,10 +8,11 @@ use aws_lc_rs::hmac;
 use aws_lc_rs::rand::SystemRandom;
 use aws_lc_rs::signature::{ECDSA_P256_SHA256_FIXED_SIGNING, EcdsaKeyPair, KeyPair as _};
 use halfkey_protocol::document::Deployment;
+use halfkey_protocol::keys::half;
 use halfkey_protocol::tpm::template;
 use std::io::{Read as _, Write as _};
 use std::os::unix::fs::{MetadataExt as _, OpenOptionsExt as _};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use zeroize::Zeroizing;
 
 use crate::Failure;
@@ -23,15 +24,46 @@ const CLUSTER_KEY_LEN: usize = 32;
 /// Largest key file that is read, in bytes.
 const MAX_KEY_FILE: u64 = 16 << 10;
 
-/// Authenticates what this cluster hands out and wants back.
-pub struct ClusterKey(hmac::Key);
+/// What the file of a key is called that will be used, beside that of the one that is.
+pub const NEW: &str = "new";
+/// The same of the one that was used before.
+pub const OLD: &str = "old";
+
+/// Authenticates what this cluster hands out and wants back. While it is rotated there are two: with one everything is made, and what
+/// either has made is accepted.
+pub struct ClusterKey {
+    used: hmac::Key,
+    accepted: Vec<hmac::Key>,
+}
 
 impl ClusterKey {
-    /// Reads `cluster.key`: 32 raw bytes.
+    /// Reads `cluster.key`, and beside it those that are accepted as well: 32 raw bytes each.
+    ///
+    /// # Errors
+    /// When a file can't be read, is open to others, or has another length.
+    pub fn load(path: &Path) -> Result<Self, Failure> {
+        let mut key = Self::from_bytes(&Self::read(path)?);
+        for other in [NEW, OLD].map(|which| Self::beside(path, which)) {
+            if other.exists() {
+                key.accepted.push(hmac::Key::new(hmac::HMAC_SHA256, &Self::read(&other)?));
+            }
+        }
+        Ok(key)
+    }
+
+    /// The file of [`NEW`] or [`OLD`] beside that of the key in use.
+    pub fn beside(path: &Path, which: &str) -> PathBuf {
+        let mut name = path.as_os_str().to_owned();
+        name.push(".");
+        name.push(which);
+        name.into()
+    }
+
+    /// The bytes of one.
     ///
     /// # Errors
     /// When the file can't be read, is open to others, or has another length.
-    pub fn load(path: &Path) -> Result<Self, Failure> {
+    pub fn read(path: &Path) -> Result<Zeroizing<Vec<u8>>, Failure> {
         let bytes = read_secret(path)?;
         if bytes.len() != CLUSTER_KEY_LEN {
             return Err(Failure::new(format!(
@@ -40,7 +72,7 @@ impl ClusterKey {
                 bytes.len()
             )));
         }
-        Ok(Self::from_bytes(&bytes))
+        Ok(bytes)
     }
 
     /// Makes a fresh one in a new file.
@@ -53,20 +85,34 @@ impl ClusterKey {
         write_secret(path, &*bytes)
     }
 
-    /// From bytes; for tests and [`ClusterKey::load`].
+    /// One alone, from bytes; for tests and [`ClusterKey::load`].
     pub fn from_bytes(bytes: &[u8]) -> Self {
-        Self(hmac::Key::new(hmac::HMAC_SHA256, bytes))
+        Self { used: hmac::Key::new(hmac::HMAC_SHA256, bytes), accepted: Vec::new() }
     }
 
-    /// HMAC-SHA256 over the fields, each with its length (four bytes, big-endian) before it.
+    /// HMAC-SHA256 over the fields, each with its length (four bytes, big-endian) before it: by the key in use.
     pub fn tag(&self, fields: &[&[u8]]) -> [u8; 32] {
-        let mut context = hmac::Context::with_key(&self.0);
-        for field in fields {
-            context.update(&(field.len() as u32).to_be_bytes());
-            context.update(field);
-        }
-        context.sign().as_ref().try_into().expect("HMAC-SHA256 has 32 bytes")
+        tag(&self.used, fields)
     }
+
+    /// The same by each key that is accepted, the one in use first.
+    pub fn tags(&self, fields: &[&[u8]]) -> impl Iterator<Item = [u8; 32]> {
+        std::iter::once(&self.used).chain(&self.accepted).map(move |key| tag(key, fields))
+    }
+
+    /// Whether a key that is accepted made this tag of the fields.
+    pub fn is_tag(&self, fields: &[&[u8]], found: &[u8]) -> bool {
+        self.tags(fields).any(|tag| half::equal(&tag, found))
+    }
+}
+
+fn tag(key: &hmac::Key, fields: &[&[u8]]) -> [u8; 32] {
+    let mut context = hmac::Context::with_key(key);
+    for field in fields {
+        context.update(&(field.len() as u32).to_be_bytes());
+        context.update(field);
+    }
+    context.sign().as_ref().try_into().expect("HMAC-SHA256 has 32 bytes")
 }
 
 /// Signs releases.

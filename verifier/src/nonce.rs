@@ -6,7 +6,6 @@
 
 use crate::Failure;
 use crate::keys::{ClusterKey, fill_random};
-use halfkey_protocol::keys::half;
 use halfkey_protocol::keys::label;
 use halfkey_protocol::tpm::bank::PcrBank;
 use halfkey_protocol::tpm::seal_policy;
@@ -40,7 +39,7 @@ pub fn issue(key: &ClusterKey, scope: &Scope, now: u64) -> Result<[u8; LEN], Fai
     let mut nonce = [0; LEN];
     fill_random(&mut nonce[..16])?;
     nonce[16..24].copy_from_slice(&now.to_be_bytes());
-    let tag = scope.tag(key, &nonce[..24]);
+    let tag = scope.with_fields(&nonce[..24], |fields| key.tag(fields));
     nonce[24..].copy_from_slice(&tag);
     Ok(nonce)
 }
@@ -53,7 +52,7 @@ pub fn issue(key: &ClusterKey, scope: &Scope, now: u64) -> Result<[u8; LEN], Fai
 pub fn check(key: &ClusterKey, scope: &Scope, nonce: &[u8], now: u64, lifetime: u64) -> Result<(), Reason> {
     let nonce: &[u8; LEN] = nonce.try_into().map_err(|_| Reason::NonceForeign)?;
     let (stamp, tag) = nonce.split_at(24);
-    if !half::equal(tag, &scope.tag(key, stamp)) {
+    if !scope.with_fields(stamp, |fields| key.is_tag(fields, tag)) {
         return Err(Reason::NonceForeign);
     }
     let made = made(stamp).expect("24 - 16 bytes");
@@ -72,9 +71,9 @@ pub fn made(nonce: &[u8]) -> Option<u64> {
 }
 
 impl Scope {
-    fn tag(&self, key: &ClusterKey, stamp: &[u8]) -> [u8; 32] {
+    fn with_fields<T>(&self, stamp: &[u8], tell: impl FnOnce(&[&[u8]]) -> T) -> T {
         let selection = seal_policy::pcr_selection(self.bank, 0xffff);
-        key.tag(&[
+        tell(&[
             label::NONCE.as_bytes(),
             &self.version.to_be_bytes(),
             stamp,

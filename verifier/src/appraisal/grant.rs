@@ -100,10 +100,21 @@ impl<'a> ReleaseGrant<'a> {
         (nonce_tpm, &node.0)
     }
 
-    /// The secret that belongs to this r: derived, so that an answer which was lost is given again by any replica.
-    fn opening(&self, r_sha256: &[u8; 32], cluster: &ClusterKey) -> OpeningSecret {
+    /// The secret that belongs to this r, and what PCR 15 becomes by it: derived, so that an answer which was lost is given again by
+    /// any replica. Where there are two cluster keys, by the one that the last release is by, if that was to this boot for this r.
+    fn opening(&self, r_sha256: &[u8; 32], cluster: &ClusterKey) -> (OpeningSecret, [u8; 32]) {
         let fields = [label::OPENING.as_bytes(), &self.quote.committed().node.0, r_sha256];
-        OpeningSecret::new(&*Zeroizing::new(cluster.tag(&fields))).expect("a tag has 32 bytes")
+        let by = |tag: [u8; 32]| {
+            let opening = OpeningSecret::new(&*Zeroizing::new(tag)).expect("a tag has 32 bytes");
+            let event = opening.event_by(r_sha256, &self.enrollment.proof_sha256);
+            let fence = fence::opened(PcrBank::Sha256, &*event);
+            (opening, fence.try_into().expect("a value of the SHA-256 bank has 32 bytes"))
+        };
+        let boot = (self.quote.reset_count(), self.quote.restart_count());
+        let last = self.enrollment.released.as_ref().filter(|last| (last.reset, last.restart) == boot);
+        let last = last.map(|last| last.fence);
+        let mut before = cluster.tags(&fields).skip(1).map(by);
+        before.find(|(_, fence)| Some(*fence) == last).unwrap_or_else(|| by(cluster.tag(&fields)))
     }
 
     /// Seals C_V to the quoted key and signs.
@@ -114,8 +125,7 @@ impl<'a> ReleaseGrant<'a> {
         let r_sha256: [u8; 32] = self.quote.committed().purpose_data.as_slice().try_into().map_err(|_| {
             Rejection::new(Reason::Malformed, "expected 32 bytes in purpose_data, found another length")
         })?;
-        let opening = self.opening(&r_sha256, cluster);
-        let event = opening.event_by(&r_sha256, &self.enrollment.proof_sha256);
+        let (opening, fence) = self.opening(&r_sha256, cluster);
         let sealed = seal(
             self.quote,
             Released { opening: Some(opening), c_v: self.enrollment.c_v.clone(), c_u: None },
@@ -134,9 +144,6 @@ impl<'a> ReleaseGrant<'a> {
                 ("released: an operator approved this boot".to_owned(), None, Some(ticket.to_string()))
             }
         };
-        let fence = fence::opened(PcrBank::Sha256, &*event)
-            .try_into()
-            .expect("a value of the SHA-256 bank has 32 bytes");
         Ok(BootRelease { sealed, signature, fence, message, boot, approval })
     }
 }

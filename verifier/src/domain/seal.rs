@@ -50,17 +50,28 @@ impl Kind {
 
 /// The tag of a row with these fields.
 pub fn tag(key: &ClusterKey, kind: Kind, fields: &[&[u8]]) -> [u8; 32] {
+    key.tag(&[LABEL, kind.label(), &framed(fields)])
+}
+
+/// Whether it is that of these fields.
+pub fn is_ours(key: &ClusterKey, kind: Kind, fields: &[&[u8]], found: Option<&[u8]>) -> bool {
+    found.is_some_and(|found| key.is_tag(&[LABEL, kind.label(), &framed(fields)], found))
+}
+
+/// The tag by the key in use, of a row that has it by another one that is accepted. None if it has the right one, or none at all.
+pub fn renewed(key: &ClusterKey, kind: Kind, fields: &[&[u8]], found: Option<&[u8]>) -> Option<[u8; 32]> {
+    let new = tag(key, kind, fields);
+    let old = is_ours(key, kind, fields, found) && found.is_some_and(|found| !half::equal(&new, found));
+    old.then_some(new)
+}
+
+fn framed(fields: &[&[u8]]) -> Vec<u8> {
     let mut framed = Vec::new();
     for field in fields {
         framed.extend_from_slice(&(field.len() as u64).to_be_bytes());
         framed.extend_from_slice(field);
     }
-    key.tag(&[LABEL, kind.label(), &framed])
-}
-
-/// Whether it is that of these fields.
-pub fn is_ours(key: &ClusterKey, kind: Kind, fields: &[&[u8]], found: Option<&[u8]>) -> bool {
-    found.is_some_and(|found| half::equal(&tag(key, kind, fields), found))
+    framed
 }
 
 /// Encrypts C_U for the database: of an enrollment that nobody has fetched, or that the boot with a ticket has.
@@ -76,7 +87,7 @@ pub fn seal(
 ) -> Result<Vec<u8>> {
     let failed = || Error::unavailable("C_U could not be encrypted");
     let mut bytes = serde_json::to_vec(c_u).map_err(|_| failed())?;
-    let key = half_key(key, node, enrollment).ok_or_else(failed)?;
+    let key = half_keys(key, node, enrollment).next().ok_or_else(failed)?;
     let nonce = key
         .seal_in_place_append_tag(named(node, enrollment, fetched_by), &mut bytes)
         .map_err(|_| failed())?;
@@ -91,17 +102,51 @@ pub fn open(
     fetched_by: Option<&str>,
     sealed: &[u8],
 ) -> Option<Credential> {
+    half_keys(key, node, enrollment).find_map(|key| open_by(&key, node, enrollment, fetched_by, sealed))
+}
+
+/// The same by the key in use, if it is by another one that is accepted. None if there is nothing to do.
+///
+/// # Errors
+/// When the kernel has no randomness to give.
+pub fn resealed(
+    key: &ClusterKey,
+    node: NodeId,
+    enrollment: &str,
+    fetched_by: Option<&str>,
+    sealed: &[u8],
+) -> Result<Option<Vec<u8>>> {
+    let mut keys = half_keys(key, node, enrollment);
+    let used = keys.next();
+    if used.is_none_or(|used| open_by(&used, node, enrollment, fetched_by, sealed).is_some()) {
+        return Ok(None);
+    }
+    let opened = keys.find_map(|key| open_by(&key, node, enrollment, fetched_by, sealed));
+    opened.map(|c_u| seal(key, node, enrollment, fetched_by, &c_u)).transpose()
+}
+
+fn open_by(
+    key: &RandomizedNonceKey,
+    node: NodeId,
+    enrollment: &str,
+    fetched_by: Option<&str>,
+    sealed: &[u8],
+) -> Option<Credential> {
     let (nonce, bytes) = sealed.split_first_chunk::<NONCE_LEN>()?;
     let mut bytes = bytes.to_vec();
-    let key = half_key(key, node, enrollment)?;
     let opened =
         key.open_in_place(Nonce::from(nonce), named(node, enrollment, fetched_by), &mut bytes).ok()?;
     serde_json::from_slice(opened).ok()
 }
 
-fn half_key(key: &ClusterKey, node: NodeId, enrollment: &str) -> Option<RandomizedNonceKey> {
-    let key = Zeroizing::new(tag(key, Kind::HalfKey, &[&node.0, enrollment.as_bytes()]));
-    RandomizedNonceKey::new(&AES_256_GCM, &*key).ok()
+/// What C_U of an enrollment is encrypted by: the key in use first.
+fn half_keys(key: &ClusterKey, node: NodeId, enrollment: &str) -> impl Iterator<Item = RandomizedNonceKey> {
+    let framed = framed(&[&node.0, enrollment.as_bytes()]);
+    let keys: Vec<_> = key
+        .tags(&[LABEL, Kind::HalfKey.label(), &framed])
+        .filter_map(|tag| RandomizedNonceKey::new(&AES_256_GCM, &*Zeroizing::new(tag)).ok())
+        .collect();
+    keys.into_iter()
 }
 
 fn named(node: NodeId, enrollment: &str, fetched_by: Option<&str>) -> Aad<String> {

@@ -179,11 +179,7 @@ impl Registering {
 
     /// What only the node's TPM finds out: of this time, and for all that the node sent.
     fn secret(&self, issued: u64, node: NodeId, register: &Register) -> Result<Zeroizing<[u8; 32]>, Refusal> {
-        let sent = serde_json::to_vec(register)
-            .map_err(|e| Refusal::new(Reason::Unavailable, format!("our bug: {e}")))?;
-        let sent = digest(&SHA256, &sent);
-        let fields = [label::REGISTRATION.as_bytes(), &issued.to_be_bytes(), &node.0, sent.as_ref()];
-        Ok(Zeroizing::new(self.cluster.tag(&fields)))
+        with_fields(issued, node, register, |fields| Zeroizing::new(self.cluster.tag(fields)))
     }
 
     /// When the challenge was made that this is the answer to.
@@ -195,8 +191,11 @@ impl Registering {
                 format!("expected a state of 8 bytes, found {}", message.state.len()),
             ));
         };
-        let secret = self.secret(issued, node, &message.register)?;
-        if !half::equal(&message.proof, &half::activation_proof(&*secret, &node.0, challenge)) {
+        let answers = |secret: [u8; 32]| {
+            let secret = Zeroizing::new(secret);
+            half::equal(&message.proof, &half::activation_proof(&*secret, &node.0, challenge))
+        };
+        if !with_fields(issued, node, &message.register, |fields| self.cluster.tags(fields).any(answers))? {
             return Err(refused("no challenge has this answer"));
         }
         let (made, now) = (issued / TICKS, self.clock.now());
@@ -205,6 +204,19 @@ impl Registering {
         }
         Ok(issued)
     }
+}
+
+/// What the secret of a challenge is made of.
+fn with_fields<T>(
+    issued: u64,
+    node: NodeId,
+    register: &Register,
+    tell: impl FnOnce(&[&[u8]]) -> T,
+) -> Result<T, Refusal> {
+    let sent = serde_json::to_vec(register)
+        .map_err(|e| Refusal::new(Reason::Unavailable, format!("our bug: {e}")))?;
+    let sent = digest(&SHA256, &sent);
+    Ok(tell(&[label::REGISTRATION.as_bytes(), &issued.to_be_bytes(), &node.0, sent.as_ref()]))
 }
 
 /// A suggested label ends on an operator's terminal.
