@@ -11,8 +11,9 @@ use std::io::Read as _;
 use std::os::unix::fs::MetadataExt as _;
 use std::path::Path;
 
-/// Files of a state folder that only some have: those of a verifier whose registrar is on another host.
-const OTHERS: [&str; 2] = ["peer.key", "peer.pem"];
+/// Files of a state folder that only some have: those of a verifier whose registrar is on another host, and of a cluster key that is
+/// being rotated.
+const OTHERS: [&str; 4] = ["peer.key", "peer.pem", "cluster.key.new", "cluster.key.old"];
 /// Largest file that is copied beside the database, in bytes.
 const MAX_FILE: u64 = 1 << 20;
 

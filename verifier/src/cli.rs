@@ -3,7 +3,7 @@
 use crate::config::{Config, DatabaseUrl, LogFormat, Role, StateDir};
 use crate::domain::ClientKind;
 use crate::init::{self, Init};
-use crate::{Failure, backup, counted, migrate, pki, serve, unix_now};
+use crate::{Failure, backup, cluster_key, counted, migrate, pki, serve, unix_now};
 use clap::{Args, CommandFactory, Parser, Subcommand};
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
@@ -75,6 +75,9 @@ enum Command {
         #[arg(long, value_name = "URL")]
         database: String,
     },
+    /// Put another cluster key in the place of the one in use, while servers work: docs/service.md
+    #[command(subcommand)]
+    ClusterKey(ClusterKey),
     /// Copy a state folder into a new one while its server runs
     ///
     /// With SQLite the copy has the database as well. One on a server of PostgreSQL is copied by its own means, after this: docs/service.md.
@@ -184,6 +187,27 @@ enum Operator {
     },
 }
 
+#[derive(Subcommand)]
+enum ClusterKey {
+    /// Make cluster.key.new: servers that have this file when they start accept it
+    New {
+        #[command(flatten)]
+        state: State,
+    },
+    /// Use cluster.key.new from the next start on, and accept the key before
+    Use {
+        #[command(flatten)]
+        state: State,
+    },
+    /// Have everything in the database by the key in use, and forget the one before
+    ///
+    /// When every server uses the new one.
+    Drop {
+        #[command(flatten)]
+        state: State,
+    },
+}
+
 /// Runs what the command line says.
 ///
 /// # Errors
@@ -240,6 +264,7 @@ pub fn run(cli: Cli) -> Result<(), Failure> {
             );
             Ok(())
         }
+        Command::ClusterKey(command) => command.run(),
         Command::Backup { state, out } => {
             let database = backup::backup(&StateDir::new(state.dir), &out)?;
             eprintln!("made {}: it is as secret as the state folder", out.display());
@@ -324,6 +349,34 @@ impl Serve {
         config.registrar = self.registrar.clone().or(config.registrar);
         config.ek_roots = self.ek_roots.clone().or(config.ek_roots);
         Ok(config)
+    }
+}
+
+impl ClusterKey {
+    fn run(self) -> Result<(), Failure> {
+        match self {
+            Self::New { state } => {
+                let file = cluster_key::new(&StateDir::new(state.dir))?;
+                println!("{}", file.display());
+                eprintln!(
+                    "next: copy it to the state folder of every other server, mode 0600, and start all again"
+                );
+                eprintln!("then, at each: halfkey-verifier cluster-key use");
+            }
+            Self::Use { state } => {
+                cluster_key::use_new(&StateDir::new(state.dir))?;
+                eprintln!("next: start this server again; then do the same at every other");
+                eprintln!("then, at each: halfkey-verifier cluster-key drop");
+            }
+            Self::Drop { state } => {
+                let rows = cluster_key::drop_old(&StateDir::new(state.dir))?;
+                eprintln!(
+                    "{} made anew; the key before is gone here: start this server again",
+                    counted(rows, "row")
+                );
+            }
+        }
+        Ok(())
     }
 }
 

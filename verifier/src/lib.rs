@@ -6,6 +6,7 @@
 //! | [`config`] | the settings file and the state folder |
 //! | [`init`], [`pki`], [`keys`] | making a state folder: CA, certificates, key files |
 //! | [`backup`], [`migrate`] | copies of a state folder, there and back; from SQLite to PostgreSQL |
+//! | [`cluster_key`] | another cluster key in the place of the one in use |
 //! | [`serve`], [`tls`], [`client`] | what `serve` puts together; TLS in and out |
 //! | [`reload`], [`current`] | what is read again while it serves |
 //! | [`clock`] | the time |
@@ -26,6 +27,7 @@ pub mod backup;
 pub mod cli;
 pub mod client;
 pub mod clock;
+pub mod cluster_key;
 pub mod config;
 pub mod current;
 pub mod domain;

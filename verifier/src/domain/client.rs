@@ -89,6 +89,25 @@ pub fn remove(view: &TxView<'_>, name: &str, kind: ClientKind, now: u64) -> Resu
     audit::append(view, By { actor: "verifier", now }, "operator_remove", None, &format!("{kind} {name}"))
 }
 
+/// Gives rows the tag by the key in use. Gives how many that were.
+///
+/// # Errors
+/// When the database can't be written.
+pub fn renew(view: &TxView<'_>) -> Result<usize> {
+    let mut count = 0;
+    for row in view.rows.clients()? {
+        let ClientRow { fingerprint, name, kind, tag, .. } = &row;
+        let fields = fields(fingerprint, kind, name);
+        let Some(tag) = seal::renewed(view.key, seal::Kind::Client, &fields, tag.as_deref()) else {
+            continue;
+        };
+        view.rows.delete_client(name, kind)?;
+        view.rows.insert_client(&ClientRow { tag: Some(tag.to_vec()), ..row })?;
+        count += 1;
+    }
+    Ok(count)
+}
+
 /// What a certificate may do is never guessed: a kind that is not known is damage.
 fn read(view: &TxView<'_>, row: ClientRow) -> Result<Client> {
     let ClientRow { fingerprint, name, kind, added_at, tag } = row;

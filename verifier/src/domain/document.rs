@@ -5,7 +5,6 @@ use crate::keys::ClusterKey;
 use crate::store::{DocumentRow, Tx};
 use halfkey_protocol::Reason;
 use halfkey_protocol::document::{self, Deployment, Kind, Opened, Place, Scope};
-use halfkey_protocol::keys::half;
 use halfkey_protocol::wire::SignedDocument;
 
 /// Most bytes of documents in one answer, but for the last of them.
@@ -42,7 +41,11 @@ pub fn append(view: &TxView<'_>, opened: &Opened, signed: &SignedDocument, by: B
 
 /// That a server of this deployment took the document with this place, and so those before it, whose hashes it is over.
 fn tag(key: &ClusterKey, deployment: Deployment, place: &Place) -> [u8; 32] {
-    seal::tag(key, seal::Kind::Document, &[&deployment.0, &place.number.to_be_bytes(), &place.sha256])
+    with_fields(deployment, place, |fields| seal::tag(key, seal::Kind::Document, fields))
+}
+
+fn with_fields<T>(deployment: Deployment, place: &Place, tell: impl FnOnce(&[&[u8]]) -> T) -> T {
+    tell(&[&deployment.0, &place.number.to_be_bytes(), &place.sha256])
 }
 
 /// Whether the row of the document with this place says so.
@@ -51,7 +54,21 @@ fn tag(key: &ClusterKey, deployment: Deployment, place: &Place) -> [u8; 32] {
 /// When the database can't be read.
 pub fn was_taken(rows: &dyn Tx, key: &ClusterKey, deployment: Deployment, place: &Place) -> Result<bool> {
     let found = rows.document_tag(place.number)?;
-    Ok(found.is_some_and(|found| half::equal(&tag(key, deployment, place), &found)))
+    let ours = |fields: &[&[u8]]| seal::is_ours(key, seal::Kind::Document, fields, found.as_deref());
+    Ok(with_fields(deployment, place, ours))
+}
+
+/// Gives the newest the tag by the key in use. It is the one that is looked at. Gives how many that were.
+///
+/// # Errors
+/// When the database can't be written.
+pub fn renew(view: &TxView<'_>) -> Result<usize> {
+    let head = view.rows.head()?;
+    let found = view.rows.document_tag(head.number)?;
+    let renewed = |fields: &[&[u8]]| seal::renewed(view.key, seal::Kind::Document, fields, found.as_deref());
+    let Some(tag) = with_fields(view.deployment, &head, renewed) else { return Ok(0) };
+    view.rows.set_document_tag(head.number, &tag)?;
+    Ok(1)
 }
 
 /// What an operator says, and that an enrollment was proved, takes its place between the documents: else its row could be put back

@@ -186,6 +186,28 @@ fn was_fetched(view: &TxView<'_>, node: NodeId, enrollment: &str) -> Result<bool
     Ok(seal::open(view.key, node, enrollment, Some(&ticket), &c_u).is_some())
 }
 
+/// Encrypts C_U by the key in use, and gives the last release the tag by it. Gives how many these were. A row that can't be read is
+/// worth nothing by any key.
+///
+/// # Errors
+/// When the database can't be written.
+pub fn renew(view: &TxView<'_>, node: NodeId) -> Result<usize> {
+    let mut count = 0;
+    for state in [EnrollmentState::Open, EnrollmentState::Current] {
+        let (row, _) = legible(view.rows.enrollment(node, state).map_err(Error::from))?;
+        let Some(EnrollmentRow { id, c_u, fetched_by, released, .. }) = row else { continue };
+        let resealed = |c_u: Vec<u8>| seal::resealed(view.key, node, &id, fetched_by.as_deref(), &c_u);
+        if let Some(c_u) = c_u.map(resealed).transpose()?.flatten() {
+            view.rows.set_c_u(&id, &c_u)?;
+            count += 1;
+        }
+        if let Some(released) = released {
+            count += usize::from(released::renew(view, node, &id, released)?);
+        }
+    }
+    Ok(count)
+}
+
 /// A row that says less than the sequence takes no revocation back.
 fn require_not_revoked(view: &TxView<'_>, node: NodeId) -> Result<()> {
     let by_row = view.known_row(node)?.and_then(|row| row.revoked_because);

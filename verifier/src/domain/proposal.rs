@@ -1,7 +1,7 @@
 //! What nodes proposed to boot next.
 
 use super::model::{ProposalDecision, StoredProposal, Trusted, TrustedUnder};
-use super::{By, Error, Result, TxView, audit, seal};
+use super::{By, Error, Result, TxView, audit, legible, seal};
 use crate::events::Event;
 use crate::store::{ProposalChange, ProposalRow, StoreError};
 use halfkey_protocol::wire::Proposal;
@@ -121,6 +121,30 @@ pub fn tag(view: &TxView<'_>, row: &ProposalRow) -> Result<()> {
     let tag = seal::tag(view.key, seal::Kind::Trusted, &fields.each());
     let change = ProposalChange { state: &row.state, message: None, by_trust: true, tag: Some(&tag) };
     Ok(view.rows.set_proposal(row.id, &change)?)
+}
+
+/// Gives what a node proposed, and what is by trust, the tag by the key in use. Gives how many these were.
+///
+/// # Errors
+/// When the database can't be written.
+pub fn renew(view: &TxView<'_>, node: NodeId) -> Result<usize> {
+    let mut count = 0;
+    for head in view.rows.proposal_heads(node)? {
+        let (row, _) = legible(view.rows.proposal(head.id).map_err(Error::from))?;
+        let Some(mut row) = row else { continue };
+        let renewed = |kind, fields: &[&[u8]], tag: Option<&[u8]>| seal::renewed(view.key, kind, fields, tag);
+        let made = with_made(&row, |fields| renewed(seal::Kind::Proposed, fields, row.made.as_deref()));
+        let trusted = TrustFields::of(&row)
+            .and_then(|fields| renewed(seal::Kind::Trusted, &fields.each(), row.tag.as_deref()));
+        if made.is_none() && trusted.is_none() {
+            continue;
+        }
+        row.made = made.map(|tag| tag.to_vec()).or(row.made);
+        row.tag = trusted.map(|tag| tag.to_vec()).or(row.tag);
+        view.rows.put_proposal(&row)?;
+        count += 1;
+    }
+    Ok(count)
 }
 
 /// Sets where a proposal stands. Trust is never given here: a scope was counted when it was.

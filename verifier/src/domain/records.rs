@@ -13,7 +13,7 @@ use super::review::Reviewer;
 use super::ruling::EvidenceRequest;
 use super::sequence::Sequence;
 use super::{
-    By, Records, Result, audit, boot, client, enrollment, evidence, node, policy, proposal, propose,
+    By, Records, Result, TxView, audit, boot, client, enrollment, evidence, node, policy, proposal, propose,
     registration, retention, revocation, ruling,
 };
 use crate::appraisal::Ruling;
@@ -29,6 +29,8 @@ use halfkey_protocol::wire::policies::{Group, PolicyRecord, PolicySummary, Propo
 use halfkey_protocol::wire::{SignedDocument, Verdict};
 use std::sync::atomic::Ordering;
 
+/// Nodes that are looked at together.
+const PAGE: u64 = 500;
 /// Announcements of the same that are heard in a minute, and at once: who can make them up wakes nobody more often.
 const HEARD: u32 = 60;
 
@@ -119,6 +121,32 @@ impl Records {
         // Another trail that is longer is not written down as if it were ours.
         sequence.require(&rows.head()?, &trail)?;
         Ok(trail.end)
+    }
+
+    /// Has everything in the database by the cluster key in use that is by another one which is accepted, but for approvals, which are
+    /// over soon. Gives how much it was.
+    ///
+    /// # Errors
+    /// `RolledBack`; when the database can't be written.
+    pub fn renew_tags(&self, now: u64) -> Result<usize> {
+        let mut count = self.write_here(|view| Ok(client::renew(view)? + document::renew(view)?))?;
+        let mut after = None;
+        loop {
+            let page = self.read_rows(|rows| Ok(rows.node_lines(&Which::After(after), PAGE, now)?))?;
+            let Some(last) = page.last() else { break };
+            after = Some(last.id);
+            for line in page {
+                let renew = |view: &TxView<'_>| {
+                    Ok(enrollment::renew(view, line.id)? + proposal::renew(view, line.id)?)
+                };
+                count += self.write_here(renew)?;
+            }
+        }
+        let detail = format!("{} by the new key", crate::counted(count, "row"));
+        self.write_here(|view| {
+            audit::append(view, By { actor: "verifier", now }, "cluster_key", None, &detail)
+        })?;
+        Ok(count)
     }
 
     /// As [`crate::store::Store::standbys`].

@@ -33,6 +33,19 @@ pub fn read(view: &TxView<'_>, node: NodeId, enrollment: &str, row: ReleasedRow)
     ours.then(|| row.into())
 }
 
+/// Gives a row the tag by the key in use; whether that was to be done.
+///
+/// # Errors
+/// When the database can't be written.
+pub fn renew(view: &TxView<'_>, node: NodeId, enrollment: &str, mut row: ReleasedRow) -> Result<bool> {
+    let renewed =
+        |fields: &[&[u8]]| seal::renewed(view.key, seal::Kind::Released, fields, row.tag.as_deref());
+    let Some(tag) = with_fields(node, enrollment, &row, renewed) else { return Ok(false) };
+    row.tag = Some(tag.to_vec());
+    view.rows.set_released(enrollment, &row)?;
+    Ok(true)
+}
+
 fn with_fields<T>(node: NodeId, enrollment: &str, row: &ReleasedRow, tell: impl FnOnce(&[&[u8]]) -> T) -> T {
     let ReleasedRow { evidence, reset, restart, fence, boot, proposal, base, twin: _, tag: _ } = row;
     let known = |there: bool| [u8::from(there)];

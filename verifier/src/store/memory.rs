@@ -293,6 +293,10 @@ impl Enrollments for MemoryTx {
         })
     }
 
+    fn set_c_u(&self, id: &str, c_u: &[u8]) -> Result<()> {
+        self.with_enrollment(id, |row| row.c_u = Some(c_u.to_vec()))
+    }
+
     fn set_quoted(&self, id: &str, quote: &QuoteRow) -> Result<()> {
         self.with_enrollment(id, |row| row.quote = *quote)
     }
@@ -576,6 +580,13 @@ impl Documents for MemoryTx {
 
     fn document_tag(&self, number: u64) -> Result<Option<Vec<u8>>> {
         Ok(self.0.borrow().documents.get(&number).map(|stored| stored.tag.to_vec()))
+    }
+
+    fn set_document_tag(&self, number: u64, tag: &[u8; 32]) -> Result<()> {
+        if let Some(stored) = self.0.borrow_mut().documents.get_mut(&number) {
+            stored.tag = *tag;
+        }
+        Ok(())
     }
 
     fn documents_after(&self, number: u64, bytes: usize) -> Result<Vec<SignedDocument>> {

@@ -258,6 +258,8 @@ pub trait Enrollments {
     fn prove_enrollment(&self, id: &str, at: u64) -> Result<()>;
     /// A boot fetched it.
     fn set_fetched(&self, id: &str, ticket: &str, c_u: Option<&[u8]>) -> Result<()>;
+    /// Another encryption of its C_U.
+    fn set_c_u(&self, id: &str, c_u: &[u8]) -> Result<()>;
     /// Counters of the last quote that was accepted.
     fn set_quoted(&self, id: &str, quote: &QuoteRow) -> Result<()>;
     /// The last boot that was released.
@@ -364,6 +366,8 @@ pub trait Documents {
     fn document_sha256(&self, number: u64) -> Result<Option<[u8; 32]>>;
     /// Tag of one, as its row says.
     fn document_tag(&self, number: u64) -> Result<Option<Vec<u8>>>;
+    /// Sets it.
+    fn set_document_tag(&self, number: u64, tag: &[u8; 32]) -> Result<()>;
     /// Those after a number, oldest first, until they are about so many bytes.
     fn documents_after(&self, number: u64, bytes: usize) -> Result<Vec<SignedDocument>>;
 }

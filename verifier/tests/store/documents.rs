@@ -1,10 +1,10 @@
 //! Policies, the sequence of documents, the audit trail.
 
-use crate::{NODE, OTHER, append, change, each, look, signed};
+use crate::{NODE, OTHER, append, change, each, enrollment, look, node, signed};
 use halfkey_protocol::NodeId;
 use halfkey_protocol::document::Place;
 use halfkey_protocol::wire::operator::AuditEntry;
-use halfkey_verifier::store::PolicyRow;
+use halfkey_verifier::store::{EnrollmentState, PolicyRow};
 
 #[test]
 fn the_newest_version_of_a_scope_is_found() {
@@ -114,5 +114,24 @@ fn the_trail_is_read_from_both_ends_and_counts_beside_it() {
             tx.set_meta("probed_at", 1).unwrap();
             tx.set_meta("probed_at", 2).unwrap();
         });
+    });
+}
+
+/// As when the key is another one that they are by.
+#[test]
+fn a_tag_and_a_c_u_are_put_anew() {
+    each(|store| {
+        let (tagged, row) = change(store, |tx| {
+            append(tx, 1);
+            append(tx, 2);
+            tx.set_document_tag(2, &[9; 32]).unwrap();
+            tx.put_node(&node(NODE, "web1")).unwrap();
+            tx.insert_enrollment(&enrollment("a", EnrollmentState::Open)).unwrap();
+            tx.set_c_u("a", &[9]).unwrap();
+            let tags = [1, 2].map(|number| tx.document_tag(number).unwrap().unwrap());
+            (tags, tx.enrollment(NODE, EnrollmentState::Open).unwrap().unwrap())
+        });
+        assert_eq!(tagged, [vec![101; 32], vec![9; 32]]);
+        assert_eq!((row.c_u, row.fetched_by), (Some(vec![9]), None));
     });
 }

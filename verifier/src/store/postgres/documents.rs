@@ -52,6 +52,11 @@ impl Documents for PgTx<'_> {
         Ok(tag.flatten())
     }
 
+    fn set_document_tag(&self, at: u64, tag: &[u8; 32]) -> Result<()> {
+        const SQL: &str = "UPDATE documents SET tag = $2 WHERE number = $1";
+        self.change(SQL, &[&bound(at), &tag.as_slice()]).map(drop)
+    }
+
     fn documents_after(&self, after: u64, bytes: usize) -> Result<Vec<SignedDocument>> {
         const SQL: &str = "SELECT signatures, document, number FROM documents WHERE number > $1
                            ORDER BY number LIMIT $2";

@@ -97,6 +97,10 @@ impl Enrollments for PgTx<'_> {
         self.change(SQL, &[&id, &ticket, &c_u]).map(drop)
     }
 
+    fn set_c_u(&self, id: &str, c_u: &[u8]) -> Result<()> {
+        self.change("UPDATE enrollments SET c_u = $2 WHERE enrollment_id = $1", &[&id, &c_u]).map(drop)
+    }
+
     fn set_quoted(&self, id: &str, quote: &QuoteRow) -> Result<()> {
         const SQL: &str = "UPDATE enrollments SET reset_count = $2, restart_count = $3, clock = $4
                            WHERE enrollment_id = $1";

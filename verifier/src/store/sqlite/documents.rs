@@ -39,6 +39,10 @@ impl Documents for SqliteTx<'_> {
         Ok(tag.flatten())
     }
 
+    fn set_document_tag(&self, at: u64, tag: &[u8; 32]) -> Result<()> {
+        self.change("UPDATE documents SET tag = ?2 WHERE number = ?1", params![number(at), tag]).map(drop)
+    }
+
     fn documents_after(&self, after: u64, bytes: usize) -> Result<Vec<SignedDocument>> {
         const SQL: &str = "SELECT signatures, document FROM documents WHERE number > ?1 ORDER BY number";
         let mut query = self.0.prepare_cached(SQL).map_err(broken)?;
