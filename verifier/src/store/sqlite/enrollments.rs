@@ -5,14 +5,20 @@ use crate::store::{EnrollmentRow, EnrollmentState, Enrollments, QuoteRow, Releas
 use halfkey_protocol::NodeId;
 use rusqlite::{Row, params};
 
+const SELECT: &str = "SELECT enrollment_id, number, tenant_key, registration, bank, c_v_id, c_v_secret, c_u,
+            enrolled_at, enrolled_by, fetched_by, reset_count, restart_count, clock,
+            released_evidence, released_reset, released_restart, released_fence, released_boot,
+            released_proposal, released_twin, released_tag, released_base
+     FROM enrollments";
+
+/// The state stands in the statement, as it does in the indexes of open and current ones: for a state that is bound there is no index.
+fn of_node_in(statement: &str, state: EnrollmentState) -> String {
+    format!("{statement} WHERE node_id = ?1 AND state = '{}'", state.as_str())
+}
+
 impl Enrollments for SqliteTx<'_> {
     fn enrollment(&self, node: NodeId, state: EnrollmentState) -> Result<Option<EnrollmentRow>> {
-        const SQL: &str =
-            "SELECT enrollment_id, number, tenant_key, registration, bank, c_v_id, c_v_secret, c_u,
-                    enrolled_at, enrolled_by, fetched_by, reset_count, restart_count, clock,
-                    released_evidence, released_reset, released_restart, released_fence, released_boot,
-                    released_proposal, released_twin, released_tag, released_base
-             FROM enrollments WHERE node_id = ?1 AND state = ?2";
+        let sql = of_node_in(SELECT, state);
         let read = |row: &Row<'_>| {
             let (reset, restart, clock): (_, _, Option<i64>) = (row.get(11)?, row.get(12)?, row.get(13)?);
             let found = EnrollmentRow {
@@ -34,7 +40,7 @@ impl Enrollments for SqliteTx<'_> {
             };
             Ok((found, clock))
         };
-        let found = self.first(SQL, params![id_text(node), state.as_str()], read)?;
+        let found = self.first(&sql, [id_text(node)], read)?;
         let Some((mut found, clock)) = found else { return Ok(None) };
         // Another number in its place would let an older quote pass.
         found.quote.clock = clock
@@ -82,9 +88,8 @@ impl Enrollments for SqliteTx<'_> {
 
     fn replace_enrollment(&self, node: NodeId, state: EnrollmentState) -> Result<()> {
         const SQL: &str =
-            "UPDATE enrollments SET state = 'replaced', c_v_id = NULL, c_v_secret = NULL, c_u = NULL
-             WHERE node_id = ?1 AND state = ?2";
-        self.change(SQL, params![id_text(node), state.as_str()]).map(drop)
+            "UPDATE enrollments SET state = 'replaced', c_v_id = NULL, c_v_secret = NULL, c_u = NULL";
+        self.change(&of_node_in(SQL, state), [id_text(node)]).map(drop)
     }
 
     fn prove_enrollment(&self, id: &str, at: u64) -> Result<()> {
@@ -144,4 +149,31 @@ fn released(row: &Row<'_>) -> rusqlite::Result<Option<ReleasedRow>> {
         tag: row.get(21)?,
         base: row.get(22)?,
     }))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::store::sqlite::Sqlite;
+    use rusqlite::StatementStatus;
+
+    #[test]
+    fn a_node_is_looked_up_by_an_index_and_by_a_statement_that_is_prepared_once() {
+        let dir = tempfile::tempdir().unwrap();
+        let database = Sqlite::open(&dir.path().join("db")).unwrap();
+        let reader = database.reader.lock().unwrap();
+        for state in [EnrollmentState::Open, EnrollmentState::Current] {
+            let tx = SqliteTx(&reader);
+            for node in 0..5 {
+                assert!(tx.enrollment(NodeId([node; 16]), state).unwrap().is_none());
+            }
+            let sql = of_node_in(SELECT, state);
+            let statement = reader.prepare_cached(&sql).unwrap();
+            assert_eq!(statement.get_status(StatementStatus::RePrepare), 0, "{sql}");
+            let plan =
+                reader.query_row(&format!("EXPLAIN QUERY PLAN {sql}"), ["x"], |row| row.get::<_, String>(3));
+            let expected = format!("USING INDEX enrollments_one_{}", state.as_str());
+            assert!(plan.as_ref().is_ok_and(|plan| plan.contains(&expected)), "{plan:?}");
+        }
+    }
 }

@@ -17,6 +17,7 @@ mod trail;
 use super::{Changes, Result, Store, StoreError, Then, Tx};
 use batch::Batch;
 use halfkey_protocol::NodeId;
+use rusqlite::config::DbConfig;
 use rusqlite::types::{FromSql, FromSqlError, FromSqlResult, ValueRef};
 use rusqlite::{Connection, ErrorCode, OpenFlags, OptionalExtension as _, Params, Row};
 use std::os::unix::fs::OpenOptionsExt as _;
@@ -115,6 +116,9 @@ fn connect(path: &Path, flags: OpenFlags) -> Result<Connection> {
     let connection = Connection::open_with_flags(path, flags).map_err(broken)?;
     connection.busy_timeout(BUSY).map_err(broken)?;
     connection.set_prepared_statement_cache_capacity(128);
+    // A plan does not go by what is bound, so a statement is prepared once: else SQLite looks at each bound LIMIT, and at what could fit
+    // a partial index, and prepares the statement again each time that it is used.
+    connection.set_db_config(DbConfig::SQLITE_DBCONFIG_ENABLE_QPSG, true).map_err(broken)?;
     // secure_delete: C_U is to be gone when it is deleted. cache_size is in KiB if negative.
     connection
         .execute_batch(
