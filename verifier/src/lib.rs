@@ -24,6 +24,7 @@
 
 pub mod appraisal;
 pub mod backup;
+mod cache;
 pub mod cli;
 pub mod client;
 pub mod clock;

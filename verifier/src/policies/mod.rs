@@ -8,13 +8,12 @@
 //! | [`review`] | what is open, judged again when a policy changed |
 
 pub mod apply;
-mod cache;
 pub mod propose;
 pub mod review;
 
+use crate::cache::Cache;
 use crate::domain::{Error, Governing, Node, PolicyRef, PolicySource, Result, Trusted};
 use aws_lc_rs::digest::{Context, SHA256};
-use cache::Cache;
 use halfkey_evidence::policy::{Additions, Effective, Finding, LeftOut, Policy, TenantNode, Unfit};
 use halfkey_protocol::document::{Kind, Opened};
 use std::sync::Arc;
@@ -39,10 +38,18 @@ pub struct Rules {
     pub notes: Vec<String>,
 }
 
+/// Parsed policies that are kept, in bytes of their documents.
+const KEPT: usize = 16 << 20;
+
 /// Parsed policies, ready to judge.
-#[derive(Default)]
 pub struct Library {
-    cache: Cache,
+    cache: Cache<Entry>,
+}
+
+impl Default for Library {
+    fn default() -> Self {
+        Self { cache: Cache::of(KEPT) }
+    }
 }
 
 /// One signed document that was verified and parsed. What it says of itself is signed, and compared with what it
