@@ -3,16 +3,19 @@
 use super::document::{self, NewDocument};
 use super::model::{Counters, Enrollment, Node, Stage};
 use super::{By, Error, Result, TxView, audit, governing, json, legible, proposal, released, seal};
+use crate::cache::Cache;
 use crate::events::Event;
 use crate::store::{EnrollmentRow, EnrollmentState, QuoteRow};
 use crate::{CLOCK_TOLERANCE, utc};
-use halfkey_protocol::document::{Kind, Opened, Scope, proof_of};
+use aws_lc_rs::digest::{Context, SHA256};
+use halfkey_protocol::document::{Kind, Opened, Place, Scope, proof_of};
 use halfkey_protocol::identity::{self, fingerprint};
 use halfkey_protocol::keys::half;
 use halfkey_protocol::tpm::bank::PcrBank;
 use halfkey_protocol::tpm::qualifying_data::Wanted;
-use halfkey_protocol::wire::{Credential, Register, credential_digest};
+use halfkey_protocol::wire::{self, Credential, Register, SignedDocument, credential_digest};
 use halfkey_protocol::{NodeId, Reason};
+use std::sync::Arc;
 
 /// A checked enrollment to be stored.
 pub struct NewEnrollment<'a> {
@@ -245,8 +248,8 @@ fn read(view: &TxView<'_>, row: EnrollmentRow) -> Result<Enrollment> {
     };
     let bank = PcrBank::from_name(&row.bank).ok_or_else(|| wrong(format!("bank {:.32?}", row.bank)))?;
     // What the row says beside its document counts only if the document says it too.
-    let (opened, said) = halfkey_evidence::signed_document::open_enrollment(&signed)
-        .map_err(|e| wrong(format!("document: {e}")))?;
+    let said = said(view.said, &signed, &row.registration).map_err(wrong)?;
+    let Said { place, created, scope, enrollment, registration } = &*said;
     let c_u = match row.c_u {
         Some(sealed) => {
             let opened = seal::open(view.key, node, &id, row.fetched_by.as_deref(), &sealed);
@@ -256,30 +259,25 @@ fn read(view: &TxView<'_>, row: EnrollmentRow) -> Result<Enrollment> {
     };
     let (Some(id_object), Some(secret)) = row.c_v else { return Err(wrong("no C_V".to_owned())) };
     let c_v = Credential { id_object: id_object.into(), secret: secret.into() };
-    let registration: Register =
-        serde_json::from_str(&row.registration).map_err(|e| wrong(format!("registration: {e}")))?;
-    // Above all the AK: whose quotes are believed.
-    if opened.scope != Scope::Enrollment(node)
-        || said.enrollment_id != id
-        || said.bank != bank.name()
-        || !is_name_of(&said.ek_name, &registration.ek_public)
-        || !is_name_of(&said.ak_name, &registration.ak_public)
-        || !is_name_of(&said.srk_name, &registration.srk_public)
-        || *said.c_v_sha256 != credential_digest(&c_v)
-        || c_u.as_ref().is_some_and(|c_u| *said.c_u_sha256 != credential_digest(c_u))
+    if *scope != Scope::Enrollment(node)
+        || enrollment.enrollment_id != id
+        || enrollment.bank != bank.name()
+        || *enrollment.c_v_sha256 != credential_digest(&c_v)
+        || c_u.as_ref().is_some_and(|c_u| *enrollment.c_u_sha256 != credential_digest(c_u))
     {
         return Err(wrong("it is not what the tenant signed".to_owned()));
     }
-    let challenge = said.challenge.array().ok_or_else(|| wrong("a challenge that is none".to_owned()))?;
+    let challenge =
+        enrollment.challenge.array().ok_or_else(|| wrong("a challenge that is none".to_owned()))?;
     let answers = Wanted { tenant_key: identity::sha256(signed.tenant_key()), challenge };
-    let proof_sha256 = said.proof_sha256.array();
+    let proof_sha256 = enrollment.proof_sha256.array();
     let proof_sha256 = proof_sha256.ok_or_else(|| wrong("a digest of a proof that is none".to_owned()))?;
     Ok(Enrollment {
         answers,
         proof_sha256,
-        document: opened.place,
-        created: opened.created,
-        registration,
+        document: *place,
+        created: *created,
+        registration: registration.clone(),
         bank,
         c_v,
         id,
@@ -288,8 +286,67 @@ fn read(view: &TxView<'_>, row: EnrollmentRow) -> Result<Enrollment> {
         counters,
         stage: None,
         fetched_by: row.fetched_by,
-        released: row.released.and_then(|row| released::read(view, node, &said.enrollment_id, row)),
+        released: row.released.and_then(|row| released::read(view, node, &enrollment.enrollment_id, row)),
     })
+}
+
+/// What a tenant signed, of an enrollment whose registration it is.
+pub struct Said {
+    place: Place,
+    created: u64,
+    scope: Scope,
+    enrollment: wire::Enrollment,
+    registration: Register,
+}
+
+/// Kept of [`Said`], in bytes of documents and registrations: a few thousand.
+pub const KEPT: usize = 8 << 20;
+
+/// Verifies and reads the document, and compares the registration with it, above all the AK: whose quotes are believed. A node is looked
+/// up three times in a boot, and these bytes come to the same each time: what is kept is found by the digest of all of them, and by
+/// nothing else that a row says.
+fn said(
+    kept: &Cache<Said>,
+    signed: &SignedDocument,
+    registration: &str,
+) -> std::result::Result<Arc<Said>, String> {
+    let key = digest_of(signed, registration);
+    if let Some(said) = kept.find(&key) {
+        return Ok(said);
+    }
+    let weight = signed.document.len() + registration.len() + 2048;
+    let (opened, enrollment) =
+        halfkey_evidence::signed_document::open_enrollment(signed).map_err(|e| format!("document: {e}"))?;
+    let registration: Register =
+        serde_json::from_str(registration).map_err(|e| format!("registration: {e}"))?;
+    if !is_name_of(&enrollment.ek_name, &registration.ek_public)
+        || !is_name_of(&enrollment.ak_name, &registration.ak_public)
+        || !is_name_of(&enrollment.srk_name, &registration.srk_public)
+    {
+        return Err("it is not what the tenant signed".to_owned());
+    }
+    let Opened { place, created, scope, .. } = opened;
+    let said = Arc::new(Said { place, created, scope, enrollment, registration });
+    kept.keep(key, said.clone(), weight);
+    Ok(said)
+}
+
+/// SHA-256 over each of the fields with its length.
+fn digest_of(signed: &SignedDocument, registration: &str) -> [u8; 32] {
+    let mut hash = Context::new(&SHA256);
+    let mut field = |bytes: &[u8]| {
+        hash.update(&(bytes.len() as u64).to_be_bytes());
+        hash.update(bytes);
+    };
+    field(registration.as_bytes());
+    field(&signed.document);
+    for signature in &signed.signatures {
+        field(&signature.key);
+        field(&signature.signature);
+    }
+    let mut digest = [0; 32];
+    digest.copy_from_slice(hash.finish().as_ref());
+    digest
 }
 
 /// Whether this is the TPM's name of a public area: nameAlg and digest (TPM 2.0 Part 1, section 16).

@@ -3,7 +3,8 @@
 use super::index::Index;
 use super::sequence::{Beside, Sequence};
 use super::state_file::Kept;
-use super::{By, Error, Records, Result, audit, document};
+use super::{By, Error, Records, Result, audit, document, enrollment};
+use crate::cache::Cache;
 use crate::config::StateDir;
 use crate::events::Events;
 use crate::keys::{self, ClusterKey};
@@ -51,7 +52,14 @@ impl Records {
         let deployment = of.as_ref().map_or(Deployment([0; 16]), |(deployment, _)| *deployment);
         let sequence = sequence(&*store, &key, deployment, of.as_ref().map(|(_, file)| file.as_path()))?;
         let (sequence, events) = (RwLock::new(sequence), Events::default());
-        Ok(Self { store: Measured::new(store), key, sequence, events, told: AtomicU64::default() })
+        Ok(Self {
+            store: Measured::new(store),
+            key,
+            said: Cache::of(enrollment::KEPT),
+            sequence,
+            events,
+            told: AtomicU64::default(),
+        })
     }
 
     /// Takes the database as it is, after a restore: the state file says then what it says. Open enrollments are used up: whether

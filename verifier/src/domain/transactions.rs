@@ -1,10 +1,12 @@
 //! Which transactions there are: to look, to change, to change what only the database that this server has answered with may have, and
 //! with a document, which the state file has before and after.
 
+use super::enrollment::Said;
 use super::opening;
 use super::policy_source::PolicySource;
 use super::sequence::Sequence;
 use super::{Error, Result, StoredProposal, TxView, audit};
+use crate::cache::Cache;
 use crate::events::{Event, Events};
 use crate::keys::ClusterKey;
 use crate::store::measured::{Measured, Transactions};
@@ -19,6 +21,7 @@ use std::sync::{PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard, TryLockE
 pub struct Records {
     pub(super) store: Measured,
     pub(super) key: ClusterKey,
+    pub(super) said: Cache<Said>,
     // Taken after the one that writes the database, and before the one that reads.
     pub(super) sequence: RwLock<Sequence>,
     pub(super) events: Events,
@@ -74,7 +77,7 @@ impl Records {
     /// Reads.
     pub(super) fn read<T>(&self, work: impl Fn(&TxView<'_>) -> Result<T>) -> Result<T> {
         self.read_with(|rows, sequence| {
-            work(&TxView::new(rows, sequence.index(), sequence.deployment(), &self.key))
+            work(&TxView::new(rows, sequence.index(), sequence.deployment(), &self.key, &self.said))
         })
     }
 
@@ -159,7 +162,7 @@ impl Records {
                 }
             }
             let sequence = self.sequence();
-            let view = TxView::new(rows, sequence.index(), sequence.deployment(), &self.key);
+            let view = TxView::new(rows, sequence.index(), sequence.deployment(), &self.key, &self.said);
             let mut worked = match here {
                 true => require_here(rows, &sequence).and_then(|()| work(&view)),
                 false => work(&view),

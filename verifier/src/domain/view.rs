@@ -1,7 +1,9 @@
 //! One transaction, as the domain works in it.
 
+use super::enrollment::Said;
 use super::index::Index;
 use super::{Error, Result, legible};
+use crate::cache::Cache;
 use crate::events::Event;
 use crate::keys::ClusterKey;
 use crate::store::{NodeRow, Tx};
@@ -19,6 +21,8 @@ pub struct TxView<'a> {
     pub deployment: Deployment,
     /// What tags of rows, and C_U in them, are by.
     pub key: &'a ClusterKey,
+    /// Enrollments that were verified and read.
+    pub said: &'a Cache<Said>,
     events: RefCell<Vec<Event>>,
     /// The document that this transaction has appended: the index has it once it is committed.
     appended: RefCell<Option<Opened>>,
@@ -26,8 +30,14 @@ pub struct TxView<'a> {
 
 impl<'a> TxView<'a> {
     /// Of a transaction that has changed nothing.
-    pub fn new(rows: &'a dyn Tx, index: &'a Index, deployment: Deployment, key: &'a ClusterKey) -> Self {
-        Self { rows, index, deployment, key, events: RefCell::default(), appended: RefCell::default() }
+    pub fn new(
+        rows: &'a dyn Tx,
+        index: &'a Index,
+        deployment: Deployment,
+        key: &'a ClusterKey,
+        said: &'a Cache<Said>,
+    ) -> Self {
+        Self { rows, index, deployment, key, said, events: RefCell::default(), appended: RefCell::default() }
     }
 
     /// To be published when this is committed.
