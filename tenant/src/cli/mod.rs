@@ -78,6 +78,22 @@ pub enum Color {
     Never,
 }
 
+/// Which nodes are listed.
+#[derive(Args, Debug, Default)]
+pub struct Only {
+    /// Only those whose boot waits for an operator
+    #[arg(long)]
+    pub pending: bool,
+    /// Only those in this state
+    #[arg(long, value_parser = ["registered", "enrolling", "enrolled", "revoked", "held", "cloned"])]
+    pub state: Option<String>,
+    /// Only those whose last verdict was this outcome or had this reason: `denied`, `policy_mismatch`
+    #[arg(long, value_name = "WORD")]
+    pub last: Option<String>,
+    /// Only those with this text in their label, or whose id begins so, in upper or lower case
+    pub text: Option<String>,
+}
+
 /// The commands.
 #[derive(Subcommand)]
 pub enum Command {
@@ -93,9 +109,9 @@ pub enum Command {
     Key,
     /// List the nodes
     Nodes {
-        /// Only those whose boot waits for an operator
-        #[arg(long)]
-        pending: bool,
+        /// Which.
+        #[command(flatten)]
+        only: Only,
     },
     /// Look at one node
     Node {

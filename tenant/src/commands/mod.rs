@@ -59,7 +59,7 @@ pub fn run(cli: Cli) -> Result<()> {
     match cli.command {
         Command::Login { bundle, replace } => login::login(&context, &bundle, replace),
         Command::Key => login::key(&context),
-        Command::Nodes { pending } => node::list(&context, pending),
+        Command::Nodes { only } => node::list(&context, &only),
         Command::Node { command: NodeCommand::Show { node } } => node::show(&context, &node),
         Command::Enroll(args) => enroll::run(&context, &args),
         Command::Approve {

@@ -1,5 +1,6 @@
 //! `halfkey nodes` and `node`.
 
+use crate::cli::Only;
 use crate::client::resolve;
 use crate::context::Context;
 use crate::error::{Error, Result};
@@ -20,13 +21,13 @@ use halfkey_protocol::wire::operator::{
 use halfkey_protocol::wire::policies::{NodePolicy, PolicySummary};
 use halfkey_protocol::{NodeId, Reason, identity};
 
-/// Lists the nodes; with `pending` those whose boot waits.
+/// Lists the nodes, or some of them.
 ///
 /// # Errors
 /// As every request.
-pub fn list(context: &Context, pending: bool) -> Result<()> {
+pub fn list(context: &Context, only: &Only) -> Result<()> {
     let mut list: NodeList = context.logged_in()?.nodes()?;
-    list.nodes.retain(|node| node.pending || !pending);
+    list.nodes.retain(|node| is_wanted(node, only));
     context.out.value(&list, || list_shown(&list, &context.style(), time::now()))
 }
 
@@ -48,6 +49,22 @@ pub fn show(context: &Context, typed: &str) -> Result<()> {
         Error::untrusted(why)
             .hint("this record can't come from an honest node and an honest server; do not enroll it")
     })
+}
+
+fn is_wanted(node: &NodeSummary, only: &Only) -> bool {
+    let state = only.state.as_deref().is_none_or(|state| match state {
+        "held" => node.held,
+        "cloned" => node.cloned,
+        state => node.state.as_str() == state,
+    });
+    let last = only.last.as_deref().is_none_or(|word| {
+        [&node.last_outcome, &node.last_code].into_iter().any(|said| said.as_deref() == Some(word))
+    });
+    let text = only.text.as_deref().is_none_or(|text| {
+        let text = text.to_lowercase();
+        node.label.to_lowercase().contains(&text) || node.id.starts_with(&text)
+    });
+    state && last && text && (node.pending || !only.pending)
 }
 
 /// `halfkey nodes`.
@@ -268,5 +285,40 @@ fn state_color(node: &NodeSummary) -> Option<Color> {
         NodeState::Enrolling => Some(Color::Yellow),
         NodeState::Revoked => Some(Color::Red),
         NodeState::Registered => None,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_asked_for_is_all_that_is_listed() {
+        let node = NodeSummary {
+            id: "5104d28a-f4c5-8051-bf52-2df06c1a9ad1".to_owned(),
+            label: "Web-17".to_owned(),
+            state: NodeState::Enrolled,
+            pending: false,
+            held: true,
+            cloned: false,
+            last_seen: 0,
+            last_outcome: Some("denied".to_owned()),
+            last_code: Some("policy_mismatch".to_owned()),
+        };
+        let word = |text: &str| Some(text.to_owned());
+        for (only, wanted) in [
+            (Only::default(), true),
+            (Only { pending: true, ..Only::default() }, false),
+            (Only { state: word("enrolled"), ..Only::default() }, true),
+            (Only { state: word("held"), last: word("denied"), ..Only::default() }, true),
+            (Only { state: word("cloned"), ..Only::default() }, false),
+            (Only { last: word("policy_mismatch"), text: word("web"), ..Only::default() }, true),
+            (Only { last: word("policy"), ..Only::default() }, false),
+            (Only { text: word("5104D"), ..Only::default() }, true),
+            (Only { text: word("104d"), ..Only::default() }, false),
+            (Only { state: word("revoked"), text: word("web"), ..Only::default() }, false),
+        ] {
+            assert_eq!(is_wanted(&node, &only), wanted, "{only:?}");
+        }
     }
 }

@@ -13,8 +13,8 @@ use serde::Deserialize;
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-/// Most lines of an answer.
-const MAX_LINES: u64 = 1000;
+/// Most lines of an answer: each page is a round trip, and some megabytes.
+const MAX_LINES: u64 = 10_000;
 /// Most lines by name: who sees several asks for more digits.
 const MAX_NAMED: u64 = 100;
 

@@ -5,7 +5,7 @@ use super::session::{Held, Session, failure};
 use crate::store::{Result, StoreError};
 
 /// Step N brings a database of version N to N + 1.
-const STEPS: &[&str] = &[STEP_0];
+const STEPS: &[&str] = &[STEP_0, STEP_1];
 
 const STEP_0: &str = r#"
 CREATE TABLE meta (key TEXT PRIMARY KEY, value BIGINT NOT NULL);
@@ -204,6 +204,11 @@ CREATE TABLE audit (
 );
 CREATE INDEX audit_by_node ON audit (node_id, seq) WHERE node_id IS NOT NULL;
 "#;
+
+const STEP_1: &str = "
+CREATE INDEX registrations_listed ON registrations (node_id) INCLUDE (label, last_seen);
+CREATE INDEX enrollments_cloned ON enrollments (node_id) WHERE state = 'current' AND released_twin IS NOT NULL;
+";
 
 /// Brings a database to the schema of this build. Servers that start at the same time wait for each other.
 ///

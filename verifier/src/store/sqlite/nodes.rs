@@ -72,8 +72,8 @@ impl Nodes for SqliteTx<'_> {
                     EXISTS (SELECT 1 FROM enrollments e WHERE e.node_id = n.node_id AND e.state = 'current'),
                     EXISTS (SELECT 1 FROM boots b WHERE b.node_id = n.node_id AND b.decision IS NULL AND b.expires > ?4),
                     last_seen, last_outcome, last_code, held_by IS NOT NULL,
-                    EXISTS (SELECT 1 FROM enrollments e WHERE e.node_id = n.node_id AND e.state = 'current'
-                                AND e.released_twin IS NOT NULL)
+                    EXISTS (SELECT 1 FROM enrollments e INDEXED BY enrollments_cloned
+                            WHERE e.node_id = n.node_id AND e.state = 'current' AND e.released_twin IS NOT NULL)
              FROM nodes n WHERE {condition} AND node_id GLOB '{}' ORDER BY node_id LIMIT ?3",
             node_id_glob()
         );

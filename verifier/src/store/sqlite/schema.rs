@@ -5,7 +5,7 @@ use crate::store::{Result, StoreError};
 use rusqlite::{Connection, TransactionBehavior};
 
 /// Step N brings a database of `user_version` N to N + 1.
-const STEPS: &[&str] = &[STEP_0, STEP_1];
+const STEPS: &[&str] = &[STEP_0, STEP_1, STEP_2];
 
 // Tables with rows of single nodes are not STRICT: a row that somebody damaged beside this program could not be changed any more, by a
 // statement that sets another column of it, and so not be mended either. What is read is typed in any case.
@@ -224,6 +224,13 @@ CREATE INDEX audit_by_node ON audit (node_id, seq) WHERE node_id IS NOT NULL;
 
 // A server took it. Those of before have none, and are what the state file says.
 const STEP_1: &str = "ALTER TABLE documents ADD COLUMN tag BLOB;";
+
+// A list of nodes reads no row of a registration, which is as large as the node's keys, and of an enrollment only those that are
+// cloned.
+const STEP_2: &str = "
+CREATE INDEX registrations_listed ON registrations (node_id, label, last_seen);
+CREATE INDEX enrollments_cloned ON enrollments (node_id) WHERE state = 'current' AND released_twin IS NOT NULL;
+";
 
 /// Brings a database to the schema of this build.
 ///
