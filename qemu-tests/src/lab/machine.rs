@@ -510,7 +510,12 @@ impl Boot {
         let listener = TcpListener::bind("127.0.0.1:0").context("no free port")?;
         let address = listener.local_addr().context("no free port")?;
         let content = fs::read(from).context(format_args!("can't read {}", from.display()))?;
-        let script = format!("exec 3<>/dev/tcp/10.0.2.2/{}; cat <&3 >{to}; stat -c %s {to}", address.port());
+        // The system can be up before its network is.
+        let script = format!(
+            "for i in {{1..1500}}; do ip route get 10.0.2.2 >/dev/null 2>&1 && break; sleep 0.2; done; \
+             exec 3<>/dev/tcp/10.0.2.2/{}; cat <&3 >{to}; stat -c %s {to}",
+            address.port()
+        );
         let said = std::thread::scope(|scope| {
             // What the guest did not get it misses below.
             scope.spawn(|| drop(listener.accept().and_then(|(mut stream, _)| stream.write_all(&content))));
