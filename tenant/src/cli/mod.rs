@@ -109,7 +109,7 @@ pub enum Command {
     Key,
     /// List the nodes
     Nodes {
-        /// Which.
+        /// What is listed of them; all if nothing is said.
         #[command(flatten)]
         only: Only,
     },
