@@ -5,7 +5,7 @@ use halfkey_evidence::Rejection;
 use halfkey_protocol::Reason;
 use std::fmt;
 
-/// Why something was not read or not changed. Nothing was changed.
+/// Why something was not read or not changed. Nothing was changed, but for [`StoreError::Undecided`].
 #[derive(Clone, Debug)]
 pub enum Error {
     /// What is recorded does not allow it: the reason, and what was expected and found.

@@ -184,6 +184,8 @@ impl Records {
         });
         self.events.publish(&caught_up);
         match (written, settling) {
+            // Done once more it might be done twice, or be refused for what it did itself.
+            (Err(e @ StoreError::Undecided(_)), Some(_)) => return Err(Attempt::Over(e.into())),
             (Err(e), Some(_)) => return Err(Attempt::NotCommitted(e)),
             (Err(e), None) => return Err(Attempt::Over(e.into())),
             (Ok(()), Some((mut sequence, opened, audit))) => sequence.committed(&opened, &audit)?,
@@ -301,6 +303,22 @@ mod tests {
         commits: AtomicUsize,
     }
 
+    /// Commits, and can't say so.
+    struct Losing(Memory);
+
+    impl Store for Losing {
+        fn read(&self, work: &mut dyn FnMut(&dyn Tx)) -> crate::store::Result<()> {
+            self.0.read(work)
+        }
+
+        fn write(&self, changes: Changes, work: &mut dyn FnMut(&dyn Tx) -> Then) -> crate::store::Result<()> {
+            self.0.write(changes, work)?;
+            Err(StoreError::Undecided("on purpose".to_owned()))
+        }
+
+        fn purge(&self) {}
+    }
+
     impl Store for Failing {
         fn read(&self, work: &mut dyn FnMut(&dyn Tx)) -> crate::store::Result<()> {
             self.rows.read(work)
@@ -335,6 +353,17 @@ mod tests {
         assert!(records.node(node).unwrap().unwrap().revoked.is_some());
         assert_eq!((records.head().unwrap().number, records.audit(None, None, 9).unwrap().len()), (1, 1));
         records.restore(node, "found", by).unwrap();
+    }
+
+    #[test]
+    fn a_document_that_may_have_been_committed_is_not_tried_once_more() {
+        let records =
+            Records::over(Arc::new(Losing(Memory::default())), ClusterKey::from_bytes(&[1; 32])).unwrap();
+        let (by, node) = (By { actor: "ada", now: 1 }, NodeId([7; 16]));
+        let said = records.revoke(node, Some("web1"), "stolen", by).unwrap_err();
+        assert!(matches!(said, Error::Store(StoreError::Undecided(_))), "{said}");
+        assert_eq!((records.head().unwrap().number, records.audit(None, None, 9).unwrap().len()), (1, 1));
+        assert!(records.node(node).unwrap().unwrap().revoked.is_some(), "it goes on from what is there");
     }
 
     /// Who writes the database has a restoration of his own put in by a trigger, between the look at it and the next document.

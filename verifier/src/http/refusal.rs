@@ -93,6 +93,13 @@ impl From<Error> for Refusal {
                 error!(error = %what, "the database can't do its work");
                 Self::new(Reason::Unavailable, "its database does not answer")
             }
+            Error::Store(StoreError::Undecided(what)) => {
+                error!(error = %what, "the database can't do its work");
+                Self::new(
+                    Reason::Unavailable,
+                    "its database went away at the commit: look whether it was done before you ask again",
+                )
+            }
         }
     }
 }

@@ -26,13 +26,15 @@ use std::fmt;
 use std::path::PathBuf;
 use std::sync::Arc;
 
-/// Why rows were not read or not changed. Nothing was changed.
+/// Why rows were not read or not changed. Nothing was changed, but for [`StoreError::Undecided`].
 #[derive(Clone, Debug)]
 pub enum StoreError {
     /// The disk has no room.
     Full(String),
     /// The database can't do its work, for another reason.
     Unavailable(String),
+    /// It went away at the commit: whether anything was changed is not known. Whoever asks again has to look first.
+    Undecided(String),
     /// A row that this program can't have written.
     Damaged(String),
 }
@@ -47,7 +49,7 @@ impl fmt::Display for StoreError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Full(what) => write!(f, "no room for the database: {what}"),
-            Self::Unavailable(what) => write!(f, "database: {what}"),
+            Self::Unavailable(what) | Self::Undecided(what) => write!(f, "database: {what}"),
             Self::Damaged(what) => write!(f, "the database is damaged: {what}"),
         }
     }
@@ -90,7 +92,7 @@ pub trait Store: Send + Sync {
     /// [`Then::CommitNow`] it does not run again.
     ///
     /// # Errors
-    /// When the database can't be written: nothing was changed.
+    /// When the database can't be written: nothing was changed, unless it is [`StoreError::Undecided`].
     fn write(&self, changes: Changes, work: &mut dyn FnMut(&dyn Tx) -> Then) -> Result<()>;
 
     /// Removes what was deleted from logs and caches on the disk. Best effort: what can't be removed now is overwritten later.

@@ -1,13 +1,16 @@
 //! A connection that is cut at the commit, before or after it came, or on which nothing comes any more.
 
-use crate::{NODE, Server, append, look, node};
+use crate::{NODE, Server, append, change, look, node, open};
+use halfkey_protocol::NodeId;
 use halfkey_verifier::store::postgres::{Address, Postgres};
 use halfkey_verifier::store::{Changes, Store, Then, Tx, Which};
 use std::io::{Read, Write};
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::Path;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU8, Ordering};
+use std::sync::mpsc::{self, Receiver};
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
 
 /// Nothing is cut.
 const CALM: u8 = 0;
@@ -20,19 +23,30 @@ const CUT: u8 = 3;
 /// Nothing comes.
 const FROZEN: u8 = 4;
 
+/// What is between client and server.
+struct Between {
+    /// What is cut.
+    when: Arc<AtomicU8>,
+    /// Told when a commit does not come.
+    cut: Receiver<()>,
+    /// While it is locked, nobody is told that a connection has ended.
+    quiet: Arc<Mutex<()>>,
+}
+
 /// Between client and server, in a folder with a socket like the server's.
-fn between(folder: &Path, server: &Path) -> Arc<AtomicU8> {
+fn between(folder: &Path, server: &Path) -> Between {
     const NAME: &str = ".s.PGSQL.5432";
     let listener = UnixListener::bind(folder.join(NAME)).unwrap();
     let (when, server) = (Arc::new(AtomicU8::new(CALM)), server.join(NAME));
-    let asked = when.clone();
+    let (asked, (tell, cut), quiet) = (when.clone(), mpsc::channel(), Arc::<Mutex<()>>::default());
+    let end = quiet.clone();
     std::thread::spawn(move || {
         for client in listener.incoming().map_while(Result::ok) {
             let server = UnixStream::connect(&server).unwrap();
             let (from, to) = (client.try_clone().unwrap(), server.try_clone().unwrap());
-            let when = asked.clone();
+            let (when, tell, quiet) = (asked.clone(), tell.clone(), end.clone());
             std::thread::spawn(move || {
-                pass(from, to, |bytes| {
+                pass(from, to, &quiet, |bytes| {
                     if when.load(Ordering::SeqCst) == FROZEN {
                         return None;
                     }
@@ -40,22 +54,28 @@ fn between(folder: &Path, server: &Path) -> Arc<AtomicU8> {
                         return Some(true);
                     }
                     let _ = when.compare_exchange(AFTER, CUT, Ordering::SeqCst, Ordering::SeqCst);
-                    Some(when.compare_exchange(BEFORE, CALM, Ordering::SeqCst, Ordering::SeqCst).is_err())
+                    let comes =
+                        when.compare_exchange(BEFORE, CALM, Ordering::SeqCst, Ordering::SeqCst).is_err();
+                    if !comes {
+                        // Most tests don't wait for it.
+                        let _ = tell.send(());
+                    }
+                    Some(comes)
                 })
             });
-            let when = asked.clone();
+            let (when, quiet) = (asked.clone(), end.clone());
             std::thread::spawn(move || {
-                pass(server, client, |_| {
+                pass(server, client, &quiet, |_| {
                     Some(when.compare_exchange(CUT, CALM, Ordering::SeqCst, Ordering::SeqCst).is_err())
                 })
             });
         }
     });
-    when
+    Between { when, cut, quiet }
 }
 
 /// Until one of them ends, or `go_on` says so of these bytes. If it says nothing, they are lost.
-fn pass(mut from: UnixStream, mut to: UnixStream, go_on: impl Fn(&[u8]) -> Option<bool>) {
+fn pass(mut from: UnixStream, mut to: UnixStream, quiet: &Mutex<()>, go_on: impl Fn(&[u8]) -> Option<bool>) {
     let mut bytes = [0; 65536];
     while let Ok(length @ 1..) = from.read(&mut bytes) {
         match go_on(&bytes[..length]) {
@@ -64,6 +84,7 @@ fn pass(mut from: UnixStream, mut to: UnixStream, go_on: impl Fn(&[u8]) -> Optio
             Some(_) => break,
         }
     }
+    drop(quiet.lock());
     for end in [from, to] {
         let _ = end.shutdown(std::net::Shutdown::Both);
     }
@@ -73,7 +94,7 @@ fn pass(mut from: UnixStream, mut to: UnixStream, go_on: impl Fn(&[u8]) -> Optio
 fn what_became_of_a_commit_is_found_out_or_said_to_be_unknown() {
     let dir = tempfile::tempdir().unwrap();
     let server = Server::shared().folder();
-    let when = between(dir.path(), server);
+    let when = between(dir.path(), server).when;
     let url = Server::shared().database();
     let url = url.replace(server.to_str().unwrap(), dir.path().to_str().unwrap());
     let store = Postgres::open(&Address::parse(&url).unwrap()).unwrap();
@@ -122,7 +143,7 @@ fn what_became_of_a_commit_is_found_out_or_said_to_be_unknown() {
 fn a_server_that_says_nothing_is_not_waited_for_without_end() {
     let dir = tempfile::tempdir().unwrap();
     let server = Server::shared().folder();
-    let when = between(dir.path(), server);
+    let when = between(dir.path(), server).when;
     let url = Server::shared().database();
     let url = url.replace(server.to_str().unwrap(), dir.path().to_str().unwrap());
     let store = Postgres::open(&Address::parse(&url).unwrap()).unwrap();
@@ -143,4 +164,36 @@ fn a_server_that_says_nothing_is_not_waited_for_without_end() {
     when.store(CALM, Ordering::SeqCst);
     put("again").unwrap();
     assert_eq!(look(&store, |tx| tx.node(NODE).unwrap().unwrap().label), "again");
+}
+
+/// The server crashes before the commit comes, and gives the number of the transaction that it has forgotten to another one.
+#[test]
+fn a_transaction_that_a_server_forgot_is_not_taken_for_another() {
+    let mut server = Server::start(&["wal_writer_delay=10000", "wal_writer_flush_after=0"]).unwrap();
+    let url = server.database();
+    let dir = tempfile::tempdir().unwrap();
+    let folder = server.folder().to_owned();
+    let Between { when, cut, quiet } = between(dir.path(), &folder);
+    let through = url.replace(folder.to_str().unwrap(), dir.path().to_str().unwrap());
+    let (store, other) = (open(&through), open(&url));
+    std::thread::scope(|scope| {
+        let held = quiet.lock().unwrap();
+        when.store(BEFORE, Ordering::SeqCst);
+        let appends = scope.spawn(|| {
+            store.write(Changes::Documents, &mut |tx: &dyn Tx| {
+                append(tx, 1);
+                Then::CommitNow
+            })
+        });
+        cut.recv_timeout(Duration::from_secs(60)).unwrap();
+        server.stop();
+        server.resume().unwrap();
+        for number in 0..4 {
+            change(&other, |tx| tx.put_node(&node(NodeId([number; 16]), "web")).unwrap());
+        }
+        drop(held);
+        let done = appends.join().unwrap();
+        assert!(done.is_err(), "it was never committed");
+    });
+    assert_eq!(look(&other, |tx| tx.head().unwrap().number), 0);
 }

@@ -178,7 +178,7 @@ impl Postgres {
                     "the connection was lost at the commit, and what became of it is not known: {}",
                     failed.error
                 );
-                Err(Failure { error: StoreError::Unavailable(what), again: false, gone: true })
+                Err(Failure { error: StoreError::Undecided(what), again: false, gone: true })
             }
         }
     }

@@ -199,6 +199,7 @@ impl Sessions {
     pub fn named(&self, e: StoreError) -> StoreError {
         match e {
             StoreError::Unavailable(what) => StoreError::Unavailable(format!("{}: {what}", self.name)),
+            StoreError::Undecided(what) => StoreError::Undecided(format!("{}: {what}", self.name)),
             StoreError::Full(what) => StoreError::Full(format!("{}: {what}", self.name)),
             StoreError::Damaged(what) => StoreError::Damaged(what),
         }
