@@ -1,7 +1,7 @@
 //! Commands and flags.
 
 use crate::config::{Config, DatabaseUrl, LogFormat, Role, StateDir};
-use crate::domain::ClientKind;
+use crate::domain::{ClientKind, THREADS};
 use crate::init::{self, Init};
 use crate::{Failure, backup, cluster_key, counted, migrate, pki, serve, unix_now};
 use clap::{Args, CommandFactory, Parser, Subcommand};
@@ -330,7 +330,7 @@ impl Serve {
         let workers = std::thread::available_parallelism().map_or(1, usize::from).min(4);
         let runtime = tokio::runtime::Builder::new_multi_thread()
             .worker_threads(workers)
-            .max_blocking_threads(32)
+            .max_blocking_threads(THREADS)
             .enable_all()
             .build()
             .map_err(|e| Failure::new(format!("runtime: {e}")))?;

@@ -47,7 +47,7 @@ impl Peer {
 
     /// While what this gives lives, the server works for it.
     pub fn work(&self) -> Work {
-        self.permit.slot().work()
+        self.permit.work()
     }
 }
 

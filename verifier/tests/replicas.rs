@@ -7,13 +7,14 @@ use common::node::{Node, enrolled, said};
 use common::{Server, get, output, path, post, refused, until};
 use halfkey_protocol::document::Place;
 use halfkey_protocol::wire::operator::{AuditList, Because, Head, NodeRecord};
-use halfkey_protocol::wire::{Registered, Verdict, Wait, Waited};
+use halfkey_protocol::wire::{Prove, Proved, Registered, Verdict, Wait, Waited};
 use halfkey_protocol::{NodeId, Reason};
 use halfkey_testkit::postgres::Postgres;
 use halfkey_testkit::software::{lax, strict};
 use halfkey_verifier::domain::{By, Error, Records};
 use halfkey_verifier::keys::ClusterKey;
 use halfkey_verifier::store::postgres::{Address, Postgres as Store};
+use halfkey_verifier::store::{Changes, Store as _, Then};
 use std::sync::Arc;
 
 /// Two servers, and the database that they share.
@@ -98,6 +99,47 @@ async fn what_one_is_told_counts_at_the_next_request_of_the_other() {
     let _: NodeRecord = get(&eve, &path(node.id, "")).await.unwrap();
     common::command(&["operator", "remove", "eve", "--state", state]);
     assert!(get::<NodeRecord>(&eve, &path(node.id, "")).await.is_err());
+}
+
+/// Whoever has no proof is told so while others write, and keeps none of them waiting: a document waits for all of them, and all of them
+/// for it.
+#[tokio::test(flavor = "multi_thread")]
+async fn who_has_no_proof_waits_for_nobody_who_writes() {
+    let (first, _, database) = two();
+    let node = enrolled(&first).await;
+    let store = Store::open(&Address::parse(&database).unwrap()).unwrap();
+    let (writes, wrote) = tokio::sync::oneshot::channel();
+    let (tell, told) = std::sync::mpsc::channel();
+    let mut writes = Some(writes);
+    let anybody = first.anybody();
+    let wrong = |node: NodeId, enrollment: &str| Prove {
+        node_id: node.to_string(),
+        enrollment_id: enrollment.to_owned(),
+        proof: vec![7; 32].into(),
+    };
+    let id = node.id.to_string();
+    let asking = async {
+        wrote.await.unwrap();
+        let mut said = Vec::new();
+        for (of, enrollment) in [(node.id, id.as_str()), (node.id, "another"), (NodeId([9; 16]), "x")] {
+            let answer = post::<Proved>(&anybody, "/v1/prove", &wrong(of, enrollment)).await;
+            said.push(answer.err().map(|problem| problem.code));
+        }
+        tell.send(()).unwrap();
+        said
+    };
+    let said = std::thread::scope(|scope| {
+        scope.spawn(move || {
+            let holding = store.write(Changes::Rows, &mut |_| {
+                writes.take().expect("it runs once").send(()).unwrap();
+                told.recv().unwrap();
+                Then::RollBack
+            });
+            holding.unwrap();
+        });
+        tokio::task::block_in_place(|| tokio::runtime::Handle::current().block_on(asking))
+    });
+    assert_eq!(said, ["proof", "not_enrolled", "not_enrolled"].map(|code| Some(code.to_owned())));
 }
 
 /// A boot that waits at one server while an operator asks the other.

@@ -3,12 +3,20 @@
 use super::{Error, Records, Result};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
+use tokio::sync::Semaphore;
+
+/// Calls of those without a certificate that run at the same time; the others wait for their turn. So many share a commit.
+pub const PUBLIC_CALLS: usize = 32;
+/// Threads for all: of these, some are left for operators, other verifiers, and the server's own work, whatever anybody else asks.
+pub const THREADS: usize = PUBLIC_CALLS + 16;
 
 /// Runs [`Records`] methods from async code.
 #[derive(Clone)]
 pub struct Db {
     records: Arc<Records>,
     calls: Arc<AtomicUsize>,
+    /// None: for who has a certificate, and for the server itself.
+    turns: Option<Arc<Semaphore>>,
 }
 
 /// A call that has not ended, or has not begun.
@@ -23,7 +31,13 @@ impl Drop for Call {
 impl Db {
     /// Over these records.
     pub fn new(records: Arc<Records>) -> Self {
-        Self { records, calls: Arc::default() }
+        Self { records, calls: Arc::default(), turns: None }
+    }
+
+    /// The same for what anybody may ask. Its calls are counted with the others.
+    #[must_use]
+    pub fn for_anybody(&self) -> Self {
+        Self { turns: Some(Arc::new(Semaphore::new(PUBLIC_CALLS))), ..self.clone() }
     }
 
     /// Reads or changes something. The caller may go away in the middle: a change and its events still go together.
@@ -37,16 +51,21 @@ impl Db {
         let records = self.records.clone();
         self.calls.fetch_add(1, Ordering::Relaxed);
         let call = Call(self.calls.clone());
+        let turn = match &self.turns {
+            // It is never closed.
+            Some(turns) => turns.clone().acquire_owned().await.ok(),
+            None => None,
+        };
         // What is logged there is of the same request.
         let span = tracing::Span::current();
         let done = tokio::task::spawn_blocking(move || {
-            let _call = call;
+            let _held = (call, turn);
             span.in_scope(|| work(&records))
         });
         done.await.unwrap_or_else(|e| Err(Error::unavailable(format!("our bug: {e}"))))
     }
 
-    /// Calls that have not ended, those that wait for a thread included.
+    /// Calls that have not ended, those that wait for their turn or for a thread included.
     pub fn calls(&self) -> usize {
         self.calls.load(Ordering::Relaxed)
     }

@@ -99,18 +99,19 @@ fn require_newer(view: &TxView<'_>, node: NodeId, created: u64, now: u64) -> Res
     Ok(())
 }
 
-/// The node holds K: the open enrollment becomes the current one and C_U is deleted. That takes its place in the sequence. Gives
-/// nothing if it is there already.
+/// An enrollment that can be proved now.
+pub struct Provable {
+    document: Place,
+    label: String,
+    tenant_key: Vec<u8>,
+}
+
+/// Whether this is the proof of an enrollment that can be proved; nothing if it was proved by it already. Nothing is changed: who
+/// has no proof is told so without keeping anybody from writing.
 ///
 /// # Errors
 /// `Revoked`, `NotEnrolled`, `Proof`, `EnrollmentUsed`.
-pub fn prove(
-    view: &TxView<'_>,
-    node: NodeId,
-    enrollment: &str,
-    proof: &[u8],
-    now: u64,
-) -> Result<Option<Opened>> {
+pub fn provable(view: &TxView<'_>, node: NodeId, enrollment: &str, proof: &[u8]) -> Result<Option<Provable>> {
     require_not_revoked(view, node)?;
     let unknown =
         || Error::Refused(Reason::NotEnrolled, format!("node {node} has no enrollment {enrollment}"));
@@ -154,11 +155,29 @@ pub fn prove(
             return Err(damaged(format!("state {:?}, and the sequence says {stage:?}", other.as_str())));
         }
     }
+    Ok(Some(Provable { document: opened.place, label: said.label, tenant_key: signed.tenant_key().to_vec() }))
+}
+
+/// The node holds K: the open enrollment becomes the current one and C_U is deleted. That takes its place in the sequence. Gives
+/// nothing if it is there already.
+///
+/// # Errors
+/// Those of [`provable`].
+pub fn prove(
+    view: &TxView<'_>,
+    node: NodeId,
+    enrollment: &str,
+    proof: &[u8],
+    now: u64,
+) -> Result<Option<Opened>> {
+    let Some(Provable { document, label, tenant_key }) = provable(view, node, enrollment, proof)? else {
+        return Ok(None);
+    };
     view.rows.replace_enrollment(node, EnrollmentState::Current)?;
     view.rows.prove_enrollment(enrollment, now)?;
     let mut row = view.node_row(node, now)?;
-    row.label = said.label;
-    governing::forget_of_others(view, &mut row, signed.tenant_key())?;
+    row.label = label;
+    governing::forget_of_others(view, &mut row, &tenant_key)?;
     view.rows.put_node(&row)?;
     if view.index.goes_to_another(node) {
         proposal::forget_of_others(view, node)?;
@@ -168,7 +187,7 @@ pub fn prove(
     let by = By { actor: "node", now };
     view.emit(Event::NodeChanged(node));
     audit::append(view, by, "prove", Some(node), &format!("enrollment {enrollment}"))?;
-    document::entry(view, Kind::Proof, Scope::Proof(node), proof_of(&opened.place), by).map(Some)
+    document::entry(view, Kind::Proof, Scope::Proof(node), proof_of(&document), by).map(Some)
 }
 
 /// A boot has got C_U and C_V: from now on they are that boot's, and no row alone makes them another's.

@@ -50,7 +50,7 @@ pub use crate::store::{RegistrationLine, StoreError, Which};
 pub use audit::By;
 pub use boot::{Approval, BootReviewer};
 pub use client::{Client, ClientKind};
-pub use db::Db;
+pub use db::{Db, THREADS};
 pub use document::NewDocument;
 pub use enrollment::NewEnrollment;
 pub use error::{Error, Result, json, legible};

@@ -323,8 +323,12 @@ impl Records {
     /// # Errors
     /// `Revoked`, `NotEnrolled`, `Proof`, `EnrollmentUsed`, `RolledBack`.
     pub fn prove(&self, node: NodeId, enrollment: &str, proof: &[u8], now: u64) -> Result<()> {
-        self.write_document(|view| Ok(((), enrollment::prove(view, node, enrollment, proof, now)?)))?;
-        self.store.purge();
+        // Anybody may ask, and who appends a document keeps everybody else from writing: first a look. What it finds may be over
+        // by the time of the change, which looks again.
+        if self.read_here(|view| enrollment::provable(view, node, enrollment, proof))?.is_some() {
+            self.write_document(|view| Ok(((), enrollment::prove(view, node, enrollment, proof, now)?)))?;
+            self.store.purge();
+        }
         Ok(())
     }
 

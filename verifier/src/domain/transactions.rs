@@ -81,6 +81,14 @@ impl Records {
         })
     }
 
+    /// The same, in the database that this server has answered with and in no other.
+    pub(super) fn read_here<T>(&self, work: impl Fn(&TxView<'_>) -> Result<T>) -> Result<T> {
+        self.read_with(|rows, sequence| {
+            require_here(rows, sequence)?;
+            work(&TxView::new(rows, sequence.index(), sequence.deployment(), &self.key, &self.said))
+        })
+    }
+
     pub(super) fn read_rows<T>(&self, mut work: impl FnMut(&dyn Tx) -> Result<T>) -> Result<T> {
         let mut done = Err(not_run());
         self.store.read(&mut |rows| done = work(rows))?;

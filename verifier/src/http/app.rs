@@ -29,8 +29,10 @@ pub struct App {
     config: Current<Config>,
     /// The time.
     pub clock: Clock,
-    /// The database.
+    /// The database, for who has a certificate and for the server itself.
     pub db: Db,
+    /// The same for what anybody may ask: it leaves threads for the others.
+    pub public_db: Db,
     /// Who waits.
     pub long_polls: Arc<LongPolls>,
     /// There is something to be looked at in the database.
@@ -102,10 +104,12 @@ impl App {
         });
         let metrics = Metrics::new(&records, clock.now());
         let db = Db::new(records);
+        let public_db = db.for_anybody();
         let registering =
             || Registering::new(&config, ClusterKey::load(&state.cluster_key())?, clock.clone());
         let registrar = config.role.registers().then(registering).transpose()?;
-        let verifier = config.role.verifies().then(|| Verifier::open(state, &config, &db)).transpose()?;
+        let opened = || Verifier::open(state, &config, &db, &public_db);
+        let verifier = config.role.verifies().then(opened).transpose()?;
         Ok(Arc::new(Self {
             bodies: Pool::new(config.limits.body_bytes),
             client_bodies: Pool::new(config.limits.body_bytes),
@@ -116,6 +120,7 @@ impl App {
             registrar,
             long_polls,
             look,
+            public_db,
             db,
             clock,
             config: Current::new(config),
@@ -229,7 +234,7 @@ impl Verifier {
         std::fs::read_to_string(state.ca()).is_ok_and(|ca| ca == self.ca)
     }
 
-    fn open(state: &StateDir, config: &Config, db: &Db) -> Result<Self, Failure> {
+    fn open(state: &StateDir, config: &Config, db: &Db, public_db: &Db) -> Result<Self, Failure> {
         let registrar: Arc<dyn Registrar> = match (config.role, &config.registrar) {
             (Role::Verifier, Some(url)) => {
                 // A boot does not wait long for it: the copy of the enrollment serves as well.
@@ -241,7 +246,7 @@ impl Verifier {
                         "`halfkey-verifier certificate --role registrar` makes the other host's state folder",
                     ));
             }
-            _ => Arc::new(Local(db.clone())),
+            _ => Arc::new(Local { db: db.clone(), public_db: public_db.clone() }),
         };
         let ca = std::fs::read_to_string(state.ca())
             .map_err(|e| Failure::new(format!("{}: {e}", state.ca().display())))?;

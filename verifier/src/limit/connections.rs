@@ -33,6 +33,8 @@ pub struct ConnectionTable {
     for_clients: usize,
     turned_away: AtomicU64,
     pushed_out: AtomicU64,
+    /// Strangers that it works for and does not disturb.
+    working: AtomicUsize,
     inner: Mutex<Inner>,
 }
 
@@ -76,7 +78,14 @@ pub struct Slot {
 }
 
 /// While it lives its connection waits for the server, and not the server for it.
-pub struct Work(Arc<Slot>);
+pub struct Work(Option<Undisturbed>);
+
+/// A slot that nobody is given meanwhile.
+struct Undisturbed {
+    slot: Arc<Slot>,
+    /// Where a stranger is counted.
+    stranger_of: Option<Arc<ConnectionTable>>,
+}
 
 impl ConnectionTable {
     /// With so many slots. Of these, so many are kept for nodes that proved themselves and for clients whose
@@ -88,6 +97,7 @@ impl ConnectionTable {
             for_clients,
             turned_away: AtomicU64::new(0),
             pushed_out: AtomicU64::new(0),
+            working: AtomicUsize::new(0),
             inner: Mutex::default(),
         })
     }
@@ -180,6 +190,11 @@ impl ConnectionTable {
         }
     }
 
+    /// Slots that are reserved for nobody.
+    fn for_strangers(&self) -> usize {
+        self.slots.saturating_sub(self.for_nodes + self.for_clients).max(1)
+    }
+
     fn inner(&self) -> MutexGuard<'_, Inner> {
         // The maps are whole after each statement.
         self.inner.lock().unwrap_or_else(PoisonError::into_inner)
@@ -190,6 +205,19 @@ impl Permit {
     /// What is known of who sits here.
     pub fn slot(&self) -> &Arc<Slot> {
         &self.slot
+    }
+
+    /// The server works for it now: it is not disturbed meanwhile. Strangers beyond what is not reserved are: requests that take long
+    /// must not keep out those for whom the rest is.
+    pub fn work(&self) -> Work {
+        let (table, slot) = (&self.table, &self.slot);
+        let stranger = slot.class() == PeerClass::Stranger;
+        if stranger && table.working.fetch_add(1, Ordering::Relaxed) >= table.for_strangers() {
+            table.working.fetch_sub(1, Ordering::Relaxed);
+            return Work(None);
+        }
+        slot.working.fetch_add(1, Ordering::Relaxed);
+        Work(Some(Undisturbed { slot: slot.clone(), stranger_of: stranger.then(|| table.clone()) }))
     }
 
     /// A proxy says where the connection really comes from.
@@ -245,12 +273,6 @@ impl Slot {
         }
     }
 
-    /// The server works for it now.
-    pub fn work(self: &Arc<Self>) -> Work {
-        self.working.fetch_add(1, Ordering::Relaxed);
-        Work(self.clone())
-    }
-
     /// Ends when the slot is needed for somebody else.
     pub async fn leave(&self) {
         self.leave.notified().await;
@@ -272,8 +294,12 @@ impl Slot {
 
 impl Drop for Work {
     fn drop(&mut self) {
-        self.0.working.fetch_sub(1, Ordering::Relaxed);
-        self.0.stir();
+        let Some(Undisturbed { slot, stranger_of }) = &self.0 else { return };
+        slot.working.fetch_sub(1, Ordering::Relaxed);
+        slot.stir();
+        if let Some(table) = stranger_of {
+            table.working.fetch_sub(1, Ordering::Relaxed);
+        }
     }
 }
 
@@ -332,16 +358,42 @@ mod tests {
         client.prove(PeerClass::Client);
         node.prove(PeerClass::Node);
         let busy = table.admit(source(1)).unwrap();
-        let work = busy.slot.work();
+        let work = busy.work();
         let stranger = table.admit(source(9)).unwrap();
         let again = table.admit(source(9)).unwrap();
         assert!(!holds(&table, &stranger), "the only one that could go");
         assert!(holds(&table, &client) && holds(&table, &node) && holds(&table, &busy));
-        let known = again.slot.work();
+        let known = again.work();
         assert!(table.admit(source(9)).is_none(), "nobody can go");
         drop((work, known));
         assert!(table.admit(source(9)).is_some());
         assert!(holds(&table, &client) && holds(&table, &node));
+    }
+
+    #[test]
+    fn strangers_that_are_worked_for_leave_what_is_reserved() {
+        let table = ConnectionTable::new(5, 2, 1);
+        let busy = [(); 5].map(|()| table.admit(source(1)).unwrap());
+        let mut work: Vec<_> = busy.iter().map(Permit::work).collect();
+        let comes = [(); 3].map(|()| {
+            let permit = table.admit(source(2)).expect("there is a place for who may prove something");
+            permit.prove(PeerClass::Node);
+            permit
+        });
+        assert!(holds(&table, &busy[0]) && holds(&table, &busy[1]), "so many are not disturbed");
+        assert_eq!(busy.iter().filter(|permit| holds(&table, permit)).count(), 2);
+        let classes = comes.each_ref().map(|permit| permit.slot.class());
+        assert_eq!(
+            classes,
+            [PeerClass::Node, PeerClass::Stranger, PeerClass::Stranger],
+            "half of one address"
+        );
+        // Whoever is done makes room for another one.
+        drop(work.remove(0));
+        let next = comes[1].work();
+        assert!(next.0.is_some() && comes[2].work().0.is_none());
+        drop((work, next));
+        assert_eq!(table.working.load(Ordering::Relaxed), 0);
     }
 
     #[test]

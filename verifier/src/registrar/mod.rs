@@ -35,30 +35,43 @@ pub trait Registrar: Send + Sync {
 }
 
 /// The registrar of this process.
-pub struct Local(pub Db);
+pub struct Local {
+    /// For operators.
+    pub db: Db,
+    /// For what anybody may ask.
+    pub public_db: Db,
+}
 
 impl Registrar for Local {
     fn registration(&self, node: NodeId) -> Future<'_, Option<Registration>> {
-        Box::pin(
-            async move { self.0.run(move |records| records.registration(node)).await.map_err(unreachable) },
-        )
+        Box::pin(registration(&self.db, node))
+    }
+
+    fn lately(&self, node: NodeId) -> Future<'_, Option<Registration>> {
+        Box::pin(registration(&self.public_db, node))
     }
 
     fn knows(&self, node: NodeId, _: Source) -> Future<'_, Option<bool>> {
-        Box::pin(async move { Ok(Some(!self.list(Which::One(node), 1).await?.is_empty())) })
+        Box::pin(async move { Ok(Some(!list(&self.public_db, Which::One(node), 1).await?.is_empty())) })
     }
 
     fn list(&self, which: Which, limit: u64) -> Future<'_, Vec<RegistrationLine>> {
-        Box::pin(async move {
-            self.0.run(move |records| records.registrations(&which, limit)).await.map_err(unreachable)
-        })
+        Box::pin(list(&self.db, which, limit))
     }
 
     fn keep(&self, node: NodeId) -> Future<'_, ()> {
         Box::pin(async move {
-            self.0.run(move |records| records.keep_registration(node)).await.map_err(unreachable)
+            self.db.run(move |records| records.keep_registration(node)).await.map_err(unreachable)
         })
     }
+}
+
+async fn registration(db: &Db, node: NodeId) -> Result<Option<Registration>, Unreachable> {
+    db.run(move |records| records.registration(node)).await.map_err(unreachable)
+}
+
+async fn list(db: &Db, which: Which, limit: u64) -> Result<Vec<RegistrationLine>, Unreachable> {
+    db.run(move |records| records.registrations(&which, limit)).await.map_err(unreachable)
 }
 
 fn unreachable(e: crate::domain::Error) -> Unreachable {

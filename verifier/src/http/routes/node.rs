@@ -48,7 +48,7 @@ async fn register(
     message: Json<Register>,
 ) -> Answer<Registered> {
     let version = common_version(&message.value.versions)?;
-    let registered = app.registrar()?.register(&app.db, &message.value, version, peer.source).await?;
+    let registered = app.registrar()?.register(&app.public_db, &message.value, version, peer.source).await?;
     Ok(axum::Json(registered))
 }
 
@@ -62,7 +62,7 @@ async fn activate(
         let what = format!("expected a challenge of 32 bytes, found {}", challenge.len());
         Refusal::new(Reason::Malformed, what)
     })?;
-    let node = app.registrar()?.activate(&app.db, message.value, challenge, peer.source).await?;
+    let node = app.registrar()?.activate(&app.public_db, message.value, challenge, peer.source).await?;
     Ok(axum::Json(Activated { node_id: node.to_string() }))
 }
 
@@ -88,7 +88,7 @@ async fn begin(
             format!("expected at most {MAX_VOLUMES} enrollment ids"),
         ));
     }
-    app.db.run(|records| records.require_here()).await?;
+    app.public_db.run(|records| records.require_here()).await?;
     // A revoked node may begin: its evidence is recorded before it is denied.
     let known = enrolled_node(&app, node, purpose, &peer).await?;
     let enrollment = appraisal::enrollment(purpose, &known).map_err(refuse_state)?;
@@ -152,7 +152,7 @@ async fn finish(
         told.metrics.verdict(purpose, &verdict, begun.map(|begun| now.saturating_sub(begun)));
         Ok(verdict)
     };
-    Ok(axum::Json(app.db.run(judge).await?))
+    Ok(axum::Json(app.public_db.run(judge).await?))
 }
 
 async fn wait(
@@ -164,7 +164,7 @@ async fn wait(
     let full = || Refusal::new(Reason::RateLimited, "too many waiting requests");
     let now = app.clock.now();
     let known = match message.value.ticket.clone() {
-        Some(ticket) => match app.db.run(move |records| records.boot(node, &ticket, now)).await? {
+        Some(ticket) => match app.public_db.run(move |records| records.boot(node, &ticket, now)).await? {
             Some(_) => Known::Boot,
             None => Known::Id,
         },
@@ -177,7 +177,7 @@ async fn wait(
         (Some(_), Some(known)) if known.revoked.is_some() || known.held.is_some() => true,
         (Some(ticket), Some(_)) => {
             let ticket = ticket.clone();
-            let boot = app.db.run(move |records| records.boot(node, &ticket, now)).await?;
+            let boot = app.public_db.run(move |records| records.boot(node, &ticket, now)).await?;
             boot.is_none_or(|boot| boot.decision.is_some())
         }
         (Some(_), None) => true,
@@ -197,7 +197,7 @@ async fn prove(State(app): State<Arc<App>>, message: Json<Prove>) -> Answer<Prov
     }
     let (enrollment_id, proof) = (enrollment_id.clone(), proof.clone());
     let clock = app.clock.clone();
-    app.db.run(move |records| records.prove(node, &enrollment_id, &proof, clock.now())).await?;
+    app.public_db.run(move |records| records.prove(node, &enrollment_id, &proof, clock.now())).await?;
     info!(%node, "enrollment proved");
     Ok(axum::Json(Proved { node_id: node.to_string() }))
 }
@@ -224,7 +224,7 @@ async fn propose(
             checked.rule(snapshot, documents, &verifier.library)
         })
     };
-    let (ruling, id) = app.db.run(decide).await?;
+    let (ruling, id) = app.public_db.run(decide).await?;
     let answer = |outcome: &str, reason: Option<Reason>, message: String| Proposed {
         outcome: outcome.to_owned(),
         code: reason.map(|reason| reason.code().to_owned()),
@@ -263,7 +263,7 @@ async fn propose(
 
 /// The node, or `None` if it is registered and no tenant ever did something with it.
 async fn known_node(app: &App, node: NodeId, peer: &Peer) -> Result<Option<Node>, Refusal> {
-    if let Some(known) = app.db.run(move |records| records.node(node)).await? {
+    if let Some(known) = app.public_db.run(move |records| records.node(node)).await? {
         return Ok(Some(known));
     }
     match app.verifier()?.registrar.knows(node, peer.source).await? {
