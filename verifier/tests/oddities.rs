@@ -8,6 +8,7 @@ use common::{Server, get, path, post, refused};
 use halfkey_protocol::Reason;
 use halfkey_protocol::wire::Verdict;
 use halfkey_protocol::wire::operator::{AuditList, EvidenceList, EvidenceRecord, NodeList, NodeRecord};
+use halfkey_testkit::postgres::Postgres;
 use halfkey_testkit::software::Software;
 use halfkey_verifier::client::Client;
 use rusqlite::Connection;
@@ -123,6 +124,30 @@ async fn two_machines_with_one_tpm_are_shown_at_each_boot() {
         assert!(said_so.iter().any(|said| said.contains(&format!("evidence {}", twin.evidence_id.unwrap()))));
         node.reboot();
         copy.reboot();
+    }
+}
+
+/// Root of a machine, or who has it, sets its clock to where no signed number goes: it is recorded, and each quote is good once.
+#[tokio::test]
+async fn a_clock_that_was_set_to_anything_is_a_clock() {
+    const CLOCK: u64 = (1 << 63) + 5;
+    for server in [Server::start(), Server::over(&Postgres::shared().database())] {
+        let (anybody, operator) = (server.anybody(), server.operator());
+        let node = enrolled(&server).await;
+        node.allow(&operator).await;
+        node.tpm.tool("tpm2_setclock", &[&CLOCK.to_string()]);
+        let session = node.begin(&anybody, "boot").await.unwrap();
+        let evidence = node.evidence("boot", &session);
+        let verdict: Verdict = post(&anybody, "/v1/finish", &evidence).await.unwrap();
+        assert_eq!(said(&verdict), "released");
+        let again: Verdict = post(&anybody, "/v1/finish", &evidence).await.unwrap();
+        assert_eq!(said(&again), "denied stale");
+        let number = verdict.evidence_id.unwrap();
+        let record: EvidenceRecord =
+            get(&operator, &format!("/v1/operator/evidence/{number}")).await.unwrap();
+        assert!(record.clock.is_some_and(|clock| clock >= CLOCK), "{:?}", record.clock);
+        // The next one is newer.
+        released_with(&anybody, &node, 1).await;
     }
 }
 

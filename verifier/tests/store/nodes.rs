@@ -66,7 +66,8 @@ fn one_enrollment_is_open_and_one_current() {
                 twin: Some(2),
                 tag: Some(vec![6; 32]),
             };
-            let quote = QuoteRow { reset: Some(1), restart: Some(2), clock: Some(3) };
+            // A TPM's clock has 64 bits, and its root sets it.
+            let quote = QuoteRow { reset: Some(1), restart: Some(u32::MAX), clock: Some(u64::MAX) };
             tx.set_fetched("first", "ticket", Some(&[9; 3])).unwrap();
             tx.set_quoted("first", &quote).unwrap();
             tx.set_released("first", &released).unwrap();
@@ -188,7 +189,7 @@ fn old_evidence_goes_by_kind_and_its_logs_by_bytes() {
             event_log: Some(vec![0; log]),
             systemd_log: None,
             ima_log: Some(vec![0; 1]),
-            quote: QuoteRow { reset: Some(1), restart: Some(2), clock: Some(3) },
+            quote: QuoteRow { reset: Some(1), restart: Some(2), clock: Some(1 << 63) },
             expected_fence: Some(vec![5; 32]),
             findings: "[]".into(),
             tpm_firmware: Some("0x1".into()),

@@ -37,7 +37,7 @@ impl Enrollments for PgTx<'_> {
                 quote: QuoteRow {
                     reset: row.some_u32(11)?,
                     restart: row.some_u32(12)?,
-                    clock: row.some_u64(13)?,
+                    clock: row.clock(13)?,
                 },
                 // What can't be read was no release: the next one mends it.
                 released: released(row).unwrap_or_default(),
@@ -111,7 +111,7 @@ impl Enrollments for PgTx<'_> {
                            WHERE enrollment_id = $1";
         let QuoteRow { reset, restart, clock } = quote;
         let (reset, restart) = (reset.map(i64::from), restart.map(i64::from));
-        self.change(SQL, &[&id, &reset, &restart, &stored_some(*clock)?]).map(drop)
+        self.change(SQL, &[&id, &reset, &restart, &clock.map(u64::cast_signed)]).map(drop)
     }
 
     fn set_released(&self, id: &str, released: &ReleasedRow) -> Result<()> {

@@ -33,7 +33,7 @@ impl Evidence for PgTx<'_> {
                 &row.ima_log,
                 &reset.map(i64::from),
                 &restart.map(i64::from),
-                &stored_some(clock)?,
+                &clock.map(u64::cast_signed),
                 &row.expected_fence,
                 &row.findings,
                 &row.tpm_firmware,
@@ -60,7 +60,7 @@ impl Evidence for PgTx<'_> {
                 quote: QuoteRow {
                     reset: row.some_u32(13)?,
                     restart: row.some_u32(14)?,
-                    clock: row.some_u64(15)?,
+                    clock: row.clock(15)?,
                 },
                 expected_fence: row.get(16)?,
                 findings: row.get(17)?,

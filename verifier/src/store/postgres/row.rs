@@ -48,6 +48,15 @@ impl Found {
         self.get::<Option<i64>>(column)?.map(|value| self.unsigned(column, value)).transpose()
     }
 
+    /// The clock of a TPM, with all of its 64 bits: root of a machine sets it to what it likes (TPM 2.0 Part 3, TPM2_ClockSet). SQL
+    /// does not compare it.
+    ///
+    /// # Errors
+    /// When it is of another type.
+    pub fn clock(&self, column: usize) -> Result<Option<u64>> {
+        Ok(self.get::<Option<i64>>(column)?.map(i64::cast_unsigned))
+    }
+
     /// SHA-256 of something.
     ///
     /// # Errors

@@ -1,6 +1,6 @@
 //! Enrollments.
 
-use super::{SqliteTx, id_text, number, some_u64_at, u64_at};
+use super::{SqliteTx, clock_at, id_text, number, some_u64_at, u64_at};
 use crate::store::{EnrollmentRow, EnrollmentState, Enrollments, QuoteRow, ReleasedRow, Result, StoreError};
 use halfkey_protocol::NodeId;
 use rusqlite::{Row, params};
@@ -20,8 +20,7 @@ impl Enrollments for SqliteTx<'_> {
     fn enrollment(&self, node: NodeId, state: EnrollmentState) -> Result<Option<EnrollmentRow>> {
         let sql = of_node_in(SELECT, state);
         let read = |row: &Row<'_>| {
-            let (reset, restart, clock): (_, _, Option<i64>) = (row.get(11)?, row.get(12)?, row.get(13)?);
-            let found = EnrollmentRow {
+            Ok(EnrollmentRow {
                 id: row.get(0)?,
                 node,
                 state,
@@ -34,22 +33,12 @@ impl Enrollments for SqliteTx<'_> {
                 enrolled_at: u64_at(row, 8)?,
                 enrolled_by: row.get(9)?,
                 fetched_by: row.get(10)?,
-                quote: QuoteRow { reset, restart, clock: None },
+                quote: QuoteRow { reset: row.get(11)?, restart: row.get(12)?, clock: clock_at(row, 13)? },
                 // What can't be read was no release: the next one mends it.
                 released: released(row).unwrap_or_default(),
-            };
-            Ok((found, clock))
-        };
-        let found = self.first(&sql, [id_text(node)], read)?;
-        let Some((mut found, clock)) = found else { return Ok(None) };
-        // Another number in its place would let an older quote pass.
-        found.quote.clock = clock
-            .map(|clock| {
-                let what = format!("table enrollments, {:.64}: clock {clock}", found.id);
-                u64::try_from(clock).map_err(|_| StoreError::Damaged(what))
             })
-            .transpose()?;
-        Ok(Some(found))
+        };
+        self.first(&sql, [id_text(node)], read)
     }
 
     fn enrollment_state(&self, node: NodeId, id: &str) -> Result<Option<(EnrollmentState, u64)>> {
@@ -111,7 +100,7 @@ impl Enrollments for SqliteTx<'_> {
         const SQL: &str = "UPDATE enrollments SET reset_count = ?2, restart_count = ?3, clock = ?4
                            WHERE enrollment_id = ?1";
         let QuoteRow { reset, restart, clock } = quote;
-        self.change(SQL, params![id, reset, restart, clock.map(number)]).map(drop)
+        self.change(SQL, params![id, reset, restart, clock.map(u64::cast_signed)]).map(drop)
     }
 
     fn set_released(&self, id: &str, released: &ReleasedRow) -> Result<()> {

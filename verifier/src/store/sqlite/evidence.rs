@@ -1,6 +1,6 @@
 //! Evidence. Logs have columns of their own: as bytes, not as base64.
 
-use super::{SqliteTx, as_u64, broken, id_text, number, some_u64_at, u64_at};
+use super::{SqliteTx, as_u64, broken, clock_at, id_text, number, some_u64_at, u64_at};
 use crate::store::{Evidence, EvidenceHead, EvidenceRow, QuoteRow, Result};
 use halfkey_protocol::NodeId;
 use rusqlite::{Row, params};
@@ -30,7 +30,7 @@ impl Evidence for SqliteTx<'_> {
             row.ima_log,
             reset,
             restart,
-            clock.map(number),
+            clock.map(u64::cast_signed),
             row.expected_fence,
             row.findings,
             row.tpm_firmware,
@@ -53,7 +53,7 @@ impl Evidence for SqliteTx<'_> {
                 event_log: row.get(10)?,
                 systemd_log: row.get(11)?,
                 ima_log: row.get(12)?,
-                quote: QuoteRow { reset: row.get(13)?, restart: row.get(14)?, clock: some_u64_at(row, 15)? },
+                quote: QuoteRow { reset: row.get(13)?, restart: row.get(14)?, clock: clock_at(row, 15)? },
                 expected_fence: row.get(16)?,
                 findings: row.get(17)?,
                 tpm_firmware: row.get(18)?,

@@ -242,6 +242,12 @@ fn some_u64_at(row: &Row<'_>, column: usize) -> rusqlite::Result<Option<u64>> {
     Ok(row.get::<_, Option<i64>>(column)?.map(as_u64))
 }
 
+/// The clock of a TPM has all of its 64 bits: root of a machine sets it to what it likes (TPM 2.0 Part 3, TPM2_ClockSet), and any
+/// other number in its place would let one quote pass twice, or no other one. SQL does not compare it.
+fn clock_at(row: &Row<'_>, column: usize) -> rusqlite::Result<Option<u64>> {
+    Ok(row.get::<_, Option<i64>>(column)?.map(i64::cast_unsigned))
+}
+
 /// What every node id matches: a row of nobody ends no list.
 fn node_id_glob() -> String {
     [8, 4, 4, 4, 12].map(|digits| "[0-9a-f]".repeat(digits)).join("-")
