@@ -12,7 +12,7 @@ use crate::{Clock, Failure, pki, standbys, tls};
 use std::io::Write as _;
 use std::net::{Ipv4Addr, SocketAddr};
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 use tokio::net::TcpListener;
 use tokio::sync::mpsc;
 use tracing::{error, info, warn};
@@ -21,6 +21,8 @@ use tracing::{error, info, warn};
 const SWEEP: Duration = Duration::from_secs(3600);
 /// How often the length of the audit trail is written down.
 const SIZE: Duration = Duration::from_secs(1);
+/// How often it is said that it can't be.
+const SAY_AGAIN: Duration = Duration::from_secs(60);
 /// How often the database is asked what its standbys are.
 const STANDBYS: Duration = Duration::from_secs(60);
 /// Open files besides connections: the database, the listeners, the log.
@@ -45,13 +47,13 @@ async fn sweep(app: &App) {
 /// A database that is put back is noticed by another audit trail: at most a second of it is missed. What other servers were told is
 /// seen here as well: at once if they say that there is something to see.
 async fn note_sizes(app: &App) {
-    let mut said = false;
+    let mut said: Option<Instant> = None;
     loop {
         match app.db.run(|records| records.note_size()).await {
-            Ok(()) => said = false,
-            Err(e) if !said => {
-                warn!(error = %e, "the length of the audit trail could not be written down");
-                said = true;
+            Ok(()) => said = None,
+            Err(e) if said.is_none_or(|at| at.elapsed() >= SAY_AGAIN) => {
+                error!(error = %e, "the length of the audit trail could not be written down: a database that is put back is not noticed by it");
+                said = Some(Instant::now());
             }
             Err(_) => {}
         }

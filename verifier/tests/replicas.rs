@@ -358,6 +358,47 @@ async fn a_server_that_is_killed_keeps_nobody_waiting() {
     assert!(head.number >= 6, "{head:?}");
 }
 
+/// An entry that who writes the database put there, with the hash that everybody can compute and a time before all times.
+#[tokio::test]
+async fn an_entry_with_a_time_that_is_none_stops_nobody() {
+    let (first, second, database) = two();
+    let node = enrolled(&first).await;
+    let sql = |sql: &str| Postgres::shared().sql(&database, sql);
+    let last = "SELECT max(seq) FROM audit";
+    let entry: u64 = sql(last).trim().parse().unwrap();
+    // As `chained` in domain/audit.rs: each field with its length. The time counts as 0.
+    let field = |sql: &str| format!("int8send(octet_length({sql})) || {sql}");
+    let number = |number: u64| field(&format!("int8send({number})"));
+    let text = |text: &str| field(&format!("'{text}'::BYTEA"));
+    let hash = [
+        "int8send(32) || hash".to_owned(),
+        number(entry + 1),
+        number(0),
+        text("eve"),
+        text("approve"),
+        field("'\\x00'::BYTEA"),
+        text(""),
+        text("so"),
+    ];
+    sql(&format!(
+        "INSERT INTO audit SELECT {}, -1, 'eve', 'approve', NULL, 'so', sha256({}) FROM audit WHERE seq = {entry}",
+        entry + 1,
+        hash.join(" || ")
+    ));
+    for server in [&first, &second] {
+        let noted = async || {
+            let file = std::fs::read(server.state().join("sequence.state")).unwrap();
+            let file: serde_json::Value = serde_json::from_slice(&file).unwrap();
+            file["audit"]["number"].as_u64().unwrap() > entry
+        };
+        until("the state file goes on", noted).await;
+        let trail: AuditList = get(&server.operator(), "/v1/operator/audit").await.unwrap();
+        assert!(trail.entries.iter().any(|entry| entry.actor == "eve" && entry.at == 0));
+        decide(server, &node, "/hold").await;
+        decide(server, &node, "/release").await;
+    }
+}
+
 #[test]
 fn documents_of_several_servers_are_one_sequence() {
     const EACH: u8 = 8;

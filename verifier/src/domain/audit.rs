@@ -106,7 +106,7 @@ pub fn close(view: &TxView<'_>, now: u64) -> Result<()> {
         return Ok(());
     }
     for same in over.chunk_by(|a, b| (a.hour, &a.action) == (b.hour, &b.action)) {
-        let more: u64 = same.iter().map(|row| row.count.saturating_sub(1)).sum();
+        let more: u64 = same.iter().fold(0, |more, row| more.saturating_add(row.count.saturating_sub(1)));
         if more == 0 {
             continue;
         }

@@ -1,12 +1,14 @@
 //! What only a database of several servers can get wrong.
 
-use crate::{NODE, OTHER, Server, append, look, node, open, postgres};
+use crate::{NODE, OTHER, Server, append, enrollment, look, node, open, postgres};
 use halfkey_protocol::NodeId;
 use halfkey_protocol::wire::operator::AuditEntry;
 use halfkey_testkit::pki::Pki;
 use halfkey_testkit::port::HeldPort;
 use halfkey_verifier::store::postgres::{Address, Postgres};
-use halfkey_verifier::store::{Changes, Store, StoreError, Then, Tx, Which};
+use halfkey_verifier::store::{
+    Changes, EnrollmentState, RegistrationRow, Store, StoreError, Then, Tx, Which,
+};
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Barrier, Condvar, Mutex, mpsc};
 use std::time::Duration;
@@ -355,4 +357,63 @@ fn a_server_is_known_by_its_certificate() {
     assert!(why.contains("password authentication failed") && !why.contains("wrong"), "{why}");
     let plain = format!("postgres://remote:se%3Acret@localhost:{}/half?sslmode=disable", port.number());
     assert!(opened(&plain).unwrap_err().to_string().contains("pg_hba"), "the server takes only TLS");
+}
+
+/// What a row of the audit trail, a count, a time says that somebody wrote there: as with SQLite, and the others are read.
+#[test]
+fn a_negative_number_ends_no_list() {
+    let url = Server::shared().database();
+    let store = open(&url);
+    write(&store, Changes::Documents, |tx| {
+        append(tx, 1);
+    });
+    write(&store, Changes::Rows, |tx| {
+        tx.put_node(&node(NODE, "web1")).unwrap();
+        tx.insert_enrollment(&enrollment("first", EnrollmentState::Current)).unwrap();
+        tx.put_registration(&RegistrationRow {
+            node: NODE,
+            ak_name: vec![1],
+            srk_name: vec![2],
+            label: "web1".into(),
+            source: "192.0.2.1".into(),
+            challenge: vec![3; 32],
+            issued: 77,
+            registered_at: 1,
+            last_seen: 9,
+            kept: false,
+            register: "{}".into(),
+        })
+        .unwrap();
+        tx.insert_count(1, "register", "192.0.2.1").unwrap();
+        tx.set_meta("probed_at", 1).unwrap();
+        audit(tx, "");
+    });
+    let sql = "SELECT format('UPDATE %I SET %I = -1;', table_name, column_name) FROM information_schema.columns
+               WHERE table_schema = 'public' AND data_type = 'bigint' AND is_identity = 'NO'
+                   AND table_name <> 'halfkey_schema' AND column_name NOT LIKE '%reset%' AND column_name NOT LIKE '%restart%'";
+    let updates = Server::shared().sql(&url, sql);
+    assert!(updates.lines().count() > 25, "{updates}");
+    Server::shared().sql(&url, &updates);
+    look(&store, |tx| assert_eq!(tx.node_lines(&Which::After(None), 9, 0).unwrap()[0].last_seen, 0));
+    look(&store, |tx| assert_eq!(tx.registration_lines(&Which::After(None), 9).unwrap()[0].last_seen, 0));
+    look(&store, |tx| assert_eq!(tx.audit_entries(None, None, 9).unwrap().len(), 0, "no number"));
+    look(&store, |tx| assert_eq!(tx.audit_end().unwrap().unwrap().0, 0));
+    look(&store, |tx| assert_eq!(tx.head().unwrap().number, 0));
+    look(&store, |tx| assert_eq!(tx.node(NODE).unwrap().unwrap().last_seen, 0));
+    look(&store, |tx| assert_eq!(tx.registration(NODE).unwrap().unwrap().issued, 0));
+    look(&store, |tx| {
+        let current = tx.enrollment(NODE, EnrollmentState::Current).unwrap().unwrap();
+        assert_eq!((current.number, current.quote.clock), (0, Some(u64::MAX)));
+    });
+    write(&store, Changes::Rows, |tx| {
+        let counts = tx.counts_before(9).unwrap();
+        assert_eq!(counts.iter().map(|row| (row.hour, row.count)).collect::<Vec<_>>(), [(0, 0)]);
+        tx.delete_counts_before(9).unwrap();
+        assert_eq!(tx.counts_before(9).unwrap().len(), 0);
+        assert_eq!(tx.unkept_by_source().unwrap()[0].oldest, 0);
+        // One more than can be counted.
+        tx.insert_count(9, "register", "x").unwrap();
+    });
+    Server::shared().sql(&url, "UPDATE strangers SET count = 9223372036854775807");
+    write(&store, Changes::Rows, |tx| assert!(tx.add_count(9, "register", "x").unwrap()));
 }

@@ -16,28 +16,29 @@ impl Found {
         self.0.try_get(column).map_err(|e| StoreError::Damaged(e.to_string()))
     }
 
-    /// A number.
+    /// A number. One that is negative is 0, as with SQLite: a time, a count or a number of nothing, and no reason to give up a list
+    /// of others.
     ///
     /// # Errors
-    /// `Damaged` if it is negative.
+    /// `Damaged` if it is of another type, or none.
     pub fn u64(&self, column: usize) -> Result<u64> {
-        self.unsigned(column, self.get::<i64>(column)?)
+        Ok(u64::try_from(self.get::<i64>(column)?).unwrap_or(0))
     }
 
     /// The same where there may be none.
     ///
     /// # Errors
-    /// As above.
+    /// `Damaged` if it is of another type.
     pub fn some_u64(&self, column: usize) -> Result<Option<u64>> {
-        self.get::<Option<i64>>(column)?.map(|value| self.unsigned(column, value)).transpose()
+        Ok(self.get::<Option<i64>>(column)?.map(|value| u64::try_from(value).unwrap_or(0)))
     }
 
     /// A counter of a TPM.
     ///
     /// # Errors
-    /// As above.
+    /// `Damaged` if it is none of 32 bits.
     pub fn u32(&self, column: usize) -> Result<u32> {
-        self.unsigned(column, self.get::<i64>(column)?)
+        self.counter(column, self.get::<i64>(column)?)
     }
 
     /// The same where there may be none.
@@ -45,7 +46,7 @@ impl Found {
     /// # Errors
     /// As above.
     pub fn some_u32(&self, column: usize) -> Result<Option<u32>> {
-        self.get::<Option<i64>>(column)?.map(|value| self.unsigned(column, value)).transpose()
+        self.get::<Option<i64>>(column)?.map(|value| self.counter(column, value)).transpose()
     }
 
     /// The clock of a TPM, with all of its 64 bits: root of a machine sets it to what it likes (TPM 2.0 Part 3, TPM2_ClockSet). SQL
@@ -69,8 +70,8 @@ impl Found {
         })
     }
 
-    fn unsigned<T: TryFrom<i64>>(&self, column: usize, value: i64) -> Result<T> {
-        T::try_from(value)
+    fn counter(&self, column: usize, value: i64) -> Result<u32> {
+        u32::try_from(value)
             .map_err(|_| StoreError::Damaged(format!("column {}: number {value}", self.name(column))))
     }
 

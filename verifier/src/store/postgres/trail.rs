@@ -51,8 +51,8 @@ impl Trail for PgTx<'_> {
     }
 
     fn add_count(&self, hour: u64, action: &str, source: &str) -> Result<bool> {
-        const SQL: &str =
-            "UPDATE strangers SET count = count + 1 WHERE hour = $1 AND action = $2 AND source = $3";
+        const SQL: &str = "UPDATE strangers SET count = least(greatest(count, 0), 1000000000) + 1
+             WHERE hour = $1 AND action = $2 AND source = $3";
         let hour = stored(hour)?;
         if self.change(SQL, &[&hour, &action, &source])? > 0 {
             return Ok(true);
