@@ -4,7 +4,7 @@
 use crate::config::{Config, Limits, StateDir};
 use crate::current::Current;
 use crate::keys::read_secret;
-use crate::limit::{ConnectionTable, MeteredStream, PeerClass, Permit, Source, Work};
+use crate::limit::{ConnectionTable, MeteredStream, Permit, Proved, Source, Work};
 use crate::proxy::{self, Origin};
 use crate::{Failure, pki};
 use axum::Router;
@@ -41,8 +41,8 @@ pub struct Peer {
 
 impl Peer {
     /// It proved something: its slot is kept.
-    pub fn prove(&self, class: PeerClass) {
-        self.permit.prove(class);
+    pub fn prove(&self, who: Proved) {
+        self.permit.prove(who);
     }
 
     /// While what this gives lives, the server works for it.

@@ -7,7 +7,7 @@ use crate::current::Current;
 use crate::domain::{Db, Error, Records};
 use crate::events::{Announcement, Event};
 use crate::keys::{self, ClusterKey, ReleaseKey};
-use crate::limit::{PeerClass, Pool, Rate, SourceRate};
+use crate::limit::{Pool, Rate, SourceRate};
 use crate::long_poll::LongPolls;
 use crate::metrics::Metrics;
 use crate::policies::Library;
@@ -217,7 +217,6 @@ impl Verifier {
     pub fn admit(&self, node: NodeId, authentic: bool, peer: &Peer) -> Result<(), Error> {
         let limited = |what: String| Err(Error::Refused(Reason::RateLimited, what));
         if authentic {
-            peer.prove(PeerClass::Node);
             if !self.evidence_rate.take(node) {
                 return limited(format!("too much evidence of node {node}"));
             }

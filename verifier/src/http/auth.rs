@@ -3,7 +3,7 @@
 use super::app::App;
 use super::refusal::Refusal;
 use crate::domain::ClientKind;
-use crate::limit::PeerClass;
+use crate::limit::Proved;
 use crate::tls::Peer;
 use axum::Extension;
 use axum::extract::Request;
@@ -36,7 +36,7 @@ pub async fn authenticate(
     let client = app.db.run(move |records| records.client(&listed)).await?;
     match client {
         Some(client) if client.kind == kind => {
-            peer.prove(PeerClass::Client);
+            peer.prove(Proved::Client);
             request.extensions_mut().insert(Caller(client.name.into()));
             Ok(next.run(request).await)
         }

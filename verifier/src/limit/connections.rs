@@ -1,8 +1,9 @@
 //! Slots for connections. Whoever comes gets one; when there is none left, somebody has to go.
 
+use super::proved::ProvedAddresses;
 use super::source::{Holder, Source, first_to_go};
+use halfkey_protocol::NodeId;
 use std::collections::HashMap;
-use std::net::IpAddr;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
@@ -10,10 +11,6 @@ use tokio::sync::Notify;
 
 /// Bytes that count as a movement: a byte now and then does not.
 const MOVEMENT: usize = 256;
-/// How long an address is remembered from which a node has proved itself.
-const REMEMBERED: Duration = Duration::from_secs(24 * 3600);
-/// Addresses, or IPv6 /64, that are remembered.
-const ADDRESSES: usize = 16_384;
 
 /// What a peer has proved.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -23,6 +20,15 @@ pub enum PeerClass {
     /// It, or another one at its address lately, sent evidence that a node's AK signed.
     Node,
     /// It has a client certificate that is listed.
+    Client,
+}
+
+/// Who proved something.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Proved {
+    /// This node, by a quote that is newer than its last.
+    Node(NodeId),
+    /// A client whose certificate is listed.
     Client,
 }
 
@@ -55,7 +61,7 @@ pub struct Occupancy {
 struct Inner {
     next: u64,
     taken: HashMap<u64, Arc<Slot>>,
-    proved: HashMap<IpAddr, Instant>,
+    proved: ProvedAddresses,
 }
 
 /// A connection's slot; given back on drop.
@@ -155,8 +161,7 @@ impl ConnectionTable {
 
     /// A node proved itself at this address lately.
     fn recognise(&self, inner: &Inner, slot: &Slot, now: Instant) {
-        let at = inner.proved.get(&slot.source().host());
-        if at.is_some_and(|at| now.saturating_duration_since(*at) < REMEMBERED) {
+        if inner.proved.has(slot.source(), now) {
             self.promote(inner, slot, PeerClass::Node);
         }
     }
@@ -230,17 +235,15 @@ impl Permit {
     }
 
     /// The peer proved something. With a node its address is remembered, for its next connections.
-    pub fn prove(&self, class: PeerClass) {
+    pub fn prove(&self, who: Proved) {
         let mut inner = self.table.inner();
-        if class == PeerClass::Node {
-            let now = Instant::now();
-            if inner.proved.len() >= ADDRESSES {
-                inner.proved.retain(|_, at| now.saturating_duration_since(*at) < REMEMBERED);
+        let class = match who {
+            Proved::Node(node) => {
+                inner.proved.add(self.slot.source(), node, Instant::now());
+                PeerClass::Node
             }
-            if inner.proved.len() < ADDRESSES {
-                inner.proved.insert(self.slot.source().host(), now);
-            }
-        }
+            Proved::Client => PeerClass::Client,
+        };
         // Pushed out already, or proved more before.
         if inner.taken.contains_key(&self.slot.id) && self.slot.class() == PeerClass::Stranger {
             self.table.promote(&inner, &self.slot, class);
@@ -306,6 +309,9 @@ impl Drop for Work {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use std::net::IpAddr;
+
+    const NODE: NodeId = NodeId([7; 16]);
 
     fn source(last: u8) -> Source {
         IpAddr::from([192, 0, 2, last]).into()
@@ -344,7 +350,7 @@ mod tests {
         let of = |last: u16| Source::from(IpAddr::from([0x2001, 0xdb8, 0, 1, 0, 0, 0, last]));
         let table = ConnectionTable::new(20, 8, 0);
         let seats: Vec<_> = (0..4).map(|last| table.admit(of(last)).unwrap()).collect();
-        seats.iter().for_each(|permit| permit.prove(PeerClass::Node));
+        seats.iter().for_each(|permit| permit.prove(Proved::Node(NODE)));
         let proved = seats.iter().filter(|permit| permit.slot.class() == PeerClass::Node).count();
         assert_eq!(proved, 2, "a quarter of what is kept for nodes, not one slot for each address");
         drop(seats);
@@ -355,8 +361,8 @@ mod tests {
     fn what_is_reserved_and_who_works_is_not_disturbed() {
         let table = ConnectionTable::new(4, 1, 1);
         let (client, node) = (table.admit(source(1)).unwrap(), table.admit(source(1)).unwrap());
-        client.prove(PeerClass::Client);
-        node.prove(PeerClass::Node);
+        client.prove(Proved::Client);
+        node.prove(Proved::Node(NODE));
         let busy = table.admit(source(1)).unwrap();
         let work = busy.work();
         let stranger = table.admit(source(9)).unwrap();
@@ -377,7 +383,7 @@ mod tests {
         let mut work: Vec<_> = busy.iter().map(Permit::work).collect();
         let comes = [(); 3].map(|()| {
             let permit = table.admit(source(2)).expect("there is a place for who may prove something");
-            permit.prove(PeerClass::Node);
+            permit.prove(Proved::Node(NODE));
             permit
         });
         assert!(holds(&table, &busy[0]) && holds(&table, &busy[1]), "so many are not disturbed");
@@ -400,7 +406,7 @@ mod tests {
     fn an_address_is_remembered_and_gets_no_more_than_its_part() {
         let table = ConnectionTable::new(20, 8, 0);
         let node = table.admit(source(1)).unwrap();
-        node.prove(PeerClass::Node);
+        node.prove(Proved::Node(NODE));
         assert_eq!(node.slot.class(), PeerClass::Node);
         let next = table.admit(source(1)).unwrap();
         let third = table.admit(source(1)).unwrap();

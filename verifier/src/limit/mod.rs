@@ -3,10 +3,11 @@
 mod connections;
 mod memory;
 mod metered_stream;
+mod proved;
 mod rate;
 mod source;
 
-pub use connections::{ConnectionTable, PeerClass, Permit, Slot, Work};
+pub use connections::{ConnectionTable, PeerClass, Permit, Proved, Slot, Work};
 pub use memory::{Full, Pool, Share};
 pub use metered_stream::MeteredStream;
 pub use rate::{Counted, Counts, Rate, SourceRate};

@@ -4,8 +4,9 @@ use crate::appraisal::{self, CheckedEvidence, Lifetimes};
 use crate::domain::{EvidenceRequest, Node, ProposalDecision, ProposalRequest, Records};
 use crate::http::app::App;
 use crate::http::body::{Json, SMALL_BODY};
-use crate::http::parameters::{common_version, node_id};
+use crate::http::parameters::{common_version, node_id, plain_text, ticket};
 use crate::http::refusal::{Answer, Refusal};
+use crate::limit::Proved as ProvedPeer;
 use crate::long_poll::Known;
 use crate::nonce::{self, Scope};
 use crate::policies::propose;
@@ -136,8 +137,15 @@ async fn finish(
             CheckedEvidence::of(&evidence, enrollment, &governed, &verifier.cluster, lifetimes, now);
         verifier.admit(node, checked.authentic(), &peer)?;
         let request = EvidenceRequest { node, now, ticket: checked.ticket(), evidence: sent, keep };
-        let rule = &mut |snapshot: &_| checked.rule(snapshot, &verifier.release, &verifier.cluster);
-        let verdict = records.attest(&request, rule)?;
+        let mut newer = false;
+        let verdict = records.attest(&request, &mut |snapshot| {
+            let ruling = checked.rule(snapshot, &verifier.release, &verifier.cluster);
+            newer = ruling.quoted.is_some_and(|quoted| quoted.newer);
+            ruling
+        })?;
+        if newer {
+            peer.prove(ProvedPeer::Node(node));
+        }
         info!(
             %node,
             purpose = purpose.as_str(),
@@ -220,9 +228,13 @@ async fn propose(
             propose::CheckedProposal::of(message, &evidence, enrollment, &verifier.cluster, lifetime, now);
         verifier.admit(node, checked.authentic(), &peer)?;
         let request = ProposalRequest { node, now, sha256: checked.sha256(), proposal: checked.proposal() };
-        records.propose(&request, &mut |snapshot, documents| {
+        let (ruling, id) = records.propose(&request, &mut |snapshot, documents| {
             checked.rule(snapshot, documents, &verifier.library)
-        })
+        })?;
+        if ruling.counters.is_some() {
+            peer.prove(ProvedPeer::Node(node));
+        }
+        Ok((ruling, id))
     };
     let (ruling, id) = app.public_db.run(decide).await?;
     let answer = |outcome: &str, reason: Option<Reason>, message: String| Proposed {
