@@ -66,6 +66,9 @@ fn between(folder: &Path, server: &Path) -> Between {
             let (when, quiet) = (asked.clone(), end.clone());
             std::thread::spawn(move || {
                 pass(server, client, &quiet, |_| {
+                    if when.load(Ordering::SeqCst) == FROZEN {
+                        return None;
+                    }
                     Some(when.compare_exchange(CUT, CALM, Ordering::SeqCst, Ordering::SeqCst).is_err())
                 })
             });
@@ -143,7 +146,7 @@ fn what_became_of_a_commit_is_found_out_or_said_to_be_unknown() {
 fn a_server_that_says_nothing_is_not_waited_for_without_end() {
     let dir = tempfile::tempdir().unwrap();
     let server = Server::shared().folder();
-    let when = between(dir.path(), server).when;
+    let Between { when, quiet, .. } = between(dir.path(), server);
     let url = Server::shared().database();
     let url = url.replace(server.to_str().unwrap(), dir.path().to_str().unwrap());
     let store = Postgres::open(&Address::parse(&url).unwrap()).unwrap();
@@ -159,9 +162,12 @@ fn a_server_that_says_nothing_is_not_waited_for_without_end() {
         done.and(put)
     };
     put("first").unwrap();
+    // Not even that the server ends it.
+    let held = quiet.lock().unwrap();
     let said = put("late").unwrap_err().to_string();
     assert!(said.contains("no answer within"), "{said}");
     when.store(CALM, Ordering::SeqCst);
+    drop(held);
     put("again").unwrap();
     assert_eq!(look(&store, |tx| tx.node(NODE).unwrap().unwrap().label), "again");
 }

@@ -417,3 +417,30 @@ fn a_negative_number_ends_no_list() {
     Server::shared().sql(&url, "UPDATE strangers SET count = 9223372036854775807");
     write(&store, Changes::Rows, |tx| assert!(tx.add_count(9, "register", "x").unwrap()));
 }
+
+/// It was paused, or cut off, in the middle of a request: what it holds is taken away before anybody has waited too long for it.
+#[test]
+fn a_server_that_stops_in_the_middle_of_a_request_keeps_nobody_from_writing() {
+    let url = Server::shared().database();
+    let (paused, other) = (open(&url), open(&url));
+    let (inside, is_inside) = mpsc::channel();
+    let (go_on, goes_on) = mpsc::channel::<()>();
+    std::thread::scope(|scope| {
+        scope.spawn(move || {
+            let mut put = Ok(());
+            let _ = paused.write(Changes::Rows, &mut |tx| {
+                inside.send(()).unwrap();
+                let _ = goes_on.recv();
+                put = tx.put_node(&node(NODE, "web1"));
+                Then::RollBack
+            });
+            assert!(put.is_err(), "it goes on as if nothing was");
+        });
+        is_inside.recv_timeout(Duration::from_secs(60)).unwrap();
+        write(&other, Changes::Documents, |tx| {
+            append(tx, 1);
+        });
+        drop(go_on);
+    });
+    assert_eq!(look(&other, |tx| tx.head().unwrap().number), 1);
+}

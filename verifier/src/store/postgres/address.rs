@@ -14,9 +14,10 @@ use tokio_postgres::config::{Host, SslMode, TargetSessionAttrs};
 const CONNECT: Duration = Duration::from_secs(3);
 /// When a connection is given up of which nothing comes back.
 const SILENCE: Duration = Duration::from_secs(10);
-/// What each session is told. Nothing waits for ever: neither for an answer, nor for what others hold, nor they for us.
+/// What each session is told. Nothing waits for ever: neither for an answer, nor for what others hold, nor they for us. A server that
+/// was paused, or cut off, in the middle of a request loses what it holds before they have waited too long for it.
 const OPTIONS: &str =
-    "-c statement_timeout=10s -c lock_timeout=8s -c idle_in_transaction_session_timeout=60s";
+    "-c statement_timeout=13s -c lock_timeout=12s -c idle_in_transaction_session_timeout=8s";
 
 /// What a URL of this kind begins with.
 const SCHEMES: [&str; 2] = ["postgres://", "postgresql://"];

@@ -97,9 +97,10 @@ pub fn failure(e: &tokio_postgres::Error) -> Failure {
     let what = said.message().to_owned();
     let code = said.code();
     let conflict = [SqlState::T_R_SERIALIZATION_FAILURE, SqlState::T_R_DEADLOCK_DETECTED].contains(code);
-    // A server that stops or starts, or became one that only copies another.
+    // A server that stops or starts, or became one that only copies another; or one that waited too long for us.
     let gone = code.code().starts_with("08")
         || code.code().starts_with("57P")
+        || *code == SqlState::IDLE_IN_TRANSACTION_SESSION_TIMEOUT
         || *code == SqlState::READ_ONLY_SQL_TRANSACTION;
     let error = match *code == SqlState::DISK_FULL {
         true => StoreError::Full(what),
