@@ -1,9 +1,9 @@
 //! Commands and flags.
 
 use crate::config::{Config, DatabaseUrl, LogFormat, Role, StateDir};
-use crate::domain::{ClientKind, THREADS};
+use crate::domain::THREADS;
 use crate::init::{self, Init};
-use crate::{Failure, backup, cluster_key, counted, migrate, pki, serve, unix_now};
+use crate::{Failure, backup, cluster_key, counted, migrate, pki, serve};
 use clap::{Args, CommandFactory, Parser, Subcommand};
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
@@ -382,7 +382,6 @@ impl ClusterKey {
 
 impl Operator {
     fn run(self) -> Result<(), Failure> {
-        let refused = |e: crate::domain::Error| Failure::new(e.to_string());
         match self {
             Self::Add { name, state, out } => {
                 let state = StateDir::new(state.dir);
@@ -392,13 +391,13 @@ impl Operator {
                 println!("{}", bundle.display());
             }
             Self::List { state } => {
-                for client in init::open_records(&StateDir::new(state.dir))?.clients().map_err(refused)? {
+                let clients = init::open_records(&StateDir::new(state.dir))?.clients();
+                for client in clients.map_err(|e| Failure::new(e.to_string()))? {
                     println!("{}\t{}\t{}", client.kind.as_str(), client.name, client.fingerprint);
                 }
             }
             Self::Remove { name, state } => {
-                let records = init::open_records(&StateDir::new(state.dir))?;
-                records.remove_client(&name, ClientKind::Operator, unix_now()).map_err(refused)?;
+                init::remove_operator(&StateDir::new(state.dir), &name)?;
                 eprintln!("{name} is no longer accepted");
             }
         }

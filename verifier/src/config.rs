@@ -268,14 +268,15 @@ impl StateDir {
         &self.0
     }
 
-    /// Marks the folder as that of a running server, as long as the answer lives.
+    /// Marks the folder as that of a running server, as long as the answer lives, or of a command that changes its database, which may
+    /// run beside the server and beside others.
     ///
     /// # Errors
     /// When it can't be opened; while a command has it that needs the server stopped.
     pub fn lock_serving(&self) -> Result<File, Failure> {
         self.lock(
             File::try_lock_shared,
-            "a command that needs it stopped is at work: start it again afterwards",
+            "a command is at work that needs the server stopped: try again afterwards",
         )
     }
 

@@ -106,7 +106,7 @@ fn absolute(dir: &Path) -> Result<PathBuf, Failure> {
 /// Lists a new operator and writes their bundle, by default into the state folder.
 ///
 /// # Errors
-/// When the name is taken or something can't be written.
+/// When the name is taken or something can't be written; while a command is at work that needs the server stopped.
 pub fn add_operator(
     state: &StateDir,
     ca: &Ca,
@@ -114,6 +114,7 @@ pub fn add_operator(
     name: &str,
     out: Option<&Path>,
 ) -> Result<PathBuf, Failure> {
+    let _serving = state.lock_serving()?;
     check_name(name)?;
     let issued = ca.client(name)?;
     let pem = std::fs::read_to_string(state.ca())
@@ -145,6 +146,17 @@ pub fn add_operator(
         return Err(e);
     }
     Ok(path)
+}
+
+/// Stops accepting an operator's certificate.
+///
+/// # Errors
+/// When there is none of that name, or the database can't be written; while a command is at work that needs the server stopped.
+pub fn remove_operator(state: &StateDir, name: &str) -> Result<(), Failure> {
+    // Who moves the database somewhere else would leave it listed there.
+    let _serving = state.lock_serving()?;
+    let removed = open_records(state)?.remove_client(name, ClientKind::Operator, unix_now());
+    removed.map_err(|e| Failure::new(e.to_string()))
 }
 
 /// Makes a new server certificate in a state folder.
@@ -203,11 +215,11 @@ pub fn split_registrar(state: &StateDir, out: &StateDir, url: &str, sans: &[Stri
 /// state file fits, because it was restored as well.
 ///
 /// # Errors
-/// When there is no verifier here, or a document of the sequence is wrong; with `restored` when a server runs here: it goes by
-/// what it read at its start, and writes the state file.
+/// When there is no verifier here, or a document of the sequence is wrong; while a command is at work that needs the server stopped;
+/// with `restored` when a server runs here: it goes by what it read at its start, and writes the state file.
 pub fn accept_rollback(state: &StateDir, restored: bool) -> Result<Option<(String, String)>, Failure> {
     keys::load_deployment(&state.deployment())?;
-    let _stopped = if restored { Some(state.lock_stopped()?) } else { None };
+    let _lock = if restored { state.lock_stopped()? } else { state.lock_serving()? };
     open_records(state)?.accept_rollback(state, restored, unix_now()).map_err(|e| Failure::new(e.to_string()))
 }
 

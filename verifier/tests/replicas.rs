@@ -11,6 +11,7 @@ use halfkey_protocol::wire::{Prove, Proved, Registered, Verdict, Wait, Waited};
 use halfkey_protocol::{NodeId, Reason};
 use halfkey_testkit::postgres::Postgres;
 use halfkey_testkit::software::{lax, strict};
+use halfkey_verifier::config::StateDir;
 use halfkey_verifier::domain::{By, Error, Records};
 use halfkey_verifier::keys::ClusterKey;
 use halfkey_verifier::store::postgres::{Address, Postgres as Store};
@@ -475,6 +476,30 @@ fn a_database_that_is_in_use_is_not_begun_again() {
     std::fs::set_permissions(&settings, mode).unwrap();
     let list = output(&["operator", "list", "--state", &state]);
     assert!(list.status.success(), "{list:?}");
+}
+
+/// Who moves the records, or takes a restored database as it is, would leave behind what a command changes meanwhile.
+#[test]
+fn what_changes_the_records_does_not_run_beside_what_moves_them() {
+    let dir = tempfile::tempdir().unwrap();
+    let state = dir.path().join("state");
+    Server::init(&state);
+    let path = state.to_str().unwrap();
+    let commands: [&[&str]; 3] =
+        [&["operator", "add", "eve"], &["operator", "remove", "ada"], &["accept-rollback"]];
+    let moving = StateDir::new(&state).lock_stopped().unwrap();
+    for command in commands {
+        let done = output(&[command, &["--state", path]].concat());
+        let said = String::from_utf8_lossy(&done.stderr);
+        assert!(!done.status.success() && said.contains("try again afterwards"), "{command:?}: {said}");
+    }
+    assert!(!state.join("operator-eve.bundle").exists());
+    drop(moving);
+    // Beside a server they do.
+    let _serving = StateDir::new(&state).lock_serving().unwrap();
+    for command in commands {
+        assert!(output(&[command, &["--state", path]].concat()).status.success(), "{command:?}");
+    }
 }
 
 /// What a server has in its SQLite file goes to PostgreSQL, and the machines notice nothing.
