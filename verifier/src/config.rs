@@ -388,7 +388,15 @@ impl Config {
     /// # Errors
     /// When it says something that is not understood.
     pub fn parse(text: &str) -> Result<Self, Failure> {
-        toml::from_str(text).map_err(|e| Failure::new(e.to_string().trim_end().to_owned()))
+        // Not the line itself, as the error would show it: it may have the password of the database.
+        toml::from_str(text).map_err(|e| {
+            let at = e.span().and_then(|span| text.get(..span.start));
+            let at = at.map_or_else(String::new, |before| {
+                let line = before.rsplit('\n').next().unwrap_or_default();
+                format!("line {}, column {}: ", before.split('\n').count(), line.chars().count() + 1)
+            });
+            Failure::new(format!("{at}{}", e.message().trim_end()))
+        })
     }
 
     /// That its settings fit together.
@@ -475,6 +483,23 @@ mod tests {
         let config = Config::parse(text).unwrap();
         assert_eq!((config.limits.waiters, config.limits.connections, config.role), (3, 1024, Role::All));
         assert_eq!(Config::parse(&config.render()).unwrap().limits.waiters, 3);
-        assert!(Config::parse(&text.replace("waiters", "waitres")).is_err());
+        let said = Config::parse(&text.replace("waiters", "waitres")).unwrap_err().to_string();
+        assert!(said.starts_with("line 4, column 1: ") && said.contains("waitres"), "{said}");
+    }
+
+    #[test]
+    fn a_typo_does_not_show_the_password_beside_it() {
+        let text = "listen = \"127.0.0.1:8420\"\nurls = []\n";
+        let url = "postgres://halfkey:secret@db/halfkey";
+        for line in [
+            format!("databse = \"{url}\""),
+            format!("database = {url}"),
+            format!("database = \"{url}"),
+            format!("database = [\"{url}\"]"),
+            format!("[limits]\ndatabase = \"{url}\""),
+        ] {
+            let said = Config::parse(&format!("{text}{line}\n")).unwrap_err().to_string();
+            assert!(said.starts_with("line ") && !said.contains("secret"), "{said}");
+        }
     }
 }
