@@ -110,6 +110,12 @@ async fn strangers_learn_nothing() {
     );
     let prove = Prove { node_id: stranger(), enrollment_id: "x".into(), proof: Bytes(vec![0; 32]) };
     assert_eq!(refused(post::<serde_json::Value>(&anybody, "/v1/prove", &prove).await), Reason::NotEnrolled);
+    let prove = Prove { enrollment_id: "a\0b".into(), ..prove };
+    assert_eq!(refused(post::<serde_json::Value>(&anybody, "/v1/prove", &prove).await), Reason::Malformed);
+    for ticket in ["a\0b", "", "A0A0A0A0A0A0A0A0A0A0A0A0A0A0A0A0"] {
+        let wait = Wait { node_id: stranger(), ticket: Some(ticket.into()) };
+        assert_eq!(refused(post::<serde_json::Value>(&anybody, "/v1/wait", &wait).await), Reason::Malformed);
+    }
     let evidence = Evidence {
         version: 1,
         node_id: stranger(),

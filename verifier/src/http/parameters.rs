@@ -27,6 +27,18 @@ pub fn node_id(text: &str) -> Result<NodeId, Refusal> {
     })
 }
 
+/// The ticket of a boot, from a message.
+///
+/// # Errors
+/// `Malformed`.
+pub fn ticket(text: &str) -> Result<&str, Refusal> {
+    let digit = |byte: u8| byte.is_ascii_digit() || (b'a'..=b'f').contains(&byte);
+    if text.len() != 32 || !text.bytes().all(digit) {
+        return Err(Refusal::new(Reason::Malformed, "expected a ticket of 32 digits of 0 to 9 and a to f"));
+    }
+    Ok(text)
+}
+
 /// Text that a person wrote and that ends on somebody's terminal.
 ///
 /// # Errors

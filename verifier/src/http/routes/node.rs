@@ -171,7 +171,8 @@ async fn wait(
     let node = node_id(&message.value.node_id)?;
     let full = || Refusal::new(Reason::RateLimited, "too many waiting requests");
     let now = app.clock.now();
-    let known = match message.value.ticket.clone() {
+    let named = message.value.ticket.as_deref().map(ticket).transpose()?;
+    let known = match named.map(str::to_owned) {
         Some(ticket) => match app.public_db.run(move |records| records.boot(node, &ticket, now)).await? {
             Some(_) => Known::Boot,
             None => Known::Id,
@@ -200,8 +201,10 @@ async fn wait(
 async fn prove(State(app): State<Arc<App>>, message: Json<Prove>) -> Answer<Proved> {
     let Prove { node_id: id, enrollment_id, proof } = &message.value;
     let node = node_id(id)?;
-    if proof.len() != 32 || enrollment_id.len() > 64 {
-        return Err(Refusal::new(Reason::Malformed, "expected a proof of 32 bytes and an enrollment id"));
+    plain_text("an enrollment id", enrollment_id, 64)?;
+    if proof.len() != 32 {
+        let what = format!("expected a proof of 32 bytes, found {}", proof.len());
+        return Err(Refusal::new(Reason::Malformed, what));
     }
     let (enrollment_id, proof) = (enrollment_id.clone(), proof.clone());
     let clock = app.clock.clone();
