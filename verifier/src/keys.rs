@@ -229,7 +229,7 @@ pub fn write_secret(path: &Path, bytes: &[u8]) -> Result<(), Failure> {
 /// Writes a new file with this mode, durably.
 ///
 /// # Errors
-/// When it exists already or can't be written.
+/// When it exists already or can't be written. What was written in part is removed.
 pub fn write_new(path: &Path, bytes: &[u8], mode: u32) -> Result<(), Failure> {
     let failed = |e: std::io::Error| {
         let failure = Failure::new(format!("{}: {e}", path.display()));
@@ -240,7 +240,11 @@ pub fn write_new(path: &Path, bytes: &[u8], mode: u32) -> Result<(), Failure> {
     };
     let mut options = std::fs::OpenOptions::new();
     let mut file = options.write(true).create_new(true).mode(mode).open(path).map_err(failed)?;
-    file.write_all(bytes).and_then(|()| file.sync_all()).map_err(failed)
+    let written = file.write_all(bytes).and_then(|()| file.sync_all());
+    written.map_err(|e| {
+        let _ = std::fs::remove_file(path);
+        failed(e)
+    })
 }
 
 #[cfg(test)]
