@@ -201,7 +201,7 @@ enum ClusterKey {
     },
     /// Have everything in the database by the key in use, and forget the one before
     ///
-    /// When every server uses the new one.
+    /// When every server has been started with the new one, and what was made before is over.
     Drop {
         #[command(flatten)]
         state: State,

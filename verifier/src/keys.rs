@@ -19,7 +19,7 @@ use crate::Failure;
 use crate::appraisal::ReleaseGrant;
 
 /// Length of the cluster key in bytes.
-const CLUSTER_KEY_LEN: usize = 32;
+pub const CLUSTER_KEY_LEN: usize = 32;
 
 /// Largest key file that is read, in bytes.
 const MAX_KEY_FILE: u64 = 16 << 10;

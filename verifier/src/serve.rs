@@ -8,7 +8,7 @@ use crate::limit::ConnectionTable;
 use crate::metrics::listener;
 use crate::reload::{Read, Reload};
 use crate::tls::{Door, Terms};
-use crate::{Clock, Failure, pki, standbys, tls};
+use crate::{Clock, Failure, cluster_key, pki, standbys, tls};
 use std::io::Write as _;
 use std::net::{Ipv4Addr, SocketAddr};
 use std::sync::Arc;
@@ -113,6 +113,7 @@ impl Listening {
     pub async fn open(state: &StateDir, config: Config, clock: Clock) -> Result<Self, Failure> {
         let terms = Terms::of(state, &config, false)?;
         let mut standbys = standbys::Watch::new(config.standbys);
+        let used = cluster_key::in_use(state)?;
         let app = App::open(state, config, clock)?;
         standbys.require(&app.db).await?;
         note_expiry(state, &app);
@@ -125,6 +126,12 @@ impl Listening {
             && let Err(e) = app.db.run(|records| records.require_here()).await
         {
             error!(error = %e, "nothing is enrolled or unlocked: the database is not the one that this server has answered with");
+        }
+        // Machines are unlocked all the same.
+        if let Some(used) = used
+            && let Err(e) = cluster_key::note_use(state, &used)
+        {
+            warn!(error = %e, "it could not be written down that the new cluster key is used: `cluster-key drop` will refuse");
         }
         let again = state.clone();
         let reload = Reload {
