@@ -203,3 +203,31 @@ fn a_transaction_that_a_server_forgot_is_not_taken_for_another() {
     });
     assert_eq!(look(&other, |tx| tx.head().unwrap().number), 0);
 }
+
+/// Nobody else writes meanwhile, so no transaction that has ended is newer than the one that waits.
+#[test]
+fn a_commit_that_waits_for_a_standby_is_neither_lost_nor_done_again() {
+    let mut server = Server::start(&[]).unwrap();
+    let url = server.database();
+    let store = open(&url);
+    server.sql(&url, "ALTER SYSTEM SET synchronous_standby_names = 'nobody'");
+    server.stop();
+    server.resume().unwrap();
+    assert_eq!(look(&store, |tx| tx.head().unwrap().number), 0);
+    let mut runs = 0;
+    let done = store.write(Changes::Documents, &mut |tx: &dyn Tx| {
+        runs += 1;
+        append(tx, 1);
+        Then::CommitNow
+    });
+    let said = done.unwrap_err().to_string();
+    assert!(said.contains("what became of it is not known"), "{said}");
+    assert_eq!(runs, 1);
+    // It comes when the standby does, or is not waited for any more.
+    assert_eq!(look(&store, |tx| tx.head().unwrap().number), 0);
+    server.sql(&url, "ALTER SYSTEM RESET synchronous_standby_names");
+    server.sql(&url, "SELECT pg_reload_conf()");
+    // Behind it, by the lock that it holds.
+    change(&store, |tx| append(tx, 2));
+    assert_eq!(look(&store, |tx| tx.head().unwrap().number), 2);
+}

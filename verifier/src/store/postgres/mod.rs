@@ -43,6 +43,7 @@ use session::{Failure, Held, PATIENCE, Session, Sessions, ask, discard};
 use std::cell::{Cell, RefCell};
 use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 use std::time::{Duration, Instant};
+use tokio_postgres::error::SqlState;
 use tokio_postgres::types::ToSql;
 
 /// Requests that write at the same time. The most of their time they wait.
@@ -223,10 +224,14 @@ impl Trace {
 
     /// Whether it is there; none as long as it may come yet.
     async fn found(&self, session: &Session) -> std::result::Result<Option<bool>, tokio_postgres::Error> {
-        // An error for a number that this server has not given yet.
-        let sql = "SELECT CASE WHEN $1::TEXT::XID8 < pg_snapshot_xmax(pg_current_snapshot())
-                               THEN pg_xact_status($1::TEXT::XID8) END";
-        let status: Option<String> = session.query_one(sql, &[&self.id]).await?.try_get(0)?;
+        // The snapshot is no help: its xmax is behind the newest that has ended, and this one may be the only one that runs.
+        let status: Option<String> =
+            match session.query_one("SELECT pg_xact_status($1::TEXT::XID8)", &[&self.id]).await {
+                Ok(row) => row.try_get(0)?,
+                // A number that this server has not given yet.
+                Err(e) if e.code() == Some(&SqlState::INVALID_PARAMETER_VALUE) => None,
+                Err(e) => return Err(e),
+            };
         if status.as_deref() == Some("in progress") {
             return Ok(None);
         }
