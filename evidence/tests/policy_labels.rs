@@ -245,6 +245,19 @@ fn with_command(command: &str) -> Vec<Record> {
     records
 }
 
+/// What grub-install writes beside GRUB on the ESP.
+#[test]
+fn the_commands_of_grub_install_are_learned() {
+    let mut records = grub().records();
+    let first_command = at(&records, "grub_cmd: ");
+    let commands = [
+        "search.fs_uuid 0b5f4c0e-6d1b-4f0a-9f2d-1d0c7a5e0002 root hd0,gpt2 ",
+        "configfile (hd0,gpt2)/grub/grub.cfg",
+    ];
+    records.splice(first_command..first_command, commands.map(|command| text("grub_cmd", command)));
+    first(grub(), &records, grub().line(), Assured::default()).unwrap();
+}
+
 /// After `rmmod tpm` GRUB measures nothing: what stands behind it was extended by what ran.
 #[test]
 fn a_command_that_ends_the_measuring_is_never_learned() {
@@ -296,11 +309,15 @@ fn a_file_that_grub_packs_into_the_initramfs_is_never_learned() {
     let mut records = grub().records();
     let command = at(&records, "grub_cmd: initrd ");
     let said = measured(&records[command]);
-    records[command] = text("grub_cmd", &format!("{said} newc:usr/lib/x.sh:(hd0,gpt1)/EFI/zz/grub.cfg"));
     records.push(file("(hd0,gpt1)/EFI/zz/grub.cfg", script));
-    for assured in [Assured::default(), WORD] {
-        refused(added(grub(), &records, assured, std::slice::from_ref(&proposal)), "newc:");
-        refused(first(grub(), &records, grub().line(), assured), "newc:");
+    // Behind a name with many spaces, too.
+    for between in [String::new(), format!(" /{}", "x ".repeat(200))] {
+        let packed = format!("{said}{between} newc:usr/lib/x.sh:(hd0,gpt1)/EFI/zz/grub.cfg");
+        records[command] = text("grub_cmd", &packed);
+        for assured in [Assured::default(), WORD] {
+            refused(added(grub(), &records, assured, std::slice::from_ref(&proposal)), "newc:");
+            refused(first(grub(), &records, grub().line(), assured), "newc:");
+        }
     }
 }
 

@@ -92,7 +92,9 @@ pub fn initrds_of(command: &str) -> Option<impl Iterator<Item = &str>> {
 /// Whether a command has GRUB pack a file into the initramfs, under another name and as it is: what is measured is the file alone, which may
 /// have been meant as anything.
 pub fn packs(command: &str) -> bool {
-    files_of(command, &INITRD).is_some_and(|mut files| files.any(|file| file.starts_with("newc:")))
+    // All of its words, however many: a name with spaces is many.
+    let mut words = words_of(command);
+    words.next().is_some_and(|name| INITRD.contains(&name)) && words.any(|word| word.starts_with("newc:"))
 }
 
 /// Whether a command starts something else than a kernel of Linux, gives more to it, or ends GRUB's measuring.
@@ -115,9 +117,9 @@ pub fn is_usual(command: &str) -> bool {
 pub fn is_command(text: &str) -> bool {
     let mut words = words_of(text);
     let Some(name) = words.next() else { return true };
-    // Or an assignment.
+    // Or an assignment. Those of GRUB's modules have a dot in their names, as files of a network have.
     let (variable, _) = name.split_once('=').unwrap_or((name, ""));
-    let is_name = commands::is_name(variable);
+    let is_name = commands::is_name(variable) || commands::is_usual(name);
     let has_root = words.any(|word| word.starts_with("root="));
     (name == "[" || is_name) && (!has_root || has_body(text) || name == "set" || LINUX.contains(&name))
 }
@@ -295,6 +297,9 @@ mod tests {
         {
             assert!(is_usual(usual) && !starts_another(usual), "{usual}");
         }
+        let many = format!("initrd{} newc:a:/b", " /x".repeat(2 * MAX_FILES));
+        assert!(packs(&many));
+        assert!(is_command("search.fs_uuid 4841-4C46 root hd0,gpt2 ") && !is_command("vmlinuz.x root=a"));
         assert!(starts_another("rmmod tpm") && chainloads("chainloader /x.efi") && !chainloads("linux /x"));
         for command in [
             "",
