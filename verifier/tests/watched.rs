@@ -11,6 +11,10 @@ use halfkey_protocol::wire::Begin;
 use halfkey_protocol::wire::operator::ServerInfo;
 use halfkey_testkit::postgres::Postgres;
 use halfkey_testkit::software::strict;
+use std::time::Duration;
+use tokio::io::AsyncWriteExt as _;
+use tokio::net::TcpStream;
+use tokio::time::timeout;
 
 const WATCHED: [&str; 2] = ["--metrics-listen", "127.0.0.1:0"];
 
@@ -123,6 +127,26 @@ async fn a_server_that_stops_says_so_first() {
     assert_eq!(said(&node.boot(&server.anybody()).await), "pending no_policy");
     assert_eq!(server.stop(), Some(0));
     assert!(server.log().contains("stopped"), "{}", server.log());
+}
+
+/// Who asks and goes away again leaves no question to the database behind for each time.
+#[tokio::test]
+async fn whoever_asks_whether_it_is_ready_there_is_one_probe() {
+    let server = Server::with("", &WATCHED);
+    let database = server.database();
+    database.execute_batch("BEGIN IMMEDIATE").unwrap();
+    let address = server.metrics_url.strip_prefix("http://").unwrap();
+    for _ in 0..30 {
+        let mut stream = TcpStream::connect(address).await.unwrap();
+        stream.write_all(b"GET /readyz HTTP/1.1\r\nhost: x\r\n\r\n").await.unwrap();
+        // Until it is being looked at, or as good as that.
+        let _ = timeout(Duration::from_millis(30), stream.readable()).await;
+    }
+    // Besides it the server writes down the length of the trail, and forgets what is over.
+    let asked = Scrape::of(&server.metrics_url).await.value("halfkey_database_calls");
+    assert!((1.0..5.0).contains(&asked), "{asked}");
+    database.execute_batch("COMMIT").unwrap();
+    until("it is ready", async || plain(&server.metrics_url, "/readyz").await.0 == 200).await;
 }
 
 /// Alive, and not ready: a process that is started again would be no better.

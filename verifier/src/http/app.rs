@@ -47,7 +47,7 @@ pub struct App {
     pub client_bodies: Arc<Pool>,
     /// What is counted and measured.
     pub metrics: Metrics,
-    probed: Mutex<Option<Instant>>,
+    probed: Arc<Mutex<Option<Instant>>>,
     stopping: AtomicBool,
 }
 
@@ -114,7 +114,7 @@ impl App {
             bodies: Pool::new(config.limits.body_bytes),
             client_bodies: Pool::new(config.limits.body_bytes),
             metrics,
-            probed: Mutex::default(),
+            probed: Arc::default(),
             stopping: AtomicBool::new(false),
             verifier: verifier.map(Arc::new),
             registrar,
@@ -190,8 +190,8 @@ impl App {
         if self.is_stopping() {
             return Err(Error::Refused(Reason::Unavailable, "it stops".to_owned()));
         }
-        // Held while probing: many questions are one probe.
-        let mut probed = self.probed.lock().await;
+        // Held while probing, also when who asked has gone away: many questions are one probe, whoever asks.
+        let mut probed = self.probed.clone().lock_owned().await;
         if probed.is_some_and(|at| at.elapsed() < PROBE) {
             return Ok(());
         }
@@ -203,9 +203,13 @@ impl App {
             }
             records.probe(now)
         };
-        self.db.run(probe).await?;
-        *probed = Some(Instant::now());
-        Ok(())
+        let db = self.db.clone();
+        let looking = tokio::spawn(async move {
+            db.run(probe).await?;
+            *probed = Some(Instant::now());
+            Ok(())
+        });
+        looking.await.unwrap_or_else(|e| Err(Error::unavailable(format!("the probe ended early: {e}"))))
     }
 }
 
