@@ -245,14 +245,16 @@ fn with_command(command: &str) -> Vec<Record> {
     records
 }
 
-/// What grub-install writes beside GRUB on the ESP.
+/// Of a machine that Debian's installer has made: beside GRUB on the ESP, and in its configuration.
 #[test]
-fn the_commands_of_grub_install_are_learned() {
+fn the_commands_of_a_generated_configuration_are_learned() {
     let mut records = grub().records();
     let first_command = at(&records, "grub_cmd: ");
     let commands = [
         "search.fs_uuid 0b5f4c0e-6d1b-4f0a-9f2d-1d0c7a5e0002 root hd0,gpt2 ",
         "configfile (hd0,gpt2)/grub/grub.cfg",
+        "fwsetup --is-supported",
+        "insmod bli",
     ];
     records.splice(first_command..first_command, commands.map(|command| text("grub_cmd", command)));
     first(grub(), &records, grub().line(), Assured::default()).unwrap();

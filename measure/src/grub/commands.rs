@@ -30,7 +30,8 @@ pub(super) const OTHERS: &[&str] = &[
 const USUAL: &[&str] = &[
     "[", "test", "true", "false", "set", "unset", "export", "setparams", "increment", "decrement", "regexp", "echo", "sleep", "clear",
     ".", "source", "configfile", "blscfg", "insmod", "load_env", "save_env", "list_env", "search", "search.fs_uuid", "search.fs_label",
-    "search.file", "search.part_uuid", "cryptomount", "probe", "smbios", "cpuid", "loadfont", "terminal_input", "terminal_output",
+    "search.file", "search.part_uuid", "cryptomount", "probe", "smbios", "cpuid", "fwsetup", "keystatus",
+    "hwmatch", "btrfs-mount-subvol", "tpm_record_pcrs", "password", "password_pbkdf2", "loadfont", "terminal_input", "terminal_output",
     "terminfo", "serial", "background_image", "background_color", "play", "menuentry", "submenu", "linux", "linuxefi", "linux16",
     "initrd", "initrdefi", "initrd16", CHAINLOADER,
     "load_video", "savedefault", "recordfail", "gfxmode", "initrdfail", "set_background_image",
