@@ -2,7 +2,7 @@
 
 use crate::config::StateDir;
 use crate::init::{self, FILES};
-use crate::keys::{write_new, write_secret};
+use crate::keys::{sync, write_new, write_secret};
 use crate::store::Location;
 use crate::store::sqlite::Sqlite;
 use crate::{Failure, domain};
@@ -116,11 +116,6 @@ fn copy_file(from: &Path, to: &Path) -> Result<(), Failure> {
     let mut bytes = zeroize::Zeroizing::new(Vec::with_capacity(found.len() as usize + 1));
     file.take(MAX_FILE).read_to_end(&mut bytes).map_err(failed)?;
     write_new(to, &bytes, found.mode() & 0o777)
-}
-
-fn sync(path: &Path) -> Result<(), Failure> {
-    let synced = File::open(path).and_then(|file| file.sync_all());
-    synced.map_err(|e| Failure::new(format!("{}: {e}", path.display())))
 }
 
 /// After a failure: none of these were there before.

@@ -3,7 +3,7 @@
 
 use crate::config::{Config, StateDir};
 use crate::init::open_records;
-use crate::keys::{CLUSTER_KEY_LEN, ClusterKey, NEW, OLD, write_secret};
+use crate::keys::{CLUSTER_KEY_LEN, ClusterKey, NEW, OLD, sync, write_secret};
 use crate::{Failure, unix_now};
 use halfkey_protocol::identity::sha256;
 use std::fs;
@@ -61,7 +61,7 @@ pub fn use_new(state: &StateDir) -> Result<(), Failure> {
         false => put(state, &old, |file| write_secret(file, &key))?,
     }
     fs::rename(&new, &used).map_err(|e| at(&used, &e))?;
-    sync(state)
+    sync(state.path())
 }
 
 /// Has everything in the database by the key in use, then forgets the one before. Gives how many rows it were. Servers that run accept
@@ -95,7 +95,8 @@ pub fn drop_old(state: &StateDir) -> Result<usize, Failure> {
             "start this server again; as long as it has not been, it makes everything with the key before",
         ));
     }
-    let since = fs::metadata(&mark).and_then(|found| found.modified()).map_err(failed)?;
+    let since = fs::metadata(&mark).and_then(|found| found.modified());
+    let since = since.map_err(|e| at(&mark, &e))?;
     let since = since.elapsed().unwrap_or_default();
     if since < lives {
         let left = (lives - since).as_secs() + 1;
@@ -113,7 +114,7 @@ pub fn drop_old(state: &StateDir) -> Result<usize, Failure> {
     let count = records.renew_tags(unix_now()).map_err(|e| Failure::new(e.to_string()))?;
     fs::remove_file(&old).map_err(failed)?;
     forget_mark(state)?;
-    sync(state)?;
+    sync(state.path())?;
     Ok(count)
 }
 
@@ -181,7 +182,7 @@ fn put(
     remove(&whole)?;
     write(&whole)?;
     fs::rename(&whole, path).map_err(|e| at(path, &e))?;
-    sync(state)
+    sync(state.path())
 }
 
 fn remove(path: &Path) -> Result<(), Failure> {
@@ -193,9 +194,4 @@ fn remove(path: &Path) -> Result<(), Failure> {
 
 fn at(path: &Path, e: &std::io::Error) -> Failure {
     Failure::new(format!("{}: {e}", path.display()))
-}
-
-fn sync(state: &StateDir) -> Result<(), Failure> {
-    let synced = fs::File::open(state.path()).and_then(|folder| folder.sync_all());
-    synced.map_err(|e| at(state.path(), &e))
 }

@@ -247,6 +247,15 @@ pub fn write_new(path: &Path, bytes: &[u8], mode: u32) -> Result<(), Failure> {
     })
 }
 
+/// Has a file, or the names in a folder, on the disk when this returns.
+///
+/// # Errors
+/// When it can't be opened, or the disk fails.
+pub fn sync(path: &Path) -> Result<(), Failure> {
+    let synced = std::fs::File::open(path).and_then(|file| file.sync_all());
+    synced.map_err(|e| Failure::new(format!("{}: {e}", path.display())))
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
