@@ -202,8 +202,8 @@ impl Unlock {
             deadline: self.deadline,
             timeline: self.timeline.clone(),
         };
-        // The network may still be coming up: the TPM's work goes on beside it.
         trace::announce();
+        // The network may still be coming up: the TPM's work goes on beside it.
         let race = Race::start(&config)?;
         let mut keys = match self.prepare_keys(route) {
             Err(error) if self.walk.failure(error.kind, false) == Failure::TellVerifier => {

@@ -24,7 +24,7 @@ pub(super) const OTHERS: &[&str] = &[
     "badram", "loadbios", "fakebios", "lua",
 ];
 
-/// Commands of configurations that distributions' grub-mkconfig writes, and functions that it defines there. What else is run was typed at
+/// Besides those above that load and contain: commands of configurations that distributions' grub-mkconfig writes, and functions that it defines there. What else is run was typed at
 /// its console, or is of a file that somebody wrote by hand.
 #[rustfmt::skip]
 const USUAL: &[&str] = &[
@@ -32,14 +32,14 @@ const USUAL: &[&str] = &[
     ".", "source", "configfile", "blscfg", "insmod", "load_env", "save_env", "list_env", "search", "search.fs_uuid", "search.fs_label",
     "search.file", "search.part_uuid", "cryptomount", "probe", "smbios", "cpuid", "fwsetup", "keystatus",
     "hwmatch", "btrfs-mount-subvol", "tpm_record_pcrs", "password", "password_pbkdf2", "loadfont", "terminal_input", "terminal_output",
-    "terminfo", "serial", "background_image", "background_color", "play", "menuentry", "submenu", "linux", "linuxefi", "linux16",
-    "initrd", "initrdefi", "initrd16", CHAINLOADER,
+    "terminfo", "serial", "background_image", "background_color", "play", CHAINLOADER,
     "load_video", "savedefault", "recordfail", "gfxmode", "initrdfail", "set_background_image",
 ];
 
 /// Whether a generated configuration has commands of this name, or it is an assignment, which runs nothing.
 pub(super) fn is_usual(name: &str) -> bool {
-    USUAL.contains(&name) || name.split_once('=').is_some_and(|(variable, _)| is_name(variable))
+    [&LINUX[..], &INITRD, &BODIES, USUAL].iter().any(|names| names.contains(&name))
+        || name.split_once('=').is_some_and(|(variable, _)| is_name(variable))
 }
 
 /// Whether a word can be the name of a command, a function or a variable.
