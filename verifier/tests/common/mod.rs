@@ -188,7 +188,7 @@ fn roots(state: &Path) -> RootCertStore {
 }
 
 /// For the server of this state folder at this URL; an operator's if there is a bundle.
-fn client(url: &str, state: &Path, bundle: Option<&Path>) -> Client {
+pub fn client(url: &str, state: &Path, bundle: Option<&Path>) -> Client {
     let identity = bundle.map(|path| {
         let bundle: serde_json::Value = serde_json::from_slice(&std::fs::read(path).unwrap()).unwrap();
         let pem = |name: &str| bundle[name].as_str().unwrap().as_bytes().to_vec();
