@@ -2,6 +2,7 @@
 
 use crate::Failure;
 use crate::config::StateDir;
+use crate::failure::with_causes;
 use crate::tls::{certificates, private_key, provider, roots};
 use halfkey_protocol::wire::Problem;
 use http_body_util::{BodyExt as _, Full, Limited};
@@ -117,7 +118,8 @@ impl Client {
     ) -> Result<T, ClientError> {
         let exchange = self.exchange(method, path, body);
         let (status, body) = match tokio::time::timeout(self.deadline, exchange).await {
-            Ok(answer) => answer.map_err(|e| ClientError::Unreachable(format!("{}: {e}", self.authority)))?,
+            Ok(answer) => answer
+                .map_err(|e| ClientError::Unreachable(format!("{}: {}", self.authority, with_causes(&*e))))?,
             Err(_) => {
                 let what = format!("{}: no answer within {:?}", self.authority, self.deadline);
                 return Err(ClientError::Unreachable(what));

@@ -3,11 +3,11 @@
 use crate::client::host_and_port;
 use crate::config::{Config, DatabaseUrl, Lifetimes, Limits, LogFormat, Role, StateDir};
 use crate::domain::state_file::Kept;
-use crate::domain::{Client, ClientKind, Records};
+use crate::domain::{Client, ClientKind, Error, Records};
 use crate::keys::{self, ClusterKey, write_new, write_secret};
 use crate::pki::{self, Ca};
 use crate::standbys::StandbyMode;
-use crate::store::Location;
+use crate::store::{Location, StoreError};
 use crate::{Failure, unix_now};
 use halfkey_protocol::document::Place;
 use serde::Serialize;
@@ -230,6 +230,9 @@ pub fn accept_rollback(state: &StateDir, restored: bool) -> Result<Option<(Strin
 pub fn open_records(state: &StateDir) -> Result<Records, Failure> {
     let at = state.database()?;
     Records::open_in(state).map_err(|e| match at {
+        // It is there, and one of this version can do nothing about it.
+        _ if matches!(e, Error::Store(StoreError::Newer { .. })) => Failure::new(e.to_string())
+            .hint("nothing was changed: install the version of the other servers here as well"),
         Location::File(path) => Failure::new(format!("{}: {e}", path.display())),
         // It says itself where that is.
         Location::Server(_) => Failure::new(e.to_string()).hint(format!(

@@ -93,6 +93,10 @@ impl From<Error> for Refusal {
                 error!(error = %what, "the database can't do its work");
                 Self::new(Reason::Unavailable, "its database does not answer")
             }
+            Error::Store(newer @ StoreError::Newer { .. }) => {
+                error!(error = %newer, "the database can't do its work");
+                Self::new(Reason::Unavailable, "its database does not answer")
+            }
             Error::Store(StoreError::Undecided(what)) => {
                 error!(error = %what, "the database can't do its work");
                 Self::new(

@@ -37,6 +37,13 @@ pub enum StoreError {
     Undecided(String),
     /// A row that this program can't have written.
     Damaged(String),
+    /// A newer build made its schema.
+    Newer {
+        /// Its version.
+        found: u64,
+        /// The newest that this build knows.
+        known: usize,
+    },
 }
 
 /// Shorthand.
@@ -51,6 +58,10 @@ impl fmt::Display for StoreError {
             Self::Full(what) => write!(f, "no room for the database: {what}"),
             Self::Unavailable(what) | Self::Undecided(what) => write!(f, "database: {what}"),
             Self::Damaged(what) => write!(f, "the database is damaged: {what}"),
+            Self::Newer { found, known } => write!(
+                f,
+                "database: expected schema version {known} or older, found {found}: it was made by a newer halfkey-verifier"
+            ),
         }
     }
 }

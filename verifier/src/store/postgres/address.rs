@@ -1,8 +1,8 @@
 //! Where the database is: the URL of the settings, as libpq has it, but for what would be less safe than it looks.
 
-use super::session::with_causes;
 use super::tls::Tls;
 use crate::Failure;
+use crate::failure::with_causes;
 use rustls::{ClientConfig, RootCertStore};
 use std::path::Path;
 use std::sync::Arc;

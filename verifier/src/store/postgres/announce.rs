@@ -7,7 +7,8 @@
 
 use super::address::Address;
 use super::block::Background;
-use super::session::{ANSWER, with_causes};
+use super::session::ANSWER;
+use crate::failure::with_causes;
 use crate::store::{Heard, Tells};
 use std::future::poll_fn;
 use std::sync::atomic::{AtomicI32, Ordering};

@@ -240,10 +240,7 @@ async fn steps(session: &Session) -> Result<()> {
     };
     let version = usize::try_from(found).unwrap_or(usize::MAX);
     if version > STEPS.len() {
-        return Err(StoreError::Unavailable(format!(
-            "expected schema version {} or older, found {found}: the database was made by a newer halfkey-verifier",
-            STEPS.len()
-        )));
+        return Err(StoreError::Newer { found: version as u64, known: STEPS.len() });
     }
     for step in &STEPS[version..] {
         session.batch_execute(step).await.map_err(failed)?;

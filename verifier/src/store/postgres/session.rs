@@ -2,6 +2,7 @@
 
 use super::address::Address;
 use super::block::Background;
+use crate::failure::with_causes;
 use crate::store::{Result, StoreError};
 use deadpool_postgres::{
     Manager, ManagerConfig, Object, Pool, PoolError, RecyclingMethod, Runtime, Timeouts,
@@ -75,17 +76,6 @@ impl Failure {
         let what = format!("no answer within {} s", ANSWER.as_secs());
         Self { error: StoreError::Unavailable(what), again: false, gone: true }
     }
-}
-
-/// An error with what led to it: the client says "error connecting to server", and leaves the rest to its cause.
-pub fn with_causes(e: &dyn std::error::Error) -> String {
-    let mut text = e.to_string();
-    let mut next = e.source();
-    while let Some(cause) = next {
-        text = format!("{text}: {cause}");
-        next = cause.source();
-    }
-    text
 }
 
 /// What an error means here.
@@ -202,7 +192,7 @@ impl Sessions {
             StoreError::Unavailable(what) => StoreError::Unavailable(format!("{}: {what}", self.name)),
             StoreError::Undecided(what) => StoreError::Undecided(format!("{}: {what}", self.name)),
             StoreError::Full(what) => StoreError::Full(format!("{}: {what}", self.name)),
-            StoreError::Damaged(what) => StoreError::Damaged(what),
+            unnamed @ (StoreError::Damaged(_) | StoreError::Newer { .. }) => unnamed,
         }
     }
 }

@@ -241,10 +241,7 @@ pub fn migrate(connection: &mut Connection) -> Result<()> {
     let version: u32 = tx.query_row("PRAGMA user_version", [], |row| row.get(0)).map_err(broken)?;
     let version = version as usize;
     if version > STEPS.len() {
-        return Err(StoreError::Unavailable(format!(
-            "expected schema version {} or older, found {version}: the database was made by a newer halfkey-verifier",
-            STEPS.len()
-        )));
+        return Err(StoreError::Newer { found: version as u64, known: STEPS.len() });
     }
     for step in &STEPS[version..] {
         tx.execute_batch(step).map_err(broken)?;
