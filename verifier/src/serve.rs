@@ -8,7 +8,7 @@ use crate::limit::ConnectionTable;
 use crate::metrics::listener;
 use crate::reload::{Read, Reload};
 use crate::tls::{Door, Terms};
-use crate::{Clock, Failure, cluster_key, pki, standbys, tls};
+use crate::{Clock, Failure, cluster_key, pki, standbys, tls, utc};
 use std::io::Write as _;
 use std::net::{Ipv4Addr, SocketAddr};
 use std::sync::Arc;
@@ -332,12 +332,15 @@ pub fn note_expiry(state: &StateDir, app: &App) {
         }
     }
     let pem = std::fs::read(state.file("server.pem")).ok();
-    let days = pem.and_then(|pem| pki::days_left(&pem, app.clock.now()));
-    if let Some(days) = days.filter(|days| *days < EXPIRY_WARNING_DAYS) {
-        warn!(
-            days,
-            hint = "halfkey-verifier certificate --state DIR",
-            "the server certificate ends soon: no machine will unlock then"
-        );
+    let now = app.clock.now();
+    let hint = "halfkey-verifier certificate --state DIR";
+    match pem.as_deref().and_then(|pem| Some((pki::not_after(pem)?, pki::days_left(pem, now)?))) {
+        Some((end, _)) if end < now as i64 => {
+            error!(since = %utc(end as u64), hint, "the server certificate has ended: no machine unlocks");
+        }
+        Some((_, days)) if days < EXPIRY_WARNING_DAYS => {
+            warn!(days, hint, "the server certificate ends soon: no machine will unlock then");
+        }
+        _ => {}
     }
 }
