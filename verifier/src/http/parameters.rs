@@ -1,9 +1,22 @@
 //! What requests say in their path, their query and their text.
 
 use super::refusal::Refusal;
-use axum::extract::Query;
 use axum::extract::rejection::QueryRejection;
+use axum::extract::{FromRequestParts, Path, Query};
+use axum::http::request::Parts;
 use halfkey_protocol::{NodeId, Reason};
+
+/// The one part of a path that is not fixed.
+pub struct InPath(pub String);
+
+impl<S: Send + Sync> FromRequestParts<S> for InPath {
+    type Rejection = Refusal;
+
+    async fn from_request_parts(parts: &mut Parts, state: &S) -> Result<Self, Refusal> {
+        let part = Path::<String>::from_request_parts(parts, state).await;
+        part.map(|Path(part)| Self(part)).map_err(|e| Refusal::new(Reason::Malformed, e.body_text()))
+    }
+}
 
 /// The protocol version to use with a peer that speaks these.
 ///

@@ -9,12 +9,12 @@ use crate::domain::{
 use crate::http::app::{App, Verifier};
 use crate::http::auth::{Caller, authenticate};
 use crate::http::body::Json;
-use crate::http::parameters::{node_id, parameters, plain_text};
+use crate::http::parameters::{InPath, node_id, parameters, plain_text};
 use crate::http::refusal::{Answer, Refusal};
 use crate::policies::apply::require_here;
 use crate::{CLOCK_TOLERANCE, utc};
 use axum::extract::rejection::QueryRejection;
-use axum::extract::{Path, Query, State};
+use axum::extract::{Query, State};
 use axum::middleware::from_fn_with_state;
 use axum::routing::{get, post};
 use axum::{Extension, Router};
@@ -86,14 +86,14 @@ async fn sequence(
     Ok(axum::Json(SequencePart { documents }))
 }
 
-async fn node(State(app): State<Arc<App>>, Path(id): Path<String>) -> Answer<NodeRecord> {
+async fn node(State(app): State<Arc<App>>, InPath(id): InPath) -> Answer<NodeRecord> {
     record(&app, node_id(&id)?).await
 }
 
 async fn enroll(
     State(app): State<Arc<App>>,
     Extension(caller): Extension<Caller>,
-    Path(id): Path<String>,
+    InPath(id): InPath,
     message: Json<Enroll>,
 ) -> Answer<NodeRecord> {
     let node = node_id(&id)?;
@@ -126,7 +126,7 @@ async fn enroll(
 async fn approve(
     State(app): State<Arc<App>>,
     Extension(caller): Extension<Caller>,
-    Path(id): Path<String>,
+    InPath(id): InPath,
     message: Json<Approve>,
 ) -> Answer<NodeRecord> {
     let node = node_id(&id)?;
@@ -146,7 +146,7 @@ async fn approve(
 async fn deny(
     State(app): State<Arc<App>>,
     Extension(caller): Extension<Caller>,
-    Path(id): Path<String>,
+    InPath(id): InPath,
     message: Json<Deny>,
 ) -> Answer<NodeRecord> {
     let node = node_id(&id)?;
@@ -164,7 +164,7 @@ async fn deny(
 async fn revoke(
     State(app): State<Arc<App>>,
     Extension(caller): Extension<Caller>,
-    Path(id): Path<String>,
+    InPath(id): InPath,
     message: Json<Because>,
 ) -> Answer<NodeRecord> {
     let node = node_id(&id)?;
@@ -201,7 +201,7 @@ pub async fn label_of(app: &App, node: NodeId) -> Result<String, Refusal> {
 async fn restore(
     State(app): State<Arc<App>>,
     Extension(caller): Extension<Caller>,
-    Path(id): Path<String>,
+    InPath(id): InPath,
     message: Json<Because>,
 ) -> Answer<NodeRecord> {
     decide(&app, caller, &id, message, "restored", |records, node, because, by| {
@@ -213,7 +213,7 @@ async fn restore(
 async fn hold(
     State(app): State<Arc<App>>,
     Extension(caller): Extension<Caller>,
-    Path(id): Path<String>,
+    InPath(id): InPath,
     message: Json<Because>,
 ) -> Answer<NodeRecord> {
     decide(&app, caller, &id, message, "held", |records, node, because, by| records.hold(node, because, by))
@@ -223,7 +223,7 @@ async fn hold(
 async fn release(
     State(app): State<Arc<App>>,
     Extension(caller): Extension<Caller>,
-    Path(id): Path<String>,
+    InPath(id): InPath,
     message: Json<Because>,
 ) -> Answer<NodeRecord> {
     decide(&app, caller, &id, message, "released", |records, node, because, by| {
@@ -266,7 +266,7 @@ struct Limit {
 
 async fn evidence_of(
     State(app): State<Arc<App>>,
-    Path(id): Path<String>,
+    InPath(id): InPath,
     query: Result<Query<Limit>, QueryRejection>,
 ) -> Answer<EvidenceList> {
     let node = node_id(&id)?;
@@ -275,7 +275,7 @@ async fn evidence_of(
     Ok(axum::Json(EvidenceList { evidence }))
 }
 
-async fn evidence(State(app): State<Arc<App>>, Path(number): Path<String>) -> Answer<EvidenceRecord> {
+async fn evidence(State(app): State<Arc<App>>, InPath(number): InPath) -> Answer<EvidenceRecord> {
     let missing = || Refusal::new(Reason::NotFound, format!("there is no evidence {number:.20}"));
     let id = number.parse::<u64>().map_err(|_| missing())?;
     let found = app.db.run(move |records| records.evidence(id)).await?;

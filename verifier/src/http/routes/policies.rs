@@ -5,11 +5,11 @@ use crate::domain::{By, NewDocument, NewPolicy, PolicySource as _, Records};
 use crate::http::app::App;
 use crate::http::auth::Caller;
 use crate::http::body::Json;
-use crate::http::parameters::{node_id, parameters, plain_text};
+use crate::http::parameters::{InPath, node_id, parameters, plain_text};
 use crate::http::refusal::{Answer, Refusal};
 use crate::policies::apply;
 use axum::extract::rejection::QueryRejection;
-use axum::extract::{Path, Query, State};
+use axum::extract::{Query, State};
 use axum::routing::{get, post};
 use axum::{Extension, Router};
 use halfkey_protocol::Reason;
@@ -53,7 +53,7 @@ struct Version {
 
 async fn policy(
     State(app): State<Arc<App>>,
-    Path(scope): Path<String>,
+    InPath(scope): InPath,
     query: Result<Query<Version>, QueryRejection>,
 ) -> Answer<PolicyRecord> {
     let scope = read_scope(&scope)?.to_string();
@@ -69,7 +69,7 @@ async fn policy(
 async fn apply_policy(
     State(app): State<Arc<App>>,
     Extension(caller): Extension<Caller>,
-    Path(scope): Path<String>,
+    InPath(scope): InPath,
     message: Json<SignedDocument, MAX_BODY>,
 ) -> Answer<PolicyRecord> {
     let verifier = app.verifier()?;
@@ -93,7 +93,7 @@ async fn apply_policy(
     record.map(axum::Json).ok_or_else(|| Refusal::new(Reason::Unavailable, format!("policy {scope} is gone")))
 }
 
-async fn node_policy(State(app): State<Arc<App>>, Path(id): Path<String>) -> Answer<NodePolicy> {
+async fn node_policy(State(app): State<Arc<App>>, InPath(id): InPath) -> Answer<NodePolicy> {
     let node = node_id(&id)?;
     let library = app.verifier()?.library.clone();
     let look = move |records: &Records| {
@@ -138,7 +138,7 @@ async fn node_policy(State(app): State<Arc<App>>, Path(id): Path<String>) -> Ans
 async fn set_group(
     State(app): State<Arc<App>>,
     Extension(caller): Extension<Caller>,
-    Path(id): Path<String>,
+    InPath(id): InPath,
     message: Json<SignedDocument>,
 ) -> Answer<NodeRecord> {
     let node = node_id(&id)?;
@@ -184,7 +184,7 @@ async fn proposals(
     Ok(axum::Json(app.db.run(look).await?))
 }
 
-async fn proposal(State(app): State<Arc<App>>, Path(number): Path<String>) -> Answer<ProposalRecord> {
+async fn proposal(State(app): State<Arc<App>>, InPath(number): InPath) -> Answer<ProposalRecord> {
     let id = read_number(&number)?;
     let found = app.db.run(move |records| records.stored_proposal(id)).await?;
     found.map(|stored| axum::Json(stored.record)).ok_or_else(|| no_proposal(&number))
@@ -193,7 +193,7 @@ async fn proposal(State(app): State<Arc<App>>, Path(number): Path<String>) -> An
 async fn deny_proposal(
     State(app): State<Arc<App>>,
     Extension(caller): Extension<Caller>,
-    Path(number): Path<String>,
+    InPath(number): InPath,
     message: Json<Because>,
 ) -> Answer<ProposalRecord> {
     let id = read_number(&number)?;

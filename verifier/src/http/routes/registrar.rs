@@ -11,12 +11,12 @@ use super::list::ListQuery;
 use crate::domain::{ClientKind, Registration};
 use crate::http::app::App;
 use crate::http::auth::authenticate;
-use crate::http::parameters::{node_id, parameters};
+use crate::http::parameters::{InPath, node_id, parameters};
 use crate::http::refusal::{Answer, Refusal};
 use crate::registrar::wire::{Kept, RegistrationList};
 use axum::Router;
 use axum::extract::rejection::QueryRejection;
-use axum::extract::{Path, Query, State};
+use axum::extract::{Query, State};
 use axum::middleware::from_fn_with_state;
 use axum::routing::{get, post};
 use halfkey_protocol::Reason;
@@ -43,7 +43,7 @@ async fn list(
     Ok(axum::Json(RegistrationList { registrations }))
 }
 
-async fn one(State(app): State<Arc<App>>, Path(id): Path<String>) -> Answer<Registration> {
+async fn one(State(app): State<Arc<App>>, InPath(id): InPath) -> Answer<Registration> {
     let node = node_id(&id)?;
     match app.db.run(move |records| records.registration(node)).await? {
         Some(registration) => Ok(axum::Json(registration)),
@@ -51,7 +51,7 @@ async fn one(State(app): State<Arc<App>>, Path(id): Path<String>) -> Answer<Regi
     }
 }
 
-async fn keep(State(app): State<Arc<App>>, Path(id): Path<String>) -> Answer<Kept> {
+async fn keep(State(app): State<Arc<App>>, InPath(id): InPath) -> Answer<Kept> {
     let node = node_id(&id)?;
     app.db.run(move |records| records.keep_registration(node)).await?;
     Ok(axum::Json(Kept { node_id: node.to_string() }))
