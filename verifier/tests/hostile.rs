@@ -3,7 +3,8 @@
 
 mod common;
 
-use common::{Server, command, connect, get, output, post, problem, refused};
+use common::siege::announcement;
+use common::{Server, command, connect, exchange, get, output, post, problem, refused};
 use halfkey_protocol::tpm::template;
 use halfkey_protocol::wire::operator::{NodeList, ServerInfo};
 use halfkey_protocol::wire::{Begin, Evidence, Prove, Register, Wait};
@@ -61,7 +62,7 @@ async fn bodies_are_bounded_and_read_strictly() {
     }
     // Without an announced length.
     let mut request =
-        b"POST /v1/begin HTTP/1.1\r\nhost: x\r\nconnection: close\r\ntransfer-encoding: chunked\r\n\r\n"
+        b"POST /v1/begin HTTP/1.1\r\nhost: x\r\ncontent-type: application/json\r\nconnection: close\r\ntransfer-encoding: chunked\r\n\r\n"
             .to_vec();
     for _ in 0..9 {
         request.extend(b"2000\r\n");
@@ -224,8 +225,8 @@ async fn slow_and_silent_peers_are_let_go() {
     let answer = exchange(&server, b"GET /healthz HTTP/1.1\r\nhost: x\r\n\r\n").await;
     assert!(answer.ends_with("ok\n"), "{answer}");
     // Half a body.
-    let answer =
-        exchange(&server, b"POST /v1/begin HTTP/1.1\r\nhost: x\r\ncontent-length: 100\r\n\r\n{").await;
+    let half = b"POST /v1/begin HTTP/1.1\r\nhost: x\r\ncontent-type: application/json\r\ncontent-length: 100\r\n\r\n{";
+    let answer = exchange(&server, half).await;
     assert!(answer.starts_with("HTTP/1.1 408"), "{answer}");
 }
 
@@ -305,7 +306,7 @@ async fn announced_bodies_hold_up_nobody_else() {
     // Nobody is let go before the others are answered.
     let server = Server::with_settings("body_seconds = 600\n");
     let (anybody, operator) = (server.anybody().within(Duration::from_secs(10)), server.operator());
-    let header = format!("POST /v1/finish HTTP/1.1\r\nhost: x\r\ncontent-length: {MAX_BODY}\r\n\r\n");
+    let header = announcement();
     let mut idle = Vec::new();
     for index in 0..40 {
         let mut stream = connect(&server, [127, 0, 0, 2]).await;
@@ -327,18 +328,9 @@ async fn announced_bodies_hold_up_nobody_else() {
     assert_eq!(refused(post::<serde_json::Value>(&operator, &revoke, &because).await), Reason::NotFound);
     // Small ones of the same address pass as well.
     let mut same = connect(&server, [127, 0, 0, 2]).await;
-    let small = b"POST /v1/begin HTTP/1.1\r\nhost: x\r\nconnection: close\r\ncontent-length: 2\r\n\r\n{}";
+    let small = b"POST /v1/begin HTTP/1.1\r\nhost: x\r\ncontent-type: application/json\r\nconnection: close\r\ncontent-length: 2\r\n\r\n{}";
     same.write_all(small).await.unwrap();
     let mut answer = Vec::new();
     let _ = same.read_to_end(&mut answer).await;
     assert!(answer.starts_with(b"HTTP/1.1 400"), "{}", String::from_utf8_lossy(&answer));
-}
-
-/// Sends bytes over TLS and reads until the server closes.
-async fn exchange(server: &Server, bytes: &[u8]) -> String {
-    let mut stream = connect(server, [127, 0, 0, 1]).await;
-    let _ = stream.write_all(bytes).await;
-    let mut answer = Vec::new();
-    let _ = stream.read_to_end(&mut answer).await;
-    String::from_utf8_lossy(&answer).into_owned()
 }

@@ -9,7 +9,8 @@ use crate::tls::Peer;
 use axum::body::Body;
 use axum::extract::{FromRequest, Request};
 use axum::http::StatusCode;
-use axum::http::header::CONTENT_LENGTH;
+use axum::http::header::{CONTENT_ENCODING, CONTENT_LENGTH, CONTENT_TYPE};
+use axum::http::{HeaderMap, HeaderName};
 use halfkey_protocol::Reason;
 use http_body_util::BodyExt as _;
 use serde::de::DeserializeOwned;
@@ -51,7 +52,12 @@ impl<T: DeserializeOwned, const MAX: usize> FromRequest<Arc<App>> for Json<T, MA
         // Only after `authenticate`.
         let listed = request.extensions().get::<Caller>().is_some();
         let share = if listed { &app.client_bodies } else { &app.bodies }.share(peer.source);
+        let wrong = require_json(request.headers());
         let mut body = request.into_body();
+        if let Err(refusal) = wrong {
+            discard(body, limits).await;
+            return Err(refusal);
+        }
         let too_large = || Refusal::new(Reason::TooLarge, format!("expected a body of at most {MAX} bytes"));
         if announced.is_some_and(|length| length > MAX) {
             discard(body, limits).await;
@@ -96,7 +102,31 @@ impl<T: DeserializeOwned, const MAX: usize> FromRequest<Arc<App>> for Json<T, MA
     }
 }
 
-/// Reads and forgets a body that is too large, up to a bound: most clients see
+/// What is not said to be JSON is not read as such: a browser sends other types for any page, with the operator's certificate. Nothing
+/// is decompressed, so no few bytes become many.
+fn require_json(headers: &HeaderMap) -> Result<(), Refusal> {
+    let said = |name: &HeaderName| match headers.get(name) {
+        Some(value) => String::from_utf8_lossy(value.as_bytes()).into_owned(),
+        None => String::new(),
+    };
+    let wrong = |name: &HeaderName, expected: &str, found: &str| {
+        let found = if found.is_empty() { "none".to_owned() } else { format!("{found:.40?}") };
+        let what = format!("expected {name} {expected}, found {found}");
+        Err(Refusal::new(Reason::Malformed, what).with_status(StatusCode::UNSUPPORTED_MEDIA_TYPE))
+    };
+    let content = said(&CONTENT_TYPE);
+    let media_type = content.split(';').next().unwrap_or_default().trim();
+    if !media_type.eq_ignore_ascii_case("application/json") {
+        return wrong(&CONTENT_TYPE, "application/json", &content);
+    }
+    let encoding = said(&CONTENT_ENCODING);
+    if !encoding.is_empty() && !encoding.eq_ignore_ascii_case("identity") {
+        return wrong(&CONTENT_ENCODING, "identity", &encoding);
+    }
+    Ok(())
+}
+
+/// Reads and forgets a body that is too large, or of another type, up to a bound: most clients see
 /// a broken connection in place of an answer that comes before they have sent everything.
 async fn discard(mut body: Body, limits: &Limits) {
     let (start, mut received) = (Instant::now(), 0);

@@ -61,6 +61,13 @@ impl From {
     }
 }
 
+/// The header of the largest body.
+pub fn announcement() -> String {
+    format!(
+        "POST /v1/finish HTTP/1.1\r\nhost: x\r\ncontent-type: application/json\r\ncontent-length: {MAX_BODY}\r\n\r\n"
+    )
+}
+
 /// PROXY protocol, version 2, TCP, with a TLV.
 pub fn header(from: IpAddr) -> Vec<u8> {
     let (family, addresses) = match from {
@@ -99,9 +106,7 @@ impl Hostile {
                 }
             }
             Self::Announce => {
-                let header =
-                    format!("POST /v1/finish HTTP/1.1\r\nhost: x\r\ncontent-length: {MAX_BODY}\r\n\r\n");
-                stream.write_all(header.as_bytes()).await?;
+                stream.write_all(announcement().as_bytes()).await?;
                 stream.write_all(&[b' '; 150_000]).await?;
                 stream.flush().await?;
             }
