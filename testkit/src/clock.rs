@@ -23,4 +23,9 @@ impl TurnedClock {
     pub fn turn(&self, by: Duration) {
         self.0.fetch_add(by.as_secs(), Ordering::SeqCst);
     }
+
+    /// So much earlier: its battery is flat, or somebody set it.
+    pub fn turn_back(&self, by: Duration) {
+        self.0.fetch_sub(by.as_secs(), Ordering::SeqCst);
+    }
 }

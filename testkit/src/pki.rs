@@ -4,8 +4,10 @@ use rcgen::{
     BasicConstraints, CertificateParams, DnType, ExtendedKeyUsagePurpose, IsCa, Issuer, KeyPair, SanType,
     date_time_ymd,
 };
+use rustls_pki_types::pem::PemObject as _;
 use rustls_pki_types::{CertificateDer, PrivateKeyDer};
 use std::ops::Range;
+use std::path::Path;
 
 /// Seconds since 1970, behind every certificate made here.
 pub const AFTER_ALL_CERTIFICATES: u64 = 7_000_000_000;
@@ -62,6 +64,14 @@ impl Pki {
         }
     }
 
+    /// That of a state folder.
+    pub fn of(state: &Path) -> Self {
+        let read = |name: &str| std::fs::read_to_string(state.join(name)).unwrap();
+        let (ca_pem, key) = (read("ca.pem"), KeyPair::from_pem(&read("ca.key")).unwrap());
+        let ca_der = CertificateDer::from_pem_slice(ca_pem.as_bytes()).unwrap();
+        Self { issuer: Issuer::from_ca_cert_pem(&ca_pem, key).unwrap(), ca_der, ca_pem }
+    }
+
     /// For a server with this IP address or DNS name.
     pub fn server(&self, address: &str) -> Leaf {
         self.server_in(address, 2000..2150)
@@ -78,7 +88,12 @@ impl Pki {
 
     /// For an operator of this name.
     pub fn operator(&self, name: &str) -> Leaf {
-        self.leaf(name, vec![], ExtendedKeyUsagePurpose::ClientAuth, 2000..2150)
+        self.operator_in(name, 2000..2150)
+    }
+
+    /// The same, good from the first day of one year until that of another.
+    pub fn operator_in(&self, name: &str, years: Range<i32>) -> Leaf {
+        self.leaf(name, vec![], ExtendedKeyUsagePurpose::ClientAuth, years)
     }
 
     fn leaf(

@@ -35,6 +35,8 @@ pub struct Postgres {
     programs: PathBuf,
     folder: TempDir,
     settings: Vec<String>,
+    /// MiB of a disk for tables.
+    small_disk: Option<u32>,
 }
 
 struct Running {
@@ -59,7 +61,24 @@ impl Postgres {
     /// # Errors
     /// If there is none, or it does not start.
     pub fn start(settings: &[&str]) -> Result<Self> {
-        let mut server = Self::in_new_folder(settings)?;
+        Self::in_new_folder(settings)?.begun()
+    }
+
+    /// One with a disk of so many MiB, which it has while it runs and nobody else sees, for the database of [`Postgres::small_database`]
+    /// alone. Only root can make one.
+    ///
+    /// # Errors
+    /// If this is not root, or it does not start.
+    pub fn with_small_disk(mebibytes: u32) -> Result<Self> {
+        let mut server = Self::in_new_folder(&[])?;
+        let disk = server.small_disk_folder();
+        std::fs::create_dir(&disk).context(format_args!("can't make {}", disk.display()))?;
+        server.small_disk = Some(mebibytes);
+        server.begun()
+    }
+
+    fn begun(self) -> Result<Self> {
+        let mut server = self;
         let data = server.data();
         let initdb = server.unprivileged("initdb");
         run(Command::new(&initdb[0])
@@ -100,7 +119,7 @@ impl Postgres {
     fn in_new_folder(settings: &[&str]) -> Result<Self> {
         let folder = tempfile::tempdir().context("can't make a folder")?;
         let settings = settings.iter().map(|setting| (*setting).to_owned()).collect();
-        let server = Self { running: None, programs: programs()?, folder, settings };
+        let server = Self { running: None, programs: programs()?, folder, settings, small_disk: None };
         let open = run(Command::new("chmod").arg("755").arg(server.folder()));
         open.context("the folder of the server")?;
         let data = server.data();
@@ -155,7 +174,19 @@ impl Postgres {
     /// # Errors
     /// If it does not say that it is ready.
     pub fn resume(&mut self) -> Result<()> {
-        let mut keeper = Command::new("sh");
+        let mut keeper = match self.small_disk {
+            // Gone with its last process.
+            Some(mebibytes) => {
+                let owner = user().ok_or_else(|| Error::new("only root can make a disk"))?;
+                let options = format!("size={mebibytes}m,mode=0700,uid={},gid={}", id(owner), group(owner));
+                let mut keeper = Command::new("unshare");
+                keeper.args(["--mount", "--propagation", "private", "sh", "-c"]);
+                keeper.arg("mount -t tmpfs -o \"$1\" none \"$2\" && shift 2 && exec \"$@\"");
+                keeper.arg("disk").arg(options).arg(self.small_disk_folder()).arg("sh");
+                keeper
+            }
+            None => Command::new("sh"),
+        };
         keeper.args(["-c", KEEPER, "keeper"]).arg(self.folder()).args(self.unprivileged("postgres"));
         keeper.arg("-D").arg(self.data());
         keeper.arg("-k").arg(self.folder());
@@ -220,6 +251,22 @@ impl Postgres {
         let name = format!("t{}", DATABASES.fetch_add(1, Ordering::SeqCst));
         self.sql("postgres", &format!("CREATE DATABASE {name}"));
         format!("postgres://{OWNER}@/{name}?host={}", self.folder().display())
+    }
+
+    /// The same on its small disk.
+    ///
+    /// # Panics
+    /// If it has none.
+    pub fn small_database(&self) -> String {
+        let disk = self.small_disk_folder();
+        self.sql("postgres", &format!("CREATE TABLESPACE small LOCATION '{}'", disk.display()));
+        let url = self.database();
+        self.sql("postgres", &format!("ALTER DATABASE {} SET TABLESPACE small", name_of(&url)));
+        url
+    }
+
+    fn small_disk_folder(&self) -> PathBuf {
+        self.folder().join("small")
     }
 
     /// The same database, at this server or at that one, whichever can be written to.
@@ -297,6 +344,10 @@ fn user() -> Option<&'static str> {
     }
     let known = |name: &&str| matches!(nix::unistd::User::from_name(name), Ok(Some(_)));
     ["postgres", "nobody"].into_iter().find(known)
+}
+
+fn id(user: &str) -> u32 {
+    nix::unistd::User::from_name(user).ok().flatten().map_or(65534, |user| user.uid.as_raw())
 }
 
 fn group(user: &str) -> u32 {

@@ -5,7 +5,7 @@ mod common;
 
 use common::node::{Node, said};
 use common::turned::TurnedServer;
-use common::{Server, get, path, post, refused, until};
+use common::{Server, get, limit_file_size, path, post, refused, until};
 use halfkey_protocol::Reason;
 use halfkey_protocol::wire::operator::{AuditList, EvidenceList, NodeRecord, NodeState};
 use halfkey_protocol::wire::{Registered, Verdict, Wait, Waited};
@@ -117,16 +117,6 @@ async fn a_disk_that_takes_no_more_releases_nothing() {
     assert_eq!(said(&verdict), "released");
     let list: EvidenceList = get(&operator, &path(node.id, "/evidence")).await.unwrap();
     assert_eq!(list.evidence.len(), 3);
-}
-
-/// RLIMIT_FSIZE of another process: writing beyond it fails.
-fn limit_file_size(pid: u32, bytes: u64) {
-    let limit = if bytes == u64::MAX { "unlimited".to_owned() } else { bytes.to_string() };
-    let set = std::process::Command::new("prlimit")
-        .args(["--pid", &pid.to_string(), &format!("--fsize={limit}:unlimited")])
-        .status()
-        .unwrap();
-    assert!(set.success());
 }
 
 fn key() -> ClusterKey {

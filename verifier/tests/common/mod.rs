@@ -22,6 +22,7 @@ use std::process::{Command, Output};
 use std::sync::Arc;
 use std::time::Duration;
 use tempfile::TempDir;
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::{TcpSocket, TcpStream};
 use tokio_rustls::TlsConnector;
 
@@ -273,4 +274,23 @@ pub async fn connect(server: &Server, from: [u8; 4]) -> tokio_rustls::client::Tl
     let stream = socket.connect(server.address().parse().unwrap()).await.unwrap();
     let connector = TlsConnector::from(Arc::new(config));
     connector.connect("127.0.0.1".try_into().unwrap(), stream).await.unwrap()
+}
+
+/// Sends bytes over TLS and reads until the server closes.
+pub async fn exchange(server: &Server, bytes: &[u8]) -> String {
+    let mut stream = connect(server, [127, 0, 0, 1]).await;
+    let _ = stream.write_all(bytes).await;
+    let mut answer = Vec::new();
+    let _ = stream.read_to_end(&mut answer).await;
+    String::from_utf8_lossy(&answer).into_owned()
+}
+
+/// RLIMIT_FSIZE of another process: writing beyond it fails, as on a full disk.
+pub fn limit_file_size(pid: u32, bytes: u64) {
+    let limit = if bytes == u64::MAX { "unlimited".to_owned() } else { bytes.to_string() };
+    let set = Command::new("prlimit")
+        .args(["--pid", &pid.to_string(), &format!("--fsize={limit}:unlimited")])
+        .status()
+        .unwrap();
+    assert!(set.success());
 }
