@@ -381,6 +381,130 @@ fn each_command_that_loads_is_shown_whatever_it_is_called() {
     assert!(found.iter().any(|finding| finding.pcr == Some(8)), "{found:?}");
 }
 
+/// What became of the recorded boot's texts behind the configuration, by GRUB's own source: `said` what it ran, `line` what it passed on.
+fn loaded(commands: &[(&str, &str)]) -> Vec<Record> {
+    let mut records = grub().records();
+    let is_text = |record: &Record| {
+        ["grub_cmd: linux ", "kernel_cmdline: ", "grub_cmd: initrd "]
+            .iter()
+            .any(|begin| begins(record, begin))
+    };
+    let first = records.iter().position(is_text).unwrap();
+    records.retain(|record| !is_text(record));
+    records.splice(first..first, commands.iter().map(|(word, said)| text(word, said)));
+    records
+}
+
+/// The commands and the line of the recorded boot.
+fn said() -> [String; 3] {
+    let records = grub().records();
+    ["grub_cmd: linux ", "kernel_cmdline: ", "grub_cmd: initrd "]
+        .map(|begin| measured(&records[at(&records, begin)]))
+}
+
+const IN_ORDER: &str = "next the line that it passes on";
+
+/// A server of the attacker's has the honest kernel under the name of a command, so that its line looks like one: without what the floor wants.
+#[test]
+fn a_line_that_looks_like_a_command_is_found_behind_the_command_that_passes_it_on() {
+    let proposal = announced(b"next", &[b"grub.cfg"]);
+    let [linux, line, initrd] = said();
+    for file in ["set", "echo", "menuentry", "linux", "a=b"] {
+        for options in ["root=UUID=5 ro quiet", "quiet"] {
+            let evil = format!("{file} {options}");
+            let (command, evil) = (format!("linux {evil}"), &*evil);
+            for label in ["grub_cmd", "kernel_cmdline"] {
+                let texts = [("grub_cmd", &*command), (label, evil), ("grub_cmd", &initrd)];
+                // The honest line, or all of it, extended by what ran.
+                for more in [
+                    &[("kernel_cmdline", &*line)][..],
+                    &[("grub_cmd", &linux), ("kernel_cmdline", &line), ("grub_cmd", &initrd)],
+                    &[("grub_cmd", &line)],
+                    &[],
+                ] {
+                    let records = loaded(&[&texts[..], more].concat());
+                    let learned = added(grub(), &records, WORD, std::slice::from_ref(&proposal));
+                    let by = if more.is_empty() { "command line" } else { IN_ORDER };
+                    refused(learned, by);
+                    refused(first(grub(), &records, grub().line(), WORD), by);
+                    let bytes = log_of(&records);
+                    let log = replay(&bytes, PcrBank::Sha256).unwrap().assume().unwrap();
+                    assert!(loaded_by_grub(&log).contains(&&*command), "{command}");
+                    let what = not_as_proposed(&proposal, &log).into_iter();
+                    assert_eq!(what.filter(|finding| finding.what == "command line").count(), 1, "{command}");
+                }
+            }
+        }
+    }
+}
+
+/// GRUB's rescue console, which comes where `normal` is not to be had, measures the line and the files, and no command.
+#[test]
+fn a_kernel_of_the_rescue_console_is_found_by_its_line() {
+    let [linux, line, initrd] = said();
+    let honest = [("grub_cmd", &*linux), ("kernel_cmdline", &*line), ("grub_cmd", &*initrd)];
+    for label in ["grub_cmd", "kernel_cmdline"] {
+        for evil in [&*line, "set root=UUID=5 ro quiet"] {
+            let before = [(label, evil), ("grub_cmd", "set root=hd0,gpt1")];
+            let mut records = loaded(&[&before[..], &honest].concat());
+            refused(added(grub(), &records, WORD, &[]), IN_ORDER);
+            refused(first(grub(), &records, grub().line(), WORD), IN_ORDER);
+            // Without the command that it did not run.
+            records = loaded(&[&before[..], &honest[2..]].concat());
+            refused(added(grub(), &records, WORD, &[]), IN_ORDER);
+            refused(first(grub(), &records, grub().line(), WORD), IN_ORDER);
+        }
+    }
+}
+
+#[test]
+fn what_grub_reads_in_quotes_is_learned() {
+    for (quoted, line_option) in [
+        ("dyndbg=file a +p", "\"dyndbg=file a +p\""),
+        ("a=\"b\"", "a=\\\"b\\\""),
+        ("a=\\x20b", "a=\\x20b"),
+        ("a=\\b", "a=\\\\b"),
+    ] {
+        let [linux, line, initrd] = said();
+        let (linux, line) = (format!("{linux} {quoted}"), format!("{line} {line_option}"));
+        let records = loaded(&[("grub_cmd", &linux), ("kernel_cmdline", &line), ("grub_cmd", &initrd)]);
+        let passed = format!("BOOT_IMAGE={line}");
+        first(grub(), &records, &passed, Assured::default()).unwrap();
+        // Several files are one command.
+        let initrd = initrd.replacen(' ', " /early.img ", 1);
+        let records = loaded(&[("grub_cmd", &linux), ("kernel_cmdline", &line), ("grub_cmd", &initrd)]);
+        first(grub(), &records, &passed, Assured::default()).unwrap();
+    }
+}
+
+/// An entry whose kernel is not there, and the one that the owner then chose (`fallback`): nothing tells which of them was started.
+#[test]
+fn a_boot_after_an_entry_that_failed_is_not_learned() {
+    let [linux, line, initrd] = said();
+    let rest = [("grub_cmd", &*linux), ("kernel_cmdline", &*line), ("grub_cmd", &*initrd)];
+    for failed in [
+        &[("grub_cmd", "linux /gone ro")][..],
+        &[("grub_cmd", "linux /gone ro"), ("grub_cmd", "initrd /gone.img")],
+        &[("grub_cmd", "initrd /gone.img")],
+    ] {
+        let records = loaded(&[failed, &rest].concat());
+        refused(added(grub(), &records, WORD, &[]), IN_ORDER);
+        refused(first(grub(), &records, grub().line(), WORD), IN_ORDER);
+        let bytes = log_of(&records);
+        let log = replay(&bytes, PcrBank::Sha256).unwrap().assume().unwrap();
+        assert!(loaded_by_grub(&log).contains(&failed[0].1));
+    }
+    // With their names turned round, and what the policy would learn.
+    let records = loaded(&[rest[2], rest[0], rest[1]]);
+    refused(added(grub(), &records, WORD, &[]), IN_ORDER);
+    let records = loaded(&[rest[0], ("grub_cmd", "set a=b"), rest[1], rest[2]]);
+    refused(added(grub(), &records, WORD, &[]), IN_ORDER);
+    // The only one, below a submenu.
+    let submenu = ("grub_cmd", "submenu Advanced options {\nmenuentry x {\nlinux /x root=a\n}\n}");
+    let records = loaded(&[&[submenu, ("grub_cmd", "setparams x")][..], &rest].concat());
+    first(grub(), &records, grub().line(), WORD).unwrap();
+}
+
 fn utf16(text: &str) -> Vec<u8> {
     format!("{text}\0").encode_utf16().flat_map(u16::to_le_bytes).collect()
 }

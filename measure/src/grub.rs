@@ -120,8 +120,18 @@ pub fn is_command(text: &str) -> bool {
     // Or an assignment. Those of GRUB's modules have a dot in their names, as files of a network have.
     let (variable, _) = name.split_once('=').unwrap_or((name, ""));
     let is_name = commands::is_name(variable) || commands::is_usual(name);
+    let sets_root = || text.strip_prefix("set root=").is_some_and(|value| !value.contains([' ', '=']));
     let has_root = words.any(|word| word.starts_with("root="));
-    (name == "[" || is_name) && (!has_root || has_body(text) || name == "set" || LINUX.contains(&name))
+    (name == "[" || is_name) && (!has_root || has_body(text) || sets_root() || LINUX.contains(&name))
+}
+
+/// Whether a text is the line of the kernel that a command loads, which GRUB measures next after that command. There each argument with a space in
+/// it has quotes, and each quote and backslash of an argument a backslash, so it is compared without these.
+pub fn passes(command: &str, line: &str) -> bool {
+    let bare = |text: &str| text.replace(['"', '\'', '\\'], "");
+    let command = command.strip_prefix("! ").unwrap_or(command);
+    let said = command.split_once(' ').filter(|(name, _)| LINUX.contains(name));
+    said.is_some_and(|(_, said)| bare(said) == bare(line))
 }
 
 /// Whether a text contains commands that have not run.
@@ -312,8 +322,41 @@ mod tests {
         ] {
             assert!(is_command(command), "{command}");
         }
-        for line in ["/x ro", "(hd0)/x ro", "\"/a b\" ro", "2048+9 ro", "x root=a", "a=b root=a"] {
+        for line in [
+            "/x ro",
+            "(hd0)/x ro",
+            "\"/a b\" ro",
+            "2048+9 ro",
+            "x root=a",
+            "a=b root=a",
+            "set root=UUID=5",
+            "set root=UUID=5 ro quiet",
+            "set root=hd0 ro",
+            "set quiet root=LABEL=x",
+        ] {
             assert!(!is_command(line), "{line}");
+        }
+        for (command, line) in [
+            ("linux /x root=a ro", "/x root=a ro"),
+            ("! linuxefi /x", "/x"),
+            (
+                "linux (hd0,gpt1)/a b a=\"b c\" d=\\e 'f'",
+                "\"(hd0,gpt1)/a b\" \"a=\\\"b c\\\"\" d=\\\\e \\'f\\'",
+            ),
+            ("linux /x  ", "/x  "),
+            ("linux /x a\\x20b", "/x a\\x20b"),
+        ] {
+            assert!(passes(command, line), "{command} | {line}");
+        }
+        for (command, line) in [
+            ("linux /x ro", "/x"),
+            ("linux /x", "/x ro"),
+            ("linux /x ro", "/xro"),
+            ("initrd /x", "/x"),
+            ("linux", ""),
+            ("set root=a", "root=a"),
+        ] {
+            assert!(!passes(command, line), "{command} | {line}");
         }
         assert_eq!(command_of("grub_cmd initrd /x"), Some("initrd /x"));
         assert_eq!(command_of("kernel_cmdline: initrd /x"), None);

@@ -1,7 +1,7 @@
 //! Whether a boot is the one that was proposed. For the record and for people: nothing is allowed by it.
 
 use super::proposal::{finding, image_name, show};
-use super::unproven::{may_be_line, texts};
+use super::unproven::{lines, may_be_line, texts};
 use crate::eventlog::content::{Content, GrubText};
 use crate::eventlog::{Event, ExplainedLog, kind};
 use halfkey_measure::grub;
@@ -95,12 +95,8 @@ impl<'a> Booted<'a> {
     /// As GRUB measured it.
     fn line(&self) -> Option<Finding> {
         let expected = self.proposal.command_line.as_deref().filter(|_| self.proposal.loader.is_some())?;
-        let lines: Vec<String> = self
-            .texts
-            .iter()
-            .filter(|text| may_be_line(**text))
-            .map(|(_, text)| grub::as_passed(text))
-            .collect();
+        let lines: Vec<String> =
+            lines(&self.texts).into_iter().map(|(_, text)| grub::as_passed(text)).collect();
         let is_it = |line: &String| line.split_ascii_whitespace().eq(expected.split_ascii_whitespace());
         let same = lines.iter().all(is_it) && lines.len() < 2;
         (!same).then(|| finding(Some(8), "command line", RULE.to_owned(), expected, &lines.join(" | ")))

@@ -123,6 +123,32 @@ pub(super) fn may_be_line((claimed, text): (GrubText, &str)) -> bool {
     claimed != GrubText::Command || !grub::is_command(text)
 }
 
+/// The texts that are lines, with their places: by their form, or because they repeat what the command before them passes to a kernel. GRUB
+/// measures a line next after its command, so that what the log calls it, and a file that is named as a command is, hide nothing.
+pub(super) fn lines<'l>(texts: &[(GrubText, &'l str)]) -> Vec<(usize, &'l str)> {
+    let is_line = |at: usize, text: (GrubText, &str)| {
+        may_be_line(text) || at > 0 && grub::passes(texts[at - 1].1, text.1)
+    };
+    let all = texts.iter().enumerate();
+    all.filter(|(at, text)| is_line(*at, **text)).map(|(at, (_, text))| (at, *text)).collect()
+}
+
+/// Whether the texts of PCR 8, whose order is proven, are those of one kernel: of several commands that load something, or of none before a
+/// line (GRUB's rescue console measures no command), only one counts, and nobody can tell which.
+fn are_of_one_kernel(texts: &[(GrubText, &str)]) -> bool {
+    let at = |is: &dyn Fn(&str) -> bool| {
+        texts.iter().enumerate().filter(|(_, text)| is(text.1)).map(|(at, _)| at).collect::<Vec<_>>()
+    };
+    let kernels = at(&|text| grub::kernel_of(text).is_some());
+    let initrds = at(&|text| grub::initrds_of(text).is_some());
+    match (kernels.as_slice(), lines(texts).as_slice(), initrds.as_slice()) {
+        ([kernel], [(line, text)], [initrd]) => {
+            *line == kernel + 1 && grub::passes(texts[*kernel].1, text) && initrd > line
+        }
+        _ => false,
+    }
+}
+
 /// The events of PCR 8 that are no texts of GRUB's: it measures nothing else there.
 pub(super) fn no_texts<'l>(log: &'l ExplainedLog<'l>) -> impl Iterator<Item = MeasuredEvent<'l>> {
     events(log).filter(move |seen| seen.pcr == 8 && seen.event(log).and_then(text_of).is_none())
@@ -150,8 +176,9 @@ pub(super) fn commands(log: &ExplainedLog<'_>, by_grub: bool) -> Vec<Finding> {
         found: texts.iter().take(SHOWN).map(|text| clip(text)).collect::<Vec<_>>().join(" | "),
         hint: None,
     };
-    let lines: Vec<&str> = texts(log).filter(|text| may_be_line(*text)).map(|(_, text)| text).collect();
-    let all: Vec<&str> = texts(log).map(|(_, text)| text).collect();
+    let typed: Vec<_> = texts(log).collect();
+    let lines: Vec<&str> = lines(&typed).into_iter().map(|(_, text)| text).collect();
+    let all: Vec<&str> = typed.iter().map(|(_, text)| *text).collect();
     let with = |is: &dyn Fn(&str) -> bool| all.iter().copied().filter(|text| is(text)).collect::<Vec<_>>();
     let kernels = with(&|text| grub::kernel_of(text).is_some());
     let initrds = with(&|text| grub::initrds_of(text).is_some());
@@ -185,6 +212,11 @@ pub(super) fn commands(log: &ExplainedLog<'_>, by_grub: bool) -> Vec<Finding> {
         if texts.len() > most {
             found.push(of(what, expected, texts));
         }
+    }
+    if by_grub && !are_of_one_kernel(&typed) {
+        let expected = "one command that loads a kernel, next the line that it passes on, and behind it one that reads an initrd";
+        let loads = |text: &str| grub::kernel_of(text).is_some() || grub::initrds_of(text).is_some();
+        found.push(of("command line", expected, &with(&|text| loads(text) || lines.contains(&text))));
     }
     let words = |texts: &[&str]| {
         let words = texts.iter().flat_map(|text| text.split_ascii_whitespace());
