@@ -332,6 +332,8 @@ mod tests {
             "bootconfig",
             "x\"initrd=/y\"",
             "noinitrd",
+            "netroot=nfs",
+            "root=dhcp",
             "efivar_ssdt=Ssdt",
             "sysrq_always_enabled",
         ];

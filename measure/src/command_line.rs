@@ -21,7 +21,7 @@ const UNIT: &str = "it starts a program or mounts a file system that is in no me
 
 /// What no command line of any policy may have, and why. `*` stands for anything at the end of a word, or at its beginning for
 /// anything before the end of a name.
-const FORBIDDEN: [(&str, &str); 35] = [
+const FORBIDDEN: [(&str, &str); 38] = [
     ("rdinit=*", "it starts another program in place of the initrd's init, before anything of halfkey"),
     ("init=*", "it starts another program in place of the system's init"),
     ("rd.cmdline*", "dracut would ask for more options at the console, which nobody measures"),
@@ -57,6 +57,9 @@ const FORBIDDEN: [(&str, &str); 35] = [
     ("bootconfig", BOOTCONFIG),
     ("bootconfig=*", BOOTCONFIG),
     ("initrdmem*", "the kernel would take its initrd from memory, where nobody measures it"),
+    ("netroot*", NETWORK),
+    ("root=dhcp", NETWORK),
+    ("root=dhcp6", NETWORK),
     ("noinitrd", "the kernel would not start its initrd"),
     ("efivar_ssdt*", "the kernel would run ACPI code of an EFI variable, which nobody measures"),
     ("dm_mod.create*", "the kernel would make block devices before the initrd runs"),
@@ -68,6 +71,7 @@ const DEVICE_TREE: (&str, &str) = (
     "dtb=",
     "the kernel would load that device tree and believe what it says of the machine, and nobody measures it",
 );
+const NETWORK: &str = "the root would come from the network, where no volume of this machine is opened";
 const BOOTCONFIG: &str = "the kernel would read more options from behind its initrd";
 /// `systemd.unit=` and `systemd.wants=` of what gives a shell.
 const SHELLS: [&str; 6] =

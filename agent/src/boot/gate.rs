@@ -126,6 +126,16 @@ pub fn first_look(location: &Location, settings: &Settings) -> Result<()> {
     }
 }
 
+/// Whether the boot window is over though nothing has said so: a root is mounted, and in this boot nothing was opened. `halfkey-unlock.service`,
+/// which comes first and ends it, does not run where the command line wants a root from the network.
+pub fn is_over() -> bool {
+    is_over_by(&State::load(), &mountinfo::now())
+}
+
+fn is_over_by(state: &Result<Option<State>>, mounts: &[Mount]) -> bool {
+    matches!(state, Ok(None)) && mountinfo::at(mounts, ROOT).is_some()
+}
+
 /// Why what is mounted so far must not be used, unless the fence says closed.
 fn suspicion(state: &Result<Option<State>>, mounts: &[Mount], sys: &Path, dev: &Path) -> Option<Error> {
     match state {
@@ -380,6 +390,17 @@ mod tests {
         closed.opening = true;
         assert!(look(Ok(Some(closed)), &[]).is_some());
         assert!(look(Err(Error::system("state", "damaged")), &[]).is_some());
+    }
+
+    #[test]
+    fn a_root_that_nobody_opened_ends_the_boot_window() {
+        let over = |state: Result<Option<State>>, lines: &[&str]| is_over_by(&state, &mounted(lines));
+        let root = "28 1 0:40 / /sysroot rw - nfs4 10.0.2.2:/ rw";
+        assert!(over(Ok(None), &[root]));
+        assert!(!over(Ok(None), &["1 1 0:2 / / rw - rootfs rootfs rw"]));
+        // The record says more, and is looked at.
+        assert!(!over(Ok(Some(crate::boot::state::tests::state())), &[root]));
+        assert!(!over(Err(Error::system("state", "damaged")), &[root]));
     }
 
     #[test]

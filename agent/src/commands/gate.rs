@@ -8,6 +8,19 @@ use crate::fence;
 use crate::tpm::Location;
 use std::ffi::OsString;
 
+/// Looks at what is mounted of the root by now. Where it was mounted and nothing was opened, the boot window ends here.
+///
+/// # Errors
+/// When it must not be used.
+pub fn first_look(tpm: &Location) -> Result<()> {
+    let settings = Settings::of_this_boot();
+    gate::first_look(tpm, &settings)?;
+    if gate::is_over() {
+        or_power_off(fence::ensure_closed(tpm).map(drop), &settings, true)?;
+    }
+    Ok(())
+}
+
 /// Checks the mounted root. With `exec`, the boot window ends here, also where nothing was enrolled.
 ///
 /// # Errors

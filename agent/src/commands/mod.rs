@@ -20,7 +20,7 @@ use crate::boot::cmdline::Settings;
 use crate::cli::Command;
 use crate::error::{Error, Result};
 use crate::fence::Unconfirmed;
-use crate::{boot, console, enroll, hardening, initramfs};
+use crate::{console, enroll, hardening, initramfs};
 use std::ffi::OsString;
 use std::os::unix::process::CommandExt;
 use std::process::ExitCode;
@@ -42,7 +42,7 @@ pub fn run(command: Command) -> Result<ExitCode> {
         }
         Command::Fence { tpm, passphrase, exec } => fence::run(&tpm, passphrase.as_deref(), &exec)?,
         Command::Gate { tpm, exec } => gate::run(&tpm, &exec)?,
-        Command::FirstLook { tpm } => boot::gate::first_look(&tpm, &Settings::of_this_boot())?,
+        Command::FirstLook { tpm } => gate::first_look(&tpm)?,
         Command::Status { tpm, devices, json } => {
             let status = status::collect(&tpm, &devices);
             if json { status.print_json() } else { status.print() }
