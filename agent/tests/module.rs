@@ -169,8 +169,13 @@ fn the_units_are_linked_whatever_is_in_the_image_yet() {
         );
         assert_eq!(text.contains("--exec /bin/sh\n"), unit == "debug-shell", "no bash yet: {text}");
     }
-    for unit in ["systemd-soft-reboot.service", "systemd-storagetm.service"] {
-        let masked = build.path("image/etc/systemd/system").join(unit);
+    for masked in [
+        "system/systemd-soft-reboot.service",
+        "system/systemd-storagetm.service",
+        "system-generators/systemd-gpt-auto-generator",
+        "system-generators/systemd-imds-generator",
+    ] {
+        let masked = build.path("image/etc/systemd").join(masked);
         assert_eq!(masked.read_link().unwrap(), Path::new("/dev/null"));
     }
 }

@@ -190,13 +190,14 @@ install() {
         echo 'ImportCredential=' >> "$initdir$systemdsystemunitdir/service.d/50-halfkey.conf"
     fi
 
-    # Nothing mounts or resumes a system because of what it finds on a disk. A resume image would run before the fence is
+    # Nothing mounts or resumes a system because of what it finds on a disk, or takes credentials from the network. A resume image would run before the fence is
     # extended, so hibernation is off in images with this module. A soft reboot would go into another root past the gate. Storage
     # target mode gives the machine's disks, and what is open of them, to the network.
     # Extensions laid over /sysroot are files of no volume that was opened, as the gate sees it: the running system merges them.
     mkdir -p "$initdir/etc/systemd/system-generators" "$initdir/etc/systemd/system"
     ln -sfn /dev/null "$initdir/etc/systemd/system-generators/systemd-gpt-auto-generator"
-    for unit in systemd-hibernate-resume@.service systemd-hibernate-resume.service systemd-soft-reboot.service \
+    ln -sfn /dev/null "$initdir/etc/systemd/system-generators/systemd-imds-generator"
+    for unit in systemd-imds-import.service systemd-hibernate-resume@.service systemd-hibernate-resume.service systemd-soft-reboot.service \
         systemd-storagetm.service systemd-sysext-sysroot.service systemd-confext-sysroot.service; do
         [[ -e ${dracutsysrootdir-}$systemdsystemunitdir/$unit ]] && ln -sfn /dev/null "$initdir/etc/systemd/system/$unit"
     done

@@ -25,8 +25,14 @@ use crate::{bounded, console, logs};
 use halfkey_protocol::keys::label;
 use std::path::{Path, PathBuf};
 
-/// The generator that mounts partitions by their type.
-const GPT_AUTO: &str = "systemd-gpt-auto-generator";
+/// Generators of the running system that are masked.
+const GENERATORS: [&str; 2] = [
+    // It mounts partitions by their type.
+    "systemd-gpt-auto-generator",
+    // It has credentials, root's SSH keys among them, imported from the network on what firmware says is a cloud (systemd 261), whatever
+    // `systemd.import_credentials=` says.
+    "systemd-imds-generator",
+];
 /// Where the next root is mounted.
 pub const ROOT: &str = "/sysroot";
 /// File systems of the kernel: what is in them it made itself, or what is measured and the checked root have put there.
@@ -160,13 +166,14 @@ fn suspicion(state: &Result<Option<State>>, mounts: &[Mount], sys: &Path, dev: &
 fn hand_over(root: &Path, run: &Path) -> Result<()> {
     init::check(root).map_err(words::gate_damaged)?;
     exitrd::forbid(run).map_err(|e| Error::system("gate: see that no exitrd is executed at shutdown", e))?;
-    mask_gpt_auto(run).map_err(|e| Error::system(format!("gate: mask {GPT_AUTO}"), e))
+    mask_generators(run).map_err(|e| Error::system("gate: mask generators", e))
 }
 
 /// The running system must not mount what it finds on the disk of the root by its partition type alone: anybody can add a
-/// partition. /run outlives switch-root, and what is there takes precedence over /etc and /usr.
-fn mask_gpt_auto(run: &Path) -> std::io::Result<()> {
-    exitrd::mask(&run.join("systemd/system-generators"), GPT_AUTO)
+/// partition. Nor may anybody on its network say who may log in. /run outlives switch-root, and what is there takes precedence over
+/// /etc and /usr.
+fn mask_generators(run: &Path) -> std::io::Result<()> {
+    GENERATORS.iter().try_for_each(|name| exitrd::mask(&run.join("systemd/system-generators"), name))
 }
 
 /// Whether PCR 15 proves that nothing was opened. Anything else, and a TPM that does not answer, counts as opened.
@@ -534,20 +541,26 @@ mod tests {
     }
 
     #[test]
-    fn the_running_system_mounts_nothing_by_its_partition_type() {
+    fn the_running_system_mounts_nothing_by_its_partition_type_and_imports_no_credentials() {
         let run = tempfile::tempdir().unwrap();
-        let link = run.path().join("systemd/system-generators").join(GPT_AUTO);
-        let masked = || std::fs::read_link(&link).is_ok_and(|to| to == Path::new("/dev/null"));
-        mask_gpt_auto(run.path()).unwrap();
+        let link = |name: &str| run.path().join("systemd/system-generators").join(name);
+        let masked = || {
+            ["systemd-gpt-auto-generator", "systemd-imds-generator"]
+                .iter()
+                .all(|name| std::fs::read_link(link(name)).is_ok_and(|to| to == Path::new("/dev/null")))
+        };
+        mask_generators(run.path()).unwrap();
         assert!(masked());
         // Whatever was there before.
-        std::fs::remove_file(&link).unwrap();
-        write(&link, "#!/bin/sh\n").unwrap();
-        mask_gpt_auto(run.path()).unwrap();
+        for name in GENERATORS {
+            std::fs::remove_file(link(name)).unwrap();
+            write(link(name), "#!/bin/sh\n").unwrap();
+        }
+        mask_generators(run.path()).unwrap();
         assert!(masked());
         std::fs::remove_dir_all(run.path().join("systemd")).unwrap();
         write(run.path().join("systemd"), "").unwrap();
-        assert!(mask_gpt_auto(run.path()).is_err());
+        assert!(mask_generators(run.path()).is_err());
     }
 
     #[test]
