@@ -3,7 +3,7 @@
 use std::path::Path;
 
 /// A mount.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Mount {
     /// Device number of its files, `MAJOR:MINOR`.
     pub device: (u32, u32),
@@ -13,6 +13,8 @@ pub struct Mount {
     pub kind: String,
     /// What was mounted, as the kernel was told.
     pub source: String,
+    /// What the kernel was told for this mount: `rw,nosuid`.
+    pub options: String,
 }
 
 /// All mounts of this process.
@@ -36,13 +38,14 @@ fn line(line: &str) -> Option<Mount> {
     let (left, right) = line.split_once(" - ")?;
     let mut left = left.split(' ').skip(2);
     let (major, minor) = left.next()?.split_once(':')?;
-    let point = left.nth(1)?;
+    let (point, options) = (left.nth(1)?, left.next()?);
     let mut right = right.split(' ');
     Some(Mount {
         device: (major.parse().ok()?, minor.parse().ok()?),
         point: unescape(point),
         kind: right.next()?.to_owned(),
         source: unescape(right.next()?),
+        options: options.to_owned(),
     })
 }
 
@@ -81,7 +84,8 @@ mod tests {
         let text = "28 1 253:0 / /sysroot rw,relatime shared:2 master:1 - ext4 /dev/mapper/root rw\n\
                     29 28 0:31 /@usr /sysroot/u\\040r ro - btrfs /dev/mapper/a\\134b rw\n";
         let mounts = parse(text);
-        assert_eq!(at(&mounts, "/sysroot").unwrap().device, (253, 0));
+        let first = at(&mounts, "/sysroot").unwrap();
+        assert_eq!((first.device, first.options.as_str()), ((253, 0), "rw,relatime"));
         let second = at(&mounts, "/sysroot/u r").unwrap();
         assert_eq!((second.kind.as_str(), second.source.as_str()), ("btrfs", "/dev/mapper/a\\b"));
     }

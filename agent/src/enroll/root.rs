@@ -151,6 +151,7 @@ impl InitrdMount {
             point: self.point.clone(),
             kind: kind.into(),
             source: self.source.clone(),
+            ..Mount::default()
         };
         if self.automount {
             // Whatever comes there later, the gate sees only that.

@@ -1,5 +1,5 @@
 //! What the running system would take from outside the enrolled volumes: file systems that it finds by a name which another one can
-//! have, and a kernel that it starts from a /boot which is not encrypted. The gate sees none of it, for it comes later; so it is
+//! have, and a kernel, a set-uid program or a device that it takes from a /boot which is not encrypted. The gate sees none of it, for it comes later; so it is
 //! said at the enrollment and by `status`. Nothing is refused for it: it is the owner's system.
 
 use super::{address, anchor, plan, root};
@@ -98,8 +98,34 @@ impl System<'_> {
                     hint: "LOAD_KEXEC=false in /etc/default/kexec, or have /boot on an enrolled volume".into(),
                 });
             }
+            if self.boot_grants() {
+                warnings.push(Warning {
+                    what: "/boot is on no enrolled volume and mounted without nosuid and nodev: whoever writes there while the machine is off can leave a set-uid program, or a device node of an open volume, for any account".into(),
+                    hint: "mount /boot with nosuid,nodev in /etc/fstab".into(),
+                });
+            }
         }
         warnings
+    }
+
+    /// Whether the file system of /boot, now or at the next boot, can have set-uid programs or device nodes.
+    fn boot_grants(&self) -> bool {
+        let mut lines = self.fstab.lines().map(|line| line.split_ascii_whitespace().collect::<Vec<_>>());
+        let planned = lines.find_map(|fields| match *fields.as_slice() {
+            [source, point, kind, ref rest @ ..]
+                if !source.starts_with('#') && point.trim_end_matches('/') == "/boot" =>
+            {
+                Some((kind.to_owned(), rest.first().copied().unwrap_or_default().to_owned()))
+            }
+            _ => None,
+        });
+        let found = || {
+            let mount = mountinfo::at(self.mounts, "/boot")?;
+            Some((mount.kind.clone(), mount.options.clone()))
+        };
+        let Some((kind, options)) = planned.or_else(found) else { return false };
+        // FAT has neither; what is behind an automount is not told.
+        !["vfat", "msdos", "exfat", "autofs"].contains(&&*kind) && grants(&options)
     }
 
     /// Why the running system could be given another file system, or swap area, than the one on the enrolled volumes.
@@ -135,7 +161,7 @@ impl System<'_> {
     }
 
     fn is_enrolled(&self, device: (u32, u32)) -> bool {
-        let mount = Mount { device, point: "/".into(), kind: "ext4".into(), source: String::new() };
+        let mount = Mount { device, point: "/".into(), kind: "ext4".into(), ..Mount::default() };
         root::would_pass(&[mount], self.sys, self.dev, self.uuids).is_ok()
     }
 
@@ -176,6 +202,23 @@ fn entry(line: &str) -> Option<Entry> {
         (_, point) => Some(point.to_owned()),
     };
     Some(Entry { source: unescape(source), point })
+}
+
+/// Whether mount(8) takes these options for ones with set-uid programs or device nodes. The last of two that contradict counts.
+fn grants(options: &str) -> bool {
+    let (mut suid, mut dev) = (true, true);
+    for option in options.split(',') {
+        match option {
+            "nosuid" => suid = false,
+            "nodev" => dev = false,
+            "suid" => suid = true,
+            "dev" => dev = true,
+            "defaults" => (suid, dev) = (true, true),
+            "user" | "users" | "owner" | "group" => (suid, dev) = (false, false),
+            _ => {}
+        }
+    }
+    suid || dev
 }
 
 /// The last assignment counts, as in the shell that reads it.
@@ -269,7 +312,7 @@ mod tests {
             "UUID=5 /home ext4 x-initrd.mount,noatime",
             "# UUID=5 /home ext4 defaults",
             // On no volume that is enrolled: nothing here tells whether it is the right one.
-            "UUID=7 /boot ext4 defaults",
+            "UUID=7 /boot ext4 nosuid,nodev",
             "UUID=8 /srv ext4 nofail",
             "tmpfs /tmp tmpfs defaults",
             "proc",
@@ -308,18 +351,60 @@ mod tests {
         let plain = format!("{ON_VOLUME}\n29 28 254:1 / /boot rw - ext4 /dev/vda1 rw");
         let automount = format!("{ON_VOLUME}\n29 28 0:42 / /boot rw - autofs systemd-1 rw");
         const ON: &str = "# LOAD_KEXEC=false\nLOAD_KEXEC=false\nLOAD_KEXEC=\"true\" # yes\n";
-        for mounts in [&plain, &automount] {
-            assert_eq!(words(mounts, "", ON, true), ["kdump", "kexec-tools"]);
-        }
+        assert_eq!(words(&plain, "", ON, true), ["kdump", "kexec-tools", "/boot"]);
+        assert_eq!(words(&automount, "", ON, true), ["kdump", "kexec-tools"]);
         // Not mounted now, but at the next boot; and one that is not there.
         for source in ["UUID=7", "UUID=8"] {
             let fstab = format!("{source} /boot ext4 noauto");
-            assert_eq!(words(ON_VOLUME, &fstab, ON, true), ["kdump", "kexec-tools"]);
+            assert_eq!(words(ON_VOLUME, &fstab, ON, true), ["kdump", "kexec-tools", "/boot"]);
         }
+        let plain = plain.replace("/boot rw", "/boot rw,nosuid,nodev");
         assert!(words(&plain, "", "LOAD_KEXEC=true\nLOAD_KEXEC=false\n", false).is_empty());
         assert!(words(&plain, "", "", false).is_empty());
         // With the root.
         assert!(words(ON_VOLUME, "", ON, true).is_empty());
+    }
+
+    #[test]
+    fn a_plain_boot_that_can_have_set_uid_programs_is_warned_of() {
+        let mounted = |options: &str, kind: &str| {
+            warned(
+                &format!("{ON_VOLUME}\n29 28 254:1 / /boot {options} - {kind} /dev/vda1 rw"),
+                "",
+                "",
+                false,
+            )
+            .len()
+        };
+        for (options, kind, warnings) in [
+            ("rw,relatime", "ext4", 1),
+            ("rw,nosuid,relatime", "ext4", 1),
+            ("rw,nodev", "xfs", 1),
+            ("rw,nosuid,nodev,noexec", "ext4", 0),
+            ("rw", "vfat", 0),
+        ] {
+            assert_eq!(mounted(options, kind), warnings, "{options} {kind}");
+        }
+        // What the next boot does counts, whether it is mounted or not.
+        for (line, warnings) in [
+            ("UUID=7 /boot ext4 defaults 0 2", 1),
+            ("UUID=7 /boot/ ext4", 1),
+            ("UUID=7 /boot ext4 nosuid,nodev,defaults", 1),
+            ("UUID=7 /boot ext4 user,suid", 1),
+            ("UUID=7 /boot ext4 defaults,nosuid,nodev 0 2", 0),
+            ("UUID=7 /boot auto noauto,user", 0),
+            ("UUID=7 /boot vfat umask=0077", 0),
+        ] {
+            let mounts = format!("{ON_VOLUME}\n29 28 254:1 / /boot rw,nosuid - ext4 /dev/vda1 rw");
+            for mounts in [ON_VOLUME, &mounts] {
+                let found = warned(mounts, line, "", false);
+                assert_eq!(found.len(), warnings, "{line}: {found:?}");
+                assert!(found.iter().all(|found| found.hint.contains("nosuid,nodev")));
+            }
+        }
+        // In the root, which is enrolled, or with a file system of the root's.
+        assert!(warned(ON_VOLUME, "", "", false).is_empty());
+        assert!(warned(ON_VOLUME, "UUID=5 /boot ext4 x-initrd.mount", "", false).is_empty());
     }
 
     proptest! {
