@@ -8,6 +8,7 @@ macro_rules! wire {
             #[derive(Clone, Debug, PartialEq, Eq)]
             #[cfg_attr(feature = "miniserde", derive(miniserde::Serialize, miniserde::Deserialize))]
             #[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
+            #[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
             pub struct $name { $($(#[$field_meta])* pub $field: $type,)* }
         )+
     };

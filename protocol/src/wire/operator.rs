@@ -33,6 +33,7 @@ use serde::{Deserialize, Serialize};
 
 /// The verifier, as the tenant needs it to write an enrollment.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 pub struct ServerInfo {
     /// Version of the program.
     pub version: String,
@@ -50,6 +51,7 @@ pub struct ServerInfo {
 
 /// The newest document of a deployment.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 pub struct Head {
     /// Its number; 0 if there is none.
     pub number: u64,
@@ -59,6 +61,7 @@ pub struct Head {
 
 /// Answer of `GET sequence`.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 pub struct SequencePart {
     /// Consecutive documents, oldest first; empty after the newest.
     pub documents: Vec<SignedDocument>,
@@ -66,6 +69,7 @@ pub struct SequencePart {
 
 /// Where a node stands.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(rename_all = "snake_case")]
 pub enum NodeState {
     /// The TPM is registered; no tenant has enrolled the node.
@@ -100,6 +104,7 @@ impl NodeState {
 
 /// A line of `halfkey nodes`.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 pub struct NodeSummary {
     /// Node id.
     pub id: String,
@@ -123,6 +128,7 @@ pub struct NodeSummary {
 
 /// Answer of `GET nodes`.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 pub struct NodeList {
     /// By id; by name: first those that a tenant ever did something with.
     pub nodes: Vec<NodeSummary>,
@@ -145,6 +151,7 @@ pub fn query_value(text: &str) -> String {
 
 /// All that the verifier knows of a node.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 pub struct NodeRecord {
     /// The same as in the list.
     pub summary: NodeSummary,
@@ -180,6 +187,7 @@ impl NodeRecord {
 
 /// An operator holds a node: its boots are denied until it is released.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 pub struct Held {
     /// The operator's name.
     pub by: String,
@@ -189,6 +197,7 @@ pub struct Held {
 
 /// The version of a TPM's firmware (firmwareVersion of its quotes), in the manufacturer's terms: `0x` and 16 digits.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 pub struct TpmFirmware {
     /// Now.
     pub version: String,
@@ -200,6 +209,7 @@ pub struct TpmFirmware {
 
 /// A boot that waits for an operator.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 pub struct PendingBoot {
     /// Names this boot: of its quote, as docs/protocol.md says.
     pub ticket: String,
@@ -221,6 +231,7 @@ pub struct PendingBoot {
 
 /// Body of `POST enrollment`.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 pub struct Enroll {
     /// Document and signature.
     pub signed: SignedDocument,
@@ -232,6 +243,7 @@ pub struct Enroll {
 
 /// Body of `POST approve`: releases this boot, and leaves the policy as it is.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 pub struct Approve {
     /// Which pending boot.
     pub ticket: String,
@@ -239,6 +251,7 @@ pub struct Approve {
 
 /// Body of `POST deny`.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 pub struct Deny {
     /// Which pending boot.
     pub ticket: String,
@@ -248,6 +261,7 @@ pub struct Deny {
 
 /// Body of `POST revoke`, `POST restore`, `POST hold` and `POST release`.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 pub struct Because {
     /// For the audit trail.
     pub because: String,
@@ -255,6 +269,7 @@ pub struct Because {
 
 /// A line of `halfkey evidence`.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 pub struct EvidenceSummary {
     /// Number of the record.
     pub id: u64,
@@ -276,6 +291,7 @@ pub struct EvidenceSummary {
 
 /// Answer of `GET evidence`.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 pub struct EvidenceList {
     /// Newest first.
     pub evidence: Vec<EvidenceSummary>,
@@ -283,6 +299,7 @@ pub struct EvidenceList {
 
 /// One record, whole.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 pub struct EvidenceRecord {
     /// The same as in the list.
     pub summary: EvidenceSummary,
@@ -304,6 +321,7 @@ pub struct EvidenceRecord {
 
 /// An entry of the audit trail.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 pub struct AuditEntry {
     /// Grows by one with each entry.
     pub seq: u64,
@@ -323,6 +341,7 @@ pub struct AuditEntry {
 
 /// Answer of `GET audit`.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 pub struct AuditList {
     /// Oldest first.
     pub entries: Vec<AuditEntry>,

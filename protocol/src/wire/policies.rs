@@ -27,6 +27,7 @@ pub use crate::document::{MAX_GROUP, Scope, is_group_name};
 pub const MAX_POLICY: usize = 256 << 10;
 /// A line of `halfkey policy list`.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 pub struct PolicySummary {
     /// What it is for.
     pub scope: String,
@@ -48,6 +49,7 @@ pub struct PolicySummary {
 
 /// Answer of `GET policies`.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 pub struct PolicyList {
     /// By scope.
     pub policies: Vec<PolicySummary>,
@@ -55,6 +57,7 @@ pub struct PolicyList {
 
 /// A policy, whole.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 pub struct PolicyRecord {
     /// The same as in the list.
     pub summary: PolicySummary,
@@ -64,6 +67,7 @@ pub struct PolicyRecord {
 
 /// All that a node's boots are judged by.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 pub struct NodePolicy {
     /// The node's group, if it is in one.
     pub group: Option<String>,
@@ -79,6 +83,7 @@ pub struct NodePolicy {
 
 /// A group of nodes.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 pub struct Group {
     /// Its name, unique in the deployment.
     pub name: String,
@@ -90,6 +95,7 @@ pub struct Group {
 
 /// Answer of `GET groups`.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 pub struct GroupList {
     /// By name.
     pub groups: Vec<Group>,
@@ -97,6 +103,7 @@ pub struct GroupList {
 
 /// Where a proposal stands.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(rename_all = "snake_case")]
 pub enum ProposalState {
     /// For an operator.
@@ -138,6 +145,7 @@ impl ProposalState {
 
 /// What a node proposed, and what became of it.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 pub struct ProposalRecord {
     /// Its number at the verifier.
     pub id: u64,
@@ -157,6 +165,7 @@ pub struct ProposalRecord {
 
 /// Answer of `GET proposals`.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 pub struct ProposalList {
     /// Newest first.
     pub proposals: Vec<ProposalRecord>,
@@ -167,6 +176,7 @@ pub struct ProposalList {
 
 /// Why a boot is not what the policy allows: one event, or something that is missing.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 pub struct Finding {
     /// Which PCR, if it is about one.
     pub pcr: Option<u8>,
