@@ -2,6 +2,7 @@
 
 use crate::config::{Config, DatabaseUrl, LogFormat, Role, StateDir};
 use crate::domain::THREADS;
+use crate::http::openapi;
 use crate::init::{self, Init};
 use crate::{Failure, backup, cluster_key, counted, migrate, pki, serve};
 use clap::{Args, CommandFactory, Parser, Subcommand};
@@ -116,6 +117,8 @@ enum Command {
         #[arg(long, requires = "role")]
         out: Option<PathBuf>,
     },
+    /// Print what is served, as OpenAPI 3.1: paths, messages and reasons
+    Openapi,
     /// Man pages, for packages
     #[command(hide = true)]
     ManPages {
@@ -231,6 +234,10 @@ pub fn run(cli: Cli) -> Result<(), Failure> {
             Ok(())
         }
         Command::Serve(serve) => serve.run(),
+        Command::Openapi => {
+            println!("{:#}", openapi::document());
+            Ok(())
+        }
         Command::ManPages { folder } => {
             let mut program = Cli::command().disable_help_subcommand(true);
             program.build();

@@ -7,6 +7,7 @@ use crate::store::{RegistrationRow, SourceRow};
 use halfkey_protocol::identity::fingerprint;
 use halfkey_protocol::wire::Register;
 use halfkey_protocol::{Bytes, NodeId, Reason};
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use std::net::IpAddr;
 use std::time::Duration;
@@ -18,7 +19,7 @@ pub const SKEW: u64 = 30;
 pub const TICKS: u64 = 1_000_000;
 
 /// A TPM whose AK was activated.
-#[derive(Clone, Debug, Serialize, Deserialize)]
+#[derive(Clone, Debug, JsonSchema, Serialize, Deserialize)]
 pub struct Registration {
     /// What the node sent.
     pub register: Register,

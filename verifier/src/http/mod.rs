@@ -5,13 +5,16 @@
 //! | [`app`] | what handlers need |
 //! | [`auth`], [`body`], [`parameters`] | who asks, and what |
 //! | [`refusal`] | what was not served: status and reason |
+//! | [`described`], [`openapi`] | what routes take and give, as a document |
 //! | [`observe`], [`trace`] | what is counted of each request, and its name in the log; who watches the server |
 //! | [`routes`] | what machines, operators and a verifier at its registrar ask |
 
 pub mod app;
 pub mod auth;
 pub mod body;
+pub mod described;
 pub mod observe;
+pub mod openapi;
 pub mod parameters;
 pub mod refusal;
 pub mod routes;
@@ -23,9 +26,10 @@ use axum::extract::State;
 use axum::http::StatusCode;
 use axum::middleware::from_fn_with_state;
 use axum::routing::any;
+use described::Routes;
 use halfkey_protocol::Reason;
 use refusal::Refusal;
-use routes::{node, operator, registrar};
+use routes::{OPERATORS, VERIFIERS, node, operator, registrar};
 use std::sync::Arc;
 
 /// What a listener serves.
@@ -39,10 +43,10 @@ pub enum Served {
 
 /// The routes of a role.
 pub fn router(app: Arc<App>, served: Served) -> Router {
-    let router = observe::health_routes();
+    let router = observe::health_routes().router();
     let router = match served {
         Served::Everything => roles(router, &app),
-        Served::Operators => router.nest("/v1/operator", operator::routes(app.clone())),
+        Served::Operators => router.nest(OPERATORS, operator::routes(app.clone())),
     };
     let missing = || async { Refusal::new(Reason::NotFound, "no such path") };
     let method = || async {
@@ -55,24 +59,25 @@ pub fn router(app: Arc<App>, served: Served) -> Router {
 fn roles(mut router: Router<Arc<App>>, app: &Arc<App>) -> Router<Arc<App>> {
     router = match &app.registrar {
         Some(_) => {
-            router.merge(node::registrar_routes()).nest("/v1/internal", registrar::routes(app.clone()))
+            router.merge(node::registrar_routes().router()).nest(VERIFIERS, registrar::routes(app.clone()))
         }
-        None => wrong_role(router, &["/v1/register", "/v1/activate", "/v1/internal/{*rest}"]),
+        None => wrong_role(router, node::registrar_routes(), VERIFIERS),
     };
     match &app.verifier {
-        Some(_) => router.merge(node::verifier_routes()).nest("/v1/operator", operator::routes(app.clone())),
-        None => {
-            let paths =
-                ["/v1/begin", "/v1/finish", "/v1/wait", "/v1/prove", "/v1/propose", "/v1/operator/{*rest}"];
-            wrong_role(router, &paths)
+        Some(_) => {
+            router.merge(node::verifier_routes().router()).nest(OPERATORS, operator::routes(app.clone()))
         }
+        None => wrong_role(router, node::verifier_routes(), OPERATORS),
     }
 }
 
-fn wrong_role(router: Router<Arc<App>>, paths: &[&str]) -> Router<Arc<App>> {
-    paths.iter().fold(router, |router, path| {
+/// These routes, and all below a path, are another server's.
+#[expect(clippy::disallowed_methods, reason = "they are described where they are served")]
+fn wrong_role(router: Router<Arc<App>>, routes: Routes, below: &str) -> Router<Arc<App>> {
+    let paths = routes.described("").map(|route| route.path).chain([format!("{below}/{{*rest}}")]);
+    paths.fold(router, |router, path| {
         router.route(
-            path,
+            &path,
             any(|State(app): State<Arc<App>>| async move {
                 Refusal::new(Reason::WrongRole, format!("this server is a {}", app.role_name()))
                     .hint(app.other_role_hint())

@@ -48,7 +48,7 @@ pub struct RegistrationRow {
 }
 
 /// A line of the list of registrations.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, schemars::JsonSchema, Serialize, Deserialize)]
 pub struct RegistrationLine {
     /// Its id.
     pub node_id: String,

@@ -9,6 +9,7 @@ use axum::extract::rejection::QueryRejection;
 use axum::extract::{Query, State};
 use halfkey_protocol::NodeId;
 use halfkey_protocol::wire::operator::{NodeList, NodeState, NodeSummary};
+use schemars::JsonSchema;
 use serde::Deserialize;
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -19,11 +20,15 @@ const MAX_LINES: u64 = 10_000;
 const MAX_NAMED: u64 = 100;
 
 /// Which page.
-#[derive(Deserialize)]
+#[derive(Deserialize, JsonSchema)]
 pub struct ListQuery {
+    /// Those after this node id.
     after: Option<String>,
+    /// Those with this label, or whose id begins so.
     name: Option<String>,
+    /// The one with this id.
     node: Option<String>,
+    /// So many at most.
     limit: Option<u64>,
 }
 

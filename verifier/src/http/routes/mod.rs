@@ -6,3 +6,8 @@ pub mod node;
 pub mod operator;
 pub mod policies;
 pub mod registrar;
+
+/// Below which operators ask.
+pub const OPERATORS: &str = "/v1/operator";
+/// Below which a verifier on another host asks.
+pub const VERIFIERS: &str = "/v1/internal";

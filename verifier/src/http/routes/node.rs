@@ -4,6 +4,7 @@ use crate::appraisal::{self, CheckedEvidence, Lifetimes};
 use crate::domain::{EvidenceRequest, Node, ProposalDecision, ProposalRequest, Records};
 use crate::http::app::App;
 use crate::http::body::{Json, SMALL_BODY};
+use crate::http::described::{Asker, Routes};
 use crate::http::parameters::{common_version, node_id, plain_text, ticket};
 use crate::http::refusal::{Answer, Refusal};
 use crate::limit::Proved as ProvedPeer;
@@ -11,9 +12,8 @@ use crate::long_poll::Known;
 use crate::nonce::{self, Scope};
 use crate::policies::propose;
 use crate::tls::Peer;
+use axum::Extension;
 use axum::extract::State;
-use axum::routing::post;
-use axum::{Extension, Router};
 use halfkey_evidence::Rejection;
 use halfkey_evidence::appraise::BoundedEvidence;
 use halfkey_protocol::wire::{
@@ -29,18 +29,20 @@ use tracing::{debug, error, info, warn};
 pub const LONGEST_WAIT: Duration = Duration::from_secs(25);
 
 /// `/v1/register`, `/v1/activate`.
-pub fn registrar_routes() -> Router<Arc<App>> {
-    Router::new().route("/v1/register", post(register)).route("/v1/activate", post(activate))
+pub fn registrar_routes() -> Routes {
+    Routes::of(Asker::Anybody)
+        .post("/v1/register", "Shows the keys of a TPM; the answer is a challenge for it.", register)
+        .post("/v1/activate", "Answers the challenge: the node is registered.", activate)
 }
 
 /// `/v1/begin`, `/v1/finish`, `/v1/wait`, `/v1/prove`, `/v1/propose`.
-pub fn verifier_routes() -> Router<Arc<App>> {
-    Router::new()
-        .route("/v1/begin", post(begin))
-        .route("/v1/finish", post(finish))
-        .route("/v1/wait", post(wait))
-        .route("/v1/prove", post(prove))
-        .route("/v1/propose", post(propose))
+pub fn verifier_routes() -> Routes {
+    Routes::of(Asker::Anybody)
+        .post("/v1/begin", "Asks for a nonce to quote.", begin)
+        .post("/v1/finish", "Hands in evidence; the answer is the verdict on it.", finish)
+        .post("/v1/wait", "Waits, at most 25 s, until it is worth asking again.", wait)
+        .post("/v1/prove", "Shows that the node has K: the enrollment is complete.", prove)
+        .post("/v1/propose", "Proposes what the node will boot next.", propose)
 }
 
 async fn register(

@@ -9,6 +9,7 @@ use crate::domain::{
 use crate::http::app::{App, Verifier};
 use crate::http::auth::{Caller, authenticate};
 use crate::http::body::Json;
+use crate::http::described::{Asker, Routes};
 use crate::http::parameters::{InPath, node_id, parameters, plain_text};
 use crate::http::refusal::{Answer, Refusal};
 use crate::policies::apply::require_here;
@@ -16,7 +17,6 @@ use crate::{CLOCK_TOLERANCE, utc};
 use axum::extract::rejection::QueryRejection;
 use axum::extract::{Query, State};
 use axum::middleware::from_fn_with_state;
-use axum::routing::{get, post};
 use axum::{Extension, Router};
 use halfkey_evidence::registration;
 use halfkey_evidence::signed_document::open_enrollment;
@@ -28,6 +28,7 @@ use halfkey_protocol::wire::operator::{
     NodeSummary, SequencePart, ServerInfo,
 };
 use halfkey_protocol::{Bytes, MAX_SERVERS, NodeId, Reason};
+use schemars::JsonSchema;
 use serde::Deserialize;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -36,27 +37,31 @@ use tracing::{info, warn};
 /// Most entries of an answer.
 const MAX_ENTRIES: u64 = 1000;
 
-/// The routes under `/v1/operator`.
-pub fn routes(app: Arc<App>) -> Router<Arc<App>> {
-    Router::new()
-        .route("/info", get(server_info))
-        .route("/sequence", get(sequence))
-        .route("/nodes", get(list::nodes))
-        .route("/nodes/{id}", get(node))
-        .route("/nodes/{id}/enrollment", post(enroll))
-        .route("/nodes/{id}/approve", post(approve))
-        .route("/nodes/{id}/deny", post(deny))
-        .route("/nodes/{id}/revoke", post(revoke))
-        .route("/nodes/{id}/restore", post(restore))
-        .route("/nodes/{id}/hold", post(hold))
-        .route("/nodes/{id}/release", post(release))
-        .route("/nodes/{id}/evidence", get(evidence_of))
-        .route("/evidence/{number}", get(evidence))
-        .route("/audit", get(audit))
+/// The routes under [`super::OPERATORS`].
+pub fn described() -> Routes {
+    Routes::of(Asker::Operator)
+        .get("/info", "What a workstation needs to sign for this deployment.", server_info)
+        .get("/sequence", "Documents of the deployment's sequence, oldest first.", sequence)
+        .get("/nodes", "A page of the nodes.", list::nodes)
+        .get("/nodes/{id}", "All that is known of a node.", node)
+        .post("/nodes/{id}/enrollment", "Enrolls a node.", enroll)
+        .post("/nodes/{id}/approve", "Releases a boot that waits.", approve)
+        .post("/nodes/{id}/deny", "Denies a boot that waits.", deny)
+        .post("/nodes/{id}/revoke", "Revokes a node.", revoke)
+        .post("/nodes/{id}/restore", "Takes a revocation back.", restore)
+        .post("/nodes/{id}/hold", "Denies a node's boots until it is released.", hold)
+        .post("/nodes/{id}/release", "Takes a hold back.", release)
+        .get("/nodes/{id}/evidence", "The newest evidence of a node.", evidence_of)
+        .get("/evidence/{number}", "One piece of evidence, whole.", evidence)
+        .get("/audit", "Entries of the audit trail.", audit)
         .merge(policies::routes())
-        .layer(from_fn_with_state(app, |State(app): State<Arc<App>>, peer, request, next| {
-            authenticate(app, ClientKind::Operator, peer, request, next)
-        }))
+}
+
+/// The same, for operators who are listed.
+pub fn routes(app: Arc<App>) -> Router<Arc<App>> {
+    described().router().layer(from_fn_with_state(app, |State(app): State<Arc<App>>, peer, request, next| {
+        authenticate(app, ClientKind::Operator, peer, request, next)
+    }))
 }
 
 async fn server_info(State(app): State<Arc<App>>) -> Answer<ServerInfo> {
@@ -72,8 +77,9 @@ async fn server_info(State(app): State<Arc<App>>) -> Answer<ServerInfo> {
     }))
 }
 
-#[derive(Deserialize)]
+#[derive(Deserialize, JsonSchema)]
 struct After {
+    /// Those with a larger number.
     after: Option<u64>,
 }
 
@@ -259,8 +265,9 @@ pub async fn decided(app: &App, node: NodeId) -> Answer<NodeRecord> {
         .map_err(|refusal| refusal.hint("the decision is recorded; only the node's record can't be shown"))
 }
 
-#[derive(Deserialize)]
+#[derive(Deserialize, JsonSchema)]
 struct Limit {
+    /// So many at most.
     limit: Option<u64>,
 }
 
@@ -282,11 +289,15 @@ async fn evidence(State(app): State<Arc<App>>, InPath(number): InPath) -> Answer
     found.map(axum::Json).ok_or_else(missing)
 }
 
-#[derive(Deserialize)]
+#[derive(Deserialize, JsonSchema)]
 struct Trail {
+    /// Entries with a larger number, the oldest of them; without it the newest.
     after: Option<u64>,
+    /// Of this node, by its id.
     node: Option<String>,
+    /// So many at most.
     limit: Option<u64>,
+    /// Seconds to wait for one, at most 25.
     wait: Option<u64>,
 }
 

@@ -5,13 +5,13 @@ use crate::domain::{By, NewDocument, NewPolicy, PolicySource as _, Records};
 use crate::http::app::App;
 use crate::http::auth::Caller;
 use crate::http::body::Json;
+use crate::http::described::{Asker, Routes};
 use crate::http::parameters::{InPath, node_id, parameters, plain_text};
 use crate::http::refusal::{Answer, Refusal};
 use crate::policies::apply;
+use axum::Extension;
 use axum::extract::rejection::QueryRejection;
 use axum::extract::{Query, State};
-use axum::routing::{get, post};
-use axum::{Extension, Router};
 use halfkey_protocol::Reason;
 use halfkey_protocol::document::{Scope, is_group_name};
 use halfkey_protocol::wire::SignedDocument;
@@ -19,6 +19,7 @@ use halfkey_protocol::wire::operator::{Because, NodeRecord};
 use halfkey_protocol::wire::policies::{
     GroupList, MAX_POLICY, NodePolicy, PolicyList, PolicyRecord, ProposalList, ProposalRecord,
 };
+use schemars::JsonSchema;
 use serde::Deserialize;
 use std::sync::Arc;
 use tracing::info;
@@ -29,16 +30,17 @@ const MAX_BODY: usize = 4 * MAX_POLICY;
 const MAX_PROPOSALS: u64 = 1000;
 
 /// The routes, to be merged with the operators' others.
-pub fn routes() -> Router<Arc<App>> {
-    Router::new()
-        .route("/policies", get(policies))
-        .route("/policies/{scope}", get(policy).post(apply_policy))
-        .route("/nodes/{id}/policy", get(node_policy))
-        .route("/nodes/{id}/group", post(set_group))
-        .route("/groups", get(groups))
-        .route("/proposals", get(proposals))
-        .route("/proposals/{number}", get(proposal))
-        .route("/proposals/{number}/deny", post(deny_proposal))
+pub fn routes() -> Routes {
+    Routes::of(Asker::Operator)
+        .get("/policies", "The newest policy of each scope.", policies)
+        .get("/policies/{scope}", "A policy, whole.", policy)
+        .post("/policies/{scope}", "Applies a policy, or withdraws it.", apply_policy)
+        .get("/nodes/{id}/policy", "All that a node's boots are judged by.", node_policy)
+        .post("/nodes/{id}/group", "Puts a node into a group, or out of it.", set_group)
+        .get("/groups", "The groups and their nodes.", groups)
+        .get("/proposals", "A page of the proposals, newest first.", proposals)
+        .get("/proposals/{number}", "One proposal.", proposal)
+        .post("/proposals/{number}/deny", "Denies a proposal.", deny_proposal)
 }
 
 async fn policies(State(app): State<Arc<App>>) -> Answer<PolicyList> {
@@ -46,8 +48,9 @@ async fn policies(State(app): State<Arc<App>>) -> Answer<PolicyList> {
     Ok(axum::Json(PolicyList { policies }))
 }
 
-#[derive(Deserialize)]
+#[derive(Deserialize, JsonSchema)]
 struct Version {
+    /// Which; without it the newest.
     version: Option<u64>,
 }
 
@@ -166,10 +169,13 @@ async fn groups(State(app): State<Arc<App>>) -> Answer<GroupList> {
     Ok(axum::Json(GroupList { groups }))
 }
 
-#[derive(Deserialize)]
+#[derive(Deserialize, JsonSchema)]
 struct Which {
+    /// Of this node, by its id.
     node: Option<String>,
+    /// Only those that wait for an operator.
     waiting: Option<bool>,
+    /// Those with a smaller number.
     before: Option<u64>,
 }
 

@@ -11,6 +11,7 @@ use super::list::ListQuery;
 use crate::domain::{ClientKind, Registration};
 use crate::http::app::App;
 use crate::http::auth::authenticate;
+use crate::http::described::{Asker, Routes};
 use crate::http::parameters::{InPath, node_id, parameters};
 use crate::http::refusal::{Answer, Refusal};
 use crate::registrar::wire::{Kept, RegistrationList};
@@ -18,19 +19,22 @@ use axum::Router;
 use axum::extract::rejection::QueryRejection;
 use axum::extract::{Query, State};
 use axum::middleware::from_fn_with_state;
-use axum::routing::{get, post};
 use halfkey_protocol::Reason;
 use std::sync::Arc;
 
-/// The routes under `/v1/internal`.
+/// The routes under [`super::VERIFIERS`].
+pub fn described() -> Routes {
+    Routes::of(Asker::Verifier)
+        .get("/registrations", "A page of the registrations, by node id.", list)
+        .get("/registrations/{id}", "One registration.", one)
+        .post("/registrations/{id}/keep", "A tenant enrolls the node: its registration never expires.", keep)
+}
+
+/// The same, for verifiers that are listed.
 pub fn routes(app: Arc<App>) -> Router<Arc<App>> {
-    Router::new()
-        .route("/registrations", get(list))
-        .route("/registrations/{id}", get(one))
-        .route("/registrations/{id}/keep", post(keep))
-        .layer(from_fn_with_state(app, |State(app): State<Arc<App>>, peer, request, next| {
-            authenticate(app, ClientKind::Verifier, peer, request, next)
-        }))
+    described().router().layer(from_fn_with_state(app, |State(app): State<Arc<App>>, peer, request, next| {
+        authenticate(app, ClientKind::Verifier, peer, request, next)
+    }))
 }
 
 async fn list(
