@@ -130,12 +130,12 @@ async fn what_is_approved_is_the_boot_that_is_shown() {
     assert_eq!(waiting().await.map(|boot| boot.ticket), Some(evil.ticket.clone()));
 
     // Nor what was put in the place of its own evidence.
-    let columns = "evidence, event_log, systemd_log";
+    let columns = "evidence, event_log_id, systemd_log_id, event_log";
     database.execute_batch("CREATE TABLE kept AS SELECT * FROM evidence").unwrap();
     for put in [
         format!("({columns}) = (SELECT {columns} FROM kept WHERE id = {ours})"),
-        format!("event_log = (SELECT event_log FROM kept WHERE id = {ours})"),
-        "event_log = x'00'".to_owned(),
+        format!("event_log_id = (SELECT event_log_id FROM kept WHERE id = {ours})"),
+        "event_log_id = NULL, event_log = x'00'".to_owned(),
         "evidence = replace(evidence, '\"purpose\":\"boot\"', '\"purpose\":\"enroll\"')".to_owned(),
     ] {
         let sql = format!("UPDATE evidence SET {put} WHERE id = {theirs}");
@@ -147,8 +147,15 @@ async fn what_is_approved_is_the_boot_that_is_shown() {
         );
         database.execute(&back, []).unwrap();
     }
+    let of_theirs = format!("id = (SELECT event_log_id FROM evidence WHERE id = {theirs})");
+    database.execute_batch("CREATE TABLE kept_logs AS SELECT * FROM logs").unwrap();
+    assert_eq!(database.execute(&format!("UPDATE logs SET log = x'00' WHERE {of_theirs}"), []).unwrap(), 1);
+    assert_eq!(waiting().await, None, "another log in its place");
+    database
+        .execute("UPDATE logs SET log = (SELECT log FROM kept_logs WHERE kept_logs.id = logs.id)", [])
+        .unwrap();
     // A log that is no longer there is said, not passed over.
-    database.execute(&format!("UPDATE evidence SET event_log = NULL WHERE id = {theirs}"), []).unwrap();
+    database.execute(&format!("UPDATE evidence SET event_log_id = NULL WHERE id = {theirs}"), []).unwrap();
     let without = waiting().await.unwrap();
     assert!(without.message.contains("event log") && without.ticket == evil.ticket, "{without:?}");
 

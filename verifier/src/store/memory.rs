@@ -419,13 +419,20 @@ impl Evidence for MemoryTx {
     fn trim_logs(&self, node: NodeId, authentic: bool, outcome: &str, bytes: u64) -> Result<()> {
         let numbers = self.kind(node, authentic, outcome);
         let mut tables = self.0.borrow_mut();
+        // Each is kept once.
+        let mut seen = BTreeMap::new();
         let mut total = 0;
         for number in numbers {
             let Some(row) = tables.evidence.get_mut(&number) else { continue };
-            let logs = [&mut row.event_log, &mut row.systemd_log, &mut row.ima_log];
-            total += logs.iter().map(|log| log.as_ref().map_or(0, Vec::len) as u64).sum::<u64>();
-            if total > bytes {
-                logs.into_iter().for_each(|log| *log = None);
+            for log in [&mut row.ima_log, &mut row.systemd_log, &mut row.event_log] {
+                let Some(found) = log else { continue };
+                let stays = *seen.entry(found.clone()).or_insert_with(|| {
+                    total += found.len() as u64;
+                    total <= bytes
+                });
+                if !stays {
+                    *log = None;
+                }
             }
         }
         Ok(())

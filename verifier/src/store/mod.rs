@@ -321,7 +321,7 @@ pub trait Evidence {
         except: &[u64],
     ) -> Result<()>;
     /// Deletes logs of a node's evidence of this kind, from the newest on, as soon as they and the newer ones are more than so many
-    /// bytes.
+    /// bytes. One that came several times counts once, as of the newest.
     fn trim_logs(&self, node: NodeId, authentic: bool, outcome: &str, bytes: u64) -> Result<()>;
 }
 

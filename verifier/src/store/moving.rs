@@ -40,7 +40,7 @@ pub enum Value {
 }
 
 /// Tables, those that others refer to first. `strangers` and the others have the same columns everywhere.
-pub const TABLES: [&str; 14] = [
+pub const TABLES: [&str; 15] = [
     "meta",
     "clients",
     "registrations",
@@ -50,6 +50,7 @@ pub const TABLES: [&str; 14] = [
     "enrollments",
     "tenant_keys",
     "boots",
+    "logs",
     "evidence",
     "policies",
     "proposals",
@@ -58,7 +59,7 @@ pub const TABLES: [&str; 14] = [
 ];
 
 /// Tables whose rows have numbers that are given once.
-pub const NUMBERED: [&str; 2] = ["evidence", "proposals"];
+pub const NUMBERED: [&str; 3] = ["logs", "evidence", "proposals"];
 
 /// Copies every row; gives how many. No server may use either of them.
 ///

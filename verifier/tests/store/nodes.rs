@@ -1,6 +1,7 @@
 //! Nodes, their enrollments, boots, evidence and proposals.
 
 use crate::{NODE, OTHER, append, change, each, enrollment, look, node};
+use halfkey_protocol::NodeId;
 use halfkey_verifier::store::{
     BootRow, EnrollmentRow, EnrollmentState, EvidenceHead, EvidenceRow, NodeRow, ProposalChange, ProposalRow,
     QuoteRow, ReleasedRow, Tx, Which,
@@ -173,7 +174,7 @@ fn the_newest_boots_are_kept_until_they_are_over() {
 #[test]
 fn old_evidence_goes_by_kind_and_its_logs_by_bytes() {
     each(|store| {
-        let row = |authentic, outcome: &str, log: usize| EvidenceRow {
+        let row = |authentic, outcome: &str, log: u8| EvidenceRow {
             head: EvidenceHead {
                 id: 0,
                 node_id: NODE.to_string(),
@@ -186,9 +187,9 @@ fn old_evidence_goes_by_kind_and_its_logs_by_bytes() {
             },
             authentic,
             evidence: "{}".into(),
-            event_log: Some(vec![0; log]),
+            event_log: Some(vec![log; 10]),
             systemd_log: None,
-            ima_log: Some(vec![0; 1]),
+            ima_log: Some(vec![log; 1]),
             quote: QuoteRow { reset: Some(1), restart: Some(2), clock: Some(1 << 63) },
             expected_fence: Some(vec![5; 32]),
             findings: "[]".into(),
@@ -197,11 +198,11 @@ fn old_evidence_goes_by_kind_and_its_logs_by_bytes() {
         change(store, |tx| {
             tx.put_node(&node(NODE, "web1")).unwrap();
             let numbers: Vec<_> =
-                (0..6).map(|_| tx.insert_evidence(&row(true, "denied", 10)).unwrap()).collect();
+                (1..7).map(|log| tx.insert_evidence(&row(true, "denied", log)).unwrap()).collect();
             assert_eq!(numbers, [1, 2, 3, 4, 5, 6]);
-            let released = tx.insert_evidence(&row(true, "released", 10)).unwrap();
-            let foreign = tx.insert_evidence(&row(false, "denied", 10)).unwrap();
-            let mut whole = row(true, "denied", 10);
+            let released = tx.insert_evidence(&row(true, "released", 7)).unwrap();
+            let foreign = tx.insert_evidence(&row(false, "denied", 5)).unwrap();
+            let mut whole = row(true, "denied", 6);
             whole.head.id = 6;
             assert_eq!(tx.evidence(6).unwrap(), Some(whole));
 
@@ -214,6 +215,59 @@ fn old_evidence_goes_by_kind_and_its_logs_by_bytes() {
             let log = |id| tx.evidence(id).unwrap().unwrap().event_log.is_some();
             assert_eq!([6, 5, 4, 1, released, foreign].map(log), [true, true, false, false, true, true]);
             assert_eq!(tx.insert_evidence(&row(true, "denied", 1)).unwrap(), foreign + 1, "no number twice");
+        });
+    });
+}
+
+#[test]
+fn a_log_that_came_before_counts_once_and_stays_as_long_as_evidence_has_it() {
+    each(|store| {
+        change(store, |tx| {
+            for id in [NODE, OTHER] {
+                tx.put_node(&node(id, "web1")).unwrap();
+            }
+            let row = |id: NodeId, outcome: &str| EvidenceRow {
+                head: EvidenceHead {
+                    id: 0,
+                    node_id: id.to_string(),
+                    at: 1,
+                    purpose: "boot".into(),
+                    outcome: outcome.into(),
+                    code: None,
+                    message: "m".into(),
+                    twin: None,
+                },
+                authentic: true,
+                evidence: "{}".into(),
+                event_log: Some(vec![1; 10]),
+                systemd_log: Some(vec![1; 10]),
+                ima_log: None,
+                quote: QuoteRow::default(),
+                expected_fence: None,
+                findings: "[]".into(),
+                tpm_firmware: None,
+            };
+            let log = |id| {
+                let row = tx.evidence(id).unwrap().unwrap();
+                assert_eq!(row.event_log, row.systemd_log);
+                row.event_log.map(|log| log.len())
+            };
+            let released: Vec<_> =
+                (0..9).map(|_| tx.insert_evidence(&row(NODE, "released")).unwrap()).collect();
+            let denied = tx.insert_evidence(&row(NODE, "denied")).unwrap();
+            let others = tx.insert_evidence(&row(OTHER, "released")).unwrap();
+            tx.trim_logs(NODE, true, "released", 10).unwrap();
+            assert!(released.iter().all(|id| log(*id) == Some(10)), "it is one log");
+            tx.trim_logs(NODE, true, "released", 9).unwrap();
+            assert!(released.iter().all(|id| log(*id).is_none()));
+            assert_eq!([log(denied), log(others)], [Some(10); 2], "neither is of that kind");
+            let again = tx.insert_evidence(&row(NODE, "released")).unwrap();
+            tx.trim_evidence(NODE, true, "denied", 0, &[]).unwrap();
+            assert_eq!((tx.evidence(denied).unwrap(), log(again)), (None, Some(10)));
+            tx.trim_evidence(NODE, true, "released", 0, &[]).unwrap();
+            assert!(tx.evidence_of(NODE, 99).unwrap().is_empty());
+            let anew = tx.insert_evidence(&row(NODE, "released")).unwrap();
+            assert_eq!([log(anew), log(others)], [Some(10); 2]);
         });
     });
 }

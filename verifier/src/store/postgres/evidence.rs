@@ -1,21 +1,25 @@
-//! Evidence. Logs have columns of their own: as bytes, not as base64.
+//! Evidence. A log is kept as bytes, and once for all evidence of a node that came with the same.
 
 use super::row::Found;
 use super::{PgTx, bound, stored, stored_some};
 use crate::store::{Evidence, EvidenceHead, EvidenceRow, QuoteRow, Result, StoreError};
+use aws_lc_rs::digest::{SHA256, digest};
 use halfkey_protocol::NodeId;
+use std::collections::BTreeSet;
 
 const HEAD: &str = "id, node_id, at, purpose, outcome, code, message, twin";
 
 impl Evidence for PgTx<'_> {
     fn insert_evidence(&self, row: &EvidenceRow) -> Result<u64> {
         const SQL: &str = "INSERT INTO evidence
-                (node_id, at, purpose, outcome, code, message, twin, authentic, evidence, event_log, systemd_log,
-                 ima_log, reset_count, restart_count, clock, expected_fence, findings, tpm_firmware)
+                (node_id, at, purpose, outcome, code, message, twin, authentic, evidence, event_log_id,
+                 systemd_log_id, ima_log_id, reset_count, restart_count, clock, expected_fence, findings, tpm_firmware)
             VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16, $17, $18)
             RETURNING id";
         let EvidenceHead { node_id, at, purpose, outcome, code, message, twin, .. } = &row.head;
         let QuoteRow { reset, restart, clock } = row.quote;
+        let logs = [&row.event_log, &row.systemd_log, &row.ima_log];
+        let [event_log, systemd_log, ima_log] = self.keep_logs(node_id, logs)?;
         let id = self.first(
             SQL,
             &[
@@ -28,9 +32,9 @@ impl Evidence for PgTx<'_> {
                 &stored_some(*twin)?,
                 &row.authentic,
                 &row.evidence,
-                &row.event_log,
-                &row.systemd_log,
-                &row.ima_log,
+                &event_log,
+                &systemd_log,
+                &ima_log,
                 &reset.map(i64::from),
                 &restart.map(i64::from),
                 &clock.map(u64::cast_signed),
@@ -45,7 +49,10 @@ impl Evidence for PgTx<'_> {
 
     fn evidence(&self, id: u64) -> Result<Option<EvidenceRow>> {
         let sql = format!(
-            "SELECT {HEAD}, authentic, evidence, event_log, systemd_log, ima_log, reset_count, restart_count,
+            "SELECT {HEAD}, authentic, evidence,
+                    coalesce((SELECT log FROM logs WHERE logs.id = event_log_id), event_log),
+                    coalesce((SELECT log FROM logs WHERE logs.id = systemd_log_id), systemd_log),
+                    coalesce((SELECT log FROM logs WHERE logs.id = ima_log_id), ima_log), reset_count, restart_count,
                     clock, expected_fence, findings, tpm_firmware
              FROM evidence WHERE id = $1"
         );
@@ -70,7 +77,10 @@ impl Evidence for PgTx<'_> {
     }
 
     fn evidence_of(&self, node: NodeId, limit: u64) -> Result<Vec<EvidenceHead>> {
-        let sql = format!("SELECT {HEAD} FROM evidence WHERE node_id = $1 ORDER BY id DESC LIMIT $2");
+        let sql = format!(
+            "SELECT {HEAD} FROM evidence WHERE id IN
+                 (SELECT id FROM evidence WHERE node_id = $1 ORDER BY id DESC LIMIT $2) ORDER BY id DESC"
+        );
         self.hold(node)?;
         self.all(&sql, &[&node.to_string(), &bound(limit)], head)
     }
@@ -86,23 +96,84 @@ impl Evidence for PgTx<'_> {
         const SQL: &str = "DELETE FROM evidence WHERE node_id = $1 AND authentic = $2 AND outcome = $3
             AND id <= (SELECT id FROM evidence WHERE node_id = $1 AND authentic = $2 AND outcome = $3
                        ORDER BY id DESC LIMIT 1 OFFSET $4)
-            AND id <> ALL ($5::TEXT::BIGINT[])";
+            AND id <> ALL ($5::TEXT::BIGINT[])
+            RETURNING event_log_id, systemd_log_id, ima_log_id";
         let except = except.iter().map(|id| bound(*id).to_string()).collect::<Vec<_>>().join(",");
         let except = format!("{{{except}}}");
         self.hold(node)?;
-        self.change(SQL, &[&node.to_string(), &authentic, &outcome, &bound(keep), &except]).map(drop)
+        let of_row = |row: &Found| Ok([row.get(0)?, row.get(1)?, row.get(2)?]);
+        let node = node.to_string();
+        let freed: Vec<[Option<i64>; 3]> =
+            self.all(SQL, &[&node, &authentic, &outcome, &bound(keep), &except], of_row)?;
+        self.drop_logs(&node, freed.into_iter().flatten().flatten())
     }
 
     fn trim_logs(&self, node: NodeId, authentic: bool, outcome: &str, bytes: u64) -> Result<()> {
-        const SQL: &str =
-            "UPDATE evidence SET event_log = NULL, systemd_log = NULL, ima_log = NULL WHERE id IN
-                (SELECT id FROM (SELECT id, bytes, sum(bytes) OVER (ORDER BY id DESC) AS total FROM
-                     (SELECT id, coalesce(length(event_log), 0)::BIGINT + coalesce(length(systemd_log), 0)
-                                 + coalesce(length(ima_log), 0) AS bytes
-                      FROM evidence WHERE node_id = $1 AND authentic = $2 AND outcome = $3) AS logs) AS sums
-                 WHERE bytes > 0 AND total > $4::BIGINT)";
+        // Nearly always they are fewer than any bound, and the node's other evidence is not looked at.
+        const OLD: &str = "WITH kind AS
+                (SELECT id, event_log_id, systemd_log_id, ima_log_id FROM evidence
+                 WHERE node_id = $1 AND authentic = $2 AND outcome = $3
+                   AND (SELECT sum(bytes) FROM logs WHERE node_id = $1) > $4::BIGINT),
+            used AS
+                (SELECT event_log_id AS kept, id FROM kind UNION ALL SELECT systemd_log_id, id FROM kind
+                 UNION ALL SELECT ima_log_id, id FROM kind),
+            newest AS (SELECT kept, max(id) AS at FROM used WHERE kept IS NOT NULL GROUP BY kept)
+            SELECT kept FROM
+                (SELECT kept, sum(bytes) OVER (ORDER BY at DESC, kept DESC) AS total
+                 FROM newest JOIN logs ON logs.id = kept) AS sums
+            WHERE total > $4::BIGINT";
         self.hold(node)?;
-        self.change(SQL, &[&node.to_string(), &authentic, &outcome, &bound(bytes)]).map(drop)
+        let node = node.to_string();
+        let old: Vec<i64> = self.all(OLD, &[&node, &authentic, &outcome, &bound(bytes)], |row| row.get(0))?;
+        for log in &old {
+            for column in COLUMNS {
+                let sql = format!(
+                    "UPDATE evidence SET {column} = NULL
+                     WHERE node_id = $1 AND authentic = $2 AND outcome = $3 AND {column} = $4"
+                );
+                self.change(&sql, &[&node, &authentic, &outcome, log])?;
+            }
+        }
+        self.drop_logs(&node, old.into_iter())
+    }
+}
+
+/// What refers to a log.
+const COLUMNS: [&str; 3] = ["event_log_id", "systemd_log_id", "ima_log_id"];
+
+impl PgTx<'_> {
+    /// The numbers of logs of a node, which are kept if they were not yet.
+    fn keep_logs(&self, node: &str, logs: [&Option<Vec<u8>>; 3]) -> Result<[Option<i64>; 3]> {
+        const KEPT: &str = "SELECT (SELECT id FROM logs WHERE node_id = $1 AND sha256 = $2),
+                                   (SELECT id FROM logs WHERE node_id = $1 AND sha256 = $3),
+                                   (SELECT id FROM logs WHERE node_id = $1 AND sha256 = $4)";
+        const SQL: &str = "INSERT INTO logs (node_id, sha256, bytes, log) VALUES ($1, $2, $3, $4)
+                           ON CONFLICT (node_id, sha256) DO UPDATE SET bytes = excluded.bytes RETURNING id";
+        if logs.iter().all(|log| log.is_none()) {
+            return Ok([None; 3]);
+        }
+        let sums = logs.map(|log| log.as_ref().map(|log| digest(&SHA256, log).as_ref().to_vec()));
+        let [event_log, systemd_log, ima_log] = &sums;
+        let of_row = |row: &Found| Ok([row.get(0)?, row.get(1)?, row.get(2)?]);
+        let mut ids =
+            self.first(KEPT, &[&node, event_log, systemd_log, ima_log], of_row)?.unwrap_or_default();
+        for ((id, log), sum) in ids.iter_mut().zip(logs).zip(&sums) {
+            let (None, Some(log)) = (&id, log) else { continue };
+            let values: super::Values<'_> = &[&node, sum, &stored(log.len() as u64)?, log];
+            *id = self.first(SQL, values, |row| row.get(0))?;
+        }
+        Ok(ids)
+    }
+
+    /// Deletes those of these logs of a node that no evidence came with.
+    fn drop_logs(&self, node: &str, logs: impl Iterator<Item = i64>) -> Result<()> {
+        const SQL: &str = "DELETE FROM logs WHERE id = $2 AND NOT EXISTS
+            (SELECT FROM evidence WHERE node_id = $1
+             AND (event_log_id = $2 OR systemd_log_id = $2 OR ima_log_id = $2))";
+        for log in logs.collect::<BTreeSet<_>>() {
+            self.change(SQL, &[&node, &log])?;
+        }
+        Ok(())
     }
 }
 

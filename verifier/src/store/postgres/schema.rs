@@ -5,7 +5,7 @@ use super::session::{Held, Session, failure};
 use crate::store::{Result, StoreError};
 
 /// Step N brings a database of version N to N + 1.
-const STEPS: &[&str] = &[STEP_0, STEP_1];
+const STEPS: &[&str] = &[STEP_0, STEP_1, STEP_2];
 
 const STEP_0: &str = r#"
 CREATE TABLE meta (key TEXT PRIMARY KEY, value BIGINT NOT NULL);
@@ -208,6 +208,21 @@ CREATE INDEX audit_by_node ON audit (node_id, seq) WHERE node_id IS NOT NULL;
 const STEP_1: &str = "
 CREATE INDEX registrations_listed ON registrations (node_id) INCLUDE (label, last_seen);
 CREATE INDEX enrollments_cloned ON enrollments (node_id) WHERE state = 'current' AND released_twin IS NOT NULL;
+";
+
+const STEP_2: &str = "
+CREATE TABLE logs (
+    id      BIGINT GENERATED ALWAYS AS IDENTITY PRIMARY KEY,
+    node_id TEXT COLLATE \"C\" NOT NULL REFERENCES nodes,
+    sha256  BYTEA NOT NULL,
+    bytes   BIGINT NOT NULL,
+    log     BYTEA NOT NULL,
+    UNIQUE (node_id, sha256) INCLUDE (id, bytes)
+);
+ALTER TABLE evidence ADD COLUMN event_log_id BIGINT, ADD COLUMN systemd_log_id BIGINT, ADD COLUMN ima_log_id BIGINT;
+DROP INDEX evidence_by_node;
+CREATE INDEX evidence_by_kind ON evidence (node_id, authentic, outcome, id)
+    INCLUDE (event_log_id, systemd_log_id, ima_log_id);
 ";
 
 /// Brings a database to the schema of this build. Servers that start at the same time wait for each other.

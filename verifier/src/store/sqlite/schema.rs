@@ -5,7 +5,7 @@ use crate::store::{Result, StoreError};
 use rusqlite::{Connection, TransactionBehavior};
 
 /// Step N brings a database of `user_version` N to N + 1.
-const STEPS: &[&str] = &[STEP_0, STEP_1, STEP_2];
+const STEPS: &[&str] = &[STEP_0, STEP_1, STEP_2, STEP_3];
 
 // Tables with rows of single nodes are not STRICT: a row that somebody damaged beside this program could not be changed any more, by a
 // statement that sets another column of it, and so not be mended either. What is read is typed in any case.
@@ -230,6 +230,25 @@ const STEP_1: &str = "ALTER TABLE documents ADD COLUMN tag BLOB;";
 const STEP_2: &str = "
 CREATE INDEX registrations_listed ON registrations (node_id, label, last_seen);
 CREATE INDEX enrollments_cloned ON enrollments (node_id) WHERE state = 'current' AND released_twin IS NOT NULL;
+";
+
+// A machine sends the same log at each boot: it is kept once. Rows of before have theirs in columns of their own. What is trimmed at each
+// boot is found in the index alone.
+const STEP_3: &str = "
+CREATE TABLE logs (
+    id      INTEGER PRIMARY KEY AUTOINCREMENT,
+    node_id TEXT NOT NULL REFERENCES nodes,
+    sha256  BLOB NOT NULL,
+    bytes   INTEGER NOT NULL,
+    log     BLOB NOT NULL
+);
+CREATE UNIQUE INDEX logs_of_node ON logs (node_id, sha256, bytes);
+ALTER TABLE evidence ADD COLUMN event_log_id INTEGER;
+ALTER TABLE evidence ADD COLUMN systemd_log_id INTEGER;
+ALTER TABLE evidence ADD COLUMN ima_log_id INTEGER;
+DROP INDEX evidence_by_node;
+CREATE INDEX evidence_by_kind ON evidence
+    (node_id, authentic, outcome, id, event_log_id, systemd_log_id, ima_log_id);
 ";
 
 /// Brings a database to the schema of this build.
