@@ -13,8 +13,8 @@ use super::review::Reviewer;
 use super::ruling::EvidenceRequest;
 use super::sequence::Sequence;
 use super::{
-    By, Records, Result, TxView, audit, boot, client, enrollment, evidence, node, policy, proposal, propose,
-    registration, retention, revocation, ruling,
+    By, Records, Result, TxView, audit, boot, client, enrollment, evidence, legible, node, policy, proposal,
+    propose, registration, retention, revocation, ruling,
 };
 use crate::appraisal::Ruling;
 use crate::events::{Announcement, Event};
@@ -28,6 +28,14 @@ use halfkey_protocol::wire::operator::{
 use halfkey_protocol::wire::policies::{Group, PolicyRecord, PolicySummary, ProposalList};
 use halfkey_protocol::wire::{SignedDocument, Verdict};
 use std::sync::atomic::Ordering;
+
+/// A node that begins.
+pub struct Beginning {
+    /// The node, if a tenant ever did something with it.
+    pub known: Option<Node>,
+    /// Its registration, if this database is the registrar's as well; or why it can't be read.
+    pub registration: std::result::Result<Option<Registration>, String>,
+}
 
 /// Nodes that are looked at together.
 const PAGE: u64 = 500;
@@ -70,10 +78,14 @@ impl Records {
     /// # Errors
     /// `RolledBack`.
     pub fn require_here(&self) -> Result<()> {
-        if self.sequence().in_trouble() {
-            self.look_again()?;
-        }
+        self.look_if_in_trouble()?;
         self.require_state()
+    }
+
+    fn look_if_in_trouble(&self) -> Result<()> {
+        // Not held meanwhile.
+        let in_trouble = self.sequence().in_trouble();
+        if in_trouble { self.look_again() } else { Ok(()) }
     }
 
     /// Writes down where the audit trail ends: an older database is noticed by it. Refused if it is not the trail so far. Tells those
@@ -276,6 +288,20 @@ impl Records {
     /// When it can't be read.
     pub fn node(&self, node: NodeId) -> Result<Option<Node>> {
         self.read(|view| node::one(view, node))
+    }
+
+    /// What is known of a node that begins, in the database that this server has answered with.
+    ///
+    /// # Errors
+    /// `RolledBack`; when it can't be read.
+    pub fn beginning(&self, node: NodeId) -> Result<Beginning> {
+        self.look_if_in_trouble()?;
+        self.read_here(|view| {
+            let known = node::one(view, node)?;
+            // Without it the enrollment serves.
+            let (registration, why) = legible(registration::one(view, node))?;
+            Ok(Beginning { known, registration: why.map_or(Ok(registration), Err) })
+        })
     }
 
     /// As [`node::list`].

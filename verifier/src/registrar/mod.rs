@@ -18,14 +18,16 @@ use std::pin::Pin;
 /// An answer to come.
 pub type Future<'a, T> = Pin<Box<dyn std::future::Future<Output = Result<T, Unreachable>> + Send + 'a>>;
 
+/// A registration as a database has it, or why it can't be read.
+pub type Here = Result<Option<Registration>, String>;
+
 /// What a verifier asks its registrar.
 pub trait Registrar: Send + Sync {
     /// One registration, if the node is known.
     fn registration(&self, node: NodeId) -> Future<'_, Option<Registration>>;
-    /// The same for a node that begins: anybody can ask for that, so the answer may be that there is none now.
-    fn lately(&self, node: NodeId) -> Future<'_, Option<Registration>> {
-        self.registration(node)
-    }
+    /// The same for a node that begins: anybody can ask for that, so the answer may be that there is none now. `here` is what the
+    /// verifier's own database has.
+    fn lately(&self, node: NodeId, here: Here) -> Future<'_, Option<Registration>>;
     /// Whether the node is registered, for whoever names one from `source`; `None` if that is asked too often.
     fn knows(&self, node: NodeId, source: Source) -> Future<'_, Option<bool>>;
     /// Lines of the list, by node id.
@@ -47,8 +49,8 @@ impl Registrar for Local {
         Box::pin(registration(&self.db, node))
     }
 
-    fn lately(&self, node: NodeId) -> Future<'_, Option<Registration>> {
-        Box::pin(registration(&self.public_db, node))
+    fn lately(&self, _: NodeId, here: Here) -> Future<'_, Option<Registration>> {
+        Box::pin(std::future::ready(here.map_err(Unreachable)))
     }
 
     fn knows(&self, node: NodeId, _: Source) -> Future<'_, Option<bool>> {

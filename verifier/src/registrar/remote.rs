@@ -1,7 +1,7 @@
 //! The registrar of another host, asked over mTLS.
 
 use super::wire::{Kept, RegistrationList};
-use super::{Future, Registrar, Unreachable};
+use super::{Future, Here, Registrar, Unreachable};
 use crate::client::{Client, ClientError};
 use crate::domain::{Registration, RegistrationLine, Which};
 use crate::limit::{Rate, Source, SourceRate};
@@ -50,7 +50,7 @@ impl Remote {
 }
 
 impl Registrar for Remote {
-    fn lately(&self, node: NodeId) -> Future<'_, Option<Registration>> {
+    fn lately(&self, node: NodeId, _: Here) -> Future<'_, Option<Registration>> {
         Box::pin(async move {
             let busy = || Unreachable("it is asked too often, or about this node".to_owned());
             let _turn = self.at_a_time.try_acquire().map_err(|_| busy())?;

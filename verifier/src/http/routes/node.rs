@@ -1,6 +1,7 @@
 //! What nodes ask. They have no certificate: their TPM speaks for them.
 
 use crate::appraisal::{self, CheckedEvidence, Lifetimes};
+use crate::domain::records::Beginning;
 use crate::domain::{EvidenceRequest, Node, ProposalDecision, ProposalRequest, Records};
 use crate::http::app::App;
 use crate::http::body::{Json, SMALL_BODY};
@@ -91,11 +92,11 @@ async fn begin(
             format!("expected at most {MAX_VOLUMES} enrollment ids"),
         ));
     }
-    app.public_db.run(|records| records.require_here()).await?;
+    let Beginning { known, registration } = app.public_db.run(move |records| records.beginning(node)).await?;
+    let Some(known) = known else { return Err(not_enrolled(&app, node, &peer).await) };
     // A revoked node may begin: its evidence is recorded before it is denied.
-    let known = enrolled_node(&app, node, purpose, &peer).await?;
     let enrollment = appraisal::enrollment(purpose, &known).map_err(refuse_state)?;
-    match verifier.registrar.lately(node).await {
+    match verifier.registrar.lately(node, registration).await {
         Ok(Some(now)) if now.register.srk_public != enrollment.registration.srk_public => {
             return Err(Refusal::new(Reason::SrkChanged, format!("node {node}")));
         }
@@ -123,16 +124,16 @@ async fn finish(
     let evidence = BoundedEvidence::read(&message.value)?;
     let (node, purpose) = (evidence.node, evidence.purpose);
     let start = Instant::now();
-    let known = enrolled_node(&app, node, purpose, &peer).await?;
     let config = app.config();
     let lifetimes = Lifetimes { nonce: config.lifetimes.nonce, pending: config.lifetimes.pending };
     let (keep, clock) = (config.limits.evidence_kept, app.clock.clone());
-    let told = app.clone();
+    let (told, asking) = (app.clone(), peer.clone());
     // Checking, recording and telling go on when the node hangs up, and the memory of the body stays accounted.
     let judge = move |records: &Records| {
         let sent = &message.value;
         let evidence = BoundedEvidence::read(sent)?;
-        let enrollment = appraisal::enrollment(purpose, &known)?;
+        let Some(known) = records.node(node)? else { return Ok(None) };
+        let enrollment = appraisal::enrollment(purpose, &known).inspect_err(log_state)?;
         let now = clock.now();
         let governed = verifier.library.governed(&known, records)?;
         let checked =
@@ -160,9 +161,12 @@ async fn finish(
         );
         let begun = checked.authentic().then(|| nonce::made(&sent.nonce)).flatten();
         told.metrics.verdict(purpose, &verdict, begun.map(|begun| now.saturating_sub(begun)));
-        Ok(verdict)
+        Ok(Some(verdict))
     };
-    Ok(axum::Json(app.public_db.run(judge).await?))
+    match app.public_db.run(judge).await? {
+        Some(verdict) => Ok(axum::Json(verdict)),
+        None => Err(not_enrolled(&app, node, &asking).await),
+    }
 }
 
 async fn wait(
@@ -222,12 +226,12 @@ async fn propose(
 ) -> Answer<Proposed> {
     let verifier = app.verifier()?.clone();
     let node = BoundedEvidence::read_proposal(&message.value.evidence)?.node;
-    let known = enrolled_node(&app, node, Purpose::Propose, &peer).await?;
-    let (lifetime, clock) = (app.config().lifetimes.nonce, app.clock.clone());
+    let (lifetime, clock, asking) = (app.config().lifetimes.nonce, app.clock.clone(), peer.clone());
     let decide = move |records: &Records| {
         let message = &message.value;
         let evidence = BoundedEvidence::read_proposal(&message.evidence)?;
-        let enrollment = appraisal::enrollment(Purpose::Propose, &known)?;
+        let Some(known) = records.node(node)? else { return Ok(None) };
+        let enrollment = appraisal::enrollment(Purpose::Propose, &known).inspect_err(log_state)?;
         let now = clock.now();
         let checked =
             propose::CheckedProposal::of(message, &evidence, enrollment, &verifier.cluster, lifetime, now);
@@ -239,9 +243,11 @@ async fn propose(
         if ruling.counters.is_some() {
             peer.prove(ProvedPeer::Node(node));
         }
-        Ok((ruling, id))
+        Ok(Some((ruling, id)))
     };
-    let (ruling, id) = app.public_db.run(decide).await?;
+    let Some((ruling, id)) = app.public_db.run(decide).await? else {
+        return Err(not_enrolled(&app, node, &asking).await);
+    };
     let answer = |outcome: &str, reason: Option<Reason>, message: String| Proposed {
         outcome: outcome.to_owned(),
         code: reason.map(|reason| reason.code().to_owned()),
@@ -280,11 +286,19 @@ async fn propose(
 
 /// The node, or `None` if it is registered and no tenant ever did something with it.
 async fn known_node(app: &App, node: NodeId, peer: &Peer) -> Result<Option<Node>, Refusal> {
-    if let Some(known) = app.public_db.run(move |records| records.node(node)).await? {
-        return Ok(Some(known));
+    match app.public_db.run(move |records| records.node(node)).await? {
+        Some(known) => Ok(Some(known)),
+        None => require_registered(app, node, peer).await.map(|()| None),
     }
+}
+
+/// Of a node with which no tenant ever did something.
+///
+/// # Errors
+/// `UnknownNode` if it is not registered either, `RateLimited` if that is asked too often.
+async fn require_registered(app: &App, node: NodeId, peer: &Peer) -> Result<(), Refusal> {
     match app.verifier()?.registrar.knows(node, peer.source).await? {
-        Some(true) => Ok(None),
+        Some(true) => Ok(()),
         None => {
             Err(Refusal::new(Reason::RateLimited, "too many questions about nodes that are not enrolled"))
         }
@@ -292,17 +306,19 @@ async fn known_node(app: &App, node: NodeId, peer: &Peer) -> Result<Option<Node>
     }
 }
 
-/// The node, with an enrollment that serves this purpose.
-async fn enrolled_node(app: &App, node: NodeId, purpose: Purpose, peer: &Peer) -> Result<Node, Refusal> {
-    let not_enrolled = || Rejection::new(Reason::NotEnrolled, format!("node {node}"));
-    let known = known_node(app, node, peer).await?.ok_or_else(not_enrolled);
-    let usable = known.and_then(|known| appraisal::enrollment(purpose, &known).map(drop).map(|()| known));
-    usable.map_err(refuse_state)
+/// Why such a node is refused.
+async fn not_enrolled(app: &App, node: NodeId, peer: &Peer) -> Refusal {
+    let not_enrolled = || Rejection::new(Reason::NotEnrolled, format!("node {node}")).into();
+    require_registered(app, node, peer).await.map_or_else(|refusal| refusal, |()| not_enrolled())
 }
 
 fn refuse_state(rejection: Rejection) -> Refusal {
+    log_state(&rejection);
+    rejection.into()
+}
+
+fn log_state(rejection: &Rejection) {
     if rejection.reason == Reason::RolledBack {
         error!("{}", rejection.detail);
     }
-    rejection.into()
 }
