@@ -28,7 +28,7 @@ fn least(command: &Cmd) -> String {
     match command.name {
         "enroll" => "--server https://a:1 --ca /dev/null --tenant-key sha256:00 /dev/null".to_owned(),
         "unbind" => "/dev/null".to_owned(),
-        "fence-exec" => "true".to_owned(),
+        "fence-exec" | "before" => "true".to_owned(),
         _ => String::new(),
     }
 }
@@ -143,6 +143,12 @@ fn what_is_mistyped_is_answered_with_what_was_meant() {
         ("fence-exec", "fence-exec: expected a program, found none", "halfkey-agent fence-exec --help"),
         ("gate --exec", "gate: expected a program, found none", "halfkey-agent gate --help"),
         ("unbind", "unbind: expected at least one LUKS2 device, found none", "halfkey-agent unbind --help"),
+        ("before", "before: expected the name of a unit, found none", "halfkey-agent before --help"),
+        (
+            "fence --passphrase a --shell b",
+            "fence: expected one of --passphrase",
+            "halfkey-agent fence --help",
+        ),
         ("gate --look --exec true", "gate: expected one of --look and --exec", "halfkey-agent gate --help"),
         ("unlock --timeout 0", "expected seconds from 1 to 604800, found '0'", "halfkey-agent --help"),
     ] {

@@ -76,10 +76,11 @@ can_be_installed() {
 installkernel() {
     for_a_crash && return 0
     # The image must find the TPM of the machine it boots on, which need not be this one, whatever bus it is on: one whose
-    # driver is not there has a fence that nobody can close. Network drivers are the business of dracut's own network modules.
-    hostonly='' instmods '=drivers/char/tpm' dm_crypt virtio_net
+    # driver is not there has a fence that nobody can close. But no machine has a TPM by the proxy, which is for programs that
+    # are one, and Xen's front end is to a TPM 1.2. Network drivers are the business of dracut's own network modules.
+    local driver none='^tpm_vtpm_proxy$|^xen_tpmfront$'
+    omit_drivers="${omit_drivers:+$omit_drivers|}$none" hostonly='' instmods '=drivers/char/tpm' dm_crypt virtio_net
     # Where its bus needs a driver as well, as SPI and I2C do: those of this host's TPM. (Without a name instmods reads its input.)
-    local driver
     for driver in $(drivers_on_the_way "${dracutsysrootdir-}/sys/class/tpm/tpm0/device"); do
         hostonly='' instmods "$driver"
     done
@@ -104,36 +105,27 @@ pulled_in_by() {
     ln -sfn "../$3" "$folder/$3"
 }
 
-# A unit that gives a root shell: what it runs, runs behind the fence. It replaces ExecStart, because an ExecStartPre can be
-# skipped at the console. Each unit has a file of its own: PID 1 does not load a drop-in folder that is a link.
+# Behind the fence goes what a unit runs that gives a root shell. Each has a folder of its own: PID 1 does not load a drop-in
+# folder that is a link.
 fence_shell() {
-    local unit=$1 relations=${2-} file from='' command
-    local -a places=("${dracutbasedir:?}"/modules.d/[0-9][0-9]dracut-systemd/"$unit")
+    local unit=$1 file
+    local -a places=("${dracutbasedir:?}"/modules.d/[0-9][0-9]dracut-systemd/"$unit" "${dracutsysrootdir-}$systemdsystemunitdir/$unit")
     # dracut installs the one as the other.
     [[ $unit == rescue.service ]] && places+=("$dracutbasedir"/modules.d/[0-9][0-9]dracut-systemd/emergency.service)
-    places+=("${dracutsysrootdir-}$systemdsystemunitdir/$unit")
     for file in "${places[@]}"; do
-        [[ -z $from && -e $file ]] && from=$file
-    done
-    if [[ ! $from ]]; then
-        # Not every version has each of them. One that must be there, or is started by name, and is not fenced, is a way in.
-        if [[ $unit != emergency.service && $unit != rescue.service ]] \
-            && ! grep -qsrF "$unit" "$dracutbasedir"/modules.d/[0-9][0-9]dracut-systemd; then
+        if [[ -e $file ]]; then
+            inst_simple "$moddir/fence-shell.conf" "$systemdsystemunitdir/$unit.d/zz-halfkey.conf"
             return 0
         fi
-        # What install() returns is not looked at.
-        dfatal "halfkey: expected a unit file $unit, found none: its shell could not be fenced"
-        exit 1
+    done
+    # Not every version has each of them. One that must be there, or is started by name, and is not fenced, is a way in.
+    if [[ $unit != emergency.service && $unit != rescue.service ]] \
+        && ! grep -qsrF "$unit" "$dracutbasedir"/modules.d/[0-9][0-9]dracut-systemd; then
+        return 0
     fi
-
-    command=$(sed -n 's|^ExecStart=[-:+!]*/|/|p' "$from" | tail -n 1)
-    # bash may come with a module that sorts after this one, or not at all; a shell of some kind is in every image.
-    [[ ${command%% *} == */bash && ! -e $initdir${command%% *} ]] && command=/bin/sh
-    mkdir -p "$initdir$systemdsystemunitdir/$unit.d"
-    {
-        printf '[Unit]\n%s[Service]\n' "$relations"
-        printf 'ExecStart=\nExecStart=-/usr/bin/halfkey-agent fence --exec %s\n' "${command:-/bin/sh}"
-    } > "$initdir$systemdsystemunitdir/$unit.d/zz-halfkey.conf"
+    # What install() returns is not looked at.
+    dfatal "halfkey: expected a unit file $unit, found none: its shell could not be fenced"
+    exit 1
 }
 
 # The gate waits for a root, which waits for systemd-repart where that makes it. Nothing here tells whether there will be one: the
@@ -151,7 +143,7 @@ warn_of_repart() {
 
 # called by dracut
 install() {
-    local unit relations
+    local unit
     for_a_crash && return 0
 
     inst_simple "$(find_binary "${HALFKEY_AGENT:-halfkey-agent}")" /usr/bin/halfkey-agent
@@ -162,24 +154,21 @@ install() {
     # From dracut-ng 103 on nothing else does.
     pulled_in_by sysinit.target wants cryptsetup.target
 
-    # The fence on every way out: each is a drop-in that runs the agent, so masking our unit changes nothing.
-    # These may come while the agent runs: it is ended first.
-    relations=$'Conflicts=halfkey-unlock.service\nAfter=halfkey-unlock.service\n'
-    for unit in emergency rescue dracut-emergency; do
-        fence_shell "$unit.service" "$relations"
+    # The fence on every way out: each is a drop-in that runs the agent, so masking our unit changes nothing. Where our unit
+    # must have ended first, it says so itself. (Of files that are the same, dracut makes one of several names.)
+    for unit in emergency rescue dracut-emergency debug-shell; do
+        fence_shell "$unit.service"
     done
-    # These are started in one transaction with the agent, where a conflict would drop one of them.
-    fence_shell debug-shell.service
     for unit in "${dracutsysrootdir-}$systemdsystemunitdir"/breakpoint-*.service; do
         fence_shell "${unit##*/}"
     done
-    inst_simple "$moddir/fence-passphrase.conf" "$systemdsystemunitdir/systemd-cryptsetup@.service.d/zz-halfkey.conf"
+    inst_simple "$moddir/before.conf" "$systemdsystemunitdir/systemd-cryptsetup@.service.d/zz-halfkey.conf"
     # The root gate: first looks before the root is used, and the last one, which is the last way out. A drop-in for a unit
     # that is not there changes nothing.
     inst_simple "$moddir/halfkey-gate.service" "$systemdsystemunitdir/halfkey-gate.service"
     pulled_in_by initrd-root-fs.target requires halfkey-gate.service
     for unit in dracut-pre-pivot initrd-parse-etc plymouth-switch-root systemd-repart ostree-prepare-root bootc-root-setup; do
-        inst_simple "$moddir/first-look.conf" "$systemdsystemunitdir/$unit.service.d/zz-halfkey.conf"
+        inst_simple "$moddir/before.conf" "$systemdsystemunitdir/$unit.service.d/zz-halfkey.conf"
     done
     inst_simple "$moddir/gate.conf" "$systemdsystemunitdir/initrd-switch-root.service.d/zz-halfkey.conf"
     inst_simple "$moddir/before-gate.conf" "$systemdsystemunitdir/mount.d/50-halfkey.conf"

@@ -15,6 +15,7 @@
 //! | [`exitrd`] | what the running system must not execute when it shuts down |
 //! | [`mountinfo`] | what is mounted where |
 //! | [`way_out`] | what must be done before a shell or a prompt |
+//! | [`shell`] | what a unit runs that gives a shell |
 //! | [`sysrq`] | off while something is open |
 //! | [`teardown`] | takes away what was opened, before a shell or a prompt |
 //! | [`stack`], [`processes`], [`dm`] | what stands on LUKS mappings, who uses them, the ioctls that remove them |
@@ -29,6 +30,7 @@ pub mod init;
 pub mod mountinfo;
 pub mod processes;
 pub mod route;
+pub mod shell;
 pub mod stack;
 pub mod state;
 pub mod sysrq;

@@ -337,7 +337,7 @@ pub const COMMANDS: &[Cmd] = &[
     Cmd {
         name: "fence",
         about: "close the boot window (PCR 15)",
-        usage: &["fence [--passphrase MAPPING | --exec COMMAND [ARGUMENT...]]"],
+        usage: &["fence [--passphrase MAPPING | --shell UNIT | --exec COMMAND [ARGUMENT...]]"],
         text: FENCE,
         options: &[
             Opt::new(
@@ -345,6 +345,11 @@ pub const COMMANDS: &[Cmd] = &[
                 Takes::Text("MAPPING"),
                 "a passphrase is about to be asked for /dev/mapper/MAPPING: note that on top of an opened fence; \
                  nothing if the mapping is open already",
+            ),
+            Opt::new(
+                "shell",
+                Takes::Text("UNIT"),
+                "then become what the file of this unit starts: a shell of the initramfs",
             ),
             Opt::new("exec", Takes::Program("COMMAND..."), "the same as fence-exec"),
         ],
@@ -358,6 +363,18 @@ pub const COMMANDS: &[Cmd] = &[
         text: FENCE,
         options: &[],
         operands: Takes::Program("COMMAND..."),
+        notes: &[],
+    },
+    Cmd {
+        name: "before",
+        about: "do what comes before a unit of the initramfs",
+        usage: &["before NAME [INSTANCE]"],
+        text: &[
+            "Called by drop-ins, with the unit's name as systemd's %p and %I give it. Before systemd-cryptsetup asks for a \
+                 passphrase: fence --passphrase INSTANCE. Before any other unit, which uses the mounted root: gate --look.",
+        ],
+        options: &[],
+        operands: Takes::Text("NAME"),
         notes: &[],
     },
     Cmd {

@@ -46,6 +46,8 @@ pub enum Command {
         tpm: Location,
         /// A passphrase is about to be asked for this mapping.
         passphrase: Option<String>,
+        /// Become what the file of this unit starts afterwards.
+        shell: Option<String>,
         /// Become this program afterwards.
         exec: Vec<OsString>,
     },
@@ -137,6 +139,29 @@ mod tests {
             Ok(Command::Unlock { json: true, .. })
         ));
         assert!(matches!(parsed("fence --passphrase root"), Ok(Command::Fence { passphrase: Some(_), .. })));
+        assert!(matches!(
+            parsed("fence --shell emergency.service"),
+            Ok(Command::Fence { passphrase: None, shell: Some(_), .. })
+        ));
+        // A unit without an instance has an empty word there.
+        let parsed = |line: &str| parse(line.split(' ').map(OsString::from), None);
+        for line in ["before initrd-parse-etc ", "before initrd-parse-etc"] {
+            assert!(matches!(parsed(line), Ok(Command::FirstLook { .. })), "{line}");
+        }
+        for (line, mapping) in [
+            ("before systemd-cryptsetup luks-0b5f", "luks-0b5f"),
+            ("before systemd-cryptsetup a/b", "a/b"),
+            ("before systemd-cryptsetup ", ""),
+            ("before systemd-cryptsetup", ""),
+        ] {
+            let Ok(Command::Fence { passphrase, shell: None, exec, .. }) = parsed(line) else {
+                panic!("{line}")
+            };
+            assert_eq!((passphrase.as_deref(), exec.len()), (Some(mapping), 0), "{line}");
+        }
+        for line in ["before", "before a b c"] {
+            assert!(parsed(line).is_err(), "{line}");
+        }
         for line in [
             "fence-exec systemctl --no-block switch-root /sysroot",
             "fence --exec systemctl --no-block switch-root /sysroot",

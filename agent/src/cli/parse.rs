@@ -101,6 +101,7 @@ impl Given {
             "enroll" => self.enroll(tpm),
             "unlock" => self.unlock(tpm),
             "fence" | "fence-exec" => self.fence(tpm),
+            "before" => self.before(tpm),
             "gate" => self.gate(tpm),
             "status" => {
                 if self.has("removable") {
@@ -178,14 +179,29 @@ impl Given {
 
     fn fence(mut self, tpm: Location) -> Result<Command> {
         if self.program.is_some() {
-            return Ok(Command::Fence { tpm, passphrase: None, exec: self.exec()? });
+            return Ok(Command::Fence { tpm, passphrase: None, shell: None, exec: self.exec()? });
         }
-        let passphrase = self.text("passphrase")?;
-        if let Some(name) = passphrase.as_deref().filter(|name| !is_mapping_name(name)) {
-            // Whatever stands there, a passphrase is about to be asked for: no mapping has this name.
-            console::say(&format!("'{}' is no name of a mapping", name.escape_debug()));
+        match (self.text("passphrase")?, self.text("shell")?) {
+            (Some(_), Some(_)) => Err(self.usage("expected one of --passphrase and --shell, found both")),
+            (Some(mapping), None) => Ok(before_passphrase(tpm, mapping)),
+            (None, shell) => Ok(Command::Fence { tpm, passphrase: None, shell, exec: Vec::new() }),
         }
-        Ok(Command::Fence { tpm, passphrase, exec: Vec::new() })
+    }
+
+    fn before(mut self, tpm: Location) -> Result<Command> {
+        let mut words = std::mem::take(&mut self.operands).into_iter();
+        let unit = words.next().ok_or_else(|| self.missing("the name of a unit"))?;
+        let instance = words.next().unwrap_or_default();
+        if let Some(other) = words.next() {
+            let what =
+                format!("expected a name and an instance, found '{}' as well", other.to_string_lossy());
+            return Err(self.usage(&what));
+        }
+        // The one that asks. Its name is systemd's.
+        if unit == "systemd-cryptsetup" {
+            return Ok(before_passphrase(tpm, instance.to_string_lossy().into_owned()));
+        }
+        Ok(Command::FirstLook { tpm })
     }
 
     fn gate(mut self, tpm: Location) -> Result<Command> {
@@ -354,6 +370,14 @@ fn distance(a: &str, b: &str) -> usize {
 fn text(value: OsString) -> Result<String> {
     let lossy = |value: &OsStr| shown(&value.to_string_lossy());
     value.into_string().map_err(|value| Error::usage(format!("expected UTF-8, found '{}'", lossy(&value))))
+}
+
+/// Whatever stands there, a passphrase is about to be asked for: no mapping has a name that is none.
+fn before_passphrase(tpm: Location, mapping: String) -> Command {
+    if !is_mapping_name(&mapping) {
+        console::say(&format!("'{}' is no name of a mapping", mapping.escape_debug()));
+    }
+    Command::Fence { tpm, passphrase: Some(mapping), shell: None, exec: Vec::new() }
 }
 
 fn location(text: &str) -> Result<Location> {

@@ -20,9 +20,10 @@ use crate::boot::cmdline::Settings;
 use crate::cli::Command;
 use crate::error::{Error, Result};
 use crate::fence::Unconfirmed;
-use crate::{console, enroll, hardening, initramfs};
+use crate::{boot, console, enroll, hardening, initramfs};
 use std::ffi::OsString;
 use std::os::unix::process::CommandExt;
+use std::path::Path;
 use std::process::ExitCode;
 
 /// Does what the command line asks for.
@@ -40,7 +41,12 @@ pub fn run(command: Command) -> Result<ExitCode> {
             harden();
             return Ok(unlock::run(options, json));
         }
-        Command::Fence { tpm, passphrase, exec } => fence::run(&tpm, passphrase.as_deref(), &exec)?,
+        Command::Fence { tpm, passphrase, shell: None, exec } => {
+            fence::run(&tpm, passphrase.as_deref(), &exec)?
+        }
+        Command::Fence { tpm, passphrase, shell: Some(unit), .. } => {
+            fence::run(&tpm, passphrase.as_deref(), &boot::shell::command(Path::new("/"), &unit))?;
+        }
         Command::Gate { tpm, exec } => gate::run(&tpm, &exec)?,
         Command::FirstLook { tpm } => gate::first_look(&tpm)?,
         Command::Status { tpm, devices, json } => {

@@ -26,7 +26,7 @@ const MASKED: &str = "rd.systemd.mask=halfkey-unlock.service rd.luks=0";
 const ASK_PID_1: &str = "for f in /usr/lib/systemd/system/*.service; do while read -r l; do case $l in StandardInput=tty*) \
     u=${f##*/}; d=no; e=no; [ $u = dracut-cmdline-ask.service ] && break; \
     case $(systemctl show -p DropInPaths --value $u) in */$u.d/*halfkey.conf*) d=yes;; esac; \
-    case $(systemctl show -p ExecStart --value $u) in *'halfkey-agent fence --exec'*) e=yes;; esac; \
+    case $(systemctl show -p ExecStart --value $u) in *\"halfkey-agent fence --shell $u \"*) e=yes;; esac; \
     echo $u:$d:$e; break;; esac; done < $f; done";
 
 /// Units of other images that use the root as soon as it is mounted, or change it: each after it and before the target.
@@ -36,7 +36,7 @@ const USERS: &[&str] = &["ostree-prepare-root", "bootc-root-setup", "systemd-rep
 const ASK_FOR_LOOKS: &str = "case $(systemctl show -p Requires --value initrd-root-fs.target) in *halfkey-gate.service*) echo required;; \
     esac; for u in halfkey-gate:ExecStart initrd-parse-etc:ExecStartPre dracut-pre-pivot:ExecStartPre \
     ostree-prepare-root:ExecStartPre bootc-root-setup:ExecStartPre systemd-repart:ExecStartPre; do \
-    case $(systemctl show -p ${u#*:} --value ${u%:*}.service) in *'halfkey-agent gate --look'*) echo ${u%:*};; esac; \
+    case $(systemctl show -p ${u#*:} --value ${u%:*}.service) in *'halfkey-agent gate --look'*|*\"halfkey-agent before ${u%:*} \"*) echo ${u%:*};; esac; \
     case $(systemctl show -p After --value ${u%:*}.service) in *halfkey-gate.service*) echo later;; esac; done";
 /// What it answers.
 const LOOKING: &str = "required halfkey-gate initrd-parse-etc later dracut-pre-pivot later ostree-prepare-root later \

@@ -10,6 +10,7 @@ complete -c halfkey-agent -n __fish_use_subcommand -a propose -d 'tell the verif
 complete -c halfkey-agent -n __fish_use_subcommand -a unbind -d 'remove keyslot and token from a volume'
 complete -c halfkey-agent -n __fish_use_subcommand -a fence -d 'close the boot window (PCR 15)'
 complete -c halfkey-agent -n __fish_use_subcommand -a fence-exec -d 'close the boot window, then become another program'
+complete -c halfkey-agent -n __fish_use_subcommand -a before -d 'do what comes before a unit of the initramfs'
 complete -c halfkey-agent -n __fish_use_subcommand -a gate -d 'check that the root is on a volume that was opened (before switch-root)'
 complete -c halfkey-agent -n '__fish_seen_subcommand_from enroll' -l server -x -d 'the verifier'
 complete -c halfkey-agent -n '__fish_seen_subcommand_from enroll' -l registrar -x -d 'the registrar, if it is another host'
@@ -49,6 +50,7 @@ complete -c halfkey-agent -n '__fish_seen_subcommand_from propose' -l json -d 'p
 complete -c halfkey-agent -n '__fish_seen_subcommand_from unbind' -l key-file -r -F -d 'opens the volume'
 complete -c halfkey-agent -n '__fish_seen_subcommand_from unbind' -F
 complete -c halfkey-agent -n '__fish_seen_subcommand_from fence' -l passphrase -x -d 'a passphrase is about to be asked for /dev/mapper/MAPPING'
+complete -c halfkey-agent -n '__fish_seen_subcommand_from fence' -l shell -x -d 'then become what the file of this unit starts'
 complete -c halfkey-agent -n '__fish_seen_subcommand_from fence' -l exec -x -a '(__fish_complete_command)' -d 'the same as fence-exec'
 complete -c halfkey-agent -n '__fish_seen_subcommand_from fence-exec' -a '(__fish_complete_subcommand)'
 complete -c halfkey-agent -n '__fish_seen_subcommand_from gate' -l look -d 'look only, at what is mounted so far'
