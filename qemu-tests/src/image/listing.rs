@@ -2,7 +2,7 @@
 //! itself stops behind the first.
 
 use crate::error::{Context, Result};
-use std::collections::HashSet;
+use std::collections::HashMap;
 
 /// Before the name of an entry.
 const HEADER: usize = 110;
@@ -10,7 +10,8 @@ const MAGIC: &[u8] = b"070701";
 const REGULAR: u32 = 0o100_000;
 
 /// An entry of an archive.
-struct Entry {
+struct Entry<'a> {
+    name: &'a [u8],
     inode: u32,
     mode: u32,
     links: u32,
@@ -19,7 +20,7 @@ struct Entry {
     end: usize,
 }
 
-fn entry(image: &[u8], at: usize) -> Result<Entry> {
+fn entry(image: &[u8], at: usize) -> Result<Entry<'_>> {
     let header = image.get(at..at + HEADER).filter(|header| header.starts_with(MAGIC));
     let header = header.context(format_args!("expected the header of an archive's entry at {at}"))?;
     let field = |index: usize| {
@@ -29,7 +30,8 @@ fn entry(image: &[u8], at: usize) -> Result<Entry> {
     let (size, name_size) = (field(6)? as usize, field(11)? as usize);
     let name = image.get(at + HEADER..at + HEADER + name_size).context("a name is cut off")?;
     let end = ((at + HEADER + name_size).next_multiple_of(4) + size).next_multiple_of(4);
-    Ok(Entry { inode: field(0)?, mode: field(1)?, links: field(4)?, is_last: name == b"TRAILER!!!\0", end })
+    let is_last = name == b"TRAILER!!!\0";
+    Ok(Entry { name, inode: field(0)?, mode: field(1)?, links: field(4)?, is_last, end })
 }
 
 /// Behind what fills an archive up.
@@ -53,22 +55,39 @@ pub fn compressed_at(image: &[u8]) -> Result<usize> {
     Ok(at)
 }
 
-/// How many regular files there are. One of several names is one: dracut links files of the same content to each other.
+/// The regular files of an image.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Files {
+    /// All of them.
+    pub all: usize,
+    /// Those with a certain word in their path.
+    pub named: usize,
+}
+
+/// How many regular files there are, and how many whose path has `word` in it. One of several names is one: dracut links files of the
+/// same content to each other.
 ///
 /// # Errors
 /// If something else than an archive comes where one must begin.
-pub fn regular_files(image: &[u8]) -> Result<usize> {
-    let (mut count, mut linked) = (0, HashSet::new());
+pub fn regular_files(image: &[u8], word: &str) -> Result<Files> {
+    let (mut alone, mut linked) = (Files { all: 0, named: 0 }, HashMap::new());
     let (mut at, mut archive) = (0, 0);
     while let Some(begin) = skip_zeros(image, at) {
-        let Entry { inode, mode, links, is_last, end } = entry(image, begin)?;
-        if mode & 0o170_000 == REGULAR && (links < 2 || linked.insert((archive, inode))) {
-            count += 1;
+        let Entry { name, inode, mode, links, is_last, end } = entry(image, begin)?;
+        let is_named = name.windows(word.len().max(1)).any(|part| part == word.as_bytes());
+        if mode & 0o170_000 == REGULAR {
+            if links < 2 {
+                alone.all += 1;
+                alone.named += usize::from(is_named);
+            } else {
+                *linked.entry((archive, inode)).or_insert(false) |= is_named;
+            }
         }
         archive += usize::from(is_last);
         at = end;
     }
-    Ok(count)
+    let named = linked.values().filter(|named| **named).count();
+    Ok(Files { all: alone.all + linked.len(), named: alone.named + named })
 }
 
 #[cfg(test)]
@@ -86,16 +105,16 @@ mod tests {
         // As dracut fills up the first.
         image.resize(image.len().next_multiple_of(512), 0);
         image.extend(with_files(&cpio(&[file("etc/two"), file("etc/three")]), &[file("four")]));
-        assert_eq!(regular_files(&image).unwrap(), 4);
+        assert_eq!(regular_files(&image, "etc/").unwrap(), Files { all: 4, named: 2 });
         assert!(compressed_at(&image).is_err());
         let archives = image.len();
         image.extend(b"\x28\xb5\x2f\xfd");
-        assert!(regular_files(&image).is_err());
+        assert!(regular_files(&image, "").is_err());
         assert_eq!(compressed_at(&image).unwrap(), archives);
         assert_eq!(compressed_at(&image[archives..]).unwrap(), 0);
         for end in 0..image.len() {
             // No panic.
-            let _ = (regular_files(&image[..end]), compressed_at(&image[..end]));
+            let _ = (regular_files(&image[..end], "o"), compressed_at(&image[..end]));
         }
     }
 
@@ -110,6 +129,9 @@ mod tests {
         let image = tempfile::NamedTempFile::new().unwrap();
         let script = r#"find . | LC_ALL=C sort | cpio --quiet --reproducible -o -H newc -O "$0""#;
         run(Command::new("sh").args(["-c", script]).arg(image.path()).current_dir(dir.path())).unwrap();
-        assert_eq!(regular_files(&fs::read(image.path()).unwrap()).unwrap(), 2);
+        let image = fs::read(image.path()).unwrap();
+        for (word, named) in [("one", 1), ("two", 1), ("e", 2), ("four", 0)] {
+            assert_eq!(regular_files(&image, word).unwrap(), Files { all: 2, named }, "{word}");
+        }
     }
 }

@@ -28,12 +28,19 @@ pub struct Size {
     pub zstd: i64,
     /// Regular files: folders, links and further names of the same file cost next to nothing.
     pub files: i64,
+    /// Those of them that are the unlocker's own: the rest are programs and libraries of the distribution, and drivers of the kernel.
+    pub own: i64,
 }
 
 impl std::ops::Sub for Size {
     type Output = Self;
     fn sub(self, other: Self) -> Self {
-        Self { cpio: self.cpio - other.cpio, zstd: self.zstd - other.zstd, files: self.files - other.files }
+        Self {
+            cpio: self.cpio - other.cpio,
+            zstd: self.zstd - other.zstd,
+            files: self.files - other.files,
+            own: self.own - other.own,
+        }
     }
 }
 
@@ -68,40 +75,47 @@ fn images(dir: &Path, paths: &Paths, of: &'static Distribution) -> Result<Images
     let tree = Compared::new(paths, &packages, PEERS, &mut say)?;
     let crypt = if tree.has(CRYPTSETUP) { CRYPTSETUP } else { "" };
     let image = |name: &str, extra: &str| -> Result<Size> {
-        eprintln!("{}: building the initramfs with {name} ...", of.title);
+        eprintln!(
+            "{}: building the initramfs with {} ...",
+            of.title,
+            if name.is_empty() { "crypt and network" } else { name }
+        );
         let image = dir.join("compared.cpio");
         tree.build(&format!("{BASE} {crypt} {extra}"), &image)?;
-        size(&image)
+        size(&image, name)
     };
-    let base = image("crypt and network", "")?;
+    let base = image("", "")?;
     let (halfkey, clevis) = (image("halfkey", "halfkey")?, image("clevis", CLEVIS)?);
     Ok(Images { of, base, halfkey: halfkey - base, clevis: clevis - base })
 }
 
-fn size(image: &Path) -> Result<Size> {
-    let files = regular_files(&std::fs::read(image)?)?;
+/// `unlocker` is in the path of each file of its own, and of no other.
+fn size(image: &Path, unlocker: &str) -> Result<Size> {
+    let files = regular_files(&std::fs::read(image)?, unlocker)?;
+    let own = if unlocker.is_empty() { 0 } else { files.named };
     let zstd = run::output(Command::new("zstd").args(["-19", "-q", "-c"]).arg(image))?;
     Ok(Size {
         cpio: i64::try_from(std::fs::metadata(image)?.len())?,
         zstd: i64::try_from(zstd.len())?,
-        files: i64::try_from(files)?,
+        files: i64::try_from(files.all)?,
+        own: i64::try_from(own)?,
     })
 }
 
 /// For people.
 pub fn print(all: &[Images]) {
-    println!("added to an initramfs         cpio bytes   zstd -19   files");
+    println!("added to an initramfs         cpio bytes   zstd -19   files  its own");
     for Images { of, base, halfkey, clevis } in all {
         println!("{}", of.title);
         for (name, size) in [("(crypt and network alone)", base), ("halfkey", halfkey), ("clevis", clevis)] {
-            println!("  {name:<25} {:>12} {:>10} {:>7}", size.cpio, size.zstd, size.files);
+            println!("  {name:<25} {:>12} {:>10} {:>7} {:>8}", size.cpio, size.zstd, size.files, size.own);
         }
     }
 }
 
 /// For programs, by the distribution's name.
 pub fn json(all: &[Images]) -> serde_json::Value {
-    let size = |size: &Size| serde_json::json!({ "cpio": size.cpio, "zstd": size.zstd, "files": size.files });
+    let size = |size: &Size| serde_json::json!({ "cpio": size.cpio, "zstd": size.zstd, "files": size.files, "own_files": size.own });
     let one = |images: &Images| {
         let sizes = serde_json::json!({ "halfkey": size(&images.halfkey), "clevis": size(&images.clevis) });
         (images.of.name.to_owned(), sizes)
