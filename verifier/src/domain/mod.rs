@@ -11,7 +11,7 @@
 //! | [`node`], [`enrollment`], [`revocation`] | nodes: which keys, and whether anything goes out |
 //! | [`ruling`], [`evidence`], [`boot`], `released` | rulings on evidence, the record of it, boots that wait for an operator, the last that was released |
 //! | [`policy`], [`governing`], [`propose`], [`proposal`], [`review`] | what governs a node, what it proposes, and both looked at again |
-//! | [`registration`], [`client`] | the registrar's records; certificates |
+//! | [`registration`], `room`, [`client`] | the registrar's records, and room among them; certificates |
 //! | [`retention`] | what is forgotten |
 //! | `seal`, `check` | tags of rows by the cluster key; rows of nodes compared with the documents |
 
@@ -39,6 +39,7 @@ mod released;
 pub mod retention;
 pub mod review;
 pub mod revocation;
+mod room;
 pub mod ruling;
 pub mod seal;
 pub mod sequence;

@@ -18,7 +18,7 @@ use super::{
 };
 use crate::appraisal::Ruling;
 use crate::events::{Announcement, Event};
-use crate::limit::{Rate, Source};
+use crate::limit::{Rate, Room, Source};
 use crate::store::{Changes, RegistrationLine, Standbys, Store as _, Then, Tx, Which};
 use halfkey_protocol::NodeId;
 use halfkey_protocol::document::Place;
@@ -267,8 +267,8 @@ impl Records {
     ///
     /// # Errors
     /// `AkChanged`, `Activation`, `RateLimited`.
-    pub fn save_registration(&self, new: &NewRegistration, unenrolled: u64, now: u64) -> Result<Saved> {
-        self.write(|view| registration::save(view, new, unenrolled, now))
+    pub fn save_registration(&self, new: &NewRegistration, room: &Room, now: u64) -> Result<Saved> {
+        self.write(|view| registration::save(view, new, room, now))
     }
 
     /// As [`registration::keep`].

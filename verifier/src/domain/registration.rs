@@ -1,16 +1,14 @@
 //! The registrar's records.
 
-use super::{By, Error, Result, TxView, audit, json, legible};
+use super::{By, Error, Result, TxView, audit, json, legible, room};
 use crate::events::Event;
-use crate::limit::{Holder, Source, first_to_go};
-use crate::store::{RegistrationRow, SourceRow};
+use crate::limit::{Room, Source};
+use crate::store::RegistrationRow;
 use halfkey_protocol::identity::fingerprint;
 use halfkey_protocol::wire::Register;
 use halfkey_protocol::{Bytes, NodeId, Reason};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
-use std::net::IpAddr;
-use std::time::Duration;
 
 /// How far the clocks of replicas may be apart, in seconds.
 pub const SKEW: u64 = 30;
@@ -87,13 +85,13 @@ pub fn one(view: &TxView<'_>, node: NodeId) -> Result<Option<Registration>> {
     view.rows.registration(node)?.map(read).transpose()
 }
 
-/// Stores what was activated, with the challenge that came with the answer. At `unenrolled` records that no tenant enrolled one of
-/// them goes.
+/// Stores what was activated, with the challenge that came with the answer. Where `room` among the records that no tenant enrolled is
+/// full, some of them go.
 ///
 /// # Errors
 /// `AkChanged` (the EK has another AK), `Activation` (a later challenge was answered already), `RateLimited` (there is no room, and
 /// none can be made).
-pub fn save(view: &TxView<'_>, new: &NewRegistration, unenrolled: u64, now: u64) -> Result<Saved> {
+pub fn save(view: &TxView<'_>, new: &NewRegistration, room: &Room, now: u64) -> Result<Saved> {
     // One that can't be read is written anew: whoever damages it must not keep the machine from registering.
     let (known, damage) = legible(view.rows.registration(new.node).map_err(Error::from))?;
     let (saved, detail) = match &known {
@@ -111,7 +109,7 @@ pub fn save(view: &TxView<'_>, new: &NewRegistration, unenrolled: u64, now: u64)
         Some(_) => (Saved::SrkChanged, Some("storage key changed: the TPM was cleared".to_owned())),
         None if damage.is_some() => (Saved::Same, None),
         None => {
-            make_room(view, unenrolled, now)?;
+            room::make(view, room, now)?;
             (Saved::New, Some(format!("EK {}", fingerprint(&new.register.ek_public))))
         }
     };
@@ -166,32 +164,4 @@ pub fn keep(view: &TxView<'_>, node: NodeId) -> Result<()> {
     }
     view.emit(Event::NodeChanged(node));
     Ok(())
-}
-
-/// At `unenrolled` records that no tenant enrolled one of them goes: the oldest of the source that has most. Software
-/// TPMs cost nothing, so refusing would let whoever makes enough of them keep every machine out.
-fn make_room(view: &TxView<'_>, unenrolled: u64, now: u64) -> Result<()> {
-    let waiting = view.rows.unkept_registrations()?;
-    if waiting < unenrolled {
-        return Ok(());
-    }
-    let sources = view.rows.unkept_by_source()?;
-    let address = |row: &SourceRow| row.source.parse::<IpAddr>().ok().map(Source::from);
-    let holders = sources.iter().zip(0..).filter_map(|(row, id)| {
-        let idle = Duration::from_secs(now.saturating_sub(row.oldest));
-        Some(Holder { id, source: address(row)?, weight: row.count, idle })
-    });
-    let most = || first_to_go(holders.collect()).and_then(|gone| sources.get(gone as usize));
-    // What came from nowhere, this server did not write.
-    let Some(gone) = sources.iter().find(|row| address(row).is_none()).or_else(most) else {
-        let what = format!("{waiting} nodes wait for a tenant, at most {unenrolled} may");
-        return Err(Error::Refused(Reason::RateLimited, what));
-    };
-    view.rows.delete_unkept(gone.oldest_row)?;
-    let (site, which) = match address(gone) {
-        Some(source) => (source.site(), format!("the oldest from {}, which has most,", source.site())),
-        None => ("nowhere".to_owned(), "one from no address".to_owned()),
-    };
-    let detail = format!("{waiting} nodes wait for a tenant: {which} was forgotten");
-    audit::count(view, By { actor: "verifier", now }, "evict", &site, None, &detail)
 }

@@ -4,11 +4,15 @@ mod connections;
 mod memory;
 mod metered_stream;
 mod proved;
+mod ranking;
 mod rate;
+mod room;
 mod source;
 
 pub use connections::{ConnectionTable, PeerClass, Permit, Proved, Slot, Work};
 pub use memory::{Full, Pool, Share};
 pub use metered_stream::MeteredStream;
+pub use ranking::Ranking;
 pub use rate::{Counted, Counts, Rate, SourceRate};
+pub use room::Room;
 pub use source::{Holder, Source, first_to_go};

@@ -10,7 +10,7 @@ use std::time::Duration;
 pub struct Source(IpAddr);
 
 /// Prefixes that are weighed, widest first, in bits.
-const PREFIXES: [u32; 3] = [48, 56, 64];
+pub const PREFIXES: [u32; 3] = [48, 56, 64];
 
 impl From<IpAddr> for Source {
     fn from(address: IpAddr) -> Self {

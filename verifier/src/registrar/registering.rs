@@ -9,7 +9,7 @@ use crate::domain::registration::{SKEW, TICKS};
 use crate::domain::{Answered, By, Db, Error, NewRegistration, Saved, legible};
 use crate::http::refusal::Refusal;
 use crate::keys::ClusterKey;
-use crate::limit::{Rate, Source, SourceRate};
+use crate::limit::{Rate, Room, Source, SourceRate};
 use crate::{Clock, Failure};
 use aws_lc_rs::digest::{SHA256, digest};
 use halfkey_evidence::ek::Roots;
@@ -18,6 +18,7 @@ use halfkey_protocol::keys::{half, label};
 use halfkey_protocol::tpm::name::object_name;
 use halfkey_protocol::wire::{Activate, Register, Registered};
 use halfkey_protocol::{NodeId, Reason};
+use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use tracing::{info, warn};
 use zeroize::Zeroizing;
@@ -35,7 +36,8 @@ pub struct Registering {
     roots: Option<Roots>,
     /// Seconds between a challenge and its answer.
     lifetime: u64,
-    unenrolled: u64,
+    /// Among what no tenant enrolled.
+    room: Arc<Room>,
     by_source: SourceRate,
     overall: Rate<()>,
     refusals: Rate<NodeId>,
@@ -56,7 +58,7 @@ impl Registering {
             cluster,
             roots: config.ek_roots.as_deref().map(read_roots).transpose()?,
             lifetime: config.lifetimes.activation,
-            unenrolled: config.limits.unenrolled,
+            room: Arc::new(Room::new(config.limits.unenrolled)),
             by_source: SourceRate::per_minute(config.limits.registrations_per_source),
             overall: Rate::per_minute(config.limits.registrations_per_minute),
             refusals: Rate::per_minute(1),
@@ -121,8 +123,8 @@ impl Registering {
             answered: Answered { issued, challenge },
             source,
         };
-        let (unenrolled, clock) = (self.unenrolled, self.clock.clone());
-        match db.run(move |records| records.save_registration(&new, unenrolled, clock.now())).await {
+        let (room, clock) = (self.room.clone(), self.clock.clone());
+        match db.run(move |records| records.save_registration(&new, &room, clock.now())).await {
             Ok(saved) => {
                 info!(%node, ?saved, "registered");
                 // One TPM, and one answer of it, does not pay for any number of challenges.

@@ -36,6 +36,8 @@ struct Tables {
     audit: BTreeMap<u64, (AuditEntry, [u8; 32])>,
     counts: BTreeMap<(u64, String, String), u64>,
     meta: BTreeMap<String, u64>,
+    /// Rows of registrations that were looked at to make room.
+    looked_at: u64,
 }
 
 /// A document.
@@ -72,6 +74,19 @@ impl Store for Memory {
 
 /// A copy that becomes the database, or does not.
 struct MemoryTx(RefCell<Tables>);
+
+impl Memory {
+    /// Rows of registrations that were looked at so far to make room.
+    pub fn looked_at(&self) -> u64 {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).looked_at
+    }
+}
+
+impl MemoryTx {
+    fn looks_at(&self, rows: usize) {
+        self.0.borrow_mut().looked_at += rows as u64;
+    }
+}
 
 impl Clients for MemoryTx {
     fn client(&self, fingerprint: &str) -> Result<Option<ClientRow>> {
@@ -157,7 +172,9 @@ impl Registrations for MemoryTx {
     }
 
     fn unkept_registrations(&self) -> Result<u64> {
-        Ok(self.0.borrow().registrations.values().filter(|row| !row.kept).count() as u64)
+        let unkept = self.0.borrow().registrations.values().filter(|row| !row.kept).count();
+        self.looks_at(unkept);
+        Ok(unkept as u64)
     }
 
     fn unkept_by_source(&self) -> Result<Vec<SourceRow>> {
@@ -174,15 +191,30 @@ impl Registrations for MemoryTx {
                 (of_source.oldest, of_source.oldest_row) = (row.last_seen, number);
             }
         }
+        self.looks_at(sources.values().map(|row| row.count as usize).sum());
         Ok(sources.into_values().collect())
     }
 
-    fn delete_unkept(&self, row: i64) -> Result<()> {
-        let mut tables = self.0.borrow_mut();
-        let found = usize::try_from(row).ok().and_then(|row| tables.registrations.iter().nth(row));
-        if let Some(id) = found.filter(|(_, row)| !row.kept).map(|(id, _)| id.clone()) {
-            tables.registrations.remove(&id);
-        }
+    fn oldest_unkept(&self, source: &str, limit: u64) -> Result<Vec<(u64, i64)>> {
+        let of_source = |tables: &Tables| -> Vec<(u64, i64)> {
+            let rows = (0..).zip(tables.registrations.values());
+            let rows = rows.filter(|(_, row)| !row.kept && row.source == source);
+            rows.map(|(number, row)| (row.last_seen, number)).collect()
+        };
+        let mut oldest = of_source(&self.0.borrow());
+        oldest.sort_unstable();
+        // As by an index.
+        let oldest = first(limit, oldest.into_iter());
+        self.looks_at(oldest.len());
+        Ok(oldest)
+    }
+
+    fn delete_unkept(&self, rows: &[i64]) -> Result<()> {
+        let mut number = 0..;
+        let is_one = |_: &String, row: &mut RegistrationRow| {
+            number.next().is_some_and(|number| rows.contains(&number)) && !row.kept
+        };
+        self.0.borrow_mut().registrations.extract_if(.., is_one).for_each(drop);
         Ok(())
     }
 }

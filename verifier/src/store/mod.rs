@@ -241,8 +241,11 @@ pub trait Registrations {
     fn unkept_registrations(&self) -> Result<u64>;
     /// The same by source, with the one of each that was seen longest ago.
     fn unkept_by_source(&self) -> Result<Vec<SourceRow>>;
-    /// Deletes [`SourceRow::oldest_row`], if it is not kept. Numbers are of the same transaction, before another change.
-    fn delete_unkept(&self, row: i64) -> Result<()>;
+    /// When those of one source that are not kept were last seen, and their rows as in [`SourceRow::oldest_row`]: the `limit` that
+    /// were seen longest ago, in order.
+    fn oldest_unkept(&self, source: &str, limit: u64) -> Result<Vec<(u64, i64)>>;
+    /// Deletes these rows, as far as they are not kept. Numbers are of the same transaction, before another change.
+    fn delete_unkept(&self, rows: &[i64]) -> Result<()>;
 }
 
 /// Nodes with which a tenant ever did something.

@@ -65,6 +65,11 @@ fn registrations_that_are_not_kept_expire_and_make_room() {
             let sources: Vec<_> =
                 sources.iter().map(|row| (row.source.as_str(), row.count, row.oldest)).collect();
             assert_eq!(sources, [("a", 2, 5), ("b", 1, 8)]);
+            let seen = |source: &str, limit| -> Vec<u64> {
+                tx.oldest_unkept(source, limit).unwrap().into_iter().map(|(seen, _)| seen).collect()
+            };
+            assert_eq!((seen("a", 9), seen("a", 1), seen("c", 9)), (vec![5, 10], vec![5], vec![]));
+            assert_eq!(tx.oldest_unkept("a", 1).unwrap()[0].1, tx.unkept_by_source().unwrap()[0].oldest_row);
             let ids = |which: Which, limit| -> Vec<String> {
                 let lines = tx.registration_lines(&which, limit).unwrap();
                 lines.into_iter().map(|line| line.label).collect()
@@ -81,13 +86,27 @@ fn registrations_that_are_not_kept_expire_and_make_room() {
             assert_eq!(tx.registration(id(2)).unwrap().unwrap().label, "again");
             let sources = tx.unkept_by_source().unwrap();
             let of = |name: &str| sources.iter().find(|row| row.source == name).unwrap().oldest_row;
-            tx.delete_unkept(of("b")).unwrap();
+            assert_eq!(tx.oldest_unkept("b", 9).unwrap(), [(8, of("b"))], "not what is kept");
+            tx.delete_unkept(&[of("b")]).unwrap();
             assert_eq!(tx.delete_registrations(11).unwrap(), [id(1).to_string()]);
             assert_eq!(
                 tx.registration_lines(&Which::After(None), 9).unwrap().len(),
                 2,
                 "those that are kept"
             );
+        });
+        change(store, |tx| {
+            for first in 10..16 {
+                tx.put_registration(&row(first, "many", "d", u64::from(first))).unwrap();
+            }
+            assert!(tx.keep_registration(id(11)).unwrap());
+            let rows: Vec<_> = tx.oldest_unkept("d", 3).unwrap().into_iter().map(|(_, row)| row).collect();
+            tx.delete_unkept(&rows).unwrap();
+            let seen: Vec<_> = tx.oldest_unkept("d", 9).unwrap().into_iter().map(|(seen, _)| seen).collect();
+            assert_eq!(seen, [14, 15], "10, 12 and 13 went");
+            assert!(tx.registration(id(11)).unwrap().is_some(), "it is kept");
+            tx.delete_unkept(&[]).unwrap();
+            assert_eq!(tx.unkept_registrations().unwrap(), 2);
         });
     });
 }

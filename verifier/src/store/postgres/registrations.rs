@@ -105,8 +105,15 @@ impl Registrations for PgTx<'_> {
         })
     }
 
-    fn delete_unkept(&self, row: i64) -> Result<()> {
-        self.change("DELETE FROM registrations WHERE NOT kept AND id = $1", &[&row]).map(drop)
+    fn oldest_unkept(&self, source: &str, limit: u64) -> Result<Vec<(u64, i64)>> {
+        const SQL: &str = "SELECT last_seen, id FROM registrations WHERE NOT kept AND source = $1
+                           ORDER BY last_seen, id LIMIT $2";
+        self.hold_registrations()?;
+        self.all(SQL, &[&source, &bound(limit)], |row: &Found| Ok((row.u64(0)?, row.get(1)?)))
+    }
+
+    fn delete_unkept(&self, rows: &[i64]) -> Result<()> {
+        self.change("DELETE FROM registrations WHERE NOT kept AND id = ANY($1)", &[&rows]).map(drop)
     }
 }
 

@@ -96,8 +96,15 @@ impl Registrations for SqliteTx<'_> {
         })
     }
 
-    fn delete_unkept(&self, row: i64) -> Result<()> {
-        self.change("DELETE FROM registrations WHERE kept = 0 AND rowid = ?1", [row]).map(drop)
+    fn oldest_unkept(&self, source: &str, limit: u64) -> Result<Vec<(u64, i64)>> {
+        const SQL: &str = "SELECT last_seen, rowid FROM registrations WHERE kept = 0 AND source = ?1
+                           ORDER BY last_seen, rowid LIMIT ?2";
+        self.all(SQL, params![source, number(limit)], |row| Ok((shown_u64(row, 0)?, row.get(1)?)))
+    }
+
+    fn delete_unkept(&self, rows: &[i64]) -> Result<()> {
+        let one = |row: &i64| self.change("DELETE FROM registrations WHERE kept = 0 AND rowid = ?1", [*row]);
+        rows.iter().try_for_each(|row| one(row).map(drop))
     }
 }
 
