@@ -28,7 +28,7 @@ FUZZ_RUSTFLAGS := --cfg fuzzing -C debug-assertions -C passes=sancov-module \
 FUZZ_RUNS    ?= 20000
 FUZZ_SECONDS ?= 30
 
-.PHONY: help demo test check style licences unit fuzz scenarios scenario matrix replay bench dist servers packages packages-only packages-look \
+.PHONY: help demo test check style licences unit api fuzz scenarios scenario matrix replay bench dist servers packages packages-only packages-look \
 	packages-test deps deps-build deps-unit deps-packages clean FORCE
 .DEFAULT_GOAL := help
 
@@ -43,6 +43,7 @@ help:
 	@echo 'make check      style, lints and licences'
 	@echo 'make unit       tests without virtual machines; needs a compiler and swtpm, installs no more than that'
 	@echo '                CRATE=evidence for those of one crate, PROGRAMS=dist with the programs of make dist'
+	@echo 'make api        schemathesis asks a real server all that docs/openapi.json says'
 	@echo 'make fuzz       every fuzz target for a moment; FUZZ_RUNS=-1 FUZZ_SECONDS=3600 for an hour each'
 	@echo 'make scenarios  the virtual machine tests of make test; make scenario NAME=cmdline for one, ON=debian13 on that,'
 	@echo '                WITH="--console --keep --shell" to see, keep and sit at it; docs/scenarios.md has the names'
@@ -72,6 +73,10 @@ DIST_PROGRAMS := $(if $(filter dist,$(PROGRAMS)),HALFKEY_AGENT=$(CURDIR)/dist/ha
 
 unit: deps-unit $(if $(filter dist,$(PROGRAMS)),dist)
 	$(DIST_PROGRAMS) .ci/tests $(CRATE)
+
+# What stays of it is in target/schemathesis-*.
+api: deps-unit
+	$(CARGO) test --locked --workspace --test openapi -- --ignored --nocapture
 
 fuzz: deps-build
 	RUSTFLAGS='$(FUZZ_RUSTFLAGS)' $(CARGO) build --profile fuzz --locked -p halfkey-fuzz --target $(TARGET)

@@ -82,6 +82,7 @@ async fn each_route_answers_to_its_method_and_to_no_other() {
 /// Schemathesis (PyPI) asks all that the document allows, and some of what it does not: nothing ends in a 5xx, and each answer has the
 /// form that the document gives it.
 #[tokio::test]
+#[ignore = "make api runs it: a minute or two, and PyPI"]
 async fn schemathesis_finds_nothing_that_the_document_does_not_say() {
     let many = "100000000";
     let settings: String = [
