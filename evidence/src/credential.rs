@@ -18,6 +18,9 @@ use halfkey_protocol::tpm::kdf::{Hash, kdfa, kdfe};
 use halfkey_protocol::wire::Credential;
 use zeroize::Zeroizing;
 
+/// What a seed of a credential is for, in KDFe.
+const IDENTITY: &str = "IDENTITY";
+
 /// A credential that the TPM with this EK opens if it holds the object with this name.
 ///
 /// `secret` is 1 byte up to the digest length of the EK's nameAlg (at least 32).
@@ -29,8 +32,8 @@ pub fn make_for_ek(ek: &EkPublic, name: &[u8], secret: &[u8]) -> Result<Credenti
     require_lengths(hash, name, secret)?;
     let shared = match ek.key() {
         EkKey::Rsa2048(modulus) => share_by_rsa(&modulus[..]),
-        EkKey::EccP256(x, y) => share_by_ecdh(&agreement::ECDH_P256, hash, x, y),
-        EkKey::EccP384(x, y) => share_by_ecdh(&agreement::ECDH_P384, hash, x, y),
+        EkKey::EccP256(x, y) => share_by_ecdh(&agreement::ECDH_P256, hash, IDENTITY, x, y),
+        EkKey::EccP384(x, y) => share_by_ecdh(&agreement::ECDH_P384, hash, IDENTITY, x, y),
     };
     shared.and_then(|seed| wrap(hash, ek.key().symmetric_bits(), &seed, name, secret)).map_err(library)
 }
@@ -46,8 +49,24 @@ pub fn make_for_srk(
 ) -> Result<Credential, Rejection> {
     require_lengths(Hash::Sha256, name, secret)?;
     let (x, y) = registration.srk().point();
-    share_by_ecdh(&agreement::ECDH_P256, Hash::Sha256, x, y)
+    share_by_ecdh(&agreement::ECDH_P256, Hash::Sha256, IDENTITY, x, y)
         .and_then(|seed| wrap(Hash::Sha256, 128, &seed, name, secret))
+        .map_err(library)
+}
+
+/// A P-256 private key for TPM2_Import below an SRK (Part 1, section 23.3.2.3: the outer wrapper): `id_object` is what a
+/// `TPM2B_PRIVATE` holds, `secret` the encrypted seed. `name` is that of the key's public area. It has no authValue.
+///
+/// # Errors
+/// `Malformed`: a name of another length. `Unavailable`: no randomness.
+pub fn wrap_key(x: &[u8; 32], y: &[u8; 32], name: &[u8], key: &[u8; 32]) -> Result<Credential, Rejection> {
+    require_lengths(Hash::Sha256, name, key)?;
+    // TPMT_SENSITIVE: TPM_ALG_ECC, no authValue, no seed, the key.
+    let mut sensitive = Zeroizing::new(Vec::with_capacity(8 + key.len()));
+    sensitive.extend([0, 0x23, 0, 0, 0, 0, 0, 32]);
+    sensitive.extend_from_slice(key);
+    share_by_ecdh(&agreement::ECDH_P256, Hash::Sha256, "DUPLICATE", x, y)
+        .and_then(|seed| wrap(Hash::Sha256, 128, &seed, name, &sensitive))
         .map_err(library)
 }
 
@@ -71,7 +90,13 @@ fn share_by_rsa(modulus: &[u8]) -> Result<Shared, Unspecified> {
 
 /// ECDH with a one-time key, then KDFe (annex C.6.4). The secret is the one-time
 /// point (`TPMS_ECC_POINT`).
-fn share_by_ecdh(curve: &'static Algorithm, hash: Hash, x: &[u8], y: &[u8]) -> Result<Shared, Unspecified> {
+fn share_by_ecdh(
+    curve: &'static Algorithm,
+    hash: Hash,
+    label: &str,
+    x: &[u8],
+    y: &[u8],
+) -> Result<Shared, Unspecified> {
     let ephemeral = EphemeralPrivateKey::generate(curve, &SystemRandom::new())?;
     let point = ephemeral.compute_public_key()?;
     let (ours_x, ours_y) = point.as_ref()[1..].split_at(x.len());
@@ -82,7 +107,7 @@ fn share_by_ecdh(curve: &'static Algorithm, hash: Hash, x: &[u8], y: &[u8]) -> R
     }
     let theirs = UnparsedPublicKey::new(curve, uncompressed(x, y));
     let seed = agreement::agree_ephemeral(ephemeral, &theirs, Unspecified, |z| {
-        Ok(Zeroizing::new(kdfe(hash, z, "IDENTITY", ours_x, x, bits(hash))))
+        Ok(Zeroizing::new(kdfe(hash, z, label, ours_x, x, bits(hash))))
     })?;
     Ok(Shared { seed, encrypted })
 }
@@ -95,7 +120,7 @@ fn wrap(
     name: &[u8],
     secret: &[u8],
 ) -> Result<Credential, Unspecified> {
-    // TPM2B_DIGEST: encrypted with its size.
+    // TPM2B_DIGEST, TPM2B_SENSITIVE: encrypted with its size.
     let mut identity = Zeroizing::new(Vec::with_capacity(2 + secret.len()));
     identity.extend((secret.len() as u16).to_be_bytes());
     identity.extend_from_slice(secret);
