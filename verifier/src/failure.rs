@@ -15,6 +15,12 @@ impl Failure {
         Self { message: message.into(), hint: None }
     }
 
+    /// Says in which file.
+    #[must_use]
+    pub fn at(self, path: &std::path::Path) -> Self {
+        Self { message: format!("{}: {}", path.display(), self.message), ..self }
+    }
+
     /// Adds what to do about it.
     #[must_use]
     pub fn hint(mut self, hint: impl Into<String>) -> Self {

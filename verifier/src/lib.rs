@@ -5,6 +5,7 @@
 //! | [`cli`] | commands and flags |
 //! | [`config`] | the settings file and the state folder |
 //! | [`init`], [`pki`], [`keys`] | making a state folder: CA, certificates, key files |
+//! | [`tpm`], [`locked`] | the TPM of this host; memory that is never written to a disk |
 //! | [`backup`], [`migrate`] | copies of a state folder, there and back; from SQLite to PostgreSQL |
 //! | [`cluster_key`] | another cluster key in the place of the one in use |
 //! | [`serve`], [`tls`], [`client`] | what `serve` puts together; TLS in and out |
@@ -38,6 +39,7 @@ pub mod http;
 pub mod init;
 pub mod keys;
 pub mod limit;
+pub mod locked;
 pub mod long_poll;
 pub mod metrics;
 pub mod migrate;
@@ -51,6 +53,7 @@ pub mod serve;
 pub mod standbys;
 pub mod store;
 pub mod tls;
+pub mod tpm;
 
 pub use clock::Clock;
 pub use failure::Failure;
