@@ -3,7 +3,8 @@
 
 use crate::config::{Config, StateDir};
 use crate::init::open_records;
-use crate::keys::{CLUSTER_KEY_LEN, ClusterKey, NEW, OLD, sync, write_secret};
+use crate::key_files::{KeyFiles, is_whole};
+use crate::keys::{ClusterKey, NEW, OLD, sync, write_secret};
 use crate::{Failure, unix_now};
 use halfkey_protocol::identity::sha256;
 use std::fs;
@@ -24,7 +25,7 @@ const MARGIN: Duration = Duration::from_secs(60);
 pub fn new(state: &StateDir) -> Result<PathBuf, Failure> {
     let _serving = state.lock_serving()?;
     let (new, old) = files(state);
-    ClusterKey::read(&state.cluster_key())?;
+    KeyFiles::of(state)?.cluster(&state.cluster_key())?;
     if old.exists() {
         return Err(Failure::new(format!("{}: expected no key of before, found one", old.display()))
             .hint("end that rotation first: halfkey-verifier cluster-key drop"));
@@ -34,7 +35,7 @@ pub fn new(state: &StateDir) -> Result<PathBuf, Failure> {
             .hint("halfkey-verifier cluster-key use, at every server, once all have started with it"));
     }
     forget_mark(state)?;
-    put(state, &new, ClusterKey::create)?;
+    put(state, &new, |file| ClusterKey::create(state, file))?;
     Ok(new)
 }
 
@@ -50,15 +51,16 @@ pub fn use_new(state: &StateDir) -> Result<(), Failure> {
         return Err(Failure::new(format!("{}: expected a new key, found none", new.display()))
             .hint("halfkey-verifier cluster-key new, at one server; then copy the file to all"));
     }
-    ClusterKey::read(&new)?;
-    let key = ClusterKey::read(&used)?;
+    let keys = KeyFiles::of(state)?;
+    keys.cluster(&new)?;
+    let key = keys.cluster(&used)?;
     match is_whole(&old)? {
-        true if *ClusterKey::read(&old)? == *key => {}
+        true if keys.cluster(&old)? == key => {}
         true => {
             return Err(Failure::new(format!("{}: expected no key of before, found one", old.display()))
                 .hint("end that rotation first: halfkey-verifier cluster-key drop"));
         }
-        false => put(state, &old, |file| write_secret(file, &key))?,
+        false => put(state, &old, |file| keys.put_cluster(file, &key))?,
     }
     fs::rename(&new, &used).map_err(|e| at(&used, &e))?;
     sync(state.path())
@@ -86,7 +88,7 @@ pub fn drop_old(state: &StateDir) -> Result<usize, Failure> {
     let lives =
         Duration::from_secs(lifetimes.nonce.max(lifetimes.activation).max(lifetimes.approval)) + MARGIN;
     let mark = mark(state);
-    if !is_mark(&mark, &sha256(&ClusterKey::read(&state.cluster_key())?))? {
+    if !is_mark(&mark, &digest(state)?)? {
         return Err(Failure::new(format!(
             "{}: expected a server that has started with the new key, found none",
             old.display()
@@ -125,8 +127,11 @@ pub fn drop_old(state: &StateDir) -> Result<usize, Failure> {
 /// When the key can't be read.
 pub fn in_use(state: &StateDir) -> Result<Option<[u8; 32]>, Failure> {
     let (_, old) = files(state);
-    let digest = || Ok(sha256(&ClusterKey::read(&state.cluster_key())?));
-    old.exists().then(digest).transpose()
+    old.exists().then(|| digest(state)).transpose()
+}
+
+fn digest(state: &StateDir) -> Result<[u8; 32], Failure> {
+    Ok(sha256(&KeyFiles::of(state)?.cluster(&state.cluster_key())?[..]))
 }
 
 /// Marks this key, SHA-256, as used by a server. From its first start on: a later one does not count anew.
@@ -161,15 +166,6 @@ fn is_mark(mark: &Path, key: &[u8; 32]) -> Result<bool, Failure> {
 
 fn forget_mark(state: &StateDir) -> Result<(), Failure> {
     remove(&mark(state))
-}
-
-/// Whether a key is there. One that is cut short is none: its writing was interrupted.
-fn is_whole(key: &Path) -> Result<bool, Failure> {
-    match fs::metadata(key) {
-        Ok(found) => Ok(found.len() >= CLUSTER_KEY_LEN as u64),
-        Err(e) if e.kind() == std::io::ErrorKind::NotFound => Ok(false),
-        Err(e) => Err(at(key, &e)),
-    }
 }
 
 /// Has a file of the folder written durably, all of it or none. One that is there is replaced.

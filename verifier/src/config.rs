@@ -1,6 +1,7 @@
 //! `halfkey-verifier.toml` in the state folder. Flags of `serve` win over it.
 
 use crate::Failure;
+use crate::key_files::KeyForm;
 use crate::standbys::StandbyMode;
 use crate::store::Location;
 use crate::store::postgres::{self, Address};
@@ -120,6 +121,15 @@ pub struct Config {
     /// What is done about standbys of that database which commits don't wait for.
     #[serde(default, skip_serializing_if = "StandbyMode::is_default")]
     pub standbys: StandbyMode,
+    /// How the key files of the state folder are kept.
+    #[serde(default, skip_serializing_if = "KeyForm::is_default")]
+    pub release_key: KeyForm,
+    /// The TPM that they are sealed by, as tpm2-tss names it. [`crate::tpm::DEFAULT`] if not set.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub tpm: Option<String>,
+    /// With `release_key = "tpm-sign"`: how many signatures a second the TPM has to make at least, else nothing is served.
+    #[serde(default = "min_rate", skip_serializing_if = "is_min_rate")]
+    pub min_rate: u32,
     /// URLs at which nodes and operators reach the verifier, best first.
     pub urls: Vec<String>,
     /// With `role = "verifier"`: URL of the registrar.
@@ -138,6 +148,15 @@ pub struct Config {
     /// How much is accepted.
     #[serde(default)]
     pub limits: Limits,
+}
+
+/// [`Config::min_rate`] where nothing is said: a thousand machines that boot at once have their release within two minutes.
+pub fn min_rate() -> u32 {
+    10
+}
+
+fn is_min_rate(rate: &u32) -> bool {
+    *rate == min_rate()
 }
 
 /// How long things live, in seconds.
@@ -335,21 +354,46 @@ impl StateDir {
     /// # Errors
     /// When they can't be read or written.
     pub fn name_database(&self, url: &DatabaseUrl) -> Result<(), Failure> {
+        self.set(&[("database", &url.0)])
+    }
+
+    /// Has the settings say these, instead of what they say of the same. All else, comments as well, stays.
+    ///
+    /// # Errors
+    /// When they can't be read or written.
+    pub fn set(&self, values: &[(&str, &str)]) -> Result<(), Failure> {
         let (path, new) = (self.config_file(), self.file("halfkey-verifier.toml.new"));
         let failed = |e: std::io::Error| Failure::new(format!("{}: {e}", path.display()));
         let mode = std::fs::metadata(&path).map_err(failed)?.mode();
+        let before = std::fs::read_to_string(&path).map_err(failed)?;
+        let said = |line: &str| {
+            let key = line.split_once('=').map_or("", |(key, _)| key.trim());
+            values.iter().any(|(name, _)| *name == key)
+        };
+        let tables = match before.starts_with('[') {
+            true => 0,
+            false => before.find("\n[").map_or(before.len(), |at| at + 1),
+        };
+        let (head, tables) = before.split_at(tables);
         // Before the first table.
-        let line = format!("database = {}\n", toml::Value::String(url.0.clone()));
-        let text = line + &std::fs::read_to_string(&path).map_err(failed)?;
+        let lines = values.iter().map(|(key, value)| format!("{key} = {}\n", toml::Value::from(*value)));
+        let kept = head.split_inclusive('\n').filter(|line| !said(line)).map(str::to_owned);
+        let text = lines.chain(kept).chain([tables.to_owned()]).collect::<String>();
         Config::parse(&text)?;
         let _ = std::fs::remove_file(&new);
         crate::keys::write_new(&new, text.as_bytes(), mode & 0o777)?;
-        std::fs::rename(&new, &path).map_err(failed)
+        std::fs::rename(&new, &path).map_err(failed)?;
+        crate::keys::sync(self.path())
     }
 
     /// The cluster key ([`crate::keys::ClusterKey`]).
     pub fn cluster_key(&self) -> PathBuf {
         self.file("cluster.key")
+    }
+
+    /// The release key ([`crate::keys::ReleaseKey`]). Only where a verifier is.
+    pub fn release_key(&self) -> PathBuf {
+        self.file("release.key")
     }
 
     /// The id of the deployment, text. Only where a verifier is.

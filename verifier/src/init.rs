@@ -1,9 +1,10 @@
 //! Making state folders, operators and certificates.
 
 use crate::client::host_and_port;
-use crate::config::{Config, DatabaseUrl, Lifetimes, Limits, LogFormat, Role, StateDir};
+use crate::config::{self, Config, DatabaseUrl, Lifetimes, Limits, LogFormat, Role, StateDir};
 use crate::domain::state_file::Kept;
 use crate::domain::{Client, ClientKind, Error, Records};
+use crate::key_files::KeyForm;
 use crate::keys::{self, ClusterKey, write_new, write_secret};
 use crate::pki::{self, Ca};
 use crate::standbys::StandbyMode;
@@ -55,6 +56,9 @@ pub fn init(state: &StateDir, init: &Init) -> Result<PathBuf, Failure> {
         role: Role::All,
         database: init.database.clone(),
         standbys: StandbyMode::default(),
+        release_key: KeyForm::File,
+        tpm: None,
+        min_rate: config::min_rate(),
         urls: init.urls.clone(),
         registrar: None,
         ek_roots: init.ek_roots.as_deref().map(absolute).transpose()?,
@@ -72,10 +76,10 @@ pub fn init(state: &StateDir, init: &Init) -> Result<PathBuf, Failure> {
     let made = || {
         let ca = pki::create_ca(state.path())?;
         ca.server(&sans)?.write(state.path(), "server")?;
-        ClusterKey::create(&state.cluster_key())?;
+        ClusterKey::create(state, &state.cluster_key())?;
         let release = rcgen::KeyPair::generate().map_err(|e| Failure::new(format!("release key: {e}")))?;
         let release = Zeroizing::new(release.serialize_pem());
-        write_secret(&state.file("release.key"), release.as_bytes())?;
+        write_secret(&state.release_key(), release.as_bytes())?;
         let deployment = keys::create_deployment(&state.deployment())?;
         Kept::create(&state.sequence(), deployment, &Place::default(), &Place::default())
             .map_err(|e| Failure::new(format!("{}: {e}", state.sequence().display())))?;
@@ -185,6 +189,9 @@ pub fn split_registrar(state: &StateDir, out: &StateDir, url: &str, sans: &[Stri
         role: Role::Registrar,
         database: None,
         standbys: StandbyMode::default(),
+        // That host has another TPM, or none.
+        release_key: KeyForm::File,
+        tpm: None,
         registrar: None,
         ..config
     };
@@ -197,7 +204,7 @@ pub fn split_registrar(state: &StateDir, out: &StateDir, url: &str, sans: &[Stri
         ca.server(&names)?.write(out.path(), "server")?;
         write_new(&out.config_file(), theirs.render().as_bytes(), 0o644)?;
         // Another one than the verifier's: it says which rows are this registrar's, and nothing else.
-        ClusterKey::create(&out.cluster_key())?;
+        ClusterKey::create(out, &out.cluster_key())?;
         let peer = ca.client("verifier")?;
         let client = Client {
             fingerprint: peer.fingerprint(),

@@ -1,13 +1,14 @@
 //! The two key files of a verifier, and the id of its deployment: the cluster key, which authenticates
 //! nonces, and the release key, which signs "this TPM session may unseal U now".
 //!
-//! Replicas share both files. Neither is ever in the database: a stolen backup
-//! of the database can't sign a release.
+//! Replicas share both keys. Neither is ever in the database: a stolen backup
+//! of the database can't sign a release. How they are kept in their files: [`crate::key_files`].
 
 use aws_lc_rs::hmac;
 use aws_lc_rs::rand::SystemRandom;
-use aws_lc_rs::signature::{ECDSA_P256_SHA256_FIXED_SIGNING, EcdsaKeyPair, KeyPair as _};
+use aws_lc_rs::signature::EcdsaKeyPair;
 use halfkey_protocol::document::Deployment;
+use halfkey_protocol::identity::sha256;
 use halfkey_protocol::keys::half;
 use halfkey_protocol::tpm::template;
 use std::io::{Read as _, Write as _};
@@ -17,9 +18,9 @@ use zeroize::Zeroizing;
 
 use crate::Failure;
 use crate::appraisal::ReleaseGrant;
-
-/// Length of the cluster key in bytes.
-pub const CLUSTER_KEY_LEN: usize = 32;
+use crate::config::StateDir;
+use crate::key_files::{self, KeyFiles, Ready, Secret};
+use crate::tpm::Signer;
 
 /// Largest key file that is read, in bytes.
 const MAX_KEY_FILE: u64 = 16 << 10;
@@ -37,15 +38,16 @@ pub struct ClusterKey {
 }
 
 impl ClusterKey {
-    /// Reads `cluster.key`, and beside it those that are accepted as well: 32 raw bytes each.
+    /// Reads `cluster.key` of a folder, and beside it those that are accepted as well.
     ///
     /// # Errors
-    /// When a file can't be read, is open to others, or has another length.
-    pub fn load(path: &Path) -> Result<Self, Failure> {
-        let mut key = Self::from_bytes(&Self::read(path)?);
-        for other in [NEW, OLD].map(|which| Self::beside(path, which)) {
+    /// When a file can't be read, is open to others, or holds something else; when the TPM that sealed it is not there.
+    pub fn load(state: &StateDir) -> Result<Self, Failure> {
+        let (path, files) = (state.cluster_key(), KeyFiles::of(state)?);
+        let mut key = Self::from_bytes(&files.cluster(&path)?[..]);
+        for other in [NEW, OLD].map(|which| Self::beside(&path, which)) {
             if other.exists() {
-                key.accepted.push(hmac::Key::new(hmac::HMAC_SHA256, &Self::read(&other)?));
+                key.accepted.push(hmac::Key::new(hmac::HMAC_SHA256, &files.cluster(&other)?[..]));
             }
         }
         Ok(key)
@@ -59,30 +61,14 @@ impl ClusterKey {
         name.into()
     }
 
-    /// The bytes of one.
+    /// Makes a fresh one in a new file of a folder, kept as its others.
     ///
     /// # Errors
-    /// When the file can't be read, is open to others, or has another length.
-    pub fn read(path: &Path) -> Result<Zeroizing<Vec<u8>>, Failure> {
-        let bytes = read_secret(path)?;
-        if bytes.len() != CLUSTER_KEY_LEN {
-            return Err(Failure::new(format!(
-                "{}: expected {CLUSTER_KEY_LEN} bytes, found {}",
-                path.display(),
-                bytes.len()
-            )));
-        }
-        Ok(bytes)
-    }
-
-    /// Makes a fresh one in a new file.
-    ///
-    /// # Errors
-    /// When the file exists or can't be written.
-    pub fn create(path: &Path) -> Result<(), Failure> {
-        let mut bytes = Zeroizing::new([0; CLUSTER_KEY_LEN]);
-        fill_random(&mut *bytes)?;
-        write_secret(path, &*bytes)
+    /// When the file exists or can't be written; when the TPM refuses.
+    pub fn create(state: &StateDir, path: &Path) -> Result<(), Failure> {
+        let mut key = Secret::default();
+        fill_random(&mut key[..])?;
+        KeyFiles::of(state)?.put_cluster(path, &key)
     }
 
     /// One alone, from bytes; for tests and [`ClusterKey::load`].
@@ -117,28 +103,35 @@ fn tag(key: &hmac::Key, fields: &[&[u8]]) -> [u8; 32] {
 
 /// Signs releases.
 pub struct ReleaseKey {
-    pair: EcdsaKeyPair,
+    signer: Signs,
     public: Vec<u8>,
 }
 
+/// Where the key is.
+enum Signs {
+    Here(EcdsaKeyPair),
+    InTpm(Box<Signer>),
+}
+
 impl ReleaseKey {
-    /// Reads `release.key`: a PKCS#8 private key, PEM.
+    /// Reads `release.key` of a folder.
     ///
     /// # Errors
-    /// When the file can't be read, is open to others, or holds no P-256 key.
-    pub fn load(path: &Path) -> Result<Self, Failure> {
-        use rustls_pki_types::{PrivatePkcs8KeyDer, pem::PemObject as _};
-        let text = read_secret(path)?;
-        let bad = |what: String| {
-            Failure::new(format!("{}: expected a P-256 private key (PKCS#8, PEM): {what}", path.display()))
-        };
-        let key = PrivatePkcs8KeyDer::from_pem_slice(&text).map_err(|e| bad(e.to_string()))?;
-        let pair = EcdsaKeyPair::from_pkcs8(&ECDSA_P256_SHA256_FIXED_SIGNING, key.secret_pkcs8_der())
-            .map_err(|e| bad(e.to_string()))?;
-        let point = pair.public_key().as_ref();
-        let coordinate = |from: usize| -> Option<[u8; 32]> { point.get(from..from + 32)?.try_into().ok() };
-        let (x, y) = coordinate(1).zip(coordinate(33)).ok_or_else(|| bad("another curve".into()))?;
-        Ok(Self { public: template::RELEASE.public(&x, &y), pair })
+    /// When the file can't be read, is open to others, or holds no P-256 key; when the TPM that it is for is not there, or signs too
+    /// slowly.
+    pub fn load(state: &StateDir) -> Result<Self, Failure> {
+        let path = state.release_key();
+        match KeyFiles::of(state)?.release(&path)? {
+            Ready::Here(key) => {
+                let pair = key_files::pair(&key).map_err(|e| e.at(&path))?;
+                let (x, y) = key_files::point(&pair).map_err(|e| e.at(&path))?;
+                Ok(Self { public: template::RELEASE.public(&x, &y), signer: Signs::Here(pair) })
+            }
+            Ready::InTpm(signer, (x, y), min_rate) => {
+                require_rate(signer.rate().map_err(|e| e.at(&path))?, min_rate)?;
+                Ok(Self { public: template::RELEASE.public(&x, &y), signer: Signs::InTpm(signer) })
+            }
+        }
     }
 
     /// `TPMT_PUBLIC`, as tenants seal to it.
@@ -158,10 +151,27 @@ impl ReleaseKey {
     fn sign(&self, nonce_tpm: &[u8], node: &[u8; 16]) -> Result<Vec<u8>, Failure> {
         // The signer hashes its message: this is the message whose SHA-256 is aHash.
         let message = [nonce_tpm, &0i32.to_be_bytes(), node].concat();
-        let signature = self.pair.sign(&SystemRandom::new(), &message);
-        let signature = signature.map_err(|_| Failure::new("the release key could not sign"))?;
-        Ok(signature.as_ref().to_vec())
+        match &self.signer {
+            Signs::Here(pair) => {
+                let signature = pair.sign(&SystemRandom::new(), &message);
+                let signature = signature.map_err(|_| Failure::new("the release key could not sign"))?;
+                Ok(signature.as_ref().to_vec())
+            }
+            Signs::InTpm(signer) => Ok(signer.sign(&sha256(&message))?.to_vec()),
+        }
     }
+}
+
+/// A storm of boots would wait for a TPM that is slower.
+fn require_rate(found: f64, min_rate: u32) -> Result<(), Failure> {
+    if found >= f64::from(min_rate) {
+        tracing::info!(signatures_per_s = found.round(), min_rate, "the release key is in the TPM");
+        return Ok(());
+    }
+    Err(Failure::new(format!(
+        "the release key in the TPM: expected at least {min_rate} signatures a second (min_rate), found {found:.1}"
+    ))
+    .hint("each boot takes one: lower min_rate, or have the key sealed only, halfkey-verifier seal-keys --from FOLDER"))
 }
 
 /// Reads `deployment.id`.
@@ -266,9 +276,10 @@ mod tests {
     #[test]
     fn a_release_signature_is_over_the_digest_that_the_tpm_computes() {
         let dir = tempfile::tempdir().unwrap();
-        let path = dir.path().join("release.key");
-        write_secret(&path, rcgen::KeyPair::generate().unwrap().serialize_pem().as_bytes()).unwrap();
-        let key = ReleaseKey::load(&path).unwrap();
+        let state = StateDir::new(dir.path());
+        let pem = rcgen::KeyPair::generate().unwrap().serialize_pem();
+        write_secret(&state.release_key(), pem.as_bytes()).unwrap();
+        let key = ReleaseKey::load(&state).unwrap();
         let signature = key.sign(&[9; 32], &[5; 16]).unwrap();
         let (x, y) = template::RELEASE.point(key.public()).unwrap();
         let point = [&[4][..], &x, &y].concat();
@@ -284,10 +295,11 @@ mod tests {
     #[test]
     fn a_key_that_others_can_read_is_refused() {
         let dir = tempfile::tempdir().unwrap();
-        let path = dir.path().join("cluster.key");
-        ClusterKey::create(&path).unwrap();
-        ClusterKey::load(&path).map(|_| ()).unwrap();
+        let state = StateDir::new(dir.path());
+        let path = state.cluster_key();
+        ClusterKey::create(&state, &path).unwrap();
+        ClusterKey::load(&state).map(|_| ()).unwrap();
         std::fs::set_permissions(&path, std::fs::Permissions::from_mode(0o640)).unwrap();
-        assert!(ClusterKey::load(&path).is_err_and(|e| e.to_string().contains("0640")));
+        assert!(ClusterKey::load(&state).is_err_and(|e| e.to_string().contains("0640")));
     }
 }

@@ -5,7 +5,7 @@
 //! | [`cli`] | commands and flags |
 //! | [`config`] | the settings file and the state folder |
 //! | [`init`], [`pki`], [`keys`] | making a state folder: CA, certificates, key files |
-//! | [`tpm`], [`locked`] | the TPM of this host; memory that is never written to a disk |
+//! | [`key_files`], [`tpm`], [`locked`] | keys that the TPM of this host seals, or signs with |
 //! | [`backup`], [`migrate`] | copies of a state folder, there and back; from SQLite to PostgreSQL |
 //! | [`cluster_key`] | another cluster key in the place of the one in use |
 //! | [`serve`], [`tls`], [`client`] | what `serve` puts together; TLS in and out |
@@ -37,6 +37,7 @@ pub mod events;
 pub mod failure;
 pub mod http;
 pub mod init;
+pub mod key_files;
 pub mod keys;
 pub mod limit;
 pub mod locked;

@@ -261,7 +261,7 @@ fn a_key_that_was_cut_short_is_written_anew() {
     step("use");
     assert_eq!(std::fs::read(at("cluster.key.old")).unwrap(), before);
     assert_eq!(std::fs::read(at("cluster.key")).unwrap(), new);
-    ClusterKey::load(&at("cluster.key")).map(|_| ()).unwrap();
+    ClusterKey::load(&StateDir::new(&state)).map(|_| ()).unwrap();
 }
 
 fn initialized() -> (tempfile::TempDir, PathBuf) {

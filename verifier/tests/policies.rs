@@ -447,8 +447,8 @@ async fn a_verdict_is_by_the_policy_of_its_moment() {
     server.kill();
 
     let records = Records::open_in(&StateDir::new(server.state())).unwrap();
-    let cluster = ClusterKey::load(&server.state().join("cluster.key")).unwrap();
-    let release = ReleaseKey::load(&server.state().join("release.key")).unwrap();
+    let cluster = ClusterKey::load(&StateDir::new(server.state())).unwrap();
+    let release = ReleaseKey::load(&StateDir::new(server.state())).unwrap();
     let (library, now) = (Library::default(), halfkey_verifier::unix_now());
     let judge = |session: &Session, before_ruling: &dyn Fn()| {
         let sent = node.evidence("boot", session);

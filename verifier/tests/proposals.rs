@@ -12,6 +12,7 @@ use halfkey_protocol::wire::policies::{NodePolicy, ProposalList, ProposalRecord,
 use halfkey_protocol::wire::{Begun, Evidence, Proposal, Propose, Proposed, Verdict};
 use halfkey_protocol::{Bytes, Reason};
 use halfkey_testkit::software::{Software, policy_head, trust};
+use halfkey_verifier::config::StateDir;
 use halfkey_verifier::domain::seal;
 use halfkey_verifier::keys::ClusterKey;
 
@@ -380,7 +381,7 @@ async fn the_list_comes_in_pages_of_bounded_size() {
             database.execute(&sql, (index.to_be_bytes(), &line)).unwrap();
         }
         // As the server tags what a node sends.
-        let key = ClusterKey::load(&server.state().join("cluster.key")).unwrap();
+        let key = ClusterKey::load(&StateDir::new(server.state())).unwrap();
         let mut query =
             database.prepare("SELECT id, node_id, proposal, from_evidence FROM proposals").unwrap();
         let rows: Vec<(i64, String, String, i64)> = query

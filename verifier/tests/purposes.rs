@@ -24,8 +24,8 @@ async fn a_quote_for_another_purpose_releases_nothing() {
     server.stop();
 
     let state = StateDir::new(server.state());
-    let cluster = ClusterKey::load(&state.file("cluster.key")).unwrap();
-    let release = ReleaseKey::load(&state.file("release.key")).unwrap();
+    let cluster = ClusterKey::load(&state).unwrap();
+    let release = ReleaseKey::load(&state).unwrap();
     let records = Records::open_in(&state).unwrap();
     let known = records.node(node.id).unwrap().unwrap();
     let enrollment = known.current.as_ref().unwrap();

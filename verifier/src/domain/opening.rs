@@ -32,7 +32,7 @@ impl Records {
     /// When it can't be read; when there is no cluster key.
     pub fn in_folder(state: &StateDir, store: Arc<dyn Store>) -> Result<Self> {
         let unusable = |e: crate::Failure| Error::unavailable(e.to_string());
-        let key = ClusterKey::load(&state.cluster_key()).map_err(unusable)?;
+        let key = ClusterKey::load(state).map_err(unusable)?;
         let deployment = match state.deployment().exists() {
             true => Some(keys::load_deployment(&state.deployment()).map_err(unusable)?),
             false => None,

@@ -105,8 +105,7 @@ impl App {
         let metrics = Metrics::new(&records, clock.now());
         let db = Db::new(records);
         let public_db = db.for_anybody();
-        let registering =
-            || Registering::new(&config, ClusterKey::load(&state.cluster_key())?, clock.clone());
+        let registering = || Registering::new(&config, ClusterKey::load(state)?, clock.clone());
         let registrar = config.role.registers().then(registering).transpose()?;
         let opened = || Verifier::open(state, &config, &db, &public_db);
         let verifier = config.role.verifies().then(opened).transpose()?;
@@ -255,8 +254,8 @@ impl Verifier {
             .map_err(|e| Failure::new(format!("{}: {e}", state.ca().display())))?;
         Ok(Self {
             deployment: keys::load_deployment(&state.deployment())?,
-            cluster: ClusterKey::load(&state.cluster_key())?,
-            release: ReleaseKey::load(&state.file("release.key"))?,
+            cluster: ClusterKey::load(state)?,
+            release: ReleaseKey::load(state)?,
             library: Arc::default(),
             registrar,
             ca,
