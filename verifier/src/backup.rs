@@ -1,8 +1,10 @@
 //! A copy of a state folder while its server runs, and a state folder of a copy.
 
-use crate::config::StateDir;
+use crate::config::{Config, StateDir};
 use crate::init::{self, FILES};
+use crate::key_files::KeyForm;
 use crate::keys::{sync, write_new, write_secret};
+use crate::seal_keys::{self, From, Sealing};
 use crate::store::Location;
 use crate::store::sqlite::Sqlite;
 use crate::{Failure, domain};
@@ -64,12 +66,17 @@ pub fn backup(state: &StateDir, out: &Path) -> Result<Database, Failure> {
 }
 
 /// Makes a state folder of a copy, and accepts what its database is: as [`init::accept_rollback`]. None where there is no verifier, and
-/// nothing to accept. A database on a server of PostgreSQL has to be put back before.
+/// nothing to accept. A database on a server of PostgreSQL has to be put back before. `keys` is a recovery copy of keys that the TPM of
+/// another host has sealed: that of this one seals them instead.
 ///
 /// # Errors
 /// When the folder is in use; when something can't be read or written, or the database can't be reached. Nothing of the new folder is
 /// left then, and the database is as it was.
-pub fn restore(state: &StateDir, from: &Path) -> Result<Option<(String, String)>, Failure> {
+pub fn restore(
+    state: &StateDir,
+    from: &Path,
+    keys: Option<&Path>,
+) -> Result<Option<(String, String)>, Failure> {
     let from = StateDir::new(from);
     let database = from.database()?;
     init::fresh_folder(state)?;
@@ -80,6 +87,10 @@ pub fn restore(state: &StateDir, from: &Path) -> Result<Option<(String, String)>
             write_secret(&to, b"")?;
             Sqlite::copy(from, &to).map_err(|e| Failure::new(format!("{}: {e}", from.display())))?;
             sync(&to)?;
+        }
+        if let Some(keys) = keys {
+            let sign = Config::load(state)?.release_key == KeyForm::TpmSign;
+            seal_keys::seal(state, &From::Copy(keys), &Sealing { sign, ..Sealing::default() })?;
         }
         sync(state.path())?;
         if state.deployment().exists() { init::accept_rollback(state, true) } else { Ok(None) }

@@ -4,6 +4,7 @@ use crate::config::{Config, DatabaseUrl, LogFormat, Role, StateDir};
 use crate::domain::THREADS;
 use crate::http::openapi;
 use crate::init::{self, Init};
+use crate::seal_keys::{self, Sealing};
 use crate::{Failure, backup, cluster_key, counted, migrate, pki, serve};
 use clap::{Args, CommandFactory, Parser, Subcommand};
 use std::net::SocketAddr;
@@ -79,6 +80,40 @@ enum Command {
     /// Put another cluster key in the place of the one in use, while servers work: docs/service.md
     #[command(subcommand)]
     ClusterKey(ClusterKey),
+    /// Have this host's TPM seal release key and cluster key: a stolen disk opens nothing then. docs/service.md
+    ///
+    /// Made once, of keys that are there; say it again where it was interrupted. What the files had is overwritten. The server that runs
+    /// goes on, and reads them so at its next start.
+    SealKeys {
+        #[command(flatten)]
+        state: State,
+        /// The TPM, as tpm2-tss names it [default: `tpm` of the settings, else device:/dev/tpmrm0]
+        #[arg(long, value_name = "TCTI")]
+        tpm: Option<String>,
+        /// The release key signs inside of the TPM, and leaves it never: as many boots a second as it signs. See `min_rate`
+        #[arg(long, conflicts_with = "pcrs")]
+        sign: bool,
+        /// PCRs that have to stay what they are now, as 0,2,7, of the SHA-256 bank. After an update the recovery copy is sealed again
+        #[arg(long, value_name = "LIST")]
+        pcrs: Option<String>,
+        /// Folder to make, with the keys as they are: for another host, if this one breaks
+        #[arg(long, value_name = "FOLDER", conflicts_with_all = ["from", "no_recovery"])]
+        recovery: Option<PathBuf>,
+        /// Make no such copy
+        #[arg(long, conflicts_with = "from")]
+        no_recovery: bool,
+        /// Seal the keys of such a copy, in place of those that are there: on another host, or for a TPM that was cleared
+        #[arg(long, value_name = "FOLDER")]
+        from: Option<PathBuf>,
+    },
+    /// Write the keys of a state folder as they are into a new folder: a recovery copy, or for another server
+    UnsealKeys {
+        #[command(flatten)]
+        state: State,
+        /// Folder to make, in memory (/run) or on a disk that you take away
+        #[arg(long, value_name = "FOLDER")]
+        out: PathBuf,
+    },
     /// Copy a state folder into a new one while its server runs
     ///
     /// With SQLite the copy has the database as well. One on a server of PostgreSQL is copied by its own means, after this: docs/service.md.
@@ -99,6 +134,9 @@ enum Command {
         /// What `backup` made
         #[arg(long, value_name = "FOLDER")]
         from: PathBuf,
+        /// The recovery copy of its keys, to be sealed here: for a backup of another host with keys that its TPM sealed
+        #[arg(long, value_name = "FOLDER")]
+        keys: Option<PathBuf>,
     },
     /// Renew the server certificate, or make the state folder of a registrar on another host
     Certificate {
@@ -280,9 +318,22 @@ pub fn run(cli: Cli) -> Result<(), Failure> {
             }
             Ok(())
         }
-        Command::Restore { state, from } => {
+        Command::SealKeys { state, tpm, sign, pcrs, recovery, no_recovery, from } => {
+            let pcrs = pcrs.as_deref().map(seal_keys::pcrs).transpose().map_err(Failure::new)?;
+            let sealing = Sealing { tpm, sign, pcrs: pcrs.unwrap_or_default() };
+            seal(&StateDir::new(state.dir), &sealing, recovery, no_recovery, from.as_deref())
+        }
+        Command::UnsealKeys { state, out } => {
+            let (files, stays) = seal_keys::unseal(&StateDir::new(state.dir), &out)?;
+            eprintln!("made {}: {}; who reads them has the keys", out.display(), files.join(", "));
+            if stays {
+                eprintln!("release.key is in the TPM, and does not come out of it");
+            }
+            Ok(())
+        }
+        Command::Restore { state, from, keys } => {
             let state = StateDir::new(state.dir);
-            let accepted = backup::restore(&state, &from)?;
+            let accepted = backup::restore(&state, &from, keys.as_deref())?;
             eprintln!("made {}", state.path().display());
             if let Some((why, now)) = accepted {
                 say_accepted(&why, &now);
@@ -308,6 +359,40 @@ pub fn run(cli: Cli) -> Result<(), Failure> {
                 .hint("the verifier stays where its keys are: on the host of `init`"))
         }
     }
+}
+
+fn seal(
+    state: &StateDir,
+    sealing: &Sealing,
+    recovery: Option<PathBuf>,
+    no_recovery: bool,
+    from: Option<&Path>,
+) -> Result<(), Failure> {
+    let recovery = if from.is_none() { seal_keys::require_choice(recovery, no_recovery)? } else { None };
+    let source = match from {
+        Some(folder) => seal_keys::From::Copy(folder),
+        None => seal_keys::From::Here { recovery: recovery.as_deref() },
+    };
+    let files = seal_keys::seal(state, &source, sealing)?;
+    if files.is_empty() {
+        eprintln!("nothing to seal: all keys are");
+    } else {
+        eprintln!("sealed by the TPM of this host: {}", files.join(", "));
+    }
+    if let Some(folder) = recovery {
+        eprintln!(
+            "{} has them as they are: take it away, and keep it as you would a master key",
+            folder.display()
+        );
+    }
+    let left = seal_keys::readable(state);
+    if !left.is_empty() {
+        eprintln!("still to be read by who has this disk: {}; take them away as well", left.join(", "));
+    }
+    eprintln!(
+        "next: start the server again; after that `halfkey-verifier cluster-key new`, docs/service.md: a disk may keep what was overwritten"
+    );
+    Ok(())
 }
 
 fn say_accepted(why: &str, now: &str) {
@@ -418,7 +503,7 @@ fn start_log(format: LogFormat, level: tracing::Level) {
     // The client of PostgreSQL tells the values of its statements.
     let quiet = level.min(tracing::Level::WARN);
     let shown = Targets::new().with_default(level).with_target("tokio_postgres", quiet);
-    let shown = shown.with_target("deadpool", quiet);
+    let shown = shown.with_target("deadpool", quiet).with_target("tss_esapi", quiet);
     match format {
         LogFormat::Text => registry().with(log.with_target(false).with_ansi(false)).with(shown).init(),
         LogFormat::Json => {

@@ -5,7 +5,7 @@
 //! | [`cli`] | commands and flags |
 //! | [`config`] | the settings file and the state folder |
 //! | [`init`], [`pki`], [`keys`] | making a state folder: CA, certificates, key files |
-//! | [`key_files`], [`tpm`], [`locked`] | keys that the TPM of this host seals, or signs with |
+//! | [`key_files`], [`seal_keys`], [`tpm`], [`locked`] | keys that the TPM of this host seals, or signs with |
 //! | [`backup`], [`migrate`] | copies of a state folder, there and back; from SQLite to PostgreSQL |
 //! | [`cluster_key`] | another cluster key in the place of the one in use |
 //! | [`serve`], [`tls`], [`client`] | what `serve` puts together; TLS in and out |
@@ -50,6 +50,7 @@ pub mod policies;
 pub mod proxy;
 pub mod registrar;
 pub mod reload;
+pub mod seal_keys;
 pub mod serve;
 pub mod standbys;
 pub mod store;
