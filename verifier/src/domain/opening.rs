@@ -48,13 +48,18 @@ impl Records {
         Self::of(store, key, None)
     }
 
+    /// What rows have their tag by.
+    pub fn cluster_key(&self) -> Arc<ClusterKey> {
+        self.key.clone()
+    }
+
     fn of(store: Arc<dyn Store>, key: ClusterKey, of: Option<(Deployment, PathBuf)>) -> Result<Self> {
         let deployment = of.as_ref().map_or(Deployment([0; 16]), |(deployment, _)| *deployment);
         let sequence = sequence(&*store, &key, deployment, of.as_ref().map(|(_, file)| file.as_path()))?;
         let (sequence, events) = (RwLock::new(sequence), Events::default());
         Ok(Self {
             store: Measured::new(store),
-            key,
+            key: Arc::new(key),
             said: Cache::of(enrollment::KEPT),
             sequence,
             events,

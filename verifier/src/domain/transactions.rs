@@ -15,12 +15,12 @@ use halfkey_protocol::Reason;
 use halfkey_protocol::document::{Opened, Place};
 use halfkey_protocol::wire::SignedDocument;
 use std::sync::atomic::AtomicU64;
-use std::sync::{PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard, TryLockError};
+use std::sync::{Arc, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard, TryLockError};
 
 /// What a verifier or a registrar remembers.
 pub struct Records {
     pub(super) store: Measured,
-    pub(super) key: ClusterKey,
+    pub(super) key: Arc<ClusterKey>,
     pub(super) said: Cache<Said>,
     // Taken after the one that writes the database, and before the one that reads.
     pub(super) sequence: RwLock<Sequence>,

@@ -56,7 +56,7 @@ pub struct Verifier {
     /// Which deployment this is.
     pub deployment: Deployment,
     /// Authenticates nonces.
-    pub cluster: ClusterKey,
+    pub cluster: Arc<ClusterKey>,
     /// Signs releases.
     pub release: ReleaseKey,
     /// Policies, ready to judge.
@@ -103,11 +103,13 @@ impl App {
             Announcement::Documents => documents.notify_one(),
         });
         let metrics = Metrics::new(&records, clock.now());
+        // A TPM that sealed it takes its time: once is enough.
+        let cluster = records.cluster_key();
         let db = Db::new(records);
         let public_db = db.for_anybody();
-        let registering = || Registering::new(&config, ClusterKey::load(state)?, clock.clone());
+        let registering = || Registering::new(&config, cluster.clone(), clock.clone());
         let registrar = config.role.registers().then(registering).transpose()?;
-        let opened = || Verifier::open(state, &config, &db, &public_db);
+        let opened = || Verifier::open(state, &config, cluster.clone(), &db, &public_db);
         let verifier = config.role.verifies().then(opened).transpose()?;
         Ok(Arc::new(Self {
             bodies: Pool::new(config.limits.body_bytes),
@@ -236,7 +238,13 @@ impl Verifier {
         std::fs::read_to_string(state.ca()).is_ok_and(|ca| ca == self.ca)
     }
 
-    fn open(state: &StateDir, config: &Config, db: &Db, public_db: &Db) -> Result<Self, Failure> {
+    fn open(
+        state: &StateDir,
+        config: &Config,
+        cluster: Arc<ClusterKey>,
+        db: &Db,
+        public_db: &Db,
+    ) -> Result<Self, Failure> {
         let registrar: Arc<dyn Registrar> = match (config.role, &config.registrar) {
             (Role::Verifier, Some(url)) => {
                 // A boot does not wait long for it: the copy of the enrollment serves as well.
@@ -254,7 +262,7 @@ impl Verifier {
             .map_err(|e| Failure::new(format!("{}: {e}", state.ca().display())))?;
         Ok(Self {
             deployment: keys::load_deployment(&state.deployment())?,
-            cluster: ClusterKey::load(state)?,
+            cluster,
             release: ReleaseKey::load(state)?,
             library: Arc::default(),
             registrar,

@@ -32,7 +32,7 @@ const ACTIVATED: u32 = 6;
 /// Registers nodes.
 pub struct Registering {
     clock: Clock,
-    cluster: ClusterKey,
+    cluster: Arc<ClusterKey>,
     roots: Option<Roots>,
     /// Seconds between a challenge and its answer.
     lifetime: u64,
@@ -52,7 +52,7 @@ impl Registering {
     ///
     /// # Errors
     /// When the folder of EK roots can't be read or holds none.
-    pub fn new(config: &Config, cluster: ClusterKey, clock: Clock) -> Result<Self, Failure> {
+    pub fn new(config: &Config, cluster: Arc<ClusterKey>, clock: Clock) -> Result<Self, Failure> {
         Ok(Self {
             clock,
             cluster,
