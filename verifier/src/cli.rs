@@ -4,8 +4,9 @@ use crate::config::{Config, DatabaseUrl, LogFormat, Role, StateDir};
 use crate::domain::THREADS;
 use crate::http::openapi;
 use crate::init::{self, Init};
+use crate::key_files::KeyForm;
 use crate::seal_keys::{self, Sealing};
-use crate::{Failure, backup, cluster_key, counted, migrate, pki, serve};
+use crate::{Failure, backup, cluster_key, counted, locked, migrate, pki, serve};
 use clap::{Args, CommandFactory, Parser, Subcommand};
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
@@ -417,6 +418,9 @@ impl Serve {
         let _serving = state.lock_serving()?;
         let config = self.config(&state)?;
         start_log(config.log_format, self.log_level);
+        if config.release_key != KeyForm::File {
+            locked::lock()?;
+        }
         // The work of a request is some hundred microseconds; the rest of its time it waits for a commit that it shares with all
         // that wait at the same time.
         let workers = std::thread::available_parallelism().map_or(1, usize::from).min(4);

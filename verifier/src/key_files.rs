@@ -144,7 +144,7 @@ impl Content {
                     .ok_or_else(|| Failure::new("expected this key to be sealed, found another one"))
             }
             Self::Signs(_) => Err(Failure::new("the release key is in the TPM, and does not come out of it")
-                .hint("the recovery copy has it")),
+                .hint("the recovery copy has it; seal-keys --sign leaves it there")),
         }
     }
 }
@@ -258,10 +258,10 @@ pub struct KeyFiles {
 }
 
 impl KeyFiles {
-    /// Of this folder. If keys are sealed there, memory is locked from now on.
+    /// Of this folder. If keys are sealed there, memory is locked from now on where it can be.
     ///
     /// # Errors
-    /// When its settings can't be read, or memory can't be locked.
+    /// When its settings can't be read.
     pub fn of(state: &StateDir) -> Result<Self, Failure> {
         let cluster = state.cluster_key();
         if !state.config_file().exists() {
@@ -269,7 +269,8 @@ impl KeyFiles {
         }
         let config = Config::load(state)?;
         if config.release_key != KeyForm::File {
-            locked::lock()?;
+            // A server has made sure of it; a command lives for a moment.
+            let _ = locked::lock();
         }
         let at = config.tpm.unwrap_or_else(|| tpm::DEFAULT.to_owned());
         Ok(Self { form: config.release_key, at, min_rate: config.min_rate, cluster })

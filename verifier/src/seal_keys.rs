@@ -49,7 +49,8 @@ pub enum From<'a> {
 /// was.
 pub fn seal(state: &StateDir, from: &From<'_>, sealing: &Sealing) -> Result<Vec<&'static str>, Failure> {
     let _serving = state.lock_serving()?;
-    locked::lock()?;
+    // It lives for a moment.
+    let _ = locked::lock();
     let config = Config::load(state)?;
     let at = sealing.tpm.clone().or(config.tpm).unwrap_or_else(|| tpm::DEFAULT.to_owned());
     for (name, _) in KEYS {
@@ -61,11 +62,7 @@ pub fn seal(state: &StateDir, from: &From<'_>, sealing: &Sealing) -> Result<Vec<
         })?,
         From::Copy(folder) => {
             let keys = open(folder, &at, |_, _| true)?;
-            if keys.is_empty() {
-                return Err(Failure::new("expected keys, found none")
-                    .hint("a folder that `seal-keys --recovery` or `unseal-keys` made")
-                    .at(folder));
-            }
+            require_all(state, folder, &keys)?;
             keys
         }
     };
@@ -86,7 +83,9 @@ pub fn seal(state: &StateDir, from: &From<'_>, sealing: &Sealing) -> Result<Vec<
             .and_then(|()| replace(state, &path, *kind, &new))
             .inspect_err(|_| drop(remove(&new)))?;
     }
-    let form = if sealing.sign { KeyForm::TpmSign } else { KeyForm::Tpm };
+    // Without a release key: a registrar on a host of its own.
+    let release = state.release_key();
+    let form = if release.exists() { Content::read(Kind::Release, &release)?.form() } else { KeyForm::Tpm };
     state.set(&[("release_key", form.as_str()), ("tpm", &at)])?;
     Ok(keys.iter().map(|(name, ..)| *name).collect())
 }
@@ -98,7 +97,8 @@ pub fn seal(state: &StateDir, from: &From<'_>, sealing: &Sealing) -> Result<Vec<
 /// When a key can't be read, the TPM refuses, or something can't be written.
 pub fn unseal(state: &StateDir, out: &Path) -> Result<(Vec<&'static str>, bool), Failure> {
     let _serving = state.lock_serving()?;
-    locked::lock()?;
+    // It lives for a moment.
+    let _ = locked::lock();
     let at = Config::load(state)?.tpm.unwrap_or_else(|| tpm::DEFAULT.to_owned());
     let mut stays = false;
     let keys = open(state.path(), &at, |_, content| {
@@ -126,6 +126,25 @@ fn form(kind: Kind, sign: bool) -> KeyForm {
         Kind::Release if sign => KeyForm::TpmSign,
         Kind::Release | Kind::Cluster => KeyForm::Tpm,
     }
+}
+
+/// That a copy has keys, and leaves none of the folder as it is.
+fn require_all(state: &StateDir, copy: &Path, keys: &Keys) -> Result<(), Failure> {
+    if keys.is_empty() {
+        return Err(Failure::new("expected keys, found none")
+            .hint("a folder that `seal-keys --recovery` or `unseal-keys` made")
+            .at(copy));
+    }
+    for (name, kind) in KEYS {
+        let path = state.file(name);
+        let copied = keys.iter().any(|(copied, ..)| *copied == name);
+        if !copied && path.exists() && Content::read(kind, &path)?.form() == KeyForm::File {
+            return Err(Failure::new("expected it to be sealed, or in the copy, found neither")
+                .hint("halfkey-verifier seal-keys without --from seals what is there")
+                .at(&path));
+        }
+    }
+    Ok(())
 }
 
 type Keys = Vec<(&'static str, Kind, Secret)>;

@@ -180,6 +180,15 @@ fn what_is_wrong_with_the_tpm_or_the_settings_is_said() {
     says(why, &["the TPM /nowhere/tpm0: No such file", "hint: this host shows no TPM"]);
     let (_, why) = run(&["seal-keys", "--no-recovery", "--state", text(&path), "--tpm", "floppy"]);
     says(why, &["expected a TPM as tpm2-tss names it", "\"floppy\"", "device:/dev/tpmrm0"]);
+    // A copy that leaves a key as it is.
+    let copy = dir.path().join("copy");
+    fs::create_dir(&copy).unwrap();
+    let from = ["--from", text(&copy)];
+    let (_, why) = seal(&path, &tpm, &from);
+    says(why, &["expected keys, found none"]);
+    fs::copy(path.join("cluster.key"), copy.join("cluster.key")).unwrap();
+    let (_, why) = seal(&path, &tpm, &from);
+    says(why, &["release.key: expected it to be sealed, or in the copy", "hint: "]);
     // Nothing was done by these.
     assert_eq!(form(Kind::Release, &state.release_key()), KeyForm::File);
 
@@ -368,6 +377,12 @@ async fn a_release_key_signs_in_the_tpm_as_fast_as_is_demanded() {
     let (done, said) = run(&["unseal-keys", "--state", text(&state), "--out", text(&keys)]);
     assert!(done && said.contains("does not come out"), "{said}");
     assert!(!keys.join("release.key").exists() && keys.join("cluster.key").exists());
+    // A copy of other keys leaves it there.
+    sealed(&state, &tpm, &["--from", text(&keys)]);
+    assert_eq!(form(Kind::Release, &state.join("release.key")), KeyForm::TpmSign);
+    server.serve();
+    boots(&node, &server).await;
+    assert_eq!(server.stop(), Some(0));
     // Sealed only: by the copy alone.
     let (done, why) = seal(&state, &tpm, &["--no-recovery"]);
     assert!(!done && why.contains("does not come out of it") && why.contains("hint: "), "{why}");
