@@ -14,8 +14,8 @@ pub mod sqlite;
 
 pub use rows::{
     BootRow, ClientRow, CountRow, DocumentRow, EnrollmentRow, EnrollmentState, EvidenceHead, EvidenceRow,
-    NodeLineRow, NodeRow, PolicyRow, ProposalChange, ProposalHead, ProposalRow, QuoteRow, RegistrationLine,
-    RegistrationRow, ReleasedRow, SourceRow, Which,
+    NodeLineRow, NodeRow, NoticeRow, PolicyRow, ProposalChange, ProposalHead, ProposalRow, QuoteRow,
+    RegistrationLine, RegistrationRow, ReleasedRow, SourceRow, Which,
 };
 
 use halfkey_protocol::NodeId;
@@ -195,7 +195,17 @@ pub fn open(at: &Location) -> Result<Arc<dyn Store>> {
 
 /// One transaction.
 pub trait Tx:
-    Clients + Registrations + Nodes + Enrollments + Boots + Evidence + Proposals + Policies + Documents + Trail
+    Clients
+    + Registrations
+    + Nodes
+    + Enrollments
+    + Boots
+    + Evidence
+    + Proposals
+    + Policies
+    + Documents
+    + Trail
+    + Notices
 {
 }
 
@@ -210,6 +220,7 @@ impl<T> Tx for T where
         + Policies
         + Documents
         + Trail
+        + Notices
 {
 }
 
@@ -414,4 +425,23 @@ pub trait Trail {
     fn delete_counts_before(&self, hour: u64) -> Result<()>;
     /// Remembers a number by its name.
     fn set_meta(&self, key: &str, value: u64) -> Result<()>;
+}
+
+/// What webhooks are to tell, until it was delivered.
+pub trait Notices {
+    /// Adds one; its number is given by the database.
+    fn insert_notice(&self, row: &NoticeRow) -> Result<()>;
+    /// Those of an endpoint that are due, the oldest first, at most so many: counted as tried, and not due before `until`. What
+    /// somebody else takes at the same time is not among them.
+    fn take_notices(&self, endpoint: &str, now: u64, until: u64, limit: u64) -> Result<Vec<NoticeRow>>;
+    /// One is not due before this.
+    fn put_off_notice(&self, id: u64, until: u64) -> Result<()>;
+    /// Deletes one, if it is there.
+    fn delete_notice(&self, id: u64) -> Result<()>;
+    /// Deletes the oldest of an endpoint, all but so many; gives how many.
+    fn trim_notices(&self, endpoint: &str, keep: u64) -> Result<u64>;
+    /// Deletes what happened before this, whoever was to be told; gives how many.
+    fn delete_notices_before(&self, at: u64) -> Result<u64>;
+    /// How many an endpoint is still to be told, and how many of these are due.
+    fn count_notices(&self, endpoint: &str, now: u64) -> Result<(u64, u64)>;
 }

@@ -40,7 +40,7 @@ pub enum Value {
 }
 
 /// Tables, those that others refer to first. `strangers` and the others have the same columns everywhere.
-pub const TABLES: [&str; 15] = [
+pub const TABLES: [&str; 16] = [
     "meta",
     "clients",
     "registrations",
@@ -56,10 +56,11 @@ pub const TABLES: [&str; 15] = [
     "proposals",
     "trust_given",
     "audit",
+    "notices",
 ];
 
 /// Tables whose rows have numbers that are given once.
-pub const NUMBERED: [&str; 3] = ["logs", "evidence", "proposals"];
+pub const NUMBERED: [&str; 4] = ["logs", "evidence", "proposals", "notices"];
 
 /// Copies every row; gives how many. No server may use either of them.
 ///

@@ -465,6 +465,25 @@ pub struct CountRow {
     pub count: u64,
 }
 
+/// Something that an endpoint of webhooks is to be told.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct NoticeRow {
+    /// Its number; given by the database.
+    pub id: u64,
+    /// Name of the endpoint.
+    pub endpoint: String,
+    /// What the receiver knows it by.
+    pub message: String,
+    /// When it happened, in seconds since 1970.
+    pub at: u64,
+    /// What is sent, JSON.
+    pub body: String,
+    /// How often somebody took it to deliver it.
+    pub attempts: u64,
+    /// When it may be taken, in seconds since 1970.
+    pub due: u64,
+}
+
 impl Which {
     /// What an id begins with that has this name, if any can.
     pub fn id_prefix(&self) -> Option<String> {

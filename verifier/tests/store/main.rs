@@ -5,6 +5,7 @@
 mod cut;
 mod documents;
 mod nodes;
+mod notices;
 mod postgres;
 mod registrar;
 mod requests;

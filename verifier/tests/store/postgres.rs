@@ -242,7 +242,7 @@ fn servers_that_start_together_make_the_schema_once() {
             scope.spawn(|| open(&url));
         }
     });
-    assert_eq!(Server::shared().sql(&url, "SELECT version FROM halfkey_schema"), "3\n");
+    assert_eq!(Server::shared().sql(&url, "SELECT version FROM halfkey_schema"), "4\n");
     Server::shared().sql(&url, "UPDATE halfkey_schema SET version = 99");
     let refused = Postgres::open(&Address::parse(&url).unwrap()).err().unwrap().to_string();
     assert!(refused.contains("found 99") && refused.contains("newer"), "{refused}");

@@ -23,6 +23,7 @@ mod enrollments;
 mod evidence;
 mod import;
 mod nodes;
+mod notices;
 mod policies;
 mod proposals;
 mod registrations;

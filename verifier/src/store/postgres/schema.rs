@@ -5,7 +5,7 @@ use super::session::{Held, Session, failure};
 use crate::store::{Result, StoreError};
 
 /// Step N brings a database of version N to N + 1.
-const STEPS: &[&str] = &[STEP_0, STEP_1, STEP_2];
+const STEPS: &[&str] = &[STEP_0, STEP_1, STEP_2, STEP_3];
 
 const STEP_0: &str = r#"
 CREATE TABLE meta (key TEXT PRIMARY KEY, value BIGINT NOT NULL);
@@ -224,6 +224,19 @@ DROP INDEX evidence_by_node;
 CREATE INDEX evidence_by_kind ON evidence (node_id, authentic, outcome, id)
     INCLUDE (event_log_id, systemd_log_id, ima_log_id);
 ";
+
+const STEP_3: &str = r#"
+CREATE TABLE notices (
+    id       BIGINT GENERATED ALWAYS AS IDENTITY PRIMARY KEY,
+    endpoint TEXT COLLATE "C" NOT NULL,
+    message  TEXT NOT NULL,
+    at       BIGINT NOT NULL,
+    body     TEXT NOT NULL,
+    attempts BIGINT NOT NULL,
+    due      BIGINT NOT NULL
+);
+CREATE INDEX notices_by_endpoint ON notices (endpoint, id);
+"#;
 
 /// Brings a database to the schema of this build. Servers that start at the same time wait for each other.
 ///

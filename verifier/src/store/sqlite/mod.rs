@@ -8,6 +8,7 @@ mod enrollments;
 mod evidence;
 mod export;
 mod nodes;
+mod notices;
 mod policies;
 mod proposals;
 mod registrations;

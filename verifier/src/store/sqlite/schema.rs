@@ -5,7 +5,7 @@ use crate::store::{Result, StoreError};
 use rusqlite::{Connection, TransactionBehavior};
 
 /// Step N brings a database of `user_version` N to N + 1.
-const STEPS: &[&str] = &[STEP_0, STEP_1, STEP_2, STEP_3];
+const STEPS: &[&str] = &[STEP_0, STEP_1, STEP_2, STEP_3, STEP_4];
 
 // Tables with rows of single nodes are not STRICT: a row that somebody damaged beside this program could not be changed any more, by a
 // statement that sets another column of it, and so not be mended either. What is read is typed in any case.
@@ -249,6 +249,21 @@ ALTER TABLE evidence ADD COLUMN ima_log_id INTEGER;
 DROP INDEX evidence_by_node;
 CREATE INDEX evidence_by_kind ON evidence
     (node_id, authentic, outcome, id, event_log_id, systemd_log_id, ima_log_id);
+";
+
+// What webhooks are to tell, once for each endpoint. message: what a receiver knows it by. due: when it is tried, or tried by somebody
+// else than who is at it.
+const STEP_4: &str = "
+CREATE TABLE notices (
+    id       INTEGER PRIMARY KEY AUTOINCREMENT,
+    endpoint TEXT NOT NULL,
+    message  TEXT NOT NULL,
+    at       INTEGER NOT NULL,
+    body     TEXT NOT NULL,
+    attempts INTEGER NOT NULL,
+    due      INTEGER NOT NULL
+) STRICT;
+CREATE INDEX notices_by_endpoint ON notices (endpoint, id);
 ";
 
 /// Brings a database to the schema of this build.
