@@ -75,6 +75,24 @@ pub fn counted(count: usize, what: &str) -> String {
     format!("{count} {what}{}", if count == 1 { "" } else { "s" })
 }
 
+/// Seconds since 1970 as RFC 3339 has it, for programs; the time before all times if it is none of four digits for a year.
+pub fn rfc3339(seconds: u64) -> String {
+    let time = i64::try_from(seconds).ok().and_then(|s| x509_parser::time::ASN1Time::from_timestamp(s).ok());
+    let time = time.map(|time| time.to_datetime()).filter(|time| time.year() < 10_000);
+    time.map_or_else(
+        || "0000-01-01T00:00:00Z".to_owned(),
+        |time| {
+            let (year, month, day) = (time.year(), u8::from(time.month()), time.day());
+            format!(
+                "{year:04}-{month:02}-{day:02}T{:02}:{:02}:{:02}Z",
+                time.hour(),
+                time.minute(),
+                time.second()
+            )
+        },
+    )
+}
+
 /// How far ahead the clock of an operator's machine may be, in seconds.
 pub const CLOCK_TOLERANCE: u64 = 86_400;
 

@@ -459,8 +459,14 @@ async fn a_verdict_is_by_the_policy_of_its_moment() {
         let enrollment = known.current.as_ref().unwrap();
         let checked = CheckedEvidence::of(&evidence, enrollment, &governed, &cluster, lifetimes, now);
         before_ruling();
-        let request =
-            EvidenceRequest { node: node.id, now, ticket: checked.ticket(), evidence: &sent, keep: 9 };
+        let request = EvidenceRequest {
+            node: node.id,
+            now,
+            ticket: checked.ticket(),
+            evidence: &sent,
+            keep: 9,
+            trace: None,
+        };
         records.attest(&request, &mut |snapshot| checked.rule(snapshot, &release, &cluster)).unwrap()
     };
     let verdict = judge(&sessions[0], &|| {

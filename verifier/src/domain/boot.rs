@@ -84,15 +84,16 @@ fn shown(view: &TxView<'_>, node: NodeId, row: PendingBoot, reviewer: &dyn BootR
     })
 }
 
-/// Remembers that this boot waits.
+/// Remembers that this boot waits; true if it did not before.
 ///
 /// # Errors
 /// When the database can't be written.
-pub fn record(view: &TxView<'_>, node: NodeId, evidence_id: u64, ruling: &Ruling, now: u64) -> Result<()> {
-    let Some(pending) = ruling.decided.waiting() else { return Ok(()) };
+pub fn record(view: &TxView<'_>, node: NodeId, evidence_id: u64, ruling: &Ruling, now: u64) -> Result<bool> {
+    let Some(pending) = ruling.decided.waiting() else { return Ok(false) };
     // It has waited since it was first seen, or since what was decided about it is void. A row that can't be read is written anew.
     let (before, _) = legible(view.rows.boot(node, &pending.ticket).map_err(Error::from))?;
-    let since = before.filter(|row| row.decision.is_none()).map_or(now, |row| row.since);
+    let waited = before.filter(|row| row.decision.is_none());
+    let since = waited.as_ref().map_or(now, |row| row.since);
     view.rows.put_boot(&BootRow {
         node,
         ticket: pending.ticket.clone(),
@@ -110,7 +111,8 @@ pub fn record(view: &TxView<'_>, node: NodeId, evidence_id: u64, ruling: &Ruling
         used_at: None,
         approval_tag: None,
     })?;
-    retention::trim_boots(view, node)
+    retention::trim_boots(view, node)?;
+    Ok(waited.is_none())
 }
 
 /// This boot used its approval: it is void, and so is its row without the tag.

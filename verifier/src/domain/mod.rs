@@ -12,6 +12,7 @@
 //! | [`ruling`], [`evidence`], [`boot`], `released` | rulings on evidence, the record of it, boots that wait for an operator, the last that was released |
 //! | [`policy`], [`governing`], [`propose`], [`proposal`], [`review`] | what governs a node, what it proposes, and both looked at again |
 //! | [`registration`], `room`, [`client`] | the registrar's records, and room among them; certificates |
+//! | [`notice`] | what webhooks are to tell |
 //! | [`retention`] | what is forgotten |
 //! | `seal`, `check` | tags of rows by the cluster key; rows of nodes compared with the documents |
 
@@ -28,6 +29,7 @@ pub mod governing;
 pub mod index;
 pub mod model;
 pub mod node;
+pub mod notice;
 pub mod opening;
 pub mod policy;
 pub mod policy_source;
@@ -59,6 +61,7 @@ pub use model::{
     Boot, Counters, Damage, Decision, Enrollment, Governing, NewPending, Node, NodeSnapshot, PolicyRef,
     ProposalDecision, ReleasedBoot, Stage, StoredProposal, Trusted, TrustedUnder, Waiting,
 };
+pub use notice::{Notice, NoticeKind, Subscription};
 pub use policy::NewPolicy;
 pub use policy_source::PolicySource;
 pub use propose::{ProposalRequest, ProposalRuling, ProposalSnapshot};

@@ -63,6 +63,7 @@ impl Records {
             said: Cache::of(enrollment::KEPT),
             sequence,
             events,
+            subscriptions: Default::default(),
             told: AtomicU64::default(),
         })
     }

@@ -19,7 +19,7 @@ use super::{
 use crate::appraisal::Ruling;
 use crate::events::{Announcement, Event};
 use crate::limit::{Rate, Room, Source};
-use crate::store::{Changes, RegistrationLine, Standbys, Store as _, Then, Tx, Which};
+use crate::store::{Changes, NoticeRow, RegistrationLine, Standbys, Store as _, Then, Tx, Which};
 use halfkey_protocol::NodeId;
 use halfkey_protocol::document::Place;
 use halfkey_protocol::wire::operator::{
@@ -544,5 +544,47 @@ impl Records {
     /// `NotFound`, `Conflict`.
     pub fn deny_proposal(&self, id: u64, because: &str, by: By<'_>) -> Result<NodeId> {
         self.write(|view| proposal::deny(view, id, because, by))
+    }
+}
+
+/// What webhooks are to tell.
+impl Records {
+    /// How many an endpoint is still to be told, and how many of these are due.
+    ///
+    /// # Errors
+    /// When the database can't be read.
+    pub fn notices(&self, endpoint: &str, now: u64) -> Result<(u64, u64)> {
+        self.read_rows(|rows| Ok(rows.count_notices(endpoint, now)?))
+    }
+
+    /// Takes what is due, until `until`; of what an endpoint is to be told so many stay, and the oldest are dropped. Gives what was
+    /// taken, and how many were dropped.
+    ///
+    /// # Errors
+    /// When the database can't be written.
+    pub fn take_notices(
+        &self,
+        endpoint: &str,
+        now: u64,
+        until: u64,
+        take: u64,
+        keep: u64,
+    ) -> Result<(Vec<NoticeRow>, u64)> {
+        self.write(|view| {
+            let dropped = view.rows.trim_notices(endpoint, keep)?;
+            Ok((view.rows.take_notices(endpoint, now, until, take)?, dropped))
+        })
+    }
+
+    /// Writes down what came of what was taken: the numbers of those that were delivered, and of the others with the time before which
+    /// they are not tried again.
+    ///
+    /// # Errors
+    /// When the database can't be written.
+    pub fn settle_notices(&self, delivered: &[u64], put_off: &[(u64, u64)]) -> Result<()> {
+        self.write(|view| {
+            delivered.iter().try_for_each(|id| view.rows.delete_notice(*id))?;
+            Ok(put_off.iter().try_for_each(|(id, until)| view.rows.put_off_notice(*id, *until))?)
+        })
     }
 }

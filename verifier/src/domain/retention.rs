@@ -15,6 +15,9 @@ const LOGS: u64 = 32 << 20;
 /// The same of denied ones.
 pub(super) const DENIED_LOGS: u64 = 8 << 20;
 
+/// Seconds for which webhooks are tried.
+const KEPT_NOTICES: u64 = 7 * 86_400;
+
 /// Boots that are remembered per node; the oldest go first.
 const KEPT_BOOTS: u64 = 32;
 
@@ -40,6 +43,10 @@ pub fn expire(view: &TxView<'_>, registered_before: u64, now: u64) -> Result<u64
         audit::append(view, By { actor: "verifier", now }, "expire", None, &detail)?;
     }
     view.rows.delete_expired_boots(now)?;
+    let untold = view.rows.delete_notices_before(now.saturating_sub(KEPT_NOTICES))?;
+    if untold > 0 {
+        tracing::warn!(untold, "what webhooks could not tell for a week is dropped");
+    }
     audit::close(view, now)?;
     Ok(expired.len() as u64)
 }

@@ -1,7 +1,7 @@
 //! What an operator says of a node as a whole: revoked or not, held or not. Each takes its place in the sequence.
 
 use super::document::entry;
-use super::{By, Error, Result, TxView, audit};
+use super::{By, Error, Notice, NoticeKind, Result, TxView, audit};
 use crate::events::Event;
 use crate::store::NodeRow;
 use halfkey_protocol::document::{Kind, Opened, Scope};
@@ -29,6 +29,16 @@ pub fn revoke(
         row.label = label.unwrap_or_default().to_owned();
     }
     view.rows.put_node(&row)?;
+    view.tell(Notice {
+        kind: NoticeKind::Revoked,
+        node,
+        label: row.label,
+        reason: None,
+        evidence: None,
+        by: Some(by.actor.to_owned()),
+        trace: None,
+        at: by.now,
+    });
     view.rows.delete_boots(node)?;
     view.emit(Event::Revoked(node));
     audit::append(view, by, "revoke", Some(node), because)?;

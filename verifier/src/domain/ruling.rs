@@ -2,7 +2,8 @@
 
 use super::model::{NodeSnapshot, ReleasedBoot};
 use super::{
-    By, Error, Result, TxView, audit, boot, enrollment, json, legible, node, proposal, released, retention,
+    By, Error, Notice, NoticeKind, Result, TxView, audit, boot, enrollment, json, legible, node, proposal,
+    released, retention,
 };
 use crate::appraisal::{Decided, Ruling};
 use crate::events::Event;
@@ -23,6 +24,8 @@ pub struct EvidenceRequest<'a> {
     pub evidence: &'a Evidence,
     /// Records kept per node, of each outcome.
     pub keep: u64,
+    /// What the machine calls the boot in which it asks.
+    pub trace: Option<String>,
 }
 
 /// Rules on evidence and records evidence, verdict, counters and audit entry, or nothing.
@@ -84,7 +87,8 @@ pub fn attest(
             Decided::Pending { .. } | Decided::Denied { .. } => {}
         }
         node::note_firmware(view, &snapshot.node, quoted.tpm_firmware, id, request.now)?;
-        boot::record(view, request.node, id, &ruling, request.now)?;
+        let waits = boot::record(view, request.node, id, &ruling, request.now)?;
+        tell(view, request, &snapshot, &ruling, id, waits);
         view.rows.set_seen(request.node, request.now, &verdict.outcome, verdict.code.as_deref())?;
     }
     let outcome = ruling.decided.outcome();
@@ -105,6 +109,7 @@ pub fn attest(
                 "evidence {id} was released with the resetCount and restartCount of evidence {twin} and another r"
             );
             audit::append(view, by, "cloned", Some(request.node), &detail)?;
+            view.tell(notice(request, &snapshot, NoticeKind::Cloned, None, id));
         }
         Some(Again::Restarted(before)) => {
             let detail = format!(
@@ -117,6 +122,44 @@ pub fn attest(
     }
     view.emit(Event::Verdict { node: request.node, evidence: id, outcome });
     Ok(verdict)
+}
+
+/// What came of evidence that the node signed: what anybody can send in its name is told to nobody.
+fn tell(
+    view: &TxView<'_>,
+    request: &EvidenceRequest<'_>,
+    snapshot: &NodeSnapshot,
+    ruling: &Ruling,
+    id: u64,
+    waits: bool,
+) {
+    let first = || snapshot.node.current.as_ref().is_some_and(|current| current.released.is_none());
+    let kind = match &ruling.decided {
+        Decided::Denied { .. } => NoticeKind::Denied,
+        Decided::Pending { .. } if waits => NoticeKind::Pending,
+        Decided::Released { .. } if first() => NoticeKind::FirstBoot,
+        Decided::Pending { .. } | Decided::Released { .. } | Decided::Enrolled(_) => return,
+    };
+    view.tell(notice(request, snapshot, kind, ruling.decided.reason(), id));
+}
+
+fn notice(
+    request: &EvidenceRequest<'_>,
+    snapshot: &NodeSnapshot,
+    kind: NoticeKind,
+    reason: Option<Reason>,
+    id: u64,
+) -> Notice {
+    Notice {
+        kind,
+        node: request.node,
+        label: snapshot.node.label.clone(),
+        reason,
+        evidence: Some(id),
+        by: None,
+        trace: request.trace.clone(),
+        at: request.now,
+    }
 }
 
 /// What the proposal that this boot comes from took shim and boot loader from, by its tag.
@@ -336,7 +379,8 @@ mod tests {
             findings: vec![],
             decided: decided.clone(),
         };
-        let request = EvidenceRequest { node: NODE, now: 1, ticket: None, evidence: &evidence, keep: 20 };
+        let request =
+            EvidenceRequest { node: NODE, now: 1, ticket: None, evidence: &evidence, keep: 20, trace: None };
         records.attest(&request, &mut |_| ruling()).unwrap().evidence_id.unwrap()
     }
 

@@ -2,6 +2,7 @@
 //! with a document, which the state file has before and after.
 
 use super::enrollment::Said;
+use super::notice::Subscriptions;
 use super::opening;
 use super::policy_source::PolicySource;
 use super::sequence::Sequence;
@@ -25,6 +26,7 @@ pub struct Records {
     // Taken after the one that writes the database, and before the one that reads.
     pub(super) sequence: RwLock<Sequence>,
     pub(super) events: Events,
+    pub(super) subscriptions: Subscriptions,
     /// The entry of the audit trail up to which those who wait were told what happened.
     pub(super) told: AtomicU64,
 }
@@ -160,7 +162,7 @@ impl Records {
         // Held from before the commit until it is written down, with what is to be written. Whoever waits for it may hold the
         // connection that writes: nothing here takes that again before it is dropped.
         let mut settling = None;
-        let mut caught_up = Vec::new();
+        let (mut caught_up, mut told) = (Vec::new(), false);
         let written = self.store.write(changes, &mut |rows| {
             match self.catch_up(rows) {
                 Ok(taken) => caught_up.extend(taken),
@@ -175,8 +177,15 @@ impl Records {
                 true => require_here(rows, &sequence).and_then(|()| work(&view)),
                 false => work(&view),
             };
+            let notices = view.take_notices();
             events = view.events();
             drop(sequence);
+            if worked.is_ok() && !notices.is_empty() {
+                match self.subscriptions.keep(rows, &notices) {
+                    Ok(()) => told = true,
+                    Err(e) => worked = Err(e),
+                }
+            }
             if let Ok((_, Some(opened))) = &worked {
                 match self.intend(rows, opened.clone()) {
                     Ok(intended) => settling = Some(intended),
@@ -201,6 +210,9 @@ impl Records {
         }
         if done.is_ok() {
             self.events.publish(&events);
+            if told {
+                self.subscriptions.committed.notify_waiters();
+            }
         }
         Ok(done?)
     }
@@ -244,6 +256,11 @@ impl Records {
             *sequence = again;
         }
         Ok(())
+    }
+
+    /// Who is told what was committed, by webhooks.
+    pub fn subscriptions(&self) -> &Subscriptions {
+        &self.subscriptions
     }
 
     /// What is published when something is committed.

@@ -2,7 +2,7 @@
 
 use super::enrollment::Said;
 use super::index::Index;
-use super::{Error, Result, legible};
+use super::{Error, Notice, Result, legible};
 use crate::cache::Cache;
 use crate::events::Event;
 use crate::keys::ClusterKey;
@@ -24,6 +24,7 @@ pub struct TxView<'a> {
     /// Enrollments that were verified and read.
     pub said: &'a Cache<Said>,
     events: RefCell<Vec<Event>>,
+    notices: RefCell<Vec<Notice>>,
     /// The document that this transaction has appended: the index has it once it is committed.
     appended: RefCell<Option<Opened>>,
 }
@@ -37,12 +38,23 @@ impl<'a> TxView<'a> {
         key: &'a ClusterKey,
         said: &'a Cache<Said>,
     ) -> Self {
-        Self { rows, index, deployment, key, said, events: RefCell::default(), appended: RefCell::default() }
+        let (events, notices, appended) = Default::default();
+        Self { rows, index, deployment, key, said, events, notices, appended }
     }
 
     /// To be published when this is committed.
     pub fn emit(&self, event: Event) {
         self.events.borrow_mut().push(event);
+    }
+
+    /// To be told by webhooks, to whom wants to know.
+    pub fn tell(&self, notice: Notice) {
+        self.notices.borrow_mut().push(notice);
+    }
+
+    /// What is to be told.
+    pub fn take_notices(&self) -> Vec<Notice> {
+        self.notices.take()
     }
 
     /// What was emitted.

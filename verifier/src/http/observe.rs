@@ -37,8 +37,8 @@ pub fn watcher_routes(app: Arc<App>) -> Router {
 pub async fn count(State(app): State<Arc<App>>, request: Request, next: Next) -> Response {
     let route = request.extensions().get::<MatchedPath>().cloned();
     let start = Instant::now();
-    let span = trace::span(request.headers());
-    let response = next.run(request).instrument(span).await;
+    let (trace, span) = trace::of(request.headers());
+    let response = trace::within(trace, next.run(request).instrument(span)).await;
     let refused = response.extensions().get::<Reason>().copied();
     let route = route.as_ref().map(MatchedPath::as_str);
     app.metrics.answered(route, response.status(), refused, start.elapsed());

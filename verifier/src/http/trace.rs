@@ -61,13 +61,30 @@ impl fmt::Display for TraceId {
     }
 }
 
-/// In which the lines of a request's log stand.
-pub fn span(headers: &HeaderMap) -> Span {
-    match TraceId::of(headers) {
+tokio::task_local! {
+    /// Of the request that is being answered.
+    static CURRENT: Option<TraceId>;
+}
+
+/// Answers a request whose trace is known to what it calls.
+pub async fn within<T>(trace: Option<TraceId>, answer: impl Future<Output = T>) -> T {
+    CURRENT.scope(trace, answer).await
+}
+
+/// The trace of the request that is being answered here, if it has one.
+pub fn current() -> Option<TraceId> {
+    CURRENT.try_with(|trace| *trace).ok().flatten()
+}
+
+/// That of a request, and in which the lines of its log stand.
+pub fn of(headers: &HeaderMap) -> (Option<TraceId>, Span) {
+    let trace = TraceId::of(headers);
+    let span = match trace {
         // Whatever level is logged.
         Some(trace) => error_span!("request", %trace),
         None => Span::none(),
-    }
+    };
+    (trace, span)
 }
 
 #[cfg(test)]

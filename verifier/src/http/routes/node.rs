@@ -8,6 +8,7 @@ use crate::http::body::{Json, SMALL_BODY};
 use crate::http::described::{Asker, Routes};
 use crate::http::parameters::{common_version, node_id, plain_text, ticket};
 use crate::http::refusal::{Answer, Refusal};
+use crate::http::trace;
 use crate::limit::Proved as ProvedPeer;
 use crate::long_poll::Known;
 use crate::nonce::{self, Scope};
@@ -128,6 +129,7 @@ async fn finish(
     let lifetimes = Lifetimes { nonce: config.lifetimes.nonce, pending: config.lifetimes.pending };
     let (keep, clock) = (config.limits.evidence_kept, app.clock.clone());
     let (told, asking) = (app.clone(), peer.clone());
+    let trace = trace::current();
     // Checking, recording and telling go on when the node hangs up, and the memory of the body stays accounted.
     let judge = move |records: &Records| {
         let sent = &message.value;
@@ -139,7 +141,8 @@ async fn finish(
         let checked =
             CheckedEvidence::of(&evidence, enrollment, &governed, &verifier.cluster, lifetimes, now);
         verifier.admit(node, checked.authentic(), &peer)?;
-        let request = EvidenceRequest { node, now, ticket: checked.ticket(), evidence: sent, keep };
+        let trace = trace.map(|trace| trace.to_string());
+        let request = EvidenceRequest { node, now, ticket: checked.ticket(), evidence: sent, keep, trace };
         let mut newer = false;
         let verdict = records.attest(&request, &mut |snapshot| {
             let ruling = checked.rule(snapshot, &verifier.release, &verifier.cluster);
