@@ -6,7 +6,7 @@ use crate::http::openapi;
 use crate::init::{self, Init};
 use crate::key_files::KeyForm;
 use crate::seal_keys::{self, Sealing};
-use crate::{Failure, backup, cluster_key, counted, locked, migrate, pki, serve};
+use crate::{Failure, backup, cluster_key, counted, locked, migrate, pki, serve, webhooks};
 use clap::{Args, CommandFactory, Parser, Subcommand};
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
@@ -158,6 +158,13 @@ enum Command {
     },
     /// Print what is served, as OpenAPI 3.1: paths, messages and reasons
     Openapi,
+    /// Send a test message to each endpoint of [[webhooks]] in the settings: docs/service.md
+    WebhookTest {
+        #[command(flatten)]
+        state: State,
+        /// Only to the one of this name
+        name: Option<String>,
+    },
     /// Man pages, for packages
     #[command(hide = true)]
     ManPages {
@@ -340,6 +347,17 @@ pub fn run(cli: Cli) -> Result<(), Failure> {
                 say_accepted(&why, &now);
             }
             Ok(())
+        }
+        Command::WebhookTest { state, name } => {
+            let told = webhooks::test(&StateDir::new(state.dir), name.as_deref())?;
+            for (endpoint, told) in &told {
+                let came_of_it = told.as_ref().map_or_else(String::as_str, |()| "delivered");
+                println!("{endpoint}\t{came_of_it}");
+            }
+            match told.iter().filter(|(_, told)| told.is_err()).count() {
+                0 => Ok(()),
+                failed => Err(Failure::new(format!("{} did not take it", counted(failed, "endpoint")))),
+            }
         }
         Command::Certificate { state, sans, role: None, .. } => {
             init::renew(&StateDir::new(state.dir), &sans)?;

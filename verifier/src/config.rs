@@ -5,6 +5,7 @@ use crate::key_files::KeyForm;
 use crate::standbys::StandbyMode;
 use crate::store::Location;
 use crate::store::postgres::{self, Address};
+use crate::webhooks::settings::{self as webhooks, WebhookSettings};
 use serde::{Deserialize, Serialize};
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs::{File, TryLockError};
@@ -148,6 +149,9 @@ pub struct Config {
     /// How much is accepted.
     #[serde(default)]
     pub limits: Limits,
+    /// Who is told what has happened.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub webhooks: Vec<WebhookSettings>,
 }
 
 /// [`Config::min_rate`] where nothing is said: a thousand machines that boot at once have their release within two minutes.
@@ -451,7 +455,7 @@ impl Config {
         if self.operators_only_there && self.operator_listen.is_none() {
             return Err(Failure::new("operators_only_there: expected `operator_listen` as well, found none"));
         }
-        Ok(())
+        webhooks::check(&self.webhooks)
     }
 
     /// These, with what a server that runs can take over of `new`. What is bound, made or sized at the start stays.

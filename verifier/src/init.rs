@@ -65,6 +65,7 @@ pub fn init(state: &StateDir, init: &Init) -> Result<PathBuf, Failure> {
         log_format: LogFormat::Text,
         lifetimes: Lifetimes::default(),
         limits: Limits::default(),
+        webhooks: Vec::new(),
     };
     check_name(&init.operator)?;
     if let Some(url) = &init.database {
@@ -193,6 +194,7 @@ pub fn split_registrar(state: &StateDir, out: &StateDir, url: &str, sans: &[Stri
         release_key: KeyForm::File,
         tpm: None,
         registrar: None,
+        webhooks: Vec::new(),
         ..config
     };
     let names = subject_names(&urls, sans)?;

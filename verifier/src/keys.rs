@@ -222,10 +222,36 @@ pub fn read_secret(path: &Path) -> Result<Zeroizing<Vec<u8>>, Failure> {
         ))
         .hint(format!("chmod 600 {}; if others could read it, make a new key", path.display())));
     }
+    wiped(&file, meta.len()).map_err(failed)
+}
+
+/// What is in a file of about this length.
+fn wiped(file: &std::fs::File, length: u64) -> std::io::Result<Zeroizing<Vec<u8>>> {
     // Reserved at once: a buffer that grows leaves copies behind.
-    let mut bytes = Zeroizing::new(Vec::with_capacity(meta.len().min(MAX_KEY_FILE) as usize + 1));
-    file.take(MAX_KEY_FILE).read_to_end(&mut bytes).map_err(failed)?;
+    let mut bytes = Zeroizing::new(Vec::with_capacity(length.min(MAX_KEY_FILE) as usize + 1));
+    file.take(MAX_KEY_FILE).read_to_end(&mut bytes)?;
     Ok(bytes)
+}
+
+/// Reads a credential that systemd has for this service (`LoadCredential=`). Who may read it is systemd's to say, by an ACL: its mode
+/// says nothing.
+///
+/// # Errors
+/// When there are none, or it can't be read.
+pub fn read_credential(name: &str) -> Result<Zeroizing<Vec<u8>>, Failure> {
+    let Some(folder) = std::env::var_os("CREDENTIALS_DIRECTORY") else {
+        return Err(Failure::new(format!(
+            "expected a credential {name} of systemd, found none for this service"
+        ))
+        .hint(format!("LoadCredential={name}:FILE in the unit, or the path of a file in its place")));
+    };
+    let path = PathBuf::from(folder).join(name);
+    let read = || {
+        let file = std::fs::File::open(&path)?;
+        let length = file.metadata()?.len();
+        wiped(&file, length)
+    };
+    read().map_err(|e| Failure::new(format!("{}: {e}", path.display())))
 }
 
 /// Writes a new file with mode 0600, durably.

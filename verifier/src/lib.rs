@@ -20,6 +20,7 @@
 //! | [`store`] | what keeps rows: SQLite, PostgreSQL, and memory for tests |
 //! | [`standbys`] | whether a failover of the database forgets something |
 //! | [`events`] | what has happened, for who waits |
+//! | [`webhooks`] | who is told what has happened, at addresses of the operator's own |
 //! | [`metrics`] | what is counted and measured, for Prometheus |
 //! | [`long_poll`], [`limit`] | held-open requests; rates, slots for connections, memory |
 
@@ -56,6 +57,7 @@ pub mod standbys;
 pub mod store;
 pub mod tls;
 pub mod tpm;
+pub mod webhooks;
 
 pub use clock::Clock;
 pub use failure::Failure;

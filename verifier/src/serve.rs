@@ -8,7 +8,7 @@ use crate::limit::ConnectionTable;
 use crate::metrics::listener;
 use crate::reload::{Read, Reload};
 use crate::tls::{Door, Terms};
-use crate::{Clock, Failure, cluster_key, pki, standbys, tls, utc};
+use crate::{Clock, Failure, cluster_key, pki, standbys, tls, utc, webhooks};
 use std::io::Write as _;
 use std::net::{Ipv4Addr, SocketAddr};
 use std::sync::Arc;
@@ -111,6 +111,7 @@ impl Listening {
     /// # Errors
     /// When something of it is missing, open to others, or can't be used.
     pub async fn open(state: &StateDir, config: Config, clock: Clock) -> Result<Self, Failure> {
+        config.check()?;
         let terms = Terms::of(state, &config, false)?;
         let mut standbys = standbys::Watch::new(config.standbys);
         let used = cluster_key::in_use(state)?;
@@ -161,6 +162,7 @@ impl Listening {
             async move { sweep(&app).await }
         });
         let standbys = tokio::spawn(watch_standbys(app.db.clone(), standbys));
+        let delivering = tokio::spawn(webhooks::deliver::deliver(app.clone()));
         let sizes = tokio::spawn({
             let app = app.clone();
             async move { note_sizes(&app).await }
@@ -194,6 +196,7 @@ impl Listening {
             }
         }
         sweeper.abort();
+        delivering.abort();
         standbys.abort();
         sizes.abort();
         if let Err(e) = app.db.run(|records| records.note_size()).await {
@@ -224,7 +227,6 @@ async fn drain(app: &App, signal: &str, told: &mut mpsc::Receiver<Told>) {
 /// What is served, and where.
 async fn doors(state: &StateDir, app: &Arc<App>, terms: Terms) -> Result<Vec<Door>, Failure> {
     let config = app.config();
-    config.check()?;
     let limits = &config.limits;
     let files = raise_open_files();
     let of_operators = config.operator_listen.map_or(0, |_| limits.operator_connections);

@@ -13,6 +13,7 @@ use crate::metrics::Metrics;
 use crate::policies::Library;
 use crate::registrar::{Local, Registering, Registrar, Remote};
 use crate::tls::Peer;
+use crate::webhooks::{self, endpoint::Endpoint};
 use crate::{Clock, Failure};
 use halfkey_protocol::document::Deployment;
 use halfkey_protocol::{NodeId, Reason};
@@ -47,6 +48,8 @@ pub struct App {
     pub client_bodies: Arc<Pool>,
     /// What is counted and measured.
     pub metrics: Metrics,
+    /// Who is told what has happened.
+    pub webhooks: Vec<Arc<Endpoint>>,
     probed: Arc<Mutex<Option<Instant>>>,
     stopping: AtomicBool,
 }
@@ -102,6 +105,10 @@ impl App {
             Announcement::Node(node) => waiting.notify(&[Event::NodeChanged(node)]),
             Announcement::Documents => documents.notify_one(),
         });
+        let webhooks = if config.role.verifies() { webhooks::open(&config)? } else { Vec::new() };
+        if !webhooks.is_empty() {
+            records.subscriptions().set(webhooks::subscriptions(&config));
+        }
         let metrics = Metrics::new(&records, clock.now());
         // A TPM that sealed it takes its time: once is enough.
         let cluster = records.cluster_key();
@@ -115,6 +122,7 @@ impl App {
             bodies: Pool::new(config.limits.body_bytes),
             client_bodies: Pool::new(config.limits.body_bytes),
             metrics,
+            webhooks,
             probed: Arc::default(),
             stopping: AtomicBool::new(false),
             verifier: verifier.map(Arc::new),

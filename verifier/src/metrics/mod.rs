@@ -41,6 +41,8 @@ pub struct Metrics {
     statuses: IntCounterVec,
     refusals: IntCounterVec,
     reloaded: IntGauge,
+    webhooks: IntCounterVec,
+    webhooks_waiting: IntGaugeVec,
     // One scrape at a time.
     gauges: Mutex<Gauges>,
 }
@@ -102,6 +104,16 @@ impl Metrics {
                 "halfkey_last_reload_successful",
                 "1 if settings and certificates could be used when they were read last.",
             ),
+            webhooks: names.counters(
+                "halfkey_webhooks_total",
+                "Attempts to deliver messages of webhooks, by endpoint and by what came of them; dropped were messages beyond the queue.",
+                &["endpoint", "outcome"],
+            ),
+            webhooks_waiting: names.gauges(
+                "halfkey_webhooks_waiting",
+                "Messages of webhooks that are not delivered yet, of all servers.",
+                &["endpoint"],
+            ),
             gauges: Mutex::new(Gauges::new(&names)),
             registry: names.0,
         };
@@ -112,6 +124,16 @@ impl Metrics {
     /// Settings and certificates were read again, and could be used or not.
     pub fn reloaded(&self, usable: bool) {
         self.reloaded.set(i64::from(usable));
+    }
+
+    /// So many messages for an endpoint were `delivered`, not taken (`failed`), or `dropped`.
+    pub fn webhooks(&self, endpoint: &str, outcome: &str, count: u64) {
+        self.webhooks.with_label_values(&[endpoint, outcome]).inc_by(count);
+    }
+
+    /// So many messages for an endpoint are not delivered yet.
+    pub fn webhooks_waiting(&self, endpoint: &str, count: u64) {
+        self.webhooks_waiting.with_label_values(&[endpoint]).set(signed(count));
     }
 
     /// Evidence was ruled on, so many seconds after `begin` if the node signed it.
