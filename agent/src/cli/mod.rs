@@ -153,6 +153,13 @@ mod tests {
             ("before systemd-cryptsetup a/b", "a/b"),
             ("before systemd-cryptsetup ", ""),
             ("before systemd-cryptsetup", ""),
+            // As the drop-in says it: a name that begins with a dash is a name.
+            ("before -- systemd-cryptsetup luks-0b5f", "luks-0b5f"),
+            ("before -- systemd-cryptsetup -hx", "-hx"),
+            ("before -- systemd-cryptsetup -h", "-h"),
+            ("before -- systemd-cryptsetup --help", "--help"),
+            ("before -- systemd-cryptsetup --tpm=x", "--tpm=x"),
+            ("before -- systemd-cryptsetup --", "--"),
         ] {
             let Ok(Command::Fence { passphrase, shell: None, exec, .. }) = parsed(line) else {
                 panic!("{line}")

@@ -36,7 +36,7 @@ const USERS: &[&str] = &["ostree-prepare-root", "bootc-root-setup", "systemd-rep
 const ASK_FOR_LOOKS: &str = "case $(systemctl show -p Requires --value initrd-root-fs.target) in *halfkey-gate.service*) echo required;; \
     esac; for u in halfkey-gate:ExecStart initrd-parse-etc:ExecStartPre dracut-pre-pivot:ExecStartPre \
     ostree-prepare-root:ExecStartPre bootc-root-setup:ExecStartPre systemd-repart:ExecStartPre; do \
-    case $(systemctl show -p ${u#*:} --value ${u%:*}.service) in *'halfkey-agent gate --look'*|*\"halfkey-agent before ${u%:*} \"*) echo ${u%:*};; esac; \
+    case $(systemctl show -p ${u#*:} --value ${u%:*}.service) in *'halfkey-agent gate --look'*|*\"halfkey-agent before -- ${u%:*} \"*) echo ${u%:*};; esac; \
     case $(systemctl show -p After --value ${u%:*}.service) in *halfkey-gate.service*) echo later;; esac; done";
 /// What it answers.
 const LOOKING: &str = "required halfkey-gate initrd-parse-etc later dracut-pre-pivot later ostree-prepare-root later \
