@@ -11,12 +11,13 @@ use hyper::{Request, Uri};
 use hyper_util::rt::TokioIo;
 use rustls::{ClientConfig, RootCertStore};
 use rustls_pki_types::ServerName;
-use std::net::IpAddr;
+use std::net::{IpAddr, SocketAddr, ToSocketAddrs as _};
 use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::TcpStream;
+use tokio::sync::{Mutex, oneshot};
 use tokio::task::JoinSet;
 use tokio_rustls::TlsConnector;
 
@@ -40,6 +41,8 @@ pub struct Endpoint {
     tls: Option<(TlsConnector, ServerName<'static>)>,
     deadline: Duration,
     queue: u64,
+    /// Held while its host is looked up.
+    lookup: Arc<Mutex<()>>,
 }
 
 impl Endpoint {
@@ -72,6 +75,7 @@ impl Endpoint {
             tls,
             deadline: Duration::from_secs(settings.deadline_seconds),
             queue: settings.queue,
+            lookup: Arc::default(),
         })
     }
 
@@ -96,8 +100,8 @@ impl Endpoint {
     /// Why it may not have been taken: there was no answer in time, or another status than 2xx.
     pub async fn tell(&self, message: &str, now: u64, body: &str) -> Result<(), String> {
         let exchange = async {
-            let stream =
-                TcpStream::connect((self.host.as_str(), self.port)).await.map_err(|e| e.to_string())?;
+            let addresses = self.addresses().await?;
+            let stream = TcpStream::connect(&addresses[..]).await.map_err(|e| e.to_string())?;
             match &self.tls {
                 None => self.exchange(stream, message, now, body).await,
                 Some((connector, name)) => {
@@ -108,6 +112,23 @@ impl Endpoint {
         };
         let none = |_| Err(format!("no answer within {:?}", self.deadline));
         tokio::time::timeout(self.deadline, exchange).await.unwrap_or_else(none)
+    }
+
+    /// Looked up one at a time, on a thread that nobody else needs: a name server that does not answer keeps it for longer than any
+    /// deadline, and those of the runtime are for boots.
+    async fn addresses(&self) -> Result<Vec<SocketAddr>, String> {
+        let turn = self.lookup.clone().lock_owned().await;
+        let (host, port) = (self.host.clone(), self.port);
+        let (tell, told) = oneshot::channel();
+        let look = move || {
+            let found = (host.as_str(), port).to_socket_addrs().map(Iterator::collect);
+            // Who asked may have given up, and the next waits all the same.
+            let _ = tell.send(found.map_err(|e| e.to_string()));
+            drop(turn);
+        };
+        let thread = std::thread::Builder::new().name("webhook host".to_owned());
+        thread.spawn(look).map_err(|e| e.to_string())?;
+        told.await.map_err(|_| "the host was not looked up".to_owned())?
     }
 
     async fn exchange(
