@@ -230,6 +230,11 @@ fn replace(state: &StateDir, path: &Path, kind: Kind, sealed: &Path) -> Result<(
 fn end_interrupted(path: &Path) -> Result<(), Failure> {
     let (sealing, plain) = (ClusterKey::beside(path, "sealing"), left_over(path));
     remove(&sealing)?;
+    // What a rotation that was interrupted had not put in place.
+    let part = ClusterKey::beside(path, "tmp");
+    if part.exists() {
+        overwrite(&part)?;
+    }
     if !plain.exists() {
         return Ok(());
     }
