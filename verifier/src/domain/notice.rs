@@ -1,5 +1,5 @@
 //! What systems of the operator's own are told by webhooks: kept in the transaction of what it tells about, until it was delivered.
-//! What is told is no secret, and nothing of it is free text of a machine.
+//! What is told is no secret, and free text of a machine is only the label of one that was never enrolled.
 
 use super::{Error, Result};
 use crate::store::{NoticeRow, Tx};
