@@ -69,12 +69,13 @@ pub fn seal(state: &StateDir, from: &From<'_>, sealing: &Sealing) -> Result<Vec<
     if let From::Here { recovery: Some(folder) } = from {
         copy_out(folder, &keys)?;
     }
+    let pcrs = if sealing.pcrs.is_empty() { bound(state)? } else { sealing.pcrs.clone() };
     for (name, kind, key) in &keys {
         let path = state.file(name);
         let mut tpm = Tpm::open(&at)?;
         let text = match form(*kind, sealing.sign) {
             KeyForm::TpmSign => key_files::signing(&mut tpm, key)?,
-            KeyForm::Tpm | KeyForm::File => key_files::sealed(&mut tpm, *kind, key, &sealing.pcrs)?,
+            KeyForm::Tpm | KeyForm::File => key_files::sealed(&mut tpm, *kind, key, &pcrs)?,
         };
         drop(tpm);
         let new = ClusterKey::beside(&path, "sealing");
@@ -119,6 +120,22 @@ pub fn readable(state: &StateDir) -> Vec<String> {
         .collect();
     names.sort();
     names
+}
+
+/// PCRs that keys of a folder are bound to already. Who seals a copy because these have changed, or one more key, does not mean to
+/// bind it to less.
+fn bound(state: &StateDir) -> Result<Vec<u8>, Failure> {
+    for (name, kind) in KEYS {
+        let path = state.file(name);
+        if !path.exists() {
+            continue;
+        }
+        match Content::read(kind, &path)? {
+            Content::Sealed(object) if !object.pcrs.is_empty() => return Ok(object.pcrs),
+            Content::Plain(_) | Content::Sealed(_) | Content::Signs(_) => {}
+        }
+    }
+    Ok(Vec::new())
 }
 
 fn form(kind: Kind, sign: bool) -> KeyForm {

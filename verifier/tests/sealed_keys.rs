@@ -271,11 +271,21 @@ async fn a_sealed_cluster_key_is_rotated_and_never_there_as_it_is() {
     boots(&node, &server).await;
     assert_eq!(form(Kind::Cluster, &state.join("cluster.key")), KeyForm::Tpm);
     assert_eq!(server.stop(), Some(0));
-    // The new one is bound to the same PCRs.
-    tpm.measure(16, b"another start");
-    let why = refusal(&state);
-    assert!(why.contains("cluster.key") && why.contains("PCRs are not what they were"), "{why}");
-    assert!(why.contains("seal-keys --from FOLDER"), "{why}");
+    // The new one is bound to the same PCRs, and so is a copy that is sealed because they have changed.
+    let copy = state.with_file_name("copy");
+    command(&["unseal-keys", "--state", text(&state), "--out", text(&copy)]);
+    for again in [true, false] {
+        tpm.measure(16, b"another start");
+        let why = refusal(&state);
+        assert!(why.contains("cluster.key") && why.contains("PCRs are not what they were"), "{why}");
+        assert!(why.contains("seal-keys --from FOLDER"), "{why}");
+        if again {
+            sealed(&state, &tpm, &["--from", text(&copy)]);
+            server.serve();
+            boots(&node, &server).await;
+            assert_eq!(server.stop(), Some(0));
+        }
+    }
 }
 
 #[tokio::test]

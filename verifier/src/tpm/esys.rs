@@ -258,7 +258,7 @@ pub(super) fn failed(what: &str, e: Error) -> Failure {
     let Error::Tss2Error(code) = e else { return failure };
     match code.kind() {
         Some(Tss2ResponseCodeKind::PolicyFail) => Failure::new(format!("the TPM, {what}: its PCRs are not what they were when it was sealed"))
-            .hint("after an update of firmware or boot: halfkey-verifier seal-keys --from FOLDER --pcrs LIST, with the recovery copy and the PCRs as before"),
+            .hint("after an update of firmware or boot: halfkey-verifier seal-keys --from FOLDER, with the recovery copy; it is bound to the same PCRs, as they are now"),
         Some(Tss2ResponseCodeKind::Integrity) => {
             failure.hint("the file was changed, or its TPM was cleared: seal the recovery copy, halfkey-verifier seal-keys --from FOLDER")
         }
