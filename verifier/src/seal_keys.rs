@@ -26,7 +26,7 @@ pub struct Sealing {
     pub tpm: Option<String>,
     /// The release key signs in the TPM, and is not only sealed.
     pub sign: bool,
-    /// PCRs of the SHA-256 bank that have to stay what they are.
+    /// PCRs of the SHA-256 bank that have to stay what they are. None: those that keys of the folder are bound to already.
     pub pcrs: Vec<u8>,
 }
 

@@ -193,6 +193,9 @@ pub fn open(at: &Location) -> Result<Arc<dyn Store>> {
     })
 }
 
+/// What refers to a log, in the table of evidence.
+const LOG_COLUMNS: [&str; 3] = ["event_log_id", "systemd_log_id", "ima_log_id"];
+
 /// One transaction.
 pub trait Tx:
     Clients

@@ -2,7 +2,7 @@
 
 use super::row::Found;
 use super::{PgTx, bound, stored, stored_some};
-use crate::store::{Evidence, EvidenceHead, EvidenceRow, QuoteRow, Result, StoreError};
+use crate::store::{Evidence, EvidenceHead, EvidenceRow, LOG_COLUMNS, QuoteRow, Result, StoreError};
 use aws_lc_rs::digest::{SHA256, digest};
 use halfkey_protocol::NodeId;
 use std::collections::BTreeSet;
@@ -126,7 +126,7 @@ impl Evidence for PgTx<'_> {
         let node = node.to_string();
         let old: Vec<i64> = self.all(OLD, &[&node, &authentic, &outcome, &bound(bytes)], |row| row.get(0))?;
         for log in &old {
-            for column in COLUMNS {
+            for column in LOG_COLUMNS {
                 let sql = format!(
                     "UPDATE evidence SET {column} = NULL
                      WHERE node_id = $1 AND authentic = $2 AND outcome = $3 AND {column} = $4"
@@ -137,9 +137,6 @@ impl Evidence for PgTx<'_> {
         self.drop_logs(&node, old.into_iter())
     }
 }
-
-/// What refers to a log.
-const COLUMNS: [&str; 3] = ["event_log_id", "systemd_log_id", "ima_log_id"];
 
 impl PgTx<'_> {
     /// The numbers of logs of a node, which are kept if they were not yet.

@@ -1,7 +1,7 @@
 //! Evidence. A log is kept as bytes, and once for all evidence of a node that came with the same.
 
 use super::{SqliteTx, as_u64, broken, clock_at, id_text, number, some_u64_at, u64_at};
-use crate::store::{Evidence, EvidenceHead, EvidenceRow, QuoteRow, Result};
+use crate::store::{Evidence, EvidenceHead, EvidenceRow, LOG_COLUMNS, QuoteRow, Result};
 use aws_lc_rs::digest::{SHA256, digest};
 use halfkey_protocol::NodeId;
 use rusqlite::{Row, params};
@@ -118,7 +118,7 @@ impl Evidence for SqliteTx<'_> {
         let values = params![node, authentic, outcome, number(bytes)];
         let old: Vec<i64> = self.all(OLD, values, |row| row.get(0))?;
         for log in &old {
-            for column in COLUMNS {
+            for column in LOG_COLUMNS {
                 let sql = format!(
                     "UPDATE evidence SET {column} = NULL
                      WHERE node_id = ?1 AND authentic = ?2 AND outcome = ?3 AND {column} = ?4"
@@ -129,9 +129,6 @@ impl Evidence for SqliteTx<'_> {
         self.drop_logs(&node, old.into_iter())
     }
 }
-
-/// What refers to a log.
-const COLUMNS: [&str; 3] = ["event_log_id", "systemd_log_id", "ima_log_id"];
 
 impl SqliteTx<'_> {
     /// The number of a log of a node, which is kept if it was not yet.
