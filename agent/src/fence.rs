@@ -66,6 +66,14 @@ pub fn close(tpm: &mut Tpm) -> Result<FenceState> {
     if state.is_closed() { Ok(state) } else { extend(tpm, label::FENCE_CLOSED) }
 }
 
+/// [`close`], without waiting for a TPM that is not there yet, or asking again one that does not answer.
+///
+/// # Errors
+/// As there, and when it can't be opened.
+pub fn close_at_once(location: &Location) -> Result<FenceState> {
+    close(&mut Tpm::open(location)?)
+}
+
 /// Extends the fence with `data` and reads it back: each bank must have become what the data makes of it.
 ///
 /// # Errors

@@ -145,6 +145,11 @@ fn what_is_mistyped_is_answered_with_what_was_meant() {
         ("unbind", "unbind: expected at least one LUKS2 device, found none", "halfkey-agent unbind --help"),
         ("before", "before: expected the name of a unit, found none", "halfkey-agent before --help"),
         (
+            "before a b \u{1b}[2J",
+            "before: expected a name and an instance, found '\\u{1b}[2J' as well",
+            "halfkey-agent",
+        ),
+        (
             "fence --passphrase a --shell b",
             "fence: expected one of --passphrase",
             "halfkey-agent fence --help",

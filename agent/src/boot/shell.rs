@@ -8,18 +8,22 @@ use std::path::Path;
 const PLACES: [&str; 3] = ["etc/systemd/system", "usr/lib/systemd/system", "lib/systemd/system"];
 /// What a unit's file may be large, in bytes.
 const MAX: usize = 64 << 10;
+/// What systemd reads otherwise than as it stands there: quotes, escapes, variables, specifiers, a second command.
+const READ_OTHERWISE: [char; 6] = ['"', '\'', '\\', '$', '%', ';'];
 /// In every image.
 const SHELL: &str = "/bin/sh";
 
-/// The program of `unit` and its arguments; `root` is / but for tests. [`SHELL`] where the unit's file names none, or a bash
-/// that the image came without.
+/// The program of `unit` and its arguments; `root` is / but for tests. [`SHELL`] where the unit's file names none, a bash that
+/// the image came without, or a command that is not its words alone.
 pub fn command(root: &Path, unit: &str) -> Vec<OsString> {
     let path = |place: &&str| root.join(place).join(unit);
     let read = |place: &&str| bounded::read_text(path(place), MAX).ok();
     let named =
         PLACES.iter().filter(|_| !unit.contains('/')).find_map(read).and_then(|text| exec_start(&text));
     let is_there = |program: &str| !program.ends_with("/bash") || root.join(&program[1..]).exists();
-    let words = named.filter(|line| line.split_ascii_whitespace().next().is_some_and(is_there));
+    let words = named
+        .filter(|line| !line.contains(READ_OTHERWISE))
+        .filter(|line| line.split_ascii_whitespace().next().is_some_and(is_there));
     let words = words.unwrap_or_else(|| SHELL.to_owned());
     words.split_ascii_whitespace().map(OsString::from).collect()
 }
@@ -62,6 +66,9 @@ mod tests {
             ),
             ("ExecStart=/bin/one\nExecStart=\nExecStart=:+!/bin/two  -x\n", "/bin/two -x"),
             ("ExecStart=/bin/bash\n", "/bin/sh"),
+            ("ExecStart=/bin/ask \"two words\"\n", "/bin/sh"),
+            ("ExecStart=/bin/login %I $TERM\n", "/bin/sh"),
+            ("ExecStart=/bin/one ; /bin/two\n", "/bin/sh"),
             ("ExecStart=\nExecStart=bash -l\n#ExecStart=/bin/three", "/bin/sh"),
             ("", "/bin/sh"),
         ] {

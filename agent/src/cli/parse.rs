@@ -193,9 +193,8 @@ impl Given {
         let unit = words.next().ok_or_else(|| self.missing("the name of a unit"))?;
         let instance = words.next().unwrap_or_default();
         if let Some(other) = words.next() {
-            let what =
-                format!("expected a name and an instance, found '{}' as well", other.to_string_lossy());
-            return Err(self.usage(&what));
+            let other = shown(&other.to_string_lossy());
+            return Err(self.usage(&format!("expected a name and an instance, found '{other}' as well")));
         }
         // The one that asks. Its name is systemd's.
         if unit == "systemd-cryptsetup" {
