@@ -6,6 +6,8 @@ use crate::tpm::{self, Object, Signer, Tpm};
 use crate::{Failure, locked};
 use aws_lc_rs::encoding::{AsBigEndian as _, EcPrivateKeyBin};
 use aws_lc_rs::signature::{ECDSA_P256_SHA256_FIXED_SIGNING, EcdsaKeyPair};
+use halfkey_protocol::Bytes;
+use halfkey_protocol::identity::sha256;
 use serde::{Deserialize, Serialize};
 use std::path::{Path, PathBuf};
 use zeroize::Zeroizing;
@@ -73,7 +75,41 @@ struct SealedFile {
     /// Whether it is a key that signs in the TPM, and not one that comes out.
     #[serde(default)]
     signs: bool,
+    /// Which key it is: [`identity`]. Nothing is opened by it; another key is told from it without the TPM.
+    key: Bytes,
     object: Object,
+}
+
+impl SealedFile {
+    /// None of a file with a key as it is.
+    fn parse(bytes: &[u8]) -> Result<Option<Self>, Failure> {
+        if !bytes.starts_with(MARK) {
+            return Ok(None);
+        }
+        let bad = |e: serde_json::Error| Failure::new(format!("expected a sealed key, found {e}"));
+        serde_json::from_slice(bytes).map(Some).map_err(bad)
+    }
+}
+
+/// Which key it is, 32 bytes: SHA-256 over it and what it is for. A key is 32 random bytes, which its hash does not give away.
+pub fn identity(kind: Kind, key: &Secret) -> [u8; 32] {
+    sha256(&Zeroizing::new([b"halfkey v1 identity of a key\0", kind.label(), &key[..]].concat()))
+}
+
+/// That of the key in a file, without the TPM.
+///
+/// # Errors
+/// As [`Content::read`].
+pub fn identity_in(kind: Kind, path: &Path) -> Result<Vec<u8>, Failure> {
+    let bytes = read_secret(path)?;
+    let found = || match SealedFile::parse(&bytes)? {
+        Some(file) => Ok(file.key.0),
+        None => match Content::parse(kind, &bytes)? {
+            Content::Plain(key) => Ok(identity(kind, &key).into()),
+            Content::Sealed(_) | Content::Signs(_) => Err(Failure::new("our bug: sealed, and not sealed")),
+        },
+    };
+    found().map_err(|e| e.at(path))
 }
 
 /// What is in a key file.
@@ -97,10 +133,9 @@ impl Content {
     }
 
     fn parse(kind: Kind, bytes: &[u8]) -> Result<Self, Failure> {
-        if bytes.starts_with(MARK) {
+        if let Some(file) = SealedFile::parse(bytes)? {
             let bad =
                 |what: &dyn std::fmt::Display| Failure::new(format!("expected a sealed key, found {what}"));
-            let file: SealedFile = serde_json::from_slice(bytes).map_err(|e| bad(&e))?;
             return match (file.halfkey_sealed_key, file.signs, kind) {
                 (1, false, _) => Ok(Self::Sealed(file.object)),
                 (1, true, Kind::Release) => Ok(Self::Signs(file.object)),
@@ -155,7 +190,7 @@ impl Content {
 /// When the TPM refuses.
 pub fn sealed(tpm: &mut Tpm, kind: Kind, key: &Secret, pcrs: &[u8]) -> Result<Vec<u8>, Failure> {
     let secret = Zeroizing::new([kind.label(), &key[..]].concat());
-    Ok(text(false, tpm.seal(&secret, pcrs)?))
+    Ok(text(false, identity(kind, key), tpm.seal(&secret, pcrs)?))
 }
 
 /// The text of a file with the release key, for a TPM that signs by it.
@@ -164,11 +199,11 @@ pub fn sealed(tpm: &mut Tpm, kind: Kind, key: &Secret, pcrs: &[u8]) -> Result<Ve
 /// When the TPM refuses.
 pub fn signing(tpm: &mut Tpm, key: &Secret) -> Result<Vec<u8>, Failure> {
     let (x, y) = point(&pair(key)?)?;
-    Ok(text(true, tpm.import(key, (&x, &y))?))
+    Ok(text(true, identity(Kind::Release, key), tpm.import(key, (&x, &y))?))
 }
 
-fn text(signs: bool, object: Object) -> Vec<u8> {
-    let file = SealedFile { halfkey_sealed_key: 1, signs, object };
+fn text(signs: bool, key: [u8; 32], object: Object) -> Vec<u8> {
+    let file = SealedFile { halfkey_sealed_key: 1, signs, key: Bytes(key.into()), object };
     serde_json::to_vec(&file).expect("numbers, text and lists of them")
 }
 
@@ -391,7 +426,7 @@ mod tests {
             public: vec![2; 50].into(),
             private: vec![3; 90].into(),
         };
-        let whole = text(true, object);
+        let whole = text(true, [4; 32], object);
         assert!(matches!(Content::parse(Kind::Release, &whole), Ok(Content::Signs(_))));
         let said = |kind, bytes: &[u8]| Content::parse(kind, bytes).err().unwrap().to_string();
         assert!(said(Kind::Cluster, &whole).contains("only signs"));

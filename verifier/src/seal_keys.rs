@@ -63,6 +63,7 @@ pub fn seal(state: &StateDir, from: &From<'_>, sealing: &Sealing) -> Result<Vec<
         From::Copy(folder) => {
             let keys = open(folder, &at, |_, _| true)?;
             require_all(state, folder, &keys)?;
+            require_same(state, folder, &keys)?;
             keys
         }
     };
@@ -159,6 +160,20 @@ fn require_all(state: &StateDir, copy: &Path, keys: &Keys) -> Result<(), Failure
             return Err(Failure::new("expected it to be sealed, or in the copy, found neither")
                 .hint("halfkey-verifier seal-keys without --from seals what is there")
                 .at(&path));
+        }
+    }
+    Ok(())
+}
+
+/// That a key takes no other one's place: a copy of before a rotation, or of another deployment, is taken for this one's by mistake, and
+/// where the TPM is gone the folder's is the last that says which key it was.
+fn require_same(state: &StateDir, copy: &Path, keys: &Keys) -> Result<(), Failure> {
+    for (name, kind, key) in keys {
+        let path = state.file(name);
+        if path.exists() && key_files::identity_in(*kind, &path)? != key_files::identity(*kind, key) {
+            return Err(Failure::new(format!("expected the key that {} has, found another one", path.display()))
+                .hint("a copy of before `cluster-key use`, or of another deployment? if it is the right one all the same, move that file away first")
+                .at(&copy.join(name)));
         }
     }
     Ok(())

@@ -252,7 +252,8 @@ async fn a_sealed_cluster_key_is_rotated_and_never_there_as_it_is() {
     let node = enrolled_and_allowed(&server).await;
     let state = server.state().to_owned();
     let step = |step: &str| command(&["cluster-key", step, "--state", text(&state)]);
-    sealed(&state, &tpm, &["--no-recovery", "--pcrs", "16"]);
+    let stale = state.with_file_name("stale");
+    sealed(&state, &tpm, &["--recovery", text(&stale), "--pcrs", "16"]);
     step("new");
     assert_eq!(form(Kind::Cluster, &state.join("cluster.key.new")), KeyForm::Tpm);
     for next in ["use", "drop"] {
@@ -271,6 +272,17 @@ async fn a_sealed_cluster_key_is_rotated_and_never_there_as_it_is() {
     boots(&node, &server).await;
     assert_eq!(form(Kind::Cluster, &state.join("cluster.key")), KeyForm::Tpm);
     assert_eq!(server.stop(), Some(0));
+    // A copy of before the rotation, and one of another deployment, take no key's place.
+    let elsewhere = state.with_file_name("elsewhere");
+    Server::init(&elsewhere);
+    for (copy, name) in [(&stale, "cluster.key"), (&elsewhere, "release.key")] {
+        let before = fs::read(state.join(name)).unwrap();
+        let (done, why) = seal(&state, &tpm, &["--from", text(copy)]);
+        let found =
+            format!("{}: expected the key that {}", copy.join(name).display(), state.join(name).display());
+        assert!(!done && why.contains(&found) && why.contains("hint: "), "{why}");
+        assert_eq!(fs::read(state.join(name)).unwrap(), before);
+    }
     // The new one is bound to the same PCRs, and so is a copy that is sealed because they have changed.
     let copy = state.with_file_name("copy");
     command(&["unseal-keys", "--state", text(&state), "--out", text(&copy)]);
