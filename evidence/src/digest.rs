@@ -41,6 +41,11 @@ impl Bank {
         }
     }
 
+    /// From [`Bank::name`].
+    pub fn from_name(name: &str) -> Option<Self> {
+        [Self::Sha1, Self::Sha256, Self::Sha384, Self::Sha512].into_iter().find(|bank| bank.name() == name)
+    }
+
     /// The `TPM_ALG_ID`.
     pub fn alg(self) -> u16 {
         match self {
@@ -125,6 +130,21 @@ impl Digest {
     /// From bytes; `None` if they are more than [`MAX_DIGEST`].
     pub fn from_bytes(bytes: &[u8]) -> Option<Self> {
         (bytes.len() <= MAX_DIGEST).then(|| Self::copy(bytes))
+    }
+
+    /// From hex digits in lower case; `None` from anything else, or from more than [`MAX_DIGEST`] bytes.
+    pub fn from_hex(digits: &str) -> Option<Self> {
+        let (pairs, []) = digits.as_bytes().as_chunks::<2>() else { return None };
+        let mut bytes = [0; MAX_DIGEST];
+        let nibble = |digit: u8| match digit {
+            b'0'..=b'9' => Some(digit - b'0'),
+            b'a'..=b'f' => Some(digit - b'a' + 10),
+            _ => None,
+        };
+        for (byte, [high, low]) in bytes.get_mut(..pairs.len())?.iter_mut().zip(pairs) {
+            *byte = nibble(*high)? << 4 | nibble(*low)?;
+        }
+        Some(Self { length: pairs.len() as u8, bytes })
     }
 
     fn copy(from: &[u8]) -> Self {

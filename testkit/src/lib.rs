@@ -7,6 +7,7 @@
 //! | [`soft_tpm`] | a TPM that is a few keys in memory, for as many machines as one likes |
 //! | [`node`] | a node without an agent: what it says to registrar and verifier |
 //! | [`log`] | firmware event logs that a test writes, reads or changes |
+//! | [`ima`] | IMA lists, and what PCR 10 becomes by them |
 //! | [`software`] | a boot that a test writes: its log, the policy that allows it, the proposal that announces it |
 //! | [`secure_boot`] | keys of Secure Boot: certificates, files, variables |
 //! | [`recorded`] | boots of real machines, as files |
@@ -56,6 +57,7 @@
 pub mod clock;
 pub mod error;
 pub mod golden;
+pub mod ima;
 pub mod local_lab;
 pub mod log;
 pub mod node;

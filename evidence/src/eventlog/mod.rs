@@ -19,7 +19,7 @@
 //! | [`systemd_log`] | systemd's log and the boot phases that it measures |
 
 pub mod content;
-mod cursor;
+pub(crate) mod cursor;
 pub mod device_path;
 mod event;
 mod explain;
@@ -32,7 +32,7 @@ mod replay;
 pub mod signature_file;
 pub mod signatures;
 pub mod systemd_log;
-mod text;
+pub(crate) mod text;
 pub mod variable;
 
 pub use content::{Claim, Content, Standing};

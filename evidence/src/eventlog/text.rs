@@ -13,7 +13,7 @@ impl<'a> Utf16<'a> {
     }
 
     /// Valid UTF-16 with no NUL but, maybe, at the end; and not empty.
-    pub(super) fn strict(bytes: &'a [u8]) -> Option<Self> {
+    pub(crate) fn strict(bytes: &'a [u8]) -> Option<Self> {
         let text = Self::new(bytes)?;
         let valid = char::decode_utf16(text.units()).all(|unit| !matches!(unit, Err(_) | Ok('\0')));
         (valid && !text.without_nul().is_empty()).then_some(text)
@@ -57,13 +57,13 @@ impl fmt::Debug for Utf16<'_> {
 }
 
 /// ASCII without control characters, and not empty.
-pub(super) fn is_ascii_text(bytes: &[u8]) -> bool {
+pub(crate) fn is_ascii_text(bytes: &[u8]) -> bool {
     !bytes.is_empty() && bytes.iter().all(|byte| matches!(byte, 0x20..=0x7e))
 }
 
 /// Writes text of a stranger: what does not print, or would move the cursor or turn the
 /// direction of writing, as an escape.
-pub(super) fn clean(f: &mut dyn Write, chars: impl Iterator<Item = char>) -> fmt::Result {
+pub(crate) fn clean(f: &mut dyn Write, chars: impl Iterator<Item = char>) -> fmt::Result {
     for char in chars {
         if char.is_control() || is_format(char) {
             write!(f, "{}", char.escape_default())?;
@@ -83,7 +83,7 @@ fn is_format(char: char) -> bool {
 }
 
 /// The same for bytes that should be UTF-8; others are written as `\xNN`.
-pub(super) fn clean_bytes(f: &mut dyn Write, bytes: &[u8]) -> fmt::Result {
+pub(crate) fn clean_bytes(f: &mut dyn Write, bytes: &[u8]) -> fmt::Result {
     for chunk in bytes.utf8_chunks() {
         clean(f, chunk.valid().chars())?;
         chunk.invalid().iter().try_for_each(|byte| write!(f, "\\x{byte:02x}"))?;
@@ -92,13 +92,13 @@ pub(super) fn clean_bytes(f: &mut dyn Write, bytes: &[u8]) -> fmt::Result {
 }
 
 /// Writes bytes as hex.
-pub(super) fn hex(f: &mut dyn Write, bytes: &[u8]) -> fmt::Result {
+pub(crate) fn hex(f: &mut dyn Write, bytes: &[u8]) -> fmt::Result {
     bytes.iter().try_for_each(|byte| write!(f, "{byte:02x}"))
 }
 
 /// One line of at most `max` bytes and an ellipsis; writing stops there, so that what is
 /// written about megabytes costs no more than a line.
-pub(super) fn line(max: usize, write: impl FnOnce(&mut dyn Write) -> fmt::Result) -> String {
+pub(crate) fn line(max: usize, write: impl FnOnce(&mut dyn Write) -> fmt::Result) -> String {
     let mut line = Line { text: String::new(), max };
     if write(&mut line).is_err() {
         line.text.push('…');

@@ -48,20 +48,8 @@ impl Digest {
     pub fn parse(text: &str) -> Option<Self> {
         let (name, digits) = text.split_once(':')?;
         let bank = PcrBank::from_name(name)?;
-        let digits = digits.as_bytes();
-        if digits.len() != bank.digest_len() * 2 {
-            return None;
-        }
-        let digit = |byte: u8| match byte {
-            b'0'..=b'9' => Some(byte - b'0'),
-            b'a'..=b'f' => Some(byte - b'a' + 10),
-            _ => None,
-        };
-        let mut bytes = [0; 48];
-        for (byte, pair) in bytes.iter_mut().zip(digits.chunks_exact(2)) {
-            *byte = digit(pair[0])? << 4 | digit(pair[1])?;
-        }
-        Self::new(&bytes[..bank.digest_len()])
+        let digest = crate::digest::Digest::from_hex(digits)?;
+        (digest.len() == bank.digest_len()).then_some(Self(digest))
     }
 
     /// The digest, 32 or 48 bytes.
