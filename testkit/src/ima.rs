@@ -1,6 +1,12 @@
-//! Writes IMA lists as the kernel does, and what its PCR becomes by them.
+//! Writes IMA lists as the kernel does, with what its PCR becomes by them, and signatures of files as `evmctl` does.
 
 use aws_lc_rs::digest::{Algorithm, SHA1_FOR_LEGACY_USE_ONLY, SHA256, SHA384, digest};
+use aws_lc_rs::encoding::{AsDer, PublicKeyX509Der};
+use aws_lc_rs::rand::SystemRandom;
+use aws_lc_rs::rsa::KeySize;
+use aws_lc_rs::signature::{
+    ECDSA_P256_SHA256_ASN1_SIGNING, EcdsaKeyPair, KeyPair as _, RSA_PKCS1_SHA256, RsaKeyPair,
+};
 use halfkey_protocol::tpm::bank::PcrBank;
 
 /// How a kernel extends the banks.
@@ -165,5 +171,86 @@ impl ImaList {
     fn extend_with(&mut self, extended: &[u8]) {
         let value = self.bank.digest(&[self.value(), extended]);
         *self.values.last_mut().unwrap() = value;
+    }
+}
+
+/// A key that signs files, as `evmctl` does.
+pub struct FileKey {
+    pair: Pair,
+}
+
+enum Pair {
+    Rsa(RsaKeyPair),
+    Ecdsa(EcdsaKeyPair),
+}
+
+/// Types of `security.ima`.
+pub mod attribute {
+    /// A signature over the digest of a file.
+    pub const FILE: u8 = 3;
+    /// EVM's, over attributes.
+    pub const PORTABLE: u8 = 5;
+    /// A signature over what fs-verity says of a file.
+    pub const VERITY: u8 = 6;
+}
+
+/// SHA-256 in `enum hash_algo`.
+pub const HASH_SHA256: u8 = 4;
+
+impl FileKey {
+    /// RSA, 2048 bits.
+    pub fn rsa() -> Self {
+        Self { pair: Pair::Rsa(RsaKeyPair::generate(KeySize::Rsa2048).unwrap()) }
+    }
+
+    /// P-256.
+    pub fn ecdsa() -> Self {
+        Self { pair: Pair::Ecdsa(EcdsaKeyPair::generate(&ECDSA_P256_SHA256_ASN1_SIGNING).unwrap()) }
+    }
+
+    /// `SubjectPublicKeyInfo`, DER.
+    pub fn public_key(&self) -> Vec<u8> {
+        match &self.pair {
+            Pair::Rsa(pair) => {
+                AsDer::<PublicKeyX509Der<'_>>::as_der(pair.public_key()).unwrap().as_ref().to_vec()
+            }
+            Pair::Ecdsa(pair) => {
+                AsDer::<PublicKeyX509Der<'_>>::as_der(pair.public_key()).unwrap().as_ref().to_vec()
+            }
+        }
+    }
+
+    /// What a signature calls it: the end of the SHA-1 of its bits.
+    pub fn id(&self) -> [u8; 4] {
+        let bits = match &self.pair {
+            Pair::Rsa(pair) => pair.public_key().as_ref(),
+            Pair::Ecdsa(pair) => pair.public_key().as_ref(),
+        };
+        *sha1(bits).last_chunk().unwrap()
+    }
+
+    /// Version 2, over the digest of this content.
+    pub fn sign(&self, content: &[u8]) -> Vec<u8> {
+        self.attribute(attribute::FILE, 2, HASH_SHA256, content)
+    }
+
+    /// Version 3, over a digest and what it is of.
+    pub fn sign_id(&self, kind: u8, digest: &[u8]) -> Vec<u8> {
+        self.attribute(kind, 3, HASH_SHA256, &[&[kind, HASH_SHA256], digest].concat())
+    }
+
+    /// Any head before a signature over this message.
+    pub fn attribute(&self, kind: u8, version: u8, hash: u8, message: &[u8]) -> Vec<u8> {
+        let random = SystemRandom::new();
+        let signature = match &self.pair {
+            Pair::Rsa(pair) => {
+                let mut signature = vec![0; pair.public_modulus_len()];
+                pair.sign(&RSA_PKCS1_SHA256, &random, message, &mut signature).unwrap();
+                signature
+            }
+            Pair::Ecdsa(pair) => pair.sign(&random, message).unwrap().as_ref().to_vec(),
+        };
+        let length = (signature.len() as u16).to_be_bytes();
+        [&[kind, version, hash][..], &self.id(), &length, &signature].concat()
     }
 }
