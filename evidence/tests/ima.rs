@@ -2,11 +2,16 @@
 
 #![allow(clippy::unwrap_used, reason = "a test that can't go on panics")]
 
+mod common;
+
+use common::{Exchange, Swtpm};
 use halfkey_evidence::digest::Bank;
 use halfkey_evidence::ima::{
     Advance, DigestKind, Entry, Extension, Field, Increment, Outcome, QuotedPcr, Reader, State, Unverifiable,
     advance,
 };
+use halfkey_evidence::public::AkPublic;
+use halfkey_evidence::quote;
 use halfkey_protocol::Reason;
 use halfkey_protocol::tpm::bank::PcrBank;
 use halfkey_testkit::hex;
@@ -255,7 +260,8 @@ fn a_list_that_explains_nothing_is_named() {
         advance.outcome().clone()
     };
     let start = |entry: usize| list.starts[entry];
-    assert_eq!(outcome(&list.bytes[..start(30) + 9], false), Outcome::Waiting);
+    let ahead = follow(&new, &list, 0, 30).state();
+    assert_eq!(outcome(&list.bytes[..start(30) + 9], false), Outcome::Waiting { ahead });
     assert_eq!(outcome(&list.bytes[..start(30)], true), Outcome::Differs { tried: 30 });
     // Taken out, and put in another order.
     let without = [&list.bytes[..start(5)], &list.bytes[start(6)..]].concat();
@@ -291,6 +297,47 @@ fn a_list_that_explains_nothing_is_named() {
     let other = QuotedPcr::assumed(PcrBank::Sha384, &[1; 48]).unwrap();
     assert_eq!(advance(&state, &whole, &other).unwrap_err().reason, Reason::LogReplay);
     assert!(QuotedPcr::assumed(SHA256, &[1; 48]).is_none());
+}
+
+#[test]
+fn a_list_that_is_too_long_for_a_message_comes_in_parts() {
+    let list = list(SHA256, Kernel::OwnHash, 40);
+    let quoted = QuotedPcr::assumed(SHA256, &list.values[35]).unwrap();
+    let mut state = State::new(SHA256);
+    for part in [0..12, 12..20, 20..31] {
+        let bytes = &list.bytes[list.starts[part.start]..list.starts[part.end] + 5];
+        let advance =
+            advance(&state, &Increment { first: part.start as u64, bytes, complete: false }, &quoted)
+                .unwrap();
+        let Outcome::Waiting { ahead } = *advance.outcome() else { panic!("{:?}", advance.outcome()) };
+        assert_eq!(ahead.count(), part.end as u64);
+        state = ahead;
+    }
+    let last =
+        advance(&state, &Increment { first: 31, bytes: list.from(31), complete: true }, &quoted).unwrap();
+    assert_eq!((last.outcome(), last.entries().count()), (&Outcome::Proven, 4));
+    assert_eq!(last.state(), follow(&State::new(SHA256), &list, 0, 35).state());
+}
+
+/// `TPM2_PCR_Event` extends each bank with its own hash of what is measured, as the kernel does.
+#[test]
+fn a_list_is_followed_to_what_a_tpm_has_quoted() {
+    let tpm = Swtpm::start();
+    tpm.make_keys();
+    tpm.separators();
+    let ak = AkPublic::parse(&tpm.public("ak.ctx")).unwrap();
+    let exchange = Exchange::new();
+    let list = list(SHA256, Kernel::OwnHash, 4);
+    let heads = 4 + 20 + 4 + "ima-ng".len() + 4;
+    for entry in 0..4 {
+        tpm.measure(10, &list.bytes[list.starts[entry] + heads..list.starts[entry + 1]]);
+    }
+    for bank in PcrBank::ALL {
+        let quote = quote::verify(&exchange.context(&ak, bank), &tpm.evidence(&exchange, bank)).unwrap();
+        let increment = Increment { first: 0, bytes: &list.bytes, complete: true };
+        let advance = advance(&State::new(bank), &increment, &QuotedPcr::of(&quote)).unwrap();
+        assert_eq!((advance.outcome(), advance.state().count()), (&Outcome::Proven, 4));
+    }
 }
 
 #[test]
@@ -422,7 +469,10 @@ proptest! {
         if covered <= whole {
             prop_assert_eq!((advance.outcome(), advance.state().count()), (&Outcome::Proven, covered as u64));
         } else {
-            prop_assert_eq!(advance.outcome(), &Outcome::Waiting);
+            let Outcome::Waiting { ahead } = *advance.outcome() else {
+                return Err(TestCaseError::fail(format!("{:?}", advance.outcome())));
+            };
+            prop_assert_eq!((ahead.count(), advance.state()), (whole as u64, State::new(SHA256)));
         }
     }
 

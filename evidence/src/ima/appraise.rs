@@ -279,7 +279,7 @@ fn of_outcome(rules: &Rules, advance: &Advance<'_>) -> Option<Finding> {
             let found = format!("entries {} to {} that are in the list only", lost.start, lost.end - 1);
             of_list(broken, &found).with_hint(reboot)
         }
-        Outcome::Waiting => of_list("a list that reaches what was quoted", "one that ends before"),
+        Outcome::Waiting { .. } => of_list("a list that reaches what was quoted", "one that ends before"),
         Outcome::Differs { tried } => {
             let found = format!("another, with {tried} new entries");
             of_list(&format!("a list that gives the quoted pcr {IMA_PCR}"), &found)

@@ -11,14 +11,16 @@
 //! file with fs-verity, if its policy asks for that, is `verity:`. A list is named by the SHA-256 of its lines in order
 //! ([`DigestList::id`]), so two that say the same are one.
 //!
-//! In memory: the digests of an algorithm one behind the other and sorted, with an index over their first bits, so that a look-up is
-//! about one access; 36 bytes for an entry of SHA-256, and each path once.
+//! In memory: the digests of an algorithm one behind the other and sorted, each with where its path is, and an index over their first
+//! bits. A look-up is three accesses, whatever the length: index, digest, path. An entry of SHA-256 takes 38 bytes, and each path is
+//! there once.
 
 use super::entry::{DigestKind, FileDigest};
 use crate::digest::{Bank, Digest};
 use crate::quote::hex;
 use aws_lc_rs::digest::{Context, SHA256};
 use std::borrow::Cow;
+use std::collections::HashMap;
 use std::ops::Range;
 
 /// Longest text of a list, in bytes.
@@ -32,20 +34,16 @@ pub struct DigestList {
     id: [u8; 32],
     /// By what the digests are of, and by their algorithm.
     tables: Vec<Table>,
-    paths: Paths,
+    /// Each path once.
+    paths: Vec<u8>,
 }
 
-/// A line of a list.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Line<'t> {
-    /// What the digest is of.
-    pub kind: DigestKind,
-    /// Its algorithm.
-    pub hash: Bank,
-    /// The digest.
-    pub digest: Digest,
-    /// The path; none for any.
-    pub path: Option<Cow<'t, [u8]>>,
+/// A line of a list: what the digest is of, its algorithm, the digest, the path (none for any).
+struct Line<'t> {
+    kind: DigestKind,
+    hash: Bank,
+    digest: Digest,
+    path: Option<Cow<'t, [u8]>>,
 }
 
 /// Those of one algorithm.
@@ -53,24 +51,18 @@ pub struct Line<'t> {
 struct Table {
     kind: DigestKind,
     hash: Bank,
-    /// One behind the other.
-    digests: Vec<u8>,
-    /// Of each digest: a number in [`Paths`], or [`ANY`].
-    paths: Vec<u32>,
-    /// Of each value of the first [`Table::bits`] bits: the first digest that has it, or a greater one.
+    /// One behind the other: the digest, where its path begins in [`DigestList::paths`], and how long it is (0 for any), both
+    /// little-endian.
+    rows: Vec<u8>,
+    /// Of each value of a digest's first bits: the first row that has it, or a greater one; and the end.
     starts: Vec<u32>,
 }
 
-/// Each path once, sorted.
-#[derive(Clone, Debug)]
-struct Paths {
-    bytes: Vec<u8>,
-    /// Where each begins, and where the last ends.
-    starts: Vec<u32>,
-}
+/// Where a path begins, and its length. None is longer than [`MAX_PATH`].
+type Place = (u32, u16);
 
-/// Any path. It is behind all others.
-const ANY: u32 = u32::MAX;
+/// Bytes of a [`Place`] in a row.
+const PLACE: usize = 6;
 /// Most bits of an index: four megabytes.
 const MAX_BITS: u32 = 20;
 
@@ -91,27 +83,28 @@ impl DigestList {
             .map(Self::new)
     }
 
-    /// Of these lines, in any order; what is there twice counts once. Blanks in paths become `_`, as the kernel has them.
-    pub fn new(mut lines: Vec<Line<'_>>) -> Self {
+    /// What is there twice counts once. Blanks in paths become `_`, as the kernel has them.
+    fn new(mut lines: Vec<Line<'_>>) -> Self {
         for path in lines.iter_mut().filter_map(|line| line.path.as_mut()) {
             if path.contains(&b' ') {
                 path.to_mut().iter_mut().filter(|byte| **byte == b' ').for_each(|byte| *byte = b'_');
             }
         }
-        let paths = Paths::new(&lines);
+        let (paths, places) = place_paths(&lines);
         let mut rows: Vec<_> = lines
             .iter()
             .map(|line| {
-                let path = line.path.as_ref().map_or(ANY, |path| paths.number(path).expect("they have each"));
-                (line.kind, line.hash.alg(), line.hash, line.digest, path)
+                let path = line.path.as_deref();
+                let place = path.and_then(|path| places.get(path).copied()).unwrap_or_default();
+                (line.kind, line.hash.alg(), line.digest, path, place, line.hash)
             })
             .collect();
-        drop(lines);
-        rows.sort_unstable_by(|a, b| (a.0, a.1, &*a.3, a.4).cmp(&(b.0, b.1, &*b.3, b.4)));
+        // Any path stands before all others.
+        rows.sort_unstable_by(|a, b| (a.0, a.1, &*a.2, a.3).cmp(&(b.0, b.1, &*b.2, b.3)));
         rows.dedup();
         let tables = rows
             .chunk_by(|a, b| (a.0, a.1) == (b.0, b.1))
-            .map(|rows| Table::new(rows[0].0, rows[0].2, rows.iter().map(|row| (row.3, row.4))))
+            .map(|rows| Table::new(rows[0].0, rows[0].5, rows.iter().map(|row| (row.2, row.4))))
             .collect();
         let mut list = Self { id: [0; 32], tables, paths };
         let mut hash = Context::new(&SHA256);
@@ -137,11 +130,8 @@ impl DigestList {
 
     /// How many bytes of memory it takes.
     pub fn memory(&self) -> usize {
-        let tables = self
-            .tables
-            .iter()
-            .map(|table| table.digests.len() + 4 * (table.paths.len() + table.starts.len()));
-        tables.sum::<usize>() + self.paths.bytes.len() + 4 * self.paths.starts.len()
+        let tables = self.tables.iter().map(|table| table.rows.len() + 4 * table.starts.len());
+        tables.sum::<usize>() + self.paths.len()
     }
 
     /// Its lines, sorted: what it is named by.
@@ -156,14 +146,20 @@ impl DigestList {
     /// A name that does not begin with `/` is that of a buffer, or of a file in no file system that is mounted: no `*` stands for it.
     pub fn contains(&self, digest: &FileDigest<'_>, path: &[u8]) -> bool {
         let Some(table) = digest.hash().and_then(|hash| self.table(digest.kind, hash)) else { return false };
-        let of_paths = &table.paths[table.rows(digest.bytes)];
-        match of_paths {
-            [.., ANY] if path.starts_with(b"/") => true,
-            of_paths => {
-                let of_paths = of_paths.strip_suffix(&[ANY]).unwrap_or(of_paths);
-                of_paths.binary_search_by(|number| self.paths.get(*number).cmp(path)).is_ok()
-            }
+        let mut rows = table.find(digest.bytes);
+        if rows.is_empty() {
+            return false;
         }
+        // Any path is the first of them.
+        if table.place(rows.start).1 == 0 {
+            if path.starts_with(b"/") {
+                return true;
+            }
+            rows.start += 1;
+        }
+        let end = rows.end;
+        let at = partition(rows, |row| self.path(table, row) < path);
+        at < end && self.path(table, at) == path
     }
 
     /// Paths that have this digest, at most so many; for people.
@@ -171,18 +167,23 @@ impl DigestList {
         let Some(table) = digest.hash().and_then(|hash| self.table(digest.kind, hash)) else {
             return Vec::new();
         };
-        let of_paths = table.paths[table.rows(digest.bytes)].iter();
-        of_paths.filter(|number| **number != ANY).take(most).map(|number| self.paths.get(*number)).collect()
+        let paths = table.find(digest.bytes).map(|row| self.path(table, row));
+        paths.filter(|path| !path.is_empty()).take(most).collect()
     }
 
     /// Digests that this path may have, at most so many; for people: it looks at the whole list.
     pub fn expected(&self, path: &[u8], most: usize) -> Vec<String> {
-        let Some(path) = self.paths.number(path) else { return Vec::new() };
         let rows = self.tables.iter().flat_map(|table| (0..table.len()).map(move |row| (table, row)));
-        rows.filter(|(table, row)| table.paths[*row] == path)
+        rows.filter(|(table, row)| !path.is_empty() && self.path(table, *row) == path)
             .take(most)
             .map(|(table, row)| format!("{}{}", table.prefix(), hex(table.digest(row))))
             .collect()
+    }
+
+    /// The path of a row; empty for any.
+    fn path(&self, table: &Table, row: usize) -> &[u8] {
+        let (start, length) = table.place(row);
+        &self.paths[start as usize..][..usize::from(length)]
     }
 
     fn table(&self, kind: DigestKind, hash: Bank) -> Option<&Table> {
@@ -192,9 +193,9 @@ impl DigestList {
     fn each_line(&self, mut line: impl FnMut(&[u8])) {
         for table in &self.tables {
             for row in 0..table.len() {
-                let path = match table.paths[row] {
-                    ANY => b"*",
-                    number => self.paths.get(number),
+                let path = match self.path(table, row) {
+                    [] => b"*",
+                    path => path,
                 };
                 let digest = format!("{}{} ", table.prefix(), hex(table.digest(row)));
                 line(digest.as_bytes());
@@ -237,62 +238,48 @@ impl<'t> Line<'t> {
 }
 
 impl Table {
-    /// Of sorted digests with the numbers of their paths.
-    fn new(kind: DigestKind, hash: Bank, rows: impl ExactSizeIterator<Item = (Digest, u32)>) -> Self {
-        let length = hash.digest_len();
-        let mut table = Self {
-            kind,
-            hash,
-            digests: Vec::with_capacity(rows.len() * length),
-            paths: Vec::with_capacity(rows.len()),
-            starts: Vec::new(),
-        };
-        for (digest, path) in rows {
-            table.digests.extend_from_slice(&digest);
-            table.paths.push(path);
-        }
+    /// Of sorted digests with the places of their paths.
+    fn new(kind: DigestKind, hash: Bank, sorted: impl ExactSizeIterator<Item = (Digest, Place)>) -> Self {
+        let count = sorted.len();
         // About one digest for each.
-        let bits = table.len().max(2).ilog2().min(MAX_BITS);
+        let bits = count.max(2).ilog2().min(MAX_BITS);
         let mut starts = vec![0u32; (1 << bits) + 1];
-        table.digests.chunks_exact(length).for_each(|digest| starts[beginning(digest, bits) + 1] += 1);
+        let mut rows = Vec::with_capacity(count * (hash.digest_len() + PLACE));
+        for (digest, (start, length)) in sorted {
+            starts[beginning(&digest, bits) + 1] += 1;
+            rows.extend_from_slice(&digest);
+            rows.extend(start.to_le_bytes());
+            rows.extend(length.to_le_bytes());
+        }
         (1..starts.len()).for_each(|at| starts[at] += starts[at - 1]);
-        table.starts = starts;
-        table
+        Self { kind, hash, rows, starts }
     }
 
     fn len(&self) -> usize {
-        self.paths.len()
+        self.rows.len() / self.row_len()
+    }
+
+    fn row_len(&self) -> usize {
+        self.hash.digest_len() + PLACE
     }
 
     fn digest(&self, row: usize) -> &[u8] {
-        let length = self.hash.digest_len();
-        &self.digests[row * length..][..length]
+        &self.rows[row * self.row_len()..][..self.hash.digest_len()]
+    }
+
+    fn place(&self, row: usize) -> Place {
+        let place = &self.rows[row * self.row_len() + self.hash.digest_len()..];
+        let [s0, s1, s2, s3, l0, l1] = place.first_chunk::<PLACE>().copied().unwrap_or_default();
+        (u32::from_le_bytes([s0, s1, s2, s3]), u16::from_le_bytes([l0, l1]))
     }
 
     /// The rows with this digest, which has the table's length.
-    fn rows(&self, digest: &[u8]) -> Range<usize> {
+    fn find(&self, digest: &[u8]) -> Range<usize> {
         let bits = (self.starts.len() - 1).ilog2();
         let at = beginning(digest, bits);
         let (first, end) = (self.starts[at] as usize, self.starts[at + 1] as usize);
-        let first = self.partition(first..end, |row| row < digest);
-        // Nearly always one.
-        if first == end || self.digest(first) != digest {
-            return first..first;
-        }
-        first..self.partition(first..end, |row| row <= digest)
-    }
-
-    /// The first row of these that is not `before`.
-    fn partition(&self, rows: Range<usize>, before: impl Fn(&[u8]) -> bool) -> usize {
-        let (mut first, mut end) = (rows.start, rows.end);
-        while first < end {
-            let middle = first + (end - first) / 2;
-            match before(self.digest(middle)) {
-                true => first = middle + 1,
-                false => end = middle,
-            }
-        }
-        first
+        let first = partition(first..end, |row| self.digest(row) < digest);
+        first..partition(first..end, |row| self.digest(row) == digest)
     }
 
     fn prefix(&self) -> String {
@@ -310,35 +297,29 @@ fn beginning(digest: &[u8], bits: u32) -> usize {
     (first >> (32 - bits)) as usize
 }
 
-impl Paths {
-    fn new(lines: &[Line<'_>]) -> Self {
-        let mut sorted: Vec<&[u8]> = lines.iter().filter_map(|line| line.path.as_deref()).collect();
-        sorted.sort_unstable();
-        sorted.dedup();
-        let mut paths =
-            Self { bytes: Vec::with_capacity(sorted.iter().map(|path| path.len()).sum()), starts: vec![0] };
-        for path in sorted {
-            paths.bytes.extend_from_slice(path);
-            paths.starts.push(paths.bytes.len() as u32);
+/// The first of these that is not `before`, where those that are stand in front.
+fn partition(rows: Range<usize>, before: impl Fn(usize) -> bool) -> usize {
+    let (mut first, mut end) = (rows.start, rows.end);
+    while first < end {
+        let middle = first + (end - first) / 2;
+        match before(middle) {
+            true => first = middle + 1,
+            false => end = middle,
         }
-        paths
     }
+    first
+}
 
-    fn get(&self, number: u32) -> &[u8] {
-        let at = number as usize;
-        &self.bytes[self.starts[at] as usize..self.starts[at + 1] as usize]
+/// Each path once, and where it is.
+fn place_paths<'l>(lines: &'l [Line<'_>]) -> (Vec<u8>, HashMap<&'l [u8], Place>) {
+    let mut bytes = Vec::new();
+    let mut places = HashMap::new();
+    for path in lines.iter().filter_map(|line| line.path.as_deref()) {
+        places.entry(path).or_insert_with(|| {
+            let place = (bytes.len() as u32, path.len() as u16);
+            bytes.extend_from_slice(path);
+            place
+        });
     }
-
-    fn number(&self, path: &[u8]) -> Option<u32> {
-        let (mut first, mut end) = (0, self.starts.len() as u32 - 1);
-        while first < end {
-            let middle = first + (end - first) / 2;
-            match self.get(middle).cmp(path) {
-                std::cmp::Ordering::Less => first = middle + 1,
-                std::cmp::Ordering::Equal => return Some(middle),
-                std::cmp::Ordering::Greater => end = middle,
-            }
-        }
-        None
-    }
+    (bytes, places)
 }

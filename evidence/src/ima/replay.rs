@@ -62,9 +62,14 @@ pub enum Outcome {
     /// The same, but the kernel has begun a new list, in a kernel that was started by kexec and was not given the old one. The
     /// PCR went on, so nothing is missing in between. Entries are counted anew.
     Restarted,
-    /// The list ends before the quoted value is reached, and there is more of it: ask for more, and come with all from
-    /// [`State::count`] on.
-    Waiting,
+    /// The list ends before the quoted value is reached, and there is more of it. Ask for more, and come with all from
+    /// [`State::count`] on; or, where that is too much for one message, with what is next and the state `ahead`. What the list
+    /// has is proven only when a later call with the same quote says [`Outcome::Proven`]: until then keep the old state, too.
+    Waiting {
+        /// Behind all whole entries. It takes the kernel for one that extends each bank with its own hash, as long as that is
+        /// not known: one from before 5.8 has to come with all of its first list at once.
+        ahead: State,
+    },
     /// The kernel did not extend the PCR for these entries: the TPM refused, or was gone. No attack, and no health until the
     /// next reboot. Everything but these is proven.
     Broken {
@@ -187,7 +192,7 @@ enum Pass {
     /// Behind so many entries and bytes the value is the quoted one.
     Found { count: u64, bytes: usize, last: [u8; TEMPLATE_HASH] },
     /// So many entries are whole, and none gave it.
-    NotFound { count: u64 },
+    NotFound { count: u64, value: Digest, last: [u8; TEMPLATE_HASH] },
     /// One is of another PCR.
     OtherPcr { at: u64, pcr: u32 },
 }
@@ -204,7 +209,7 @@ impl<'a> Attempt<'_, 'a> {
         let mut tried = 0;
         if let Some(rest) = skipped {
             match self.follow(rest, state.extension)? {
-                (Pass::NotFound { count }, _) => tried = count,
+                (Pass::NotFound { count, .. }, _) => tried = count,
                 found => return Ok(self.reached(state.count, rest, found, Outcome::Proven)),
             }
         }
@@ -226,7 +231,8 @@ impl<'a> Attempt<'_, 'a> {
             }
         }
         if !list.complete {
-            return Ok(Advance::unproven(state, Outcome::Waiting));
+            let ahead = skipped.map_or(Ok(*state), |rest| self.ahead(rest))?;
+            return Ok(Advance::unproven(state, Outcome::Waiting { ahead }));
         }
         if list.first == 0 && begins == Some(false) {
             return Ok(Advance::unproven(state, Outcome::Unverifiable(Unverifiable::Trimmed)));
@@ -278,13 +284,25 @@ impl<'a> Attempt<'_, 'a> {
         Ok(rest)
     }
 
+    /// Behind all whole entries.
+    fn ahead(&self, list: &'a [u8]) -> Result<State, Rejection> {
+        let state = self.state;
+        let extension = state.extension.unwrap_or(Extension::OwnHash);
+        Ok(match self.pass(list, extension)? {
+            Pass::NotFound { count, value, last } if count > 0 => {
+                State { extension: Some(extension), count: state.count + count, value, last, ..*state }
+            }
+            Pass::NotFound { .. } | Pass::Found { .. } | Pass::OtherPcr { .. } => *state,
+        })
+    }
+
     /// Follows the list from the state's value on, in each way that this kernel may extend the PCR.
     fn follow(&self, list: &'a [u8], known: Option<Extension>) -> Result<(Pass, Extension), Rejection> {
         let mut extension = known.unwrap_or(Extension::OwnHash);
         let mut pass = self.pass(list, extension)?;
         if known.is_none() {
             for other in &Extension::ALL[1..] {
-                if let Pass::NotFound { count: 1.. } = pass {
+                if let Pass::NotFound { count: 1.., .. } = pass {
                     (pass, extension) = (self.pass(list, *other)?, *other);
                 }
             }
@@ -301,7 +319,7 @@ impl<'a> Attempt<'_, 'a> {
             if value == self.quoted.value {
                 return Ok(Pass::Found { count, bytes: reader.consumed(), last });
             }
-            let Some(entry) = reader.next() else { return Ok(Pass::NotFound { count }) };
+            let Some(entry) = reader.next() else { return Ok(Pass::NotFound { count, value, last }) };
             let entry = entry?;
             if entry.pcr != u32::from(IMA_PCR) {
                 return Ok(Pass::OtherPcr { at: count, pcr: entry.pcr });
@@ -329,7 +347,7 @@ impl<'a> Attempt<'_, 'a> {
                 let entry = first + at;
                 Advance::unproven(state, Outcome::Unverifiable(Unverifiable::OtherPcr { entry, pcr }))
             }
-            Pass::NotFound { count } => Advance::unproven(state, Outcome::Differs { tried: count }),
+            Pass::NotFound { count, .. } => Advance::unproven(state, Outcome::Differs { tried: count }),
         }
     }
 
