@@ -16,6 +16,7 @@
 //! | [`retention`] | what is forgotten |
 //! | `seal`, `check` | tags of rows by the cluster key; rows of nodes compared with the documents |
 
+mod ahead;
 pub mod audit;
 pub mod boot;
 mod check;

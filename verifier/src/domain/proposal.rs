@@ -3,7 +3,7 @@
 use super::model::{ProposalDecision, StoredProposal, Trusted, TrustedUnder};
 use super::{By, Error, Result, TxView, audit, legible, seal};
 use crate::events::Event;
-use crate::store::{ProposalChange, ProposalRow, StoreError};
+use crate::store::{ProposalChange, ProposalRow, StoreError, Tx};
 use halfkey_protocol::wire::Proposal;
 use halfkey_protocol::wire::policies::{ProposalList, ProposalRecord, ProposalState};
 use halfkey_protocol::{NodeId, Reason, identity};
@@ -49,9 +49,8 @@ pub fn trusted(view: &TxView<'_>, node: NodeId, under: &TrustedUnder) -> Result<
 /// # Errors
 /// When the database can't be read.
 pub fn not_booted(view: &TxView<'_>, node: NodeId) -> Result<Vec<StoredProposal>> {
-    let states = [ProposalState::Accepted, ProposalState::Trusted, ProposalState::Waiting];
     let mut found = Vec::new();
-    for id in view.rows.proposal_numbers(Some(node), &states.map(ProposalState::as_str), None, ALL)? {
+    for id in numbers_not_booted(view.rows, node)? {
         let stored = one(view, id).map_or_else(passed_over, Ok)?;
         let counts =
             |stored: &StoredProposal| stored.record.state != ProposalState::Waiting || stored.is_announced();
@@ -59,6 +58,15 @@ pub fn not_booted(view: &TxView<'_>, node: NodeId) -> Result<Vec<StoredProposal>
     }
     found.sort_by_key(|stored| (stored.record.at, stored.record.id));
     Ok(found)
+}
+
+/// Numbers of those that were accepted, trusted, or wait.
+///
+/// # Errors
+/// When the database can't be read.
+pub fn numbers_not_booted(rows: &dyn Tx, node: NodeId) -> Result<Vec<u64>> {
+    let states = [ProposalState::Accepted, ProposalState::Trusted, ProposalState::Waiting];
+    Ok(rows.proposal_numbers(Some(node), &states.map(ProposalState::as_str), None, ALL)?)
 }
 
 /// Those that a policy can change.

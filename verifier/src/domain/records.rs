@@ -1,6 +1,7 @@
 //! Each question that is asked of what is recorded and each change of it: one transaction. When a change returns, what it did is
 //! durable, whole, and so is its entry in the audit trail. Methods block; [`super::Db`] runs them on threads that may.
 
+use super::ahead::Asking;
 use super::boot::{Approval, BootReviewer};
 use super::client::{Client, ClientKind};
 use super::document::{self, NewDocument};
@@ -287,7 +288,7 @@ impl Records {
     /// # Errors
     /// When it can't be read.
     pub fn node(&self, node: NodeId) -> Result<Option<Node>> {
-        self.read(|view| node::one(view, node))
+        self.read_of(Asking::of(node), |view| node::one(view, node))
     }
 
     /// What is known of a node that begins, in the database that this server has answered with.
@@ -296,7 +297,8 @@ impl Records {
     /// `RolledBack`; when it can't be read.
     pub fn beginning(&self, node: NodeId) -> Result<Beginning> {
         self.look_if_in_trouble()?;
-        self.read_here(|view| {
+        let asking = Asking { registration: true, ..Asking::of(node) };
+        self.read_here(asking, |view| {
             let known = node::one(view, node)?;
             // Without it the enrollment serves.
             let (registration, why) = legible(registration::one(view, node))?;
@@ -351,7 +353,10 @@ impl Records {
     pub fn prove(&self, node: NodeId, enrollment: &str, proof: &[u8], now: u64) -> Result<()> {
         // Anybody may ask, and who appends a document keeps everybody else from writing: first a look. What it finds may be over
         // by the time of the change, which looks again.
-        if self.read_here(|view| enrollment::provable(view, node, enrollment, proof))?.is_some() {
+        if self
+            .read_here(Asking::default(), |view| enrollment::provable(view, node, enrollment, proof))?
+            .is_some()
+        {
             self.write_document(|view| Ok(((), enrollment::prove(view, node, enrollment, proof, now)?)))?;
             self.store.purge();
         }
@@ -421,7 +426,8 @@ impl Records {
         request: &EvidenceRequest<'_>,
         rule: &mut dyn FnMut(&NodeSnapshot) -> Ruling,
     ) -> Result<Verdict> {
-        self.write_here(|view| ruling::attest(view, request, rule))
+        let asking = Asking { ruling: true, ticket: request.ticket, ..Asking::of(request.node) };
+        self.write_here_of(asking, |view| ruling::attest(view, request, rule))
     }
 
     /// As [`evidence::of_node`].

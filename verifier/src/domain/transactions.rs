@@ -1,6 +1,7 @@
 //! Which transactions there are: to look, to change, to change what only the database that this server has answered with may have, and
 //! with a document, which the state file has before and after.
 
+use super::ahead::Asking;
 use super::enrollment::Said;
 use super::notice::Subscriptions;
 use super::opening;
@@ -78,30 +79,54 @@ impl Records {
 
     /// Reads.
     pub(super) fn read<T>(&self, work: impl Fn(&TxView<'_>) -> Result<T>) -> Result<T> {
-        self.read_with(|rows, sequence| {
+        self.read_of(Asking::default(), work)
+    }
+
+    /// The same, with what it will ask.
+    pub(super) fn read_of<T>(
+        &self,
+        asking: Asking<'_>,
+        work: impl Fn(&TxView<'_>) -> Result<T>,
+    ) -> Result<T> {
+        self.read_with(asking, |rows, sequence| {
             work(&TxView::new(rows, sequence.index(), sequence.deployment(), &self.key, &self.said))
         })
     }
 
     /// The same, in the database that this server has answered with and in no other.
-    pub(super) fn read_here<T>(&self, work: impl Fn(&TxView<'_>) -> Result<T>) -> Result<T> {
-        self.read_with(|rows, sequence| {
+    pub(super) fn read_here<T>(
+        &self,
+        asking: Asking<'_>,
+        work: impl Fn(&TxView<'_>) -> Result<T>,
+    ) -> Result<T> {
+        let asking = Asking { here: true, ..asking };
+        self.read_with(asking, |rows, sequence| {
             require_here(rows, sequence)?;
             work(&TxView::new(rows, sequence.index(), sequence.deployment(), &self.key, &self.said))
         })
     }
 
-    pub(super) fn read_rows<T>(&self, mut work: impl FnMut(&dyn Tx) -> Result<T>) -> Result<T> {
+    pub(super) fn read_rows<T>(&self, work: impl FnMut(&dyn Tx) -> Result<T>) -> Result<T> {
+        self.read_rows_asking(&|_| (), work)
+    }
+
+    fn read_rows_asking<T>(
+        &self,
+        first: &dyn Fn(&dyn Tx),
+        mut work: impl FnMut(&dyn Tx) -> Result<T>,
+    ) -> Result<T> {
         let mut done = Err(not_run());
-        self.store.read(&mut |rows| done = work(rows))?;
+        self.store.read_asking(first, &mut |rows| done = work(rows))?;
         done
     }
 
     /// Reads, with the documents up to the newest.
-    fn read_with<T>(&self, work: impl Fn(&dyn Tx, &Sequence) -> Result<T>) -> Result<T> {
+    fn read_with<T>(&self, asking: Asking<'_>, work: impl Fn(&dyn Tx, &Sequence) -> Result<T>) -> Result<T> {
         {
             let sequence = self.sequence();
-            let current = self.read_rows(|rows| match sequence.is_behind(&rows.head()?) {
+            let questions = asking.questions(&sequence);
+            let first = |rows: &dyn Tx| questions.ask(rows);
+            let current = self.read_rows_asking(&first, |rows| match sequence.is_behind(&rows.head()?) {
                 true => Ok(None),
                 false => work(rows, &sequence).map(Some),
             })?;
@@ -122,12 +147,23 @@ impl Records {
 
     /// Changes something that needs no document.
     pub(super) fn write<T>(&self, mut work: impl FnMut(&TxView<'_>) -> Result<T>) -> Result<T> {
-        self.commit(false, Changes::Rows, |view| work(view).map(|done| (done, None)))
+        self.commit(Asking::default(), Changes::Rows, |view| work(view).map(|done| (done, None)))
     }
 
     /// The same, that only the database which this server has answered with may have.
-    pub(super) fn write_here<T>(&self, mut work: impl FnMut(&TxView<'_>) -> Result<T>) -> Result<T> {
-        self.commit(true, Changes::Rows, |view| work(view).map(|done| (done, None)))
+    pub(super) fn write_here<T>(&self, work: impl FnMut(&TxView<'_>) -> Result<T>) -> Result<T> {
+        self.write_here_of(Asking::default(), work)
+    }
+
+    /// The same, with what it will ask.
+    pub(super) fn write_here_of<T>(
+        &self,
+        asking: Asking<'_>,
+        mut work: impl FnMut(&TxView<'_>) -> Result<T>,
+    ) -> Result<T> {
+        self.commit(Asking { here: true, ..asking }, Changes::Rows, |view| {
+            work(view).map(|done| (done, None))
+        })
     }
 
     /// The same with a document in it: it is written down in the state file before and after.
@@ -135,25 +171,25 @@ impl Records {
         &self,
         work: impl FnMut(&TxView<'_>) -> Result<(T, Option<Opened>)>,
     ) -> Result<T> {
-        self.commit(true, Changes::Documents, work)
+        self.commit(Asking { here: true, ..Asking::default() }, Changes::Documents, work)
     }
 
     fn commit<T>(
         &self,
-        here: bool,
+        asking: Asking<'_>,
         changes: Changes,
         mut work: impl FnMut(&TxView<'_>) -> Result<(T, Option<Opened>)>,
     ) -> Result<T> {
-        match self.attempt(here, changes, &mut work) {
+        match self.attempt(asking, changes, &mut work) {
             // What it shared a transaction with may have been too much for the disk.
-            Err(Attempt::NotCommitted(_)) => self.attempt(here, changes, &mut work).map_err(Error::from),
+            Err(Attempt::NotCommitted(_)) => self.attempt(asking, changes, &mut work).map_err(Error::from),
             done => done.map_err(Error::from),
         }
     }
 
     fn attempt<T>(
         &self,
-        here: bool,
+        asking: Asking<'_>,
         changes: Changes,
         work: &mut impl FnMut(&TxView<'_>) -> Result<(T, Option<Opened>)>,
     ) -> std::result::Result<T, Attempt> {
@@ -163,7 +199,9 @@ impl Records {
         // connection that writes: nothing here takes that again before it is dropped.
         let mut settling = None;
         let (mut caught_up, mut told) = (Vec::new(), false);
-        let written = self.store.write(changes, &mut |rows| {
+        // Not held while others are waited for.
+        let questions = asking.questions(&self.sequence());
+        let written = self.store.write_asking(changes, &|rows| questions.ask(rows), &mut |rows| {
             match self.catch_up(rows) {
                 Ok(taken) => caught_up.extend(taken),
                 Err(e) => {
@@ -173,7 +211,7 @@ impl Records {
             }
             let sequence = self.sequence();
             let view = TxView::new(rows, sequence.index(), sequence.deployment(), &self.key, &self.said);
-            let mut worked = match here {
+            let mut worked = match asking.here {
                 true => require_here(rows, &sequence).and_then(|()| work(&view)),
                 false => work(&view),
             };
@@ -244,7 +282,7 @@ impl Records {
 
     /// Whether the database is what this server has answered with.
     pub(super) fn require_state(&self) -> Result<()> {
-        self.read_with(require_here)
+        self.read_with(Asking { here: true, ..Asking::default() }, require_here)
     }
 
     /// Whether `accept-rollback` has run since.

@@ -78,21 +78,34 @@ impl Measured {
 
 impl Store for Measured {
     fn read(&self, work: &mut dyn FnMut(&dyn Tx)) -> Result<()> {
+        self.read_asking(&|_| (), work)
+    }
+
+    fn write(&self, changes: Changes, work: &mut dyn FnMut(&dyn Tx) -> Then) -> Result<()> {
+        self.write_asking(changes, &|_| (), work)
+    }
+
+    fn read_asking(&self, first: &dyn Fn(&dyn Tx), work: &mut dyn FnMut(&dyn Tx)) -> Result<()> {
         self.transactions.time("read", |runs| {
-            self.store.read(&mut |rows| {
+            self.store.read_asking(first, &mut |rows| {
                 runs.set(runs.get() + 1);
                 work(rows);
             })
         })
     }
 
-    fn write(&self, changes: Changes, work: &mut dyn FnMut(&dyn Tx) -> Then) -> Result<()> {
+    fn write_asking(
+        &self,
+        changes: Changes,
+        first: &dyn Fn(&dyn Tx),
+        work: &mut dyn FnMut(&dyn Tx) -> Then,
+    ) -> Result<()> {
         let kind = match changes {
             Changes::Rows => "write",
             Changes::Documents => "document",
         };
         self.transactions.time(kind, |runs| {
-            self.store.write(changes, &mut |rows| {
+            self.store.write_asking(changes, first, &mut |rows| {
                 runs.set(runs.get() + 1);
                 work(rows)
             })

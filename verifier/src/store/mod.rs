@@ -106,6 +106,30 @@ pub trait Store: Send + Sync {
     /// When the database can't be written: nothing was changed, unless it is [`StoreError::Undecided`].
     fn write(&self, changes: Changes, work: &mut dyn FnMut(&dyn Tx) -> Then) -> Result<()>;
 
+    /// As [`Store::read`], of work that will ask what `first` asks: where the way to a database is long all of it is asked at once.
+    /// `first` itself is told of nothing, and changes nothing.
+    ///
+    /// # Errors
+    /// As above.
+    fn read_asking(&self, first: &dyn Fn(&dyn Tx), work: &mut dyn FnMut(&dyn Tx)) -> Result<()> {
+        let _ = first;
+        self.read(work)
+    }
+
+    /// The same for [`Store::write`]. What `first` asks of a node keeps everybody else from it, as asking does.
+    ///
+    /// # Errors
+    /// As above.
+    fn write_asking(
+        &self,
+        changes: Changes,
+        first: &dyn Fn(&dyn Tx),
+        work: &mut dyn FnMut(&dyn Tx) -> Then,
+    ) -> Result<()> {
+        let _ = first;
+        self.write(changes, work)
+    }
+
     /// Removes what was deleted from logs and caches on the disk. Best effort: what can't be removed now is overwritten later.
     fn purge(&self);
 
