@@ -132,6 +132,8 @@ fn what_became_of_a_commit_is_found_out_or_said_to_be_unknown() {
         let done = store.write(Changes::Rows, &mut |tx: &dyn Tx| {
             runs += 1;
             tx.put_node(&node(NODE, "web1")).unwrap();
+            // So that nothing but the commit is answered last.
+            assert!(tx.node(NODE).unwrap().is_some());
             Then::Commit
         });
         let said = done.unwrap_err().to_string();

@@ -169,7 +169,8 @@ fn a_request_that_is_in_the_way_of_another_runs_again() {
                 let mut again = false;
                 let put = store.write(Changes::Rows, &mut |tx| {
                     runs.fetch_add(1, Ordering::SeqCst);
-                    let mut put = tx.put_node(&node(first, "first"));
+                    // What is changed goes with the next question: it is looked at, so that it is held.
+                    let mut put = tx.node(first).and_then(|_| tx.put_node(&node(first, "first")));
                     if !std::mem::replace(&mut again, true) {
                         crossed.wait();
                     }
@@ -182,6 +183,49 @@ fn a_request_that_is_in_the_way_of_another_runs_again() {
     });
     assert_eq!(runs.into_inner(), 3);
     assert_eq!(look(&store, |tx| tx.node_lines(&Which::After(None), 9, 0).unwrap().len()), 2);
+}
+
+/// What a request asked as it began is not told to it once it may be otherwise.
+#[test]
+fn what_was_asked_ahead_is_not_older_than_what_is_asked_then() {
+    let url = Server::shared().database();
+    let stores = [open(&url), open(&url)];
+    write(&stores[0], Changes::Rows, |tx| {
+        audit(tx, "first");
+        tx.put_node(&node(NODE, "before")).unwrap();
+    });
+    let first = |tx: &dyn Tx| {
+        assert_eq!(tx.node(NODE).unwrap(), None, "it is told of nothing");
+        let _ = (tx.audit_end(), tx.audit_entry(1));
+    };
+    let end = |tx: &dyn Tx| tx.audit_end().unwrap().map(|(end, _)| end);
+    let done = stores[0].write_asking(Changes::Rows, &first, &mut |tx| {
+        write(&stores[1], Changes::Rows, |tx| audit(tx, "second"));
+        assert!(tx.audit_entry(1).unwrap().is_some());
+        // By this it is known that there is a second.
+        assert!(tx.audit_entry(2).unwrap().is_some());
+        assert_eq!(end(tx), Some(2));
+        assert_eq!(tx.node(NODE).unwrap().unwrap().label, "before");
+        tx.put_node(&node(NODE, "then")).unwrap();
+        assert_eq!(tx.node(NODE).unwrap().unwrap().label, "then");
+        Then::Commit
+    });
+    done.unwrap();
+    // Who waited for the trail finds what was appended meanwhile.
+    let done = stores[0].write_asking(Changes::Rows, &first, &mut |tx| {
+        write(&stores[1], Changes::Rows, |tx| audit(tx, "third"));
+        tx.hold_trail().unwrap();
+        assert_eq!(end(tx), Some(3));
+        Then::Commit
+    });
+    done.unwrap();
+    let mut found = (None, None);
+    let read = stores[0].read_asking(&first, &mut |tx| {
+        write(&stores[1], Changes::Rows, |tx| audit(tx, "fourth"));
+        found = (end(tx), tx.audit_entry(4).unwrap().map(|(entry, _)| entry.seq));
+    });
+    read.unwrap();
+    assert_eq!(found, (Some(3), None), "a request that reads sees one state");
 }
 
 /// Servers that start at the same time don't all forget the same.
@@ -207,8 +251,9 @@ fn what_postgresql_has_no_value_for_is_an_error() {
             put = tx.put_node(&bad);
             Then::Commit
         });
+        // At once, or by the commit.
+        let put = put.and(written);
         assert!(matches!(put, Err(StoreError::Unavailable(_))), "{put:?}");
-        drop(written);
         assert_eq!(look(&store, |tx| tx.node(NODE).unwrap()), None);
     }
     // What is looked for may be anything.

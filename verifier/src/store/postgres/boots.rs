@@ -34,7 +34,7 @@ impl Boots for PgTx<'_> {
                 expires = $9, decision = $10, decided_by = $11, because = $12, approved_until = $13,
                 used_at = $14, approval_tag = $15";
         self.hold(row.node)?;
-        let change = self.change(
+        self.change_later(
             SQL,
             &[
                 &row.node.to_string(),
@@ -53,30 +53,29 @@ impl Boots for PgTx<'_> {
                 &stored_some(row.used_at)?,
                 &row.approval_tag,
             ],
-        );
-        change.map(drop)
+        )
     }
 
     fn delete_boot(&self, node: NodeId, ticket: &str) -> Result<()> {
         self.hold(node)?;
         let sql = "DELETE FROM boots WHERE node_id = $1 AND ticket = $2";
-        self.change(sql, &[&node.to_string(), &ticket]).map(drop)
+        self.change_later(sql, &[&node.to_string(), &ticket])
     }
 
     fn delete_boots(&self, node: NodeId) -> Result<()> {
         self.hold(node)?;
-        self.change("DELETE FROM boots WHERE node_id = $1", &[&node.to_string()]).map(drop)
+        self.change_later("DELETE FROM boots WHERE node_id = $1", &[&node.to_string()])
     }
 
     fn trim_boots(&self, node: NodeId, keep: u64) -> Result<()> {
         const SQL: &str = "DELETE FROM boots WHERE node_id = $1 AND evidence_id <=
             (SELECT evidence_id FROM boots WHERE node_id = $1 ORDER BY evidence_id DESC LIMIT 1 OFFSET $2)";
         self.hold(node)?;
-        self.change(SQL, &[&node.to_string(), &bound(keep)]).map(drop)
+        self.change_later(SQL, &[&node.to_string(), &bound(keep)])
     }
 
     fn delete_expired_boots(&self, now: u64) -> Result<()> {
-        self.change("DELETE FROM boots WHERE expires <= $1", &[&bound(now)]).map(drop)
+        self.change_later("DELETE FROM boots WHERE expires <= $1", &[&bound(now)])
     }
 
     fn evidence_of_boots(&self, node: NodeId) -> Result<Vec<u64>> {

@@ -63,7 +63,7 @@ impl Documents for PgTx<'_> {
         let (mut part, mut found, mut after) = (Vec::new(), 0, bound(after));
         loop {
             let rows = self.rows(SQL, &[&after, &AT_ONCE])?;
-            for row in &rows {
+            for row in rows.iter() {
                 let document = read(row)?;
                 found += document.document.len() + 256;
                 part.push(document);

@@ -88,22 +88,22 @@ impl Enrollments for PgTx<'_> {
         const SQL: &str =
             "UPDATE enrollments SET state = 'replaced', c_v_id = NULL, c_v_secret = NULL, c_u = NULL";
         self.hold(node)?;
-        self.change(&of_node_in(SQL, state), &[&node.to_string()]).map(drop)
+        self.change_later(&of_node_in(SQL, state), &[&node.to_string()])
     }
 
     fn prove_enrollment(&self, id: &str, at: u64) -> Result<()> {
         const SQL: &str = "UPDATE enrollments SET state = 'current', c_u = NULL, proved_at = $2
                            WHERE enrollment_id = $1";
-        self.change(SQL, &[&id, &stored(at)?]).map(drop)
+        self.change_later(SQL, &[&id, &stored(at)?])
     }
 
     fn set_fetched(&self, id: &str, ticket: &str, c_u: Option<&[u8]>) -> Result<()> {
         const SQL: &str = "UPDATE enrollments SET fetched_by = $2, c_u = $3 WHERE enrollment_id = $1";
-        self.change(SQL, &[&id, &ticket, &c_u]).map(drop)
+        self.change_later(SQL, &[&id, &ticket, &c_u])
     }
 
     fn set_c_u(&self, id: &str, c_u: &[u8]) -> Result<()> {
-        self.change("UPDATE enrollments SET c_u = $2 WHERE enrollment_id = $1", &[&id, &c_u]).map(drop)
+        self.change_later("UPDATE enrollments SET c_u = $2 WHERE enrollment_id = $1", &[&id, &c_u])
     }
 
     fn set_quoted(&self, id: &str, quote: &QuoteRow) -> Result<()> {
@@ -111,7 +111,7 @@ impl Enrollments for PgTx<'_> {
                            WHERE enrollment_id = $1";
         let QuoteRow { reset, restart, clock } = quote;
         let (reset, restart) = (reset.map(i64::from), restart.map(i64::from));
-        self.change(SQL, &[&id, &reset, &restart, &clock.map(u64::cast_signed)]).map(drop)
+        self.change_later(SQL, &[&id, &reset, &restart, &clock.map(u64::cast_signed)])
     }
 
     fn set_released(&self, id: &str, released: &ReleasedRow) -> Result<()> {
@@ -120,7 +120,7 @@ impl Enrollments for PgTx<'_> {
                 released_boot = $6, released_proposal = $7, released_twin = $8, released_tag = $9, released_base = $10
             WHERE enrollment_id = $1";
         let ReleasedRow { evidence, reset, restart, fence, boot, proposal, base, twin, tag } = released;
-        let change = self.change(
+        self.change_later(
             SQL,
             &[
                 &id,
@@ -134,12 +134,11 @@ impl Enrollments for PgTx<'_> {
                 tag,
                 base,
             ],
-        );
-        change.map(drop)
+        )
     }
 
     fn delete_every_c_u(&self) -> Result<()> {
-        self.change("UPDATE enrollments SET c_u = NULL WHERE c_u IS NOT NULL", &[]).map(drop)
+        self.change_later("UPDATE enrollments SET c_u = NULL WHERE c_u IS NOT NULL", &[])
     }
 
     fn insert_tenant_key(&self, operator: &str, key: &[u8], now: u64) -> Result<bool> {

@@ -12,7 +12,7 @@ impl Postgres {
     /// # Errors
     /// When the database can't be written.
     pub fn import(&self, work: &mut dyn FnMut(&Import<'_>) -> bool) -> Result<()> {
-        self.write_rows(Changes::Documents, &mut |tx| match work(&Import(tx)) {
+        self.write_rows(Changes::Documents, &|_| (), &mut |tx| match work(&Import(tx)) {
             true => Then::Commit,
             false => Then::RollBack,
         })

@@ -11,6 +11,9 @@
 //! moment early; so who writes down beside the database what it saw, reads by a transaction that writes. Documents are on the disk
 //! before anybody sees them.
 //!
+//! What is sent to the database waits for an answer only where it is needed: what a transaction will ask is asked together with its
+//! beginning, what it changes goes with its next question, and the last of it with the commit.
+//!
 //! A transaction that the database ends for a conflict, or a connection that breaks before its end, runs again, a few times.
 
 mod address;
@@ -31,21 +34,21 @@ mod row;
 mod schema;
 mod session;
 mod standbys;
+mod statement;
 mod tls;
 mod trail;
+mod tx;
 
 pub use address::{Address, has_password};
 
 use super::{Changes, Heard, Pool, Result, Standbys, Store, StoreError, Tells, Then, Tx};
 use block::Background;
-use halfkey_protocol::NodeId;
-use row::Found;
-use session::{Failure, Held, PATIENCE, Session, Sessions, ask, discard};
-use std::cell::{Cell, RefCell};
+use session::{Failure, Held, PATIENCE, Session, Sessions, ask, discard, failure};
+use statement::{Bound, Say, said};
 use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 use std::time::{Duration, Instant};
 use tokio_postgres::error::SqlState;
-use tokio_postgres::types::ToSql;
+use tx::{Begun, PgTx};
 
 /// Requests that write at the same time. The most of their time they wait.
 const WRITERS: usize = 16;
@@ -80,7 +83,7 @@ impl Postgres {
             readers: Sessions::new(address, READERS)?,
             background: Background::start()?,
         };
-        let session = opened.writers.begin(&opened.background, "", Instant::now())?;
+        let session = opened.writers.take(&opened.background, Instant::now())?;
         let ready = ask(&opened.background, async {
             let fits = fits(&session).await?;
             Ok(if fits.is_ok() { schema::migrate(&session).await } else { fits })
@@ -89,20 +92,13 @@ impl Postgres {
         Ok(opened)
     }
 
-    /// Runs it in a transaction of its own: what it said at the end, and whether the database was in the way.
-    fn run(
+    /// As [`Store::write_asking`].
+    fn write_rows(
         &self,
         changes: Changes,
-        session: &Session,
+        first: &dyn Fn(&PgTx<'_>),
         work: &mut dyn FnMut(&PgTx<'_>) -> Then,
-    ) -> (std::thread::Result<Then>, Option<Failure>) {
-        let tx = PgTx::new(&self.background, session, Some(changes));
-        let then = catch_unwind(AssertUnwindSafe(|| work(&tx)));
-        (then, tx.failed.into_inner())
-    }
-
-    /// As [`Store::write`].
-    fn write_rows(&self, changes: Changes, work: &mut dyn FnMut(&PgTx<'_>) -> Then) -> Result<()> {
+    ) -> Result<()> {
         let held = match changes {
             Changes::Rows => {
                 format!("SET LOCAL synchronous_commit = off; SELECT {}", Held::Documents.shared())
@@ -112,8 +108,10 @@ impl Postgres {
         let begin = format!("BEGIN ISOLATION LEVEL READ COMMITTED; {held}");
         let since = Instant::now();
         for run in 1.. {
-            let session = self.writers.begin(&self.background, &begin, since)?;
-            let (then, failed) = self.run(changes, &session, work);
+            let (session, begun) = self.begin(&self.writers, Some(changes), &begin, since, first)?;
+            let tx = PgTx::new(&self.background, &session, Some(changes), begun);
+            let then = catch_unwind(AssertUnwindSafe(|| work(&tx)));
+            let (failed, unsaid) = tx.over();
             let then = match then {
                 Ok(then) => then,
                 Err(panic) => {
@@ -126,7 +124,7 @@ impl Postgres {
                     self.writers.undo(&self.background, session, None);
                     return Ok(());
                 }
-                None => match self.commit(session, changes, then) {
+                None => match self.commit(session, changes, then, &unsaid) {
                     Ok(()) => return Ok(()),
                     Err(failed) => failed,
                 },
@@ -149,8 +147,29 @@ impl Postgres {
         unreachable!("it ends after some runs")
     }
 
-    /// Ends a transaction. Of one that no other may take the place of it is found out whether it was committed.
-    fn commit(&self, session: Session, changes: Changes, then: Then) -> std::result::Result<(), Failure> {
+    /// A connection in a transaction that has asked what `first` asks.
+    fn begin(
+        &self,
+        sessions: &Sessions,
+        changes: Option<Changes>,
+        sql: &str,
+        since: Instant,
+        first: &dyn Fn(&PgTx<'_>),
+    ) -> Result<(Session, Begun)> {
+        sessions.begin(&self.background, since, |session| {
+            PgTx::new(&self.background, session, changes, Begun::default()).begin(sql, first)
+        })
+    }
+
+    /// Ends a transaction, with what it has not said yet. Of one that no other may take the place of it is found out whether it was
+    /// committed.
+    fn commit(
+        &self,
+        session: Session,
+        changes: Changes,
+        then: Then,
+        unsaid: &[Bound],
+    ) -> std::result::Result<(), Failure> {
         let trace = match then {
             Then::CommitNow => ask(&self.background, Trace::of(&session)),
             Then::Commit | Then::RollBack => Ok(None),
@@ -166,12 +185,25 @@ impl Postgres {
             Changes::Rows => COMMIT_AND_FLUSH,
             Changes::Documents => "COMMIT",
         };
-        let failed = match self.writers.end(&self.background, session, commit) {
-            Ok(()) => return Ok(()),
-            // Said by the server: it was not.
-            Err(failed) if failed.again && !failed.gone => return Err(failed),
-            Err(failed) => failed,
+        let say = unsaid.iter().map(Say::Bound).chain([Say::Text(commit)]).collect();
+        let answers = ask(&self.background, async { Ok(said(&session, say).await) });
+        let failed = match answers
+            .map(|answers| answers.into_iter().zip(0..).find_map(|(answer, at)| Some((answer.err()?, at))))
+        {
+            Ok(None) => return Ok(()),
+            // It said so before it came to the commit, which is none of a transaction that has failed.
+            Ok(Some((e, at))) if at < unsaid.len() && e.as_db_error().is_some() => {
+                discard(session);
+                return Err(failure(&e));
+            }
+            Ok(Some((e, _))) => failure(&e),
+            Err(late) => late,
         };
+        discard(session);
+        if failed.again && !failed.gone {
+            // Said by the server: it was not.
+            return Err(failed);
+        }
         match trace.map(|trace| self.was_committed(&trace)) {
             Some(Ok(true)) => Ok(()),
             Some(Ok(false)) => Err(Failure { again: true, ..failed }),
@@ -190,7 +222,7 @@ impl Postgres {
     fn was_committed(&self, trace: &Trace) -> Result<bool> {
         let since = Instant::now();
         loop {
-            let session = self.readers.begin(&self.background, "", since)?;
+            let session = self.readers.take(&self.background, since)?;
             match ask(&self.background, trace.found(&session)) {
                 Ok(Some(found)) => return Ok(found),
                 Ok(None) if since.elapsed() > PATIENCE => {
@@ -267,15 +299,23 @@ async fn fits(session: &Session) -> std::result::Result<Result<()>, tokio_postgr
 
 impl Store for Postgres {
     fn read(&self, work: &mut dyn FnMut(&dyn Tx)) -> Result<()> {
+        self.read_asking(&|_| (), work)
+    }
+
+    fn write(&self, changes: Changes, work: &mut dyn FnMut(&dyn Tx) -> Then) -> Result<()> {
+        self.write_asking(changes, &|_| (), work)
+    }
+
+    fn read_asking(&self, first: &dyn Fn(&dyn Tx), work: &mut dyn FnMut(&dyn Tx)) -> Result<()> {
         const BEGIN: &str = "BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY";
         let since = Instant::now();
         for run in 1.. {
-            let session = self.readers.begin(&self.background, BEGIN, since)?;
-            let tx = PgTx::new(&self.background, &session, None);
+            let (session, begun) = self.begin(&self.readers, None, BEGIN, since, &|tx| first(tx))?;
+            let tx = PgTx::new(&self.background, &session, None, begun);
             let done = catch_unwind(AssertUnwindSafe(|| work(&tx)));
-            let failed = tx.failed.into_inner();
+            let (failed, _) = tx.over();
             // It has changed nothing.
-            self.readers.undo(&self.background, session, failed.as_ref());
+            self.readers.leave(session, failed.as_ref());
             if let Err(panic) = done {
                 resume_unwind(panic);
             }
@@ -288,8 +328,13 @@ impl Store for Postgres {
         unreachable!("it ends after some runs")
     }
 
-    fn write(&self, changes: Changes, work: &mut dyn FnMut(&dyn Tx) -> Then) -> Result<()> {
-        self.write_rows(changes, &mut |tx| work(tx))
+    fn write_asking(
+        &self,
+        changes: Changes,
+        first: &dyn Fn(&dyn Tx),
+        work: &mut dyn FnMut(&dyn Tx) -> Then,
+    ) -> Result<()> {
+        self.write_rows(changes, &|tx| first(tx), &mut |tx| work(tx))
     }
 
     /// Deleted rows are in the server's files until it tidies them up, and in its log and backups as long as these are kept. C_U is
@@ -306,108 +351,6 @@ impl Store for Postgres {
 
     fn pools(&self) -> Vec<Pool> {
         vec![self.writers.state("write"), self.readers.state("read")]
-    }
-}
-
-/// A transaction.
-struct PgTx<'a> {
-    background: &'a Background,
-    session: &'a Session,
-    /// What it changes; none if it only reads.
-    changes: Option<Changes>,
-    /// What it holds.
-    held: RefCell<Vec<NodeId>>,
-    holds_registrations: Cell<bool>,
-    holds_trail: Cell<bool>,
-    /// The first error. The transaction is over then, whatever is done.
-    failed: RefCell<Option<Failure>>,
-}
-
-/// Values of a statement.
-type Values<'a> = &'a [&'a (dyn ToSql + Sync)];
-
-impl<'a> PgTx<'a> {
-    fn new(background: &'a Background, session: &'a Session, changes: Option<Changes>) -> Self {
-        Self {
-            background,
-            session,
-            changes,
-            held: RefCell::default(),
-            holds_registrations: Cell::new(false),
-            holds_trail: Cell::new(false),
-            failed: RefCell::default(),
-        }
-    }
-
-    /// Keeps everybody else from what belongs to a node, if this writes. True if nobody was kept from it before.
-    fn hold(&self, node: NodeId) -> Result<bool> {
-        // Who appends a document is alone.
-        if self.changes != Some(Changes::Rows) || self.held.borrow().contains(&node) {
-            return Ok(false);
-        }
-        let [high, ..] = node.0.as_chunks::<8>().0 else { return Ok(false) };
-        self.rows("SELECT pg_advisory_xact_lock($1)", &[&i64::from_be_bytes(*high)])?;
-        self.held.borrow_mut().push(node);
-        Ok(true)
-    }
-
-    fn hold_registrations(&self) -> Result<()> {
-        self.hold_once(Held::Registrations, &self.holds_registrations)
-    }
-
-    fn hold_trail_once(&self) -> Result<()> {
-        self.hold_once(Held::Trail, &self.holds_trail)
-    }
-
-    fn hold_once(&self, what: Held, holds: &Cell<bool>) -> Result<()> {
-        if self.changes == Some(Changes::Rows) && !holds.get() {
-            self.rows(&format!("SELECT {}", what.exclusive()), &[])?;
-            holds.set(true);
-        }
-        Ok(())
-    }
-
-    /// The first row, read.
-    fn first<T>(
-        &self,
-        sql: &str,
-        values: Values<'_>,
-        read: impl FnOnce(&Found) -> Result<T>,
-    ) -> Result<Option<T>> {
-        self.rows(sql, values)?.first().map(read).transpose()
-    }
-
-    /// Every row, read.
-    fn all<T>(&self, sql: &str, values: Values<'_>, read: impl FnMut(&Found) -> Result<T>) -> Result<Vec<T>> {
-        self.rows(sql, values)?.iter().map(read).collect()
-    }
-
-    /// Every row.
-    fn rows(&self, sql: &str, values: Values<'_>) -> Result<Vec<Found>> {
-        let rows = self.ask(async {
-            let statement = self.session.prepare_cached(sql).await?;
-            self.session.query(&statement, values).await
-        })?;
-        Ok(rows.into_iter().map(Found).collect())
-    }
-
-    /// Changes rows; gives how many.
-    fn change(&self, sql: &str, values: Values<'_>) -> Result<u64> {
-        self.ask(async {
-            let statement = self.session.prepare_cached(sql).await?;
-            self.session.execute(&statement, values).await
-        })
-    }
-
-    fn ask<T>(&self, work: impl Future<Output = std::result::Result<T, tokio_postgres::Error>>) -> Result<T> {
-        if let Some(failed) = &*self.failed.borrow() {
-            return Err(failed.error.clone());
-        }
-        ask(self.background, work).map_err(|failed| {
-            let error = failed.error.clone();
-            *self.failed.borrow_mut() = Some(failed);
-            error
-        })
     }
 }
 

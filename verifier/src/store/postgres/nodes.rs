@@ -42,7 +42,7 @@ impl Nodes for PgTx<'_> {
                 held_because = $7, tpm_firmware = $8, tpm_firmware_before = $9, tpm_firmware_since = $10,
                 last_seen = $11, last_outcome = $12, last_code = $13";
         self.hold(row.id)?;
-        let change = self.change(
+        self.change_later(
             SQL,
             &[
                 &row.id.to_string(),
@@ -59,15 +59,14 @@ impl Nodes for PgTx<'_> {
                 &row.last_outcome,
                 &row.last_code,
             ],
-        );
-        change.map(drop)
+        )
     }
 
     fn set_seen(&self, node: NodeId, at: u64, outcome: &str, code: Option<&str>) -> Result<()> {
         const SQL: &str =
             "UPDATE nodes SET last_seen = $2, last_outcome = $3, last_code = $4 WHERE node_id = $1";
         self.hold(node)?;
-        self.change(SQL, &[&node.to_string(), &stored(at)?, &outcome, &code]).map(drop)
+        self.change_later(SQL, &[&node.to_string(), &stored(at)?, &outcome, &code])
     }
 
     fn node_lines(&self, which: &Which, limit: u64, now: u64) -> Result<Vec<NodeLineRow>> {

@@ -10,7 +10,7 @@ impl Notices for PgTx<'_> {
                            VALUES ($1, $2, $3, $4, $5, $6)";
         let NoticeRow { id: _, endpoint, message, at, body, attempts, due } = row;
         let (at, attempts, due) = (stored(*at)?, stored(*attempts)?, stored(*due)?);
-        self.change(SQL, &[endpoint, message, &at, body, &attempts, &due]).map(drop)
+        self.change_later(SQL, &[endpoint, message, &at, body, &attempts, &due])
     }
 
     /// What another server is taking is left to it.
@@ -25,11 +25,11 @@ impl Notices for PgTx<'_> {
     }
 
     fn put_off_notice(&self, id: u64, until: u64) -> Result<()> {
-        self.change("UPDATE notices SET due = $2 WHERE id = $1", &[&bound(id), &stored(until)?]).map(drop)
+        self.change_later("UPDATE notices SET due = $2 WHERE id = $1", &[&bound(id), &stored(until)?])
     }
 
     fn delete_notice(&self, id: u64) -> Result<()> {
-        self.change("DELETE FROM notices WHERE id = $1", &[&bound(id)]).map(drop)
+        self.change_later("DELETE FROM notices WHERE id = $1", &[&bound(id)])
     }
 
     fn trim_notices(&self, endpoint: &str, keep: u64) -> Result<u64> {

@@ -100,11 +100,11 @@ impl Proposals for PgTx<'_> {
                                tag = $5
                            WHERE id = $1";
         let ProposalChange { state, message, by_trust, tag } = change;
-        self.change(SQL, &[&bound(id), state, message, by_trust, tag]).map(drop)
+        self.change_later(SQL, &[&bound(id), state, message, by_trust, tag])
     }
 
     fn delete_proposal(&self, id: u64) -> Result<()> {
-        self.change("DELETE FROM proposals WHERE id = $1", &[&bound(id)]).map(drop)
+        self.change_later("DELETE FROM proposals WHERE id = $1", &[&bound(id)])
     }
 
     fn delete_trust(&self, node: NodeId) -> Result<()> {
@@ -112,8 +112,8 @@ impl Proposals for PgTx<'_> {
             "UPDATE proposals SET by_trust = FALSE, tag = NULL, trusted_scope = NULL, trusted_since = NULL
              WHERE node_id = $1";
         self.hold(node)?;
-        self.change(SQL, &[&node.to_string()])?;
-        self.change("DELETE FROM trust_given WHERE node_id = $1", &[&node.to_string()]).map(drop)
+        self.change_later(SQL, &[&node.to_string()])?;
+        self.change_later("DELETE FROM trust_given WHERE node_id = $1", &[&node.to_string()])
     }
 
     fn times_trusted(&self, node: NodeId, scope: &str, since: u64) -> Result<u64> {
@@ -130,7 +130,7 @@ impl Proposals for PgTx<'_> {
             ON CONFLICT (node_id, scope, since) DO UPDATE
             SET times = least(greatest(given.times, 0), 1000000) + 1";
         self.hold(node)?;
-        self.change(SQL, &[&node.to_string(), &scope, &stored(since)?]).map(drop)
+        self.change_later(SQL, &[&node.to_string(), &scope, &stored(since)?])
     }
 }
 

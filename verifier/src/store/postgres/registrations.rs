@@ -53,7 +53,7 @@ impl Registrations for PgTx<'_> {
                 ak_name = $2, srk_name = $3, label = $4, source = $5, challenge = $6, registered_at = $7,
                 last_seen = $8, kept = $9, register = $10, issued = $11";
         self.hold(row.node)?;
-        let change = self.change(
+        self.change_later(
             SQL,
             &[
                 &row.node.to_string(),
@@ -68,8 +68,7 @@ impl Registrations for PgTx<'_> {
                 &row.register,
                 &stored(row.issued)?,
             ],
-        );
-        change.map(drop)
+        )
     }
 
     fn keep_registration(&self, node: NodeId) -> Result<bool> {
@@ -113,7 +112,7 @@ impl Registrations for PgTx<'_> {
     }
 
     fn delete_unkept(&self, rows: &[i64]) -> Result<()> {
-        self.change("DELETE FROM registrations WHERE NOT kept AND id = ANY($1)", &[&rows]).map(drop)
+        self.change_later("DELETE FROM registrations WHERE NOT kept AND id = ANY($1)", &[&rows])
     }
 }
 

@@ -2,6 +2,7 @@
 
 use super::address::Address;
 use super::block::Background;
+use super::statement::send_only;
 use crate::failure::with_causes;
 use crate::store::{Result, StoreError};
 use deadpool_postgres::{
@@ -120,14 +121,28 @@ impl Sessions {
         Ok(Self { pool, name: address.name.clone() })
     }
 
-    /// One in which this was said. A database that is gone for a moment is waited for.
+    /// One that answers.
     ///
     /// # Errors
     /// When there is none.
-    pub fn begin(&self, background: &Background, sql: &str, since: Instant) -> Result<Session> {
+    pub fn take(&self, background: &Background, since: Instant) -> Result<Session> {
+        self.begin(background, since, |session| ask(background, session.batch_execute("")))
+            .map(|(session, ())| session)
+    }
+
+    /// One that was begun with, and what that gave. A database that is gone for a moment is waited for.
+    ///
+    /// # Errors
+    /// When there is none.
+    pub fn begin<T>(
+        &self,
+        background: &Background,
+        since: Instant,
+        mut start: impl FnMut(&Session) -> std::result::Result<T, Failure>,
+    ) -> Result<(Session, T)> {
         loop {
-            let failed = match self.one(background, sql) {
-                Ok(session) => return Ok(session),
+            let failed = match self.one(background, &mut start) {
+                Ok(begun) => return Ok(begun),
                 Err(failed) => failed,
             };
             if !failed.again || since.elapsed() > PATIENCE {
@@ -137,12 +152,16 @@ impl Sessions {
         }
     }
 
-    fn one(&self, background: &Background, sql: &str) -> std::result::Result<Session, Failure> {
+    fn one<T>(
+        &self,
+        background: &Background,
+        start: &mut impl FnMut(&Session) -> std::result::Result<T, Failure>,
+    ) -> std::result::Result<(Session, T), Failure> {
         // The pool itself gives up before.
         let session = background.wait(ANSWER, self.pool.get());
         let session = session.ok_or_else(Failure::late)?.map_err(|e| no_session(&e))?;
-        match ask(background, session.batch_execute(sql)) {
-            Ok(()) => Ok(session),
+        match start(&session) {
+            Ok(begun) => Ok((session, begun)),
             Err(failed) => {
                 discard(session);
                 Err(failed)
@@ -171,6 +190,15 @@ impl Sessions {
             Some(_) | None => {
                 let _ = self.end(background, session, "ROLLBACK");
             }
+        }
+    }
+
+    /// Gives a connection back that has only read, unless it failed so that it is of no use: nothing hangs on how that ends, and
+    /// whoever has it next finds out if it did not.
+    pub fn leave(&self, session: Session, failed: Option<&Failure>) {
+        match failed {
+            Some(failed) if failed.gone => discard(session),
+            Some(_) | None => send_only(session.batch_execute("ROLLBACK")),
         }
     }
 

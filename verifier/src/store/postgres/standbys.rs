@@ -18,7 +18,7 @@ const SQL: &str = "
 /// # Errors
 /// When it does not answer.
 pub fn said(sessions: &Sessions, background: &Background) -> Result<Standbys> {
-    let session = sessions.begin(background, "", Instant::now())?;
+    let session = sessions.take(background, Instant::now())?;
     let said = ask(background, async {
         let row = session.query_one(SQL, &[]).await?;
         let count = |column| row.try_get::<_, i64>(column).map(|count| u64::try_from(count).unwrap_or(0));

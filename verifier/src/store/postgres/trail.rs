@@ -47,7 +47,7 @@ impl Trail for PgTx<'_> {
                            VALUES ($1, $2, $3, $4, $5, $6, $7)";
         let AuditEntry { seq, at, actor, action, node_id, detail } = entry;
         let (seq, at, hash) = (stored(*seq)?, stored(*at)?, hash.as_slice());
-        self.change(SQL, &[&seq, &at, actor, action, node_id, detail, &hash]).map(drop)
+        self.change_later(SQL, &[&seq, &at, actor, action, node_id, detail, &hash])
     }
 
     fn add_count(&self, hour: u64, action: &str, source: &str) -> Result<bool> {
@@ -64,7 +64,7 @@ impl Trail for PgTx<'_> {
 
     fn insert_count(&self, hour: u64, action: &str, source: &str) -> Result<()> {
         const SQL: &str = "INSERT INTO strangers (hour, action, source, count) VALUES ($1, $2, $3, 1)";
-        self.change(SQL, &[&stored(hour)?, &action, &source]).map(drop)
+        self.change_later(SQL, &[&stored(hour)?, &action, &source])
     }
 
     fn counted_sources(&self, hour: u64, action: &str) -> Result<u64> {
@@ -83,13 +83,13 @@ impl Trail for PgTx<'_> {
     }
 
     fn delete_counts_before(&self, hour: u64) -> Result<()> {
-        self.change("DELETE FROM strangers WHERE hour < $1", &[&bound(hour)]).map(drop)
+        self.change_later("DELETE FROM strangers WHERE hour < $1", &[&bound(hour)])
     }
 
     fn set_meta(&self, key: &str, value: u64) -> Result<()> {
         const SQL: &str = "INSERT INTO meta (key, value) VALUES ($1, $2)
                            ON CONFLICT (key) DO UPDATE SET value = $2";
-        self.change(SQL, &[&key, &stored(value)?]).map(drop)
+        self.change_later(SQL, &[&key, &stored(value)?])
     }
 }
 

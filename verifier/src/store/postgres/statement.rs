@@ -1,0 +1,179 @@
+//! Statements that are sent together. Each costs its own work, and all of them one way to the server and back.
+
+use std::error::Error as StdError;
+use std::fmt;
+use std::future::{Future, poll_fn};
+use std::pin::pin;
+use std::task::{Context, Poll, Waker};
+use tokio_postgres::types::private::BytesMut;
+use tokio_postgres::types::{IsNull, ToSql, Type, to_sql_checked};
+use tokio_postgres::{Client, Error, Row, Statement};
+
+/// Values of a statement.
+pub type Values<'a> = &'a [&'a (dyn ToSql + Sync)];
+
+/// A statement with its values, as they are sent.
+pub struct Bound {
+    sql: String,
+    statement: Statement,
+    values: Vec<Sent>,
+    /// What is wanted to know is how many rows it has changed.
+    counts: bool,
+}
+
+impl Bound {
+    /// With these values.
+    ///
+    /// # Errors
+    /// When a value is of another type than the statement's.
+    pub fn new(sql: &str, statement: Statement, values: Values<'_>, counts: bool) -> Result<Self, String> {
+        let types = statement.params();
+        if types.len() != values.len() {
+            return Err(format!("our bug: expected {} values, found {}", types.len(), values.len()));
+        }
+        let encode = |(value, ty): (&&(dyn ToSql + Sync), &Type)| {
+            let mut bytes = BytesMut::new();
+            match value.to_sql_checked(ty, &mut bytes).map_err(|e| format!("our bug: {e}"))? {
+                IsNull::Yes => Ok(Sent(None)),
+                IsNull::No => Ok(Sent(Some(bytes))),
+            }
+        };
+        let values = values.iter().zip(types).map(encode).collect::<Result<_, String>>()?;
+        Ok(Self { sql: sql.to_owned(), statement, values, counts })
+    }
+
+    /// Whether it is the same question.
+    pub fn asks_as(&self, other: &Self) -> bool {
+        self.sql == other.sql && self.values == other.values
+    }
+
+    /// Whether it reads only.
+    pub fn reads(&self) -> bool {
+        let first = words(&self.sql).next();
+        !self.counts && matches!(first, Some("SELECT" | "WITH"))
+    }
+
+    /// Whether it is about a table that the other one changes or looks at, as far as their words say: rather once too often.
+    pub fn is_touched_by(&self, other: &Self) -> bool {
+        let before = words(&other.sql);
+        let tables = before.zip(words(&other.sql).skip(1));
+        let tables = tables.filter(|(before, _)| matches!(*before, "FROM" | "INTO" | "UPDATE" | "JOIN"));
+        { tables }.any(|(_, table)| words(&self.sql).any(|word| word == table))
+    }
+}
+
+fn words(sql: &str) -> impl Iterator<Item = &str> {
+    let separates = |c: char| !c.is_ascii_alphanumeric() && c != '_';
+    sql.split(separates).filter(|word| !word.is_empty())
+}
+
+/// A value, encoded for its type. None is NULL.
+#[derive(PartialEq, Eq)]
+struct Sent(Option<BytesMut>);
+
+/// [`ToSql`] wants it. What is in a row is nobody's who reads a log.
+impl fmt::Debug for Sent {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} bytes", self.0.as_ref().map_or(0, |bytes| bytes.len()))
+    }
+}
+
+impl ToSql for Sent {
+    fn to_sql(&self, _: &Type, out: &mut BytesMut) -> Result<IsNull, Box<dyn StdError + Sync + Send>> {
+        Ok(match &self.0 {
+            Some(bytes) => {
+                out.extend_from_slice(bytes);
+                IsNull::No
+            }
+            None => IsNull::Yes,
+        })
+    }
+
+    fn accepts(_: &Type) -> bool {
+        true
+    }
+
+    to_sql_checked!();
+}
+
+/// What is sent.
+#[derive(Clone, Copy)]
+pub enum Say<'a> {
+    /// SQL without values, of one or more statements.
+    Text(&'a str),
+    /// A statement.
+    Bound(&'a Bound),
+}
+
+/// What comes back.
+pub enum Answer {
+    /// Rows that were found.
+    Rows(Vec<Row>),
+    /// How many were changed.
+    Count(u64),
+}
+
+/// Sends all of it at once, in this order, and waits for each answer. After an error in a transaction those that follow are errors,
+/// too.
+pub async fn said(client: &Client, each: Vec<Say<'_>>) -> Vec<Result<Answer, Error>> {
+    let mut each: Vec<_> = each.into_iter().map(|say| Box::pin(one(client, say))).collect();
+    let mut answers: Vec<_> = each.iter().map(|_| None).collect();
+    let (mut sent, mut next) = (false, 0);
+    poll_fn(move |context| {
+        if !sent {
+            // What is polled first is sent.
+            for (work, answer) in each.iter_mut().zip(&mut answers) {
+                *answer = ready(work.as_mut().poll(context));
+            }
+            sent = true;
+        }
+        // They are answered in this order.
+        for (work, answer) in each.iter_mut().zip(&mut answers).skip(next) {
+            if answer.is_none() {
+                *answer = ready(work.as_mut().poll(context));
+            }
+            if answer.is_none() {
+                return Poll::Pending;
+            }
+            next += 1;
+        }
+        Poll::Ready(answers.drain(..).flatten().collect())
+    })
+    .await
+}
+
+fn ready<T>(polled: Poll<T>) -> Option<T> {
+    match polled {
+        Poll::Ready(done) => Some(done),
+        Poll::Pending => None,
+    }
+}
+
+async fn one(client: &Client, say: Say<'_>) -> Result<Answer, Error> {
+    match say {
+        Say::Text(sql) => client.batch_execute(sql).await.map(|()| Answer::Count(0)),
+        Say::Bound(bound) => {
+            let values: Vec<_> = bound.values.iter().map(|value| value as &(dyn ToSql + Sync)).collect();
+            match bound.counts {
+                true => client.execute(&bound.statement, &values).await.map(Answer::Count),
+                false => client.query(&bound.statement, &values).await.map(Answer::Rows),
+            }
+        }
+    }
+}
+
+/// Has it sent, and waits for nothing: its answer comes before that of what is sent next.
+pub fn send_only(work: impl Future) {
+    let _ = pin!(work).poll(&mut Context::from_waker(Waker::noop()));
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn words_of_a_statement() {
+        let sql = "INSERT INTO boots (node_id) VALUES ($1)";
+        assert_eq!(words(sql).collect::<Vec<_>>(), ["INSERT", "INTO", "boots", "node_id", "VALUES", "1"]);
+    }
+}

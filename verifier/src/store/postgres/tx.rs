@@ -1,0 +1,248 @@
+//! One transaction of [`super::Postgres`]: what is asked of it ahead, and what it says later.
+
+use super::block::Background;
+use super::row::Found;
+use super::session::{Failure, Held, Session, ask};
+use super::statement::{Answer, Bound, Say, Values, said};
+use crate::store::{Changes, Result, StoreError};
+use halfkey_protocol::NodeId;
+use std::cell::{Cell, RefCell};
+use std::pin::pin;
+use std::rc::Rc;
+use std::task::{Context, Poll, Waker};
+
+/// Changes that are kept back at most.
+const UNSAID: usize = 32;
+
+/// A transaction.
+pub struct PgTx<'a> {
+    background: &'a Background,
+    session: &'a Session,
+    /// What it changes; none if it only reads.
+    changes: Option<Changes>,
+    /// What it holds.
+    held: RefCell<Vec<NodeId>>,
+    holds_registrations: Cell<bool>,
+    holds_trail: Cell<bool>,
+    /// The first error. The transaction is over then, whatever is done.
+    failed: RefCell<Option<Failure>>,
+    /// Nothing is answered yet: what is asked is kept, to be asked together.
+    notes: Cell<bool>,
+    noted: RefCell<Vec<Bound>>,
+    /// What was noted, answered, until something changes or is held that it may depend on.
+    known: RefCell<Vec<Known>>,
+    /// Said together with what is asked next, or with the commit.
+    later: RefCell<Vec<Bound>>,
+}
+
+/// A question and its answer.
+struct Known(Bound, Rc<[Found]>);
+
+/// How a transaction begins.
+#[derive(Default)]
+pub struct Begun {
+    held: Vec<NodeId>,
+    known: Vec<Known>,
+}
+
+impl<'a> PgTx<'a> {
+    /// On a connection on which that was begun.
+    pub fn new(
+        background: &'a Background,
+        session: &'a Session,
+        changes: Option<Changes>,
+        begun: Begun,
+    ) -> Self {
+        Self {
+            background,
+            session,
+            changes,
+            held: begun.held.into(),
+            holds_registrations: Cell::new(false),
+            holds_trail: Cell::new(false),
+            failed: RefCell::default(),
+            notes: Cell::new(false),
+            noted: RefCell::default(),
+            known: begun.known.into(),
+            later: RefCell::default(),
+        }
+    }
+
+    /// Begins it so, and asks what `first` asks, which is told of nothing: all in one. Nothing is changed before it is sure that it
+    /// has begun.
+    ///
+    /// # Errors
+    /// When it did not begin.
+    pub fn begin(self, sql: &str, first: &dyn Fn(&Self)) -> std::result::Result<Begun, Failure> {
+        self.notes.set(true);
+        first(&self);
+        self.notes.set(false);
+        if let Some(failed) = self.failed.take() {
+            return Err(failed);
+        }
+        let (holds, noted) = (self.later.take(), self.noted.take());
+        let each = holds.iter().chain(&noted).map(Say::Bound);
+        let each = [Say::Text(sql)].into_iter().chain(each).collect();
+        let mut answers = self.say(each)?;
+        let answers = answers.split_off(answers.len() - noted.len());
+        let known = noted.into_iter().zip(answers).map(|(asked, answer)| Known(asked, rows_of(answer)));
+        Ok(Begun { known: known.collect(), held: self.held.into_inner() })
+    }
+
+    /// It has ended: the first error, and what it has not said yet.
+    pub fn over(self) -> (Option<Failure>, Vec<Bound>) {
+        (self.failed.into_inner(), self.later.into_inner())
+    }
+
+    /// Keeps everybody else from what belongs to a node, if this writes. True if nobody was kept from it before.
+    pub fn hold(&self, node: NodeId) -> Result<bool> {
+        // Who appends a document is alone.
+        if self.changes != Some(Changes::Rows) || self.held.borrow().contains(&node) {
+            return Ok(false);
+        }
+        let [high, ..] = node.0.as_chunks::<8>().0 else { return Ok(false) };
+        self.hold_by("SELECT pg_advisory_xact_lock($1)", &[&i64::from_be_bytes(*high)])?;
+        self.held.borrow_mut().push(node);
+        Ok(true)
+    }
+
+    /// Before room is made among registrations.
+    pub fn hold_registrations(&self) -> Result<()> {
+        self.hold_once(Held::Registrations, &self.holds_registrations)
+    }
+
+    /// Before something is appended to the trail.
+    pub fn hold_trail_once(&self) -> Result<()> {
+        self.hold_once(Held::Trail, &self.holds_trail)
+    }
+
+    fn hold_once(&self, what: Held, holds: &Cell<bool>) -> Result<()> {
+        if self.changes == Some(Changes::Rows) && !holds.get() {
+            self.hold_by(&format!("SELECT {}", what.exclusive()), &[])?;
+            holds.set(true);
+        }
+        Ok(())
+    }
+
+    /// It is held before anything that is asked from here on. What was asked before may have been changed meanwhile.
+    fn hold_by(&self, sql: &str, values: Values<'_>) -> Result<()> {
+        let held = self.bind(sql, values, false)?;
+        self.known.borrow_mut().clear();
+        self.keep_back(held)
+    }
+
+    /// The first row, read.
+    pub fn first<T>(
+        &self,
+        sql: &str,
+        values: Values<'_>,
+        read: impl FnOnce(&Found) -> Result<T>,
+    ) -> Result<Option<T>> {
+        self.rows(sql, values)?.first().map(read).transpose()
+    }
+
+    /// Every row, read.
+    pub fn all<T>(
+        &self,
+        sql: &str,
+        values: Values<'_>,
+        read: impl FnMut(&Found) -> Result<T>,
+    ) -> Result<Vec<T>> {
+        self.rows(sql, values)?.iter().map(read).collect()
+    }
+
+    /// Every row.
+    pub fn rows(&self, sql: &str, values: Values<'_>) -> Result<Rc<[Found]>> {
+        let asked = self.bind(sql, values, false)?;
+        if !asked.reads() {
+            self.forget(&asked);
+        } else if self.notes.get() {
+            let mut noted = self.noted.borrow_mut();
+            if !noted.iter().any(|noted| noted.asks_as(&asked)) {
+                noted.push(asked);
+            }
+            return Ok(Rc::from([]));
+        } else if let Some(Known(_, rows)) = self.known.borrow().iter().find(|known| known.0.asks_as(&asked))
+        {
+            return Ok(rows.clone());
+        } else if self.changes.is_some() {
+            // What others have committed meanwhile is in the answer: of what it is about, nothing older is known from here on.
+            self.forget(&asked);
+        }
+        self.asked(&asked).map(rows_of)
+    }
+
+    /// Changes rows; gives how many.
+    pub fn change(&self, sql: &str, values: Values<'_>) -> Result<u64> {
+        let change = self.bind(sql, values, true)?;
+        self.forget(&change);
+        match self.asked(&change)? {
+            Answer::Count(count) => Ok(count),
+            Answer::Rows(_) => Err(StoreError::Unavailable("our bug: rows of a change".to_owned())),
+        }
+    }
+
+    /// Changes rows, before anything that is asked from here on, and before the commit. What is wrong with it is known then.
+    pub fn change_later(&self, sql: &str, values: Values<'_>) -> Result<()> {
+        // Who appends a document has something written beside the database before the commit.
+        if self.changes != Some(Changes::Rows) {
+            return self.change(sql, values).map(drop);
+        }
+        let change = self.bind(sql, values, true)?;
+        self.forget(&change);
+        self.keep_back(change)
+    }
+
+    fn keep_back(&self, what: Bound) -> Result<()> {
+        if self.later.borrow().len() < UNSAID || self.notes.get() {
+            self.later.borrow_mut().push(what);
+            return Ok(());
+        }
+        self.asked(&what).map(drop)
+    }
+
+    /// What may be other by this.
+    fn forget(&self, change: &Bound) {
+        self.known.borrow_mut().retain(|known| !known.0.is_touched_by(change));
+    }
+
+    /// The answer to this, after what was to be said before.
+    fn asked(&self, what: &Bound) -> Result<Answer> {
+        let later = self.later.take();
+        let each = later.iter().chain([what]).map(Say::Bound).collect();
+        let answers = self.say(each).map_err(|failed| self.fail(failed))?;
+        answers.into_iter().last().ok_or_else(|| StoreError::Unavailable("our bug: no answer".to_owned()))
+    }
+
+    fn say(&self, each: Vec<Say<'_>>) -> std::result::Result<Vec<Answer>, Failure> {
+        ask(self.background, async { said(self.session, each).await.into_iter().collect() })
+    }
+
+    fn bind(&self, sql: &str, values: Values<'_>, counts: bool) -> Result<Bound> {
+        if let Some(failed) = &*self.failed.borrow() {
+            return Err(failed.error.clone());
+        }
+        let mut prepare = pin!(self.session.prepare_cached(sql));
+        // One that this connection knows needs no waiting.
+        let statement = match prepare.as_mut().poll(&mut Context::from_waker(Waker::noop())) {
+            Poll::Ready(Ok(statement)) => Ok(statement),
+            Poll::Ready(Err(e)) => Err(super::failure(&e)),
+            Poll::Pending => ask(self.background, prepare),
+        };
+        let statement = statement.map_err(|failed| self.fail(failed))?;
+        Bound::new(sql, statement, values, counts).map_err(StoreError::Unavailable)
+    }
+
+    fn fail(&self, failed: Failure) -> StoreError {
+        let error = failed.error.clone();
+        *self.failed.borrow_mut() = Some(failed);
+        error
+    }
+}
+
+fn rows_of(answer: Answer) -> Rc<[Found]> {
+    match answer {
+        Answer::Rows(rows) => rows.into_iter().map(Found).collect(),
+        Answer::Count(_) => Rc::from([]),
+    }
+}
