@@ -326,6 +326,9 @@ fn digest_lists_are_read_written_and_named_by_what_they_say() {
     assert_eq!(String::from_utf8(list.to_text()).unwrap(), canonical);
     assert_eq!((list.len(), &list.id()[..]), (4, &sha256(canonical.as_bytes())[..]));
     assert_eq!(list.id(), DigestList::parse(canonical.as_bytes()).unwrap().id());
+    assert_eq!(list.expected(b"/a", 9), [format!("sha1:{sha1}"), format!("sha256:{hash}")]);
+    assert_eq!(list.expected(b"/a", 1).len(), 1);
+    assert_eq!((list.expected(b"/c", 9), list.expected(b"", 9)), (vec![], vec![]));
     assert_eq!(DigestList::parse(b"").unwrap().to_text(), b"");
     for (line, error) in [
         ("sha256:00 /a", "line 1: expected 64 hex digits"),

@@ -12,7 +12,7 @@
 //! ([`DigestList::id`]), so two that say the same are one.
 //!
 //! In memory: the digests of an algorithm one behind the other and sorted, each with where its path is, and an index over their first
-//! bits. A look-up is three accesses, whatever the length: index, digest, path. An entry of SHA-256 takes 38 bytes, and each path is
+//! bits. A look-up is three accesses, whatever the length: index, digest, path. An entry of SHA-256 takes 42 bytes, and each path is
 //! there once.
 
 use super::entry::{DigestKind, FileDigest};
@@ -54,6 +54,8 @@ struct Table {
     /// One behind the other: the digest, where its path begins in [`DigestList::paths`], and how long it is (0 for any), both
     /// little-endian.
     rows: Vec<u8>,
+    /// Numbers of rows, by their paths: to say what was expected.
+    by_path: Vec<u32>,
     /// Of each value of a digest's first bits: the first row that has it, or a greater one; and the end.
     starts: Vec<u32>,
 }
@@ -107,10 +109,21 @@ impl DigestList {
             .map(|rows| Table::new(rows[0].0, rows[0].5, rows.iter().map(|row| (row.2, row.4))))
             .collect();
         let mut list = Self { id: [0; 32], tables, paths };
+        list.index_paths();
         let mut hash = Context::new(&SHA256);
         list.each_line(|line| hash.update(line));
         list.id.copy_from_slice(hash.finish().as_ref());
         list
+    }
+
+    fn index_paths(&mut self) {
+        let mut tables = std::mem::take(&mut self.tables);
+        for table in &mut tables {
+            let mut by_path: Vec<u32> = (0..table.len() as u32).collect();
+            by_path.sort_unstable_by_key(|row| (self.path(table, *row as usize), *row));
+            table.by_path = by_path;
+        }
+        self.tables = tables;
     }
 
     /// What it says, as a name: SHA-256 of [`DigestList::to_text`].
@@ -130,7 +143,8 @@ impl DigestList {
 
     /// How many bytes of memory it takes.
     pub fn memory(&self) -> usize {
-        let tables = self.tables.iter().map(|table| table.rows.len() + 4 * table.starts.len());
+        let tables =
+            self.tables.iter().map(|table| table.rows.len() + 4 * (table.by_path.len() + table.starts.len()));
         tables.sum::<usize>() + self.paths.len()
     }
 
@@ -171,13 +185,22 @@ impl DigestList {
         paths.filter(|path| !path.is_empty()).take(most).collect()
     }
 
-    /// Digests that this path may have, at most so many; for people: it looks at the whole list.
+    /// Digests that this path may have, at most so many; for people.
     pub fn expected(&self, path: &[u8], most: usize) -> Vec<String> {
-        let rows = self.tables.iter().flat_map(|table| (0..table.len()).map(move |row| (table, row)));
-        rows.filter(|(table, row)| !path.is_empty() && self.path(table, *row) == path)
-            .take(most)
-            .map(|(table, row)| format!("{}{}", table.prefix(), hex(table.digest(row))))
-            .collect()
+        let of_table = |table: &Table| {
+            let row = |at: usize| table.by_path[at] as usize;
+            let first = partition(0..table.len(), |at| self.path(table, row(at)) < path);
+            (first..table.len())
+                .map(row)
+                .take_while(|row| self.path(table, *row) == path)
+                .take(most)
+                .map(|row| format!("{}{}", table.prefix(), hex(table.digest(row))))
+                .collect::<Vec<_>>()
+        };
+        match path {
+            [] => Vec::new(),
+            _ => self.tables.iter().flat_map(of_table).take(most).collect(),
+        }
     }
 
     /// The path of a row; empty for any.
@@ -252,7 +275,7 @@ impl Table {
             rows.extend(length.to_le_bytes());
         }
         (1..starts.len()).for_each(|at| starts[at] += starts[at - 1]);
-        Self { kind, hash, rows, starts }
+        Self { kind, hash, rows, by_path: Vec::new(), starts }
     }
 
     fn len(&self) -> usize {
