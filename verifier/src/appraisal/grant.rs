@@ -4,6 +4,7 @@
 //! and by no other way. What a constructor asks for can't be had without the check that it stands for, and what goes out
 //! is taken from what the quote commits to, not from the message.
 
+use super::sealed;
 use crate::domain::Stage;
 use crate::domain::{Boot, Damage, Decision, Enrollment, Node};
 use crate::keys::{ClusterKey, ReleaseKey};
@@ -13,7 +14,7 @@ use halfkey_evidence::policy::{Evaluation, Matched};
 use halfkey_evidence::quote::{Committed, VerifiedQuote};
 use halfkey_evidence::ticket::BootTicket;
 use halfkey_protocol::identity::fingerprint_of;
-use halfkey_protocol::keys::hpke::{self, Released};
+use halfkey_protocol::keys::hpke::Released;
 use halfkey_protocol::keys::label;
 use halfkey_protocol::keys::opening::OpeningSecret;
 use halfkey_protocol::tpm::bank::PcrBank;
@@ -320,6 +321,6 @@ fn require_purpose(quote: &VerifiedQuote, node: NodeId, expected: Purpose) -> Re
 }
 
 fn seal(quote: &VerifiedQuote, released: Released) -> Result<Sealed, Rejection> {
-    hpke::seal(&quote.committed().hpke_public, &released, quote.qualifying_data())
+    sealed::seal(&quote.committed().hpke_public, &released, quote.qualifying_data())
         .ok_or_else(|| Rejection::new(Reason::Malformed, "hpke_public is no X25519 point"))
 }

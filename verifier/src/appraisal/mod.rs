@@ -14,6 +14,7 @@ mod grant;
 mod policy_result;
 mod recorded;
 mod ruling;
+mod sealed;
 
 use checks::{check_nonce, require_newer, same_enrollment};
 pub use enrolled::{bank, enrollment};
@@ -21,6 +22,7 @@ pub use grant::{ApprovedBoot, BootRelease, EnrollGrant, EnrollRelease, ReleaseGr
 pub use policy_result::PolicyResult;
 pub use recorded::RecordedBoot;
 pub use ruling::{Decided, Quoted, Ruling};
+pub use sealed::seal;
 
 use crate::domain::{Decision, Enrollment, NewPending, Node, NodeSnapshot};
 use crate::keys::{ClusterKey, ReleaseKey};
