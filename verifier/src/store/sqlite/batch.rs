@@ -5,7 +5,7 @@
 //! Nobody waits in order to fill a batch. A request that finds others behind it leaves the transaction open for them, and the last one
 //! commits for all.
 
-use super::broken;
+use super::{broken, say};
 use crate::store::{Result, StoreError, Then};
 use rusqlite::Connection;
 use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
@@ -126,7 +126,7 @@ impl Writer {
     /// The transaction that is open, or a new one.
     fn join(&mut self) -> Result<Arc<Fate>> {
         if self.open.is_none() {
-            self.say("BEGIN IMMEDIATE").map_err(broken)?;
+            say(&self.connection, "BEGIN IMMEDIATE").map_err(broken)?;
         }
         let open = self.open.get_or_insert_with(|| Open { fate: Arc::default(), requests: 0 });
         open.requests += 1;
@@ -135,7 +135,7 @@ impl Writer {
 
     /// One request: all that it changes, or nothing.
     fn savepoint(&mut self, work: &mut dyn FnMut(&Connection) -> Then) -> Result<Then> {
-        self.say("SAVEPOINT request").map_err(broken)?;
+        say(&self.connection, "SAVEPOINT request").map_err(broken)?;
         let then = catch_unwind(AssertUnwindSafe(|| work(&self.connection)));
         // SQLite undoes the whole transaction when the disk is full.
         if self.connection.is_autocommit() {
@@ -147,24 +147,19 @@ impl Writer {
         }
         let undone = match then {
             Ok(Then::Commit | Then::CommitNow) => Ok(()),
-            Ok(Then::RollBack) | Err(_) => self.say("ROLLBACK TO request"),
+            Ok(Then::RollBack) | Err(_) => say(&self.connection, "ROLLBACK TO request"),
         };
-        let ended = undone.and_then(|()| self.say("RELEASE request")).map_err(broken);
+        let ended = undone.and_then(|()| say(&self.connection, "RELEASE request")).map_err(broken);
         match then {
             Ok(then) => ended.map(|()| then),
             Err(panic) => resume_unwind(panic),
         }
     }
 
-    /// A statement that every request needs: it is prepared once.
-    fn say(&self, sql: &str) -> rusqlite::Result<()> {
-        self.connection.prepare_cached(sql)?.execute([]).map(drop)
-    }
-
     /// Ends the transaction that is open, and says so to who shares it.
     fn commit(&mut self) {
         let Some(open) = self.open.take() else { return };
-        open.fate.say(match self.say("COMMIT") {
+        open.fate.say(match say(&self.connection, "COMMIT") {
             Ok(()) => Outcome::Committed,
             Err(e) => {
                 // It may be undone already.

@@ -90,9 +90,9 @@ impl Sqlite {
 
 impl Store for Sqlite {
     fn read(&self, work: &mut dyn FnMut(&dyn Tx)) -> Result<()> {
-        let mut connection = self.reader.lock().unwrap_or_else(PoisonError::into_inner);
-        let tx = connection.transaction().map_err(broken)?;
-        work(&SqliteTx(&tx));
+        let connection = self.reader.lock().unwrap_or_else(PoisonError::into_inner);
+        let reading = Reading::begin(&connection).map_err(broken)?;
+        work(&SqliteTx(reading.0));
         Ok(())
     }
 
@@ -128,6 +128,31 @@ fn connect(path: &Path, flags: OpenFlags) -> Result<Connection> {
         )
         .map_err(broken)?;
     Ok(connection)
+}
+
+/// A statement that every request needs: it is prepared once.
+fn say(connection: &Connection, sql: &str) -> rusqlite::Result<()> {
+    connection.prepare_cached(sql)?.execute([]).map(drop)
+}
+
+/// A transaction that changes nothing, until this is dropped.
+struct Reading<'a>(&'a Connection);
+
+impl<'a> Reading<'a> {
+    fn begin(connection: &'a Connection) -> rusqlite::Result<Self> {
+        // One that could not be ended would be older than what is asked for now.
+        if !connection.is_autocommit() {
+            connection.execute_batch("ROLLBACK")?;
+        }
+        say(connection, "BEGIN")?;
+        Ok(Self(connection))
+    }
+}
+
+impl Drop for Reading<'_> {
+    fn drop(&mut self) {
+        let _ = say(self.0, "ROLLBACK");
+    }
 }
 
 /// A transaction.
