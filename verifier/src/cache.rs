@@ -1,16 +1,17 @@
 //! A bounded cache: what was used longest ago is forgotten first.
 
 use std::collections::HashMap;
+use std::hash::Hash;
 use std::sync::{Arc, Mutex, PoisonError};
 
-/// By SHA-256.
-pub struct Cache<T> {
+/// By SHA-256, or by another key.
+pub struct Cache<T, K = [u8; 32]> {
     most: usize,
-    inner: Mutex<Inner<T>>,
+    inner: Mutex<Inner<T, K>>,
 }
 
-struct Inner<T> {
-    entries: HashMap<[u8; 32], Kept<T>>,
+struct Inner<T, K> {
+    entries: HashMap<K, Kept<T>>,
     weight: usize,
     uses: u64,
 }
@@ -21,14 +22,14 @@ struct Kept<T> {
     used: u64,
 }
 
-impl<T> Cache<T> {
+impl<T, K: Copy + Eq + Hash + Ord> Cache<T, K> {
     /// An empty one. `most`: all entries together, in bytes of what they come from; parsed they are a few times as large.
     pub fn of(most: usize) -> Self {
         Self { most, inner: Mutex::new(Inner { entries: HashMap::new(), weight: 0, uses: 0 }) }
     }
 
     /// What is kept under this key.
-    pub fn find(&self, key: &[u8; 32]) -> Option<Arc<T>> {
+    pub fn find(&self, key: &K) -> Option<Arc<T>> {
         let mut inner = self.inner.lock().unwrap_or_else(PoisonError::into_inner);
         inner.uses += 1;
         let uses = inner.uses;
@@ -37,8 +38,16 @@ impl<T> Cache<T> {
         Some(kept.entry.clone())
     }
 
+    /// The same, which is kept no longer.
+    pub fn take(&self, key: &K) -> Option<Arc<T>> {
+        let mut inner = self.inner.lock().unwrap_or_else(PoisonError::into_inner);
+        let kept = inner.entries.remove(key)?;
+        inner.weight -= kept.weight;
+        Some(kept.entry)
+    }
+
     /// Keeps it; forgets the older half when there is too much.
-    pub fn keep(&self, key: [u8; 32], entry: Arc<T>, weight: usize) {
+    pub fn keep(&self, key: K, entry: Arc<T>, weight: usize) {
         let mut inner = self.inner.lock().unwrap_or_else(PoisonError::into_inner);
         inner.uses += 1;
         let kept = Kept { entry, weight, used: inner.uses };
@@ -85,5 +94,14 @@ mod tests {
         cache.keep(key(99), Arc::new(()), 1 << 20);
         let inner = cache.inner.lock().unwrap();
         assert_eq!(inner.weight, inner.entries.values().map(|kept| kept.weight).sum::<usize>());
+    }
+
+    #[test]
+    fn what_is_taken_is_there_once_and_weighs_nothing_then() {
+        let cache = Cache::of(MOST);
+        cache.keep([1; 32], Arc::new(7), 100);
+        assert_eq!(cache.take(&[1; 32]).as_deref(), Some(&7));
+        assert!(cache.take(&[1; 32]).is_none());
+        assert_eq!(cache.inner.lock().unwrap().weight, 0);
     }
 }

@@ -3,11 +3,12 @@
 
 mod common;
 
-use common::node::{Node, said};
+use common::node::{Node, Session, enrolled, said};
 use common::{Server, get, path, post, refused};
 use halfkey_protocol::Reason;
 use halfkey_protocol::wire::operator::{AuditList, Because, Held, NodeList, NodeRecord};
-use halfkey_protocol::wire::{Problem, Wait, Waited};
+use halfkey_protocol::wire::{Problem, Verdict, Wait, Waited};
+use halfkey_testkit::software::Software;
 use halfkey_verifier::client::Client;
 
 async fn decide(operator: &Client, node: &Node, what: &str) -> Result<NodeRecord, Problem> {
@@ -73,6 +74,61 @@ async fn a_held_node_boots_with_its_passphrase_until_it_is_released() {
     let trail: AuditList = get(&operator, &format!("/v1/operator/audit?node={}", node.id)).await.unwrap();
     let of = |action: &str| trail.entries.iter().filter(|e| e.action == action && e.actor == "ada").count();
     assert_eq!((of("hold"), of("release")), (2, 2));
+}
+
+/// The server remembers what it read of a node at `begin` until its evidence comes.
+#[tokio::test]
+async fn what_changes_between_begin_and_finish_counts() {
+    let server = Server::start();
+    let (anybody, operator) = (server.anybody(), server.operator());
+    let node = enrolled(&server).await;
+    let begin = async || node.begin(&anybody, "boot").await.unwrap();
+    let finish = async |session: &Session| {
+        let evidence = node.evidence("boot", session);
+        let verdict: Verdict = post(&anybody, "/v1/finish", &evidence).await.unwrap();
+        node.received(session, &verdict);
+        said(&verdict)
+    };
+    let session = begin().await;
+    node.allow(&operator).await;
+    assert_eq!(finish(&session).await, "released", "by a policy that came in between");
+
+    node.reboot();
+    let session = begin().await;
+    decide(&operator, &node, "/hold").await.unwrap();
+    assert_eq!(finish(&session).await, "denied held");
+    let session = begin().await;
+    decide(&operator, &node, "/release").await.unwrap();
+    assert_eq!(finish(&session).await, "released");
+
+    // Not by this server: beside it.
+    let session = begin().await;
+    let held = "UPDATE nodes SET held_by = 'ada', held_because = 'beside'";
+    assert_eq!(server.database().execute(held, []).unwrap(), 1);
+    assert_ne!(finish(&session).await, "released");
+    let released = "UPDATE nodes SET held_by = NULL, held_because = NULL";
+    assert_eq!(server.database().execute(released, []).unwrap(), 1);
+
+    // A policy for other software, and then this one's again.
+    node.reboot();
+    let session = begin().await;
+    let policy = Software::version("6.1.0-56").policy("another");
+    node.apply(&operator, &format!("node:{}", node.id), &policy).await.unwrap();
+    assert_eq!(finish(&session).await, "denied policy_mismatch");
+    let session = begin().await;
+    node.allow(&operator).await;
+    assert_eq!(finish(&session).await, "released");
+
+    // Enrolled again: K is another one, and so is what is released.
+    node.reboot();
+    let session = begin().await;
+    node.enroll(&anybody, &operator, "second").await;
+    assert_eq!(finish(&session).await, "released");
+
+    let session = begin().await;
+    let because = Because { because: "stolen".into() };
+    let _: NodeRecord = post(&operator, &path(node.id, "/revoke"), &because).await.unwrap();
+    assert_eq!(finish(&session).await, "denied revoked");
 }
 
 #[tokio::test]

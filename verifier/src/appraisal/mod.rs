@@ -34,6 +34,7 @@ use halfkey_evidence::policy::{Finding, Matched, Origin, is_booted};
 use halfkey_evidence::quote::VerifiedQuote;
 use halfkey_evidence::ticket::BootTicket;
 use halfkey_protocol::Reason;
+use halfkey_protocol::document::Place;
 use halfkey_protocol::wire::Purpose;
 
 /// How long nonces and boots live, in seconds.
@@ -49,6 +50,7 @@ pub struct Lifetimes {
 pub struct CheckedEvidence<'a> {
     checked: Result<Checked<'a>, Rejection>,
     enrollment_id: String,
+    document: Place,
     governed: &'a Governed,
     expires: u64,
     now: u64,
@@ -110,6 +112,7 @@ impl<'a> CheckedEvidence<'a> {
         Self {
             checked,
             enrollment_id: enrollment.id.clone(),
+            document: enrollment.document,
             governed,
             expires: now.saturating_add(lifetimes.pending),
             now,
@@ -119,6 +122,15 @@ impl<'a> CheckedEvidence<'a> {
     /// Whether the quote is by the node's AK and for this exchange.
     pub fn authentic(&self) -> bool {
         self.checked.is_ok()
+    }
+
+    /// Whether a boot of a node as it is now would be checked by the same enrollment and the same policy.
+    pub fn holds_for(&self, node: &Node) -> bool {
+        let same =
+            |current: &Enrollment| current.id == self.enrollment_id && current.document == self.document;
+        node.damage.is_none()
+            && node.current.as_ref().is_some_and(same)
+            && node.governing == self.governed.governing
     }
 
     /// Names this boot.

@@ -14,8 +14,8 @@ use super::review::Reviewer;
 use super::ruling::EvidenceRequest;
 use super::sequence::Sequence;
 use super::{
-    By, Records, Result, TxView, audit, boot, client, enrollment, evidence, legible, node, policy, proposal,
-    propose, registration, retention, revocation, ruling,
+    By, Error, Records, Result, TxView, audit, boot, client, enrollment, evidence, legible, node, policy,
+    proposal, propose, registration, retention, revocation, ruling,
 };
 use crate::appraisal::Ruling;
 use crate::events::{Announcement, Event};
@@ -417,7 +417,7 @@ impl Records {
         self.write_document(|view| Ok(((), Some(revocation::release(view, node, because, by)?))))
     }
 
-    /// As [`ruling::attest`].
+    /// As [`ruling::attest`], with a rule that always has a ruling.
     ///
     /// # Errors
     /// `NotEnrolled`, `RolledBack`.
@@ -426,6 +426,19 @@ impl Records {
         request: &EvidenceRequest<'_>,
         rule: &mut dyn FnMut(&NodeSnapshot) -> Ruling,
     ) -> Result<Verdict> {
+        self.attest_if(request, &mut |snapshot| Some(rule(snapshot)))?
+            .ok_or_else(|| Error::unavailable("our bug: a ruling that was not recorded"))
+    }
+
+    /// As [`ruling::attest`].
+    ///
+    /// # Errors
+    /// `NotEnrolled`, `RolledBack`.
+    pub fn attest_if(
+        &self,
+        request: &EvidenceRequest<'_>,
+        rule: &mut dyn FnMut(&NodeSnapshot) -> Option<Ruling>,
+    ) -> Result<Option<Verdict>> {
         let asking = Asking { ruling: true, ticket: request.ticket, ..Asking::of(request.node) };
         self.write_here_of(asking, |view| ruling::attest(view, request, rule))
     }

@@ -28,15 +28,15 @@ pub struct EvidenceRequest<'a> {
     pub trace: Option<String>,
 }
 
-/// Rules on evidence and records evidence, verdict, counters and audit entry, or nothing.
+/// Rules on evidence and records evidence, verdict, counters and audit entry, or nothing. If `rule` gives none, nothing is changed.
 ///
 /// # Errors
 /// `NotEnrolled`.
 pub fn attest(
     view: &TxView<'_>,
     request: &EvidenceRequest<'_>,
-    rule: &mut dyn FnMut(&NodeSnapshot) -> Ruling,
-) -> Result<Verdict> {
+    rule: &mut dyn FnMut(&NodeSnapshot) -> Option<Ruling>,
+) -> Result<Option<Verdict>> {
     let node = node::one(view, request.node)?.ok_or_else(|| {
         Error::Refused(Reason::NotEnrolled, format!("node {} is not enrolled", request.node))
     })?;
@@ -45,14 +45,14 @@ pub fn attest(
         Some(ticket) => legible(boot::one(view, request.node, ticket, request.now))?,
         None => (None, None),
     };
-    let in_row = boot.as_ref().and_then(|boot| boot.damage.as_ref());
+    let proposals = proposal::not_booted(view, request.node)?;
+    let snapshot = NodeSnapshot { node, boot, proposals };
+    let Some(ruling) = rule(&snapshot) else { return Ok(None) };
+    let in_row = snapshot.boot.as_ref().and_then(|boot| boot.damage.as_ref());
     let by = By { actor: "verifier", now: request.now };
     if let Some(damage) = in_row.or(damage.as_ref()) {
         audit::append(view, by, "damage", Some(request.node), damage)?;
     }
-    let proposals = proposal::not_booted(view, request.node)?;
-    let snapshot = NodeSnapshot { node, boot, proposals };
-    let ruling = rule(&snapshot);
     let again = again(&snapshot, &ruling);
     let twin = match again {
         Some(Again::Twin(twin)) => Some(twin),
@@ -121,7 +121,7 @@ pub fn attest(
         None => {}
     }
     view.emit(Event::Verdict { node: request.node, evidence: id, outcome });
-    Ok(verdict)
+    Ok(Some(verdict))
 }
 
 /// What came of evidence that the node signed: what anybody can send in its name is told to nobody.

@@ -1,5 +1,6 @@
 //! What handlers need.
 
+use super::begun::BegunNodes;
 use super::refusal::Refusal;
 use crate::client::Client;
 use crate::config::{Config, Role, StateDir};
@@ -64,6 +65,8 @@ pub struct Verifier {
     pub release: ReleaseKey,
     /// Policies, ready to judge.
     pub library: Arc<Library>,
+    /// Nodes whose evidence is about to come.
+    pub begun: BegunNodes,
     /// Here or elsewhere.
     pub registrar: Arc<dyn Registrar>,
     /// The CA that nodes pin, PEM.
@@ -273,6 +276,7 @@ impl Verifier {
             cluster,
             release: ReleaseKey::load(state)?,
             library: Arc::default(),
+            begun: BegunNodes::default(),
             registrar,
             ca,
             evidence_rate: Rate::per_minute(config.limits.evidence_per_minute),

@@ -2,7 +2,7 @@
 //!
 //! | module | what |
 //! | --- | --- |
-//! | [`app`] | what handlers need |
+//! | [`app`], [`begun`] | what handlers need, and the nodes that are about to send evidence |
 //! | [`auth`], [`body`], [`parameters`] | who asks, and what |
 //! | [`refusal`] | what was not served: status and reason |
 //! | [`described`], [`openapi`] | what routes take and give, as a document |
@@ -11,6 +11,7 @@
 
 pub mod app;
 pub mod auth;
+pub mod begun;
 pub mod body;
 pub mod described;
 pub mod observe;

@@ -1,6 +1,7 @@
 //! [`node`] is for machines, [`operator`] and [`policies`] for people with a client certificate, [`registrar`] for a verifier that asks
 //! its registrar.
 
+mod finish;
 mod list;
 pub mod node;
 pub mod operator;

@@ -1,14 +1,14 @@
 //! What nodes ask. They have no certificate: their TPM speaks for them.
 
-use crate::appraisal::{self, CheckedEvidence, Lifetimes};
+use super::finish::Finish;
+use crate::appraisal;
 use crate::domain::records::Beginning;
-use crate::domain::{EvidenceRequest, Node, ProposalDecision, ProposalRequest, Records};
+use crate::domain::{Node, ProposalDecision, ProposalRequest, Records};
 use crate::http::app::App;
 use crate::http::body::{Json, SMALL_BODY};
 use crate::http::described::{Asker, Routes};
 use crate::http::parameters::{common_version, node_id, plain_text, ticket};
 use crate::http::refusal::{Answer, Refusal};
-use crate::http::trace;
 use crate::limit::Proved as ProvedPeer;
 use crate::long_poll::Known;
 use crate::nonce::{self, Scope};
@@ -24,7 +24,7 @@ use halfkey_protocol::wire::{
 };
 use halfkey_protocol::{MAX_BODY, MAX_VOLUMES, NodeId, Reason};
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 use tracing::{debug, error, info, warn};
 
 /// The longest that a request is held open.
@@ -113,7 +113,11 @@ async fn begin(
     let bank = appraisal::bank(purpose, enrollment);
     let scope = Scope { version, node, purpose, bank };
     let nonce = nonce::issue(&verifier.cluster, &scope, app.clock.now())?;
-    Ok(axum::Json(Begun { version, nonce: nonce.into(), bank: bank.name().to_owned(), enrollment: current }))
+    let begun = Begun { version, nonce: nonce.into(), bank: bank.name().to_owned(), enrollment: current };
+    if purpose == Purpose::Boot {
+        verifier.begun.remember(known);
+    }
+    Ok(axum::Json(begun))
 }
 
 async fn finish(
@@ -121,52 +125,10 @@ async fn finish(
     Extension(peer): Extension<Peer>,
     message: Json<Evidence, MAX_BODY>,
 ) -> Answer<Verdict> {
-    let verifier = app.verifier()?.clone();
-    let evidence = BoundedEvidence::read(&message.value)?;
-    let (node, purpose) = (evidence.node, evidence.purpose);
-    let start = Instant::now();
-    let config = app.config();
-    let lifetimes = Lifetimes { nonce: config.lifetimes.nonce, pending: config.lifetimes.pending };
-    let (keep, clock) = (config.limits.evidence_kept, app.clock.clone());
-    let (told, asking) = (app.clone(), peer.clone());
-    let trace = trace::current();
-    // Checking, recording and telling go on when the node hangs up, and the memory of the body stays accounted.
-    let judge = move |records: &Records| {
-        let sent = &message.value;
-        let evidence = BoundedEvidence::read(sent)?;
-        let Some(known) = records.node(node)? else { return Ok(None) };
-        let enrollment = appraisal::enrollment(purpose, &known).inspect_err(log_state)?;
-        let now = clock.now();
-        let governed = verifier.library.governed(&known, records)?;
-        let checked =
-            CheckedEvidence::of(&evidence, enrollment, &governed, &verifier.cluster, lifetimes, now);
-        verifier.admit(node, checked.authentic(), &peer)?;
-        let trace = trace.map(|trace| trace.to_string());
-        let request = EvidenceRequest { node, now, ticket: checked.ticket(), evidence: sent, keep, trace };
-        let mut newer = false;
-        let verdict = records.attest(&request, &mut |snapshot| {
-            let ruling = checked.rule(snapshot, &verifier.release, &verifier.cluster);
-            newer = ruling.quoted.is_some_and(|quoted| quoted.newer);
-            ruling
-        })?;
-        if newer {
-            peer.prove(ProvedPeer::Node(node));
-        }
-        info!(
-            %node,
-            purpose = purpose.as_str(),
-            outcome = %verdict.outcome,
-            code = verdict.code.as_deref(),
-            detail = %verdict.message,
-            evidence = verdict.evidence_id,
-            ms = start.elapsed().as_millis() as u64,
-            "verdict"
-        );
-        let begun = checked.authentic().then(|| nonce::made(&sent.nonce)).flatten();
-        told.metrics.verdict(purpose, &verdict, begun.map(|begun| now.saturating_sub(begun)));
-        Ok(Some(verdict))
-    };
-    match app.public_db.run(judge).await? {
+    let asking = peer.clone();
+    let finish = Finish::new(app.clone(), peer, message)?;
+    let node = finish.node();
+    match app.public_db.run(move |records| finish.judge(records)).await? {
         Some(verdict) => Ok(axum::Json(verdict)),
         None => Err(not_enrolled(&app, node, &asking).await),
     }
@@ -320,7 +282,7 @@ fn refuse_state(rejection: Rejection) -> Refusal {
     rejection.into()
 }
 
-fn log_state(rejection: &Rejection) {
+pub(super) fn log_state(rejection: &Rejection) {
     if rejection.reason == Reason::RolledBack {
         error!("{}", rejection.detail);
     }
