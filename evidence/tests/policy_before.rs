@@ -7,8 +7,9 @@ mod common;
 use common::boots::{Appraised as _, Record, boot, log_of};
 use common::pins::*;
 use halfkey_evidence::eventlog::{kind, replay};
-use halfkey_evidence::policy::{Assured, Policy, learn, learn_boot};
+use halfkey_evidence::policy::{Assured, Policy, learn, learn_announced, learn_boot};
 use halfkey_protocol::tpm::bank::PcrBank;
+use halfkey_protocol::wire::{Proposal, ProposedImage};
 
 /// A loader is quit at its menu, and firmware starts the next entry: a kernel by itself, with options of the attacker's.
 #[test]
@@ -129,6 +130,68 @@ fn more_than_one_loader_is_learned_by_the_owners_word_only() {
         let learned = |assured| learn(&log, &boot.claims(), assured, "learned", &[]);
         denied(&learned(boot.assured()).unwrap_err(), "one boot loader");
         learned(Assured { trust_returned_images: true, ..boot.assured() }).unwrap();
+    }
+}
+
+/// Another program in the place of the loader that the policy names, which then measures all that an honest boot does: by a proposal that has
+/// it, or by the owner's word only.
+#[test]
+fn what_takes_the_place_of_a_known_loader_is_not_learned_by_itself() {
+    for name in ["grub-shim-ms-keys", "systemd-boot-type1"] {
+        let boot = boot(name);
+        let known = policy(&boot.learned());
+        let records = boot.records();
+        let programs: Vec<_> = (0..records.len())
+            .filter(|number| records[*number].kind == kind::EFI_BOOT_SERVICES_APPLICATION)
+            .collect();
+        let by_grub = name.starts_with("grub");
+        let before = if by_grub { programs.len() } else { programs.len() - 1 };
+        let keys = (0..records.len()).filter(|number| records[*number].pcr == 14);
+        for number in programs[..before].iter().copied().chain(keys) {
+            let mut records = boot.records();
+            let was = records[number].digest.clone();
+            // Measured twice, or another one.
+            for record in records.iter_mut().filter(|record| record.digest == was) {
+                record.digest = vec![0x77; 32];
+            }
+            let bytes = log_of(&records);
+            let log = replay(&bytes, PcrBank::Sha256).unwrap().assume().unwrap();
+            let learned = |assured, proposals: &[_]| {
+                learn_announced(&known, &log, &boot.claims(), assured, "more", proposals)
+            };
+            let found = learned(boot.assured(), &[]).expect_err(name);
+            assert!(
+                found.iter().all(|finding| finding.rule == "unknown event"),
+                "{name} {number}: {found:?}"
+            );
+            assert!(found.iter().all(|finding| finding.found.contains(&"77".repeat(32))), "{found:?}");
+            if records[number].pcr == 4 {
+                denied(&found, "a program that the policy or a proposal has");
+                let image = ProposedImage {
+                    role: "kernel".into(),
+                    path: "/vmlinuz".into(),
+                    authenticode: vec![0x77; 32].into(),
+                    release: None,
+                };
+                let proposal = Proposal {
+                    version: 1,
+                    name: "next".into(),
+                    bank: "sha256".into(),
+                    images: vec![image],
+                    sections: Vec::new(),
+                    initrd: None,
+                    command_line: None,
+                    loader: None,
+                    written_by_update: true,
+                };
+                learned(boot.assured(), &[proposal]).expect(name);
+            }
+            learned(Assured { trust_unknown_events: true, ..boot.assured() }, &[]).expect(name);
+        }
+        // And the honest one needs none.
+        let bytes = log_of(&records);
+        let log = replay(&bytes, PcrBank::Sha256).unwrap().assume().unwrap();
+        learn_boot(&known, &log, &boot.claims(), boot.assured(), "more").expect(name);
     }
 }
 

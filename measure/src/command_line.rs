@@ -21,7 +21,7 @@ const UNIT: &str = "it starts a program or mounts a file system that is in no me
 
 /// What no command line of any policy may have, and why. `*` stands for anything at the end of a word, or at its beginning for
 /// anything before the end of a name.
-const FORBIDDEN: [(&str, &str); 38] = [
+const FORBIDDEN: [(&str, &str); 45] = [
     ("rdinit=*", "it starts another program in place of the initrd's init, before anything of halfkey"),
     ("init=*", "it starts another program in place of the system's init"),
     ("rd.cmdline*", "dracut would ask for more options at the console, which nobody measures"),
@@ -53,6 +53,13 @@ const FORBIDDEN: [(&str, &str); 38] = [
     ("rd.rescue", SHELL),
     ("kgdb*", "whoever holds the console can change the kernel"),
     ("ekgdb*", "whoever holds the console can change the kernel"),
+    ("kprobe_event*", TRACE),
+    ("tp_printk*", TRACE),
+    ("trace_event*", TRACE),
+    ("trace_trigger*", TRACE),
+    ("trace_instance*", TRACE),
+    ("ftrace*", TRACE),
+    ("live.updates*", "dracut would put files from elsewhere into the initramfs and the root"),
     ("sysrq_always_enabled*", "whoever holds the console can kill what guards the open disk"),
     ("bootconfig", BOOTCONFIG),
     ("bootconfig=*", BOOTCONFIG),
@@ -71,6 +78,8 @@ const DEVICE_TREE: (&str, &str) = (
     "dtb=",
     "the kernel would load that device tree and believe what it says of the machine, and nobody measures it",
 );
+const TRACE: &str =
+    "the kernel would show on its console what passes through its functions, keys of disks among it";
 const NETWORK: &str = "the root would come from the network, where no volume of this machine is opened";
 const BOOTCONFIG: &str = "the kernel would read more options from behind its initrd";
 /// `systemd.unit=` and `systemd.wants=` of what gives a shell.

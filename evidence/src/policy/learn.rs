@@ -7,7 +7,9 @@ use super::appraise::{Claims, Context, evaluate};
 use super::boot_path::{self, Path};
 use super::command_line::{Floor, floor_of, normal};
 use super::compiled::{BuiltIn, Compiled};
-use super::learned_boot::{boot, by_digest, grub_texts, image_file, initrd, is_image, may_be_program, what};
+use super::learned_boot::{
+    boot, by_digest, grub_texts, image_file, initrd, is_image, may_be_program, sections, what,
+};
 use super::parse::Problem;
 use super::parsed::Policy;
 use super::rules::{
@@ -96,6 +98,7 @@ pub fn learn_announced(
     // What the policy names already needs no other word.
     learned.leave_out(policy);
     let known = proposals.iter().fold(Known::of(policy), Known::with);
+    learned.unproven.extend(learned.before_kernel(policy));
     learned.unproven.retain(|seen| !known.has(log, seen));
     learned.may_be_allowed(assured)?;
     check(&whole, log, claims)?;
@@ -257,6 +260,28 @@ impl<'l> Learned<'l> {
             hint: None,
         })
         .collect()
+    }
+
+    /// Programs that ran before the kernel or UKI that is new, the owner's keys that shim has read, and what a stub measured behind its
+    /// sections. One that takes the place of the loader that the policy names could do and measure all that follows. Behind GRUB the kernel
+    /// is among them, as its file is.
+    fn before_kernel(&self, policy: &Policy) -> Vec<MeasuredEvent<'l>> {
+        let programs: Vec<_> = self.survey.images.iter().filter(|seen| is_image(self.log, seen)).collect();
+        // The rule of a signer accepts whatever it has signed, in this boot and without this word.
+        let by_signer =
+            |boot: &Boot| boot.images.iter().any(|image| matches!(image.allowed, Allowed::Signer(_)));
+        let last = programs.last().filter(|_| !self.by_grub).map(|seen| seen.digest);
+        // A UKI that shim verifies is measured twice; the kernel that its stub starts from memory is a part of it.
+        let of_uki = self.boot.images.iter().zip(&programs).filter(|(image, _)| image.role == Role::Uki);
+        let uki = of_uki.map(|(_, seen)| seen.digest).next();
+        let programs = programs
+            .into_iter()
+            .filter(|seen| Some(seen.digest) != last && Some(seen.digest) != uki)
+            .filter(|_| !policy.boots().iter().any(by_signer));
+        let sections = 2 * sections(self.log, &self.survey.rest[11]).len();
+        let behind = self.survey.rest[11].iter().skip(sections);
+        let behind = behind.filter(|seen| matches!(seen.index, EventIndex::Firmware(_)));
+        programs.chain(&self.survey.rest[14]).chain(behind).copied().collect()
     }
 
     /// The file that was booted, if the log has a name for it.

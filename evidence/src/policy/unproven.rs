@@ -338,6 +338,9 @@ pub(super) fn finding(log: &ExplainedLog<'_>, seen: &MeasuredEvent<'_>) -> Findi
     };
     let typed = seen.event(log).filter(|_| seen.pcr == 8).and_then(text_of);
     let expected = match typed {
+        _ if seen.pcr == 4 => {
+            "a program that the policy or a proposal has: it ran before the kernel, and could have done and measured all that follows"
+        }
         Some(_) => {
             "a command that grub-mkconfig writes, or one that the policy has: who typed this could have GRUB do more"
         }

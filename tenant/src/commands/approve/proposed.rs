@@ -96,7 +96,8 @@ impl Held<'_> {
     }
 
     fn unknown_text(&self, by_grub: bool) -> String {
-        let what = match (self.unknown.len(), by_grub) {
+        let files = by_grub && self.unknown.iter().all(|finding| finding.pcr == Some(9));
+        let what = match (self.unknown.len(), files) {
             (1, true) => "1 file that GRUB read is not known".to_owned(),
             (count, true) => format!("{count} files that GRUB read are not known"),
             (1, false) => "1 thing that was measured is not known".to_owned(),
