@@ -29,7 +29,7 @@ const SIDE_BY_SIDE: usize = 16;
 /// Machines of one owner, that all boot the same.
 pub struct Fleet {
     machines: Vec<Arc<Machine>>,
-    tenant: Ed25519KeyPair,
+    tenant: Arc<Ed25519KeyPair>,
     boot: Arc<SecureBoot>,
 }
 
@@ -48,6 +48,7 @@ impl Fleet {
     pub fn new(seed: &[u8; 32], machines: usize) -> Result<Self> {
         let boot = Arc::new(SecureBoot::new()?);
         let tenant = Ed25519KeyPair::from_seed_unchecked(&sha256(&[&seed[..], b"tenant"].concat()))?;
+        let tenant = Arc::new(tenant);
         let tenant_key = sha256(tenant.public_key().as_ref());
         // Later than in every run before, as the clock of a TPM is.
         let clock = SystemTime::now().duration_since(UNIX_EPOCH)?.as_millis() as u64;
@@ -57,6 +58,15 @@ impl Fleet {
             Arc::new(Machine { node, tenant_key, boot: boot.clone() })
         });
         Ok(Self { machines: machines.collect(), tenant, boot })
+    }
+
+    /// Its first so many machines.
+    pub fn first(&self, machines: usize) -> Self {
+        Self {
+            machines: self.machines.iter().take(machines).cloned().collect(),
+            tenant: Arc::clone(&self.tenant),
+            boot: Arc::clone(&self.boot),
+        }
     }
 
     /// All of them.
@@ -69,28 +79,40 @@ impl Fleet {
     /// # Errors
     /// What the server refuses first.
     pub async fn enroll(&self, nodes: &Arc<Target>, operators: &Target) -> Result<()> {
-        self.side_by_side(nodes, &Arc::new(Step::Register)).await?;
+        self.enroll_from(0, nodes, operators).await
+    }
+
+    /// The same, where so many are enrolled already.
+    ///
+    /// # Errors
+    /// What the server refuses first.
+    pub async fn enroll_from(&self, first: usize, nodes: &Arc<Target>, operators: &Target) -> Result<()> {
+        let new = self.machines.get(first..).unwrap_or_default();
+        side_by_side(new, nodes, &Arc::new(Step::Register)).await?;
 
         let mut desk = operators.connect(Ipv4Addr::LOCALHOST).await?;
         let info: ServerInfo = desk.get("/v1/operator/info").await?;
         let mut line = Line::of(&info);
         let mut keys = BTreeMap::new();
-        for machine in &self.machines {
+        for machine in new {
             let (enroll, key) = machine.enrollment(&info, &line, &self.tenant)?;
             let _: NodeRecord = desk.post(&machine.path("/enrollment"), &enroll).await?;
             line = line.after(&enroll.signed, &self.tenant);
             keys.insert(machine.node.id, key);
         }
 
-        self.side_by_side(nodes, &Arc::new(Step::Prove(keys))).await?;
+        side_by_side(new, nodes, &Arc::new(Step::Prove(keys))).await?;
 
-        // A proof is a document, too.
+        // A server closes a connection on which nothing is said for long. And a proof is a document, too.
+        let mut desk = operators.connect(Ipv4Addr::LOCALHOST).await?;
         let mut line = Line::of(&desk.get("/v1/operator/info").await?);
         let scope = format!("group:{GROUP}");
-        let policy = sign(&self.tenant, &line.next(Kind::Policy, &scope, &self.boot.policy(GROUP)?));
-        let _: PolicyRecord = desk.post(&format!("/v1/operator/policies/{scope}"), &policy).await?;
-        line = line.after(&policy, &self.tenant);
-        for machine in &self.machines {
+        if first == 0 {
+            let policy = sign(&self.tenant, &line.next(Kind::Policy, &scope, &self.boot.policy(GROUP)?));
+            let _: PolicyRecord = desk.post(&format!("/v1/operator/policies/{scope}"), &policy).await?;
+            line = line.after(&policy, &self.tenant);
+        }
+        for machine in new {
             let scope = Scope::Membership(machine.node.id).to_string();
             let member: SignedDocument = sign(&self.tenant, &line.next(Kind::Membership, &scope, GROUP));
             let _: NodeRecord = desk.post(&machine.path("/group"), &member).await?;
@@ -98,26 +120,26 @@ impl Fleet {
         }
         Ok(())
     }
+}
 
-    /// Takes a step with each machine, over a few connections at the same time.
-    async fn side_by_side(&self, nodes: &Arc<Target>, step: &Arc<Step>) -> Result<()> {
-        let share = self.machines.len().div_ceil(SIDE_BY_SIDE).max(1);
-        let mut steps = JoinSet::new();
-        for machines in self.machines.chunks(share) {
-            let (machines, nodes, step) = (machines.to_vec(), nodes.clone(), step.clone());
-            steps.spawn(async move {
-                let mut connection = nodes.connect(Ipv4Addr::LOCALHOST).await?;
-                for machine in machines {
-                    step.take(&machine, &mut connection).await?;
-                }
-                Ok::<_, Box<dyn std::error::Error + Send + Sync>>(())
-            });
-        }
-        while let Some(done) = steps.join_next().await {
-            done??;
-        }
-        Ok(())
+/// Takes a step with each machine, over a few connections at the same time.
+async fn side_by_side(machines: &[Arc<Machine>], nodes: &Arc<Target>, step: &Arc<Step>) -> Result<()> {
+    let share = machines.len().div_ceil(SIDE_BY_SIDE).max(1);
+    let mut steps = JoinSet::new();
+    for machines in machines.chunks(share) {
+        let (machines, nodes, step) = (machines.to_vec(), nodes.clone(), step.clone());
+        steps.spawn(async move {
+            let mut connection = nodes.connect(Ipv4Addr::LOCALHOST).await?;
+            for machine in machines {
+                step.take(&machine, &mut connection).await?;
+            }
+            Ok::<_, Box<dyn std::error::Error + Send + Sync>>(())
+        });
     }
+    while let Some(done) = steps.join_next().await {
+        done??;
+    }
+    Ok(())
 }
 
 /// What a machine does in its enrollment.

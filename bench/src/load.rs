@@ -96,12 +96,11 @@ fn source(number: usize) -> Ipv4Addr {
     Ipv4Addr::from(0x7f01_0001 + number as u32)
 }
 
-/// Does as the plan says.
+/// Has these machines do as the plan says.
 ///
 /// # Errors
 /// If there are fewer machines than connections: a machine boots once at a time.
-pub async fn run(target: &Arc<Target>, fleet: &Fleet, plan: Plan) -> Result<Report> {
-    let machines = fleet.machines();
+pub async fn run(target: &Arc<Target>, machines: &[Arc<Machine>], plan: Plan) -> Result<Report> {
     if machines.len() < plan.connections {
         let (expected, found) = (plan.connections, machines.len());
         return Err(format!("expected at least {expected} machines, found {found}").into());

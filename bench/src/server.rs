@@ -6,7 +6,7 @@ use crate::https::{Bundle, Client, Target};
 use halfkey_testkit::postgres::Postgres;
 use halfkey_testkit::programs::{Programs, target};
 use halfkey_testkit::verifier::Verifier;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 use tempfile::TempDir;
@@ -39,7 +39,19 @@ impl Server {
     /// # Errors
     /// If a program is missing or does not start.
     pub fn start(database: Database) -> Result<Self> {
-        let dir = tempfile::tempdir_in(target())?;
+        Self::start_in(&target(), database)
+    }
+
+    /// One over SQLite that commits to memory: a fleet is enrolled there before [`Server::on_disk`] is measured.
+    ///
+    /// # Errors
+    /// If a program is missing or does not start.
+    pub fn start_in_memory() -> Result<Self> {
+        Self::start_in(Path::new("/dev/shm"), Database::Sqlite)
+    }
+
+    fn start_in(folder: &Path, database: Database) -> Result<Self> {
+        let dir = tempfile::tempdir_in(folder)?;
         let state = dir.path().join("state");
         let program = Programs::released().verifier;
         let postgres = match database {
@@ -53,6 +65,21 @@ impl Server {
         verifier.start()?;
         let bundle = Bundle::read(&verifier.bundle()?)?;
         Ok(Self { verifier, postgres, bundle, dir })
+    }
+
+    /// A copy of it that runs, where a commit is one to the disk; `change` is what is done to its database before. This one is stopped
+    /// until [`Server::restart`].
+    ///
+    /// # Errors
+    /// If it can't be copied, or does not start.
+    pub fn on_disk(&mut self, change: impl FnOnce(&Path) -> Result<()>) -> Result<Self> {
+        self.verifier.stop()?;
+        let dir = tempfile::tempdir_in(target())?;
+        let mut verifier = self.verifier.fork(&dir.path().join("state"))?;
+        change(&verifier.database())?;
+        verifier.start()?;
+        let bundle = Bundle::read(&verifier.bundle()?)?;
+        Ok(Self { verifier, postgres: None, bundle, dir })
     }
 
     /// As this client sees it.
@@ -103,7 +130,7 @@ impl Server {
     }
 
     /// Its folder, for what belongs to it.
-    pub fn folder(&self) -> &std::path::Path {
+    pub fn folder(&self) -> &Path {
         self.dir.path()
     }
 }

@@ -140,7 +140,9 @@ async fn command(command: Command) -> Result<()> {
             let pace = run.rate.map_or(Pace::Closed, Pace::Open);
             let Run { boots, connections, cold, sources, .. } = run;
             let before = run.process.cpu()?;
-            let report = load::run(&target, &fleet, Plan { boots, connections, cold, pace, sources }).await?;
+            let report =
+                load::run(&target, fleet.machines(), Plan { boots, connections, cold, pace, sources })
+                    .await?;
             print(&report, &run.process, before)?;
         }
         Command::Storm(storm) => {

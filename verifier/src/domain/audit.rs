@@ -41,7 +41,7 @@ pub fn append(view: &TxView<'_>, by: By<'_>, action: &str, node: Option<NodeId>,
 }
 
 /// SHA-256 over the hash of the entry before, and each field with its length.
-fn chained(before: &[u8; 32], entry: &AuditEntry) -> [u8; 32] {
+pub fn chained(before: &[u8; 32], entry: &AuditEntry) -> [u8; 32] {
     let AuditEntry { seq, at, actor, action, node_id, detail } = entry;
     let mut context = Context::new(&SHA256);
     let mut field = |bytes: &[u8]| {

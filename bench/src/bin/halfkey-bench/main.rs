@@ -1,5 +1,6 @@
 //! Sizes and times next to Clevis, measured in one run on this machine. Nothing is typed in by hand.
 
+mod curve;
 mod discrete;
 mod evidence;
 mod hostile;
@@ -41,8 +42,8 @@ fn bench() -> Result<()> {
     }
 
     if std::env::args().nth(1).is_some_and(|part| part == "service") {
-        let machines = std::env::args().nth(2).map_or(Ok(service::STORM), |text| text.parse())?;
-        let (figures, parts) = (service::measure(machines)?, limit::measure(&evidence::measure()?)?);
+        let largest = std::env::args().nth(2).map_or(Ok(service::LARGEST), |text| text.parse())?;
+        let (figures, parts) = (service::measure(largest)?, limit::measure(&evidence::measure()?)?);
         print_service(&figures, &parts);
         println!("{:#}", serde_json::Value::Object(service::json(&figures, parts.per_second())));
         return Ok(());
@@ -54,7 +55,7 @@ fn bench() -> Result<()> {
     let (hostile, hostile_time) = hostile::measure()?;
     let images = initramfs::measure(work.path(), &paths)?;
     let parts = limit::measure(&rates)?;
-    let figures = service::measure(service::STORM)?;
+    let figures = service::measure(service::LARGEST)?;
     let costs = time_unlock(work.path(), paths)?;
 
     println!("halfkey-agent: {agent_bytes} bytes, {} KiB resident at its highest", costs.agent_rss);

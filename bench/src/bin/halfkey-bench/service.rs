@@ -1,14 +1,16 @@
 //! A server under load: what a boot costs it, over SQLite and over PostgreSQL, and how it stands ten thousand at once.
 
+use crate::curve::{self, Curve};
 use crate::run::Result;
 use halfkey_bench::cpu;
-use halfkey_bench::fleet::Fleet;
+use halfkey_bench::fleet::{Fleet, Machine};
 use halfkey_bench::https::Client;
 use halfkey_bench::load::{self, Pace, Plan, Report};
 use halfkey_bench::server::{Database, Server};
 use halfkey_verifier::keys::fill_random;
 use halfkey_verifier::serve::raise_open_files;
 use serde_json::json;
+use std::sync::Arc;
 use std::time::Duration;
 
 /// Machines that boot over and over.
@@ -21,16 +23,16 @@ const FIRST: usize = 500;
 const WARM: usize = 10_000;
 /// Boots with a connection each.
 const COLD: usize = 5_000;
-/// Machines after a power cut.
-pub const STORM: usize = 10_000;
+/// Machines that a server knows, at most.
+pub const LARGEST: usize = 100_000;
 /// Starts of the server.
 const STARTS: usize = 9;
 
 /// Boots, and what they cost.
-struct Load {
+pub struct Load {
     report: Report,
     /// Of the server, per second of its CPU time.
-    per_cpu_s: f64,
+    pub per_cpu_s: f64,
     /// Seconds of the database server's CPU time per second of the server's.
     database: f64,
 }
@@ -42,18 +44,20 @@ pub struct Figures {
     postgres: Load,
     start_ms: f64,
     idle_kib: u64,
+    curve: Curve,
     storm: Storm,
 }
 
-struct Storm {
+/// Machines after a power cut.
+pub struct Storm {
     machines: usize,
     report: Report,
     peak_kib: u64,
     cpu: Duration,
 }
 
-/// Measures all of it, with so many machines in the storm.
-pub fn measure(machines: usize) -> Result<Figures> {
+/// Measures all of it, with so many machines at most.
+pub fn measure(largest: usize) -> Result<Figures> {
     raise_open_files();
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
     runtime.block_on(async {
@@ -75,26 +79,35 @@ pub fn measure(machines: usize) -> Result<Figures> {
         let postgres = loaded(&server, &fleet, WARM, false).await?;
         drop(server);
 
-        eprintln!("enrolling {machines} machines, which then boot at once ...");
-        let storm = storm(machines).await?;
-        Ok(Figures { sqlite, cold, postgres, start_ms: cpu::median(&mut starts), idle_kib, storm })
+        let (curve, storm) = curve::measure(largest).await?;
+        Ok(Figures { sqlite, cold, postgres, start_ms: cpu::median(&mut starts), idle_kib, curve, storm })
     })
 }
 
 async fn enrolled(server: &Server, machines: usize) -> Result<Fleet> {
-    let mut seed = [0; 32];
-    fill_random(&mut seed).map_err(|e| e.to_string())?;
-    let fleet = Fleet::new(&seed, machines)?;
+    let fleet = fleet(machines)?;
     fleet.enroll(&server.target(Client::Node)?, &*server.target(Client::Operator)?).await?;
     Ok(fleet)
 }
 
+/// New machines.
+pub fn fleet(machines: usize) -> Result<Fleet> {
+    let mut seed = [0; 32];
+    fill_random(&mut seed).map_err(|e| e.to_string())?;
+    Fleet::new(&seed, machines)
+}
+
 async fn loaded(server: &Server, fleet: &Fleet, boots: usize, cold: bool) -> Result<Load> {
+    booted(server, fleet.machines(), boots, cold).await
+}
+
+/// Boots of these machines, the first ones not counted.
+pub async fn booted(server: &Server, machines: &[Arc<Machine>], boots: usize, cold: bool) -> Result<Load> {
     let target = server.target(Client::Node)?;
     let plan = Plan { boots, connections: CONNECTIONS, cold, pace: Pace::Closed, sources: 8 };
-    load::run(&target, fleet, Plan { boots: FIRST, ..plan }).await?.require_released()?;
+    load::run(&target, machines, Plan { boots: FIRST, ..plan }).await?.require_released()?;
     let before = server.cpu()?;
-    let report = load::run(&target, fleet, plan).await?;
+    let report = load::run(&target, machines, plan).await?;
     let after = server.cpu()?;
     report.require_released()?;
     let spent = (after.0 - before.0).as_secs_f64();
@@ -102,13 +115,11 @@ async fn loaded(server: &Server, fleet: &Fleet, boots: usize, cold: bool) -> Res
     Ok(Load { per_cpu_s: report.released as f64 / spent, database, report })
 }
 
-async fn storm(machines: usize) -> Result<Storm> {
-    let mut server = Server::start(Database::Sqlite)?;
-    let fleet = enrolled(&server, machines).await?;
-    // Its memory is that of the storm, and not of enrolling.
-    server.restart()?;
+/// All of a fleet boot at once; its server has just been started, so that its memory is that of the storm.
+pub async fn storm(server: &Server, fleet: &Fleet) -> Result<Storm> {
+    let machines = fleet.machines().len();
     let before = server.cpu()?.0;
-    let report = load::storm(&server.target(Client::Node)?, &fleet).await?;
+    let report = load::storm(&server.target(Client::Node)?, fleet).await?;
     report.require_released()?;
     let cpu = server.cpu()?.0 - before;
     let peak_kib = cpu::memory(server.pid()?, "VmHWM")?;
@@ -142,7 +153,7 @@ fn mb(kib: u64) -> f64 {
 /// `limit` is what the parts of an attestation come to, per second of CPU time.
 pub fn print(figures: &Figures, limit: f64) {
     println!("a server under load, {CONNECTIONS} at a time        per second of its CPU   p50 ms   p99 ms");
-    let Figures { sqlite, cold, postgres, storm, .. } = figures;
+    let Figures { sqlite, cold, postgres, curve, storm, .. } = figures;
     for (name, load) in [
         ("SQLite, warm connections", sqlite),
         ("SQLite, a new TLS connection each", cold),
@@ -167,6 +178,7 @@ pub fn print(figures: &Figures, limit: f64) {
         figures.start_ms,
         mb(figures.idle_kib)
     );
+    curve.print();
 }
 
 /// The rows of `dist/bench.json`.
@@ -190,5 +202,7 @@ pub fn json(figures: &Figures, limit: f64) -> serde_json::Map<String, serde_json
         ("verifier_start_ms", json!(figures.start_ms.round())),
         ("verifier_idle_rss_mb", json!(mb(figures.idle_kib))),
     ];
-    rows.into_iter().map(|(name, value)| (name.to_owned(), value)).collect()
+    let curve =
+        [("curve", figures.curve.json()), ("curve_spread_percent", json!(figures.curve.spread().round()))];
+    rows.into_iter().chain(curve).map(|(name, value)| (name.to_owned(), value)).collect()
 }
