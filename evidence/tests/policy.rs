@@ -376,9 +376,8 @@ fn a_boot_can_be_added_to_a_policy() {
         (common::boots::boot("uki-no-secure-boot"), common::boots::boot("systemd-boot-type1"));
     let text = first.learned();
     let before = Policy::parse(&text).unwrap();
-    // Its loader is one that the policy does not name.
-    let word = Assured { trust_unknown_events: true, ..second.assured() };
-    let more = learn_boot(&before, &second.log(), &second.claims(), word, "by systemd-boot").unwrap();
+    let more =
+        learn_boot(&before, &second.log(), &second.claims(), second.assured(), "by systemd-boot").unwrap();
     let after = Policy::parse(&format!("{text}\n{more}")).unwrap();
     assert_eq!(first.judge(&after).findings, []);
     // The rest of the boot is the same machine's, but for the firmware, whose variables are in PCR 0 there.

@@ -7,9 +7,7 @@ use super::appraise::{Claims, Context, evaluate};
 use super::boot_path::{self, Path};
 use super::command_line::{Floor, floor_of, normal};
 use super::compiled::{BuiltIn, Compiled};
-use super::learned_boot::{
-    boot, by_digest, grub_texts, image_file, initrd, is_image, may_be_program, sections, what,
-};
+use super::learned_boot::{boot, by_digest, grub_texts, image_file, initrd, is_image, may_be_program, what};
 use super::parse::Problem;
 use super::parsed::Policy;
 use super::rules::{
@@ -23,6 +21,7 @@ use crate::eventlog::{Event, ExplainedLog, kind};
 use halfkey_measure::grub::{self, BootBefore};
 use halfkey_protocol::wire::Proposal;
 use halfkey_protocol::wire::policies::Finding;
+use std::collections::HashSet;
 
 /// What no log proves, and the owner knows.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -98,7 +97,7 @@ pub fn learn_announced(
     // What the policy names already needs no other word.
     learned.leave_out(policy);
     let known = proposals.iter().fold(Known::of(policy), Known::with);
-    learned.unproven.extend(learned.before_kernel(policy));
+    learned.unproven.extend(learned.by_digest_alone(policy, proposals));
     learned.unproven.retain(|seen| !known.has(log, seen));
     learned.may_be_allowed(assured)?;
     check(&whole, log, claims)?;
@@ -262,26 +261,27 @@ impl<'l> Learned<'l> {
         .collect()
     }
 
-    /// Programs that ran before the kernel or UKI that is new, the owner's keys that shim has read, and what a stub measured behind its
-    /// sections. One that takes the place of the loader that the policy names could do and measure all that follows. Behind GRUB the kernel
-    /// is among them, as its file is.
-    fn before_kernel(&self, policy: &Policy) -> Vec<MeasuredEvent<'l>> {
-        let programs: Vec<_> = self.survey.images.iter().filter(|seen| is_image(self.log, seen)).collect();
-        // The rule of a signer accepts whatever it has signed, in this boot and without this word.
-        let by_signer =
-            |boot: &Boot| boot.images.iter().any(|image| matches!(image.allowed, Allowed::Signer(_)));
-        let last = programs.last().filter(|_| !self.by_grub).map(|seen| seen.digest);
-        // A UKI that shim verifies is measured twice; the kernel that its stub starts from memory is a part of it.
-        let of_uki = self.boot.images.iter().zip(&programs).filter(|(image, _)| image.role == Role::Uki);
-        let uki = of_uki.map(|(_, seen)| seen.digest).next();
-        let programs = programs
-            .into_iter()
-            .filter(|seen| Some(seen.digest) != last && Some(seen.digest) != uki)
-            .filter(|_| !policy.boots().iter().any(by_signer));
-        let sections = 2 * sections(self.log, &self.survey.rest[11]).len();
-        let behind = self.survey.rest[11].iter().skip(sections);
-        let behind = behind.filter(|seen| matches!(seen.index, EventIndex::Firmware(_)));
-        programs.chain(&self.survey.rest[14]).chain(behind).copied().collect()
+    /// What ran first is not told from what it measured afterwards: it can have all of an announced boot there, in any order and by any name.
+    /// So where a boot is expected, each program and section has to be one that is named. Where none is, the boot is new by the operator's
+    /// word, but for what the machine starts with: the loader of the policy, which measures what it starts, and the owner's keys.
+    fn by_digest_alone(&self, policy: &Policy, proposals: &[Proposal]) -> Vec<MeasuredEvent<'l>> {
+        let is_payload = |image: &Image| matches!(image.role, Role::Uki | Role::Kernel);
+        let by_itself = policy.boots().iter().any(|boot| boot.images.first().is_some_and(is_payload));
+        let (programs, sections) = match (proposals, by_itself) {
+            ([], true) => (0, 0),
+            ([], false) => (1, 0),
+            _ => (usize::MAX, usize::MAX),
+        };
+        let images = self.survey.images.iter().filter(|seen| is_image(self.log, seen)).take(programs);
+        let sections = unproven::sections(self.log, &self.survey).take(sections);
+        // A policy that pins this PCR as a whole still does.
+        let pinned = policy.compiled.document.pcrs.iter().any(|(pcr, _)| *pcr == 14);
+        let keys = self.survey.rest[14].iter().filter(|_| !pinned);
+        let mut all: Vec<_> = images.chain(sections).chain(keys).copied().collect();
+        // Who verifies a program and who starts it both measure it.
+        let mut seen = HashSet::new();
+        all.retain(|event| seen.insert((event.pcr, event.digest)));
+        all
     }
 
     /// The file that was booted, if the log has a name for it.

@@ -267,6 +267,16 @@ pub(super) fn unproven<'l>(
     all.filter(|seen| !is_proven(seen) && !is_line(seen) && Some(seen.index) != initrd).copied().collect()
 }
 
+/// What a stub measured, but for the names of sections.
+pub(super) fn sections<'s, 'l>(
+    log: &'l ExplainedLog<'l>,
+    survey: &'s Survey<'l>,
+) -> impl Iterator<Item = &'s MeasuredEvent<'l>> {
+    let is_name = |event: &Event<'_>| matches!(event.content(), Content::SectionName(_));
+    let by_firmware = |seen: &&MeasuredEvent<'_>| matches!(seen.index, EventIndex::Firmware(_));
+    survey.rest[11].iter().filter(by_firmware).filter(move |seen| !seen.event(log).is_some_and(is_name))
+}
+
 /// What of a boot neither the policy nor a proposal knows: programs, sections, and what [`unproven`] is about.
 pub fn unknown(
     policy: Option<&Policy>,
@@ -282,10 +292,7 @@ pub fn unknown(
     let initrd = is_in_uki(proposal).then(|| learned_boot::initrd(log, &survey.rest[9])).flatten();
     let programs = survey.returned.iter().chain(&survey.images);
     let mut found: Vec<_> = programs.filter(|seen| learned_boot::is_program(log, seen)).copied().collect();
-    let is_name = |event: &Event<'_>| matches!(event.content(), Content::SectionName(_));
-    let by_firmware = |seen: &&MeasuredEvent<'_>| matches!(seen.index, EventIndex::Firmware(_));
-    let sections = survey.rest[11].iter().filter(by_firmware);
-    found.extend(sections.filter(|seen| !seen.event(log).is_some_and(is_name)));
+    found.extend(sections(log, &survey));
     let lines = survey.lines.iter().filter(|line| !by_grub && line.text.is_none());
     found.extend(lines.map(|line| line.seen));
     found.extend(unproven(log, &survey, by_grub, initrd.map(|seen| seen.index)));
@@ -339,7 +346,7 @@ pub(super) fn finding(log: &ExplainedLog<'_>, seen: &MeasuredEvent<'_>) -> Findi
     let typed = seen.event(log).filter(|_| seen.pcr == 8).and_then(text_of);
     let expected = match typed {
         _ if seen.pcr == 4 => {
-            "a program that the policy or a proposal has: it ran before the kernel, and could have done and measured all that follows"
+            "a program that the policy or a proposal has: it may have run first, and have done and measured all that follows"
         }
         Some(_) => {
             "a command that grub-mkconfig writes, or one that the policy has: who typed this could have GRUB do more"
