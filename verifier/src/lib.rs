@@ -46,7 +46,6 @@ pub mod long_poll;
 pub mod metrics;
 pub mod migrate;
 pub mod nonce;
-mod parked;
 pub mod pki;
 pub mod policies;
 pub mod proxy;
