@@ -61,7 +61,10 @@ pub fn seal(state: &StateDir, from: &From<'_>, sealing: &Sealing) -> Result<Vec<
             content.form() != form(kind, sealing.sign) || !sealing.pcrs.is_empty()
         })?,
         From::Copy(folder) => {
-            let keys = open(folder, &at, |_, _| true)?;
+            let mut keys = open(folder, &at, |_, _| true)?;
+            // A copy of within a rotation: the key of before was dropped since, and must not be accepted again.
+            let dropped = |name: &str| name == "cluster.key.old" && !state.file(name).exists();
+            keys.retain(|(name, ..)| !dropped(name) || !state.cluster_key().exists());
             require_all(state, folder, &keys)?;
             require_same(state, folder, &keys)?;
             keys

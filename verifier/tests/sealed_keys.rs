@@ -252,7 +252,7 @@ async fn a_sealed_cluster_key_is_rotated_and_never_there_as_it_is() {
     let node = enrolled_and_allowed(&server).await;
     let state = server.state().to_owned();
     let step = |step: &str| command(&["cluster-key", step, "--state", text(&state)]);
-    let stale = state.with_file_name("stale");
+    let (stale, within) = (state.with_file_name("stale"), state.with_file_name("within"));
     sealed(&state, &tpm, &["--recovery", text(&stale), "--pcrs", "16"]);
     step("new");
     assert_eq!(form(Kind::Cluster, &state.join("cluster.key.new")), KeyForm::Tpm);
@@ -266,12 +266,18 @@ async fn a_sealed_cluster_key_is_rotated_and_never_there_as_it_is() {
             }
         }
         step(next);
+        if next == "use" {
+            command(&["unseal-keys", "--state", text(&state), "--out", text(&within)]);
+        }
     }
     assert_eq!(server.stop(), Some(0));
     server.serve();
     boots(&node, &server).await;
     assert_eq!(form(Kind::Cluster, &state.join("cluster.key")), KeyForm::Tpm);
     assert_eq!(server.stop(), Some(0));
+    // One of within it has the key of before, which was dropped: that stays so.
+    sealed(&state, &tpm, &["--from", text(&within)]);
+    assert!(within.join("cluster.key.old").exists() && !state.join("cluster.key.old").exists());
     // A copy of before the rotation, and one of another deployment, take no key's place.
     let elsewhere = state.with_file_name("elsewhere");
     Server::init(&elsewhere);
