@@ -79,7 +79,7 @@ pub fn learn_boot(
     learn_announced(policy, log, claims, assured, name, &[])
 }
 
-/// As [`learn_boot`], for a boot that its machine has proposed before: what these proposals have is known as well.
+/// As [`learn_boot`], for a boot that its machine has proposed before, and that has all of these proposals: what they have is known as well.
 ///
 /// # Errors
 /// As [`learn`].
