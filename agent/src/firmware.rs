@@ -336,6 +336,8 @@ mod tests {
             "root=dhcp",
             "efivar_ssdt=Ssdt",
             "sysrq_always_enabled",
+            "SYSTEMD_SULOGIN_FORCE=1",
+            "systemd.condition-first-boot=yes",
         ];
         for word in words {
             let found = lacking(&format!("{FINE} {word}"), Some(true));

@@ -402,6 +402,15 @@ fn every_word_of_the_floor_is_refused_on_every_path() {
         "rd.single",
         "-b",
         "SYSTEMD_PROC_CMDLINE=x",
+        "SYSTEMD_SULOGIN_FORCE",
+        "SYSTEMD_SULOGIN_FORCE=1",
+        "SYSTEMD-SULOGIN-FORCE=yes",
+        "SYSTEMD_UNIT_PATH=/boot/units",
+        "SYSTEMD_GENERATOR_PATH=/boot/generators",
+        "SYSTEMD_ENVIRONMENT_GENERATOR_PATH=/boot/generators",
+        "systemd.condition_first_boot",
+        "systemd.condition-first-boot=yes",
+        "rd.systemd.condition_first_boot=1",
         "ekgdboc=kbd",
         "systemd.unit=runlevel1.target",
         "rd.systemd.wants=breakpoint-pre-mount.service",
@@ -429,6 +438,7 @@ fn every_word_of_the_floor_is_refused_on_every_path() {
         "sysinit",
         "5",
         "initcall_debug",
+        "systemd.firstboot=no",
     ] {
         policy(&with_tokens(&text, &format!("[\"{fine}\"]"), "[\"systemd.import_credentials=no\"]"));
     }

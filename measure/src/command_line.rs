@@ -21,7 +21,7 @@ const UNIT: &str = "it starts a program or mounts a file system that is in no me
 
 /// What no command line of any policy may have, and why. `*` stands for anything at the end of a word, or at its beginning for
 /// anything before the end of a name.
-const FORBIDDEN: [(&str, &str); 45] = [
+const FORBIDDEN: [(&str, &str); 50] = [
     ("rdinit=*", "it starts another program in place of the initrd's init, before anything of halfkey"),
     ("init=*", "it starts another program in place of the system's init"),
     ("rd.cmdline*", "dracut would ask for more options at the console, which nobody measures"),
@@ -31,6 +31,11 @@ const FORBIDDEN: [(&str, &str); 45] = [
     ("*.break", SHELL),
     ("rdbreak", SHELL),
     ("rdbreak=*", SHELL),
+    // systemd 254 and later, in the running system, too, where the root's password is locked; dracut-ng 106 in the initramfs.
+    (
+        "SYSTEMD_SULOGIN_FORCE*",
+        "whoever holds the console gets a shell of root's without a password, also in the running system",
+    ),
     ("systemd.debug_shell*", SHELL),
     ("systemd.crash_shell*", SHELL),
     ("systemd.mount_extra*", UNIT),
@@ -42,6 +47,14 @@ const FORBIDDEN: [(&str, &str); 45] = [
     ),
     ("systemd.set_credential*", "systemd's credentials start programs and mount file systems"),
     ("systemd.setenv*", "it changes the environment of every program"),
+    ("SYSTEMD_UNIT_PATH*", UNIT),
+    ("SYSTEMD_GENERATOR_PATH*", UNIT),
+    ("SYSTEMD_ENVIRONMENT_GENERATOR_PATH*", UNIT),
+    // systemd.firstboot= only switches off what this starts.
+    (
+        "systemd.condition_first_boot*",
+        "it starts what sets up a new machine at the console, with an account for whoever sits there",
+    ),
     ("single", SHELL),
     ("s", SHELL),
     ("S", SHELL),

@@ -50,9 +50,9 @@ pub fn uki_with_own_keys() -> ReplayedBoot {
     ReplayedBoot::recorded(boot("uki-secure-boot-own-keys"))
 }
 
-/// The same with the stub and the boundary events of systemd 262.
+/// The same with the stub and the boundary events of systemd 262. When it was recorded, policies accepted a word that none does any more.
 pub fn uki_with_systemd_262() -> ReplayedBoot {
-    ReplayedBoot::recorded(recorded::SYSTEMD_262)
+    ReplayedBoot::recorded(recorded::SYSTEMD_262).without_option("SYSTEMD_SULOGIN_FORCE=1")
 }
 
 /// A unified kernel image that systemd-boot starts; Secure Boot is off.
@@ -147,14 +147,8 @@ impl ReplayedBoot {
         // GRUB's is that without the file.
         let common = old.split_once(" root=").map_or(old.clone(), |(_, rest)| format!(" root={rest}"));
         let (common, options) = (common.into_bytes(), format!(" {option}").into_bytes());
-        let load_options: Vec<u8> =
-            self.command_line.encode_utf16().chain([0]).flat_map(u16::to_le_bytes).collect();
-        self.changed(|measured| {
+        self.with_load_options().changed(|measured| {
             for record in measured {
-                let is_load_options = record.pcr == 9 && record.kind == kind::EVENT_TAG;
-                if is_load_options && record.data.starts_with(&tag::LOAD_OPTIONS.to_le_bytes()) {
-                    record.digest = Hash::Sha256.digest(&[&load_options]);
-                }
                 let found = record.data.windows(common.len()).position(|window| window == common);
                 let Some(at) = found.filter(|_| record.pcr == 8) else { continue };
                 // The event data says what it is before the text that is measured.
@@ -165,6 +159,28 @@ impl ReplayedBoot {
                 record.data.splice(at + common.len()..at + common.len(), options.iter().copied());
                 record.digest = digest_of(&record.data, from);
             }
+        })
+    }
+
+    /// The command line of a kernel that no GRUB starts lacks one option.
+    #[must_use]
+    pub fn without_option(mut self, option: &str) -> Self {
+        let others: Vec<_> = self.command_line.split(' ').filter(|word| *word != option).collect();
+        self.command_line = others.join(" ");
+        self.with_load_options()
+    }
+
+    /// The kernel's stub has measured the command line that it has.
+    fn with_load_options(self) -> Self {
+        let text = self.command_line.encode_utf16().chain([0]).flat_map(u16::to_le_bytes);
+        let digest = Hash::Sha256.digest(&[&text.collect::<Vec<u8>>()]);
+        self.changed(|measured| {
+            let is_load_options = |record: &&mut Record| {
+                record.pcr == 9
+                    && record.kind == kind::EVENT_TAG
+                    && record.data.starts_with(&tag::LOAD_OPTIONS.to_le_bytes())
+            };
+            measured.iter_mut().filter(is_load_options).for_each(|record| record.digest.clone_from(&digest));
         })
     }
 

@@ -40,11 +40,11 @@ pub(super) fn build(
     kernel: &Kernel,
     say: &mut dyn FnMut(&str),
 ) -> Result<PathBuf> {
-    let Distribution { name, tools, omit, omit_drivers, .. } = packages.distribution;
-    let key = Key::new("initrd 5")
+    let Distribution { name, tools, omit, omit_drivers, in_initramfs, .. } = packages.distribution;
+    let key = Key::new("initrd 6")
         .text(&packages.key)
         .text(&kernel.modules.to_string_lossy())
-        .text(&format!("{OPTIONS:?} {tools:?} {omit:?} {omit_drivers:?}"))
+        .text(&format!("{OPTIONS:?} {tools:?} {omit:?} {omit_drivers:?} {in_initramfs:?}"))
         .file(&paths.programs.agent)?
         .folder(&paths.module)?
         .hex();
@@ -56,8 +56,9 @@ pub(super) fn build(
         }
         let modules = format!("/usr/lib/modules/{}", kernel.version);
         let (omit, omit_drivers) = (omit.join(" "), omit_drivers.join(" "));
+        let words: &[&str] = if in_initramfs.is_empty() { &[] } else { &["--kernel-cmdline", in_initramfs] };
         let last = ["--omit", &omit, "--omit-drivers", &omit_drivers, OUT, &kernel.version];
-        let dracut = [&["dracut"], OPTIONS, &last].concat();
+        let dracut = [&["dracut"], OPTIONS, words, &last].concat();
         tree.run(&[(&kernel.modules, &modules)], &dracut)?;
         let out = tree.path().join(OUT.trim_start_matches('/'));
         fs::copy(&out, partial).context("can't copy an initramfs")?;

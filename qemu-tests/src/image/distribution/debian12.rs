@@ -30,6 +30,7 @@ pub(super) const DEBIAN: Distribution = Distribution {
     omit_drivers: DRIVERS,
     hooks: "usr/lib/dracut/hooks",
     cmdline: &[],
+    in_initramfs: "",
     files: &[],
     masked: MASKED,
     cpu: CPU,

@@ -27,6 +27,7 @@ pub(super) const DEBIAN: Distribution = Distribution {
     omit_drivers: DRIVERS,
     hooks: HOOKS,
     cmdline: CMDLINE,
+    in_initramfs: IN_INITRAMFS,
     files: FILES,
     masked: MASKED,
     cpu: CPU,
@@ -41,10 +42,12 @@ pub(super) const OMIT: &[&str] = &[
 /// From dracut 106 on; /usr/lib/dracut/hooks is a link to it.
 pub(super) const HOOKS: &str = "var/lib/dracut/hooks";
 
-/// Its generic initramfs has no root password, and then gives no shell. Without bpf in the list systemd loads no program of its own
-/// there: the kernel would first parse all of its types, which takes half a minute under emulation.
-pub(super) const CMDLINE: &[&str] =
-    &["SYSTEMD_SULOGIN_FORCE=1", "lsm=landlock,lockdown,yama,integrity,apparmor"];
+/// Its generic initramfs has no root password, and then gives no shell. What an owner sets: docs/operations.md, "Repair a machine".
+pub(super) const IN_INITRAMFS: &str = "SYSTEMD_SULOGIN_FORCE=1";
+
+/// Without bpf in the list systemd loads no program of its own in the initramfs: the kernel would first parse all of its types,
+/// which takes half a minute under emulation.
+pub(super) const CMDLINE: &[&str] = &["lsm=landlock,lockdown,yama,integrity,apparmor"];
 
 /// The same for what watches sysctls.
 pub(super) const FILES: &[(&str, &str)] =

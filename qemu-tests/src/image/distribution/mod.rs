@@ -49,6 +49,8 @@ pub struct Distribution {
     pub hooks: &'static str,
     /// Words on the kernel's command line that only the tests need.
     pub cmdline: &'static [&'static str],
+    /// Words that dracut finds in the initramfs, as if they were on the kernel's command line, and nobody else does.
+    pub in_initramfs: &'static str,
     /// Files in the running system, besides those that all have: path and content.
     pub files: &'static [(&'static str, &'static str)],
     /// Units that are off in the running system: nothing that is tested, but seconds under emulation.

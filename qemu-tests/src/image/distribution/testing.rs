@@ -1,7 +1,7 @@
 //! Debian testing (forky, to be 14): dracut 112, systemd 262, Linux 7.2. A mirror may lack what it needs, or the keys for it.
 
 use super::debian12::{ARCHIVE, CPU, DRIVERS, LOADERS, MASKED};
-use super::debian13::{CMDLINE, FILES, HOOKS, OMIT};
+use super::debian13::{CMDLINE, FILES, HOOKS, IN_INITRAMFS, OMIT};
 use super::{Distribution, Source, Stage};
 
 pub(super) const DEBIAN: Distribution = Distribution {
@@ -27,6 +27,7 @@ pub(super) const DEBIAN: Distribution = Distribution {
     omit_drivers: DRIVERS,
     hooks: HOOKS,
     cmdline: CMDLINE,
+    in_initramfs: IN_INITRAMFS,
     files: FILES,
     masked: MASKED,
     cpu: CPU,
