@@ -9,6 +9,7 @@ use halfkey_testkit::programs::tree;
 use halfkey_testkit::verifier::Verifier;
 use std::fs;
 use std::io::{Read as _, Write as _};
+use std::net::TcpStream;
 use std::os::unix::fs::symlink;
 use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
@@ -213,10 +214,15 @@ impl Hosts {
         fs::read_to_string(self.root(host).join("run/log")).unwrap_or_default()
     }
 
-    /// SIGKILL.
-    pub fn kill(&self, host: &str) {
-        let process = fs::read_to_string(self.root(host).join("run/halfkey-verifier.pid")).unwrap();
+    /// SIGKILL. When this returns nothing listens there any more: who was connected in between would be cut off in the middle of
+    /// a handshake, which only the machine's own second try mends, and not the balancer.
+    pub fn kill(&self, server: usize) {
+        let process =
+            fs::read_to_string(self.root(SERVERS[server]).join("run/halfkey-verifier.pid")).unwrap();
         run(Command::new("kill").args(["-KILL", process.trim()])).unwrap();
+        while TcpStream::connect(("127.0.0.1", self.servers[server].number())).is_ok() {
+            std::thread::yield_now();
+        }
     }
 
     /// What the balancer says.
