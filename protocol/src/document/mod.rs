@@ -10,6 +10,10 @@
 //!
 //! Agent and servers have different libraries for JSON and Ed25519: they give [`Backend`], and everything else is here.
 
+mod scope;
+
+pub use scope::{Kind, MAX_GROUP, Scope, is_group_name};
+
 use crate::keys::label;
 use crate::wire::{Document, SignedDocument};
 use crate::{Bytes, NodeId};
@@ -21,177 +25,6 @@ pub const FORMAT: u32 = 1;
 pub const MAX_SIGNATURES: usize = 8;
 /// Largest number. Anything reads it as a number, and it leaves room for the next.
 pub const MAX_NUMBER: u64 = 1 << 53;
-/// Longest name of a group, in bytes: `a-z`, `0-9`, `-`, `_`, `.`.
-pub const MAX_GROUP: usize = 64;
-
-/// What a document is.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub enum Kind {
-    /// The policy of a node or a group. Body: TOML, docs/policy.md.
-    Policy,
-    /// What one node may boot besides. Body: TOML.
-    Additions,
-    /// From now on the scope has no policy. Body: empty.
-    Withdrawal,
-    /// Which group a node is in. Body: the group's name, empty for none.
-    Membership,
-    /// A new key for a node. Body: [`crate::wire::Enrollment`] as JSON.
-    Enrollment,
-    /// The verifier's: the node holds the key of its newest enrollment, which is the one in use from now on. Body: that enrollment's
-    /// document, as [`proof_of`] says it.
-    Proof,
-    /// An operator's: nothing is released to the node any more. Body: who and why.
-    Revocation,
-    /// An operator's: takes a revocation back. Body: who and why.
-    Restoration,
-    /// An operator's: the next boots of the node are denied. Body: who and why.
-    Hold,
-    /// An operator's: takes a hold back. Body: who and why.
-    Release,
-}
-
-impl Kind {
-    const ALL: [Self; 10] = [
-        Self::Policy,
-        Self::Additions,
-        Self::Withdrawal,
-        Self::Membership,
-        Self::Enrollment,
-        Self::Proof,
-        Self::Revocation,
-        Self::Restoration,
-        Self::Hold,
-        Self::Release,
-    ];
-
-    /// The name in documents.
-    pub fn as_str(self) -> &'static str {
-        match self {
-            Self::Policy => "policy",
-            Self::Additions => "additions",
-            Self::Withdrawal => "withdrawal",
-            Self::Membership => "membership",
-            Self::Enrollment => "enrollment",
-            Self::Proof => "proof",
-            Self::Revocation => "revocation",
-            Self::Restoration => "restoration",
-            Self::Hold => "hold",
-            Self::Release => "release",
-        }
-    }
-
-    /// From the name.
-    pub fn parse(text: &str) -> Option<Self> {
-        Self::ALL.into_iter().find(|kind| kind.as_str() == text)
-    }
-
-    /// Whether it counts only with a tenant's signature.
-    pub fn is_signed(self) -> bool {
-        match self {
-            Self::Policy | Self::Additions | Self::Withdrawal | Self::Membership | Self::Enrollment => true,
-            Self::Proof | Self::Revocation | Self::Restoration | Self::Hold | Self::Release => false,
-        }
-    }
-
-    /// Whether such a document can be for this.
-    fn fits(self, scope: &Scope) -> bool {
-        match scope {
-            Scope::Node(_) => matches!(self, Self::Policy | Self::Withdrawal),
-            Scope::Group(_) => self == Self::Policy,
-            Scope::Additions(_) => matches!(self, Self::Additions | Self::Withdrawal),
-            Scope::Membership(_) => self == Self::Membership,
-            Scope::Enrollment(_) => self == Self::Enrollment,
-            Scope::Proof(_) => self == Self::Proof,
-            Scope::Revocation(_) => matches!(self, Self::Revocation | Self::Restoration),
-            Scope::Hold(_) => matches!(self, Self::Hold | Self::Release),
-        }
-    }
-}
-
-/// What a document is for: the newest of a scope is the one that counts.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Scope {
-    /// The policy of one node.
-    Node(NodeId),
-    /// The policy of all nodes of a group that have none of their own.
-    Group(String),
-    /// What one node may boot besides.
-    Additions(NodeId),
-    /// The group of a node.
-    Membership(NodeId),
-    /// The enrollment of a node.
-    Enrollment(NodeId),
-    /// Which enrollment of a node was proved.
-    Proof(NodeId),
-    /// Whether a node is revoked.
-    Revocation(NodeId),
-    /// Whether an operator holds a node's boots.
-    Hold(NodeId),
-}
-
-impl Scope {
-    /// Reads the text form; `None` if it is not canonical.
-    pub fn parse(text: &str) -> Option<Self> {
-        match text.split_once(':')? {
-            ("node", id) => NodeId::parse(id).map(Self::Node),
-            ("additions", id) => NodeId::parse(id).map(Self::Additions),
-            ("membership", id) => NodeId::parse(id).map(Self::Membership),
-            ("enrollment", id) => NodeId::parse(id).map(Self::Enrollment),
-            ("proof", id) => NodeId::parse(id).map(Self::Proof),
-            ("revocation", id) => NodeId::parse(id).map(Self::Revocation),
-            ("hold", id) => NodeId::parse(id).map(Self::Hold),
-            ("group", name) => is_group_name(name).then(|| Self::Group(name.to_owned())),
-            _ => None,
-        }
-    }
-
-    /// The node, if it is for one.
-    pub fn node(&self) -> Option<NodeId> {
-        match self {
-            Self::Node(id)
-            | Self::Additions(id)
-            | Self::Membership(id)
-            | Self::Enrollment(id)
-            | Self::Proof(id)
-            | Self::Revocation(id)
-            | Self::Hold(id) => Some(*id),
-            Self::Group(_) => None,
-        }
-    }
-
-    /// Whether it is that of a policy, of additions or of a withdrawal of one.
-    pub fn is_of_policy(&self) -> bool {
-        match self {
-            Self::Node(_) | Self::Group(_) | Self::Additions(_) => true,
-            Self::Membership(_)
-            | Self::Enrollment(_)
-            | Self::Proof(_)
-            | Self::Revocation(_)
-            | Self::Hold(_) => false,
-        }
-    }
-}
-
-impl fmt::Display for Scope {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::Node(id) => write!(f, "node:{id}"),
-            Self::Group(name) => write!(f, "group:{name}"),
-            Self::Additions(id) => write!(f, "additions:{id}"),
-            Self::Membership(id) => write!(f, "membership:{id}"),
-            Self::Enrollment(id) => write!(f, "enrollment:{id}"),
-            Self::Proof(id) => write!(f, "proof:{id}"),
-            Self::Revocation(id) => write!(f, "revocation:{id}"),
-            Self::Hold(id) => write!(f, "hold:{id}"),
-        }
-    }
-}
-
-/// Whether this can be the name of a group: 1 to [`MAX_GROUP`] of `a-z`, `0-9`, `-`, `_`, `.`.
-pub fn is_group_name(name: &str) -> bool {
-    let allowed = |byte: u8| byte.is_ascii_lowercase() || byte.is_ascii_digit() || b"-_.".contains(&byte);
-    (1..=MAX_GROUP).contains(&name.len()) && name.bytes().all(allowed)
-}
 
 /// Id of a deployment: a random UUID that `halfkey-verifier init` makes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -492,30 +325,6 @@ mod tests {
 
     fn by(key: u8) -> DocumentSignature {
         DocumentSignature { key: vec![key; 32].into(), signature: vec![key; 64].into() }
-    }
-
-    #[test]
-    fn a_scope_has_one_text() {
-        let id = NodeId([7; 16]);
-        for scope in [
-            Scope::Node(id),
-            Scope::Group("web-1.a_b".into()),
-            Scope::Additions(id),
-            Scope::Membership(id),
-            Scope::Enrollment(id),
-            Scope::Proof(id),
-            Scope::Revocation(id),
-            Scope::Hold(id),
-        ] {
-            assert_eq!(Scope::parse(&scope.to_string()), Some(scope));
-        }
-        let upper = format!("node:{}", id.to_string().replace("07", "0A"));
-        let long = format!("group:{}", "a".repeat(MAX_GROUP + 1));
-        for text in
-            ["", "group", "group:", "group:Web", "group:a b", "group:a:b", "nodes:x", "node:7", &upper, &long]
-        {
-            assert_eq!(Scope::parse(text), None, "{text}");
-        }
     }
 
     #[cfg(feature = "serde")]
