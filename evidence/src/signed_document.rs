@@ -47,7 +47,7 @@ pub fn open_enrollment(signed: &SignedDocument) -> Result<(Opened, Enrollment), 
         Rejection::new(reason, flaw.to_string())
     })?;
     if opened.kind != Kind::Enrollment {
-        let what = format!("expected an enrollment, found a {}", opened.kind.as_str());
+        let what = format!("expected an enrollment, found {}", opened.kind.with_article());
         return Err(Rejection::new(Reason::EnrollmentSignature, what));
     }
     let enrollment = serde_json::from_str(&opened.body)

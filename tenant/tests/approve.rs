@@ -8,6 +8,7 @@ use common::server::{Server, json};
 use common::shown::{Shown, answer, lying, waiting};
 use halfkey_protocol::wire::operator::*;
 use halfkey_protocol::wire::policies::Finding;
+use halfkey_protocol::wire::{Document, SignedDocument};
 use halfkey_testkit::pki::Pki;
 use std::sync::{Arc, Mutex};
 
@@ -23,7 +24,8 @@ fn approved(server: &Server) -> Vec<String> {
     posts
         .map(|request| {
             assert!(request.path.ends_with("/approve"), "{}", request.path);
-            serde_json::from_slice::<Approve>(&request.body).unwrap().ticket
+            let signed: SignedDocument = serde_json::from_slice(&request.body).unwrap();
+            serde_json::from_slice::<Document>(&signed.document).unwrap().body
         })
         .collect()
 }
@@ -80,9 +82,7 @@ fn what_is_shown_of_one_boot_approves_no_other() {
     assert!(ran.stderr.contains("a boot of web1 ("), "{ran:?}");
 
     // Nor is a label that it was not enrolled with.
-    let mut altered = update.clone();
-    altered.record.summary.label = "lab".into();
-    *shown.lock().unwrap() = altered;
+    shown.lock().unwrap().record.summary.label = "lab".into();
     let ran = workstation.run(&["approve", "lab", "--once", "--yes"]);
     assert!(ran.code == 6 && ran.stderr.contains("name it by its id"), "{ran:?}");
     assert_eq!(approved(&server), [ours]);
@@ -139,7 +139,7 @@ fn the_boot_can_be_waited_for() {
             _ => {
                 let mut shown = boot.clone();
                 shown.record.pending = shown.record.pending.filter(|_| *arrived);
-                answer(request, &shown)
+                answer(request, &mut shown)
             }
         }
     });

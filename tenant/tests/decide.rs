@@ -1,4 +1,4 @@
-//! `deny`, `revoke`, `restore`, `hold`, `release`, and how NODE is found.
+//! `deny`, `revoke`, `hold`, and how NODE is found. What takes them back is in `tests/verifier.rs`.
 #![allow(missing_docs, clippy::unwrap_used)]
 
 mod common;
@@ -67,23 +67,19 @@ fn posts(server: &Server) -> Vec<(String, serde_json::Value)> {
 }
 
 #[test]
-fn what_an_operator_decides_is_posted() {
+fn what_needs_no_tenant_key_is_posted() {
     let (server, workstation) = setup(Some(pending(true)));
     workstation.ok(&["deny", A, "--because", "not our kernel"]);
     workstation.ok(&["revoke", &A.to_uppercase(), "--because", "stolen"]);
-    workstation.ok(&["restore", A, "--because", "found"]);
     let held = workstation.ok(&["hold", A, "--because", "the root file system is damaged"]);
     assert_eq!(held.stdout, format!("held until `halfkey release`: web1 ({A})\n"));
-    workstation.ok(&["release", A]);
     let path = |what: &str| format!("/v1/operator/nodes/{A}/{what}");
     assert_eq!(
         posts(&server),
         [
             (path("deny"), serde_json::json!({"ticket": "ticket-7", "because": "not our kernel"})),
             (path("revoke"), serde_json::json!({"because": "stolen"})),
-            (path("restore"), serde_json::json!({"because": "found"})),
             (path("hold"), serde_json::json!({"because": "the root file system is damaged"})),
-            (path("release"), serde_json::json!({"because": "maintenance is over"})),
         ]
     );
 }

@@ -51,7 +51,7 @@ fn a_boot_is_learned_and_another_kernel_is_denied_until_it_is_learned_too() {
     let ran = workstation.ok(&["approve", "web1", "--kernel-measures-initrd", "--learn", "--yes", "--json"]);
     let _: NodeRecord = json(&ran.stdout);
     assert_eq!(said(&node.ask_again()), "released");
-    assert_eq!(setup.policies()[0].1, 4);
+    assert_eq!(setup.policies()[0].1, 5, "4 is the approval");
     assert_eq!((setup.boot(&old), setup.boot(&new)), ("released".into(), "released".into()));
 
     // New firmware is more than another boot. Replaced: the old one is gone, and that is said before.
@@ -60,14 +60,14 @@ fn a_boot_is_learned_and_another_kernel_is_denied_until_it_is_learned_too() {
     let ran = workstation.run(&["approve", "web1", "--kernel-measures-initrd", "--learn", "--yes"]);
     assert!(ran.code == 1 && ran.stderr.contains("would still be denied"), "{ran:?}");
     assert!(ran.stderr.contains("firmware.pcr0") && ran.stderr.contains("--replace"), "{ran:?}");
-    assert_eq!(setup.policies()[0].1, 4, "nothing was signed");
+    assert_eq!(setup.policies()[0].1, 5, "nothing was signed");
     let ran = workstation.ok(&["approve", "web1", "--kernel-measures-initrd", "--replace", "--yes"]);
-    assert!(ran.stderr.contains("changes to version 4"), "{ran:?}");
+    assert!(ran.stderr.contains("changes to version 5"), "{ran:?}");
     assert_eq!(said(&node.ask_again()), "released");
     assert_eq!((setup.boot(&old), setup.boot(&third)), ("denied policy_mismatch".into(), "released".into()));
 
     // The versions, and what they say.
-    let (a, b) = (format!("node:{id}@3"), format!("node:{id}@4"));
+    let (a, b) = (format!("node:{id}@3"), format!("node:{id}@5"));
     let ran = workstation.ok(&["policy", "diff", &a, &b]);
     assert!(ran.stdout.starts_with(&format!("--- node:{id} version 3")), "{ran:?}");
     assert_eq!(

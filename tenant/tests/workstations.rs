@@ -65,7 +65,7 @@ fn what_another_signed_for_the_group_is_missed() {
     let (own, seen_so_far) =
         (Workstation::logged_in(&setup.verifier.file("operator-alice.bundle")), "documents.json");
     own.ok(&["hold", "web1", "--because", "repair"]);
-    own.ok(&["release", "web1", "--because", "repaired"]);
+    setup.workstation.ok(&["release", "web1", "--because", "repaired"]);
     let other = software("6.6.6-evil", CMDLINE);
     assert_eq!(setup.boot(&other), "denied policy_mismatch");
     let bundle = Bundle::parse(setup.verifier.file("operator-alice.bundle").as_bytes()).unwrap();
@@ -225,4 +225,19 @@ fn a_label_of_a_node_that_went_to_another_tenant_names_it_no_more() {
     let ran = workstation.run(&set);
     assert!(ran.code != 6 && !ran.stderr.contains("name it by its id"), "{ran:?}");
     assert_eq!(first.ok(&set).code, 0);
+}
+
+/// An operator with a tenant key of his own stops a machine that is not his, and does not start it again.
+#[test]
+fn another_tenant_holds_a_node_and_does_not_release_it() {
+    let setup = Setup::new();
+    let other = Workstation::logged_in(&setup.verifier.file("operator-alice.bundle"));
+    let id = setup.id.clone();
+    for (takes, gives, kind) in [("hold", "release", "a release"), ("revoke", "restore", "a restoration")] {
+        other.ok(&[takes, &id, "--because", "not mine"]);
+        let ran = other.run(&[gives, &id, "--because", "so"]);
+        let expected = format!("expected {kind} by the tenant key that enrolled node {id}");
+        assert!(ran.code == 1 && ran.stderr.contains(&expected), "{ran:?}");
+        setup.workstation.ok(&[gives, "web1", "--because", "mine"]);
+    }
 }

@@ -13,7 +13,7 @@ use halfkey_protocol::Reason;
 use halfkey_protocol::keys::hpke::Ephemeral;
 use halfkey_protocol::tpm::bank::PcrBank;
 use halfkey_protocol::tpm::qualifying_data::QualifyingData;
-use halfkey_protocol::wire::operator::{Approve, NodeRecord, PendingBoot};
+use halfkey_protocol::wire::operator::{NodeRecord, PendingBoot};
 use halfkey_protocol::wire::{Begun, Purpose};
 use halfkey_testkit::software::Software;
 
@@ -105,9 +105,8 @@ async fn what_is_approved_is_the_boot_that_is_shown() {
     assert_ne!((&evil.ticket, &evil.message), (&update.ticket, &update.message));
     let database = server.database();
     let change = |sql: &str| assert_eq!(database.execute(sql, [&evil.ticket]).unwrap(), 1, "{sql}");
-    let approve = async || -> Result<NodeRecord, _> {
-        post(&operator, &path(node.id, "/approve"), &Approve { ticket: evil.ticket.clone() }).await
-    };
+    let approve =
+        async || -> Result<NodeRecord, _> { node.decide(&operator, "/approve", &evil.ticket).await };
 
     // The words of a row are not what is shown.
     change("UPDATE boots SET message = 'harmless', code = 'no_policy', findings = '[]' WHERE ticket = ?1");

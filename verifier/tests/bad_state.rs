@@ -9,7 +9,7 @@ use common::node::{Node, said};
 use common::turned::TurnedServer;
 use common::{Server, get, limit_file_size, output, path, post};
 use halfkey_protocol::Reason;
-use halfkey_protocol::wire::operator::{AuditList, Because, NodeRecord, NodeState};
+use halfkey_protocol::wire::operator::{AuditList, NodeRecord, NodeState};
 use halfkey_protocol::wire::{Evidence, Verdict};
 use halfkey_testkit::postgres::Postgres;
 use halfkey_verifier::client::Client;
@@ -18,8 +18,7 @@ use std::time::Duration;
 const YEAR: Duration = Duration::from_secs(365 * 86_400);
 
 async fn decide(operator: &Client, node: &SoftNode, what: &str) -> Result<NodeRecord, Reason> {
-    let body = Because { because: "so".into() };
-    let answer = post::<NodeRecord>(operator, &path(node.node.id, what), &body).await;
+    let answer = node.node.decide(operator, what, "so").await;
     answer.map_err(|problem| Reason::from_code(&problem.code).unwrap())
 }
 
@@ -40,8 +39,7 @@ async fn a_clock_that_jumps_locks_nobody_out() {
         said(&post::<Verdict>(&server.anybody(), "/v1/finish", &evidence).await.unwrap())
     };
     let decide = async |server: &TurnedServer, what: &str| {
-        let body = Because { because: "so".into() };
-        let _: NodeRecord = post(&server.operator(), &path(node.id, what), &body).await.unwrap();
+        node.decide(&server.operator(), what, "so").await.unwrap();
     };
     assert_eq!(said(&node.boot(&server.anybody()).await), "released");
     let before = node.begin(&server.anybody(), "boot").await.unwrap();

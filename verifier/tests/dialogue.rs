@@ -104,13 +104,9 @@ async fn a_node_registers_enrolls_boots_and_is_revoked() {
     let verdict = node.boot(&anybody).await;
     assert_eq!(said(&verdict), "denied revoked");
     assert!(verdict.sealed.is_none() && verdict.release_signature.is_none());
-    let because = Because { because: "found".into() };
-    let _: NodeRecord = post(&operator, &path(node.id, "/restore"), &because).await.unwrap();
+    node.decide(&operator, "/restore", "found").await.unwrap();
     assert_eq!(said(&node.boot(&anybody).await), "released");
-    assert_eq!(
-        refused(post::<NodeRecord>(&operator, &path(node.id, "/restore"), &because).await),
-        Reason::Conflict
-    );
+    assert_eq!(refused(node.decide(&operator, "/restore", "found").await), Reason::Conflict);
 
     // The fence is extended: too late.
     node.tpm.measure(15, b"closed");
@@ -199,7 +195,7 @@ async fn what_was_booted_decides() {
     node.approve(&operator).await.unwrap();
     let because = Because { because: "to be sure".into() };
     let _: NodeRecord = post(&operator, &path(node.id, "/revoke"), &because).await.unwrap();
-    let _: NodeRecord = post(&operator, &path(node.id, "/restore"), &because).await.unwrap();
+    node.decide(&operator, "/restore", "found").await.unwrap();
     assert_eq!(said(&node.boot(&anybody).await), "denied policy_mismatch");
 
     // Without a log there is nothing that a policy could allow, whatever the PCRs.

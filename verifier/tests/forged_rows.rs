@@ -4,16 +4,17 @@
 mod common;
 
 use aws_lc_rs::signature::{Ed25519KeyPair, KeyPair as _};
-use common::node::{Node, enrolled, said};
+use common::node::{Line, Node, enrolled, said, sign};
 use common::{Server, get, path, post, refused};
-use halfkey_protocol::document::signed_bytes;
+use halfkey_evidence::signed_document::open;
+use halfkey_protocol::document::{Kind, Scope, signed_bytes};
 use halfkey_protocol::tpm::bank::PcrBank;
 use halfkey_protocol::wire::operator::{Because, NodeList, NodeRecord, NodeState};
 use halfkey_protocol::wire::policies::{GroupList, PolicyList, PolicyRecord};
 use halfkey_protocol::wire::{Evidence, Problem, Register, Verdict};
 use halfkey_protocol::{NodeId, Reason};
 use halfkey_testkit::software::{Software, lax, strict};
-use halfkey_verifier::domain::{By, Records};
+use halfkey_verifier::domain::{By, NewDocument, Records};
 use halfkey_verifier::keys::ClusterKey;
 use halfkey_verifier::store::sqlite::Sqlite;
 use std::sync::Arc;
@@ -321,8 +322,19 @@ fn a_row_that_can_t_be_read_forbids_no_revocation() {
     let key = ClusterKey::from_bytes(&[1; 32]);
     let records = Records::over(Arc::new(Sqlite::open(&path).unwrap()), key).unwrap();
     let (by, node) = (By { actor: "ada", now: 1 }, NodeId([7; 16]));
+    let tenant = Ed25519KeyPair::generate().unwrap();
+    let signed = |kind, scope: Scope| {
+        let revocation = open(&records.documents_after(0).unwrap()[0]).unwrap();
+        let line = Line { deployment: revocation.deployment, head: records.head().unwrap() };
+        let signed = sign(&tenant, &line.next(kind, &scope.to_string(), "found"));
+        (open(&signed).unwrap(), signed)
+    };
+    let restore = || {
+        let (opened, signed) = signed(Kind::Restoration, Scope::Revocation(node));
+        records.restore(node, NewDocument { opened: &opened, signed: &signed }, by).unwrap();
+    };
     records.revoke(node, Some("web1"), "test", by).unwrap();
-    records.restore(node, "test", by).unwrap();
+    restore();
     let sql =
         |statements: &str| rusqlite::Connection::open(&path).unwrap().execute_batch(statements).unwrap();
     sql("PRAGMA writable_schema = ON;
@@ -336,12 +348,13 @@ fn a_row_that_can_t_be_read_forbids_no_revocation() {
     records.hold(node, "stolen", by).unwrap();
     assert!(records.node(node).unwrap().unwrap().held.is_some(), "it is a row again");
     damage();
-    records.release(node, "found", by).unwrap();
+    let (opened, signed) = signed(Kind::Release, Scope::Hold(node));
+    records.release(node, NewDocument { opened: &opened, signed: &signed }, by).unwrap();
     damage();
     records.revoke(node, Some(""), "stolen", by).unwrap();
     assert!(records.node(node).unwrap().unwrap().revoked.is_some());
     damage();
-    records.restore(node, "found", by).unwrap();
+    restore();
     assert!(records.node(node).unwrap().unwrap().revoked.is_none());
 }
 

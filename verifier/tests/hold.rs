@@ -12,8 +12,7 @@ use halfkey_testkit::software::Software;
 use halfkey_verifier::client::Client;
 
 async fn decide(operator: &Client, node: &Node, what: &str) -> Result<NodeRecord, Problem> {
-    let because = Because { because: "the root file system is damaged".into() };
-    post(operator, &path(node.id, what), &because).await
+    node.decide(operator, what, "the root file system is damaged").await
 }
 
 #[tokio::test]

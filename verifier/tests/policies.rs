@@ -13,7 +13,7 @@ use halfkey_protocol::Reason;
 use halfkey_protocol::document::{Kind, Scope, signed_bytes};
 use halfkey_protocol::identity::fingerprint;
 use halfkey_protocol::tpm::bank::PcrBank;
-use halfkey_protocol::wire::operator::{AuditList, Because, NodeRecord};
+use halfkey_protocol::wire::operator::{AuditList, NodeRecord};
 use halfkey_protocol::wire::policies::{GroupList, MAX_POLICY, NodePolicy, PolicyList, PolicyRecord};
 use halfkey_protocol::wire::{Document, Evidence, Problem, SignedDocument, Verdict, Wait, Waited};
 use halfkey_testkit::software::{Software, policy_head};
@@ -374,8 +374,7 @@ async fn the_name_of_a_group_is_its_tenants_before_it_has_nodes_and_whatever_row
     assert_eq!(refused(taken), Reason::PolicySignature);
     // Taken when none of the tenant's nodes was left, it is still the tenant's for those that are back.
     let decide = async |what: &str| {
-        let because = Because { because: "retired".into() };
-        let _: NodeRecord = post(&operator, &path(node.id, what), &because).await.unwrap();
+        node.decide(&operator, what, "retired").await.unwrap();
     };
     decide("/revoke").await;
     other.apply(&operator, "group:web", &new().policy("mine")).await.unwrap();

@@ -6,7 +6,7 @@ mod common;
 use common::node::{Node, enrolled, said};
 use common::{Server, get, output, path, post, refused, until};
 use halfkey_protocol::document::Place;
-use halfkey_protocol::wire::operator::{AuditList, Because, Head, NodeRecord};
+use halfkey_protocol::wire::operator::{AuditList, Head, NodeRecord};
 use halfkey_protocol::wire::{Prove, Proved, Registered, Verdict, Wait, Waited};
 use halfkey_protocol::{NodeId, Reason};
 use halfkey_testkit::postgres::Postgres;
@@ -27,8 +27,7 @@ fn two() -> (Server, Server, String) {
 }
 
 async fn decide(server: &Server, node: &Node, what: &str) {
-    let body = Because { because: "so".into() };
-    let _: NodeRecord = post(&server.operator(), &path(node.id, what), &body).await.unwrap();
+    node.decide(&server.operator(), what, "so").await.unwrap();
 }
 
 #[tokio::test]
@@ -438,7 +437,7 @@ fn documents_of_several_servers_are_one_sequence() {
     let other = Records::over(Arc::new(store), ClusterKey::from_bytes(&[2; 32])).unwrap();
     let node = NodeId([99; 16]);
     servers[0].revoke(node, Some("web"), "stolen", by).unwrap();
-    let refused = other.restore(node, "found", by).unwrap_err();
+    let refused = other.hold(node, "found", by).unwrap_err();
     assert!(matches!(refused, Error::Refused(Reason::RolledBack, _)), "{refused}");
     assert_ne!(other.head().unwrap(), Place::default());
 }

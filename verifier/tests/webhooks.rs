@@ -11,9 +11,8 @@ use axum::response::{IntoResponse as _, Response};
 use base64ct::{Base64, Encoding as _};
 use common::node::{Node, enrolled, said};
 use common::scrape::Scrape;
-use common::{Server, output, path, post, until};
+use common::{Server, output, post, until};
 use halfkey_protocol::wire::Verdict;
-use halfkey_protocol::wire::operator::{Because, NodeRecord};
 use halfkey_testkit::pki::Pki;
 use halfkey_testkit::port::HeldPort;
 use halfkey_testkit::postgres::Postgres;
@@ -149,8 +148,7 @@ async fn receive(State(desk): State<Desk>, request: Request) -> Response {
 }
 
 async fn decide(server: &Server, node: &Node, what: &str) {
-    let body = Because { because: "so".into() };
-    let _: NodeRecord = post(&server.operator(), &path(node.id, what), &body).await.unwrap();
+    node.decide(&server.operator(), what, "so").await.unwrap();
 }
 
 #[tokio::test]

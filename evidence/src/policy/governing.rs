@@ -100,7 +100,8 @@ impl TenantNode<'_> {
             | Scope::Enrollment(_)
             | Scope::Proof(_)
             | Scope::Revocation(_)
-            | Scope::Hold(_) => Scope::Node(self.id),
+            | Scope::Hold(_)
+            | Scope::Approval(_) => Scope::Node(self.id),
         };
         self.is(policy, scope, Kind::Policy)
     }

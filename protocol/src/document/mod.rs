@@ -5,8 +5,9 @@
 //! well. So nothing can be left out, put back, signed by somebody else or carried to another server without being seen by whoever
 //! knows a later one.
 //!
-//! What an operator says without a tenant's signature (a revocation, and what takes it back), and that a node has proved its
-//! enrollment, are entries of the same sequence: the same text, and no signature.
+//! What an operator says without a tenant's signature (a revocation, a hold), and that a node has proved its enrollment, are entries
+//! of the same sequence: the same text, and no signature. What takes one of them back, and what approves a boot, is signed: it gives
+//! a node something.
 //!
 //! Agent and servers have different libraries for JSON and Ed25519: they give [`Backend`], and everything else is here.
 
@@ -190,7 +191,7 @@ fn read(bytes: &Bytes, keys: Vec<[u8; 32]>, backend: &impl Backend) -> Result<Op
     let scope = Scope::parse(&document.scope)
         .ok_or_else(|| form("expected a scope like node:ID, group:NAME or additions:ID"))?;
     if !kind.fits(&scope) {
-        return Err(Flaw::Form(format!("a {} can't be for {scope}", kind.as_str())));
+        return Err(Flaw::Form(format!("{} can't be for {scope}", kind.with_article())));
     }
     let deployment =
         Deployment::parse(&document.deployment).ok_or_else(|| form("expected a deployment id: a UUID"))?;
@@ -220,7 +221,8 @@ fn read(bytes: &Bytes, keys: Vec<[u8; 32]>, backend: &impl Backend) -> Result<Op
         | Kind::Revocation
         | Kind::Restoration
         | Kind::Hold
-        | Kind::Release => {}
+        | Kind::Release
+        | Kind::Approval => {}
     }
     let place = Place { number: document.number, sha256: sha256(bytes, &keys) };
     Ok(Opened {
@@ -367,6 +369,20 @@ mod tests {
             };
             assert_eq!(opened(revocation(), vec![]).unwrap().kind, Kind::Revocation);
             assert!(matches!(opened(revocation(), vec![by(1)]), Err(Flaw::Signature(_))));
+        }
+
+        #[test]
+        fn what_gives_a_node_something_has_one() {
+            let node = NodeId([7; 16]);
+            for (kind, scope) in [
+                (Kind::Restoration, Scope::Revocation(node)),
+                (Kind::Release, Scope::Hold(node)),
+                (Kind::Approval, Scope::Approval(node)),
+            ] {
+                let given = || document(|d| (d.kind, d.scope) = (kind.as_str().into(), scope.to_string()));
+                assert_eq!(opened(given(), vec![by(1)]).unwrap().kind, kind);
+                assert!(matches!(opened(given(), vec![]), Err(Flaw::Signature(_))), "{scope}");
+            }
         }
 
         fn proof(number: u64, body: &str) -> Result<Opened, Flaw> {

@@ -24,16 +24,18 @@ pub enum Kind {
     Proof,
     /// An operator's: nothing is released to the node any more. Body: who and why.
     Revocation,
-    /// An operator's: takes a revocation back. Body: who and why.
+    /// Takes a revocation back. Body: why.
     Restoration,
     /// An operator's: the next boots of the node are denied. Body: who and why.
     Hold,
-    /// An operator's: takes a hold back. Body: who and why.
+    /// Takes a hold back. Body: why.
     Release,
+    /// Releases a boot that waits, this one time. Body: its ticket.
+    Approval,
 }
 
 impl Kind {
-    const ALL: [Self; 10] = [
+    const ALL: [Self; 11] = [
         Self::Policy,
         Self::Additions,
         Self::Withdrawal,
@@ -44,6 +46,7 @@ impl Kind {
         Self::Restoration,
         Self::Hold,
         Self::Release,
+        Self::Approval,
     ];
 
     /// The name in documents.
@@ -59,7 +62,15 @@ impl Kind {
             Self::Restoration => "restoration",
             Self::Hold => "hold",
             Self::Release => "release",
+            Self::Approval => "approval",
         }
+    }
+
+    /// The name in a sentence: `a policy`, `an approval`.
+    pub fn with_article(self) -> String {
+        let name = self.as_str();
+        let article = if name.starts_with(['a', 'e', 'i', 'o', 'u']) { "an" } else { "a" };
+        format!("{article} {name}")
     }
 
     /// From the name.
@@ -70,8 +81,16 @@ impl Kind {
     /// Whether it counts only with a tenant's signature.
     pub fn is_signed(self) -> bool {
         match self {
-            Self::Policy | Self::Additions | Self::Withdrawal | Self::Membership | Self::Enrollment => true,
-            Self::Proof | Self::Revocation | Self::Restoration | Self::Hold | Self::Release => false,
+            Self::Policy
+            | Self::Additions
+            | Self::Withdrawal
+            | Self::Membership
+            | Self::Enrollment
+            | Self::Restoration
+            | Self::Release
+            | Self::Approval => true,
+            // What only takes something from a node needs no more than an operator who is listed.
+            Self::Proof | Self::Revocation | Self::Hold => false,
         }
     }
 
@@ -86,6 +105,7 @@ impl Kind {
             Scope::Proof(_) => self == Self::Proof,
             Scope::Revocation(_) => matches!(self, Self::Revocation | Self::Restoration),
             Scope::Hold(_) => matches!(self, Self::Hold | Self::Release),
+            Scope::Approval(_) => self == Self::Approval,
         }
     }
 }
@@ -109,6 +129,8 @@ pub enum Scope {
     Revocation(NodeId),
     /// Whether an operator holds a node's boots.
     Hold(NodeId),
+    /// Which boot of a node was approved.
+    Approval(NodeId),
 }
 
 impl Scope {
@@ -122,6 +144,7 @@ impl Scope {
             ("proof", id) => NodeId::parse(id).map(Self::Proof),
             ("revocation", id) => NodeId::parse(id).map(Self::Revocation),
             ("hold", id) => NodeId::parse(id).map(Self::Hold),
+            ("approval", id) => NodeId::parse(id).map(Self::Approval),
             ("group", name) => is_group_name(name).then(|| Self::Group(name.to_owned())),
             _ => None,
         }
@@ -136,7 +159,8 @@ impl Scope {
             | Self::Enrollment(id)
             | Self::Proof(id)
             | Self::Revocation(id)
-            | Self::Hold(id) => Some(*id),
+            | Self::Hold(id)
+            | Self::Approval(id) => Some(*id),
             Self::Group(_) => None,
         }
     }
@@ -149,7 +173,8 @@ impl Scope {
             | Self::Enrollment(_)
             | Self::Proof(_)
             | Self::Revocation(_)
-            | Self::Hold(_) => false,
+            | Self::Hold(_)
+            | Self::Approval(_) => false,
         }
     }
 }
@@ -165,6 +190,7 @@ impl fmt::Display for Scope {
             Self::Proof(id) => write!(f, "proof:{id}"),
             Self::Revocation(id) => write!(f, "revocation:{id}"),
             Self::Hold(id) => write!(f, "hold:{id}"),
+            Self::Approval(id) => write!(f, "approval:{id}"),
         }
     }
 }
@@ -191,6 +217,7 @@ mod tests {
             Scope::Proof(id),
             Scope::Revocation(id),
             Scope::Hold(id),
+            Scope::Approval(id),
         ] {
             assert_eq!(Scope::parse(&scope.to_string()), Some(scope));
         }

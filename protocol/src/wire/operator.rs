@@ -8,12 +8,12 @@
 //! | `GET /v1/operator/nodes?name=TEXT&limit=N` | | [`NodeList`]: those with this label, or whose id begins so |
 //! | `GET /v1/operator/nodes/{id}` | | [`NodeRecord`] |
 //! | `POST /v1/operator/nodes/{id}/enrollment` | [`Enroll`] | [`NodeRecord`] |
-//! | `POST /v1/operator/nodes/{id}/approve` | [`Approve`] | [`NodeRecord`] |
+//! | `POST /v1/operator/nodes/{id}/approve` | [`SignedDocument`]: an approval | [`NodeRecord`] |
 //! | `POST /v1/operator/nodes/{id}/deny` | [`Deny`] | [`NodeRecord`] |
 //! | `POST /v1/operator/nodes/{id}/revoke` | [`Because`] | [`NodeRecord`] |
-//! | `POST /v1/operator/nodes/{id}/restore` | [`Because`] | [`NodeRecord`] |
+//! | `POST /v1/operator/nodes/{id}/restore` | [`SignedDocument`]: a restoration | [`NodeRecord`] |
 //! | `POST /v1/operator/nodes/{id}/hold` | [`Because`] | [`NodeRecord`] |
-//! | `POST /v1/operator/nodes/{id}/release` | [`Because`] | [`NodeRecord`] |
+//! | `POST /v1/operator/nodes/{id}/release` | [`SignedDocument`]: a release | [`NodeRecord`] |
 //! | `GET /v1/operator/nodes/{id}/evidence?limit=N` | | [`EvidenceList`] |
 //! | `GET /v1/operator/evidence/{number}` | | [`EvidenceRecord`] |
 //! | `GET /v1/operator/audit?after=SEQ&node=ID&limit=N` | | [`AuditList`] |
@@ -241,14 +241,6 @@ pub struct Enroll {
     pub c_v: Credential,
 }
 
-/// Body of `POST approve`: releases this boot, and leaves the policy as it is.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
-pub struct Approve {
-    /// Which pending boot.
-    pub ticket: String,
-}
-
 /// Body of `POST deny`.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
@@ -259,7 +251,7 @@ pub struct Deny {
     pub because: String,
 }
 
-/// Body of `POST revoke`, `POST restore`, `POST hold` and `POST release`.
+/// Body of `POST revoke` and `POST hold`.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 pub struct Because {

@@ -174,7 +174,7 @@ pub enum Command {
         #[arg(long, value_name = "TEXT")]
         because: String,
     },
-    /// Undo a revocation
+    /// Undo a revocation, by the tenant key that enrolled the node
     Restore {
         /// Id, prefix or label
         node: String,
@@ -190,7 +190,7 @@ pub enum Command {
         #[arg(long, value_name = "TEXT", default_value = "maintenance")]
         because: String,
     },
-    /// Undo a hold: the node's boots are judged by its policy again
+    /// Undo a hold, by the tenant key that enrolled the node: its boots are judged by its policy again
     Release {
         /// Id, prefix or label
         node: String,

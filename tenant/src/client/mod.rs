@@ -10,11 +10,11 @@ use crate::error::{Error, Exit, Result};
 use crate::home::bundle::Bundle;
 use crate::render::text::clean;
 use halfkey_protocol::NodeId;
-use halfkey_protocol::wire::Problem;
 use halfkey_protocol::wire::operator::{
-    Approve, AuditList, Because, Deny, Enroll, EvidenceList, EvidenceRecord, NodeList, NodeRecord,
-    ServerInfo, query_value,
+    AuditList, Because, Deny, Enroll, EvidenceList, EvidenceRecord, NodeList, NodeRecord, ServerInfo,
+    query_value,
 };
+use halfkey_protocol::wire::{Problem, SignedDocument};
 use rustls::{AlertDescription, CertificateError};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
@@ -142,8 +142,8 @@ impl Client {
     ///
     /// # Errors
     /// As every request.
-    pub fn approve(&self, id: NodeId, body: &Approve) -> Result<NodeRecord> {
-        about(id, self.post(&format!("nodes/{id}/approve"), body)?)
+    pub fn approve(&self, id: NodeId, approval: &SignedDocument) -> Result<NodeRecord> {
+        about(id, self.post(&format!("nodes/{id}/approve"), approval)?)
     }
 
     /// Denies a pending boot.
@@ -166,8 +166,8 @@ impl Client {
     ///
     /// # Errors
     /// As every request.
-    pub fn restore(&self, id: NodeId, body: &Because) -> Result<NodeRecord> {
-        about(id, self.post(&format!("nodes/{id}/restore"), body)?)
+    pub fn restore(&self, id: NodeId, restoration: &SignedDocument) -> Result<NodeRecord> {
+        about(id, self.post(&format!("nodes/{id}/restore"), restoration)?)
     }
 
     /// Denies a node's boots from now on.
@@ -182,8 +182,8 @@ impl Client {
     ///
     /// # Errors
     /// As every request.
-    pub fn release(&self, id: NodeId, body: &Because) -> Result<NodeRecord> {
-        about(id, self.post(&format!("nodes/{id}/release"), body)?)
+    pub fn release(&self, id: NodeId, release: &SignedDocument) -> Result<NodeRecord> {
+        about(id, self.post(&format!("nodes/{id}/release"), release)?)
     }
 
     /// The newest evidence of a node.

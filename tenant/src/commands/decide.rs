@@ -2,11 +2,13 @@
 
 use crate::client::{Client, resolve};
 use crate::context::Context;
+use crate::documents::signing::SigningContext;
 use crate::error::{Error, Exit, Result};
 use crate::render;
 use crate::render::text::clean;
 use crate::trust::sequence::SequenceHead;
 use halfkey_protocol::NodeId;
+use halfkey_protocol::document::{Kind, Scope};
 use halfkey_protocol::wire::operator::{Because, Deny, NodeRecord, PendingBoot};
 
 /// A reason is one line of an audit trail.
@@ -36,15 +38,17 @@ pub fn revoke(context: &Context, node: &str, because: &str) -> Result<()> {
     done(context, &record, "revoked")
 }
 
-/// Undoes a revocation.
+/// Undoes a revocation: signed by the tenant key that enrolled the node.
 ///
 /// # Errors
-/// As every request.
+/// As [`SequenceHead::sign`]; when there is no tenant key here.
 pub fn restore(context: &Context, node: &str, because: &str) -> Result<()> {
     let because = reason(because)?;
-    let (client, id) = find(context, node)?;
-    let record = client.restore(id, &Because { because })?;
-    remember(context, &client);
+    let signing = SigningContext::open(context)?;
+    let id = signing.node(node)?;
+    let submit = |signed: &_| signing.client.restore(id, signed);
+    let scope = Scope::Revocation(id);
+    let record = signing.head()?.sign(&signing.key, Kind::Restoration, &scope, &because, submit)?;
     done(context, &record, "restored")
 }
 
@@ -68,15 +72,17 @@ pub fn hold(context: &Context, node: &str, because: &str) -> Result<()> {
     done(context, &record, "held until `halfkey release`:")
 }
 
-/// Undoes a hold.
+/// Undoes a hold: signed by the tenant key that enrolled the node.
 ///
 /// # Errors
-/// As every request.
+/// As [`SequenceHead::sign`]; when there is no tenant key here.
 pub fn release(context: &Context, node: &str, because: &str) -> Result<()> {
     let because = reason(because)?;
-    let (client, id) = find(context, node)?;
-    let record = client.release(id, &Because { because })?;
-    remember(context, &client);
+    let signing = SigningContext::open(context)?;
+    let id = signing.node(node)?;
+    let submit = |signed: &_| signing.client.release(id, signed);
+    let scope = Scope::Hold(id);
+    let record = signing.head()?.sign(&signing.key, Kind::Release, &scope, &because, submit)?;
     done(context, &record, "released")
 }
 

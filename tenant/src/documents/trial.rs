@@ -99,7 +99,8 @@ pub fn nodes(client: &Client, scope: &Scope) -> Result<Vec<NodeId>> {
         | Scope::Enrollment(id)
         | Scope::Proof(id)
         | Scope::Revocation(id)
-        | Scope::Hold(id) => Ok(vec![*id]),
+        | Scope::Hold(id)
+        | Scope::Approval(id) => Ok(vec![*id]),
     }
 }
 

@@ -26,7 +26,10 @@ pub struct Shown {
     pub sequence: Vec<SignedDocument>,
 }
 
-pub fn answer(request: &Request, shown: &Shown) -> Answer {
+pub fn answer(request: &Request, shown: &mut Shown) -> Answer {
+    if request.path.ends_with("/approve") {
+        shown.sequence.push(serde_json::from_slice(&request.body).unwrap());
+    }
     let Shown { record, evidence, deployment, governed, sequence } = shown;
     let path = request.path.trim_start_matches("/v1/operator/");
     let node = format!("nodes/{}", record.summary.id);
@@ -93,7 +96,7 @@ pub fn waiting(kernels: &[&str]) -> (Workstation, Vec<Shown>) {
 /// A workstation with the same tenant key as `other`, at a server that shows what is in the mutex.
 pub fn lying(other: &Workstation, shown: &Arc<Mutex<Shown>>) -> (Server, Workstation) {
     let (pki, shown) = (Pki::new(), shown.clone());
-    let server = Server::start(&pki, move |request| answer(request, &shown.lock().unwrap()));
+    let server = Server::start(&pki, move |request| answer(request, &mut shown.lock().unwrap()));
     let workstation = Workstation::logged_in(&pki.bundle(&[server.url()]));
     std::fs::copy(other.home().join("tenant.key"), workstation.home().join("tenant.key")).unwrap();
     (server, workstation)

@@ -1,18 +1,20 @@
 //! Boots that wait for an operator, and approvals.
 
+use super::document::{NewDocument, append_of_tenant};
 use super::model::{Boot, Decision, Node, Waiting};
 use super::policy_source::PolicySource;
 use super::{By, Error, Result, TxView, audit, evidence, json, legible, node, retention, seal};
 use crate::appraisal::Ruling;
 use crate::events::Event;
 use crate::store::BootRow;
+use halfkey_protocol::identity::fingerprint;
 use halfkey_protocol::wire::operator::{EvidenceRecord, PendingBoot};
 use halfkey_protocol::{NodeId, Reason};
 
 /// An approval to be recorded.
 pub struct Approval<'a> {
-    /// Which boot.
-    pub ticket: &'a str,
+    /// What the tenant signed: its body is the ticket of the boot.
+    pub document: NewDocument<'a>,
     /// When it is forgotten.
     pub expires: u64,
 }
@@ -131,7 +133,7 @@ pub fn use_approval(view: &TxView<'_>, node: NodeId, ticket: &str, now: u64) -> 
 /// Approves a boot, this one time: the one that the evidence of its row is of.
 ///
 /// # Errors
-/// `NotFound`, `Conflict`.
+/// `NotFound`, `Conflict`, `PolicySignature` (by another key than the node's tenant's), `Sequence`.
 pub fn approve(
     view: &TxView<'_>,
     node: NodeId,
@@ -140,11 +142,11 @@ pub fn approve(
     by: By<'_>,
 ) -> Result<()> {
     let conflict = |what: String| Err(Error::Refused(Reason::Conflict, what));
-    let (mut row, waits) = decidable(view, node, approval.ticket, by.now)?;
+    let ticket = approval.document.opened.body.as_str();
+    let (mut row, waits) = decidable(view, node, ticket, by.now)?;
     let boot = match shown(view, node, waits.pending, reviewer)? {
         Waiting::Shown(boot) => boot,
         Waiting::Allowed => {
-            let ticket = approval.ticket;
             return conflict(format!(
                 "the policy allows boot {ticket} by now: it is released when it asks again"
             ));
@@ -157,7 +159,8 @@ pub fn approve(
     if !boot.approvable {
         return conflict(format!("a boot that was refused with {} can't be approved", boot.code));
     }
-    let fields = Approved::new(node, approval.ticket, approval.expires, by.actor);
+    append_of_tenant(view, approval.document, by)?;
+    let fields = Approved::new(node, ticket, approval.expires, by.actor);
     row.decision = Some(APPROVED.to_owned());
     row.decided_by = Some(by.actor.to_owned());
     row.approved_until = Some(approval.expires);
@@ -165,7 +168,13 @@ pub fn approve(
     row.approval_tag = Some(seal::tag(view.key, seal::Kind::Approval, &fields.each()).to_vec());
     view.rows.put_boot(&row)?;
     view.emit(Event::Decided(node));
-    let detail = format!("boot {} of evidence {}, once", approval.ticket, boot.evidence_id);
+    let NewDocument { opened, signed } = approval.document;
+    let detail = format!(
+        "boot {ticket} of evidence {}, once, document {}, tenant key {}",
+        boot.evidence_id,
+        opened.place.number,
+        fingerprint(signed.tenant_key())
+    );
     audit::append(view, by, "approve", Some(node), &detail)
 }
 

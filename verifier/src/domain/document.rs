@@ -71,8 +71,19 @@ pub fn renew(view: &TxView<'_>) -> Result<usize> {
     Ok(1)
 }
 
-/// What an operator says, and that an enrollment was proved, takes its place between the documents: else its row could be put back
-/// unseen.
+/// The same of what gives a node something, which is its tenant's to say.
+///
+/// # Errors
+/// `Sequence`, `PolicySignature`.
+pub fn append_of_tenant(view: &TxView<'_>, document: NewDocument<'_>, by: By<'_>) -> Result<()> {
+    let NewDocument { opened, signed } = document;
+    let refused = |why| Error::Refused(Reason::PolicySignature, why);
+    view.index.require_tenant(opened).map_err(refused)?;
+    append(view, opened, signed, by)
+}
+
+/// What an operator says without a tenant's key, and that an enrollment was proved, takes its place between the documents: else its
+/// row could be put back unseen.
 ///
 /// # Errors
 /// When the database can't be written.

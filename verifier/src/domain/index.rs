@@ -7,6 +7,7 @@ use super::model::Stage;
 use halfkey_evidence::signed_document;
 use halfkey_protocol::NodeId;
 use halfkey_protocol::document::{Deployment, Kind, Opened, Place, Scope};
+use halfkey_protocol::identity::fingerprint;
 use halfkey_protocol::wire::operator::Held;
 use halfkey_protocol::wire::{self, SignedDocument};
 use std::collections::{HashMap, HashSet};
@@ -89,8 +90,32 @@ impl Index {
                 crate::hex(&named.sha256)
             ));
         }
+        self.require_tenant(&opened).map_err(|why| format!("document {at}: {why}"))?;
         self.push(&opened);
         Ok(opened)
+    }
+
+    /// What gives a node something (a boot that waits is released, a revocation or a hold is taken back) is its tenant's to say: of
+    /// whoever enrolled it. Of a node that nobody enrolled any tenant says it.
+    ///
+    /// # Errors
+    /// Whose key is expected, and whose is found.
+    pub fn require_tenant(&self, opened: &Opened) -> Result<(), String> {
+        let node = match (opened.kind, &opened.scope) {
+            (Kind::Restoration, Scope::Revocation(node))
+            | (Kind::Release, Scope::Hold(node))
+            | (Kind::Approval, Scope::Approval(node)) => node,
+            _ => return Ok(()),
+        };
+        let (Some(tenant), Some(found)) = (self.key(*node), opened.keys.first()) else { return Ok(()) };
+        if found == tenant {
+            return Ok(());
+        }
+        let [tenant, found] = [tenant, found].map(|key| fingerprint(key));
+        Err(format!(
+            "expected {} by the tenant key that enrolled node {node}, {tenant}, found {found}",
+            opened.kind.with_article()
+        ))
     }
 
     /// The next document, which was checked.
@@ -134,7 +159,7 @@ impl Index {
             (Scope::Node(_) | Scope::Group(_) | Scope::Additions(_), Kind::Withdrawal) => {
                 self.withdrawals.insert(number);
             }
-            (Scope::Node(_) | Scope::Group(_) | Scope::Additions(_), _) => {}
+            (Scope::Node(_) | Scope::Group(_) | Scope::Additions(_) | Scope::Approval(_), _) => {}
         }
         let scope = opened.scope.to_string();
         if !opened.keys.is_empty() {

@@ -366,7 +366,7 @@ impl Records {
     /// As [`boot::approve`].
     ///
     /// # Errors
-    /// `NotFound`, `Conflict`, `RolledBack`.
+    /// `NotFound`, `Conflict`, `PolicySignature`, `Sequence`, `RolledBack`.
     pub fn approve(
         &self,
         node: NodeId,
@@ -374,7 +374,10 @@ impl Records {
         reviewer: &dyn BootReviewer,
         by: By<'_>,
     ) -> Result<()> {
-        self.write_here(|view| boot::approve(view, node, approval, reviewer, by))
+        self.write_document(|view| {
+            boot::approve(view, node, approval, reviewer, by)?;
+            Ok(((), Some(approval.document.opened.clone())))
+        })
     }
 
     /// As [`boot::deny`].
@@ -396,9 +399,12 @@ impl Records {
     /// As [`revocation::restore`].
     ///
     /// # Errors
-    /// `Conflict`, `RolledBack`.
-    pub fn restore(&self, node: NodeId, because: &str, by: By<'_>) -> Result<()> {
-        self.write_document(|view| Ok(((), Some(revocation::restore(view, node, because, by)?))))
+    /// `Conflict`, `PolicySignature`, `Sequence`, `RolledBack`.
+    pub fn restore(&self, node: NodeId, document: NewDocument<'_>, by: By<'_>) -> Result<()> {
+        self.write_document(|view| {
+            revocation::restore(view, node, document, by)?;
+            Ok(((), Some(document.opened.clone())))
+        })
     }
 
     /// As [`revocation::hold`].
@@ -412,9 +418,12 @@ impl Records {
     /// As [`revocation::release`].
     ///
     /// # Errors
-    /// `Conflict`, `RolledBack`.
-    pub fn release(&self, node: NodeId, because: &str, by: By<'_>) -> Result<()> {
-        self.write_document(|view| Ok(((), Some(revocation::release(view, node, because, by)?))))
+    /// `Conflict`, `PolicySignature`, `Sequence`, `RolledBack`.
+    pub fn release(&self, node: NodeId, document: NewDocument<'_>, by: By<'_>) -> Result<()> {
+        self.write_document(|view| {
+            revocation::release(view, node, document, by)?;
+            Ok(((), Some(document.opened.clone())))
+        })
     }
 
     /// As [`ruling::attest`], with a rule that always has a ruling.

@@ -1,10 +1,12 @@
-//! What an operator says of a node as a whole: revoked or not, held or not. Each takes its place in the sequence.
+//! What an operator says of a node as a whole: revoked or not, held or not. Each takes its place in the sequence. What takes
+//! something from a node any operator says who is listed; what gives it back, the node's tenant by a signature.
 
-use super::document::entry;
+use super::document::{NewDocument, append_of_tenant, entry};
 use super::{By, Error, Notice, NoticeKind, Result, TxView, audit};
 use crate::events::Event;
 use crate::store::NodeRow;
 use halfkey_protocol::document::{Kind, Opened, Scope};
+use halfkey_protocol::identity::fingerprint;
 use halfkey_protocol::{NodeId, Reason};
 
 /// Nothing is released any more. Approvals are void, also after [`restore`]. Without a label: of a node of which nothing is known but
@@ -45,21 +47,21 @@ pub fn revoke(
     entry(view, Kind::Revocation, Scope::Revocation(node), said(because, by), by)
 }
 
-/// Takes that back. Gives the entry of the sequence.
+/// Takes that back.
 ///
 /// # Errors
-/// `Conflict`.
-pub fn restore(view: &TxView<'_>, node: NodeId, because: &str, by: By<'_>) -> Result<Opened> {
+/// `Conflict`, `PolicySignature` (by another key than the node's tenant's), `Sequence`.
+pub fn restore(view: &TxView<'_>, node: NodeId, document: NewDocument<'_>, by: By<'_>) -> Result<()> {
     let by_row = view.known_row(node)?.is_some_and(|row| row.revoked_because.is_some());
     if !by_row && !view.index.is_revoked(node) {
         return Err(Error::Refused(Reason::Conflict, format!("node {node} is not revoked")));
     }
+    append_of_tenant(view, document, by)?;
     let mut row = view.node_row(node, by.now)?;
     row.revoked_because = None;
     view.rows.put_node(&row)?;
     view.emit(Event::Decided(node));
-    audit::append(view, by, "restore", Some(node), because)?;
-    entry(view, Kind::Restoration, Scope::Revocation(node), said(because, by), by)
+    audit::append(view, by, "restore", Some(node), &signed(document))
 }
 
 /// Its boots are denied from now on, so that they ask for the passphrase at once and with the disk closed. Somebody
@@ -83,19 +85,25 @@ pub fn hold(view: &TxView<'_>, node: NodeId, because: &str, by: By<'_>) -> Resul
 /// Takes that back.
 ///
 /// # Errors
-/// `Conflict`.
-pub fn release(view: &TxView<'_>, node: NodeId, because: &str, by: By<'_>) -> Result<Opened> {
+/// `Conflict`, `PolicySignature` (by another key than the node's tenant's), `Sequence`.
+pub fn release(view: &TxView<'_>, node: NodeId, document: NewDocument<'_>, by: By<'_>) -> Result<()> {
     let held = |row: NodeRow| row.held_by.is_some() || row.held_because.is_some();
     if !view.known_row(node)?.is_some_and(held) && !view.index.is_held(node) {
         return Err(Error::Refused(Reason::Conflict, format!("node {node} is not held")));
     }
+    append_of_tenant(view, document, by)?;
     let mut row = view.node_row(node, by.now)?;
     row.held_by = None;
     row.held_because = None;
     view.rows.put_node(&row)?;
     view.emit(Event::Decided(node));
-    audit::append(view, by, "release", Some(node), because)?;
-    entry(view, Kind::Release, Scope::Hold(node), said(because, by), by)
+    audit::append(view, by, "release", Some(node), &signed(document))
+}
+
+/// Why, and who signed it.
+fn signed(NewDocument { opened, signed }: NewDocument<'_>) -> String {
+    let key = fingerprint(signed.tenant_key());
+    format!("{}, document {}, tenant key {key}", opened.body, opened.place.number)
 }
 
 /// Who and why, as an entry says it.

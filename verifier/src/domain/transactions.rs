@@ -355,8 +355,9 @@ mod tests {
     use crate::domain::By;
     use crate::store::memory::Memory;
     use crate::store::sqlite::Sqlite;
+    use aws_lc_rs::signature::{Ed25519KeyPair, KeyPair as _};
     use halfkey_protocol::NodeId;
-    use halfkey_protocol::document::{Deployment, Kind, Scope, next, sha256};
+    use halfkey_protocol::document::{Deployment, Kind, Scope, next, sha256, signed_bytes};
     use std::sync::Arc;
     use std::sync::atomic::{AtomicUsize, Ordering};
 
@@ -415,7 +416,7 @@ mod tests {
         records.revoke(node, Some("web1"), "stolen", by).unwrap();
         assert!(records.node(node).unwrap().unwrap().revoked.is_some());
         assert_eq!((records.head().unwrap().number, records.audit(None, None, 9).unwrap().len()), (1, 1));
-        records.restore(node, "found", by).unwrap();
+        records.hold(node, "found", by).unwrap();
     }
 
     #[test]
@@ -429,7 +430,8 @@ mod tests {
         assert!(records.node(node).unwrap().unwrap().revoked.is_some(), "it goes on from what is there");
     }
 
-    /// Who writes the database has a restoration of his own put in by a trigger, between the look at it and the next document.
+    /// Who writes the database has a restoration of his own put in by a trigger, between the look at it and the next document. The key
+    /// that signs it is anybody's: of a node that was only registered any tenant says it.
     #[test]
     fn what_came_beside_a_server_while_it_wrote_gets_no_tag() {
         let dir = tempfile::tempdir().unwrap();
@@ -439,18 +441,21 @@ mod tests {
         let (by, stolen, other) = (By { actor: "ada", now: 1 }, NodeId([7; 16]), NodeId([8; 16]));
         records.revoke(stolen, Some("web1"), "stolen", by).unwrap();
         let (scope, here) = (Scope::Revocation(stolen), Deployment([0; 16]));
-        let found =
-            next(Kind::Restoration, &scope, here, &records.head().unwrap(), 1, "ada: found".to_owned());
+        let found = next(Kind::Restoration, &scope, here, &records.head().unwrap(), 1, "found".to_owned());
         let document = serde_json::to_vec(&found).unwrap();
+        let tenant = Ed25519KeyPair::generate().unwrap();
+        let key = tenant.public_key().as_ref();
+        let signatures = [key, tenant.sign(&signed_bytes(&document)).as_ref()].concat();
         let database = rusqlite::Connection::open(&path).unwrap();
         let hex = |bytes: &[u8]| bytes.iter().map(|byte| format!("{byte:02x}")).collect::<String>();
         database
             .execute_batch(&format!(
                 "CREATE TRIGGER beside AFTER INSERT ON audit WHEN (SELECT count(*) FROM documents) = 1 BEGIN
-                     INSERT INTO documents SELECT 2, scope, X'{}', handed_in_at, handed_in_by, signatures, X'{}', tag
+                     INSERT INTO documents SELECT 2, scope, X'{}', handed_in_at, handed_in_by, X'{}', X'{}', tag
                      FROM documents;
                  END",
-                hex(&sha256(&document, &[])),
+                hex(&sha256(&document, &[key.try_into().unwrap()])),
+                hex(&signatures),
                 hex(&document)
             ))
             .unwrap();

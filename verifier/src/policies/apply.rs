@@ -48,6 +48,35 @@ pub fn check(
     deployment: Deployment,
     now: u64,
 ) -> Result<Opened, Rejection> {
+    parse(envelope(scope, signed, deployment, now)?)
+}
+
+/// Verifies what a tenant says about a node in one word and one line: this kind of document, for this scope of this deployment. Whose
+/// key it is, is another question.
+///
+/// # Errors
+/// As [`check`]; `PolicySignature` for another kind.
+pub fn decision(
+    kind: Kind,
+    scope: &Scope,
+    signed: &SignedDocument,
+    deployment: Deployment,
+    now: u64,
+) -> Result<Envelope, Rejection> {
+    let envelope = envelope(scope, signed, deployment, now)?;
+    if envelope.kind == kind {
+        return Ok(envelope);
+    }
+    let what = format!("expected {}, found {}", kind.with_article(), envelope.kind.with_article());
+    Err(Rejection::new(Reason::PolicySignature, what))
+}
+
+fn envelope(
+    scope: &Scope,
+    signed: &SignedDocument,
+    deployment: Deployment,
+    now: u64,
+) -> Result<Envelope, Rejection> {
     let envelope = signed_document::open(signed).map_err(|flaw| signed_document::rejection(&flaw))?;
     require_here(&envelope, deployment)?;
     if envelope.scope != *scope {
@@ -56,10 +85,10 @@ pub fn check(
     }
     if envelope.created > now.saturating_add(CLOCK_TOLERANCE) {
         let (found, here) = (utc(envelope.created), utc(now));
-        let what = format!("the policy was signed at {found}, and here it is {here}");
+        let what = format!("the {} was signed at {found}, and here it is {here}", envelope.kind.as_str());
         return Err(Rejection::new(Reason::Conflict, what).hint("set the clock of the operator's machine"));
     }
-    parse(envelope)
+    Ok(envelope)
 }
 
 /// Whether it is for this deployment.
@@ -90,8 +119,9 @@ fn parse(envelope: Envelope) -> Result<Opened, Rejection> {
         | Kind::Revocation
         | Kind::Restoration
         | Kind::Hold
-        | Kind::Release => {
-            let what = format!("expected a policy, found a {}", envelope.kind.as_str());
+        | Kind::Release
+        | Kind::Approval => {
+            let what = format!("expected a policy, found {}", envelope.kind.with_article());
             return Err(Rejection::new(Reason::PolicySignature, what));
         }
     };

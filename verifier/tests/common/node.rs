@@ -6,7 +6,7 @@ use halfkey_evidence::{credential, registration};
 use halfkey_protocol::Bytes;
 use halfkey_protocol::document::{Kind, Scope};
 use halfkey_protocol::identity::sha256;
-use halfkey_protocol::wire::operator::{Approve, Enroll, NodeRecord, ServerInfo};
+use halfkey_protocol::wire::operator::{Because, Enroll, NodeRecord, ServerInfo};
 use halfkey_protocol::wire::policies::PolicyRecord;
 use halfkey_protocol::wire::{
     Activated, Document, Enrollment, Problem, Proposal, Propose, Proposed, Proved, Register, Registered,
@@ -210,7 +210,19 @@ impl<T: Attester> Node<T> {
     pub async fn approve(&self, operator: &Client) -> Result<NodeRecord, Problem> {
         let record: NodeRecord = get(operator, &path(self.id, "")).await.unwrap();
         let ticket = record.pending.expect("a boot that waits").ticket;
-        post(operator, &path(self.id, "/approve"), &Approve { ticket }).await
+        self.decide(operator, "/approve", &ticket).await
+    }
+
+    /// What an operator says of it; its tenant signs what gives it something. `body`: why, or the ticket of a boot.
+    pub async fn decide(&self, operator: &Client, what: &str, body: &str) -> Result<NodeRecord, Problem> {
+        let (kind, scope) = match what {
+            "/approve" => (Kind::Approval, Scope::Approval(self.id)),
+            "/restore" => (Kind::Restoration, Scope::Revocation(self.id)),
+            "/release" => (Kind::Release, Scope::Hold(self.id)),
+            _ => return post(operator, &path(self.id, what), &Because { because: body.into() }).await,
+        };
+        let signed = self.sign(&line_at(operator).await.next(kind, &scope.to_string(), body));
+        post(operator, &path(self.id, what), &signed).await
     }
 
     /// Signs a policy, additions, or a withdrawal if there is no text: the next document of the server's sequence.

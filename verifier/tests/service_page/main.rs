@@ -7,15 +7,8 @@ mod common;
 mod page;
 
 use common::node::{Node, said};
-use common::{client, path, post, until};
-use halfkey_protocol::wire::operator::{Because, NodeRecord};
-use halfkey_verifier::client::Client;
+use common::{client, until};
 use page::{Hosts, SERVERS};
-
-async fn decide(operator: &Client, node: &Node, what: &str) {
-    let body = Because { because: "so".into() };
-    let _: NodeRecord = post(operator, &path(node.id, what), &body).await.unwrap();
-}
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn three_servers_behind_a_balancer_as_the_page_says() {
@@ -82,7 +75,7 @@ async fn three_servers_behind_a_balancer_as_the_page_says() {
     for (told, others) in [(0, [1, 2]), (1, [2, 0]), (2, [0, 1])] {
         for (what, comes_to) in [("/revoke", "denied revoked"), ("/restore", "released")] {
             hosts.only(SERVERS[told]);
-            decide(&operator, &node, what).await;
+            node.decide(&operator, what, "so").await.unwrap();
             for other in others {
                 hosts.only(SERVERS[other]);
                 assert_eq!(said(&node.boot(&anybody).await), comes_to, "{what}: {}", SERVERS[other]);

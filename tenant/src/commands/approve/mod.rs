@@ -23,8 +23,9 @@ use crate::render::{self, time};
 use crate::trust::boot::Boot;
 use halfkey_evidence::policy::{Assured, Finding, KeyList, Policy};
 use halfkey_protocol::NodeId;
+use halfkey_protocol::document::Kind;
 use halfkey_protocol::wire::Proposal;
-use halfkey_protocol::wire::operator::{Approve, NodeRecord};
+use halfkey_protocol::wire::operator::NodeRecord;
 use halfkey_protocol::wire::policies::Scope;
 use std::time::Duration;
 
@@ -117,7 +118,9 @@ fn once(signing: &SigningContext<'_>, id: NodeId, waiting: &WaitingBoot, asked: 
         confirm("Release this boot once, and leave the policy as it is?")?;
     }
     // That of the quote that was checked: neither one that came in between is meant, nor one that the server would like.
-    let after = signing.client.approve(id, &Approve { ticket: waiting.shown().ticket.clone() })?;
+    let (scope, ticket) = (Scope::Approval(id), &waiting.shown().ticket);
+    let submit = |signed: &_| signing.client.approve(id, signed);
+    let after = signing.head()?.sign(&signing.key, Kind::Approval, &scope, ticket, submit)?;
     decide::done(signing.context, &after, "approved once:")
 }
 

@@ -12,7 +12,7 @@ use crate::http::body::Json;
 use crate::http::described::{Asker, Routes};
 use crate::http::parameters::{InPath, node_id, parameters, plain_text};
 use crate::http::refusal::{Answer, Refusal};
-use crate::policies::apply::require_here;
+use crate::policies::apply::{self, require_here};
 use crate::{CLOCK_TOLERANCE, utc};
 use axum::extract::rejection::QueryRejection;
 use axum::extract::{Query, State};
@@ -20,12 +20,13 @@ use axum::middleware::from_fn_with_state;
 use axum::{Extension, Router};
 use halfkey_evidence::registration;
 use halfkey_evidence::signed_document::open_enrollment;
-use halfkey_protocol::document::{Opened, Scope};
+use halfkey_protocol::document::{Kind, Opened, Scope};
 use halfkey_protocol::tpm::bank::PcrBank;
+use halfkey_protocol::wire::SignedDocument;
 use halfkey_protocol::wire::credential_digest;
 use halfkey_protocol::wire::operator::{
-    Approve, AuditList, Because, Deny, Enroll, EvidenceList, EvidenceRecord, Head, NodeRecord, NodeState,
-    NodeSummary, SequencePart, ServerInfo,
+    AuditList, Because, Deny, Enroll, EvidenceList, EvidenceRecord, Head, NodeRecord, NodeState, NodeSummary,
+    SequencePart, ServerInfo,
 };
 use halfkey_protocol::{Bytes, MAX_SERVERS, NodeId, Reason};
 use schemars::JsonSchema;
@@ -133,20 +134,15 @@ async fn approve(
     State(app): State<Arc<App>>,
     Extension(caller): Extension<Caller>,
     InPath(id): InPath,
-    message: Json<Approve>,
+    message: Json<SignedDocument>,
 ) -> Answer<NodeRecord> {
-    let node = node_id(&id)?;
-    let Approve { ticket } = message.value;
     let lifetime = app.config().lifetimes.approval;
-    let (library, clock) = (app.verifier()?.library.clone(), app.clock.clone());
-    let approved = app.db.run(move |records| {
-        let by = By { actor: &caller.0, now: clock.now() };
-        let approval = Approval { ticket: &ticket, expires: by.now.saturating_add(lifetime) };
+    let library = app.verifier()?.library.clone();
+    let approve = move |records: &Records, node, document: NewDocument<'_>, by: By<'_>| {
+        let approval = Approval { document, expires: by.now.saturating_add(lifetime) };
         records.approve(node, &approval, &*library, by)
-    });
-    approved.await?;
-    info!(%node, "boot approved");
-    record(&app, node).await
+    };
+    give(&app, caller, &id, message, (Kind::Approval, Scope::Approval), "boot approved", approve).await
 }
 
 async fn deny(
@@ -208,12 +204,10 @@ async fn restore(
     State(app): State<Arc<App>>,
     Extension(caller): Extension<Caller>,
     InPath(id): InPath,
-    message: Json<Because>,
+    message: Json<SignedDocument>,
 ) -> Answer<NodeRecord> {
-    decide(&app, caller, &id, message, "restored", |records, node, because, by| {
-        records.restore(node, because, by)
-    })
-    .await
+    let what = (Kind::Restoration, Scope::Revocation as fn(_) -> _);
+    give(&app, caller, &id, message, what, "restored", Records::restore).await
 }
 
 async fn hold(
@@ -222,38 +216,48 @@ async fn hold(
     InPath(id): InPath,
     message: Json<Because>,
 ) -> Answer<NodeRecord> {
-    decide(&app, caller, &id, message, "held", |records, node, because, by| records.hold(node, because, by))
-        .await
+    let node = node_id(&id)?;
+    let because = message.value.because;
+    plain_text("a reason", &because, 512)?;
+    let clock = app.clock.clone();
+    app.db
+        .run(move |records| records.hold(node, &because, By { actor: &caller.0, now: clock.now() }))
+        .await?;
+    info!(%node, "held");
+    decided(&app, node).await
 }
 
 async fn release(
     State(app): State<Arc<App>>,
     Extension(caller): Extension<Caller>,
     InPath(id): InPath,
-    message: Json<Because>,
+    message: Json<SignedDocument>,
 ) -> Answer<NodeRecord> {
-    decide(&app, caller, &id, message, "released", |records, node, because, by| {
-        records.release(node, because, by)
-    })
-    .await
+    let what = (Kind::Release, Scope::Hold as fn(_) -> _);
+    give(&app, caller, &id, message, what, "hold taken back", Records::release).await
 }
 
-/// An operator's decision about a node that was enrolled, with its reason; `done` says in the log what it was.
-async fn decide<T: Send + 'static>(
+/// What gives a node something, signed by its tenant: a document of this kind, for this scope. `done` says in the log what it was.
+async fn give(
     app: &App,
     caller: Caller,
     id: &str,
-    message: Json<Because>,
+    message: Json<SignedDocument>,
+    (kind, scope): (Kind, fn(NodeId) -> Scope),
     done: &'static str,
-    decision: impl FnOnce(&Records, NodeId, &str, By<'_>) -> Result<T, Error> + Send + 'static,
+    decision: impl FnOnce(&Records, NodeId, NewDocument<'_>, By<'_>) -> Result<(), Error> + Send + 'static,
 ) -> Answer<NodeRecord> {
     let node = node_id(id)?;
-    let because = message.value.because;
-    plain_text("a reason", &because, 512)?;
+    let signed = message.value;
+    let opened = apply::decision(kind, &scope(node), &signed, app.verifier()?.deployment, app.clock.now())?;
+    // The ticket of a boot is one as well.
+    plain_text("a reason", &opened.body, 512)?;
     let clock = app.clock.clone();
-    app.db
-        .run(move |records| decision(records, node, &because, By { actor: &caller.0, now: clock.now() }))
-        .await?;
+    let decided_on = app.db.run(move |records| {
+        let document = NewDocument { opened: &opened, signed: &signed };
+        decision(records, node, document, By { actor: &caller.0, now: clock.now() })
+    });
+    decided_on.await?;
     info!(%node, "{done}");
     decided(app, node).await
 }
