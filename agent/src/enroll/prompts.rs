@@ -20,11 +20,31 @@ const DEPTH: u32 = 16;
 /// More devices below one do not either.
 const WIDTH: usize = 256;
 
+/// What is mounted here is needed for an initramfs of this machine (dracut.sh, `host_devs`): dracut takes what it is on, and swap,
+/// into a hostonly one.
+const NEEDED: [&str; 15] = [
+    "/",
+    "/etc",
+    "/bin",
+    "/sbin",
+    "/lib",
+    "/lib64",
+    "/usr",
+    "/usr/bin",
+    "/usr/sbin",
+    "/usr/lib",
+    "/usr/lib64",
+    "/boot",
+    "/boot/efi",
+    "/boot/zipl",
+    "/efi",
+];
+
 /// What this system says of its next boot.
 struct System<'a> {
     cmdline: &'a str,
     crypttab: &'a str,
-    /// LUKS UUIDs below /, /usr and swap.
+    /// LUKS UUIDs below what is mounted at [`NEEDED`], and swap.
     needed: BTreeSet<String>,
     /// The LUKS UUID of what stands at a path; none if it is not LUKS.
     uuid_at: &'a dyn Fn(&str) -> Option<String>,
@@ -65,7 +85,7 @@ pub fn check(devices: &[PathBuf], plans: &[Plan]) -> Result<()> {
         "the initramfs would ask for the passphrase of volume {}, and what attestation opened would be closed for it",
         left.join(", ")
     ))
-    .hint("enroll it as well; or take it out of the initramfs (rd.luks.* on the kernel command line, x-initrd.attach in /etc/crypttab); if it is opened there without a prompt, add --others-may-ask"))
+    .hint("enroll it as well; or take it out of the initramfs (rd.luks.* on the kernel command line, x-initrd.attach and force in /etc/crypttab; what is mounted at /boot or /efi); if it is opened there without a prompt, add --others-may-ask"))
 }
 
 /// Those that would be asked for and are not enrolled.
@@ -98,7 +118,7 @@ fn asked(system: &System) -> BTreeSet<String> {
     if !off("rd.luks.crypttab") && !off("luks.crypttab") {
         for entry in plan::entries(system.crypttab) {
             let mut options = entry.options.split(',');
-            let attach = options.any(|option| option == "x-initrd.attach");
+            let attach = options.any(|option| matches!(option, "x-initrd.attach" | "force"));
             let uuid = (system.uuid_at)(&plan::path_of(entry.device));
             asked.extend(uuid.filter(|uuid| attach || system.needed.contains(uuid)));
         }
@@ -106,14 +126,14 @@ fn asked(system: &System) -> BTreeSet<String> {
     asked
 }
 
-/// LUKS UUIDs of the mappings below /, /usr and swap: dracut takes their entries of crypttab into the image.
+/// LUKS UUIDs of the mappings below [`NEEDED`] and swap: dracut takes their entries of crypttab into the image.
 fn needed(
     mounts: &[mountinfo::Mount],
     swaps: &str,
     sys: &Path,
     number: &dyn Fn(&Path) -> Option<(u32, u32)>,
 ) -> BTreeSet<String> {
-    let mut numbers = of_root(mounts, number);
+    let mut numbers = devices_of(&NEEDED, mounts, number);
     for line in swaps.lines().skip(1) {
         let path = line.split_whitespace().next().unwrap_or_default();
         numbers.extend(number(Path::new(path)));
@@ -156,13 +176,17 @@ impl Mapping {
 
 /// The mappings below / and /usr of this system.
 pub fn mappings_of_root() -> BTreeSet<Mapping> {
-    mappings(&of_root(&mountinfo::now(), &gate::device_number), Path::new("/sys"))
+    mappings(&devices_of(&["/", "/usr"], &mountinfo::now(), &gate::device_number), Path::new("/sys"))
 }
 
-/// The devices of / and /usr.
-fn of_root(mounts: &[mountinfo::Mount], number: &dyn Fn(&Path) -> Option<(u32, u32)>) -> Vec<(u32, u32)> {
+/// The devices of what is mounted at these points.
+fn devices_of(
+    points: &[&str],
+    mounts: &[mountinfo::Mount],
+    number: &dyn Fn(&Path) -> Option<(u32, u32)>,
+) -> Vec<(u32, u32)> {
     let mut numbers = Vec::new();
-    for mount in ["/", "/usr"].into_iter().filter_map(|point| mountinfo::at(mounts, point)) {
+    for mount in points.iter().filter_map(|point| mountinfo::at(mounts, point)) {
         if mount.device.0 != 0 {
             numbers.push(mount.device);
         } else if mount.kind == "btrfs" {
@@ -273,7 +297,10 @@ mod tests {
         let entry = |options: &str| format!("data /dev/vdb none {options}\n");
         assert!(of("", &entry("luks,discard"), &[]).is_empty());
         assert_eq!(of("", &entry("luks,x-initrd.attach"), &[]), [B]);
-        // Below swap or /usr.
+        // dracut's own word for it.
+        assert_eq!(of("", &entry("luks,force"), &[]), [B]);
+        assert!(of("", &entry("luks,force-x"), &[]).is_empty());
+        // Below swap, /usr or /boot.
         assert_eq!(of("", &entry("luks"), &[B]), [B]);
         assert_eq!(of("", &format!("data UUID={B} /key x-initrd.attach"), &[]), [B]);
         assert!(of("rd.luks.crypttab=0", &entry("x-initrd.attach"), &[]).is_empty());
@@ -316,6 +343,12 @@ mod tests {
         assert_eq!(found(&mounts, "Filename Type\n/swapfile file\n/dev/dm-3 partition\n"), [A, B]);
         let usr = mountinfo::parse("29 1 0:31 / /usr rw - btrfs /dev/mapper/pool rw");
         assert_eq!(found(&usr, ""), [C]);
+        for point in ["/boot", "/boot/efi", "/efi"] {
+            let beside = mountinfo::parse(&format!("30 28 253:4 / {point} rw - vfat /dev/mapper/pool rw"));
+            assert_eq!(found(&[mounts.clone(), beside].concat(), ""), [A, C], "{point}");
+        }
+        let data = mountinfo::parse("30 28 253:4 / /srv rw - ext4 /dev/mapper/pool rw");
+        assert_eq!(found(&[mounts.clone(), data].concat(), ""), [A]);
     }
 
     #[test]
