@@ -248,6 +248,10 @@ fn devices_of(mount: &Mount, sys: &Path, dev: &Path) -> Result<Vec<PathBuf>, Str
     let refused = |what: &str| format!("{}: {} on '{}' {what}", mount.point, mount.kind, mount.source);
     let (major, minor) = mount.device;
     let by_number = |major, minor| sys.join(format!("dev/block/{major}:{minor}"));
+    // However many devices it is on, its number is that of one.
+    if mount.kind == "bcachefs" {
+        return Err(refused("can be on more devices than its number tells"));
+    }
     if major != 0 {
         return Ok(vec![by_number(major, minor)]);
     }
@@ -435,6 +439,16 @@ mod tests {
         let both = ["dm-0", "vdb"].map(|name| sys.path().join("fs/btrfs/b/devices").join(name)).to_vec();
         assert_eq!((members("253:0"), members("254:16")), (Some(both.clone()), Some(both)));
         assert_eq!((members("253:1"), members("1:1")), (None, None));
+    }
+
+    #[test]
+    fn one_that_is_known_by_one_of_its_devices_does_not() {
+        for source in ["/dev/dm-0:/dev/vdb", "/dev/dm-0"] {
+            let why = checked(&[&format!("28 1 253:0 / /sysroot rw - bcachefs {source} rw")], OPENED);
+            assert!(why.is_err_and(|why| why.contains("bcachefs")), "{source}");
+            let var = format!("29 28 253:0 / /sysroot/var rw - bcachefs {source} rw");
+            assert!(checked(&[ON_OPENED, &var], OPENED).is_err(), "{source}");
+        }
     }
 
     #[test]
