@@ -78,7 +78,7 @@ pub fn run(location: &Location, settings: &Settings) -> Result<()> {
             console::say(words::GATE_NOTHING);
             return Ok(());
         }
-        Ok(Some(state)) if is_closed(location, &state) => {
+        Ok(Some(state)) if is_closed(location, &state, Path::new("/sys")) => {
             console::say(words::GATE_CLOSED);
             return Ok(());
         }
@@ -127,7 +127,7 @@ pub fn first_look(location: &Location, settings: &Settings) -> Result<()> {
     let state = State::load();
     match (look(&state), &state) {
         (None, _) => Ok(()),
-        (Some(_), Ok(Some(state))) if is_closed(location, state) => Ok(()),
+        (Some(_), Ok(Some(state))) if is_closed(location, state, Path::new("/sys")) => Ok(()),
         (Some(why), _) => Err(refuse(location, settings, why)),
     }
 }
@@ -176,8 +176,12 @@ fn mask_generators(run: &Path) -> std::io::Result<()> {
     GENERATORS.iter().try_for_each(|name| exitrd::mask(&run.join("systemd/system-generators"), name))
 }
 
-/// Whether PCR 15 proves that nothing was opened. Anything else, and a TPM that does not answer, counts as opened.
-fn is_closed(location: &Location, state: &State) -> bool {
+/// Whether PCR 15 proves that nothing was opened. Anything else, and a TPM that does not answer, counts as opened; and so does what
+/// is there of what the record says was opened, whatever a TPM says that somebody can have reset.
+fn is_closed(location: &Location, state: &State, sys: &Path) -> bool {
+    if is_there(&state.mappings(), sys) {
+        return false;
+    }
     match fence::proves_closed(location, state, logs::systemd) {
         Ok(closed) => closed,
         Err(error) => {
@@ -185,6 +189,14 @@ fn is_closed(location: &Location, state: &State) -> bool {
             false
         }
     }
+}
+
+/// Whether one of these mappings is in sysfs.
+fn is_there(opened: &Mappings, sys: &Path) -> bool {
+    opened.all.iter().any(|mapping| {
+        let uuid = bounded::read_text(sys.join("dev/block").join(&mapping.number).join("dm/uuid"), 256);
+        uuid.is_ok_and(|uuid| uuid == mapping.dm_uuid)
+    })
 }
 
 fn refuse(location: &Location, settings: &Settings, why: Error) -> Error {
@@ -439,6 +451,25 @@ mod tests {
         let both = ["dm-0", "vdb"].map(|name| sys.path().join("fs/btrfs/b/devices").join(name)).to_vec();
         assert_eq!((members("253:0"), members("254:16")), (Some(both.clone()), Some(both)));
         assert_eq!((members("253:1"), members("1:1")), (None, None));
+    }
+
+    #[test]
+    fn what_is_on_record_and_there_is_not_closed() {
+        let sys = sysfs(OPENED);
+        let location = Location::Device("/nonexistent/tpm".into());
+        let state = |number: &str| {
+            let mut state = crate::boot::state::tests::state();
+            let found = Mapping { dm_uuid: OPENED.into(), number: number.into() };
+            state.volumes[0].mapping = Some(found);
+            state
+        };
+        assert!(is_there(&state("253:0").mappings(), sys.path()));
+        assert!(!is_closed(&location, &state("253:0"), sys.path()));
+        // Another mapping has its number; or it is gone.
+        for other in ["253:1", "253:7"] {
+            assert!(!is_there(&state(other).mappings(), sys.path()), "{other}");
+        }
+        assert!(!is_there(&Mappings::default(), sys.path()));
     }
 
     #[test]

@@ -61,6 +61,17 @@ enum Next {
     Prompt,
 }
 
+/// Whether it is known that nothing was opened, by how the fence was found.
+fn opened_nothing(ensured: Ensured, record: Record, in_running_system: bool) -> bool {
+    match ensured {
+        // A TPM that was reset after the opening has a fence that is zero as well: what is on record then is closed.
+        Ensured::Closed => in_running_system || record != Record::MayBeOpen,
+        // A TPM that went away after the opening is not found any more.
+        Ensured::NoTpm => record == Record::Missing,
+        Ensured::Already => in_running_system,
+    }
+}
+
 /// By what PCR 15 says, and where that is not known, by what is on record. `over_open`: a shell comes, and a LUKS mapping
 /// is there.
 fn first(meaning: Meaning, record: Record, over_open: bool) -> First {
@@ -162,18 +173,15 @@ fn close(location: &Location, settings: &Settings, next: Next) -> Result<Option<
     let _alone = alone();
     let ensured = fence::ensure_closed(location)?;
     let state = State::load();
-    let nothing_opened = match ensured {
-        Ensured::Closed => true,
-        // A TPM that went away after the opening is not found below.
-        Ensured::NoTpm => matches!(state, Ok(None)),
-        // Switched off, the agent has opened nothing.
-        Ensured::Already => settings.off || !console::in_initramfs(),
-    };
-    if nothing_opened {
+    let record = Record::of(&state);
+    // Switched off, the agent has opened nothing.
+    if opened_nothing(ensured, record, settings.off || !console::in_initramfs()) {
         return Ok(None);
     }
     let mut tpm = Tpm::open(location)?;
     let meaning = match &state {
+        // What it says since a moment ago is no word of what came before.
+        _ if ensured == Ensured::Closed => Meaning::Unknown,
         Ok(state) => fence::meaning(&tpm.fence_state()?, state.as_ref(), &logs::systemd()),
         // A state that can't be read: what PCR 15 means is not known.
         Err(_) => Meaning::Unknown,
@@ -181,7 +189,7 @@ fn close(location: &Location, settings: &Settings, next: Next) -> Result<Option<
     let open = stack::luks_mappings(Path::new("/sys"));
     // When that can't be seen, there is one.
     let over_open = next == Next::Shell && open.as_ref().map_or(true, |open| !open.is_empty());
-    if first(meaning, Record::of(&state), over_open) != First::TearDown {
+    if first(meaning, record, over_open) != First::TearDown {
         return Ok(None);
     }
     // What closes it must not be killed.
@@ -261,6 +269,29 @@ mod tests {
         assert_eq!(first(Meaning::Unknown, Record::Missing, false), First::Nothing);
         // Whoever made the record disappear gets no shell over what is open.
         assert_eq!(first(Meaning::Unknown, Record::Missing, true), First::TearDown);
+    }
+
+    #[test]
+    fn a_fence_that_was_zero_does_not_outweigh_the_record() {
+        let decided = |ensured, record| {
+            if opened_nothing(ensured, record, false) {
+                return First::Nothing;
+            }
+            first(Meaning::Unknown, record, false)
+        };
+        assert_eq!(decided(Ensured::Closed, Record::MayBeOpen), First::TearDown);
+        assert_eq!(decided(Ensured::Closed, Record::Missing), First::Nothing);
+        assert_eq!(decided(Ensured::Closed, Record::AllClosed), First::Nothing);
+        for record in [Record::MayBeOpen, Record::AllClosed] {
+            assert!(!opened_nothing(Ensured::NoTpm, record, false));
+        }
+        assert!(opened_nothing(Ensured::NoTpm, Record::Missing, false));
+        for record in [Record::Missing, Record::MayBeOpen, Record::AllClosed] {
+            for ensured in [Ensured::Closed, Ensured::Already] {
+                assert!(opened_nothing(ensured, record, true));
+            }
+            assert!(!opened_nothing(Ensured::Already, record, false));
+        }
     }
 
     #[test]
