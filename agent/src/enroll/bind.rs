@@ -12,6 +12,7 @@ use crate::luks::cryptsetup::{self, Existing};
 use crate::luks::header::{Found, free};
 use crate::luks::token::Seal;
 use crate::luks::{Header, Token};
+use crate::net::Server;
 use crate::terminal::ask_passphrase;
 use halfkey_protocol::{Key, MAX_VOLUMES, NodeId};
 use std::fs::File;
@@ -300,7 +301,7 @@ fn finish(device: &Path, number: u32, token: Token, key: &Key, deadline: Deadlin
     Ok(Bound { slot: token.slot, token: number })
 }
 
-/// Removes what older enrollments of this node left, and warns if no other way into the volume is left.
+/// Removes what older enrollments of this node left, and warns if no other way into the volume is left, or if one was at other servers.
 /// Another node's token and keyslot are not ours to remove.
 ///
 /// # Errors
@@ -308,7 +309,11 @@ fn finish(device: &Path, number: u32, token: Token, key: &Key, deadline: Deadlin
 pub fn remove_older(device: &Path, existing: &Existing, bound: &Bound, node: NodeId) -> Result<()> {
     let deadline = Deadline::after(3 * CRYPTSETUP);
     let header = open(device)?.header;
-    for (number, token) in header.halfkey_tokens() {
+    let tokens = header.halfkey_tokens();
+    let new =
+        tokens.iter().find_map(|(number, token)| token.as_ref().ok().filter(|_| *number == bound.token));
+    let new = new.map(|token| token.servers.clone()).unwrap_or_default();
+    for (number, token) in tokens {
         match token {
             _ if number == bound.token => {}
             Ok(token) if token.node != node => console::say(&format!(
@@ -316,7 +321,14 @@ pub fn remove_older(device: &Path, existing: &Existing, bound: &Bound, node: Nod
                 device.display(),
                 token.node
             )),
-            token => remove(device, &header, number, token.ok().as_ref(), existing, deadline)?,
+            token => {
+                let token = token.ok();
+                remove(device, &header, number, token.as_ref(), existing, deadline)?;
+                token
+                    .and_then(|token| left_behind(device, &token, &new))
+                    .iter()
+                    .for_each(|line| console::say(line));
+            }
         }
     }
     if others(&open(device)?.header).is_empty() {
@@ -326,6 +338,21 @@ pub fn remove_older(device: &Path, existing: &Existing, bound: &Bound, node: Nod
         ));
     }
     Ok(())
+}
+
+/// What is to be said of an enrollment that was removed from the header, if it is at none of the servers of the `new` one: a copy
+/// of the header still has it, and `revoke` at the new deployment does not reach the other.
+fn left_behind(device: &Path, old: &Token, new: &[Server]) -> Option<String> {
+    if old.servers.iter().any(|server| new.contains(server)) {
+        return None;
+    }
+    let servers: Vec<_> = old.servers.iter().map(ToString::to_string).collect();
+    Some(format!(
+        "warning: {}: an older copy of its header still opens with what {} releases. hint: once this enrollment works, at the workstation of that deployment: halfkey revoke {}",
+        device.display(),
+        servers.join(", "),
+        old.node
+    ))
 }
 
 /// Removes what runs left that were ended before their proof: enrollments at the same servers that are neither the `new` one nor
@@ -439,4 +466,23 @@ pub fn unbind(device: &Path, key_file: Option<&Path>) -> Result<()> {
         console::print(&format!("{}: removed token {number} and its keyslot\n", device.display()));
     }
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::luks::token::tests::token;
+
+    #[test]
+    fn an_enrollment_at_another_deployment_is_said_to_be_left() {
+        let servers = |urls: &[&str]| urls.iter().map(|url| Server::parse(url).unwrap()).collect::<Vec<_>>();
+        let old = Token { servers: servers(&["https://a:1", "https://b:1"]), ..token(1, true) };
+        let said = |new: &[&str]| left_behind(Path::new("/dev/vda2"), &old, &servers(new));
+        // One more server, or one less, is the same deployment.
+        assert_eq!(said(&["https://b:1", "https://c:1"]), None);
+        let said = said(&["https://c:1"]).unwrap();
+        for part in ["/dev/vda2", "https://a:1, https://b:1", &format!("halfkey revoke {}", old.node)] {
+            assert!(said.contains(part), "{said}");
+        }
+    }
 }
