@@ -239,14 +239,7 @@ fn uki(boot: &Boot, lacks: &mut Lacks) {
         ),
         Initrd::Signed | Initrd::InUki => {}
     }
-    // Newer stubs pass on an initrd that an earlier stage has left for them. Shim leaves none; of any other program nobody
-    // knows, and what shim starts is no second shim.
-    let mut shims = 0;
-    let is_other = |image: &&Image| {
-        shims += usize::from(image.role == Role::Shim);
-        image.role != Role::Shim || shims > 1
-    };
-    if let Some(before) = boot.images[..position].iter().find(is_other) {
+    if let Some(before) = may_add_initrd(&boot.images[..position]) {
         let initrd = if boot.initrd == Initrd::InUki { "in-uki" } else { "signed" };
         let role = before.role.name();
         let found = format!(
@@ -254,6 +247,22 @@ fn uki(boot: &Boot, lacks: &mut Lacks) {
         );
         lacks.add(Part::Initrd, "a digest, or nothing but shim before the uki", &found);
     }
+}
+
+/// The first image before a UKI that may have added an initrd to the one that is its section: newer stubs pass on what an earlier stage
+/// has left for them. Shim leaves none; of any other program nobody knows, and what shim starts is no second shim.
+fn may_add_initrd(before: &[Image]) -> Option<&Image> {
+    let mut shims = 0;
+    before.iter().find(|image| {
+        shims += usize::from(image.role == Role::Shim);
+        image.role != Role::Shim || shims > 1
+    })
+}
+
+/// Whether a boot is of a UKI that nothing could have given another initrd than the one that is its section.
+pub(super) fn is_uki_alone(boot: &Boot) -> bool {
+    let uki = boot.images.iter().position(|image| image.role == Role::Uki);
+    uki.is_some_and(|uki| may_add_initrd(&boot.images[..uki]).is_none())
 }
 
 /// No image that could vouch for another initrd.

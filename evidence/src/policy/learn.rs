@@ -7,9 +7,12 @@ use super::appraise::{Claims, Context, evaluate};
 use super::boot_path::{self, Path};
 use super::command_line::{Floor, floor_of, normal};
 use super::compiled::{BuiltIn, Compiled};
-use super::learned_boot::{boot, by_digest, grub_texts, image_file, initrd, is_image, may_be_program, what};
+use super::learned_boot::{
+    boot, by_digest, grub_texts, image_file, initrd, is_image, is_program, may_be_program, what,
+};
 use super::parse::Problem;
 use super::parsed::Policy;
+use super::proposal::is_in_uki;
 use super::rules::{
     Allowed, Boot, CommandLine, Dbx, Digest, Document, EventIs, EventRule, Image, Listed, Role, SecureBoot,
 };
@@ -91,7 +94,7 @@ pub fn learn_announced(
     name: &str,
     proposals: &[Proposal],
 ) -> Result<String, Vec<Finding>> {
-    let assured = policy.assured_of(log, assured);
+    let assured = policy.assured_of(log, claims, assured);
     let mut learned = Learned::new(log, claims, assured)?;
     let whole = learned.policy(name, name, &[]);
     // What the policy names already needs no other word.
@@ -161,19 +164,24 @@ pub(super) struct Keys {
 }
 
 impl Policy {
-    /// What the owner has said of the kernel of a boot before.
-    fn assured_of(&self, log: &ExplainedLog<'_>, assured: Assured) -> Assured {
-        let started = |image: &Image| match &image.allowed {
-            Allowed::Authenticode(digests) => events(log)
-                .filter(|seen| seen.pcr == 4)
-                .any(|seen| digests.iter().any(|digest| digest.as_bytes() == seen.digest)),
-            Allowed::Signer(_) => false,
-        };
-        let known = self
-            .boots()
-            .iter()
-            .filter(|boot| boot.kernel_measures_initrd)
-            .any(|boot| boot.images.iter().any(|image| image.role == Role::Kernel && started(image)));
+    /// What the owner has said of the kernel of a boot before: it holds where just the programs of that boot were started. Whatever else ran
+    /// can have measured that kernel, and not started it.
+    fn assured_of(&self, log: &ExplainedLog<'_>, claims: &Claims<'_>, assured: Assured) -> Assured {
+        let nothing = Compiled::new(nothing());
+        let survey = survey(&Context::new(&nothing, log), claims, &mut Count::default());
+        let mut started: Vec<&[u8]> =
+            survey.images.iter().filter(|seen| is_program(log, seen)).map(|seen| seen.digest).collect();
+        // Who verifies a program and who starts it both measure it.
+        started.dedup();
+        let known = self.boots().iter().filter(|boot| boot.kernel_measures_initrd).any(|boot| {
+            let mut named: Vec<&Allowed> = boot.images.iter().map(|image| &image.allowed).collect();
+            named.dedup();
+            let is = |(named, digest): (&&Allowed, &&[u8])| match named {
+                Allowed::Authenticode(digests) => digests.iter().any(|known| known.as_bytes() == *digest),
+                Allowed::Signer(_) => false,
+            };
+            named.len() == started.len() && named.iter().zip(&started).all(is)
+        });
         Assured { kernel_measures_initrd: assured.kernel_measures_initrd || known, ..assured }
     }
 }
@@ -231,8 +239,8 @@ impl<'l> Learned<'l> {
         let mut programs: Vec<(&Image, &String, &MeasuredEvent<'l>)> = Vec::new();
         let images = self.boot.images.iter().zip(&self.comments.images).zip(seen);
         for ((image, what), seen) in images {
-            // What verifies an image, and what starts it, may both measure it.
-            if programs.iter().all(|(.., other)| other.digest != seen.digest) {
+            // What verifies an image, and what starts it, may both measure it, the one next after the other. Else it ran twice.
+            if programs.last().is_none_or(|(.., last)| last.digest != seen.digest) {
                 programs.push((image, what, seen));
             }
         }
@@ -262,8 +270,9 @@ impl<'l> Learned<'l> {
     }
 
     /// What ran first is not told from what it measured afterwards: it can have all of an announced boot there, in any order and by any name.
-    /// So where a boot is expected, each program and section has to be one that is named. Where none is, the boot is new by the operator's
-    /// word, but for what the machine starts with: the loader of the policy, which measures what it starts, and the owner's keys.
+    /// So where a boot is expected, each program and section has to be one that is named, and the initrd, but for one that the UKI alone is the
+    /// word for. Where none is, the boot is new by the operator's word, but for what the machine starts with: the loader of the policy, which
+    /// measures what it starts, and the owner's keys.
     fn by_digest_alone(&self, policy: &Policy, proposals: &[Proposal]) -> Vec<MeasuredEvent<'l>> {
         let is_payload = |image: &Image| matches!(image.role, Role::Uki | Role::Kernel);
         let by_itself = policy.boots().iter().any(|boot| boot.images.first().is_some_and(is_payload));
@@ -277,7 +286,10 @@ impl<'l> Learned<'l> {
         // A policy that pins this PCR as a whole still does.
         let pinned = policy.compiled.document.pcrs.iter().any(|(pcr, _)| *pcr == 14);
         let keys = self.survey.rest[14].iter().filter(|_| !pinned);
-        let mut all: Vec<_> = images.chain(sections).chain(keys).copied().collect();
+        let of_image = proposals.iter().any(is_in_uki) && boot_path::is_uki_alone(&self.boot);
+        let initrd = initrd(self.log, &self.survey.rest[9]).filter(|_| !proposals.is_empty() && !of_image);
+        let initrd = initrd.filter(|seen| self.unproven.iter().all(|other| other.index != seen.index));
+        let mut all: Vec<_> = images.chain(sections).chain(keys).chain(initrd).copied().collect();
         // Who verifies a program and who starts it both measure it.
         let mut seen = HashSet::new();
         all.retain(|event| seen.insert((event.pcr, event.digest)));

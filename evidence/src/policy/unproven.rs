@@ -7,9 +7,10 @@
 use super::appraise::recorder::{Count, EventIndex, MAX_FINDINGS, MeasuredEvent};
 use super::appraise::survey::{Survey, events, survey};
 use super::appraise::{Claims, Context};
+use super::boot_path;
 use super::command_line::is_forbidden;
 use super::compiled::Compiled;
-use super::learn;
+use super::learn::{self, Assured};
 use super::learned_boot;
 use super::parsed::Policy;
 use super::proposal::is_in_uki;
@@ -288,8 +289,13 @@ pub fn unknown(
     let nothing = Compiled::new(learn::nothing());
     let survey = survey(&Context::new(&nothing, log), claims, &mut Count::default());
     let by_grub = is_by_grub(log, &survey);
-    // Newer stubs add a secret of the machine to it: then the image says what it is.
-    let initrd = is_in_uki(proposal).then(|| learned_boot::initrd(log, &survey.rest[9])).flatten();
+    // Newer stubs add a secret of the machine to it: then the image says what it is, if nothing before it could have added more.
+    let alone = || {
+        let (boot, _) = learned_boot::boot(log, &survey, "", Assured::default(), &mut Vec::new());
+        boot_path::is_uki_alone(&boot)
+    };
+    let of_image = is_in_uki(proposal) && alone();
+    let initrd = of_image.then(|| learned_boot::initrd(log, &survey.rest[9])).flatten();
     let programs = survey.returned.iter().chain(&survey.images);
     let mut found: Vec<_> = programs.filter(|seen| learned_boot::is_program(log, seen)).copied().collect();
     found.extend(sections(log, &survey));

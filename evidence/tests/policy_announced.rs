@@ -1,0 +1,180 @@
+//! A boot that is announced, or of which the owner has said something: what of it is taken without another word, and what only looks like it.
+
+#![allow(clippy::unwrap_used, reason = "a test that can't go on panics")]
+
+mod common;
+
+use common::boots::{Appraised as _, Boot, Record, boot, log_of};
+use common::pins::*;
+use halfkey_evidence::eventlog::{kind, replay};
+use halfkey_evidence::policy::{
+    Assured, Finding, Policy, learn, learn_announced, learn_boot, not_as_proposed, unknown,
+};
+use halfkey_protocol::tpm::bank::PcrBank;
+use halfkey_protocol::wire::{Proposal, ProposedImage, ProposedSection};
+
+/// EVENT_TAG of the kernel's stub for an initrd, `INITRD_EVENT_TAG_ID`.
+const INITRD: u32 = 0x8F3B_22EC;
+const EVIL: [u8; 32] = [0x77; 32];
+
+fn is_initrd(record: &Record) -> bool {
+    record.pcr == 9 && record.kind == kind::EVENT_TAG && record.data.starts_with(&INITRD.to_le_bytes())
+}
+
+fn started(record: &Record) -> bool {
+    record.kind == kind::EFI_BOOT_SERVICES_APPLICATION
+}
+
+fn proposal(role: &str, initrd: Option<&[u8]>) -> Proposal {
+    Proposal {
+        version: 1,
+        name: "next".into(),
+        bank: "sha256".into(),
+        images: vec![ProposedImage {
+            role: role.into(),
+            path: "/boot/it".into(),
+            authenticode: vec![0x66; 32].into(),
+            release: None,
+        }],
+        sections: Vec::new(),
+        initrd: initrd.map(Into::into),
+        command_line: None,
+        loader: None,
+        written_by_update: true,
+    }
+}
+
+/// What would be learned, by whose word, of a boot with these proposals.
+fn learned(
+    boot: &Boot,
+    policy: &Policy,
+    records: &[Record],
+    assured: Assured,
+    proposals: &[Proposal],
+) -> Result<String, Vec<Finding>> {
+    let bytes = log_of(records);
+    let log = replay(&bytes, PcrBank::Sha256).unwrap().assume().unwrap();
+    learn_announced(policy, &log, &boot.claims(), assured, "more", proposals)
+}
+
+fn names(found: &[Finding], digest: &[u8]) -> bool {
+    found.iter().any(|finding| finding.rule == "unknown event" && finding.found.contains(&hex(digest)))
+}
+
+/// Another initramfs in the place of the announced one: it has measured that one as well, behind itself.
+#[test]
+fn the_initramfs_of_an_announced_boot_is_the_announced_one() {
+    let mut tried = 0;
+    for boot in common::boots::BOOTS.iter().filter(|boot| boot.records().iter().any(is_initrd)) {
+        tried += 1;
+        let known = policy(&boot.learned());
+        let honest = boot.records();
+        let at = honest.iter().position(is_initrd).unwrap();
+        let genuine = honest[at].digest.clone();
+        let mut evil = honest.clone();
+        evil.insert(at, Record { digest: EVIL.to_vec(), ..honest[at].clone() });
+        // It is known by the policy, by the proposal, or by both.
+        let of_another = honest.iter().map(|record| match is_initrd(record) {
+            true => Record { digest: vec![0x44; 32], ..record.clone() },
+            false => record.clone(),
+        });
+        let bytes = log_of(&of_another.collect::<Vec<_>>());
+        let log = replay(&bytes, PcrBank::Sha256).unwrap().assume().unwrap();
+        let before = policy(&learn(&log, &boot.claims(), boot.assured(), "before", &[]).unwrap());
+        for (policy, initrd) in [(&known, None), (&known, Some(&genuine[..])), (&before, Some(&genuine[..]))]
+        {
+            let announced = [proposal("kernel", initrd)];
+            let found = learned(boot, policy, &evil, boot.assured(), &announced).expect_err(boot.name);
+            assert!(names(&found, &EVIL), "{}: {found:?}", boot.name);
+            let word = Assured { trust_unknown_events: true, ..boot.assured() };
+            learned(boot, policy, &evil, word, &announced).expect(boot.name);
+            learned(boot, policy, &honest, boot.assured(), &announced).expect(boot.name);
+        }
+        let found = learned(boot, &before, &honest, boot.assured(), &[proposal("kernel", None)]);
+        assert!(names(&found.expect_err(boot.name), &genuine), "{}", boot.name);
+    }
+    assert!(tried > 1);
+}
+
+/// A stub that adds a secret of the machine to the initrd: nobody foretells that digest. It is the image's own where nothing else could have
+/// handed one on.
+#[test]
+fn an_initrd_of_a_uki_is_its_own_only_if_nothing_came_before() {
+    let boot = boot("uki-secure-boot-own-keys");
+    let alone = boot.records();
+    let first = alone.iter().position(started).unwrap();
+    let mut behind = alone.clone();
+    behind.insert(first, Record { digest: vec![0x5e; 32], ..alone[first].clone() });
+    let section = ProposedSection { name: ".initrd".into(), digest: vec![0x55; 32].into() };
+    let announced = Proposal { sections: vec![section], ..proposal("uki", None) };
+    for (records, is_named) in [(&alone, false), (&behind, true)] {
+        let bytes = log_of(records);
+        let log = replay(&bytes, PcrBank::Sha256).unwrap().assume().unwrap();
+        let believed = Assured { trust_returned_images: true, ..boot.assured() };
+        let known = policy(&learn(&log, &boot.claims(), believed, "before", &[]).unwrap());
+        let mut other = records.clone();
+        other.iter_mut().filter(|record| is_initrd(record)).for_each(|record| record.digest = EVIL.to_vec());
+        let bytes = log_of(&other);
+        let log = replay(&bytes, PcrBank::Sha256).unwrap().assume().unwrap();
+        let shown = unknown(Some(&known), &announced, &log, &boot.claims());
+        assert_eq!(names(&shown, &EVIL), is_named, "{shown:?}");
+        let found = learned(boot, &known, &other, believed, std::slice::from_ref(&announced))
+            .err()
+            .unwrap_or_default();
+        assert_eq!(names(&found, &EVIL), is_named, "{found:?}");
+        drop(not_as_proposed(&announced, &log));
+    }
+}
+
+/// What is said of a kernel holds for a boot of just the programs that it was said of.
+#[test]
+fn the_word_for_a_kernel_is_for_no_other_program() {
+    let boot = boot("systemd-boot-type1");
+    let text = boot.learned();
+    let known = policy(&text);
+    let honest = boot.records();
+    let kernel = honest.iter().rposition(started).unwrap();
+    let wants_the_word = |policy: &Policy, records: &[Record]| {
+        let bytes = log_of(records);
+        let log = replay(&bytes, PcrBank::Sha256).unwrap().assume().unwrap();
+        let found =
+            learn_boot(policy, &log, &boot.claims(), Assured::default(), "more").err().unwrap_or_default();
+        found.iter().any(|finding| finding.expected.contains("kernel_measures_initrd"))
+    };
+    assert!(!wants_the_word(&known, &honest), "it was said");
+    // Another kernel ran, and has measured the known one behind itself; or before, and firmware went on.
+    let other = Record { digest: EVIL.to_vec(), ..honest[kernel].clone() };
+    let mut behind = honest.clone();
+    behind.insert(kernel, other.clone());
+    let mut before = honest.clone();
+    before.insert(kernel + 1, other.clone());
+    let mut instead = honest.clone();
+    let genuine = std::mem::replace(&mut instead[kernel], other);
+    instead.push(genuine);
+    // Known by a boot of GRUB's from before, it is still another one.
+    let first = honest.iter().position(started).unwrap();
+    let of_grub = text[text.find("[[boot]]").unwrap()..]
+        .replace(&hex(&honest[kernel].digest), &hex(&EVIL))
+        .replace("name = \"", "name = \"other ");
+    let both = policy(&format!("{text}\n{of_grub}"));
+    assert_ne!(first, kernel);
+    for records in [&behind, &before, &instead] {
+        for policy in [&known, &both] {
+            assert!(wants_the_word(policy, records));
+        }
+    }
+}
+
+/// What runs, and measures what was started before it once more, has not made itself the last.
+#[test]
+fn a_program_that_was_started_twice_is_two() {
+    let boot = boot("grub-shim-ms-keys");
+    let known = policy(&boot.learned());
+    let mut records = boot.records();
+    let programs: Vec<usize> = (0..records.len()).filter(|at| started(&records[*at])).collect();
+    let kernel = records[*programs.last().unwrap()].clone();
+    let announced = [proposal("kernel", None)];
+    learned(boot, &known, &records, boot.assured(), &announced).unwrap();
+    records.insert(programs[1], kernel);
+    denied(&learned(boot, &known, &records, boot.assured(), &announced).unwrap_err(), "one boot loader");
+}
