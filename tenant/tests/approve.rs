@@ -4,7 +4,7 @@
 mod common;
 
 use common::Workstation;
-use common::server::{Server, json};
+use common::server::{Server, json, problem};
 use common::shown::{Shown, answer, lying, waiting};
 use halfkey_protocol::wire::operator::*;
 use halfkey_protocol::wire::policies::Finding;
@@ -174,4 +174,24 @@ fn what_is_learned_is_of_the_node_and_by_the_label_that_were_enrolled() {
     let ran = workstation.run(&["approve", &id, assured, "--learn", "--yes"]);
     assert!(ran.code == 3 && ran.stderr.contains("name = \"web1\""), "{ran:?}");
     assert!(!ran.stderr.contains("strict1"), "{ran:?}");
+}
+
+/// What was proposed says of which boots more has to be known: who is not told learns nothing.
+#[test]
+fn nothing_is_learned_while_nobody_says_what_was_proposed() {
+    let (honest, boots) = waiting(&["6.1"]);
+    let shown = Mutex::new(boots[0].clone());
+    let pki = Pki::new();
+    let server = Server::start(&pki, move |request| match request.path.contains("/proposals?") {
+        true => problem(503, "unavailable", "the database is gone", None),
+        false => answer(request, &mut shown.lock().unwrap()),
+    });
+    let workstation = Workstation::logged_in(&pki.bundle(&[server.url()]));
+    std::fs::copy(honest.home().join("tenant.key"), workstation.home().join("tenant.key")).unwrap();
+    let ran = workstation.run(&["approve", "web1", "--learn", "--kernel-measures-initrd", "--yes"]);
+    assert!(ran.code != 0 && ran.stderr.contains("what the node proposed could not be asked"), "{ran:?}");
+    let posts = || server.seen.lock().unwrap().iter().filter(|request| request.method == "POST").count();
+    assert_eq!(posts(), 0);
+    workstation.ok(&ONCE);
+    assert_eq!(posts(), 1);
 }

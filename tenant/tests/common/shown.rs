@@ -6,7 +6,7 @@ use super::server::{Answer, Request, Server, json, problem};
 use super::verifier::Verifier;
 use halfkey_protocol::Bytes;
 use halfkey_protocol::wire::operator::*;
-use halfkey_protocol::wire::policies::NodePolicy;
+use halfkey_protocol::wire::policies::{NodePolicy, ProposalList};
 use halfkey_protocol::wire::{Document, SignedDocument};
 use halfkey_testkit::node::SimulatedNode;
 use halfkey_testkit::pki::Pki;
@@ -53,6 +53,7 @@ pub fn answer(request: &Request, shown: &mut Shown) -> Answer {
             json(&SequencePart { documents: sequence.iter().skip(after).cloned().collect() })
         }
         None if path.starts_with("evidence/") => json(evidence),
+        None if path.starts_with("proposals?") => json(&ProposalList { proposals: vec![], next: None }),
         None => problem(404, "not_found", "no such thing", None),
     }
 }

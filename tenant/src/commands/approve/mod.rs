@@ -100,7 +100,8 @@ pub fn run(context: &Context, approval: &Approval<'_>) -> Result<()> {
     };
     match how {
         How::Once => once(&signing, id, &waiting, approval.yes || approval.how.is_none()),
-        how => allow(&signing, id, &record, waiting.boot(), how, approval, &announced),
+        How::Replace => allow(&signing, id, &record, waiting.boot(), how, approval, &[]),
+        How::Learn => allow(&signing, id, &record, waiting.boot(), how, approval, &announced?),
     }
 }
 

@@ -10,7 +10,7 @@ use crate::trust::boot::Boot;
 use halfkey_evidence::policy::{is_booted, loaded_by_grub, not_as_proposed, unknown};
 use halfkey_protocol::NodeId;
 use halfkey_protocol::wire::Proposal;
-use halfkey_protocol::wire::policies::{Finding, ProposalRecord};
+use halfkey_protocol::wire::policies::{Finding, ProposalRecord, ProposalState};
 
 /// Commands of GRUB that are shown; a boot has two.
 const COMMANDS: usize = 8;
@@ -18,19 +18,22 @@ const COMMANDS: usize = 8;
 const UNKNOWN: usize = 16;
 
 /// Says it, where something waits, and gives what was proposed of this boot. What a node proposes is its word, handed on by the server: it
-/// helps who looks, and says which digests are known. So nothing is in its way either.
-pub fn say(context: &Context, signing: &SigningContext<'_>, id: NodeId, boot: &Boot) -> Vec<Proposal> {
-    match found(signing, id, boot) {
-        Ok(None) => Vec::new(),
-        Ok(Some((text, proposal))) => {
-            context.out.note(&text);
-            Vec::from_iter(proposal)
-        }
-        Err(error) => {
-            context.out.note(&format!("note: what the node proposed could not be asked: {error}"));
-            Vec::new()
-        }
-    }
+/// helps who looks, and says which digests are known. Who only releases a boot needs none of it.
+///
+/// # Errors
+/// As every request. Nobody knows then whether the boot is one that was announced, of which more has to be known.
+pub fn say(
+    context: &Context,
+    signing: &SigningContext<'_>,
+    id: NodeId,
+    boot: &Boot,
+) -> Result<Vec<Proposal>> {
+    let found = found(signing, id, boot).inspect_err(|error| {
+        context.out.note(&format!("note: what the node proposed could not be asked: {error}"));
+    })?;
+    let Some((text, proposal)) = found else { return Ok(Vec::new()) };
+    context.out.note(&text);
+    Ok(Vec::from_iter(proposal))
 }
 
 fn found(
@@ -43,9 +46,19 @@ fn found(
         Err(error) if error.exit == Exit::NotFound => return Ok(None),
         Err(error) => return Err(error),
     };
-    let list = signing.client.proposals_before(None, Some(id), true)?;
-    let is_it = |record: &&ProposalRecord| is_booted(&record.proposal, &log);
-    let Some(record) = list.proposals.iter().find(is_it).or(list.proposals.first()) else { return Ok(None) };
+    // One that was accepted, or booted before, is expected as well.
+    let list = signing.client.proposals(Some(id), false)?;
+    let expected = |record: &&ProposalRecord| match record.state {
+        ProposalState::Waiting | ProposalState::Accepted | ProposalState::Trusted | ProposalState::Booted => {
+            is_booted(&record.proposal, &log)
+        }
+        ProposalState::Denied | ProposalState::Superseded => false,
+    };
+    let waits = |record: &&ProposalRecord| record.state == ProposalState::Waiting;
+    let proposals = || list.proposals.iter();
+    let Some(record) = proposals().find(expected).or_else(|| proposals().find(waits)) else {
+        return Ok(None);
+    };
     let governed = Governed::fetch(signing, id)?.effective()?;
     let policy = governed.as_ref().map(|effective| effective.policy());
     let held = Held {
@@ -121,7 +134,6 @@ impl Held<'_> {
 mod tests {
     use super::*;
     use halfkey_protocol::wire::Proposal;
-    use halfkey_protocol::wire::policies::ProposalState;
 
     #[test]
     fn it_is_said_which_one_and_what_differs() {
