@@ -1,7 +1,7 @@
 //! Requests that are held open until something happens.
 
 use crate::events::Event;
-use crate::limit::{Counted, Counts};
+use crate::limit::{Counted, Counts, Source};
 use halfkey_protocol::NodeId;
 use std::collections::HashMap;
 use std::net::IpAddr;
@@ -11,9 +11,9 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
 
 /// Waits of one node; apart for who knows a boot of it, and for who knows no more than its id.
 const PER_NODE: usize = 4;
-/// Waits from one source of those that know no more than ids: nobody needs a credential for these. They have
-/// one in so many of the places.
-const PER_SOURCE: usize = 64;
+/// Waits from one source of those that know no more than ids: nobody needs a credential for these. By its /48, /56 and /64, or
+/// IPv4 address: who has one has all below it. They have one in [`STRANGERS`] of the places.
+const PER_SOURCE: [usize; 3] = [128, 96, 64];
 const STRANGERS: usize = 4;
 /// Waits for the audit trail: operators' own, whatever nodes do.
 const FOR_AUDIT: usize = 64;
@@ -25,7 +25,7 @@ pub struct LongPolls {
     stop: watch::Sender<bool>,
     seats: [Arc<Semaphore>; 2],
     of_node: Arc<Counts<(NodeId, Known)>>,
-    of_source: Arc<Counts<IpAddr>>,
+    of_source: [Arc<Counts<IpAddr>>; 3],
     audit_seats: Arc<Semaphore>,
     room: usize,
 }
@@ -56,7 +56,7 @@ pub struct Waiter {
     node: Option<(Arc<LongPolls>, NodeId)>,
     _seat: OwnedSemaphorePermit,
     _of_node: Option<Counted<(NodeId, Known)>>,
-    _of_source: Option<Counted<IpAddr>>,
+    _of_source: Vec<Counted<IpAddr>>,
 }
 
 impl LongPolls {
@@ -68,7 +68,7 @@ impl LongPolls {
             stop: watch::Sender::new(false),
             seats: [seats.div_ceil(STRANGERS), seats].map(|seats| Arc::new(Semaphore::new(seats))),
             of_node: Arc::default(),
-            of_source: Arc::default(),
+            of_source: Default::default(),
             audit_seats: Arc::new(Semaphore::new(FOR_AUDIT)),
             room: seats,
         })
@@ -100,11 +100,15 @@ impl LongPolls {
 
     /// A place to wait for changes of a node; `None` if the room, this node's part of it or, for who knows no
     /// boot, this source's part is full.
-    pub fn wait_for_node(self: &Arc<Self>, node: NodeId, known: Known, source: IpAddr) -> Option<Waiter> {
+    pub fn wait_for_node(self: &Arc<Self>, node: NodeId, known: Known, source: Source) -> Option<Waiter> {
         let of_node = self.of_node.take((node, known), PER_NODE)?;
         let (seats, of_source) = match known {
-            Known::Id => (&self.seats[0], Some(self.of_source.take(source, PER_SOURCE)?)),
-            Known::Boot => (&self.seats[1], None),
+            Known::Id => {
+                let of_each = self.of_source.iter().zip(source.prefixes()).zip(PER_SOURCE);
+                let taken = of_each.map(|((counts, prefix), most)| counts.take(prefix, most));
+                (&self.seats[0], taken.collect::<Option<Vec<_>>>()?)
+            }
+            Known::Boot => (&self.seats[1], Vec::new()),
         };
         let seat = seats.clone().try_acquire_owned().ok()?;
         let events = self.nodes().entry(node).or_default().subscribe();
@@ -127,7 +131,7 @@ impl LongPolls {
             node: None,
             _seat: seat,
             _of_node: None,
-            _of_source: None,
+            _of_source: Vec::new(),
         })
     }
 
@@ -166,7 +170,7 @@ mod tests {
     #[tokio::test]
     async fn only_the_right_waiter_wakes_and_nothing_is_left_behind() {
         let long_polls = LongPolls::new(8);
-        let here = IpAddr::from([127, 0, 0, 1]);
+        let here = Source::from(IpAddr::from([127, 0, 0, 1]));
         let (one, two) = (NodeId([1; 16]), NodeId([2; 16]));
         let mut first = long_polls.wait_for_node(one, Known::Id, here).unwrap();
         let mut second = long_polls.wait_for_node(two, Known::Id, here).unwrap();
@@ -188,14 +192,14 @@ mod tests {
     #[test]
     fn nobody_takes_all_seats() {
         let long_polls = LongPolls::new(1000);
-        let (here, there) = (IpAddr::from([127, 0, 0, 1]), IpAddr::from([127, 0, 0, 2]));
+        let [here, there] = [1, 2].map(|last| Source::from(IpAddr::from([127, 0, 0, last])));
         let one: Vec<_> =
             (0..5).filter_map(|_| long_polls.wait_for_node(NodeId([1; 16]), Known::Id, here)).collect();
         assert_eq!(one.len(), PER_NODE);
         let node = |index: u8| NodeId([index; 16]);
         let many: Vec<_> =
             (2..200).filter_map(|index| long_polls.wait_for_node(node(index), Known::Id, here)).collect();
-        assert_eq!(one.len() + many.len(), PER_SOURCE, "what was refused took no seat");
+        assert_eq!(one.len() + many.len(), PER_SOURCE[2], "what was refused took no seat");
         assert!(
             long_polls.wait_for_node(node(200), Known::Id, there).is_some()
                 && long_polls.wait_for_audit().is_some()
@@ -205,5 +209,22 @@ mod tests {
         assert_eq!(of_boots.len(), 199, "whatever strangers do");
         drop(one);
         assert!(long_polls.wait_for_node(node(1), Known::Id, here).is_some());
+    }
+
+    #[test]
+    fn one_site_does_not_take_all_seats_by_its_networks() {
+        let long_polls = LongPolls::new(768);
+        let source =
+            |site: u16, network: u16| Source::from(IpAddr::from([0x2001, 0xdb8, site, network, 0, 0, 0, 1]));
+        let wait = |index: u16, source| {
+            let mut id = [0; 16];
+            id[..2].copy_from_slice(&index.to_be_bytes());
+            long_polls.wait_for_node(NodeId(id), Known::Id, source)
+        };
+        let of_network: Vec<_> = (0..200).filter_map(|index| wait(index, source(0, index % 4))).collect();
+        assert_eq!(of_network.len(), PER_SOURCE[1], "of one /56");
+        let of_site: Vec<_> = (200..400).filter_map(|index| wait(index, source(0, index << 8))).collect();
+        assert_eq!(of_network.len() + of_site.len(), PER_SOURCE[0], "of one /48");
+        assert!(wait(400, source(1, 0)).is_some());
     }
 }

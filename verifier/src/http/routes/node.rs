@@ -151,7 +151,7 @@ async fn wait(
         None => Known::Id,
     };
     // First the seat, then the look: what happens in between wakes.
-    let mut waiter = app.long_polls.wait_for_node(node, known, peer.source.host()).ok_or_else(full)?;
+    let mut waiter = app.long_polls.wait_for_node(node, known, peer.source).ok_or_else(full)?;
     let known = known_node(&app, node, &peer).await?;
     let over = match (&message.value.ticket, known) {
         (Some(_), Some(known)) if known.revoked.is_some() || known.held.is_some() => true,
