@@ -62,9 +62,11 @@ fn reach(first: &mut Lab, second: &mut Lab) -> Result<()> {
     const ADDRESSES: [&str; 2] = ["192.0.2.1", "192.0.2.2"];
     for (lab, address) in [&mut *first, &mut *second].into_iter().zip(ADDRESSES) {
         let card = lab.machine.cards().next().context("the machine is on no network")?.to_owned();
+        // NetworkManager asks for an address on any card, and takes all others from it when nobody gives one.
         lab.running()?.run(&format!(
-            "for d in /sys/class/net/*; do [ $(cat $d/address) = {card} ] || continue; \
-             ip address add {address}/24 dev ${{d##*/}} && ip link set ${{d##*/}} up; exit; done; exit 1"
+            "for d in /sys/class/net/*; do [ $(cat $d/address) = {card} ] || continue; d=${{d##*/}}; \
+             ! command -v nmcli || nmcli device set $d managed no || exit; \
+             ip address add {address}/24 dev $d && ip link set $d up; exit; done; exit 1"
         ))?;
     }
     let said = first.running()?.script(&format!("bash -c ': </dev/tcp/{}/9'", ADDRESSES[1]))?.1;
