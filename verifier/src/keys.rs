@@ -148,6 +148,14 @@ impl ReleaseKey {
         self.sign(nonce_tpm, node)
     }
 
+    /// Whether it signs without waiting for a TPM.
+    pub fn is_here(&self) -> bool {
+        match &self.signer {
+            Signs::Here(_) => true,
+            Signs::InTpm(_) => false,
+        }
+    }
+
     fn sign(&self, nonce_tpm: &[u8], node: &[u8; 16]) -> Result<Vec<u8>, Failure> {
         // The signer hashes its message: this is the message whose SHA-256 is aHash.
         let message = [nonce_tpm, &0i32.to_be_bytes(), node].concat();

@@ -46,6 +46,7 @@ pub mod long_poll;
 pub mod metrics;
 pub mod migrate;
 pub mod nonce;
+mod parked;
 pub mod pki;
 pub mod policies;
 pub mod proxy;

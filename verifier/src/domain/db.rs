@@ -3,7 +3,8 @@
 use super::{Error, Records, Result};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
-use tokio::sync::Semaphore;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use tracing::Instrument as _;
 
 /// Calls of those without a certificate that run at the same time; the others wait for their turn. So many share a commit.
 pub const PUBLIC_CALLS: usize = 32;
@@ -49,6 +50,34 @@ impl Db {
         work: impl FnOnce(&Records) -> Result<T> + Send + 'static,
     ) -> Result<T> {
         let records = self.records.clone();
+        let held = self.call().await;
+        // What is logged there is of the same request.
+        let span = tracing::Span::current();
+        let done = tokio::task::spawn_blocking(move || {
+            let _held = held;
+            span.in_scope(|| work(&records))
+        });
+        done.await.unwrap_or_else(|e| Err(Error::unavailable(format!("our bug: {e}"))))
+    }
+
+    /// The same with work that does not block. The caller may go away as well.
+    ///
+    /// # Errors
+    /// Those of the work.
+    pub async fn run_at_once<T: Send + 'static>(
+        &self,
+        work: impl Future<Output = Result<T>> + Send + 'static,
+    ) -> Result<T> {
+        let held = self.call().await;
+        let work = async move {
+            let _held = held;
+            work.await
+        };
+        let done = tokio::spawn(work.instrument(tracing::Span::current()));
+        done.await.unwrap_or_else(|e| Err(Error::unavailable(format!("our bug: {e}"))))
+    }
+
+    async fn call(&self) -> (Call, Option<OwnedSemaphorePermit>) {
         self.calls.fetch_add(1, Ordering::Relaxed);
         let call = Call(self.calls.clone());
         let turn = match &self.turns {
@@ -56,13 +85,7 @@ impl Db {
             Some(turns) => turns.clone().acquire_owned().await.ok(),
             None => None,
         };
-        // What is logged there is of the same request.
-        let span = tracing::Span::current();
-        let done = tokio::task::spawn_blocking(move || {
-            let _held = (call, turn);
-            span.in_scope(|| work(&records))
-        });
-        done.await.unwrap_or_else(|e| Err(Error::unavailable(format!("our bug: {e}"))))
+        (call, turn)
     }
 
     /// Calls that have not ended, those that wait for their turn or for a thread included.
@@ -71,7 +94,7 @@ impl Db {
     }
 
     /// For what waits for nothing.
-    pub fn records(&self) -> &Records {
+    pub fn records(&self) -> &Arc<Records> {
         &self.records
     }
 }

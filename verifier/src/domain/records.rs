@@ -452,6 +452,23 @@ impl Records {
         self.write_here_of(asking, |view| ruling::attest(view, request, rule))
     }
 
+    /// Whether [`Records::attest_in_turn`] is worth trying.
+    pub fn has_turns(&self) -> bool {
+        self.store.has_turns()
+    }
+
+    /// The same on a thread that must not block. None if it can't be done there: nothing was changed.
+    ///
+    /// # Errors
+    /// `NotEnrolled`, `RolledBack`.
+    pub async fn attest_in_turn(
+        &self,
+        request: &EvidenceRequest<'_>,
+        rule: &mut (dyn FnMut(&NodeSnapshot) -> Option<Ruling> + Send),
+    ) -> Option<Result<Option<Verdict>>> {
+        self.write_here_in_turn(|view| ruling::attest(view, request, rule)).await
+    }
+
     /// As [`evidence::of_node`].
     ///
     /// # Errors

@@ -210,20 +210,9 @@ impl Records {
                 }
             }
             let sequence = self.sequence();
-            let view = TxView::new(rows, sequence.index(), sequence.deployment(), &self.key, &self.said);
-            let mut worked = match asking.here {
-                true => require_here(rows, &sequence).and_then(|()| work(&view)),
-                false => work(&view),
-            };
-            let notices = view.take_notices();
-            events = view.events();
+            let mut worked;
+            (worked, events, told) = self.work_in(rows, &sequence, asking.here, work);
             drop(sequence);
-            if worked.is_ok() && !notices.is_empty() {
-                match self.subscriptions.keep(rows, &notices) {
-                    Ok(()) => told = true,
-                    Err(e) => worked = Err(e),
-                }
-            }
             if let Ok((_, Some(opened))) = &worked {
                 match self.intend(rows, opened.clone()) {
                     Ok(intended) => settling = Some(intended),
@@ -247,12 +236,82 @@ impl Records {
             (Ok(()), None) => {}
         }
         if done.is_ok() {
-            self.events.publish(&events);
-            if told {
-                self.subscriptions.committed.notify_waiters();
-            }
+            self.publish(&events, told);
         }
         Ok(done?)
+    }
+
+    /// Does the work of a transaction; with what is to be published when it is committed, and whether webhooks have something to tell.
+    fn work_in<T>(
+        &self,
+        rows: &dyn Tx,
+        sequence: &Sequence,
+        here: bool,
+        work: &mut impl FnMut(&TxView<'_>) -> Result<T>,
+    ) -> (Result<T>, Vec<Event>, bool) {
+        let view = TxView::new(rows, sequence.index(), sequence.deployment(), &self.key, &self.said);
+        let worked = match here {
+            true => require_here(rows, sequence).and_then(|()| work(&view)),
+            false => work(&view),
+        };
+        let notices = view.take_notices();
+        let (worked, told) = match worked {
+            Ok(done) if !notices.is_empty() => {
+                let kept = self.subscriptions.keep(rows, &notices);
+                (kept.map(|()| done), true)
+            }
+            worked => (worked, false),
+        };
+        (worked, view.events(), told)
+    }
+
+    fn publish(&self, events: &[Event], told: bool) {
+        self.events.publish(events);
+        if told {
+            self.subscriptions.committed.notify_waiters();
+        }
+    }
+
+    /// As [`Records::write_here`], once it is this change's turn, on a thread that must not block. None where something would have to
+    /// be waited for but the turn and the disk, or the change shared a transaction with one that failed: nothing was changed, and
+    /// the other way is open.
+    pub(super) async fn write_here_in_turn<T: Send>(
+        &self,
+        mut work: impl FnMut(&TxView<'_>) -> Result<T> + Send,
+    ) -> Option<Result<T>> {
+        let turn = self.store.turn()?.await;
+        let mut worked = None;
+        let durable = turn.run(&mut |rows| {
+            worked = self.work_at_once(rows, &mut work);
+            match &worked {
+                Some((Ok(_), ..)) => Then::Commit,
+                Some((Err(_), ..)) | None => Then::RollBack,
+            }
+        })?;
+        let (done, events, told) = worked?;
+        let durable = durable.ok()?;
+        if done.is_ok() {
+            durable.await.ok()?;
+            self.publish(&events, told);
+        }
+        Some(done)
+    }
+
+    /// None if a document is being committed, or there are documents of other servers to be read.
+    fn work_at_once<T>(
+        &self,
+        rows: &dyn Tx,
+        work: &mut impl FnMut(&TxView<'_>) -> Result<T>,
+    ) -> Option<(Result<T>, Vec<Event>, bool)> {
+        let sequence = match self.sequence.try_read() {
+            Ok(sequence) => sequence,
+            Err(TryLockError::Poisoned(poisoned)) => poisoned.into_inner(),
+            Err(TryLockError::WouldBlock) => return None,
+        };
+        match rows.head() {
+            Ok(head) if !sequence.is_behind(&head) => Some(self.work_in(rows, &sequence, true, work)),
+            Ok(_) | Err(_) => None,
+        }
     }
 
     /// Reads what other servers appended, before anything is judged by it. None of them appends more until `rows` are done with.

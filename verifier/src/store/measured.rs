@@ -1,6 +1,6 @@
 //! How long transactions take, and how often they run again: a [`Store`] around another.
 
-use super::{Changes, Heard, Pool, Result, Standbys, Store, Tells, Then, Tx};
+use super::{Changes, Durable, Heard, NextTurn, Pool, Result, Standbys, Store, Tells, Then, Turn, Tx};
 use prometheus::{HistogramOpts, HistogramVec, IntCounterVec, Opts};
 use std::cell::Cell;
 use std::sync::Arc;
@@ -47,14 +47,18 @@ impl Transactions {
     fn time(&self, kind: &str, run: impl FnOnce(&Cell<u64>) -> Result<()>) -> Result<()> {
         let (start, runs) = (Instant::now(), Cell::new(0));
         let done = run(&runs);
-        self.seconds.with_label_values(&[kind]).observe(start.elapsed().as_secs_f64());
         if runs.get() > 1 {
             self.again.with_label_values(&[kind]).inc_by(runs.get() - 1);
         }
-        if done.is_err() {
+        self.ended(kind, start, done.is_err());
+        done
+    }
+
+    fn ended(&self, kind: &str, start: Instant, failed: bool) {
+        self.seconds.with_label_values(&[kind]).observe(start.elapsed().as_secs_f64());
+        if failed {
             self.failed.with_label_values(&[kind]).inc();
         }
-        done
     }
 }
 
@@ -73,6 +77,30 @@ impl Measured {
     /// What is known of its transactions.
     pub fn transactions(&self) -> &Transactions {
         &self.transactions
+    }
+}
+
+struct MeasuredTurn {
+    turn: Box<dyn Turn>,
+    start: Instant,
+    transactions: Transactions,
+}
+
+impl Turn for MeasuredTurn {
+    fn run(self: Box<Self>, work: &mut dyn FnMut(&dyn Tx) -> Then) -> Option<Result<Durable>> {
+        let Self { turn, start, transactions } = *self;
+        let durable = match turn.run(work)? {
+            Ok(durable) => durable,
+            Err(e) => {
+                transactions.ended("write", start, true);
+                return Some(Err(e));
+            }
+        };
+        Some(Ok(Box::pin(async move {
+            let done = durable.await;
+            transactions.ended("write", start, done.is_err());
+            done
+        })))
     }
 }
 
@@ -110,6 +138,19 @@ impl Store for Measured {
                 work(rows)
             })
         })
+    }
+
+    fn has_turns(&self) -> bool {
+        self.store.has_turns()
+    }
+
+    fn turn(&self) -> Option<NextTurn> {
+        let (start, next) = (Instant::now(), self.store.turn()?);
+        let transactions = self.transactions.clone();
+        Some(Box::pin(async move {
+            let turn: Box<dyn Turn> = Box::new(MeasuredTurn { turn: next.await, start, transactions });
+            turn
+        }))
     }
 
     fn purge(&self) {

@@ -24,6 +24,7 @@ use halfkey_protocol::wire::SignedDocument;
 use halfkey_protocol::wire::operator::AuditEntry;
 use std::fmt;
 use std::path::PathBuf;
+use std::pin::Pin;
 use std::sync::Arc;
 
 /// Why rows were not read or not changed. Nothing was changed, but for [`StoreError::Undecided`].
@@ -130,6 +131,16 @@ pub trait Store: Send + Sync {
         self.write(changes, work)
     }
 
+    /// Whether [`Store::turn`] gives one: not where each write waits for a server.
+    fn has_turns(&self) -> bool {
+        false
+    }
+
+    /// The next turn to write rows, for who can't block.
+    fn turn(&self) -> Option<NextTurn> {
+        None
+    }
+
     /// Removes what was deleted from logs and caches on the disk. Best effort: what can't be removed now is overwritten later.
     fn purge(&self);
 
@@ -153,6 +164,20 @@ pub trait Store: Send + Sync {
     fn pools(&self) -> Vec<Pool> {
         Vec::new()
     }
+}
+
+/// A turn to come.
+pub type NextTurn = Pin<Box<dyn Future<Output = Box<dyn Turn>> + Send>>;
+/// When a change is durable, or was undone.
+pub type Durable = Pin<Box<dyn Future<Output = Result<()>> + Send>>;
+
+/// A turn to write: nobody else does meanwhile.
+pub trait Turn: Send {
+    /// As [`Store::write`] of [`Changes::Rows`], but `work` runs once. None if there is something to wait for: it did not run.
+    ///
+    /// # Errors
+    /// When the database can't be written: nothing was changed.
+    fn run(self: Box<Self>, work: &mut dyn FnMut(&dyn Tx) -> Then) -> Option<Result<Durable>>;
 }
 
 /// Connections of one kind of transaction.

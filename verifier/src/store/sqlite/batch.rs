@@ -4,22 +4,31 @@
 //!
 //! Nobody waits in order to fill a batch. A request that finds others behind it leaves the transaction open for them, and the last one
 //! commits for all.
+//!
+//! A request is a thread that waits ([`Batch::run`]), or a task that has its turn and goes on waiting for the commit without a thread
+//! ([`Batch::turn`]): boots of a storm are that, as waking a thread for each costs more than its rows.
 
-use super::{broken, say};
-use crate::store::{Result, StoreError, Then};
+use super::{BUSY, SqliteTx, broken, say};
+use crate::parked::wait;
+use crate::store::{Durable, Result, StoreError, Then, Turn, Tx};
 use rusqlite::Connection;
 use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, mpsc};
+use std::thread;
+use std::time::Duration;
+use tokio::sync::{Mutex, OwnedMutexGuard, watch};
 
 /// Requests of one transaction: the first one's answer waits for so many others at most.
 const MOST: usize = 64;
 
 /// The connection that writes, and who shares its transaction.
 pub struct Batch {
-    /// Requests that are about to take the connection.
-    behind: AtomicUsize,
-    writer: Mutex<Writer>,
+    behind: Arc<AtomicUsize>,
+    writer: Arc<Mutex<Writer>>,
+    /// A thread that commits for who must not wait for the disk: none of those that others wait on, who may all wait for this very
+    /// commit.
+    committer: mpsc::Sender<OwnedMutexGuard<Writer>>,
 }
 
 struct Writer {
@@ -29,15 +38,8 @@ struct Writer {
 }
 
 struct Open {
-    fate: Arc<Fate>,
+    fate: watch::Sender<Option<Outcome>>,
     requests: usize,
-}
-
-/// What became of a transaction, for those that share it.
-#[derive(Default)]
-struct Fate {
-    said: Mutex<Option<Outcome>>,
-    changed: Condvar,
 }
 
 #[derive(Clone)]
@@ -47,26 +49,98 @@ enum Outcome {
     Lost(StoreError),
 }
 
+/// What becomes of a transaction, for those that share it.
+struct Fate(watch::Receiver<Option<Outcome>>);
+
 impl Fate {
-    fn say(&self, outcome: Outcome) {
-        *self.said.lock().unwrap_or_else(PoisonError::into_inner) = Some(outcome);
-        self.changed.notify_all();
+    async fn known(mut self) -> Outcome {
+        let lost = || Outcome::Lost(StoreError::Unavailable("our bug: nobody has committed".to_owned()));
+        self.0.wait_for(Option::is_some).await.ok().and_then(|said| said.clone()).unwrap_or_else(lost)
+    }
+}
+
+/// A request that is about to take the connection: who has it leaves the transaction open for this one, which has to end it therefore,
+/// also if it goes away.
+struct Behind {
+    behind: Arc<AtomicUsize>,
+    writer: Option<Arc<Mutex<Writer>>>,
+}
+
+impl Behind {
+    fn new(batch: &Batch) -> Self {
+        batch.behind.fetch_add(1, Ordering::SeqCst);
+        Self { behind: batch.behind.clone(), writer: Some(batch.writer.clone()) }
     }
 
-    fn wait(&self) -> Outcome {
-        let mut said = self.said.lock().unwrap_or_else(PoisonError::into_inner);
-        loop {
-            if let Some(outcome) = &*said {
-                return outcome.clone();
+    /// It has it.
+    fn arrived(mut self) {
+        self.writer = None;
+    }
+}
+
+impl Drop for Behind {
+    fn drop(&mut self) {
+        self.behind.fetch_sub(1, Ordering::SeqCst);
+        if let Some(writer) = self.writer.take() {
+            drop(thread::spawn(move || wait(writer.lock()).commit()));
+        }
+    }
+}
+
+/// The connection, and who is behind.
+struct BatchTurn {
+    behind: Arc<AtomicUsize>,
+    writer: OwnedMutexGuard<Writer>,
+    committer: mpsc::Sender<OwnedMutexGuard<Writer>>,
+}
+
+impl Turn for BatchTurn {
+    fn run(self: Box<Self>, work: &mut dyn FnMut(&dyn Tx) -> Then) -> Option<Result<Durable>> {
+        let Self { behind, mut writer, committer } = *self;
+        let fate = match writer.join_at_once()? {
+            Ok(fate) => fate,
+            Err(e) => return Some(Err(e)),
+        };
+        let mut work = |connection: &Connection| work(&SqliteTx(connection));
+        let then = catch_unwind(AssertUnwindSafe(|| writer.savepoint(&mut work)));
+        if writer.is_over(&behind) || matches!(then, Ok(Ok(Then::CommitNow))) {
+            // Only a thread that has panicked takes it no more.
+            if let Err(mpsc::SendError(mut writer)) = committer.send(writer) {
+                writer.commit();
             }
-            said = self.changed.wait(said).unwrap_or_else(PoisonError::into_inner);
+        }
+        match then {
+            Err(panic) => resume_unwind(panic),
+            Ok(Err(e)) => Some(Err(e)),
+            Ok(Ok(_)) => Some(Ok(Box::pin(async move {
+                match fate.known().await {
+                    Outcome::Committed => Ok(()),
+                    Outcome::Lost(e) => Err(e),
+                }
+            }))),
         }
     }
 }
 
 impl Batch {
     pub fn new(connection: Connection) -> Self {
-        Self { behind: AtomicUsize::new(0), writer: Mutex::new(Writer { connection, open: None }) }
+        let writer = Writer { connection, open: None };
+        let (committer, commits) = mpsc::channel::<OwnedMutexGuard<Writer>>();
+        // It ends with this.
+        thread::spawn(move || commits.into_iter().for_each(|mut writer| writer.commit()));
+        Self { behind: Arc::default(), writer: Arc::new(Mutex::new(writer)), committer }
+    }
+
+    /// As [`crate::store::Store::turn`].
+    pub fn turn(&self) -> impl Future<Output = Box<dyn Turn>> + Send + use<> {
+        let (behind, waiting) = (self.behind.clone(), Behind::new(self));
+        let (writer, committer) = (self.writer.clone(), self.committer.clone());
+        async move {
+            let writer = writer.lock_owned().await;
+            waiting.arrived();
+            let turn: Box<dyn Turn> = Box::new(BatchTurn { behind, writer, committer });
+            turn
+        }
     }
 
     /// Runs a request; returns when what it changed is on the disk, or was undone.
@@ -89,48 +163,61 @@ impl Batch {
 
     /// Something that has no place in a transaction.
     pub fn outside<T>(&self, work: impl FnOnce(&Connection) -> T) -> T {
-        let mut writer = self.writer();
+        let mut writer = wait(self.writer.lock());
         writer.commit();
         work(&writer.connection)
     }
 
     fn request(&self, work: &mut dyn FnMut(&Connection) -> Then, alone: bool) -> Result<(Then, Outcome)> {
-        self.behind.fetch_add(1, Ordering::SeqCst);
-        let mut writer = self.writer();
-        self.behind.fetch_sub(1, Ordering::SeqCst);
+        let waiting = Behind::new(self);
+        let mut writer = wait(self.writer.lock());
+        waiting.arrived();
         if alone {
             writer.commit();
         }
         let fate = writer.join()?;
+        // After a panic the savepoint is undone: the connection is as good as before.
         let then = catch_unwind(AssertUnwindSafe(|| writer.savepoint(work)));
-        let last = self.behind.load(Ordering::SeqCst) == 0;
-        let full = writer.open.as_ref().is_some_and(|open| open.requests >= MOST);
-        if alone || last || full || matches!(then, Ok(Ok(Then::CommitNow))) {
+        if alone || writer.is_over(&self.behind) || matches!(then, Ok(Ok(Then::CommitNow))) {
             writer.commit();
         }
         drop(writer);
         match then {
             Err(panic) => resume_unwind(panic),
             Ok(Err(e)) => Err(e),
-            Ok(Ok(then)) => Ok((then, fate.wait())),
+            Ok(Ok(then)) => Ok((then, wait(fate.known()))),
         }
-    }
-
-    fn writer(&self) -> MutexGuard<'_, Writer> {
-        // After a panic the savepoint is undone: the connection is as good as before.
-        self.writer.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
 impl Writer {
     /// The transaction that is open, or a new one.
-    fn join(&mut self) -> Result<Arc<Fate>> {
+    fn join(&mut self) -> Result<Fate> {
         if self.open.is_none() {
             say(&self.connection, "BEGIN IMMEDIATE").map_err(broken)?;
         }
-        let open = self.open.get_or_insert_with(|| Open { fate: Arc::default(), requests: 0 });
+        let new = || Open { fate: watch::Sender::new(None), requests: 0 };
+        let open = self.open.get_or_insert_with(new);
         open.requests += 1;
-        Ok(open.fate.clone())
+        Ok(Fate(open.fate.subscribe()))
+    }
+
+    /// The same, if no other process writes: that would have to be waited for.
+    fn join_at_once(&mut self) -> Option<Result<Fate>> {
+        if self.open.is_some() {
+            return Some(self.join());
+        }
+        self.connection.busy_timeout(Duration::ZERO).ok()?;
+        let joined = self.join();
+        match self.connection.busy_timeout(BUSY) {
+            Ok(()) => joined.ok().map(Ok),
+            Err(e) => Some(Err(broken(e))),
+        }
+    }
+
+    /// Nobody is behind for whom the transaction would be left open, or it has enough requests.
+    fn is_over(&self, behind: &AtomicUsize) -> bool {
+        behind.load(Ordering::SeqCst) == 0 || self.open.as_ref().is_some_and(|open| open.requests >= MOST)
     }
 
     /// One request: all that it changes, or nothing.
@@ -141,7 +228,7 @@ impl Writer {
         if self.connection.is_autocommit() {
             let lost = StoreError::Unavailable("the transaction was undone by the database".to_owned());
             if let Some(open) = self.open.take() {
-                open.fate.say(Outcome::Lost(lost));
+                open.fate.send_replace(Some(Outcome::Lost(lost)));
             }
             return then.map_or_else(|panic| resume_unwind(panic), Ok);
         }
@@ -159,22 +246,22 @@ impl Writer {
     /// Ends the transaction that is open, and says so to who shares it.
     fn commit(&mut self) {
         let Some(open) = self.open.take() else { return };
-        open.fate.say(match say(&self.connection, "COMMIT") {
+        let outcome = match say(&self.connection, "COMMIT") {
             Ok(()) => Outcome::Committed,
             Err(e) => {
                 // It may be undone already.
                 let _ = self.connection.execute_batch("ROLLBACK");
                 Outcome::Lost(broken(e))
             }
-        });
+        };
+        open.fate.send_replace(Some(outcome));
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use std::sync::mpsc;
-    use std::time::Duration;
+    use std::sync::Mutex;
 
     fn batch() -> Batch {
         let connection = Connection::open_in_memory().unwrap();
@@ -182,6 +269,7 @@ mod tests {
             .execute_batch(
                 "PRAGMA foreign_keys = ON;
                  CREATE TABLE whole (id INTEGER PRIMARY KEY);
+                 CREATE TABLE meta (key TEXT PRIMARY KEY, value INTEGER);
                  CREATE TABLE part (whole INTEGER REFERENCES whole DEFERRABLE INITIALLY DEFERRED);",
             )
             .unwrap();
@@ -260,5 +348,73 @@ mod tests {
             })
             .unwrap();
         assert_eq!(count(&batch), 1);
+    }
+
+    /// Requests that wait and such that must not share a connection, and each is answered once what it changed is there.
+    #[test]
+    fn turns_and_requests_that_wait_share_transactions() {
+        const EACH: i64 = 200;
+        let batch = Arc::new(batch());
+        let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).build().unwrap();
+        let turns: Vec<_> = (0..EACH)
+            .map(|number| {
+                let batch = batch.clone();
+                runtime.spawn(async move {
+                    let durable = batch.turn().await.run(&mut |tx| match number % 3 {
+                        0 => Then::RollBack,
+                        _ => {
+                            tx.set_meta(&number.to_string(), 1).unwrap();
+                            Then::Commit
+                        }
+                    });
+                    durable.expect("nobody else writes").unwrap().await.unwrap();
+                })
+            })
+            .collect();
+        for number in 0..EACH {
+            batch
+                .run(&mut |connection| {
+                    put(connection, number);
+                    Then::Commit
+                })
+                .unwrap();
+        }
+        turns.into_iter().for_each(|turn| runtime.block_on(turn).unwrap());
+        assert_eq!(count(&batch), EACH);
+        let kept: i64 =
+            batch.outside(|c| c.query_row("SELECT count(*) FROM meta", [], |row| row.get(0)).unwrap());
+        assert_eq!(kept, (0..EACH).filter(|number| number % 3 != 0).count() as i64);
+    }
+
+    /// For who goes away while it waits, the one before has left the transaction open.
+    #[test]
+    fn who_goes_away_before_its_turn_leaves_nobody_waiting() {
+        let batch = Arc::new(batch());
+        let held = wait(batch.writer.clone().lock_owned());
+        let (mut first, gone) = (Box::pin(batch.turn()), batch.turn());
+        let mut context = std::task::Context::from_waker(std::task::Waker::noop());
+        assert!(first.as_mut().poll(&mut context).is_pending());
+        drop(held);
+        let durable = wait(first).run(&mut |tx| {
+            tx.set_meta("first", 1).unwrap();
+            Then::Commit
+        });
+        drop(gone);
+        wait(durable.unwrap().unwrap()).unwrap();
+    }
+
+    /// Nothing waits for another process on a thread that must not block.
+    #[test]
+    fn a_turn_while_another_process_writes_does_nothing() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("db");
+        let open = || Connection::open(&path).unwrap();
+        let (batch, other) = (Batch::new(open()), open());
+        other.execute_batch("BEGIN IMMEDIATE").unwrap();
+        let ran = wait(batch.turn()).run(&mut |_| unreachable!("the database is another's"));
+        assert!(ran.is_none());
+        other.execute_batch("ROLLBACK").unwrap();
+        let durable = wait(batch.turn()).run(&mut |_| Then::Commit);
+        wait(durable.unwrap().unwrap()).unwrap();
     }
 }

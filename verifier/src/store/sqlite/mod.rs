@@ -15,7 +15,7 @@ mod registrations;
 mod schema;
 mod trail;
 
-use super::{Changes, Result, Store, StoreError, Then, Tx};
+use super::{Changes, NextTurn, Result, Store, StoreError, Then, Tx};
 use batch::Batch;
 use halfkey_protocol::NodeId;
 use rusqlite::config::DbConfig;
@@ -99,6 +99,14 @@ impl Store for Sqlite {
     /// One at a time, whatever it changes.
     fn write(&self, _: Changes, work: &mut dyn FnMut(&dyn Tx) -> Then) -> Result<()> {
         self.writer.run(&mut |connection| work(&SqliteTx(connection)))
+    }
+
+    fn has_turns(&self) -> bool {
+        true
+    }
+
+    fn turn(&self) -> Option<NextTurn> {
+        Some(Box::pin(self.writer.turn()))
     }
 
     /// What was deleted is in older pages of the log until these are overwritten. A reader may hold them, and the next checkpoint
