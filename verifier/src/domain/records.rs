@@ -38,6 +38,13 @@ pub struct Beginning {
     pub registration: std::result::Result<Option<Registration>, String>,
 }
 
+fn begins(view: &TxView<'_>, node: NodeId) -> Result<Beginning> {
+    let known = node::one(view, node)?;
+    // Without it the enrollment serves.
+    let (registration, why) = legible(registration::one(view, node))?;
+    Ok(Beginning { known, registration: why.map_or(Ok(registration), Err) })
+}
+
 /// Nodes that are looked at together.
 const PAGE: u64 = 500;
 /// Announcements of the same that are heard in a minute, and at once: who can make them up wakes nobody more often.
@@ -298,12 +305,18 @@ impl Records {
     pub fn beginning(&self, node: NodeId) -> Result<Beginning> {
         self.look_if_in_trouble()?;
         let asking = Asking { registration: true, ..Asking::of(node) };
-        self.read_here(asking, |view| {
-            let known = node::one(view, node)?;
-            // Without it the enrollment serves.
-            let (registration, why) = legible(registration::one(view, node))?;
-            Ok(Beginning { known, registration: why.map_or(Ok(registration), Err) })
-        })
+        self.read_here(asking, |view| begins(view, node))
+    }
+
+    /// The same on a thread that must not block. None if it can't be done there.
+    ///
+    /// # Errors
+    /// As there.
+    pub fn beginning_at_once(&self, node: NodeId) -> Option<Result<Beginning>> {
+        if self.standing()?.in_trouble {
+            return None;
+        }
+        self.read_here_at_once(|view| begins(view, node))
     }
 
     /// As [`node::list`].

@@ -47,11 +47,7 @@ pub struct Standing {
 impl Records {
     /// Where this server stands; none at a moment when that changes.
     pub fn standing(&self) -> Option<Standing> {
-        let sequence = match self.sequence.try_read() {
-            Ok(sequence) => sequence,
-            Err(TryLockError::Poisoned(poisoned)) => poisoned.into_inner(),
-            Err(TryLockError::WouldBlock) => return None,
-        };
+        let sequence = self.sequence_at_once()?;
         let (document, entry) = (sequence.index().head().number, sequence.entry());
         Some(Standing { document, entry, in_trouble: sequence.in_trouble() })
     }
@@ -104,6 +100,31 @@ impl Records {
             require_here(rows, sequence)?;
             work(&TxView::new(rows, sequence.index(), sequence.deployment(), &self.key, &self.said))
         })
+    }
+
+    /// The same on a thread that must not block. None if something would have to be waited for: the other way is open.
+    pub(super) fn read_here_at_once<T>(&self, work: impl Fn(&TxView<'_>) -> Result<T>) -> Option<Result<T>> {
+        let sequence = self.sequence_at_once()?;
+        let mut done = None;
+        let read = self.store.read_at_once(&mut |rows| {
+            let view = TxView::new(rows, sequence.index(), sequence.deployment(), &self.key, &self.said);
+            done = match rows.head() {
+                Ok(head) if !sequence.is_behind(&head) => {
+                    Some(require_here(rows, &sequence).and_then(|()| work(&view)))
+                }
+                Ok(_) | Err(_) => None,
+            };
+        })?;
+        read.ok()?;
+        done
+    }
+
+    fn sequence_at_once(&self) -> Option<RwLockReadGuard<'_, Sequence>> {
+        match self.sequence.try_read() {
+            Ok(sequence) => Some(sequence),
+            Err(TryLockError::Poisoned(poisoned)) => Some(poisoned.into_inner()),
+            Err(TryLockError::WouldBlock) => None,
+        }
     }
 
     pub(super) fn read_rows<T>(&self, work: impl FnMut(&dyn Tx) -> Result<T>) -> Result<T> {
@@ -303,11 +324,7 @@ impl Records {
         rows: &dyn Tx,
         work: &mut impl FnMut(&TxView<'_>) -> Result<T>,
     ) -> Option<(Result<T>, Vec<Event>, bool)> {
-        let sequence = match self.sequence.try_read() {
-            Ok(sequence) => sequence,
-            Err(TryLockError::Poisoned(poisoned)) => poisoned.into_inner(),
-            Err(TryLockError::WouldBlock) => return None,
-        };
+        let sequence = self.sequence_at_once()?;
         match rows.head() {
             Ok(head) if !sequence.is_behind(&head) => Some(self.work_in(rows, &sequence, true, work)),
             Ok(_) | Err(_) => None,

@@ -122,6 +122,13 @@ impl Store for Measured {
         })
     }
 
+    fn read_at_once(&self, work: &mut dyn FnMut(&dyn Tx)) -> Option<Result<()>> {
+        let start = Instant::now();
+        let done = self.store.read_at_once(work)?;
+        self.transactions.ended("read", start, done.is_err());
+        Some(done)
+    }
+
     fn write_asking(
         &self,
         changes: Changes,

@@ -99,6 +99,15 @@ pub trait Store: Send + Sync {
     /// When the database can't be read.
     fn read(&self, work: &mut dyn FnMut(&dyn Tx)) -> Result<()>;
 
+    /// The same, if nothing has to be waited for but a file: neither a server nor another read. None if it has, and `work` did not run.
+    ///
+    /// # Errors
+    /// When the database can't be read.
+    fn read_at_once(&self, work: &mut dyn FnMut(&dyn Tx)) -> Option<Result<()>> {
+        let _ = work;
+        None
+    }
+
     /// Runs `work` on rows that nobody else changes meanwhile, and returns when what it changed is durable, or was undone. It may run
     /// more than once, as what shares a transaction with it may have failed: what an earlier run changed was undone then. After
     /// [`Then::CommitNow`] it does not run again.

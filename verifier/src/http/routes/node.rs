@@ -93,7 +93,10 @@ async fn begin(
             format!("expected at most {MAX_VOLUMES} enrollment ids"),
         ));
     }
-    let Beginning { known, registration } = app.public_db.run(move |records| records.beginning(node)).await?;
+    let Beginning { known, registration } = match app.public_db.records().beginning_at_once(node) {
+        Some(found) => found?,
+        None => app.public_db.run(move |records| records.beginning(node)).await?,
+    };
     let Some(known) = known else { return Err(not_enrolled(&app, node, &peer).await) };
     // A revoked node may begin: its evidence is recorded before it is denied.
     let enrollment = appraisal::enrollment(purpose, &known).map_err(refuse_state)?;

@@ -23,7 +23,7 @@ use rusqlite::types::{FromSql, FromSqlError, FromSqlResult, ValueRef};
 use rusqlite::{Connection, ErrorCode, OpenFlags, OptionalExtension as _, Params, Row};
 use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::Path;
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Mutex, PoisonError, TryLockError};
 use std::time::Duration;
 
 /// How long to wait for another process (`operator add`) that writes.
@@ -90,10 +90,16 @@ impl Sqlite {
 
 impl Store for Sqlite {
     fn read(&self, work: &mut dyn FnMut(&dyn Tx)) -> Result<()> {
-        let connection = self.reader.lock().unwrap_or_else(PoisonError::into_inner);
-        let reading = Reading::begin(&connection).map_err(broken)?;
-        work(&SqliteTx(reading.0));
-        Ok(())
+        read(&self.reader.lock().unwrap_or_else(PoisonError::into_inner), work)
+    }
+
+    fn read_at_once(&self, work: &mut dyn FnMut(&dyn Tx)) -> Option<Result<()>> {
+        let connection = match self.reader.try_lock() {
+            Ok(connection) => connection,
+            Err(TryLockError::Poisoned(poisoned)) => poisoned.into_inner(),
+            Err(TryLockError::WouldBlock) => return None,
+        };
+        Some(read(&connection, work))
     }
 
     /// One at a time, whatever it changes.
@@ -141,6 +147,12 @@ fn connect(path: &Path, flags: OpenFlags) -> Result<Connection> {
 /// A statement that every request needs: it is prepared once.
 fn say(connection: &Connection, sql: &str) -> rusqlite::Result<()> {
     connection.prepare_cached(sql)?.execute([]).map(drop)
+}
+
+fn read(connection: &Connection, work: &mut dyn FnMut(&dyn Tx)) -> Result<()> {
+    let reading = Reading::begin(connection).map_err(broken)?;
+    work(&SqliteTx(reading.0));
+    Ok(())
 }
 
 /// A transaction that changes nothing, until this is dropped.
