@@ -422,6 +422,13 @@ fn say_accepted(why: &str, now: &str) {
     );
 }
 
+/// Threads of the runtime. The work of a request is some hundred microseconds; the rest of its time it waits for a commit that it shares
+/// with all that wait at the same time. A disk that hangs holds two of them at most, whoever has the connection of SQLite that reads
+/// and whoever has the one that writes: one more is left for health, metrics and signals.
+fn workers(processors: usize) -> usize {
+    processors.clamp(3, 4)
+}
+
 /// A page of section 8 for a command, and one for each below it.
 fn man_pages(command: clap::Command, folder: &Path) -> std::io::Result<()> {
     for below in command.get_subcommands().filter(|below| !below.is_hide_set()) {
@@ -439,11 +446,9 @@ impl Serve {
         if config.release_key != KeyForm::File {
             locked::lock()?;
         }
-        // The work of a request is some hundred microseconds; the rest of its time it waits for a commit that it shares with all
-        // that wait at the same time.
-        let workers = std::thread::available_parallelism().map_or(1, usize::from).min(4);
+        let processors = std::thread::available_parallelism().map_or(1, usize::from);
         let runtime = tokio::runtime::Builder::new_multi_thread()
-            .worker_threads(workers)
+            .worker_threads(workers(processors))
             .max_blocking_threads(THREADS)
             .enable_all()
             .build()
@@ -531,5 +536,15 @@ fn start_log(format: LogFormat, level: tracing::Level) {
         LogFormat::Json => {
             registry().with(log.json().flatten_event(true).with_span_list(false)).with(shown).init()
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_disk_that_hangs_leaves_a_worker_on_any_host() {
+        assert_eq!([1, 2, 3, 4, 64].map(workers), [3, 3, 3, 4, 4]);
     }
 }
