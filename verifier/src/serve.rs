@@ -15,6 +15,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 use tokio::net::TcpListener;
 use tokio::sync::mpsc;
+use tokio::time::timeout_at;
 use tracing::{error, info, warn};
 
 /// How often what is over is forgotten.
@@ -188,12 +189,18 @@ impl Listening {
         app.stop();
         drain(&app, signal, &mut told).await;
         info!(signal, "stopping: requests in flight are finished");
+        let deadline =
+            tokio::time::Instant::now() + Duration::from_secs(app.config().limits.shutdown_seconds);
         long_polls.stop();
         let _ = stopping.send(true);
         for door in serving {
             if let Err(e) = door.await {
                 warn!(error = %e, "a listener ended early");
             }
+        }
+        // What is asked by who has hung up ends as well: the runtime waits for threads, and not for tasks.
+        if timeout_at(deadline, app.public_db.ended()).await.is_err() {
+            warn!("what was asked by peers that have hung up did not end in time");
         }
         sweeper.abort();
         delivering.abort();

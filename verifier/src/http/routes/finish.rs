@@ -98,30 +98,30 @@ impl Finish {
         self.node
     }
 
-    /// The verdict, which is recorded, without a thread that blocks: nearly all boots of a storm come this way. None if it has to be
-    /// found by [`Finish::judge`].
-    ///
-    /// # Errors
-    /// `RateLimited`, `RolledBack`.
-    pub async fn judge_at_once(self: Arc<Self>) -> domain::Result<Option<Verdict>> {
-        let db = self.app.public_db.clone();
-        if !db.records().has_turns() || !self.verifier.release.is_here() || self.has_long_logs() {
-            return Ok(None);
-        }
-        let Some(known) = self.begun() else { return Ok(None) };
-        let records = db.records().clone();
-        db.run_at_once(async move {
-            let evidence = BoundedEvidence::read(&self.message.value)?;
-            self.rule(&records, &evidence, &known, Read::AtBegin, How::AtOnce).await
-        })
-        .await
-    }
-
     /// The verdict, which is recorded; none if no tenant ever did something with the node.
     ///
     /// # Errors
     /// `RateLimited`, `RolledBack`; when the database can't be written.
-    pub fn judge(&self, records: &Records) -> domain::Result<Option<Verdict>> {
+    pub async fn verdict(self) -> domain::Result<Option<Verdict>> {
+        let db = self.app.public_db.clone();
+        if !db.records().has_turns() || !self.verifier.release.is_here() || self.has_long_logs() {
+            return db.run(move |records| self.judge(records)).await;
+        }
+        let this = Arc::new(self);
+        let (first, records) = (this.clone(), db.records().clone());
+        let at_once = async move { Ok(first.judge_at_once(&records).await?.map(Some)) };
+        db.run_at_once(at_once, move |records| this.judge(records)).await
+    }
+
+    /// The same without a thread that blocks: nearly all boots of a storm come this way. None if it has to be found by
+    /// [`Finish::judge`].
+    async fn judge_at_once(&self, records: &Records) -> domain::Result<Option<Verdict>> {
+        let Some(known) = self.begun() else { return Ok(None) };
+        let evidence = BoundedEvidence::read(&self.message.value)?;
+        self.rule(records, &evidence, &known, Read::AtBegin, How::AtOnce).await
+    }
+
+    fn judge(&self, records: &Records) -> domain::Result<Option<Verdict>> {
         let evidence = BoundedEvidence::read(&self.message.value)?;
         let rule = |known: &Node, read| wait(self.rule(records, &evidence, known, read, How::Blocking));
         if let Some(known) = self.begun()

@@ -129,12 +129,9 @@ async fn finish(
     message: Json<Evidence, MAX_BODY>,
 ) -> Answer<Verdict> {
     let asking = peer.clone();
-    let finish = Arc::new(Finish::new(app.clone(), peer, message)?);
+    let finish = Finish::new(app.clone(), peer, message)?;
     let node = finish.node();
-    if let Some(verdict) = finish.clone().judge_at_once().await? {
-        return Ok(axum::Json(verdict));
-    }
-    match app.public_db.run(move |records| finish.judge(records)).await? {
+    match finish.verdict().await? {
         Some(verdict) => Ok(axum::Json(verdict)),
         None => Err(not_enrolled(&app, node, &asking).await),
     }
