@@ -107,16 +107,22 @@ async fn a_disk_that_takes_no_more_releases_nothing() {
     assert_eq!(refused(answer), Reason::Unavailable);
     assert!(server.log().contains("the database can't do its work"), "{}", server.log());
     // Nothing at all can be written, not even the log: it still answers.
+    let session = node.begin(&anybody, "boot").await.unwrap();
+    let short = node.evidence("boot", &session);
     limit_file_size(server.pid(), 1);
     let health = get::<serde_json::Value>(&anybody, "/readyz").await;
     assert_eq!(refused(health), Reason::Unavailable);
+    let answer = post::<Verdict>(&anybody, "/v1/finish", &short).await;
+    assert_eq!(refused(answer), Reason::Unavailable);
 
     // Room again: the same evidence is as good as before, nothing of it was recorded.
     limit_file_size(server.pid(), u64::MAX);
-    let verdict: Verdict = post(&anybody, "/v1/finish", &evidence).await.unwrap();
-    assert_eq!(said(&verdict), "released");
+    for evidence in [evidence, short] {
+        let verdict: Verdict = post(&anybody, "/v1/finish", &evidence).await.unwrap();
+        assert_eq!(said(&verdict), "released");
+    }
     let list: EvidenceList = get(&operator, &path(node.id, "/evidence")).await.unwrap();
-    assert_eq!(list.evidence.len(), 3);
+    assert_eq!(list.evidence.len(), 4);
 }
 
 fn key() -> ClusterKey {
