@@ -97,10 +97,7 @@ struct BatchTurn {
 impl Turn for BatchTurn {
     fn run(self: Box<Self>, work: &mut dyn FnMut(&dyn Tx) -> Then) -> Option<Result<Durable>> {
         let Self { behind, mut writer, committer } = *self;
-        let fate = match writer.join_at_once()? {
-            Ok(fate) => fate,
-            Err(e) => return Some(Err(e)),
-        };
+        let fate = writer.join_at_once()?;
         let mut work = |connection: &Connection| work(&SqliteTx(connection));
         let then = catch_unwind(AssertUnwindSafe(|| writer.savepoint(&mut work)));
         if writer.is_over(&behind) || matches!(then, Ok(Ok(Then::CommitNow))) {
@@ -191,28 +188,37 @@ impl Batch {
 }
 
 impl Writer {
-    /// The transaction that is open, or a new one.
+    /// Joins the transaction that is open, or begins one.
     fn join(&mut self) -> Result<Fate> {
         if self.open.is_none() {
-            say(&self.connection, "BEGIN IMMEDIATE").map_err(broken)?;
+            self.begin(BUSY).map_err(broken)?;
         }
+        Ok(self.share())
+    }
+
+    /// The same at once. None if that can't be, as another process writes; none as well on any error: who may wait tries again, and
+    /// says what there is to say.
+    fn join_at_once(&mut self) -> Option<Fate> {
+        if self.open.is_none() {
+            let begun = self.begin(Duration::ZERO);
+            // For what has no transaction. Whoever begins one sets it again, and says if that fails.
+            let _ = self.connection.busy_timeout(BUSY);
+            begun.ok()?;
+        }
+        Some(self.share())
+    }
+
+    /// Waits for another process that writes, so long.
+    fn begin(&self, patience: Duration) -> rusqlite::Result<()> {
+        self.connection.busy_timeout(patience)?;
+        say(&self.connection, "BEGIN IMMEDIATE")
+    }
+
+    fn share(&mut self) -> Fate {
         let new = || Open { fate: watch::Sender::new(None), requests: 0 };
         let open = self.open.get_or_insert_with(new);
         open.requests += 1;
-        Ok(Fate(open.fate.subscribe()))
-    }
-
-    /// The same, if no other process writes: that would have to be waited for.
-    fn join_at_once(&mut self) -> Option<Result<Fate>> {
-        if self.open.is_some() {
-            return Some(self.join());
-        }
-        self.connection.busy_timeout(Duration::ZERO).ok()?;
-        let joined = self.join();
-        match self.connection.busy_timeout(BUSY) {
-            Ok(()) => joined.ok().map(Ok),
-            Err(e) => Some(Err(broken(e))),
-        }
+        Fate(open.fate.subscribe())
     }
 
     /// Nobody is behind for whom the transaction would be left open, or it has enough requests.
@@ -403,7 +409,7 @@ mod tests {
         wait(durable.unwrap().unwrap()).unwrap();
     }
 
-    /// Nothing waits for another process on a thread that must not block.
+    /// Nothing waits for another process on a thread that must not block, and who may wait does so as before.
     #[test]
     fn a_turn_while_another_process_writes_does_nothing() {
         let dir = tempfile::tempdir().unwrap();
@@ -413,7 +419,23 @@ mod tests {
         other.execute_batch("BEGIN IMMEDIATE").unwrap();
         let ran = wait(batch.turn()).run(&mut |_| unreachable!("the database is another's"));
         assert!(ran.is_none());
+        let patience: i64 =
+            batch.outside(|c| c.query_row("PRAGMA busy_timeout", [], |row| row.get(0)).unwrap());
+        assert_eq!(patience, BUSY.as_millis() as i64);
         other.execute_batch("ROLLBACK").unwrap();
+        let durable = wait(batch.turn()).run(&mut |_| Then::Commit);
+        wait(durable.unwrap().unwrap()).unwrap();
+    }
+
+    /// What can't begin for another reason is left to who may wait, whose answer says it.
+    #[test]
+    fn a_turn_that_can_t_begin_leaves_the_answer_to_who_may_wait() {
+        let batch = batch();
+        batch.outside(|connection| connection.execute_batch("BEGIN").unwrap());
+        assert!(wait(batch.turn()).run(&mut |_| unreachable!("it has not begun")).is_none());
+        let said = batch.run(&mut |_| unreachable!("it has not begun"));
+        assert!(matches!(said, Err(StoreError::Unavailable(_))), "{said:?}");
+        batch.outside(|connection| connection.execute_batch("ROLLBACK").unwrap());
         let durable = wait(batch.turn()).run(&mut |_| Then::Commit);
         wait(durable.unwrap().unwrap()).unwrap();
     }
