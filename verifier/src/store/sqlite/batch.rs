@@ -13,9 +13,9 @@ use crate::parked::wait;
 use crate::store::{Durable, Result, StoreError, Then, Turn, Tx};
 use rusqlite::Connection;
 use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicUsize, Ordering, fence};
 use std::sync::{Arc, mpsc};
-use std::thread;
+use std::thread::{self, JoinHandle};
 use std::time::Duration;
 use tokio::sync::{Mutex, OwnedMutexGuard, watch};
 
@@ -24,11 +24,41 @@ const MOST: usize = 64;
 
 /// The connection that writes, and who shares its transaction.
 pub struct Batch {
-    behind: Arc<AtomicUsize>,
+    shared: Arc<Shared>,
+    /// Ends with this.
+    committing: Option<JoinHandle<()>>,
+}
+
+/// What a turn needs of it.
+struct Shared {
+    /// Requests that are about to take the connection: who has it leaves the transaction open for them.
+    behind: AtomicUsize,
     writer: Arc<Mutex<Writer>>,
     /// A thread that commits for who must not wait for the disk: none of those that others wait on, who may all wait for this very
-    /// commit.
-    committer: mpsc::Sender<OwnedMutexGuard<Writer>>,
+    /// commit. It ends at none.
+    committer: mpsc::Sender<Option<OwnedMutexGuard<Writer>>>,
+}
+
+impl Shared {
+    /// Has the transaction ended that is open.
+    fn end(&self, writer: OwnedMutexGuard<Writer>) {
+        // Only a thread that has ended takes it no more.
+        if let Err(mpsc::SendError(Some(mut writer))) = self.committer.send(Some(writer)) {
+            writer.commit();
+        }
+    }
+
+    /// The same if nobody else will. Both ask this: who has left the transaction open for those behind and let go of the connection, and
+    /// who was behind and goes away. The later of them finds that nobody is behind, and that the connection is free.
+    fn end_if_left(&self) {
+        fence(Ordering::SeqCst);
+        if self.behind.load(Ordering::SeqCst) == 0
+            && let Ok(writer) = self.writer.clone().try_lock_owned()
+            && writer.open.is_some()
+        {
+            self.end(writer);
+        }
+    }
 }
 
 struct Writer {
@@ -59,53 +89,58 @@ impl Fate {
     }
 }
 
-/// A request that is about to take the connection: who has it leaves the transaction open for this one, which has to end it therefore,
-/// also if it goes away.
-struct Behind {
-    behind: Arc<AtomicUsize>,
-    writer: Option<Arc<Mutex<Writer>>>,
-}
+/// A request that is about to take the connection.
+struct Behind(Arc<Shared>);
 
 impl Behind {
-    fn new(batch: &Batch) -> Self {
-        batch.behind.fetch_add(1, Ordering::SeqCst);
-        Self { behind: batch.behind.clone(), writer: Some(batch.writer.clone()) }
+    fn new(shared: &Arc<Shared>) -> Self {
+        shared.behind.fetch_add(1, Ordering::SeqCst);
+        Self(shared.clone())
     }
 
     /// It has it.
-    fn arrived(mut self) {
-        self.writer = None;
+    fn arrived(self) {
+        drop(self);
     }
 }
 
 impl Drop for Behind {
     fn drop(&mut self) {
-        self.behind.fetch_sub(1, Ordering::SeqCst);
-        if let Some(writer) = self.writer.take() {
-            drop(thread::spawn(move || wait(writer.lock()).commit()));
+        self.0.behind.fetch_sub(1, Ordering::SeqCst);
+        // It goes away, unless it has the connection.
+        self.0.end_if_left();
+    }
+}
+
+/// The connection, for one request.
+struct BatchTurn {
+    shared: Arc<Shared>,
+    writer: Option<OwnedMutexGuard<Writer>>,
+    /// The transaction ends with this request.
+    last: bool,
+}
+
+impl Drop for BatchTurn {
+    fn drop(&mut self) {
+        let Some(writer) = self.writer.take() else { return };
+        if writer.open.is_some() && (self.last || writer.is_over(&self.shared.behind)) {
+            self.shared.end(writer);
+        } else {
+            drop(writer);
+            self.shared.end_if_left();
         }
     }
 }
 
-/// The connection, and who is behind.
-struct BatchTurn {
-    behind: Arc<AtomicUsize>,
-    writer: OwnedMutexGuard<Writer>,
-    committer: mpsc::Sender<OwnedMutexGuard<Writer>>,
-}
-
 impl Turn for BatchTurn {
-    fn run(self: Box<Self>, work: &mut dyn FnMut(&dyn Tx) -> Then) -> Option<Result<Durable>> {
-        let Self { behind, mut writer, committer } = *self;
+    fn run(mut self: Box<Self>, work: &mut dyn FnMut(&dyn Tx) -> Then) -> Option<Result<Durable>> {
+        let writer = self.writer.as_mut()?;
         let fate = writer.join_at_once()?;
         let mut work = |connection: &Connection| work(&SqliteTx(connection));
+        // After a panic the savepoint is undone: the connection is as good as before.
         let then = catch_unwind(AssertUnwindSafe(|| writer.savepoint(&mut work)));
-        if writer.is_over(&behind) || matches!(then, Ok(Ok(Then::CommitNow))) {
-            // Only a thread that has panicked takes it no more.
-            if let Err(mpsc::SendError(mut writer)) = committer.send(writer) {
-                writer.commit();
-            }
-        }
+        self.last = matches!(then, Ok(Ok(Then::CommitNow)));
+        drop(self);
         match then {
             Err(panic) => resume_unwind(panic),
             Ok(Err(e)) => Some(Err(e)),
@@ -119,23 +154,40 @@ impl Turn for BatchTurn {
     }
 }
 
+impl Drop for Batch {
+    /// A connection that is closed after the end of the process is not closed: its write-ahead log would stay.
+    fn drop(&mut self) {
+        let _ = self.shared.committer.send(None);
+        if let Some(committing) = self.committing.take() {
+            let _ = committing.join();
+        }
+    }
+}
+
 impl Batch {
-    pub fn new(connection: Connection) -> Self {
-        let writer = Writer { connection, open: None };
-        let (committer, commits) = mpsc::channel::<OwnedMutexGuard<Writer>>();
-        // It ends with this.
-        thread::spawn(move || commits.into_iter().for_each(|mut writer| writer.commit()));
-        Self { behind: Arc::default(), writer: Arc::new(Mutex::new(writer)), committer }
+    /// # Errors
+    /// When there is no thread to be had.
+    pub fn new(connection: Connection) -> Result<Self> {
+        let writer = Arc::new(Mutex::new(Writer { connection, open: None }));
+        let (committer, commits) = mpsc::channel::<Option<OwnedMutexGuard<Writer>>>();
+        let committing = thread::Builder::new().name("commits".to_owned()).spawn(move || {
+            while let Ok(Some(mut writer)) = commits.recv() {
+                writer.commit();
+            }
+        });
+        let committing =
+            committing.map_err(|e| StoreError::Unavailable(format!("a thread that commits: {e}")))?;
+        let shared = Shared { behind: AtomicUsize::new(0), writer, committer };
+        Ok(Self { shared: Arc::new(shared), committing: Some(committing) })
     }
 
     /// As [`crate::store::Store::turn`].
     pub fn turn(&self) -> impl Future<Output = Box<dyn Turn>> + Send + use<> {
-        let (behind, waiting) = (self.behind.clone(), Behind::new(self));
-        let (writer, committer) = (self.writer.clone(), self.committer.clone());
+        let (shared, waiting) = (self.shared.clone(), Behind::new(&self.shared));
         async move {
-            let writer = writer.lock_owned().await;
+            let writer = shared.writer.clone().lock_owned().await;
             waiting.arrived();
-            let turn: Box<dyn Turn> = Box::new(BatchTurn { behind, writer, committer });
+            let turn: Box<dyn Turn> = Box::new(BatchTurn { shared, writer: Some(writer), last: false });
             turn
         }
     }
@@ -160,14 +212,14 @@ impl Batch {
 
     /// Something that has no place in a transaction.
     pub fn outside<T>(&self, work: impl FnOnce(&Connection) -> T) -> T {
-        let mut writer = wait(self.writer.lock());
+        let mut writer = wait(self.shared.writer.lock());
         writer.commit();
         work(&writer.connection)
     }
 
     fn request(&self, work: &mut dyn FnMut(&Connection) -> Then, alone: bool) -> Result<(Then, Outcome)> {
-        let waiting = Behind::new(self);
-        let mut writer = wait(self.writer.lock());
+        let waiting = Behind::new(&self.shared);
+        let mut writer = wait(self.shared.writer.lock());
         waiting.arrived();
         if alone {
             writer.commit();
@@ -175,10 +227,14 @@ impl Batch {
         let fate = writer.join()?;
         // After a panic the savepoint is undone: the connection is as good as before.
         let then = catch_unwind(AssertUnwindSafe(|| writer.savepoint(work)));
-        if alone || writer.is_over(&self.behind) || matches!(then, Ok(Ok(Then::CommitNow))) {
+        let last = alone || matches!(then, Ok(Ok(Then::CommitNow)));
+        if last || writer.is_over(&self.shared.behind) {
             writer.commit();
+            drop(writer);
+        } else {
+            drop(writer);
+            self.shared.end_if_left();
         }
-        drop(writer);
         match then {
             Err(panic) => resume_unwind(panic),
             Ok(Err(e)) => Err(e),
@@ -267,6 +323,7 @@ impl Writer {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::store::NextTurn;
     use std::sync::Mutex;
 
     fn batch() -> Batch {
@@ -276,10 +333,11 @@ mod tests {
                 "PRAGMA foreign_keys = ON;
                  CREATE TABLE whole (id INTEGER PRIMARY KEY);
                  CREATE TABLE meta (key TEXT PRIMARY KEY, value INTEGER);
-                 CREATE TABLE part (whole INTEGER REFERENCES whole DEFERRABLE INITIALLY DEFERRED);",
+                 CREATE TABLE part (whole INTEGER REFERENCES whole DEFERRABLE INITIALLY DEFERRED);
+                 CREATE TRIGGER bad AFTER INSERT ON meta WHEN NEW.key = 'bad' BEGIN INSERT INTO part VALUES (1); END;",
             )
             .unwrap();
-        Batch::new(connection)
+        Batch::new(connection).unwrap()
     }
 
     /// Each row is a part of nothing: that is noticed at the commit.
@@ -387,26 +445,110 @@ mod tests {
         }
         turns.into_iter().for_each(|turn| runtime.block_on(turn).unwrap());
         assert_eq!(count(&batch), EACH);
-        let kept: i64 =
-            batch.outside(|c| c.query_row("SELECT count(*) FROM meta", [], |row| row.get(0)).unwrap());
-        assert_eq!(kept, (0..EACH).filter(|number| number % 3 != 0).count() as i64);
+        assert_eq!(kept(&batch), (0..EACH).filter(|number| number % 3 != 0).count() as i64);
+    }
+
+    fn kept(batch: &Batch) -> i64 {
+        batch.outside(|c| c.query_row("SELECT count(*) FROM meta", [], |row| row.get(0)).unwrap())
+    }
+
+    /// A turn that does this.
+    fn put_meta(turn: Box<dyn Turn>, key: &str) -> Durable {
+        let put = turn.run(&mut |tx| {
+            tx.set_meta(key, 1).unwrap();
+            Then::Commit
+        });
+        put.expect("nobody else writes").unwrap()
+    }
+
+    /// Two turns in the order in which they have it, and the first does not have it yet.
+    fn two(batch: &Batch) -> [NextTurn; 2] {
+        let held = wait(batch.shared.writer.clone().lock_owned());
+        let mut turns: [NextTurn; 2] = [Box::pin(batch.turn()), Box::pin(batch.turn())];
+        let mut context = std::task::Context::from_waker(std::task::Waker::noop());
+        turns.iter_mut().for_each(|turn| assert!(turn.as_mut().poll(&mut context).is_pending()));
+        drop(held);
+        turns
     }
 
     /// For who goes away while it waits, the one before has left the transaction open.
     #[test]
     fn who_goes_away_before_its_turn_leaves_nobody_waiting() {
-        let batch = Arc::new(batch());
-        let held = wait(batch.writer.clone().lock_owned());
-        let (mut first, gone) = (Box::pin(batch.turn()), batch.turn());
-        let mut context = std::task::Context::from_waker(std::task::Waker::noop());
-        assert!(first.as_mut().poll(&mut context).is_pending());
-        drop(held);
-        let durable = wait(first).run(&mut |tx| {
-            tx.set_meta("first", 1).unwrap();
-            Then::Commit
-        });
+        let batch = batch();
+        let [first, gone] = two(&batch);
+        let durable = put_meta(wait(first), "first");
         drop(gone);
-        wait(durable.unwrap().unwrap()).unwrap();
+        wait(durable).unwrap();
+        // It has its turn already, and does nothing with it.
+        let [first, gone] = two(&batch);
+        let durable = put_meta(wait(first), "second");
+        drop(wait(gone));
+        wait(durable).unwrap();
+        assert_eq!(kept(&batch), 2);
+    }
+
+    #[test]
+    fn nobody_waits_for_ever_while_others_come_and_go() {
+        let batch = Arc::new(batch());
+        let (done, all) = mpsc::channel();
+        let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(3).build().unwrap();
+        for number in 0..600 {
+            let (batch, done) = (batch.clone(), done.clone());
+            runtime.spawn(async move {
+                match number % 3 {
+                    0 => {
+                        let mut turn = Box::pin(batch.turn());
+                        let gone = std::future::poll_fn(|context| {
+                            std::task::Poll::Ready(turn.as_mut().poll(context).is_pending())
+                        });
+                        gone.await;
+                    }
+                    1 => drop(batch.turn().await),
+                    _ => put_meta(batch.turn().await, &number.to_string()).await.unwrap(),
+                }
+                done.send(()).unwrap();
+            });
+        }
+        for _ in 0..600 {
+            all.recv_timeout(Duration::from_secs(60)).expect("somebody waits for a commit");
+        }
+        assert_eq!(kept(&batch), 200);
+    }
+
+    #[test]
+    fn a_commit_that_fails_fails_for_all_that_share_it() {
+        let batch = batch();
+        let [first, second] = two(&batch);
+        let durable = [put_meta(wait(first), "bad"), put_meta(wait(second), "good")].map(wait);
+        assert!(
+            durable.iter().all(|durable| matches!(durable, Err(StoreError::Unavailable(_)))),
+            "{durable:?}"
+        );
+        assert_eq!(kept(&batch), 0);
+        wait(put_meta(wait(batch.turn()), "good")).unwrap();
+        assert_eq!(kept(&batch), 1);
+    }
+
+    #[test]
+    fn a_turn_that_panics_is_undone_and_takes_no_other_with_it() {
+        let batch = batch();
+        let panics = |turn: Box<dyn Turn>| {
+            let ran = catch_unwind(AssertUnwindSafe(|| {
+                turn.run(&mut |tx| {
+                    tx.set_meta("undone", 1).unwrap();
+                    panic!("on purpose")
+                })
+            }));
+            assert!(ran.is_err());
+        };
+        let [first, second] = two(&batch);
+        panics(wait(first));
+        wait(put_meta(wait(second), "second")).unwrap();
+        let [third, fourth] = two(&batch);
+        let durable = put_meta(wait(third), "third");
+        panics(wait(fourth));
+        wait(durable).unwrap();
+        assert_eq!(kept(&batch), 2);
     }
 
     /// Nothing waits for another process on a thread that must not block, and who may wait does so as before.
@@ -415,7 +557,7 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("db");
         let open = || Connection::open(&path).unwrap();
-        let (batch, other) = (Batch::new(open()), open());
+        let (batch, other) = (Batch::new(open()).unwrap(), open());
         other.execute_batch("BEGIN IMMEDIATE").unwrap();
         let ran = wait(batch.turn()).run(&mut |_| unreachable!("the database is another's"));
         assert!(ran.is_none());

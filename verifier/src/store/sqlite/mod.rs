@@ -60,7 +60,7 @@ impl Sqlite {
             })?;
         schema::migrate(&mut writer)?;
         let reader = connect(path, OpenFlags::SQLITE_OPEN_READ_ONLY | OpenFlags::SQLITE_OPEN_NO_MUTEX)?;
-        Ok(Self { reader: Mutex::new(reader), writer: Batch::new(writer) })
+        Ok(Self { reader: Mutex::new(reader), writer: Batch::new(writer)? })
     }
 
     /// Keeps the database from growing beyond this many pages of 4096 bytes.
