@@ -17,6 +17,7 @@
 //! | `seal`, `check` | tags of rows by the cluster key; rows of nodes compared with the documents |
 
 mod ahead;
+mod at_once;
 pub mod audit;
 pub mod boot;
 mod check;

@@ -17,7 +17,7 @@ use halfkey_protocol::Reason;
 use halfkey_protocol::document::{Opened, Place};
 use halfkey_protocol::wire::SignedDocument;
 use std::sync::atomic::AtomicU64;
-use std::sync::{Arc, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard, TryLockError};
+use std::sync::{Arc, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
 
 /// What a verifier or a registrar remembers.
 pub struct Records {
@@ -100,31 +100,6 @@ impl Records {
             require_here(rows, sequence)?;
             work(&TxView::new(rows, sequence.index(), sequence.deployment(), &self.key, &self.said))
         })
-    }
-
-    /// The same on a thread that must not block. None if something would have to be waited for: the other way is open.
-    pub(super) fn read_here_at_once<T>(&self, work: impl Fn(&TxView<'_>) -> Result<T>) -> Option<Result<T>> {
-        let sequence = self.sequence_at_once()?;
-        let mut done = None;
-        let read = self.store.read_at_once(&mut |rows| {
-            let view = TxView::new(rows, sequence.index(), sequence.deployment(), &self.key, &self.said);
-            done = match rows.head() {
-                Ok(head) if !sequence.is_behind(&head) => {
-                    Some(require_here(rows, &sequence).and_then(|()| work(&view)))
-                }
-                Ok(_) | Err(_) => None,
-            };
-        })?;
-        read.ok()?;
-        unless_broken(done?)
-    }
-
-    fn sequence_at_once(&self) -> Option<RwLockReadGuard<'_, Sequence>> {
-        match self.sequence.try_read() {
-            Ok(sequence) => Some(sequence),
-            Err(TryLockError::Poisoned(poisoned)) => Some(poisoned.into_inner()),
-            Err(TryLockError::WouldBlock) => None,
-        }
     }
 
     pub(super) fn read_rows<T>(&self, work: impl FnMut(&dyn Tx) -> Result<T>) -> Result<T> {
@@ -263,7 +238,7 @@ impl Records {
     }
 
     /// Does the work of a transaction; with what is to be published when it is committed, and whether webhooks have something to tell.
-    fn work_in<T>(
+    pub(super) fn work_in<T>(
         &self,
         rows: &dyn Tx,
         sequence: &Sequence,
@@ -286,49 +261,10 @@ impl Records {
         (worked, view.events(), told)
     }
 
-    fn publish(&self, events: &[Event], told: bool) {
+    pub(super) fn publish(&self, events: &[Event], told: bool) {
         self.events.publish(events);
         if told {
             self.subscriptions.committed.notify_waiters();
-        }
-    }
-
-    /// As [`Records::write_here`], once it is this change's turn, on a thread that must not block. None where something would have to
-    /// be waited for but the turn and the disk, or the database did not do its work, be it for another that shared the transaction:
-    /// nothing was changed, and the other way, which tries alone, is open.
-    pub(super) async fn write_here_in_turn<T: Send>(
-        &self,
-        mut work: impl FnMut(&TxView<'_>) -> Result<T> + Send,
-    ) -> Option<Result<T>> {
-        let turn = self.store.turn()?.await;
-        let mut worked = None;
-        let durable = turn.run(&mut |rows| {
-            worked = self.work_at_once(rows, &mut work);
-            match &worked {
-                Some((Ok(_), ..)) => Then::Commit,
-                Some((Err(_), ..)) | None => Then::RollBack,
-            }
-        })?;
-        let (done, events, told) = worked?;
-        // A refusal waits as well: it may be for what another changed in the same transaction.
-        durable.ok()?.await.ok()?;
-        let done = unless_broken(done)?;
-        if done.is_ok() {
-            self.publish(&events, told);
-        }
-        Some(done)
-    }
-
-    /// None if a document is being committed, or there are documents of other servers to be read.
-    fn work_at_once<T>(
-        &self,
-        rows: &dyn Tx,
-        work: &mut impl FnMut(&TxView<'_>) -> Result<T>,
-    ) -> Option<(Result<T>, Vec<Event>, bool)> {
-        let sequence = self.sequence_at_once()?;
-        match rows.head() {
-            Ok(head) if !sequence.is_behind(&head) => Some(self.work_in(rows, &sequence, true, work)),
-            Ok(_) | Err(_) => None,
         }
     }
 
@@ -408,16 +344,8 @@ impl From<Attempt> for Error {
 }
 
 /// Whether the database is what this server has answered with.
-fn require_here(rows: &dyn Tx, sequence: &Sequence) -> Result<()> {
+pub(super) fn require_here(rows: &dyn Tx, sequence: &Sequence) -> Result<()> {
     sequence.require(&rows.head()?, &audit::trail(rows, sequence.entry())?)
-}
-
-/// None if the database did not do its work.
-fn unless_broken<T>(done: Result<T>) -> Option<Result<T>> {
-    match done {
-        Err(Error::Store(_)) => None,
-        Ok(_) | Err(Error::Refused(..)) => Some(done),
-    }
 }
 
 fn not_run() -> Error {
@@ -437,7 +365,7 @@ impl PolicySource for Records {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::domain::{By, Db};
+    use crate::domain::By;
     use crate::store::memory::Memory;
     use crate::store::sqlite::Sqlite;
     use aws_lc_rs::signature::{Ed25519KeyPair, KeyPair as _};
@@ -513,63 +441,6 @@ mod tests {
         assert!(matches!(said, Error::Store(StoreError::Undecided(_))), "{said}");
         assert_eq!((records.head().unwrap().number, records.audit(None, None, 9).unwrap().len()), (1, 1));
         assert!(records.node(node).unwrap().unwrap().revoked.is_some(), "it goes on from what is there");
-    }
-
-    /// The disk is full for one of those that share a transaction: it says so, and the others are committed.
-    #[tokio::test(flavor = "multi_thread", worker_threads = 3)]
-    async fn a_full_disk_takes_only_the_turn_that_fills_it() {
-        let dir = tempfile::tempdir().unwrap();
-        let rows = Arc::new(Sqlite::open(&dir.path().join("db")).unwrap());
-        let records = Arc::new(Records::over(rows.clone(), ClusterKey::from_bytes(&[1; 32])).unwrap());
-        rows.limit_pages(80).unwrap();
-        let db = Db::new(records.clone()).for_anybody();
-        let put = |number: usize| {
-            let (db, records) = (db.clone(), records.clone());
-            let text = if number == 0 { "x".repeat(1 << 20) } else { "web".to_owned() };
-            let put = move |view: &TxView<'_>| {
-                let by = By { actor: "test", now: 1 };
-                audit::append(view, by, "put", None, &text)
-            };
-            tokio::spawn(async move {
-                let again = put.clone();
-                let first = async move { records.write_here_in_turn(put).await.transpose() };
-                db.run_at_once(first, move |records| records.write_here(again)).await
-            })
-        };
-        let puts: Vec<_> = (0..8).map(put).collect();
-        for (number, put) in puts.into_iter().enumerate() {
-            match put.await.unwrap() {
-                Ok(()) => assert_ne!(number, 0),
-                Err(Error::Store(StoreError::Full(_))) => assert_eq!(number, 0),
-                Err(e) => panic!("{e}"),
-            }
-        }
-        assert_eq!(records.audit(Some(0), None, 99).unwrap().len(), 7);
-    }
-
-    /// Two turns share a transaction, and together they are too much: neither is told so that fits alone.
-    #[tokio::test]
-    async fn a_turn_is_not_full_by_what_another_put() {
-        let dir = tempfile::tempdir().unwrap();
-        let path = dir.path().join("db");
-        let rows = Arc::new(Sqlite::open(&path).unwrap());
-        let records = Records::over(rows.clone(), ClusterKey::from_bytes(&[1; 32])).unwrap();
-        let database = rusqlite::Connection::open(&path).unwrap();
-        let pages: u32 = database.query_row("PRAGMA page_count", [], |row| row.get(0)).unwrap();
-        rows.limit_pages(u64::from(pages) + 100).unwrap();
-        let text = "x".repeat(60 * 4096);
-        let put = |view: &TxView<'_>| audit::append(view, By { actor: "test", now: 1 }, "put", None, &text);
-        let held = records.store.turn().unwrap().await;
-        let mut turns = [(); 2].map(|()| Box::pin(records.write_here_in_turn(put)));
-        let mut context = std::task::Context::from_waker(std::task::Waker::noop());
-        turns.iter_mut().for_each(|turn| assert!(turn.as_mut().poll(&mut context).is_pending()));
-        drop(held);
-        let [first, second] = turns;
-        let (first, second) = tokio::join!(first, second);
-        assert!(first.is_none() && second.is_none(), "{first:?} {second:?}");
-        records.write_here(put).unwrap();
-        let full = records.write_here(put);
-        assert!(matches!(full, Err(Error::Store(StoreError::Full(_)))), "{full:?}");
     }
 
     /// Who writes the database has a restoration of his own put in by a trigger, between the look at it and the next document. The key
