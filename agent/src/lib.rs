@@ -18,8 +18,9 @@
 //! | [`words`] | what it says on the console of a machine that boots |
 //! | [`error`], [`console`], [`terminal`] | how it says what went wrong, and asks |
 //! | [`trace`] | a name for this run, for the logs of the servers |
-//! | [`hardening`], [`deadline`], [`timing`], [`bounded`], [`durable`], [`sd_notify`] | small things used everywhere |
+//! | [`hardening`], [`deadline`], [`timing`], [`bounded`], [`durable`], [`apart`], [`sd_notify`] | small things used everywhere |
 
+pub mod apart;
 pub mod boot;
 pub mod bounded;
 pub mod cli;

@@ -26,6 +26,11 @@ pub fn did_not_appear(missing: &[String]) -> String {
     format!("volume {} did not appear", missing.join(", "))
 }
 
+/// A run of cryptsetup that was killed is still there: a disk holds it.
+pub fn does_not_end(command: &str) -> String {
+    format!("cryptsetup {command} was killed and does not end: a disk does not answer")
+}
+
 /// Nothing here is enrolled, for this reason.
 pub fn not_enrolled(why: impl Into<String>) -> Error {
     Error::new(Kind::NotEnrolled, why).hint("to enroll, run in the booted system: halfkey-agent enroll")

@@ -8,6 +8,7 @@
 //! Before that it takes /sys, /dev, /run and /proc along. One that has no folder to go to ends the switch-root half-way, in
 //! the initramfs, without those that were moved already.
 
+use crate::apart;
 use nix::errno::Errno;
 use nix::fcntl::{OFlag, OpenHow, ResolveFlag, openat2};
 use nix::libc;
@@ -19,8 +20,6 @@ use std::os::unix::ffi::OsStrExt;
 use std::os::unix::process::CommandExt;
 use std::path::Path;
 use std::process::{Command, Stdio};
-use std::sync::mpsc;
-use std::thread;
 use std::time::Duration;
 
 /// A disk that does not answer must not hold the gate.
@@ -39,12 +38,10 @@ const TAKEN_ALONG: [&str; 4] = ["sys", "dev", "run", "proc"];
 /// Which folder is not there, which program can't be executed and why, or that there was no answer within 10 s.
 pub fn check(root: &Path) -> Result<(), String> {
     let root = root.to_owned();
-    let (done, result) = mpsc::channel();
-    thread::Builder::new()
-        .name("init".into())
-        .spawn(move || done.send(folders(&root).and_then(|()| any_starts(&root))))
-        .map_err(|e| format!("thread: {e}"))?;
-    result.recv_timeout(LIMIT).map_err(|_| format!("no answer within {} s", LIMIT.as_secs()))?
+    let checked = apart::run("init", LIMIT, move || folders(&root).and_then(|()| any_starts(&root)));
+    checked
+        .map_err(|e| format!("thread: {e}"))?
+        .ok_or_else(|| format!("no answer within {} s", LIMIT.as_secs()))?
 }
 
 /// One that is missing is made here, as PID 1 would: where that fails it fails there, too.

@@ -10,7 +10,7 @@ use super::processes;
 use super::stack::{self, Device, Kind};
 use crate::deadline::Deadline;
 use crate::error::{Error, Result};
-use crate::{bounded, console, fence};
+use crate::{apart, bounded, console, fence};
 use nix::errno::Errno;
 use nix::libc;
 use nix::mount::{MntFlags, umount2};
@@ -19,7 +19,6 @@ use std::ffi::CString;
 use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::{FileTypeExt, MetadataExt};
 use std::path::{Path, PathBuf};
-use std::sync::mpsc;
 use std::thread;
 use std::time::Duration;
 
@@ -44,14 +43,11 @@ pub fn close_all(deadline: Deadline) -> Result<()> {
         return Err(Error::system("close all mappings", "this is not the initramfs"));
     }
     let deadline = deadline.within(LIMIT);
-    let (done, result) = mpsc::channel();
-    // Unmounting from a disk that does not answer can take for ever, and no signal ends it.
-    thread::Builder::new()
-        .name("teardown".into())
-        .spawn(move || done.send(run(deadline)))
-        .map_err(|e| Error::system("thread", e))?;
-    let late = |_| Error::volume("closing the mappings took longer than there was time");
-    result.recv_timeout(deadline.remaining() + Duration::from_millis(200)).map_err(late)?
+    // Unmounting from a disk that does not answer can take for ever.
+    let done =
+        apart::run("teardown", deadline.remaining() + Duration::from_millis(200), move || run(deadline));
+    let late = || Error::volume("closing the mappings took longer than there was time");
+    done.map_err(|e| Error::system("thread", e))?.ok_or_else(late)?
 }
 
 fn run(deadline: Deadline) -> Result<()> {

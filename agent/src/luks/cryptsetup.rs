@@ -5,16 +5,20 @@ use crate::deadline::Deadline;
 use crate::error::{Error, Result};
 use crate::net::client::printable;
 use crate::net::wait::readable;
+use crate::{apart, console, words};
 use nix::fcntl::{FcntlArg, FdFlag, OFlag, fcntl};
 use std::fs::File;
 use std::io::{Read, Write};
 use std::os::fd::{AsRawFd, OwnedFd};
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
+use std::time::Duration;
 use zeroize::Zeroizing;
 
 /// What fits into a pipe without a reader (pipe(7)).
 const PIPE: usize = 60 << 10;
+/// How long it may take to end when it was killed.
+const KILLED: Duration = Duration::from_secs(2);
 /// What is kept of the words of a failure.
 const WORDS: usize = 4 << 10;
 
@@ -220,29 +224,33 @@ fn run(args: &[&str], input: Option<&[u8]>, inherit: Option<&OwnedFd>, deadline:
         .stderr(Stdio::piped())
         .spawn()
         .map_err(cannot)?;
-    let mut words = Vec::new();
+    let mut said = Vec::new();
     // Its end of the pipe closes when it exits: that is the event to wait for.
     if let Some(mut stderr) = child.stderr.take() {
         let mut buffer = [0; 1024];
         loop {
             if !readable(&stderr, deadline) {
                 let _ = child.kill();
-                let _ = child.wait();
+                // One that a disk holds in the kernel does not end by it.
+                let ended = apart::run("cryptsetup", KILLED, move || child.wait());
+                if !matches!(ended, Ok(Some(_))) {
+                    console::say(&words::does_not_end(args[0]));
+                }
                 return Err(Error::volume(format!("cryptsetup {} took longer than there was time", args[0])));
             }
             match stderr.read(&mut buffer) {
                 Ok(0) | Err(_) => break,
-                Ok(n) => words.extend_from_slice(&buffer[..n.min(WORDS.saturating_sub(words.len()))]),
+                Ok(n) => said.extend_from_slice(&buffer[..n.min(WORDS.saturating_sub(said.len()))]),
             }
         }
     }
     let status = child.wait().map_err(cannot)?;
-    let words = String::from_utf8_lossy(&words);
-    let mut lines: Vec<&str> = words.lines().map(str::trim).filter(|line| !line.is_empty()).collect();
+    let said = String::from_utf8_lossy(&said);
+    let mut lines: Vec<&str> = said.lines().map(str::trim).filter(|line| !line.is_empty()).collect();
     lines.dedup();
     lines.truncate(3);
-    let words = if lines.is_empty() { "no message".into() } else { lines.join(" ") };
-    Ok(Ended { code: status.code().unwrap_or(-1), words: printable(&words, 300) })
+    let said = if lines.is_empty() { "no message".into() } else { lines.join(" ") };
+    Ok(Ended { code: status.code().unwrap_or(-1), words: printable(&said, 300) })
 }
 
 fn expect(what: &str, device: &Path, ended: Ended) -> Result<()> {
