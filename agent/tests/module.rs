@@ -310,3 +310,39 @@ fn the_running_system_finds_the_interfaces_as_they_were() {
     assert_eq!(network.run("down", "success"), all);
     assert!(!network.0.path("run/NetworkManager").exists());
 }
+
+/// What the initqueue's loop counts after each of these seconds of uptime, with the agent's control group there or not.
+fn rounds(command_line: &str, running: bool, uptimes: &[&str]) -> Vec<String> {
+    let build = Build::new();
+    build.put("cgroup/other", "");
+    if running {
+        build.put("cgroup/system.slice/halfkey-unlock.service/cgroup.procs", "");
+    }
+    let wait = Path::new(env!("CARGO_MANIFEST_DIR")).join("../dracut-module/55halfkey/halfkey-wait.sh");
+    let wait = std::fs::read_to_string(wait).unwrap();
+    build.put(
+        "wait.sh",
+        &wait.replace("/sys/fs/cgroup", "$tree/cgroup").replace("/proc/uptime", "$tree/uptime"),
+    );
+    let mut script = "set -e; getarg() { echo \"$timeout\"; }\n".to_owned();
+    for uptime in uptimes {
+        script +=
+            &format!("echo {uptime} 99 > $tree/uptime; main_loop=7; . $tree/wait.sh || :; echo $main_loop\n");
+    }
+    let mut shell = Command::new("sh");
+    shell.args(["-c", &script]).env("tree", build.0.path()).env("timeout", command_line);
+    let ran = shell.output().unwrap();
+    assert!(ran.status.success() && ran.stderr.is_empty(), "{ran:?}");
+    String::from_utf8(ran.stdout).unwrap().lines().map(str::to_owned).collect()
+}
+
+#[test]
+fn the_initqueue_waits_for_the_agent_and_not_for_ever() {
+    assert_eq!(rounds("", true, &["5.10", "304.90", "305.00", "900"]), ["0", "0", "7", "7"]);
+    // rd.halfkey.timeout=600
+    assert_eq!(rounds("600", true, &["5.10", "844.99", "845"]), ["0", "0", "7"]);
+    for odd in ["600x", "-1", "99999999999999999999"] {
+        assert_eq!(rounds(odd, true, &["5", "304", "305"]), ["0", "0", "7"], "{odd}");
+    }
+    assert_eq!(rounds("", false, &["5"]), ["7"]);
+}

@@ -112,7 +112,7 @@ impl Unlock {
     /// Why the ordinary prompt must appear.
     pub fn run(&mut self) -> Result<Report> {
         // What follows the deadline, opening or closing, takes its time too.
-        sd_notify::extend_start(self.deadline.remaining() + AFTER_DEADLINE);
+        sd_notify::extend(self.deadline.remaining() + AFTER_DEADLINE);
         let error = match self.attempt() {
             Ok(report) => return Ok(report),
             Err(error) => error,
@@ -471,7 +471,7 @@ impl Unlock {
         let device = &target.volume.path;
         let options = self.settings.cryptsetup_options(&target.copy.uuid);
         // Beyond the deadline, too: what is released is opened. Several slow volumes must not add up to the unit's time-out.
-        sd_notify::extend_start(AFTER_DEADLINE);
+        sd_notify::extend(AFTER_DEADLINE);
         let deadline = Deadline::after(Duration::from_secs(30));
         let what = format!("open {}", device.display());
         self.timeline.time("volume", &what, || {

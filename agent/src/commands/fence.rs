@@ -5,8 +5,14 @@ use crate::boot::cmdline::Settings;
 use crate::boot::way_out;
 use crate::error::Result;
 use crate::fence;
+use crate::sd_notify;
 use crate::tpm::Location;
 use std::ffi::OsString;
+use std::time::Duration;
+
+/// Another agent is waited for (30 s), then a TPM that is not there yet (15 s) and one that does not answer (20 s); and the machine is
+/// switched off.
+const LONGEST: Duration = Duration::from_secs(90);
 
 /// Closes the fence, and what was opened if somebody is about to get a prompt or, as `exec`, a shell;
 /// then becomes `exec`. A machine without a TPM has nothing to close, and a shell that someone needs
@@ -19,6 +25,8 @@ pub fn run(tpm: &Location, passphrase: Option<&str>, exec: &[OsString]) -> Resul
     let closed = match passphrase {
         Some(mapping) => way_out::before_passphrase(tpm, &settings, mapping),
         None if exec.is_empty() => {
+            // As ExecStopPost of halfkey-unlock.service.
+            sd_notify::extend(LONGEST);
             let _alone = way_out::alone();
             fence::ensure_closed(tpm).map(drop)
         }
