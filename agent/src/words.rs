@@ -26,6 +26,11 @@ pub fn did_not_appear(missing: &[String]) -> String {
     format!("volume {} did not appear", missing.join(", "))
 }
 
+/// Said once of each: what does not answer is left, and taken if it answers later.
+pub fn does_not_answer(device: impl Display, seconds: u64) -> String {
+    format!("{device} does not answer: not waited for any longer than {seconds} s")
+}
+
 /// A run of cryptsetup that was killed is still there: a disk holds it.
 pub fn does_not_end(command: &str) -> String {
     format!("cryptsetup {command} was killed and does not end: a disk does not answer")

@@ -59,6 +59,7 @@ fn volumes(page: &mut Page) {
     page.said(words::waiting_for_volumes(&[], 60));
     page.said(words::waiting_for_volumes(&missing, 30));
     page.said(words::did_not_appear(&missing));
+    page.said(words::does_not_answer("/dev/sdb", 10));
     page.said(words::does_not_end("open"));
     page.complained(&words::not_enrolled(words::NO_TOKEN));
     page.complained(&words::not_enrolled(words::NONE_APPEARED));

@@ -1,6 +1,7 @@
 //! Finds the enrolled volumes, and waits for late ones: by kernel events, not by looking again and again.
 
 use super::cmdline::Settings;
+use super::looker::{Answer, Looker};
 use super::uevent::{self, Uevents};
 use crate::bounded;
 use crate::console;
@@ -11,6 +12,7 @@ use crate::luks::{Header, Token};
 use crate::words;
 use std::collections::BTreeMap;
 use std::fs::File;
+use std::os::fd::AsFd;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -18,6 +20,10 @@ use std::time::Duration;
 const SETTLE: Duration = Duration::from_secs(5);
 /// Devices that hold no LUKS volume or answer slowly. Optical drives are looked at: what is in one can have any UUID.
 const SKIPPED: &[&str] = &["ram", "zram", "fd", "nbd"];
+/// How long a device may take to answer, a disk that has to spin up among them.
+const PATIENCE: Duration = Duration::from_secs(10);
+/// This program.
+const ITSELF: &str = "/proc/self/exe";
 /// Where sysfs lists block devices.
 const BLOCK: &str = "/sys/class/block";
 
@@ -84,22 +90,22 @@ pub fn explicit(paths: &[PathBuf]) -> Result<Devices> {
 pub fn find(settings: &Settings, deadline: Deadline) -> Result<Devices> {
     let events = Uevents::open().map_err(|e| Error::system("kernel events", e.desc()))?;
     let half = deadline.within(deadline.remaining() / 2);
-    let mut looked = BTreeMap::new();
+    let mut search = Search::new(Path::new(BLOCK), Path::new("/dev"), Path::new(ITSELF), PATIENCE);
     let mut settled = false;
     let mut said = false;
     loop {
-        scan(&mut looked, deadline);
-        let missing = missing(settings, &looked);
-        let enrolled = looked.values().filter(|look| matches!(look, Look::Enrolled(_))).count();
+        search.scan(deadline);
+        let missing = missing(settings, &search.looked);
+        let enrolled = search.looked.values().filter(|look| matches!(look, Look::Enrolled(_))).count();
         let waits_for_any = settings.named.is_empty() && enrolled == 0 && settings.expected;
         if missing.is_empty() && !waits_for_any {
             if settled {
-                return result(looked, words::NO_TOKEN);
+                return result(search.looked, words::NO_TOKEN);
             }
             // Others that nothing names may be about to appear: they are opened as well.
             uevent::wait_until_settled(deadline.within(SETTLE));
             // And what was looked at may have become a part of something bigger.
-            looked.clear();
+            search.looked.clear();
             settled = true;
             continue;
         }
@@ -108,13 +114,13 @@ pub fn find(settings: &Settings, deadline: Deadline) -> Result<Devices> {
             if !missing.is_empty() {
                 console::say(&words::did_not_appear(&missing));
             }
-            return result(looked, words::NONE_APPEARED);
+            return result(search.looked, words::NONE_APPEARED);
         }
         if !said {
             console::say(&words::waiting_for_volumes(&missing, until.seconds()));
             said = true;
         }
-        events.wait("block", until);
+        events.wait_beside(search.looker.as_ref().map(AsFd::as_fd), "block", until);
     }
 }
 
@@ -175,28 +181,127 @@ fn missing(settings: &Settings, looked: &BTreeMap<String, Look>) -> Vec<String> 
     missing
 }
 
-/// Looks at every block device that was not looked at before, until the deadline.
-fn scan(looked: &mut BTreeMap<String, Look>, deadline: Deadline) {
-    let Ok(entries) = std::fs::read_dir(BLOCK) else { return };
-    for entry in entries.flatten() {
-        if deadline.is_over() {
-            return;
+/// What was looked at so far.
+pub struct Search {
+    /// Where sysfs lists block devices.
+    block: PathBuf,
+    /// Where their nodes are.
+    dev: PathBuf,
+    /// How long a device may take to answer before it is left.
+    patience: Duration,
+    /// None: it could not be started, or is gone, and devices are opened here.
+    looker: Option<Looker>,
+    looked: BTreeMap<String, Look>,
+    /// Those that are known not to answer.
+    said: Vec<PathBuf>,
+}
+
+impl Search {
+    /// Nothing yet. `program` is the agent.
+    pub fn new(block: &Path, dev: &Path, program: &Path, patience: Duration) -> Self {
+        let looker = Looker::start(program);
+        if let Err(error) = &looker {
+            console::complain(&Error::system("look in another process", error));
         }
-        let Ok(name) = entry.file_name().into_string() else { continue };
-        if looked.contains_key(&name) || SKIPPED.iter().any(|prefix| name.starts_with(prefix)) {
-            continue;
+        Self {
+            block: block.to_owned(),
+            dev: dev.to_owned(),
+            patience,
+            looker: looker.ok(),
+            looked: BTreeMap::new(),
+            said: Vec::new(),
         }
-        let sys = entry.path();
-        // A size of 0 is a drive without a medium, or a device that is not ready: its event comes.
-        let empty = bounded::read_text(sys.join("size"), 32).is_ok_and(|size| size == "0");
-        if empty || is_held(&sys) {
-            continue;
+    }
+
+    /// Looks at every block device that was not looked at before, until the deadline. One that does not answer is named and left;
+    /// if it answers later, the next scan finds that.
+    pub fn scan(&mut self, deadline: Deadline) {
+        let Ok(entries) = std::fs::read_dir(&self.block) else { return };
+        for entry in entries.flatten() {
+            if deadline.is_over() {
+                return;
+            }
+            let Ok(name) = entry.file_name().into_string() else { continue };
+            if self.looked.contains_key(&name) || SKIPPED.iter().any(|prefix| name.starts_with(prefix)) {
+                continue;
+            }
+            let sys = entry.path();
+            // A size of 0 is a drive without a medium, or a device that is not ready: its event comes.
+            let empty = bounded::read_text(sys.join("size"), 32).is_ok_and(|size| size == "0");
+            if empty || is_held(&sys) {
+                continue;
+            }
+            let path = self.dev.join(name.replace('!', "/"));
+            let until = deadline.within(self.patience);
+            // When there is no room for it, another one has to answer first.
+            while !self.ask(&path, until) && self.take() {}
         }
-        match look(&Path::new("/dev").join(name.replace('!', "/"))) {
-            Ok(found) => drop(looked.insert(name, found)),
-            // Not readable yet: another event will bring us back.
-            Err(_) => continue,
+        let apart = self.looker.is_some();
+        while self.take() {}
+        if apart && self.looker.is_none() {
+            return self.scan(deadline);
         }
+        for path in self.looker.iter().flat_map(Looker::late) {
+            if !self.said.iter().any(|said| said == path) {
+                self.said.push(path.to_owned());
+                console::say(&words::does_not_answer(path.display(), self.patience.as_secs()));
+            }
+        }
+    }
+
+    /// Has it looked at. False if there is no room for another one.
+    fn ask(&mut self, path: &Path, until: Deadline) -> bool {
+        match self.looker.as_mut().map(|looker| looker.ask(path, until)) {
+            Some(Ok(asked)) => asked,
+            Some(Err(error)) => {
+                self.is_gone(error);
+                self.ask(path, until)
+            }
+            None => {
+                self.put(path, File::open(path).ok());
+                true
+            }
+        }
+    }
+
+    /// From here on devices are opened in this process: those that answer are found all the same.
+    fn is_gone(&mut self, error: std::io::Error) {
+        console::complain(&Error::system("look in another process", error));
+        self.looker = None;
+    }
+
+    /// Takes the next answer. False if there is none to be had.
+    fn take(&mut self) -> bool {
+        let Some(looker) = &mut self.looker else { return false };
+        match looker.answer() {
+            Ok(Some(Answer { path, file })) => {
+                self.put(&path, file);
+                true
+            }
+            Ok(None) => false,
+            Err(error) => {
+                self.is_gone(error);
+                false
+            }
+        }
+    }
+
+    fn put(&mut self, path: &Path, file: Option<File>) {
+        let name = path.strip_prefix(&self.dev).unwrap_or(path).to_string_lossy().replace('/', "!");
+        // Not readable yet: another event will bring us back.
+        if let Some(file) = file
+            && let Ok(found) = look_at(path, file)
+        {
+            self.looked.insert(name, found);
+        }
+    }
+
+    /// What was found so far.
+    ///
+    /// # Errors
+    /// [`crate::error::Kind::NotEnrolled`] if no enrolled volume is among it.
+    pub fn found(self) -> Result<Devices> {
+        result(self.looked, words::NO_TOKEN)
     }
 }
 
@@ -216,7 +321,10 @@ pub fn is_part(file: &File) -> bool {
 }
 
 fn look(path: &Path) -> Result<Look> {
-    let file = File::open(path).map_err(|e| Error::system(path.display(), e))?;
+    look_at(path, File::open(path).map_err(|e| Error::system(path.display(), e))?)
+}
+
+fn look_at(path: &Path, file: File) -> Result<Look> {
     let at = |error: Error| error.context(path.display());
     let other = |uuid, why| Look::Other { path: path.to_owned(), uuid, why };
     let header = match Header::read(&file) {

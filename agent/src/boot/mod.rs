@@ -5,6 +5,7 @@
 //! | [`cmdline`] | the kernel command line and crypttab: which volumes, which deadline |
 //! | [`uevent`] | kernel events about block devices and the TPM |
 //! | [`devices`] | finds the enrolled volumes, waiting for late ones |
+//! | [`looker`] | opens them in another process: one that does not answer holds nobody |
 //! | [`route`] | which enrollments the disks have, and where each is asked about |
 //! | [`target`] | the volumes that one release is for, and whether they are what K sealed |
 //! | [`flow`] | the steps of an unlocking, and what it means when one fails |
@@ -27,6 +28,7 @@ pub mod exitrd;
 pub mod flow;
 pub mod gate;
 pub mod init;
+pub mod looker;
 pub mod mountinfo;
 pub mod processes;
 pub mod route;

@@ -1,14 +1,15 @@
 //! Kernel events (netlink, NETLINK_KOBJECT_UEVENT): a block device or a TPM appeared.
 
 use crate::deadline::Deadline;
-use crate::net::wait::readable;
+use crate::net::wait::{any_readable, readable};
 use nix::errno::Errno;
 use nix::sys::inotify::{AddWatchFlags, InitFlags, Inotify};
 use nix::sys::socket::{
     AddressFamily, NetlinkAddr, SockFlag, SockProtocol, SockType, bind, recvfrom, socket,
 };
-use std::os::fd::{AsFd, AsRawFd, OwnedFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::path::Path;
+use std::time::Duration;
 
 /// The kernel's own multicast group; udev sends in group 2.
 const KERNEL: u32 = 1;
@@ -42,12 +43,21 @@ impl Uevents {
 
     /// Sleeps until something of `subsystem` appeared or changed. False at `until`.
     pub fn wait(&self, subsystem: &str, until: Deadline) -> bool {
+        self.wait_beside(None, subsystem, until)
+    }
+
+    /// The same, or until `other` can be read.
+    pub fn wait_beside(&self, other: Option<BorrowedFd<'_>>, subsystem: &str, until: Deadline) -> bool {
+        let fds: Vec<_> = other.into_iter().chain([self.0.as_fd()]).collect();
         loop {
             if self.drain(subsystem) {
                 return true;
             }
-            if until.is_over() || !readable(&self.0, until) {
+            if until.is_over() || !any_readable(&fds, until) {
                 return false;
+            }
+            if other.is_some_and(|other| readable(&other, Deadline::after(Duration::ZERO))) {
+                return true;
             }
         }
     }

@@ -366,6 +366,18 @@ pub const COMMANDS: &[Cmd] = &[
         notes: &[],
     },
     Cmd {
+        name: "look",
+        about: "open devices for unlock",
+        usage: &["look"],
+        text: &[
+            "Called by unlock, with a socket as standard input. A device that does not answer holds whoever opens it, and this \
+                 process is one that nobody has to wait for.",
+        ],
+        options: &[],
+        operands: Takes::Nothing,
+        notes: &[],
+    },
+    Cmd {
         name: "before",
         about: "do what comes before a unit of the initramfs",
         usage: &["before NAME [INSTANCE]"],

@@ -40,6 +40,8 @@ pub enum Command {
         /// Whether to report as JSON on standard output.
         json: bool,
     },
+    /// Open devices for the one that unlocks.
+    Look,
     /// Close the fence.
     Fence {
         /// Device or simulator of the TPM.

@@ -100,6 +100,7 @@ impl Given {
         match self.of.name {
             "enroll" => self.enroll(tpm),
             "unlock" => self.unlock(tpm),
+            "look" => Ok(Command::Look),
             "fence" | "fence-exec" => self.fence(tpm),
             "before" => self.before(tpm),
             "gate" => self.gate(tpm),

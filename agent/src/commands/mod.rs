@@ -41,6 +41,7 @@ pub fn run(command: Command) -> Result<ExitCode> {
             harden();
             return Ok(unlock::run(options, json));
         }
+        Command::Look => boot::looker::serve(),
         Command::Fence { tpm, passphrase, shell: None, exec } => {
             fence::run(&tpm, passphrase.as_deref(), &exec)?
         }

@@ -7,7 +7,7 @@ use nix::poll::{PollFd, PollFlags, poll};
 use nix::sys::socket::{
     AddressFamily, NetlinkAddr, SockFlag, SockProtocol, SockType, bind, recvfrom, socket,
 };
-use std::os::fd::{AsFd, AsRawFd, OwnedFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 
 /// RTMGRP_LINK, RTMGRP_IPV4_IFADDR, RTMGRP_IPV4_ROUTE, RTMGRP_IPV6_IFADDR, RTMGRP_IPV6_ROUTE
 /// (linux/rtnetlink.h).
@@ -66,8 +66,13 @@ impl NetworkEvents {
 
 /// Sleeps until `fd` can be read (true) or `until` (false).
 pub(crate) fn readable(fd: &impl AsFd, until: Deadline) -> bool {
+    any_readable(&[fd.as_fd()], until)
+}
+
+/// The same for one of several.
+pub(crate) fn any_readable(fds: &[BorrowedFd<'_>], until: Deadline) -> bool {
     loop {
-        let mut fds = [PollFd::new(fd.as_fd(), PollFlags::POLLIN)];
+        let mut fds: Vec<_> = fds.iter().map(|fd| PollFd::new(*fd, PollFlags::POLLIN)).collect();
         match poll(&mut fds, until.poll_timeout()) {
             Ok(0) if until.is_over() => return false,
             Ok(0) | Err(Errno::EINTR) => {}

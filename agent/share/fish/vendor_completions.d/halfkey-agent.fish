@@ -10,6 +10,7 @@ complete -c halfkey-agent -n __fish_use_subcommand -a propose -d 'tell the verif
 complete -c halfkey-agent -n __fish_use_subcommand -a unbind -d 'remove keyslot and token from a volume'
 complete -c halfkey-agent -n __fish_use_subcommand -a fence -d 'close the boot window (PCR 15)'
 complete -c halfkey-agent -n __fish_use_subcommand -a fence-exec -d 'close the boot window, then become another program'
+complete -c halfkey-agent -n __fish_use_subcommand -a look -d 'open devices for unlock'
 complete -c halfkey-agent -n __fish_use_subcommand -a before -d 'do what comes before a unit of the initramfs'
 complete -c halfkey-agent -n __fish_use_subcommand -a gate -d 'check that the root is on a volume that was opened (before switch-root)'
 complete -c halfkey-agent -n '__fish_seen_subcommand_from enroll' -l server -x -d 'the verifier'
