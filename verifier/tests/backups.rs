@@ -37,15 +37,14 @@ async fn a_server_is_copied_while_it_works_and_restored() {
     let mut server = Server::start();
     let node = enrolled(&server).await;
     node.allow(&server.operator()).await;
-    let other = enrolled(&server).await.id;
+    let other = enrolled(&server).await;
     let (over, done) = (Arc::new(AtomicBool::new(false)), Arc::new(AtomicUsize::new(0)));
     let busy = tokio::spawn({
         let (operator, over, done) = (server.operator(), over.clone(), done.clone());
         async move {
             while !over.load(Ordering::SeqCst) {
                 for what in ["/hold", "/release"] {
-                    let body = Because { because: "so".into() };
-                    let _: NodeRecord = post(&operator, &path(other, what), &body).await.unwrap();
+                    other.decide(&operator, what, "so").await.unwrap();
                     done.fetch_add(1, Ordering::SeqCst);
                 }
             }

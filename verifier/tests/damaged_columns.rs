@@ -5,8 +5,8 @@
 mod common;
 
 use common::node::{Node, enrolled, said};
-use common::{Server, get, path, post};
-use halfkey_protocol::wire::operator::{Because, EvidenceList, NodeList, NodeRecord};
+use common::{Server, get, path};
+use halfkey_protocol::wire::operator::{EvidenceList, NodeList};
 use halfkey_protocol::wire::policies::{GroupList, PolicyList, ProposalList};
 use halfkey_testkit::software::lax;
 use halfkey_verifier::client::Client;
@@ -22,8 +22,7 @@ fn columns(database: &rusqlite::Connection, table: &str) -> Vec<String> {
 }
 
 async fn says(operator: &Client, node: &Node, what: &str) {
-    let because = Because { because: "test".into() };
-    post::<NodeRecord>(operator, &path(node.id, what), &because).await.unwrap();
+    node.decide(operator, what, "test").await.unwrap();
 }
 
 #[tokio::test]

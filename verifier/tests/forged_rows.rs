@@ -130,8 +130,7 @@ async fn a_damaged_row_is_in_the_way_of_nobody_who_revokes_or_enrolls_again() {
     node.allow(&operator).await;
     let database = server.database();
     let decide = async |what: &str, damage: &str| -> NodeState {
-        let because = Because { because: "stolen".into() };
-        let record: Result<NodeRecord, _> = post(&operator, &path(node.id, what), &because).await;
+        let record = node.decide(&operator, what, "stolen").await;
         record.unwrap_or_else(|problem| panic!("{what} after {damage}: {problem:?}")).summary.state
     };
     for (at, damage) in [
@@ -281,7 +280,7 @@ async fn a_node_whose_rows_were_deleted_is_held_and_revoked_by_its_id() {
                 server.serve();
             }
             server.database().execute_batch(&delete).unwrap();
-            let _ = decide(&server, node.id, back).await;
+            let _ = node.decide(&server.operator(), back, "found").await;
             server.database().execute_batch(put_back).unwrap();
             assert_eq!(said(&node.boot(&server.anybody()).await), "released", "{back} after {gone}");
         }

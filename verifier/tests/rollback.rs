@@ -183,7 +183,7 @@ async fn a_revocation_is_not_taken_back_by_a_row() {
         .unwrap();
     server.stop();
     server.serve();
-    revoke(&server, &node, "/restore").await;
+    node.decide(&server.operator(), "/restore", "found").await.unwrap();
     assert_eq!(said(&node.boot(&server.anybody()).await), "released");
 }
 
