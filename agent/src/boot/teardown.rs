@@ -10,7 +10,8 @@ use super::processes;
 use super::stack::{self, Device, Kind};
 use crate::deadline::Deadline;
 use crate::error::{Error, Result};
-use crate::{apart, bounded, console, fence};
+use crate::tpm::machine::is_sysfs;
+use crate::{apart, bounded, console};
 use nix::errno::Errno;
 use nix::libc;
 use nix::mount::{MntFlags, umount2};
@@ -79,7 +80,7 @@ fn run(deadline: Deadline) -> Result<()> {
 }
 
 fn devices() -> Result<Vec<Device>> {
-    if !fence::is_sysfs(Path::new(SYS)) {
+    if !is_sysfs(Path::new(SYS)) {
         return Err(Error::system(SYS, "sysfs is not mounted there"));
     }
     stack::above_luks(Path::new(SYS)).map_err(|e| Error::system("block devices in sysfs", e))

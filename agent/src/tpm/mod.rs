@@ -3,6 +3,7 @@
 //! | module | what |
 //! | --- | --- |
 //! | [`location`] | where the TPM is |
+//! | [`machine`] | what the machine shows of it |
 //! | `transport` | one command out, one answer back, within a deadline |
 //! | `codec` | big-endian fields, sized buffers |
 //! | `device` | the open TPM |
@@ -33,6 +34,7 @@ mod entity;
 pub mod error;
 mod keys;
 pub mod location;
+pub mod machine;
 mod nv;
 mod object;
 mod pcr;
