@@ -1,6 +1,40 @@
 //! What this machine shows of its TPM.
 
+use crate::bounded;
+use std::io;
 use std::path::Path;
+
+/// What drivers of Linux match in a device tree (drivers/char/tpm, `of_device_id` and the names for I2C and SPI), without the vendor.
+/// Chips of version 1.2 alone are left out. The name of a node says nothing: NXP's timer and PWM module is a `tpm@` as well.
+const COMPATIBLE: &[&str] = &[
+    "tpm-tis-mmio",
+    "synquacer-tpm-mmio",
+    "tpm_tis-spi",
+    "tpm_tis_spi",
+    "tpm-tis-i2c",
+    "tpm_tis_i2c",
+    "slb9670",
+    "slb9673",
+    "st33htpm-spi",
+    "st33zp24-spi",
+    "st33zp24-i2c",
+    "st33ktpm2xi2c",
+    "st33tphf2ei2c",
+    "npct601",
+    "npct75x",
+    "tpm2_i2c_nuvoton",
+    "attpm20p",
+    "cr50",
+    "cr50_i2c",
+    "ftpm",
+    "vtpm20",
+];
+/// Trees of real machines have less than ten levels,
+const DEPTH: usize = 32;
+/// and some ten thousand entries: properties and nodes.
+const MAX_ENTRIES: usize = 200_000;
+/// Names of one chip, in bytes.
+const MAX_PROPERTY: usize = 4096;
 
 /// Whether the firmware left traces of a TPM: then a TPM that can't be reached is no reason to go on.
 /// A TPM 1.2 seals nothing of ours and has no fence: it counts as none.
@@ -24,34 +58,162 @@ fn shows_tpm(sys: &Path) -> bool {
         return true;
     }
     let chip = sys.join("class/tpm/tpm0");
-    let version = crate::bounded::read_text(chip.join("tpm_version_major"), 16);
-    // A TPM 1.2 has an event log too.
+    let version = bounded::read_text(chip.join("tpm_version_major"), 16);
+    // A TPM 1.2 has an event log too, and a node like that of its successor.
     version.map_or(true, |version| version != "1")
-        && (chip.exists() || sys.join("kernel/security/tpm0/binary_bios_measurements").exists())
+        && (chip.exists()
+            || sys.join("kernel/security/tpm0/binary_bios_measurements").exists()
+            || device_tree_shows_tpm(&sys.join("firmware/devicetree/base")))
+}
+
+/// Whether a device tree is there and has a TPM, or can't be seen whole.
+fn device_tree_shows_tpm(root: &Path) -> bool {
+    root.exists() && has_tpm(root, DEPTH, &mut { MAX_ENTRIES }).unwrap_or(true)
+}
+
+/// Looks at this node and all below it. A node that is switched off gets no driver, and nothing below it does.
+fn has_tpm(node: &Path, depth: usize, left: &mut usize) -> io::Result<bool> {
+    let property = |name| match bounded::read(node.join(name), MAX_PROPERTY) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(Vec::new()),
+        other => other,
+    };
+    if !matches!(&*property("status")?, b"" | b"ok\0" | b"okay\0") {
+        return Ok(false);
+    }
+    let names = property("compatible")?;
+    // The kernel finds drivers of I2C and SPI by what is behind the vendor, too.
+    let mut names =
+        names.split(|byte| *byte == 0).filter_map(|name| name.rsplit(|byte| *byte == b',').next());
+    if names.any(|name| COMPATIBLE.iter().any(|known| known.as_bytes() == name)) {
+        return Ok(true);
+    }
+    for entry in std::fs::read_dir(node)? {
+        let entry = entry?;
+        *left = left.checked_sub(1).ok_or(io::ErrorKind::FileTooLarge)?;
+        if entry.file_type()?.is_dir() {
+            let depth = depth.checked_sub(1).ok_or(io::ErrorKind::FileTooLarge)?;
+            if has_tpm(&entry.path(), depth, left)? {
+                return Ok(true);
+            }
+        }
+    }
+    Ok(false)
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use std::fs;
+
+    /// A folder that stands in for /sys.
+    struct Sys(tempfile::TempDir);
+
+    impl Sys {
+        fn new() -> Self {
+            Self(tempfile::tempdir().unwrap())
+        }
+
+        fn write(&self, path: &str, text: &[u8]) {
+            let path = self.0.path().join(path);
+            fs::create_dir_all(path.parent().unwrap()).unwrap();
+            fs::write(path, text).unwrap();
+        }
+
+        /// A node of the device tree, with one of its properties.
+        fn node(&self, path: &str, property: &str, value: &[u8]) {
+            self.write(&format!("firmware/devicetree/base/{path}/{property}"), value);
+        }
+
+        fn shows(&self) -> bool {
+            shows_tpm(self.0.path())
+        }
+    }
 
     #[test]
     fn a_tpm_of_version_1_is_none() {
-        let sys = tempfile::tempdir().unwrap();
-        let write = |path: &str, text: &str| {
-            let path = sys.path().join(path);
-            std::fs::create_dir_all(path.parent().unwrap()).unwrap();
-            std::fs::write(path, text).unwrap();
-        };
-        assert!(!shows_tpm(sys.path()));
-        write("kernel/security/tpm0/binary_bios_measurements", "");
-        assert!(shows_tpm(sys.path()));
-        write("class/tpm/tpm0/tpm_version_major", "1\n");
-        assert!(!shows_tpm(sys.path()));
-        write("class/tpm/tpm0/tpm_version_major", "2\n");
-        assert!(shows_tpm(sys.path()));
-        write("class/tpm/tpm0/tpm_version_major", "1\n");
-        write("firmware/acpi/tables/TPM2", "");
-        assert!(shows_tpm(sys.path()));
+        let sys = Sys::new();
+        assert!(!sys.shows());
+        sys.write("kernel/security/tpm0/binary_bios_measurements", b"");
+        assert!(sys.shows());
+        sys.write("class/tpm/tpm0/tpm_version_major", b"1\n");
+        assert!(!sys.shows());
+        sys.write("class/tpm/tpm0/tpm_version_major", b"2\n");
+        assert!(sys.shows());
+        sys.write("class/tpm/tpm0/tpm_version_major", b"1\n");
+        sys.write("firmware/acpi/tables/TPM2", b"");
+        assert!(sys.shows());
+    }
+
+    #[test]
+    fn a_tpm_of_the_device_tree_is_shown_before_its_driver_is_there() {
+        for compatible in [
+            &b"tcg,tpm-tis-mmio\0"[..],
+            b"infineon,slb9670\0tcg,tpm_tis-spi\0",
+            b"vendor,of-tomorrow\0tcg,tpm-tis-i2c\0",
+            b"nuvoton,npct650\0nuvoton,npct601\0",
+            b"google,cr50\0",
+            b"microsoft,ftpm\0",
+            b"IBM,vtpm20\0",
+            // Without the end that it must have.
+            b"st,st33htpm-spi",
+        ] {
+            let sys = Sys::new();
+            sys.node("soc/spi@7e204000/tpm@1", "compatible", compatible);
+            assert!(sys.shows(), "{compatible:?}");
+            sys.node("soc/spi@7e204000/tpm@1", "status", b"okay\0");
+            assert!(sys.shows(), "{compatible:?}");
+            sys.node("soc/spi@7e204000/tpm@1", "status", b"disabled\0");
+            assert!(!sys.shows(), "{compatible:?}");
+            sys.node("soc/spi@7e204000/tpm@1", "status", b"ok\0");
+            sys.node("soc/spi@7e204000", "status", b"disabled\0");
+            assert!(!sys.shows(), "no driver gets there: {compatible:?}");
+        }
+    }
+
+    #[test]
+    fn what_is_no_tpm_of_version_2_in_the_device_tree_is_none() {
+        let sys = Sys::new();
+        sys.node("", "compatible", b"raspberrypi,4-model-b\0brcm,bcm2711\0");
+        // A timer; TPMs 1.2; what can't be matched by any driver.
+        for (name, compatible) in [
+            ("tpm@40260000", &b"fsl,imx7ulp-tpm\0"[..]),
+            ("tpm@20", b"infineon,slb9645tt\0"),
+            ("vdevice/vtpm@30000003", b"IBM,vtpm\0"),
+            ("ftpm", b""),
+            ("tpm@0", b"\0\xff,,\0,\0"),
+        ] {
+            sys.node(name, "compatible", compatible);
+        }
+        assert!(!sys.shows());
+        sys.node("tpm@2e", "compatible", b"tcg,tpm-tis-mmio\0");
+        assert!(sys.shows());
+        // Its driver says that it is of version 1.2.
+        sys.write("class/tpm/tpm0/tpm_version_major", b"1\n");
+        assert!(!sys.shows());
+    }
+
+    #[test]
+    fn a_device_tree_that_can_not_be_seen_whole_may_have_a_tpm() {
+        let sys = Sys::new();
+        let deep = |levels: usize| vec!["a"; levels].join("/");
+        sys.node(&deep(DEPTH), "name", b"a\0");
+        assert!(!sys.shows());
+        sys.node(&deep(DEPTH + 1), "name", b"a\0");
+        assert!(sys.shows());
+        for property in ["compatible", "status"] {
+            let sys = Sys::new();
+            sys.node("large", property, &vec![b'a'; MAX_PROPERTY + 1]);
+            assert!(sys.shows(), "{property}");
+        }
+        let sys = Sys::new();
+        sys.node("a", "name", b"a\0");
+        std::os::unix::fs::symlink("..", sys.0.path().join("firmware/devicetree/base/a/back")).unwrap();
+        assert!(!sys.shows(), "no link is followed");
+        let base = sys.0.path().join("firmware/devicetree/base");
+        let look = |mut left| has_tpm(&base, DEPTH, &mut left);
+        // a, its name, the link
+        assert!(look(2).is_err());
+        assert!(!look(3).unwrap());
     }
 
     #[test]
