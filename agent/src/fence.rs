@@ -66,12 +66,11 @@ pub fn close(tpm: &mut Tpm) -> Result<FenceState> {
     if state.is_closed() { Ok(state) } else { extend(tpm, label::FENCE_CLOSED) }
 }
 
-/// [`close`], without waiting for a TPM that is not there yet, or asking again one that does not answer.
-///
-/// # Errors
-/// As there, and when it can't be opened.
-pub fn close_at_once(location: &Location) -> Result<FenceState> {
-    close(&mut Tpm::open(location)?)
+/// [`close`] of each TPM, without waiting for one that is not there yet, or asking again one that does not answer.
+pub fn close_at_once(location: &Location) {
+    for one in location.each() {
+        let _ = Tpm::open(&one).map_err(Error::from).and_then(|mut tpm| close(&mut tpm));
+    }
 }
 
 /// Extends the fence with `data` and reads it back: each bank must have become what the data makes of it.
@@ -124,27 +123,21 @@ fn extend_from(tpm: &mut Tpm, before: &FenceState, data: &[u8]) -> Result<FenceS
     if confirmed && after.is_closed() { Ok(after) } else { Err(words::not_confirmed()) }
 }
 
-/// Opens the TPM; if the firmware shows one whose device is not there yet, waits for its driver.
-///
-/// # Errors
-/// When there is none, or it does not come.
-pub fn open_tpm(location: &Location, deadline: Deadline) -> Result<Tpm> {
+/// Where each TPM is. Waits for the driver of one that the kernel or firmware shows, and whose device is not there yet.
+pub fn locate(location: &Location, deadline: Deadline) -> Vec<Location> {
     let events = Uevents::open();
     let until = deadline.within(DRIVER);
     loop {
-        match Tpm::open(location) {
-            Ok(tpm) => return Ok(tpm),
-            Err(error) => {
-                let absent = matches!(location, Location::Device(path) if !path.exists());
-                match &events {
-                    Ok(events) if absent && firmware_shows_tpm() && !until.is_over() => {
-                        console::say(&words::waiting_for_driver(until.seconds()));
-                        // The class of the device with the kernel's resource manager.
-                        events.wait("tpmrm", until);
-                    }
-                    _ => return Err(error.into()),
-                }
+        let each = location.each();
+        match &events {
+            Ok(events)
+                if each.iter().any(Location::is_absent) && firmware_shows_tpm() && !until.is_over() =>
+            {
+                console::say(&words::waiting_for_driver(until.seconds()));
+                // The class of the device with the kernel's resource manager.
+                events.wait("tpmrm", until);
             }
+            _ => return each,
         }
     }
 }
@@ -156,21 +149,47 @@ pub enum Ensured {
     Closed,
     /// It was extended before.
     Already,
+    /// Of several TPMs, one was open and is closed now, and another was extended before.
+    Mixed,
     /// This machine has no TPM: there is nothing to close and nothing sealed.
     NoTpm,
 }
 
-/// Closes the fence, on a TPM that may or may not be there.
+impl Ensured {
+    /// Of this TPM and another.
+    #[must_use]
+    pub fn and(self, other: Self) -> Self {
+        match (self, other) {
+            (Self::NoTpm, one) | (one, Self::NoTpm) => one,
+            (one, other) if one == other => one,
+            _ => Self::Mixed,
+        }
+    }
+}
+
+/// Closes the fence of every TPM, on a machine that may or may not have one: which of them could release is not known here.
 ///
 /// # Errors
-/// When there is a TPM and the fence could not be confirmed. In the initramfs the caller then
+/// When there is a TPM whose fence could not be confirmed. In the initramfs the caller then
 /// calls [`power_off`]; see [`must_power_off`].
 pub fn ensure_closed(location: &Location) -> Result<Ensured> {
-    let opened = open_tpm(location, Deadline::after(DRIVER));
-    let tpm = match opened {
+    ensure_each_closed(&locate(location, Deadline::after(DRIVER)))
+}
+
+/// The same for the TPMs at these places. One that fails keeps no other one open.
+///
+/// # Errors
+/// As there.
+pub fn ensure_each_closed(each: &[Location]) -> Result<Ensured> {
+    let ensured: Vec<_> = each.iter().map(ensure_one_closed).collect();
+    ensured.into_iter().try_fold(Ensured::NoTpm, |all, one| Ok(all.and(one?)))
+}
+
+fn ensure_one_closed(location: &Location) -> Result<Ensured> {
+    let tpm = match Tpm::open(location) {
         Ok(tpm) => tpm,
-        Err(_) if !firmware_shows_tpm() && is_absent(location) => return Ok(Ensured::NoTpm),
-        Err(error) => return Err(error),
+        Err(_) if location.is_absent() && !firmware_shows_tpm() => return Ok(Ensured::NoTpm),
+        Err(error) => return Err(error.into()),
     };
     insist(location, Some(tpm), |tpm| {
         if tpm.fence_state()?.is_closed() {
@@ -178,6 +197,14 @@ pub fn ensure_closed(location: &Location) -> Result<Ensured> {
         }
         close(tpm).map(|_| Ensured::Closed)
     })
+}
+
+/// Where the TPM is that attested in this boot, by its record; where none says it, every TPM.
+pub fn on_record(location: &Location, record: Option<&State>) -> Vec<Location> {
+    match (location, record.and_then(|state| state.tpm.as_ref())) {
+        (Location::Machine, Some(path)) => vec![Location::Device(path.into())],
+        _ => location.each(),
+    }
 }
 
 /// Asks the TPM until it has done it, on a new handle each time: after a command that was not answered nothing is on the old one.
@@ -212,17 +239,17 @@ fn insist<T>(
 /// When the TPM can't be asked.
 pub fn proves_closed(location: &Location, state: &State, log: impl Fn() -> Vec<u8>) -> Result<bool> {
     let until = Deadline::after(LOGGING);
-    loop {
-        let found = insist(location, None, |tpm| Ok(tpm.fence_state()?))?;
-        match meaning(&found, Some(state), &log()) {
-            Meaning::Unknown if !until.is_over() => std::thread::sleep(PAUSE),
-            meaning => return Ok(meaning == Meaning::Closed),
+    for one in on_record(location, Some(state)) {
+        loop {
+            let found = insist(&one, None, |tpm| Ok(tpm.fence_state()?))?;
+            match meaning(&found, Some(state), &log()) {
+                Meaning::Unknown if !until.is_over() => std::thread::sleep(PAUSE),
+                Meaning::Closed => break,
+                _ => return Ok(false),
+            }
         }
     }
-}
-
-fn is_absent(location: &Location) -> bool {
-    matches!(location, Location::Device(path) if !path.exists())
+    Ok(true)
 }
 
 /// Whether an unconfirmed fence, or something that can't be closed, ends this boot: only in the

@@ -2,14 +2,13 @@
 //! enrollment, not at its next boot. Only a courtesy: the verifier judges by the event log, and here nothing of that is proven.
 
 use crate::bounded;
+use crate::tpm::machine;
 use halfkey_measure::command_line::Floor;
 use halfkey_measure::efi_stub::{INITRD_TAG, MEASURES_INITRD, measures_initrd, utf16};
 use halfkey_measure::firmware::{APPLICATION, RETURNING};
 use halfkey_measure::{grub, stub};
 use halfkey_protocol::MAX_LOG;
 
-/// The firmware's event log.
-pub const EVENT_LOG: &str = "/sys/kernel/security/tpm0/binary_bios_measurements";
 /// Of the variable in efivarfs: four bytes of attributes, then its value.
 const VARIABLE: &str = "/sys/firmware/efi/efivars/SecureBoot-8be4df61-93ca-11d2-aa0d-00e098032b8c";
 
@@ -80,7 +79,7 @@ pub fn came() -> Option<Came> {
 
 /// Empty if there is none.
 fn event_log() -> Vec<u8> {
-    bounded::read(EVENT_LOG, MAX_LOG).unwrap_or_default()
+    bounded::read(machine::event_log(), MAX_LOG).unwrap_or_default()
 }
 
 impl Boot {

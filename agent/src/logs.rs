@@ -1,10 +1,12 @@
 //! The logs that travel with a quote. What is missing or too large is left out; the verifier
 //! says whether it can do without.
 
-use crate::{bounded, console, firmware};
+use crate::tpm::machine;
+use crate::{bounded, console};
 use halfkey_measure::systemd::{self, Record};
 use halfkey_protocol::tpm::bank::PcrBank;
 use halfkey_protocol::{Bytes, MAX_LOG};
+use std::path::Path;
 
 const SYSTEMD: &str = "/run/log/systemd/tpm2-measure.log";
 const IMA: &str = "/sys/kernel/security/ima/binary_runtime_measurements";
@@ -33,9 +35,9 @@ impl Logs {
     pub fn read() -> Self {
         mount_securityfs();
         Self {
-            firmware: log(firmware::EVENT_LOG, MAX_LOG),
-            systemd: log(SYSTEMD, MAX_SYSTEMD),
-            ima: log(IMA, MAX_IMA),
+            firmware: log(&machine::event_log(), MAX_LOG),
+            systemd: log(SYSTEMD.as_ref(), MAX_SYSTEMD),
+            ima: log(IMA.as_ref(), MAX_IMA),
             command_line: command_line(),
         }
     }
@@ -61,13 +63,13 @@ fn command_line() -> Option<Bytes> {
     Some(text.into())
 }
 
-fn log(path: &str, max: usize) -> Option<Bytes> {
+fn log(path: &Path, max: usize) -> Option<Bytes> {
     match bounded::read(path, max) {
         Ok(bytes) if bytes.is_empty() => None,
         Ok(bytes) => Some(bytes.into()),
         Err(e) if e.kind() == std::io::ErrorKind::NotFound => None,
         Err(e) => {
-            console::say(&format!("{path} is left out: {e}"));
+            console::say(&format!("{} is left out: {e}", path.display()));
             None
         }
     }

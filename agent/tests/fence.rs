@@ -7,9 +7,9 @@ mod common;
 use common::interposer::{CC_PCR_EVENT, CC_PCR_READ, Interposer, code};
 use common::swtpm::Swtpm;
 use halfkey_agent::boot::state::State;
-use halfkey_agent::error::Kind;
-use halfkey_agent::fence::{self, Meaning};
-use halfkey_agent::tpm::Tpm;
+use halfkey_agent::error::{Error, Kind, Result};
+use halfkey_agent::fence::{self, Ensured, Meaning};
+use halfkey_agent::tpm::{Location, Tpm, choice};
 use halfkey_protocol::keys::label;
 use halfkey_protocol::tpm::bank::PcrBank;
 use halfkey_testkit::hex;
@@ -41,6 +41,7 @@ fn state(r: &[u8]) -> State {
     State {
         version: 1,
         node: "80808080-8080-8080-8080-808080808080".into(),
+        tpm: None,
         evidence_id: None,
         fence: fence::opened_with(r),
         server: "https://10.0.2.2:8443".into(),
@@ -131,6 +132,79 @@ fn a_tpm_that_was_busy_is_asked_again() {
         let found = swtpm.open().fence_state().unwrap();
         assert_eq!(fence::meaning(&found, None, b""), Meaning::Closed, "extended once");
     }
+}
+
+/// The enrolled TPM is one of them, and it has another number than in the boot before.
+#[test]
+fn every_tpm_is_closed_before_anybody_gets_a_shell() {
+    let (one, other) = (Swtpm::start(), Swtpm::start());
+    let each = [one.location(), other.location()];
+    let meaning =
+        |swtpm: &Swtpm| fence::meaning(&swtpm.open().fence_state().unwrap(), Some(&state(&[7; 32])), b"");
+    fence::extend(&mut other.open(), &[7; 32]).unwrap();
+    // Nobody may take it for a boot in which nothing was opened.
+    assert_eq!(fence::ensure_each_closed(&each).unwrap(), Ensured::Mixed);
+    assert_eq!((meaning(&one), meaning(&other)), (Meaning::Closed, Meaning::Opened));
+    assert_eq!(fence::ensure_each_closed(&each).unwrap(), Ensured::Already);
+
+    let (mut one, mut other) = (one, other);
+    one.reboot();
+    other.reboot();
+    let gone = Location::Unix("/nowhere/tpm".into());
+    // One that can't be had is an error, and keeps no other one open.
+    assert!(fence::ensure_each_closed(&[gone, one.location()]).is_err());
+    assert_eq!((meaning(&one), meaning(&other)), (Meaning::Closed, Meaning::Open));
+    one.reboot();
+    let each = [one.location(), other.location()];
+    assert_eq!(fence::ensure_each_closed(&each).unwrap(), Ensured::Closed);
+    assert_eq!((meaning(&one), meaning(&other)), (Meaning::Closed, Meaning::Closed));
+}
+
+#[test]
+fn the_tpm_that_attests_is_found_by_its_keys() {
+    let (one, other) = (Swtpm::start(), Swtpm::start());
+    let srk = |swtpm: &Swtpm| swtpm.open().storage_key(None).unwrap().name.clone();
+    let (first, second) = (srk(&one), srk(&other));
+    let (one, other) = (one.location(), other.location());
+    let open = &mut |tpm: &mut Tpm| {
+        let state = tpm.fence_state()?;
+        if state.is_open() { Ok(()) } else { Err(Error::new(Kind::Fence, "it is closed")) }
+    };
+    let found = |each: &[&Location], names: &[&[u8]], look: &mut dyn FnMut(&mut Tpm) -> Result<()>| {
+        let each: Vec<_> = each.iter().map(|one| (*one).clone()).collect();
+        choice::by_srk(&each, names, look).map(|chosen| (chosen.location.clone(), chosen.index))
+    };
+    let gone = Location::Unix("/nowhere/tpm".into());
+    for each in [[&one, &other], [&other, &one]] {
+        assert_eq!(found(&each, &[&first], open).unwrap(), (one.clone(), 0));
+        assert_eq!(found(&each, &[b"of before", &second], open).unwrap(), (other.clone(), 1));
+        // Enrollments of both: the first TPM, by whichever name it has.
+        assert_eq!(&found(&each, &[&first, &second], open).unwrap().0, each[0]);
+        let none = found(&each, &[b"of before"], open).unwrap_err();
+        assert_eq!(none.kind, Kind::OtherTpm);
+        assert!(none.message.starts_with(&format!("tried {}, {}: ", each[0], each[1])), "{none}");
+    }
+    assert_eq!(found(&[&gone, &other], &[&second], open).unwrap().0, other);
+    // That could have been the one.
+    assert_eq!(found(&[&gone, &other], &[&first], open).unwrap_err().kind, Kind::Tpm);
+    fence::close(&mut Tpm::open(&other).unwrap()).unwrap();
+    assert_eq!(found(&[&one, &other], &[&second], open).unwrap_err().kind, Kind::Fence);
+    assert_eq!(found(&[&other, &one], &[&first], open).unwrap().0, one);
+    assert_eq!(found(&[&one], &[&second], open).unwrap_err().kind, Kind::OtherTpm);
+}
+
+/// Its number is that of this boot; where nothing says which, all have to prove it.
+#[test]
+fn the_tpm_on_record_is_asked() {
+    let here = Location::Machine;
+    let mut record = state(&[7; 32]);
+    assert_eq!(fence::on_record(&here, Some(&record)), here.each());
+    record.tpm = Some("/dev/tpmrm1".into());
+    let recorded: Location = "/dev/tpmrm1".parse().unwrap();
+    assert_eq!(fence::on_record(&here, Some(&record)), [recorded]);
+    let named: Location = "/dev/tpmrm2".parse().unwrap();
+    assert_eq!(fence::on_record(&named, Some(&record)), [named]);
+    assert_eq!(fence::on_record(&here, None), here.each());
 }
 
 /// r could not be extended, the fence was closed, and systemd measured a volume that a passphrase opened.

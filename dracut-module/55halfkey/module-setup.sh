@@ -78,11 +78,13 @@ installkernel() {
     # The image must find the TPM of the machine it boots on, which need not be this one, whatever bus it is on: one whose
     # driver is not there has a fence that nobody can close. But no machine has a TPM by the proxy, which is for programs that
     # are one, and Xen's front end is to a TPM 1.2. Network drivers are the business of dracut's own network modules.
-    local driver none='^tpm_vtpm_proxy$|^xen_tpmfront$'
+    local device driver none='^tpm_vtpm_proxy$|^xen_tpmfront$'
     omit_drivers="${omit_drivers:+$omit_drivers|}$none" hostonly='' instmods '=drivers/char/tpm' dm_crypt virtio_net
-    # Where its bus needs a driver as well, as SPI and I2C do: those of this host's TPM. (Without a name instmods reads its input.)
-    for driver in $(drivers_on_the_way "${dracutsysrootdir-}/sys/class/tpm/tpm0/device"); do
-        hostonly='' instmods "$driver"
+    # Where its bus needs a driver as well, as SPI and I2C do: those of this host's TPMs. (Without a name instmods reads its input.)
+    for device in "${dracutsysrootdir-}"/sys/class/tpm/tpm*/device; do
+        for driver in $(drivers_on_the_way "$device"); do
+            hostonly='' instmods "$driver"
+        done
     done
 }
 

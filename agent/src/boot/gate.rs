@@ -203,11 +203,13 @@ fn refuse(location: &Location, settings: &Settings, why: Error) -> Error {
     if let Err(error) = teardown::close_all(Deadline::after(teardown::LIMIT)) {
         console::complain(&error);
     }
-    let extended = Tpm::open(location)
-        .map_err(Error::from)
-        .and_then(|mut tpm| fence::extend(&mut tpm, label::FENCE_ROGUE));
-    if let Err(error) = extended {
-        console::complain(&error);
+    for one in location.each() {
+        let extended = Tpm::open(&one)
+            .map_err(Error::from)
+            .and_then(|mut tpm| fence::extend(&mut tpm, label::FENCE_ROGUE));
+        if let Err(error) = extended {
+            console::complain(&error);
+        }
     }
     // Without a TPM nothing was opened, so this is not a matter of `firmware_shows_tpm`. And
     // rd.halfkey=off opens nothing.

@@ -26,6 +26,8 @@ pub struct State {
     pub version: u32,
     /// Node id.
     pub node: String,
+    /// Device of the TPM that attested; its number is that of this boot.
+    pub tpm: Option<String>,
     /// Number of the released evidence at the verifier, if it gave one.
     pub evidence_id: Option<u64>,
     /// PCR 15 after the opening, in each bank whose hash the agent has, whether it is active or not.
@@ -184,6 +186,7 @@ pub(crate) mod tests {
         State {
             version: 1,
             node: "80808080-8080-8080-8080-808080808080".into(),
+            tpm: Some("/dev/tpmrm0".into()),
             evidence_id: Some(7),
             fence: crate::fence::opened_with(b"r of this boot"),
             server: "https://10.0.2.2:8443".into(),

@@ -18,7 +18,7 @@ use crate::luks::{Token, cryptsetup};
 use crate::net::race::{Connection, Race, RaceConfig};
 use crate::net::tls;
 use crate::timing::Timeline;
-use crate::tpm::{self, Location, Object, SealedBlob, Tpm, UnsealSession};
+use crate::tpm::{self, Location, Object, SealedBlob, Tpm, UnsealSession, choice};
 use crate::words;
 use crate::{console, fence, sd_notify, trace};
 use halfkey_protocol::identity::sha256;
@@ -67,6 +67,8 @@ pub struct Unlock {
     /// Durations of network and volume steps.
     pub timeline: Timeline,
     tpm: Option<Tpm>,
+    /// Where that one is, once it was chosen.
+    at: Location,
     walk: Walk,
     /// What is on record, from [`Step::Record`] on.
     recorded: Option<State>,
@@ -98,6 +100,7 @@ impl Unlock {
             started: Instant::now(),
             timeline: Timeline::default(),
             tpm: None,
+            at: options.tpm.clone(),
             walk: Walk::new(options.dry_run),
             recorded: None,
             options,
@@ -144,7 +147,11 @@ impl Unlock {
 
     fn close_fence(&mut self) -> Result<()> {
         let closed = match self.tpm.as_mut().map(fence::close) {
-            Some(Ok(_)) => Ok(fence::Ensured::Closed),
+            Some(Ok(_)) => {
+                let mut others = fence::locate(&self.options.tpm, Deadline::after(AFTER_DEADLINE));
+                others.retain(|other| *other != self.at);
+                fence::ensure_each_closed(&others).map(|others| others.and(fence::Ensured::Closed))
+            }
             Some(Err(error)) => {
                 // After a command that was not answered nothing is on this handle; another may do.
                 console::complain(&error);
@@ -329,25 +336,16 @@ impl Unlock {
 
     /// SRK, AK, a look at the sealed half and the PCRs, the session that will unseal: all that needs no network.
     fn prepare_keys(&mut self, route: &Route) -> Result<Keys> {
-        self.tpm = Some(fence::open_tpm(&self.options.tpm, self.deadline)?);
-        let tpm = self.tpm()?;
-        if !tpm.fence_state()?.is_open() {
-            return Err(words::window_is_over());
-        }
-        // After a TPM2_Clear there can be enrollments of two SRKs: the TPM has one of them.
-        let mut tokens = route.tokens.iter();
-        let mut result = Err(other_tpm());
-        let token = loop {
-            let Some(token) = tokens.next() else { break &route.tokens[0] };
-            match tpm.storage_key(Some(&token.srk_name)) {
-                Err(tpm::Error::WrongSrk) => {}
-                srk => {
-                    result = srk.map_err(Error::from);
-                    break token;
-                }
-            }
+        let each = fence::locate(&self.options.tpm, self.deadline);
+        let mut look = |tpm: &mut Tpm| {
+            if tpm.fence_state()?.is_open() { Ok(()) } else { Err(words::window_is_over()) }
         };
-        let srk = result?;
+        // After a TPM2_Clear there can be enrollments of two SRKs: the TPM has one of them.
+        let names: Vec<_> = route.tokens.iter().map(|token| &*token.srk_name).collect();
+        let chosen = choice::by_srk(&each, &names, &mut look)?;
+        let (token, srk) = (&route.tokens[chosen.index], chosen.srk);
+        self.at = chosen.location;
+        let tpm = self.tpm.insert(chosen.tpm);
         let ak = tpm.attestation_key()?;
         check_half(tpm, &srk, token)?;
         tpm.read_ahead(token.bank)?;
@@ -361,7 +359,7 @@ impl Unlock {
             return Ok(());
         }
         if keys.srk.name != token.srk_name {
-            return Err(other_tpm());
+            return Err(choice::other_tpm());
         }
         check_half(self.tpm()?, &keys.srk, token)?;
         keys.enrollment.clone_from(&token.enrollment);
@@ -372,7 +370,7 @@ impl Unlock {
     fn report_other_tpm(&mut self, token: &Token, race: Race) -> Result<()> {
         let connection = race.winner()?;
         let deadline = self.deadline;
-        let tpm = self.tpm()?;
+        let tpm = self.tpm.insert(Tpm::open(&self.options.tpm)?);
         let srk = tpm.storage_key(None)?;
         let ak = tpm.attestation_key()?;
         let session = tpm.start_unseal(&srk)?;
@@ -497,6 +495,7 @@ impl Unlock {
         State {
             version: 1,
             node: token.node.to_string(),
+            tpm: Some(self.at.to_string()),
             evidence_id: release.attested.verdict.evidence_id,
             fence: fence::opened_with(&*release.opening),
             server: release.server.clone(),
@@ -598,10 +597,6 @@ fn attester(token: &Token) -> Attester<'_> {
         bank: Some(token.bank),
         enrollments: std::slice::from_ref(&token.enrollment),
     }
-}
-
-fn other_tpm() -> Error {
-    Error { kind: Kind::OtherTpm, ..tpm::Error::WrongSrk.into() }
 }
 
 /// Whether the sealed half in the token is this TPM's: found out before anybody is told of this boot.

@@ -20,8 +20,8 @@ use std::path::Path;
 use std::process::{Command, Stdio};
 use std::time::Duration;
 
-/// What must be done first.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+/// What must be done first; of several TPMs, the last of these that one says.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 enum First {
     /// The fence is extended, and nothing is open that attestation opened.
     Nothing,
@@ -68,7 +68,7 @@ fn opened_nothing(ensured: Ensured, record: Record, in_running_system: bool) -> 
         Ensured::Closed => in_running_system || record != Record::MayBeOpen,
         // A TPM that went away after the opening is not found any more.
         Ensured::NoTpm => record == Record::Missing,
-        Ensured::Already => in_running_system,
+        Ensured::Already | Ensured::Mixed => in_running_system,
     }
 }
 
@@ -178,18 +178,23 @@ fn close(location: &Location, settings: &Settings, next: Next) -> Result<Option<
     if opened_nothing(ensured, record, settings.off || !console::in_initramfs()) {
         return Ok(None);
     }
-    let mut tpm = Tpm::open(location)?;
-    let meaning = match &state {
-        // What it says since a moment ago is no word of what came before.
-        _ if ensured == Ensured::Closed => Meaning::Unknown,
-        Ok(state) => fence::meaning(&tpm.fence_state()?, state.as_ref(), &logs::systemd()),
-        // A state that can't be read: what PCR 15 means is not known.
-        Err(_) => Meaning::Unknown,
-    };
     let open = stack::luks_mappings(Path::new("/sys"));
     // When that can't be seen, there is one.
     let over_open = next == Next::Shell && open.as_ref().map_or(true, |open| !open.is_empty());
-    if first(meaning, record, over_open) != First::TearDown {
+    let on_record = state.as_ref().ok().and_then(Option::as_ref);
+    let each = fence::on_record(location, on_record);
+    let mut to_do = First::Nothing;
+    for one in &each {
+        let meaning = match (ensured, &state) {
+            // What it says since a moment ago is no word of what came before.
+            (Ensured::Closed | Ensured::Mixed, _) => Meaning::Unknown,
+            // A state that can't be read: what PCR 15 means is not known.
+            (_, Err(_)) => Meaning::Unknown,
+            (_, Ok(_)) => fence::meaning(&Tpm::open(one)?.fence_state()?, on_record, &logs::systemd()),
+        };
+        to_do = to_do.max(first(meaning, record, over_open));
+    }
+    if to_do != First::TearDown {
         return Ok(None);
     }
     // What closes it must not be killed.
@@ -210,7 +215,9 @@ fn close(location: &Location, settings: &Settings, next: Next) -> Result<Option<
         Next::Shell => label::FENCE_SHELL,
         Next::Prompt => label::FENCE_PASSPHRASE,
     };
-    fence::extend(&mut tpm, event)?;
+    for one in &each {
+        fence::extend(&mut Tpm::open(one)?, event)?;
+    }
     Ok(Some(names))
 }
 
@@ -287,10 +294,12 @@ mod tests {
         }
         assert!(opened_nothing(Ensured::NoTpm, Record::Missing, false));
         for record in [Record::Missing, Record::MayBeOpen, Record::AllClosed] {
-            for ensured in [Ensured::Closed, Ensured::Already] {
+            for ensured in [Ensured::Closed, Ensured::Already, Ensured::Mixed] {
                 assert!(opened_nothing(ensured, record, true));
             }
             assert!(!opened_nothing(Ensured::Already, record, false));
+            // The one that attested can be the one that is zero.
+            assert!(!opened_nothing(Ensured::Mixed, record, false));
         }
     }
 

@@ -114,7 +114,7 @@ const JSON: &str = "json";
 pub const GLOBAL: &[Opt] = &[Opt::new(
     "tpm",
     Takes::Device("TPM"),
-    "device of the TPM [default: HALFKEY_TPM, else /dev/tpmrm0]; swtpm:HOST:PORT or swtpm:unix:PATH for a simulator. \
+    "device of the TPM [default: HALFKEY_TPM, else whatever the machine has]; swtpm:HOST:PORT or swtpm:unix:PATH for a simulator. \
      In the initramfs only a device, and HALFKEY_TPM counts for nothing",
 )];
 

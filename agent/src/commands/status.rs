@@ -10,7 +10,7 @@ use crate::fence;
 use crate::luks::{Header, Token};
 use crate::net::{Client, Error as NetError, tls};
 use crate::timing::Timeline;
-use crate::tpm::{Location, Tpm};
+use crate::tpm::{Location, Tpm, choice};
 use crate::{firmware, logs};
 use halfkey_protocol::wire::{self, Purpose};
 use halfkey_protocol::{NodeId, VERSIONS, identity};
@@ -92,10 +92,6 @@ pub fn collect(location: &Location, devices: &[PathBuf]) -> Status {
     let state = State::load().ok().flatten();
     let boot = firmware::Boot::now();
     let mut status = Status { version: env!("CARGO_PKG_VERSION").into(), boot, ..Status::default() };
-    match tpm_status(location, state.as_ref()) {
-        Ok(tpm) => status.tpm = Some(tpm),
-        Err(error) => status.tpm_error = Some(error.to_string()),
-    }
     let volumes = if devices.is_empty() {
         devices::all()
     } else {
@@ -108,6 +104,11 @@ pub fn collect(location: &Location, devices: &[PathBuf]) -> Status {
             status.volumes.push(volume_status(path, header, number, &token, state.as_ref()));
             tokens.extend(token.ok());
         }
+    }
+    let tpm = open_tpm(&fence::on_record(location, state.as_ref()), &tokens);
+    match tpm.and_then(|tpm| tpm_status(tpm, state.as_ref())) {
+        Ok(tpm) => status.tpm = Some(tpm),
+        Err(error) => status.tpm_error = Some(error.to_string()),
     }
     let enrolled: Vec<_> = status.volumes.iter().map(|volume| volume.uuid.clone()).collect();
     if !console::in_initramfs() && root::any_open(&enrolled) {
@@ -132,8 +133,18 @@ pub fn removable(devices: &[PathBuf]) -> Result<()> {
     bind::removable(&volumes)
 }
 
-fn tpm_status(location: &Location, state: Option<&State>) -> Result<TpmStatus> {
-    let mut tpm = Tpm::open(location)?;
+/// Of several TPMs, that of the enrollment, else the first.
+fn open_tpm(each: &[Location], tokens: &[Token]) -> Result<Tpm> {
+    let names: Vec<_> = tokens.iter().map(|token| &*token.srk_name).collect();
+    if each.len() > 1
+        && let Ok(chosen) = choice::by_srk(each, &names, &mut |_| Ok(()))
+    {
+        return Ok(chosen.tpm);
+    }
+    Ok(Tpm::open(&each[0])?)
+}
+
+fn tpm_status(mut tpm: Tpm, state: Option<&State>) -> Result<TpmStatus> {
     let description = tpm.description()?;
     let fence = tpm.fence_state()?;
     let meaning = fence::meaning(&fence, state, &logs::systemd());

@@ -80,15 +80,26 @@ pub struct Options {
     pub passwords: Vec<(Hierarchy, PathBuf)>,
 }
 
+/// The halves are bound to one TPM, and which of several the firmware measures into is not known here.
+fn only(each: Vec<Location>) -> Result<Location> {
+    <[Location; 1]>::try_from(each).map(|[one]| one).map_err(|each| {
+        Error::new(Kind::Tpm, format!("expected one TPM, found {}", Location::list(&each))).hint(
+            "name the one that the firmware measures into: halfkey-agent --tpm DEVICE enroll ..; at boot it is found by its keys, whatever its number is then",
+        )
+    })
+}
+
 /// Enrolls this machine and its volumes.
 ///
 /// # Errors
 /// At the first thing that is not as it must be. What was done before stays and is continued by the next run.
 pub fn run(options: &Options) -> Result<()> {
     let deadline = Deadline::after(options.timeout);
-    if options.tpm.is_software() {
-        let found =
-            format!("expected the TPM of this machine at {}, found a program that poses as one", options.tpm);
+    let location = only(options.tpm.each())?;
+    // Not named, a program is passed over.
+    let first = Location::Device("/dev/tpmrm0".into());
+    if location.is_software() || (location.is_absent() && first.is_software()) {
+        let found = "expected the TPM of this machine, found a program that poses as one";
         return Err(Error::new(Kind::Tpm, found).hint(
             "its keys are in a file, which protects nothing: switch the machine's own TPM on in the firmware's setup, and take systemd.tpm2_software_fallback= off the kernel command line",
         ));
@@ -115,7 +126,7 @@ pub fn run(options: &Options) -> Result<()> {
     // Without an enrollment such an image asks for the passphrase, as before; an enrollment without it would do so for ever.
     if options.rebuild_initramfs {
         // That takes a while: a TPM that is not there is found out first, and is not held meanwhile.
-        drop(Tpm::open(&options.tpm)?);
+        drop(Tpm::open(&location)?);
         let added = initramfs::always::add();
         if let Err(error) = initramfs::build::rebuild() {
             if added {
@@ -129,7 +140,7 @@ pub fn run(options: &Options) -> Result<()> {
         initramfs::always::add();
         initramfs::build::warn();
     }
-    let mut tpm = Tpm::open(&options.tpm)?;
+    let mut tpm = Tpm::open(&location)?;
     supply_passwords(&mut tpm, &options.passwords)?;
     let mut keys = register::Keys::of(&mut tpm)?;
     let timeline = Timeline::default();
@@ -404,4 +415,18 @@ fn prove(
         proof: key.proof().into(),
     };
     until_answered::<_, wire::Proved>(client, "/v1/prove", &request, deadline).map(drop)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn of_several_tpms_one_has_to_be_named() {
+        let device = |number| Location::Device(format!("/dev/tpmrm{number}").into());
+        assert_eq!(only(vec![device(1)]).unwrap(), device(1));
+        let error = only(vec![device(0), device(1)]).unwrap_err();
+        assert_eq!(error.to_string(), "expected one TPM, found /dev/tpmrm0, /dev/tpmrm1");
+        assert!(error.hint.unwrap().contains("--tpm DEVICE"));
+    }
 }

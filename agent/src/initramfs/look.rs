@@ -5,6 +5,7 @@ use super::{run, tool};
 use crate::bounded;
 use crate::enroll::running::Warning;
 use crate::error::{Error, Kind, Result};
+use crate::tpm::machine;
 use halfkey_measure::{pe, stub};
 use std::collections::BTreeSet;
 use std::fs::File;
@@ -52,8 +53,12 @@ impl Drivers {
     pub fn here() -> Self {
         let sys = Path::new("/sys");
         let interface = crate::enroll::address::default_interface();
+        let mut tpm = Vec::new();
+        for chip in machine::chips(sys) {
+            tpm.extend(drivers_on_the_way(sys, &chip.join("device")));
+        }
         Self {
-            tpm: drivers_on_the_way(sys, &sys.join("class/tpm/tpm0/device")),
+            tpm,
             network: interface
                 .map(|name| drivers_on_the_way(sys, &sys.join("class/net").join(name).join("device")))
                 .unwrap_or_default(),

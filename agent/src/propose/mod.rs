@@ -32,7 +32,7 @@ use crate::net::client::{advice, printable};
 use crate::net::race::{Connection, Race, RaceConfig};
 use crate::net::tls;
 use crate::timing::Timeline;
-use crate::tpm::{self, Location, Object, Tpm};
+use crate::tpm::{Location, Object, Tpm, choice};
 use halfkey_protocol::wire::{Proposal, Proposed, ProposedLoader, Purpose};
 use halfkey_protocol::{Bytes, Reason};
 use std::path::{Path, PathBuf};
@@ -205,11 +205,7 @@ fn send(
         timeline: Timeline::default(),
     };
     let race = Race::start(&config)?;
-    let mut tpm = Tpm::open(location)?;
-    match tpm.storage_key(Some(&token.srk_name)) {
-        Err(error @ tpm::Error::WrongSrk) => return Err(Error { kind: Kind::OtherTpm, ..error.into() }),
-        srk => drop(srk?),
-    }
+    let mut tpm = choice::by_srk(&location.each(), &[&token.srk_name], &mut |_| Ok(()))?.tpm;
     let ak = tpm.attestation_key()?;
     let connection = race.winner();
     let mut ask = AskToAccept { attester, tpm, ak, proposal: text };

@@ -1,13 +1,17 @@
 //! Where the TPM is.
 
+use super::machine;
 use std::fmt;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::str::FromStr;
 
 /// How the TPM is reached: a device of the kernel, or a simulator's socket.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub enum Location {
+    /// Whatever TPMs this machine has: see [`Location::each`].
+    #[default]
+    Machine,
     /// A character device: /dev/tpmrm0 (with the kernel's resource manager) or /dev/tpm0.
     Device(PathBuf),
     /// The server socket of `swtpm socket --server type=tcp`, for tests.
@@ -16,15 +20,28 @@ pub enum Location {
     Unix(PathBuf),
 }
 
-impl Default for Location {
-    fn default() -> Self {
-        Self::Device(PathBuf::from("/dev/tpmrm0"))
-    }
-}
-
 impl Location {
+    /// Where each TPM is: as it was named, else all that the kernel knows, in the order of their numbers, which another boot can give
+    /// otherwise. Never empty.
+    pub fn each(&self) -> Vec<Self> {
+        match self {
+            Self::Machine => machine::devices(Path::new("/sys"), Path::new("/dev")),
+            named => vec![named.clone()],
+        }
+    }
+
+    /// Several, for people.
+    pub fn list(several: &[Self]) -> String {
+        several.iter().map(Self::to_string).collect::<Vec<_>>().join(", ")
+    }
+
+    /// Whether it is a device that is not there.
+    pub fn is_absent(&self) -> bool {
+        matches!(self, Self::Device(path) if !path.exists())
+    }
+
     /// Whether a program of this machine stands behind the kernel's device, as systemd 261 and later can start one that keeps its keys on
-    /// the ESP. The kernel gives such a TPM no parent device. What sysfs does not know is none.
+    /// the ESP.
     pub fn is_software(&self) -> bool {
         self.is_software_by(Path::new("/sys"))
     }
@@ -34,8 +51,7 @@ impl Location {
         let path = path.canonicalize().unwrap_or_else(|_| path.clone());
         let Some(name) = path.file_name().and_then(|name| name.to_str()) else { return false };
         // Both devices of a chip have its number.
-        let chip = sys.join("class/tpm").join(name.replace("tpmrm", "tpm"));
-        chip.exists() && !chip.join("device").exists()
+        machine::is_program(&sys.join("class/tpm").join(name.replace("tpmrm", "tpm")))
     }
 }
 
@@ -65,6 +81,7 @@ impl FromStr for Location {
 impl fmt::Display for Location {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
+            Self::Machine => f.write_str("the TPM of this machine"),
             Self::Device(path) => f.write_str(&path.to_string_lossy()),
             Self::Tcp(address) => write!(f, "swtpm:{address}"),
             Self::Unix(path) => write!(f, "swtpm:unix:{}", path.to_string_lossy()),
@@ -89,6 +106,16 @@ mod tests {
         fs::create_dir(chip.join("device")).unwrap();
         assert_eq!(are_software(), [false; 2]);
         assert!(!"swtpm:127.0.0.1:2321".parse::<Location>().unwrap().is_software_by(sys.path()));
+    }
+
+    #[test]
+    fn what_is_named_is_all() {
+        for text in ["/dev/tpmrm1", "swtpm:unix:/run/tpm"] {
+            let named: Location = text.parse().unwrap();
+            assert_eq!(named.each(), [named]);
+        }
+        let each = Location::Machine.each();
+        assert!(each.iter().all(|one| matches!(one, Location::Device(_))) && !each.is_empty());
     }
 
     #[test]

@@ -1,8 +1,9 @@
-//! What this machine shows of its TPM.
+//! Which TPMs this machine has: by the kernel, and by what firmware shows.
 
+use super::Location;
 use crate::bounded;
 use std::io;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 /// What drivers of Linux match in a device tree (drivers/char/tpm, `of_device_id` and the names for I2C and SPI), without the vendor.
 /// Chips of version 1.2 alone are left out. The name of a node says nothing: NXP's timer and PWM module is a `tpm@` as well.
@@ -36,6 +37,59 @@ const MAX_ENTRIES: usize = 200_000;
 /// Names of one chip, in bytes.
 const MAX_PROPERTY: usize = 4096;
 
+/// Where the TPMs are that the kernel knows, with its resource manager, in the order of their numbers. One whose driver has not made its device
+/// yet is among them. Never empty: where the kernel knows none, where the first would be, if need be beside programs that pose as one.
+/// The folders are /sys and /dev but for tests.
+pub fn devices(sys: &Path, dev: &Path) -> Vec<Location> {
+    let device = |number| Location::Device(dev.join(format!("tpmrm{number}")));
+    let is_one = |number: &u32| {
+        let chip = chip(sys, *number);
+        if chip.exists() {
+            !is_program(&chip) && !is_version_1(&chip)
+        } else {
+            // Where sysfs can't be seen, that is all.
+            !device(*number).is_absent()
+        }
+    };
+    let mut all: Vec<_> = NUMBERS.filter(is_one).map(device).collect();
+    if all.is_empty() {
+        let first = NUMBERS.into_iter().find(|number| !is_program(&chip(sys, *number)));
+        all.push(device(first.unwrap_or(0)));
+    }
+    all
+}
+
+/// Folders of the chips in sysfs, in the order of their numbers; no program that poses as one is among them.
+pub fn chips(sys: &Path) -> impl Iterator<Item = PathBuf> {
+    NUMBERS.map(move |number| chip(sys, number)).filter(|chip| chip.join("device").exists())
+}
+
+/// The kernel gives the lowest number that is free, and no machine has so many.
+const NUMBERS: std::ops::Range<u32> = 0..64;
+
+fn chip(sys: &Path, number: u32) -> PathBuf {
+    sys.join(format!("class/tpm/tpm{number}"))
+}
+
+/// Whether a program of this machine stands behind a chip: the kernel gives that one no parent device. What sysfs does not know is none.
+pub fn is_program(chip: &Path) -> bool {
+    chip.exists() && !chip.join("device").exists()
+}
+
+fn is_version_1(chip: &Path) -> bool {
+    bounded::read_text(chip.join("tpm_version_major"), 16).is_ok_and(|version| version == "1")
+}
+
+/// The firmware's event log. UEFI has one, which the kernel shows beside each TPM; a device tree has one of one TPM.
+pub fn event_log() -> PathBuf {
+    event_log_below(Path::new("/sys"))
+}
+
+fn event_log_below(sys: &Path) -> PathBuf {
+    let log = |number| sys.join(format!("kernel/security/tpm{number}/binary_bios_measurements"));
+    NUMBERS.map(log).find(|log| log.exists()).unwrap_or_else(|| log(0))
+}
+
 /// Whether the firmware left traces of a TPM: then a TPM that can't be reached is no reason to go on.
 /// A TPM 1.2 seals nothing of ours and has no fence: it counts as none.
 pub fn firmware_shows_tpm() -> bool {
@@ -54,16 +108,16 @@ pub fn is_sysfs(path: &Path) -> bool {
 }
 
 fn shows_tpm(sys: &Path) -> bool {
-    if sys.join("firmware/acpi/tables/TPM2").exists() {
+    // Where there are several the kernel numbers them, this one too.
+    if ["TPM2", "TPM21"].iter().any(|name| sys.join("firmware/acpi/tables").join(name).exists()) {
         return true;
     }
-    let chip = sys.join("class/tpm/tpm0");
-    let version = bounded::read_text(chip.join("tpm_version_major"), 16);
-    // A TPM 1.2 has an event log too, and a node like that of its successor.
-    version.map_or(true, |version| version != "1")
-        && (chip.exists()
-            || sys.join("kernel/security/tpm0/binary_bios_measurements").exists()
-            || device_tree_shows_tpm(&sys.join("firmware/devicetree/base")))
+    let mut chips = chips(sys).peekable();
+    if chips.peek().is_some() {
+        // One of version 1.2 has an event log too, and a node like that of its successor.
+        return chips.any(|chip| !is_version_1(&chip));
+    }
+    event_log_below(sys).exists() || device_tree_shows_tpm(&sys.join("firmware/devicetree/base"))
 }
 
 /// Whether a device tree is there and has a TPM, or can't be seen whole.
@@ -124,6 +178,19 @@ mod tests {
             self.write(&format!("firmware/devicetree/base/{path}/{property}"), value);
         }
 
+        /// Gives the chip of this number a parent, which a program has not.
+        fn chip(&self, number: u32, version: &[u8]) {
+            self.write(&format!("class/tpm/tpm{number}/tpm_version_major"), version);
+            self.write(&format!("class/tpm/tpm{number}/device/vendor"), b"");
+        }
+
+        fn devices(&self) -> Vec<String> {
+            let dev = self.0.path().join("dev");
+            let devices = devices(self.0.path(), &dev).into_iter();
+            let below = format!("{}/", dev.display());
+            devices.map(|device| device.to_string().strip_prefix(&below).unwrap().to_owned()).collect()
+        }
+
         fn shows(&self) -> bool {
             shows_tpm(self.0.path())
         }
@@ -135,13 +202,77 @@ mod tests {
         assert!(!sys.shows());
         sys.write("kernel/security/tpm0/binary_bios_measurements", b"");
         assert!(sys.shows());
-        sys.write("class/tpm/tpm0/tpm_version_major", b"1\n");
+        sys.chip(0, b"1\n");
         assert!(!sys.shows());
-        sys.write("class/tpm/tpm0/tpm_version_major", b"2\n");
+        sys.chip(0, b"2\n");
         assert!(sys.shows());
-        sys.write("class/tpm/tpm0/tpm_version_major", b"1\n");
+        sys.chip(0, b"1\n");
+        sys.chip(1, b"2\n");
+        assert!(sys.shows());
+        sys.chip(1, b"1\n");
+        assert!(!sys.shows());
         sys.write("firmware/acpi/tables/TPM2", b"");
         assert!(sys.shows());
+    }
+
+    #[test]
+    fn two_tables_of_acpi_are_shown() {
+        let sys = Sys::new();
+        sys.write("firmware/acpi/tables/TCPA", b"");
+        assert!(!sys.shows());
+        for table in ["TPM21", "TPM22"] {
+            sys.write(&format!("firmware/acpi/tables/{table}"), b"");
+            assert!(sys.shows());
+        }
+    }
+
+    #[test]
+    fn every_tpm_of_the_machine_is_found() {
+        let sys = Sys::new();
+        assert_eq!(sys.devices(), ["tpmrm0"], "where the first would be");
+        sys.write("dev/tpmrm1", b"");
+        assert_eq!(sys.devices(), ["tpmrm1"], "without sysfs");
+        for number in [10, 2, 0, 1] {
+            sys.chip(number, b"2\n");
+        }
+        let all = ["tpmrm0", "tpmrm1", "tpmrm2", "tpmrm10"];
+        assert_eq!(sys.devices(), all, "whose devices are not there yet, too");
+        // Of version 1.2; programs.
+        sys.chip(3, b"1\n");
+        sys.write("class/tpm/tpm4/tpm_version_major", b"2\n");
+        sys.write("dev/tpmrm4", b"");
+        for other in ["class/tpm/tpm", "class/tpm/tpmx", "class/tpm/x0", "dev/tpm0", "dev/tpmrm-1"] {
+            sys.write(other, b"");
+        }
+        assert_eq!(sys.devices(), all);
+        assert!(sys.shows());
+        assert_eq!(chips(sys.0.path()).count(), 5);
+    }
+
+    /// Its PCRs are in a file: the driver of the machine's own TPM is waited for.
+    #[test]
+    fn a_program_does_not_stand_in_for_the_tpm() {
+        let sys = Sys::new();
+        sys.write("class/tpm/tpm0/tpm_version_major", b"2\n");
+        sys.write("dev/tpmrm0", b"");
+        sys.write("firmware/acpi/tables/TPM2", b"");
+        assert_eq!(sys.devices(), ["tpmrm1"]);
+        assert!(sys.shows());
+        sys.chip(1, b"2\n");
+        assert_eq!(sys.devices(), ["tpmrm1"]);
+    }
+
+    #[test]
+    fn the_event_log_is_beside_any_of_them() {
+        let sys = Sys::new();
+        let log = |number| sys.0.path().join(format!("kernel/security/tpm{number}/binary_bios_measurements"));
+        assert_eq!(event_log_below(sys.0.path()), log(0));
+        sys.write("kernel/security/tpm0/other", b"");
+        sys.write("kernel/security/tpm11/binary_bios_measurements", b"");
+        assert_eq!(event_log_below(sys.0.path()), log(11));
+        assert!(sys.shows());
+        sys.write("kernel/security/tpm2/binary_bios_measurements", b"");
+        assert_eq!(event_log_below(sys.0.path()), log(2));
     }
 
     #[test]
@@ -188,7 +319,7 @@ mod tests {
         sys.node("tpm@2e", "compatible", b"tcg,tpm-tis-mmio\0");
         assert!(sys.shows());
         // Its driver says that it is of version 1.2.
-        sys.write("class/tpm/tpm0/tpm_version_major", b"1\n");
+        sys.chip(0, b"1\n");
         assert!(!sys.shows());
     }
 

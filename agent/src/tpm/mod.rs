@@ -3,7 +3,8 @@
 //! | module | what |
 //! | --- | --- |
 //! | [`location`] | where the TPM is |
-//! | [`machine`] | what the machine shows of it |
+//! | [`machine`] | which TPMs there are, and what firmware shows of them |
+//! | [`choice`] | which of them an enrollment is of |
 //! | `transport` | one command out, one answer back, within a deadline |
 //! | `codec` | big-endian fields, sized buffers |
 //! | `device` | the open TPM |
@@ -25,6 +26,7 @@
 //! bytes. Every answer is hostile until its lengths are checked.
 
 mod capability;
+pub mod choice;
 mod codec;
 mod codes;
 mod command;

@@ -34,6 +34,8 @@ enum Stream {
 impl Transport {
     pub fn open(location: &Location) -> Result<Self, Error> {
         let opened = match location {
+            // Who has the choice makes it before.
+            Location::Machine => return Self::open(&location.each()[0]),
             Location::Device(path) => OpenOptions::new()
                 .read(true)
                 .write(true)
