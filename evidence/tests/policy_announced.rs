@@ -7,9 +7,7 @@ mod common;
 use common::boots::{Appraised as _, Boot, Record, boot, log_of};
 use common::pins::*;
 use halfkey_evidence::eventlog::{kind, replay};
-use halfkey_evidence::policy::{
-    Assured, Finding, Policy, learn, learn_announced, learn_boot, not_as_proposed, unknown,
-};
+use halfkey_evidence::policy::{Assured, Finding, Policy, learn, learn_announced, learn_boot, unknown};
 use halfkey_protocol::tpm::bank::PcrBank;
 use halfkey_protocol::wire::{Proposal, ProposedImage, ProposedSection};
 
@@ -97,7 +95,7 @@ fn the_initramfs_of_an_announced_boot_is_the_announced_one() {
 }
 
 /// A stub that adds a secret of the machine to the initrd: nobody foretells that digest. It is the image's own where nothing else could have
-/// handed one on.
+/// handed one on, whatever the log calls what did, or says that it is from memory.
 #[test]
 fn an_initrd_of_a_uki_is_its_own_only_if_nothing_came_before() {
     let boot = boot("uki-secure-boot-own-keys");
@@ -105,10 +103,33 @@ fn an_initrd_of_a_uki_is_its_own_only_if_nothing_came_before() {
     let first = alone.iter().position(started).unwrap();
     let mut behind = alone.clone();
     behind.insert(first, Record { digest: vec![0x5e; 32], ..alone[first].clone() });
+    let uki = alone[first].digest.clone();
     let section = ProposedSection { name: ".initrd".into(), digest: vec![0x55; 32].into() };
-    let announced = Proposal { sections: vec![section], ..proposal("uki", None) };
-    for (records, is_named) in [(&alone, false), (&behind, true)] {
-        let bytes = log_of(records);
+    let image = ProposedImage { authenticode: uki.into(), ..proposal("uki", None).images.remove(0) };
+    let announced = Proposal { sections: vec![section], images: vec![image], ..proposal("uki", None) };
+    let keys = Record::of(14, kind::IPL, b"MokList\0");
+    let utf16 = |text: &str| text.encode_utf16().flat_map(u16::to_le_bytes).collect::<Vec<_>>();
+    // EFI_IMAGE_LOAD_EVENT without a device path.
+    let from_memory = |record: &Record| [&record.data[..24], &[0; 8]].concat();
+    let called_shim = |record: &Record| {
+        let (name, shim) = (utf16("linux-"), utf16("shim--"));
+        let at = record.data.windows(name.len()).rposition(|part| part == name).unwrap();
+        [&record.data[..at], &shim, &record.data[at + name.len()..]].concat()
+    };
+    let mut relabelled = behind.clone();
+    relabelled[first + 1].data = from_memory(&behind[first + 1]);
+    let mut as_shim = behind.clone();
+    as_shim[first].data = called_shim(&behind[first]);
+    as_shim.insert(first, keys.clone());
+    // What is known is what the honest boots were.
+    for (honest, records, is_named) in [
+        (&alone, &alone, false),
+        (&behind, &behind, true),
+        (&behind, &relabelled, true),
+        (&behind, &as_shim, true),
+        (&as_shim, &as_shim, false),
+    ] {
+        let bytes = log_of(honest);
         let log = replay(&bytes, PcrBank::Sha256).unwrap().assume().unwrap();
         let believed = Assured { trust_returned_images: true, ..boot.assured() };
         let known = policy(&learn(&log, &boot.claims(), believed, "before", &[]).unwrap());
@@ -122,8 +143,31 @@ fn an_initrd_of_a_uki_is_its_own_only_if_nothing_came_before() {
             .err()
             .unwrap_or_default();
         assert_eq!(names(&found, &EVIL), is_named, "{found:?}");
-        drop(not_as_proposed(&announced, &log));
     }
+}
+
+/// Whoever runs can measure sections, and names in their place.
+#[test]
+fn a_kernel_with_sections_is_no_uki() {
+    let boot = boot("systemd-boot-type1");
+    let known = policy(&boot.learned());
+    let mut records = boot.records();
+    let kernel = records[records.iter().rposition(started).unwrap()].digest.clone();
+    let sections: Vec<_> = common::boots::boot("uki-no-secure-boot")
+        .records()
+        .into_iter()
+        .filter(|record| record.pcr == 11)
+        .collect();
+    records.push(sections[0].clone());
+    records.push(Record { digest: EVIL.to_vec(), ..sections[1].clone() });
+    let found = learned(boot, &known, &records, boot.assured(), &[]).unwrap_err();
+    assert!(names(&found, &kernel), "{found:?}");
+    // The name of a section is not what it has.
+    records.pop();
+    let name = &sections[2];
+    records.push(name.clone());
+    let found = learned(boot, &known, &records, boot.assured(), &[proposal("kernel", None)]).unwrap_err();
+    assert!(names(&found, &name.digest), "{found:?}");
 }
 
 /// What is said of a kernel holds for a boot of just the programs that it was said of.

@@ -206,14 +206,14 @@ fn other_keys_of_shims_are_learned_by_the_owners_word_only() {
     learned(Assured { trust_unknown_events: true, ..boot.assured() }).unwrap();
 }
 
-/// Of a kernel with this digest.
+/// Of a program with this digest.
 fn proposal(authenticode: &[u8]) -> Proposal {
     Proposal {
         version: 1,
         name: "next".into(),
         bank: "sha256".into(),
         images: vec![ProposedImage {
-            role: "kernel".into(),
+            role: "loader".into(),
             path: "/vmlinuz".into(),
             authenticode: authenticode.to_vec().into(),
             release: None,

@@ -259,12 +259,6 @@ fn may_add_initrd(before: &[Image]) -> Option<&Image> {
     })
 }
 
-/// Whether a boot is of a UKI that nothing could have given another initrd than the one that is its section.
-pub(super) fn is_uki_alone(boot: &Boot) -> bool {
-    let uki = boot.images.iter().position(|image| image.role == Role::Uki);
-    uki.is_some_and(|uki| may_add_initrd(&boot.images[..uki]).is_none())
-}
-
 /// No image that could vouch for another initrd.
 fn by_digest(boot: &Boot, lacks: &mut Lacks) {
     match boot.initrd {

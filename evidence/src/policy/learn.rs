@@ -1,5 +1,6 @@
 //! A policy from a boot.
 
+use super::announced::{is_initrd_of_uki, is_kernel, programs};
 use super::appraise::recorder::{Count, EventIndex, MAX_FINDINGS, MeasuredEvent};
 use super::appraise::secure_boot::{fingerprint, listed, name as name_of};
 use super::appraise::survey::{Survey, events, is_boundary, survey};
@@ -7,12 +8,9 @@ use super::appraise::{Claims, Context, evaluate};
 use super::boot_path::{self, Path};
 use super::command_line::{Floor, floor_of, normal};
 use super::compiled::{BuiltIn, Compiled};
-use super::learned_boot::{
-    boot, by_digest, grub_texts, image_file, initrd, is_image, is_program, may_be_program, what,
-};
+use super::learned_boot::{boot, by_digest, grub_texts, image_file, initrd, is_image, may_be_program, what};
 use super::parse::Problem;
 use super::parsed::Policy;
-use super::proposal::is_in_uki;
 use super::rules::{
     Allowed, Boot, CommandLine, Dbx, Digest, Document, EventIs, EventRule, Image, Listed, Role, SecureBoot,
 };
@@ -102,6 +100,7 @@ pub fn learn_announced(
     let known = proposals.iter().fold(Known::of(policy), Known::with);
     learned.unproven.extend(learned.by_digest_alone(policy, proposals));
     learned.unproven.retain(|seen| !known.has(log, seen));
+    learned.unproven.extend(learned.kernel_as_uki(policy, proposals));
     learned.may_be_allowed(assured)?;
     check(&whole, log, claims)?;
     let mut out = Text::default();
@@ -169,10 +168,13 @@ impl Policy {
     fn assured_of(&self, log: &ExplainedLog<'_>, claims: &Claims<'_>, assured: Assured) -> Assured {
         let nothing = Compiled::new(nothing());
         let survey = survey(&Context::new(&nothing, log), claims, &mut Count::default());
-        let mut started: Vec<&[u8]> =
-            survey.images.iter().filter(|seen| is_program(log, seen)).map(|seen| seen.digest).collect();
-        // Who verifies a program and who starts it both measure it.
-        started.dedup();
+        let mut started = programs(log, &survey);
+        // What is believed wherever it stands is no part of the path.
+        let rules = self.compiled.document.events.iter().filter(|rule| rule.pcr == 4);
+        let believed: Vec<_> = rules.map(|rule| &rule.is).collect();
+        started.retain(|digest| {
+            !believed.iter().any(|is| matches!(is, EventIs::Digest(known) if known.as_bytes() == *digest))
+        });
         let known = self.boots().iter().filter(|boot| boot.kernel_measures_initrd).any(|boot| {
             let mut named: Vec<&Allowed> = boot.images.iter().map(|image| &image.allowed).collect();
             named.dedup();
@@ -282,18 +284,27 @@ impl<'l> Learned<'l> {
             _ => (usize::MAX, usize::MAX),
         };
         let images = self.survey.images.iter().filter(|seen| is_image(self.log, seen)).take(programs);
-        let sections = unproven::sections(self.log, &self.survey).take(sections);
+        let measured = unproven::sections(self.log, &self.survey);
+        let sections = measured.iter().take(sections);
         // A policy that pins this PCR as a whole still does.
         let pinned = policy.compiled.document.pcrs.iter().any(|(pcr, _)| *pcr == 14);
         let keys = self.survey.rest[14].iter().filter(|_| !pinned);
-        let of_image = proposals.iter().any(is_in_uki) && boot_path::is_uki_alone(&self.boot);
-        let initrd = initrd(self.log, &self.survey.rest[9]).filter(|_| !proposals.is_empty() && !of_image);
+        let is_of = |proposal| is_initrd_of_uki(self.log, &self.survey, Some(policy), proposal);
+        let of_uki = proposals.iter().any(is_of);
+        let initrd = initrd(self.log, &self.survey.rest[9]).filter(|_| !proposals.is_empty() && !of_uki);
         let initrd = initrd.filter(|seen| self.unproven.iter().all(|other| other.index != seen.index));
         let mut all: Vec<_> = images.chain(sections).chain(keys).chain(initrd).copied().collect();
         // Who verifies a program and who starts it both measure it.
         let mut seen = HashSet::new();
         all.retain(|event| seen.insert((event.pcr, event.digest)));
         all
+    }
+
+    /// What is called a UKI, and is known as a kernel: its initrd is no section of it.
+    fn kernel_as_uki(&self, policy: &Policy, proposals: &[Proposal]) -> Option<MeasuredEvent<'l>> {
+        let images = self.survey.images.iter().filter(|seen| is_image(self.log, seen));
+        let mut ukis = self.boot.images.iter().zip(images).filter(|(image, _)| image.role == Role::Uki);
+        ukis.find(|(_, seen)| is_kernel(policy, proposals, seen)).map(|(_, seen)| *seen)
     }
 
     /// The file that was booted, if the log has a name for it.

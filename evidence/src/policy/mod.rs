@@ -12,7 +12,7 @@
 //! | `command_line`, `compiled` | rules made ready to judge: patterns, steps by PCR |
 //! | `appraise` | a policy against the events of a boot: `survey` sorts them, `boot`, `secure_boot` and `sequence` judge, `recorder` says why |
 //! | `parsed`, `governing`, `effective` | what is signed, which of it governs a node, and what that comes to |
-//! | `booted` | a boot beside what was proposed |
+//! | `booted`, `announced` | a boot beside what was proposed; what is asked of one that was |
 //! | `unproven` | what a log's labels are worth: events that no text proves |
 //! | `sidecar` | credentials that systemd's stub takes from beside its image |
 //! | `learn`, `learned_boot`, `proposal`, `compare`, `write` | a policy from a boot, from a proposal, beside another, and as text |
@@ -24,6 +24,7 @@ pub mod rules;
 
 mod command_line;
 
+mod announced;
 mod appraise;
 mod boot_path;
 mod booted;

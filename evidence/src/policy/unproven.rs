@@ -4,16 +4,15 @@
 //! initramfs. Its own events are there, since nothing that was measured can be taken back, but they may be called anything, with those of
 //! an honest boot extended after them. What a digest proves is the text that it is the digest of; what came first within one PCR stays first.
 
+use super::announced::is_initrd_of_uki;
 use super::appraise::recorder::{Count, EventIndex, MAX_FINDINGS, MeasuredEvent};
 use super::appraise::survey::{Survey, events, survey};
 use super::appraise::{Claims, Context};
-use super::boot_path;
 use super::command_line::is_forbidden;
 use super::compiled::Compiled;
-use super::learn::{self, Assured};
+use super::learn;
 use super::learned_boot;
 use super::parsed::Policy;
-use super::proposal::is_in_uki;
 use super::rules::{Allowed, Digest, EventIs, EventRule, Initrd, Sections};
 use crate::eventlog::content::{Content, GrubText, Separator};
 use crate::eventlog::variable::Known as Variable;
@@ -268,14 +267,18 @@ pub(super) fn unproven<'l>(
     all.filter(|seen| !is_proven(seen) && !is_line(seen) && Some(seen.index) != initrd).copied().collect()
 }
 
-/// What a stub measured, but for the names of sections.
-pub(super) fn sections<'s, 'l>(
-    log: &'l ExplainedLog<'l>,
-    survey: &'s Survey<'l>,
-) -> impl Iterator<Item = &'s MeasuredEvent<'l>> {
+/// What a stub measured, but for the name in front of each section. A name in the place of a section is none.
+pub(super) fn sections<'l>(log: &'l ExplainedLog<'l>, survey: &Survey<'l>) -> Vec<MeasuredEvent<'l>> {
     let is_name = |event: &Event<'_>| matches!(event.content(), Content::SectionName(_));
     let by_firmware = |seen: &&MeasuredEvent<'_>| matches!(seen.index, EventIndex::Firmware(_));
-    survey.rest[11].iter().filter(by_firmware).filter(move |seen| !seen.event(log).is_some_and(is_name))
+    let mut named = false;
+    let all = survey.rest[11].iter().filter(by_firmware);
+    all.filter(|seen| {
+        named = !named && seen.event(log).is_some_and(is_name);
+        !named
+    })
+    .copied()
+    .collect()
 }
 
 /// What of a boot neither the policy nor a proposal knows: programs, sections, and what [`unproven`] is about.
@@ -290,12 +293,8 @@ pub fn unknown(
     let survey = survey(&Context::new(&nothing, log), claims, &mut Count::default());
     let by_grub = is_by_grub(log, &survey);
     // Newer stubs add a secret of the machine to it: then the image says what it is, if nothing before it could have added more.
-    let alone = || {
-        let (boot, _) = learned_boot::boot(log, &survey, "", Assured::default(), &mut Vec::new());
-        boot_path::is_uki_alone(&boot)
-    };
-    let of_image = is_in_uki(proposal) && alone();
-    let initrd = of_image.then(|| learned_boot::initrd(log, &survey.rest[9])).flatten();
+    let of_uki = is_initrd_of_uki(log, &survey, policy, proposal);
+    let initrd = of_uki.then(|| learned_boot::initrd(log, &survey.rest[9])).flatten();
     let programs = survey.returned.iter().chain(&survey.images);
     let mut found: Vec<_> = programs.filter(|seen| learned_boot::is_program(log, seen)).copied().collect();
     found.extend(sections(log, &survey));
