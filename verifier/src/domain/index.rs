@@ -543,7 +543,7 @@ mod tests {
         let head = index.head();
         let refused = read(&mut index, Kind::Proof, Scope::Proof(NODE), &proof_of(&head)).unwrap_err();
         assert!(refused.contains("found one of document 1"), "{refused}");
-        read(&mut index, Kind::Restoration, Scope::Revocation(NODE), "ada: found").unwrap();
+        read(&mut index, Kind::Hold, Scope::Hold(NODE), "ada: repair").unwrap();
         // An enrollment, and a proof of another one of its number.
         enroll(&mut index, A);
         let other = proof_of(&Place { sha256: [9; 32], ..at(3) });
