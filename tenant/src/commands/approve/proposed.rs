@@ -46,19 +46,14 @@ fn found(
         Err(error) if error.exit == Exit::NotFound => return Ok(None),
         Err(error) => return Err(error),
     };
-    // One that was accepted, or booted before, is expected as well.
+    // One that was accepted, or booted before, is expected as well; and one that was denied or is over asks no less.
     let list = signing.client.proposals(Some(id), false)?;
-    let expected = |record: &&ProposalRecord| match record.state {
-        ProposalState::Waiting | ProposalState::Accepted | ProposalState::Trusted | ProposalState::Booted => {
-            is_booted(&record.proposal, &log)
-        }
-        ProposalState::Denied | ProposalState::Superseded => false,
-    };
+    let is_it = |record: &&ProposalRecord| is_booted(&record.proposal, &log);
     let waits = |record: &&ProposalRecord| record.state == ProposalState::Waiting;
     let proposals = || list.proposals.iter();
-    let Some(record) = proposals().find(expected).or_else(|| proposals().find(waits)) else {
-        return Ok(None);
-    };
+    let known = proposals().filter(is_it).find(|record| counts(record.state));
+    let found = known.or_else(|| proposals().find(is_it)).or_else(|| proposals().find(waits));
+    let Some(record) = found else { return Ok(None) };
     let governed = Governed::fetch(signing, id)?.effective()?;
     let policy = governed.as_ref().map(|effective| effective.policy());
     let held = Held {
@@ -67,7 +62,24 @@ fn found(
         unknown: unknown(policy, &record.proposal, &log, &boot.claims()),
         by_grub: loaded_by_grub(&log),
     };
-    Ok(Some((held.text(record), held.is_it.then(|| record.proposal.clone()))))
+    let announced = if counts(record.state) { record.proposal.clone() } else { empty(&record.proposal) };
+    Ok(Some((held.text(record), held.is_it.then_some(announced))))
+}
+
+/// Whether what a proposal has counts as known.
+fn counts(state: ProposalState) -> bool {
+    match state {
+        ProposalState::Waiting | ProposalState::Accepted | ProposalState::Trusted | ProposalState::Booted => {
+            true
+        }
+        ProposalState::Denied | ProposalState::Superseded => false,
+    }
+}
+
+/// A proposal of which nothing is known: the boot is expected, and no digest is.
+fn empty(proposal: &Proposal) -> Proposal {
+    let (images, sections) = (Vec::new(), Vec::new());
+    Proposal { images, sections, initrd: None, loader: None, ..proposal.clone() }
 }
 
 /// A boot, held against a proposal.
@@ -83,7 +95,15 @@ struct Held<'a> {
 impl Held<'_> {
     /// Not more than is known: that what was proposed is all that this boot has, beside what the policy knows.
     fn text(&self, record: &ProposalRecord) -> String {
-        let named = format!("proposal {} ({})", record.id, clean_short(&record.proposal.name, 64));
+        let over = match record.state {
+            ProposalState::Denied => ", which was denied",
+            ProposalState::Superseded => ", which is over",
+            ProposalState::Waiting
+            | ProposalState::Accepted
+            | ProposalState::Trusted
+            | ProposalState::Booted => "",
+        };
+        let named = format!("proposal {} ({}{over})", record.id, clean_short(&record.proposal.name, 64));
         let differs = render::findings(&self.differs);
         let differs = differs.trim_end();
         let mut text = match (self.is_it, self.differs.as_slice(), self.unknown.as_slice()) {
@@ -177,6 +197,9 @@ mod tests {
         );
         let differs = std::slice::from_ref(&finding);
         let but = held(true, differs, &[], &[]);
+        let denied = ProposalRecord { state: ProposalState::Denied, ..record.clone() };
+        let said = Held { is_it: true, differs: vec![], unknown: vec![], by_grub: vec![] }.text(&denied);
+        assert!(said.contains(", which was denied)"), "{said}");
         assert!(but.contains("), but for\n  PCR 8") && but.ends_with("found     splash"), "{but}");
         let not = held(false, differs, &[], &[]);
         assert!(not.starts_with("this boot has not the files of proposal 4"), "{not}");
