@@ -181,8 +181,15 @@ pub fn ensure_closed(location: &Location) -> Result<Ensured> {
 /// # Errors
 /// As there.
 pub fn ensure_each_closed(each: &[Location]) -> Result<Ensured> {
-    let ensured: Vec<_> = each.iter().map(ensure_one_closed).collect();
-    ensured.into_iter().try_fold(Ensured::NoTpm, |all, one| Ok(all.and(one?)))
+    let mut all = Ok(Ensured::NoTpm);
+    for one in each {
+        match (ensure_one_closed(one), &mut all) {
+            (Ok(one), Ok(all)) => *all = all.and(one),
+            (Err(error), Ok(_)) => all = Err(error),
+            (_, Err(_)) => {}
+        }
+    }
+    all
 }
 
 fn ensure_one_closed(location: &Location) -> Result<Ensured> {

@@ -83,9 +83,8 @@ pub struct Options {
 /// The halves are bound to one TPM, and which of several the firmware measures into is not known here.
 fn only(each: Vec<Location>) -> Result<Location> {
     <[Location; 1]>::try_from(each).map(|[one]| one).map_err(|each| {
-        Error::new(Kind::Tpm, format!("expected one TPM, found {}", Location::list(&each))).hint(
-            "name the one that the firmware measures into: halfkey-agent --tpm DEVICE enroll ..; at boot it is found by its keys, whatever its number is then",
-        )
+        Error::new(Kind::Tpm, format!("expected one TPM, found {}", Location::list(&each)))
+            .hint("name the one that the firmware measures into: halfkey-agent --tpm DEVICE enroll ..")
     })
 }
 

@@ -42,18 +42,19 @@ const MAX_PROPERTY: usize = 4096;
 /// The folders are /sys and /dev but for tests.
 pub fn devices(sys: &Path, dev: &Path) -> Vec<Location> {
     let device = |number| Location::Device(dev.join(format!("tpmrm{number}")));
-    let is_one = |number: &u32| {
-        let chip = chip(sys, *number);
-        if chip.exists() {
-            !is_program(&chip) && !is_version_1(&chip)
-        } else {
-            // Where sysfs can't be seen, that is all.
-            !device(*number).is_absent()
+    let (mut all, mut first) = (Vec::new(), None);
+    for number in NUMBERS {
+        let (chip, device) = (chip(sys, number), device(number));
+        if is_program(&chip) {
+            continue;
         }
-    };
-    let mut all: Vec<_> = NUMBERS.filter(is_one).map(device).collect();
+        // Where sysfs can't be seen, devices are all that there is.
+        if chip.exists() && !is_version_1(&chip) || !chip.exists() && !device.is_absent() {
+            all.push(device);
+        }
+        first.get_or_insert(number);
+    }
     if all.is_empty() {
-        let first = NUMBERS.into_iter().find(|number| !is_program(&chip(sys, *number)));
         all.push(device(first.unwrap_or(0)));
     }
     all
@@ -112,12 +113,16 @@ fn shows_tpm(sys: &Path) -> bool {
     if ["TPM2", "TPM21"].iter().any(|name| sys.join("firmware/acpi/tables").join(name).exists()) {
         return true;
     }
-    let mut chips = chips(sys).peekable();
-    if chips.peek().is_some() {
-        // One of version 1.2 has an event log too, and a node like that of its successor.
-        return chips.any(|chip| !is_version_1(&chip));
+    let mut is_of_version_1 = false;
+    for chip in chips(sys) {
+        if !is_version_1(&chip) {
+            return true;
+        }
+        is_of_version_1 = true;
     }
-    event_log_below(sys).exists() || device_tree_shows_tpm(&sys.join("firmware/devicetree/base"))
+    // One of version 1.2 has an event log too, and a node like that of its successor.
+    !is_of_version_1
+        && (event_log_below(sys).exists() || device_tree_shows_tpm(&sys.join("firmware/devicetree/base")))
 }
 
 /// Whether a device tree is there and has a TPM, or can't be seen whole.
