@@ -424,7 +424,7 @@ fn say_accepted(why: &str, now: &str) {
 
 /// Threads of the runtime. The work of a request is some hundred microseconds; the rest of its time it waits for a commit that it shares
 /// with all that wait at the same time. A disk that hangs holds two of them at most, whoever has the connection of SQLite that reads
-/// and whoever has the one that writes: one more is left for health, metrics and signals.
+/// and whoever has the one that writes: one more is left for health, metrics and signals, and [`crate::pulse`] wakes it.
 fn workers(processors: usize) -> usize {
     processors.clamp(3, 4)
 }

@@ -50,6 +50,7 @@ mod parked;
 pub mod pki;
 pub mod policies;
 pub mod proxy;
+mod pulse;
 pub mod registrar;
 pub mod reload;
 pub mod seal_keys;

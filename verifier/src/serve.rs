@@ -6,6 +6,7 @@ use crate::domain::Db;
 use crate::http::{self, app::App};
 use crate::limit::ConnectionTable;
 use crate::metrics::listener;
+use crate::pulse::Pulse;
 use crate::reload::{Read, Reload};
 use crate::tls::{Door, Terms};
 use crate::{Clock, Failure, cluster_key, pki, standbys, tls, utc, webhooks};
@@ -156,6 +157,7 @@ impl Listening {
     /// Serves until it is told to stop, or nobody is left who could tell it; requests in flight are finished.
     pub async fn serve(self, mut told: mpsc::Receiver<Told>) {
         let Self { app, doors, metrics, standbys, reload } = self;
+        let _pulse = Pulse::start();
         let watched =
             metrics.map(|at| tokio::spawn(listener::serve(at, http::observe::watcher_routes(app.clone()))));
         let sweeper = tokio::spawn({
