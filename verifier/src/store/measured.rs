@@ -54,6 +54,10 @@ impl Transactions {
         done
     }
 
+    fn runs_again(&self, kind: &str) {
+        self.again.with_label_values(&[kind]).inc();
+    }
+
     fn ended(&self, kind: &str, start: Instant, failed: bool) {
         self.seconds.with_label_values(&[kind]).observe(start.elapsed().as_secs_f64());
         if failed {
@@ -92,13 +96,17 @@ impl Turn for MeasuredTurn {
         let durable = match turn.run(work)? {
             Ok(durable) => durable,
             Err(e) => {
-                transactions.ended("write", start, true);
+                transactions.runs_again("write");
                 return Some(Err(e));
             }
         };
         Some(Ok(Box::pin(async move {
             let done = durable.await;
-            transactions.ended("write", start, done.is_err());
+            match done {
+                Ok(()) => transactions.ended("write", start, false),
+                // What another put into it may be why. It is done again without a turn, which counts if it fails.
+                Err(_) => transactions.runs_again("write"),
+            }
             done
         })))
     }
