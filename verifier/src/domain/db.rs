@@ -23,8 +23,9 @@ pub struct Db {
 
 /// A call that has not ended.
 struct Call {
-    _turn: Option<OwnedSemaphorePermit>,
+    /// First: when all turns are free nothing is counted.
     _counted: Counted,
+    _turn: Option<OwnedSemaphorePermit>,
 }
 
 /// The same, or one that has not begun.
@@ -106,7 +107,7 @@ impl Db {
             Some(turns) => turns.clone().acquire_owned().await.ok(),
             None => None,
         };
-        Call { _turn: turn, _counted: counted }
+        Call { _counted: counted, _turn: turn }
     }
 
     /// Calls that have not ended, those that wait for their turn or for a thread included.
