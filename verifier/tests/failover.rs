@@ -4,11 +4,12 @@
 mod common;
 
 use common::fleet::SoftNode;
-use common::node::said;
+use common::node::{Line, said};
 use common::siege::fleet;
 use common::{Server, output, path, post, refused, until};
 use halfkey_protocol::Reason;
-use halfkey_protocol::wire::operator::{Because, NodeRecord};
+use halfkey_protocol::document::{Kind, Scope};
+use halfkey_protocol::wire::operator::{Because, NodeRecord, ServerInfo};
 use halfkey_testkit::postgres::Postgres;
 use halfkey_verifier::client::{Client, ClientError};
 use std::sync::Arc;
@@ -59,6 +60,18 @@ async fn boot(node: &SoftNode, servers: &[Client], turn: usize) -> u64 {
     unreachable!("it asks until it is released")
 }
 
+/// Whether the server has taken it: a hold, or what takes it back, which the node's tenant signs.
+async fn tells(operator: &Client, node: &SoftNode, what: &str) -> bool {
+    let at = path(node.node.id, what);
+    if what == "/hold" {
+        return operator.post::<NodeRecord>(&at, &Because { because: "so".into() }).await.is_ok();
+    }
+    let Ok(info) = operator.get::<ServerInfo>("/v1/operator/info").await else { return false };
+    let scope = Scope::Hold(node.node.id).to_string();
+    let signed = node.node.sign(&Line::of(&info).next(Kind::Release, &scope, "so"));
+    operator.post::<NodeRecord>(&at, &signed).await.is_ok()
+}
+
 /// No verdict that was answered is lost, nor what an operator was told, and each boot that had time left is released.
 #[tokio::test]
 async fn servers_and_database_are_killed_in_a_storm_and_nothing_that_was_answered_is_lost() {
@@ -68,7 +81,7 @@ async fn servers_and_database_are_killed_in_a_storm_and_nothing_that_was_answere
     let second = first.replica();
     until("it says so", async || second.log().contains("commits wait for a standby")).await;
     let nodes = fleet(&first, &first.url, NODES).await;
-    let held = nodes[0].node.id;
+    let held = nodes[0].clone();
 
     let answered = Arc::new(AtomicUsize::new(0));
     let mut storm = JoinSet::new();
@@ -87,14 +100,12 @@ async fn servers_and_database_are_killed_in_a_storm_and_nothing_that_was_answere
     // An operator who says something all the time, at the server that stays.
     let over = Arc::new(AtomicBool::new(false));
     let deciding = tokio::spawn({
-        let (operator, over) = (second.operator(), over.clone());
+        let (operator, over, held) = (second.operator(), over.clone(), held.clone());
         async move {
             let mut told = 0;
             while !over.load(Ordering::SeqCst) {
                 for what in ["/hold", "/release"] {
-                    let body = Because { because: "so".into() };
-                    let said = operator.post::<NodeRecord>(&path(held, what), &body).await;
-                    told += usize::from(said.is_ok());
+                    told += usize::from(tells(&operator, &held, what).await);
                 }
             }
             told
@@ -122,7 +133,8 @@ async fn servers_and_database_are_killed_in_a_storm_and_nothing_that_was_answere
     let kept = standby
         .sql(&url, &format!("SELECT count(*) FROM evidence WHERE outcome = 'released' AND id IN ({list})"));
     assert_eq!(kept.trim().parse::<usize>().unwrap(), evidence.len(), "verdicts that were answered");
-    let kept = standby.sql(&url, &format!("SELECT count(*) FROM documents WHERE scope = 'hold:{held}'"));
+    let kept =
+        standby.sql(&url, &format!("SELECT count(*) FROM documents WHERE scope = 'hold:{}'", held.node.id));
     assert!(
         kept.trim().parse::<usize>().unwrap() >= told,
         "{told} decisions were answered, {kept} are there"
