@@ -47,11 +47,13 @@ mod tests {
     use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
     use tokio::net::TcpListener;
 
+    const WORKERS: usize = 3;
+
     /// Who sends an `x` holds the thread that reads it until told; all else comes back.
     #[test]
     fn a_thread_that_blocks_makes_nobody_wait() {
         let runtime =
-            tokio::runtime::Builder::new_multi_thread().worker_threads(3).enable_all().build().unwrap();
+            tokio::runtime::Builder::new_multi_thread().worker_threads(WORKERS).enable_all().build().unwrap();
         let listener = runtime.block_on(TcpListener::bind("127.0.0.1:0")).unwrap();
         let address = listener.local_addr().unwrap();
         let (go, told) = channel::<()>();
@@ -79,6 +81,11 @@ mod tests {
         let mut byte = [0];
         first.write_all(b"a").unwrap();
         first.read_exact(&mut byte).unwrap();
+        // All sleep: a thread that was still looking for work would take the place.
+        let sleeps = |worker| runtime.metrics().worker_park_unpark_count(worker) % 2 == 1;
+        while !(0..WORKERS).all(sleeps) {
+            std::thread::yield_now();
+        }
         first.write_all(b"x").unwrap();
         held.recv().unwrap();
         let mut second = TcpStream::connect(address).unwrap();
