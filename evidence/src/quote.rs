@@ -304,13 +304,13 @@ mod tests {
         fn changed_and_truncated_quotes_do_not_panic(at in 0usize..90, to: u8, cut in 0usize..100) {
             let mut bytes = attest(&[0xff, 0xff, 0]);
             let whole = bytes.len();
+            prop_assert_eq!(parse_attest(&bytes[..cut.min(whole)]).is_ok(), cut >= whole);
+            // With another length of the digest, and as much cut off, it is a whole one again.
             if let Some(byte) = bytes.get_mut(at) {
                 *byte = to;
             }
             bytes.truncate(cut);
-            if parse_attest(&bytes).is_ok() {
-                prop_assert_eq!(bytes.len(), whole);
-            }
+            drop(parse_attest(&bytes));
         }
     }
 }
