@@ -222,3 +222,64 @@ fn a_program_that_was_started_twice_is_two() {
     records.insert(programs[1], kernel);
     denied(&learned(boot, &known, &records, boot.assured(), &announced).unwrap_err(), "one boot loader");
 }
+
+/// A kernel that the policy or the proposal knows is no boot loader because it stands where one does: what it was given nobody has measured.
+#[test]
+fn a_known_kernel_is_in_the_place_of_no_loader() {
+    const OLD: [u8; 32] = [0x44; 32];
+    for (name, role) in [("grub-shim-ms-keys", "kernel"), ("uki-no-secure-boot", "uki")] {
+        let boot = boot(name);
+        let honest = boot.records();
+        let programs: Vec<usize> = (0..honest.len()).filter(|at| started(&honest[*at])).collect();
+        let last = honest[*programs.last().unwrap()].digest.clone();
+        let kernel_of = |records: &[Record], digest: &[u8]| -> Vec<Record> {
+            let other = |record: &Record| match record.pcr == 4 && record.digest == last {
+                true => Record { digest: digest.to_vec(), ..record.clone() },
+                false => record.clone(),
+            };
+            records.iter().map(other).collect()
+        };
+        // The policy knows an old kernel as well.
+        let bytes = log_of(&kernel_of(&honest, &OLD));
+        let log = replay(&bytes, PcrBank::Sha256).unwrap().assume().unwrap();
+        let text = learn(&log, &boot.claims(), boot.assured(), "old", &[]).unwrap();
+        let more = boot.learned();
+        let known = policy(&format!(
+            "{text}\n{}",
+            &more[more.find("[[boot]]").unwrap()..].replacen("name = \"", "name = \"new ", 1)
+        ));
+        let images = [honest[programs[0]].digest.clone(), last.clone()];
+        let first = if role == "uki" { &images[..] } else { &images[1..] };
+        let announced = Proposal {
+            images: first
+                .iter()
+                .map(|digest| ProposedImage {
+                    authenticode: digest.clone().into(),
+                    ..proposal(role, None).images.remove(0)
+                })
+                .collect(),
+            ..proposal(role, None)
+        };
+        let announced = [announced];
+        learned(boot, &known, &honest, boot.assured(), &announced).expect(name);
+        for place in [OLD.to_vec(), last.clone()] {
+            let mut evil = honest.clone();
+            let called = Record { digest: place.clone(), ..honest[programs[0]].clone() };
+            if role == "uki" {
+                evil.insert(programs[0], called);
+            } else {
+                evil[programs[0]] = called;
+            }
+            let found = learned(boot, &known, &evil, boot.assured(), &announced).expect_err(name);
+            assert!(names(&found, &place), "{name}: {found:?}");
+            let bytes = log_of(&evil);
+            let log = replay(&bytes, PcrBank::Sha256).unwrap().assume().unwrap();
+            assert!(names(&unknown(Some(&known), &announced[0], &log, &boot.claims()), &place), "{name}");
+            // As the first of a boot that nobody announced.
+            if role == "kernel" {
+                let found = learned(boot, &known, &evil, boot.assured(), &[]).err().unwrap_or_default();
+                assert!(names(&found, &place), "{name}: {found:?}");
+            }
+        }
+    }
+}

@@ -6,17 +6,92 @@ use super::appraise::survey::Survey;
 use super::learned_boot::is_program;
 use super::parsed::Policy;
 use super::proposal::is_in_uki;
-use super::rules::{Allowed, Role};
+use super::rules::{Allowed, Boot, EventIs, Role};
 use crate::eventlog::ExplainedLog;
 use halfkey_protocol::wire::{Proposal, ProposedImage};
 
-/// The programs of a boot, those that came back to the firmware left out, in the order in which they were measured. Who verifies a program and
-/// who starts it both measure it.
-pub(super) fn programs<'l>(log: &'l ExplainedLog<'l>, survey: &Survey<'l>) -> Vec<&'l [u8]> {
+/// The programs of a boot in the order in which they were measured, without those that came back to the firmware, and what the policy believes
+/// wherever it stands. Who verifies a program and who starts it both measure it.
+pub(super) fn programs<'l>(
+    log: &'l ExplainedLog<'l>,
+    survey: &Survey<'l>,
+    policy: Option<&Policy>,
+) -> Vec<&'l [u8]> {
+    let rules = policy.iter().flat_map(|policy| &policy.compiled.document.events);
+    let believed: Vec<_> = rules.filter(|rule| rule.pcr == 4).map(|rule| &rule.is).collect();
+    let is_believed = |digest: &[u8]| {
+        believed.iter().any(|is| matches!(is, EventIs::Digest(known) if known.as_bytes() == digest))
+    };
     let programs = survey.images.iter().filter(|seen| is_program(log, seen));
-    let mut digests: Vec<&[u8]> = programs.map(|seen| seen.digest).collect();
+    let mut digests: Vec<&[u8]> =
+        programs.map(|seen| seen.digest).filter(|digest| !is_believed(digest)).collect();
     digests.dedup();
     digests
+}
+
+/// Whether an announced boot has its programs where the policy has them: in front those that a `[[boot]]` begins with, behind them what was
+/// proposed, or what a `[[boot]]` ends with. A kernel in the place of a boot loader is known as well, and starts what nobody measures.
+pub(super) fn has_its_place(
+    policy: &Policy,
+    proposals: &[Proposal],
+    programs: &[&[u8]],
+    by_grub: bool,
+) -> bool {
+    let boots = policy.boots();
+    let behind = |rest: &[&[u8]]| {
+        // Without Secure Boot nobody but GRUB measures the kernel that it starts.
+        rest.is_empty() && by_grub
+            || !rest.is_empty() && boots.iter().any(|boot| are(&images(boot, true), rest))
+            || proposals.iter().any(|proposal| are_proposed(proposal, rest))
+    };
+    boots.iter().any(|boot| {
+        let front = images(boot, false);
+        front.len() <= programs.len()
+            && are(&front, &programs[..front.len()])
+            && behind(&programs[front.len()..])
+    })
+}
+
+/// Whether a policy knows this as a kernel or UKI, and as nothing that starts one.
+pub(super) fn is_payload_alone(policy: &Policy, digest: &[u8]) -> bool {
+    let named = |is: fn(Role) -> bool| {
+        let mut images = policy.boots().iter().flat_map(|boot| &boot.images);
+        images.any(|image| is(image.role) && is_one(&image.allowed, digest))
+    };
+    named(is_payload) && !named(|role| !is_payload(role))
+}
+
+fn is_payload(role: Role) -> bool {
+    matches!(role, Role::Uki | Role::Kernel)
+}
+
+/// What a boot begins with up to its UKI or kernel, or the rest.
+fn images(boot: &Boot, payload: bool) -> Vec<&Allowed> {
+    let at = boot.images.iter().position(|image| is_payload(image.role)).unwrap_or(boot.images.len());
+    let part = if payload { &boot.images[at..] } else { &boot.images[..at] };
+    let mut allowed: Vec<&Allowed> = part.iter().map(|image| &image.allowed).collect();
+    allowed.dedup();
+    allowed
+}
+
+/// Whether these are just the programs that are allowed, in this order.
+pub(super) fn are(allowed: &[&Allowed], programs: &[&[u8]]) -> bool {
+    allowed.len() == programs.len()
+        && allowed.iter().zip(programs).all(|(allowed, digest)| is_one(allowed, digest))
+}
+
+fn is_one(allowed: &Allowed, digest: &[u8]) -> bool {
+    match allowed {
+        Allowed::Authenticode(digests) => digests.iter().any(|known| known.as_bytes() == digest),
+        Allowed::Signer(_) => false,
+    }
+}
+
+/// Whether these are the first of a proposal's images: not everybody measures the kernel that a UKI starts from memory.
+fn are_proposed(proposal: &Proposal, programs: &[&[u8]]) -> bool {
+    let mut proposed: Vec<&[u8]> = proposal.images.iter().map(|image| &image.authenticode[..]).collect();
+    proposed.dedup();
+    !programs.is_empty() && proposed.starts_with(programs)
 }
 
 /// Whether the initrd of this boot is that of the proposed UKI, so that it says itself what it is: newer stubs pass on what an earlier stage has
@@ -27,7 +102,7 @@ pub(super) fn is_initrd_of_uki<'l>(
     policy: Option<&Policy>,
     proposal: &Proposal,
 ) -> bool {
-    let programs = programs(log, survey);
+    let programs = programs(log, survey, policy);
     let uki = programs.iter().position(|digest| is_proposed_as(proposal, Role::Uki, digest));
     let before = uki.filter(|_| is_in_uki(proposal)).map(|uki| &programs[..uki]);
     match before {
@@ -48,10 +123,7 @@ pub(super) fn is_kernel(policy: &Policy, proposals: &[Proposal], seen: &Measured
 
 fn is_named_as(policy: &Policy, role: Role, digest: &[u8]) -> bool {
     let mut images = policy.boots().iter().flat_map(|boot| &boot.images).filter(|image| image.role == role);
-    images.any(|image| match &image.allowed {
-        Allowed::Authenticode(digests) => digests.iter().any(|known| known.as_bytes() == digest),
-        Allowed::Signer(_) => false,
-    })
+    images.any(|image| is_one(&image.allowed, digest))
 }
 
 fn is_proposed_as(proposal: &Proposal, role: Role, digest: &[u8]) -> bool {

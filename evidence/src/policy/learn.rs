@@ -1,6 +1,6 @@
 //! A policy from a boot.
 
-use super::announced::{is_initrd_of_uki, is_kernel, programs};
+use super::announced::{are, has_its_place, is_initrd_of_uki, is_kernel, is_payload_alone, programs};
 use super::appraise::recorder::{Count, EventIndex, MAX_FINDINGS, MeasuredEvent};
 use super::appraise::secure_boot::{fingerprint, listed, name as name_of};
 use super::appraise::survey::{Survey, events, is_boundary, survey};
@@ -100,7 +100,7 @@ pub fn learn_announced(
     let known = proposals.iter().fold(Known::of(policy), Known::with);
     learned.unproven.extend(learned.by_digest_alone(policy, proposals));
     learned.unproven.retain(|seen| !known.has(log, seen));
-    learned.unproven.extend(learned.kernel_as_uki(policy, proposals));
+    learned.unproven.extend(learned.out_of_place(policy, proposals));
     learned.may_be_allowed(assured)?;
     check(&whole, log, claims)?;
     let mut out = Text::default();
@@ -168,21 +168,11 @@ impl Policy {
     fn assured_of(&self, log: &ExplainedLog<'_>, claims: &Claims<'_>, assured: Assured) -> Assured {
         let nothing = Compiled::new(nothing());
         let survey = survey(&Context::new(&nothing, log), claims, &mut Count::default());
-        let mut started = programs(log, &survey);
-        // What is believed wherever it stands is no part of the path.
-        let rules = self.compiled.document.events.iter().filter(|rule| rule.pcr == 4);
-        let believed: Vec<_> = rules.map(|rule| &rule.is).collect();
-        started.retain(|digest| {
-            !believed.iter().any(|is| matches!(is, EventIs::Digest(known) if known.as_bytes() == *digest))
-        });
+        let started = programs(log, &survey, Some(self));
         let known = self.boots().iter().filter(|boot| boot.kernel_measures_initrd).any(|boot| {
             let mut named: Vec<&Allowed> = boot.images.iter().map(|image| &image.allowed).collect();
             named.dedup();
-            let is = |(named, digest): (&&Allowed, &&[u8])| match named {
-                Allowed::Authenticode(digests) => digests.iter().any(|known| known.as_bytes() == *digest),
-                Allowed::Signer(_) => false,
-            };
-            named.len() == started.len() && named.iter().zip(&started).all(is)
+            are(&named, &started)
         });
         Assured { kernel_measures_initrd: assured.kernel_measures_initrd || known, ..assured }
     }
@@ -300,11 +290,21 @@ impl<'l> Learned<'l> {
         all
     }
 
-    /// What is called a UKI, and is known as a kernel: its initrd is no section of it.
-    fn kernel_as_uki(&self, policy: &Policy, proposals: &[Proposal]) -> Option<MeasuredEvent<'l>> {
-        let images = self.survey.images.iter().filter(|seen| is_image(self.log, seen));
-        let mut ukis = self.boot.images.iter().zip(images).filter(|(image, _)| image.role == Role::Uki);
-        ukis.find(|(_, seen)| is_kernel(policy, proposals, seen)).map(|(_, seen)| *seen)
+    /// What is known, and not as what it is here: all programs of an announced boot that are not where the policy has them; a kernel or UKI as the
+    /// first program, where each boot of the policy begins with another; a kernel that is called a UKI, whose initrd is no section of it.
+    fn out_of_place(&self, policy: &Policy, proposals: &[Proposal]) -> Vec<MeasuredEvent<'l>> {
+        let images = || self.survey.images.iter().filter(|seen| is_image(self.log, seen));
+        let programs = programs(self.log, &self.survey, Some(policy));
+        if !proposals.is_empty() && !has_its_place(policy, proposals, &programs, self.by_grub) {
+            return images().copied().collect();
+        }
+        let ukis = self.boot.images.iter().zip(images()).filter(|(image, _)| image.role == Role::Uki);
+        let kernels = ukis.map(|(_, seen)| seen).filter(|seen| is_kernel(policy, proposals, seen));
+        let by_itself = policy.boots().iter().any(|boot| {
+            boot.images.first().is_some_and(|image| matches!(image.role, Role::Uki | Role::Kernel))
+        });
+        let first = images().take(1).filter(|seen| !by_itself && is_payload_alone(policy, seen.digest));
+        first.chain(kernels).copied().collect()
     }
 
     /// The file that was booted, if the log has a name for it.

@@ -4,7 +4,7 @@
 //! initramfs. Its own events are there, since nothing that was measured can be taken back, but they may be called anything, with those of
 //! an honest boot extended after them. What a digest proves is the text that it is the digest of; what came first within one PCR stays first.
 
-use super::announced::is_initrd_of_uki;
+use super::announced::{has_its_place, is_initrd_of_uki, programs};
 use super::appraise::recorder::{Count, EventIndex, MAX_FINDINGS, MeasuredEvent};
 use super::appraise::survey::{Survey, events, survey};
 use super::appraise::{Claims, Context};
@@ -253,7 +253,8 @@ pub(super) fn unproven<'l>(
     };
     let is_proven = |seen: &MeasuredEvent<'l>| match seen.index {
         EventIndex::Firmware(_) => seen.event(log).is_some_and(is_text),
-        EventIndex::Systemd(index) => log.systemd()[index].measured_text().is_some(),
+        // Its own texts are sorted out before. In a line of UTF-16, too, each byte is a character.
+        EventIndex::Systemd(_) => false,
     };
     let is_line = |seen: &MeasuredEvent<'l>| {
         survey.lines.iter().any(|line| line.seen.index == seen.index && line.text.is_some())
@@ -295,13 +296,21 @@ pub fn unknown(
     // Newer stubs add a secret of the machine to it: then the image says what it is, if nothing before it could have added more.
     let of_uki = is_initrd_of_uki(log, &survey, policy, proposal);
     let initrd = of_uki.then(|| learned_boot::initrd(log, &survey.rest[9])).flatten();
-    let programs = survey.returned.iter().chain(&survey.images);
-    let mut found: Vec<_> = programs.filter(|seen| learned_boot::is_program(log, seen)).copied().collect();
+    let all = survey.returned.iter().chain(&survey.images);
+    let mut found: Vec<_> = all.filter(|seen| learned_boot::is_program(log, seen)).copied().collect();
     found.extend(sections(log, &survey));
     let lines = survey.lines.iter().filter(|line| !by_grub && line.text.is_none());
     found.extend(lines.map(|line| line.seen));
     found.extend(unproven(log, &survey, by_grub, initrd.map(|seen| seen.index)));
     found.retain(|seen| !known.has(log, seen));
+    let placed = policy.is_none_or(|policy| {
+        let started = programs(log, &survey, Some(policy));
+        has_its_place(policy, std::slice::from_ref(proposal), &started, by_grub)
+    });
+    if !placed {
+        let images = survey.images.iter().filter(|seen| learned_boot::is_image(log, seen));
+        found.extend(images.filter(|seen| known.has(log, seen)));
+    }
     found.iter().take(MAX_FINDINGS).map(|seen| finding(log, seen)).collect()
 }
 
