@@ -101,3 +101,21 @@ async fn a_node_that_is_only_registered_is_anybodys_to_restore() {
     let record: NodeRecord = post(&operator, &path(node.id, "/restore"), &restoration).await.unwrap();
     assert!(record.revoked_because.is_none());
 }
+
+/// Anybody can leave an enrollment open, and revoke the node then: that keeps it from nobody.
+#[tokio::test]
+async fn an_open_enrollment_makes_nobody_the_tenant() {
+    let server = Server::start();
+    let (anybody, operator) = (server.anybody(), server.operator());
+    let (mut node, other) = (Node::new(), enrolled(&server).await);
+    node.register(&anybody).await.unwrap();
+    let mine = std::mem::replace(&mut node.tenant, other.tenant.clone());
+    let (theirs, _) = node.enrollment(&operator, "theirs").await;
+    let _: NodeRecord = post(&operator, &path(node.id, "/enrollment"), &theirs).await.unwrap();
+    node.decide(&operator, "/revoke", "not yours").await.unwrap();
+    node.tenant = mine;
+    node.decide(&operator, "/restore", "mine").await.unwrap();
+    node.enroll(&anybody, &operator, "mine").await;
+    node.allow(&operator).await;
+    assert_eq!(said(&node.boot(&anybody).await), "released");
+}

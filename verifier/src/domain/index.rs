@@ -96,7 +96,8 @@ impl Index {
     }
 
     /// What gives a node something (a boot that waits is released, a revocation or a hold is taken back) is its tenant's to say: of
-    /// whoever enrolled it. Of a node that nobody enrolled any tenant says it.
+    /// whoever enrolled it, as the node proved. Of a node that proved none any tenant says it: nothing is released to it, and anybody
+    /// can leave an enrollment open.
     ///
     /// # Errors
     /// Whose key is expected, and whose is found.
@@ -107,7 +108,8 @@ impl Index {
             | (Kind::Approval, Scope::Approval(node)) => node,
             _ => return Ok(()),
         };
-        let (Some(tenant), Some(found)) = (self.key(*node), opened.keys.first()) else { return Ok(()) };
+        let tenant = self.proved.get(node).map(|proved| &proved.enrollment.key);
+        let (Some(tenant), Some(found)) = (tenant, opened.keys.first()) else { return Ok(()) };
         if found == tenant {
             return Ok(());
         }
