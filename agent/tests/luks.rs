@@ -45,6 +45,16 @@ fn the_copy_opens_with_the_right_key_only() {
     assert!(!opens(&volume, 0, b"another"));
 }
 
+/// One that does not answer must not hold who has the key in a pipe.
+#[test]
+fn a_key_is_tested_without_the_disk() {
+    let volume = Volume::new();
+    let copy = copy(&volume, 0).unwrap();
+    std::fs::remove_file(volume.path()).unwrap();
+    assert!(cryptsetup::test(volume.path(), &copy, PASSPHRASE, soon()).unwrap());
+    assert!(!cryptsetup::test(volume.path(), &copy, b"another", soon()).unwrap());
+}
+
 #[test]
 fn the_copy_is_what_was_checked_whatever_becomes_of_the_device() {
     let volume = Volume::new();

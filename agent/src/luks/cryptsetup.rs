@@ -36,25 +36,15 @@ struct Ended {
     words: String,
 }
 
-/// Whether `key` opens the one keyslot of this checked header. Nothing is mapped.
+/// Whether `key` opens the one keyslot of this checked header. Nothing is mapped, and the disk is not touched: one that does not answer would
+/// hold the child in the kernel, with the key still in its pipe.
 ///
 /// # Errors
 /// When cryptsetup fails for another reason than a wrong key.
 pub fn test(device: &Path, header: &HeaderCopy, key: &[u8], deadline: Deadline) -> Result<bool> {
-    let slot = header.slot.to_string();
-    let args = [
-        "open",
-        "--type",
-        "luks2",
-        "--test-passphrase",
-        "--key-slot",
-        &slot,
-        "--header",
-        &header.path(),
-        "--key-file",
-        "-",
-        path(device)?,
-    ];
+    let (slot, copy) = (header.slot.to_string(), header.path());
+    let args =
+        ["open", "--type", "luks2", "--test-passphrase", "--key-slot", &slot, "--key-file", "-", &copy];
     let ended = run(&args, Some(key), None, deadline)?;
     match ended.code {
         0 => Ok(true),
@@ -206,8 +196,9 @@ fn run(args: &[&str], input: Option<&[u8]>, inherit: Option<&OwnedFd>, deadline:
         Error::system("cryptsetup", e)
             .hint("is the package cryptsetup (cryptsetup-bin) installed, and in the initramfs?")
     };
-    let stdin = match input {
-        Some(bytes) => Stdio::from(pipe_with(bytes)?),
+    let unread = input.map(pipe_with).transpose()?;
+    let stdin = match &unread {
+        Some(pipe) => Stdio::from(pipe.try_clone().map_err(cannot)?),
         None => Stdio::null(),
     };
     if let Some(fd) = inherit {
@@ -231,6 +222,9 @@ fn run(args: &[&str], input: Option<&[u8]>, inherit: Option<&OwnedFd>, deadline:
         loop {
             if !readable(&stderr, deadline) {
                 let _ = child.kill();
+                // What it has not read anybody could who gets a shell later. Nobody writes any more: it ends.
+                let (mut pipe, mut rest) = (unread.map(File::from), Zeroizing::new([0; 256]));
+                while pipe.as_mut().is_some_and(|pipe| matches!(pipe.read(&mut *rest), Ok(1..))) {}
                 // One that a disk holds in the kernel does not end by it.
                 let ended = apart::run("cryptsetup", KILLED, move || child.wait());
                 if !matches!(ended, Ok(Some(_))) {
