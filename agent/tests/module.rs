@@ -342,7 +342,9 @@ fn rounds(command_line: &str, running: bool, uptimes: &[&str]) -> Vec<String> {
 fn the_initqueue_waits_for_the_agent_and_not_for_ever() {
     assert_eq!(rounds("", true, &["5.10", "304.90", "305.00", "900"]), ["0", "0", "7", "7"]);
     // rd.halfkey.timeout=600
-    assert_eq!(rounds("600", true, &["5.10", "844.99", "845"]), ["0", "0", "7"]);
+    for said in ["600", "600s", "0600"] {
+        assert_eq!(rounds(said, true, &["5.10", "844.99", "845"]), ["0", "0", "7"], "{said}");
+    }
     for odd in ["600x", "-1", "99999999999999999999"] {
         assert_eq!(rounds(odd, true, &["5", "304", "305"]), ["0", "0", "7"], "{odd}");
     }

@@ -7,7 +7,10 @@ for _halfkey in /sys/fs/cgroup /sys/fs/cgroup/systemd; do
     [ -d "$_halfkey/system.slice/halfkey-unlock.service" ] || continue
     read -r _halfkey_now _halfkey < /proc/uptime
     _halfkey_now=${_halfkey_now%%.*}
+    # As the agent reads it: 600, 600s, 0600.
     _halfkey=$(getarg rd.halfkey.timeout=)
+    _halfkey=${_halfkey%s}
+    while [ "${_halfkey#0}" != "$_halfkey" ]; do _halfkey=${_halfkey#0}; done
     case $_halfkey in
         '' | *[!0-9]* | ?????*) _halfkey=60 ;;
     esac

@@ -187,6 +187,8 @@ impl Unlock {
                     console::complain(error);
                     console::say(words::OTHER_ENROLLMENT);
                     self.tpm = None;
+                    // It may be another one's: none is passed over when all are closed.
+                    self.at.clone_from(&self.options.tpm);
                     self.walk.start_over();
                 }
                 // That was done where the keys were prepared.
