@@ -283,3 +283,34 @@ fn a_known_kernel_is_in_the_place_of_no_loader() {
         }
     }
 }
+
+/// A policy of two paths: what one begins with, nothing, is no place for what the other ends with.
+#[test]
+fn a_boot_is_of_one_path() {
+    let (boot, other) = (boot("grub-shim-ms-keys"), common::boots::boot("uki-secure-boot-own-keys"));
+    let (text, more) = (boot.learned(), other.learned());
+    let known = policy(&format!("{text}\n{}", &more[more.find("[[boot]]").unwrap()..]));
+    let honest = boot.records();
+    let programs: Vec<usize> = (0..honest.len()).filter(|at| started(&honest[*at])).collect();
+    let kernel = honest[*programs.last().unwrap()].clone();
+    let proposed = ProposedImage {
+        authenticode: kernel.digest.clone().into(),
+        ..proposal("kernel", None).images.remove(0)
+    };
+    let loader =
+        halfkey_protocol::wire::ProposedLoader { name: "grub".into(), changes: String::new(), files: None };
+    let announced = [Proposal { images: vec![proposed], loader: Some(loader), ..proposal("kernel", None) }];
+    learned(boot, &known, &honest, boot.assured(), &announced).unwrap();
+    // Firmware started the kernel, before all that GRUB did.
+    let mut evil = honest.clone();
+    evil[programs[0]] = kernel;
+    let mut at = 0;
+    evil.retain(|record| {
+        at += usize::from(started(record));
+        !started(record) || at == 1
+    });
+    for proposals in [&announced[..], &[]] {
+        let found = learned(boot, &known, &evil, boot.assured(), proposals).expect_err("a kernel first");
+        assert!(names(&found, &honest[*programs.last().unwrap()].digest), "{found:?}");
+    }
+}

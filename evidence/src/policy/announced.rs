@@ -3,6 +3,7 @@
 
 use super::appraise::recorder::MeasuredEvent;
 use super::appraise::survey::Survey;
+use super::boot_path::Path;
 use super::learned_boot::is_program;
 use super::parsed::Policy;
 use super::proposal::is_in_uki;
@@ -30,26 +31,37 @@ pub(super) fn programs<'l>(
 }
 
 /// Whether an announced boot has its programs where the policy has them: in front those that a `[[boot]]` begins with, behind them what was
-/// proposed, or what a `[[boot]]` ends with. A kernel in the place of a boot loader is known as well, and starts what nobody measures.
+/// proposed, or the rest of that boot. A kernel in the place of a boot loader is known as well, and starts what nobody measures.
 pub(super) fn has_its_place(
     policy: &Policy,
     proposals: &[Proposal],
     programs: &[&[u8]],
     by_grub: bool,
 ) -> bool {
-    let boots = policy.boots();
-    let behind = |rest: &[&[u8]]| {
-        // Without Secure Boot nobody but GRUB measures the kernel that it starts.
-        rest.is_empty() && by_grub
-            || !rest.is_empty() && boots.iter().any(|boot| are(&images(boot, true), rest))
-            || proposals.iter().any(|proposal| are_proposed(proposal, rest))
-    };
-    boots.iter().any(|boot| {
+    policy.boots().iter().any(|boot| {
         let front = images(boot, false);
-        front.len() <= programs.len()
-            && are(&front, &programs[..front.len()])
-            && behind(&programs[front.len()..])
+        let is_of_grub = !front.is_empty() && Path::of(boot) == Path::Grub;
+        if by_grub && !is_of_grub || front.len() > programs.len() {
+            return false;
+        }
+        let (before, rest) = programs.split_at(front.len());
+        // Only GRUB's own boots have what GRUB announces, and only a UKI starts without a boot loader for the first time.
+        let fits = |proposal: &Proposal| match &proposal.loader {
+            Some(_) => is_of_grub,
+            None => !front.is_empty() || is_uki(proposal) || are(&images(boot, true), rest),
+        };
+        let is_proposed = || proposals.iter().any(|proposal| fits(proposal) && are_proposed(proposal, rest));
+        // Without Secure Boot nobody but GRUB measures the kernel that it starts.
+        let behind = match rest {
+            [] => by_grub,
+            _ => are(&images(boot, true), rest) || is_proposed(),
+        };
+        are(&front, before) && behind
     })
+}
+
+fn is_uki(proposal: &Proposal) -> bool {
+    proposal.images.iter().any(|image| Role::from_name(&image.role) == Some(Role::Uki))
 }
 
 /// Whether a policy knows this as a kernel or UKI, and as nothing that starts one.

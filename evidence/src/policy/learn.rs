@@ -303,7 +303,8 @@ impl<'l> Learned<'l> {
         let by_itself = policy.boots().iter().any(|boot| {
             boot.images.first().is_some_and(|image| matches!(image.role, Role::Uki | Role::Kernel))
         });
-        let first = images().take(1).filter(|seen| !by_itself && is_payload_alone(policy, seen.digest));
+        let in_front = !by_itself || self.by_grub;
+        let first = images().take(1).filter(|seen| in_front && is_payload_alone(policy, seen.digest));
         first.chain(kernels).copied().collect()
     }
 
