@@ -27,6 +27,7 @@ use halfkey_protocol::keys::label;
 use halfkey_protocol::keys::opening::OpeningSecret;
 use halfkey_protocol::wire::{Begun, Outcome, Purpose};
 use halfkey_protocol::{Half, Key, Role};
+use std::mem::ManuallyDrop;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 use zeroize::Zeroizing;
@@ -170,10 +171,12 @@ impl Unlock {
     }
 
     fn attempt(&mut self) -> Result<Report> {
-        let found = match self.options.devices.as_slice() {
+        // Closed by the end of the process only, whose memory is gone by then: a disk that does not answer would hold it in the kernel with
+        // what it knew of K, for a shell behind the closed fence.
+        let found = ManuallyDrop::new(match self.options.devices.as_slice() {
             [] => devices::find(&self.settings, self.deadline)?,
             paths => devices::explicit(paths)?,
-        };
+        });
         let routes = route::routes(&found.volumes, &self.settings);
         let whole = self.deadline;
         let mut result = Err(Error::new(Kind::NotEnrolled, "no enrolled volume"));
