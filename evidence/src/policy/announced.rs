@@ -48,7 +48,7 @@ pub(super) fn has_its_place(
         // Only GRUB's own boots have what GRUB announces, and only a UKI starts without a boot loader for the first time.
         let fits = |proposal: &Proposal| match &proposal.loader {
             Some(_) => is_of_grub,
-            None => !front.is_empty() || is_uki(proposal) || are(&images(boot, true), rest),
+            None => !front.is_empty() || is_uki(proposal),
         };
         let is_proposed = || proposals.iter().any(|proposal| fits(proposal) && are_proposed(proposal, rest));
         // Without Secure Boot nobody but GRUB measures the kernel that it starts.

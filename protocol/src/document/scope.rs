@@ -20,7 +20,7 @@ pub enum Kind {
     /// A new key for a node. Body: [`crate::wire::Enrollment`] as JSON.
     Enrollment,
     /// The verifier's: the node holds the key of its newest enrollment, which is the one in use from now on. Body: that enrollment's
-    /// document, as [`proof_of`] says it.
+    /// document, as [`super::proof_of`] says it.
     Proof,
     /// An operator's: nothing is released to the node any more. Body: who and why.
     Revocation,
