@@ -7,8 +7,8 @@ mod common;
 use common::{Exchange, Swtpm};
 use halfkey_evidence::digest::Bank;
 use halfkey_evidence::ima::{
-    Advance, DigestKind, Entry, Extension, Field, Increment, Outcome, QuotedPcr, Reader, State, Unverifiable,
-    advance,
+    Advance, Ahead, DigestKind, Entry, Extension, Field, Increment, Outcome, QuotedPcr, Reader, State,
+    Unverifiable, advance,
 };
 use halfkey_evidence::public::AkPublic;
 use halfkey_evidence::quote;
@@ -17,6 +17,7 @@ use halfkey_protocol::tpm::bank::PcrBank;
 use halfkey_testkit::hex;
 use halfkey_testkit::ima::{ImaList, Kernel, d_ng, field, n_ng, sha1, sha256};
 use proptest::prelude::*;
+use std::ops::Range;
 
 const SHA256: PcrBank = PcrBank::Sha256;
 
@@ -260,8 +261,6 @@ fn a_list_that_explains_nothing_is_named() {
         advance.outcome().clone()
     };
     let start = |entry: usize| list.starts[entry];
-    let ahead = follow(&new, &list, 0, 30).state();
-    assert_eq!(outcome(&list.bytes[..start(30) + 9], false), Outcome::Waiting { ahead });
     assert_eq!(outcome(&list.bytes[..start(30)], true), Outcome::Differs { tried: 30 });
     // Taken out, and put in another order.
     let without = [&list.bytes[..start(5)], &list.bytes[start(6)..]].concat();
@@ -284,6 +283,11 @@ fn a_list_that_explains_nothing_is_named() {
     assert_eq!(outcome(&other, true), Outcome::Unverifiable(Unverifiable::OtherPcr { entry: 5, pcr: 11 }));
 
     let quoted = QuotedPcr::assumed(SHA256, &[0; 32]).unwrap();
+    for complete in [false, true] {
+        let empty = advance(&new, &Increment { first: 0, bytes: &[], complete }, &quoted).unwrap();
+        assert_eq!(*empty.outcome(), Outcome::Unverifiable(Unverifiable::NoEntries));
+        assert!(!empty.is_healthy());
+    }
     let whole = Increment { first: 0, bytes: &list.bytes, complete: true };
     assert_eq!(
         *advance(&new, &whole, &quoted).unwrap().outcome(),
@@ -302,21 +306,37 @@ fn a_list_that_explains_nothing_is_named() {
 #[test]
 fn a_list_that_is_too_long_for_a_message_comes_in_parts() {
     let list = list(SHA256, Kernel::OwnHash, 40);
+    let before = follow(&State::new(SHA256), &list, 0, 3).state();
     let quoted = QuotedPcr::assumed(SHA256, &list.values[35]).unwrap();
-    let mut state = State::new(SHA256);
-    for part in [0..12, 12..20, 20..31] {
-        let bytes = &list.bytes[list.starts[part.start]..list.starts[part.end] + 5];
-        let advance =
-            advance(&state, &Increment { first: part.start as u64, bytes, complete: false }, &quoted)
-                .unwrap();
-        let Outcome::Waiting { ahead } = *advance.outcome() else { panic!("{:?}", advance.outcome()) };
-        assert_eq!(ahead.count(), part.end as u64);
-        state = ahead;
+    let part = |range: Range<usize>| {
+        let bytes = &list.bytes[list.starts[range.start]..list.starts[range.end] + 5];
+        Increment { first: range.start as u64, bytes, complete: false }
+    };
+    let mut numbers = Vec::new();
+    let mut ahead: Option<Ahead> = None;
+    for range in [3..12, 12..20, 20..31] {
+        let advance = match ahead {
+            None => advance(&before, &part(range.clone()), &quoted).unwrap(),
+            Some(ahead) => ahead.follow(&part(range.clone()), &quoted).unwrap(),
+        };
+        let Outcome::Waiting { ahead: next } = *advance.outcome() else { panic!("{:?}", advance.outcome()) };
+        // Nothing is proven, so what is kept stays; but each entry comes once to be judged.
+        assert_eq!((next.count(), advance.state(), advance.is_healthy()), (range.end as u64, before, false));
+        numbers.extend(advance.entries().map(|(number, _)| number));
+        ahead = Some(next);
     }
-    let last =
-        advance(&state, &Increment { first: 31, bytes: list.from(31), complete: true }, &quoted).unwrap();
-    assert_eq!((last.outcome(), last.entries().count()), (&Outcome::Proven, 4));
-    assert_eq!(last.state(), follow(&State::new(SHA256), &list, 0, 35).state());
+    let ahead = ahead.unwrap();
+    let last = Increment { first: 31, bytes: list.from(31), complete: true };
+    let proven = ahead.follow(&last, &quoted).unwrap();
+    numbers.extend(proven.entries().map(|(number, _)| number));
+    assert_eq!((proven.outcome(), numbers), (&Outcome::Proven, (3..35).collect()));
+    assert_eq!(proven.state(), follow(&State::new(SHA256), &list, 0, 35).state());
+
+    // A last part that does not lead there leaves what was proven before the first.
+    let wrong = ahead.follow(&Increment { bytes: list.from(32), ..last }, &quoted).unwrap();
+    assert_eq!((wrong.outcome(), wrong.state()), (&Outcome::Differs { tried: 9 }, before));
+    let nothing = ahead.follow(&Increment { bytes: &[], complete: false, ..last }, &quoted).unwrap();
+    assert_eq!((nothing.outcome(), nothing.state()), (&Outcome::Waiting { ahead }, before));
 }
 
 /// `TPM2_PCR_Event` extends each bank with its own hash of what is measured, as the kernel does.

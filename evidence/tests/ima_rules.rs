@@ -4,9 +4,9 @@
 
 use halfkey_evidence::digest::Bank;
 use halfkey_evidence::ima::{
-    BootAggregate, BootPcrs, BufferContent, BufferRule, DigestList, Increment, ListAppraisal, NamedList,
-    PathPattern, QuotedPcr, Refusal, Rules, SignatureFault, Signer, Signers, State, Verdict, Violations,
-    advance, appraise, judge,
+    BootAggregate, BootPcrs, Budget, BufferContent, BufferRule, DigestList, Increment, ListAppraisal,
+    NamedList, PathPattern, QuotedPcr, Refusal, Rules, SignatureFault, Signer, Signers, State, Verdict,
+    Violations, advance, appraise, judge,
 };
 use halfkey_protocol::tpm::bank::PcrBank;
 use halfkey_testkit::hex;
@@ -41,14 +41,19 @@ fn boot() -> [BootPcrs<'static>; 1] {
 fn appraised(rules: &Rules, list: &ImaList) -> ListAppraisal {
     let quoted = QuotedPcr::assumed(SHA256, list.value()).unwrap();
     let increment = Increment { first: 0, bytes: &list.bytes, complete: true };
-    appraise(rules, &boot(), &advance(&State::new(SHA256), &increment, &quoted).unwrap())
+    appraise(
+        rules,
+        &boot(),
+        &advance(&State::new(SHA256), &increment, &quoted).unwrap(),
+        &mut Budget::default(),
+    )
 }
 
 /// What becomes of the entry behind the first.
 fn second<'r>(rules: &'r Rules, list: &ImaList) -> Verdict<'r> {
     let bytes = list.from(1).to_vec();
     let entry = halfkey_evidence::ima::Reader::new(&bytes).next().unwrap().unwrap();
-    judge(rules, &boot(), 1, &entry)
+    judge(rules, &boot(), 1, &entry, &mut Budget::default())
 }
 
 /// The only finding, as one line.
@@ -179,6 +184,31 @@ fn a_signature_by_a_key_of_the_keyring_is_enough() {
 }
 
 #[test]
+fn a_list_has_a_budget_of_signatures() {
+    let key = FileKey::ecdsa();
+    let signer = Signer::from_pem_or_der("ours", &key.public_key()).unwrap();
+    let rules = Rules { signers: Signers::new(vec![signer]), ..Rules::default() };
+    let mut list = booted();
+    for file in ["/a", "/b", "/c", "/d"] {
+        list.signed(file, &sha256(file.as_bytes()), &key.sign(file.as_bytes()));
+    }
+    // By a key that nobody knows: nothing is tried.
+    list.signed("/e", &sha256(b"/e"), &FileKey::ecdsa().sign(b"/e"));
+    let quoted = QuotedPcr::assumed(SHA256, list.value()).unwrap();
+    let increment = Increment { first: 0, bytes: &list.bytes, complete: true };
+    let advance = advance(&State::new(SHA256), &increment, &quoted).unwrap();
+    let mut budget = Budget::new(3);
+    let result = appraise(&rules, &boot(), &advance, &mut budget);
+    assert_eq!((result.signed, result.refused), (3, 2));
+    let said = &result.findings[0];
+    assert!(said.found.ends_with("a signature that was not tried: this list has too many"), "{said:?}");
+    assert!(said.hint.as_deref().is_some_and(|hint| hint.contains("25000 signatures")), "{said:?}");
+    assert!(result.findings[1].found.ends_with("which is not on the keyring"), "{:?}", result.findings[1]);
+    // The next part of the same list has none left.
+    assert_eq!(appraise(&rules, &boot(), &advance, &mut budget).signed, 0);
+}
+
+#[test]
 fn certificates_are_named_by_their_key_identifier_and_their_key() {
     let key = KeyPair::generate().unwrap();
     let mut params = CertificateParams::default();
@@ -257,6 +287,18 @@ fn buffers_need_a_rule_of_their_own() {
     let mut list = booted();
     list.entry("ima-sig", &[&d_ng("sha256", &sha256(content)), &n_ng("kexec-cmdline"), content]);
     assert!(matches!(second(&rules, &list), Verdict::Refused(Refusal::Unlisted(_))));
+    // A file that begins as a signature does, and has itself as its signature, is one entry of both templates.
+    for kind in [attribute::FILE, attribute::PORTABLE, attribute::VERITY] {
+        let script = [&[kind][..], b"\nexec sh"].concat();
+        let mut list = booted();
+        list.entry("ima-buf", &[&d_ng("sha256", &sha256(&script)), &n_ng("selinux-state-x"), &script]);
+        assert_eq!(second(&rules, &list), Verdict::Refused(Refusal::BufferMayBeFile("selinux-state-*")));
+        let said = finding(&rules, &list);
+        assert!(
+            said.contains("| buffer selinux-state-* | content that is no signature of a file | "),
+            "{said}"
+        );
+    }
     for name in ["", "*", "/usr/bin/x", "a*b"] {
         assert!(BufferRule::new(name, BufferContent::Any).is_err(), "{name}");
     }
@@ -268,7 +310,7 @@ fn boot_aggregates_are_of_this_boot() {
         let mut list = ImaList::new(SHA256, Kernel::OwnHash);
         list.entry("ima-ng", &[digest, &n_ng("boot_aggregate")]);
         let entry = halfkey_evidence::ima::Reader::new(&list.bytes).next().unwrap().unwrap();
-        match judge(&Rules::default(), &boot(), number, &entry) {
+        match judge(&Rules::default(), &boot(), number, &entry, &mut Budget::default()) {
             Verdict::Boot(found) => Ok(found),
             Verdict::Refused(Refusal::BootAggregate(found)) => Err(found),
             other => panic!("{other:?}"),
@@ -308,7 +350,7 @@ fn what_is_wrong_with_the_whole_list_is_a_finding() {
     let increment = Increment { first: 0, bytes: list.from(1), complete: true };
     let quoted = QuotedPcr::assumed(SHA256, list.value()).unwrap();
     let trimmed = advance(&State::new(SHA256), &increment, &quoted).unwrap();
-    let result = appraise(&Rules::default(), &boot(), &trimmed);
+    let result = appraise(&Rules::default(), &boot(), &trimmed, &mut Budget::default());
     assert_eq!(result.findings[0].expected, "boot_aggregate as first entry");
     assert!(!result.accepted());
 }

@@ -3,7 +3,8 @@
 #![allow(clippy::unwrap_used, reason = "a test that can't go on panics")]
 
 use halfkey_evidence::ima::{
-    Advance, DigestList, Increment, ListAppraisal, NamedList, QuotedPcr, Rules, State, advance, appraise,
+    Advance, Budget, DigestList, Increment, ListAppraisal, NamedList, QuotedPcr, Rules, State, advance,
+    appraise,
 };
 use halfkey_protocol::tpm::bank::PcrBank;
 use halfkey_testkit::hex;
@@ -69,7 +70,7 @@ fn a_hundred_thousand_entries() {
     });
     println!("ima_list_mb {:.1}", written.bytes.len() as f64 / 1e6);
     let new = State::new(PcrBank::Sha256);
-    let all = || appraise(&rules, &[], &follow(&new, &written, 0));
+    let all = || appraise(&rules, &[], &follow(&new, &written, 0), &mut Budget::default());
     let ListAppraisal { listed, refused, .. } = all();
     assert_eq!((listed, refused), (ENTRIES as u64, 0));
     let replay = best(4, 4, || follow(&new, &written, 0).state());
@@ -89,7 +90,9 @@ fn a_hundred_thousand_entries() {
         let known = advance(&new, &Increment { first: 0, bytes: &part.bytes, complete: true }, &quoted)
             .unwrap()
             .state();
-        let incremental = best(4, 20_000, || appraise(&rules, &[], &follow(&known, &part, before)).listed);
+        let incremental = best(4, 20_000, || {
+            appraise(&rules, &[], &follow(&known, &part, before), &mut Budget::default()).listed
+        });
         println!("ima_incremental_us {incremental:.2} (10 new entries after {before})");
     }
 }

@@ -4,7 +4,7 @@
 #![no_main]
 use halfkey_evidence::digest::{Bank, Digest};
 use halfkey_evidence::ima::{
-    BootPcrs, BufferContent, BufferRule, DigestList, ImaSignature, Increment, NamedList, Outcome,
+    BootPcrs, Budget, BufferContent, BufferRule, DigestList, ImaSignature, Increment, NamedList, Outcome,
     PathPattern, QuotedPcr, Reader, Rules, Signers, State, Verdict, Violations, advance, appraise, describe,
     judge,
 };
@@ -60,10 +60,10 @@ libfuzzer_sys::fuzz_target!(|bytes: &[u8]| {
         assert_eq!(all.entries().count() + 1, values.len());
         assert_eq!(State::from_bytes(&all.state().to_bytes()), Some(all.state()));
         let boot = [BootPcrs { bank: Bank::Sha256, values: &[0; 320] }];
-        let result = appraise(rules(), &boot, &all);
+        let result = appraise(rules(), &boot, &all, &mut Budget::default());
         assert_eq!(result.accepted(), result.findings.is_empty());
         for (number, entry) in all.entries() {
-            if let Verdict::Refused(refusal) = judge(rules(), &boot, number, &entry) {
+            if let Verdict::Refused(refusal) = judge(rules(), &boot, number, &entry, &mut Budget::default()) {
                 let finding = describe(rules(), number, &entry, &refusal);
                 for said in [&finding.what, &finding.rule, &finding.expected, &finding.found] {
                     assert!(!said.contains(char::is_control), "{said:?}");

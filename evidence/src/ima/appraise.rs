@@ -9,9 +9,10 @@ use super::entry::{Entry, FileDigest};
 use super::field::Field;
 use super::path_pattern::PathPattern;
 use super::replay::{Advance, BOOT_AGGREGATE, Outcome, Unverifiable};
-use super::rules::{Rules, Violations};
+use super::rules::{BufferContent, Rules, Violations};
 use super::shown;
 use super::signature::SignatureFault;
+use super::signers::{Budget, MAX_SIGNATURES};
 use crate::quote::hex;
 use halfkey_protocol::wire::policies::Finding;
 
@@ -56,6 +57,8 @@ pub enum Refusal<'r> {
     Buffer,
     /// Its rule allows other content only.
     BufferContent(&'r str),
+    /// Its rule allows anything, but this may be a file with its signature under another label.
+    BufferMayBeFile(&'r str),
     /// The content that is in the list is not what was measured.
     BufferDigest,
     /// The digest is on no list, and there is no signature, or one that counts for nothing.
@@ -64,8 +67,14 @@ pub enum Refusal<'r> {
 
 /// Says what becomes of an entry.
 ///
-/// `number` is that of [`Advance::entries`]; `boot` has PCR 0 to 9 of this boot, as far as they are known.
-pub fn judge<'r>(rules: &'r Rules, boot: &[BootPcrs<'_>], number: u64, entry: &Entry<'_>) -> Verdict<'r> {
+/// `number` is that of [`Advance::entries`]; `boot` has PCR 0 to 9 of this boot, as far as they are known; `budget` is that of the list.
+pub fn judge<'r>(
+    rules: &'r Rules,
+    boot: &[BootPcrs<'_>],
+    number: u64,
+    entry: &Entry<'_>,
+    budget: &mut Budget,
+) -> Verdict<'r> {
     if entry.is_violation() {
         return violation(rules, entry);
     }
@@ -86,7 +95,7 @@ pub fn judge<'r>(rules: &'r Rules, boot: &[BootPcrs<'_>], number: u64, entry: &E
     }
     match entry.field(Field::Sig) {
         None | Some([]) => Verdict::Refused(Refusal::Unlisted(None)),
-        Some(signature) => match rules.signers.verify(&digest, signature) {
+        Some(signature) => match rules.signers.verify(&digest, signature, budget) {
             Ok(signer) => Verdict::Signed(signer.name()),
             Err(fault) => Verdict::Refused(Refusal::Unlisted(Some(fault))),
         },
@@ -127,7 +136,10 @@ fn buffer<'r>(rules: &'r Rules, name: &[u8], digest: &FileDigest<'_>, content: &
     let Some(first) = named.peek().copied() else { return Verdict::Refused(Refusal::Buffer) };
     match named.find(|rule| rule.allows(content)) {
         Some(rule) => Verdict::Buffer(rule.name()),
-        None => Verdict::Refused(Refusal::BufferContent(first.name())),
+        None => Verdict::Refused(match first.content() {
+            BufferContent::Any => Refusal::BufferMayBeFile(first.name()),
+            BufferContent::Texts(_) | BufferContent::Digests(_) => Refusal::BufferContent(first.name()),
+        }),
     }
 }
 
@@ -157,12 +169,17 @@ impl ListAppraisal {
     }
 }
 
-/// Judges what is new in a list.
-pub fn appraise(rules: &Rules, boot: &[BootPcrs<'_>], advance: &Advance<'_>) -> ListAppraisal {
+/// Judges what is new in a list. Of one that comes in parts each is judged, by the same budget.
+pub fn appraise(
+    rules: &Rules,
+    boot: &[BootPcrs<'_>],
+    advance: &Advance<'_>,
+    budget: &mut Budget,
+) -> ListAppraisal {
     let mut result =
         ListAppraisal { findings: of_outcome(rules, advance).into_iter().collect(), ..Default::default() };
     for (number, entry) in advance.entries() {
-        let verdict = judge(rules, boot, number, &entry);
+        let verdict = judge(rules, boot, number, &entry, budget);
         if entry.is_violation() {
             result.violations += 1;
         }
@@ -214,6 +231,11 @@ pub fn describe(rules: &Rules, number: u64, entry: &Entry<'_>, refusal: &Refusal
             let rule = format!("buffer {rule}");
             finding(what, &rule, "what the rule lists", &shown_buffer(entry))
         }
+        Refusal::BufferMayBeFile(rule) => {
+            let expected = "content that is no signature of a file";
+            finding(what, &format!("buffer {rule}"), expected, &shown_buffer(entry))
+                .with_hint("a file with its signature gives the same entry: allow this content by its digest")
+        }
         Refusal::BufferDigest => {
             finding(what, "each buffer", &format!("content with {found}"), &shown_buffer(entry))
         }
@@ -258,7 +280,13 @@ fn unlisted(
         });
     }
     expected.truncate(MAX_NAMED);
-    finding(what, &rule, &expected.join(" or "), &found)
+    let finding = finding(what, &rule, &expected.join(" or "), &found);
+    match fault {
+        Some(SignatureFault::NotTried) => finding.with_hint(&format!(
+            "at most {MAX_SIGNATURES} signatures of a list are tried: list digests of files that are used often"
+        )),
+        _ => finding,
+    }
 }
 
 /// What is wrong with the list as a whole.
@@ -302,6 +330,10 @@ fn of_outcome(rules: &Rules, advance: &Advance<'_>) -> Option<Finding> {
             }
             Unverifiable::NotExtended => {
                 of_list("a kernel that extends its tpm", "one that found no tpm when it began")
+            }
+            Unverifiable::NoEntries => {
+                of_list("an entry for each kernel that began", "none, and a pcr that was never extended")
+                    .with_hint("start the kernel with ima_policy=tcb")
             }
             Unverifiable::OtherPcr { entry, pcr } => {
                 of_list(&format!("pcr {IMA_PCR} in each entry"), &format!("pcr {pcr} in entry {entry}"))

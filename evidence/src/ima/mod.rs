@@ -7,14 +7,14 @@
 //! | module | what |
 //! | --- | --- |
 //! | [`parse`], [`entry`], [`field`] | a list, its entries, their fields; nothing of it is proven |
-//! | [`replay`], [`state`], `search` | following a list to the PCR that was quoted, from where it was left |
+//! | [`replay`], [`state`], [`ahead`], `search` | following a list to the PCR that was quoted, from where it was left |
 //! | [`digest_list`] | digests that may be used, for as many machines as have them |
 //! | [`signature`], [`signers`] | signatures of files, and a keyring |
 //! | [`rules`], [`path_pattern`] | what a machine may use while it runs |
 //! | [`boot_aggregate`], [`appraise`] | the rules against the entries that were proven |
 //!
 //! ```
-//! use halfkey_evidence::ima::{Increment, QuotedPcr, Rules, State, advance, appraise};
+//! use halfkey_evidence::ima::{Budget, Increment, Outcome, QuotedPcr, Rules, State, Unverifiable, advance, appraise};
 //! use halfkey_protocol::tpm::bank::PcrBank;
 //!
 //! // Kept for a node, until it is started anew.
@@ -22,13 +22,18 @@
 //! // QuotedPcr::of(&quote), where there is a quote; what came is all that the kernel has.
 //! let quoted = QuotedPcr::assumed(PcrBank::Sha256, &[0; 32]).unwrap();
 //! let advanced = advance(&state, &Increment { first: 0, bytes: &[], complete: true }, &quoted)?;
-//! let result = appraise(&Rules::default(), &[], &advanced);
-//! assert!(result.accepted());
+//!
+//! // An empty list of a new boot proves nothing: a kernel that measures has the entry boot_aggregate. Behind entries that were
+//! // proven before, it says that nothing is new.
+//! assert_eq!(*advanced.outcome(), Outcome::Unverifiable(Unverifiable::NoEntries));
+//! let result = appraise(&Rules::default(), &[], &advanced, &mut Budget::default());
+//! assert!(!result.accepted());
 //! let kept = advanced.state().to_bytes();
 //! assert_eq!(State::from_bytes(&kept), Some(advanced.state()));
 //! # Ok::<_, halfkey_evidence::Rejection>(())
 //! ```
 
+pub mod ahead;
 pub mod appraise;
 pub mod boot_aggregate;
 pub mod digest_list;
@@ -45,6 +50,7 @@ pub mod state;
 
 use crate::eventlog::text::{clean_bytes, line};
 
+pub use ahead::Ahead;
 pub use appraise::{ListAppraisal, Refusal, Verdict, appraise, describe, judge};
 pub use boot_aggregate::{BootAggregate, BootPcrs};
 pub use digest_list::DigestList;
@@ -55,7 +61,7 @@ pub use path_pattern::PathPattern;
 pub use replay::{Advance, Increment, Outcome, QuotedPcr, Unverifiable, advance};
 pub use rules::{BufferContent, BufferRule, NamedList, Rules, Violations};
 pub use signature::{ImaSignature, SignatureFault, SignatureKind};
-pub use signers::{Signer, Signers};
+pub use signers::{Budget, Signer, Signers};
 pub use state::{Extension, State};
 
 /// The PCR that IMA extends (`CONFIG_IMA_MEASURE_PCR_IDX`, 10 unless a kernel was built otherwise). Each file that is used for the

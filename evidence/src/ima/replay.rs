@@ -5,6 +5,7 @@
 //! read. Each call costs what is new, and a few passes more only where something is wrong.
 
 use super::IMA_PCR;
+use super::ahead::Ahead;
 use super::entry::{Entry, TEMPLATE_HASH};
 use super::parse::Reader;
 use super::search;
@@ -63,12 +64,11 @@ pub enum Outcome {
     /// PCR went on, so nothing is missing in between. Entries are counted anew.
     Restarted,
     /// The list ends before the quoted value is reached, and there is more of it. Ask for more, and come with all from
-    /// [`State::count`] on; or, where that is too much for one message, with what is next and the state `ahead`. What the list
-    /// has is proven only when a later call with the same quote says [`Outcome::Proven`]: until then keep the old state, too.
+    /// [`State::count`] on; or, where that is too much for one message, go on with what is next by [`Ahead::follow`].
     Waiting {
         /// Behind all whole entries. It takes the kernel for one that extends each bank with its own hash, as long as that is
         /// not known: one from before 5.8 has to come with all of its first list at once.
-        ahead: State,
+        ahead: Ahead,
     },
     /// The kernel did not extend the PCR for these entries: the TPM refused, or was gone. No attack, and no health until the
     /// next reboot. Everything but these is proven.
@@ -107,6 +107,9 @@ pub enum Unverifiable {
     },
     /// The kernel writes a list and extends nothing: it found no TPM when it started.
     NotExtended,
+    /// There is no entry, and the PCR was never extended in this boot: nothing is measured. A kernel with IMA has at least the entry
+    /// `boot_aggregate`, so an empty list is no proof that nothing was used.
+    NoEntries,
     /// An entry is measured into another PCR, by a rule `pcr=` of IMA's policy; the quote does not say what became of it.
     OtherPcr {
         /// Number of the entry.
@@ -119,10 +122,10 @@ pub enum Unverifiable {
 /// A list that was followed.
 #[derive(Clone, Debug)]
 pub struct Advance<'a> {
-    outcome: Outcome,
-    state: State,
+    pub(super) outcome: Outcome,
+    pub(super) state: State,
     first: u64,
-    proven: &'a [u8],
+    followed: &'a [u8],
 }
 
 impl<'a> Advance<'a> {
@@ -141,14 +144,16 @@ impl<'a> Advance<'a> {
         matches!(self.outcome, Outcome::Proven | Outcome::Restarted) && !self.state.broken
     }
 
-    /// The entries that are new and proven, with their numbers. With [`Outcome::Broken`] also those that were lost.
+    /// The entries that are new and proven, with their numbers. With [`Outcome::Broken`] also those that were lost. With
+    /// [`Outcome::Waiting`] those of this part, which are not proven yet and come only once: judge them now, and believe it when a later
+    /// part is proven.
     pub fn entries(&self) -> impl Iterator<Item = (u64, Entry<'a>)> + use<'a> {
         // All of it was read once, so nothing fails.
-        (self.first..).zip(Reader::new(self.proven).map_while(Result::ok))
+        (self.first..).zip(Reader::new(self.followed).map_while(Result::ok))
     }
 
     fn unproven(state: &State, outcome: Outcome) -> Self {
-        Self { outcome, state: *state, first: state.count, proven: &[] }
+        Self { outcome, state: *state, first: state.count, followed: &[] }
     }
 }
 
@@ -192,7 +197,7 @@ enum Pass {
     /// Behind so many entries and bytes the value is the quoted one.
     Found { count: u64, bytes: usize, last: [u8; TEMPLATE_HASH] },
     /// So many entries are whole, and none gave it.
-    NotFound { count: u64, value: Digest, last: [u8; TEMPLATE_HASH] },
+    NotFound { count: u64, bytes: usize, value: Digest, last: [u8; TEMPLATE_HASH] },
     /// One is of another PCR.
     OtherPcr { at: u64, pcr: u32 },
 }
@@ -231,8 +236,7 @@ impl<'a> Attempt<'_, 'a> {
             }
         }
         if !list.complete {
-            let ahead = skipped.map_or(Ok(*state), |rest| self.ahead(rest))?;
-            return Ok(Advance::unproven(state, Outcome::Waiting { ahead }));
+            return self.waiting(skipped.unwrap_or_default());
         }
         if list.first == 0 && begins == Some(false) {
             return Ok(Advance::unproven(state, Outcome::Unverifiable(Unverifiable::Trimmed)));
@@ -285,15 +289,18 @@ impl<'a> Attempt<'_, 'a> {
     }
 
     /// Behind all whole entries.
-    fn ahead(&self, list: &'a [u8]) -> Result<State, Rejection> {
+    fn waiting(&self, list: &'a [u8]) -> Result<Advance<'a>, Rejection> {
         let state = self.state;
         let extension = state.extension.unwrap_or(Extension::OwnHash);
-        Ok(match self.pass(list, extension)? {
-            Pass::NotFound { count, value, last } if count > 0 => {
-                State { extension: Some(extension), count: state.count + count, value, last, ..*state }
+        let (reached, bytes) = match self.pass(list, extension)? {
+            Pass::NotFound { count, bytes, value, last } if count > 0 => {
+                let count = state.count + count;
+                (State { extension: Some(extension), count, value, last, ..*state }, bytes)
             }
-            Pass::NotFound { .. } | Pass::Found { .. } | Pass::OtherPcr { .. } => *state,
-        })
+            Pass::NotFound { .. } | Pass::Found { .. } | Pass::OtherPcr { .. } => (*state, 0),
+        };
+        let outcome = Outcome::Waiting { ahead: Ahead::new(*state, reached) };
+        Ok(Advance { followed: &list[..bytes], ..Advance::unproven(state, outcome) })
     }
 
     /// Follows the list from the state's value on, in each way that this kernel may extend the PCR.
@@ -319,7 +326,9 @@ impl<'a> Attempt<'_, 'a> {
             if value == self.quoted.value {
                 return Ok(Pass::Found { count, bytes: reader.consumed(), last });
             }
-            let Some(entry) = reader.next() else { return Ok(Pass::NotFound { count, value, last }) };
+            let Some(entry) = reader.next() else {
+                return Ok(Pass::NotFound { count, bytes: reader.consumed(), value, last });
+            };
             let entry = entry?;
             if entry.pcr != u32::from(IMA_PCR) {
                 return Ok(Pass::OtherPcr { at: count, pcr: entry.pcr });
@@ -333,15 +342,16 @@ impl<'a> Attempt<'_, 'a> {
     fn reached(&self, first: u64, list: &'a [u8], pass: (Pass, Extension), outcome: Outcome) -> Advance<'a> {
         let (state, (pass, extension)) = (self.state, pass);
         match pass {
-            // Zero, and there are entries: nothing was extended.
-            Pass::Found { count: 0, .. } if state.count == 0 && !list.is_empty() => {
-                Advance::unproven(state, Outcome::Unverifiable(Unverifiable::NotExtended))
+            // Zero: nothing was extended.
+            Pass::Found { count: 0, .. } if state.count == 0 => {
+                let why = if list.is_empty() { Unverifiable::NoEntries } else { Unverifiable::NotExtended };
+                Advance::unproven(state, Outcome::Unverifiable(why))
             }
             Pass::Found { count, bytes, last } => {
                 let extension = if count > 0 { Some(extension) } else { state.extension };
                 let state =
                     State { extension, count: first + count, value: self.quoted.value, last, ..*state };
-                Advance { outcome, state, first, proven: &list[..bytes] }
+                Advance { outcome, state, first, followed: &list[..bytes] }
             }
             Pass::OtherPcr { at, pcr } => {
                 let entry = first + at;
@@ -363,7 +373,7 @@ impl<'a> Attempt<'_, 'a> {
             ..*self.state
         };
         let outcome = Outcome::Broken { lost: first + lost.entries.start..first + lost.entries.end };
-        Advance { outcome, state, first, proven: &list[..lost.bytes] }
+        Advance { outcome, state, first, followed: &list[..lost.bytes] }
     }
 }
 

@@ -4,6 +4,7 @@
 
 use super::digest_list::DigestList;
 use super::path_pattern::PathPattern;
+use super::signature;
 use super::signers::Signers;
 use crate::policy::rules::Digest;
 use std::sync::Arc;
@@ -58,7 +59,8 @@ pub struct BufferRule {
 /// What it may hold.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum BufferContent {
-    /// Anything.
+    /// Anything that can't be the signature of a file. What a template is called is measured by nobody, and an entry of `ima-sig` has
+    /// the bytes of one of `ima-buf`: who writes a file's signature into it, and calls the entry so, would have made a buffer of it.
     Any,
     /// One of these texts, to the byte: command lines for `kexec-cmdline`.
     Texts(Vec<String>),
@@ -99,7 +101,7 @@ impl BufferRule {
 
     pub(super) fn allows(&self, content: &[u8]) -> bool {
         match &self.content {
-            BufferContent::Any => true,
+            BufferContent::Any => !signature::may_be(content),
             BufferContent::Texts(texts) => texts.iter().any(|text| text.as_bytes() == content),
             BufferContent::Digests(digests) => {
                 digests.iter().any(|digest| Digest::of(digest.bank(), content) == *digest)

@@ -25,6 +25,9 @@ pub enum SignatureKind {
 }
 
 impl SignatureKind {
+    /// All of them.
+    const ALL: [Self; 3] = [Self::File, Self::Portable, Self::Verity];
+
     /// `enum evm_ima_xattr_type`
     pub fn code(self) -> u8 {
         match self {
@@ -65,6 +68,8 @@ pub enum SignatureFault {
     UnknownKey(u32),
     /// It is not that key's signature over this digest.
     Wrong(u32),
+    /// As many as a [`Budget`](super::Budget) has were tried before.
+    NotTried,
 }
 
 impl fmt::Display for SignatureFault {
@@ -76,6 +81,7 @@ impl fmt::Display for SignatureFault {
             Self::OtherDigest => f.write_str("a signature over another kind of digest"),
             Self::UnknownKey(id) => write!(f, "a signature by key {id:08x}, which is not on the keyring"),
             Self::Wrong(id) => write!(f, "a signature that names key {id:08x} and is not by it"),
+            Self::NotTried => f.write_str("a signature that was not tried: this list has too many"),
         }
     }
 }
@@ -90,6 +96,11 @@ fn hash_code(hash: Bank) -> u8 {
     }
 }
 
+/// Whether a kernel may have written this into a field `sig`: it looks at the first byte only.
+pub(super) fn may_be(bytes: &[u8]) -> bool {
+    bytes.first().is_some_and(|first| SignatureKind::ALL.iter().any(|kind| kind.code() == *first))
+}
+
 impl<'a> ImaSignature<'a> {
     /// From a field `sig`.
     ///
@@ -99,8 +110,7 @@ impl<'a> ImaSignature<'a> {
         let malformed = SignatureFault::Malformed;
         let (head, bytes) = field.split_first_chunk::<9>().ok_or(malformed)?;
         let [kind, version, hash, k0, k1, k2, k3, l0, l1] = *head;
-        let kinds = [SignatureKind::File, SignatureKind::Portable, SignatureKind::Verity];
-        let kind = kinds.into_iter().find(|known| known.code() == kind).ok_or(malformed)?;
+        let kind = SignatureKind::ALL.into_iter().find(|known| known.code() == kind).ok_or(malformed)?;
         // Before version 3 there was nothing to tell a verity digest from that of a file.
         let known = matches!((kind, version), (_, 3) | (SignatureKind::File | SignatureKind::Portable, 2));
         if !known || bytes.is_empty() || bytes.len() != usize::from(u16::from_be_bytes([l0, l1])) {

@@ -38,6 +38,35 @@ pub struct Signers {
     by_id: HashMap<u32, Vec<usize>>,
 }
 
+/// How many signatures may still be tried for a list: each costs as much as thousands of look-ups, and who sends a list may have
+/// made up all of them. One for all parts of a list.
+#[derive(Debug)]
+pub struct Budget {
+    left: u32,
+}
+
+/// So many for a list: about two seconds of a core, with keys on P-256. A machine has as many files that are used only after a long
+/// time, and then they come a few at once.
+pub const MAX_SIGNATURES: u32 = 25_000;
+
+impl Default for Budget {
+    fn default() -> Self {
+        Self::new(MAX_SIGNATURES)
+    }
+}
+
+impl Budget {
+    /// For so many signatures.
+    pub fn new(most: u32) -> Self {
+        Self { left: most }
+    }
+
+    fn take(&mut self) -> Result<(), SignatureFault> {
+        self.left = self.left.checked_sub(1).ok_or(SignatureFault::NotTried)?;
+        Ok(())
+    }
+}
+
 impl Signer {
     /// From a file with one certificate or public key (`SubjectPublicKeyInfo`), PEM or DER. RSA of 2048 to 8192 bits, ECDSA on P-256,
     /// P-384 or P-521. A certificate's times and issuer are not looked at: who puts it on the keyring trusts the key.
@@ -168,14 +197,22 @@ impl Signers {
     ///
     /// # Errors
     /// Why the signature counts for nothing.
-    pub fn verify(&self, digest: &FileDigest<'_>, field: &[u8]) -> Result<&Signer, SignatureFault> {
+    pub fn verify(
+        &self,
+        digest: &FileDigest<'_>,
+        field: &[u8],
+        budget: &mut Budget,
+    ) -> Result<&Signer, SignatureFault> {
         let signature = ImaSignature::parse(field)?;
         let signed = signature.signed(digest)?;
         // Four bytes are no name: several keys may have them.
         let named = self.by_id.get(&signature.key_id).ok_or(SignatureFault::UnknownKey(signature.key_id))?;
-        let mut named = named.iter().map(|at| &self.signers[*at]);
-        named
-            .find(|signer| signer.has_signed(&signed, &signature))
-            .ok_or(SignatureFault::Wrong(signature.key_id))
+        for signer in named.iter().map(|at| &self.signers[*at]) {
+            budget.take()?;
+            if signer.has_signed(&signed, &signature) {
+                return Ok(signer);
+            }
+        }
+        Err(SignatureFault::Wrong(signature.key_id))
     }
 }
