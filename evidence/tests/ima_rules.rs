@@ -104,7 +104,7 @@ fn a_signature_by_a_key_of_the_keyring_is_enough() {
     for key in [FileKey::rsa(), FileKey::ecdsa()] {
         let signer = |name: &str, key: &FileKey| Signer::from_pem_or_der(name, &key.public_key()).unwrap();
         assert_eq!(signer("ours", &key).ids(), [u32::from_be_bytes(key.id())]);
-        let rules = Rules { signers: Signers::new(vec![signer("ours", &key)]), ..Rules::default() };
+        let rules = Rules { signers: Arc::new(Signers::new(vec![signer("ours", &key)])), ..Rules::default() };
         let verdict = |digest: &[u8], signature: &[u8]| {
             let mut list = booted();
             list.entry("ima-sigv2", &[digest, &n_ng("/usr/bin/x"), signature]);
@@ -187,7 +187,7 @@ fn a_signature_by_a_key_of_the_keyring_is_enough() {
 fn a_list_has_a_budget_of_signatures() {
     let key = FileKey::ecdsa();
     let signer = Signer::from_pem_or_der("ours", &key.public_key()).unwrap();
-    let rules = Rules { signers: Signers::new(vec![signer]), ..Rules::default() };
+    let rules = Rules { signers: Arc::new(Signers::new(vec![signer])), ..Rules::default() };
     let mut list = booted();
     for file in ["/a", "/b", "/c", "/d"] {
         list.signed(file, &sha256(file.as_bytes()), &key.sign(file.as_bytes()));

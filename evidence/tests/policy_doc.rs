@@ -37,6 +37,10 @@ fn every_example_is_what_the_page_says() {
         let (document, wrong) = match *info {
             "toml" | "toml wrong" => ((*text).to_owned(), info.ends_with("wrong")),
             "toml boot" => (format!("{complete}\n{text}"), false),
+            "toml ima" => {
+                let no = "required = [\"systemd.import_credentials=no\"";
+                (format!("{}\n{text}", complete.replace(no, &format!("{no}, \"ima_policy=tcb\""))), false)
+            }
             "toml wrong boot" => (format!("{}\n{text}", head()), true),
             "toml additions" => {
                 let additions =
@@ -90,7 +94,7 @@ fn a_denial_looks_as_the_page_shows_it() {
 #[test]
 fn every_key_of_the_schema_is_in_the_table() {
     // The schema's own list of keys, from its messages about unknown ones. A new table needs an `x = 1` here.
-    let unknown = "x = 1\n[secure_boot]\nx = 1\n[firmware]\nx = 1\n[tpm]\nx = 1\n[command_line]\nx = 1\n[trust_root_with_next_boot]\nx = 1\n[[boot]]\nx = 1\n[[boot.image]]\nx = 1\n[[event]]\nx = 1\n";
+    let unknown = "x = 1\n[secure_boot]\nx = 1\n[firmware]\nx = 1\n[tpm]\nx = 1\n[command_line]\nx = 1\n[trust_root_with_next_boot]\nx = 1\n[ima]\nx = 1\n[[ima.list]]\nx = 1\n[[ima.signer]]\nx = 1\n[[ima.buffer]]\nx = 1\n[[boot]]\nx = 1\n[[boot.image]]\nx = 1\n[[event]]\nx = 1\n";
     let problems = Policy::parse(unknown).unwrap_err();
     let mut keys = 0;
     for problem in problems.iter().filter(|problem| problem.message.starts_with("unknown key")) {

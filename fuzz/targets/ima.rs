@@ -5,8 +5,7 @@
 use halfkey_evidence::digest::{Bank, Digest};
 use halfkey_evidence::ima::{
     BootPcrs, Budget, BufferContent, BufferRule, DigestList, ImaSignature, Increment, NamedList, Outcome,
-    PathPattern, QuotedPcr, Reader, Rules, Signers, State, Verdict, Violations, advance, appraise, describe,
-    judge,
+    PathPattern, QuotedPcr, Reader, Rules, State, Verdict, Violations, advance, appraise, describe, judge,
 };
 use halfkey_protocol::tpm::bank::PcrBank;
 use std::sync::{Arc, OnceLock};
@@ -17,7 +16,7 @@ fn rules() -> &'static Rules {
         let list = DigestList::parse(include_bytes!("../corpus/ima/digests")).expect("a list of digests");
         Rules {
             lists: vec![NamedList { name: "seed".to_owned(), list: Arc::new(list) }],
-            signers: Signers::default(),
+            signers: Default::default(),
             not_judged: vec![PathPattern::parse("/var/*/log/").expect("a pattern")],
             buffers: vec![BufferRule::new("kexec-*", BufferContent::Any).expect("a rule")],
             violations: Violations::NotJudgedOnly,

@@ -105,6 +105,15 @@ pub const NO_CREDENTIALS: &str = "systemd.import_credentials=no";
 /// What it must have unless Secure Boot is required: systemd reads options from EFI variables if Secure Boot is off.
 pub const NO_RUNTIME: &str = "efi=noruntime";
 
+/// By which the kernel measures what root uses (`ima_policy` in Documentation/admin-guide/kernel-parameters.txt).
+pub const IMA_POLICY: &str = "ima_policy=tcb";
+/// What takes that back, and why.
+const AGAINST_IMA: [(&str, &str); 3] = [
+    ("ima=*", "it can switch ima off"),
+    ("ima_tcb*", "the kernel takes an older policy instead, which measures less"),
+    ("ima_template_fmt*", "entries have other fields in front, which can't be judged"),
+];
+
 /// What every accepted line must have.
 #[derive(Clone, Copy, Debug)]
 pub struct Floor {
@@ -174,6 +183,30 @@ impl Floor {
         objections.extend(self.required().filter_map(missing));
         objections
     }
+}
+
+/// Why a token is none for a machine that is to measure what is used.
+pub fn against_ima(token: &str) -> Option<&'static str> {
+    AGAINST_IMA.iter().find(|(pattern, _)| forbids(pattern, token)).map(|(_, why)| *why)
+}
+
+/// Whether by this token the kernel measures what root uses: `tcb` alone or among other policies.
+pub fn measures_files(token: &str) -> bool {
+    let policies = token.strip_prefix("ima_policy=").filter(|policies| is_plain(policies));
+    policies.is_some_and(|policies| policies.split('|').any(|policy| policy == "tcb"))
+}
+
+/// What keeps the kernel of a line from measuring what root uses.
+pub fn ima_objection(line: &str) -> Option<Objection> {
+    let objection =
+        |expected: String, found: &str| Some(Objection { rule: "ima", expected, found: found.to_owned() });
+    if let Some((token, why)) = tokens(line).find_map(|token| Some((token, against_ima(token)?))) {
+        return objection(format!("no token {token}: {why}"), token);
+    }
+    if tokens(line).any(|token| measures_files(token) && !is_quoted(line, token)) {
+        return None;
+    }
+    objection(format!("token {IMA_POLICY}, as the policy has [ima]"), "none such")
 }
 
 /// What keeps kernel, systemd and dracut from reading a line as it is read here. Blanks at its end are nobody's business.

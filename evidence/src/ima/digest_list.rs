@@ -203,6 +203,19 @@ impl DigestList {
         }
     }
 
+    /// Each of its lines, sorted: the digest as text, and the path, `*` for any.
+    pub fn each(&self, mut line: impl FnMut(&str, &[u8])) {
+        for table in &self.tables {
+            for row in 0..table.len() {
+                let path = match self.path(table, row) {
+                    [] => b"*",
+                    path => path,
+                };
+                line(&format!("{}{}", table.prefix(), hex(table.digest(row))), path);
+            }
+        }
+    }
+
     /// The path of a row; empty for any.
     fn path(&self, table: &Table, row: usize) -> &[u8] {
         let (start, length) = table.place(row);
@@ -214,18 +227,12 @@ impl DigestList {
     }
 
     fn each_line(&self, mut line: impl FnMut(&[u8])) {
-        for table in &self.tables {
-            for row in 0..table.len() {
-                let path = match self.path(table, row) {
-                    [] => b"*",
-                    path => path,
-                };
-                let digest = format!("{}{} ", table.prefix(), hex(table.digest(row)));
-                line(digest.as_bytes());
-                line(path);
-                line(b"\n");
-            }
-        }
+        self.each(|digest, path| {
+            line(digest.as_bytes());
+            line(b" ");
+            line(path);
+            line(b"\n");
+        });
     }
 }
 

@@ -1,8 +1,8 @@
 //! IMA, the kernel's list of the files that were used (`binary_runtime_measurements`), and the PCR that it is measured into.
 //!
-//! With the evidence of a boot the list comes along, is bounded like each log, and is stored. No rule of a policy is about it and its
-//! PCR is compared with nothing: a boot is decided before the root is mounted, and what IMA measures in the initramfs differs from
-//! one boot to the next by who was first. What is here is for the running system.
+//! With the evidence of a boot the list comes along, is bounded like each log, and is stored. There its PCR is compared with nothing: a
+//! boot is decided before the root is mounted, and what IMA measures in the initramfs differs from one boot to the next by who was
+//! first. What is here, and `[ima]` of a policy, is for the running system.
 //!
 //! | module | what |
 //! | --- | --- |
@@ -58,7 +58,7 @@ pub use entry::{DigestKind, Entry, FileDigest};
 pub use field::{Field, Layout};
 pub use parse::Reader;
 pub use path_pattern::PathPattern;
-pub use replay::{Advance, Increment, Outcome, QuotedPcr, Unverifiable, advance};
+pub use replay::{Advance, Increment, Outcome, QuotedPcr, Unverifiable, advance, assume};
 pub use rules::{BufferContent, BufferRule, NamedList, Rules, Violations};
 pub use signature::{ImaSignature, SignatureFault, SignatureKind};
 pub use signers::{Budget, Signer, Signers};

@@ -185,6 +185,28 @@ pub fn advance<'a>(
     Attempt { state, list, quoted }.run()
 }
 
+/// Follows a whole list to wherever it leads: to look at one that somebody has, without a quote. Takes the kernel for one that extends
+/// each bank with its own hash.
+///
+/// # Errors
+/// As [`advance`], and `LogMalformed` when it ends within an entry.
+pub fn assume<'a>(list: &'a [u8], bank: PcrBank) -> Result<Advance<'a>, Rejection> {
+    let mut value = Digest::filled(bank.into(), 0);
+    let mut reader = Reader::new(list.get(..MAX_LIST).unwrap_or(list));
+    for entry in reader.by_ref() {
+        value = Bank::from(bank).extend(&value, &extended(&entry?, bank.into(), Extension::OwnHash)?);
+    }
+    if !reader.rest().is_empty() && list.len() <= MAX_LIST {
+        let rest = reader.rest().len();
+        return refuse!(
+            LogMalformed,
+            "expected the end of the ima list behind an entry, found {rest} more bytes"
+        );
+    }
+    let whole = Increment { first: 0, bytes: list, complete: true };
+    advance(&State::new(bank), &whole, &QuotedPcr { bank, value })
+}
+
 /// One call of [`advance`].
 pub(super) struct Attempt<'s, 'a> {
     pub(super) state: &'s State,

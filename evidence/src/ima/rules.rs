@@ -1,6 +1,6 @@
 //! What a machine may use while it runs.
 //!
-//! Made by whoever reads a policy; nothing here is a key of the document yet.
+//! Made of `[ima]` of a policy and the lists that it names ([`ImaPolicy::rules`](crate::policy::ImaPolicy::rules)).
 
 use super::digest_list::DigestList;
 use super::path_pattern::PathPattern;
@@ -15,7 +15,7 @@ pub struct Rules {
     /// What may be used by its digest. Several, so that those of before and after an update hold side by side.
     pub lists: Vec<NamedList>,
     /// Whose signatures make a file good, wherever it is.
-    pub signers: Signers,
+    pub signers: Arc<Signers>,
     /// Paths that nothing is asked of. A path is what the kernel calls a file: who may mount or bind file systems there chooses
     /// what has it.
     pub not_judged: Vec<PathPattern>,

@@ -3,6 +3,7 @@
 use super::entry::FileDigest;
 use super::signature::{ImaSignature, SignatureFault, Signed};
 use crate::digest::Bank;
+use crate::policy::rules;
 use crate::quote::clip;
 use aws_lc_rs::digest;
 use aws_lc_rs::signature::{
@@ -11,6 +12,7 @@ use aws_lc_rs::signature::{
     ECDSA_P521_SHA512_ASN1, ParsedPublicKey, RSA_PKCS1_2048_8192_SHA256, RSA_PKCS1_2048_8192_SHA384,
     RSA_PKCS1_2048_8192_SHA512, VerificationAlgorithm,
 };
+use halfkey_protocol::tpm::bank::PcrBank;
 use rustls_pki_types::pem::PemObject as _;
 use rustls_pki_types::{CertificateDer, SubjectPublicKeyInfoDer};
 use std::collections::HashMap;
@@ -29,6 +31,7 @@ pub struct Signer {
     keys: [ParsedPublicKey; 3],
     /// What signatures may call it.
     ids: Vec<u32>,
+    fingerprint: rules::Digest,
 }
 
 /// Keys, by what signatures call them.
@@ -94,17 +97,22 @@ impl Signer {
                 ParsedExtension::SubjectKeyIdentifier(id) => last_four(id.0),
                 _ => None,
             });
-        Self::new(name, certificate.public_key(), named)
+        Self::new(name, der, certificate.public_key(), named)
     }
 
     fn from_public_key(name: &str, der: &[u8]) -> Result<Self, String> {
         let Ok(([], key)) = SubjectPublicKeyInfo::from_der(der) else {
             return Err("expected a certificate or a public key, found neither".to_owned());
         };
-        Self::new(name, &key, None)
+        Self::new(name, der, &key, None)
     }
 
-    fn new(name: &str, key: &SubjectPublicKeyInfo<'_>, named: Option<u32>) -> Result<Self, String> {
+    fn new(
+        name: &str,
+        der: &[u8],
+        key: &SubjectPublicKeyInfo<'_>,
+        named: Option<u32>,
+    ) -> Result<Self, String> {
         let curve = key.algorithm.parameters.as_ref().and_then(|parameters| parameters.as_oid().ok());
         let algorithms: [&'static dyn VerificationAlgorithm; 3] = match (&key.algorithm.algorithm, curve) {
             (oid, _) if *oid == OID_PKCS1_RSAENCRYPTION => {
@@ -134,12 +142,17 @@ impl Signer {
         let computed = last_four(&Bank::Sha1.digest(bits));
         let mut ids: Vec<_> = named.into_iter().chain(computed).collect();
         ids.dedup();
-        Ok(Self { name: clip(name), keys, ids })
+        Ok(Self { name: clip(name), keys, ids, fingerprint: rules::Digest::of(PcrBank::Sha256, der) })
     }
 
     /// What the policy calls it.
     pub fn name(&self) -> &str {
         &self.name
+    }
+
+    /// SHA-256 of the certificate or public key, in DER.
+    pub fn fingerprint(&self) -> rules::Digest {
+        self.fingerprint
     }
 
     /// What signatures may call it: the end of its identifier.

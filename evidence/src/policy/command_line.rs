@@ -4,7 +4,8 @@
 use super::boot_path::Path;
 use super::rules::{Boot, CommandLine, Token};
 pub(super) use halfkey_measure::command_line::{
-    Floor, MAX_LINE, NO_CREDENTIALS, NO_RUNTIME, Objection, forbids, is_forbidden, normal,
+    Floor, IMA_POLICY, MAX_LINE, NO_CREDENTIALS, NO_RUNTIME, Objection, against_ima, forbids, ima_objection,
+    is_forbidden, measures_files, normal,
 };
 use halfkey_measure::command_line::{is_plain, parts, same_key, tokens};
 

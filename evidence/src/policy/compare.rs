@@ -21,7 +21,7 @@ pub struct Change {
 /// What changes from one policy to another, in the order of the schema. Boots are told apart by their names, and what a list
 /// has is compared entry by entry.
 pub fn diff(before: &Policy, after: &Policy) -> Vec<Change> {
-    let (before, after) = (rules(&before.compiled.document), rules(&after.compiled.document));
+    let (before, after) = (rules(before), rules(after));
     let index = |rules: &Rules| -> HashMap<String, Values> { rules.iter().cloned().collect() };
     let (old, new) = (index(&before), index(&after));
     let mut changes = Vec::new();
@@ -80,7 +80,15 @@ fn changed(path: &str, before: &Values, after: Option<&Values>) -> Vec<Change> {
     }
 }
 
-fn rules(document: &Document) -> Rules {
+fn rules(policy: &Policy) -> Rules {
+    let mut rules = boot_policy(&policy.compiled.document);
+    if let Some(ima) = policy.ima() {
+        rules.extend(ima.entries().into_iter().map(|(path, values)| (path, Values::Set(values))));
+    }
+    rules
+}
+
+fn boot_policy(document: &Document) -> Rules {
     let mut rules = Rules::new();
     let mut one = |path: &str, value: String| rules.push((path.to_owned(), Values::One(value)));
     one("name", document.name.clone());

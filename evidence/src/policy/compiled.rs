@@ -1,18 +1,21 @@
 //! A document made ready for a bank: every text that can be compared as a digest is one.
 
 use super::boot_path::{self, Lack, Path};
+use super::ima::ImaPolicy;
 use super::rules::{Boot, CommandLine, Digest, Document, EventIs, EventRule, Listed, Sections};
 use halfkey_measure::efi_stub::{self, utf16};
 use halfkey_measure::stub::{self, section_name};
 use halfkey_measure::{firmware, grub, systemd};
 use halfkey_protocol::tpm::bank::PcrBank;
 use std::collections::{HashMap, HashSet};
-use std::sync::{OnceLock, RwLock};
+use std::sync::{Arc, OnceLock, RwLock};
 
 /// A document with what follows from it.
 #[derive(Debug)]
 pub(super) struct Compiled {
     pub document: Document,
+    /// `[ima]`. No boot, learned or proposed, changes it.
+    pub ima: Option<Arc<ImaPolicy>>,
     /// SHA-256 and SHA-384.
     banks: [OnceLock<BankRules>; 2],
     /// The lists of `[secure_boot]`.
@@ -81,7 +84,7 @@ impl Compiled {
             db: set(&keys.db),
             authorities: set(&keys.authorities),
         };
-        Self { document, banks: Default::default(), keys, memo: Memo::default() }
+        Self { document, ima: None, banks: Default::default(), keys, memo: Memo::default() }
     }
 
     /// The rules for a bank; made when a log of that bank comes first.

@@ -13,6 +13,7 @@
 //! | `appraise` | a policy against the events of a boot: `survey` sorts them, `boot`, `secure_boot` and `sequence` judge, `recorder` says why |
 //! | `parsed`, `governing`, `effective` | what is signed, which of it governs a node, and what that comes to |
 //! | `booted`, `announced` | a boot beside what was proposed; what is asked of one that was |
+//! | `ima` | `[ima]`: what a machine may use while it runs, for [`crate::ima`] |
 //! | `unproven` | what a log's labels are worth: events that no text proves |
 //! | `sidecar` | credentials that systemd's stub takes from beside its image |
 //! | `learn`, `learned_boot`, `proposal`, `compare`, `write` | a policy from a boot, from a proposal, beside another, and as text |
@@ -33,6 +34,7 @@ mod compiled;
 mod edit;
 mod effective;
 mod governing;
+mod ima;
 mod key_update;
 mod learn;
 mod learned_boot;
@@ -49,6 +51,7 @@ pub use compare::{Change, diff};
 pub use effective::{Effective, LeftOut};
 pub use governing::{TenantNode, Unfit, signed_for};
 pub use halfkey_protocol::wire::policies::{Finding, MAX_POLICY};
+pub use ima::{ImaPolicy, ListReference};
 pub use key_update::{KeyList, KeyUpdate, NewEntry};
 pub use learn::{Assured, learn, learn_announced, learn_boot};
 pub use parse::Problem;

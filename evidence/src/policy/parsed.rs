@@ -1,6 +1,7 @@
 //! Documents that were parsed.
 
 use super::compiled::Compiled;
+use super::ima::ImaPolicy;
 use super::key_update::KeyUpdate;
 use super::rules::{Boot, Document, EventRule, MoreKeys, Token, Trust};
 use std::sync::Arc;
@@ -12,8 +13,15 @@ pub struct Policy {
 }
 
 impl Policy {
-    pub(super) fn new(document: Document) -> Self {
-        Self { compiled: Arc::new(Compiled::new(document)) }
+    pub(super) fn new(document: Document, ima: Option<Arc<ImaPolicy>>) -> Self {
+        let mut compiled = Compiled::new(document);
+        compiled.ima = ima;
+        Self { compiled: Arc::new(compiled) }
+    }
+
+    /// The same with another document for boots.
+    fn with_document(&self, document: Document) -> Self {
+        Self::new(document, self.compiled.ima.clone())
     }
 
     /// The name that it gives itself.
@@ -34,7 +42,7 @@ impl Policy {
             keys.authorities.clear();
         }
         document.secure_boot.allow(&keys);
-        Self::new(document)
+        self.with_document(document)
     }
 
     /// The policy with more entries of KEK and db.
@@ -42,21 +50,26 @@ impl Policy {
     pub fn with_keys(&self, update: &KeyUpdate) -> Self {
         let mut document = self.compiled.document.clone();
         document.secure_boot.allow(&update.listed());
-        Self::new(document)
+        self.with_document(document)
     }
 
     /// The policy with more boots: those of trusted proposals.
     pub fn with_boots(&self, boots: &[Boot]) -> Self {
         let mut document = self.compiled.document.clone();
         document.boots.extend(boots.iter().cloned());
-        Self::new(document)
+        self.with_document(document)
     }
 
     /// The policy with other boots in the place of its own: to see in what a boot differs from just these.
     pub fn with_only(&self, boots: &[Boot]) -> Self {
         let mut document = self.compiled.document.clone();
         document.boots = boots.to_vec();
-        Self::new(document)
+        self.with_document(document)
+    }
+
+    /// `[ima]`, if it asks what is used while the machine runs.
+    pub fn ima(&self) -> Option<&ImaPolicy> {
+        self.compiled.ima.as_deref()
     }
 
     /// `[trust_root_with_next_boot]`.

@@ -15,8 +15,9 @@ use super::survey::{Line, Survey};
 use crate::eventlog::content::Tag;
 use crate::eventlog::{Claim, kind};
 use crate::policy::boot_path::Path;
-use crate::policy::command_line::{Objection, Rule, floor_of, objection_of_rule};
+use crate::policy::command_line::{Objection, Rule, floor_of, ima_objection, objection_of_rule};
 use crate::policy::compiled::{BootSteps, Step, StepIs};
+use crate::policy::ima::ImaPolicy;
 use crate::policy::rules::{
     Allowed, Boot, CommandLine, Digest, EventIs, EventRule, Image, Initrd, Listed, Sections,
 };
@@ -285,7 +286,9 @@ impl<'l> Appraiser<'_, 'l> {
     fn objection(&self, line: &Line<'l>, text: &str) -> Option<Objection> {
         let document = &self.context.policy.document;
         let floor = floor_of(self.boot, document.secure_boot.required);
-        floor.objection(text).or_else(|| match &self.boot.command_line {
+        let asked = |_: &ImaPolicy| ima_objection(text);
+        let below = floor.objection(text).or_else(|| self.context.policy.ima.as_deref().and_then(asked));
+        below.or_else(|| match &self.boot.command_line {
             Some(own) => objection_of_rule(Rule::Own(own), text),
             None if document.command_line == CommandLine::None => {
                 objection_of_rule(Rule::Shared(&document.command_line), text)

@@ -3,6 +3,7 @@
 //! The floor (docs/policy.md says it for people): what is booted must be known up to the program that asks for the key. A
 //! rule that leaves out image, initrd or command line is no rule, because whoever holds the disk chooses what is left out.
 
+use super::ima;
 use super::reader::{At, Problems};
 use super::schema::{BootPlaces, Parsed, Places};
 use crate::ima::IMA_PCR;
@@ -23,11 +24,14 @@ const BOOT_EVENTS: [u8; 6] = [8, 9, 11, 12, 13, 14];
 const ALSO_SIGNED: [Role; 3] = [Role::Shim, Role::Loader, Role::Kernel];
 
 pub(super) fn policy(parsed: &Parsed, problems: &mut Problems<'_>) {
-    let Parsed { document, places } = parsed;
+    let Parsed { document, ima, places } = parsed;
     pcrs(document, places, problems);
     secure_boot(document, places, problems);
     signers(document, places, problems);
     command_line(document, places, problems);
+    if ima.is_some() {
+        ima::check(document, places, problems);
+    }
     boots(&document.boots, places, Some(document), problems);
     events(
         &document.events.iter().map(|event| event.pcr).collect::<Vec<_>>(),

@@ -5,8 +5,10 @@
 //! | [`reader`] | TOML tables whose every key must be asked for |
 //! | [`document`] | the schema |
 //! | [`check`] | contradictions and the floor |
+//! | [`mod@ima`], [`trust`] | these tables |
 
 mod check;
+mod ima;
 mod problem;
 mod reader;
 mod schema;
@@ -14,10 +16,12 @@ mod trust;
 
 pub use problem::Problem;
 
+use super::ima::ImaPolicy;
 use super::parsed::{Additions, Policy};
 use super::rules::Document;
 use halfkey_protocol::wire::policies::MAX_POLICY;
 use reader::{Problems, Table};
+use std::sync::Arc;
 use toml::de::DeTable;
 
 impl Policy {
@@ -27,7 +31,7 @@ impl Policy {
     /// Everything that is wrong with it, in the order of the text: syntax, unknown keys, wrong types, contradictions, and
     /// what is missing to the floor.
     pub fn parse(toml: &str) -> Result<Self, Vec<Problem>> {
-        policy(toml).map(Self::new)
+        policy(toml).map(|(document, ima)| Self::new(document, ima.map(Arc::new)))
     }
 }
 
@@ -41,12 +45,12 @@ impl Additions {
     }
 }
 
-fn policy(text: &str) -> Result<Document, Vec<Problem>> {
+fn policy(text: &str) -> Result<(Document, Option<ImaPolicy>), Vec<Problem>> {
     let mut problems = Problems::new(text);
     let document = with_table(text, &mut problems, |table, problems| {
         let parsed = schema::policy(table, problems);
         check::policy(&parsed, problems);
-        parsed.document
+        (parsed.document, parsed.ima)
     });
     problems.into_result(document)
 }

@@ -1,8 +1,9 @@
 //! The schema: tables to rules, with their places for the checks that follow.
 
 use super::reader::{At, Problems, Table, clip, digest, integer};
-use super::trust;
+use super::{ima, trust};
 use crate::policy::command_line::MAX_LINE;
+use crate::policy::ima::ImaPolicy;
 use crate::policy::parsed::Additions;
 use crate::policy::rules::{
     Allowed, Boot, CommandLine, Dbx, Digest, Document, EventIs, EventRule, Image, Initrd, Listed, MoreKeys,
@@ -31,6 +32,7 @@ const MAX_SECTIONS: usize = 32;
 /// A document and where its parts stand.
 pub(super) struct Parsed {
     pub document: Document,
+    pub ima: Option<ImaPolicy>,
     pub places: Places,
 }
 
@@ -76,7 +78,8 @@ pub(super) fn policy(table: &mut Table<'_>, problems: &mut Problems<'_>) -> Pars
         events: shared_events(table, &mut places, problems),
         trust: trust::trust(table, problems),
     };
-    Parsed { document, places }
+    let ima = ima::ima(table, problems);
+    Parsed { document, ima, places }
 }
 
 pub(super) fn additions(table: &mut Table<'_>, problems: &mut Problems<'_>) -> (Additions, Places) {

@@ -45,6 +45,10 @@ count = 3
 const FOUR: &str = "sha256:4444444444444444444444444444444444444444444444444444444444444444";
 
 /// The problems of the document with one text in place of another.
+fn policy(text: &str) -> Result<Document, Vec<Problem>> {
+    super::policy(text).map(|(document, _)| document)
+}
+
 fn with(from: &str, to: &str) -> Vec<Problem> {
     assert_eq!(GOOD.matches(from).count(), 1, "{from} stands once");
     policy(&GOOD.replace(from, to)).map(|_| ()).expect_err(to)
@@ -151,6 +155,134 @@ fn what_is_not_the_schema_is_found_where_it_stands() {
     );
     first("text = \"a line\"", "", (29, 1), "expected digest or text, found neither");
     first("name = \"6.1.0-55\"", "name = \"\\u0007\"", (23, 8), "expected 1 to 128 bytes of one line");
+}
+
+const IMA: &str = r#"
+[ima]
+violations = "not-judged"
+not_judged = ["/var/log/", "/home/*/.cache/"]
+[[ima.list]]
+name = "debian"
+digest = "sha256:5555555555555555555555555555555555555555555555555555555555555555"
+[[ima.buffer]]
+name = "kexec-cmdline"
+texts = ["root=/dev/mapper/root ro"]
+"#;
+
+/// [`GOOD`] with the words, and [`IMA`] at its end with something else in it.
+fn with_ima(from: &str, to: &str) -> Vec<(usize, usize, String)> {
+    assert!(IMA.contains(from), "{from}");
+    let text = GOOD.replace("import_credentials=no\"]", "import_credentials=no\", \"ima_policy=tcb\"]");
+    let before = GOOD.lines().count();
+    let problems = policy(&format!("{text}{}", IMA.replacen(from, to, 1))).map(|_| ()).expect_err(to);
+    problems.into_iter().map(|problem| (problem.line - before, problem.column, problem.message)).collect()
+}
+
+#[test]
+fn rules_for_ima_are_found_where_they_stand() {
+    let list = &IMA[IMA.find("[[ima.list]]").expect("there")..IMA.find("[[ima.buffer]]").expect("there")];
+    for (from, to, place, message) in [
+        (
+            "\"not-judged\"",
+            "\"maybe\"",
+            (3, 14),
+            "ima.violations: expected refuse, not-judged or allow, found \"maybe\"",
+        ),
+        (
+            "\"/var/log/\"",
+            "\"var/log/\"",
+            (4, 15),
+            "ima.not_judged: expected a path that begins with /, found \"var/log/\"",
+        ),
+        ("\"/var/log/\"", "\"/*\"", (4, 15), "expected the name of a folder or file"),
+        (
+            "sha256:5555",
+            "sha256:555g",
+            (7, 10),
+            "ima.list.digest: expected sha256: and 64 lower-case hex digits",
+        ),
+        ("name = \"debian\"\n", "", (5, 1), "expected ima.list.name, found none"),
+        ("name = \"debian\"", "name = \"\"", (6, 8), "ima.list.name: expected 1 to 128 bytes"),
+        ("name = \"debian\"", "nam = \"debian\"", (6, 1), "unknown key ima.list.nam"),
+        ("name = \"kexec-cmdline\"", "name = \"/x\"", (9, 8), "ima.buffer.name: expected a buffer's name"),
+        (
+            "texts = [",
+            "any = true\ntexts = [",
+            (8, 1),
+            "expected one of texts, digests and any = true, found none or several",
+        ),
+        ("texts = [\"root=/dev/mapper/root ro\"]", "any = false", (8, 1), "expected one of texts"),
+        (
+            "kexec-cmdline\"\n",
+            "kexec-cmdline\"\n[[ima.signer]]\nname = \"x\"\npem = \"y\"\n",
+            (12, 7),
+            "ima.signer.pem: expected a certificate or a public key",
+        ),
+        (list, "", (2, 1), "expected at least one [[ima.list]] or [[ima.signer]], found none"),
+    ] {
+        let problems = with_ima(from, to);
+        let found = problems.iter().find(|(.., found)| found.contains(message));
+        let found = found.unwrap_or_else(|| panic!("{message}: {problems:?}"));
+        assert_eq!((found.0, found.1), place, "{found:?}");
+    }
+    let twice = with_ima(list, &list.repeat(2));
+    assert!(
+        twice[0].2.contains("ima.list.name: expected each name once, found \"debian\" twice"),
+        "{twice:?}"
+    );
+    let problems = additions(&format!("format = 1\nname = \"x\"\n{IMA}")).expect_err("of a group");
+    assert!(problems[0].message.contains("unknown key ima"), "{problems:?}");
+}
+
+/// A list that nobody measures would be as good as any.
+#[test]
+fn rules_for_ima_ask_for_its_words() {
+    let required = "required = [\"systemd.import_credentials=no\"]";
+    let no = "[\"systemd.import_credentials=no\"";
+    let floor = |line: &str| {
+        let text = format!("{}{IMA}", GOOD.replace(required, line));
+        let problems = policy(&text).map(|_| ()).err().unwrap_or_default();
+        problems
+            .into_iter()
+            .map(|problem| {
+                assert!(problem.floor);
+                problem.message
+            })
+            .collect::<Vec<_>>()
+            .join("; ")
+    };
+    for words in ["ima_policy=tcb", "ima_policy=appraise_tcb|tcb"] {
+        assert_eq!(floor(&format!("required = {no}, \"{words}\"]")), "");
+    }
+    for words in ["ima_policy=appraise_tcb", "ima_policy=tcb*", "ima_policy=xtcb"] {
+        assert!(
+            floor(&format!("required = {no}, \"{words}\"]")).contains("expected ima_policy=tcb, found none"),
+            "{words}"
+        );
+    }
+    for words in ["ima_tcb", "ima=off", "ima-template-fmt=*"] {
+        let said = floor(&format!("required = {no}, \"ima_policy=tcb\", \"{words}\"]"));
+        assert!(said.contains(&format!("command_line.required: expected no {words}: ")), "{said}");
+    }
+    let own = |line: &str| {
+        let line = format!("name = \"6.1.0-55\"\ncommand_line = \"systemd.import_credentials=no {line}\"");
+        let text = GOOD.replace(required, &format!("required = {no}, \"ima_policy=tcb\"]"));
+        let text = format!("{}{IMA}", text.replace("name = \"6.1.0-55\"", &line));
+        policy(&text)
+            .map(|_| ())
+            .err()
+            .unwrap_or_default()
+            .into_iter()
+            .map(|problem| problem.message)
+            .collect::<String>()
+    };
+    assert_eq!(own("ima_policy=tcb"), "");
+    assert!(own("quiet").contains(
+        "boot.command_line: expected token ima_policy=tcb, as the policy has [ima], found none such"
+    ));
+    // To the kernel it is a part of another word.
+    assert!(own("x='a ima_policy=tcb b'").contains("expected token ima_policy=tcb"));
+    assert!(own("ima_policy=tcb ima_tcb").contains("no token ima_tcb: the kernel takes an older policy"));
 }
 
 #[test]
