@@ -1,7 +1,9 @@
 //! The command line, and its help.
 
+mod ima;
 mod policy;
 
+pub use ima::{ImaCommand, ListArgs};
 pub use policy::{
     AddTarget, ApplyTarget, GroupCommand, GroupTarget, PolicyCommand, PredictArgs, PredictFiles,
     ProposalCommand, Switch,
@@ -229,6 +231,12 @@ pub enum Command {
     Eventlog {
         /// Such as /sys/kernel/security/tpm0/binary_bios_measurements; `-` is standard input
         file: PathBuf,
+    },
+    /// Lists of digests, by which a policy knows what may be used while a machine runs
+    Ima {
+        /// What to do
+        #[command(subcommand)]
+        command: ImaCommand,
     },
     /// What a node sent and how it was judged
     Evidence {

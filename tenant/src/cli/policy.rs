@@ -15,7 +15,9 @@ Microsoft publishes it). Its signature is for the firmware, and not checked here
 
 const TEST_HELP: &str = "\
 LOG is a firmware event log (/sys/kernel/security/tpm0/binary_bios_measurements, or what
-`halfkey evidence --id N --event-log FILE` saved). No quote vouches for it: it is taken as it is.";
+`halfkey evidence --id N --event-log FILE` saved), or an IMA list
+(/sys/kernel/security/ima/binary_runtime_measurements), which is judged by [ima] of the policy. No quote
+vouches for it: it is taken as it is.";
 
 /// What can be done with policies.
 #[derive(Subcommand)]
@@ -107,6 +109,9 @@ pub enum PolicyCommand {
         /// The kernel command line of LOG: a file like /proc/cmdline
         #[arg(long, value_name = "FILE")]
         cmdline: Option<PathBuf>,
+        /// A list of digests that [ima] names, where LOG is an IMA list; again for each
+        #[arg(long, value_name = "FILE")]
+        digests: Vec<PathBuf>,
         /// The PCR bank of LOG
         #[arg(long, default_value = "sha256")]
         bank: Bank,

@@ -9,6 +9,7 @@
 //! | [`approve`] | the boot that waits: once, learn it, replace the policy |
 //! | [`decide`] | deny, revoke, restore, hold, release |
 //! | [`policy`] | what nodes may boot: learn, predict, check, apply, explain |
+//! | [`ima`] | lists of digests, for what runs |
 //! | [`proposal`], [`group`] | what nodes want to boot next; nodes with one policy |
 //! | [`evidence`], [`eventlog`] | what a node sent; a firmware event log from a file |
 //! | [`audit`] | the audit trail, as it is and as it grows |
@@ -23,6 +24,7 @@ pub mod enroll;
 pub mod eventlog;
 pub mod evidence;
 pub mod group;
+pub mod ima;
 pub mod login;
 pub mod man_pages;
 pub mod node;
@@ -88,6 +90,7 @@ pub fn run(cli: Cli) -> Result<()> {
         Command::Proposal { command } => proposal::run(&context, &command),
         Command::Group { command } => group::run(&context, &command),
         Command::Eventlog { file } => eventlog::run(&context, &file),
+        Command::Ima { command } => ima::run(&context, &command),
         Command::Evidence { id: Some(number), event_log, .. } => {
             evidence::one(&context, number, event_log.as_deref())
         }

@@ -7,6 +7,7 @@
 //! | [`draft`] | texts that are learned from a boot, or made of a proposal |
 //! | [`signed`] | documents that this workstation signed, as a server shows them |
 //! | [`governed`] | what a node is judged by |
+//! | [`tree`] | files of a root file system, or of a package |
 //! | [`trial`] | a policy on stored boots |
 //! | [`signing`] | what signing needs |
 //! | [`change`] | a document that is to be signed: what it changes, and submitting it |
@@ -18,4 +19,5 @@ pub mod problems;
 pub mod signed;
 pub mod signing;
 pub mod source;
+pub mod tree;
 pub mod trial;

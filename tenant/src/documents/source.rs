@@ -62,7 +62,12 @@ pub fn read(path: &Path, max: u64) -> Result<Vec<u8>> {
         File::open(path).map_err(fail)?.take(limit).read_to_end(&mut bytes).map_err(fail)?;
     }
     if bytes.len() as u64 > max {
-        return Err(Error::usage(format!("expected at most {max} bytes in {}, found more", path.display())));
+        return Err(too_large(path, max));
     }
     Ok(bytes)
+}
+
+/// What is said of a file that is larger than it may be.
+pub fn too_large(path: &Path, max: u64) -> Error {
+    Error::usage(format!("expected at most {max} bytes in {}, found more", path.display()))
 }

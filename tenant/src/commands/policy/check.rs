@@ -29,6 +29,17 @@ struct Located<'a> {
     hint: Option<&'a str>,
 }
 
+/// What a file says.
+struct Read {
+    name: String,
+    /// For people.
+    what: String,
+    /// `[[event]]`s of PCR 4.
+    images: usize,
+    /// Whether it has `[ima]`.
+    ima: bool,
+}
+
 impl<'a> Located<'a> {
     fn of(problem: &'a Problem) -> Self {
         let Problem { line, column, message, hint, floor } = problem;
@@ -42,27 +53,29 @@ impl<'a> Located<'a> {
 /// With every problem.
 pub fn run(context: &Context, file: &Path, additions: bool) -> Result<()> {
     let source = Source::file(file)?;
-    let parsed: std::result::Result<(String, String, usize), Vec<Problem>> = if additions {
+    let parsed: std::result::Result<Read, Vec<Problem>> = if additions {
         Additions::parse(&source.text).map(|parsed| {
             let what = format!("additions, {}", boots(parsed.boots().len()));
-            (parsed.name().to_owned(), what, parsed.images_beside_boots())
+            Read { name: parsed.name().to_owned(), what, images: parsed.images_beside_boots(), ima: false }
         })
     } else {
         Policy::parse(&source.text).map(|parsed| {
-            let what = format!("a policy, {}", boots(parsed.boots().len()));
-            (parsed.name().to_owned(), what, parsed.images_beside_boots())
+            let lists = parsed.ima().map(|ima| format!(", {}", digests(ima.lists().len())));
+            let what = format!("a policy, {}{}", boots(parsed.boots().len()), lists.unwrap_or_default());
+            let (name, images) = (parsed.name().to_owned(), parsed.images_beside_boots());
+            Read { name, what, images, ima: parsed.ima().is_some() }
         })
     };
     let found = parsed.as_ref().err().map_or(&[][..], Vec::as_slice);
-    let name = parsed.as_ref().ok().map(|(name, ..)| name.as_str());
+    let name = parsed.as_ref().ok().map(|read| read.name.as_str());
     let result = Checked {
         file: &source.name,
         name,
         problems: found.iter().map(Located::of).collect(),
-        warnings: parsed.as_ref().ok().and_then(|(.., images)| beside_boots(*images)).into_iter().collect(),
+        warnings: parsed.as_ref().map_or_else(|_| Vec::new(), warnings),
     };
     match &parsed {
-        Ok((name, what, _)) => {
+        Ok(Read { name, what, .. }) => {
             for warning in &result.warnings {
                 context.out.note(&format!("{}: warning: {warning}", source.name));
             }
@@ -78,6 +91,13 @@ pub fn run(context: &Context, file: &Path, additions: bool) -> Result<()> {
     }
 }
 
+fn warnings(read: &Read) -> Vec<String> {
+    let ima = read.ima.then(|| {
+        "[ima]: the verifier asks a boot for the words alone; what a running machine has used is judged by `halfkey policy test`".to_owned()
+    });
+    beside_boots(read.images).into_iter().chain(ima).collect()
+}
+
 fn beside_boots(images: usize) -> Option<String> {
     (images > 0).then(|| {
         format!(
@@ -85,6 +105,10 @@ fn beside_boots(images: usize) -> Option<String> {
              whatever it can be made to do has the key"
         )
     })
+}
+
+fn digests(lists: usize) -> String {
+    format!("{lists} list{} of digests", if lists == 1 { "" } else { "s" })
 }
 
 fn boots(count: usize) -> String {

@@ -4,6 +4,7 @@
 //! | --- | --- |
 //! | [`apply`], [`withdraw`] | signing and submitting |
 //! | [`learn`], [`explain`], [`mod@test`], [`predict`] | the commands of these names |
+//! | [`measured`] | `test` on an IMA list |
 //! | [`check`], [`diff`], [`show`], [`list`] | nothing is changed |
 
 pub mod apply;
@@ -12,6 +13,7 @@ pub mod diff;
 pub mod explain;
 pub mod learn;
 pub mod list;
+pub mod measured;
 pub mod predict;
 pub mod show;
 pub mod test;
@@ -47,8 +49,10 @@ pub fn run(context: &Context, command: PolicyCommand) -> Result<()> {
         PolicyCommand::List => list::run(context),
         PolicyCommand::Apply { file, target, yes } => apply::run(context, &file, &target, yes),
         PolicyCommand::Withdraw { node, additions, yes } => withdraw::run(context, &node, additions, yes),
-        PolicyCommand::Test { file, against, cmdline, bank } => {
-            test::run(context, &file, &against, cmdline.as_deref(), bank)
+        PolicyCommand::Test { file, against, cmdline, digests, bank } => {
+            let tried =
+                test::Against { against: &against, cmdline: cmdline.as_deref(), digests: &digests, bank };
+            test::run(context, &file, &tried)
         }
         PolicyCommand::Explain { node, boot } => explain::run(context, &node, boot),
     }

@@ -2,6 +2,7 @@
 
 use crate::cli::Bank;
 use crate::client::{resolve, scope};
+use crate::commands::policy::measured;
 use crate::context::Context;
 use crate::documents::signing::SigningContext;
 use crate::documents::source::{self, Source};
@@ -12,10 +13,11 @@ use crate::render::{Style, painted, table};
 use comfy_table::{Cell, Color};
 use halfkey_evidence::appraise;
 use halfkey_evidence::eventlog::{self, MAX_FILE};
+use halfkey_evidence::ima::replay::MAX_LIST;
 use halfkey_evidence::policy::{Claims, Policy};
 use halfkey_protocol::NodeId;
 use serde::Serialize;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 /// Longest command line of a kernel that is worth reading.
 const MAX_COMMAND_LINE: u64 = 64 << 10;
@@ -27,21 +29,45 @@ struct Tests {
     trials: Vec<Trial>,
 }
 
+/// What a policy is tried on.
+#[derive(Clone, Copy)]
+pub struct Against<'a> {
+    /// A node, a group, all, or a file.
+    pub against: &'a str,
+    /// The command line of a firmware log.
+    pub cmdline: Option<&'a Path>,
+    /// Lists that `[ima]` names.
+    pub digests: &'a [PathBuf],
+    /// The bank of a file.
+    pub bank: Bank,
+}
+
 /// Tries a policy and says which boots it would deny.
 ///
 /// # Errors
 /// `Failed` when it would deny one.
-pub fn run(context: &Context, file: &Path, against: &str, cmdline: Option<&Path>, bank: Bank) -> Result<()> {
+pub fn run(context: &Context, file: &Path, on: &Against<'_>) -> Result<()> {
+    let Against { against, cmdline, digests, bank } = *on;
     let source = Source::file(file)?;
     let policy = source.policy()?;
     let log = Path::new(against);
+    let for_log = |option: &str| {
+        Err(Error::usage(format!("{option} is for a LOG, and {} is no file", clean_short(against, 64))))
+    };
     let tried = if against.contains('/') || log.is_file() {
-        vec![on_log(&policy, log, cmdline, bank)?]
+        let bytes = source::read(log, MAX_LIST as u64)?;
+        if measured::is_list(&bytes) {
+            let policy = (source.name.as_str(), &policy);
+            return measured::run(context, policy, log, &bytes, digests, bank.pcr_bank());
+        }
+        if !digests.is_empty() {
+            return Err(Error::usage(format!("--digests is for an ima list, and {against} is none")));
+        }
+        vec![on_log(&policy, log, &bytes, cmdline, bank)?]
     } else if cmdline.is_some() {
-        return Err(Error::usage(format!(
-            "--cmdline is for a LOG, and {} is no file",
-            clean_short(against, 64)
-        )));
+        return for_log("--cmdline");
+    } else if !digests.is_empty() {
+        return for_log("--digests");
     } else {
         let signing = SigningContext::open(context)?;
         let nodes = nodes(&signing, against)?;
@@ -57,12 +83,14 @@ pub fn run(context: &Context, file: &Path, against: &str, cmdline: Option<&Path>
 }
 
 /// A log that nobody vouches for.
-fn on_log(policy: &Policy, path: &Path, cmdline: Option<&Path>, bank: Bank) -> Result<Trial> {
-    let log = source::read(path, MAX_FILE as u64)?;
+fn on_log(policy: &Policy, path: &Path, log: &[u8], cmdline: Option<&Path>, bank: Bank) -> Result<Trial> {
+    if log.len() > MAX_FILE {
+        return Err(source::too_large(path, MAX_FILE as u64));
+    }
     let command_line = cmdline.map(|path| source::read(path, MAX_COMMAND_LINE)).transpose()?;
     // /proc/cmdline ends with a newline that the kernel did not get.
     let command_line = command_line.as_deref().map(|text| text.strip_suffix(b"\n").unwrap_or(text));
-    let assumed = eventlog::replay(&log, bank.pcr_bank())
+    let assumed = eventlog::replay(log, bank.pcr_bank())
         .and_then(|log| log.assume())
         .map_err(|e| Error { exit: Exit::Failed, ..Error::from(e).context(path.display()) })?;
     let found = appraise::assume(&assumed, &Claims { command_line }, policy);
