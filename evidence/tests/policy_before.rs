@@ -346,7 +346,23 @@ fn what_stands_before_a_uki_without_a_name_is_a_loader() {
         let log = replay(&bytes, PcrBank::Sha256).unwrap().assume().unwrap();
         learn(&log, &boot.claims(), assured, "learned", &[])
     };
-    learned(&records, boot.assured()).unwrap();
+    let text = learned(&records, boot.assured()).unwrap();
+    let known = policy(&text);
+    let roles: Vec<Role> = known.boots()[0].images.iter().map(|image| image.role).collect();
+    assert_eq!(roles, [Role::Shim, Role::Loader, Role::Uki], "{text}");
+    // So the next one, if it was proposed, needs no word but that for its initrd.
+    let next: Vec<Record> = records
+        .iter()
+        .map(|record| match record.digest == uki.digest {
+            true => Record { digest: vec![9; 32], ..record.clone() },
+            false => record.clone(),
+        })
+        .collect();
+    let bytes = log_of(&next);
+    let log = replay(&bytes, PcrBank::Sha256).unwrap().assume().unwrap();
+    let mut announced = proposal(&[9; 32]);
+    announced.images[0].role = "uki".into();
+    learn_announced(&known, &log, &boot.claims(), boot.assured(), "more", &[announced]).unwrap();
     // A tool that was chosen in the menu and left.
     let mut left = records.clone();
     left.insert(first + 3, program(3));

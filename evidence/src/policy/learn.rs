@@ -240,12 +240,10 @@ impl<'l> Learned<'l> {
         // Without Secure Boot nobody but GRUB measures the kernel that it starts.
         let by_grub_alone = self.boot.images.iter().all(|image| image.role != Role::Kernel)
             && Path::of(&self.boot) == Path::Grub;
-        // The stub of a UKI starts its kernel from memory. Where shim verifies, the UKI itself is measured without a file, and its kernel
-        // is not.
         let last = if by_grub_alone { None } else { programs.pop() };
-        let from_memory = last.is_some_and(|(.., seen)| seen.event(self.log).and_then(image_file).is_none());
-        if self.boot.sections.is_some() && from_memory && !(behind_shim && self.keys.on) {
-            programs.pop();
+        if last.is_some_and(|(last, ..)| last.role != Role::Uki) {
+            // The kernel of a UKI.
+            programs.pop_if(|(before, ..)| before.role == Role::Uki);
         }
         let more = programs.into_iter().skip(1 + usize::from(behind_shim));
         more.map(|(_, what, seen)| Finding {

@@ -39,8 +39,9 @@ pub(super) fn boot(
         origin: Origin::Document,
     };
     let by_grub = unproven::is_by_grub(log, survey);
+    let measured = survey.rest[11].first().filter(|_| boot.sections.is_some()).map(|seen| seen.index);
     let starts = Starts {
-        stub: boot.sections.is_some(),
+        uki: measured.and_then(|first| images.iter().rposition(|seen| seen.index.is_before(first))),
         grub: by_grub.then(|| survey.whole[0].first().map(|seen| seen.index)).flatten(),
         shim: !survey.rest[14].is_empty(),
     };
@@ -120,8 +121,9 @@ pub(super) fn may_be_program(log: &ExplainedLog<'_>, seen: &MeasuredEvent<'_>) -
 
 /// What started images, by what it measured besides.
 struct Starts {
-    /// systemd's stub: sections.
-    stub: bool,
+    /// systemd's stub: it measures its sections before it starts its kernel, which where shim verifies nobody else measures. So it is the
+    /// last image before these.
+    uki: Option<usize>,
     /// GRUB: the first of its commands.
     grub: Option<EventIndex>,
     /// Shim: the owner's keys.
@@ -137,14 +139,9 @@ fn role(log: &ExplainedLog<'_>, images: &[&MeasuredEvent<'_>], index: usize, sta
     let driver = is_driver(log, images[index]);
     let may_be_shim = starts.shim && images[..index].iter().all(|before| is_driver(log, before));
     let last = images.len() - 1;
-    let from_memory = |index: usize| images[index].event(log).and_then(image_file).is_none();
     match index {
         _ if driver => Role::Other,
-        _ if starts.stub
-            && (index + 1 == last && from_memory(last) || index == last && !from_memory(last)) =>
-        {
-            Role::Uki
-        }
+        _ if starts.uki == Some(index) => Role::Uki,
         // GRUB itself was the last: without Secure Boot it may start its kernel with neither firmware nor shim knowing.
         _ if index == last && starts.grub.is_some_and(|first| images[index].index.is_before(first)) => {
             Role::Loader
