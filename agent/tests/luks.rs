@@ -364,6 +364,14 @@ fn only_keyslots_of_this_nodes_own_tokens_are_removed() {
 
     let bound = bind::bind(volume.path(), &token(2), &key(), &existing).unwrap();
     theirs(&volume);
+    // What it opens with nobody can deny, so its owner is told; but for one that is typed, and one that opens nothing.
+    let typed = br#"{"type":"systemd-recovery","keyslots":["0"]}"#;
+    volume.cryptsetup(&["token", "import", "--json-file", "-"], typed).unwrap();
+    volume
+        .cryptsetup(&["token", "import", "--json-file", "-"], br#"{"type":"other","keyslots":[]}"#)
+        .unwrap();
+    let warnings: Vec<_> = bind::warnings_of_others(volume.path(), &header(&volume)).collect();
+    assert!(warnings.len() == 1 && warnings[0].what.contains("(clevis) opens it as well"), "{warnings:?}");
     bind::remove_older(volume.path(), &existing, &bound, token(2).node).unwrap();
     theirs(&volume);
     let left: Vec<_> = header(&volume).halfkey_tokens().into_iter().map(|(number, _)| number).collect();

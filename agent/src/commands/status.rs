@@ -115,6 +115,8 @@ pub fn collect(location: &Location, devices: &[PathBuf]) -> Status {
         status.next_boot_stopped = root::stopped(&enrolled);
         status.warnings = running::warnings(&enrolled);
     }
+    let enrolled = volumes.iter().filter(|(_, header)| !header.halfkey_tokens().is_empty());
+    status.warnings.extend(enrolled.flat_map(|(path, header)| bind::warnings_of_others(path, header)));
     status.servers = servers_of(&tokens);
     status
 }

@@ -7,6 +7,7 @@ use crate::boot::devices::size_of;
 use crate::console;
 use crate::deadline::Deadline;
 use crate::enroll::challenge::Challenge;
+use crate::enroll::running::Warning;
 use crate::error::{Error, Kind, Result};
 use crate::luks::cryptsetup::{self, Existing};
 use crate::luks::header::{Found, free};
@@ -331,7 +332,11 @@ pub fn remove_older(device: &Path, existing: &Existing, bound: &Bound, node: Nod
             }
         }
     }
-    if others(&open(device)?.header).is_empty() {
+    let header = open(device)?.header;
+    warnings_of_others(device, &header)
+        .flat_map(|warning| warning.lines())
+        .for_each(|line| console::say(&line));
+    if others(&header).is_empty() {
         console::say(&format!(
             "warning: {} has no other keyslot: if TPM or verifier are lost, so is the data. hint: cryptsetup luksAddKey",
             device.display()
@@ -348,7 +353,7 @@ fn left_behind(device: &Path, old: &Token, new: &[Server]) -> Option<String> {
     }
     let servers: Vec<_> = old.servers.iter().map(ToString::to_string).collect();
     Some(format!(
-        "warning: {}: an older copy of its header still opens with what {} releases. hint: once this enrollment works, at the workstation of that deployment: halfkey revoke {}",
+        "warning: {}: an older copy of its header still opens with what {} releases. hint: if it is not to open again, at the workstation of that deployment: halfkey revoke {}",
         device.display(),
         servers.join(", "),
         old.node
@@ -387,6 +392,17 @@ pub fn others(header: &Header) -> Vec<u32> {
     };
     let ours: Vec<u32> = header.halfkey_tokens().into_iter().flat_map(ours).collect();
     header.bound_keyslots().into_iter().filter(|slot| !ours.contains(slot)).collect()
+}
+
+/// What is to be said of each token by which another program opens the volume, with or without an attestation.
+pub fn warnings_of_others<'h>(device: &'h Path, header: &Header) -> impl Iterator<Item = Warning> + use<'h> {
+    header.other_tokens().into_iter().map(|(number, kind)| Warning {
+        what: format!(
+            "{}: token {number} ({kind}) opens it as well, also where halfkey denies it",
+            device.display()
+        ),
+        hint: "once halfkey unlocks it: systemd-cryptenroll --wipe-slot=.., or clevis luks unbind".into(),
+    })
 }
 
 /// Whether the agent could be removed: each of these volumes has another way in.
@@ -462,6 +478,7 @@ pub fn unbind(device: &Path, key_file: Option<&Path>) -> Result<()> {
         remove(device, &header, number, token.as_ref(), &existing, deadline)?;
         if let Some(token) = token {
             Challenge::forget(token.node);
+            left_behind(device, &token, &[]).iter().for_each(|line| console::say(line));
         }
         console::print(&format!("{}: removed token {number} and its keyslot\n", device.display()));
     }

@@ -200,6 +200,20 @@ impl Header {
         ours.collect()
     }
 
+    /// Tokens by which another program opens the data: a number and the type of each. A recovery key is typed, like a passphrase.
+    pub fn other_tokens(&self) -> Vec<(u32, String)> {
+        let Ok(tokens) = At::root(&self.json).object("tokens") else { return Vec::new() };
+        let bound = self.bound_keyslots();
+        let others = self.token_numbers().into_iter().filter_map(|number| {
+            let Value::Object(token) = tokens.object.get(&number.to_string())? else { return None };
+            let kind = At::root(token).text("type").ok()?;
+            let opens = self.slots_of_token(number).iter().any(|slot| bound.contains(slot));
+            (opens && ![super::token::TYPE, "systemd-recovery"].contains(&kind))
+                .then(|| (number, kind.escape_default().to_string()))
+        });
+        others.collect()
+    }
+
     /// Keyslots that a token other than `except` names in `keyslots`.
     pub fn slots_of_tokens(&self, except: &[u32]) -> Vec<u32> {
         self.slots_named(|token| !except.iter().any(|except| except.to_string() == token))
