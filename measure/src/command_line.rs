@@ -21,7 +21,7 @@ const UNIT: &str = "it starts a program or mounts a file system that is in no me
 
 /// What no command line of any policy may have, and why. `*` stands for anything at the end of a word, or at its beginning for
 /// anything before the end of a name.
-const FORBIDDEN: [(&str, &str); 50] = [
+const FORBIDDEN: [(&str, &str); 53] = [
     ("rdinit=*", "it starts another program in place of the initrd's init, before anything of halfkey"),
     ("init=*", "it starts another program in place of the system's init"),
     ("rd.cmdline*", "dracut would ask for more options at the console, which nobody measures"),
@@ -81,6 +81,9 @@ const FORBIDDEN: [(&str, &str); 50] = [
     ("root=dhcp", NETWORK),
     ("root=dhcp6", NETWORK),
     ("noinitrd", "the kernel would not start its initrd"),
+    ("cc:*", CLOUD_INIT),
+    ("cloud-config-url=*", CLOUD_INIT),
+    ("url=*", CLOUD_INIT),
     ("efivar_ssdt*", "the kernel would run ACPI code of an EFI variable, which nobody measures"),
     ("dm_mod.create*", "the kernel would make block devices before the initrd runs"),
 ];
@@ -94,6 +97,7 @@ const DEVICE_TREE: (&str, &str) = (
 const TRACE: &str =
     "the kernel would show on its console what passes through its functions, keys of disks among it";
 const NETWORK: &str = "the root would come from the network, where no volume of this machine is opened";
+const CLOUD_INIT: &str = "cloud-init would take commands for root from there";
 const BOOTCONFIG: &str = "the kernel would read more options from behind its initrd";
 /// `systemd.unit=` and `systemd.wants=` of what gives a shell.
 const SHELLS: [&str; 6] =
@@ -291,6 +295,11 @@ pub fn is_forbidden(token: &str) -> Option<&'static str> {
     }
     if may_hold(DEVICE_TREE.0, token) {
         return Some(DEVICE_TREE.1);
+    }
+    // Plain, it only says which source there is.
+    let seeds = token.contains(';') && ["ds=", "ci.ds="].iter().any(|key| same_key(key, token));
+    if seeds {
+        return Some(CLOUD_INIT);
     }
     let unit = ["systemd.unit=", "systemd.wants="]
         .iter()
