@@ -52,6 +52,15 @@ impl Digest {
         (digest.len() == bank.digest_len()).then_some(Self(digest))
     }
 
+    /// Those of a list, for people: a policy may have thousands, and a finding is one line.
+    pub(super) fn one_of(list: &[Self]) -> String {
+        match list {
+            [one] => one.to_string(),
+            [first, rest @ ..] => format!("{first} or {} more", rest.len()),
+            [] => "none".to_owned(),
+        }
+    }
+
     /// The digest, 32 or 48 bytes.
     pub fn as_bytes(&self) -> &[u8] {
         &self.0

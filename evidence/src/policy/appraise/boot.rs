@@ -342,14 +342,9 @@ impl Accepts for ImageRule<'_, '_, '_> {
     }
 
     fn expected(&self) -> String {
-        let list = |digests: &[Digest]| match digests {
-            [one] => one.to_string(),
-            [first, rest @ ..] => format!("{first} or {} more", rest.len()),
-            [] => "none".to_owned(),
-        };
         match &self.image.allowed {
-            Allowed::Authenticode(digests) => format!("authenticode {}", list(digests)),
-            Allowed::Signer(signers) => format!("an image verified by {}", list(signers)),
+            Allowed::Authenticode(digests) => format!("authenticode {}", Digest::one_of(digests)),
+            Allowed::Signer(signers) => format!("an image verified by {}", Digest::one_of(signers)),
         }
     }
 

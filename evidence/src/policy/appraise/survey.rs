@@ -143,7 +143,7 @@ fn whole_pcrs<S: Recorder>(context: &Context<'_, '_>, recorder: &mut S) {
         if context.value(*pcr) == Some(false) {
             recorder.missing(Some(*pcr), "value of the pcr", || Mismatch {
                 rule: format!("pcr.{pcr}"),
-                expected: values.iter().map(Digest::to_string).collect::<Vec<_>>().join(" or "),
+                expected: Digest::one_of(values),
                 found: Digest::new(context.log.pcr(*pcr)).map_or_else(String::new, |value| value.to_string()),
             });
         }
@@ -305,11 +305,11 @@ impl<'l> Proofs<'_, 'l> {
             // GRUB measures each command as well: those that it does not call a command line are compared as they are.
             (8, kind::IPL) if grub::is_line(event.claimed_data()) => match event.content() {
                 Content::Grub { claimed: GrubText::Command, .. } => None,
-                Content::Grub { text, .. } => Some(str::from_utf8(text).ok().map(grub::as_passed)),
+                Content::Grub { text, .. } => Some(str::from_utf8(text).ok().map(of_kernel)),
                 _ => Some(None),
             },
             (12, kind::IPL) => match event.content() {
-                Content::Text(text) => Some(Some(text.chars().take(MAX_LINE + 1).collect())),
+                Content::Text(text) => Some(Some(no_longer(text.chars()))),
                 _ => None,
             },
             (9, kind::EVENT_TAG) => match event.claimed_content() {
@@ -330,6 +330,16 @@ impl<'l> Proofs<'_, 'l> {
         let digests = self.digests.get_or_insert_with(|| load_options(claimed, bank));
         digests.contains(&digest).then(|| claimed.to_owned())
     }
+}
+
+/// A line as GRUB measured it.
+fn of_kernel(measured: &str) -> String {
+    no_longer(grub::as_passed(&no_longer(measured.chars())).chars())
+}
+
+/// So much of a line that the floor refuses one that is longer than it may be: nobody looks at a megabyte of words.
+fn no_longer(line: impl Iterator<Item = char>) -> String {
+    line.take(MAX_LINE + 1).collect()
 }
 
 /// Of a line as the node has it, so much at the beginning may be a section's: addons of a UKI hang theirs behind it.
