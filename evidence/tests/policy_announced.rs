@@ -7,7 +7,9 @@ mod common;
 use common::boots::{Appraised as _, Boot, Record, boot, log_of};
 use common::pins::*;
 use halfkey_evidence::eventlog::{kind, replay};
-use halfkey_evidence::policy::{Assured, Finding, Policy, learn, learn_announced, learn_boot, unknown};
+use halfkey_evidence::policy::{
+    Assured, Claims, Finding, Policy, learn, learn_announced, learn_boot, unknown,
+};
 use halfkey_protocol::tpm::bank::PcrBank;
 use halfkey_protocol::wire::{Proposal, ProposedImage, ProposedSection};
 
@@ -312,5 +314,55 @@ fn a_boot_is_of_one_path() {
     for proposals in [&announced[..], &[]] {
         let found = learned(boot, &known, &evil, boot.assured(), proposals).expect_err("a kernel first");
         assert!(names(&found, &honest[*programs.last().unwrap()].digest), "{found:?}");
+    }
+}
+
+/// What a boot entry, or a menu, adds to the line of a boot that is expected: nobody but the root has to obey it.
+#[test]
+fn the_line_of_an_announced_boot_is_the_announced_one() {
+    let option = "fsck.mode=force";
+    for boot in common::boots::BOOTS {
+        let (name, text) = (boot.name, boot.learned());
+        let known = policy(&text);
+        let line = format!("{} {option}", boot.line());
+        let bytes = log_of(&with_line(boot, &line));
+        let log = replay(&bytes, PcrBank::Sha256).unwrap().assume().unwrap();
+        let claims = Claims { command_line: Some(line.as_bytes()) };
+        let learned = |policy: &Policy, assured, proposals: &[Proposal]| {
+            learn_announced(policy, &log, &claims, assured, "more", proposals)
+        };
+        let with =
+            |line: Option<&str>| Proposal { command_line: line.map(Into::into), ..proposal("uki", None) };
+        for announced in [with(None), with(Some(boot.line())), with(Some(&format!("{line} more")))] {
+            let shown = unknown(Some(&known), &announced, &log, &claims);
+            assert!(shown.iter().any(|finding| finding.what == "command line"), "{name}: {shown:?}");
+            let found = learned(&known, boot.assured(), &[announced]).expect_err(name);
+            assert!(found.len() == 1 && found[0].what == "command line", "{name}: {found:?}");
+            assert_eq!(found[0].rule, "unknown event");
+            let word = Assured { trust_unknown_events: true, ..boot.assured() };
+            let more = learned(&known, word, &[with(None)]).expect(name);
+            assert!(more.contains(option), "{name}: {more}");
+        }
+        // It was announced, with blanks as a configuration has them; or the policy allows it, or has it.
+        let blanks = format!("{}  {option} ", boot.line());
+        learned(&known, boot.assured(), &[with(Some(&blanks))]).expect(name);
+        // But for what a boot loader puts in front.
+        let words = boot.line().split(' ').skip_while(|word| !word.starts_with("root="));
+        let words: Vec<String> = words.map(|word| format!("{word:?}")).collect();
+        let allowed = format!("[\"fsck.mode=*\", {}]", words.join(", "));
+        let floor = ["systemd.import_credentials=no", "efi=noruntime"];
+        let required: Vec<&str> = floor.into_iter().filter(|word| boot.line().contains(word)).collect();
+        let allowed = policy(&with_tokens(&text, &allowed, &format!("{required:?}")));
+        let more = learned(&allowed, boot.assured(), &[with(None)]);
+        assert!(more.as_ref().is_ok_and(|more| more.contains(option)), "{name}: {more:?}");
+        let own = text.lines().find(|line| line.starts_with("command_line = ")).unwrap();
+        let longer = text.replace(own, &format!("{} {option}\"", own.trim_end_matches('"')));
+        if name == "grub-shim-ms-keys" {
+            refused(&longer, "the command_line that grub passes on");
+        } else {
+            learned(&policy(&longer), boot.assured(), &[with(None)]).expect(name);
+        }
+        // Nobody announced it: then it is the operator's word.
+        learned(&known, boot.assured(), &[]).expect(name);
     }
 }

@@ -438,6 +438,39 @@ fn a_line_that_looks_like_a_command_is_found_behind_the_command_that_passes_it_o
     }
 }
 
+/// Not every kernel that GRUB starts measures its line: who ran in its place may have done so, with that of an honest boot.
+#[test]
+fn what_is_learned_is_the_line_that_grub_passed_on() {
+    let [_, line, initrd] = said();
+    let (kernel, honest) = line.split_once(' ').unwrap();
+    let options: Vec<u8> = format!("{}\0", grub().line()).encode_utf16().flat_map(u16::to_le_bytes).collect();
+    let name = b"LOADED_IMAGE::LoadOptions\0";
+    let head = [0x8f3b_22ed_u32.to_le_bytes(), (name.len() as u32).to_le_bytes()].concat();
+    let of_kernel = Record { data: [&head, &name[..]].concat(), ..Record::of(9, kind::EVENT_TAG, &options) };
+    let without = honest.replace(" systemd.import_credentials=no", "");
+    let root = honest.replace("root=UUID=", "root=PARTUUID=");
+    for evil in [root, without, format!("initrd=\\x {honest}"), format!("a\u{a0}rdinit=/bin/sh {honest}")] {
+        let (command, evil) = (format!("linux {kernel} {evil}"), format!("{kernel} {evil}"));
+        for label in ["grub_cmd", "kernel_cmdline"] {
+            let mut records = loaded(&[("grub_cmd", &command), (label, &evil), ("grub_cmd", &initrd)]);
+            for is_one in [true, false] {
+                for assured in [Assured::default(), WORD] {
+                    let by = if is_one { "floor" } else { "2 different ones" };
+                    refused(first(grub(), &records, grub().line(), assured), by);
+                    refused(added(grub(), &records, assured, &[]), by);
+                    let announced = [announced(b"next", &[b"grub.cfg"])];
+                    refused(added(grub(), &records, WORD, &announced), by);
+                }
+                records.push(of_kernel.clone());
+            }
+        }
+    }
+    // The same line is one line.
+    let mut records = grub().records();
+    records.push(of_kernel);
+    first(grub(), &records, grub().line(), WORD).unwrap();
+}
+
 /// GRUB's rescue console, which comes where `normal` is not to be had, measures the line and the files, and no command.
 #[test]
 fn a_kernel_of_the_rescue_console_is_found_by_its_line() {

@@ -107,9 +107,15 @@ pub fn chainloads(command: &str) -> bool {
     words_of(command).next() == Some(CHAINLOADER)
 }
 
-/// Whether a command is one that configurations have which grub-mkconfig writes.
+/// Whether a command is one that configurations have which grub-mkconfig writes. What `load_env --skip-sig` reads is not measured.
 pub fn is_usual(command: &str) -> bool {
-    words_of(command).next().is_none_or(commands::is_usual)
+    let mut words = words_of(command);
+    let is_of_file = |word: &str| !word.starts_with('-') || ["-f", "--file"].contains(&word);
+    match words.next() {
+        None => true,
+        Some("load_env") => words.all(is_of_file),
+        Some(name) => commands::is_usual(name),
+    }
 }
 
 /// Whether a text has the form of a command and not that of a line, which begins with a file as GRUB names it: `/file`, `(device)/file`, in
@@ -128,10 +134,18 @@ pub fn is_command(text: &str) -> bool {
 /// Whether a text is the line of the kernel that a command loads, which GRUB measures next after that command. There each argument with a space in
 /// it has quotes, and each quote and backslash of an argument a backslash, so it is compared without these.
 pub fn passes(command: &str, line: &str) -> bool {
-    let bare = |text: &str| text.replace(['"', '\'', '\\'], "");
+    passed_by(command).is_some_and(|said| bare(said) == bare(line))
+}
+
+/// What a command passes to the kernel that it loads, behind the kernel's file, if it loads one.
+pub fn passed_by(command: &str) -> Option<&str> {
     let command = command.strip_prefix("! ").unwrap_or(command);
-    let said = command.split_once(' ').filter(|(name, _)| LINUX.contains(name));
-    said.is_some_and(|(_, said)| bare(said) == bare(line))
+    command.split_once(' ').filter(|(name, _)| LINUX.contains(name)).map(|(_, said)| said)
+}
+
+/// Without what one and the same argument has more of in a line than in a command.
+pub fn bare(text: &str) -> String {
+    text.replace(['"', '\'', '\\'], "")
 }
 
 /// Whether a text contains commands that have not run.
@@ -299,7 +313,19 @@ mod tests {
         }
         assert!(starts_another("multiboot2 /xen") && !starts_another("linux /x") && !starts_another(""));
         assert!(packs("! initrd /x newc:etc/x:/x") && !packs("initrd /newc:x") && !packs("linux newc:a:/b"));
-        for typed in ["rmmod tpm", "! rmmod tpm", "normal_exit", "boot", "ls", "my_function", "/x"] {
+        assert!(is_usual("load_env -f (hd0,gpt2)/grub/grubenv a"));
+        for typed in [
+            "load_env --skip-sig -f /e x",
+            "load_env -sf /e",
+            "load_env -s",
+            "rmmod tpm",
+            "! rmmod tpm",
+            "normal_exit",
+            "boot",
+            "ls",
+            "my_function",
+            "/x",
+        ] {
             assert!(!is_usual(typed), "{typed}");
         }
         for usual in

@@ -4,11 +4,15 @@
 use super::appraise::recorder::MeasuredEvent;
 use super::appraise::survey::Survey;
 use super::boot_path::Path;
+use super::command_line::{Rule, normal, objection_of_rule, parts, tokens};
 use super::learned_boot::is_program;
 use super::parsed::Policy;
-use super::proposal::is_in_uki;
+use super::proposal::{finding, is_in_uki};
 use super::rules::{Allowed, Boot, EventIs, Role};
+use super::unproven;
 use crate::eventlog::ExplainedLog;
+use crate::quote::clip;
+use halfkey_protocol::wire::policies::Finding;
 use halfkey_protocol::wire::{Proposal, ProposedImage};
 
 /// The programs of a boot in the order in which they were measured, without those that came back to the firmware, and what the policy believes
@@ -143,4 +147,30 @@ fn is_proposed_as(proposal: &Proposal, role: Role, digest: &[u8]) -> bool {
         Role::from_name(&image.role) == Some(role) && &image.authenticode[..] == digest
     };
     proposal.images.iter().any(is)
+}
+
+/// The command line of an announced boot, if it was not proposed, and the policy neither has nor allows it. Whoever writes a boot entry, or sits
+/// at a boot menu, has an honest boot with words of his own, and not only kernel and initramfs obey them: cloud-init does as well. A line that
+/// only a section has is known by that.
+pub(super) fn other_line(policy: Option<&Policy>, proposals: &[Proposal], line: &str) -> Option<Finding> {
+    let proposed: Vec<&str> = proposals.iter().filter_map(|one| one.command_line.as_deref()).collect();
+    // A boot loader puts its words together with one blank, whatever its configuration has between them.
+    let words = |line| tokens(parts(line).2);
+    if proposed.iter().any(|proposed| words(proposed).eq(words(line))) {
+        return None;
+    }
+    let document = policy.map(|policy| &policy.compiled.document);
+    let own = document.into_iter().flat_map(|document| &document.boots);
+    let own = own.filter_map(|boot| boot.command_line.as_deref());
+    let shared = document.map(|document| Rule::Shared(&document.command_line));
+    let mut objections = Vec::new();
+    for rule in proposed.into_iter().chain(own).map(Rule::Own).chain(shared) {
+        objections.push(objection_of_rule(rule, line)?);
+    }
+    let (expected, found) = match objections.into_iter().next() {
+        Some(objection) => (objection.expected, objection.found),
+        None => ("none".to_owned(), normal(line).to_owned()),
+    };
+    let expected = format!("the line that was proposed, or one that the policy has or allows: {expected}");
+    Some(finding(None, "command line", unproven::RULE.to_owned(), &expected, &clip(&found)))
 }

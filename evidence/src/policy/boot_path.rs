@@ -98,6 +98,12 @@ fn commands(boot: &Boot) -> impl Iterator<Item = &str> {
     })
 }
 
+/// What the commands of a boot's listing pass to a kernel, as it gets that, but for quotes.
+pub(super) fn passed(boot: &Boot) -> impl Iterator<Item = String> {
+    let said = commands(boot).filter_map(grub::passed_by);
+    said.map(grub::as_passed)
+}
+
 /// Whether a boot says which kernel it starts. With GRUB that need not be an image of its own: where nobody asks firmware or shim to verify
 /// it, GRUB alone has measured its file, and the list of all that GRUB does and reads pins it.
 pub(super) fn names_kernel(boot: &Boot) -> bool {

@@ -1,7 +1,7 @@
 //! Whether a boot is the one that was proposed. For the record and for people: nothing is allowed by it.
 
 use super::proposal::{finding, image_name, show};
-use super::unproven::{lines, may_be_line, texts};
+use super::unproven::{lines_of_grub, may_be_line, texts};
 use crate::eventlog::content::{Content, GrubText};
 use crate::eventlog::{Event, ExplainedLog, kind};
 use halfkey_measure::grub;
@@ -58,12 +58,19 @@ struct Booted<'a> {
     events: &'a [Event<'a>],
     /// Of PCR 8, by GRUB.
     texts: Vec<(GrubText, &'a str)>,
+    /// Those of them that it passes on.
+    lines: Vec<String>,
 }
 
 impl<'a> Booted<'a> {
     fn of(proposal: &'a Proposal, log: &'a ExplainedLog<'_>) -> Self {
-        let texts = texts(log).collect();
-        Self { proposal, bank: log.log().bank().name(), events: log.log().events(), texts }
+        Self {
+            proposal,
+            bank: log.log().bank().name(),
+            events: log.log().events(),
+            texts: texts(log).collect(),
+            lines: lines_of_grub(log),
+        }
     }
 
     fn files(&self) -> Vec<Finding> {
@@ -95,8 +102,7 @@ impl<'a> Booted<'a> {
     /// As GRUB measured it.
     fn line(&self) -> Option<Finding> {
         let expected = self.proposal.command_line.as_deref().filter(|_| self.proposal.loader.is_some())?;
-        let lines: Vec<String> =
-            lines(&self.texts).into_iter().map(|(_, text)| grub::as_passed(text)).collect();
+        let lines = &self.lines;
         let is_it = |line: &String| line.split_ascii_whitespace().eq(expected.split_ascii_whitespace());
         let same = lines.iter().all(is_it) && lines.len() < 2;
         (!same).then(|| finding(Some(8), "command line", RULE.to_owned(), expected, &lines.join(" | ")))

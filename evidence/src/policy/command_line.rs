@@ -5,9 +5,9 @@ use super::boot_path::Path;
 use super::rules::{Boot, CommandLine, Token};
 pub(super) use halfkey_measure::command_line::{
     Floor, IMA_POLICY, MAX_LINE, NO_CREDENTIALS, NO_RUNTIME, Objection, against_ima, forbids, ima_objection,
-    is_forbidden, measures_files, normal,
+    is_forbidden, measures_files, normal, parts, tokens,
 };
-use halfkey_measure::command_line::{is_plain, parts, same_key, tokens};
+use halfkey_measure::command_line::{is_plain, same_key};
 
 /// The floor of the lines of a boot.
 pub(super) fn floor_of(boot: &Boot, secure_boot: bool) -> Floor {

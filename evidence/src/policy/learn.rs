@@ -1,6 +1,8 @@
 //! A policy from a boot.
 
-use super::announced::{are, has_its_place, is_initrd_of_uki, is_kernel, is_payload_alone, programs};
+use super::announced::{
+    are, has_its_place, is_initrd_of_uki, is_kernel, is_payload_alone, other_line, programs,
+};
 use super::appraise::recorder::{Count, EventIndex, MAX_FINDINGS, MeasuredEvent};
 use super::appraise::secure_boot::{fingerprint, listed, name as name_of};
 use super::appraise::survey::{Survey, events, is_boundary, survey};
@@ -101,6 +103,10 @@ pub fn learn_announced(
     learned.unproven.extend(learned.by_digest_alone(policy, proposals));
     learned.unproven.retain(|seen| !known.has(log, seen));
     learned.unproven.extend(learned.out_of_place(policy, proposals));
+    // That of a section alone is known by the section.
+    if !proposals.is_empty() && !learned.survey.lines.is_empty() {
+        learned.other_line = other_line(Some(policy), proposals, &learned.line);
+    }
     learned.may_be_allowed(assured)?;
     check(&whole, log, claims)?;
     let mut out = Text::default();
@@ -145,6 +151,8 @@ struct Learned<'l> {
     by_grub: bool,
     /// What the log may call anything.
     unproven: Vec<MeasuredEvent<'l>>,
+    /// The line of a boot that was announced with another.
+    other_line: Option<Finding>,
 }
 
 /// Digests with what they are.
@@ -187,7 +195,7 @@ impl<'l> Learned<'l> {
         // What ran may have measured the texts of another boot, so these say more than that a line is missing.
         let by_grub = unproven::is_by_grub(log, &survey);
         let commands = unproven::commands(log, by_grub);
-        let line = match proven_line(&survey) {
+        let line = match proven_line(log, &survey, by_grub) {
             Ok(line) if commands.is_empty() => line,
             Ok(_) => return Err(commands),
             Err(found) => return Err([commands, found].concat()),
@@ -202,7 +210,8 @@ impl<'l> Learned<'l> {
         // One of them may say that it is off.
         keys.on &= before.is_empty();
         unproven.extend(before.into_iter().chain(after));
-        Ok(Self { log, survey, line, keys, boot, comments, events, returned, by_grub, unproven })
+        let other_line = None;
+        Ok(Self { log, survey, line, keys, boot, comments, events, returned, by_grub, unproven, other_line })
     }
 
     /// What no policy should allow, or the owner has to say.
@@ -216,6 +225,7 @@ impl<'l> Learned<'l> {
         if !assured.trust_unknown_events {
             let seen = self.unproven.iter().take(MAX_FINDINGS);
             lacks.extend(seen.map(|seen| unproven::finding(self.log, seen)));
+            lacks.extend(self.other_line.clone());
         }
         if lacks.is_empty() {
             above_the_floor(&self.line, floor_of(&self.boot, self.keys.on))
@@ -501,10 +511,14 @@ pub(super) fn keys(log: &ExplainedLog<'_>) -> (Keys, Vec<(EventRule, String)>) {
     (keys, others)
 }
 
-/// The one command line that the boot's events prove.
-fn proven_line(survey: &Survey<'_>) -> Result<String, Vec<Finding>> {
+/// The one command line that the boot's events prove. Where GRUB starts the kernel it is the one that GRUB has passed on, whatever the log calls
+/// that: who ran then may have measured another one as the kernel's, and not every kernel that GRUB starts measures its own.
+fn proven_line(log: &ExplainedLog<'_>, survey: &Survey<'_>, by_grub: bool) -> Result<String, Vec<Finding>> {
     let lines = if survey.lines.is_empty() { survey.section_line.as_slice() } else { &survey.lines };
-    let mut proven: Vec<&str> = lines.iter().filter_map(|line| line.text.as_deref().map(normal)).collect();
+    let of_grub = if by_grub { unproven::lines_of_grub(log) } else { Vec::new() };
+    let proven =
+        of_grub.iter().map(String::as_str).chain(lines.iter().filter_map(|line| line.text.as_deref()));
+    let mut proven: Vec<&str> = proven.map(normal).collect();
     proven.dedup();
     match proven.as_slice() {
         [line] => Ok((*line).to_owned()),

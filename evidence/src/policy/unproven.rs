@@ -4,7 +4,7 @@
 //! initramfs. Its own events are there, since nothing that was measured can be taken back, but they may be called anything, with those of
 //! an honest boot extended after them. What a digest proves is the text that it is the digest of; what came first within one PCR stays first.
 
-use super::announced::{has_its_place, is_initrd_of_uki, programs};
+use super::announced::{has_its_place, is_initrd_of_uki, other_line, programs};
 use super::appraise::recorder::{Count, EventIndex, MAX_FINDINGS, MeasuredEvent};
 use super::appraise::survey::{Survey, events, survey};
 use super::appraise::{Claims, Context};
@@ -24,7 +24,7 @@ use halfkey_protocol::wire::policies::Finding;
 use std::collections::HashSet;
 
 /// What a finding of [`finding`] is held against.
-const RULE: &str = "unknown event";
+pub(super) const RULE: &str = "unknown event";
 /// Texts of a finding: a hostile log can have tens of thousands.
 const SHOWN: usize = 8;
 
@@ -131,6 +131,12 @@ pub(super) fn lines<'l>(texts: &[(GrubText, &'l str)]) -> Vec<(usize, &'l str)> 
     };
     let all = texts.iter().enumerate();
     all.filter(|(at, text)| is_line(*at, **text)).map(|(at, (_, text))| (at, *text)).collect()
+}
+
+/// What GRUB passes on, as the kernel gets it.
+pub(super) fn lines_of_grub(log: &ExplainedLog<'_>) -> Vec<String> {
+    let texts: Vec<_> = texts(log).collect();
+    lines(&texts).into_iter().map(|(_, text)| grub::as_passed(text)).collect()
 }
 
 /// Whether the texts of PCR 8, whose order is proven, are those of one kernel: of several commands that load something, or of none before a
@@ -282,7 +288,7 @@ pub(super) fn sections<'l>(log: &'l ExplainedLog<'l>, survey: &Survey<'l>) -> Ve
     .collect()
 }
 
-/// What of a boot neither the policy nor a proposal knows: programs, sections, and what [`unproven`] is about.
+/// What of a boot neither the policy nor a proposal knows: programs, sections, its command line, and what [`unproven`] is about.
 pub fn unknown(
     policy: Option<&Policy>,
     proposal: &Proposal,
@@ -311,7 +317,13 @@ pub fn unknown(
         let images = survey.images.iter().filter(|seen| learned_boot::is_image(log, seen));
         found.extend(images.filter(|seen| known.has(log, seen)));
     }
-    found.iter().take(MAX_FINDINGS).map(|seen| finding(log, seen)).collect()
+    let of_grub = if by_grub { lines_of_grub(log) } else { Vec::new() };
+    let proven = survey.lines.iter().filter_map(|line| line.text.as_ref());
+    let line = of_grub
+        .iter()
+        .chain(proven)
+        .find_map(|line| other_line(policy, std::slice::from_ref(proposal), line));
+    line.into_iter().chain(found.iter().map(|seen| finding(log, seen))).take(MAX_FINDINGS).collect()
 }
 
 /// What PCR 7 has beside what firmware and shim measure there.

@@ -59,9 +59,25 @@ pub fn with_line(boot: &Boot, line: &str) -> Vec<Record> {
             *record = Record::of(12, kind::IPL, &options);
         } else if is_tag(record, LOAD_OPTIONS) {
             record.digest = Hash::Sha256.digest(&[&options]);
+        } else if let Some(text) = grub_text(record, line) {
+            *record = Record { data: record.data.clone(), ..Record::of(8, kind::IPL, text.as_bytes()) };
+            record.data.truncate(record.data.windows(2).position(|end| end == b": ").unwrap() + 2);
+            record.data.extend(text.bytes().chain([0]));
         }
     }
     records
+}
+
+/// What GRUB measures of a line that it hands on: the command with its kernel, and the line itself.
+fn grub_text(record: &Record, line: &str) -> Option<String> {
+    let data = std::str::from_utf8(&record.data).ok()?.trim_end_matches('\0');
+    let (before, said) = match data.strip_prefix("grub_cmd: linux ") {
+        Some(said) => ("linux ", said),
+        None => ("", data.strip_prefix("kernel_cmdline: ")?),
+    };
+    let kernel = said.split(' ').next()?;
+    let line = line.strip_prefix(&format!("BOOT_IMAGE={kernel} ")).unwrap_or(line);
+    Some(format!("{before}{kernel} {line}"))
 }
 
 /// What `[command_line]` accepts in place of the boot's own line.

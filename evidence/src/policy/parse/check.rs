@@ -9,10 +9,11 @@ use super::schema::{BootPlaces, Parsed, Places};
 use crate::ima::IMA_PCR;
 use crate::policy::boot_path::{self, Part};
 use crate::policy::command_line::{
-    Floor, MAX_LINE, NO_CREDENTIALS, NO_RUNTIME, floor_of, forbids, is_forbidden,
+    Floor, MAX_LINE, NO_CREDENTIALS, NO_RUNTIME, floor_of, forbids, is_forbidden, normal,
 };
 use crate::policy::parsed::Additions;
 use crate::policy::rules::{Allowed, Boot, CommandLine, Document, Listed, Role, SecureBoot, Token};
+use halfkey_measure::grub;
 use std::collections::HashSet;
 
 /// PCRs that may be ignored: firmware's data and configuration, and what drivers measure. Code and configuration of the
@@ -416,6 +417,21 @@ fn boot_floor(boot: &Boot, at: &BootPlaces, of: Option<&Document>, problems: &mu
             ),
         ),
         _ => {}
+    }
+    // The kernel gets what GRUB passes on, whatever stands beside it.
+    for line in boot_path::passed(boot) {
+        line_floor("boot.event", floor_of(boot, secure_boot), &line, at.table, problems);
+        let words = |line: &str| {
+            grub::bare(normal(line)).split_ascii_whitespace().map(str::to_owned).collect::<Vec<_>>()
+        };
+        if let Some(own) = &boot.command_line
+            && words(own) != words(&line)
+        {
+            problems.floor(
+                at.command_line,
+                format!("boot {name:?}: expected the command_line that grub passes on by its [[boot.event]], {line:?}, found {own:?}"),
+            );
+        }
     }
 }
 

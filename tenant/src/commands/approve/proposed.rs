@@ -79,7 +79,7 @@ fn counts(state: ProposalState) -> bool {
 /// A proposal of which nothing is known: the boot is expected, and no digest is.
 fn empty(proposal: &Proposal) -> Proposal {
     let (images, sections) = (Vec::new(), Vec::new());
-    Proposal { images, sections, initrd: None, loader: None, ..proposal.clone() }
+    Proposal { images, sections, initrd: None, command_line: None, loader: None, ..proposal.clone() }
 }
 
 /// A boot, held against a proposal.
