@@ -107,6 +107,14 @@ fn each_boot_is_asked_for_the_words() {
 }
 
 #[test]
+fn the_seed_of_the_fuzzer_is_a_policy() {
+    let policy = Policy::parse(include_str!("../../fuzz/corpus/policy/ima")).unwrap();
+    let ima = policy.ima().unwrap();
+    assert_eq!(ima.lists().len(), 1);
+    assert!(diff(&policy, &policy).is_empty());
+}
+
+#[test]
 fn a_digest_is_that_of_the_lines_in_order() {
     let text = list().to_text();
     assert_eq!(Digest::of(PcrBank::Sha256, &text).as_bytes(), list().id());

@@ -5,7 +5,8 @@
 use halfkey_evidence::digest::{Bank, Digest};
 use halfkey_evidence::ima::{
     BootPcrs, Budget, BufferContent, BufferRule, DigestList, ImaSignature, Increment, NamedList, Outcome,
-    PathPattern, QuotedPcr, Reader, Rules, State, Verdict, Violations, advance, appraise, describe, judge,
+    PathPattern, QuotedPcr, Reader, Rules, State, Verdict, Violations, advance, appraise, assume, describe,
+    judge,
 };
 use halfkey_protocol::tpm::bank::PcrBank;
 use std::sync::{Arc, OnceLock};
@@ -77,6 +78,21 @@ libfuzzer_sys::fuzz_target!(|bytes: &[u8]| {
             let second = advance(&first.state(), &whole, &quoted(&last)).expect("it was followed before");
             assert_eq!(second.state(), all.state());
         }
+        // And in two messages, whatever the first of them ends with.
+        let part = Increment { first: 0, bytes: &list[..list.len() / 2], complete: false };
+        if let Ok(first) = advance(&new, &part, &quoted(&last))
+            && let Outcome::Waiting { ahead } = *first.outcome()
+        {
+            let mut reader = Reader::new(&list);
+            let before = reader.by_ref().take(ahead.count() as usize).count();
+            let rest = Increment { first: ahead.count(), bytes: reader.rest(), complete: true };
+            let second = ahead.follow(&rest, &quoted(&last)).expect("it was followed before");
+            assert_eq!(second.state(), all.state());
+            assert_eq!((before, first.state()), (first.entries().count(), new));
+            assert_eq!(before + second.entries().count(), all.entries().count());
+        }
+        let assumed = assume(&list, PcrBank::Sha256).expect("it was followed before");
+        assert_eq!(assumed.state(), all.state());
     }
     let _ = State::from_bytes(bytes);
     let _ = ImaSignature::parse(bytes);

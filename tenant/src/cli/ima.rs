@@ -4,8 +4,8 @@ use clap::{Args, Subcommand};
 use std::path::PathBuf;
 
 const LIST_HELP: &str = "\
-SOURCE is a folder with a root file system (mounted, or `/`), a Debian package (.deb), or a list that was
-made before; several make one list. What is written is sorted, and named by the SHA-256 of its lines:
+SOURCE is a folder with a root file system (mounted, or `/`), a package (.deb; .rpm, of which the header
+is read), or a list that was made before; several make one list. What is written is sorted, and named by the SHA-256 of its lines:
 the block for the policy is printed. A machine calls a file by where it is once all links are followed,
 so the files of packages below /bin, /sbin and /lib are listed below /usr.";
 

@@ -7,7 +7,7 @@
 //! | [`draft`] | texts that are learned from a boot, or made of a proposal |
 //! | [`signed`] | documents that this workstation signed, as a server shows them |
 //! | [`governed`] | what a node is judged by |
-//! | [`tree`] | files of a root file system, or of a package |
+//! | [`tree`], [`rpm`] | files of a root file system, of a package |
 //! | [`trial`] | a policy on stored boots |
 //! | [`signing`] | what signing needs |
 //! | [`change`] | a document that is to be signed: what it changes, and submitting it |
@@ -16,6 +16,7 @@ pub mod change;
 pub mod draft;
 pub mod governed;
 pub mod problems;
+pub mod rpm;
 pub mod signed;
 pub mod signing;
 pub mod source;

@@ -2,15 +2,16 @@
 
 use crate::cli::ListArgs;
 use crate::context::{self, Context};
-use crate::documents::tree;
+use crate::documents::{rpm, tree};
 use crate::error::{Error, Result};
 use crate::render::text::{clean, hex};
 use aws_lc_rs::digest::{self, SHA256};
 use halfkey_evidence::ima::digest_list::MAX_PATH;
 use halfkey_evidence::ima::{DigestList, PathPattern};
 use serde::Serialize;
+use std::ffi::OsStr;
 use std::fs::File;
-use std::io::{self, Read};
+use std::io::{self, BufReader, Read};
 use std::path::Path;
 
 /// Folders that are links into /usr on every distribution that has merged them.
@@ -49,10 +50,12 @@ pub fn run(context: &Context, args: &ListArgs) -> Result<()> {
     for source in &args.sources {
         if source.is_dir() {
             lines.folder(source, <[u8]>::to_vec)?;
-        } else if source.extension().is_some_and(|extension| extension == "deb") {
-            lines.folder(tree::unpack(source)?.path(), merged)?;
-        } else {
-            lines.text.extend(super::read(source)?.to_text());
+            continue;
+        }
+        match source.extension().and_then(OsStr::to_str) {
+            Some("deb") => lines.folder(tree::unpack(source)?.path(), merged)?,
+            Some("rpm") => lines.header(source)?,
+            _ => lines.text.extend(super::read(source)?.to_text()),
         }
     }
     let list = DigestList::parse(&lines.text).map_err(|what| Error::failed(format!("the list: {what}")))?;
@@ -84,23 +87,40 @@ impl Lines {
     fn folder(&mut self, folder: &Path, place: impl Fn(&[u8]) -> Vec<u8>) -> Result<()> {
         let skip = |path: &[u8]| self.without.iter().any(|pattern| pattern.matches(&place(path)));
         for file in tree::files(folder, skip)? {
-            let path = place(&tree::inside(folder, &file));
-            if path.contains(&b'\n') || path.len() > MAX_PATH {
-                self.left_out += 1;
-                continue;
-            }
             let digest =
                 of_file(&file).map_err(|e| Error::usage(format!("can't read {}: {e}", file.display())))?;
-            let path = if self.any_path { b"*" } else { &path[..] };
-            self.text.extend([format!("sha256:{} ", hex(digest.as_ref())).as_bytes(), path, b"\n"].concat());
+            self.add(&place(&tree::inside(folder, &file)), &format!("sha256:{}", hex(digest.as_ref())));
         }
         Ok(())
+    }
+
+    /// All files of an RPM package, by its header.
+    fn header(&mut self, package: &Path) -> Result<()> {
+        let failed = |what: String| Error::usage(format!("can't read {}: {what}", package.display()));
+        let file = File::open(package).map_err(|e| failed(e.to_string()))?;
+        for file in rpm::files(&mut BufReader::new(file)).map_err(failed)? {
+            let path = merged(&file.path);
+            if !self.without.iter().any(|pattern| pattern.matches(&path)) {
+                self.add(&path, &file.digest);
+            }
+        }
+        Ok(())
+    }
+
+    fn add(&mut self, path: &[u8], digest: &str) {
+        if path.contains(&b'\n') || path.len() > MAX_PATH {
+            self.left_out += 1;
+            return;
+        }
+        let path = if self.any_path { b"*" } else { path };
+        self.text.extend([digest.as_bytes(), b" ", path, b"\n"].concat());
     }
 }
 
 /// Below /usr, where a package still says otherwise.
 fn merged(path: &[u8]) -> Vec<u8> {
-    let first = path[1..].split(|byte| *byte == b'/').next().unwrap_or_default();
+    let first =
+        path.strip_prefix(b"/").unwrap_or(path).split(|byte| *byte == b'/').next().unwrap_or_default();
     let is_merged = MERGED.iter().any(|folder| folder.as_bytes() == first);
     let start: &[u8] = if is_merged { b"/usr" } else { b"" };
     [start, path].concat()
