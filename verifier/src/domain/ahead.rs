@@ -95,6 +95,7 @@ impl Questions<'_> {
             let _ = ticket.map(|ticket| rows.boot(node, ticket));
             let _ = proposal::numbers_not_booted(rows, node);
             let _ = rows.evidence_of_boots(node);
+            let _ = rows.expect_evidence(node);
         }
     }
 }

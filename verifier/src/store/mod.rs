@@ -380,6 +380,11 @@ pub trait Boots {
 
 /// Evidence and what came of it.
 pub trait Evidence {
+    /// Evidence of a node will be added in this transaction: what that needs is asked. Changes nothing.
+    fn expect_evidence(&self, node: NodeId) -> Result<()> {
+        let _ = node;
+        Ok(())
+    }
     /// Adds it; gives its number.
     fn insert_evidence(&self, row: &EvidenceRow) -> Result<u64>;
     /// One.

@@ -2,28 +2,44 @@
 
 use super::row::Found;
 use super::{PgTx, bound, stored, stored_some};
-use crate::store::{Evidence, EvidenceHead, EvidenceRow, LOG_COLUMNS, QuoteRow, Result, StoreError};
+use crate::store::{Evidence, EvidenceHead, EvidenceRow, QuoteRow, Result};
 use aws_lc_rs::digest::{SHA256, digest};
 use halfkey_protocol::NodeId;
 
 const HEAD: &str = "id, node_id, at, purpose, outcome, code, message, twin";
 
 impl Evidence for PgTx<'_> {
+    fn expect_evidence(&self, node: NodeId) -> Result<()> {
+        self.hold(node)?;
+        self.expect_number();
+        self.logs_of(&node.to_string()).map(drop)
+    }
+
     fn insert_evidence(&self, row: &EvidenceRow) -> Result<u64> {
-        // The number of a log that the node has come with before is looked up on the way.
         const SQL: &str = "INSERT INTO evidence
                 (node_id, at, purpose, outcome, code, message, twin, authentic, evidence, event_log_id,
-                 systemd_log_id, ima_log_id, reset_count, restart_count, clock, expected_fence, findings, tpm_firmware)
+                 systemd_log_id, ima_log_id, reset_count, restart_count, clock, expected_fence, findings, tpm_firmware, id)
+            OVERRIDING SYSTEM VALUE
             VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, (SELECT id FROM logs WHERE node_id = $1 AND sha256 = $10),
                     (SELECT id FROM logs WHERE node_id = $1 AND sha256 = $11),
-                    (SELECT id FROM logs WHERE node_id = $1 AND sha256 = $12), $13, $14, $15, $16, $17, $18)
-            RETURNING id, event_log_id, systemd_log_id, ima_log_id";
+                    (SELECT id FROM logs WHERE node_id = $1 AND sha256 = $12), $13, $14, $15, $16, $17, $18, $19)";
         let EvidenceHead { node_id, at, purpose, outcome, code, message, twin, .. } = &row.head;
         let QuoteRow { reset, restart, clock } = row.quote;
         let logs = [&row.event_log, &row.systemd_log, &row.ima_log];
         let sums = logs.map(|log| log.as_ref().map(|log| digest(&SHA256, log).as_ref().to_vec()));
+        if sums.iter().any(Option::is_some) {
+            let kept = self.logs_of(node_id)?;
+            for (log, sum) in logs.into_iter().zip(&sums) {
+                if let (Some(log), Some(sum)) = (log, sum)
+                    && !kept.contains(sum)
+                {
+                    self.keep_log(node_id, log, sum)?;
+                }
+            }
+        }
         let [event_log, systemd_log, ima_log] = &sums;
-        let added = self.first(
+        let id = self.number()?;
+        self.change_later(
             SQL,
             &[
                 node_id,
@@ -44,16 +60,9 @@ impl Evidence for PgTx<'_> {
                 &row.expected_fence,
                 &row.findings,
                 &row.tpm_firmware,
+                &stored(id)?,
             ],
-            |row| Ok((row.u64(0)?, [row.get(1)?, row.get(2)?, row.get(3)?])),
         )?;
-        let (id, kept): (u64, [Option<i64>; 3]) =
-            added.ok_or_else(|| StoreError::Unavailable("an insert that gave no row".to_owned()))?;
-        for (place, (log, sum)) in logs.into_iter().zip(&sums).enumerate() {
-            if let (Some(log), Some(sum), None) = (log, sum, kept[place]) {
-                self.keep_log(node_id, id, LOG_COLUMNS[place], log, sum)?;
-            }
-        }
         Ok(id)
     }
 
@@ -151,16 +160,16 @@ impl Evidence for PgTx<'_> {
 }
 
 impl PgTx<'_> {
-    /// Keeps a log of a node once, for this evidence.
-    fn keep_log(&self, node: &str, evidence: u64, column: &str, log: &[u8], sum: &[u8]) -> Result<()> {
+    /// SHA-256 of each log that is kept of a node.
+    fn logs_of(&self, node: &str) -> Result<Vec<Vec<u8>>> {
+        self.all("SELECT sha256 FROM logs WHERE node_id = $1", &[&node], |row| row.get(0))
+    }
+
+    /// Keeps a log of a node once, before the evidence that came with it.
+    fn keep_log(&self, node: &str, log: &[u8], sum: &[u8]) -> Result<()> {
         const SQL: &str = "INSERT INTO logs (node_id, sha256, bytes, log) VALUES ($1, $2, $3, $4)
-                           ON CONFLICT (node_id, sha256) DO UPDATE SET bytes = excluded.bytes RETURNING id";
-        let kept: Option<i64> =
-            self.first(SQL, &[&node, &sum, &stored(log.len() as u64)?, &log], |row| row.get(0))?;
-        self.change_later(
-            &format!("UPDATE evidence SET {column} = $2 WHERE id = $1"),
-            &[&bound(evidence), &kept],
-        )
+                           ON CONFLICT (node_id, sha256) DO UPDATE SET bytes = excluded.bytes";
+        self.change_later(SQL, &[&node, &sum, &stored(log.len() as u64)?, &log])
     }
 }
 

@@ -33,6 +33,7 @@ mod registrations;
 mod row;
 mod schema;
 mod session;
+mod shape;
 mod standbys;
 mod statement;
 mod tls;
@@ -44,6 +45,7 @@ pub use address::{Address, has_password};
 use super::{Changes, Heard, Pool, Result, Standbys, Store, StoreError, Tells, Then, Tx};
 use block::Background;
 use session::{Failure, Held, PATIENCE, Session, Sessions, ask, discard, failure};
+use shape::Shapes;
 use statement::{Bound, Say, said};
 use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 use std::time::{Duration, Instant};
@@ -67,6 +69,7 @@ pub struct Postgres {
     address: Address,
     writers: Sessions,
     readers: Sessions,
+    shapes: Shapes,
     // Dropped last: connections end on its threads.
     background: Background,
 }
@@ -81,6 +84,7 @@ impl Postgres {
             address: address.clone(),
             writers: Sessions::new(address, WRITERS)?,
             readers: Sessions::new(address, READERS)?,
+            shapes: Shapes::default(),
             background: Background::start()?,
         };
         let session = opened.writers.take(&opened.background, Instant::now())?;
@@ -109,7 +113,7 @@ impl Postgres {
         let since = Instant::now();
         for run in 1.. {
             let (session, begun) = self.begin(&self.writers, Some(changes), &begin, since, first)?;
-            let tx = PgTx::new(&self.background, &session, Some(changes), begun);
+            let tx = PgTx::new(&self.background, &session, &self.shapes, Some(changes), begun);
             let then = catch_unwind(AssertUnwindSafe(|| work(&tx)));
             let (failed, unsaid) = tx.over();
             let then = match then {
@@ -157,7 +161,7 @@ impl Postgres {
         first: &dyn Fn(&PgTx<'_>),
     ) -> Result<(Session, Begun)> {
         sessions.begin(&self.background, since, |session| {
-            PgTx::new(&self.background, session, changes, Begun::default()).begin(sql, first)
+            PgTx::new(&self.background, session, &self.shapes, changes, Begun::default()).begin(sql, first)
         })
     }
 
@@ -187,6 +191,14 @@ impl Postgres {
         };
         let say = unsaid.iter().map(Say::Bound).chain([Say::Text(commit)]).collect();
         let answers = ask(&self.background, async { Ok(said(&session, say).await) });
+        let answers = match answers {
+            Ok(Ok(answers)) => Ok(answers),
+            Ok(Err(e)) => {
+                discard(session);
+                return Err(failure(&e));
+            }
+            Err(late) => Err(late),
+        };
         let failed = match answers
             .map(|answers| answers.into_iter().zip(0..).find_map(|(answer, at)| Some((answer.err()?, at))))
         {
@@ -311,7 +323,7 @@ impl Store for Postgres {
         let since = Instant::now();
         for run in 1.. {
             let (session, begun) = self.begin(&self.readers, None, BEGIN, since, &|tx| first(tx))?;
-            let tx = PgTx::new(&self.background, &session, None, begun);
+            let tx = PgTx::new(&self.background, &session, &self.shapes, None, begun);
             let done = catch_unwind(AssertUnwindSafe(|| work(&tx)));
             let (failed, _) = tx.over();
             // It has changed nothing.

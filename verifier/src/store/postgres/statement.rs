@@ -1,9 +1,12 @@
 //! Statements that are sent together. Each costs its own work, and all of them one way to the server and back.
 
+use super::session::Session;
+use super::shape::Shape;
 use std::error::Error as StdError;
 use std::fmt;
 use std::future::{Future, poll_fn};
 use std::pin::pin;
+use std::sync::Arc;
 use std::task::{Context, Poll, Waker};
 use tokio_postgres::types::private::BytesMut;
 use tokio_postgres::types::{IsNull, ToSql, Type, to_sql_checked};
@@ -14,8 +17,7 @@ pub type Values<'a> = &'a [&'a (dyn ToSql + Sync)];
 
 /// A statement with its values, as they are sent.
 pub struct Bound {
-    sql: String,
-    statement: Statement,
+    shape: Arc<Shape>,
     values: Vec<Sent>,
     /// What is wanted to know is how many rows it has changed.
     counts: bool,
@@ -26,8 +28,8 @@ impl Bound {
     ///
     /// # Errors
     /// When a value is of another type than the statement's.
-    pub fn new(sql: &str, statement: Statement, values: Values<'_>, counts: bool) -> Result<Self, String> {
-        let types = statement.params();
+    pub fn new(shape: Arc<Shape>, values: Values<'_>, counts: bool) -> Result<Self, String> {
+        let types = &shape.types;
         if types.len() != values.len() {
             return Err(format!("our bug: expected {} values, found {}", types.len(), values.len()));
         }
@@ -39,32 +41,23 @@ impl Bound {
             }
         };
         let values = values.iter().zip(types).map(encode).collect::<Result<_, String>>()?;
-        Ok(Self { sql: sql.to_owned(), statement, values, counts })
+        Ok(Self { shape, values, counts })
     }
 
     /// Whether it is the same question.
     pub fn asks_as(&self, other: &Self) -> bool {
-        self.sql == other.sql && self.values == other.values
+        Arc::ptr_eq(&self.shape, &other.shape) && self.values == other.values
     }
 
     /// Whether it reads only.
     pub fn reads(&self) -> bool {
-        let first = words(&self.sql).next();
-        !self.counts && matches!(first, Some("SELECT" | "WITH"))
+        !self.counts && self.shape.reads
     }
 
-    /// Whether it is about a table that the other one changes or looks at, as far as their words say: rather once too often.
+    /// As [`Shape::is_touched_by`].
     pub fn is_touched_by(&self, other: &Self) -> bool {
-        let before = words(&other.sql);
-        let tables = before.zip(words(&other.sql).skip(1));
-        let tables = tables.filter(|(before, _)| matches!(*before, "FROM" | "INTO" | "UPDATE" | "JOIN"));
-        { tables }.any(|(_, table)| words(&self.sql).any(|word| word == table))
+        self.shape.is_touched_by(&other.shape)
     }
-}
-
-fn words(sql: &str) -> impl Iterator<Item = &str> {
-    let separates = |c: char| !c.is_ascii_alphanumeric() && c != '_';
-    sql.split(separates).filter(|word| !word.is_empty())
 }
 
 /// A value, encoded for its type. None is NULL.
@@ -115,7 +108,27 @@ pub enum Answer {
 
 /// Sends all of it at once, in this order, and waits for each answer. After an error in a transaction those that follow are errors,
 /// too.
-pub async fn said(client: &Client, each: Vec<Say<'_>>) -> Vec<Result<Answer, Error>> {
+///
+/// # Errors
+/// When one of them can't be prepared: nothing was sent.
+pub async fn said(session: &Session, each: Vec<Say<'_>>) -> Result<Vec<Result<Answer, Error>>, Error> {
+    let mut prepared = Vec::with_capacity(each.len());
+    for say in each {
+        prepared.push(match say {
+            Say::Text(sql) => Prepared::Text(sql),
+            Say::Bound(bound) => Prepared::Bound(session.prepare_cached(&bound.shape.sql).await?, bound),
+        });
+    }
+    Ok(sent(session, prepared).await)
+}
+
+/// A statement that the connection knows.
+enum Prepared<'a> {
+    Text(&'a str),
+    Bound(Statement, &'a Bound),
+}
+
+async fn sent(client: &Client, each: Vec<Prepared<'_>>) -> Vec<Result<Answer, Error>> {
     let mut each: Vec<_> = each.into_iter().map(|say| Box::pin(one(client, say))).collect();
     let mut answers: Vec<_> = each.iter().map(|_| None).collect();
     let (mut sent, mut next) = (false, 0);
@@ -149,14 +162,14 @@ fn ready<T>(polled: Poll<T>) -> Option<T> {
     }
 }
 
-async fn one(client: &Client, say: Say<'_>) -> Result<Answer, Error> {
+async fn one(client: &Client, say: Prepared<'_>) -> Result<Answer, Error> {
     match say {
-        Say::Text(sql) => client.batch_execute(sql).await.map(|()| Answer::Count(0)),
-        Say::Bound(bound) => {
+        Prepared::Text(sql) => client.batch_execute(sql).await.map(|()| Answer::Count(0)),
+        Prepared::Bound(statement, bound) => {
             let values: Vec<_> = bound.values.iter().map(|value| value as &(dyn ToSql + Sync)).collect();
             match bound.counts {
-                true => client.execute(&bound.statement, &values).await.map(Answer::Count),
-                false => client.query(&bound.statement, &values).await.map(Answer::Rows),
+                true => client.execute(&statement, &values).await.map(Answer::Count),
+                false => client.query(&statement, &values).await.map(Answer::Rows),
             }
         }
     }
@@ -165,15 +178,4 @@ async fn one(client: &Client, say: Say<'_>) -> Result<Answer, Error> {
 /// Has it sent, and waits for nothing: its answer comes before that of what is sent next.
 pub fn send_only(work: impl Future) {
     let _ = pin!(work).poll(&mut Context::from_waker(Waker::noop()));
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn words_of_a_statement() {
-        let sql = "INSERT INTO boots (node_id) VALUES ($1)";
-        assert_eq!(words(sql).collect::<Vec<_>>(), ["INSERT", "INTO", "boots", "node_id", "VALUES", "1"]);
-    }
 }

@@ -19,7 +19,12 @@ impl Trail for PgTx<'_> {
 
     fn audit_end(&self) -> Result<Option<(u64, Option<[u8; 32]>)>> {
         const SQL: &str = "SELECT seq, hash FROM audit ORDER BY seq DESC LIMIT 1";
-        self.first(SQL, &[], |row| Ok((row.u64(0)?, hash(row, 1)?)))
+        if let Some(end) = self.trail_end() {
+            return Ok(end);
+        }
+        let end = self.first(SQL, &[], |row| Ok((row.u64(0)?, hash(row, 1)?)))?;
+        self.ends_trail(end);
+        Ok(end)
     }
 
     fn audit_entry(&self, seq: u64) -> Result<Option<(AuditEntry, Option<[u8; 32]>)>> {
@@ -46,8 +51,10 @@ impl Trail for PgTx<'_> {
         const SQL: &str = "INSERT INTO audit (seq, at, actor, action, node_id, detail, hash)
                            VALUES ($1, $2, $3, $4, $5, $6, $7)";
         let AuditEntry { seq, at, actor, action, node_id, detail } = entry;
-        let (seq, at, hash) = (stored(*seq)?, stored(*at)?, hash.as_slice());
-        self.change_later(SQL, &[&seq, &at, actor, action, node_id, detail, &hash])
+        let (number, at, sum) = (stored(*seq)?, stored(*at)?, hash.as_slice());
+        self.change_later(SQL, &[&number, &at, actor, action, node_id, detail, &sum])?;
+        self.ends_trail(Some((*seq, Some(*hash))));
+        Ok(())
     }
 
     fn add_count(&self, hour: u64, action: &str, source: &str) -> Result<bool> {

@@ -3,13 +3,12 @@
 use super::block::Background;
 use super::row::Found;
 use super::session::{Failure, Held, Session, ask};
+use super::shape::Shapes;
 use super::statement::{Answer, Bound, Say, Values, said};
 use crate::store::{Changes, Result, StoreError};
 use halfkey_protocol::NodeId;
 use std::cell::{Cell, RefCell};
-use std::pin::pin;
 use std::rc::Rc;
-use std::task::{Context, Poll, Waker};
 
 /// Changes that are kept back at most.
 const UNSAID: usize = 32;
@@ -18,12 +17,19 @@ const UNSAID: usize = 32;
 pub struct PgTx<'a> {
     background: &'a Background,
     session: &'a Session,
+    shapes: &'a Shapes,
     /// What it changes; none if it only reads.
     changes: Option<Changes>,
     /// What it holds.
     held: RefCell<Vec<NodeId>>,
     holds_registrations: Cell<bool>,
     holds_trail: Cell<bool>,
+    /// Where the trail ends, while it is held.
+    end: Cell<Option<TrailEnd>>,
+    /// Evidence will be added, whose number is asked for at the beginning.
+    expects_number: Cell<bool>,
+    /// What that was answered, if it is not used yet.
+    number: Cell<Option<u64>>,
     /// The first error. The transaction is over then, whatever is done.
     failed: RefCell<Option<Failure>>,
     /// Nothing is answered yet: what is asked is kept, to be asked together.
@@ -35,6 +41,13 @@ pub struct PgTx<'a> {
     later: RefCell<Vec<Bound>>,
 }
 
+/// Number and hash of the last entry of the audit trail; none of an empty one.
+pub type TrailEnd = Option<(u64, Option<[u8; 32]>)>;
+
+/// Numbers of evidence grow in the order in which that of one node is added: whoever takes one holds its node.
+const NUMBERS: &str =
+    "SELECT nextval(pg_get_serial_sequence('evidence', 'id')) FROM generate_series(1, $1::BIGINT)";
+
 /// A question and its answer.
 struct Known(Bound, Rc<[Found]>);
 
@@ -43,6 +56,7 @@ struct Known(Bound, Rc<[Found]>);
 pub struct Begun {
     held: Vec<NodeId>,
     known: Vec<Known>,
+    number: Option<u64>,
 }
 
 impl<'a> PgTx<'a> {
@@ -50,16 +64,21 @@ impl<'a> PgTx<'a> {
     pub fn new(
         background: &'a Background,
         session: &'a Session,
+        shapes: &'a Shapes,
         changes: Option<Changes>,
         begun: Begun,
     ) -> Self {
         Self {
             background,
             session,
+            shapes,
             changes,
             held: begun.held.into(),
             holds_registrations: Cell::new(false),
             holds_trail: Cell::new(false),
+            end: Cell::new(None),
+            expects_number: Cell::new(false),
+            number: Cell::new(begun.number),
             failed: RefCell::default(),
             notes: Cell::new(false),
             noted: RefCell::default(),
@@ -77,16 +96,17 @@ impl<'a> PgTx<'a> {
         self.notes.set(true);
         first(&self);
         self.notes.set(false);
+        let number = self.expects_number.get().then(|| self.bind(NUMBERS, &[&1i64], false).ok()).flatten();
         if let Some(failed) = self.failed.take() {
             return Err(failed);
         }
         let (holds, noted) = (self.later.take(), self.noted.take());
-        let each = holds.iter().chain(&noted).map(Say::Bound);
+        let each = holds.iter().chain(&noted).chain(&number).map(Say::Bound);
         let each = [Say::Text(sql)].into_iter().chain(each).collect();
-        let mut answers = self.say(each)?;
-        let answers = answers.split_off(answers.len() - noted.len());
+        let mut answers = self.say(each)?.split_off(1 + holds.len());
+        let number = number.and_then(|_| numbers_of(answers.pop()?).ok()?.pop());
         let known = noted.into_iter().zip(answers).map(|(asked, answer)| Known(asked, rows_of(answer)));
-        Ok(Begun { known: known.collect(), held: self.held.into_inner() })
+        Ok(Begun { known: known.collect(), held: self.held.into_inner(), number })
     }
 
     /// It has ended: the first error, and what it has not said yet.
@@ -114,6 +134,32 @@ impl<'a> PgTx<'a> {
     /// Before something is appended to the trail.
     pub fn hold_trail_once(&self) -> Result<()> {
         self.hold_once(Held::Trail, &self.holds_trail)
+    }
+
+    /// Where the trail ends, if nobody else can have moved that since it was known.
+    pub fn trail_end(&self) -> Option<TrailEnd> {
+        self.end.get()
+    }
+
+    /// It ends here.
+    pub fn ends_trail(&self, end: TrailEnd) {
+        if self.holds_trail.get() {
+            self.end.set(Some(end));
+        }
+    }
+
+    /// Evidence of a node that is held will be added.
+    pub fn expect_number(&self) {
+        self.expects_number.set(true);
+    }
+
+    /// The number of evidence that is added now.
+    pub fn number(&self) -> Result<u64> {
+        if let Some(number) = self.number.take() {
+            return Ok(number);
+        }
+        let numbers = numbers_of(self.asked(&self.bind(NUMBERS, &[&1i64], false)?)?)?;
+        numbers.last().copied().ok_or_else(|| StoreError::Unavailable("a sequence that gave no number".to_owned()))
     }
 
     fn hold_once(&self, what: Held, holds: &Cell<bool>) -> Result<()> {
@@ -215,22 +261,21 @@ impl<'a> PgTx<'a> {
     }
 
     fn say(&self, each: Vec<Say<'_>>) -> std::result::Result<Vec<Answer>, Failure> {
-        ask(self.background, async { said(self.session, each).await.into_iter().collect() })
+        ask(self.background, async { said(self.session, each).await?.into_iter().collect() })
     }
 
     fn bind(&self, sql: &str, values: Values<'_>, counts: bool) -> Result<Bound> {
         if let Some(failed) = &*self.failed.borrow() {
             return Err(failed.error.clone());
         }
-        let mut prepare = pin!(self.session.prepare_cached(sql));
-        // One that this connection knows needs no waiting.
-        let statement = match prepare.as_mut().poll(&mut Context::from_waker(Waker::noop())) {
-            Poll::Ready(Ok(statement)) => Ok(statement),
-            Poll::Ready(Err(e)) => Err(super::failure(&e)),
-            Poll::Pending => ask(self.background, prepare),
+        let shape = match self.shapes.known(sql) {
+            Some(shape) => shape,
+            None => {
+                let statement = ask(self.background, self.session.prepare_cached(sql));
+                self.shapes.learn(sql, statement.map_err(|failed| self.fail(failed))?.params())
+            }
         };
-        let statement = statement.map_err(|failed| self.fail(failed))?;
-        Bound::new(sql, statement, values, counts).map_err(StoreError::Unavailable)
+        Bound::new(shape, values, counts).map_err(StoreError::Unavailable)
     }
 
     fn fail(&self, failed: Failure) -> StoreError {
@@ -245,4 +290,8 @@ fn rows_of(answer: Answer) -> Rc<[Found]> {
         Answer::Rows(rows) => rows.into_iter().map(Found).collect(),
         Answer::Count(_) => Rc::from([]),
     }
+}
+
+fn numbers_of(answer: Answer) -> Result<Vec<u64>> {
+    rows_of(answer).iter().map(|row| row.u64(0)).collect()
 }
