@@ -1,7 +1,7 @@
 //! What the text of a statement says. It is looked at once: all servers and requests say the same few.
 
 use std::collections::{HashMap, HashSet};
-use std::sync::{Arc, PoisonError, RwLock};
+use std::sync::{Arc, OnceLock, PoisonError, RwLock};
 use tokio_postgres::types::Type;
 
 /// A statement, without values.
@@ -12,6 +12,8 @@ pub struct Shape {
     pub types: Vec<Type>,
     /// It begins as one that reads.
     pub reads: bool,
+    /// The one that asks it for many values at once.
+    pub together: OnceLock<Arc<Shape>>,
     words: HashSet<String>,
     /// Those of the words that stand where a table is named.
     tables: Vec<String>,
@@ -28,6 +30,7 @@ impl Shape {
         Self {
             reads: matches!(words(sql).next(), Some("SELECT" | "WITH")),
             words: words(sql).map(str::to_owned).collect(),
+            together: OnceLock::new(),
             tables,
             types,
             sql: sql.to_owned(),
