@@ -1,28 +1,62 @@
 //! Transactions of who must not block: what would have to be waited for is left to the ways of [`super::transactions`].
 
+use super::ahead::{Asking, Questions};
 use super::sequence::Sequence;
 use super::transactions::require_here;
 use super::{Error, Records, Result, TxView};
 use crate::events::Event;
-use crate::store::{Store as _, Then, Tx};
+use crate::store::{Store as _, StoreError, Then, Tx};
 use std::sync::{RwLockReadGuard, TryLockError};
 
 impl Records {
     /// As [`Records::read_here`], on a thread that must not block. None if something would have to be waited for: the other way is open.
     pub(super) fn read_here_at_once<T>(&self, work: impl Fn(&TxView<'_>) -> Result<T>) -> Option<Result<T>> {
-        let sequence = self.sequence_at_once()?;
         let mut done = None;
-        let read = self.store.read_at_once(&mut |rows| {
-            let view = TxView::new(rows, sequence.index(), sequence.deployment(), &self.key, &self.said);
-            done = match rows.head() {
-                Ok(head) if !sequence.is_behind(&head) => {
-                    Some(require_here(rows, &sequence).and_then(|()| work(&view)))
-                }
-                Ok(_) | Err(_) => None,
-            };
-        })?;
-        read.ok()?;
+        self.store.read_at_once(&mut |rows| done = self.look_at_once(rows, &work))?.ok()?;
         unless_broken(done?)
+    }
+
+    /// The same, with what it will ask: together with others, of a database that has to be waited for.
+    pub(super) async fn read_here_together<T>(
+        &self,
+        asking: Asking<'_>,
+        work: impl Fn(&TxView<'_>) -> Result<T>,
+    ) -> Option<Result<T>> {
+        loop {
+            let (questions, entry) = self.asked_here(asking)?;
+            let reads = self.store.read_together(&|rows| questions.ask(rows))?;
+            drop(questions);
+            let reads = reads.await;
+            let mut done = None;
+            let read = reads.run(&mut |rows| done = self.look_at_once(rows, &work));
+            if read.is_some() || !self.has_moved(entry) {
+                read?.ok()?;
+                return unless_broken(done?);
+            }
+        }
+    }
+
+    /// What is asked of the database that this server has answered with, and the entry by which it is known.
+    fn asked_here<'a>(&self, asking: Asking<'a>) -> Option<(Questions<'a>, u64)> {
+        let sequence = self.sequence_at_once()?;
+        Some((Asking { here: true, ..asking }.questions(&sequence), sequence.entry()))
+    }
+
+    /// The database is known by another entry now, which was not asked: that happens once a second.
+    fn has_moved(&self, entry: u64) -> bool {
+        self.sequence_at_once().is_some_and(|sequence| sequence.entry() != entry)
+    }
+
+    /// None if there are documents of other servers to be read.
+    fn look_at_once<T>(&self, rows: &dyn Tx, work: &impl Fn(&TxView<'_>) -> Result<T>) -> Option<Result<T>> {
+        let sequence = self.sequence_at_once()?;
+        let view = TxView::new(rows, sequence.index(), sequence.deployment(), &self.key, &self.said);
+        match rows.head() {
+            Ok(head) if !sequence.is_behind(&head) => {
+                Some(require_here(rows, &sequence).and_then(|()| work(&view)))
+            }
+            Ok(_) | Err(_) => None,
+        }
     }
 
     pub(super) fn sequence_at_once(&self) -> Option<RwLockReadGuard<'_, Sequence>> {
@@ -38,20 +72,34 @@ impl Records {
     /// nothing was changed, and the other way, which tries alone, is open.
     pub(super) async fn write_here_in_turn<T: Send>(
         &self,
+        asking: Asking<'_>,
         mut work: impl FnMut(&TxView<'_>) -> Result<T> + Send,
     ) -> Option<Result<T>> {
-        let turn = self.store.turn()?.await;
-        let mut worked = None;
-        let durable = turn.run(&mut |rows| {
-            worked = self.work_at_once(rows, &mut work);
-            match &worked {
-                Some((Ok(_), ..)) => Then::Commit,
-                Some((Err(_), ..)) | None => Then::RollBack,
+        let (worked, durable) = loop {
+            let (questions, entry) = self.asked_here(asking)?;
+            let turn = self.store.turn(&|rows| questions.ask(rows))?;
+            drop(questions);
+            let turn = turn.await;
+            let mut worked = None;
+            let durable = turn.run(&mut |rows| {
+                worked = self.work_at_once(rows, &mut work);
+                match &worked {
+                    Some((Ok(_), ..)) => Then::Commit,
+                    Some((Err(_), ..)) | None => Then::RollBack,
+                }
+            });
+            if matches!(durable, Some(Ok(_))) || !self.has_moved(entry) {
+                break (worked, durable?);
             }
-        })?;
+        };
         let (done, events, told) = worked?;
         // A refusal waits as well: it may be for what another changed in the same transaction.
-        durable.ok()?.await.ok()?;
+        match durable.ok()?.await {
+            Ok(()) => {}
+            // Done once more it might be done twice.
+            Err(e @ StoreError::Undecided(_)) => return Some(Err(e.into())),
+            Err(_) => return None,
+        }
         let done = unless_broken(done)?;
         if done.is_ok() {
             self.publish(&events, told);
@@ -86,7 +134,6 @@ mod tests {
     use super::*;
     use crate::domain::{By, Db, audit};
     use crate::keys::ClusterKey;
-    use crate::store::StoreError;
     use crate::store::sqlite::Sqlite;
     use std::sync::Arc;
 
@@ -107,7 +154,8 @@ mod tests {
             };
             tokio::spawn(async move {
                 let again = put.clone();
-                let first = async move { records.write_here_in_turn(put).await.transpose() };
+                let first =
+                    async move { records.write_here_in_turn(Asking::default(), put).await.transpose() };
                 db.run_at_once(first, move |records| records.write_here(again)).await
             })
         };
@@ -134,8 +182,8 @@ mod tests {
         rows.limit_pages(u64::from(pages) + 100).unwrap();
         let text = "x".repeat(60 * 4096);
         let put = |view: &TxView<'_>| audit::append(view, By { actor: "test", now: 1 }, "put", None, &text);
-        let held = records.store.turn().unwrap().await;
-        let mut turns = [(); 2].map(|()| Box::pin(records.write_here_in_turn(put)));
+        let held = records.store.turn(&|_| ()).unwrap().await;
+        let mut turns = [(); 2].map(|()| Box::pin(records.write_here_in_turn(Asking::default(), put)));
         let mut context = std::task::Context::from_waker(std::task::Waker::noop());
         turns.iter_mut().for_each(|turn| assert!(turn.as_mut().poll(&mut context).is_pending()));
         drop(held);

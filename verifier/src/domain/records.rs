@@ -45,6 +45,11 @@ fn begins(view: &TxView<'_>, node: NodeId) -> Result<Beginning> {
     Ok(Beginning { known, registration: why.map_or(Ok(registration), Err) })
 }
 
+/// What a ruling will ask.
+fn asks<'a>(request: &EvidenceRequest<'a>) -> Asking<'a> {
+    Asking { ruling: true, ticket: request.ticket, ..Asking::of(request.node) }
+}
+
 /// Nodes that are looked at together.
 const PAGE: u64 = 500;
 /// Announcements of the same that are heard in a minute, and at once: who can make them up wakes nobody more often.
@@ -319,6 +324,18 @@ impl Records {
         self.read_here_at_once(|view| begins(view, node))
     }
 
+    /// The same together with others. None if it has to be done by [`Records::beginning`].
+    ///
+    /// # Errors
+    /// As there.
+    pub async fn beginning_together(&self, node: NodeId) -> Option<Result<Beginning>> {
+        if self.standing()?.in_trouble {
+            return None;
+        }
+        let asking = Asking { registration: true, ..Asking::of(node) };
+        self.read_here_together(asking, |view| begins(view, node)).await
+    }
+
     /// As [`node::list`].
     ///
     /// # Errors
@@ -461,8 +478,7 @@ impl Records {
         request: &EvidenceRequest<'_>,
         rule: &mut dyn FnMut(&NodeSnapshot) -> Option<Ruling>,
     ) -> Result<Option<Verdict>> {
-        let asking = Asking { ruling: true, ticket: request.ticket, ..Asking::of(request.node) };
-        self.write_here_of(asking, |view| ruling::attest(view, request, rule))
+        self.write_here_of(asks(request), |view| ruling::attest(view, request, rule))
     }
 
     /// Whether [`Records::attest_in_turn`] is worth trying.
@@ -479,7 +495,7 @@ impl Records {
         request: &EvidenceRequest<'_>,
         rule: &mut (dyn FnMut(&NodeSnapshot) -> Option<Ruling> + Send),
     ) -> Option<Result<Option<Verdict>>> {
-        self.write_here_in_turn(|view| ruling::attest(view, request, rule)).await
+        self.write_here_in_turn(asks(request), |view| ruling::attest(view, request, rule)).await
     }
 
     /// As [`evidence::of_node`].

@@ -1,6 +1,9 @@
 //! How long transactions take, and how often they run again: a [`Store`] around another.
 
-use super::{Changes, Durable, Heard, NextTurn, Pool, Result, Standbys, Store, Tells, Then, Turn, Tx};
+use super::{
+    Changes, Durable, Heard, NextRead, NextTurn, Pool, Reads, Result, Standbys, Store, StoreError, Tells,
+    Then, Turn, Tx,
+};
 use prometheus::{HistogramOpts, HistogramVec, IntCounterVec, Opts};
 use std::cell::Cell;
 use std::sync::Arc;
@@ -90,6 +93,20 @@ struct MeasuredTurn {
     transactions: Transactions,
 }
 
+struct MeasuredReads {
+    reads: Box<dyn Reads>,
+    start: Instant,
+    transactions: Transactions,
+}
+
+impl Reads for MeasuredReads {
+    fn run(self: Box<Self>, work: &mut dyn FnMut(&dyn Tx)) -> Option<Result<()>> {
+        let done = self.reads.run(work)?;
+        self.transactions.ended("read", self.start, done.is_err());
+        Some(done)
+    }
+}
+
 impl Turn for MeasuredTurn {
     fn run(self: Box<Self>, work: &mut dyn FnMut(&dyn Tx) -> Then) -> Option<Result<Durable>> {
         let Self { turn, start, transactions } = *self;
@@ -104,6 +121,8 @@ impl Turn for MeasuredTurn {
             let done = durable.await;
             match done {
                 Ok(()) => transactions.ended("write", start, false),
+                // It is not done again.
+                Err(StoreError::Undecided(_)) => transactions.ended("write", start, true),
                 // What another put into it may be why. It is done again without a turn, which counts if it fails.
                 Err(_) => transactions.runs_again("write"),
             }
@@ -155,12 +174,21 @@ impl Store for Measured {
         })
     }
 
+    fn read_together(&self, first: &dyn Fn(&dyn Tx)) -> Option<NextRead> {
+        let (start, next) = (Instant::now(), self.store.read_together(first)?);
+        let transactions = self.transactions.clone();
+        Some(Box::pin(async move {
+            let reads: Box<dyn Reads> = Box::new(MeasuredReads { reads: next.await, start, transactions });
+            reads
+        }))
+    }
+
     fn has_turns(&self) -> bool {
         self.store.has_turns()
     }
 
-    fn turn(&self) -> Option<NextTurn> {
-        let (start, next) = (Instant::now(), self.store.turn()?);
+    fn turn(&self, first: &dyn Fn(&dyn Tx)) -> Option<NextTurn> {
+        let (start, next) = (Instant::now(), self.store.turn(first)?);
         let transactions = self.transactions.clone();
         Some(Box::pin(async move {
             let turn: Box<dyn Turn> = Box::new(MeasuredTurn { turn: next.await, start, transactions });

@@ -140,13 +140,21 @@ pub trait Store: Send + Sync {
         self.write(changes, work)
     }
 
-    /// Whether [`Store::turn`] gives one: not where each write waits for a server.
+    /// As [`Store::read_asking`], of work that asks nothing else than `first` does, for who can't block: those who come at the same time
+    /// ask a server together. None if that can't be known.
+    fn read_together(&self, first: &dyn Fn(&dyn Tx)) -> Option<NextRead> {
+        let _ = first;
+        None
+    }
+
+    /// Whether [`Store::turn`] gives one.
     fn has_turns(&self) -> bool {
         false
     }
 
-    /// The next turn to write rows, for who can't block.
-    fn turn(&self) -> Option<NextTurn> {
+    /// The next turn to write rows, for who can't block. As with [`Store::write_asking`], `first` asks what the work will.
+    fn turn(&self, first: &dyn Fn(&dyn Tx)) -> Option<NextTurn> {
+        let _ = first;
         None
     }
 
@@ -180,12 +188,25 @@ pub type NextTurn = Pin<Box<dyn Future<Output = Box<dyn Turn>> + Send>>;
 /// When a change is durable, or was undone.
 pub type Durable = Pin<Box<dyn Future<Output = Result<()>> + Send>>;
 
-/// A turn to write: nobody else does meanwhile.
+/// Answers to come.
+pub type NextRead = Pin<Box<dyn Future<Output = Box<dyn Reads>> + Send>>;
+
+/// What was asked together with others.
+pub trait Reads: Send {
+    /// As [`Store::read`]. None if there is something else to be asked, or there was no answer.
+    ///
+    /// # Errors
+    /// When the database can't be read.
+    fn run(self: Box<Self>, work: &mut dyn FnMut(&dyn Tx)) -> Option<Result<()>>;
+}
+
+/// A turn to write: nobody else does meanwhile in the same transaction.
 pub trait Turn: Send {
     /// As [`Store::write`] of [`Changes::Rows`], but `work` runs once. None if there is something to wait for: it did not run.
     ///
     /// # Errors
-    /// When the database can't be written: nothing was changed.
+    /// When the database can't be written, or the work asked what can't be asked here: nothing was changed. What it waits for then may
+    /// be [`StoreError::Undecided`].
     fn run(self: Box<Self>, work: &mut dyn FnMut(&dyn Tx) -> Then) -> Option<Result<Durable>>;
 }
 

@@ -95,7 +95,11 @@ async fn begin(
     }
     let Beginning { known, registration } = match app.public_db.records().beginning_at_once(node) {
         Some(found) => found?,
-        None => app.public_db.run(move |records| records.beginning(node)).await?,
+        None => {
+            let records = app.public_db.records().clone();
+            let together = async move { records.beginning_together(node).await.transpose() };
+            app.public_db.run_at_once(together, move |records| records.beginning(node)).await?
+        }
     };
     let Some(known) = known else { return Err(not_enrolled(&app, node, &peer).await) };
     // A revoked node may begin: its evidence is recorded before it is denied.

@@ -1,5 +1,5 @@
-//! Waiting for the database on the thread of a request. What waits is woken by threads of the pool's own: it may be a thread that
-//! runs other async work, too.
+//! Waiting for the database on the thread of a request. What waits is woken by a thread of its own: it may be one that runs
+//! other async work, too.
 
 use crate::store::{Result, StoreError};
 use std::future::Future;
@@ -8,19 +8,19 @@ use std::sync::Arc;
 use std::task::{Context, Poll, Wake, Waker};
 use std::thread::Thread;
 use std::time::Duration;
-use tokio::runtime::{Builder, Runtime};
+use tokio::runtime::{Builder, Handle, Runtime};
 
-/// The threads that speak to the database.
+/// The thread that speaks to the database. With one, what comes at the same time on several connections is a single change of threads.
 pub struct Background(Option<Runtime>);
 
 impl Background {
-    /// Starts them.
+    /// Starts it.
     ///
     /// # Errors
     /// When the operating system gives none.
     pub fn start() -> Result<Self> {
         let runtime =
-            Builder::new_multi_thread().worker_threads(2).thread_name("postgres").enable_all().build();
+            Builder::new_multi_thread().worker_threads(1).thread_name("postgres").enable_all().build();
         runtime
             .map(|runtime| Self(Some(runtime)))
             .map_err(|e| StoreError::Unavailable(format!("threads: {e}")))
@@ -31,6 +31,16 @@ impl Background {
         if let Some(runtime) = &self.0 {
             runtime.spawn(work);
         }
+    }
+
+    /// What has it run something.
+    ///
+    /// # Errors
+    /// When it has ended.
+    pub fn handle(&self) -> Result<Handle> {
+        let runtime =
+            self.0.as_ref().ok_or_else(|| StoreError::Unavailable("our bug: no thread".to_owned()))?;
+        Ok(runtime.handle().clone())
     }
 
     /// Waits; none if it takes longer than that.

@@ -14,6 +14,8 @@
 //! What is sent to the database waits for an answer only where it is needed: what a transaction will ask is asked together with its
 //! beginning, what it changes goes with its next question, and the last of it with the commit.
 //!
+//! Boots that come at the same time share a transaction ([`group`]), and what is read for them ([`reading`]).
+//!
 //! A transaction that the database ends for a conflict, or a connection that breaks before its end, runs again, a few times.
 
 mod address;
@@ -21,14 +23,18 @@ mod announce;
 mod block;
 mod boots;
 mod clients;
+mod commit;
 mod documents;
 mod enrollments;
 mod evidence;
+mod group;
 mod import;
 mod nodes;
 mod notices;
 mod policies;
 mod proposals;
+mod queue;
+mod reading;
 mod registrations;
 mod row;
 mod schema;
@@ -37,17 +43,22 @@ mod shape;
 mod standbys;
 mod statement;
 mod tls;
+mod together;
 mod trail;
 mod tx;
 
 pub use address::{Address, has_password};
 
-use super::{Changes, Heard, Pool, Result, Standbys, Store, StoreError, Tells, Then, Tx};
+use super::{Changes, Heard, NextRead, NextTurn, Pool, Result, Standbys, Store, StoreError, Tells, Then, Tx};
 use block::Background;
-use session::{Failure, Held, PATIENCE, Session, Sessions, ask, discard, failure};
+use commit::{End, commit, undecided};
+use group::Groups;
+use reading::Readings;
+use session::{ANSWER, Failure, Held, PATIENCE, Session, Sessions, ask, discard};
 use shape::Shapes;
-use statement::{Bound, Say, said};
+use statement::Bound;
 use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 use tokio_postgres::error::SqlState;
 use tx::{Begun, PgTx};
@@ -58,18 +69,19 @@ const WRITERS: usize = 16;
 const READERS: usize = 8;
 /// How often a request runs that others are in the way of.
 const RUNS: u32 = 8;
-/// Lets go of what is held, then waits until the log is on the disk, as far as the server's settings want: for the commit of a
-/// transaction that does nothing else.
-const COMMIT_AND_FLUSH: &str = "COMMIT; SELECT pg_logical_emit_message(TRUE, 'halfkey', '')";
+/// How who only reads begins: what is there does not change meanwhile.
+const BEGIN_TO_READ: &str = "BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY";
 /// The oldest server that has all that is said here.
 const OLDEST: i64 = 150_000;
 
 /// A database that any number of servers use.
 pub struct Postgres {
     address: Address,
-    writers: Sessions,
-    readers: Sessions,
-    shapes: Shapes,
+    writers: Arc<Sessions>,
+    readers: Arc<Sessions>,
+    shapes: Arc<Shapes>,
+    groups: Groups,
+    readings: Readings,
     // Dropped last: connections end on its threads.
     background: Background,
 }
@@ -80,12 +92,18 @@ impl Postgres {
     /// # Errors
     /// When it can't be reached, is none that keeps what it commits, or was made by a newer build.
     pub fn open(address: &Address) -> Result<Self> {
+        let background = Background::start()?;
+        let (writers, readers) = (Sessions::new(address, WRITERS)?, Sessions::new(address, READERS)?);
+        let (writers, readers, shapes) = (Arc::new(writers), Arc::new(readers), Arc::<Shapes>::default());
+        let runtime = background.handle()?;
         let opened = Self {
             address: address.clone(),
-            writers: Sessions::new(address, WRITERS)?,
-            readers: Sessions::new(address, READERS)?,
-            shapes: Shapes::default(),
-            background: Background::start()?,
+            groups: Groups::new(writers.clone(), shapes.clone(), begin(Changes::Rows), runtime.clone()),
+            readings: Readings::new(readers.clone(), shapes.clone(), runtime),
+            writers,
+            readers,
+            shapes,
+            background,
         };
         let session = opened.writers.take(&opened.background, Instant::now())?;
         let ready = ask(&opened.background, async {
@@ -103,13 +121,7 @@ impl Postgres {
         first: &dyn Fn(&PgTx<'_>),
         work: &mut dyn FnMut(&PgTx<'_>) -> Then,
     ) -> Result<()> {
-        let held = match changes {
-            Changes::Rows => {
-                format!("SET LOCAL synchronous_commit = off; SELECT {}", Held::Documents.shared())
-            }
-            Changes::Documents => format!("SELECT {}", Held::Documents.exclusive()),
-        };
-        let begin = format!("BEGIN ISOLATION LEVEL READ COMMITTED; {held}");
+        let begin = begin(changes);
         let since = Instant::now();
         for run in 1.. {
             let (session, begun) = self.begin(&self.writers, Some(changes), &begin, since, first)?;
@@ -185,47 +197,20 @@ impl Postgres {
                 return Err(failed);
             }
         };
-        let commit = match changes {
-            Changes::Rows => COMMIT_AND_FLUSH,
-            Changes::Documents => "COMMIT",
-        };
-        let say = unsaid.iter().map(Say::Bound).chain([Say::Text(commit)]).collect();
-        let answers = ask(&self.background, async { Ok(said(&session, say).await) });
-        let answers = match answers {
-            Ok(Ok(answers)) => Ok(answers),
-            Ok(Err(e)) => {
+        let end = self.background.wait(ANSWER, commit(&session, changes, unsaid.iter()));
+        let failed = match end.unwrap_or_else(|| End::Unknown(Failure::late())) {
+            End::Committed => return Ok(()),
+            End::Undone(failed) => {
                 discard(session);
-                return Err(failure(&e));
+                return Err(failed);
             }
-            Err(late) => Err(late),
-        };
-        let failed = match answers
-            .map(|answers| answers.into_iter().zip(0..).find_map(|(answer, at)| Some((answer.err()?, at))))
-        {
-            Ok(None) => return Ok(()),
-            // It said so before it came to the commit, which is none of a transaction that has failed.
-            Ok(Some((e, at))) if at < unsaid.len() && e.as_db_error().is_some() => {
-                discard(session);
-                return Err(failure(&e));
-            }
-            Ok(Some((e, _))) => failure(&e),
-            Err(late) => late,
+            End::Unknown(failed) => failed,
         };
         discard(session);
-        if failed.again && !failed.gone {
-            // Said by the server: it was not.
-            return Err(failed);
-        }
         match trace.map(|trace| self.was_committed(&trace)) {
             Some(Ok(true)) => Ok(()),
             Some(Ok(false)) => Err(Failure { again: true, ..failed }),
-            Some(Err(_)) | None => {
-                let what = format!(
-                    "the connection was lost at the commit, and what became of it is not known: {}",
-                    failed.error
-                );
-                Err(Failure { error: StoreError::Undecided(what), again: false, gone: true })
-            }
+            Some(Err(_)) | None => Err(Failure { error: undecided(&failed), again: false, gone: true }),
         }
     }
 
@@ -288,6 +273,17 @@ impl Trace {
     }
 }
 
+/// How who changes something begins: with what it holds first.
+fn begin(changes: Changes) -> String {
+    let held = match changes {
+        Changes::Rows => {
+            format!("SET LOCAL synchronous_commit = off; SELECT {}", Held::Documents.shared())
+        }
+        Changes::Documents => format!("SELECT {}", Held::Documents.exclusive()),
+    };
+    format!("BEGIN ISOLATION LEVEL READ COMMITTED; {held}")
+}
+
 /// Whether a server is one that keeps what it commits, as text.
 async fn fits(session: &Session) -> std::result::Result<Result<()>, tokio_postgres::Error> {
     let sql = "SELECT current_setting('server_version_num')::BIGINT, current_setting('server_encoding'),
@@ -319,10 +315,9 @@ impl Store for Postgres {
     }
 
     fn read_asking(&self, first: &dyn Fn(&dyn Tx), work: &mut dyn FnMut(&dyn Tx)) -> Result<()> {
-        const BEGIN: &str = "BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY";
         let since = Instant::now();
         for run in 1.. {
-            let (session, begun) = self.begin(&self.readers, None, BEGIN, since, &|tx| first(tx))?;
+            let (session, begun) = self.begin(&self.readers, None, BEGIN_TO_READ, since, &|tx| first(tx))?;
             let tx = PgTx::new(&self.background, &session, &self.shapes, None, begun);
             let done = catch_unwind(AssertUnwindSafe(|| work(&tx)));
             let (failed, _) = tx.over();
@@ -347,6 +342,18 @@ impl Store for Postgres {
         work: &mut dyn FnMut(&dyn Tx) -> Then,
     ) -> Result<()> {
         self.write_rows(changes, &|tx| first(tx), &mut |tx| work(tx))
+    }
+
+    fn read_together(&self, first: &dyn Fn(&dyn Tx)) -> Option<NextRead> {
+        self.readings.read(&|tx| first(tx))
+    }
+
+    fn has_turns(&self) -> bool {
+        true
+    }
+
+    fn turn(&self, first: &dyn Fn(&dyn Tx)) -> Option<NextTurn> {
+        self.groups.turn(&|tx| first(tx))
     }
 
     /// Deleted rows are in the server's files until it tidies them up, and in its log and backups as long as these are kept. C_U is

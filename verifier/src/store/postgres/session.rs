@@ -10,6 +10,7 @@ use deadpool_postgres::{
 };
 use std::future::Future;
 use std::time::{Duration, Instant};
+use tokio::time::timeout;
 use tokio_postgres::error::SqlState;
 
 /// A connection that a transaction has to itself.
@@ -72,6 +73,11 @@ pub struct Failure {
 }
 
 impl Failure {
+    /// Of a request itself: the connection is as good as before.
+    pub fn of(what: String) -> Self {
+        Self { error: StoreError::Unavailable(what), again: false, gone: false }
+    }
+
     /// There was no answer.
     pub fn late() -> Self {
         let what = format!("no answer within {} s", ANSWER.as_secs());
@@ -150,6 +156,11 @@ impl Sessions {
             }
             std::thread::sleep(PAUSE);
         }
+    }
+
+    /// One that was not looked at, if there is one in time.
+    pub async fn get(&self) -> Option<Session> {
+        timeout(ANSWER, self.pool.get()).await.ok()?.ok()
     }
 
     fn one<T>(

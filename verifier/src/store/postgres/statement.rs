@@ -27,7 +27,7 @@ impl Bound {
     /// With these values.
     ///
     /// # Errors
-    /// When a value is of another type than the statement's.
+    /// When a value is of another type than the statement's, or none that a server has.
     pub fn new(shape: Arc<Shape>, values: Values<'_>, counts: bool) -> Result<Self, String> {
         let types = &shape.types;
         if types.len() != values.len() {
@@ -37,11 +37,30 @@ impl Bound {
             let mut bytes = BytesMut::new();
             match value.to_sql_checked(ty, &mut bytes).map_err(|e| format!("our bug: {e}"))? {
                 IsNull::Yes => Ok(Sent(None)),
+                // Found here it is the fault of one request, and not of all that are committed with it.
+                IsNull::No if *ty == Type::TEXT && bytes.contains(&0) => {
+                    Err("expected a text, found a NUL in it".to_owned())
+                }
                 IsNull::No => Ok(Sent(Some(bytes))),
             }
         };
         let values = values.iter().zip(types).map(encode).collect::<Result<_, String>>()?;
         Ok(Self { shape, values, counts })
+    }
+
+    /// Of values that are encoded; it reads.
+    pub fn of(shape: Arc<Shape>, values: Vec<Sent>) -> Self {
+        Self { shape, values, counts: false }
+    }
+
+    /// What it says, without its values.
+    pub fn shape(&self) -> &Arc<Shape> {
+        &self.shape
+    }
+
+    /// Its values.
+    pub fn values(&self) -> &[Sent] {
+        &self.values
     }
 
     /// Whether it is the same question.
@@ -62,7 +81,31 @@ impl Bound {
 
 /// A value, encoded for its type. None is NULL.
 #[derive(PartialEq, Eq)]
-struct Sent(Option<BytesMut>);
+pub struct Sent(Option<BytesMut>);
+
+impl Sent {
+    /// An array of one dimension, of values of this type.
+    pub fn array<'a>(of: &Type, each: impl Iterator<Item = &'a Self> + Clone) -> Self {
+        let length = |len: usize| i32::try_from(len).unwrap_or(i32::MAX).to_be_bytes();
+        let mut bytes = BytesMut::new();
+        bytes.extend_from_slice(&length(1));
+        bytes.extend_from_slice(&i32::from(each.clone().any(|value| value.0.is_none())).to_be_bytes());
+        bytes.extend_from_slice(&of.oid().to_be_bytes());
+        bytes.extend_from_slice(&length(each.clone().count()));
+        // Where it begins.
+        bytes.extend_from_slice(&length(1));
+        for Self(value) in each {
+            match value {
+                Some(value) => {
+                    bytes.extend_from_slice(&length(value.len()));
+                    bytes.extend_from_slice(value);
+                }
+                None => bytes.extend_from_slice(&(-1i32).to_be_bytes()),
+            }
+        }
+        Self(Some(bytes))
+    }
+}
 
 /// [`ToSql`] wants it. What is in a row is nobody's who reads a log.
 impl fmt::Debug for Sent {

@@ -7,6 +7,17 @@ use crate::store::{CountRow, Result, Trail};
 use halfkey_protocol::NodeId;
 use halfkey_protocol::wire::operator::AuditEntry;
 
+/// Where it ends.
+pub const END: &str = "SELECT seq, hash FROM audit ORDER BY seq DESC LIMIT 1";
+
+/// The row of that.
+///
+/// # Errors
+/// When it is damaged.
+pub fn end(row: &Found) -> Result<(u64, Option<[u8; 32]>)> {
+    Ok((row.u64(0)?, hash(row, 1)?))
+}
+
 impl Trail for PgTx<'_> {
     fn hold_trail(&self) -> Result<()> {
         self.hold_trail_once()
@@ -18,13 +29,12 @@ impl Trail for PgTx<'_> {
     }
 
     fn audit_end(&self) -> Result<Option<(u64, Option<[u8; 32]>)>> {
-        const SQL: &str = "SELECT seq, hash FROM audit ORDER BY seq DESC LIMIT 1";
         if let Some(end) = self.trail_end() {
             return Ok(end);
         }
-        let end = self.first(SQL, &[], |row| Ok((row.u64(0)?, hash(row, 1)?)))?;
-        self.ends_trail(end);
-        Ok(end)
+        let found = self.first(END, &[], end)?;
+        self.ends_trail(found);
+        Ok(found)
     }
 
     fn audit_entry(&self, seq: u64) -> Result<Option<(AuditEntry, Option<[u8; 32]>)>> {

@@ -8,15 +8,15 @@ use super::statement::{Answer, Bound, Say, Values, said};
 use crate::store::{Changes, Result, StoreError};
 use halfkey_protocol::NodeId;
 use std::cell::{Cell, RefCell};
-use std::rc::Rc;
+use std::sync::Arc;
 
 /// Changes that are kept back at most.
 const UNSAID: usize = 32;
 
 /// A transaction.
 pub struct PgTx<'a> {
-    background: &'a Background,
-    session: &'a Session,
+    /// None: nothing can be asked, or waited for.
+    line: Option<(&'a Background, &'a Session)>,
     shapes: &'a Shapes,
     /// What it changes; none if it only reads.
     changes: Option<Changes>,
@@ -45,11 +45,23 @@ pub struct PgTx<'a> {
 pub type TrailEnd = Option<(u64, Option<[u8; 32]>)>;
 
 /// Numbers of evidence grow in the order in which that of one node is added: whoever takes one holds its node.
-const NUMBERS: &str =
+pub const NUMBERS: &str =
     "SELECT nextval(pg_get_serial_sequence('evidence', 'id')) FROM generate_series(1, $1::BIGINT)";
 
 /// A question and its answer.
-struct Known(Bound, Rc<[Found]>);
+pub struct Known(pub Arc<Bound>, pub Rows);
+
+/// What a question was answered.
+pub type Rows = Arc<[Found]>;
+
+/// What a request will ask, to be asked together with others.
+pub struct Noted {
+    /// Nodes from which it keeps everybody else.
+    pub held: Vec<NodeId>,
+    pub asked: Vec<Bound>,
+    /// It adds evidence.
+    pub expects_number: bool,
+}
 
 /// How a transaction begins.
 #[derive(Default)]
@@ -57,6 +69,13 @@ pub struct Begun {
     held: Vec<NodeId>,
     known: Vec<Known>,
     number: Option<u64>,
+}
+
+impl Begun {
+    /// Of a request of a group.
+    pub fn new(held: Vec<NodeId>, known: Vec<Known>, number: Option<u64>) -> Self {
+        Self { held, known, number }
+    }
 }
 
 impl<'a> PgTx<'a> {
@@ -68,9 +87,12 @@ impl<'a> PgTx<'a> {
         changes: Option<Changes>,
         begun: Begun,
     ) -> Self {
+        Self { line: Some((background, session)), ..Self::without_line(shapes, changes, begun) }
+    }
+
+    fn without_line(shapes: &'a Shapes, changes: Option<Changes>, begun: Begun) -> Self {
         Self {
-            background,
-            session,
+            line: None,
             shapes,
             changes,
             held: begun.held.into(),
@@ -85,6 +107,25 @@ impl<'a> PgTx<'a> {
             known: begun.known.into(),
             later: RefCell::default(),
         }
+    }
+
+    /// One that is shared with others, and was begun so. Who changes something holds the trail as well, which ends there; all that is
+    /// said is kept until the end of it, and what is not known can't be asked.
+    pub fn shared(shapes: &'a Shapes, changes: Option<Changes>, begun: Begun, end: Option<TrailEnd>) -> Self {
+        let shared = Self::without_line(shapes, changes, begun);
+        shared.holds_trail.set(end.is_some());
+        shared.end.set(end);
+        shared
+    }
+
+    /// What `first` asks. None if some of it was never asked before.
+    pub fn note(shapes: &'a Shapes, changes: Option<Changes>, first: &dyn Fn(&Self)) -> Option<Noted> {
+        let tx = Self::without_line(shapes, changes, Begun::default());
+        tx.notes.set(true);
+        first(&tx);
+        let Self { held, expects_number, failed, noted, .. } = tx;
+        let (held, expects_number) = (held.into_inner(), expects_number.get());
+        failed.into_inner().is_none().then(|| Noted { held, asked: noted.into_inner(), expects_number })
     }
 
     /// Begins it so, and asks what `first` asks, which is told of nothing: all in one. Nothing is changed before it is sure that it
@@ -105,7 +146,8 @@ impl<'a> PgTx<'a> {
         let each = [Say::Text(sql)].into_iter().chain(each).collect();
         let mut answers = self.say(each)?.split_off(1 + holds.len());
         let number = number.and_then(|_| numbers_of(answers.pop()?).ok()?.pop());
-        let known = noted.into_iter().zip(answers).map(|(asked, answer)| Known(asked, rows_of(answer)));
+        let known =
+            noted.into_iter().zip(answers).map(|(asked, answer)| Known(Arc::new(asked), rows_of(answer)));
         Ok(Begun { known: known.collect(), held: self.held.into_inner(), number })
     }
 
@@ -120,8 +162,7 @@ impl<'a> PgTx<'a> {
         if self.changes != Some(Changes::Rows) || self.held.borrow().contains(&node) {
             return Ok(false);
         }
-        let [high, ..] = node.0.as_chunks::<8>().0 else { return Ok(false) };
-        self.hold_by("SELECT pg_advisory_xact_lock($1)", &[&i64::from_be_bytes(*high)])?;
+        self.hold_by("SELECT pg_advisory_xact_lock($1)", &[&key(node)])?;
         self.held.borrow_mut().push(node);
         Ok(true)
     }
@@ -159,7 +200,10 @@ impl<'a> PgTx<'a> {
             return Ok(number);
         }
         let numbers = numbers_of(self.asked(&self.bind(NUMBERS, &[&1i64], false)?)?)?;
-        numbers.last().copied().ok_or_else(|| StoreError::Unavailable("a sequence that gave no number".to_owned()))
+        numbers
+            .last()
+            .copied()
+            .ok_or_else(|| StoreError::Unavailable("a sequence that gave no number".to_owned()))
     }
 
     fn hold_once(&self, what: Held, holds: &Cell<bool>) -> Result<()> {
@@ -172,6 +216,9 @@ impl<'a> PgTx<'a> {
 
     /// It is held before anything that is asked from here on. What was asked before may have been changed meanwhile.
     fn hold_by(&self, sql: &str, values: Values<'_>) -> Result<()> {
+        if self.line.is_none() && !self.notes.get() {
+            return Err(self.fail(not_now()));
+        }
         let held = self.bind(sql, values, false)?;
         self.known.borrow_mut().clear();
         self.keep_back(held)
@@ -198,7 +245,7 @@ impl<'a> PgTx<'a> {
     }
 
     /// Every row.
-    pub fn rows(&self, sql: &str, values: Values<'_>) -> Result<Rc<[Found]>> {
+    pub fn rows(&self, sql: &str, values: Values<'_>) -> Result<Rows> {
         let asked = self.bind(sql, values, false)?;
         if !asked.reads() {
             self.forget(&asked);
@@ -207,7 +254,7 @@ impl<'a> PgTx<'a> {
             if !noted.iter().any(|noted| noted.asks_as(&asked)) {
                 noted.push(asked);
             }
-            return Ok(Rc::from([]));
+            return Ok(Rows::from([]));
         } else if let Some(Known(_, rows)) = self.known.borrow().iter().find(|known| known.0.asks_as(&asked))
         {
             return Ok(rows.clone());
@@ -240,7 +287,7 @@ impl<'a> PgTx<'a> {
     }
 
     fn keep_back(&self, what: Bound) -> Result<()> {
-        if self.later.borrow().len() < UNSAID || self.notes.get() {
+        if self.later.borrow().len() < UNSAID || self.line.is_none() {
             self.later.borrow_mut().push(what);
             return Ok(());
         }
@@ -254,6 +301,9 @@ impl<'a> PgTx<'a> {
 
     /// The answer to this, after what was to be said before.
     fn asked(&self, what: &Bound) -> Result<Answer> {
+        if self.line.is_none() {
+            return Err(self.fail(not_now()));
+        }
         let later = self.later.take();
         let each = later.iter().chain([what]).map(Say::Bound).collect();
         let answers = self.say(each).map_err(|failed| self.fail(failed))?;
@@ -261,7 +311,8 @@ impl<'a> PgTx<'a> {
     }
 
     fn say(&self, each: Vec<Say<'_>>) -> std::result::Result<Vec<Answer>, Failure> {
-        ask(self.background, async { said(self.session, each).await?.into_iter().collect() })
+        let (background, session) = self.line.ok_or_else(not_now)?;
+        ask(background, async { said(session, each).await?.into_iter().collect() })
     }
 
     fn bind(&self, sql: &str, values: Values<'_>, counts: bool) -> Result<Bound> {
@@ -271,11 +322,12 @@ impl<'a> PgTx<'a> {
         let shape = match self.shapes.known(sql) {
             Some(shape) => shape,
             None => {
-                let statement = ask(self.background, self.session.prepare_cached(sql));
+                let (background, session) = self.line.ok_or_else(|| self.fail(not_now()))?;
+                let statement = ask(background, session.prepare_cached(sql));
                 self.shapes.learn(sql, statement.map_err(|failed| self.fail(failed))?.params())
             }
         };
-        Bound::new(shape, values, counts).map_err(StoreError::Unavailable)
+        Bound::new(shape, values, counts).map_err(|what| self.fail(Failure::of(what)))
     }
 
     fn fail(&self, failed: Failure) -> StoreError {
@@ -285,13 +337,25 @@ impl<'a> PgTx<'a> {
     }
 }
 
-fn rows_of(answer: Answer) -> Rc<[Found]> {
+/// Those that a question was answered.
+pub fn rows_of(answer: Answer) -> Rows {
     match answer {
         Answer::Rows(rows) => rows.into_iter().map(Found).collect(),
-        Answer::Count(_) => Rc::from([]),
+        Answer::Count(_) => Rows::from([]),
     }
 }
 
 fn numbers_of(answer: Answer) -> Result<Vec<u64>> {
     rows_of(answer).iter().map(|row| row.u64(0)).collect()
+}
+
+/// What a node is held by.
+pub fn key(node: NodeId) -> i64 {
+    let [high, ..] = node.0.as_chunks::<8>().0 else { return 0 };
+    i64::from_be_bytes(*high)
+}
+
+/// For a request that may not wait.
+fn not_now() -> Failure {
+    Failure::of("something that has to be asked alone".to_owned())
 }

@@ -111,7 +111,7 @@ impl Store for Sqlite {
         true
     }
 
-    fn turn(&self) -> Option<NextTurn> {
+    fn turn(&self, _: &dyn Fn(&dyn Tx)) -> Option<NextTurn> {
         Some(Box::pin(self.writer.turn()))
     }
 
