@@ -13,20 +13,20 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 /// Nothing is cut.
-const CALM: u8 = 0;
+pub const CALM: u8 = 0;
 /// The next commit does not come.
-const BEFORE: u8 = 1;
+pub const BEFORE: u8 = 1;
 /// The answer to the next commit does not come.
-const AFTER: u8 = 2;
+pub const AFTER: u8 = 2;
 /// That one has come.
 const CUT: u8 = 3;
 /// Nothing comes.
 const FROZEN: u8 = 4;
 
 /// What is between client and server.
-struct Between {
+pub struct Between {
     /// What is cut.
-    when: Arc<AtomicU8>,
+    pub when: Arc<AtomicU8>,
     /// Told when a commit does not come.
     cut: Receiver<()>,
     /// While it is locked, nobody is told that a connection has ended.
@@ -34,7 +34,7 @@ struct Between {
 }
 
 /// Between client and server, in a folder with a socket like the server's.
-fn between(folder: &Path, server: &Path) -> Between {
+pub fn between(folder: &Path, server: &Path) -> Between {
     const NAME: &str = ".s.PGSQL.5432";
     let listener = UnixListener::bind(folder.join(NAME)).unwrap();
     let (when, server) = (Arc::new(AtomicU8::new(CALM)), server.join(NAME));

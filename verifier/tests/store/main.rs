@@ -4,6 +4,7 @@
 
 mod cut;
 mod documents;
+mod groups;
 mod nodes;
 mod notices;
 mod postgres;

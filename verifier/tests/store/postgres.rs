@@ -25,7 +25,7 @@ fn write(store: &dyn Store, changes: Changes, mut work: impl FnMut(&dyn Tx)) {
 }
 
 /// As the domain does it: each entry names the hash of the one before.
-fn audit(tx: &dyn Tx, detail: &str) {
+pub fn audit(tx: &dyn Tx, detail: &str) {
     tx.hold_trail().unwrap();
     let (last, hash) = tx.audit_end().unwrap().unwrap_or_default();
     let entry = AuditEntry {
