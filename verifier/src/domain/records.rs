@@ -12,7 +12,6 @@ use super::propose::{ProposalRequest, ProposalRuling, Rule};
 use super::registration::{NewRegistration, Registration, Saved};
 use super::review::Reviewer;
 use super::ruling::EvidenceRequest;
-use super::sequence::Sequence;
 use super::{
     By, Error, Records, Result, TxView, audit, boot, client, enrollment, evidence, legible, node, policy,
     proposal, propose, registration, retention, revocation, ruling,
@@ -109,18 +108,18 @@ impl Records {
     pub fn note_size(&self) -> Result<()> {
         let told = self.told.load(Ordering::SeqCst);
         let (mut events, mut end) = (Vec::new(), Ok(None));
-        // By a transaction that writes: what is written down has to be on the disk.
-        self.store.write(Changes::Rows, &mut |rows| {
-            // No document is committed in between.
-            let mut sequence = self.sequence_mut();
+        let questions = Asking { here: true, ..Asking::default() }.questions(&self.sequence());
+        // By a transaction that writes: what is written down has to be on the disk. No document is committed beside it.
+        self.store.write_asking(Changes::Rows, &|rows| questions.ask(rows), &mut |rows| {
             events.clear();
-            end = match sequence.in_trouble() {
+            let in_trouble = self.sequence().in_trouble();
+            end = match in_trouble {
                 true => Ok(None),
-                false => self.look_at_trail(rows, &mut sequence, told, &mut events).map(Some),
+                false => self.look_at_trail(rows, told, &mut events).map(Some),
             };
             // Most seconds there is nothing new, and the disk is left alone.
             match &end {
-                Ok(Some(end)) if sequence.is_noted(end) => Then::RollBack,
+                Ok(Some(end)) if self.sequence().is_noted(end) => Then::RollBack,
                 Ok(_) | Err(_) => Then::Commit,
             }
         })?;
@@ -130,15 +129,10 @@ impl Records {
         self.sequence_mut().grown(&end)
     }
 
-    /// Where the trail ends, and what happened by it since the entry `told`.
-    fn look_at_trail(
-        &self,
-        rows: &dyn Tx,
-        sequence: &mut Sequence,
-        told: u64,
-        events: &mut Vec<Event>,
-    ) -> Result<Place> {
-        events.extend(sequence.catch_up(rows, &self.key)?);
+    /// Where the trail ends, and what happened by it since the entry `told`. Boots that must not wait look at the sequence meanwhile.
+    fn look_at_trail(&self, rows: &dyn Tx, told: u64, events: &mut Vec<Event>) -> Result<Place> {
+        events.extend(self.catch_up(rows)?);
+        let sequence = self.sequence();
         let trail = audit::trail(rows, sequence.entry())?;
         if told != 0 && trail.end.number > told {
             events.extend(audit::news(rows, told)?);

@@ -269,7 +269,7 @@ impl Records {
     }
 
     /// Reads what other servers appended, before anything is judged by it. None of them appends more until `rows` are done with.
-    fn catch_up(&self, rows: &dyn Tx) -> Result<Vec<Event>> {
+    pub(super) fn catch_up(&self, rows: &dyn Tx) -> Result<Vec<Event>> {
         if !self.sequence().is_behind(&rows.head()?) {
             return Ok(Vec::new());
         }
