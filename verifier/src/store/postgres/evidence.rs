@@ -28,14 +28,16 @@ impl Evidence for PgTx<'_> {
         let logs = [&row.event_log, &row.systemd_log, &row.ima_log];
         let sums = logs.map(|log| log.as_ref().map(|log| digest(&SHA256, log).as_ref().to_vec()));
         if sums.iter().any(Option::is_some) {
-            let kept = self.logs_of(node_id)?;
+            let mut kept = self.logs_of(node_id)?;
             for (log, sum) in logs.into_iter().zip(&sums) {
                 if let (Some(log), Some(sum)) = (log, sum)
-                    && !kept.contains(sum)
+                    && !kept.iter().any(|(kept, _)| kept == sum)
                 {
                     self.keep_log(node_id, log, sum)?;
+                    kept.push((sum.clone(), log.len() as u64));
                 }
             }
+            self.has_logs(node_id, kept.iter().fold(0, |all, (_, bytes)| all.saturating_add(*bytes)));
         }
         let [event_log, systemd_log, ima_log] = &sums;
         let id = self.number()?;
@@ -155,14 +157,19 @@ impl Evidence for PgTx<'_> {
                 (SELECT FROM evidence WHERE node_id = $1 AND NOT (authentic = $2 AND outcome = $3)
                  AND (event_log_id = logs.id OR systemd_log_id = logs.id OR ima_log_id = logs.id))";
         self.hold(node)?;
+        // Nor need the server be asked, nearly always.
+        if self.logs_at_most(&node.to_string()).is_some_and(|all| all <= bytes) {
+            return Ok(());
+        }
         self.change_later(SQL, &[&node.to_string(), &authentic, &outcome, &bound(bytes)])
     }
 }
 
 impl PgTx<'_> {
-    /// SHA-256 of each log that is kept of a node.
-    fn logs_of(&self, node: &str) -> Result<Vec<Vec<u8>>> {
-        self.all("SELECT sha256 FROM logs WHERE node_id = $1", &[&node], |row| row.get(0))
+    /// SHA-256 and length of each log that is kept of a node.
+    fn logs_of(&self, node: &str) -> Result<Vec<(Vec<u8>, u64)>> {
+        const SQL: &str = "SELECT sha256, bytes FROM logs WHERE node_id = $1";
+        self.all(SQL, &[&node], |row| Ok((row.get(0)?, row.u64(1)?)))
     }
 
     /// Keeps a log of a node once, before the evidence that came with it.

@@ -30,6 +30,8 @@ pub struct PgTx<'a> {
     expects_number: Cell<bool>,
     /// What that was answered, if it is not used yet.
     number: Cell<Option<u64>>,
+    /// A node, and how many bytes of logs are kept of it at most.
+    logs: RefCell<Option<(String, u64)>>,
     /// The first error. The transaction is over then, whatever is done.
     failed: RefCell<Option<Failure>>,
     /// Nothing is answered yet: what is asked is kept, to be asked together.
@@ -101,6 +103,7 @@ impl<'a> PgTx<'a> {
             end: Cell::new(None),
             expects_number: Cell::new(false),
             number: Cell::new(begun.number),
+            logs: RefCell::default(),
             failed: RefCell::default(),
             notes: Cell::new(false),
             noted: RefCell::default(),
@@ -204,6 +207,16 @@ impl<'a> PgTx<'a> {
             .last()
             .copied()
             .ok_or_else(|| StoreError::Unavailable("a sequence that gave no number".to_owned()))
+    }
+
+    /// So many bytes of logs are kept of this node, with those that come now.
+    pub fn has_logs(&self, node: &str, bytes: u64) {
+        *self.logs.borrow_mut() = Some((node.to_owned(), bytes));
+    }
+
+    /// As many at most, if that is known.
+    pub fn logs_at_most(&self, node: &str) -> Option<u64> {
+        self.logs.borrow().as_ref().filter(|(of, _)| of == node).map(|(_, bytes)| *bytes)
     }
 
     fn hold_once(&self, what: Held, holds: &Cell<bool>) -> Result<()> {
