@@ -4,6 +4,7 @@ mod curve;
 mod discrete;
 mod evidence;
 mod hostile;
+mod ima;
 mod initramfs;
 mod limit;
 mod run;
@@ -27,6 +28,13 @@ fn main() -> ExitCode {
 }
 
 fn bench() -> Result<()> {
+    // Needs nothing but this program.
+    if std::env::args().nth(1).is_some_and(|part| part == "ima") {
+        let figures = ima::measure()?;
+        ima::print(&figures);
+        println!("{:#}", serde_json::Value::Object(ima::json(&figures)));
+        return Ok(());
+    }
     let paths = Paths::find()?;
     paths.programs.check()?;
     let dist = paths.tree.join("dist");
@@ -53,6 +61,7 @@ fn bench() -> Result<()> {
     eprintln!("checking evidence ...");
     let rates = evidence::measure()?;
     let (hostile, hostile_time) = hostile::measure()?;
+    let lists = ima::measure()?;
     let images = initramfs::measure(work.path(), &paths)?;
     let parts = limit::measure(&rates)?;
     let figures = service::measure(service::LARGEST)?;
@@ -82,6 +91,8 @@ fn bench() -> Result<()> {
     let hostile_ms = (hostile_time.as_secs_f64() * 1000.0).round();
     println!("worst hostile event log of 16 MiB ({hostile}): {hostile_ms} ms");
     println!();
+    ima::print(&lists);
+    println!();
     print_service(&figures, &parts);
 
     let ms = |cost: run::Cost| discrete::ms(cost.median);
@@ -109,6 +120,7 @@ fn bench() -> Result<()> {
     });
     if let Some(rows) = json.as_object_mut() {
         rows.extend(service::json(&figures, parts.per_second()));
+        rows.extend(ima::json(&lists));
     }
     std::fs::write(dist.join("bench.json"), format!("{json:#}\n"))?;
     println!("\nwritten to dist/bench.json");
