@@ -4,12 +4,14 @@
 //! checked; from then on it is known which document of each scope is the newest. A row that goes by another one is damage.
 
 use super::model::Stage;
+use super::words::Words;
 use halfkey_evidence::signed_document;
 use halfkey_protocol::NodeId;
 use halfkey_protocol::document::{Deployment, Kind, Opened, Place, Scope};
 use halfkey_protocol::identity::fingerprint;
 use halfkey_protocol::wire::operator::Held;
 use halfkey_protocol::wire::{self, SignedDocument};
+use std::collections::hash_map::Entry;
 use std::collections::{HashMap, HashSet};
 
 /// The sequence, without its documents.
@@ -29,10 +31,10 @@ pub struct Index {
     enrolled: HashMap<NodeId, Signed>,
     /// The enrollment of a node that was proved last.
     proved: HashMap<NodeId, Proved>,
-    /// Nodes whose newest entry is a revocation, and why.
-    revoked: HashMap<NodeId, String>,
+    /// Nodes whose newest entry is a revocation, by whom and why.
+    revoked: HashMap<NodeId, Words>,
     /// Nodes that are held, by whom and why.
-    held: HashMap<NodeId, Held>,
+    held: HashMap<NodeId, Words>,
     /// Enrollments up to this document that were not proved are used up: a restored database was accepted then.
     accepted: u64,
 }
@@ -124,16 +126,15 @@ impl Index {
     pub fn push(&mut self, opened: &Opened) {
         let number = opened.place.number;
         self.hashes.push(opened.place.sha256);
-        let (by, because) = opened.body.split_once(": ").unwrap_or(("", &opened.body));
         match (&opened.scope, opened.kind) {
             (Scope::Revocation(node), Kind::Revocation) => {
-                self.revoked.insert(*node, because.to_owned());
+                say(&mut self.revoked, *node, word(&opened.body));
             }
             (Scope::Revocation(node), _) => {
                 self.revoked.remove(node);
             }
             (Scope::Hold(node), Kind::Hold) => {
-                self.held.insert(*node, Held { by: by.to_owned(), because: because.to_owned() });
+                say(&mut self.held, *node, word(&opened.body));
             }
             (Scope::Hold(node), _) => {
                 self.held.remove(node);
@@ -177,7 +178,7 @@ impl Index {
 
     /// Why, if it is.
     pub fn revoked(&self, node: NodeId) -> Option<&str> {
-        self.revoked.get(&node).map(String::as_str)
+        self.revoked.get(&node).map(|words| words.newest().because.as_str())
     }
 
     /// The same of a hold.
@@ -187,7 +188,22 @@ impl Index {
 
     /// Who holds it and why, if it is.
     pub fn held(&self, node: NodeId) -> Option<&Held> {
-        self.held.get(&node)
+        self.held.get(&node).map(Words::newest)
+    }
+
+    /// What operators have said in this scope since the node is revoked, or held; none if it is not.
+    pub fn said(&self, scope: &Scope) -> Option<&Words> {
+        match scope {
+            Scope::Revocation(node) => self.revoked.get(node),
+            Scope::Hold(node) => self.held.get(node),
+            Scope::Node(_)
+            | Scope::Group(_)
+            | Scope::Additions(_)
+            | Scope::Membership(_)
+            | Scope::Enrollment(_)
+            | Scope::Proof(_)
+            | Scope::Approval(_) => None,
+        }
     }
 
     /// A restored database was accepted when it ended there: what was open then is used up.
@@ -383,6 +399,19 @@ impl Index {
     pub fn has(&self, place: &Place) -> bool {
         let index = usize::try_from(place.number).ok().and_then(|number| number.checked_sub(1));
         index.and_then(|index| self.hashes.get(index)) == Some(&place.sha256)
+    }
+}
+
+/// Who and why, as the body of an entry says it.
+pub fn word(body: &str) -> Held {
+    let (by, because) = body.split_once(": ").unwrap_or(("", body));
+    Held { by: by.to_owned(), because: because.to_owned() }
+}
+
+fn say(standing: &mut HashMap<NodeId, Words>, node: NodeId, word: Held) {
+    match standing.entry(node) {
+        Entry::Occupied(words) => words.into_mut().push(word),
+        Entry::Vacant(none) => drop(none.insert(Words::first(word))),
     }
 }
 

@@ -8,7 +8,7 @@
 //! | [`model`] | what rows are read into: a node, its enrollments, boots, what governs it, proposals |
 //! | [`index`], [`sequence`], [`state_file`], [`opening`] | which documents there are, and whether the database is the one that was answered with |
 //! | [`document`], [`audit`] | what is only ever appended to |
-//! | [`node`], [`enrollment`], [`revocation`] | nodes: which keys, and whether anything goes out |
+//! | [`node`], [`enrollment`], [`revocation`], `words` | nodes: which keys, and whether anything goes out |
 //! | [`ruling`], [`evidence`], [`boot`], `released` | rulings on evidence, the record of it, boots that wait for an operator, the last that was released |
 //! | [`policy`], [`governing`], [`propose`], [`proposal`], [`review`] | what governs a node, what it proposes, and both looked at again |
 //! | [`registration`], `room`, [`client`] | the registrar's records, and room among them; certificates |
@@ -50,6 +50,7 @@ pub mod sequence;
 pub mod state_file;
 pub mod transactions;
 pub mod view;
+mod words;
 
 pub use crate::store::{RegistrationLine, StoreError, Which};
 pub use audit::By;

@@ -415,9 +415,13 @@ impl Records {
     /// As [`revocation::revoke`].
     ///
     /// # Errors
-    /// `NotFound`, `RolledBack`.
+    /// `NotFound`, `Conflict`, `RolledBack`.
     pub fn revoke(&self, node: NodeId, label: Option<&str>, because: &str, by: By<'_>) -> Result<()> {
-        self.write_document(|view| Ok(((), Some(revocation::revoke(view, node, label, because, by)?))))
+        // As for `prove`: who says again what stands keeps nobody from writing.
+        if self.read_here(Asking::default(), |view| revocation::revoked_by(view, node, because, by))? {
+            return Ok(());
+        }
+        self.write_document(|view| Ok(((), revocation::revoke(view, node, label, because, by)?)))
     }
 
     /// As [`revocation::restore`].
@@ -434,9 +438,12 @@ impl Records {
     /// As [`revocation::hold`].
     ///
     /// # Errors
-    /// `NotEnrolled`, `RolledBack`.
+    /// `NotEnrolled`, `Conflict`, `RolledBack`.
     pub fn hold(&self, node: NodeId, because: &str, by: By<'_>) -> Result<()> {
-        self.write_document(|view| Ok(((), Some(revocation::hold(view, node, because, by)?))))
+        if self.read_here(Asking::default(), |view| revocation::held_by(view, node, because, by))? {
+            return Ok(());
+        }
+        self.write_document(|view| Ok(((), revocation::hold(view, node, because, by)?)))
     }
 
     /// As [`revocation::release`].
