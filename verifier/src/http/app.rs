@@ -8,7 +8,7 @@ use crate::current::Current;
 use crate::domain::{Db, Error, Records};
 use crate::events::{Announcement, Event};
 use crate::keys::{self, ClusterKey, ReleaseKey};
-use crate::limit::{Pool, Rate, SourceRate};
+use crate::limit::{Pool, Rate, SourceRate, Turns};
 use crate::long_poll::LongPolls;
 use crate::metrics::Metrics;
 use crate::policies::Library;
@@ -65,6 +65,8 @@ pub struct Verifier {
     pub release: ReleaseKey,
     /// Policies, ready to judge.
     pub library: Arc<Library>,
+    /// Turns of operators at the sequence.
+    pub turns: Arc<Turns>,
     /// Nodes whose evidence is about to come.
     pub begun: BegunNodes,
     /// Here or elsewhere.
@@ -276,6 +278,7 @@ impl Verifier {
             cluster,
             release: ReleaseKey::load(state)?,
             library: Arc::default(),
+            turns: Arc::default(),
             begun: BegunNodes::default(),
             registrar,
             ca,

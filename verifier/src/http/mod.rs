@@ -3,7 +3,7 @@
 //! | module | what |
 //! | --- | --- |
 //! | [`app`], [`begun`] | what handlers need, and the nodes that are about to send evidence |
-//! | [`auth`], [`body`], [`parameters`] | who asks, and what |
+//! | [`auth`], [`body`], [`parameters`], [`in_turn`] | who asks, and what, and when it is their turn |
 //! | [`refusal`] | what was not served: status and reason |
 //! | [`described`], [`openapi`] | what routes take and give, as a document |
 //! | [`observe`], [`trace`] | what is counted of each request, and its name in the log; who watches the server |
@@ -14,6 +14,7 @@ pub mod auth;
 pub mod begun;
 pub mod body;
 pub mod described;
+pub mod in_turn;
 pub mod observe;
 pub mod openapi;
 pub mod parameters;

@@ -8,6 +8,7 @@ mod ranking;
 mod rate;
 mod room;
 mod source;
+mod turns;
 
 pub use connections::{ConnectionTable, PeerClass, Permit, Proved, Slot, Work};
 pub use memory::{Full, Pool, Share};
@@ -16,3 +17,4 @@ pub use ranking::Ranking;
 pub use rate::{Counted, Counts, Rate, SourceRate};
 pub use room::Room;
 pub use source::{Holder, Source, first_to_go};
+pub use turns::{Busy, Turn, Turns};

@@ -10,6 +10,7 @@ use crate::http::app::{App, Verifier};
 use crate::http::auth::{Caller, authenticate};
 use crate::http::body::Json;
 use crate::http::described::{Asker, Routes};
+use crate::http::in_turn::{Adds, in_turn};
 use crate::http::parameters::{InPath, node_id, parameters, plain_text};
 use crate::http::refusal::{Answer, Refusal};
 use crate::policies::apply::{self, require_here};
@@ -112,7 +113,8 @@ async fn enroll(
     let document = check_enrollment(verifier, node, &registered, &request, app.clock.now())?;
     verifier.registrar.keep(node).await?;
     let clock = app.clock.clone();
-    let stored = app.db.run(move |records| {
+    let by = caller.clone();
+    let stored = in_turn(&app, &caller, Adds::Signed, move |records| {
         let new = NewEnrollment {
             node,
             id: &document.id,
@@ -123,7 +125,7 @@ async fn enroll(
             c_v: &request.c_v,
             c_u: &request.c_u,
         };
-        records.enroll(&new, By { actor: &caller.0, now: clock.now() })
+        records.enroll(&new, By { actor: &by.0, now: clock.now() })
     });
     stored.await?;
     info!(%node, "enrolled, waiting for the node's proof");
@@ -180,8 +182,9 @@ async fn revoke(
         Err(refusal) => return Err(refusal),
     };
     let clock = app.clock.clone();
-    let revoked = app.db.run(move |records| {
-        records.revoke(node, label.as_deref(), &because, By { actor: &caller.0, now: clock.now() })
+    let by = caller.clone();
+    let revoked = in_turn(&app, &caller, Adds::Entry, move |records| {
+        records.revoke(node, label.as_deref(), &because, By { actor: &by.0, now: clock.now() })
     });
     revoked.await?;
     info!(%node, "revoked");
@@ -220,9 +223,11 @@ async fn hold(
     let because = message.value.because;
     plain_text("a reason", &because, 512)?;
     let clock = app.clock.clone();
-    app.db
-        .run(move |records| records.hold(node, &because, By { actor: &caller.0, now: clock.now() }))
-        .await?;
+    let by = caller.clone();
+    let held = in_turn(&app, &caller, Adds::Entry, move |records| {
+        records.hold(node, &because, By { actor: &by.0, now: clock.now() })
+    });
+    held.await?;
     info!(%node, "held");
     decided(&app, node).await
 }
@@ -253,9 +258,10 @@ async fn give(
     // The ticket of a boot is one as well.
     plain_text("a reason", &opened.body, 512)?;
     let clock = app.clock.clone();
-    let decided_on = app.db.run(move |records| {
+    let by = caller.clone();
+    let decided_on = in_turn(app, &caller, Adds::Signed, move |records| {
         let document = NewDocument { opened: &opened, signed: &signed };
-        decision(records, node, document, By { actor: &caller.0, now: clock.now() })
+        decision(records, node, document, By { actor: &by.0, now: clock.now() })
     });
     decided_on.await?;
     info!(%node, "{done}");

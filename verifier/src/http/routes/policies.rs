@@ -6,6 +6,7 @@ use crate::http::app::App;
 use crate::http::auth::Caller;
 use crate::http::body::Json;
 use crate::http::described::{Asker, Routes};
+use crate::http::in_turn::{Adds, in_turn};
 use crate::http::parameters::{InPath, node_id, parameters, plain_text};
 use crate::http::refusal::{Answer, Refusal};
 use crate::policies::apply;
@@ -78,9 +79,10 @@ async fn apply_policy(
     let verifier = app.verifier()?;
     let (library, deployment, clock) = (verifier.library.clone(), verifier.deployment, app.clock.clone());
     let scope = read_scope(&scope)?;
+    let actor = caller.clone();
     let work = move |records: &Records| {
         let signed = &message.value;
-        let by = By { actor: &caller.0, now: clock.now() };
+        let by = By { actor: &actor.0, now: clock.now() };
         let opened = match apply::check(&scope, signed, deployment, by.now) {
             Ok(opened) => opened,
             Err(rejection) => return Ok(Err(rejection)),
@@ -92,7 +94,7 @@ async fn apply_policy(
         info!(scope = %name, version, nodes = nodes.len(), withdrawn = opened.name().is_empty(), "policy applied");
         Ok(Ok((records.policy(&name, Some(version))?, name)))
     };
-    let (record, scope) = app.db.run(work).await??;
+    let (record, scope) = in_turn(&app, &caller, Adds::Signed, work).await??;
     record.map(axum::Json).ok_or_else(|| Refusal::new(Reason::Unavailable, format!("policy {scope} is gone")))
 }
 
@@ -152,12 +154,13 @@ async fn set_group(
     // A node that only registered can be in a group already, and keeps its suggested label. Whatever is wrong with its record keeps
     // nobody from taking it out again.
     let label = label_of(&app, node).await?;
+    let actor = caller.clone();
     let work = move |records: &Records| {
-        let by = By { actor: &caller.0, now: clock.now() };
+        let by = By { actor: &actor.0, now: clock.now() };
         let document = NewDocument { opened: &opened.envelope, signed: &signed };
         records.set_group(node, &label, document, &*library, by)
     };
-    app.db.run(work).await?;
+    in_turn(&app, &caller, Adds::Signed, work).await?;
     info!(%node, "group set");
     decided(&app, node).await
 }
