@@ -132,10 +132,25 @@ fn unless_broken<T>(done: Result<T>) -> Option<Result<T>> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::domain::{By, Db, audit};
+    use crate::domain::{Db, audit};
     use crate::keys::ClusterKey;
     use crate::store::sqlite::Sqlite;
+    use halfkey_protocol::wire::operator::AuditEntry;
     use std::sync::Arc;
+
+    /// As no server writes one, to fill a disk.
+    fn long_entry(view: &TxView<'_>, text: &str) -> Result<()> {
+        let before = audit::end(view.rows)?;
+        let entry = AuditEntry {
+            seq: before.number + 1,
+            at: 1,
+            actor: "test".to_owned(),
+            action: "put".to_owned(),
+            node_id: None,
+            detail: text.to_owned(),
+        };
+        Ok(view.rows.insert_audit(&entry, &audit::chained(&before.sha256, &entry))?)
+    }
 
     /// The disk is full for one of those that share a transaction: it says so, and the others are committed.
     #[tokio::test(flavor = "multi_thread", worker_threads = 3)]
@@ -148,10 +163,7 @@ mod tests {
         let put = |number: usize| {
             let (db, records) = (db.clone(), records.clone());
             let text = if number == 0 { "x".repeat(1 << 20) } else { "web".to_owned() };
-            let put = move |view: &TxView<'_>| {
-                let by = By { actor: "test", now: 1 };
-                audit::append(view, by, "put", None, &text)
-            };
+            let put = move |view: &TxView<'_>| long_entry(view, &text);
             tokio::spawn(async move {
                 let again = put.clone();
                 let first =
@@ -181,7 +193,7 @@ mod tests {
         let pages: u32 = database.query_row("PRAGMA page_count", [], |row| row.get(0)).unwrap();
         rows.limit_pages(u64::from(pages) + 100).unwrap();
         let text = "x".repeat(60 * 4096);
-        let put = |view: &TxView<'_>| audit::append(view, By { actor: "test", now: 1 }, "put", None, &text);
+        let put = |view: &TxView<'_>| long_entry(view, &text);
         let held = records.store.turn(&|_| ()).unwrap().await;
         let mut turns = [(); 2].map(|()| Box::pin(records.write_here_in_turn(Asking::default(), put)));
         let mut context = std::task::Context::from_waker(std::task::Waker::noop());

@@ -20,7 +20,10 @@ pub struct By<'a> {
     pub now: u64,
 }
 
-/// Appends an entry, in the transaction of what it tells about.
+/// Longest detail of an entry, in bytes. It is for people; the whole of what a machine said is with the evidence.
+const DETAIL: usize = 1 << 10;
+
+/// Appends an entry, in the transaction of what it tells about. Of a detail that is too long it has the beginning.
 ///
 /// # Errors
 /// When the database can't be written.
@@ -33,11 +36,24 @@ pub fn append(view: &TxView<'_>, by: By<'_>, action: &str, node: Option<NodeId>,
         actor: by.actor.to_owned(),
         action: action.to_owned(),
         node_id: node.map(|node| node.to_string()),
-        detail: detail.to_owned(),
+        detail: shortened("", detail, ""),
     };
     view.rows.insert_audit(&entry, &chained(&before.sha256, &entry))?;
     view.emit(Event::Audited(entry.seq));
     Ok(())
+}
+
+/// A detail: a text that can be long, and what an entry has to have before and after it.
+pub fn shortened(before: &str, text: &str, after: &str) -> String {
+    const REST: &str = " ...";
+    let room = DETAIL.saturating_sub(before.len() + after.len());
+    match text.len() <= room {
+        true => format!("{before}{text}{after}"),
+        false => {
+            let cut = text.floor_char_boundary(room.saturating_sub(REST.len()));
+            format!("{before}{}{REST}{after}", &text[..cut])
+        }
+    }
 }
 
 /// SHA-256 over the hash of the entry before, and each field with its length.
@@ -60,6 +76,33 @@ pub fn chained(before: &[u8; 32], entry: &AuditEntry) -> [u8; 32] {
     let mut hash = [0; 32];
     hash.copy_from_slice(context.finish().as_ref());
     hash
+}
+
+/// Entries of one kind about one node in an hour, from which on what says the same once more is counted.
+pub const OFTEN: usize = 20;
+/// Newest entries of a node that are looked at for these.
+const RECENT: u64 = 64;
+
+/// Appends what a machine brought about that proved which it is. The trail keeps all that it has, and such a machine can ask each second:
+/// beyond [`OFTEN`] in an hour only the first with this `outcome`, which has to be a part of `detail`, is an entry; the others are
+/// counted, as in [`count`].
+///
+/// # Errors
+/// When the database can't be written.
+pub fn append_seldom(
+    view: &TxView<'_>,
+    by: By<'_>,
+    action: &str,
+    node: NodeId,
+    outcome: &str,
+    detail: &str,
+) -> Result<()> {
+    let mut recent = view.rows.audit_entries(None, Some(node), RECENT)?;
+    recent.retain(|entry| entry.action == action && entry.at / 3600 == by.now / 3600);
+    if recent.len() < OFTEN || !recent.iter().any(|entry| entry.detail.contains(outcome)) {
+        return append(view, by, action, Some(node), detail);
+    }
+    count(view, by, action, &node.to_string(), Some(node), detail)
 }
 
 /// Sources that are told apart in one hour.

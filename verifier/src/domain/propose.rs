@@ -81,9 +81,10 @@ pub fn propose(
         (Ok(decision), Some(proposal)) => (decision, proposal),
         (Ok(_), None) => return Err(Error::unavailable("our bug: a ruling on no proposal")),
         (Err(rejection), _) => {
-            let detail = format!("refused {}: {rejection}", rejection.reason.code());
+            let refused = format!("refused {}: ", rejection.reason.code());
+            let detail = format!("{refused}{rejection}");
             match ruling.counters.is_some() {
-                true => audit::append(view, by, "propose", Some(request.node), &detail)?,
+                true => audit::append_seldom(view, by, "propose", request.node, &refused, &detail)?,
                 // Anybody can send it in a node's name, or send again what the node sent.
                 false => {
                     let source = request.node.to_string();
@@ -132,14 +133,9 @@ pub fn propose(
     let id = view.rows.put_proposal(&row)?;
     row.id = id;
     proposal::tag(view, &row)?;
-    let detail = format!(
-        "proposal {id} {:?} from evidence {}: {}: {}",
-        proposal.name,
-        ruling.from_evidence,
-        state.as_str(),
-        decision.message()
-    );
-    audit::append(view, by, "propose", Some(request.node), &detail)?;
+    let from = format!(" from evidence {}: {}: ", ruling.from_evidence, state.as_str());
+    let detail = format!("proposal {id} {:?}{from}{}", proposal.name, decision.message());
+    audit::append_seldom(view, by, "propose", request.node, &from, &detail)?;
     let newly = snapshot.known.is_none_or(|known| known.record.state != state);
     if newly && matches!(state, ProposalState::Accepted | ProposalState::Trusted) {
         let by = By { actor: "verifier", now: request.now };

@@ -94,14 +94,19 @@ pub fn attest(
     let outcome = ruling.decided.outcome();
     retention::trim_evidence(view, request.node, ruling.quoted.is_some(), outcome, request.keep)?;
     let code = verdict.code.as_deref().map(|code| format!(" {code}")).unwrap_or_default();
-    let detail = format!(
-        "{}: {}{code}: {} (evidence {id})",
-        request.evidence.purpose, verdict.outcome, verdict.message
-    );
-    match ruling.quoted.is_some() {
-        true => audit::append(view, by, "verdict", Some(request.node), &detail)?,
+    let outcome_said = format!("{}: {}{code}: ", request.evidence.purpose, verdict.outcome);
+    let detail = audit::shortened(&outcome_said, &verdict.message, &format!(" (evidence {id})"));
+    match (ruling.quoted.is_some(), &ruling.decided) {
+        (true, Decided::Released { .. } | Decided::Enrolled(_)) => {
+            audit::append(view, by, "verdict", Some(request.node), &detail)?;
+        }
+        (true, Decided::Pending { .. } | Decided::Denied { .. }) => {
+            audit::append_seldom(view, by, "verdict", request.node, &outcome_said, &detail)?;
+        }
         // Anybody can send it in a node's name.
-        false => audit::count(view, by, "verdict", &request.node.to_string(), Some(request.node), &detail)?,
+        (false, _) => {
+            audit::count(view, by, "verdict", &request.node.to_string(), Some(request.node), &detail)?;
+        }
     }
     match again {
         Some(Again::Twin(twin)) => {
@@ -254,7 +259,8 @@ mod tests {
     use crate::appraisal::{Decided, Quoted, Ruling};
     use crate::domain::retention;
     use crate::domain::{
-        By, Counters, Error, EvidenceRequest, NewDocument, NewEnrollment, NewPending, Records,
+        By, Counters, Error, EvidenceRequest, NewDocument, NewEnrollment, NewPending, PolicySource,
+        ProposalRequest, ProposalRuling, ProposalSnapshot, Records,
     };
     use crate::keys::ClusterKey;
     use crate::store::memory::Memory;
@@ -346,6 +352,10 @@ mod tests {
     }
 
     fn attest(records: &Records, outcome: Outcome, log: usize) -> u64 {
+        attest_at(records, 1, outcome, Rejection::new(Reason::PolicyMismatch, "test"), log)
+    }
+
+    fn attest_at(records: &Records, now: u64, outcome: Outcome, because: Rejection, log: usize) -> u64 {
         let some = || Bytes(vec![1; 32]);
         let evidence = Evidence {
             version: 1,
@@ -365,7 +375,6 @@ mod tests {
             command_line: None,
             agent: "test".into(),
         };
-        let because = Rejection::new(Reason::PolicyMismatch, "test");
         let waiting = NewPending { ticket: "t".into(), approvable: false, expires: 0 };
         let decided = match outcome {
             Outcome::Pending => Decided::Pending { because, waiting },
@@ -380,7 +389,7 @@ mod tests {
             decided: decided.clone(),
         };
         let request =
-            EvidenceRequest { node: NODE, now: 1, ticket: None, evidence: &evidence, keep: 20, trace: None };
+            EvidenceRequest { node: NODE, now, ticket: None, evidence: &evidence, keep: 20, trace: None };
         records.attest(&request, &mut |_| ruling()).unwrap().evidence_id.unwrap()
     }
 
@@ -398,6 +407,59 @@ mod tests {
         let with_logs = denied[10..].iter().filter(|id| log(**id).is_some()).count();
         assert_eq!(with_logs as u64, retention::DENIED_LOGS >> 20);
         assert!(log(denied[29]).is_some(), "the newest");
+    }
+
+    fn propose(records: &Records, now: u64, because: &Rejection) {
+        let request = ProposalRequest { node: NODE, now, sha256: [1; 32], proposal: None };
+        let mut rule = |_: &ProposalSnapshot, _: &dyn PolicySource| {
+            Ok(ProposalRuling {
+                enrollment_id: "first".into(),
+                counters: Some(Counters { reset: 1, restart: 1, clock: now }),
+                decision: Err(because.clone()),
+                from_evidence: 0,
+                base_boot: None,
+            })
+        };
+        records.propose(&request, &mut rule).unwrap();
+    }
+
+    /// Whoever has one TPM that is enrolled, revoked or not, has a quote for each second.
+    #[test]
+    fn a_node_that_is_denied_all_the_time_does_not_fill_the_trail() {
+        let (_, records) = records();
+        let before = records.audit(None, None, 1).unwrap().pop().unwrap().seq;
+        let trail = |action: &str| {
+            let entries = records.audit(Some(before), None, 10_000).unwrap();
+            entries.into_iter().filter(|entry| entry.action == action).collect::<Vec<_>>()
+        };
+        let hour = 500_000 * 3600;
+        let long = |reason| Rejection::new(reason, "é".repeat(10_000));
+        for second in 0..600 {
+            let outcome = if second % 2 == 0 { Outcome::Denied } else { Outcome::Pending };
+            attest_at(&records, hour + second, outcome, long(Reason::PolicyMismatch), 1);
+            propose(&records, hour + second, &long(Reason::ProposalMalformed));
+        }
+        // The first that is counted is an entry as well.
+        assert_eq!(
+            (trail("verdict").len(), trail("propose").len()),
+            (super::audit::OFTEN + 1, super::audit::OFTEN + 1)
+        );
+        let last = attest_at(&records, hour + 600, Outcome::Denied, long(Reason::Revoked), 1);
+        propose(&records, hour + 600, &long(Reason::Revoked));
+        for action in ["verdict", "propose"] {
+            let of_hour = trail(action);
+            assert_eq!(of_hour.len(), super::audit::OFTEN + 2, "another reason is news");
+            assert!(of_hour.iter().all(|entry| entry.detail.len() <= 1 << 10), "{of_hour:?}");
+        }
+        let said = trail("verdict").pop().unwrap().detail;
+        assert!(
+            said.starts_with("boot: denied revoked: ") && said.ends_with(&format!("... (evidence {last})"))
+        );
+        attest_at(&records, hour + 3600, Outcome::Denied, long(Reason::PolicyMismatch), 1);
+        assert_eq!(trail("verdict").len(), super::audit::OFTEN + 3, "another hour");
+        records.expire(0, hour + 2 * 3600).unwrap();
+        let counted = trail("verdict").pop().unwrap().detail;
+        assert!(counted.starts_with("579 more in the hour from "), "{counted}");
     }
 
     /// The node has fetched and proved it.
