@@ -77,6 +77,37 @@ async fn only_json_is_read_and_nothing_is_decompressed() {
     }
 }
 
+/// A list of empty values takes eight times as much memory as its text, before anybody says that it is too long.
+#[tokio::test]
+async fn a_body_of_a_million_values_is_not_read() {
+    let server = Server::start();
+    let peak = || {
+        let status = std::fs::read_to_string(format!("/proc/{}/status", server.pid())).unwrap();
+        let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:")).unwrap();
+        line.trim().trim_end_matches(" kB").parse::<usize>().unwrap() << 10
+    };
+    let before = peak();
+    for (path, list) in [("finish", "pcrs"), ("propose", "pcrs"), ("begin", "enrollments")] {
+        let evidence =
+            format!("{{\"{list}\":[{}\"\"]}}", "\"\",".repeat(halfkey_protocol::MAX_BODY / 3 - 100));
+        let body = match path {
+            "finish" => evidence,
+            "propose" => format!("{{\"evidence\":{evidence}}}"),
+            _ => format!("{{\"{list}\":[{}\"\"]}}", "\"\",".repeat(20_000)),
+        };
+        let head = format!(
+            "POST /v1/{path} HTTP/1.1\r\nhost: x\r\nconnection: close\r\ncontent-type: application/json\r\ncontent-length: {}\r\n\r\n",
+            body.len()
+        );
+        let answer = exchange(&server, &[head.as_bytes(), body.as_bytes()].concat()).await;
+        let problem: Problem = serde_json::from_str(answer.split_once("\r\n\r\n").unwrap().1).unwrap();
+        assert_eq!((status(&answer), problem.code.as_str()), (Some(400), "malformed"), "{problem:?}");
+        assert!(problem.message.contains("expected at most 1024 values"), "{problem:?}");
+    }
+    let more = peak() - before;
+    assert!(more < 5 * halfkey_protocol::MAX_BODY, "{more} bytes");
+}
+
 /// Nothing of HTTP or TLS, or more than there may be of it.
 #[tokio::test]
 async fn what_is_no_http_or_no_tls_ends_its_connection() {

@@ -26,6 +26,10 @@ const MAX_DISCARDED: usize = 2 * halfkey_protocol::MAX_BODY;
 /// Bytes of a body that are not charged: what most requests have.
 const FREE_BODY: usize = 8 << 10;
 
+/// Most values in a body: fields and items of lists. Nothing that is asked here has a twentieth of it, and what is in base64 is one. A
+/// value can take eight times as much memory as its text, which nobody has accounted for.
+const MAX_VALUES: usize = 1024;
+
 /// What a body grows by, in bytes.
 const STEP: usize = 32 << 10;
 
@@ -97,9 +101,23 @@ impl<T: DeserializeOwned, const MAX: usize> FromRequest<Arc<App>> for Json<T, MA
         }
         share.complete();
         let work = peer.work();
+        require_few_values(&bytes)?;
         let value = serde_json::from_slice(&bytes).map_err(|e| Refusal::new(Reason::Malformed, e))?;
         Ok(Self { value, _share: share, _work: work })
     }
+}
+
+/// There is a comma between any two, and base64 has none.
+fn require_few_values(body: &[u8]) -> Result<(), Refusal> {
+    // By parts that a byte can count, which a processor does many at a time.
+    let of_part =
+        |part: &[u8]| part.iter().fold(0_u8, |count, byte| count.wrapping_add(u8::from(*byte == b',')));
+    let commas: usize = body.chunks(usize::from(u8::MAX)).map(|part| usize::from(of_part(part))).sum();
+    if commas < MAX_VALUES {
+        return Ok(());
+    }
+    let what = format!("expected at most {MAX_VALUES} values, found {commas} commas");
+    Err(Refusal::new(Reason::Malformed, what))
 }
 
 /// What is not said to be JSON is not read as such: a browser sends other types for any page, with the operator's certificate. Nothing
