@@ -178,6 +178,13 @@ pub fn verify(evidence: &BoundedEvidence<'_>, enrolled: &Enrolled) -> Result<Ver
     quote::verify(&QuoteContext { ak: &enrolled.ak, qualifying_data, bank: enrolled.bank }, sent)
 }
 
+/// Evidence whose quote is genuine, and of which nothing else was looked at. Made by [`QuotedEvidence::of`] only, so that quote and logs
+/// are of the same message.
+pub struct QuotedEvidence<'e, 'a> {
+    evidence: &'e BoundedEvidence<'a>,
+    quote: VerifiedQuote,
+}
+
 /// Evidence of a boot whose quote is genuine, with what came of its logs and of a policy. Made by [`appraise`] only, so that quote, logs
 /// and result are of the same evidence.
 #[derive(Clone, Debug)]
@@ -197,23 +204,51 @@ pub fn appraise<'a>(
     enrolled: &Enrolled,
     policy: Option<&Policy>,
 ) -> Result<Appraisal<'a>, Rejection> {
-    let quote = verify(evidence, enrolled)?;
-    match quote.committed().purpose {
-        Purpose::Boot => {}
-        // Nothing is decided for these by what was booted.
-        purpose @ (Purpose::Enroll | Purpose::Runtime | Purpose::Propose) => {
-            let what = format!("expected purpose boot, found {}", purpose.as_str());
-            return Err(Rejection::new(Reason::Malformed, what));
-        }
+    QuotedEvidence::of(evidence, enrolled)?.appraise(policy)
+}
+
+impl<'e, 'a> QuotedEvidence<'e, 'a> {
+    /// Checks the quote. Whoever serves many looks at the logs only of those whom it serves.
+    ///
+    /// # Errors
+    /// Those of [`quote::verify`].
+    pub fn of(evidence: &'e BoundedEvidence<'a>, enrolled: &Enrolled) -> Result<Self, Rejection> {
+        Ok(Self { evidence, quote: verify(evidence, enrolled)? })
     }
-    let log = evidence.log(&quote).map(|log| log.map(Box::new));
-    let result = match (&log, policy) {
-        (Ok(Some(log)), Some(policy)) => Some(evaluate(policy, log, &evidence.claims())),
-        // Without a log there is nothing that a policy could allow.
-        (Ok(None), Some(_)) => Some(Evaluation { boot: None, findings: vec![no_log("none")] }),
-        (Ok(_), None) | (Err(_), _) => None,
-    };
-    Ok(Appraisal { quote, log, result })
+
+    /// What the TPM signed.
+    pub fn quote(&self) -> &VerifiedQuote {
+        &self.quote
+    }
+
+    /// As [`appraise`], with the quote that was checked.
+    ///
+    /// # Errors
+    /// `Malformed`.
+    pub fn appraise(self, policy: Option<&Policy>) -> Result<Appraisal<'a>, Rejection> {
+        let Self { evidence, quote } = self;
+        match quote.committed().purpose {
+            Purpose::Boot => {}
+            // Nothing is decided for these by what was booted.
+            purpose @ (Purpose::Enroll | Purpose::Runtime | Purpose::Propose) => {
+                let what = format!("expected purpose boot, found {}", purpose.as_str());
+                return Err(Rejection::new(Reason::Malformed, what));
+            }
+        }
+        let log = evidence.log(&quote).map(|log| log.map(Box::new));
+        let result = match (&log, policy) {
+            (Ok(Some(log)), Some(policy)) => Some(evaluate(policy, log, &evidence.claims())),
+            // Without a log there is nothing that a policy could allow.
+            (Ok(None), Some(_)) => Some(Evaluation { boot: None, findings: vec![no_log("none")] }),
+            (Ok(_), None) | (Err(_), _) => None,
+        };
+        Ok(Appraisal { quote, log, result })
+    }
+
+    /// The quote alone, for what no log is needed for.
+    pub fn into_quote(self) -> VerifiedQuote {
+        self.quote
+    }
 }
 
 /// Tries a policy on a log that nobody vouches for. Nothing may be released for what it says.

@@ -4,7 +4,7 @@
 mod common;
 
 use common::fleet::{SoftNode, tenant};
-use common::node::said;
+use common::node::{enrolled, said};
 use common::{Server, command, connect, exchange, get, output, path, post, refused, until};
 use halfkey_protocol::Reason;
 use halfkey_protocol::wire::Problem;
@@ -106,6 +106,23 @@ async fn a_body_of_a_million_values_is_not_read() {
     }
     let more = peak() - before;
     assert!(more < 5 * halfkey_protocol::MAX_BODY, "{more} bytes");
+}
+
+/// What costs most is done for nobody who has no more evidence in this minute.
+#[tokio::test]
+async fn evidence_beyond_the_rate_of_its_node_is_not_appraised() {
+    let server = Server::with_settings("evidence_per_minute = 1\n");
+    let node = enrolled(&server).await;
+    node.allow(&server.operator()).await;
+    let mut answered = 1;
+    for _ in 0..5 {
+        match node.attest(&server.anybody(), "boot").await {
+            Ok(_) => answered += 1,
+            Err(problem) => assert_eq!(problem.code, "rate_limited", "{problem:?}"),
+        }
+    }
+    assert!(answered < 6, "a minute has passed");
+    assert_eq!(server.log().matches("evidence is appraised").count(), answered);
 }
 
 /// Nothing of HTTP or TLS, or more than there may be of it.

@@ -1,7 +1,8 @@
 //! What a piece of evidence is worth.
 //!
-//! Two steps. [`CheckedEvidence::of`] checks what depends on nothing but the
-//! message, the enrollment and the policy; it is pure and runs outside any transaction.
+//! Three steps. [`AuthenticatedEvidence::of`] checks nonce and quote, which costs little: whose it is has to be known before it can be too
+//! much. [`AuthenticatedEvidence::appraise`] reads the logs and judges them by the policy. Both depend on nothing but the
+//! message, the enrollment and the policy; they are pure and run outside any transaction.
 //! [`CheckedEvidence::rule`] goes by what the database says in the transaction that
 //! records the ruling: nothing can come between looking and recording.
 //!
@@ -28,7 +29,7 @@ use crate::domain::{Decision, Enrollment, NewPending, Node, NodeSnapshot};
 use crate::keys::{ClusterKey, ReleaseKey};
 use crate::policies::Governed;
 use halfkey_evidence::Rejection;
-use halfkey_evidence::appraise::{self, Appraisal, BoundedEvidence, appraise};
+use halfkey_evidence::appraise::{Appraisal, BoundedEvidence, QuotedEvidence};
 use halfkey_evidence::eventlog::ProvenLog;
 use halfkey_evidence::policy::{Finding, Matched, Origin, is_booted};
 use halfkey_evidence::quote::VerifiedQuote;
@@ -44,6 +45,14 @@ pub struct Lifetimes {
     pub nonce: u64,
     /// A boot that no operator decided on.
     pub pending: u64,
+}
+
+/// Evidence with the outcome of the checks of nonce and quote.
+pub struct AuthenticatedEvidence<'a> {
+    quoted: Result<QuotedEvidence<'a, 'a>, Rejection>,
+    enrollment_id: String,
+    document: Place,
+    now: u64,
 }
 
 /// Evidence with the outcome of every check that needs no database.
@@ -79,6 +88,56 @@ impl Asks<'_> {
     }
 }
 
+impl<'a> AuthenticatedEvidence<'a> {
+    /// Checks whether it is of the TPM of an enrollment, and for this exchange; `lifetime` of the nonce in seconds.
+    pub fn of(
+        evidence: &'a BoundedEvidence<'a>,
+        enrollment: &Enrollment,
+        cluster: &ClusterKey,
+        lifetime: u64,
+        now: u64,
+    ) -> Self {
+        let check = || {
+            check_nonce(evidence, enrollment, cluster, lifetime, now)?;
+            let keys = enrolled::keys(evidence.purpose, enrollment)?;
+            QuotedEvidence::of(evidence, &keys)
+        };
+        Self { quoted: check(), enrollment_id: enrollment.id.clone(), document: enrollment.document, now }
+    }
+
+    /// Whether the quote is by the node's AK and for this exchange.
+    pub fn authentic(&self) -> bool {
+        self.quoted.is_ok()
+    }
+
+    /// Judges what it has of a boot by a policy; `pending`: how long one lives that no operator decided on, in seconds.
+    pub fn appraise(self, governed: &'a Governed, pending: u64) -> CheckedEvidence<'a> {
+        let checked = self.quoted.and_then(|quoted| {
+            let asks = match quoted.quote().committed().purpose {
+                Purpose::Boot => {
+                    let policy = governed.rules.as_ref().ok().map(|rules| rules.effective.policy());
+                    Asks::Boot(Box::new(quoted.appraise(policy)?))
+                }
+                Purpose::Enroll => Asks::Enroll(Box::new(quoted.into_quote())),
+                // Nothing is released to these, whatever brought them here.
+                purpose @ (Purpose::Runtime | Purpose::Propose) => {
+                    let what = format!("expected purpose boot or enroll, found {}", purpose.as_str());
+                    return Err(Rejection::new(Reason::Malformed, what));
+                }
+            };
+            Ok(Checked { ticket: BootTicket::of(asks.quote()), asks })
+        });
+        CheckedEvidence {
+            checked,
+            enrollment_id: self.enrollment_id,
+            document: self.document,
+            governed,
+            expires: self.now.saturating_add(pending),
+            now: self.now,
+        }
+    }
+}
+
 impl<'a> CheckedEvidence<'a> {
     /// Checks evidence against an enrollment and a policy.
     pub fn of(
@@ -89,34 +148,8 @@ impl<'a> CheckedEvidence<'a> {
         lifetimes: Lifetimes,
         now: u64,
     ) -> Self {
-        let check = || {
-            check_nonce(evidence, enrollment, cluster, lifetimes.nonce, now)?;
-            let keys = enrolled::keys(evidence.purpose, enrollment)?;
-            let asks = match evidence.purpose {
-                Purpose::Boot => {
-                    let policy = governed.rules.as_ref().ok().map(|rules| rules.effective.policy());
-                    Asks::Boot(Box::new(appraise(evidence, &keys, policy)?))
-                }
-                Purpose::Enroll => Asks::Enroll(Box::new(appraise::verify(evidence, &keys)?)),
-                // Nothing is released to these, whatever brought them here.
-                Purpose::Runtime | Purpose::Propose => {
-                    appraise::verify(evidence, &keys)?;
-                    let what =
-                        format!("expected purpose boot or enroll, found {}", evidence.purpose.as_str());
-                    return Err(Rejection::new(Reason::Malformed, what));
-                }
-            };
-            Ok(Checked { ticket: BootTicket::of(asks.quote()), asks })
-        };
-        let checked = check();
-        Self {
-            checked,
-            enrollment_id: enrollment.id.clone(),
-            document: enrollment.document,
-            governed,
-            expires: now.saturating_add(lifetimes.pending),
-            now,
-        }
+        AuthenticatedEvidence::of(evidence, enrollment, cluster, lifetimes.nonce, now)
+            .appraise(governed, lifetimes.pending)
     }
 
     /// Whether the quote is by the node's AK and for this exchange.

@@ -2,7 +2,7 @@
 //! read again.
 
 use super::node::log_state;
-use crate::appraisal::{self, CheckedEvidence, Lifetimes};
+use crate::appraisal::{self, AuthenticatedEvidence};
 use crate::domain::{
     self, Error, EvidenceRequest, Node, NodeSnapshot, PolicySource, Records, StoredProposal,
 };
@@ -20,7 +20,7 @@ use halfkey_protocol::{MAX_BODY, NodeId};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Instant;
-use tracing::info;
+use tracing::{debug, info};
 
 /// Evidence that is within bounds, and all that ruling on it needs. Checking, recording and telling go on when the node hangs up, and the
 /// memory of the body stays accounted.
@@ -168,14 +168,17 @@ impl Finish {
             (Err(_), Read::AtBegin) => return Ok(None),
             (Err(e), Read::Now) => return Err(e),
         };
-        let lifetimes = Lifetimes { nonce: config.lifetimes.nonce, pending: config.lifetimes.pending };
-        let checked = CheckedEvidence::of(evidence, enrollment, &governed, &verifier.cluster, lifetimes, now);
-        if read == Read::AtBegin && !checked.authentic() {
+        let lifetimes = &config.lifetimes;
+        let sender = AuthenticatedEvidence::of(evidence, enrollment, &verifier.cluster, lifetimes.nonce, now);
+        if read == Read::AtBegin && !sender.authentic() {
             return Ok(None);
         }
+        // Before its logs are read: who asks too often is not worth that.
         if !self.admitted.swap(true, Ordering::Relaxed) {
-            verifier.admit(*node, checked.authentic(), peer)?;
+            verifier.admit(*node, sender.authentic(), peer)?;
         }
+        debug!(%node, authentic = sender.authentic(), "evidence is appraised");
+        let checked = sender.appraise(&governed, lifetimes.pending);
         let request = EvidenceRequest {
             node: *node,
             now,
