@@ -1,4 +1,4 @@
-//! SysRq kills every process but the first, at the console and on serial lines. From the opening of the volumes to
+//! SysRq kills every process but the first, and shows what is in registers, at the console and on serial lines. From the attestation to
 //! switch-root it must not: what checks the root, or closes the volumes before a shell, would be among them.
 
 use crate::error::{Error, Result};

@@ -9,7 +9,7 @@ use super::flow::{Failure, Step, Walk, WayOut};
 use super::route::{self, Route};
 use super::state::{self, Opened, State, expected_mapping_uuid};
 use super::target::{self, Target};
-use super::teardown;
+use super::{sysrq, teardown};
 use crate::deadline::Deadline;
 use crate::error::{Error, Kind, Result};
 use crate::exchange::rules::{Came, ROUNDS};
@@ -236,6 +236,10 @@ impl Unlock {
         self.walk.enter(Step::CheckHalf)?;
         self.check_half(&mut keys, token)?;
         self.walk.enter(Step::Attest)?;
+        // From here on there is a key to be seen: SysRq shows registers, and kills who would wipe it.
+        if console::in_initramfs() && !self.options.dry_run {
+            sysrq::switch_off()?;
+        }
         let (release, key) = self.release(token, &config, connection, &mut keys)?;
         self.walk.enter(Step::CheckSeals)?;
         for target in &targets {
