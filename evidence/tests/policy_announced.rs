@@ -338,8 +338,10 @@ fn the_line_of_an_announced_boot_is_the_announced_one() {
             assert!(shown.iter().any(|finding| finding.what == "command line"), "{name}: {shown:?}");
             let found = learned(&known, boot.assured(), &[announced]).expect_err(name);
             assert!(found.len() == 1 && found[0].what == "command line", "{name}: {found:?}");
-            assert_eq!(found[0].rule, "unknown event");
+            assert_eq!(found[0].rule, "announced line");
             let word = Assured { trust_unknown_events: true, ..boot.assured() };
+            assert!(learned(&known, word, &[with(None)]).is_err(), "another word");
+            let word = Assured { trust_command_line: true, ..boot.assured() };
             let more = learned(&known, word, &[with(None)]).expect(name);
             assert!(more.contains(option), "{name}: {more}");
         }

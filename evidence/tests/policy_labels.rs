@@ -15,8 +15,12 @@ use halfkey_protocol::tpm::bank::PcrBank;
 use halfkey_protocol::tpm::kdf::Hash;
 use halfkey_protocol::wire::{Proposal, ProposedImage, ProposedLoader};
 
-const WORD: Assured =
-    Assured { kernel_measures_initrd: false, trust_returned_images: false, trust_unknown_events: true };
+const WORD: Assured = Assured {
+    kernel_measures_initrd: false,
+    trust_returned_images: false,
+    trust_unknown_events: true,
+    trust_command_line: true,
+};
 
 type Learned = Result<String, Vec<Finding>>;
 

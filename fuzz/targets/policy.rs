@@ -38,8 +38,12 @@ libfuzzer_sys::fuzz_target!(|bytes: &[u8]| {
         assert_eq!(verdict.accepted(), verdict.boot.is_some());
         // Again, from the memory of the first time.
         assert_eq!(evaluate(policy, &explained, &claims), verdict);
-        let assured =
-            Assured { kernel_measures_initrd: true, trust_returned_images: true, trust_unknown_events: true };
+        let assured = Assured {
+            kernel_measures_initrd: true,
+            trust_returned_images: true,
+            trust_unknown_events: true,
+            trust_command_line: true,
+        };
         if let Ok(learned) = learn(&explained, &claims, assured, "fuzz", &[&text]) {
             let learned = Policy::parse(&learned).expect("what is learned is a policy");
             assert!(evaluate(&learned, &explained, &claims).accepted());

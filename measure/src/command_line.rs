@@ -21,7 +21,7 @@ const UNIT: &str = "it starts a program or mounts a file system that is in no me
 
 /// What no command line of any policy may have, and why. `*` stands for anything at the end of a word, or at its beginning for
 /// anything before the end of a name.
-const FORBIDDEN: [(&str, &str); 53] = [
+const FORBIDDEN: [(&str, &str); 52] = [
     ("rdinit=*", "it starts another program in place of the initrd's init, before anything of halfkey"),
     ("init=*", "it starts another program in place of the system's init"),
     ("rd.cmdline*", "dracut would ask for more options at the console, which nobody measures"),
@@ -81,7 +81,6 @@ const FORBIDDEN: [(&str, &str); 53] = [
     ("root=dhcp", NETWORK),
     ("root=dhcp6", NETWORK),
     ("noinitrd", "the kernel would not start its initrd"),
-    ("cc:*", CLOUD_INIT),
     ("cloud-config-url=*", CLOUD_INIT),
     ("url=*", CLOUD_INIT),
     ("efivar_ssdt*", "the kernel would run ACPI code of an EFI variable, which nobody measures"),
@@ -220,10 +219,14 @@ fn unreadable(line: &str) -> Option<String> {
         return Some("printable ASCII and spaces".to_owned());
     }
     let (kernel, initrds, _) = parts(line);
-    // What is left out of the comparison must not take its neighbours along.
-    let escapes = |token: &str| token.contains(['"', '\'']) || token.ends_with('\\');
-    if kernel.is_some_and(escapes) || initrds.split(' ').any(escapes) {
-        return Some("names of files without quotes".to_owned());
+    // What is left out of the comparison must not take its neighbours along, or tell anybody anything.
+    let in_name = |c: char| c.is_ascii_alphanumeric() || "/\\._-+~(),@^=".contains(c);
+    let hides = |token: &str| {
+        let (_, name) = token.split_once('=').unwrap_or_default();
+        !name.chars().all(in_name) || name.ends_with('\\')
+    };
+    if kernel.is_some_and(hides) || initrds.split(' ').any(hides) {
+        return Some("plain names of files in front".to_owned());
     }
     (initrds.split(' ').count() > MAX_INITRDS).then(|| format!("at most {MAX_INITRDS} initrds"))
 }
@@ -298,13 +301,27 @@ pub fn is_forbidden(token: &str) -> Option<&'static str> {
     }
     // Plain, it only says which source there is.
     let seeds = token.contains(';') && ["ds=", "ci.ds="].iter().any(|key| same_key(key, token));
-    if seeds {
+    if seeds || holds_configuration(token) {
         return Some(CLOUD_INIT);
     }
     let unit = ["systemd.unit=", "systemd.wants="]
         .iter()
         .any(|key| SHELLS.iter().any(|shell| forbids(&format!("{key}{shell}*"), token)));
     unit.then_some(SHELL)
+}
+
+/// Whether cloud-init may find its configuration in a token: before 23.4 it takes what follows `cc:` wherever that stands. In addresses it does.
+fn holds_configuration(token: &str) -> bool {
+    let of_address =
+        |c: char| c.is_ascii_alphanumeric() || matches!(c, ':' | '.' | ',' | '/' | '[' | ']' | '-' | '_');
+    token.match_indices("cc:").any(|(at, found)| {
+        let (before, after) = (&token[..at], &token[at + found.len()..]);
+        let group = after.split(':').next().unwrap_or_default();
+        let is_group = group.len() <= 4 && group.bytes().all(|byte| byte.is_ascii_hexdigit());
+        let in_address =
+            before.ends_with([':', '=', '[', ',', '-']) && !after.ends_with(':') && !after.is_empty();
+        !(in_address && is_group && after.chars().all(of_address))
+    })
 }
 
 /// Whether the kernel's EFI stub, or what else reads raw bytes, may find `name` in it.

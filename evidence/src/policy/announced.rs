@@ -9,11 +9,13 @@ use super::learned_boot::is_program;
 use super::parsed::Policy;
 use super::proposal::{finding, is_in_uki};
 use super::rules::{Allowed, Boot, EventIs, Role};
-use super::unproven;
 use crate::eventlog::ExplainedLog;
 use crate::quote::clip;
 use halfkey_protocol::wire::policies::Finding;
 use halfkey_protocol::wire::{Proposal, ProposedImage};
+
+/// What a finding of [`other_line`] is held against.
+const OTHER_LINE: &str = "announced line";
 
 /// The programs of a boot in the order in which they were measured, without those that came back to the firmware, and what the policy believes
 /// wherever it stands. Who verifies a program and who starts it both measure it.
@@ -172,5 +174,5 @@ pub(super) fn other_line(policy: Option<&Policy>, proposals: &[Proposal], line: 
         None => ("none".to_owned(), normal(line).to_owned()),
     };
     let expected = format!("the line that was proposed, or one that the policy has or allows: {expected}");
-    Some(finding(None, "command line", unproven::RULE.to_owned(), &expected, &clip(&found)))
+    Some(finding(None, "command line", OTHER_LINE.to_owned(), &expected, &clip(&found)))
 }

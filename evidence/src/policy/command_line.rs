@@ -254,6 +254,24 @@ mod tests {
     }
 
     #[test]
+    fn addresses_are_no_configuration_of_cloud_init() {
+        let of_line = |line: &str| FLOOR.objection(&format!("{line} {NO_CREDENTIALS}"));
+        for address in [
+            "ifname=net0:cc:00:00:12:34:56",
+            "ifname=net0:52:54:00:cc:12:34",
+            "BOOTIF=01-cc:1:2",
+            "ip=[fe80:cc:1::2]::x",
+        ] {
+            assert!(of_line(address).is_none(), "{address}");
+        }
+        for other in
+            ["cc:", "a=cc:", "a=cc:12:", "a=cc:bootcmd:x", "a=xcc:1", "a:cc:12%0Abootcmd:x", "acc:1:2"]
+        {
+            assert!(of_line(other).is_some(), "{other}");
+        }
+    }
+
+    #[test]
     fn what_is_left_out_hides_nothing() {
         let line = "root=/dev/x systemd.import_credentials=no";
         let any = shared(&["*"], &[NO_CREDENTIALS], &[]);
@@ -272,6 +290,8 @@ mod tests {
             "BOOT_IMAGE=/x\" ",
             "initrd=\\a\" ",
             "initrd=/a\\ ",
+            "BOOT_IMAGE=cc:bootcmd:%20%5B%5D ",
+            "BOOT_IMAGE=/x initrd=\\%0Aa ",
             "\n",
         ] {
             assert_eq!(refused(&format!("{front}{line}")), [true, true], "{front:?}");

@@ -38,6 +38,8 @@ pub struct Assured {
     /// What no text proves, and neither the policy nor a proposal has, is believed to be what the log calls it: files that GRUB read,
     /// credentials and extensions beside a UKI, what else is in PCR 7.
     pub trust_unknown_events: bool,
+    /// The command line of an announced boot is believed, although another one was proposed.
+    pub trust_command_line: bool,
 }
 
 /// Stands at each image that was learned by the owner's word for it.
@@ -225,6 +227,8 @@ impl<'l> Learned<'l> {
         if !assured.trust_unknown_events {
             let seen = self.unproven.iter().take(MAX_FINDINGS);
             lacks.extend(seen.map(|seen| unproven::finding(self.log, seen)));
+        }
+        if !assured.trust_command_line {
             lacks.extend(self.other_line.clone());
         }
         if lacks.is_empty() {
@@ -242,9 +246,8 @@ impl<'l> Learned<'l> {
         let images = self.boot.images.iter().zip(&self.comments.images).zip(seen);
         for ((image, what), seen) in images {
             // What verifies an image, and what starts it, may both measure it, the one next after the other. Else it ran twice.
-            if programs.last().is_none_or(|(.., last)| last.digest != seen.digest) {
-                programs.push((image, what, seen));
-            }
+            programs.pop_if(|(.., last)| last.digest == seen.digest);
+            programs.push((image, what, seen));
         }
         let behind_shim = programs.first().is_some_and(|(first, ..)| first.role == Role::Shim);
         // Without Secure Boot nobody but GRUB measures the kernel that it starts.

@@ -24,7 +24,7 @@ use halfkey_protocol::wire::policies::Finding;
 use std::collections::HashSet;
 
 /// What a finding of [`finding`] is held against.
-pub(super) const RULE: &str = "unknown event";
+const RULE: &str = "unknown event";
 /// Texts of a finding: a hostile log can have tens of thousands.
 const SHOWN: usize = 8;
 

@@ -153,6 +153,9 @@ pub enum Command {
         /// uki): any of it may be the initramfs or a command line, whatever it is called
         #[arg(long, conflicts_with = "once")]
         trust_unknown_events: bool,
+        /// Allow also the command line of this boot, where the machine has announced it with another one
+        #[arg(long, conflicts_with = "once")]
+        trust_command_line: bool,
         /// Wait this long for a boot to become pending
         #[arg(long, value_name = "SECONDS", value_parser = seconds)]
         wait: Option<Duration>,

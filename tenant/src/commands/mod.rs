@@ -73,11 +73,17 @@ pub fn run(cli: Cli) -> Result<()> {
             kernel_measures_initrd,
             trust_returned_images,
             trust_unknown_events,
+            trust_command_line,
             wait,
             yes,
         } => {
             let how = How::of(once, learn, replace);
-            let assured = Assured { kernel_measures_initrd, trust_returned_images, trust_unknown_events };
+            let assured = Assured {
+                kernel_measures_initrd,
+                trust_returned_images,
+                trust_unknown_events,
+                trust_command_line,
+            };
             approve::run(&context, &Approval { node: &node, how, for_group, assured, wait, yes })
         }
         Command::Deny { node, because } => decide::deny(&context, &node, &because),

@@ -124,10 +124,13 @@ fn title(name: &str) -> String {
 fn not_learned(number: u64, found: &[Finding]) -> Error {
     let returned = |finding: &Finding| finding.rule == "boot path";
     let unknown = |finding: &Finding| finding.rule == "unknown event";
+    let line = |finding: &Finding| finding.rule == "announced line";
     let why = if found.iter().all(returned) {
         "what was started on the way and came back, or could have, and could have done and measured all that followed"
     } else if found.iter().all(unknown) {
         "it has what neither a text nor the policy nor a proposal explains, and the names in a log are the word of who sent it"
+    } else if found.iter().all(line) {
+        "it was announced with another command line"
     } else {
         "it would be below the floor"
     };
@@ -135,13 +138,14 @@ fn not_learned(number: u64, found: &[Finding]) -> Error {
         "no policy can be learned from evidence {number}: {why}\n{}",
         findings(found).trim_end()
     ));
-    error.hint(hint(found, returned, unknown))
+    error.hint(hint(found, returned, unknown, line))
 }
 
 fn hint(
     found: &[Finding],
     returned: impl Fn(&Finding) -> bool,
     unknown: impl Fn(&Finding) -> bool,
+    line: impl Fn(&Finding) -> bool,
 ) -> String {
     let mut hints = Vec::new();
     if found.iter().any(|finding| finding.expected.contains("kernel_measures_initrd")) {
@@ -160,6 +164,12 @@ fn hint(
         hints.push(
             "`halfkey-agent propose` in the running machine, before it boots what is new, says what GRUB will read; only if you know each of these \
              digests, or trust all that could write the boot files, give --trust-unknown-events",
+        );
+    }
+    if found.iter().any(line) {
+        hints.push(
+            "ask who has changed the boot entry, or sat at the boot menu; if it was you, or GRUB's configuration was changed since the machine ran, give \
+             --trust-command-line",
         );
     }
     if hints.is_empty() {

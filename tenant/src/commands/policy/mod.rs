@@ -39,7 +39,12 @@ pub fn run(context: &Context, command: PolicyCommand) -> Result<()> {
             trust_returned_images,
             trust_unknown_events,
         } => {
-            let assured = Assured { kernel_measures_initrd, trust_returned_images, trust_unknown_events };
+            let assured = Assured {
+                kernel_measures_initrd,
+                trust_returned_images,
+                trust_unknown_events,
+                ..Assured::default()
+            };
             learn::run(context, &node, boot, assured, name.as_deref(), output.as_deref())
         }
         PolicyCommand::Predict(args) => predict::run(context, &args),
