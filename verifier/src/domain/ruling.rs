@@ -9,7 +9,7 @@ use crate::appraisal::{Decided, Ruling};
 use crate::events::Event;
 use crate::store::{EvidenceHead, EvidenceRow};
 use halfkey_evidence::policy::{Matched, Origin};
-use halfkey_protocol::wire::{Evidence, Verdict};
+use halfkey_protocol::wire::{Evidence, Outcome, Verdict};
 use halfkey_protocol::{NodeId, Reason};
 
 /// Evidence to be ruled on.
@@ -100,6 +100,12 @@ pub fn attest(
         (true, Decided::Released { .. } | Decided::Enrolled(_)) => {
             audit::append(view, by, "verdict", Some(request.node), &detail)?;
         }
+        // The first since a release, or in an hour, without a look at the trail, which a transaction with others can't wait for.
+        (true, Decided::Pending { .. } | Decided::Denied { .. })
+            if !refused_lately(&snapshot, request.now) =>
+        {
+            audit::append(view, by, "verdict", Some(request.node), &detail)?;
+        }
         (true, Decided::Pending { .. } | Decided::Denied { .. }) => {
             audit::append_seldom(view, by, "verdict", request.node, &outcome_said, &detail)?;
         }
@@ -127,6 +133,12 @@ pub fn attest(
     }
     view.emit(Event::Verdict { node: request.node, evidence: id, outcome });
     Ok(Some(verdict))
+}
+
+/// Whether the last that the node signed was in this hour, and nothing was released for it.
+fn refused_lately(snapshot: &NodeSnapshot, now: u64) -> bool {
+    let NodeSnapshot { node, .. } = snapshot;
+    node.last_seen / 3600 == now / 3600 && node.last_outcome.as_deref() != Some(Outcome::Released.as_str())
 }
 
 /// What came of evidence that the node signed: what anybody can send in its name is told to nobody.
