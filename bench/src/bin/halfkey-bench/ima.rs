@@ -16,7 +16,7 @@ const BANK: PcrBank = PcrBank::Sha256;
 /// Lines of the list of digests.
 const LISTED: usize = 200_000;
 /// Entries of the machine's list.
-const ENTRIES: usize = 100_000;
+pub const ENTRIES: usize = 100_000;
 /// What is new at a time.
 const NEW: usize = 10;
 /// The middle one of so many measurements is taken.
@@ -40,16 +40,12 @@ pub struct Figures {
 
 /// Writes lists as a kernel does, and judges them.
 pub fn measure() -> Result<Figures> {
-    let lines: String =
-        (0..LISTED).map(|number| format!("sha256:{} {}\n", hex(&digest(number)), path(number))).collect();
+    let (lines, whole) = example();
     let list = Arc::new(DigestList::parse(lines.as_bytes())?);
     let list_mb = list.memory() as f64 / 1e6;
     let rules = Rules { lists: vec![NamedList { name: "debian".to_owned(), list }], ..Rules::default() };
     let new = State::new(BANK);
-    // By a key that is on no keyring, as with a distribution's signatures where the policy goes by digests.
-    let signature = [&[3, 2, 4, 1, 2, 3, 4, 1, 0][..], &[0x5a; 256]].concat();
-
-    let whole = written(ENTRIES, &signature);
+    let signature = signature();
     let judged = appraised(&rules, &follow(&new, &whole, 0)?);
     if judged.listed != ENTRIES as u64 || !judged.findings.is_empty() {
         return Err(format!("expected {ENTRIES} entries that are listed, found {judged:.200?}").into());
@@ -64,6 +60,17 @@ pub fn measure() -> Result<Figures> {
         (Rules { signers, ..Rules::default() }, written(ENTRIES, &key.sign(b"another file")));
     let hostile_ms = median_us(1, || Ok(appraised(&rules, &follow(&new, &hostile, 0)?)))? / 1e3;
     Ok(Figures { list_mb, all_ms, follow_ms, first_us: first_us?, last_us: last_us?, hostile_ms })
+}
+
+/// The list of digests, and the machine's list.
+pub fn example() -> (String, ImaList) {
+    let line = |number| format!("sha256:{} {}\n", hex(&digest(number)), path(number));
+    ((0..LISTED).map(line).collect(), written(ENTRIES, &signature()))
+}
+
+/// By a key that is on no keyring, as with a distribution's signatures where the policy goes by digests.
+fn signature() -> Vec<u8> {
+    [&[3, 2, 4, 1, 2, 3, 4, 1, 0][..], &[0x5a; 256]].concat()
 }
 
 /// New entries behind so many that are known.

@@ -6,6 +6,7 @@ mod evidence;
 mod hostile;
 mod ima;
 mod initramfs;
+mod keylime;
 mod limit;
 mod run;
 mod service;
@@ -35,10 +36,17 @@ fn bench() -> Result<()> {
         println!("{:#}", serde_json::Value::Object(ima::json(&figures)));
         return Ok(());
     }
+    let work = tempfile::tempdir()?;
+    // So does this one, and the network.
+    if std::env::args().nth(1).is_some_and(|part| part == "keylime") {
+        let figures = keylime::measure(work.path());
+        keylime::print(&figures, None);
+        println!("{:#}", serde_json::Value::Object(keylime::json(&figures)));
+        return Ok(());
+    }
     let paths = Paths::find()?;
     paths.programs.check()?;
     let dist = paths.tree.join("dist");
-    let work = tempfile::tempdir()?;
     // For who changes what is on the way to the key, and waits for the figures.
     if std::env::args().nth(1).is_some_and(|part| part == "unlock") {
         print_unlock(&time_unlock(work.path(), paths)?);
@@ -65,6 +73,7 @@ fn bench() -> Result<()> {
     let images = initramfs::measure(work.path(), &paths)?;
     let parts = limit::measure(&rates)?;
     let figures = service::measure(service::LARGEST)?;
+    let peer = keylime::measure(work.path());
     let costs = time_unlock(work.path(), paths)?;
 
     println!("halfkey-agent: {agent_bytes} bytes, {} KiB resident at its highest", costs.agent_rss);
@@ -94,6 +103,8 @@ fn bench() -> Result<()> {
     ima::print(&lists);
     println!();
     print_service(&figures, &parts);
+    println!();
+    keylime::print(&peer, Some(figures.sqlite_per_cpu_s()));
 
     let ms = |cost: run::Cost| discrete::ms(cost.median);
     let mut json = serde_json::json!({
@@ -121,6 +132,7 @@ fn bench() -> Result<()> {
     if let Some(rows) = json.as_object_mut() {
         rows.extend(service::json(&figures, parts.per_second()));
         rows.extend(ima::json(&lists));
+        rows.extend(keylime::json(&peer));
     }
     std::fs::write(dist.join("bench.json"), format!("{json:#}\n"))?;
     println!("\nwritten to dist/bench.json");

@@ -48,6 +48,13 @@ pub struct Figures {
     storm: Storm,
 }
 
+impl Figures {
+    /// Boots on warm connections over SQLite, per second of the server's CPU time.
+    pub fn sqlite_per_cpu_s(&self) -> f64 {
+        self.sqlite.per_cpu_s
+    }
+}
+
 /// Machines after a power cut.
 pub struct Storm {
     machines: usize,
