@@ -6,14 +6,15 @@ RELEASE := target/release
 comma   := ,
 AGENT   := target/$(TARGET)/agent/halfkey-agent
 
-# Functions that came out as the same code are one: nothing compares their addresses. By rust's own linker, which is not the default everywhere.
-ONE_OF_EACH := $(if $(filter x86_64-unknown-linux-gnu,$(TARGET)),-C link-arg=-Wl$(comma)--icf=all)
+# Functions that came out as the same code are one: nothing compares their addresses. By lld, which is not rust's linker everywhere.
+ONE_OF_EACH = $(if $(findstring -fuse-ld=lld,$(shell d=$$(mktemp -d) && echo 'fn main() {}' | \
+	rustc - --print=link-args -o $$d/probe; rm -r $$d)),-C link-arg=-Wl$(comma)--icf=all)
 
 # A static-pie: nothing of the host's C library at run time. --target keeps
 # these flags away from build scripts and proc macros. The agent encrypts a few
 # hundred bytes at each boot: small code is worth more there than vector code.
 # A panic aborts, so nobody reads unwind tables: ours are not made, those of libraries are left out.
-AGENT_RUSTFLAGS := -C target-feature=+crt-static -C force-unwind-tables=no \
+AGENT_RUSTFLAGS = -C target-feature=+crt-static -C force-unwind-tables=no \
 	-C link-arg=-Wl,-z,pack-relative-relocs \
 	-C link-arg=-Wl,-T,agent/no-unwind.ld -C link-arg=-Wl,--no-eh-frame-hdr $(ONE_OF_EACH) \
 	--cfg sha2_backend="soft" --cfg sha2_backend_soft="compact" --cfg chacha20_backend="soft" \
