@@ -47,12 +47,13 @@ impl Records {
         self.sequence_at_once().is_some_and(|sequence| sequence.entry() != entry)
     }
 
-    /// None if there are documents of other servers to be read.
+    /// None if there are documents of other servers to be read, or one that was read since this look at the database began: that does not tell
+    /// it from a database that was put back.
     fn look_at_once<T>(&self, rows: &dyn Tx, work: &impl Fn(&TxView<'_>) -> Result<T>) -> Option<Result<T>> {
         let sequence = self.sequence_at_once()?;
         let view = TxView::new(rows, sequence.index(), sequence.deployment(), &self.key, &self.said);
         match rows.head() {
-            Ok(head) if !sequence.is_behind(&head) => {
+            Ok(head) if head == sequence.index().head() => {
                 Some(require_here(rows, &sequence).and_then(|()| work(&view)))
             }
             Ok(_) | Err(_) => None,
@@ -132,9 +133,10 @@ fn unless_broken<T>(done: Result<T>) -> Option<Result<T>> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::domain::{Db, audit};
+    use crate::domain::{By, Db, audit};
     use crate::keys::ClusterKey;
     use crate::store::sqlite::Sqlite;
+    use halfkey_protocol::NodeId;
     use halfkey_protocol::wire::operator::AuditEntry;
     use std::sync::Arc;
 
@@ -150,6 +152,25 @@ mod tests {
             detail: text.to_owned(),
         };
         Ok(view.rows.insert_audit(&entry, &audit::chained(&before.sha256, &entry))?)
+    }
+
+    #[test]
+    fn a_look_from_before_a_document_is_no_database_that_was_put_back() {
+        let dir = tempfile::tempdir().unwrap();
+        let open = || Sqlite::open(&dir.path().join("db")).unwrap();
+        let records = Records::over(Arc::new(open()), ClusterKey::from_bytes(&[1; 32])).unwrap();
+        let mut looked = 0;
+        let look = &mut |rows: &dyn Tx| {
+            rows.head().unwrap();
+            assert!(records.look_at_once(rows, &|_| Ok(())).is_some_and(|done| done.is_ok()));
+            records.revoke(NodeId([7; 16]), Some("web1"), "stolen", By { actor: "ada", now: 1 }).unwrap();
+            assert!(records.look_at_once(rows, &|_| Ok(())).is_none());
+            looked += 1;
+        };
+        // By connections of its own: the look is under way while the document is taken.
+        open().read_at_once(look).unwrap().unwrap();
+        assert_eq!(looked, 1);
+        assert!(records.read_here_at_once(|_| Ok(())).is_some_and(|done| done.is_ok()));
     }
 
     /// The disk is full for one of those that share a transaction: it says so, and the others are committed.

@@ -26,6 +26,11 @@ pub async fn commit(session: &Session, changes: Changes, unsaid: impl Iterator<I
     };
     let mut say: Vec<_> = unsaid.map(Say::Bound).collect();
     let before = say.len();
+    // It is not sent then, and nobody has to wonder what became of it.
+    if session.is_closed() {
+        let error = StoreError::Unavailable("the connection was lost before the commit".to_owned());
+        return End::Undone(Failure { error, again: true, gone: true });
+    }
     say.push(Say::Text(commit));
     let answers = match said(session, say).await {
         Ok(answers) => answers,
