@@ -180,6 +180,10 @@ async fn what_was_booted_decides() {
     let deny = Deny { ticket, because: "not mine".into() };
     let record: NodeRecord = post(&operator, &path(node.id, "/deny"), &deny).await.unwrap();
     assert!(record.pending.is_none());
+    // Said again it is what was said.
+    let _: NodeRecord = post(&operator, &path(node.id, "/deny"), &deny).await.unwrap();
+    let trail: AuditList = get(&operator, "/v1/operator/audit?after=0&limit=1000").await.unwrap();
+    assert_eq!(trail.entries.iter().filter(|entry| entry.action == "deny").count(), 1);
     let verdict = node.boot(&anybody).await;
     assert_eq!(said(&verdict), "denied operator_denied");
     assert!(verdict.message.contains("ada: not mine"), "{verdict:?}");

@@ -84,7 +84,7 @@ pub const OFTEN: usize = 20;
 const RECENT: u64 = 64;
 
 /// Appends what a machine brought about that proved which it is. The trail keeps all that it has, and such a machine can ask each second:
-/// beyond [`OFTEN`] in an hour only the first with this `outcome`, which has to be a part of `detail`, is an entry; the others are
+/// beyond [`OFTEN`] in an hour only the first with this `outcome`, with which `detail` begins, is an entry; the others are
 /// counted, as in [`count`].
 ///
 /// # Errors
@@ -99,7 +99,7 @@ pub fn append_seldom(
 ) -> Result<()> {
     let mut recent = view.rows.audit_entries(None, Some(node), RECENT)?;
     recent.retain(|entry| entry.action == action && entry.at / 3600 == by.now / 3600);
-    if recent.len() < OFTEN || !recent.iter().any(|entry| entry.detail.contains(outcome)) {
+    if recent.len() < OFTEN || !recent.iter().any(|entry| entry.detail.starts_with(outcome)) {
         return append(view, by, action, Some(node), detail);
     }
     count(view, by, action, &node.to_string(), Some(node), detail)

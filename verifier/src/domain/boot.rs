@@ -184,6 +184,10 @@ pub fn approve(
 /// `NotFound`, `Conflict`.
 pub fn deny(view: &TxView<'_>, node: NodeId, ticket: &str, because: &str, by: By<'_>) -> Result<()> {
     let (mut row, _) = decidable(view, node, ticket, by.now)?;
+    let said = (row.decision.as_deref(), row.decided_by.as_deref(), row.because.as_deref());
+    if said == (Some(DENIED), Some(by.actor), Some(because)) {
+        return Ok(());
+    }
     row.decision = Some(DENIED.to_owned());
     row.decided_by = Some(by.actor.to_owned());
     row.because = Some(because.to_owned());

@@ -133,9 +133,10 @@ pub fn propose(
     let id = view.rows.put_proposal(&row)?;
     row.id = id;
     proposal::tag(view, &row)?;
-    let from = format!(" from evidence {}: {}: ", ruling.from_evidence, state.as_str());
-    let detail = format!("proposal {id} {:?}{from}{}", proposal.name, decision.message());
-    audit::append_seldom(view, by, "propose", request.node, &from, &detail)?;
+    // In front, where no name of a machine's is.
+    let outcome = format!("{} from evidence {}: ", state.as_str(), ruling.from_evidence);
+    let detail = format!("{outcome}proposal {id} {:?}: {}", proposal.name, decision.message());
+    audit::append_seldom(view, by, "propose", request.node, &outcome, &detail)?;
     let newly = snapshot.known.is_none_or(|known| known.record.state != state);
     if newly && matches!(state, ProposalState::Accepted | ProposalState::Trusted) {
         let by = By { actor: "verifier", now: request.now };
