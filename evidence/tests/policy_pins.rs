@@ -378,6 +378,8 @@ fn every_word_of_the_floor_is_refused_on_every_path() {
         "ftrace_dump_on_oops",
         "live.updates=http://a.example/b.img",
         "cc:",
+        "root=UUID=$(id)",
+        "resume=`id`",
         "x=cc:y",
         "quietcc:z",
         "ifname=net0:cc:bootcmd:%20a",

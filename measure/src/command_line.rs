@@ -96,6 +96,8 @@ const DEVICE_TREE: (&str, &str) = (
 const TRACE: &str =
     "the kernel would show on its console what passes through its functions, keys of disks among it";
 const NETWORK: &str = "the root would come from the network, where no volume of this machine is opened";
+const SHELL_TEXT: &str = "dracut writes names of devices into scripts, which would run what stands there";
+/// Before 23.4 it takes what follows `cc:`, wherever that stands, up to the end of the line.
 const CLOUD_INIT: &str = "cloud-init would take commands for root from there";
 const BOOTCONFIG: &str = "the kernel would read more options from behind its initrd";
 /// `systemd.unit=` and `systemd.wants=` of what gives a shell.
@@ -173,13 +175,17 @@ impl Floor {
             let expected = "no initrd=: the kernel would load that file, and most kernels do not measure it";
             objections.push(floor(expected.to_owned(), token.to_owned()));
         }
+        // Written so, a blank or the end of a line makes of anything that follows a line of its own.
+        if line.split_once("cc:").is_some_and(|(_, rest)| rest.contains(['%', '\\', '"', '\''])) {
+            objections.push(floor(format!("plain words behind cc: ({CLOUD_INIT})"), line.to_owned()));
+        }
         for token in tokens(line) {
-            if let Some(why) = is_forbidden(token) {
-                objections.push(floor(format!("no token {token}: {why}"), token.to_owned()));
-            }
             if self.needs_initrd && is_root_of_kernel(token) {
                 let expected = "root=UUID=.., root=LABEL=.. or root=/dev/mapper/..: the kernel itself could mount this one, without any initramfs";
                 objections.push(floor(expected.to_owned(), token.to_owned()));
+            }
+            if let Some(why) = is_forbidden(token) {
+                objections.push(floor(format!("no token {token}: {why}"), token.to_owned()));
             }
         }
         let missing = |required| missing_or_contradicted(required, line, "floor");
@@ -286,6 +292,11 @@ fn names_initrd(token: &str) -> bool {
     token.strip_prefix("initrd=").is_some_and(|file| file.starts_with(['\\', '/']))
 }
 
+/// Whether it is a character of names, addresses and lists, to everybody who may read a line: to a shell as well, and to who unpacks `%0A`.
+pub fn is_harmless(c: char) -> bool {
+    c.is_ascii_alphanumeric() || "._:,/+@=[]-".contains(c)
+}
+
 /// Whether kernel, systemd and dracut all read it as what it looks like.
 pub fn is_plain(text: &str) -> bool {
     text.bytes().all(|byte| matches!(byte, b'!'..=b'~') && !matches!(byte, b'"' | b'\'' | b'\\'))
@@ -301,8 +312,12 @@ pub fn is_forbidden(token: &str) -> Option<&'static str> {
     }
     // Plain, it only says which source there is.
     let seeds = token.contains(';') && ["ds=", "ci.ds="].iter().any(|key| same_key(key, token));
-    if seeds || holds_configuration(token) {
+    if seeds || token.match_indices("cc:").any(|(at, _)| !is_in_address(token, at)) {
         return Some(CLOUD_INIT);
+    }
+    let device = token.trim_end_matches('*');
+    if token.contains(['$', '`']) || same_key("root=", token) && !device.chars().all(is_harmless) {
+        return Some(SHELL_TEXT);
     }
     let unit = ["systemd.unit=", "systemd.wants="]
         .iter()
@@ -310,18 +325,19 @@ pub fn is_forbidden(token: &str) -> Option<&'static str> {
     unit.then_some(SHELL)
 }
 
-/// Whether cloud-init may find its configuration in a token: before 23.4 it takes what follows `cc:` wherever that stands. In addresses it does.
-fn holds_configuration(token: &str) -> bool {
-    let of_address =
-        |c: char| c.is_ascii_alphanumeric() || matches!(c, ':' | '.' | ',' | '/' | '[' | ']' | '-' | '_');
-    token.match_indices("cc:").any(|(at, found)| {
-        let (before, after) = (&token[..at], &token[at + found.len()..]);
-        let group = after.split(':').next().unwrap_or_default();
-        let is_group = group.len() <= 4 && group.bytes().all(|byte| byte.is_ascii_hexdigit());
-        let in_address =
-            before.ends_with([':', '=', '[', ',', '-']) && !after.ends_with(':') && !after.is_empty();
-        !(in_address && is_group && after.chars().all(of_address))
-    })
+/// Whether the `cc:` at this place of a token is a part of a network address, or of the id of a device.
+fn is_in_address(token: &str, at: usize) -> bool {
+    let (before, after) = (&token[..at], &token[at + 3..]);
+    let hex = |text: &str| text.bytes().all(|byte| byte.is_ascii_hexdigit());
+    let digits = before.bytes().rev().take_while(u8::is_ascii_hexdigit).count();
+    let group = after.split(':').next().unwrap_or_default();
+    digits <= 2
+        && before[..at - digits].ends_with([':', '=', '[', ',', '-'])
+        && group.len() <= 4
+        && hex(group)
+        && !after.is_empty()
+        && !after.ends_with(':')
+        && after.chars().all(is_harmless)
 }
 
 /// Whether the kernel's EFI stub, or what else reads raw bytes, may find `name` in it.

@@ -7,7 +7,7 @@ pub(super) use halfkey_measure::command_line::{
     Floor, IMA_POLICY, MAX_LINE, NO_CREDENTIALS, NO_RUNTIME, Objection, against_ima, forbids, ima_objection,
     is_forbidden, measures_files, normal, parts, tokens,
 };
-use halfkey_measure::command_line::{is_plain, same_key};
+use halfkey_measure::command_line::{is_harmless, same_key};
 
 /// The floor of the lines of a boot.
 pub(super) fn floor_of(boot: &Boot, secure_boot: bool) -> Floor {
@@ -133,7 +133,7 @@ impl Token {
     /// Whether it stands for this token.
     pub fn matches(&self, token: &str) -> bool {
         match self.0.strip_suffix('*') {
-            Some(prefix) => token.starts_with(prefix) && is_plain(&token[prefix.len()..]),
+            Some(prefix) => token.starts_with(prefix) && token[prefix.len()..].chars().all(is_harmless),
             None => self.0 == token,
         }
     }
@@ -182,6 +182,12 @@ mod tests {
             assert_eq!(objected(token), Some("floor"), "{token:?}");
         }
         for token in ["x=\u{a0}rdinit=/bin/sh", "x=\u{b}rdinit=/bin/sh", "x=\u{1}", "x\ny"] {
+            assert_eq!(objected(token), Some("floor"), "{token:?}");
+        }
+        for token in ["x={a", "x=a;b", "x=(a)", "x=%0A", "x=a*", "x=~", "x=!", "x=<a"] {
+            assert_eq!(objected(token), Some("allowed"), "{token:?}");
+        }
+        for token in ["root=UUID=$(mount${IFS}a)", "x=$a", "x=`a`", "root=a;b"] {
             assert_eq!(objected(token), Some("floor"), "{token:?}");
         }
         for token in ["efi=runtime", "efi=debug"] {
@@ -264,9 +270,16 @@ mod tests {
         ] {
             assert!(of_line(address).is_none(), "{address}");
         }
-        for other in
-            ["cc:", "a=cc:", "a=cc:12:", "a=cc:bootcmd:x", "a=xcc:1", "a:cc:12%0Abootcmd:x", "acc:1:2"]
-        {
+        for other in [
+            "cc:",
+            "a=cc:",
+            "a=cc:12:",
+            "a=cc:bootcmd:x",
+            "a=xcc:1",
+            "a:cc:12%0Abootcmd:x",
+            "acc:1:2",
+            "a=cc:1 a=b:%0Abootcmd:x",
+        ] {
             assert!(of_line(other).is_some(), "{other}");
         }
     }
