@@ -21,7 +21,7 @@ const UNIT: &str = "it starts a program or mounts a file system that is in no me
 
 /// What no command line of any policy may have, and why. `*` stands for anything at the end of a word, or at its beginning for
 /// anything before the end of a name.
-const FORBIDDEN: [(&str, &str); 52] = [
+const FORBIDDEN: [(&str, &str); 54] = [
     ("rdinit=*", "it starts another program in place of the initrd's init, before anything of halfkey"),
     ("init=*", "it starts another program in place of the system's init"),
     ("rd.cmdline*", "dracut would ask for more options at the console, which nobody measures"),
@@ -73,6 +73,8 @@ const FORBIDDEN: [(&str, &str); 52] = [
     ("trace_instance*", TRACE),
     ("ftrace*", TRACE),
     ("live.updates*", "dracut would put files from elsewhere into the initramfs and the root"),
+    ("TOMOYO_loader*", LOADS),
+    ("TOMOYO_trigger*", LOADS),
     ("sysrq_always_enabled*", "whoever holds the console can kill what guards the open disk"),
     ("bootconfig", BOOTCONFIG),
     ("bootconfig=*", BOOTCONFIG),
@@ -96,6 +98,7 @@ const DEVICE_TREE: (&str, &str) = (
 const TRACE: &str =
     "the kernel would show on its console what passes through its functions, keys of disks among it";
 const NETWORK: &str = "the root would come from the network, where no volume of this machine is opened";
+const LOADS: &str = "the kernel would start a program that is in no measured file, as root";
 const SHELL_TEXT: &str = "dracut writes names of devices into scripts, which would run what stands there";
 /// Before 23.4 it takes what follows `cc:`, wherever that stands, up to the end of the line.
 const CLOUD_INIT: &str = "cloud-init would take commands for root from there";
@@ -103,6 +106,10 @@ const BOOTCONFIG: &str = "the kernel would read more options from behind its ini
 /// `systemd.unit=` and `systemd.wants=` of what gives a shell.
 const SHELLS: [&str; 6] =
     ["emergency", "rescue", "debug_shell", "dracut_emergency", "runlevel1.", "breakpoint"];
+/// The same of what gives the disks to anybody in the network (systemd 255 and later).
+const GIVES_DISKS: [&str; 2] = ["storage_target_mode", "systemd_storagetm"];
+/// Parameters whose values dracut writes into scripts, beside all that begin with `rd.`.
+const IN_SCRIPTS: [&str; 6] = ["root=", "resume=", "mount.usr=", "ip=", "ifname=", "boot="];
 
 /// What every command line must have: without it systemd takes credentials from firmware and hypervisor, which nobody
 /// measures.
@@ -113,7 +120,8 @@ pub const NO_RUNTIME: &str = "efi=noruntime";
 /// By which the kernel measures what root uses (`ima_policy` in Documentation/admin-guide/kernel-parameters.txt).
 pub const IMA_POLICY: &str = "ima_policy=tcb";
 /// What takes that back, and why.
-const AGAINST_IMA: [(&str, &str); 3] = [
+const AGAINST_IMA: [(&str, &str); 4] = [
+    ("initcall_blacklist*", "the kernel would not begin to measure"),
     ("ima=*", "it can switch ima off"),
     ("ima_tcb*", "the kernel takes an older policy instead, which measures less"),
     ("ima_template_fmt*", "entries have other fields in front, which can't be judged"),
@@ -187,6 +195,13 @@ impl Floor {
             if let Some(why) = is_forbidden(token) {
                 objections.push(floor(format!("no token {token}: {why}"), token.to_owned()));
             }
+        }
+        // Without Secure Boot the kernel goes on by itself with what stands there, before any initramfs.
+        let resumes = tokens(line).find(|token| same_key("resume=", token) && !is_by_initramfs(token));
+        let never = tokens(line).any(|token| ["noresume", "nohibernate"].contains(&token));
+        if let Some(token) = resumes.filter(|_| !self.secure_boot && !never) {
+            let expected = "resume=UUID=.., resume=LABEL=.., resume=/dev/mapper/.. or noresume: the kernel itself could go on with another system from this one";
+            objections.push(floor(expected.to_owned(), token.to_owned()));
         }
         let missing = |required| missing_or_contradicted(required, line, "floor");
         objections.extend(self.required().filter_map(missing));
@@ -316,13 +331,30 @@ pub fn is_forbidden(token: &str) -> Option<&'static str> {
         return Some(CLOUD_INIT);
     }
     let device = token.trim_end_matches('*');
-    if token.contains(['$', '`']) || same_key("root=", token) && !device.chars().all(is_harmless) {
+    // Of the kernel alone, for memory that is reserved: `memmap=64K$0x18690000`.
+    let of_memory = |c: char| is_harmless(c) || "$!#".contains(c);
+    let reserves = same_key("memmap=", token) && token.chars().all(of_memory);
+    let runs = token.contains(['$', '`']) && !reserves;
+    let of_dracut = ["rd.*", "rd_*"].iter().any(|prefix| forbids(prefix, token))
+        || IN_SCRIPTS.iter().any(|key| same_key(key, token));
+    if runs || of_dracut && !device.chars().all(is_harmless) {
         return Some(SHELL_TEXT);
     }
-    let unit = ["systemd.unit=", "systemd.wants="]
-        .iter()
-        .any(|key| SHELLS.iter().any(|shell| forbids(&format!("{key}{shell}*"), token)));
-    unit.then_some(SHELL)
+    // `sysctl.kernel.modprobe=/x`; numbers are no programs.
+    let starts = ["sysctl.*", "sysctl/*"].iter().any(|prefix| forbids(prefix, token));
+    let value = token.split_once('=').map_or("", |(_, value)| value);
+    if starts && value.contains(['/', '|']) {
+        return Some(LOADS);
+    }
+    let is_unit = |units: &[&str]| {
+        let mut keys = ["systemd.unit=", "systemd.wants="].iter();
+        keys.any(|key| units.iter().any(|unit| forbids(&format!("{key}{unit}*"), token)))
+    };
+    match (is_unit(&SHELLS), is_unit(&GIVES_DISKS)) {
+        (true, _) => Some(SHELL),
+        (_, true) => Some("whoever is in the network would get the disks"),
+        _ => None,
+    }
 }
 
 /// Whether the `cc:` at this place of a token is a part of a network address, or of the id of a device.
@@ -330,7 +362,7 @@ fn is_in_address(token: &str, at: usize) -> bool {
     let (before, after) = (&token[..at], &token[at + 3..]);
     let hex = |text: &str| text.bytes().all(|byte| byte.is_ascii_hexdigit());
     let digits = before.bytes().rev().take_while(u8::is_ascii_hexdigit).count();
-    let group = after.split(':').next().unwrap_or_default();
+    let group = after.split([':', '.']).next().unwrap_or_default();
     digits <= 2
         && before[..at - digits].ends_with([':', '=', '[', ',', '-'])
         && group.len() <= 4
@@ -348,11 +380,15 @@ fn may_hold(name: &str, token: &str) -> bool {
 
 /// `root=` of another kind than those that only an initramfs can resolve.
 fn is_root_of_kernel(token: &str) -> bool {
-    let by_initramfs = ["root=UUID=", "root=LABEL=", "root=/dev/mapper/"];
-    same_key("root=", token)
-        && !by_initramfs
-            .iter()
-            .any(|start| token.strip_prefix(start).is_some_and(|name| !name.is_empty() && is_plain(name)))
+    same_key("root=", token) && !is_by_initramfs(token)
+}
+
+/// Whether the device that a token names is one that only an initramfs can find.
+fn is_by_initramfs(token: &str) -> bool {
+    let device = token.split_once('=').map_or("", |(_, device)| device);
+    ["UUID=", "LABEL=", "/dev/mapper/"]
+        .iter()
+        .any(|start| device.strip_prefix(start).is_some_and(|name| !name.is_empty() && is_plain(name)))
 }
 
 /// Whether a pattern forbids a token, however it is written.

@@ -187,7 +187,21 @@ mod tests {
         for token in ["x={a", "x=a;b", "x=(a)", "x=%0A", "x=a*", "x=~", "x=!", "x=<a"] {
             assert_eq!(objected(token), Some("allowed"), "{token:?}");
         }
-        for token in ["root=UUID=$(mount${IFS}a)", "x=$a", "x=`a`", "root=a;b"] {
+        for word in [
+            "memmap=64K$0x18690000",
+            "sysctl.kernel.sysrq=1",
+            "rd.luks.options=timeout=0,discard",
+            "pci=disable_acs_redir=0000:cc:00.0",
+            "resume=/dev/sda3",
+        ] {
+            assert!(FLOOR.objection(&format!("{word} {NO_CREDENTIALS}")).is_none(), "{word}");
+        }
+        let without = |words: &str| {
+            Floor::of_any(false).objection(&format!("{words} {NO_RUNTIME} {NO_CREDENTIALS}")).is_some()
+        };
+        assert!(without("resume=/dev/sda3") && without("resume=8:3") && without("resume=PARTUUID=1"));
+        assert!(!without("resume=/dev/sda3 noresume") && !without("resume=UUID=1"));
+        for token in ["memmap=$(a)", "root=UUID=$(mount${IFS}a)", "x=$a", "x=`a`", "root=a;b"] {
             assert_eq!(objected(token), Some("floor"), "{token:?}");
         }
         for token in ["efi=runtime", "efi=debug"] {
