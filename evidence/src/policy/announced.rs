@@ -165,11 +165,12 @@ pub(super) fn other_line(policy: Option<&Policy>, proposals: &[Proposal], line: 
     let own = document.into_iter().flat_map(|document| &document.boots);
     let own = own.filter_map(|boot| boot.command_line.as_deref());
     let shared = document.map(|document| Rule::Shared(&document.command_line));
-    let mut objections = Vec::new();
+    let mut first = None;
     for rule in proposed.into_iter().chain(own).map(Rule::Own).chain(shared) {
-        objections.push(objection_of_rule(rule, line)?);
+        let objection = objection_of_rule(rule, line)?;
+        first.get_or_insert(objection);
     }
-    let (expected, found) = match objections.into_iter().next() {
+    let (expected, found) = match first {
         Some(objection) => (objection.expected, objection.found),
         None => ("none".to_owned(), normal(line).to_owned()),
     };

@@ -1,6 +1,7 @@
 //! Requests that share a transaction of PostgreSQL, or its answers.
 
 use crate::cut::{AFTER, BEFORE, CALM, between};
+use crate::nodes::boot;
 use crate::postgres::audit;
 use crate::{Server, change, look, node, open};
 use halfkey_protocol::NodeId;
@@ -146,23 +147,7 @@ fn one_whose_node_is_held_by_another_keeps_nobody_waiting() {
 #[test]
 fn what_the_server_refuses_of_one_is_undone_for_all_of_its_group_and_of_no_other() {
     let store = warm(&Server::shared().database());
-    let waits = |node| BootRow {
-        node,
-        ticket: "t".into(),
-        evidence_id: 1,
-        code: String::new(),
-        message: String::new(),
-        approvable: true,
-        findings: "[]".into(),
-        since: 1,
-        expires: 2,
-        decision: None,
-        decided_by: None,
-        because: None,
-        approved_until: None,
-        used_at: None,
-        approval_tag: None,
-    };
+    let waits = |node| BootRow { node, ..boot("t", 1, 2) };
     change(&store, |tx| tx.put_boot(&waits(id(0))).unwrap());
     let [good, bad, never] = group(&store, 1, [2, 3, 4]);
     let good = run(wait(good), 2, "good");

@@ -104,7 +104,7 @@ fn one_enrollment_is_open_and_one_current() {
     });
 }
 
-fn boot(ticket: &str, evidence_id: u64, expires: u64) -> BootRow {
+pub fn boot(ticket: &str, evidence_id: u64, expires: u64) -> BootRow {
     BootRow {
         node: NODE,
         ticket: ticket.into(),
